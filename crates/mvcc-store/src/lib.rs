@@ -1,0 +1,50 @@
+//! Revisioned keys on disk: transactions, snapshots at a revision, watches, compaction, leases.
+//!
+//! The semantics are etcd's, reduced to what an API server needs. The store knows bytes, keys
+//! and revisions, and nothing of Kubernetes. Start with [`Store`], the trait; [`embedded`] is the
+//! engine that lives in this process.
+
+mod model;
+
+pub use model::{
+    Compare, Event, EventKind, KeyValue, LeaseId, Operation, OperationResult, Range, RangeResult,
+    Revision, StoreError, Txn, TxnResult, Value, WatchEvents, WatchStream,
+};
+
+use std::time::Duration;
+
+use futures::future::BoxFuture;
+
+/// A revisioned key-value store.
+///
+/// *Guarantees.* A write that returned `Ok` is on disk. Revisions are assigned one per
+/// transaction, without gaps seen by readers going backwards. A watch delivers every revision
+/// from its start, in order, once. A range at a revision sees exactly the writes up to it.
+pub trait Store: Send + Sync + 'static {
+    /// The revision of the newest committed write (1 for a fresh store).
+    fn current_revision(&self) -> Revision;
+
+    /// Applies all operations atomically under one new revision if every comparison holds,
+    /// otherwise applies nothing. Returns after the commit is durable.
+    fn txn(&self, txn: Txn) -> BoxFuture<'_, Result<TxnResult, StoreError>>;
+
+    /// Reads a range of keys, by default at the newest revision.
+    fn range(&self, range: Range) -> BoxFuture<'_, Result<RangeResult, StoreError>>;
+
+    /// Streams every change under `prefix` with a revision of at least `from`, and progress
+    /// marks in between, until the watcher falls too far behind or is dropped.
+    fn watch(&self, prefix: Vec<u8>, from: Revision) -> Result<WatchStream, StoreError>;
+
+    /// Forgets history up to and including `revision`; older reads and watches get
+    /// [`StoreError::Compacted`].
+    fn compact(&self, revision: Revision) -> BoxFuture<'_, Result<(), StoreError>>;
+
+    /// Creates a lease: keys put with it are deleted when it runs out.
+    fn lease_grant(&self, ttl: Duration) -> BoxFuture<'_, Result<LeaseId, StoreError>>;
+
+    /// Renews a lease for its full time to live.
+    fn lease_keep_alive(&self, lease: LeaseId) -> BoxFuture<'_, Result<(), StoreError>>;
+
+    /// Ends a lease now and deletes its keys.
+    fn lease_revoke(&self, lease: LeaseId) -> BoxFuture<'_, Result<(), StoreError>>;
+}

@@ -1,0 +1,220 @@
+//! The plain data that goes in and out of a [`Store`](crate::Store).
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use futures::stream::BoxStream;
+
+/// A point in the store's history. Grows by one per committed transaction.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Revision(pub u64);
+
+/// Identifies a lease.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct LeaseId(pub u64);
+
+/// A key with its value as of some revision.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct KeyValue {
+    /// The key.
+    pub key: Arc<[u8]>,
+    /// The value as stored.
+    pub value: Bytes,
+    /// Revision of the write that created the key.
+    pub create_revision: Revision,
+    /// Revision of the newest write to the key.
+    pub mod_revision: Revision,
+    /// The lease that the key lives under, if any.
+    pub lease: Option<LeaseId>,
+}
+
+/// A value to be written.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Value {
+    /// Stored as it is.
+    Plain(Bytes),
+    /// Stored as `before`, then the commit's revision in decimal, then `after`: lets a document
+    /// carry its own revision without being encoded again.
+    Stamped {
+        /// Bytes in front of the revision.
+        before: Bytes,
+        /// Bytes behind the revision.
+        after: Bytes,
+    },
+}
+
+/// A condition of a transaction.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Compare {
+    /// The key's newest write has exactly this revision.
+    ModRevision(Vec<u8>, Revision),
+    /// The key does not exist.
+    Absent(Vec<u8>),
+    /// The key exists.
+    Exists(Vec<u8>),
+}
+
+/// A write of a transaction.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Operation {
+    /// Creates or replaces a key.
+    Put {
+        /// The key.
+        key: Vec<u8>,
+        /// What to store.
+        value: Value,
+        /// Lease to attach, if any.
+        lease: Option<LeaseId>,
+    },
+    /// Removes a key; removing an absent key does nothing.
+    Delete {
+        /// The key.
+        key: Vec<u8>,
+    },
+}
+
+/// Comparisons and the writes that they guard.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Txn {
+    /// All must hold.
+    pub compare: Vec<Compare>,
+    /// Applied together. A key may appear once.
+    pub operations: Vec<Operation>,
+}
+
+/// What a single operation of a committed transaction did.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum OperationResult {
+    /// The key as it now stands.
+    Put(KeyValue),
+    /// The key as it was before the deletion, if it existed.
+    Delete(Option<KeyValue>),
+}
+
+/// How a transaction ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum TxnResult {
+    /// All comparisons held and the writes are durable.
+    Committed {
+        /// The revision of the writes.
+        revision: Revision,
+        /// One result per operation, in order.
+        results: Vec<OperationResult>,
+    },
+    /// A comparison failed; nothing was written. Holds the present state of every compared key,
+    /// in the order of the comparisons.
+    Refused {
+        /// The revision at which the comparisons were made.
+        revision: Revision,
+        /// The compared keys.
+        present: Vec<Option<KeyValue>>,
+    },
+}
+
+/// Which keys to read.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Range {
+    /// First key of the range.
+    pub start: Vec<u8>,
+    /// End of the range, exclusive; `None` reads just the key `start`.
+    pub end: Option<Vec<u8>>,
+    /// Read as of this revision; `None` reads the newest.
+    pub revision: Option<Revision>,
+    /// At most so many keys; `None` reads all.
+    pub limit: Option<usize>,
+}
+
+/// The keys of a range.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RangeResult {
+    /// The revision that the answer shows.
+    pub revision: Revision,
+    /// The keys in order.
+    pub items: Vec<KeyValue>,
+    /// How many keys the whole range holds, whatever the limit.
+    pub count: usize,
+}
+
+/// What happened to a key.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum EventKind {
+    /// The key was created or replaced.
+    Put(KeyValue),
+    /// The key was removed.
+    Delete,
+}
+
+/// One change of one key.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Event {
+    /// The key.
+    pub key: Arc<[u8]>,
+    /// The revision of the change.
+    pub revision: Revision,
+    /// What happened.
+    pub kind: EventKind,
+    /// The key before the change, if it existed.
+    pub previous: Option<KeyValue>,
+}
+
+/// What a watch yields.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum WatchEvents {
+    /// The changes of one revision under the prefix, never empty.
+    Events(Vec<Event>),
+    /// Everything up to this revision has been delivered.
+    Progress(Revision),
+}
+
+/// A stream of changes. Ends with an error, or when the store closes.
+pub type WatchStream = BoxStream<'static, Result<WatchEvents, StoreError>>;
+
+/// Why a store did not do what was asked.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum StoreError {
+    /// The revision asked for has been compacted away.
+    #[error("revision {asked} has been compacted; the oldest kept is {oldest}", asked = .asked.0, oldest = .oldest.0)]
+    Compacted {
+        /// What was asked.
+        asked: Revision,
+        /// The oldest revision that can still be read.
+        oldest: Revision,
+    },
+    /// The revision asked for does not exist yet.
+    #[error("revision {asked} is in the future; the newest is {newest}", asked = .asked.0, newest = .newest.0)]
+    Future {
+        /// What was asked.
+        asked: Revision,
+        /// The newest revision.
+        newest: Revision,
+    },
+    /// The watcher did not keep up and was cut off.
+    #[error("the watcher fell too far behind and was cut off")]
+    WatcherTooSlow,
+    /// No lease of that id.
+    #[error("lease {0:?} not found")]
+    LeaseNotFound(LeaseId),
+    /// The request breaks a rule of the interface (for instance one key twice in a transaction).
+    #[error("invalid request: {0}")]
+    Invalid(String),
+    /// Another process holds the data directory.
+    #[error("data directory {0} is in use by another process")]
+    InUse(String),
+    /// The data was written by a newer version.
+    #[error("data format {found} is newer than this program understands ({supported})")]
+    NewerFormat {
+        /// Found on disk.
+        found: String,
+        /// Newest that this program reads.
+        supported: String,
+    },
+    /// What is on disk is damaged beyond a torn tail.
+    #[error("stored data is damaged: {0}")]
+    Damaged(String),
+    /// The disk failed, or the engine did; the write may or may not be durable.
+    #[error("storage failed: {0}")]
+    Io(String),
+    /// The store is shutting down.
+    #[error("the store is closed")]
+    Closed,
+}

@@ -1,0 +1,189 @@
+//! Paths to fields and what can be wrong with a field
+//! (apimachinery's `field` package is the source of the texts).
+
+use std::fmt;
+
+use serde_json::Value;
+
+/// A path such as `spec.template.spec.containers[0].name`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub struct FieldPath(String);
+
+impl FieldPath {
+    /// A path that starts at the named field.
+    pub fn root(name: &str) -> Self {
+        Self(name.to_owned())
+    }
+
+    /// The named field below this one.
+    #[must_use]
+    pub fn child(&self, name: &str) -> Self {
+        if self.0.is_empty() {
+            Self(name.to_owned())
+        } else {
+            Self(format!("{}.{name}", self.0))
+        }
+    }
+
+    /// The list element at `index`.
+    #[must_use]
+    pub fn index(&self, index: usize) -> Self {
+        Self(format!("{}[{index}]", self.0))
+    }
+
+    /// The map entry named `key`.
+    #[must_use]
+    pub fn key(&self, key: &str) -> Self {
+        Self(format!("{}[{key}]", self.0))
+    }
+}
+
+impl fmt::Display for FieldPath {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// What kind of thing is wrong; becomes the cause's `reason`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FieldErrorType {
+    /// A value that must be given is missing.
+    Required,
+    /// The value is malformed or breaks a rule.
+    Invalid,
+    /// The value is not one of the allowed ones.
+    NotSupported,
+    /// The field may not be set (or changed) here.
+    Forbidden,
+    /// The value appears twice where it must be unique.
+    Duplicate,
+    /// The value is too long.
+    TooLong,
+    /// There are too many elements.
+    TooMany,
+    /// What the value names does not exist.
+    NotFound,
+    /// The value has the wrong type.
+    TypeInvalid,
+    /// The server failed.
+    Internal,
+}
+
+/// One thing that is wrong with one field.
+#[derive(Clone, Debug, PartialEq)]
+pub struct FieldError {
+    /// What kind of thing is wrong.
+    pub kind: FieldErrorType,
+    /// Where.
+    pub field: FieldPath,
+    /// The offending value, where showing it helps.
+    pub value: Option<Value>,
+    /// What is wrong, as a clause without a full stop.
+    pub detail: String,
+}
+
+impl FieldError {
+    /// A missing value.
+    pub fn required(field: &FieldPath, detail: impl Into<String>) -> Self {
+        Self::new(FieldErrorType::Required, field, None, detail)
+    }
+
+    /// A malformed value.
+    pub fn invalid(field: &FieldPath, value: impl Into<Value>, detail: impl Into<String>) -> Self {
+        Self::new(FieldErrorType::Invalid, field, Some(value.into()), detail)
+    }
+
+    /// A field that may not be set or changed.
+    pub fn forbidden(field: &FieldPath, detail: impl Into<String>) -> Self {
+        Self::new(FieldErrorType::Forbidden, field, None, detail)
+    }
+
+    /// A value that appears twice.
+    pub fn duplicate(field: &FieldPath, value: impl Into<Value>) -> Self {
+        Self::new(FieldErrorType::Duplicate, field, Some(value.into()), "")
+    }
+
+    /// A name of something that does not exist.
+    pub fn not_found(field: &FieldPath, value: impl Into<Value>) -> Self {
+        Self::new(FieldErrorType::NotFound, field, Some(value.into()), "")
+    }
+
+    /// A value that is too long; `max` in bytes.
+    pub fn too_long(field: &FieldPath, max: usize) -> Self {
+        let detail = format!("may not be more than {max} bytes");
+        Self::new(FieldErrorType::TooLong, field, None, detail)
+    }
+
+    /// A value outside the list of allowed ones.
+    pub fn not_supported(field: &FieldPath, value: impl Into<Value>, allowed: &[&str]) -> Self {
+        let mut sorted: Vec<&str> = allowed.to_vec();
+        sorted.sort_unstable();
+        let quoted: Vec<String> = sorted.iter().map(|v| format!("{v:?}")).collect();
+        let detail = format!("supported values: {}", quoted.join(", "));
+        Self::new(
+            FieldErrorType::NotSupported,
+            field,
+            Some(value.into()),
+            detail,
+        )
+    }
+
+    fn new(
+        kind: FieldErrorType,
+        field: &FieldPath,
+        value: Option<Value>,
+        detail: impl Into<String>,
+    ) -> Self {
+        Self {
+            kind,
+            field: field.clone(),
+            value,
+            detail: detail.into(),
+        }
+    }
+
+    /// The cause's `reason`, for instance `FieldValueInvalid`.
+    pub fn reason(&self) -> &'static str {
+        match self.kind {
+            FieldErrorType::Required => "FieldValueRequired",
+            FieldErrorType::Invalid => "FieldValueInvalid",
+            FieldErrorType::NotSupported => "FieldValueNotSupported",
+            FieldErrorType::Forbidden => "FieldValueForbidden",
+            FieldErrorType::Duplicate => "FieldValueDuplicate",
+            FieldErrorType::TooLong => "FieldValueTooLong",
+            FieldErrorType::TooMany => "FieldValueTooMany",
+            FieldErrorType::NotFound => "FieldValueNotFound",
+            FieldErrorType::TypeInvalid => "FieldValueTypeInvalid",
+            FieldErrorType::Internal => "InternalError",
+        }
+    }
+
+    /// The message without the path, for instance `Invalid value: -1: must be …`.
+    pub fn message(&self) -> String {
+        let title = match self.kind {
+            FieldErrorType::Required => "Required value",
+            FieldErrorType::Invalid | FieldErrorType::TypeInvalid => "Invalid value",
+            FieldErrorType::NotSupported => "Unsupported value",
+            FieldErrorType::Forbidden => "Forbidden",
+            FieldErrorType::Duplicate => "Duplicate value",
+            FieldErrorType::TooLong => "Too long",
+            FieldErrorType::TooMany => "Too many",
+            FieldErrorType::NotFound => "Not found",
+            FieldErrorType::Internal => "Internal error",
+        };
+        let mut text = title.to_owned();
+        if let Some(value) = &self.value {
+            text.push_str(&format!(": {value}"));
+        }
+        if !self.detail.is_empty() {
+            text.push_str(&format!(": {}", self.detail));
+        }
+        text
+    }
+}
+
+impl fmt::Display for FieldError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.field, self.message())
+    }
+}

@@ -1,0 +1,240 @@
+//! Kubernetes' `Status`: how every refusal reaches a client.
+
+use serde::{Deserialize, Serialize};
+
+use crate::field::FieldError;
+
+/// Machine-readable cause of a refusal (`metav1.StatusReason`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum StatusReason {
+    /// 400
+    BadRequest,
+    /// 401
+    Unauthorized,
+    /// 403
+    Forbidden,
+    /// 404
+    NotFound,
+    /// 405
+    MethodNotAllowed,
+    /// 406
+    NotAcceptable,
+    /// 409: something of that name exists.
+    AlreadyExists,
+    /// 409: the object has changed, or a precondition does not hold.
+    Conflict,
+    /// 410: the resource version is too old.
+    Expired,
+    /// 410
+    Gone,
+    /// 413
+    RequestEntityTooLarge,
+    /// 415
+    UnsupportedMediaType,
+    /// 422
+    Invalid,
+    /// 429
+    TooManyRequests,
+    /// 500
+    InternalError,
+    /// 503
+    ServiceUnavailable,
+    /// 504
+    Timeout,
+    /// 500 with retry, 504 from servers that gave up
+    ServerTimeout,
+}
+
+impl StatusReason {
+    /// The HTTP status code that goes with the reason.
+    pub fn code(self) -> u16 {
+        match self {
+            Self::BadRequest => 400,
+            Self::Unauthorized => 401,
+            Self::Forbidden => 403,
+            Self::NotFound => 404,
+            Self::MethodNotAllowed => 405,
+            Self::NotAcceptable => 406,
+            Self::AlreadyExists | Self::Conflict => 409,
+            Self::Expired | Self::Gone => 410,
+            Self::RequestEntityTooLarge => 413,
+            Self::UnsupportedMediaType => 415,
+            Self::Invalid => 422,
+            Self::TooManyRequests => 429,
+            Self::InternalError | Self::ServerTimeout => 500,
+            Self::ServiceUnavailable => 503,
+            Self::Timeout => 504,
+        }
+    }
+}
+
+/// One of several things that were wrong.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Cause {
+    /// Kind of the cause, for instance `FieldValueInvalid`.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub reason: String,
+    /// What is wrong.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub message: String,
+    /// The path of the field.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub field: String,
+}
+
+/// What a refusal is about.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct StatusDetails {
+    /// Name of the object.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub name: String,
+    /// API group of the object.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub group: String,
+    /// Resource (or kind, for validation) of the object.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub kind: String,
+    /// Identity of the object.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub uid: String,
+    /// Everything that was wrong.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub causes: Vec<Cause>,
+    /// After how many seconds the client may try again.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub retry_after_seconds: u32,
+}
+
+fn is_zero(value: &u32) -> bool {
+    *value == 0
+}
+
+/// A refusal, as the client will see it.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{message}")]
+pub struct Status {
+    /// Machine-readable cause.
+    pub reason: StatusReason,
+    /// HTTP code; the reason's own unless set otherwise.
+    pub code: u16,
+    /// For people.
+    pub message: String,
+    /// What it is about; boxed because most results are not errors.
+    pub details: Option<Box<StatusDetails>>,
+}
+
+impl Status {
+    /// A refusal with no details.
+    pub fn new(reason: StatusReason, message: impl Into<String>) -> Self {
+        Self {
+            reason,
+            code: reason.code(),
+            message: message.into(),
+            details: None,
+        }
+    }
+
+    /// 400 with the given text.
+    pub fn bad_request(message: impl Into<String>) -> Self {
+        Self::new(StatusReason::BadRequest, message)
+    }
+
+    /// 500 with the given text.
+    pub fn internal(message: impl Into<String>) -> Self {
+        Self::new(
+            StatusReason::InternalError,
+            format!("Internal error occurred: {}", message.into()),
+        )
+    }
+
+    /// 404 `pods "web-0" not found`.
+    pub fn not_found(group: &str, resource: &str, name: &str) -> Self {
+        let message = format!("{} {name:?} not found", qualified(group, resource));
+        Self::about(StatusReason::NotFound, message, group, resource, name)
+    }
+
+    /// 409 `statefulsets.apps "web" already exists`.
+    pub fn already_exists(group: &str, resource: &str, name: &str) -> Self {
+        let message = format!("{} {name:?} already exists", qualified(group, resource));
+        Self::about(StatusReason::AlreadyExists, message, group, resource, name)
+    }
+
+    /// 409 `Operation cannot be fulfilled on pods "web-0": …`.
+    pub fn conflict(group: &str, resource: &str, name: &str, why: &str) -> Self {
+        let subject = qualified(group, resource);
+        let message = format!("Operation cannot be fulfilled on {subject} {name:?}: {why}");
+        Self::about(StatusReason::Conflict, message, group, resource, name)
+    }
+
+    /// 403 `pods "web-0" is forbidden: …`.
+    pub fn forbidden(group: &str, resource: &str, name: &str, why: &str) -> Self {
+        let subject = qualified(group, resource);
+        let message = if name.is_empty() {
+            format!("{subject} is forbidden: {why}")
+        } else {
+            format!("{subject} {name:?} is forbidden: {why}")
+        };
+        Self::about(StatusReason::Forbidden, message, group, resource, name)
+    }
+
+    /// 422 `StatefulSet.apps "web" is invalid: …` with a cause per error.
+    pub fn invalid(group: &str, kind: &str, name: &str, errors: &[FieldError]) -> Self {
+        let list: Vec<String> = errors.iter().map(ToString::to_string).collect();
+        let joined = match list.as_slice() {
+            [only] => only.clone(),
+            many => format!("[{}]", many.join(", ")),
+        };
+        let message = format!("{} {name:?} is invalid: {joined}", qualified(group, kind));
+        let mut status = Self::about(StatusReason::Invalid, message, group, kind, name);
+        if let Some(details) = &mut status.details {
+            details.causes = errors
+                .iter()
+                .map(|error| Cause {
+                    reason: error.reason().to_owned(),
+                    message: error.message(),
+                    field: error.field.to_string(),
+                })
+                .collect();
+        }
+        status
+    }
+
+    fn about(reason: StatusReason, message: String, group: &str, kind: &str, name: &str) -> Self {
+        let details = StatusDetails {
+            name: name.to_owned(),
+            group: group.to_owned(),
+            kind: kind.to_owned(),
+            ..StatusDetails::default()
+        };
+        Self {
+            details: Some(Box::new(details)),
+            ..Self::new(reason, message)
+        }
+    }
+
+    /// The JSON that goes over the wire.
+    pub fn to_json(&self) -> serde_json::Value {
+        let mut value = serde_json::json!({
+            "kind": "Status",
+            "apiVersion": "v1",
+            "metadata": {},
+            "status": "Failure",
+            "message": self.message,
+            "reason": self.reason,
+            "code": self.code,
+        });
+        if let Some(details) = &self.details {
+            value["details"] = serde_json::json!(details);
+        }
+        value
+    }
+}
+
+fn qualified(group: &str, resource: &str) -> String {
+    if group.is_empty() {
+        resource.to_owned()
+    } else {
+        format!("{resource}.{group}")
+    }
+}
