@@ -1,0 +1,96 @@
+//! How lists and maps merge: facts that the published OpenAPI document carries in extensions and
+//! that the Rust types do not have. The table is data (`merge_facts.tsv`); this reads it.
+
+use std::collections::BTreeMap;
+
+const TABLE: &str = include_str!("merge_facts.tsv");
+
+/// `x-kubernetes-list-type`: what makes two elements of a list the same to server-side apply.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum ListType {
+    /// The list is one value.
+    #[default]
+    Atomic,
+    /// Each scalar element stands for itself.
+    Set,
+    /// Each element is known by its map keys.
+    Map,
+}
+
+/// `x-kubernetes-map-type`: whether the entries of a map have owners of their own.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum MapType {
+    /// Each entry is a value of its own.
+    #[default]
+    Granular,
+    /// The map is one value.
+    Atomic,
+}
+
+/// The facts about one field (or about a type as a whole).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Facts {
+    pub list_type: Option<ListType>,
+    /// Comma-separated, empty for none.
+    pub list_map_keys: &'static str,
+    pub map_type: Option<MapType>,
+    /// As published: `merge`, `merge,retainKeys`, `retainKeys`, `replace`; empty for none.
+    pub patch_strategy: &'static str,
+    /// Empty for none.
+    pub patch_merge_key: &'static str,
+}
+
+/// All facts, by definition and field (`-` for the type itself).
+pub(crate) struct FactTable(BTreeMap<(&'static str, &'static str), Facts>);
+
+impl FactTable {
+    pub fn published() -> Self {
+        let mut rows = BTreeMap::new();
+        for line in TABLE.lines().filter(|line| !line.starts_with('#')) {
+            let mut columns = line
+                .split('\t')
+                .map(|cell| if cell == "-" { "" } else { cell });
+            let mut next = || columns.next().unwrap_or_default();
+            let (definition, field) = (next(), next());
+            let facts = Facts {
+                list_type: list_type(next()),
+                list_map_keys: next(),
+                map_type: map_type(next()),
+                patch_strategy: next(),
+                patch_merge_key: next(),
+            };
+            rows.insert((definition, field), facts);
+        }
+        Self(rows)
+    }
+
+    /// The facts about a field; an empty field name asks about the type itself.
+    pub fn get(&self, definition: &str, field: &str) -> Facts {
+        self.0
+            .get(&(definition, field))
+            .copied()
+            .unwrap_or_default()
+    }
+
+    #[cfg(test)]
+    pub fn rows(&self) -> impl Iterator<Item = (&'static str, &'static str)> + '_ {
+        self.0.keys().copied()
+    }
+}
+
+fn list_type(text: &str) -> Option<ListType> {
+    match text {
+        "atomic" => Some(ListType::Atomic),
+        "set" => Some(ListType::Set),
+        "map" => Some(ListType::Map),
+        _ => None,
+    }
+}
+
+fn map_type(text: &str) -> Option<MapType> {
+    match text {
+        "atomic" => Some(MapType::Atomic),
+        "granular" => Some(MapType::Granular),
+        _ => None,
+    }
+}

@@ -1,0 +1,182 @@
+//! Looking at types: what patches and server-side apply ask.
+
+use crate::Schema;
+use crate::facts::{Facts, ListType, MapType};
+use crate::graph::{Definition, Field, Node};
+
+/// What kind of value a type describes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Shape {
+    /// Anything: nothing is known about its insides.
+    Any,
+    /// One indivisible value.
+    Scalar,
+    /// An object with known fields.
+    Object,
+    /// A list.
+    List,
+    /// A map from arbitrary keys.
+    Map,
+}
+
+/// A type.
+#[derive(Clone, Copy, Debug)]
+pub struct TypeRef<'s> {
+    schema: &'s Schema,
+    place: Place<'s>,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Place<'s> {
+    Definition(&'s Definition),
+    Node(&'s Node),
+}
+
+impl<'s> TypeRef<'s> {
+    pub(crate) fn of_definition(schema: &'s Schema, definition: &'s Definition) -> Self {
+        Self {
+            schema,
+            place: Place::Definition(definition),
+        }
+    }
+
+    fn of_node(schema: &'s Schema, node: &'s Node) -> Self {
+        let place = match node {
+            Node::Definition(index) => match schema.graph.definitions.get(*index) {
+                Some(definition) => Place::Definition(definition),
+                None => Place::Node(node),
+            },
+            _ => Place::Node(node),
+        };
+        Self { schema, place }
+    }
+
+    /// What kind of value it is.
+    pub fn shape(&self) -> Shape {
+        match self.place {
+            Place::Definition(_) => Shape::Object,
+            Place::Node(Node::Any | Node::Definition(_)) => Shape::Any,
+            Place::Node(Node::Scalar) => Shape::Scalar,
+            Place::Node(Node::List(_)) => Shape::List,
+            Place::Node(Node::Map(_)) => Shape::Map,
+        }
+    }
+
+    /// The name of an object's definition, for instance `io.k8s.api.core.v1.PodSpec`.
+    pub fn definition_name(&self) -> Option<&'s str> {
+        match self.place {
+            Place::Definition(definition) => Some(&definition.name),
+            Place::Node(_) => None,
+        }
+    }
+
+    /// The named field of an object; `None` for other shapes and unknown fields.
+    pub fn field(&self, name: &str) -> Option<FieldRef<'s>> {
+        match self.place {
+            Place::Definition(definition) => {
+                let field = definition.field(name)?;
+                Some(FieldRef {
+                    schema: self.schema,
+                    field,
+                })
+            }
+            Place::Node(_) => None,
+        }
+    }
+
+    /// All fields of an object, by name; none for other shapes.
+    pub fn fields(&self) -> impl Iterator<Item = FieldRef<'s>> + use<'s> {
+        let schema = self.schema;
+        let fields: &'s [Field] = match self.place {
+            Place::Definition(definition) => &definition.fields,
+            Place::Node(_) => &[],
+        };
+        fields.iter().map(move |field| FieldRef { schema, field })
+    }
+
+    /// The type of a list's elements or of a map's values.
+    pub fn element(&self) -> Option<TypeRef<'s>> {
+        match self.place {
+            Place::Node(Node::List(element) | Node::Map(element)) => {
+                Some(Self::of_node(self.schema, element))
+            }
+            _ => None,
+        }
+    }
+
+    /// Whether objects of this type have one owner as a whole (`x-kubernetes-map-type`).
+    pub fn map_type(&self) -> Option<MapType> {
+        match self.place {
+            Place::Definition(definition) => definition.facts.map_type,
+            Place::Node(_) => None,
+        }
+    }
+}
+
+/// A field of an object type.
+#[derive(Clone, Copy, Debug)]
+pub struct FieldRef<'s> {
+    schema: &'s Schema,
+    field: &'s Field,
+}
+
+impl<'s> FieldRef<'s> {
+    /// The field's name.
+    pub fn name(&self) -> &'s str {
+        &self.field.name
+    }
+
+    /// The field's type.
+    pub fn type_ref(&self) -> TypeRef<'s> {
+        TypeRef::of_node(self.schema, &self.field.node)
+    }
+
+    /// Whether a strategic merge patch merges the list instead of replacing it.
+    pub fn merges(&self) -> bool {
+        self.strategy("merge")
+    }
+
+    /// Whether a strategic merge patch replaces the field as a whole.
+    pub fn replaces(&self) -> bool {
+        self.strategy("replace")
+    }
+
+    /// Whether a patch made by a client names the keys to keep (`$retainKeys`).
+    pub fn retains_keys(&self) -> bool {
+        self.strategy("retainKeys")
+    }
+
+    /// The field by which a strategic merge patch knows the elements of the list.
+    pub fn merge_key(&self) -> Option<&'static str> {
+        Some(self.facts().patch_merge_key).filter(|key| !key.is_empty())
+    }
+
+    /// `x-kubernetes-list-type`, where published.
+    pub fn list_type(&self) -> Option<ListType> {
+        self.facts().list_type
+    }
+
+    /// `x-kubernetes-list-map-keys`.
+    pub fn list_map_keys(&self) -> impl Iterator<Item = &'static str> + use<> {
+        self.facts()
+            .list_map_keys
+            .split(',')
+            .filter(|key| !key.is_empty())
+    }
+
+    /// `x-kubernetes-map-type` of the field or else of its type.
+    pub fn map_type(&self) -> Option<MapType> {
+        self.facts().map_type.or_else(|| self.type_ref().map_type())
+    }
+
+    fn facts(&self) -> Facts {
+        self.field.facts
+    }
+
+    fn strategy(&self, name: &str) -> bool {
+        self.facts()
+            .patch_strategy
+            .split(',')
+            .any(|strategy| strategy == name)
+    }
+}

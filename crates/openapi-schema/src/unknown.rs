@@ -1,0 +1,82 @@
+//! Strict decoding: the fields of an object that its type does not have.
+
+use serde_json::Value;
+
+use crate::Schema;
+use crate::graph::{Definition, Node};
+
+/// How many are reported at most, as the API server does.
+const REPORTED_MAX: usize = 100;
+
+/// Collects the paths of fields of `value` that `definition` does not have. Values of a wrong
+/// type are passed over: decoding reports those.
+pub(crate) fn unknown_fields(
+    schema: &Schema,
+    definition: &Definition,
+    value: &Value,
+) -> Vec<String> {
+    let mut search = Search {
+        schema,
+        path: String::new(),
+        found: Vec::new(),
+    };
+    search.object(definition, value);
+    search.found
+}
+
+struct Search<'a> {
+    schema: &'a Schema,
+    path: String,
+    found: Vec<String>,
+}
+
+impl Search<'_> {
+    fn object(&mut self, definition: &Definition, value: &Value) {
+        let Value::Object(fields) = value else { return };
+        for (name, value) in fields {
+            let here = self.enter(name);
+            match definition.field(name) {
+                Some(field) => self.value(&field.node, value),
+                None if self.found.len() < REPORTED_MAX => self.found.push(self.path.clone()),
+                None => {}
+            }
+            self.path.truncate(here);
+        }
+    }
+
+    fn value(&mut self, node: &Node, value: &Value) {
+        match (node, value) {
+            (Node::Definition(index), value) => {
+                if let Some(definition) = self.schema.graph.definitions.get(*index) {
+                    self.object(definition, value);
+                }
+            }
+            (Node::List(element), Value::Array(values)) => {
+                for (index, value) in values.iter().enumerate() {
+                    let here = self.path.len();
+                    self.path.push_str(&format!("[{index}]"));
+                    self.value(element, value);
+                    self.path.truncate(here);
+                }
+            }
+            (Node::Map(element), Value::Object(entries)) => {
+                for (key, value) in entries {
+                    let here = self.enter(key);
+                    self.value(element, value);
+                    self.path.truncate(here);
+                }
+            }
+            _ => {}
+        }
+    }
+
+    /// Appends a name to the path and returns the length to go back to.
+    fn enter(&mut self, name: &str) -> usize {
+        let here = self.path.len();
+        if here > 0 {
+            self.path.push('.');
+        }
+        self.path.push_str(name);
+        here
+    }
+}
