@@ -1,8 +1,16 @@
 //! The vocabulary that every other crate speaks: errors as `Status`, field paths, selectors,
 //! quantities, names. Pure: no I/O, no clock, no randomness.
 
+pub mod duration;
 pub mod field;
+pub mod int_or_percent;
+pub mod names;
+pub mod quantity;
+pub mod selector;
 pub mod status;
 
 pub use field::{FieldError, FieldErrorType, FieldPath};
+pub use int_or_percent::IntOrPercent;
+pub use quantity::Quantity;
+pub use selector::{FieldSelector, LabelSelector};
 pub use status::{Cause, Status, StatusDetails, StatusReason};
