@@ -1,1 +1,21 @@
-//! reconcile
+//! What everything that reconciles shares: watch caches ([`Cache`]), a keyed work queue
+//! ([`Queue`]), an event recorder ([`Recorder`]) and guarded writes ([`execute`]).
+//!
+//! Nothing here knows what is being reconciled. All of it is bounded (`limits.rs`), ends with a
+//! `CancellationToken`, and holds no lock across an await.
+
+mod cache;
+mod changes;
+pub mod execute;
+mod key;
+pub mod limits;
+mod queue;
+mod recorder;
+mod similarity;
+
+pub use cache::{Cache, Index, Object};
+pub use changes::{Change, Changes};
+pub use key::Key;
+pub use kube::runtime::watcher::Config as WatchConfig;
+pub use queue::{Lease, Outcome, Queue, Work, run_workers};
+pub use recorder::{EventType, Recorder, Source, reference};

@@ -1,0 +1,481 @@
+//! A shared, always current copy of the objects of one kind.
+//!
+//! One list and watch feeds it; after an interruption it resumes, or lists anew when the server
+//! has forgotten where it was (`410 Gone`), and tells subscribers the difference. Objects are
+//! shared (`Arc`) and come without `managedFields`, which nobody here reads and which the server
+//! keeps when they are not sent.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::fmt::Debug;
+use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+
+use futures::{Stream, StreamExt, TryStreamExt};
+use kube::runtime::watcher::{self, Event};
+use kube::{Api, Resource};
+use serde::de::DeserializeOwned;
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+
+use crate::changes::{Change, Changes, Mailbox};
+use crate::{Key, limits};
+
+/// What a cache can hold.
+pub trait Object: Resource + Clone + DeserializeOwned + Debug + Send + Sync + 'static {}
+impl<K: Resource + Clone + DeserializeOwned + Debug + Send + Sync + 'static> Object for K {}
+
+/// A handle on a cache; clones share it.
+pub struct Cache<K: Object> {
+    shared: Arc<Shared<K>>,
+}
+
+impl<K: Object> Clone for Cache<K> {
+    fn clone(&self) -> Self {
+        Self {
+            shared: self.shared.clone(),
+        }
+    }
+}
+
+/// Finds objects by something other than their name, for instance pods by their owner's uid.
+/// Always as current as the cache it belongs to.
+pub struct Index<K: Object> {
+    shared: Arc<Shared<K>>,
+    number: usize,
+}
+
+impl<K: Object> Clone for Index<K> {
+    fn clone(&self) -> Self {
+        Self {
+            shared: self.shared.clone(),
+            number: self.number,
+        }
+    }
+}
+
+struct Shared<K: Object> {
+    state: RwLock<State<K>>,
+    synced: watch::Sender<Progress>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Progress {
+    Listing,
+    Synced,
+    Stopped,
+}
+
+struct State<K: Object> {
+    objects: BTreeMap<Key, Arc<K>>,
+    subscribers: Vec<std::sync::Weak<Mailbox<K>>>,
+    indexes: Vec<IndexState<K>>,
+    stopped: bool,
+}
+
+type Terms<K> = dyn Fn(&K) -> Vec<String> + Send + Sync;
+
+struct IndexState<K> {
+    terms: Box<Terms<K>>,
+    entries: HashMap<String, BTreeSet<Key>>,
+}
+
+impl<K: Object> Cache<K> {
+    /// Starts to list and watch; ends when `shutdown` is cancelled.
+    ///
+    /// `Api<PartialObjectMeta<K>>` gives a cache of metadata only.
+    pub fn spawn(api: Api<K>, config: watcher::Config, shutdown: CancellationToken) -> Self {
+        let config = config.page_size(limits::LIST_PAGE_OBJECTS);
+        let cache = Self::empty();
+        let feed = watcher::watcher(api, config);
+        tokio::spawn(cache.clone().follow(feed, shutdown));
+        cache
+    }
+
+    /// A cache fed from a stream of events, as a watcher gives them; ends with the stream.
+    pub fn from_events(events: impl Stream<Item = Event<K>> + Send + 'static) -> Self {
+        let cache = Self::empty();
+        tokio::spawn(
+            cache
+                .clone()
+                .follow(events.map(Ok), CancellationToken::new()),
+        );
+        cache
+    }
+
+    fn empty() -> Self {
+        let state = State {
+            objects: BTreeMap::new(),
+            subscribers: Vec::new(),
+            indexes: Vec::new(),
+            stopped: false,
+        };
+        let (synced, _) = watch::channel(Progress::Listing);
+        Self {
+            shared: Arc::new(Shared {
+                state: RwLock::new(state),
+                synced,
+            }),
+        }
+    }
+
+    /// The object of that name (namespace empty for cluster-scoped kinds).
+    pub fn get(&self, namespace: &str, name: &str) -> Option<Arc<K>> {
+        self.get_key(&Key::new(namespace, name))
+    }
+
+    /// The object of that key.
+    pub fn get_key(&self, key: &Key) -> Option<Arc<K>> {
+        self.shared.read().objects.get(key).cloned()
+    }
+
+    /// All objects, sorted by namespace and name.
+    pub fn list(&self) -> Vec<Arc<K>> {
+        self.shared.read().objects.values().cloned().collect()
+    }
+
+    /// All objects of a namespace, sorted by name.
+    pub fn list_in(&self, namespace: &str) -> Vec<Arc<K>> {
+        let state = self.shared.read();
+        let from = Key::new(namespace, "");
+        let of_namespace = state.objects.range(from..);
+        let mine = of_namespace.take_while(|(key, _)| key.namespace == namespace);
+        mine.map(|(_, object)| object.clone()).collect()
+    }
+
+    /// The number of objects.
+    pub fn len(&self) -> usize {
+        self.shared.read().objects.len()
+    }
+
+    /// Whether there is no object.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Waits until the first list is complete. `false` when the cache stopped before that.
+    pub async fn wait_synced(&self) -> bool {
+        let mut synced = self.shared.synced.subscribe();
+        let reached = synced
+            .wait_for(|progress| *progress != Progress::Listing)
+            .await;
+        reached.is_ok_and(|progress| *progress == Progress::Synced)
+    }
+
+    /// Whether the first list is complete.
+    pub fn is_synced(&self) -> bool {
+        *self.shared.synced.borrow() == Progress::Synced
+    }
+
+    /// Everything there is now, as [`Change::Applied`] without a previous state, and from then on
+    /// every change. Dropping the stream ends the subscription.
+    pub fn subscribe(&self) -> Changes<K> {
+        let mailbox = Arc::new(Mailbox::new());
+        let mut state = self.shared.write();
+        for (key, object) in &state.objects {
+            mailbox.push(key, Change::Applied(object.clone(), None));
+        }
+        if state.stopped {
+            mailbox.close();
+        } else {
+            state.subscribers.push(Arc::downgrade(&mailbox));
+        }
+        Changes { mailbox }
+    }
+
+    /// Adds an index: objects are found by each of the terms that `terms` gives for them.
+    pub fn index(&self, terms: impl Fn(&K) -> Vec<String> + Send + Sync + 'static) -> Index<K> {
+        let mut state = self.shared.write();
+        let mut index = IndexState {
+            terms: Box::new(terms),
+            entries: HashMap::new(),
+        };
+        for (key, object) in &state.objects {
+            index.insert(key, object);
+        }
+        state.indexes.push(index);
+        Index {
+            shared: self.shared.clone(),
+            number: state.indexes.len() - 1,
+        }
+    }
+
+    async fn follow(
+        self,
+        feed: impl Stream<Item = watcher::Result<Event<K>>> + Send,
+        shutdown: CancellationToken,
+    ) {
+        let mut feed = std::pin::pin!(feed.into_stream());
+        let mut listed = BTreeSet::new();
+        let mut delay = limits::WATCH_RETRY_DELAY_MIN;
+        loop {
+            let item = tokio::select! {
+                () = shutdown.cancelled() => break,
+                item = feed.next() => item,
+            };
+            match item {
+                None => break,
+                Some(Ok(event)) => {
+                    // A list that only begins is no sign of health.
+                    if !matches!(event, Event::Init) {
+                        delay = limits::WATCH_RETRY_DELAY_MIN;
+                    }
+                    self.shared.take_event(event, &mut listed);
+                }
+                Some(Err(error)) => {
+                    tracing::debug!(error = %error, "watch interrupted");
+                    tokio::select! {
+                        () = shutdown.cancelled() => break,
+                        () = tokio::time::sleep(delay) => {}
+                    }
+                    delay = (delay * 2).min(limits::WATCH_RETRY_DELAY_MAX);
+                }
+            }
+        }
+        self.shared.stop();
+    }
+}
+
+impl<K: Object> Index<K> {
+    /// The objects with that term, sorted by namespace and name.
+    pub fn get(&self, term: &str) -> Vec<Arc<K>> {
+        let state = self.shared.read();
+        let Some(keys) = state
+            .indexes
+            .get(self.number)
+            .and_then(|i| i.entries.get(term))
+        else {
+            return Vec::new();
+        };
+        keys.iter()
+            .filter_map(|key| state.objects.get(key).cloned())
+            .collect()
+    }
+}
+
+impl<K> IndexState<K> {
+    fn insert(&mut self, key: &Key, object: &K) {
+        for term in (self.terms)(object) {
+            self.entries.entry(term).or_default().insert(key.clone());
+        }
+    }
+
+    fn remove(&mut self, key: &Key, object: &K) {
+        for term in (self.terms)(object) {
+            if let Some(keys) = self.entries.get_mut(&term) {
+                keys.remove(key);
+                if keys.is_empty() {
+                    self.entries.remove(&term);
+                }
+            }
+        }
+    }
+}
+
+impl<K: Object> Shared<K> {
+    fn read(&self) -> RwLockReadGuard<'_, State<K>> {
+        self.state.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn write(&self) -> RwLockWriteGuard<'_, State<K>> {
+        self.state.write().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn take_event(&self, event: Event<K>, listed: &mut BTreeSet<Key>) {
+        match event {
+            Event::Init => listed.clear(),
+            Event::InitApply(object) => {
+                listed.insert(Key::of(&object));
+                self.write().apply(object);
+            }
+            Event::InitDone => {
+                let mut state = self.write();
+                let gone: Vec<Key> = state
+                    .objects
+                    .keys()
+                    .filter(|key| !listed.contains(*key))
+                    .cloned()
+                    .collect();
+                for key in gone {
+                    state.remove(&key, None);
+                }
+                listed.clear();
+                drop(state);
+                self.synced.send_if_modified(|progress| {
+                    let first = *progress == Progress::Listing;
+                    *progress = Progress::Synced;
+                    first
+                });
+            }
+            Event::Apply(object) => self.write().apply(object),
+            Event::Delete(object) => {
+                let key = Key::of(&object);
+                self.write().remove(&key, Some(object));
+            }
+        }
+    }
+
+    fn stop(&self) {
+        let mut state = self.write();
+        state.stopped = true;
+        for subscriber in state.subscribers.drain(..) {
+            if let Some(mailbox) = subscriber.upgrade() {
+                mailbox.close();
+            }
+        }
+        drop(state);
+        self.synced.send_replace(Progress::Stopped);
+    }
+}
+
+impl<K: Object> State<K> {
+    fn apply(&mut self, mut object: K) {
+        object.meta_mut().managed_fields = None;
+        let key = Key::of(&object);
+        let object = Arc::new(object);
+        let mut previous = self.objects.insert(key.clone(), object.clone());
+        if let Some(old) = &previous {
+            if old.meta().resource_version == object.meta().resource_version
+                && old.meta().resource_version.is_some()
+            {
+                return;
+            }
+            for index in &mut self.indexes {
+                index.remove(&key, old);
+            }
+        }
+        for index in &mut self.indexes {
+            index.insert(&key, &object);
+        }
+        // Another object under the same name: the end of the first was not seen.
+        if let Some(old) = previous.take_if(|old| old.meta().uid != object.meta().uid) {
+            self.tell(&key, Change::Deleted(old));
+        }
+        self.tell(&key, Change::Applied(object, previous));
+    }
+
+    /// Removes the object of that key; `last` is its final state, when the server told it.
+    fn remove(&mut self, key: &Key, last: Option<K>) {
+        let Some(old) = self.objects.remove(key) else {
+            return;
+        };
+        for index in &mut self.indexes {
+            index.remove(key, &old);
+        }
+        let last = match last {
+            Some(mut last) if last.meta().uid == old.meta().uid => {
+                last.meta_mut().managed_fields = None;
+                Arc::new(last)
+            }
+            _ => old,
+        };
+        self.tell(key, Change::Deleted(last));
+    }
+
+    fn tell(&mut self, key: &Key, change: Change<K>) {
+        self.subscribers
+            .retain(|subscriber| match subscriber.upgrade() {
+                Some(mailbox) => {
+                    mailbox.push(key, change.clone());
+                    true
+                }
+                None => false,
+            });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use k8s_openapi::api::core::v1::ConfigMap;
+
+    use super::*;
+
+    fn object(name: &str, uid: &str, revision: &str) -> ConfigMap {
+        let mut object = ConfigMap::default();
+        object.metadata.namespace = Some("default".to_owned());
+        object.metadata.name = Some(name.to_owned());
+        object.metadata.uid = Some(uid.to_owned());
+        object.metadata.resource_version = Some(revision.to_owned());
+        object
+    }
+
+    async fn after(events: Vec<Event<ConfigMap>>) -> (Cache<ConfigMap>, Vec<String>) {
+        let (sender, receiver) = futures::channel::mpsc::unbounded();
+        let cache = Cache::from_events(receiver);
+        let mut changes = cache.subscribe();
+        let mut told = Vec::new();
+        for event in events {
+            let quiet = matches!(event, Event::Init | Event::InitDone);
+            sender.unbounded_send(event).unwrap();
+            if !quiet {
+                told.push(describe(changes.next().await.unwrap()));
+            }
+        }
+        drop(sender);
+        while let Some(change) = changes.next().await {
+            told.push(describe(change));
+        }
+        (cache, told)
+    }
+
+    fn describe(change: Change<ConfigMap>) -> String {
+        let name = |o: &ConfigMap| {
+            format!(
+                "{}{}",
+                o.metadata.name.clone().unwrap(),
+                o.metadata.uid.clone().unwrap()
+            )
+        };
+        match change {
+            Change::Applied(new, None) => format!("+{}", name(&new)),
+            Change::Applied(new, Some(_)) => format!("~{}", name(&new)),
+            Change::Deleted(old) => format!("-{}", name(&old)),
+        }
+    }
+
+    #[tokio::test]
+    async fn a_list_anew_tells_what_went_away_meanwhile() {
+        let (cache, told) = after(vec![
+            Event::Init,
+            Event::InitApply(object("a", "1", "1")),
+            Event::InitApply(object("b", "1", "2")),
+            Event::InitDone,
+            Event::Apply(object("a", "1", "3")),
+            Event::Init,
+            Event::InitApply(object("a", "1", "4")),
+            Event::InitDone,
+        ])
+        .await;
+        assert_eq!(told, ["+a1", "+b1", "~a1", "~a1", "-b1"]);
+        assert_eq!(cache.list().len(), 1);
+        assert!(cache.get("default", "a").is_some());
+    }
+
+    #[tokio::test]
+    async fn a_new_object_under_an_old_name_is_a_deletion_and_a_creation() {
+        let (_, told) = after(vec![
+            Event::Init,
+            Event::InitApply(object("a", "1", "1")),
+            Event::InitDone,
+            Event::Apply(object("a", "2", "5")),
+        ])
+        .await;
+        assert_eq!(told, ["+a1", "-a1", "+a2"]);
+    }
+
+    #[tokio::test]
+    async fn an_index_follows_its_cache() {
+        let (sender, receiver) = futures::channel::mpsc::unbounded();
+        let cache = Cache::from_events(receiver);
+        let by_uid = cache.index(|o: &ConfigMap| o.metadata.uid.iter().cloned().collect());
+        let mut changes = cache.subscribe();
+        sender
+            .unbounded_send(Event::Apply(object("a", "1", "1")))
+            .unwrap();
+        changes.next().await;
+        assert_eq!(by_uid.get("1").len(), 1);
+        sender
+            .unbounded_send(Event::Delete(object("a", "1", "2")))
+            .unwrap();
+        changes.next().await;
+        assert!(by_uid.get("1").is_empty());
+    }
+}

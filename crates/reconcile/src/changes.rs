@@ -1,0 +1,222 @@
+//! A subscription to a cache: what has changed, coalesced by key.
+//!
+//! A subscriber that is slow never holds up the cache and never falls out: what it has not yet
+//! taken is merged, so that at most two changes per key wait (a deletion, then the creation of
+//! the next object of that name). It may therefore miss states in between, never the last one.
+
+use std::collections::{HashMap, VecDeque};
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Context, Poll};
+
+use futures::Stream;
+use futures::task::AtomicWaker;
+use kube::Resource;
+
+use crate::Key;
+
+/// What happened to an object.
+#[derive(Debug)]
+pub enum Change<K> {
+    /// It was created, changed, or is there at the time of subscribing; with its state as last
+    /// told to this subscriber.
+    Applied(Arc<K>, Option<Arc<K>>),
+    /// It is gone; its last known state.
+    Deleted(Arc<K>),
+}
+
+impl<K> Clone for Change<K> {
+    fn clone(&self) -> Self {
+        match self {
+            Self::Applied(object, previous) => Self::Applied(object.clone(), previous.clone()),
+            Self::Deleted(object) => Self::Deleted(object.clone()),
+        }
+    }
+}
+
+impl<K> Change<K> {
+    /// The object's last known state.
+    pub fn object(&self) -> &Arc<K> {
+        match self {
+            Self::Applied(object, _) | Self::Deleted(object) => object,
+        }
+    }
+}
+
+/// Changes that a subscriber has not taken yet.
+pub(crate) struct Mailbox<K> {
+    state: Mutex<State<K>>,
+    waker: AtomicWaker,
+}
+
+struct State<K> {
+    order: VecDeque<Key>,
+    pending: HashMap<Key, Pending<K>>,
+    closed: bool,
+}
+
+/// Invariant: not both empty.
+struct Pending<K> {
+    deleted: Option<Arc<K>>,
+    applied: Option<(Arc<K>, Option<Arc<K>>)>,
+}
+
+impl<K: Resource> Mailbox<K> {
+    pub(crate) fn new() -> Self {
+        let state = State {
+            order: VecDeque::new(),
+            pending: HashMap::new(),
+            closed: false,
+        };
+        Self {
+            state: Mutex::new(state),
+            waker: AtomicWaker::new(),
+        }
+    }
+
+    pub(crate) fn push(&self, key: &Key, change: Change<K>) {
+        {
+            let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+            let waiting = state.pending.remove(key);
+            let known = waiting.is_some();
+            let merged = merge(waiting, change);
+            if let Some(pending) = merged {
+                state.pending.insert(key.clone(), pending);
+                if !known {
+                    state.order.push_back(key.clone());
+                }
+            } else if known {
+                state.order.retain(|other| other != key);
+            }
+        }
+        self.waker.wake();
+    }
+
+    pub(crate) fn close(&self) {
+        self.state
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .closed = true;
+        self.waker.wake();
+    }
+
+    /// The next change, or whether more can come.
+    fn take(&self) -> Result<Change<K>, bool> {
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(key) = state.order.pop_front() else {
+            return Err(!state.closed);
+        };
+        let Some(mut pending) = state.pending.remove(&key) else {
+            return Err(!state.closed);
+        };
+        if let Some(object) = pending.deleted.take() {
+            if pending.applied.is_some() {
+                state.pending.insert(key.clone(), pending);
+                state.order.push_front(key);
+            }
+            return Ok(Change::Deleted(object));
+        }
+        match pending.applied {
+            Some((object, previous)) => Ok(Change::Applied(object, previous)),
+            None => Err(!state.closed),
+        }
+    }
+}
+
+/// Adds a change to those that wait for the same key.
+fn merge<K>(waiting: Option<Pending<K>>, change: Change<K>) -> Option<Pending<K>> {
+    let waiting = waiting.unwrap_or(Pending {
+        deleted: None,
+        applied: None,
+    });
+    match (change, waiting.applied) {
+        (Change::Applied(object, previous), None) => Some(Pending {
+            deleted: waiting.deleted,
+            applied: Some((object, previous)),
+        }),
+        (Change::Applied(object, _), Some((_, previous))) => Some(Pending {
+            deleted: waiting.deleted,
+            applied: Some((object, previous)),
+        }),
+        // The subscriber never heard of it: nothing to tell, but of a former object's deletion.
+        (Change::Deleted(_), Some((_, None))) => waiting.deleted.map(|deleted| Pending {
+            deleted: Some(deleted),
+            applied: None,
+        }),
+        (Change::Deleted(object), _) => Some(Pending {
+            deleted: Some(object),
+            applied: None,
+        }),
+    }
+}
+
+/// The receiving end of a subscription: a stream that ends when the cache does.
+pub struct Changes<K: Resource> {
+    pub(crate) mailbox: Arc<Mailbox<K>>,
+}
+
+impl<K: Resource> Changes<K> {
+    /// The next change; `None` when the cache has stopped.
+    pub async fn next(&mut self) -> Option<Change<K>> {
+        std::future::poll_fn(|context| self.poll_change(context)).await
+    }
+
+    fn poll_change(&self, context: &mut Context<'_>) -> Poll<Option<Change<K>>> {
+        self.mailbox.waker.register(context.waker());
+        match self.mailbox.take() {
+            Ok(change) => Poll::Ready(Some(change)),
+            Err(true) => Poll::Pending,
+            Err(false) => Poll::Ready(None),
+        }
+    }
+}
+
+impl<K: Resource> Stream for Changes<K> {
+    type Item = Change<K>;
+
+    fn poll_next(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        self.poll_change(context)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use k8s_openapi::api::core::v1::ConfigMap;
+
+    use super::*;
+
+    fn object(revision: &str) -> Arc<ConfigMap> {
+        let mut object = ConfigMap::default();
+        object.metadata.resource_version = Some(revision.to_owned());
+        Arc::new(object)
+    }
+
+    fn taken(mailbox: &Mailbox<ConfigMap>) -> Vec<String> {
+        let text = |o: &Arc<ConfigMap>| o.metadata.resource_version.clone().unwrap_or_default();
+        std::iter::from_fn(|| mailbox.take().ok())
+            .map(|change| match change {
+                Change::Applied(new, None) => format!("+{}", text(&new)),
+                Change::Applied(new, Some(old)) => format!("{}>{}", text(&old), text(&new)),
+                Change::Deleted(old) => format!("-{}", text(&old)),
+            })
+            .collect()
+    }
+
+    #[test]
+    fn what_waits_is_merged_to_at_most_two_changes_per_key() {
+        let key = Key::new("a", "b");
+        let mailbox = Mailbox::new();
+        mailbox.push(&key, Change::Applied(object("2"), Some(object("1"))));
+        mailbox.push(&key, Change::Applied(object("3"), Some(object("2"))));
+        assert_eq!(taken(&mailbox), ["1>3"]);
+        mailbox.push(&key, Change::Applied(object("4"), Some(object("3"))));
+        mailbox.push(&key, Change::Deleted(object("4")));
+        mailbox.push(&key, Change::Applied(object("5"), None));
+        mailbox.push(&key, Change::Deleted(object("5")));
+        mailbox.push(&key, Change::Applied(object("6"), None));
+        assert_eq!(taken(&mailbox), ["-4", "+6"]);
+        mailbox.push(&key, Change::Applied(object("7"), None));
+        mailbox.push(&key, Change::Deleted(object("7")));
+        assert!(taken(&mailbox).is_empty());
+    }
+}

@@ -1,0 +1,128 @@
+//! Guarded writes: each says which object, in which state, it means, so that a stale view of the
+//! world does no harm.
+
+use kube::api::{Api, DeleteParams, Preconditions, PropagationPolicy};
+
+use crate::Object;
+
+/// What a write came to, as far as a caller can act on it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Refusal {
+    /// There is no such object.
+    NotFound,
+    /// Something of that name exists.
+    AlreadyExists,
+    /// The object has changed, or is another one than was meant.
+    Conflict,
+    /// The namespace is being deleted.
+    NamespaceTerminating,
+    /// The object is not valid.
+    Invalid,
+    /// Not allowed.
+    Forbidden,
+    /// The position in history is gone.
+    Expired,
+    /// Anything else, also a failure to reach the server.
+    Other,
+}
+
+/// Classifies an error of the API.
+pub fn refusal(error: &kube::Error) -> Refusal {
+    let kube::Error::Api(status) = error else {
+        return Refusal::Other;
+    };
+    let terminating = status.details.as_ref().is_some_and(|details| {
+        details
+            .causes
+            .iter()
+            .any(|cause| cause.reason == "NamespaceTerminating")
+    });
+    match (status.reason.as_str(), status.code) {
+        _ if terminating => Refusal::NamespaceTerminating,
+        ("NotFound", _) | (_, 404) => Refusal::NotFound,
+        ("AlreadyExists", _) => Refusal::AlreadyExists,
+        ("Conflict", _) | (_, 409) => Refusal::Conflict,
+        ("Invalid", _) | (_, 422) => Refusal::Invalid,
+        ("Forbidden", _) | (_, 403) => Refusal::Forbidden,
+        ("Expired" | "Gone", _) | (_, 410) => Refusal::Expired,
+        _ => Refusal::Other,
+    }
+}
+
+/// The text of an error as the server wrote it, without the client library's own additions.
+pub fn message(error: &kube::Error) -> String {
+    match error {
+        kube::Error::Api(status) => status.message.clone(),
+        other => other.to_string(),
+    }
+}
+
+/// `None` when the object is not there.
+pub fn found<T>(result: kube::Result<T>) -> kube::Result<Option<T>> {
+    match result {
+        Ok(value) => Ok(Some(value)),
+        Err(error) if refusal(&error) == Refusal::NotFound => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+/// `None` when the object is not there any more, or is not in the state that was meant.
+pub fn unless_outrun<T>(result: kube::Result<T>) -> kube::Result<Option<T>> {
+    match result {
+        Ok(value) => Ok(Some(value)),
+        Err(error) => match refusal(&error) {
+            Refusal::NotFound | Refusal::Conflict => Ok(None),
+            _ => Err(error),
+        },
+    }
+}
+
+/// How to delete an object.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Delete {
+    /// Only the object with this identity.
+    pub uid: Option<String>,
+    /// Only in this state.
+    pub resource_version: Option<String>,
+    /// Grace in seconds; the object's own when absent, 0 to remove it at once.
+    pub grace_period_seconds: Option<u32>,
+    /// What becomes of its dependents; the kind's default when absent.
+    pub propagation: Option<PropagationPolicy>,
+}
+
+impl Delete {
+    /// Deletes only the object with this identity.
+    pub fn of_uid(uid: impl Into<String>) -> Self {
+        Self {
+            uid: Some(uid.into()),
+            ..Self::default()
+        }
+    }
+
+    /// Without grace.
+    pub fn at_once(mut self) -> Self {
+        self.grace_period_seconds = Some(0);
+        self
+    }
+
+    /// With that policy for dependents.
+    pub fn propagation(mut self, policy: PropagationPolicy) -> Self {
+        self.propagation = Some(policy);
+        self
+    }
+}
+
+/// Deletes an object under preconditions. `false` when it was gone, or not the one that was meant.
+pub async fn delete<K: Object>(api: &Api<K>, name: &str, how: Delete) -> kube::Result<bool> {
+    let guarded = how.uid.is_some() || how.resource_version.is_some();
+    let params = DeleteParams {
+        grace_period_seconds: how.grace_period_seconds,
+        propagation_policy: how.propagation,
+        preconditions: guarded.then_some(Preconditions {
+            uid: how.uid,
+            resource_version: how.resource_version,
+        }),
+        ..DeleteParams::default()
+    };
+    Ok(unless_outrun(api.delete(name, &params).await)?.is_some())
+}

@@ -1,0 +1,33 @@
+//! Every number that bounds something here, and why it is that number.
+
+use std::time::Duration;
+
+/// First delay after a failure of a key; as client-go's default limiter.
+pub const RETRY_DELAY_MIN: Duration = Duration::from_millis(5);
+/// Longest delay between retries of a key; as client-go's default limiter.
+pub const RETRY_DELAY_MAX: Duration = Duration::from_secs(1000);
+
+/// First delay after a failed list or watch: short, because at start the server may be a few
+/// milliseconds behind its clients.
+pub const WATCH_RETRY_DELAY_MIN: Duration = Duration::from_millis(20);
+/// Longest delay between attempts to list or watch.
+pub const WATCH_RETRY_DELAY_MAX: Duration = Duration::from_secs(10);
+/// Objects per page of a list.
+pub const LIST_PAGE_OBJECTS: u32 = 500;
+
+/// Events waiting to be written; further ones are dropped and counted.
+pub const EVENTS_QUEUED_MAX: usize = 1000;
+/// Distinct events remembered for aggregation; the least recently seen is forgotten.
+pub const EVENTS_REMEMBERED_MAX: usize = 4096;
+/// Events of one object that may be written in a burst.
+pub const EVENT_BURST_PER_OBJECT: u32 = 25;
+/// Time after which an object may have one more event written.
+pub const EVENT_REFILL_PER_OBJECT: Duration = Duration::from_secs(300);
+/// Distinct messages of one reason and object, after which they are written as one combined event.
+pub const EVENT_SIMILAR_MAX: usize = 10;
+/// Time within which messages count as similar.
+pub const EVENT_SIMILAR_WINDOW: Duration = Duration::from_secs(600);
+/// Attempts to write one event.
+pub const EVENT_ATTEMPTS_MAX: u32 = 5;
+/// Bytes of an event's message; the API refuses longer ones.
+pub const EVENT_MESSAGE_BYTES_MAX: usize = 1024;

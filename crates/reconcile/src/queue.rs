@@ -1,0 +1,404 @@
+//! A work queue of keys.
+//!
+//! A key that is added while it waits is not added twice; one that is added while it is being
+//! worked on waits until that is done, so a key has one worker at a time. A key that fails comes
+//! back after a delay that doubles with each failure.
+
+use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
+use std::fmt::Debug;
+use std::future::Future;
+use std::hash::Hash;
+use std::panic::AssertUnwindSafe;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use futures::FutureExt;
+use tokio::sync::Notify;
+use tokio::task::JoinSet;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use crate::limits;
+
+/// What can be queued.
+pub trait Work: Clone + Eq + Hash + Ord + Debug + Send + Sync + 'static {}
+impl<T: Clone + Eq + Hash + Ord + Debug + Send + Sync + 'static> Work for T {}
+
+/// A handle on a queue; clones share it.
+pub struct Queue<T: Work> {
+    shared: Arc<Shared<T>>,
+}
+
+impl<T: Work> Clone for Queue<T> {
+    fn clone(&self) -> Self {
+        Self {
+            shared: self.shared.clone(),
+        }
+    }
+}
+
+impl<T: Work> Default for Queue<T> {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+struct Shared<T> {
+    state: Mutex<State<T>>,
+    changed: Notify,
+}
+
+struct State<T> {
+    ready: VecDeque<T>,
+    /// What is in `ready`, and what was added while being worked on.
+    wanted: HashSet<T>,
+    working: HashSet<T>,
+    delayed: BTreeMap<(Instant, u64), T>,
+    delayed_at: HashMap<T, (Instant, u64)>,
+    sequence: u64,
+    failures: HashMap<T, u32>,
+}
+
+/// A key that is being worked on; dropping it ends that.
+pub struct Lease<T: Work> {
+    queue: Queue<T>,
+    key: T,
+}
+
+impl<T: Work> Lease<T> {
+    /// The key.
+    pub fn key(&self) -> &T {
+        &self.key
+    }
+}
+
+impl<T: Work> Drop for Lease<T> {
+    fn drop(&mut self) {
+        self.queue.done(&self.key);
+    }
+}
+
+/// What is to happen with a key whose work went well.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// Nothing until it is added again.
+    Done,
+    /// Come back after this time at the latest.
+    RequeueAfter(Duration),
+}
+
+impl From<Option<Duration>> for Outcome {
+    fn from(requeue_after: Option<Duration>) -> Self {
+        requeue_after.map_or(Self::Done, Self::RequeueAfter)
+    }
+}
+
+impl<T: Work> Queue<T> {
+    /// An empty queue.
+    pub fn new() -> Self {
+        let state = State {
+            ready: VecDeque::new(),
+            wanted: HashSet::new(),
+            working: HashSet::new(),
+            delayed: BTreeMap::new(),
+            delayed_at: HashMap::new(),
+            sequence: 0,
+            failures: HashMap::new(),
+        };
+        Self {
+            shared: Arc::new(Shared {
+                state: Mutex::new(state),
+                changed: Notify::new(),
+            }),
+        }
+    }
+
+    fn state(&self) -> MutexGuard<'_, State<T>> {
+        self.shared
+            .state
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Queues the key, unless it waits already.
+    pub fn add(&self, key: T) {
+        self.state().add(key);
+        self.shared.changed.notify_one();
+    }
+
+    /// Queues the key after a delay. Of several delays of one key the shortest counts.
+    pub fn add_after(&self, key: T, delay: Duration) {
+        if delay.is_zero() {
+            return self.add(key);
+        }
+        self.state().add_at(key, Instant::now() + delay);
+        self.shared.changed.notify_one();
+    }
+
+    /// Queues a key whose work failed, later with each failure (5 ms … 1000 s).
+    pub fn add_rate_limited(&self, key: T) {
+        let mut state = self.state();
+        let failures = state.failures.entry(key.clone()).or_default();
+        let factor = 1u32.checked_shl((*failures).min(31)).unwrap_or(u32::MAX);
+        *failures = failures.saturating_add(1);
+        let delay = limits::RETRY_DELAY_MIN
+            .saturating_mul(factor)
+            .min(limits::RETRY_DELAY_MAX);
+        state.add_at(key, Instant::now() + delay);
+        drop(state);
+        self.shared.changed.notify_one();
+    }
+
+    /// Forgets the failures of a key.
+    pub fn forget(&self, key: &T) {
+        self.state().failures.remove(key);
+    }
+
+    /// How often the key has failed since it was last forgotten.
+    pub fn failures(&self, key: &T) -> u32 {
+        self.state().failures.get(key).copied().unwrap_or_default()
+    }
+
+    /// The number of keys that wait, delayed ones included.
+    pub fn len(&self) -> usize {
+        let state = self.state();
+        state.ready.len() + state.delayed.len()
+    }
+
+    /// Whether no key waits.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// The next key to work on; waits for one. Cancel-safe.
+    pub async fn next(&self) -> Lease<T> {
+        loop {
+            let (key, more, wake) = {
+                let mut state = self.state();
+                state.release_due(Instant::now());
+                let key = state.take();
+                let wake = state.delayed.keys().next().map(|(at, _)| *at);
+                (key, !state.ready.is_empty() || wake.is_some(), wake)
+            };
+            if let Some(key) = key {
+                // Only one waiter is woken per change: pass the rest on.
+                if more {
+                    self.shared.changed.notify_one();
+                }
+                return Lease {
+                    queue: self.clone(),
+                    key,
+                };
+            }
+            match wake {
+                Some(at) => tokio::select! {
+                    () = self.shared.changed.notified() => {}
+                    () = tokio::time::sleep_until(at) => {}
+                },
+                None => self.shared.changed.notified().await,
+            }
+        }
+    }
+
+    fn done(&self, key: &T) {
+        let mut state = self.state();
+        state.working.remove(key);
+        if state.wanted.contains(key) {
+            state.ready.push_back(key.clone());
+            drop(state);
+            self.shared.changed.notify_one();
+        }
+    }
+}
+
+impl<T: Work> State<T> {
+    fn add(&mut self, key: T) {
+        if let Some(at) = self.delayed_at.remove(&key) {
+            self.delayed.remove(&at);
+        }
+        if !self.wanted.insert(key.clone()) {
+            return;
+        }
+        if !self.working.contains(&key) {
+            self.ready.push_back(key);
+        }
+    }
+
+    fn add_at(&mut self, key: T, at: Instant) {
+        if let Some(present) = self.delayed_at.get(&key) {
+            if present.0 <= at {
+                return;
+            }
+            self.delayed.remove(present);
+        }
+        self.sequence += 1;
+        self.delayed.insert((at, self.sequence), key.clone());
+        self.delayed_at.insert(key, (at, self.sequence));
+    }
+
+    fn release_due(&mut self, now: Instant) {
+        while let Some(entry) = self.delayed.first_entry() {
+            if entry.key().0 > now {
+                break;
+            }
+            let key = entry.remove();
+            self.delayed_at.remove(&key);
+            self.add(key);
+        }
+    }
+
+    fn take(&mut self) -> Option<T> {
+        let key = self.ready.pop_front()?;
+        self.wanted.remove(&key);
+        self.working.insert(key.clone());
+        Some(key)
+    }
+}
+
+/// Works on the queue's keys with `workers` tasks until `shutdown` is cancelled, then waits for
+/// those that are at work. A failure, or a panic, brings the key back after its delay.
+pub async fn run_workers<T, F, Fut, E>(
+    queue: Queue<T>,
+    workers: usize,
+    shutdown: CancellationToken,
+    work: F,
+) where
+    T: Work,
+    F: Fn(T) -> Fut + Clone + Send + Sync + 'static,
+    Fut: Future<Output = Result<Outcome, E>> + Send,
+    E: std::error::Error,
+{
+    let mut tasks = JoinSet::new();
+    for _ in 0..workers.max(1) {
+        let (queue, shutdown, work) = (queue.clone(), shutdown.clone(), work.clone());
+        tasks.spawn(async move {
+            loop {
+                let lease = tokio::select! {
+                    biased;
+                    () = shutdown.cancelled() => break,
+                    lease = queue.next() => lease,
+                };
+                work_on(&queue, lease, &work).await;
+            }
+        });
+    }
+    while tasks.join_next().await.is_some() {}
+}
+
+async fn work_on<T, F, Fut, E>(queue: &Queue<T>, lease: Lease<T>, work: &F)
+where
+    T: Work,
+    F: Fn(T) -> Fut,
+    Fut: Future<Output = Result<Outcome, E>>,
+    E: std::error::Error,
+{
+    let key = lease.key().clone();
+    let attempt = async { work(key.clone()).await };
+    match AssertUnwindSafe(attempt).catch_unwind().await {
+        Ok(Ok(outcome)) => {
+            queue.forget(&key);
+            if let Outcome::RequeueAfter(delay) = outcome {
+                queue.add_after(key, delay);
+            }
+        }
+        Ok(Err(error)) => {
+            tracing::debug!(key = ?key, error = %chain(&error), "work on a key failed");
+            queue.add_rate_limited(key);
+        }
+        Err(_) => {
+            tracing::error!(key = ?key, "work on a key panicked");
+            queue.add_rate_limited(key);
+        }
+    }
+}
+
+/// An error with its causes, on one line.
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        text.push_str(": ");
+        text.push_str(&cause.to_string());
+        source = cause.source();
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicU32, Ordering};
+
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_key_that_is_added_twice_is_worked_on_once() {
+        let queue = Queue::new();
+        queue.add("a");
+        queue.add("a");
+        queue.add("b");
+        assert_eq!(*queue.next().await.key(), "a");
+        assert_eq!(*queue.next().await.key(), "b");
+        assert!(queue.is_empty());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_key_has_one_worker_at_a_time() {
+        let queue = Queue::new();
+        queue.add("a");
+        let lease = queue.next().await;
+        queue.add("a");
+        let second = tokio::time::timeout(Duration::from_secs(1), queue.next()).await;
+        assert!(second.is_err());
+        drop(lease);
+        assert_eq!(*queue.next().await.key(), "a");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn of_several_delays_the_shortest_counts() {
+        let queue = Queue::new();
+        let start = Instant::now();
+        queue.add_after("a", Duration::from_secs(10));
+        queue.add_after("a", Duration::from_secs(3));
+        queue.add_after("a", Duration::from_secs(5));
+        drop(queue.next().await);
+        assert_eq!(start.elapsed().as_secs(), 3);
+        assert!(queue.is_empty());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn failures_double_the_delay_up_to_a_limit() {
+        let queue = Queue::new();
+        let mut delays = Vec::new();
+        for _ in 0..20 {
+            let start = Instant::now();
+            queue.add_rate_limited("a");
+            drop(queue.next().await);
+            delays.push(start.elapsed().as_millis());
+        }
+        assert_eq!(delays[..4], [5, 10, 20, 40]);
+        assert_eq!(delays[19], 1_000_000);
+        queue.forget(&"a");
+        assert_eq!(queue.failures(&"a"), 0);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_panic_in_the_work_does_not_stop_the_workers() {
+        let queue = Queue::new();
+        let count = Arc::new(AtomicU32::new(0));
+        let shutdown = CancellationToken::new();
+        queue.add("a");
+        let (seen, stop) = (count.clone(), shutdown.clone());
+        run_workers(queue, 2, shutdown, move |_| {
+            let (seen, stop) = (seen.clone(), stop.clone());
+            async move {
+                if seen.fetch_add(1, Ordering::SeqCst) == 0 {
+                    panic!("the first attempt");
+                }
+                stop.cancel();
+                Ok::<_, std::io::Error>(Outcome::Done)
+            }
+        })
+        .await;
+        assert_eq!(count.load(Ordering::SeqCst), 2);
+    }
+}

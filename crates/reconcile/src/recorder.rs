@@ -1,0 +1,295 @@
+//! Writes `core/v1` Events, in the background: a caller never waits, and what cannot be kept is
+//! dropped and counted.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::{Event, EventSource, ObjectReference};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
+use kube::api::{Api, Patch, PatchParams, PostParams};
+use kube::{Client, Resource};
+use serde_json::json;
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+
+use crate::execute::{Refusal, refusal};
+use crate::limits;
+use crate::similarity::{Memory, Topic, Verdict};
+
+/// `Normal` or `Warning`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum EventType {
+    /// Nothing to worry about.
+    Normal,
+    /// Somebody may have to act.
+    Warning,
+}
+
+impl EventType {
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::Normal => "Normal",
+            Self::Warning => "Warning",
+        }
+    }
+}
+
+/// Who reports.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Source {
+    /// Name of the component, for instance `statefulset-controller`.
+    pub component: String,
+    /// Node it runs on, for components that belong to one.
+    pub host: Option<String>,
+}
+
+impl From<&str> for Source {
+    fn from(component: &str) -> Self {
+        Self {
+            component: component.to_owned(),
+            host: None,
+        }
+    }
+}
+
+/// A handle for reporting events; clones share one background task.
+#[derive(Clone)]
+pub struct Recorder {
+    sender: mpsc::Sender<Report>,
+    dropped: Arc<AtomicU64>,
+}
+
+struct Report {
+    object: ObjectReference,
+    event_type: EventType,
+    reason: String,
+    message: String,
+    at: Timestamp,
+}
+
+/// The reference to an object of a kind that is known at compile time.
+pub fn reference<K: Resource<DynamicType = ()>>(object: &K) -> ObjectReference {
+    let meta = object.meta();
+    ObjectReference {
+        api_version: Some(K::api_version(&()).into_owned()),
+        kind: Some(K::kind(&()).into_owned()),
+        namespace: meta.namespace.clone(),
+        name: meta.name.clone(),
+        uid: meta.uid.clone(),
+        resource_version: meta.resource_version.clone(),
+        field_path: None,
+    }
+}
+
+impl Recorder {
+    /// Starts the background task; it ends with `shutdown`.
+    pub fn spawn(client: Client, source: impl Into<Source>, shutdown: CancellationToken) -> Self {
+        let (sender, receiver) = mpsc::channel(limits::EVENTS_QUEUED_MAX);
+        let writer = Writer {
+            client,
+            source: source.into(),
+            memory: Memory::default(),
+        };
+        tokio::spawn(writer.run(receiver, shutdown));
+        Self {
+            sender,
+            dropped: Arc::new(AtomicU64::new(0)),
+        }
+    }
+
+    /// Reports something about `object`. Returns at once.
+    pub fn event(
+        &self,
+        object: ObjectReference,
+        event_type: EventType,
+        reason: &str,
+        message: impl Into<String>,
+    ) {
+        let mut message = message.into();
+        if message.len() > limits::EVENT_MESSAGE_BYTES_MAX {
+            message.truncate(message.floor_char_boundary(limits::EVENT_MESSAGE_BYTES_MAX - 3));
+            message.push_str("...");
+        }
+        let reason = reason.to_owned();
+        let report = Report {
+            object,
+            event_type,
+            reason,
+            message,
+            at: Timestamp::now(),
+        };
+        if self.sender.try_send(report).is_err() {
+            self.dropped.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    /// Reports a normal event about `object`.
+    pub fn normal<K>(&self, object: &K, reason: &str, message: impl Into<String>)
+    where
+        K: Resource<DynamicType = ()>,
+    {
+        self.event(reference(object), EventType::Normal, reason, message);
+    }
+
+    /// Reports a warning about `object`.
+    pub fn warning<K>(&self, object: &K, reason: &str, message: impl Into<String>)
+    where
+        K: Resource<DynamicType = ()>,
+    {
+        self.event(reference(object), EventType::Warning, reason, message);
+    }
+
+    /// How many events were dropped because too many waited.
+    pub fn dropped(&self) -> u64 {
+        self.dropped.load(Ordering::Relaxed)
+    }
+}
+
+struct Writer {
+    client: Client,
+    source: Source,
+    memory: Memory,
+}
+
+impl Writer {
+    async fn run(mut self, mut reports: mpsc::Receiver<Report>, shutdown: CancellationToken) {
+        loop {
+            let report = tokio::select! {
+                () = shutdown.cancelled() => return,
+                report = reports.recv() => report,
+            };
+            let Some(report) = report else { return };
+            tokio::select! {
+                () = shutdown.cancelled() => return,
+                () = self.write(&report) => {}
+            }
+        }
+    }
+
+    async fn write(&mut self, report: &Report) {
+        let topic = topic(report);
+        match self.memory.judge(&topic, &report.message, report.at) {
+            Verdict::Silence => {}
+            Verdict::Create { message } => self.create(report, &topic, message).await,
+            Verdict::Repeat {
+                name,
+                count,
+                message,
+            } => {
+                if !self.repeat(report, &name, count, &message).await {
+                    self.memory.forget(&topic, &message);
+                    self.create(report, &topic, message).await;
+                }
+            }
+        }
+    }
+
+    fn api(&self, report: &Report) -> Api<Event> {
+        Api::namespaced(self.client.clone(), &namespace(report))
+    }
+
+    async fn create(&mut self, report: &Report, topic: &Topic, message: String) {
+        let event = self.event(report, message.clone());
+        let name = event.metadata.name.clone().unwrap_or_default();
+        let (api, params) = (self.api(report), PostParams::default());
+        let written = attempts(|| async { api.create(&params, &event).await.map(|_| ()) }).await;
+        match written {
+            Ok(()) => self.memory.remember(topic, &message, name),
+            Err(error) => tracing::debug!(error = %error, "event not written"),
+        }
+    }
+
+    /// Raises the count of an event; `false` when it is not there any more.
+    async fn repeat(&self, report: &Report, name: &str, count: i32, message: &str) -> bool {
+        let at = Time(report.at);
+        let patch = json!({ "count": count, "lastTimestamp": at, "message": message });
+        let (api, params) = (self.api(report), PatchParams::default());
+        let patch = Patch::Strategic(&patch);
+        let written =
+            attempts(|| async { api.patch(name, &params, &patch).await.map(|_| ()) }).await;
+        match written {
+            Ok(()) => true,
+            Err(error) if refusal(&error) == Refusal::NotFound => false,
+            Err(error) => {
+                tracing::debug!(error = %error, "event not counted");
+                true
+            }
+        }
+    }
+
+    fn event(&self, report: &Report, message: String) -> Event {
+        let object_name = report.object.name.clone().unwrap_or_default();
+        let at = Time(Timestamp::from_second(report.at.as_second()).unwrap_or(report.at));
+        Event {
+            metadata: ObjectMeta {
+                // As client-go names them: unique because time goes on.
+                name: Some(format!("{object_name}.{:x}", report.at.as_nanosecond())),
+                namespace: Some(namespace(report)),
+                ..ObjectMeta::default()
+            },
+            involved_object: report.object.clone(),
+            type_: Some(report.event_type.as_str().to_owned()),
+            reason: Some(report.reason.clone()),
+            message: Some(message),
+            source: Some(EventSource {
+                component: Some(self.source.component.clone()),
+                host: self.source.host.clone(),
+            }),
+            reporting_component: Some(self.source.component.clone()),
+            reporting_instance: Some(self.source.host.clone().unwrap_or_default()),
+            first_timestamp: Some(at.clone()),
+            last_timestamp: Some(at),
+            count: Some(1),
+            ..Event::default()
+        }
+    }
+}
+
+/// Events about cluster-scoped objects live in `default`.
+fn namespace(report: &Report) -> String {
+    let own = report
+        .object
+        .namespace
+        .clone()
+        .filter(|namespace| !namespace.is_empty());
+    own.unwrap_or_else(|| "default".to_owned())
+}
+
+fn topic(report: &Report) -> Topic {
+    let object = &report.object;
+    let part = |text: &Option<String>| text.clone().unwrap_or_default();
+    let object = [
+        part(&object.kind),
+        part(&object.namespace),
+        part(&object.name),
+        part(&object.uid),
+        part(&object.field_path),
+    ];
+    Topic {
+        object: object.join("/"),
+        event_type: report.event_type.as_str(),
+        reason: report.reason.clone(),
+    }
+}
+
+/// Tries a few times while the server is out of reach; an answer is final.
+async fn attempts<F, Fut>(write: F) -> kube::Result<()>
+where
+    F: Fn() -> Fut,
+    Fut: Future<Output = kube::Result<()>>,
+{
+    let mut delay = Duration::from_millis(100);
+    for _ in 1..limits::EVENT_ATTEMPTS_MAX {
+        match write().await {
+            Err(error) if !matches!(error, kube::Error::Api(_)) => {
+                tracing::debug!(error = %error, "event to be written again");
+            }
+            answer => return answer,
+        }
+        tokio::time::sleep(delay).await;
+        delay *= 4;
+    }
+    write().await
+}

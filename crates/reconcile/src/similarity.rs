@@ -1,0 +1,302 @@
+//! Which events are repetitions of which, and how many an object may have.
+//!
+//! Three rules, in this order: more than a few different messages under one reason within some
+//! minutes become one combined event; the same event again raises a count; an object that still
+//! has too many is silenced for a while. Pure: time is an argument.
+
+use std::collections::{BTreeMap, HashMap};
+use std::hash::Hash;
+use std::time::Duration;
+
+use jiff::Timestamp;
+
+use crate::limits;
+
+/// What makes two events the same but for their message.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(crate) struct Topic {
+    /// uid (or name) of the object, with the part of it that is meant.
+    pub object: String,
+    pub event_type: &'static str,
+    pub reason: String,
+}
+
+/// What to write.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Verdict {
+    /// A new event.
+    Create { message: String },
+    /// One more of an event that was written under that name.
+    Repeat {
+        name: String,
+        count: i32,
+        message: String,
+    },
+    /// Nothing: the object has had too many.
+    Silence,
+}
+
+#[derive(Debug, Default)]
+pub(crate) struct Memory {
+    written: Recent<(Topic, String), Written>,
+    topics: Recent<Topic, Messages>,
+    budgets: Recent<String, Budget>,
+}
+
+#[derive(Clone, Debug)]
+struct Written {
+    name: String,
+    count: i32,
+}
+
+#[derive(Clone, Debug, Default)]
+struct Messages {
+    seen: BTreeMap<String, Timestamp>,
+}
+
+#[derive(Clone, Debug)]
+struct Budget {
+    tokens: f64,
+    at: Timestamp,
+}
+
+const COMBINED: &str = "(combined from similar events): ";
+
+impl Memory {
+    /// Decides what to write about this event.
+    pub(crate) fn judge(&mut self, topic: &Topic, message: &str, now: Timestamp) -> Verdict {
+        let (key, text) = if self.is_one_of_many(topic, message, now) {
+            (COMBINED.to_owned(), format!("{COMBINED}{message}"))
+        } else {
+            (message.to_owned(), message.to_owned())
+        };
+        let verdict = match self.written.get_mut(&(topic.clone(), key)) {
+            Some(written) => {
+                written.count = written.count.saturating_add(1);
+                Verdict::Repeat {
+                    name: written.name.clone(),
+                    count: written.count,
+                    message: text,
+                }
+            }
+            None => Verdict::Create { message: text },
+        };
+        if self.spend(&topic.object, now) {
+            verdict
+        } else {
+            Verdict::Silence
+        }
+    }
+
+    /// Remembers under which name an event was written.
+    pub(crate) fn remember(&mut self, topic: &Topic, message: &str, name: String) {
+        let key = if message.starts_with(COMBINED) {
+            COMBINED
+        } else {
+            message
+        };
+        self.written
+            .insert((topic.clone(), key.to_owned()), Written { name, count: 1 });
+    }
+
+    /// Forgets an event that is not there any more.
+    pub(crate) fn forget(&mut self, topic: &Topic, message: &str) {
+        let key = if message.starts_with(COMBINED) {
+            COMBINED
+        } else {
+            message
+        };
+        self.written.remove(&(topic.clone(), key.to_owned()));
+    }
+
+    fn is_one_of_many(&mut self, topic: &Topic, message: &str, now: Timestamp) -> bool {
+        let messages = self.topics.get_or_default(topic);
+        messages
+            .seen
+            .retain(|_, at| elapsed(*at, now) < limits::EVENT_SIMILAR_WINDOW);
+        if let Some(at) = messages.seen.get_mut(message) {
+            *at = now;
+            return false;
+        }
+        if messages.seen.len() >= limits::EVENT_SIMILAR_MAX {
+            return true;
+        }
+        messages.seen.insert(message.to_owned(), now);
+        false
+    }
+
+    fn spend(&mut self, object: &String, now: Timestamp) -> bool {
+        let full = f64::from(limits::EVENT_BURST_PER_OBJECT);
+        if self.budgets.get_mut(object).is_none() {
+            self.budgets.insert(
+                object.clone(),
+                Budget {
+                    tokens: full,
+                    at: now,
+                },
+            );
+        }
+        let Some(budget) = self.budgets.get_mut(object) else {
+            return true;
+        };
+        let refill =
+            elapsed(budget.at, now).as_secs_f64() / limits::EVENT_REFILL_PER_OBJECT.as_secs_f64();
+        budget.tokens = (budget.tokens + refill).min(full);
+        budget.at = now;
+        if budget.tokens < 1.0 {
+            return false;
+        }
+        budget.tokens -= 1.0;
+        true
+    }
+}
+
+fn elapsed(from: Timestamp, to: Timestamp) -> Duration {
+    Duration::try_from(to.duration_since(from)).unwrap_or_default()
+}
+
+/// A map that forgets what was used longest ago.
+#[derive(Debug)]
+struct Recent<Id, T> {
+    entries: HashMap<Id, (u64, T)>,
+    used: BTreeMap<u64, Id>,
+    clock: u64,
+}
+
+impl<Id, T> Default for Recent<Id, T> {
+    fn default() -> Self {
+        Self {
+            entries: HashMap::new(),
+            used: BTreeMap::new(),
+            clock: 0,
+        }
+    }
+}
+
+impl<Id: Clone + Eq + Hash, T> Recent<Id, T> {
+    fn get_mut(&mut self, id: &Id) -> Option<&mut T> {
+        self.clock += 1;
+        let (stamp, value) = self.entries.get_mut(id)?;
+        if let Some(id) = self.used.remove(stamp) {
+            self.used.insert(self.clock, id);
+        }
+        *stamp = self.clock;
+        Some(value)
+    }
+
+    fn insert(&mut self, id: Id, value: T) {
+        self.remove(&id);
+        self.clock += 1;
+        self.used.insert(self.clock, id.clone());
+        self.entries.insert(id, (self.clock, value));
+        while self.entries.len() > limits::EVENTS_REMEMBERED_MAX {
+            let Some((_, oldest)) = self.used.pop_first() else {
+                break;
+            };
+            self.entries.remove(&oldest);
+        }
+    }
+
+    fn remove(&mut self, id: &Id) {
+        if let Some((stamp, _)) = self.entries.remove(id) {
+            self.used.remove(&stamp);
+        }
+    }
+}
+
+impl<Id: Clone + Eq + Hash, T: Default + Clone> Recent<Id, T> {
+    fn get_or_default(&mut self, id: &Id) -> &mut T {
+        if !self.entries.contains_key(id) {
+            self.insert(id.clone(), T::default());
+        }
+        self.clock += 1;
+        let clock = self.clock;
+        let entry = self
+            .entries
+            .entry(id.clone())
+            .or_insert_with(|| (clock, T::default()));
+        &mut entry.1
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn topic() -> Topic {
+        Topic {
+            object: "uid".to_owned(),
+            event_type: "Normal",
+            reason: "Pulled".to_owned(),
+        }
+    }
+
+    fn at(second: i64) -> Timestamp {
+        Timestamp::from_second(second).unwrap()
+    }
+
+    #[test]
+    fn the_same_event_again_raises_its_count() {
+        let mut memory = Memory::default();
+        let created = Verdict::Create {
+            message: "m".to_owned(),
+        };
+        assert_eq!(memory.judge(&topic(), "m", at(1)), created);
+        memory.remember(&topic(), "m", "web.1".to_owned());
+        let again = Verdict::Repeat {
+            name: "web.1".to_owned(),
+            count: 2,
+            message: "m".to_owned(),
+        };
+        assert_eq!(memory.judge(&topic(), "m", at(2)), again);
+    }
+
+    #[test]
+    fn many_messages_of_one_reason_become_one_event() {
+        let mut memory = Memory::default();
+        for number in 0..10 {
+            let message = format!("m{number}");
+            assert_eq!(
+                memory.judge(&topic(), &message, at(1)),
+                Verdict::Create { message }
+            );
+        }
+        let message = "(combined from similar events): m10".to_owned();
+        let combined = Verdict::Create {
+            message: message.clone(),
+        };
+        assert_eq!(memory.judge(&topic(), "m10", at(2)), combined);
+        memory.remember(&topic(), &message, "web.2".to_owned());
+        let message = "(combined from similar events): m11".to_owned();
+        let again = Verdict::Repeat {
+            name: "web.2".to_owned(),
+            count: 2,
+            message,
+        };
+        assert_eq!(memory.judge(&topic(), "m11", at(3)), again);
+    }
+
+    #[test]
+    fn an_object_with_too_many_events_is_silenced_for_a_while() {
+        let mut memory = Memory::default();
+        let verdicts: Vec<Verdict> = (0..26)
+            .map(|_| memory.judge(&topic(), "m", at(1)))
+            .collect();
+        assert_ne!(verdicts[24], Verdict::Silence);
+        assert_eq!(verdicts[25], Verdict::Silence);
+        assert_ne!(memory.judge(&topic(), "m", at(302)), Verdict::Silence);
+    }
+
+    #[test]
+    fn what_was_used_longest_ago_is_forgotten_first() {
+        let mut recent = Recent::<usize, usize>::default();
+        for id in 0..limits::EVENTS_REMEMBERED_MAX {
+            recent.insert(id, id);
+        }
+        recent.get_mut(&0);
+        recent.insert(usize::MAX, 0);
+        assert!(recent.get_mut(&0).is_some());
+        assert!(recent.get_mut(&1).is_none());
+        assert_eq!(recent.entries.len(), recent.used.len());
+    }
+}
