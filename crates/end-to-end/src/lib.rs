@@ -1,1 +1,58 @@
-//! end-to-end
+//! The harness of the end-to-end tests: the release binary, the stock client, a real registry,
+//! images made of Debian packages. The tests themselves are in `tests/`.
+//!
+//! Everything that a test starts belongs to a value here and ends with it, by pid.
+
+pub mod image;
+pub mod instance;
+pub mod kubectl;
+pub mod registry;
+pub mod wait;
+
+use std::path::PathBuf;
+
+pub use instance::Instance;
+pub use kubectl::{Kubectl, Output};
+pub use registry::Registry;
+pub use wait::wait_for;
+
+/// Cargo's target directory.
+fn target() -> PathBuf {
+    let workspace = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../..");
+    std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| workspace.join("target"), PathBuf::from)
+}
+
+/// The checkout's `examples` directory, or a file in it.
+pub fn example(name: &str) -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR"))
+        .join("../../examples")
+        .join(name)
+}
+
+/// The release binary under test.
+///
+/// # Panics
+/// Where it has not been built.
+pub fn binary() -> PathBuf {
+    let path = target().join("release/mainstay");
+    assert!(
+        path.is_file(),
+        "{} is missing: cargo build --release",
+        path.display()
+    );
+    path
+}
+
+/// A tool or package directory that `cargo xtask setup` installs.
+///
+/// # Panics
+/// Where it is missing.
+pub fn tool(name: &str) -> PathBuf {
+    let path = target().join("end-to-end-tools").join(name);
+    assert!(
+        path.exists(),
+        "{} is missing: cargo xtask setup",
+        path.display()
+    );
+    path
+}

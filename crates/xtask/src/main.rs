@@ -1,2 +1,66 @@
-//! xtask
-fn main() {}
+//! The project's chores: `cargo xtask test` runs everything that must hold, `cargo xtask tidy`
+//! the architecture checks alone, `cargo xtask setup` installs what the end-to-end tests need,
+//! `cargo xtask bench` measures.
+
+mod bench;
+mod setup;
+mod steps;
+mod tidy;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use anyhow::Result;
+use clap::{Parser, Subcommand};
+
+#[derive(Parser)]
+#[command(name = "cargo xtask", about = "Chores of the mainstay project")]
+struct Arguments {
+    #[command(subcommand)]
+    chore: Chore,
+}
+
+#[derive(Subcommand)]
+enum Chore {
+    /// Runs every check and test: format, lints, tidy, unit, property, model, end to end
+    Test {
+        /// Leave out the tests that need root, kubectl, a registry and Debian packages
+        #[arg(long)]
+        without_end_to_end: bool,
+    },
+    /// Checks the architecture's invariants and the house rules
+    Tidy,
+    /// Installs what the end-to-end tests need, where it is missing
+    Setup,
+    /// Measures speed and size; prints medians and ratios
+    Bench {
+        /// Only the benchmarks whose name contains this
+        filter: Option<String>,
+    },
+}
+
+fn main() -> ExitCode {
+    match run(Arguments::parse()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("xtask: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(arguments: Arguments) -> Result<()> {
+    let root = workspace_root();
+    match arguments.chore {
+        Chore::Test { without_end_to_end } => steps::test(&root, without_end_to_end),
+        Chore::Tidy => tidy::run(&root),
+        Chore::Setup => setup::run(&root),
+        Chore::Bench { filter } => bench::run(&root, filter.as_deref()),
+    }
+}
+
+/// The checkout that this program was built from.
+fn workspace_root() -> PathBuf {
+    let here = PathBuf::from(env!("CARGO_MANIFEST_DIR"));
+    here.ancestors().nth(2).map(PathBuf::from).unwrap_or(here)
+}

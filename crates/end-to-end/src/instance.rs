@@ -1,0 +1,206 @@
+//! One `mainstay up` on a data directory of its own.
+
+use std::fs::{self, File};
+use std::io::Read;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
+use crate::{Kubectl, wait_for};
+
+/// A running (or stopped, or killed) server with its data directory.
+pub struct Instance {
+    directory: tempfile::TempDir,
+    arguments: Vec<String>,
+    child: Option<Child>,
+    starts: u32,
+}
+
+impl Instance {
+    /// Starts a server on a fresh data directory and waits for its `ready` line.
+    ///
+    /// # Panics
+    /// When it does not become ready.
+    #[track_caller]
+    pub fn start(arguments: &[&str]) -> Self {
+        Self::start_prepared(arguments, |_| {})
+    }
+
+    /// As [`start`](Self::start), after `prepare` has been at the data directory.
+    ///
+    /// # Panics
+    /// When it does not become ready.
+    #[track_caller]
+    pub fn start_prepared(arguments: &[&str], prepare: impl FnOnce(&Path)) -> Self {
+        let directory = tempfile::Builder::new()
+            .prefix("mainstay-test-")
+            .tempdir()
+            .expect("make a data directory");
+        prepare(directory.path());
+        let arguments = arguments
+            .iter()
+            .map(|argument| (*argument).to_owned())
+            .collect();
+        let mut instance = Self {
+            directory,
+            arguments,
+            child: None,
+            starts: 0,
+        };
+        instance.start_again();
+        instance
+    }
+
+    /// The data directory.
+    pub fn data(&self) -> PathBuf {
+        self.directory.path().join("data")
+    }
+
+    /// The client.
+    pub fn kubectl(&self) -> Kubectl {
+        Kubectl::new(&self.data().join("kubeconfig"))
+    }
+
+    /// The process id of the running server.
+    ///
+    /// # Panics
+    /// When it does not run.
+    pub fn pid(&self) -> i32 {
+        let child = self.child.as_ref().expect("the server runs");
+        i32::try_from(child.id()).expect("a pid")
+    }
+
+    /// All that the newest process printed so far.
+    pub fn output(&self) -> String {
+        let mut text = String::new();
+        if let Ok(mut file) = File::open(self.log()) {
+            // Cut-off text is still worth showing.
+            drop(file.read_to_string(&mut text));
+        }
+        text
+    }
+
+    fn log(&self) -> PathBuf {
+        self.directory
+            .path()
+            .join(format!("output-{}", self.starts))
+    }
+
+    /// Starts the server on the same data directory.
+    ///
+    /// # Panics
+    /// When it does not become ready.
+    #[track_caller]
+    pub fn start_again(&mut self) {
+        self.spawn();
+        let log = self.log();
+        let ready = wait_until(Duration::from_secs(60), || {
+            fs::read_to_string(&log).is_ok_and(|text| text.contains("mainstay: ready"))
+                || self.has_ended()
+        });
+        let text = self.output();
+        assert!(
+            ready && text.contains("mainstay: ready"),
+            "the server is not ready:\n{text}"
+        );
+    }
+
+    fn spawn(&mut self) {
+        self.starts += 1;
+        let log = File::create(self.log()).expect("make a log file");
+        let errors = log.try_clone().expect("share the log file");
+        let child = Command::new(crate::binary())
+            .arg("up")
+            .arg("--data-dir")
+            .arg(self.data())
+            .args(["--listen", "127.0.0.1:0"])
+            .args(&self.arguments)
+            .stdin(Stdio::null())
+            .stdout(log)
+            .stderr(errors)
+            .spawn()
+            .expect("start mainstay");
+        self.child = Some(child);
+    }
+
+    fn has_ended(&mut self) -> bool {
+        self.child
+            .as_mut()
+            .is_none_or(|child| !matches!(child.try_wait(), Ok(None)))
+    }
+
+    /// Sends SIGINT, as Ctrl-C does, and waits for the end.
+    ///
+    /// # Panics
+    /// When it does not end within two minutes.
+    #[track_caller]
+    pub fn interrupt(&mut self) -> ExitStatus {
+        kill(Pid::from_raw(self.pid()), Signal::SIGINT).expect("send SIGINT");
+        let mut child = self.child.take().expect("the server runs");
+        let output = self.output();
+        wait_for("mainstay to end", 120, || match child.try_wait() {
+            Ok(Some(status)) => Ok(status),
+            Ok(None) => Err(output.clone()),
+            Err(error) => Err(error.to_string()),
+        })
+    }
+
+    /// Kills the server with SIGKILL: its containers go on.
+    ///
+    /// # Panics
+    /// When it does not run.
+    pub fn kill(&mut self) {
+        let mut child = self.child.take().expect("the server runs");
+        child.kill().expect("send SIGKILL");
+        child.wait().expect("reap the server");
+    }
+}
+
+impl Drop for Instance {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            eprintln!("--- output of the server:\n{}", self.output());
+        }
+        if self.child.is_none() || self.has_ended() {
+            // Killed, or ended: whatever it left in the kernel is cleaned by one more run.
+            self.spawn();
+            let log = self.log();
+            wait_until(Duration::from_secs(60), || {
+                fs::read_to_string(&log).is_ok_and(|text| text.contains("mainstay: ready"))
+                    || self.has_ended()
+            });
+        }
+        let Some(mut child) = self.child.take() else {
+            return;
+        };
+        let pid = Pid::from_raw(i32::try_from(child.id()).unwrap_or_default());
+        if kill(pid, Signal::SIGINT).is_err() {
+            return;
+        }
+        let ended = wait_until(Duration::from_secs(120), || {
+            !matches!(child.try_wait(), Ok(None))
+        });
+        if !ended {
+            eprintln!(
+                "the server did not stop on SIGINT and is killed:\n{}",
+                self.output()
+            );
+            drop(child.kill());
+            drop(child.wait());
+        }
+    }
+}
+
+fn wait_until(limit: Duration, mut probe: impl FnMut() -> bool) -> bool {
+    let deadline = Instant::now() + limit;
+    while Instant::now() < deadline {
+        if probe() {
+            return true;
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    false
+}

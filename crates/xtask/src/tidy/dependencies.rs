@@ -1,0 +1,165 @@
+//! Which crate may depend on which (ARCHITECTURE.md, "Invariants").
+
+use std::collections::BTreeMap;
+
+use anyhow::{Context, Result};
+
+use super::{Finding, SourceFile};
+
+/// Crates that decide: pure functions over plain data.
+pub const DECISIONS: &[&str] = &[
+    "planners",
+    "placement",
+    "pod-lifecycle",
+    "service-routing",
+    "dns-records",
+];
+
+/// Crates that hold the vocabulary and pure engines.
+pub const VOCABULARY: &[&str] = &[
+    "object-model",
+    "resource-kinds",
+    "openapi-schema",
+    "structured-merge",
+];
+
+/// What pure crates may use beside each other.
+const PURE_LIBRARIES: &[&str] = &[
+    "k8s-openapi",
+    "schemars",
+    "serde",
+    "serde_json",
+    "jiff",
+    "json-patch",
+    "thiserror",
+];
+
+/// Layers from the bottom up; a crate may only depend on crates of lower or equal layers, and on
+/// an equal one only where `EQUALS` says so.
+const LAYERS: &[(&str, u8)] = &[
+    ("object-model", 0),
+    ("resource-kinds", 1),
+    ("openapi-schema", 2),
+    ("structured-merge", 3),
+    ("planners", 4),
+    ("placement", 4),
+    ("pod-lifecycle", 4),
+    ("service-routing", 4),
+    ("dns-records", 4),
+    ("mvcc-store", 5),
+    ("reconcile", 5),
+    ("container-runtime", 5),
+    ("image-store", 5),
+    ("certificates", 5),
+    ("pod-network", 5),
+    ("api-server", 6),
+    ("controllers", 6),
+    ("scheduler", 6),
+    ("node-agent", 6),
+    ("service-proxy", 6),
+    ("dns-server", 6),
+    ("mainstay", 7),
+    ("end-to-end", 8),
+    ("xtask", 8),
+];
+
+/// Checks every crate's manifest.
+pub fn check(files: &[SourceFile]) -> Result<Vec<Finding>> {
+    let layers: BTreeMap<&str, u8> = LAYERS.iter().copied().collect();
+    let mut findings = Vec::new();
+    for file in files {
+        let Some(name) = manifest_of(&file.path) else {
+            continue;
+        };
+        let mut report = |text: String| {
+            findings.push(Finding {
+                file: file.path.clone(),
+                text,
+            })
+        };
+        let Some(layer) = layers.get(name) else {
+            report(format!(
+                "crate {name} has no layer: give it one in tidy's list"
+            ));
+            continue;
+        };
+        let manifest: toml::Table = file
+            .text
+            .parse()
+            .with_context(|| format!("parse {}", file.path))?;
+        if manifest.get("lints").is_none() {
+            report("the crate does not take the workspace's lints".to_owned());
+        }
+        let dependencies = table_keys(&manifest, "dependencies");
+        for dependency in &dependencies {
+            if layers
+                .get(dependency.as_str())
+                .is_some_and(|other| other >= layer)
+            {
+                report(format!(
+                    "{name} may not depend on {dependency}: arrows never go upwards"
+                ));
+            }
+            let pure = DECISIONS.contains(&name) || VOCABULARY.contains(&name);
+            let allowed = PURE_LIBRARIES.contains(&dependency.as_str())
+                || VOCABULARY.contains(&dependency.as_str());
+            if pure && !allowed {
+                report(format!("{name} is pure and may not depend on {dependency}"));
+            }
+            if dependency == "mvcc-store" && !["api-server", "mainstay"].contains(&name) {
+                report(format!(
+                    "{name} may not depend on mvcc-store: only the API server does"
+                ));
+            }
+        }
+    }
+    Ok(findings)
+}
+
+fn manifest_of(path: &str) -> Option<&str> {
+    path.strip_prefix("crates/")?
+        .strip_suffix("/Cargo.toml")
+        .filter(|name| !name.contains('/'))
+}
+
+fn table_keys(manifest: &toml::Table, name: &str) -> Vec<String> {
+    manifest
+        .get(name)
+        .and_then(toml::Value::as_table)
+        .map(|table| table.keys().cloned().collect())
+        .unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn manifest(name: &str, dependencies: &str) -> SourceFile {
+        SourceFile {
+            path: format!("crates/{name}/Cargo.toml"),
+            text: format!("[lints]\nworkspace = true\n[dependencies]\n{dependencies}\n"),
+        }
+    }
+
+    #[test]
+    fn a_decision_crate_may_not_do_io() {
+        let files = [manifest("planners", "tokio = \"1\"")];
+        assert!(check(&files).unwrap()[0].text.contains("pure"));
+    }
+
+    #[test]
+    fn only_the_api_server_knows_the_store() {
+        let files = [manifest("controllers", "mvcc-store.workspace = true")];
+        assert!(
+            check(&files).unwrap()[0]
+                .text
+                .contains("only the API server")
+        );
+    }
+
+    #[test]
+    fn arrows_never_go_upwards() {
+        let files = [manifest("reconcile", "controllers.workspace = true")];
+        assert!(check(&files).unwrap()[0].text.contains("upwards"));
+    }
+}

@@ -1,0 +1,99 @@
+//! What a machine can check of the architecture and the house rules. Every finding names the
+//! file and the rule; all are reported, not just the first.
+
+mod dependencies;
+mod documents;
+mod sources;
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, bail};
+
+/// One broken rule.
+#[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Finding {
+    /// The file, relative to the workspace.
+    pub file: String,
+    /// What is wrong and what to do instead.
+    pub text: String,
+}
+
+/// A file of the checkout, read.
+#[derive(Debug)]
+pub struct SourceFile {
+    /// Path relative to the workspace, with forward slashes.
+    pub path: String,
+    /// Contents.
+    pub text: String,
+}
+
+/// Checks the checkout at `root`.
+pub fn run(root: &Path) -> Result<()> {
+    let findings = findings(root)?;
+    if findings.is_empty() {
+        return Ok(());
+    }
+    for finding in &findings {
+        eprintln!("{}: {}", finding.file, finding.text);
+    }
+    bail!("{} rule(s) broken", findings.len())
+}
+
+fn findings(root: &Path) -> Result<Vec<Finding>> {
+    let mut files = Vec::new();
+    for top in ["crates", "docs", "examples", ".ci", ".cargo", ".config"] {
+        collect(root, &root.join(top), &mut files)?;
+    }
+    for name in [
+        "README.md",
+        "ARCHITECTURE.md",
+        "CHANGELOG.md",
+        "Cargo.toml",
+        "clippy.toml",
+    ] {
+        let text = fs::read_to_string(root.join(name)).with_context(|| format!("read {name}"))?;
+        files.push(SourceFile {
+            path: name.to_owned(),
+            text,
+        });
+    }
+    let mut findings = dependencies::check(&files)?;
+    findings.extend(sources::check(&files));
+    findings.extend(documents::check(root, &files));
+    findings.sort();
+    Ok(findings)
+}
+
+fn collect(root: &Path, directory: &Path, files: &mut Vec<SourceFile>) -> Result<()> {
+    let Ok(entries) = fs::read_dir(directory) else {
+        return Ok(());
+    };
+    let mut paths: Vec<PathBuf> = entries.filter_map(|e| e.ok().map(|e| e.path())).collect();
+    paths.sort();
+    for path in paths {
+        if path.is_dir() {
+            collect(root, &path, files)?;
+        } else if let Ok(text) = fs::read_to_string(&path) {
+            let relative = path
+                .strip_prefix(root)
+                .context("a file outside the workspace")?;
+            files.push(SourceFile {
+                path: relative.to_string_lossy().replace('\\', "/"),
+                text,
+            });
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn this_checkout_is_tidy() {
+        let findings = findings(&crate::workspace_root()).unwrap();
+        assert!(findings.is_empty(), "{findings:#?}");
+    }
+}

@@ -1,0 +1,235 @@
+//! Rules on the text of source files.
+
+use super::dependencies::{DECISIONS, VOCABULARY};
+use super::{Finding, SourceFile};
+
+/// Past so many lines a file is probably two things.
+const LINES_MAX: usize = 600;
+
+/// Files that may be longer, each with its reason.
+const LONG_FILES: &[(&str, &str)] = &[];
+
+/// Module names that say nothing.
+const GRAB_BAGS: &[&str] = &["util", "utils", "common", "helper", "helpers", "misc"];
+
+/// What a pure crate may not touch, with what to use instead.
+const IMPURE: &[(&str, &str)] = &[
+    ("std::fs", "take the data as an argument"),
+    ("std::env", "take the setting as an argument"),
+    ("std::net::TcpStream", "leave I/O to a service"),
+    ("std::process", "leave processes to a service"),
+    ("tokio", "leave I/O to a service"),
+    ("rand::", "take the seed or the name as an argument"),
+    ("Instant::now", "take `now` as an argument"),
+    ("SystemTime::now", "take `now` as an argument"),
+    ("Timestamp::now", "take `now` as an argument"),
+    ("Zoned::now", "take `now` as an argument"),
+    (
+        "HashMap",
+        "use BTreeMap: its order is the same in every run",
+    ),
+    (
+        "HashSet",
+        "use BTreeSet: its order is the same in every run",
+    ),
+    ("tracing::", "return what happened; the caller logs it"),
+    ("println!", "return the text"),
+];
+
+/// File stems that would be a file about one kind.
+const KINDS: &[&str] = &[
+    "namespace",
+    "node",
+    "pod",
+    "endpoints",
+    "endpoint_slice",
+    "config_map",
+    "secret",
+    "service_account",
+    "persistent_volume",
+    "persistent_volume_claim",
+    "storage_class",
+    "stateful_set",
+    "controller_revision",
+    "lease",
+    "role",
+    "cluster_role",
+    "role_binding",
+    "cluster_role_binding",
+];
+
+/// Checks every Rust file, and every file for words that do not belong.
+pub fn check(files: &[SourceFile]) -> Vec<Finding> {
+    let mut findings = Vec::new();
+    for file in files {
+        let mut report = |text: String| {
+            findings.push(Finding {
+                file: file.path.clone(),
+                text,
+            })
+        };
+        foreign_words(file, &mut report);
+        if !file.path.ends_with(".rs") {
+            continue;
+        }
+        shape(file, &mut report);
+        purity(file, &mut report);
+        if !file.path.starts_with("crates/xtask/") {
+            left_overs(file, &mut report);
+        }
+    }
+    findings
+}
+
+/// No registry's host name, and no path of a developer's machine.
+fn foreign_words(file: &SourceFile, report: &mut impl FnMut(String)) {
+    let hosts = [
+        ["registry.npm", "js.org"],
+        ["static.crates", ".io"],
+        ["deb.debian", ".org"],
+    ];
+    for host in hosts {
+        let host = host.concat();
+        if file.text.contains(&host) {
+            report(format!("names the package registry {host}"));
+        }
+    }
+    let home = ["/wo", "rk/"].concat();
+    if file.text.contains(&home) {
+        report(format!("names a path of one machine: {home}"));
+    }
+}
+
+fn shape(file: &SourceFile, report: &mut impl FnMut(String)) {
+    let lines = file.text.lines().count();
+    let excused = LONG_FILES.iter().any(|(path, _)| *path == file.path);
+    if lines > LINES_MAX && !excused {
+        report(format!(
+            "{lines} lines: past {LINES_MAX} ask what two things it is"
+        ));
+    }
+    let parts = file.path.trim_end_matches(".rs").split('/');
+    for part in parts {
+        if GRAB_BAGS.contains(&part) {
+            report(format!(
+                "'{part}' says nothing: name the module by what it decides or stores"
+            ));
+        }
+    }
+    let in_api_server = file.path.starts_with("crates/api-server/src/");
+    let stem = file
+        .path
+        .rsplit('/')
+        .next()
+        .unwrap_or_default()
+        .trim_end_matches(".rs");
+    if in_api_server && KINDS.contains(&stem) {
+        report("the API server is generic: a kind's rules belong in resource-kinds".to_owned());
+    }
+    if !file.path.starts_with("crates/container-runtime/") && has_unsafe(&file.text) {
+        report("`unsafe` is for container-runtime alone".to_owned());
+    }
+}
+
+fn has_unsafe(text: &str) -> bool {
+    let word = ["unsa", "fe "].concat();
+    text.lines()
+        .map(str::trim_start)
+        .filter(|line| !line.starts_with("//"))
+        .any(|line| {
+            line.split(&word).skip(1).any(|rest| {
+                ["{", "fn ", "impl ", "extern "]
+                    .iter()
+                    .any(|next| rest.starts_with(next))
+            })
+        })
+}
+
+fn purity(file: &SourceFile, report: &mut impl FnMut(String)) {
+    let Some(name) = file
+        .path
+        .strip_prefix("crates/")
+        .and_then(|rest| rest.split('/').next())
+    else {
+        return;
+    };
+    let in_source = file.path.contains("/src/");
+    if !in_source || !(DECISIONS.contains(&name) || VOCABULARY.contains(&name)) {
+        return;
+    }
+    let code = code_before_tests(&file.text);
+    for (word, instead) in IMPURE {
+        let used = code
+            .lines()
+            .map(str::trim_start)
+            .any(|line| !line.starts_with("//") && line.contains(word));
+        if used {
+            report(format!("{name} is pure and may not use {word}: {instead}"));
+        }
+    }
+}
+
+/// The part of a file in front of its unit tests, which may use what they like.
+fn code_before_tests(text: &str) -> &str {
+    text.split("#[cfg(test)]").next().unwrap_or(text)
+}
+
+/// No stubs, and no tests that do not run.
+fn left_overs(file: &SourceFile, report: &mut impl FnMut(String)) {
+    for word in ["todo!(", "unimplemented!(", "#[ignore", "dbg!("] {
+        if file.text.contains(word) {
+            report(format!("left over: {word}"));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn texts(path: &str, text: &str) -> Vec<String> {
+        let file = SourceFile {
+            path: path.to_owned(),
+            text: text.to_owned(),
+        };
+        check(&[file])
+            .into_iter()
+            .map(|finding| finding.text)
+            .collect()
+    }
+
+    #[test]
+    fn a_planner_may_not_read_the_clock() {
+        let found = texts("crates/planners/src/x.rs", "let now = Timestamp::now();");
+        assert!(found[0].contains("take `now` as an argument"));
+    }
+
+    #[test]
+    fn a_planner_s_tests_may() {
+        let text = "fn a() {}\n#[cfg(test)]\nmod tests { use std::collections::HashMap; }";
+        assert_eq!(
+            texts("crates/planners/src/x.rs", text),
+            Vec::<String>::new()
+        );
+    }
+
+    #[test]
+    fn the_api_server_has_no_file_about_one_kind() {
+        assert!(texts("crates/api-server/src/verbs/pod.rs", "")[0].contains("generic"));
+    }
+
+    #[test]
+    fn unsafe_code_is_found_outside_the_runtime() {
+        let text = ["unsa", "fe { x() }"].concat();
+        assert!(texts("crates/node-agent/src/x.rs", &text)[0].contains("container-runtime"));
+        assert_eq!(
+            texts("crates/container-runtime/src/x.rs", &text),
+            Vec::<String>::new()
+        );
+    }
+
+    #[test]
+    fn grab_bags_are_refused() {
+        assert!(texts("crates/reconcile/src/utils.rs", "")[0].contains("says nothing"));
+    }
+}
