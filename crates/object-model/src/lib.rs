@@ -1,6 +1,7 @@
 //! The vocabulary that every other crate speaks: errors as `Status`, field paths, selectors,
 //! quantities, names. Pure: no I/O, no clock, no randomness.
 
+pub mod cidr;
 pub mod duration;
 pub mod field;
 pub mod int_or_percent;

@@ -1,0 +1,195 @@
+//! Which pod has which address, kept on disk: one small file per pod, named by its uid.
+//!
+//! A file is written beside and renamed, so a crash leaves the old state or the new one. It is
+//! not synced: pods do not outlive a power failure, only a crash of the process. A file that
+//! cannot be read as an address of the range is discarded.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::Ipv4Addr;
+use std::path::{Path, PathBuf};
+
+use object_model::cidr::Cidr;
+
+use crate::error::{Error, file};
+
+/// First place of the range that a pod may have: 0 is the network, 1 the node.
+const FIRST_POD_INDEX: u32 = 2;
+
+/// The addresses in use, and where the search for the next one starts.
+#[derive(Debug)]
+pub(crate) struct Addresses {
+    dir: PathBuf,
+    range: Cidr,
+    by_uid: BTreeMap<String, Ipv4Addr>,
+    next_index: u32,
+}
+
+impl Addresses {
+    /// Reads what is on disk; makes the directory when it is missing.
+    pub(crate) fn open(dir: &Path, range: Cidr) -> Result<Addresses, Error> {
+        std::fs::create_dir_all(dir).map_err(file("create directory", dir))?;
+        let mut by_uid = BTreeMap::new();
+        let mut newest = None;
+        for entry in std::fs::read_dir(dir).map_err(file("read directory", dir))? {
+            let entry = entry.map_err(file("read directory", dir))?;
+            let path = entry.path();
+            let address = std::fs::read_to_string(&path)
+                .ok()
+                .and_then(|text| text.trim().parse::<Ipv4Addr>().ok())
+                .filter(|address| range.contains(*address));
+            let name = entry
+                .file_name()
+                .into_string()
+                .ok()
+                .filter(|name| valid_uid(name));
+            match (name, address) {
+                (Some(uid), Some(address)) => {
+                    let written = entry.metadata().and_then(|data| data.modified()).ok();
+                    newest = newest.max(written.map(|at| (at, address)));
+                    by_uid.insert(uid, address);
+                }
+                _ => std::fs::remove_file(&path).map_err(file("remove", &path))?,
+            }
+        }
+        let newest = newest.map_or(0, |(_, address)| index_of(range, address));
+        Ok(Addresses {
+            dir: dir.to_owned(),
+            range,
+            by_uid,
+            next_index: newest + 1,
+        })
+    }
+
+    /// Returns the pod's address, choosing and keeping one when it has none. Addresses are given
+    /// in turn, so that one that was freed is not used again at once.
+    pub(crate) fn assign(&mut self, uid: &str) -> Result<Ipv4Addr, Error> {
+        if let Some(address) = self.by_uid.get(uid) {
+            return Ok(*address);
+        }
+        if !valid_uid(uid) {
+            return Err(Error::InvalidUid {
+                uid: uid.to_owned(),
+            });
+        }
+        let address = self
+            .free_address()
+            .ok_or(Error::AddressesExhausted { range: self.range })?;
+        let path = self.dir.join(uid);
+        let beside = self.dir.join(format!(".{uid}"));
+        std::fs::write(&beside, address.to_string()).map_err(file("write", &beside))?;
+        std::fs::rename(&beside, &path).map_err(file("rename", &beside))?;
+        self.by_uid.insert(uid.to_owned(), address);
+        self.next_index = index_of(self.range, address) + 1;
+        Ok(address)
+    }
+
+    fn free_address(&self) -> Option<Ipv4Addr> {
+        let used: BTreeSet<Ipv4Addr> = self.by_uid.values().copied().collect();
+        let end = u32::try_from(self.range.size() - 1).unwrap_or(u32::MAX);
+        let start = self.next_index.clamp(FIRST_POD_INDEX, end);
+        (start..end)
+            .chain(FIRST_POD_INDEX..start)
+            .filter_map(|index| self.range.nth(index))
+            .find(|address| !used.contains(address))
+    }
+
+    /// Returns the pod's address when it has one.
+    pub(crate) fn of(&self, uid: &str) -> Option<Ipv4Addr> {
+        self.by_uid.get(uid).copied()
+    }
+
+    /// Forgets the pod's address; it may then be given to another.
+    pub(crate) fn release(&mut self, uid: &str) -> Result<(), Error> {
+        if self.by_uid.contains_key(uid) {
+            let path = self.dir.join(uid);
+            match std::fs::remove_file(&path) {
+                Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                    return Err(file("remove", &path)(error));
+                }
+                _ => self.by_uid.remove(uid),
+            };
+        }
+        Ok(())
+    }
+
+    /// Returns the uids of all pods that have an address.
+    pub(crate) fn uids(&self) -> BTreeSet<String> {
+        self.by_uid.keys().cloned().collect()
+    }
+}
+
+fn index_of(range: Cidr, address: Ipv4Addr) -> u32 {
+    address.to_bits() - range.network().to_bits()
+}
+
+/// A uid becomes a file name, so it must not be able to leave the directory or hide in it.
+fn valid_uid(uid: &str) -> bool {
+    let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
+    !uid.is_empty() && uid.len() <= 128 && !uid.starts_with('.') && uid.chars().all(plain)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Addresses;
+    use crate::error::Error;
+
+    fn range() -> object_model::cidr::Cidr {
+        "10.244.0.0/29".parse().unwrap()
+    }
+
+    #[test]
+    fn the_same_uid_gets_the_same_address_also_after_a_restart() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut addresses = Addresses::open(dir.path(), range()).unwrap();
+        let first = addresses.assign("a").unwrap();
+        let second = addresses.assign("b").unwrap();
+        assert_eq!(first.to_string(), "10.244.0.2");
+        assert_eq!(addresses.assign("a").unwrap(), first);
+        let mut again = Addresses::open(dir.path(), range()).unwrap();
+        assert_eq!(again.of("b"), Some(second));
+        assert_eq!(again.assign("a").unwrap(), first);
+        assert_eq!(again.assign("c").unwrap().to_string(), "10.244.0.4");
+    }
+
+    #[test]
+    fn a_freed_address_is_used_last_and_a_full_range_is_an_error() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut addresses = Addresses::open(dir.path(), range()).unwrap();
+        for uid in ["a", "b", "c", "d", "e"] {
+            addresses.assign(uid).unwrap();
+        }
+        assert!(matches!(
+            addresses.assign("f"),
+            Err(Error::AddressesExhausted { .. })
+        ));
+        addresses.release("b").unwrap();
+        addresses.release("unknown").unwrap();
+        assert_eq!(addresses.assign("f").unwrap().to_string(), "10.244.0.3");
+        addresses.release("a").unwrap();
+        addresses.release("e").unwrap();
+        assert_eq!(addresses.assign("g").unwrap().to_string(), "10.244.0.6");
+    }
+
+    #[test]
+    fn broken_files_and_addresses_of_another_range_are_discarded() {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::write(dir.path().join("a"), "").unwrap();
+        std::fs::write(dir.path().join("b"), "10.9.0.2").unwrap();
+        std::fs::write(dir.path().join(".c"), "10.244.0.3").unwrap();
+        let addresses = Addresses::open(dir.path(), range()).unwrap();
+        assert!(addresses.uids().is_empty());
+        assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0);
+    }
+
+    #[test]
+    fn a_uid_cannot_leave_the_directory() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut addresses = Addresses::open(dir.path(), range()).unwrap();
+        for uid in ["", "../x", ".x", "a/b", "a b"] {
+            assert!(
+                matches!(addresses.assign(uid), Err(Error::InvalidUid { .. })),
+                "{uid}"
+            );
+        }
+    }
+}

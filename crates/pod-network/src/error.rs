@@ -1,0 +1,96 @@
+//! What can go wrong with the pod network.
+
+use std::path::PathBuf;
+
+use crate::ranges::NoFreeRange;
+
+/// Why an operation on the pod network failed.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The kernel refused a change of links, addresses or routes.
+    #[error("{doing}")]
+    Kernel {
+        /// What was being done.
+        doing: String,
+        /// The kernel's answer.
+        #[source]
+        source: rtnetlink::Error,
+    },
+    /// The pod's network namespace could not be entered: it is gone, or was never made.
+    #[error("enter network namespace {}", path.display())]
+    Namespace {
+        /// The namespace's path.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: std::io::Error,
+    },
+    /// A file could not be read or written.
+    #[error("{doing} {}", path.display())]
+    File {
+        /// What was being done.
+        doing: &'static str,
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: std::io::Error,
+    },
+    /// Every address of the node's range is in use; pods must go before others can come.
+    #[error("no free pod address in {range}")]
+    AddressesExhausted {
+        /// The node's range.
+        range: object_model::cidr::Cidr,
+    },
+    /// A uid that cannot name a file was given.
+    #[error("pod uid {uid:?} has characters other than letters, digits, '-', '_' and '.'")]
+    InvalidUid {
+        /// The uid.
+        uid: String,
+    },
+    /// No range could be chosen.
+    #[error(transparent)]
+    NoFreeRange(#[from] NoFreeRange),
+    /// The Service range that this instance's Services live in was taken by something else.
+    #[error(
+        "service range {range} of this instance is now used by {by}; \
+         stop that first (Services keep their addresses, so the range cannot change)"
+    )]
+    ServiceRangeTaken {
+        /// The persisted range.
+        range: object_model::cidr::Cidr,
+        /// Who has it.
+        by: String,
+    },
+    /// The range is too small to hold the node's address and a pod.
+    #[error("range {range} is too small: at least 8 addresses are needed")]
+    RangeTooSmall {
+        /// The range.
+        range: object_model::cidr::Cidr,
+    },
+    /// A link that belongs to this instance was expected but is not there.
+    #[error("link {name} has vanished")]
+    LinkVanished {
+        /// The link's name.
+        name: String,
+    },
+}
+
+/// Turns a refusal of the kernel into an error that says what was being done.
+pub(crate) fn kernel(doing: impl Into<String>) -> impl FnOnce(rtnetlink::Error) -> Error {
+    let doing = doing.into();
+    move |source| Error::Kernel { doing, source }
+}
+
+/// Turns a failure with a file into an error that says which.
+pub(crate) fn file(
+    doing: &'static str,
+    path: impl Into<PathBuf>,
+) -> impl FnOnce(std::io::Error) -> Error {
+    let path = path.into();
+    move |source| Error::File {
+        doing,
+        path,
+        source,
+    }
+}

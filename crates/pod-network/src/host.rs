@@ -1,0 +1,314 @@
+//! The host's side that all pods share: the node's addresses on `lo` and the Service route.
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, Ipv4Addr};
+
+use futures::TryStreamExt;
+use object_model::cidr::Cidr;
+use rtnetlink::packet_route::AddressFamily;
+use rtnetlink::packet_route::address::{AddressAttribute, AddressMessage};
+use rtnetlink::packet_route::link::{LinkAttribute, LinkMessage};
+use rtnetlink::packet_route::route::{RouteAddress, RouteAttribute, RouteMessage, RouteScope};
+use rtnetlink::{Handle, LinkUnspec, RouteMessageBuilder};
+
+use crate::error::{Error, file, kernel};
+use crate::names;
+use crate::ranges::{Ranges, Taken};
+
+/// `lo` is the first device of every network namespace.
+pub(crate) const LOOPBACK_INDEX: u32 = 1;
+
+/// Place of the cluster DNS address in the Service range, by convention of Kubernetes.
+const DNS_INDEX: u32 = 10;
+
+/// The routing table of the addresses of this machine, which the kernel keeps.
+const RT_TABLE_LOCAL: u8 = 255;
+
+/// Packets larger than this are not made where the host's uplink is not known.
+const MTU_DEFAULT: u32 = 1500;
+
+/// A connection to the kernel of the host's network namespace, for one instance.
+#[derive(Clone)]
+pub(crate) struct Host {
+    pub(crate) handle: Handle,
+    pub(crate) instance_id: String,
+}
+
+impl Host {
+    /// Opens the connection; it closes when the last clone is dropped.
+    pub(crate) fn connect(instance_id: &str) -> Result<Host, Error> {
+        let (connection, handle, _) =
+            rtnetlink::new_connection().map_err(file("open", "rtnetlink socket"))?;
+        tokio::spawn(connection);
+        Ok(Host {
+            handle,
+            instance_id: instance_id.to_owned(),
+        })
+    }
+
+    /// Returns what others on this machine use: addresses, routes and name servers.
+    pub(crate) async fn taken(&self) -> Result<Vec<Taken>, Error> {
+        let names = self.link_names().await?;
+        let own: Vec<Ipv4Addr> = self
+            .own_addresses()
+            .await?
+            .iter()
+            .filter_map(local)
+            .collect();
+        let mut taken = Vec::new();
+        for address in self.addresses().await? {
+            if let Some(ip) = local(&address).filter(|ip| !own.contains(ip)) {
+                let range = Cidr::new(ip, address.header.prefix_len);
+                taken.push(Taken {
+                    range,
+                    by: format!("address {ip}"),
+                });
+            }
+        }
+        for route in self.routes().await? {
+            let name = output(&route).and_then(|index| names.get(&index));
+            let is_own = source(&route).is_some_and(|source| own.contains(&source));
+            let local_table = route.header.table == RT_TABLE_LOCAL;
+            if let Some(range) = destination(&route).filter(|_| !is_own && !local_table) {
+                let by = name.map_or_else(
+                    || "a route".to_owned(),
+                    |name| format!("a route via {name}"),
+                );
+                taken.push(Taken { range, by });
+            }
+        }
+        let resolv_conf = std::fs::read_to_string("/etc/resolv.conf").unwrap_or_default();
+        for server in name_servers(&resolv_conf) {
+            taken.push(Taken {
+                range: Cidr::new(server, 32),
+                by: format!("name server {server}"),
+            });
+        }
+        Ok(taken)
+    }
+
+    /// Puts the node's address and the DNS address on `lo` and makes the Service route. What is
+    /// there already stays; addresses of ranges that the instance used before go.
+    pub(crate) async fn claim(&self, ranges: &Ranges) -> Result<(), Error> {
+        let too_small = |range| Error::RangeTooSmall { range };
+        let node = ranges.pod.nth(1).filter(|_| ranges.pod.size() >= 8);
+        let node = node.ok_or(too_small(ranges.pod))?;
+        let dns = ranges
+            .service
+            .nth(DNS_INDEX)
+            .ok_or(too_small(ranges.service))?;
+        let wanted = [node, dns];
+        for stale in self.own_addresses().await? {
+            if !local(&stale).is_some_and(|ip| wanted.contains(&ip)) {
+                self.remove_address(stale).await?;
+            }
+        }
+        let up = LinkUnspec::new_with_index(LOOPBACK_INDEX).up().build();
+        self.handle
+            .link()
+            .set(up)
+            .execute()
+            .await
+            .map_err(kernel("set lo up"))?;
+        for ip in wanted {
+            let mut add = self
+                .handle
+                .address()
+                .add(LOOPBACK_INDEX, ip.into(), 32)
+                .replace();
+            let label = names::address_label(&self.instance_id);
+            add.message_mut()
+                .attributes
+                .push(AddressAttribute::Label(label));
+            add.execute()
+                .await
+                .map_err(kernel(format!("add address {ip} to lo")))?;
+        }
+        self.add_service_route(ranges.service, node).await
+    }
+
+    /// Connections of the node itself to a Service need a route before the kernel asks the
+    /// Service rules at all; the route names the source, so that pods can answer.
+    async fn add_service_route(&self, service: Cidr, node: Ipv4Addr) -> Result<(), Error> {
+        let route = RouteMessageBuilder::<Ipv4Addr>::new()
+            .destination_prefix(service.network(), service.prefix())
+            .output_interface(LOOPBACK_INDEX)
+            .scope(RouteScope::Link)
+            .pref_source(node)
+            .build();
+        let add = self.handle.route().add(route).replace().execute().await;
+        add.map_err(kernel(format!("add route to services {service}")))
+    }
+
+    /// Removes the addresses of this instance; routes with them as source go with them.
+    pub(crate) async fn release(&self) -> Result<(), Error> {
+        for address in self.own_addresses().await? {
+            self.remove_address(address).await?;
+        }
+        Ok(())
+    }
+
+    async fn remove_address(&self, address: AddressMessage) -> Result<(), Error> {
+        let doing = format!("remove address {:?} from lo", local(&address));
+        self.handle
+            .address()
+            .del(address)
+            .execute()
+            .await
+            .map_err(kernel(doing))
+    }
+
+    async fn own_addresses(&self) -> Result<Vec<AddressMessage>, Error> {
+        let label = AddressAttribute::Label(names::address_label(&self.instance_id));
+        let mut addresses = self.addresses().await?;
+        addresses.retain(|address| address.attributes.contains(&label));
+        Ok(addresses)
+    }
+
+    async fn addresses(&self) -> Result<Vec<AddressMessage>, Error> {
+        let all: Vec<AddressMessage> = self
+            .handle
+            .address()
+            .get()
+            .execute()
+            .try_collect()
+            .await
+            .map_err(kernel("list addresses"))?;
+        Ok(all
+            .into_iter()
+            .filter(|address| local(address).is_some())
+            .collect())
+    }
+
+    async fn routes(&self) -> Result<Vec<RouteMessage>, Error> {
+        let mut query = RouteMessage::default();
+        query.header.address_family = AddressFamily::Inet;
+        self.handle
+            .route()
+            .get(query)
+            .execute()
+            .try_collect()
+            .await
+            .map_err(kernel("list routes"))
+    }
+
+    /// Returns all links of the host.
+    pub(crate) async fn links(&self) -> Result<Vec<LinkMessage>, Error> {
+        self.handle
+            .link()
+            .get()
+            .execute()
+            .try_collect()
+            .await
+            .map_err(kernel("list links"))
+    }
+
+    async fn link_names(&self) -> Result<BTreeMap<u32, String>, Error> {
+        let name = |link: LinkMessage| Some((link.header.index, link_name(&link)?));
+        Ok(self.links().await?.into_iter().filter_map(name).collect())
+    }
+
+    /// Returns the largest packet that the device of the default route takes, so that pods do
+    /// not send what the uplink cannot.
+    pub(crate) async fn uplink_mtu(&self) -> Result<u32, Error> {
+        let routes = self.routes().await?;
+        let is_default = |route: &&RouteMessage| route.header.destination_prefix_length == 0;
+        let Some(uplink) = routes.iter().find(is_default).and_then(output) else {
+            return Ok(MTU_DEFAULT);
+        };
+        let links = self.links().await?;
+        let link = links.iter().find(|link| link.header.index == uplink);
+        let mtu = link.and_then(|link| {
+            link.attributes
+                .iter()
+                .find_map(|attribute| match attribute {
+                    LinkAttribute::Mtu(mtu) => Some(*mtu),
+                    _ => None,
+                })
+        });
+        Ok(mtu.unwrap_or(MTU_DEFAULT))
+    }
+}
+
+/// Returns the name of a link.
+pub(crate) fn link_name(link: &LinkMessage) -> Option<String> {
+    link.attributes
+        .iter()
+        .find_map(|attribute| match attribute {
+            LinkAttribute::IfName(name) => Some(name.clone()),
+            _ => None,
+        })
+}
+
+/// Returns the alias of a link.
+pub(crate) fn link_alias(link: &LinkMessage) -> Option<&str> {
+    link.attributes
+        .iter()
+        .find_map(|attribute| match attribute {
+            LinkAttribute::IfAlias(alias) => Some(alias.as_str()),
+            _ => None,
+        })
+}
+
+fn local(address: &AddressMessage) -> Option<Ipv4Addr> {
+    address
+        .attributes
+        .iter()
+        .find_map(|attribute| match attribute {
+            AddressAttribute::Local(IpAddr::V4(ip)) => Some(*ip),
+            _ => None,
+        })
+}
+
+fn destination(route: &RouteMessage) -> Option<Cidr> {
+    let prefix = route.header.destination_prefix_length;
+    route
+        .attributes
+        .iter()
+        .find_map(|attribute| match attribute {
+            RouteAttribute::Destination(RouteAddress::Inet(ip)) => Some(Cidr::new(*ip, prefix)),
+            _ => None,
+        })
+}
+
+fn source(route: &RouteMessage) -> Option<Ipv4Addr> {
+    route
+        .attributes
+        .iter()
+        .find_map(|attribute| match attribute {
+            RouteAttribute::PrefSource(RouteAddress::Inet(ip)) => Some(*ip),
+            _ => None,
+        })
+}
+
+fn output(route: &RouteMessage) -> Option<u32> {
+    route
+        .attributes
+        .iter()
+        .find_map(|attribute| match attribute {
+            RouteAttribute::Oif(index) => Some(*index),
+            _ => None,
+        })
+}
+
+fn name_servers(resolv_conf: &str) -> impl Iterator<Item = Ipv4Addr> + '_ {
+    resolv_conf.lines().filter_map(|line| {
+        let mut words = line.split_whitespace();
+        let server = words.next() == Some("nameserver");
+        words.next().filter(|_| server)?.parse().ok()
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::name_servers;
+
+    #[test]
+    fn name_servers_are_read_from_resolv_conf() {
+        let text = "# nameserver 1.1.1.1\nnameserver 10.0.0.2\nsearch x\nnameserver fd00::1\n";
+        assert_eq!(
+            name_servers(text).collect::<Vec<_>>(),
+            ["10.0.0.2".parse::<std::net::Ipv4Addr>().unwrap()]
+        );
+    }
+}

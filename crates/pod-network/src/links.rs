@@ -1,0 +1,259 @@
+//! The veth pair of one pod: its making, both ends' addresses and routes, its removal.
+
+use std::net::Ipv4Addr;
+use std::os::fd::AsRawFd;
+use std::path::Path;
+
+use rtnetlink::packet_route::link::{InfoData, InfoVeth, LinkAttribute, LinkMessage};
+use rtnetlink::packet_route::route::{RouteMessage, RouteScope};
+use rtnetlink::{Error as NetlinkError, Handle, LinkUnspec, LinkVeth, RouteMessageBuilder};
+
+use crate::error::{Error, kernel};
+use crate::host::{Host, LOOPBACK_INDEX, link_alias};
+use crate::{names, namespace};
+
+/// Name of the pod's end, as containers expect it.
+const POD_LINK: &str = "eth0";
+
+/// How many names are tried for a link when the first is another pod's.
+const NAME_ATTEMPTS_MAX: u32 = 16;
+
+const EEXIST: i32 = 17;
+const ENODEV: i32 = 19;
+const ESRCH: i32 = 3;
+
+/// What the two ends of a pod's veth pair need to know.
+#[derive(Clone, Debug)]
+pub(crate) struct PodLink {
+    pub(crate) uid: String,
+    pub(crate) ip: Ipv4Addr,
+    pub(crate) gateway: Ipv4Addr,
+    pub(crate) mtu: u32,
+}
+
+impl PodLink {
+    /// Hardware addresses follow from the pod's address: both ends know them beforehand, and a
+    /// pod that comes back with its address has the same one.
+    fn pod_mac(&self) -> [u8; 6] {
+        let [a, b, c, d] = self.ip.octets();
+        [0x0a, 0x58, a, b, c, d]
+    }
+
+    fn host_mac(&self) -> [u8; 6] {
+        let [a, b, c, d] = self.ip.octets();
+        [0x0e, 0x58, a, b, c, d]
+    }
+}
+
+/// Connects the namespace to the host. Does nothing that is done already, so it may be repeated
+/// after a crash at any point; a pair that leads to another namespace (the pod's sandbox was made
+/// anew) is replaced.
+pub(crate) async fn attach(host: &Host, pod: &PodLink, netns: &Path) -> Result<(), Error> {
+    let (inside, netns) = namespace::connect(netns).await?;
+    let host_link = find_host_link(host, &pod.uid).await?;
+    let pod_link = find_pod_link(&inside, pod).await?;
+    let (host_index, pod_index) = match (host_link, pod_link) {
+        (Some(host_index), Some(pod_index)) => (host_index, pod_index),
+        (stale, _) => {
+            if let Some(index) = stale {
+                delete_link(host, index).await?;
+            }
+            create_pair(host, pod, netns.as_raw_fd(), &inside).await?
+        }
+    };
+    configure_pod(&inside, pod, pod_index).await?;
+    configure_host(host, pod, host_index).await
+}
+
+async fn find_host_link(host: &Host, uid: &str) -> Result<Option<u32>, Error> {
+    let alias = names::link_alias(&host.instance_id, uid);
+    for attempt in 0..NAME_ATTEMPTS_MAX {
+        let name = names::link_name(&host.instance_id, uid, attempt);
+        match get_link(&host.handle, &name).await? {
+            Some(link) if link_alias(&link) == Some(&alias) => return Ok(Some(link.header.index)),
+            Some(_) => {}
+            None => break,
+        }
+    }
+    Ok(None)
+}
+
+/// The pod's end counts only when it has the hardware address that goes with the pod's address.
+async fn find_pod_link(inside: &Handle, pod: &PodLink) -> Result<Option<u32>, Error> {
+    let mac = LinkAttribute::Address(pod.pod_mac().to_vec());
+    let link = get_link(inside, POD_LINK).await?;
+    Ok(link
+        .filter(|link| link.attributes.contains(&mac))
+        .map(|link| link.header.index))
+}
+
+async fn get_link(handle: &Handle, name: &str) -> Result<Option<LinkMessage>, Error> {
+    use futures::TryStreamExt;
+    let mut found = std::pin::pin!(handle.link().get().match_name(name).execute());
+    match found.try_next().await {
+        Err(error) if is(&error, ENODEV) => Ok(None),
+        other => other.map_err(kernel(format!("find link {name}"))),
+    }
+}
+
+/// Makes the pair, the pod's end directly in its namespace, and returns both indexes.
+async fn create_pair(
+    host: &Host,
+    pod: &PodLink,
+    netns: i32,
+    inside: &Handle,
+) -> Result<(u32, u32), Error> {
+    let mut name = String::new();
+    for attempt in 0..NAME_ATTEMPTS_MAX {
+        name = names::link_name(&host.instance_id, &pod.uid, attempt);
+        let peer = LinkUnspec::new_with_name(POD_LINK)
+            .address(pod.pod_mac().to_vec())
+            .mtu(pod.mtu)
+            .setns_by_fd(netns)
+            .up()
+            .build();
+        let pair = LinkVeth::new(&name, POD_LINK)
+            .address(pod.host_mac().to_vec())
+            .mtu(pod.mtu)
+            .set_info_data(InfoData::Veth(InfoVeth::Peer(peer)))
+            .build();
+        match host.handle.link().add(pair).execute().await {
+            Ok(()) => break,
+            Err(error) if is(&error, EEXIST) && attempt + 1 < NAME_ATTEMPTS_MAX => {}
+            Err(error) => return Err(kernel(format!("create link {name}"))(error)),
+        }
+    }
+    let index = |link: Option<LinkMessage>| link.map(|link| link.header.index);
+    let host_index = index(get_link(&host.handle, &name).await?);
+    let pod_index = find_pod_link(inside, pod).await?;
+    match (host_index, pod_index) {
+        (Some(host_index), Some(pod_index)) => {
+            mark(host, pod, host_index, &name).await?;
+            Ok((host_index, pod_index))
+        }
+        _ => Err(Error::LinkVanished { name }),
+    }
+}
+
+/// The alias comes by a message of its own: the kernel does not take it at creation. A crash
+/// before it leaves a link without an alias, which dies with its namespace.
+async fn mark(host: &Host, pod: &PodLink, index: u32, name: &str) -> Result<(), Error> {
+    let path = format!("/proc/sys/net/ipv6/conf/{name}/disable_ipv6");
+    if let Err(error) = std::fs::write(&path, "1") {
+        tracing::debug!(name, %error, "IPv6 stays on at the host's end");
+    }
+    let alias = names::link_alias(&host.instance_id, &pod.uid);
+    let set = LinkUnspec::new_with_index(index).alias(alias).up().build();
+    host.handle
+        .link()
+        .set(set)
+        .execute()
+        .await
+        .map_err(kernel(format!("set up link {name}")))
+}
+
+async fn configure_pod(inside: &Handle, pod: &PodLink, index: u32) -> Result<(), Error> {
+    let failed = |what: &str| kernel(format!("{what} in the pod with address {}", pod.ip));
+    let lo_up = LinkUnspec::new_with_index(LOOPBACK_INDEX).up().build();
+    inside
+        .link()
+        .set(lo_up)
+        .execute()
+        .await
+        .map_err(failed("set lo up"))?;
+    let up = LinkUnspec::new_with_index(index).up().build();
+    inside
+        .link()
+        .set(up)
+        .execute()
+        .await
+        .map_err(failed("set eth0 up"))?;
+    let address = inside
+        .address()
+        .add(index, pod.ip.into(), 32)
+        .replace()
+        .execute()
+        .await;
+    address.map_err(failed("add address"))?;
+    let mac = pod.host_mac();
+    let neighbour = inside.neighbours().add(index, pod.gateway.into()).replace();
+    let neighbour = neighbour.link_layer_address(&mac).execute().await;
+    neighbour.map_err(failed("add neighbour"))?;
+    let gateway = RouteMessageBuilder::<Ipv4Addr>::new()
+        .destination_prefix(pod.gateway, 32)
+        .output_interface(index)
+        .scope(RouteScope::Link)
+        .build();
+    add_route(inside, gateway)
+        .await
+        .map_err(failed("add route to the gateway"))?;
+    let default = RouteMessageBuilder::<Ipv4Addr>::new()
+        .output_interface(index)
+        .gateway(pod.gateway)
+        .build();
+    add_route(inside, default)
+        .await
+        .map_err(failed("add default route"))
+}
+
+async fn configure_host(host: &Host, pod: &PodLink, index: u32) -> Result<(), Error> {
+    let failed = |what: &str| kernel(format!("{what} for the pod with address {}", pod.ip));
+    let neighbour = host.handle.neighbours().add(index, pod.ip.into()).replace();
+    let neighbour = neighbour.link_layer_address(&pod.pod_mac()).execute().await;
+    neighbour.map_err(failed("add neighbour"))?;
+    let route = RouteMessageBuilder::<Ipv4Addr>::new()
+        .destination_prefix(pod.ip, 32)
+        .output_interface(index)
+        .scope(RouteScope::Link)
+        .pref_source(pod.gateway)
+        .build();
+    add_route(&host.handle, route)
+        .await
+        .map_err(failed("add route"))
+}
+
+async fn add_route(handle: &Handle, route: RouteMessage) -> Result<(), NetlinkError> {
+    handle.route().add(route).replace().execute().await
+}
+
+/// Removes the pod's host route at once, so that its address can be given to another, and returns
+/// the index of the link that is left to delete.
+pub(crate) async fn unroute(host: &Host, uid: &str, ip: Ipv4Addr) -> Result<Option<u32>, Error> {
+    let Some(index) = find_host_link(host, uid).await? else {
+        return Ok(None);
+    };
+    let route = RouteMessageBuilder::<Ipv4Addr>::new()
+        .destination_prefix(ip, 32)
+        .output_interface(index)
+        .scope(RouteScope::Link)
+        .build();
+    match host.handle.route().del(route).execute().await {
+        Err(error) if !is(&error, ESRCH) && !is(&error, ENODEV) => {
+            Err(kernel(format!("remove route to {ip}"))(error))
+        }
+        _ => Ok(Some(index)),
+    }
+}
+
+/// Deletes a link; one that is gone already is fine.
+pub(crate) async fn delete_link(host: &Host, index: u32) -> Result<(), Error> {
+    match host.handle.link().del(index).execute().await {
+        Err(error) if !is(&error, ENODEV) => Err(kernel(format!("delete link {index}"))(error)),
+        _ => Ok(()),
+    }
+}
+
+/// Returns the pods of this instance that have a link: uid and link index.
+pub(crate) async fn pods_with_links(host: &Host) -> Result<Vec<(String, u32)>, Error> {
+    let prefix = names::alias_prefix(&host.instance_id);
+    let links = host.links().await?;
+    let pod = |link: &LinkMessage| {
+        let uid = link_alias(link)?.strip_prefix(&prefix)?.to_owned();
+        Some((uid, link.header.index))
+    };
+    Ok(links.iter().filter_map(pod).collect())
+}
+
+fn is(error: &NetlinkError, errno: i32) -> bool {
+    matches!(error, NetlinkError::NetlinkError(message) if message.raw_code() == -errno)
+}

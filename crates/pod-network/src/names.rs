@@ -1,0 +1,57 @@
+//! Names of links, aliases and labels, by which an instance knows what is its own.
+
+/// Longest name that Linux gives a link, without the closing zero.
+const LINK_NAME_MAX: usize = 15;
+
+/// Returns the name of the host's end of a pod's veth pair: `ms`, four digits of the instance,
+/// six that are derived from the pod's uid and the `attempt` (for the rare clash of two uids).
+pub(crate) fn link_name(instance_id: &str, pod_uid: &str, attempt: u32) -> String {
+    let instance: String = instance_id.chars().take(4).collect();
+    let name = format!("ms{instance}{:06x}", hash(pod_uid, attempt) & 0xff_ffff);
+    debug_assert!(name.len() <= LINK_NAME_MAX, "{name}");
+    name
+}
+
+/// FNV-1a: stable across builds, which a hasher of the standard library is not.
+fn hash(text: &str, attempt: u32) -> u32 {
+    let seed = 0x811c_9dc5_u32 ^ attempt;
+    text.bytes().fold(seed, |hash, byte| {
+        (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193)
+    })
+}
+
+/// Returns the alias that marks a link as the veth of a pod of this instance.
+pub(crate) fn link_alias(instance_id: &str, pod_uid: &str) -> String {
+    format!("{}{pod_uid}", alias_prefix(instance_id))
+}
+
+/// Returns what the aliases of all links of this instance begin with.
+pub(crate) fn alias_prefix(instance_id: &str) -> String {
+    format!("mainstay/{instance_id}/")
+}
+
+/// Returns the label of the addresses on `lo` that belong to this instance.
+pub(crate) fn address_label(instance_id: &str) -> String {
+    let instance: String = instance_id.chars().take(6).collect();
+    format!("lo:ms{instance}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{address_label, link_name};
+
+    #[test]
+    fn names_fit_and_differ_by_pod_and_attempt() {
+        let uid = "1f0e4b1c-7a55-4b52-9d2c-0f2b9a6f1c11";
+        let name = link_name("a1b2c3", uid, 0);
+        assert_eq!(name.len(), 12);
+        assert!(name.starts_with("msa1b2"));
+        assert_eq!(name, link_name("a1b2c3", uid, 0));
+        assert_ne!(name, link_name("a1b2c3", uid, 1));
+        assert_ne!(
+            name,
+            link_name("a1b2c3", "2f0e4b1c-7a55-4b52-9d2c-0f2b9a6f1c11", 0)
+        );
+        assert!(address_label("a1b2c3").len() <= 15);
+    }
+}

@@ -1,0 +1,192 @@
+//! The pod network of one node: attach, detach, recover, close.
+
+use std::collections::BTreeSet;
+use std::net::Ipv4Addr;
+use std::path::{Path, PathBuf};
+
+use object_model::cidr::Cidr;
+use tokio::sync::Mutex;
+use tokio::task::JoinSet;
+
+use crate::addresses::Addresses;
+use crate::error::Error;
+use crate::host::Host;
+use crate::links::{self, PodLink};
+use crate::ranges::Ranges;
+use crate::{forwarding, names};
+
+/// How a pod network is opened.
+#[derive(Clone, Debug)]
+pub struct PodNetworkOptions {
+    /// Six hexadecimal digits that name this instance among others on the machine.
+    pub instance_id: String,
+    /// Directory for addresses in use; it is this crate's alone.
+    pub state_dir: PathBuf,
+    /// Addresses of the pods of this node; the first is the node's own towards them.
+    pub pod_cidr: Cidr,
+    /// Addresses of the Services.
+    pub service_cidr: Cidr,
+}
+
+/// Where a pod is on the network.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PodAddress {
+    /// The pod's address.
+    pub ip: Ipv4Addr,
+    /// The node's address, to which the pod's default route leads.
+    pub gateway: Ipv4Addr,
+}
+
+/// The pods' network of one node.
+///
+/// *Guarantees*: a pod uid keeps its address from the first `attach` to `detach`, also over a
+/// crash of the process; every method may be repeated.
+pub struct PodNetwork {
+    host: Host,
+    state_dir: PathBuf,
+    gateway: Ipv4Addr,
+    dns: Option<Ipv4Addr>,
+    mtu: u32,
+    addresses: Mutex<Addresses>,
+    deletions: Mutex<JoinSet<()>>,
+}
+
+impl PodNetwork {
+    /// Sets up what all pods share: the node's addresses on `lo`, the route of the Services,
+    /// forwarding. Takes over what a former process of this instance left.
+    ///
+    /// # Errors
+    /// When the range is too small, or files or the kernel fail (root is needed).
+    pub async fn open(options: PodNetworkOptions) -> Result<PodNetwork, Error> {
+        let ranges = Ranges {
+            pod: options.pod_cidr,
+            service: options.service_cidr,
+        };
+        let host = Host::connect(&options.instance_id)?;
+        let addresses = Addresses::open(&options.state_dir.join("pods"), ranges.pod)?;
+        host.claim(&ranges).await?;
+        forwarding::enable(&options.state_dir)?;
+        let gateway = ranges
+            .pod
+            .nth(1)
+            .ok_or(Error::RangeTooSmall { range: ranges.pod })?;
+        let mtu = host.uplink_mtu().await?;
+        Ok(PodNetwork {
+            host,
+            state_dir: options.state_dir,
+            gateway,
+            dns: ranges.service.nth(10),
+            mtu,
+            addresses: Mutex::new(addresses),
+            deletions: Mutex::new(JoinSet::new()),
+        })
+    }
+
+    /// Returns the node's own address towards its pods: the first of the pod range, on `lo`.
+    pub fn node_address(&self) -> Ipv4Addr {
+        self.gateway
+    }
+
+    /// Returns the address on `lo` for the cluster's DNS server.
+    pub fn dns_address(&self) -> Option<Ipv4Addr> {
+        self.dns
+    }
+
+    /// Connects the pod's network namespace and returns the pod's address.
+    ///
+    /// # Errors
+    /// When no address is free, the namespace is gone, or the kernel refuses.
+    pub async fn attach(&self, pod_uid: &str, netns_path: &Path) -> Result<PodAddress, Error> {
+        let ip = self.addresses.lock().await.assign(pod_uid)?;
+        let (uid, gateway, mtu) = (pod_uid.to_owned(), self.gateway, self.mtu);
+        links::attach(
+            &self.host,
+            &PodLink {
+                uid,
+                ip,
+                gateway,
+                mtu,
+            },
+            netns_path,
+        )
+        .await?;
+        Ok(PodAddress { ip, gateway })
+    }
+
+    /// Returns where a pod is when it was attached before.
+    pub async fn address(&self, pod_uid: &str) -> Option<PodAddress> {
+        let ip = self.addresses.lock().await.of(pod_uid)?;
+        Some(PodAddress {
+            ip,
+            gateway: self.gateway,
+        })
+    }
+
+    /// Disconnects the pod and frees its address. The link itself is deleted in the background
+    /// (the kernel takes tens of milliseconds), or by the end of its namespace.
+    ///
+    /// # Errors
+    /// When files or the kernel fail; the address then stays the pod's.
+    pub async fn detach(&self, pod_uid: &str) -> Result<(), Error> {
+        let Some(ip) = self.addresses.lock().await.of(pod_uid) else {
+            return Ok(());
+        };
+        if let Some(index) = links::unroute(&self.host, pod_uid, ip).await? {
+            self.delete_in_background(index).await;
+        }
+        self.addresses.lock().await.release(pod_uid)
+    }
+
+    async fn delete_in_background(&self, index: u32) {
+        let host = self.host.clone();
+        let mut deletions = self.deletions.lock().await;
+        while deletions.try_join_next().is_some() {}
+        deletions.spawn(async move {
+            if let Err(error) = links::delete_link(&host, index).await {
+                tracing::warn!(index, %error, "link of a pod that is gone stays behind");
+            }
+        });
+    }
+
+    /// Disconnects the pods of a former process that are not among the living, and returns their
+    /// uids.
+    ///
+    /// # Errors
+    /// When files or the kernel fail.
+    pub async fn recover(&self, live: &BTreeSet<String>) -> Result<BTreeSet<String>, Error> {
+        let mut gone = BTreeSet::new();
+        for (uid, index) in links::pods_with_links(&self.host).await? {
+            if !live.contains(&uid) {
+                links::delete_link(&self.host, index).await?;
+                gone.insert(uid);
+            }
+        }
+        let known = self.addresses.lock().await.uids();
+        gone.extend(known.difference(live).cloned());
+        for uid in &gone {
+            self.addresses.lock().await.release(uid)?;
+        }
+        Ok(gone)
+    }
+
+    /// Ends the use of the network. With `remove_everything`, all that this instance made in the
+    /// kernel goes; without, pods keep their connections and the next `open` takes them over.
+    ///
+    /// # Errors
+    /// When files or the kernel fail; what was not removed yet stays.
+    pub async fn close(&self, remove_everything: bool) -> Result<(), Error> {
+        let mut deletions = std::mem::take(&mut *self.deletions.lock().await);
+        while deletions.join_next().await.is_some() {}
+        if !remove_everything {
+            return Ok(());
+        }
+        self.recover(&BTreeSet::new()).await?;
+        self.host.release().await?;
+        forwarding::restore(&self.host, &self.state_dir).await?;
+        tracing::debug!(
+            marks = names::alias_prefix(&self.host.instance_id),
+            "pod network removed"
+        );
+        Ok(())
+    }
+}

@@ -1,0 +1,323 @@
+//! Which addresses an instance uses for its pods and Services.
+//!
+//! The wanted ranges are taken when nothing else on the machine uses them (an address, a route, a
+//! name server), else the next free ones. What was chosen is kept on disk: Services keep their
+//! addresses for as long as the data lives. Two instances that start together are kept apart by a
+//! lock, held until the choice is visible in the kernel as addresses on `lo`.
+
+use std::path::{Path, PathBuf};
+
+use object_model::cidr::Cidr;
+use serde::{Deserialize, Serialize};
+
+use crate::error::{Error, file};
+use crate::host::Host;
+
+/// Where another range is looked for when the wanted one's neighbourhood is full: the private
+/// ranges, then the one that carriers share.
+const POOLS: [&str; 4] = [
+    "10.0.0.0/8",
+    "172.16.0.0/12",
+    "192.168.0.0/16",
+    "100.64.0.0/10",
+];
+
+/// A route with fewer leading bits says "everything" (a default route, or the halves that some
+/// VPNs add), not "these addresses are in use".
+const ROUTE_PREFIX_MIN: u8 = 8;
+
+/// A range that someone on this machine uses.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Taken {
+    /// The addresses.
+    pub range: Cidr,
+    /// Who uses them, for messages: `route via eth0`, `address of docker0`.
+    pub by: String,
+}
+
+/// The ranges asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Wanted {
+    /// Range of the pods of this node.
+    pub pod: Cidr,
+    /// Range of the Services.
+    pub service: Cidr,
+    /// The user named the pod range, so that it is refused rather than replaced when in use.
+    pub pod_fixed: bool,
+    /// The same for the Service range.
+    pub service_fixed: bool,
+}
+
+impl Default for Wanted {
+    fn default() -> Wanted {
+        Wanted {
+            pod: Cidr::new([10, 244, 0, 0].into(), 24),
+            service: Cidr::new([10, 96, 0, 0].into(), 16),
+            pod_fixed: false,
+            service_fixed: false,
+        }
+    }
+}
+
+/// The ranges that an instance uses.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Ranges {
+    /// Range of the pods of this node; its first address is the node's.
+    pub pod: Cidr,
+    /// Range of the Services.
+    pub service: Cidr,
+}
+
+/// A wanted range is in use and there is no other, or none other was allowed.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{purpose} range {range} is used by {by}")]
+pub struct NoFreeRange {
+    /// `pod` or `service`.
+    pub purpose: &'static str,
+    /// The wanted range.
+    pub range: Cidr,
+    /// Who uses it.
+    pub by: String,
+}
+
+/// Chooses the ranges: the wanted ones, or the next that nothing in `taken` overlaps.
+///
+/// # Errors
+/// When a range that the user fixed is in use, or none of its size is free.
+pub fn choose_ranges(taken: &[Taken], wanted: &Wanted) -> Result<Ranges, NoFreeRange> {
+    let mut taken = taken.to_vec();
+    let service = choose("service", &taken, wanted.service, wanted.service_fixed)?;
+    taken.push(Taken {
+        range: service,
+        by: "this instance's Services".to_owned(),
+    });
+    let pod = choose("pod", &taken, wanted.pod, wanted.pod_fixed)?;
+    Ok(Ranges { pod, service })
+}
+
+fn choose(
+    purpose: &'static str,
+    taken: &[Taken],
+    wanted: Cidr,
+    fixed: bool,
+) -> Result<Cidr, NoFreeRange> {
+    let Some(by) = user_of(taken, wanted) else {
+        return Ok(wanted);
+    };
+    let error = || NoFreeRange {
+        purpose,
+        range: wanted,
+        by: by.to_owned(),
+    };
+    if fixed {
+        return Err(error());
+    }
+    candidates(wanted)
+        .find(|range| user_of(taken, *range).is_none())
+        .ok_or_else(error)
+}
+
+/// Returns who uses a part of the range, or nothing when it is free.
+pub(crate) fn user_of(taken: &[Taken], range: Cidr) -> Option<&str> {
+    let used =
+        |taken: &&Taken| taken.range.prefix() >= ROUTE_PREFIX_MIN && taken.range.overlaps(&range);
+    taken.iter().find(used).map(|taken| taken.by.as_str())
+}
+
+/// Ranges of the size of `wanted`: those after it in its pool, those before it, then other pools.
+fn candidates(wanted: Cidr) -> impl Iterator<Item = Cidr> {
+    let pools = || POOLS.iter().filter_map(|text| text.parse::<Cidr>().ok());
+    let inside = move |pool: Cidr| {
+        let first = Some(Cidr::new(pool.network(), wanted.prefix()));
+        std::iter::successors(first, Cidr::next)
+            .take_while(move |range| pool.contains(range.network()) && pool.contains(range.last()))
+    };
+    let home: Vec<Cidr> = pools()
+        .filter(|pool| pool.contains(wanted.network()))
+        .collect();
+    let after = home
+        .clone()
+        .into_iter()
+        .flat_map(inside)
+        .filter(move |range| *range > wanted);
+    let before = home
+        .into_iter()
+        .flat_map(inside)
+        .filter(move |range| *range < wanted);
+    let others = pools()
+        .filter(move |pool| !pool.contains(wanted.network()))
+        .flat_map(inside);
+    after.chain(before).chain(others)
+}
+
+/// Chooses the ranges of an instance, or finds those it chose before, and makes them visible in
+/// the kernel (the node's address and the DNS address on `lo`, the route of the Services).
+///
+/// # Errors
+/// When the Service range of before is now used by something else, when a range that the user
+/// fixed is, or when files or the kernel fail.
+pub async fn reserve_ranges(
+    instance_id: &str,
+    state_dir: &Path,
+    wanted: &Wanted,
+) -> Result<Ranges, Error> {
+    let _lock = lock().await?;
+    let host = Host::connect(instance_id)?;
+    let taken = host.taken().await?;
+    let path = state_dir.join("ranges.json");
+    let ranges = match read(&path)? {
+        Some(before) => {
+            if let Some(by) = user_of(&taken, before.service) {
+                let by = by.to_owned();
+                return Err(Error::ServiceRangeTaken {
+                    range: before.service,
+                    by,
+                });
+            }
+            choose_ranges(
+                &taken,
+                &Wanted {
+                    pod: before.pod,
+                    service: before.service,
+                    ..*wanted
+                },
+            )?
+        }
+        None => choose_ranges(&taken, wanted)?,
+    };
+    write(&path, &ranges)?;
+    host.claim(&ranges).await?;
+    tracing::info!(pod = %ranges.pod, service = %ranges.service, "ranges reserved");
+    Ok(ranges)
+}
+
+fn read(path: &Path) -> Result<Option<Ranges>, Error> {
+    match std::fs::read(path) {
+        Ok(bytes) => serde_json::from_slice(&bytes)
+            .map(Some)
+            .map_err(|error| file("read ranges from", path)(error.into())),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(file("read", path)(error)),
+    }
+}
+
+fn write(path: &Path, ranges: &Ranges) -> Result<(), Error> {
+    use std::io::Write;
+    let dir = path.parent().unwrap_or(Path::new("."));
+    std::fs::create_dir_all(dir).map_err(file("create directory", dir))?;
+    let beside = path.with_extension("json.new");
+    let text = serde_json::to_vec(ranges).map_err(|error| file("write", path)(error.into()))?;
+    let mut out = std::fs::File::create(&beside).map_err(file("create", &beside))?;
+    out.write_all(&text)
+        .and_then(|()| out.sync_all())
+        .map_err(file("write", &beside))?;
+    std::fs::rename(&beside, path).map_err(file("rename", &beside))
+}
+
+/// Waits for the lock that all instances of the machine share; dropping it lets the next go on.
+async fn lock() -> Result<nix::fcntl::Flock<std::fs::File>, Error> {
+    let taken = tokio::task::spawn_blocking(|| {
+        let path = PathBuf::from("/run/mainstay-ranges.lock");
+        let lock = std::fs::File::create(&path).map_err(file("create", &path))?;
+        nix::fcntl::Flock::lock(lock, nix::fcntl::FlockArg::LockExclusive)
+            .map_err(|(_, errno)| file("lock", &path)(errno.into()))
+    });
+    taken
+        .await
+        .map_err(|error| file("lock", "/run/mainstay-ranges.lock")(error.into()))?
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{NoFreeRange, Taken, Wanted, choose_ranges};
+
+    fn taken(ranges: &[&str]) -> Vec<Taken> {
+        let taken = |text: &&str| Taken {
+            range: text.parse().unwrap(),
+            by: format!("{text} user"),
+        };
+        ranges.iter().map(taken).collect()
+    }
+
+    #[track_caller]
+    fn check(used: &[&str], pod: &str, service: &str) {
+        let ranges = choose_ranges(&taken(used), &Wanted::default()).unwrap();
+        assert_eq!(
+            (ranges.pod.to_string(), ranges.service.to_string()),
+            (pod.into(), service.into())
+        );
+    }
+
+    #[test]
+    fn the_wanted_ranges_are_used_when_free() {
+        check(&[], "10.244.0.0/24", "10.96.0.0/16");
+        check(
+            &["0.0.0.0/0", "0.0.0.0/1", "128.0.0.0/1"],
+            "10.244.0.0/24",
+            "10.96.0.0/16",
+        );
+        check(
+            &["192.168.1.0/24", "127.0.0.0/8"],
+            "10.244.0.0/24",
+            "10.96.0.0/16",
+        );
+    }
+
+    #[test]
+    fn the_next_free_range_follows() {
+        check(&["10.244.0.1/32"], "10.244.1.0/24", "10.96.0.0/16");
+        check(
+            &["10.244.0.1/32", "10.244.1.7/32"],
+            "10.244.2.0/24",
+            "10.96.0.0/16",
+        );
+        check(
+            &["10.96.0.10/32", "10.97.1.0/24"],
+            "10.244.0.0/24",
+            "10.98.0.0/16",
+        );
+        check(&["10.244.0.0/16"], "10.245.0.0/24", "10.96.0.0/16");
+        check(
+            &["10.240.0.0/12", "10.96.0.0/11"],
+            "10.0.0.0/24",
+            "10.128.0.0/16",
+        );
+    }
+
+    #[test]
+    fn a_machine_that_routes_all_of_ten_gets_other_private_ranges() {
+        check(&["10.0.0.0/8"], "172.17.0.0/24", "172.16.0.0/16");
+        check(
+            &["10.0.0.0/8", "172.16.0.0/12"],
+            "100.64.0.0/24",
+            "192.168.0.0/16",
+        );
+    }
+
+    #[test]
+    fn a_fixed_range_is_refused_with_the_name_of_its_user() {
+        let wanted = Wanted {
+            pod_fixed: true,
+            ..Wanted::default()
+        };
+        let error = choose_ranges(&taken(&["10.244.0.0/16"]), &wanted).unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            "pod range 10.244.0.0/24 is used by 10.244.0.0/16 user"
+        );
+        let all = taken(&[
+            "10.0.0.0/8",
+            "172.16.0.0/12",
+            "192.168.0.0/16",
+            "100.64.0.0/10",
+        ]);
+        let error = choose_ranges(&all, &Wanted::default()).unwrap_err();
+        assert!(matches!(
+            error,
+            NoFreeRange {
+                purpose: "service",
+                ..
+            }
+        ));
+    }
+}
