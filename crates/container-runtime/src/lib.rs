@@ -1,1 +1,22 @@
-//! container-runtime
+//! Pods in real containers, without a daemon between the node agent and them.
+//!
+//! Each pod has one small process, its *shim* ([`shim`]): it holds the pod's namespaces,
+//! creates the containers, reaps them, writes their logs, serves exec and attach over a unix
+//! socket, and outlives the agent. [`Runtime`] and [`Sandbox`] are the agent's side; they
+//! hold no state of their own, so that a restarted agent finds everything again in the state
+//! directory.
+//!
+//! Only this crate contains `unsafe` code, and only the shim side of it.
+
+mod cgroup;
+mod client;
+mod error;
+mod mounts;
+pub mod protocol;
+pub mod spec;
+mod state_dir;
+
+pub use client::runtime::{Runtime, RuntimeOptions};
+pub use client::sandbox::Sandbox;
+pub use client::session::{Events, Session, SessionControl, SessionInput, SessionOutput};
+pub use error::{Result, RuntimeError};

@@ -1,0 +1,413 @@
+//! Control groups by plain files, for version 1 (one tree per controller) and version 2.
+//!
+//! libcontainer sets up the containers' own groups; this module makes the pods' groups above
+//! them, changes limits, reads usage, and kills and removes whole trees. A group is named by
+//! its path below the hierarchies' roots and has the same one in each.
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use crate::mounts;
+use crate::spec::{Resources, Usage};
+
+/// Longest wait for killed processes to leave a group.
+const KILL_MAX: Duration = Duration::from_secs(20);
+
+/// The hierarchies of this machine.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Hierarchies {
+    /// One tree for everything.
+    Unified(PathBuf),
+    /// One tree per controller: (controllers, root), and maybe a version 2 tree beside them.
+    Split {
+        trees: Vec<(Vec<String>, PathBuf)>,
+        unified: Option<PathBuf>,
+    },
+}
+
+impl Hierarchies {
+    /// Looks at what is mounted.
+    pub fn detect() -> io::Result<Hierarchies> {
+        let below_root = Path::new("/sys/fs/cgroup");
+        let (mut trees, mut unified) = (Vec::new(), None);
+        for mount in mounts::all()? {
+            if !mount.path.starts_with(below_root) {
+                continue;
+            }
+            match mount.file_system.as_str() {
+                "cgroup2" if mount.path == below_root => {
+                    return Ok(Hierarchies::Unified(mount.path));
+                }
+                "cgroup2" => unified = Some(mount.path),
+                "cgroup" => {
+                    let options = mount.super_options.split(',').map(str::to_owned);
+                    trees.push((options.filter(|o| o != "rw").collect(), mount.path));
+                }
+                _ => {}
+            }
+        }
+        if trees.is_empty() && unified.is_none() {
+            let what = "no control groups are mounted at /sys/fs/cgroup";
+            return Err(io::Error::new(io::ErrorKind::NotFound, what));
+        }
+        Ok(Hierarchies::Split { trees, unified })
+    }
+
+    /// Roots of all trees.
+    pub fn roots(&self) -> Vec<&Path> {
+        match self {
+            Hierarchies::Unified(root) => vec![root],
+            Hierarchies::Split { trees, unified } => trees
+                .iter()
+                .map(|(_, root)| root)
+                .chain(unified)
+                .map(PathBuf::as_path)
+                .collect(),
+        }
+    }
+
+    /// Directory of a group for one version 1 controller.
+    pub fn v1_dir(&self, controller: &str, group: &str) -> Option<PathBuf> {
+        let Hierarchies::Split { trees, .. } = self else {
+            return None;
+        };
+        let has = |names: &[String]| names.iter().any(|name| name == controller);
+        let (_, root) = trees.iter().find(|(names, _)| has(names))?;
+        Some(join(root, group))
+    }
+}
+
+pub(crate) fn join(root: &Path, group: &str) -> PathBuf {
+    root.join(group.trim_start_matches('/'))
+}
+
+/// Makes a group (and those above it) ready to hold groups with limits.
+pub(crate) fn create(group: &str, resources: &Resources) -> io::Result<()> {
+    let hierarchies = Hierarchies::detect()?;
+    match &hierarchies {
+        Hierarchies::Unified(root) => {
+            delegate(root, group)?;
+        }
+        Hierarchies::Split { .. } => {
+            for controller in ["cpu", "memory", "pids"] {
+                if let Some(dir) = hierarchies.v1_dir(controller, group) {
+                    fs::create_dir_all(dir)?;
+                }
+            }
+        }
+    }
+    for (path, value) in limits(&hierarchies, group, resources) {
+        write(&path, &value)?;
+    }
+    Ok(())
+}
+
+/// Version 2: every group on the way passes its controllers on to its children.
+fn delegate(root: &Path, group: &str) -> io::Result<()> {
+    let mut dir = root.to_owned();
+    let mut parts = group.split('/').filter(|part| !part.is_empty());
+    loop {
+        let controllers = fs::read_to_string(dir.join("cgroup.controllers"))?;
+        for name in controllers.split_whitespace() {
+            let wanted = matches!(
+                name,
+                "cpu" | "memory" | "pids" | "cpuset" | "io" | "hugetlb"
+            );
+            // One that cannot be delegated (real-time processes, say) is only missing later,
+            // when a limit needs it; the others must not suffer.
+            if wanted
+                && let Err(error) = write(&dir.join("cgroup.subtree_control"), &format!("+{name}"))
+                && matches!(name, "cpu" | "memory" | "pids")
+            {
+                return Err(error);
+            }
+        }
+        let Some(part) = parts.next() else {
+            return Ok(());
+        };
+        dir.push(part);
+        match fs::create_dir(&dir) {
+            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
+            _ => {}
+        }
+    }
+}
+
+/// Files and values that set `resources`; pure.
+pub(crate) fn limits(
+    hierarchies: &Hierarchies,
+    group: &str,
+    resources: &Resources,
+) -> Vec<(PathBuf, String)> {
+    let period = resources.cpu_period_us.unwrap_or(100_000);
+    let mut out = Vec::new();
+    match hierarchies {
+        Hierarchies::Unified(root) => {
+            let dir = join(root, group);
+            let mut set = |file: &str, value: Option<String>| {
+                out.extend(value.map(|value| (dir.join(file), value)));
+            };
+            set(
+                "cpu.weight",
+                resources.cpu_shares.map(|n| weight(n).to_string()),
+            );
+            set(
+                "cpu.max",
+                resources
+                    .cpu_quota_us
+                    .map(|n| format!("{} {period}", or_max(n))),
+            );
+            set("memory.max", resources.memory_bytes.map(or_max));
+            set("pids.max", resources.pids.map(or_max));
+        }
+        Hierarchies::Split { .. } => {
+            let mut set = |controller: &str, file: &str, value: Option<String>| {
+                let dir = hierarchies.v1_dir(controller, group);
+                out.extend(dir.zip(value).map(|(dir, value)| (dir.join(file), value)));
+            };
+            set(
+                "cpu",
+                "cpu.shares",
+                resources.cpu_shares.map(|n| n.max(2).to_string()),
+            );
+            if let Some(quota) = resources.cpu_quota_us {
+                set("cpu", "cpu.cfs_period_us", Some(period.to_string()));
+                set("cpu", "cpu.cfs_quota_us", Some(quota.to_string()));
+            }
+            let memory = resources.memory_bytes.map(|n| n.to_string());
+            set("memory", "memory.limit_in_bytes", memory);
+            set("pids", "pids.max", resources.pids.map(or_max));
+        }
+    }
+    out
+}
+
+fn or_max(limit: i64) -> String {
+    if limit < 0 {
+        "max".to_owned()
+    } else {
+        limit.to_string()
+    }
+}
+
+/// Version 2 weight (1..10000) for version 1 shares (2..262144), as Kubernetes converts.
+pub(crate) fn weight(shares: u64) -> u64 {
+    let shares = shares.clamp(2, 262_144);
+    1 + (shares - 2) * 9999 / 262_142
+}
+
+/// Sets the limits of an existing group.
+pub(crate) fn update(group: &str, resources: &Resources) -> io::Result<()> {
+    let hierarchies = Hierarchies::detect()?;
+    for (path, value) in limits(&hierarchies, group, resources) {
+        write(&path, &value)?;
+    }
+    Ok(())
+}
+
+/// Moves the calling process out of its group into `group`, in every tree where it is not in
+/// the root: so that nobody who ends or limits the old group ends or limits it.
+pub(crate) fn move_self(group: &str) -> io::Result<()> {
+    let hierarchies = Hierarchies::detect()?;
+    let membership = fs::read_to_string("/proc/self/cgroup")?;
+    for line in membership.lines() {
+        let mut fields = line.splitn(3, ':');
+        let (Some(_), Some(names), Some(path)) = (fields.next(), fields.next(), fields.next())
+        else {
+            continue;
+        };
+        if path == "/" {
+            continue;
+        }
+        let root = match &hierarchies {
+            Hierarchies::Unified(root) => Some(root),
+            Hierarchies::Split { unified, .. } if names.is_empty() => unified.as_ref(),
+            Hierarchies::Split { trees, .. } => {
+                let mut wanted = names.split(',');
+                let first = wanted.next().unwrap_or_default();
+                trees
+                    .iter()
+                    .find(|(n, _)| n.iter().any(|n| n == first))
+                    .map(|(_, root)| root)
+            }
+        };
+        let Some(root) = root else { continue };
+        let dir = join(root, group);
+        fs::create_dir_all(&dir)?;
+        // An empty cpuset takes nobody; it is no way to limit a shim either.
+        if !names.split(',').any(|name| name == "cpuset") {
+            write(&dir.join("cgroup.procs"), "0")?;
+        }
+    }
+    Ok(())
+}
+
+/// Kills every process of a group and those below, again and again until none is left.
+pub(crate) fn kill(group: &str) -> io::Result<()> {
+    let until = Instant::now() + KILL_MAX;
+    let hierarchies = Hierarchies::detect()?;
+    if let Hierarchies::Unified(root) = &hierarchies {
+        // One write kills all at once, forks included; older kernels lack it.
+        match fs::write(join(root, group).join("cgroup.kill"), "1") {
+            Ok(()) => {}
+            Err(error) => tracing::debug!(group, %error, "no cgroup.kill"),
+        }
+    }
+    loop {
+        let left = processes_in(&hierarchies, group)?;
+        if left.is_empty() {
+            return Ok(());
+        }
+        for pid in left {
+            // The process may have ended since it was listed.
+            if let Err(error) = nix::sys::signal::kill(
+                nix::unistd::Pid::from_raw(pid),
+                nix::sys::signal::Signal::SIGKILL,
+            ) {
+                tracing::trace!(pid, %error, "not killed");
+            }
+        }
+        if Instant::now() > until {
+            return Err(io::Error::new(
+                io::ErrorKind::TimedOut,
+                "processes do not end",
+            ));
+        }
+        std::thread::sleep(Duration::from_millis(1));
+    }
+}
+
+/// Process ids in a group and below, in any tree.
+pub(crate) fn processes(group: &str) -> io::Result<Vec<i32>> {
+    processes_in(&Hierarchies::detect()?, group)
+}
+
+fn processes_in(hierarchies: &Hierarchies, group: &str) -> io::Result<Vec<i32>> {
+    let mut found = Vec::new();
+    for root in hierarchies.roots() {
+        for dir in tree(&join(root, group))? {
+            let Ok(text) = fs::read_to_string(dir.join("cgroup.procs")) else {
+                continue;
+            };
+            found.extend(text.lines().filter_map(|line| line.parse::<i32>().ok()));
+        }
+    }
+    found.sort_unstable();
+    found.dedup();
+    // Pid 0 stands for a process of a foreign process namespace.
+    found.retain(|pid| *pid > 0);
+    Ok(found)
+}
+
+/// Removes a group and those below it from every tree; none is no error.
+pub(crate) fn remove(group: &str) -> io::Result<()> {
+    let until = Instant::now() + KILL_MAX;
+    for root in Hierarchies::detect()?.roots() {
+        for dir in tree(&join(root, group))?.iter().rev() {
+            loop {
+                match fs::remove_dir(dir) {
+                    Ok(()) => break,
+                    Err(error) if error.kind() == io::ErrorKind::NotFound => break,
+                    // The kernel lets go of dead processes a little after they are reaped.
+                    Err(_) if Instant::now() < until => {
+                        std::thread::sleep(Duration::from_millis(1));
+                    }
+                    Err(error) => return Err(error),
+                }
+            }
+        }
+    }
+    Ok(())
+}
+
+/// A directory and those below it, outer before inner.
+fn tree(dir: &Path) -> io::Result<Vec<PathBuf>> {
+    let mut found = Vec::new();
+    let mut open = vec![dir.to_owned()];
+    while let Some(dir) = open.pop() {
+        let entries = match fs::read_dir(&dir) {
+            Ok(entries) => entries,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+            Err(error) => return Err(error),
+        };
+        for entry in entries.flatten() {
+            if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+                open.push(entry.path());
+            }
+        }
+        found.push(dir);
+    }
+    Ok(found)
+}
+
+/// Reads what a group uses.
+pub(crate) fn usage(group: &str) -> io::Result<Usage> {
+    let hierarchies = Hierarchies::detect()?;
+    if let Hierarchies::Unified(root) = &hierarchies {
+        let dir = join(root, group);
+        let used = number(&dir.join("memory.current"))?;
+        let idle = field(&dir.join("memory.stat"), "inactive_file")?;
+        return Ok(Usage {
+            cpu_ns: field(&dir.join("cpu.stat"), "usage_usec")? * 1000,
+            working_set_bytes: used.saturating_sub(idle),
+            pids: number(&dir.join("pids.current"))?,
+        });
+    }
+    let read = |controller: &str, file: &str| match hierarchies.v1_dir(controller, group) {
+        Some(dir) => number(&dir.join(file)),
+        None => Ok(0),
+    };
+    let idle = match hierarchies.v1_dir("memory", group) {
+        Some(dir) => field(&dir.join("memory.stat"), "total_inactive_file")?,
+        None => 0,
+    };
+    Ok(Usage {
+        cpu_ns: read("cpuacct", "cpuacct.usage").unwrap_or(0),
+        working_set_bytes: read("memory", "memory.usage_in_bytes")?.saturating_sub(idle),
+        pids: read("pids", "pids.current")?,
+    })
+}
+
+/// Number of times the kernel killed for want of memory in a group and those below.
+pub(crate) fn oom_kills(group: &str) -> u64 {
+    let Ok(hierarchies) = Hierarchies::detect() else {
+        return 0;
+    };
+    let file = match &hierarchies {
+        Hierarchies::Unified(root) => join(root, group).join("memory.events"),
+        Hierarchies::Split { .. } => match hierarchies.v1_dir("memory", group) {
+            Some(dir) => dir.join("memory.oom_control"),
+            None => return 0,
+        },
+    };
+    field(&file, "oom_kill").unwrap_or(0)
+}
+
+fn number(path: &Path) -> io::Result<u64> {
+    let text = fs::read_to_string(path)?;
+    text.trim()
+        .parse()
+        .map_err(|_| io::Error::new(io::ErrorKind::InvalidData, "not a number"))
+}
+
+/// The number behind a name in a file of `name number` lines; 0 when it is not listed.
+fn field(path: &Path, name: &str) -> io::Result<u64> {
+    let text = fs::read_to_string(path)?;
+    let value = text
+        .lines()
+        .find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+    Ok(value
+        .and_then(|value| value.trim().parse().ok())
+        .unwrap_or(0))
+}
+
+fn write(path: &Path, value: &str) -> io::Result<()> {
+    fs::write(path, value).map_err(|error| {
+        io::Error::new(
+            error.kind(),
+            format!("set {} to {value}: {error}", path.display()),
+        )
+    })
+}

@@ -1,0 +1,132 @@
+//! Removes what a sandbox has in the kernel and on disk, whatever state it was left in.
+
+use std::fs::{self, File, OpenOptions};
+use std::io;
+use std::os::fd::AsRawFd;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use nix::fcntl::{FcntlArg, fcntl};
+use nix::mount::{MntFlags, umount2};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
+use crate::cgroup;
+use crate::error::{Result, RuntimeError};
+use crate::mounts;
+use crate::state_dir::{self, CONTAINERS, LOCK};
+
+/// Longest wait for a shim to end by itself after it said so, then for a killed one.
+const SHIM_END_MAX: Duration = Duration::from_secs(10);
+
+/// Process id of the living shim of a sandbox directory, by its record lock: it cannot be
+/// left over nor belong to a reused id.
+pub(crate) fn shim_of(dir: &Path) -> Result<Option<i32>> {
+    let path = dir.join(LOCK);
+    let file = match File::open(&path) {
+        Ok(file) => file,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(RuntimeError::io("open", path)(error)),
+    };
+    let mut lock = whole_file_lock();
+    fcntl(file.as_raw_fd(), FcntlArg::F_GETLK(&mut lock))
+        .map_err(|errno| RuntimeError::io("examine", path)(errno.into()))?;
+    Ok((lock.l_type != libc::F_UNLCK as i16).then_some(lock.l_pid))
+}
+
+/// Takes the record lock of a sandbox directory for this process.
+pub(crate) fn lock(dir: &Path) -> io::Result<Option<File>> {
+    let path = dir.join(LOCK);
+    let file = OpenOptions::new()
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .open(path)?;
+    match fcntl(file.as_raw_fd(), FcntlArg::F_SETLK(&whole_file_lock())) {
+        Ok(_) => Ok(Some(file)),
+        Err(nix::Error::EACCES | nix::Error::EAGAIN) => Ok(None),
+        Err(errno) => Err(errno.into()),
+    }
+}
+
+fn whole_file_lock() -> libc::flock {
+    libc::flock {
+        l_type: libc::F_WRLCK as i16,
+        l_whence: libc::SEEK_SET as i16,
+        l_start: 0,
+        l_len: 0,
+        l_pid: 0,
+    }
+}
+
+/// Ends the shim if it lives, kills every process of the pod, unmounts, removes. Blocks.
+pub(crate) fn destroy(dir: &Path, group: &str) -> Result<()> {
+    end_shim(dir)?;
+    cgroup::kill(group).map_err(RuntimeError::io("kill control group", group))?;
+    let writable = writable_dirs(dir);
+    unmount_below(dir)?;
+    cgroup::remove(group).map_err(RuntimeError::io("remove control group", group))?;
+    for path in writable {
+        remove_dir(&path)?;
+    }
+    remove_dir(dir)
+}
+
+fn end_shim(dir: &Path) -> Result<()> {
+    let mut killed = false;
+    let mut until = Instant::now() + SHIM_END_MAX;
+    while let Some(pid) = shim_of(dir)? {
+        if Instant::now() > until {
+            if killed {
+                return Err(RuntimeError::Shim(format!("shim {pid} cannot be killed")));
+            }
+            killed = true;
+            until = Instant::now() + SHIM_END_MAX;
+            // It may just have ended by itself: then there is nothing to kill.
+            if let Err(error) = kill(Pid::from_raw(pid), Signal::SIGKILL) {
+                tracing::debug!(pid, %error, "shim has ended");
+            }
+        }
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    Ok(())
+}
+
+/// Writable layers of the containers, which may lie anywhere.
+fn writable_dirs(dir: &Path) -> Vec<PathBuf> {
+    let Ok(entries) = fs::read_dir(dir.join(CONTAINERS)) else {
+        return Vec::new();
+    };
+    let mut paths = Vec::new();
+    for entry in entries.flatten() {
+        let spec = entry.path().join(state_dir::SPEC_FILE);
+        if let Ok(spec) = state_dir::read_json::<crate::spec::ContainerSpec>(&spec) {
+            paths.extend([spec.rootfs.upper_dir, spec.rootfs.work_dir]);
+        }
+    }
+    paths.retain(|path| path.is_absolute());
+    paths
+}
+
+/// Unmounts everything at or below a directory, innermost first.
+pub(crate) fn unmount_below(dir: &Path) -> Result<()> {
+    let mounted = mounts::below(dir).map_err(RuntimeError::io("list mounts below", dir))?;
+    for path in mounted.iter().rev() {
+        // Lazily: a process elsewhere that looks into the root must not keep it.
+        match umount2(path, MntFlags::MNT_DETACH | MntFlags::UMOUNT_NOFOLLOW) {
+            Ok(()) | Err(nix::Error::EINVAL | nix::Error::ENOENT) => {}
+            Err(errno) => return Err(RuntimeError::io("unmount", path)(errno.into())),
+        }
+    }
+    Ok(())
+}
+
+/// Removes a directory and all in it; none is no error. Never follows into a mount: the
+/// caller has unmounted before.
+pub(crate) fn remove_dir(dir: &Path) -> Result<()> {
+    match fs::remove_dir_all(dir) {
+        Ok(()) => Ok(()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        Err(error) => Err(RuntimeError::io("remove", dir)(error)),
+    }
+}

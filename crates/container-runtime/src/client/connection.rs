@@ -1,0 +1,189 @@
+//! One connection to a shim: frames in, frames out.
+
+use std::io;
+use std::os::fd::AsRawFd;
+use std::path::Path;
+use std::time::Duration;
+
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::net::UnixStream;
+
+use crate::error::{Result, RuntimeError};
+use crate::protocol::{
+    Call, Failure, FrameKind, HEADER_BYTES, Reply, Request, SOCKET, VERSION, header, json_frame,
+    parse_header,
+};
+
+/// Longest wait for an answer that needs no work of the shim's. A stopped or wedged shim
+/// must not stop the agent.
+const ANSWER_MAX: Duration = Duration::from_secs(30);
+
+/// A shim seen from the agent.
+#[derive(Clone, Debug)]
+pub(crate) struct Peer<'a> {
+    pub id: &'a str,
+    pub dir: &'a Path,
+}
+
+impl Peer<'_> {
+    /// Opens a connection, or `SandboxDead` when nobody listens.
+    pub async fn connect(&self) -> Result<UnixStream> {
+        // The path of a socket has 108 bytes at most, a data directory may be longer: go
+        // through a descriptor of the directory.
+        let dir = match std::fs::File::open(self.dir) {
+            Ok(dir) => dir,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Err(self.dead()),
+            Err(error) => return Err(RuntimeError::io("open", self.dir)(error)),
+        };
+        let path = format!("/proc/self/fd/{}/{SOCKET}", dir.as_raw_fd());
+        match UnixStream::connect(path).await {
+            Ok(stream) => Ok(stream),
+            Err(error) => match error.kind() {
+                io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused => Err(self.dead()),
+                _ => Err(RuntimeError::io("connect to", self.dir.join(SOCKET))(error)),
+            },
+        }
+    }
+
+    /// Makes one call and leaves the connection open for what follows.
+    pub async fn open(&self, call: Call) -> Result<(UnixStream, Reply)> {
+        let mut stream = self.connect().await?;
+        let request = Request {
+            version: VERSION,
+            call,
+        };
+        let exchange = async {
+            write_json(&mut stream, FrameKind::Message, &request).await?;
+            read_json::<Reply>(&mut stream).await
+        };
+        let answer = tokio::time::timeout(ANSWER_MAX, exchange).await;
+        match answer {
+            Ok(Ok(Some(Reply::Failed(failure)))) => Err(self.failure(failure, &request.call)),
+            Ok(Ok(Some(reply))) => Ok((stream, reply)),
+            // The shim went away before it answered.
+            Ok(Ok(None)) => Err(self.dead()),
+            Ok(Err(error)) if is_gone(&error) => Err(self.dead()),
+            Ok(Err(error)) => Err(self.odd(error.to_string())),
+            Err(_) => Err(self.odd(format!("no answer in {} s", ANSWER_MAX.as_secs()))),
+        }
+    }
+
+    /// Makes one call and wants nothing but success.
+    pub async fn call(&self, call: Call) -> Result<()> {
+        match self.open(call).await? {
+            (_, Reply::Done) => Ok(()),
+            (_, other) => Err(self.odd(format!("unexpected answer {other:?}"))),
+        }
+    }
+
+    pub fn dead(&self) -> RuntimeError {
+        RuntimeError::SandboxDead {
+            id: self.id.to_owned(),
+        }
+    }
+
+    pub fn odd(&self, reason: String) -> RuntimeError {
+        RuntimeError::Protocol {
+            id: self.id.to_owned(),
+            reason,
+        }
+    }
+
+    fn failure(&self, failure: Failure, call: &Call) -> RuntimeError {
+        let container = || container_of(call).to_owned();
+        match failure {
+            Failure::Version { supported } => self.odd(format!(
+                "its shim speaks version {supported}, this program needs {VERSION}; \
+                 delete the pod to have it made anew"
+            )),
+            Failure::Invalid { what, reason } => RuntimeError::Invalid { what, reason },
+            Failure::NoSuchContainer => RuntimeError::NoSuchContainer {
+                sandbox: self.id.to_owned(),
+                container: container(),
+            },
+            Failure::WrongState(state) => RuntimeError::WrongState {
+                container: container(),
+                state,
+            },
+            Failure::Start(error) => RuntimeError::Start(error),
+            Failure::Internal(text) => RuntimeError::Shim(text),
+        }
+    }
+}
+
+fn container_of(call: &Call) -> &str {
+    match call {
+        Call::Create(spec) => &spec.id,
+        Call::Exec(spec) => &spec.container,
+        Call::Attach(spec) => &spec.container,
+        Call::Start { container }
+        | Call::Signal { container, .. }
+        | Call::Remove { container }
+        | Call::ReopenLog { container } => container,
+        Call::Update { container, .. } => container.as_deref().unwrap_or_default(),
+        Call::State | Call::Events | Call::Destroy => "",
+    }
+}
+
+fn is_gone(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::UnexpectedEof | io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset
+    )
+}
+
+/// Reads the next frame; `None` at an orderly end.
+pub(crate) async fn read_frame<R: AsyncRead + Unpin>(
+    stream: &mut R,
+) -> io::Result<Option<(FrameKind, Vec<u8>)>> {
+    let mut head = [0; HEADER_BYTES];
+    match stream.read_exact(&mut head).await {
+        Ok(_) => {}
+        Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return Ok(None),
+        Err(error) => return Err(error),
+    }
+    let Some((kind, length)) = parse_header(head) else {
+        return Err(io::Error::new(
+            io::ErrorKind::InvalidData,
+            "malformed frame",
+        ));
+    };
+    let mut body = vec![0; length];
+    stream.read_exact(&mut body).await?;
+    Ok(Some((kind, body)))
+}
+
+/// Writes one frame.
+pub(crate) async fn write_frame<W: AsyncWrite + Unpin>(
+    stream: &mut W,
+    kind: FrameKind,
+    body: &[u8],
+) -> io::Result<()> {
+    stream.write_all(&header(kind, body.len())).await?;
+    stream.write_all(body).await
+}
+
+/// Writes one frame of JSON.
+pub(crate) async fn write_json<W: AsyncWrite + Unpin, T: Serialize>(
+    stream: &mut W,
+    kind: FrameKind,
+    body: &T,
+) -> io::Result<()> {
+    stream.write_all(&json_frame(kind, body)?).await
+}
+
+/// Reads one message.
+pub(crate) async fn read_json<T: DeserializeOwned>(
+    stream: &mut UnixStream,
+) -> io::Result<Option<T>> {
+    match read_frame(stream).await? {
+        Some((FrameKind::Message, body)) => Ok(Some(serde_json::from_slice(&body)?)),
+        Some((kind, _)) => Err(io::Error::new(
+            io::ErrorKind::InvalidData,
+            format!("unexpected frame {kind:?}"),
+        )),
+        None => Ok(None),
+    }
+}

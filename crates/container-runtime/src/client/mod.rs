@@ -1,0 +1,7 @@
+//! The agent's side: starts shims, finds them again, talks to them, clears up after them.
+
+pub(crate) mod cleanup;
+pub(crate) mod connection;
+pub mod runtime;
+pub mod sandbox;
+pub mod session;

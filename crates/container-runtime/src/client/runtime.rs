@@ -1,0 +1,295 @@
+//! All sandboxes of one node agent.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Write};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::sync::Arc;
+
+use jiff::Timestamp;
+use tokio::io::AsyncReadExt;
+use tokio::process::Command;
+
+use super::cleanup;
+use super::connection::Peer;
+use super::sandbox::Sandbox;
+use crate::cgroup;
+use crate::error::{Result, RuntimeError};
+use crate::protocol::Call;
+use crate::spec::SandboxSpec;
+use crate::state_dir::{self, SandboxFile};
+
+/// Longest id: it becomes a file name and part of a control group's name.
+const ID_BYTES_MAX: usize = 128;
+
+/// What a [`Runtime`] needs to know.
+#[derive(Clone, Debug)]
+pub struct RuntimeOptions {
+    /// Holds one directory per sandbox; survives the agent.
+    pub state_dir: PathBuf,
+    /// Tells the instances on one machine apart.
+    pub instance_id: String,
+    /// The shim's program and first arguments (`/proc/self/exe`, `shim`).
+    pub shim_command: Vec<String>,
+    /// The control group above all pods; `/mainstay-<instance_id>` when empty.
+    pub cgroup_parent: String,
+}
+
+/// Creates sandboxes and finds those that a former process created.
+#[derive(Clone, Debug)]
+pub struct Runtime {
+    inner: Arc<Inner>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    options: RuntimeOptions,
+    // One creation or clean-up at a time per runtime would be too few, per id is right; the
+    // set is bounded by the number of sandboxes.
+    busy: tokio::sync::Mutex<std::collections::BTreeMap<String, Arc<tokio::sync::Mutex<()>>>>,
+}
+
+impl Runtime {
+    /// Opens the state directory, making it when missing.
+    pub fn open(mut options: RuntimeOptions) -> Result<Runtime> {
+        if options.shim_command.is_empty() {
+            return Err(invalid("shim_command", "is empty"));
+        }
+        if options.cgroup_parent.is_empty() {
+            options.cgroup_parent = format!("/mainstay-{}", options.instance_id);
+        }
+        let parent = options.cgroup_parent.trim_start_matches('/');
+        if parent.is_empty()
+            || parent
+                .split('/')
+                .any(|part| part.is_empty() || part == "..")
+        {
+            return Err(invalid(
+                "cgroup_parent",
+                "must be a path below the root group",
+            ));
+        }
+        options.cgroup_parent = format!("/{parent}");
+        fs::DirBuilder::new()
+            .recursive(true)
+            .mode(0o711)
+            .create(options.state_dir.join(state_dir::SANDBOXES))
+            .map_err(RuntimeError::io("make", &options.state_dir))?;
+        // Shims have another working directory: every path they get must be absolute.
+        options.state_dir = fs::canonicalize(&options.state_dir)
+            .map_err(RuntimeError::io("resolve", &options.state_dir))?;
+        let busy = tokio::sync::Mutex::default();
+        Ok(Runtime {
+            inner: Arc::new(Inner { options, busy }),
+        })
+    }
+
+    /// Finds every sandbox there is, in order of id: live ones, and dead ones that still
+    /// need [`Sandbox::destroy`].
+    pub async fn sandboxes(&self) -> Result<Vec<Sandbox>> {
+        let root = self.inner.options.state_dir.join(state_dir::SANDBOXES);
+        let mut found = Vec::new();
+        for entry in fs::read_dir(&root).map_err(RuntimeError::io("list", &root))? {
+            let entry = entry.map_err(RuntimeError::io("list", &root))?;
+            let Ok(id) = entry.file_name().into_string() else {
+                continue;
+            };
+            if let Some(sandbox) = self.sandbox(&id).await? {
+                found.push(sandbox);
+            }
+        }
+        found.sort_by(|a, b| a.id().cmp(b.id()));
+        Ok(found)
+    }
+
+    /// Finds one sandbox by id.
+    pub async fn sandbox(&self, id: &str) -> Result<Option<Sandbox>> {
+        check_id("sandbox id", id)?;
+        let dir = self.dir(id);
+        match SandboxFile::read(&dir) {
+            Ok(file) => Ok(Some(self.handle(file))),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                // Made by a process that died before the first file was there: nothing was
+                // started from it.
+                self.forget(id).await?;
+                Ok(None)
+            }
+            Err(source) => Err(RuntimeError::io("read", dir.join(state_dir::SANDBOX_FILE))(
+                source,
+            )),
+        }
+    }
+
+    /// Makes a sandbox: its shim, its namespaces, its control group.
+    ///
+    /// Calling it again with the same specification returns the living sandbox; what is left
+    /// of a dead one is removed first, so there are never two shims for one id.
+    pub async fn create_sandbox(&self, spec: SandboxSpec) -> Result<Sandbox> {
+        check_id("sandbox id", &spec.id)?;
+        let gate = self.gate(&spec.id).await;
+        let _only = gate.lock().await;
+        let dir = self.dir(&spec.id);
+        if let Ok(former) = SandboxFile::read(&dir) {
+            let same = former.spec == spec;
+            let former = self.handle(former);
+            match former.is_alive().await {
+                Ok(true) if same => return Ok(former),
+                Ok(true) => return Err(RuntimeError::SandboxExists { id: spec.id }),
+                Ok(false) => former.destroy().await?,
+                Err(error) => return Err(error),
+            }
+        }
+        let options = &self.inner.options;
+        let file = SandboxFile {
+            version: state_dir::VERSION,
+            cgroup: format!("{}/pod{}", options.cgroup_parent, spec.id),
+            shim_cgroup: format!("{}/shims", options.cgroup_parent),
+            created_at: Timestamp::now(),
+            spec,
+        };
+        write_new(&dir, &file).map_err(RuntimeError::io("make", &dir))?;
+        let sandbox = self.handle(file);
+        if let Err(error) = self.start_shim(&dir).await {
+            // The first error is the one to tell; the next attempt cleans up again anyway.
+            if let Err(second) = sandbox.destroy().await {
+                tracing::warn!(sandbox = sandbox.id(), error = %second, "clean-up failed");
+            }
+            return Err(error);
+        }
+        Ok(sandbox)
+    }
+
+    /// Removes what the runtime itself holds in the kernel, once all sandboxes are destroyed.
+    pub async fn close(&self) -> Result<()> {
+        let parent = &self.inner.options.cgroup_parent;
+        cgroup::remove(parent).map_err(RuntimeError::io("remove control group", parent))
+    }
+
+    async fn start_shim(&self, dir: &Path) -> Result<()> {
+        let (program, arguments) = match self.inner.options.shim_command.split_first() {
+            Some(command) => command,
+            None => return Err(invalid("shim_command", "is empty")),
+        };
+        let log = open_log(dir).map_err(RuntimeError::io("open", dir.join("shim.log")))?;
+        // Not killed when this future is dropped: the sandbox is then found by the next call.
+        let mut child = Command::new(program)
+            .args(arguments)
+            .arg(dir)
+            .current_dir(dir)
+            .env_clear()
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(log)
+            .spawn()
+            .map_err(RuntimeError::io("start", program))?;
+        // The shim says `ready`, or what is wrong, and closes its standard output.
+        let mut said = String::new();
+        if let Some(mut stdout) = child.stdout.take() {
+            stdout
+                .read_to_string(&mut said)
+                .await
+                .map_err(RuntimeError::io("start", program))?;
+        }
+        child
+            .wait()
+            .await
+            .map_err(RuntimeError::io("start", program))?;
+        match said.trim() {
+            state_dir::READY => Ok(()),
+            "" => {
+                let log = fs::read_to_string(dir.join("shim.log")).unwrap_or_default();
+                let last = log.lines().last().unwrap_or("it ended without a word");
+                Err(RuntimeError::ShimStart(last.to_owned()))
+            }
+            reason => Err(RuntimeError::ShimStart(reason.to_owned())),
+        }
+    }
+
+    async fn gate(&self, id: &str) -> Arc<tokio::sync::Mutex<()>> {
+        let mut busy = self.inner.busy.lock().await;
+        busy.retain(|_, gate| Arc::strong_count(gate) > 1);
+        Arc::clone(busy.entry(id.to_owned()).or_default())
+    }
+
+    async fn forget(&self, id: &str) -> Result<()> {
+        let gate = self.gate(id).await;
+        let _only = gate.lock().await;
+        let dir = self.dir(id);
+        if SandboxFile::read(&dir).is_err() {
+            cleanup::remove_dir(&dir)?;
+        }
+        Ok(())
+    }
+
+    fn handle(&self, file: SandboxFile) -> Sandbox {
+        let dir = self.dir(&file.spec.id);
+        Sandbox::new(file, dir)
+    }
+
+    fn dir(&self, id: &str) -> PathBuf {
+        self.inner
+            .options
+            .state_dir
+            .join(state_dir::SANDBOXES)
+            .join(id)
+    }
+}
+
+/// Checks a name that becomes part of paths.
+pub(crate) fn check_id(what: &str, id: &str) -> Result<()> {
+    let legal = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
+    if id.is_empty() || id.len() > ID_BYTES_MAX {
+        return Err(invalid(what, "must have 1 to 128 characters"));
+    }
+    if !id.chars().all(legal) || id.starts_with('.') {
+        return Err(invalid(
+            what,
+            "may contain letters, digits, `-`, `_`, `.` only",
+        ));
+    }
+    Ok(())
+}
+
+fn invalid(what: &str, reason: &str) -> RuntimeError {
+    RuntimeError::Invalid {
+        what: what.to_owned(),
+        reason: reason.to_owned(),
+    }
+}
+
+fn write_new(dir: &Path, file: &SandboxFile) -> io::Result<()> {
+    fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o711)
+        .create(dir)?;
+    file.write(dir)
+}
+
+fn open_log(dir: &Path) -> io::Result<File> {
+    let mut log = OpenOptions::new()
+        .append(true)
+        .create(true)
+        .mode(0o600)
+        .open(dir.join("shim.log"))?;
+    log.flush()?;
+    Ok(log)
+}
+
+impl Sandbox {
+    /// Tells whether the shim lives and answers.
+    pub(crate) async fn is_alive(&self) -> Result<bool> {
+        let peer = Peer {
+            id: self.id(),
+            dir: self.dir(),
+        };
+        match peer.open(Call::State).await {
+            Ok(_) => Ok(true),
+            Err(RuntimeError::SandboxDead { .. }) => {
+                // Nobody listens, but a shim may be on its way up.
+                Ok(cleanup::shim_of(self.dir())?.is_some())
+            }
+            Err(error) => Err(error),
+        }
+    }
+}

@@ -1,0 +1,230 @@
+//! One sandbox as the node agent sees it.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use super::cleanup;
+use super::connection::Peer;
+use super::session::{Events, Session};
+use crate::cgroup;
+use crate::error::{Result, RuntimeError};
+use crate::protocol::{Call, Reply};
+use crate::spec::{
+    AttachSpec, ContainerSpec, ExecSpec, Resources, SandboxSpec, SandboxState, SandboxStatus, Usage,
+};
+use crate::state_dir::{self, SandboxFile};
+
+/// Handle of a sandbox; cheap to clone, holds nothing alive.
+///
+/// Every call fails with [`RuntimeError::SandboxDead`] once the shim is gone, except
+/// [`state`](Sandbox::state) and [`destroy`](Sandbox::destroy).
+#[derive(Clone, Debug)]
+pub struct Sandbox {
+    inner: Arc<Inner>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    file: SandboxFile,
+    dir: PathBuf,
+}
+
+impl Sandbox {
+    pub(crate) fn new(file: SandboxFile, dir: PathBuf) -> Sandbox {
+        Sandbox {
+            inner: Arc::new(Inner { file, dir }),
+        }
+    }
+
+    /// Its id: the pod's UID.
+    pub fn id(&self) -> &str {
+        &self.inner.file.spec.id
+    }
+
+    /// What it was made from.
+    pub fn spec(&self) -> &SandboxSpec {
+        &self.inner.file.spec
+    }
+
+    /// Control group of the pod.
+    pub fn cgroup(&self) -> &str {
+        &self.inner.file.cgroup
+    }
+
+    pub(crate) fn dir(&self) -> &Path {
+        &self.inner.dir
+    }
+
+    /// Path of the pod's network namespace, `None` with the host's network.
+    ///
+    /// It is held by the shim alone: when the shim and the containers are gone, the kernel
+    /// removes it with all its links.
+    pub fn netns_path(&self) -> Result<Option<PathBuf>> {
+        if self.spec().host_network {
+            return Ok(None);
+        }
+        match cleanup::shim_of(self.dir())? {
+            Some(pid) => Ok(Some(PathBuf::from(format!("/proc/{pid}/ns/net")))),
+            None => Err(self.peer().dead()),
+        }
+    }
+
+    /// Makes a container. Its root is mounted and its user looked up; nothing runs yet.
+    ///
+    /// Doing it again with the same specification is no error.
+    pub async fn create_container(&self, spec: ContainerSpec) -> Result<()> {
+        super::runtime::check_id("container id", &spec.id)?;
+        self.peer().call(Call::Create(Box::new(spec))).await
+    }
+
+    /// Starts a created container; returns once its command runs.
+    ///
+    /// *Errors:* [`RuntimeError::Start`] tells why the command could not be executed; the
+    /// container is then exited with code 128 and the same error.
+    pub async fn start(&self, container: &str) -> Result<()> {
+        self.peer()
+            .call(Call::Start {
+                container: container.to_owned(),
+            })
+            .await
+    }
+
+    /// Sends a signal to the container's first process. `SIGKILL` ends all its processes.
+    /// No error when it has already exited.
+    pub async fn signal(&self, container: &str, signal: i32) -> Result<()> {
+        self.peer()
+            .call(Call::Signal {
+                container: container.to_owned(),
+                signal,
+            })
+            .await
+    }
+
+    /// Changes a running container's limits in place.
+    pub async fn update(&self, container: &str, resources: Resources) -> Result<()> {
+        let container = Some(container.to_owned());
+        self.peer()
+            .call(Call::Update {
+                container,
+                resources,
+            })
+            .await
+    }
+
+    /// Changes the pod's limits in place.
+    pub async fn update_pod(&self, resources: Resources) -> Result<()> {
+        self.peer()
+            .call(Call::Update {
+                container: None,
+                resources,
+            })
+            .await
+    }
+
+    /// Kills what is left of a container and removes its root and records; its log files
+    /// stay. No error when there is no such container.
+    pub async fn remove(&self, container: &str) -> Result<()> {
+        match self
+            .peer()
+            .call(Call::Remove {
+                container: container.to_owned(),
+            })
+            .await
+        {
+            Err(RuntimeError::NoSuchContainer { .. }) => Ok(()),
+            other => other,
+        }
+    }
+
+    /// Makes the shim open a container's log file anew, after somebody moved it away.
+    pub async fn reopen_log(&self, container: &str) -> Result<()> {
+        self.peer()
+            .call(Call::ReopenLog {
+                container: container.to_owned(),
+            })
+            .await
+    }
+
+    /// The state of the sandbox and its containers; of a dead one, the last that its shim
+    /// recorded.
+    pub async fn state(&self) -> Result<SandboxState> {
+        match self.peer().open(Call::State).await {
+            Ok((_, Reply::State(state))) => Ok(*state),
+            Ok((_, other)) => Err(self.peer().odd(format!("unexpected answer {other:?}"))),
+            Err(RuntimeError::SandboxDead { .. }) => Ok(self.last_state()),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Events from now on. Take the stream first and the state after it: then nothing is
+    /// missed.
+    pub async fn events(&self) -> Result<Events> {
+        let (stream, _) = self.peer().open(Call::Events).await?;
+        Ok(Events::new(stream))
+    }
+
+    /// Runs a command in a running container.
+    ///
+    /// *Errors:* [`RuntimeError::Start`] when the command cannot be executed.
+    pub async fn exec(&self, spec: ExecSpec) -> Result<Session> {
+        let stdin = spec.stdin;
+        let (stream, _) = self.peer().open(Call::Exec(Box::new(spec))).await?;
+        Ok(Session::new(stream, stdin))
+    }
+
+    /// Connects to a running container's own streams.
+    pub async fn attach(&self, spec: AttachSpec) -> Result<Session> {
+        let stdin = spec.stdin;
+        let (stream, _) = self.peer().open(Call::Attach(spec)).await?;
+        Ok(Session::new(stream, stdin))
+    }
+
+    /// What a container uses now; of the whole pod when `container` is `None`.
+    pub fn usage(&self, container: Option<&str>) -> Result<Usage> {
+        let mut group = self.cgroup().to_owned();
+        if let Some(container) = container {
+            super::runtime::check_id("container id", container)?;
+            group = format!("{group}/{container}");
+        }
+        cgroup::usage(&group).map_err(RuntimeError::io("read control group", group))
+    }
+
+    /// Kills everything in it, unmounts and removes everything it has. Works on live, dead
+    /// and half-made sandboxes alike and may be repeated; log files stay.
+    pub async fn destroy(&self) -> Result<()> {
+        match self.peer().call(Call::Destroy).await {
+            Ok(()) | Err(RuntimeError::SandboxDead { .. }) => {}
+            Err(error) => {
+                tracing::warn!(sandbox = self.id(), %error, "shim does not end, killing it");
+            }
+        }
+        let sandbox = self.clone();
+        // Waits for processes to die and file systems to be unmounted: not for this thread.
+        let work = move || cleanup::destroy(sandbox.dir(), sandbox.cgroup());
+        match tokio::task::spawn_blocking(work).await {
+            Ok(result) => result,
+            Err(error) => Err(RuntimeError::Shim(format!("clean-up did not end: {error}"))),
+        }
+    }
+
+    fn last_state(&self) -> SandboxState {
+        let containers = state_dir::read_containers(self.dir());
+        SandboxState {
+            spec: self.spec().clone(),
+            status: SandboxStatus::Dead,
+            pid: 0,
+            created_at: self.inner.file.created_at,
+            containers: containers
+                .into_iter()
+                .map(|state| (state.id.clone(), state))
+                .collect(),
+        }
+    }
+
+    fn peer(&self) -> Peer<'_> {
+        Peer {
+            id: self.id(),
+            dir: self.dir(),
+        }
+    }
+}

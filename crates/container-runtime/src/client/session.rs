@@ -1,0 +1,250 @@
+//! Streams of a command or container, and the stream of a sandbox's events.
+
+use std::io;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, DuplexStream, ReadBuf};
+use tokio::net::UnixStream;
+use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
+use tokio::sync::{mpsc, watch};
+use tokio::task::JoinHandle;
+
+use super::connection::{read_frame, write_frame, write_json};
+use crate::protocol::{FrameKind, STREAM_BYTES_MAX};
+use crate::spec::{SandboxEvent, TerminalSize};
+
+/// Bytes buffered per stream between the shim and whoever reads or writes.
+const BUFFER_BYTES: usize = 64 << 10;
+
+/// Events that may wait; then the shim's socket buffer fills, then the shim drops the stream.
+const EVENTS_MAX: usize = 64;
+
+/// Resizes that may wait; a terminal that changes faster loses none but waits.
+const RESIZES_MAX: usize = 16;
+
+/// A running command, or a container that is attached to.
+///
+/// Dropping all parts closes the connection; what then happens to the command depends on
+/// [`ExecSpec::kill_on_drop`](crate::spec::ExecSpec::kill_on_drop).
+#[derive(Debug)]
+pub struct Session {
+    /// Standard input, when asked for. Shutting it down is the end of the input.
+    pub stdin: Option<SessionInput>,
+    /// Standard output (and error, with a terminal).
+    pub stdout: SessionOutput,
+    /// Standard error; ends at once with a terminal. Both outputs must be read, or a full
+    /// one holds up the command.
+    pub stderr: SessionOutput,
+    /// Terminal size and exit code.
+    pub control: SessionControl,
+}
+
+/// Write half of a session.
+#[derive(Debug)]
+pub struct SessionInput(DuplexStream);
+
+/// Read half of a session.
+#[derive(Debug)]
+pub struct SessionOutput(DuplexStream);
+
+/// The rest of a session.
+#[derive(Debug)]
+pub struct SessionControl {
+    resizes: mpsc::Sender<TerminalSize>,
+    exit: watch::Receiver<Option<i32>>,
+    // Keeps the pumps running; aborted with the session.
+    _pumps: Pumps,
+}
+
+#[derive(Debug)]
+struct Pumps(Vec<JoinHandle<()>>);
+
+impl Drop for Pumps {
+    fn drop(&mut self) {
+        for pump in &self.0 {
+            pump.abort();
+        }
+    }
+}
+
+impl Session {
+    pub(crate) fn new(stream: UnixStream, with_stdin: bool) -> Session {
+        let (reader, writer) = stream.into_split();
+        let (resizes, resize_queue) = mpsc::channel(RESIZES_MAX);
+        let (exit_sender, exit) = watch::channel(None);
+        let (stdout, stdout_sink) = tokio::io::duplex(BUFFER_BYTES);
+        let (stderr, stderr_sink) = tokio::io::duplex(BUFFER_BYTES);
+        let (stdin, stdin_source) = tokio::io::duplex(BUFFER_BYTES);
+        let (stdin, stdin_source) = match with_stdin {
+            true => (Some(SessionInput(stdin)), Some(stdin_source)),
+            false => (None, None),
+        };
+        let output = tokio::spawn(pump_output(reader, stdout_sink, stderr_sink, exit_sender));
+        let input = tokio::spawn(pump_input(writer, stdin_source, resize_queue));
+        Session {
+            stdin,
+            stdout: SessionOutput(stdout),
+            stderr: SessionOutput(stderr),
+            control: SessionControl {
+                resizes,
+                exit,
+                _pumps: Pumps(vec![output, input]),
+            },
+        }
+    }
+}
+
+impl SessionControl {
+    /// Tells the terminal its new size.
+    pub async fn resize(&self, size: TerminalSize) {
+        // The session has ended when nobody receives: nothing is left to resize.
+        if self.resizes.send(size).await.is_err() {
+            tracing::debug!("resize after the end of a session");
+        }
+    }
+
+    /// Waits for the end. `None` when the connection broke before an exit code came: the
+    /// shim died.
+    pub async fn wait(&mut self) -> Option<i32> {
+        self.exit
+            .wait_for(Option::is_some)
+            .await
+            .ok()
+            .and_then(|code| *code)
+    }
+}
+
+async fn pump_output(
+    mut reader: OwnedReadHalf,
+    stdout: DuplexStream,
+    stderr: DuplexStream,
+    exit: watch::Sender<Option<i32>>,
+) {
+    let (mut stdout, mut stderr) = (Some(stdout), Some(stderr));
+    while let Ok(Some((kind, body))) = read_frame(&mut reader).await {
+        let sink = match kind {
+            FrameKind::Stdout => &mut stdout,
+            FrameKind::Stderr => &mut stderr,
+            FrameKind::Exit => {
+                // Whoever sees the code must also see the end of the output.
+                (stdout, stderr) = (None, None);
+                if let Ok(code) = serde_json::from_slice(&body) {
+                    exit.send_replace(Some(code));
+                }
+                break;
+            }
+            FrameKind::Message | FrameKind::Stdin | FrameKind::Resize => continue,
+        };
+        // A reader that went away only means that this output is of no interest.
+        let closed = match sink {
+            Some(open) if !body.is_empty() => open.write_all(&body).await.is_err(),
+            _ => true,
+        };
+        if closed {
+            *sink = None;
+        }
+    }
+    drop((stdout, stderr));
+}
+
+async fn pump_input(
+    mut writer: OwnedWriteHalf,
+    mut stdin: Option<DuplexStream>,
+    mut resizes: mpsc::Receiver<TerminalSize>,
+) {
+    let mut buffer = vec![0; STREAM_BYTES_MAX];
+    loop {
+        tokio::select! {
+            size = resizes.recv() => {
+                // The sender lives as long as the session: its end ends this pump.
+                let Some(size) = size else { return };
+                if write_json(&mut writer, FrameKind::Resize, &size).await.is_err() {
+                    return;
+                }
+            }
+            read = read_some(&mut stdin, &mut buffer) => {
+                let count = read.unwrap_or(0);
+                if write_frame(&mut writer, FrameKind::Stdin, &buffer[..count]).await.is_err() {
+                    return;
+                }
+                if count == 0 {
+                    stdin = None;
+                }
+            }
+        }
+    }
+}
+
+async fn read_some(stdin: &mut Option<DuplexStream>, buffer: &mut [u8]) -> io::Result<usize> {
+    match stdin {
+        Some(stdin) => stdin.read(buffer).await,
+        None => std::future::pending().await,
+    }
+}
+
+impl AsyncWrite for SessionInput {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.0).poll_write(cx, buf)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.0).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.0).poll_shutdown(cx)
+    }
+}
+
+impl AsyncRead for SessionOutput {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.0).poll_read(cx, buf)
+    }
+}
+
+/// What happens in one sandbox, in order, from the moment of the call on.
+#[derive(Debug)]
+pub struct Events {
+    queue: mpsc::Receiver<SandboxEvent>,
+    _pump: Pumps,
+}
+
+impl Events {
+    pub(crate) fn new(stream: UnixStream) -> Events {
+        let (sender, queue) = mpsc::channel(EVENTS_MAX);
+        let pump = tokio::spawn(pump_events(stream, sender));
+        Events {
+            queue,
+            _pump: Pumps(vec![pump]),
+        }
+    }
+
+    /// Waits for the next event; may be cancelled without losing one.
+    /// [`SandboxEvent::Gone`] is the last, then `None`.
+    pub async fn next(&mut self) -> Option<SandboxEvent> {
+        self.queue.recv().await
+    }
+}
+
+async fn pump_events(mut stream: UnixStream, sender: mpsc::Sender<SandboxEvent>) {
+    while let Ok(Some((FrameKind::Message, body))) = read_frame(&mut stream).await {
+        let Ok(event) = serde_json::from_slice(&body) else {
+            break;
+        };
+        if sender.send(event).await.is_err() {
+            return;
+        }
+    }
+    if sender.send(SandboxEvent::Gone).await.is_err() {
+        tracing::debug!("nobody waits for events any more");
+    }
+}

@@ -1,0 +1,102 @@
+//! What can go wrong between the node agent and its sandboxes.
+
+use std::path::PathBuf;
+
+use crate::spec::{StartError, StartErrorKind};
+
+/// Result of the runtime's calls.
+pub type Result<T, E = RuntimeError> = std::result::Result<T, E>;
+
+/// An error of the container runtime.
+#[derive(Debug, thiserror::Error)]
+pub enum RuntimeError {
+    /// The request itself is wrong: nothing was changed, repeating it is useless.
+    #[error("invalid {what}: {reason}")]
+    Invalid {
+        /// The field or argument.
+        what: String,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// A live sandbox of that id exists with another specification.
+    #[error("sandbox {id} already exists with a different specification")]
+    SandboxExists {
+        /// The sandbox.
+        id: String,
+    },
+    /// The sandbox's shim does not live; only `destroy` is possible.
+    #[error("sandbox {id} is dead")]
+    SandboxDead {
+        /// The sandbox.
+        id: String,
+    },
+    /// No such container in the sandbox.
+    #[error("no container {container} in sandbox {sandbox}")]
+    NoSuchContainer {
+        /// The sandbox.
+        sandbox: String,
+        /// The container.
+        container: String,
+    },
+    /// The container is not in the state that the call needs.
+    #[error("container {container} is {state}")]
+    WrongState {
+        /// The container.
+        container: String,
+        /// What it is now: `created`, `running`, `exited`.
+        state: String,
+    },
+    /// A container or command could not be started.
+    #[error(transparent)]
+    Start(#[from] StartError),
+    /// The shim reported a failure of its own.
+    #[error("{0}")]
+    Shim(String),
+    /// The shim process ended before it was ready.
+    #[error("start the sandbox's shim: {0}")]
+    ShimStart(String),
+    /// A file or socket of the runtime.
+    #[error("{doing} {}", path.display())]
+    Io {
+        /// What was being done.
+        doing: &'static str,
+        /// To which path.
+        path: PathBuf,
+        /// Why it failed.
+        #[source]
+        source: std::io::Error,
+    },
+    /// The shim said something this version does not understand.
+    #[error("talk to the shim of sandbox {id}: {reason}")]
+    Protocol {
+        /// The sandbox.
+        id: String,
+        /// What was odd.
+        reason: String,
+    },
+}
+
+impl RuntimeError {
+    /// Tells whether the command itself is missing or not executable, which no retry heals.
+    pub fn is_bad_command(&self) -> bool {
+        matches!(
+            self,
+            RuntimeError::Start(StartError {
+                kind: StartErrorKind::CommandNotFound | StartErrorKind::CommandNotExecutable,
+                ..
+            })
+        )
+    }
+
+    pub(crate) fn io(
+        doing: &'static str,
+        path: impl Into<PathBuf>,
+    ) -> impl FnOnce(std::io::Error) -> RuntimeError {
+        let path = path.into();
+        move |source| RuntimeError::Io {
+            doing,
+            path,
+            source,
+        }
+    }
+}

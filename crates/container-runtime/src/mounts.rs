@@ -1,0 +1,94 @@
+//! Reads the kernel's mount table.
+
+use std::ffi::OsString;
+use std::io;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::path::{Path, PathBuf};
+
+/// One line of `mountinfo`, as far as it matters here.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct MountPoint {
+    pub path: PathBuf,
+    pub file_system: String,
+    pub super_options: String,
+}
+
+/// Parses `/proc/<pid>/mountinfo`; lines that are not understood are left out.
+pub(crate) fn parse(table: &[u8]) -> Vec<MountPoint> {
+    table
+        .split(|byte| *byte == b'\n')
+        .filter_map(parse_line)
+        .collect()
+}
+
+fn parse_line(line: &[u8]) -> Option<MountPoint> {
+    let mut fields = line.split(|byte| *byte == b' ');
+    let path = fields.nth(4)?;
+    // Optional fields end with a lone dash.
+    let mut rest = fields.skip_while(|field| *field != b"-").skip(1);
+    let file_system = String::from_utf8_lossy(rest.next()?).into_owned();
+    let super_options = String::from_utf8_lossy(rest.nth(1)?).into_owned();
+    Some(MountPoint {
+        path: unescape(path),
+        file_system,
+        super_options,
+    })
+}
+
+/// The kernel writes space, tab, line feed and backslash as three octal digits.
+fn unescape(text: &[u8]) -> PathBuf {
+    let mut out = Vec::with_capacity(text.len());
+    let mut rest = text;
+    while let Some((&byte, tail)) = rest.split_first() {
+        let octal = |at: usize| {
+            let digit = tail.get(at)?.checked_sub(b'0')?;
+            (digit < 8).then_some(u32::from(digit))
+        };
+        match (byte, octal(0), octal(1), octal(2)) {
+            (b'\\', Some(a), Some(b), Some(c)) => {
+                out.push((a << 6 | b << 3 | c) as u8);
+                rest = &tail[3..];
+            }
+            _ => {
+                out.push(byte);
+                rest = tail;
+            }
+        }
+    }
+    PathBuf::from(OsString::from_vec(out))
+}
+
+/// This process's mounts.
+pub(crate) fn all() -> io::Result<Vec<MountPoint>> {
+    Ok(parse(&std::fs::read("/proc/self/mountinfo")?))
+}
+
+/// Mount points at or below `dir`, outer before inner.
+pub(crate) fn below(dir: &Path) -> io::Result<Vec<PathBuf>> {
+    // A mount point in a removed directory has `//deleted` behind its name; it is gone with
+    // the last user anyway.
+    let inside = |path: &PathBuf| path.starts_with(dir) && !path.as_os_str().is_empty();
+    let mut found: Vec<_> = all()?
+        .into_iter()
+        .map(|mount| mount.path)
+        .filter(inside)
+        .collect();
+    found.sort_by_key(|path| path.as_os_str().as_bytes().len());
+    Ok(found)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn mountinfo_line_with_optional_fields_and_escapes_is_understood() {
+        let table = b"36 35 98:0 / /a\\040b\\134 rw shared:1 - cgroup cgroup rw,cpu\nodd\n";
+        let expected = MountPoint {
+            path: PathBuf::from("/a b\\"),
+            file_system: "cgroup".into(),
+            super_options: "rw,cpu".into(),
+        };
+        assert_eq!(parse(table), [expected]);
+    }
+}

@@ -1,0 +1,207 @@
+//! The words that go over a shim's socket.
+//!
+//! Every frame is one byte of kind, four bytes of length (big endian) and that many bytes.
+//! A connection carries one call: the client sends a [`Request`] in a `Message` frame and
+//! gets a [`Reply`] in one. After `Exec` and `Attach` the connection stays open for stream
+//! frames, after `Events` for `Message` frames with a [`SandboxEvent`] each.
+//!
+//! An agent may be newer than a shim that still runs, never the other way round for long:
+//! a shim refuses versions above its own, and the client speaks the oldest that will do.
+
+use serde::{Deserialize, Serialize};
+
+use crate::spec::{
+    AttachSpec, ContainerSpec, ExecSpec, Resources, SandboxEvent, SandboxState, StartError,
+    TerminalSize,
+};
+
+/// Version of the protocol this crate speaks.
+pub const VERSION: u32 = 1;
+
+/// Name of the socket in the sandbox's directory.
+pub const SOCKET: &str = "shim.sock";
+
+/// Bytes of kind and length before each frame.
+pub const HEADER_BYTES: usize = 5;
+
+/// Longest frame; a larger one ends the connection. Room for a specification with a large
+/// environment (the kernel itself takes 2 MiB of it at most).
+pub const FRAME_BYTES_MAX: usize = 4 << 20;
+
+/// Most bytes of one stream frame, so that both sides work with small buffers.
+pub const STREAM_BYTES_MAX: usize = 16 << 10;
+
+/// What a frame carries.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum FrameKind {
+    /// JSON: a request, a reply, an event.
+    Message = 0,
+    /// Bytes for standard input; an empty frame is its end.
+    Stdin = 1,
+    /// Bytes of standard output; an empty frame is its end.
+    Stdout = 2,
+    /// Bytes of standard error; an empty frame is its end.
+    Stderr = 3,
+    /// JSON [`TerminalSize`].
+    Resize = 4,
+    /// JSON exit code: the last frame of a session.
+    Exit = 5,
+}
+
+impl FrameKind {
+    /// The kind of a header's first byte.
+    pub fn from_byte(byte: u8) -> Option<FrameKind> {
+        Some(match byte {
+            0 => FrameKind::Message,
+            1 => FrameKind::Stdin,
+            2 => FrameKind::Stdout,
+            3 => FrameKind::Stderr,
+            4 => FrameKind::Resize,
+            5 => FrameKind::Exit,
+            _ => return None,
+        })
+    }
+}
+
+/// Reads a header: kind and length of what follows.
+pub fn parse_header(header: [u8; HEADER_BYTES]) -> Option<(FrameKind, usize)> {
+    let [kind, a, b, c, d] = header;
+    let length = u32::from_be_bytes([a, b, c, d]) as usize;
+    (length <= FRAME_BYTES_MAX).then_some((FrameKind::from_byte(kind)?, length))
+}
+
+/// Writes the header for `length` bytes.
+pub fn header(kind: FrameKind, length: usize) -> [u8; HEADER_BYTES] {
+    let [a, b, c, d] = (length as u32).to_be_bytes();
+    [kind as u8, a, b, c, d]
+}
+
+/// A whole frame with a JSON body.
+pub fn json_frame<T: Serialize>(kind: FrameKind, body: &T) -> serde_json::Result<Vec<u8>> {
+    let mut frame = vec![0; HEADER_BYTES];
+    serde_json::to_writer(&mut frame, body)?;
+    let length = frame.len() - HEADER_BYTES;
+    frame[..HEADER_BYTES].copy_from_slice(&header(kind, length));
+    Ok(frame)
+}
+
+/// First message of a connection.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Request {
+    /// Version that the client speaks.
+    pub version: u32,
+    /// What it wants.
+    pub call: Call,
+}
+
+/// What can be asked of a shim.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Call {
+    /// The state of everything.
+    State,
+    /// Makes a container.
+    Create(Box<ContainerSpec>),
+    /// Starts a created container.
+    Start {
+        /// Container id.
+        container: String,
+    },
+    /// Sends a signal to a container's first process.
+    Signal {
+        /// Container id.
+        container: String,
+        /// Signal number.
+        signal: i32,
+    },
+    /// Changes the limits of a container, or of the pod.
+    Update {
+        /// Container id; the pod when absent.
+        container: Option<String>,
+        /// The new limits.
+        resources: Resources,
+    },
+    /// Kills what is left of a container and removes all it has.
+    Remove {
+        /// Container id.
+        container: String,
+    },
+    /// Writes to a new log file from now on (the old one was moved away).
+    ReopenLog {
+        /// Container id.
+        container: String,
+    },
+    /// Runs a command; the connection becomes its session.
+    Exec(Box<ExecSpec>),
+    /// Attaches to a container; the connection becomes its session.
+    Attach(AttachSpec),
+    /// Streams events from now on.
+    Events,
+    /// Ends everything, then the shim itself.
+    Destroy,
+}
+
+/// Answer to a [`Request`].
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Reply {
+    /// Done as asked; sessions and event streams start after it.
+    Done,
+    /// The state asked for.
+    State(Box<SandboxState>),
+    /// Not done.
+    Failed(Failure),
+}
+
+/// Why a call was not done.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Failure {
+    /// The shim is older than the version asked for.
+    Version {
+        /// What the shim speaks.
+        supported: u32,
+    },
+    /// The request is wrong.
+    Invalid {
+        /// The field.
+        what: String,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// No such container.
+    NoSuchContainer,
+    /// The container is in another state than the call needs.
+    WrongState(String),
+    /// A process could not be started.
+    Start(StartError),
+    /// Something of the shim's own failed.
+    Internal(String),
+}
+
+/// Body of a `Message` frame after [`Call::Events`].
+pub type Event = SandboxEvent;
+
+/// Body of a `Resize` frame.
+pub type Resize = TerminalSize;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn header_comes_back_as_written() {
+        let bytes = header(FrameKind::Stderr, 70_000);
+        assert_eq!(parse_header(bytes), Some((FrameKind::Stderr, 70_000)));
+    }
+
+    #[test]
+    fn header_of_unknown_kind_or_excessive_length_is_refused() {
+        assert_eq!(parse_header([9, 0, 0, 0, 1]), None);
+        assert_eq!(
+            parse_header(header(FrameKind::Stdin, FRAME_BYTES_MAX + 1)),
+            None
+        );
+    }
+}

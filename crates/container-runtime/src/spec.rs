@@ -1,0 +1,459 @@
+//! What a caller asks for and what the runtime reports: plain data.
+//!
+//! The same types travel over the shim's socket and lie in its state directory, so every
+//! field that was added later has a default and none is ever given a new meaning.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+/// What a pod's sandbox is made of: the namespaces its containers share.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct SandboxSpec {
+    /// Identity of the sandbox: the pod's UID. Letters, digits, `-`, `_` and `.` only.
+    pub id: String,
+    /// Host name inside the pod; ignored with `host_network`.
+    pub hostname: String,
+    /// Uses the node's network namespace (and host name).
+    pub host_network: bool,
+    /// Uses the node's IPC namespace.
+    pub host_ipc: bool,
+    /// Uses the node's process namespace.
+    pub host_pid: bool,
+    /// One process namespace for all containers of the pod.
+    pub share_process_namespace: bool,
+    /// Kernel parameters of the pod's namespaces (`net.core.somaxconn` → value).
+    pub sysctls: BTreeMap<String, String>,
+    /// Limits of the pod as a whole (parent of all its containers' control groups).
+    pub resources: Resources,
+    /// The caller's own notes (pod name, namespace, …): kept and given back, never read.
+    pub annotations: BTreeMap<String, String>,
+}
+
+/// One container of a sandbox.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct ContainerSpec {
+    /// Identity inside the sandbox, for example `<name>-<attempt>`; never used twice.
+    pub id: String,
+    /// The container's name in the pod.
+    pub name: String,
+    /// The root file system.
+    pub rootfs: RootfsSpec,
+    /// Entry point and arguments; the first is looked up in the container's `PATH`.
+    pub args: Vec<String>,
+    /// Environment, in order; a later entry of the same name wins.
+    pub env: Vec<EnvVar>,
+    /// Working directory; empty means `/`. Created when the image lacks it.
+    pub cwd: String,
+    /// The user to run as.
+    pub user: UserSpec,
+    /// Mounts on top of the usual ones (`/proc`, `/dev`, `/sys`, …), in order.
+    pub mounts: Vec<Mount>,
+    /// Device nodes given to the container besides the usual ones.
+    pub devices: Vec<Device>,
+    /// Limits.
+    pub resources: Resources,
+    /// Privileges.
+    pub security: Security,
+    /// Size limit in bytes of `/dev/shm`; the kernel's 64 MiB convention when absent.
+    pub shm_bytes: Option<u64>,
+    /// Resource limits of the first process (`RLIMIT_NOFILE` → soft, hard). What the node
+    /// itself is not allowed to grant is lowered to what it may.
+    pub rlimits: BTreeMap<String, (u64, u64)>,
+    /// `oom_score_adj` of the first process, lowered in reach to what the node may set.
+    pub oom_score_adj: Option<i32>,
+    /// Gives the container a terminal.
+    pub tty: bool,
+    /// Keeps standard input open for [`attach`](crate::Sandbox::attach).
+    pub stdin: bool,
+    /// Closes standard input when the first attached client goes away.
+    pub stdin_once: bool,
+    /// Where the output goes.
+    pub log: LogSpec,
+    /// The caller's own notes: kept and given back, never read.
+    pub annotations: BTreeMap<String, String>,
+}
+
+/// An overlay of read-only layers and one writable directory.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct RootfsSpec {
+    /// Unpacked layers, the **topmost last** (as `image_store::Image::layers` gives them).
+    pub lowerdirs: Vec<PathBuf>,
+    /// Takes what the container writes. Made when missing, removed with the container.
+    pub upper_dir: PathBuf,
+    /// Overlayfs' scratch directory, on the same file system as `upper_dir`. Made when
+    /// missing, removed with the container.
+    pub work_dir: PathBuf,
+    /// Mounts the root read-only.
+    pub read_only: bool,
+}
+
+/// One environment variable.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EnvVar {
+    /// Its name.
+    pub name: String,
+    /// Its value.
+    pub value: String,
+}
+
+/// Whom the process runs as.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct UserSpec {
+    /// The image's `USER`: empty, `uid`, `name`, `uid:gid` or `name:group`. Names are looked
+    /// up in the image's own `/etc/passwd` and `/etc/group`.
+    pub name: String,
+    /// `runAsUser`: wins over `name`.
+    pub uid: Option<u32>,
+    /// `runAsGroup`: wins over the group that `name` or the image's `/etc/passwd` gives.
+    pub gid: Option<u32>,
+    /// `fsGroup` and `supplementalGroups`.
+    pub supplementary_groups: Vec<u32>,
+    /// Leaves out the groups that the image's `/etc/group` lists for the user
+    /// (`supplementalGroupsPolicy: Strict`).
+    pub strict_groups: bool,
+}
+
+/// Something mounted into the container.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Mount {
+    /// Absolute path inside the container; made when missing.
+    pub destination: PathBuf,
+    /// What is mounted.
+    pub source: MountSource,
+    /// Mounts it read-only.
+    #[serde(default)]
+    pub read_only: bool,
+}
+
+/// Where a mount comes from.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum MountSource {
+    /// A file or directory of the node.
+    Bind {
+        /// Its path on the node.
+        path: PathBuf,
+        /// A path below `path` (`subPath`), resolved without ever leaving `path`, whatever
+        /// symbolic links the volume contains. Made as a directory when missing.
+        #[serde(default)]
+        sub_path: Option<PathBuf>,
+        /// With `read_only`: submounts become read-only too.
+        #[serde(default)]
+        recursive_read_only: bool,
+        /// How later mounts travel between node and container.
+        #[serde(default)]
+        propagation: Propagation,
+    },
+    /// Memory.
+    Tmpfs {
+        /// Size limit in bytes.
+        #[serde(default)]
+        size_bytes: Option<u64>,
+        /// Permission bits.
+        #[serde(default = "tmpfs_mode")]
+        mode: u32,
+    },
+}
+
+fn tmpfs_mode() -> u32 {
+    0o1777
+}
+
+/// Mount propagation as Kubernetes names it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Propagation {
+    /// None either way (`None`).
+    #[default]
+    Private,
+    /// `HostToContainer`.
+    HostToContainer,
+    /// `Bidirectional`; privileged containers only, the caller checks.
+    Bidirectional,
+}
+
+/// A device node of the node made available in a container.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Device {
+    /// Path of the device on the node.
+    pub host_path: PathBuf,
+    /// Path in the container.
+    pub container_path: PathBuf,
+    /// Any of `r`, `w`, `m`.
+    pub access: String,
+}
+
+/// Limits of a pod or a container. Absent means: none.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Resources {
+    /// Weight as cgroup v1 counts it (1024 per CPU); converted for v2.
+    pub cpu_shares: Option<u64>,
+    /// Microseconds of CPU per period.
+    pub cpu_quota_us: Option<i64>,
+    /// The period in microseconds; 100000 when absent.
+    pub cpu_period_us: Option<u64>,
+    /// Memory in bytes.
+    pub memory_bytes: Option<i64>,
+    /// Number of processes and threads.
+    pub pids: Option<i64>,
+}
+
+/// Privileges of a container.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Security {
+    /// All capabilities and devices, nothing masked.
+    pub privileged: bool,
+    /// Capabilities added to the default set, with or without `CAP_`; `ALL` means all.
+    pub capabilities_add: Vec<String>,
+    /// Capabilities taken from the default set; `ALL` means all. Additions win over it.
+    pub capabilities_drop: Vec<String>,
+    /// `allowPrivilegeEscalation: false`.
+    pub no_new_privileges: bool,
+    /// The system call filter.
+    pub seccomp: Seccomp,
+    /// `procMount: Unmasked`.
+    pub unmasked_proc: bool,
+}
+
+/// System call filter of a container.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Seccomp {
+    /// None: what Kubernetes does when a pod says nothing.
+    #[default]
+    Unconfined,
+    /// The runtime's profile: refuses calls that containers have no use for.
+    RuntimeDefault,
+}
+
+/// Where and how much output is kept.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct LogSpec {
+    /// The log file, in CRI format; its directory is made when missing. `None` discards.
+    /// Rotated files are `<path>.1` (newest) to `<path>.<files_max - 1>`.
+    pub path: Option<PathBuf>,
+    /// A file is rotated before it outgrows this many bytes.
+    pub file_bytes_max: u64,
+    /// Number of files kept, the current one included.
+    pub files_max: u32,
+}
+
+impl Default for LogSpec {
+    fn default() -> Self {
+        // The kubelet's defaults: containerLogMaxSize 10Mi, containerLogMaxFiles 5.
+        LogSpec {
+            path: None,
+            file_bytes_max: 10 << 20,
+            files_max: 5,
+        }
+    }
+}
+
+/// A command to run in a running container.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct ExecSpec {
+    /// Id of the container.
+    pub container: String,
+    /// Command and arguments; looked up in the container's `PATH`.
+    pub args: Vec<String>,
+    /// Added to the container's own environment.
+    pub env: Vec<EnvVar>,
+    /// Working directory; the container's own when empty.
+    pub cwd: String,
+    /// Gives the command a terminal; its output then all comes as standard output.
+    pub tty: bool,
+    /// Connects standard input.
+    pub stdin: bool,
+    /// First size of the terminal.
+    pub terminal: Option<TerminalSize>,
+    /// Kills the command when the session is dropped (probes, hooks). Otherwise it only
+    /// loses its streams, and its terminal hangs up.
+    pub kill_on_drop: bool,
+}
+
+/// Connection to a running container's own streams.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct AttachSpec {
+    /// Id of the container.
+    pub container: String,
+    /// Connects standard input (only useful when the container was created with `stdin`).
+    pub stdin: bool,
+    /// First size of the terminal.
+    pub terminal: Option<TerminalSize>,
+}
+
+/// Size of a terminal in characters.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TerminalSize {
+    /// Columns.
+    pub width: u16,
+    /// Rows.
+    pub height: u16,
+}
+
+/// A sandbox as it is now.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SandboxState {
+    /// Its specification.
+    pub spec: SandboxSpec,
+    /// Whether its shim lives.
+    pub status: SandboxStatus,
+    /// The shim's process id (the former one when dead).
+    pub pid: i32,
+    /// When it was created.
+    pub created_at: Timestamp,
+    /// Its containers by id.
+    pub containers: BTreeMap<String, ContainerState>,
+}
+
+/// Whether a sandbox can be used.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum SandboxStatus {
+    /// Its shim answers.
+    Ready,
+    /// Its shim is gone; only [`destroy`](crate::Sandbox::destroy) remains to be done.
+    Dead,
+}
+
+/// A container as it is now.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ContainerState {
+    /// Id inside the sandbox.
+    pub id: String,
+    /// The container's name in the pod.
+    pub name: String,
+    /// When it was created.
+    pub created_at: Timestamp,
+    /// What it does.
+    pub status: ContainerStatus,
+    /// Its log file.
+    pub log_path: Option<PathBuf>,
+    /// The caller's notes from its specification.
+    pub annotations: BTreeMap<String, String>,
+    /// Who it runs as, after names were looked up in the image.
+    pub user: ResolvedUser,
+}
+
+/// Numeric identity of a container's first process.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ResolvedUser {
+    /// User.
+    pub uid: u32,
+    /// Group.
+    pub gid: u32,
+    /// Supplementary groups.
+    pub groups: Vec<u32>,
+}
+
+/// What a container does.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ContainerStatus {
+    /// Made, not started.
+    Created,
+    /// Its first process lives.
+    Running {
+        /// Process id on the node.
+        pid: i32,
+        /// Since when.
+        started_at: Timestamp,
+    },
+    /// Its first process ended, or could not be started.
+    Exited(Exit),
+}
+
+/// How a container ended.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Exit {
+    /// The exit code; 128 + signal when a signal ended it, 128 when it never started.
+    pub code: i32,
+    /// The signal that ended it.
+    pub signal: Option<i32>,
+    /// The kernel killed it (or a process of it) for want of memory.
+    pub oom_killed: bool,
+    /// When it was started; absent when it never ran.
+    pub started_at: Option<Timestamp>,
+    /// When it ended.
+    pub finished_at: Timestamp,
+    /// Why it could not be started (`StartError` in Kubernetes' status).
+    pub start_error: Option<StartError>,
+}
+
+/// Why a process could not be started.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
+#[error("{message}")]
+pub struct StartError {
+    /// The kind, for decisions.
+    pub kind: StartErrorKind,
+    /// The whole text, as users know it (`exec: "foo": executable file not found in $PATH`).
+    pub message: String,
+}
+
+/// Kinds of [`StartError`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum StartErrorKind {
+    /// No such executable in the container.
+    CommandNotFound,
+    /// It is there, but may not or cannot be executed.
+    CommandNotExecutable,
+    /// The user or group does not exist in the image.
+    UserNotFound,
+    /// A mount's source is missing or cannot be mounted.
+    Mount,
+    /// Anything else.
+    Other,
+}
+
+/// Something that happened in a sandbox.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum SandboxEvent {
+    /// A container's first process began to run.
+    Started {
+        /// Container id.
+        container: String,
+        /// Process id on the node.
+        pid: i32,
+        /// When.
+        at: Timestamp,
+    },
+    /// A container ended.
+    Exited {
+        /// Container id.
+        container: String,
+        /// How.
+        exit: Exit,
+    },
+    /// The kernel killed a process of the container for want of memory.
+    OutOfMemory {
+        /// Container id.
+        container: String,
+    },
+    /// The shim is gone (destroyed or killed); the last event.
+    Gone,
+}
+
+/// What a container or pod uses now.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Usage {
+    /// CPU time used since start, in nanoseconds.
+    pub cpu_ns: u64,
+    /// Memory in bytes, with page cache that cannot be given back at once.
+    pub working_set_bytes: u64,
+    /// Processes and threads.
+    pub pids: u64,
+}

@@ -1,0 +1,113 @@
+//! What a sandbox's directory contains.
+//!
+//! ```text
+//! <state_dir>/sandboxes/<id>/
+//!     sandbox.json            what was asked for, written before the shim starts
+//!     lock                    record lock held by the shim as long as it lives
+//!     shim.sock  shim.log
+//!     containers/<id>/
+//!         spec.json           what was asked for
+//!         state.json          created, running or how it ended
+//!         bundle/             the container's config.json and root mount point
+//! ```
+//!
+//! Every file is written under another name, synced and renamed, so that none is ever seen
+//! half-written.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Write};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::Path;
+
+use jiff::Timestamp;
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+
+use crate::spec::{ContainerState, SandboxSpec};
+
+/// Version of the files' form.
+pub(crate) const VERSION: u32 = 1;
+pub(crate) const SANDBOXES: &str = "sandboxes";
+pub(crate) const SANDBOX_FILE: &str = "sandbox.json";
+pub(crate) const LOCK: &str = "lock";
+pub(crate) const CONTAINERS: &str = "containers";
+pub(crate) const SPEC_FILE: &str = "spec.json";
+pub(crate) const STATE_FILE: &str = "state.json";
+pub(crate) const BUNDLE: &str = "bundle";
+/// What a shim says on its standard output when its socket is open.
+pub(crate) const READY: &str = "ready";
+
+/// `sandbox.json`.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct SandboxFile {
+    pub version: u32,
+    /// Control group of the pod, for all controllers.
+    pub cgroup: String,
+    /// Control group of all shims, so that no pod pays for its shim nor can starve it.
+    pub shim_cgroup: String,
+    pub created_at: Timestamp,
+    pub spec: SandboxSpec,
+}
+
+impl SandboxFile {
+    pub fn read(dir: &Path) -> io::Result<SandboxFile> {
+        let file: SandboxFile = read_json(&dir.join(SANDBOX_FILE))?;
+        if file.version > VERSION {
+            return Err(io::Error::new(
+                io::ErrorKind::Unsupported,
+                format!("written by a newer version ({} > {VERSION})", file.version),
+            ));
+        }
+        Ok(file)
+    }
+
+    pub fn write(&self, dir: &Path) -> io::Result<()> {
+        write_json(&dir.join(SANDBOX_FILE), self, Durability::Sync)
+    }
+}
+
+/// Reads the recorded states of a sandbox's containers; unreadable ones are left out.
+pub(crate) fn read_containers(dir: &Path) -> Vec<ContainerState> {
+    let Ok(entries) = fs::read_dir(dir.join(CONTAINERS)) else {
+        return Vec::new();
+    };
+    entries
+        .filter_map(|entry| read_json(&entry.ok()?.path().join(STATE_FILE)).ok())
+        .collect()
+}
+
+/// Whether a file must survive a power cut, or only the death of processes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Durability {
+    Sync,
+    PageCache,
+}
+
+pub(crate) fn read_json<T: DeserializeOwned>(path: &Path) -> io::Result<T> {
+    Ok(serde_json::from_slice(&fs::read(path)?)?)
+}
+
+pub(crate) fn write_json<T: Serialize>(
+    path: &Path,
+    value: &T,
+    durability: Durability,
+) -> io::Result<()> {
+    let temporary = path.with_extension("tmp");
+    let mut file = OpenOptions::new()
+        .write(true)
+        .create(true)
+        .truncate(true)
+        .mode(0o600)
+        .open(&temporary)?;
+    file.write_all(&serde_json::to_vec(value)?)?;
+    if durability == Durability::Sync {
+        file.sync_data()?;
+    }
+    fs::rename(&temporary, path)?;
+    if durability == Durability::Sync
+        && let Some(parent) = path.parent()
+    {
+        File::open(parent)?.sync_all()?;
+    }
+    Ok(())
+}
