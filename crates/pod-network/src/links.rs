@@ -110,7 +110,6 @@ async fn create_pair(
             .address(pod.pod_mac().to_vec())
             .mtu(pod.mtu)
             .setns_by_fd(netns)
-            .up()
             .build();
         let pair = LinkVeth::new(&name, POD_LINK)
             .address(pod.host_mac().to_vec())

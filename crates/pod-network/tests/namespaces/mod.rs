@@ -1,0 +1,163 @@
+//! Throw-away network namespaces for tests (root is needed). One plays the host, others the pods,
+//! so that nothing of the real host changes.
+
+use std::fs::File;
+use std::future::Future;
+use std::io::{Read, Write};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::os::fd::AsFd;
+use std::path::PathBuf;
+use std::process::Command;
+use std::sync::mpsc;
+use std::time::Duration;
+
+use nix::sched::{CloneFlags, setns, unshare};
+
+/// A network namespace that lives until it is dropped.
+pub struct Namespace {
+    path: PathBuf,
+    file: File,
+    _alive: mpsc::Sender<()>,
+}
+
+impl Namespace {
+    /// Makes a namespace whose `lo` is up.
+    pub fn new() -> Namespace {
+        let (send, receive) = mpsc::channel();
+        let (alive, wait) = mpsc::channel::<()>();
+        std::thread::spawn(move || {
+            let made = unshare(CloneFlags::CLONE_NEWNET);
+            let tid = nix::unistd::gettid();
+            send.send(made.map(|()| tid)).unwrap();
+            // Ends when the sender is dropped with the namespace.
+            wait.recv().unwrap_err();
+        });
+        let tid = receive
+            .recv()
+            .unwrap()
+            .expect("making a network namespace needs root");
+        let path = PathBuf::from(format!("/proc/{}/task/{tid}/ns/net", std::process::id()));
+        let namespace = Namespace {
+            file: File::open(&path).unwrap(),
+            path,
+            _alive: alive,
+        };
+        namespace.ip("link set lo up");
+        namespace
+    }
+
+    /// Path by which others enter it.
+    pub fn path(&self) -> &std::path::Path {
+        &self.path
+    }
+
+    /// Runs `work` on a thread inside and returns what it returns.
+    pub fn run<T: Send>(&self, work: impl FnOnce() -> T + Send) -> T {
+        std::thread::scope(|scope| {
+            let inside = scope.spawn(|| {
+                setns(self.file.as_fd(), CloneFlags::CLONE_NEWNET).unwrap();
+                work()
+            });
+            inside
+                .join()
+                .unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+        })
+    }
+
+    /// Runs asynchronous work inside, on a runtime of its own.
+    pub fn block_on<F: Future>(&self, work: impl FnOnce() -> F + Send) -> F::Output
+    where
+        F::Output: Send,
+    {
+        self.run(|| {
+            let runtime = tokio::runtime::Builder::new_current_thread()
+                .enable_all()
+                .build();
+            runtime.unwrap().block_on(work())
+        })
+    }
+
+    /// Runs `ip` with the arguments inside and returns its output.
+    pub fn ip(&self, arguments: &str) -> String {
+        let run = || {
+            Command::new("/usr/sbin/ip")
+                .args(arguments.split_whitespace())
+                .output()
+        };
+        let output = self.run(run).unwrap();
+        let error = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(output.status.success(), "ip {arguments}: {error}");
+        String::from_utf8_lossy(&output.stdout).into_owned()
+    }
+
+    /// Everything that the pod network could leave behind.
+    pub fn kernel_state(&self) -> String {
+        let parts = [
+            "-br link",
+            "-o -4 addr",
+            "-4 route show table all",
+            "-4 neigh",
+        ];
+        parts.map(|what| self.ip(what)).join("--\n")
+    }
+
+    /// Serves TCP inside for as long as the test runs: each connection is answered with `name`
+    /// and the address that the connection came from.
+    pub fn serve(&self, port: u16, name: &str) {
+        let listener = self
+            .run(|| TcpListener::bind((Ipv4Addr::UNSPECIFIED, port)))
+            .unwrap();
+        let name = name.to_owned();
+        std::thread::spawn(move || {
+            for connection in listener.incoming() {
+                let Ok(mut connection) = connection else {
+                    return;
+                };
+                let Ok(peer) = connection.peer_addr() else {
+                    continue;
+                };
+                // A client that is gone already does not matter to the server.
+                connection
+                    .write_all(format!("{name} {}", peer.ip()).as_bytes())
+                    .ok();
+            }
+        });
+    }
+
+    /// Connects from inside and returns the server's name and the client address it saw.
+    pub fn ask(&self, to: impl Into<SocketAddr>) -> std::io::Result<(String, String)> {
+        let to = to.into();
+        self.run(move || {
+            let mut connection = TcpStream::connect_timeout(&to, Duration::from_secs(2))?;
+            connection.set_read_timeout(Some(Duration::from_secs(2)))?;
+            let mut answer = String::new();
+            connection.read_to_string(&mut answer)?;
+            let (name, client) = answer.split_once(' ').unwrap_or((&answer, ""));
+            Ok((name.to_owned(), client.to_owned()))
+        })
+    }
+}
+
+/// Connects two namespaces by a cable: `a` gets `198.51.100.1/24`, `b` gets `198.51.100.2/24`.
+pub fn connect(a: &Namespace, b: &Namespace) {
+    let pid = std::process::id();
+    let tid = b
+        .path
+        .components()
+        .nth(4)
+        .unwrap()
+        .as_os_str()
+        .to_str()
+        .unwrap()
+        .to_owned();
+    a.ip(&format!(
+        "link add uplink type veth peer name tmp{}",
+        pid % 100_000
+    ));
+    a.ip(&format!("link set tmp{} netns {tid}", pid % 100_000));
+    b.ip(&format!("link set tmp{} name uplink", pid % 100_000));
+    for (namespace, address) in [(a, "198.51.100.1/24"), (b, "198.51.100.2/24")] {
+        namespace.ip("link set uplink up");
+        namespace.ip(&format!("addr add {address} dev uplink"));
+    }
+}
