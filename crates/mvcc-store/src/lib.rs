@@ -4,6 +4,7 @@
 //! and revisions, and nothing of Kubernetes. Start with [`Store`], the trait; [`embedded`] is the
 //! engine that lives in this process.
 
+pub mod embedded;
 mod model;
 
 pub use model::{

@@ -1,0 +1,261 @@
+//! What a transaction does to the live keys. Pure: no disk, no clock, no waiting.
+//!
+//! The commit thread applies the transactions of a group one after the other to one [`Draft`];
+//! each sees what the ones before it wrote. Nothing of a draft is visible outside until all of
+//! it is on disk.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use bytes::Bytes;
+use imbl::OrdMap;
+
+use super::{
+    history::{Change, Commit},
+    leases::Leases,
+    limits::{KEY_BYTES_MAX, OPERATIONS_PER_TXN_MAX, VALUE_BYTES_MAX},
+    record::{Recorded, record},
+};
+use crate::{
+    Compare, KeyValue, LeaseId, Operation, OperationResult, Revision, StoreError, Txn, TxnResult,
+    Value,
+};
+
+/// The live keys. Cloning it is a snapshot: constant time, shared memory.
+pub(crate) type LiveKeys = OrdMap<Arc<[u8]>, Arc<KeyValue>>;
+
+/// The changes that a group makes on disk, one per key or lease; later ones replace earlier ones.
+#[derive(Debug, Default)]
+pub(crate) struct Writes {
+    /// Records to put, or `None` to remove.
+    pub(crate) keys: BTreeMap<Arc<[u8]>, Option<Bytes>>,
+    /// Leases to put with their time to live, or `None` to remove.
+    pub(crate) leases: BTreeMap<LeaseId, Option<Duration>>,
+}
+
+impl Writes {
+    /// Whether there is nothing to write.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.keys.is_empty() && self.leases.is_empty()
+    }
+}
+
+/// The state that a group of transactions is building.
+pub(crate) struct Draft {
+    pub(crate) live: LiveKeys,
+    pub(crate) revision: Revision,
+    pub(crate) commits: Vec<Arc<Commit>>,
+    pub(crate) writes: Writes,
+    now: Instant,
+}
+
+impl Draft {
+    /// Starts from the state at `revision`.
+    pub(crate) fn new(live: LiveKeys, revision: Revision, now: Instant) -> Self {
+        Self {
+            live,
+            revision,
+            commits: Vec::new(),
+            writes: Writes::default(),
+            now,
+        }
+    }
+
+    /// Applies one transaction that [`validate`] has let pass.
+    pub(crate) fn apply(
+        &mut self,
+        txn: &Txn,
+        leases: &mut Leases,
+    ) -> Result<TxnResult, StoreError> {
+        if !txn.compare.iter().all(|compare| self.holds(compare)) {
+            let present = txn
+                .compare
+                .iter()
+                .map(|compare| self.get(compared_key(compare)));
+            return Ok(TxnResult::Refused {
+                revision: self.revision,
+                present: present.collect(),
+            });
+        }
+        for operation in &txn.operations {
+            if let Operation::Put {
+                lease: Some(lease), ..
+            } = operation
+                && !leases.contains(*lease)
+            {
+                return Err(StoreError::LeaseNotFound(*lease));
+            }
+        }
+        let revision = Revision(self.revision.0 + 1);
+        let mut changes = Vec::with_capacity(txn.operations.len());
+        let mut results = Vec::with_capacity(txn.operations.len());
+        for operation in &txn.operations {
+            results.push(match operation {
+                Operation::Put { key, value, lease } => {
+                    self.put(key, value, *lease, revision, leases, &mut changes)
+                }
+                Operation::Delete { key } => self.delete(key, leases, &mut changes),
+            });
+        }
+        self.finish(revision, changes);
+        Ok(TxnResult::Committed {
+            revision: self.revision,
+            results,
+        })
+    }
+
+    /// Creates a lease.
+    pub(crate) fn grant(&mut self, lease: LeaseId, ttl: Duration, leases: &mut Leases) {
+        leases.insert(lease, ttl, self.now);
+        self.writes.leases.insert(lease, Some(ttl));
+    }
+
+    /// Ends a lease and deletes its keys under one revision.
+    pub(crate) fn end_lease(
+        &mut self,
+        lease: LeaseId,
+        leases: &mut Leases,
+    ) -> Result<(), StoreError> {
+        let keys = leases
+            .remove(lease)
+            .ok_or(StoreError::LeaseNotFound(lease))?;
+        self.writes.leases.insert(lease, None);
+        let mut changes = Vec::with_capacity(keys.len());
+        for key in &keys {
+            self.delete(key, leases, &mut changes);
+        }
+        self.finish(Revision(self.revision.0 + 1), changes);
+        Ok(())
+    }
+
+    /// A transaction that changed nothing gets no revision.
+    fn finish(&mut self, revision: Revision, changes: Vec<Change>) {
+        if !changes.is_empty() {
+            self.revision = revision;
+            self.commits
+                .push(Arc::new(Commit::new(revision, self.now, changes)));
+        }
+    }
+
+    fn put(
+        &mut self,
+        key: &[u8],
+        value: &Value,
+        lease: Option<LeaseId>,
+        revision: Revision,
+        leases: &mut Leases,
+        changes: &mut Vec<Change>,
+    ) -> OperationResult {
+        let previous = self.live.get(key).cloned();
+        let (key, create_revision) = match &previous {
+            Some(pair) => (Arc::clone(&pair.key), pair.create_revision),
+            None => (Arc::from(key), revision),
+        };
+        let Recorded { pair, record } =
+            record(Arc::clone(&key), value, create_revision, revision, lease);
+        leases.attach(&key, previous.as_ref().and_then(|pair| pair.lease), lease);
+        self.live.insert(Arc::clone(&key), Arc::clone(&pair));
+        self.writes.keys.insert(Arc::clone(&key), Some(record));
+        changes.push(Change {
+            key,
+            current: Some(Arc::clone(&pair)),
+            previous,
+        });
+        OperationResult::Put(KeyValue::clone(&pair))
+    }
+
+    fn delete(
+        &mut self,
+        key: &[u8],
+        leases: &mut Leases,
+        changes: &mut Vec<Change>,
+    ) -> OperationResult {
+        let Some(previous) = self.live.remove(key) else {
+            return OperationResult::Delete(None);
+        };
+        let key = Arc::clone(&previous.key);
+        leases.attach(&key, previous.lease, None);
+        self.writes.keys.insert(Arc::clone(&key), None);
+        let result = OperationResult::Delete(Some(KeyValue::clone(&previous)));
+        changes.push(Change {
+            key,
+            current: None,
+            previous: Some(previous),
+        });
+        result
+    }
+
+    fn holds(&self, compare: &Compare) -> bool {
+        match compare {
+            Compare::ModRevision(key, revision) => self
+                .live
+                .get(key.as_slice())
+                .is_some_and(|pair| pair.mod_revision == *revision),
+            Compare::Absent(key) => !self.live.contains_key(key.as_slice()),
+            Compare::Exists(key) => self.live.contains_key(key.as_slice()),
+        }
+    }
+
+    fn get(&self, key: &[u8]) -> Option<KeyValue> {
+        self.live.get(key).map(|pair| KeyValue::clone(pair))
+    }
+}
+
+fn compared_key(compare: &Compare) -> &[u8] {
+    match compare {
+        Compare::ModRevision(key, _) | Compare::Absent(key) | Compare::Exists(key) => key,
+    }
+}
+
+/// Checks the rules that do not depend on the state: sizes, and each key written once.
+pub(crate) fn validate(txn: &Txn) -> Result<(), StoreError> {
+    if txn.operations.len().max(txn.compare.len()) > OPERATIONS_PER_TXN_MAX {
+        return Err(StoreError::Invalid(format!(
+            "a transaction may have at most {OPERATIONS_PER_TXN_MAX} operations and comparisons"
+        )));
+    }
+    let mut written = BTreeSet::new();
+    for operation in &txn.operations {
+        let key = match operation {
+            Operation::Put { key, value, .. } => {
+                check_value(value)?;
+                key
+            }
+            Operation::Delete { key } => key,
+        };
+        check_key(key)?;
+        if txn.operations.len() > 1 && !written.insert(key) {
+            return Err(StoreError::Invalid(format!(
+                "key {} appears twice in one transaction",
+                key.escape_ascii()
+            )));
+        }
+    }
+    Ok(())
+}
+
+fn check_key(key: &[u8]) -> Result<(), StoreError> {
+    match key.len() {
+        0 => Err(StoreError::Invalid("a key must not be empty".to_owned())),
+        1..=KEY_BYTES_MAX => Ok(()),
+        len => Err(StoreError::Invalid(format!(
+            "a key of {len} bytes is longer than the limit of {KEY_BYTES_MAX}"
+        ))),
+    }
+}
+
+fn check_value(value: &Value) -> Result<(), StoreError> {
+    let len = match value {
+        Value::Plain(bytes) => bytes.len(),
+        Value::Stamped { before, after } => before.len() + after.len(),
+    };
+    if len > VALUE_BYTES_MAX {
+        return Err(StoreError::Invalid(format!(
+            "a value of {len} bytes is longer than the limit of {VALUE_BYTES_MAX}"
+        )));
+    }
+    Ok(())
+}

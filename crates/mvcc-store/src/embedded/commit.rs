@@ -1,0 +1,271 @@
+//! The commit thread: the only writer.
+//!
+//! It takes what waits, applies it in order to a draft, writes the draft durably with one sync,
+//! publishes it to readers and watchers, and only then answers. While one group syncs, the next
+//! one gathers. After a failed write nothing more is written: what the disk holds is unknown
+//! until the store is opened again.
+
+use std::{
+    sync::{
+        Arc, PoisonError, RwLock,
+        atomic::{AtomicU64, Ordering},
+    },
+    thread,
+    time::{Duration, Instant},
+};
+
+use super::{
+    apply::Draft,
+    disk::{Counters, Durable},
+    leases::Leases,
+    limits::DURABLE_NOTE_INTERVAL,
+    published::Published,
+    queue::{Queue, Reply, Request, Taken},
+    watch::{self, SharedHub},
+};
+use crate::{LeaseId, Revision, StoreError, TxnResult};
+
+/// What the commit thread shares with everyone else.
+pub(crate) struct Shared {
+    pub(crate) queue: Queue,
+    pub(crate) published: RwLock<Published>,
+    /// The published revision, to be had without a lock.
+    pub(crate) revision: AtomicU64,
+    /// Lock order: the hub before `published`.
+    pub(crate) hub: SharedHub,
+}
+
+/// An answer that is held back until the group is durable.
+enum Answer {
+    Txn(Reply<TxnResult>, Result<TxnResult, StoreError>),
+    Lease(Reply<LeaseId>, LeaseId),
+    Done(Reply<()>, Result<(), StoreError>),
+}
+
+impl Answer {
+    /// Sends the answer, or the failure instead of it. Whoever asked may have gone away; a
+    /// commit that nobody waits for any more is still a commit.
+    fn send(self, failure: Option<&StoreError>) {
+        match (self, failure.cloned()) {
+            (Self::Txn(reply, _), Some(error)) => drop(reply.send(Err(error))),
+            (Self::Txn(reply, result), None) => drop(reply.send(result)),
+            (Self::Lease(reply, _), Some(error)) => drop(reply.send(Err(error))),
+            (Self::Lease(reply, lease), None) => drop(reply.send(Ok(lease))),
+            (Self::Done(reply, _), Some(error)) => drop(reply.send(Err(error))),
+            (Self::Done(reply, result), None) => drop(reply.send(result)),
+        }
+    }
+}
+
+/// State of the commit thread.
+pub(crate) struct Committer {
+    shared: Arc<Shared>,
+    disk: Box<dyn Durable>,
+    leases: Leases,
+    counters: Counters,
+    progress_interval: Duration,
+    /// When watchers that nothing concerned are to be told how far history has got.
+    progress_due: Option<Instant>,
+    note_due: Option<Instant>,
+    failure: Option<StoreError>,
+}
+
+/// A panic here means a broken invariant, and the state may be half-changed. Nothing must be
+/// served from it, let alone written: data before uptime.
+struct AbortOnPanic;
+
+impl Drop for AbortOnPanic {
+    fn drop(&mut self) {
+        if thread::panicking() {
+            std::process::abort();
+        }
+    }
+}
+
+impl Committer {
+    /// Prepares the thread's state.
+    pub(crate) fn new(
+        shared: Arc<Shared>,
+        disk: Box<dyn Durable>,
+        leases: Leases,
+        counters: Counters,
+        progress_interval: Duration,
+    ) -> Self {
+        Self {
+            shared,
+            disk,
+            leases,
+            counters,
+            progress_interval,
+            progress_due: None,
+            note_due: None,
+            failure: None,
+        }
+    }
+
+    /// Serves requests until the queue is closed.
+    pub(crate) fn run(mut self) {
+        let _guard = AbortOnPanic;
+        let shared = Arc::clone(&self.shared);
+        loop {
+            match shared.queue.take(self.next_deadline()) {
+                Taken::Group(requests) => self.commit(requests),
+                Taken::Idle => {}
+                Taken::Closed => break,
+            }
+            self.run_timers(Instant::now());
+        }
+        if self.failure.is_none() {
+            self.disk.note_durable(self.counters.revision);
+        }
+        watch::lock(&self.shared.hub).close();
+    }
+
+    fn commit(&mut self, requests: Vec<Request>) {
+        let mut draft = self.draft();
+        let mut answers = Vec::with_capacity(requests.len());
+        for request in requests {
+            answers.push(self.prepare(request, &mut draft));
+        }
+        self.make_durable(draft);
+        for answer in answers {
+            answer.send(self.failure.as_ref());
+        }
+    }
+
+    fn draft(&self) -> Draft {
+        let published = self
+            .shared
+            .published
+            .read()
+            .unwrap_or_else(PoisonError::into_inner);
+        Draft::new(published.live.clone(), published.revision, Instant::now())
+    }
+
+    fn prepare(&mut self, request: Request, draft: &mut Draft) -> Answer {
+        let leases = &mut self.leases;
+        match request {
+            Request::Txn(txn, reply) => Answer::Txn(reply, draft.apply(&txn, leases)),
+            Request::Grant(ttl, reply) => {
+                let lease = LeaseId(self.counters.next_lease);
+                self.counters.next_lease += 1;
+                draft.grant(lease, ttl, leases);
+                Answer::Lease(reply, lease)
+            }
+            Request::KeepAlive(lease, reply) => {
+                Answer::Done(reply, leases.keep_alive(lease, Instant::now()))
+            }
+            Request::Revoke(lease, reply) => Answer::Done(reply, draft.end_lease(lease, leases)),
+        }
+    }
+
+    /// Writes, syncs and publishes a draft, or records the failure.
+    fn make_durable(&mut self, draft: Draft) {
+        if self.failure.is_some() || draft.writes.is_empty() {
+            return;
+        }
+        self.counters.revision = draft.revision;
+        if let Err(error) = self.disk.write(&draft.writes, self.counters) {
+            tracing::error!(%error, "a write failed; the store takes no more writes");
+            self.failure = Some(match error {
+                StoreError::Io(cause) => StoreError::Io(format!(
+                    "{cause}; no more writes are taken until the store is opened again"
+                )),
+                other => other,
+            });
+            return;
+        }
+        if !draft.commits.is_empty() {
+            self.publish(draft);
+        }
+    }
+
+    fn publish(&mut self, draft: Draft) {
+        let now = Instant::now();
+        let mut hub = watch::lock(&self.shared.hub);
+        {
+            let mut published = self
+                .shared
+                .published
+                .write()
+                .unwrap_or_else(PoisonError::into_inner);
+            published.live = draft.live;
+            published.revision = draft.revision;
+            for commit in &draft.commits {
+                published.history.push(Arc::clone(commit));
+            }
+            published.history.trim(now);
+        }
+        self.shared
+            .revision
+            .store(draft.revision.0, Ordering::Release);
+        for commit in &draft.commits {
+            hub.publish(commit);
+        }
+        if !hub.is_empty() {
+            self.progress_due
+                .get_or_insert(now + self.progress_interval);
+        }
+        self.note_due.get_or_insert(now + DURABLE_NOTE_INTERVAL);
+    }
+
+    fn run_timers(&mut self, now: Instant) {
+        self.end_expired_leases(now);
+        if self.progress_due.is_some_and(|due| due <= now) {
+            self.progress_due = None;
+            let revision = self.published_revision();
+            watch::lock(&self.shared.hub).mark_progress(revision);
+        }
+        if self.note_due.is_some_and(|due| due <= now) {
+            self.note_due = None;
+            self.disk.note_durable(self.published_revision());
+        }
+        let mut published = self
+            .shared
+            .published
+            .write()
+            .unwrap_or_else(PoisonError::into_inner);
+        published.history.trim(now);
+    }
+
+    fn published_revision(&self) -> Revision {
+        Revision(self.shared.revision.load(Ordering::Acquire))
+    }
+
+    fn end_expired_leases(&mut self, now: Instant) {
+        let expired = self.leases.expired(now);
+        if expired.is_empty() || self.failure.is_some() {
+            return;
+        }
+        let mut draft = self.draft();
+        for lease in expired {
+            if let Err(error) = draft.end_lease(lease, &mut self.leases) {
+                tracing::error!(%error, "an expired lease is not in the table");
+            }
+        }
+        self.make_durable(draft);
+    }
+
+    /// When the thread must wake up by itself.
+    fn next_deadline(&self) -> Option<Instant> {
+        let leases = match self.failure {
+            None => self.leases.next_deadline(),
+            Some(_) => None,
+        };
+        let published = self
+            .shared
+            .published
+            .read()
+            .unwrap_or_else(PoisonError::into_inner);
+        // A commit trims as well; in between, trimming once a second is often enough.
+        let soon = Instant::now() + Duration::from_secs(1);
+        let trim = published
+            .history
+            .next_expiry()
+            .map(|expiry| expiry.max(soon));
+        [leases, self.progress_due, self.note_due, trim]
+            .into_iter()
+            .flatten()
+            .min()
+    }
+}

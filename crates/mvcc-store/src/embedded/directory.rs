@@ -1,0 +1,164 @@
+//! The store's directory: who holds it, and what format it is in.
+//!
+//! ```text
+//! <dir>/lock          held by flock as long as the store is open
+//! <dir>/data/format   version stamp
+//! <dir>/data/durable  a revision known to be durable: less than that on disk means loss
+//! <dir>/data/engine/  the engine's files
+//! <dir>/data.partial/ the same while being made; renamed when complete, else thrown away
+//! ```
+
+use std::{
+    fs::{self, DirBuilder, File, TryLockError},
+    io::{self, Write as _},
+    os::unix::fs::DirBuilderExt,
+    path::{Path, PathBuf},
+};
+
+use crate::{Revision, StoreError};
+
+/// The format that this program writes, and the newest that it reads.
+const FORMAT_VERSION: u32 = 1;
+const FORMAT_PREFIX: &str = "mainstay-store ";
+
+/// A locked store directory. Dropping it releases the lock.
+#[derive(Debug)]
+pub(crate) struct Directory {
+    data: PathBuf,
+    _lock: File,
+}
+
+impl Directory {
+    /// Locks the directory, making it if needed. `create` fills a new, empty engine directory.
+    pub(crate) fn open(
+        dir: &Path,
+        create: impl FnOnce(&Path) -> Result<(), StoreError>,
+    ) -> Result<Self, StoreError> {
+        make_dir(dir)?;
+        let lock = lock(dir)?;
+        let data = dir.join("data");
+        if !data
+            .try_exists()
+            .map_err(|error| failed("look at", &data, &error))?
+        {
+            create_data(dir, &data, create)?;
+        }
+        check_format(&data)?;
+        Ok(Self { data, _lock: lock })
+    }
+
+    /// Where the engine's files are.
+    pub(crate) fn engine(&self) -> PathBuf {
+        self.data.join("engine")
+    }
+
+    /// Notes a durable revision. Best effort and not synced: an old or missing note only makes
+    /// the check at the next start weaker.
+    pub(crate) fn note_durable(&self, revision: Revision) {
+        let temporary = self.data.join("durable.new");
+        let noted = fs::write(&temporary, format!("{}\n", revision.0))
+            .and_then(|()| fs::rename(&temporary, self.data.join("durable")));
+        if let Err(error) = noted {
+            tracing::warn!(%error, "could not note the durable revision");
+        }
+    }
+
+    /// The noted revision, if there is one.
+    pub(crate) fn noted_durable(&self) -> Option<Revision> {
+        let text = fs::read_to_string(self.data.join("durable")).ok()?;
+        text.trim().parse().ok().map(Revision)
+    }
+}
+
+fn lock(dir: &Path) -> Result<File, StoreError> {
+    let path = dir.join("lock");
+    let opened = File::options()
+        .create(true)
+        .truncate(false)
+        .write(true)
+        .open(&path);
+    let file = opened.map_err(|error| failed("open", &path, &error))?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(TryLockError::WouldBlock) => Err(StoreError::InUse(dir.display().to_string())),
+        Err(TryLockError::Error(error)) => Err(failed("lock", &path, &error)),
+    }
+}
+
+/// Makes the data directory under another name first, so that a crash on the way leaves nothing
+/// that looks like a store.
+fn create_data(
+    dir: &Path,
+    data: &Path,
+    create: impl FnOnce(&Path) -> Result<(), StoreError>,
+) -> Result<(), StoreError> {
+    let partial = dir.join("data.partial");
+    match fs::remove_dir_all(&partial) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+            return Err(failed("remove", &partial, &error));
+        }
+        _ => {}
+    }
+    make_dir(&partial)?;
+    create(&partial.join("engine"))?;
+    let format = partial.join("format");
+    File::create_new(&format)
+        .and_then(|mut file| {
+            file.write_all(format!("{FORMAT_PREFIX}{FORMAT_VERSION}\n").as_bytes())?;
+            file.sync_all()
+        })
+        .map_err(|error| failed("write", &format, &error))?;
+    sync_dir(&partial)?;
+    fs::rename(&partial, data).map_err(|error| failed("rename", &partial, &error))?;
+    sync_dir(dir)
+}
+
+fn check_format(data: &Path) -> Result<(), StoreError> {
+    let path = data.join("format");
+    let text = match fs::read_to_string(&path) {
+        Ok(text) => text,
+        Err(error)
+            if matches!(
+                error.kind(),
+                io::ErrorKind::NotFound | io::ErrorKind::InvalidData
+            ) =>
+        {
+            return Err(damaged_format(&path));
+        }
+        Err(error) => return Err(failed("read", &path, &error)),
+    };
+    let found = text.trim_end();
+    let version = found
+        .strip_prefix(FORMAT_PREFIX)
+        .and_then(|text| text.parse::<u32>().ok());
+    match version {
+        Some(FORMAT_VERSION) => Ok(()),
+        Some(version) if version > FORMAT_VERSION => Err(StoreError::NewerFormat {
+            found: version.to_string(),
+            supported: FORMAT_VERSION.to_string(),
+        }),
+        _ => Err(damaged_format(&path)),
+    }
+}
+
+fn damaged_format(path: &Path) -> StoreError {
+    StoreError::Damaged(format!(
+        "version stamp {} is missing or unreadable",
+        path.display()
+    ))
+}
+
+/// Objects include secrets, so nobody else may look.
+fn make_dir(path: &Path) -> Result<(), StoreError> {
+    let made = DirBuilder::new().recursive(true).mode(0o700).create(path);
+    made.map_err(|error| failed("create", path, &error))
+}
+
+fn sync_dir(path: &Path) -> Result<(), StoreError> {
+    let synced = File::open(path).and_then(|dir| dir.sync_all());
+    synced.map_err(|error| failed("sync", path, &error))
+}
+
+fn failed(action: &str, path: &Path, error: &io::Error) -> StoreError {
+    StoreError::Io(format!("{action} {}: {error}", path.display()))
+}

@@ -1,0 +1,261 @@
+//! The engine on disk: one fjall keyspace, one synced batch per group of transactions.
+//!
+//! Keys start with a byte that says what they are: `k` a live key, `l` a lease, `m` the revision
+//! counter. All are in one keyspace, so that a journal can go as soon as one write buffer has
+//! been flushed.
+
+use std::{
+    panic::{AssertUnwindSafe, catch_unwind},
+    path::Path,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use fjall::{
+    Database, Keyspace, KeyspaceCreateOptions, PersistMode,
+    config::{FilterPolicy, PinningPolicy},
+};
+
+use super::{
+    apply::{LiveKeys, Writes},
+    directory::Directory,
+    journal,
+    leases::Leases,
+    limits::{BLOCK_CACHE_BYTES, MEMTABLE_BYTES_MAX, OPEN_FILES_MAX},
+    record,
+};
+use crate::{LeaseId, Revision, StoreError};
+
+const KEYSPACE: &str = "store";
+const TAG_KEY: u8 = b'k';
+const TAG_LEASE: u8 = b'l';
+const COUNTERS: &[u8] = b"m/counters";
+
+/// The numbers that must never go backwards.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Counters {
+    /// The newest revision.
+    pub(crate) revision: Revision,
+    /// The next lease.
+    pub(crate) next_lease: u64,
+}
+
+impl Default for Counters {
+    fn default() -> Self {
+        Self {
+            revision: Revision(1),
+            next_lease: 1,
+        }
+    }
+}
+
+/// Where a group of transactions is made durable.
+pub(crate) trait Durable: Send {
+    /// Writes everything atomically and returns once it would survive power loss.
+    ///
+    /// *Errors.* After one, nothing is known about this write, and no other must follow it.
+    fn write(&mut self, writes: &Writes, counters: Counters) -> Result<(), StoreError>;
+
+    /// Notes outside of the data that this revision is durable.
+    fn note_durable(&mut self, _revision: Revision) {}
+}
+
+/// Keeps nothing: the store lives as long as the process.
+pub(crate) struct Memory;
+
+impl Durable for Memory {
+    fn write(&mut self, _: &Writes, _: Counters) -> Result<(), StoreError> {
+        Ok(())
+    }
+}
+
+/// What was found on disk.
+#[derive(Default)]
+pub(crate) struct Loaded {
+    pub(crate) live: LiveKeys,
+    pub(crate) leases: Leases,
+    pub(crate) counters: Counters,
+}
+
+/// The engine on disk.
+pub(crate) struct Disk {
+    // The order matters: the engine must be closed before the lock is released.
+    keyspace: Keyspace,
+    database: Database,
+    directory: Directory,
+}
+
+impl Disk {
+    /// Opens the store in `dir` and reads everything.
+    pub(crate) fn open(dir: &Path) -> Result<(Self, Loaded), StoreError> {
+        let directory = Directory::open(dir, |engine| open_engine(engine).map(drop))?;
+        let engine = directory.engine();
+        journal::verify(&engine)?;
+        // The engine asserts some of its invariants while it reads damaged files.
+        let opened = catch_unwind(AssertUnwindSafe(|| {
+            let (database, keyspace) = open_engine(&engine)?;
+            let loaded = load(&keyspace)?;
+            Ok((database, keyspace, loaded))
+        }));
+        let (database, keyspace, loaded) = opened.unwrap_or_else(|_| {
+            Err(StoreError::Damaged(format!(
+                "files in {} contradict each other",
+                engine.display()
+            )))
+        })?;
+        let found = loaded.counters.revision;
+        if let Some(noted) = directory.noted_durable().filter(|noted| *noted > found) {
+            return Err(StoreError::Damaged(format!(
+                "the newest revision in {} is {}, but {} was durable before: files are missing \
+                 or were replaced by older ones",
+                engine.display(),
+                found.0,
+                noted.0
+            )));
+        }
+        let disk = Self {
+            keyspace,
+            database,
+            directory,
+        };
+        Ok((disk, loaded))
+    }
+}
+
+impl Durable for Disk {
+    fn write(&mut self, writes: &Writes, counters: Counters) -> Result<(), StoreError> {
+        let mut batch = self
+            .database
+            .batch()
+            .durability(Some(PersistMode::SyncData));
+        for (key, record) in &writes.keys {
+            let key = tagged(TAG_KEY, key);
+            match record {
+                Some(record) => batch.insert(&self.keyspace, key, record.clone()),
+                None => batch.remove(&self.keyspace, key),
+            }
+        }
+        for (lease, ttl) in &writes.leases {
+            let key = tagged(TAG_LEASE, &lease.0.to_be_bytes());
+            match ttl {
+                Some(ttl) => {
+                    let millis = u64::try_from(ttl.as_millis()).unwrap_or(u64::MAX);
+                    batch.insert(&self.keyspace, key, &millis.to_le_bytes()[..]);
+                }
+                None => batch.remove(&self.keyspace, key),
+            }
+        }
+        let mut encoded = [0; 16];
+        encoded[..8].copy_from_slice(&counters.revision.0.to_le_bytes());
+        encoded[8..].copy_from_slice(&counters.next_lease.to_le_bytes());
+        batch.insert(&self.keyspace, COUNTERS, &encoded[..]);
+        batch
+            .commit()
+            .map_err(|error| StoreError::Io(format!("write to the journal: {error}")))
+    }
+
+    fn note_durable(&mut self, revision: Revision) {
+        self.directory.note_durable(revision);
+    }
+}
+
+fn tagged(tag: u8, rest: &[u8]) -> Vec<u8> {
+    let mut key = Vec::with_capacity(rest.len() + 1);
+    key.push(tag);
+    key.extend_from_slice(rest);
+    key
+}
+
+fn open_engine(path: &Path) -> Result<(Database, Keyspace), StoreError> {
+    let database = Database::builder(path)
+        .cache_size(BLOCK_CACHE_BYTES)
+        .max_cached_files(Some(OPEN_FILES_MAX))
+        .max_journaling_size(64 * 1024 * 1024)
+        // One flushes while the other compacts.
+        .worker_threads(2)
+        .open()
+        .map_err(|error| open_error(path, error))?;
+    // Keys are never looked up one by one, so filters and pinned indexes would be dead weight.
+    let keyspace = database
+        .keyspace(KEYSPACE, || {
+            KeyspaceCreateOptions::default()
+                .max_memtable_size(MEMTABLE_BYTES_MAX)
+                .filter_policy(FilterPolicy::disabled())
+                .index_block_pinning_policy(PinningPolicy::disabled())
+                .filter_block_pinning_policy(PinningPolicy::disabled())
+        })
+        .map_err(|error| open_error(path, error))?;
+    Ok((database, keyspace))
+}
+
+fn load(keyspace: &Keyspace) -> Result<Loaded, StoreError> {
+    let now = Instant::now();
+    let mut loaded = Loaded::default();
+    let mut leased = Vec::new();
+    for guard in keyspace.iter() {
+        let (key, value) = guard
+            .into_inner()
+            .map_err(|error| open_error(keyspace.path(), error))?;
+        let decoded = match key.split_first() {
+            Some((&TAG_KEY, key)) => record::decode(key, &value).map(|pair| {
+                if let Some(lease) = pair.lease {
+                    leased.push((Arc::clone(&pair.key), lease));
+                }
+                loaded.live.insert(Arc::clone(&pair.key), Arc::new(pair));
+            }),
+            Some((&TAG_LEASE, id)) => {
+                decode_lease(id, &value).map(|(lease, ttl)| loaded.leases.insert(lease, ttl, now))
+            }
+            _ if *key == *COUNTERS => decode_counters(&value).map(|counters| {
+                loaded.counters = counters;
+            }),
+            _ => None,
+        };
+        decoded.ok_or_else(|| {
+            StoreError::Damaged(format!("entry {} cannot be decoded", key.escape_ascii()))
+        })?;
+    }
+    for (key, lease) in leased {
+        if !loaded.leases.contains(lease) {
+            let key = key.escape_ascii();
+            return Err(StoreError::Damaged(format!("key {key} refers to no lease")));
+        }
+        loaded.leases.attach(&key, None, Some(lease));
+    }
+    Ok(loaded)
+}
+
+fn decode_lease(id: &[u8], value: &[u8]) -> Option<(LeaseId, Duration)> {
+    let id = u64::from_be_bytes(id.try_into().ok()?);
+    let (millis, _) = record::split_u64(value)?;
+    Some((LeaseId(id), Duration::from_millis(millis)))
+}
+
+fn decode_counters(value: &[u8]) -> Option<Counters> {
+    let (revision, rest) = record::split_u64(value)?;
+    let (next_lease, _) = record::split_u64(rest)?;
+    Some(Counters {
+        revision: Revision(revision),
+        next_lease,
+    })
+}
+
+/// Tells a disk that does not answer from one that answers wrongly.
+fn open_error(path: &Path, error: fjall::Error) -> StoreError {
+    let path = path.display();
+    let io = match &error {
+        fjall::Error::Locked => return StoreError::InUse(path.to_string()),
+        fjall::Error::Io(io) | fjall::Error::Storage(fjall::LsmError::Io(io)) => Some(io),
+        _ => None,
+    };
+    match io.map(std::io::Error::kind) {
+        None
+        | Some(
+            std::io::ErrorKind::NotFound
+            | std::io::ErrorKind::UnexpectedEof
+            | std::io::ErrorKind::InvalidData
+            | std::io::ErrorKind::InvalidInput,
+        ) => StoreError::Damaged(format!("open {path}: {error}")),
+        Some(_) => StoreError::Io(format!("open {path}: {error}")),
+    }
+}

@@ -1,0 +1,191 @@
+//! Checks the engine's journals before the engine reads them.
+//!
+//! The engine stops reading a journal at the first entry that makes no sense and drops the rest,
+//! wherever that is, and it refuses to open when the last batch fails its checksum. Neither is
+//! right here: a flipped bit in the middle must not lose the acknowledged writes behind it, and a
+//! batch that power loss tore must not stop the start. This module tells the two apart. Batches
+//! are synced one after the other, so only the newest can be torn: bad bytes with a whole batch
+//! behind them are damage; bad bytes at the very end were never acknowledged and are cut off.
+//!
+//! The layout (fjall 3, little-endian): a batch is a start (tag 1, u32 items, u64 sequence
+//! number), items (tag 2, u8 kind, u8 compression, u64 keyspace, u16 key length, u32 length, u32
+//! length on disk, key, value) or clears (tag 4, u64 keyspace), and an end (tag 3, u64 XXH3 of
+//! the items and clears as written, trailer "FJL" 3).
+
+use std::{
+    fs::{self, File, OpenOptions},
+    io::{self, BufReader, Read, Seek, SeekFrom},
+    path::{Path, PathBuf},
+};
+
+use xxhash_rust::xxh3::Xxh3;
+
+use crate::StoreError;
+
+const TAG_START: u8 = 1;
+const TAG_ITEM: u8 = 2;
+const TAG_END: u8 = 3;
+const TAG_CLEAR: u8 = 4;
+const TRAILER: [u8; 4] = *b"FJL\x03";
+
+/// Checks all journals in the engine's directory and cuts a torn tail off the newest.
+pub(crate) fn verify(engine: &Path) -> Result<(), StoreError> {
+    let mut journals = Vec::new();
+    for entry in fs::read_dir(engine).map_err(|error| failed("list", engine, &error))? {
+        let path = entry
+            .map_err(|error| failed("list", engine, &error))?
+            .path();
+        if path.extension().is_some_and(|extension| extension == "jnl") {
+            let number = path
+                .file_stem()
+                .and_then(|stem| stem.to_str()?.parse::<u64>().ok());
+            let number = number.ok_or_else(|| damaged(&path, "has an unknown name"))?;
+            journals.push((number, path));
+        }
+    }
+    journals.sort();
+    let newest = journals.pop();
+    for (_, path) in &journals {
+        verify_one(path, false)?;
+    }
+    newest.map_or(Ok(()), |(_, path)| verify_one(&path, true))
+}
+
+fn verify_one(path: &Path, newest: bool) -> Result<(), StoreError> {
+    let read = |error: io::Error| failed("read", path, &error);
+    let file = File::open(path).map_err(read)?;
+    let mut reader = BufReader::with_capacity(64 * 1024, file);
+    let mut good = 0;
+    while let Some(len) = read_batch(&mut reader).map_err(read)? {
+        good += len;
+    }
+    reader.seek(SeekFrom::Start(good)).map_err(read)?;
+    let tail = read_up_to_zeros(&mut reader).map_err(read)?;
+    if tail.is_empty() {
+        return Ok(());
+    }
+    if !newest || holds_batch(&tail) {
+        return Err(damaged(path, &format!("fails its checksum at byte {good}")));
+    }
+    tracing::warn!(
+        journal = %path.display(),
+        offset = good,
+        bytes = tail.len(),
+        "cutting off a write that was never completed"
+    );
+    let cut = |error: io::Error| failed("cut the torn tail off", path, &error);
+    let file = OpenOptions::new().write(true).open(path).map_err(cut)?;
+    file.set_len(good)
+        .and_then(|()| file.sync_all())
+        .map_err(cut)
+}
+
+/// Reads to the end of the file and drops the zeros of preallocated space.
+fn read_up_to_zeros(reader: &mut impl Read) -> io::Result<Vec<u8>> {
+    let mut tail = Vec::new();
+    let mut zeros = 0_usize;
+    let mut chunk = vec![0; 256 * 1024];
+    loop {
+        let len = reader.read(&mut chunk)?;
+        if len == 0 {
+            return Ok(tail);
+        }
+        let bytes = &chunk[..len];
+        match bytes.iter().rposition(|byte| *byte != 0) {
+            None => zeros += len,
+            Some(last) => {
+                tail.resize(tail.len() + zeros, 0);
+                tail.extend_from_slice(&bytes[..=last]);
+                zeros = len - 1 - last;
+            }
+        }
+    }
+}
+
+/// Whether a whole, valid batch begins anywhere in the bytes.
+fn holds_batch(bytes: &[u8]) -> bool {
+    bytes
+        .iter()
+        .enumerate()
+        .filter(|(_, byte)| **byte == TAG_START)
+        .any(|(at, _)| {
+            // Reading from memory fails only by ending early, which `read_batch` reports as none.
+            matches!(read_batch(&mut &bytes[at..]), Ok(Some(_)))
+        })
+}
+
+/// Reads one batch and returns its length, or `None` if there is no valid one here.
+fn read_batch(reader: &mut impl Read) -> io::Result<Option<u64>> {
+    match try_read_batch(reader) {
+        Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => Ok(None),
+        result => result,
+    }
+}
+
+fn try_read_batch(reader: &mut impl Read) -> io::Result<Option<u64>> {
+    let [tag, head @ ..] = read_array::<13>(reader)?;
+    if tag != TAG_START {
+        return Ok(None);
+    }
+    let items = u32::from_le_bytes([head[0], head[1], head[2], head[3]]);
+    let mut hasher = Xxh3::new();
+    let mut len = 13;
+    let mut buffer = Vec::new();
+    for _ in 0..items {
+        match read_item(reader, &mut buffer)? {
+            true => hasher.update(&buffer),
+            false => return Ok(None),
+        }
+        len += buffer.len() as u64;
+    }
+    let [tag, end @ ..] = read_array::<13>(reader)?;
+    let (checksum, trailer) = end.split_at(8);
+    let valid = tag == TAG_END && trailer == TRAILER && checksum == hasher.digest().to_le_bytes();
+    Ok(valid.then_some(len + 13))
+}
+
+/// Reads one item or clear into the buffer, as it is on disk.
+fn read_item(reader: &mut impl Read, buffer: &mut Vec<u8>) -> io::Result<bool> {
+    buffer.clear();
+    match read_array::<1>(reader)? {
+        [TAG_ITEM] => {
+            let head = read_array::<20>(reader)?;
+            let key_len = u64::from(u16::from_le_bytes([head[10], head[11]]));
+            let value_len = u64::from(u32::from_le_bytes([head[16], head[17], head[18], head[19]]));
+            buffer.push(TAG_ITEM);
+            buffer.extend_from_slice(&head);
+            read_more(reader, buffer, key_len + value_len)?;
+            Ok(true)
+        }
+        [TAG_CLEAR] => {
+            buffer.push(TAG_CLEAR);
+            read_more(reader, buffer, 8)?;
+            Ok(true)
+        }
+        _ => Ok(false),
+    }
+}
+
+/// Reads that many bytes more, without trusting the number before the bytes are there.
+fn read_more(reader: &mut impl Read, buffer: &mut Vec<u8>, len: u64) -> io::Result<()> {
+    if reader.by_ref().take(len).read_to_end(buffer)? as u64 == len {
+        Ok(())
+    } else {
+        Err(io::ErrorKind::UnexpectedEof.into())
+    }
+}
+
+fn read_array<const N: usize>(reader: &mut impl Read) -> io::Result<[u8; N]> {
+    let mut bytes = [0; N];
+    reader.read_exact(&mut bytes)?;
+    Ok(bytes)
+}
+
+fn failed(action: &str, path: &Path, error: &io::Error) -> StoreError {
+    StoreError::Io(format!("{action} {}: {error}", path.display()))
+}
+
+fn damaged(path: &Path, what: &str) -> StoreError {
+    let path: PathBuf = path.into();
+    StoreError::Damaged(format!("journal {} {what}", path.display()))
+}

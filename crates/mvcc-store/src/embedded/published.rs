@@ -1,0 +1,132 @@
+//! The durable state as readers see it: the live keys, their revision and the recent history.
+
+use std::{ops::Bound, sync::Arc};
+
+use super::{
+    apply::LiveKeys,
+    history::{Commit, History},
+    limits::Limits,
+};
+use crate::{KeyValue, Range, RangeResult, Revision, StoreError};
+
+/// Everything that may be read. Replaced only after the disk has it.
+#[derive(Debug)]
+pub(crate) struct Published {
+    pub(crate) live: LiveKeys,
+    pub(crate) revision: Revision,
+    pub(crate) history: History,
+}
+
+impl Published {
+    /// The state right after opening. Of what was before, nothing is known, except in a store
+    /// that has no past.
+    pub(crate) fn new(live: LiveKeys, revision: Revision, limits: &Limits) -> Self {
+        let floor = if revision <= Revision(1) {
+            Revision(0)
+        } else {
+            revision
+        };
+        Self {
+            live,
+            revision,
+            history: History::new(floor, limits),
+        }
+    }
+
+    /// What is needed to answer a range, taken under the lock; constant time for the newest
+    /// revision.
+    pub(crate) fn snapshot(&self, revision: Option<Revision>) -> Result<Snapshot, StoreError> {
+        let revision = match revision {
+            None => self.revision,
+            Some(asked) if asked > self.revision => {
+                return Err(StoreError::Future {
+                    asked,
+                    newest: self.revision,
+                });
+            }
+            Some(asked) => asked,
+        };
+        let newer = if revision == self.revision {
+            Vec::new()
+        } else {
+            self.history.after(revision)?.cloned().collect()
+        };
+        Ok(Snapshot {
+            live: self.live.clone(),
+            revision,
+            newer,
+        })
+    }
+}
+
+/// The state at one revision, detached from the store.
+pub(crate) struct Snapshot {
+    live: LiveKeys,
+    revision: Revision,
+    /// Commits after `revision`, still to be undone.
+    newer: Vec<Arc<Commit>>,
+}
+
+impl Snapshot {
+    /// Reads a range.
+    pub(crate) fn range(mut self, range: &Range) -> RangeResult {
+        self.rewind(range);
+        let limit = range.limit.unwrap_or(usize::MAX);
+        let mut items = Vec::new();
+        let mut count = 0;
+        match &range.end {
+            None => {
+                if let Some(pair) = self.live.get(range.start.as_slice()) {
+                    count = 1;
+                    items.extend((limit > 0).then(|| KeyValue::clone(pair)));
+                }
+            }
+            // An empty or inverted range would make the map panic.
+            Some(end) if range.start >= *end => {}
+            Some(end) => {
+                let bounds = (
+                    Bound::Included(range.start.as_slice()),
+                    Bound::Excluded(end.as_slice()),
+                );
+                for (_, pair) in self.live.range::<_, [u8]>(bounds) {
+                    count += 1;
+                    if items.len() < limit {
+                        items.push(KeyValue::clone(pair));
+                    }
+                }
+            }
+        }
+        RangeResult {
+            revision: self.revision,
+            items,
+            count,
+        }
+    }
+
+    /// Undoes the newer commits within the range, newest first.
+    fn rewind(&mut self, range: &Range) {
+        for commit in std::mem::take(&mut self.newer).iter().rev() {
+            for change in commit
+                .changes
+                .iter()
+                .filter(|change| within(range, &change.key))
+            {
+                match &change.previous {
+                    Some(pair) => {
+                        self.live.insert(Arc::clone(&change.key), Arc::clone(pair));
+                    }
+                    None => {
+                        self.live.remove(&change.key);
+                    }
+                }
+            }
+        }
+    }
+}
+
+fn within(range: &Range, key: &[u8]) -> bool {
+    match &range.end {
+        None => key == range.start,
+        Some(end) => range.start.as_slice() <= key && key < end.as_slice(),
+    }
+}
