@@ -94,3 +94,28 @@ fn map_type(text: &str) -> Option<MapType> {
         _ => None,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::FactTable;
+    use crate::graph::Graph;
+
+    /// A row that names a field that its type does not have is a typing error or out of date.
+    #[test]
+    fn every_fact_is_about_a_field_that_exists() {
+        let graph = Graph::published();
+        for (definition, field) in FactTable::published().rows() {
+            let known = graph
+                .definitions
+                .iter()
+                .find(|known| *known.name == *definition);
+            let Some(known) = known else {
+                continue; // a kind that is not served
+            };
+            assert!(
+                field.is_empty() || known.field(field).is_some(),
+                "{definition} {field}"
+            );
+        }
+    }
+}

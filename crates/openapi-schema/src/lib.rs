@@ -4,14 +4,19 @@
 //!
 //! Only a compact graph is kept in memory; documents are made when asked for.
 
+mod dialect;
+mod document;
 mod facts;
 mod graph;
+mod operations;
+mod parameters;
 mod roots;
 mod types;
 mod unknown;
 
 use std::sync::OnceLock;
 
+use resource_kinds::KindInfo;
 use serde_json::Value;
 
 pub use facts::{ListType, MapType};
@@ -53,5 +58,22 @@ impl Schema {
     pub fn lookup(&self, group: &str, version: &str, kind: &str) -> Option<TypeRef<'_>> {
         let definition = self.graph.kind(group, version, kind)?;
         Some(TypeRef::of_definition(self, definition))
+    }
+
+    /// `/openapi/v3`: where the document of each group version is. Costs as much as all the
+    /// documents (some ten milliseconds): keep the bytes.
+    pub fn openapi_v3_index(&self, kinds: &[KindInfo]) -> Vec<u8> {
+        document::v3_index(kinds)
+    }
+
+    /// `/openapi/v3/api/v1`, `/openapi/v3/apis/apps/v1`: the document of one group version
+    /// (`v1`, `apps/v1`) in JSON; `None` if nothing is served in it.
+    pub fn openapi_v3_document(&self, group_version: &str, kinds: &[KindInfo]) -> Option<Vec<u8>> {
+        document::v3_document(group_version, kinds)
+    }
+
+    /// `/openapi/v2`: the document of all kinds, in JSON.
+    pub fn openapi_v2_document(&self, kinds: &[KindInfo]) -> Vec<u8> {
+        document::v2_document(kinds)
     }
 }

@@ -97,6 +97,5 @@ pub(crate) fn definitions() -> SchemaGenerator {
     generator.subschema_for::<meta::DeleteOptions>();
     generator.subschema_for::<meta::ListMeta>();
     generator.subschema_for::<meta::Status>();
-    generator.subschema_for::<meta::WatchEvent<()>>();
     generator
 }

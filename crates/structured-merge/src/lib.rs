@@ -1,1 +1,11 @@
-//! structured-merge
+//! Changing a document by a patch: JSON patch (RFC 6902), merge patch (RFC 7396) and Kubernetes'
+//! strategic merge patch. Pure: a document and a patch in, a document or a refusal out.
+
+mod error;
+mod json;
+mod order;
+mod strategic;
+
+pub use error::PatchError;
+pub use json::{json_patch, merge_patch};
+pub use strategic::strategic_merge_patch;

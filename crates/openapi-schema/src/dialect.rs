@@ -1,0 +1,152 @@
+//! The two forms of an OpenAPI document: where definitions are, how they refer to one another,
+//! and how the few special types are written.
+
+use serde_json::{Map, Value, json};
+
+use crate::facts::{FactTable, Facts, ListType, MapType};
+use crate::graph::reference;
+use crate::roots::roots;
+
+/// A version of OpenAPI.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Dialect {
+    V2,
+    V3,
+}
+
+impl Dialect {
+    fn prefix(self) -> &'static str {
+        match self {
+            Self::V2 => "#/definitions/",
+            Self::V3 => "#/components/schemas/",
+        }
+    }
+
+    /// A schema that refers to the named definition.
+    pub fn reference(self, name: &str) -> Value {
+        json!({"$ref": format!("{}{name}", self.prefix())})
+    }
+
+    /// A definition as it is published: with merge facts and the kinds that it is.
+    pub fn definition(self, name: &str, source: &Value, facts: &FactTable) -> Value {
+        if let Some(special) = self.special(source) {
+            return special;
+        }
+        let mut published = self.schema(source);
+        let Some(object) = published.as_object_mut() else {
+            return published;
+        };
+        if let Some(Value::Object(properties)) = object.get_mut("properties") {
+            for (field, schema) in properties {
+                annotate(schema, facts.get(name, field));
+            }
+        }
+        let kinds: Vec<Value> = roots()
+            .iter()
+            .filter(|root| root.definition() == name)
+            .map(|root| gvk(root.group, root.version, root.kind))
+            .collect();
+        if !kinds.is_empty() {
+            // The Rust types need metadata; the API does not, it is filled in.
+            object.remove("required");
+            object.insert(
+                "x-kubernetes-group-version-kind".into(),
+                Value::Array(kinds),
+            );
+        }
+        annotate(&mut published, facts.get(name, ""));
+        published
+    }
+
+    /// Quantities and the like: strings or numbers.
+    fn special(self, source: &Value) -> Option<Value> {
+        source.get("x-kubernetes-int-or-string")?;
+        let description = source.get("description").cloned().unwrap_or_default();
+        // IntOrString and Quantity differ only in whether the number must be whole.
+        let whole = description
+            .as_str()
+            .is_some_and(|text| text.starts_with("IntOrString"));
+        Some(match (self, whole) {
+            (Self::V2, true) => {
+                json!({"description": description, "type": "string", "format": "int-or-string"})
+            }
+            (Self::V2, false) => json!({"description": description, "type": "string"}),
+            (Self::V3, true) => json!({
+                "description": description,
+                "format": "int-or-string",
+                "oneOf": [{"type": "integer"}, {"type": "string"}],
+            }),
+            (Self::V3, false) => json!({
+                "description": description,
+                "oneOf": [{"type": "string"}, {"type": "number"}],
+            }),
+        })
+    }
+
+    fn schema(self, source: &Value) -> Value {
+        let Value::Object(source_map) = source else {
+            return source.clone();
+        };
+        let mut published = Map::new();
+        for (key, value) in source_map {
+            let value = match (key.as_str(), value) {
+                ("$ref", _) => continue,
+                ("properties", Value::Object(properties)) => properties
+                    .iter()
+                    .map(|(name, schema)| (name.clone(), self.schema(schema)))
+                    .collect::<Map<String, Value>>()
+                    .into(),
+                ("items" | "additionalProperties", schema) => self.schema(schema),
+                (_, other) => other.clone(),
+            };
+            published.insert(key.clone(), value);
+        }
+        if let Some(name) = reference(source) {
+            let reference = self.reference(name);
+            // OpenAPI 3.0 ignores what stands beside a reference.
+            match self {
+                Self::V3 if !published.is_empty() => {
+                    published.insert("allOf".into(), json!([reference]));
+                }
+                _ => {
+                    published.insert("$ref".into(), reference["$ref"].clone());
+                }
+            }
+        }
+        Value::Object(published)
+    }
+}
+
+/// `{group, kind, version}`.
+pub(crate) fn gvk(group: &str, version: &str, kind: &str) -> Value {
+    json!({"group": group, "kind": kind, "version": version})
+}
+
+fn annotate(schema: &mut Value, facts: Facts) {
+    let Some(schema) = schema.as_object_mut() else {
+        return;
+    };
+    let mut set = |key: &str, value: Value| {
+        schema.insert(format!("x-kubernetes-{key}"), value);
+    };
+    match facts.list_type {
+        Some(ListType::Atomic) => set("list-type", "atomic".into()),
+        Some(ListType::Set) => set("list-type", "set".into()),
+        Some(ListType::Map) => set("list-type", "map".into()),
+        None => {}
+    }
+    if !facts.list_map_keys.is_empty() {
+        set("list-map-keys", facts.list_map_keys.split(',').collect());
+    }
+    match facts.map_type {
+        Some(MapType::Atomic) => set("map-type", "atomic".into()),
+        Some(MapType::Granular) => set("map-type", "granular".into()),
+        None => {}
+    }
+    if !facts.patch_merge_key.is_empty() {
+        set("patch-merge-key", facts.patch_merge_key.into());
+    }
+    if !facts.patch_strategy.is_empty() {
+        set("patch-strategy", facts.patch_strategy.into());
+    }
+}

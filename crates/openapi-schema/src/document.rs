@@ -1,0 +1,392 @@
+//! The OpenAPI documents. They are written straight into bytes, path by path and definition by
+//! definition, so that no tree of a whole document is ever held.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use resource_kinds::KindInfo;
+use serde_json::{Map, Value, json};
+use sha2::{Digest, Sha256};
+
+use crate::dialect::{Dialect, gvk};
+use crate::facts::FactTable;
+use crate::graph::reference;
+use crate::operations::{Action, Gvk, Operation, Path, base_path, paths};
+use crate::parameters::parameters;
+use crate::roots::{definitions, roots};
+
+const META: &str = "io.k8s.apimachinery.pkg.apis.meta.v1.";
+const PATCH_TYPES: [&str; 3] = [
+    "application/json-patch+json",
+    "application/merge-patch+json",
+    "application/strategic-merge-patch+json",
+];
+const BODY_TYPES: [&str; 2] = ["application/json", "application/yaml"];
+
+/// `{paths: {"apis/apps/v1": {serverRelativeURL: …?hash=…}}}`; the hash is of the document, so
+/// that clients may keep what they have for as long as it is the same.
+pub(crate) fn v3_index(kinds: &[KindInfo]) -> Vec<u8> {
+    let source = Source::published();
+    let group_versions: BTreeSet<(&str, &str)> = kinds
+        .iter()
+        .map(|info| (info.group, info.version))
+        .collect();
+    let mut paths = Map::new();
+    for (group, version) in group_versions {
+        let hash = Sha256::digest(source.v3(group, version, kinds));
+        let hash: String = hash.iter().map(|byte| format!("{byte:02X}")).collect();
+        let base = base_path(group, version);
+        let url = format!("/openapi/v3{base}?hash={hash}");
+        paths.insert(
+            base.trim_start_matches('/').into(),
+            json!({"serverRelativeURL": url}),
+        );
+    }
+    json!({"paths": paths}).to_string().into_bytes()
+}
+
+/// The document of one group version; `None` if no kind is served in it.
+pub(crate) fn v3_document(group_version: &str, kinds: &[KindInfo]) -> Option<Vec<u8>> {
+    let (group, version) = group_version.split_once('/').unwrap_or(("", group_version));
+    let served = kinds
+        .iter()
+        .any(|info| info.group == group && info.version == version);
+    served.then(|| Source::published().v3(group, version, kinds))
+}
+
+/// The document of all kinds in the older form.
+pub(crate) fn v2_document(kinds: &[KindInfo]) -> Vec<u8> {
+    Source::published().v2(kinds)
+}
+
+/// What documents are made of; a few megabytes, dropped after use.
+struct Source {
+    definitions: Map<String, Value>,
+    names: BTreeMap<Gvk, String>,
+    facts: FactTable,
+}
+
+impl Source {
+    fn published() -> Self {
+        let definitions = definitions().take_definitions(false);
+        let names = roots()
+            .iter()
+            .map(|root| {
+                let gvk = Gvk {
+                    group: root.group,
+                    version: root.version,
+                    kind: root.kind,
+                };
+                (gvk, root.definition().into_owned())
+            })
+            .collect();
+        Self {
+            definitions,
+            names,
+            facts: FactTable::published(),
+        }
+    }
+
+    fn v3(&self, group: &str, version: &str, kinds: &[KindInfo]) -> Vec<u8> {
+        let mut served: Vec<KindInfo> = kinds.to_vec();
+        served.retain(|info| info.group == group && info.version == version);
+        let head = "{\"openapi\":\"3.0.0\",\"info\":{\"title\":\"Kubernetes\",\
+            \"version\":\"v1.36\"},\"paths\":{";
+        let mut out = head.as_bytes().to_vec();
+        self.write_paths(Dialect::V3, &served, &mut out);
+        out.extend_from_slice(b"},\"components\":{\"schemas\":{");
+        self.write_definitions(Dialect::V3, &served, &mut out);
+        out.extend_from_slice(b"}}}");
+        out
+    }
+
+    fn v2(&self, kinds: &[KindInfo]) -> Vec<u8> {
+        let head = "{\"swagger\":\"2.0\",\"info\":{\"title\":\"Kubernetes\",\
+            \"version\":\"v1.36\"},\"paths\":{";
+        let mut out = head.as_bytes().to_vec();
+        self.write_paths(Dialect::V2, kinds, &mut out);
+        out.extend_from_slice(b"},\"definitions\":{");
+        self.write_definitions(Dialect::V2, kinds, &mut out);
+        out.extend_from_slice(b"}}");
+        out
+    }
+
+    fn write_paths(&self, dialect: Dialect, kinds: &[KindInfo], out: &mut Vec<u8>) {
+        let mut all: Vec<Path> = kinds.iter().flat_map(paths).collect();
+        all.sort_by(|a, b| a.path.cmp(&b.path));
+        for (index, path) in all.iter().enumerate() {
+            write_member(&path.path, &self.path_item(dialect, path), index, out);
+        }
+    }
+
+    fn path_item(&self, dialect: Dialect, path: &Path) -> Value {
+        let mut item = Map::new();
+        for operation in &path.operations {
+            let method = operation.action.method().to_owned();
+            item.insert(method, self.operation(dialect, operation));
+        }
+        let mut shared = Vec::new();
+        if path.named {
+            shared.push(("name", "The name of the object."));
+        }
+        if path.in_namespace {
+            shared.push(("namespace", "The namespace of the object."));
+        }
+        let shared: Vec<Value> = shared
+            .into_iter()
+            .map(|(name, description)| {
+                let mut parameter = json!({
+                    "name": name, "in": "path", "description": description, "required": true,
+                });
+                set_type(dialect, &mut parameter, "string");
+                parameter
+            })
+            .collect();
+        if !shared.is_empty() {
+            item.insert("parameters".into(), shared.into());
+        }
+        item.into()
+    }
+
+    fn operation(&self, dialect: Dialect, operation: &Operation) -> Value {
+        let mut query: Vec<Value> = parameters(operation)
+            .into_iter()
+            .map(|known| {
+                let mut parameter = json!({
+                    "name": known.name, "in": "query", "description": known.description,
+                });
+                set_type(dialect, &mut parameter, known.kind);
+                parameter
+            })
+            .collect();
+        let Gvk {
+            group,
+            version,
+            kind,
+        } = operation.gvk;
+        let mut written = json!({
+            "description": format!("{} {kind}", description(operation)),
+            "operationId": operation.id,
+            "x-kubernetes-action": operation.action.name(),
+            "x-kubernetes-group-version-kind": gvk(group, version, kind),
+        });
+        if let Some(body) = self.body(operation) {
+            let types: &[&str] = if operation.action == Action::Patch {
+                &PATCH_TYPES
+            } else {
+                &BODY_TYPES
+            };
+            match dialect {
+                Dialect::V3 => {
+                    written["requestBody"] =
+                        json!({"content": content(types, &dialect.reference(&body))});
+                }
+                Dialect::V2 => {
+                    written["consumes"] = json!(types);
+                    let schema = dialect.reference(&body);
+                    query.push(json!({"name": "body", "in": "body", "schema": schema}));
+                }
+            }
+        }
+        written["parameters"] = query.into();
+        written["responses"] = self.responses(dialect, operation);
+        if dialect == Dialect::V2 {
+            written["produces"] = json!(["application/json"]);
+        }
+        written
+    }
+
+    fn responses(&self, dialect: Dialect, operation: &Operation) -> Value {
+        let codes: &[(&str, &str)] = match operation.action {
+            Action::Create => &[("200", "OK"), ("201", "Created"), ("202", "Accepted")],
+            Action::Replace | Action::Patch => &[("200", "OK"), ("201", "Created")],
+            Action::Delete => &[("200", "OK"), ("202", "Accepted")],
+            _ => &[("200", "OK")],
+        };
+        let schema = match self.answer(operation) {
+            Some(name) => dialect.reference(&name),
+            None => json!({"type": "string"}),
+        };
+        let mut responses = Map::new();
+        for (code, text) in codes {
+            let response = match dialect {
+                Dialect::V3 => json!({
+                    "description": text,
+                    "content": content(&["application/json"], &schema),
+                }),
+                Dialect::V2 => json!({"description": text, "schema": schema}),
+            };
+            responses.insert((*code).to_owned(), response);
+        }
+        responses.insert("401".into(), json!({"description": "Unauthorized"}));
+        responses.into()
+    }
+
+    /// The definition that an operation's body has.
+    fn body(&self, operation: &Operation) -> Option<String> {
+        match operation.action {
+            Action::Create | Action::Replace => self.names.get(&operation.gvk).cloned(),
+            Action::Patch => Some(format!("{META}Patch")),
+            Action::Delete | Action::DeleteCollection => Some(format!("{META}DeleteOptions")),
+            Action::List | Action::Get | Action::Connect => None,
+        }
+    }
+
+    /// The definition that an operation answers with; `None` for plain text.
+    fn answer(&self, operation: &Operation) -> Option<String> {
+        let kind = self.names.get(&operation.gvk)?;
+        match operation.action {
+            Action::Connect => None,
+            Action::Get if operation.subresource == "log" => None,
+            Action::Delete | Action::DeleteCollection => Some(format!("{META}Status")),
+            Action::List => Some(list_definition(kind, operation.list_kind)),
+            _ => Some(kind.clone()),
+        }
+    }
+
+    fn write_definitions(&self, dialect: Dialect, kinds: &[KindInfo], out: &mut Vec<u8>) {
+        let mut wanted = BTreeSet::new();
+        let mut lists = BTreeMap::new();
+        for operation in kinds
+            .iter()
+            .flat_map(paths)
+            .flat_map(|path| path.operations)
+        {
+            for name in [self.body(&operation), self.answer(&operation)]
+                .into_iter()
+                .flatten()
+            {
+                if operation.action == Action::List {
+                    lists.insert(name, operation.clone());
+                } else {
+                    self.collect(&name, &mut wanted);
+                }
+            }
+        }
+        for operation in lists.values() {
+            if let Some(kind) = self.names.get(&operation.gvk) {
+                self.collect(kind, &mut wanted);
+            }
+            self.collect(&format!("{META}ListMeta"), &mut wanted);
+        }
+        let mut all: BTreeMap<&str, Option<&Operation>> =
+            wanted.iter().map(|name| (name.as_str(), None)).collect();
+        all.extend(
+            lists
+                .iter()
+                .map(|(name, operation)| (name.as_str(), Some(operation))),
+        );
+        for (index, (name, list)) in all.into_iter().enumerate() {
+            let definition = match list {
+                Some(operation) => self.list(dialect, operation),
+                None => self.definition(dialect, name),
+            };
+            write_member(name, &definition, index, out);
+        }
+    }
+
+    fn definition(&self, dialect: Dialect, name: &str) -> Value {
+        match self.definitions.get(name) {
+            Some(source) => dialect.definition(name, source, &self.facts),
+            None => json!({
+                "description": "A change of an object, in the form that its content type names.",
+                "type": "object",
+            }),
+        }
+    }
+
+    fn list(&self, dialect: Dialect, operation: &Operation) -> Value {
+        let Gvk {
+            group,
+            version,
+            kind,
+        } = operation.gvk;
+        let item = match self.names.get(&operation.gvk) {
+            Some(name) => dialect.reference(name),
+            None => json!({"type": "object"}),
+        };
+        let metadata = dialect.reference(&format!("{META}ListMeta"));
+        json!({
+            "description": format!("{} is a list of {kind} objects.", operation.list_kind),
+            "type": "object",
+            "required": ["items"],
+            "properties": {
+                "apiVersion": {"description": "The version of the list's form.", "type": "string"},
+                "items": {"description": "The objects.", "type": "array", "items": item},
+                "kind": {"description": "The kind of the list.", "type": "string"},
+                "metadata": metadata,
+            },
+            "x-kubernetes-group-version-kind": [gvk(group, version, operation.list_kind)],
+        })
+    }
+
+    /// Adds the named definition and all that it is made of.
+    fn collect(&self, name: &str, wanted: &mut BTreeSet<String>) {
+        if !wanted.insert(name.to_owned()) {
+            return;
+        }
+        if let Some(source) = self.definitions.get(name) {
+            self.collect_references(source, wanted);
+        }
+    }
+
+    fn collect_references(&self, schema: &Value, wanted: &mut BTreeSet<String>) {
+        if let Some(name) = reference(schema) {
+            self.collect(name, wanted);
+        }
+        match schema {
+            Value::Object(members) => {
+                members
+                    .values()
+                    .for_each(|member| self.collect_references(member, wanted));
+            }
+            Value::Array(all) => all
+                .iter()
+                .for_each(|one| self.collect_references(one, wanted)),
+            _ => {}
+        }
+    }
+}
+
+fn list_definition(kind_definition: &str, list_kind: &str) -> String {
+    match kind_definition.rsplit_once('.') {
+        Some((package, _)) => format!("{package}.{list_kind}"),
+        None => list_kind.to_owned(),
+    }
+}
+
+fn description(operation: &Operation) -> &'static str {
+    match operation.action {
+        Action::List => "list or watch objects of kind",
+        Action::Create => "create a",
+        Action::DeleteCollection => "delete a collection of",
+        Action::Get => "read the named",
+        Action::Replace => "replace the named",
+        Action::Patch => "change a part of the named",
+        Action::Delete => "delete the named",
+        Action::Connect => "open a stream by",
+    }
+}
+
+fn set_type(dialect: Dialect, parameter: &mut Value, kind: &str) {
+    match dialect {
+        Dialect::V3 => parameter["schema"] = json!({"type": kind}),
+        Dialect::V2 => parameter["type"] = kind.into(),
+    }
+}
+
+fn content(types: &[&str], schema: &Value) -> Value {
+    types
+        .iter()
+        .map(|content_type| ((*content_type).to_owned(), json!({"schema": schema})))
+        .collect::<Map<String, Value>>()
+        .into()
+}
+
+fn write_member(name: &str, value: &Value, index: usize, out: &mut Vec<u8>) {
+    if index > 0 {
+        out.push(b',');
+    }
+    out.extend_from_slice(Value::from(name).to_string().as_bytes());
+    out.push(b':');
+    out.extend_from_slice(value.to_string().as_bytes());
+}

@@ -1,0 +1,274 @@
+//! What can be asked of the server: one operation per verb of each kind and sub-resource. Both
+//! OpenAPI versions are written from this list.
+
+use resource_kinds::{KindInfo, Scope, Subresource, Verb};
+
+/// What an operation does; `x-kubernetes-action`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Action {
+    List,
+    Create,
+    DeleteCollection,
+    Get,
+    Replace,
+    Patch,
+    Delete,
+    /// A stream such as `exec`: bytes both ways.
+    Connect,
+}
+
+impl Action {
+    /// The word in `x-kubernetes-action`.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::List => "list",
+            Self::Create => "post",
+            Self::DeleteCollection => "deletecollection",
+            Self::Get => "get",
+            Self::Replace => "put",
+            Self::Patch => "patch",
+            Self::Delete => "delete",
+            Self::Connect => "connect",
+        }
+    }
+
+    /// The HTTP method, lower case.
+    pub fn method(self) -> &'static str {
+        match self {
+            Self::List | Self::Get | Self::Connect => "get",
+            Self::Create => "post",
+            Self::DeleteCollection | Self::Delete => "delete",
+            Self::Replace => "put",
+            Self::Patch => "patch",
+        }
+    }
+
+    /// The first word of the operation's id.
+    pub fn id_verb(self) -> &'static str {
+        match self {
+            Self::List => "list",
+            Self::Create => "create",
+            Self::DeleteCollection | Self::Delete => "delete",
+            Self::Get => "read",
+            Self::Replace => "replace",
+            Self::Patch => "patch",
+            Self::Connect => "connectGet",
+        }
+    }
+
+    /// Names of the query parameters, besides `pretty`.
+    pub fn query_parameters(self) -> &'static [&'static str] {
+        const SELECTION: &[&str] = &[
+            "allowWatchBookmarks",
+            "continue",
+            "fieldSelector",
+            "labelSelector",
+            "limit",
+            "resourceVersion",
+            "resourceVersionMatch",
+            "sendInitialEvents",
+            "timeoutSeconds",
+            "watch",
+        ];
+        match self {
+            Self::List => SELECTION,
+            Self::Create | Self::Replace => &["dryRun", "fieldManager", "fieldValidation"],
+            Self::Patch => &["dryRun", "fieldManager", "fieldValidation", "force"],
+            Self::Delete => &[
+                "dryRun",
+                "gracePeriodSeconds",
+                "orphanDependents",
+                "propagationPolicy",
+            ],
+            Self::DeleteCollection => &[
+                "continue",
+                "dryRun",
+                "fieldSelector",
+                "gracePeriodSeconds",
+                "labelSelector",
+                "limit",
+                "orphanDependents",
+                "propagationPolicy",
+                "resourceVersion",
+                "resourceVersionMatch",
+                "timeoutSeconds",
+            ],
+            Self::Get | Self::Connect => &[],
+        }
+    }
+}
+
+/// Group, version and kind.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Gvk {
+    pub group: &'static str,
+    pub version: &'static str,
+    pub kind: &'static str,
+}
+
+/// One method on one path.
+#[derive(Clone, Debug)]
+pub(crate) struct Operation {
+    pub action: Action,
+    pub id: String,
+    /// The kind that is sent and received.
+    pub gvk: Gvk,
+    pub list_kind: &'static str,
+    /// The last path segment of a sub-resource, empty for the object itself.
+    pub subresource: &'static str,
+}
+
+/// A path and what can be done there.
+#[derive(Clone, Debug)]
+pub(crate) struct Path {
+    pub path: String,
+    /// Has `{namespace}`.
+    pub in_namespace: bool,
+    /// Has `{name}`.
+    pub named: bool,
+    pub operations: Vec<Operation>,
+}
+
+/// All paths of a kind.
+pub(crate) fn paths(info: &KindInfo) -> Vec<Path> {
+    let namespaced = info.scope == Scope::Namespaced;
+    let gvk = Gvk {
+        group: info.group,
+        version: info.version,
+        kind: info.kind,
+    };
+    let base = base_path(info.group, info.version);
+    let collection = if namespaced {
+        format!("{base}/namespaces/{{namespace}}/{}", info.plural)
+    } else {
+        format!("{base}/{}", info.plural)
+    };
+    let scope = if namespaced { "Namespaced" } else { "" };
+    let operation = |action: Action, subject: String, subresource: &'static str, gvk: Gvk| {
+        let title = group_title(info.group, info.version);
+        let middle = if action == Action::DeleteCollection {
+            "Collection"
+        } else {
+            ""
+        };
+        let id = format!("{}{title}{middle}{subject}", action.id_verb());
+        Operation {
+            action,
+            id,
+            gvk,
+            list_kind: info.list_kind,
+            subresource,
+        }
+    };
+    let on_object = |actions: &[(Verb, Action)]| -> Vec<Operation> {
+        actions
+            .iter()
+            .filter(|(verb, _)| info.verbs.contains(verb))
+            .map(|(_, action)| operation(*action, format!("{scope}{}", info.kind), "", gvk))
+            .collect()
+    };
+    let mut all = Vec::new();
+    let mut add = |path: String, in_namespace, named, operations: Vec<Operation>| {
+        if !operations.is_empty() {
+            all.push(Path {
+                path,
+                in_namespace,
+                named,
+                operations,
+            });
+        }
+    };
+    if namespaced && info.verbs.contains(&Verb::List) {
+        let everywhere = format!("{}ForAllNamespaces", info.kind);
+        let list = operation(Action::List, everywhere, "", gvk);
+        add(format!("{base}/{}", info.plural), false, false, vec![list]);
+    }
+    add(
+        collection.clone(),
+        namespaced,
+        false,
+        on_object(COLLECTION_ACTIONS),
+    );
+    add(
+        format!("{collection}/{{name}}"),
+        namespaced,
+        true,
+        on_object(OBJECT_ACTIONS),
+    );
+    for part in info.subresources {
+        let subject = format!("{scope}{}{}", info.kind, title_case(part.name));
+        let gvk = Gvk {
+            group: part.group,
+            version: part.version,
+            kind: part.kind,
+        };
+        let operations = subresource_actions(part)
+            .into_iter()
+            .map(|action| operation(action, subject.clone(), part.name, gvk))
+            .collect();
+        add(
+            format!("{collection}/{{name}}/{}", part.name),
+            namespaced,
+            true,
+            operations,
+        );
+    }
+    all
+}
+
+const COLLECTION_ACTIONS: &[(Verb, Action)] = &[
+    (Verb::List, Action::List),
+    (Verb::Create, Action::Create),
+    (Verb::DeleteCollection, Action::DeleteCollection),
+];
+
+const OBJECT_ACTIONS: &[(Verb, Action)] = &[
+    (Verb::Get, Action::Get),
+    (Verb::Update, Action::Replace),
+    (Verb::Patch, Action::Patch),
+    (Verb::Delete, Action::Delete),
+];
+
+fn subresource_actions(part: &Subresource) -> Vec<Action> {
+    // Kinds such as PodExecOptions are the query parameters of a stream, not a body.
+    if part.kind.ends_with("Options") {
+        return vec![Action::Connect];
+    }
+    let mut actions = Vec::new();
+    for verb in part.verbs {
+        actions.push(match verb {
+            Verb::Get => Action::Get,
+            Verb::Update => Action::Replace,
+            Verb::Patch => Action::Patch,
+            Verb::Create => Action::Create,
+            Verb::Delete => Action::Delete,
+            Verb::DeleteCollection | Verb::List | Verb::Watch => continue,
+        });
+    }
+    actions
+}
+
+/// `/api/v1` or `/apis/<group>/<version>`.
+pub(crate) fn base_path(group: &str, version: &str) -> String {
+    if group.is_empty() {
+        format!("/api/{version}")
+    } else {
+        format!("/apis/{group}/{version}")
+    }
+}
+
+/// `AppsV1`, `RbacAuthorizationV1`, `CoreV1`.
+fn group_title(group: &str, version: &str) -> String {
+    let group = if group.is_empty() { "core" } else { group };
+    let group = group.strip_suffix(".k8s.io").unwrap_or(group);
+    let words = group.split('.').chain([version]);
+    words.map(title_case).collect()
+}
+
+fn title_case(word: &str) -> String {
+    let mut letters = word.chars();
+    match letters.next() {
+        Some(first) => first.to_uppercase().chain(letters).collect(),
+        None => String::new(),
+    }
+}

@@ -1,0 +1,267 @@
+//! Types, strict decoding and documents (kubectl.md 0.8-0.10).
+
+use openapi_schema::{ListType, MapType, Schema, Shape};
+use resource_kinds::{KindInfo, Scope, Subresource, Verb};
+use serde_json::{Value, json};
+
+const ALL: &[Verb] = &[
+    Verb::Create,
+    Verb::Delete,
+    Verb::DeleteCollection,
+    Verb::Get,
+    Verb::List,
+    Verb::Patch,
+    Verb::Update,
+    Verb::Watch,
+];
+
+fn kind(
+    group: &'static str,
+    kind: &'static str,
+    list_kind: &'static str,
+    plural: &'static str,
+) -> KindInfo {
+    KindInfo {
+        group,
+        version: "v1",
+        kind,
+        list_kind,
+        plural,
+        singular: "",
+        short_names: &[],
+        categories: &[],
+        scope: Scope::Namespaced,
+        verbs: ALL,
+        subresources: &[
+            Subresource {
+                name: "status",
+                group: "apps",
+                version: "v1",
+                kind: "StatefulSet",
+                verbs: &[Verb::Get, Verb::Update, Verb::Patch],
+            },
+            Subresource {
+                name: "scale",
+                group: "autoscaling",
+                version: "v1",
+                kind: "Scale",
+                verbs: &[Verb::Get, Verb::Update, Verb::Patch],
+            },
+        ],
+        storage: plural,
+    }
+}
+
+fn kinds() -> Vec<KindInfo> {
+    let mut pods = kind("", "Pod", "PodList", "pods");
+    pods.subresources = &[Subresource {
+        name: "exec",
+        group: "",
+        version: "v1",
+        kind: "PodExecOptions",
+        verbs: &[Verb::Create, Verb::Get],
+    }];
+    vec![
+        kind("apps", "StatefulSet", "StatefulSetList", "statefulsets"),
+        pods,
+    ]
+}
+
+fn unknown(group: &str, kind: &str, object: Value) -> Vec<String> {
+    Schema::published().unknown_fields(group, "v1", kind, &object)
+}
+
+#[test]
+fn unknown_fields_are_named_by_path() {
+    let found = unknown(
+        "apps",
+        "StatefulSet",
+        json!({"apiVersion": "apps/v1", "kind": "StatefulSet", "foo": 1,
+            "metadata": {"name": "a", "lables": {}},
+            "spec": {"template": {"spec": {
+                "nodeSelector": {"any": "thing"},
+                "containers": [{"name": "a", "foo": 1,
+                    "ports": [{"containerPort": 1}, {"hostport": 1}],
+                    "resources": {"limits": {"cpu": 1, "memory": "1Gi"}}}]}}}}),
+    );
+    assert_eq!(
+        found,
+        [
+            "foo",
+            "metadata.lables",
+            "spec.template.spec.containers[0].foo",
+            "spec.template.spec.containers[0].ports[1].hostport",
+        ]
+    );
+}
+
+#[test]
+fn free_form_parts_have_no_unknown_fields() {
+    let revision = json!({"data": {"spec": {"template": {"$patch": "replace"}}}, "revision": 1});
+    assert_eq!(unknown("apps", "ControllerRevision", revision), [""; 0]);
+    let fields = json!({"metadata": {"managedFields": [
+        {"manager": "a", "fieldsV1": {"f:spec": {}}, "time": "2026-01-01T00:00:00Z"}]}});
+    assert_eq!(unknown("", "Pod", fields), [""; 0]);
+    let map = json!({"data": {"a.b/c": "x"}, "binaryData": {"x": "eA=="}});
+    assert_eq!(unknown("", "ConfigMap", map), [""; 0]);
+    let service = json!({"spec": {"ports": [{"port": 1, "targetPort": "web"}]}});
+    assert_eq!(unknown("", "Service", service), [""; 0]);
+    assert_eq!(unknown("example.org", "Unknown", json!({"x": 1})), [""; 0]);
+}
+
+#[test]
+fn merge_facts_are_found_on_fields() {
+    let pod = Schema::published().lookup("", "v1", "Pod").unwrap();
+    let spec = pod.field("spec").unwrap().type_ref();
+    assert_eq!(spec.definition_name(), Some("io.k8s.api.core.v1.PodSpec"));
+    let containers = spec.field("containers").unwrap();
+    assert!(containers.merges());
+    assert_eq!(containers.merge_key(), Some("name"));
+    assert_eq!(containers.list_type(), Some(ListType::Map));
+    assert_eq!(containers.list_map_keys().collect::<Vec<_>>(), ["name"]);
+    let container = containers.type_ref().element().unwrap();
+    assert_eq!(container.shape(), Shape::Object);
+    assert_eq!(
+        container.field("ports").unwrap().merge_key(),
+        Some("containerPort")
+    );
+    assert_eq!(
+        container.field("volumeMounts").unwrap().merge_key(),
+        Some("mountPath")
+    );
+    assert!(spec.field("volumes").unwrap().retains_keys());
+    assert!(!spec.field("tolerations").unwrap().merges());
+    assert_eq!(
+        spec.field("nodeSelector").unwrap().map_type(),
+        Some(MapType::Atomic)
+    );
+    let metadata = pod.field("metadata").unwrap().type_ref();
+    let finalizers = metadata.field("finalizers").unwrap();
+    assert!(finalizers.merges() && finalizers.merge_key().is_none());
+    assert_eq!(
+        finalizers.type_ref().element().unwrap().shape(),
+        Shape::Scalar
+    );
+}
+
+fn v3(group_version: &str) -> Value {
+    let bytes = Schema::published()
+        .openapi_v3_document(group_version, &kinds())
+        .unwrap();
+    serde_json::from_slice(&bytes).unwrap()
+}
+
+/// kubectl.md 0.9: kubectl looks for the parameter before it relies on the server's checks.
+#[test]
+fn patch_operations_offer_field_validation() {
+    let document = v3("apps/v1");
+    let path = "/apis/apps/v1/namespaces/{namespace}/statefulsets/{name}";
+    let patch = &document["paths"][path]["patch"];
+    let gvk = json!({"group": "apps", "version": "v1", "kind": "StatefulSet"});
+    assert_eq!(patch["x-kubernetes-group-version-kind"], gvk);
+    assert_eq!(patch["x-kubernetes-action"], "patch");
+    assert_eq!(patch["operationId"], "patchAppsV1NamespacedStatefulSet");
+    let names: Vec<&str> = patch["parameters"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .filter_map(|parameter| parameter["name"].as_str())
+        .collect();
+    assert_eq!(
+        names,
+        [
+            "dryRun",
+            "fieldManager",
+            "fieldValidation",
+            "force",
+            "pretty"
+        ]
+    );
+    let content = patch["requestBody"]["content"].as_object().unwrap();
+    assert!(content.contains_key("application/strategic-merge-patch+json"));
+    let scale = &document["paths"][format!("{path}/scale")]["get"];
+    assert_eq!(scale["x-kubernetes-group-version-kind"]["kind"], "Scale");
+}
+
+#[test]
+fn definitions_carry_merge_facts_and_kinds() {
+    let document = v3("v1");
+    let schemas = &document["components"]["schemas"];
+    let containers = &schemas["io.k8s.api.core.v1.PodSpec"]["properties"]["containers"];
+    assert_eq!(containers["x-kubernetes-patch-merge-key"], "name");
+    assert_eq!(containers["x-kubernetes-patch-strategy"], "merge");
+    assert_eq!(containers["x-kubernetes-list-type"], "map");
+    assert_eq!(containers["x-kubernetes-list-map-keys"], json!(["name"]));
+    let pod = &schemas["io.k8s.api.core.v1.Pod"];
+    let gvk = json!([{"group": "", "version": "v1", "kind": "Pod"}]);
+    assert_eq!(pod["x-kubernetes-group-version-kind"], gvk);
+    let spec = &pod["properties"]["spec"];
+    let reference = json!([{"$ref": "#/components/schemas/io.k8s.api.core.v1.PodSpec"}]);
+    assert_eq!(spec["allOf"], reference);
+    let exec = &document["paths"]["/api/v1/namespaces/{namespace}/pods/{name}/exec"]["get"];
+    assert_eq!(exec["x-kubernetes-action"], "connect");
+}
+
+/// Every reference in a document leads somewhere in it.
+#[test]
+fn documents_are_closed() {
+    fn references(value: &Value, found: &mut Vec<String>) {
+        match value {
+            Value::Object(members) => {
+                if let Some(Value::String(target)) = members.get("$ref") {
+                    found.push(target.clone());
+                }
+                members
+                    .values()
+                    .for_each(|member| references(member, found));
+            }
+            Value::Array(all) => all.iter().for_each(|one| references(one, found)),
+            _ => {}
+        }
+    }
+    let v2 = Schema::published().openapi_v2_document(&kinds());
+    for document in [
+        v3("v1"),
+        v3("apps/v1"),
+        serde_json::from_slice(&v2).unwrap(),
+    ] {
+        let mut found = Vec::new();
+        references(&document, &mut found);
+        assert!(found.len() > 100, "{}", found.len());
+        for target in found {
+            let pointer = target.trim_start_matches('#');
+            assert!(document.pointer(pointer).is_some(), "{target}");
+        }
+    }
+}
+
+#[test]
+fn index_names_each_group_version_with_a_hash_of_its_document() {
+    let schema = Schema::published();
+    let index: Value = serde_json::from_slice(&schema.openapi_v3_index(&kinds())).unwrap();
+    let paths = index["paths"].as_object().unwrap();
+    assert_eq!(paths.keys().collect::<Vec<_>>(), ["api/v1", "apis/apps/v1"]);
+    let url = paths["apis/apps/v1"]["serverRelativeURL"].as_str().unwrap();
+    assert!(url.starts_with("/openapi/v3/apis/apps/v1?hash="), "{url}");
+    assert_eq!(
+        schema.openapi_v3_index(&kinds()),
+        schema.openapi_v3_index(&kinds())
+    );
+    assert!(schema.openapi_v3_document("batch/v1", &kinds()).is_none());
+}
+
+#[test]
+fn v2_document_has_the_old_forms() {
+    let bytes = Schema::published().openapi_v2_document(&kinds());
+    let document: Value = serde_json::from_slice(&bytes).unwrap();
+    assert_eq!(document["swagger"], "2.0");
+    let quantity = &document["definitions"]["io.k8s.apimachinery.pkg.api.resource.Quantity"];
+    assert_eq!(quantity["type"], "string");
+    let either = &document["definitions"]["io.k8s.apimachinery.pkg.util.intstr.IntOrString"];
+    assert_eq!(either["format"], "int-or-string");
+    let post = &document["paths"]["/api/v1/namespaces/{namespace}/pods"]["post"];
+    assert_eq!(
+        post["consumes"],
+        json!(["application/json", "application/yaml"])
+    );
+}

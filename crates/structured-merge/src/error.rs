@@ -1,0 +1,117 @@
+//! What can be wrong with a patch, and how the client is told.
+
+use object_model::{Status, StatusReason};
+use serde_json::Value;
+
+/// Why a patch was not applied. The texts are those that apimachinery's `mergepatch` gives.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum PatchError {
+    /// The patch is not of the form that its content type asks for.
+    #[error("{0}")]
+    Malformed(String),
+    /// A JSON patch has more operations than allowed.
+    #[error("The allowed maximum operations in a JSON patch is {max}, got {count}")]
+    TooManyOperations {
+        /// How many it has.
+        count: usize,
+        /// How many are allowed.
+        max: usize,
+    },
+    /// A JSON patch is well-formed but does not fit the document.
+    #[error("{0}")]
+    DoesNotApply(String),
+    /// A list element lacks the field that tells it from the others.
+    #[error("map: {map} does not contain declared merge key: {key}")]
+    NoMergeKey {
+        /// The element.
+        map: String,
+        /// The missing field.
+        key: String,
+    },
+    /// `$patch` has a value that means nothing at that place.
+    #[error("unknown patch type: {directive} in map: {map}")]
+    UnknownDirective {
+        /// The value.
+        directive: String,
+        /// The map that holds it.
+        map: String,
+    },
+    /// A list of lists cannot be merged.
+    #[error("lists of lists are not supported")]
+    ListOfLists,
+}
+
+impl PatchError {
+    /// What the client is told. `DoesNotApply` has upstream's text for 422, which names no cause.
+    pub fn status(&self) -> Status {
+        match self {
+            Self::TooManyOperations { .. } => Status::new(
+                StatusReason::RequestEntityTooLarge,
+                format!("Request entity too large: {self}"),
+            ),
+            Self::DoesNotApply(_) | Self::ListOfLists => Status::new(
+                StatusReason::Invalid,
+                "the server rejected our request due to an error in our request",
+            ),
+            Self::Malformed(_) | Self::NoMergeKey { .. } | Self::UnknownDirective { .. } => {
+                Status::bad_request(self.to_string())
+            }
+        }
+    }
+
+    pub(crate) fn no_merge_key(element: &Value, key: &str) -> Self {
+        Self::NoMergeKey {
+            map: printed(element),
+            key: key.to_owned(),
+        }
+    }
+
+    pub(crate) fn unknown_directive(directive: &Value, map: &Value) -> Self {
+        Self::UnknownDirective {
+            directive: printed(directive),
+            map: printed(map),
+        }
+    }
+
+    /// A value of the wrong type; `expected` in words such as `list` or `map`.
+    pub(crate) fn wrong_type(expected: &str, actual: &Value) -> Self {
+        Self::Malformed(format!(
+            "expected a {expected}, but received a {}",
+            type_name(actual)
+        ))
+    }
+}
+
+/// Prints a value as Go's `%v` does: `map[name:a ports:[1 2]]`. Those who parse or know
+/// Kubernetes' messages find the same text.
+pub(crate) fn printed(value: &Value) -> String {
+    match value {
+        Value::Null => "<nil>".to_owned(),
+        Value::String(text) => text.clone(),
+        Value::Bool(_) | Value::Number(_) => value.to_string(),
+        Value::Array(elements) => {
+            let elements: Vec<String> = elements.iter().map(printed).collect();
+            format!("[{}]", elements.join(" "))
+        }
+        Value::Object(fields) => {
+            let mut fields: Vec<(&String, &Value)> = fields.iter().collect();
+            fields.sort_by_key(|(name, _)| *name);
+            let fields: Vec<String> = fields
+                .iter()
+                .map(|(name, value)| format!("{name}:{}", printed(value)))
+                .collect();
+            format!("map[{}]", fields.join(" "))
+        }
+    }
+}
+
+pub(crate) fn type_name(value: &Value) -> &'static str {
+    match value {
+        Value::Null => "null",
+        Value::Bool(_) => "boolean",
+        Value::Number(_) => "number",
+        Value::String(_) => "string",
+        Value::Array(_) => "list",
+        Value::Object(_) => "map",
+    }
+}

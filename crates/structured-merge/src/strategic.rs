@@ -1,0 +1,339 @@
+//! Strategic merge patch: a merge patch that knows the types. Lists with a merge key are merged
+//! element by element, and directives (`$patch`, `$retainKeys`, `$setElementOrder/…`,
+//! `$deleteFromPrimitiveList/…`) say what plain JSON cannot.
+
+use std::collections::BTreeMap;
+
+use openapi_schema::{FieldRef, TypeRef};
+use serde_json::{Map, Value};
+
+use crate::PatchError;
+use crate::error::{printed, type_name};
+use crate::order::{self, Identity};
+
+const DIRECTIVE: &str = "$patch";
+const RETAIN_KEYS: &str = "$retainKeys";
+const DELETE_FROM_LIST: &str = "$deleteFromPrimitiveList/";
+const SET_ELEMENT_ORDER: &str = "$setElementOrder/";
+
+/// Applies a strategic merge patch to an object of the given type.
+///
+/// # Errors
+/// `Malformed`, `NoMergeKey`, `UnknownDirective`, `ListOfLists`: see [`PatchError`].
+pub fn strategic_merge_patch(
+    document: Value,
+    patch: &Value,
+    object_type: TypeRef<'_>,
+) -> Result<Value, PatchError> {
+    let Value::Object(original) = document else {
+        return Err(PatchError::wrong_type("map", &document));
+    };
+    let Value::Object(patch) = patch else {
+        let text = format!("json: cannot unmarshal {} into a patch", type_name(patch));
+        return Err(PatchError::Malformed(text));
+    };
+    merge_map(original, patch, Some(object_type)).map(Value::Object)
+}
+
+type Object = Map<String, Value>;
+
+/// How a field merges; all absent when nothing is known about the field.
+#[derive(Clone, Copy, Default)]
+struct Strategy<'s> {
+    field: Option<FieldRef<'s>>,
+    value: Option<TypeRef<'s>>,
+}
+
+impl<'s> Strategy<'s> {
+    fn of(parent: Option<TypeRef<'s>>, field: &str) -> Self {
+        match parent.and_then(|parent| parent.field(field)) {
+            Some(field) => Self {
+                field: Some(field),
+                value: Some(field.type_ref()),
+            },
+            None => Self {
+                field: None,
+                value: parent.and_then(|parent| parent.element()),
+            },
+        }
+    }
+
+    fn merges(&self) -> bool {
+        self.field.is_some_and(|field| field.merges())
+    }
+
+    fn replaces(&self) -> bool {
+        self.field.is_some_and(|field| field.replaces())
+    }
+
+    fn merge_key(&self) -> Option<&'static str> {
+        self.field.and_then(|field| field.merge_key())
+    }
+
+    fn element(&self) -> Option<TypeRef<'s>> {
+        self.value.and_then(|value| value.element())
+    }
+}
+
+fn is_directive(key: &str) -> bool {
+    key == DIRECTIVE
+        || key == RETAIN_KEYS
+        || key.starts_with(DELETE_FROM_LIST)
+        || key.starts_with(SET_ELEMENT_ORDER)
+}
+
+/// Merges `patch` into `original`, both objects of `object_type`.
+fn merge_map(
+    mut original: Object,
+    patch: &Object,
+    object_type: Option<TypeRef<'_>>,
+) -> Result<Object, PatchError> {
+    if let Some(directive) = patch.get(DIRECTIVE) {
+        return match directive.as_str() {
+            Some("replace") => resolved_map(patch, object_type, &[DIRECTIVE]),
+            Some("delete") => Ok(Object::new()),
+            _ => Err(PatchError::unknown_directive(
+                directive,
+                &Value::Object(patch.clone()),
+            )),
+        };
+    }
+    retain_keys(&mut original, patch)?;
+    let live = ordered_lists(&original, patch);
+    delete_from_lists(&mut original, patch)?;
+    for (key, value) in patch.iter().filter(|(key, _)| !is_directive(key)) {
+        let strategy = Strategy::of(object_type, key);
+        if value.is_null() {
+            original.shift_remove(key);
+            continue;
+        }
+        let merged = match (original.get_mut(key).map(Value::take), value) {
+            (Some(Value::Object(old)), Value::Object(new)) if !strategy.replaces() => {
+                merge_map(old, new, strategy.value).map(Value::Object)?
+            }
+            (Some(Value::Array(old)), Value::Array(new)) if strategy.merges() => {
+                merge_list(old, new, &strategy).map(Value::Array)?
+            }
+            _ => resolved(value, &strategy)?,
+        };
+        original.insert(key.clone(), merged);
+    }
+    set_element_orders(original, patch, &live, object_type)
+}
+
+/// `$retainKeys`: what the list does not name goes; what the patch sets must be named.
+fn retain_keys(original: &mut Object, patch: &Object) -> Result<(), PatchError> {
+    let Some(retained) = patch.get(RETAIN_KEYS) else {
+        return Ok(());
+    };
+    let malformed = || PatchError::Malformed("invalid patch format of retainKeys".to_owned());
+    let retained = retained.as_array().ok_or_else(malformed)?;
+    let named = |key: &str| retained.iter().any(|name| name.as_str() == Some(key));
+    let unnamed = patch
+        .iter()
+        .any(|(key, value)| !value.is_null() && !is_directive(key) && !named(key));
+    if unnamed {
+        return Err(malformed());
+    }
+    original.retain(|key, _| named(key));
+    Ok(())
+}
+
+/// `$deleteFromPrimitiveList/field`: these scalars leave the list.
+fn delete_from_lists(original: &mut Object, patch: &Object) -> Result<(), PatchError> {
+    for (key, value) in patch {
+        let Some(field) = key.strip_prefix(DELETE_FROM_LIST) else {
+            continue;
+        };
+        let Value::Array(leaving) = value else {
+            let text = "invalid patch format of primitive list".to_owned();
+            return Err(PatchError::Malformed(text));
+        };
+        if let Some(Value::Array(list)) = original.get_mut(field) {
+            list.retain(|element| !leaving.contains(element));
+        }
+    }
+    Ok(())
+}
+
+/// The lists that the patch orders, as they are before it.
+fn ordered_lists(original: &Object, patch: &Object) -> BTreeMap<String, Vec<Value>> {
+    let fields = patch
+        .keys()
+        .filter_map(|key| key.strip_prefix(SET_ELEMENT_ORDER));
+    fields
+        .filter_map(|field| {
+            let list = original.get(field)?.as_array()?;
+            Some((field.to_owned(), list.clone()))
+        })
+        .collect()
+}
+
+/// Merges two lists whose strategy is `merge`.
+fn merge_list(
+    original: Vec<Value>,
+    patch: &[Value],
+    strategy: &Strategy<'_>,
+) -> Result<Vec<Value>, PatchError> {
+    if !order::holds_maps(&original, patch)? {
+        return Ok(order::union(&original, patch));
+    }
+    let Some(key) = strategy.merge_key() else {
+        let text = "cannot merge lists without merge key for type struct".to_owned();
+        return Err(PatchError::Malformed(text));
+    };
+    let identity = Identity::Field(key);
+    let live = original.clone();
+    let mut merged = original;
+    let mut kept = Vec::new();
+    let mut replace = false;
+    for element in patch {
+        match element.get(DIRECTIVE) {
+            None => kept.push(element),
+            Some(directive) => match directive.as_str() {
+                Some("delete") => {
+                    let leaving = identity.of(element)?;
+                    merged.retain(|element| element.get(key) != Some(leaving));
+                }
+                Some("replace") => replace = true,
+                Some("merge") => {
+                    let text = "merging lists cannot yet be specified in the patch".to_owned();
+                    return Err(PatchError::Malformed(text));
+                }
+                _ => return Err(PatchError::unknown_directive(directive, element)),
+            },
+        }
+    }
+    if replace {
+        return kept
+            .into_iter()
+            .map(|element| resolved_element(element, strategy))
+            .collect();
+    }
+    for element in &kept {
+        merge_element(&mut merged, element, identity, strategy)?;
+    }
+    let wanted: Vec<Value> = kept.into_iter().cloned().collect();
+    order::arrange(merged, &wanted, &live, identity)
+}
+
+fn merge_element(
+    merged: &mut Vec<Value>,
+    element: &Value,
+    identity: Identity,
+    strategy: &Strategy<'_>,
+) -> Result<(), PatchError> {
+    let wanted = identity.of(element)?;
+    let found = merged
+        .iter_mut()
+        .find(|present| identity.of(present).is_ok_and(|is| is == wanted));
+    match (found, element) {
+        (Some(present), Value::Object(patch)) => {
+            let old = match present.take() {
+                Value::Object(old) => old,
+                other => return Err(PatchError::wrong_type("map", &other)),
+            };
+            *present = Value::Object(merge_map(old, patch, strategy.element())?);
+        }
+        _ => merged.push(resolved_element(element, strategy)?),
+    }
+    Ok(())
+}
+
+/// `$setElementOrder/field`: the elements of the list come in the order that the patch's author
+/// saw; those that only the server knows keep their places between them.
+fn set_element_orders(
+    mut merged: Object,
+    patch: &Object,
+    live: &BTreeMap<String, Vec<Value>>,
+    object_type: Option<TypeRef<'_>>,
+) -> Result<Object, PatchError> {
+    for (key, value) in patch {
+        let Some(field) = key.strip_prefix(SET_ELEMENT_ORDER) else {
+            continue;
+        };
+        let Value::Array(wanted) = value else {
+            let text = "invalid patch format of setElementOrder list".to_owned();
+            return Err(PatchError::Malformed(text));
+        };
+        let identity = match Strategy::of(object_type, field).merge_key() {
+            Some(key) => Identity::Field(key),
+            None => Identity::Value,
+        };
+        check_order(patch.get(field), wanted, identity)?;
+        if let Some(Value::Array(list)) = merged.get_mut(field) {
+            let live = live.get(field).map_or(&[][..], Vec::as_slice);
+            *list = order::arrange(std::mem::take(list), wanted, live, identity)?;
+        }
+    }
+    Ok(merged)
+}
+
+/// The patch's own list must be a sub-sequence of the order that it asks for.
+fn check_order(
+    list: Option<&Value>,
+    wanted: &[Value],
+    identity: Identity,
+) -> Result<(), PatchError> {
+    let list = match list {
+        None => return Ok(()),
+        Some(Value::Array(list)) => list,
+        Some(other) => return Err(PatchError::wrong_type("list", other)),
+    };
+    let mut rest = wanted.iter();
+    for element in list
+        .iter()
+        .filter(|element| element.get(DIRECTIVE).is_none())
+    {
+        let is = identity.of(element)?;
+        if !rest.any(|wanted| identity.of(wanted).is_ok_and(|other| other == is)) {
+            return Err(PatchError::Malformed(format!(
+                "The order in patch list:\n{}\n doesn't match $setElementOrder list:\n{}\n",
+                printed(&Value::Array(list.clone())),
+                printed(&Value::Array(wanted.to_vec())),
+            )));
+        }
+    }
+    Ok(())
+}
+
+/// A value that takes its place whole: nulls and directives inside it have nothing to act on and
+/// are left out.
+fn resolved(value: &Value, strategy: &Strategy<'_>) -> Result<Value, PatchError> {
+    match value {
+        Value::Object(patch) => merge_map(Object::new(), patch, strategy.value).map(Value::Object),
+        Value::Array(elements) => elements
+            .iter()
+            .filter(|element| !is_marker(element))
+            .map(|element| resolved_element(element, strategy))
+            .collect::<Result<Vec<Value>, PatchError>>()
+            .map(Value::Array),
+        scalar => Ok(scalar.clone()),
+    }
+}
+
+/// Whether a list element is there only for its directive.
+fn is_marker(element: &Value) -> bool {
+    element.get(DIRECTIVE).is_some()
+}
+
+fn resolved_element(element: &Value, strategy: &Strategy<'_>) -> Result<Value, PatchError> {
+    resolved(
+        element,
+        &Strategy {
+            field: None,
+            value: strategy.element(),
+        },
+    )
+}
+
+/// A map as it stands, without the keys in `without` and with its insides resolved.
+fn resolved_map(
+    patch: &Object,
+    object_type: Option<TypeRef<'_>>,
+    without: &[&str],
+) -> Result<Object, PatchError> {
+    let mut plain = patch.clone();
+    plain.retain(|key, _| !without.contains(&key.as_str()));
+    merge_map(Object::new(), &plain, object_type)
+}

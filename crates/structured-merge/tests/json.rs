@@ -1,0 +1,76 @@
+//! JSON patch and merge patch: refusals and bounds (kubectl.md 2.7).
+
+use serde_json::{Value, json};
+use structured_merge::{PatchError, json_patch, merge_patch};
+
+#[test]
+fn operations_apply_in_order() {
+    let patch = json!([
+        {"op": "test", "path": "/spec/replicas", "value": 1},
+        {"op": "replace", "path": "/spec/replicas", "value": 2},
+        {"op": "add", "path": "/metadata/annotations", "value": {"a~/b": "c"}},
+        {"op": "copy", "from": "/metadata/annotations/a~0~1b", "path": "/copied"},
+    ]);
+    let after = json_patch(json!({"metadata": {}, "spec": {"replicas": 1}}), &patch).unwrap();
+    let annotations = json!({"annotations": {"a~/b": "c"}});
+    assert_eq!(
+        after,
+        json!({"metadata": annotations, "spec": {"replicas": 2}, "copied": "c"})
+    );
+}
+
+#[test]
+fn failed_test_is_422_with_the_generic_text() {
+    let patch = json!([{"op": "test", "path": "/a", "value": 2}]);
+    let status = json_patch(json!({"a": 1}), &patch).unwrap_err().status();
+    assert_eq!(status.code, 422);
+    assert_eq!(
+        status.message,
+        "the server rejected our request due to an error in our request"
+    );
+}
+
+#[test]
+fn bad_patches_are_400() {
+    for patch in [
+        json!({}),
+        json!([{"op": "melt", "path": "/a"}]),
+        json!([1]),
+        json!(null),
+    ] {
+        let error = json_patch(json!({}), &patch).unwrap_err();
+        assert_eq!(error.status().code, 400, "{patch}");
+    }
+    assert_eq!(
+        merge_patch(json!({}), &json!([]))
+            .unwrap_err()
+            .status()
+            .code,
+        400
+    );
+}
+
+#[test]
+fn too_many_operations_are_413() {
+    let operation = json!({"op": "add", "path": "/a", "value": 1});
+    let patch = Value::Array(vec![operation; 10_001]);
+    let error = json_patch(json!({}), &patch).unwrap_err();
+    assert_eq!(
+        error,
+        PatchError::TooManyOperations {
+            count: 10_001,
+            max: 10_000
+        }
+    );
+    assert_eq!(error.status().code, 413);
+}
+
+#[test]
+fn doubling_by_copies_is_stopped() {
+    let mut operations = vec![json!({"op": "add", "path": "/a", "value": "x".repeat(1024)})];
+    for index in 0..64 {
+        operations.push(json!({"op": "copy", "from": "", "path": format!("/c{index}")}));
+    }
+    let error = json_patch(json!({}), &Value::Array(operations)).unwrap_err();
+    assert!(matches!(error, PatchError::DoesNotApply(_)), "{error}");
+}
