@@ -39,7 +39,9 @@ impl Instance {
             .prefix("mainstay-test-")
             .tempdir()
             .expect("make a data directory");
-        prepare(directory.path());
+        let data = directory.path().join("data");
+        fs::create_dir(&data).expect("make the data directory");
+        prepare(&data);
         let arguments = arguments
             .iter()
             .map(|argument| (*argument).to_owned())

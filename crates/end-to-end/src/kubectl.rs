@@ -106,6 +106,32 @@ impl Kubectl {
         output.stderr
     }
 
+    /// Runs on a terminal of its own, typing `input`; returns what the terminal showed.
+    ///
+    /// # Panics
+    /// When the terminal cannot be made.
+    #[track_caller]
+    pub fn on_terminal(&self, arguments: &[&str], input: &str) -> Output {
+        let plain = self.command(arguments);
+        let words: Vec<String> = std::iter::once(plain.get_program())
+            .chain(plain.get_args())
+            .map(|word| format!("'{}'", word.to_string_lossy().replace('\'', r"'\''")))
+            .collect();
+        let mut command = Command::new("script");
+        command.args([
+            "--quiet",
+            "--return",
+            "--command",
+            &words.join(" "),
+            "/dev/null",
+        ]);
+        command
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped());
+        finish(command.spawn(), Some(input))
+    }
+
     /// Applies a manifest given as text.
     ///
     /// # Panics

@@ -3,6 +3,7 @@
 //!
 //! Everything that a test starts belongs to a value here and ends with it, by pid.
 
+pub mod cluster;
 pub mod image;
 pub mod instance;
 pub mod kubectl;
@@ -11,6 +12,7 @@ pub mod wait;
 
 use std::path::PathBuf;
 
+pub use cluster::text;
 pub use instance::Instance;
 pub use kubectl::{Kubectl, Output};
 pub use registry::Registry;

@@ -1,0 +1,92 @@
+//! What many tests ask of a running server: readiness of a set, facts of a pod.
+
+use serde_json::Value;
+
+use crate::{Kubectl, wait_for};
+
+impl Kubectl {
+    /// Waits until the set has `replicas` ready pods, and no others.
+    ///
+    /// # Panics
+    /// When it takes too long.
+    #[track_caller]
+    pub fn wait_ready(&self, set: &str, replicas: u64) {
+        wait_for(&format!("{replicas} ready pods of {set}"), 90, || {
+            let status = self.json(&["get", "statefulset", set])["status"].clone();
+            let is = |field: &str| status[field].as_u64().unwrap_or(0) == replicas;
+            if is("readyReplicas") && is("replicas") {
+                return Ok(());
+            }
+            Err(format!(
+                "{status}\n{}",
+                self.run(&["get", "pods", "-o", "wide"]).stdout
+            ))
+        });
+    }
+
+    /// The pod, which must exist.
+    ///
+    /// # Panics
+    /// When it does not.
+    #[track_caller]
+    pub fn pod(&self, name: &str) -> Value {
+        self.json(&["get", "pod", name])
+    }
+
+    /// The pod's address.
+    ///
+    /// # Panics
+    /// When it has none.
+    #[track_caller]
+    pub fn pod_ip(&self, name: &str) -> String {
+        self.pod(name)["status"]["podIP"]
+            .as_str()
+            .expect("the pod has an address")
+            .to_owned()
+    }
+
+    /// Waits until a pod's first container is in the given waiting state.
+    ///
+    /// # Panics
+    /// When it takes too long.
+    #[track_caller]
+    pub fn wait_waiting(&self, pod: &str, reason: &str) {
+        wait_for(&format!("{pod} to wait with {reason}"), 60, || {
+            let status = self.pod(pod)["status"].clone();
+            let state = &status["containerStatuses"][0]["state"];
+            if state["waiting"]["reason"] == reason {
+                Ok(())
+            } else {
+                Err(status)
+            }
+        });
+    }
+
+    /// Waits until a pod has the given phase.
+    ///
+    /// # Panics
+    /// When it takes too long.
+    #[track_caller]
+    pub fn wait_phase(&self, pod: &str, phase: &str) {
+        wait_for(&format!("{pod} to be {phase}"), 60, || {
+            let status = self.pod(pod)["status"].clone();
+            if status["phase"] == phase {
+                Ok(())
+            } else {
+                Err(status)
+            }
+        });
+    }
+}
+
+/// The string at a JSON pointer.
+///
+/// # Panics
+/// When there is none.
+#[track_caller]
+pub fn text<'a>(value: &'a Value, pointer: &str) -> &'a str {
+    value
+        .pointer(pointer)
+        .and_then(Value::as_str)
+        .unwrap_or_else(|| panic!("{pointer}: {value}"))
+}

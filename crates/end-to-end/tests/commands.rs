@@ -1,0 +1,641 @@
+//! The everyday commands of the stock client, on real containers (kubectl.md §1–§6).
+
+use std::fs;
+use std::process::Stdio;
+use std::thread::sleep;
+use std::time::Duration;
+
+use end_to_end::image::{busybox, nginx};
+use end_to_end::{Instance, Kubectl, Registry, text, wait_for};
+
+/// A set whose container prints, waits for TERM, and restarts when told.
+const SET: &str = "
+apiVersion: v1
+kind: Service
+metadata: {name: box, labels: {app: box}}
+spec:
+  clusterIP: None
+  selector: {app: box}
+  ports: [{port: 80, name: web}]
+---
+apiVersion: apps/v1
+kind: StatefulSet
+metadata: {name: box}
+spec:
+  serviceName: box
+  replicas: 2
+  selector: {matchLabels: {app: box}}
+  template:
+    metadata: {labels: {app: box}}
+    spec:
+      terminationGracePeriodSeconds: 1
+      containers:
+      - name: main
+        image: busybox:1
+        command: [sh, -c, 'echo started $POD_NAME; trap \"exit 0\" TERM; while ! test -e /tmp/stop; do sleep 0.1; done; echo stopping; exit 3']
+        env:
+        - {name: POD_NAME, valueFrom: {fieldRef: {fieldPath: metadata.name}}}
+        volumeMounts: [{name: data, mountPath: /data}]
+      - name: side
+        image: busybox:1
+        command: [sh, -c, 'echo from the side; trap \"exit 0\" TERM; while true; do sleep 0.1; done']
+  volumeClaimTemplates:
+  - metadata: {name: data}
+    spec: {accessModes: [ReadWriteOnce], resources: {requests: {storage: 16Mi}}}
+";
+
+fn server() -> (Registry, Instance) {
+    let registry = Registry::start();
+    registry.push("library/busybox", "1", &busybox());
+    registry.push("library/nginx", "1", &nginx("1"));
+    registry.push("library/nginx", "2", &nginx("2"));
+    let instance = Instance::start_prepared(&[], |data| {
+        fs::write(data.join("registries.yaml"), registry.registries_yaml()).expect("write");
+    });
+    (registry, instance)
+}
+
+#[test]
+fn reading() {
+    let (_registry, instance) = server();
+    let kubectl = instance.kubectl();
+    kubectl.apply(SET);
+    kubectl.wait_ready("box", 2);
+    let kinds = "sts,pods,pvc,pv,svc,endpoints,endpointslices,nodes,events,sc,cm,sa,secrets,ns";
+    for form in ["", "wide", "yaml", "json", "name"] {
+        let printed = kubectl.ok(&["get", kinds, "-o", form]);
+        for part in ["box-0", "data-box-0", "box"] {
+            assert!(
+                printed.contains(part),
+                "-o {form}: {part} is not in:\n{printed}"
+            );
+        }
+    }
+    let wide = kubectl.ok(&["get", "pods", "-l", "app=box", "-o", "wide"]);
+    let headings: Vec<&str> = wide
+        .lines()
+        .next()
+        .expect("headings")
+        .split_whitespace()
+        .collect();
+    assert_eq!(
+        &headings[..7],
+        ["NAME", "READY", "STATUS", "RESTARTS", "AGE", "IP", "NODE"]
+    );
+    assert!(wide.contains("2/2"), "{wide}");
+    let nodes = kubectl.ok(&["get", "nodes"]);
+    assert!(nodes.contains(" Ready "), "{nodes}");
+    for object in [
+        "sts/box",
+        "pod/box-0",
+        "pvc/data-box-0",
+        "svc/box",
+        "nodes",
+        "ns/default",
+    ] {
+        let described = kubectl.ok(&["describe", object]);
+        assert!(described.contains("Name:"), "{object}:\n{described}");
+    }
+    for (kind, part) in [
+        ("pv", "Node Affinity"),
+        ("endpoints", "Subsets"),
+        ("events", "Reason"),
+    ] {
+        let described = kubectl.ok(&["describe", kind]);
+        assert!(described.contains(part), "{kind}:\n{described}");
+    }
+    let described = kubectl.ok(&["describe", "pod", "box-0"]);
+    for event in ["Scheduled", "Pulled", "Created", "Started"] {
+        assert!(described.contains(event), "{event} is not in:\n{described}");
+    }
+    let slices = kubectl.json(&[
+        "get",
+        "endpointslices",
+        "-l",
+        "kubernetes.io/service-name=box",
+    ]);
+    assert_eq!(
+        slices["items"][0]["endpoints"].as_array().map(Vec::len),
+        Some(2),
+        "{slices}"
+    );
+
+    let version = kubectl.ok(&["version"]);
+    assert!(version.contains("Server Version: v1.36."), "{version}");
+    let resources = kubectl.ok(&["api-resources"]);
+    for name in [
+        "statefulsets",
+        "endpointslices",
+        "persistentvolumeclaims",
+        "clusterroles",
+    ] {
+        assert!(resources.contains(name), "{name} is not in:\n{resources}");
+    }
+    let explained = kubectl.ok(&["explain", "statefulset.spec.updateStrategy"]);
+    assert!(explained.contains("rollingUpdate"), "{explained}");
+    let template = "{{range $i, $c := .spec.containers}}{{$c.image}} {{end}}";
+    let images = kubectl.ok(&["get", "po", "box-0", "--template", template]);
+    assert_eq!(images, "busybox:1 busybox:1 ");
+    assert!(kubectl.ok(&["get", "all"]).contains("statefulset.apps/box"));
+    assert!(
+        kubectl
+            .ok(&["auth", "can-i", "create", "pods"])
+            .contains("yes")
+    );
+}
+
+#[test]
+fn watching() {
+    let (_registry, instance) = server();
+    let kubectl = instance.kubectl();
+    let watch = [
+        "get",
+        "pods",
+        "-w",
+        "-l",
+        "app=box",
+        "--output-watch-events",
+    ];
+    let child = kubectl
+        .command(&watch)
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()
+        .expect("start kubectl");
+    // The watch must be open before the first pod is there.
+    sleep(Duration::from_secs(1));
+    kubectl.apply(SET);
+    kubectl.wait_ready("box", 2);
+    kubectl.ok(&["delete", "sts", "box"]);
+    wait_for("the pods to go", 60, || {
+        let pods = kubectl.ok(&["get", "pods", "-l", "app=box", "-o", "name"]);
+        if pods.is_empty() { Ok(()) } else { Err(pods) }
+    });
+    sleep(Duration::from_millis(500));
+    let pid = i32::try_from(child.id()).expect("a pid");
+    nix::sys::signal::kill(
+        nix::unistd::Pid::from_raw(pid),
+        nix::sys::signal::Signal::SIGTERM,
+    )
+    .expect("stop the watch");
+    let output = child.wait_with_output().expect("the watch ends");
+    let shown = String::from_utf8_lossy(&output.stdout);
+    for part in [
+        "ADDED",
+        "Pending",
+        "ContainerCreating",
+        "Running",
+        "Terminating",
+        "DELETED",
+    ] {
+        assert!(shown.contains(part), "{part} is not in:\n{shown}");
+    }
+}
+
+#[test]
+fn writing() {
+    let (_registry, instance) = server();
+    let kubectl = instance.kubectl();
+    assert_eq!(
+        kubectl.apply(SET),
+        "service/box created\nstatefulset.apps/box created\n"
+    );
+    assert_eq!(
+        kubectl.apply(SET),
+        "service/box unchanged\nstatefulset.apps/box unchanged\n"
+    );
+    kubectl.wait_ready("box", 2);
+
+    let strategic = r#"{"spec":{"template":{"spec":{"containers":[{"name":"main","env":[{"name":"X","value":"1"}]}]}}}}"#;
+    kubectl.ok(&["patch", "sts", "box", "-p", strategic]);
+    let env = "{.spec.template.spec.containers[0].env[*].name}";
+    let names = kubectl.ok(&["get", "sts", "box", "-o", &format!("jsonpath={env}")]);
+    assert!(
+        names.contains('X') && names.contains("POD_NAME"),
+        "merged by name: {names}"
+    );
+    let json = r#"[{"op":"replace","path":"/spec/replicas","value":1}]"#;
+    kubectl.ok(&["patch", "sts", "box", "--type=json", "-p", json]);
+    kubectl.ok(&[
+        "patch",
+        "sts",
+        "box",
+        "--type=merge",
+        "-p",
+        r#"{"spec":{"replicas":2}}"#,
+    ]);
+    let status = kubectl.ok(&["rollout", "status", "sts/box", "--timeout=90s"]);
+    assert!(
+        status.contains("rolling update complete 2 pods at revision"),
+        "{status}"
+    );
+    let history = kubectl.ok(&["rollout", "history", "sts/box"]);
+    assert_eq!(
+        history
+            .lines()
+            .filter(|line| line.starts_with(['1', '2']))
+            .count(),
+        2,
+        "{history}"
+    );
+    assert!(
+        kubectl
+            .ok(&["rollout", "undo", "sts/box"])
+            .contains("rolled back")
+    );
+    kubectl.ok(&["rollout", "status", "sts/box", "--timeout=90s"]);
+    let names = kubectl.ok(&[
+        "get",
+        "pod",
+        "box-0",
+        "-o",
+        "jsonpath={.spec.containers[0].env[*].name}",
+    ]);
+    assert!(!names.contains('X'), "undone: {names}");
+
+    assert_eq!(
+        kubectl.ok(&["label", "pod", "box-0", "tier=gold"]),
+        "pod/box-0 labeled\n"
+    );
+    assert!(
+        kubectl
+            .ok(&["get", "pods", "-l", "tier=gold", "-o", "name"])
+            .contains("box-0")
+    );
+    kubectl.ok(&["label", "pod", "box-0", "tier-"]);
+    assert_eq!(
+        kubectl.ok(&["annotate", "pod", "box-0", "a=b"]),
+        "pod/box-0 annotated\n"
+    );
+    assert_eq!(
+        kubectl.ok(&["create", "namespace", "data"]),
+        "namespace/data created\n"
+    );
+    kubectl.ok(&[
+        "create",
+        "secret",
+        "generic",
+        "s",
+        "--from-literal=k=v",
+        "-n",
+        "data",
+    ]);
+    kubectl.ok(&[
+        "create",
+        "configmap",
+        "c",
+        "--from-literal=k=v",
+        "-n",
+        "data",
+    ]);
+    let secret = kubectl.ok(&[
+        "get",
+        "secret",
+        "s",
+        "-n",
+        "data",
+        "-o",
+        "jsonpath={.data.k}",
+    ]);
+    assert_eq!(secret, "dg==");
+    kubectl.ok(&["create", "-n", "data", "--dry-run=server", "configmap", "d"]);
+    assert!(
+        kubectl
+            .fails(&["get", "cm", "d", "-n", "data"])
+            .contains("not found")
+    );
+    kubectl.ok(&["delete", "namespace", "data", "--timeout=60s"]);
+    assert!(kubectl.fails(&["get", "ns", "data"]).contains("not found"));
+    let node = kubectl.ok(&["get", "nodes", "-o", "jsonpath={.items[0].metadata.name}"]);
+    assert_eq!(
+        kubectl.ok(&["label", "nodes", &node, "mysql=master"]),
+        format!("node/{node} labeled\n")
+    );
+
+    kubectl.ok(&["delete", "sts", "box", "--cascade=orphan"]);
+    sleep(Duration::from_secs(1));
+    assert_eq!(
+        kubectl
+            .ok(&["get", "pods", "-l", "app=box", "-o", "name"])
+            .lines()
+            .count(),
+        2
+    );
+    kubectl.apply(SET);
+    kubectl.wait_ready("box", 2);
+    kubectl.ok(&[
+        "delete",
+        "sts",
+        "box",
+        "--cascade=foreground",
+        "--timeout=60s",
+    ]);
+    assert_eq!(
+        kubectl.ok(&["get", "pods", "-l", "app=box", "-o", "name"]),
+        ""
+    );
+    assert_eq!(
+        kubectl.ok(&["get", "pvc", "-o", "name"]).lines().count(),
+        2,
+        "claims stay"
+    );
+}
+
+#[test]
+fn talking_to_containers() {
+    let (_registry, instance) = server();
+    let kubectl = instance.kubectl();
+    kubectl.apply(SET);
+    kubectl.wait_ready("box", 2);
+
+    let cat = kubectl.ok_with_input(
+        &["exec", "-i", "box-0", "-c", "main", "--", "cat"],
+        "to and fro\n",
+    );
+    assert_eq!(cat, "to and fro\n");
+    let failed = kubectl.run(&[
+        "exec",
+        "box-0",
+        "-c",
+        "main",
+        "--",
+        "sh",
+        "-c",
+        "echo out; echo err >&2; exit 7",
+    ]);
+    assert_eq!(
+        (failed.code, failed.stdout.as_str()),
+        (7, "out\n"),
+        "{failed:#?}"
+    );
+    assert!(failed.stderr.contains("err\n"), "{failed:#?}");
+    let shell = kubectl.on_terminal(
+        &["exec", "-it", "box-0", "-c", "main", "--", "sh"],
+        "tty; exit 4\n",
+    );
+    assert!(shell.stdout.contains("/dev/pts/"), "{shell:#?}");
+    assert_eq!(shell.code, 4, "{shell:#?}");
+
+    logs(&kubectl);
+
+    let run = [
+        "run",
+        "once",
+        "--image=busybox:1",
+        "--restart=Never",
+        "-i",
+        "--rm",
+        "--quiet",
+    ];
+    let once = kubectl.run_with_input(
+        &[&run[..], &["--", "sh", "-c", "cat; exit 5"]].concat(),
+        "typed\n",
+    );
+    assert_eq!(once.code, 5, "{once:#?}");
+    assert!(once.stdout.contains("typed"), "{once:#?}");
+    assert!(kubectl.fails(&["get", "pod", "once"]).contains("not found"));
+}
+
+/// kubectl.md §5.7.
+fn logs(kubectl: &Kubectl) {
+    let of_main = ["logs", "box-0", "-c", "main"];
+    assert_eq!(kubectl.ok(&of_main), "started box-0\n");
+    assert_eq!(
+        kubectl.ok(&["logs", "box-0", "-c", "side"]),
+        "from the side\n"
+    );
+    assert!(
+        kubectl
+            .ok(&["logs", "box-0", "--all-containers", "--prefix"])
+            .contains("box-0/side")
+    );
+    let follow = kubectl
+        .command(&["logs", "-f", "box-0", "-c", "main"])
+        .stdout(Stdio::piped())
+        .spawn()
+        .expect("start kubectl");
+    kubectl.ok(&["exec", "box-0", "-c", "main", "--", "touch", "/tmp/stop"]);
+    let followed = follow
+        .wait_with_output()
+        .expect("the log ends with its container");
+    assert_eq!(
+        String::from_utf8_lossy(&followed.stdout),
+        "started box-0\nstopping\n"
+    );
+    wait_for("the container to be restarted", 60, || {
+        let status = kubectl.pod("box-0")["status"]["containerStatuses"][0].clone();
+        let again = status["restartCount"] == 1 && status["state"]["running"].is_object();
+        if again { Ok(()) } else { Err(status) }
+    });
+    let previous = kubectl.ok(&["logs", "--previous", "box-0", "-c", "main"]);
+    assert_eq!(previous, "started box-0\nstopping\n");
+    assert_eq!(
+        kubectl.ok(&["logs", "box-0", "-c", "main", "--tail=1"]),
+        "started box-0\n"
+    );
+    let pod = kubectl.pod("box-0");
+    let last = &pod["status"]["containerStatuses"][0]["lastState"]["terminated"];
+    assert_eq!(last["exitCode"], 3, "{last}");
+}
+
+/// ClusterIP and NodePort, from pods and from the node (DESIGN §8).
+#[test]
+fn service_addresses() {
+    let (_registry, instance) = server();
+    let kubectl = instance.kubectl();
+    kubectl.ok(&[
+        "run",
+        "server",
+        "--image=nginx:1",
+        "--labels=app=server",
+        "--port=80",
+    ]);
+    kubectl.ok(&[
+        "expose",
+        "pod",
+        "server",
+        "--name=front",
+        "--port=8080",
+        "--target-port=80",
+        "--type=NodePort",
+    ]);
+    kubectl.ok(&["run", "client", "--image=busybox:1", "--", "sleep", "1000"]);
+    kubectl.ok(&[
+        "wait",
+        "--for=condition=Ready",
+        "pod/server",
+        "pod/client",
+        "--timeout=60s",
+    ]);
+    let service = kubectl.json(&["get", "service", "front"]);
+    let address = format!("{}:8080", text(&service, "/spec/clusterIP"));
+    let port = service["spec"]["ports"][0]["nodePort"]
+        .as_u64()
+        .expect("a node port");
+    let node = kubectl.json(&["get", "nodes"]);
+    let host = node["items"][0]["status"]["addresses"]
+        .as_array()
+        .into_iter()
+        .flatten()
+        .find(|address| address["type"] == "InternalIP")
+        .map(|address| text(address, "/address").to_owned())
+        .expect("the node has an address");
+    for target in [
+        address.clone(),
+        "front:8080".to_owned(),
+        format!("{host}:{port}"),
+    ] {
+        let get = format!("wget -q -O - -T 5 http://{target}/ >/dev/null && echo reached");
+        wait_for(&format!("{target} from a pod"), 20, || {
+            let output = kubectl.run(&["exec", "client", "--", "sh", "-c", &get]);
+            if output.stdout == "reached\n" {
+                Ok(())
+            } else {
+                Err(output)
+            }
+        });
+    }
+    for target in [address, format!("{host}:{port}")] {
+        wait_for(&format!("{target} from the node"), 20, || {
+            end_to_end::registry::curl(&["--fail", "-o", "/dev/null", &format!("http://{target}/")])
+        });
+    }
+    // What reaches the server itself through its own Service comes back (hairpin).
+    let own = kubectl.ok(&[
+        "exec",
+        "server",
+        "--",
+        "curl",
+        "-s",
+        "-o",
+        "/dev/null",
+        "-w",
+        "%{http_code}",
+        "front:8080",
+    ]);
+    assert_eq!(own, "200");
+}
+
+/// Init containers, hooks, probes, limits, volumes (issue's node part; statefulset.md §12).
+#[test]
+fn pods_in_full() {
+    let (_registry, instance) = server();
+    let kubectl = instance.kubectl();
+    kubectl.ok(&[
+        "create",
+        "configmap",
+        "settings",
+        "--from-literal=colour=green",
+    ]);
+    kubectl.ok(&[
+        "create",
+        "secret",
+        "generic",
+        "keys",
+        "--from-literal=key=s3cret",
+    ]);
+    kubectl.apply(FULL_POD);
+    kubectl.ok(&["wait", "--for=condition=Ready", "pod/full", "--timeout=60s"]);
+    let read = |command: &str| kubectl.ok(&["exec", "full", "--", "sh", "-c", command]);
+    assert_eq!(read("cat /shared/first"), "from init\n");
+    assert_eq!(read("cat /shared/started"), "post-start\n");
+    assert_eq!(
+        read("echo $COLOUR $KEY $NAME $IP_SET $LIMIT"),
+        "green s3cret full yes 64\n"
+    );
+    assert_eq!(read("cat /etc/settings/colour"), "green");
+    assert_eq!(read("cat /etc/keys/key"), "s3cret");
+    assert_eq!(read("cat /etc/podinfo/labels"), "app=\"full\"");
+    assert_eq!(read("cat /host/from-host"), "on the host\n");
+    let token = read("cat /var/run/secrets/kubernetes.io/serviceaccount/token");
+    assert_eq!(token.split('.').count(), 3, "a JWT: {token}");
+    assert_eq!(
+        read("cat /var/run/secrets/kubernetes.io/serviceaccount/namespace"),
+        "default"
+    );
+    assert_eq!(read("id -u"), "1000\n");
+    assert!(read("cat /etc/hosts").contains("full"));
+    kubectl.ok(&[
+        "create",
+        "configmap",
+        "settings",
+        "--from-literal=colour=blue",
+        "-o",
+        "yaml",
+        "--dry-run=client",
+    ]);
+    let pod = kubectl.pod("full");
+    assert_eq!(pod["status"]["qosClass"], "Burstable");
+
+    // A failing liveness probe restarts the container; a failing readiness probe does not.
+    kubectl.ok(&["exec", "full", "--", "rm", "/shared/ready"]);
+    kubectl.ok(&[
+        "wait",
+        "--for=condition=Ready=false",
+        "pod/full",
+        "--timeout=30s",
+    ]);
+    assert_eq!(
+        kubectl.pod("full")["status"]["containerStatuses"][0]["restartCount"],
+        0
+    );
+    kubectl.ok(&["exec", "full", "--", "rm", "/shared/alive"]);
+    wait_for("the liveness probe to restart the container", 60, || {
+        let status = kubectl.pod("full")["status"]["containerStatuses"][0].clone();
+        if status["restartCount"] == 1 {
+            Ok(())
+        } else {
+            Err(status)
+        }
+    });
+    let events = kubectl.ok(&[
+        "get",
+        "events",
+        "--field-selector",
+        "involvedObject.name=full",
+    ]);
+    assert!(events.contains("Unhealthy"), "{events}");
+}
+
+const FULL_POD: &str = "
+apiVersion: v1
+kind: Pod
+metadata: {name: full, labels: {app: full}}
+spec:
+  terminationGracePeriodSeconds: 2
+  initContainers:
+  - name: first
+    image: busybox:1
+    command: [sh, -c, 'echo from init > /shared/first; touch /shared/ready /shared/alive; chmod 777 /shared; echo on the host > /host/from-host']
+    volumeMounts: [{name: shared, mountPath: /shared}, {name: host, mountPath: /host}]
+  containers:
+  - name: main
+    image: busybox:1
+    command: [sh, -c, 'trap \"exit 0\" TERM; while true; do sleep 0.1; done']
+    securityContext: {runAsUser: 1000}
+    resources: {limits: {memory: 64Mi, cpu: 500m}, requests: {memory: 16Mi, cpu: 10m}}
+    lifecycle:
+      postStart: {exec: {command: [sh, -c, 'echo post-start > /shared/started; touch /shared/alive']}}
+      preStop: {exec: {command: [sh, -c, 'echo bye']}}
+    readinessProbe: {exec: {command: [test, -e, /shared/ready]}, periodSeconds: 1, failureThreshold: 1}
+    livenessProbe: {exec: {command: [test, -e, /shared/alive]}, periodSeconds: 1, failureThreshold: 2}
+    env:
+    - {name: COLOUR, valueFrom: {configMapKeyRef: {name: settings, key: colour}}}
+    - {name: KEY, valueFrom: {secretKeyRef: {name: keys, key: key}}}
+    - {name: NAME, valueFrom: {fieldRef: {fieldPath: metadata.name}}}
+    - {name: IP, valueFrom: {fieldRef: {fieldPath: status.podIP}}}
+    - {name: IP_SET, value: 'yes'}
+    - {name: LIMIT, valueFrom: {resourceFieldRef: {resource: limits.memory, divisor: 1Mi}}}
+    volumeMounts:
+    - {name: shared, mountPath: /shared}
+    - {name: settings, mountPath: /etc/settings}
+    - {name: keys, mountPath: /etc/keys}
+    - {name: podinfo, mountPath: /etc/podinfo}
+    - {name: host, mountPath: /host}
+  volumes:
+  - {name: shared, emptyDir: {}}
+  - {name: settings, configMap: {name: settings}}
+  - {name: keys, secret: {secretName: keys}}
+  - {name: podinfo, downwardAPI: {items: [{path: labels, fieldRef: {fieldPath: metadata.labels}}]}}
+  - {name: host, hostPath: {path: /tmp/mainstay-end-to-end-host, type: DirectoryOrCreate}}
+";

@@ -1,0 +1,144 @@
+//! The image `mainstay/hello`, made of this very program: the executable, and where it is linked
+//! dynamically the ELF interpreter and libraries that this process has mapped. So the first run
+//! needs no registry and no other file.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result};
+
+/// The image's name.
+pub const REFERENCE: &str = "mainstay/hello";
+
+/// Where the program is in the image.
+pub const PROGRAM: &str = "/mainstay";
+
+/// The files of the image: (path inside, path on this machine).
+pub fn files() -> Result<Vec<(PathBuf, PathBuf)>> {
+    let program = std::env::current_exe().context("find this program's file")?;
+    let maps = fs::read_to_string("/proc/self/maps").context("read /proc/self/maps")?;
+    let mut files = vec![(PathBuf::from(PROGRAM), program.clone())];
+    for library in mapped_libraries(&maps) {
+        if library != program {
+            files.push((library.clone(), library));
+        }
+    }
+    // The kernel follows the path in the program's header, which is mostly a link to the
+    // interpreter that is mapped under another name.
+    if let Some(interpreter) = interpreter(&program).context("read the ELF interpreter")? {
+        files.retain(|(inside, _)| *inside != interpreter);
+        files.push((interpreter.clone(), interpreter));
+    }
+    Ok(files)
+}
+
+/// The layer as a tar archive, with no time in it, so that the same program makes the same image.
+pub fn layer(files: &[(PathBuf, PathBuf)]) -> Result<Vec<u8>> {
+    let mut archive = tar::Builder::new(Vec::new());
+    let mut directories = BTreeSet::new();
+    for (inside, _) in files {
+        directories.extend(inside.ancestors().skip(1).filter_map(relative));
+    }
+    directories.extend(["data", "tmp", "etc", "proc", "sys", "dev"].map(PathBuf::from));
+    for directory in &directories {
+        let mut header = header(tar::EntryType::Directory, 0o755, 0);
+        archive.append_data(&mut header, directory, io::empty()).context("pack a directory")?;
+    }
+    for (inside, outside) in files {
+        let bytes = fs::read(outside).with_context(|| format!("read {}", outside.display()))?;
+        let mut header = header(tar::EntryType::Regular, 0o755, bytes.len() as u64);
+        let name = relative(inside).context("an absolute path")?;
+        archive.append_data(&mut header, name, bytes.as_slice()).context("pack a file")?;
+    }
+    archive.into_inner().context("finish the archive")
+}
+
+/// What identifies the program that the image was made of, cheaply: a rebuilt program differs.
+pub fn fingerprint() -> Result<String> {
+    use std::os::unix::fs::MetadataExt;
+    let program = std::env::current_exe().context("find this program's file")?;
+    let facts = fs::metadata(&program).context("look at this program's file")?;
+    Ok(format!("{}-{}.{}-{}", facts.len(), facts.mtime(), facts.mtime_nsec(), facts.ino()))
+}
+
+fn header(kind: tar::EntryType, mode: u32, size: u64) -> tar::Header {
+    let mut header = tar::Header::new_gnu();
+    header.set_entry_type(kind);
+    header.set_mode(mode);
+    header.set_size(size);
+    header.set_mtime(0);
+    header
+}
+
+fn relative(path: &Path) -> Option<PathBuf> {
+    let path = path.strip_prefix("/").ok()?;
+    (!path.as_os_str().is_empty()).then(|| path.to_owned())
+}
+
+/// Files that are mapped executable, in the order of their paths.
+fn mapped_libraries(maps: &str) -> BTreeSet<PathBuf> {
+    maps.lines()
+        .filter_map(|line| {
+            let mut words = line.split_whitespace();
+            let permissions = words.nth(1)?;
+            let path = words.nth(3)?;
+            (permissions.contains('x') && path.starts_with('/')).then(|| PathBuf::from(path))
+        })
+        .filter(|path| path.to_string_lossy().contains(".so"))
+        .collect()
+}
+
+/// The interpreter that a 64-bit little-endian ELF file names (ELF specification, PT_INTERP).
+fn interpreter(program: &Path) -> io::Result<Option<PathBuf>> {
+    const PT_INTERP: u32 = 3;
+    let bytes = fs::read(program)?;
+    Ok((|| {
+        let word = |at: usize| Some(u64::from_le_bytes(bytes.get(at..at + 8)?.try_into().ok()?));
+        let half = |at: usize| Some(u16::from_le_bytes(bytes.get(at..at + 2)?.try_into().ok()?));
+        let kind = |at: usize| Some(u32::from_le_bytes(bytes.get(at..at + 4)?.try_into().ok()?));
+        let table = usize::try_from(word(0x20)?).ok()?;
+        let (size, count) = (usize::from(half(0x36)?), usize::from(half(0x38)?));
+        for index in 0..count {
+            let entry = table.checked_add(index.checked_mul(size)?)?;
+            if kind(entry)? == PT_INTERP {
+                let start = usize::try_from(word(entry + 8)?).ok()?;
+                let length = usize::try_from(word(entry + 0x20)?).ok()?;
+                let path = bytes.get(start..start.checked_add(length)?)?;
+                let path = std::str::from_utf8(path).ok()?;
+                return Some(PathBuf::from(path.trim_end_matches('\0')));
+            }
+        }
+        None
+    })())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn libraries_are_found_in_the_map() {
+        let maps = "55d0-55d1 r-xp 0000 fe:00 1 /usr/bin/x\n\
+                    7f00-7f01 r--p 0000 fe:00 2 /lib/x86_64-linux-gnu/libm.so.6\n\
+                    7f01-7f02 r-xp 0000 fe:00 2 /lib/x86_64-linux-gnu/libm.so.6\n\
+                    7f03-7f04 rw-p 0000 00:00 0\n7f05-7f06 r-xp 0000 00:00 0 [vdso]\n";
+        let found: Vec<_> = mapped_libraries(maps).into_iter().collect();
+        assert_eq!(found, [PathBuf::from("/lib/x86_64-linux-gnu/libm.so.6")]);
+    }
+
+    #[test]
+    fn the_image_holds_this_program() {
+        let files = files().unwrap();
+        let layer = layer(&files).unwrap();
+        let mut archive = tar::Archive::new(layer.as_slice());
+        let names: Vec<String> = archive
+            .entries()
+            .unwrap()
+            .map(|entry| entry.unwrap().path().unwrap().display().to_string())
+            .collect();
+        assert!(names.contains(&"mainstay".to_owned()), "{names:?}");
+        assert_eq!(layer, super::layer(&files).unwrap(), "the same files make the same layer");
+    }
+}

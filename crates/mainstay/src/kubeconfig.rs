@@ -1,0 +1,174 @@
+//! The admin kubeconfig: written at every start, printed or merged into the user's own by
+//! `mainstay kubeconfig`.
+
+use std::fs;
+use std::io::Write;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, bail};
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use serde_json::{Value, json};
+
+use crate::settings::DataDirectory;
+
+/// Name of the cluster, user and context.
+const NAME: &str = "mainstay";
+
+/// What a client needs to be the administrator.
+pub struct Credentials<'a> {
+    /// `https://127.0.0.1:6443`.
+    pub server: &'a str,
+    /// Certificate authority, PEM.
+    pub ca: &'a str,
+    /// Client certificate, PEM.
+    pub certificate: &'a str,
+    /// Its key, PEM.
+    pub key: &'a str,
+}
+
+/// Arguments of `mainstay kubeconfig`.
+#[derive(clap::Args, Debug)]
+pub struct KubeconfigArguments {
+    #[command(flatten)]
+    data: DataDirectory,
+    /// Merge into $KUBECONFIG or ~/.kube/config and make it the current context
+    #[arg(long)]
+    merge: bool,
+}
+
+/// Prints the kubeconfig, or merges it into the user's own.
+pub fn run(arguments: &KubeconfigArguments) -> Result<()> {
+    let path = arguments.data.path().join("kubeconfig");
+    let text = fs::read_to_string(&path).with_context(|| {
+        format!("read {}; `mainstay up` writes it when it starts", path.display())
+    })?;
+    if !arguments.merge {
+        print!("{text}");
+        return Ok(());
+    }
+    let ours = parse(&path, &text)?;
+    let target = user_kubeconfig()?;
+    let theirs = match fs::read_to_string(&target) {
+        Ok(text) if !text.trim().is_empty() => parse(&target, &text)?,
+        Ok(_) => json!({}),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => json!({}),
+        Err(error) => return Err(error).with_context(|| format!("read {}", target.display())),
+    };
+    let merged = merge(theirs, &ours)?;
+    let text = serde_saphyr::to_string(&merged).context("encode the merged kubeconfig")?;
+    write_private(&target, &text)?;
+    println!("context {NAME:?} is now current in {}", target.display());
+    Ok(())
+}
+
+/// The kubeconfig as YAML text.
+pub fn render(credentials: &Credentials<'_>) -> String {
+    let encode = |pem: &str| STANDARD.encode(pem);
+    format!(
+        "apiVersion: v1\nkind: Config\nclusters:\n- name: {NAME}\n  cluster:\n    \
+         server: {}\n    certificate-authority-data: {}\nusers:\n- name: {NAME}\n  user:\n    \
+         client-certificate-data: {}\n    client-key-data: {}\ncontexts:\n- name: {NAME}\n  \
+         context:\n    cluster: {NAME}\n    user: {NAME}\n    namespace: default\n\
+         current-context: {NAME}\n",
+        credentials.server,
+        encode(credentials.ca),
+        encode(credentials.certificate),
+        encode(credentials.key),
+    )
+}
+
+/// Replaces a file atomically, readable by its owner alone.
+pub fn write_private(path: &Path, text: &str) -> Result<()> {
+    let directory = path.parent().unwrap_or(Path::new("."));
+    fs::create_dir_all(directory).with_context(|| format!("make {}", directory.display()))?;
+    let fresh = path.with_extension("new");
+    let mut file = fs::OpenOptions::new()
+        .write(true)
+        .create(true)
+        .truncate(true)
+        .mode(0o600)
+        .open(&fresh)
+        .with_context(|| format!("write {}", fresh.display()))?;
+    file.write_all(text.as_bytes())
+        .and_then(|()| file.sync_all())
+        .and_then(|()| fs::rename(&fresh, path))
+        .with_context(|| format!("write {}", path.display()))
+}
+
+fn parse(path: &Path, text: &str) -> Result<Value> {
+    serde_saphyr::from_str(text).with_context(|| format!("parse {}", path.display()))
+}
+
+fn user_kubeconfig() -> Result<PathBuf> {
+    if let Some(list) = std::env::var_os("KUBECONFIG")
+        && let Some(first) = std::env::split_paths(&list).find(|path| !path.as_os_str().is_empty())
+    {
+        return Ok(first);
+    }
+    match std::env::home_dir() {
+        Some(home) => Ok(home.join(".kube/config")),
+        None => bail!("no home directory: set KUBECONFIG to the file to merge into"),
+    }
+}
+
+/// Puts our cluster, user and context in place of entries of the same name.
+fn merge(mut theirs: Value, ours: &Value) -> Result<Value> {
+    let Some(target) = theirs.as_object_mut() else {
+        bail!("the kubeconfig to merge into is not a mapping");
+    };
+    for list in ["clusters", "users", "contexts"] {
+        let mut entries: Vec<Value> =
+            target.get(list).and_then(Value::as_array).cloned().unwrap_or_default();
+        let added = ours.get(list).and_then(Value::as_array).cloned().unwrap_or_default();
+        entries.retain(|entry| added.iter().all(|new| new.get("name") != entry.get("name")));
+        entries.extend(added);
+        target.insert(list.to_owned(), Value::Array(entries));
+    }
+    target.entry("apiVersion").or_insert_with(|| json!("v1"));
+    target.entry("kind").or_insert_with(|| json!("Config"));
+    target.insert("current-context".to_owned(), json!(NAME));
+    Ok(theirs)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn ours() -> Value {
+        let credentials =
+            Credentials { server: "https://127.0.0.1:1", ca: "ca", certificate: "c", key: "k" };
+        serde_saphyr::from_str(&render(&credentials)).unwrap()
+    }
+
+    #[test]
+    fn the_rendered_file_carries_the_credentials() {
+        let config = ours();
+        assert_eq!(config["clusters"][0]["cluster"]["server"], "https://127.0.0.1:1");
+        assert_eq!(config["users"][0]["user"]["client-key-data"], "aw==");
+        assert_eq!(config["current-context"], "mainstay");
+    }
+
+    #[test]
+    fn merging_keeps_other_clusters_and_replaces_our_own() {
+        let theirs = json!({
+            "clusters": [{"name": "prod"}, {"name": "mainstay", "cluster": {"server": "old"}}],
+            "current-context": "prod",
+        });
+        let merged = merge(theirs, &ours()).unwrap();
+        assert_eq!(merged["clusters"][0]["name"], "prod");
+        assert_eq!(merged["clusters"].as_array().unwrap().len(), 2);
+        assert_eq!(merged["clusters"][1]["cluster"]["server"], "https://127.0.0.1:1");
+        assert_eq!(merged["current-context"], "mainstay");
+    }
+
+    #[test]
+    fn the_file_is_private() {
+        use std::os::unix::fs::PermissionsExt;
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("config");
+        write_private(&path, "x").unwrap();
+        assert_eq!(fs::metadata(path).unwrap().permissions().mode() & 0o777, 0o600);
+    }
+}

@@ -1,0 +1,187 @@
+//! Applying manifests: create what is absent, merge into what is there.
+
+use anyhow::{Context, Result, bail};
+use http::{Method, Request, StatusCode};
+use kube::Client;
+use object_model::Status;
+use resource_kinds::{KindInfo, Scope};
+use serde_json::Value;
+
+use super::manifests::Manifest;
+
+/// What became of a manifest.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Applied {
+    /// `statefulset.apps/web`.
+    pub object: String,
+    /// `created`, `configured` or `unchanged`.
+    pub outcome: &'static str,
+    /// Warnings of the server.
+    pub warnings: Vec<String>,
+}
+
+/// The path of an object and of its collection.
+struct Place {
+    collection: String,
+    object: String,
+    display: String,
+}
+
+/// Creates or updates one object.
+pub async fn apply(client: &Client, kinds: &[KindInfo], manifest: &Manifest) -> Result<Applied> {
+    let place = place(kinds, manifest)?;
+    let body = serde_json::to_vec(&manifest.object).context("encode the manifest")?;
+    let query = "?fieldManager=mainstay-up&fieldValidation=Strict";
+    let create = request(Method::POST, &place.collection, query, "application/json", body.clone())?;
+    let (status, answer, mut warnings) = send(client, create).await?;
+    if status.is_success() {
+        return Ok(Applied { object: place.display, outcome: "created", warnings });
+    }
+    if status != StatusCode::CONFLICT || answer["reason"] != "AlreadyExists" {
+        bail!("{}: {}: {}", manifest.origin, place.display, message(&answer));
+    }
+    let before = version_of(client, &place.object).await?;
+    let strategic = "application/strategic-merge-patch+json";
+    let patch = request(Method::PATCH, &place.object, query, strategic, body)?;
+    let (status, answer, more) = send(client, patch).await?;
+    warnings.extend(more);
+    if !status.is_success() {
+        bail!("{}: {}: {}", manifest.origin, place.display, message(&answer));
+    }
+    let after = answer["metadata"]["resourceVersion"].as_str().map(str::to_owned);
+    let outcome = if after == before { "unchanged" } else { "configured" };
+    Ok(Applied { object: place.display, outcome, warnings })
+}
+
+async fn version_of(client: &Client, path: &str) -> Result<Option<String>> {
+    let get = request(Method::GET, path, "", "application/json", Vec::new())?;
+    let (_, answer, _) = send(client, get).await?;
+    Ok(answer["metadata"]["resourceVersion"].as_str().map(str::to_owned))
+}
+
+fn place(kinds: &[KindInfo], manifest: &Manifest) -> Result<Place> {
+    let object = &manifest.object;
+    let text = |pointer: &str| object.pointer(pointer).and_then(Value::as_str).unwrap_or_default();
+    let (version, kind) = (text("/apiVersion"), text("/kind"));
+    let info = kinds
+        .iter()
+        .find(|info| info.kind == kind && group_version(info) == version)
+        .with_context(|| {
+            let origin = &manifest.origin;
+            format!("{origin}: no matches for kind {kind:?} in version {version:?}")
+        })?;
+    let name = text("/metadata/name");
+    if name.is_empty() {
+        bail!("{}: {kind}: metadata.name is required", manifest.origin);
+    }
+    let root = if info.group.is_empty() {
+        format!("/api/{}", info.version)
+    } else {
+        format!("/apis/{}/{}", info.group, info.version)
+    };
+    let collection = match info.scope {
+        Scope::Cluster => format!("{root}/{}", info.plural),
+        Scope::Namespaced => {
+            let namespace = Some(text("/metadata/namespace")).filter(|name| !name.is_empty());
+            format!("{root}/namespaces/{}/{}", namespace.unwrap_or("default"), info.plural)
+        }
+    };
+    let dot = if info.group.is_empty() { "" } else { "." };
+    Ok(Place {
+        object: format!("{collection}/{name}"),
+        collection,
+        display: format!("{}{dot}{}/{name}", info.singular, info.group),
+    })
+}
+
+fn group_version(info: &KindInfo) -> String {
+    if info.group.is_empty() {
+        info.version.to_owned()
+    } else {
+        format!("{}/{}", info.group, info.version)
+    }
+}
+
+fn request(
+    method: Method,
+    path: &str,
+    query: &str,
+    content: &str,
+    body: Vec<u8>,
+) -> Result<Request<kube::client::Body>> {
+    Request::builder()
+        .method(method)
+        .uri(format!("{path}{query}"))
+        .header(http::header::CONTENT_TYPE, content)
+        .header(http::header::ACCEPT, "application/json")
+        .body(kube::client::Body::from(body))
+        .with_context(|| format!("a request to {path}"))
+}
+
+async fn send(
+    client: &Client,
+    request: Request<kube::client::Body>,
+) -> Result<(StatusCode, Value, Vec<String>)> {
+    use http_body_util::BodyExt;
+    let response = client.send(request).await.context("reach the API server")?;
+    let (parts, body) = response.into_parts();
+    let bytes = body.collect().await.context("read the API server's answer")?.to_bytes();
+    let answer = serde_json::from_slice(&bytes).context("the API server's answer is not JSON")?;
+    let warnings = parts
+        .headers
+        .get_all(http::header::WARNING)
+        .iter()
+        .filter_map(|value| value.to_str().ok())
+        .map(|text| text.trim_start_matches("299 - ").trim_matches('"').to_owned())
+        .collect();
+    Ok((parts.status, answer, warnings))
+}
+
+/// The text of a refusal.
+fn message(answer: &Value) -> String {
+    answer["message"].as_str().map_or_else(
+        || Status::internal("the answer carries no message").message,
+        str::to_owned,
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    const SET: KindInfo = KindInfo {
+        group: "apps",
+        version: "v1",
+        kind: "StatefulSet",
+        list_kind: "StatefulSetList",
+        plural: "statefulsets",
+        singular: "statefulset",
+        short_names: &[],
+        categories: &[],
+        scope: Scope::Namespaced,
+        verbs: &[],
+        subresources: &[],
+        storage: "statefulsets",
+    };
+
+    fn manifest(object: Value) -> Manifest {
+        Manifest { origin: "web.yaml".to_owned(), object }
+    }
+
+    #[test]
+    fn the_path_follows_group_version_and_namespace() {
+        let object = json!({"apiVersion": "apps/v1", "kind": "StatefulSet",
+            "metadata": {"name": "web", "namespace": "shop"}});
+        let place = place(&[SET], &manifest(object)).unwrap();
+        assert_eq!(place.object, "/apis/apps/v1/namespaces/shop/statefulsets/web");
+        assert_eq!(place.display, "statefulset.apps/web");
+    }
+
+    #[test]
+    fn an_unknown_kind_is_refused_as_kubectl_does() {
+        let object = json!({"apiVersion": "v9", "kind": "Thing", "metadata": {"name": "x"}});
+        let error = place(&[SET], &manifest(object)).err().unwrap().to_string();
+        assert_eq!(error, "web.yaml: no matches for kind \"Thing\" in version \"v9\"");
+    }
+}
