@@ -90,6 +90,17 @@ impl Image {
         [&self.config, &self.layer]
     }
 
+    /// Unpacks the root file system into a directory.
+    ///
+    /// # Panics
+    /// When it cannot be written.
+    pub fn unpack(&self, root: &Path) {
+        let plain = flate2::read::GzDecoder::new(self.layer.bytes.as_slice());
+        tar::Archive::new(plain)
+            .unpack(root)
+            .expect("unpack the image");
+    }
+
     /// Writes the image as an OCI archive (a tar of an OCI layout) named `reference`.
     ///
     /// # Panics

@@ -1,0 +1,140 @@
+//! Settings of `mainstay up`: flags, then environment, then the configuration file.
+
+use std::fs;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result};
+use pod_network::Cidr;
+use serde::Deserialize;
+
+use crate::settings::DataDirectory;
+
+/// Arguments of `mainstay up`.
+#[derive(clap::Args, Debug)]
+pub struct UpArguments {
+    /// Manifests to apply: a file, a directory, or - for standard input; may be repeated
+    #[arg(short, long = "file", value_name = "FILE|DIR|-")]
+    files: Vec<PathBuf>,
+    #[command(flatten)]
+    data: DataDirectory,
+    /// Address of the API; port 0 picks a free one [default: 127.0.0.1:6443]
+    #[arg(long, value_name = "ADDR:PORT", env = "MAINSTAY_LISTEN")]
+    listen: Option<SocketAddr>,
+    /// Registry mirrors and credentials [default: registries.yaml in the data directory]
+    #[arg(long, value_name = "FILE", env = "MAINSTAY_REGISTRIES")]
+    registries: Option<PathBuf>,
+    /// Addresses of this node's pods; the default avoids what is in use [default: 10.244.0.0/24]
+    #[arg(long, value_name = "CIDR", env = "MAINSTAY_POD_CIDR")]
+    pod_cidr: Option<Cidr>,
+    /// Addresses of Services; the default avoids what is in use [default: 10.96.0.0/16]
+    #[arg(long, value_name = "CIDR", env = "MAINSTAY_SERVICE_CIDR")]
+    service_cidr: Option<Cidr>,
+    /// Configuration file (YAML) with the same settings
+    #[arg(long, value_name = "FILE", env = "MAINSTAY_CONFIG")]
+    config: Option<PathBuf>,
+}
+
+/// The configuration file.
+#[derive(Debug, Default, Deserialize, PartialEq)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+struct ConfigurationFile {
+    files: Vec<PathBuf>,
+    data_dir: Option<PathBuf>,
+    listen: Option<SocketAddr>,
+    registries: Option<PathBuf>,
+    pod_cidr: Option<Cidr>,
+    service_cidr: Option<Cidr>,
+}
+
+/// What `up` goes by.
+#[derive(Debug)]
+pub struct Settings {
+    /// Manifests to apply.
+    pub files: Vec<PathBuf>,
+    /// The data directory; absolute.
+    pub data_dir: PathBuf,
+    /// Address of the API.
+    pub listen: SocketAddr,
+    /// The registries file, with whether the user named it (then it must exist).
+    pub registries: (PathBuf, bool),
+    /// The pods' range, if the user named one.
+    pub pod_cidr: Option<Cidr>,
+    /// The Services' range, if the user named one.
+    pub service_cidr: Option<Cidr>,
+}
+
+impl UpArguments {
+    /// Fills in what no flag and no variable gave, from the file and the defaults.
+    pub fn settings(self) -> Result<Settings> {
+        let file = match &self.config {
+            Some(path) => read(path)?,
+            None => ConfigurationFile::default(),
+        };
+        self.over(file)
+    }
+
+    fn over(self, file: ConfigurationFile) -> Result<Settings> {
+        let data_dir = self.data.or(file.data_dir.as_deref()).path();
+        let data_dir = std::path::absolute(&data_dir)
+            .with_context(|| format!("data directory {}", data_dir.display()))?;
+        let registries = self.registries.or(file.registries);
+        Ok(Settings {
+            files: if self.files.is_empty() { file.files } else { self.files },
+            listen: self.listen.or(file.listen).unwrap_or(([127, 0, 0, 1], 6443).into()),
+            registries: match registries {
+                Some(path) => (path, true),
+                None => (data_dir.join("registries.yaml"), false),
+            },
+            pod_cidr: self.pod_cidr.or(file.pod_cidr),
+            service_cidr: self.service_cidr.or(file.service_cidr),
+            data_dir,
+        })
+    }
+}
+
+fn read(path: &Path) -> Result<ConfigurationFile> {
+    let text = fs::read_to_string(path).with_context(|| format!("read {}", path.display()))?;
+    serde_saphyr::from_str(&text).with_context(|| format!("parse {}", path.display()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::Parser;
+
+    #[derive(Parser)]
+    struct Command {
+        #[command(flatten)]
+        up: UpArguments,
+    }
+
+    fn settings(arguments: &[&str], file: &str) -> Settings {
+        let words = std::iter::once("up").chain(arguments.iter().copied());
+        let arguments = Command::try_parse_from(words).unwrap().up;
+        arguments.over(serde_saphyr::from_str(file).unwrap()).unwrap()
+    }
+
+    #[test]
+    fn a_flag_beats_the_file_and_the_file_the_default() {
+        let file = "listen: 127.0.0.1:7000\ndataDir: /from/file\n";
+        let with_flag = settings(&["--listen", "127.0.0.1:8000"], file);
+        assert_eq!(with_flag.listen, ([127, 0, 0, 1], 8000).into());
+        assert_eq!(with_flag.data_dir, PathBuf::from("/from/file"));
+        assert_eq!(settings(&[], file).listen, ([127, 0, 0, 1], 7000).into());
+        assert_eq!(settings(&[], "{}").listen, ([127, 0, 0, 1], 6443).into());
+    }
+
+    #[test]
+    fn the_registries_file_is_in_the_data_directory_unless_named() {
+        let default = settings(&["--data-dir", "/d"], "{}").registries;
+        assert_eq!(default, (PathBuf::from("/d/registries.yaml"), false));
+        let named = settings(&["--registries", "/r.yaml"], "{}").registries;
+        assert_eq!(named, (PathBuf::from("/r.yaml"), true));
+    }
+
+    #[test]
+    fn an_unknown_setting_is_refused() {
+        assert!(serde_saphyr::from_str::<ConfigurationFile>("listn: x\n").is_err());
+    }
+}
