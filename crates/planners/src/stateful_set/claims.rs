@@ -1,0 +1,212 @@
+//! Claims: made from templates, and owned as the retention policy says.
+//!
+//! A policy is carried out by owner references alone; deleting is the garbage collector's. Hence
+//! a reference is written only where the policy wants deletion, and taken away everywhere else.
+
+use k8s_openapi::api::core::v1::PersistentVolumeClaim;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
+
+use super::draft::Draft;
+use super::identity;
+use super::observed::{Member, Retention, Spec, World, controller};
+use super::plan::{Action, Notice};
+use super::waiting::Cause;
+
+/// The names of the claims of an ordinal, in the order of their templates.
+pub(super) fn names(spec: &Spec<'_>, ordinal: i64) -> Vec<String> {
+    let templates = spec
+        .claim_templates
+        .iter()
+        .filter_map(|t| t.metadata.name.as_deref());
+    templates
+        .map(|template| identity::claim_name(template, spec.name, ordinal))
+        .collect()
+}
+
+/// What keeps a pod of that ordinal from being made now.
+pub(super) fn obstacle(world: &World<'_>, ordinal: i64) -> Option<Cause> {
+    for claim_name in names(&world.spec, ordinal) {
+        let Some(claim) = world.observed.claims.get(&claim_name) else {
+            continue;
+        };
+        // It goes with the former pod: a new pod must not come between claim and collector.
+        if world.spec.when_scaled == Retention::Delete
+            && references_other(
+                claim,
+                "v1",
+                "Pod",
+                &identity::pod_name(world.spec.name, ordinal),
+                "",
+            )
+        {
+            return Some(Cause::ClaimStale { claim: claim_name });
+        }
+        if claim.metadata.deletion_timestamp.is_some() {
+            return Some(Cause::ClaimTerminating { claim: claim_name });
+        }
+    }
+    None
+}
+
+/// Creates the claims of an ordinal that are not there.
+pub(super) fn create_missing(world: &World<'_>, ordinal: i64, draft: &mut Draft) {
+    let spec = &world.spec;
+    for template in spec.claim_templates {
+        let Some(template_name) = template.metadata.name.as_deref() else {
+            continue;
+        };
+        let name = identity::claim_name(template_name, spec.name, ordinal);
+        if !world.observed.claims.contains_key(&name) {
+            draft.act(
+                ordinal,
+                Action::CreateClaim(Box::new(claim(spec, template, name))),
+            );
+        }
+    }
+}
+
+fn claim(spec: &Spec<'_>, template: &PersistentVolumeClaim, name: String) -> PersistentVolumeClaim {
+    let mut labels = template.metadata.labels.clone().unwrap_or_default();
+    let selector = spec.set.spec.as_ref().map(|set| &set.selector);
+    labels.extend(
+        selector
+            .and_then(|s| s.match_labels.clone())
+            .unwrap_or_default(),
+    );
+    // Claims are made for pods in range only.
+    let owned = spec.when_deleted == Retention::Delete;
+    PersistentVolumeClaim {
+        metadata: ObjectMeta {
+            name: Some(name),
+            namespace: Some(spec.namespace.to_owned()),
+            labels: (!labels.is_empty()).then_some(labels),
+            annotations: template.metadata.annotations.clone(),
+            owner_references: owned.then(|| vec![identity::owner_reference(spec.set)]),
+            ..ObjectMeta::default()
+        },
+        spec: template.spec.clone(),
+        status: None,
+    }
+}
+
+/// Corrects the owners of the claims of a pod.
+pub(super) fn correct_owners(world: &World<'_>, member: &Member<'_>, draft: &mut Draft) {
+    for name in names(&world.spec, member.ordinal) {
+        let Some(claim) = world.observed.claims.get(&name) else {
+            continue;
+        };
+        match wanted_owners(&world.spec, member, claim) {
+            Owners::AsWanted => {}
+            Owners::Foreign(None) => draft.notices.push(conflicting(&name)),
+            Owners::Foreign(Some(owners)) => {
+                draft.notices.push(conflicting(&name));
+                draft.act(member.ordinal, set_owners(claim, name, owners));
+            }
+            Owners::Wanted(owners) => {
+                draft.act(member.ordinal, set_owners(claim, name, owners));
+            }
+        }
+    }
+}
+
+fn set_owners(claim: &PersistentVolumeClaim, name: String, owners: Vec<OwnerReference>) -> Action {
+    Action::SetClaimOwners {
+        name,
+        uid: claim.metadata.uid.clone().unwrap_or_default(),
+        resource_version: claim.metadata.resource_version.clone().unwrap_or_default(),
+        owners,
+    }
+}
+
+fn conflicting(claim: &str) -> Notice {
+    Notice {
+        warning: true,
+        reason: "ConflictingController",
+        message: format!(
+            "PersistentVolumeClaim {claim} has a conflicting OwnerReference that acts as a \
+             manging controller, the retention policy is ignored for this claim"
+        ),
+    }
+}
+
+enum Owners {
+    AsWanted,
+    Wanted(Vec<OwnerReference>),
+    /// Another controller manages it; ours, if any, are to be taken away.
+    Foreign(Option<Vec<OwnerReference>>),
+}
+
+fn wanted_owners(spec: &Spec<'_>, member: &Member<'_>, claim: &PersistentVolumeClaim) -> Owners {
+    let (api, kind) = (identity::API_VERSION, identity::KIND);
+    // A reference to a predecessor means that the claim is on its way out: leave it alone.
+    if references_other(claim, api, kind, spec.name, spec.uid)
+        || references_other(claim, "v1", "Pod", member.name(), member.uid())
+    {
+        return Owners::AsWanted;
+    }
+    let present = claim
+        .metadata
+        .owner_references
+        .as_deref()
+        .unwrap_or_default();
+    let ours = |owner: &OwnerReference| owner.uid == spec.uid || owner.uid == member.uid();
+    let mut owners: Vec<OwnerReference> = present
+        .iter()
+        .filter(|owner| !ours(owner))
+        .cloned()
+        .collect();
+    if controller(Some(&owners)).is_some() {
+        return Owners::Foreign((owners.len() != present.len()).then_some(owners));
+    }
+    let condemned = !spec.in_range(member.ordinal);
+    let of_pod = condemned && spec.when_scaled == Retention::Delete;
+    let of_set = !of_pod && spec.when_deleted == Retention::Delete;
+    if of_set {
+        owners.push(identity::owner_reference(spec.set));
+    }
+    if of_pod {
+        owners.push(pod_reference(member));
+    }
+    if same(&owners, present) {
+        Owners::AsWanted
+    } else {
+        Owners::Wanted(owners)
+    }
+}
+
+fn pod_reference(member: &Member<'_>) -> OwnerReference {
+    OwnerReference {
+        api_version: "v1".to_owned(),
+        kind: "Pod".to_owned(),
+        name: member.name().to_owned(),
+        uid: member.uid().to_owned(),
+        controller: Some(true),
+        block_owner_deletion: Some(true),
+    }
+}
+
+/// Equal but for the order.
+fn same(wanted: &[OwnerReference], present: &[OwnerReference]) -> bool {
+    wanted.len() == present.len() && wanted.iter().all(|owner| present.contains(owner))
+}
+
+/// Whether the claim names another object of that kind and name as its owner.
+fn references_other(
+    claim: &PersistentVolumeClaim,
+    api_version: &str,
+    kind: &str,
+    name: &str,
+    uid: &str,
+) -> bool {
+    let owners = claim
+        .metadata
+        .owner_references
+        .as_deref()
+        .unwrap_or_default();
+    owners.iter().any(|owner| {
+        owner.api_version == api_version
+            && owner.kind == kind
+            && owner.name == name
+            && owner.uid != uid
+    })
+}

@@ -1,0 +1,159 @@
+//! The names and labels that make a pod the n-th of its set.
+
+use std::collections::BTreeMap;
+
+use k8s_openapi::api::apps::v1::StatefulSet;
+use k8s_openapi::api::core::v1::{
+    PersistentVolumeClaim, PersistentVolumeClaimVolumeSource, Pod, PodSpec, PodTemplateSpec, Volume,
+};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
+
+use crate::labels;
+
+/// Kind, as in owner references.
+pub const KIND: &str = "StatefulSet";
+/// API version, as in owner references.
+pub const API_VERSION: &str = "apps/v1";
+
+/// The name of the pod with that ordinal.
+pub fn pod_name(set: &str, ordinal: i64) -> String {
+    format!("{set}-{ordinal}")
+}
+
+/// The name of the claim from that template for the pod with that ordinal.
+pub fn claim_name(template: &str, set: &str, ordinal: i64) -> String {
+    format!("{template}-{set}-{ordinal}")
+}
+
+/// The ordinal of a pod, if its name is one that the set gives.
+///
+/// `web-3` of the set `web` is 3; `web-03`, `web-x` and `web-99999999999` are not of the set.
+pub fn ordinal(set: &str, pod: &str) -> Option<i64> {
+    let digits = pod.strip_prefix(set)?.strip_prefix('-')?;
+    let ordinal: i32 = digits.parse().ok()?;
+    // Only the one spelling: `web-03` and `web-+3` are other names.
+    (ordinal >= 0 && ordinal.to_string() == digits).then_some(i64::from(ordinal))
+}
+
+/// The labels that a pod has besides those of the template.
+pub fn pod_labels(set: &str, ordinal: i64, revision: &str) -> BTreeMap<String, String> {
+    BTreeMap::from([
+        (labels::POD_NAME.to_owned(), pod_name(set, ordinal)),
+        (labels::POD_INDEX.to_owned(), ordinal.to_string()),
+        (labels::REVISION.to_owned(), revision.to_owned()),
+    ])
+}
+
+/// The reference by which the set owns pods, revisions and, if the policy says so, claims.
+pub fn owner_reference(set: &StatefulSet) -> OwnerReference {
+    OwnerReference {
+        api_version: API_VERSION.to_owned(),
+        kind: KIND.to_owned(),
+        name: set.metadata.name.clone().unwrap_or_default(),
+        uid: set.metadata.uid.clone().unwrap_or_default(),
+        controller: Some(true),
+        block_owner_deletion: Some(true),
+    }
+}
+
+/// The pod with that ordinal, made from a template.
+pub fn pod(set: &StatefulSet, template: &PodTemplateSpec, ordinal: i64, revision: &str) -> Pod {
+    let set_name = set.metadata.name.as_deref().unwrap_or_default();
+    let name = pod_name(set_name, ordinal);
+    let from = template.metadata.clone().unwrap_or_default();
+    let mut all_labels = from.labels.unwrap_or_default();
+    all_labels.extend(pod_labels(set_name, ordinal, revision));
+    let spec = template.spec.clone().unwrap_or_default();
+    let claim_templates = set
+        .spec
+        .as_ref()
+        .and_then(|spec| spec.volume_claim_templates.as_ref());
+    let claim_templates = claim_templates.map(Vec::as_slice).unwrap_or_default();
+    let volumes = volumes(set_name, claim_templates, spec.volumes, ordinal);
+    let service = set.spec.as_ref().and_then(|spec| spec.service_name.clone());
+    Pod {
+        metadata: ObjectMeta {
+            name: Some(name.clone()),
+            generate_name: Some(format!("{set_name}-")),
+            namespace: set.metadata.namespace.clone(),
+            labels: Some(all_labels),
+            annotations: from.annotations,
+            finalizers: from.finalizers,
+            owner_references: Some(vec![owner_reference(set)]),
+            ..ObjectMeta::default()
+        },
+        spec: Some(PodSpec {
+            hostname: Some(name),
+            subdomain: service.filter(|service| !service.is_empty()),
+            volumes: (!volumes.is_empty()).then_some(volumes),
+            ..spec
+        }),
+        status: None,
+    }
+}
+
+/// The claims' volumes in the order of their templates, then the template's own, except those
+/// whose name a claim template has.
+fn volumes(
+    set: &str,
+    claim_templates: &[PersistentVolumeClaim],
+    own: Option<Vec<Volume>>,
+    ordinal: i64,
+) -> Vec<Volume> {
+    let names = claim_templates
+        .iter()
+        .filter_map(|claim| claim.metadata.name.as_deref());
+    let mut volumes: Vec<Volume> = names
+        .map(|template| Volume {
+            name: template.to_owned(),
+            persistent_volume_claim: Some(PersistentVolumeClaimVolumeSource {
+                claim_name: claim_name(template, set, ordinal),
+                read_only: None,
+            }),
+            ..Volume::default()
+        })
+        .collect();
+    for volume in own.unwrap_or_default() {
+        if !volumes.iter().any(|other| other.name == volume.name) {
+            volumes.push(volume);
+        }
+    }
+    volumes
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// statefulset.md 1.1, 1.2
+    #[test]
+    fn only_canonical_names_have_an_ordinal() {
+        assert_eq!(ordinal("web", "web-0"), Some(0));
+        assert_eq!(ordinal("web", "web-12"), Some(12));
+        assert_eq!(ordinal("web-1", "web-1-2"), Some(2));
+        for name in [
+            "web", "web-", "web-01", "web-+1", "web-x", "web-1-2", "db-0", "web--1",
+        ] {
+            assert_eq!(ordinal("web", name), None, "{name}");
+        }
+        assert_eq!(ordinal("web", "web-2147483647"), Some(2_147_483_647));
+        assert_eq!(ordinal("web", "web-2147483648"), None);
+    }
+
+    /// statefulset.md 2.3
+    #[test]
+    fn a_claim_replaces_a_volume_of_its_name() {
+        let mut template = PersistentVolumeClaim::default();
+        template.metadata.name = Some("data".to_owned());
+        let named = |name: &str| Volume {
+            name: name.to_owned(),
+            ..Volume::default()
+        };
+        let own = vec![named("conf"), named("data")];
+        let volumes = volumes("web", &[template], Some(own), 2);
+        let names: Vec<&str> = volumes.iter().map(|volume| volume.name.as_str()).collect();
+        assert_eq!(names, ["data", "conf"]);
+        let source = volumes[0].persistent_volume_claim.as_ref().unwrap();
+        assert_eq!(source.claim_name, "data-web-2");
+    }
+}

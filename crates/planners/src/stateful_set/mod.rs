@@ -1,0 +1,31 @@
+//! StatefulSet: pods with a name, an ordinal and claims of their own.
+//!
+//! **Goal**: for each ordinal from `start` to `start + replicas - 1` one pod of the wanted
+//! revision, with its claims, and no other pods.
+//! **Relies on**: the API server refusing a second object of one name, and writes whose uid or
+//! resourceVersion does not hold. Nothing else: what is observed may be old.
+//! **Guarantees**: at most one pod per ordinal; in `OrderedReady` at most one creation or deletion
+//! at a time and in order; no claim is made ready for deletion but by the retention policy; when
+//! the goal is not reached there is an action or a reason.
+//!
+//! Read [`plan()`] first: it calls the other files in order. `observed` parses, `revisions` finds
+//! what to make pods from, `replica` walks the wanted ordinals, `scale` the surplus, `rollout`
+//! the outdated, `recovery` frees a rollout that is stuck, `status` counts.
+
+pub mod claims;
+mod draft;
+pub mod identity;
+pub mod invariants;
+mod observed;
+mod plan;
+mod recovery;
+mod replica;
+pub mod revisions;
+mod rollout;
+mod scale;
+mod status;
+mod waiting;
+
+pub use observed::{Member, Observed, Phase, Settings};
+pub use plan::{Action, Notice, Pace, Plan, PodWork, plan};
+pub use waiting::{Cause, Waiting};

@@ -1,0 +1,398 @@
+//! What the planner is told, and its parsed form.
+//!
+//! Input is taken as it comes: old, edited by hand, contradictory. Whatever cannot be read
+//! becomes the default or a reason to wait, never a failure.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use jiff::{SignedDuration, Timestamp};
+use k8s_openapi::api::apps::v1::{ControllerRevision, StatefulSet};
+use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Pod, PodCondition, PodTemplateSpec};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
+use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
+use object_model::{IntOrPercent, LabelSelector};
+
+use super::identity;
+use crate::labels;
+
+/// The world as seen from one set.
+#[derive(Clone, Debug, Default)]
+pub struct Observed {
+    /// The set.
+    pub set: Arc<StatefulSet>,
+    /// Pods of its namespace: at least those it owns, those its selector matches, and whatever
+    /// has the name of one of its ordinals.
+    pub pods: Vec<Arc<Pod>>,
+    /// Revisions of its namespace: at least those it owns, those its selector matches, and
+    /// those whose name begins with its own.
+    pub revisions: Vec<Arc<ControllerRevision>>,
+    /// Claims of its namespace by name: at least those of its ordinals.
+    pub claims: BTreeMap<String, Arc<PersistentVolumeClaim>>,
+}
+
+/// What can be chosen about how a set is run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Settings {
+    /// Whether a rollout that is stuck on pods of an abandoned revision frees itself.
+    pub recover_rollouts: bool,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            recover_rollouts: true,
+        }
+    }
+}
+
+/// Where in its life a pod is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Phase {
+    /// Not all containers have started, or nobody has looked at it yet.
+    Pending,
+    /// At least one container runs.
+    Running,
+    /// Ended, well or not: it will not run again.
+    Ended,
+    /// Nobody can tell.
+    Unknown,
+}
+
+/// A pod of the set.
+#[derive(Clone, Debug)]
+pub struct Member<'a> {
+    /// The pod.
+    pub pod: &'a Arc<Pod>,
+    /// Its ordinal.
+    pub ordinal: i64,
+    /// Its phase.
+    pub phase: Phase,
+    /// Whether it has been counted by the API server as created (has any phase).
+    pub created: bool,
+    /// Whether it is being deleted.
+    pub terminating: bool,
+    /// Since when it is Ready.
+    pub ready_since: Option<Timestamp>,
+    /// From when on it counts as available, if it is Ready.
+    pub available_at: Option<Timestamp>,
+    /// Whether it is Ready, and has been for `minReadySeconds`.
+    pub available: bool,
+    /// Name of the revision it was made from.
+    pub revision: &'a str,
+}
+
+impl Member<'_> {
+    /// Its name.
+    pub fn name(&self) -> &str {
+        self.pod.metadata.name.as_deref().unwrap_or_default()
+    }
+
+    /// Its uid.
+    pub fn uid(&self) -> &str {
+        self.pod.metadata.uid.as_deref().unwrap_or_default()
+    }
+
+    /// Not available, or about to be so.
+    pub fn unavailable(&self) -> bool {
+        !self.available || self.terminating
+    }
+
+    /// Its Ready condition.
+    pub fn ready_condition(&self) -> Option<&PodCondition> {
+        ready_condition(self.pod)
+    }
+
+    /// Whether it has not been Ready since it was started.
+    ///
+    /// Its Ready condition then still dates from its start. Timestamps have whole seconds, so
+    /// one second is allowed for.
+    pub fn never_ready(&self) -> bool {
+        if self.ready_since.is_some() {
+            return false;
+        }
+        let Some(changed) = self
+            .ready_condition()
+            .and_then(|c| c.last_transition_time.as_ref())
+        else {
+            return true;
+        };
+        let status = self.pod.status.as_ref();
+        let started = status.and_then(|status| status.start_time.as_ref());
+        let started = started.or(self.pod.metadata.creation_timestamp.as_ref());
+        started.is_none_or(|started| {
+            changed.0.duration_since(started.0) <= SignedDuration::from_secs(1)
+        })
+    }
+}
+
+fn ready_condition(pod: &Pod) -> Option<&PodCondition> {
+    let conditions = pod.status.as_ref()?.conditions.as_ref()?;
+    conditions
+        .iter()
+        .find(|condition| condition.type_ == "Ready")
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Retention {
+    Retain,
+    Delete,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Strategy {
+    OnDelete,
+    RollingUpdate(Option<Rolling>),
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Rolling {
+    pub partition: i64,
+    pub max_unavailable: Option<IntOrPercent>,
+}
+
+/// The set's specification, parsed.
+pub(super) struct Spec<'a> {
+    pub set: &'a StatefulSet,
+    pub name: &'a str,
+    pub namespace: &'a str,
+    pub uid: &'a str,
+    pub deleting: bool,
+    pub replicas: i64,
+    pub start: i64,
+    pub ordered: bool,
+    pub min_ready: SignedDuration,
+    pub strategy: Strategy,
+    pub when_deleted: Retention,
+    pub when_scaled: Retention,
+    /// `None` keeps all.
+    pub history_limit: Option<usize>,
+    pub template: &'a PodTemplateSpec,
+    pub claim_templates: &'a [PersistentVolumeClaim],
+    /// `None` when it cannot be read or selects everything.
+    pub selector: Option<LabelSelector>,
+}
+
+static NO_TEMPLATE: PodTemplateSpec = PodTemplateSpec {
+    metadata: None,
+    spec: None,
+};
+
+impl<'a> Spec<'a> {
+    pub fn of(set: &'a StatefulSet) -> Self {
+        let spec = set.spec.as_ref();
+        let at_least_0 = |number: Option<i32>| i64::from(number.unwrap_or_default().max(0));
+        let policy = spec.and_then(|s| s.persistent_volume_claim_retention_policy.as_ref());
+        let limit = spec.and_then(|s| s.revision_history_limit).unwrap_or(10);
+        Self {
+            set,
+            name: set.metadata.name.as_deref().unwrap_or_default(),
+            namespace: set.metadata.namespace.as_deref().unwrap_or_default(),
+            uid: set.metadata.uid.as_deref().unwrap_or_default(),
+            deleting: set.metadata.deletion_timestamp.is_some(),
+            replicas: spec.map_or(0, |s| i64::from(s.replicas.unwrap_or(1).max(0))),
+            start: at_least_0(spec.and_then(|s| s.ordinals.as_ref()).and_then(|o| o.start)),
+            ordered: spec.and_then(|s| s.pod_management_policy.as_deref()) != Some("Parallel"),
+            min_ready: SignedDuration::from_secs(at_least_0(
+                spec.and_then(|s| s.min_ready_seconds),
+            )),
+            strategy: strategy(set),
+            when_deleted: retention(policy.and_then(|p| p.when_deleted.as_deref())),
+            when_scaled: retention(policy.and_then(|p| p.when_scaled.as_deref())),
+            history_limit: usize::try_from(limit).ok(),
+            template: spec.map_or(&NO_TEMPLATE, |s| &s.template),
+            claim_templates: spec
+                .and_then(|s| s.volume_claim_templates.as_deref())
+                .unwrap_or_default(),
+            selector: selector(set),
+        }
+    }
+
+    pub fn in_range(&self, ordinal: i64) -> bool {
+        ordinal >= self.start && ordinal < self.start + self.replicas
+    }
+
+    /// The lowest ordinal that a rolling update may touch.
+    pub fn first_updatable(&self) -> i64 {
+        match self.strategy {
+            Strategy::RollingUpdate(Some(rolling)) => self.start + rolling.partition,
+            _ => self.start,
+        }
+    }
+
+    pub fn selects(&self, labels: Option<&BTreeMap<String, String>>) -> bool {
+        self.selector
+            .as_ref()
+            .is_some_and(|selector| selector.matches_by(|key| labels?.get(key).map(String::as_str)))
+    }
+}
+
+fn strategy(set: &StatefulSet) -> Strategy {
+    let strategy = set
+        .spec
+        .as_ref()
+        .and_then(|spec| spec.update_strategy.as_ref());
+    if strategy.and_then(|s| s.type_.as_deref()) == Some("OnDelete") {
+        return Strategy::OnDelete;
+    }
+    let rolling = strategy.and_then(|s| s.rolling_update.as_ref());
+    Strategy::RollingUpdate(rolling.map(|rolling| Rolling {
+        partition: i64::from(rolling.partition.unwrap_or_default().max(0)),
+        max_unavailable: rolling.max_unavailable.as_ref().and_then(int_or_percent),
+    }))
+}
+
+fn int_or_percent(value: &IntOrString) -> Option<IntOrPercent> {
+    IntOrPercent::from_json(&serde_json::to_value(value).ok()?)
+}
+
+fn retention(text: Option<&str>) -> Retention {
+    // Anything that is not plainly Delete keeps the data.
+    if text == Some("Delete") {
+        Retention::Delete
+    } else {
+        Retention::Retain
+    }
+}
+
+fn selector(set: &StatefulSet) -> Option<LabelSelector> {
+    let selector = serde_json::to_value(&set.spec.as_ref()?.selector).ok()?;
+    let selector = LabelSelector::from_json(&selector).ok()?;
+    (!selector.is_everything()).then_some(selector)
+}
+
+/// The pods, sorted out.
+pub(super) struct World<'a> {
+    pub spec: Spec<'a>,
+    pub observed: &'a Observed,
+    pub now: Timestamp,
+    /// Pods with a wanted ordinal.
+    pub members: BTreeMap<i64, Member<'a>>,
+    /// Surplus pods by ordinal.
+    pub condemned: BTreeMap<i64, Member<'a>>,
+    /// Pods to take over; they are members already.
+    pub orphans: Vec<&'a Arc<Pod>>,
+    /// Pods to let go; they are no members.
+    pub strays: Vec<&'a Arc<Pod>>,
+    /// Names that other pods have.
+    pub taken: BTreeSet<&'a str>,
+}
+
+impl<'a> World<'a> {
+    pub fn of(observed: &'a Observed, now: Timestamp) -> Self {
+        let mut world = Self {
+            spec: Spec::of(&observed.set),
+            observed,
+            now,
+            members: BTreeMap::new(),
+            condemned: BTreeMap::new(),
+            orphans: Vec::new(),
+            strays: Vec::new(),
+            taken: BTreeSet::new(),
+        };
+        for pod in &observed.pods {
+            world.sort_in(pod);
+        }
+        world
+    }
+
+    fn sort_in(&mut self, pod: &'a Arc<Pod>) {
+        let name = pod.metadata.name.as_deref().unwrap_or_default();
+        let ordinal = identity::ordinal(self.spec.name, name);
+        let ordinal = ordinal.filter(|_| self.spec.selects(pod.metadata.labels.as_ref()));
+        let foreign_namespace = pod.metadata.namespace.as_deref() != Some(self.spec.namespace);
+        if foreign_namespace {
+            return;
+        }
+        let ours = match controller(pod.metadata.owner_references.as_deref()) {
+            Some(owner) if owner.uid == self.spec.uid => {
+                if ordinal.is_none() && !self.spec.deleting && self.spec.selector.is_some() {
+                    self.strays.push(pod);
+                }
+                true
+            }
+            Some(_) => false,
+            None => {
+                let claimable = !self.spec.deleting && pod.metadata.deletion_timestamp.is_none();
+                if claimable && ordinal.is_some() {
+                    self.orphans.push(pod);
+                }
+                claimable
+            }
+        };
+        match ordinal.filter(|_| ours) {
+            Some(ordinal) => {
+                let member = self.member(pod, ordinal);
+                let place = if self.spec.in_range(ordinal) {
+                    &mut self.members
+                } else {
+                    &mut self.condemned
+                };
+                place.insert(ordinal, member);
+            }
+            None => {
+                self.taken.insert(name);
+            }
+        }
+    }
+
+    fn member(&self, pod: &'a Arc<Pod>, ordinal: i64) -> Member<'a> {
+        let status = pod.status.as_ref();
+        let text = status
+            .and_then(|status| status.phase.as_deref())
+            .unwrap_or_default();
+        let phase = match text {
+            "" | "Pending" => Phase::Pending,
+            "Running" => Phase::Running,
+            "Succeeded" | "Failed" => Phase::Ended,
+            _ => Phase::Unknown,
+        };
+        let ready = ready_condition(pod).filter(|condition| condition.status == "True");
+        let ready = ready.filter(|_| phase == Phase::Running);
+        // Without a time it has been Ready for ever, as far as anyone can tell.
+        let since = |condition: &PodCondition| {
+            condition
+                .last_transition_time
+                .as_ref()
+                .map_or(Timestamp::MIN, |time| time.0)
+        };
+        let ready_since = ready.map(since);
+        let available_at = ready_since.map(|since| {
+            since
+                .checked_add(self.spec.min_ready)
+                .unwrap_or(Timestamp::MAX)
+        });
+        // Without minReadySeconds a clock that runs ahead elsewhere does not matter.
+        let available = available_at
+            .is_some_and(|at| self.spec.min_ready == SignedDuration::ZERO || at <= self.now);
+        Member {
+            pod,
+            ordinal,
+            phase,
+            created: !text.is_empty(),
+            terminating: pod.metadata.deletion_timestamp.is_some(),
+            ready_since,
+            available_at,
+            available,
+            revision: label(pod, labels::REVISION),
+        }
+    }
+
+    /// All pods of the set, condemned ones included.
+    pub fn all(&self) -> impl Iterator<Item = &Member<'a>> {
+        self.members.values().chain(self.condemned.values())
+    }
+}
+
+fn label<'a>(pod: &'a Pod, key: &str) -> &'a str {
+    let labels = pod.metadata.labels.as_ref();
+    labels
+        .and_then(|labels| labels.get(key))
+        .map(String::as_str)
+        .unwrap_or_default()
+}
+
+/// The owner that manages an object.
+pub(super) fn controller(owners: Option<&[OwnerReference]>) -> Option<&OwnerReference> {
+    owners?.iter().find(|owner| owner.controller == Some(true))
+}

@@ -1,0 +1,43 @@
+//! A rollout that is stuck on pods of a revision nobody wants any more frees itself.
+//!
+//! In kube-controller-manager a pod that never becomes Ready holds up everything, also its own
+//! replacement, when the template has long been put right; somebody has to delete it by hand.
+//! Here such a pod is replaced, the highest first, one at a time, when nothing else can be done.
+//!
+//! A pod qualifies only if it is not Ready and its revision is not the wanted one: one that was
+//! abandoned half way, or, if the pod has not been Ready even once, the one before the update. A
+//! pod that is or was healthy at the revision it should have is never touched, nor is one below
+//! the partition that has either of the two live revisions.
+
+use super::draft::Draft;
+use super::observed::{Member, Phase, World};
+use super::revisions::Chosen;
+use super::rollout;
+
+pub(super) fn replace_stuck(world: &World<'_>, chosen: &Chosen, draft: &mut Draft) {
+    // One at a time: the name of the former must be free before the next goes.
+    if world.all().any(|member| member.terminating) {
+        return;
+    }
+    let stuck = world
+        .members
+        .values()
+        .rev()
+        .find(|member| is_stuck(world, chosen, member));
+    if let Some(member) = stuck {
+        rollout::replace(member, chosen, draft);
+    }
+}
+
+fn is_stuck(world: &World<'_>, chosen: &Chosen, member: &Member<'_>) -> bool {
+    if member.ready_since.is_some() || member.phase == Phase::Ended {
+        return false;
+    }
+    if member.revision == chosen.update {
+        return false;
+    }
+    if member.revision == chosen.current {
+        return member.ordinal >= world.spec.first_updatable() && member.never_ready();
+    }
+    true
+}

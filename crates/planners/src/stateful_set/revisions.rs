@@ -1,0 +1,373 @@
+//! Revisions: the templates that pods are made from, kept as ControllerRevisions.
+//!
+//! Only the template is kept, as a patch that replaces it. The name of a revision is a hash of
+//! those bytes, so the same template gets the same name wherever it is computed.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use k8s_openapi::api::apps::v1::ControllerRevision;
+use k8s_openapi::api::core::v1::PodTemplateSpec;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use k8s_openapi::apimachinery::pkg::runtime::RawExtension;
+use serde_json::{Map, Value, json};
+
+use super::draft::Draft;
+use super::identity;
+use super::observed::{World, controller};
+use super::plan::Action;
+use crate::labels;
+
+/// Longest part of a set's name that goes into the name of a revision.
+const NAME_PREFIX_BYTES_MAX: usize = 223;
+/// Names that are tried before giving up for this time.
+const COLLISIONS_MAX: i32 = 100;
+
+/// The template as a revision stores it: `{"spec":{"template":{…,"$patch":"replace"}}}`, with all
+/// keys in order.
+pub fn encode(template: &PodTemplateSpec) -> Value {
+    let mut template = serde_json::to_value(template).unwrap_or_default();
+    if let Value::Object(fields) = &mut template {
+        fields.insert("$patch".to_owned(), Value::from("replace"));
+    }
+    sorted(json!({ "spec": { "template": template } }))
+}
+
+/// The template in a revision's data; none if it is not one.
+pub fn decode(data: &Value) -> Option<PodTemplateSpec> {
+    let mut template = data.pointer("/spec/template")?.as_object()?.clone();
+    template.remove("$patch");
+    serde_json::from_value(Value::Object(template)).ok()
+}
+
+/// The bytes that are hashed: compact, and with the characters escaped that Go escapes.
+pub fn bytes(data: &Value) -> String {
+    let plain = data.to_string();
+    if !plain.contains(['<', '>', '&', '\u{2028}', '\u{2029}']) {
+        return plain;
+    }
+    let mut escaped = String::with_capacity(plain.len() + 16);
+    for c in plain.chars() {
+        match c {
+            '<' => escaped.push_str("\\u003c"),
+            '>' => escaped.push_str("\\u003e"),
+            '&' => escaped.push_str("\\u0026"),
+            '\u{2028}' => escaped.push_str("\\u2028"),
+            '\u{2029}' => escaped.push_str("\\u2029"),
+            c => escaped.push(c),
+        }
+    }
+    escaped
+}
+
+/// The hash in a revision's name: FNV-1 of the bytes and the number of collisions, in letters
+/// and digits that spell no words.
+pub fn hash(bytes: &str, collisions: Option<i32>) -> String {
+    const ALPHABET: &[u8; 27] = b"bcdfghjklmnpqrstvwxz2456789";
+    let probe = collisions
+        .map(|count| count.to_string())
+        .unwrap_or_default();
+    let mut hash: u32 = 2_166_136_261;
+    for byte in bytes.bytes().chain(probe.bytes()) {
+        hash = hash.wrapping_mul(16_777_619) ^ u32::from(byte);
+    }
+    let digits = hash.to_string();
+    digits
+        .bytes()
+        .map(|digit| char::from(ALPHABET[usize::from(digit) % 27]))
+        .collect()
+}
+
+/// The name of a revision.
+pub fn name(set: &str, hash: &str) -> String {
+    let end = set.floor_char_boundary(NAME_PREFIX_BYTES_MAX);
+    format!("{}-{hash}", &set[..end])
+}
+
+fn sorted(value: Value) -> Value {
+    match value {
+        Value::Object(fields) => {
+            let mut entries: Vec<(String, Value)> = fields.into_iter().collect();
+            entries.sort_by(|a, b| a.0.cmp(&b.0));
+            Value::Object(
+                entries
+                    .into_iter()
+                    .map(|(k, v)| (k, sorted(v)))
+                    .collect::<Map<_, _>>(),
+            )
+        }
+        Value::Array(items) => Value::Array(items.into_iter().map(sorted).collect()),
+        other => other,
+    }
+}
+
+/// Which revisions pods are made from.
+pub(super) struct Chosen {
+    /// Name of the one that was rolled out last.
+    pub current: String,
+    /// Name of the one that the template says.
+    pub update: String,
+    /// How often the name for a new revision was taken.
+    pub collisions: Option<i32>,
+}
+
+impl Chosen {
+    /// The template of the current revision, if it can be read.
+    pub fn current_template(&self, world: &World<'_>) -> Option<PodTemplateSpec> {
+        let revisions = &world.observed.revisions;
+        let found = revisions
+            .iter()
+            .find(|revision| name_of(revision) == self.current)?;
+        decode(data_of(found)?)
+    }
+}
+
+/// Finds, renumbers or creates the revision of the template, and finds the current one.
+pub(super) fn choose(world: &World<'_>, draft: &mut Draft) -> Chosen {
+    let history = history(world);
+    let stored = world.spec.set.status.as_ref();
+    let mut collisions = stored.and_then(|status| status.collision_count);
+    let frozen = world.spec.deleting || world.spec.selector.is_none();
+    if !frozen {
+        adopt(&history, draft);
+    }
+    let candidate = encode(world.spec.template);
+    let update = match pick(&history, &candidate, world.spec.template) {
+        Picked::Newest(revision) => name_of(revision).to_owned(),
+        Picked::Older(revision) if frozen => name_of(revision).to_owned(),
+        Picked::Older(revision) => {
+            draft.prepare.push(Action::RenumberRevision {
+                name: name_of(revision).to_owned(),
+                uid: uid_of(revision).to_owned(),
+                revision: next_number(&history),
+            });
+            name_of(revision).to_owned()
+        }
+        Picked::None if frozen => {
+            let last = stored.and_then(|status| status.update_revision.clone());
+            last.unwrap_or_default()
+        }
+        Picked::None => create(world, &history, candidate, &mut collisions, draft),
+    };
+    let named = stored.and_then(|status| status.current_revision.as_deref());
+    let current = named.filter(|named| {
+        frozen || history.iter().any(|revision| name_of(revision) == *named) || *named == update
+    });
+    Chosen {
+        current: current.unwrap_or(&update).to_owned(),
+        update,
+        collisions,
+    }
+}
+
+/// The revisions of the set, oldest first.
+fn history<'a>(world: &World<'a>) -> Vec<&'a Arc<ControllerRevision>> {
+    let mut history: Vec<&Arc<ControllerRevision>> = world
+        .observed
+        .revisions
+        .iter()
+        .filter(|revision| {
+            let meta = &revision.metadata;
+            meta.namespace.as_deref() == Some(world.spec.namespace)
+                && match controller(meta.owner_references.as_deref()) {
+                    Some(owner) => owner.uid == world.spec.uid,
+                    None => {
+                        world.spec.selects(meta.labels.as_ref())
+                            && meta.deletion_timestamp.is_none()
+                    }
+                }
+        })
+        .collect();
+    history.sort_by(|a, b| {
+        let key = |r: &ControllerRevision| (r.revision, r.metadata.creation_timestamp.clone());
+        key(a).cmp(&key(b)).then_with(|| name_of(a).cmp(name_of(b)))
+    });
+    history
+}
+
+fn adopt(history: &[&Arc<ControllerRevision>], draft: &mut Draft) {
+    for revision in history {
+        if controller(revision.metadata.owner_references.as_deref()).is_none() {
+            draft.prepare.push(Action::AdoptRevision {
+                name: name_of(revision).to_owned(),
+                uid: uid_of(revision).to_owned(),
+            });
+        }
+    }
+}
+
+enum Picked<'a> {
+    Newest(&'a ControllerRevision),
+    Older(&'a ControllerRevision),
+    None,
+}
+
+fn pick<'a>(
+    history: &[&'a Arc<ControllerRevision>],
+    candidate: &Value,
+    template: &PodTemplateSpec,
+) -> Picked<'a> {
+    if let Some(newest) = history.last() {
+        // The same template may have been written down differently by another version.
+        let same_meaning = || {
+            data_of(newest)
+                .and_then(decode)
+                .is_some_and(|t| t == *template)
+        };
+        if data_of(newest) == Some(candidate) || same_meaning() {
+            return Picked::Newest(newest);
+        }
+    }
+    let older = history
+        .iter()
+        .rev()
+        .find(|revision| data_of(revision) == Some(candidate));
+    older.map_or(Picked::None, |revision| Picked::Older(revision))
+}
+
+/// Plans a new revision under the first name that is free, or finds the same data there.
+fn create(
+    world: &World<'_>,
+    history: &[&Arc<ControllerRevision>],
+    data: Value,
+    collisions: &mut Option<i32>,
+    draft: &mut Draft,
+) -> String {
+    let bytes = bytes(&data);
+    let name_and_hash = |collisions: &Option<i32>| {
+        // A set that never had a collision counts from zero.
+        let hash = hash(&bytes, Some(collisions.unwrap_or_default()));
+        (name(world.spec.name, &hash), hash)
+    };
+    let (mut full_name, mut hash) = name_and_hash(collisions);
+    for _ in 0..COLLISIONS_MAX {
+        let taken = world.observed.revisions.iter().find(|revision| {
+            name_of(revision) == full_name
+                && revision.metadata.namespace.as_deref() == Some(world.spec.namespace)
+        });
+        match taken {
+            None => break,
+            Some(revision) if data_of(revision) == Some(&data) => return full_name,
+            Some(_) => {
+                *collisions = Some(collisions.unwrap_or_default().saturating_add(1));
+                (full_name, hash) = name_and_hash(collisions);
+            }
+        }
+    }
+    let meta = world.spec.template.metadata.as_ref();
+    let mut all_labels = meta
+        .and_then(|meta| meta.labels.clone())
+        .unwrap_or_default();
+    all_labels.insert(labels::REVISION_HASH.to_owned(), hash);
+    draft
+        .prepare
+        .push(Action::CreateRevision(Box::new(ControllerRevision {
+            metadata: ObjectMeta {
+                name: Some(full_name.clone()),
+                namespace: Some(world.spec.namespace.to_owned()),
+                labels: Some(all_labels),
+                annotations: world.spec.set.metadata.annotations.clone(),
+                owner_references: Some(vec![identity::owner_reference(world.spec.set)]),
+                ..ObjectMeta::default()
+            },
+            data: Some(RawExtension(data)),
+            revision: next_number(history),
+        })));
+    full_name
+}
+
+fn next_number(history: &[&Arc<ControllerRevision>]) -> i64 {
+    history
+        .last()
+        .map_or(1, |newest| newest.revision.saturating_add(1))
+}
+
+/// Deletes the oldest revisions that no pod and no rollout needs, beyond the limit.
+pub(super) fn truncate(world: &World<'_>, chosen: &Chosen, cleanup: &mut Vec<Action>) {
+    let Some(limit) = world.spec.history_limit else {
+        return;
+    };
+    let mut live: BTreeSet<&str> = world.all().map(|member| member.revision).collect();
+    live.extend([chosen.current.as_str(), chosen.update.as_str()]);
+    let history = history(world);
+    let past: Vec<_> = history
+        .iter()
+        .filter(|r| !live.contains(name_of(r)))
+        .collect();
+    let surplus = past.len().saturating_sub(limit);
+    for revision in past.into_iter().take(surplus) {
+        if revision.metadata.deletion_timestamp.is_none() {
+            cleanup.push(Action::DeleteRevision {
+                name: name_of(revision).to_owned(),
+                uid: uid_of(revision).to_owned(),
+            });
+        }
+    }
+}
+
+fn name_of(revision: &ControllerRevision) -> &str {
+    revision.metadata.name.as_deref().unwrap_or_default()
+}
+
+fn uid_of(revision: &ControllerRevision) -> &str {
+    revision.metadata.uid.as_deref().unwrap_or_default()
+}
+
+fn data_of(revision: &ControllerRevision) -> Option<&Value> {
+    revision.data.as_ref().map(|data| &data.0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const STORED: &str = concat!(
+        r#"{"spec":{"template":{"$patch":"replace","metadata":{"annotations":{"test":"value"},"#,
+        r#""labels":{"app":"foo"}},"spec":{"containers":[{"image":"test","imagePullPolicy":"#,
+        r#""Always","name":"test","resources":{},"terminationMessagePath":"/dev/termination-log","#,
+        r#""terminationMessagePolicy":"File"}],"dnsPolicy":"ClusterFirst","restartPolicy":"#,
+        r#""Always","schedulerName":"default-scheduler","securityContext":{},"#,
+        r#""terminationGracePeriodSeconds":30}}}}"#
+    );
+
+    /// statefulset.md 4.1, 4.2, 4.3, T21
+    #[test]
+    fn names_are_those_that_other_implementations_give() {
+        assert_eq!(hash(STORED, Some(0)), "776999688b");
+        let former = STORED.replace(
+            r#""labels":{"app":"foo"}}"#,
+            r#""creationTimestamp":null,"labels":{"app":"foo"}}"#,
+        );
+        assert_eq!(hash(&former, Some(0)), "c77f6d978");
+        assert_eq!(name("web", "c77f6d978"), "web-c77f6d978");
+        assert_eq!(name(&"x".repeat(300), "h").len(), 225);
+    }
+
+    /// statefulset.md 4.1
+    #[test]
+    fn encoding_a_decoded_template_gives_the_same_bytes() {
+        let data: Value = serde_json::from_str(STORED).unwrap();
+        let template = decode(&data).unwrap();
+        assert_eq!(bytes(&encode(&template)), STORED);
+    }
+
+    #[test]
+    fn characters_that_go_escapes_are_escaped() {
+        assert_eq!(
+            bytes(&json!({"a": "<&>\u{2028}"})),
+            r#"{"a":"\u003c\u0026\u003e\u2028"}"#
+        );
+    }
+
+    /// statefulset.md 4.6: data that cannot be read is not equal to anything.
+    #[test]
+    fn foreign_data_is_no_template() {
+        for data in [
+            json!(null),
+            json!({}),
+            json!({"spec": {"template": {"spec": 3}}}),
+        ] {
+            assert_eq!(decode(&data), None);
+        }
+    }
+}

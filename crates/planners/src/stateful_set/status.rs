@@ -1,0 +1,73 @@
+//! The status: counted anew from the pods each time, whatever else happens.
+
+use k8s_openapi::api::apps::v1::StatefulSetStatus;
+
+use super::observed::{Strategy, World};
+use super::revisions::Chosen;
+
+/// The status to write; none if what is stored says the same.
+pub(super) fn next(
+    world: &World<'_>,
+    chosen: &Chosen,
+    current_less: i32,
+) -> Option<StatefulSetStatus> {
+    let stored = world.spec.set.status.clone().unwrap_or_default();
+    let generation = world.spec.set.metadata.generation.unwrap_or_default();
+    let mut status = count(world, chosen);
+    status.current_replicas = Some(status.current_replicas.unwrap_or_default() - current_less);
+    status.observed_generation =
+        Some(generation.max(stored.observed_generation.unwrap_or_default()));
+    status.conditions = stored.conditions.clone();
+    status.collision_count = chosen.collisions.max(stored.collision_count);
+    complete(world, &mut status);
+    // A count of collisions alone is not worth a write; it goes with the next.
+    let differs = stored.replicas != status.replicas
+        || number(stored.ready_replicas) != number(status.ready_replicas)
+        || number(stored.available_replicas) != number(status.available_replicas)
+        || number(stored.current_replicas) != number(status.current_replicas)
+        || number(stored.updated_replicas) != number(status.updated_replicas)
+        || stored.current_revision != status.current_revision
+        || stored.update_revision != status.update_revision
+        || stored.observed_generation != status.observed_generation;
+    (differs || world.spec.set.status.is_none()).then_some(status)
+}
+
+fn number(value: Option<i32>) -> i32 {
+    value.unwrap_or_default()
+}
+
+fn count(world: &World<'_>, chosen: &Chosen) -> StatefulSetStatus {
+    let (mut replicas, mut ready, mut available, mut current, mut updated) = (0, 0, 0, 0, 0);
+    for member in world.all() {
+        ready += i32::from(member.ready_since.is_some());
+        available += i32::from(member.available);
+        if member.created {
+            replicas += 1;
+            current += i32::from(!member.terminating && member.revision == chosen.current);
+            updated += i32::from(!member.terminating && member.revision == chosen.update);
+        }
+    }
+    StatefulSetStatus {
+        replicas,
+        ready_replicas: Some(ready),
+        available_replicas: Some(available),
+        current_replicas: Some(current),
+        updated_replicas: Some(updated),
+        current_revision: Some(chosen.current.clone()),
+        update_revision: Some(chosen.update.clone()),
+        ..StatefulSetStatus::default()
+    }
+}
+
+/// When all pods are Ready at the update, it becomes the current revision.
+fn complete(world: &World<'_>, status: &mut StatefulSetStatus) {
+    let all = status.replicas;
+    let done = matches!(world.spec.strategy, Strategy::RollingUpdate(_))
+        && i64::from(all) == world.spec.replicas
+        && status.updated_replicas == Some(all)
+        && status.ready_replicas == Some(all);
+    if done && !world.spec.deleting {
+        status.current_revision.clone_from(&status.update_revision);
+        status.current_replicas = status.updated_replicas;
+    }
+}
