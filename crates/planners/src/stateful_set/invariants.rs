@@ -68,19 +68,23 @@ fn update_revision(world: &World<'_>) -> Option<String> {
 }
 
 fn created(plan: &Plan) -> Vec<&Pod> {
-    let create = |action| match action {
-        Action::CreatePod(pod) => Some(pod.as_ref()),
-        _ => None,
-    };
-    plan.actions().filter_map(create).collect()
+    let mut pods = Vec::new();
+    for action in plan.actions() {
+        if let Action::CreatePod(pod) = action {
+            pods.push(pod.as_ref());
+        }
+    }
+    pods
 }
 
 fn deleted(plan: &Plan) -> Vec<(&str, &str)> {
-    let delete = |action| match action {
-        Action::DeletePod { name, uid } => Some((name.as_str(), uid.as_str())),
-        _ => None,
-    };
-    plan.actions().filter_map(delete).collect()
+    let mut pods = Vec::new();
+    for action in plan.actions() {
+        if let Action::DeletePod { name, uid } = action {
+            pods.push((name.as_str(), uid.as_str()));
+        }
+    }
+    pods
 }
 
 /// A pod is created only for a wanted ordinal, only once, and never beside one of its name.
