@@ -1,1 +1,34 @@
-//! pod-lifecycle
+//! What a pod's containers need next, and what to say about them.
+//!
+//! Everything here is a pure function over plain data: the pod as the API has it, the record of
+//! what runs, and the time. The node agent performs the actions and keeps the record; it decides
+//! nothing. Start reading at [`plan::plan_pod`], then [`record`].
+//!
+//! Not here: processes, files, network, the API. Times and results are arguments.
+
+pub mod downward;
+pub mod environment;
+pub mod expansion;
+pub mod hostname;
+pub mod hosts_file;
+pub mod limits;
+pub mod messages;
+pub mod plan;
+pub mod probes;
+pub mod qos;
+pub mod record;
+pub mod resolv_conf;
+pub mod restart;
+pub mod service_env;
+pub mod spec;
+pub mod status;
+
+mod backoff;
+mod container_status;
+mod phase;
+mod starting;
+mod stopping;
+
+pub use backoff::Backoff;
+pub use plan::{Action, PodInput, PodPlan, StopCause, Waiting, plan_pod};
+pub use record::{ContainerRecord, Exit, Instance, PodRecord};

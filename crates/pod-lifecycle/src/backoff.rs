@@ -1,0 +1,109 @@
+//! Delays that double: restarts of containers and repeated pulls.
+//!
+//! As client-go's `flowcontrol.Backoff`: the first failure is free, it opens an entry of 10 s; each
+//! further one doubles it up to 300 s; an entry that was not touched for 600 s is forgotten.
+
+use jiff::{SignedDuration, Timestamp};
+use serde::{Deserialize, Serialize};
+
+use crate::limits::{BACKOFF_INITIAL, BACKOFF_MAX, BACKOFF_RESET, RETRY_INITIAL, RETRY_MAX};
+
+/// The delay that the next failure has to wait for.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Backoff {
+    entry: Option<Entry>,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+struct Entry {
+    delay_seconds: i64,
+    updated: Timestamp,
+}
+
+impl Backoff {
+    /// The delay that applies to something that failed at `failed`, if any.
+    pub fn delay(&self, failed: Timestamp) -> Option<SignedDuration> {
+        let entry = self.entry.as_ref()?;
+        let expired = failed.duration_since(entry.updated) > BACKOFF_RESET;
+        (!expired).then(|| SignedDuration::from_secs(entry.delay_seconds))
+    }
+
+    /// When something that failed at `failed` may be tried again, if it has to wait at all.
+    pub fn until(&self, failed: Timestamp) -> Option<Timestamp> {
+        self.delay(failed).map(|delay| failed + delay)
+    }
+
+    /// Notes a new try, at `now`, of something that failed at `failed`.
+    pub fn advance(&mut self, failed: Timestamp, now: Timestamp) {
+        let delay = match self.delay(failed) {
+            Some(delay) => (delay * 2).min(BACKOFF_MAX),
+            None => BACKOFF_INITIAL,
+        };
+        self.entry = Some(Entry {
+            delay_seconds: delay.as_secs(),
+            updated: now,
+        });
+    }
+}
+
+/// When the next try of a mount, sandbox or deletion is due after `failures` failures in a row,
+/// the last at `at`.
+pub fn retry_at(at: Timestamp, failures: u32) -> Timestamp {
+    let doubled = RETRY_INITIAL * 2i32.pow(failures.saturating_sub(1).min(10));
+    at + doubled.min(RETRY_MAX)
+}
+
+/// The way Go prints a duration of whole seconds: `10s`, `1m20s`, `5m0s`.
+pub fn go_seconds(duration: SignedDuration) -> String {
+    let seconds = duration.as_secs();
+    match (seconds / 3600, seconds / 60 % 60, seconds % 60) {
+        (0, 0, s) => format!("{s}s"),
+        (0, m, s) => format!("{m}m{s}s"),
+        (h, m, s) => format!("{h}h{m}m{s}s"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(seconds: i64) -> Timestamp {
+        Timestamp::from_second(1_700_000_000 + seconds).unwrap()
+    }
+
+    #[test]
+    fn restarts_wait_10_s_doubling_to_300_s() {
+        // statefulset.md 12.9
+        let mut backoff = Backoff::default();
+        let mut seen = Vec::new();
+        let mut clock = 0;
+        for _ in 0..8 {
+            let wait = backoff.delay(at(clock)).map_or(0, |d| d.as_secs());
+            seen.push(wait);
+            let failed = at(clock);
+            clock += wait;
+            backoff.advance(failed, at(clock));
+            clock += 1;
+        }
+        assert_eq!(seen, [0, 10, 20, 40, 80, 160, 300, 300]);
+    }
+
+    #[test]
+    fn ten_minutes_of_running_reset_the_delay() {
+        // statefulset.md 12.9
+        let mut backoff = Backoff::default();
+        backoff.advance(at(0), at(0));
+        backoff.advance(at(1), at(11));
+        assert_eq!(backoff.delay(at(611)).unwrap().as_secs(), 20);
+        assert_eq!(backoff.delay(at(612)), None);
+        backoff.advance(at(612), at(612));
+        assert_eq!(backoff.delay(at(613)).unwrap().as_secs(), 10);
+    }
+
+    #[test]
+    fn durations_print_as_go_prints_them() {
+        for (seconds, text) in [(10, "10s"), (80, "1m20s"), (300, "5m0s"), (3600, "1h0m0s")] {
+            assert_eq!(go_seconds(SignedDuration::from_secs(seconds)), text);
+        }
+    }
+}

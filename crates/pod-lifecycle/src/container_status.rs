@@ -1,0 +1,247 @@
+//! What a pod's status says of each container.
+
+use jiff::{SignedDuration, Timestamp};
+use k8s_openapi::api::core::v1::{
+    Container, ContainerState, ContainerStateRunning, ContainerStateTerminated,
+    ContainerStateWaiting, ContainerStatus,
+};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+
+use crate::limits::FRESH_ERROR;
+use crate::messages;
+use crate::plan::PodInput;
+use crate::probes::Verdict;
+use crate::record::{ContainerRecord, Exit, Hook, Image, Instance, Running};
+use crate::restart;
+use crate::spec::{Kind, init_containers};
+
+/// Prefix of container ids in statuses.
+pub const RUNTIME_NAME: &str = "mainstay";
+
+/// What statuses of containers depend on besides the containers.
+pub(crate) struct View<'a> {
+    pub input: &'a PodInput<'a>,
+    /// Whether containers of this pod still start.
+    pub starts: bool,
+    /// Whether a container that is not seen to have ended is taken as lost.
+    pub lost: bool,
+    pub now: Timestamp,
+}
+
+/// Whether the container has started: its hook has run and its startup probe has succeeded.
+pub(crate) fn is_started(running: &Running, container: &Container) -> bool {
+    let hook = running.post_start == Hook::Done;
+    let probe = container.startup_probe.is_none() || running.startup.verdict == Verdict::Success;
+    hook && probe
+}
+
+fn is_ready(running: &Running, container: &Container) -> bool {
+    let probe =
+        container.readiness_probe.is_none() || running.readiness.verdict == Verdict::Success;
+    is_started(running, container) && probe
+}
+
+/// The status of one container.
+pub(crate) fn container_status(
+    view: &View<'_>,
+    kind: Kind,
+    container: &Container,
+) -> ContainerStatus {
+    let fresh = ContainerRecord::default();
+    let record = view
+        .input
+        .record
+        .containers
+        .get(&container.name)
+        .unwrap_or(&fresh);
+    let mut status = ContainerStatus {
+        name: container.name.clone(),
+        image: container.image.clone().unwrap_or_default(),
+        restart_count: i32::try_from(record.restart_count).unwrap_or(i32::MAX),
+        started: Some(false),
+        ..ContainerStatus::default()
+    };
+    let (state, last) = states(view, kind, container, record);
+    status.state = Some(state);
+    status.last_state = Some(last.map_or_else(ContainerState::default, terminated));
+    match &record.instance {
+        Instance::Running(running) => {
+            status.started = Some(is_started(running, container));
+            status.ready = kind != Kind::Init && is_ready(running, container);
+            identify(&mut status, &running.id, &running.image, &running.image_id);
+        }
+        _ => {
+            let ended = record.ended().or(record.last_exit.as_ref());
+            if let Some(exit) = ended {
+                identify(&mut status, &exit.id, &exit.image, &exit.image_id);
+            }
+        }
+    }
+    if kind == Kind::Init {
+        let ended = status
+            .state
+            .as_ref()
+            .and_then(|state| state.terminated.as_ref());
+        status.ready = ended.is_some_and(|ended| ended.exit_code == 0);
+    }
+    status
+}
+
+fn identify(status: &mut ContainerStatus, id: &str, image: &str, image_id: &str) {
+    status.container_id = Some(container_id(id));
+    status.image = image.to_owned();
+    status.image_id = image_id.to_owned();
+}
+
+fn container_id(id: &str) -> String {
+    format!("{RUNTIME_NAME}://{id}")
+}
+
+/// The container's state, and the exit that `lastState` shows.
+fn states<'a>(
+    view: &View<'_>,
+    kind: Kind,
+    container: &Container,
+    record: &'a ContainerRecord,
+) -> (ContainerState, Option<&'a Exit>) {
+    let last = record.last_exit.as_ref();
+    match &record.instance {
+        Instance::Running(running) => {
+            let started_at = Some(Time(running.started_at));
+            let state = ContainerStateRunning { started_at };
+            (
+                ContainerState {
+                    running: Some(state),
+                    ..ContainerState::default()
+                },
+                last,
+            )
+        }
+        Instance::Exited(exit) => match delayed(view, kind, container, record, exit) {
+            Some((reason, message)) => (waiting(&reason, message), Some(exit)),
+            None => (terminated(exit), last),
+        },
+        Instance::Starting {
+            previous: Some(exit),
+        } => (terminated(exit), last),
+        Instance::Refused(refusal) if view.starts => {
+            let state = waiting(&refusal.reason, Some(refusal.message.clone()));
+            (state, refusal.previous.as_ref())
+        }
+        Instance::Starting { previous: None } | Instance::Absent | Instance::Refused(_) => {
+            (unstarted(view, container, record), last)
+        }
+    }
+}
+
+fn unstarted(view: &View<'_>, container: &Container, record: &ContainerRecord) -> ContainerState {
+    if view.lost {
+        return ContainerState {
+            terminated: Some(ContainerStateTerminated {
+                exit_code: 137,
+                reason: Some("ContainerStatusUnknown".to_owned()),
+                message: Some(
+                    "The container could not be located when the pod was terminated".to_owned(),
+                ),
+                ..ContainerStateTerminated::default()
+            }),
+            ..ContainerState::default()
+        };
+    }
+    match image_trouble(view, container, record) {
+        Some((reason, message)) => waiting(&reason, message),
+        None => {
+            let spec = view.input.pod.spec.as_ref();
+            let init = spec.is_some_and(|spec| !init_containers(spec).is_empty());
+            waiting(
+                if init {
+                    "PodInitializing"
+                } else {
+                    "ContainerCreating"
+                },
+                None,
+            )
+        }
+    }
+}
+
+type Trouble = (String, Option<String>);
+
+/// Why a container that ended does not run again yet.
+fn delayed(
+    view: &View<'_>,
+    kind: Kind,
+    container: &Container,
+    record: &ContainerRecord,
+    exit: &Exit,
+) -> Option<Trouble> {
+    let spec = view.input.pod.spec.as_ref()?;
+    if !view.starts || !restart::wanted(spec, kind, container, exit) {
+        return None;
+    }
+    if let Some(trouble) = image_trouble(view, container, record) {
+        return Some(trouble);
+    }
+    if exit.by_node || exit.sandbox != view.input.record.sandboxes_made {
+        return None;
+    }
+    if exit.reason == messages::START_ERROR && view.now < exit.finished_at + FRESH_ERROR {
+        return Some((
+            messages::RUN_CONTAINER_ERROR.to_owned(),
+            exit.message.clone(),
+        ));
+    }
+    let delay = record.backoff.delay(exit.finished_at)?;
+    let over = exit.finished_at + delay <= view.now || delay <= SignedDuration::ZERO;
+    let message = messages::crash_loop(view.input.pod, &container.name, delay);
+    (!over).then(|| (messages::CRASH_LOOP_BACK_OFF.to_owned(), Some(message)))
+}
+
+/// Why the container's image is not here.
+fn image_trouble(
+    view: &View<'_>,
+    container: &Container,
+    record: &ContainerRecord,
+) -> Option<Trouble> {
+    let Image::Missing {
+        reason,
+        message,
+        at,
+        ..
+    } = &record.image
+    else {
+        return None;
+    };
+    let settled = messages::is_backed_off(reason) && *at + FRESH_ERROR <= view.now;
+    if !settled {
+        return Some((reason.clone(), Some(message.clone())));
+    }
+    let image = container.image.as_deref().unwrap_or_default();
+    let message = messages::pull_back_off_state(image, reason, message);
+    Some((messages::IMAGE_PULL_BACK_OFF.to_owned(), Some(message)))
+}
+
+fn waiting(reason: &str, message: Option<String>) -> ContainerState {
+    ContainerState {
+        waiting: Some(ContainerStateWaiting {
+            reason: Some(reason.to_owned()),
+            message,
+        }),
+        ..ContainerState::default()
+    }
+}
+
+fn terminated(exit: &Exit) -> ContainerState {
+    ContainerState {
+        terminated: Some(ContainerStateTerminated {
+            container_id: Some(container_id(&exit.id)),
+            exit_code: exit.code,
+            finished_at: Some(Time(exit.finished_at)),
+            message: exit.message.clone(),
+            reason: Some(exit.reason.clone()),
+            signal: None,
+            started_at: Some(Time(exit.started_at.unwrap_or(exit.finished_at))),
+        }),
+        ..ContainerState::default()
+    }
+}

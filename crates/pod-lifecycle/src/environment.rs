@@ -1,0 +1,356 @@
+//! A container's environment, command and arguments (statefulset.md §12.11, §12.12, §10.16).
+
+use std::collections::BTreeMap;
+
+use k8s_openapi::api::core::v1::{Container, EnvVarSource, Pod};
+
+use crate::downward::{self, NodeFacts};
+use crate::expansion::expand;
+
+/// The objects that a container's environment is made of, fetched by the caller. An absent object
+/// is not in the map.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Sources {
+    /// Data of ConfigMaps of the pod's namespace.
+    pub config_maps: BTreeMap<String, BTreeMap<String, String>>,
+    /// Data of Secrets of the pod's namespace.
+    pub secrets: BTreeMap<String, BTreeMap<String, Vec<u8>>>,
+    /// What the node knows.
+    pub facts: NodeFacts,
+    /// Variables of Services.
+    pub services: Vec<(String, String)>,
+}
+
+/// Names of objects that a container's environment refers to.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct References {
+    /// ConfigMaps, sorted.
+    pub config_maps: Vec<String>,
+    /// Secrets, sorted.
+    pub secrets: Vec<String>,
+}
+
+/// An environment that cannot be made; the text is what the user reads.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Incomplete {
+    /// What is missing.
+    pub message: String,
+}
+
+/// The objects that the container's environment needs.
+pub fn references(container: &Container) -> References {
+    let mut found = References::default();
+    for source in container.env_from.iter().flatten() {
+        found
+            .config_maps
+            .extend(source.config_map_ref.iter().map(|r| r.name.clone()));
+        found
+            .secrets
+            .extend(source.secret_ref.iter().map(|r| r.name.clone()));
+    }
+    for source in container
+        .env
+        .iter()
+        .flatten()
+        .filter_map(|var| var.value_from.as_ref())
+    {
+        found
+            .config_maps
+            .extend(source.config_map_key_ref.iter().map(|r| r.name.clone()));
+        found
+            .secrets
+            .extend(source.secret_key_ref.iter().map(|r| r.name.clone()));
+    }
+    for names in [&mut found.config_maps, &mut found.secrets] {
+        names.sort();
+        names.dedup();
+    }
+    found
+}
+
+/// The container's environment, in order.
+///
+/// # Errors
+/// An object or key that is not optional does not exist.
+pub fn environment(
+    pod: &Pod,
+    container: &Container,
+    sources: &Sources,
+) -> Result<Vec<(String, String)>, Incomplete> {
+    let mut known: BTreeMap<String, String> = BTreeMap::new();
+    let mut result: Vec<(String, String)> = Vec::new();
+    for (name, value) in from_objects(container, sources)? {
+        known.insert(name.clone(), value.clone());
+        result.push((name, value));
+    }
+    for variable in container.env.iter().flatten() {
+        let value = match (&variable.value, &variable.value_from) {
+            (Some(text), _) if !text.is_empty() => Some(expand(text, |name| {
+                let service = || sources.services.iter().find(|(n, _)| n == name);
+                known
+                    .get(name)
+                    .cloned()
+                    .or_else(|| service().map(|(_, v)| v.clone()))
+            })),
+            (_, Some(source)) => value_from(pod, container, sources, source)?,
+            _ => Some(String::new()),
+        };
+        if let Some(value) = value {
+            known.insert(variable.name.clone(), value.clone());
+            result.push((variable.name.clone(), value));
+        }
+    }
+    for (name, value) in &sources.services {
+        if !known.contains_key(name) {
+            result.push((name.clone(), value.clone()));
+        }
+    }
+    Ok(last_of_each(result))
+}
+
+/// Keeps the last value of each name, at the place of its last mention.
+fn last_of_each(list: Vec<(String, String)>) -> Vec<(String, String)> {
+    let mut seen = std::collections::BTreeSet::new();
+    let mut kept: Vec<_> = list
+        .into_iter()
+        .rev()
+        .filter(|(name, _)| seen.insert(name.clone()))
+        .collect();
+    kept.reverse();
+    kept
+}
+
+fn from_objects(
+    container: &Container,
+    sources: &Sources,
+) -> Result<Vec<(String, String)>, Incomplete> {
+    let mut found = Vec::new();
+    for source in container.env_from.iter().flatten() {
+        let prefix = source.prefix.as_deref().unwrap_or_default();
+        let mut add = |name: &str, value: String| {
+            let name = format!("{prefix}{name}");
+            // A name with `=` cannot be a variable's.
+            if !name.is_empty() && !name.contains('=') {
+                found.push((name, value));
+            }
+        };
+        if let Some(reference) = &source.config_map_ref {
+            match sources.config_maps.get(&reference.name) {
+                Some(data) => data
+                    .iter()
+                    .for_each(|(name, value)| add(name, value.clone())),
+                None if reference.optional == Some(true) => {}
+                None => return Err(absent("configmap", &reference.name)),
+            }
+        }
+        if let Some(reference) = &source.secret_ref {
+            match sources.secrets.get(&reference.name) {
+                Some(data) => data.iter().for_each(|(name, value)| add(name, text(value))),
+                None if reference.optional == Some(true) => {}
+                None => return Err(absent("secret", &reference.name)),
+            }
+        }
+    }
+    Ok(found)
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}
+
+fn absent(kind: &str, name: &str) -> Incomplete {
+    Incomplete {
+        message: format!("{kind} \"{name}\" not found"),
+    }
+}
+
+fn value_from(
+    pod: &Pod,
+    container: &Container,
+    sources: &Sources,
+    source: &EnvVarSource,
+) -> Result<Option<String>, Incomplete> {
+    let namespace = pod.metadata.namespace.as_deref().unwrap_or_default();
+    let no_key = |kind: &str, name: &str, key: &str| Incomplete {
+        message: format!("couldn't find key {key} in {kind} {namespace}/{name}"),
+    };
+    if let Some(reference) = &source.config_map_key_ref {
+        let optional = reference.optional == Some(true);
+        let Some(data) = sources.config_maps.get(&reference.name) else {
+            return if optional {
+                Ok(None)
+            } else {
+                Err(absent("configmap", &reference.name))
+            };
+        };
+        return match data.get(&reference.key) {
+            Some(value) => Ok(Some(value.clone())),
+            None if optional => Ok(None),
+            None => Err(no_key("ConfigMap", &reference.name, &reference.key)),
+        };
+    }
+    if let Some(reference) = &source.secret_key_ref {
+        let optional = reference.optional == Some(true);
+        let Some(data) = sources.secrets.get(&reference.name) else {
+            return if optional {
+                Ok(None)
+            } else {
+                Err(absent("secret", &reference.name))
+            };
+        };
+        return match data.get(&reference.key) {
+            Some(value) => Ok(Some(text(value))),
+            None if optional => Ok(None),
+            None => Err(no_key("Secret", &reference.name, &reference.key)),
+        };
+    }
+    let unsupported = |error: downward::Unsupported| Incomplete {
+        message: error.message,
+    };
+    if let Some(reference) = &source.field_ref {
+        let value = downward::field(pod, &sources.facts, &reference.field_path);
+        return value.map(Some).map_err(unsupported);
+    }
+    if let Some(reference) = &source.resource_field_ref {
+        let value = downward::resource(pod, Some(container), &sources.facts, reference);
+        return value.map(Some).map_err(unsupported);
+    }
+    if source.file_key_ref.is_some() {
+        let message = "environment from files (fileKeyRef) is not supported".to_owned();
+        return Err(Incomplete { message });
+    }
+    Ok(Some(String::new()))
+}
+
+/// The program and arguments: the pod's where given, else the image's, with references expanded.
+pub fn arguments(
+    container: &Container,
+    image_entrypoint: &[String],
+    image_cmd: &[String],
+    env: &[(String, String)],
+) -> Vec<String> {
+    let value = |name: &str| {
+        env.iter()
+            .rev()
+            .find(|(n, _)| n == name)
+            .map(|(_, v)| v.clone())
+    };
+    let own = |list: &Option<Vec<String>>| -> Vec<String> {
+        list.iter()
+            .flatten()
+            .map(|word| expand(word, value))
+            .collect()
+    };
+    let command = own(&container.command);
+    let args = own(&container.args);
+    match (command.is_empty(), args.is_empty()) {
+        (false, _) => [command, args].concat(),
+        (true, false) => [image_entrypoint.to_vec(), args].concat(),
+        (true, true) => [image_entrypoint, image_cmd].concat(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn pod() -> Pod {
+        serde_json::from_value(serde_json::json!({
+            "metadata": {"name": "web-0", "namespace": "shop"}, "spec": {"containers": []}
+        }))
+        .unwrap()
+    }
+
+    fn container(value: serde_json::Value) -> Container {
+        let mut whole = serde_json::json!({"name": "c"});
+        for (key, part) in value.as_object().unwrap() {
+            whole[key] = part.clone();
+        }
+        serde_json::from_value(whole).unwrap()
+    }
+
+    fn sources() -> Sources {
+        Sources {
+            config_maps: [("conf".to_owned(), [("K".to_owned(), "v".to_owned())].into())].into(),
+            secrets: [("sec".to_owned(), [("P".to_owned(), b"pw".to_vec())].into())].into(),
+            facts: NodeFacts::default(),
+            services: vec![("S_HOST".to_owned(), "10.96.0.7".to_owned())],
+        }
+    }
+
+    fn env(value: serde_json::Value) -> Result<Vec<String>, String> {
+        match environment(&pod(), &container(value), &sources()) {
+            Ok(list) => Ok(list.into_iter().map(|(k, v)| format!("{k}={v}")).collect()),
+            Err(error) => Err(error.message),
+        }
+    }
+
+    #[test]
+    fn earlier_variables_and_services_are_expanded_later_ones_not() {
+        // statefulset.md 12.12
+        let found = env(serde_json::json!({"env": [
+            {"name": "A", "value": "1"}, {"name": "B", "value": "$(A)$(C)"},
+            {"name": "C", "value": "$(S_HOST)"}, {"name": "D"}]}));
+        assert_eq!(
+            found.unwrap(),
+            ["A=1", "B=1$(C)", "C=10.96.0.7", "D=", "S_HOST=10.96.0.7"]
+        );
+    }
+
+    #[test]
+    fn objects_give_variables_and_own_ones_win() {
+        // statefulset.md 12.12
+        let found = env(serde_json::json!({
+            "envFrom": [{"configMapRef": {"name": "conf"}},
+                {"prefix": "X_", "secretRef": {"name": "sec"}},
+                {"configMapRef": {"name": "none", "optional": true}}],
+            "env": [{"name": "K", "value": "own"},
+                {"name": "N", "valueFrom": {"fieldRef": {"fieldPath": "metadata.name"}}},
+                {"name": "O", "valueFrom":
+                    {"configMapKeyRef": {"name": "conf", "key": "none", "optional": true}}}]}));
+        assert_eq!(
+            found.unwrap(),
+            ["X_P=pw", "K=own", "N=web-0", "S_HOST=10.96.0.7"]
+        );
+    }
+
+    #[test]
+    fn missing_objects_and_keys_are_named() {
+        // statefulset.md 12.13
+        for (value, message) in [
+            (
+                serde_json::json!({"envFrom": [{"configMapRef": {"name": "none"}}]}),
+                "configmap \"none\" not found",
+            ),
+            (
+                serde_json::json!({"env": [{"name": "A", "valueFrom":
+                    {"secretKeyRef": {"name": "sec", "key": "none"}}}]}),
+                "couldn't find key none in Secret shop/sec",
+            ),
+        ] {
+            assert_eq!(env(value).unwrap_err(), message);
+        }
+    }
+
+    #[test]
+    fn command_replaces_entrypoint_and_image_arguments() {
+        // statefulset.md 12.12
+        let words = |list: &[&str]| list.iter().map(|w| (*w).to_owned()).collect::<Vec<_>>();
+        let env = [("A".to_owned(), "1".to_owned())];
+        let (entry, cmd) = (words(&["entry"]), words(&["arg"]));
+        for (value, expected) in [
+            (serde_json::json!({}), words(&["entry", "arg"])),
+            (
+                serde_json::json!({"args": ["$(A)"]}),
+                words(&["entry", "1"]),
+            ),
+            (serde_json::json!({"command": ["c"]}), words(&["c"])),
+            (
+                serde_json::json!({"command": ["c"], "args": ["x"]}),
+                words(&["c", "x"]),
+            ),
+        ] {
+            assert_eq!(arguments(&container(value), &entry, &cmd, &env), expected);
+        }
+    }
+}

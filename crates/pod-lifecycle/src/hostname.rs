@@ -1,0 +1,103 @@
+//! A pod's host name and fully qualified name (statefulset.md §10.13).
+
+use k8s_openapi::api::core::v1::Pod;
+
+use crate::limits::{FQDN_HOSTNAME_MAX, HOSTNAME_MAX};
+
+/// The pod's names inside it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Names {
+    /// The short name.
+    pub hostname: String,
+    /// `<hostname>.<subdomain>.<namespace>.svc.<zone>`, when the pod has a subdomain.
+    pub fqdn: Option<String>,
+    /// What the kernel says: the short name, or the long one where the pod asks for it.
+    pub kernel: String,
+}
+
+/// A pod whose names do not fit the kernel.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TooLong {
+    /// The name.
+    pub name: String,
+}
+
+/// The pod's names in the cluster domain `zone`.
+///
+/// # Errors
+/// The kernel's name would be longer than it takes.
+pub fn names(pod: &Pod, zone: &str) -> Result<Names, TooLong> {
+    let spec = pod.spec.as_ref();
+    let given = spec.and_then(|spec| {
+        spec.hostname_override
+            .as_ref()
+            .or(spec.hostname.as_ref())
+            .filter(|name| !name.is_empty())
+    });
+    let own = pod.metadata.name.as_deref().unwrap_or_default();
+    let hostname = match given {
+        Some(given) => given.clone(),
+        None => own.chars().take(HOSTNAME_MAX).collect::<String>(),
+    };
+    let hostname = hostname.trim_end_matches(['-', '.']).to_owned();
+    let subdomain = spec
+        .and_then(|s| s.subdomain.as_deref())
+        .filter(|name| !name.is_empty());
+    let namespace = pod.metadata.namespace.as_deref().unwrap_or_default();
+    let fqdn = subdomain.map(|sub| format!("{hostname}.{sub}.{namespace}.svc.{zone}"));
+    let long = spec.and_then(|spec| spec.set_hostname_as_fqdn) == Some(true);
+    let kernel = match &fqdn {
+        Some(fqdn) if long => fqdn.clone(),
+        _ => hostname.clone(),
+    };
+    if kernel.len() > FQDN_HOSTNAME_MAX {
+        return Err(TooLong { name: kernel });
+    }
+    Ok(Names {
+        hostname,
+        fqdn,
+        kernel,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn with_no_containers(mut spec: serde_json::Value) -> serde_json::Value {
+        spec["containers"] = serde_json::json!([]);
+        spec
+    }
+
+    fn pod(spec: serde_json::Value) -> Pod {
+        serde_json::from_value(serde_json::json!({
+            "metadata": {"name": "web-0", "namespace": "default"}, "spec": spec
+        }))
+        .unwrap()
+    }
+
+    #[test]
+    fn pod_of_a_set_has_its_name_and_domain() {
+        // statefulset.md 10.13
+        let spec = serde_json::json!({"hostname": "web-0", "subdomain": "nginx", "containers": []});
+        let found = names(&pod(spec), "cluster.local").unwrap();
+        assert_eq!(found.hostname, "web-0");
+        assert_eq!(
+            found.fqdn.as_deref(),
+            Some("web-0.nginx.default.svc.cluster.local")
+        );
+        assert_eq!(found.kernel, "web-0");
+    }
+
+    #[test]
+    fn long_kernel_name_only_when_asked_and_when_it_fits() {
+        // statefulset.md 10.13
+        let spec = |sub: &str| {
+            let own = serde_json::json!({"subdomain": sub, "setHostnameAsFQDN": true});
+            with_no_containers(own)
+        };
+        let fits = names(&pod(spec("nginx")), "cluster.local").unwrap();
+        assert_eq!(fits.kernel, "web-0.nginx.default.svc.cluster.local");
+        assert!(names(&pod(spec(&"x".repeat(50))), "cluster.local").is_err());
+    }
+}

@@ -1,0 +1,184 @@
+//! The texts of events and states that users know from kubelet, and the reasons that go with them.
+
+use jiff::SignedDuration;
+use k8s_openapi::api::core::v1::Pod;
+
+use crate::backoff::go_seconds;
+use crate::plan::StopCause;
+use crate::spec::{ProbeKind, display_name};
+
+/// Reason of an exit whose process could not be started.
+pub const START_ERROR: &str = "StartError";
+/// Waiting reason after a pull failed.
+pub const ERR_IMAGE_PULL: &str = "ErrImagePull";
+/// Waiting reason between pulls.
+pub const IMAGE_PULL_BACK_OFF: &str = "ImagePullBackOff";
+/// Waiting reason of a name that cannot be one.
+pub const INVALID_IMAGE_NAME: &str = "InvalidImageName";
+/// Waiting reason of an image that is absent and may not be pulled.
+pub const ERR_IMAGE_NEVER_PULL: &str = "ErrImageNeverPull";
+/// Waiting reason between restarts.
+pub const CRASH_LOOP_BACK_OFF: &str = "CrashLoopBackOff";
+/// Waiting reason when a process could not be started.
+pub const RUN_CONTAINER_ERROR: &str = "RunContainerError";
+/// Waiting reason when the container's configuration is not available.
+pub const CREATE_CONTAINER_CONFIG_ERROR: &str = "CreateContainerConfigError";
+/// Waiting reason when the container could not be created.
+pub const CREATE_CONTAINER_ERROR: &str = "CreateContainerError";
+/// Reason and message of a pod whose time is up.
+pub const DEADLINE_EXCEEDED: &str = "DeadlineExceeded";
+/// Message that goes with [`DEADLINE_EXCEEDED`].
+pub const DEADLINE_MESSAGE: &str = "Pod was active on the node longer than the specified deadline";
+
+/// Whether a failure of that reason is shown as `ImagePullBackOff` after a while.
+pub fn is_backed_off(reason: &str) -> bool {
+    reason == ERR_IMAGE_PULL
+}
+
+/// `Killing` event.
+pub fn killing(container: &str, cause: &StopCause, restarts: bool) -> String {
+    let why = match cause {
+        StopCause::PodEnds | StopCause::NodeStops => {
+            return format!("Stopping container {container}");
+        }
+        StopCause::PostStart => return "FailedPostStartHook".to_owned(),
+        StopCause::Liveness => "failed liveness probe",
+        StopCause::Startup => "failed startup probe",
+        StopCause::Changed => "definition changed",
+    };
+    let again = if restarts || *cause == StopCause::Changed {
+        ", will be restarted"
+    } else {
+        ""
+    };
+    format!("Container {container} {why}{again}")
+}
+
+/// Waiting message between restarts.
+pub fn crash_loop(pod: &Pod, container: &str, delay: SignedDuration) -> String {
+    let delay = go_seconds(delay);
+    format!(
+        "back-off {delay} restarting failed container={container} pod={}",
+        display_name(pod)
+    )
+}
+
+/// `BackOff` event of a restart.
+pub fn restart_back_off(pod: &Pod, container: &str) -> String {
+    format!(
+        "Back-off restarting failed container {container} in pod {}",
+        display_name(pod)
+    )
+}
+
+/// `BackOff` event of a pull.
+pub fn pull_back_off(image: &str) -> String {
+    format!("Back-off pulling image \"{image}\"")
+}
+
+/// Waiting message between pulls.
+pub fn pull_back_off_state(image: &str, reason: &str, message: &str) -> String {
+    format!("Back-off pulling image \"{image}\": {reason}: {message}")
+}
+
+/// `Pulling` event.
+pub fn pulling(image: &str) -> String {
+    format!("Pulling image \"{image}\"")
+}
+
+/// `Pulled` event of an image that was fetched.
+pub fn pulled(image: &str, took: SignedDuration, size: u64) -> String {
+    let took = go_milliseconds(took);
+    format!(
+        "Successfully pulled image \"{image}\" in {took} ({took} including waiting). \
+         Image size: {size} bytes."
+    )
+}
+
+/// `Pulled` event of an image that was here.
+pub fn present(image: &str) -> String {
+    format!("Container image \"{image}\" already present on machine and can be accessed by the pod")
+}
+
+/// `Failed` event of a pull.
+pub fn pull_failed(image: &str, error: &str) -> String {
+    format!("Failed to pull image \"{image}\": {error}")
+}
+
+/// `ErrImageNeverPull` event and state.
+pub fn never_pull(image: &str) -> String {
+    format!("Container image \"{image}\" is not present with pull policy of Never")
+}
+
+/// `Failed` event (`InspectFailed` upstream) and state of a name that cannot be one.
+pub fn invalid_image(image: &str, error: &str) -> String {
+    format!(
+        "Failed to apply default image tag \"{image}\": couldn't parse image name \"{image}\": \
+         {error}"
+    )
+}
+
+/// `Unhealthy` event of a failed probe.
+pub fn unhealthy(kind: ProbeKind, output: &str) -> String {
+    format!("{} probe failed: {output}", kind.word())
+}
+
+/// `Unhealthy` event of a probe that could not be asked.
+pub fn probe_errored(kind: ProbeKind, error: &str) -> String {
+    format!(
+        "{} probe errored and resulted in unknown state: {error}",
+        kind.word()
+    )
+}
+
+/// The way Go prints a duration that was rounded to milliseconds: `405ms`, `1.2s`, `1m3.04s`.
+pub fn go_milliseconds(duration: SignedDuration) -> String {
+    let ms = duration.as_millis().max(0);
+    if ms == 0 {
+        return "0s".to_owned();
+    }
+    if ms < 1000 {
+        return format!("{ms}ms");
+    }
+    let minutes = ms / 60_000;
+    let rest = ms % 60_000;
+    let mut seconds = format!("{}.{:03}", rest / 1000, rest % 1000);
+    seconds.truncate(seconds.trim_end_matches('0').trim_end_matches('.').len());
+    match minutes {
+        0 => format!("{seconds}s"),
+        m if m < 60 => format!("{m}m{seconds}s"),
+        m => format!("{}h{}m{seconds}s", m / 60, m % 60),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn go_prints_milliseconds_without_trailing_zeros() {
+        for (ms, text) in [
+            (0, "0s"),
+            (405, "405ms"),
+            (1200, "1.2s"),
+            (2000, "2s"),
+            (63_040, "1m3.04s"),
+        ] {
+            assert_eq!(go_milliseconds(SignedDuration::from_millis(ms)), text);
+        }
+    }
+
+    #[test]
+    fn killing_says_why() {
+        // statefulset.md 12.7
+        assert_eq!(
+            killing("c", &StopCause::PodEnds, true),
+            "Stopping container c"
+        );
+        let liveness = killing("c", &StopCause::Liveness, true);
+        assert_eq!(
+            liveness,
+            "Container c failed liveness probe, will be restarted"
+        );
+    }
+}

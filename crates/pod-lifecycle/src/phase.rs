@@ -1,0 +1,230 @@
+//! The phase of a pod, from the states of its containers.
+//!
+//! As kubelet's `getPhase`: init containers hold a pod Pending; a pod with all main containers
+//! ended for good is Succeeded or Failed; one whose containers will run again is Running.
+
+use k8s_openapi::api::core::v1::{Container, ContainerState, ContainerStatus, PodSpec};
+
+use crate::record::{Exit, Instance, PodRecord};
+use crate::restart;
+use crate::spec::{Kind, containers, init_containers, init_kind};
+
+/// Whether and why a pod's status is its last.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Final {
+    /// It is not.
+    No,
+    /// It was deleted and nothing of it runs any more.
+    Deleted,
+    /// Its time is up.
+    Deadline,
+}
+
+/// Whether nothing is left to run: an init container failed for good, or all main containers
+/// have ended and none is to run again.
+pub(crate) fn is_complete(spec: &PodSpec, record: &PodRecord) -> bool {
+    let over = |kind: Kind, container: &Container| match record.containers.get(&container.name) {
+        Some(record) => match &record.instance {
+            Instance::Exited(exit) => !restart::wanted(spec, kind, container, exit),
+            _ => false,
+        },
+        None => false,
+    };
+    let failed = |container: &Container| match record.containers.get(&container.name) {
+        Some(record) => matches!(&record.instance, Instance::Exited(exit) if exit.code != 0),
+        None => false,
+    };
+    let init_failed = containers(spec)
+        .any(|(kind, container)| kind == Kind::Init && failed(container) && over(kind, container));
+    let mains_over = spec
+        .containers
+        .iter()
+        .all(|container| over(Kind::Main, container));
+    init_failed || (mains_over && !spec.containers.is_empty())
+}
+
+/// Whether any main container has begun to run in the current sandbox.
+pub(crate) fn main_begun(spec: &PodSpec, record: &PodRecord) -> bool {
+    let begun = |container: &Container| match record.containers.get(&container.name) {
+        Some(known) => match &known.instance {
+            Instance::Running(running) => running.sandbox == record.sandboxes_made,
+            Instance::Exited(exit) => exit.sandbox == record.sandboxes_made,
+            Instance::Starting { .. } => true,
+            Instance::Refused(_) | Instance::Absent => false,
+        },
+        None => false,
+    };
+    spec.containers.iter().any(begun)
+}
+
+#[derive(Default)]
+struct Count {
+    running: usize,
+    waiting: usize,
+    stopped: usize,
+    succeeded: usize,
+    for_good: usize,
+    unknown: usize,
+}
+
+/// What the phase is made of.
+pub(crate) struct Facts<'a> {
+    pub spec: &'a PodSpec,
+    pub init: &'a [ContainerStatus],
+    pub main: &'a [ContainerStatus],
+    /// Nothing of the pod will run again, whatever its policy says.
+    pub terminal: bool,
+    /// A main container has begun to run.
+    pub initialized: bool,
+}
+
+/// The phase of a pod.
+pub(crate) fn phase(facts: &Facts<'_>) -> &'static str {
+    let mut init_pending = false;
+    let mut sidecar_pending = false;
+    let mut count = Count::default();
+    for container in init_containers(facts.spec) {
+        let state = state_of(facts.init, &container.name);
+        match init_kind(container) {
+            Kind::Sidecar => match state {
+                Some((state, last, started)) => {
+                    let (pending, waits) = sidecar_pends(state, last, started);
+                    sidecar_pending |= pending;
+                    count.running += usize::from(state.running.is_some());
+                    count.waiting += usize::from(waits);
+                }
+                None => count.unknown += 1,
+            },
+            kind => match init_progress(facts.spec, kind, container, state) {
+                InitProgress::Failed => return "Failed",
+                InitProgress::Pending => init_pending = true,
+                InitProgress::Done => {}
+            },
+        }
+    }
+    for container in &facts.spec.containers {
+        match state_of(facts.main, &container.name) {
+            Some((state, last, _)) => count.add(facts.spec, container, state, last),
+            None => count.unknown += 1,
+        }
+    }
+    if init_pending || (sidecar_pending && !facts.initialized) || count.waiting > 0 {
+        return "Pending";
+    }
+    count.phase(facts.terminal)
+}
+
+type Seen<'a> = (&'a ContainerState, Option<&'a ContainerState>, bool);
+
+fn state_of<'a>(statuses: &'a [ContainerStatus], name: &str) -> Option<Seen<'a>> {
+    let status = statuses.iter().find(|status| status.name == name)?;
+    let started = status.started == Some(true);
+    status
+        .state
+        .as_ref()
+        .map(|state| (state, status.last_state.as_ref(), started))
+}
+
+fn sidecar_pends(
+    state: &ContainerState,
+    last: Option<&ContainerState>,
+    started: bool,
+) -> (bool, bool) {
+    if state.running.is_some() {
+        return (!started, false);
+    }
+    let waits = state.waiting.is_some() && last.is_none_or(|l| l.terminated.is_none());
+    (waits, waits)
+}
+
+enum InitProgress {
+    Pending,
+    Failed,
+    Done,
+}
+
+fn init_progress(
+    spec: &PodSpec,
+    kind: Kind,
+    container: &Container,
+    state: Option<Seen<'_>>,
+) -> InitProgress {
+    let Some((state, last, _)) = state else {
+        return InitProgress::Pending;
+    };
+    let ended = state.terminated.as_ref().or_else(|| {
+        let last = last.and_then(|last| last.terminated.as_ref());
+        state.waiting.as_ref().and(last)
+    });
+    let Some(ended) = ended else {
+        return InitProgress::Pending;
+    };
+    let again = restart::wanted(spec, kind, container, &exit_of(ended.exit_code));
+    match (ended.exit_code, again) {
+        (0, _) => InitProgress::Done,
+        (_, false) => InitProgress::Failed,
+        (_, true) => InitProgress::Pending,
+    }
+}
+
+/// An exit as far as policies look at it.
+fn exit_of(code: i32) -> Exit {
+    Exit {
+        id: String::new(),
+        sandbox: 0,
+        image: String::new(),
+        image_id: String::new(),
+        code,
+        signal: None,
+        reason: String::new(),
+        message: None,
+        started_at: None,
+        finished_at: jiff::Timestamp::UNIX_EPOCH,
+        by_node: false,
+    }
+}
+
+impl Count {
+    fn add(
+        &mut self,
+        spec: &PodSpec,
+        container: &Container,
+        state: &ContainerState,
+        last: Option<&ContainerState>,
+    ) {
+        if state.running.is_some() {
+            self.running += 1;
+            return;
+        }
+        let last = last.and_then(|last| last.terminated.as_ref());
+        let ended = state.terminated.as_ref().or(last);
+        let Some(ended) = ended else {
+            self.waiting += 1;
+            return;
+        };
+        self.stopped += 1;
+        let again = restart::wanted(spec, Kind::Main, container, &exit_of(ended.exit_code));
+        self.for_good += usize::from(!again);
+        self.succeeded += usize::from(ended.exit_code == 0 && state.terminated.is_some());
+    }
+
+    fn phase(&self, terminal: bool) -> &'static str {
+        if self.unknown > 0 {
+            return "Pending";
+        }
+        if self.running > 0 {
+            return "Running";
+        }
+        if self.stopped == 0 {
+            return "Pending";
+        }
+        if !terminal && self.for_good != self.stopped {
+            return "Running";
+        }
+        if self.stopped == self.succeeded {
+            "Succeeded"
+        } else {
+            "Failed"
+        }
+    }
+}

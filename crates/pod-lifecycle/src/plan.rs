@@ -1,0 +1,292 @@
+//! `plan_pod`: from what a pod should be and what it is, to what to do next.
+//!
+//! **Goal.** Containers run in the order and under the policies that the pod asks for; its status
+//! says what is; a pod that ends leaves nothing behind before its object goes.
+//! **Rely.** The agent performs each action once, notes in the [`PodRecord`] that it has begun and
+//! how it ended, and plans anew after each change and at `next_at`.
+//! **Guarantee.** Total and deterministic; no container of a pod starts while a predecessor of the
+//! same name is still here; nothing starts in a pod that is ending; the object is removed only
+//! when containers, sandbox and volumes are gone. If there is no action, `waiting` says why.
+
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::{Pod, PodSpec, PodStatus};
+use serde::{Deserialize, Serialize};
+
+use crate::record::{PodRecord, Removal, Sandbox, Volumes};
+use crate::spec::ProbeKind;
+use crate::{backoff, phase, starting, status, stopping};
+
+/// What the planner looks at.
+#[derive(Clone, Copy, Debug)]
+pub struct PodInput<'a> {
+    /// The pod as the API has it, or last had it.
+    pub pod: &'a Pod,
+    /// What the node knows of it.
+    pub record: &'a PodRecord,
+    /// The status as last written, which keeps its transition times.
+    pub previous: &'a PodStatus,
+    /// Whether the object is gone from the API.
+    pub removed: bool,
+    /// Whether a pod of the same name, with another uid, is still here.
+    pub predecessor: bool,
+    /// Whether the node is shutting down, and all its pods with it.
+    pub node_stopping: bool,
+    /// The node's own addresses, the first the main one.
+    pub host_ips: &'a [String],
+}
+
+/// What is to be done, said and waited for.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct PodPlan {
+    /// What to do now; independent of each other.
+    pub actions: Vec<Action>,
+    /// The pod's status.
+    pub status: PodStatus,
+    /// When to plan again if nothing happens before.
+    pub next_at: Option<Timestamp>,
+    /// What the pod waits for.
+    pub waiting: Vec<Waiting>,
+    /// Whether nothing of the pod is left and nothing remains to be done.
+    pub finished: bool,
+}
+
+/// One thing that a pod waits for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Waiting {
+    /// The container, or empty for the pod as a whole.
+    pub container: String,
+    /// For what.
+    pub reason: String,
+}
+
+/// Why a container is stopped.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum StopCause {
+    /// The pod ends.
+    PodEnds,
+    /// The node shuts down; the pod will come back.
+    NodeStops,
+    /// The liveness probe failed.
+    Liveness,
+    /// The startup probe failed.
+    Startup,
+    /// The `postStart` hook failed.
+    PostStart,
+    /// The container's specification was changed.
+    Changed,
+}
+
+/// One step for the executor.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Action {
+    /// Mount all volumes.
+    PrepareVolumes,
+    /// Unmount and remove all volumes.
+    ReleaseVolumes,
+    /// Make the sandbox and its network.
+    CreateSandbox,
+    /// Take the sandbox and its network down.
+    DestroySandbox,
+    /// Look for the container's image, pull it if its policy says so.
+    EnsureImage {
+        /// The container.
+        container: String,
+    },
+    /// Create and start the container.
+    StartContainer {
+        /// The container.
+        container: String,
+        /// Number of the new instance.
+        restart_count: u32,
+    },
+    /// Run the `postStart` hook.
+    RunPostStart {
+        /// The container.
+        container: String,
+    },
+    /// Ask one of the container's probes.
+    Probe {
+        /// The container.
+        container: String,
+        /// Which probe.
+        kind: ProbeKind,
+    },
+    /// Begin the container's end: note it, tell users, run the `preStop` hook if there is one.
+    BeginStop {
+        /// The container.
+        container: String,
+        /// Why.
+        cause: StopCause,
+        /// The grace period in seconds.
+        grace_seconds: i64,
+        /// Text of the `Killing` event.
+        message: String,
+        /// Whether there is a `preStop` hook.
+        pre_stop: bool,
+    },
+    /// Send the stop signal.
+    Terminate {
+        /// The container.
+        container: String,
+    },
+    /// Kill the container.
+    Kill {
+        /// The container.
+        container: String,
+    },
+    /// Tell users that restarts of the container are delayed.
+    AnnounceBackOff {
+        /// The container.
+        container: String,
+    },
+    /// Tell users that pulls of the container's image are delayed.
+    AnnouncePullBackOff {
+        /// The container.
+        container: String,
+    },
+    /// Tell users that the pod's time is up (`activeDeadlineSeconds`).
+    AnnounceDeadline,
+    /// Write the final status, then delete the object with grace 0 and its uid.
+    RemoveObject,
+}
+
+/// Why a pod ends, if it does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Ending {
+    /// Its object is being deleted, or is gone.
+    Deleted,
+    /// It was active for longer than it may.
+    Deadline,
+    /// Its containers have done what they were to do, or have failed for good.
+    Complete,
+    /// The node stops; the pod stays.
+    NodeStops,
+}
+
+/// A plan in the making.
+pub(crate) struct Planner<'a> {
+    pub input: PodInput<'a>,
+    pub spec: &'a PodSpec,
+    pub now: Timestamp,
+    pub plan: PodPlan,
+}
+
+impl Planner<'_> {
+    pub fn act(&mut self, action: Action) {
+        self.plan.actions.push(action);
+    }
+
+    /// Asks to be called again at `at`.
+    pub fn wake(&mut self, at: Timestamp) {
+        self.plan.next_at = Some(self.plan.next_at.map_or(at, |known| known.min(at)));
+    }
+
+    pub fn wait(&mut self, container: &str, reason: impl Into<String>) {
+        let waiting = Waiting {
+            container: container.to_owned(),
+            reason: reason.into(),
+        };
+        self.plan.waiting.push(waiting);
+    }
+}
+
+/// Decides what to do with a pod.
+pub fn plan_pod(input: &PodInput<'_>, now: Timestamp) -> PodPlan {
+    let empty = PodSpec::default();
+    let spec = input.pod.spec.as_ref().unwrap_or(&empty);
+    let mut planner = Planner {
+        input: *input,
+        spec,
+        now,
+        plan: PodPlan::default(),
+    };
+    let ending = ending(input, spec, now);
+    match ending {
+        Some(ending) => stopping::end_pod(&mut planner, ending),
+        None => starting::run_pod(&mut planner),
+    }
+    let gone = match ending {
+        Some(Ending::Deleted) if !planner.input.record.anything_runs() => phase::Final::Deleted,
+        Some(Ending::Deadline) => phase::Final::Deadline,
+        _ => phase::Final::No,
+    };
+    planner.plan.status = status::pod_status(input, spec, gone, now);
+    planner.plan
+}
+
+/// Whether, and why, the pod ends.
+fn ending(input: &PodInput<'_>, spec: &PodSpec, now: Timestamp) -> Option<Ending> {
+    if input.removed || input.pod.metadata.deletion_timestamp.is_some() {
+        return Some(Ending::Deleted);
+    }
+    let told = |status: &PodStatus| matches!(status.phase.as_deref(), Some("Succeeded" | "Failed"));
+    if told(input.previous) || input.pod.status.as_ref().is_some_and(told) {
+        return Some(Ending::Complete);
+    }
+    if deadline(input, spec).is_some_and(|at| at <= now) {
+        return Some(Ending::Deadline);
+    }
+    if input.node_stopping {
+        return Some(Ending::NodeStops);
+    }
+    phase::is_complete(spec, input.record).then_some(Ending::Complete)
+}
+
+/// When the pod's time is up.
+pub(crate) fn deadline(input: &PodInput<'_>, spec: &PodSpec) -> Option<Timestamp> {
+    let seconds = spec.active_deadline_seconds?;
+    let started = input.record.started_at?;
+    started
+        .checked_add(jiff::SignedDuration::from_secs(seconds))
+        .ok()
+}
+
+/// Clears away what is left of a pod whose containers have all ended.
+pub(crate) fn clear_away(planner: &mut Planner<'_>, ending: Ending) {
+    let record = planner.input.record;
+    match &record.sandbox {
+        Sandbox::Ready | Sandbox::Gone | Sandbox::Failed { .. } => {
+            planner.act(Action::DestroySandbox);
+            return;
+        }
+        Sandbox::Creating | Sandbox::Destroying => return planner.wait("", "sandbox"),
+        Sandbox::None => {}
+    }
+    match &record.volumes {
+        Volumes::Ready => planner.act(Action::ReleaseVolumes),
+        Volumes::Failed { at, .. } => {
+            let due = backoff::retry_at(*at, record.volume_failures);
+            // A failed mount is cleared away at once, a failed unmount is tried again later.
+            if record.volume_failures == 0 || due <= planner.now {
+                planner.act(Action::ReleaseVolumes);
+            } else {
+                planner.wake(due);
+                planner.wait("", "volumes");
+            }
+        }
+        Volumes::Preparing | Volumes::Releasing => planner.wait("", "volumes"),
+        Volumes::None if ending == Ending::Deleted => remove_object(planner),
+        Volumes::None => planner.plan.finished = ending == Ending::NodeStops,
+    }
+}
+
+fn remove_object(planner: &mut Planner<'_>) {
+    if planner.input.removed {
+        planner.plan.finished = true;
+        return;
+    }
+    match &planner.input.record.removal {
+        Removal::None => planner.act(Action::RemoveObject),
+        Removal::Asked => planner.wait("", "removal of the object"),
+        Removal::Failed { at, failures } => {
+            let due = backoff::retry_at(*at, *failures);
+            if due <= planner.now {
+                planner.act(Action::RemoveObject);
+            } else {
+                planner.wake(due);
+                planner.wait("", "removal of the object");
+            }
+        }
+        Removal::Done => planner.plan.finished = true,
+    }
+}

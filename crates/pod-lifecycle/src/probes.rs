@@ -1,0 +1,233 @@
+//! Probes as a state machine over results: when the next one is due, and what the results say.
+//!
+//! As kubelet's prober: a verdict changes after `successThreshold` equal successes or
+//! `failureThreshold` equal failures. Differs: a young container is asked for its readiness and
+//! start-up more often than its period says (50 ms, doubling), and failures of those early
+//! questions count for nothing, so that a container is Ready as soon as it can be.
+
+use jiff::{SignedDuration, Timestamp};
+use k8s_openapi::api::core::v1::Probe;
+use serde::{Deserialize, Serialize};
+
+use crate::limits::EAGER_PROBE_INITIAL;
+use crate::spec::ProbeKind;
+
+/// What a probe's results say so far.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Verdict {
+    /// Not enough results.
+    #[default]
+    Unknown,
+    /// The threshold of successes was reached.
+    Success,
+    /// The threshold of failures was reached.
+    Failure,
+}
+
+/// The result of one probe.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// The container answered as it should.
+    Success,
+    /// It did not; with what it said instead.
+    Failure(String),
+    /// The question could not be asked; counts for nothing.
+    Error(String),
+}
+
+/// The history of one probe of one instance.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct ProbeRecord {
+    /// Whether one is under way.
+    #[serde(default)]
+    pub in_flight: bool,
+    /// When the last one began.
+    pub last_at: Option<Timestamp>,
+    /// How many were begun.
+    pub count: u32,
+    /// How many equal results came last.
+    pub run: u32,
+    /// Whether those were successes.
+    pub run_success: bool,
+    /// What they say.
+    pub verdict: Verdict,
+}
+
+/// A probe's `periodSeconds`.
+pub fn period(probe: &Probe) -> SignedDuration {
+    seconds(probe.period_seconds, 10)
+}
+
+/// A probe's `timeoutSeconds`.
+pub fn timeout(probe: &Probe) -> SignedDuration {
+    seconds(probe.timeout_seconds, 1)
+}
+
+fn seconds(value: Option<i32>, default: i32) -> SignedDuration {
+    let value = value.filter(|v| *v > 0).unwrap_or(default);
+    SignedDuration::from_secs(i64::from(value))
+}
+
+fn threshold(value: Option<i32>, default: u32) -> u32 {
+    value
+        .and_then(|v| u32::try_from(v).ok())
+        .filter(|v| *v > 0)
+        .unwrap_or(default)
+}
+
+/// When a container that started at `started` is first asked.
+fn first_at(probe: &Probe, started: Timestamp) -> Timestamp {
+    let delay = i64::from(probe.initial_delay_seconds.unwrap_or(0).max(0));
+    started + SignedDuration::from_secs(delay)
+}
+
+impl ProbeRecord {
+    /// When the next probe is due.
+    pub fn due(&self, kind: ProbeKind, probe: &Probe, started: Timestamp) -> Timestamp {
+        let Some(last) = self.last_at else {
+            return first_at(probe, started);
+        };
+        let regular = period(probe);
+        let eager = kind != ProbeKind::Liveness && self.verdict == Verdict::Unknown;
+        if !eager {
+            return last + regular;
+        }
+        let doubled = EAGER_PROBE_INITIAL * 2i32.pow(self.count.saturating_sub(1).min(16));
+        last + doubled.min(regular)
+    }
+
+    /// Notes that a probe begins.
+    pub fn begin(&mut self, now: Timestamp) {
+        self.in_flight = true;
+        self.last_at = Some(now);
+        self.count = self.count.saturating_add(1);
+    }
+
+    /// Notes a result, of a container that started at `started`; says whether it counts.
+    pub fn record(
+        &mut self,
+        kind: ProbeKind,
+        probe: &Probe,
+        started: Timestamp,
+        outcome: &Outcome,
+    ) -> bool {
+        self.in_flight = false;
+        let success = match outcome {
+            Outcome::Success => true,
+            Outcome::Failure(_) => false,
+            Outcome::Error(_) => return false,
+        };
+        let early = self
+            .last_at
+            .is_some_and(|at| at < first_at(probe, started) + period(probe));
+        let untold = kind != ProbeKind::Liveness && self.verdict == Verdict::Unknown;
+        if !success && early && untold {
+            return false;
+        }
+        self.run = if self.run_success == success {
+            self.run.saturating_add(1)
+        } else {
+            1
+        };
+        self.run_success = success;
+        if success && self.run >= threshold(probe.success_threshold, 1) {
+            self.verdict = Verdict::Success;
+        }
+        if !success && self.run >= threshold(probe.failure_threshold, 3) {
+            self.verdict = Verdict::Failure;
+        }
+        true
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(ms: i64) -> Timestamp {
+        Timestamp::from_millisecond(1_700_000_000_000 + ms).unwrap()
+    }
+
+    fn fail() -> Outcome {
+        Outcome::Failure("no".to_owned())
+    }
+
+    #[test]
+    fn liveness_fails_after_its_threshold_only() {
+        // statefulset.md 12.5
+        let probe = Probe {
+            failure_threshold: Some(3),
+            ..Probe::default()
+        };
+        let mut record = ProbeRecord::default();
+        for (index, expected) in [
+            (0, Verdict::Unknown),
+            (1, Verdict::Unknown),
+            (2, Verdict::Failure),
+        ] {
+            record.begin(at(index * 10_000));
+            assert!(record.record(ProbeKind::Liveness, &probe, at(0), &fail()));
+            assert_eq!(record.verdict, expected);
+        }
+    }
+
+    #[test]
+    fn a_success_in_between_starts_the_count_again() {
+        // statefulset.md 12.5
+        let probe = Probe {
+            failure_threshold: Some(2),
+            ..Probe::default()
+        };
+        let mut record = ProbeRecord::default();
+        for outcome in [fail(), Outcome::Success, fail()] {
+            record.begin(at(20_000));
+            record.record(ProbeKind::Liveness, &probe, at(0), &outcome);
+        }
+        assert_eq!(record.verdict, Verdict::Success);
+    }
+
+    #[test]
+    fn early_readiness_is_asked_often_and_counts_only_when_it_succeeds() {
+        let probe = Probe {
+            period_seconds: Some(1),
+            ..Probe::default()
+        };
+        let mut record = ProbeRecord::default();
+        let mut due = Vec::new();
+        let mut clock = at(0);
+        for _ in 0..8 {
+            clock = record.due(ProbeKind::Readiness, &probe, at(0)).max(clock);
+            due.push(clock.duration_since(at(0)).as_millis());
+            record.begin(clock);
+            let counted = record.record(ProbeKind::Readiness, &probe, at(0), &fail());
+            assert_eq!(counted, clock >= at(1000), "{clock}");
+        }
+        assert_eq!(due, [0, 50, 150, 350, 750, 1550, 2550, 3550]);
+        record.record(ProbeKind::Readiness, &probe, at(0), &Outcome::Success);
+        assert_eq!(record.verdict, Verdict::Success);
+    }
+
+    #[test]
+    fn initial_delay_holds_the_first_probe() {
+        // statefulset.md 12.5
+        let probe = Probe {
+            initial_delay_seconds: Some(5),
+            ..Probe::default()
+        };
+        let record = ProbeRecord::default();
+        assert_eq!(record.due(ProbeKind::Liveness, &probe, at(0)), at(5000));
+    }
+
+    #[test]
+    fn errors_of_the_prober_count_for_nothing() {
+        let probe = Probe {
+            failure_threshold: Some(1),
+            ..Probe::default()
+        };
+        let mut record = ProbeRecord::default();
+        record.begin(at(60_000));
+        let outcome = Outcome::Error("no such file".to_owned());
+        assert!(!record.record(ProbeKind::Liveness, &probe, at(0), &outcome));
+        assert_eq!(record.verdict, Verdict::Unknown);
+    }
+}

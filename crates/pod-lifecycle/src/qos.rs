@@ -1,0 +1,93 @@
+//! A pod's quality-of-service class (statefulset.md §12.16).
+
+use std::collections::BTreeMap;
+
+use k8s_openapi::api::core::v1::{PodSpec, ResourceRequirements};
+use k8s_openapi::apimachinery::pkg::api::resource::Quantity as ApiQuantity;
+use object_model::quantity::Quantity;
+
+use crate::spec::containers;
+
+const COUNTED: [&str; 2] = ["cpu", "memory"];
+
+/// `Guaranteed`, `Burstable` or `BestEffort`.
+pub fn qos_class(spec: &PodSpec) -> &'static str {
+    let resources: Vec<Option<&ResourceRequirements>> = match &spec.resources {
+        Some(pod) => vec![Some(pod)],
+        None => containers(spec)
+            .map(|(_, c)| c.resources.as_ref())
+            .collect(),
+    };
+    let asked = |r: &ResourceRequirements| {
+        [&r.requests, &r.limits]
+            .into_iter()
+            .flatten()
+            .any(|list| COUNTED.iter().any(|n| amount(list, n).is_some()))
+    };
+    if !resources.iter().flatten().any(|r| asked(r)) {
+        return "BestEffort";
+    }
+    if resources.iter().all(|r| r.is_some_and(is_guaranteed)) {
+        "Guaranteed"
+    } else {
+        "Burstable"
+    }
+}
+
+/// Whether limits are set for both resources, and requests, if given, equal them.
+fn is_guaranteed(resources: &ResourceRequirements) -> bool {
+    COUNTED.iter().all(|name| {
+        let limit = resources
+            .limits
+            .as_ref()
+            .and_then(|list| amount(list, name));
+        let request = resources
+            .requests
+            .as_ref()
+            .and_then(|list| amount(list, name));
+        limit.is_some() && request.is_none_or(|request| Some(request) == limit)
+    })
+}
+
+fn amount(list: &BTreeMap<String, ApiQuantity>, name: &str) -> Option<Quantity> {
+    list.get(name)?
+        .0
+        .parse::<Quantity>()
+        .ok()
+        .filter(|quantity| !quantity.is_zero())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn class(resources: serde_json::Value) -> &'static str {
+        let containers: Vec<_> = resources
+            .as_array()
+            .unwrap()
+            .iter()
+            .enumerate()
+            .map(|(i, r)| serde_json::json!({"name": format!("c{i}"), "resources": r}))
+            .collect();
+        qos_class(&serde_json::from_value(serde_json::json!({"containers": containers})).unwrap())
+    }
+
+    #[test]
+    fn class_follows_requests_and_limits() {
+        // statefulset.md 12.16
+        let full = serde_json::json!({"limits": {"cpu": "1", "memory": "1Gi"}});
+        let equal = serde_json::json!({"limits": {"cpu": "1", "memory": "1Gi"},
+            "requests": {"cpu": "1000m", "memory": "1024Mi"}});
+        let some = serde_json::json!({"requests": {"cpu": "1"}});
+        let none = serde_json::json!({});
+        for (resources, expected) in [
+            (serde_json::json!([none]), "BestEffort"),
+            (serde_json::json!([full]), "Guaranteed"),
+            (serde_json::json!([full, equal]), "Guaranteed"),
+            (serde_json::json!([full, none]), "Burstable"),
+            (serde_json::json!([some]), "Burstable"),
+        ] {
+            assert_eq!(class(resources.clone()), expected, "{resources}");
+        }
+    }
+}

@@ -1,0 +1,441 @@
+//! What is known of one pod on this node: its sandbox, volumes and containers.
+//!
+//! The node agent owns one [`PodRecord`] per pod, changes it when something has happened (the
+//! methods here), and keeps it on disk, so that restart counts and exits survive the agent.
+//! [`PodRecord::without_work_in_flight`] is what a new agent makes of a record that it finds.
+
+use std::collections::BTreeMap;
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use crate::backoff::Backoff;
+use crate::plan::StopCause;
+use crate::probes::ProbeRecord;
+
+/// Everything the planner knows of a pod beyond its API object.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct PodRecord {
+    /// The pod's sandbox (namespaces and network).
+    pub sandbox: Sandbox,
+    /// How many sandboxes were made for this pod.
+    pub sandboxes_made: u32,
+    /// Failures of the sandbox in a row.
+    #[serde(default)]
+    pub sandbox_failures: u32,
+    /// The pod's volumes.
+    pub volumes: Volumes,
+    /// Failures of the volumes in a row.
+    #[serde(default)]
+    pub volume_failures: u32,
+    /// The pod's address, kept after its sandbox is gone.
+    pub pod_ips: Vec<String>,
+    /// When this node took the pod (`status.startTime`).
+    pub started_at: Option<Timestamp>,
+    /// The containers by name, of all three kinds.
+    pub containers: BTreeMap<String, ContainerRecord>,
+    /// The removal of the API object.
+    #[serde(default)]
+    pub removal: Removal,
+}
+
+/// The state of a pod's sandbox.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub enum Sandbox {
+    /// There is none.
+    #[default]
+    None,
+    /// It is being made.
+    Creating,
+    /// It is there, with an address.
+    Ready,
+    /// It could not be made.
+    Failed {
+        /// Why.
+        message: String,
+        /// When.
+        at: Timestamp,
+    },
+    /// Its process is gone; what is left of it must be cleared away.
+    Gone,
+    /// It is being taken down.
+    Destroying,
+}
+
+/// The state of a pod's volumes, as a whole.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub enum Volumes {
+    /// Nothing is mounted.
+    #[default]
+    None,
+    /// They are being mounted.
+    Preparing,
+    /// All are there.
+    Ready,
+    /// At least one could not be mounted.
+    Failed {
+        /// Why.
+        message: String,
+        /// When.
+        at: Timestamp,
+    },
+    /// They are being unmounted.
+    Releasing,
+}
+
+/// The state of the last step, the removal of the API object.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub enum Removal {
+    /// It was not asked for yet.
+    #[default]
+    None,
+    /// The request is under way.
+    Asked,
+    /// The request failed.
+    Failed {
+        /// When.
+        at: Timestamp,
+        /// How often in a row.
+        failures: u32,
+    },
+    /// The object is gone.
+    Done,
+}
+
+/// What is known of one container.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct ContainerRecord {
+    /// The current or last instance.
+    pub instance: Instance,
+    /// How often the container was started again; the number of the current instance.
+    pub restart_count: u32,
+    /// How the instance before the current one ended.
+    pub last_exit: Option<Exit>,
+    /// Delay between restarts.
+    #[serde(default)]
+    pub backoff: Backoff,
+    /// Whether the current delay was announced by an event.
+    #[serde(default)]
+    pub backoff_announced: bool,
+    /// The image of the next instance.
+    #[serde(default)]
+    pub image: Image,
+    /// Delay between pulls.
+    #[serde(default)]
+    pub pull_backoff: Backoff,
+}
+
+/// One life of a container.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub enum Instance {
+    /// It never ran.
+    #[default]
+    Absent,
+    /// It is being created and started.
+    Starting {
+        /// How the instance before ended, when there was one.
+        previous: Option<Exit>,
+    },
+    /// It could not be created; nothing ran and nothing counts as a restart.
+    Refused(Refusal),
+    /// It runs.
+    Running(Running),
+    /// It ended.
+    Exited(Exit),
+}
+
+/// Why a container could not be created.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Refusal {
+    /// Status reason, for instance `CreateContainerConfigError`.
+    pub reason: String,
+    /// What is wrong.
+    pub message: String,
+    /// When it was found.
+    pub at: Timestamp,
+    /// How often in a row.
+    pub failures: u32,
+    /// How the instance before ended, when there was one.
+    pub previous: Option<Exit>,
+}
+
+/// A running container.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Running {
+    /// The runtime's id.
+    pub id: String,
+    /// Number of the sandbox it runs in.
+    pub sandbox: u32,
+    /// The image as the pod named it when the container was created.
+    pub image: String,
+    /// The image's digest.
+    pub image_id: String,
+    /// When its process started.
+    pub started_at: Timestamp,
+    /// The `postStart` hook.
+    pub post_start: Hook,
+    /// Its three probes.
+    #[serde(default)]
+    pub startup: ProbeRecord,
+    /// Its three probes.
+    #[serde(default)]
+    pub liveness: ProbeRecord,
+    /// Its three probes.
+    #[serde(default)]
+    pub readiness: ProbeRecord,
+    /// How far its end has come, once that has begun.
+    pub stop: Option<Stop>,
+}
+
+/// A hook's progress.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub enum Hook {
+    /// There is none, or it has ended well.
+    #[default]
+    Done,
+    /// It has yet to run.
+    Pending,
+    /// It runs.
+    Running,
+    /// It failed.
+    Failed(String),
+}
+
+/// A container's end, step by step.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Stop {
+    /// Why it is stopped.
+    pub cause: StopCause,
+    /// When the grace period began.
+    pub since: Timestamp,
+    /// Length of the grace period.
+    pub grace_seconds: i64,
+    /// The `preStop` hook.
+    pub pre_stop: Hook,
+    /// When the stop signal was sent.
+    pub signalled_at: Option<Timestamp>,
+    /// When it was killed, the last time.
+    pub killed_at: Option<Timestamp>,
+}
+
+/// How an instance ended.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Exit {
+    /// The runtime's id of the instance.
+    pub id: String,
+    /// Number of the sandbox it ran in.
+    pub sandbox: u32,
+    /// The image as the pod named it.
+    pub image: String,
+    /// The image's digest.
+    pub image_id: String,
+    /// The process's exit code, 128 + signal when it was killed.
+    pub code: i32,
+    /// The signal that ended it, if any.
+    pub signal: Option<i32>,
+    /// Status reason: `Completed`, `Error`, `OOMKilled`, `StartError`, …
+    pub reason: String,
+    /// Termination message.
+    pub message: Option<String>,
+    /// When it started.
+    pub started_at: Option<Timestamp>,
+    /// When it ended.
+    pub finished_at: Timestamp,
+    /// Whether the node ended it on its own account, so that no delay applies to the restart.
+    #[serde(default)]
+    pub by_node: bool,
+}
+
+/// The image of a container's next instance.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub enum Image {
+    /// Nobody has looked yet.
+    #[default]
+    Unknown,
+    /// It is looked for, or pulled.
+    Ensuring,
+    /// It is here.
+    Present,
+    /// It is not here and cannot be had now.
+    Missing {
+        /// Status reason: `ErrImagePull`, `InvalidImageName`, `ErrImageNeverPull`.
+        reason: String,
+        /// Why.
+        message: String,
+        /// When.
+        at: Timestamp,
+        /// Whether the delay was announced by an event.
+        announced: bool,
+    },
+}
+
+impl PodRecord {
+    /// The container's record, made when there is none.
+    pub fn container(&mut self, name: &str) -> &mut ContainerRecord {
+        self.containers.entry(name.to_owned()).or_default()
+    }
+
+    /// Whether any container runs or is about to.
+    pub fn anything_runs(&self) -> bool {
+        self.containers
+            .values()
+            .any(|c| matches!(c.instance, Instance::Running(_) | Instance::Starting { .. }))
+    }
+
+    /// The sandbox's process ended: everything in it has ended with it.
+    pub fn sandbox_lost(&mut self, now: Timestamp) {
+        self.sandbox = Sandbox::Gone;
+        for container in self.containers.values_mut() {
+            if let Instance::Running(running) = &container.instance {
+                let exit = running.lost(now);
+                container.exited(exit);
+            } else {
+                container.abandon_start();
+            }
+        }
+    }
+
+    /// What an agent that has just started makes of a record that it found: nothing is under way
+    /// any more, whatever was is begun again.
+    pub fn without_work_in_flight(mut self) -> Self {
+        if matches!(
+            self.sandbox,
+            Sandbox::Creating | Sandbox::Destroying | Sandbox::Failed { .. }
+        ) {
+            self.sandbox = Sandbox::Gone;
+        }
+        if matches!(self.volumes, Volumes::Preparing | Volumes::Failed { .. }) {
+            self.volumes = Volumes::None;
+        }
+        if self.volumes == Volumes::Releasing {
+            self.volumes = Volumes::Ready;
+        }
+        if self.removal == Removal::Asked {
+            self.removal = Removal::None;
+        }
+        for container in self.containers.values_mut() {
+            container.forget_work_in_flight();
+        }
+        self
+    }
+}
+
+impl ContainerRecord {
+    /// The number of the next instance.
+    pub fn next_restart_count(&self) -> u32 {
+        self.restart_count + u32::from(self.ended().is_some())
+    }
+
+    /// How the last instance ended, if the container does not run now.
+    pub fn ended(&self) -> Option<&Exit> {
+        match &self.instance {
+            Instance::Exited(exit) => Some(exit),
+            Instance::Refused(refusal) => refusal.previous.as_ref(),
+            Instance::Starting { previous } => previous.as_ref(),
+            Instance::Absent | Instance::Running(_) => None,
+        }
+    }
+
+    /// A new instance is about to be created.
+    pub fn starting(&mut self, now: Timestamp) {
+        if let Instance::Exited(exit) = &self.instance
+            && !exit.by_node
+        {
+            self.backoff.advance(exit.finished_at, now);
+        }
+        self.instance = Instance::Starting {
+            previous: self.ended().cloned(),
+        };
+    }
+
+    /// The new instance could not be created.
+    pub fn refused(&mut self, reason: &str, message: String, now: Timestamp, failures: u32) {
+        self.instance = Instance::Refused(Refusal {
+            reason: reason.to_owned(),
+            message,
+            at: now,
+            failures,
+            previous: self.ended().cloned(),
+        });
+        self.image = Image::Unknown;
+    }
+
+    /// A new instance runs.
+    pub fn started(&mut self, running: Running) {
+        self.restart_count = self.next_restart_count();
+        if let Some(exit) = self.ended().cloned() {
+            self.last_exit = Some(exit);
+        }
+        self.instance = Instance::Running(running);
+        self.backoff_announced = false;
+    }
+
+    /// The instance ended.
+    pub fn exited(&mut self, exit: Exit) {
+        self.instance = Instance::Exited(exit);
+        self.image = Image::Unknown;
+        self.backoff_announced = false;
+    }
+
+    /// An instance was created but its process could not be started: it counts as one that ran.
+    pub fn start_failed(&mut self, exit: Exit) {
+        self.restart_count = self.next_restart_count();
+        if let Some(previous) = self.ended().cloned() {
+            self.last_exit = Some(previous);
+        }
+        self.exited(exit);
+    }
+
+    /// Whatever was being started is not there: the container is as it was before.
+    fn abandon_start(&mut self) {
+        if let Instance::Starting { previous } = &mut self.instance {
+            self.instance = match previous.take() {
+                Some(exit) => Instance::Exited(exit),
+                None => Instance::Absent,
+            };
+        }
+    }
+
+    fn forget_work_in_flight(&mut self) {
+        if self.image == Image::Ensuring {
+            self.image = Image::Unknown;
+        }
+        self.abandon_start();
+        if let Instance::Running(running) = &mut self.instance {
+            for probe in [
+                &mut running.startup,
+                &mut running.liveness,
+                &mut running.readiness,
+            ] {
+                probe.in_flight = false;
+            }
+            if running.post_start == Hook::Running {
+                running.post_start = Hook::Pending;
+            }
+            if let Some(stop) = &mut running.stop
+                && stop.pre_stop == Hook::Running
+            {
+                stop.pre_stop = Hook::Pending;
+            }
+        }
+    }
+}
+
+impl Running {
+    /// The instance vanished with nobody to tell how.
+    pub fn lost(&self, now: Timestamp) -> Exit {
+        Exit {
+            id: self.id.clone(),
+            sandbox: self.sandbox,
+            image: self.image.clone(),
+            image_id: self.image_id.clone(),
+            code: 255,
+            signal: None,
+            reason: "Unknown".to_owned(),
+            message: None,
+            started_at: Some(self.started_at),
+            finished_at: now,
+            by_node: true,
+        }
+    }
+}

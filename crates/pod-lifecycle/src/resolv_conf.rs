@@ -1,0 +1,251 @@
+//! The contents of a pod's `/etc/resolv.conf` (statefulset.md §10.12).
+
+use k8s_openapi::api::core::v1::{Pod, PodDNSConfigOption};
+
+use crate::spec::uses_host_network;
+
+/// Most name servers that a resolver reads.
+const NAMESERVERS_MAX: usize = 3;
+/// Most search domains that kubelet writes.
+const SEARCHES_MAX: usize = 32;
+/// Most characters of all search domains together.
+const SEARCH_CHARS_MAX: usize = 2048;
+
+/// A resolver configuration.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Resolver {
+    /// Name servers, in order.
+    pub nameservers: Vec<String>,
+    /// Search domains, in order.
+    pub searches: Vec<String>,
+    /// Options as `name` or `name:value`.
+    pub options: Vec<String>,
+}
+
+/// The cluster's own DNS.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ClusterDns {
+    /// Its addresses.
+    pub servers: Vec<String>,
+    /// The cluster domain.
+    pub zone: String,
+}
+
+/// A pod's resolver and what was odd about it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct PodResolver {
+    /// The configuration.
+    pub resolver: Resolver,
+    /// Reason and message of Warning events.
+    pub warnings: Vec<(&'static str, String)>,
+}
+
+impl Resolver {
+    /// Reads a `resolv.conf`.
+    pub fn parse(text: &str) -> Self {
+        let mut found = Self::default();
+        for line in text.lines() {
+            let mut words = line.split_whitespace();
+            match words.next() {
+                Some("nameserver") => found.nameservers.extend(words.next().map(str::to_owned)),
+                // As resolvers do: the last of these lines wins.
+                Some("search" | "domain") => found.searches = words.map(str::to_owned).collect(),
+                Some("options") => found.options.extend(words.map(str::to_owned)),
+                _ => {}
+            }
+        }
+        found
+    }
+
+    /// The file's text.
+    pub fn render(&self) -> String {
+        let mut text = String::new();
+        if !self.searches.is_empty() {
+            text.push_str(&format!("search {}\n", self.searches.join(" ")));
+        }
+        for server in &self.nameservers {
+            text.push_str(&format!("nameserver {server}\n"));
+        }
+        if !self.options.is_empty() {
+            text.push_str(&format!("options {}\n", self.options.join(" ")));
+        }
+        text
+    }
+}
+
+/// The resolver of a pod on a node with the resolver `host`.
+pub fn pod_resolver(pod: &Pod, cluster: &ClusterDns, host: &Resolver) -> PodResolver {
+    let mut found = PodResolver::default();
+    let spec = pod.spec.clone().unwrap_or_default();
+    let policy = spec.dns_policy.as_deref().unwrap_or("ClusterFirst");
+    let to_cluster = match policy {
+        "ClusterFirstWithHostNet" => true,
+        "ClusterFirst" => !uses_host_network(&spec),
+        _ => false,
+    };
+    let namespace = pod.metadata.namespace.as_deref().unwrap_or_default();
+    found.resolver = if policy == "None" {
+        Resolver::default()
+    } else if to_cluster && cluster.servers.is_empty() {
+        let message = format!(
+            "pod: \"{}\". kubelet does not have ClusterDNS IP configured and cannot create Pod \
+             using \"{policy}\" policy. Falling back to \"Default\" policy.",
+            crate::spec::display_name(pod)
+        );
+        found.warnings.push(("MissingClusterDNS", message));
+        host.clone()
+    } else if to_cluster {
+        cluster_first(namespace, cluster, host)
+    } else {
+        host.clone()
+    };
+    if let Some(own) = &spec.dns_config {
+        let resolver = &mut found.resolver;
+        append_new(
+            &mut resolver.nameservers,
+            own.nameservers.as_deref().unwrap_or_default(),
+        );
+        append_new(
+            &mut resolver.searches,
+            own.searches.as_deref().unwrap_or_default(),
+        );
+        merge_options(
+            &mut resolver.options,
+            own.options.as_deref().unwrap_or_default(),
+        );
+    }
+    cut(&mut found);
+    found
+}
+
+fn cluster_first(namespace: &str, cluster: &ClusterDns, host: &Resolver) -> Resolver {
+    let zone = &cluster.zone;
+    let mut searches = vec![
+        format!("{namespace}.svc.{zone}"),
+        format!("svc.{zone}"),
+        zone.clone(),
+    ];
+    append_new(&mut searches, &host.searches);
+    Resolver {
+        nameservers: cluster.servers.clone(),
+        searches,
+        options: vec!["ndots:5".to_owned()],
+    }
+}
+
+fn append_new(list: &mut Vec<String>, more: &[String]) {
+    for item in more {
+        if !list.contains(item) {
+            list.push(item.clone());
+        }
+    }
+}
+
+/// The pod's options win over those of the same name.
+fn merge_options(options: &mut Vec<String>, own: &[PodDNSConfigOption]) {
+    for option in own {
+        let Some(name) = &option.name else { continue };
+        options.retain(|known| known.split(':').next() != Some(name.as_str()));
+        options.push(match option.value.as_deref() {
+            Some(value) if !value.is_empty() => format!("{name}:{value}"),
+            _ => name.clone(),
+        });
+    }
+}
+
+fn cut(found: &mut PodResolver) {
+    let resolver = &mut found.resolver;
+    if resolver.nameservers.len() > NAMESERVERS_MAX {
+        resolver.nameservers.truncate(NAMESERVERS_MAX);
+        let line = resolver.nameservers.join(" ");
+        let message = format!(
+            "Nameserver limits were exceeded, some nameservers have been omitted, the applied \
+             nameserver line is: {line}"
+        );
+        found.warnings.push(("DNSConfigForming", message));
+    }
+    let mut chars = 0;
+    let fitting = resolver
+        .searches
+        .iter()
+        .take(SEARCHES_MAX)
+        .take_while(|domain| {
+            chars += domain.len() + 1;
+            chars <= SEARCH_CHARS_MAX + 1
+        })
+        .count();
+    if fitting < resolver.searches.len() {
+        resolver.searches.truncate(fitting);
+        let line = resolver.searches.join(" ");
+        let message = format!(
+            "Search Line limits were exceeded, some search paths have been omitted, the applied \
+             search line is: {line}"
+        );
+        found.warnings.push(("DNSConfigForming", message));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn resolved(spec: serde_json::Value) -> PodResolver {
+        let pod = serde_json::from_value(serde_json::json!({
+            "metadata": {"name": "p", "namespace": "shop"}, "spec": spec
+        }))
+        .unwrap();
+        let cluster = ClusterDns {
+            servers: vec!["10.96.0.10".to_owned()],
+            zone: "cluster.local".to_owned(),
+        };
+        let host = Resolver::parse("search lan svc.cluster.local\nnameserver 192.0.2.1\n");
+        pod_resolver(&pod, &cluster, &host)
+    }
+
+    #[test]
+    fn cluster_first_searches_namespace_services_zone_then_host() {
+        // statefulset.md 10.12
+        let found = resolved(serde_json::json!({"containers": []}));
+        assert_eq!(
+            found.resolver.render(),
+            "search shop.svc.cluster.local svc.cluster.local cluster.local lan\n\
+             nameserver 10.96.0.10\noptions ndots:5\n"
+        );
+    }
+
+    #[test]
+    fn host_network_and_default_use_the_nodes_resolver() {
+        // statefulset.md 10.12
+        for spec in [
+            serde_json::json!({"containers": [], "hostNetwork": true}),
+            serde_json::json!({"containers": [], "dnsPolicy": "Default"}),
+        ] {
+            assert_eq!(resolved(spec).resolver.nameservers, ["192.0.2.1"]);
+        }
+        let spec = serde_json::json!({"containers": [], "hostNetwork": true,
+            "dnsPolicy": "ClusterFirstWithHostNet"});
+        assert_eq!(resolved(spec).resolver.nameservers, ["10.96.0.10"]);
+    }
+
+    #[test]
+    fn own_configuration_adds_and_its_options_win() {
+        // statefulset.md 10.12
+        let spec = serde_json::json!({"containers": [], "dnsConfig": {
+            "nameservers": ["1.1.1.1", "10.96.0.10"], "searches": ["my.zone"],
+            "options": [{"name": "ndots", "value": "2"}, {"name": "edns0"}]}});
+        let found = resolved(spec).resolver;
+        assert_eq!(found.nameservers, ["10.96.0.10", "1.1.1.1"]);
+        assert_eq!(found.searches.last().unwrap(), "my.zone");
+        assert_eq!(found.options, ["ndots:2", "edns0"]);
+    }
+
+    #[test]
+    fn none_starts_empty_and_long_lists_are_cut_with_a_warning() {
+        // statefulset.md 10.12
+        let spec = serde_json::json!({"containers": [], "dnsPolicy": "None", "dnsConfig": {
+            "nameservers": ["1.1.1.1", "1.1.1.2", "1.1.1.3", "1.1.1.4"]}});
+        let found = resolved(spec);
+        assert_eq!(found.resolver.nameservers.len(), 3);
+        assert_eq!(found.warnings[0].0, "DNSConfigForming");
+    }
+}

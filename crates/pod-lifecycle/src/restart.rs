@@ -1,0 +1,115 @@
+//! Whether a container that ended is to run again.
+//!
+//! A pod's `restartPolicy` decides, unless the container has its own policy or a rule for its exit
+//! code (KEP-5307, statefulset.md §12.4). A plain init container takes `Always` as `OnFailure`.
+
+use k8s_openapi::api::core::v1::{Container, ContainerRestartRule, PodSpec};
+
+use crate::record::Exit;
+use crate::spec::{Kind, restart_policy};
+
+/// Whether the container is to run again after that exit, as far as policies go.
+pub fn wanted(spec: &PodSpec, kind: Kind, container: &Container, exit: &Exit) -> bool {
+    if kind == Kind::Sidecar {
+        return true;
+    }
+    if kind == Kind::Init && exit.code == 0 {
+        return false;
+    }
+    let rules = container
+        .restart_policy_rules
+        .as_deref()
+        .unwrap_or_default();
+    if let Some(rule) = rules.iter().find(|rule| rule_matches(rule, exit.code)) {
+        return matches!(rule.action.as_str(), "Restart" | "RestartAllContainers");
+    }
+    match container
+        .restart_policy
+        .as_deref()
+        .unwrap_or(restart_policy(spec))
+    {
+        "Never" => false,
+        "OnFailure" => exit.code != 0,
+        _ => true,
+    }
+}
+
+fn rule_matches(rule: &ContainerRestartRule, code: i32) -> bool {
+    let Some(condition) = &rule.exit_codes else {
+        return false;
+    };
+    let listed = condition
+        .values
+        .as_deref()
+        .unwrap_or_default()
+        .contains(&code);
+    match condition.operator.as_str() {
+        "In" => listed,
+        "NotIn" => !listed,
+        _ => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn exit(code: i32) -> Exit {
+        serde_json::from_value(serde_json::json!({
+            "id": "x", "sandbox": 1, "image": "i", "image_id": "d", "code": code, "signal": null,
+            "reason": "Error", "message": null, "started_at": null,
+            "finished_at": "2026-01-01T00:00:00Z"
+        }))
+        .unwrap()
+    }
+
+    fn wanted_with(pod: &str, kind: Kind, container: serde_json::Value, code: i32) -> bool {
+        let spec = PodSpec {
+            restart_policy: Some(pod.to_owned()),
+            ..PodSpec::default()
+        };
+        let mut value = serde_json::json!({"name": "c"});
+        for (key, part) in container.as_object().unwrap() {
+            value[key] = part.clone();
+        }
+        let container = serde_json::from_value(value).unwrap();
+        wanted(&spec, kind, &container, &exit(code))
+    }
+
+    #[test]
+    fn policy_decides_by_exit_code() {
+        // statefulset.md 12.2
+        let none = || serde_json::json!({});
+        for (policy, kind, code, expected) in [
+            ("Always", Kind::Main, 0, true),
+            ("Always", Kind::Main, 1, true),
+            ("OnFailure", Kind::Main, 0, false),
+            ("OnFailure", Kind::Main, 1, true),
+            ("Never", Kind::Main, 1, false),
+            ("Always", Kind::Init, 0, false),
+            ("Always", Kind::Init, 1, true),
+            ("Never", Kind::Init, 1, false),
+        ] {
+            assert_eq!(
+                wanted_with(policy, kind, none(), code),
+                expected,
+                "{policy} {kind:?} {code}"
+            );
+        }
+    }
+
+    #[test]
+    fn own_rules_come_before_the_policy() {
+        // statefulset.md 12.4
+        let rules = serde_json::json!({"restartPolicy": "Never", "restartPolicyRules": [
+            {"action": "Restart", "exitCodes": {"operator": "In", "values": [42]}}]});
+        assert!(wanted_with("Never", Kind::Main, rules.clone(), 42));
+        assert!(!wanted_with("Never", Kind::Main, rules, 1));
+        assert!(wanted_with(
+            "Never",
+            Kind::Sidecar,
+            serde_json::json!({}),
+            0
+        ));
+    }
+}

@@ -1,0 +1,327 @@
+//! A pod that is to run: sandbox and volumes first, then containers in their order, then probes.
+//!
+//! Init containers run one after another; a sidecar lets the next one begin once it has started
+//! (statefulset.md §12.2, §12.3). Main containers start together.
+
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::Container;
+
+use crate::limits::FRESH_ERROR;
+use crate::messages;
+use crate::plan::{Action, Planner, StopCause, deadline};
+use crate::probes::Verdict;
+use crate::record::{ContainerRecord, Exit, Hook, Image, Instance, Running, Sandbox, Volumes};
+use crate::spec::{Kind, ProbeKind, grace_seconds, init_containers, init_kind, probe};
+use crate::{backoff, container_status, phase, restart, stopping};
+
+/// Plans a pod that is to run.
+pub(crate) fn run_pod(planner: &mut Planner<'_>) {
+    if let Some(at) = deadline(&planner.input, planner.spec) {
+        planner.wake(at);
+    }
+    if planner.input.predecessor {
+        return planner.wait("", "the former pod of this name is still on the node");
+    }
+    let sandbox = prepare_sandbox(planner);
+    let volumes = prepare_volumes(planner);
+    let ready = sandbox && volumes;
+    let initialized = start_init_containers(planner, ready);
+    if initialized {
+        for container in &planner.spec.containers {
+            advance(planner, Kind::Main, container, ready);
+        }
+    }
+}
+
+fn prepare_sandbox(planner: &mut Planner<'_>) -> bool {
+    let record = planner.input.record;
+    match &record.sandbox {
+        Sandbox::Ready => return true,
+        Sandbox::None => planner.act(Action::CreateSandbox),
+        Sandbox::Gone => planner.act(Action::DestroySandbox),
+        Sandbox::Failed { at, message } => {
+            let due = backoff::retry_at(*at, record.sandbox_failures);
+            planner.wait("", format!("sandbox: {message}"));
+            if due <= planner.now {
+                planner.act(Action::DestroySandbox);
+            } else {
+                planner.wake(due);
+            }
+        }
+        Sandbox::Creating | Sandbox::Destroying => planner.wait("", "sandbox"),
+    }
+    false
+}
+
+fn prepare_volumes(planner: &mut Planner<'_>) -> bool {
+    let record = planner.input.record;
+    match &record.volumes {
+        Volumes::Ready => return true,
+        Volumes::None => planner.act(Action::PrepareVolumes),
+        Volumes::Failed { at, message } => {
+            let due = backoff::retry_at(*at, record.volume_failures);
+            planner.wait("", format!("volumes: {message}"));
+            if due <= planner.now {
+                planner.act(Action::PrepareVolumes);
+            } else {
+                planner.wake(due);
+            }
+        }
+        Volumes::Preparing | Volumes::Releasing => planner.wait("", "volumes"),
+    }
+    false
+}
+
+/// Whether the main containers may run.
+fn start_init_containers(planner: &mut Planner<'_>, ready: bool) -> bool {
+    let record = planner.input.record;
+    let spec = planner.spec;
+    let containers = init_containers(spec);
+    let begun = phase::main_begun(spec, record);
+    // Sidecars before the furthest init container that has begun were let through once: they are
+    // kept running but hold nothing back any more.
+    let furthest = containers
+        .iter()
+        .rposition(|c| begun_here(planner, &c.name))
+        .unwrap_or(0);
+    for (index, container) in containers.iter().enumerate() {
+        let passed = begun || index < furthest;
+        let kind = init_kind(container);
+        if kind == Kind::Init && passed {
+            continue;
+        }
+        let done = match kind {
+            Kind::Sidecar => {
+                advance(planner, kind, container, ready);
+                passed || sidecar_started(record.containers.get(&container.name), container)
+            }
+            _ => init_done(planner, container, ready),
+        };
+        if !done {
+            planner.wait(&container.name, "init container");
+            return false;
+        }
+    }
+    true
+}
+
+/// Whether the container has an instance of the current sandbox.
+fn begun_here(planner: &Planner<'_>, name: &str) -> bool {
+    let record = planner.input.record;
+    match record.containers.get(name).map(|c| &c.instance) {
+        Some(Instance::Running(running)) => running.sandbox == record.sandboxes_made,
+        Some(Instance::Exited(exit)) => exit.sandbox == record.sandboxes_made,
+        _ => false,
+    }
+}
+
+fn sidecar_started(record: Option<&ContainerRecord>, container: &Container) -> bool {
+    match record.map(|r| &r.instance) {
+        Some(Instance::Running(running)) => container_status::is_started(running, container),
+        _ => false,
+    }
+}
+
+fn init_done(planner: &mut Planner<'_>, container: &Container, ready: bool) -> bool {
+    let record = planner.input.record;
+    let exit = record
+        .containers
+        .get(&container.name)
+        .and_then(|c| match &c.instance {
+            Instance::Exited(exit) => Some(exit),
+            _ => None,
+        });
+    if exit.is_some_and(|exit| exit.code == 0 && exit.sandbox == record.sandboxes_made) {
+        return true;
+    }
+    advance(planner, Kind::Init, container, ready);
+    false
+}
+
+/// Brings one container a step further.
+fn advance(planner: &mut Planner<'_>, kind: Kind, container: &Container, ready: bool) {
+    let name = &container.name;
+    let fresh = ContainerRecord::default();
+    let record = planner.input.record.containers.get(name).unwrap_or(&fresh);
+    match &record.instance {
+        Instance::Absent => start(planner, container, record, ready),
+        Instance::Starting { .. } => planner.wait(name, "start"),
+        Instance::Refused(refusal) => {
+            let due = backoff::retry_at(refusal.at, refusal.failures);
+            if due <= planner.now {
+                start(planner, container, record, ready);
+            } else {
+                planner.wake(due);
+                planner.wait(name, refusal.reason.clone());
+            }
+        }
+        Instance::Exited(exit) => restart(planner, (kind, container), record, exit, ready),
+        Instance::Running(running) if running.stop.is_some() => {
+            stopping::advance_stop(planner, container, running, true);
+        }
+        Instance::Running(running) => watch(planner, (kind, container), running),
+    }
+}
+
+fn start(planner: &mut Planner<'_>, container: &Container, record: &ContainerRecord, ready: bool) {
+    let name = container.name.clone();
+    match &record.image {
+        Image::Unknown => planner.act(Action::EnsureImage { container: name }),
+        Image::Ensuring => planner.wait(&name, "image"),
+        Image::Present if ready => {
+            let restart_count = record.next_restart_count();
+            planner.act(Action::StartContainer {
+                container: name,
+                restart_count,
+            });
+        }
+        Image::Present => planner.wait(&name, "sandbox and volumes"),
+        Image::Missing {
+            reason,
+            at,
+            announced,
+            ..
+        } => {
+            let due = record.pull_backoff.until(*at).unwrap_or(*at);
+            planner.wait(&name, reason.clone());
+            if due <= planner.now {
+                return planner.act(Action::EnsureImage { container: name });
+            }
+            planner.wake(due);
+            if !announced && messages::is_backed_off(reason) {
+                announce_later(
+                    planner,
+                    *at,
+                    Action::AnnouncePullBackOff { container: name },
+                );
+            }
+        }
+    }
+}
+
+fn restart(
+    planner: &mut Planner<'_>,
+    (kind, container): (Kind, &Container),
+    record: &ContainerRecord,
+    exit: &Exit,
+    ready: bool,
+) {
+    let ours = exit.sandbox == planner.input.record.sandboxes_made;
+    if ours && !restart::wanted(planner.spec, kind, container, exit)
+        || !ours && kind == Kind::Main && !wanted_again(planner, container, exit)
+    {
+        return;
+    }
+    if !ours || exit.by_node {
+        return start(planner, container, record, ready);
+    }
+    match record.backoff.until(exit.finished_at) {
+        Some(due) if due > planner.now => {
+            planner.wake(due);
+            planner.wait(&container.name, "CrashLoopBackOff");
+            if !record.backoff_announced {
+                let action = Action::AnnounceBackOff {
+                    container: container.name.clone(),
+                };
+                let shown = if exit.reason == messages::START_ERROR {
+                    FRESH_ERROR
+                } else {
+                    jiff::SignedDuration::ZERO
+                };
+                announce_at(planner, exit.finished_at + shown, action);
+            }
+        }
+        _ => start(planner, container, record, ready),
+    }
+}
+
+/// Whether a main container that ended with a former sandbox runs again in the new one.
+fn wanted_again(planner: &Planner<'_>, container: &Container, exit: &Exit) -> bool {
+    restart::wanted(planner.spec, Kind::Main, container, exit)
+}
+
+fn announce_later(planner: &mut Planner<'_>, since: Timestamp, action: Action) {
+    announce_at(planner, since + FRESH_ERROR, action);
+}
+
+fn announce_at(planner: &mut Planner<'_>, at: Timestamp, action: Action) {
+    if at <= planner.now {
+        planner.act(action);
+    } else {
+        planner.wake(at);
+    }
+}
+
+/// A container that runs: hook, probes, changes of its specification.
+fn watch(planner: &mut Planner<'_>, (kind, container): (Kind, &Container), running: &Running) {
+    let name = &container.name;
+    match &running.post_start {
+        Hook::Pending => {
+            return planner.act(Action::RunPostStart {
+                container: name.clone(),
+            });
+        }
+        Hook::Running => return planner.wait(name, "postStart hook"),
+        Hook::Failed(_) => return begin_stop(planner, container, StopCause::PostStart),
+        Hook::Done => {}
+    }
+    if kind != Kind::Init && container.image.as_deref() != Some(running.image.as_str()) {
+        return begin_stop(planner, container, StopCause::Changed);
+    }
+    if running.startup.verdict == Verdict::Failure {
+        return begin_stop(planner, container, StopCause::Startup);
+    }
+    if running.liveness.verdict == Verdict::Failure {
+        return begin_stop(planner, container, StopCause::Liveness);
+    }
+    let started = running.startup.verdict == Verdict::Success || container.startup_probe.is_none();
+    if started {
+        ask(planner, container, running, ProbeKind::Liveness);
+        ask(planner, container, running, ProbeKind::Readiness);
+    } else {
+        planner.wait(name, "startup probe");
+        ask(planner, container, running, ProbeKind::Startup);
+    }
+}
+
+/// Asks a probe that is due, or wakes up when it is.
+pub(crate) fn ask(
+    planner: &mut Planner<'_>,
+    container: &Container,
+    running: &Running,
+    kind: ProbeKind,
+) {
+    let Some(probe) = probe(container, kind) else {
+        return;
+    };
+    let record = match kind {
+        ProbeKind::Startup => &running.startup,
+        ProbeKind::Liveness => &running.liveness,
+        ProbeKind::Readiness => &running.readiness,
+    };
+    if record.in_flight {
+        return;
+    }
+    let due = record.due(kind, probe, running.started_at);
+    if due <= planner.now {
+        planner.act(Action::Probe {
+            container: container.name.clone(),
+            kind,
+        });
+    } else {
+        planner.wake(due);
+    }
+}
+
+fn begin_stop(planner: &mut Planner<'_>, container: &Container, cause: StopCause) {
+    let probe_grace = match cause {
+        StopCause::Liveness => &container.liveness_probe,
+        StopCause::Startup => &container.startup_probe,
+        _ => &None,
+    };
+    let grace_seconds = probe_grace
+        .as_ref()
+        .and_then(|probe| probe.termination_grace_period_seconds)
+        .unwrap_or(grace_seconds(planner.spec));
+    stopping::begin(planner, container, cause, grace_seconds);
+}

@@ -1,0 +1,329 @@
+//! A pod's whole status: phase, conditions, containers, addresses.
+//!
+//! Conditions and their reasons are kubelet's (statefulset.md §3.34, §12.1). Times of transition
+//! are kept from the previous status when nothing changed, so that an unchanged pod has an equal
+//! status. Conditions that others own (readiness gates, disruption) are passed through.
+
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::{
+    ContainerStatus, HostIP, Pod, PodCondition, PodIP, PodSpec, PodStatus,
+};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+
+use crate::container_status::{View, container_status};
+use crate::messages;
+use crate::phase::{self, Facts, Final};
+use crate::plan::PodInput;
+use crate::qos::qos_class;
+use crate::record::{Instance, Sandbox};
+use crate::spec::{Kind, init_containers, init_kind, uses_host_network};
+
+/// Condition types that the node agent owns.
+pub const OWN_CONDITIONS: [&str; 5] = [
+    "PodReadyToStartContainers",
+    "Initialized",
+    "Ready",
+    "ContainersReady",
+    "PodScheduled",
+];
+
+/// The pod's status.
+pub(crate) fn pod_status(
+    input: &PodInput<'_>,
+    spec: &PodSpec,
+    last: Final,
+    now: Timestamp,
+) -> PodStatus {
+    let record = input.record;
+    let initialized = phase::main_begun(spec, record);
+    let deleted = last == Final::Deleted;
+    let ended = is_terminal(input.previous) || phase::is_complete(spec, record);
+    let starts = !(ended || last != Final::No || input.node_stopping || is_deleting(input));
+    let view = View {
+        input,
+        starts,
+        lost: deleted && initialized,
+        now,
+    };
+    let init: Vec<ContainerStatus> = init_containers(spec)
+        .iter()
+        .map(|container| container_status(&view, init_kind(container), container))
+        .collect();
+    let main: Vec<ContainerStatus> = spec
+        .containers
+        .iter()
+        .map(|container| container_status(&view, Kind::Main, container))
+        .collect();
+    let facts = Facts {
+        spec,
+        init: &init,
+        main: &main,
+        terminal: deleted,
+        initialized,
+    };
+    let mut status = PodStatus {
+        start_time: record.started_at.map(Time),
+        ..PodStatus::default()
+    };
+    decide_phase(&mut status, input, phase::phase(&facts), last);
+    let all: Vec<&ContainerStatus> = init.iter().chain(&main).collect();
+    status.conditions = Some(conditions(input, spec, &all, status.phase.as_deref(), now));
+    set_addresses(&mut status, input, spec);
+    status.qos_class = Some(known_qos(input.pod).unwrap_or_else(|| qos_class(spec).to_owned()));
+    status.observed_generation = input.pod.metadata.generation;
+    status.init_container_statuses = (!init.is_empty()).then_some(init);
+    status.container_statuses = Some(main);
+    status
+}
+
+fn is_deleting(input: &PodInput<'_>) -> bool {
+    input.removed || input.pod.metadata.deletion_timestamp.is_some()
+}
+
+fn is_terminal(status: &PodStatus) -> bool {
+    matches!(status.phase.as_deref(), Some("Succeeded" | "Failed"))
+}
+
+fn known_qos(pod: &Pod) -> Option<String> {
+    pod.status
+        .as_ref()?
+        .qos_class
+        .clone()
+        .filter(|class| !class.is_empty())
+}
+
+/// A pod never leaves a final phase; reason and message stay while the phase does.
+fn decide_phase(status: &mut PodStatus, input: &PodInput<'_>, computed: &str, last: Final) {
+    let api = input.pod.status.as_ref();
+    let before = [Some(input.previous), api]
+        .into_iter()
+        .flatten()
+        .find(|s| is_terminal(s));
+    if let Some(before) = before {
+        status.phase = before.phase.clone();
+        status.reason = before.reason.clone();
+        status.message = before.message.clone();
+        return;
+    }
+    let phase = match last {
+        Final::Deadline => {
+            status.reason = Some(messages::DEADLINE_EXCEEDED.to_owned());
+            status.message = Some(messages::DEADLINE_MESSAGE.to_owned());
+            "Failed"
+        }
+        Final::Deleted if computed != "Succeeded" => "Failed",
+        _ => computed,
+    };
+    status.phase = Some(phase.to_owned());
+    if input.previous.phase.as_deref() == Some(phase) && last != Final::Deadline {
+        status.reason = input.previous.reason.clone();
+        status.message = input.previous.message.clone();
+    }
+}
+
+fn set_addresses(status: &mut PodStatus, input: &PodInput<'_>, spec: &PodSpec) {
+    status.host_ip = input.host_ips.first().cloned();
+    let host_ips: Vec<HostIP> = input
+        .host_ips
+        .iter()
+        .map(|ip| HostIP { ip: ip.clone() })
+        .collect();
+    status.host_ips = (!host_ips.is_empty()).then_some(host_ips);
+    let own = if uses_host_network(spec) {
+        input.host_ips
+    } else {
+        &input.record.pod_ips
+    };
+    status.pod_ip = own.first().cloned();
+    let pod_ips: Vec<PodIP> = own.iter().map(|ip| PodIP { ip: ip.clone() }).collect();
+    status.pod_ips = (!pod_ips.is_empty()).then_some(pod_ips);
+}
+
+/// A condition's status, reason and message.
+struct Finding {
+    holds: bool,
+    reason: Option<&'static str>,
+    message: Option<String>,
+}
+
+impl Finding {
+    fn holds() -> Self {
+        Self {
+            holds: true,
+            reason: None,
+            message: None,
+        }
+    }
+
+    fn fails(reason: &'static str, message: Option<String>) -> Self {
+        Self {
+            holds: false,
+            reason: Some(reason),
+            message,
+        }
+    }
+}
+
+fn conditions(
+    input: &PodInput<'_>,
+    spec: &PodSpec,
+    containers: &[&ContainerStatus],
+    phase: Option<&str>,
+    now: Timestamp,
+) -> Vec<PodCondition> {
+    let api = input
+        .pod
+        .status
+        .as_ref()
+        .and_then(|status| status.conditions.as_ref());
+    let foreign = api
+        .into_iter()
+        .flatten()
+        .filter(|c| !OWN_CONDITIONS.contains(&&*c.type_));
+    let mut conditions: Vec<PodCondition> = foreign.cloned().collect();
+    let ready = containers_ready(spec, containers, phase);
+    let gated = pod_ready(spec, &conditions, &ready);
+    let sandbox = Finding {
+        holds: input.record.sandbox == Sandbox::Ready,
+        reason: None,
+        message: None,
+    };
+    let found = [
+        ("PodReadyToStartContainers", sandbox),
+        ("Initialized", initialized(input, spec, containers, phase)),
+        ("Ready", gated),
+        ("ContainersReady", ready),
+        ("PodScheduled", Finding::holds()),
+    ];
+    for (type_, finding) in found {
+        conditions.push(condition(input, type_, finding, now));
+    }
+    conditions
+}
+
+fn condition(input: &PodInput<'_>, type_: &str, finding: Finding, now: Timestamp) -> PodCondition {
+    let status = if finding.holds { "True" } else { "False" };
+    let before = |status: &PodStatus| -> Option<PodCondition> {
+        status
+            .conditions
+            .iter()
+            .flatten()
+            .find(|c| c.type_ == type_)
+            .cloned()
+    };
+    let known = before(input.previous).or_else(|| input.pod.status.as_ref().and_then(before));
+    let since = known
+        .filter(|c| c.status == status)
+        .and_then(|c| c.last_transition_time);
+    PodCondition {
+        type_: type_.to_owned(),
+        status: status.to_owned(),
+        reason: finding.reason.map(str::to_owned),
+        message: finding.message,
+        last_probe_time: None,
+        last_transition_time: Some(since.unwrap_or(Time(now))),
+        observed_generation: input.pod.metadata.generation,
+    }
+}
+
+/// Names as Go prints a list: `[a b]`.
+fn list(names: &[&str]) -> String {
+    format!("[{}]", names.join(" "))
+}
+
+fn containers_ready(spec: &PodSpec, statuses: &[&ContainerStatus], phase: Option<&str>) -> Finding {
+    match phase {
+        Some("Succeeded") => return Finding::fails("PodCompleted", None),
+        Some("Failed") => return Finding::fails("PodFailed", None),
+        _ => {}
+    }
+    let sidecars = init_containers(spec)
+        .iter()
+        .filter(|c| init_kind(c) == Kind::Sidecar);
+    let unready: Vec<&str> = sidecars
+        .chain(&spec.containers)
+        .filter(|c| {
+            !statuses
+                .iter()
+                .any(|status| status.name == c.name && status.ready)
+        })
+        .map(|c| c.name.as_str())
+        .collect();
+    if unready.is_empty() {
+        return Finding::holds();
+    }
+    let message = format!("containers with unready status: {}", list(&unready));
+    Finding::fails("ContainersNotReady", Some(message))
+}
+
+fn pod_ready(spec: &PodSpec, conditions: &[PodCondition], containers: &Finding) -> Finding {
+    if !containers.holds {
+        let message = containers.message.clone();
+        return Finding {
+            holds: false,
+            reason: containers.reason,
+            message,
+        };
+    }
+    let gates = spec.readiness_gates.iter().flatten();
+    let closed: Vec<String> = gates
+        .filter_map(|gate| {
+            let name = &gate.condition_type;
+            match conditions.iter().find(|c| c.type_ == *name) {
+                None => Some(format!(
+                    "corresponding condition of pod readiness gate \"{name}\" does not exist."
+                )),
+                Some(found) if found.status != "True" => Some(format!(
+                    "the status of pod readiness gate \"{name}\" is not \"True\", but {}",
+                    found.status
+                )),
+                Some(_) => None,
+            }
+        })
+        .collect();
+    if closed.is_empty() {
+        return Finding::holds();
+    }
+    Finding::fails("ReadinessGatesNotReady", Some(closed.join(", ")))
+}
+
+fn initialized(
+    input: &PodInput<'_>,
+    spec: &PodSpec,
+    statuses: &[&ContainerStatus],
+    phase: Option<&str>,
+) -> Finding {
+    if phase == Some("Succeeded") {
+        return Finding {
+            holds: true,
+            reason: Some("PodCompleted"),
+            message: None,
+        };
+    }
+    let ran = |name: &str| {
+        let record = input.record.containers.get(name);
+        record.is_some_and(|r| {
+            matches!(r.instance, Instance::Running(_) | Instance::Exited(_))
+                || r.last_exit.is_some()
+        })
+    };
+    if spec.containers.iter().any(|container| ran(&container.name)) {
+        return Finding::holds();
+    }
+    let incomplete: Vec<&str> = init_containers(spec)
+        .iter()
+        .filter(|container| {
+            let status = statuses.iter().find(|status| status.name == container.name);
+            !status.is_some_and(|status| match init_kind(container) {
+                Kind::Sidecar => status.started == Some(true),
+                _ => status.ready,
+            })
+        })
+        .map(|container| container.name.as_str())
+        .collect();
+    if incomplete.is_empty() {
+        return Finding::holds();
+    }
+    let message = format!("containers with incomplete status: {}", list(&incomplete));
+    Finding::fails("ContainersNotInitialized", Some(message))
+}

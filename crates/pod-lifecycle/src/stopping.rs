@@ -1,0 +1,158 @@
+//! A pod or container that ends: hooks, signals, grace, order, and what is cleared away after.
+//!
+//! statefulset.md §12.7: hooks of all containers begin at once; then the stop signal, with what
+//! is left of the grace period but never less than 2 s; then the kill. A sidecar gets its signal
+//! only after the main containers and every later sidecar have ended, or the grace is used up.
+
+use jiff::{SignedDuration, Timestamp};
+use k8s_openapi::api::core::v1::Container;
+
+use crate::limits::{KILL_AGAIN, STOP_MIN};
+use crate::messages;
+use crate::plan::{Action, Ending, Planner, StopCause, clear_away};
+use crate::record::{Hook, Instance, Running, Stop};
+use crate::spec::{Kind, ProbeKind, containers, grace_seconds, init_containers, init_kind};
+use crate::starting::ask;
+
+/// Plans a pod that ends.
+pub(crate) fn end_pod(planner: &mut Planner<'_>, ending: Ending) {
+    if ending == Ending::Deadline
+        && planner.input.previous.reason.as_deref() != Some("DeadlineExceeded")
+    {
+        planner.act(Action::AnnounceDeadline);
+    }
+    let spec = planner.spec;
+    let mut left = false;
+    for (kind, container) in containers(spec) {
+        let Some(record) = planner.input.record.containers.get(&container.name) else {
+            continue;
+        };
+        match &record.instance {
+            Instance::Running(running) => {
+                left = true;
+                end_container(planner, (kind, container), running, ending);
+            }
+            Instance::Starting { .. } => {
+                left = true;
+                planner.wait(&container.name, "start");
+            }
+            Instance::Absent | Instance::Refused(_) | Instance::Exited(_) => {}
+        }
+    }
+    if !left {
+        clear_away(planner, ending);
+    }
+}
+
+fn end_container(
+    planner: &mut Planner<'_>,
+    (kind, container): (Kind, &Container),
+    running: &Running,
+    ending: Ending,
+) {
+    if running.stop.is_none() {
+        let cause = match ending {
+            Ending::NodeStops => StopCause::NodeStops,
+            _ => StopCause::PodEnds,
+        };
+        let grace = pod_grace(planner);
+        return begin(planner, container, cause, grace);
+    }
+    let turn = kind != Kind::Sidecar || later_ones_ended(planner, &container.name);
+    advance_stop(planner, container, running, turn);
+    if kind != Kind::Init {
+        ask(planner, container, running, ProbeKind::Readiness);
+    }
+}
+
+/// The grace period that holds now: what the deletion says, else the pod's own.
+fn pod_grace(planner: &Planner<'_>) -> i64 {
+    let asked = planner.input.pod.metadata.deletion_grace_period_seconds;
+    asked.unwrap_or_else(|| grace_seconds(planner.spec)).max(1)
+}
+
+/// Whether everything that a sidecar serves has ended.
+fn later_ones_ended(planner: &Planner<'_>, sidecar: &str) -> bool {
+    let spec = planner.spec;
+    let ended = |container: &Container| {
+        let record = planner.input.record.containers.get(&container.name);
+        !record
+            .is_some_and(|r| matches!(r.instance, Instance::Running(_) | Instance::Starting { .. }))
+    };
+    let mut later = init_containers(spec)
+        .iter()
+        .skip_while(|c| c.name != sidecar)
+        .skip(1);
+    spec.containers.iter().all(ended) && later.all(|c| init_kind(c) != Kind::Sidecar || ended(c))
+}
+
+/// Begins a container's end.
+pub(crate) fn begin(
+    planner: &mut Planner<'_>,
+    container: &Container,
+    cause: StopCause,
+    grace_seconds: i64,
+) {
+    let lifecycle = container.lifecycle.as_ref();
+    let again = planner.spec.restart_policy.as_deref() != Some("Never");
+    planner.act(Action::BeginStop {
+        container: container.name.clone(),
+        message: messages::killing(&container.name, &cause, again),
+        cause,
+        grace_seconds,
+        pre_stop: lifecycle.is_some_and(|l| l.pre_stop.is_some()),
+    });
+}
+
+/// Brings a container's end a step further; `turn` says whether it may get its signal.
+pub(crate) fn advance_stop(
+    planner: &mut Planner<'_>,
+    container: &Container,
+    running: &Running,
+    turn: bool,
+) {
+    let Some(stop) = &running.stop else { return };
+    let name = &container.name;
+    let now = planner.now;
+    let grace_end = grace_end(planner, stop);
+    let Some(signalled) = stop.signalled_at else {
+        let hook_over = !matches!(stop.pre_stop, Hook::Running | Hook::Pending);
+        if (hook_over && turn) || grace_end <= now {
+            planner.act(Action::Terminate {
+                container: name.clone(),
+            });
+        } else {
+            planner.wake(grace_end);
+            let what = if hook_over {
+                "the containers it serves"
+            } else {
+                "preStop hook"
+            };
+            planner.wait(name, what);
+        }
+        return;
+    };
+    let kill_at = match stop.killed_at {
+        None => grace_end.max(signalled + STOP_MIN),
+        Some(killed) => killed + KILL_AGAIN,
+    };
+    if kill_at <= now {
+        planner.act(Action::Kill {
+            container: name.clone(),
+        });
+    } else {
+        planner.wake(kill_at);
+        planner.wait(name, "its process to end");
+    }
+}
+
+/// The end of the grace period; a later deletion may shorten it, never lengthen it.
+fn grace_end(planner: &Planner<'_>, stop: &Stop) -> Timestamp {
+    let ending = planner.input.removed || planner.input.pod.metadata.deletion_timestamp.is_some();
+    let seconds = if ending && stop.cause == StopCause::PodEnds {
+        stop.grace_seconds.min(pod_grace(planner))
+    } else {
+        stop.grace_seconds
+    };
+    stop.since + SignedDuration::from_secs(seconds.clamp(0, i64::from(i32::MAX)))
+}

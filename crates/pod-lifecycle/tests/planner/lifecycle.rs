@@ -1,0 +1,593 @@
+//! Situations of a pod's life and what the planner does about them, item by item.
+
+use crate::world::World;
+use pod_lifecycle::probes::Outcome;
+use pod_lifecycle::record::Sandbox;
+use pod_lifecycle::spec::ProbeKind;
+use serde_json::{Value, json};
+
+fn one(extra: Value) -> Value {
+    let mut container = json!({"name": "c", "image": "img"});
+    for (key, part) in extra.as_object().unwrap() {
+        container[key] = part.clone();
+    }
+    json!({"containers": [container]})
+}
+
+fn with(mut spec: Value, key: &str, value: Value) -> Value {
+    spec[key] = value;
+    spec
+}
+
+fn failure() -> Outcome {
+    Outcome::Failure("HTTP probe failed with statuscode: 500".to_owned())
+}
+
+#[test]
+fn simple_pod_runs_at_once() {
+    // statefulset.md 12.1, 3.34
+    let mut world = World::new(one(json!({})));
+    let first = world.look();
+    assert_eq!(first.status.phase.as_deref(), Some("Pending"));
+    world.pass(0);
+    assert_eq!(world.told(), ["0 sandbox", "0 start c"]);
+    assert_eq!(world.status.phase.as_deref(), Some("Running"));
+    assert_eq!(world.state("c"), "running, ready true, restarts 0");
+    assert_eq!(world.condition("Ready"), "True");
+    assert_eq!(world.status.pod_ip.as_deref(), Some("10.244.0.5"));
+    let types: Vec<_> = world
+        .status
+        .conditions
+        .iter()
+        .flatten()
+        .map(|c| c.type_.clone())
+        .collect();
+    let expected = [
+        "PodReadyToStartContainers",
+        "Initialized",
+        "Ready",
+        "ContainersReady",
+        "PodScheduled",
+    ];
+    assert_eq!(types, expected);
+}
+
+#[test]
+fn transition_times_stay_while_nothing_changes() {
+    // statefulset.md 12.1
+    let mut world = World::new(one(json!({})));
+    world.pass(0);
+    let before = world.status.clone();
+    world.pass(60);
+    assert_eq!(world.status, before);
+    assert!(world.plan.next_at.is_none() && world.plan.actions.is_empty());
+}
+
+#[test]
+fn unready_containers_are_named() {
+    // statefulset.md 3.34
+    let probe = json!({"readinessProbe": {"tcpSocket": {"port": 1}, "periodSeconds": 5}});
+    let mut world = World::new(one(probe));
+    world
+        .behaviour
+        .probes
+        .insert(("c", ProbeKind::Readiness), [failure()].into());
+    world.pass(1);
+    let message = "False ContainersNotReady containers with unready status: [c]";
+    assert_eq!(world.condition("Ready"), message);
+    assert_eq!(world.condition("ContainersReady"), message);
+    assert_eq!(world.status.phase.as_deref(), Some("Running"));
+    world
+        .behaviour
+        .probes
+        .insert(("c", ProbeKind::Readiness), [Outcome::Success].into());
+    world.pass(5);
+    assert_eq!(world.condition("Ready"), "True");
+}
+
+#[test]
+fn readiness_gates_hold_ready_back_but_not_containers_ready() {
+    // statefulset.md 3.34
+    let spec = with(
+        one(json!({})),
+        "readinessGates",
+        json!([{"conditionType": "x"}]),
+    );
+    let mut world = World::new(spec);
+    world.pass(0);
+    assert_eq!(
+        world.condition("Ready"),
+        "False ReadinessGatesNotReady \
+         corresponding condition of pod readiness gate \"x\" does not exist."
+    );
+    assert_eq!(world.condition("ContainersReady"), "True");
+    for (status, expected) in [
+        (
+            "False",
+            "False ReadinessGatesNotReady \
+             the status of pod readiness gate \"x\" is not \"True\", but False",
+        ),
+        ("True", "True"),
+    ] {
+        let gate = json!({"conditions": [{"type": "x", "status": status}]});
+        world.pod.status = Some(serde_json::from_value(gate).unwrap());
+        world.pass(0);
+        assert_eq!(world.condition("Ready"), expected);
+    }
+}
+
+#[test]
+fn init_containers_run_one_after_another() {
+    // statefulset.md 12.2, 3.34
+    let init = json!([{"name": "i0", "image": "img"}, {"name": "i1", "image": "img"}]);
+    let mut world = World::new(with(one(json!({})), "initContainers", init));
+    world.pass(0);
+    assert_eq!(world.state("i0"), "running, ready false, restarts 0");
+    assert_eq!(
+        world.state("i1"),
+        "waiting PodInitializing, ready false, restarts 0"
+    );
+    assert_eq!(
+        world.state("c"),
+        "waiting PodInitializing, ready false, restarts 0"
+    );
+    assert_eq!(
+        world.condition("Initialized"),
+        "False ContainersNotInitialized containers with incomplete status: [i0 i1]"
+    );
+    assert_eq!(world.status.phase.as_deref(), Some("Pending"));
+    world.exit("i0", 0);
+    world.pass(1);
+    world.exit("i1", 0);
+    world.pass(1);
+    assert_eq!(
+        world.told()[1..],
+        [
+            "0 start i0",
+            "0 exit i0 0",
+            "0 start i1",
+            "1 exit i1 0",
+            "1 start c"
+        ]
+    );
+    assert_eq!(world.condition("Initialized"), "True");
+    assert_eq!(world.status.phase.as_deref(), Some("Running"));
+}
+
+#[test]
+fn failed_init_container_is_retried_or_fails_the_pod() {
+    // statefulset.md 12.2
+    let init = json!([{"name": "i0", "image": "img"}]);
+    let mut world = World::new(with(one(json!({})), "initContainers", init.clone()));
+    world.pass(0);
+    world.exit("i0", 1);
+    world.pass(0);
+    world.exit("i0", 1);
+    world.pass(0);
+    assert_eq!(
+        world.state("i0"),
+        "waiting CrashLoopBackOff, ready false, restarts 1"
+    );
+    assert_eq!(world.status.phase.as_deref(), Some("Pending"));
+
+    let never = with(one(json!({})), "restartPolicy", json!("Never"));
+    let mut world = World::new(with(never, "initContainers", init));
+    world.pass(0);
+    world.exit("i0", 1);
+    world.pass(0);
+    assert_eq!(world.status.phase.as_deref(), Some("Failed"));
+    assert_eq!(
+        world.state("c"),
+        "waiting PodInitializing, ready false, restarts 0"
+    );
+    assert_eq!(world.told().last().unwrap(), "0 no sandbox");
+}
+
+#[test]
+fn sidecar_must_have_started_before_the_next_and_ends_last() {
+    // statefulset.md 12.3
+    let init = json!([
+        {"name": "s", "image": "img", "restartPolicy": "Always",
+         "startupProbe": {"exec": {"command": ["x"]}, "periodSeconds": 1}},
+        {"name": "i", "image": "img"}]);
+    let mut world = World::new(with(one(json!({})), "initContainers", init));
+    world
+        .behaviour
+        .probes
+        .insert(("s", ProbeKind::Startup), [failure()].into());
+    world.pass(1);
+    assert_eq!(world.told(), ["0 sandbox", "0 start s"]);
+    world
+        .behaviour
+        .probes
+        .insert(("s", ProbeKind::Startup), [Outcome::Success].into());
+    world.pass(1);
+    world.exit("i", 0);
+    world.pass(0);
+    assert_eq!(world.state("c"), "running, ready true, restarts 0");
+    // A sidecar that ends is started again and holds nothing back.
+    world.exit("s", 0);
+    world.pass(0);
+    assert_eq!(world.status.phase.as_deref(), Some("Running"));
+    world.log.clear();
+    world.delete(30);
+    world.pass(0);
+    let order: Vec<String> = world.told().iter().map(|l| l[2..].to_owned()).collect();
+    assert_eq!(
+        order,
+        [
+            "Stopping container s",
+            "Stopping container c",
+            "TERM c",
+            "exit c 143",
+            "TERM s",
+            "exit s 143",
+            "no sandbox",
+            "removed"
+        ]
+    );
+}
+
+#[test]
+fn sidecars_end_when_the_main_containers_are_done() {
+    // statefulset.md 12.3
+    let init = json!([{"name": "s", "image": "img", "restartPolicy": "Always"}]);
+    let spec = with(one(json!({})), "restartPolicy", json!("Never"));
+    let mut world = World::new(with(spec, "initContainers", init));
+    world.pass(0);
+    world.exit("c", 0);
+    world.pass(0);
+    assert_eq!(world.status.phase.as_deref(), Some("Succeeded"));
+    assert_eq!(world.condition("Ready"), "False PodCompleted");
+    assert_eq!(world.condition("Initialized"), "True PodCompleted");
+    assert_eq!(world.record.sandbox, Sandbox::None);
+}
+
+#[test]
+fn crash_loop_backs_off_and_says_so() {
+    // statefulset.md 12.9
+    let mut world = World::new(one(json!({})));
+    world.pass(0);
+    world.exit("c", 1);
+    world.pass(0);
+    assert_eq!(world.state("c"), "running, ready true, restarts 1");
+    world.exit("c", 1);
+    world.pass(0);
+    assert_eq!(
+        world.state("c"),
+        "waiting CrashLoopBackOff, ready false, restarts 1"
+    );
+    let status = &world.status.container_statuses.as_ref().unwrap()[0];
+    let waiting = status.state.as_ref().unwrap().waiting.as_ref().unwrap();
+    assert_eq!(
+        waiting.message.as_deref(),
+        Some("back-off 10s restarting failed container=c pod=web-0_default(u-1)")
+    );
+    let last = status
+        .last_state
+        .as_ref()
+        .unwrap()
+        .terminated
+        .as_ref()
+        .unwrap();
+    assert_eq!((last.exit_code, last.reason.as_deref()), (1, Some("Error")));
+    assert_eq!(world.status.phase.as_deref(), Some("Running"));
+    world.pass(10);
+    assert_eq!(world.told().last().unwrap(), "10 start c");
+    assert_eq!(world.state("c"), "running, ready true, restarts 2");
+}
+
+#[test]
+fn missing_image_is_an_error_first_then_backed_off_from() {
+    // statefulset.md 12.9
+    let mut world = World::new(one(json!({})));
+    world
+        .behaviour
+        .bad_images
+        .insert("c", ("ErrImagePull", "not found"));
+    world.pass(0);
+    assert_eq!(
+        world.state("c"),
+        "waiting ErrImagePull, ready false, restarts 0"
+    );
+    world.pass(3);
+    assert_eq!(
+        world.state("c"),
+        "waiting ImagePullBackOff, ready false, restarts 0"
+    );
+    world.pass(40);
+    assert_eq!(
+        world.told()[1..],
+        [
+            "0 pull c",
+            "2 BackOff image c",
+            "10 pull c",
+            "12 BackOff image c",
+            "30 pull c",
+            "32 BackOff image c"
+        ]
+        .map(str::to_owned)
+    );
+    world.behaviour.bad_images.clear();
+    world.pass(60);
+    assert_eq!(world.state("c"), "running, ready true, restarts 0");
+}
+
+#[test]
+fn never_pull_stays_what_it_is() {
+    // statefulset.md 12.9
+    let mut world = World::new(one(json!({"imagePullPolicy": "Never"})));
+    world
+        .behaviour
+        .bad_images
+        .insert("c", ("ErrImageNeverPull", "not present"));
+    world.pass(5);
+    assert_eq!(
+        world.state("c"),
+        "waiting ErrImageNeverPull, ready false, restarts 0"
+    );
+}
+
+#[test]
+fn command_that_does_not_exist_is_told_and_backed_off_from() {
+    // kubectl.md 1.9
+    let mut world = World::new(one(json!({})));
+    world.behaviour.bad_commands.push("c");
+    world.pass(0);
+    assert_eq!(
+        world.state("c"),
+        "waiting RunContainerError, ready false, restarts 1"
+    );
+    world.pass(3);
+    assert_eq!(
+        world.state("c"),
+        "waiting CrashLoopBackOff, ready false, restarts 1"
+    );
+    let never = with(one(json!({})), "restartPolicy", json!("Never"));
+    let mut world = World::new(never);
+    world.behaviour.bad_commands.push("c");
+    world.pass(0);
+    assert_eq!(world.status.phase.as_deref(), Some("Failed"));
+    assert_eq!(world.state("c"), "StartError 128, ready false, restarts 0");
+}
+
+#[test]
+fn liveness_failure_restarts_the_container_only() {
+    // statefulset.md 12.5
+    let probe = json!({"livenessProbe":
+        {"httpGet": {"port": 80}, "periodSeconds": 10, "failureThreshold": 2}});
+    let mut world = World::new(one(probe));
+    let outcomes = [Outcome::Success, failure(), failure(), Outcome::Success];
+    world
+        .behaviour
+        .probes
+        .insert(("c", ProbeKind::Liveness), outcomes.into());
+    world.pass(25);
+    assert_eq!(
+        world.told()[2..],
+        [
+            "20 Container c failed liveness probe, will be restarted",
+            "20 TERM c",
+            "20 exit c 143",
+            "20 start c"
+        ]
+    );
+    assert_eq!(world.state("c"), "running, ready true, restarts 1");
+}
+
+#[test]
+fn startup_probe_holds_back_the_others() {
+    // statefulset.md 12.5
+    let probe = json!({
+        "startupProbe": {"exec": {}, "periodSeconds": 1, "failureThreshold": 3},
+        "livenessProbe": {"exec": {}, "failureThreshold": 1}});
+    let mut world = World::new(one(probe));
+    world
+        .behaviour
+        .probes
+        .insert(("c", ProbeKind::Startup), [failure()].into());
+    world
+        .behaviour
+        .probes
+        .insert(("c", ProbeKind::Liveness), [failure()].into());
+    world.pass(2);
+    assert_eq!(world.state("c"), "running, ready false, restarts 0");
+    world.pass(3);
+    let expected = "Container c failed startup probe, will be restarted";
+    assert!(
+        world.told().iter().any(|line| line.ends_with(expected)),
+        "{:?}",
+        world.told()
+    );
+}
+
+#[test]
+fn pre_stop_time_counts_against_the_grace() {
+    // statefulset.md 12.7, T40
+    let hook = json!({"lifecycle": {"preStop": {"sleep": {"seconds": 10}}}});
+    let mut world = World::new(one(hook));
+    world.behaviour.deaf.push("c");
+    world.behaviour.slow_hooks.push("c");
+    world.pass(0);
+    world.delete(30);
+    world.pass(10);
+    world.running("c").unwrap().stop.as_mut().unwrap().pre_stop = pod_lifecycle::record::Hook::Done;
+    world.pass(60);
+    assert_eq!(
+        world.told()[2..],
+        [
+            "0 Stopping container c",
+            "0 preStop c",
+            "10 TERM c",
+            "30 KILL c",
+            "30 exit c 137",
+            "30 no sandbox",
+            "30 removed"
+        ]
+    );
+    assert_eq!(world.status.phase.as_deref(), Some("Failed"));
+    assert!(world.plan.finished);
+}
+
+#[test]
+fn kill_comes_no_sooner_than_two_seconds_after_term() {
+    // statefulset.md 12.7
+    let hook = json!({"lifecycle": {"preStop": {"exec": {}}}});
+    let mut world = World::new(one(hook));
+    world.behaviour.deaf.push("c");
+    world.behaviour.slow_hooks.push("c");
+    world.pass(0);
+    world.delete(5);
+    world.pass(20);
+    assert_eq!(world.told()[4..6], ["5 TERM c", "7 KILL c"]);
+}
+
+#[test]
+fn shorter_second_deletion_shortens_the_grace() {
+    // statefulset.md 12.7
+    let mut world = World::new(one(json!({})));
+    world.behaviour.deaf.push("c");
+    world.pass(0);
+    world.delete(600);
+    world.pass(3);
+    world.delete(5);
+    world.pass(10);
+    assert!(
+        world.told().contains(&"5 KILL c".to_owned()),
+        "{:?}",
+        world.told()
+    );
+}
+
+#[test]
+fn sidecar_hooks_run_beside_the_main_ones() {
+    // statefulset.md 12.3, T51
+    let hook = json!({"preStop": {"sleep": {"seconds": 3}}});
+    let init = json!([{"name": "s", "image": "img", "restartPolicy": "Always", "lifecycle": hook}]);
+    let spec = with(one(json!({"lifecycle": hook})), "initContainers", init);
+    let mut world = World::new(spec);
+    world.behaviour.deaf.push("c");
+    world.pass(0);
+    world.delete(20);
+    world.pass(60);
+    let log = world.told();
+    let at = |what: &str| {
+        log.iter()
+            .position(|line| line == what)
+            .unwrap_or(usize::MAX)
+    };
+    assert!(at("0 preStop s") < at("0 TERM c"));
+    assert!(at("0 preStop c") < at("0 TERM c"));
+    // The grace is used up: the sidecar gets its signal with the kill of the main container.
+    assert!(
+        at("20 KILL c") != usize::MAX && at("20 TERM s") != usize::MAX,
+        "{log:?}"
+    );
+}
+
+#[test]
+fn deleted_pod_that_never_ran_goes_at_once() {
+    // statefulset.md 12.7
+    let mut world = World::new(one(json!({})));
+    world.delete(30);
+    world.pass(0);
+    assert_eq!(world.told(), ["0 removed"]);
+    assert_eq!(world.status.phase.as_deref(), Some("Failed"));
+    assert!(world.plan.finished);
+}
+
+#[test]
+fn pod_gone_from_the_api_is_stopped_and_not_removed_again() {
+    // statefulset.md 12.7
+    let mut world = World::new(one(json!({})));
+    world.pass(0);
+    world.removed = true;
+    world.pass(0);
+    assert_eq!(world.told().last().unwrap(), "0 no sandbox");
+    assert!(world.plan.finished);
+}
+
+#[test]
+fn nothing_starts_while_the_former_pod_is_here() {
+    // statefulset.md 3.32
+    let mut world = World::new(one(json!({})));
+    world.predecessor = true;
+    world.pass(5);
+    assert!(world.log.is_empty());
+    assert_eq!(
+        world.plan.waiting[0].reason,
+        "the former pod of this name is still on the node"
+    );
+    world.predecessor = false;
+    world.pass(0);
+    assert_eq!(world.state("c"), "running, ready true, restarts 0");
+}
+
+#[test]
+fn deadline_fails_the_pod() {
+    // statefulset.md 12.10
+    let mut world = World::new(with(one(json!({})), "activeDeadlineSeconds", json!(7)));
+    world.pass(20);
+    assert_eq!(world.status.phase.as_deref(), Some("Failed"));
+    assert_eq!(world.status.reason.as_deref(), Some("DeadlineExceeded"));
+    assert_eq!(world.condition("Ready"), "False PodFailed");
+    assert!(world.told().contains(&"7 TERM c".to_owned()));
+}
+
+#[test]
+fn lost_sandbox_is_made_again_with_its_containers() {
+    // statefulset.md 12.17: a node that rebooted
+    let mut world = World::new(one(json!({})));
+    world.pass(0);
+    let now = world.now;
+    world.record.sandbox_lost(now);
+    world.pass(1);
+    assert_eq!(
+        world.told()[2..],
+        ["0 no sandbox", "0 sandbox", "0 start c"]
+    );
+    assert_eq!(world.state("c"), "running, ready true, restarts 1");
+}
+
+#[test]
+fn node_that_stops_keeps_the_pod() {
+    let mut world = World::new(one(json!({})));
+    world.pass(0);
+    world.node_stopping = true;
+    world.pass(0);
+    assert!(world.plan.finished);
+    assert_eq!(world.status.phase.as_deref(), Some("Running"));
+    assert!(
+        world
+            .condition("Ready")
+            .starts_with("False ContainersNotReady")
+    );
+    // The next agent finds the record and goes on.
+    world.node_stopping = false;
+    world.pass(0);
+    assert_eq!(world.state("c"), "running, ready true, restarts 1");
+}
+
+#[test]
+fn changed_image_restarts_the_container() {
+    // statefulset.md 12.10
+    let mut world = World::new(one(json!({})));
+    world.pass(0);
+    world.pod.spec.as_mut().unwrap().containers[0].image = Some("img:2".to_owned());
+    world.pass(0);
+    assert_eq!(
+        world.told()[2],
+        "0 Container c definition changed, will be restarted"
+    );
+    let status = &world.status.container_statuses.as_ref().unwrap()[0];
+    assert_eq!(status.image, "img:2");
+}
+
+#[test]
+fn post_start_holds_started_back() {
+    // statefulset.md 12.6
+    let mut world = World::new(one(json!({"lifecycle": {"postStart": {"exec": {}}}})));
+    world.pass(0);
+    assert_eq!(world.told()[1..], ["0 start c", "0 postStart c"]);
+    assert_eq!(world.state("c"), "running, ready true, restarts 0");
+}

@@ -1,0 +1,7 @@
+//! The planner on a pretended node: golden situations and properties.
+
+#![expect(clippy::unwrap_used, reason = "a test that finds nothing fails")]
+
+mod lifecycle;
+mod properties;
+mod world;

@@ -1,0 +1,403 @@
+//! A node in a few lines: performs a plan's actions at once, on a clock that the test moves.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use jiff::{SignedDuration, Timestamp};
+use k8s_openapi::api::core::v1::{Pod, PodStatus};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use pod_lifecycle::probes::{Outcome, ProbeRecord};
+use pod_lifecycle::record::{
+    Exit, Hook, Image, Instance, Removal, Running, Sandbox, Stop, Volumes,
+};
+use pod_lifecycle::spec::{self, ProbeKind};
+use pod_lifecycle::{Action, PodInput, PodPlan, PodRecord, plan_pod};
+
+/// How the pretended node behaves.
+#[derive(Default)]
+pub struct Behaviour {
+    /// Containers whose stop signal is ignored.
+    pub deaf: Vec<&'static str>,
+    /// Containers whose preStop hook never ends by itself.
+    pub slow_hooks: Vec<&'static str>,
+    /// Results of probes, by container; the last one is repeated.
+    pub probes: BTreeMap<(&'static str, ProbeKind), VecDeque<Outcome>>,
+    /// Images that cannot be pulled, with reason and message.
+    pub bad_images: BTreeMap<&'static str, (&'static str, &'static str)>,
+    /// Containers whose process cannot be started.
+    pub bad_commands: Vec<&'static str>,
+}
+
+pub struct World {
+    pub pod: Pod,
+    pub record: PodRecord,
+    pub status: PodStatus,
+    pub now: Timestamp,
+    pub removed: bool,
+    pub predecessor: bool,
+    pub node_stopping: bool,
+    pub behaviour: Behaviour,
+    /// What happened: seconds since the start and a word.
+    pub log: Vec<(i64, String)>,
+    pub plan: PodPlan,
+}
+
+pub fn origin() -> Timestamp {
+    Timestamp::from_second(1_800_000_000).unwrap()
+}
+
+impl World {
+    pub fn new(spec: serde_json::Value) -> Self {
+        let pod = serde_json::from_value(serde_json::json!({
+            "metadata": {"name": "web-0", "namespace": "default", "uid": "u-1"}, "spec": spec
+        }))
+        .unwrap();
+        World {
+            pod,
+            record: PodRecord {
+                started_at: Some(origin()),
+                ..PodRecord::default()
+            },
+            status: PodStatus::default(),
+            now: origin(),
+            removed: false,
+            predecessor: false,
+            node_stopping: false,
+            behaviour: Behaviour::default(),
+            log: Vec::new(),
+            plan: PodPlan::default(),
+        }
+    }
+
+    /// Plans once, without doing anything.
+    pub fn look(&mut self) -> PodPlan {
+        let hosts = ["192.0.2.1".to_owned()];
+        let input = PodInput {
+            pod: &self.pod,
+            record: &self.record,
+            previous: &self.status,
+            removed: self.removed,
+            predecessor: self.predecessor,
+            node_stopping: self.node_stopping,
+            host_ips: &hosts,
+        };
+        plan_pod(&input, self.now)
+    }
+
+    /// Plans and acts until nothing is left to do at this time.
+    pub fn settle(&mut self) {
+        for _ in 0..200 {
+            let plan = self.look();
+            self.status = plan.status.clone();
+            self.plan = plan.clone();
+            if plan.actions.is_empty() {
+                self.check_told();
+                return;
+            }
+            for action in plan.actions {
+                self.perform(action);
+            }
+        }
+        panic!("no fixpoint: {:?}", self.plan.actions);
+    }
+
+    /// Nothing to do and nothing to wait for only in a pod that is fine or gone.
+    fn check_told(&self) {
+        let phase = self.status.phase.as_deref();
+        let settled = matches!(phase, Some("Running" | "Succeeded" | "Failed"));
+        let told = !self.plan.waiting.is_empty() || self.plan.finished;
+        assert!(
+            settled || told,
+            "silent: {:?} {:?}",
+            self.status,
+            self.record
+        );
+    }
+
+    /// Lets time pass, acting whenever the plan asks to.
+    pub fn pass(&mut self, seconds: i64) {
+        let end = self.now + SignedDuration::from_secs(seconds);
+        self.settle();
+        while let Some(at) = self.plan.next_at.filter(|at| *at <= end) {
+            assert!(at > self.now, "asked to be called in the past");
+            self.now = at;
+            self.settle();
+        }
+        self.now = end;
+        self.settle();
+    }
+
+    fn note(&mut self, what: impl Into<String>) {
+        let seconds = self.now.duration_since(origin()).as_secs();
+        self.log.push((seconds, what.into()));
+    }
+
+    pub fn running(&mut self, name: &str) -> Option<&mut Running> {
+        match &mut self.record.container(name).instance {
+            Instance::Running(running) => Some(running),
+            _ => None,
+        }
+    }
+
+    /// The container's process ends.
+    pub fn exit(&mut self, name: &str, code: i32) {
+        let now = self.now;
+        let Some(running) = self.running(name).cloned() else {
+            return;
+        };
+        let reason = if code == 0 { "Completed" } else { "Error" };
+        let exit = Exit {
+            code,
+            reason: reason.to_owned(),
+            by_node: false,
+            ..running.lost(now)
+        };
+        self.record.container(name).exited(exit);
+        self.note(format!("exit {name} {code}"));
+    }
+
+    pub fn delete(&mut self, grace: i64) {
+        let meta = &mut self.pod.metadata;
+        meta.deletion_timestamp = Some(Time(self.now));
+        meta.deletion_grace_period_seconds = Some(grace);
+    }
+
+    fn perform(&mut self, action: Action) {
+        match action {
+            Action::PrepareVolumes => self.record.volumes = Volumes::Ready,
+            Action::ReleaseVolumes => self.record.volumes = Volumes::None,
+            Action::CreateSandbox => {
+                self.record.sandbox = Sandbox::Ready;
+                self.record.sandboxes_made += 1;
+                self.record.pod_ips = vec!["10.244.0.5".to_owned()];
+                self.note("sandbox");
+            }
+            Action::DestroySandbox => {
+                assert!(
+                    !self.record.anything_runs(),
+                    "sandbox goes under running containers"
+                );
+                self.record.sandbox = Sandbox::None;
+                self.note("no sandbox");
+            }
+            Action::EnsureImage { container } => self.ensure_image(&container),
+            Action::StartContainer {
+                container,
+                restart_count,
+            } => {
+                self.start(&container, restart_count);
+            }
+            Action::RunPostStart { container } => {
+                self.running(&container).unwrap().post_start = Hook::Done;
+                self.note(format!("postStart {container}"));
+            }
+            Action::Probe { container, kind } => self.probe(&container, kind),
+            Action::RemoveObject => {
+                self.record.removal = Removal::Done;
+                self.note("removed");
+            }
+            Action::AnnounceBackOff { container } => {
+                self.record.container(&container).backoff_announced = true;
+                self.note(format!("BackOff {container}"));
+            }
+            Action::AnnouncePullBackOff { container } => {
+                let image = &mut self.record.container(&container).image;
+                if let Image::Missing { announced, .. } = image {
+                    *announced = true;
+                }
+                self.note(format!("BackOff image {container}"));
+            }
+            Action::AnnounceDeadline => self.note("DeadlineExceeded"),
+            stop => self.perform_stop(stop),
+        }
+    }
+
+    fn perform_stop(&mut self, action: Action) {
+        let now = self.now;
+        match action {
+            Action::BeginStop {
+                container,
+                cause,
+                grace_seconds,
+                pre_stop,
+                message,
+            } => {
+                let slow = self.behaviour.slow_hooks.contains(&container.as_str());
+                let running = self.running(&container).unwrap();
+                assert!(running.stop.is_none(), "stop begins twice");
+                let hook = if pre_stop && slow {
+                    Hook::Running
+                } else {
+                    Hook::Done
+                };
+                running.stop = Some(Stop {
+                    cause,
+                    since: now,
+                    grace_seconds,
+                    pre_stop: hook,
+                    signalled_at: None,
+                    killed_at: None,
+                });
+                self.note(message);
+                if pre_stop {
+                    self.note(format!("preStop {container}"));
+                }
+            }
+            Action::Terminate { container } => {
+                let running = self.running(&container).unwrap();
+                running.stop.as_mut().unwrap().signalled_at = Some(now);
+                self.note(format!("TERM {container}"));
+                if !self.behaviour.deaf.contains(&container.as_str()) {
+                    self.exit(&container, 143);
+                }
+            }
+            Action::Kill { container } => {
+                self.note(format!("KILL {container}"));
+                self.exit(&container, 137);
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+
+    fn ensure_image(&mut self, name: &str) {
+        let bad = self.behaviour.bad_images.get(name).copied();
+        let now = self.now;
+        let container = self.record.container(name);
+        container.image = match bad {
+            None => Image::Present,
+            Some((reason, message)) => {
+                container.pull_backoff.advance(now, now);
+                let (reason, message) = (reason.to_owned(), message.to_owned());
+                Image::Missing {
+                    reason,
+                    message,
+                    at: now,
+                    announced: false,
+                }
+            }
+        };
+        if bad.is_some() {
+            self.note(format!("pull {name}"));
+        }
+    }
+
+    fn start(&mut self, name: &str, restart_count: u32) {
+        assert_eq!(self.record.sandbox, Sandbox::Ready, "start without sandbox");
+        assert_eq!(self.record.volumes, Volumes::Ready, "start without volumes");
+        assert!(!self.predecessor, "start beside a predecessor");
+        let (_, container) = spec::find(self.pod.spec.as_ref().unwrap(), name).unwrap();
+        let hooked = container
+            .lifecycle
+            .as_ref()
+            .is_some_and(|l| l.post_start.is_some());
+        let image = container.image.clone().unwrap();
+        let now = self.now;
+        let sandbox = self.record.sandboxes_made;
+        let bad = self.behaviour.bad_commands.contains(&name);
+        let record = self.record.container(name);
+        assert!(
+            !matches!(record.instance, Instance::Running(_)),
+            "two instances of {name}"
+        );
+        record.starting(now);
+        let running = Running {
+            id: format!("{name}-{restart_count}"),
+            sandbox,
+            image,
+            image_id: "sha256:1".to_owned(),
+            started_at: now,
+            post_start: if hooked { Hook::Pending } else { Hook::Done },
+            startup: ProbeRecord::default(),
+            liveness: ProbeRecord::default(),
+            readiness: ProbeRecord::default(),
+            stop: None,
+        };
+        if bad {
+            let exit = Exit {
+                code: 128,
+                reason: "StartError".to_owned(),
+                message: Some("exec: \"x\": executable file not found in $PATH".to_owned()),
+                by_node: false,
+                ..running.lost(now)
+            };
+            record.start_failed(exit);
+            return self.note(format!("start {name} failed"));
+        }
+        record.started(running);
+        assert_eq!(record.restart_count, restart_count);
+        self.note(format!("start {name}"));
+    }
+
+    fn probe(&mut self, name: &str, kind: ProbeKind) {
+        let key = self
+            .behaviour
+            .probes
+            .keys()
+            .find(|(n, k)| *n == name && *k == kind)
+            .copied();
+        let outcome = key.and_then(|key| {
+            let queue = self.behaviour.probes.get_mut(&key)?;
+            if queue.len() > 1 {
+                queue.pop_front()
+            } else {
+                queue.front().cloned()
+            }
+        });
+        let outcome = outcome.unwrap_or(Outcome::Success);
+        let spec = self.pod.spec.clone().unwrap();
+        let (_, container) = spec::find(&spec, name).unwrap();
+        let probe = spec::probe(container, kind).unwrap().clone();
+        let now = self.now;
+        let running = self.running(name).unwrap();
+        let started = running.started_at;
+        let record = match kind {
+            ProbeKind::Startup => &mut running.startup,
+            ProbeKind::Liveness => &mut running.liveness,
+            ProbeKind::Readiness => &mut running.readiness,
+        };
+        record.begin(now);
+        record.record(kind, &probe, started, &outcome);
+    }
+
+    /// The log as `second word` lines.
+    pub fn told(&self) -> Vec<String> {
+        self.log
+            .iter()
+            .map(|(at, what)| format!("{at} {what}"))
+            .collect()
+    }
+
+    /// `type=status reason message` of a condition.
+    pub fn condition(&self, type_: &str) -> String {
+        let conditions = self.status.conditions.iter().flatten();
+        let found = conditions.into_iter().find(|c| c.type_ == type_).unwrap();
+        let text = [
+            Some(found.status.as_str()),
+            found.reason.as_deref(),
+            found.message.as_deref(),
+        ];
+        text.into_iter().flatten().collect::<Vec<_>>().join(" ")
+    }
+
+    /// A container's state as one line.
+    pub fn state(&self, name: &str) -> String {
+        let all = self.status.init_container_statuses.iter().flatten();
+        let mut all = all.chain(self.status.container_statuses.iter().flatten());
+        let status = all.find(|status| status.name == name).unwrap();
+        let state = status.state.as_ref().unwrap();
+        let text = if let Some(waiting) = &state.waiting {
+            format!("waiting {}", waiting.reason.as_deref().unwrap_or_default())
+        } else if let Some(ended) = &state.terminated {
+            format!(
+                "{} {}",
+                ended.reason.as_deref().unwrap_or_default(),
+                ended.exit_code
+            )
+        } else {
+            "running".to_owned()
+        };
+        format!(
+            "{text}, ready {}, restarts {}",
+            status.ready, status.restart_count
+        )
+    }
+}
