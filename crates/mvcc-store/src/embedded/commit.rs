@@ -269,3 +269,122 @@ impl Committer {
             .min()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::AtomicUsize;
+
+    use super::super::{EmbeddedStore, Limits, apply::Writes, disk::Loaded};
+    use super::*;
+    use crate::{Operation, Range, Store, Txn, Value};
+
+    /// A disk that is full after some writes.
+    struct FullAfter {
+        left: usize,
+        written: Arc<AtomicUsize>,
+    }
+
+    impl Durable for FullAfter {
+        fn write(&mut self, _: &Writes, _: Counters) -> Result<(), StoreError> {
+            self.written.fetch_add(1, Ordering::SeqCst);
+            self.left = self
+                .left
+                .checked_sub(1)
+                .ok_or(StoreError::Io("no space left".to_owned()))?;
+            Ok(())
+        }
+
+        fn note_durable(&mut self, revision: Revision) {
+            panic!("revision {} is in doubt", revision.0);
+        }
+    }
+
+    fn put(key: &str) -> Txn {
+        let value = Value::Plain(bytes::Bytes::new());
+        let operation = Operation::Put {
+            key: key.into(),
+            value,
+            lease: None,
+        };
+        Txn {
+            compare: vec![],
+            operations: vec![operation],
+        }
+    }
+
+    #[tokio::test]
+    async fn after_a_failed_write_nothing_is_acknowledged_or_even_tried() {
+        let written = Arc::new(AtomicUsize::new(0));
+        let disk = FullAfter {
+            left: 1,
+            written: Arc::clone(&written),
+        };
+        let store =
+            EmbeddedStore::start(Box::new(disk), Loaded::default(), &Limits::default()).unwrap();
+        store.txn(put("a")).await.unwrap();
+        for key in ["b", "c"] {
+            let error = store.txn(put(key)).await.unwrap_err();
+            assert!(matches!(&error, StoreError::Io(cause) if cause.starts_with("no space left")));
+        }
+        assert!(matches!(
+            store.lease_grant(Duration::from_secs(1)).await,
+            Err(StoreError::Io(_))
+        ));
+        assert_eq!(written.load(Ordering::SeqCst), 2);
+        // What was durable before can still be read, and nothing else.
+        let all = Range {
+            start: vec![],
+            end: Some(vec![0xff]),
+            ..Range::default()
+        };
+        let read = store.range(all).await.unwrap();
+        assert_eq!((read.revision, read.count), (Revision(2), 1));
+    }
+
+    /// A disk that lets go of one write each time it is told to.
+    struct Gate(std::sync::mpsc::Receiver<()>, Arc<AtomicUsize>);
+
+    impl Durable for Gate {
+        fn write(&mut self, writes: &Writes, _: Counters) -> Result<(), StoreError> {
+            self.0
+                .recv()
+                .map_err(|_| StoreError::Io("gate is gone".to_owned()))?;
+            self.1.fetch_max(writes.keys.len(), Ordering::SeqCst);
+            Ok(())
+        }
+    }
+
+    #[tokio::test]
+    async fn what_waits_during_a_sync_shares_the_next_one_and_is_not_seen_before() {
+        let (open_gate, gate) = std::sync::mpsc::channel();
+        let largest_group = Arc::new(AtomicUsize::new(0));
+        let disk = Gate(gate, Arc::clone(&largest_group));
+        let store =
+            EmbeddedStore::start(Box::new(disk), Loaded::default(), &Limits::default()).unwrap();
+        let spawn = |key: String| {
+            let store = Arc::clone(&store);
+            tokio::spawn(async move { store.txn(put(&key)).await })
+        };
+        let first = spawn("first".to_owned());
+        let others: Vec<_> = (0..50)
+            .map(|number| spawn(format!("other-{number}")))
+            .collect();
+        tokio::task::yield_now().await;
+        assert_eq!(
+            store.current_revision(),
+            Revision(1),
+            "nothing is visible before the sync"
+        );
+        open_gate.send(()).unwrap();
+        first.await.unwrap().unwrap();
+        // Generous: however the tasks were scheduled, few groups must do.
+        for _ in 0..51 {
+            open_gate.send(()).unwrap();
+        }
+        for other in others {
+            other.await.unwrap().unwrap();
+        }
+        assert!(largest_group.load(Ordering::SeqCst) >= 25);
+        assert_eq!(store.current_revision(), Revision(52));
+    }
+}

@@ -1,11 +1,12 @@
 //! The store's directory: who holds it, and what format it is in.
 //!
 //! ```text
-//! <dir>/lock          held by flock as long as the store is open
-//! <dir>/data/format   version stamp
-//! <dir>/data/durable  a revision known to be durable: less than that on disk means loss
-//! <dir>/data/engine/  the engine's files
-//! <dir>/data.partial/ the same while being made; renamed when complete, else thrown away
+//! <dir>/lock           held by flock as long as the store is open
+//! <dir>/data/format    version stamp
+//! <dir>/data/durable   a revision known to be durable: less than that on disk means loss
+//! <dir>/data/engine/   the engine's files
+//! <dir>/data/torn-tail what was cut off a journal at the last start that found a torn one
+//! <dir>/data.partial/  the same while being made; renamed when complete, else thrown away
 //! ```
 
 use std::{
@@ -50,6 +51,11 @@ impl Directory {
     /// Where the engine's files are.
     pub(crate) fn engine(&self) -> PathBuf {
         self.data.join("engine")
+    }
+
+    /// Where the last torn tail of a journal is put away.
+    pub(crate) fn torn_tail(&self) -> PathBuf {
+        self.data.join("torn-tail")
     }
 
     /// Notes a durable revision. Best effort and not synced: an old or missing note only makes

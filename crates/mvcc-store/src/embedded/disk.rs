@@ -90,7 +90,7 @@ impl Disk {
     pub(crate) fn open(dir: &Path) -> Result<(Self, Loaded), StoreError> {
         let directory = Directory::open(dir, |engine| open_engine(engine).map(drop))?;
         let engine = directory.engine();
-        journal::verify(&engine)?;
+        journal::verify(&engine, &directory.torn_tail())?;
         // The engine asserts some of its invariants while it reads damaged files.
         let opened = catch_unwind(AssertUnwindSafe(|| {
             let (database, keyspace) = open_engine(&engine)?;

@@ -14,10 +14,14 @@
 
 use std::{
     fs::{self, File, OpenOptions},
-    io::{self, BufReader, Read, Seek, SeekFrom},
+    io::{self, BufReader, Read},
     path::{Path, PathBuf},
 };
 
+use rustix::{
+    fs::{SeekFrom, seek},
+    io::Errno,
+};
 use xxhash_rust::xxh3::Xxh3;
 
 use crate::StoreError;
@@ -28,8 +32,9 @@ const TAG_END: u8 = 3;
 const TAG_CLEAR: u8 = 4;
 const TRAILER: [u8; 4] = *b"FJL\x03";
 
-/// Checks all journals in the engine's directory and cuts a torn tail off the newest.
-pub(crate) fn verify(engine: &Path) -> Result<(), StoreError> {
+/// Checks all journals in the engine's directory and moves a torn tail of the newest to
+/// `torn_tail`, in case someone wants to look at it.
+pub(crate) fn verify(engine: &Path, torn_tail: &Path) -> Result<(), StoreError> {
     let mut journals = Vec::new();
     for entry in fs::read_dir(engine).map_err(|error| failed("list", engine, &error))? {
         let path = entry
@@ -46,33 +51,42 @@ pub(crate) fn verify(engine: &Path) -> Result<(), StoreError> {
     journals.sort();
     let newest = journals.pop();
     for (_, path) in &journals {
-        verify_one(path, false)?;
+        verify_one(path, None)?;
     }
-    newest.map_or(Ok(()), |(_, path)| verify_one(&path, true))
+    newest.map_or(Ok(()), |(_, path)| verify_one(&path, Some(torn_tail)))
 }
 
-fn verify_one(path: &Path, newest: bool) -> Result<(), StoreError> {
+fn verify_one(path: &Path, torn_tail: Option<&Path>) -> Result<(), StoreError> {
     let read = |error: io::Error| failed("read", path, &error);
     let file = File::open(path).map_err(read)?;
     let mut reader = BufReader::with_capacity(64 * 1024, file);
     let mut good = 0;
-    while let Some(len) = read_batch(&mut reader).map_err(read)? {
-        good += len;
+    let mut newest_number = None;
+    while let Some(batch) = read_batch(&mut reader).map_err(read)? {
+        // The checksum does not cover the number, and the number decides what is newest.
+        if newest_number.is_some_and(|newest| batch.number <= newest) {
+            return Err(damaged(
+                path,
+                &format!("has a batch out of order at byte {good}"),
+            ));
+        }
+        newest_number = Some(batch.number);
+        good += batch.len;
     }
-    reader.seek(SeekFrom::Start(good)).map_err(read)?;
-    let tail = read_up_to_zeros(&mut reader).map_err(read)?;
+    let tail = read_tail(reader.get_mut(), good).map_err(read)?;
     if tail.is_empty() {
         return Ok(());
     }
-    if !newest || holds_batch(&tail) {
-        return Err(damaged(path, &format!("fails its checksum at byte {good}")));
-    }
+    let torn_tail = torn_tail.filter(|_| !holds_batch(&tail));
+    let torn_tail =
+        torn_tail.ok_or_else(|| damaged(path, &format!("fails its checksum at byte {good}")))?;
     tracing::warn!(
         journal = %path.display(),
         offset = good,
         bytes = tail.len(),
         "cutting off a write that was never completed"
     );
+    fs::write(torn_tail, &tail).map_err(|error| failed("write", torn_tail, &error))?;
     let cut = |error: io::Error| failed("cut the torn tail off", path, &error);
     let file = OpenOptions::new().write(true).open(path).map_err(cut)?;
     file.set_len(good)
@@ -80,25 +94,27 @@ fn verify_one(path: &Path, newest: bool) -> Result<(), StoreError> {
         .map_err(cut)
 }
 
-/// Reads to the end of the file and drops the zeros of preallocated space.
-fn read_up_to_zeros(reader: &mut impl Read) -> io::Result<Vec<u8>> {
+/// Reads what follows `from` up to the last byte that is not zero. Files are preallocated, so
+/// most of that is a hole, which is skipped.
+fn read_tail(file: &mut File, from: u64) -> io::Result<Vec<u8>> {
     let mut tail = Vec::new();
-    let mut zeros = 0_usize;
-    let mut chunk = vec![0; 256 * 1024];
+    let mut chunk = vec![0; 64 * 1024];
+    let mut at = from;
     loop {
-        let len = reader.read(&mut chunk)?;
+        at = match seek(&*file, SeekFrom::Data(at)) {
+            Ok(at) => at,
+            Err(Errno::NXIO) => return Ok(tail),
+            Err(error) => return Err(error.into()),
+        };
+        let len = file.read(&mut chunk)?;
         if len == 0 {
             return Ok(tail);
         }
-        let bytes = &chunk[..len];
-        match bytes.iter().rposition(|byte| *byte != 0) {
-            None => zeros += len,
-            Some(last) => {
-                tail.resize(tail.len() + zeros, 0);
-                tail.extend_from_slice(&bytes[..=last]);
-                zeros = len - 1 - last;
-            }
+        if let Some(last) = chunk[..len].iter().rposition(|byte| *byte != 0) {
+            tail.resize(usize::try_from(at - from).map_err(io::Error::other)?, 0);
+            tail.extend_from_slice(&chunk[..=last]);
         }
+        at += len as u64;
     }
 }
 
@@ -114,20 +130,26 @@ fn holds_batch(bytes: &[u8]) -> bool {
         })
 }
 
-/// Reads one batch and returns its length, or `None` if there is no valid one here.
-fn read_batch(reader: &mut impl Read) -> io::Result<Option<u64>> {
+/// A valid batch.
+struct Batch {
+    number: u64,
+    len: u64,
+}
+
+/// Reads one batch, or returns `None` if there is no valid one here.
+fn read_batch(reader: &mut impl Read) -> io::Result<Option<Batch>> {
     match try_read_batch(reader) {
         Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => Ok(None),
         result => result,
     }
 }
 
-fn try_read_batch(reader: &mut impl Read) -> io::Result<Option<u64>> {
-    let [tag, head @ ..] = read_array::<13>(reader)?;
-    if tag != TAG_START {
+fn try_read_batch(reader: &mut impl Read) -> io::Result<Option<Batch>> {
+    if read_array::<1>(reader)? != [TAG_START] {
         return Ok(None);
     }
-    let items = u32::from_le_bytes([head[0], head[1], head[2], head[3]]);
+    let items = u32::from_le_bytes(read_array(reader)?);
+    let number = u64::from_le_bytes(read_array(reader)?);
     let mut hasher = Xxh3::new();
     let mut len = 13;
     let mut buffer = Vec::new();
@@ -138,10 +160,14 @@ fn try_read_batch(reader: &mut impl Read) -> io::Result<Option<u64>> {
         }
         len += buffer.len() as u64;
     }
-    let [tag, end @ ..] = read_array::<13>(reader)?;
-    let (checksum, trailer) = end.split_at(8);
-    let valid = tag == TAG_END && trailer == TRAILER && checksum == hasher.digest().to_le_bytes();
-    Ok(valid.then_some(len + 13))
+    let tag = read_array(reader)?;
+    let checksum = u64::from_le_bytes(read_array(reader)?);
+    let trailer = read_array(reader)?;
+    let valid = tag == [TAG_END] && trailer == TRAILER && checksum == hasher.digest();
+    Ok(valid.then_some(Batch {
+        number,
+        len: len + 13,
+    }))
 }
 
 /// Reads one item or clear into the buffer, as it is on disk.

@@ -2,6 +2,8 @@
 //!
 //! `suite` knows nothing of any engine: a further one joins by one more test here.
 
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 mod suite;
 
 use std::{sync::Arc, time::Duration};

@@ -1,0 +1,289 @@
+//! Kills a writing process at random, hundreds of times, and looks at what it left behind.
+//!
+//! The test runs itself again as the writer: several tasks that each commit numbered transactions
+//! and report every acknowledgement on a pipe. After each kill the store must hold everything
+//! that was acknowledged, each transaction whole or not at all, and a revision that never went
+//! back. (Losing power is another matter: `recovery.rs` tears the files themselves.)
+
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    io::{BufRead as _, BufReader, Write as _},
+    path::Path,
+    process::{Child, Command, Stdio},
+    sync::Arc,
+    thread,
+    time::{Duration, Instant, SystemTime},
+};
+
+use bytes::Bytes;
+use mvcc_store::{
+    Compare, KeyValue, Operation, Range, Revision, Store, Txn, TxnResult, Value,
+    embedded::{EmbeddedOptions, EmbeddedStore},
+};
+
+const DIR_VARIABLE: &str = "CRASH_TEST_DIR";
+const KILLS: u64 = 300;
+/// A fresh directory after so many kills, so that opening stays quick and creation is hit too.
+const KILLS_PER_DIR: u64 = 30;
+const TASKS: u64 = 8;
+/// Each task keeps the pairs of its newest transactions and deletes older ones.
+const KEPT: u64 = 5;
+
+fn main() {
+    match std::env::var_os(DIR_VARIABLE) {
+        Some(dir) => write_until_killed(Path::new(&dir)),
+        None => kill_many_times(),
+    }
+}
+
+fn open(dir: &Path) -> Arc<EmbeddedStore> {
+    EmbeddedStore::open(EmbeddedOptions::new(dir)).expect("the store opens after a kill")
+}
+
+fn runtime() -> tokio::runtime::Runtime {
+    tokio::runtime::Builder::new_current_thread()
+        .build()
+        .unwrap()
+}
+
+/// Small differences in time are the only randomness that matters here.
+struct Random(u64);
+
+impl Random {
+    fn below(&mut self, bound: u64) -> u64 {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        self.0 % bound
+    }
+}
+
+// The writer.
+
+fn write_until_killed(dir: &Path) {
+    let store = open(dir);
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .unwrap();
+    runtime.block_on(async {
+        let tasks = (0..TASKS).map(|task| tokio::spawn(write(Arc::clone(&store), task)));
+        futures::future::join_all(tasks)
+            .await
+            .into_iter()
+            .for_each(|task| task.unwrap());
+    });
+}
+
+async fn write(store: Arc<EmbeddedStore>, task: u64) {
+    let counter = counter_key(task);
+    let range = Range {
+        start: counter.clone().into_bytes(),
+        ..Range::default()
+    };
+    let mut present = store.range(range).await.unwrap().items.pop();
+    let mut number = present.as_ref().map_or(0, number_in);
+    loop {
+        number += 1;
+        let compare = match &present {
+            None => Compare::Absent(counter.clone().into()),
+            Some(pair) => Compare::ModRevision(counter.clone().into(), pair.mod_revision),
+        };
+        let mut operations = vec![
+            put(&counter, number, 16),
+            put(&pair_key(task, number, "a"), number, 100),
+            // Across several pages and write calls.
+            put(&pair_key(task, number, "b"), number, number * 7919 % 9000),
+        ];
+        if let Some(old) = number.checked_sub(KEPT) {
+            for half in ["a", "b"] {
+                operations.push(Operation::Delete {
+                    key: pair_key(task, old, half).into(),
+                });
+            }
+        }
+        let txn = Txn {
+            compare: vec![compare],
+            operations,
+        };
+        let TxnResult::Committed { revision, results } = store.txn(txn).await.unwrap() else {
+            panic!("nobody else writes {counter}")
+        };
+        // One write call: it is in the pipe whole or not at all.
+        let line = format!("{task} {number} {}\n", revision.0);
+        std::io::stdout().lock().write_all(line.as_bytes()).unwrap();
+        present = results.into_iter().find_map(|result| match result {
+            mvcc_store::OperationResult::Put(pair) => Some(pair),
+            mvcc_store::OperationResult::Delete(_) => None,
+        });
+    }
+}
+
+fn counter_key(task: u64) -> String {
+    format!("counter/{task}")
+}
+
+fn pair_key(task: u64, number: u64, half: &str) -> String {
+    format!("pair/{task}/{number}/{half}")
+}
+
+/// The number in decimal, padded to a length that depends on it alone.
+fn content(number: u64, len: u64) -> Bytes {
+    let mut content = number.to_string().into_bytes();
+    content.resize(content.len() + len as usize, b' ');
+    content.into()
+}
+
+fn put(key: &str, number: u64, len: u64) -> Operation {
+    let value = Value::Plain(content(number, len));
+    Operation::Put {
+        key: key.into(),
+        value,
+        lease: None,
+    }
+}
+
+fn number_in(pair: &KeyValue) -> u64 {
+    std::str::from_utf8(&pair.value)
+        .unwrap()
+        .trim_end()
+        .parse()
+        .unwrap()
+}
+
+// The killer.
+
+/// What a task was told, newest: number and revision.
+type Acknowledged = BTreeMap<u64, (u64, u64)>;
+
+fn kill_many_times() {
+    let started = Instant::now();
+    let seed = SystemTime::now()
+        .duration_since(SystemTime::UNIX_EPOCH)
+        .unwrap()
+        .as_nanos() as u64;
+    let mut random = Random(seed | 1);
+    let mut acknowledged_total = 0;
+    let mut in_doubt_total = 0;
+    for _ in 0..KILLS / KILLS_PER_DIR {
+        let dir = tempfile::tempdir().unwrap();
+        let mut newest = Acknowledged::new();
+        let mut revision = Revision(1);
+        for _ in 0..KILLS_PER_DIR {
+            let lifetime = Duration::from_micros(1_000 + random.below(120_000));
+            acknowledged_total += kill_after(lifetime, dir.path(), &mut newest);
+            let store = open(dir.path());
+            in_doubt_total += check(&store, &mut newest, revision);
+            revision = store.current_revision();
+        }
+    }
+    println!(
+        "{KILLS} kills, {acknowledged_total} transactions acknowledged, {in_doubt_total} found \
+         that were on disk but not yet acknowledged, in {:.1?}",
+        started.elapsed()
+    );
+    assert!(
+        acknowledged_total > KILLS * 10,
+        "the writer hardly ever wrote"
+    );
+}
+
+/// Runs the writer for a while, kills it, and notes what it was told.
+fn kill_after(lifetime: Duration, dir: &Path, newest: &mut Acknowledged) -> u64 {
+    let mut child: Child = Command::new(std::env::current_exe().unwrap())
+        .env(DIR_VARIABLE, dir)
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let pipe = BufReader::new(child.stdout.take().unwrap());
+    let reader = thread::spawn(move || pipe.lines().map_while(Result::ok).collect::<Vec<_>>());
+    thread::sleep(lifetime);
+    assert!(
+        child.try_wait().unwrap().is_none(),
+        "the writer ended by itself"
+    );
+    child.kill().unwrap();
+    child.wait().unwrap();
+    let lines = reader.join().unwrap();
+    for line in &lines {
+        let numbers: Vec<u64> = line
+            .split(' ')
+            .map(|number| number.parse().unwrap())
+            .collect();
+        let [task, number, revision] = numbers[..] else {
+            panic!("torn line {line:?}")
+        };
+        newest.insert(task, (number, revision));
+    }
+    lines.len() as u64
+}
+
+/// Compares the store with what was acknowledged; returns how many transactions it has beyond.
+fn check(store: &EmbeddedStore, newest: &mut Acknowledged, before: Revision) -> u64 {
+    let all = Range {
+        start: vec![],
+        end: Some(vec![0xff]),
+        ..Range::default()
+    };
+    let found = runtime().block_on(store.range(all)).unwrap();
+    let highest = newest
+        .values()
+        .map(|(_, revision)| *revision)
+        .max()
+        .unwrap_or(1);
+    assert!(
+        found.revision >= before.max(Revision(highest)),
+        "the revision went back"
+    );
+    let found: BTreeMap<String, KeyValue> = found
+        .items
+        .into_iter()
+        .map(|pair| (String::from_utf8(pair.key.to_vec()).unwrap(), pair))
+        .collect();
+    let mut expected = BTreeSet::new();
+    let mut in_doubt = 0;
+    for task in 0..TASKS {
+        let (acknowledged, revision) = newest.get(&task).copied().unwrap_or((0, 0));
+        let Some(counter) = found.get(&counter_key(task)) else {
+            assert_eq!(acknowledged, 0, "task {task} lost everything");
+            continue;
+        };
+        let number = number_in(counter);
+        // One transaction may have been on its way when the process died.
+        let beyond = number
+            .checked_sub(acknowledged)
+            .expect("acknowledged writes are lost");
+        assert!(
+            beyond <= 1,
+            "task {task} has {number}, was told {acknowledged}"
+        );
+        assert!(beyond == 1 || counter.mod_revision.0 == revision);
+        expected.insert(counter_key(task));
+        for kept in (number + 1).saturating_sub(KEPT).max(1)..=number {
+            for (half, len) in [("a", 100), ("b", kept * 7919 % 9000)] {
+                let key = pair_key(task, kept, half);
+                let pair = found
+                    .get(&key)
+                    .unwrap_or_else(|| panic!("{key} is missing"));
+                assert_eq!(pair.value, content(kept, len), "{key}");
+                if kept == number {
+                    assert_eq!(
+                        pair.mod_revision, counter.mod_revision,
+                        "{key}: half applied"
+                    );
+                }
+                expected.insert(key);
+            }
+        }
+        newest.insert(task, (number, counter.mod_revision.0));
+        in_doubt += beyond;
+    }
+    let extra: Vec<_> = found
+        .keys()
+        .filter(|key| !expected.contains(*key))
+        .collect();
+    assert!(extra.is_empty(), "deleted keys are back: {extra:?}");
+    in_doubt
+}
