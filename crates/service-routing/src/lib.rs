@@ -1,1 +1,22 @@
-//! service-routing
+//! Decides how connections to Services reach their endpoints, as an nftables table.
+//!
+//! [`ports`] reads Services and EndpointSlices into one [`ServicePort`] per port; [`table`] turns
+//! these into a [`Table`] of chains, maps and sets; [`changes`] gives the least that turns one
+//! table into another, in an order that the kernel accepts in one transaction.
+//!
+//! Pure: no I/O, no clock, no randomness. What is said in `Rule`s here is encoded for the kernel
+//! elsewhere. IPv4 only.
+
+mod change;
+mod compile;
+mod endpoints;
+mod model;
+mod services;
+
+pub use change::{ApplyError, Change, apply, changes};
+pub use compile::{MARK_MASQUERADE, Settings, table};
+pub use endpoints::{Endpoint, Endpoints};
+pub use model::{
+    Action, Chain, Hook, HookKind, Key, MapName, Match, Protocol, Rule, Table, Verdict,
+};
+pub use services::{Affinity, ServicePort, ports};

@@ -1,0 +1,214 @@
+//! The least that turns one table into another, in an order the kernel accepts.
+//!
+//! Order: new sets and chains first, so that rules can name them; then the rules of chains that
+//! changed; then map elements; at last what nothing names any more. All in one transaction, so no
+//! packet sees a state in between.
+
+use std::collections::BTreeSet;
+
+use crate::model::{Action, Chain, Hook, Key, MapName, Match, Rule, Table, Verdict};
+
+/// One step.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Change {
+    /// Makes a set of clients, each forgotten after so many seconds.
+    AddSet(String, u32),
+    /// Makes a chain without rules.
+    AddChain(String, Option<Hook>),
+    /// Removes all rules of a chain.
+    FlushChain(String),
+    /// Appends a rule to a chain.
+    AddRule(String, Rule),
+    /// Removes an element of a map.
+    RemoveElement(MapName, Key, Verdict),
+    /// Adds an element to a map.
+    AddElement(MapName, Key, Verdict),
+    /// Removes a chain that has no rules and is not named anywhere.
+    RemoveChain(String),
+    /// Removes a set that is not named anywhere.
+    RemoveSet(String),
+}
+
+/// Returns the steps from `old` to `new`; none when they are equal.
+pub fn changes(old: &Table, new: &Table) -> Vec<Change> {
+    let mut steps = Vec::new();
+    let remade: BTreeSet<&String> = new
+        .chains
+        .iter()
+        .filter(|(name, chain)| {
+            old.chains
+                .get(*name)
+                .is_some_and(|old| old.hook != chain.hook)
+        })
+        .map(|(name, _)| name)
+        .collect();
+    let added_sets = new
+        .sets
+        .iter()
+        .filter(|(name, _)| !old.sets.contains_key(*name));
+    steps.extend(added_sets.map(|(name, seconds)| Change::AddSet(name.clone(), *seconds)));
+    // A chain whose hook changes is made anew; base chains are not named by others.
+    steps.extend(remade.iter().flat_map(|name| {
+        [
+            Change::FlushChain((*name).clone()),
+            Change::RemoveChain((*name).clone()),
+        ]
+    }));
+    let is_new = |name: &String| !old.chains.contains_key(name) || remade.contains(name);
+    let added = new.chains.iter().filter(|(name, _)| is_new(name));
+    steps.extend(added.map(|(name, chain)| Change::AddChain(name.clone(), chain.hook)));
+    let removed: Vec<&String> = old
+        .chains
+        .keys()
+        .filter(|name| !new.chains.contains_key(*name))
+        .collect();
+    steps.extend(
+        removed
+            .iter()
+            .map(|name| Change::FlushChain((*name).clone())),
+    );
+    for (name, chain) in &new.chains {
+        let before = if is_new(name) {
+            None
+        } else {
+            old.chains.get(name)
+        };
+        steps.extend(rules(name, before, chain));
+    }
+    steps.extend(elements(old, new));
+    steps.extend(
+        removed
+            .iter()
+            .map(|name| Change::RemoveChain((*name).clone())),
+    );
+    let removed_sets = old.sets.keys().filter(|name| !new.sets.contains_key(*name));
+    steps.extend(removed_sets.map(|name| Change::RemoveSet(name.clone())));
+    steps
+}
+
+fn rules(name: &str, before: Option<&Chain>, chain: &Chain) -> Vec<Change> {
+    if before.is_some_and(|before| before.rules == chain.rules) {
+        return Vec::new();
+    }
+    let flush = before.filter(|before| !before.rules.is_empty());
+    let flush = flush.map(|_| Change::FlushChain(name.to_owned()));
+    let add = chain
+        .rules
+        .iter()
+        .map(|rule| Change::AddRule(name.to_owned(), rule.clone()));
+    flush.into_iter().chain(add).collect()
+}
+
+fn elements(old: &Table, new: &Table) -> Vec<Change> {
+    let removed = old
+        .elements
+        .iter()
+        .filter(|(key, verdict)| new.elements.get(key) != Some(verdict));
+    let removed =
+        removed.map(|((map, key), verdict)| Change::RemoveElement(*map, *key, verdict.clone()));
+    let added = new
+        .elements
+        .iter()
+        .filter(|(key, verdict)| old.elements.get(key) != Some(verdict));
+    let added = added.map(|((map, key), verdict)| Change::AddElement(*map, *key, verdict.clone()));
+    removed.chain(added).collect()
+}
+
+/// The kernel would refuse a step: it names something that is not there, or removes something
+/// that is in use.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ApplyError(pub Change);
+
+/// Does the steps to a table as the kernel would: the model against which [`changes`] is checked.
+///
+/// # Errors
+/// The first step that the kernel would refuse.
+pub fn apply(mut table: Table, steps: &[Change]) -> Result<Table, ApplyError> {
+    for step in steps {
+        step_on(&mut table, step).ok_or_else(|| ApplyError(step.clone()))?;
+    }
+    Ok(table)
+}
+
+fn step_on(table: &mut Table, step: &Change) -> Option<()> {
+    match step {
+        Change::AddSet(name, seconds) => table
+            .sets
+            .insert(name.clone(), *seconds)
+            .is_none()
+            .then_some(()),
+        Change::AddChain(name, hook) => {
+            let chain = Chain {
+                hook: *hook,
+                rules: Vec::new(),
+            };
+            table
+                .chains
+                .insert(name.clone(), chain)
+                .is_none()
+                .then_some(())
+        }
+        Change::FlushChain(name) => {
+            table.chains.get_mut(name)?.rules.clear();
+            Some(())
+        }
+        Change::AddRule(name, rule) => {
+            let named = rule
+                .action
+                .chains()
+                .iter()
+                .all(|chain| table.chains.contains_key(chain));
+            let sets = sets_of(rule).all(|set| table.sets.contains_key(set));
+            table
+                .chains
+                .get_mut(name)
+                .filter(|_| named && sets)?
+                .rules
+                .push(rule.clone());
+            Some(())
+        }
+        Change::RemoveElement(map, key, _) => table.elements.remove(&(*map, *key)).map(|_| ()),
+        Change::AddElement(map, key, verdict) => {
+            let named = match verdict {
+                Verdict::Goto(chain) => table.chains.contains_key(chain),
+                Verdict::Drop => true,
+            };
+            let fits = key.address.is_some() == map.by_address();
+            let free = table
+                .elements
+                .insert((*map, *key), verdict.clone())
+                .is_none();
+            (named && fits && free).then_some(())
+        }
+        Change::RemoveChain(name) => {
+            let chain = table.chains.remove(name)?;
+            (chain.rules.is_empty() && !is_chain_used(table, name)).then_some(())
+        }
+        Change::RemoveSet(name) => {
+            let used = all_rules(table).any(|rule| sets_of(rule).any(|set| set == name));
+            table.sets.remove(name).filter(|_| !used).map(|_| ())
+        }
+    }
+}
+
+fn all_rules(table: &Table) -> impl Iterator<Item = &Rule> {
+    table.chains.values().flat_map(|chain| &chain.rules)
+}
+
+fn is_chain_used(table: &Table, name: &String) -> bool {
+    let in_rules = all_rules(table).any(|rule| rule.action.chains().contains(name));
+    let goto = Verdict::Goto(name.clone());
+    in_rules || table.elements.values().any(|verdict| *verdict == goto)
+}
+
+fn sets_of(rule: &Rule) -> impl Iterator<Item = &str> {
+    let action = match &rule.action {
+        Action::Remember(set) => Some(set.as_str()),
+        _ => None,
+    };
+    let matches = rule.matches.iter().filter_map(|condition| match condition {
+        Match::ClientIn(set) => Some(set.as_str()),
+        _ => None,
+    });
+    matches.chain(action)
+}

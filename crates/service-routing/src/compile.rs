@@ -1,0 +1,356 @@
+//! Service ports → table.
+//!
+//! The way of a connection: the hooks ask `service-ips` (address, protocol, port) and
+//! `service-nodeports`; the answer is the Service's chain, `svc/…` for the cluster address,
+//! `ext/…` for addresses of the outside (which marks for masquerading or keeps to this node);
+//! there an endpoint's chain `ep/…` is chosen, which rewrites the destination. A Service without
+//! endpoints is in `refused-…` instead, asked by hooks that may answer.
+
+use std::collections::BTreeSet;
+use std::net::Ipv4Addr;
+
+use object_model::cidr::Cidr;
+
+use crate::endpoints::Endpoint;
+use crate::model::{
+    Action, Chain, Hook, HookKind, Key, MapName, Match, Protocol, Rule, Table, Verdict,
+};
+use crate::services::{Affinity, ServicePort};
+
+/// Bit of the packet mark that asks for masquerading, the same that kube-proxy uses.
+pub const MARK_MASQUERADE: u32 = 0x4000;
+
+const SERVICES: &str = "services";
+const REFUSED: &str = "refused";
+const REJECT: &str = "reject";
+
+/// What the table needs to know of the node.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Settings {
+    /// Addresses of the pods of this node.
+    pub pod_range: Cidr,
+    /// Addresses of the pods of all nodes.
+    pub cluster_range: Cidr,
+    /// Addresses of the Services.
+    pub service_range: Cidr,
+    /// Addresses of Services that something on this node answers itself (DNS).
+    pub unmanaged: BTreeSet<Ipv4Addr>,
+}
+
+/// Builds the whole table.
+pub fn table<'a>(ports: impl IntoIterator<Item = &'a ServicePort>, settings: &Settings) -> Table {
+    let mut table = base(settings);
+    for port in ports {
+        add_port(&mut table, port, settings);
+    }
+    table
+}
+
+fn base(settings: &Settings) -> Table {
+    let mut table = Table::default();
+    let hook = |kind, number, priority| {
+        Some(Hook {
+            kind,
+            number,
+            priority,
+        })
+    };
+    let to_services = || vec![Rule::always(Action::Jump(SERVICES.into()))];
+    let mut add = |name: &str, hook, rules| {
+        table.chains.insert(name.to_owned(), Chain { hook, rules });
+    };
+    let loopback = Cidr::new(Ipv4Addr::LOCALHOST, 8);
+    add(
+        "nat-prerouting",
+        hook(HookKind::Nat, 0, -100),
+        to_services(),
+    );
+    add("nat-output", hook(HookKind::Nat, 3, -100), to_services());
+    add(
+        "nat-postrouting",
+        hook(HookKind::Nat, 4, 100),
+        masquerading(settings),
+    );
+    add(
+        SERVICES,
+        None,
+        vec![
+            Rule::always(Action::Ask(MapName::ServiceIps)),
+            Rule::when(
+                [Match::DestinationIsLocal(true)],
+                Action::Ask(MapName::ServiceNodePorts),
+            ),
+        ],
+    );
+    let refuse = || Rule::when([Match::NewConnection], Action::Jump(REFUSED.into()));
+    let unknown = |also: &[Match]| {
+        let in_range = Match::Destination(settings.service_range, true);
+        Rule::when(
+            [Match::NewConnection, in_range].iter().chain(also).cloned(),
+            Action::Reject,
+        )
+    };
+    // Addresses of `lo` may be routed on pods' links (see node ports on localhost); from a pod
+    // they must not reach what listens on the host's loopback.
+    let foreign_loopback = [
+        Match::InputIsNotLoopback,
+        Match::Destination(loopback, true),
+        Match::NotEstablished,
+    ];
+    add(
+        "filter-input",
+        hook(HookKind::Filter, 1, -10),
+        vec![Rule::when(foreign_loopback, Action::Drop), refuse()],
+    );
+    add(
+        "filter-forward",
+        hook(HookKind::Filter, 2, -10),
+        vec![refuse(), unknown(&[])],
+    );
+    add(
+        "filter-output",
+        hook(HookKind::Filter, 3, -10),
+        vec![refuse(), unknown(&[Match::DestinationIsLocal(false)])],
+    );
+    add(
+        REFUSED,
+        None,
+        vec![
+            Rule::always(Action::Ask(MapName::RefusedIps)),
+            Rule::when(
+                [Match::DestinationIsLocal(true)],
+                Action::Ask(MapName::RefusedNodePorts),
+            ),
+        ],
+    );
+    add(REJECT, None, vec![Rule::always(Action::Reject)]);
+    table
+}
+
+/// Source addresses that others could not answer to are replaced: on connections marked so, on
+/// those of pods to the world outside, and on those that the node makes from its loopback.
+fn masquerading(settings: &Settings) -> Vec<Rule> {
+    let multicast = Cidr::new(Ipv4Addr::new(224, 0, 0, 0), 4);
+    let loopback = Cidr::new(Ipv4Addr::LOCALHOST, 8);
+    let leaving = [
+        Match::Source(settings.pod_range, true),
+        Match::Destination(settings.cluster_range, false),
+        Match::Destination(multicast, false),
+        Match::OutputIsNotLoopback,
+    ];
+    let from_loopback = [Match::Source(loopback, true), Match::OutputIsNotLoopback];
+    vec![
+        Rule::when([Match::Marked], Action::Masquerade),
+        Rule::when(leaving, Action::Masquerade),
+        Rule::when(from_loopback, Action::Masquerade),
+    ]
+}
+
+fn add_port(table: &mut Table, port: &ServicePort, settings: &Settings) {
+    let key = |address, number| Key {
+        address,
+        protocol: port.protocol,
+        port: number,
+    };
+    if !settings.unmanaged.contains(&port.cluster_ip) {
+        let key = key(Some(port.cluster_ip), port.port);
+        let verdict = internal(table, port, settings);
+        put(
+            table,
+            MapName::ServiceIps,
+            MapName::RefusedIps,
+            key,
+            verdict,
+        );
+    }
+    let is_free = |ip: &&Ipv4Addr| !settings.unmanaged.contains(ip);
+    for ip in port.external_ips.iter().filter(is_free) {
+        let verdict = external(table, port, settings);
+        let key = key(Some(*ip), port.port);
+        put(
+            table,
+            MapName::ServiceIps,
+            MapName::RefusedIps,
+            key,
+            verdict,
+        );
+    }
+    for ip in port.load_balancer_ips.iter().filter(is_free) {
+        let verdict = balanced(table, port, settings);
+        let key = key(Some(*ip), port.port);
+        put(
+            table,
+            MapName::ServiceIps,
+            MapName::RefusedIps,
+            key,
+            verdict,
+        );
+    }
+    if let Some(node_port) = port.node_port {
+        let verdict = external(table, port, settings);
+        let key = key(None, node_port);
+        put(
+            table,
+            MapName::ServiceNodePorts,
+            MapName::RefusedNodePorts,
+            key,
+            verdict,
+        );
+    }
+}
+
+/// Puts the key where its verdict belongs; none means that connections are refused. When two
+/// Services claim one address and port, the first keeps it.
+fn put(table: &mut Table, served: MapName, refused: MapName, key: Key, verdict: Option<Verdict>) {
+    if table.elements.contains_key(&(served, key)) || table.elements.contains_key(&(refused, key)) {
+        return;
+    }
+    match verdict {
+        Some(verdict) => table.elements.insert((served, key), verdict),
+        None => table
+            .elements
+            .insert((refused, key), Verdict::Goto(REJECT.into())),
+    };
+}
+
+fn internal(table: &mut Table, port: &ServicePort, settings: &Settings) -> Option<Verdict> {
+    if port.endpoints.cluster.is_empty() {
+        return None;
+    }
+    if port.internal_local && port.endpoints.local.is_empty() {
+        return Some(Verdict::Drop);
+    }
+    Some(Verdict::Goto(choice(
+        table,
+        port,
+        port.internal_local,
+        settings,
+    )))
+}
+
+fn balanced(table: &mut Table, port: &ServicePort, settings: &Settings) -> Option<Verdict> {
+    let verdict = external(table, port, settings)?;
+    if port.source_ranges.is_empty() {
+        return Some(verdict);
+    }
+    let chain = format!("fw/{}", port.id);
+    let Verdict::Goto(external) = verdict else {
+        return Some(verdict);
+    };
+    let allow = |range: &Cidr| {
+        Rule::when(
+            [Match::Source(*range, true)],
+            Action::Goto(external.clone()),
+        )
+    };
+    let mut rules: Vec<Rule> = port.source_ranges.iter().map(allow).collect();
+    rules.push(Rule::always(Action::Drop));
+    table
+        .chains
+        .insert(chain.clone(), Chain { hook: None, rules });
+    Some(Verdict::Goto(chain))
+}
+
+/// Builds the chain for connections to addresses of the outside.
+///
+/// Policy Cluster: any endpoint, masqueraded, so that answers come back through this node. Policy
+/// Local: endpoints of this node see the client's own address; what comes from this node or its
+/// pods is not from outside and may go anywhere.
+fn external(table: &mut Table, port: &ServicePort, settings: &Settings) -> Option<Verdict> {
+    if port.endpoints.cluster.is_empty() {
+        return None;
+    }
+    let chain = format!("ext/{}", port.id);
+    if table.chains.contains_key(&chain) {
+        return Some(Verdict::Goto(chain));
+    }
+    let anywhere = choice(table, port, false, settings);
+    let mut rules = Vec::new();
+    if port.external_local {
+        let from_pod = Match::Source(settings.pod_range, true);
+        let from_here = || Match::SourceIsLocal(true);
+        rules.push(Rule::when([from_pod], Action::Goto(anywhere.clone())));
+        rules.push(Rule::when([from_here()], Action::Mark));
+        rules.push(Rule::when([from_here()], Action::Goto(anywhere)));
+        rules.push(Rule::always(if port.endpoints.local.is_empty() {
+            Action::Drop
+        } else {
+            Action::Goto(choice(table, port, true, settings))
+        }));
+    } else {
+        rules.push(Rule::always(Action::Mark));
+        rules.push(Rule::always(Action::Goto(anywhere)));
+    }
+    table
+        .chains
+        .insert(chain.clone(), Chain { hook: None, rules });
+    Some(Verdict::Goto(chain))
+}
+
+/// Builds the chain that chooses an endpoint, of this node or of all, and returns its name.
+fn choice(table: &mut Table, port: &ServicePort, local: bool, settings: &Settings) -> String {
+    let chain = format!("{}/{}", if local { "local" } else { "svc" }, port.id);
+    if table.chains.contains_key(&chain) {
+        return chain;
+    }
+    let endpoints = if local {
+        &port.endpoints.local
+    } else {
+        &port.endpoints.cluster
+    };
+    let from_outside = [
+        Match::Destination(Cidr::new(port.cluster_ip, 32), true),
+        Match::Source(settings.cluster_range, false),
+    ];
+    let mut rules = vec![Rule::when(from_outside, Action::Mark)];
+    let mut targets = Vec::new();
+    for endpoint in endpoints {
+        let target = add_endpoint(table, port, endpoint);
+        if let Some(affinity) = port.affinity {
+            let known = Match::ClientIn(clients(port, endpoint, affinity));
+            rules.push(Rule::when([known], Action::Goto(target.clone())));
+        }
+        targets.push(target);
+    }
+    rules.push(Rule::always(Action::Random(targets)));
+    table
+        .chains
+        .insert(chain.clone(), Chain { hook: None, rules });
+    chain
+}
+
+fn clients(port: &ServicePort, endpoint: &Endpoint, affinity: Affinity) -> String {
+    format!(
+        "aff/{}/{}/{}/{}",
+        port.id, endpoint.ip, endpoint.port, affinity.timeout_seconds
+    )
+}
+
+/// Builds the chain that sends a connection to the endpoint, and returns its name. A pod that
+/// reaches itself through a Service must not see its own address as the client's.
+fn add_endpoint(table: &mut Table, port: &ServicePort, endpoint: &Endpoint) -> String {
+    let chain = format!("ep/{}/{}/{}", port.id, endpoint.ip, endpoint.port);
+    let itself = Match::Source(Cidr::new(endpoint.ip, 32), true);
+    let mut rules = vec![Rule::when([itself], Action::Mark)];
+    if let Some(affinity) = port.affinity {
+        let set = clients(port, endpoint, affinity);
+        rules.push(Rule::always(Action::Remember(set.clone())));
+        table.sets.insert(set, affinity.timeout_seconds);
+    }
+    rules.push(Rule::always(Action::Endpoint(endpoint.ip, endpoint.port)));
+    table
+        .chains
+        .insert(chain.clone(), Chain { hook: None, rules });
+    chain
+}
+
+impl Key {
+    /// The key of a port on an address.
+    pub fn on(address: Ipv4Addr, protocol: Protocol, port: u16) -> Key {
+        Key {
+            address: Some(address),
+            protocol,
+            port,
+        }
+    }
+}

@@ -1,0 +1,319 @@
+//! The table as data: chains of rules, verdict maps, sets of clients. No Kubernetes in here.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::net::Ipv4Addr;
+
+use object_model::cidr::Cidr;
+
+/// A transport protocol that Services can have.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Protocol {
+    /// TCP.
+    Tcp,
+    /// UDP.
+    Udp,
+    /// SCTP.
+    Sctp,
+}
+
+impl Protocol {
+    /// Reads the protocol of a Service or slice port; absent means TCP.
+    pub fn of(text: Option<&str>) -> Option<Protocol> {
+        match text {
+            None | Some("" | "TCP") => Some(Protocol::Tcp),
+            Some("UDP") => Some(Protocol::Udp),
+            Some("SCTP") => Some(Protocol::Sctp),
+            Some(_) => None,
+        }
+    }
+
+    /// Returns the protocol's number in an IP header.
+    pub fn number(self) -> u8 {
+        match self {
+            Protocol::Tcp => 6,
+            Protocol::Udp => 17,
+            Protocol::Sctp => 132,
+        }
+    }
+}
+
+impl fmt::Display for Protocol {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Protocol::Tcp => "tcp",
+            Protocol::Udp => "udp",
+            Protocol::Sctp => "sctp",
+        })
+    }
+}
+
+/// What a table contains.
+///
+/// *Invariant* (kept by [`crate::table`], checked by [`crate::apply`]): every chain and set that
+/// a rule or a map names is there.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Table {
+    /// Chains by name.
+    pub chains: BTreeMap<String, Chain>,
+    /// Sets of client addresses by name, with the seconds after which a client is forgotten.
+    pub sets: BTreeMap<String, u32>,
+    /// Elements of the maps; all maps of [`MapName`] exist always.
+    pub elements: BTreeMap<(MapName, Key), Verdict>,
+}
+
+/// A chain: rules that are tried in order.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Chain {
+    /// Where packets enter it; none for a chain that is only jumped to.
+    pub hook: Option<Hook>,
+    /// Its rules.
+    pub rules: Vec<Rule>,
+}
+
+/// A place in the packet's way through the kernel.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Hook {
+    /// What the chain may do there.
+    pub kind: HookKind,
+    /// Number of the hook (`NF_INET_*`): prerouting 0, input 1, forward 2, output 3,
+    /// postrouting 4.
+    pub number: u32,
+    /// Order among the chains of a hook, smaller first.
+    pub priority: i32,
+}
+
+/// The type of a base chain.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum HookKind {
+    /// Sees the first packet of a connection and decides on address translation.
+    Nat,
+    /// Sees every packet.
+    Filter,
+}
+
+/// The verdict maps of a table.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum MapName {
+    /// Address, protocol and port of a Service → its chain.
+    ServiceIps,
+    /// Protocol and node port of a Service → its chain.
+    ServiceNodePorts,
+    /// Addresses of Services that have no endpoints → refusal.
+    RefusedIps,
+    /// Node ports of Services that have no endpoints → refusal.
+    RefusedNodePorts,
+}
+
+impl MapName {
+    /// All maps.
+    pub const ALL: [MapName; 4] = [
+        MapName::ServiceIps,
+        MapName::ServiceNodePorts,
+        MapName::RefusedIps,
+        MapName::RefusedNodePorts,
+    ];
+
+    /// Returns the map's name in the kernel.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            MapName::ServiceIps => "service-ips",
+            MapName::ServiceNodePorts => "service-nodeports",
+            MapName::RefusedIps => "refused-ips",
+            MapName::RefusedNodePorts => "refused-nodeports",
+        }
+    }
+
+    /// Says whether keys have an address (else only protocol and port).
+    pub fn by_address(self) -> bool {
+        matches!(self, MapName::ServiceIps | MapName::RefusedIps)
+    }
+}
+
+/// What a map is asked with: where a packet wants to go.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Key {
+    /// The address; none in the maps of node ports.
+    pub address: Option<Ipv4Addr>,
+    /// The protocol.
+    pub protocol: Protocol,
+    /// The port.
+    pub port: u16,
+}
+
+/// What a map answers.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// Go on in that chain.
+    Goto(String),
+    /// Discard the packet silently.
+    Drop,
+}
+
+/// A rule: the action is taken when all matches hold.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Rule {
+    /// The conditions.
+    pub matches: Vec<Match>,
+    /// What happens then.
+    pub action: Action,
+}
+
+impl Rule {
+    /// A rule without conditions.
+    pub fn always(action: Action) -> Rule {
+        Rule {
+            matches: Vec::new(),
+            action,
+        }
+    }
+
+    /// A rule with conditions.
+    pub fn when(matches: impl IntoIterator<Item = Match>, action: Action) -> Rule {
+        Rule {
+            matches: matches.into_iter().collect(),
+            action,
+        }
+    }
+}
+
+/// A condition on a packet.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Match {
+    /// The source address is inside (or outside) the range.
+    Source(Cidr, bool),
+    /// The destination address is inside (or outside) the range.
+    Destination(Cidr, bool),
+    /// The source address is (not) one of this machine.
+    SourceIsLocal(bool),
+    /// The destination address is (not) one of this machine.
+    DestinationIsLocal(bool),
+    /// The packet begins a connection.
+    NewConnection,
+    /// The packet belongs to no connection that was let through before.
+    NotEstablished,
+    /// The packet was marked for masquerading.
+    Marked,
+    /// The packet does not leave by `lo`.
+    OutputIsNotLoopback,
+    /// The packet did not come in by `lo`.
+    InputIsNotLoopback,
+    /// The client is in the set of that name.
+    ClientIn(String),
+}
+
+/// What a rule does.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Action {
+    /// Go on in the chain, then come back.
+    Jump(String),
+    /// Go on in the chain.
+    Goto(String),
+    /// Discard the packet silently.
+    Drop,
+    /// Answer that the port is closed.
+    Reject,
+    /// Mark the packet for masquerading.
+    Mark,
+    /// Take the mark away and give the packet an address of this machine as its source.
+    Masquerade,
+    /// Send the connection to this endpoint.
+    Endpoint(Ipv4Addr, u16),
+    /// Put the client into the set, or renew it there.
+    Remember(String),
+    /// Go on in one of the chains, chosen at random.
+    Random(Vec<String>),
+    /// Do what the map says about the packet's destination.
+    Ask(MapName),
+}
+
+impl Action {
+    /// Returns the chains that the action may go to.
+    pub fn chains(&self) -> &[String] {
+        match self {
+            Action::Jump(chain) | Action::Goto(chain) => std::slice::from_ref(chain),
+            Action::Random(chains) => chains,
+            _ => &[],
+        }
+    }
+}
+
+impl fmt::Display for Match {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let not = |holds: &bool| if *holds { "" } else { "!= " };
+        match self {
+            Match::Source(range, inside) => write!(f, "saddr {}{range}", not(inside)),
+            Match::Destination(range, inside) => write!(f, "daddr {}{range}", not(inside)),
+            Match::SourceIsLocal(local) => write!(f, "fib saddr {}local", not(local)),
+            Match::DestinationIsLocal(local) => write!(f, "fib daddr {}local", not(local)),
+            Match::NewConnection => write!(f, "ct new"),
+            Match::NotEstablished => write!(f, "ct != established"),
+            Match::Marked => write!(f, "marked"),
+            Match::OutputIsNotLoopback => write!(f, "oif != lo"),
+            Match::InputIsNotLoopback => write!(f, "iif != lo"),
+            Match::ClientIn(set) => write!(f, "saddr @{set}"),
+        }
+    }
+}
+
+impl fmt::Display for Action {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Action::Jump(chain) => write!(f, "jump {chain}"),
+            Action::Goto(chain) => write!(f, "goto {chain}"),
+            Action::Drop => write!(f, "drop"),
+            Action::Reject => write!(f, "reject"),
+            Action::Mark => write!(f, "mark"),
+            Action::Masquerade => write!(f, "masquerade"),
+            Action::Endpoint(ip, port) => write!(f, "dnat {ip}:{port}"),
+            Action::Remember(set) => write!(f, "update @{set}"),
+            Action::Random(chains) => write!(f, "random {}", chains.join(" ")),
+            Action::Ask(map) => write!(f, "vmap @{}", map.as_str()),
+        }
+    }
+}
+
+impl fmt::Display for Rule {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for condition in &self.matches {
+            write!(f, "{condition} ")?;
+        }
+        write!(f, "{}", self.action)
+    }
+}
+
+impl fmt::Display for Key {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Some(address) = self.address {
+            write!(f, "{address} ")?;
+        }
+        write!(f, "{} {}", self.protocol, self.port)
+    }
+}
+
+impl fmt::Display for Verdict {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Verdict::Goto(chain) => write!(f, "goto {chain}"),
+            Verdict::Drop => write!(f, "drop"),
+        }
+    }
+}
+
+/// One line per element, set and rule, for tests and for people.
+impl fmt::Display for Table {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for ((map, key), verdict) in &self.elements {
+            writeln!(f, "{}: {key} -> {verdict}", map.as_str())?;
+        }
+        for (set, seconds) in &self.sets {
+            writeln!(f, "set {set} timeout {seconds}s")?;
+        }
+        for (name, chain) in &self.chains {
+            for rule in &chain.rules {
+                writeln!(f, "{name}: {rule}")?;
+            }
+        }
+        Ok(())
+    }
+}

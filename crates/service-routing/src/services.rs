@@ -1,0 +1,172 @@
+//! Services and their EndpointSlices, read into one plain value per Service port.
+
+use std::collections::BTreeMap;
+use std::net::Ipv4Addr;
+
+use k8s_openapi::api::core::v1::{Service, ServiceSpec, ServiceStatus};
+use k8s_openapi::api::discovery::v1::EndpointSlice;
+use object_model::cidr::Cidr;
+
+use crate::endpoints::{self, Endpoints};
+use crate::model::Protocol;
+
+/// Label that gives a slice to its Service.
+const LABEL_SERVICE_NAME: &str = "kubernetes.io/service-name";
+
+/// Label by which a Service asks for a proxy other than this one.
+const LABEL_OTHER_PROXY: &str = "service.kubernetes.io/service-proxy-name";
+
+/// How long a client stays with its endpoint when the Service does not say: three hours.
+const AFFINITY_TIMEOUT_SECONDS: u32 = 10_800;
+
+/// Connections of one client go to one endpoint.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Affinity {
+    /// Seconds after its last connection until a client is forgotten.
+    pub timeout_seconds: u32,
+}
+
+/// One port of a Service, with everything that decides its rules.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ServicePort {
+    /// `<namespace>/<service>/<protocol>/<port>`; unique.
+    pub id: String,
+    /// The protocol.
+    pub protocol: Protocol,
+    /// The port on the Service's addresses.
+    pub port: u16,
+    /// Address inside the cluster.
+    pub cluster_ip: Ipv4Addr,
+    /// Addresses that the outside uses: `externalIPs`.
+    pub external_ips: Vec<Ipv4Addr>,
+    /// Addresses of the load balancer.
+    pub load_balancer_ips: Vec<Ipv4Addr>,
+    /// Who may use the load balancer's addresses; everyone when empty.
+    pub source_ranges: Vec<Cidr>,
+    /// Port on the node's own addresses.
+    pub node_port: Option<u16>,
+    /// Whether clients stay with their endpoint.
+    pub affinity: Option<Affinity>,
+    /// Connections to the cluster address must stay on this node.
+    pub internal_local: bool,
+    /// Connections to the outside's addresses must stay on this node.
+    pub external_local: bool,
+    /// Where connections can go.
+    pub endpoints: Endpoints,
+}
+
+/// Reads all Services that this proxy serves; sorted by namespace, name and their own port order.
+///
+/// Left out, as kube-proxy does: headless Services, `ExternalName`, those with the label
+/// `service.kubernetes.io/service-proxy-name`, and those without an IPv4 address.
+pub fn ports<'a>(
+    services: impl IntoIterator<Item = &'a Service>,
+    slices: impl IntoIterator<Item = &'a EndpointSlice>,
+    node_name: &str,
+) -> Vec<ServicePort> {
+    let mut by_service: BTreeMap<(&str, &str), Vec<&EndpointSlice>> = BTreeMap::new();
+    for slice in slices {
+        if let Some(key) = service_of(slice) {
+            by_service.entry(key).or_default().push(slice);
+        }
+    }
+    let mut all = Vec::new();
+    for service in services {
+        let namespace = service.metadata.namespace.as_deref().unwrap_or_default();
+        let name = service.metadata.name.as_deref().unwrap_or_default();
+        let slices = by_service
+            .get(&(namespace, name))
+            .map_or(&[][..], Vec::as_slice);
+        all.extend(ports_of(service, slices, node_name));
+    }
+    all
+}
+
+fn service_of(slice: &EndpointSlice) -> Option<(&str, &str)> {
+    let name = slice.metadata.labels.as_ref()?.get(LABEL_SERVICE_NAME)?;
+    Some((
+        slice.metadata.namespace.as_deref().unwrap_or_default(),
+        name,
+    ))
+}
+
+fn ports_of(service: &Service, slices: &[&EndpointSlice], node_name: &str) -> Vec<ServicePort> {
+    let labels = service.metadata.labels.as_ref();
+    let other_proxy = labels.is_some_and(|labels| labels.contains_key(LABEL_OTHER_PROXY));
+    let spec = service.spec.as_ref().filter(|_| !other_proxy);
+    let Some((spec, cluster_ip)) = spec.and_then(|spec| Some((spec, cluster_ip(spec)?))) else {
+        return Vec::new();
+    };
+    let namespace = service.metadata.namespace.as_deref().unwrap_or_default();
+    let name = service.metadata.name.as_deref().unwrap_or_default();
+    let is_local = |policy: &Option<String>| policy.as_deref() == Some("Local");
+    let mut ports = Vec::new();
+    for port in spec.ports.iter().flatten() {
+        let protocol = Protocol::of(port.protocol.as_deref());
+        let number = u16::try_from(port.port).ok().filter(|number| *number != 0);
+        let (Some(protocol), Some(number)) = (protocol, number) else {
+            continue;
+        };
+        let port_name = port.name.as_deref().unwrap_or_default();
+        ports.push(ServicePort {
+            id: format!("{namespace}/{name}/{protocol}/{number}"),
+            protocol,
+            port: number,
+            cluster_ip,
+            external_ips: spec
+                .external_ips
+                .iter()
+                .flatten()
+                .filter_map(|t| t.parse().ok())
+                .collect(),
+            load_balancer_ips: load_balancer_ips(service.status.as_ref()),
+            source_ranges: source_ranges(spec),
+            node_port: port
+                .node_port
+                .and_then(|p| u16::try_from(p).ok())
+                .filter(|p| *p != 0),
+            affinity: affinity(spec),
+            internal_local: is_local(&spec.internal_traffic_policy),
+            external_local: is_local(&spec.external_traffic_policy),
+            endpoints: endpoints::choose(slices.iter().copied(), port_name, protocol, node_name),
+        });
+    }
+    ports
+}
+
+fn cluster_ip(spec: &ServiceSpec) -> Option<Ipv4Addr> {
+    if spec.type_.as_deref() == Some("ExternalName") {
+        return None;
+    }
+    let all = spec.cluster_ips.iter().flatten().chain(&spec.cluster_ip);
+    all.filter_map(|text| text.parse().ok()).next()
+}
+
+fn affinity(spec: &ServiceSpec) -> Option<Affinity> {
+    (spec.session_affinity.as_deref() == Some("ClientIP")).then(|| {
+        let config = spec
+            .session_affinity_config
+            .as_ref()
+            .and_then(|c| c.client_ip.as_ref());
+        let seconds = config.and_then(|client| client.timeout_seconds);
+        let seconds = seconds.and_then(|seconds| u32::try_from(seconds).ok());
+        Affinity {
+            timeout_seconds: seconds.unwrap_or(AFFINITY_TIMEOUT_SECONDS),
+        }
+    })
+}
+
+fn load_balancer_ips(status: Option<&ServiceStatus>) -> Vec<Ipv4Addr> {
+    let ingress = status.and_then(|status| status.load_balancer.as_ref()?.ingress.as_ref());
+    let ours = ingress.into_iter().flatten().filter(|ingress| {
+        // A load balancer of mode Proxy delivers to the pods or nodes itself.
+        ingress.ip_mode.as_deref().is_none_or(|mode| mode == "VIP")
+    });
+    ours.filter_map(|ingress| ingress.ip.as_ref()?.parse().ok())
+        .collect()
+}
+
+fn source_ranges(spec: &ServiceSpec) -> Vec<Cidr> {
+    let texts = spec.load_balancer_source_ranges.iter().flatten();
+    texts.filter_map(|text| text.trim().parse().ok()).collect()
+}

@@ -1,0 +1,293 @@
+//! Services and endpoints → what is in the table for them, as a specification.
+
+use k8s_openapi::api::core::v1::Service;
+use k8s_openapi::api::discovery::v1::EndpointSlice;
+use serde_json::{Value, json};
+use service_routing::{Settings, Table, apply, changes, ports, table};
+
+fn settings() -> Settings {
+    Settings {
+        pod_range: "10.244.0.0/24".parse().unwrap(),
+        cluster_range: "10.244.0.0/16".parse().unwrap(),
+        service_range: "10.96.0.0/16".parse().unwrap(),
+        unmanaged: ["10.96.0.10".parse().unwrap()].into(),
+    }
+}
+
+fn service(spec: Value) -> Service {
+    let mut service = json!({ "metadata": { "name": "web", "namespace": "default" } });
+    service["spec"] = json!({
+        "clusterIP": "10.96.0.5",
+        "ports": [{ "name": "http", "port": 80, "protocol": "TCP" }],
+    });
+    for (key, value) in spec.as_object().unwrap() {
+        service["spec"][key] = value.clone();
+    }
+    serde_json::from_value(service).unwrap()
+}
+
+fn slice(endpoints: &[(&str, &str)]) -> EndpointSlice {
+    let endpoint = |(ip, node): &(&str, &str)| json!({ "addresses": [ip], "nodeName": node });
+    serde_json::from_value(json!({
+        "metadata": {
+            "name": "web-1", "namespace": "default",
+            "labels": { "kubernetes.io/service-name": "web" },
+        },
+        "addressType": "IPv4",
+        "ports": [{ "name": "http", "port": 8080, "protocol": "TCP" }],
+        "endpoints": endpoints.iter().map(endpoint).collect::<Vec<_>>(),
+    }))
+    .unwrap()
+}
+
+fn build(service: &Service, endpoints: &[(&str, &str)]) -> Table {
+    table(&ports([service], [&slice(endpoints)], "here"), &settings())
+}
+
+/// Compares with what is in the table beyond that of a cluster without Services.
+#[track_caller]
+fn check(spec: Value, endpoints: &[(&str, &str)], expected: &str) {
+    check_service(&service(spec), endpoints, expected);
+}
+
+#[track_caller]
+fn check_service(service: &Service, endpoints: &[(&str, &str)], expected: &str) {
+    let empty = table(&[], &settings());
+    let full = build(service, endpoints);
+    let base = empty.to_string();
+    let added: Vec<String> = full
+        .to_string()
+        .lines()
+        .filter(|line| !base.lines().any(|base| base == *line))
+        .map(str::to_owned)
+        .collect();
+    let expected: Vec<&str> = expected
+        .lines()
+        .map(str::trim)
+        .filter(|l| !l.is_empty())
+        .collect();
+    assert_eq!(added, expected, "\n{}", added.join("\n"));
+    assert_eq!(
+        apply(empty.clone(), &changes(&empty, &full)).as_ref(),
+        Ok(&full)
+    );
+    assert_eq!(
+        apply(full.clone(), &changes(&full, &empty)).as_ref(),
+        Ok(&empty)
+    );
+}
+
+#[test]
+fn a_cluster_without_services() {
+    let expected = "\
+filter-forward: ct new jump refused
+filter-forward: ct new daddr 10.96.0.0/16 reject
+filter-input: iif != lo daddr 127.0.0.0/8 ct != established drop
+filter-input: ct new jump refused
+filter-output: ct new jump refused
+filter-output: ct new daddr 10.96.0.0/16 fib daddr != local reject
+nat-output: jump services
+nat-postrouting: marked masquerade
+nat-postrouting: saddr 10.244.0.0/24 daddr != 10.244.0.0/16 daddr != 224.0.0.0/4 oif != lo masquerade
+nat-postrouting: saddr 127.0.0.0/8 oif != lo masquerade
+nat-prerouting: jump services
+refused: vmap @refused-ips
+refused: fib daddr local vmap @refused-nodeports
+reject: reject
+services: vmap @service-ips
+services: fib daddr local vmap @service-nodeports
+";
+    assert_eq!(table(&[], &settings()).to_string(), expected);
+}
+
+#[test]
+fn cluster_ip_with_two_endpoints() {
+    check(
+        json!({}),
+        &[("10.244.0.2", "here"), ("10.244.1.3", "there")],
+        "
+        service-ips: 10.96.0.5 tcp 80 -> goto svc/default/web/tcp/80
+        ep/default/web/tcp/80/10.244.0.2/8080: saddr 10.244.0.2/32 mark
+        ep/default/web/tcp/80/10.244.0.2/8080: dnat 10.244.0.2:8080
+        ep/default/web/tcp/80/10.244.1.3/8080: saddr 10.244.1.3/32 mark
+        ep/default/web/tcp/80/10.244.1.3/8080: dnat 10.244.1.3:8080
+        svc/default/web/tcp/80: daddr 10.96.0.5/32 saddr != 10.244.0.0/16 mark
+        svc/default/web/tcp/80: random ep/default/web/tcp/80/10.244.0.2/8080 ep/default/web/tcp/80/10.244.1.3/8080
+        ",
+    );
+}
+
+#[test]
+fn without_endpoints_connections_are_refused() {
+    check(
+        json!({ "type": "NodePort", "ports": [{ "name": "http", "port": 80, "nodePort": 30080 }] }),
+        &[],
+        "
+        refused-ips: 10.96.0.5 tcp 80 -> goto reject
+        refused-nodeports: tcp 30080 -> goto reject
+        ",
+    );
+}
+
+#[test]
+fn clients_stay_with_their_endpoint() {
+    check(
+        json!({
+            "sessionAffinity": "ClientIP",
+            "sessionAffinityConfig": { "clientIP": { "timeoutSeconds": 60 } },
+        }),
+        &[("10.244.0.2", "here")],
+        "
+        service-ips: 10.96.0.5 tcp 80 -> goto svc/default/web/tcp/80
+        set aff/default/web/tcp/80/10.244.0.2/8080/60 timeout 60s
+        ep/default/web/tcp/80/10.244.0.2/8080: saddr 10.244.0.2/32 mark
+        ep/default/web/tcp/80/10.244.0.2/8080: update @aff/default/web/tcp/80/10.244.0.2/8080/60
+        ep/default/web/tcp/80/10.244.0.2/8080: dnat 10.244.0.2:8080
+        svc/default/web/tcp/80: daddr 10.96.0.5/32 saddr != 10.244.0.0/16 mark
+        svc/default/web/tcp/80: saddr @aff/default/web/tcp/80/10.244.0.2/8080/60 goto ep/default/web/tcp/80/10.244.0.2/8080
+        svc/default/web/tcp/80: random ep/default/web/tcp/80/10.244.0.2/8080
+        ",
+    );
+}
+
+#[test]
+fn node_port_and_external_ip_are_masqueraded_and_share_a_chain() {
+    check(
+        json!({
+            "type": "NodePort",
+            "externalIPs": ["203.0.113.7"],
+            "ports": [{ "name": "http", "port": 80, "nodePort": 30080 }],
+        }),
+        &[("10.244.1.3", "there")],
+        "
+        service-ips: 10.96.0.5 tcp 80 -> goto svc/default/web/tcp/80
+        service-ips: 203.0.113.7 tcp 80 -> goto ext/default/web/tcp/80
+        service-nodeports: tcp 30080 -> goto ext/default/web/tcp/80
+        ep/default/web/tcp/80/10.244.1.3/8080: saddr 10.244.1.3/32 mark
+        ep/default/web/tcp/80/10.244.1.3/8080: dnat 10.244.1.3:8080
+        ext/default/web/tcp/80: mark
+        ext/default/web/tcp/80: goto svc/default/web/tcp/80
+        svc/default/web/tcp/80: daddr 10.96.0.5/32 saddr != 10.244.0.0/16 mark
+        svc/default/web/tcp/80: random ep/default/web/tcp/80/10.244.1.3/8080
+        ",
+    );
+}
+
+#[test]
+fn external_policy_local_keeps_the_clients_address_and_the_node() {
+    let spec = || {
+        json!({
+            "type": "NodePort", "externalTrafficPolicy": "Local",
+            "ports": [{ "name": "http", "port": 80, "nodePort": 30080 }],
+        })
+    };
+    check(
+        spec(),
+        &[("10.244.0.2", "here"), ("10.244.1.3", "there")],
+        "
+        service-ips: 10.96.0.5 tcp 80 -> goto svc/default/web/tcp/80
+        service-nodeports: tcp 30080 -> goto ext/default/web/tcp/80
+        ep/default/web/tcp/80/10.244.0.2/8080: saddr 10.244.0.2/32 mark
+        ep/default/web/tcp/80/10.244.0.2/8080: dnat 10.244.0.2:8080
+        ep/default/web/tcp/80/10.244.1.3/8080: saddr 10.244.1.3/32 mark
+        ep/default/web/tcp/80/10.244.1.3/8080: dnat 10.244.1.3:8080
+        ext/default/web/tcp/80: saddr 10.244.0.0/24 goto svc/default/web/tcp/80
+        ext/default/web/tcp/80: fib saddr local mark
+        ext/default/web/tcp/80: fib saddr local goto svc/default/web/tcp/80
+        ext/default/web/tcp/80: goto local/default/web/tcp/80
+        local/default/web/tcp/80: daddr 10.96.0.5/32 saddr != 10.244.0.0/16 mark
+        local/default/web/tcp/80: random ep/default/web/tcp/80/10.244.0.2/8080
+        svc/default/web/tcp/80: daddr 10.96.0.5/32 saddr != 10.244.0.0/16 mark
+        svc/default/web/tcp/80: random ep/default/web/tcp/80/10.244.0.2/8080 ep/default/web/tcp/80/10.244.1.3/8080
+        ",
+    );
+    let elsewhere = build(&service(spec()), &[("10.244.1.3", "there")]).to_string();
+    assert!(
+        elsewhere.contains("ext/default/web/tcp/80: drop"),
+        "{elsewhere}"
+    );
+}
+
+#[test]
+fn internal_policy_local_drops_without_an_endpoint_here() {
+    check(
+        json!({ "internalTrafficPolicy": "Local" }),
+        &[("10.244.1.3", "there")],
+        "service-ips: 10.96.0.5 tcp 80 -> drop",
+    );
+}
+
+#[test]
+fn a_load_balancer_lets_only_its_source_ranges_in() {
+    let mut balanced = service(json!({
+        "type": "LoadBalancer",
+        "loadBalancerSourceRanges": ["192.0.2.0/24", " 198.51.100.0/24"],
+    }));
+    balanced.status = serde_json::from_value(json!({
+        "loadBalancer": { "ingress": [
+            { "ip": "203.0.113.9" },
+            { "ip": "203.0.113.10", "ipMode": "Proxy" },
+            { "hostname": "lb.example" },
+        ]}
+    }))
+    .unwrap();
+    check_service(
+        &balanced,
+        &[("10.244.0.2", "here")],
+        "
+        service-ips: 10.96.0.5 tcp 80 -> goto svc/default/web/tcp/80
+        service-ips: 203.0.113.9 tcp 80 -> goto fw/default/web/tcp/80
+        ep/default/web/tcp/80/10.244.0.2/8080: saddr 10.244.0.2/32 mark
+        ep/default/web/tcp/80/10.244.0.2/8080: dnat 10.244.0.2:8080
+        ext/default/web/tcp/80: mark
+        ext/default/web/tcp/80: goto svc/default/web/tcp/80
+        fw/default/web/tcp/80: saddr 192.0.2.0/24 goto ext/default/web/tcp/80
+        fw/default/web/tcp/80: saddr 198.51.100.0/24 goto ext/default/web/tcp/80
+        fw/default/web/tcp/80: drop
+        svc/default/web/tcp/80: daddr 10.96.0.5/32 saddr != 10.244.0.0/16 mark
+        svc/default/web/tcp/80: random ep/default/web/tcp/80/10.244.0.2/8080
+        ",
+    );
+}
+
+#[test]
+fn services_that_are_not_the_proxys_leave_no_trace() {
+    let endpoints = [("10.244.0.2", "here")];
+    check(json!({ "clusterIP": "None" }), &endpoints, "");
+    check(json!({ "clusterIP": "10.96.0.10" }), &endpoints, "");
+    check(json!({ "clusterIP": null }), &endpoints, "");
+    check(json!({ "clusterIP": "fd00::5" }), &endpoints, "");
+    check(
+        json!({ "type": "ExternalName", "externalName": "example.com" }),
+        &endpoints,
+        "",
+    );
+    let mut other = service(json!({}));
+    let label = (
+        "service.kubernetes.io/service-proxy-name".to_owned(),
+        "other".to_owned(),
+    );
+    other.metadata.labels = Some([label].into());
+    check_service(&other, &endpoints, "");
+}
+
+#[test]
+fn a_change_of_endpoints_touches_only_that_service() {
+    let one = service(json!({}));
+    let mut two = service(json!({ "clusterIP": "10.96.0.6" }));
+    two.metadata.name = Some("other".into());
+    let build = |endpoints: &[(&str, &str)]| {
+        table(
+            &ports([&one, &two], [&slice(endpoints)], "here"),
+            &settings(),
+        )
+    };
+    let before = build(&[("10.244.0.2", "here")]);
+    let after = build(&[("10.244.0.3", "here")]);
+    let steps = changes(&before, &after);
+    let text: Vec<String> = steps.iter().map(|step| format!("{step:?}")).collect();
+    assert_eq!(steps.len(), 8, "{text:#?}");
+    assert!(text.iter().all(|step| !step.contains("other")), "{text:#?}");
+    assert_eq!(apply(before, &steps), Ok(after.clone()));
+    assert_eq!(changes(&after, &after), []);
+}

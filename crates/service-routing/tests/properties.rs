@@ -1,0 +1,107 @@
+//! For any two states of a cluster, the changes lead from the table of one to that of the other,
+//! and the kernel would accept every step.
+
+use std::net::Ipv4Addr;
+
+use service_routing::{
+    Affinity, Endpoint, Endpoints, Protocol, ServicePort, Settings, apply, changes, table,
+};
+
+/// A small generator of numbers: the same seed gives the same cluster.
+struct Numbers(u64);
+
+impl Numbers {
+    fn below(&mut self, bound: u64) -> u64 {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        self.0 % bound
+    }
+
+    fn chance(&mut self) -> bool {
+        self.below(2) == 0
+    }
+}
+
+fn address(numbers: &mut Numbers, net: [u8; 3]) -> Ipv4Addr {
+    let last = u8::try_from(numbers.below(6) + 2).unwrap();
+    Ipv4Addr::new(net[0], net[1], net[2], last)
+}
+
+fn port(numbers: &mut Numbers, name: u64) -> ServicePort {
+    let endpoint = |numbers: &mut Numbers| Endpoint {
+        ip: address(numbers, [10, 244, 0]),
+        port: 80,
+    };
+    let mut cluster: Vec<Endpoint> = (0..numbers.below(4)).map(|_| endpoint(numbers)).collect();
+    cluster.sort();
+    cluster.dedup();
+    let local = cluster
+        .iter()
+        .copied()
+        .filter(|_| numbers.chance())
+        .collect();
+    let seconds = if numbers.chance() { 60 } else { 10_800 };
+    ServicePort {
+        id: format!("default/s{name}/tcp/80"),
+        protocol: if numbers.chance() {
+            Protocol::Tcp
+        } else {
+            Protocol::Udp
+        },
+        port: 80,
+        cluster_ip: address(numbers, [10, 96, 0]),
+        external_ips: (0..numbers.below(2))
+            .map(|_| address(numbers, [203, 0, 113]))
+            .collect(),
+        load_balancer_ips: (0..numbers.below(2))
+            .map(|_| address(numbers, [203, 0, 113]))
+            .collect(),
+        source_ranges: (0..numbers.below(2))
+            .map(|_| "192.0.2.0/24".parse().unwrap())
+            .collect(),
+        node_port: numbers
+            .chance()
+            .then(|| 30_000 + u16::try_from(numbers.below(3)).unwrap()),
+        affinity: numbers.chance().then_some(Affinity {
+            timeout_seconds: seconds,
+        }),
+        internal_local: numbers.chance(),
+        external_local: numbers.chance(),
+        endpoints: Endpoints { cluster, local },
+    }
+}
+
+fn cluster(numbers: &mut Numbers) -> Vec<ServicePort> {
+    (0..numbers.below(6))
+        .map(|name| port(numbers, name))
+        .collect()
+}
+
+#[test]
+fn changes_lead_from_any_table_to_any_other() {
+    let settings = Settings {
+        pod_range: "10.244.0.0/24".parse().unwrap(),
+        cluster_range: "10.244.0.0/16".parse().unwrap(),
+        service_range: "10.96.0.0/16".parse().unwrap(),
+        unmanaged: ["10.96.0.7".parse().unwrap()].into(),
+    };
+    for seed in 1..3_000_u64 {
+        let mut numbers = Numbers(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15));
+        let before = table(&cluster(&mut numbers), &settings);
+        let after = table(&cluster(&mut numbers), &settings);
+        let steps = changes(&before, &after);
+        assert_eq!(
+            apply(before.clone(), &steps).as_ref(),
+            Ok(&after),
+            "seed {seed}"
+        );
+        assert_eq!(steps.is_empty(), before == after, "seed {seed}");
+        let from_nothing = changes(&Default::default(), &after);
+        assert_eq!(
+            apply(Default::default(), &from_nothing).as_ref(),
+            Ok(&after),
+            "seed {seed}"
+        );
+    }
+}
