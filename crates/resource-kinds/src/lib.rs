@@ -1,9 +1,52 @@
 //! What each kind of object is: names, defaults, validation, table columns. One trait, one folder
 //! per API group, one file per kind, one plain list ([`all`]). Pure: no I/O, no clock.
 
+mod addresses;
 pub mod admission;
+pub mod annotations;
+mod at;
+pub mod cluster;
+pub mod coordination;
+pub mod core;
+mod decode;
+pub mod discovery;
+pub mod events;
+mod info;
 mod kind;
+pub mod volume_fit;
+pub mod labels;
+pub mod limits;
+pub mod metadata;
+mod parts;
+pub mod rbac;
+pub mod reasons;
+pub mod storage;
+mod table;
 
+use std::sync::Arc;
+
+pub use cluster::{ClusterConfig, ServiceRange};
 pub use kind::{
     Cell, Column, Exclusive, Kind, KindInfo, Lookup, Refusal, Scope, Subresource, Taken, Verb,
 };
+
+/// All kinds that the cluster serves.
+pub fn all(_config: &ClusterConfig) -> Vec<Arc<dyn Kind>> {
+    vec![
+        Arc::new(core::ConfigMap),
+        Arc::new(core::Endpoints),
+        Arc::new(core::Event),
+        Arc::new(core::Namespace),
+        Arc::new(core::Node),
+        Arc::new(core::Secret),
+        Arc::new(core::ServiceAccount),
+        Arc::new(coordination::Lease),
+        Arc::new(discovery::EndpointSlice),
+        Arc::new(events::Event),
+        Arc::new(rbac::ClusterRole),
+        Arc::new(rbac::ClusterRoleBinding),
+        Arc::new(rbac::Role),
+        Arc::new(rbac::RoleBinding),
+        Arc::new(storage::StorageClass),
+    ]
+}

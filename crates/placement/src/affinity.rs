@@ -1,0 +1,195 @@
+//! Pods that want to be near each other, or apart, within a topology (a node, a zone).
+
+use k8s_openapi::api::core::v1::{Node, Pod, PodAffinityTerm};
+use object_model::LabelSelector;
+
+use crate::labels::{matches, parsed};
+use crate::view::ClusterView;
+
+const AFFINITY: &str = "node(s) didn't match pod affinity rules";
+const ANTI_AFFINITY: &str = "node(s) didn't match pod anti-affinity rules";
+const EXISTING: &str = "node(s) didn't satisfy existing pods anti-affinity rules";
+
+/// A term, ready to be compared.
+pub(crate) struct Term<'t> {
+    selector: LabelSelector,
+    namespaces: Vec<&'t str>,
+    namespace_selector: Option<LabelSelector>,
+    topology_key: &'t str,
+}
+
+impl<'t> Term<'t> {
+    pub fn of(term: &'t PodAffinityTerm, owner: &'t Pod) -> Self {
+        let mut selector = parsed(term.label_selector.as_ref());
+        let with = merged(term.match_label_keys.as_deref(), owner, false);
+        let without = merged(term.mismatch_label_keys.as_deref(), owner, true);
+        if !with.is_empty() || !without.is_empty() {
+            let mut all = selector.requirements().to_vec();
+            all.extend(with);
+            all.extend(without);
+            selector = LabelSelector::all_of(all);
+        }
+        let mut namespaces: Vec<&str> = term
+            .namespaces
+            .iter()
+            .flatten()
+            .map(String::as_str)
+            .collect();
+        if namespaces.is_empty() && term.namespace_selector.is_none() {
+            namespaces.push(owner.metadata.namespace.as_deref().unwrap_or_default());
+        }
+        let namespace_selector = term.namespace_selector.as_ref();
+        Self {
+            selector,
+            namespaces,
+            namespace_selector: namespace_selector.map(|selector| parsed(Some(selector))),
+            topology_key: &term.topology_key,
+        }
+    }
+
+    pub fn selects(&self, pod: &Pod, view: &ClusterView) -> bool {
+        let namespace = pod.metadata.namespace.as_deref().unwrap_or_default();
+        let in_namespace = self.namespaces.contains(&namespace)
+            || self.namespace_selector.as_ref().is_some_and(|selector| {
+                let known = view.namespaces.get(namespace);
+                matches(
+                    selector,
+                    known.and_then(|known| known.metadata.labels.as_ref()),
+                )
+            });
+        in_namespace && matches(&self.selector, pod.metadata.labels.as_ref())
+    }
+
+    /// The node's value of the topology.
+    pub fn domain<'n>(&self, node: &'n Node) -> Option<&'n str> {
+        let labels = node.metadata.labels.as_ref()?;
+        labels.get(self.topology_key).map(String::as_str)
+    }
+}
+
+fn merged(
+    keys: Option<&[String]>,
+    owner: &Pod,
+    unequal: bool,
+) -> Vec<object_model::selector::Requirement> {
+    use object_model::selector::{Match, Requirement};
+    let labels = owner.metadata.labels.as_ref();
+    keys.unwrap_or_default()
+        .iter()
+        .filter_map(|key| {
+            let value = labels?.get(key)?.clone();
+            let values = [value].into();
+            let condition = if unequal {
+                Match::NotIn(values)
+            } else {
+                Match::In(values)
+            };
+            Some(Requirement {
+                key: key.clone(),
+                condition,
+            })
+        })
+        .collect()
+}
+
+/// Why the pod and those around cannot be so near, or so far apart; `None` if they can.
+pub(crate) fn objection(pod: &Pod, node: &Node, view: &ClusterView) -> Option<String> {
+    let text = if !affinity_holds(pod, node, view) {
+        AFFINITY
+    } else if !anti_affinity_holds(pod, node, view) {
+        ANTI_AFFINITY
+    } else if !others_agree(pod, node, view) {
+        EXISTING
+    } else {
+        return None;
+    };
+    Some(text.to_owned())
+}
+
+fn affinity_terms(pod: &Pod) -> &[PodAffinityTerm] {
+    let affinity = pod.spec.as_ref().and_then(|spec| spec.affinity.as_ref());
+    let affinity = affinity.and_then(|affinity| affinity.pod_affinity.as_ref());
+    let terms = affinity.and_then(|affinity| {
+        affinity
+            .required_during_scheduling_ignored_during_execution
+            .as_deref()
+    });
+    terms.unwrap_or_default()
+}
+
+fn anti_affinity_terms(pod: &Pod) -> &[PodAffinityTerm] {
+    let affinity = pod.spec.as_ref().and_then(|spec| spec.affinity.as_ref());
+    let affinity = affinity.and_then(|affinity| affinity.pod_anti_affinity.as_ref());
+    let terms = affinity.and_then(|affinity| {
+        affinity
+            .required_during_scheduling_ignored_during_execution
+            .as_deref()
+    });
+    terms.unwrap_or_default()
+}
+
+/// Whether some placed pod matches the term in the node's domain.
+fn has_neighbour(term: &Term<'_>, domain: &str, view: &ClusterView) -> bool {
+    view.pods.iter().any(|other| {
+        let node = node_of(other, view);
+        node.and_then(|node| term.domain(node)) == Some(domain) && term.selects(other, view)
+    })
+}
+
+fn affinity_holds(pod: &Pod, node: &Node, view: &ClusterView) -> bool {
+    let terms: Vec<Term<'_>> = affinity_terms(pod)
+        .iter()
+        .map(|term| Term::of(term, pod))
+        .collect();
+    if terms.is_empty() {
+        return true;
+    }
+    let Some(domains): Option<Vec<&str>> = terms.iter().map(|term| term.domain(node)).collect()
+    else {
+        return false;
+    };
+    let near = terms
+        .iter()
+        .zip(&domains)
+        .all(|(term, domain)| has_neighbour(term, domain, view));
+    // The first of a group that wants to be together matches itself.
+    let alone = || {
+        let nobody = !view.pods.iter().any(|other| {
+            let placed = node_of(other, view);
+            terms.iter().all(|term| term.selects(other, view))
+                && placed.is_some_and(|node| terms.iter().all(|term| term.domain(node).is_some()))
+        });
+        nobody && terms.iter().all(|term| term.selects(pod, view))
+    };
+    near || alone()
+}
+
+fn anti_affinity_holds(pod: &Pod, node: &Node, view: &ClusterView) -> bool {
+    anti_affinity_terms(pod)
+        .iter()
+        .map(|term| Term::of(term, pod))
+        .all(|term| {
+            term.domain(node)
+                .is_none_or(|domain| !has_neighbour(&term, domain, view))
+        })
+}
+
+fn others_agree(pod: &Pod, node: &Node, view: &ClusterView) -> bool {
+    view.pods.iter().all(|other| {
+        anti_affinity_terms(other)
+            .iter()
+            .map(|term| Term::of(term, other))
+            .all(|term| {
+                let Some(domain) = term.domain(node) else {
+                    return true;
+                };
+                let theirs = node_of(other, view).and_then(|node| term.domain(node));
+                theirs != Some(domain) || !term.selects(pod, view)
+            })
+    })
+}
+
+pub(crate) fn node_of<'v>(pod: &Pod, view: &'v ClusterView) -> Option<&'v Node> {
+    let name = pod.spec.as_ref()?.node_name.as_ref()?;
+    view.nodes.get(name).map(AsRef::as_ref)
+}

@@ -1,0 +1,77 @@
+//! Conditions on labels: of nodes, and of pods by `metav1.LabelSelector`.
+
+use std::collections::BTreeMap;
+
+use k8s_openapi::api::core::v1::{Node, NodeSelector, NodeSelectorRequirement, NodeSelectorTerm};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector as SelectorObject;
+use object_model::LabelSelector;
+use object_model::selector::{Match, Requirement};
+
+pub(crate) type Labels = BTreeMap<String, String>;
+
+/// Whether a node fulfils one of the selector's terms. A selector without terms matches nothing.
+pub fn node_selector_matches(selector: &NodeSelector, node: &Node) -> bool {
+    selector
+        .node_selector_terms
+        .iter()
+        .any(|term| node_term_matches(term, node))
+}
+
+/// Whether a node fulfils all of a term's conditions. A term without conditions matches nothing.
+pub(crate) fn node_term_matches(term: &NodeSelectorTerm, node: &Node) -> bool {
+    let expressions = term.match_expressions.as_deref().unwrap_or_default();
+    let fields = term.match_fields.as_deref().unwrap_or_default();
+    if expressions.is_empty() && fields.is_empty() {
+        return false;
+    }
+    let labels = node.metadata.labels.as_ref();
+    let by_label = |requirement: &NodeSelectorRequirement| {
+        let value = labels.and_then(|labels| labels.get(&requirement.key));
+        requirement_matches(requirement, value.map(String::as_str))
+    };
+    let by_field = |requirement: &NodeSelectorRequirement| {
+        requirement.key == "metadata.name"
+            && requirement_matches(requirement, node.metadata.name.as_deref())
+    };
+    expressions.iter().all(by_label) && fields.iter().all(by_field)
+}
+
+fn requirement_matches(requirement: &NodeSelectorRequirement, value: Option<&str>) -> bool {
+    let values = requirement.values.as_deref().unwrap_or_default();
+    let bound = || values.first().and_then(|bound| bound.parse::<i64>().ok());
+    let condition = match requirement.operator.as_str() {
+        "In" => Match::In(values.iter().cloned().collect()),
+        "NotIn" => Match::NotIn(values.iter().cloned().collect()),
+        "Exists" => Match::Exists,
+        "DoesNotExist" => Match::DoesNotExist,
+        "Gt" => match bound() {
+            Some(bound) => Match::GreaterThan(bound),
+            None => return false,
+        },
+        "Lt" => match bound() {
+            Some(bound) => Match::LessThan(bound),
+            None => return false,
+        },
+        _ => return false,
+    };
+    Requirement {
+        key: requirement.key.clone(),
+        condition,
+    }
+    .matches(value)
+}
+
+/// Parses a selector of pods or namespaces; absent or malformed matches nothing.
+pub(crate) fn parsed(selector: Option<&SelectorObject>) -> LabelSelector {
+    let json = selector.and_then(|selector| serde_json::to_value(selector).ok());
+    let parsed = json.and_then(|json| LabelSelector::from_json(&json).ok());
+    parsed.unwrap_or_else(LabelSelector::nothing)
+}
+
+pub(crate) fn matches(selector: &LabelSelector, labels: Option<&Labels>) -> bool {
+    selector.matches_by(|key| {
+        labels
+            .and_then(|labels| labels.get(key))
+            .map(String::as_str)
+    })
+}

@@ -1,0 +1,98 @@
+//! Rules that only look at the node: its name, labels, taints and readiness for new pods.
+
+use k8s_openapi::api::core::v1::{Node, NodeSelector, Pod, PodSpec, Taint, Toleration};
+
+use crate::labels::node_selector_matches;
+
+/// The taint that cordoned nodes have; tolerating it allows a place on one.
+const UNSCHEDULABLE_TAINT: &str = "node.kubernetes.io/unschedulable";
+
+/// Why the node is out of the question for the pod, or `None`.
+pub(crate) fn objection(pod: &Pod, node: &Node) -> Option<String> {
+    let spec = pod.spec.as_ref()?;
+    if is_cordoned(node) && !tolerates(spec, &cordon()) {
+        return Some("node(s) were unschedulable".to_owned());
+    }
+    let wanted = spec.node_name.as_deref().filter(|name| !name.is_empty());
+    if wanted.is_some() && wanted != node.metadata.name.as_deref() {
+        return Some("node(s) didn't match the requested node name".to_owned());
+    }
+    if untolerated_taint(spec, node).is_some() {
+        return Some("node(s) had untolerated taint(s)".to_owned());
+    }
+    if !matches_affinity(spec, node) {
+        return Some("node(s) didn't match Pod's node affinity/selector".to_owned());
+    }
+    None
+}
+
+fn is_cordoned(node: &Node) -> bool {
+    node.spec
+        .as_ref()
+        .and_then(|spec| spec.unschedulable)
+        .unwrap_or_default()
+}
+
+fn cordon() -> Taint {
+    Taint {
+        key: UNSCHEDULABLE_TAINT.to_owned(),
+        effect: "NoSchedule".to_owned(),
+        ..Taint::default()
+    }
+}
+
+/// The first taint that keeps the pod away.
+pub(crate) fn untolerated_taint<'n>(spec: &PodSpec, node: &'n Node) -> Option<&'n Taint> {
+    taints(node)
+        .iter()
+        .filter(|taint| matches!(taint.effect.as_str(), "NoSchedule" | "NoExecute"))
+        .find(|taint| !tolerates(spec, taint))
+}
+
+pub(crate) fn taints(node: &Node) -> &[Taint] {
+    node.spec
+        .as_ref()
+        .and_then(|spec| spec.taints.as_deref())
+        .unwrap_or_default()
+}
+
+pub(crate) fn tolerates(spec: &PodSpec, taint: &Taint) -> bool {
+    let tolerations = spec.tolerations.as_deref().unwrap_or_default();
+    tolerations
+        .iter()
+        .any(|toleration| covers(toleration, taint))
+}
+
+fn covers(toleration: &Toleration, taint: &Taint) -> bool {
+    let given = |text: &Option<String>| text.clone().unwrap_or_default();
+    let (effect, key) = (given(&toleration.effect), given(&toleration.key));
+    if !effect.is_empty() && effect != taint.effect {
+        return false;
+    }
+    if !key.is_empty() && key != taint.key {
+        return false;
+    }
+    match given(&toleration.operator).as_str() {
+        "Exists" => true,
+        // An empty key is for "Exists" only.
+        "" | "Equal" => !key.is_empty() && given(&toleration.value) == given(&taint.value),
+        _ => false,
+    }
+}
+
+/// Whether the node fulfils the pod's node selector and required node affinity.
+pub(crate) fn matches_affinity(spec: &PodSpec, node: &Node) -> bool {
+    let labels = node.metadata.labels.as_ref();
+    let wanted = spec.node_selector.iter().flatten();
+    let selected =
+        |(key, value): (&String, &String)| labels.and_then(|labels| labels.get(key)) == Some(value);
+    wanted.into_iter().all(selected)
+        && required_terms(spec).is_none_or(|terms| node_selector_matches(terms, node))
+}
+
+fn required_terms(spec: &PodSpec) -> Option<&NodeSelector> {
+    let affinity = spec.affinity.as_ref()?.node_affinity.as_ref()?;
+    affinity
+        .required_during_scheduling_ignored_during_execution
+        .as_ref()
+}

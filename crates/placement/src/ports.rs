@@ -1,0 +1,61 @@
+//! Host ports: two pods on a node cannot listen on the same one.
+
+use k8s_openapi::api::core::v1::{ContainerPort, Pod};
+
+/// A port on the host.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct HostPort<'p> {
+    address: &'p str,
+    protocol: &'p str,
+    port: i32,
+}
+
+impl HostPort<'_> {
+    fn collides(&self, other: &HostPort<'_>) -> bool {
+        let any = |port: &HostPort<'_>| matches!(port.address, "" | "0.0.0.0" | "::");
+        self.port == other.port
+            && self.protocol == other.protocol
+            && (self.address == other.address || any(self) || any(other))
+    }
+}
+
+/// Whether all host ports of the pod are free beside these pods.
+pub(crate) fn are_free<'p>(pod: &Pod, others: impl IntoIterator<Item = &'p Pod>) -> bool {
+    let wanted = host_ports(pod);
+    wanted.is_empty()
+        || !others
+            .into_iter()
+            .flat_map(host_ports)
+            .any(|taken| wanted.iter().any(|port| port.collides(&taken)))
+}
+
+fn host_ports(pod: &Pod) -> Vec<HostPort<'_>> {
+    let Some(spec) = &pod.spec else {
+        return Vec::new();
+    };
+    let host_network = spec.host_network.unwrap_or_default();
+    // Of the init containers only sidecars keep their ports.
+    let sidecars = spec
+        .init_containers
+        .iter()
+        .flatten()
+        .filter(|container| container.restart_policy.as_deref() == Some("Always"));
+    let ports = spec
+        .containers
+        .iter()
+        .chain(sidecars)
+        .flat_map(|one| one.ports.iter().flatten());
+    ports
+        .filter_map(|port| host_port(port, host_network))
+        .collect()
+}
+
+fn host_port(port: &ContainerPort, host_network: bool) -> Option<HostPort<'_>> {
+    let number = port.host_port.filter(|number| *number > 0);
+    let number = number.or(host_network.then_some(port.container_port))?;
+    Some(HostPort {
+        address: port.host_ip.as_deref().unwrap_or_default(),
+        protocol: port.protocol.as_deref().unwrap_or("TCP"),
+        port: number,
+    })
+}

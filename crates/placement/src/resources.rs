@@ -1,0 +1,128 @@
+//! Does it fit: what pods ask for against what nodes have to give.
+
+use std::collections::BTreeMap;
+
+use k8s_openapi::api::core::v1::{Container, Node, Pod, PodSpec, ResourceRequirements};
+use k8s_openapi::apimachinery::pkg::api::resource::Quantity as Amount;
+use object_model::Quantity;
+
+/// Amounts by resource name.
+pub(crate) type Resources = BTreeMap<String, Quantity>;
+
+/// What the pod asks for: the sum of its containers and sidecars, or the largest moment of its
+/// init containers if that is more, with its overhead. Pod-level requests override the sum.
+pub(crate) fn requests(pod: &Pod) -> Resources {
+    let Some(spec) = &pod.spec else {
+        return Resources::new();
+    };
+    let mut total = Resources::new();
+    for container in &spec.containers {
+        add(&mut total, &container_requests(container));
+    }
+    let mut sidecars = Resources::new();
+    let mut peak = Resources::new();
+    for container in spec.init_containers.iter().flatten() {
+        let own = container_requests(container);
+        if container.restart_policy.as_deref() == Some("Always") {
+            add(&mut total, &own);
+            add(&mut sidecars, &own);
+            raise(&mut peak, &sidecars);
+        } else {
+            // An init container runs beside the sidecars that were started before it.
+            let mut moment = sidecars.clone();
+            add(&mut moment, &own);
+            raise(&mut peak, &moment);
+        }
+    }
+    raise(&mut total, &peak);
+    total.extend(pod_level(spec));
+    add(&mut total, &read(spec.overhead.as_ref()));
+    total
+}
+
+fn pod_level(spec: &PodSpec) -> Resources {
+    spec.resources.as_ref().map(effective).unwrap_or_default()
+}
+
+fn container_requests(container: &Container) -> Resources {
+    container
+        .resources
+        .as_ref()
+        .map(effective)
+        .unwrap_or_default()
+}
+
+/// Requests; where there is only a limit, that.
+fn effective(resources: &ResourceRequirements) -> Resources {
+    let mut effective = read(resources.limits.as_ref());
+    effective.extend(read(resources.requests.as_ref()));
+    effective
+}
+
+fn read(amounts: Option<&BTreeMap<String, Amount>>) -> Resources {
+    amounts
+        .into_iter()
+        .flatten()
+        .filter_map(|(name, amount)| Some((name.clone(), amount.0.parse().ok()?)))
+        .collect()
+}
+
+fn add(total: &mut Resources, more: &Resources) {
+    for (name, amount) in more {
+        let sum = total.get(name).map_or(*amount, |known| known.plus(amount));
+        total.insert(name.clone(), sum);
+    }
+}
+
+fn raise(total: &mut Resources, least: &Resources) {
+    for (name, amount) in least {
+        if total.get(name).is_none_or(|known| known < amount) {
+            total.insert(name.clone(), *amount);
+        }
+    }
+}
+
+/// What a node has left, and how many pods it may still take.
+#[derive(Clone, Debug)]
+pub(crate) struct Room {
+    pub allocatable: Resources,
+    pub used: Resources,
+    pods: i64,
+}
+
+impl Room {
+    /// The room on a node with these pods on it.
+    pub fn of<'p>(node: &Node, pods: impl IntoIterator<Item = &'p Pod>) -> Self {
+        let status = node.status.as_ref();
+        let allocatable =
+            status.and_then(|status| status.allocatable.as_ref().or(status.capacity.as_ref()));
+        let mut used = Resources::new();
+        let mut count = 0;
+        for pod in pods {
+            add(&mut used, &requests(pod));
+            count += 1;
+        }
+        Self {
+            allocatable: read(allocatable),
+            used,
+            pods: count,
+        }
+    }
+
+    /// Why what the pod asks for is not there; empty if it is.
+    pub fn shortages(&self, wanted: &Resources) -> Vec<String> {
+        let mut shortages = Vec::new();
+        let limit = self.allocatable.get("pods").map(Quantity::value);
+        if limit.is_some_and(|limit| self.pods >= limit) {
+            shortages.push("Too many pods".to_owned());
+        }
+        for (name, amount) in wanted.iter().filter(|(_, amount)| !amount.is_zero()) {
+            let has = self.allocatable.get(name).copied().unwrap_or_default();
+            let used = self.used.get(name).copied().unwrap_or_default();
+            if used.plus(amount) > has {
+                shortages.push(format!("Insufficient {name}"));
+            }
+        }
+        shortages
+    }
+}

@@ -1,0 +1,143 @@
+//! Which of several fitting nodes is the best: one rule after another, each deciding only what
+//! those before left open, and the name at last, so that the answer is always the same.
+
+use k8s_openapi::api::core::v1::{Node, Pod};
+
+use crate::affinity::{Term, node_of};
+use crate::labels::node_term_matches;
+use crate::node;
+use crate::resources::{Resources, Room};
+use crate::view::ClusterView;
+
+/// The score of a node; the greatest wins.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Score {
+    /// Weights of the pod's preferences for nodes and neighbours that hold there.
+    preferred: i64,
+    /// Fewer taints that only discourage.
+    untainted: i64,
+    /// More room left, in thousandths of the scarcer of CPU and memory.
+    room: i64,
+    /// Fewer pods of the same labels already there, so that replicas spread.
+    apart: i64,
+}
+
+/// Scores a node that fits.
+pub(crate) fn score(
+    pod: &Pod,
+    node: &Node,
+    room: &Room,
+    wanted: &Resources,
+    view: &ClusterView,
+) -> Score {
+    Score {
+        preferred: node_preference(pod, node) + pod_preference(pod, node, view),
+        untainted: -soft_taints(pod, node),
+        room: room_left(room, wanted),
+        apart: -like_pods(pod, node, view),
+    }
+}
+
+fn node_preference(pod: &Pod, node: &Node) -> i64 {
+    let affinity = pod.spec.as_ref().and_then(|spec| spec.affinity.as_ref());
+    let preferences = affinity
+        .and_then(|affinity| affinity.node_affinity.as_ref())
+        .and_then(|affinity| {
+            affinity
+                .preferred_during_scheduling_ignored_during_execution
+                .as_ref()
+        });
+    let held = preferences
+        .into_iter()
+        .flatten()
+        .filter(|preference| node_term_matches(&preference.preference, node));
+    held.map(|preference| i64::from(preference.weight)).sum()
+}
+
+fn pod_preference(pod: &Pod, node: &Node, view: &ClusterView) -> i64 {
+    let affinity = pod.spec.as_ref().and_then(|spec| spec.affinity.as_ref());
+    let wanted = affinity
+        .and_then(|affinity| affinity.pod_affinity.as_ref())
+        .and_then(|affinity| {
+            affinity
+                .preferred_during_scheduling_ignored_during_execution
+                .as_ref()
+        });
+    let unwanted = affinity
+        .and_then(|affinity| affinity.pod_anti_affinity.as_ref())
+        .and_then(|affinity| {
+            affinity
+                .preferred_during_scheduling_ignored_during_execution
+                .as_ref()
+        });
+    let terms = wanted
+        .into_iter()
+        .flatten()
+        .map(|term| (1, term))
+        .chain(unwanted.into_iter().flatten().map(|term| (-1, term)));
+    terms
+        .map(|(sign, weighted)| {
+            let term = Term::of(&weighted.pod_affinity_term, pod);
+            let Some(domain) = term.domain(node) else {
+                return 0;
+            };
+            let neighbours = view.pods.iter().filter(|other| {
+                node_of(other, view).and_then(|node| term.domain(node)) == Some(domain)
+                    && term.selects(other, view)
+            });
+            let count = i64::try_from(neighbours.count()).unwrap_or(i64::MAX);
+            sign * i64::from(weighted.weight) * count.min(1000)
+        })
+        .sum()
+}
+
+fn soft_taints(pod: &Pod, node: &Node) -> i64 {
+    let Some(spec) = &pod.spec else {
+        return 0;
+    };
+    let soft = node::taints(node)
+        .iter()
+        .filter(|taint| taint.effect == "PreferNoSchedule" && !node::tolerates(spec, taint));
+    i64::try_from(soft.count()).unwrap_or(i64::MAX)
+}
+
+fn room_left(room: &Room, wanted: &Resources) -> i64 {
+    let left = |name: &str| {
+        let amount = |all: &Resources| {
+            let amount = all.get(name).copied().unwrap_or_default();
+            if name == "cpu" {
+                amount.milli_value()
+            } else {
+                amount.value()
+            }
+        };
+        let has = amount(&room.allocatable);
+        let free = has
+            .saturating_sub(amount(&room.used))
+            .saturating_sub(amount(wanted));
+        if has <= 0 {
+            0
+        } else {
+            i64::try_from(i128::from(free) * 1000 / i128::from(has)).unwrap_or(0)
+        }
+    };
+    left("cpu").min(left("memory"))
+}
+
+fn like_pods(pod: &Pod, node: &Node, view: &ClusterView) -> i64 {
+    let name = node.metadata.name.as_ref();
+    let like = view.pods.iter().filter(|other| {
+        other.spec.as_ref().and_then(|spec| spec.node_name.as_ref()) == name
+            && other.metadata.namespace == pod.metadata.namespace
+            && owner(other).is_some()
+            && owner(other) == owner(pod)
+    });
+    i64::try_from(like.count()).unwrap_or(i64::MAX)
+}
+
+/// The uid of the pod's controller.
+fn owner(pod: &Pod) -> Option<&str> {
+    let owners = pod.metadata.owner_references.as_deref().unwrap_or_default();
+    let owner = owners.iter().find(|owner| owner.controller == Some(true))?;
+    Some(&owner.uid)
+}

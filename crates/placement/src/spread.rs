@@ -1,0 +1,115 @@
+//! Topology spread: the number of like pods in one domain may exceed that in the emptiest domain
+//! only by so much.
+
+use std::collections::BTreeMap;
+
+use k8s_openapi::api::core::v1::{Node, Pod, PodSpec, TopologySpreadConstraint};
+use object_model::LabelSelector;
+use object_model::selector::{Match, Requirement};
+
+use crate::affinity::node_of;
+use crate::labels::{matches, parsed};
+use crate::node;
+use crate::view::ClusterView;
+
+const SKEWED: &str = "node(s) didn't match pod topology spread constraints";
+const UNLABELLED: &str =
+    "node(s) didn't match pod topology spread constraints (missing required label)";
+
+/// Why the pod would sit too close to its like, or `None`.
+pub(crate) fn objection(pod: &Pod, node: &Node, view: &ClusterView) -> Option<String> {
+    let spec = pod.spec.as_ref()?;
+    let constraints: Vec<&TopologySpreadConstraint> = spec
+        .topology_spread_constraints
+        .iter()
+        .flatten()
+        .filter(|constraint| constraint.when_unsatisfiable == "DoNotSchedule")
+        .collect();
+    if constraints
+        .iter()
+        .any(|constraint| domain(constraint, node).is_none())
+    {
+        return Some(UNLABELLED.to_owned());
+    }
+    let holds = |constraint: &&TopologySpreadConstraint| {
+        let counts = counts(pod, spec, constraint, &constraints, view);
+        let selected = matches(&selector(constraint, pod), pod.metadata.labels.as_ref());
+        let here = domain(constraint, node)
+            .and_then(|domain| counts.get(domain))
+            .copied();
+        let domains = i64::try_from(counts.len()).unwrap_or(i64::MAX);
+        let enough = domains >= i64::from(constraint.min_domains.unwrap_or(1));
+        let least = if enough {
+            counts.values().min().copied().unwrap_or(0)
+        } else {
+            0
+        };
+        let after = here.unwrap_or(0) + i64::from(selected);
+        after - least <= i64::from(constraint.max_skew)
+    };
+    if constraints.iter().all(holds) {
+        None
+    } else {
+        Some(SKEWED.to_owned())
+    }
+}
+
+fn domain<'n>(constraint: &TopologySpreadConstraint, node: &'n Node) -> Option<&'n str> {
+    let labels = node.metadata.labels.as_ref()?;
+    labels.get(&constraint.topology_key).map(String::as_str)
+}
+
+fn selector(constraint: &TopologySpreadConstraint, pod: &Pod) -> LabelSelector {
+    let base = parsed(constraint.label_selector.as_ref());
+    let keys = constraint.match_label_keys.as_deref().unwrap_or_default();
+    if keys.is_empty() {
+        return base;
+    }
+    let labels = pod.metadata.labels.as_ref();
+    let mut all = base.requirements().to_vec();
+    all.extend(keys.iter().filter_map(|key| {
+        let value = labels?.get(key)?.clone();
+        Some(Requirement {
+            key: key.clone(),
+            condition: Match::In([value].into()),
+        })
+    }));
+    LabelSelector::all_of(all)
+}
+
+/// How many like pods each eligible domain has.
+fn counts<'v>(
+    pod: &Pod,
+    spec: &PodSpec,
+    constraint: &TopologySpreadConstraint,
+    all: &[&TopologySpreadConstraint],
+    view: &'v ClusterView,
+) -> BTreeMap<&'v str, i64> {
+    let by_affinity = constraint.node_affinity_policy.as_deref() != Some("Ignore");
+    let by_taints = constraint.node_taints_policy.as_deref() == Some("Honor");
+    let eligible = |node: &Node| {
+        all.iter().all(|other| domain(other, node).is_some())
+            && (!by_affinity || node::matches_affinity(spec, node))
+            && (!by_taints || node::untolerated_taint(spec, node).is_none())
+    };
+    let mut counts: BTreeMap<&str, i64> = view
+        .nodes
+        .values()
+        .filter(|node| eligible(node))
+        .filter_map(|node| Some((domain(constraint, node)?, 0)))
+        .collect();
+    let selector = selector(constraint, pod);
+    for other in &view.pods {
+        let like = other.metadata.namespace == pod.metadata.namespace
+            && other.metadata.deletion_timestamp.is_none()
+            && matches(&selector, other.metadata.labels.as_ref());
+        let node = node_of(other, view).filter(|node| like && eligible(node));
+        if let Some(count) = node
+            .and_then(|node| domain(constraint, node))
+            .and_then(|domain| counts.get_mut(domain))
+        {
+            *count += 1;
+        }
+    }
+    counts
+}

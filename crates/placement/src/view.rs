@@ -1,0 +1,71 @@
+//! What is looked at, and what comes out.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use k8s_openapi::api::core::v1::{Namespace, Node, PersistentVolume, PersistentVolumeClaim, Pod};
+use k8s_openapi::api::storage::v1::StorageClass;
+
+/// The cluster as it is known. Objects are shared, so that a view is cheap to make.
+#[derive(Clone, Debug, Default)]
+pub struct ClusterView {
+    /// All nodes, by name.
+    pub nodes: BTreeMap<String, Arc<Node>>,
+    /// All pods that have a node and have not ended, also those that are only about to be bound
+    /// to the node (then with `spec.nodeName` filled in).
+    pub pods: Vec<Arc<Pod>>,
+    /// Namespaces, by name; their labels count for affinity.
+    pub namespaces: BTreeMap<String, Arc<Namespace>>,
+    /// Claims, by namespace and name.
+    pub claims: BTreeMap<(String, String), Arc<PersistentVolumeClaim>>,
+    /// Volumes, by name.
+    pub volumes: BTreeMap<String, Arc<PersistentVolume>>,
+    /// Storage classes, by name.
+    pub classes: BTreeMap<String, Arc<StorageClass>>,
+}
+
+/// What must be written so that a claim gets its volume on the chosen node.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum ClaimStep {
+    /// Keep this volume for the claim (`spec.claimRef`); the binder does the rest.
+    Reserve {
+        /// The claim's name.
+        claim: String,
+        /// The volume's name.
+        volume: String,
+    },
+    /// Say on which node the volume is to be made (`volume.kubernetes.io/selected-node`).
+    SelectNode {
+        /// The claim's name.
+        claim: String,
+    },
+}
+
+/// What is to happen with the pod.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Decision {
+    /// Bind it to this node.
+    Bind {
+        /// The node's name.
+        node: String,
+    },
+    /// Keep a place for it on this node, take the steps (none when all are taken), and decide
+    /// again when its claims have changed.
+    Prepare {
+        /// The node's name.
+        node: String,
+        /// What is to be written, in this order.
+        steps: Vec<ClaimStep>,
+    },
+    /// It can go nowhere now.
+    Unschedulable(Obstacle),
+}
+
+/// Why a pod cannot be placed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Obstacle {
+    /// Reason of the `PodScheduled` condition: `Unschedulable` or `SchedulingGated`.
+    pub reason: &'static str,
+    /// For people, for instance `0/1 nodes are available: 1 Insufficient cpu.`
+    pub message: String,
+}

@@ -1,0 +1,273 @@
+//! The pod's claims: which are bound, which wait for a node, and whether they can be had on one
+//! (statefulset.md §11.3, 11.6, 11.11, 11.14, 11.15).
+
+use std::collections::BTreeSet;
+
+use k8s_openapi::api::core::v1::{
+    Node, PersistentVolume, PersistentVolumeClaim, Pod, TopologySelectorTerm, Volume,
+};
+use k8s_openapi::api::storage::v1::StorageClass;
+use resource_kinds::volume_fit::{find, requested_class, requested_size};
+
+use crate::labels::node_selector_matches;
+use crate::view::{ClaimStep, ClusterView};
+
+const SELECTED_NODE: &str = "volume.kubernetes.io/selected-node";
+const BIND_COMPLETED: &str = "pv.kubernetes.io/bind-completed";
+
+const NO_MATCH: &str = "node(s) didn't find available persistent volumes to bind";
+const WRONG_NODE: &str = "node(s) didn't match PersistentVolume's node affinity";
+const NO_VOLUME: &str = "node(s) unavailable due to one or more pvc(s) bound to non-existent pv(s)";
+const IN_USE: &str = "node has pod using PersistentVolumeClaim with the same name and \
+    ReadWriteOncePod access mode";
+
+/// The pod's claims by what they need.
+#[derive(Debug, Default)]
+pub(crate) struct Claims<'v> {
+    bound: Vec<&'v PersistentVolumeClaim>,
+    /// They get their volumes where the pod goes; the smallest first, so that small claims do
+    /// not take large volumes from others.
+    waiting: Vec<&'v PersistentVolumeClaim>,
+    exclusive_in_use: bool,
+}
+
+impl<'v> Claims<'v> {
+    /// Looks at the pod's claims; the error is a text for people: nothing can be done for any
+    /// node.
+    pub fn of(pod: &Pod, view: &'v ClusterView) -> Result<Self, String> {
+        let mut claims = Self::default();
+        let namespace = pod.metadata.namespace.clone().unwrap_or_default();
+        let mut immediate = false;
+        for (name, ephemeral) in claim_names(pod) {
+            let Some(claim) = view.claims.get(&(namespace.clone(), name.clone())) else {
+                return Err(if ephemeral {
+                    format!(
+                        "waiting for ephemeral volume controller to create the \
+                         persistentvolumeclaim {name:?}"
+                    )
+                } else {
+                    format!("persistentvolumeclaim {name:?} not found")
+                });
+            };
+            usable(claim, &name)?;
+            if is_bound(claim) {
+                claims.bound.push(claim);
+            } else if waits_for_consumer(claim, view) && !names_volume(claim) {
+                claims.waiting.push(claim);
+            } else {
+                immediate = true;
+            }
+            claims.exclusive_in_use |= is_exclusive(claim) && is_used(&namespace, &name, pod, view);
+        }
+        if immediate {
+            return Err("pod has unbound immediate PersistentVolumeClaims".to_owned());
+        }
+        claims.waiting.sort_by(|a, b| {
+            let order = requested_size(a).cmp(&requested_size(b));
+            order.then_with(|| a.metadata.name.cmp(&b.metadata.name))
+        });
+        Ok(claims)
+    }
+
+    /// Whether no claim has to be bound before the pod.
+    pub fn are_bound(&self) -> bool {
+        self.waiting.is_empty()
+    }
+
+    /// Why the claims cannot be had on the node; empty if they can.
+    pub fn objections(&self, node: &Node, view: &ClusterView) -> Vec<String> {
+        let mut objections = BTreeSet::new();
+        if self.exclusive_in_use {
+            objections.insert(IN_USE);
+        }
+        for claim in &self.bound {
+            let name = claim
+                .spec
+                .as_ref()
+                .and_then(|spec| spec.volume_name.as_ref());
+            match name.and_then(|name| view.volumes.get(name)) {
+                None => {
+                    objections.insert(NO_VOLUME);
+                }
+                Some(volume) if !usable_on(volume, node) => {
+                    objections.insert(WRONG_NODE);
+                }
+                Some(_) => {}
+            }
+        }
+        if self.steps(node, view).is_none() {
+            objections.insert(NO_MATCH);
+        }
+        objections.into_iter().map(str::to_owned).collect()
+    }
+
+    /// What must be written to get all waiting claims bound on the node; `None` if it cannot be.
+    pub fn steps(&self, node: &Node, view: &ClusterView) -> Option<Vec<ClaimStep>> {
+        let mut taken: BTreeSet<&str> = BTreeSet::new();
+        let mut steps = Vec::new();
+        for claim in &self.waiting {
+            let name = claim.metadata.name.clone().unwrap_or_default();
+            match selected_node(claim, view) {
+                // It is being made there.
+                Some(selected) if Some(selected) == node.metadata.name.as_deref() => continue,
+                Some(_) => return None,
+                None => {}
+            }
+            let permitted = |volume: &PersistentVolume| {
+                let name = volume.metadata.name.as_deref().unwrap_or_default();
+                usable_on(volume, node) && !taken.contains(name)
+            };
+            let volumes = view.volumes.values().map(AsRef::as_ref);
+            match find(claim, volumes, permitted, false) {
+                Some(volume) => {
+                    let volume_name = volume.metadata.name.as_deref().unwrap_or_default();
+                    taken.insert(volume_name);
+                    let reserved = volume.spec.as_ref().is_some_and(|spec| {
+                        let uid = spec.claim_ref.as_ref().and_then(|claim| claim.uid.as_ref());
+                        uid.is_some() && uid == claim.metadata.uid.as_ref()
+                    });
+                    if !reserved {
+                        let volume = volume_name.to_owned();
+                        steps.push(ClaimStep::Reserve {
+                            claim: name,
+                            volume,
+                        });
+                    }
+                }
+                None if can_provision(claim, node, view) => {
+                    steps.push(ClaimStep::SelectNode { claim: name });
+                }
+                None => return None,
+            }
+        }
+        Some(steps)
+    }
+}
+
+/// Names of the claims that the pod's volumes use, and whether each is made for the pod.
+fn claim_names(pod: &Pod) -> Vec<(String, bool)> {
+    let pod_name = pod.metadata.name.as_deref().unwrap_or_default();
+    let volumes = pod
+        .spec
+        .as_ref()
+        .and_then(|spec| spec.volumes.as_deref())
+        .unwrap_or_default();
+    volumes
+        .iter()
+        .filter_map(|volume: &Volume| match &volume.persistent_volume_claim {
+            Some(source) => Some((source.claim_name.clone(), false)),
+            None => {
+                volume.ephemeral.as_ref()?;
+                Some((format!("{pod_name}-{}", volume.name), true))
+            }
+        })
+        .collect()
+}
+
+fn usable(claim: &PersistentVolumeClaim, name: &str) -> Result<(), String> {
+    let phase = claim
+        .status
+        .as_ref()
+        .and_then(|status| status.phase.as_deref());
+    if phase == Some("Lost") {
+        let volume = claim
+            .spec
+            .as_ref()
+            .and_then(|spec| spec.volume_name.as_deref());
+        return Err(format!(
+            "persistentvolumeclaim {name:?} bound to non-existent persistentvolume {:?}",
+            volume.unwrap_or_default()
+        ));
+    }
+    if claim.metadata.deletion_timestamp.is_some() {
+        return Err(format!("persistentvolumeclaim {name:?} is being deleted"));
+    }
+    Ok(())
+}
+
+/// Bound to the end: named volume, and the binder's mark that the volume agrees.
+fn is_bound(claim: &PersistentVolumeClaim) -> bool {
+    names_volume(claim) && annotation(claim, BIND_COMPLETED).is_some()
+}
+
+fn names_volume(claim: &PersistentVolumeClaim) -> bool {
+    let name = claim
+        .spec
+        .as_ref()
+        .and_then(|spec| spec.volume_name.as_deref());
+    name.is_some_and(|name| !name.is_empty())
+}
+
+fn waits_for_consumer(claim: &PersistentVolumeClaim, view: &ClusterView) -> bool {
+    class_of(claim, view)
+        .is_some_and(|class| class.volume_binding_mode.as_deref() == Some("WaitForFirstConsumer"))
+}
+
+fn class_of<'v>(claim: &PersistentVolumeClaim, view: &'v ClusterView) -> Option<&'v StorageClass> {
+    view.classes.get(requested_class(claim)?).map(AsRef::as_ref)
+}
+
+fn annotation<'c>(claim: &'c PersistentVolumeClaim, key: &str) -> Option<&'c str> {
+    claim
+        .metadata
+        .annotations
+        .as_ref()?
+        .get(key)
+        .map(String::as_str)
+}
+
+/// The node that was chosen for the claim. One that is gone counts as none: it will not come
+/// back to make the volume.
+fn selected_node<'c>(claim: &'c PersistentVolumeClaim, view: &ClusterView) -> Option<&'c str> {
+    annotation(claim, SELECTED_NODE).filter(|node| view.nodes.contains_key(*node))
+}
+
+fn is_exclusive(claim: &PersistentVolumeClaim) -> bool {
+    let modes = claim
+        .spec
+        .as_ref()
+        .and_then(|spec| spec.access_modes.as_deref());
+    modes
+        .unwrap_or_default()
+        .iter()
+        .any(|mode| mode == "ReadWriteOncePod")
+}
+
+fn is_used(namespace: &str, claim: &str, pod: &Pod, view: &ClusterView) -> bool {
+    view.pods.iter().any(|other| {
+        other.metadata.uid != pod.metadata.uid
+            && other.metadata.namespace.as_deref() == Some(namespace)
+            && claim_names(other).iter().any(|(name, _)| name == claim)
+    })
+}
+
+/// Whether the volume can be mounted on the node.
+fn usable_on(volume: &PersistentVolume, node: &Node) -> bool {
+    let affinity = volume
+        .spec
+        .as_ref()
+        .and_then(|spec| spec.node_affinity.as_ref());
+    let required = affinity.and_then(|affinity| affinity.required.as_ref());
+    required.is_none_or(|required| node_selector_matches(required, node))
+}
+
+fn can_provision(claim: &PersistentVolumeClaim, node: &Node, view: &ClusterView) -> bool {
+    let Some(class) = class_of(claim, view) else {
+        return false;
+    };
+    let provisions =
+        !class.provisioner.is_empty() && class.provisioner != "kubernetes.io/no-provisioner";
+    let topologies = class.allowed_topologies.as_deref().unwrap_or_default();
+    provisions && (topologies.is_empty() || topologies.iter().any(|term| allows(term, node)))
+}
+
+fn allows(term: &TopologySelectorTerm, node: &Node) -> bool {
+    let labels = node.metadata.labels.as_ref();
+    term.match_label_expressions
+        .iter()
+        .flatten()
+        .all(|expression| {
+            let value = labels.and_then(|labels| labels.get(&expression.key));
+            value.is_some_and(|value| expression.values.contains(value))
+        })
+}

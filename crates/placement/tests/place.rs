@@ -1,0 +1,489 @@
+//! Where pods go, situation by situation (statefulset.md §11, kubectl.md 9).
+
+use std::sync::Arc;
+
+use k8s_openapi::api::core::v1::Pod;
+use placement::{ClaimStep, ClusterView, Decision, place};
+use serde_json::{Value, json};
+
+/// Objects by kind; names, namespaces and defaults are filled in.
+fn view(objects: Value) -> ClusterView {
+    let mut view = ClusterView::default();
+    let named = |kind: &str| -> Vec<(String, Value)> {
+        let all = objects[kind].as_object().cloned().unwrap_or_default();
+        all.into_iter()
+            .map(|(name, mut object)| {
+                object["metadata"]["name"] = name.clone().into();
+                object["metadata"]["uid"] = format!("uid-{name}").into();
+                (name, object)
+            })
+            .collect()
+    };
+    let read = "a well-formed object";
+    for (name, mut node) in named("nodes") {
+        node["metadata"]["labels"]["kubernetes.io/hostname"] = name.clone().into();
+        if node["status"].is_null() {
+            node["status"] = json!({"allocatable": {"cpu": "2", "memory": "4Gi", "pods": "10"}});
+        }
+        view.nodes
+            .insert(name, Arc::new(serde_json::from_value(node).expect(read)));
+    }
+    for (_, mut pod) in named("pods") {
+        pod["metadata"]["namespace"] = "default".into();
+        view.pods
+            .push(Arc::new(serde_json::from_value(pod).expect(read)));
+    }
+    for (name, mut claim) in named("claims") {
+        claim["metadata"]["namespace"] = "default".into();
+        let key = ("default".to_owned(), name);
+        view.claims
+            .insert(key, Arc::new(serde_json::from_value(claim).expect(read)));
+    }
+    for (name, volume) in named("volumes") {
+        view.volumes
+            .insert(name, Arc::new(serde_json::from_value(volume).expect(read)));
+    }
+    for (name, class) in named("classes") {
+        view.classes
+            .insert(name, Arc::new(serde_json::from_value(class).expect(read)));
+    }
+    view
+}
+
+fn pod(spec: Value) -> Pod {
+    let mut spec = spec;
+    if spec["containers"].is_null() {
+        spec["containers"] = json!([{"name": "a"}]);
+    }
+    let metadata = json!({
+        "name": "web-0", "namespace": "default", "uid": "pod", "labels": {"app": "web"},
+    });
+    serde_json::from_value(json!({"metadata": metadata, "spec": spec})).expect("a pod")
+}
+
+#[track_caller]
+fn check(objects: Value, spec: Value, expected: &str) {
+    let shown = match place(&pod(spec), &view(objects), None) {
+        Decision::Bind { node } => format!("bind {node}"),
+        Decision::Prepare { node, steps } => {
+            let steps: Vec<String> = steps
+                .into_iter()
+                .map(|step| match step {
+                    ClaimStep::Reserve { claim, volume } => format!("{claim}={volume}"),
+                    ClaimStep::SelectNode { claim } => format!("{claim}=new"),
+                })
+                .collect();
+            format!("prepare {node} {}", steps.join(" "))
+                .trim_end()
+                .to_owned()
+        }
+        Decision::Unschedulable(obstacle) => obstacle.message,
+    };
+    assert_eq!(shown, expected);
+}
+
+fn asks(cpu: &str, memory: &str) -> Value {
+    json!({"containers": [
+        {"name": "a", "resources": {"requests": {"cpu": cpu, "memory": memory}}},
+    ]})
+}
+
+fn on_node(node: &str, cpu: &str) -> Value {
+    json!({"spec": {"nodeName": node, "containers": [
+        {"name": "a", "resources": {"requests": {"cpu": cpu}}},
+    ]}})
+}
+
+#[test]
+fn a_pod_without_wishes_goes_to_the_emptier_node() {
+    let objects = json!({"nodes": {"a": {}, "b": {}}, "pods": {"x": on_node("a", "1")}});
+    check(objects, asks("500m", "1Gi"), "bind b");
+    check(json!({"nodes": {"b": {}, "a": {}}}), json!({}), "bind a");
+}
+
+#[test]
+fn what_is_asked_for_must_be_free() {
+    let objects = json!({"nodes": {"a": {}}, "pods": {"x": on_node("a", "1500m")}});
+    check(objects.clone(), asks("500m", "1Gi"), "bind a");
+    check(
+        objects,
+        asks("600m", "5Gi"),
+        "0/1 nodes are available: 1 Insufficient cpu, 1 Insufficient memory.",
+    );
+    let small = json!({"nodes": {"a": {"status": {"allocatable": {"pods": "1"}}}},
+        "pods": {"x": on_node("a", "0")}});
+    check(
+        small,
+        json!({}),
+        "0/1 nodes are available: 1 Too many pods.",
+    );
+}
+
+#[test]
+fn limits_count_where_there_is_no_request_and_overhead_is_added() {
+    let spec = json!({"overhead": {"cpu": "1"},
+        "containers": [{"name": "a", "resources": {"limits": {"cpu": "1500m"}}}]});
+    check(
+        json!({"nodes": {"a": {}}}),
+        spec,
+        "0/1 nodes are available: 1 Insufficient cpu.",
+    );
+}
+
+#[test]
+fn init_containers_count_by_their_largest_moment() {
+    let cpu = |cpu: &str| json!({"requests": {"cpu": cpu}});
+    let spec = |plain: &str, sidecar: &str| {
+        json!({
+            "initContainers": [
+                {"name": "s", "restartPolicy": "Always", "resources": cpu(sidecar)},
+                {"name": "i", "resources": cpu(plain)},
+            ],
+            "containers": [{"name": "a", "resources": cpu("1")}],
+        })
+    };
+    let nodes = json!({"nodes": {"a": {}}});
+    check(nodes.clone(), spec("1500m", "500m"), "bind a");
+    check(
+        nodes.clone(),
+        spec("1600m", "500m"),
+        "0/1 nodes are available: 1 Insufficient cpu.",
+    );
+    check(
+        nodes,
+        spec("0", "1100m"),
+        "0/1 nodes are available: 1 Insufficient cpu.",
+    );
+}
+
+#[test]
+fn each_node_is_counted_by_its_own_reason() {
+    let objects = json!({"nodes": {
+        "a": {"spec": {"unschedulable": true}},
+        "b": {"spec": {"taints": [{"key": "k", "value": "v", "effect": "NoSchedule"}]}},
+        "c": {"metadata": {"labels": {"zone": "x"}}},
+        "d": {"status": {"allocatable": {"cpu": "1", "pods": "10"}}},
+    }});
+    let mut spec = asks("2", "0");
+    spec["nodeSelector"] = json!({"kubernetes.io/hostname": "d"});
+    check(
+        objects,
+        spec,
+        "0/4 nodes are available: 1 Insufficient cpu, \
+         1 node(s) didn't match Pod's node affinity/selector, \
+         1 node(s) had untolerated taint(s), 1 node(s) were unschedulable.",
+    );
+    check(json!({}), json!({}), "no nodes available to schedule pods");
+}
+
+#[test]
+fn tolerations_open_tainted_nodes() {
+    let objects = json!({"nodes": {
+        "b": {"spec": {"taints": [{"key": "k", "value": "v", "effect": "NoExecute"}]}},
+    }});
+    let tolerating = |toleration: Value| json!({"tolerations": [toleration]});
+    check(
+        objects.clone(),
+        tolerating(json!({"operator": "Exists"})),
+        "bind b",
+    );
+    check(
+        objects.clone(),
+        tolerating(json!({"key": "k", "value": "v"})),
+        "bind b",
+    );
+    check(
+        objects,
+        tolerating(json!({"key": "k", "value": "w", "operator": "Equal"})),
+        "0/1 nodes are available: 1 node(s) had untolerated taint(s).",
+    );
+}
+
+#[test]
+fn node_affinity_decides_and_preference_ranks() {
+    let objects = json!({"nodes": {
+        "a": {"metadata": {"labels": {"disk": "ssd", "size": "1"}}},
+        "b": {"metadata": {"labels": {"disk": "ssd", "size": "9"}}},
+        "c": {"metadata": {"labels": {"disk": "hdd", "size": "9"}}},
+    }});
+    let term = |key: &str, operator: &str, value: &str| json!({"matchExpressions": [{"key": key, "operator": operator, "values": [value]}]});
+    let required = json!({"requiredDuringSchedulingIgnoredDuringExecution":
+        {"nodeSelectorTerms": [term("disk", "In", "ssd")]}});
+    let mut both = required.clone();
+    both["preferredDuringSchedulingIgnoredDuringExecution"] =
+        json!([{"weight": 5, "preference": term("size", "Gt", "5")}]);
+    check(
+        objects.clone(),
+        json!({"affinity": {"nodeAffinity": required}}),
+        "bind a",
+    );
+    check(
+        objects,
+        json!({"affinity": {"nodeAffinity": both}}),
+        "bind b",
+    );
+}
+
+#[test]
+fn host_ports_are_had_once() {
+    let with_port = json!({"containers": [
+        {"name": "a", "ports": [{"containerPort": 80, "hostPort": 8080}]},
+    ]});
+    let mut there = with_port.clone();
+    there["nodeName"] = "a".into();
+    check(
+        json!({"nodes": {"a": {}}, "pods": {"x": {"spec": there}}}),
+        with_port,
+        "0/1 nodes are available: 1 node(s) didn't have free ports for the requested pod ports.",
+    );
+}
+
+#[test]
+fn anti_affinity_keeps_replicas_apart() {
+    let spec = json!({"affinity": {"podAntiAffinity":
+        {"requiredDuringSchedulingIgnoredDuringExecution": [{
+            "labelSelector": {"matchLabels": {"app": "web"}},
+            "topologyKey": "kubernetes.io/hostname"}]}}});
+    let mut there = spec.clone();
+    there["nodeName"] = "a".into();
+    there["containers"] = json!([{"name": "a"}]);
+    let other = json!({"metadata": {"labels": {"app": "web"}}, "spec": there});
+    let objects = json!({"nodes": {"a": {}, "b": {}}, "pods": {"x": other.clone()}});
+    check(objects, spec.clone(), "bind b");
+    check(
+        json!({"nodes": {"a": {}}, "pods": {"x": other.clone()}}),
+        spec,
+        "0/1 nodes are available: 1 node(s) didn't match pod anti-affinity rules.",
+    );
+    check(
+        json!({"nodes": {"a": {}}, "pods": {"x": other}}),
+        json!({}),
+        "0/1 nodes are available: 1 node(s) didn't satisfy existing pods anti-affinity rules.",
+    );
+}
+
+#[test]
+fn affinity_follows_and_the_first_of_a_group_may_start() {
+    let near = |app: &str| {
+        json!({"affinity": {"podAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": [{
+            "labelSelector": {"matchLabels": {"app": app}},
+            "topologyKey": "kubernetes.io/hostname"}]}}})
+    };
+    let mut db = on_node("b", "1");
+    db["metadata"]["labels"] = json!({"app": "db"});
+    let objects = json!({"nodes": {"a": {}, "b": {}}, "pods": {"db": db}});
+    check(objects, near("db"), "bind b");
+    check(json!({"nodes": {"a": {}}}), near("web"), "bind a");
+    check(
+        json!({"nodes": {"a": {}}}),
+        near("db"),
+        "0/1 nodes are available: 1 node(s) didn't match pod affinity rules.",
+    );
+}
+
+#[test]
+fn spread_bounds_the_skew() {
+    let spec = json!({"topologySpreadConstraints": [{
+        "maxSkew": 1, "topologyKey": "kubernetes.io/hostname",
+        "whenUnsatisfiable": "DoNotSchedule",
+        "labelSelector": {"matchLabels": {"app": "web"}}}]});
+    let mut like = on_node("a", "0");
+    like["metadata"]["labels"] = json!({"app": "web"});
+    let mut full = on_node("b", "2");
+    full["metadata"]["labels"] = json!({"app": "other"});
+    let pods = json!({"x": like, "y": full});
+    check(
+        json!({"nodes": {"a": {}, "b": {}}, "pods": pods}),
+        spec.clone(),
+        "bind b",
+    );
+    let mut asking = asks("1", "0");
+    asking["topologySpreadConstraints"] = spec["topologySpreadConstraints"].clone();
+    check(
+        json!({"nodes": {"a": {}, "b": {}}, "pods": pods}),
+        asking,
+        "0/2 nodes are available: 1 Insufficient cpu, \
+         1 node(s) didn't match pod topology spread constraints.",
+    );
+}
+
+fn claiming(claim: &str) -> Value {
+    json!({"volumes": [{"name": "data", "persistentVolumeClaim": {"claimName": claim}}]})
+}
+
+fn unbound(class: &str, size: &str) -> Value {
+    json!({"spec": {"storageClassName": class, "accessModes": ["ReadWriteOnce"],
+        "resources": {"requests": {"storage": size}}}, "status": {"phase": "Pending"}})
+}
+
+fn bound(volume: &str) -> Value {
+    let mut claim = unbound("local", "1Gi");
+    claim["spec"]["volumeName"] = volume.into();
+    claim["metadata"]["annotations"] = json!({"pv.kubernetes.io/bind-completed": "yes"});
+    claim
+}
+
+fn volume(size: &str, node: &str) -> Value {
+    json!({"spec": {"storageClassName": "local", "accessModes": ["ReadWriteOnce"],
+        "capacity": {"storage": size}, "nodeAffinity": {"required": {"nodeSelectorTerms": [
+            {"matchExpressions": [
+                {"key": "kubernetes.io/hostname", "operator": "In", "values": [node]}]}]}}},
+        "status": {"phase": "Available"}})
+}
+
+fn classes() -> Value {
+    json!({
+        "local": {"provisioner": "mainstay.dev/local",
+            "volumeBindingMode": "WaitForFirstConsumer"},
+        "manual": {"provisioner": "kubernetes.io/no-provisioner",
+            "volumeBindingMode": "WaitForFirstConsumer"},
+        "now": {"provisioner": "k8s.io/minikube-hostpath", "volumeBindingMode": "Immediate"},
+    })
+}
+
+/// statefulset.md §11.15.
+#[test]
+fn claims_that_cannot_serve_are_named() {
+    let with = |claims: Value| json!({"nodes": {"a": {}}, "classes": classes(), "claims": claims});
+    let text = "0/1 nodes are available: persistentvolumeclaim \"x\" not found.";
+    check(with(json!({})), claiming("x"), text);
+    let text = "0/1 nodes are available: pod has unbound immediate PersistentVolumeClaims.";
+    check(
+        with(json!({"x": unbound("now", "1Gi")})),
+        claiming("x"),
+        text,
+    );
+    check(
+        with(json!({"x": unbound("absent", "1Gi")})),
+        claiming("x"),
+        text,
+    );
+    let mut going = bound("v");
+    going["metadata"]["deletionTimestamp"] = "2026-01-01T00:00:00Z".into();
+    let text = "0/1 nodes are available: persistentvolumeclaim \"x\" is being deleted.";
+    check(with(json!({"x": going})), claiming("x"), text);
+    let mut lost = bound("v");
+    lost["status"]["phase"] = "Lost".into();
+    let text = "0/1 nodes are available: persistentvolumeclaim \"x\" bound to non-existent \
+        persistentvolume \"v\".";
+    check(with(json!({"x": lost})), claiming("x"), text);
+}
+
+/// statefulset.md §11.14: the disk decides where the pod runs.
+#[test]
+fn a_bound_volume_keeps_the_pod_on_its_node() {
+    let objects = |volumes: Value| {
+        json!({"nodes": {"a": {}, "b": {}}, "classes": classes(),
+            "claims": {"x": bound("v")}, "volumes": volumes})
+    };
+    check(
+        objects(json!({"v": volume("1Gi", "b")})),
+        claiming("x"),
+        "bind b",
+    );
+    let text = "0/2 nodes are available: 2 node(s) didn't match PersistentVolume's node affinity.";
+    check(
+        objects(json!({"v": volume("1Gi", "c")})),
+        claiming("x"),
+        text,
+    );
+    let text = "0/2 nodes are available: 2 node(s) unavailable due to one or more pvc(s) bound \
+        to non-existent pv(s).";
+    check(objects(json!({})), claiming("x"), text);
+}
+
+/// statefulset.md §11.3, 11.6.
+#[test]
+fn waiting_claims_take_volumes_of_the_node_or_have_them_made() {
+    let objects = |claims: Value, volumes: Value| {
+        json!({"nodes": {"a": {}, "b": {}}, "classes": classes(), "claims": claims,
+            "volumes": volumes})
+    };
+    let one = json!({"x": unbound("local", "2Gi")});
+    check(
+        objects(one.clone(), json!({})),
+        claiming("x"),
+        "prepare a x=new",
+    );
+    let mut only_b = claiming("x");
+    only_b["nodeSelector"] = json!({"kubernetes.io/hostname": "b"});
+    let there = json!({"big": volume("9Gi", "b"), "fit": volume("2Gi", "b"),
+        "small": volume("1Gi", "b"), "far": volume("2Gi", "a")});
+    check(
+        objects(one.clone(), there),
+        only_b.clone(),
+        "prepare b x=fit",
+    );
+    let mut selected = one.clone();
+    selected["x"]["metadata"]["annotations"] = json!({"volume.kubernetes.io/selected-node": "b"});
+    check(
+        objects(selected.clone(), json!({})),
+        claiming("x"),
+        "prepare b",
+    );
+    selected["x"]["metadata"]["annotations"] =
+        json!({"volume.kubernetes.io/selected-node": "gone"});
+    check(
+        objects(selected, json!({})),
+        claiming("x"),
+        "prepare a x=new",
+    );
+    let manual = json!({"x": unbound("manual", "1Gi")});
+    let text = "0/2 nodes are available: 2 node(s) didn't find available persistent volumes to \
+        bind.";
+    check(objects(manual, json!({})), claiming("x"), text);
+}
+
+#[test]
+fn two_claims_of_a_pod_take_two_volumes() {
+    let spec = json!({"volumes": [
+        {"name": "a", "persistentVolumeClaim": {"claimName": "large"}},
+        {"name": "b", "persistentVolumeClaim": {"claimName": "little"}}]});
+    let claims = json!({"large": unbound("local", "5Gi"), "little": unbound("local", "1Gi")});
+    let objects = json!({"nodes": {"a": {}}, "classes": classes(), "claims": claims,
+        "volumes": {"v5": volume("5Gi", "a"), "v6": volume("6Gi", "a")}});
+    check(objects, spec, "prepare a little=v5 large=v6");
+}
+
+/// statefulset.md §11.11.
+#[test]
+fn an_exclusive_claim_is_used_by_one_pod() {
+    let mut claim = bound("v");
+    claim["spec"]["accessModes"] = json!(["ReadWriteOncePod"]);
+    let mut there = claiming("x");
+    there["nodeName"] = "a".into();
+    there["containers"] = json!([{"name": "a"}]);
+    let objects = json!({"nodes": {"a": {}}, "classes": classes(), "claims": {"x": claim},
+        "volumes": {"v": volume("1Gi", "a")}, "pods": {"other": {"spec": there}}});
+    let text = "0/1 nodes are available: 1 node has pod using PersistentVolumeClaim with the \
+        same name and ReadWriteOncePod access mode.";
+    check(objects, claiming("x"), text);
+}
+
+#[test]
+fn a_reserved_place_is_kept_while_it_fits() {
+    let view = view(json!({"nodes": {"a": {}, "b": {}}}));
+    let decision = place(&pod(json!({})), &view, Some("b"));
+    assert_eq!(
+        decision,
+        Decision::Bind {
+            node: "b".to_owned()
+        }
+    );
+    let decision = place(&pod(json!({})), &view, Some("gone"));
+    assert_eq!(
+        decision,
+        Decision::Bind {
+            node: "a".to_owned()
+        }
+    );
+}
+
+#[test]
+fn gated_pods_wait() {
+    let spec = json!({"schedulingGates": [{"name": "x"}]});
+    match place(&pod(spec), &view(json!({"nodes": {"a": {}}})), None) {
+        Decision::Unschedulable(obstacle) => assert_eq!(obstacle.reason, "SchedulingGated"),
+        other => panic!("{other:?}"),
+    }
+}
