@@ -1,1 +1,26 @@
-//! image-store
+//! Images: pulled from registries, imported from archives, unpacked once into layers that
+//! containers share.
+//!
+//! On disk: `images.json` (which reference means which image), `blobs/` (manifests and
+//! configurations by digest) and `layers/` (unpacked, by the digest of their uncompressed
+//! archive). Several processes may use one store: changes are made under a file lock, and what is
+//! read is read from disk.
+
+mod digest;
+mod import;
+mod index;
+mod manifest;
+mod pull;
+mod reference;
+mod registries;
+mod store;
+mod unpack;
+
+pub use import::ImportError;
+pub use index::Image;
+pub use manifest::ImageConfig;
+pub use pull::{Credentials, PullError, PullOptions};
+pub use reference::{InvalidReference, normalize};
+pub use registries::{RegistriesConfig, RegistriesError};
+pub use store::{ImageStore, StoreError};
+pub use unpack::{Limits, UnpackError};

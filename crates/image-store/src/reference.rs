@@ -1,0 +1,54 @@
+//! Names of images, completed as Docker completes them.
+
+use oci_client::Reference;
+
+/// A name that no registry could have.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("invalid image reference {reference:?}: {reason}")]
+pub struct InvalidReference {
+    /// The name.
+    pub reference: String,
+    /// What is wrong with it.
+    pub reason: String,
+}
+
+/// The full form of a name: `nginx` → `docker.io/library/nginx:latest`.
+///
+/// # Errors
+/// When the name is malformed.
+pub fn normalize(reference: &str) -> Result<String, InvalidReference> {
+    parse(reference).map(|reference| reference.whole())
+}
+
+pub(crate) fn parse(reference: &str) -> Result<Reference, InvalidReference> {
+    reference.trim().parse::<Reference>().map_err(|error| InvalidReference {
+        reference: reference.to_owned(),
+        reason: error.to_string(),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_completed() {
+        let digest = format!("a.example:5000/x/y@sha256:{}", "0".repeat(64));
+        for (short, full) in [
+            ("nginx", "docker.io/library/nginx:latest"),
+            ("nginx:1.9.1", "docker.io/library/nginx:1.9.1"),
+            ("mainstay/hello", "docker.io/mainstay/hello:latest"),
+            ("127.0.0.1:5000/app:2", "127.0.0.1:5000/app:2"),
+            (digest.as_str(), digest.as_str()),
+        ] {
+            assert_eq!(normalize(short).as_deref(), Ok(full));
+        }
+    }
+
+    #[test]
+    fn malformed_names_are_refused() {
+        for name in ["", "UPPER", "a b", "x:", "-x"] {
+            assert!(normalize(name).is_err(), "{name:?}");
+        }
+    }
+}
