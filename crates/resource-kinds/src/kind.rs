@@ -4,6 +4,8 @@ use jiff::Timestamp;
 use object_model::{FieldError, Status};
 use serde_json::Value;
 
+use crate::parts;
+
 /// Where objects of a kind live.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Scope {
@@ -72,6 +74,22 @@ pub struct KindInfo {
     pub storage: &'static str,
 }
 
+impl KindInfo {
+    /// Whether objects of the kind have the named sub-resource.
+    pub fn has_subresource(&self, name: &str) -> bool {
+        self.subresources.iter().any(|sub| sub.name == name)
+    }
+
+    /// `apps/v1`, or `v1` for the core group.
+    pub fn api_version(&self) -> String {
+        if self.group.is_empty() {
+            self.version.to_owned()
+        } else {
+            format!("{}/{}", self.group, self.version)
+        }
+    }
+}
+
 /// A column of the table that `kubectl get` shows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Column {
@@ -129,8 +147,8 @@ pub trait Lookup {
 /// The pipeline calls, on create: [`decode`](Self::decode), [`default`](Self::default),
 /// [`prepare_create`](Self::prepare_create), admission, [`allocate`](Self::allocate),
 /// [`validate_create`](Self::validate_create). On update the same with the `_update` twins and
-/// the stored object as `old`. Object metadata (name, uid, timestamps, generation, finalizers,
-/// owner references, labels) is the pipeline's own business.
+/// the stored object as `old`. What the server itself keeps in the metadata (uid, resource
+/// version, timestamps, generation, managed fields) is the pipeline's own business.
 pub trait Kind: Send + Sync + 'static {
     /// The fixed facts.
     fn info(&self) -> &'static KindInfo;
@@ -143,13 +161,45 @@ pub trait Kind: Send + Sync + 'static {
     fn default(&self, object: &mut Value);
 
     /// Clears what a creator may not set (mostly the status).
-    fn prepare_create(&self, object: &mut Value);
+    fn prepare_create(&self, object: &mut Value) {
+        if self.info().has_subresource("status") {
+            parts::remove(object, "status");
+        }
+    }
 
     /// Restores what an ordinary update may not touch (mostly the status).
-    fn prepare_update(&self, object: &mut Value, old: &Value);
+    fn prepare_update(&self, object: &mut Value, old: &Value) {
+        if self.info().has_subresource("status") {
+            parts::restore(object, old, "status");
+        }
+    }
 
-    /// Restores what an update through `status` may not touch (mostly all but the status).
-    fn prepare_status_update(&self, object: &mut Value, old: &Value);
+    /// Restores what an update through `status` may not touch (mostly all but the status; the
+    /// metadata stays as sent, its rules are the pipeline's).
+    fn prepare_status_update(&self, object: &mut Value, old: &Value) {
+        parts::restore_all_but(object, old, &["status", "metadata"]);
+    }
+
+    /// Whether objects of the kind count their changes in `metadata.generation`: 1 at first, one
+    /// more with each update that changes anything besides the metadata and the status.
+    fn has_generation(&self) -> bool {
+        false
+    }
+
+    /// All that is wrong with a name of the kind; an empty list for a valid one.
+    fn name_errors(&self, name: &str) -> Vec<String> {
+        object_model::names::dns_subdomain(name)
+    }
+
+    /// The `autoscaling/v1` Scale of an object; `None` for kinds without that sub-resource.
+    fn scale(&self, _object: &Value) -> Option<Value> {
+        None
+    }
+
+    /// Takes over what an updated Scale asks for; returns all that is wrong with the Scale.
+    fn set_scale(&self, _object: &mut Value, _scale: &Value) -> Vec<FieldError> {
+        Vec::new()
+    }
 
     /// Chooses addresses, ports and the like that the user left to the cluster.
     fn allocate(
@@ -166,10 +216,12 @@ pub trait Kind: Send + Sync + 'static {
         Vec::new()
     }
 
-    /// All that is wrong with a new object.
+    /// All that is wrong with a new object, its metadata (name, labels, annotations, owner
+    /// references, finalizers) included: [`metadata::validate`](crate::metadata::validate).
     fn validate_create(&self, object: &Value) -> Vec<FieldError>;
 
-    /// All that is wrong with a changed object.
+    /// All that is wrong with a changed object, labels, annotations, owner references and
+    /// finalizers included. That name, namespace and uid stay is the pipeline's business.
     fn validate_update(&self, object: &Value, old: &Value) -> Vec<FieldError>;
 
     /// All that is wrong with a changed status.

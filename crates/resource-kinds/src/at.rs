@@ -1,0 +1,175 @@
+//! A place in an object: the value there together with its path, so that a check says what is
+//! wrong and where in one go. A place may be empty; then its value is null.
+
+use object_model::{FieldError, FieldPath};
+use serde_json::{Map, Value};
+
+const NOTHING: &Value = &Value::Null;
+
+/// A value and where it stands.
+#[derive(Clone, Debug)]
+pub(crate) struct At<'a> {
+    pub(crate) value: &'a Value,
+    pub(crate) path: FieldPath,
+}
+
+impl<'a> At<'a> {
+    /// The whole of an object.
+    pub(crate) fn root(value: &'a Value) -> Self {
+        Self {
+            value,
+            path: FieldPath::default(),
+        }
+    }
+
+    /// The named field; with dots, a field further down.
+    pub(crate) fn get(&self, names: &str) -> Self {
+        let mut value = self.value;
+        let mut path = self.path.clone();
+        for name in names.split('.') {
+            value = value.get(name).unwrap_or(NOTHING);
+            path = path.child(name);
+        }
+        Self { value, path }
+    }
+
+    /// The elements of a list.
+    pub(crate) fn items(&self) -> impl Iterator<Item = At<'a>> + use<'a> {
+        let path = self.path.clone();
+        let elements = self.value.as_array().map_or(&[][..], Vec::as_slice);
+        elements.iter().enumerate().map(move |(index, value)| At {
+            value,
+            path: path.index(index),
+        })
+    }
+
+    /// The entries of a map, each with its key.
+    pub(crate) fn entries(&self) -> impl Iterator<Item = (&'a str, At<'a>)> + use<'a> {
+        let path = self.path.clone();
+        self.value
+            .as_object()
+            .into_iter()
+            .flatten()
+            .map(move |(key, value)| {
+                let path = path.key(key);
+                (key.as_str(), At { value, path })
+            })
+    }
+
+    /// The map, if it is one.
+    pub(crate) fn map(&self) -> Option<&'a Map<String, Value>> {
+        self.value.as_object()
+    }
+
+    /// The text; empty if there is none.
+    pub(crate) fn text(&self) -> &'a str {
+        self.value.as_str().unwrap_or_default()
+    }
+
+    /// The whole number, if it is one.
+    pub(crate) fn int(&self) -> Option<i64> {
+        self.value.as_i64()
+    }
+
+    /// Whether the value is `true`.
+    pub(crate) fn is_true(&self) -> bool {
+        self.value.as_bool() == Some(true)
+    }
+
+    /// Whether there is a value at all.
+    pub(crate) fn is_set(&self) -> bool {
+        !self.value.is_null()
+    }
+
+    /// Whether there is nothing, or nothing in it.
+    pub(crate) fn is_empty(&self) -> bool {
+        match self.value {
+            Value::Null => true,
+            Value::String(text) => text.is_empty(),
+            Value::Array(list) => list.is_empty(),
+            Value::Object(map) => map.is_empty(),
+            Value::Bool(_) | Value::Number(_) => false,
+        }
+    }
+
+    pub(crate) fn required(&self, detail: &str) -> FieldError {
+        FieldError::required(&self.path, detail)
+    }
+
+    pub(crate) fn forbidden(&self, detail: impl Into<String>) -> FieldError {
+        FieldError::forbidden(&self.path, detail)
+    }
+
+    pub(crate) fn invalid(&self, detail: impl Into<String>) -> FieldError {
+        FieldError::invalid(&self.path, self.value.clone(), detail)
+    }
+
+    pub(crate) fn duplicate(&self) -> FieldError {
+        FieldError::duplicate(&self.path, self.value.clone())
+    }
+
+    pub(crate) fn not_supported(&self, allowed: &[&str]) -> FieldError {
+        FieldError::not_supported(&self.path, self.value.clone(), allowed)
+    }
+}
+
+/// Rules that many fields share. Each adds to a list of what is wrong.
+pub(crate) trait Rules {
+    /// The clauses of a name check, for the text at a place.
+    fn check_text(&mut self, at: &At<'_>, check: fn(&str) -> Vec<String>);
+    /// As [`check_text`](Self::check_text), unless the text is empty.
+    fn check_text_if_set(&mut self, at: &At<'_>, check: fn(&str) -> Vec<String>);
+    /// The number, if given, is not below zero.
+    fn check_not_negative(&mut self, at: &At<'_>);
+    /// The text is one of those allowed; an empty one is `Required`.
+    fn check_one_of(&mut self, at: &At<'_>, allowed: &[&str]);
+    /// As [`check_one_of`](Self::check_one_of), unless there is no value.
+    fn check_one_of_if_set(&mut self, at: &At<'_>, allowed: &[&str]);
+    /// The value is as it was.
+    fn check_unchanged(&mut self, new: &At<'_>, old: &At<'_>);
+}
+
+/// What an immutable field's refusal says.
+pub(crate) const IMMUTABLE: &str = "field is immutable";
+/// What a negative number's refusal says.
+pub(crate) const NEGATIVE: &str = "must be greater than or equal to 0";
+
+impl Rules for Vec<FieldError> {
+    fn check_text(&mut self, at: &At<'_>, check: fn(&str) -> Vec<String>) {
+        let text = at.text();
+        let clauses = check(text).into_iter();
+        self.extend(clauses.map(|clause| FieldError::invalid(&at.path, text, clause)));
+    }
+
+    fn check_text_if_set(&mut self, at: &At<'_>, check: fn(&str) -> Vec<String>) {
+        if !at.text().is_empty() {
+            self.check_text(at, check);
+        }
+    }
+
+    fn check_not_negative(&mut self, at: &At<'_>) {
+        if at.int().is_some_and(|number| number < 0) {
+            self.push(at.invalid(NEGATIVE));
+        }
+    }
+
+    fn check_one_of(&mut self, at: &At<'_>, allowed: &[&str]) {
+        if at.is_empty() {
+            self.push(at.required(""));
+        } else if !allowed.contains(&at.text()) {
+            self.push(at.not_supported(allowed));
+        }
+    }
+
+    fn check_one_of_if_set(&mut self, at: &At<'_>, allowed: &[&str]) {
+        if !at.is_empty() {
+            self.check_one_of(at, allowed);
+        }
+    }
+
+    fn check_unchanged(&mut self, new: &At<'_>, old: &At<'_>) {
+        if new.value != old.value {
+            self.push(new.invalid(IMMUTABLE));
+        }
+    }
+}

@@ -1,0 +1,338 @@
+//! From whatever JSON a client sent to an object of its kind: types are checked, unknown fields
+//! dropped, quantities made canonical, and what says nothing (null, empty lists, zero values
+//! that upstream leaves out) removed, so that equal objects have equal bytes.
+
+use object_model::Quantity;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use serde_json::{Map, Value};
+
+/// Maps whose values are quantities.
+const QUANTITY_MAPS: &[&str] = &[
+    "allocatable",
+    "allocatedResources",
+    "capacity",
+    "limits",
+    "overhead",
+    "requests",
+];
+/// Fields that are quantities.
+const QUANTITIES: &[&str] = &["divisor", "sizeLimit"];
+/// Maps with free keys: what is in them is the user's.
+const FREE_MAPS: &[&str] = &[
+    "annotations",
+    "binaryData",
+    "data",
+    "labels",
+    "matchLabels",
+    "nodeSelector",
+    "parameters",
+    "stringData",
+    "volumeAttributes",
+];
+/// Maps and lists that are left out when empty, although structures are not.
+const EMPTY_MAPS: &[&str] = &[
+    "allocatable",
+    "allocatedResources",
+    "capacity",
+    "limits",
+    "overhead",
+    "requests",
+    "annotations",
+    "binaryData",
+    "data",
+    "labels",
+    "matchLabels",
+    "nodeSelector",
+    "parameters",
+    "stringData",
+    "volumeAttributes",
+];
+/// Texts that mean something when empty.
+const EMPTY_TEXTS: &[&str] = &[
+    "appProtocol",
+    "holderIdentity",
+    "serviceName",
+    "storageClassName",
+    "volumeAttributesClassName",
+];
+/// Numbers and booleans that are left out when zero or false.
+const ZEROES: &[&str] = &[
+    "count",
+    "currentReplicas",
+    "healthCheckNodePort",
+    "hostIPC",
+    "hostNetwork",
+    "hostPID",
+    "hostPort",
+    "initialDelaySeconds",
+    "minReadySeconds",
+    "nodePort",
+    "observedGeneration",
+    "publishNotReadyAddresses",
+    "readOnly",
+    "readyReplicas",
+    "stdin",
+    "stdinOnce",
+    "tty",
+    "unschedulable",
+    "updatedReplicas",
+];
+
+/// Checks `object` against the type `T`.
+///
+/// # Errors
+/// What does not fit, in the manner of upstream's decoder.
+pub(crate) fn decode<T: DeserializeOwned + Serialize>(mut object: Value) -> Result<Value, String> {
+    canonical_quantities(&mut object)?;
+    let typed: T = match T::deserialize(&object) {
+        Ok(typed) => typed,
+        Err(error) => return Err(explain::<T>(&object, &error.to_string())),
+    };
+    let mut result = serde_json::to_value(typed).map_err(|error| error.to_string())?;
+    prune(&mut result);
+    Ok(result)
+}
+
+fn canonical_quantities(value: &mut Value) -> Result<(), String> {
+    match value {
+        Value::Array(list) => list.iter_mut().try_for_each(canonical_quantities),
+        Value::Object(map) => map.iter_mut().try_for_each(|(key, child)| {
+            if FREE_MAPS.contains(&key.as_str()) {
+                return Ok(());
+            }
+            match child {
+                Value::Object(amounts) if QUANTITY_MAPS.contains(&key.as_str()) => {
+                    amounts.values_mut().try_for_each(canonical_quantity)
+                }
+                child if QUANTITIES.contains(&key.as_str()) => canonical_quantity(child),
+                child => canonical_quantities(child),
+            }
+        }),
+        _ => Ok(()),
+    }
+}
+
+fn canonical_quantity(value: &mut Value) -> Result<(), String> {
+    // What is no scalar is left to the type check, which knows the path.
+    if value.is_string() || value.is_number() {
+        let quantity = Quantity::from_json(value).map_err(|error| error.to_string())?;
+        *value = Value::String(quantity.to_string());
+    }
+    Ok(())
+}
+
+/// Removes what upstream's encoder leaves out.
+fn prune(value: &mut Value) {
+    match value {
+        Value::Array(list) => list.iter_mut().for_each(prune),
+        Value::Object(map) => prune_map(map),
+        _ => {}
+    }
+}
+
+fn prune_map(map: &mut Map<String, Value>) {
+    map.retain(|key, child| {
+        let key = key.as_str();
+        if key == "managedFields" {
+            return true;
+        }
+        if !FREE_MAPS.contains(&key) {
+            prune(child);
+        }
+        match child {
+            Value::Null => false,
+            Value::Array(list) => !list.is_empty(),
+            Value::Object(map) => !map.is_empty() || !EMPTY_MAPS.contains(&key),
+            Value::String(text) => !text.is_empty() || EMPTY_TEXTS.contains(&key),
+            Value::Bool(set) => *set || !ZEROES.contains(&key),
+            Value::Number(number) => number.as_i64() != Some(0) || !ZEROES.contains(&key),
+        }
+    });
+}
+
+/// Finds the field that does not decode and says so as upstream does. Runs only on refusals, and
+/// decodes once per field on the way down to the culprit.
+fn explain<T: DeserializeOwned>(object: &Value, error: &str) -> String {
+    let mut path: Vec<Step> = Vec::new();
+    while let Some(step) = culprit::<T>(object, &path) {
+        path.push(step);
+        if path.len() > 64 {
+            break;
+        }
+    }
+    let found = at_path(object, &path).unwrap_or(object);
+    let Some(wanted) = expected(error) else {
+        return error.to_owned();
+    };
+    let mut parent = path.clone();
+    while matches!(parent.last(), Some(Step::Index(_))) {
+        parent.pop();
+    }
+    parent.pop();
+    let structure = structure_name::<T>(object, &parent).unwrap_or_default();
+    let names: Vec<&str> = path
+        .iter()
+        .filter_map(|step| match step {
+            Step::Field(name) => Some(name.as_str()),
+            Step::Index(_) => None,
+        })
+        .collect();
+    if names.is_empty() || structure.is_empty() {
+        return format!(
+            "json: cannot unmarshal {} into Go value of type {wanted}",
+            json_type(found)
+        );
+    }
+    let place = format!("{structure}.{}", names.join("."));
+    let given = json_type(found);
+    format!("json: cannot unmarshal {given} into Go struct field {place} of type {wanted}")
+}
+
+#[derive(Clone, Debug)]
+enum Step {
+    Field(String),
+    Index(usize),
+}
+
+fn at_path<'a>(object: &'a Value, path: &[Step]) -> Option<&'a Value> {
+    path.iter().try_fold(object, |value, step| match step {
+        Step::Field(name) => value.get(name.as_str()),
+        Step::Index(index) => value.get(*index),
+    })
+}
+
+fn at_path_mut<'a>(object: &'a mut Value, path: &[Step]) -> Option<&'a mut Value> {
+    path.iter().try_fold(object, |value, step| match step {
+        Step::Field(name) => value.get_mut(name.as_str()),
+        Step::Index(index) => value.get_mut(*index),
+    })
+}
+
+/// The child of the value at `path` without which the object has one error less.
+fn culprit<T: DeserializeOwned>(object: &Value, path: &[Step]) -> Option<Step> {
+    let steps: Vec<Step> = match at_path(object, path)? {
+        Value::Object(map) => map.keys().cloned().map(Step::Field).collect(),
+        Value::Array(list) => (0..list.len()).map(Step::Index).collect(),
+        _ => return None,
+    };
+    let before = T::deserialize(object).err()?.to_string();
+    steps.into_iter().find(|step| {
+        let mut without = object.clone();
+        match (at_path_mut(&mut without, path), step) {
+            (Some(Value::Object(map)), Step::Field(name)) => {
+                map.shift_remove(name);
+            }
+            (Some(Value::Array(list)), Step::Index(index)) => {
+                list.remove(*index);
+            }
+            _ => return false,
+        }
+        T::deserialize(&without)
+            .err()
+            .map(|error| error.to_string())
+            != Some(before.clone())
+    })
+}
+
+/// The name of the structure at `path`: what the decoder says it expects there.
+fn structure_name<T: DeserializeOwned>(object: &Value, path: &[Step]) -> Option<String> {
+    let mut probe = object.clone();
+    *at_path_mut(&mut probe, path)? = Value::Bool(true);
+    let error = T::deserialize(&probe).err()?.to_string();
+    let (_, name) = error.rsplit_once("expected ")?;
+    Some(name.trim_start_matches("struct ").to_owned())
+}
+
+/// The Go type that an error of the decoder speaks of.
+fn expected(error: &str) -> Option<String> {
+    let (_, wanted) = error.rsplit_once("expected ")?;
+    Some(match wanted {
+        "i32" => "int32".to_owned(),
+        "i64" => "int64".to_owned(),
+        "a string" | "string" => "string".to_owned(),
+        "a boolean" | "bool" => "bool".to_owned(),
+        "f64" => "float64".to_owned(),
+        "a sequence" => "[]interface {}".to_owned(),
+        "a map" => "map[string]interface {}".to_owned(),
+        other => format!("v1.{other}"),
+    })
+}
+
+fn json_type(value: &Value) -> &'static str {
+    match value {
+        Value::Null => "null",
+        Value::Bool(_) => "bool",
+        Value::Number(_) => "number",
+        Value::String(_) => "string",
+        Value::Array(_) => "array",
+        Value::Object(_) => "object",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use k8s_openapi::api::apps::v1::StatefulSet;
+    use k8s_openapi::api::core::v1::Pod;
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn type_errors_name_the_field() {
+        let object = json!({"apiVersion": "apps/v1", "kind": "StatefulSet",
+            "metadata": {"name": "web"}, "spec": {"replicas": "three"}});
+        assert_eq!(
+            decode::<StatefulSet>(object).unwrap_err(),
+            "json: cannot unmarshal string into Go struct field StatefulSetSpec.spec.replicas of \
+             type int32"
+        );
+        let object = json!({"spec": {"containers": [{"name": "a"}, {"name": 5}]}});
+        assert_eq!(
+            decode::<Pod>(object).unwrap_err(),
+            "json: cannot unmarshal number into Go struct field Container.spec.containers.name of \
+             type string"
+        );
+    }
+
+    #[test]
+    fn amounts_may_be_numbers_and_become_canonical() {
+        let object = json!({"spec": {"containers": [{"name": "a", "resources": {
+            "limits": {"cpu": 1.5, "memory": "1024Mi"}, "requests": {"cpu": 1}}}]}});
+        let resources = &decode::<Pod>(object).unwrap()["spec"]["containers"][0]["resources"];
+        let wanted = json!({"limits": {"cpu": "1500m", "memory": "1Gi"}, "requests": {"cpu": "1"}});
+        assert_eq!(resources, &wanted);
+        let object = json!({"spec": {"containers": [{"resources": {"limits": {"cpu": "1GiB"}}}]}});
+        assert!(
+            decode::<Pod>(object)
+                .unwrap_err()
+                .starts_with("quantities must match")
+        );
+    }
+
+    #[test]
+    fn what_says_nothing_is_left_out() {
+        let object = json!({"metadata": {"labels": {}, "name": "p"}, "spec": {"hostNetwork": false,
+            "volumes": [{"name": "v", "emptyDir": {}}], "tolerations": [], "unknown": 1,
+            "containers": [{"name": "c", "env": [{"name": "A", "value": ""}]}]}});
+        assert_eq!(
+            decode::<Pod>(object).unwrap(),
+            json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "p"},
+                "spec": {"containers": [{"name": "c", "env": [{"name": "A"}]}],
+                    "volumes": [{"name": "v", "emptyDir": {}}]}})
+        );
+    }
+
+    #[test]
+    fn no_json_makes_the_decoder_panic() {
+        for object in [
+            json!(null),
+            json!([]),
+            json!(1),
+            json!({"spec": []}),
+            json!({"kind": 1}),
+        ] {
+            assert!(decode::<Pod>(object).is_err());
+        }
+    }
+}

@@ -1,0 +1,201 @@
+//! discovery.k8s.io/v1 EndpointSlice.
+
+use jiff::Timestamp;
+use k8s_openapi::api::discovery::v1 as api;
+use object_model::{FieldError, FieldErrorType, names};
+use serde_json::{Value, json};
+
+use crate::addresses::{PROTOCOLS, check_endpoint_ip};
+use crate::at::{At, Rules};
+use crate::decode::decode;
+use crate::info::{Names, namespaced};
+use crate::kind::{Cell, Column, Kind, KindInfo};
+use crate::{limits, metadata, parts, table};
+
+/// discovery.k8s.io/v1 EndpointSlice.
+#[derive(Debug)]
+pub struct EndpointSlice;
+
+const INFO: KindInfo = namespaced(Names {
+    group: "discovery.k8s.io",
+    kind: "EndpointSlice",
+    list_kind: "EndpointSliceList",
+    plural: "endpointslices",
+    singular: "endpointslice",
+    short: &[],
+});
+
+const COLUMNS: &[Column] = &[
+    table::NAME,
+    table::column("AddressType", "IPv4, IPv6 or FQDN."),
+    table::column("Ports", "Ports of all endpoints."),
+    table::column("Endpoints", "Addresses of the endpoints."),
+    table::AGE,
+];
+
+/// How many ports or endpoints a row shows.
+const SHOWN: usize = 3;
+
+impl Kind for EndpointSlice {
+    fn info(&self) -> &'static KindInfo {
+        &INFO
+    }
+
+    /// A list of endpoints is written even if it is empty.
+    fn decode(&self, object: Value) -> Result<Value, String> {
+        let mut slice = decode::<api::EndpointSlice>(object)?;
+        parts::fill(&mut slice, "endpoints", json!([]));
+        Ok(slice)
+    }
+
+    fn default(&self, object: &mut Value) {
+        for port in parts::each(object, "ports") {
+            parts::fill(port, "name", "");
+            parts::fill(port, "protocol", "TCP");
+        }
+    }
+
+    fn has_generation(&self) -> bool {
+        true
+    }
+
+    fn validate_create(&self, object: &Value) -> Vec<FieldError> {
+        let mut errors = metadata::validate(self, object);
+        let kinds = ["IPv4", "IPv6", "FQDN"];
+        errors.check_one_of(&At::root(object).get("addressType"), &kinds);
+        errors.extend(validate(object));
+        errors
+    }
+
+    fn validate_update(&self, object: &Value, old: &Value) -> Vec<FieldError> {
+        let mut errors = metadata::validate_update(object);
+        let (new, old) = (At::root(object), At::root(old));
+        errors.check_unchanged(&new.get("addressType"), &old.get("addressType"));
+        errors.extend(validate(object));
+        errors
+    }
+
+    fn columns(&self) -> &'static [Column] {
+        COLUMNS
+    }
+
+    fn row(&self, object: &Value, now: Timestamp) -> Vec<Cell> {
+        let ports: Vec<String> = At::root(object)
+            .get("ports")
+            .items()
+            .map(|port| match port.get("port").int() {
+                Some(number) => number.to_string(),
+                None => "*".to_owned(),
+            })
+            .collect();
+        let addresses: Vec<String> = At::root(object)
+            .get("endpoints")
+            .items()
+            .flat_map(|endpoint| endpoint.get("addresses").items())
+            .map(|address| address.text().to_owned())
+            .collect();
+        vec![
+            table::name(object),
+            object["addressType"].clone(),
+            json!(some_of(&ports, "<unset>")),
+            json!(some_of(&addresses, "<unset>")),
+            table::age(object, now),
+        ]
+    }
+}
+
+fn some_of(all: &[String], none: &str) -> String {
+    match all.len() {
+        0 => none.to_owned(),
+        1..=SHOWN => all.join(","),
+        more => format!("{} + {} more...", all[..SHOWN].join(","), more - SHOWN),
+    }
+}
+
+fn too_many(at: &At<'_>, max: usize) -> FieldError {
+    FieldError {
+        kind: FieldErrorType::TooMany,
+        field: at.path.clone(),
+        value: Some(json!(table::count(at.value))),
+        detail: format!("must have at most {max} items"),
+    }
+}
+
+fn validate(object: &Value) -> Vec<FieldError> {
+    let root = At::root(object);
+    let kind = root.get("addressType").text();
+    let mut errors = Vec::new();
+    let endpoints = root.get("endpoints");
+    if endpoints
+        .value
+        .as_array()
+        .is_some_and(|list| list.len() > limits::ENDPOINTS_MAX)
+    {
+        errors.push(too_many(&endpoints, limits::ENDPOINTS_MAX));
+        return errors;
+    }
+    for endpoint in endpoints.items() {
+        let addresses = endpoint.get("addresses");
+        match addresses.value.as_array().map_or(0, Vec::len) {
+            0 => errors.push(addresses.required("must contain at least 1 address")),
+            count if count > limits::ENDPOINT_ADDRESSES_MAX => {
+                errors.push(too_many(&addresses, limits::ENDPOINT_ADDRESSES_MAX));
+            }
+            _ => {}
+        }
+        for address in addresses.items() {
+            match kind {
+                "FQDN" => errors.check_text(&address, names::dns_subdomain),
+                _ => check_endpoint_ip(&mut errors, &address),
+            }
+        }
+        errors.check_text_if_set(&endpoint.get("nodeName"), names::dns_subdomain);
+        errors.check_text_if_set(&endpoint.get("hostname"), names::dns_label);
+    }
+    let ports = root.get("ports");
+    errors.extend(metadata::duplicates(&ports, "name"));
+    for port in ports.items() {
+        errors.check_text_if_set(&port.get("name"), names::dns_label);
+        errors.check_one_of(&port.get("protocol"), PROTOCOLS);
+        errors.check_text_if_set(&port.get("appProtocol"), names::qualified_name);
+    }
+    errors
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn slice(address: &str) -> Value {
+        let mut slice = EndpointSlice
+            .decode(
+                json!({"metadata": {"name": "a", "namespace": "b"}, "addressType": "IPv4",
+                "endpoints": [{"addresses": [address]}], "ports": [{"port": 80}]}),
+            )
+            .unwrap();
+        EndpointSlice.default(&mut slice);
+        slice
+    }
+
+    #[test]
+    fn endpoints_have_reachable_addresses() {
+        assert_eq!(EndpointSlice.validate_create(&slice("10.0.0.1")), []);
+        let errors = EndpointSlice.validate_create(&slice("127.0.0.1"));
+        assert_eq!(
+            errors[0].to_string(),
+            "endpoints[0].addresses[0]: Invalid value: \"127.0.0.1\": may not be in the loopback \
+             range (127.0.0.0/8, ::1/128)"
+        );
+    }
+
+    #[test]
+    fn a_row_shows_three_endpoints() {
+        let mut object = slice("10.0.0.1");
+        let list = json!([{"addresses": ["10.0.0.1"]}, {"addresses": ["10.0.0.2"]},
+            {"addresses": ["10.0.0.3"]}, {"addresses": ["10.0.0.4"]}]);
+        object["endpoints"] = list;
+        let row = EndpointSlice.row(&object, Timestamp::UNIX_EPOCH);
+        assert_eq!(row[2], "80");
+        assert_eq!(row[3], "10.0.0.1,10.0.0.2,10.0.0.3 + 1 more...");
+    }
+}

@@ -1,0 +1,88 @@
+//! Short ways to write down the facts of a kind.
+
+use crate::kind::{KindInfo, Scope, Subresource, Verb};
+
+/// All verbs, as ordinary kinds have them.
+pub(crate) const ALL: &[Verb] = &[
+    Verb::Create,
+    Verb::Delete,
+    Verb::DeleteCollection,
+    Verb::Get,
+    Verb::List,
+    Verb::Patch,
+    Verb::Update,
+    Verb::Watch,
+];
+
+const READ_WRITE: &[Verb] = &[Verb::Get, Verb::Patch, Verb::Update];
+
+/// The names of a kind, from which the rest of its facts follow.
+pub(crate) struct Names {
+    pub(crate) group: &'static str,
+    pub(crate) kind: &'static str,
+    pub(crate) list_kind: &'static str,
+    pub(crate) plural: &'static str,
+    pub(crate) singular: &'static str,
+    pub(crate) short: &'static [&'static str],
+}
+
+/// A kind in a namespace, with all verbs and no sub-resources.
+pub(crate) const fn namespaced(names: Names) -> KindInfo {
+    KindInfo {
+        group: names.group,
+        version: "v1",
+        kind: names.kind,
+        list_kind: names.list_kind,
+        plural: names.plural,
+        singular: names.singular,
+        short_names: names.short,
+        categories: &[],
+        scope: Scope::Namespaced,
+        verbs: ALL,
+        subresources: &[],
+        storage: names.plural,
+    }
+}
+
+/// A kind of the cluster as a whole, with all verbs and no sub-resources.
+pub(crate) const fn cluster(names: Names) -> KindInfo {
+    KindInfo {
+        scope: Scope::Cluster,
+        ..namespaced(names)
+    }
+}
+
+/// The `status` of a kind.
+pub(crate) const fn status(group: &'static str, kind: &'static str) -> Subresource {
+    Subresource {
+        name: "status",
+        group,
+        version: "v1",
+        kind,
+        verbs: READ_WRITE,
+    }
+}
+
+/// The `scale` of a kind.
+pub(crate) const SCALE: Subresource = Subresource {
+    name: "scale",
+    group: "autoscaling",
+    version: "v1",
+    kind: "Scale",
+    verbs: READ_WRITE,
+};
+
+/// An action that is taken by sending an object of another kind.
+pub(crate) const fn action(
+    name: &'static str,
+    group: &'static str,
+    kind: &'static str,
+) -> Subresource {
+    Subresource {
+        name,
+        group,
+        version: "v1",
+        kind,
+        verbs: &[Verb::Create],
+    }
+}

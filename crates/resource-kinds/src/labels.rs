@@ -1,0 +1,34 @@
+//! Well-known labels.
+
+/// A namespace's own name.
+pub const METADATA_NAME: &str = "kubernetes.io/metadata.name";
+/// The node's host name; volumes of one node select by it.
+pub const HOSTNAME: &str = "kubernetes.io/hostname";
+/// The node's processor architecture.
+pub const ARCH: &str = "kubernetes.io/arch";
+/// The node's operating system.
+pub const OS: &str = "kubernetes.io/os";
+/// The node's zone.
+pub const ZONE: &str = "topology.kubernetes.io/zone";
+/// The node's region.
+pub const REGION: &str = "topology.kubernetes.io/region";
+/// Prefix of the labels that name a node's roles.
+pub const NODE_ROLE_PREFIX: &str = "node-role.kubernetes.io/";
+/// A pod's own name, on pods of a StatefulSet.
+pub const POD_NAME: &str = "statefulset.kubernetes.io/pod-name";
+/// The ordinal of a pod of a StatefulSet.
+pub const POD_INDEX: &str = "apps.kubernetes.io/pod-index";
+/// The name of the ControllerRevision that a pod was made from.
+pub const CONTROLLER_REVISION_HASH: &str = "controller-revision-hash";
+/// The hash of a ControllerRevision's data.
+pub const REVISION_HASH: &str = "controller.kubernetes.io/hash";
+/// The Service that a slice belongs to.
+pub const SERVICE_NAME: &str = "kubernetes.io/service-name";
+/// Who keeps a slice.
+pub const SLICE_MANAGED_BY: &str = "endpointslice.kubernetes.io/managed-by";
+/// Marks slices and endpoints of headless Services.
+pub const HEADLESS: &str = "service.kubernetes.io/headless";
+/// Marks cluster roles whose rules are added to others'.
+pub const AGGREGATE_PREFIX: &str = "rbac.authorization.k8s.io/aggregate-to-";
+/// Marks the roles and bindings that every cluster starts with.
+pub const RBAC_DEFAULTS: &str = "kubernetes.io/bootstrapping";

@@ -1,0 +1,42 @@
+//! What pods and the templates of pods have in common: defaults and validation of a pod's spec,
+//! one file per topic.
+
+mod containers;
+mod defaults;
+mod env;
+mod images;
+mod probes;
+mod resources;
+mod scheduling;
+mod security;
+mod spec;
+mod volumes;
+mod warnings;
+
+pub(crate) use defaults::{default_pod, default_spec};
+pub(crate) use env::{field_reference, resource_reference};
+pub(crate) use resources::qos_class;
+pub(crate) use scheduling::tolerations;
+pub(crate) use spec::{validate_spec, validate_template};
+pub(crate) use warnings::warnings;
+
+use serde_json::Value;
+
+use crate::at::At;
+
+/// The lists of containers of a pod's spec.
+pub(crate) const CONTAINER_LISTS: [&str; 3] =
+    ["containers", "initContainers", "ephemeralContainers"];
+
+/// All containers of a spec, of whatever list, the init containers first.
+pub(crate) fn all_containers<'a>(spec: &At<'a>) -> Vec<At<'a>> {
+    ["initContainers", "containers", "ephemeralContainers"]
+        .iter()
+        .flat_map(|list| spec.get(list).items())
+        .collect()
+}
+
+/// Whether an init container goes on running beside the others (`statefulset.md` 12.3).
+pub(crate) fn is_sidecar(container: &Value) -> bool {
+    container["restartPolicy"] == "Always"
+}

@@ -1,0 +1,81 @@
+//! Well-known types of conditions, and reasons of conditions and events.
+
+/// Pod conditions.
+pub mod pod_condition {
+    /// A node was found.
+    pub const SCHEDULED: &str = "PodScheduled";
+    /// Sandbox, network and volumes are there.
+    pub const READY_TO_START: &str = "PodReadyToStartContainers";
+    /// All init containers are done.
+    pub const INITIALIZED: &str = "Initialized";
+    /// All containers are ready.
+    pub const CONTAINERS_READY: &str = "ContainersReady";
+    /// The pod takes requests.
+    pub const READY: &str = "Ready";
+    /// The pod is about to go on account of something that happened.
+    pub const DISRUPTION_TARGET: &str = "DisruptionTarget";
+}
+
+/// Node conditions.
+pub mod node_condition {
+    /// The node takes pods.
+    pub const READY: &str = "Ready";
+    /// Memory is short.
+    pub const MEMORY_PRESSURE: &str = "MemoryPressure";
+    /// Disk is short.
+    pub const DISK_PRESSURE: &str = "DiskPressure";
+    /// Process ids are short.
+    pub const PID_PRESSURE: &str = "PIDPressure";
+}
+
+/// Taints that say what is wrong with a node.
+pub mod taint {
+    /// The node says it is not ready.
+    pub const NOT_READY: &str = "node.kubernetes.io/not-ready";
+    /// The node says nothing any more.
+    pub const UNREACHABLE: &str = "node.kubernetes.io/unreachable";
+    /// The node takes no new pods.
+    pub const UNSCHEDULABLE: &str = "node.kubernetes.io/unschedulable";
+    /// The node is gone for good, says a person.
+    pub const OUT_OF_SERVICE: &str = "node.kubernetes.io/out-of-service";
+}
+
+/// Reasons of a StatefulSet's events (`statefulset.md` §7).
+pub mod stateful_set {
+    /// A pod or claim was made.
+    pub const SUCCESSFUL_CREATE: &str = "SuccessfulCreate";
+    /// A pod was deleted.
+    pub const SUCCESSFUL_DELETE: &str = "SuccessfulDelete";
+    /// A pod was repaired.
+    pub const SUCCESSFUL_UPDATE: &str = "SuccessfulUpdate";
+    /// A pod or claim could not be made.
+    pub const FAILED_CREATE: &str = "FailedCreate";
+    /// A pod could not be deleted.
+    pub const FAILED_DELETE: &str = "FailedDelete";
+    /// A pod could not be repaired.
+    pub const FAILED_UPDATE: &str = "FailedUpdate";
+    /// A claim belongs to somebody else.
+    pub const CONFLICTING_CONTROLLER: &str = "ConflictingController";
+}
+
+/// Reasons of the events of claims and volumes (`statefulset.md` §11).
+pub mod volume {
+    /// No volume fits, or the one asked for is taken.
+    pub const FAILED_BINDING: &str = "FailedBinding";
+    /// The volume asked for does not fit.
+    pub const VOLUME_MISMATCH: &str = "VolumeMismatch";
+    /// Binding waits for a pod.
+    pub const WAIT_FOR_FIRST_CONSUMER: &str = "WaitForFirstConsumer";
+    /// Binding waits for a pod's node.
+    pub const WAIT_FOR_POD_SCHEDULED: &str = "WaitForPodScheduled";
+    /// A provisioner is to make a volume.
+    pub const EXTERNAL_PROVISIONING: &str = "ExternalProvisioning";
+    /// A volume was made.
+    pub const PROVISIONING_SUCCEEDED: &str = "ProvisioningSucceeded";
+    /// A volume could not be made.
+    pub const PROVISIONING_FAILED: &str = "ProvisioningFailed";
+    /// The claim's volume is gone.
+    pub const CLAIM_LOST: &str = "ClaimLost";
+    /// Two claims name the same volume.
+    pub const CLAIM_MISBOUND: &str = "ClaimMisbound";
+}

@@ -1,0 +1,5 @@
+//! storage.k8s.io.
+
+mod storage_class;
+
+pub use storage_class::StorageClass;

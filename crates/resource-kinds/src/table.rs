@@ -1,0 +1,109 @@
+//! What tables of several kinds share.
+
+use jiff::Timestamp;
+use object_model::duration;
+use serde_json::{Value, json};
+
+use crate::kind::{Cell, Column};
+
+/// A column that is always shown.
+pub(crate) const fn column(name: &'static str, description: &'static str) -> Column {
+    Column {
+        name,
+        kind: "string",
+        format: "",
+        description,
+        priority: 0,
+    }
+}
+
+/// A column that `-o wide` shows.
+pub(crate) const fn wide(name: &'static str, description: &'static str) -> Column {
+    Column {
+        priority: 1,
+        ..column(name, description)
+    }
+}
+
+/// A column of whole numbers.
+pub(crate) const fn number(name: &'static str, description: &'static str) -> Column {
+    Column {
+        kind: "integer",
+        ..column(name, description)
+    }
+}
+
+/// The first column of every table.
+pub(crate) const NAME: Column = Column {
+    format: "name",
+    ..column("Name", "Name of the object, unique in its namespace.")
+};
+
+/// The age of the object.
+pub(crate) const AGE: Column = column("Age", "Time since the object was created.");
+
+/// The object's name.
+pub(crate) fn name(object: &Value) -> Cell {
+    object["metadata"]["name"].clone()
+}
+
+/// The object's age.
+pub(crate) fn age(object: &Value, now: Timestamp) -> Cell {
+    since(&object["metadata"]["creationTimestamp"], now)
+}
+
+/// How long ago a moment was.
+pub(crate) fn since(moment: &Value, now: Timestamp) -> Cell {
+    json!(duration::age(moment.as_str(), now))
+}
+
+/// The text, or what stands for none.
+pub(crate) fn text_or(value: &Value, none: &str) -> Cell {
+    match value.as_str() {
+        Some(text) if !text.is_empty() => json!(text),
+        _ => json!(none),
+    }
+}
+
+/// How many entries a list or map has.
+pub(crate) fn count(value: &Value) -> i64 {
+    let entries = match value {
+        Value::Array(list) => list.len(),
+        Value::Object(map) => map.len(),
+        _ => 0,
+    };
+    i64::try_from(entries).unwrap_or(i64::MAX)
+}
+
+/// The short forms of access modes, as the tables of volumes and claims show them.
+pub(crate) fn access_modes(modes: &Value) -> String {
+    let order = [
+        ("ReadWriteOnce", "RWO"),
+        ("ReadOnlyMany", "ROX"),
+        ("ReadWriteMany", "RWX"),
+        ("ReadWriteOncePod", "RWOP"),
+    ];
+    let given = |mode: &str| {
+        let list = modes.as_array().map_or(&[][..], Vec::as_slice);
+        list.iter().any(|m| m.as_str() == Some(mode))
+    };
+    let short: Vec<&str> = order
+        .iter()
+        .filter(|(mode, _)| given(mode))
+        .map(|(_, short)| *short)
+        .collect();
+    short.join(",")
+}
+
+/// `key=value` pairs of a map of labels, sorted.
+pub(crate) fn labels(map: &Value) -> String {
+    let Some(map) = map.as_object().filter(|map| !map.is_empty()) else {
+        return "<none>".to_owned();
+    };
+    let mut pairs: Vec<String> = map
+        .iter()
+        .map(|(key, value)| format!("{key}={}", value.as_str().unwrap_or_default()))
+        .collect();
+    pairs.sort();
+    pairs.join(",")
+}
