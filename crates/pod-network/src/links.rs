@@ -137,9 +137,20 @@ async fn create_pair(
 /// The alias comes by a message of its own: the kernel does not take it at creation. A crash
 /// before it leaves a link without an alias, which dies with its namespace.
 async fn mark(host: &Host, pod: &PodLink, index: u32, name: &str) -> Result<(), Error> {
-    let path = format!("/proc/sys/net/ipv6/conf/{name}/disable_ipv6");
-    if let Err(error) = std::fs::write(&path, "1") {
-        tracing::debug!(name, %error, "IPv6 stays on at the host's end");
+    for (switch, why) in [
+        // The pods have no IPv6 yet; the link's own addresses would only make noise.
+        ("ipv6/conf/{name}/disable_ipv6", "IPv6 stays on"),
+        // Node ports answer on the host's localhost, too. The service rules see to it that pods
+        // cannot use this to reach the host's loopback.
+        (
+            "ipv4/conf/{name}/route_localnet",
+            "node ports do not answer on localhost",
+        ),
+    ] {
+        let path = format!("/proc/sys/net/{}", switch.replace("{name}", name));
+        if let Err(error) = std::fs::write(&path, "1") {
+            tracing::debug!(name, %error, "{why}");
+        }
     }
     let alias = names::link_alias(&host.instance_id, &pod.uid);
     let set = LinkUnspec::new_with_index(index).alias(alias).up().build();

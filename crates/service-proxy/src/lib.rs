@@ -1,1 +1,15 @@
-//! service-proxy
+//! Programs the kernel so that connections to Services reach their endpoints.
+//!
+//! What the rules are is decided in `service-routing`; here Services and EndpointSlices are
+//! watched, and each change of the table becomes one atomic nftables transaction over netlink
+//! (no `nft` program, no hop through user space). The table carries the instance's id; it keeps
+//! serving while the agent is away, and the next agent replaces it without a gap.
+
+mod encode;
+mod kernel;
+pub mod limits;
+mod message;
+mod proxy;
+
+pub use kernel::{Kernel, KernelError};
+pub use proxy::{Config, Error, remove, run, serve};

@@ -1,0 +1,160 @@
+//! The kernel's copy of one table: knows what is in it and changes it in whole transactions.
+
+use netlink_sys::{Socket, SocketAddr, protocols::NETLINK_NETFILTER};
+use nix::sys::socket::{setsockopt, sockopt};
+use service_routing::{Table, changes};
+
+use crate::encode::{Encoder, GET_TABLE};
+use crate::limits;
+use crate::message::{self, answers};
+
+const ENOENT: i32 = 2;
+const EAGAIN: i32 = 11;
+
+/// Why the table could not be changed.
+#[derive(Debug, thiserror::Error)]
+pub enum KernelError {
+    /// The netlink socket failed; root is needed.
+    #[error("{doing} on the netfilter socket")]
+    Socket {
+        /// What was being done.
+        doing: &'static str,
+        /// Why.
+        #[source]
+        source: std::io::Error,
+    },
+    /// The kernel refused a transaction; nothing of it took effect.
+    #[error("kernel refused nftables message of type {message} (errno {errno})")]
+    Refused {
+        /// The number of the error.
+        errno: i32,
+        /// `NFT_MSG_*` of the first message that was refused.
+        message: u16,
+    },
+}
+
+fn failed(doing: &'static str) -> impl FnOnce(std::io::Error) -> KernelError {
+    move |source| KernelError::Socket { doing, source }
+}
+
+/// One table in the kernel, in the network namespace where this was opened.
+pub struct Kernel {
+    socket: Socket,
+    name: String,
+    current: Option<Table>,
+    send_buffer_bytes: usize,
+}
+
+impl Kernel {
+    /// Opens a connection for the table of an instance. Nothing is changed yet: what a former
+    /// process left goes on serving until the first [`Kernel::apply`].
+    ///
+    /// # Errors
+    /// When there is no netfilter or no right to use it.
+    pub fn open(instance_id: &str) -> Result<Kernel, KernelError> {
+        let mut socket = Socket::new(NETLINK_NETFILTER).map_err(failed("open"))?;
+        socket.bind_auto().map_err(failed("bind"))?;
+        socket
+            .connect(&SocketAddr::new(0, 0))
+            .map_err(failed("connect"))?;
+        socket.set_cap_ack(true).map_err(failed("set up"))?;
+        socket.set_non_blocking(true).map_err(failed("set up"))?;
+        let name = format!("mainstay-{instance_id}");
+        Ok(Kernel {
+            socket,
+            name,
+            current: None,
+            send_buffer_bytes: 0,
+        })
+    }
+
+    /// Makes the kernel's table equal to `table`, in one transaction. The first time, and after a
+    /// refusal, the table is replaced as a whole, else only what differs is sent.
+    ///
+    /// Returns the number of steps; none means there was nothing to do.
+    ///
+    /// # Errors
+    /// When the kernel refuses; its table is then as before.
+    pub fn apply(&mut self, table: &Table) -> Result<usize, KernelError> {
+        let empty = Table::default();
+        let mut encoder = Encoder::new(&self.name);
+        if self.current.is_none() {
+            encoder.remove_table();
+            encoder.add_table();
+        }
+        let steps = changes(self.current.as_ref().unwrap_or(&empty), table);
+        if self.current.is_some() && steps.is_empty() {
+            return Ok(0);
+        }
+        for step in &steps {
+            encoder.change(step);
+        }
+        let bytes = encoder.into_bytes();
+        let sent = self.transact(&bytes);
+        self.current = sent.is_ok().then(|| table.clone());
+        sent.map(|()| steps.len())
+    }
+
+    /// Removes the table, also one that a former process left.
+    ///
+    /// # Errors
+    /// When the kernel refuses.
+    pub fn remove(&mut self) -> Result<(), KernelError> {
+        self.current = None;
+        let mut encoder = Encoder::new(&self.name);
+        encoder.remove_table();
+        let bytes = encoder.into_bytes();
+        self.transact(&bytes)
+    }
+
+    /// Says whether the table is in the kernel; when it is not, the next [`Kernel::apply`] makes
+    /// it anew.
+    ///
+    /// # Errors
+    /// When the socket fails.
+    pub fn is_present(&mut self) -> Result<bool, KernelError> {
+        let name = self.name.clone();
+        let ask = message::single(GET_TABLE, |attributes| attributes.text(1, &name));
+        let present = match self.transact(&ask) {
+            Ok(()) => true,
+            Err(KernelError::Refused { errno: ENOENT, .. }) => false,
+            Err(error) => return Err(error),
+        };
+        if !present {
+            self.current = None;
+        }
+        Ok(present)
+    }
+
+    /// Sends messages and reads the answers. The kernel does the work within the call that sends,
+    /// so that all errors are there when it returns; without one, all was done.
+    fn transact(&mut self, bytes: &[u8]) -> Result<(), KernelError> {
+        self.grow_send_buffer(bytes.len())?;
+        self.socket.send(bytes, 0).map_err(failed("send"))?;
+        let mut refused = None;
+        loop {
+            let received = match self.socket.recv_from_full() {
+                Ok((received, _)) => received,
+                Err(error) if error.raw_os_error() == Some(EAGAIN) => break,
+                Err(error) => return Err(failed("receive")(error)),
+            };
+            let errors = answers(&received)
+                .into_iter()
+                .filter_map(|answer| answer.error);
+            refused = refused.or(errors.filter(|(errno, _)| *errno != 0).next());
+        }
+        refused.map_or(Ok(()), |(errno, message)| {
+            Err(KernelError::Refused { errno, message })
+        })
+    }
+
+    fn grow_send_buffer(&mut self, bytes: usize) -> Result<(), KernelError> {
+        let wanted = (bytes * 2).max(limits::SEND_BUFFER_BYTES_MIN);
+        if wanted > self.send_buffer_bytes {
+            setsockopt(&self.socket, sockopt::SndBufForce, &wanted)
+                .map_err(|errno| failed("enlarge the send buffer")(errno.into()))?;
+            self.send_buffer_bytes = wanted;
+        }
+        Ok(())
+    }
+}

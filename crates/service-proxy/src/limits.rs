@@ -1,0 +1,22 @@
+//! Numbers that bound the proxy's work.
+
+use std::time::Duration;
+
+/// Changes that come this close together are programmed as one.
+pub const DEBOUNCE: Duration = Duration::from_millis(2);
+
+/// How often the kernel is asked whether the table is still there: other programs can flush all
+/// rules of the machine.
+pub const CHECK_INTERVAL: Duration = Duration::from_secs(10);
+
+/// How long to wait after the kernel refused a change, before the table is made anew.
+pub const RETRY_DELAY: Duration = Duration::from_millis(500);
+
+/// Attributes have 16 bits of length; lists of elements are split well before.
+pub(crate) const LIST_BYTES_MAX: usize = 32 * 1024;
+
+/// Smallest send buffer of the netlink socket; grown for larger transactions.
+pub(crate) const SEND_BUFFER_BYTES_MIN: usize = 1 << 20;
+
+/// Clients that one endpoint remembers at most; further ones are balanced at random.
+pub(crate) const AFFINITY_CLIENTS_MAX: u32 = 65_535;

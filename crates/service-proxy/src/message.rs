@@ -1,0 +1,226 @@
+//! Netlink messages as bytes: headers, attributes, batches. Knows nothing of rules.
+
+/// Offset of the length in a message header is 0; headers are this long.
+const HEADER_BYTES: usize = 16;
+const NFNETLINK_V0: u8 = 0;
+const SUBSYSTEM_NFTABLES: u16 = 10;
+const BATCH_BEGIN: u16 = 0x10;
+const BATCH_END: u16 = 0x11;
+const FAMILY_UNSPECIFIED: u8 = 0;
+const NLA_F_NESTED: u16 = 0x8000;
+
+/// Address family of all tables here.
+pub(crate) const FAMILY_IPV4: u8 = 2;
+
+pub(crate) const NLM_F_REQUEST: u16 = 0x1;
+pub(crate) const NLM_F_CREATE: u16 = 0x400;
+pub(crate) const NLM_F_APPEND: u16 = 0x800;
+
+/// Messages that the kernel takes all or none of.
+pub(crate) struct Batch {
+    bytes: Vec<u8>,
+    sequence: u32,
+}
+
+impl Batch {
+    pub(crate) fn new() -> Batch {
+        let mut batch = Batch {
+            bytes: Vec::with_capacity(4096),
+            sequence: 0,
+        };
+        batch.header(BATCH_BEGIN, 0, FAMILY_UNSPECIFIED, SUBSYSTEM_NFTABLES);
+        batch.finish(0);
+        batch
+    }
+
+    /// Ends the batch and returns what is to be sent.
+    pub(crate) fn into_bytes(mut self) -> Vec<u8> {
+        let start = self.header(BATCH_END, 0, FAMILY_UNSPECIFIED, SUBSYSTEM_NFTABLES);
+        self.finish(start);
+        self.bytes
+    }
+
+    /// Adds one nftables message; `fill` writes its attributes.
+    pub(crate) fn message(
+        &mut self,
+        kind: u16,
+        flags: u16,
+        fill: impl FnOnce(&mut Attributes<'_>),
+    ) {
+        let start = self.header(SUBSYSTEM_NFTABLES << 8 | kind, flags, FAMILY_IPV4, 0);
+        fill(&mut Attributes {
+            bytes: &mut self.bytes,
+        });
+        self.finish(start);
+    }
+
+    fn header(&mut self, kind: u16, flags: u16, family: u8, resource: u16) -> usize {
+        let start = self.bytes.len();
+        self.bytes.extend([0; 4]);
+        self.bytes.extend(kind.to_ne_bytes());
+        self.bytes.extend((flags | NLM_F_REQUEST).to_ne_bytes());
+        self.bytes.extend(self.sequence.to_ne_bytes());
+        self.bytes.extend([0; 4]);
+        self.bytes.extend([family, NFNETLINK_V0]);
+        self.bytes.extend(resource.to_be_bytes());
+        self.sequence += 1;
+        start
+    }
+
+    fn finish(&mut self, start: usize) {
+        let length = u32::try_from(self.bytes.len() - start).unwrap_or(u32::MAX);
+        self.bytes[start..start + 4].copy_from_slice(&length.to_ne_bytes());
+    }
+}
+
+/// A single message that is not part of a batch.
+pub(crate) fn single(kind: u16, fill: impl FnOnce(&mut Attributes<'_>)) -> Vec<u8> {
+    let mut batch = Batch {
+        bytes: Vec::new(),
+        sequence: 0,
+    };
+    batch.message(kind, 0, fill);
+    batch.bytes
+}
+
+/// The attributes of a message, or those nested in one.
+pub(crate) struct Attributes<'a> {
+    bytes: &'a mut Vec<u8>,
+}
+
+impl Attributes<'_> {
+    /// Adds an attribute of bytes.
+    pub(crate) fn bytes(&mut self, kind: u16, value: &[u8]) {
+        let start = self.open(kind);
+        self.bytes.extend(value);
+        self.close(start);
+    }
+
+    /// Adds a number, in network order as nftables wants all its numbers.
+    pub(crate) fn number(&mut self, kind: u16, value: u32) {
+        self.bytes(kind, &value.to_be_bytes());
+    }
+
+    /// Adds a text with its closing zero.
+    pub(crate) fn text(&mut self, kind: u16, value: &str) {
+        let start = self.open(kind);
+        self.bytes.extend(value.as_bytes());
+        self.bytes.push(0);
+        self.close(start);
+    }
+
+    /// Adds an attribute of attributes.
+    pub(crate) fn nested(&mut self, kind: u16, fill: impl FnOnce(&mut Attributes<'_>)) {
+        let start = self.open(kind | NLA_F_NESTED);
+        fill(&mut Attributes { bytes: self.bytes });
+        self.close(start);
+    }
+
+    fn open(&mut self, kind: u16) -> usize {
+        let start = self.bytes.len();
+        self.bytes.extend([0; 2]);
+        self.bytes.extend(kind.to_ne_bytes());
+        start
+    }
+
+    fn close(&mut self, start: usize) {
+        let length = self.bytes.len() - start;
+        debug_assert!(
+            length <= usize::from(u16::MAX),
+            "attribute of {length} bytes"
+        );
+        let length = u16::try_from(length).unwrap_or(u16::MAX);
+        self.bytes[start..start + 2].copy_from_slice(&length.to_ne_bytes());
+        self.bytes.resize(self.bytes.len().next_multiple_of(4), 0);
+    }
+
+    /// Returns how long the message has become.
+    pub(crate) fn len(&self) -> usize {
+        self.bytes.len()
+    }
+}
+
+/// An answer of the kernel.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Answer {
+    /// Type of the answer.
+    pub(crate) kind: u16,
+    /// In an error: the errno and the type of the message it is about.
+    pub(crate) error: Option<(i32, u16)>,
+}
+
+/// Type of an answer that acknowledges or refuses.
+const NLMSG_ERROR: u16 = 2;
+
+/// Splits what was received into answers; a torn tail is dropped.
+pub(crate) fn answers(mut bytes: &[u8]) -> Vec<Answer> {
+    let mut answers = Vec::new();
+    while let Some(header) = bytes.get(..HEADER_BYTES) {
+        let length = usize::try_from(number(header, 0)).unwrap_or(usize::MAX);
+        let Some(body) = bytes.get(HEADER_BYTES..length) else {
+            break;
+        };
+        let kind = short(header, 4);
+        let error = (kind == NLMSG_ERROR && body.len() >= 4 + HEADER_BYTES)
+            .then(|| (-number(body, 0).cast_signed(), short(body, 4 + 4) & 0xff));
+        answers.push(Answer { kind, error });
+        bytes = bytes.get(length.next_multiple_of(4)..).unwrap_or_default();
+    }
+    answers
+}
+
+fn number(bytes: &[u8], at: usize) -> u32 {
+    bytes
+        .get(at..at + 4)
+        .and_then(|b| b.try_into().ok())
+        .map_or(0, u32::from_ne_bytes)
+}
+
+fn short(bytes: &[u8], at: usize) -> u16 {
+    bytes
+        .get(at..at + 2)
+        .and_then(|b| b.try_into().ok())
+        .map_or(0, u16::from_ne_bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Batch, answers};
+
+    #[test]
+    fn attributes_are_padded_and_carry_their_own_length() {
+        let mut batch = Batch::new();
+        batch.message(3, 0, |attributes| {
+            attributes.nested(1, |inner| inner.text(2, "ab"));
+        });
+        let bytes = batch.into_bytes();
+        let message = &bytes[20..];
+        assert_eq!(message[..4], 32_u32.to_ne_bytes());
+        assert_eq!(message[4..6], (10_u16 << 8 | 3).to_ne_bytes());
+        assert_eq!(message[16..20], [2, 0, 0, 0]);
+        assert_eq!(message[20..24], [12, 0, 1, 0x80], "nested attribute");
+        assert_eq!(
+            message[24..32],
+            [7, 0, 2, 0, b'a', b'b', 0, 0],
+            "text, zero, padding"
+        );
+    }
+
+    #[test]
+    fn errors_are_found_and_rubbish_is_survived() {
+        let mut error = Vec::new();
+        error.extend(36_u32.to_ne_bytes());
+        error.extend(2_u16.to_ne_bytes());
+        error.extend([0; 10]);
+        error.extend((-17_i32).to_ne_bytes());
+        error.extend([0; 4]);
+        error.extend((10_u16 << 8 | 6).to_ne_bytes());
+        error.extend([0; 10]);
+        let found = answers(&error);
+        assert_eq!(found[0].error, Some((17, 6)));
+        for end in 0..error.len() {
+            answers(&error[..end]);
+        }
+        assert!(answers(&[0; 64]).len() <= 64);
+    }
+}

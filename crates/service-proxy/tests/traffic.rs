@@ -1,0 +1,369 @@
+//! Real connections through Services, in network namespaces that play host, pods and outside.
+
+use std::collections::BTreeMap;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::Arc;
+use std::time::Duration;
+
+use k8s_openapi::api::core::v1::Service;
+use k8s_openapi::api::discovery::v1::EndpointSlice;
+use pod_network::{PodNetwork, PodNetworkOptions};
+use serde_json::{Value, json};
+use service_proxy::Kernel;
+use service_routing::{Settings, ports, table};
+
+#[allow(dead_code, reason = "shared with other tests, which use the rest")]
+#[path = "../../pod-network/tests/namespaces/mod.rs"]
+mod namespaces;
+
+use namespaces::{Namespace, connect};
+
+const SERVICE: Ipv4Addr = Ipv4Addr::new(10, 96, 0, 5);
+
+/// A host with two pods, `a` (10.244.0.2) and `b` (10.244.0.3), which serve their names on port
+/// 8080, and a machine outside.
+struct World {
+    host: Namespace,
+    a: Namespace,
+    b: Namespace,
+    outside: Namespace,
+    kernel: Kernel,
+    _dir: tempfile::TempDir,
+}
+
+impl World {
+    fn new() -> World {
+        let [host, a, b, outside] = std::array::from_fn(|_| Namespace::new());
+        let dir = tempfile::tempdir().unwrap();
+        connect(&host, &outside);
+        host.block_on(|| async {
+            let network = PodNetwork::open(PodNetworkOptions {
+                instance_id: "a1b2c3".to_owned(),
+                state_dir: dir.path().to_owned(),
+                pod_cidr: "10.244.0.0/24".parse().unwrap(),
+                service_cidr: "10.96.0.0/16".parse().unwrap(),
+            })
+            .await
+            .unwrap();
+            network.attach("pod-a", a.path()).await.unwrap();
+            network.attach("pod-b", b.path()).await.unwrap();
+        });
+        a.serve(8080, "a");
+        b.serve(8080, "b");
+        outside.serve(8080, "outside");
+        let kernel = host.run(|| Kernel::open("a1b2c3")).unwrap();
+        World {
+            host,
+            a,
+            b,
+            outside,
+            kernel,
+            _dir: dir,
+        }
+    }
+
+    fn settings() -> Settings {
+        Settings {
+            pod_range: "10.244.0.0/24".parse().unwrap(),
+            cluster_range: "10.244.0.0/16".parse().unwrap(),
+            service_range: "10.96.0.0/16".parse().unwrap(),
+            unmanaged: ["10.96.0.10".parse().unwrap()].into(),
+        }
+    }
+
+    /// Programs one Service with the endpoints (address, node).
+    fn program(&mut self, spec: Value, endpoints: &[(&str, &str)]) {
+        let (service, slice) = objects(spec, endpoints);
+        let ports = ports([&service], [&slice], "here");
+        self.kernel
+            .apply(&table(&ports, &World::settings()))
+            .unwrap();
+    }
+}
+
+fn objects(spec: Value, endpoints: &[(&str, &str)]) -> (Service, EndpointSlice) {
+    let mut service = json!({ "metadata": { "name": "web", "namespace": "default" } });
+    service["spec"] = json!({
+        "clusterIP": SERVICE.to_string(),
+        "ports": [{ "name": "http", "port": 80, "nodePort": 30080 }],
+    });
+    for (key, value) in spec.as_object().unwrap() {
+        service["spec"][key] = value.clone();
+    }
+    let endpoint = |(ip, node): &(&str, &str)| json!({ "addresses": [ip], "nodeName": node });
+    let slice = json!({
+        "metadata": {
+            "name": "web-1", "namespace": "default",
+            "labels": { "kubernetes.io/service-name": "web" },
+        },
+        "addressType": "IPv4",
+        "ports": [{ "name": "http", "port": 8080, "protocol": "TCP" }],
+        "endpoints": endpoints.iter().map(endpoint).collect::<Vec<_>>(),
+    });
+    (
+        serde_json::from_value(service).unwrap(),
+        serde_json::from_value(slice).unwrap(),
+    )
+}
+
+const BOTH: [(&str, &str); 2] = [("10.244.0.2", "here"), ("10.244.0.3", "here")];
+
+fn to(ip: impl Into<Ipv4Addr>, port: u16) -> SocketAddr {
+    (ip.into(), port).into()
+}
+
+/// Asks many times and counts who answered.
+fn count(from: &Namespace, to: SocketAddr, times: usize) -> BTreeMap<String, usize> {
+    let mut answers = BTreeMap::new();
+    for _ in 0..times {
+        *answers.entry(from.ask(to).unwrap().0).or_default() += 1;
+    }
+    answers
+}
+
+#[track_caller]
+fn refused(from: &Namespace, to: SocketAddr) {
+    let started = std::time::Instant::now();
+    let error = from.ask(to).unwrap_err();
+    assert_eq!(
+        error.kind(),
+        std::io::ErrorKind::ConnectionRefused,
+        "{error}"
+    );
+}
+
+#[test]
+fn a_service_spreads_the_connections_of_pods_and_of_the_node() {
+    let mut world = World::new();
+    world.program(json!({}), &BOTH);
+    for from in [&world.a, &world.host] {
+        let answers = count(from, to(SERVICE, 80), 60);
+        assert!(
+            answers.values().all(|count| *count > 5) && answers.len() == 2,
+            "{answers:?}"
+        );
+    }
+}
+
+#[test]
+fn the_client_seen_is_the_pod_or_the_node_and_never_the_endpoint_itself() {
+    let mut world = World::new();
+    world.program(json!({}), &BOTH[1..]);
+    assert_eq!(
+        world.a.ask(to(SERVICE, 80)).unwrap(),
+        ("b".into(), "10.244.0.2".into())
+    );
+    assert_eq!(
+        world.host.ask(to(SERVICE, 80)).unwrap(),
+        ("b".into(), "10.244.0.1".into())
+    );
+    let hairpin = world.b.ask(to(SERVICE, 80)).unwrap();
+    assert_eq!(
+        hairpin,
+        ("b".into(), "10.244.0.1".into()),
+        "a pod reaches itself"
+    );
+}
+
+#[test]
+fn node_ports_answer_on_every_address_of_the_node_also_on_localhost() {
+    let mut world = World::new();
+    world.program(json!({ "type": "NodePort" }), &BOTH[..1]);
+    let node = Ipv4Addr::new(198, 51, 100, 1);
+    for (from, ip) in [
+        (&world.outside, node),
+        (&world.host, node),
+        (&world.host, Ipv4Addr::LOCALHOST),
+        (&world.b, node),
+        (&world.b, Ipv4Addr::new(10, 244, 0, 1)),
+    ] {
+        assert_eq!(from.ask(to(ip, 30080)).unwrap().0, "a", "{ip}");
+    }
+    let (_, client) = world.outside.ask(to(node, 30080)).unwrap();
+    assert_eq!(client, "10.244.0.1", "policy Cluster hides the client");
+    world.program(
+        json!({ "type": "NodePort", "externalTrafficPolicy": "Local" }),
+        &BOTH[..1],
+    );
+    let (_, client) = world.outside.ask(to(node, 30080)).unwrap();
+    assert_eq!(client, "198.51.100.2", "policy Local shows it");
+}
+
+#[test]
+fn pods_do_not_reach_the_loopback_of_the_host() {
+    let mut world = World::new();
+    world.program(json!({ "type": "NodePort" }), &BOTH);
+    world.host.serve(7777, "secret");
+    // A pod with the right to change its own routes sends for a loopback address to the host.
+    world
+        .a
+        .run(|| std::fs::write("/proc/sys/net/ipv4/conf/eth0/route_localnet", "1"))
+        .unwrap();
+    world.a.ip("route add 127.0.0.9/32 via 10.244.0.1 table 7");
+    world.a.ip("rule add to 127.0.0.9/32 lookup 7 pref 1");
+    world.a.ip("rule add lookup local pref 2");
+    world.a.ip("rule del lookup local pref 0");
+    let answer = world.a.ask(to(Ipv4Addr::new(127, 0, 0, 9), 7777));
+    assert!(answer.is_err(), "{answer:?}");
+    assert_eq!(
+        world
+            .host
+            .ask(to(Ipv4Addr::new(127, 0, 0, 9), 7777))
+            .unwrap()
+            .0,
+        "secret"
+    );
+}
+
+#[test]
+fn external_addresses_lead_to_endpoints() {
+    let mut world = World::new();
+    world.program(json!({ "externalIPs": ["203.0.113.7"] }), &BOTH[..1]);
+    world
+        .outside
+        .ip("route add 203.0.113.7/32 via 198.51.100.1");
+    assert_eq!(world.outside.ask(to([203, 0, 113, 7], 80)).unwrap().0, "a");
+}
+
+#[test]
+fn a_client_stays_with_its_endpoint_and_moves_when_that_goes() {
+    let mut world = World::new();
+    let spec = || json!({ "sessionAffinity": "ClientIP" });
+    world.program(spec(), &BOTH);
+    let answers = count(&world.host, to(SERVICE, 80), 20);
+    assert_eq!(answers.len(), 1, "{answers:?}");
+    let first = answers.keys().next().unwrap().clone();
+    let others: Vec<_> = BOTH
+        .iter()
+        .zip(["a", "b"])
+        .filter(|(_, n)| *n != first)
+        .map(|(e, _)| *e)
+        .collect();
+    world.program(spec(), &others);
+    let answers = count(&world.host, to(SERVICE, 80), 20);
+    assert!(
+        answers.len() == 1 && !answers.contains_key(&first),
+        "{answers:?}"
+    );
+}
+
+#[test]
+fn without_endpoints_and_on_unknown_addresses_connections_are_refused_at_once() {
+    let mut world = World::new();
+    world.program(json!({ "type": "NodePort" }), &[]);
+    for from in [&world.a, &world.host] {
+        refused(from, to(SERVICE, 80));
+        refused(from, to([10, 96, 77, 77], 80));
+    }
+    refused(&world.outside, to([198, 51, 100, 1], 30080));
+    world.program(json!({}), &BOTH);
+    refused(&world.a, to(SERVICE, 81));
+    world.host.serve(53, "dns");
+    let dns = world.a.ask(to([10, 96, 0, 10], 53)).unwrap();
+    assert_eq!(
+        dns,
+        ("dns".into(), "10.244.0.2".into()),
+        "the DNS address is left alone"
+    );
+}
+
+#[test]
+fn pods_reach_the_world_outside_by_the_nodes_address_and_the_host_as_themselves() {
+    let mut world = World::new();
+    world.program(json!({}), &[]);
+    let outside = world.a.ask(to([198, 51, 100, 2], 8080)).unwrap();
+    assert_eq!(outside, ("outside".into(), "198.51.100.1".into()));
+    world.host.serve(9000, "host");
+    let host = world.a.ask(to([198, 51, 100, 1], 9000)).unwrap();
+    assert_eq!(host, ("host".into(), "10.244.0.2".into()));
+    world.host.run(|| service_proxy::remove("a1b2c3")).unwrap();
+    assert!(
+        world.a.ask(to([198, 51, 100, 2], 8080)).is_err(),
+        "the table is gone"
+    );
+}
+
+#[test]
+fn an_endpoint_on_the_host_itself_works() {
+    let mut world = World::new();
+    world.host.serve(8080, "host");
+    for endpoint in ["198.51.100.1", "10.244.0.1"] {
+        world.program(json!({}), &[(endpoint, "here")]);
+        for from in [&world.a, &world.host] {
+            assert_eq!(from.ask(to(SERVICE, 80)).unwrap().0, "host", "{endpoint}");
+        }
+    }
+}
+
+#[test]
+fn the_table_of_a_killed_process_serves_until_it_is_replaced() {
+    let mut world = World::new();
+    world.program(json!({}), &BOTH[..1]);
+    world.kernel = world.host.run(|| Kernel::open("a1b2c3")).unwrap();
+    assert!(world.kernel.is_present().unwrap());
+    assert_eq!(world.host.ask(to(SERVICE, 80)).unwrap().0, "a");
+    world.program(json!({}), &BOTH[1..]);
+    assert_eq!(world.host.ask(to(SERVICE, 80)).unwrap().0, "b");
+}
+
+#[test]
+fn a_table_that_someone_flushed_is_noticed_and_made_anew() {
+    let mut world = World::new();
+    world.program(json!({}), &BOTH[..1]);
+    world.host.run(|| service_proxy::remove("a1b2c3")).unwrap();
+    assert!(!world.kernel.is_present().unwrap());
+    world.program(json!({}), &BOTH[..1]);
+    assert_eq!(world.host.ask(to(SERVICE, 80)).unwrap().0, "a");
+}
+
+#[test]
+fn the_proxy_follows_what_it_watches() {
+    use futures::StreamExt;
+    use kube::runtime::watcher::Event;
+    use reconcile::Cache;
+
+    let world = Arc::new(World::new());
+    let config = service_proxy::Config {
+        instance_id: "a1b2c3".to_owned(),
+        node_name: "here".to_owned(),
+        pod_cidr: World::settings().pod_range,
+        cluster_cidr: World::settings().cluster_range,
+        service_cidr: World::settings().service_range,
+        unmanaged: World::settings().unmanaged,
+        remove_on_shutdown: true,
+    };
+    let (service, slice_a) = objects(json!({}), &BOTH[..1]);
+    let (_, slice_b) = objects(json!({}), &BOTH[1..]);
+    let asker = world.clone();
+    world.host.block_on(move || async move {
+        let initial = |service| [Event::Init, Event::InitApply(service), Event::InitDone];
+        let pending = futures::stream::pending;
+        let services = Cache::from_events(futures::stream::iter(initial(service)).chain(pending()));
+        let (send, receive) = futures::channel::mpsc::unbounded();
+        let slices: Cache<EndpointSlice> = Cache::from_events(receive);
+        for event in [Event::Init, Event::InitApply(slice_a), Event::InitDone] {
+            send.unbounded_send(event).unwrap();
+        }
+        let shutdown = tokio_util::sync::CancellationToken::new();
+        let proxy = service_proxy::serve(services, slices, config, shutdown.clone());
+        let proxy = tokio::spawn(proxy);
+        let answered_by = |name: &'static str| {
+            let world = asker.clone();
+            tokio::task::spawn_blocking(move || {
+                for _ in 0..200 {
+                    if world.a.ask(to(SERVICE, 80)).is_ok_and(|(by, _)| by == name) {
+                        return;
+                    }
+                    std::thread::sleep(Duration::from_millis(5));
+                }
+                panic!("{name} never answered");
+            })
+        };
+        answered_by("a").await.unwrap();
+        send.unbounded_send(Event::Apply(slice_b)).unwrap();
+        answered_by("b").await.unwrap();
+        shutdown.cancel();
+        proxy.await.unwrap().unwrap();
+        assert!(!Kernel::open("a1b2c3").unwrap().is_present().unwrap());
+    });
+}
