@@ -26,7 +26,7 @@ use mvcc_store::{
 const DIR_VARIABLE: &str = "CRASH_TEST_DIR";
 const KILLS: u64 = 300;
 /// A fresh directory after so many kills, so that opening stays quick and creation is hit too.
-const KILLS_PER_DIR: u64 = 30;
+const KILLS_PER_DIR: u64 = 10;
 const TASKS: u64 = 8;
 /// Each task keeps the pairs of its newest transactions and deletes older ones.
 const KEPT: u64 = 5;
@@ -172,7 +172,7 @@ fn kill_many_times() {
         let mut newest = Acknowledged::new();
         let mut revision = Revision(1);
         for _ in 0..KILLS_PER_DIR {
-            let lifetime = Duration::from_micros(1_000 + random.below(120_000));
+            let lifetime = Duration::from_micros(1_000 + random.below(90_000));
             acknowledged_total += kill_after(lifetime, dir.path(), &mut newest);
             let store = open(dir.path());
             in_doubt_total += check(&store, &mut newest, revision);

@@ -33,6 +33,8 @@ pub(crate) struct Shared {
     pub(crate) revision: AtomicU64,
     /// Lock order: the hub before `published`.
     pub(crate) hub: SharedHub,
+    /// How many groups were written and synced.
+    pub(crate) syncs: AtomicU64,
 }
 
 /// An answer that is held back until the group is durable.
@@ -175,6 +177,7 @@ impl Committer {
             });
             return;
         }
+        self.shared.syncs.fetch_add(1, Ordering::Relaxed);
         if !draft.commits.is_empty() {
             self.publish(draft);
         }

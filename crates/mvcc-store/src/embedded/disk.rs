@@ -13,7 +13,8 @@ use std::{
 
 use fjall::{
     Database, Keyspace, KeyspaceCreateOptions, PersistMode,
-    config::{FilterPolicy, PinningPolicy},
+    compaction::Leveled,
+    config::{BlockSizePolicy, FilterPolicy, PinningPolicy},
 };
 
 use super::{
@@ -21,7 +22,9 @@ use super::{
     directory::Directory,
     journal,
     leases::Leases,
-    limits::{BLOCK_CACHE_BYTES, MEMTABLE_BYTES_MAX, OPEN_FILES_MAX},
+    limits::{
+        BLOCK_CACHE_BYTES, DATA_BLOCK_BYTES, L0_TABLES_MAX, MEMTABLE_BYTES_MAX, OPEN_FILES_MAX,
+    },
     record,
 };
 use crate::{LeaseId, Revision, StoreError};
@@ -175,11 +178,16 @@ fn open_engine(path: &Path) -> Result<(Database, Keyspace), StoreError> {
         .worker_threads(2)
         .open()
         .map_err(|error| open_error(path, error))?;
-    // Keys are never looked up one by one, so filters and pinned indexes would be dead weight.
+    // Tables are read from end to end when the store opens, and never otherwise: filters and
+    // pinned indexes would be dead weight, and merging tables early would be wasted work.
     let keyspace = database
         .keyspace(KEYSPACE, || {
             KeyspaceCreateOptions::default()
                 .max_memtable_size(MEMTABLE_BYTES_MAX)
+                .compaction_strategy(Arc::new(
+                    Leveled::default().with_l0_threshold(L0_TABLES_MAX),
+                ))
+                .data_block_size_policy(BlockSizePolicy::all(DATA_BLOCK_BYTES))
                 .filter_policy(FilterPolicy::disabled())
                 .index_block_pinning_policy(PinningPolicy::disabled())
                 .filter_block_pinning_policy(PinningPolicy::disabled())

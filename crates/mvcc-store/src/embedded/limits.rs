@@ -28,6 +28,12 @@ pub(crate) const DURABLE_NOTE_INTERVAL: Duration = Duration::from_secs(60);
 /// in memory anyway; at a few writes per second it takes an hour to fill.
 pub(crate) const MEMTABLE_BYTES_MAX: u64 = 4 * 1024 * 1024;
 
+/// Size of the engine's data blocks; tables are only ever read in sequence.
+pub(crate) const DATA_BLOCK_BYTES: u32 = 32 * 1024;
+
+/// Flushed tables that pile up before the engine merges them. It slows writers down at 20.
+pub(crate) const L0_TABLES_MAX: u8 = 8;
+
 /// The engine's block cache. Blocks are read once, when the store opens.
 pub(crate) const BLOCK_CACHE_BYTES: u64 = 256 * 1024;
 

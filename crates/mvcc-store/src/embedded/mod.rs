@@ -113,6 +113,7 @@ impl EmbeddedStore {
             published: RwLock::new(Published::new(live, counters.revision, limits)),
             revision: AtomicU64::new(counters.revision.0),
             hub: Arc::new(Mutex::new(Hub::new(limits))),
+            syncs: AtomicU64::new(0),
         });
         let committer = Committer::new(
             Arc::clone(&shared),
@@ -144,6 +145,12 @@ impl EmbeddedStore {
             // A panic of that thread has already aborted the process.
             drop(thread.join());
         }
+    }
+
+    /// How many times the store has synced the disk since it was opened. Transactions that
+    /// waited together share one.
+    pub fn syncs_total(&self) -> u64 {
+        self.shared.syncs.load(Ordering::Relaxed)
     }
 
     async fn ask<T>(&self, request: impl FnOnce(Reply<T>) -> Request) -> Result<T, StoreError> {
