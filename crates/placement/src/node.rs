@@ -1,11 +1,9 @@
 //! Rules that only look at the node: its name, labels, taints and readiness for new pods.
 
 use k8s_openapi::api::core::v1::{Node, NodeSelector, Pod, PodSpec, Taint, Toleration};
+use resource_kinds::reasons::taint::UNSCHEDULABLE;
 
 use crate::labels::node_selector_matches;
-
-/// The taint that cordoned nodes have; tolerating it allows a place on one.
-const UNSCHEDULABLE_TAINT: &str = "node.kubernetes.io/unschedulable";
 
 /// Why the node is out of the question for the pod, or `None`.
 pub(crate) fn objection(pod: &Pod, node: &Node) -> Option<String> {
@@ -33,9 +31,10 @@ fn is_cordoned(node: &Node) -> bool {
         .unwrap_or_default()
 }
 
+/// The taint that cordoned nodes have; tolerating it allows a place on one.
 fn cordon() -> Taint {
     Taint {
-        key: UNSCHEDULABLE_TAINT.to_owned(),
+        key: UNSCHEDULABLE.to_owned(),
         effect: "NoSchedule".to_owned(),
         ..Taint::default()
     }

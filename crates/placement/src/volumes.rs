@@ -7,13 +7,11 @@ use k8s_openapi::api::core::v1::{
     Node, PersistentVolume, PersistentVolumeClaim, Pod, TopologySelectorTerm, Volume,
 };
 use k8s_openapi::api::storage::v1::StorageClass;
+use resource_kinds::annotations::{BIND_COMPLETED, SELECTED_NODE};
 use resource_kinds::volume_fit::{find, requested_class, requested_size};
 
 use crate::labels::node_selector_matches;
 use crate::view::{ClaimStep, ClusterView};
-
-const SELECTED_NODE: &str = "volume.kubernetes.io/selected-node";
-const BIND_COMPLETED: &str = "pv.kubernetes.io/bind-completed";
 
 const NO_MATCH: &str = "node(s) didn't find available persistent volumes to bind";
 const WRONG_NODE: &str = "node(s) didn't match PersistentVolume's node affinity";

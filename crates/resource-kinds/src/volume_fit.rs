@@ -10,8 +10,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector as SelectorObj
 use object_model::quantity::Quantity;
 use object_model::selector::LabelSelector;
 
-/// The class annotation of before `storageClassName`; it still wins where it is set.
-const CLASS_ANNOTATION: &str = "volume.beta.kubernetes.io/storage-class";
+use crate::annotations::STORAGE_CLASS;
 
 /// Whom a volume is kept for, seen from one claim.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -40,7 +39,7 @@ pub enum Misfit {
 /// The claim's class; `None` when it leaves the choice to the cluster's default.
 pub fn requested_class(claim: &PersistentVolumeClaim) -> Option<&str> {
     let annotations = claim.metadata.annotations.as_ref();
-    let annotated = annotations.and_then(|all| all.get(CLASS_ANNOTATION));
+    let annotated = annotations.and_then(|all| all.get(STORAGE_CLASS));
     let asked = || claim.spec.as_ref()?.storage_class_name.as_ref();
     annotated.or_else(asked).map(String::as_str)
 }
@@ -48,7 +47,7 @@ pub fn requested_class(claim: &PersistentVolumeClaim) -> Option<&str> {
 /// The volume's class, empty for none.
 pub fn volume_class(volume: &PersistentVolume) -> &str {
     let annotations = volume.metadata.annotations.as_ref();
-    let annotated = annotations.and_then(|all| all.get(CLASS_ANNOTATION));
+    let annotated = annotations.and_then(|all| all.get(STORAGE_CLASS));
     let own = || volume.spec.as_ref()?.storage_class_name.as_ref();
     annotated.or_else(own).map_or("", String::as_str)
 }

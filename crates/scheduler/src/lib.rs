@@ -1,1 +1,48 @@
-//! scheduler
+//! Gives every pod a node: observes through watch caches, asks `placement` and writes what it
+//! says. Decisions are made one after the other, each seeing those before it; writes go on beside.
+
+mod backlog;
+mod engine;
+mod limits;
+mod reservations;
+mod writes;
+
+use kube::Client;
+use tokio_util::sync::CancellationToken;
+
+/// Settings.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// Pods that ask for a scheduler of this name are scheduled; it also signs the events.
+    pub scheduler_name: String,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            scheduler_name: "default-scheduler".to_owned(),
+        }
+    }
+}
+
+/// Why the scheduler ended.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// A watch cache stopped although nobody asked it to.
+    #[error("the watch of {kind} stopped")]
+    WatchStopped {
+        /// Of what.
+        kind: &'static str,
+    },
+}
+
+/// Schedules pods until `shutdown` is cancelled.
+///
+/// # Errors
+/// When a watch ends before that.
+pub async fn run(client: Client, config: Config, shutdown: CancellationToken) -> Result<(), Error> {
+    // A token of its own, so that what is started here ends with this function in any case.
+    let own = shutdown.child_token();
+    let _end = own.clone().drop_guard();
+    engine::Engine::new(client, config, own).run().await
+}

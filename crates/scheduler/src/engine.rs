@@ -1,0 +1,507 @@
+//! The scheduler's one loop: changes in, decisions out.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::{Namespace, Node, PersistentVolume, PersistentVolumeClaim, Pod};
+use k8s_openapi::api::storage::v1::StorageClass;
+use kube::{Api, Client};
+use placement::{ClaimStep, ClusterView, Decision, Obstacle, place};
+use reconcile::execute::message;
+use reconcile::{Cache, Change, Key, Object, Recorder, WatchConfig};
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+use crate::backlog::{Backlog, Rank};
+use crate::reservations::{Reservation, Reservations, Stage, TakenStep};
+use crate::{Config, Error, limits, writes};
+
+struct Caches {
+    pods: Cache<Pod>,
+    nodes: Cache<Node>,
+    namespaces: Cache<Namespace>,
+    claims: Cache<PersistentVolumeClaim>,
+    volumes: Cache<PersistentVolume>,
+    classes: Cache<StorageClass>,
+}
+
+/// A write that has ended.
+struct Written {
+    key: Key,
+    pod: Arc<Pod>,
+    outcome: Outcome,
+}
+
+enum Outcome {
+    Bound { node: String },
+    Prepared(Vec<TakenStep>),
+    Explained,
+    Failed { decided: bool, error: kube::Error },
+}
+
+impl Outcome {
+    /// A failure of a write that a reservation stands for.
+    fn failed(error: kube::Error) -> Self {
+        Self::Failed {
+            decided: true,
+            error,
+        }
+    }
+}
+
+pub(crate) struct Engine {
+    client: Client,
+    config: Config,
+    shutdown: CancellationToken,
+    caches: Caches,
+    recorder: Recorder,
+    backlog: Backlog,
+    reservations: Reservations,
+    writes: JoinSet<Written>,
+}
+
+impl Engine {
+    pub fn new(client: Client, config: Config, shutdown: CancellationToken) -> Self {
+        let caches = Caches {
+            pods: cache(&client, &shutdown),
+            nodes: cache(&client, &shutdown),
+            namespaces: cache(&client, &shutdown),
+            claims: cache(&client, &shutdown),
+            volumes: cache(&client, &shutdown),
+            classes: cache(&client, &shutdown),
+        };
+        let source = config.scheduler_name.as_str();
+        let recorder = Recorder::spawn(client.clone(), source, shutdown.clone());
+        Self {
+            client,
+            config,
+            shutdown,
+            caches,
+            recorder,
+            backlog: Backlog::default(),
+            reservations: Reservations::default(),
+            writes: JoinSet::new(),
+        }
+    }
+
+    pub async fn run(mut self) -> Result<(), Error> {
+        let shutdown = self.shutdown.clone();
+        tokio::select! {
+            () = shutdown.cancelled() => return Ok(()),
+            () = self.synced() => {}
+        }
+        let mut pods = self.caches.pods.subscribe();
+        let mut nodes = self.caches.nodes.subscribe();
+        let mut claims = self.caches.claims.subscribe();
+        let mut volumes = self.caches.volumes.subscribe();
+        let mut classes = self.caches.classes.subscribe();
+        loop {
+            self.schedule_ready();
+            let due = self.backlog.next_due(Instant::now());
+            let due = due.unwrap_or_else(|| Instant::now() + limits::FORGOTTEN_AFTER);
+            let kind = tokio::select! {
+                // First what has happened, so that a decision never looks back.
+                biased;
+                () = shutdown.cancelled() => break,
+                Some(ended) = self.writes.join_next() => {
+                    if let Ok(written) = ended {
+                        self.written(written);
+                    }
+                    continue;
+                }
+                change = pods.next() => match change {
+                    Some(change) => { self.pod_changed(change); continue; }
+                    None => "pods",
+                },
+                change = nodes.next() => match change {
+                    Some(change) => { self.node_changed(&change); continue; }
+                    None => "nodes",
+                },
+                change = claims.next() => match change {
+                    Some(change) => { self.claim_changed(&change); continue; }
+                    None => "persistentvolumeclaims",
+                },
+                change = volumes.next() => match change {
+                    Some(_) => { self.wake(uses_claims); continue; }
+                    None => "persistentvolumes",
+                },
+                change = classes.next() => match change {
+                    Some(_) => { self.wake(uses_claims); continue; }
+                    None => "storageclasses",
+                },
+                () = tokio::time::sleep_until(due.into()), if self.has_room() => continue,
+            };
+            if shutdown.is_cancelled() {
+                break;
+            }
+            return Err(Error::WatchStopped { kind });
+        }
+        self.writes.shutdown().await;
+        Ok(())
+    }
+
+    async fn synced(&self) {
+        self.caches.pods.wait_synced().await;
+        self.caches.nodes.wait_synced().await;
+        self.caches.namespaces.wait_synced().await;
+        self.caches.claims.wait_synced().await;
+        self.caches.volumes.wait_synced().await;
+        self.caches.classes.wait_synced().await;
+    }
+
+    fn has_room(&self) -> bool {
+        self.writes.len() < limits::WRITES_MAX
+    }
+
+    fn schedule_ready(&mut self) {
+        while self.has_room()
+            && let Some(key) = self.backlog.next(Instant::now())
+        {
+            self.schedule(key);
+        }
+    }
+
+    fn schedule(&mut self, key: Key) {
+        let Some(pod) = self
+            .caches
+            .pods
+            .get_key(&key)
+            .filter(|pod| self.is_ours(pod))
+        else {
+            self.backlog.remove(&key);
+            return;
+        };
+        let kept = self
+            .reservations
+            .get(&key)
+            .filter(|kept| same(&kept.pod, &pod))
+            .cloned();
+        let overdue = match kept.as_ref().map(|kept| kept.stage) {
+            Some(Stage::Preparing | Stage::Binding) => return,
+            Some(Stage::Waiting(since)) => since.elapsed() >= limits::VOLUMES_BOUND_WITHIN,
+            None => false,
+        };
+        if overdue {
+            let text = "running PreBind plugin \"VolumeBinding\": binding volumes: \
+                context deadline exceeded";
+            self.recorder.warning(&*pod, "FailedScheduling", text);
+            self.reservations.drop(&key);
+        }
+        let kept = kept.filter(|_| !overdue);
+        let view = self.view(&key);
+        self.reservations.drop(&key);
+        match place(&pod, &view, kept.as_ref().map(|kept| kept.node.as_str())) {
+            Decision::Bind { node } => self.bind(key, pod, node),
+            Decision::Prepare { node, steps } => self.prepare(key, pod, node, steps, kept),
+            Decision::Unschedulable(obstacle) => self.explain(key, &pod, &obstacle),
+        }
+    }
+
+    /// The cluster as the decision about `pod` is to see it.
+    fn view(&self, pod: &Key) -> ClusterView {
+        let name = |name: &Option<String>| name.clone().unwrap_or_default();
+        let caches = &self.caches;
+        let mut view = ClusterView {
+            nodes: by_name(&caches.nodes),
+            pods: caches
+                .pods
+                .list()
+                .into_iter()
+                .filter(|pod| is_running(pod))
+                .collect(),
+            namespaces: by_name(&caches.namespaces),
+            claims: caches
+                .claims
+                .list()
+                .into_iter()
+                .map(|claim| {
+                    (
+                        (name(&claim.metadata.namespace), name(&claim.metadata.name)),
+                        claim,
+                    )
+                })
+                .collect(),
+            volumes: by_name(&caches.volumes),
+            classes: by_name(&caches.classes),
+        };
+        self.reservations.overlay(pod, &mut view);
+        view
+    }
+
+    fn bind(&mut self, key: Key, pod: Arc<Pod>, node: String) {
+        let reservation = Reservation {
+            pod: pod.clone(),
+            node: node.clone(),
+            steps: Vec::new(),
+            stage: Stage::Binding,
+        };
+        self.reservations.keep(key.clone(), reservation);
+        let client = self.client.clone();
+        self.writes.spawn(async move {
+            let result = writes::bind(client, &pod, &node).await;
+            let outcome = result.map_or_else(Outcome::failed, |()| Outcome::Bound { node });
+            Written { key, pod, outcome }
+        });
+    }
+
+    fn prepare(
+        &mut self,
+        key: Key,
+        pod: Arc<Pod>,
+        node: String,
+        steps: Vec<ClaimStep>,
+        kept: Option<Reservation>,
+    ) {
+        let kept = kept.filter(|kept| kept.node == node);
+        if steps.is_empty() {
+            // All is written; what the caches do not show yet stays in mind.
+            let waiting = Stage::Waiting(Instant::now());
+            let kept = kept.unwrap_or(Reservation {
+                pod,
+                node,
+                steps: Vec::new(),
+                stage: waiting,
+            });
+            self.reservations.keep(key, kept);
+            return;
+        }
+        let under_way = steps.iter().cloned().map(TakenStep::under_way).collect();
+        let reservation = Reservation {
+            pod: pod.clone(),
+            node: node.clone(),
+            steps: under_way,
+            stage: Stage::Preparing,
+        };
+        self.reservations.keep(key.clone(), reservation);
+        let (client, claims) = (self.client.clone(), self.caches.claims.clone());
+        let volumes = self.caches.volumes.clone();
+        self.writes.spawn(async move {
+            let result = writes::prepare(client, &key, &node, steps, &claims, &volumes).await;
+            Written {
+                key,
+                pod,
+                outcome: result.map_or_else(Outcome::failed, Outcome::Prepared),
+            }
+        });
+    }
+
+    fn explain(&mut self, key: Key, pod: &Arc<Pod>, obstacle: &Obstacle) {
+        tracing::debug!(pod = %key, message = %obstacle.message, "no node for the pod");
+        if obstacle.reason != "SchedulingGated" {
+            self.recorder
+                .warning(&**pod, "FailedScheduling", obstacle.message.clone());
+        }
+        let Some(condition) = writes::condition(pod, obstacle, Timestamp::now()) else {
+            return;
+        };
+        let (client, pod) = (self.client.clone(), pod.clone());
+        self.writes.spawn(async move {
+            let outcome = match writes::explain(client, &pod, condition).await {
+                Ok(()) => Outcome::Explained,
+                Err(error) => Outcome::Failed {
+                    decided: false,
+                    error,
+                },
+            };
+            Written { key, pod, outcome }
+        });
+    }
+
+    fn written(&mut self, written: Written) {
+        let Written { key, pod, outcome } = written;
+        let current = self
+            .reservations
+            .get(&key)
+            .is_some_and(|kept| same(&kept.pod, &pod));
+        match outcome {
+            Outcome::Explained => {}
+            Outcome::Bound { node } => {
+                tracing::info!(pod = %key, node, "bound");
+                let text = format!("Successfully assigned {key} to {node}");
+                self.recorder.normal(&*pod, "Scheduled", text);
+                self.settle(&key);
+            }
+            Outcome::Prepared(steps) => {
+                if let Some(kept) = self.reservations.get_mut(&key).filter(|_| current) {
+                    kept.stage = Stage::Waiting(Instant::now());
+                    kept.steps = steps;
+                }
+                // What it waits for may have come already.
+                self.backlog.wake(|other| *other == key);
+            }
+            Outcome::Failed { decided, error } => {
+                tracing::debug!(pod = %key, error = %message(&error), "write failed");
+                if !decided {
+                    return;
+                }
+                if current {
+                    self.reservations.drop(&key);
+                }
+                // Also when the pod is gone: the cache will say so.
+                self.backlog.retry(&key, Instant::now());
+            }
+        }
+    }
+
+    /// Ends a reservation whose pod the cache shows on its node.
+    fn settle(&mut self, key: &Key) {
+        let bound = self
+            .caches
+            .pods
+            .get_key(key)
+            .is_none_or(|pod| has_node(&pod));
+        if bound {
+            self.reservations.drop(key);
+        }
+    }
+
+    fn pod_changed(&mut self, change: Change<Pod>) {
+        let key = Key::of(&**change.object());
+        match change {
+            Change::Applied(pod, previous) => {
+                let kept = self.reservations.get(&key);
+                if kept.is_some_and(|kept| !same(&kept.pod, &pod)) {
+                    self.reservations.drop(&key);
+                }
+                if self.is_ours(&pod) {
+                    let changed = previous.as_ref().is_none_or(|old| matters(old, &pod));
+                    if changed || !self.backlog.contains(&key) {
+                        self.backlog.add(key, rank(&pod));
+                    }
+                    return;
+                }
+                self.backlog.remove(&key);
+                self.settle(&key);
+                let ended = previous.is_some_and(|old| is_running(&old)) && !is_running(&pod);
+                if ended {
+                    self.wake(|_| true);
+                } else if has_node(&pod) {
+                    self.wake(wants_neighbours);
+                }
+            }
+            Change::Deleted(pod) => {
+                self.backlog.remove(&key);
+                self.reservations.drop(&key);
+                if has_node(&pod) {
+                    self.wake(|_| true);
+                }
+            }
+        }
+    }
+
+    fn node_changed(&mut self, change: &Change<Node>) {
+        if let Change::Applied(new, Some(old)) = change {
+            let room = |node: &Node| {
+                node.status
+                    .as_ref()
+                    .and_then(|status| status.allocatable.clone())
+            };
+            if new.spec == old.spec
+                && new.metadata.labels == old.metadata.labels
+                && room(new) == room(old)
+            {
+                return;
+            }
+        }
+        self.wake(|_| true);
+    }
+
+    fn claim_changed(&mut self, change: &Change<PersistentVolumeClaim>) {
+        let claim = Key::of(&**change.object());
+        self.wake(|pod| {
+            pod.metadata.namespace.as_deref() == Some(claim.namespace.as_str()) && uses_claims(pod)
+        });
+    }
+
+    fn wake(&mut self, concerns: impl Fn(&Pod) -> bool) {
+        let pods = &self.caches.pods;
+        self.backlog
+            .wake(|key| pods.get_key(key).is_some_and(|pod| concerns(&pod)));
+    }
+
+    fn is_ours(&self, pod: &Pod) -> bool {
+        let spec = pod.spec.as_ref();
+        let scheduler = spec.and_then(|spec| spec.scheduler_name.as_deref());
+        !has_node(pod)
+            && pod.metadata.deletion_timestamp.is_none()
+            && !has_ended(pod)
+            && scheduler.unwrap_or("default-scheduler") == self.config.scheduler_name
+    }
+}
+
+fn cache<K>(client: &Client, shutdown: &CancellationToken) -> Cache<K>
+where
+    K: Object,
+    K::DynamicType: Default,
+{
+    Cache::spawn(
+        Api::all(client.clone()),
+        WatchConfig::default(),
+        shutdown.clone(),
+    )
+}
+
+fn by_name<K: Object>(cache: &Cache<K>) -> std::collections::BTreeMap<String, Arc<K>> {
+    let named = |object: Arc<K>| (object.meta().name.clone().unwrap_or_default(), object);
+    cache.list().into_iter().map(named).collect()
+}
+
+fn rank(pod: &Pod) -> Rank {
+    Rank {
+        priority: pod
+            .spec
+            .as_ref()
+            .and_then(|spec| spec.priority)
+            .unwrap_or_default(),
+        created: pod
+            .metadata
+            .creation_timestamp
+            .as_ref()
+            .map(|created| created.0),
+    }
+}
+
+fn same(a: &Pod, b: &Pod) -> bool {
+    a.metadata.uid == b.metadata.uid
+}
+
+fn has_node(pod: &Pod) -> bool {
+    let node = pod.spec.as_ref().and_then(|spec| spec.node_name.as_deref());
+    node.is_some_and(|node| !node.is_empty())
+}
+
+fn has_ended(pod: &Pod) -> bool {
+    let phase = pod
+        .status
+        .as_ref()
+        .and_then(|status| status.phase.as_deref());
+    matches!(phase, Some("Succeeded" | "Failed"))
+}
+
+/// Takes up room on a node.
+fn is_running(pod: &Pod) -> bool {
+    has_node(pod) && !has_ended(pod)
+}
+
+/// Whether the change can alter where the pod may go.
+fn matters(old: &Pod, new: &Pod) -> bool {
+    old.spec != new.spec || old.metadata.labels != new.metadata.labels || !same(old, new)
+}
+
+fn uses_claims(pod: &Pod) -> bool {
+    let volumes = pod.spec.as_ref().and_then(|spec| spec.volumes.as_deref());
+    volumes
+        .unwrap_or_default()
+        .iter()
+        .any(|volume| volume.persistent_volume_claim.is_some() || volume.ephemeral.is_some())
+}
+
+fn wants_neighbours(pod: &Pod) -> bool {
+    let affinity = pod.spec.as_ref().and_then(|spec| spec.affinity.as_ref());
+    affinity.is_some_and(|affinity| affinity.pod_affinity.is_some())
+        || pod
+            .spec
+            .as_ref()
+            .is_some_and(|spec| spec.topology_spread_constraints.is_some())
+}

@@ -1,0 +1,137 @@
+//! Places that are kept: decided, but not yet to be seen in the caches. Overlaid on the view, so
+//! that the next decision counts with them.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Instant;
+
+use k8s_openapi::api::core::v1::{ObjectReference, PersistentVolumeClaim, Pod};
+use placement::{ClaimStep, ClusterView};
+use reconcile::Key;
+use resource_kinds::annotations::SELECTED_NODE;
+
+/// How far it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Stage {
+    /// Its steps are being written.
+    Preparing,
+    /// Its volumes are being bound since then.
+    Waiting(Instant),
+    /// The pod is being bound.
+    Binding,
+}
+
+/// A step, and where in history it was written.
+#[derive(Clone, Debug)]
+pub(crate) struct TakenStep {
+    pub step: ClaimStep,
+    /// Revision of the object after the write; `None` while it is under way.
+    pub revision: Option<u64>,
+}
+
+impl TakenStep {
+    pub fn under_way(step: ClaimStep) -> Self {
+        Self {
+            step,
+            revision: None,
+        }
+    }
+
+    /// Whether an object of that revision is from before the write. Once the caches have caught
+    /// up they are right, also when somebody has undone the step.
+    fn is_news_to(&self, seen: Option<&String>) -> bool {
+        let seen = seen.and_then(|seen| seen.parse::<u64>().ok());
+        match (self.revision, seen) {
+            (Some(written), Some(seen)) => seen < written,
+            (None, _) => true,
+            (Some(_), None) => false,
+        }
+    }
+}
+
+/// A place on a node that is kept for a pod.
+#[derive(Clone, Debug)]
+pub(crate) struct Reservation {
+    pub pod: Arc<Pod>,
+    pub node: String,
+    pub steps: Vec<TakenStep>,
+    pub stage: Stage,
+}
+
+/// All of them, by pod.
+#[derive(Debug, Default)]
+pub(crate) struct Reservations {
+    by_pod: BTreeMap<Key, Reservation>,
+}
+
+impl Reservations {
+    pub fn get(&self, key: &Key) -> Option<&Reservation> {
+        self.by_pod.get(key)
+    }
+
+    pub fn get_mut(&mut self, key: &Key) -> Option<&mut Reservation> {
+        self.by_pod.get_mut(key)
+    }
+
+    pub fn keep(&mut self, key: Key, reservation: Reservation) {
+        self.by_pod.insert(key, reservation);
+    }
+
+    pub fn drop(&mut self, key: &Key) {
+        self.by_pod.remove(key);
+    }
+
+    /// Adds to the view what the caches do not show yet; of `asking` only its steps, not itself.
+    pub fn overlay(&self, asking: &Key, view: &mut ClusterView) {
+        for (key, reservation) in &self.by_pod {
+            let uid = &reservation.pod.metadata.uid;
+            if key != asking && !view.pods.iter().any(|pod| pod.metadata.uid == *uid) {
+                let mut pod = (*reservation.pod).clone();
+                pod.spec.get_or_insert_default().node_name = Some(reservation.node.clone());
+                view.pods.push(Arc::new(pod));
+            }
+            for taken in &reservation.steps {
+                overlay_step(key, &reservation.node, taken, view);
+            }
+        }
+    }
+}
+
+fn overlay_step(pod: &Key, node: &str, taken: &TakenStep, view: &mut ClusterView) {
+    let claim_key = |claim: &String| (pod.namespace.clone(), claim.clone());
+    match &taken.step {
+        ClaimStep::SelectNode { claim } => {
+            if let Some(claim) = view.claims.get_mut(&claim_key(claim))
+                && taken.is_news_to(claim.metadata.resource_version.as_ref())
+            {
+                let annotations = &mut Arc::make_mut(claim).metadata.annotations;
+                let annotations = annotations.get_or_insert_default();
+                annotations.insert(SELECTED_NODE.to_owned(), node.to_owned());
+            }
+        }
+        ClaimStep::Reserve { claim, volume } => {
+            let Some(claim) = view.claims.get(&claim_key(claim)).cloned() else {
+                return;
+            };
+            if let Some(volume) = view.volumes.get_mut(volume)
+                && taken.is_news_to(volume.metadata.resource_version.as_ref())
+            {
+                let spec = Arc::make_mut(volume).spec.get_or_insert_default();
+                spec.claim_ref = Some(claim_reference(&claim));
+            }
+        }
+    }
+}
+
+/// What a volume's `spec.claimRef` says when it is kept for a claim.
+pub(crate) fn claim_reference(claim: &PersistentVolumeClaim) -> ObjectReference {
+    ObjectReference {
+        api_version: Some("v1".to_owned()),
+        kind: Some("PersistentVolumeClaim".to_owned()),
+        namespace: claim.metadata.namespace.clone(),
+        name: claim.metadata.name.clone(),
+        uid: claim.metadata.uid.clone(),
+        resource_version: claim.metadata.resource_version.clone(),
+        field_path: None,
+    }
+}
