@@ -1,1 +1,65 @@
-//! controllers
+//! The controllers: each observes through shared caches, asks its planner what to do and does it.
+//!
+//! One folder per controller (`observe` gathers, `execute` writes), one list in [`run_all`]. The
+//! decisions are in the crate `planners`.
+
+mod context;
+mod stateful_set;
+
+use futures::future::BoxFuture;
+use kube::Client;
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+pub use context::{Caches, Config, Context};
+
+/// Why the controllers came to an end.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// A controller ended without being told to.
+    #[error("controller {name} ended by itself")]
+    Ended {
+        /// Name of the controller.
+        name: &'static str,
+    },
+    /// A controller panicked.
+    #[error("a controller panicked")]
+    Panicked(#[source] tokio::task::JoinError),
+}
+
+/// The list of controllers.
+fn all(context: &Context) -> Vec<(&'static str, BoxFuture<'static, ()>)> {
+    vec![("statefulset", Box::pin(stateful_set::run(context.clone())))]
+}
+
+/// Runs all controllers until `shutdown` is cancelled.
+///
+/// # Errors
+/// When a controller ends before that.
+pub async fn run_all(
+    client: Client,
+    config: Config,
+    shutdown: CancellationToken,
+) -> Result<(), Error> {
+    let context = Context::new(client, config, shutdown.clone());
+    let mut tasks = JoinSet::new();
+    for (name, controller) in all(&context) {
+        tasks.spawn(async move {
+            controller.await;
+            name
+        });
+    }
+    let mut result = Ok(());
+    while let Some(ended) = tasks.join_next().await {
+        if shutdown.is_cancelled() || result.is_err() {
+            continue;
+        }
+        result = match ended {
+            Ok(name) => Err(Error::Ended { name }),
+            Err(error) => Err(Error::Panicked(error)),
+        };
+        // The others end in order; the caller learns of the first.
+        context.shutdown.cancel();
+    }
+    result
+}

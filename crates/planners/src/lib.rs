@@ -1,5 +1,4 @@
 //! What the controllers decide: one folder per controller, each a pure and total function from
 //! what was observed (and the time) to a plan. No I/O, clock, randomness or logging.
 
-pub mod labels;
 pub mod stateful_set;

@@ -8,7 +8,7 @@ use k8s_openapi::api::core::v1::{
 };
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
 
-use crate::labels;
+use resource_kinds::labels;
 
 /// Kind, as in owner references.
 pub const KIND: &str = "StatefulSet";
@@ -40,7 +40,10 @@ pub fn pod_labels(set: &str, ordinal: i64, revision: &str) -> BTreeMap<String, S
     BTreeMap::from([
         (labels::POD_NAME.to_owned(), pod_name(set, ordinal)),
         (labels::POD_INDEX.to_owned(), ordinal.to_string()),
-        (labels::REVISION.to_owned(), revision.to_owned()),
+        (
+            labels::CONTROLLER_REVISION_HASH.to_owned(),
+            revision.to_owned(),
+        ),
     ])
 }
 

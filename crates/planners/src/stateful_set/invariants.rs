@@ -8,7 +8,7 @@ use k8s_openapi::api::core::v1::Pod;
 use super::observed::{Member, Observed, Phase, Retention, Strategy, World};
 use super::plan::{Action, Plan};
 use super::{identity, revisions};
-use crate::labels;
+use resource_kinds::labels;
 
 /// The rules that a plan breaks; empty when all is well.
 pub fn violations(observed: &Observed, plan: &Plan, now: Timestamp) -> Vec<String> {
@@ -208,7 +208,7 @@ fn claims_follow_policy(world: &World<'_>, plan: &Plan, found: &mut Vec<String>)
             .metadata
             .labels
             .as_ref()
-            .and_then(|l| l.get(labels::REVISION));
+            .and_then(|l| l.get(labels::CONTROLLER_REVISION_HASH));
         if revision.is_none_or(String::is_empty) {
             found.push("a pod is created without a revision".to_owned());
         }

@@ -4,6 +4,7 @@
 //! becomes the default or a reason to wait, never a failure.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Range;
 use std::sync::Arc;
 
 use jiff::{SignedDuration, Timestamp};
@@ -14,7 +15,7 @@ use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use object_model::{IntOrPercent, LabelSelector};
 
 use super::identity;
-use crate::labels;
+use resource_kinds::labels;
 
 /// The world as seen from one set.
 #[derive(Clone, Debug, Default)]
@@ -208,8 +209,14 @@ impl<'a> Spec<'a> {
         }
     }
 
+    /// The wanted ordinals. Those that are no 32-bit numbers cannot be in a name.
+    pub fn ordinals(&self) -> Range<i64> {
+        let end = (self.start + self.replicas).min(i64::from(i32::MAX) + 1);
+        self.start..end
+    }
+
     pub fn in_range(&self, ordinal: i64) -> bool {
-        ordinal >= self.start && ordinal < self.start + self.replicas
+        self.ordinals().contains(&ordinal)
     }
 
     /// The lowest ordinal that a rolling update may touch.
@@ -374,7 +381,7 @@ impl<'a> World<'a> {
             ready_since,
             available_at,
             available,
-            revision: label(pod, labels::REVISION),
+            revision: label(pod, labels::CONTROLLER_REVISION_HASH),
         }
     }
 

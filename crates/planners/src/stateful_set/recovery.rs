@@ -10,7 +10,7 @@
 //! the partition that has either of the two live revisions.
 
 use super::draft::Draft;
-use super::observed::{Member, Phase, World};
+use super::observed::{Member, Phase, Strategy, World};
 use super::revisions::Chosen;
 use super::rollout;
 
@@ -36,8 +36,29 @@ fn is_stuck(world: &World<'_>, chosen: &Chosen, member: &Member<'_>) -> bool {
     if member.revision == chosen.update {
         return false;
     }
-    if member.revision == chosen.current {
-        return member.ordinal >= world.spec.first_updatable() && member.never_ready();
+    if member.ordinal < world.spec.first_updatable() {
+        // What the status calls current counts even if that revision has been deleted.
+        let status = world.spec.set.status.as_ref();
+        let named = status.and_then(|status| status.current_revision.as_deref());
+        return member.revision != chosen.current && named != Some(member.revision);
     }
-    true
+    if member.revision != chosen.current {
+        return true;
+    }
+    member.never_ready() && !would_return(world, chosen, member)
+}
+
+/// Whether a pod of the current revision would be made anew at the same revision: replacing it
+/// would then be an endless circle.
+fn would_return(world: &World<'_>, chosen: &Chosen, member: &Member<'_>) -> bool {
+    if !matches!(world.spec.strategy, Strategy::RollingUpdate(None)) {
+        return false;
+    }
+    // Without the rollingUpdate block as many pods stay current as the status will count.
+    let current = world
+        .all()
+        .filter(|member| member.revision == chosen.current)
+        .count();
+    let left = i64::try_from(current).unwrap_or(i64::MAX) - 1;
+    member.ordinal < world.spec.start + left
 }

@@ -10,7 +10,7 @@ use super::observed::{Member, Phase, Strategy, World};
 use super::plan::{Action, Notice};
 use super::revisions::Chosen;
 use super::waiting::Cause;
-use crate::labels;
+use resource_kinds::labels;
 
 /// Pods that one plan creates at most; the next plan goes on. As kube-controller-manager's
 /// largest batch.
@@ -19,7 +19,7 @@ const CREATIONS_MAX: usize = 500;
 pub(super) fn walk(world: &World<'_>, chosen: &Chosen, draft: &mut Draft) -> Flow {
     let mut created = 0;
     let mut flow = Flow::Go;
-    for ordinal in world.spec.start..world.spec.start + world.spec.replicas {
+    for ordinal in world.spec.ordinals() {
         let step = match world.members.get(&ordinal) {
             Some(member) => keep(world, member, draft),
             None => {

@@ -16,7 +16,7 @@ use super::draft::Draft;
 use super::identity;
 use super::observed::{World, controller};
 use super::plan::Action;
-use crate::labels;
+use resource_kinds::labels;
 
 /// Longest part of a set's name that goes into the name of a revision.
 const NAME_PREFIX_BYTES_MAX: usize = 223;

@@ -26,9 +26,7 @@ pub(super) fn replace_outdated(
 
 /// The ordinals that may be updated, highest first.
 fn updatable(world: &World<'_>) -> impl Iterator<Item = i64> + use<> {
-    let from = world.spec.first_updatable();
-    let to = world.spec.start + world.spec.replicas;
-    (from..to).rev()
+    (world.spec.first_updatable()..world.spec.ordinals().end).rev()
 }
 
 /// Deletes the highest outdated pod, if all above it are available.
@@ -56,19 +54,21 @@ fn within_budget(world: &World<'_>, chosen: &Chosen, max: i64, draft: &mut Draft
         .values()
         .filter(|member| !member.unavailable())
         .count();
-    let unavailable = world.spec.replicas - i64::try_from(available).unwrap_or(i64::MAX);
-    let mut budget = max - unavailable;
-    let mut held_back = false;
-    let members = world.members.range(world.spec.first_updatable()..).rev();
-    for (_, member) in members.filter(|(_, member)| outdated(member, chosen)) {
-        if member.terminating {
-            continue;
-        }
-        let down = member.unavailable();
-        if down && !world.spec.ordered {
+    let mut unavailable = world.spec.replicas - i64::try_from(available).unwrap_or(i64::MAX);
+    let candidates = || {
+        let members = world.members.range(world.spec.first_updatable()..).rev();
+        let members = members.map(|(_, member)| member);
+        members.filter(|member| outdated(member, chosen) && !member.terminating)
+    };
+    if !world.spec.ordered {
+        for member in candidates().filter(|member| member.unavailable()) {
             replace(member, chosen, draft);
-        } else if budget > 0 {
-            budget -= 1;
+        }
+    }
+    let mut held_back = false;
+    for member in candidates().filter(|member| world.spec.ordered || !member.unavailable()) {
+        if unavailable < max {
+            unavailable += 1;
             replace(member, chosen, draft);
         } else {
             held_back = true;

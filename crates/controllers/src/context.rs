@@ -1,0 +1,101 @@
+//! What all controllers share: the client, the caches, the settings.
+
+use k8s_openapi::api::apps::v1::{ControllerRevision, StatefulSet};
+use k8s_openapi::api::core::v1::{
+    Endpoints, Namespace, Node, PersistentVolumeClaim, Pod, Service, ServiceAccount,
+};
+use k8s_openapi::api::discovery::v1::EndpointSlice;
+use kube::{Api, Client};
+use reconcile::{Cache, Object, Recorder, WatchConfig};
+use serde::de::DeserializeOwned;
+use tokio_util::sync::CancellationToken;
+
+/// Settings of the controllers.
+#[derive(Clone, Debug, Default)]
+pub struct Config {
+    /// The certificates that pods are to trust the API server by (PEM); published in every
+    /// namespace as the ConfigMap `kube-root-ca.crt`.
+    pub root_ca_pem: String,
+    /// Settings of the StatefulSet controller.
+    pub stateful_set: planners::stateful_set::Settings,
+}
+
+/// Caches that more than one controller reads.
+#[derive(Clone)]
+#[expect(missing_docs, reason = "each is named for its kind")]
+pub struct Caches {
+    pub stateful_sets: Cache<StatefulSet>,
+    pub revisions: Cache<ControllerRevision>,
+    pub pods: Cache<Pod>,
+    pub claims: Cache<PersistentVolumeClaim>,
+    pub nodes: Cache<Node>,
+    pub services: Cache<Service>,
+    pub slices: Cache<EndpointSlice>,
+    pub endpoints: Cache<Endpoints>,
+    pub namespaces: Cache<Namespace>,
+    pub service_accounts: Cache<ServiceAccount>,
+}
+
+/// What a controller runs with.
+#[derive(Clone)]
+pub struct Context {
+    /// Client of the API.
+    pub client: Client,
+    /// Shared caches.
+    pub caches: Caches,
+    /// Settings.
+    pub config: Config,
+    /// Ends everything.
+    pub shutdown: CancellationToken,
+}
+
+impl Context {
+    pub(crate) fn new(client: Client, config: Config, shutdown: CancellationToken) -> Self {
+        // A token of its own: when one controller fails the others end, but not the process.
+        let shutdown = shutdown.child_token();
+        let caches = Caches {
+            stateful_sets: cache(&client, &shutdown),
+            revisions: cache(&client, &shutdown),
+            pods: cache(&client, &shutdown),
+            claims: cache(&client, &shutdown),
+            nodes: cache(&client, &shutdown),
+            services: cache(&client, &shutdown),
+            slices: cache(&client, &shutdown),
+            endpoints: cache(&client, &shutdown),
+            namespaces: cache(&client, &shutdown),
+            service_accounts: cache(&client, &shutdown),
+        };
+        Self {
+            client,
+            caches,
+            config,
+            shutdown,
+        }
+    }
+
+    /// A recorder of events in the name of a component.
+    pub fn recorder(&self, component: &str) -> Recorder {
+        Recorder::spawn(self.client.clone(), component, self.shutdown.clone())
+    }
+
+    /// A cache for one controller alone.
+    pub fn cache<K>(&self) -> Cache<K>
+    where
+        K: Object + DeserializeOwned,
+        K::DynamicType: Default,
+    {
+        cache(&self.client, &self.shutdown)
+    }
+}
+
+fn cache<K>(client: &Client, shutdown: &CancellationToken) -> Cache<K>
+where
+    K: Object + DeserializeOwned,
+    K::DynamicType: Default,
+{
+    Cache::spawn(
+        Api::all(client.clone()),
+        WatchConfig::default(),
+        shutdown.clone(),
+    )
+}

@@ -1,0 +1,373 @@
+//! Carries out a plan: every write says which object it means, in which state; events tell the
+//! user what came of it.
+
+use std::sync::Arc;
+
+use futures::future::join_all;
+use k8s_openapi::api::apps::v1::{ControllerRevision, StatefulSet, StatefulSetStatus};
+use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Pod};
+use kube::api::{Api, Patch, PatchParams, PostParams};
+use kube::{Client, Resource};
+use planners::stateful_set::{Action, Notice, Pace, Plan, PodWork, identity};
+use reconcile::execute::{self, Delete, Refusal, refusal};
+use reconcile::{EventType, Recorder, reference};
+use resource_kinds::reasons::stateful_set as reasons;
+use serde_json::{Value, json};
+
+/// Why a plan was not carried out; it is made anew.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum Error {
+    /// The API refused a write, or could not be reached.
+    #[error("{what}")]
+    Api {
+        what: &'static str,
+        #[source]
+        source: kube::Error,
+    },
+    /// What was planned for is not there any more.
+    #[error("the set has been replaced or is being deleted")]
+    SetChanged,
+}
+
+fn failed(what: &'static str) -> impl FnOnce(kube::Error) -> Error {
+    move |source| Error::Api { what, source }
+}
+
+#[derive(Clone)]
+pub(super) struct Executor {
+    pub client: Client,
+    pub recorder: Recorder,
+}
+
+impl Executor {
+    pub async fn execute(&self, set: &Arc<StatefulSet>, plan: Plan) -> Result<(), Error> {
+        let run = Run::new(self, set);
+        for notice in &plan.notices {
+            run.notify(notice);
+        }
+        if plan.actions().next().is_some() {
+            let (namespace, name) = (&run.namespace, &run.name);
+            let actions: Vec<String> = plan.actions().map(brief).collect();
+            tracing::info!(namespace, name, ?actions, "statefulset planned");
+        }
+        let mut result = run.all(&plan.prepare).await;
+        if result.is_ok() {
+            result = match plan.pace {
+                Pace::OneByOne => run.one_by_one(&plan.pods).await,
+                Pace::Batches => run.in_batches(&plan.pods).await,
+            };
+        }
+        if let Some(status) = &plan.status {
+            result = result.and(run.write_status(status).await);
+        }
+        if result.is_ok() {
+            result = run.all(&plan.cleanup).await;
+        }
+        match result {
+            // Nothing can be made there any more; the collector does the rest.
+            Err(Error::Api { source, .. }) if refusal(&source) == Refusal::NamespaceTerminating => {
+                Ok(())
+            }
+            other => other,
+        }
+    }
+}
+
+struct Run<'a> {
+    recorder: &'a Recorder,
+    set: &'a StatefulSet,
+    namespace: String,
+    name: String,
+    uid: String,
+    sets: Api<StatefulSet>,
+    pods: Api<Pod>,
+    claims: Api<PersistentVolumeClaim>,
+    revisions: Api<ControllerRevision>,
+}
+
+impl<'a> Run<'a> {
+    fn new(executor: &'a Executor, set: &'a StatefulSet) -> Self {
+        let namespace = set.metadata.namespace.clone().unwrap_or_default();
+        let client = &executor.client;
+        Self {
+            recorder: &executor.recorder,
+            set,
+            name: set.metadata.name.clone().unwrap_or_default(),
+            uid: set.metadata.uid.clone().unwrap_or_default(),
+            sets: Api::namespaced(client.clone(), &namespace),
+            pods: Api::namespaced(client.clone(), &namespace),
+            claims: Api::namespaced(client.clone(), &namespace),
+            revisions: Api::namespaced(client.clone(), &namespace),
+            namespace,
+        }
+    }
+
+    async fn all(&self, actions: &[Action]) -> Result<(), Error> {
+        for action in actions {
+            self.act(action).await?;
+        }
+        Ok(())
+    }
+
+    async fn one_by_one(&self, work: &[PodWork]) -> Result<(), Error> {
+        for work in work {
+            self.all(&work.actions).await?;
+        }
+        Ok(())
+    }
+
+    /// A server that refuses the first is not asked five hundred times.
+    async fn in_batches(&self, mut work: &[PodWork]) -> Result<(), Error> {
+        const BATCH_MAX: usize = 500;
+        let mut size = 1;
+        while !work.is_empty() {
+            let (batch, rest) = work.split_at(size.min(work.len()));
+            let results = join_all(batch.iter().map(|work| self.all(&work.actions))).await;
+            results.into_iter().collect::<Result<(), Error>>()?;
+            work = rest;
+            size = (size * 2).min(BATCH_MAX);
+        }
+        Ok(())
+    }
+
+    async fn act(&self, action: &Action) -> Result<(), Error> {
+        match action {
+            Action::ConfirmSet => self.confirm().await,
+            Action::AdoptRevision { name, uid } => {
+                let patch = Patch::Strategic(self.adoption(uid));
+                patched(&self.revisions, name, patch, "adopt revision").await
+            }
+            Action::AdoptPod { name, uid } => {
+                let patch = Patch::Strategic(self.adoption(uid));
+                patched(&self.pods, name, patch, "adopt pod").await
+            }
+            Action::ReleasePod { name, uid } => {
+                let owner = json!({ "$patch": "delete", "uid": self.uid });
+                let meta = json!({ "uid": uid, "ownerReferences": [owner] });
+                let patch = Patch::Strategic(json!({ "metadata": meta }));
+                patched(&self.pods, name, patch, "release pod").await
+            }
+            Action::CreateRevision(revision) => self.create_revision(revision).await,
+            Action::RenumberRevision {
+                name,
+                uid,
+                revision,
+            } => {
+                let patch = json!({ "metadata": { "uid": uid }, "revision": revision });
+                let patch = Patch::Merge(patch);
+                patched(&self.revisions, name, patch, "renumber revision").await
+            }
+            Action::DeleteRevision { name, uid } => {
+                let deleted = execute::delete(&self.revisions, name, Delete::of_uid(uid)).await;
+                deleted.map(drop).map_err(failed("delete revision"))
+            }
+            Action::CreateClaim(claim) => self.create_claim(claim).await,
+            Action::SetClaimOwners {
+                name,
+                uid,
+                resource_version,
+                owners,
+            } => {
+                let meta = json!({
+                    "uid": uid,
+                    "resourceVersion": resource_version,
+                    "ownerReferences": owners,
+                });
+                let patch = Patch::Merge(json!({ "metadata": meta }));
+                patched(&self.claims, name, patch, "set owners of claim").await
+            }
+            Action::CreatePod(pod) => self.create_pod(pod).await,
+            Action::LabelPod { name, uid, labels } => {
+                let patch = json!({ "metadata": { "uid": uid, "labels": labels } });
+                let done = patched(&self.pods, name, Patch::Merge(patch), "label pod").await;
+                self.tell_pod(
+                    "update",
+                    reasons::SUCCESSFUL_UPDATE,
+                    reasons::FAILED_UPDATE,
+                    name,
+                    done,
+                )
+            }
+            Action::DeletePod { name, uid } => self.delete_pod(name, uid).await,
+        }
+    }
+
+    async fn confirm(&self) -> Result<(), Error> {
+        let live = execute::found(self.sets.get(&self.name).await).map_err(failed("read set"))?;
+        let same = live.is_some_and(|live| {
+            live.metadata.uid.as_ref() == Some(&self.uid)
+                && live.metadata.deletion_timestamp.is_none()
+        });
+        if same { Ok(()) } else { Err(Error::SetChanged) }
+    }
+
+    fn adoption(&self, uid: &str) -> Value {
+        let owner = identity::owner_reference(self.set);
+        json!({ "metadata": { "uid": uid, "ownerReferences": [owner] } })
+    }
+
+    async fn create_revision(&self, revision: &ControllerRevision) -> Result<(), Error> {
+        let created = self
+            .revisions
+            .create(&PostParams::default(), revision)
+            .await;
+        created.map(drop).map_err(failed("create revision"))
+    }
+
+    async fn create_claim(&self, claim: &PersistentVolumeClaim) -> Result<(), Error> {
+        let name = claim.metadata.name.as_deref().unwrap_or_default();
+        let pod = self.pod_of_claim(name);
+        let set = &self.name;
+        let created = self.claims.create(&PostParams::default(), claim).await;
+        match &created {
+            Ok(_) => {
+                let text = format!("create Claim {name} Pod {pod} in StatefulSet {set} success");
+                self.normal(reasons::SUCCESSFUL_CREATE, text);
+            }
+            Err(error) if is_quiet(error) => {}
+            Err(error) => {
+                let error = execute::message(error);
+                let text = format!(
+                    "create Claim {name} for Pod {pod} in StatefulSet {set} failed error: {error}"
+                );
+                self.warning(reasons::FAILED_CREATE, text);
+            }
+        }
+        created.map(drop).map_err(failed("create claim"))
+    }
+
+    /// `data-web-3` belongs to `web-3`.
+    fn pod_of_claim(&self, claim: &str) -> String {
+        let ordinal = claim.rsplit_once('-').map_or("", |(_, ordinal)| ordinal);
+        format!("{}-{ordinal}", self.name)
+    }
+
+    async fn create_pod(&self, pod: &Pod) -> Result<(), Error> {
+        let name = pod.metadata.name.as_deref().unwrap_or_default();
+        let created = self.pods.create(&PostParams::default(), pod).await;
+        let done = created.map(drop).map_err(failed("create pod"));
+        let (good, bad) = (reasons::SUCCESSFUL_CREATE, reasons::FAILED_CREATE);
+        self.tell_pod("create", good, bad, name, done)
+    }
+
+    async fn delete_pod(&self, name: &str, uid: &str) -> Result<(), Error> {
+        let deleted = execute::delete(&self.pods, name, Delete::of_uid(uid)).await;
+        let done = match deleted {
+            // Somebody else was faster.
+            Ok(false) => return Ok(()),
+            Ok(true) => Ok(()),
+            Err(source) => Err(Error::Api {
+                what: "delete pod",
+                source,
+            }),
+        };
+        let (good, bad) = (reasons::SUCCESSFUL_DELETE, reasons::FAILED_DELETE);
+        self.tell_pod("delete", good, bad, name, done)
+    }
+
+    async fn write_status(&self, status: &StatefulSetStatus) -> Result<(), Error> {
+        let meta = json!({
+            "uid": self.uid,
+            "resourceVersion": self.set.metadata.resource_version,
+        });
+        let patch = Patch::Merge(json!({ "metadata": meta, "status": status }));
+        let params = PatchParams::default();
+        let written = self.sets.patch_status(&self.name, &params, &patch).await;
+        execute::found(written)
+            .map(drop)
+            .map_err(failed("write status"))
+    }
+
+    /// Reports what became of a pod, as the users of kube-controller-manager know it.
+    fn tell_pod(
+        &self,
+        verb: &str,
+        good: &str,
+        bad: &str,
+        pod: &str,
+        done: Result<(), Error>,
+    ) -> Result<(), Error> {
+        let set = &self.name;
+        match &done {
+            Ok(()) => {
+                self.normal(
+                    good,
+                    format!("{verb} Pod {pod} in StatefulSet {set} successful"),
+                );
+            }
+            Err(Error::Api { source, .. }) if !is_quiet(source) => {
+                let error = execute::message(source);
+                let text = format!("{verb} Pod {pod} in StatefulSet {set} failed error: {error}");
+                self.warning(bad, text);
+            }
+            Err(_) => {}
+        }
+        done
+    }
+
+    fn notify(&self, notice: &Notice) {
+        if notice.warning {
+            self.warning(notice.reason, notice.message.clone());
+        } else {
+            self.normal(notice.reason, notice.message.clone());
+        }
+    }
+
+    fn normal(&self, reason: &str, text: String) {
+        self.recorder
+            .event(reference(self.set), EventType::Normal, reason, text);
+    }
+
+    fn warning(&self, reason: &str, text: String) {
+        self.recorder
+            .event(reference(self.set), EventType::Warning, reason, text);
+    }
+}
+
+/// Refusals that come from an old view, and are set right by looking again.
+fn is_quiet(error: &kube::Error) -> bool {
+    let quiet = [
+        Refusal::AlreadyExists,
+        Refusal::Conflict,
+        Refusal::NotFound,
+        Refusal::NamespaceTerminating,
+    ];
+    quiet.contains(&refusal(error))
+}
+
+/// Patches an object; one that is gone needs no patch.
+async fn patched<K>(
+    api: &Api<K>,
+    name: &str,
+    patch: Patch<Value>,
+    what: &'static str,
+) -> Result<(), Error>
+where
+    K: Resource + Clone + serde::de::DeserializeOwned + std::fmt::Debug,
+{
+    let written = api.patch(name, &PatchParams::default(), &patch).await;
+    written.map(drop).map_err(failed(what))
+}
+
+/// An action in a few words, for the log.
+fn brief(action: &Action) -> String {
+    let name = |meta: &k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta| {
+        meta.name.clone().unwrap_or_default()
+    };
+    match action {
+        Action::ConfirmSet => "confirm set".to_owned(),
+        Action::AdoptRevision { name, .. } => format!("adopt revision {name}"),
+        Action::AdoptPod { name, .. } => format!("adopt pod {name}"),
+        Action::ReleasePod { name, .. } => format!("release pod {name}"),
+        Action::CreateRevision(revision) => format!("create revision {}", name(&revision.metadata)),
+        Action::RenumberRevision { name, revision, .. } => {
+            format!("renumber revision {name} to {revision}")
+        }
+        Action::DeleteRevision { name, .. } => format!("delete revision {name}"),
+        Action::CreateClaim(claim) => format!("create claim {}", name(&claim.metadata)),
+        Action::SetClaimOwners { name, .. } => format!("set owners of claim {name}"),
+        Action::CreatePod(pod) => format!("create pod {}", name(&pod.metadata)),
+        Action::LabelPod { name, .. } => format!("label pod {name}"),
+        Action::DeletePod { name, .. } => format!("delete pod {name}"),
+    }
+}

@@ -1,0 +1,90 @@
+//! The StatefulSet controller: keeps each set as its planner wants it.
+//!
+//! It is woken by what happens to sets, pods, revisions and claims, and by the planner's own
+//! timers; it never polls. What it reads may be old; what it writes says what it means.
+
+mod execute;
+mod observe;
+
+use std::sync::Arc;
+
+use jiff::Timestamp;
+use k8s_openapi::api::apps::v1::StatefulSet;
+use planners::stateful_set::plan;
+use reconcile::{Change, Key, Outcome, Queue, run_workers};
+
+use crate::Context;
+use execute::{Error, Executor};
+use observe::Observer;
+
+/// Sets that are worked on at once.
+const WORKERS: usize = 5;
+
+pub(crate) async fn run(context: Context) {
+    let observer = Arc::new(Observer::new(&context));
+    if !observer.wait_synced().await {
+        return;
+    }
+    let queue = Queue::new();
+    let feed = tokio::spawn(feed(context.clone(), observer.clone(), queue.clone()));
+    let executor = Executor {
+        client: context.client.clone(),
+        recorder: context.recorder("statefulset-controller"),
+    };
+    let settings = context.config.stateful_set;
+    run_workers(queue, WORKERS, context.shutdown.clone(), move |key: Key| {
+        let (observer, executor) = (observer.clone(), executor.clone());
+        async move {
+            let Some(observed) = observer.observe(&key) else {
+                return Ok::<_, Error>(Outcome::Done);
+            };
+            let plan = plan(&observed, &settings, Timestamp::now());
+            let requeue_after = plan.requeue_after;
+            executor.execute(&observed.set, plan).await?;
+            Ok(Outcome::from(requeue_after))
+        }
+    })
+    .await;
+    feed.abort();
+}
+
+/// Queues the sets that a change may concern.
+async fn feed(context: Context, observer: Arc<Observer>, queue: Queue<Key>) {
+    let mut sets = context.caches.stateful_sets.subscribe();
+    let mut pods = context.caches.pods.subscribe();
+    let mut revisions = context.caches.revisions.subscribe();
+    let mut claims = context.caches.claims.subscribe();
+    loop {
+        let keys: Vec<Key> = tokio::select! {
+            Some(change) = sets.next() => key_if_relevant(&change).into_iter().collect(),
+            Some(change) = pods.next() => {
+                let mut keys = observer.sets_of(change.object().as_ref());
+                if let Change::Applied(_, Some(previous)) = &change {
+                    keys.extend(observer.sets_of(previous.as_ref()));
+                }
+                keys
+            }
+            Some(change) = revisions.next() => observer.sets_of(change.object().as_ref()),
+            Some(change) = claims.next() => observer.sets_of_claim(change.object()),
+            else => return,
+        };
+        for key in keys {
+            queue.add(key);
+        }
+    }
+}
+
+/// The controller's own status writes need no new look.
+fn key_if_relevant(change: &Change<StatefulSet>) -> Option<Key> {
+    if let Change::Applied(new, Some(old)) = change
+        && new.spec == old.spec
+        && new.metadata.deletion_timestamp == old.metadata.deletion_timestamp
+        && new.metadata.uid == old.metadata.uid
+        && new.metadata.generation == old.metadata.generation
+        && new.metadata.annotations == old.metadata.annotations
+        && new.status == old.status
+    {
+        return None;
+    }
+    Some(Key::of(change.object().as_ref()))
+}

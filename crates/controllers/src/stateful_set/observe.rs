@@ -1,0 +1,147 @@
+//! Gathers what the planner needs to know about a set, from caches alone.
+
+use std::collections::BTreeMap;
+
+use k8s_openapi::api::apps::v1::{ControllerRevision, StatefulSet};
+use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Pod};
+use kube::Resource;
+use planners::stateful_set::{Observed, identity};
+use reconcile::{Cache, Index, Key};
+
+use crate::Context;
+
+pub(super) struct Observer {
+    sets: Cache<StatefulSet>,
+    pods: Cache<Pod>,
+    revisions: Cache<ControllerRevision>,
+    claims: Cache<PersistentVolumeClaim>,
+    pods_by: Index<Pod>,
+    revisions_by: Index<ControllerRevision>,
+    claims_by: Index<PersistentVolumeClaim>,
+}
+
+impl Observer {
+    pub fn new(context: &Context) -> Self {
+        let caches = context.caches.clone();
+        Self {
+            pods_by: caches.pods.index(terms),
+            revisions_by: caches.revisions.index(terms),
+            claims_by: caches.claims.index(terms),
+            sets: caches.stateful_sets,
+            pods: caches.pods,
+            revisions: caches.revisions,
+            claims: caches.claims,
+        }
+    }
+
+    pub async fn wait_synced(&self) -> bool {
+        self.sets.wait_synced().await
+            && self.pods.wait_synced().await
+            && self.revisions.wait_synced().await
+            && self.claims.wait_synced().await
+    }
+
+    pub fn observe(&self, key: &Key) -> Option<Observed> {
+        let set = self.sets.get_key(key)?;
+        let uid = set.metadata.uid.clone().unwrap_or_default();
+        let terms = [owned_by(&uid), named(&key.namespace, &key.name)];
+        let mut pods = BTreeMap::new();
+        for pod in terms.iter().flat_map(|term| self.pods_by.get(term)) {
+            pods.insert(pod.metadata.name.clone(), pod);
+        }
+        let mut revisions = BTreeMap::new();
+        let orphans = [orphan_in(&key.namespace)];
+        for term in terms.iter().chain(&orphans) {
+            for revision in self.revisions_by.get(term) {
+                revisions.insert(revision.metadata.name.clone(), revision);
+            }
+        }
+        let templates = set
+            .spec
+            .as_ref()
+            .and_then(|spec| spec.volume_claim_templates.as_ref());
+        let templates = templates.map(Vec::as_slice).unwrap_or_default();
+        let mut claims = BTreeMap::new();
+        for template in templates
+            .iter()
+            .filter_map(|claim| claim.metadata.name.as_deref())
+        {
+            let term = named(&key.namespace, &format!("{template}-{}", key.name));
+            for claim in self.claims_by.get(&term) {
+                claims.insert(claim.metadata.name.clone().unwrap_or_default(), claim);
+            }
+        }
+        Some(Observed {
+            set,
+            pods: pods.into_values().collect(),
+            revisions: revisions.into_values().collect(),
+            claims,
+        })
+    }
+
+    /// The sets that an object may concern: its owner, and the one whose names it has.
+    pub fn sets_of(&self, object: &impl Resource) -> Vec<Key> {
+        let meta = object.meta();
+        let namespace = meta.namespace.clone().unwrap_or_default();
+        let owner = meta
+            .owner_references
+            .iter()
+            .flatten()
+            .find(|owner| owner.controller == Some(true) && owner.kind == identity::KIND);
+        let owner = owner.map(|owner| owner.name.clone());
+        let by_name = meta.name.as_deref().map(|name| stem(name).to_owned());
+        let mut names: Vec<String> = owner.into_iter().chain(by_name).collect();
+        names.dedup();
+        names
+            .into_iter()
+            .map(|name| Key::new(namespace.clone(), name))
+            .filter(|key| self.sets.get_key(key).is_some())
+            .collect()
+    }
+
+    /// The sets from whose templates a claim of that name may have been made.
+    pub fn sets_of_claim(&self, claim: &PersistentVolumeClaim) -> Vec<Key> {
+        let namespace = claim.metadata.namespace.as_deref().unwrap_or_default();
+        let stem = stem(claim.metadata.name.as_deref().unwrap_or_default());
+        stem.match_indices('-')
+            .map(|(at, _)| Key::new(namespace, &stem[at + 1..]))
+            .filter(|key| self.sets.get_key(key).is_some())
+            .collect()
+    }
+}
+
+/// What an object is found by: its controller's uid or that it has none, and its name up to the
+/// last dash.
+fn terms<K: Resource>(object: &K) -> Vec<String> {
+    let meta = object.meta();
+    let namespace = meta.namespace.as_deref().unwrap_or_default();
+    let owners = meta.owner_references.iter().flatten();
+    let controller = owners
+        .into_iter()
+        .find(|owner| owner.controller == Some(true));
+    let by_owner = match controller {
+        Some(owner) => owned_by(&owner.uid),
+        None => orphan_in(namespace),
+    };
+    vec![
+        by_owner,
+        named(namespace, stem(meta.name.as_deref().unwrap_or_default())),
+    ]
+}
+
+fn owned_by(uid: &str) -> String {
+    format!("uid:{uid}")
+}
+
+fn orphan_in(namespace: &str) -> String {
+    format!("orphan:{namespace}")
+}
+
+fn named(namespace: &str, stem: &str) -> String {
+    format!("name:{namespace}/{stem}")
+}
+
+/// `web-3` and `web-776999688b` are of `web`.
+fn stem(name: &str) -> &str {
+    name.rsplit_once('-').map_or(name, |(stem, _)| stem)
+}
