@@ -5,7 +5,7 @@
 //! its path below the hierarchies' roots and has the same one in each.
 
 use std::fs;
-use std::io;
+use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -244,6 +244,38 @@ pub(crate) fn move_self(group: &str) -> io::Result<()> {
     Ok(())
 }
 
+/// Moves the calling process into `group` in every tree that has it.
+pub(crate) fn join_self(group: &str) -> io::Result<()> {
+    for root in Hierarchies::detect()?.roots() {
+        let procs = join(root, group).join("cgroup.procs");
+        match fs::OpenOptions::new().write(true).open(&procs) {
+            Ok(mut file) => file.write_all(b"0").map_err(|error| {
+                io::Error::new(error.kind(), format!("join {}: {error}", procs.display()))
+            })?,
+            // libcontainer makes no group in trees without a controller.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
+}
+
+/// Sends `SIGKILL` to every process that is in a group or below it now.
+pub(crate) fn kill_once(group: &str) -> io::Result<()> {
+    for pid in processes_in(&Hierarchies::detect()?, group)? {
+        send_kill(pid);
+    }
+    Ok(())
+}
+
+fn send_kill(pid: i32) {
+    let pid = nix::unistd::Pid::from_raw(pid);
+    // The process may have ended since it was listed.
+    if let Err(error) = nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGKILL) {
+        tracing::trace!(%pid, %error, "not killed");
+    }
+}
+
 /// Kills every process of a group and those below, again and again until none is left.
 pub(crate) fn kill(group: &str) -> io::Result<()> {
     let until = Instant::now() + KILL_MAX;
@@ -260,15 +292,7 @@ pub(crate) fn kill(group: &str) -> io::Result<()> {
         if left.is_empty() {
             return Ok(());
         }
-        for pid in left {
-            // The process may have ended since it was listed.
-            if let Err(error) = nix::sys::signal::kill(
-                nix::unistd::Pid::from_raw(pid),
-                nix::sys::signal::Signal::SIGKILL,
-            ) {
-                tracing::trace!(pid, %error, "not killed");
-            }
-        }
+        left.into_iter().for_each(send_kill);
         if Instant::now() > until {
             return Err(io::Error::new(
                 io::ErrorKind::TimedOut,
@@ -280,10 +304,6 @@ pub(crate) fn kill(group: &str) -> io::Result<()> {
 }
 
 /// Process ids in a group and below, in any tree.
-pub(crate) fn processes(group: &str) -> io::Result<Vec<i32>> {
-    processes_in(&Hierarchies::detect()?, group)
-}
-
 fn processes_in(hierarchies: &Hierarchies, group: &str) -> io::Result<Vec<i32>> {
     let mut found = Vec::new();
     for root in hierarchies.roots() {

@@ -13,6 +13,7 @@ mod client;
 mod error;
 mod mounts;
 pub mod protocol;
+pub mod shim;
 pub mod spec;
 mod state_dir;
 

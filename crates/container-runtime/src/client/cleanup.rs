@@ -62,14 +62,18 @@ fn whole_file_lock() -> libc::flock {
 /// Ends the shim if it lives, kills every process of the pod, unmounts, removes. Blocks.
 pub(crate) fn destroy(dir: &Path, group: &str) -> Result<()> {
     end_shim(dir)?;
+    clear(dir, group)?;
+    remove_dir(dir)
+}
+
+/// Kills every process of the pod, unmounts and removes what it had, but for the sandbox's
+/// directory. Blocks.
+pub(crate) fn clear(dir: &Path, group: &str) -> Result<()> {
     cgroup::kill(group).map_err(RuntimeError::io("kill control group", group))?;
     let writable = writable_dirs(dir);
     unmount_below(dir)?;
     cgroup::remove(group).map_err(RuntimeError::io("remove control group", group))?;
-    for path in writable {
-        remove_dir(&path)?;
-    }
-    remove_dir(dir)
+    writable.iter().try_for_each(|path| remove_dir(path))
 }
 
 fn end_shim(dir: &Path) -> Result<()> {

@@ -1,0 +1,395 @@
+//! The calls of the node agent.
+
+use std::io;
+
+use jiff::Timestamp;
+
+use super::connection::Role;
+use super::jobs::Job;
+use super::oci::{PidNamespace, Surroundings};
+use super::process::{Ends, Owner, Wiring};
+use super::supervisor::{Container, Supervisor, kill};
+use super::worker::{self, Report};
+use crate::cgroup;
+use crate::protocol::{Call, Failure, FrameKind, Reply, Request, VERSION};
+use crate::spec::{
+    AttachSpec, ContainerSpec, ContainerState, ContainerStatus, ExecSpec, ResolvedUser, Resources,
+    SandboxState, SandboxStatus,
+};
+use crate::state_dir::{self, Durability};
+
+type Answer = Result<(), Failure>;
+
+impl Supervisor {
+    /// Reads a connection's request and begins what it asks for.
+    pub fn take_request(&mut self, id: u64, body: &[u8]) {
+        let request: Request = match serde_json::from_slice(body) {
+            Ok(request) => request,
+            Err(error) => {
+                let failure = match version_of(body) {
+                    Some(version) if version > VERSION => Failure::Version { supported: VERSION },
+                    _ => Failure::Invalid {
+                        what: "request".into(),
+                        reason: error.to_string(),
+                    },
+                };
+                return self.reply(id, &Reply::Failed(failure));
+            }
+        };
+        if let Some(connection) = self.connections.get_mut(&id) {
+            connection.role = Role::Waiting;
+        }
+        if !self.destruction.is_empty() && !matches!(request.call, Call::State | Call::Destroy) {
+            let failure = Failure::Internal("the sandbox is being destroyed".to_owned());
+            return self.reply(id, &Reply::Failed(failure));
+        }
+        let answer = match request.call {
+            Call::State => {
+                let state = Reply::State(Box::new(self.state()));
+                self.reply(id, &state);
+                Ok(())
+            }
+            Call::Create(spec) => self.create(id, *spec),
+            Call::Start { container } => self.start(id, &container),
+            Call::Signal { container, signal } => self.signal(id, &container, signal),
+            Call::Update {
+                container,
+                resources,
+            } => self.update(id, container, resources),
+            Call::Remove { container } => self.remove(id, &container),
+            Call::ReopenLog { container } => self.reopen_log(id, &container),
+            Call::Exec(spec) => self.exec(id, *spec),
+            Call::Attach(spec) => self.attach(id, &spec),
+            Call::Events => {
+                self.open_stream(id, Role::Events);
+                Ok(())
+            }
+            Call::Destroy => {
+                self.destroy(id);
+                Ok(())
+            }
+        };
+        if let Err(failure) = answer {
+            self.reply(id, &Reply::Failed(failure));
+        }
+    }
+
+    fn state(&self) -> SandboxState {
+        let containers = self.containers.iter();
+        SandboxState {
+            spec: self.file.spec.clone(),
+            status: SandboxStatus::Ready,
+            pid: std::process::id() as i32,
+            created_at: self.file.created_at,
+            containers: containers
+                .map(|(id, c)| (id.clone(), c.state.clone()))
+                .collect(),
+        }
+    }
+
+    fn create(&mut self, connection: u64, spec: ContainerSpec) -> Answer {
+        check(&spec)?;
+        let id = spec.id.clone();
+        let place = self.place(&id);
+        let spec_path = place.dir.join(state_dir::SPEC_FILE);
+        if let Some(container) = self.containers.get(&id) {
+            // The agent may have died between its call and the answer.
+            let recorded: Option<ContainerSpec> = state_dir::read_json(&spec_path).ok();
+            return match recorded == Some(spec) && !container.busy {
+                true => {
+                    self.reply(connection, &Reply::Done);
+                    Ok(())
+                }
+                false => Err(Failure::WrongState(describe(container).to_owned())),
+            };
+        }
+        std::fs::create_dir_all(&place.dir)
+            .and_then(|()| state_dir::write_json(&spec_path, &spec, Durability::Sync))
+            .map_err(internal("record the container"))?;
+        let state = ContainerState {
+            id: id.clone(),
+            name: spec.name.clone(),
+            created_at: Timestamp::now(),
+            status: ContainerStatus::Created,
+            log_path: spec.log.path.clone(),
+            annotations: spec.annotations.clone(),
+            user: ResolvedUser::default(),
+        };
+        let container = Container {
+            state,
+            log: spec.log.clone(),
+            tty: spec.tty,
+            stdin: spec.stdin,
+            stdin_once: spec.stdin_once,
+            process: None,
+            busy: true,
+            removal: Vec::new(),
+        };
+        self.containers.insert(id.clone(), container);
+        let job = Job::Create {
+            container: id,
+            connection,
+        };
+        self.start_job(job, move || worker::create(&spec, &place));
+        Ok(())
+    }
+
+    fn start(&mut self, connection: u64, id: &str) -> Answer {
+        let place = self.place(id);
+        let container = self.container(id)?;
+        if container.busy || container.state.status != ContainerStatus::Created {
+            return Err(Failure::WrongState(describe(container).to_owned()));
+        }
+        let spec: ContainerSpec = state_dir::read_json(&place.dir.join(state_dir::SPEC_FILE))
+            .map_err(internal("read the container's specification"))?;
+        let wiring = Wiring {
+            tty: container.tty,
+            stdin: container.stdin,
+            uid: container.state.user.uid,
+            gid: container.state.user.gid,
+        };
+        let (ends, streams) = Ends::open(wiring).map_err(internal("make streams"))?;
+        container.busy = true;
+        let pid_namespace = match (self.file.spec.host_pid, self.pause) {
+            (true, _) => PidNamespace::Node,
+            (false, Some(pid)) => PidNamespace::Shared(format!("/proc/{pid}/ns/pid").into()),
+            (false, None) => PidNamespace::Own,
+        };
+        let (shm, unified) = (self.shm(), self.unified);
+        let cgroup = place.cgroup.clone();
+        let around = move |root, sub_paths| Surroundings {
+            root,
+            cgroup,
+            shm,
+            pid_namespace,
+            sub_paths,
+            unified,
+        };
+        let job = Job::Start {
+            container: id.to_owned(),
+            connection,
+            ends,
+        };
+        self.start_job(job, move || worker::start(&spec, &place, around, streams));
+        Ok(())
+    }
+
+    fn signal(&mut self, connection: u64, id: &str, signal: i32) -> Answer {
+        let group = self.place(id).cgroup;
+        if !(1..=64).contains(&signal) {
+            let reason = format!("{signal} is none");
+            return Err(Failure::Invalid {
+                what: "signal".to_owned(),
+                reason,
+            });
+        }
+        let container = self.container(id)?;
+        match container.state.status {
+            ContainerStatus::Running { pid, .. } => {
+                kill(pid, signal);
+                if signal == libc::SIGKILL {
+                    cgroup::kill_once(&group).map_err(internal("kill the container"))?;
+                }
+            }
+            ContainerStatus::Created => {
+                return Err(Failure::WrongState(describe(container).to_owned()));
+            }
+            ContainerStatus::Exited(_) => {}
+        }
+        self.reply(connection, &Reply::Done);
+        Ok(())
+    }
+
+    fn update(
+        &mut self,
+        connection: u64,
+        container: Option<String>,
+        resources: Resources,
+    ) -> Answer {
+        let group = match container {
+            Some(id) => {
+                self.container(&id)?;
+                self.place(&id).cgroup
+            }
+            None => self.file.cgroup.clone(),
+        };
+        // Reclaiming memory may take its time.
+        self.start_job(Job::Update { connection }, move || {
+            match cgroup::update(&group, &resources) {
+                Ok(()) => Report::Done,
+                Err(error) => Report::Failed(Failure::Internal(error.to_string())),
+            }
+        });
+        Ok(())
+    }
+
+    fn remove(&mut self, connection: u64, id: &str) -> Answer {
+        let container = self.container(id)?;
+        container.removal.push(connection);
+        self.continue_removal(id);
+        Ok(())
+    }
+
+    fn reopen_log(&mut self, connection: u64, id: &str) -> Answer {
+        let process = self.container(id)?.process;
+        if let Some(log) = process
+            .and_then(|id| self.processes.get_mut(&id))
+            .and_then(|p| p.log.as_mut())
+        {
+            log.reopen().map_err(internal("reopen the log"))?;
+        }
+        self.reply(connection, &Reply::Done);
+        Ok(())
+    }
+
+    fn exec(&mut self, connection: u64, spec: ExecSpec) -> Answer {
+        let place = self.place(&spec.container);
+        let container = self.container(&spec.container)?;
+        let ContainerStatus::Running { pid, .. } = container.state.status else {
+            return Err(Failure::WrongState(describe(container).to_owned()));
+        };
+        let user = &container.state.user;
+        let wiring = Wiring {
+            tty: spec.tty,
+            stdin: spec.stdin,
+            uid: user.uid,
+            gid: user.gid,
+        };
+        let (ends, streams) = Ends::open(wiring).map_err(internal("make streams"))?;
+        let (stdin, kill_on_drop) = (spec.stdin, spec.kill_on_drop);
+        let unified = self.unified;
+        let job = Job::Exec {
+            connection,
+            ends,
+            stdin,
+            kill_on_drop,
+        };
+        self.start_job(job, move || {
+            worker::exec(&spec, &place, pid, streams, unified)
+        });
+        Ok(())
+    }
+
+    fn attach(&mut self, connection: u64, spec: &AttachSpec) -> Answer {
+        let container = self.container(&spec.container)?;
+        let Some(process_id) = container.process else {
+            return Err(Failure::WrongState(describe(container).to_owned()));
+        };
+        let Some(process) = self.processes.get_mut(&process_id) else {
+            return Err(Failure::Internal(
+                "the container's process is unknown".to_owned(),
+            ));
+        };
+        debug_assert!(matches!(process.owner, Owner::Container(_)));
+        process.sessions.push(connection);
+        if let Some(size) = spec.terminal {
+            process.resize(size);
+        }
+        self.open_stream(
+            connection,
+            Role::Session {
+                process: process_id,
+                stdin: spec.stdin,
+            },
+        );
+        Ok(())
+    }
+
+    fn destroy(&mut self, connection: u64) {
+        self.destruction.push(connection);
+        if self.destruction.len() > 1 {
+            return;
+        }
+        let (dir, group) = (self.dir.clone(), self.file.cgroup.clone());
+        self.start_job(Job::Destroy, move || worker::destroy(&dir, &group));
+    }
+
+    fn open_stream(&mut self, id: u64, role: Role) {
+        if let Some(connection) = self.connections.get_mut(&id) {
+            connection.push_json(FrameKind::Message, &Reply::Done);
+            connection.role = role;
+            connection.flush().ok();
+        }
+    }
+
+    fn container(&mut self, id: &str) -> Result<&mut Container, Failure> {
+        self.containers.get_mut(id).ok_or(Failure::NoSuchContainer)
+    }
+
+    fn shm(&self) -> std::path::PathBuf {
+        match self.file.spec.host_ipc {
+            true => "/dev/shm".into(),
+            false => self.dir.join(super::SHM),
+        }
+    }
+}
+
+fn describe(container: &Container) -> &'static str {
+    match &container.state.status {
+        ContainerStatus::Created if container.busy => "being created or started",
+        ContainerStatus::Created => "created",
+        ContainerStatus::Running { .. } => "running",
+        ContainerStatus::Exited(_) => "exited",
+    }
+}
+
+fn check(spec: &ContainerSpec) -> Answer {
+    let invalid = |what: &str, reason: String| {
+        Err(Failure::Invalid {
+            what: what.to_owned(),
+            reason,
+        })
+    };
+    if spec.rootfs.lowerdirs.is_empty() {
+        return invalid(
+            "rootfs.lowerdirs",
+            "an image has at least one layer".to_owned(),
+        );
+    }
+    let paths = spec
+        .rootfs
+        .lowerdirs
+        .iter()
+        .chain([&spec.rootfs.upper_dir, &spec.rootfs.work_dir]);
+    if let Some(path) = paths.into_iter().find(|path| !path.is_absolute()) {
+        return invalid("rootfs", format!("{} is not absolute", path.display()));
+    }
+    if let Some(mount) = spec
+        .mounts
+        .iter()
+        .find(|mount| !mount.destination.is_absolute())
+    {
+        return invalid(
+            "mounts",
+            format!("{} is not absolute", mount.destination.display()),
+        );
+    }
+    if spec
+        .env
+        .iter()
+        .any(|var| var.name.is_empty() || var.name.contains(['=', '\0']))
+    {
+        return invalid("env", "a name is empty or contains `=`".to_owned());
+    }
+    if let Err(reason) = super::capabilities::of(&spec.security, true) {
+        return invalid("security.capabilities", reason);
+    }
+    super::limits::rlimits(&spec.rlimits)
+        .map(|_| ())
+        .or_else(|reason| invalid("rlimits", reason))
+}
+
+fn internal(doing: &str) -> impl FnOnce(io::Error) -> Failure {
+    let doing = doing.to_owned();
+    move |error| Failure::Internal(format!("{doing}: {error}"))
+}
+
+fn version_of(body: &[u8]) -> Option<u32> {
+    #[derive(serde::Deserialize)]
+    struct Versioned {
+        version: u32,
+    }
+    serde_json::from_slice::<Versioned>(body)
+        .ok()
+        .map(|request| request.version)
+}

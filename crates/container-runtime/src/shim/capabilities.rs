@@ -1,0 +1,245 @@
+//! Which capabilities a container gets; pure, but for dropping them in the end.
+
+use std::io;
+
+use crate::spec::Security;
+
+/// All capabilities by number, as the kernel's `capability.h` lists them.
+const NAMES: [&str; 41] = [
+    "CHOWN",
+    "DAC_OVERRIDE",
+    "DAC_READ_SEARCH",
+    "FOWNER",
+    "FSETID",
+    "KILL",
+    "SETGID",
+    "SETUID",
+    "SETPCAP",
+    "LINUX_IMMUTABLE",
+    "NET_BIND_SERVICE",
+    "NET_BROADCAST",
+    "NET_ADMIN",
+    "NET_RAW",
+    "IPC_LOCK",
+    "IPC_OWNER",
+    "SYS_MODULE",
+    "SYS_RAWIO",
+    "SYS_CHROOT",
+    "SYS_PTRACE",
+    "SYS_PACCT",
+    "SYS_ADMIN",
+    "SYS_BOOT",
+    "SYS_NICE",
+    "SYS_RESOURCE",
+    "SYS_TIME",
+    "SYS_TTY_CONFIG",
+    "MKNOD",
+    "LEASE",
+    "AUDIT_WRITE",
+    "AUDIT_CONTROL",
+    "SETFCAP",
+    "MAC_OVERRIDE",
+    "MAC_ADMIN",
+    "SYSLOG",
+    "WAKE_ALARM",
+    "BLOCK_SUSPEND",
+    "AUDIT_READ",
+    "PERFMON",
+    "BPF",
+    "CHECKPOINT_RESTORE",
+];
+
+/// What a container has when nothing is said: the set that Docker made customary.
+const DEFAULT: [&str; 14] = [
+    "CHOWN",
+    "DAC_OVERRIDE",
+    "FSETID",
+    "FOWNER",
+    "MKNOD",
+    "NET_RAW",
+    "SETGID",
+    "SETUID",
+    "SETFCAP",
+    "SETPCAP",
+    "NET_BIND_SERVICE",
+    "SYS_CHROOT",
+    "KILL",
+    "AUDIT_WRITE",
+];
+
+/// A set of capabilities, one bit each.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Capabilities(pub u64);
+
+impl Capabilities {
+    pub fn contains(self, name: &str) -> bool {
+        bit(name).is_some_and(|bit| self.0 & bit != 0)
+    }
+}
+
+fn bit(name: &str) -> Option<u64> {
+    let upper = name.to_ascii_uppercase();
+    let name = upper.strip_prefix("CAP_").unwrap_or(&upper);
+    NAMES
+        .iter()
+        .position(|known| *known == name)
+        .map(|number| 1 << number)
+}
+
+const ALL: u64 = (1 << NAMES.len()) - 1;
+
+/// The set for a container: default, minus drops, plus additions.
+///
+/// `devices_guarded` tells whether control groups keep the container from using device nodes
+/// that it makes itself; otherwise it may not make any unless it was asked for.
+///
+/// *Errors:* the name that is no capability.
+pub(crate) fn of(security: &Security, devices_guarded: bool) -> Result<Capabilities, String> {
+    if security.privileged {
+        return Ok(Capabilities(ALL));
+    }
+    let mut set = 0;
+    for name in DEFAULT {
+        if name != "MKNOD" || devices_guarded {
+            set |= bit(name).unwrap_or(0);
+        }
+    }
+    let mask = |name: &String| {
+        if name.eq_ignore_ascii_case("ALL") {
+            return Ok(ALL);
+        }
+        bit(name).ok_or_else(|| format!("unknown capability {name:?}"))
+    };
+    for name in &security.capabilities_drop {
+        set &= !mask(name)?;
+    }
+    for name in &security.capabilities_add {
+        set |= mask(name)?;
+    }
+    Ok(Capabilities(set))
+}
+
+/// Takes everything outside `set` from this process's bounding set: no program that it
+/// executes can ever have it.
+pub(crate) fn limit_bounding(set: Capabilities) -> io::Result<()> {
+    for number in 0..64u32 {
+        if number < 63 && set.0 & (1 << number) != 0 {
+            continue;
+        }
+        // SAFETY: takes two integers, touches no memory.
+        let result =
+            unsafe { libc::prctl(libc::PR_CAPBSET_DROP, number as libc::c_ulong, 0, 0, 0) };
+        if result != 0 {
+            let error = io::Error::last_os_error();
+            // The first number that this kernel does not have: the end of its list.
+            return if error.raw_os_error() == Some(libc::EINVAL) {
+                Ok(())
+            } else {
+                Err(error)
+            };
+        }
+    }
+    Ok(())
+}
+
+/// Sets the process's permitted and effective set, and an empty inheritable one. What the
+/// process does not have itself is left out.
+pub(crate) fn set_effective(set: Capabilities) -> io::Result<()> {
+    let set = set.0 & permitted()?;
+    let (low, high) = (set as u32, (set >> 32) as u32);
+    let header = Header {
+        version: CAPABILITY_VERSION_3,
+        pid: 0,
+    };
+    let data = [
+        Data {
+            effective: low,
+            permitted: low,
+            inheritable: 0,
+        },
+        Data {
+            effective: high,
+            permitted: high,
+            inheritable: 0,
+        },
+    ];
+    // SAFETY: header and data are of the kernel's form for version 3 and live long enough.
+    let result = unsafe { libc::syscall(libc::SYS_capset, &raw const header, data.as_ptr()) };
+    if result == 0 {
+        Ok(())
+    } else {
+        Err(io::Error::last_os_error())
+    }
+}
+
+fn permitted() -> io::Result<u64> {
+    let header = Header {
+        version: CAPABILITY_VERSION_3,
+        pid: 0,
+    };
+    let mut data = [Data::default(), Data::default()];
+    // SAFETY: header and data are of the kernel's form for version 3 and live long enough.
+    let result = unsafe { libc::syscall(libc::SYS_capget, &raw const header, data.as_mut_ptr()) };
+    match result {
+        0 => Ok(u64::from(data[0].permitted) | u64::from(data[1].permitted) << 32),
+        _ => Err(io::Error::last_os_error()),
+    }
+}
+
+const CAPABILITY_VERSION_3: u32 = 0x2008_0522;
+
+#[repr(C)]
+struct Header {
+    version: u32,
+    pid: i32,
+}
+
+#[repr(C)]
+#[derive(Default)]
+struct Data {
+    effective: u32,
+    permitted: u32,
+    inheritable: u32,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn security(add: &[&str], drop: &[&str]) -> Security {
+        let owned = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect();
+        Security {
+            capabilities_add: owned(add),
+            capabilities_drop: owned(drop),
+            ..Security::default()
+        }
+    }
+
+    #[test]
+    fn default_set_is_the_customary_one() {
+        assert_eq!(of(&security(&[], &[]), true), Ok(Capabilities(0xa804_25fb)));
+    }
+
+    #[test]
+    fn additions_win_over_drops_and_take_both_spellings() {
+        let set = of(&security(&["CAP_NET_ADMIN", "kill"], &["ALL"]), true).unwrap();
+        assert_eq!(set, Capabilities(1 << 12 | 1 << 5));
+        assert!(set.contains("NET_ADMIN") && !set.contains("CHOWN"));
+        assert_eq!(of(&security(&["all"], &[]), true), Ok(Capabilities(ALL)));
+    }
+
+    #[test]
+    fn device_nodes_need_a_guard() {
+        assert!(!of(&security(&[], &[]), false).unwrap().contains("MKNOD"));
+        assert!(
+            of(&security(&["MKNOD"], &[]), false)
+                .unwrap()
+                .contains("MKNOD")
+        );
+    }
+
+    #[test]
+    fn unknown_names_are_refused() {
+        assert!(of(&security(&["FLY"], &[]), true).is_err());
+    }
+}

@@ -1,0 +1,138 @@
+//! One client of the shim: what it has sent and what it has yet to take.
+
+use std::io::{self, Read, Write};
+use std::os::fd::{AsFd, BorrowedFd};
+use std::os::unix::net::UnixStream;
+use std::time::Instant;
+
+use serde::Serialize;
+
+use super::limits::{CLIENT_BYTES_MAX, READ_BYTES};
+use crate::protocol::{FrameKind, HEADER_BYTES, header, json_frame, parse_header};
+
+/// What a connection is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Role {
+    /// Its request has not come yet.
+    New,
+    /// Its request is being worked on.
+    Waiting,
+    /// It carries the streams of a process.
+    Session { process: u64, stdin: bool },
+    /// It takes events.
+    Events,
+    /// It is closed as soon as everything is taken.
+    Closing,
+}
+
+#[derive(Debug)]
+pub(crate) struct Connection {
+    stream: UnixStream,
+    pub role: Role,
+    input: Vec<u8>,
+    output: Vec<u8>,
+    /// Since when it has taken nothing although there was something.
+    pub stuck_since: Option<Instant>,
+}
+
+impl Connection {
+    pub fn new(stream: UnixStream) -> io::Result<Connection> {
+        stream.set_nonblocking(true)?;
+        Ok(Connection {
+            stream,
+            role: Role::New,
+            input: Vec::new(),
+            output: Vec::new(),
+            stuck_since: None,
+        })
+    }
+
+    pub fn fd(&self) -> BorrowedFd<'_> {
+        self.stream.as_fd()
+    }
+
+    pub fn wants_to_write(&self) -> bool {
+        !self.output.is_empty()
+    }
+
+    /// Whether it has so much to take that its sources must wait.
+    pub fn is_full(&self) -> bool {
+        self.output.len() >= CLIENT_BYTES_MAX
+    }
+
+    /// Reads what is there. `Ok(false)` at the end of the connection.
+    pub fn fill(&mut self) -> io::Result<bool> {
+        let mut buffer = [0; READ_BYTES];
+        match self.stream.read(&mut buffer) {
+            Ok(0) => Ok(false),
+            Ok(count) => {
+                self.input.extend_from_slice(&buffer[..count]);
+                Ok(true)
+            }
+            Err(error) if is_transient(&error) => Ok(true),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// The next whole frame; an error for a malformed one.
+    pub fn next_frame(&mut self) -> io::Result<Option<(FrameKind, Vec<u8>)>> {
+        let Some(head) = self.input.first_chunk::<HEADER_BYTES>() else {
+            return Ok(None);
+        };
+        let Some((kind, length)) = parse_header(*head) else {
+            return Err(io::Error::new(
+                io::ErrorKind::InvalidData,
+                "malformed frame",
+            ));
+        };
+        if self.input.len() < HEADER_BYTES + length {
+            return Ok(None);
+        }
+        let body = self.input[HEADER_BYTES..HEADER_BYTES + length].to_vec();
+        self.input.drain(..HEADER_BYTES + length);
+        if self.input.is_empty() {
+            // A big request must not stay in a process that lives for months.
+            self.input = Vec::new();
+        }
+        Ok(Some((kind, body)))
+    }
+
+    pub fn push(&mut self, kind: FrameKind, body: &[u8]) {
+        self.output.extend_from_slice(&header(kind, body.len()));
+        self.output.extend_from_slice(body);
+    }
+
+    pub fn push_json<T: Serialize>(&mut self, kind: FrameKind, body: &T) {
+        // Our own types always have a JSON form.
+        if let Ok(frame) = json_frame(kind, body) {
+            self.output.extend_from_slice(&frame);
+        }
+    }
+
+    /// Writes what the client takes now.
+    pub fn flush(&mut self) -> io::Result<()> {
+        while !self.output.is_empty() {
+            match self.stream.write(&self.output) {
+                Ok(count) => {
+                    self.output.drain(..count);
+                    self.stuck_since = None;
+                }
+                Err(error) if is_transient(&error) => {
+                    self.stuck_since.get_or_insert_with(Instant::now);
+                    return Ok(());
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        self.output = Vec::new();
+        self.stuck_since = None;
+        Ok(())
+    }
+}
+
+pub(crate) fn is_transient(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted
+    )
+}

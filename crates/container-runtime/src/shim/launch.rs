@@ -1,0 +1,364 @@
+//! The last steps inside the container, before the command takes over: terminal, limits,
+//! working directory, filter, user, capabilities, `execve`.
+//!
+//! Runs in a process of its own, either as libcontainer's executor or after joining a running
+//! container's namespaces. Until the end it has all capabilities of the shim. Whatever fails
+//! is written to `status` as a [`StartError`]; success is that pipe's end, for `execve`
+//! closes it.
+
+use std::ffi::CString;
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, IoSlice, Write};
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+
+use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, SigmaskHow, Signal};
+use nix::sys::socket::{ControlMessage, MsgFlags, sendmsg};
+
+use super::capabilities::{self, Capabilities};
+use super::seccomp;
+use crate::spec::{ResolvedUser, StartError, StartErrorKind, TerminalSize};
+
+/// `PATH` where the environment has none.
+pub(crate) const DEFAULT_PATH: &str =
+    "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+
+/// Everything the last steps need; prepared outside, so that nothing of the container's files
+/// is believed but the command itself.
+#[derive(Clone)]
+pub(crate) struct Launch {
+    pub args: Vec<String>,
+    pub env: Vec<(String, String)>,
+    pub cwd: String,
+    pub user: ResolvedUser,
+    pub capabilities: Capabilities,
+    pub no_new_privileges: bool,
+    pub filter: Vec<libc::sock_filter>,
+    pub rlimits: Vec<(u32, u64, u64)>,
+    /// Socket that takes the terminal's other end; `None` without a terminal.
+    pub terminal: Option<RawFd>,
+    pub size: Option<TerminalSize>,
+    /// Makes the terminal the container's `/dev/console` too.
+    pub console: bool,
+    /// Takes a `StartError`.
+    pub status: RawFd,
+}
+
+impl Launch {
+    /// Becomes the command, or says why not and returns.
+    pub fn run(mut self) {
+        let error = match self.prepare() {
+            Ok(()) => self.execute(),
+            Err(error) => error,
+        };
+        // SAFETY: the descriptor was opened for this process alone and is closed with it.
+        let mut status = unsafe { File::from_raw_fd(self.status) };
+        if let Ok(text) = serde_json::to_vec(&error) {
+            // Nobody is left to tell when this fails; the end of the pipe says enough.
+            status.write_all(&text).ok();
+        }
+    }
+
+    fn prepare(&mut self) -> Result<(), StartError> {
+        for (resource, soft, hard) in &self.rlimits {
+            set_limit(*resource, *soft, *hard).map_err(other("set resource limits"))?;
+        }
+        if let Some(socket) = self.terminal {
+            self.open_terminal(socket)
+                .map_err(other("open a terminal"))?;
+        }
+        self.enter_cwd()?;
+        if self.no_new_privileges {
+            nix::sys::prctl::set_no_new_privs()
+                .map_err(|errno| other("give up new privileges")(errno.into()))?;
+        }
+        seccomp::install(&mut self.filter).map_err(other("install the system call filter"))?;
+        capabilities::limit_bounding(self.capabilities).map_err(other("drop capabilities"))?;
+        self.become_user()
+            .map_err(other("change to the container's user"))?;
+        capabilities::set_effective(self.capabilities).map_err(other("drop capabilities"))?;
+        reset_signals().map_err(other("reset signals"))
+    }
+
+    fn enter_cwd(&self) -> Result<(), StartError> {
+        let cwd = if self.cwd.is_empty() { "/" } else { &self.cwd };
+        fs::create_dir_all(cwd)
+            .and_then(|()| std::env::set_current_dir(cwd))
+            .map_err(|error| other(&format!("enter the working directory {cwd}"))(error))
+    }
+
+    fn become_user(&self) -> io::Result<()> {
+        let groups: Vec<_> = self
+            .user
+            .groups
+            .iter()
+            .map(|gid| nix::unistd::Gid::from_raw(*gid))
+            .collect();
+        nix::unistd::setgroups(&groups)?;
+        let gid = nix::unistd::Gid::from_raw(self.user.gid);
+        nix::unistd::setresgid(gid, gid, gid)?;
+        nix::sys::prctl::set_keepcaps(true)?;
+        let uid = nix::unistd::Uid::from_raw(self.user.uid);
+        nix::unistd::setresuid(uid, uid, uid)?;
+        nix::sys::prctl::set_keepcaps(false)?;
+        Ok(())
+    }
+
+    /// Opens a terminal of the container's own, so that its name means something inside.
+    fn open_terminal(&self, socket: RawFd) -> io::Result<()> {
+        let master = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .custom_flags(libc::O_NOCTTY | libc::O_CLOEXEC | libc::O_NONBLOCK)
+            .open("/dev/ptmx")?;
+        let node = master.metadata()?;
+        // The image might have put something else there.
+        if !node.file_type().is_char_device() || node.rdev() != libc::makedev(5, 2) {
+            return Err(io::Error::other("/dev/ptmx is no terminal multiplexer"));
+        }
+        rustix::pty::unlockpt(&master)?;
+        let flags = rustix::pty::OpenptFlags::RDWR | rustix::pty::OpenptFlags::NOCTTY;
+        let slave = rustix::pty::ioctl_tiocgptpeer(&master, flags)?;
+        rustix::fs::fchown(&slave, Some(rustix::fs::Uid::from_raw(self.user.uid)), None)?;
+        if let Some(size) = self.size {
+            set_terminal_size(&slave, size)?;
+        }
+        if self.console {
+            let name = rustix::pty::ptsname(&master, Vec::new())?;
+            self.make_console(Path::new(std::ffi::OsStr::from_bytes(name.as_bytes())));
+        }
+        send_descriptor(socket, master.as_raw_fd())?;
+        rustix::process::ioctl_tiocsctty(&slave)?;
+        nix::unistd::dup2(slave.as_raw_fd(), 0)?;
+        nix::unistd::dup2(slave.as_raw_fd(), 1)?;
+        nix::unistd::dup2(slave.as_raw_fd(), 2)?;
+        Ok(())
+    }
+
+    fn make_console(&self, terminal: &Path) {
+        let console = Path::new("/dev/console");
+        let flags = nix::mount::MsFlags::MS_BIND;
+        let mounted = OpenOptions::new()
+            .create(true)
+            .append(true)
+            .custom_flags(libc::O_NOFOLLOW | libc::O_NOCTTY)
+            .open(console)
+            .map_err(|_| nix::Error::EIO)
+            .and_then(|_| {
+                nix::mount::mount(Some(terminal), console, None::<&str>, flags, None::<&str>)
+            });
+        // Programs that insist on it are rare; the terminal itself works without.
+        if let Err(error) = mounted {
+            tracing::debug!(%error, "no /dev/console");
+        }
+    }
+
+    fn execute(&self) -> StartError {
+        let Some(name) = self.args.first() else {
+            return StartError {
+                kind: StartErrorKind::CommandNotFound,
+                message: "no command specified".to_owned(),
+            };
+        };
+        let path = match self.find_command(name) {
+            Ok(path) => path,
+            Err(error) => return error,
+        };
+        let strings = |texts: Vec<String>| {
+            let strings: Result<Vec<_>, _> = texts.into_iter().map(CString::new).collect();
+            strings
+        };
+        let env = self
+            .env
+            .iter()
+            .map(|(name, value)| format!("{name}={value}"))
+            .collect();
+        let (Ok(path), Ok(args), Ok(env)) = (
+            CString::new(path.as_os_str().as_bytes()),
+            strings(self.args.clone()),
+            strings(env),
+        ) else {
+            return StartError {
+                kind: StartErrorKind::Other,
+                message: "command or environment contains a NUL byte".to_owned(),
+            };
+        };
+        let Err(errno) = nix::unistd::execve(&path, &args, &env);
+        let kind = match errno {
+            nix::Error::ENOENT => StartErrorKind::CommandNotFound,
+            nix::Error::EACCES | nix::Error::ENOEXEC | nix::Error::EPERM => {
+                StartErrorKind::CommandNotExecutable
+            }
+            _ => StartErrorKind::Other,
+        };
+        let reason = errno.desc().to_ascii_lowercase();
+        StartError {
+            kind,
+            message: format!("exec {}: {reason}", path.to_string_lossy()),
+        }
+    }
+
+    /// Looks the command up as the container's user would.
+    fn find_command(&self, name: &str) -> Result<PathBuf, StartError> {
+        if name.contains('/') {
+            return match executable(Path::new(name)) {
+                Ok(()) => Ok(PathBuf::from(name)),
+                Err(errno) => Err(StartError {
+                    kind: match errno {
+                        nix::Error::ENOENT => StartErrorKind::CommandNotFound,
+                        _ => StartErrorKind::CommandNotExecutable,
+                    },
+                    message: match errno {
+                        nix::Error::ENOENT => {
+                            format!("exec: {name:?}: stat {name}: no such file or directory")
+                        }
+                        nix::Error::EISDIR => format!("exec: {name:?}: is a directory"),
+                        _ => format!("exec: {name:?}: {}", errno.desc().to_ascii_lowercase()),
+                    },
+                }),
+            };
+        }
+        let path = self.env.iter().rev().find(|(key, _)| key == "PATH");
+        let path = path.map_or(DEFAULT_PATH, |(_, value)| value);
+        let mut found_forbidden = false;
+        for dir in path
+            .split(':')
+            .map(|dir| if dir.is_empty() { "." } else { dir })
+        {
+            let candidate = Path::new(dir).join(name);
+            match executable(&candidate) {
+                Ok(()) => return Ok(candidate),
+                Err(nix::Error::EACCES) => found_forbidden = true,
+                Err(_) => {}
+            }
+        }
+        Err(match found_forbidden {
+            true => StartError {
+                kind: StartErrorKind::CommandNotExecutable,
+                message: format!("exec: {name:?}: permission denied"),
+            },
+            false => StartError {
+                kind: StartErrorKind::CommandNotFound,
+                message: format!("exec: {name:?}: executable file not found in $PATH"),
+            },
+        })
+    }
+}
+
+fn executable(path: &Path) -> nix::Result<()> {
+    let metadata = nix::sys::stat::stat(path)?;
+    if metadata.st_mode & libc::S_IFMT == libc::S_IFDIR {
+        return Err(nix::Error::EISDIR);
+    }
+    // Root may "access" anything; without any execute bit it cannot be executed all the same.
+    let bits = fs::Permissions::from_mode(metadata.st_mode).mode();
+    if bits & 0o111 == 0 {
+        return Err(nix::Error::EACCES);
+    }
+    nix::unistd::access(path, nix::unistd::AccessFlags::X_OK)
+}
+
+fn other(doing: &str) -> impl FnOnce(io::Error) -> StartError {
+    let doing = doing.to_owned();
+    move |error| StartError {
+        kind: StartErrorKind::Other,
+        message: format!("{doing}: {error}"),
+    }
+}
+
+/// Sets a limit, or the nearest that this process is allowed to set.
+fn set_limit(resource: u32, soft: u64, hard: u64) -> io::Result<()> {
+    let wanted = libc::rlimit {
+        rlim_cur: soft.min(hard),
+        rlim_max: hard,
+    };
+    // SAFETY: the structure lives through the call.
+    if unsafe { libc::setrlimit(resource as _, &raw const wanted) } == 0 {
+        return Ok(());
+    }
+    let error = io::Error::last_os_error();
+    if error.raw_os_error() != Some(libc::EPERM) {
+        return Err(error);
+    }
+    let mut now = libc::rlimit {
+        rlim_cur: 0,
+        rlim_max: 0,
+    };
+    // SAFETY: the structure lives through the call and is written by it.
+    if unsafe { libc::getrlimit(resource as _, &raw mut now) } != 0 {
+        return Err(io::Error::last_os_error());
+    }
+    let hard = hard.min(now.rlim_max);
+    let allowed = libc::rlimit {
+        rlim_cur: soft.min(hard),
+        rlim_max: hard,
+    };
+    // SAFETY: the structure lives through the call.
+    match unsafe { libc::setrlimit(resource as _, &raw const allowed) } {
+        0 => Ok(()),
+        _ => Err(io::Error::last_os_error()),
+    }
+}
+
+/// Undoes what the shim set for itself, or the command would inherit it.
+fn reset_signals() -> io::Result<()> {
+    let default = SigAction::new(SigHandler::SigDfl, SaFlags::empty(), SigSet::empty());
+    for signal in Signal::iterator() {
+        if matches!(signal, Signal::SIGKILL | Signal::SIGSTOP) {
+            continue;
+        }
+        // SAFETY: the default action runs no code of ours.
+        unsafe { nix::sys::signal::sigaction(signal, &default)? };
+    }
+    nix::sys::signal::sigprocmask(SigmaskHow::SIG_SETMASK, Some(&SigSet::empty()), None)?;
+    Ok(())
+}
+
+/// Tells a terminal its size.
+pub(crate) fn set_terminal_size<F: std::os::fd::AsFd>(
+    terminal: F,
+    size: TerminalSize,
+) -> io::Result<()> {
+    let size = rustix::termios::Winsize {
+        ws_row: size.height,
+        ws_col: size.width,
+        ws_xpixel: 0,
+        ws_ypixel: 0,
+    };
+    Ok(rustix::termios::tcsetwinsize(terminal, size)?)
+}
+
+fn send_descriptor(socket: RawFd, descriptor: RawFd) -> io::Result<()> {
+    let descriptors = [descriptor];
+    let message = [ControlMessage::ScmRights(&descriptors)];
+    sendmsg::<()>(
+        socket,
+        &[IoSlice::new(b"t")],
+        &message,
+        MsgFlags::empty(),
+        None,
+    )?;
+    Ok(())
+}
+
+/// Takes a descriptor that [`Launch`] sent, if it did.
+pub(crate) fn receive_descriptor(socket: &OwnedFd) -> Option<OwnedFd> {
+    let mut byte = [0];
+    let mut space = nix::cmsg_space!([RawFd; 1]);
+    let mut vectors = [io::IoSliceMut::new(&mut byte)];
+    let flags = MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_CMSG_CLOEXEC;
+    let message =
+        nix::sys::socket::recvmsg::<()>(socket.as_raw_fd(), &mut vectors, Some(&mut space), flags)
+            .ok()?;
+    for control in message.cmsgs().ok()? {
+        if let nix::sys::socket::ControlMessageOwned::ScmRights(descriptors) = control {
+            // SAFETY: the kernel has just made these descriptors for this process.
+            return descriptors
+                .first()
+                .map(|fd| unsafe { OwnedFd::from_raw_fd(*fd) });
+        }
+    }
+    None
+}

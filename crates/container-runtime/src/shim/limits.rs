@@ -1,0 +1,60 @@
+//! Names of resource limits, and the bounds of the shim's own buffers.
+
+use std::collections::BTreeMap;
+
+/// Output that may wait for one client before its source is no longer read.
+pub(crate) const CLIENT_BYTES_MAX: usize = 256 << 10;
+
+/// Input that may wait for one process before its client is no longer read.
+pub(crate) const INPUT_BYTES_MAX: usize = 64 << 10;
+
+/// Bytes taken from a stream at once.
+pub(crate) const READ_BYTES: usize = 16 << 10;
+
+/// An attached client that takes nothing for this long is cut off: a container must not
+/// stand still because somebody's terminal does.
+pub(crate) const STUCK_CLIENT_MS: u64 = 10_000;
+
+/// Connections at a time; more wait in the socket's queue.
+pub(crate) const CONNECTIONS_MAX: usize = 256;
+
+/// Exits remembered of processes that no report has named yet.
+pub(crate) const EARLY_EXITS_MAX: usize = 64;
+
+const NAMES: [(&str, u32); 16] = [
+    ("RLIMIT_AS", libc::RLIMIT_AS as u32),
+    ("RLIMIT_CORE", libc::RLIMIT_CORE as u32),
+    ("RLIMIT_CPU", libc::RLIMIT_CPU as u32),
+    ("RLIMIT_DATA", libc::RLIMIT_DATA as u32),
+    ("RLIMIT_FSIZE", libc::RLIMIT_FSIZE as u32),
+    ("RLIMIT_LOCKS", libc::RLIMIT_LOCKS as u32),
+    ("RLIMIT_MEMLOCK", libc::RLIMIT_MEMLOCK as u32),
+    ("RLIMIT_MSGQUEUE", libc::RLIMIT_MSGQUEUE as u32),
+    ("RLIMIT_NICE", libc::RLIMIT_NICE as u32),
+    ("RLIMIT_NOFILE", libc::RLIMIT_NOFILE as u32),
+    ("RLIMIT_NPROC", libc::RLIMIT_NPROC as u32),
+    ("RLIMIT_RSS", libc::RLIMIT_RSS as u32),
+    ("RLIMIT_RTPRIO", libc::RLIMIT_RTPRIO as u32),
+    ("RLIMIT_RTTIME", libc::RLIMIT_RTTIME as u32),
+    ("RLIMIT_SIGPENDING", libc::RLIMIT_SIGPENDING as u32),
+    ("RLIMIT_STACK", libc::RLIMIT_STACK as u32),
+];
+
+/// Resource limits by number: (resource, soft, hard).
+pub(crate) fn rlimits(
+    wanted: &BTreeMap<String, (u64, u64)>,
+) -> Result<Vec<(u32, u64, u64)>, String> {
+    let number = |name: &str| {
+        NAMES
+            .iter()
+            .find(|(known, _)| *known == name)
+            .map(|(_, n)| *n)
+    };
+    wanted
+        .iter()
+        .map(|(name, (soft, hard))| match number(name) {
+            Some(resource) => Ok((resource, *soft, *hard)),
+            None => Err(format!("unknown resource limit {name:?}")),
+        })
+        .collect()
+}

@@ -1,0 +1,260 @@
+//! The pod's shim: one small process with one thread that holds a sandbox together.
+//!
+//! It is started by [`Runtime`](crate::Runtime), cuts every tie to the agent, makes the pod's
+//! namespaces, and serves its socket until it is told to destroy the sandbox. It must never
+//! start a thread: libcontainer and `fork` rely on that.
+
+mod calls;
+mod capabilities;
+mod connection;
+mod jobs;
+mod launch;
+mod limits;
+mod log;
+mod oci;
+mod process;
+mod rootfs;
+mod seccomp;
+mod supervisor;
+mod users;
+mod worker;
+
+use std::ffi::OsString;
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Write};
+use std::os::fd::AsRawFd;
+use std::os::unix::net::UnixListener;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use nix::mount::{MsFlags, mount};
+use nix::sched::{CloneFlags, unshare};
+use nix::sys::signal::{SigSet, Signal};
+use nix::sys::signalfd::{SfdFlags, SignalFd};
+use nix::sys::stat::{Mode, umask};
+use nix::unistd::{ForkResult, fork, setsid};
+
+use crate::cgroup;
+use crate::client::cleanup;
+use crate::protocol::SOCKET;
+use crate::spec::{Resources, SandboxSpec};
+use crate::state_dir::{READY, SandboxFile};
+use supervisor::Supervisor;
+
+/// Mount point of the pod's shared memory in the sandbox's directory.
+const SHM: &str = "shm";
+
+/// Size of the pod's shared memory, as every container runtime has it.
+const SHM_BYTES: u64 = 64 << 20;
+
+/// The whole life of a shim. `args` is what follows `shim` on the command line: the
+/// sandbox's directory.
+///
+/// Must be called before the process has started any thread. Says `ready`, or what is wrong,
+/// on standard output; complains on standard error later.
+pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
+    let mut args = args.into_iter();
+    let (Some(dir), None) = (args.next(), args.next()) else {
+        eprintln!("usage: shim DIR (started by the node agent, not by hand)");
+        return ExitCode::from(2);
+    };
+    // The child is nobody's: the agent reaps this process at once and never the shim.
+    // SAFETY: no thread has been started, as the caller promises.
+    match unsafe { fork() } {
+        Ok(ForkResult::Parent { .. }) => return ExitCode::SUCCESS,
+        Ok(ForkResult::Child) => {}
+        Err(errno) => return refuse(&format!("fork: {errno}")),
+    }
+    let mut supervisor = match set_up(PathBuf::from(dir)) {
+        Ok(supervisor) => supervisor,
+        Err(error) => return refuse(&error.to_string()),
+    };
+    match say_ready().and_then(|()| supervisor.run()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("shim: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn refuse(reason: &str) -> ExitCode {
+    println!("{reason}");
+    ExitCode::FAILURE
+}
+
+/// Tells the agent, then lets go of the pipe to it.
+fn say_ready() -> io::Result<()> {
+    let mut stdout = io::stdout();
+    writeln!(stdout, "{READY}")?;
+    stdout.flush()?;
+    let null = OpenOptions::new().write(true).open("/dev/null")?;
+    nix::unistd::dup2(null.as_raw_fd(), 1)?;
+    Ok(())
+}
+
+fn set_up(dir: PathBuf) -> io::Result<Supervisor> {
+    setsid()?;
+    umask(Mode::from_bits_truncate(0o022));
+    std::env::set_current_dir(&dir).map_err(doing("enter the sandbox's directory"))?;
+    let Some(lock) = cleanup::lock(&dir).map_err(doing("lock the sandbox"))? else {
+        return Err(io::Error::other("another shim holds this sandbox"));
+    };
+    // Held until the process ends; closing it would give it up.
+    std::mem::forget(lock);
+    let file = SandboxFile::read(&dir).map_err(doing("read the sandbox's specification"))?;
+    nix::sys::prctl::set_name(c"mainstay-shim")?;
+    nix::sys::prctl::set_child_subreaper(true)?;
+    // As hard to kill as may be; containers get their own score.
+    for score in ["-999", "0"] {
+        if fs::write("/proc/self/oom_score_adj", score).is_ok() {
+            break;
+        }
+    }
+    cgroup::move_self(&file.shim_cgroup).map_err(doing("leave the agent's control group"))?;
+    cgroup::create(&file.cgroup, &file.spec.resources).map_err(doing("make the pod's group"))?;
+    make_namespaces(&file.spec)?;
+    if !file.spec.host_ipc {
+        mount_shm(&dir.join(SHM)).map_err(doing("mount shared memory"))?;
+    }
+    let signals = block_signals()?;
+    let pause = match file.spec.share_process_namespace && !file.spec.host_pid {
+        true => {
+            let group = format!("{}/pause", file.cgroup);
+            cgroup::create(&group, &Resources::default())?;
+            Some(worker::start_pause(&group).map_err(doing("make a process namespace"))?)
+        }
+        false => None,
+    };
+    let listener = listen().map_err(doing("open the socket"))?;
+    Ok(Supervisor::new(dir, file, listener, signals, pause))
+}
+
+fn doing(what: &'static str) -> impl FnOnce(io::Error) -> io::Error {
+    move |error| io::Error::new(error.kind(), format!("{what}: {error}"))
+}
+
+fn make_namespaces(spec: &SandboxSpec) -> io::Result<()> {
+    let mut flags = CloneFlags::empty();
+    flags.set(
+        CloneFlags::CLONE_NEWNET | CloneFlags::CLONE_NEWUTS,
+        !spec.host_network,
+    );
+    flags.set(CloneFlags::CLONE_NEWIPC, !spec.host_ipc);
+    unshare(flags).map_err(|errno| doing("make namespaces")(errno.into()))?;
+    if !spec.host_network {
+        raise_loopback().map_err(doing("raise the loopback interface"))?;
+        if !spec.hostname.is_empty() {
+            nix::unistd::sethostname(&spec.hostname)?;
+        }
+    }
+    for (name, value) in &spec.sysctls {
+        set_sysctl(spec, name, value)
+            .map_err(|error| io::Error::new(error.kind(), format!("sysctl {name}: {error}")))?;
+    }
+    Ok(())
+}
+
+/// Sets a parameter of the pod's own namespaces; the node's are out of reach.
+fn set_sysctl(spec: &SandboxSpec, name: &str, value: &str) -> io::Result<()> {
+    const IPC: [&str; 8] = [
+        "kernel.msgmax",
+        "kernel.msgmnb",
+        "kernel.msgmni",
+        "kernel.sem",
+        "kernel.shmall",
+        "kernel.shmmax",
+        "kernel.shmmni",
+        "kernel.shm_rmid_forced",
+    ];
+    let dotted = name.replace('/', ".");
+    let own_network = !spec.host_network && dotted.starts_with("net.");
+    let own_ipc =
+        !spec.host_ipc && (IPC.contains(&dotted.as_str()) || dotted.starts_with("fs.mqueue."));
+    let legal = !name.contains("..") && !name.starts_with('/');
+    if !(legal && (own_network || own_ipc)) {
+        return Err(io::Error::other("is not of the pod's own namespaces"));
+    }
+    // A name with slashes is taken as it is, as it may have dots in an interface's name.
+    let path = if name.contains('/') {
+        name.to_owned()
+    } else {
+        name.replace('.', "/")
+    };
+    fs::write(Path::new("/proc/sys").join(path), value)
+}
+
+fn raise_loopback() -> io::Result<()> {
+    let socket = rustix::net::socket(
+        rustix::net::AddressFamily::INET,
+        rustix::net::SocketType::DGRAM,
+        None,
+    )?;
+    // SAFETY: all-zero is a legal value of this plain C structure.
+    let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
+    request.ifr_name[0] = b'l' as libc::c_char;
+    request.ifr_name[1] = b'o' as libc::c_char;
+    request.ifr_ifru.ifru_flags = (libc::IFF_UP | libc::IFF_RUNNING) as libc::c_short;
+    // SAFETY: the request names an interface and lives through the call.
+    let result = unsafe {
+        libc::ioctl(
+            socket.as_raw_fd(),
+            libc::SIOCSIFFLAGS as _,
+            &raw const request,
+        )
+    };
+    if result == 0 {
+        Ok(())
+    } else {
+        Err(io::Error::last_os_error())
+    }
+}
+
+fn mount_shm(target: &Path) -> io::Result<()> {
+    fs::create_dir_all(target)?;
+    let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC;
+    let data = format!("mode=1777,size={SHM_BYTES}");
+    mount(
+        Some("shm"),
+        target,
+        Some("tmpfs"),
+        flags,
+        Some(data.as_str()),
+    )?;
+    Ok(())
+}
+
+/// Children's ends come through a descriptor; requests to terminate are for the containers'
+/// owner to act on, not for the shim.
+fn block_signals() -> io::Result<SignalFd> {
+    let mut set = SigSet::empty();
+    for signal in [
+        Signal::SIGCHLD,
+        Signal::SIGTERM,
+        Signal::SIGINT,
+        Signal::SIGHUP,
+    ] {
+        set.add(signal);
+    }
+    set.thread_block()?;
+    Ok(SignalFd::with_flags(
+        &set,
+        SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK,
+    )?)
+}
+
+/// Opens the socket by a relative name: the directory's own path may be too long for one.
+fn listen() -> io::Result<UnixListener> {
+    match fs::remove_file(SOCKET) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    let old = umask(Mode::from_bits_truncate(0o177));
+    let listener = UnixListener::bind(SOCKET);
+    umask(old);
+    let listener = listener?;
+    listener.set_nonblocking(true)?;
+    // Seen by a restarted agent even after a power cut; otherwise the sandbox is dead anyway.
+    File::open(".")?.sync_all().ok();
+    Ok(listener)
+}

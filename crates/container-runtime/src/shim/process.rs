@@ -1,0 +1,230 @@
+//! The streams of a process that the shim has started: a container's first, or a command's.
+
+use std::fs::File;
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::rc::Rc;
+
+use rustix::fs::OFlags;
+
+use super::launch;
+use super::limits::{INPUT_BYTES_MAX, READ_BYTES};
+use super::log::{Log, Stream};
+use super::worker::{self, Streams};
+use crate::spec::TerminalSize;
+
+/// Whose process it is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Owner {
+    /// The first process of a container.
+    Container(String),
+    /// A command run in a container.
+    Command {
+        /// Killed when its client goes away.
+        kill_on_drop: bool,
+    },
+}
+
+/// The shim's ends of a process's streams.
+#[derive(Debug, Default)]
+pub(crate) struct Ends {
+    pub stdin: Option<Rc<OwnedFd>>,
+    pub outputs: [Option<Rc<OwnedFd>>; 2],
+    /// The terminal, once it is there.
+    pub terminal: Option<Rc<OwnedFd>>,
+    terminal_socket: Option<OwnedFd>,
+}
+
+/// How a process is connected.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Wiring {
+    pub tty: bool,
+    pub stdin: bool,
+    pub uid: u32,
+    pub gid: u32,
+}
+
+impl Ends {
+    /// Makes both ends.
+    pub fn open(wiring: Wiring) -> io::Result<(Ends, Streams)> {
+        if wiring.tty {
+            let (ours, theirs) = worker::terminal_socket()?;
+            let ends = Ends {
+                terminal_socket: Some(ours),
+                ..Ends::default()
+            };
+            return Ok((
+                ends,
+                Streams {
+                    pipes: None,
+                    terminal: Some(theirs),
+                },
+            ));
+        }
+        let (stdin, their_stdin) = match wiring.stdin {
+            true => {
+                let (reader, writer) = pipe(wiring)?;
+                set_nonblocking(&writer)?;
+                (Some(Rc::new(writer)), reader)
+            }
+            false => (None, OwnedFd::from(File::open("/dev/null")?)),
+        };
+        let (stdout, their_stdout) = pipe(wiring)?;
+        let (stderr, their_stderr) = pipe(wiring)?;
+        set_nonblocking(&stdout)?;
+        set_nonblocking(&stderr)?;
+        let ends = Ends {
+            stdin,
+            outputs: [Some(Rc::new(stdout)), Some(Rc::new(stderr))],
+            terminal: None,
+            terminal_socket: None,
+        };
+        let pipes = Some([their_stdin, their_stdout, their_stderr]);
+        Ok((
+            ends,
+            Streams {
+                pipes,
+                terminal: None,
+            },
+        ))
+    }
+
+    /// Takes the terminal over, after the process has sent it.
+    pub fn take_terminal(&mut self, wants_stdin: bool) {
+        let Some(socket) = self.terminal_socket.take() else {
+            return;
+        };
+        let Some(terminal) = launch::receive_descriptor(&socket) else {
+            return;
+        };
+        // Without it a read could block the shim; it was opened that way already.
+        set_nonblocking(&terminal).ok();
+        let terminal = Rc::new(terminal);
+        self.stdin = wants_stdin.then(|| Rc::clone(&terminal));
+        self.outputs[0] = Some(Rc::clone(&terminal));
+        self.terminal = Some(terminal);
+    }
+}
+
+fn pipe(wiring: Wiring) -> io::Result<(OwnedFd, OwnedFd)> {
+    let (reader, writer) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)?;
+    // So that the container's user may open /dev/stdout and the like by name.
+    let (uid, gid) = (
+        rustix::fs::Uid::from_raw(wiring.uid),
+        rustix::fs::Gid::from_raw(wiring.gid),
+    );
+    rustix::fs::fchown(&writer, Some(uid), Some(gid))?;
+    Ok((reader, writer))
+}
+
+fn set_nonblocking<F: AsFd>(fd: F) -> io::Result<()> {
+    let flags = rustix::fs::fcntl_getfl(&fd)?;
+    Ok(rustix::fs::fcntl_setfl(&fd, flags | OFlags::NONBLOCK)?)
+}
+
+/// A started process.
+#[derive(Debug)]
+pub(crate) struct Process {
+    pub owner: Owner,
+    pub pid: i32,
+    pub ends: Ends,
+    pub sessions: Vec<u64>,
+    pub log: Option<Log>,
+    input: Vec<u8>,
+    input_ends: bool,
+}
+
+/// What reading an output gave.
+pub(crate) enum Output {
+    Data(Vec<u8>),
+    /// Nothing now.
+    Empty,
+    End,
+}
+
+impl Process {
+    pub fn new(owner: Owner, pid: i32, ends: Ends, log: Option<Log>) -> Process {
+        Process {
+            owner,
+            pid,
+            ends,
+            sessions: Vec::new(),
+            log,
+            input: Vec::new(),
+            input_ends: false,
+        }
+    }
+
+    /// Reads once from an output; at its end the output is closed.
+    pub fn read(&mut self, stream: Stream) -> Output {
+        let Some(fd) = &self.ends.outputs[stream as usize] else {
+            return Output::Empty;
+        };
+        let mut buffer = vec![0; READ_BYTES];
+        match rustix::io::read(fd.as_fd(), &mut buffer[..]) {
+            Ok(0) => {}
+            Ok(count) => {
+                buffer.truncate(count);
+                return Output::Data(buffer);
+            }
+            Err(rustix::io::Errno::AGAIN | rustix::io::Errno::INTR) => return Output::Empty,
+            // A terminal that nobody holds open any more says EIO.
+            Err(_) => {}
+        }
+        self.ends.outputs[stream as usize] = None;
+        Output::End
+    }
+
+    pub fn wants_input(&self) -> bool {
+        self.input.len() < INPUT_BYTES_MAX
+    }
+
+    pub fn has_input(&self) -> bool {
+        !self.input.is_empty() && self.ends.stdin.is_some()
+    }
+
+    /// Takes input from a client.
+    pub fn push_input(&mut self, data: &[u8]) {
+        if self.ends.stdin.is_some() && !self.input_ends {
+            self.input.extend_from_slice(data);
+            self.write_input();
+        }
+    }
+
+    /// Closes the input when all of it has been written.
+    pub fn end_input(&mut self) {
+        self.input_ends = true;
+        self.write_input();
+    }
+
+    /// Writes what the process takes now.
+    pub fn write_input(&mut self) {
+        while let Some(fd) = &self.ends.stdin
+            && !self.input.is_empty()
+        {
+            match rustix::io::write(fd.as_fd(), &self.input) {
+                Ok(count) => drop(self.input.drain(..count)),
+                Err(rustix::io::Errno::AGAIN | rustix::io::Errno::INTR) => return,
+                // Nobody reads any more.
+                Err(_) => {
+                    self.ends.stdin = None;
+                    self.input = Vec::new();
+                }
+            }
+        }
+        if self.input.is_empty() {
+            self.input = Vec::new();
+            // A terminal has no end of input of its own; it ends with the session.
+            if self.input_ends && self.ends.terminal.is_none() {
+                self.ends.stdin = None;
+            }
+        }
+    }
+
+    pub fn resize(&self, size: TerminalSize) {
+        if let Some(terminal) = &self.ends.terminal {
+            // The process may just have ended.
+            launch::set_terminal_size(terminal.as_fd(), size).ok();
+        }
+    }
+}

@@ -1,0 +1,216 @@
+//! Prepares a container's root on the node: the overlay, sub-paths, the image's user files.
+
+use std::ffi::OsString;
+use std::fs::{self, File};
+use std::io::{self, Read};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::path::{Component, Path, PathBuf};
+
+use nix::mount::{MsFlags, mount};
+use rustix::fs::{Mode, OFlags, ResolveFlags};
+
+use crate::spec::RootfsSpec;
+
+/// Longest mount data: one page, with the end of the string.
+const MOUNT_DATA_BYTES_MAX: usize = 4095;
+
+/// Largest `/etc/passwd` or `/etc/group` that is believed.
+const USER_FILE_BYTES_MAX: u64 = 1 << 20;
+
+/// Mounts the overlay at `target`. Nothing happens when it is mounted already.
+pub(crate) fn mount_overlay(rootfs: &RootfsSpec, target: &Path) -> io::Result<()> {
+    for dir in [target, &rootfs.upper_dir, &rootfs.work_dir] {
+        fs::create_dir_all(dir)?;
+    }
+    // The root directory's own owner and bits come from the upper directory.
+    fs::set_permissions(
+        &rootfs.upper_dir,
+        std::os::unix::fs::PermissionsExt::from_mode(0o755),
+    )?;
+    let mut data = overlay_data(rootfs, None);
+    let mut old_dir = None;
+    if data.len() > MOUNT_DATA_BYTES_MAX
+        && let Some(parent) = common_parent(&rootfs.lowerdirs)
+    {
+        // Many layers: name them relative to the directory they are all in.
+        data = overlay_data(rootfs, Some(&parent));
+        old_dir = Some(std::env::current_dir()?);
+        std::env::set_current_dir(&parent)?;
+    }
+    let data = OsString::from_vec(data);
+    let flags = MsFlags::empty();
+    let mounted = mount(
+        Some("overlay"),
+        target,
+        Some("overlay"),
+        flags,
+        Some(data.as_os_str()),
+    );
+    if let Some(dir) = old_dir {
+        std::env::set_current_dir(dir)?;
+    }
+    mounted.map_err(|errno| {
+        io::Error::new(
+            io::Error::from(errno).kind(),
+            format!(
+                "mount the overlay of {} layers: {errno}",
+                rootfs.lowerdirs.len()
+            ),
+        )
+    })
+}
+
+/// The overlay's mount options; pure.
+fn overlay_data(rootfs: &RootfsSpec, relative_to: Option<&Path>) -> Vec<u8> {
+    let mut data = b"lowerdir=".to_vec();
+    // The kernel wants the topmost first.
+    for (index, dir) in rootfs.lowerdirs.iter().rev().enumerate() {
+        if index > 0 {
+            data.push(b':');
+        }
+        let dir = relative_to
+            .and_then(|base| dir.strip_prefix(base).ok())
+            .unwrap_or(dir);
+        escape(dir, b":,\\", &mut data);
+    }
+    data.extend(b",upperdir=");
+    escape(&rootfs.upper_dir, b",\\", &mut data);
+    data.extend(b",workdir=");
+    escape(&rootfs.work_dir, b",\\", &mut data);
+    data
+}
+
+fn escape(path: &Path, special: &[u8], out: &mut Vec<u8>) {
+    for byte in path.as_os_str().as_bytes() {
+        if special.contains(byte) {
+            out.push(b'\\');
+        }
+        out.push(*byte);
+    }
+}
+
+fn common_parent(paths: &[PathBuf]) -> Option<PathBuf> {
+    let mut common = paths.first()?.parent()?.to_owned();
+    while !paths.iter().all(|path| path.starts_with(&common)) {
+        common = common.parent()?.to_owned();
+    }
+    Some(common)
+}
+
+/// Reads a small file of the container's, without leaving its root. A missing one is empty.
+pub(crate) fn read_inside(root: &Path, path: &str) -> io::Result<String> {
+    let dir = File::open(root)?;
+    let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK;
+    let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
+    let file = match rustix::fs::openat2(&dir, path, flags, Mode::empty(), resolve) {
+        Ok(file) => File::from(file),
+        Err(rustix::io::Errno::NOENT | rustix::io::Errno::NOTDIR) => return Ok(String::new()),
+        Err(errno) => return Err(errno.into()),
+    };
+    if !file.metadata()?.is_file() {
+        return Ok(String::new());
+    }
+    let mut bytes = Vec::new();
+    file.take(USER_FILE_BYTES_MAX).read_to_end(&mut bytes)?;
+    Ok(String::from_utf8_lossy(&bytes).into_owned())
+}
+
+/// Binds `sub_path` of `volume` to `target`, whatever links the volume contains: each step is
+/// resolved by the kernel below the volume's root, and what was found is what is bound.
+pub(crate) fn bind_sub_path(volume: &Path, sub_path: &Path, target: &Path) -> io::Result<()> {
+    let found = open_beneath(volume, sub_path)?;
+    let metadata = File::from(found.try_clone()?).metadata()?;
+    if metadata.is_dir() {
+        fs::create_dir_all(target)?;
+    } else {
+        if let Some(parent) = target.parent() {
+            fs::create_dir_all(parent)?;
+        }
+        File::create(target)?;
+    }
+    let source = format!("/proc/self/fd/{}", found.as_raw_fd());
+    let flags = MsFlags::MS_BIND | MsFlags::MS_REC;
+    mount(
+        Some(source.as_str()),
+        target,
+        None::<&str>,
+        flags,
+        None::<&str>,
+    )?;
+    Ok(())
+}
+
+fn open_beneath(volume: &Path, sub_path: &Path) -> io::Result<OwnedFd> {
+    let flags = OFlags::PATH | OFlags::CLOEXEC;
+    let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_MAGICLINKS;
+    let root = rustix::fs::open(volume, flags | OFlags::DIRECTORY, Mode::empty())?;
+    match rustix::fs::openat2(&root, sub_path, flags, Mode::empty(), resolve) {
+        Ok(found) => return Ok(found),
+        Err(rustix::io::Errno::NOENT) => {}
+        Err(errno) => return Err(errno.into()),
+    }
+    // Make what is missing, one directory at a time, each opened beneath the last.
+    let mut dir = root;
+    for part in sub_path.components() {
+        let name = match part {
+            Component::Normal(name) => name,
+            Component::CurDir => continue,
+            _ => {
+                return Err(io::Error::new(
+                    io::ErrorKind::InvalidInput,
+                    "subPath leaves its volume",
+                ));
+            }
+        };
+        let open = |dir: &OwnedFd| {
+            rustix::fs::openat2(dir.as_fd(), Path::new(name), flags, Mode::empty(), resolve)
+        };
+        dir = match open(&dir) {
+            Err(rustix::io::Errno::NOENT) => {
+                rustix::fs::mkdirat(&dir, Path::new(name), Mode::from_raw_mode(0o755))?;
+                open(&dir)?
+            }
+            other => other?,
+        };
+    }
+    Ok(dir)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn topmost_layer_comes_first_and_special_characters_are_escaped() {
+        let rootfs = RootfsSpec {
+            lowerdirs: vec!["/l/base".into(), "/l/top:x".into()],
+            upper_dir: "/u,1".into(),
+            work_dir: "/w".into(),
+            read_only: false,
+        };
+        let text = |data| String::from_utf8(data).unwrap();
+        assert_eq!(
+            text(overlay_data(&rootfs, None)),
+            r"lowerdir=/l/top\:x:/l/base,upperdir=/u\,1,workdir=/w"
+        );
+        let parent = common_parent(&rootfs.lowerdirs).unwrap();
+        assert_eq!(parent, Path::new("/l"));
+        assert!(text(overlay_data(&rootfs, Some(&parent))).starts_with(r"lowerdir=top\:x:base,"));
+    }
+
+    #[test]
+    fn links_in_a_volume_do_not_lead_out_of_it() {
+        let dir = std::env::temp_dir().join(format!("sub-path-{}", std::process::id()));
+        fs::create_dir_all(&dir).unwrap();
+        std::os::unix::fs::symlink("/etc", dir.join("out")).unwrap();
+        fs::create_dir(dir.join("in")).unwrap();
+        std::os::unix::fs::symlink("in", dir.join("inside")).unwrap();
+        assert!(open_beneath(&dir, Path::new("out/passwd")).is_err());
+        assert!(open_beneath(&dir, Path::new("out/new")).is_err());
+        assert!(open_beneath(&dir, Path::new("../x")).is_err());
+        assert!(open_beneath(&dir, Path::new("inside/made/deep")).is_ok());
+        assert!(dir.join("in/made/deep").is_dir());
+        fs::remove_dir_all(&dir).unwrap();
+    }
+}

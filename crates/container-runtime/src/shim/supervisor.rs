@@ -1,0 +1,448 @@
+//! The shim's one loop: waits for whatever happens next, and reaps.
+//!
+//! What to wait for is derived anew from the state at each turn, so there is no registration
+//! to forget. Nothing is done on a timer unless a client is stuck: an idle shim sleeps.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::os::unix::net::UnixListener;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::signalfd::SignalFd;
+use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
+
+use super::connection::{Connection, Role};
+use super::jobs::Job;
+use super::limits::{CONNECTIONS_MAX, EARLY_EXITS_MAX, STUCK_CLIENT_MS};
+use super::log::Stream;
+use super::process::{Output, Owner, Process};
+use super::worker::Worker;
+use crate::protocol::FrameKind;
+use crate::spec::{ContainerState, ContainerStatus, LogSpec, SandboxEvent};
+use crate::state_dir::SandboxFile;
+
+/// Most bytes still taken from a process's outputs after it has ended.
+const LAST_BYTES_MAX: usize = 1 << 20;
+
+/// A container as the shim keeps it.
+#[derive(Debug)]
+pub(crate) struct Container {
+    pub state: ContainerState,
+    pub log: LogSpec,
+    pub tty: bool,
+    pub stdin: bool,
+    pub stdin_once: bool,
+    /// Its first process, while it lives.
+    pub process: Option<u64>,
+    /// A worker is busy with it.
+    pub busy: bool,
+    /// Who waits for its removal; not empty: it is to be removed.
+    pub removal: Vec<u64>,
+}
+
+/// Everything a shim knows.
+pub(crate) struct Supervisor {
+    pub dir: PathBuf,
+    pub file: SandboxFile,
+    pub unified: bool,
+    pub pause: Option<i32>,
+    pub containers: BTreeMap<String, Container>,
+    pub processes: BTreeMap<u64, Process>,
+    pub connections: BTreeMap<u64, Connection>,
+    pub workers: BTreeMap<i32, (Worker, Job)>,
+    /// Exits of processes that their workers have not told about yet.
+    pub early_exits: BTreeMap<i32, WaitStatus>,
+    /// Who waits for the end of everything; not empty: it has begun.
+    pub destruction: Vec<u64>,
+    pub finished: bool,
+    listener: UnixListener,
+    signals: SignalFd,
+    last_id: u64,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Source {
+    Listener,
+    Signals,
+    Connection(u64),
+    Output(u64, Stream),
+    Input(u64),
+}
+
+impl Supervisor {
+    pub fn new(
+        dir: PathBuf,
+        file: SandboxFile,
+        listener: UnixListener,
+        signals: SignalFd,
+        pause: Option<i32>,
+    ) -> Supervisor {
+        Supervisor {
+            dir,
+            file,
+            unified: super::worker::is_unified(),
+            pause,
+            containers: BTreeMap::new(),
+            processes: BTreeMap::new(),
+            connections: BTreeMap::new(),
+            workers: BTreeMap::new(),
+            early_exits: BTreeMap::new(),
+            destruction: Vec::new(),
+            finished: false,
+            listener,
+            signals,
+            last_id: 0,
+        }
+    }
+
+    pub fn next_id(&mut self) -> u64 {
+        self.last_id += 1;
+        self.last_id
+    }
+
+    /// Serves until the sandbox is destroyed.
+    pub fn run(&mut self) -> io::Result<()> {
+        while !(self.finished && self.connections.is_empty()) {
+            for source in self.wait()? {
+                match source {
+                    Source::Listener => self.accept(),
+                    Source::Signals => self.reap(),
+                    Source::Connection(id) => self.serve(id),
+                    Source::Output(id, stream) => self.forward(id, stream),
+                    Source::Input(id) => {
+                        if let Some(process) = self.processes.get_mut(&id) {
+                            process.write_input();
+                        }
+                    }
+                }
+            }
+            self.drop_finished_connections();
+        }
+        Ok(())
+    }
+
+    fn wait(&mut self) -> io::Result<Vec<Source>> {
+        let mut sources = Vec::new();
+        let mut polled = Vec::new();
+        let mut add = |source, fd: BorrowedFd<'_>, flags| {
+            sources.push(source);
+            // SAFETY: every descriptor belongs to `self`, which outlives the poll below.
+            polled.push(PollFd::new(
+                unsafe { BorrowedFd::borrow_raw(raw(fd)) },
+                flags,
+            ));
+        };
+        add(Source::Signals, self.signals.as_fd(), PollFlags::POLLIN);
+        if self.connections.len() < CONNECTIONS_MAX && !self.finished {
+            add(Source::Listener, self.listener.as_fd(), PollFlags::POLLIN);
+        }
+        for (id, connection) in &self.connections {
+            let mut flags = PollFlags::empty();
+            flags.set(PollFlags::POLLIN, self.may_read(connection));
+            flags.set(PollFlags::POLLOUT, connection.wants_to_write());
+            add(Source::Connection(*id), connection.fd(), flags);
+        }
+        for (id, process) in &self.processes {
+            let full = |id: &u64| self.connections.get(id).is_some_and(Connection::is_full);
+            let held_up = process.sessions.iter().any(full);
+            for stream in [Stream::Stdout, Stream::Stderr] {
+                if let Some(fd) = &process.ends.outputs[stream as usize]
+                    && !held_up
+                {
+                    add(Source::Output(*id, stream), fd.as_fd(), PollFlags::POLLIN);
+                }
+            }
+            if let Some(fd) = &process.ends.stdin
+                && process.has_input()
+            {
+                add(Source::Input(*id), fd.as_fd(), PollFlags::POLLOUT);
+            }
+        }
+        let stuck = self
+            .connections
+            .values()
+            .any(|connection| connection.stuck_since.is_some());
+        let timeout = if stuck {
+            PollTimeout::from(1000u16)
+        } else {
+            PollTimeout::NONE
+        };
+        match poll(&mut polled, timeout) {
+            Ok(_) | Err(nix::Error::EINTR) => {}
+            Err(errno) => return Err(errno.into()),
+        }
+        let ready = polled.iter().map(|fd| fd.any().unwrap_or(true));
+        Ok(sources
+            .into_iter()
+            .zip(ready)
+            .filter_map(|(s, ready)| ready.then_some(s))
+            .collect())
+    }
+
+    /// A client is not read while the process it feeds has enough.
+    fn may_read(&self, connection: &Connection) -> bool {
+        match connection.role {
+            Role::Session { process, .. } => self
+                .processes
+                .get(&process)
+                .is_none_or(Process::wants_input),
+            Role::New | Role::Waiting | Role::Events | Role::Closing => true,
+        }
+    }
+
+    fn accept(&mut self) {
+        if let Ok((stream, _)) = self.listener.accept()
+            && let Ok(connection) = Connection::new(stream)
+        {
+            let id = self.next_id();
+            self.connections.insert(id, connection);
+        }
+    }
+
+    fn serve(&mut self, id: u64) {
+        let Some(connection) = self.connections.get_mut(&id) else {
+            return;
+        };
+        let alive = connection.flush().and_then(|()| match connection.role {
+            // Not read while the process has enough; a hang-up shows at the write.
+            Role::Session { process, .. }
+                if !self
+                    .processes
+                    .get(&process)
+                    .is_none_or(Process::wants_input) =>
+            {
+                Ok(true)
+            }
+            _ => connection.fill(),
+        });
+        let mut alive = alive.unwrap_or(false);
+        while let Some(connection) = self.connections.get_mut(&id) {
+            match connection.next_frame() {
+                Ok(Some((kind, body))) => self.take_frame(id, kind, &body),
+                Ok(None) => break,
+                Err(_) => {
+                    alive = false;
+                    break;
+                }
+            }
+        }
+        if !alive {
+            self.disconnect(id);
+        }
+    }
+
+    fn take_frame(&mut self, id: u64, kind: FrameKind, body: &[u8]) {
+        let Some(connection) = self.connections.get(&id) else {
+            return;
+        };
+        match (connection.role, kind) {
+            (Role::New, FrameKind::Message) => self.take_request(id, body),
+            (
+                Role::Session {
+                    process: target,
+                    stdin: true,
+                },
+                FrameKind::Stdin,
+            ) => {
+                let Some(process) = self.processes.get(&target) else {
+                    return;
+                };
+                let ends = body.is_empty() && self.closes_input(&process.owner, false);
+                let Some(process) = self.processes.get_mut(&target) else {
+                    return;
+                };
+                match ends {
+                    true => process.end_input(),
+                    false => process.push_input(body),
+                }
+            }
+            (Role::Session { process, .. }, FrameKind::Resize) => {
+                if let Some(process) = self.processes.get(&process)
+                    && let Ok(size) = serde_json::from_slice(body)
+                {
+                    process.resize(size);
+                }
+            }
+            // Anything else is of a newer version or of no meaning here.
+            _ => {}
+        }
+    }
+
+    /// Whether the end of one client's input is the end of the process's.
+    fn closes_input(&self, owner: &Owner, gone: bool) -> bool {
+        match owner {
+            Owner::Command { .. } => !gone,
+            Owner::Container(id) => self
+                .containers
+                .get(id)
+                .is_some_and(|container| container.stdin_once),
+        }
+    }
+
+    /// Forgets a client that went away.
+    pub fn disconnect(&mut self, id: u64) {
+        let Some(connection) = self.connections.remove(&id) else {
+            return;
+        };
+        let Role::Session {
+            process: process_id,
+            stdin,
+        } = connection.role
+        else {
+            return;
+        };
+        let Some(process) = self.processes.get_mut(&process_id) else {
+            return;
+        };
+        process.sessions.retain(|session| *session != id);
+        match process.owner.clone() {
+            Owner::Command { kill_on_drop } => {
+                // Its streams close; a terminal hangs up. It stays to be reaped.
+                process.ends = Default::default();
+                if kill_on_drop {
+                    kill(process.pid, libc::SIGKILL);
+                }
+            }
+            owner => {
+                if stdin && self.closes_input(&owner, true) {
+                    if let Some(process) = self.processes.get_mut(&process_id) {
+                        process.end_input();
+                    }
+                }
+            }
+        }
+    }
+
+    fn drop_finished_connections(&mut self) {
+        let limit = Duration::from_millis(STUCK_CLIENT_MS);
+        let done: Vec<u64> = self
+            .connections
+            .iter()
+            .filter(|(_, connection)| {
+                let taken = connection.role == Role::Closing && !connection.wants_to_write();
+                let stuck = |since: std::time::Instant| since.elapsed() > limit;
+                // A command may wait for its client; a container and the shim itself not.
+                let must_not_wait = match connection.role {
+                    Role::Session { process, .. } => !matches!(
+                        self.processes.get(&process).map(|process| &process.owner),
+                        Some(Owner::Command { .. })
+                    ),
+                    _ => true,
+                };
+                taken || must_not_wait && connection.stuck_since.is_some_and(stuck)
+            })
+            .map(|(id, _)| *id)
+            .collect();
+        done.into_iter().for_each(|id| self.disconnect(id));
+    }
+
+    /// Passes output on to log and clients. `false` when there was none.
+    fn forward_once(&mut self, id: u64, stream: Stream) -> usize {
+        let Some(process) = self.processes.get_mut(&id) else {
+            return 0;
+        };
+        let kind = match stream {
+            Stream::Stdout => FrameKind::Stdout,
+            Stream::Stderr => FrameKind::Stderr,
+        };
+        let data = match process.read(stream) {
+            Output::Data(data) => data,
+            Output::Empty => return 0,
+            Output::End => Vec::new(),
+        };
+        if let Some(log) = &mut process.log {
+            match data.is_empty() {
+                true => log.finish(stream, Timestamp::now()),
+                false => log.write(stream, &data, Timestamp::now()),
+            }
+        }
+        for session in process.sessions.clone() {
+            if let Some(connection) = self.connections.get_mut(&session) {
+                connection.push(kind, &data);
+                // A broken one is noticed when it is polled next.
+                connection.flush().ok();
+            }
+        }
+        data.len()
+    }
+
+    fn forward(&mut self, id: u64, stream: Stream) {
+        self.forward_once(id, stream);
+    }
+
+    /// Takes what is left of an ended process's output.
+    pub fn drain(&mut self, id: u64) {
+        for stream in [Stream::Stdout, Stream::Stderr] {
+            let mut taken = 0;
+            while taken < LAST_BYTES_MAX {
+                match self.forward_once(id, stream) {
+                    0 => break,
+                    count => taken += count,
+                }
+            }
+            if let Some(log) = self
+                .processes
+                .get_mut(&id)
+                .and_then(|process| process.log.as_mut())
+            {
+                log.finish(stream, Timestamp::now());
+            }
+        }
+    }
+
+    /// Takes the news of every child that has ended.
+    fn reap(&mut self) {
+        while let Ok(Some(_)) = self.signals.read_signal() {}
+        loop {
+            let status = match waitpid(None, Some(WaitPidFlag::WNOHANG)) {
+                Ok(WaitStatus::StillAlive) | Err(_) => break,
+                Ok(status) => status,
+            };
+            let Some(pid) = status.pid().map(nix::unistd::Pid::as_raw) else {
+                continue;
+            };
+            if let Some((worker, job)) = self.workers.remove(&pid) {
+                self.finish_job(job, worker.report());
+            } else if let Some(id) = self.process_of(pid) {
+                self.finish_process(id, status);
+            } else if !self.workers.is_empty() && self.early_exits.len() < EARLY_EXITS_MAX {
+                self.early_exits.insert(pid, status);
+            }
+        }
+        if self.workers.is_empty() {
+            self.early_exits.clear();
+        }
+    }
+
+    fn process_of(&self, pid: i32) -> Option<u64> {
+        let mut processes = self.processes.iter();
+        processes
+            .find(|(_, process)| process.pid == pid)
+            .map(|(id, _)| *id)
+    }
+
+    /// Tells everybody who listens.
+    pub fn announce(&mut self, event: &SandboxEvent) {
+        for connection in self.connections.values_mut() {
+            if connection.role == Role::Events {
+                connection.push_json(FrameKind::Message, event);
+                // A broken one is noticed when it is polled next.
+                connection.flush().ok();
+            }
+        }
+    }
+}
+
+fn raw(fd: BorrowedFd<'_>) -> std::os::fd::RawFd {
+    std::os::fd::AsRawFd::as_raw_fd(&fd)
+}
+
+/// Sends a signal to a child; it cannot be another process, since ours are not reaped yet.
+pub(crate) fn kill(pid: i32, signal: i32) {
+    // SAFETY: takes two integers. A process that has ended in the meantime is no error.
+    unsafe { libc::kill(pid, signal) };
+}

@@ -1,0 +1,196 @@
+//! Finds out as whom a container runs, from its image's `/etc/passwd` and `/etc/group`; pure.
+
+use crate::spec::{ResolvedUser, UserSpec};
+
+/// A user and where it is at home.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Account {
+    pub user: ResolvedUser,
+    pub home: String,
+}
+
+struct PasswdEntry<'a> {
+    name: &'a str,
+    uid: u32,
+    gid: u32,
+    home: &'a str,
+}
+
+/// Resolves `spec` against the two files' contents.
+///
+/// *Errors:* the text tells which name the image does not know.
+pub(crate) fn resolve(spec: &UserSpec, passwd: &str, group: &str) -> Result<Account, String> {
+    let (user_name, group_name) = match spec.name.split_once(':') {
+        Some((user, group)) => (user, Some(group)),
+        None => (spec.name.as_str(), None),
+    };
+    let entry = match (spec.uid, user_name) {
+        (Some(uid), _) => by_uid(passwd, uid),
+        (None, "") => by_uid(passwd, 0),
+        (None, name) => match name.parse::<u32>() {
+            Ok(uid) => by_uid(passwd, uid),
+            Err(_) => Some(
+                entries(passwd)
+                    .find(|entry| entry.name == name)
+                    .ok_or_else(|| {
+                        format!("unable to find user {name}: no matching entries in passwd file")
+                    })?,
+            ),
+        },
+    };
+    let uid = match (spec.uid, &entry) {
+        (Some(uid), _) => uid,
+        (None, Some(entry)) => entry.uid,
+        (None, None) => user_name.parse().unwrap_or(0),
+    };
+    // The image's group belongs to the image's user: another user does not get it.
+    let group_name = group_name.filter(|name| spec.uid.is_none() && !name.is_empty());
+    let gid = match (spec.gid, group_name) {
+        (Some(gid), _) => gid,
+        (None, Some(name)) => gid_of(group, name)?,
+        (None, None) => entry.as_ref().map_or(0, |entry| entry.gid),
+    };
+    let mut groups = vec![gid];
+    groups.extend(&spec.supplementary_groups);
+    if !spec.strict_groups
+        && let Some(entry) = &entry
+    {
+        groups.extend(memberships(group, entry.name));
+    }
+    groups.sort_unstable();
+    groups.dedup();
+    let home = entry
+        .map(|entry| entry.home)
+        .filter(|home| !home.is_empty())
+        .unwrap_or("/");
+    Ok(Account {
+        user: ResolvedUser { uid, gid, groups },
+        home: home.to_owned(),
+    })
+}
+
+fn entries(passwd: &str) -> impl Iterator<Item = PasswdEntry<'_>> {
+    passwd.lines().filter_map(|line| {
+        let mut fields = line.split(':');
+        let name = fields.next()?;
+        let uid = fields.nth(1)?.parse().ok()?;
+        let gid = fields.next()?.parse().ok()?;
+        let home = fields.nth(1).unwrap_or_default();
+        Some(PasswdEntry {
+            name,
+            uid,
+            gid,
+            home,
+        })
+    })
+}
+
+fn by_uid(passwd: &str, uid: u32) -> Option<PasswdEntry<'_>> {
+    entries(passwd).find(|entry| entry.uid == uid)
+}
+
+fn gid_of(group: &str, name: &str) -> Result<u32, String> {
+    if let Ok(gid) = name.parse() {
+        return Ok(gid);
+    }
+    let mut lines = group.lines().map(|line| line.split(':'));
+    lines
+        .find_map(|mut fields| {
+            (fields.next()? == name)
+                .then(|| fields.nth(1)?.parse().ok())
+                .flatten()
+        })
+        .ok_or_else(|| format!("unable to find group {name}: no matching entries in group file"))
+}
+
+fn memberships<'a>(group: &'a str, user: &'a str) -> impl Iterator<Item = u32> + 'a {
+    group.lines().filter_map(move |line| {
+        let mut fields = line.split(':');
+        let gid = fields.nth(2)?.parse().ok()?;
+        fields
+            .next()?
+            .split(',')
+            .any(|member| member == user)
+            .then_some(gid)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const PASSWD: &str = "root:x:0:0:root:/root:/bin/sh\nnginx:x:101:102::/var/cache:/bin/false\n";
+    const GROUP: &str = "root:x:0:\nnginx:x:102:\nlog:x:4:syslog,nginx\n";
+
+    fn resolved(spec: UserSpec) -> (u32, u32, Vec<u32>, String) {
+        let account = resolve(&spec, PASSWD, GROUP).unwrap();
+        (
+            account.user.uid,
+            account.user.gid,
+            account.user.groups,
+            account.home,
+        )
+    }
+
+    fn named(name: &str) -> UserSpec {
+        UserSpec {
+            name: name.into(),
+            ..UserSpec::default()
+        }
+    }
+
+    #[test]
+    fn nothing_said_means_root() {
+        assert_eq!(resolved(named("")), (0, 0, vec![0], "/root".into()));
+    }
+
+    #[test]
+    fn a_name_brings_its_group_its_memberships_and_its_home() {
+        assert_eq!(
+            resolved(named("nginx")),
+            (101, 102, vec![4, 102], "/var/cache".into())
+        );
+        let strict = UserSpec {
+            strict_groups: true,
+            ..named("nginx")
+        };
+        assert_eq!(resolved(strict).2, [102]);
+    }
+
+    #[test]
+    fn numbers_need_no_entry() {
+        assert_eq!(resolved(named("1234")), (1234, 0, vec![0], "/".into()));
+        assert_eq!(resolved(named("1234:log")), (1234, 4, vec![4], "/".into()));
+    }
+
+    #[test]
+    fn the_pod_wins_over_the_image() {
+        let spec = UserSpec {
+            uid: Some(7),
+            supplementary_groups: vec![2000],
+            ..named("nginx:log")
+        };
+        assert_eq!(resolved(spec), (7, 0, vec![0, 2000], "/".into()));
+        let spec = UserSpec {
+            uid: Some(101),
+            gid: Some(9),
+            ..named("")
+        };
+        assert_eq!(resolved(spec), (101, 9, vec![4, 9], "/var/cache".into()));
+    }
+
+    #[test]
+    fn unknown_names_are_errors() {
+        assert!(
+            resolve(&named("bob"), PASSWD, GROUP)
+                .unwrap_err()
+                .contains("user bob")
+        );
+        assert!(
+            resolve(&named("nginx:x"), PASSWD, GROUP)
+                .unwrap_err()
+                .contains("group x")
+        );
+        assert!(resolve(&named("bob"), "", "").is_err());
+    }
+}

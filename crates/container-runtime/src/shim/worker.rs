@@ -1,0 +1,571 @@
+//! Work done in short-lived children of the shim: creating, starting, executing, removing.
+//!
+//! The shim itself must stay small, quick to answer and alive: libcontainer, mounts and
+//! removals run in a forked child (legal without further ado, since a shim has one thread),
+//! which ends with one line of JSON about how it went. What it leaves running becomes the
+//! shim's child, because the shim is the sub-reaper.
+
+use std::fs::{self, File};
+use std::io::{self, Read, Write};
+use std::os::fd::{AsFd, AsRawFd, FromRawFd, IntoRawFd, OwnedFd};
+use std::path::{Path, PathBuf};
+
+use libcontainer::container::builder::ContainerBuilder;
+use libcontainer::error::LibcontainerError;
+use libcontainer::syscall::syscall::SyscallType;
+use libcontainer::workload::{
+    Executor, ExecutorError, ExecutorSetEnvsError, ExecutorValidationError,
+};
+use nix::sched::{CloneFlags, setns};
+use nix::unistd::{ForkResult, fork};
+use serde::{Deserialize, Serialize};
+
+use super::launch::Launch;
+use super::oci::{self, Surroundings};
+use super::users::{self, Account};
+use super::{rootfs, seccomp};
+use crate::cgroup::{self, Hierarchies};
+use crate::client::cleanup;
+use crate::protocol::Failure;
+use crate::spec::{ContainerSpec, ExecSpec, MountSource, ResolvedUser, StartError, StartErrorKind};
+use crate::state_dir::{self, Durability};
+
+/// How a worker's task went.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Report {
+    /// A container was made.
+    Created { user: ResolvedUser },
+    /// A process runs.
+    Running { pid: i32 },
+    /// Something was removed or changed.
+    Done,
+    /// It was not done.
+    Failed(Failure),
+}
+
+impl Report {
+    fn failed(doing: &str, error: impl std::fmt::Display) -> Report {
+        Report::Failed(Failure::Internal(format!("{doing}: {error}")))
+    }
+}
+
+/// A running worker.
+#[derive(Debug)]
+pub(crate) struct Worker {
+    pub pid: i32,
+    report: File,
+}
+
+impl Worker {
+    /// Runs `task` in a child.
+    pub fn start(task: impl FnOnce() -> Report) -> io::Result<Worker> {
+        let (reader, writer) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)?;
+        // SAFETY: this process has one thread, so the child may do whatever it likes.
+        match unsafe { fork()? } {
+            ForkResult::Parent { child } => {
+                rustix::fs::fcntl_setfl(&reader, rustix::fs::OFlags::NONBLOCK)?;
+                Ok(Worker {
+                    pid: child.as_raw(),
+                    report: File::from(reader),
+                })
+            }
+            ForkResult::Child => {
+                drop(reader);
+                let report = task();
+                let mut text = serde_json::to_vec(&report).unwrap_or_default();
+                text.push(b'\n');
+                File::from(writer).write_all(&text).ok();
+                // SAFETY: ends the child at once; nothing of the parent's is run or flushed.
+                unsafe { libc::_exit(0) }
+            }
+        }
+    }
+
+    /// What the worker reported; to be asked after it ended.
+    pub fn report(mut self) -> Report {
+        let mut text = Vec::new();
+        // Ends with "would block" when a process of the container still holds the pipe.
+        self.report.read_to_end(&mut text).ok();
+        let line = text.split(|byte| *byte == b'\n').next().unwrap_or_default();
+        serde_json::from_slice(line).unwrap_or_else(|_| {
+            Report::Failed(Failure::Internal(
+                "a worker of the shim was killed".to_owned(),
+            ))
+        })
+    }
+}
+
+/// Paths of one container.
+#[derive(Clone, Debug)]
+pub(crate) struct Place {
+    /// Its directory.
+    pub dir: PathBuf,
+    /// Its control group.
+    pub cgroup: String,
+}
+
+impl Place {
+    fn root(&self) -> PathBuf {
+        self.dir.join(state_dir::BUNDLE).join("rootfs")
+    }
+
+    fn sub_paths(&self) -> PathBuf {
+        self.dir.join("sub-paths")
+    }
+}
+
+/// Mounts a container's root and looks its user up.
+pub(crate) fn create(spec: &ContainerSpec, place: &Place) -> Report {
+    match prepare(spec, place) {
+        Ok(account) => Report::Created { user: account.user },
+        Err(error) => {
+            // A half-made container is taken down here; what that fails at, `remove` or
+            // `destroy` will find again.
+            if let Report::Failed(second) = remove(place, Some(spec)) {
+                tracing::debug!(?second, "clean-up of a failed creation");
+            }
+            Report::Failed(Failure::Start(error))
+        }
+    }
+}
+
+fn prepare(spec: &ContainerSpec, place: &Place) -> Result<Account, StartError> {
+    let mount_error = |message: String| StartError {
+        kind: StartErrorKind::Mount,
+        message,
+    };
+    rootfs::mount_overlay(&spec.rootfs, &place.root())
+        .map_err(|error| mount_error(error.to_string()))?;
+    for (index, mount) in spec.mounts.iter().enumerate() {
+        let MountSource::Bind { path, sub_path, .. } = &mount.source else {
+            continue;
+        };
+        match sub_path {
+            Some(sub_path) => {
+                let target = place.sub_paths().join(index.to_string());
+                rootfs::bind_sub_path(path, sub_path, &target).map_err(|error| {
+                    let (path, sub) = (path.display(), sub_path.display());
+                    mount_error(format!("prepare subPath {sub} of {path}: {error}"))
+                })?;
+            }
+            None => {
+                fs::symlink_metadata(path).map_err(|error| {
+                    let to = mount.destination.display();
+                    mount_error(format!("mount {} to {to}: {error}", path.display()))
+                })?;
+            }
+        }
+    }
+    account(spec, place)
+}
+
+fn account(spec: &ContainerSpec, place: &Place) -> Result<Account, StartError> {
+    let read = |path| {
+        rootfs::read_inside(&place.root(), path).map_err(|error| StartError {
+            kind: StartErrorKind::Other,
+            message: format!("read the image's /{path}: {error}"),
+        })
+    };
+    let (passwd, group) = (read("etc/passwd")?, read("etc/group")?);
+    users::resolve(&spec.user, &passwd, &group).map_err(|message| StartError {
+        kind: StartErrorKind::UserNotFound,
+        message,
+    })
+}
+
+/// Standard streams of a new process; the worker's own ends.
+#[derive(Debug)]
+pub(crate) struct Streams {
+    /// Input, output, error; `None` with a terminal.
+    pub pipes: Option<[OwnedFd; 3]>,
+    /// Takes the terminal's other end.
+    pub terminal: Option<OwnedFd>,
+}
+
+/// Creates the container's processes and lets the command run.
+pub(crate) fn start(
+    spec: &ContainerSpec,
+    place: &Place,
+    around: impl FnOnce(PathBuf, PathBuf) -> Surroundings,
+    streams: Streams,
+) -> Report {
+    let around = around(place.root(), place.sub_paths());
+    match run_container(spec, place, &around, streams) {
+        Ok(pid) => Report::Running { pid },
+        Err(error) => Report::Failed(Failure::Start(error)),
+    }
+}
+
+fn run_container(
+    spec: &ContainerSpec,
+    place: &Place,
+    around: &Surroundings,
+    streams: Streams,
+) -> Result<i32, StartError> {
+    let (status, status_writer) = status_pipe()?;
+    let mut launch = launch(spec, &spec.args, place, &streams, around.unified)?;
+    launch.status = status_writer.as_raw_fd();
+    launch.console = true;
+    connect(streams.pipes).map_err(failed("connect the container's streams"))?;
+    set_oom_score(spec.oom_score_adj.unwrap_or(0));
+    let bundle = place.dir.join(state_dir::BUNDLE);
+    let config = oci::spec(spec, around).map_err(|error| describe("specify", &error))?;
+    state_dir::write_json(&bundle.join("config.json"), &config, Durability::PageCache)
+        .map_err(failed("write the container's configuration"))?;
+    let library_root = place.dir.join("libcontainer");
+    fs::create_dir_all(&library_root).map_err(failed("make the container's state"))?;
+    let mut container = ContainerBuilder::new("c".to_owned(), SyscallType::default())
+        .with_executor(InContainer { launch })
+        .with_root_path(library_root)
+        .and_then(|builder| builder.validate_id())
+        .map_err(|error| describe("create container", &error))?
+        .as_init(&bundle)
+        .with_systemd(false)
+        .with_detach(true)
+        .build()
+        .map_err(|error| creation_error(&error))?;
+    let pid = container.pid().map_or(0, |pid| pid.as_raw());
+    container
+        .start()
+        .map_err(|error| describe("start container", &error))?;
+    drop(status_writer);
+    wait_for_exec(status).map(|()| pid)
+}
+
+/// Runs a command in a running container.
+///
+/// Joins the namespaces by itself instead of through libcontainer: it needs neither the
+/// container's configuration nor its state read again, takes about a millisecond, and the
+/// reason of a failed `execve` comes back as it is.
+pub(crate) fn exec(
+    exec: &ExecSpec,
+    place: &Place,
+    container_pid: i32,
+    streams: Streams,
+    unified: bool,
+) -> Report {
+    let spec: ContainerSpec = match state_dir::read_json(&place.dir.join(state_dir::SPEC_FILE)) {
+        Ok(spec) => spec,
+        Err(error) => return Report::failed("read the container's specification", error),
+    };
+    match run_exec(exec, &spec, place, container_pid, streams, unified) {
+        Ok(pid) => Report::Running { pid },
+        Err(error) => Report::Failed(Failure::Start(error)),
+    }
+}
+
+fn run_exec(
+    exec: &ExecSpec,
+    spec: &ContainerSpec,
+    place: &Place,
+    container_pid: i32,
+    streams: Streams,
+    unified: bool,
+) -> Result<i32, StartError> {
+    let (status, status_writer) = status_pipe()?;
+    let mut launch = launch(spec, &exec.args, place, &streams, unified)?;
+    launch.env.extend(
+        exec.env
+            .iter()
+            .map(|var| (var.name.clone(), var.value.clone())),
+    );
+    dedupe_env(&mut launch.env);
+    if exec.tty {
+        default_env(&mut launch.env, "TERM", "xterm");
+    }
+    if !exec.cwd.is_empty() {
+        launch.cwd = exec.cwd.clone();
+    }
+    launch.size = exec.terminal;
+    launch.status = status_writer.as_raw_fd();
+    connect(streams.pipes).map_err(failed("connect the command's streams"))?;
+    set_oom_score(spec.oom_score_adj.unwrap_or(0));
+    // Nobody in the container may look into this process before it has become the command.
+    nix::sys::prctl::set_dumpable(false).map_err(|errno| describe("hide", &errno))?;
+    cgroup::join_self(&place.cgroup).map_err(failed("join the container's control group"))?;
+    let target = rustix::process::pidfd_open(
+        rustix::process::Pid::from_raw(container_pid)
+            .ok_or_else(|| failed("find the container")(io::Error::other("no process")))?,
+        rustix::process::PidfdFlags::empty(),
+    )
+    .map_err(|errno| failed("find the container")(errno.into()))?;
+    let mut kinds = CloneFlags::CLONE_NEWNS | CloneFlags::CLONE_NEWPID;
+    if unified {
+        kinds |= CloneFlags::CLONE_NEWCGROUP;
+    }
+    setns(target.as_fd(), kinds).map_err(|errno| describe("enter the container", &errno))?;
+    // SAFETY: this process has one thread. The child is the first in the process namespace.
+    match unsafe { fork() }.map_err(|errno| describe("fork", &errno))? {
+        ForkResult::Child => {
+            drop(status);
+            nix::unistd::setsid().ok();
+            launch.run();
+            // SAFETY: ends the child at once.
+            unsafe { libc::_exit(128) }
+        }
+        ForkResult::Parent { child } => {
+            drop(status_writer);
+            wait_for_exec(status).map(|()| child.as_raw())
+        }
+    }
+}
+
+/// Kills what is left of a container, unmounts and removes everything it has.
+pub(crate) fn remove(place: &Place, spec: Option<&ContainerSpec>) -> Report {
+    let removed = cgroup::kill(&place.cgroup)
+        .and_then(|()| cgroup::remove(&place.cgroup))
+        .map_err(|error| error.to_string())
+        .and_then(|()| cleanup::unmount_below(&place.dir).map_err(chain));
+    if let Err(error) = removed {
+        return Report::failed("remove container", error);
+    }
+    let recorded = state_dir::read_json::<ContainerSpec>(&place.dir.join(state_dir::SPEC_FILE));
+    let recorded = recorded.ok();
+    if let Some(spec) = spec.or(recorded.as_ref()) {
+        for path in [&spec.rootfs.upper_dir, &spec.rootfs.work_dir] {
+            if path.is_absolute()
+                && let Err(error) = cleanup::remove_dir(path)
+            {
+                return Report::failed("remove container", chain(error));
+            }
+        }
+    }
+    match cleanup::remove_dir(&place.dir) {
+        Ok(()) => Report::Done,
+        Err(error) => Report::failed("remove container", chain(error)),
+    }
+}
+
+/// Kills the whole pod and removes all but the sandbox's directory itself.
+pub(crate) fn destroy(dir: &Path, group: &str) -> Report {
+    match cleanup::clear(dir, group) {
+        Ok(()) => Report::Done,
+        Err(error) => Report::failed("destroy sandbox", chain(error)),
+    }
+}
+
+fn chain(error: impl std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(error) = source {
+        text = format!("{text}: {error}");
+        source = error.source();
+    }
+    text
+}
+
+fn launch(
+    spec: &ContainerSpec,
+    args: &[String],
+    place: &Place,
+    streams: &Streams,
+    unified: bool,
+) -> Result<Launch, StartError> {
+    let account = account(spec, place)?;
+    let invalid = |message| StartError {
+        kind: StartErrorKind::Other,
+        message,
+    };
+    let capabilities = super::capabilities::of(&spec.security, !unified).map_err(invalid)?;
+    let filter = match spec.security.privileged {
+        true => Vec::new(),
+        false => seccomp::program(spec.security.seccomp, capabilities),
+    };
+    let mut env: Vec<_> = spec
+        .env
+        .iter()
+        .map(|var| (var.name.clone(), var.value.clone()))
+        .collect();
+    dedupe_env(&mut env);
+    default_env(&mut env, "PATH", super::launch::DEFAULT_PATH);
+    default_env(&mut env, "HOME", &account.home);
+    if spec.tty {
+        default_env(&mut env, "TERM", "xterm");
+    }
+    Ok(Launch {
+        args: args.to_vec(),
+        env,
+        cwd: spec.cwd.clone(),
+        user: account.user,
+        capabilities,
+        no_new_privileges: spec.security.no_new_privileges,
+        filter,
+        rlimits: super::limits::rlimits(&spec.rlimits).map_err(invalid)?,
+        terminal: streams.terminal.as_ref().map(AsRawFd::as_raw_fd),
+        size: None,
+        console: false,
+        status: -1,
+    })
+}
+
+/// Keeps the last of each name, at the place of the first.
+fn dedupe_env(env: &mut Vec<(String, String)>) {
+    let mut kept: Vec<(String, String)> = Vec::with_capacity(env.len());
+    for (name, value) in env.drain(..) {
+        match kept.iter_mut().find(|(known, _)| *known == name) {
+            Some(entry) => entry.1 = value,
+            None => kept.push((name, value)),
+        }
+    }
+    *env = kept;
+}
+
+fn default_env(env: &mut Vec<(String, String)>, name: &str, value: &str) {
+    if !env.iter().any(|(known, _)| known == name) {
+        env.push((name.to_owned(), value.to_owned()));
+    }
+}
+
+fn status_pipe() -> Result<(OwnedFd, OwnedFd), StartError> {
+    rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)
+        .map_err(|errno| failed("make a pipe")(errno.into()))
+}
+
+/// Waits until `execve` has closed the pipe, or something was written to it.
+fn wait_for_exec(status: OwnedFd) -> Result<(), StartError> {
+    let mut text = Vec::new();
+    File::from(status)
+        .read_to_end(&mut text)
+        .map_err(failed("wait for the command"))?;
+    if text.is_empty() {
+        return Ok(());
+    }
+    Err(
+        serde_json::from_slice(&text).unwrap_or_else(|_| StartError {
+            kind: StartErrorKind::Other,
+            message: String::from_utf8_lossy(&text).into_owned(),
+        }),
+    )
+}
+
+/// Makes the pipes this process's standard streams, from where the container inherits them.
+fn connect(pipes: Option<[OwnedFd; 3]>) -> io::Result<()> {
+    let Some(pipes) = pipes else { return Ok(()) };
+    for (number, pipe) in pipes.into_iter().enumerate() {
+        nix::unistd::dup2(pipe.as_raw_fd(), number as i32)?;
+    }
+    Ok(())
+}
+
+/// Sets the score, or the lowest that this process is allowed to set.
+fn set_oom_score(score: i32) {
+    for score in [score, score.max(0)] {
+        if fs::write("/proc/self/oom_score_adj", score.to_string()).is_ok() {
+            return;
+        }
+    }
+}
+
+fn failed(doing: &str) -> impl FnOnce(io::Error) -> StartError {
+    let doing = doing.to_owned();
+    move |error| StartError {
+        kind: StartErrorKind::Other,
+        message: format!("{doing}: {error}"),
+    }
+}
+
+fn describe(doing: &str, error: &dyn std::error::Error) -> StartError {
+    StartError {
+        kind: StartErrorKind::Other,
+        message: format!("{doing}: {}", chain(error)),
+    }
+}
+
+/// libcontainer's chain says the same thing several times over, or hardly anything.
+fn creation_error(error: &LibcontainerError) -> StartError {
+    let mut error = describe("create container", error);
+    if error.message.contains("mount") {
+        error.kind = StartErrorKind::Mount;
+    }
+    error
+}
+
+/// The last steps, run by libcontainer inside the container it has made.
+#[derive(Clone)]
+struct InContainer {
+    launch: Launch,
+}
+
+impl Executor for InContainer {
+    fn exec(&self, _: &oci_spec::runtime::Spec) -> Result<(), ExecutorError> {
+        self.launch.clone().run();
+        // The reason has gone through the status pipe.
+        Err(ExecutorError::Other("not executed".to_owned()))
+    }
+
+    fn validate(&self, _: &oci_spec::runtime::Spec) -> Result<(), ExecutorValidationError> {
+        Ok(())
+    }
+
+    fn setup_envs(
+        &self,
+        _: std::collections::HashMap<String, String>,
+    ) -> Result<(), ExecutorSetEnvsError> {
+        // `execve` gets the environment itself, in order.
+        Ok(())
+    }
+}
+
+/// Holds a process namespace open for a pod: reaps whatever is left to it, does nothing else.
+pub(crate) fn start_pause(group: &str) -> io::Result<i32> {
+    let (ready, ready_writer) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)?;
+    // The namespace is for children; this process itself stays where it is.
+    nix::sched::unshare(CloneFlags::CLONE_NEWPID)?;
+    // SAFETY: this process has one thread.
+    let pid = match unsafe { fork()? } {
+        ForkResult::Parent { child } => child,
+        ForkResult::Child => pause(group, ready_writer),
+    };
+    drop(ready_writer);
+    // Back to the own namespace, or every later child would land in the pod's.
+    let own = File::open("/proc/self/ns/pid")?;
+    setns(own.as_fd(), CloneFlags::CLONE_NEWPID)?;
+    let mut byte = [0];
+    match File::from(ready).read(&mut byte)? {
+        1 => Ok(pid.as_raw()),
+        _ => Err(io::Error::other("the pod's first process ended")),
+    }
+}
+
+fn pause(group: &str, ready: OwnedFd) -> ! {
+    let joined = cgroup::join_self(group).is_ok();
+    nix::sys::prctl::set_name(c"pause").ok();
+    if joined {
+        File::from(ready).write_all(b"r").ok();
+        // Nothing of the shim's may be held: neither its lock nor its socket.
+        // SAFETY: this process uses no descriptor after this.
+        unsafe { libc::syscall(libc::SYS_close_range, 0, libc::c_uint::MAX, 0) };
+        loop {
+            // SAFETY: plain system calls; SIGCHLD interrupts the wait by being blocked and
+            // taken synchronously.
+            unsafe {
+                let mut set: libc::sigset_t = std::mem::zeroed();
+                libc::sigemptyset(&raw mut set);
+                libc::sigaddset(&raw mut set, libc::SIGCHLD);
+                libc::sigprocmask(libc::SIG_BLOCK, &raw const set, std::ptr::null_mut());
+                libc::sigwaitinfo(&raw const set, std::ptr::null_mut());
+                while libc::waitpid(-1, std::ptr::null_mut(), libc::WNOHANG) > 0 {}
+            }
+        }
+    }
+    // SAFETY: ends the process at once.
+    unsafe { libc::_exit(1) }
+}
+
+/// Tells whether control groups are version 2.
+pub(crate) fn is_unified() -> bool {
+    matches!(Hierarchies::detect(), Ok(Hierarchies::Unified(_)))
+}
+
+/// A descriptor for both ends of a terminal's hand-over: the worker's and the shim's.
+pub(crate) fn terminal_socket() -> io::Result<(OwnedFd, OwnedFd)> {
+    let (ours, theirs) = std::os::unix::net::UnixStream::pair()?;
+    // SAFETY: the descriptors were just made and are owned by nobody else any more.
+    unsafe {
+        Ok((
+            OwnedFd::from_raw_fd(ours.into_raw_fd()),
+            OwnedFd::from_raw_fd(theirs.into_raw_fd()),
+        ))
+    }
+}

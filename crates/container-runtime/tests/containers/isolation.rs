@@ -1,0 +1,407 @@
+//! What a container may and may not do, and what it is limited to.
+
+use std::fs;
+
+use container_runtime::RuntimeError;
+use container_runtime::spec::{
+    Device, EnvVar, Mount, MountSource, Resources, SandboxSpec, Seccomp, StartErrorKind, UserSpec,
+};
+
+use crate::world::{World, cgroup_file, command, exec, logged, run, sandbox_spec, start};
+
+#[tokio::test]
+async fn the_usual_file_systems_are_there_and_guarded() {
+    let world = World::new("guarded");
+    let sandbox = world.sandbox("p1").await;
+    let script = "echo $$; ls /proc/self/fd | wc -l; \
+         head -c 4 /proc/kcore | wc -c; \
+         (echo 1 > /proc/sys/kernel/printk) 2>/dev/null || echo ro-sys; \
+         touch /sys/x 2>/dev/null || echo ro-sysfs; \
+         touch /dev/shm/x && echo shm; \
+         echo ok > /dev/null && echo null; \
+         ls /sys/fs/cgroup | head -1 | wc -l; \
+         mknod /tmp/sda b 254 0 2>/dev/null; head -c 1 /tmp/sda >/dev/null 2>&1 || echo no-disk; \
+         ls / | grep -c old";
+    let spec = world.shell("a", script);
+    assert_eq!(run(&sandbox, &spec).await.code, 1);
+    // Three streams and the directory that `ls` reads.
+    assert_eq!(
+        logged(&spec),
+        [
+            "1", "4", "0", "ro-sys", "ro-sysfs", "shm", "null", "1", "no-disk", "0"
+        ]
+    );
+    world.end().await;
+}
+
+#[tokio::test]
+async fn capabilities_are_the_default_set_with_drops_and_additions() {
+    let world = World::new("caps");
+    let sandbox = world.sandbox("p1").await;
+    let script = "grep -E 'Cap(Inh|Prm|Eff|Bnd|Amb)|NoNewPrivs|Seccomp:' /proc/self/status";
+    let default = world.shell("default", script);
+    run(&sandbox, &default).await;
+    let customary = "00000000a80425fb";
+    let none = "0000000000000000";
+    let lines = |inh: &str, prm: &str, eff: &str, bnd: &str, nnp: &str, seccomp: &str| {
+        vec![
+            format!("CapInh:\t{inh}"),
+            format!("CapPrm:\t{prm}"),
+            format!("CapEff:\t{eff}"),
+            format!("CapBnd:\t{bnd}"),
+            format!("CapAmb:\t{none}"),
+            format!("NoNewPrivs:\t{nnp}"),
+            format!("Seccomp:\t{seccomp}"),
+        ]
+    };
+    assert_eq!(
+        logged(&default),
+        lines(none, customary, customary, customary, "0", "0")
+    );
+    let mut tight = world.shell("tight", script);
+    tight.security.capabilities_drop = vec!["ALL".into()];
+    tight.security.capabilities_add = vec!["NET_BIND_SERVICE".into()];
+    tight.security.no_new_privileges = true;
+    tight.security.seccomp = Seccomp::RuntimeDefault;
+    run(&sandbox, &tight).await;
+    let bind = "0000000000000400";
+    assert_eq!(logged(&tight), lines(none, bind, bind, bind, "1", "2"));
+    // A filter without no-new-privileges, for a user that loses its capabilities.
+    let mut user = world.shell("user", script);
+    user.security.seccomp = Seccomp::RuntimeDefault;
+    user.user.uid = Some(1000);
+    run(&sandbox, &user).await;
+    assert_eq!(logged(&user), lines(none, none, none, customary, "0", "2"));
+    world.end().await;
+}
+
+#[tokio::test]
+async fn seccomp_default_refuses_what_containers_do_not_need() {
+    let world = World::new("seccomp");
+    let sandbox = world.sandbox("p1").await;
+    let mut spec = world.shell(
+        "a",
+        "unshare -n true 2>&1 | grep -c 'not permitted'; echo alive",
+    );
+    spec.security.seccomp = Seccomp::RuntimeDefault;
+    assert_eq!(run(&sandbox, &spec).await.code, 0);
+    assert_eq!(logged(&spec), ["1", "alive"]);
+    world.end().await;
+}
+
+#[tokio::test]
+async fn privileged_containers_have_everything() {
+    let world = World::new("privileged");
+    let sandbox = world.sandbox("p1").await;
+    let mut spec = world.shell(
+        "a",
+        "mount -t tmpfs none /tmp && echo mounted; ls /dev | wc -l",
+    );
+    spec.security.privileged = true;
+    assert_eq!(run(&sandbox, &spec).await.code, 0);
+    let lines = logged(&spec);
+    assert_eq!(lines[0], "mounted");
+    assert!(lines[1].trim().parse::<u32>().unwrap() > 15, "{lines:?}");
+    world.end().await;
+}
+
+#[tokio::test]
+async fn the_root_can_be_read_only() {
+    let world = World::new("readonly");
+    let sandbox = world.sandbox("p1").await;
+    let script = "touch /x 2>/dev/null || echo refused; touch /scratch/x && echo scratch";
+    let mut spec = world.shell("a", script);
+    spec.rootfs.read_only = true;
+    spec.mounts = vec![Mount {
+        destination: "/scratch".into(),
+        source: MountSource::Tmpfs {
+            size_bytes: Some(1 << 20),
+            mode: 0o777,
+        },
+        read_only: false,
+    }];
+    run(&sandbox, &spec).await;
+    assert_eq!(logged(&spec), ["refused", "scratch"]);
+    world.end().await;
+}
+
+#[tokio::test]
+async fn volumes_are_mounted_as_asked() {
+    let world = World::new("volumes");
+    let volume = world.dir.join("volume");
+    fs::create_dir_all(volume.join("deep")).unwrap();
+    fs::write(volume.join("file"), "from the node\n").unwrap();
+    let bind = |to: &str, sub_path: Option<&str>, read_only| Mount {
+        destination: to.into(),
+        source: MountSource::Bind {
+            path: volume.clone(),
+            sub_path: sub_path.map(Into::into),
+            recursive_read_only: read_only,
+            propagation: Default::default(),
+        },
+        read_only,
+    };
+    let sandbox = world.sandbox("p1").await;
+    let script = "echo written > /data/new; cat /etc/one-file; \
+         touch /ro/x 2>/dev/null || echo refused; touch /sub/here; pwd";
+    let mut spec = world.shell("a", script);
+    spec.cwd = "/work/dir".into();
+    spec.mounts = vec![
+        bind("/data", None, false),
+        bind("/ro", None, true),
+        bind("/etc/one-file", Some("file"), true),
+        bind("/sub", Some("deep/er"), false),
+    ];
+    run(&sandbox, &spec).await;
+    assert_eq!(logged(&spec), ["from the node", "refused", "/work/dir"]);
+    assert_eq!(fs::read_to_string(volume.join("new")).unwrap(), "written\n");
+    assert!(volume.join("deep/er/here").exists());
+    sandbox.remove("a").await.unwrap();
+    assert!(
+        volume.join("file").exists(),
+        "removal must not reach into volumes"
+    );
+    let mut missing = world.container("b", &["true"]);
+    missing.mounts = vec![Mount {
+        destination: "/x".into(),
+        source: MountSource::Bind {
+            path: "/no/such/path".into(),
+            sub_path: None,
+            recursive_read_only: false,
+            propagation: Default::default(),
+        },
+        read_only: false,
+    }];
+    let error = sandbox.create_container(missing).await.unwrap_err();
+    let RuntimeError::Start(error) = error else {
+        panic!("{error:?}")
+    };
+    assert_eq!(error.kind, StartErrorKind::Mount);
+    assert!(sandbox.state().await.unwrap().containers.len() == 1 - 1);
+    world.end().await;
+}
+
+#[tokio::test]
+async fn a_container_runs_as_the_user_asked_for() {
+    let world = World::new("users");
+    let sandbox = world.sandbox("p1").await;
+    let mut named = world.shell(
+        "named",
+        "id -u; id -g; id -G; env | grep HOME; echo x > /dev/stdout",
+    );
+    named.user = UserSpec {
+        name: "app".into(),
+        supplementary_groups: vec![2000],
+        ..UserSpec::default()
+    };
+    run(&sandbox, &named).await;
+    assert_eq!(
+        logged(&named),
+        ["1000", "1001", "1001 4 2000", "HOME=/home/app", "x"]
+    );
+    let user = sandbox.state().await.unwrap().containers["named"]
+        .user
+        .clone();
+    assert_eq!((user.uid, user.gid), (1000, 1001));
+    let mut number = world.shell(
+        "number",
+        "id -u; id -g; touch /x 2>/dev/null || echo refused",
+    );
+    number.user.uid = Some(4321);
+    run(&sandbox, &number).await;
+    assert_eq!(logged(&number), ["4321", "0", "refused"]);
+    let mut unknown = world.container("unknown", &["true"]);
+    unknown.user.name = "nobody-here".into();
+    let error = sandbox.create_container(unknown).await.unwrap_err();
+    let RuntimeError::Start(error) = error else {
+        panic!("{error:?}")
+    };
+    assert_eq!(error.kind, StartErrorKind::UserNotFound);
+    world.end().await;
+}
+
+#[tokio::test]
+async fn the_environment_is_as_given() {
+    let world = World::new("env");
+    let sandbox = world.sandbox("p1").await;
+    let mut spec = world.container("a", &["env"]);
+    let var = |name: &str, value: &str| EnvVar {
+        name: name.into(),
+        value: value.into(),
+    };
+    spec.env
+        .extend([var("A", "1"), var("B", "two words"), var("A", "3")]);
+    run(&sandbox, &spec).await;
+    assert_eq!(
+        logged(&spec),
+        ["PATH=/usr/bin:/bin", "A=3", "B=two words", "HOME=/root"]
+    );
+    world.end().await;
+}
+
+#[tokio::test]
+async fn limits_are_set_and_can_be_changed() {
+    let world = World::new("limits");
+    let mut pod = sandbox_spec("p1");
+    pod.resources = Resources {
+        memory_bytes: Some(256 << 20),
+        ..Resources::default()
+    };
+    let sandbox = world.runtime.create_sandbox(pod).await.unwrap();
+    let mut spec = world.container("a", &["sleep", "100"]);
+    spec.resources = Resources {
+        cpu_shares: Some(512),
+        cpu_quota_us: Some(50_000),
+        cpu_period_us: None,
+        memory_bytes: Some(64 << 20),
+        pids: Some(50),
+    };
+    spec.oom_score_adj = Some(-997);
+    spec.rlimits
+        .insert("RLIMIT_NOFILE".into(), (1 << 30, 1 << 30));
+    start(&sandbox, &spec).await;
+    let group = format!("{}/a", sandbox.cgroup());
+    let read = |names: &[&str]| cgroup_file(&group, names);
+    assert_eq!(
+        read(&["memory.limit_in_bytes", "memory.max"]),
+        (64 << 20).to_string()
+    );
+    assert_eq!(read(&["pids.max"]), "50");
+    assert!(["512", "20"].contains(&read(&["cpu.shares", "cpu.weight"]).as_str()));
+    assert!(["50000", "50000 100000"].contains(&read(&["cpu.cfs_quota_us", "cpu.max"]).as_str()));
+    let of_pod = cgroup_file(sandbox.cgroup(), &["memory.limit_in_bytes", "memory.max"]);
+    assert_eq!(of_pod, (256 << 20).to_string());
+    let more = Resources {
+        memory_bytes: Some(128 << 20),
+        ..Resources::default()
+    };
+    sandbox.update("a", more).await.unwrap();
+    assert_eq!(
+        read(&["memory.limit_in_bytes", "memory.max"]),
+        (128 << 20).to_string()
+    );
+    let usage = sandbox.usage(Some("a")).unwrap();
+    assert!(
+        usage.pids == 1 && usage.working_set_bytes < 64 << 20,
+        "{usage:?}"
+    );
+    world.end().await;
+}
+
+#[tokio::test]
+async fn out_of_memory_is_told_apart_from_a_kill() {
+    let world = World::new("oom");
+    let sandbox = world.sandbox("p1").await;
+    let mut spec = world.shell(
+        "a",
+        "head -c 100000000 /dev/zero | tail -c 90000000 | wc -c",
+    );
+    spec.args = vec![
+        "tail".into(),
+        "-c".into(),
+        "90000000".into(),
+        "/dev/zero".into(),
+    ];
+    spec.resources.memory_bytes = Some(16 << 20);
+    let exit = run(&sandbox, &spec).await;
+    assert_eq!(
+        (exit.code, exit.signal, exit.oom_killed),
+        (137, Some(9), true)
+    );
+    world.end().await;
+}
+
+#[tokio::test]
+async fn containers_of_a_pod_share_what_a_pod_shares() {
+    let world = World::new("shared");
+    let spec = SandboxSpec {
+        share_process_namespace: true,
+        sysctls: [("net.core.somaxconn".to_owned(), "321".to_owned())].into(),
+        ..sandbox_spec("p1")
+    };
+    let sandbox = world.runtime.create_sandbox(spec).await.unwrap();
+    let a = world.shell("a", "echo there > /dev/shm/x; exec sleep 100");
+    start(&sandbox, &a).await;
+    let script = "cat /dev/shm/x /proc/sys/net/core/somaxconn; ps | grep -c '[s]leep 100'; \
+         readlink /proc/1/exe | wc -l; hostname; ip -o link | wc -l";
+    let b = world.shell("b", script);
+    crate::world::until("the file is there", || true).await;
+    run(&sandbox, &b).await;
+    assert_eq!(logged(&b), ["there", "321", "1", "0", "web-0", "1"]);
+    // Ending one leaves the other alone, but takes what the one has started.
+    let (out, _, _) = exec(&sandbox, command("a", &["echo", "alive"]), b"").await;
+    assert_eq!(out, "alive\n");
+    let own = world.sandbox("p2").await;
+    let c = world.shell("c", "ls /dev/shm | wc -l; cat /proc/sys/net/core/somaxconn");
+    run(&own, &c).await;
+    assert_ne!(logged(&c)[1], "321");
+    assert_eq!(logged(&c)[0], "0");
+    world.end().await;
+}
+
+#[tokio::test]
+async fn the_network_namespace_is_the_pods_own_unless_asked() {
+    let world = World::new("netns");
+    let sandbox = world.sandbox("p1").await;
+    let path = sandbox.netns_path().unwrap().unwrap();
+    let node = fs::read_link("/proc/self/ns/net").unwrap();
+    assert_ne!(fs::read_link(&path).unwrap(), node);
+    let spec = world.shell(
+        "a",
+        "readlink /proc/self/ns/net; ip -o addr show lo | wc -l",
+    );
+    run(&sandbox, &spec).await;
+    assert_eq!(
+        logged(&spec)[0],
+        fs::read_link(&path).unwrap().to_str().unwrap()
+    );
+    assert_ne!(logged(&spec)[1], "0");
+    let host = SandboxSpec {
+        host_network: true,
+        host_pid: true,
+        ..sandbox_spec("p2")
+    };
+    let host = world.runtime.create_sandbox(host).await.unwrap();
+    assert_eq!(host.netns_path().unwrap(), None);
+    let spec = world.shell(
+        "a",
+        "readlink /proc/self/ns/net; (sleep 300 &) ; exec sleep 300",
+    );
+    start(&host, &spec).await;
+    crate::world::until("it is written", || !logged(&spec).is_empty()).await;
+    assert_eq!(logged(&spec)[0], node.to_str().unwrap());
+    // What it left on the node goes with it.
+    host.signal("a", 9).await.unwrap();
+    crate::world::exit_of(&host, "a").await;
+    let bad = SandboxSpec {
+        sysctls: [("vm.swappiness".to_owned(), "1".to_owned())].into(),
+        ..sandbox_spec("p3")
+    };
+    let error = world.runtime.create_sandbox(bad).await.unwrap_err();
+    assert!(error.to_string().contains("vm.swappiness"), "{error}");
+    assert!(world.runtime.sandbox("p3").await.unwrap().is_none());
+    world.end().await;
+}
+
+#[tokio::test]
+async fn devices_are_given_as_asked() {
+    let world = World::new("devices");
+    let sandbox = world.sandbox("p1").await;
+    let mut spec = world.shell("a", "echo hello > /dev/mine && echo written");
+    spec.devices = vec![Device {
+        host_path: "/dev/kmsg".into(),
+        container_path: "/dev/mine".into(),
+        access: "r".into(),
+    }];
+    let exit = run(&sandbox, &spec).await;
+    assert_eq!(exit.code, 1, "{:?}", logged(&spec));
+    let mut spec = world.shell("b", "[ -c /dev/mine ] && echo there");
+    spec.devices = vec![Device {
+        host_path: "/dev/null".into(),
+        container_path: "/dev/mine".into(),
+        access: "rw".into(),
+    }];
+    run(&sandbox, &spec).await;
+    assert_eq!(logged(&spec), ["there"]);
+    world.end().await;
+}

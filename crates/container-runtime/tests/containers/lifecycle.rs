@@ -1,0 +1,152 @@
+//! Containers from creation to removal. Needs root and Debian's busybox-static.
+
+use crate::world::{World, exit_of, logged, run, start};
+use container_runtime::RuntimeError;
+use container_runtime::spec::{ContainerStatus, SandboxEvent, StartErrorKind};
+
+#[tokio::test]
+async fn a_container_runs_logs_and_ends() {
+    let world = World::new("runs");
+    let sandbox = world.sandbox("p1").await;
+    let mut events = sandbox.events().await.unwrap();
+    let spec = world.shell("a", "echo one; echo two >&2; hostname; exit 7");
+    let exit = run(&sandbox, &spec).await;
+    assert_eq!((exit.code, exit.signal, exit.oom_killed), (7, None, false));
+    assert!(exit.started_at.unwrap() <= exit.finished_at);
+    let mut lines = logged(&spec);
+    lines.sort();
+    assert_eq!(lines, ["one", "two", "web-0"]);
+    let started = events.next().await.unwrap();
+    assert!(matches!(started, SandboxEvent::Started { container, .. } if container == "a"));
+    assert_eq!(
+        events.next().await,
+        Some(SandboxEvent::Exited {
+            container: "a".into(),
+            exit
+        })
+    );
+    sandbox.remove("a").await.unwrap();
+    assert!(sandbox.state().await.unwrap().containers.is_empty());
+    assert!(!spec.rootfs.upper_dir.exists());
+    sandbox.destroy().await.unwrap();
+    assert_eq!(events.next().await, Some(SandboxEvent::Gone));
+    assert_eq!(events.next().await, None);
+    world.end().await;
+}
+
+#[tokio::test]
+async fn signals_reach_the_first_process() {
+    let world = World::new("signals");
+    let sandbox = world.sandbox("p1").await;
+    let spec = world.shell(
+        "term",
+        "trap 'echo bye; exit 3' TERM; echo up; while :; do sleep 0.05; done",
+    );
+    start(&sandbox, &spec).await;
+    crate::world::until("trap is set", || logged(&spec) == ["up"]).await;
+    sandbox.signal("term", 15).await.unwrap();
+    let exit = exit_of(&sandbox, "term").await;
+    assert_eq!((exit.code, exit.signal), (3, None));
+    assert_eq!(logged(&spec), ["up", "bye"]);
+    let spec = world.container("kill", &["sleep", "100"]);
+    start(&sandbox, &spec).await;
+    // The first process of a process namespace ignores signals it has no handler for.
+    sandbox.signal("kill", 9).await.unwrap();
+    let exit = exit_of(&sandbox, "kill").await;
+    assert_eq!((exit.code, exit.signal), (137, Some(9)));
+    // Once more is no error.
+    sandbox.signal("kill", 9).await.unwrap();
+    world.end().await;
+}
+
+#[tokio::test]
+async fn a_command_that_cannot_run_is_a_start_error() {
+    let world = World::new("badcmd");
+    let sandbox = world.sandbox("p1").await;
+    let rows: &[(&str, &str, StartErrorKind, &str)] = &[
+        (
+            "a",
+            "nothere",
+            StartErrorKind::CommandNotFound,
+            "executable file not found in $PATH",
+        ),
+        (
+            "b",
+            "/nothere",
+            StartErrorKind::CommandNotFound,
+            "no such file or directory",
+        ),
+        (
+            "c",
+            "/etc/text",
+            StartErrorKind::CommandNotExecutable,
+            "permission denied",
+        ),
+        (
+            "d",
+            "/etc",
+            StartErrorKind::CommandNotExecutable,
+            "is a directory",
+        ),
+    ];
+    for (id, name, kind, text) in rows {
+        sandbox
+            .create_container(world.container(id, &[name, "x"]))
+            .await
+            .unwrap();
+        let error = sandbox.start(id).await.unwrap_err();
+        let RuntimeError::Start(error) = error else {
+            panic!("{error:?}")
+        };
+        assert_eq!(error.kind, *kind, "{error}");
+        assert!(
+            error.message.contains(text) && error.message.contains(name),
+            "{error}"
+        );
+        let exit = exit_of(&sandbox, id).await;
+        assert_eq!((exit.code, exit.start_error), (128, Some(error)));
+    }
+    world.end().await;
+}
+
+#[tokio::test]
+async fn calls_in_the_wrong_state_are_refused() {
+    let world = World::new("state");
+    let sandbox = world.sandbox("p1").await;
+    let spec = world.container("a", &["sleep", "100"]);
+    assert!(matches!(
+        sandbox.start("a").await,
+        Err(RuntimeError::NoSuchContainer { .. })
+    ));
+    sandbox.create_container(spec.clone()).await.unwrap();
+    // The same again, as an agent does that died before the answer.
+    sandbox.create_container(spec.clone()).await.unwrap();
+    assert!(matches!(
+        sandbox.signal("a", 15).await,
+        Err(RuntimeError::WrongState { .. })
+    ));
+    sandbox.start("a").await.unwrap();
+    assert!(matches!(
+        sandbox.start("a").await,
+        Err(RuntimeError::WrongState { .. })
+    ));
+    let other = world.container("a", &["true"]);
+    assert!(matches!(
+        sandbox.create_container(other).await,
+        Err(RuntimeError::WrongState { .. })
+    ));
+    let state = sandbox.state().await.unwrap();
+    assert!(matches!(
+        state.containers["a"].status,
+        ContainerStatus::Running { .. }
+    ));
+    // Removal kills.
+    sandbox.remove("a").await.unwrap();
+    sandbox.remove("a").await.unwrap();
+    let bad = world.container("../x", &["true"]);
+    assert!(matches!(
+        sandbox.create_container(bad).await,
+        Err(RuntimeError::Invalid { .. })
+    ));
+    world.end().await;
+}

@@ -1,0 +1,274 @@
+//! What a new agent finds, whatever happened to the old one or to a shim.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::time::{Duration, Instant};
+
+use container_runtime::RuntimeError;
+use container_runtime::spec::{ContainerStatus, SandboxEvent, SandboxSpec, SandboxStatus};
+
+use crate::world::{World, command, exec, logged, sandbox_spec, start, until};
+
+fn alive(pid: i32) -> bool {
+    fs::read_to_string(format!("/proc/{pid}/stat"))
+        .is_ok_and(|stat| !stat.rsplit(')').next().unwrap().starts_with(" Z"))
+}
+
+fn running_pid(status: &ContainerStatus) -> i32 {
+    match status {
+        ContainerStatus::Running { pid, .. } => *pid,
+        other => panic!("{other:?}"),
+    }
+}
+
+#[tokio::test]
+async fn a_new_agent_finds_running_containers_and_past_exits() {
+    let world = World::new("newagent");
+    let sandbox = world.sandbox("p1").await;
+    let a = world.container("a", &["sleep", "100"]);
+    start(&sandbox, &a).await;
+    crate::world::run(&sandbox, &world.shell("b", "exit 3")).await;
+    let before = sandbox.state().await.unwrap();
+    drop(sandbox);
+
+    let runtime = world.reopened();
+    let found = runtime.sandboxes().await.unwrap();
+    assert_eq!(found.len(), 1);
+    let state = found[0].state().await.unwrap();
+    assert_eq!(state, before);
+    assert_eq!(state.status, SandboxStatus::Ready);
+    assert!(matches!(&state.containers["b"].status, ContainerStatus::Exited(e) if e.code == 3));
+    assert!(alive(running_pid(&state.containers["a"].status)));
+    // Creating it again gives the same one; a different one under its name is refused.
+    let again = runtime.create_sandbox(sandbox_spec("p1")).await.unwrap();
+    assert_eq!(again.state().await.unwrap().pid, state.pid);
+    let other = SandboxSpec {
+        hostname: "other".into(),
+        ..sandbox_spec("p1")
+    };
+    let error = runtime.create_sandbox(other).await.unwrap_err();
+    assert!(matches!(error, RuntimeError::SandboxExists { .. }));
+    let (out, _, code) = exec(&again, command("a", &["echo", "hi"]), b"").await;
+    assert_eq!((out.as_str(), code), ("hi\n", Some(0)));
+    world.end().await;
+}
+
+#[tokio::test]
+async fn a_killed_shim_is_noticed_and_cleaned_up() {
+    let world = World::new("shimdead");
+    let sandbox = world.sandbox("p1").await;
+    let a = world.shell("a", "sleep 101 & sleep 102 & wait");
+    start(&sandbox, &a).await;
+    let mut events = sandbox.events().await.unwrap();
+    let state = sandbox.state().await.unwrap();
+    let pid = running_pid(&state.containers["a"].status);
+    nix_kill(state.pid);
+    assert_eq!(events.next().await, Some(SandboxEvent::Gone));
+    until("the shim is gone", || !alive(state.pid)).await;
+    let dead = sandbox.state().await.unwrap();
+    assert_eq!(dead.status, SandboxStatus::Dead);
+    assert_eq!(running_pid(&dead.containers["a"].status), pid);
+    let error = sandbox.signal("a", 9).await.unwrap_err();
+    assert!(
+        matches!(error, RuntimeError::SandboxDead { .. }),
+        "{error:?}"
+    );
+    assert!(matches!(
+        sandbox.netns_path(),
+        Err(RuntimeError::SandboxDead { .. })
+    ));
+    assert!(alive(pid), "containers live on without their shim");
+    // A sandbox of the same id comes only after the old one has left no process behind.
+    let fresh = world
+        .runtime
+        .create_sandbox(sandbox_spec("p1"))
+        .await
+        .unwrap();
+    assert!(!alive(pid));
+    let fresh_state = fresh.state().await.unwrap();
+    assert_ne!(fresh_state.pid, state.pid);
+    assert!(fresh_state.containers.is_empty());
+    world.end().await;
+}
+
+#[tokio::test]
+async fn half_made_sandboxes_are_cleaned_up() {
+    let world = World::new("halfmade");
+    let root = world.dir.join("run/sandboxes");
+    // The agent died before, and after, it had written the specification.
+    fs::create_dir_all(root.join("empty")).unwrap();
+    let sandbox = world.sandbox("p1").await;
+    let file = fs::read(root.join("p1/sandbox.json")).unwrap();
+    sandbox.destroy().await.unwrap();
+    sandbox.destroy().await.unwrap();
+    assert!(!root.join("p1").exists());
+    fs::create_dir_all(root.join("p1")).unwrap();
+    fs::write(root.join("p1/sandbox.json"), file).unwrap();
+    let found = world.runtime.sandboxes().await.unwrap();
+    assert_eq!(found.len(), 1);
+    assert_eq!(found[0].state().await.unwrap().status, SandboxStatus::Dead);
+    assert!(!root.join("empty").exists());
+    found[0].destroy().await.unwrap();
+    world.end().await;
+}
+
+#[tokio::test]
+async fn there_are_never_two_shims_for_one_sandbox() {
+    let world = World::new("twoshims");
+    let agents: Vec<_> = (0..4).map(|_| world.reopened()).collect();
+    let creations = agents
+        .iter()
+        .map(|agent| agent.create_sandbox(sandbox_spec("p1")));
+    let mut pids = BTreeSet::new();
+    let mut made = 0;
+    for result in join_all(creations).await {
+        if let Ok(sandbox) = result {
+            // One that lost the race may have been cleaned away by its rival.
+            if let Ok(state) = sandbox.state().await {
+                made += 1;
+                pids.insert(state.pid);
+            }
+        }
+    }
+    let shims = shims_of(&world.dir.join("run/sandboxes/p1"));
+    assert!(shims.len() <= 1, "{shims:?}, {made} made, {pids:?}");
+    world.end().await;
+}
+
+/// Processes whose working directory is the sandbox's: its shims.
+fn shims_of(dir: &std::path::Path) -> Vec<String> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir("/proc").unwrap().flatten() {
+        if fs::read_link(entry.path().join("cwd")).is_ok_and(|cwd| cwd == dir) {
+            found.push(entry.file_name().to_string_lossy().into_owned());
+        }
+    }
+    found
+}
+
+async fn join_all<F: Future>(futures: impl Iterator<Item = F>) -> Vec<F::Output> {
+    let mut pinned: Vec<_> = futures.map(|future| (Box::pin(future), None)).collect();
+    std::future::poll_fn(move |cx| {
+        let mut pending = false;
+        for (future, output) in &mut pinned {
+            if output.is_none() {
+                match future.as_mut().poll(cx) {
+                    std::task::Poll::Ready(value) => *output = Some(value),
+                    std::task::Poll::Pending => pending = true,
+                }
+            }
+        }
+        match pending {
+            true => std::task::Poll::Pending,
+            false => std::task::Poll::Ready(
+                pinned
+                    .iter_mut()
+                    .map(|(_, output)| output.take().unwrap())
+                    .collect(),
+            ),
+        }
+    })
+    .await
+}
+
+#[tokio::test]
+async fn twenty_sandboxes_live_side_by_side() {
+    let world = World::new("twenty");
+    let begun = Instant::now();
+    let one = async |number: u32| {
+        let sandbox = world.sandbox(&format!("pod-{number}")).await;
+        let spec = world.shell("main", &format!("echo {number}; exec sleep 100"));
+        start(&sandbox, &spec).await;
+        (sandbox, spec)
+    };
+    let pods = join_all((0..20).map(one)).await;
+    let took = begun.elapsed();
+    for (number, (_, spec)) in pods.iter().enumerate() {
+        until("it is logged", || logged(spec) == [number.to_string()]).await;
+    }
+    let (mut private, mut pids) = (Vec::new(), Vec::new());
+    for (sandbox, _) in &pods {
+        let pid = sandbox.state().await.unwrap().pid;
+        private.push(private_kib(pid));
+        pids.push(pid);
+    }
+    private.sort_unstable();
+    println!("20 pods in {took:?}; a shim's private memory in KiB: {private:?}");
+    assert!(
+        *private.last().unwrap() < 3 << 10,
+        "KiB of private memory: {private:?}"
+    );
+    // Idle means idle.
+    let cpu = |pids: &[i32]| pids.iter().map(|pid| ticks(*pid)).sum::<u64>();
+    let before = cpu(&pids);
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    assert_eq!(cpu(&pids), before, "idle shims use the processor");
+    join_all(pods.iter().map(|(sandbox, _)| sandbox.destroy())).await;
+    assert!(world.runtime.sandboxes().await.unwrap().is_empty());
+    world.end().await;
+}
+
+#[tokio::test]
+async fn starting_takes_milliseconds() {
+    let world = World::new("latency");
+    let (mut created, mut started, mut executed) = (Vec::new(), Vec::new(), Vec::new());
+    for number in 0..15 {
+        let begun = Instant::now();
+        let sandbox = world.sandbox(&format!("p{number}")).await;
+        created.push(begun.elapsed());
+        let spec = world.container("a", &["sleep", "100"]);
+        let begun = Instant::now();
+        start(&sandbox, &spec).await;
+        started.push(begun.elapsed());
+        let begun = Instant::now();
+        exec(&sandbox, command("a", &["true"]), b"").await;
+        executed.push(begun.elapsed());
+        sandbox.destroy().await.unwrap();
+    }
+    for (what, mut times) in [
+        ("sandbox", created),
+        ("container", started),
+        ("exec", executed),
+    ] {
+        times.sort_unstable();
+        println!(
+            "{what}: min {:?} median {:?} max {:?}",
+            times[0], times[7], times[14]
+        );
+        assert!(times[7] < Duration::from_secs(1), "{what}: {times:?}");
+    }
+    world.end().await;
+}
+
+fn private_kib(pid: i32) -> u64 {
+    let text = fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).unwrap();
+    let private = text.lines().filter(|line| line.starts_with("Private_"));
+    private
+        .map(|line| {
+            line.split_whitespace()
+                .nth(1)
+                .unwrap()
+                .parse::<u64>()
+                .unwrap()
+        })
+        .sum()
+}
+
+fn ticks(pid: i32) -> u64 {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
+    let fields: Vec<_> = stat
+        .rsplit(')')
+        .next()
+        .unwrap()
+        .split_whitespace()
+        .collect();
+    fields[11].parse::<u64>().unwrap() + fields[12].parse::<u64>().unwrap()
+}
+
+fn nix_kill(pid: i32) {
+    nix::sys::signal::kill(
+        nix::unistd::Pid::from_raw(pid),
+        nix::sys::signal::Signal::SIGKILL,
+    )
+    .unwrap();
+}

@@ -1,0 +1,233 @@
+//! Commands in running containers, attached clients, terminals, logs.
+
+use std::time::Duration;
+
+use container_runtime::spec::{AttachSpec, ExecSpec, StartErrorKind, TerminalSize};
+use container_runtime::{RuntimeError, Session};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+use crate::world::{World, command, exec, exit_of, logged, start};
+
+async fn read_until(session: &mut Session, wanted: &str) -> String {
+    let mut text = String::new();
+    let mut buffer = [0; 1024];
+    let reading = async {
+        while !text.contains(wanted) {
+            let count = session.stdout.read(&mut buffer).await.unwrap();
+            assert_ne!(count, 0, "ended after {text:?}");
+            text.push_str(&String::from_utf8_lossy(&buffer[..count]));
+        }
+    };
+    if tokio::time::timeout(Duration::from_secs(20), reading)
+        .await
+        .is_err()
+    {
+        panic!("no {wanted:?} in {text:?}");
+    }
+    text
+}
+
+#[tokio::test]
+async fn commands_run_with_separate_streams_and_their_own_exit_code() {
+    let world = World::new("exec");
+    let sandbox = world.sandbox("p1").await;
+    let mut spec = world.container("a", &["sleep", "100"]);
+    spec.user.uid = Some(1000);
+    start(&sandbox, &spec).await;
+    let script = "echo out; echo err >&2; id -u; pwd; env | grep -c HOME; exit 5";
+    let got = exec(&sandbox, command("a", &["sh", "-c", script]), b"").await;
+    assert_eq!(got, ("out\n1000\n/\n1\n".into(), "err\n".into(), Some(5)));
+    let with_input = ExecSpec {
+        stdin: true,
+        ..command("a", &["wc", "-c"])
+    };
+    let input = vec![b'x'; 300_000];
+    assert_eq!(exec(&sandbox, with_input, &input).await.0, "300000\n");
+    let much = command("a", &["sh", "-c", "head -c 3000000 /dev/zero | tr '\\0' x"]);
+    let much = ExecSpec {
+        args: vec![
+            "head".into(),
+            "-c".into(),
+            "3000000".into(),
+            "/dev/zero".into(),
+        ],
+        ..much
+    };
+    assert_eq!(exec(&sandbox, much, b"").await.0.len(), 3_000_000);
+    let error = sandbox.exec(command("a", &["nothere"])).await.unwrap_err();
+    let RuntimeError::Start(error) = error else {
+        panic!("{error:?}")
+    };
+    assert_eq!(error.kind, StartErrorKind::CommandNotFound);
+    assert_eq!(
+        error.message,
+        "exec: \"nothere\": executable file not found in $PATH"
+    );
+    // Killed by a signal: as a shell says it.
+    let killed = exec(&sandbox, command("a", &["sh", "-c", "kill -9 $$"]), b"").await;
+    assert_eq!(killed.2, Some(137));
+    world.end().await;
+}
+
+#[tokio::test]
+async fn commands_can_have_a_terminal() {
+    let world = World::new("exectty");
+    let sandbox = world.sandbox("p1").await;
+    start(&sandbox, &world.container("a", &["sleep", "100"])).await;
+    let spec = ExecSpec {
+        tty: true,
+        stdin: true,
+        terminal: Some(TerminalSize {
+            width: 91,
+            height: 33,
+        }),
+        ..command("a", &["sh"])
+    };
+    let mut session = sandbox.exec(spec).await.unwrap();
+    let mut stdin = session.stdin.take().unwrap();
+    stdin.write_all(b"tty; stty size\n").await.unwrap();
+    let text = read_until(&mut session, "33 91").await;
+    assert!(text.contains("/dev/pts/0"), "{text:?}");
+    session
+        .control
+        .resize(TerminalSize {
+            width: 100,
+            height: 40,
+        })
+        .await;
+    // The size is set by the shim some time after the call; ask until it is.
+    let text = loop {
+        stdin.write_all(b"stty size; echo done\n").await.unwrap();
+        let text = read_until(&mut session, "done\r\n").await;
+        if text.contains("40 100") {
+            break text;
+        }
+    };
+    assert!(text.contains("40 100"));
+    stdin.write_all(b"exit 9\n").await.unwrap();
+    assert_eq!(session.control.wait().await, Some(9));
+    world.end().await;
+}
+
+#[tokio::test]
+async fn a_dropped_probe_is_killed_and_a_dropped_shell_hangs_up() {
+    let world = World::new("drop");
+    let sandbox = world.sandbox("p1").await;
+    let spec = world.container("a", &["sleep", "100"]);
+    start(&sandbox, &spec).await;
+    for (kill_on_drop, tty, seconds) in [(true, false, "111"), (false, true, "222")] {
+        let spec = ExecSpec {
+            kill_on_drop,
+            tty,
+            ..command("a", &["sleep", seconds])
+        };
+        drop(sandbox.exec(spec).await.unwrap());
+        let script =
+            format!("while ps | grep -q '[s]leep {seconds}'; do sleep 0.01; done; echo gone");
+        let (out, _, _) = exec(&sandbox, command("a", &["sh", "-c", &script]), b"").await;
+        assert_eq!(out, "gone\n");
+    }
+    world.end().await;
+}
+
+#[tokio::test]
+async fn clients_attach_to_a_container() {
+    let world = World::new("attach");
+    let sandbox = world.sandbox("p1").await;
+    let mut spec = world.shell("a", "while read line; do echo got $line; done; exit 4");
+    spec.stdin = true;
+    spec.stdin_once = true;
+    start(&sandbox, &spec).await;
+    let attach = |stdin| AttachSpec {
+        container: "a".into(),
+        stdin,
+        terminal: None,
+    };
+    let mut watching = sandbox.attach(attach(false)).await.unwrap();
+    let mut typing = sandbox.attach(attach(true)).await.unwrap();
+    let mut stdin = typing.stdin.take().unwrap();
+    stdin.write_all(b"hello\n").await.unwrap();
+    read_until(&mut typing, "got hello\n").await;
+    read_until(&mut watching, "got hello\n").await;
+    stdin.shutdown().await.unwrap();
+    assert_eq!(typing.control.wait().await, Some(4));
+    assert_eq!(watching.control.wait().await, Some(4));
+    assert_eq!(exit_of(&sandbox, "a").await.code, 4);
+    assert_eq!(logged(&spec), ["got hello"]);
+    world.end().await;
+}
+
+#[tokio::test]
+async fn a_container_can_have_a_terminal() {
+    let world = World::new("tty");
+    let sandbox = world.sandbox("p1").await;
+    let mut spec = world.container("a", &["sh"]);
+    spec.tty = true;
+    spec.stdin = true;
+    start(&sandbox, &spec).await;
+    let attach = AttachSpec {
+        container: "a".into(),
+        stdin: true,
+        terminal: Some(TerminalSize {
+            width: 80,
+            height: 24,
+        }),
+    };
+    let mut session = sandbox.attach(attach).await.unwrap();
+    let mut stdin = session.stdin.take().unwrap();
+    stdin
+        .write_all(b"tty; stty size; [ -c /dev/console ] && echo console\n")
+        .await
+        .unwrap();
+    let text = read_until(&mut session, "\nconsole").await;
+    assert!(
+        text.contains("/dev/pts/0") && text.contains("24 80"),
+        "{text:?}"
+    );
+    // A client that goes away leaves the container running; another may come.
+    drop(session);
+    drop(stdin);
+    let attach = AttachSpec {
+        container: "a".into(),
+        stdin: true,
+        terminal: None,
+    };
+    let mut session = sandbox.attach(attach).await.unwrap();
+    session
+        .stdin
+        .as_mut()
+        .unwrap()
+        .write_all(b"exit 6\n")
+        .await
+        .unwrap();
+    assert_eq!(session.control.wait().await, Some(6));
+    world.end().await;
+}
+
+#[tokio::test]
+async fn logs_are_rotated_and_complete() {
+    let world = World::new("logs");
+    let sandbox = world.sandbox("p1").await;
+    let mut spec = world.shell("a", "seq 1 2000; printf unfinished");
+    spec.log.file_bytes_max = 20_000;
+    spec.log.files_max = 100;
+    crate::world::run(&sandbox, &spec).await;
+    let path = spec.log.path.clone().unwrap();
+    let mut text = String::new();
+    for number in (1..100).rev() {
+        let rotated = format!("{}.{number}", path.display());
+        text.push_str(&std::fs::read_to_string(rotated).unwrap_or_default());
+    }
+    text.push_str(&std::fs::read_to_string(&path).unwrap());
+    let lines: Vec<_> = text
+        .lines()
+        .map(|line| line.splitn(4, ' ').nth(3).unwrap())
+        .collect();
+    assert_eq!(lines.len(), 2001);
+    assert_eq!(
+        (lines[0], lines[1999], lines[2000]),
+        ("1", "2000", "unfinished")
+    );
+    assert!(std::fs::metadata(&path).unwrap().len() <= 20_000);
+    world.end().await;
+}
