@@ -62,7 +62,10 @@ pub struct HashingReader<R> {
 impl<R: Read> HashingReader<R> {
     /// Starts at the reader's present position.
     pub fn new(inner: R) -> Self {
-        Self { inner, hasher: Sha256::new() }
+        Self {
+            inner,
+            hasher: Sha256::new(),
+        }
     }
 
     /// Reads the rest, and returns the digest of everything.
@@ -89,7 +92,13 @@ mod tests {
         let empty = "sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";
         assert_eq!(Digest::of(b"").as_str(), empty);
         assert_eq!(Digest::parse(empty), Some(Digest::of(b"")));
-        for bad in ["", "sha256:", "sha256:../../etc", "sha512:00", &empty.to_uppercase()] {
+        for bad in [
+            "",
+            "sha256:",
+            "sha256:../../etc",
+            "sha512:00",
+            &empty.to_uppercase(),
+        ] {
             assert_eq!(Digest::parse(bad), None, "{bad:?}");
         }
     }

@@ -56,7 +56,10 @@ fn keys_of_map<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Vec<
 }
 
 fn map_of_keys<S: serde::Serializer>(keys: &[String], serializer: S) -> Result<S::Ok, S::Error> {
-    let map: Keys = keys.iter().map(|key| (key.clone(), serde_json::json!({}))).collect();
+    let map: Keys = keys
+        .iter()
+        .map(|key| (key.clone(), serde_json::json!({})))
+        .collect();
     map.serialize(serializer)
 }
 
@@ -140,7 +143,10 @@ pub fn parse(bytes: &[u8]) -> Result<Manifest, String> {
     let document: Document =
         serde_json::from_slice(bytes).map_err(|error| format!("malformed manifest: {error}"))?;
     if document.schema_version != 2 {
-        return Err(format!("manifest schema version {} is not supported", document.schema_version));
+        return Err(format!(
+            "manifest schema version {} is not supported",
+            document.schema_version
+        ));
     }
     if let Some(manifests) = document.manifests {
         return Ok(Manifest::Index(manifests));
@@ -149,13 +155,19 @@ pub fn parse(bytes: &[u8]) -> Result<Manifest, String> {
         return Err("the manifest has neither layers nor a list of manifests".to_owned());
     };
     let layers = layers.iter().map(blob).collect::<Result<_, _>>()?;
-    Ok(Manifest::Image { config: blob(&config)?, layers })
+    Ok(Manifest::Image {
+        config: blob(&config)?,
+        layers,
+    })
 }
 
 fn blob(descriptor: &Descriptor) -> Result<Blob, String> {
     let digest = Digest::parse(&descriptor.digest)
         .ok_or_else(|| format!("malformed or unknown digest {:?}", descriptor.digest))?;
-    Ok(Blob { digest, size: descriptor.size })
+    Ok(Blob {
+        digest,
+        size: descriptor.size,
+    })
 }
 
 /// The entry for this machine's platform. The error lists what there is.
@@ -175,8 +187,12 @@ pub fn for_this_platform(manifests: &[Descriptor]) -> Result<&Descriptor, Vec<St
     {
         return Ok(only);
     }
-    let platforms = manifests.iter().filter_map(|descriptor| descriptor.platform.as_ref());
-    Err(platforms.map(|p| format!("{}/{}", p.os, p.architecture)).collect())
+    let platforms = manifests
+        .iter()
+        .filter_map(|descriptor| descriptor.platform.as_ref());
+    Err(platforms
+        .map(|p| format!("{}/{}", p.os, p.architecture))
+        .collect())
 }
 
 /// This machine's architecture as images name it.
@@ -231,8 +247,16 @@ mod tests {
     fn hostile_digests_are_refused() {
         let text = json!({"schemaVersion": 2, "layers": [],
             "config": {"mediaType": "x", "digest": "sha256:../../x", "size": 1}});
-        assert!(parse(text.to_string().as_bytes()).unwrap_err().contains("digest"));
+        assert!(
+            parse(text.to_string().as_bytes())
+                .unwrap_err()
+                .contains("digest")
+        );
         assert!(parse(b"{").is_err());
-        assert!(parse(br#"{"schemaVersion":1}"#).unwrap_err().contains("version 1"));
+        assert!(
+            parse(br#"{"schemaVersion":1}"#)
+                .unwrap_err()
+                .contains("version 1")
+        );
     }
 }

@@ -21,10 +21,13 @@ pub fn normalize(reference: &str) -> Result<String, InvalidReference> {
 }
 
 pub(crate) fn parse(reference: &str) -> Result<Reference, InvalidReference> {
-    reference.trim().parse::<Reference>().map_err(|error| InvalidReference {
-        reference: reference.to_owned(),
-        reason: error.to_string(),
-    })
+    reference
+        .trim()
+        .parse::<Reference>()
+        .map_err(|error| InvalidReference {
+            reference: reference.to_owned(),
+            reason: error.to_string(),
+        })
 }
 
 #[cfg(test)]

@@ -1,0 +1,350 @@
+//! Importing images from files: an OCI layout as a directory or archive, or what `docker save`
+//! writes.
+
+use std::fs::{self, File};
+use std::io::{self, Read};
+use std::path::{Component, Path, PathBuf};
+
+use serde::Deserialize;
+
+use crate::digest::{Digest, HashingReader};
+use crate::index::Record;
+use crate::manifest::{
+    ConfigBlob, Descriptor, Document, Manifest, architecture, for_this_platform, parse,
+};
+use crate::pull::decompressed;
+use crate::reference::{InvalidReference, normalize};
+use crate::store::{ImageStore, StoreError};
+
+/// Names that writers of OCI layouts put on an image, best first.
+const NAMES: [&str; 2] = [
+    "io.containerd.image.name",
+    "org.opencontainers.image.ref.name",
+];
+
+/// Why a file was not imported.
+#[derive(Debug, thiserror::Error)]
+pub enum ImportError {
+    /// The file cannot be read.
+    #[error("read {path}")]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// The file holds no image that can be used.
+    #[error("{path}: {reason}")]
+    Malformed {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        reason: String,
+    },
+    /// An image has a malformed name.
+    #[error(transparent)]
+    Reference(#[from] InvalidReference),
+    /// The image cannot be kept.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+/// An entry of `manifest.json` as `docker save` writes it.
+#[derive(Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct Saved {
+    config: String,
+    #[serde(default)]
+    repo_tags: Option<Vec<String>>,
+    layers: Vec<String>,
+}
+
+impl ImageStore {
+    /// Imports every image of a file or directory that is for this machine. Returns their full
+    /// names.
+    ///
+    /// # Errors
+    /// When the file is no image archive, or holds none for this machine.
+    pub fn import(&self, path: &Path) -> Result<Vec<String>, ImportError> {
+        let facts = fs::metadata(path).map_err(read_error(path))?;
+        if facts.is_dir() {
+            return Import {
+                store: self,
+                origin: path,
+                root: path,
+            }
+            .run();
+        }
+        let scratch = self.scratch()?;
+        let result = extract(path, &scratch).and_then(|()| {
+            Import {
+                store: self,
+                origin: path,
+                root: &scratch,
+            }
+            .run()
+        });
+        if let Err(error) = fs::remove_dir_all(&scratch) {
+            tracing::warn!(path = %scratch.display(), %error, "scratch directory stays behind");
+        }
+        result
+    }
+}
+
+fn read_error(path: &Path) -> impl Fn(io::Error) -> ImportError {
+    let path = path.to_owned();
+    move |source| ImportError::Read {
+        path: path.clone(),
+        source,
+    }
+}
+
+/// Takes the plain files out of an archive. Links are followed by nobody: Docker's are resolved
+/// here, to files of the same archive.
+fn extract(path: &Path, target: &Path) -> Result<(), ImportError> {
+    let file = File::open(path).map_err(read_error(path))?;
+    let plain = decompressed(file).map_err(read_error(path))?;
+    let mut archive = tar::Archive::new(plain);
+    let malformed = |reason: String| ImportError::Malformed {
+        path: path.to_owned(),
+        reason,
+    };
+    let not_tar = |error: io::Error| malformed(format!("not an image archive: {error}"));
+    for entry in archive.entries().map_err(not_tar)? {
+        let mut entry = entry.map_err(not_tar)?;
+        let name = entry.path().map_err(not_tar)?.into_owned();
+        let Some(place) = below(target, &name) else {
+            return Err(malformed(format!("unsafe path {name:?}")));
+        };
+        if let Some(directory) = place.parent() {
+            fs::create_dir_all(directory).map_err(read_error(path))?;
+        }
+        match entry.header().entry_type() {
+            tar::EntryType::Regular | tar::EntryType::Continuous => {
+                let mut file = File::create(&place).map_err(read_error(&place))?;
+                io::copy(&mut entry, &mut file).map_err(not_tar)?;
+            }
+            tar::EntryType::Symlink => {
+                let link = entry
+                    .link_name()
+                    .map_err(not_tar)?
+                    .unwrap_or_default()
+                    .into_owned();
+                let source = name.parent().unwrap_or(Path::new("")).join(link);
+                if let Some(source) = lexically(&source).and_then(|source| below(target, &source))
+                    && source.is_file()
+                {
+                    fs::hard_link(&source, &place).map_err(read_error(&place))?;
+                }
+            }
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
+/// Resolves `..` in a path without looking at the disk; `None` if it climbs out.
+fn lexically(path: &Path) -> Option<PathBuf> {
+    let mut resolved = PathBuf::new();
+    for component in path.components() {
+        match component {
+            Component::Normal(name) => resolved.push(name),
+            Component::CurDir => {}
+            Component::ParentDir => {
+                if !resolved.pop() {
+                    return None;
+                }
+            }
+            _ => return None,
+        }
+    }
+    Some(resolved)
+}
+
+/// `root/name`, if the name stays below.
+fn below(root: &Path, name: &Path) -> Option<PathBuf> {
+    let plain = name
+        .components()
+        .all(|c| matches!(c, Component::Normal(_) | Component::CurDir));
+    plain.then(|| root.join(name))
+}
+
+/// Images lying as files in a directory.
+struct Import<'a> {
+    store: &'a ImageStore,
+    origin: &'a Path,
+    root: &'a Path,
+}
+
+impl Import<'_> {
+    fn run(&self) -> Result<Vec<String>, ImportError> {
+        if self.root.join("index.json").is_file() {
+            return self.layout();
+        }
+        if self.root.join("manifest.json").is_file() {
+            return self.saved();
+        }
+        Err(self.malformed("neither index.json (OCI) nor manifest.json (docker save) in it"))
+    }
+
+    fn layout(&self) -> Result<Vec<String>, ImportError> {
+        let bytes = self.read(Path::new("index.json"))?;
+        let index: Document = serde_json::from_slice(&bytes)
+            .map_err(|error| self.malformed(format!("malformed index.json: {error}")))?;
+        let mut names = Vec::new();
+        let mut other_platforms = Vec::new();
+        for entry in index.manifests.unwrap_or_default() {
+            let name = NAMES.iter().find_map(|name| entry.annotations.get(*name));
+            let Some(name) = name else {
+                return Err(self.malformed(
+                    "an image without a name (annotation org.opencontainers.image.ref.name)",
+                ));
+            };
+            let name = normalize(name)?;
+            match self.layout_image(&entry, &name)? {
+                Ok(()) => names.push(name),
+                Err(platforms) => other_platforms.extend(platforms),
+            }
+        }
+        if names.is_empty() {
+            let there = other_platforms.join(", ");
+            let wanted = architecture();
+            return Err(self.malformed(format!("no image for linux/{wanted}, only for [{there}]")));
+        }
+        Ok(names)
+    }
+
+    /// Imports what a descriptor points to; the inner error lists the platforms that there are.
+    fn layout_image(
+        &self,
+        entry: &Descriptor,
+        name: &str,
+    ) -> Result<Result<(), Vec<String>>, ImportError> {
+        let bytes = self.blob(&entry.digest)?;
+        match parse(&bytes).map_err(|reason| self.malformed(reason))? {
+            Manifest::Index(entries) => match for_this_platform(&entries) {
+                Ok(entry) if *entry != Descriptor::default() => self.layout_image(entry, name),
+                Ok(_) => Err(self.malformed("an empty entry in an index")),
+                Err(platforms) => Ok(Err(platforms)),
+            },
+            Manifest::Image { config, layers } => {
+                let files: Vec<PathBuf> = layers
+                    .iter()
+                    .map(|layer| blob_path(&layer.digest))
+                    .collect();
+                let config = self.blob(config.digest.as_str())?;
+                let digest = Digest::of(&bytes);
+                for (file, layer) in files.iter().zip(&layers) {
+                    self.check(file, &layer.digest)?;
+                }
+                self.keep(name, &digest, &config, &files)
+            }
+        }
+    }
+
+    fn saved(&self) -> Result<Vec<String>, ImportError> {
+        let bytes = self.read(Path::new("manifest.json"))?;
+        let images: Vec<Saved> = serde_json::from_slice(&bytes)
+            .map_err(|error| self.malformed(format!("malformed manifest.json: {error}")))?;
+        let mut names = Vec::new();
+        for image in images {
+            let config = self.read(Path::new(&image.config))?;
+            let digest = Digest::of(&config);
+            let files: Vec<PathBuf> = image.layers.iter().map(PathBuf::from).collect();
+            for tag in image.repo_tags.unwrap_or_default() {
+                let name = normalize(&tag)?;
+                self.keep(&name, &digest, &config, &files)?
+                    .map_err(|found| self.malformed(format!("only for {}", found.join(", "))))?;
+                names.push(name);
+            }
+        }
+        if names.is_empty() {
+            return Err(self.malformed("no image with a name in it"));
+        }
+        Ok(names)
+    }
+
+    fn keep(
+        &self,
+        name: &str,
+        digest: &Digest,
+        config: &[u8],
+        files: &[PathBuf],
+    ) -> Result<Result<(), Vec<String>>, ImportError> {
+        let blob: ConfigBlob = serde_json::from_slice(config)
+            .map_err(|error| self.malformed(format!("malformed configuration: {error}")))?;
+        if blob.os != "linux" || blob.architecture != architecture() {
+            return Ok(Err(vec![format!("{}/{}", blob.os, blob.architecture)]));
+        }
+        if blob.rootfs.diff_ids.len() != files.len() {
+            return Err(self.malformed("configuration and manifest disagree on the layers"));
+        }
+        let mut layers = Vec::new();
+        let mut size = 0;
+        for (file, diff_id) in files.iter().zip(&blob.rootfs.diff_ids) {
+            let diff_id = Digest::parse(diff_id)
+                .ok_or_else(|| self.malformed(format!("malformed layer digest {diff_id:?}")))?;
+            let archive = self
+                .open(file)
+                .and_then(|file| decompressed(file).map_err(read_error(self.origin)))?;
+            size += self.store.add_layer(archive, &diff_id)?;
+            layers.push(diff_id.hex().to_owned());
+        }
+        let id = Digest::of(config).to_string();
+        let record = Record {
+            id,
+            config: blob.config,
+            layers,
+            size,
+            fingerprint: None,
+        };
+        self.store.insert(name, digest.as_str(), record)?;
+        Ok(Ok(()))
+    }
+
+    fn blob(&self, digest: &str) -> Result<Vec<u8>, ImportError> {
+        let digest = Digest::parse(digest)
+            .ok_or_else(|| self.malformed(format!("malformed digest {digest:?}")))?;
+        let bytes = self.read(&blob_path(&digest))?;
+        if Digest::of(&bytes) != digest {
+            return Err(self.malformed(format!("a blob that does not match its digest {digest}")));
+        }
+        Ok(bytes)
+    }
+
+    fn check(&self, file: &Path, digest: &Digest) -> Result<(), ImportError> {
+        let actual = HashingReader::new(self.open(file)?)
+            .finish()
+            .map_err(read_error(self.origin))?;
+        if actual != *digest {
+            return Err(self.malformed(format!("a blob that does not match its digest {digest}")));
+        }
+        Ok(())
+    }
+
+    fn read(&self, name: &Path) -> Result<Vec<u8>, ImportError> {
+        let mut bytes = Vec::new();
+        self.open(name)?
+            .read_to_end(&mut bytes)
+            .map_err(read_error(self.origin))?;
+        Ok(bytes)
+    }
+
+    fn open(&self, name: &Path) -> Result<File, ImportError> {
+        let path = below(self.root, name)
+            .ok_or_else(|| self.malformed(format!("unsafe path {name:?}")))?;
+        File::open(&path).map_err(|error| self.malformed(format!("{}: {error}", name.display())))
+    }
+
+    fn malformed(&self, reason: impl Into<String>) -> ImportError {
+        ImportError::Malformed {
+            path: self.origin.to_owned(),
+            reason: reason.into(),
+        }
+    }
+}
+
+fn blob_path(digest: &Digest) -> PathBuf {
+    PathBuf::from("blobs/sha256").join(digest.hex())
+}

@@ -1,0 +1,172 @@
+//! `images.json`: which name means which image. Replaced atomically, under a lock.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+use crate::manifest::ImageConfig;
+
+/// An image that is present: its layers are unpacked.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Image {
+    /// Digest of the configuration: the image's identity.
+    pub id: String,
+    /// Digest of the manifest, as a registry knows the image.
+    pub digest: String,
+    /// All full names of the image.
+    pub references: Vec<String>,
+    /// How containers start.
+    pub config: ImageConfig,
+    /// The unpacked layers, topmost last.
+    pub layers: Vec<PathBuf>,
+    /// Bytes of the layers as unpacked.
+    pub size: u64,
+}
+
+/// The file's contents.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Index {
+    /// Full name → digest of the manifest.
+    pub references: BTreeMap<String, String>,
+    /// Digest of the manifest → the image.
+    pub images: BTreeMap<String, Record>,
+}
+
+/// An image as the file has it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Record {
+    pub id: String,
+    pub config: ImageConfig,
+    /// Layers as names below `layers/`, topmost last.
+    pub layers: Vec<String>,
+    pub size: u64,
+    /// For images that were made here: what they were made of.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fingerprint: Option<String>,
+}
+
+impl Index {
+    /// Reads the file; a missing one is an empty store.
+    pub fn read(path: &Path) -> io::Result<Self> {
+        match fs::read(path) {
+            Ok(bytes) => serde_json::from_slice(&bytes).map_err(io::Error::from),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Self::default()),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Replaces the file; durable when it returns.
+    pub fn write(&self, path: &Path) -> io::Result<()> {
+        let fresh = path.with_extension("json.new");
+        let mut file = fs::File::create(&fresh)?;
+        file.write_all(&serde_json::to_vec_pretty(self)?)?;
+        file.sync_all()?;
+        fs::rename(&fresh, path)?;
+        if let Some(directory) = path.parent() {
+            fs::File::open(directory)?.sync_all()?;
+        }
+        Ok(())
+    }
+
+    /// Adds an image under a name.
+    pub fn insert(&mut self, reference: &str, digest: &str, record: Record) {
+        self.images.insert(digest.to_owned(), record);
+        self.references
+            .insert(reference.to_owned(), digest.to_owned());
+        self.drop_unnamed();
+    }
+
+    /// Takes a name away; an image without a name goes too. Whether there was such a name.
+    pub fn remove(&mut self, reference: &str) -> bool {
+        let known = self.references.remove(reference).is_some();
+        self.drop_unnamed();
+        known
+    }
+
+    fn drop_unnamed(&mut self) {
+        let named: BTreeSet<&String> = self.references.values().collect();
+        self.images.retain(|digest, _| named.contains(digest));
+    }
+
+    /// The image that a full name means; a name by digest finds the image of that digest.
+    pub fn find(&self, reference: &str) -> Option<(&String, &Record)> {
+        let by_digest = || {
+            reference
+                .rsplit_once('@')
+                .map(|(_, digest)| digest.to_owned())
+        };
+        let digest = self.references.get(reference).cloned().or_else(by_digest)?;
+        self.images.get_key_value(&digest)
+    }
+
+    /// The image of an id (the digest of its configuration).
+    pub fn find_id(&self, id: &str) -> Option<(&String, &Record)> {
+        self.images.iter().find(|(_, record)| record.id == id)
+    }
+
+    /// Names of all layers that some image uses.
+    pub fn layers(&self) -> BTreeSet<&str> {
+        self.images
+            .values()
+            .flat_map(|record| &record.layers)
+            .map(String::as_str)
+            .collect()
+    }
+
+    /// The names of an image.
+    pub fn names_of(&self, digest: &str) -> Vec<String> {
+        let mine = self.references.iter().filter(|(_, other)| *other == digest);
+        mine.map(|(reference, _)| reference.clone()).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn record(layer: &str) -> Record {
+        Record {
+            id: format!("id-{layer}"),
+            config: ImageConfig::default(),
+            layers: vec![layer.to_owned()],
+            size: 1,
+            fingerprint: None,
+        }
+    }
+
+    #[test]
+    fn a_name_moves_to_another_image() {
+        let mut index = Index::default();
+        index.insert("a:1", "sha256:x", record("x"));
+        index.insert("b:1", "sha256:x", record("x"));
+        index.insert("a:1", "sha256:y", record("y"));
+        assert_eq!(
+            index.find("a:1").map(|(digest, _)| digest.as_str()),
+            Some("sha256:y")
+        );
+        assert_eq!(index.names_of("sha256:x"), ["b:1"]);
+        assert!(index.remove("b:1"));
+        assert_eq!(index.layers().into_iter().collect::<Vec<_>>(), ["y"]);
+        assert!(!index.remove("b:1"));
+    }
+
+    #[test]
+    fn the_file_reads_back() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("images.json");
+        assert_eq!(Index::read(&path).unwrap(), Index::default());
+        let mut index = Index::default();
+        index.insert("a:1", "sha256:x", record("x"));
+        index.write(&path).unwrap();
+        assert_eq!(Index::read(&path).unwrap(), index);
+        assert_eq!(
+            index
+                .find("other@sha256:x")
+                .map(|(digest, _)| digest.as_str()),
+            Some("sha256:x")
+        );
+    }
+}

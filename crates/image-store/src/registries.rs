@@ -1,0 +1,240 @@
+//! `registries.yaml`: mirrors and credentials, in the form that k3s made common.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use serde::Deserialize;
+
+use crate::pull::Credentials;
+
+/// Why a registries file cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum RegistriesError {
+    /// The file cannot be read.
+    #[error("read {path}")]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: std::io::Error,
+    },
+    /// The file is malformed, or has settings that are not known.
+    #[error("parse {path}: {reason}")]
+    Parse {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        reason: String,
+    },
+}
+
+/// Where to pull from, and as whom.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct RegistriesConfig {
+    mirrors: BTreeMap<String, Mirror>,
+    configs: BTreeMap<String, Host>,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct Mirror {
+    endpoint: Vec<String>,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct Host {
+    auth: Option<Auth>,
+    tls: Option<Tls>,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct Auth {
+    username: String,
+    password: String,
+    token: String,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct Tls {
+    ca_file: Option<PathBuf>,
+    insecure_skip_verify: bool,
+}
+
+/// One place to try.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Endpoint {
+    /// `host` or `host:port`.
+    pub host: String,
+    /// Plain HTTP instead of TLS.
+    pub plain_http: bool,
+    /// Do not check the certificate.
+    pub insecure_skip_verify: bool,
+    /// Certificate authority to trust besides the system's.
+    pub ca_file: Option<PathBuf>,
+    /// Who to be there, from the file.
+    pub credentials: Option<Credentials>,
+}
+
+impl RegistriesConfig {
+    /// Reads a file. A missing file is the same as an empty one.
+    ///
+    /// # Errors
+    /// When the file cannot be read or understood.
+    pub fn read(path: &Path) -> Result<Self, RegistriesError> {
+        match std::fs::read_to_string(path) {
+            Ok(text) => Self::parse(&text).map_err(|reason| RegistriesError::Parse {
+                path: path.to_owned(),
+                reason,
+            }),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(Self::default()),
+            Err(source) => Err(RegistriesError::Read {
+                path: path.to_owned(),
+                source,
+            }),
+        }
+    }
+
+    fn parse(text: &str) -> Result<Self, String> {
+        if text.trim().is_empty() {
+            return Ok(Self::default());
+        }
+        serde_saphyr::from_str(text).map_err(|error| error.to_string())
+    }
+
+    /// The places to try for a registry: its mirrors in their order, then the registry itself.
+    pub(crate) fn endpoints(&self, registry: &str) -> Vec<Endpoint> {
+        let mirror = self.mirrors.get(registry).or_else(|| self.mirrors.get("*"));
+        let mut endpoints: Vec<Endpoint> = mirror
+            .iter()
+            .flat_map(|mirror| &mirror.endpoint)
+            .map(|url| self.endpoint(url))
+            .collect();
+        let own = if is_loopback(registry) {
+            self.endpoint(&format!("http://{registry}"))
+        } else {
+            self.endpoint(&format!("https://{}", own_host(registry)))
+        };
+        if endpoints.iter().all(|endpoint| endpoint.host != own.host) {
+            endpoints.push(own);
+        }
+        endpoints
+    }
+
+    fn endpoint(&self, url: &str) -> Endpoint {
+        let (plain_http, rest) = match url.split_once("://") {
+            Some((scheme, rest)) => (scheme == "http", rest),
+            None => (false, url),
+        };
+        let host = rest
+            .trim_end_matches('/')
+            .trim_end_matches("/v2")
+            .to_owned();
+        let config = self.configs.get(&host).or_else(|| {
+            let name = host.split(':').next().unwrap_or(&host);
+            self.configs.get(name)
+        });
+        let tls = config
+            .and_then(|config| config.tls.clone())
+            .unwrap_or_default();
+        Endpoint {
+            plain_http,
+            insecure_skip_verify: tls.insecure_skip_verify,
+            ca_file: tls.ca_file,
+            credentials: config
+                .and_then(|config| config.auth.as_ref())
+                .map(Auth::credentials),
+            host,
+        }
+    }
+}
+
+impl Auth {
+    fn credentials(&self) -> Credentials {
+        if self.token.is_empty() {
+            Credentials::Basic {
+                username: self.username.clone(),
+                password: self.password.clone(),
+            }
+        } else {
+            Credentials::Bearer(self.token.clone())
+        }
+    }
+}
+
+/// Docker Hub answers on another host than its name.
+fn own_host(registry: &str) -> &str {
+    if registry == "docker.io" {
+        "index.docker.io"
+    } else {
+        registry
+    }
+}
+
+/// A registry on this machine is asked in the clear, as Docker does.
+fn is_loopback(registry: &str) -> bool {
+    let host = registry.rsplit_once(':').map_or(registry, |(host, _)| host);
+    host == "localhost"
+        || host
+            .trim_matches(['[', ']'])
+            .parse::<std::net::IpAddr>()
+            .is_ok_and(|ip| ip.is_loopback())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn hosts(config: &RegistriesConfig, registry: &str) -> Vec<(String, bool)> {
+        config
+            .endpoints(registry)
+            .into_iter()
+            .map(|e| (e.host, e.plain_http))
+            .collect()
+    }
+
+    #[test]
+    fn mirrors_come_first_and_the_registry_last() {
+        let text = "mirrors:\n  docker.io:\n    endpoint: [\"http://127.0.0.1:5000\", \"https://m.example/v2\"]\n";
+        let config = RegistriesConfig::parse(text).unwrap();
+        assert_eq!(
+            hosts(&config, "docker.io"),
+            [
+                ("127.0.0.1:5000".to_owned(), true),
+                ("m.example".to_owned(), false),
+                ("index.docker.io".to_owned(), false)
+            ]
+        );
+        assert_eq!(
+            hosts(&config, "quay.example"),
+            [("quay.example".to_owned(), false)]
+        );
+        assert_eq!(
+            hosts(&config, "localhost:5000"),
+            [("localhost:5000".to_owned(), true)]
+        );
+    }
+
+    #[test]
+    fn credentials_belong_to_a_host() {
+        let text = "configs:\n  m.example:\n    auth: {username: u, password: p}\n    tls: {insecure_skip_verify: true}\n";
+        let config = RegistriesConfig::parse(text).unwrap();
+        let endpoint = &config.endpoints("m.example:8443")[0];
+        let expected = Credentials::Basic {
+            username: "u".into(),
+            password: "p".into(),
+        };
+        assert_eq!(endpoint.credentials, Some(expected));
+        assert!(endpoint.insecure_skip_verify);
+        assert_eq!(config.endpoints("other.example")[0].credentials, None);
+    }
+
+    #[test]
+    fn an_unknown_setting_is_refused() {
+        assert!(RegistriesConfig::parse("mirrors:\n  x: {endpoints: []}\n").is_err());
+    }
+}
