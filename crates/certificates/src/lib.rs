@@ -1,1 +1,55 @@
-//! certificates
+//! The data directory's own certificate authority, and the key that signs service account tokens.
+//!
+//! [`Authority`] makes what is missing at the first start and renews what runs out: the CA, the
+//! server's certificate, clients' certificates. [`TokenSigner`] signs and checks tokens.
+//! [`ClientSubject`] reads who a client certificate speaks for. Whether a certificate is trusted
+//! is decided by rustls, not here. All keys are ECDSA P-256.
+
+mod authority;
+mod files;
+mod identity;
+mod inspect;
+mod names;
+mod subject;
+mod tokens;
+
+use std::path::PathBuf;
+
+pub use authority::Authority;
+pub use identity::Identity;
+pub use names::SubjectAltNames;
+pub use subject::{ClientSubject, SubjectError};
+pub use tokens::{TokenError, TokenSigner};
+
+/// Why certificates or keys could not be made or read.
+#[derive(Debug, thiserror::Error)]
+pub enum CertificateError {
+    /// A file could not be read or written.
+    #[error("{action} {path}", path = .path.display())]
+    Io {
+        /// What was being done.
+        action: &'static str,
+        /// To which file.
+        path: PathBuf,
+        /// Why it failed.
+        #[source]
+        source: std::io::Error,
+    },
+    /// A file that cannot be replaced without breaking trust does not hold what it should.
+    #[error("{path} {what}; restore it from a backup", path = .path.display())]
+    Damaged {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        what: &'static str,
+    },
+    /// A key or a certificate could not be made.
+    #[error("make a certificate")]
+    Generate(#[from] rcgen::Error),
+    /// More groups than a certificate made here can carry.
+    #[error("a client certificate can name at most 2 groups, not {0}")]
+    TooManyGroups(usize),
+    /// The system gave no random numbers.
+    #[error("get random numbers from the system")]
+    Random,
+}

@@ -1,0 +1,244 @@
+//! The certificate authority of one data directory.
+
+use std::path::{Path, PathBuf};
+
+use rcgen::{
+    BasicConstraints, Certificate, CertificateParams, DistinguishedName, DnType,
+    ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose, SanType,
+};
+use ring::rand::{SecureRandom as _, SystemRandom};
+use rustls::pki_types::{CertificateDer, pem::PemObject as _};
+use time::{Duration, OffsetDateTime};
+use x509_parser::parse_x509_certificate;
+
+use crate::{
+    CertificateError, ClientSubject, Identity, SubjectAltNames, TokenSigner, files,
+    inspect::{self, Wanted},
+};
+
+/// Clients carry the CA certificate around in their kubeconfigs, so it must outlive them.
+const CA_LIFE: Duration = Duration::days(3650);
+
+/// Renewed at a start when less than a third is left, so a server may run for eight months.
+const LEAF_LIFE: Duration = Duration::days(365);
+
+/// The object identifier of an organization name, spelled out.
+const ORGANIZATION_OID: [u64; 4] = [2, 5, 4, 10];
+
+/// A certificate authority with its files.
+///
+/// ```text
+/// ca.crt ca.key            the authority; everything else is made anew when it is missing
+/// server.crt server.key    the API server's
+/// client-<name>.crt .key   the clients'
+/// service-accounts.key     signs service account tokens
+/// ```
+pub struct Authority {
+    dir: PathBuf,
+    certificate_pem: String,
+    issuer: Issuer<'static, KeyPair>,
+}
+
+impl Authority {
+    /// Opens the authority in a directory, and makes it if there is none.
+    ///
+    /// *Errors.* `Damaged` if there is a CA that cannot be used; it is never replaced, because
+    /// every client trusts the old one.
+    pub fn open_or_create(dir: &Path) -> Result<Self, CertificateError> {
+        files::make_dir(dir)?;
+        let key = open_or_create_key(&dir.join("ca.key"), &dir.join("ca.crt"))?;
+        let path = dir.join("ca.crt");
+        let damaged = |what| CertificateError::Damaged {
+            path: path.clone(),
+            what,
+        };
+        let certificate_pem = match files::read(&path)? {
+            Some(pem) => pem,
+            None => {
+                let pem = self_signed(&key, OffsetDateTime::now_utc())?.pem();
+                files::write(&path, &pem)?;
+                pem
+            }
+        };
+        let der = CertificateDer::from_pem_slice(certificate_pem.as_bytes())
+            .map_err(|_| damaged("is not a PEM certificate"))?;
+        let (_, parsed) =
+            parse_x509_certificate(&der).map_err(|_| damaged("is not an X.509 certificate"))?;
+        if !inspect::signed_by(&parsed, key.public_key_raw()) {
+            return Err(damaged("does not belong to ca.key"));
+        }
+        let issuer = Issuer::from_ca_cert_der(&der, key)?;
+        Ok(Self {
+            dir: dir.to_owned(),
+            certificate_pem,
+            issuer,
+        })
+    }
+
+    /// The CA certificate as PEM: what clients trust the server by, and the server its clients.
+    pub fn ca_pem(&self) -> &str {
+        &self.certificate_pem
+    }
+
+    /// The API server's certificate for these names: the one on disk, or a new one if the names
+    /// have changed or it runs out.
+    pub fn server(&self, names: &SubjectAltNames) -> Result<Identity, CertificateError> {
+        let now = OffsetDateTime::now_utc();
+        self.open_or_issue("server", &Wanted::Server(names), now)
+    }
+
+    /// A client's certificate: the one on disk, or a new one if it is for somebody else or runs
+    /// out.
+    ///
+    /// *Errors.* `TooManyGroups` for more than two organizations.
+    pub fn client(
+        &self,
+        common_name: &str,
+        organizations: &[&str],
+    ) -> Result<Identity, CertificateError> {
+        let subject = ClientSubject {
+            common_name: common_name.to_owned(),
+            organizations: organizations.iter().map(|&name| name.to_owned()).collect(),
+        };
+        let file = format!("client-{}", file_name(common_name));
+        self.open_or_issue(&file, &Wanted::Client(&subject), OffsetDateTime::now_utc())
+    }
+
+    /// The key that signs service account tokens.
+    pub fn token_signer(&self) -> Result<TokenSigner, CertificateError> {
+        TokenSigner::open_or_create(&self.dir.join("service-accounts.key"))
+    }
+
+    fn open_or_issue(
+        &self,
+        name: &str,
+        wanted: &Wanted<'_>,
+        now: OffsetDateTime,
+    ) -> Result<Identity, CertificateError> {
+        let certificate = self.dir.join(format!("{name}.crt"));
+        let key = self.dir.join(format!("{name}.key"));
+        if let (Some(certificate), Some(key)) = (files::read(&certificate)?, files::read(&key)?)
+            && let Some(identity) = Identity::from_pem(certificate, key)
+            && self.usable(&identity, wanted, now)
+        {
+            return Ok(identity);
+        }
+        let identity = self.issue(wanted, now)?;
+        files::write(&key, identity.key_pem())?;
+        files::write(&certificate, identity.certificate_pem())?;
+        Ok(identity)
+    }
+
+    fn usable(&self, identity: &Identity, wanted: &Wanted<'_>, now: OffsetDateTime) -> bool {
+        let authority_key = self.issuer.key().public_key_raw();
+        inspect::usable(&identity.certificate_der(), wanted, authority_key, now)
+    }
+
+    fn issue(
+        &self,
+        wanted: &Wanted<'_>,
+        now: OffsetDateTime,
+    ) -> Result<Identity, CertificateError> {
+        let mut params = CertificateParams::default();
+        (params.not_before, params.not_after) = inspect::validity(now, LEAF_LIFE);
+        params.is_ca = IsCa::ExplicitNoCa;
+        params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
+        params.use_authority_key_identifier_extension = true;
+        match wanted {
+            Wanted::Server(names) => {
+                params.distinguished_name = common_name("mainstay API server");
+                params.subject_alt_names = alt_names(names)?;
+                params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
+            }
+            Wanted::Client(subject) => {
+                params.distinguished_name = distinguished_name(subject)?;
+                params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
+            }
+        }
+        let key = KeyPair::generate()?;
+        let certificate = params.signed_by(&key, &self.issuer)?;
+        Ok(Identity::new(&certificate, &key))
+    }
+}
+
+/// A lost certificate can be made again from its key, a lost key cannot.
+fn open_or_create_key(path: &Path, certificate: &Path) -> Result<KeyPair, CertificateError> {
+    let damaged = |what| CertificateError::Damaged {
+        path: path.to_owned(),
+        what,
+    };
+    match files::read(path)? {
+        Some(pem) => KeyPair::from_pem(&pem).map_err(|_| damaged("is not a PEM private key")),
+        None if files::read(certificate)?.is_some() => {
+            Err(damaged("is missing, although its certificate is there"))
+        }
+        None => {
+            let key = KeyPair::generate()?;
+            files::write(path, &key.serialize_pem())?;
+            Ok(key)
+        }
+    }
+}
+
+fn self_signed(key: &KeyPair, now: OffsetDateTime) -> Result<Certificate, CertificateError> {
+    let mut params = CertificateParams::default();
+    (params.not_before, params.not_after) = inspect::validity(now, CA_LIFE);
+    // Each authority has a name of its own, so that a client that trusts several finds the
+    // right one.
+    let mut number = [0; 4];
+    SystemRandom::new()
+        .fill(&mut number)
+        .map_err(|_| CertificateError::Random)?;
+    let number = u32::from_be_bytes(number);
+    params.distinguished_name = common_name(&format!("mainstay CA {number:08x}"));
+    params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
+    params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
+    Ok(params.self_signed(key)?)
+}
+
+fn common_name(name: &str) -> DistinguishedName {
+    let mut names = DistinguishedName::new();
+    names.push(DnType::CommonName, name);
+    names
+}
+
+/// rcgen keeps one entry per type; a second organization goes in by its object identifier.
+fn distinguished_name(subject: &ClientSubject) -> Result<DistinguishedName, CertificateError> {
+    let types = [
+        DnType::OrganizationName,
+        DnType::CustomDnType(ORGANIZATION_OID.to_vec()),
+    ];
+    let organizations = &subject.organizations;
+    if organizations.len() > types.len() {
+        return Err(CertificateError::TooManyGroups(organizations.len()));
+    }
+    let mut names = DistinguishedName::new();
+    for (kind, organization) in types.into_iter().zip(organizations) {
+        names.push(kind, organization);
+    }
+    names.push(DnType::CommonName, subject.common_name.as_str());
+    Ok(names)
+}
+
+fn alt_names(names: &SubjectAltNames) -> Result<Vec<SanType>, CertificateError> {
+    let dns = names
+        .dns
+        .iter()
+        .map(|name| Ok(SanType::DnsName(name.as_str().try_into()?)));
+    let addresses = names
+        .addresses
+        .iter()
+        .map(|address| Ok(SanType::IpAddress(*address)));
+    dns.chain(addresses).collect()
+}
+
+/// Letters that are safe in a file name; two clients that get the same name would only take
+/// turns in renewing, as a certificate is compared with what is wanted before it is used.
+fn file_name(common_name: &str) -> String {
+    let safe = |letter: char| letter.is_ascii_alphanumeric() || "-._".contains(letter);
+    common_name
+        .chars()
+        .map(|letter| if safe(letter) { letter } else { '_' })
+        .take(100)
+        .collect()
+}

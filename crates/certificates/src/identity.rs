@@ -1,0 +1,71 @@
+//! A certificate with its private key.
+
+use std::fmt;
+
+use rcgen::KeyPair;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer, pem::PemObject as _};
+
+/// A certificate and the private key that it belongs to.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Identity {
+    certificate_pem: String,
+    key_pem: String,
+    certificate_der: Vec<u8>,
+    key_der: Vec<u8>,
+}
+
+impl Identity {
+    /// Takes a certificate that has just been made.
+    pub(crate) fn new(certificate: &rcgen::Certificate, key: &KeyPair) -> Self {
+        Self {
+            certificate_pem: certificate.pem(),
+            key_pem: key.serialize_pem(),
+            certificate_der: certificate.der().to_vec(),
+            key_der: key.serialize_der(),
+        }
+    }
+
+    /// Reads a certificate and its key; `None` if they are not PEM or not of each other.
+    pub(crate) fn from_pem(certificate_pem: String, key_pem: String) -> Option<Self> {
+        let certificate = CertificateDer::from_pem_slice(certificate_pem.as_bytes()).ok()?;
+        let key = KeyPair::from_pem(&key_pem).ok()?;
+        let (_, parsed) = x509_parser::parse_x509_certificate(&certificate).ok()?;
+        let certified = &parsed.tbs_certificate.subject_pki.subject_public_key.data;
+        (**certified == *key.public_key_raw()).then(|| Self {
+            certificate_der: certificate.to_vec(),
+            key_der: key.serialize_der(),
+            certificate_pem,
+            key_pem,
+        })
+    }
+
+    /// The certificate as PEM.
+    pub fn certificate_pem(&self) -> &str {
+        &self.certificate_pem
+    }
+
+    /// The private key as PEM.
+    pub fn key_pem(&self) -> &str {
+        &self.key_pem
+    }
+
+    /// The certificate as rustls takes it.
+    pub fn certificate_der(&self) -> CertificateDer<'static> {
+        CertificateDer::from(self.certificate_der.clone())
+    }
+
+    /// The private key as rustls takes it.
+    pub fn key_der(&self) -> PrivateKeyDer<'static> {
+        PrivatePkcs8KeyDer::from(self.key_der.clone()).into()
+    }
+}
+
+/// Does not show the private key.
+impl fmt::Debug for Identity {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter
+            .debug_struct("Identity")
+            .field("certificate_pem", &self.certificate_pem)
+            .finish_non_exhaustive()
+    }
+}

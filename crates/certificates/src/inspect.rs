@@ -1,0 +1,91 @@
+//! Whether a certificate from disk may still be used. Pure: the time is an argument.
+
+use std::{collections::BTreeSet, net::IpAddr};
+
+use ring::signature::{ECDSA_P256_SHA256_ASN1, UnparsedPublicKey};
+use time::{Duration, OffsetDateTime};
+use x509_parser::{certificate::X509Certificate, extensions::GeneralName, parse_x509_certificate};
+
+use crate::{ClientSubject, SubjectAltNames};
+
+/// A certificate is renewed when less than this part of its life is left.
+const RENEWAL_PART: i32 = 3;
+
+/// What a certificate is needed for.
+pub(crate) enum Wanted<'a> {
+    Server(&'a SubjectAltNames),
+    Client(&'a ClientSubject),
+}
+
+/// Whether the certificate (DER) says what is wanted, was signed by the authority with this
+/// public key, and has enough of its life left.
+pub(crate) fn usable(
+    certificate: &[u8],
+    wanted: &Wanted<'_>,
+    authority_key: &[u8],
+    now: OffsetDateTime,
+) -> bool {
+    let Ok((_, parsed)) = parse_x509_certificate(certificate) else {
+        return false;
+    };
+    let says_what_is_wanted = match wanted {
+        Wanted::Server(names) => alt_names(&parsed).as_ref() == Some(*names),
+        Wanted::Client(subject) => ClientSubject::of(certificate).as_ref() == Ok(*subject),
+    };
+    says_what_is_wanted && signed_by(&parsed, authority_key) && fresh(&parsed, now)
+}
+
+/// Whether the certificate carries a good signature by this key (an uncompressed P-256 point).
+pub(crate) fn signed_by(certificate: &X509Certificate<'_>, key: &[u8]) -> bool {
+    UnparsedPublicKey::new(&ECDSA_P256_SHA256_ASN1, key)
+        .verify(
+            certificate.tbs_certificate.as_ref(),
+            &certificate.signature_value.data,
+        )
+        .is_ok()
+}
+
+fn fresh(certificate: &X509Certificate<'_>, now: OffsetDateTime) -> bool {
+    let validity = certificate.validity();
+    let (start, end) = (
+        validity.not_before.timestamp(),
+        validity.not_after.timestamp(),
+    );
+    let renewal = end - (end - start) / i64::from(RENEWAL_PART);
+    start <= now.unix_timestamp() && now.unix_timestamp() < renewal
+}
+
+/// The alternative names; `None` if they cannot be read or have other forms.
+fn alt_names(certificate: &X509Certificate<'_>) -> Option<SubjectAltNames> {
+    let extension = certificate.subject_alternative_name().ok()??;
+    let mut names = SubjectAltNames {
+        dns: BTreeSet::new(),
+        addresses: BTreeSet::new(),
+    };
+    for name in &extension.value.general_names {
+        match name {
+            GeneralName::DNSName(name) => {
+                names.dns.insert((*name).to_owned());
+            }
+            GeneralName::IPAddress(bytes) => {
+                names.addresses.insert(address(bytes)?);
+            }
+            _ => return None,
+        }
+    }
+    Some(names)
+}
+
+fn address(bytes: &[u8]) -> Option<IpAddr> {
+    match bytes.len() {
+        4 => <[u8; 4]>::try_from(bytes).ok().map(IpAddr::from),
+        16 => <[u8; 16]>::try_from(bytes).ok().map(IpAddr::from),
+        _ => None,
+    }
+}
+
+/// From when to when a certificate made now is valid. It starts a little early, for peers whose
+/// clocks are behind.
+pub(crate) fn validity(now: OffsetDateTime, life: Duration) -> (OffsetDateTime, OffsetDateTime) {
+    (now - Duration::hours(1), now + life)
+}
