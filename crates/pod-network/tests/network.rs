@@ -1,5 +1,7 @@
 //! The pod network against the real kernel, in namespaces of its own.
 
+#![expect(clippy::unwrap_used, reason = "a test fails by a panic")]
+
 use std::collections::BTreeSet;
 use std::net::Ipv4Addr;
 use std::path::Path;

@@ -71,6 +71,9 @@ const NAT_DESTINATION: u32 = 1;
 const RANDOM_FULLY: u32 = 0x10;
 const DYNAMIC_SET_UPDATE: u32 = 1;
 const NUMBER_RANDOM: u32 = 1;
+const PROTOCOL_TCP: u8 = 6;
+const REJECT_UNREACHABLE: u32 = 0;
+const REJECT_RESET: u32 = 1;
 const ICMP_PORT_UNREACHABLE: u8 = 3;
 const LOOPBACK_INDEX: u32 = 1;
 
@@ -317,6 +320,10 @@ impl Expressions<'_, '_> {
                 self.load_state();
                 self.any_bit(STATE_NEW, true);
             }
+            Match::IsTcp => {
+                self.load_meta(META_PROTOCOL, REGISTER_A);
+                self.compare(true, &[PROTOCOL_TCP]);
+            }
             Match::NotEstablished => {
                 self.load_state();
                 self.any_bit(STATE_ESTABLISHED_OR_RELATED, false);
@@ -348,8 +355,9 @@ impl Expressions<'_, '_> {
             Action::Jump(chain) => self.go(VERDICT_JUMP, Some(chain)),
             Action::Goto(chain) => self.go(VERDICT_GOTO, Some(chain)),
             Action::Drop => self.go(VERDICT_DROP, None),
+            Action::Reset => self.add("reject", |a| a.number(1, REJECT_RESET)),
             Action::Reject => self.add("reject", |a| {
-                a.number(1, 0);
+                a.number(1, REJECT_UNREACHABLE);
                 a.bytes(2, &[ICMP_PORT_UNREACHABLE]);
             }),
             Action::Mark => self.set_mark(MARK_MASQUERADE),

@@ -138,10 +138,10 @@ impl Kernel {
                 Err(error) if error.raw_os_error() == Some(EAGAIN) => break,
                 Err(error) => return Err(failed("receive")(error)),
             };
-            let errors = answers(&received)
+            let mut errors = answers(&received)
                 .into_iter()
                 .filter_map(|answer| answer.error);
-            refused = refused.or(errors.filter(|(errno, _)| *errno != 0).next());
+            refused = refused.or(errors.find(|(errno, _)| *errno != 0));
         }
         refused.map_or(Ok(()), |(errno, message)| {
             Err(KernelError::Refused { errno, message })

@@ -1,5 +1,7 @@
 //! Real connections through Services, in network namespaces that play host, pods and outside.
 
+#![expect(clippy::unwrap_used, reason = "a test fails by a panic")]
+
 use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
@@ -128,7 +130,12 @@ fn refused(from: &Namespace, to: SocketAddr) {
     assert_eq!(
         error.kind(),
         std::io::ErrorKind::ConnectionRefused,
-        "{error}"
+        "{error}, {to}"
+    );
+    assert!(
+        started.elapsed() < Duration::from_millis(500),
+        "{:?}",
+        started.elapsed()
     );
 }
 
@@ -366,4 +373,38 @@ fn the_proxy_follows_what_it_watches() {
         proxy.await.unwrap().unwrap();
         assert!(!Kernel::open("a1b2c3").unwrap().is_present().unwrap());
     });
+}
+
+#[test]
+fn a_thousand_services_are_one_transaction() {
+    let mut world = World::new();
+    let endpoint = |last| service_routing::Endpoint {
+        ip: Ipv4Addr::new(10, 244, 0, last),
+        port: 8080,
+    };
+    let port = |number: u16| {
+        let (service, slice) = objects(json!({}), &BOTH);
+        let mut port = ports([&service], [&slice], "here").remove(0);
+        let [high, low] = number.to_be_bytes();
+        port.id = format!("default/web-{number}/tcp/80");
+        port.cluster_ip = Ipv4Addr::new(10, 96, high + 1, low);
+        port.node_port = None;
+        port.endpoints.cluster = vec![endpoint(2), endpoint(3), endpoint(4)];
+        port
+    };
+    let mut all: Vec<_> = (0..1000).map(port).collect();
+    let started = std::time::Instant::now();
+    world
+        .kernel
+        .apply(&table(&all, &World::settings()))
+        .unwrap();
+    println!("1000 services x 3 endpoints: {:?}", started.elapsed());
+    all[500].endpoints.cluster = vec![endpoint(3)];
+    let started = std::time::Instant::now();
+    world
+        .kernel
+        .apply(&table(&all, &World::settings()))
+        .unwrap();
+    println!("one of them changed: {:?}", started.elapsed());
+    assert_eq!(world.a.ask(to(all[500].cluster_ip, 80)).unwrap().0, "b");
 }

@@ -87,7 +87,7 @@ fn base(settings: &Settings) -> Table {
         let in_range = Match::Destination(settings.service_range, true);
         Rule::when(
             [Match::NewConnection, in_range].iter().chain(also).cloned(),
-            Action::Reject,
+            Action::Goto(REJECT.into()),
         )
     };
     // Addresses of `lo` may be routed on pods' links (see node ports on localhost); from a pod
@@ -123,7 +123,9 @@ fn base(settings: &Settings) -> Table {
             ),
         ],
     );
-    add(REJECT, None, vec![Rule::always(Action::Reject)]);
+    // The kernel makes no ICMP answer to the node's own packets here, but resets work for all.
+    let reset = Rule::when([Match::IsTcp], Action::Reset);
+    add(REJECT, None, vec![reset, Rule::always(Action::Reject)]);
     table
 }
 

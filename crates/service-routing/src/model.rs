@@ -190,6 +190,8 @@ pub enum Match {
     DestinationIsLocal(bool),
     /// The packet begins a connection.
     NewConnection,
+    /// The packet is of TCP.
+    IsTcp,
     /// The packet belongs to no connection that was let through before.
     NotEstablished,
     /// The packet was marked for masquerading.
@@ -211,8 +213,10 @@ pub enum Action {
     Goto(String),
     /// Discard the packet silently.
     Drop,
-    /// Answer that the port is closed.
+    /// Answer by ICMP that the port is closed.
     Reject,
+    /// Answer to TCP that the port is closed.
+    Reset,
     /// Mark the packet for masquerading.
     Mark,
     /// Take the mark away and give the packet an address of this machine as its source.
@@ -247,6 +251,7 @@ impl fmt::Display for Match {
             Match::SourceIsLocal(local) => write!(f, "fib saddr {}local", not(local)),
             Match::DestinationIsLocal(local) => write!(f, "fib daddr {}local", not(local)),
             Match::NewConnection => write!(f, "ct new"),
+            Match::IsTcp => write!(f, "tcp"),
             Match::NotEstablished => write!(f, "ct != established"),
             Match::Marked => write!(f, "marked"),
             Match::OutputIsNotLoopback => write!(f, "oif != lo"),
@@ -263,6 +268,7 @@ impl fmt::Display for Action {
             Action::Goto(chain) => write!(f, "goto {chain}"),
             Action::Drop => write!(f, "drop"),
             Action::Reject => write!(f, "reject"),
+            Action::Reset => write!(f, "reset"),
             Action::Mark => write!(f, "mark"),
             Action::Masquerade => write!(f, "masquerade"),
             Action::Endpoint(ip, port) => write!(f, "dnat {ip}:{port}"),

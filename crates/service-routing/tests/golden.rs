@@ -1,5 +1,7 @@
 //! Services and endpoints → what is in the table for them, as a specification.
 
+#![expect(clippy::unwrap_used, reason = "a test fails by a panic")]
+
 use k8s_openapi::api::core::v1::Service;
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use serde_json::{Value, json};
@@ -81,11 +83,11 @@ fn check_service(service: &Service, endpoints: &[(&str, &str)], expected: &str) 
 fn a_cluster_without_services() {
     let expected = "\
 filter-forward: ct new jump refused
-filter-forward: ct new daddr 10.96.0.0/16 reject
+filter-forward: ct new daddr 10.96.0.0/16 goto reject
 filter-input: iif != lo daddr 127.0.0.0/8 ct != established drop
 filter-input: ct new jump refused
 filter-output: ct new jump refused
-filter-output: ct new daddr 10.96.0.0/16 fib daddr != local reject
+filter-output: ct new daddr 10.96.0.0/16 fib daddr != local goto reject
 nat-output: jump services
 nat-postrouting: marked masquerade
 nat-postrouting: saddr 10.244.0.0/24 daddr != 10.244.0.0/16 daddr != 224.0.0.0/4 oif != lo masquerade
@@ -93,6 +95,7 @@ nat-postrouting: saddr 127.0.0.0/8 oif != lo masquerade
 nat-prerouting: jump services
 refused: vmap @refused-ips
 refused: fib daddr local vmap @refused-nodeports
+reject: tcp reset
 reject: reject
 services: vmap @service-ips
 services: fib daddr local vmap @service-nodeports

@@ -1,6 +1,8 @@
 //! For any two states of a cluster, the changes lead from the table of one to that of the other,
 //! and the kernel would accept every step.
 
+#![expect(clippy::unwrap_used, reason = "a test fails by a panic")]
+
 use std::net::Ipv4Addr;
 
 use service_routing::{
