@@ -4,6 +4,7 @@
 mod addresses;
 pub mod admission;
 pub mod annotations;
+pub mod apps;
 mod at;
 pub mod cluster;
 pub mod coordination;
@@ -13,15 +14,17 @@ pub mod discovery;
 pub mod events;
 mod info;
 mod kind;
-pub mod volume_fit;
 pub mod labels;
 pub mod limits;
 pub mod metadata;
 mod parts;
+mod pod_template;
 pub mod rbac;
 pub mod reasons;
 pub mod storage;
 mod table;
+pub mod volume_fit;
+mod volume_sources;
 
 use std::sync::Arc;
 
@@ -31,15 +34,21 @@ pub use kind::{
 };
 
 /// All kinds that the cluster serves.
-pub fn all(_config: &ClusterConfig) -> Vec<Arc<dyn Kind>> {
+pub fn all(config: &ClusterConfig) -> Vec<Arc<dyn Kind>> {
     vec![
         Arc::new(core::ConfigMap),
         Arc::new(core::Endpoints),
         Arc::new(core::Event),
         Arc::new(core::Namespace),
         Arc::new(core::Node),
+        Arc::new(core::PersistentVolume),
+        Arc::new(core::PersistentVolumeClaim),
+        Arc::new(core::Pod),
         Arc::new(core::Secret),
+        Arc::new(core::Service::new(config.service_range)),
         Arc::new(core::ServiceAccount),
+        Arc::new(apps::ControllerRevision),
+        Arc::new(apps::StatefulSet),
         Arc::new(coordination::Lease),
         Arc::new(discovery::EndpointSlice),
         Arc::new(events::Event),

@@ -190,7 +190,11 @@ fn items(source: &At<'_>, errors: &mut Vec<FieldError>) {
 }
 
 fn named_files(name: &str, source: &At<'_>, errors: &mut Vec<FieldError>) {
-    let field = if name == "secret" { "secretName" } else { "name" };
+    let field = if name == "secret" {
+        "secretName"
+    } else {
+        "name"
+    };
     if source.get(field).is_empty() {
         errors.push(source.get(field).required(""));
     }
@@ -237,7 +241,10 @@ fn projected(source: &At<'_>, errors: &mut Vec<FieldError>) {
     mode(&source.get("defaultMode"), errors);
     for part in source.get("sources").items() {
         let kinds = ["secret", "configMap", "downwardAPI", "serviceAccountToken"];
-        let given: Vec<&str> = kinds.into_iter().filter(|kind| part.get(kind).is_set()).collect();
+        let given: Vec<&str> = kinds
+            .into_iter()
+            .filter(|kind| part.get(kind).is_set())
+            .collect();
         for kind in given.iter().skip(1) {
             let detail = "may not specify more than 1 volume type per source";
             errors.push(part.get(kind).forbidden(detail));

@@ -63,10 +63,17 @@ impl Kind for ControllerRevision {
 
     fn row(&self, object: &Value, now: Timestamp) -> Vec<Cell> {
         let owners = At::root(object).get("metadata.ownerReferences");
-        let controller = owners.items().find(|owner| owner.get("controller").is_true());
+        let controller = owners
+            .items()
+            .find(|owner| owner.get("controller").is_true());
         let shown = controller.map_or_else(|| "<none>".to_owned(), |owner| shown(&owner));
         let revision = object["revision"].as_i64().unwrap_or_default();
-        vec![table::name(object), json!(shown), json!(revision), table::age(object, now)]
+        vec![
+            table::name(object),
+            json!(shown),
+            json!(revision),
+            table::age(object, now),
+        ]
     }
 }
 

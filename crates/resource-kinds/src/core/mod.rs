@@ -5,7 +5,11 @@ mod endpoints;
 mod event;
 mod namespace;
 mod node;
+mod persistent_volume;
+mod persistent_volume_claim;
+mod pod;
 mod secret;
+mod service;
 mod service_account;
 
 pub use config_map::ConfigMap;
@@ -13,7 +17,15 @@ pub use endpoints::Endpoints;
 pub use event::Event;
 pub use namespace::Namespace;
 pub use node::Node;
+pub use persistent_volume::PersistentVolume;
+pub use persistent_volume_claim::PersistentVolumeClaim;
+pub use pod::Pod;
 pub use secret::Secret;
+pub use service::Service;
 pub use service_account::ServiceAccount;
 
 pub(crate) use event::validate_event_namespace;
+pub(crate) use persistent_volume_claim::{
+    default as default_claim, requests_from_limits, validate_spec as validate_claim_spec,
+};
+pub(crate) use pod::both_account_names;

@@ -33,11 +33,17 @@ const COLUMNS: &[Column] = &[
     table::NAME,
     table::column("Capacity", "Size of the volume."),
     table::column("Access Modes", "How the volume can be mounted."),
-    table::column("Reclaim Policy", "What becomes of the volume when its claim is gone."),
+    table::column(
+        "Reclaim Policy",
+        "What becomes of the volume when its claim is gone.",
+    ),
     table::column("Status", "Phase of the volume."),
     table::column("Claim", "The claim that has the volume."),
     table::column("StorageClass", "The class of the volume."),
-    table::column("VolumeAttributesClass", "The attributes class of the volume."),
+    table::column(
+        "VolumeAttributesClass",
+        "The attributes class of the volume.",
+    ),
     table::column("Reason", "Why the volume is in its phase."),
     table::AGE,
     table::wide("VolumeMode", "File system or block device."),
@@ -183,7 +189,10 @@ fn validate_source(spec: &At<'_>) -> Vec<FieldError> {
     let mut errors = Vec::new();
     let sources = source(spec);
     for (name, _) in sources.iter().skip(1) {
-        errors.push(spec.get(name).forbidden("may not specify more than 1 volume type"));
+        errors.push(
+            spec.get(name)
+                .forbidden("may not specify more than 1 volume type"),
+        );
     }
     let Some((name, _)) = sources.first() else {
         errors.push(spec.required("must specify a volume type"));
@@ -192,7 +201,10 @@ fn validate_source(spec: &At<'_>) -> Vec<FieldError> {
     errors.extend(volume_sources::validate(name, &spec.get(name)));
     if name == "local" && !spec.get("nodeAffinity").is_set() {
         let detail = "Local volume requires node affinity";
-        errors.push(FieldError::required(&metadata::path("metadata").child("annotations"), detail));
+        errors.push(FieldError::required(
+            &metadata::path("metadata").child("annotations"),
+            detail,
+        ));
     }
     let recycles = spec.get("persistentVolumeReclaimPolicy").text() == "Recycle";
     if recycles && spec.get("hostPath.path").text() == "/" {
@@ -201,7 +213,6 @@ fn validate_source(spec: &At<'_>) -> Vec<FieldError> {
     }
     errors
 }
-
 
 #[cfg(test)]
 mod tests {
@@ -239,7 +250,11 @@ mod tests {
         let mut new = volume();
         new["spec"]["hostPath"]["path"] = json!("/other");
         let errors = PersistentVolume.validate_update(&new, &volume());
-        assert!(errors[0].to_string().starts_with("spec.persistentvolumesource: Forbidden"));
+        assert!(
+            errors[0]
+                .to_string()
+                .starts_with("spec.persistentvolumesource: Forbidden")
+        );
         let mut bound = volume();
         bound["spec"]["claimRef"] = json!({"name": "c", "namespace": "d"});
         assert_eq!(PersistentVolume.validate_update(&bound, &volume()), []);
@@ -251,7 +266,9 @@ mod tests {
         let mut object = volume();
         object["spec"]["claimRef"] = json!({"name": "c", "namespace": "d"});
         let row = PersistentVolume.row(&object, Timestamp::UNIX_EPOCH);
-        let wanted = ["v", "1Gi", "RWO", "Retain", "Pending", "d/c", "", "<unset>", ""];
+        let wanted = [
+            "v", "1Gi", "RWO", "Retain", "Pending", "d/c", "", "<unset>", "",
+        ];
         assert_eq!(row[..9], wanted.map(|text| json!(text)));
     }
 }

@@ -35,7 +35,10 @@ const COLUMNS: &[Column] = &[
     table::column("Capacity", "Size of the volume."),
     table::column("Access Modes", "How the volume can be mounted."),
     table::column("StorageClass", "The class that was asked for."),
-    table::column("VolumeAttributesClass", "The attributes class that was asked for."),
+    table::column(
+        "VolumeAttributesClass",
+        "The attributes class that was asked for.",
+    ),
     table::AGE,
     table::wide("VolumeMode", "File system or block device."),
 ];
@@ -94,7 +97,9 @@ impl Kind for PersistentVolumeClaim {
         } else {
             table::text_or(&status["phase"], "")
         };
-        let has_volume = spec["volumeName"].as_str().is_some_and(|name| !name.is_empty());
+        let has_volume = spec["volumeName"]
+            .as_str()
+            .is_some_and(|name| !name.is_empty());
         let (capacity, modes) = if has_volume {
             let modes = table::access_modes(&status["accessModes"]);
             (table::text_or(&status["capacity"]["storage"], ""), modes)
@@ -233,13 +238,20 @@ fn validate_change(object: &Value, old: &Value) -> Vec<FieldError> {
     let mut errors = Vec::new();
     let mut comparable = object["spec"].clone();
     let allow = |comparable: &mut Value, path: &[&str]| {
-        let place = path.iter().try_fold(comparable, |value, name| value.get_mut(*name));
-        let before = path.iter().try_fold(&old["spec"], |value, name| value.get(*name));
+        let place = path
+            .iter()
+            .try_fold(comparable, |value, name| value.get_mut(*name));
+        let before = path
+            .iter()
+            .try_fold(&old["spec"], |value, name| value.get(*name));
         if let (Some(place), Some(before)) = (place, before) {
             *place = before.clone();
         }
     };
-    let unbound = old["spec"]["volumeName"].as_str().unwrap_or_default().is_empty();
+    let unbound = old["spec"]["volumeName"]
+        .as_str()
+        .unwrap_or_default()
+        .is_empty();
     if unbound {
         parts::remove(&mut comparable, "volumeName");
     }
@@ -263,7 +275,10 @@ fn validate_change(object: &Value, old: &Value) -> Vec<FieldError> {
     let (asked, asked_before) = (storage_request(object), storage_request(old));
     if asked < asked_before && asked <= capacity {
         let path = spec.get("resources.requests.storage").path;
-        errors.push(FieldError::forbidden(&path, "field can not be less than status.capacity"));
+        errors.push(FieldError::forbidden(
+            &path,
+            "field can not be less than status.capacity",
+        ));
     }
     errors
 }
@@ -308,14 +323,15 @@ mod tests {
     /// `statefulset.md` 11.12
     #[test]
     fn a_bound_claim_may_only_grow() {
-        let check = |new: &Value, old: &Value| {
-            texts(&PersistentVolumeClaim.validate_update(new, old))
-        };
+        let check =
+            |new: &Value, old: &Value| texts(&PersistentVolumeClaim.validate_update(new, old));
         assert!(check(&bound("2Gi"), &bound("1Gi")).is_empty());
         assert_eq!(
             check(&bound("512Mi"), &bound("1Gi")),
-            ["spec.resources.requests.storage: Forbidden: field can not be less than \
-              status.capacity"]
+            [
+                "spec.resources.requests.storage: Forbidden: field can not be less than \
+              status.capacity"
+            ]
         );
         let refused = check(&claim("2Gi"), &claim("1Gi"));
         assert_eq!(refused, [format!("spec: Forbidden: {SPEC_IMMUTABLE}")]);
@@ -334,7 +350,13 @@ mod tests {
     #[test]
     fn capacity_shows_once_there_is_a_volume() {
         let row = |object: &Value| PersistentVolumeClaim.row(object, Timestamp::UNIX_EPOCH);
-        assert_eq!(row(&claim("1Gi"))[1..5], ["Pending", "", "", ""].map(|text| json!(text)));
-        assert_eq!(row(&bound("1Gi"))[1..5], ["Bound", "v", "1Gi", "RWO"].map(|text| json!(text)));
+        assert_eq!(
+            row(&claim("1Gi"))[1..5],
+            ["Pending", "", "", ""].map(|text| json!(text))
+        );
+        assert_eq!(
+            row(&bound("1Gi"))[1..5],
+            ["Bound", "v", "1Gi", "RWO"].map(|text| json!(text))
+        );
     }
 }

@@ -13,7 +13,9 @@ pub(crate) fn default_spec(spec: &mut Value) {
         return;
     }
     for volume in parts::each(spec, "volumes") {
-        let sourceless = volume.as_object().is_some_and(|map| map.keys().all(|key| key == "name"));
+        let sourceless = volume
+            .as_object()
+            .is_some_and(|map| map.keys().all(|key| key == "name"));
         if sourceless {
             parts::set(volume, "emptyDir", json!({}));
         }
@@ -25,7 +27,11 @@ pub(crate) fn default_spec(spec: &mut Value) {
         }
     }
     parts::fill(spec, "restartPolicy", "Always");
-    parts::fill(spec, "terminationGracePeriodSeconds", limits::POD_GRACE_SECONDS);
+    parts::fill(
+        spec,
+        "terminationGracePeriodSeconds",
+        limits::POD_GRACE_SECONDS,
+    );
     parts::fill(spec, "dnsPolicy", "ClusterFirst");
     parts::fill(spec, "securityContext", json!({}));
     parts::fill(spec, "schedulerName", "default-scheduler");

@@ -83,8 +83,10 @@ pub(crate) fn qos_class(spec: &Value) -> &'static str {
     let containers = ["containers", "initContainers"];
     for container in containers.iter().flat_map(|list| spec.get(list).items()) {
         let mut limited = 0;
-        for (field, sums) in [("resources.requests", &mut requests), ("resources.limits", &mut limits)]
-        {
+        for (field, sums) in [
+            ("resources.requests", &mut requests),
+            ("resources.limits", &mut limits),
+        ] {
             for (name, at) in container.get(field).entries() {
                 let quantity = amount(&at);
                 if !matches!(name, "cpu" | "memory") || quantity.is_zero() {
@@ -126,13 +128,17 @@ mod tests {
         assert!(check(fine).is_empty());
         assert_eq!(
             check(json!({"limits": {"cpu": "1"}, "requests": {"cpu": "2"}})),
-            ["resources.requests: Invalid value: \"2\": must be less than or equal to cpu limit \
-              of 1"]
+            [
+                "resources.requests: Invalid value: \"2\": must be less than or equal to cpu limit \
+              of 1"
+            ]
         );
         assert_eq!(
             check(json!({"limits": {"disk": "1"}})),
-            ["resources.limits[disk]: Invalid value: \"disk\": must be a standard resource for \
-              containers"]
+            [
+                "resources.limits[disk]: Invalid value: \"disk\": must be a standard resource for \
+              containers"
+            ]
         );
         assert_eq!(check(json!({"limits": {"cpu": "-1"}})).len(), 1);
     }
@@ -143,9 +149,18 @@ mod tests {
         let pod = |resources: Value| json!({"containers": [{"resources": resources}]});
         let both = json!({"cpu": "1", "memory": "1Gi"});
         assert_eq!(qos_class(&pod(json!({}))), "BestEffort");
-        assert_eq!(qos_class(&pod(json!({"limits": both, "requests": both}))), "Guaranteed");
-        assert_eq!(qos_class(&pod(json!({"requests": {"cpu": "1"}}))), "Burstable");
+        assert_eq!(
+            qos_class(&pod(json!({"limits": both, "requests": both}))),
+            "Guaranteed"
+        );
+        assert_eq!(
+            qos_class(&pod(json!({"requests": {"cpu": "1"}}))),
+            "Burstable"
+        );
         let less = json!({"cpu": "1", "memory": "512Mi"});
-        assert_eq!(qos_class(&pod(json!({"limits": both, "requests": less}))), "Burstable");
+        assert_eq!(
+            qos_class(&pod(json!({"limits": both, "requests": less}))),
+            "Burstable"
+        );
     }
 }

@@ -146,7 +146,11 @@ impl Kind for Pod {
             }
             "status.podIP" => {
                 let first = &object["status"]["podIPs"][0]["ip"];
-                text(if first.is_string() { first } else { &object["status"]["podIP"] })
+                text(if first.is_string() {
+                    first
+                } else {
+                    &object["status"]["podIP"]
+                })
             }
             _ if self.selectable_fields().contains(&field) => {
                 text(At::root(object).get(field).value)
@@ -187,7 +191,10 @@ impl Kind for Pod {
 pub(crate) fn both_account_names(spec: &mut Value) {
     let name = match spec["serviceAccountName"].as_str() {
         Some(name) => name.to_owned(),
-        None => spec["serviceAccount"].as_str().unwrap_or_default().to_owned(),
+        None => spec["serviceAccount"]
+            .as_str()
+            .unwrap_or_default()
+            .to_owned(),
     };
     if !name.is_empty() {
         parts::set(spec, "serviceAccountName", name.clone());
@@ -217,16 +224,28 @@ mod tests {
     fn a_new_pod_is_pending() {
         let mut pod = json!({"spec": {"containers": [{"name": "a"}]}, "status": {"phase": "X"}});
         Pod.prepare_create(&mut pod);
-        assert_eq!(pod["status"], json!({"phase": "Pending", "qosClass": "BestEffort"}));
+        assert_eq!(
+            pod["status"],
+            json!({"phase": "Pending", "qosClass": "BestEffort"})
+        );
     }
 
     /// `kubectl.md` 0.15
     #[test]
     fn pods_are_selected_by_node() {
         let pod = json!({"spec": {"nodeName": "n"}, "status": {"podIP": "10.0.0.1"}});
-        assert_eq!(Pod.selectable_field(&pod, "spec.nodeName").as_deref(), Some("n"));
-        assert_eq!(Pod.selectable_field(&pod, "status.podIP").as_deref(), Some("10.0.0.1"));
-        assert_eq!(Pod.selectable_field(&pod, "status.phase").as_deref(), Some(""));
+        assert_eq!(
+            Pod.selectable_field(&pod, "spec.nodeName").as_deref(),
+            Some("n")
+        );
+        assert_eq!(
+            Pod.selectable_field(&pod, "status.podIP").as_deref(),
+            Some("10.0.0.1")
+        );
+        assert_eq!(
+            Pod.selectable_field(&pod, "status.phase").as_deref(),
+            Some("")
+        );
         assert_eq!(Pod.selectable_field(&pod, "spec.other"), None);
     }
 }

@@ -14,11 +14,17 @@ pub(super) const COLUMNS: &[Column] = &[
     table::NAME,
     table::column("Ready", "Containers that are ready, of all."),
     table::column("Status", "What the pod does, in one word."),
-    table::column("Restarts", "How often containers were started again, and when last."),
+    table::column(
+        "Restarts",
+        "How often containers were started again, and when last.",
+    ),
     table::AGE,
     table::wide("IP", "Address of the pod."),
     table::wide("Node", "Node that the pod is on."),
-    table::wide("Nominated Node", "Node that others are being evicted from for this pod."),
+    table::wide(
+        "Nominated Node",
+        "Node that others are being evicted from for this pod.",
+    ),
     table::wide("Readiness Gates", "Extra conditions that hold, of all."),
 ];
 
@@ -42,7 +48,10 @@ impl Summary {
 pub(super) fn row(object: &Value, now: Timestamp) -> Vec<Cell> {
     let (spec, status) = (&object["spec"], &object["status"]);
     let summary = summary(object);
-    let sidecars = At::root(spec).get("initContainers").items().filter(|c| is_sidecar(c.value));
+    let sidecars = At::root(spec)
+        .get("initContainers")
+        .items()
+        .filter(|c| is_sidecar(c.value));
     let total = At::root(spec).get("containers").items().count() + sidecars.count();
     let restarts = match summary.last_restart {
         Some(last) if summary.restarts != 0 => {
@@ -78,8 +87,14 @@ pub(super) fn conditions(object: &Value) -> Vec<(&'static str, &'static str, Str
 
 fn address(status: &Value) -> String {
     let first = status["podIPs"][0]["ip"].as_str();
-    let address = first.or_else(|| status["podIP"].as_str()).unwrap_or_default();
-    if address.is_empty() { "<none>".to_owned() } else { address.to_owned() }
+    let address = first
+        .or_else(|| status["podIP"].as_str())
+        .unwrap_or_default();
+    if address.is_empty() {
+        "<none>".to_owned()
+    } else {
+        address.to_owned()
+    }
 }
 
 fn condition_holds(object: &Value, kind: &str) -> bool {
@@ -90,7 +105,10 @@ fn condition_holds(object: &Value, kind: &str) -> bool {
 }
 
 fn readiness_gates(object: &Value) -> String {
-    let gates: Vec<_> = At::root(object).get("spec.readinessGates").items().collect();
+    let gates: Vec<_> = At::root(object)
+        .get("spec.readinessGates")
+        .items()
+        .collect();
     if gates.is_empty() {
         return "<none>".to_owned();
     }
@@ -103,7 +121,11 @@ fn summary(object: &Value) -> Summary {
     let phase = root.get("status.phase").text();
     let given = root.get("status.reason").text();
     let mut summary = Summary {
-        reason: if given.is_empty() { phase.to_owned() } else { given.to_owned() },
+        reason: if given.is_empty() {
+            phase.to_owned()
+        } else {
+            given.to_owned()
+        },
         ready: 0,
         restarts: 0,
         last_restart: None,
@@ -172,7 +194,10 @@ fn count_init_containers(object: &Value, summary: &mut Summary, sidecars: &mut S
 }
 
 fn count_containers(object: &Value, summary: &mut Summary) {
-    let statuses: Vec<_> = At::root(object).get("status.containerStatuses").items().collect();
+    let statuses: Vec<_> = At::root(object)
+        .get("status.containerStatuses")
+        .items()
+        .collect();
     let mut running = false;
     for status in statuses.iter().rev() {
         summary.count_restarts(status);
@@ -202,7 +227,10 @@ fn ended(terminated: &At<'_>) -> String {
     } else if signal != 0 {
         format!("Signal:{signal}")
     } else {
-        format!("ExitCode:{}", terminated.get("exitCode").int().unwrap_or_default())
+        format!(
+            "ExitCode:{}",
+            terminated.get("exitCode").int().unwrap_or_default()
+        )
     }
 }
 
@@ -216,7 +244,10 @@ mod tests {
             object["metadata"]["deletionTimestamp"] = json!("2024-01-01T00:00:00Z");
         }
         let now = "2024-01-01T00:05:00Z".parse().unwrap();
-        row(&object, now)[1..4].iter().map(|cell| cell.as_str().unwrap().to_owned()).collect()
+        row(&object, now)[1..4]
+            .iter()
+            .map(|cell| cell.as_str().unwrap().to_owned())
+            .collect()
     }
 
     fn one() -> Value {
@@ -230,17 +261,32 @@ mod tests {
             json!({"phase": "Pending", "containerStatuses": [
                 {"state": {"waiting": {"reason": reason}}, "restartCount": 0}]})
         };
-        assert_eq!(cells(one(), json!({"phase": "Pending"}), false), ["0/1", "Pending", "0"]);
+        assert_eq!(
+            cells(one(), json!({"phase": "Pending"}), false),
+            ["0/1", "Pending", "0"]
+        );
         let status = waiting("ContainerCreating");
-        assert_eq!(cells(one(), status, false), ["0/1", "ContainerCreating", "0"]);
-        assert_eq!(cells(one(), waiting("ErrImagePull"), true), ["0/1", "Terminating", "0"]);
+        assert_eq!(
+            cells(one(), status, false),
+            ["0/1", "ContainerCreating", "0"]
+        );
+        assert_eq!(
+            cells(one(), waiting("ErrImagePull"), true),
+            ["0/1", "Terminating", "0"]
+        );
         let crashed = json!({"phase": "Running", "containerStatuses": [{"restartCount": 2,
             "state": {"running": {}}, "ready": true,
             "lastState": {"terminated": {"finishedAt": "2024-01-01T00:00:00Z"}}}]});
-        assert_eq!(cells(one(), crashed, false), ["1/1", "Running", "2 (5m ago)"]);
+        assert_eq!(
+            cells(one(), crashed, false),
+            ["1/1", "Running", "2 (5m ago)"]
+        );
         let killed = json!({"phase": "Failed", "containerStatuses": [{"restartCount": 0,
             "state": {"terminated": {"exitCode": 137, "signal": 9}}}]});
-        assert_eq!(cells(one(), killed.clone(), false), ["0/1", "Signal:9", "0"]);
+        assert_eq!(
+            cells(one(), killed.clone(), false),
+            ["0/1", "Signal:9", "0"]
+        );
         assert_eq!(cells(one(), killed, true), ["0/1", "Signal:9", "0"]);
         let evicted = json!({"phase": "Failed", "reason": "Evicted"});
         assert_eq!(cells(one(), evicted, false), ["0/1", "Evicted", "0"]);
@@ -271,7 +317,10 @@ mod tests {
                 {"name": "s", "started": true, "ready": true, "state": {"running": {}}},
                 {"name": "j", "state": third}]})
         };
-        assert_eq!(cells(spec.clone(), with(json!({"running": {}})), false), ["1/2", "Init:2/3", "0"]);
+        assert_eq!(
+            cells(spec.clone(), with(json!({"running": {}})), false),
+            ["1/2", "Init:2/3", "0"]
+        );
         let failed = with(json!({"terminated": {"exitCode": 1, "reason": "Error"}}));
         assert_eq!(cells(spec.clone(), failed, false)[1], "Init:Error");
         let waiting = with(json!({"waiting": {"reason": "CrashLoopBackOff"}}));

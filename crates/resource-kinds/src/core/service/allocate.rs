@@ -1,0 +1,437 @@
+//! Addresses and node ports of Services (`statefulset.md` 10.14 and 10.15).
+
+use std::collections::BTreeSet;
+use std::net::Ipv4Addr;
+
+use object_model::{FieldError, FieldPath, Status};
+use serde_json::{Value, json};
+
+use crate::at::At;
+use crate::cluster::ServiceRange;
+use crate::kind::{Exclusive, Refusal, Taken};
+use crate::{limits, parts};
+
+const NODE_PORT_RANGE: &str = "provided port is not in the valid range. The range of valid ports \
+                               is 30000-32767";
+const PORT_TAKEN: &str = "provided port is already allocated";
+const ADDRESS_TAKEN: &str = "provided IP is already allocated";
+
+/// Whether Services of this type have an address of their own.
+pub(super) fn has_address(object: &Value) -> bool {
+    matches!(
+        object["spec"]["type"].as_str(),
+        Some("ClusterIP" | "NodePort" | "LoadBalancer")
+    )
+}
+
+fn has_node_ports(object: &Value) -> bool {
+    let spec = &object["spec"];
+    match spec["type"].as_str() {
+        Some("NodePort") => true,
+        Some("LoadBalancer") => spec["allocateLoadBalancerNodePorts"] != false,
+        _ => false,
+    }
+}
+
+fn address_key(address: &str) -> String {
+    format!("service-ip/{address}")
+}
+
+fn port_key(protocol: &str, port: i64) -> String {
+    format!("node-port/{protocol}/{port}")
+}
+
+/// `clusterIP` and the first of `clusterIPs` are the same; whoever sets (or on an update,
+/// changes) one of them means both.
+pub(super) fn same_addresses(object: &mut Value, old: Option<&Value>) {
+    let Some(spec) = object.get_mut("spec") else {
+        return;
+    };
+    let before = old.map(|old| &old["spec"]);
+    let single = spec["clusterIP"].as_str().unwrap_or_default().to_owned();
+    let list = spec["clusterIPs"].as_array().cloned().unwrap_or_default();
+    let single_changed = before.is_some_and(|old| old["clusterIP"] != spec["clusterIP"]);
+    let list_changed = before.is_some_and(|old| old["clusterIPs"] != spec["clusterIPs"]);
+    match (single.is_empty(), list.is_empty()) {
+        (false, true) => parts::set(spec, "clusterIPs", json!([single])),
+        (true, false) if single_changed && !list_changed => parts::remove(spec, "clusterIPs"),
+        (false, false) if single_changed && !list_changed => {
+            parts::set(spec, "clusterIPs", json!([single]));
+        }
+        (false, false) if list_changed && !single_changed => {
+            parts::set(spec, "clusterIP", list[0].clone());
+        }
+        _ => {}
+    }
+}
+
+/// An update that leaves out what the cluster had chosen keeps it.
+pub(super) fn keep_allocations(object: &mut Value, old: &Value) {
+    let keeps_address = has_address(object) && has_address(old);
+    let keeps_ports = has_node_ports(object) && has_node_ports(old);
+    let Some(spec) = object.get_mut("spec") else {
+        return;
+    };
+    if keeps_address {
+        for field in ["clusterIP", "clusterIPs", "ipFamilies", "ipFamilyPolicy"] {
+            if spec[field].is_null() {
+                parts::restore(spec, &old["spec"], field);
+            }
+        }
+    }
+    if keeps_ports {
+        let before = old["spec"]["ports"]
+            .as_array()
+            .map_or(&[][..], Vec::as_slice);
+        for port in parts::each(spec, "ports") {
+            let same =
+                |old: &&Value| old["port"] == port["port"] && old["protocol"] == port["protocol"];
+            let number = before.iter().find(same).map(|old| old["nodePort"].clone());
+            if port["nodePort"].is_null()
+                && let Some(number) = number.filter(Value::is_i64)
+            {
+                parts::set(port, "nodePort", number);
+            }
+        }
+    }
+}
+
+/// Chooses what the user left to the cluster; releases what the type no longer has.
+pub(super) fn allocate(
+    range: ServiceRange,
+    object: &mut Value,
+    old: Option<&Value>,
+    taken: &dyn Taken,
+) -> Result<(), Status> {
+    let mut errors = Vec::new();
+    if has_address(object) {
+        allocate_address(range, object, old, taken, &mut errors)?;
+    } else if let Some(spec) = object.get_mut("spec") {
+        let released = old.is_some_and(|old| old["spec"]["clusterIPs"] == spec["clusterIPs"]);
+        if released {
+            for field in ["clusterIP", "clusterIPs", "ipFamilies", "ipFamilyPolicy"] {
+                parts::remove(spec, field);
+            }
+        }
+    }
+    if has_node_ports(object) {
+        allocate_ports(object, old, taken, &mut errors)?;
+    } else if let Some(old) = old.filter(|old| has_node_ports(old)) {
+        release_ports(object, old);
+    }
+    if errors.is_empty() {
+        return Ok(());
+    }
+    let name = object["metadata"]["name"].as_str().unwrap_or_default();
+    Err(Status::invalid("", "Service", name, &errors))
+}
+
+fn allocate_address(
+    range: ServiceRange,
+    object: &mut Value,
+    old: Option<&Value>,
+    taken: &dyn Taken,
+    errors: &mut Vec<FieldError>,
+) -> Result<(), Status> {
+    let seed = seed(object);
+    let Some(spec) = object.get_mut("spec") else {
+        return Ok(());
+    };
+    parts::fill(spec, "ipFamilyPolicy", "SingleStack");
+    let selectorless_headless =
+        spec["clusterIP"] == "None" && At::root(spec).get("selector").is_empty();
+    if selectorless_headless && spec["ipFamilies"].is_null() {
+        // Without a selector nobody knows the families; upstream asks for both.
+        parts::set(spec, "ipFamilyPolicy", "RequireDualStack");
+        parts::set(spec, "ipFamilies", json!(["IPv4", "IPv6"]));
+    }
+    parts::fill(spec, "ipFamilies", json!(["IPv4"]));
+    let asked = spec["clusterIP"].as_str().unwrap_or_default().to_owned();
+    if asked == "None" {
+        parts::set(spec, "clusterIPs", json!(["None"]));
+        return Ok(());
+    }
+    let unchanged = old.is_some_and(|old| old["spec"]["clusterIP"] == *asked);
+    if !asked.is_empty() {
+        if !unchanged {
+            errors.extend(explicit(range, &asked, taken));
+        }
+        return Ok(());
+    }
+    let chosen = choose_address(range, seed, taken)
+        .ok_or_else(|| Status::internal("failed to allocate a serviceIP: range is full"))?;
+    parts::set(spec, "clusterIP", chosen.to_string());
+    parts::set(spec, "clusterIPs", json!([chosen.to_string()]));
+    Ok(())
+}
+
+/// What is wrong with an address that a user asks for.
+fn explicit(range: ServiceRange, asked: &str, taken: &dyn Taken) -> Option<FieldError> {
+    let path = FieldPath::root("spec").child("clusterIPs");
+    let refuse = |why: &str| {
+        let detail = format!("failed to allocate IP {asked}: {why}");
+        Some(FieldError::invalid(&path, json!([asked]), detail))
+    };
+    // What is no address at all is the validation's to refuse.
+    let address: Ipv4Addr = asked.parse().ok()?;
+    if range.offset(address).is_none() {
+        refuse(&format!(
+            "the provided IP ({asked}) is not in the valid range. The range of valid \
+                         IPs is {range}"
+        ))
+    } else if taken.is_taken(&address_key(asked)) {
+        refuse(ADDRESS_TAKEN)
+    } else {
+        None
+    }
+}
+
+/// A number that differs between objects and is the same for one: choices start there, so that
+/// addresses that were just given up are not at once given to others.
+fn seed(object: &Value) -> u32 {
+    let metadata = &object["metadata"];
+    let texts = ["uid", "namespace", "name"].map(|key| metadata[key].as_str().unwrap_or_default());
+    texts
+        .join("/")
+        .bytes()
+        .fold(0x811c_9dc5, |hash: u32, byte| {
+            (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193)
+        })
+}
+
+fn choose_address(range: ServiceRange, seed: u32, taken: &dyn Taken) -> Option<Ipv4Addr> {
+    let last = range.size() - 2;
+    let band = range.static_band().min(last);
+    let free = |offset: &u32| !taken.is_taken(&address_key(&range.at(*offset).to_string()));
+    let upper = last - band;
+    let mut others = (0..upper).map(|step| band + 1 + (seed.wrapping_add(step)) % upper);
+    let offset = others.find(free).or_else(|| (1..=band).rev().find(free))?;
+    Some(range.at(offset))
+}
+
+fn allocate_ports(
+    object: &mut Value,
+    old: Option<&Value>,
+    taken: &dyn Taken,
+    errors: &mut Vec<FieldError>,
+) -> Result<(), Status> {
+    let seed = i64::from(seed(object));
+    let own: BTreeSet<String> = old.map(node_port_keys).unwrap_or_default();
+    let mut chosen = BTreeSet::new();
+    let path = FieldPath::root("spec").child("ports");
+    let Some(spec) = object.get_mut("spec") else {
+        return Ok(());
+    };
+    let asked: BTreeSet<i64> = At::root(spec)
+        .get("ports")
+        .items()
+        .filter_map(|port| port.get("nodePort").int())
+        .collect();
+    for (index, port) in parts::each(spec, "ports").enumerate() {
+        let protocol = port["protocol"].as_str().unwrap_or("TCP").to_owned();
+        if let Some(number) = port["nodePort"].as_i64().filter(|number| *number != 0) {
+            let at = path.index(index).child("nodePort");
+            let key = port_key(&protocol, number);
+            if !(limits::NODE_PORT_MIN..=limits::NODE_PORT_MAX).contains(&number) {
+                errors.push(FieldError::invalid(&at, number, NODE_PORT_RANGE));
+            } else if !own.contains(&key) && taken.is_taken(&key) {
+                errors.push(FieldError::invalid(&at, number, PORT_TAKEN));
+            }
+            continue;
+        }
+        let count = limits::NODE_PORT_MAX - limits::NODE_PORT_MIN + 1;
+        let free = |number: &i64| {
+            let key = port_key(&protocol, *number);
+            !asked.contains(number) && !chosen.contains(&key) && !taken.is_taken(&key)
+        };
+        let found = (0..count)
+            .map(|step| limits::NODE_PORT_MIN + (seed + step) % count)
+            .find(free)
+            .ok_or_else(|| Status::internal("failed to allocate a nodePort: range is full"))?;
+        chosen.insert(port_key(&protocol, found));
+        parts::set(port, "nodePort", found);
+    }
+    Ok(())
+}
+
+/// Node ports that were the old type's go, unless the user has changed them.
+fn release_ports(object: &mut Value, old: &Value) {
+    let keys = node_port_keys(old);
+    let Some(spec) = object.get_mut("spec") else {
+        return;
+    };
+    for port in parts::each(spec, "ports") {
+        let protocol = port["protocol"].as_str().unwrap_or("TCP");
+        let number = port["nodePort"].as_i64().unwrap_or_default();
+        if keys.contains(&port_key(protocol, number)) {
+            parts::remove(port, "nodePort");
+        }
+    }
+}
+
+fn node_port_keys(object: &Value) -> BTreeSet<String> {
+    let ports = At::root(object).get("spec.ports");
+    ports
+        .items()
+        .filter_map(|port| {
+            let number = port.get("nodePort").int().filter(|number| *number != 0)?;
+            Some(port_key(port.get("protocol").text(), number))
+        })
+        .collect()
+}
+
+/// The address and the node ports that a Service holds.
+pub(super) fn exclusives(object: &Value) -> Vec<Exclusive> {
+    let mut all = Vec::new();
+    for address in At::root(object).get("spec.clusterIPs").items() {
+        if has_address(object) && !matches!(address.text(), "" | "None") {
+            all.push(Exclusive {
+                key: address_key(address.text()),
+                refusal: Refusal {
+                    field: "spec.clusterIPs".to_owned(),
+                    detail: format!("failed to allocate IP {}: {ADDRESS_TAKEN}", address.text()),
+                },
+            });
+        }
+    }
+    for port in At::root(object).get("spec.ports").items() {
+        let number = port.get("nodePort");
+        if let Some(value) = number.int().filter(|value| *value != 0) {
+            all.push(Exclusive {
+                key: port_key(port.get("protocol").text(), value),
+                refusal: Refusal {
+                    field: number.path.to_string(),
+                    detail: PORT_TAKEN.to_owned(),
+                },
+            });
+        }
+    }
+    all
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::core::Service;
+    use crate::kind::Kind;
+
+    struct Held(BTreeSet<String>);
+
+    impl Taken for Held {
+        fn is_taken(&self, key: &str) -> bool {
+            self.0.contains(key)
+        }
+    }
+
+    fn held(keys: &[&str]) -> Held {
+        Held(keys.iter().map(|key| (*key).to_owned()).collect())
+    }
+
+    fn service() -> Service {
+        Service::new("10.96.0.0/24".parse().unwrap())
+    }
+
+    fn create(spec: Value, taken: &Held) -> Result<Value, Status> {
+        let mut object = json!({"metadata": {"name": "s", "namespace": "d"}, "spec": spec});
+        service().default(&mut object);
+        service().prepare_create(&mut object);
+        service().allocate(&mut object, None, taken)?;
+        Ok(object)
+    }
+
+    /// `statefulset.md` 10.15
+    #[test]
+    fn the_upper_part_is_chosen_from_first() {
+        let object = create(json!({}), &held(&[])).unwrap();
+        let address: Ipv4Addr = object["spec"]["clusterIP"]
+            .as_str()
+            .unwrap()
+            .parse()
+            .unwrap();
+        assert!(address.octets()[3] > 16);
+        assert_eq!(object["spec"]["clusterIPs"], json!([address.to_string()]));
+        let upper: Vec<String> = (17..=254)
+            .map(|n| format!("service-ip/10.96.0.{n}"))
+            .collect();
+        let upper: Vec<&str> = upper.iter().map(String::as_str).collect();
+        let object = create(json!({}), &held(&upper)).unwrap();
+        assert_eq!(object["spec"]["clusterIP"], "10.96.0.16");
+        let all: Vec<String> = (1..=254)
+            .map(|n| format!("service-ip/10.96.0.{n}"))
+            .collect();
+        let all: Vec<&str> = all.iter().map(String::as_str).collect();
+        assert_eq!(create(json!({}), &held(&all)).unwrap_err().code, 500);
+    }
+
+    /// `statefulset.md` 10.14
+    #[test]
+    fn an_address_asked_for_is_in_range_and_free() {
+        let asked = json!({"clusterIP": "10.96.0.5"});
+        let object = create(asked.clone(), &held(&[])).unwrap();
+        assert_eq!(object["spec"]["clusterIPs"], json!(["10.96.0.5"]));
+        assert_eq!(exclusives(&object)[0].key, "service-ip/10.96.0.5");
+        let refused = create(asked, &held(&["service-ip/10.96.0.5"])).unwrap_err();
+        assert_eq!(
+            refused.message,
+            "Service \"s\" is invalid: spec.clusterIPs: Invalid value: [\"10.96.0.5\"]: failed to \
+             allocate IP 10.96.0.5: provided IP is already allocated"
+        );
+        let refused = create(json!({"clusterIP": "10.1.0.5"}), &held(&[])).unwrap_err();
+        assert!(
+            refused
+                .message
+                .ends_with("The range of valid IPs is 10.96.0.0/24")
+        );
+    }
+
+    #[test]
+    fn headless_services_hold_no_address() {
+        let spec = json!({"clusterIP": "None", "selector": {"app": "x"}});
+        let object = create(spec, &held(&[])).unwrap();
+        assert_eq!(object["spec"]["clusterIPs"], json!(["None"]));
+        assert_eq!(object["spec"]["ipFamilies"], json!(["IPv4"]));
+        assert_eq!(exclusives(&object), []);
+        let object = create(json!({"type": "ExternalName"}), &held(&[])).unwrap();
+        assert!(object["spec"]["clusterIPs"].is_null());
+    }
+
+    #[test]
+    fn node_ports_are_chosen_and_kept() {
+        let spec = json!({"type": "NodePort", "ports": [{"port": 80}, {"port": 81}]});
+        let old = create(spec.clone(), &held(&[])).unwrap();
+        let keys = node_port_keys(&old);
+        assert_eq!(keys.len(), 2);
+        let mut new = old.clone();
+        new["spec"]["ports"] = json!([{"port": 80}, {"port": 81}]);
+        service().default(&mut new);
+        service().prepare_update(&mut new, &old);
+        service()
+            .allocate(&mut new, Some(&old), &Held(keys.clone()))
+            .unwrap();
+        assert_eq!(node_port_keys(&new), keys);
+        new["spec"]["type"] = json!("ClusterIP");
+        service()
+            .allocate(&mut new, Some(&old), &held(&[]))
+            .unwrap();
+        assert!(node_port_keys(&new).is_empty());
+    }
+
+    #[test]
+    fn a_node_port_asked_for_is_in_range_and_free() {
+        let spec =
+            |port: i64| json!({"type": "NodePort", "ports": [{"port": 80, "nodePort": port}]});
+        assert!(create(spec(30_080), &held(&[])).is_ok());
+        let refused = create(spec(80), &held(&[])).unwrap_err();
+        assert!(
+            refused
+                .message
+                .ends_with("The range of valid ports is 30000-32767")
+        );
+        let refused = create(spec(30_080), &held(&["node-port/TCP/30080"])).unwrap_err();
+        assert!(
+            refused
+                .message
+                .ends_with("provided port is already allocated")
+        );
+    }
+}
