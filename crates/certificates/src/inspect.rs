@@ -89,3 +89,46 @@ fn address(bytes: &[u8]) -> Option<IpAddr> {
 pub(crate) fn validity(now: OffsetDateTime, life: Duration) -> (OffsetDateTime, OffsetDateTime) {
     (now - Duration::hours(1), now + life)
 }
+
+#[cfg(test)]
+mod tests {
+    use rcgen::{CertificateParams, KeyPair};
+
+    use super::*;
+
+    #[test]
+    fn a_certificate_is_renewed_when_a_third_of_its_life_is_left() {
+        let now = OffsetDateTime::from_unix_timestamp(1_800_000_000).unwrap();
+        let key = KeyPair::generate().unwrap();
+        let names = SubjectAltNames::api_server("", []);
+        let all_names: Vec<String> = names
+            .dns
+            .iter()
+            .cloned()
+            .chain(names.addresses.iter().map(IpAddr::to_string))
+            .collect();
+        let mut params = CertificateParams::new(all_names).unwrap();
+        (params.not_before, params.not_after) = validity(now, Duration::days(30));
+        let certificate = params.self_signed(&key).unwrap();
+        let usable_at = |now| {
+            usable(
+                certificate.der(),
+                &Wanted::Server(&names),
+                key.public_key_raw(),
+                now,
+            )
+        };
+        assert!(usable_at(now));
+        assert!(usable_at(now + Duration::days(19)));
+        assert!(!usable_at(now + Duration::days(21)));
+        assert!(!usable_at(now - Duration::days(1)));
+        let stranger = KeyPair::generate().unwrap();
+        let wanted = Wanted::Server(&names);
+        assert!(!usable(
+            certificate.der(),
+            &wanted,
+            stranger.public_key_raw(),
+            now
+        ));
+    }
+}
