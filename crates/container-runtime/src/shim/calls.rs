@@ -164,6 +164,7 @@ impl Supervisor {
             pid_namespace,
             sub_paths,
             unified,
+            cgroup_trees: worker::cgroup_trees(),
         };
         let job = Job::Start {
             container: id.to_owned(),

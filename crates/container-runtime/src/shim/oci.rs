@@ -35,6 +35,8 @@ pub(crate) struct Surroundings {
     pub sub_paths: PathBuf,
     /// The machine has control groups version 2.
     pub unified: bool,
+    /// Roots of the version 1 trees that have the container's group.
+    pub cgroup_trees: Vec<PathBuf>,
 }
 
 /// Which process namespace a container gets.
@@ -84,8 +86,7 @@ const READ_ONLY: &[&str] = &[
 
 /// Builds the specification.
 pub(crate) fn spec(container: &ContainerSpec, around: &Surroundings) -> Result<Spec, OciError> {
-    let privileged = container.security.privileged;
-    let unmasked = privileged || container.security.unmasked_proc;
+    let unmasked = container.security.privileged || container.security.unmasked_proc;
     let devices = devices(container)?;
     let bidirectional = container.mounts.iter().any(|mount| {
         matches!(
@@ -103,14 +104,19 @@ pub(crate) fn spec(container: &ContainerSpec, around: &Surroundings) -> Result<S
             .map(|path| (*path).to_owned())
             .collect::<Vec<_>>(),
     };
+    let mut read_only = paths(READ_ONLY);
+    if !unmasked && !around.cgroup_trees.is_empty() {
+        // The directory of the trees' mount points; the trees themselves are already.
+        read_only.push("/sys/fs/cgroup".to_owned());
+    }
     let linux = LinuxBuilder::default()
         .namespaces(namespaces(around)?)
         .cgroups_path(around.cgroup.as_str())
-        .resources(resources(&container.resources, &devices, privileged)?)
+        .resources(resources(&container.resources, device_rules(container)?)?)
         .devices(devices)
         .rootfs_propagation(if bidirectional { "shared" } else { "slave" })
         .masked_paths(paths(MASKED))
-        .readonly_paths(paths(READ_ONLY))
+        .readonly_paths(read_only)
         .build()?;
     let process = ProcessBuilder::default()
         .terminal(false)
@@ -167,22 +173,29 @@ fn namespace(
     }
 }
 
+/// Which devices may be used: none but those given, or all.
+fn device_rules(container: &ContainerSpec) -> Result<Vec<LinuxDeviceCgroup>, OciError> {
+    let all = LinuxDeviceCgroupBuilder::default().access("rwm");
+    let mut rules = vec![all.allow(container.security.privileged).build()?];
+    for device in &container.devices {
+        let node = device_node(device)?;
+        let rule = LinuxDeviceCgroupBuilder::default()
+            .allow(true)
+            .typ(node.typ())
+            .major(node.major())
+            .minor(node.minor())
+            .access(device.access.as_str());
+        rules.push(rule.build()?);
+    }
+    Ok(rules)
+}
+
 /// The container's limits.
 fn resources(
     wanted: &Resources,
-    devices: &[LinuxDevice],
-    privileged: bool,
+    device_rules: Vec<LinuxDeviceCgroup>,
 ) -> Result<LinuxResources, OciSpecError> {
-    let rule = |allow: bool| {
-        LinuxDeviceCgroupBuilder::default()
-            .allow(allow)
-            .access("rwm")
-    };
-    let mut rules = vec![rule(privileged).build()?];
-    if !privileged {
-        rules.extend(devices.iter().map(LinuxDeviceCgroup::from));
-    }
-    let mut builder = LinuxResourcesBuilder::default().devices(rules);
+    let mut builder = LinuxResourcesBuilder::default().devices(device_rules);
     if wanted.cpu_shares.is_some() || wanted.cpu_quota_us.is_some() {
         let mut cpu = LinuxCpuBuilder::default();
         if let Some(shares) = wanted.cpu_shares {
@@ -239,7 +252,7 @@ fn collect_devices(dir: &Path, found: &mut Vec<PathBuf>) {
         let own = [
             "pts", "shm", "fd", "mqueue", "ptmx", "console", "stdin", "stdout", "stderr",
         ];
-        if own.iter().any(|own| name == *own) || entry.path().starts_with("/dev/.") {
+        if own.iter().any(|own| name == *own) || name.as_encoded_bytes().starts_with(b".") {
             continue;
         }
         if kind.is_dir() {
@@ -304,13 +317,21 @@ fn mounts(container: &ContainerSpec, around: &Surroundings) -> Result<Vec<OciMou
         )?,
         mount("/dev/mqueue", "mqueue", "mqueue", &strict)?,
         mount("/sys", "sysfs", "sysfs", &strict_and(&[sys]))?,
-        mount(
-            "/sys/fs/cgroup",
-            "cgroup",
-            "cgroup",
-            &strict_and(&["relatime", sys]),
-        )?,
     ];
+    if around.cgroup_trees.is_empty() {
+        let options = strict_and(&["relatime", sys]);
+        list.push(mount("/sys/fs/cgroup", "cgroup", "cgroup", &options)?);
+    } else {
+        // libcontainer would mount the version 1 trees writable, whatever is asked for.
+        let options = strict_and(&["mode=755"]);
+        list.push(mount("/sys/fs/cgroup", "tmpfs", "tmpfs", &options)?);
+        for tree in &around.cgroup_trees {
+            let name = tree.file_name().unwrap_or_default();
+            let source = crate::cgroup::join(tree, &around.cgroup);
+            let to = Path::new("/sys/fs/cgroup").join(name);
+            list.push(bind(&to, &source, &strict_and(&["bind", sys]))?);
+        }
+    }
     list.push(match container.shm_bytes {
         Some(bytes) => {
             let size = format!("size={bytes}");

@@ -22,7 +22,7 @@ use super::log::Stream;
 use super::process::{Output, Owner, Process};
 use super::worker::Worker;
 use crate::protocol::FrameKind;
-use crate::spec::{ContainerState, ContainerStatus, LogSpec, SandboxEvent};
+use crate::spec::{ContainerState, LogSpec, SandboxEvent};
 use crate::state_dir::SandboxFile;
 
 /// Most bytes still taken from a process's outputs after it has ended.

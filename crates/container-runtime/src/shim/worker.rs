@@ -553,6 +553,37 @@ fn pause(group: &str, ready: OwnedFd) -> ! {
     unsafe { libc::_exit(1) }
 }
 
+/// Roots of the version 1 trees in which libcontainer makes a group for each container: those
+/// with a controller that it knows.
+pub(crate) fn cgroup_trees() -> Vec<PathBuf> {
+    match Hierarchies::detect() {
+        Ok(Hierarchies::Split { trees, .. }) => {
+            let with_controller =
+                |names: &[String]| names.iter().any(|n| CONTROLLERS.contains(&n.as_str()));
+            let trees = trees
+                .into_iter()
+                .filter(|(names, _)| with_controller(names));
+            trees.map(|(_, root)| root).collect()
+        }
+        _ => Vec::new(),
+    }
+}
+
+const CONTROLLERS: [&str; 12] = [
+    "cpu",
+    "cpuacct",
+    "cpuset",
+    "devices",
+    "hugetlb",
+    "memory",
+    "pids",
+    "perf_event",
+    "blkio",
+    "net_prio",
+    "net_cls",
+    "freezer",
+];
+
 /// Tells whether control groups are version 2.
 pub(crate) fn is_unified() -> bool {
     matches!(Hierarchies::detect(), Ok(Hierarchies::Unified(_)))

@@ -25,11 +25,15 @@ const APPLETS: &[&str] = &[
     "ip", "seq", "mknod", "chroot", "readlink", "stat", "printf", "nc", "sync", "yes", "unshare",
 ];
 
-/// One read-only layer for all tests of this process.
+/// One read-only layer for all tests.
 fn layer() -> &'static Path {
     static LAYER: OnceLock<PathBuf> = OnceLock::new();
     LAYER.get_or_init(|| {
-        let dir = std::env::temp_dir().join(format!("mainstay-layer-{}", std::process::id()));
+        let done = Path::new(env!("CARGO_TARGET_TMPDIR")).join("busybox-layer-1");
+        if done.exists() {
+            return done;
+        }
+        let dir = done.with_extension(std::process::id().to_string());
         for sub in ["bin", "etc", "tmp", "proc", "dev", "sys"] {
             fs::create_dir_all(dir.join(sub)).unwrap();
         }
@@ -50,8 +54,34 @@ fn layer() -> &'static Path {
         .unwrap();
         fs::write(dir.join("etc/text"), "not a program\n").unwrap();
         fs::set_permissions(dir.join("tmp"), fs::Permissions::from_mode(0o1777)).unwrap();
-        dir
+        // Another test process may have been faster; then its layer is as good.
+        if fs::rename(&dir, &done).is_err() {
+            fs::remove_dir_all(&dir).unwrap();
+        }
+        done
     })
+}
+
+impl Drop for World {
+    /// Takes everything away even when the test has failed.
+    fn drop(&mut self) {
+        let runtime = self.runtime.clone();
+        let clean_up = move || {
+            let executor = tokio::runtime::Builder::new_current_thread()
+                .enable_all()
+                .build();
+            executor.unwrap().block_on(async {
+                for sandbox in runtime.sandboxes().await.unwrap_or_default() {
+                    sandbox.destroy().await.ok();
+                }
+                runtime.close().await.ok();
+            });
+        };
+        if std::thread::panicking() {
+            std::thread::spawn(clean_up).join().ok();
+            fs::remove_dir_all(&self.dir).ok();
+        }
+    }
 }
 
 impl World {
