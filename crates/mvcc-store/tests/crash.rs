@@ -3,7 +3,9 @@
 //! The test runs itself again as the writer: several tasks that each commit numbered transactions
 //! and report every acknowledgement on a pipe. After each kill the store must hold everything
 //! that was acknowledged, each transaction whole or not at all, and a revision that never went
-//! back. (Losing power is another matter: `recovery.rs` tears the files themselves.)
+//! back. (Losing power is another matter: `recovery.rs` tears the files themselves.) Then the
+//! writer runs once more under a limit on the size of files, as on a disk that is full: it must be
+//! told so, and nothing that it was promised may be missing.
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
@@ -19,11 +21,13 @@ use std::{
 
 use bytes::Bytes;
 use mvcc_store::{
-    Compare, KeyValue, Operation, Range, Revision, Store, Txn, TxnResult, Value,
+    Compare, KeyValue, Operation, Range, Revision, Store, StoreError, Txn, TxnResult, Value,
     embedded::{EmbeddedOptions, EmbeddedStore},
 };
 
 const DIR_VARIABLE: &str = "CRASH_TEST_DIR";
+/// What the writer says last when the store takes no more writes.
+const FULL: &str = "full";
 const KILLS: u64 = 300;
 /// A fresh directory after so many kills, so that opening stays quick and creation is hit too.
 const KILLS_PER_DIR: u64 = 10;
@@ -34,7 +38,10 @@ const KEPT: u64 = 5;
 fn main() {
     match std::env::var_os(DIR_VARIABLE) {
         Some(dir) => write_until_killed(Path::new(&dir)),
-        None => kill_many_times(),
+        None => {
+            kill_many_times();
+            fill_the_disk();
+        }
     }
 }
 
@@ -64,20 +71,17 @@ impl Random {
 
 fn write_until_killed(dir: &Path) {
     let store = open(dir);
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .unwrap();
-    runtime.block_on(async {
+    runtime().block_on(async {
         let tasks = (0..TASKS).map(|task| tokio::spawn(write(Arc::clone(&store), task)));
-        futures::future::join_all(tasks)
-            .await
-            .into_iter()
-            .for_each(|task| task.unwrap());
+        for failure in futures::future::join_all(tasks).await {
+            assert!(matches!(failure.unwrap(), StoreError::Io(_)));
+        }
     });
+    println!("{FULL}");
 }
 
-async fn write(store: Arc<EmbeddedStore>, task: u64) {
+/// Writes until the store refuses.
+async fn write(store: Arc<EmbeddedStore>, task: u64) -> StoreError {
     let counter = counter_key(task);
     let range = Range {
         start: counter.clone().into_bytes(),
@@ -108,8 +112,10 @@ async fn write(store: Arc<EmbeddedStore>, task: u64) {
             compare: vec![compare],
             operations,
         };
-        let TxnResult::Committed { revision, results } = store.txn(txn).await.unwrap() else {
-            panic!("nobody else writes {counter}")
+        let (revision, results) = match store.txn(txn).await {
+            Ok(TxnResult::Committed { revision, results }) => (revision, results),
+            Ok(TxnResult::Refused { .. }) => panic!("nobody else writes {counter}"),
+            Err(error) => return error,
         };
         // One write call: it is in the pipe whole or not at all.
         let line = format!("{task} {number} {}\n", revision.0);
@@ -172,7 +178,7 @@ fn kill_many_times() {
         let mut newest = Acknowledged::new();
         let mut revision = Revision(1);
         for _ in 0..KILLS_PER_DIR {
-            let lifetime = Duration::from_micros(1_000 + random.below(90_000));
+            let lifetime = Duration::from_micros(1_000 + random.below(70_000));
             acknowledged_total += kill_after(lifetime, dir.path(), &mut newest);
             let store = open(dir.path());
             in_doubt_total += check(&store, &mut newest, revision);
@@ -207,7 +213,12 @@ fn kill_after(lifetime: Duration, dir: &Path, newest: &mut Acknowledged) -> u64 
     child.kill().unwrap();
     child.wait().unwrap();
     let lines = reader.join().unwrap();
-    for line in &lines {
+    note(&lines, newest);
+    lines.len() as u64
+}
+
+fn note(lines: &[String], newest: &mut Acknowledged) {
+    for line in lines {
         let numbers: Vec<u64> = line
             .split(' ')
             .map(|number| number.parse().unwrap())
@@ -217,7 +228,40 @@ fn kill_after(lifetime: Duration, dir: &Path, newest: &mut Acknowledged) -> u64 
         };
         newest.insert(task, (number, revision));
     }
-    lines.len() as u64
+}
+
+/// Runs the writer where no file may grow past a megabyte; the signal that usually comes with
+/// that is ignored, so that writes fail as they do on a full disk.
+fn fill_the_disk() {
+    let dir = tempfile::tempdir().unwrap();
+    // The second opening drops the space that the first one reserved.
+    open(dir.path()).close();
+    open(dir.path()).close();
+    let limited = "trap '' XFSZ; ulimit -f 2048; exec \"$0\"";
+    let output = Command::new("sh")
+        .args(["-c", limited])
+        .arg(std::env::current_exe().unwrap())
+        .env(DIR_VARIABLE, dir.path())
+        .output()
+        .unwrap();
+    let text = String::from_utf8(output.stdout).unwrap();
+    let mut lines: Vec<String> = text.lines().map(str::to_owned).collect();
+    let errors = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "the writer failed: {errors}");
+    assert_eq!(
+        lines.pop().as_deref(),
+        Some(FULL),
+        "the writer was not told: {errors}"
+    );
+    let mut newest = Acknowledged::new();
+    note(&lines, &mut newest);
+    let store = open(dir.path());
+    let in_doubt = check(&store, &mut newest, Revision(1));
+    println!(
+        "full disk: {} acknowledged, {in_doubt} in doubt",
+        lines.len()
+    );
+    assert!(lines.len() > 50);
 }
 
 /// Compares the store with what was acknowledged; returns how many transactions it has beyond.

@@ -16,7 +16,7 @@ type Case = fn(Arc<dyn Store>) -> BoxFuture<'static, ()>;
 
 /// Runs every case on a store of its own and names those that fail.
 pub async fn run(mut fresh_store: impl FnMut() -> Arc<dyn Store>) {
-    let cases: [(&str, Case); 20] = [
+    let cases: [(&str, Case); 21] = [
         ("a fresh store is empty at revision 1", |s| fresh(s).boxed()),
         ("each transaction has the next revision", |s| {
             revisions(s).boxed()
@@ -56,6 +56,9 @@ pub async fn run(mut fresh_store: impl FnMut() -> Arc<dyn Store>) {
         }),
         ("a watch has all changes of a revision at once", |s| {
             watch_atomic(s).boxed()
+        }),
+        ("watches and reads agree under many writers", |s| {
+            many_writers(s).boxed()
         }),
         ("progress marks pass revisions of other keys", |s| {
             progress(s).boxed()
@@ -415,6 +418,61 @@ async fn watch_atomic(store: Arc<dyn Store>) {
     commit(&*store, vec![put("b", "1"), put("a1", "1"), put("a2", "1")]).await;
     let seen: Vec<_> = next_events(&mut watch).await.iter().map(describe).collect();
     assert_eq!(seen, ["2 a1: nothing -> 1", "2 a2: nothing -> 1"]);
+}
+
+/// Rebuilds the keys from a watch, and compares with reads at the same revisions.
+async fn many_writers(store: Arc<dyn Store>) {
+    const WRITES: u64 = 40;
+    let mut watch = store.watch(b"k".to_vec(), Revision(2)).unwrap();
+    let writer = |store: Arc<dyn Store>, writer: u64| async move {
+        for number in 0..WRITES {
+            let key = format!("k{}", (writer * 7 + number) % 10);
+            let change = if number % 5 == 4 {
+                delete(&key)
+            } else {
+                put(&key, &key)
+            };
+            commit(&*store, vec![change, put(&format!("other{writer}"), "")]).await;
+        }
+    };
+    let writers = (0..8).map(|number| tokio::spawn(writer(Arc::clone(&store), number)));
+    let writers: Vec<_> = writers.collect();
+    let (mut rebuilt, mut reached) = (std::collections::BTreeMap::new(), Revision(1));
+    while reached < Revision(1 + 8 * WRITES) {
+        match watch.next().await.unwrap().unwrap() {
+            WatchEvents::Progress(mark) => {
+                assert!(mark >= reached);
+                reached = mark;
+            }
+            WatchEvents::Events(events) => {
+                assert!(
+                    events[0].revision > reached,
+                    "a revision twice, or out of order"
+                );
+                reached = events[0].revision;
+                for event in events {
+                    let was = match event.kind {
+                        EventKind::Put(pair) => rebuilt.insert(event.key, pair),
+                        EventKind::Delete => rebuilt.remove(&event.key),
+                    };
+                    assert_eq!(was, event.previous);
+                }
+            }
+        }
+        let range = Range {
+            start: b"k".to_vec(),
+            end: Some(b"l".to_vec()),
+            revision: Some(reached),
+            limit: None,
+        };
+        let read = store.range(range).await.unwrap();
+        assert!(
+            read.items.iter().eq(rebuilt.values()),
+            "at revision {}",
+            reached.0
+        );
+    }
+    futures::future::join_all(writers).await;
 }
 
 async fn progress(store: Arc<dyn Store>) {
