@@ -4,6 +4,7 @@
 //! decisions are in the crate `planners`.
 
 mod context;
+mod endpoints;
 mod stateful_set;
 
 use futures::future::BoxFuture;
@@ -29,7 +30,10 @@ pub enum Error {
 
 /// The list of controllers.
 fn all(context: &Context) -> Vec<(&'static str, BoxFuture<'static, ()>)> {
-    vec![("statefulset", Box::pin(stateful_set::run(context.clone())))]
+    vec![
+        ("endpoints", Box::pin(endpoints::run(context.clone()))),
+        ("statefulset", Box::pin(stateful_set::run(context.clone()))),
+    ]
 }
 
 /// Runs all controllers until `shutdown` is cancelled.

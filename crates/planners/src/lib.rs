@@ -1,4 +1,7 @@
 //! What the controllers decide: one folder per controller, each a pure and total function from
 //! what was observed (and the time) to a plan. No I/O, clock, randomness or logging.
 
+pub mod endpoints;
 pub mod stateful_set;
+pub mod volume_binding;
+pub mod volume_protection;

@@ -1,0 +1,114 @@
+//! Writes slices and Endpoints.
+
+use std::collections::HashMap;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use k8s_openapi::api::core::v1::Endpoints;
+use k8s_openapi::api::discovery::v1::EndpointSlice;
+use kube::api::{Api, PostParams};
+use kube::{Client, ResourceExt};
+use planners::endpoints::{EndpointsWrite, Plan};
+use reconcile::execute::{self, Delete, Refusal, refusal};
+use reconcile::{Cache, Key};
+use tokio::time::Instant;
+
+use crate::Context;
+
+/// How long to wait for a created slice to be seen; after that the cache is taken at its word.
+const SEEN_WITHIN: Duration = Duration::from_secs(5);
+
+#[derive(Debug, thiserror::Error)]
+pub(super) enum Error {
+    #[error("write endpoints")]
+    Api(#[source] kube::Error),
+}
+
+pub(super) struct Executor {
+    client: Client,
+    /// Slices that were created and may not have been seen yet; with the time of that. Bounded
+    /// by the slices created within some seconds.
+    created: Mutex<HashMap<Key, Vec<(String, Instant)>>>,
+}
+
+impl Executor {
+    pub fn new(context: &Context) -> Self {
+        Self {
+            client: context.client.clone(),
+            created: Mutex::default(),
+        }
+    }
+
+    fn created(&self) -> MutexGuard<'_, HashMap<Key, Vec<(String, Instant)>>> {
+        self.created.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// How long to wait for slices of this Service that were created just now.
+    pub fn not_seen_yet(&self, key: &Key, slices: &Cache<EndpointSlice>) -> Option<Duration> {
+        let mut created = self.created();
+        let waiting = created.get_mut(key)?;
+        waiting.retain(|(name, at)| {
+            at.elapsed() < SEEN_WITHIN && slices.get(&key.namespace, name).is_none()
+        });
+        let oldest = waiting.iter().map(|(_, at)| *at).min();
+        if oldest.is_none() {
+            created.remove(key);
+        }
+        oldest.map(|at| SEEN_WITHIN.saturating_sub(at.elapsed()))
+    }
+
+    pub async fn execute(&self, key: &Key, plan: Plan) -> Result<(), Error> {
+        let slices: Api<EndpointSlice> = Api::namespaced(self.client.clone(), &key.namespace);
+        let params = PostParams::default();
+        let result = self.write_slices(key, &slices, &params, &plan).await;
+        let result = match (result, plan.endpoints) {
+            (Ok(()), Some(write)) => self.write_endpoints(key, &params, write).await,
+            (result, _) => result,
+        };
+        match result {
+            Err(error) if refusal(&error) == Refusal::NamespaceTerminating => Ok(()),
+            other => other.map_err(Error::Api),
+        }
+    }
+
+    async fn write_slices(
+        &self,
+        key: &Key,
+        slices: &Api<EndpointSlice>,
+        params: &PostParams,
+        plan: &Plan,
+    ) -> kube::Result<()> {
+        for slice in &plan.create {
+            let created = slices.create(params, slice).await?;
+            let entry = (created.name_any(), Instant::now());
+            self.created().entry(key.clone()).or_default().push(entry);
+        }
+        for slice in &plan.update {
+            slices.replace(&slice.name_any(), params, slice).await?;
+        }
+        for (name, uid) in &plan.delete {
+            execute::delete(slices, name, Delete::of_uid(uid)).await?;
+        }
+        Ok(())
+    }
+
+    async fn write_endpoints(
+        &self,
+        key: &Key,
+        params: &PostParams,
+        write: EndpointsWrite,
+    ) -> kube::Result<()> {
+        let api: Api<Endpoints> = Api::namespaced(self.client.clone(), &key.namespace);
+        match write {
+            EndpointsWrite::Create(endpoints) => api.create(params, &endpoints).await.map(drop),
+            EndpointsWrite::Update(endpoints) => {
+                api.replace(&key.name, params, &endpoints).await.map(drop)
+            }
+            EndpointsWrite::Delete { name, uid } => {
+                execute::delete(&api, &name, Delete::of_uid(uid))
+                    .await
+                    .map(drop)
+            }
+        }
+    }
+}

@@ -1,0 +1,128 @@
+//! Gathers what the planner needs to know about a Service, from caches alone.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use k8s_openapi::api::core::v1::{Endpoints, Node, Pod, Service};
+use k8s_openapi::api::discovery::v1::EndpointSlice;
+use planners::endpoints::Observed;
+use reconcile::{Cache, Index, Key};
+use resource_kinds::labels;
+
+use crate::Context;
+
+const MANAGER: &str = "endpointslice-controller.k8s.io";
+
+pub(super) struct Observer {
+    services: Cache<Service>,
+    pods: Cache<Pod>,
+    pub slices: Cache<EndpointSlice>,
+    endpoints: Cache<Endpoints>,
+    nodes: Cache<Node>,
+    slices_by_service: Index<EndpointSlice>,
+}
+
+impl Observer {
+    pub fn new(context: &Context) -> Self {
+        let caches = context.caches.clone();
+        Self {
+            slices_by_service: caches.slices.index(service_term),
+            services: caches.services,
+            pods: caches.pods,
+            slices: caches.slices,
+            endpoints: caches.endpoints,
+            nodes: caches.nodes,
+        }
+    }
+
+    pub async fn wait_synced(&self) -> bool {
+        self.services.wait_synced().await
+            && self.pods.wait_synced().await
+            && self.slices.wait_synced().await
+            && self.endpoints.wait_synced().await
+            && self.nodes.wait_synced().await
+    }
+
+    pub fn observe(&self, key: &Key) -> Observed {
+        let service = self.services.get_key(key);
+        let pods = match &service {
+            Some(service) => {
+                let mut pods = self.pods.list_in(&key.namespace);
+                pods.retain(|pod| selects(service, pod));
+                pods
+            }
+            None => Vec::new(),
+        };
+        let nodes = self.nodes.list();
+        let zones = nodes
+            .iter()
+            .filter_map(|node| Some((node.metadata.name.clone()?, zone(node)?.to_owned())));
+        Observed {
+            namespace: key.namespace.clone(),
+            name: key.name.clone(),
+            service,
+            pods,
+            zones: zones.collect::<BTreeMap<_, _>>(),
+            slices: self
+                .slices_by_service
+                .get(&format!("{}/{}", key.namespace, key.name)),
+            endpoints: self.endpoints.get_key(key),
+        }
+    }
+
+    pub fn services_of(&self, pod: &Arc<Pod>) -> Vec<Key> {
+        let namespace = pod.metadata.namespace.as_deref().unwrap_or_default();
+        let services = self.services.list_in(namespace).into_iter();
+        services
+            .filter(|service| selects(service, pod))
+            .map(|s| Key::of(s.as_ref()))
+            .collect()
+    }
+
+    pub fn all_services(&self) -> Vec<Key> {
+        self.services
+            .list()
+            .into_iter()
+            .map(|service| Key::of(service.as_ref()))
+            .collect()
+    }
+}
+
+fn selects(service: &Service, pod: &Pod) -> bool {
+    let selector = service
+        .spec
+        .as_ref()
+        .and_then(|spec| spec.selector.as_ref());
+    let Some(selector) = selector.filter(|selector| !selector.is_empty()) else {
+        return false;
+    };
+    let labels = pod.metadata.labels.as_ref();
+    selector
+        .iter()
+        .all(|(key, value)| labels.and_then(|labels| labels.get(key)) == Some(value))
+}
+
+pub(super) fn zone(node: &Node) -> Option<&str> {
+    node.metadata
+        .labels
+        .as_ref()?
+        .get(labels::ZONE)
+        .map(String::as_str)
+}
+
+fn service_term(slice: &EndpointSlice) -> Vec<String> {
+    let labels = slice.metadata.labels.as_ref();
+    let label = |key: &str| {
+        labels
+            .and_then(|labels| labels.get(key))
+            .map(String::as_str)
+    };
+    if label(labels::SLICE_MANAGED_BY) != Some(MANAGER) {
+        return Vec::new();
+    }
+    let namespace = slice.metadata.namespace.as_deref().unwrap_or_default();
+    label(labels::SERVICE_NAME)
+        .map(|name| format!("{namespace}/{name}"))
+        .into_iter()
+        .collect()
+}

@@ -1,0 +1,200 @@
+//! One pod behind a Service.
+
+use std::net::IpAddr;
+
+use k8s_openapi::api::core::v1::{
+    Container, ObjectReference, Pod, Service, ServicePort as PortOfService,
+};
+use k8s_openapi::api::discovery::v1::{Endpoint, EndpointConditions, EndpointPort};
+use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
+
+use super::plan::Observed;
+
+/// A pod with what it serves.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct Backend {
+    pub endpoint: Endpoint,
+    pub ports: Vec<EndpointPort>,
+    pub ready: bool,
+    pub terminating: bool,
+}
+
+/// `IPv4` or `IPv6`, as in `addressType`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Family {
+    V4,
+    V6,
+}
+
+impl Family {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::V4 => "IPv4",
+            Self::V6 => "IPv6",
+        }
+    }
+
+    fn has(self, address: &str) -> bool {
+        match address.parse() {
+            Ok(IpAddr::V4(_)) => self == Self::V4,
+            Ok(IpAddr::V6(_)) => self == Self::V6,
+            Err(_) => false,
+        }
+    }
+}
+
+/// The families of a Service; IPv4 unless it says otherwise.
+pub(super) fn families(service: &Service) -> Vec<Family> {
+    let named = service
+        .spec
+        .as_ref()
+        .and_then(|spec| spec.ip_families.as_ref());
+    let mut families: Vec<Family> = named
+        .into_iter()
+        .flatten()
+        .map(|name| {
+            if name == "IPv6" {
+                Family::V6
+            } else {
+                Family::V4
+            }
+        })
+        .collect();
+    families.dedup();
+    if families.is_empty() {
+        families.push(Family::V4);
+    }
+    families
+}
+
+pub(super) fn is_headless(service: &Service) -> bool {
+    service
+        .spec
+        .as_ref()
+        .and_then(|spec| spec.cluster_ip.as_deref())
+        == Some("None")
+}
+
+pub(super) fn publishes_not_ready(service: &Service) -> bool {
+    let spec = service.spec.as_ref();
+    spec.and_then(|spec| spec.publish_not_ready_addresses)
+        .unwrap_or_default()
+}
+
+/// The pods behind a Service in one family, by name.
+pub(super) fn backends(observed: &Observed, service: &Service, family: Family) -> Vec<Backend> {
+    let pods = observed.pods.iter();
+    let mut backends: Vec<Backend> = pods
+        .filter_map(|pod| backend(observed, service, pod, family))
+        .collect();
+    backends.sort_by(|a, b| name_of(&a.endpoint).cmp(name_of(&b.endpoint)));
+    backends
+}
+
+pub(super) fn name_of(endpoint: &Endpoint) -> &str {
+    endpoint
+        .target_ref
+        .as_ref()
+        .and_then(|target| target.name.as_deref())
+        .unwrap_or_default()
+}
+
+fn backend(observed: &Observed, service: &Service, pod: &Pod, family: Family) -> Option<Backend> {
+    let status = pod.status.as_ref()?;
+    // One that has ended will not serve again, and its address may be another's by now.
+    if matches!(status.phase.as_deref(), Some("Succeeded" | "Failed")) {
+        return None;
+    }
+    let address = address(pod, family)?;
+    let serving = status
+        .conditions
+        .iter()
+        .flatten()
+        .any(|condition| condition.type_ == "Ready" && condition.status == "True");
+    let terminating = pod.metadata.deletion_timestamp.is_some();
+    let ready = publishes_not_ready(service) || (serving && !terminating);
+    let spec = pod.spec.as_ref();
+    let node_name = spec.and_then(|spec| spec.node_name.clone());
+    let zone = node_name
+        .as_ref()
+        .and_then(|node| observed.zones.get(node))
+        .cloned();
+    Some(Backend {
+        endpoint: Endpoint {
+            addresses: vec![address],
+            conditions: Some(EndpointConditions {
+                ready: Some(ready),
+                serving: Some(serving),
+                terminating: Some(terminating),
+            }),
+            hostname: hostname(service, pod),
+            node_name,
+            zone,
+            target_ref: Some(ObjectReference {
+                kind: Some("Pod".to_owned()),
+                namespace: pod.metadata.namespace.clone(),
+                name: pod.metadata.name.clone(),
+                uid: pod.metadata.uid.clone(),
+                ..ObjectReference::default()
+            }),
+            ..Endpoint::default()
+        },
+        ports: ports(service, pod),
+        ready: serving,
+        terminating,
+    })
+}
+
+fn address(pod: &Pod, family: Family) -> Option<String> {
+    let status = pod.status.as_ref()?;
+    let all = status.pod_ips.iter().flatten().map(|ip| ip.ip.as_str());
+    let mut all = all.chain(status.pod_ip.as_deref());
+    all.find(|address| family.has(address)).map(str::to_owned)
+}
+
+/// A pod has a name of its own under a Service only if it asks for that Service's domain.
+fn hostname(service: &Service, pod: &Pod) -> Option<String> {
+    let spec = pod.spec.as_ref()?;
+    let asked = spec.subdomain.is_some() && spec.subdomain == service.metadata.name;
+    let same = pod.metadata.namespace == service.metadata.namespace;
+    spec.hostname
+        .clone()
+        .filter(|hostname| !hostname.is_empty() && asked && same)
+}
+
+/// The ports on which the pod serves those of the Service; a name it does not have is left out.
+fn ports(service: &Service, pod: &Pod) -> Vec<EndpointPort> {
+    let ports = service.spec.as_ref().and_then(|spec| spec.ports.as_ref());
+    let found = ports.into_iter().flatten().filter_map(|port| {
+        let protocol = port.protocol.clone().unwrap_or_else(|| "TCP".to_owned());
+        let number = port_number(pod, port, &protocol)?;
+        Some(EndpointPort {
+            name: Some(port.name.clone().unwrap_or_default()),
+            protocol: Some(protocol),
+            port: Some(number),
+            app_protocol: port.app_protocol.clone(),
+        })
+    });
+    found.collect()
+}
+
+fn port_number(pod: &Pod, port: &PortOfService, protocol: &str) -> Option<i32> {
+    match &port.target_port {
+        None | Some(IntOrString::Int(0)) => Some(port.port),
+        Some(IntOrString::Int(number)) => Some(*number),
+        Some(IntOrString::String(name)) => {
+            let spec = pod.spec.as_ref()?;
+            let sidecars = spec.init_containers.iter().flatten();
+            let sidecars = sidecars.filter(|c| c.restart_policy.as_deref() == Some("Always"));
+            let ports = |container: &Container| {
+                let ports = container.ports.iter().flatten();
+                let named = ports.into_iter().find(|port| {
+                    port.name.as_deref() == Some(name)
+                        && port.protocol.as_deref().unwrap_or("TCP") == protocol
+                });
+                named.map(|port| port.container_port)
+            };
+            spec.containers.iter().chain(sidecars).find_map(ports)
+        }
+    }
+}

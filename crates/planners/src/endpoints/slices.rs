@@ -1,0 +1,211 @@
+//! Endpoints spread over slices of bounded size.
+//!
+//! An endpoint stays in the slice that it is in; only what is new is put where there is room. So
+//! one pod's change is one slice's change, however large the Service.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use k8s_openapi::api::core::v1::Service;
+use k8s_openapi::api::discovery::v1::{Endpoint, EndpointPort, EndpointSlice};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
+use resource_kinds::labels;
+
+use super::endpoint::{self, Family};
+use super::plan::{Observed, Plan};
+
+/// The value of the label that says who keeps a slice.
+pub(super) const MANAGER: &str = "endpointslice-controller.k8s.io";
+/// Endpoints in one slice; as kube-controller-manager.
+const ENDPOINTS_MAX: usize = 100;
+
+/// What all endpoints of a slice have in common.
+type Group = (Family, String);
+
+struct Wanted {
+    ports: Vec<EndpointPort>,
+    /// By uid of the pod.
+    endpoints: BTreeMap<String, Endpoint>,
+}
+
+pub(super) fn plan(observed: &Observed, service: &Service, plan: &mut Plan) {
+    let mut groups: BTreeMap<Group, Wanted> = BTreeMap::new();
+    for family in endpoint::families(service) {
+        for backend in endpoint::backends(observed, service, family) {
+            let group = (family, ports_key(&backend.ports));
+            let wanted = groups.entry(group).or_insert_with(|| Wanted {
+                ports: backend.ports.clone(),
+                endpoints: BTreeMap::new(),
+            });
+            wanted
+                .endpoints
+                .insert(uid_of(&backend.endpoint), backend.endpoint);
+        }
+        // A Service without endpoints has a slice that says so.
+        if !groups.keys().any(|(of, _)| *of == family) {
+            let wanted = Wanted {
+                ports: Vec::new(),
+                endpoints: BTreeMap::new(),
+            };
+            groups.insert((family, ports_key(&[])), wanted);
+        }
+    }
+    let mut present: BTreeMap<Group, Vec<&Arc<EndpointSlice>>> = BTreeMap::new();
+    let mut slices: Vec<&Arc<EndpointSlice>> = observed.slices.iter().collect();
+    slices.sort_by(|a, b| a.metadata.name.cmp(&b.metadata.name));
+    for slice in slices {
+        if slice.metadata.deletion_timestamp.is_some() {
+            continue;
+        }
+        let ports = slice.ports.as_deref().unwrap_or_default();
+        let family = if slice.address_type == "IPv6" {
+            Family::V6
+        } else {
+            Family::V4
+        };
+        present
+            .entry((family, ports_key(ports)))
+            .or_default()
+            .push(slice);
+    }
+    for (group, wanted) in groups {
+        let slices = present.remove(&group).unwrap_or_default();
+        fill(service, group.0, wanted, &slices, plan);
+    }
+    for slice in present.into_values().flatten() {
+        plan.delete.push(identity(slice));
+    }
+}
+
+/// Spreads the endpoints of one group over its slices.
+fn fill(
+    service: &Service,
+    family: Family,
+    mut wanted: Wanted,
+    slices: &[&Arc<EndpointSlice>],
+    plan: &mut Plan,
+) {
+    let mut contents: Vec<(Option<&Arc<EndpointSlice>>, Vec<Endpoint>)> = Vec::new();
+    for slice in slices {
+        let kept = slice.endpoints.iter().flatten();
+        let kept = kept.filter_map(|endpoint| wanted.endpoints.remove(&uid_of(endpoint)));
+        contents.push((Some(slice), kept.collect()));
+    }
+    let mut left: Vec<Endpoint> = wanted.endpoints.into_values().collect();
+    left.sort_by(|a, b| endpoint::name_of(b).cmp(endpoint::name_of(a)));
+    for (_, endpoints) in &mut contents {
+        while endpoints.len() < ENDPOINTS_MAX
+            && let Some(endpoint) = left.pop()
+        {
+            endpoints.push(endpoint);
+        }
+    }
+    left.reverse();
+    for chunk in left.chunks(ENDPOINTS_MAX) {
+        contents.push((None, chunk.to_vec()));
+    }
+    if contents.is_empty() {
+        contents.push((None, Vec::new()));
+    }
+    // Of the empty ones at most one stays, and only if there is no other.
+    let mut spare = contents.iter().all(|(_, endpoints)| endpoints.is_empty());
+    for (slice, endpoints) in contents {
+        if endpoints.is_empty() && !std::mem::take(&mut spare) {
+            plan.delete.extend(slice.map(|slice| identity(slice)));
+            continue;
+        }
+        write(service, family, &wanted.ports, slice, endpoints, plan);
+    }
+}
+
+fn write(
+    service: &Service,
+    family: Family,
+    ports: &[EndpointPort],
+    slice: Option<&Arc<EndpointSlice>>,
+    endpoints: Vec<Endpoint>,
+    plan: &mut Plan,
+) {
+    let labels = labels(service);
+    let Some(slice) = slice else {
+        let name = service.metadata.name.clone().unwrap_or_default();
+        plan.create.push(EndpointSlice {
+            metadata: ObjectMeta {
+                generate_name: Some(format!("{name}-")),
+                namespace: service.metadata.namespace.clone(),
+                labels: Some(labels),
+                owner_references: Some(vec![owner(service)]),
+                ..ObjectMeta::default()
+            },
+            address_type: family.as_str().to_owned(),
+            endpoints: Some(endpoints),
+            ports: Some(ports.to_vec()),
+        });
+        return;
+    };
+    let same = slice.metadata.labels.as_ref() == Some(&labels)
+        && slice.endpoints.as_deref().unwrap_or_default() == endpoints;
+    if !same {
+        let mut changed = EndpointSlice::clone(slice);
+        changed.metadata.labels = Some(labels);
+        changed.endpoints = Some(endpoints);
+        plan.update.push(changed);
+    }
+}
+
+/// The Service's own labels, and those by which slices are found.
+fn labels(service: &Service) -> BTreeMap<String, String> {
+    let mut all = service.metadata.labels.clone().unwrap_or_default();
+    let name = service.metadata.name.clone().unwrap_or_default();
+    all.insert(labels::SERVICE_NAME.to_owned(), name);
+    all.insert(labels::SLICE_MANAGED_BY.to_owned(), MANAGER.to_owned());
+    all.remove(labels::HEADLESS);
+    if endpoint::is_headless(service) {
+        all.insert(labels::HEADLESS.to_owned(), String::new());
+    }
+    all
+}
+
+fn owner(service: &Service) -> OwnerReference {
+    OwnerReference {
+        api_version: "v1".to_owned(),
+        kind: "Service".to_owned(),
+        name: service.metadata.name.clone().unwrap_or_default(),
+        uid: service.metadata.uid.clone().unwrap_or_default(),
+        controller: Some(true),
+        block_owner_deletion: Some(true),
+    }
+}
+
+fn identity(slice: &EndpointSlice) -> (String, String) {
+    let meta = &slice.metadata;
+    (
+        meta.name.clone().unwrap_or_default(),
+        meta.uid.clone().unwrap_or_default(),
+    )
+}
+
+fn uid_of(endpoint: &Endpoint) -> String {
+    let target = endpoint.target_ref.as_ref();
+    target
+        .and_then(|target| target.uid.clone())
+        .unwrap_or_default()
+}
+
+/// Ports as a text that is equal for equal ports.
+fn ports_key(ports: &[EndpointPort]) -> String {
+    let mut parts: Vec<String> = ports
+        .iter()
+        .map(|port| {
+            let text = |text: &Option<String>| text.clone().unwrap_or_default();
+            let (name, protocol) = (text(&port.name), text(&port.protocol));
+            format!(
+                "{name}/{protocol}/{:?}/{}",
+                port.port,
+                text(&port.app_protocol)
+            )
+        })
+        .collect();
+    parts.sort();
+    parts.join(",")
+}

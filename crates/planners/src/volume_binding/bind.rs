@@ -1,0 +1,86 @@
+//! The four writes of a binding (statefulset.md §11.5), as far as they are missing.
+
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::{ObjectReference, PersistentVolume, PersistentVolumeClaim};
+use resource_kinds::annotations::BIND_COMPLETED;
+use resource_kinds::volume_fit::{Reservation, reservation};
+
+use super::action::{Action, Plan};
+use super::volume::set_phase;
+
+/// Adds what is missing to bind the two. The caller has made sure that they may be.
+pub(crate) fn bind(
+    volume: &PersistentVolume,
+    claim: &PersistentVolumeClaim,
+    now: Timestamp,
+    plan: &mut Plan,
+) {
+    let name = volume.metadata.name.clone().unwrap_or_default();
+    let reference = volume
+        .spec
+        .as_ref()
+        .and_then(|spec| spec.claim_ref.as_ref());
+    let kept = reference
+        .is_some_and(|reference| reference.uid.is_some() && reference.uid == claim.metadata.uid);
+    if !kept {
+        plan.actions.push(Action::ReserveVolume {
+            volume: name.clone(),
+            claim: Box::new(reference_to(claim)),
+            by_controller: reservation(volume, claim) == Reservation::Free,
+        });
+    }
+    set_phase(volume, "Bound", None, now, plan);
+    let annotations = claim.metadata.annotations.as_ref();
+    let complete = annotations.is_some_and(|all| all.contains_key(BIND_COMPLETED));
+    let named = names(claim, &name);
+    if !named || !complete {
+        plan.actions.push(Action::BindClaim {
+            volume: name,
+            by_controller: !named,
+        });
+    }
+    set_bound(volume, claim, plan);
+}
+
+fn names(claim: &PersistentVolumeClaim, volume: &str) -> bool {
+    let named = claim
+        .spec
+        .as_ref()
+        .and_then(|spec| spec.volume_name.as_deref());
+    named == Some(volume)
+}
+
+/// The claim's status: what it got. The capacity is taken over only at the moment of becoming
+/// Bound: a later difference is a pending resize.
+fn set_bound(volume: &PersistentVolume, claim: &PersistentVolumeClaim, plan: &mut Plan) {
+    let status = claim.status.as_ref();
+    let becomes_bound = status.and_then(|status| status.phase.as_deref()) != Some("Bound");
+    let offered = volume
+        .spec
+        .as_ref()
+        .and_then(|spec| spec.access_modes.clone());
+    let offered = offered.unwrap_or_default();
+    let shown = status
+        .and_then(|status| status.access_modes.clone())
+        .unwrap_or_default();
+    if becomes_bound || shown != offered {
+        let capacity = volume.spec.as_ref().and_then(|spec| spec.capacity.clone());
+        plan.actions.push(Action::SetClaimStatus {
+            phase: "Bound",
+            access_modes: offered,
+            capacity: capacity.filter(|_| becomes_bound),
+        });
+    }
+}
+
+fn reference_to(claim: &PersistentVolumeClaim) -> ObjectReference {
+    ObjectReference {
+        api_version: Some("v1".to_owned()),
+        kind: Some("PersistentVolumeClaim".to_owned()),
+        namespace: claim.metadata.namespace.clone(),
+        name: claim.metadata.name.clone(),
+        uid: claim.metadata.uid.clone(),
+        resource_version: claim.metadata.resource_version.clone(),
+        field_path: None,
+    }
+}

@@ -1,0 +1,187 @@
+//! What happens to a volume.
+
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim};
+use resource_kinds::annotations::{BOUND_BY_CONTROLLER, PROVISIONED_BY};
+use resource_kinds::reasons::volume as reasons;
+use resource_kinds::volume_fit::{Misfit, misfit};
+
+use super::action::{Action, NoteType, Plan, Subject};
+
+/// Decides what happens to a volume. `claim` is the claim that the volume names, by name *and*
+/// identity: a claim of the same name that is another one counts as gone. That it is gone must
+/// have been confirmed by the server, not only by a cache.
+pub fn plan_volume(
+    volume: &PersistentVolume,
+    claim: Option<&PersistentVolumeClaim>,
+    now: Timestamp,
+) -> Plan {
+    let mut plan = Plan::default();
+    let reference = volume
+        .spec
+        .as_ref()
+        .and_then(|spec| spec.claim_ref.as_ref());
+    let uid = reference.and_then(|reference| reference.uid.as_deref());
+    if uid.is_none_or(str::is_empty) {
+        set_phase(volume, "Available", None, now, &mut plan);
+        return plan;
+    }
+    let Some(claim) = claim.filter(|claim| claim.metadata.uid.as_deref() == uid) else {
+        release(volume, now, &mut plan);
+        return plan;
+    };
+    let bound_to = claim
+        .spec
+        .as_ref()
+        .and_then(|spec| spec.volume_name.as_deref());
+    match bound_to.filter(|name| !name.is_empty()) {
+        None => await_claim(volume, claim, &mut plan),
+        Some(name) if Some(name) == volume.metadata.name.as_deref() => {
+            set_phase(volume, "Bound", None, now, &mut plan);
+        }
+        // Made for a claim that found another one: nobody needs it.
+        Some(_) if is_provisioned(volume) && policy(volume) == "Delete" => {
+            release(volume, now, &mut plan);
+        }
+        Some(_) => {
+            let by_user = !has_annotation(volume, BOUND_BY_CONTROLLER);
+            let name = volume.metadata.name.clone().unwrap_or_default();
+            plan.actions.push(Action::FreeVolume {
+                volume: name,
+                by_user,
+            });
+            set_phase(volume, "Available", None, now, &mut plan);
+        }
+    }
+    plan
+}
+
+/// The volume is kept for a claim that does not name it yet; the claim's own plan goes on.
+fn await_claim(volume: &PersistentVolume, claim: &PersistentVolumeClaim, plan: &mut Plan) {
+    plan.waiting_on = Some("its claim to be bound".to_owned());
+    if misfit(volume, claim) == Some(Misfit::VolumeMode) {
+        let text = format!(
+            "Cannot bind PersistentVolume to requested PersistentVolumeClaim {:?} due to \
+             incompatible volumeMode.",
+            claim.metadata.name.as_deref().unwrap_or_default()
+        );
+        let on = Subject::Volume(volume.metadata.name.clone().unwrap_or_default());
+        plan.note(on, NoteType::Warning, reasons::VOLUME_MISMATCH, text);
+    }
+}
+
+/// The claim is gone (statefulset.md §11.8).
+fn release(volume: &PersistentVolume, now: Timestamp, plan: &mut Plan) {
+    let phase = volume
+        .status
+        .as_ref()
+        .and_then(|status| status.phase.as_deref());
+    if phase != Some("Failed") {
+        set_phase(volume, "Released", None, now, plan);
+    }
+    match policy(volume) {
+        "Retain" => {
+            plan.waiting_on =
+                Some("an administrator to remove it or its claimRef (policy Retain)".to_owned());
+        }
+        "Delete" if is_provisioned(volume) || is_csi(volume) => {
+            plan.waiting_on = Some("its provisioner to delete it".to_owned());
+        }
+        "Delete" => fail(
+            volume,
+            reasons_of_failure::DELETE,
+            "no deletable volume plugin matched: it was not made by a provisioner".to_owned(),
+            now,
+            plan,
+        ),
+        "Recycle" => fail(
+            volume,
+            reasons_of_failure::RECYCLE,
+            "No recycler plugin found for the volume!".to_owned(),
+            now,
+            plan,
+        ),
+        _ => fail(
+            volume,
+            reasons_of_failure::UNKNOWN_POLICY,
+            "Volume has an unrecognized PersistentVolumeReclaimPolicy".to_owned(),
+            now,
+            plan,
+        ),
+    }
+}
+
+mod reasons_of_failure {
+    pub const DELETE: &str = "VolumeFailedDelete";
+    pub const RECYCLE: &str = "VolumeFailedRecycle";
+    pub const UNKNOWN_POLICY: &str = "VolumeUnknownReclaimPolicy";
+}
+
+fn fail(
+    volume: &PersistentVolume,
+    reason: &'static str,
+    text: String,
+    now: Timestamp,
+    plan: &mut Plan,
+) {
+    plan.waiting_on = Some(text.clone());
+    let status = volume.status.as_ref();
+    let known = status.is_some_and(|status| {
+        status.phase.as_deref() == Some("Failed")
+            && status.message.as_deref() == Some(text.as_str())
+    });
+    if known {
+        return;
+    }
+    let on = Subject::Volume(volume.metadata.name.clone().unwrap_or_default());
+    plan.note(on, NoteType::Warning, reason, text.clone());
+    set_phase(volume, "Failed", Some((reason, text)), now, plan);
+}
+
+/// Adds the write of a phase, unless the volume has it.
+pub(crate) fn set_phase(
+    volume: &PersistentVolume,
+    phase: &'static str,
+    failure: Option<(&'static str, String)>,
+    now: Timestamp,
+    plan: &mut Plan,
+) {
+    let status = volume.status.as_ref();
+    let same = status.is_some_and(|status| {
+        let message = failure.as_ref().map(|(_, message)| message.as_str());
+        status.phase.as_deref() == Some(phase)
+            && status.message.as_deref().filter(|text| !text.is_empty()) == message
+    });
+    if same {
+        return;
+    }
+    let volume = volume.metadata.name.clone().unwrap_or_default();
+    plan.actions.push(Action::SetVolumePhase {
+        volume,
+        phase,
+        failure,
+        at: now,
+    });
+}
+
+fn policy(volume: &PersistentVolume) -> &str {
+    let policy = volume.spec.as_ref();
+    let policy = policy.and_then(|spec| spec.persistent_volume_reclaim_policy.as_deref());
+    policy.unwrap_or("Retain")
+}
+
+fn is_provisioned(volume: &PersistentVolume) -> bool {
+    has_annotation(volume, PROVISIONED_BY)
+}
+
+fn is_csi(volume: &PersistentVolume) -> bool {
+    volume.spec.as_ref().is_some_and(|spec| spec.csi.is_some())
+}
+
+fn has_annotation(volume: &PersistentVolume, key: &str) -> bool {
+    volume
+        .metadata
+        .annotations
+        .as_ref()
+        .is_some_and(|all| all.contains_key(key))
+}

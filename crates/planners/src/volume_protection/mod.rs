@@ -1,0 +1,172 @@
+//! Finalizers that keep claims while pods use them and volumes while they are bound
+//! (statefulset.md §11.10).
+//!
+//! Goal: nothing that holds somebody's data goes away under them. Guarantees: every living claim
+//! and volume has its finalizer; it is taken away only from an object that is being deleted and
+//! that nobody uses.
+
+use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim, Pod};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use resource_kinds::annotations::{PV_PROTECTION, PVC_PROTECTION};
+
+/// What is to be done with an object's finalizer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Protection {
+    /// Nothing.
+    Keep,
+    /// Add it.
+    Add,
+    /// Take it away: the object may go.
+    Remove,
+    /// It would go, but this still uses it.
+    HeldBy(String),
+}
+
+/// Decides about a claim's finalizer. `pods` are those of its namespace.
+pub fn protect_claim<'p>(
+    claim: &PersistentVolumeClaim,
+    pods: impl IntoIterator<Item = &'p Pod>,
+) -> Protection {
+    let name = claim.metadata.name.as_deref().unwrap_or_default();
+    let user = pods.into_iter().find(|pod| uses(pod, name));
+    decide(&claim.metadata, PVC_PROTECTION, || {
+        user.map(|pod| format!("pod {}", pod.metadata.name.as_deref().unwrap_or_default()))
+    })
+}
+
+/// Decides about a volume's finalizer.
+pub fn protect_volume(volume: &PersistentVolume) -> Protection {
+    decide(&volume.metadata, PV_PROTECTION, || {
+        let bound = volume.status.as_ref()?.phase.as_deref() == Some("Bound");
+        let claim = volume.spec.as_ref()?.claim_ref.as_ref();
+        let name = claim
+            .and_then(|claim| claim.name.clone())
+            .unwrap_or_default();
+        bound.then(|| format!("claim {name}"))
+    })
+}
+
+fn decide(
+    metadata: &ObjectMeta,
+    finalizer: &str,
+    user: impl FnOnce() -> Option<String>,
+) -> Protection {
+    let present = metadata
+        .finalizers
+        .iter()
+        .flatten()
+        .any(|present| present == finalizer);
+    match (metadata.deletion_timestamp.is_some(), present) {
+        (false, false) => Protection::Add,
+        (false, true) | (true, false) => Protection::Keep,
+        (true, true) => user().map_or(Protection::Remove, Protection::HeldBy),
+    }
+}
+
+/// Whether the pod holds the claim. One without a node does not: it is not started with a claim
+/// that is being deleted. One that has ended does not either.
+pub fn uses(pod: &Pod, claim: &str) -> bool {
+    let Some(spec) = &pod.spec else {
+        return false;
+    };
+    let phase = pod
+        .status
+        .as_ref()
+        .and_then(|status| status.phase.as_deref());
+    let has_node = spec
+        .node_name
+        .as_deref()
+        .is_some_and(|node| !node.is_empty());
+    has_node
+        && !matches!(phase, Some("Succeeded" | "Failed"))
+        && claims_of(pod).iter().any(|name| name == claim)
+}
+
+/// Names of the claims that a pod's volumes use.
+pub fn claims_of(pod: &Pod) -> Vec<String> {
+    let pod_name = pod.metadata.name.as_deref().unwrap_or_default();
+    let volumes = pod
+        .spec
+        .as_ref()
+        .and_then(|spec| spec.volumes.as_deref())
+        .unwrap_or_default();
+    volumes
+        .iter()
+        .filter_map(|volume| match &volume.persistent_volume_claim {
+            Some(source) => Some(source.claim_name.clone()),
+            None => volume
+                .ephemeral
+                .as_ref()
+                .map(|_| format!("{pod_name}-{}", volume.name)),
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    fn claim(deleting: bool, finalizers: &[&str]) -> PersistentVolumeClaim {
+        let mut metadata = json!({"name": "data", "finalizers": finalizers});
+        if deleting {
+            metadata["deletionTimestamp"] = "2026-01-01T00:00:00Z".into();
+        }
+        serde_json::from_value(json!({"metadata": metadata})).unwrap()
+    }
+
+    fn pod(node: Option<&str>, phase: &str) -> Pod {
+        let volume = json!({"name": "v", "persistentVolumeClaim": {"claimName": "data"}});
+        let spec: Value = json!({"nodeName": node, "containers": [], "volumes": [volume]});
+        let metadata = json!({"name": "web-0"});
+        let pod = json!({"metadata": metadata, "spec": spec, "status": {"phase": phase}});
+        serde_json::from_value(pod).unwrap()
+    }
+
+    #[test]
+    fn a_claim_is_kept_while_a_living_pod_uses_it() {
+        let going = claim(true, &[PVC_PROTECTION]);
+        let held = Protection::HeldBy("pod web-0".to_owned());
+        assert_eq!(protect_claim(&going, [&pod(Some("a"), "Running")]), held);
+        assert_eq!(protect_claim(&going, [&pod(Some("a"), "Pending")]), held);
+        assert_eq!(
+            protect_claim(&going, [&pod(Some("a"), "Succeeded")]),
+            Protection::Remove
+        );
+        assert_eq!(
+            protect_claim(&going, [&pod(None, "Pending")]),
+            Protection::Remove
+        );
+        assert_eq!(protect_claim(&going, []), Protection::Remove);
+    }
+
+    #[test]
+    fn a_living_claim_gets_its_finalizer_and_keeps_it() {
+        assert_eq!(protect_claim(&claim(false, &[]), []), Protection::Add);
+        assert_eq!(
+            protect_claim(&claim(false, &[PVC_PROTECTION]), []),
+            Protection::Keep
+        );
+        assert_eq!(
+            protect_claim(&claim(true, &["other"]), []),
+            Protection::Keep
+        );
+    }
+
+    #[test]
+    fn a_volume_is_kept_while_it_is_bound() {
+        let volume = |phase: &str| -> PersistentVolume {
+            serde_json::from_value(json!({
+                "metadata": {"name": "v", "deletionTimestamp": "2026-01-01T00:00:00Z",
+                    "finalizers": [PV_PROTECTION]},
+                "spec": {"claimRef": {"name": "data"}},
+                "status": {"phase": phase},
+            }))
+            .unwrap()
+        };
+        let held = Protection::HeldBy("claim data".to_owned());
+        assert_eq!(protect_volume(&volume("Bound")), held);
+        assert_eq!(protect_volume(&volume("Released")), Protection::Remove);
+    }
+}

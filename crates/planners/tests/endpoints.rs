@@ -1,0 +1,284 @@
+//! Endpoints of Services against `statefulset.md` §10.
+
+#![expect(clippy::unwrap_used, reason = "a test")]
+
+use std::sync::Arc;
+
+use k8s_openapi::api::core::v1::{Pod, Service};
+use k8s_openapi::api::discovery::v1::{Endpoint, EndpointSlice};
+use planners::endpoints::{EndpointsWrite, Observed, Plan, plan};
+use serde_json::{Value, json};
+
+fn service(more: Value) -> Arc<Service> {
+    let mut spec = json!({ "clusterIP": "None", "selector": { "app": "web" },
+        "ports": [{ "name": "web", "port": 80, "targetPort": "http", "protocol": "TCP" }] });
+    for (key, value) in more.as_object().unwrap() {
+        spec[key] = value.clone();
+    }
+    let service = json!({
+        "metadata": { "name": "svc", "namespace": "default", "uid": "uid-svc",
+            "labels": { "team": "a" } },
+        "spec": spec,
+    });
+    Arc::new(serde_json::from_value(service).unwrap())
+}
+
+/// Words: `ready`, `terminating`, `failed`, `no-address`, `other-port`, `subdomain`.
+fn pod(number: usize, words: &str) -> Arc<Pod> {
+    let has = |word: &str| words.split(' ').any(|other| other == word);
+    let name = format!("web-{number}");
+    let port = if has("other-port") { 9090 } else { 8080 };
+    let mut pod = json!({
+        "metadata": { "name": name, "namespace": "default", "uid": format!("uid-{name}"),
+            "labels": { "app": "web" } },
+        "spec": { "nodeName": "n1", "hostname": name,
+            "containers": [{ "name": "c", "ports": [{ "name": "http", "containerPort": port }] }] },
+        "status": { "phase": if has("failed") { "Failed" } else { "Running" },
+            "conditions": [{ "type": "Ready", "status": if has("ready") { "True" } else { "False" } }],
+            "podIP": format!("10.0.{}.{}", number / 250, number % 250 + 1) },
+    });
+    if has("terminating") {
+        pod["metadata"]["deletionTimestamp"] = json!("2026-01-01T00:00:00Z");
+    }
+    if has("no-address") {
+        pod["status"]["podIP"] = Value::Null;
+    }
+    if has("subdomain") {
+        pod["spec"]["subdomain"] = json!("svc");
+    }
+    Arc::new(serde_json::from_value(pod).unwrap())
+}
+
+fn observed(service: Arc<Service>, pods: Vec<Arc<Pod>>) -> Observed {
+    Observed {
+        namespace: "default".to_owned(),
+        name: "svc".to_owned(),
+        service: Some(service),
+        pods,
+        zones: [("n1".to_owned(), "z1".to_owned())].into(),
+        ..Observed::default()
+    }
+}
+
+/// Carries a plan out, as the API server would.
+fn apply(observed: &mut Observed, plan: Plan) {
+    observed.slices.retain(|slice| {
+        let name = slice.metadata.name.clone().unwrap();
+        !plan.delete.iter().any(|(deleted, _)| *deleted == name)
+    });
+    for slice in plan.update {
+        let present = observed
+            .slices
+            .iter_mut()
+            .find(|other| other.metadata.name == slice.metadata.name)
+            .unwrap();
+        *present = Arc::new(slice);
+    }
+    for mut slice in plan.create {
+        let name = format!("svc-{}", observed.slices.len());
+        slice.metadata.uid = Some(format!("uid-{name}"));
+        slice.metadata.name = Some(name);
+        observed.slices.push(Arc::new(slice));
+    }
+    match plan.endpoints {
+        Some(EndpointsWrite::Create(endpoints) | EndpointsWrite::Update(endpoints)) => {
+            observed.endpoints = Some(Arc::from(endpoints));
+        }
+        Some(EndpointsWrite::Delete { .. }) => observed.endpoints = None,
+        None => {}
+    }
+}
+
+fn settled(mut observed: Observed) -> Observed {
+    let first = plan(&observed);
+    apply(&mut observed, first);
+    assert!(plan(&observed).is_idle(), "{:?}", plan(&observed));
+    observed
+}
+
+fn endpoints(slices: &[Arc<EndpointSlice>]) -> Vec<Endpoint> {
+    slices
+        .iter()
+        .flat_map(|slice| slice.endpoints.clone().unwrap_or_default())
+        .collect()
+}
+
+/// `web-0 ready serving`
+fn shows(endpoint: &Endpoint) -> String {
+    let conditions = endpoint.conditions.clone().unwrap();
+    let mut text = endpoint.target_ref.clone().unwrap().name.unwrap();
+    for (word, set) in [
+        ("ready", conditions.ready),
+        ("serving", conditions.serving),
+        ("terminating", conditions.terminating),
+    ] {
+        if set == Some(true) {
+            text.push(' ');
+            text.push_str(word);
+        }
+    }
+    text
+}
+
+/// 10.7: conditions, and who is left out.
+#[test]
+fn conditions_follow_the_pods() {
+    let pods = vec![
+        pod(0, "ready"),
+        pod(1, ""),
+        pod(2, "ready terminating"),
+        pod(3, "ready failed"),
+        pod(4, "ready no-address"),
+    ];
+    let strict = settled(observed(service(json!({})), pods.clone()));
+    let shown: Vec<String> = endpoints(&strict.slices).iter().map(shows).collect();
+    assert_eq!(
+        shown,
+        ["web-0 ready serving", "web-1", "web-2 serving terminating"]
+    );
+    let tolerant = service(json!({ "publishNotReadyAddresses": true }));
+    let tolerant = settled(observed(tolerant, pods));
+    let shown: Vec<String> = endpoints(&tolerant.slices).iter().map(shows).collect();
+    let wanted = [
+        "web-0 ready serving",
+        "web-1 ready",
+        "web-2 ready serving terminating",
+    ];
+    assert_eq!(shown, wanted);
+}
+
+/// 10.8, 10.9: hostname, node, zone, labels, owner.
+#[test]
+fn a_slice_says_whose_it_is() {
+    let pods = vec![pod(0, "ready subdomain"), pod(1, "ready")];
+    let settled = settled(observed(service(json!({})), pods));
+    let all = endpoints(&settled.slices);
+    assert_eq!(all[0].hostname.as_deref(), Some("web-0"));
+    assert_eq!(all[1].hostname, None);
+    assert_eq!(
+        (all[0].node_name.as_deref(), all[0].zone.as_deref()),
+        (Some("n1"), Some("z1"))
+    );
+    let slice = &settled.slices[0];
+    let labels: Vec<&str> = slice
+        .metadata
+        .labels
+        .as_ref()
+        .unwrap()
+        .keys()
+        .map(String::as_str)
+        .collect();
+    let wanted = [
+        "endpointslice.kubernetes.io/managed-by",
+        "kubernetes.io/service-name",
+        "service.kubernetes.io/headless",
+        "team",
+    ];
+    assert_eq!(labels, wanted);
+    assert_eq!(
+        slice.metadata.owner_references.as_ref().unwrap()[0].uid,
+        "uid-svc"
+    );
+    assert_eq!(slice.metadata.generate_name.as_deref(), Some("svc-"));
+    assert_eq!(slice.ports.as_ref().unwrap()[0].port, Some(8080));
+}
+
+/// 10.9: at most a hundred; one pod's change is one slice's change.
+#[test]
+fn large_services_have_several_slices() {
+    let pods: Vec<_> = (0..250).map(|number| pod(number, "ready")).collect();
+    let mut settled = settled(observed(service(json!({})), pods));
+    let sizes: Vec<usize> = settled
+        .slices
+        .iter()
+        .map(|slice| slice.endpoints.as_ref().unwrap().len())
+        .collect();
+    assert_eq!(sizes, [100, 100, 50]);
+    settled.pods[120] = pod(120, "");
+    let change = plan(&settled);
+    assert_eq!(
+        (
+            change.create.len(),
+            change.update.len(),
+            change.delete.len()
+        ),
+        (0, 1, 0)
+    );
+    apply(&mut settled, change);
+    settled.pods.truncate(1);
+    let change = plan(&settled);
+    assert_eq!(
+        (
+            change.create.len(),
+            change.update.len(),
+            change.delete.len()
+        ),
+        (0, 1, 2)
+    );
+    apply(&mut settled, change);
+    assert!(plan(&settled).is_idle());
+}
+
+/// Pods that serve a named port under different numbers are in different slices.
+#[test]
+fn ports_are_looked_up_in_each_pod() {
+    let pods = vec![pod(0, "ready"), pod(1, "ready other-port")];
+    let settled = settled(observed(service(json!({})), pods));
+    let mut ports: Vec<_> = settled
+        .slices
+        .iter()
+        .map(|slice| slice.ports.as_ref().unwrap()[0].port)
+        .collect();
+    ports.sort();
+    assert_eq!(ports, [Some(8080), Some(9090)]);
+    assert_eq!(
+        settled.endpoints.unwrap().subsets.as_ref().unwrap().len(),
+        2
+    );
+}
+
+/// 10.10: the old form.
+#[test]
+fn endpoints_say_the_same() {
+    let pods = vec![
+        pod(0, "ready subdomain"),
+        pod(1, ""),
+        pod(2, "ready terminating"),
+    ];
+    let settled = settled(observed(service(json!({})), pods));
+    let subsets = settled.endpoints.unwrap().subsets.clone().unwrap();
+    let addresses = subsets[0].addresses.as_ref().unwrap();
+    assert_eq!(
+        (addresses.len(), addresses[0].hostname.as_deref()),
+        (1, Some("web-0"))
+    );
+    assert_eq!(subsets[0].not_ready_addresses.as_ref().unwrap().len(), 1);
+    assert_eq!(
+        subsets[0].ports.as_ref().unwrap()[0].name.as_deref(),
+        Some("web")
+    );
+}
+
+/// An empty Service has one slice; Services without a selector and foreign Endpoints are left
+/// alone.
+#[test]
+fn what_is_not_selected_is_left_alone() {
+    let empty = settled(observed(service(json!({})), Vec::new()));
+    assert_eq!(empty.slices.len(), 1);
+    for more in [
+        json!({ "selector": null }),
+        json!({ "type": "ExternalName" }),
+    ] {
+        assert!(plan(&observed(service(more), vec![pod(0, "ready")])).is_idle());
+    }
+    let mut orphaned = empty.clone();
+    orphaned.service = None;
+    assert!(matches!(
+        plan(&orphaned).endpoints,
+        Some(EndpointsWrite::Delete { .. })
+    ));
+    let mut foreign = (**orphaned.endpoints.as_ref().unwrap()).clone();
+    foreign.metadata.labels = None;
+    orphaned.endpoints = Some(Arc::new(foreign));
+    assert!(plan(&orphaned).is_idle());
+}
