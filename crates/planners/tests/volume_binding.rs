@@ -14,7 +14,7 @@ fn now() -> Timestamp {
     Timestamp::from_second(1_800_000_000).expect("a time")
 }
 
-fn typed<T: serde::de::DeserializeOwned>(value: &Value) -> T {
+fn typed<T: k8s_openapi::serde::de::DeserializeOwned>(value: &Value) -> T {
     serde_json::from_value(value.clone()).expect("a well-formed object")
 }
 
