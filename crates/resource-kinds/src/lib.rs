@@ -6,6 +6,7 @@ pub mod admission;
 pub mod annotations;
 pub mod apps;
 mod at;
+pub mod bootstrap;
 pub mod cluster;
 pub mod coordination;
 pub mod core;

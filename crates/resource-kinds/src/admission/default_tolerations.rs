@@ -1,0 +1,82 @@
+//! A pod stays for a while on a node that is not ready or not reachable (`statefulset.md` 12.17).
+
+use object_model::Status;
+use serde_json::{Value, json};
+
+use super::{Admission, AdmissionRequest, creates};
+use crate::kind::Lookup;
+use crate::reasons::taint;
+use crate::{limits, parts};
+
+pub(super) struct DefaultTolerationSeconds;
+
+impl Admission for DefaultTolerationSeconds {
+    fn name(&self) -> &'static str {
+        "DefaultTolerationSeconds"
+    }
+
+    fn admit(
+        &self,
+        request: &AdmissionRequest<'_>,
+        object: &mut Value,
+        _cluster: &dyn Lookup,
+    ) -> Result<(), Status> {
+        if !creates(request, "pods") {
+            return Ok(());
+        }
+        let Some(spec) = object.get_mut("spec") else {
+            return Ok(());
+        };
+        let mut tolerations = spec["tolerations"].as_array().cloned().unwrap_or_default();
+        for key in [taint::NOT_READY, taint::UNREACHABLE] {
+            if !tolerations
+                .iter()
+                .any(|toleration| tolerates(toleration, key))
+            {
+                tolerations.push(json!({
+                    "key": key,
+                    "operator": "Exists",
+                    "effect": "NoExecute",
+                    "tolerationSeconds": limits::EVICTION_SECONDS,
+                }));
+            }
+        }
+        parts::set(spec, "tolerations", tolerations);
+        Ok(())
+    }
+}
+
+fn tolerates(toleration: &Value, key: &str) -> bool {
+    let text = |field: &str| toleration[field].as_str().unwrap_or_default();
+    matches!(text("key"), own if own.is_empty() || own == key)
+        && matches!(text("effect"), "" | "NoExecute")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::Operation;
+    use super::super::testing::{Objects, request};
+    use super::*;
+
+    fn admit(tolerations: Value) -> Value {
+        let mut pod = json!({"spec": {"tolerations": tolerations}});
+        let request = request(Operation::Create, "pods");
+        DefaultTolerationSeconds
+            .admit(&request, &mut pod, &Objects::default())
+            .unwrap();
+        pod["spec"]["tolerations"].clone()
+    }
+
+    /// `statefulset.md` 12.17
+    #[test]
+    fn a_pod_waits_five_minutes_for_its_node() {
+        let added = admit(json!([]));
+        assert_eq!(added[0]["key"], "node.kubernetes.io/not-ready");
+        assert_eq!(added[1]["tolerationSeconds"], 300);
+        let all = json!([{"operator": "Exists"}]);
+        assert_eq!(admit(all.clone()), all);
+        let own = json!([{"key": "node.kubernetes.io/unreachable", "operator": "Exists",
+            "effect": "NoExecute", "tolerationSeconds": 1}]);
+        assert_eq!(admit(own).as_array().unwrap().len(), 2);
+    }
+}

@@ -1,0 +1,146 @@
+//! What a cluster adds to, or refuses of, a request on account of other objects: the built-in
+//! admission plug-ins. Each is pure over the object and a [`Lookup`].
+
+mod default_tolerations;
+mod namespace_lifecycle;
+mod priority;
+mod service_account;
+mod storage;
+
+use object_model::Status;
+use serde_json::Value;
+
+use crate::kind::Lookup;
+
+/// What is being done.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Operation {
+    /// A new object.
+    Create,
+    /// A changed object, or a sub-resource of it.
+    Update,
+    /// An object on its way out.
+    Delete,
+}
+
+/// The request as admission sees it.
+#[derive(Clone, Copy, Debug)]
+pub struct AdmissionRequest<'a> {
+    /// What is being done.
+    pub operation: Operation,
+    /// API group, empty for core.
+    pub group: &'a str,
+    /// Resource, plural.
+    pub plural: &'a str,
+    /// Sub-resource, empty for the object itself.
+    pub subresource: &'a str,
+    /// Namespace, empty for cluster scope.
+    pub namespace: &'a str,
+    /// Name; may be empty on create.
+    pub name: &'a str,
+    /// Who asks.
+    pub user: &'a str,
+    /// The stored object, on update and delete.
+    pub old: Option<&'a Value>,
+}
+
+/// One admission plug-in.
+pub trait Admission: Send + Sync + 'static {
+    /// The plug-in's name as Kubernetes has it, for instance `NamespaceLifecycle`.
+    fn name(&self) -> &'static str;
+
+    /// Changes the object, or refuses the request. `object` is null on delete.
+    fn admit(
+        &self,
+        request: &AdmissionRequest<'_>,
+        object: &mut Value,
+        cluster: &dyn Lookup,
+    ) -> Result<(), Status>;
+}
+
+/// All plug-ins, in the order in which they are to be asked.
+pub fn plugins() -> Vec<Box<dyn Admission>> {
+    vec![
+        Box::new(namespace_lifecycle::NamespaceLifecycle),
+        Box::new(service_account::ServiceAccount),
+        Box::new(default_tolerations::DefaultTolerationSeconds),
+        Box::new(priority::Priority),
+        Box::new(storage::DefaultStorageClass),
+        Box::new(storage::PersistentVolumeClaimResize),
+    ]
+}
+
+/// Whether the request makes a new object of a core kind.
+fn creates(request: &AdmissionRequest<'_>, plural: &str) -> bool {
+    request.operation == Operation::Create
+        && request.group.is_empty()
+        && request.plural == plural
+        && request.subresource.is_empty()
+}
+
+/// A refusal of the request as it is.
+fn forbidden(request: &AdmissionRequest<'_>, object: &Value, why: &str) -> Status {
+    let given = object["metadata"]["name"].as_str().unwrap_or_default();
+    let name = if request.name.is_empty() {
+        given
+    } else {
+        request.name
+    };
+    Status::forbidden(request.group, request.plural, name, why)
+}
+
+/// What tests of plug-ins share.
+#[cfg(test)]
+mod testing {
+    use std::collections::BTreeMap;
+
+    use serde_json::Value;
+
+    use super::{AdmissionRequest, Operation};
+    use crate::kind::Lookup;
+
+    /// Objects by plural, namespace and name.
+    #[derive(Default)]
+    pub(super) struct Objects(BTreeMap<(String, String, String), Value>);
+
+    impl Objects {
+        pub(super) fn with(mut self, plural: &str, object: Value) -> Self {
+            let text = |key: &str| {
+                object["metadata"][key]
+                    .as_str()
+                    .unwrap_or_default()
+                    .to_owned()
+            };
+            self.0
+                .insert((plural.to_owned(), text("namespace"), text("name")), object);
+            self
+        }
+    }
+
+    impl Lookup for Objects {
+        fn get(&self, _: &str, plural: &str, namespace: &str, name: &str) -> Option<Value> {
+            let key = (plural.to_owned(), namespace.to_owned(), name.to_owned());
+            self.0.get(&key).cloned()
+        }
+
+        fn list(&self, _: &str, plural: &str, namespace: &str) -> Vec<Value> {
+            let all = self.0.iter();
+            all.filter(|(key, _)| key.0 == plural && (namespace.is_empty() || key.1 == namespace))
+                .map(|(_, object)| object.clone())
+                .collect()
+        }
+    }
+
+    pub(super) fn request(operation: Operation, plural: &'static str) -> AdmissionRequest<'static> {
+        AdmissionRequest {
+            operation,
+            group: "",
+            plural,
+            subresource: "",
+            namespace: "d",
+            name: "",
+            user: "me",
+            old: None,
+        }
+    }
+}
