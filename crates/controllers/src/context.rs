@@ -2,9 +2,11 @@
 
 use k8s_openapi::api::apps::v1::{ControllerRevision, StatefulSet};
 use k8s_openapi::api::core::v1::{
-    Endpoints, Namespace, Node, PersistentVolumeClaim, Pod, Service, ServiceAccount,
+    Endpoints, Namespace, Node, PersistentVolume, PersistentVolumeClaim, Pod, Service,
+    ServiceAccount,
 };
 use k8s_openapi::api::discovery::v1::EndpointSlice;
+use k8s_openapi::api::storage::v1::StorageClass;
 use kube::{Api, Client};
 use reconcile::{Cache, Object, Recorder, WatchConfig};
 use serde::de::DeserializeOwned;
@@ -28,6 +30,8 @@ pub struct Caches {
     pub revisions: Cache<ControllerRevision>,
     pub pods: Cache<Pod>,
     pub claims: Cache<PersistentVolumeClaim>,
+    pub volumes: Cache<PersistentVolume>,
+    pub classes: Cache<StorageClass>,
     pub nodes: Cache<Node>,
     pub services: Cache<Service>,
     pub slices: Cache<EndpointSlice>,
@@ -58,6 +62,8 @@ impl Context {
             revisions: cache(&client, &shutdown),
             pods: cache(&client, &shutdown),
             claims: cache(&client, &shutdown),
+            volumes: cache(&client, &shutdown),
+            classes: cache(&client, &shutdown),
             nodes: cache(&client, &shutdown),
             services: cache(&client, &shutdown),
             slices: cache(&client, &shutdown),

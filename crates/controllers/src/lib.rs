@@ -6,6 +6,8 @@
 mod context;
 mod endpoints;
 mod stateful_set;
+mod volume_binding;
+mod volume_protection;
 
 use futures::future::BoxFuture;
 use kube::Client;
@@ -33,6 +35,8 @@ fn all(context: &Context) -> Vec<(&'static str, BoxFuture<'static, ()>)> {
     vec![
         ("endpoints", Box::pin(endpoints::run(context.clone()))),
         ("statefulset", Box::pin(stateful_set::run(context.clone()))),
+        ("volume-binding", Box::pin(volume_binding::run(context.clone()))),
+        ("volume-protection", Box::pin(volume_protection::run(context.clone()))),
     ]
 }
 

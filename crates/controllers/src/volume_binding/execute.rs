@@ -1,0 +1,131 @@
+//! Does what a plan says: write after write, each based on the state that the plan saw or that
+//! the write before it left.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use kube::api::{Patch, PatchParams};
+use kube::{Api, Client};
+use planners::volume_binding::{Note, NoteType, Plan, Subject, Write};
+use reconcile::{EventType, Object, Recorder, reference};
+use serde_json::Value;
+
+/// Why a plan was not carried out.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Error {
+    /// The server said no, or was not there.
+    #[error("write or look up a claim or volume")]
+    Api(#[from] kube::Error),
+}
+
+#[derive(Clone)]
+pub(crate) struct Executor {
+    pub client: Client,
+    pub recorder: Recorder,
+}
+
+/// The identity and last known state of each object that is written.
+type States = BTreeMap<Subject, ObjectMeta>;
+
+impl Executor {
+    /// Carries out a plan about a claim or a volume, given all objects that it speaks of.
+    pub async fn execute(
+        &self,
+        claim: Option<&Arc<PersistentVolumeClaim>>,
+        volumes: &[Arc<PersistentVolume>],
+        plan: Plan,
+    ) -> Result<(), Error> {
+        let mut states = States::new();
+        if let Some(claim) = claim {
+            states.insert(Subject::Claim, claim.metadata.clone());
+        }
+        for action in &plan.actions {
+            let write = action.write();
+            let state = match states.get(&write.on) {
+                Some(state) => state.clone(),
+                None => match metadata(&write.on, volumes) {
+                    Some(state) => state,
+                    None => continue, // planners only name what they were shown
+                },
+            };
+            tracing::info!(object = ?write.on, name = state.name, patch = %write.patch, "write");
+            let written = self.write(&write, &state).await?;
+            states.insert(write.on, written);
+        }
+        for note in plan.notes {
+            self.tell(note, claim, volumes);
+        }
+        Ok(())
+    }
+
+    async fn write(&self, write: &Write, state: &ObjectMeta) -> kube::Result<ObjectMeta> {
+        let name = state.name.as_deref().unwrap_or_default();
+        let mut patch = write.patch.clone();
+        patch["metadata"]["uid"] = state.uid.clone().into();
+        patch["metadata"]["resourceVersion"] = state.resource_version.clone().into();
+        match &write.on {
+            Subject::Claim => {
+                let namespace = state.namespace.as_deref().unwrap_or_default();
+                let api = Api::<PersistentVolumeClaim>::namespaced(self.client.clone(), namespace);
+                send(&api, name, write.status, &patch).await
+            }
+            Subject::Volume(_) => {
+                let api = Api::<PersistentVolume>::all(self.client.clone());
+                send(&api, name, write.status, &patch).await
+            }
+        }
+    }
+
+    fn tell(
+        &self,
+        note: Note,
+        claim: Option<&Arc<PersistentVolumeClaim>>,
+        volumes: &[Arc<PersistentVolume>],
+    ) {
+        let object = match &note.on {
+            Subject::Claim => claim.map(|claim| reference(&**claim)),
+            Subject::Volume(name) => volume_named(name, volumes).map(reference),
+        };
+        let event_type = match note.note_type {
+            NoteType::Normal => EventType::Normal,
+            NoteType::Warning => EventType::Warning,
+        };
+        if let Some(object) = object {
+            self.recorder
+                .event(object, event_type, note.reason, note.message);
+        }
+    }
+}
+
+async fn send<K: Object>(
+    api: &Api<K>,
+    name: &str,
+    status: bool,
+    patch: &Value,
+) -> kube::Result<ObjectMeta> {
+    let params = PatchParams::default();
+    let patch = Patch::Merge(patch);
+    let written = if status {
+        api.patch_status(name, &params, &patch).await?
+    } else {
+        api.patch(name, &params, &patch).await?
+    };
+    Ok(written.meta().clone())
+}
+
+fn metadata(subject: &Subject, volumes: &[Arc<PersistentVolume>]) -> Option<ObjectMeta> {
+    match subject {
+        Subject::Claim => None,
+        Subject::Volume(name) => volume_named(name, volumes).map(|volume| volume.metadata.clone()),
+    }
+}
+
+fn volume_named<'v>(
+    name: &str,
+    volumes: &'v [Arc<PersistentVolume>],
+) -> Option<&'v PersistentVolume> {
+    let mut volumes = volumes.iter().map(AsRef::as_ref);
+    volumes.find(|volume: &&PersistentVolume| volume.metadata.name.as_deref() == Some(name))
+}

@@ -1,0 +1,147 @@
+//! Binds claims and volumes to each other, as their planner says (statefulset.md §11).
+
+mod execute;
+mod observe;
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim};
+use planners::volume_binding::{plan_claim, plan_volume};
+use reconcile::{Change, Key, Outcome, Queue, run_workers};
+
+use crate::Context;
+use execute::{Error, Executor};
+use observe::{Observer, claim_of, is_unbound, volume_of};
+
+/// Claims and volumes that are worked on at once. More than one is safe: each write names the
+/// state that it is based on.
+const WORKERS: usize = 4;
+
+/// What is worked on.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+enum Task {
+    Claim(Key),
+    Volume(String),
+}
+
+pub(crate) async fn run(context: Context) {
+    let observer = Arc::new(Observer::new(&context));
+    if !observer.wait_synced().await {
+        return;
+    }
+    let queue = Queue::new();
+    let feed = tokio::spawn(feed(context.clone(), observer.clone(), queue.clone()));
+    let executor = Executor {
+        client: context.client.clone(),
+        recorder: context.recorder("persistentvolume-controller"),
+    };
+    run_workers(
+        queue,
+        WORKERS,
+        context.shutdown.clone(),
+        move |task: Task| {
+            let (observer, executor) = (observer.clone(), executor.clone());
+            async move {
+                work(&observer, &executor, &task)
+                    .await
+                    .map(|()| Outcome::Done)
+            }
+        },
+    )
+    .await;
+    feed.abort();
+}
+
+async fn work(observer: &Observer, executor: &Executor, task: &Task) -> Result<(), Error> {
+    let now = Timestamp::now();
+    match task {
+        Task::Claim(key) => {
+            let Some(seen) = observer.claim(key).await? else {
+                return Ok(());
+            };
+            let plan = plan_claim(&seen.view(), now);
+            executor
+                .execute(Some(&seen.claim), &seen.volumes, plan)
+                .await
+        }
+        Task::Volume(name) => {
+            let Some((volume, claim)) = observer.volume(name).await? else {
+                return Ok(());
+            };
+            let plan = plan_volume(&volume, claim.as_deref(), now);
+            executor.execute(claim.as_ref(), &[volume], plan).await
+        }
+    }
+}
+
+/// Queues what a change may concern.
+async fn feed(context: Context, observer: Arc<Observer>, queue: Queue<Task>) {
+    let mut claims = context.caches.claims.subscribe();
+    let mut volumes = context.caches.volumes.subscribe();
+    let mut classes = context.caches.classes.subscribe();
+    let mut pods = context.caches.pods.subscribe();
+    loop {
+        let tasks: BTreeSet<Task> = tokio::select! {
+            Some(change) = claims.next() => of_claim(&change, &observer),
+            Some(change) = volumes.next() => of_volume(&change, &observer),
+            Some(_) = classes.next() => all_unbound(&observer),
+            Some(change) = pods.next() => {
+                let keys = observer.unbound_claims_of(change.object());
+                keys.into_iter().map(Task::Claim).collect()
+            }
+            else => return,
+        };
+        for task in tasks {
+            queue.add(task);
+        }
+    }
+}
+
+fn of_claim(change: &Change<PersistentVolumeClaim>, observer: &Observer) -> BTreeSet<Task> {
+    let claim = change.object();
+    let key = Key::of(&**claim);
+    let mut tasks: BTreeSet<Task> = volume_of(claim).map(Task::Volume).into_iter().collect();
+    if matches!(change, Change::Deleted(_)) {
+        tasks.extend(
+            observer
+                .volumes_kept_for(&key)
+                .into_iter()
+                .map(Task::Volume),
+        );
+    }
+    tasks.insert(Task::Claim(key));
+    tasks
+}
+
+fn of_volume(change: &Change<PersistentVolume>, observer: &Observer) -> BTreeSet<Task> {
+    let volume = change.object();
+    let name = volume.metadata.name.clone().unwrap_or_default();
+    let kept_for = claim_of(volume);
+    let mut tasks: BTreeSet<Task> = match (change, &kept_for) {
+        // It may be what somebody waits for.
+        (Change::Applied(..), None) => all_unbound(observer),
+        _ => BTreeSet::new(),
+    };
+    tasks.extend(kept_for.map(Task::Claim));
+    if let Change::Applied(_, Some(before)) = change {
+        tasks.extend(claim_of(before).map(Task::Claim));
+    }
+    tasks.extend(
+        observer
+            .claims_that_name(&name)
+            .into_iter()
+            .map(Task::Claim),
+    );
+    tasks.insert(Task::Volume(name));
+    tasks
+}
+
+fn all_unbound(observer: &Observer) -> BTreeSet<Task> {
+    let claims = observer.claims.list();
+    let unbound = claims.iter().filter(|claim| is_unbound(claim));
+    unbound
+        .map(|claim| Task::Claim(Key::of(&**claim)))
+        .collect()
+}

@@ -1,0 +1,179 @@
+//! What the planner is to see. Absence is what loses data, so it is never taken from a cache
+//! alone: a claim or volume that is missing there is looked up in the server.
+
+use std::sync::Arc;
+
+use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim, Pod};
+use k8s_openapi::api::storage::v1::StorageClass;
+use kube::{Api, Client};
+use planners::volume_binding::ClaimView;
+use planners::volume_protection::claims_of;
+use reconcile::execute::found;
+use reconcile::{Cache, Key};
+use resource_kinds::annotations::BIND_COMPLETED;
+
+use super::execute::Error;
+use crate::Context;
+
+pub(crate) struct Observer {
+    client: Client,
+    pub claims: Cache<PersistentVolumeClaim>,
+    volumes: Cache<PersistentVolume>,
+    classes: Cache<StorageClass>,
+    pods: Cache<Pod>,
+}
+
+/// The world as seen from one claim.
+pub(crate) struct SeenByClaim {
+    pub claim: Arc<PersistentVolumeClaim>,
+    pub volumes: Vec<Arc<PersistentVolume>>,
+    classes: Vec<Arc<StorageClass>>,
+    unscheduled_pods: Vec<String>,
+}
+
+impl SeenByClaim {
+    pub fn view(&self) -> ClaimView<'_> {
+        ClaimView {
+            claim: &self.claim,
+            volumes: &self.volumes,
+            classes: &self.classes,
+            unscheduled_pods: &self.unscheduled_pods,
+        }
+    }
+}
+
+impl Observer {
+    pub fn new(context: &Context) -> Self {
+        Self {
+            client: context.client.clone(),
+            claims: context.caches.claims.clone(),
+            volumes: context.caches.volumes.clone(),
+            classes: context.caches.classes.clone(),
+            pods: context.caches.pods.clone(),
+        }
+    }
+
+    pub async fn wait_synced(&self) -> bool {
+        self.claims.wait_synced().await
+            && self.volumes.wait_synced().await
+            && self.classes.wait_synced().await
+            && self.pods.wait_synced().await
+    }
+
+    /// The world as seen from a claim; `None` when it is gone.
+    pub async fn claim(&self, key: &Key) -> Result<Option<SeenByClaim>, Error> {
+        let Some(claim) = self.claims.get_key(key) else {
+            return Ok(None);
+        };
+        let mut volumes = self.volumes.list();
+        if let Some(name) = volume_of(&claim)
+            && self.volumes.get("", &name).is_none()
+        {
+            let api: Api<PersistentVolume> = Api::all(self.client.clone());
+            volumes.extend(found(api.get(&name).await)?.map(Arc::new));
+        }
+        let unscheduled_pods = if is_unbound(&claim) {
+            self.unscheduled_pods(key)
+        } else {
+            Vec::new()
+        };
+        let classes = self.classes.list();
+        Ok(Some(SeenByClaim {
+            claim,
+            volumes,
+            classes,
+            unscheduled_pods,
+        }))
+    }
+
+    /// A volume and the claim that it is kept for; `None` when the volume is gone.
+    pub async fn volume(&self, name: &str) -> Result<Option<SeenVolume>, Error> {
+        let Some(volume) = self.volumes.get("", name) else {
+            return Ok(None);
+        };
+        let reference = volume
+            .spec
+            .as_ref()
+            .and_then(|spec| spec.claim_ref.as_ref());
+        let uid = reference.and_then(|reference| reference.uid.clone());
+        let (Some(key), Some(uid)) = (claim_of(&volume), uid) else {
+            return Ok(Some((volume, None)));
+        };
+        let is_meant =
+            |claim: &Arc<PersistentVolumeClaim>| claim.metadata.uid.as_ref() == Some(&uid);
+        let claim = match self.claims.get_key(&key).filter(is_meant) {
+            Some(claim) => Some(claim),
+            None => {
+                let api: Api<PersistentVolumeClaim> =
+                    Api::namespaced(self.client.clone(), &key.namespace);
+                found(api.get(&key.name).await)?
+                    .map(Arc::new)
+                    .filter(is_meant)
+            }
+        };
+        Ok(Some((volume, claim)))
+    }
+
+    /// Claims that wait for volumes and that the pod uses.
+    pub fn unbound_claims_of(&self, pod: &Pod) -> Vec<Key> {
+        let namespace = pod.metadata.namespace.as_deref().unwrap_or_default();
+        let names = claims_of(pod).into_iter();
+        let keys = names.map(|name| Key::new(namespace, name));
+        keys.filter(|key| {
+            self.claims
+                .get_key(key)
+                .is_some_and(|claim| is_unbound(&claim))
+        })
+        .collect()
+    }
+
+    /// Volumes that are kept for a claim of that name.
+    pub fn volumes_kept_for(&self, claim: &Key) -> Vec<String> {
+        let volumes = self.volumes.list().into_iter();
+        let kept = volumes.filter(|volume| claim_of(volume).as_ref() == Some(claim));
+        kept.filter_map(|volume| volume.metadata.name.clone())
+            .collect()
+    }
+
+    /// Claims that name the volume.
+    pub fn claims_that_name(&self, volume: &str) -> Vec<Key> {
+        let claims = self.claims.list().into_iter();
+        let naming = claims.filter(|claim| volume_of(claim).as_deref() == Some(volume));
+        naming.map(|claim| Key::of(&*claim)).collect()
+    }
+
+    fn unscheduled_pods(&self, claim: &Key) -> Vec<String> {
+        let pods = self.pods.list_in(&claim.namespace).into_iter();
+        let waiting = pods.filter(|pod| {
+            let node = pod.spec.as_ref().and_then(|spec| spec.node_name.as_deref());
+            node.is_none_or(str::is_empty) && claims_of(pod).contains(&claim.name)
+        });
+        waiting
+            .filter_map(|pod| pod.metadata.name.clone())
+            .collect()
+    }
+}
+
+/// A volume with the claim that it is kept for.
+type SeenVolume = (Arc<PersistentVolume>, Option<Arc<PersistentVolumeClaim>>);
+
+/// The claim that a volume names.
+pub(crate) fn claim_of(volume: &PersistentVolume) -> Option<Key> {
+    let reference = volume.spec.as_ref()?.claim_ref.as_ref()?;
+    Some(Key::new(
+        reference.namespace.clone()?,
+        reference.name.clone()?,
+    ))
+}
+
+/// The volume that a claim names.
+pub(crate) fn volume_of(claim: &PersistentVolumeClaim) -> Option<String> {
+    let name = claim.spec.as_ref()?.volume_name.clone();
+    name.filter(|name| !name.is_empty())
+}
+
+/// Whether a claim has not been bound to the end yet.
+pub(crate) fn is_unbound(claim: &PersistentVolumeClaim) -> bool {
+    let annotations = claim.metadata.annotations.as_ref();
+    !annotations.is_some_and(|all| all.contains_key(BIND_COMPLETED))
+}

@@ -1,0 +1,151 @@
+//! Keeps claims while pods use them and volumes while they are bound, by finalizers
+//! (statefulset.md §11.10).
+
+use std::sync::Arc;
+
+use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim, Pod};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use kube::Api;
+use kube::api::{ListParams, Patch, PatchParams};
+use planners::volume_protection::{Protection, claims_of, protect_claim, protect_volume};
+use reconcile::execute::unless_outrun;
+use reconcile::{Key, Object, Outcome, Queue, run_workers};
+use resource_kinds::annotations::{PV_PROTECTION, PVC_PROTECTION};
+use serde_json::json;
+
+use crate::Context;
+
+/// Objects that are worked on at once.
+const WORKERS: usize = 2;
+
+/// What is worked on.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+enum Task {
+    Claim(Key),
+    Volume(String),
+}
+
+/// Why a finalizer was not written.
+#[derive(Debug, thiserror::Error)]
+enum Error {
+    /// The server said no, or was not there.
+    #[error("protect a claim or volume")]
+    Api(#[from] kube::Error),
+}
+
+pub(crate) async fn run(context: Context) {
+    let caches = &context.caches;
+    let synced = caches.claims.wait_synced().await
+        && caches.volumes.wait_synced().await
+        && caches.pods.wait_synced().await;
+    if !synced {
+        return;
+    }
+    let queue = Queue::new();
+    let feed = tokio::spawn(feed(context.clone(), queue.clone()));
+    let shared = Arc::new(context.clone());
+    run_workers(
+        queue,
+        WORKERS,
+        context.shutdown.clone(),
+        move |task: Task| {
+            let context = shared.clone();
+            async move {
+                match &task {
+                    Task::Claim(key) => guard_claim(&context, key).await?,
+                    Task::Volume(name) => guard_volume(&context, name).await?,
+                }
+                Ok::<_, Error>(Outcome::Done)
+            }
+        },
+    )
+    .await;
+    feed.abort();
+}
+
+async fn feed(context: Context, queue: Queue<Task>) {
+    let mut claims = context.caches.claims.subscribe();
+    let mut volumes = context.caches.volumes.subscribe();
+    let mut pods = context.caches.pods.subscribe();
+    loop {
+        tokio::select! {
+            Some(change) = claims.next() => {
+                queue.add(Task::Claim(Key::of(&**change.object())));
+            }
+            Some(change) = volumes.next() => {
+                queue.add(Task::Volume(change.object().metadata.name.clone().unwrap_or_default()));
+            }
+            Some(change) = pods.next() => {
+                let pod = change.object();
+                let namespace = pod.metadata.namespace.as_deref().unwrap_or_default();
+                for claim in claims_of(pod) {
+                    queue.add(Task::Claim(Key::new(namespace, claim)));
+                }
+            }
+            else => return,
+        }
+    }
+}
+
+async fn guard_claim(context: &Context, key: &Key) -> Result<(), Error> {
+    let Some(claim) = context.caches.claims.get_key(key) else {
+        return Ok(());
+    };
+    let cached = context.caches.pods.list_in(&key.namespace);
+    let mut protection = protect_claim(&claim, cached.iter().map(AsRef::as_ref));
+    if protection == Protection::Remove {
+        // A pod that the cache does not know yet would lose its data: ask the server itself.
+        let pods: Api<Pod> = Api::namespaced(context.client.clone(), &key.namespace);
+        let listed = pods.list(&ListParams::default()).await?;
+        protection = protect_claim(&claim, &listed.items);
+    }
+    let api: Api<PersistentVolumeClaim> = Api::namespaced(context.client.clone(), &key.namespace);
+    write(&api, &claim.metadata, PVC_PROTECTION, &protection).await
+}
+
+async fn guard_volume(context: &Context, name: &str) -> Result<(), Error> {
+    let Some(volume) = context.caches.volumes.get("", name) else {
+        return Ok(());
+    };
+    let api: Api<PersistentVolume> = Api::all(context.client.clone());
+    write(
+        &api,
+        &volume.metadata,
+        PV_PROTECTION,
+        &protect_volume(&volume),
+    )
+    .await
+}
+
+async fn write<K: Object>(
+    api: &Api<K>,
+    metadata: &ObjectMeta,
+    finalizer: &str,
+    protection: &Protection,
+) -> Result<(), Error> {
+    let present = metadata.finalizers.iter().flatten();
+    let finalizers: Vec<&str> = match protection {
+        Protection::Keep => return Ok(()),
+        Protection::HeldBy(user) => {
+            tracing::debug!(name = metadata.name, user, "deletion waits for a user");
+            return Ok(());
+        }
+        Protection::Add => present.map(String::as_str).chain([finalizer]).collect(),
+        Protection::Remove => present
+            .map(String::as_str)
+            .filter(|present| *present != finalizer)
+            .collect(),
+    };
+    let patch = json!({"metadata": {
+        "uid": metadata.uid,
+        "resourceVersion": metadata.resource_version,
+        "finalizers": finalizers,
+    }});
+    let name = metadata.name.as_deref().unwrap_or_default();
+    let written = api
+        .patch(name, &PatchParams::default(), &Patch::Merge(&patch))
+        .await;
+    // Outrun by another write: its change brings the object back here.
+    unless_outrun(written)?;
+    Ok(())
+}
