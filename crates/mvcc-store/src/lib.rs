@@ -26,14 +26,26 @@ pub trait Store: Send + Sync + 'static {
     fn current_revision(&self) -> Revision;
 
     /// Applies all operations atomically under one new revision if every comparison holds,
-    /// otherwise applies nothing. Returns after the commit is durable.
+    /// otherwise applies nothing. Returns after the commit is durable. A transaction that
+    /// changes nothing (no operations, or deletions of absent keys) makes no revision.
+    ///
+    /// *Errors.* After `Io` the writes may or may not be durable; the embedded engine then takes
+    /// no more of them until it is opened again.
     fn txn(&self, txn: Txn) -> BoxFuture<'_, Result<TxnResult, StoreError>>;
 
-    /// Reads a range of keys, by default at the newest revision.
+    /// Reads a range of keys, by default at the newest revision, which includes every write
+    /// that had returned before the call.
     fn range(&self, range: Range) -> BoxFuture<'_, Result<RangeResult, StoreError>>;
 
     /// Streams every change under `prefix` with a revision of at least `from`, and progress
     /// marks in between, until the watcher falls too far behind or is dropped.
+    ///
+    /// `from` is at most the revision after the current one. The first mark comes right after
+    /// the changes that had happened before the call, with the revision current at the call.
+    ///
+    /// *Errors.* `Compacted` or `Future` for a revision that cannot be watched from. The stream
+    /// itself ends with `WatcherTooSlow`, after everything that was buffered, or without an
+    /// error when the store closes.
     fn watch(&self, prefix: Vec<u8>, from: Revision) -> Result<WatchStream, StoreError>;
 
     /// Forgets history up to and including `revision`; older reads and watches get

@@ -173,7 +173,7 @@ pub type WatchStream = BoxStream<'static, Result<WatchEvents, StoreError>>;
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum StoreError {
     /// The revision asked for has been compacted away.
-    #[error("revision {asked} has been compacted; the oldest kept is {oldest}", asked = .asked.0, oldest = .oldest.0)]
+    #[error("revision {} has been compacted; the oldest kept is {}", .asked.0, .oldest.0)]
     Compacted {
         /// What was asked.
         asked: Revision,
@@ -181,7 +181,7 @@ pub enum StoreError {
         oldest: Revision,
     },
     /// The revision asked for does not exist yet.
-    #[error("revision {asked} is in the future; the newest is {newest}", asked = .asked.0, newest = .newest.0)]
+    #[error("revision {} is in the future; the newest is {}", .asked.0, .newest.0)]
     Future {
         /// What was asked.
         asked: Revision,

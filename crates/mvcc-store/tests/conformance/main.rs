@@ -4,7 +4,9 @@
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+mod leases;
 mod suite;
+mod watches;
 
 use std::{sync::Arc, time::Duration};
 

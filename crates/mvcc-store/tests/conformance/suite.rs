@@ -2,6 +2,7 @@
 
 use std::{future::Future, sync::Arc, time::Duration};
 
+use crate::{leases, watches};
 use bytes::Bytes;
 use futures::{FutureExt as _, StreamExt as _, future::BoxFuture};
 use mvcc_store::{
@@ -49,30 +50,30 @@ pub async fn run(mut fresh_store: impl FnMut() -> Arc<dyn Store>) {
             concurrent_swaps(s).boxed()
         }),
         ("a watch has every change under its prefix, once", |s| {
-            watch_changes(s).boxed()
+            watches::watch_changes(s).boxed()
         }),
         ("a watch replays from an older revision", |s| {
-            watch_replay(s).boxed()
+            watches::watch_replay(s).boxed()
         }),
         ("a watch has all changes of a revision at once", |s| {
-            watch_atomic(s).boxed()
+            watches::watch_atomic(s).boxed()
         }),
         ("watches and reads agree under many writers", |s| {
-            many_writers(s).boxed()
+            watches::many_writers(s).boxed()
         }),
         ("progress marks pass revisions of other keys", |s| {
-            progress(s).boxed()
+            watches::progress(s).boxed()
         }),
         ("a watcher that does not read is cut off", |s| {
-            slow_watcher(s).boxed()
+            watches::slow_watcher(s).boxed()
         }),
         ("compaction forgets", |s| compaction(s).boxed()),
         ("the future cannot be read", |s| future(s).boxed()),
         ("an expired lease deletes its keys", |s| {
-            lease_expiry(s).boxed()
+            leases::lease_expiry(s).boxed()
         }),
         ("leases can be kept, moved and revoked", |s| {
-            lease_life(s).boxed()
+            leases::lease_life(s).boxed()
         }),
     ];
     let mut failed = Vec::new();
@@ -94,7 +95,7 @@ pub fn put(key: &str, value: &str) -> Operation {
     }
 }
 
-fn put_leased(key: &str, lease: LeaseId) -> Operation {
+pub fn put_leased(key: &str, lease: LeaseId) -> Operation {
     Operation::Put {
         key: key.into(),
         value: Value::Plain(Bytes::from_static(b"leased")),
@@ -102,11 +103,11 @@ fn put_leased(key: &str, lease: LeaseId) -> Operation {
     }
 }
 
-fn delete(key: &str) -> Operation {
+pub fn delete(key: &str) -> Operation {
     Operation::Delete { key: key.into() }
 }
 
-async fn commit(store: &dyn Store, operations: Vec<Operation>) -> Revision {
+pub async fn commit(store: &dyn Store, operations: Vec<Operation>) -> Revision {
     match store
         .txn(Txn {
             compare: vec![],
@@ -120,7 +121,7 @@ async fn commit(store: &dyn Store, operations: Vec<Operation>) -> Revision {
     }
 }
 
-async fn get(store: &dyn Store, key: &str) -> Option<KeyValue> {
+pub async fn get(store: &dyn Store, key: &str) -> Option<KeyValue> {
     let range = Range {
         start: key.into(),
         ..Range::default()
@@ -128,7 +129,7 @@ async fn get(store: &dyn Store, key: &str) -> Option<KeyValue> {
     store.range(range).await.unwrap().items.pop()
 }
 
-async fn read(store: &dyn Store, start: &str, end: &str) -> RangeResult {
+pub async fn read(store: &dyn Store, start: &str, end: &str) -> RangeResult {
     let range = Range {
         start: start.into(),
         end: Some(end.into()),
@@ -137,7 +138,7 @@ async fn read(store: &dyn Store, start: &str, end: &str) -> RangeResult {
     store.range(range).await.unwrap()
 }
 
-fn keys(result: &RangeResult) -> Vec<&str> {
+pub fn keys(result: &RangeResult) -> Vec<&str> {
     result
         .items
         .iter()
@@ -146,7 +147,7 @@ fn keys(result: &RangeResult) -> Vec<&str> {
 }
 
 /// The next events, skipping progress marks.
-async fn next_events(watch: &mut WatchStream) -> Vec<Event> {
+pub async fn next_events(watch: &mut WatchStream) -> Vec<Event> {
     loop {
         match watch.next().await {
             Some(Ok(WatchEvents::Events(events))) => return events,
@@ -156,7 +157,7 @@ async fn next_events(watch: &mut WatchStream) -> Vec<Event> {
     }
 }
 
-fn describe(event: &Event) -> String {
+pub fn describe(event: &Event) -> String {
     let key = std::str::from_utf8(&event.key).unwrap();
     let value = |pair: &KeyValue| String::from_utf8(pair.value.to_vec()).unwrap();
     let was = event.previous.as_ref().map_or("nothing".to_owned(), value);
@@ -167,7 +168,7 @@ fn describe(event: &Event) -> String {
     format!("{} {key}: {was} -> {is}", event.revision.0)
 }
 
-async fn eventually<F: Future<Output = bool>>(mut condition: impl FnMut() -> F) {
+pub async fn eventually<F: Future<Output = bool>>(mut condition: impl FnMut() -> F) {
     while !condition().await {
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
@@ -381,132 +382,6 @@ async fn concurrent_swaps(store: Arc<dyn Store>) {
     assert_eq!(store.current_revision(), Revision(82));
 }
 
-async fn watch_changes(store: Arc<dyn Store>) {
-    let mut watch = store.watch(b"a/".to_vec(), Revision(2)).unwrap();
-    commit(&*store, vec![put("a/1", "x")]).await;
-    commit(&*store, vec![put("b/1", "x")]).await;
-    commit(&*store, vec![put("a/1", "y")]).await;
-    commit(&*store, vec![delete("a/1")]).await;
-    let mut seen = Vec::new();
-    for _ in 0..3 {
-        seen.extend(next_events(&mut watch).await.iter().map(describe));
-    }
-    assert_eq!(
-        seen,
-        ["2 a/1: nothing -> x", "4 a/1: x -> y", "5 a/1: y -> gone"]
-    );
-}
-
-async fn watch_replay(store: Arc<dyn Store>) {
-    for number in 0..50 {
-        commit(&*store, vec![put("a", &number.to_string())]).await;
-    }
-    let mut watch = store.watch(b"a".to_vec(), Revision(31)).unwrap();
-    for number in 50..60 {
-        commit(&*store, vec![put("a", &number.to_string())]).await;
-    }
-    for revision in 31..=61 {
-        assert_eq!(
-            next_events(&mut watch).await[0].revision,
-            Revision(revision)
-        );
-    }
-}
-
-async fn watch_atomic(store: Arc<dyn Store>) {
-    let mut watch = store.watch(b"a".to_vec(), Revision(1)).unwrap();
-    commit(&*store, vec![put("b", "1"), put("a1", "1"), put("a2", "1")]).await;
-    let seen: Vec<_> = next_events(&mut watch).await.iter().map(describe).collect();
-    assert_eq!(seen, ["2 a1: nothing -> 1", "2 a2: nothing -> 1"]);
-}
-
-/// Rebuilds the keys from a watch, and compares with reads at the same revisions.
-async fn many_writers(store: Arc<dyn Store>) {
-    const WRITES: u64 = 40;
-    let mut watch = store.watch(b"k".to_vec(), Revision(2)).unwrap();
-    let writer = |store: Arc<dyn Store>, writer: u64| async move {
-        for number in 0..WRITES {
-            let key = format!("k{}", (writer * 7 + number) % 10);
-            let change = if number % 5 == 4 {
-                delete(&key)
-            } else {
-                put(&key, &key)
-            };
-            commit(&*store, vec![change, put(&format!("other{writer}"), "")]).await;
-        }
-    };
-    let writers = (0..8).map(|number| tokio::spawn(writer(Arc::clone(&store), number)));
-    let writers: Vec<_> = writers.collect();
-    let (mut rebuilt, mut reached) = (std::collections::BTreeMap::new(), Revision(1));
-    while reached < Revision(1 + 8 * WRITES) {
-        match watch.next().await.unwrap().unwrap() {
-            WatchEvents::Progress(mark) => {
-                assert!(mark >= reached);
-                reached = mark;
-            }
-            WatchEvents::Events(events) => {
-                assert!(
-                    events[0].revision > reached,
-                    "a revision twice, or out of order"
-                );
-                reached = events[0].revision;
-                for event in events {
-                    let was = match event.kind {
-                        EventKind::Put(pair) => rebuilt.insert(event.key, pair),
-                        EventKind::Delete => rebuilt.remove(&event.key),
-                    };
-                    assert_eq!(was, event.previous);
-                }
-            }
-        }
-        let range = Range {
-            start: b"k".to_vec(),
-            end: Some(b"l".to_vec()),
-            revision: Some(reached),
-            limit: None,
-        };
-        let read = store.range(range).await.unwrap();
-        assert!(
-            read.items.iter().eq(rebuilt.values()),
-            "at revision {}",
-            reached.0
-        );
-    }
-    futures::future::join_all(writers).await;
-}
-
-async fn progress(store: Arc<dyn Store>) {
-    commit(&*store, vec![put("b", "1")]).await;
-    let mut watch = store.watch(b"a".to_vec(), Revision(1)).unwrap();
-    // The end of the replay is marked, so that a reader knows it has caught up.
-    assert!(matches!(
-        watch.next().await,
-        Some(Ok(WatchEvents::Progress(Revision(2))))
-    ));
-    let newest = commit(&*store, vec![put("b", "2")]).await;
-    assert!(matches!(watch.next().await, Some(Ok(WatchEvents::Progress(mark))) if mark == newest));
-    commit(&*store, vec![put("a", "1")]).await;
-    assert_eq!(next_events(&mut watch).await[0].revision, Revision(4));
-}
-
-async fn slow_watcher(store: Arc<dyn Store>) {
-    let slow = store.watch(b"a".to_vec(), Revision(1)).unwrap();
-    let mut quick = store.watch(b"a".to_vec(), Revision(1)).unwrap();
-    let count = WATCHER_COMMITS_MAX + 10;
-    for number in 0..count {
-        commit(&*store, vec![put("a", &number.to_string())]).await;
-        assert_eq!(
-            next_events(&mut quick).await[0].revision,
-            Revision(number as u64 + 2)
-        );
-    }
-    // What was buffered is still delivered, in order, before the error that ends the stream.
-    let seen: Vec<_> = slow.collect().await;
-    let (last, before) = seen.split_last().unwrap();
-    assert!(matches!(last, Err(StoreError::WatcherTooSlow)), "{last:?}");
-    assert!(before.len() < count && before.iter().all(Result::is_ok));
-}
-
 async fn compaction(store: Arc<dyn Store>) {
     for number in 0..10 {
         commit(&*store, vec![put("a", &number.to_string())]).await;
@@ -554,59 +429,4 @@ async fn future(store: Arc<dyn Store>) {
         store.compact(Revision(2)).await,
         Err(StoreError::Future { .. })
     ));
-}
-
-async fn lease_expiry(store: Arc<dyn Store>) {
-    let lease = store.lease_grant(Duration::from_millis(500)).await.unwrap();
-    let mut watch = store.watch(b"a".to_vec(), Revision(1)).unwrap();
-    commit(
-        &*store,
-        vec![
-            put_leased("a1", lease),
-            put_leased("a2", lease),
-            put("a3", ""),
-        ],
-    )
-    .await;
-    assert_eq!(get(&*store, "a1").await.unwrap().lease, Some(lease));
-    assert_eq!(next_events(&mut watch).await.len(), 3);
-    let seen: Vec<_> = next_events(&mut watch).await.iter().map(describe).collect();
-    assert_eq!(seen, ["3 a1: leased -> gone", "3 a2: leased -> gone"]);
-    assert_eq!(keys(&read(&*store, "a", "b").await), ["a3"]);
-    let again = store.lease_keep_alive(lease).await;
-    assert!(matches!(again, Err(StoreError::LeaseNotFound(id)) if id == lease));
-    let txn = Txn {
-        compare: vec![],
-        operations: vec![put_leased("a", lease)],
-    };
-    assert!(matches!(
-        store.txn(txn).await,
-        Err(StoreError::LeaseNotFound(_))
-    ));
-}
-
-async fn lease_life(store: Arc<dyn Store>) {
-    let kept = store.lease_grant(Duration::from_secs(5)).await.unwrap();
-    let short = store.lease_grant(Duration::from_millis(700)).await.unwrap();
-    assert_ne!(kept, short);
-    commit(&*store, vec![put_leased("kept", kept)]).await;
-    commit(&*store, vec![put_leased("freed", short)]).await;
-    commit(&*store, vec![put_leased("moved", short)]).await;
-    commit(&*store, vec![put_leased("lost", short)]).await;
-    commit(&*store, vec![put("freed", "")]).await;
-    commit(&*store, vec![put_leased("moved", kept)]).await;
-    eventually(|| async { get(&*store, "lost").await.is_none() }).await;
-    store.lease_keep_alive(kept).await.unwrap();
-    assert_eq!(
-        keys(&read(&*store, "a", "z").await),
-        ["freed", "kept", "moved"]
-    );
-    store.lease_revoke(kept).await.unwrap();
-    assert_eq!(keys(&read(&*store, "a", "z").await), ["freed"]);
-    assert!(matches!(
-        store.lease_revoke(kept).await,
-        Err(StoreError::LeaseNotFound(_))
-    ));
-    let zero = store.lease_grant(Duration::ZERO).await;
-    assert!(matches!(zero, Err(StoreError::Invalid(_))));
 }
