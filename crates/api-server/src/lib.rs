@@ -1,1 +1,51 @@
-//! api-server
+//! The Kubernetes API over an [`mvcc_store::Store`]: the generic pipeline that every request goes
+//! through, for every kind alike.
+//!
+//! What is particular to a kind lives in `resource-kinds`; there is no file about one kind here
+//! (the virtual kinds of [`reviews`], which are questions and never stored, are the exception).
+//! A request passes, in this order: TLS and identity, limits, request info, authentication,
+//! authorisation, routing, decoding, admission, validation, store. Read [`pipeline`] first, then
+//! `verbs/create.rs`.
+
+mod authorize;
+mod body;
+mod bootstrap;
+mod config;
+mod decode;
+mod discovery;
+mod health;
+mod identity;
+mod limits;
+mod local;
+mod metadata;
+mod metrics;
+mod negotiate;
+mod nodes;
+mod openapi;
+mod output;
+mod pipeline;
+mod query;
+mod registry;
+mod reply;
+mod request_info;
+mod reviews;
+mod routing;
+mod selection;
+mod serve;
+mod server;
+mod storage;
+mod subresources;
+mod tls;
+mod verbs;
+mod version;
+mod writes;
+
+pub use body::{BoxBody, BoxError, ResponseBody};
+pub use config::{Config, TlsMaterial};
+pub use identity::UserInfo;
+pub use limits::Limits;
+pub use local::LocalService;
+pub use nodes::{NodeConnector, NodeService};
+pub use serve::ServeError;
+pub use server::{ApiServer, StartError};
+pub use version::git_version;

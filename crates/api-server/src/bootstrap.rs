@@ -1,0 +1,223 @@
+//! What every cluster has: default objects, and the Service by which pods find this server.
+
+use std::net::{IpAddr, SocketAddr};
+
+use futures::{StreamExt, TryStreamExt, stream};
+use object_model::{Status, StatusReason};
+use serde_json::{Value, json};
+
+use crate::decode::Decoded;
+use crate::identity::UserInfo;
+use crate::metadata;
+use crate::registry::Resource;
+use crate::server::{ApiServer, StartError};
+use crate::verbs::create::create;
+use crate::verbs::update::{Part, update};
+use crate::writes::{Attempt, Validation, accept};
+
+/// How many objects are created at once, so that they share syncs of the disk.
+const AT_ONCE: usize = 64;
+
+/// What a start makes sure of.
+pub(crate) struct Cluster {
+    pub(crate) default_objects: Vec<Value>,
+    pub(crate) service_ip: IpAddr,
+    pub(crate) advertise: Vec<SocketAddr>,
+}
+
+/// Creates what is missing, and says where this server is.
+pub(crate) async fn run(server: &ApiServer, cluster: &Cluster) -> Result<(), StartError> {
+    let user = UserInfo::new("system:apiserver", ["system:masters"]);
+    // Other objects need their namespace.
+    let (first, rest): (Vec<&Value>, Vec<&Value>) = cluster
+        .default_objects
+        .iter()
+        .partition(|object| object["kind"] == "Namespace");
+    for objects in [first, rest] {
+        stream::iter(objects)
+            .map(Ok)
+            .try_for_each_concurrent(AT_ONCE, |object| ensure(server, &user, object))
+            .await?;
+    }
+    // The default namespace may have been left out by whoever chose the objects.
+    ensure(server, &user, &service(cluster)).await?;
+    if !cluster.advertise.is_empty() {
+        put(server, &user, &endpoints(&cluster.advertise)).await?;
+        put(server, &user, &endpoint_slice(&cluster.advertise)).await?;
+    }
+    Ok(())
+}
+
+/// Creates an object if it is not there; objects of kinds that are not served are left out.
+async fn ensure(server: &ApiServer, user: &UserInfo, object: &Value) -> Result<(), StartError> {
+    let Some(resource) = resource_of(server, object) else {
+        return Ok(());
+    };
+    let (namespace, name) = place(object);
+    let failed = |source| StartError::DefaultObject {
+        what: describe(object),
+        source,
+    };
+    if server
+        .read(resource, namespace, name)
+        .await
+        .map_err(failed)?
+        .is_some()
+    {
+        return Ok(());
+    }
+    let attempt = attempt(resource, user, namespace, name);
+    let created = match accepted(resource, object) {
+        Ok(object) => create(server, &attempt, object).await,
+        Err(status) => Err(status),
+    };
+    match created {
+        Ok(_) => Ok(()),
+        Err(status) if status.reason == StatusReason::AlreadyExists => Ok(()),
+        Err(status) => Err(failed(status)),
+    }
+}
+
+/// Creates an object, or makes it say what this one says.
+async fn put(server: &ApiServer, user: &UserInfo, object: &Value) -> Result<(), StartError> {
+    ensure(server, user, object).await?;
+    let Some(resource) = resource_of(server, object) else {
+        return Ok(());
+    };
+    let (namespace, name) = place(object);
+    let attempt = attempt(resource, user, namespace, name);
+    let mut change = |old: &Value| {
+        let mut changed = accepted(resource, object)?;
+        // Others may have added labels and the like; only what is said here is ours.
+        let labels = changed["metadata"]["labels"].take();
+        changed["metadata"] = old["metadata"].clone();
+        for (key, value) in labels.as_object().into_iter().flatten() {
+            changed["metadata"]["labels"][key] = value.clone();
+        }
+        Ok(changed)
+    };
+    let done = update(server, &attempt, Part::Whole, &mut change).await;
+    done.map(|_| ())
+        .map_err(|source| StartError::DefaultObject {
+            what: describe(object),
+            source,
+        })
+}
+
+fn resource_of<'s>(server: &'s ApiServer, object: &Value) -> Option<&'s Resource> {
+    let (version, kind) = (object["apiVersion"].as_str()?, object["kind"].as_str()?);
+    server.registry.of_kind(version, kind).map(AsRef::as_ref)
+}
+
+fn accepted(resource: &Resource, object: &Value) -> Result<Value, Status> {
+    let decoded = Decoded {
+        value: object.clone(),
+        duplicates: Vec::new(),
+    };
+    accept(resource, decoded, Validation::Ignore).map(|(object, _)| object)
+}
+
+fn attempt<'a>(
+    resource: &'a Resource,
+    user: &'a UserInfo,
+    namespace: &'a str,
+    name: &'a str,
+) -> Attempt<'a> {
+    Attempt {
+        resource,
+        namespace,
+        name,
+        subresource: "",
+        user,
+        dry_run: false,
+    }
+}
+
+fn place(object: &Value) -> (&str, &str) {
+    (
+        metadata::text(object, "namespace"),
+        metadata::text(object, "name"),
+    )
+}
+
+fn describe(object: &Value) -> String {
+    let (namespace, name) = place(object);
+    format!(
+        "{} {namespace}/{name}",
+        object["kind"].as_str().unwrap_or_default()
+    )
+}
+
+fn service(cluster: &Cluster) -> Value {
+    let port = cluster.advertise.first().map_or(6443, SocketAddr::port);
+    json!({
+        "apiVersion": "v1",
+        "kind": "Service",
+        "metadata": {
+            "name": "kubernetes",
+            "namespace": "default",
+            "labels": {"component": "apiserver", "provider": "kubernetes"},
+        },
+        "spec": {
+            "type": "ClusterIP",
+            "clusterIP": cluster.service_ip.to_string(),
+            "clusterIPs": [cluster.service_ip.to_string()],
+            "ports": [{"name": "https", "protocol": "TCP", "port": 443, "targetPort": port}],
+        },
+    })
+}
+
+fn endpoints(advertise: &[SocketAddr]) -> Value {
+    let mut ports: Vec<u16> = advertise.iter().map(SocketAddr::port).collect();
+    ports.sort_unstable();
+    ports.dedup();
+    let subsets: Vec<Value> = ports
+        .into_iter()
+        .map(|port| {
+            let addresses: Vec<Value> = advertise
+                .iter()
+                .filter(|address| address.port() == port)
+                .map(|address| json!({"ip": address.ip().to_string()}))
+                .collect();
+            json!({
+                "addresses": addresses,
+                "ports": [{"name": "https", "port": port, "protocol": "TCP"}],
+            })
+        })
+        .collect();
+    json!({
+        "apiVersion": "v1",
+        "kind": "Endpoints",
+        "metadata": {
+            "name": "kubernetes",
+            "namespace": "default",
+            "labels": {"endpointslice.kubernetes.io/skip-mirror": "true"},
+        },
+        "subsets": subsets,
+    })
+}
+
+/// A slice has one set of ports, so it names the addresses with the first one's port.
+fn endpoint_slice(advertise: &[SocketAddr]) -> Value {
+    let port = advertise.first().map_or(6443, SocketAddr::port);
+    let same = advertise
+        .iter()
+        .filter(|address| address.port() == port && address.is_ipv4());
+    let endpoints: Vec<Value> = same
+        .map(|address| {
+            json!({"addresses": [address.ip().to_string()], "conditions": {"ready": true}})
+        })
+        .collect();
+    json!({
+        "apiVersion": "discovery.k8s.io/v1",
+        "kind": "EndpointSlice",
+        "metadata": {
+            "name": "kubernetes",
+            "namespace": "default",
+            "labels": {"kubernetes.io/service-name": "kubernetes"},
+        },
+        "addressType": "IPv4",
+        "endpoints": endpoints,
+        "ports": [{"name": "https", "port": port, "protocol": "TCP"}],
+    })
+}

@@ -1,0 +1,57 @@
+//! What a server is made of.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use mvcc_store::Store;
+use resource_kinds::Kind;
+use resource_kinds::admission::Admission;
+use serde_json::Value;
+
+use crate::limits::Limits;
+use crate::nodes::NodeConnector;
+
+/// Everything an [`ApiServer`](crate::ApiServer) needs from outside.
+pub struct Config {
+    /// Where objects live.
+    pub store: Arc<dyn Store>,
+    /// The kinds that are served; mostly `resource_kinds::all()`.
+    pub kinds: Vec<Arc<dyn Kind>>,
+    /// Admission plug-ins, in order; mostly `resource_kinds::admission::plugins()`.
+    pub admission: Vec<Box<dyn Admission>>,
+    /// Objects that are created at start when they are missing; mostly
+    /// `resource_kinds::bootstrap::default_objects()`.
+    pub default_objects: Vec<Value>,
+    /// The server's certificate, and who signs clients' certificates. Without it the server only
+    /// answers [`local`](crate::ApiServer::local) callers.
+    pub tls: Option<TlsMaterial>,
+    /// Signs and checks ServiceAccount tokens; without it there are none.
+    pub tokens: Option<Arc<certificates::TokenSigner>>,
+    /// Audiences of tokens that do not name one; also the issuer's name for this server.
+    pub token_audiences: Vec<String>,
+    /// The address of the `kubernetes` Service, the first of the service range.
+    pub service_ip: std::net::IpAddr,
+    /// Where this server can be reached by pods: the endpoints of the `kubernetes` Service.
+    pub advertise: Vec<SocketAddr>,
+    /// The way to the nodes, for `log`, `exec` and `attach`.
+    pub nodes: Arc<dyn NodeConnector>,
+    /// Bounds on what clients may ask for.
+    pub limits: Limits,
+}
+
+/// Certificates and keys, each as PEM text.
+#[derive(Clone)]
+pub struct TlsMaterial {
+    /// The server's certificate, followed by intermediates.
+    pub certificate_pem: String,
+    /// Its private key.
+    pub key_pem: String,
+    /// Certificates of those who may sign clients' certificates.
+    pub client_ca_pem: String,
+}
+
+impl std::fmt::Debug for TlsMaterial {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("TlsMaterial").finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,77 @@
+//! `/livez`, `/readyz`, `/healthz`: whether the server lives and can serve (kubectl.md 6.8).
+
+use std::sync::atomic::Ordering;
+
+use http::StatusCode;
+use mvcc_store::Range;
+use object_model::{Status, StatusReason};
+
+use crate::query::Query;
+use crate::reply::Reply;
+use crate::server::ApiServer;
+
+const TEXT: &str = "text/plain; charset=utf-8";
+
+/// A thing that is looked at, and whether being alive depends on it.
+const CHECKS: [(&str, bool); 4] = [
+    ("ping", true),
+    ("store", true),
+    ("rbac-index", false),
+    ("default-objects", false),
+];
+
+/// Answers a health path, with or without the name of one check behind it.
+pub(crate) async fn answer(server: &ApiServer, path: &str, query: &Query) -> Result<Reply, Status> {
+    let mut words = path.trim_matches('/').splitn(2, '/');
+    let endpoint = words.next().unwrap_or_default();
+    let only = words.next();
+    let mut checks: Vec<&str> = CHECKS
+        .iter()
+        .filter(|(_, live)| *live || endpoint != "livez")
+        .map(|(name, _)| *name)
+        .collect();
+    if let Some(only) = only {
+        checks.retain(|name| *name == only);
+        if checks.is_empty() {
+            let text = "the server could not find the requested resource";
+            return Err(Status::new(StatusReason::NotFound, text));
+        }
+    }
+    checks.retain(|name| !query.all("exclude").iter().any(|excluded| excluded == name));
+    let mut lines = String::new();
+    let mut failed = false;
+    for name in checks {
+        if passes(server, name).await {
+            lines.push_str(&format!("[+]{name} ok\n"));
+        } else {
+            failed = true;
+            lines.push_str(&format!("[-]{name} failed: reason withheld\n"));
+        }
+    }
+    if failed {
+        let text = format!("{lines}{endpoint} check failed\n");
+        return Ok(Reply::bytes(TEXT, text).with_code(StatusCode::INTERNAL_SERVER_ERROR));
+    }
+    if query.flag("verbose") {
+        return Ok(Reply::bytes(
+            TEXT,
+            format!("{lines}{endpoint} check passed\n"),
+        ));
+    }
+    Ok(Reply::bytes(TEXT, "ok"))
+}
+
+async fn passes(server: &ApiServer, check: &str) -> bool {
+    match check {
+        "store" => {
+            let range = Range {
+                start: b"/health".to_vec(),
+                ..Range::default()
+            };
+            server.store.range(range).await.is_ok()
+        }
+        "rbac-index" => server.rbac.is_synced(),
+        "default-objects" => server.bootstrapped.load(Ordering::Acquire),
+        _ => true,
+    }
+}

@@ -1,0 +1,79 @@
+//! Every number that bounds what a client may ask of the server.
+
+use std::time::Duration;
+
+/// Bounds on connections and requests. The defaults suit one machine.
+#[derive(Clone, Debug)]
+pub struct Limits {
+    /// Largest request body, in bytes; as etcd's limit on objects with some room, like upstream.
+    pub body_bytes_max: usize,
+    /// A body must have arrived within this time.
+    pub body_timeout: Duration,
+    /// The head of a request must have arrived within this time.
+    pub header_timeout: Duration,
+    /// A TLS handshake must be over within this time.
+    pub handshake_timeout: Duration,
+    /// A request that is neither a watch nor a stream must be answered within this time.
+    pub request_timeout: Duration,
+    /// How many requests from the network, other than watches and streams, run at once.
+    pub requests_in_flight_max: usize,
+    /// How many watches and streams from the network run at once.
+    pub long_running_max: usize,
+    /// How many connections are open at once.
+    pub connections_max: usize,
+    /// How long open connections may finish after shutdown has begun.
+    pub shutdown_grace: Duration,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            body_bytes_max: 3 * 1024 * 1024,
+            body_timeout: Duration::from_secs(30),
+            header_timeout: Duration::from_secs(30),
+            handshake_timeout: Duration::from_secs(10),
+            request_timeout: Duration::from_secs(60),
+            requests_in_flight_max: 400,
+            long_running_max: 4000,
+            connections_max: 4096,
+            shutdown_grace: Duration::from_secs(2),
+        }
+    }
+}
+
+/// Replies from this size on are compressed when the client asks for it (upstream's figure).
+pub(crate) const GZIP_BYTES_MIN: usize = 128 * 1024;
+
+/// How often a write without a resource version of its own is tried anew after a conflict.
+pub(crate) const WRITE_ATTEMPTS_MAX: usize = 16;
+
+/// How often another name is generated when the first is taken (as upstream).
+pub(crate) const NAME_ATTEMPTS_MAX: usize = 8;
+
+/// Longest prefix of a generated name: five characters are added, and 63 is the label limit.
+pub(crate) const GENERATE_NAME_PREFIX_MAX: usize = 58;
+
+/// Deepest nesting of a request body; far beyond any real object, far below the stack's end.
+pub(crate) const DEPTH_MAX: usize = 100;
+
+/// Most keys in a request body or patch, so that a small YAML text cannot become a large tree.
+pub(crate) const NODES_MAX: usize = 250_000;
+
+/// How long an event is kept (upstream's default).
+pub(crate) const EVENT_TTL: Duration = Duration::from_secs(3600);
+
+/// Events written within this time share one lease.
+pub(crate) const LEASE_SHARED_FOR: Duration = Duration::from_secs(60);
+
+/// How often a watch without changes tells where it stands.
+pub(crate) const BOOKMARK_INTERVAL: Duration = Duration::from_secs(60);
+
+/// Shortest time that a watch without `timeoutSeconds` lasts; up to twice as long, at random,
+/// so that clients do not all come back at once.
+pub(crate) const WATCH_TIMEOUT_MIN_SECS: u64 = 1800;
+
+/// Most objects that one deletion of a collection removes at the same time.
+pub(crate) const DELETE_COLLECTION_WORKERS: usize = 8;
+
+/// Largest answer of a node that is read into an error message.
+pub(crate) const NODE_ERROR_BYTES_MAX: usize = 64 * 1024;

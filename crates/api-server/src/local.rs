@@ -1,0 +1,55 @@
+//! The server as a service in this process: no socket, no TLS, the same pipeline.
+
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use bytes::Bytes;
+use futures::FutureExt;
+use futures::future::BoxFuture;
+use http::{Request, Response};
+use http_body::Body;
+
+use crate::body::{BoxError, ResponseBody, boxed};
+use crate::identity::{Caller, UserInfo};
+use crate::pipeline;
+use crate::server::ApiServer;
+
+/// Calls an [`ApiServer`] in this process as one fixed user.
+///
+/// It is the transport of a client: requests go through the same authorisation, admission and
+/// validation as those from the network.
+#[derive(Clone)]
+pub struct LocalService {
+    server: Arc<ApiServer>,
+    user: Arc<UserInfo>,
+}
+
+impl LocalService {
+    pub(crate) fn new(server: Arc<ApiServer>, user: UserInfo) -> Self {
+        Self {
+            server,
+            user: Arc::new(user),
+        }
+    }
+}
+
+impl<B> tower::Service<Request<B>> for LocalService
+where
+    B: Body<Data = Bytes> + Send + 'static,
+    B::Error: Into<BoxError>,
+{
+    type Response = Response<ResponseBody>;
+    type Error = BoxError;
+    type Future = BoxFuture<'static, Result<Self::Response, BoxError>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: Request<B>) -> Self::Future {
+        let caller = Caller::Local(self.user.as_ref().clone());
+        pipeline::run(self.server.clone(), request.map(boxed), caller)
+            .map(Ok)
+            .boxed()
+    }
+}

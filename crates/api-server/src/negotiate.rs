@@ -1,0 +1,122 @@
+//! In which form the client wants the answer.
+
+use http::HeaderMap;
+use http::header::ACCEPT;
+use object_model::{Status, StatusReason};
+
+/// One clause of an `Accept` header.
+pub(crate) struct Clause<'a> {
+    pub(crate) media: &'a str,
+    parameters: Vec<(&'a str, &'a str)>,
+}
+
+impl<'a> Clause<'a> {
+    pub(crate) fn parameter(&self, name: &str) -> Option<&'a str> {
+        self.parameters
+            .iter()
+            .find(|(key, _)| *key == name)
+            .map(|(_, value)| *value)
+    }
+}
+
+/// The clauses of an `Accept` header in their order.
+pub(crate) fn clauses(header: &str) -> impl Iterator<Item = Clause<'_>> {
+    header.split(',').map(|clause| {
+        let mut words = clause.split(';').map(str::trim);
+        let media = words.next().unwrap_or_default();
+        let parameters = words.filter_map(|word| word.split_once('=')).collect();
+        Clause { media, parameters }
+    })
+}
+
+/// The form of an answer that holds objects.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Form {
+    Json,
+    Yaml,
+    /// `meta.k8s.io` Table of the given version.
+    Table(&'static str),
+    /// `meta.k8s.io` PartialObjectMetadata (or its List) of the given version.
+    Partial(&'static str),
+}
+
+impl Form {
+    /// Chooses the first form of the `Accept` header that there is.
+    ///
+    /// *Errors.* 406 when there is none.
+    pub(crate) fn of(headers: &HeaderMap) -> Result<Self, Status> {
+        let Some(header) = headers.get(ACCEPT) else {
+            return Ok(Self::Json);
+        };
+        let header = header.to_str().unwrap_or_default();
+        if header.is_empty() {
+            return Ok(Self::Json);
+        }
+        clauses(header).find_map(|clause| Self::of_clause(&clause)).ok_or_else(|| {
+            let text =
+                "only the following media types are accepted: application/json, application/yaml";
+            Status::new(StatusReason::NotAcceptable, text)
+        })
+    }
+
+    fn of_clause(clause: &Clause<'_>) -> Option<Self> {
+        let version = || match clause.parameter("v") {
+            Some("v1") => Some("v1"),
+            Some("v1beta1") => Some("v1beta1"),
+            _ => None,
+        };
+        match (clause.media, clause.parameter("as")) {
+            ("application/json" | "*/*" | "application/*", None) => Some(Self::Json),
+            ("application/yaml", None) => Some(Self::Yaml),
+            ("application/json", Some(_)) if clause.parameter("g") != Some("meta.k8s.io") => None,
+            ("application/json", Some("Table")) => version().map(Self::Table),
+            ("application/json", Some("PartialObjectMetadata" | "PartialObjectMetadataList")) => {
+                version().map(Self::Partial)
+            }
+            _ => None,
+        }
+    }
+
+    /// The content type of the answer.
+    pub(crate) fn content_type(self) -> &'static str {
+        match self {
+            Self::Yaml => "application/yaml",
+            _ => crate::reply::JSON,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use http::HeaderValue;
+
+    #[test]
+    fn the_first_form_that_exists_is_chosen() {
+        let table = "application/json;as=Table;v=v1;g=meta.k8s.io,application/json;as=Table;v=v1beta1;g=meta.k8s.io,application/json";
+        let cases = [
+            ("", Some(Form::Json)),
+            ("*/*", Some(Form::Json)),
+            (table, Some(Form::Table("v1"))),
+            (
+                "application/vnd.kubernetes.protobuf, application/json",
+                Some(Form::Json),
+            ),
+            ("application/yaml", Some(Form::Yaml)),
+            (
+                "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1",
+                Some(Form::Partial("v1")),
+            ),
+            (
+                "application/json;as=Table;v=v7;g=meta.k8s.io, */*",
+                Some(Form::Json),
+            ),
+            ("application/vnd.kubernetes.protobuf", None),
+        ];
+        for (accept, expected) in cases {
+            let mut headers = HeaderMap::new();
+            headers.insert(ACCEPT, HeaderValue::from_static(accept));
+            assert_eq!(Form::of(&headers).ok(), expected, "{accept}");
+        }
+    }
+}

@@ -1,0 +1,203 @@
+//! Objects on their way out: as stored, as YAML, as tables, as metadata only.
+
+mod table;
+
+use bytes::Bytes;
+use http::StatusCode;
+use mvcc_store::{KeyValue, Revision};
+use object_model::Status;
+use serde_json::{Value, json};
+
+use crate::negotiate::Form;
+use crate::pipeline::Call;
+use crate::registry::Resource;
+use crate::reply::{JSON, Reply};
+use crate::storage;
+use crate::writes::Written;
+
+pub(crate) use table::{Include, TableStyle};
+
+/// How a request's objects are shown.
+#[derive(Clone, Copy)]
+pub(crate) struct View {
+    pub(crate) form: Form,
+    include: Include,
+}
+
+impl View {
+    /// Reads `Accept` and `includeObject`.
+    pub(crate) fn of(call: &Call) -> Result<Self, Status> {
+        let form = Form::of(&call.parts.headers)?;
+        Ok(Self {
+            form,
+            include: Include::parse(&call.query)?,
+        })
+    }
+
+    /// One object as the bytes of an answer or of a watch event; `headings` asks for a table's
+    /// column definitions.
+    pub(crate) fn one(
+        &self,
+        resource: &Resource,
+        stored: &KeyValue,
+        headings: bool,
+    ) -> Result<Bytes, Status> {
+        match self.form {
+            Form::Json => storage::bytes(resource, stored),
+            Form::Yaml => yaml(&storage::decode(resource, stored)?),
+            Form::Partial(version) => {
+                let object = storage::decode(resource, stored)?;
+                Ok(partial(&object, version).to_string().into())
+            }
+            Form::Table(version) => {
+                let style = TableStyle {
+                    version,
+                    include: self.include,
+                    headings,
+                };
+                let meta = json!({"resourceVersion": stored.mod_revision.0.to_string()});
+                table::table(resource, std::slice::from_ref(stored), meta, style)
+            }
+        }
+    }
+}
+
+/// What a list says about itself.
+pub(crate) struct ListMeta {
+    pub(crate) revision: Revision,
+    pub(crate) next: Option<String>,
+    pub(crate) remaining: Option<usize>,
+}
+
+impl ListMeta {
+    fn json(&self) -> Value {
+        let mut meta = json!({"resourceVersion": self.revision.0.to_string()});
+        if let Some(next) = &self.next {
+            meta["continue"] = json!(next);
+        }
+        if let Some(remaining) = self.remaining {
+            meta["remainingItemCount"] = json!(remaining);
+        }
+        meta
+    }
+}
+
+/// Answers with one stored object.
+pub(crate) fn object(
+    call: &Call,
+    resource: &Resource,
+    stored: &KeyValue,
+    code: StatusCode,
+) -> Result<Reply, Status> {
+    let view = View::of(call)?;
+    let bytes = view.one(resource, stored, true)?;
+    Ok(Reply::bytes(view.form.content_type(), bytes).with_code(code))
+}
+
+/// Answers with the result of a write.
+pub(crate) fn written(
+    call: &Call,
+    resource: &Resource,
+    written: &Written,
+    code: StatusCode,
+) -> Result<Reply, Status> {
+    Ok(object(call, resource, &written.stored, code)?.with_warnings(&written.warnings))
+}
+
+/// Answers with an object that is not stored as such (a Scale, a review).
+pub(crate) fn value(call: &Call, value: &Value, code: StatusCode) -> Result<Reply, Status> {
+    match Form::of(&call.parts.headers)? {
+        Form::Yaml => Ok(Reply::bytes("application/yaml", yaml(value)?).with_code(code)),
+        Form::Table(version) => Ok(Reply::json(&table::of_value(value, version)).with_code(code)),
+        Form::Json | Form::Partial(_) => Ok(Reply::json(value).with_code(code)),
+    }
+}
+
+/// Answers with a list, put together from the stored bytes where the form allows.
+pub(crate) fn list(
+    call: &Call,
+    resource: &Resource,
+    items: &[KeyValue],
+    meta: &ListMeta,
+) -> Result<Reply, Status> {
+    let view = View::of(call)?;
+    let info = resource.info();
+    match view.form {
+        Form::Table(version) => {
+            let style = TableStyle {
+                version,
+                include: view.include,
+                headings: true,
+            };
+            Ok(Reply::bytes(
+                JSON,
+                table::table(resource, items, meta.json(), style)?,
+            ))
+        }
+        Form::Json => {
+            let head = json!({
+                "kind": info.list_kind, "apiVersion": info.api_version(), "metadata": meta.json(),
+            });
+            let parts = items.iter().map(|item| storage::bytes(resource, item));
+            concatenated(&head, parts)
+        }
+        Form::Partial(version) => {
+            let head = json!({
+                "kind": "PartialObjectMetadataList",
+                "apiVersion": format!("meta.k8s.io/{version}"),
+                "metadata": meta.json(),
+            });
+            let parts = items.iter().map(|item| {
+                let object = storage::decode(resource, item)?;
+                Ok(partial(&object, version).to_string().into())
+            });
+            concatenated(&head, parts)
+        }
+        Form::Yaml => {
+            let items: Result<Vec<Value>, Status> = items
+                .iter()
+                .map(|item| storage::decode(resource, item))
+                .collect();
+            let whole = json!({
+                "kind": info.list_kind,
+                "apiVersion": info.api_version(),
+                "metadata": meta.json(),
+                "items": items?,
+            });
+            Ok(Reply::bytes("application/yaml", yaml(&whole)?))
+        }
+    }
+}
+
+fn concatenated(
+    head: &Value,
+    items: impl Iterator<Item = Result<Bytes, Status>>,
+) -> Result<Reply, Status> {
+    let mut text = head.to_string();
+    text.pop();
+    text.push_str(",\"items\":[");
+    let mut parts = vec![Bytes::from(text)];
+    for (index, item) in items.enumerate() {
+        if index > 0 {
+            parts.push(Bytes::from_static(b","));
+        }
+        parts.push(item?);
+    }
+    parts.push(Bytes::from_static(b"]}\n"));
+    Ok(Reply::segments(JSON, parts))
+}
+
+/// An object's metadata as an object of its own.
+pub(crate) fn partial(object: &Value, version: &str) -> Value {
+    json!({
+        "kind": "PartialObjectMetadata",
+        "apiVersion": format!("meta.k8s.io/{version}"),
+        "metadata": object["metadata"],
+    })
+}
+
+fn yaml(value: &Value) -> Result<Bytes, Status> {
+    serde_saphyr::to_string(value)
+        .map(Bytes::from)
+        .map_err(|e| Status::internal(format!("write YAML: {e}")))
+}

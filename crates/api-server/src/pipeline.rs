@@ -1,0 +1,212 @@
+//! The way of a request through the server: the order of the layers, and nothing else.
+
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+use std::time::Instant;
+
+use futures::FutureExt;
+use futures::future::BoxFuture;
+use http::header::ACCEPT_ENCODING;
+use http::request::Parts;
+use http::{Request, Response};
+use object_model::{Status, StatusDetails, StatusReason};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio_util::sync::CancellationToken;
+
+use crate::authorize::authorize;
+use crate::body::{BoxBody, Held, boxed};
+use crate::identity::{Caller, Credentials, UserInfo, authenticate, impersonate, unauthorized};
+use crate::query::Query;
+use crate::reply::Reply;
+use crate::request_info::RequestInfo;
+use crate::routing;
+use crate::server::ApiServer;
+
+/// Tells a request that the listener it came from is closing.
+#[derive(Clone, Debug)]
+pub(crate) struct Stopping(pub(crate) CancellationToken);
+
+/// A request that has passed authentication and authorisation.
+pub(crate) struct Call {
+    pub(crate) info: RequestInfo,
+    pub(crate) query: Query,
+    pub(crate) user: UserInfo,
+    pub(crate) parts: Parts,
+}
+
+/// What a request is answered with.
+pub(crate) enum Answer {
+    Reply(Reply),
+    /// Somebody else's response, sent on as it is (a node's).
+    Raw(Response<BoxBody>),
+}
+
+impl From<Reply> for Answer {
+    fn from(reply: Reply) -> Self {
+        Self::Reply(reply)
+    }
+}
+
+/// Answers one request. Never fails: what goes wrong becomes a `Status`.
+pub(crate) fn run(
+    server: Arc<ApiServer>,
+    request: Request<BoxBody>,
+    caller: Caller,
+) -> BoxFuture<'static, Response<BoxBody>> {
+    Box::pin(respond(server, request, caller))
+}
+
+async fn respond(
+    server: Arc<ApiServer>,
+    request: Request<BoxBody>,
+    caller: Caller,
+) -> Response<BoxBody> {
+    let started = Instant::now();
+    let (parts, body) = request.into_parts();
+    let query = Query::parse(parts.uri.query().unwrap_or_default());
+    let info = RequestInfo::new(&parts.method, parts.uri.path(), &query);
+    let gzip = wants_gzip(&parts);
+    let (verb, resource) = (info.verb.clone(), label(&info));
+    let long = info.is_long_running(&query);
+
+    let permit = match admit(&server, &caller, &info, long) {
+        Ok(permit) => permit,
+        Err(status) => {
+            server
+                .metrics
+                .finished(&verb, &resource, status.code, started.elapsed());
+            return Reply::status(&status).into_response(false);
+        }
+    };
+    let work = answer(&server, info, query, parts, body, caller).boxed();
+    let limit = (!long).then_some(server.limits.request_timeout);
+    let outcome = contained(work, limit).await;
+    let response = match outcome {
+        Ok(Answer::Raw(response)) => response,
+        Ok(Answer::Reply(reply)) => reply.into_response(gzip),
+        Err(status) => Reply::status(&status).into_response(false),
+    };
+    let code = response.status().as_u16();
+    server
+        .metrics
+        .finished(&verb, &resource, code, started.elapsed());
+    // A watch keeps its place for as long as its body lasts.
+    match permit {
+        Some(permit) => response.map(|body| boxed(Held::new(body, permit))),
+        None => response,
+    }
+}
+
+/// Runs the work with an end in time, and turns a panic into a 500 of this one request.
+async fn contained(
+    work: BoxFuture<'_, Result<Answer, Status>>,
+    limit: Option<std::time::Duration>,
+) -> Result<Answer, Status> {
+    let work = AssertUnwindSafe(work).catch_unwind();
+    let done = match limit {
+        None => work.await,
+        Some(limit) => match tokio::time::timeout(limit, work).await {
+            Ok(done) => done,
+            Err(_) => {
+                let text = "Timeout: request did not complete within the allotted timeout";
+                return Err(Status::new(StatusReason::Timeout, text));
+            }
+        },
+    };
+    done.unwrap_or_else(|_| {
+        tracing::error!("a request panicked");
+        Err(Status::internal(
+            "the request failed in a way it should not",
+        ))
+    })
+}
+
+async fn answer(
+    server: &Arc<ApiServer>,
+    info: RequestInfo,
+    query: Query,
+    parts: Parts,
+    body: BoxBody,
+    caller: Caller,
+) -> Result<Answer, Status> {
+    let credentials = Credentials::of(caller, &parts.headers)?;
+    let user = authenticate(server, credentials).await?;
+    if user.is_anonymous() {
+        // Nobody in particular may only see whether the server is up and what it is.
+        if !routing::is_public(&info.path) {
+            return Err(unauthorized());
+        }
+    } else if !routing::is_public(&info.path) {
+        let user = impersonate(server, user, &parts.headers)?;
+        authorize(&server.rbac, &user, &info)?;
+        let call = Call {
+            info,
+            query,
+            user,
+            parts,
+        };
+        return routing::route(server, call, body).await;
+    }
+    routing::route(
+        server,
+        Call {
+            info,
+            query,
+            user,
+            parts,
+        },
+        body,
+    )
+    .await
+}
+
+/// Takes a place among the requests in flight.
+///
+/// *Errors.* 429 when there is none. Parts of this process are not bounded here: each of them
+/// bounds itself, and none should starve because of clients outside.
+fn admit(
+    server: &ApiServer,
+    caller: &Caller,
+    info: &RequestInfo,
+    long: bool,
+) -> Result<Option<OwnedSemaphorePermit>, Status> {
+    if matches!(caller, Caller::Local(_)) || routing::is_public(&info.path) {
+        return Ok(None);
+    }
+    let places: &Arc<Semaphore> = if long {
+        &server.long_running
+    } else {
+        &server.requests
+    };
+    places.clone().try_acquire_owned().map(Some).map_err(|_| {
+        let text = "Too many requests, please try again later.";
+        let mut status = Status::new(StatusReason::TooManyRequests, text);
+        status.details = Some(Box::new(StatusDetails {
+            retry_after_seconds: 1,
+            ..StatusDetails::default()
+        }));
+        status
+    })
+}
+
+/// What a request counts as: a bounded set of words, not whatever a client sends.
+fn label(info: &RequestInfo) -> String {
+    match (info.is_resource, info.subresource.is_empty()) {
+        (false, _) => String::new(),
+        (true, true) => info.resource.clone(),
+        (true, false) => format!("{}/{}", info.resource, info.subresource),
+    }
+}
+
+fn wants_gzip(parts: &Parts) -> bool {
+    let header = parts
+        .headers
+        .get(ACCEPT_ENCODING)
+        .and_then(|value| value.to_str().ok());
+    header.is_some_and(|list| {
+        list.split(',').any(|entry| {
+            let mut words = entry.split(';').map(str::trim);
+            words.next() == Some("gzip") && !words.any(|word| word == "q=0")
+        })
+    })
+}

@@ -1,0 +1,149 @@
+//! The kinds that are served, by group, version and plural; and where their objects are stored.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use object_model::{FieldError, Status};
+use resource_kinds::{Kind, KindInfo, Scope, Subresource, Verb};
+
+/// A kind as a part of the API.
+pub(crate) struct Resource {
+    pub(crate) kind: Arc<dyn Kind>,
+    /// Whether another kind has its objects in the same place, so that a stored object may be
+    /// of that other kind's form.
+    pub(crate) shared: bool,
+}
+
+impl Resource {
+    pub(crate) fn info(&self) -> &'static KindInfo {
+        self.kind.info()
+    }
+
+    pub(crate) fn namespaced(&self) -> bool {
+        self.info().scope == Scope::Namespaced
+    }
+
+    pub(crate) fn allows(&self, verb: Verb) -> bool {
+        self.info().verbs.contains(&verb)
+    }
+
+    pub(crate) fn subresource(&self, name: &str) -> Option<&'static Subresource> {
+        self.info().subresources.iter().find(|sub| sub.name == name)
+    }
+
+    /// The key of one object.
+    pub(crate) fn key(&self, namespace: &str, name: &str) -> Vec<u8> {
+        let mut key = self.prefix(namespace);
+        key.extend_from_slice(name.as_bytes());
+        key
+    }
+
+    /// The start of the keys of all objects in a namespace, or of all at all.
+    pub(crate) fn prefix(&self, namespace: &str) -> Vec<u8> {
+        let storage = self.info().storage;
+        if namespace.is_empty() || !self.namespaced() {
+            format!("/registry/{storage}/").into_bytes()
+        } else {
+            format!("/registry/{storage}/{namespace}/").into_bytes()
+        }
+    }
+
+    /// Namespace and name out of a key.
+    pub(crate) fn names<'k>(&self, key: &'k [u8]) -> (&'k str, &'k str) {
+        let rest = key.get(self.prefix("").len()..).unwrap_or_default();
+        let rest = std::str::from_utf8(rest).unwrap_or_default();
+        if self.namespaced() {
+            rest.split_once('/').unwrap_or(("", rest))
+        } else {
+            ("", rest)
+        }
+    }
+
+    pub(crate) fn not_found(&self, name: &str) -> Status {
+        Status::not_found(self.info().group, self.info().plural, name)
+    }
+
+    pub(crate) fn already_exists(&self, name: &str) -> Status {
+        Status::already_exists(self.info().group, self.info().plural, name)
+    }
+
+    pub(crate) fn conflict(&self, name: &str, why: &str) -> Status {
+        Status::conflict(self.info().group, self.info().plural, name, why)
+    }
+
+    pub(crate) fn invalid(&self, name: &str, errors: &[FieldError]) -> Status {
+        Status::invalid(self.info().group, self.info().kind, name, errors)
+    }
+}
+
+/// The first key behind all keys that start with `prefix`.
+pub(crate) fn end_of(prefix: &[u8]) -> Vec<u8> {
+    let mut end = prefix.to_vec();
+    while let Some(last) = end.pop() {
+        if last < u8::MAX {
+            end.push(last + 1);
+            return end;
+        }
+    }
+    // Nothing is behind a prefix of nothing but 0xff bytes; keys here never are.
+    vec![u8::MAX]
+}
+
+/// All resources that are served.
+pub(crate) struct Registry {
+    resources: Vec<Arc<Resource>>,
+    /// In the order in which the kinds were given.
+    infos: Vec<KindInfo>,
+}
+
+impl Registry {
+    pub(crate) fn new(kinds: Vec<Arc<dyn Kind>>) -> Self {
+        let mut users: BTreeMap<&str, usize> = BTreeMap::new();
+        for kind in kinds.iter().filter(|kind| !kind.info().verbs.is_empty()) {
+            *users.entry(kind.info().storage).or_default() += 1;
+        }
+        let infos = kinds.iter().map(|kind| *kind.info()).collect();
+        let resources = kinds
+            .into_iter()
+            .filter(|kind| !kind.info().verbs.is_empty())
+            .map(|kind| {
+                let info = kind.info();
+                let shared = users.get(info.storage).is_some_and(|count| *count > 1);
+                Arc::new(Resource { kind, shared })
+            })
+            .collect();
+        Self { resources, infos }
+    }
+
+    pub(crate) fn find(&self, group: &str, version: &str, plural: &str) -> Option<&Arc<Resource>> {
+        self.resources().find(|resource| {
+            let info = resource.info();
+            (info.group, info.version, info.plural) == (group, version, plural)
+        })
+    }
+
+    /// The resource in whatever version it is served.
+    pub(crate) fn any_version(&self, group: &str, plural: &str) -> Option<&Arc<Resource>> {
+        self.resources().find(|resource| {
+            let info = resource.info();
+            info.group == group && info.plural == plural
+        })
+    }
+
+    /// The resource of an object.
+    pub(crate) fn of_kind(&self, api_version: &str, kind: &str) -> Option<&Arc<Resource>> {
+        self.resources().find(|resource| {
+            let info = resource.info();
+            info.kind == kind && info.api_version() == api_version
+        })
+    }
+
+    pub(crate) fn resources(&self) -> impl Iterator<Item = &Arc<Resource>> {
+        self.resources.iter()
+    }
+
+    /// The facts of all kinds, those included that only exist as bodies.
+    pub(crate) fn infos(&self) -> &[KindInfo] {
+        &self.infos
+    }
+}

@@ -1,0 +1,155 @@
+//! From an authorised request to the code that answers it.
+
+use std::sync::Arc;
+
+use http::{HeaderMap, Method};
+use object_model::{Status, StatusReason};
+use resource_kinds::Verb;
+
+use crate::body::BoxBody;
+use crate::pipeline::{Answer, Call};
+use crate::registry::Resource;
+use crate::reply::Reply;
+use crate::server::ApiServer;
+use crate::{discovery, health, metrics, openapi, reviews, subresources, verbs, version};
+
+/// Whether everybody may ask, even without credentials.
+pub(crate) fn is_public(path: &str) -> bool {
+    let first = path
+        .trim_start_matches('/')
+        .split('/')
+        .next()
+        .unwrap_or_default();
+    matches!(first, "livez" | "readyz" | "healthz") || matches!(path, "/version" | "/version/")
+}
+
+/// Answers a request that may be made.
+pub(crate) async fn route(
+    server: &Arc<ApiServer>,
+    call: Call,
+    body: BoxBody,
+) -> Result<Answer, Status> {
+    if !call.info.is_resource {
+        return page(server, &call).await.map(Answer::Reply);
+    }
+    let info = &call.info;
+    if let Some(review) = reviews::find(&info.group, &info.version, &info.resource) {
+        return reviews::answer(server, review, call, body)
+            .await
+            .map(Answer::Reply);
+    }
+    let found = server
+        .registry
+        .find(&info.group, &info.version, &info.resource);
+    let resource = found.ok_or_else(unknown_path)?.clone();
+    check_place(&call, &resource)?;
+    if !info.rest.is_empty() && info.subresource != "proxy" {
+        return Err(unknown_path());
+    }
+    if !info.subresource.is_empty() {
+        return subresources::answer(server, &resource, call, body).await;
+    }
+    let verb = verb_of(&call)
+        .filter(|verb| resource.allows(*verb))
+        .ok_or_else(not_allowed)?;
+    verbs::answer(server, &resource, verb, call, body)
+        .await
+        .map(Answer::Reply)
+}
+
+/// Whether the path has a namespace just where the kind needs one.
+fn check_place(call: &Call, resource: &Resource) -> Result<(), Status> {
+    let info = &call.info;
+    let own_namespace = resource.info().plural == "namespaces" && resource.info().group.is_empty();
+    let fits = if resource.namespaced() {
+        !info.namespace.is_empty() || matches!(info.verb.as_str(), "list" | "watch")
+    } else {
+        info.namespace.is_empty() || own_namespace
+    };
+    if fits { Ok(()) } else { Err(unknown_path()) }
+}
+
+fn verb_of(call: &Call) -> Option<Verb> {
+    if call.parts.method == Method::HEAD {
+        return None;
+    }
+    let verb = match (call.info.verb.as_str(), call.info.named) {
+        ("create", false) => Verb::Create,
+        ("get", true) => Verb::Get,
+        ("list", _) => Verb::List,
+        ("watch", _) => Verb::Watch,
+        ("update", true) => Verb::Update,
+        ("patch", true) => Verb::Patch,
+        ("delete", true) => Verb::Delete,
+        ("deletecollection", _) => Verb::DeleteCollection,
+        _ => return None,
+    };
+    Some(verb)
+}
+
+async fn page(server: &Arc<ApiServer>, call: &Call) -> Result<Reply, Status> {
+    let path = call.info.path.as_str();
+    if !matches!(call.parts.method, Method::GET | Method::HEAD) {
+        return Err(not_allowed());
+    }
+    let first = path
+        .trim_start_matches('/')
+        .split('/')
+        .next()
+        .unwrap_or_default();
+    match first {
+        "livez" | "readyz" | "healthz" => health::answer(server, path, &call.query).await,
+        "version" if is_public(path) => Ok(Reply::json(&version::document())),
+        "metrics" if path == "/metrics" => {
+            let text = metrics::document(server);
+            Ok(Reply::bytes(
+                "text/plain; version=0.0.4; charset=utf-8",
+                text,
+            ))
+        }
+        "openapi" => openapi::answer(server, path, &call.parts).await,
+        "api" | "apis" => discovery::answer(server, path, &call.parts),
+        "" => Ok(Reply::json(&root())),
+        _ => Err(unknown_path()),
+    }
+}
+
+/// The answer to `/`: where to look further.
+fn root() -> serde_json::Value {
+    serde_json::json!({"paths": [
+        "/api", "/apis", "/healthz", "/livez", "/metrics", "/openapi/v2", "/openapi/v3",
+        "/readyz", "/version",
+    ]})
+}
+
+/// 404 for a path that nothing is served at.
+pub(crate) fn unknown_path() -> Status {
+    Status::new(
+        StatusReason::NotFound,
+        "the server could not find the requested resource",
+    )
+}
+
+/// 405.
+pub(crate) fn not_allowed() -> Status {
+    let text = "the server does not allow this method on the requested resource";
+    Status::new(StatusReason::MethodNotAllowed, text)
+}
+
+/// The content type of a request, without parameters; JSON if none is given.
+pub(crate) fn content_type(headers: &HeaderMap) -> String {
+    let header = headers
+        .get(http::header::CONTENT_TYPE)
+        .and_then(|value| value.to_str().ok());
+    let media = header
+        .unwrap_or_default()
+        .split(';')
+        .next()
+        .unwrap_or_default()
+        .trim();
+    if media.is_empty() {
+        crate::reply::JSON.to_owned()
+    } else {
+        media.to_ascii_lowercase()
+    }
+}

@@ -1,0 +1,111 @@
+//! Which objects of a collection a client wants: label and field selectors.
+
+use std::collections::BTreeMap;
+
+use mvcc_store::KeyValue;
+use object_model::{FieldSelector, LabelSelector, Status};
+use serde::Deserialize;
+
+use crate::query::Query;
+use crate::registry::Resource;
+use crate::storage;
+
+/// A parsed selection.
+pub(crate) struct Selection {
+    labels: LabelSelector,
+    fields: FieldSelector,
+    /// Whether the fields include any that only the object itself knows.
+    deep: bool,
+}
+
+/// The labels of an object, and nothing else of it.
+#[derive(Deserialize)]
+struct Head {
+    #[serde(default)]
+    metadata: HeadMetadata,
+}
+
+#[derive(Deserialize, Default)]
+struct HeadMetadata {
+    #[serde(default)]
+    labels: Option<BTreeMap<String, String>>,
+}
+
+impl Selection {
+    /// Reads `labelSelector` and `fieldSelector`.
+    ///
+    /// *Errors.* 400 for what does not parse, and for fields that cannot be selected by.
+    pub(crate) fn parse(query: &Query, resource: &Resource) -> Result<Self, Status> {
+        let labels = match query.get("labelSelector") {
+            Some(text) => {
+                LabelSelector::parse(text).map_err(|e| Status::bad_request(e.to_string()))?
+            }
+            None => LabelSelector::everything(),
+        };
+        let text = query.get("fieldSelector").unwrap_or_default();
+        let fields = FieldSelector::parse(text).map_err(|e| Status::bad_request(e.to_string()))?;
+        let mut deep = false;
+        for term in fields.terms() {
+            let field = term.field.as_str();
+            match field {
+                "metadata.name" => {}
+                "metadata.namespace" if resource.namespaced() => {}
+                _ if resource.kind.selectable_fields().contains(&field) => deep = true,
+                _ => {
+                    let text = format!("field label not supported: {field}");
+                    return Err(Status::bad_request(text));
+                }
+            }
+        }
+        Ok(Self {
+            labels,
+            fields,
+            deep,
+        })
+    }
+
+    pub(crate) fn is_everything(&self) -> bool {
+        self.labels.is_everything() && self.fields.is_everything()
+    }
+
+    /// The one name that can match, if there is only one.
+    pub(crate) fn only_name(&self) -> Option<&str> {
+        self.fields.exact("metadata.name")
+    }
+
+    /// The one namespace that can match, if there is only one.
+    pub(crate) fn only_namespace(&self) -> Option<&str> {
+        self.fields.exact("metadata.namespace")
+    }
+
+    /// Whether a stored object is selected. Decodes no more of it than needed.
+    pub(crate) fn matches(&self, resource: &Resource, stored: &KeyValue) -> Result<bool, Status> {
+        if !self.labels.is_everything() && !self.matches_labels(stored)? {
+            return Ok(false);
+        }
+        if self.fields.is_everything() {
+            return Ok(true);
+        }
+        let object = if self.deep {
+            Some(storage::decode(resource, stored)?)
+        } else {
+            None
+        };
+        let (namespace, name) = resource.names(&stored.key);
+        Ok(self.fields.matches_by(|field| match (field, &object) {
+            ("metadata.name", _) => Some(name.to_owned()),
+            ("metadata.namespace", _) => Some(namespace.to_owned()),
+            (_, Some(object)) => resource.kind.selectable_field(object, field),
+            (_, None) => None,
+        }))
+    }
+
+    fn matches_labels(&self, stored: &KeyValue) -> Result<bool, Status> {
+        let head: Head = serde_json::from_slice(&stored.value)
+            .map_err(|e| Status::internal(format!("decode a stored object: {e}")))?;
+        let labels = head.metadata.labels.unwrap_or_default();
+        Ok(self
+            .labels
+            .matches_by(|key| labels.get(key).map(String::as_str)))
+    }
+}

@@ -1,0 +1,136 @@
+//! Listening: connections, TLS handshakes, HTTP/1.1 and HTTP/2, graceful end.
+
+use std::convert::Infallible;
+use std::sync::Arc;
+use std::time::Duration;
+
+use hyper::body::Incoming;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::server::conn::auto;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Semaphore;
+use tokio_rustls::TlsAcceptor;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::body::{BoxError, boxed};
+use crate::identity::{Caller, Certificate};
+use crate::pipeline::{self, Stopping};
+use crate::server::ApiServer;
+
+/// Why a listener could not be served.
+#[derive(Debug, thiserror::Error)]
+pub enum ServeError {
+    /// The server was made without TLS material.
+    #[error("the API server has no certificate to listen with")]
+    NoCertificate,
+}
+
+/// Accepts connections until `shutdown`, then lets those open finish for a short while.
+pub(crate) async fn serve(
+    server: &Arc<ApiServer>,
+    listener: TcpListener,
+    shutdown: CancellationToken,
+) -> Result<(), ServeError> {
+    let tls = server.tls.as_ref().ok_or(ServeError::NoCertificate)?;
+    let acceptor = TlsAcceptor::from(tls.config.clone());
+    let places = Arc::new(Semaphore::new(server.limits.connections_max));
+    let tracker = TaskTracker::new();
+    loop {
+        // With all places taken new connections wait in the kernel's queue.
+        let place = tokio::select! {
+            () = shutdown.cancelled() => break,
+            place = places.clone().acquire_owned() => place,
+        };
+        let stream = tokio::select! {
+            () = shutdown.cancelled() => break,
+            accepted = listener.accept() => match accepted {
+                Ok((stream, _)) => stream,
+                Err(error) => {
+                    // Mostly: out of file descriptors. Others may be closed in the meantime.
+                    tracing::warn!(%error, "connection not accepted");
+                    tokio::time::sleep(Duration::from_millis(50)).await;
+                    continue;
+                }
+            },
+        };
+        let (server, acceptor, stop) = (server.clone(), acceptor.clone(), shutdown.child_token());
+        tracker.spawn(async move {
+            if let Err(error) = connection(server, acceptor, stream, stop).await {
+                tracing::debug!(%error, "connection ended");
+            }
+            drop(place);
+        });
+    }
+    drop(listener);
+    tracker.close();
+    if tokio::time::timeout(server.limits.shutdown_grace, tracker.wait())
+        .await
+        .is_err()
+    {
+        tracing::debug!(
+            open = tracker.len(),
+            "connections still open at the end of the grace"
+        );
+    }
+    Ok(())
+}
+
+async fn connection(
+    server: Arc<ApiServer>,
+    acceptor: TlsAcceptor,
+    stream: TcpStream,
+    stop: CancellationToken,
+) -> Result<(), BoxError> {
+    stream.set_nodelay(true)?;
+    let handshake = acceptor.accept(stream);
+    let stream = tokio::time::timeout(server.limits.handshake_timeout, handshake).await??;
+    let session = stream.get_ref().1;
+    let certificate = match &server.tls {
+        Some(tls) => Certificate::of_chain(session.peer_certificates(), tls),
+        None => Certificate::Absent,
+    };
+    let h2 = session.alpn_protocol() == Some(b"h2");
+    let service = {
+        let (server, stop) = (server.clone(), stop.clone());
+        service_fn(move |mut request: http::Request<Incoming>| {
+            request.extensions_mut().insert(Stopping(stop.clone()));
+            let caller = Caller::Network(certificate.clone());
+            let answer = pipeline::run(server.clone(), request.map(boxed), caller);
+            async move { Ok::<_, Infallible>(answer.await) }
+        })
+    };
+    let builder = builder(&server, h2);
+    let connection = builder.serve_connection_with_upgrades(TokioIo::new(stream), service);
+    tokio::pin!(connection);
+    tokio::select! {
+        done = connection.as_mut() => return done,
+        () = stop.cancelled() => connection.as_mut().graceful_shutdown(),
+    }
+    match tokio::time::timeout(server.limits.shutdown_grace, connection).await {
+        Ok(done) => done,
+        Err(_) => Ok(()),
+    }
+}
+
+fn builder(server: &ApiServer, h2: bool) -> auto::Builder<TokioExecutor> {
+    let mut builder = auto::Builder::new(TokioExecutor::new());
+    builder
+        .http1()
+        .timer(TokioTimer::new())
+        .header_read_timeout(server.limits.header_timeout)
+        .max_buf_size(128 * 1024);
+    builder
+        .http2()
+        .timer(TokioTimer::new())
+        .max_concurrent_streams(250)
+        .max_header_list_size(64 * 1024)
+        .keep_alive_interval(Duration::from_secs(30))
+        .keep_alive_timeout(Duration::from_secs(15));
+    if h2 {
+        builder.http2_only()
+    } else {
+        builder.http1_only()
+    }
+}

@@ -1,0 +1,134 @@
+//! The server: everything that requests share.
+
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+
+use mvcc_store::{Store, StoreError};
+use object_model::Status;
+use resource_kinds::admission::Admission;
+use tokio::net::TcpListener;
+use tokio::sync::Semaphore;
+use tokio_util::sync::{CancellationToken, DropGuard};
+
+use crate::authorize::{self, Rbac, Sources};
+use crate::bootstrap;
+use crate::config::Config;
+use crate::discovery::Discovery;
+use crate::identity::UserInfo;
+use crate::limits::Limits;
+use crate::local::LocalService;
+use crate::metrics::Metrics;
+use crate::nodes::NodeConnector;
+use crate::openapi::OpenApi;
+use crate::registry::Registry;
+use crate::serve::{self, ServeError};
+use crate::storage::Leases;
+use crate::subresources::token::Tokens;
+use crate::tls::{Tls, TlsError};
+
+/// Why a server did not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The certificates cannot be used.
+    #[error("set up TLS for the API server")]
+    Tls(#[from] TlsError),
+    /// The store cannot be read.
+    #[error("read the store at start")]
+    Store(#[from] StoreError),
+    /// An object that every cluster has could not be created.
+    #[error("create {what}")]
+    DefaultObject {
+        /// Kind and name.
+        what: String,
+        /// The refusal.
+        #[source]
+        source: Status,
+    },
+}
+
+/// The Kubernetes API over a store.
+pub struct ApiServer {
+    pub(crate) store: Arc<dyn Store>,
+    pub(crate) registry: Registry,
+    pub(crate) admission: Vec<Box<dyn Admission>>,
+    pub(crate) rbac: Arc<Rbac>,
+    pub(crate) nodes: Arc<dyn NodeConnector>,
+    pub(crate) tls: Option<Tls>,
+    pub(crate) tokens: Tokens,
+    pub(crate) limits: Limits,
+    pub(crate) leases: Leases,
+    pub(crate) metrics: Metrics,
+    pub(crate) discovery: Discovery,
+    pub(crate) openapi: OpenApi,
+    pub(crate) bootstrapped: AtomicBool,
+    pub(crate) requests: Arc<Semaphore>,
+    pub(crate) long_running: Arc<Semaphore>,
+    /// Ends the tasks of the server with it.
+    _background: DropGuard,
+}
+
+impl ApiServer {
+    /// Makes a server, fills its index of roles and creates what every cluster has and this one
+    /// lacks. It answers [`local`](Self::local) callers from then on.
+    ///
+    /// *Errors.* Unusable certificates, a store that fails, default objects that are refused.
+    pub async fn new(config: Config) -> Result<Arc<Self>, StartError> {
+        let background = CancellationToken::new();
+        let tls = config.tls.as_ref().map(Tls::new).transpose()?;
+        let limits = config.limits.clone();
+        let server = Arc::new(Self {
+            store: config.store.clone(),
+            registry: Registry::new(config.kinds.clone()),
+            admission: config.admission,
+            rbac: Arc::default(),
+            nodes: config.nodes.clone(),
+            tls,
+            tokens: Tokens::new(config.tokens.clone(), config.token_audiences.clone()),
+            leases: Leases::default(),
+            metrics: Metrics::default(),
+            discovery: Discovery::default(),
+            openapi: OpenApi::default(),
+            bootstrapped: AtomicBool::new(false),
+            requests: Arc::new(Semaphore::new(limits.requests_in_flight_max)),
+            long_running: Arc::new(Semaphore::new(limits.long_running_max)),
+            limits,
+            _background: background.clone().drop_guard(),
+        });
+        let cluster = bootstrap::Cluster {
+            default_objects: config.default_objects,
+            service_ip: config.service_ip,
+            advertise: config.advertise,
+        };
+        bootstrap::run(&server, &cluster).await?;
+        let sources = Sources::of(&server.registry);
+        authorize::fill(&server.rbac, server.store.as_ref(), &sources).await?;
+        let fresh = authorize::keep_fresh(
+            server.rbac.clone(),
+            server.store.clone(),
+            sources,
+            background,
+        );
+        tokio::spawn(fresh);
+        server
+            .bootstrapped
+            .store(true, std::sync::atomic::Ordering::Release);
+        Ok(server)
+    }
+
+    /// Serves HTTPS on a listener until `shutdown`; may be called for several listeners. Returns
+    /// when the connections have ended, or some seconds after `shutdown`.
+    ///
+    /// *Errors.* The server was made without certificates.
+    pub async fn serve(
+        self: &Arc<Self>,
+        listener: TcpListener,
+        shutdown: CancellationToken,
+    ) -> Result<(), ServeError> {
+        serve::serve(self, listener, shutdown).await
+    }
+
+    /// The server as a service of this process, for one user.
+    pub fn local(self: &Arc<Self>, user: UserInfo) -> LocalService {
+        LocalService::new(self.clone(), user)
+    }
+}

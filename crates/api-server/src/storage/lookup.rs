@@ -1,0 +1,85 @@
+//! Reads that admission and allocation make while they decide: synchronous, at the newest state.
+
+use futures::FutureExt;
+use mvcc_store::{Range, RangeResult, StoreError};
+use resource_kinds::{Lookup, Taken};
+use serde_json::Value;
+
+use crate::registry::end_of;
+use crate::server::ApiServer;
+
+/// The key under which an exclusive thing is held.
+pub(crate) fn exclusive_key(key: &str) -> Vec<u8> {
+    format!("/exclusive/{key}").into_bytes()
+}
+
+/// Synchronous reads of the store.
+///
+/// The embedded store answers from memory at once; for another one the calling thread waits,
+/// while the runtime moves its other tasks elsewhere.
+pub(crate) struct SyncReads<'s>(pub(crate) &'s ApiServer);
+
+impl SyncReads<'_> {
+    fn range(&self, range: Range) -> Result<RangeResult, StoreError> {
+        let mut answer = self.0.store.range(range);
+        match (&mut answer).now_or_never() {
+            Some(ready) => ready,
+            None => {
+                tokio::task::block_in_place(|| tokio::runtime::Handle::current().block_on(answer))
+            }
+        }
+    }
+
+    fn objects(&self, resource: &crate::registry::Resource, range: Range) -> Vec<Value> {
+        match self.range(range) {
+            Ok(found) => found
+                .items
+                .iter()
+                .filter_map(|item| super::decode(resource, item).ok())
+                .collect(),
+            Err(error) => {
+                tracing::error!(%error, "read for admission");
+                Vec::new()
+            }
+        }
+    }
+}
+
+impl Lookup for SyncReads<'_> {
+    fn get(&self, group: &str, plural: &str, namespace: &str, name: &str) -> Option<Value> {
+        let resource = self.0.registry.any_version(group, plural)?;
+        let range = Range {
+            start: resource.key(namespace, name),
+            ..Range::default()
+        };
+        self.objects(resource, range).pop()
+    }
+
+    fn list(&self, group: &str, plural: &str, namespace: &str) -> Vec<Value> {
+        let Some(resource) = self.0.registry.any_version(group, plural) else {
+            return Vec::new();
+        };
+        let start = resource.prefix(namespace);
+        let end = Some(end_of(&start));
+        self.objects(
+            resource,
+            Range {
+                start,
+                end,
+                ..Range::default()
+            },
+        )
+    }
+}
+
+impl Taken for SyncReads<'_> {
+    fn is_taken(&self, key: &str) -> bool {
+        let range = Range {
+            start: exclusive_key(key),
+            ..Range::default()
+        };
+        // What cannot be read counts as taken: nothing is ever given out twice.
+        self.range(range)
+            .map_or(true, |found| !found.items.is_empty())
+    }
+}

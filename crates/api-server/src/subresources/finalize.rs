@@ -1,0 +1,46 @@
+//! `finalize`: the second list of finalizers, `spec.finalizers`, of kinds that have one.
+
+use http::StatusCode;
+use object_model::Status;
+use serde_json::{Value, json};
+
+use crate::body::BoxBody;
+use crate::pipeline::Call;
+use crate::registry::Resource;
+use crate::reply::Reply;
+use crate::server::ApiServer;
+use crate::verbs::read;
+use crate::verbs::update::{Part, update};
+use crate::writes::{Attempt, WriteOptions, accept};
+use crate::{metadata, output};
+
+/// Answers a PUT of an object whose list of finalizers is to be taken over.
+pub(super) async fn answer(
+    server: &ApiServer,
+    resource: &Resource,
+    call: &Call,
+    body: BoxBody,
+) -> Result<Reply, Status> {
+    let options = WriteOptions::parse(&call.query, "UpdateOptions")?;
+    let decoded = read(server, resource, call, body).await?;
+    let (sent, warnings) = accept(resource, decoded, options.validation)?;
+    let mut change = |old: &Value| {
+        let mut object = old.clone();
+        let list = sent["spec"]["finalizers"]
+            .as_array()
+            .cloned()
+            .unwrap_or_default();
+        object["spec"]["finalizers"] = json!(list);
+        for field in ["resourceVersion", "uid"] {
+            let given = metadata::text(&sent, field);
+            if !given.is_empty() {
+                metadata::of(&mut object).insert(field.to_owned(), given.into());
+            }
+        }
+        Ok(object)
+    };
+    let attempt = Attempt::of(call, resource, options);
+    let mut written = update(server, &attempt, Part::Chosen, &mut change).await?;
+    written.warnings = warnings;
+    output::written(call, resource, &written, StatusCode::OK)
+}

@@ -1,0 +1,84 @@
+//! Parts of objects, and actions on them, with paths of their own.
+
+mod binding;
+mod finalize;
+mod node;
+mod scale;
+pub(crate) mod token;
+
+use std::sync::Arc;
+
+use http::StatusCode;
+use object_model::Status;
+use resource_kinds::Verb;
+
+use crate::body::{self, BoxBody};
+use crate::output;
+use crate::pipeline::{Answer, Call};
+use crate::registry::Resource;
+use crate::reply::Reply;
+use crate::routing::{not_allowed, unknown_path};
+use crate::server::ApiServer;
+use crate::verbs::update::{self, Part};
+use crate::verbs::{namespace, patch, read};
+
+/// Answers a request for a sub-resource.
+///
+/// *Errors.* 404 if the kind has none of that name, 405 if it does not allow the verb.
+pub(crate) async fn answer(
+    server: &Arc<ApiServer>,
+    resource: &Arc<Resource>,
+    call: Call,
+    body: BoxBody,
+) -> Result<Answer, Status> {
+    let name = call.info.subresource.clone();
+    let known = resource.subresource(&name).ok_or_else(unknown_path)?;
+    if matches!(name.as_str(), "log" | "exec" | "attach") {
+        return node::answer(server, resource, call, body).await;
+    }
+    let verb = match call.info.verb.as_str() {
+        "create" => Verb::Create,
+        "get" => Verb::Get,
+        "update" => Verb::Update,
+        "patch" => Verb::Patch,
+        _ => return Err(not_allowed()),
+    };
+    if !known.verbs.contains(&verb) {
+        return Err(not_allowed());
+    }
+    let reply = match name.as_str() {
+        "status" => status(server, resource, verb, &call, body).await,
+        "scale" => scale::answer(server, resource, verb, &call, body).await,
+        "finalize" => finalize::answer(server, resource, &call, body).await,
+        "binding" => binding::answer(server, resource, &call, body).await,
+        "token" => token::answer(server, resource, &call, body).await,
+        _ => Err(unknown_path()),
+    };
+    reply.map(Answer::Reply)
+}
+
+async fn status(
+    server: &ApiServer,
+    resource: &Resource,
+    verb: Verb,
+    call: &Call,
+    body: BoxBody,
+) -> Result<Reply, Status> {
+    match verb {
+        Verb::Get => {
+            let stored = server
+                .must_read(resource, namespace(resource, call), &call.info.name)
+                .await?;
+            output::object(call, resource, &stored, StatusCode::OK)
+        }
+        Verb::Update => {
+            let decoded = read(server, resource, call, body).await?;
+            update::answer(server, resource, call, decoded, Part::Status).await
+        }
+        Verb::Patch => {
+            let bytes = body::read(body, &server.limits).await?;
+            patch::answer(server, resource, call, &bytes, Part::Status).await
+        }
+        _ => Err(not_allowed()),
+    }
+}

@@ -1,0 +1,228 @@
+//! `log`, `exec` and `attach`: sent on to the node that runs the pod (kubectl.md 5).
+
+use std::sync::Arc;
+
+use futures::future::BoxFuture;
+use http::{Method, Request, Response, Uri};
+use object_model::{Status, StatusReason};
+use serde_json::Value;
+use tower::ServiceExt;
+
+use super::super::nodes::empty_body;
+use crate::authorize::authorize;
+use crate::body::{BoxBody, BoxError, read_up_to};
+use crate::limits::NODE_ERROR_BYTES_MAX;
+use crate::pipeline::{Answer, Call};
+use crate::query::{Query, encode};
+use crate::registry::Resource;
+use crate::reply::Reply;
+use crate::routing::not_allowed;
+use crate::server::ApiServer;
+use crate::storage;
+
+/// Answers with whatever the node answers.
+pub(super) async fn answer(
+    server: &Arc<ApiServer>,
+    resource: &Resource,
+    call: Call,
+    body: BoxBody,
+) -> Result<Answer, Status> {
+    let log = call.info.subresource == "log";
+    match call.parts.method {
+        Method::GET => {}
+        Method::POST if !log => {}
+        _ => return Err(not_allowed()),
+    }
+    if !log && call.info.verb != "create" {
+        // A WebSocket comes as a GET, but to run something is more than to read.
+        let mut info = call.info.clone();
+        info.verb = "create".to_owned();
+        authorize(&server.rbac, &call.user, &info)?;
+    }
+    let stored = server
+        .must_read(resource, &call.info.namespace, &call.info.name)
+        .await?;
+    let pod = storage::decode(resource, &stored)?;
+    let container = container(&pod, call.query.get("container"))?;
+    let node = pod["spec"]["nodeName"].as_str().unwrap_or_default();
+    if node.is_empty() {
+        if log {
+            // Nothing runs yet, so there is nothing to show (as upstream).
+            return Ok(Reply::bytes("text/plain", "").into());
+        }
+        let name = &call.info.name;
+        return Err(Status::bad_request(format!(
+            "pod {name} does not have a host assigned"
+        )));
+    }
+    let service = server.nodes.connect(node).ok_or_else(|| {
+        let text = format!(
+            "node {node:?} of pod {:?} cannot be reached",
+            call.info.name
+        );
+        Status::new(StatusReason::ServiceUnavailable, text)
+    })?;
+    let uri = uri(&call, &container)?;
+    let mut request = Request::from_parts(call.parts, if log { empty_body() } else { body });
+    *request.uri_mut() = uri;
+    request.headers_mut().remove(http::header::AUTHORIZATION);
+    let sent: BoxFuture<'static, Result<Response<BoxBody>, BoxError>> =
+        Box::pin(service.oneshot(request));
+    let response = sent.await.map_err(|e| {
+        Status::new(
+            StatusReason::ServiceUnavailable,
+            format!("node {node:?}: {e}"),
+        )
+    })?;
+    if response.status().is_client_error() || response.status().is_server_error() {
+        return Err(refusal(resource, &call.info.name, response).await);
+    }
+    Ok(Answer::Raw(response))
+}
+
+/// Chooses the container: the one that is asked for, or the only one.
+///
+/// *Errors.* 400 with upstream's texts.
+fn container(pod: &Value, asked: Option<&str>) -> Result<String, Status> {
+    let names = |field: &str| -> Vec<&str> {
+        let list = pod["spec"][field].as_array();
+        list.into_iter()
+            .flatten()
+            .filter_map(|c| c["name"].as_str())
+            .collect()
+    };
+    let pod_name = pod["metadata"]["name"].as_str().unwrap_or_default();
+    let (main, init) = (names("containers"), names("initContainers"));
+    let ephemeral = names("ephemeralContainers");
+    if let Some(asked) = asked {
+        return if [&main, &init, &ephemeral]
+            .iter()
+            .any(|list| list.contains(&asked))
+        {
+            Ok(asked.to_owned())
+        } else {
+            let text = format!("container {asked} is not valid for pod {pod_name}");
+            Err(Status::bad_request(text))
+        };
+    }
+    if let [only] = main.as_slice() {
+        return Ok((*only).to_owned());
+    }
+    let mut text = format!("a container name must be specified for pod {pod_name}");
+    if !main.is_empty() {
+        text.push_str(&format!(", choose one of: [{}]", main.join(" ")));
+    }
+    if !init.is_empty() {
+        text.push_str(&format!(
+            " or one of the init containers: [{}]",
+            init.join(" ")
+        ));
+    }
+    if !ephemeral.is_empty() {
+        text.push_str(&format!(
+            " or one of the ephemeral containers: [{}]",
+            ephemeral.join(" ")
+        ));
+    }
+    Err(Status::bad_request(text))
+}
+
+/// The kubelet's path for the request.
+fn uri(call: &Call, container: &str) -> Result<Uri, Status> {
+    let action = match call.info.subresource.as_str() {
+        "log" => "containerLogs",
+        other => other,
+    };
+    let path = [&call.info.namespace, &call.info.name, container]
+        .map(encode)
+        .join("/");
+    let query = parameters(&call.query);
+    let text = if query.is_empty() {
+        format!("/{action}/{path}")
+    } else {
+        format!("/{action}/{path}?{query}")
+    };
+    text.parse()
+        .map_err(|e| Status::bad_request(format!("path for the node: {e}")))
+}
+
+/// The parameters that nodes know; the container is in the path.
+fn parameters(query: &Query) -> String {
+    const KNOWN: [&str; 12] = [
+        "follow",
+        "previous",
+        "timestamps",
+        "sinceSeconds",
+        "sinceTime",
+        "tailLines",
+        "limitBytes",
+        "stream",
+        "stdin",
+        "stdout",
+        "stderr",
+        "tty",
+    ];
+    let mut pairs = Vec::new();
+    for name in ["command"].iter().chain(&KNOWN) {
+        for value in query.all(name) {
+            pairs.push(format!("{name}={}", encode(value)));
+        }
+    }
+    pairs.join("&")
+}
+
+/// What the client is told when the node refuses: the node's own words.
+async fn refusal(resource: &Resource, name: &str, response: Response<BoxBody>) -> Status {
+    let code = response.status();
+    let bytes = read_up_to(response.into_body(), NODE_ERROR_BYTES_MAX).await;
+    let json: Option<Value> = serde_json::from_slice(&bytes).ok();
+    let text = match json.as_ref().and_then(|status| status["message"].as_str()) {
+        Some(message) => message.to_owned(),
+        None => String::from_utf8_lossy(&bytes).trim_end().to_owned(),
+    };
+    match code.as_u16() {
+        400 => Status::bad_request(text),
+        404 if text.is_empty() => resource.not_found(name),
+        404 => Status::new(StatusReason::NotFound, text),
+        500 => Status::internal(text),
+        other => {
+            let mut status = Status::new(StatusReason::ServiceUnavailable, text);
+            status.code = other;
+            status
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn a_container_is_chosen_or_asked_for() {
+        // kubectl.md 5.7
+        let one = json!({"metadata": {"name": "p"}, "spec": {"containers": [{"name": "a"}]}});
+        let two = json!({"metadata": {"name": "p"}, "spec": {
+            "containers": [{"name": "a"}, {"name": "b"}], "initContainers": [{"name": "i"}]}});
+        assert_eq!(container(&one, None).unwrap(), "a");
+        assert_eq!(container(&two, Some("i")).unwrap(), "i");
+        assert_eq!(
+            container(&two, None).unwrap_err().message,
+            "a container name must be specified for pod p, choose one of: [a b] or one of the \
+             init containers: [i]"
+        );
+        assert_eq!(
+            container(&one, Some("x")).unwrap_err().message,
+            "container x is not valid for pod p"
+        );
+    }
+
+    #[test]
+    fn the_node_gets_its_own_parameters_only() {
+        let query = Query::parse("command=sh&command=-c&command=a%20%26b&container=c&tty=1&x=y");
+        assert_eq!(
+            parameters(&query),
+            "command=sh&command=-c&command=a%20%26b&tty=1"
+        );
+    }
+}

@@ -1,0 +1,137 @@
+//! TLS: the server's side of the handshake, with optional client certificates.
+//!
+//! As upstream, the handshake takes any client certificate whose key the client holds; whether it
+//! was signed by somebody we trust is decided afterwards. So a client with a stale certificate
+//! gets a 401 that says so, and not a broken connection.
+
+use std::sync::Arc;
+
+use rustls::client::danger::HandshakeSignatureValid;
+use rustls::crypto::{CryptoProvider, ring};
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, UnixTime};
+use rustls::server::WebPkiClientVerifier;
+use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
+use rustls::{
+    DigitallySignedStruct, DistinguishedName, RootCertStore, ServerConfig, SignatureScheme,
+};
+
+use crate::config::TlsMaterial;
+
+/// Why TLS could not be set up.
+#[derive(Debug, thiserror::Error)]
+pub enum TlsError {
+    /// A PEM text does not hold what it should.
+    #[error("read the {what} as PEM")]
+    Pem {
+        /// Which text.
+        what: &'static str,
+        /// Why.
+        #[source]
+        source: rustls::pki_types::pem::Error,
+    },
+    /// rustls refuses the material.
+    #[error("set up TLS")]
+    Rustls(#[from] rustls::Error),
+    /// The client CA cannot be used.
+    #[error("use the client CA")]
+    ClientCa(#[from] rustls::server::VerifierBuilderError),
+}
+
+/// What the listener and the identity layer need.
+pub(crate) struct Tls {
+    pub(crate) config: Arc<ServerConfig>,
+    pub(crate) clients: Arc<dyn ClientCertVerifier>,
+}
+
+impl Tls {
+    pub(crate) fn new(material: &TlsMaterial) -> Result<Self, TlsError> {
+        let provider = Arc::new(ring::default_provider());
+        let mut roots = RootCertStore::empty();
+        for certificate in certificates(&material.client_ca_pem, "client CA")? {
+            roots.add(certificate)?;
+        }
+        let clients =
+            WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider.clone())
+                .build()?;
+        let chain = certificates(&material.certificate_pem, "server certificate")?;
+        let key = PrivateKeyDer::from_pem_slice(material.key_pem.as_bytes()).map_err(|source| {
+            TlsError::Pem {
+                what: "server key",
+                source,
+            }
+        })?;
+        let lenient = AnyHeldCertificate {
+            provider: provider.clone(),
+            trusted: clients.clone(),
+        };
+        let mut config = ServerConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()?
+            .with_client_cert_verifier(Arc::new(lenient))
+            .with_single_cert(chain, key)?;
+        config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+        Ok(Self {
+            config: Arc::new(config),
+            clients,
+        })
+    }
+}
+
+fn certificates(pem: &str, what: &'static str) -> Result<Vec<CertificateDer<'static>>, TlsError> {
+    CertificateDer::pem_slice_iter(pem.as_bytes())
+        .collect::<Result<_, _>>()
+        .map_err(|source| TlsError::Pem { what, source })
+}
+
+/// Accepts any certificate in the handshake; proof of possession of its key is still demanded.
+#[derive(Debug)]
+struct AnyHeldCertificate {
+    provider: Arc<CryptoProvider>,
+    trusted: Arc<dyn ClientCertVerifier>,
+}
+
+impl ClientCertVerifier for AnyHeldCertificate {
+    fn client_auth_mandatory(&self) -> bool {
+        false
+    }
+
+    fn root_hint_subjects(&self) -> &[DistinguishedName] {
+        self.trusted.root_hint_subjects()
+    }
+
+    fn verify_client_cert(
+        &self,
+        _: &CertificateDer<'_>,
+        _: &[CertificateDer<'_>],
+        _: UnixTime,
+    ) -> Result<ClientCertVerified, rustls::Error> {
+        // Trust is decided by the identity layer, with `Tls::clients`.
+        Ok(ClientCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        let algorithms = &self.provider.signature_verification_algorithms;
+        rustls::crypto::verify_tls12_signature(message, certificate, signature, algorithms)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        let algorithms = &self.provider.signature_verification_algorithms;
+        rustls::crypto::verify_tls13_signature(message, certificate, signature, algorithms)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.provider
+            .signature_verification_algorithms
+            .supported_schemes()
+    }
+}

@@ -1,0 +1,234 @@
+//! Create: from what was sent to what is stored.
+
+use http::StatusCode;
+use jiff::Timestamp;
+use mvcc_store::Value as Bytes;
+use mvcc_store::{Compare, KeyValue, Operation as Write, OperationResult, Txn, TxnResult};
+use object_model::{FieldError, FieldPath, Status, StatusReason};
+use resource_kinds::Exclusive;
+use resource_kinds::admission::Operation;
+use serde_json::Value;
+
+use crate::decode::Decoded;
+use crate::limits::{NAME_ATTEMPTS_MAX, WRITE_ATTEMPTS_MAX};
+use crate::pipeline::Call;
+use crate::registry::Resource;
+use crate::reply::Reply;
+use crate::server::ApiServer;
+use crate::storage::{self, SyncReads, encode, exclusive_key};
+use crate::writes::{Attempt, WriteOptions, Written, accept, admit};
+use crate::{authorize, metadata, output};
+
+/// Answers a POST to a collection.
+pub(crate) async fn answer(
+    server: &ApiServer,
+    resource: &Resource,
+    call: &Call,
+    decoded: Decoded,
+) -> Result<Reply, Status> {
+    let options = WriteOptions::parse(&call.query, "CreateOptions")?;
+    let (object, mut warnings) = accept(resource, decoded, options.validation)?;
+    let mut info = call.info.clone();
+    info.name = metadata::text(&object, "name").to_owned();
+    authorize::check_escalation(&server.rbac, &call.user, resource, &info, &object)?;
+    let attempt = Attempt::of(call, resource, options);
+    let mut written = create(server, &attempt, object).await?;
+    warnings.append(&mut written.warnings);
+    written.warnings = warnings;
+    output::written(call, resource, &written, StatusCode::CREATED)
+}
+
+/// Creates an object that has its kind's form already; generates its name if it asks for that.
+pub(crate) async fn create(
+    server: &ApiServer,
+    attempt: &Attempt<'_>,
+    mut object: Value,
+) -> Result<Written, Status> {
+    let resource = attempt.resource;
+    metadata::prepare_create(resource, attempt.namespace, &mut object, Timestamp::now())?;
+    let prefix = metadata::text(&object, "generateName").to_owned();
+    let generated = metadata::text(&object, "name").is_empty() && !prefix.is_empty();
+    if !generated {
+        return create_named(server, attempt, object).await;
+    }
+    let mut tries = 0;
+    loop {
+        tries += 1;
+        let mut candidate = object.clone();
+        let name = metadata::generate_name(&prefix);
+        metadata::of(&mut candidate).insert("name".to_owned(), name.into());
+        match create_named(server, attempt, candidate).await {
+            Err(status)
+                if status.reason == StatusReason::AlreadyExists && tries < NAME_ATTEMPTS_MAX => {}
+            outcome => return outcome,
+        }
+    }
+}
+
+async fn create_named(
+    server: &ApiServer,
+    attempt: &Attempt<'_>,
+    mut object: Value,
+) -> Result<Written, Status> {
+    let resource = attempt.resource;
+    let kind = &resource.kind;
+    kind.default(&mut object);
+    kind.prepare_create(&mut object);
+    let name = metadata::text(&object, "name").to_owned();
+    let attempt = &Attempt {
+        name: &name,
+        ..*attempt
+    };
+    admit(server, attempt, Operation::Create, &mut object, None)?;
+    kind.default(&mut object);
+    let asked = kind.exclusives(&object);
+    let draft = object;
+    for _ in 0..WRITE_ATTEMPTS_MAX {
+        let mut object = draft.clone();
+        kind.allocate(&mut object, None, &SyncReads(server))?;
+        let errors = kind.validate_create(&object);
+        if !errors.is_empty() {
+            return Err(resource.invalid(&name, &errors));
+        }
+        let warnings = kind.warnings(&object, None);
+        let wanted = kind.exclusives(&object);
+        let outcome = if attempt.dry_run {
+            dry_create(server, attempt, &object, &wanted).await?
+        } else {
+            store(server, attempt, &object, &wanted).await?
+        };
+        match outcome {
+            Outcome::Stored(stored) => {
+                return Ok(Written {
+                    stored,
+                    warnings,
+                    gone: false,
+                });
+            }
+            Outcome::Dry => {
+                return Ok(Written {
+                    warnings,
+                    ..Written::dry(resource, &object, None)
+                });
+            }
+            Outcome::Exists => return Err(resource.already_exists(&name)),
+            // Somebody else took what was chosen here: choose again. What the user asked for is
+            // not ours to replace.
+            Outcome::Taken(taken) if asked.contains(&taken) => {
+                return Err(resource.invalid(&name, &[refused(&object, &taken)]));
+            }
+            Outcome::Taken(_) => {}
+        }
+    }
+    Err(resource.conflict(
+        &name,
+        "addresses or ports kept being taken by others; try again",
+    ))
+}
+
+enum Outcome {
+    Stored(KeyValue),
+    Dry,
+    Exists,
+    Taken(Exclusive),
+}
+
+async fn dry_create(
+    server: &ApiServer,
+    attempt: &Attempt<'_>,
+    object: &Value,
+    wanted: &[Exclusive],
+) -> Result<Outcome, Status> {
+    let name = metadata::text(object, "name");
+    if server
+        .read(attempt.resource, attempt.namespace, name)
+        .await?
+        .is_some()
+    {
+        return Ok(Outcome::Exists);
+    }
+    use resource_kinds::Taken;
+    let reads = SyncReads(server);
+    match wanted
+        .iter()
+        .find(|exclusive| reads.is_taken(&exclusive.key))
+    {
+        Some(taken) => Ok(Outcome::Taken(taken.clone())),
+        None => Ok(Outcome::Dry),
+    }
+}
+
+async fn store(
+    server: &ApiServer,
+    attempt: &Attempt<'_>,
+    object: &Value,
+    wanted: &[Exclusive],
+) -> Result<Outcome, Status> {
+    let resource = attempt.resource;
+    let key = resource.key(attempt.namespace, metadata::text(object, "name"));
+    let lease = server
+        .leases
+        .lease_for(server.store.as_ref(), resource.info())
+        .await?;
+    let mut txn = Txn {
+        compare: vec![Compare::Absent(key.clone())],
+        operations: vec![Write::Put {
+            key: key.clone(),
+            value: encode(resource.info(), object),
+            lease,
+        }],
+    };
+    for exclusive in wanted {
+        take(&mut txn, exclusive, &key);
+    }
+    match server
+        .store
+        .txn(txn)
+        .await
+        .map_err(|e| storage::refusal(&e))?
+    {
+        TxnResult::Committed { results, .. } => match results.into_iter().next() {
+            Some(OperationResult::Put(stored)) => Ok(Outcome::Stored(stored)),
+            _ => Err(Status::internal("the store gave no result of a write")),
+        },
+        TxnResult::Refused { present, .. } => {
+            if present.first().is_some_and(Option::is_some) {
+                return Ok(Outcome::Exists);
+            }
+            let taken = present.iter().skip(1).position(Option::is_some);
+            match taken.and_then(|at| wanted.get(at)) {
+                Some(exclusive) => Ok(Outcome::Taken(exclusive.clone())),
+                None => Err(Status::internal("the store refused a write for no reason")),
+            }
+        }
+    }
+}
+
+/// Adds to a transaction that an exclusive thing is held by the object from now on.
+pub(crate) fn take(txn: &mut Txn, exclusive: &Exclusive, holder: &[u8]) {
+    let key = exclusive_key(&exclusive.key);
+    txn.compare.push(Compare::Absent(key.clone()));
+    let value = Bytes::Plain(holder.to_vec().into());
+    txn.operations.push(Write::Put {
+        key,
+        value,
+        lease: None,
+    });
+}
+
+/// What is wrong with asking for something that somebody else holds.
+pub(crate) fn refused(object: &Value, taken: &Exclusive) -> FieldError {
+    let field = FieldPath::root(&taken.refusal.field);
+    let value = at_path(object, &taken.refusal.field).clone();
+    FieldError::invalid(&field, value, taken.refusal.detail.clone())
+}
+
+/// The value at a path such as `spec.ports[0].nodePort`.
+fn at_path<'o>(object: &'o Value, path: &str) -> &'o Value {
+    path.split(['.', '[', ']'])
+        .filter(|word| !word.is_empty())
+        .fold(object, |value, word| match word.parse::<usize>() {
+            Ok(index) if value.is_array() => &value[index],
+            _ => &value[word],
+        })
+}

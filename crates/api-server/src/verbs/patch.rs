@@ -1,0 +1,131 @@
+//! Patch: JSON patch, merge patch and strategic merge patch.
+
+use http::StatusCode;
+use object_model::{FieldError, FieldPath, Status};
+use openapi_schema::Schema;
+use resource_kinds::KindInfo;
+use serde_json::Value;
+use structured_merge::{PatchError, json_patch, merge_patch, strategic_merge_patch};
+
+use super::update::{Part, update};
+use crate::decode::{Decoded, json, unsupported};
+use crate::pipeline::Call;
+use crate::registry::Resource;
+use crate::reply::Reply;
+use crate::routing::content_type;
+use crate::server::ApiServer;
+use crate::writes::{Attempt, Validation, WriteOptions, accept, complaints};
+use crate::{authorize, output};
+
+const JSON_PATCH: &str = "application/json-patch+json";
+const MERGE_PATCH: &str = "application/merge-patch+json";
+const STRATEGIC: &str = "application/strategic-merge-patch+json";
+
+/// The ways to patch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Form {
+    Json,
+    Merge,
+    Strategic,
+}
+
+/// A decoded patch.
+pub(crate) struct Patch {
+    form: Form,
+    value: Value,
+    duplicates: Vec<String>,
+    text: String,
+}
+
+impl Patch {
+    /// Decodes a patch by its content type.
+    ///
+    /// *Errors.* 415 for other types, server-side apply among them; 400 for what does not parse.
+    pub(crate) fn parse(call: &Call, bytes: &[u8]) -> Result<Self, Status> {
+        let form = match content_type(&call.parts.headers).as_str() {
+            JSON_PATCH => Form::Json,
+            MERGE_PATCH => Form::Merge,
+            STRATEGIC => Form::Strategic,
+            other => return Err(unsupported(other, &[JSON_PATCH, MERGE_PATCH, STRATEGIC])),
+        };
+        let Decoded { value, duplicates } = json(bytes)
+            .map_err(|text| Status::bad_request(format!("error decoding patch: {text}")))?;
+        if form != Form::Json && !value.is_object() {
+            return Err(Status::bad_request(
+                "error decoding patch: the patch is not an object",
+            ));
+        }
+        let text = String::from_utf8_lossy(bytes).into_owned();
+        Ok(Self {
+            form,
+            value,
+            duplicates,
+            text,
+        })
+    }
+
+    /// The document after the patch.
+    pub(crate) fn apply(&self, info: &KindInfo, old: &Value) -> Result<Value, Status> {
+        let patched = match self.form {
+            Form::Json => json_patch(old.clone(), &self.value),
+            Form::Merge => merge_patch(old.clone(), &self.value),
+            Form::Strategic => {
+                let schema = Schema::published();
+                match schema.lookup(info.group, info.version, info.kind) {
+                    Some(known) => strategic_merge_patch(old.clone(), &self.value, known),
+                    None => return Err(unsupported(STRATEGIC, &[JSON_PATCH, MERGE_PATCH])),
+                }
+            }
+        };
+        patched.map_err(|error: PatchError| error.status())
+    }
+
+    /// Refuses, or returns as warnings, what strict validation finds: unknown and repeated fields.
+    pub(crate) fn check(
+        &self,
+        info: &KindInfo,
+        patched: &Value,
+        validation: Validation,
+    ) -> Result<Vec<String>, Status> {
+        if validation == Validation::Ignore {
+            return Ok(Vec::new());
+        }
+        let found = complaints(info, patched, &self.duplicates);
+        if validation == Validation::Warn || found.is_empty() {
+            return Ok(found);
+        }
+        let detail = format!("strict decoding error: {}", found.join(", "));
+        let error = FieldError::invalid(&FieldPath::root("patch"), self.text.clone(), detail);
+        Err(Status::invalid("", "", "", &[error]))
+    }
+}
+
+/// Answers a PATCH.
+pub(crate) async fn answer(
+    server: &ApiServer,
+    resource: &Resource,
+    call: &Call,
+    bytes: &[u8],
+    part: Part,
+) -> Result<Reply, Status> {
+    let options = WriteOptions::parse(&call.query, "PatchOptions")?;
+    let patch = Patch::parse(call, bytes)?;
+    let info = resource.info();
+    let mut warnings = Vec::new();
+    let mut change = |old: &Value| {
+        let patched = patch.apply(info, old)?;
+        warnings = patch.check(info, &patched, options.validation)?;
+        let decoded = Decoded {
+            value: patched,
+            duplicates: Vec::new(),
+        };
+        let (object, _) = accept(resource, decoded, Validation::Ignore)?;
+        authorize::check_escalation(&server.rbac, &call.user, resource, &call.info, &object)?;
+        Ok(object)
+    };
+    let attempt = Attempt::of(call, resource, options);
+    let mut written = update(server, &attempt, part, &mut change).await?;
+    warnings.append(&mut written.warnings);
+    written.warnings = warnings;
+    output::written(call, resource, &written, StatusCode::OK)
+}

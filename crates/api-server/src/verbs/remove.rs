@@ -1,0 +1,36 @@
+//! Takes an object out of the store, with all that it held.
+
+use mvcc_store::{Compare, KeyValue, Operation as Write, Revision, Txn, TxnResult};
+use object_model::Status;
+
+use crate::registry::Resource;
+use crate::server::ApiServer;
+use crate::storage::{self, exclusive_key};
+
+/// Removes an object if it is still as given; returns the revision of the removal.
+pub(crate) async fn remove(
+    server: &ApiServer,
+    resource: &Resource,
+    stored: &KeyValue,
+) -> Result<Option<Revision>, Status> {
+    let object = storage::decode(resource, stored)?;
+    let key = stored.key.to_vec();
+    let mut txn = Txn {
+        compare: vec![Compare::ModRevision(key.clone(), stored.mod_revision)],
+        operations: vec![Write::Delete { key }],
+    };
+    for exclusive in resource.kind.exclusives(&object) {
+        txn.operations.push(Write::Delete {
+            key: exclusive_key(&exclusive.key),
+        });
+    }
+    match server
+        .store
+        .txn(txn)
+        .await
+        .map_err(|e| storage::refusal(&e))?
+    {
+        TxnResult::Committed { revision, .. } => Ok(Some(revision)),
+        TxnResult::Refused { .. } => Ok(None),
+    }
+}

@@ -1,0 +1,266 @@
+//! Update: PUT, and what PATCH and the sub-resources share with it.
+
+use http::StatusCode;
+use mvcc_store::{Compare, KeyValue, Operation as Write, OperationResult, Txn, TxnResult};
+use object_model::Status;
+use resource_kinds::Exclusive;
+use resource_kinds::admission::Operation;
+use serde_json::Value;
+
+use super::remove::remove;
+use crate::decode::Decoded;
+use crate::limits::WRITE_ATTEMPTS_MAX;
+use crate::pipeline::Call;
+use crate::registry::Resource;
+use crate::reply::Reply;
+use crate::server::ApiServer;
+use crate::storage::{self, SyncReads, encode, exclusive_key};
+use crate::verbs::create::{refused, take};
+use crate::writes::{Attempt, WriteOptions, Written, accept, admit};
+use crate::{authorize, metadata, output};
+
+/// The text of a 409 for an object that has changed in between.
+pub(crate) const MODIFIED: &str = "the object has been modified; please apply your changes to \
+     the latest version and try again";
+
+/// Which part of an object a write may change.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Part {
+    /// All but the status.
+    Whole,
+    /// The status.
+    Status,
+    /// Just what the caller of [`update`] changes, on its own authority (`binding`, `finalize`).
+    Chosen,
+}
+
+/// Makes the new object out of the stored one; called anew whenever that has changed.
+pub(crate) type Change<'c> = dyn FnMut(&Value) -> Result<Value, Status> + Send + 'c;
+
+/// Answers a PUT.
+pub(crate) async fn answer(
+    server: &ApiServer,
+    resource: &Resource,
+    call: &Call,
+    decoded: Decoded,
+    part: Part,
+) -> Result<Reply, Status> {
+    let options = WriteOptions::parse(&call.query, "UpdateOptions")?;
+    let (object, mut warnings) = accept(resource, decoded, options.validation)?;
+    authorize::check_escalation(&server.rbac, &call.user, resource, &call.info, &object)?;
+    let attempt = Attempt::of(call, resource, options);
+    let mut written = update(server, &attempt, part, &mut |_| Ok(object.clone())).await?;
+    warnings.append(&mut written.warnings);
+    written.warnings = warnings;
+    output::written(call, resource, &written, StatusCode::OK)
+}
+
+/// Changes a stored object.
+///
+/// A new object that names a resource version must name that of the stored one; one that names
+/// none is written over whatever is there.
+///
+/// *Errors.* 404, 409 for a stale resource version, and what admission and validation say.
+pub(crate) async fn update(
+    server: &ApiServer,
+    attempt: &Attempt<'_>,
+    part: Part,
+    change: &mut Change<'_>,
+) -> Result<Written, Status> {
+    let resource = attempt.resource;
+    for _ in 0..WRITE_ATTEMPTS_MAX {
+        let stored = server
+            .must_read(resource, attempt.namespace, attempt.name)
+            .await?;
+        let old = storage::decode(resource, &stored)?;
+        let object = change(&old)?;
+        let version = metadata::text(&object, "resourceVersion");
+        if !matches!(version, "" | "0") && version != stored.mod_revision.0.to_string() {
+            return Err(resource.conflict(attempt.name, MODIFIED));
+        }
+        let draft = prepare(server, attempt, part, object, &old)?;
+        if metadata::same(&draft.object, &old) {
+            return Ok(Written {
+                stored,
+                warnings: draft.warnings,
+                gone: false,
+            });
+        }
+        if let Some(written) = write(server, attempt, &stored, draft).await? {
+            return Ok(written);
+        }
+    }
+    Err(resource.conflict(attempt.name, MODIFIED))
+}
+
+/// A changed object that may be written.
+struct Draft {
+    object: Value,
+    warnings: Vec<String>,
+    /// What it holds now and did not before; and the other way round.
+    taken: Vec<Exclusive>,
+    given_up: Vec<Exclusive>,
+    /// What of `taken` the user asked for.
+    asked: Vec<Exclusive>,
+}
+
+fn prepare(
+    server: &ApiServer,
+    attempt: &Attempt<'_>,
+    part: Part,
+    mut object: Value,
+    old: &Value,
+) -> Result<Draft, Status> {
+    let resource = attempt.resource;
+    let kind = &resource.kind;
+    metadata::prepare_update(resource, &mut object, old)?;
+    kind.default(&mut object);
+    match part {
+        Part::Whole => kind.prepare_update(&mut object, old),
+        Part::Status => kind.prepare_status_update(&mut object, old),
+        Part::Chosen => {}
+    }
+    admit(server, attempt, Operation::Update, &mut object, Some(old))?;
+    kind.default(&mut object);
+    let asked = kind.exclusives(&object);
+    let mut errors = metadata::validate_update(&object, old);
+    let mut warnings = Vec::new();
+    match part {
+        Part::Whole => {
+            kind.allocate(&mut object, Some(old), &SyncReads(server))?;
+            errors.extend(kind.validate_update(&object, old));
+            warnings = kind.warnings(&object, Some(old));
+            if kind.has_generation() {
+                metadata::count_generation(&mut object, old);
+            }
+        }
+        Part::Status => errors.extend(kind.validate_status_update(&object, old)),
+        Part::Chosen => {}
+    }
+    if !errors.is_empty() {
+        return Err(resource.invalid(attempt.name, &errors));
+    }
+    let before = kind.exclusives(old);
+    let after = kind.exclusives(&object);
+    let held = |list: &[Exclusive], one: &Exclusive| list.iter().any(|other| other.key == one.key);
+    Ok(Draft {
+        taken: after
+            .iter()
+            .filter(|one| !held(&before, one))
+            .cloned()
+            .collect(),
+        given_up: before
+            .iter()
+            .filter(|one| !held(&after, one))
+            .cloned()
+            .collect(),
+        object,
+        warnings,
+        asked,
+    })
+}
+
+/// Writes a draft over the stored object; `None` if that has changed in between.
+async fn write(
+    server: &ApiServer,
+    attempt: &Attempt<'_>,
+    stored: &KeyValue,
+    draft: Draft,
+) -> Result<Option<Written>, Status> {
+    let resource = attempt.resource;
+    let Draft {
+        object,
+        warnings,
+        taken,
+        given_up,
+        asked,
+    } = draft;
+    if attempt.dry_run {
+        return Ok(Some(Written {
+            warnings,
+            ..Written::dry(resource, &object, Some(stored))
+        }));
+    }
+    if may_go(resource, &object) {
+        let last = storage::encode_at(resource.info(), &object, stored.mod_revision);
+        let gone = remove(server, resource, stored).await?;
+        return Ok(gone.map(|revision| {
+            let value = storage::with_revision(&last, revision);
+            let stored = KeyValue {
+                value,
+                mod_revision: revision,
+                ..stored.clone()
+            };
+            Written {
+                stored,
+                warnings,
+                gone: true,
+            }
+        }));
+    }
+    let key = stored.key.to_vec();
+    let lease = server
+        .leases
+        .lease_for(server.store.as_ref(), resource.info())
+        .await?;
+    let mut txn = Txn {
+        compare: vec![Compare::ModRevision(key.clone(), stored.mod_revision)],
+        operations: vec![Write::Put {
+            key: key.clone(),
+            value: encode(resource.info(), &object),
+            lease,
+        }],
+    };
+    for exclusive in &taken {
+        take(&mut txn, exclusive, &key);
+    }
+    for exclusive in &given_up {
+        txn.operations.push(Write::Delete {
+            key: exclusive_key(&exclusive.key),
+        });
+    }
+    match server
+        .store
+        .txn(txn)
+        .await
+        .map_err(|e| storage::refusal(&e))?
+    {
+        TxnResult::Committed { results, .. } => match results.into_iter().next() {
+            Some(OperationResult::Put(stored)) => Ok(Some(Written {
+                stored,
+                warnings,
+                gone: false,
+            })),
+            _ => Err(Status::internal("the store gave no result of a write")),
+        },
+        TxnResult::Refused { present, .. } => {
+            let lost = present.iter().skip(1).position(Option::is_some);
+            match lost.and_then(|at| taken.get(at)) {
+                Some(exclusive) if asked.iter().any(|one| one.key == exclusive.key) => {
+                    Err(resource.invalid(attempt.name, &[refused(&object, exclusive)]))
+                }
+                _ => Ok(None),
+            }
+        }
+    }
+}
+
+/// Whether nothing holds a deleted object any longer.
+pub(crate) fn may_go(resource: &Resource, object: &Value) -> bool {
+    let grace = object["metadata"]["deletionGracePeriodSeconds"]
+        .as_i64()
+        .unwrap_or(0);
+    metadata::is_deleting(object)
+        && grace == 0
+        && metadata::finalizers(object).is_empty()
+        && !is_held_by_spec(resource, object)
+}
+
+/// Whether the object waits for its `finalize` sub-resource: kinds with one (namespaces) have a
+/// second list of finalizers, in the spec, that only it changes.
+pub(crate) fn is_held_by_spec(resource: &Resource, object: &Value) -> bool {
+    resource.subresource("finalize").is_some()
+        && object["spec"]["finalizers"]
+            .as_array()
+            .is_some_and(|list| !list.is_empty())
+}
