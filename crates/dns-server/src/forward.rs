@@ -1,0 +1,265 @@
+//! Asks other servers, and keeps their answers for a short while.
+//!
+//! The same question asked twice at a time is forwarded once; so a question that comes back to us
+//! by way of another server waits for itself and fails, instead of going round.
+
+use std::collections::HashMap;
+use std::io;
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
+
+use futures::future::{BoxFuture, FutureExt, Shared};
+use hickory_proto::op::{Edns, Message, Query, ResponseCode};
+use hickory_proto::rr::{Record, RecordType};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpStream, UdpSocket};
+
+use crate::limits;
+use crate::upstreams::Upstreams;
+use crate::wire::{self, Response};
+
+#[derive(Clone, PartialEq, Eq, Hash)]
+struct Key {
+    name: String,
+    kind: RecordType,
+    proof: bool,
+}
+
+struct Kept {
+    response: Arc<Response>,
+    at: Instant,
+    ttl: u32,
+}
+
+type Flight = Shared<BoxFuture<'static, Arc<Response>>>;
+
+/// The way to other servers; clones share it.
+#[derive(Clone)]
+pub(crate) struct Forwarder {
+    shared: Arc<Inner>,
+}
+
+struct Inner {
+    upstreams: Mutex<Upstreams>,
+    kept: Mutex<HashMap<Key, Kept>>,
+    flights: Mutex<HashMap<Key, Flight>>,
+}
+
+fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Forwarder {
+    pub(crate) fn new(upstreams: Upstreams) -> Forwarder {
+        let inner = Inner {
+            upstreams: Mutex::new(upstreams),
+            kept: Mutex::default(),
+            flights: Mutex::default(),
+        };
+        Forwarder {
+            shared: Arc::new(inner),
+        }
+    }
+
+    /// Returns an answer that is still fresh, with what is left of its time.
+    pub(crate) fn kept(&self, query: &Query, proof: bool) -> Option<Response> {
+        let key = key(query, proof);
+        let kept = locked(&self.shared.kept);
+        let kept = kept.get(&key)?;
+        let age = u32::try_from(kept.at.elapsed().as_secs()).unwrap_or(u32::MAX);
+        let left = kept.ttl.checked_sub(age).filter(|left| *left > 0)?;
+        let mut response = (*kept.response).clone();
+        for record in sections(&mut response) {
+            record.ttl = record.ttl.saturating_sub(age).clamp(1, left.max(1));
+        }
+        Some(response)
+    }
+
+    /// Asks the other servers. Always answers: SERVFAIL when none of them does.
+    pub(crate) async fn ask(&self, query: &Query, proof: bool) -> Response {
+        if let Some(kept) = self.kept(query, proof) {
+            return kept;
+        }
+        let key = key(query, proof);
+        let flight = {
+            let mut flights = locked(&self.shared.flights);
+            if flights.len() >= limits::FORWARDS_MAX && !flights.contains_key(&key) {
+                return Response::code(ResponseCode::ServFail);
+            }
+            let start = || {
+                self.clone()
+                    .fly(key.clone(), query.clone(), proof)
+                    .boxed()
+                    .shared()
+            };
+            flights.entry(key.clone()).or_insert_with(start).clone()
+        };
+        let response = flight.await;
+        (*response).clone()
+    }
+
+    async fn fly(self, key: Key, query: Query, proof: bool) -> Arc<Response> {
+        // Taken out even when the asker goes away: whoever asks next would wait for nobody.
+        let landing = Landing {
+            forwarder: self.clone(),
+            key: key.clone(),
+        };
+        let response = Arc::new(self.ask_in_turn(&query, proof).await);
+        if let Some(ttl) = ttl_of(&response) {
+            let mut kept = locked(&self.shared.kept);
+            if kept.len() >= limits::CACHE_ENTRIES_MAX {
+                kept.retain(|_, kept| kept.at.elapsed().as_secs() < u64::from(kept.ttl));
+            }
+            if kept.len() < limits::CACHE_ENTRIES_MAX {
+                kept.insert(
+                    key,
+                    Kept {
+                        response: response.clone(),
+                        at: Instant::now(),
+                        ttl,
+                    },
+                );
+            }
+        }
+        drop(landing);
+        response
+    }
+
+    async fn ask_in_turn(&self, query: &Query, proof: bool) -> Response {
+        let servers = locked(&self.shared.upstreams).servers_awake(Instant::now());
+        let Some(servers) = servers else {
+            // Nobody else to ask: what we do not know does not exist.
+            return Response::code(ResponseCode::NXDomain);
+        };
+        let mut last = Response::code(ResponseCode::ServFail);
+        for server in servers {
+            let asked = tokio::time::timeout(limits::UPSTREAM_TIMEOUT, ask(server, query, proof));
+            let answer = asked
+                .await
+                .unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()));
+            locked(&self.shared.upstreams).note(server, answer.is_ok(), Instant::now());
+            match answer {
+                Ok(message) => {
+                    last = response_of(message);
+                    if matches!(last.code, ResponseCode::NoError | ResponseCode::NXDomain) {
+                        break;
+                    }
+                }
+                Err(error) => tracing::debug!(%server, %error, "upstream did not answer"),
+            }
+        }
+        last
+    }
+}
+
+/// Removes a flight when it ends, however it ends.
+struct Landing {
+    forwarder: Forwarder,
+    key: Key,
+}
+
+impl Drop for Landing {
+    fn drop(&mut self) {
+        locked(&self.forwarder.shared.flights).remove(&self.key);
+    }
+}
+
+fn key(query: &Query, proof: bool) -> Key {
+    Key {
+        name: query.name.to_lowercase().to_ascii(),
+        kind: query.query_type,
+        proof,
+    }
+}
+
+fn sections(response: &mut Response) -> impl Iterator<Item = &mut Record> {
+    let Response {
+        answers,
+        authorities,
+        additionals,
+        ..
+    } = response;
+    answers.iter_mut().chain(authorities).chain(additionals)
+}
+
+/// Returns how long an answer may be kept; nothing when not at all.
+fn ttl_of(response: &Response) -> Option<u32> {
+    let negative = response.answers.is_empty();
+    let max = match (response.code, negative) {
+        (ResponseCode::NoError, false) => limits::CACHE_TTL_SECONDS_MAX,
+        (ResponseCode::NoError | ResponseCode::NXDomain, _) if !response.authorities.is_empty() => {
+            limits::CACHE_NEGATIVE_TTL_SECONDS_MAX
+        }
+        _ => return None,
+    };
+    let records = response.answers.iter().chain(&response.authorities);
+    records
+        .map(|record| record.ttl)
+        .min()
+        .map(|ttl| ttl.min(max))
+        .filter(|ttl| *ttl > 0)
+}
+
+fn response_of(message: Message) -> Response {
+    Response {
+        code: message.metadata.response_code,
+        authoritative: false,
+        answers: message.answers,
+        authorities: message.authorities,
+        additionals: message.additionals,
+    }
+}
+
+async fn ask(server: SocketAddr, query: &Query, proof: bool) -> io::Result<Message> {
+    let mut message = Message::query();
+    message.metadata.recursion_desired = true;
+    message.add_query(query.clone());
+    let mut edns = Edns::new();
+    edns.set_max_payload(u16::try_from(limits::UDP_BYTES_MAX).unwrap_or(u16::MAX));
+    edns.set_dnssec_ok(proof);
+    message.set_edns(edns);
+    let id = message.metadata.id;
+    let bytes = message.to_vec().map_err(io::Error::other)?;
+    let answer = by_udp(server, &bytes, id, query).await?;
+    if !answer.metadata.truncation {
+        return Ok(answer);
+    }
+    // What was cut is better than nothing where TCP is not allowed.
+    Ok(by_tcp(server, &bytes, id, query).await.unwrap_or(answer))
+}
+
+/// A socket of its own for each question: the port is one more thing that a forger must guess.
+async fn by_udp(server: SocketAddr, bytes: &[u8], id: u16, query: &Query) -> io::Result<Message> {
+    let any: SocketAddr = match server {
+        SocketAddr::V4(_) => (Ipv4Addr::UNSPECIFIED, 0).into(),
+        SocketAddr::V6(_) => (Ipv6Addr::UNSPECIFIED, 0).into(),
+    };
+    let socket = UdpSocket::bind(any).await?;
+    socket.connect(server).await?;
+    socket.send(bytes).await?;
+    let mut buffer = vec![0; 4096];
+    loop {
+        let length = socket.recv(&mut buffer).await?;
+        match Message::from_vec(&buffer[..length]) {
+            Ok(message) if wire::answers(&message, id, query) => return Ok(message),
+            _ => tracing::debug!(%server, "an answer to another question was ignored"),
+        }
+    }
+}
+
+async fn by_tcp(server: SocketAddr, bytes: &[u8], id: u16, query: &Query) -> io::Result<Message> {
+    let mut stream = TcpStream::connect(server).await?;
+    let length = u16::try_from(bytes.len()).map_err(io::Error::other)?;
+    let mut framed = length.to_be_bytes().to_vec();
+    framed.extend(bytes);
+    stream.write_all(&framed).await?;
+    let length = stream.read_u16().await?;
+    let mut buffer = vec![0; usize::from(length)];
+    stream.read_exact(&mut buffer).await?;
+    let message = Message::from_vec(&buffer).map_err(io::Error::other)?;
+    match wire::answers(&message, id, query) {
+        true => Ok(message),
+        false => Err(io::ErrorKind::InvalidData.into()),
+    }
+}

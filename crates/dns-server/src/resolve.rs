@@ -1,0 +1,250 @@
+//! Answers a question: from the zone, or with the help of others.
+
+use std::net::{Ipv4Addr, Ipv6Addr};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, PoisonError, RwLock};
+
+use dns_records::{Data, Kind, Lookup, NEGATIVE_TTL_SECONDS, TTL_SECONDS, Zone};
+use hickory_proto::op::{Query, ResponseCode};
+use hickory_proto::rr::rdata::{A, AAAA, CNAME, NS, PTR, SOA, SRV, TXT};
+use hickory_proto::rr::{Name, RData, Record, RecordType};
+
+use crate::forward::Forwarder;
+use crate::limits;
+use crate::wire::{Request, Response, name, record};
+
+/// The zone as it is now; nothing until Services and endpoints are known.
+#[derive(Clone, Default)]
+pub(crate) struct CurrentZone {
+    zone: Arc<RwLock<Option<Arc<Zone>>>>,
+}
+
+impl CurrentZone {
+    pub(crate) fn set(&self, zone: Zone) {
+        *self.zone.write().unwrap_or_else(PoisonError::into_inner) = Some(Arc::new(zone));
+    }
+
+    fn get(&self) -> Option<Arc<Zone>> {
+        self.zone
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
+    }
+}
+
+/// What is known of a question without asking anyone.
+pub(crate) enum Local {
+    /// All there is to say.
+    Answer(Response),
+    /// Another server must be asked for this; its answers come after these.
+    Elsewhere(Box<Query>, Response),
+}
+
+/// Answers questions; clones share everything.
+#[derive(Clone)]
+pub(crate) struct Resolver {
+    domain: String,
+    zone: CurrentZone,
+    forwarder: Forwarder,
+    turn: Arc<AtomicUsize>,
+}
+
+impl Resolver {
+    pub(crate) fn new(domain: &str, zone: CurrentZone, forwarder: Forwarder) -> Resolver {
+        let domain = domain.to_ascii_lowercase();
+        Resolver {
+            domain,
+            zone,
+            forwarder,
+            turn: Arc::default(),
+        }
+    }
+
+    /// Answers as far as possible at once.
+    pub(crate) fn local(&self, request: &Request) -> Local {
+        let local = self.look_up(&request.query);
+        match local {
+            Local::Elsewhere(query, mut so_far) if so_far.answers.is_empty() => {
+                match self.forwarder.kept(&query, request.wants_proof()) {
+                    Some(kept) => Local::Answer(kept),
+                    None => {
+                        so_far.authoritative = false;
+                        Local::Elsewhere(query, so_far)
+                    }
+                }
+            }
+            local => local,
+        }
+    }
+
+    /// Asks others for the rest.
+    pub(crate) async fn elsewhere(&self, proof: bool, query: &Query, so_far: Response) -> Response {
+        let mut response = self.forwarder.ask(query, proof).await;
+        if !so_far.answers.is_empty() {
+            response.answers.splice(0..0, so_far.answers);
+            response.authoritative = so_far.authoritative;
+        }
+        response
+    }
+
+    fn look_up(&self, query: &Query) -> Local {
+        let kind = kind_of(query.query_type);
+        let asked = query.name.to_ascii().to_ascii_lowercase();
+        if let Some(response) = this_machine(query, &asked, kind) {
+            return Local::Answer(response);
+        }
+        let Some(zone) = self.zone.get() else {
+            let ours = asked.trim_end_matches('.').ends_with(&self.domain);
+            let nothing = Response::default();
+            return match ours {
+                true => Local::Answer(Response::code(ResponseCode::ServFail)),
+                false => Local::Elsewhere(Box::new(query.clone()), nothing),
+            };
+        };
+        let mut response = Response {
+            authoritative: true,
+            ..Response::default()
+        };
+        let mut owner = query.name.clone();
+        let mut lookup = zone.lookup(&asked, kind);
+        for _ in 0..limits::ALIASES_MAX {
+            let (answers, additional) = match lookup {
+                Lookup::Found {
+                    answers,
+                    additional,
+                } => (answers, additional),
+                Lookup::NotOurs => {
+                    let mut query = query.clone();
+                    query.name = owner;
+                    return Local::Elsewhere(Box::new(query), response);
+                }
+                Lookup::NoSuchName | Lookup::NoData => {
+                    let missing = matches!(lookup, Lookup::NoSuchName);
+                    // Behind an alias the name asked for does exist.
+                    if missing && response.answers.is_empty() {
+                        response.code = ResponseCode::NXDomain;
+                    }
+                    response.authorities.extend(authority(&zone));
+                    break;
+                }
+            };
+            let alias = alias_of(&answers, kind).and_then(name);
+            self.add(&mut response, &zone, &owner, answers, additional);
+            let Some(target) = alias else { break };
+            lookup = zone.lookup(&target.to_ascii(), kind);
+            owner = target;
+        }
+        Local::Answer(response)
+    }
+
+    fn add(
+        &self,
+        response: &mut Response,
+        zone: &Zone,
+        owner: &Name,
+        mut answers: Vec<Data>,
+        additional: Vec<(String, Data)>,
+    ) {
+        // Clients take the first address: each of them comes first in turn.
+        if answers.len() > 1 {
+            let turn = self.turn.fetch_add(1, Ordering::Relaxed) % answers.len();
+            answers.rotate_left(turn);
+        }
+        let answers = answers
+            .iter()
+            .filter_map(|data| to_record(zone, owner, data));
+        response.answers.extend(answers);
+        let more = additional.iter().filter_map(|(owner, data)| {
+            let owner = name(owner)?;
+            to_record(zone, &owner, data)
+        });
+        response.additionals.extend(more);
+    }
+}
+
+/// Names of the machine itself are never asked elsewhere (RFC 6761).
+fn this_machine(query: &Query, asked: &str, kind: Kind) -> Option<Response> {
+    let asked = asked.trim_end_matches('.');
+    let is_localhost = asked == "localhost" || asked.ends_with(".localhost");
+    let is_loopback = asked.ends_with(".127.in-addr.arpa");
+    if !is_localhost && !is_loopback {
+        return None;
+    }
+    let data = match kind {
+        Kind::A if is_localhost => RData::A(A(Ipv4Addr::LOCALHOST)),
+        Kind::Aaaa if is_localhost => RData::AAAA(AAAA(Ipv6Addr::LOCALHOST)),
+        Kind::Ptr if is_loopback => RData::PTR(PTR(name("localhost")?)),
+        _ => return Some(Response::default()),
+    };
+    let answers = vec![record(&query.name, TTL_SECONDS, data)];
+    Some(Response {
+        answers,
+        ..Response::default()
+    })
+}
+
+fn kind_of(record_type: RecordType) -> Kind {
+    match record_type {
+        RecordType::A => Kind::A,
+        RecordType::AAAA => Kind::Aaaa,
+        RecordType::SRV => Kind::Srv,
+        RecordType::PTR => Kind::Ptr,
+        RecordType::CNAME => Kind::Cname,
+        RecordType::TXT => Kind::Txt,
+        RecordType::NS => Kind::Ns,
+        RecordType::SOA => Kind::Soa,
+        RecordType::ANY => Kind::Any,
+        _ => Kind::Other,
+    }
+}
+
+/// Returns the name to go on with when the answer is an alias that was not asked for itself.
+fn alias_of(answers: &[Data], kind: Kind) -> Option<&str> {
+    answers.iter().find_map(|data| match data {
+        Data::Cname(target) if !matches!(kind, Kind::Cname | Kind::Any) => Some(target.as_str()),
+        _ => None,
+    })
+}
+
+fn to_record(zone: &Zone, owner: &Name, data: &Data) -> Option<Record> {
+    let data = match data {
+        Data::A(address) => RData::A(A(*address)),
+        Data::Aaaa(address) => RData::AAAA(AAAA(*address)),
+        Data::Srv {
+            weight,
+            port,
+            target,
+        } => RData::SRV(SRV::new(0, *weight, *port, name(target)?)),
+        Data::Ptr(target) => RData::PTR(PTR(name(target)?)),
+        Data::Cname(target) => RData::CNAME(CNAME(name(target)?)),
+        Data::Txt(text) => RData::TXT(TXT::new(vec![text.clone()])),
+        Data::Ns(target) => RData::NS(NS(name(target)?)),
+        Data::Soa => RData::SOA(start_of_authority(zone)?),
+    };
+    Some(record(owner, TTL_SECONDS, data))
+}
+
+/// The record that says how long "no" may be kept.
+fn authority(zone: &Zone) -> Option<Record> {
+    let owner = name(zone.domain())?;
+    Some(record(
+        &owner,
+        NEGATIVE_TTL_SECONDS,
+        RData::SOA(start_of_authority(zone)?),
+    ))
+}
+
+fn start_of_authority(zone: &Zone) -> Option<SOA> {
+    let server = name(&format!("ns.dns.{}", zone.domain()))?;
+    let person = name(&format!("hostmaster.{}", zone.domain()))?;
+    // There are no secondary servers that would care for the serial or the times.
+    Some(SOA::new(
+        server,
+        person,
+        1,
+        7200,
+        1800,
+        86_400,
+        NEGATIVE_TTL_SECONDS,
+    ))
+}

@@ -1,0 +1,281 @@
+//! Sockets: questions in, responses out.
+
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use dns_records::Settings;
+use hickory_proto::op::ResponseCode;
+use k8s_openapi::api::core::v1::{Namespace, Service};
+use k8s_openapi::api::discovery::v1::EndpointSlice;
+use kube::core::PartialObjectMeta;
+use kube::{Api, Client};
+use object_model::cidr::Cidr;
+use reconcile::{Cache, WatchConfig};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream, UdpSocket};
+use tokio::sync::Semaphore;
+use tokio::task::JoinSet;
+use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
+
+use crate::forward::Forwarder;
+use crate::limits;
+use crate::resolve::{CurrentZone, Local, Resolver};
+use crate::upstreams::{Source, Upstreams};
+use crate::watch::{Watched, follow};
+use crate::wire::{self, Received, Request, Response};
+
+/// What the server needs to know.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// The cluster's domain, such as `cluster.local`.
+    pub domain: String,
+    /// Where to listen, by UDP and TCP.
+    pub listen: Vec<SocketAddr>,
+    /// Addresses at which pods find this server.
+    pub addresses: Vec<IpAddr>,
+    /// Ranges of pods and Services: their reverse names are answered here.
+    pub ranges: Vec<Cidr>,
+    /// Servers for everything else; without, those of `resolv_conf`.
+    pub upstreams: Option<Vec<SocketAddr>>,
+    /// The host's list of servers, read again when it changes.
+    pub resolv_conf: PathBuf,
+}
+
+/// Why the server could not start.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// An address cannot be listened on: it is not of this machine, or another server has it.
+    #[error("listen for DNS on {address} ({transport})")]
+    Listen {
+        /// The address.
+        address: SocketAddr,
+        /// `udp` or `tcp`.
+        transport: &'static str,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+}
+
+/// Runs the server until `shutdown`.
+///
+/// # Errors
+/// When it cannot listen.
+pub async fn run(client: Client, config: Config, shutdown: CancellationToken) -> Result<(), Error> {
+    let server = Server::bind(config).await?;
+    let watch = WatchConfig::default;
+    let namespaces: Api<PartialObjectMeta<Namespace>> = Api::all(client.clone());
+    let namespaces = Cache::spawn(namespaces, watch(), shutdown.clone());
+    let services = Cache::spawn(Api::all(client.clone()), watch(), shutdown.clone());
+    let slices = Cache::spawn(Api::all(client), watch(), shutdown.clone());
+    server.serve(namespaces, services, slices, shutdown).await;
+    Ok(())
+}
+
+/// A server that listens already, so that whoever starts it knows where, and that it can.
+pub struct Server {
+    config: Config,
+    udp: Vec<UdpSocket>,
+    tcp: Vec<TcpListener>,
+}
+
+impl Server {
+    /// Listens; port 0 takes a free port, the same for UDP and TCP.
+    ///
+    /// # Errors
+    /// When it cannot listen.
+    pub async fn bind(config: Config) -> Result<Server, Error> {
+        let (mut udp, mut tcp) = (Vec::new(), Vec::new());
+        for address in &config.listen {
+            let failed = |address, transport| {
+                move |source| Error::Listen {
+                    address,
+                    transport,
+                    source,
+                }
+            };
+            let listener = TcpListener::bind(address)
+                .await
+                .map_err(failed(*address, "tcp"))?;
+            let bound = listener.local_addr().map_err(failed(*address, "tcp"))?;
+            udp.push(UdpSocket::bind(bound).await.map_err(failed(bound, "udp"))?);
+            tcp.push(listener);
+        }
+        Ok(Server { config, udp, tcp })
+    }
+
+    /// Returns where the server listens.
+    pub fn addresses(&self) -> Vec<SocketAddr> {
+        self.tcp
+            .iter()
+            .filter_map(|listener| listener.local_addr().ok())
+            .collect()
+    }
+
+    /// Answers questions until `shutdown`, from what the caches hold.
+    pub async fn serve(
+        self,
+        namespaces: Cache<PartialObjectMeta<Namespace>>,
+        services: Cache<Service>,
+        slices: Cache<EndpointSlice>,
+        shutdown: CancellationToken,
+    ) {
+        let own = self.addresses();
+        let Config {
+            domain,
+            addresses,
+            ranges,
+            upstreams,
+            resolv_conf,
+            ..
+        } = self.config;
+        let source = upstreams.map_or(Source::File(resolv_conf), Source::Fixed);
+        let zone = CurrentZone::default();
+        let forwarder = Forwarder::new(Upstreams::new(source, own));
+        let resolver = Resolver::new(&domain, zone.clone(), forwarder);
+        let settings = Settings {
+            domain,
+            dns_addresses: addresses,
+            ranges,
+        };
+        let watched = Watched {
+            namespaces,
+            services,
+            slices,
+        };
+        let mut tasks = JoinSet::new();
+        tasks.spawn(follow(watched, settings, zone, shutdown.clone()));
+        for socket in self.udp {
+            let served = serve_udp(Arc::new(socket), resolver.clone());
+            tasks.spawn(until(shutdown.clone(), served));
+        }
+        let connections = Arc::new(Semaphore::new(limits::TCP_CONNECTIONS_MAX));
+        for listener in self.tcp {
+            let served = serve_tcp(listener, resolver.clone(), connections.clone());
+            tasks.spawn(until(shutdown.clone(), served));
+        }
+        while tasks.join_next().await.is_some() {}
+    }
+}
+
+async fn until(shutdown: CancellationToken, work: impl Future<Output = ()>) {
+    // Ended by the shutdown or not, there is no result to look at.
+    shutdown.run_until_cancelled(work).await.unwrap_or_default();
+}
+
+async fn serve_udp(socket: Arc<UdpSocket>, resolver: Resolver) {
+    let mut buffer = vec![0; usize::from(u16::MAX)];
+    let mut waiting = JoinSet::new();
+    loop {
+        while waiting.try_join_next().is_some() {}
+        let (length, client) = match socket.recv_from(&mut buffer).await {
+            Ok(received) => received,
+            Err(error) => {
+                tracing::debug!(%error, "receive by udp");
+                tokio::time::sleep(limits::DEBOUNCE).await;
+                continue;
+            }
+        };
+        let request = match wire::read(&buffer[..length]) {
+            Received::Request(request) => request,
+            Received::Refused(bytes) => {
+                send(&socket, &bytes, client).await;
+                continue;
+            }
+            Received::Ignored => continue,
+        };
+        let response = match resolver.local(&request) {
+            Local::Answer(response) => response,
+            Local::Elsewhere(..) if waiting.len() >= limits::FORWARDS_MAX => {
+                Response::code(ResponseCode::ServFail)
+            }
+            Local::Elsewhere(query, so_far) => {
+                let (socket, resolver) = (socket.clone(), resolver.clone());
+                waiting.spawn(async move {
+                    let proof = request.wants_proof();
+                    let response = resolver.elsewhere(proof, &query, so_far).await;
+                    respond(&socket, &request, response, client).await;
+                });
+                continue;
+            }
+        };
+        respond(&socket, &request, response, client).await;
+    }
+}
+
+async fn respond(socket: &UdpSocket, request: &Request, response: Response, client: SocketAddr) {
+    if let Some(bytes) = request.respond(response, request.udp_bytes_max()) {
+        send(socket, &bytes, client).await;
+    }
+}
+
+async fn send(socket: &UdpSocket, bytes: &[u8], client: SocketAddr) {
+    if let Err(error) = socket.send_to(bytes, client).await {
+        tracing::debug!(%client, %error, "send by udp");
+    }
+}
+
+async fn serve_tcp(listener: TcpListener, resolver: Resolver, connections: Arc<Semaphore>) {
+    let mut open = JoinSet::new();
+    loop {
+        while open.try_join_next().is_some() {}
+        let Ok(permit) = connections.clone().acquire_owned().await else {
+            return;
+        };
+        match listener.accept().await {
+            Ok((stream, client)) => {
+                let resolver = resolver.clone();
+                open.spawn(async move {
+                    if let Err(error) = converse(stream, resolver).await {
+                        tracing::debug!(%client, %error, "conversation by tcp");
+                    }
+                    drop(permit);
+                });
+            }
+            Err(error) => {
+                tracing::warn!(%error, "accept DNS connections");
+                tokio::time::sleep(limits::UPSTREAM_TIMEOUT).await;
+            }
+        }
+    }
+}
+
+/// Answers the questions of one connection, one after the other.
+async fn converse(mut stream: TcpStream, resolver: Resolver) -> io::Result<()> {
+    stream.set_nodelay(true)?;
+    let mut buffer = Vec::new();
+    loop {
+        let length = match timeout(limits::TCP_IDLE, stream.read_u16()).await {
+            Ok(Ok(length)) => length,
+            // The client is done, or has nothing more to ask.
+            Ok(Err(error)) if error.kind() == io::ErrorKind::UnexpectedEof => return Ok(()),
+            Ok(Err(error)) => return Err(error),
+            Err(_) => return Ok(()),
+        };
+        buffer.resize(usize::from(length), 0);
+        timeout(limits::TCP_IDLE, stream.read_exact(&mut buffer)).await??;
+        let bytes = match wire::read(&buffer) {
+            Received::Request(request) => {
+                let response = match resolver.local(&request) {
+                    Local::Answer(response) => response,
+                    Local::Elsewhere(query, so_far) => {
+                        resolver
+                            .elsewhere(request.wants_proof(), &query, so_far)
+                            .await
+                    }
+                };
+                request.respond(response, usize::from(u16::MAX))
+            }
+            Received::Refused(bytes) => Some(bytes),
+            Received::Ignored => None,
+        };
+        let Some(bytes) = bytes else { return Ok(()) };
+        let length = u16::try_from(bytes.len()).map_err(io::Error::other)?;
+        let mut framed = length.to_be_bytes().to_vec();
+        framed.extend(bytes);
+        timeout(limits::TCP_IDLE, stream.write_all(&framed)).await??;
+    }
+}

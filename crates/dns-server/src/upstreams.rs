@@ -1,0 +1,189 @@
+//! The servers that know the rest of the world: which there are, and which answer.
+
+use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
+use std::time::{Instant, SystemTime};
+
+use crate::limits;
+
+const DNS_PORT: u16 = 53;
+
+/// Where the list of servers comes from.
+#[derive(Clone, Debug)]
+pub(crate) enum Source {
+    /// A file such as the host's `resolv.conf`, read again when it changes.
+    File(PathBuf),
+    /// Given once and for all.
+    Fixed(Vec<SocketAddr>),
+}
+
+/// The list of servers with what is known of each.
+pub(crate) struct Upstreams {
+    source: Source,
+    own: Vec<SocketAddr>,
+    servers: Vec<Upstream>,
+    looked_at: Option<Instant>,
+    changed_at: Option<SystemTime>,
+}
+
+struct Upstream {
+    address: SocketAddr,
+    failures: u32,
+    paused_until: Option<Instant>,
+}
+
+impl Upstreams {
+    /// `own` are the addresses of this server, which it must not ask itself.
+    pub(crate) fn new(source: Source, own: Vec<SocketAddr>) -> Upstreams {
+        let (servers, looked_at, changed_at) = (Vec::new(), None, None);
+        let mut upstreams = Upstreams {
+            source,
+            own,
+            servers,
+            looked_at,
+            changed_at,
+        };
+        if let Source::Fixed(addresses) = &upstreams.source {
+            let addresses = addresses.clone();
+            upstreams.replace(addresses);
+        }
+        upstreams
+    }
+
+    /// Returns the servers to ask now, in order, or nothing when none is known at all.
+    pub(crate) fn servers_awake(&mut self, now: Instant) -> Option<Vec<SocketAddr>> {
+        self.look(now);
+        let awake = |server: &&Upstream| server.paused_until.is_none_or(|until| until <= now);
+        let awake = self
+            .servers
+            .iter()
+            .filter(awake)
+            .map(|server| server.address);
+        (!self.servers.is_empty()).then(|| awake.take(limits::UPSTREAMS_MAX).collect())
+    }
+
+    /// Takes note of whether a server answered.
+    pub(crate) fn note(&mut self, address: SocketAddr, answered: bool, now: Instant) {
+        let known = self
+            .servers
+            .iter_mut()
+            .find(|server| server.address == address);
+        let Some(server) = known else { return };
+        server.failures = if answered { 0 } else { server.failures + 1 };
+        let pause = server.failures >= limits::UPSTREAM_FAILURES_MAX;
+        server.paused_until = pause.then(|| now + limits::UPSTREAM_PAUSE);
+    }
+
+    fn look(&mut self, now: Instant) {
+        let Source::File(path) = &self.source else {
+            return;
+        };
+        let recent = |at: Instant| now.duration_since(at) < limits::RESOLV_CONF_INTERVAL;
+        if self.looked_at.is_some_and(recent) {
+            return;
+        }
+        self.looked_at = Some(now);
+        let changed_at = std::fs::metadata(path)
+            .and_then(|data| data.modified())
+            .ok();
+        if changed_at.is_some() && changed_at == self.changed_at {
+            return;
+        }
+        self.changed_at = changed_at;
+        let text = std::fs::read_to_string(path).unwrap_or_default();
+        self.replace(parse(&text));
+    }
+
+    fn replace(&mut self, addresses: Vec<SocketAddr>) {
+        let wanted = addresses
+            .into_iter()
+            .filter(|address| !self.own.contains(address));
+        self.servers = wanted
+            .map(|address| Upstream {
+                address,
+                failures: 0,
+                paused_until: None,
+            })
+            .collect();
+    }
+}
+
+/// Reads the servers out of a `resolv.conf`.
+fn parse(text: &str) -> Vec<SocketAddr> {
+    let server = |line: &str| {
+        let mut words = line.split_whitespace();
+        let keyword = words.next() == Some("nameserver");
+        let address = words.next().filter(|_| keyword)?;
+        // A link-local address names its link after a percent sign.
+        let (address, link) = address
+            .split_once('%')
+            .map_or((address, None), |(a, l)| (a, Some(l)));
+        Some(match (address.parse().ok()?, link) {
+            (IpAddr::V6(ip), Some(link)) => {
+                let path = format!("/sys/class/net/{link}/ifindex");
+                let index = std::fs::read_to_string(path).ok()?.trim().parse().ok()?;
+                std::net::SocketAddrV6::new(ip, DNS_PORT, 0, index).into()
+            }
+            (ip, _) => SocketAddr::new(ip, DNS_PORT),
+        })
+    };
+    text.lines().filter_map(server).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::{Duration, Instant};
+
+    use super::{Source, Upstreams, parse};
+    use crate::limits;
+
+    #[test]
+    fn servers_are_read_and_the_server_itself_is_left_out() {
+        let text =
+            "; x\nnameserver 192.0.2.53\nnameserver fd00::53\nnameserver 10.96.0.10\nsearch a b\n";
+        assert_eq!(parse(text).len(), 3);
+        let own = vec!["10.96.0.10:53".parse().unwrap()];
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), text).unwrap();
+        let mut upstreams = Upstreams::new(Source::File(file.path().to_owned()), own);
+        let shown = format!("{:?}", upstreams.servers_awake(Instant::now()).unwrap());
+        assert_eq!(shown, "[192.0.2.53:53, [fd00::53]:53]");
+    }
+
+    #[test]
+    fn a_changed_file_is_read_again() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let mut upstreams = Upstreams::new(Source::File(file.path().to_owned()), Vec::new());
+        let start = Instant::now();
+        assert_eq!(upstreams.servers_awake(start), None);
+        std::fs::write(file.path(), "nameserver 192.0.2.1\n").unwrap();
+        let later = std::time::SystemTime::now() + Duration::from_secs(60);
+        file.as_file().set_modified(later).unwrap();
+        assert_eq!(upstreams.servers_awake(start), None, "not looked at yet");
+        let found = upstreams
+            .servers_awake(start + limits::RESOLV_CONF_INTERVAL)
+            .unwrap();
+        assert_eq!(found, ["192.0.2.1:53".parse().unwrap()]);
+    }
+
+    #[test]
+    fn a_server_that_fails_again_and_again_is_left_alone_for_a_while() {
+        let address = "192.0.2.1:53".parse().unwrap();
+        let mut upstreams = Upstreams::new(Source::Fixed(vec![address]), Vec::new());
+        let start = Instant::now();
+        upstreams.note(address, false, start);
+        assert_eq!(
+            upstreams.servers_awake(start),
+            Some(vec![address]),
+            "once may happen"
+        );
+        upstreams.note(address, false, start);
+        assert_eq!(upstreams.servers_awake(start), Some(vec![]));
+        assert_eq!(
+            upstreams.servers_awake(start + limits::UPSTREAM_PAUSE),
+            Some(vec![address])
+        );
+        upstreams.note(address, true, start);
+        assert_eq!(upstreams.servers_awake(start), Some(vec![address]));
+    }
+}

@@ -1,0 +1,445 @@
+//! Questions over real sockets on loopback addresses.
+
+#![expect(clippy::unwrap_used, reason = "a test fails by a panic")]
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use dns_server::{Config, Server, limits};
+use futures::channel::mpsc;
+use futures::stream::{self, StreamExt};
+use hickory_proto::op::{Edns, Message, OpCode, Query, ResponseCode};
+use hickory_proto::rr::rdata::A;
+use hickory_proto::rr::{Name, RData, Record, RecordType};
+use k8s_openapi::api::core::v1::Service;
+use k8s_openapi::api::discovery::v1::EndpointSlice;
+use kube::runtime::watcher::Event;
+use reconcile::Cache;
+use serde_json::{Value, json};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpStream, UdpSocket};
+use tokio_util::sync::CancellationToken;
+
+fn service(name: &str, spec: Value) -> Service {
+    let metadata = json!({ "name": name, "namespace": "default" });
+    serde_json::from_value(json!({ "metadata": metadata, "spec": spec })).unwrap()
+}
+
+/// The slice of the headless Service `nginx` with so many endpoints `web-<n>`.
+fn nginx(count: u8) -> EndpointSlice {
+    let endpoint = |n: u8| json!({ "addresses": [format!("10.244.0.{}", n + 10)], "hostname": format!("web-{n}") });
+    serde_json::from_value(json!({
+        "metadata": {
+            "name": "nginx-1", "namespace": "default",
+            "labels": { "kubernetes.io/service-name": "nginx" },
+        },
+        "addressType": "IPv4",
+        "ports": [{ "name": "http", "port": 80 }],
+        "endpoints": (0..count).map(endpoint).collect::<Vec<_>>(),
+    }))
+    .unwrap()
+}
+
+/// A running server, and the ways to change what it knows.
+struct World {
+    address: SocketAddr,
+    slices: mpsc::UnboundedSender<Event<EndpointSlice>>,
+    shutdown: CancellationToken,
+    done: tokio::task::JoinHandle<()>,
+}
+
+impl World {
+    async fn new(upstreams: Vec<SocketAddr>) -> World {
+        let world = World::unsynced(upstreams).await;
+        for event in [Event::Init, Event::InitApply(nginx(2)), Event::InitDone] {
+            world.slices.unbounded_send(event).unwrap();
+        }
+        world
+            .until(
+                "web-0.nginx.default.svc.cluster.local",
+                ResponseCode::NoError,
+            )
+            .await;
+        world
+    }
+
+    async fn unsynced(upstreams: Vec<SocketAddr>) -> World {
+        let config = Config {
+            domain: "cluster.local".to_owned(),
+            listen: vec!["127.0.0.1:0".parse().unwrap()],
+            addresses: vec!["10.96.0.10".parse().unwrap()],
+            ranges: vec![
+                "10.244.0.0/24".parse().unwrap(),
+                "10.96.0.0/16".parse().unwrap(),
+            ],
+            upstreams: Some(upstreams),
+            resolv_conf: "/does/not/exist".into(),
+        };
+        let server = Server::bind(config).await.unwrap();
+        let address = server.addresses()[0];
+        let all = [
+            service("nginx", json!({ "clusterIP": "None" })),
+            service(
+                "web",
+                json!({ "clusterIP": "10.96.0.5", "ports": [{ "port": 80 }] }),
+            ),
+            service(
+                "away",
+                json!({ "type": "ExternalName", "externalName": "example.com" }),
+            ),
+            service(
+                "near",
+                json!({
+                    "type": "ExternalName", "externalName": "web.default.svc.cluster.local",
+                }),
+            ),
+            service(
+                "loop",
+                json!({
+                    "type": "ExternalName", "externalName": "loop.default.svc.cluster.local",
+                }),
+            ),
+        ];
+        let events = [Event::Init].into_iter().chain(all.map(Event::InitApply));
+        let services = stream::iter(events.chain([Event::InitDone])).chain(stream::pending());
+        let namespaces = stream::iter([Event::Init, Event::InitDone]).chain(stream::pending());
+        let (slices, receive) = mpsc::unbounded();
+        let shutdown = CancellationToken::new();
+        let serving = server.serve(
+            Cache::from_events(namespaces),
+            Cache::from_events(services),
+            Cache::from_events(receive),
+            shutdown.clone(),
+        );
+        World {
+            address,
+            slices,
+            shutdown,
+            done: tokio::spawn(serving),
+        }
+    }
+
+    async fn ask(&self, name: &str, kind: RecordType) -> Message {
+        self.send(&question(name, kind)).await
+    }
+
+    async fn send(&self, question: &Message) -> Message {
+        let socket = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+        socket
+            .send_to(&question.to_vec().unwrap(), self.address)
+            .await
+            .unwrap();
+        let mut buffer = vec![0; 65_535];
+        let received = tokio::time::timeout(Duration::from_secs(8), socket.recv(&mut buffer));
+        let length = received.await.expect("an answer").unwrap();
+        let answer = Message::from_vec(&buffer[..length]).unwrap();
+        assert_eq!(answer.metadata.id, question.metadata.id);
+        answer
+    }
+
+    async fn until(&self, name: &str, code: ResponseCode) {
+        for _ in 0..400 {
+            if self.ask(name, RecordType::A).await.metadata.response_code == code {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+        panic!("{name} never was {code}");
+    }
+
+    async fn stop(self) {
+        self.shutdown.cancel();
+        self.done.await.unwrap();
+    }
+}
+
+fn question(name: &str, kind: RecordType) -> Message {
+    let mut message = Message::query();
+    message.metadata.recursion_desired = true;
+    message.add_query(Query::query(
+        Name::from_ascii(format!("{name}.")).unwrap(),
+        kind,
+    ));
+    message
+}
+
+fn addresses(message: &Message) -> Vec<String> {
+    let address = |record: &Record| match &record.data {
+        RData::A(A(ip)) => ip.to_string(),
+        other => other.to_string(),
+    };
+    message.answers.iter().map(address).collect()
+}
+
+/// A server elsewhere that knows `example.com` and counts what it is asked.
+async fn upstream() -> (SocketAddr, Arc<AtomicUsize>) {
+    let socket = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+    let address = socket.local_addr().unwrap();
+    let asked = Arc::new(AtomicUsize::new(0));
+    let counter = asked.clone();
+    tokio::spawn(async move {
+        let mut buffer = vec![0; 4096];
+        loop {
+            let (length, client) = socket.recv_from(&mut buffer).await.unwrap();
+            counter.fetch_add(1, Ordering::SeqCst);
+            let question = Message::from_vec(&buffer[..length]).unwrap();
+            let mut answer = Message::response(question.metadata.id, OpCode::Query);
+            answer.queries = question.queries.clone();
+            let name = question.queries[0].name.clone();
+            if name.to_ascii().to_lowercase() == "example.com." {
+                let data = RData::A(A([192, 0, 2, 80].into()));
+                answer.add_answer(Record::from_rdata(name, 60, data));
+            } else {
+                answer.metadata.response_code = ResponseCode::NXDomain;
+            }
+            socket
+                .send_to(&answer.to_vec().unwrap(), client)
+                .await
+                .unwrap();
+        }
+    });
+    (address, asked)
+}
+
+#[tokio::test]
+async fn names_of_the_cluster_are_answered_and_follow_changes() {
+    let world = World::new(vec![]).await;
+    let answer = world
+        .ask("WEB-0.nginx.default.svc.Cluster.Local", RecordType::A)
+        .await;
+    assert_eq!(addresses(&answer), ["10.244.0.10"]);
+    assert!(answer.metadata.authoritative && answer.metadata.recursion_available);
+    assert_eq!(answer.answers[0].ttl, 5);
+    let asked = answer.queries[0].name.to_ascii();
+    assert_eq!(
+        asked, "WEB-0.nginx.default.svc.Cluster.Local.",
+        "the case is kept"
+    );
+    let nothing = world
+        .ask("web-0.nginx.default.svc.cluster.local", RecordType::AAAA)
+        .await;
+    assert_eq!(nothing.metadata.response_code, ResponseCode::NoError);
+    assert_eq!(nothing.authorities[0].record_type(), RecordType::SOA);
+    let missing = world
+        .ask("web-7.nginx.default.svc.cluster.local", RecordType::A)
+        .await;
+    assert_eq!(missing.metadata.response_code, ResponseCode::NXDomain);
+    assert_eq!(
+        missing.authorities[0].ttl, 1,
+        "no one may keep a missing peer for long"
+    );
+    let pointer = world.ask("11.0.244.10.in-addr.arpa", RecordType::PTR).await;
+    assert_eq!(
+        addresses(&pointer),
+        ["web-1.nginx.default.svc.cluster.local."]
+    );
+    let started = Instant::now();
+    world.slices.unbounded_send(Event::Apply(nginx(3))).unwrap();
+    world
+        .until(
+            "web-2.nginx.default.svc.cluster.local",
+            ResponseCode::NoError,
+        )
+        .await;
+    println!("a new endpoint was in DNS after {:?}", started.elapsed());
+    world
+        .slices
+        .unbounded_send(Event::Delete(nginx(3)))
+        .unwrap();
+    world
+        .until(
+            "web-2.nginx.default.svc.cluster.local",
+            ResponseCode::NXDomain,
+        )
+        .await;
+    world.stop().await;
+}
+
+#[tokio::test]
+async fn addresses_of_a_headless_service_come_in_turn() {
+    let world = World::new(vec![]).await;
+    let mut first = std::collections::BTreeSet::new();
+    for _ in 0..4 {
+        let answer = world
+            .ask("nginx.default.svc.cluster.local", RecordType::A)
+            .await;
+        assert_eq!(answer.answers.len(), 2);
+        first.insert(addresses(&answer)[0].clone());
+    }
+    assert_eq!(first.len(), 2);
+}
+
+#[tokio::test]
+async fn before_anything_is_known_no_name_is_denied() {
+    let world = World::unsynced(vec![]).await;
+    let answer = world
+        .ask("web.default.svc.cluster.local", RecordType::A)
+        .await;
+    assert_eq!(answer.metadata.response_code, ResponseCode::ServFail);
+}
+
+#[tokio::test]
+async fn other_names_are_asked_elsewhere_and_kept_a_while() {
+    let (address, asked) = upstream().await;
+    let world = World::new(vec![address]).await;
+    for _ in 0..3 {
+        let answer = world.ask("Example.com", RecordType::A).await;
+        assert_eq!(addresses(&answer), ["192.0.2.80"]);
+        assert!(!answer.metadata.authoritative);
+        assert!(answer.answers[0].ttl <= 60 && answer.answers[0].ttl > 0);
+    }
+    assert_eq!(asked.load(Ordering::SeqCst), 1);
+    let unknown = world.ask("unknown.example", RecordType::A).await;
+    assert_eq!(unknown.metadata.response_code, ResponseCode::NXDomain);
+    let alias = world
+        .ask("away.default.svc.cluster.local", RecordType::A)
+        .await;
+    assert_eq!(addresses(&alias), ["example.com.", "192.0.2.80"]);
+    let alias = world
+        .ask("near.default.svc.cluster.local", RecordType::A)
+        .await;
+    assert_eq!(
+        addresses(&alias),
+        ["web.default.svc.cluster.local.", "10.96.0.5"]
+    );
+    let alias = world
+        .ask("loop.default.svc.cluster.local", RecordType::A)
+        .await;
+    assert!(
+        alias.answers.len() <= limits::ALIASES_MAX,
+        "an alias of itself comes to an end"
+    );
+}
+
+#[tokio::test]
+async fn without_servers_elsewhere_other_names_do_not_exist() {
+    let world = World::new(vec![]).await;
+    let started = Instant::now();
+    let answer = world.ask("example.com", RecordType::A).await;
+    assert_eq!(answer.metadata.response_code, ResponseCode::NXDomain);
+    assert!(started.elapsed() < Duration::from_millis(500));
+    let local = world.ask("localhost", RecordType::A).await;
+    assert_eq!(addresses(&local), ["127.0.0.1"]);
+}
+
+#[tokio::test]
+async fn a_dead_server_elsewhere_fails_in_time_and_then_at_once() {
+    let silent = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+    let world = World::new(vec![silent.local_addr().unwrap()]).await;
+    for patience in [2000, 2000, 100, 100] {
+        let started = Instant::now();
+        let answer = world.ask("example.com", RecordType::A).await;
+        assert_eq!(answer.metadata.response_code, ResponseCode::ServFail);
+        let took = started.elapsed();
+        assert!(
+            took < Duration::from_millis(patience),
+            "{took:?} is more than {patience} ms"
+        );
+    }
+}
+
+#[tokio::test]
+async fn a_question_that_comes_back_does_not_go_round() {
+    let relay = Arc::new(UdpSocket::bind("127.0.0.1:0").await.unwrap());
+    let world = World::new(vec![relay.local_addr().unwrap()]).await;
+    let (address, asked) = (world.address, Arc::new(AtomicUsize::new(0)));
+    let counter = asked.clone();
+    tokio::spawn(async move {
+        let mut buffer = vec![0; 4096];
+        loop {
+            let (length, _) = relay.recv_from(&mut buffer).await.unwrap();
+            counter.fetch_add(1, Ordering::SeqCst);
+            let back = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+            back.send_to(&buffer[..length], address).await.unwrap();
+        }
+    });
+    let answer = world.ask("example.com", RecordType::A).await;
+    assert_eq!(answer.metadata.response_code, ResponseCode::ServFail);
+    assert_eq!(asked.load(Ordering::SeqCst), 1);
+}
+
+#[tokio::test]
+async fn large_answers_are_cut_by_udp_and_whole_by_tcp() {
+    let world = World::new(vec![]).await;
+    world
+        .slices
+        .unbounded_send(Event::Apply(nginx(200)))
+        .unwrap();
+    world
+        .until(
+            "web-199.nginx.default.svc.cluster.local",
+            ResponseCode::NoError,
+        )
+        .await;
+    let name = "nginx.default.svc.cluster.local";
+    let small = world.ask(name, RecordType::A).await;
+    assert!(
+        small.metadata.truncation && small.answers.len() > 20,
+        "{}",
+        small.answers.len()
+    );
+    let mut asked = question(name, RecordType::A);
+    let mut edns = Edns::new();
+    edns.set_max_payload(4096);
+    asked.set_edns(edns);
+    let larger = world.send(&asked).await;
+    assert!(larger.metadata.truncation && larger.answers.len() > small.answers.len());
+    assert!(larger.edns.is_some());
+    let mut stream = TcpStream::connect(world.address).await.unwrap();
+    for kind in [RecordType::A, RecordType::SRV] {
+        let bytes = question(name, kind).to_vec().unwrap();
+        stream
+            .write_u16(u16::try_from(bytes.len()).unwrap())
+            .await
+            .unwrap();
+        stream.write_all(&bytes).await.unwrap();
+        let length = stream.read_u16().await.unwrap();
+        let mut buffer = vec![0; usize::from(length)];
+        stream.read_exact(&mut buffer).await.unwrap();
+        let whole = Message::from_vec(&buffer).unwrap();
+        assert!(!whole.metadata.truncation);
+        assert_eq!(whole.answers.len(), 200);
+    }
+}
+
+#[tokio::test]
+async fn bad_packets_and_idle_connections_do_no_harm() {
+    let world = World::new(vec![]).await;
+    let socket = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+    for length in 0..80 {
+        socket
+            .send_to(&vec![0x5a; length], world.address)
+            .await
+            .unwrap();
+        socket
+            .send_to(&vec![0; length], world.address)
+            .await
+            .unwrap();
+    }
+    let mut idle = Vec::new();
+    for _ in 0..limits::TCP_CONNECTIONS_MAX + 20 {
+        idle.push(TcpStream::connect(world.address).await.unwrap());
+    }
+    let answer = world
+        .ask("web.default.svc.cluster.local", RecordType::A)
+        .await;
+    assert_eq!(addresses(&answer), ["10.96.0.5"]);
+    world.stop().await;
+}
+
+#[tokio::test]
+async fn an_address_that_is_taken_is_an_error_that_says_so() {
+    let taken = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+    let config = Config {
+        domain: "cluster.local".to_owned(),
+        listen: vec![taken.local_addr().unwrap()],
+        addresses: vec![],
+        ranges: vec![],
+        upstreams: None,
+        resolv_conf: "/etc/resolv.conf".into(),
+    };
+    let error = Server::bind(config).await.err().unwrap();
+    assert!(error.to_string().ends_with("(udp)"), "{error}");
+}
