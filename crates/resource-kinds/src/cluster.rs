@@ -4,39 +4,41 @@ use std::fmt;
 use std::net::Ipv4Addr;
 use std::str::FromStr;
 
-/// Why a text is not a range of Service addresses.
+use object_model::cidr::{Cidr, CidrError};
+
+/// Why a range cannot be that of Service addresses.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum RangeError {
-    /// Not of the form `a.b.c.d/n`.
-    #[error("{0:?} is not an IPv4 range such as 10.96.0.0/16")]
-    Form(String),
+    /// No range at all.
+    #[error(transparent)]
+    Form(#[from] CidrError),
     /// Too small to hold the API's own address and DNS, or larger than any use.
-    #[error("{0:?} must have between 12 and 28 leading bits")]
-    Size(String),
+    #[error("the Service range {0} must have between 12 and 28 leading bits")]
+    Size(Cidr),
 }
 
 /// The range that Services get their addresses from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ServiceRange {
-    first: u32,
-    bits: u32,
+    // Invariant: between 12 and 28 leading bits, so that sizes fit 32 bits.
+    range: Cidr,
 }
 
 impl ServiceRange {
     /// How many addresses there are, network and broadcast address included.
     pub fn size(self) -> u32 {
-        1 << (32 - self.bits)
+        u32::try_from(self.range.size()).unwrap_or(u32::MAX)
     }
 
-    /// The address at `offset` from the network address.
+    /// The address at `offset` from the network address; the last one for offsets past the end.
     pub fn at(self, offset: u32) -> Ipv4Addr {
-        Ipv4Addr::from(self.first + offset)
+        self.range.nth(offset).unwrap_or_else(|| self.range.last())
     }
 
     /// The offset of an address that a Service can have; `None` outside of the range, and for
     /// the network and the broadcast address.
     pub fn offset(self, address: Ipv4Addr) -> Option<u32> {
-        let offset = u32::from(address).checked_sub(self.first)?;
+        let offset = u32::from(address).checked_sub(u32::from(self.range.network()))?;
         (offset > 0 && offset < self.size() - 1).then_some(offset)
     }
 
@@ -60,9 +62,19 @@ impl ServiceRange {
 impl Default for ServiceRange {
     /// `10.96.0.0/16`
     fn default() -> Self {
-        Self {
-            first: u32::from(Ipv4Addr::new(10, 96, 0, 0)),
-            bits: 16,
+        let range = Cidr::new(Ipv4Addr::new(10, 96, 0, 0), 16);
+        Self { range }
+    }
+}
+
+impl TryFrom<Cidr> for ServiceRange {
+    type Error = RangeError;
+
+    fn try_from(range: Cidr) -> Result<Self, RangeError> {
+        if (12..=28).contains(&range.prefix()) {
+            Ok(Self { range })
+        } else {
+            Err(RangeError::Size(range))
         }
     }
 }
@@ -71,21 +83,13 @@ impl FromStr for ServiceRange {
     type Err = RangeError;
 
     fn from_str(text: &str) -> Result<Self, RangeError> {
-        let form = || RangeError::Form(text.to_owned());
-        let (address, bits) = text.split_once('/').ok_or_else(form)?;
-        let address: Ipv4Addr = address.parse().map_err(|_| form())?;
-        let bits: u32 = bits.parse().map_err(|_| form())?;
-        if !(12..=28).contains(&bits) {
-            return Err(RangeError::Size(text.to_owned()));
-        }
-        let first = u32::from(address) & (u32::MAX << (32 - bits));
-        Ok(Self { first, bits })
+        text.parse::<Cidr>()?.try_into()
     }
 }
 
 impl fmt::Display for ServiceRange {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}/{}", self.at(0), self.bits)
+        self.range.fmt(f)
     }
 }
 
@@ -102,7 +106,7 @@ mod tests {
 
     #[test]
     fn ranges_read_and_print() {
-        let range: ServiceRange = "10.97.3.4/16".parse().unwrap();
+        let range: ServiceRange = "10.97.0.0/16".parse().unwrap();
         assert_eq!(range.to_string(), "10.97.0.0/16");
         assert_eq!(
             (range.api().to_string(), range.dns().to_string()),

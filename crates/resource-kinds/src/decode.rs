@@ -151,94 +151,112 @@ fn prune_map(map: &mut Map<String, Value>) {
     });
 }
 
-/// Finds the field that does not decode and says so as upstream does. Runs only on refusals, and
-/// decodes once per field on the way down to the culprit.
+/// Finds the field that does not decode and says so as upstream does. Runs on refusals only.
 fn explain<T: DeserializeOwned>(object: &Value, error: &str) -> String {
-    let mut path: Vec<Step> = Vec::new();
-    while let Some(step) = culprit::<T>(object, &path) {
-        path.push(step);
-        if path.len() > 64 {
-            break;
-        }
-    }
-    let found = at_path(object, &path).unwrap_or(object);
     let Some(wanted) = expected(error) else {
         return error.to_owned();
     };
-    let mut parent = path.clone();
-    while matches!(parent.last(), Some(Step::Index(_))) {
-        parent.pop();
-    }
-    parent.pop();
-    let structure = structure_name::<T>(object, &parent).unwrap_or_default();
-    let names: Vec<&str> = path
-        .iter()
-        .filter_map(|step| match step {
-            Step::Field(name) => Some(name.as_str()),
-            Step::Index(_) => None,
-        })
-        .collect();
+    let found = narrow::<T>(object);
+    let given = json_type(&found.value);
+    let names: Vec<&str> = found.path.iter().filter_map(Step::name).collect();
+    let structure = structure_name::<T>(&found).unwrap_or_default();
     if names.is_empty() || structure.is_empty() {
-        return format!(
-            "json: cannot unmarshal {} into Go value of type {wanted}",
-            json_type(found)
-        );
+        return format!("json: cannot unmarshal {given} into Go value of type {wanted}");
     }
     let place = format!("{structure}.{}", names.join("."));
-    let given = json_type(found);
     format!("json: cannot unmarshal {given} into Go struct field {place} of type {wanted}")
 }
 
-#[derive(Clone, Debug)]
+/// One step down into a value.
 enum Step {
     Field(String),
-    Index(usize),
+    /// An element of a list; which one, Go does not say.
+    Element,
 }
 
-fn at_path<'a>(object: &'a Value, path: &[Step]) -> Option<&'a Value> {
-    path.iter().try_fold(object, |value, step| match step {
-        Step::Field(name) => value.get(name.as_str()),
-        Step::Index(index) => value.get(*index),
-    })
-}
-
-fn at_path_mut<'a>(object: &'a mut Value, path: &[Step]) -> Option<&'a mut Value> {
-    path.iter().try_fold(object, |value, step| match step {
-        Step::Field(name) => value.get_mut(name.as_str()),
-        Step::Index(index) => value.get_mut(*index),
-    })
-}
-
-/// The child of the value at `path` without which the object has one error less.
-fn culprit<T: DeserializeOwned>(object: &Value, path: &[Step]) -> Option<Step> {
-    let steps: Vec<Step> = match at_path(object, path)? {
-        Value::Object(map) => map.keys().cloned().map(Step::Field).collect(),
-        Value::Array(list) => (0..list.len()).map(Step::Index).collect(),
-        _ => return None,
-    };
-    let before = T::deserialize(object).err()?.to_string();
-    steps.into_iter().find(|step| {
-        let mut without = object.clone();
-        match (at_path_mut(&mut without, path), step) {
-            (Some(Value::Object(map)), Step::Field(name)) => {
-                map.shift_remove(name);
-            }
-            (Some(Value::Array(list)), Step::Index(index)) => {
-                list.remove(*index);
-            }
-            _ => return false,
+impl Step {
+    fn name(&self) -> Option<&str> {
+        match self {
+            Self::Field(name) => Some(name),
+            Self::Element => None,
         }
-        T::deserialize(&without)
-            .err()
-            .map(|error| error.to_string())
-            != Some(before.clone())
+    }
+}
+
+/// The smallest part that does not decode, and the way to it.
+struct Found {
+    value: Value,
+    path: Vec<Step>,
+}
+
+/// Follows the first thing that is wrong down to where it is. What stands beside the way is left
+/// out at each step, and the step is found by halving, so that even a large object takes but few
+/// attempts.
+fn narrow<T: DeserializeOwned>(object: &Value) -> Found {
+    let mut found = Found {
+        value: object.clone(),
+        path: Vec::new(),
+    };
+    loop {
+        let fails = |part: Value| T::deserialize(&wrap(&found.path, part)).is_err();
+        let next = match &found.value {
+            Value::Object(map) => {
+                let entries: Vec<(String, Value)> = map
+                    .iter()
+                    .map(|(key, value)| (key.clone(), value.clone()))
+                    .collect();
+                first_failing(&entries, |some| {
+                    fails(Value::Object(some.iter().cloned().collect()))
+                })
+                .map(|index| {
+                    (
+                        Step::Field(entries[index].0.clone()),
+                        entries[index].1.clone(),
+                    )
+                })
+            }
+            Value::Array(list) => first_failing(list, |some| fails(Value::Array(some.to_vec())))
+                .map(|index| (Step::Element, list[index].clone())),
+            _ => None,
+        };
+        let Some((step, value)) = next else {
+            return found;
+        };
+        found.path.push(step);
+        found.value = value;
+    }
+}
+
+/// The index of the first element without which what comes before it is fine; `None` if the
+/// fault is not in an element (as when there should be no list at all).
+fn first_failing<E: Clone>(elements: &[E], fails: impl Fn(&[E]) -> bool) -> Option<usize> {
+    if fails(&[]) || !fails(elements) {
+        return None;
+    }
+    let (mut fine, mut failing) = (0, elements.len());
+    while failing - fine > 1 {
+        let middle = fine + (failing - fine) / 2;
+        if fails(&elements[..middle]) {
+            failing = middle;
+        } else {
+            fine = middle;
+        }
+    }
+    Some(fine)
+}
+
+/// An object that has nothing but the given part at the end of the path.
+fn wrap(path: &[Step], part: Value) -> Value {
+    path.iter().rev().fold(part, |value, step| match step {
+        Step::Field(name) => Value::Object([(name.clone(), value)].into_iter().collect()),
+        Step::Element => Value::Array(vec![value]),
     })
 }
 
-/// The name of the structure at `path`: what the decoder says it expects there.
-fn structure_name<T: DeserializeOwned>(object: &Value, path: &[Step]) -> Option<String> {
-    let mut probe = object.clone();
-    *at_path_mut(&mut probe, path)? = Value::Bool(true);
+/// The name of the structure that holds what was found: what the decoder says it expects there.
+fn structure_name<T: DeserializeOwned>(found: &Found) -> Option<String> {
+    let last_field = found.path.iter().rposition(|step| step.name().is_some())?;
+    let probe = wrap(&found.path[..last_field], Value::Bool(true));
     let error = T::deserialize(&probe).err()?.to_string();
     let (_, name) = error.rsplit_once("expected ")?;
     Some(name.trim_start_matches("struct ").to_owned())

@@ -15,8 +15,11 @@ pub fn validate(kind: &dyn Kind, object: &Value) -> Vec<FieldError> {
     let name = metadata.get("name");
     let prefix = metadata.get("generateName");
     if !prefix.text().is_empty() {
-        // What is generated ends in letters, so a trailing dash (or dot) is fine in a prefix.
-        let sample = format!("{}a", prefix.text());
+        // What is generated ends in a letter, so a dash at the end of a prefix is fine.
+        let sample = match prefix.text().strip_suffix('-') {
+            Some(start) if !start.is_empty() => format!("{start}a"),
+            _ => prefix.text().to_owned(),
+        };
         let clauses = kind.name_errors(&sample).into_iter();
         errors.extend(clauses.map(|clause| prefix.invalid(clause)));
     }

@@ -18,7 +18,7 @@ pub(crate) use env::{field_reference, resource_reference};
 pub(crate) use resources::qos_class;
 pub(crate) use scheduling::tolerations;
 pub(crate) use spec::{validate_spec, validate_template};
-pub(crate) use warnings::warnings;
+pub(crate) use warnings::{fractions, warnings};
 
 use serde_json::Value;
 

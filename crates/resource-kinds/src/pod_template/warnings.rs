@@ -55,7 +55,7 @@ pub(crate) fn warnings(spec: &At<'_>) -> Vec<String> {
     for container in all_containers(spec) {
         variables(&container, &mut all);
         ports(&container, &mut all);
-        fractions(&container, &mut all);
+        all.extend(fractions(&container));
     }
     all
 }
@@ -90,11 +90,13 @@ fn ports(container: &At<'_>, all: &mut Vec<String>) {
     }
 }
 
-fn fractions(container: &At<'_>, all: &mut Vec<String>) {
+/// Advice on amounts of bytes that are no whole numbers, below the given place's `resources`.
+pub(crate) fn fractions(holder: &At<'_>) -> Vec<String> {
+    let mut all = Vec::new();
     for list in ["limits", "requests"] {
-        for (name, amount) in container.get("resources").get(list).entries() {
+        for (name, amount) in holder.get("resources").get(list).entries() {
             let whole = Quantity::from_json(amount.value).is_ok_and(|q| q.is_integer());
-            if matches!(name, "memory" | "ephemeral-storage") && !whole {
+            if matches!(name, "memory" | "ephemeral-storage" | "storage") && !whole {
                 let (path, text) = (&amount.path, amount.text());
                 all.push(format!(
                     "{path}: fractional byte value \"{text}\" is invalid, must be an integer"
@@ -102,6 +104,7 @@ fn fractions(container: &At<'_>, all: &mut Vec<String>) {
             }
         }
     }
+    all
 }
 
 #[cfg(test)]

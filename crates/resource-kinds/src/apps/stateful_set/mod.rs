@@ -176,6 +176,13 @@ impl Kind for StatefulSet {
         if !same_template {
             all.extend(pod_template::warnings(&spec.get("template.spec")));
         }
+        for claim in spec
+            .get("volumeClaimTemplates")
+            .items()
+            .filter(|_| old.is_none())
+        {
+            all.extend(pod_template::fractions(&claim.get("spec")));
+        }
         let limit = spec.get("revisionHistoryLimit");
         if limit.int().is_some_and(|number| number < 0) {
             all.push(

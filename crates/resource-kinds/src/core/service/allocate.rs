@@ -137,14 +137,14 @@ fn allocate_address(
     let Some(spec) = object.get_mut("spec") else {
         return Ok(());
     };
-    parts::fill(spec, "ipFamilyPolicy", "SingleStack");
     let selectorless_headless =
         spec["clusterIP"] == "None" && At::root(spec).get("selector").is_empty();
-    if selectorless_headless && spec["ipFamilies"].is_null() {
-        // Without a selector nobody knows the families; upstream asks for both.
+    if selectorless_headless && spec["ipFamilyPolicy"].is_null() && spec["ipFamilies"].is_null() {
+        // Nobody knows the families of endpoints that the user keeps; upstream takes both.
         parts::set(spec, "ipFamilyPolicy", "RequireDualStack");
         parts::set(spec, "ipFamilies", json!(["IPv4", "IPv6"]));
     }
+    parts::fill(spec, "ipFamilyPolicy", "SingleStack");
     parts::fill(spec, "ipFamilies", json!(["IPv4"]));
     let asked = spec["clusterIP"].as_str().unwrap_or_default().to_owned();
     if asked == "None" {

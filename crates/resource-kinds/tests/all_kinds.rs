@@ -1,0 +1,283 @@
+//! What holds for every kind.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use jiff::Timestamp;
+use proptest::prelude::*;
+use resource_kinds::{ClusterConfig, Kind, Scope, Taken, all};
+use serde_json::{Map, Value, json};
+
+struct Nothing;
+
+impl Taken for Nothing {
+    fn is_taken(&self, _key: &str) -> bool {
+        false
+    }
+}
+
+fn kinds() -> Vec<std::sync::Arc<dyn Kind>> {
+    all(&ClusterConfig::default())
+}
+
+#[test]
+fn names_are_unique() {
+    let mut seen = BTreeSet::new();
+    let mut short: BTreeMap<&str, &str> = BTreeMap::new();
+    for kind in kinds() {
+        let info = kind.info();
+        assert!(seen.insert((info.group, info.plural)), "{info:?}");
+        assert_eq!(info.list_kind, format!("{}List", info.kind));
+        assert_eq!(info.singular, info.kind.to_lowercase());
+        for name in info.short_names {
+            if let Some(other) = short.insert(name, info.plural) {
+                assert_eq!(other, info.plural, "{name} is short for two resources");
+            }
+        }
+    }
+}
+
+#[test]
+fn a_row_has_a_cell_for_each_column() {
+    for kind in kinds() {
+        for object in [
+            json!({}),
+            Value::Null,
+            json!({"spec": [], "status": 1, "metadata": ""}),
+        ] {
+            let row = kind.row(&object, Timestamp::UNIX_EPOCH);
+            assert_eq!(row.len(), kind.columns().len(), "{}", kind.info().plural);
+        }
+    }
+}
+
+#[test]
+fn fields_that_can_be_selected_have_a_value() {
+    for kind in kinds() {
+        for field in kind.selectable_fields() {
+            assert!(
+                kind.selectable_field(&json!({}), field).is_some(),
+                "{field}"
+            );
+        }
+        assert_eq!(kind.selectable_field(&json!({}), "spec.unknown"), None);
+    }
+}
+
+/// One ordinary object of each kind.
+fn samples() -> BTreeMap<&'static str, Value> {
+    let claim = json!({"accessModes": ["ReadWriteOnce"],
+        "resources": {"requests": {"storage": "1024Mi"}}});
+    let pod = json!({
+        "containers": [{"name": "a", "image": "nginx", "stdin": false,
+            "ports": [{"containerPort": 80, "name": "web"}],
+            "resources": {"limits": {"cpu": 0.5}},
+            "livenessProbe": {"grpc": {"port": 1}, "initialDelaySeconds": 0},
+            "env": [{"name": "E", "value": ""}, {"name": "R", "valueFrom": {
+                "resourceFieldRef": {"resource": "limits.cpu"}}}]}],
+        "volumes": [{"name": "v"}, {"name": "h", "hostPath": {"path": "/x"}}],
+        "serviceAccountName": "default",
+    });
+    BTreeMap::from([
+        ("configmaps", json!({"data": {"a": ""}})),
+        ("secrets", json!({"stringData": {"a": "b"}})),
+        ("pods", json!({"spec": pod})),
+        (
+            "services",
+            json!({"spec": {"type": "NodePort", "ports": [{"port": 80}]}}),
+        ),
+        (
+            "endpoints",
+            json!({"subsets": [{"addresses": [{"ip": "10.0.0.1"}],
+            "ports": [{"port": 80}]}]}),
+        ),
+        (
+            "endpointslices",
+            json!({"addressType": "IPv4", "endpoints": [],
+            "ports": [{"port": 80, "name": ""}]}),
+        ),
+        (
+            "nodes",
+            json!({"status": {"capacity": {"cpu": 2, "memory": "1024Ki"}}}),
+        ),
+        ("persistentvolumeclaims", json!({"spec": claim})),
+        (
+            "persistentvolumes",
+            json!({"spec": {"capacity": {"storage": "1Gi"},
+            "accessModes": ["ReadWriteOnce"], "hostPath": {"path": "/x"}}}),
+        ),
+        (
+            "statefulsets",
+            json!({"spec": {"selector": {"matchLabels": {"a": "b"}},
+            "template": {"metadata": {"labels": {"a": "b"}}, "spec": pod},
+            "volumeClaimTemplates": [{"metadata": {"name": "c"}, "spec": claim}]}}),
+        ),
+        (
+            "controllerrevisions",
+            json!({"data": {"spec": null}, "revision": 0}),
+        ),
+        ("storageclasses", json!({"provisioner": "a/b"})),
+        (
+            "leases",
+            json!({"spec": {"holderIdentity": "", "leaseDurationSeconds": 5}}),
+        ),
+        ("roles", json!({"rules": []})),
+        ("clusterroles", json!({})),
+        (
+            "rolebindings",
+            json!({"roleRef": {"kind": "Role", "name": "a"},
+            "subjects": [{"kind": "User", "name": "u"}]}),
+        ),
+        (
+            "clusterrolebindings",
+            json!({"roleRef": {"kind": "ClusterRole", "name": "a"}}),
+        ),
+        ("namespaces", json!({})),
+        ("serviceaccounts", json!({})),
+        ("events", json!({})),
+    ])
+}
+
+/// A client that reads an object and sends it back has changed nothing: no new version, no
+/// generation, no refusal.
+#[test]
+fn an_object_sent_back_is_the_same_object() {
+    let samples = samples();
+    for kind in kinds() {
+        let info = kind.info();
+        let mut object = samples[info.plural].clone();
+        let about = if info.group.is_empty() {
+            "involvedObject"
+        } else {
+            "regarding"
+        };
+        if info.plural == "events" {
+            object[about] = json!({"namespace": "d", "name": "x"});
+        }
+        object["apiVersion"] = json!(info.api_version());
+        object["kind"] = json!(info.kind);
+        object["metadata"] = json!({"name": "name", "uid": "u"});
+        if info.scope == Scope::Namespaced {
+            object["metadata"]["namespace"] = json!("d");
+        }
+        let mut stored = kind.decode(object).unwrap();
+        kind.default(&mut stored);
+        kind.prepare_create(&mut stored);
+        kind.default(&mut stored);
+        kind.allocate(&mut stored, None, &Nothing).unwrap();
+        assert_eq!(kind.validate_create(&stored), [], "{}", info.plural);
+
+        let mut again = kind.decode(stored.clone()).unwrap();
+        kind.default(&mut again);
+        kind.prepare_update(&mut again, &stored);
+        kind.allocate(&mut again, Some(&stored), &Nothing).unwrap();
+        assert_eq!(again, stored, "{}", info.plural);
+        assert_eq!(kind.validate_update(&again, &stored), [], "{}", info.plural);
+        kind.prepare_status_update(&mut again, &stored);
+        assert_eq!(again, stored, "{}", info.plural);
+        assert_eq!(
+            kind.validate_status_update(&again, &stored),
+            [],
+            "{}",
+            info.plural
+        );
+    }
+}
+
+/// Names that mean something somewhere, so that random objects reach deep.
+const NAMES: &[&str] = &[
+    "metadata",
+    "spec",
+    "status",
+    "name",
+    "labels",
+    "ports",
+    "port",
+    "containers",
+    "volumes",
+    "template",
+    "selector",
+    "type",
+    "resources",
+    "requests",
+    "limits",
+    "storage",
+    "rules",
+    "subjects",
+    "roleRef",
+    "data",
+    "env",
+    "valueFrom",
+    "clusterIPs",
+    "clusterIP",
+    "conditions",
+    "containerStatuses",
+    "state",
+    "tolerations",
+    "updateStrategy",
+    "rollingUpdate",
+    "subsets",
+    "endpoints",
+    "addresses",
+    "taints",
+    "volumeClaimTemplates",
+    "claimRef",
+    "volumeMounts",
+    "httpGet",
+    "livenessProbe",
+    "securityContext",
+    "affinity",
+    "nodeAffinity",
+    "apiVersion",
+];
+
+fn any_json() -> impl Strategy<Value = Value> {
+    let leaf = prop_oneof![
+        Just(Value::Null),
+        any::<bool>().prop_map(Value::from),
+        any::<i64>().prop_map(Value::from),
+        "[a-z0-9.:/-]{0,6}".prop_map(Value::from),
+        Just(json!("None")),
+        Just(json!("1Gi")),
+    ];
+    leaf.prop_recursive(6, 48, 6, |inner| {
+        let key = (0..NAMES.len()).prop_map(|index| NAMES[index].to_owned());
+        prop_oneof![
+            proptest::collection::vec(inner.clone(), 0..3).prop_map(Value::from),
+            proptest::collection::vec((key, inner), 0..6)
+                .prop_map(|pairs| Value::Object(pairs.into_iter().collect::<Map<_, _>>())),
+        ]
+    })
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(400))]
+
+    /// Nothing that a client can send makes a kind panic, decoded or not.
+    #[test]
+    fn no_kind_panics(given in any_json(), old in any_json()) {
+        for kind in kinds() {
+            let decoded = kind.decode(given.clone()).ok();
+            for mut object in decoded.into_iter().chain([given.clone()]) {
+                kind.default(&mut object);
+                kind.prepare_create(&mut object);
+                let _ = kind.allocate(&mut object, None, &Nothing);
+                let _ = kind.validate_create(&object);
+                kind.prepare_update(&mut object, &old);
+                let _ = kind.allocate(&mut object, Some(&old), &Nothing);
+                let _ = kind.validate_update(&object, &old);
+                kind.prepare_status_update(&mut object, &old);
+                let _ = kind.validate_status_update(&object, &old);
+                let _ = kind.warnings(&object, Some(&old));
+                let _ = kind.row(&object, Timestamp::UNIX_EPOCH);
+                let _ = kind.row_conditions(&object);
+                let _ = kind.exclusives(&object);
+                let _ = kind.scale(&object);
+                let _ = kind.set_scale(&mut object, &old);
+                let _ = kind.grace(&object, None);
+                for field in kind.selectable_fields() {
+                    let _ = kind.selectable_field(&object, field);
+                }
+            }
+        }
+    }
+}
