@@ -5,9 +5,17 @@
 
 mod context;
 mod endpoints;
+mod garbage_collection;
+mod inventory;
+mod namespace_defaults;
+mod namespaces;
+mod node_health;
+mod pod_collection;
 mod stateful_set;
 mod volume_binding;
 mod volume_protection;
+
+use std::sync::Arc;
 
 use futures::future::BoxFuture;
 use kube::Client;
@@ -15,6 +23,8 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 pub use context::{Caches, Config, Context};
+
+use inventory::Inventory;
 
 /// Why the controllers came to an end.
 #[derive(Debug, thiserror::Error)]
@@ -34,10 +44,38 @@ pub enum Error {
 fn all(context: &Context) -> Vec<(&'static str, BoxFuture<'static, ()>)> {
     vec![
         ("endpoints", Box::pin(endpoints::run(context.clone()))),
+        ("collection", Box::pin(collect(context.clone()))),
+        (
+            "namespace-defaults",
+            Box::pin(namespace_defaults::run(context.clone())),
+        ),
+        ("node-health", Box::pin(node_health::run(context.clone()))),
+        (
+            "pod-collection",
+            Box::pin(pod_collection::run(context.clone())),
+        ),
         ("statefulset", Box::pin(stateful_set::run(context.clone()))),
-        ("volume-binding", Box::pin(volume_binding::run(context.clone()))),
-        ("volume-protection", Box::pin(volume_protection::run(context.clone()))),
+        (
+            "volume-binding",
+            Box::pin(volume_binding::run(context.clone())),
+        ),
+        (
+            "volume-protection",
+            Box::pin(volume_protection::run(context.clone())),
+        ),
     ]
+}
+
+/// The two that look at everything there is share what they see.
+async fn collect(context: Context) {
+    let opened = Inventory::open(context.client.clone(), &context.shutdown).await;
+    let Some(inventory) = opened.map(Arc::new) else {
+        return;
+    };
+    tokio::join!(
+        garbage_collection::run(context.clone(), inventory.clone()),
+        namespaces::run(context, inventory),
+    );
 }
 
 /// Runs all controllers until `shutdown` is cancelled.

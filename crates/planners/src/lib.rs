@@ -2,6 +2,10 @@
 //! what was observed (and the time) to a plan. No I/O, clock, randomness or logging.
 
 pub mod endpoints;
+pub mod garbage_collection;
+pub mod namespaces;
+pub mod node_health;
+pub mod pod_collection;
 pub mod stateful_set;
 pub mod volume_binding;
 pub mod volume_protection;

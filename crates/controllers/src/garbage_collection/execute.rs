@@ -1,0 +1,165 @@
+//! Deletes, strips owners, removes finalizers: each in the state that was seen.
+
+use std::sync::Arc;
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
+use kube::api::{Api, Patch, PatchParams, PropagationPolicy};
+use planners::garbage_collection::{Decision, Propagation};
+use reconcile::Queue;
+use reconcile::execute::{self, Delete};
+use serde_json::{Value, json};
+
+use super::observe;
+use crate::inventory::{Found, Inventory, Meta};
+
+/// Why nothing came of it; it is tried again.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum Error {
+    #[error("look at an object")]
+    Observe(#[source] observe::Error),
+    #[error("{what}")]
+    Api {
+        what: &'static str,
+        #[source]
+        source: kube::Error,
+    },
+}
+
+fn failed(what: &'static str) -> impl FnOnce(kube::Error) -> Error {
+    move |source| Error::Api { what, source }
+}
+
+pub(super) struct Executor {
+    pub inventory: Arc<Inventory>,
+    pub queue: Queue<String>,
+}
+
+impl Executor {
+    pub async fn execute(&self, found: &Found, decision: Decision) -> Result<(), Error> {
+        match decision {
+            Decision::Keep => Ok(()),
+            Decision::AwaitDependents(uids) => {
+                uids.into_iter().for_each(|uid| self.queue.add(uid));
+                Ok(())
+            }
+            Decision::OrphanDependents => self.orphan(found).await,
+            Decision::Finish(finalizer) => self.finish(found, finalizer).await,
+            Decision::Strip(uids) => {
+                self.set_owners(found, |owner| {
+                    (!uids.contains(&owner.uid)).then(|| owner.clone())
+                })
+                .await
+            }
+            Decision::Delete {
+                propagation,
+                unblock,
+            } => {
+                if unblock {
+                    // The write changes the object; it is judged anew when that is seen.
+                    return self.unblock(found).await;
+                }
+                self.delete(found, propagation).await
+            }
+        }
+    }
+
+    fn api(&self, found: &Found) -> Api<Meta> {
+        let namespace = found
+            .object
+            .metadata
+            .namespace
+            .as_deref()
+            .unwrap_or_default();
+        self.inventory.api(found.resource, namespace)
+    }
+
+    /// The dependents first, then the finalizer: a crash in between leaves the finalizer.
+    async fn orphan(&self, found: &Found) -> Result<(), Error> {
+        let uid = found.object.metadata.uid.clone().unwrap_or_default();
+        for dependent in self.inventory.by_owner(&uid) {
+            self.set_owners(&dependent, |owner| {
+                (owner.uid != uid).then(|| owner.clone())
+            })
+            .await?;
+        }
+        // Their changes wake this object again; it is finished when none is left.
+        self.queue.add(uid);
+        Ok(())
+    }
+
+    async fn finish(&self, found: &Found, finalizer: &'static str) -> Result<(), Error> {
+        let finalizers = found.object.metadata.finalizers.iter().flatten();
+        let left: Vec<&String> = finalizers.filter(|other| *other != finalizer).collect();
+        self.patch(found, json!({ "finalizers": left }), "remove finalizer")
+            .await
+    }
+
+    async fn unblock(&self, found: &Found) -> Result<(), Error> {
+        let owners = found.object.metadata.owner_references.iter().flatten();
+        let blocks = owners
+            .into_iter()
+            .any(|owner| owner.block_owner_deletion == Some(true));
+        if blocks {
+            self.set_owners(found, |owner| {
+                Some(OwnerReference {
+                    block_owner_deletion: Some(false),
+                    ..owner.clone()
+                })
+            })
+            .await
+        } else {
+            self.delete(found, Propagation::Foreground).await
+        }
+    }
+
+    async fn set_owners(
+        &self,
+        found: &Found,
+        change: impl Fn(&OwnerReference) -> Option<OwnerReference>,
+    ) -> Result<(), Error> {
+        let owners = found.object.metadata.owner_references.iter().flatten();
+        let owners: Vec<OwnerReference> = owners.filter_map(change).collect();
+        self.patch(found, json!({ "ownerReferences": owners }), "set owners")
+            .await
+    }
+
+    async fn patch(&self, found: &Found, meta: Value, what: &'static str) -> Result<(), Error> {
+        let mut patch = meta;
+        let object = &found.object.metadata;
+        patch["uid"] = json!(object.uid);
+        patch["resourceVersion"] = json!(object.resource_version);
+        let patch = Patch::Merge(json!({ "metadata": patch }));
+        let name = object.name.as_deref().unwrap_or_default();
+        let written = self
+            .api(found)
+            .patch(name, &PatchParams::default(), &patch)
+            .await;
+        execute::found(written).map(drop).map_err(failed(what))
+    }
+
+    async fn delete(&self, found: &Found, propagation: Propagation) -> Result<(), Error> {
+        let meta = &found.object.metadata;
+        let policy = match propagation {
+            Propagation::Background => PropagationPolicy::Background,
+            Propagation::Foreground => PropagationPolicy::Foreground,
+            Propagation::Orphan => PropagationPolicy::Orphan,
+        };
+        let how = Delete {
+            uid: meta.uid.clone(),
+            resource_version: meta.resource_version.clone(),
+            propagation: Some(policy),
+            ..Delete::default()
+        };
+        let name = meta.name.as_deref().unwrap_or_default();
+        let deleted = execute::delete(&self.api(found), name, how).await;
+        // If it has changed meanwhile, or is gone, the change itself brings it back here. But
+        // only changes that matter do: one of its status must not hide it.
+        if !deleted.map_err(failed("delete"))? {
+            let uid = meta.uid.clone().unwrap_or_default();
+            if self.inventory.by_uid(&uid).is_some() {
+                self.queue.add_rate_limited(uid);
+            }
+        }
+        Ok(())
+    }
+}

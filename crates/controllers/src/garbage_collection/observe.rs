@@ -1,0 +1,190 @@
+//! Finds an object, its owners and its dependents.
+
+use std::collections::{HashSet, VecDeque};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use k8s_openapi::api::core::v1::ObjectReference;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
+use planners::garbage_collection::{Dependent, FOREGROUND, Item, Owner, OwnerState};
+use reconcile::{EventType, Recorder};
+
+use crate::inventory::{Found, Inventory, Meta};
+
+/// Uids of absent owners that are remembered; an identity that is gone never returns.
+const ABSENT_MAX: usize = 500;
+
+/// Why nothing can be said about an object.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum Error {
+    #[error("no such kind is served: {api_version} {kind}")]
+    UnknownKind { api_version: String, kind: String },
+    #[error("read owner {name}")]
+    ReadOwner {
+        name: String,
+        #[source]
+        source: kube::Error,
+    },
+}
+
+pub(super) struct Observer {
+    inventory: Arc<Inventory>,
+    recorder: Recorder,
+    absent: Mutex<Absent>,
+}
+
+#[derive(Default)]
+struct Absent {
+    uids: HashSet<String>,
+    order: VecDeque<String>,
+}
+
+impl Observer {
+    pub fn new(inventory: Arc<Inventory>, recorder: Recorder) -> Self {
+        Self {
+            inventory,
+            recorder,
+            absent: Mutex::default(),
+        }
+    }
+
+    pub async fn observe(&self, uid: &str) -> Result<Option<(Found, Item)>, Error> {
+        let Some(found) = self.inventory.by_uid(uid) else {
+            return Ok(None);
+        };
+        let meta = &found.object.metadata;
+        let deleting = meta.deletion_timestamp.is_some();
+        let mut owners = Vec::new();
+        // Owners matter only to what is not on its way already.
+        for owner in meta.owner_references.iter().flatten().filter(|_| !deleting) {
+            let state = self.state(&found, owner).await?;
+            owners.push(Owner {
+                uid: owner.uid.clone(),
+                state,
+            });
+        }
+        let dependents = self.inventory.by_owner(uid);
+        let dependents = dependents
+            .iter()
+            .map(|found| dependent(&found.object, uid))
+            .collect();
+        let finalizers = meta.finalizers.clone().unwrap_or_default();
+        Ok(Some((
+            found,
+            Item {
+                deleting,
+                finalizers,
+                owners,
+                dependents,
+            },
+        )))
+    }
+
+    async fn state(&self, found: &Found, owner: &OwnerReference) -> Result<OwnerState, Error> {
+        let namespace = found.object.metadata.namespace.clone().unwrap_or_default();
+        let kind = self.inventory.resource_of(&owner.api_version, &owner.kind);
+        let kind = kind.ok_or_else(|| Error::UnknownKind {
+            api_version: owner.api_version.clone(),
+            kind: owner.kind.clone(),
+        })?;
+        let namespaced = self.inventory.resources[kind].namespaced;
+        if namespaced && namespace.is_empty() {
+            // Such a reference cannot be followed: better keep the object than delete it.
+            self.report(found, owner);
+            return Ok(OwnerState::Solid);
+        }
+        if let Some(known) = self.inventory.by_uid(&owner.uid) {
+            let elsewhere = known.object.metadata.namespace.as_ref() != Some(&namespace);
+            if known.resource != kind || (namespaced && elsewhere) {
+                self.report(found, owner);
+                return Ok(OwnerState::Absent);
+            }
+            return Ok(state_of(&known.object.metadata));
+        }
+        if self.is_absent(&owner.uid) {
+            return Ok(OwnerState::Absent);
+        }
+        let api = self.inventory.api(kind, &namespace);
+        let live = api.get_opt(&owner.name).await;
+        let live = live.map_err(|source| Error::ReadOwner {
+            name: owner.name.clone(),
+            source,
+        })?;
+        match live.filter(|live| live.metadata.uid.as_ref() == Some(&owner.uid)) {
+            Some(live) => Ok(state_of(&live.metadata)),
+            None => {
+                self.remember_absent(&owner.uid);
+                Ok(OwnerState::Absent)
+            }
+        }
+    }
+
+    fn is_absent(&self, uid: &str) -> bool {
+        self.absent
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .uids
+            .contains(uid)
+    }
+
+    fn remember_absent(&self, uid: &str) {
+        let mut absent = self.absent.lock().unwrap_or_else(PoisonError::into_inner);
+        if absent.uids.insert(uid.to_owned()) {
+            absent.order.push_back(uid.to_owned());
+        }
+        if absent.order.len() > ABSENT_MAX
+            && let Some(oldest) = absent.order.pop_front()
+        {
+            absent.uids.remove(&oldest);
+        }
+    }
+
+    fn report(&self, found: &Found, owner: &OwnerReference) {
+        let resource = &self.inventory.resources[found.resource].api;
+        let meta = &found.object.metadata;
+        let object = ObjectReference {
+            api_version: Some(resource.api_version.clone()),
+            kind: Some(resource.kind.clone()),
+            namespace: meta.namespace.clone(),
+            name: meta.name.clone(),
+            uid: meta.uid.clone(),
+            ..ObjectReference::default()
+        };
+        let namespace = meta.namespace.as_deref().unwrap_or_default();
+        let text = format!(
+            "ownerRef [{}/{}, namespace: {namespace}, name: {}, uid: {}] does not exist in \
+             namespace \"{namespace}\"",
+            owner.api_version, owner.kind, owner.name, owner.uid
+        );
+        self.recorder
+            .event(object, EventType::Warning, "OwnerRefInvalidNamespace", text);
+    }
+}
+
+fn state_of(meta: &ObjectMeta) -> OwnerState {
+    if is_waiting(meta) {
+        OwnerState::Waiting
+    } else {
+        OwnerState::Solid
+    }
+}
+
+fn is_waiting(meta: &ObjectMeta) -> bool {
+    meta.deletion_timestamp.is_some()
+        && meta
+            .finalizers
+            .iter()
+            .flatten()
+            .any(|finalizer| finalizer == FOREGROUND)
+}
+
+fn dependent(object: &Meta, owner: &str) -> Dependent {
+    let meta = &object.metadata;
+    let mut references = meta.owner_references.iter().flatten();
+    Dependent {
+        uid: meta.uid.clone().unwrap_or_default(),
+        blocks: references.any(|reference| {
+            reference.uid == owner && reference.block_owner_deletion == Some(true)
+        }),
+        waiting: is_waiting(meta),
+    }
+}

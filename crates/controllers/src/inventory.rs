@@ -1,0 +1,189 @@
+//! Everything that the server serves, as metadata: what garbage collection and the deletion of
+//! namespaces look at.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::StreamExt;
+use futures::stream::SelectAll;
+use kube::api::{Api, ApiResource, DynamicObject, PartialObjectMeta};
+use kube::core::discovery::{ApiCapabilities, Scope, verbs};
+use kube::{Client, Discovery};
+use reconcile::{Cache, Change, Index, WatchConfig};
+use tokio_util::sync::CancellationToken;
+
+/// An object of any kind, without what is particular to its kind.
+pub(crate) type Meta = PartialObjectMeta<DynamicObject>;
+
+/// Everything the server serves that can be listed and deleted.
+pub(crate) struct Inventory {
+    client: Client,
+    pub resources: Vec<Resource>,
+    by_kind: BTreeMap<(String, String), usize>,
+}
+
+/// One kind of object.
+pub(crate) struct Resource {
+    pub api: ApiResource,
+    pub namespaced: bool,
+    /// Whether all objects of a namespace can be deleted at once.
+    pub deletes_collections: bool,
+    watched: Option<Watched>,
+}
+
+struct Watched {
+    cache: Cache<Meta>,
+    by_uid: Index<Meta>,
+    by_owner: Index<Meta>,
+}
+
+/// An object and where it was found.
+#[derive(Clone)]
+pub(crate) struct Found {
+    pub resource: usize,
+    pub object: Arc<Meta>,
+}
+
+impl Inventory {
+    /// Asks the server what there is, until it answers, and starts to watch it. `None` when told
+    /// to stop.
+    pub async fn open(client: Client, shutdown: &CancellationToken) -> Option<Self> {
+        let served = loop {
+            match Discovery::new(client.clone()).run().await {
+                Ok(discovery) => break served(&discovery),
+                Err(error) => tracing::debug!(error = %error, "discovery failed"),
+            }
+            tokio::select! {
+                () = shutdown.cancelled() => return None,
+                () = tokio::time::sleep(Duration::from_millis(200)) => {}
+            }
+        };
+        let resources: Vec<Resource> = served
+            .into_iter()
+            .map(|(api, capabilities)| resource(&client, api, &capabilities, shutdown))
+            .collect();
+        let by_kind = resources
+            .iter()
+            .enumerate()
+            .map(|(number, resource)| {
+                (
+                    (resource.api.group.clone(), resource.api.kind.clone()),
+                    number,
+                )
+            })
+            .collect();
+        let inventory = Self {
+            client,
+            resources,
+            by_kind,
+        };
+        for resource in &inventory.resources {
+            if let Some(watched) = &resource.watched
+                && !watched.cache.wait_synced().await
+            {
+                return None;
+            }
+        }
+        Some(inventory)
+    }
+
+    /// The kind with that API version and kind.
+    pub fn resource_of(&self, api_version: &str, kind: &str) -> Option<usize> {
+        let group = api_version.split_once('/').map_or("", |(group, _)| group);
+        self.by_kind
+            .get(&(group.to_owned(), kind.to_owned()))
+            .copied()
+    }
+
+    /// The object with that uid.
+    pub fn by_uid(&self, uid: &str) -> Option<Found> {
+        self.find(|watched| watched.by_uid.get(uid))
+            .into_iter()
+            .next()
+    }
+
+    /// The objects that name that uid as one of their owners.
+    pub fn by_owner(&self, uid: &str) -> Vec<Found> {
+        self.find(|watched| watched.by_owner.get(uid))
+    }
+
+    fn find(&self, look: impl Fn(&Watched) -> Vec<Arc<Meta>>) -> Vec<Found> {
+        let watched = self.resources.iter().enumerate();
+        let watched = watched.filter_map(|(number, r)| Some((number, r.watched.as_ref()?)));
+        watched
+            .flat_map(|(resource, watched)| {
+                look(watched)
+                    .into_iter()
+                    .map(move |object| Found { resource, object })
+            })
+            .collect()
+    }
+
+    /// Changes of everything, each with its kind's number.
+    pub fn subscribe(
+        &self,
+    ) -> SelectAll<futures::stream::BoxStream<'static, (usize, Change<Meta>)>> {
+        let watched = self.resources.iter().enumerate();
+        let watched = watched.filter_map(|(number, r)| Some((number, r.watched.as_ref()?)));
+        let streams = watched.map(|(number, watched)| {
+            watched
+                .cache
+                .subscribe()
+                .map(move |change| (number, change))
+                .boxed()
+        });
+        futures::stream::select_all(streams)
+    }
+
+    /// The API of a kind, in a namespace for those that have one.
+    pub fn api(&self, resource: usize, namespace: &str) -> Api<Meta> {
+        let resource = &self.resources[resource];
+        if resource.namespaced {
+            Api::namespaced_with(self.client.clone(), namespace, &resource.api)
+        } else {
+            Api::all_with(self.client.clone(), &resource.api)
+        }
+    }
+}
+
+/// One version of each kind that can be listed and deleted.
+fn served(discovery: &Discovery) -> Vec<(ApiResource, ApiCapabilities)> {
+    let mut served: Vec<(ApiResource, ApiCapabilities)> = discovery
+        .groups()
+        .flat_map(|group| group.recommended_resources())
+        .filter(|(_, can)| {
+            can.supports_operation(verbs::LIST) && can.supports_operation(verbs::DELETE)
+        })
+        .collect();
+    served.sort_by(|(a, _), (b, _)| (&a.group, &a.plural).cmp(&(&b.group, &b.plural)));
+    served
+}
+
+fn resource(
+    client: &Client,
+    api: ApiResource,
+    can: &ApiCapabilities,
+    shutdown: &CancellationToken,
+) -> Resource {
+    // Events have no owners and are many: they are not worth watching.
+    let watch = can.supports_operation(verbs::WATCH) && api.plural != "events";
+    let watched = watch.then(|| {
+        let all: Api<Meta> = Api::all_with(client.clone(), &api);
+        let cache = Cache::spawn(all, WatchConfig::default(), shutdown.clone());
+        Watched {
+            by_uid: cache.index(|object: &Meta| object.metadata.uid.iter().cloned().collect()),
+            by_owner: cache.index(|object: &Meta| {
+                let owners = object.metadata.owner_references.iter().flatten();
+                owners.map(|owner| owner.uid.clone()).collect()
+            }),
+            cache,
+        }
+    });
+    Resource {
+        namespaced: can.scope == Scope::Namespaced,
+        deletes_collections: can.supports_operation(verbs::DELETE_COLLECTION),
+        api,
+        watched,
+    }
+}

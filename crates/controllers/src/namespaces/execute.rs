@@ -1,0 +1,156 @@
+//! Counts and deletes what is in a namespace, and writes its status.
+
+use std::sync::Arc;
+
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::Namespace;
+use kube::api::{Api, DeleteParams, ListParams, Patch, PatchParams, PostParams};
+use kube::{Client, ResourceExt};
+use planners::namespaces::{Content, FINALIZER, conditions};
+use reconcile::execute::{self, Delete};
+use serde_json::json;
+
+use crate::inventory::{Inventory, Resource};
+
+/// Why a namespace is not empty yet; it is tried again.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum Error {
+    #[error("{what}")]
+    Api {
+        what: &'static str,
+        #[source]
+        source: kube::Error,
+    },
+    #[error("{failures} kinds of objects could not be deleted")]
+    Left { failures: usize },
+}
+
+fn failed(what: &'static str) -> impl FnOnce(kube::Error) -> Error {
+    move |source| Error::Api { what, source }
+}
+
+pub(super) struct Executor {
+    pub client: Client,
+    pub inventory: Arc<Inventory>,
+}
+
+fn name_of(resource: &Resource) -> String {
+    format!("{}.{}", resource.api.plural, resource.api.group)
+}
+
+impl Executor {
+    fn namespaced(&self) -> impl Iterator<Item = (usize, &Resource)> {
+        let resources = self.inventory.resources.iter().enumerate();
+        resources.filter(|(_, resource)| resource.namespaced)
+    }
+
+    /// What there is, from the server itself: a cache could miss the last object.
+    pub async fn contents(&self, namespace: &str) -> Result<Vec<Content>, Error> {
+        let mut contents = Vec::new();
+        for (number, resource) in self.namespaced() {
+            let api = self.inventory.api(number, namespace);
+            let listed = execute::found(api.list(&ListParams::default()).await);
+            let Some(listed) = listed.map_err(failed("list contents"))? else {
+                continue;
+            };
+            let mut content = Content {
+                resource: name_of(resource),
+                count: listed.items.len(),
+                ..Content::default()
+            };
+            for finalizer in listed.items.iter().flat_map(|object| object.finalizers()) {
+                *content.finalizers.entry(finalizer.clone()).or_default() += 1;
+            }
+            contents.push(content);
+        }
+        Ok(contents)
+    }
+
+    /// Deletes everything, or pods alone; tells what could not be.
+    pub async fn delete_contents(&self, namespace: &str, pods_only: bool) -> Vec<String> {
+        let mut failures = Vec::new();
+        for (number, resource) in self.namespaced() {
+            if pods_only && name_of(resource) != "pods." {
+                continue;
+            }
+            if let Err(error) = self.delete_kind(number, resource, namespace).await {
+                let error = execute::message(&error);
+                failures.push(format!("{}: {error}", name_of(resource)));
+            }
+        }
+        failures
+    }
+
+    async fn delete_kind(
+        &self,
+        number: usize,
+        resource: &Resource,
+        namespace: &str,
+    ) -> kube::Result<()> {
+        let api = self.inventory.api(number, namespace);
+        let all = ListParams::default();
+        if resource.deletes_collections {
+            let deleted = api
+                .delete_collection(&DeleteParams::background(), &all)
+                .await;
+            return execute::found(deleted).map(drop);
+        }
+        for object in api.list(&all).await?.items {
+            let how = Delete {
+                uid: object.uid(),
+                ..Delete::default()
+            };
+            execute::delete(&api, &object.name_any(), how).await?;
+        }
+        Ok(())
+    }
+
+    pub async fn write_conditions(
+        &self,
+        namespace: &Namespace,
+        contents: &[Content],
+        failures: &[String],
+        now: Timestamp,
+    ) -> Result<(), Error> {
+        let status = namespace.status.as_ref();
+        let present = status
+            .and_then(|s| s.conditions.as_deref())
+            .unwrap_or_default();
+        let conditions = conditions(present, contents, failures, now);
+        let terminating = status.and_then(|s| s.phase.as_deref()) == Some("Terminating");
+        if terminating && conditions == present {
+            return Ok(());
+        }
+        let status = json!({ "phase": "Terminating", "conditions": conditions });
+        let meta = json!({ "uid": namespace.metadata.uid });
+        let patch = Patch::Merge(json!({ "metadata": meta, "status": status }));
+        let api: Api<Namespace> = Api::all(self.client.clone());
+        let params = PatchParams::default();
+        let written = api
+            .patch_status(&namespace.name_any(), &params, &patch)
+            .await;
+        execute::unless_outrun(written)
+            .map(drop)
+            .map_err(failed("write conditions"))
+    }
+
+    /// Takes the finalizer away; the server then removes the namespace.
+    pub async fn finish(&self, namespace: &Namespace) -> Result<(), Error> {
+        let api: Api<Namespace> = Api::all(self.client.clone());
+        let name = namespace.name_any();
+        let live = execute::found(api.get(&name).await).map_err(failed("read namespace"))?;
+        let Some(mut live) = live.filter(|live| live.metadata.uid == namespace.metadata.uid) else {
+            return Ok(());
+        };
+        if let Some(finalizers) = live.spec.as_mut().and_then(|spec| spec.finalizers.as_mut()) {
+            finalizers.retain(|finalizer| finalizer != FINALIZER);
+        }
+        let params = PostParams::default();
+        let written = api
+            .replace_subresource("finalize", &name, &params, &live)
+            .await;
+        execute::found(written)
+            .map(drop)
+            .map_err(failed("finalize namespace"))
+    }
+}

@@ -1,0 +1,105 @@
+//! Deletion of namespaces: empties them, says what is left, and lets them go.
+
+mod execute;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::StreamExt;
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::Namespace;
+use planners::namespaces::{FINALIZER, Step, step};
+use reconcile::{Change, Key, Outcome, Queue, run_workers};
+
+use crate::Context;
+use crate::inventory::Inventory;
+use execute::{Error, Executor};
+
+/// Namespaces that are worked on at once; as kube-controller-manager.
+const WORKERS: usize = 10;
+/// What is left wakes its namespace when it goes; this is for what nobody watches.
+const LOOK_AGAIN: Duration = Duration::from_secs(5);
+
+pub(crate) async fn run(context: Context, inventory: Arc<Inventory>) {
+    let namespaces = context.caches.namespaces.clone();
+    if !namespaces.wait_synced().await {
+        return;
+    }
+    let queue = Queue::new();
+    let feed = tokio::spawn(feed(context.clone(), inventory.clone(), queue.clone()));
+    let executor = Arc::new(Executor {
+        client: context.client.clone(),
+        inventory,
+    });
+    run_workers(queue, WORKERS, context.shutdown.clone(), move |key: Key| {
+        let (namespaces, executor) = (namespaces.clone(), executor.clone());
+        async move {
+            let namespace = namespaces
+                .get_key(&key)
+                .filter(|namespace| is_going(namespace));
+            match namespace {
+                Some(namespace) => empty(&executor, &namespace).await,
+                None => Ok(Outcome::Done),
+            }
+        }
+    })
+    .await;
+    feed.abort();
+}
+
+async fn empty(executor: &Executor, namespace: &Namespace) -> Result<Outcome, Error> {
+    let name = namespace.metadata.name.clone().unwrap_or_default();
+    let contents = executor.contents(&name).await?;
+    let failures = match step(&contents) {
+        Step::Finish => Vec::new(),
+        Step::DeletePods => executor.delete_contents(&name, true).await,
+        Step::DeleteAll => executor.delete_contents(&name, false).await,
+    };
+    let contents = executor.contents(&name).await?;
+    executor
+        .write_conditions(namespace, &contents, &failures, Timestamp::now())
+        .await?;
+    match step(&contents) {
+        Step::Finish => executor.finish(namespace).await.map(|()| Outcome::Done),
+        _ if failures.is_empty() => Ok(Outcome::RequeueAfter(LOOK_AGAIN)),
+        _ => Err(Error::Left {
+            failures: failures.len(),
+        }),
+    }
+}
+
+fn is_going(namespace: &Namespace) -> bool {
+    let spec = namespace.spec.as_ref();
+    let mut finalizers = spec
+        .into_iter()
+        .flat_map(|spec| spec.finalizers.iter().flatten());
+    namespace.metadata.deletion_timestamp.is_some()
+        && finalizers.any(|finalizer| finalizer == FINALIZER)
+}
+
+/// Queues namespaces that are being deleted, and those that something has left.
+async fn feed(context: Context, inventory: Arc<Inventory>, queue: Queue<Key>) {
+    let mut namespaces = context.caches.namespaces.subscribe();
+    let mut contents = inventory.subscribe();
+    loop {
+        tokio::select! {
+            Some(change) = namespaces.next() => {
+                if let Change::Applied(new, old) = &change
+                    && is_going(new)
+                    && !old.as_ref().is_some_and(|old| is_going(old))
+                {
+                    queue.add(Key::of(new.as_ref()));
+                }
+            }
+            Some((_, change)) = contents.next() => {
+                if let Change::Deleted(old) = &change
+                    && let Some(namespace) = old.metadata.namespace.as_deref()
+                    && context.caches.namespaces.get("", namespace).is_some_and(|n| is_going(&n))
+                {
+                    queue.add(Key::cluster(namespace));
+                }
+            }
+            else => return,
+        }
+    }
+}

@@ -1,0 +1,145 @@
+//! Writes conditions and taints of nodes, and deletes pods that have to go.
+
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::{Node, NodeCondition, ObjectReference, Pod, Taint};
+use kube::api::{Api, Patch, PatchParams};
+use kube::{Client, ResourceExt};
+use planners::node_health::{Eviction, Plan};
+use reconcile::execute::{self, Delete};
+use reconcile::{EventType, Recorder};
+use serde_json::json;
+
+#[derive(Debug, thiserror::Error)]
+#[error("{what}")]
+pub(super) struct Error {
+    what: &'static str,
+    #[source]
+    source: kube::Error,
+}
+
+fn failed(what: &'static str) -> impl FnOnce(kube::Error) -> Error {
+    move |source| Error { what, source }
+}
+
+#[derive(Clone)]
+pub(super) struct Executor {
+    pub client: Client,
+    pub recorder: Recorder,
+}
+
+impl Executor {
+    pub async fn execute(&self, node: &Node, plan: Plan) -> Result<(), Error> {
+        if let Some(taints) = &plan.taints {
+            self.write_taints(node, taints)
+                .await
+                .map_err(failed("write taints"))?;
+        }
+        for pod in &plan.pods_not_ready {
+            self.mark_not_ready(pod)
+                .await
+                .map_err(failed("mark pod not ready"))?;
+        }
+        // Last: as long as it is not written the rest is done again.
+        if let Some(conditions) = &plan.conditions {
+            self.write_conditions(node, conditions)
+                .await
+                .map_err(failed("write conditions"))?;
+        }
+        if let Some((reason, text)) = plan.event {
+            self.recorder
+                .event(reference(node), EventType::Normal, reason, text);
+        }
+        Ok(())
+    }
+
+    async fn write_taints(&self, node: &Node, taints: &[Taint]) -> kube::Result<()> {
+        let nodes: Api<Node> = Api::all(self.client.clone());
+        // In the state that was seen: taints are one list for all who write them.
+        let meta = json!({
+            "uid": node.metadata.uid,
+            "resourceVersion": node.metadata.resource_version,
+        });
+        let patch = Patch::Merge(json!({ "metadata": meta, "spec": { "taints": taints } }));
+        let written = nodes
+            .patch(&node.name_any(), &PatchParams::default(), &patch)
+            .await;
+        execute::found(written).map(drop)
+    }
+
+    async fn write_conditions(
+        &self,
+        node: &Node,
+        conditions: &[NodeCondition],
+    ) -> kube::Result<()> {
+        let nodes: Api<Node> = Api::all(self.client.clone());
+        let meta = json!({ "uid": node.metadata.uid });
+        let status = json!({ "conditions": conditions });
+        let patch = Patch::Strategic(json!({ "metadata": meta, "status": status }));
+        let name = node.name_any();
+        let written = nodes
+            .patch_status(&name, &PatchParams::default(), &patch)
+            .await;
+        execute::found(written).map(drop)
+    }
+
+    async fn mark_not_ready(&self, pod: &Pod) -> kube::Result<()> {
+        let pods: Api<Pod> =
+            Api::namespaced(self.client.clone(), &pod.namespace().unwrap_or_default());
+        let condition = json!({
+            "type": "Ready",
+            "status": "False",
+            "lastTransitionTime": Timestamp::from_second(Timestamp::now().as_second()).ok(),
+        });
+        let meta = json!({ "uid": pod.metadata.uid });
+        let patch = json!({ "metadata": meta, "status": { "conditions": [condition] } });
+        let (name, params) = (pod.name_any(), PatchParams::default());
+        let written = pods
+            .patch_status(&name, &params, &Patch::Strategic(patch))
+            .await;
+        if execute::unless_outrun(written)?.is_some() {
+            self.recorder
+                .warning(pod, "NodeNotReady", "Node is not ready");
+        }
+        Ok(())
+    }
+
+    pub async fn evict(&self, evictions: &[Eviction]) -> Result<(), Error> {
+        for eviction in evictions {
+            let pods: Api<Pod> = Api::namespaced(self.client.clone(), &eviction.namespace);
+            let condition = json!({
+                "type": "DisruptionTarget",
+                "status": "True",
+                "reason": "DeletionByTaintManager",
+                "message": "Taint manager: deleting due to NoExecute taint",
+                "lastTransitionTime": Timestamp::from_second(Timestamp::now().as_second()).ok(),
+            });
+            let meta = json!({ "uid": eviction.uid });
+            let patch = json!({ "metadata": meta, "status": { "conditions": [condition] } });
+            let (name, params) = (&eviction.name, PatchParams::default());
+            let written = pods
+                .patch_status(name, &params, &Patch::Strategic(patch))
+                .await;
+            let known = execute::unless_outrun(written).map_err(failed("mark pod"))?;
+            if let Some(pod) = known {
+                let text = format!("Marking for deletion Pod {}/{name}", eviction.namespace);
+                self.recorder.normal(&pod, "TaintManagerEviction", text);
+            }
+            let how = Delete::of_uid(&eviction.uid);
+            execute::delete(&pods, name, how)
+                .await
+                .map_err(failed("delete pod"))?;
+        }
+        Ok(())
+    }
+}
+
+/// Events of nodes carry the node's name for its uid, as kubectl looks for them.
+fn reference(node: &Node) -> ObjectReference {
+    ObjectReference {
+        api_version: Some("v1".to_owned()),
+        kind: Some("Node".to_owned()),
+        name: node.metadata.name.clone(),
+        uid: node.metadata.name.clone(),
+        ..ObjectReference::default()
+    }
+}

@@ -1,0 +1,247 @@
+//! Garbage collection: an object goes when all its owners are gone.
+//!
+//! **Goal**: nothing is left whose owners have all been deleted, and an owner that waits for its
+//! dependents goes when the last of them is gone.
+//! **Relies on**: an owner being called absent only when the server itself has said so.
+//! **Guarantees**: an object with one owner that stays is never deleted; what is to be orphaned
+//! loses the reference before its owner goes.
+
+/// Finalizer of an owner whose dependents are to be let go.
+pub const ORPHAN: &str = "orphan";
+/// Finalizer of an owner that waits for its dependents.
+pub const FOREGROUND: &str = "foregroundDeletion";
+
+/// How an owner is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OwnerState {
+    /// It is there.
+    Solid,
+    /// It is being deleted and waits for its dependents.
+    Waiting,
+    /// It is not there, or another object has its name.
+    Absent,
+}
+
+/// An owner of an object.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Owner {
+    /// Identity.
+    pub uid: String,
+    /// How it is.
+    pub state: OwnerState,
+}
+
+/// An object that has this one as its owner.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Dependent {
+    /// Identity.
+    pub uid: String,
+    /// Whether its reference blocks the owner's deletion.
+    pub blocks: bool,
+    /// Whether it is being deleted and waits for its own dependents.
+    pub waiting: bool,
+}
+
+/// An object as the collector sees it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Item {
+    /// Whether it is being deleted.
+    pub deleting: bool,
+    /// Its finalizers.
+    pub finalizers: Vec<String>,
+    /// Its owners.
+    pub owners: Vec<Owner>,
+    /// What has it as an owner.
+    pub dependents: Vec<Dependent>,
+}
+
+impl Item {
+    fn has(&self, finalizer: &str) -> bool {
+        self.finalizers.iter().any(|other| other == finalizer)
+    }
+}
+
+/// What becomes of an object's dependents when it is deleted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Propagation {
+    /// They go afterwards.
+    Background,
+    /// They go before.
+    Foreground,
+    /// They stay.
+    Orphan,
+}
+
+/// What to do about an object.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Decision {
+    /// Nothing.
+    Keep,
+    /// Take this object out of the owners of its dependents, then remove the finalizer.
+    OrphanDependents,
+    /// Look at these dependents: they hold this object up.
+    AwaitDependents(Vec<String>),
+    /// Remove the finalizer: nothing holds the object up any more.
+    Finish(&'static str),
+    /// Take these out of its owners.
+    Strip(Vec<String>),
+    /// Delete it.
+    Delete {
+        /// What becomes of its dependents.
+        propagation: Propagation,
+        /// Whether its references must first stop blocking, as it is part of a circle.
+        unblock: bool,
+    },
+}
+
+/// Decides about one object. Total.
+pub fn plan(item: &Item) -> Decision {
+    if item.deleting {
+        return finish(item);
+    }
+    let of = |state: OwnerState| item.owners.iter().filter(move |owner| owner.state == state);
+    if of(OwnerState::Solid).next().is_some() {
+        let rest = item
+            .owners
+            .iter()
+            .filter(|owner| owner.state != OwnerState::Solid);
+        let rest: Vec<String> = rest.map(|owner| owner.uid.clone()).collect();
+        return if rest.is_empty() {
+            Decision::Keep
+        } else {
+            Decision::Strip(rest)
+        };
+    }
+    if item.owners.is_empty() {
+        return Decision::Keep;
+    }
+    // An owner waits: this object's own dependents are waited for as well.
+    if of(OwnerState::Waiting).next().is_some() && !item.dependents.is_empty() {
+        let unblock = item.dependents.iter().any(|dependent| dependent.waiting);
+        return Decision::Delete {
+            propagation: Propagation::Foreground,
+            unblock,
+        };
+    }
+    let propagation = if item.has(ORPHAN) {
+        Propagation::Orphan
+    } else if item.has(FOREGROUND) {
+        Propagation::Foreground
+    } else {
+        Propagation::Background
+    };
+    Decision::Delete {
+        propagation,
+        unblock: false,
+    }
+}
+
+/// What is left to do about an object that is being deleted.
+fn finish(item: &Item) -> Decision {
+    if item.has(ORPHAN) {
+        return if item.dependents.is_empty() {
+            Decision::Finish(ORPHAN)
+        } else {
+            Decision::OrphanDependents
+        };
+    }
+    if !item.has(FOREGROUND) {
+        return Decision::Keep;
+    }
+    let blocking = item.dependents.iter().filter(|dependent| dependent.blocks);
+    let blocking: Vec<String> = blocking.map(|dependent| dependent.uid.clone()).collect();
+    if blocking.is_empty() {
+        Decision::Finish(FOREGROUND)
+    } else {
+        Decision::AwaitDependents(blocking)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn owned(states: &[OwnerState]) -> Item {
+        let owners = states.iter().enumerate();
+        let owners = owners.map(|(n, state)| Owner {
+            uid: format!("o{n}"),
+            state: *state,
+        });
+        Item {
+            owners: owners.collect(),
+            ..Item::default()
+        }
+    }
+
+    fn dependent(blocks: bool, waiting: bool) -> Dependent {
+        Dependent {
+            uid: "d".to_owned(),
+            blocks,
+            waiting,
+        }
+    }
+
+    const BACKGROUND: Decision = Decision::Delete {
+        propagation: Propagation::Background,
+        unblock: false,
+    };
+
+    /// statefulset.md 13.2: one owner that stays is enough; the others are struck off.
+    #[test]
+    fn one_solid_owner_keeps_an_object() {
+        use OwnerState::{Absent, Solid, Waiting};
+        assert_eq!(plan(&owned(&[])), Decision::Keep);
+        assert_eq!(plan(&owned(&[Solid])), Decision::Keep);
+        let strip = Decision::Strip(vec!["o0".to_owned(), "o2".to_owned()]);
+        assert_eq!(plan(&owned(&[Absent, Solid, Waiting])), strip);
+    }
+
+    /// statefulset.md 13.2: without any it goes, as its own finalizers say.
+    #[test]
+    fn an_object_without_solid_owners_goes() {
+        use OwnerState::{Absent, Waiting};
+        assert_eq!(plan(&owned(&[Absent])), BACKGROUND);
+        assert_eq!(plan(&owned(&[Absent, Waiting])), BACKGROUND);
+        let mut item = owned(&[Absent]);
+        item.finalizers = vec![ORPHAN.to_owned()];
+        let orphan = Decision::Delete {
+            propagation: Propagation::Orphan,
+            unblock: false,
+        };
+        assert_eq!(plan(&item), orphan);
+    }
+
+    /// statefulset.md 13.2: foreground deletion goes down the tree, and out of circles.
+    #[test]
+    fn foreground_goes_down() {
+        let mut item = owned(&[OwnerState::Waiting]);
+        item.dependents = vec![dependent(true, false)];
+        let delete = |unblock| Decision::Delete {
+            propagation: Propagation::Foreground,
+            unblock,
+        };
+        assert_eq!(plan(&item), delete(false));
+        item.dependents = vec![dependent(true, true)];
+        assert_eq!(plan(&item), delete(true));
+    }
+
+    /// statefulset.md 8.6, 8.7: what is being deleted waits for, or lets go of, its dependents.
+    #[test]
+    fn an_owner_goes_when_its_dependents_are_dealt_with() {
+        let mut item = Item {
+            deleting: true,
+            ..Item::default()
+        };
+        assert_eq!(plan(&item), Decision::Keep);
+        item.finalizers = vec![FOREGROUND.to_owned()];
+        assert_eq!(plan(&item), Decision::Finish(FOREGROUND));
+        item.dependents = vec![dependent(false, false)];
+        assert_eq!(plan(&item), Decision::Finish(FOREGROUND));
+        item.dependents = vec![dependent(true, false)];
+        assert_eq!(plan(&item), Decision::AwaitDependents(vec!["d".to_owned()]));
+        item.finalizers = vec![ORPHAN.to_owned()];
+        assert_eq!(plan(&item), Decision::OrphanDependents);
+        item.dependents.clear();
+        assert_eq!(plan(&item), Decision::Finish(ORPHAN));
+    }
+}

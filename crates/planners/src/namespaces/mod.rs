@@ -1,0 +1,223 @@
+//! Deletion of a namespace: pods first, then everything else, then the namespace.
+//!
+//! **Goal**: a namespace that is being deleted is emptied and goes.
+//! **Guarantees**: nothing but pods is deleted while there are pods: what they need stays until
+//! they have stopped. What is left, and why, is in the conditions.
+
+use std::collections::BTreeMap;
+
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::NamespaceCondition;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+
+/// Finalizer of every namespace (in its specification).
+pub const FINALIZER: &str = "kubernetes";
+
+/// What is left of one kind.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Content {
+    /// `pods.`, `statefulsets.apps`: plural and group.
+    pub resource: String,
+    /// How many objects.
+    pub count: usize,
+    /// How many objects have each finalizer.
+    pub finalizers: BTreeMap<String, usize>,
+}
+
+/// What to do next.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Step {
+    /// Delete pods, and nothing else yet.
+    DeletePods,
+    /// Delete everything.
+    DeleteAll,
+    /// Take the finalizer away.
+    Finish,
+}
+
+/// Decides what to do about a namespace that is being deleted.
+pub fn step(contents: &[Content]) -> Step {
+    let mut left = contents
+        .iter()
+        .filter(|content| content.count > 0)
+        .peekable();
+    if left.peek().is_none() {
+        Step::Finish
+    } else if left.any(|content| content.resource == "pods.") {
+        Step::DeletePods
+    } else {
+        Step::DeleteAll
+    }
+}
+
+/// The conditions that say what is left. Times change only with what a condition says.
+pub fn conditions(
+    present: &[NamespaceCondition],
+    contents: &[Content],
+    failures: &[String],
+    now: Timestamp,
+) -> Vec<NamespaceCondition> {
+    let remaining: Vec<String> = contents
+        .iter()
+        .filter(|content| content.count > 0)
+        .map(|content| {
+            format!(
+                "{} has {} resource instances",
+                content.resource, content.count
+            )
+        })
+        .collect();
+    let mut by_finalizer: BTreeMap<&str, usize> = BTreeMap::new();
+    for (finalizer, count) in contents.iter().flat_map(|content| &content.finalizers) {
+        *by_finalizer.entry(finalizer).or_default() += count;
+    }
+    let finalizers: Vec<String> = by_finalizer
+        .iter()
+        .map(|(finalizer, count)| format!("{finalizer} in {count} resource instances"))
+        .collect();
+    let all = [
+        (
+            "NamespaceDeletionDiscoveryFailure",
+            false,
+            "ResourcesDiscovered",
+            "All resources successfully discovered".to_owned(),
+        ),
+        (
+            "NamespaceDeletionGroupVersionParsingFailure",
+            false,
+            "ParsedGroupVersions",
+            "All legacy kube types successfully parsed".to_owned(),
+        ),
+        if failures.is_empty() {
+            (
+                "NamespaceDeletionContentFailure",
+                false,
+                "ContentDeleted",
+                "All content successfully deleted, may be waiting on finalization".to_owned(),
+            )
+        } else {
+            (
+                "NamespaceDeletionContentFailure",
+                true,
+                "ContentDeletionFailed",
+                format!(
+                    "Failed to delete all resource types, {} remaining: {}",
+                    failures.len(),
+                    failures.join(", ")
+                ),
+            )
+        },
+        if remaining.is_empty() {
+            (
+                "NamespaceContentRemaining",
+                false,
+                "ContentRemoved",
+                "All content successfully removed".to_owned(),
+            )
+        } else {
+            (
+                "NamespaceContentRemaining",
+                true,
+                "SomeResourcesRemain",
+                format!("Some resources are remaining: {}", remaining.join(", ")),
+            )
+        },
+        if finalizers.is_empty() {
+            (
+                "NamespaceFinalizersRemaining",
+                false,
+                "ContentHasNoFinalizers",
+                "All content-preserving finalizers finished".to_owned(),
+            )
+        } else {
+            (
+                "NamespaceFinalizersRemaining",
+                true,
+                "SomeFinalizersRemain",
+                format!(
+                    "Some content in the namespace has finalizers remaining: {}",
+                    finalizers.join(", ")
+                ),
+            )
+        },
+    ];
+    all.into_iter()
+        .map(|(kind, holds, reason, message)| condition(present, kind, holds, reason, message, now))
+        .collect()
+}
+
+fn condition(
+    present: &[NamespaceCondition],
+    kind: &str,
+    holds: bool,
+    reason: &str,
+    message: String,
+    now: Timestamp,
+) -> NamespaceCondition {
+    let status = if holds { "True" } else { "False" };
+    let former = present.iter().find(|former| former.type_ == kind);
+    let since = former.filter(|former| former.status == status);
+    let since = since.and_then(|former| former.last_transition_time.clone());
+    NamespaceCondition {
+        type_: kind.to_owned(),
+        status: status.to_owned(),
+        reason: Some(reason.to_owned()),
+        message: Some(message),
+        last_transition_time: Some(since.unwrap_or(Time(now))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn content(resource: &str, count: usize) -> Content {
+        Content {
+            resource: resource.to_owned(),
+            count,
+            finalizers: BTreeMap::new(),
+        }
+    }
+
+    /// statefulset.md 13.4
+    #[test]
+    fn pods_go_first() {
+        assert_eq!(
+            step(&[content("pods.", 1), content("secrets.", 3)]),
+            Step::DeletePods
+        );
+        assert_eq!(
+            step(&[content("pods.", 0), content("secrets.", 3)]),
+            Step::DeleteAll
+        );
+        assert_eq!(step(&[content("pods.", 0)]), Step::Finish);
+    }
+
+    #[test]
+    fn conditions_say_what_is_left_and_since_when() {
+        let at = |second| Timestamp::from_second(second).unwrap();
+        let mut left = content("persistentvolumeclaims.", 2);
+        left.finalizers = [("kubernetes.io/pvc-protection".to_owned(), 2)].into();
+        let first = conditions(&[], &[left], &[], at(1));
+        let text = |conditions: &[NamespaceCondition], at: usize| {
+            let condition = &conditions[at];
+            format!(
+                "{} {}",
+                condition.status,
+                condition.message.clone().unwrap()
+            )
+        };
+        let wanted = "True Some resources are remaining: \
+            persistentvolumeclaims. has 2 resource instances";
+        assert_eq!(text(&first, 3), wanted);
+        let wanted = "True Some content in the namespace has finalizers remaining: \
+            kubernetes.io/pvc-protection in 2 resource instances";
+        assert_eq!(text(&first, 4), wanted);
+        let second = conditions(&first, &[], &[], at(9));
+        assert_eq!(
+            second[0].last_transition_time,
+            first[0].last_transition_time
+        );
+        assert_eq!(second[3].last_transition_time, Some(Time(at(9))));
+    }
+}

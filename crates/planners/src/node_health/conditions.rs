@@ -1,0 +1,35 @@
+//! The conditions of a node that nobody hears from.
+
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::NodeCondition;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+
+const KINDS: [&str; 4] = ["Ready", "MemoryPressure", "DiskPressure", "PIDPressure"];
+
+/// What was said before is unknown now; what was never said is said to be so.
+pub(super) fn unknown(present: &[NodeCondition], now: Timestamp) -> Vec<NodeCondition> {
+    let mut conditions = present.to_vec();
+    for kind in KINDS {
+        match conditions
+            .iter_mut()
+            .find(|condition| condition.type_ == kind)
+        {
+            Some(condition) if condition.status == "Unknown" => {}
+            Some(condition) => {
+                condition.status = "Unknown".to_owned();
+                condition.reason = Some("NodeStatusUnknown".to_owned());
+                condition.message = Some("Kubelet stopped posting node status.".to_owned());
+                condition.last_transition_time = Some(Time(now));
+            }
+            None => conditions.push(NodeCondition {
+                type_: kind.to_owned(),
+                status: "Unknown".to_owned(),
+                reason: Some("NodeStatusNeverUpdated".to_owned()),
+                message: Some("Kubelet never posted node status.".to_owned()),
+                last_heartbeat_time: None,
+                last_transition_time: Some(Time(now)),
+            }),
+        }
+    }
+    conditions
+}

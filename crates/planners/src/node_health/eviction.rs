@@ -1,0 +1,151 @@
+//! Which pods a node's `NoExecute` taints drive away, and when.
+
+use std::sync::Arc;
+
+use jiff::{SignedDuration, Timestamp};
+use k8s_openapi::api::core::v1::{Node, Pod, Taint, Toleration};
+
+/// A pod that has to go.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Eviction {
+    /// Namespace.
+    pub namespace: String,
+    /// Name.
+    pub name: String,
+    /// Identity.
+    pub uid: String,
+}
+
+/// Who has to go now, and when to look again.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Evictions {
+    /// Pods to delete.
+    pub now: Vec<Eviction>,
+    /// When the next toleration runs out.
+    pub wake_at: Option<Timestamp>,
+}
+
+/// Decides which pods of a node have to go. Total.
+pub fn evictions(node: &Node, pods: &[Arc<Pod>], now: Timestamp) -> Evictions {
+    let mut found = Evictions::default();
+    let spec = node.spec.as_ref();
+    let taints = spec
+        .into_iter()
+        .flat_map(|spec| spec.taints.iter().flatten());
+    let taints: Vec<&Taint> = taints.filter(|taint| taint.effect == "NoExecute").collect();
+    if taints.is_empty() {
+        return found;
+    }
+    for pod in pods
+        .iter()
+        .filter(|pod| pod.metadata.deletion_timestamp.is_none())
+    {
+        match deadline(pod, &taints) {
+            Some(at) if at <= now => {
+                let text = |text: &Option<String>| text.clone().unwrap_or_default();
+                found.now.push(Eviction {
+                    namespace: text(&pod.metadata.namespace),
+                    name: text(&pod.metadata.name),
+                    uid: text(&pod.metadata.uid),
+                });
+            }
+            Some(at) => found.wake_at = Some(found.wake_at.map_or(at, |other| other.min(at))),
+            None => {}
+        }
+    }
+    found
+}
+
+/// When the pod has to go; never if it tolerates all taints for ever.
+fn deadline(pod: &Pod, taints: &[&Taint]) -> Option<Timestamp> {
+    let spec = pod.spec.as_ref();
+    let tolerations = || {
+        spec.into_iter()
+            .flat_map(|spec| spec.tolerations.iter().flatten())
+    };
+    let of_taint = |taint: &&Taint| {
+        let matching: Vec<&Toleration> = tolerations()
+            .filter(|toleration| tolerates(toleration, taint))
+            .collect();
+        if matching.is_empty() {
+            return Some(Timestamp::MIN);
+        }
+        // Of several tolerations of one taint the shortest counts; none is for ever.
+        let seconds = matching
+            .iter()
+            .filter_map(|toleration| toleration.toleration_seconds)
+            .min();
+        let since = taint
+            .time_added
+            .as_ref()
+            .map_or(Timestamp::MIN, |time| time.0);
+        let seconds = SignedDuration::from_secs(seconds?.max(0));
+        Some(since.checked_add(seconds).unwrap_or(Timestamp::MAX))
+    };
+    taints.iter().filter_map(of_taint).min()
+}
+
+fn tolerates(toleration: &Toleration, taint: &Taint) -> bool {
+    let text = |text: &Option<String>| text.clone().unwrap_or_default();
+    let effect = text(&toleration.effect);
+    let key = text(&toleration.key);
+    if !(effect.is_empty() || effect == taint.effect) || !(key.is_empty() || key == taint.key) {
+        return false;
+    }
+    match toleration.operator.as_deref() {
+        Some("Exists") => true,
+        None | Some("" | "Equal") => {
+            !key.is_empty() && text(&toleration.value) == text(&taint.value)
+        }
+        Some(_) => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    fn pod(name: &str, tolerations: Value) -> Arc<Pod> {
+        let pod = json!({ "metadata": { "name": name, "namespace": "default", "uid": name },
+            "spec": { "containers": [], "tolerations": tolerations } });
+        Arc::new(serde_json::from_value(pod).unwrap())
+    }
+
+    /// statefulset.md 12.17: pods go when their toleration of the taint runs out.
+    #[test]
+    fn pods_go_when_their_tolerations_run_out() {
+        let node = json!({ "metadata": { "name": "n" }, "spec": { "taints": [
+            { "key": "node.kubernetes.io/unreachable", "effect": "NoExecute",
+              "timeAdded": "1970-01-01T00:01:40Z" },
+            { "key": "node.kubernetes.io/unreachable", "effect": "NoSchedule" },
+        ] } });
+        let node: Node = serde_json::from_value(node).unwrap();
+        let tolerate = |seconds: Value| {
+            json!([{ "key": "node.kubernetes.io/unreachable", "operator": "Exists",
+                "effect": "NoExecute", "tolerationSeconds": seconds }])
+        };
+        let pods = vec![
+            pod("none", json!([])),
+            pod("other", json!([{ "key": "x", "operator": "Exists" }])),
+            pod("some", tolerate(json!(300))),
+            pod("for-ever", tolerate(Value::Null)),
+            pod("all", json!([{ "operator": "Exists" }])),
+        ];
+        let at = |second| Timestamp::from_second(second).unwrap();
+        let names = |found: &Evictions| -> Vec<String> {
+            found
+                .now
+                .iter()
+                .map(|eviction| eviction.name.clone())
+                .collect()
+        };
+        let found = evictions(&node, &pods, at(100));
+        assert_eq!(names(&found), ["none", "other"]);
+        assert_eq!(found.wake_at, Some(at(400)));
+        let found = evictions(&node, &pods, at(400));
+        assert_eq!(names(&found), ["none", "other", "some"]);
+        assert_eq!(found.wake_at, None);
+    }
+}

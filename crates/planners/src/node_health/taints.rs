@@ -1,0 +1,104 @@
+//! The taints that follow from a node's conditions.
+
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::{Node, NodeCondition, Taint};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use resource_kinds::reasons::taint;
+
+const MEMORY: &str = "node.kubernetes.io/memory-pressure";
+const DISK: &str = "node.kubernetes.io/disk-pressure";
+const PIDS: &str = "node.kubernetes.io/pid-pressure";
+const NETWORK: &str = "node.kubernetes.io/network-unavailable";
+
+/// Keys that are ours to set and to take away.
+const OURS: [&str; 7] = [
+    taint::NOT_READY,
+    taint::UNREACHABLE,
+    taint::UNSCHEDULABLE,
+    MEMORY,
+    DISK,
+    PIDS,
+    NETWORK,
+];
+
+/// All taints of the node, if they are to change.
+pub(super) fn wanted(
+    node: &Node,
+    conditions: &[NodeCondition],
+    now: Timestamp,
+) -> Option<Vec<Taint>> {
+    let spec = node.spec.as_ref();
+    let present = spec
+        .and_then(|spec| spec.taints.as_deref())
+        .unwrap_or_default();
+    let wanted = keys(node, conditions);
+    let is_wanted = |taint: &Taint| {
+        wanted
+            .iter()
+            .any(|(key, effect)| taint.key == *key && taint.effect == *effect)
+    };
+    let is_ours = |taint: &Taint| {
+        OURS.contains(&taint.key.as_str())
+            && matches!(taint.effect.as_str(), "NoSchedule" | "NoExecute")
+    };
+    let mut taints: Vec<Taint> = present
+        .iter()
+        .filter(|taint| !is_ours(taint) || is_wanted(taint))
+        .cloned()
+        .collect();
+    for (key, effect) in wanted {
+        if !taints
+            .iter()
+            .any(|taint| taint.key == key && taint.effect == effect)
+        {
+            taints.push(Taint {
+                key: key.to_owned(),
+                effect: effect.to_owned(),
+                value: None,
+                // Tolerations count from here.
+                time_added: Some(Time(now)),
+            });
+        }
+    }
+    (taints != present).then_some(taints)
+}
+
+fn keys(node: &Node, conditions: &[NodeCondition]) -> Vec<(&'static str, &'static str)> {
+    let status = |kind: &str| {
+        let found = conditions.iter().find(|condition| condition.type_ == kind);
+        found.map(|condition| condition.status.as_str())
+    };
+    let mut keys = Vec::new();
+    match status("Ready") {
+        Some("True") => {}
+        Some("False") => {
+            keys.extend([
+                (taint::NOT_READY, "NoExecute"),
+                (taint::NOT_READY, "NoSchedule"),
+            ]);
+        }
+        Some(_) => {
+            keys.extend([
+                (taint::UNREACHABLE, "NoExecute"),
+                (taint::UNREACHABLE, "NoSchedule"),
+            ]);
+        }
+        // It has not said anything yet: no pod should go there, but nothing is wrong.
+        None => keys.push((taint::NOT_READY, "NoSchedule")),
+    }
+    let pressures = [
+        ("MemoryPressure", MEMORY),
+        ("DiskPressure", DISK),
+        ("PIDPressure", PIDS),
+        ("NetworkUnavailable", NETWORK),
+    ];
+    for (kind, key) in pressures {
+        if status(kind) == Some("True") {
+            keys.push((key, "NoSchedule"));
+        }
+    }
+    if node.spec.as_ref().and_then(|spec| spec.unschedulable) == Some(true) {
+        keys.push((taint::UNSCHEDULABLE, "NoSchedule"));
+    }
+    keys
+}

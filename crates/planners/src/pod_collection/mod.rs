@@ -1,0 +1,266 @@
+//! Pods that nobody will ever finish: their node is gone, they never had one, or there are too
+//! many that have ended.
+//!
+//! **Guarantees**: a pod is deleted for want of a node only when that node has been missing for a
+//! while and the server itself says so (the executor asks), or when a person has said by a taint
+//! that the node is out of service.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use jiff::{SignedDuration, Timestamp};
+use k8s_openapi::api::core::v1::{Node, Pod};
+use resource_kinds::reasons::taint;
+
+/// How long a node must have been missing.
+pub const MISSING_FOR: SignedDuration = SignedDuration::from_secs(40);
+/// Ended pods that are kept; as kube-controller-manager.
+pub const ENDED_MAX: usize = 12_500;
+
+/// What is known.
+#[derive(Clone, Debug, Default)]
+pub struct Observed {
+    /// All pods.
+    pub pods: Vec<Arc<Pod>>,
+    /// All nodes.
+    pub nodes: Vec<Arc<Node>>,
+    /// Since when the nodes that pods name have been missing.
+    pub missing_since: BTreeMap<String, Timestamp>,
+}
+
+/// A pod to remove.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Removal {
+    /// Namespace.
+    pub namespace: String,
+    /// Name.
+    pub name: String,
+    /// Identity.
+    pub uid: String,
+    /// Why.
+    pub cause: Cause,
+}
+
+/// Why a pod is removed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Cause {
+    /// Its node has been missing; to be confirmed.
+    NodeGone {
+        /// Name of the node.
+        node: String,
+    },
+    /// Its node is out of service, says a person.
+    OutOfService,
+    /// It is being deleted and never had a node.
+    NeverScheduled,
+    /// It has ended, and too many have.
+    TooManyEnded,
+}
+
+/// What to do.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Plan {
+    /// Pods to remove, in order.
+    pub remove: Vec<Removal>,
+    /// Since when nodes have been missing, to be told next time.
+    pub missing_since: BTreeMap<String, Timestamp>,
+    /// When a node will have been missing for long enough.
+    pub wake_at: Option<Timestamp>,
+}
+
+/// Decides which pods to remove. Total.
+pub fn plan(observed: &Observed, now: Timestamp) -> Plan {
+    let nodes: BTreeMap<&str, &Node> = observed
+        .nodes
+        .iter()
+        .filter_map(|node| Some((node.metadata.name.as_deref()?, node.as_ref())))
+        .collect();
+    let mut plan = Plan::default();
+    let mut ended = Vec::new();
+    for pod in &observed.pods {
+        let node = pod.spec.as_ref().and_then(|spec| spec.node_name.as_deref());
+        let node = node.filter(|node| !node.is_empty());
+        let deleting = pod.metadata.deletion_timestamp.is_some();
+        let cause = match node {
+            None if deleting => Some(Cause::NeverScheduled),
+            None => None,
+            Some(name) => match nodes.get(name) {
+                None => missing(observed, name, now, &mut plan),
+                Some(node) => (deleting && out_of_service(node)).then_some(Cause::OutOfService),
+            },
+        };
+        match cause {
+            Some(cause) => plan.remove.push(removal(pod, cause)),
+            None if !deleting && has_ended(pod) => ended.push(pod),
+            None => {}
+        }
+    }
+    // Evicted pods first, then the oldest.
+    ended.sort_by_key(|pod| (!is_evicted(pod), pod.metadata.creation_timestamp.clone()));
+    let surplus = ended.len().saturating_sub(ENDED_MAX);
+    let surplus = ended.into_iter().take(surplus);
+    plan.remove
+        .extend(surplus.map(|pod| removal(pod, Cause::TooManyEnded)));
+    plan
+}
+
+fn missing(observed: &Observed, node: &str, now: Timestamp, plan: &mut Plan) -> Option<Cause> {
+    let since = observed.missing_since.get(node).copied().unwrap_or(now);
+    plan.missing_since.insert(node.to_owned(), since);
+    let until = since.checked_add(MISSING_FOR).unwrap_or(Timestamp::MAX);
+    if now >= until {
+        return Some(Cause::NodeGone {
+            node: node.to_owned(),
+        });
+    }
+    plan.wake_at = Some(plan.wake_at.map_or(until, |other| other.min(until)));
+    None
+}
+
+/// A node counts as out of service only if it is also not Ready: a pod may still run on one that
+/// is.
+fn out_of_service(node: &Node) -> bool {
+    let spec = node.spec.as_ref();
+    let mut taints = spec
+        .into_iter()
+        .flat_map(|spec| spec.taints.iter().flatten());
+    let status = node.status.as_ref();
+    let mut conditions = status
+        .into_iter()
+        .flat_map(|status| status.conditions.iter().flatten());
+    taints.any(|other| other.key == taint::OUT_OF_SERVICE)
+        && !conditions.any(|condition| condition.type_ == "Ready" && condition.status == "True")
+}
+
+fn has_ended(pod: &Pod) -> bool {
+    let phase = pod
+        .status
+        .as_ref()
+        .and_then(|status| status.phase.as_deref());
+    matches!(phase, Some("Succeeded" | "Failed"))
+}
+
+fn is_evicted(pod: &Pod) -> bool {
+    pod.status
+        .as_ref()
+        .and_then(|status| status.reason.as_deref())
+        == Some("Evicted")
+}
+
+fn removal(pod: &Pod, cause: Cause) -> Removal {
+    let text = |text: &Option<String>| text.clone().unwrap_or_default();
+    Removal {
+        namespace: text(&pod.metadata.namespace),
+        name: text(&pod.metadata.name),
+        uid: text(&pod.metadata.uid),
+        cause,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn at(second: i64) -> Timestamp {
+        Timestamp::from_second(second).unwrap()
+    }
+
+    fn pod(name: &str, node: Option<&str>, deleting: bool, phase: &str) -> Arc<Pod> {
+        let mut pod = json!({
+            "metadata": { "name": name, "namespace": "default", "uid": name },
+            "spec": { "nodeName": node, "containers": [] },
+            "status": { "phase": phase },
+        });
+        if deleting {
+            pod["metadata"]["deletionTimestamp"] = json!("2026-01-01T00:00:00Z");
+        }
+        Arc::new(serde_json::from_value(pod).unwrap())
+    }
+
+    fn node(ready: &str, taints: bool) -> Arc<Node> {
+        let taints = if taints {
+            json!([{ "key": taint::OUT_OF_SERVICE, "effect": "NoExecute" }])
+        } else {
+            json!([])
+        };
+        let node = json!({
+            "metadata": { "name": "n" },
+            "spec": { "taints": taints },
+            "status": { "conditions": [{ "type": "Ready", "status": ready }] },
+        });
+        Arc::new(serde_json::from_value(node).unwrap())
+    }
+
+    fn causes(plan: &Plan) -> Vec<(&str, Cause)> {
+        plan.remove
+            .iter()
+            .map(|removal| (removal.name.as_str(), removal.cause.clone()))
+            .collect()
+    }
+
+    /// statefulset.md 3.31
+    #[test]
+    fn pods_of_a_missing_node_are_removed_after_a_while() {
+        let pods = vec![pod("a", Some("gone"), false, "Running")];
+        let mut observed = Observed {
+            pods,
+            ..Observed::default()
+        };
+        let first = plan(&observed, at(100));
+        assert_eq!((causes(&first), first.wake_at), (vec![], Some(at(140))));
+        observed.missing_since = first.missing_since;
+        assert!(causes(&plan(&observed, at(139))).is_empty());
+        let cause = Cause::NodeGone {
+            node: "gone".to_owned(),
+        };
+        assert_eq!(causes(&plan(&observed, at(140))), [("a", cause)]);
+    }
+
+    /// statefulset.md 3.31, T41
+    #[test]
+    fn an_out_of_service_node_gives_up_its_terminating_pods() {
+        let pods = vec![
+            pod("going", Some("n"), true, "Running"),
+            pod("staying", Some("n"), false, "Running"),
+            pod("unscheduled", None, true, "Pending"),
+        ];
+        let with = |ready, taints| {
+            let nodes = vec![node(ready, taints)];
+            let observed = Observed {
+                pods: pods.clone(),
+                nodes,
+                ..Observed::default()
+            };
+            let plan = plan(&observed, at(0));
+            plan.remove
+                .iter()
+                .map(|removal| removal.name.clone())
+                .collect::<Vec<_>>()
+        };
+        assert_eq!(with("Unknown", true), ["going", "unscheduled"]);
+        assert_eq!(with("True", true), ["unscheduled"]);
+        assert_eq!(with("Unknown", false), ["unscheduled"]);
+    }
+
+    /// statefulset.md 13.5
+    #[test]
+    fn of_too_many_ended_pods_the_surplus_goes() {
+        let mut pods: Vec<Arc<Pod>> = (0..=ENDED_MAX)
+            .map(|n| pod(&n.to_string(), Some("n"), false, "Failed"))
+            .collect();
+        let mut evicted = (*pods[77]).clone();
+        evicted.status.get_or_insert_default().reason = Some("Evicted".to_owned());
+        pods[77] = Arc::new(evicted);
+        let observed = Observed {
+            pods,
+            nodes: vec![node("True", false)],
+            ..Observed::default()
+        };
+        assert_eq!(
+            causes(&plan(&observed, at(0))),
+            [("77", Cause::TooManyEnded)]
+        );
+    }
+}
