@@ -44,13 +44,17 @@ pub fn layer(files: &[(PathBuf, PathBuf)]) -> Result<Vec<u8>> {
     directories.extend(["data", "tmp", "etc", "proc", "sys", "dev"].map(PathBuf::from));
     for directory in &directories {
         let mut header = header(tar::EntryType::Directory, 0o755, 0);
-        archive.append_data(&mut header, directory, io::empty()).context("pack a directory")?;
+        archive
+            .append_data(&mut header, directory, io::empty())
+            .context("pack a directory")?;
     }
     for (inside, outside) in files {
         let bytes = fs::read(outside).with_context(|| format!("read {}", outside.display()))?;
         let mut header = header(tar::EntryType::Regular, 0o755, bytes.len() as u64);
         let name = relative(inside).context("an absolute path")?;
-        archive.append_data(&mut header, name, bytes.as_slice()).context("pack a file")?;
+        archive
+            .append_data(&mut header, name, bytes.as_slice())
+            .context("pack a file")?;
     }
     archive.into_inner().context("finish the archive")
 }
@@ -60,7 +64,13 @@ pub fn fingerprint() -> Result<String> {
     use std::os::unix::fs::MetadataExt;
     let program = std::env::current_exe().context("find this program's file")?;
     let facts = fs::metadata(&program).context("look at this program's file")?;
-    Ok(format!("{}-{}.{}-{}", facts.len(), facts.mtime(), facts.mtime_nsec(), facts.ino()))
+    Ok(format!(
+        "{}-{}.{}-{}",
+        facts.len(),
+        facts.mtime(),
+        facts.mtime_nsec(),
+        facts.ino()
+    ))
 }
 
 fn header(kind: tar::EntryType, mode: u32, size: u64) -> tar::Header {
@@ -139,6 +149,10 @@ mod tests {
             .map(|entry| entry.unwrap().path().unwrap().display().to_string())
             .collect();
         assert!(names.contains(&"mainstay".to_owned()), "{names:?}");
-        assert_eq!(layer, super::layer(&files).unwrap(), "the same files make the same layer");
+        assert_eq!(
+            layer,
+            super::layer(&files).unwrap(),
+            "the same files make the same layer"
+        );
     }
 }

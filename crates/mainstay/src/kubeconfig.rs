@@ -42,7 +42,10 @@ pub struct KubeconfigArguments {
 pub fn run(arguments: &KubeconfigArguments) -> Result<()> {
     let path = arguments.data.path().join("kubeconfig");
     let text = fs::read_to_string(&path).with_context(|| {
-        format!("read {}; `mainstay up` writes it when it starts", path.display())
+        format!(
+            "read {}; `mainstay up` writes it when it starts",
+            path.display()
+        )
     })?;
     if !arguments.merge {
         print!("{text}");
@@ -119,9 +122,16 @@ fn merge(mut theirs: Value, ours: &Value) -> Result<Value> {
         bail!("the kubeconfig to merge into is not a mapping");
     };
     for list in ["clusters", "users", "contexts"] {
-        let mut entries: Vec<Value> =
-            target.get(list).and_then(Value::as_array).cloned().unwrap_or_default();
-        let added = ours.get(list).and_then(Value::as_array).cloned().unwrap_or_default();
+        let mut entries: Vec<Value> = target
+            .get(list)
+            .and_then(Value::as_array)
+            .cloned()
+            .unwrap_or_default();
+        let added = ours
+            .get(list)
+            .and_then(Value::as_array)
+            .cloned()
+            .unwrap_or_default();
         entries.retain(|entry| added.iter().all(|new| new.get("name") != entry.get("name")));
         entries.extend(added);
         target.insert(list.to_owned(), Value::Array(entries));
@@ -137,15 +147,22 @@ mod tests {
     use super::*;
 
     fn ours() -> Value {
-        let credentials =
-            Credentials { server: "https://127.0.0.1:1", ca: "ca", certificate: "c", key: "k" };
+        let credentials = Credentials {
+            server: "https://127.0.0.1:1",
+            ca: "ca",
+            certificate: "c",
+            key: "k",
+        };
         serde_saphyr::from_str(&render(&credentials)).unwrap()
     }
 
     #[test]
     fn the_rendered_file_carries_the_credentials() {
         let config = ours();
-        assert_eq!(config["clusters"][0]["cluster"]["server"], "https://127.0.0.1:1");
+        assert_eq!(
+            config["clusters"][0]["cluster"]["server"],
+            "https://127.0.0.1:1"
+        );
         assert_eq!(config["users"][0]["user"]["client-key-data"], "aw==");
         assert_eq!(config["current-context"], "mainstay");
     }
@@ -159,7 +176,10 @@ mod tests {
         let merged = merge(theirs, &ours()).unwrap();
         assert_eq!(merged["clusters"][0]["name"], "prod");
         assert_eq!(merged["clusters"].as_array().unwrap().len(), 2);
-        assert_eq!(merged["clusters"][1]["cluster"]["server"], "https://127.0.0.1:1");
+        assert_eq!(
+            merged["clusters"][1]["cluster"]["server"],
+            "https://127.0.0.1:1"
+        );
         assert_eq!(merged["current-context"], "mainstay");
     }
 
@@ -169,6 +189,9 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("config");
         write_private(&path, "x").unwrap();
-        assert_eq!(fs::metadata(path).unwrap().permissions().mode() & 0o777, 0o600);
+        assert_eq!(
+            fs::metadata(path).unwrap().permissions().mode() & 0o777,
+            0o600
+        );
     }
 }

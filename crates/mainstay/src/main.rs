@@ -1,14 +1,23 @@
 //! `mainstay`: runs stateful applications, speaking the Kubernetes API. This file parses the
 //! command line and hands over; the work is in the libraries that ARCHITECTURE.md maps.
 
+mod builtin;
 mod hello;
+mod image;
+mod kubeconfig;
+mod process;
+mod settings;
+mod up;
 
 use std::process::ExitCode;
 
+use anyhow::{Context, Result};
 use clap::{Parser, Subcommand};
 
+/// Runs stateful applications: StatefulSets on real containers, in one program that speaks the
+/// Kubernetes API.
 #[derive(Parser)]
-#[command(name = "mainstay", version, about)]
+#[command(name = "mainstay", version = concat!(env!("CARGO_PKG_VERSION")), about)]
 struct CommandLine {
     #[command(subcommand)]
     command: Command,
@@ -16,25 +25,73 @@ struct CommandLine {
 
 #[derive(Subcommand)]
 enum Command {
+    /// Run everything in this process: API, controllers, node; apply manifests, show progress
+    Up(up::UpArguments),
+    /// Stop a server that runs in the background
+    Down(process::DownArguments),
+    /// Import, list, remove and pull images
+    Image(image::ImageArguments),
+    /// Print the administrator's kubeconfig, or merge it into your own
+    Kubeconfig(kubeconfig::KubeconfigArguments),
+    /// Print the version of this program and of the API it serves
+    Version,
     /// The program of the built-in image mainstay/hello
     #[command(hide = true)]
     Hello(hello::HelloArguments),
 }
 
 fn main() -> ExitCode {
-    let Command::Hello(arguments) = CommandLine::parse().command;
-    let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
-        Ok(runtime) => runtime,
-        Err(error) => {
-            eprintln!("mainstay: start the runtime: {error}");
-            return ExitCode::FAILURE;
-        }
-    };
-    match runtime.block_on(hello::run(arguments)) {
+    // The shim must be alone in its process: nothing may start a thread before it.
+    let mut arguments = std::env::args_os().skip(1);
+    if arguments.next().is_some_and(|first| first == "shim") {
+        return container_runtime::shim::main(arguments);
+    }
+    match run(CommandLine::parse().command) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("mainstay: {error:#}");
             ExitCode::FAILURE
         }
     }
+}
+
+fn run(command: Command) -> Result<()> {
+    match command {
+        Command::Up(arguments) => {
+            prepare();
+            runtime(tokio::runtime::Builder::new_multi_thread())?.block_on(up::run(arguments))
+        }
+        Command::Down(arguments) => process::down(&arguments),
+        Command::Image(arguments) => {
+            prepare();
+            runtime(tokio::runtime::Builder::new_current_thread())?.block_on(image::run(arguments))
+        }
+        Command::Hello(arguments) => {
+            runtime(tokio::runtime::Builder::new_current_thread())?.block_on(hello::run(arguments))
+        }
+        Command::Kubeconfig(arguments) => kubeconfig::run(&arguments),
+        Command::Version => {
+            println!("mainstay {}", env!("CARGO_PKG_VERSION"));
+            println!("Kubernetes API {}", api_server::git_version());
+            Ok(())
+        }
+    }
+}
+
+/// What the whole process shares: the log, and the one TLS implementation.
+fn prepare() {
+    let filter = tracing_subscriber::EnvFilter::try_from_env("MAINSTAY_LOG")
+        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("warn"));
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .init();
+    // Fails only where one is installed already, which is the same one.
+    rustls::crypto::ring::default_provider()
+        .install_default()
+        .ok();
+}
+
+fn runtime(mut builder: tokio::runtime::Builder) -> Result<tokio::runtime::Runtime> {
+    builder.enable_all().build().context("start the runtime")
 }

@@ -23,7 +23,9 @@ impl DataDirectory {
 
     /// Takes the directory from a configuration file where no flag gave one.
     pub fn or(self, other: Option<&Path>) -> Self {
-        Self { data_dir: self.data_dir.or_else(|| other.map(Path::to_owned)) }
+        Self {
+            data_dir: self.data_dir.or_else(|| other.map(Path::to_owned)),
+        }
     }
 }
 

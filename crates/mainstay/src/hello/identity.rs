@@ -43,7 +43,12 @@ impl Identity {
             .flat_map(str::split_whitespace)
             .find_map(|word| word.strip_prefix(&prefix))
             .map(str::to_owned);
-        Self { pod, set, ordinal, service }
+        Self {
+            pod,
+            set,
+            ordinal,
+            service,
+        }
     }
 }
 
@@ -57,12 +62,18 @@ mod tests {
         let identity = Identity::from_names("web-2", hosts);
         assert_eq!(identity.set.as_deref(), Some("web"));
         assert_eq!(identity.ordinal, Some(2));
-        assert_eq!(identity.service.as_deref(), Some("www.shop.svc.cluster.local"));
+        assert_eq!(
+            identity.service.as_deref(),
+            Some("www.shop.svc.cluster.local")
+        );
     }
 
     #[test]
     fn a_bare_pod_has_no_ordinal() {
         let identity = Identity::from_names("toolbox", "10.1.2.3\ttoolbox\n");
-        assert_eq!((identity.set, identity.ordinal, identity.service), (None, None, None));
+        assert_eq!(
+            (identity.set, identity.ordinal, identity.service),
+            (None, None, None)
+        );
     }
 }

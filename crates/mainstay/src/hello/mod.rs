@@ -62,7 +62,9 @@ pub async fn run(arguments: HelloArguments) -> Result<()> {
             _ = interrupt.recv() => break,
         };
         // A connection that fails while being accepted is the peer's loss alone.
-        let Ok((stream, _)) = connection else { continue };
+        let Ok((stream, _)) = connection else {
+            continue;
+        };
         tokio::spawn(serve_connection(Arc::clone(&hello), TokioIo::new(stream)));
     }
     println!("{} stops", hello.identity.pod);
@@ -87,12 +89,18 @@ async fn answer(
             let (kind, body) = page(&hello, wants_json(&request)).await;
             (StatusCode::OK, kind, body)
         }
-        _ => (StatusCode::NOT_FOUND, "text/plain", "not found; there are / and /healthz\n".into()),
+        _ => (
+            StatusCode::NOT_FOUND,
+            "text/plain",
+            "not found; there are / and /healthz\n".into(),
+        ),
     };
     let mut response = Response::new(Full::new(Bytes::from(body)));
     *response.status_mut() = status;
     let kind = hyper::header::HeaderValue::from_static(kind);
-    response.headers_mut().insert(hyper::header::CONTENT_TYPE, kind);
+    response
+        .headers_mut()
+        .insert(hyper::header::CONTENT_TYPE, kind);
     Ok(response)
 }
 
@@ -131,7 +139,11 @@ async fn page(hello: &Hello, as_json: bool) -> (&'static str, String) {
     if let (Some(set), Some(ordinal)) = (&identity.set, identity.ordinal) {
         text.push_str(&format!("ordinal  {ordinal} of {set}\n"));
     }
-    let kept = if visits.kept { "kept on its volume" } else { "in memory only: no volume" };
+    let kept = if visits.kept {
+        "kept on its volume"
+    } else {
+        "in memory only: no volume"
+    };
     text.push_str(&format!("visits   {} ({kept})\n", visits.number));
     for (index, peer) in peers.iter().enumerate() {
         let label = if index == 0 { "peers" } else { "" };

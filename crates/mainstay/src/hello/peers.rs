@@ -46,7 +46,11 @@ async fn ask_for_all(service: &str) -> Result<Vec<Peer>> {
             .await?
             .into_iter()
             .find_map(|data| match data {
-                RData::PTR(name) => name.0.iter().next().map(|l| String::from_utf8_lossy(l).into()),
+                RData::PTR(name) => name
+                    .0
+                    .iter()
+                    .next()
+                    .map(|l| String::from_utf8_lossy(l).into()),
                 _ => None,
             })
             .unwrap_or_else(|| address.to_string());
@@ -57,7 +61,9 @@ async fn ask_for_all(service: &str) -> Result<Vec<Peer>> {
 
 fn name_server() -> Option<SocketAddr> {
     let text = std::fs::read_to_string("/etc/resolv.conf").ok()?;
-    let address = text.lines().find_map(|line| line.strip_prefix("nameserver "))?;
+    let address = text
+        .lines()
+        .find_map(|line| line.strip_prefix("nameserver "))?;
     Some(SocketAddr::new(address.trim().parse().ok()?, 53))
 }
 
@@ -66,14 +72,26 @@ async fn query(server: SocketAddr, name: &str, kind: RecordType) -> Result<Vec<R
     let mut message = Message::new(1, MessageType::Query, OpCode::Query);
     message.metadata.recursion_desired = true;
     message.add_query(Query::query(name, kind));
-    let socket = UdpSocket::bind("0.0.0.0:0").await.context("open a socket")?;
-    socket.connect(server).await.with_context(|| format!("reach {server}"))?;
-    socket.send(&message.to_vec().context("encode")?).await.context("send")?;
+    let socket = UdpSocket::bind("0.0.0.0:0")
+        .await
+        .context("open a socket")?;
+    socket
+        .connect(server)
+        .await
+        .with_context(|| format!("reach {server}"))?;
+    socket
+        .send(&message.to_vec().context("encode")?)
+        .await
+        .context("send")?;
     let mut buffer = vec![0; 4096];
     let length = tokio::time::timeout(TIMEOUT, socket.recv(&mut buffer))
         .await
         .with_context(|| format!("no answer from {server}"))?
         .context("receive")?;
     let answer = Message::from_vec(&buffer[..length]).context("decode")?;
-    Ok(answer.answers.into_iter().map(|record| record.data).collect())
+    Ok(answer
+        .answers
+        .into_iter()
+        .map(|record| record.data)
+        .collect())
 }

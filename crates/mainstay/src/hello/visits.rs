@@ -28,12 +28,18 @@ impl Visits {
             .and_then(|text| text.trim().parse().ok())
             .unwrap_or(0);
         let directory = directory.is_dir().then(|| directory.to_owned());
-        Self { directory, number: Mutex::new(number) }
+        Self {
+            directory,
+            number: Mutex::new(number),
+        }
     }
 
     /// Counts one more visit.
     pub fn count(&self) -> Visit {
-        let mut number = self.number.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+        let mut number = self
+            .number
+            .lock()
+            .unwrap_or_else(|poisoned| poisoned.into_inner());
         *number += 1;
         let kept = match &self.directory {
             Some(directory) => match write(directory, *number) {
@@ -45,7 +51,10 @@ impl Visits {
             },
             None => false,
         };
-        Visit { number: *number, kept }
+        Visit {
+            number: *number,
+            kept,
+        }
     }
 }
 
@@ -65,14 +74,32 @@ mod tests {
     #[test]
     fn the_count_goes_on_after_a_restart() {
         let directory = tempfile::tempdir().unwrap();
-        assert_eq!(Visits::open(directory.path()).count(), Visit { number: 1, kept: true });
-        assert_eq!(Visits::open(directory.path()).count(), Visit { number: 2, kept: true });
+        assert_eq!(
+            Visits::open(directory.path()).count(),
+            Visit {
+                number: 1,
+                kept: true
+            }
+        );
+        assert_eq!(
+            Visits::open(directory.path()).count(),
+            Visit {
+                number: 2,
+                kept: true
+            }
+        );
     }
 
     #[test]
     fn without_a_volume_it_counts_in_memory() {
         let visits = Visits::open(Path::new("/nonexistent/volume"));
         visits.count();
-        assert_eq!(visits.count(), Visit { number: 2, kept: false });
+        assert_eq!(
+            visits.count(),
+            Visit {
+                number: 2,
+                kept: false
+            }
+        );
     }
 }

@@ -32,13 +32,28 @@ pub async fn apply(client: &Client, kinds: &[KindInfo], manifest: &Manifest) -> 
     let place = place(kinds, manifest)?;
     let body = serde_json::to_vec(&manifest.object).context("encode the manifest")?;
     let query = "?fieldManager=mainstay-up&fieldValidation=Strict";
-    let create = request(Method::POST, &place.collection, query, "application/json", body.clone())?;
+    let create = request(
+        Method::POST,
+        &place.collection,
+        query,
+        "application/json",
+        body.clone(),
+    )?;
     let (status, answer, mut warnings) = send(client, create).await?;
     if status.is_success() {
-        return Ok(Applied { object: place.display, outcome: "created", warnings });
+        return Ok(Applied {
+            object: place.display,
+            outcome: "created",
+            warnings,
+        });
     }
     if status != StatusCode::CONFLICT || answer["reason"] != "AlreadyExists" {
-        bail!("{}: {}: {}", manifest.origin, place.display, message(&answer));
+        bail!(
+            "{}: {}: {}",
+            manifest.origin,
+            place.display,
+            message(&answer)
+        );
     }
     let before = version_of(client, &place.object).await?;
     let strategic = "application/strategic-merge-patch+json";
@@ -46,22 +61,44 @@ pub async fn apply(client: &Client, kinds: &[KindInfo], manifest: &Manifest) -> 
     let (status, answer, more) = send(client, patch).await?;
     warnings.extend(more);
     if !status.is_success() {
-        bail!("{}: {}: {}", manifest.origin, place.display, message(&answer));
+        bail!(
+            "{}: {}: {}",
+            manifest.origin,
+            place.display,
+            message(&answer)
+        );
     }
-    let after = answer["metadata"]["resourceVersion"].as_str().map(str::to_owned);
-    let outcome = if after == before { "unchanged" } else { "configured" };
-    Ok(Applied { object: place.display, outcome, warnings })
+    let after = answer["metadata"]["resourceVersion"]
+        .as_str()
+        .map(str::to_owned);
+    let outcome = if after == before {
+        "unchanged"
+    } else {
+        "configured"
+    };
+    Ok(Applied {
+        object: place.display,
+        outcome,
+        warnings,
+    })
 }
 
 async fn version_of(client: &Client, path: &str) -> Result<Option<String>> {
     let get = request(Method::GET, path, "", "application/json", Vec::new())?;
     let (_, answer, _) = send(client, get).await?;
-    Ok(answer["metadata"]["resourceVersion"].as_str().map(str::to_owned))
+    Ok(answer["metadata"]["resourceVersion"]
+        .as_str()
+        .map(str::to_owned))
 }
 
 fn place(kinds: &[KindInfo], manifest: &Manifest) -> Result<Place> {
     let object = &manifest.object;
-    let text = |pointer: &str| object.pointer(pointer).and_then(Value::as_str).unwrap_or_default();
+    let text = |pointer: &str| {
+        object
+            .pointer(pointer)
+            .and_then(Value::as_str)
+            .unwrap_or_default()
+    };
     let (version, kind) = (text("/apiVersion"), text("/kind"));
     let info = kinds
         .iter()
@@ -83,7 +120,11 @@ fn place(kinds: &[KindInfo], manifest: &Manifest) -> Result<Place> {
         Scope::Cluster => format!("{root}/{}", info.plural),
         Scope::Namespaced => {
             let namespace = Some(text("/metadata/namespace")).filter(|name| !name.is_empty());
-            format!("{root}/namespaces/{}/{}", namespace.unwrap_or("default"), info.plural)
+            format!(
+                "{root}/namespaces/{}/{}",
+                namespace.unwrap_or("default"),
+                info.plural
+            )
         }
     };
     let dot = if info.group.is_empty() { "" } else { "." };
@@ -125,14 +166,22 @@ async fn send(
     use http_body_util::BodyExt;
     let response = client.send(request).await.context("reach the API server")?;
     let (parts, body) = response.into_parts();
-    let bytes = body.collect().await.context("read the API server's answer")?.to_bytes();
+    let bytes = body
+        .collect()
+        .await
+        .context("read the API server's answer")?
+        .to_bytes();
     let answer = serde_json::from_slice(&bytes).context("the API server's answer is not JSON")?;
     let warnings = parts
         .headers
         .get_all(http::header::WARNING)
         .iter()
         .filter_map(|value| value.to_str().ok())
-        .map(|text| text.trim_start_matches("299 - ").trim_matches('"').to_owned())
+        .map(|text| {
+            text.trim_start_matches("299 - ")
+                .trim_matches('"')
+                .to_owned()
+        })
         .collect();
     Ok((parts.status, answer, warnings))
 }
@@ -166,7 +215,10 @@ mod tests {
     };
 
     fn manifest(object: Value) -> Manifest {
-        Manifest { origin: "web.yaml".to_owned(), object }
+        Manifest {
+            origin: "web.yaml".to_owned(),
+            object,
+        }
     }
 
     #[test]
@@ -174,7 +226,10 @@ mod tests {
         let object = json!({"apiVersion": "apps/v1", "kind": "StatefulSet",
             "metadata": {"name": "web", "namespace": "shop"}});
         let place = place(&[SET], &manifest(object)).unwrap();
-        assert_eq!(place.object, "/apis/apps/v1/namespaces/shop/statefulsets/web");
+        assert_eq!(
+            place.object,
+            "/apis/apps/v1/namespaces/shop/statefulsets/web"
+        );
         assert_eq!(place.display, "statefulset.apps/web");
     }
 
@@ -182,6 +237,9 @@ mod tests {
     fn an_unknown_kind_is_refused_as_kubectl_does() {
         let object = json!({"apiVersion": "v9", "kind": "Thing", "metadata": {"name": "x"}});
         let error = place(&[SET], &manifest(object)).err().unwrap().to_string();
-        assert_eq!(error, "web.yaml: no matches for kind \"Thing\" in version \"v9\"");
+        assert_eq!(
+            error,
+            "web.yaml: no matches for kind \"Thing\" in version \"v9\""
+        );
     }
 }

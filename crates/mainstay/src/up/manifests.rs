@@ -26,7 +26,9 @@ pub fn read_all(sources: &[PathBuf]) -> Result<Vec<Manifest>> {
     for source in sources {
         if source.as_os_str() == "-" {
             let mut text = String::new();
-            std::io::stdin().read_to_string(&mut text).context("read standard input")?;
+            std::io::stdin()
+                .read_to_string(&mut text)
+                .context("read standard input")?;
             manifests.extend(parse("standard input", &text)?);
         } else if source.is_dir() {
             for file in files_in(source)? {
@@ -44,7 +46,9 @@ fn files_in(directory: &Path) -> Result<Vec<PathBuf>> {
         fs::read_dir(directory).with_context(|| format!("read {}", directory.display()))?;
     let mut files = Vec::new();
     for entry in entries {
-        let path = entry.with_context(|| format!("read {}", directory.display()))?.path();
+        let path = entry
+            .with_context(|| format!("read {}", directory.display()))?
+            .path();
         let known = path
             .extension()
             .and_then(|extension| extension.to_str())
@@ -62,7 +66,9 @@ fn files_in(directory: &Path) -> Result<Vec<PathBuf>> {
 
 fn read_file(path: &Path) -> Result<Vec<Manifest>> {
     let name = path.display().to_string();
-    let size = fs::metadata(path).with_context(|| format!("read {name}"))?.len();
+    let size = fs::metadata(path)
+        .with_context(|| format!("read {name}"))?
+        .len();
     if size > FILE_BYTES_MAX {
         bail!("{name} is larger than {FILE_BYTES_MAX} bytes");
     }
@@ -91,13 +97,20 @@ fn flatten(origin: &str, document: Value, manifests: &mut Vec<Manifest>) -> Resu
         bail!("{origin}: a document lacks apiVersion or kind");
     };
     if kind.ends_with("List") && document.get("items").is_some_and(Value::is_array) {
-        let items = document.get("items").and_then(Value::as_array).cloned().unwrap_or_default();
+        let items = document
+            .get("items")
+            .and_then(Value::as_array)
+            .cloned()
+            .unwrap_or_default();
         for item in items {
             flatten(origin, item, manifests)?;
         }
         return Ok(());
     }
-    manifests.push(Manifest { origin: origin.to_owned(), object: document });
+    manifests.push(Manifest {
+        origin: origin.to_owned(),
+        object: document,
+    });
     Ok(())
 }
 
@@ -107,7 +120,10 @@ mod tests {
 
     fn kinds(text: &str) -> Vec<String> {
         let manifests = parse("test", text).unwrap();
-        manifests.iter().map(|m| m.object["kind"].as_str().unwrap().to_owned()).collect()
+        manifests
+            .iter()
+            .map(|m| m.object["kind"].as_str().unwrap().to_owned())
+            .collect()
     }
 
     #[test]
@@ -124,13 +140,17 @@ mod tests {
 
     #[test]
     fn a_document_without_kind_is_refused_with_its_file() {
-        let error = parse("web.yaml", "apiVersion: v1\n").unwrap_err().to_string();
+        let error = parse("web.yaml", "apiVersion: v1\n")
+            .unwrap_err()
+            .to_string();
         assert_eq!(error, "web.yaml: a document lacks apiVersion or kind");
     }
 
     #[test]
     fn malformed_text_is_refused_with_its_file() {
-        let error = parse("web.yaml", "kind: [unclosed\n").unwrap_err().to_string();
+        let error = parse("web.yaml", "kind: [unclosed\n")
+            .unwrap_err()
+            .to_string();
         assert!(error.contains("web.yaml"), "{error}");
     }
 }

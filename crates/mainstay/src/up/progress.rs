@@ -58,15 +58,28 @@ impl<'a> PodStates<'a> {
     /// Takes the wording from the Pod kind's own table.
     pub fn new(kind: &'a dyn Kind) -> Option<Self> {
         let column = |name: &str| {
-            kind.columns().iter().position(|column| column.name.eq_ignore_ascii_case(name))
+            kind.columns()
+                .iter()
+                .position(|column| column.name.eq_ignore_ascii_case(name))
         };
-        Some(Self { kind, ready: column("Ready")?, status: column("Status")? })
+        Some(Self {
+            kind,
+            ready: column("Ready")?,
+            status: column("Status")?,
+        })
     }
 
     fn of(&self, pod: &Pod) -> String {
-        let Ok(object) = serde_json::to_value(pod) else { return "unknown".to_owned() };
+        let Ok(object) = serde_json::to_value(pod) else {
+            return "unknown".to_owned();
+        };
         let cells = self.kind.row(&object, Timestamp::UNIX_EPOCH);
-        let cell = |index: usize| cells.get(index).and_then(|cell| cell.as_str()).unwrap_or("");
+        let cell = |index: usize| {
+            cells
+                .get(index)
+                .and_then(|cell| cell.as_str())
+                .unwrap_or("")
+        };
         format!("{} {}", cell(self.ready), cell(self.status))
     }
 }
@@ -74,11 +87,16 @@ impl<'a> PodStates<'a> {
 fn view(set: &Watched, object: Option<&StatefulSet>, pods: &[Pod], states: &PodStates<'_>) -> View {
     let spec = object.and_then(|set| set.spec.as_ref());
     let replicas = spec.map_or(0, |spec| spec.replicas.unwrap_or(1));
-    let start = spec.and_then(|spec| spec.ordinals.as_ref()).and_then(|o| o.start).unwrap_or(0);
+    let start = spec
+        .and_then(|spec| spec.ordinals.as_ref())
+        .and_then(|o| o.start)
+        .unwrap_or(0);
     let rows = (start..start.saturating_add(replicas))
         .map(|ordinal| {
             let name = format!("{}-{ordinal}", set.name);
-            let pod = pods.iter().find(|pod| pod.metadata.name.as_deref() == Some(&name));
+            let pod = pods
+                .iter()
+                .find(|pod| pod.metadata.name.as_deref() == Some(&name));
             match pod {
                 None => Row {
                     pod: name,
@@ -95,16 +113,28 @@ fn view(set: &Watched, object: Option<&StatefulSet>, pods: &[Pod], states: &PodS
             }
         })
         .collect();
-    View { set: set.clone(), rows }
+    View {
+        set: set.clone(),
+        rows,
+    }
 }
 
 fn address(pod: &Pod) -> String {
-    pod.status.as_ref().and_then(|status| status.pod_ip.clone()).unwrap_or_default()
+    pod.status
+        .as_ref()
+        .and_then(|status| status.pod_ip.clone())
+        .unwrap_or_default()
 }
 
 fn is_ready(pod: &Pod) -> bool {
-    let conditions = pod.status.as_ref().and_then(|status| status.conditions.as_ref());
-    let ready = conditions.into_iter().flatten().any(|c| c.type_ == "Ready" && c.status == "True");
+    let conditions = pod
+        .status
+        .as_ref()
+        .and_then(|status| status.conditions.as_ref());
+    let ready = conditions
+        .into_iter()
+        .flatten()
+        .any(|c| c.type_ == "Ready" && c.status == "True");
     ready && pod.metadata.deletion_timestamp.is_none()
 }
 
@@ -113,10 +143,17 @@ fn block(views: &[View]) -> Vec<String> {
     let mut lines = Vec::new();
     for view in views {
         let ready = view.rows.iter().filter(|row| row.ready).count();
-        lines.push(format!("statefulset {}: {ready}/{} ready", view.set.name, view.rows.len()));
+        lines.push(format!(
+            "statefulset {}: {ready}/{} ready",
+            view.set.name,
+            view.rows.len()
+        ));
         for row in &view.rows {
             let mark = if row.ready { "✓" } else { "·" };
-            lines.push(format!("  {mark} {:16} {:28} {}", row.pod, row.state, row.address));
+            lines.push(format!(
+                "  {mark} {:16} {:28} {}",
+                row.pod, row.state, row.address
+            ));
         }
     }
     lines
@@ -126,7 +163,9 @@ fn block(views: &[View]) -> Vec<String> {
 fn changes(shown: &mut BTreeMap<String, String>, views: &[View]) -> Vec<String> {
     let mut lines = Vec::new();
     for row in views.iter().flat_map(|view| &view.rows) {
-        let text = format!("{}: {} {}", row.pod, row.state, row.address).trim_end().to_owned();
+        let text = format!("{}: {} {}", row.pod, row.state, row.address)
+            .trim_end()
+            .to_owned();
         if shown.get(&row.pod) != Some(&text) {
             shown.insert(row.pod.clone(), text.clone());
             lines.push(text);
@@ -161,8 +200,11 @@ pub async fn show(
             .iter()
             .map(|set| {
                 let object = sets_cache.get(&set.namespace, &set.name);
-                let pods: Vec<Pod> =
-                    pods_cache.list_in(&set.namespace).iter().map(|p| Pod::clone(p)).collect();
+                let pods: Vec<Pod> = pods_cache
+                    .list_in(&set.namespace)
+                    .iter()
+                    .map(|p| Pod::clone(p))
+                    .collect();
                 view(set, object.as_deref(), &pods, states)
             })
             .collect();
@@ -181,6 +223,28 @@ pub async fn show(
     finished
 }
 
+/// The address of each set's first pod that has one, for the hints.
+pub async fn first_addresses(client: Client, sets: &[Watched]) -> Vec<String> {
+    let mut addresses = Vec::new();
+    for set in sets {
+        let pods: Api<Pod> = Api::namespaced(client.clone(), &set.namespace);
+        // A hint that cannot be given is left out.
+        let Ok(list) = pods.list(&Default::default()).await else {
+            continue;
+        };
+        let prefix = format!("{}-", set.name);
+        let of_set = |pod: &&Pod| {
+            pod.metadata
+                .name
+                .as_deref()
+                .is_some_and(|name| name.starts_with(&prefix))
+        };
+        let found = list.items.iter().filter(of_set).map(address);
+        addresses.extend(found.filter(|address| !address.is_empty()).take(1));
+    }
+    addresses
+}
+
 /// Where the progress is shown.
 struct Screen {
     terminal: bool,
@@ -192,7 +256,12 @@ struct Screen {
 impl Screen {
     fn new() -> Self {
         let terminal = std::io::stdout().is_terminal();
-        Self { terminal, started: Instant::now(), drawn: 0, shown: BTreeMap::new() }
+        Self {
+            terminal,
+            started: Instant::now(),
+            drawn: 0,
+            shown: BTreeMap::new(),
+        }
     }
 
     fn draw(&mut self, views: &[View]) {
@@ -214,7 +283,11 @@ impl Screen {
         }
         let mut output = std::io::stdout().lock();
         // Nobody may be reading any more; what is being shown goes on without them.
-        drop(output.write_all(text.as_bytes()).and_then(|()| output.flush()));
+        drop(
+            output
+                .write_all(text.as_bytes())
+                .and_then(|()| output.flush()),
+        );
     }
 }
 
@@ -223,16 +296,30 @@ mod tests {
     use super::*;
 
     fn row(pod: &str, state: &str, ready: bool) -> Row {
-        Row { pod: pod.into(), state: state.into(), address: String::new(), ready }
+        Row {
+            pod: pod.into(),
+            state: state.into(),
+            address: String::new(),
+            ready,
+        }
     }
 
     fn views(rows: Vec<Row>) -> Vec<View> {
-        vec![View { set: Watched { namespace: "default".into(), name: "web".into() }, rows }]
+        vec![View {
+            set: Watched {
+                namespace: "default".into(),
+                name: "web".into(),
+            },
+            rows,
+        }]
     }
 
     #[test]
     fn the_block_counts_what_is_ready() {
-        let rows = vec![row("web-0", "1/1 Running", true), row("web-1", "0/1 Pending", false)];
+        let rows = vec![
+            row("web-0", "1/1 Running", true),
+            row("web-1", "0/1 Pending", false),
+        ];
         let lines = block(&views(rows));
         assert_eq!(lines[0], "statefulset web: 1/2 ready");
         assert!(lines[1].starts_with("  ✓ web-0"), "{lines:?}");

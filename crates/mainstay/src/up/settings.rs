@@ -30,6 +30,9 @@ pub struct UpArguments {
     /// Addresses of Services; the default avoids what is in use [default: 10.96.0.0/16]
     #[arg(long, value_name = "CIDR", env = "MAINSTAY_SERVICE_CIDR")]
     service_cidr: Option<Cidr>,
+    /// Run in the background; `mainstay down` stops it
+    #[arg(long)]
+    detach: bool,
     /// Configuration file (YAML) with the same settings
     #[arg(long, value_name = "FILE", env = "MAINSTAY_CONFIG")]
     config: Option<PathBuf>,
@@ -62,6 +65,8 @@ pub struct Settings {
     pub pod_cidr: Option<Cidr>,
     /// The Services' range, if the user named one.
     pub service_cidr: Option<Cidr>,
+    /// Run in the background.
+    pub detach: bool,
 }
 
 impl UpArguments {
@@ -80,14 +85,22 @@ impl UpArguments {
             .with_context(|| format!("data directory {}", data_dir.display()))?;
         let registries = self.registries.or(file.registries);
         Ok(Settings {
-            files: if self.files.is_empty() { file.files } else { self.files },
-            listen: self.listen.or(file.listen).unwrap_or(([127, 0, 0, 1], 6443).into()),
+            files: if self.files.is_empty() {
+                file.files
+            } else {
+                self.files
+            },
+            listen: self
+                .listen
+                .or(file.listen)
+                .unwrap_or(([127, 0, 0, 1], 6443).into()),
             registries: match registries {
                 Some(path) => (path, true),
                 None => (data_dir.join("registries.yaml"), false),
             },
             pod_cidr: self.pod_cidr.or(file.pod_cidr),
             service_cidr: self.service_cidr.or(file.service_cidr),
+            detach: self.detach,
             data_dir,
         })
     }
@@ -112,7 +125,9 @@ mod tests {
     fn settings(arguments: &[&str], file: &str) -> Settings {
         let words = std::iter::once("up").chain(arguments.iter().copied());
         let arguments = Command::try_parse_from(words).unwrap().up;
-        arguments.over(serde_saphyr::from_str(file).unwrap()).unwrap()
+        arguments
+            .over(serde_saphyr::from_str(file).unwrap())
+            .unwrap()
     }
 
     #[test]

@@ -1,0 +1,112 @@
+//! `mainstay image`: images without (or besides) what pods pull.
+
+use std::path::PathBuf;
+
+use anyhow::{Context, Result};
+use clap::Subcommand;
+use image_store::{ImageStore, PullOptions, RegistriesConfig};
+
+use crate::settings::DataDirectory;
+
+/// Arguments of `mainstay image`.
+#[derive(clap::Args, Debug)]
+pub struct ImageArguments {
+    #[command(flatten)]
+    data: DataDirectory,
+    #[command(subcommand)]
+    action: Action,
+}
+
+#[derive(Subcommand, Debug)]
+enum Action {
+    /// Import images from files: OCI layout, OCI archive, or what `docker save` writes
+    Import {
+        /// Files, or directories of an OCI layout
+        #[arg(required = true, value_name = "FILE")]
+        files: Vec<PathBuf>,
+    },
+    /// List the images that are present
+    Ls,
+    /// Remove images by name
+    Rm {
+        /// Names
+        #[arg(required = true, value_name = "REF")]
+        references: Vec<String>,
+    },
+    /// Pull an image from its registry or a mirror
+    Pull {
+        /// Name
+        #[arg(value_name = "REF")]
+        reference: String,
+        /// Registry mirrors and credentials [default: registries.yaml in the data directory]
+        #[arg(long, value_name = "FILE", env = "MAINSTAY_REGISTRIES")]
+        registries: Option<PathBuf>,
+    },
+}
+
+/// Does what was asked with the images of the data directory, whether or not a server runs on it.
+pub async fn run(arguments: ImageArguments) -> Result<()> {
+    let data = arguments.data.path();
+    let store = open(&data)?;
+    match arguments.action {
+        Action::Import { files } => {
+            for file in files {
+                for name in store.import(&file)? {
+                    println!("imported {name}");
+                }
+            }
+        }
+        Action::Ls => print!("{}", table(&store)?),
+        Action::Rm { references } => {
+            for reference in references {
+                store.remove(&reference)?;
+                println!("removed {reference}");
+            }
+        }
+        Action::Pull {
+            reference,
+            registries,
+        } => {
+            let file = registries.unwrap_or_else(|| data.join("registries.yaml"));
+            let registries = RegistriesConfig::read(&file)?;
+            let options = PullOptions {
+                registries,
+                credentials: Vec::new(),
+            };
+            let image = store.pull(&reference, &options).await?;
+            println!("pulled {} ({})", image.references.join(", "), image.digest);
+        }
+    }
+    Ok(())
+}
+
+/// The image store of a data directory.
+pub fn open(data: &std::path::Path) -> Result<ImageStore> {
+    let path = data.join("images");
+    ImageStore::open(&path).with_context(|| format!("open the images in {}", path.display()))
+}
+
+fn table(store: &ImageStore) -> Result<String> {
+    let mut rows: Vec<[String; 3]> = vec![["NAME", "ID", "SIZE"].map(str::to_owned)];
+    for image in store.list()? {
+        let id = image
+            .id
+            .trim_start_matches("sha256:")
+            .chars()
+            .take(12)
+            .collect::<String>();
+        for reference in image.references {
+            rows.push([reference, id.clone(), size(image.size)]);
+        }
+    }
+    let width = |column: usize| rows.iter().map(|row| row[column].len()).max().unwrap_or(0);
+    let (name, id) = (width(0), width(1));
+    Ok(rows
+        .iter()
+        .map(|row| format!("{:name$}   {:id$}   {}\n", row[0], row[1], row[2]))
+        .collect())
+}
+
+fn size(bytes: u64) -> String {
+    format!("{:.1} MiB", bytes as f64 / f64::from(1 << 20))
+}

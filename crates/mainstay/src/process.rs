@@ -1,0 +1,201 @@
+//! The process that serves a data directory: who it is, started in the background, stopped from
+//! outside.
+
+use std::fs::{self, File};
+use std::io::{BufRead, BufReader, IsTerminal, Write};
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
+use crate::settings::DataDirectory;
+
+/// How long a server in the background may take to become ready.
+const READY_TIMEOUT: Duration = Duration::from_secs(60);
+/// How long `down` waits: longer than any usual grace period of a database.
+const STOP_TIMEOUT: Duration = Duration::from_secs(600);
+
+/// Arguments of `mainstay down`.
+#[derive(clap::Args, Debug)]
+pub struct DownArguments {
+    #[command(flatten)]
+    data: DataDirectory,
+    /// Also delete all data of the instance, volumes included
+    #[arg(long)]
+    volumes: bool,
+    /// Do not ask before deleting
+    #[arg(long, requires = "volumes")]
+    yes: bool,
+}
+
+/// A process, told apart from a later one with the same number by its start time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Identity {
+    pid: i32,
+    started: u64,
+}
+
+impl Identity {
+    fn of(pid: i32) -> Option<Self> {
+        let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+        // The name in parentheses may hold anything; the fields after it are numbers (proc(5)).
+        let fields = stat.rsplit_once(')')?.1;
+        let started = fields.split_whitespace().nth(19)?.parse().ok()?;
+        Some(Self { pid, started })
+    }
+
+    fn is_alive(self) -> bool {
+        Self::of(self.pid) == Some(self)
+    }
+
+    fn parse(text: &str) -> Option<Self> {
+        let (pid, started) = text.trim().split_once(' ')?;
+        Some(Self {
+            pid: pid.parse().ok()?,
+            started: started.parse().ok()?,
+        })
+    }
+}
+
+fn file(data: &Path) -> PathBuf {
+    data.join("process")
+}
+
+/// Notes that this process serves the data directory.
+pub fn note(data: &Path) -> Result<()> {
+    let own = i32::try_from(std::process::id())
+        .ok()
+        .and_then(Identity::of);
+    let own = own.context("find out about this process")?;
+    let path = file(data);
+    fs::write(&path, format!("{} {}\n", own.pid, own.started))
+        .with_context(|| format!("write {}", path.display()))
+}
+
+/// The process that serves the data directory, if one does.
+fn serving(data: &Path) -> Option<Identity> {
+    let text = fs::read_to_string(file(data)).ok()?;
+    Identity::parse(&text).filter(|identity| identity.is_alive())
+}
+
+/// Starts this program anew in the background, without `--detach`, and waits until it is ready.
+/// What it prints goes to `log` in the data directory.
+pub fn detach(data: &Path) -> Result<()> {
+    fs::create_dir_all(data).with_context(|| format!("make {}", data.display()))?;
+    let path = data.join("log");
+    let log = File::create(&path).with_context(|| format!("write {}", path.display()))?;
+    let errors = log.try_clone().context("share the log")?;
+    let arguments = std::env::args_os()
+        .skip(1)
+        .filter(|argument| argument != "--detach");
+    let program = std::env::current_exe().context("find this program's file")?;
+    let mut child = Command::new(program)
+        .args(arguments)
+        .stdin(Stdio::null())
+        .stdout(log)
+        .stderr(errors)
+        .process_group(0)
+        .spawn()
+        .context("start in the background")?;
+    let deadline = Instant::now() + READY_TIMEOUT;
+    loop {
+        if let Some(line) = ready_line(&path) {
+            println!("{line}");
+            println!(
+                "It runs in the background as process {}; its log is {}.",
+                child.id(),
+                path.display()
+            );
+            return Ok(());
+        }
+        if let Some(status) = child.try_wait().context("look after the server")? {
+            let text = fs::read_to_string(&path).unwrap_or_default();
+            bail!("the server ended with {status}:\n{}", text.trim_end());
+        }
+        if Instant::now() > deadline {
+            bail!(
+                "the server is not ready after {READY_TIMEOUT:?}; see {}",
+                path.display()
+            );
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+fn ready_line(log: &Path) -> Option<String> {
+    let lines = BufReader::new(File::open(log).ok()?).lines();
+    lines
+        .map_while(Result::ok)
+        .find(|line| line.starts_with("mainstay: ready"))
+}
+
+/// Stops the server of a data directory and waits until it has; deletes the data if asked.
+pub fn down(arguments: &DownArguments) -> Result<()> {
+    let data = arguments.data.path();
+    if arguments.volumes && !arguments.yes && !confirmed(&data)? {
+        bail!("nothing was stopped or deleted");
+    }
+    match serving(&data) {
+        Some(server) => stop(server)?,
+        None if arguments.volumes => {}
+        None => bail!("no server runs on {}", data.display()),
+    }
+    if arguments.volumes {
+        fs::remove_dir_all(&data).with_context(|| format!("delete {}", data.display()))?;
+        println!("deleted {}", data.display());
+    }
+    Ok(())
+}
+
+fn stop(server: Identity) -> Result<()> {
+    kill(Pid::from_raw(server.pid), Signal::SIGTERM)
+        .with_context(|| format!("stop process {}", server.pid))?;
+    let deadline = Instant::now() + STOP_TIMEOUT;
+    while server.is_alive() {
+        if Instant::now() > deadline {
+            bail!(
+                "process {} has not stopped after {STOP_TIMEOUT:?}",
+                server.pid
+            );
+        }
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    println!("stopped");
+    Ok(())
+}
+
+fn confirmed(data: &Path) -> Result<bool> {
+    if !std::io::stdin().is_terminal() {
+        bail!("--volumes deletes all data: say --yes where nobody can be asked");
+    }
+    print!(
+        "Delete {} with all volumes in it? Type yes: ",
+        data.display()
+    );
+    std::io::stdout().flush().context("ask")?;
+    let mut answer = String::new();
+    std::io::stdin()
+        .read_line(&mut answer)
+        .context("read the answer")?;
+    Ok(answer.trim() == "yes")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn this_process_is_found_and_a_later_one_is_not() {
+        let directory = tempfile::tempdir().unwrap();
+        note(directory.path()).unwrap();
+        let own = serving(directory.path()).unwrap();
+        assert_eq!(own.pid, i32::try_from(std::process::id()).unwrap());
+        let later = format!("{} {}\n", own.pid, own.started + 1);
+        fs::write(file(directory.path()), later).unwrap();
+        assert_eq!(serving(directory.path()), None);
+    }
+}

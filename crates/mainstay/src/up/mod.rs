@@ -1,0 +1,267 @@
+//! `mainstay up`: everything in one process.
+
+mod apply;
+mod host;
+mod manifests;
+mod node;
+mod progress;
+mod server;
+mod settings;
+
+use std::io::Write;
+use std::sync::Arc;
+use std::time::Instant;
+
+use anyhow::{Context, Result, bail};
+use image_store::RegistriesConfig;
+use pod_network::{PodNetwork, PodNetworkOptions, Ranges, Wanted};
+use tokio::net::TcpListener;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio_util::sync::CancellationToken;
+
+use host::Host;
+use manifests::Manifest;
+use node::{Parts, Running};
+use progress::{PodStates, Watched};
+use server::{LocalNode, Server, ServerConfig};
+use settings::Settings;
+pub use settings::UpArguments;
+
+/// Runs until SIGINT or SIGTERM; then stops the pods and keeps all data.
+pub async fn run(arguments: UpArguments) -> Result<()> {
+    let started = Instant::now();
+    let settings = arguments.settings()?;
+    host::require_root()?;
+    let manifests = manifests::read_all(&settings.files)?;
+    let registries = registries(&settings)?;
+    if settings.detach {
+        return crate::process::detach(&settings.data_dir);
+    }
+    let interrupted = interruption()?;
+    let listener = server::bind(settings.listen).await?;
+    server::make_data_directory(&settings.data_dir)?;
+    let cluster = Cluster::start(&settings, registries, listener).await?;
+    let result = cluster
+        .serve(&settings, &manifests, &interrupted, started)
+        .await;
+    cluster.stop().await?;
+    result
+}
+
+/// A token that is cancelled by the first SIGINT or SIGTERM. A second one ends the process at
+/// once, as if it had been killed: nothing is lost, the next `up` takes over.
+fn interruption() -> Result<CancellationToken> {
+    let mut interrupt = signal(SignalKind::interrupt()).context("watch for SIGINT")?;
+    let mut terminate = signal(SignalKind::terminate()).context("watch for SIGTERM")?;
+    let token = CancellationToken::new();
+    let raised = token.clone();
+    tokio::spawn(async move {
+        for round in 0.. {
+            tokio::select! {
+                _ = interrupt.recv() => {}
+                _ = terminate.recv() => {}
+            }
+            if round == 0 {
+                eprintln!("mainstay: stopping the pods (once more to leave them running)");
+                raised.cancel();
+            } else {
+                nix::sys::signal::raise(nix::sys::signal::Signal::SIGKILL).ok();
+            }
+        }
+    });
+    Ok(token)
+}
+
+fn registries(settings: &Settings) -> Result<RegistriesConfig> {
+    let (path, named) = &settings.registries;
+    if *named && !path.exists() {
+        bail!("registries file {} does not exist", path.display());
+    }
+    Ok(RegistriesConfig::read(path)?)
+}
+
+/// Everything that runs.
+struct Cluster {
+    server: Server,
+    running: Running,
+    network: Arc<PodNetwork>,
+    stop_serving: CancellationToken,
+}
+
+impl Cluster {
+    async fn start(
+        settings: &Settings,
+        registries: RegistriesConfig,
+        listener: TcpListener,
+    ) -> Result<Self> {
+        let data_dir = settings.data_dir.as_path();
+        let instance_id = host::instance_id(data_dir);
+        let host = Host::inspect()?;
+        let nodes = Arc::new(LocalNode::new(&host.name));
+        let stop_serving = CancellationToken::new();
+        let store = server::open_store(data_dir).await?;
+        crate::process::note(data_dir)?;
+        let (network, ranges) = open_network(settings, &instance_id).await?;
+        let config = ServerConfig {
+            data_dir,
+            store,
+            listener,
+            ranges,
+            nodes: Arc::clone(&nodes),
+            host_name: &host.name,
+            host_addresses: &host.addresses,
+        };
+        let mut server = Server::start(config, &stop_serving).await?;
+        let node_address = network.node_address();
+        server.serve_pods(node_address, &stop_serving).await?;
+        let images = crate::image::open(data_dir)?;
+        let for_builtin = images.clone();
+        let builtin = tokio::task::spawn_blocking(move || node::put_builtin_image(&for_builtin));
+        let parts = Parts {
+            data_dir,
+            instance_id: &instance_id,
+            node_name: &host.name,
+            node_ip: host.node_address(&[ranges.pod, ranges.service], node_address),
+            ranges,
+            network: Arc::clone(&network),
+            images,
+            registries,
+        };
+        let running = Running::start(parts, &server, &nodes).await?;
+        // Pods that find the image missing ask again, but the first one should find it.
+        tokio::spawn(async move {
+            match builtin.await.context("make the built-in image") {
+                Ok(Ok(())) => {}
+                Ok(Err(error)) | Err(error) => {
+                    eprintln!("mainstay: the image mainstay/hello is not available: {error:#}");
+                }
+            }
+        });
+        Ok(Self {
+            server,
+            running,
+            network,
+            stop_serving,
+        })
+    }
+
+    /// Says that all is ready, applies the manifests, shows their progress, waits for the end.
+    async fn serve(
+        &self,
+        settings: &Settings,
+        manifests: &[Manifest],
+        interrupted: &CancellationToken,
+        started: Instant,
+    ) -> Result<()> {
+        let kubeconfig = settings.data_dir.join("kubeconfig");
+        say(&format!(
+            "mainstay: ready in {:.0?} at https://{} (kubeconfig {})",
+            started.elapsed(),
+            self.server.address,
+            kubeconfig.display()
+        ));
+        let sets = self.apply(manifests).await?;
+        if !sets.is_empty() {
+            self.show_progress(&sets, interrupted).await?;
+            self.show_hints(&sets, &kubeconfig).await;
+        }
+        tokio::select! {
+            () = interrupted.cancelled() => Ok(()),
+            () = self.running.failed.cancelled() => bail!("a part of the program has failed"),
+        }
+    }
+
+    async fn apply(&self, manifests: &[Manifest]) -> Result<Vec<Watched>> {
+        let client = self.server.client("mainstay-admin", &["system:masters"]);
+        let kinds = self.server.kind_infos();
+        let mut sets = Vec::new();
+        for manifest in manifests {
+            let applied = apply::apply(&client, &kinds, manifest).await?;
+            for warning in &applied.warnings {
+                eprintln!("Warning: {warning}");
+            }
+            say(&format!("{} {}", applied.object, applied.outcome));
+            if let Some(name) = applied.object.strip_prefix("statefulset.apps/") {
+                let namespace = manifest.object.pointer("/metadata/namespace");
+                let namespace = namespace
+                    .and_then(|value| value.as_str())
+                    .unwrap_or("default");
+                sets.push(Watched {
+                    namespace: namespace.to_owned(),
+                    name: name.to_owned(),
+                });
+            }
+        }
+        Ok(sets)
+    }
+
+    async fn show_progress(&self, sets: &[Watched], interrupted: &CancellationToken) -> Result<()> {
+        let pods = self
+            .server
+            .kinds
+            .iter()
+            .find(|kind| kind.info().kind == "Pod");
+        let states = pods.and_then(|kind| PodStates::new(kind.as_ref()));
+        let states = states.context("the Pod kind has no STATUS column")?;
+        let client = self.server.client("mainstay-admin", &["system:masters"]);
+        tokio::select! {
+            _ = progress::show(client, sets, &states, interrupted) => Ok(()),
+            () = self.running.failed.cancelled() => bail!("a part of the program has failed"),
+        }
+    }
+
+    async fn show_hints(&self, sets: &[Watched], kubeconfig: &std::path::Path) {
+        let mut text = format!(
+            "\nLook at it from another shell:\n  export KUBECONFIG={}\n  \
+             kubectl get sts,pods,pvc,svc -o wide\n",
+            kubeconfig.display()
+        );
+        let client = self.server.client("mainstay-admin", &["system:masters"]);
+        for address in progress::first_addresses(client, sets).await {
+            text.push_str(&format!("  curl http://{address}/\n"));
+        }
+        text.push_str("Ctrl-C stops the pods and keeps their data.");
+        say(&text);
+    }
+
+    async fn stop(self) -> Result<()> {
+        self.running.stop().await;
+        self.stop_serving.cancel();
+        self.server.stop().await;
+        self.network
+            .close(true)
+            .await
+            .context("take down the pods' network")
+    }
+}
+
+async fn open_network(settings: &Settings, instance_id: &str) -> Result<(Arc<PodNetwork>, Ranges)> {
+    let state_dir = settings.data_dir.join("network");
+    let default = Wanted::default();
+    let wanted = Wanted {
+        pod: settings.pod_cidr.unwrap_or(default.pod),
+        service: settings.service_cidr.unwrap_or(default.service),
+        pod_fixed: settings.pod_cidr.is_some(),
+        service_fixed: settings.service_cidr.is_some(),
+    };
+    let ranges = pod_network::reserve_ranges(instance_id, &state_dir, &wanted)
+        .await
+        .context("choose addresses for pods and Services")?;
+    let network = PodNetwork::open(PodNetworkOptions {
+        instance_id: instance_id.to_owned(),
+        state_dir,
+        pod_cidr: ranges.pod,
+        service_cidr: ranges.service,
+    })
+    .await
+    .context("set up the pods' network")?;
+    Ok((Arc::new(network), ranges))
+}
+
+/// A line for whoever reads; if nobody does any more, that is no reason to stop.
+fn say(text: &str) {
+    let mut output = std::io::stdout().lock();
+    writeln!(output, "{text}")
+        .and_then(|()| output.flush())
+        .ok();
+}

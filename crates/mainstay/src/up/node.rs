@@ -1,0 +1,221 @@
+//! The lower half and the deciding parts: everything that is a client of the API.
+
+use std::collections::BTreeSet;
+use std::future::Future;
+use std::net::{IpAddr, Ipv4Addr};
+use std::path::Path;
+use std::sync::Arc;
+
+use anyhow::{Context, Result};
+use container_runtime::RuntimeOptions;
+use image_store::{ImageConfig, ImageStore, RegistriesConfig};
+use node_agent::{NodeAgent, OnShutdown};
+use pod_network::{PodNetwork, Ranges};
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+use super::server::{LocalNode, Server};
+use crate::builtin;
+
+/// The cluster's domain.
+const DOMAIN: &str = "cluster.local";
+/// Most pods on the node, as Kubernetes has it.
+const PODS_MAX: u32 = 110;
+
+/// What the parts need to know.
+pub struct Parts<'a> {
+    /// The instance's data directory.
+    pub data_dir: &'a Path,
+    /// The instance's id.
+    pub instance_id: &'a str,
+    /// The node's name.
+    pub node_name: &'a str,
+    /// The node's address.
+    pub node_ip: IpAddr,
+    /// Pod and Service addresses.
+    pub ranges: Ranges,
+    /// The pods' network.
+    pub network: Arc<PodNetwork>,
+    /// Images.
+    pub images: ImageStore,
+    /// Mirrors and credentials.
+    pub registries: RegistriesConfig,
+}
+
+/// The running parts. The agent ends first, while the others still serve it.
+pub struct Running {
+    agent: JoinSet<()>,
+    others: JoinSet<()>,
+    stop_agent: CancellationToken,
+    stop_others: CancellationToken,
+    /// Cancelled when a part ends that nobody told to.
+    pub failed: CancellationToken,
+}
+
+impl Running {
+    /// Starts every part.
+    pub async fn start(parts: Parts<'_>, server: &Server, node: &LocalNode) -> Result<Self> {
+        let mut running = Self {
+            agent: JoinSet::new(),
+            others: JoinSet::new(),
+            stop_agent: CancellationToken::new(),
+            stop_others: CancellationToken::new(),
+            failed: CancellationToken::new(),
+        };
+        running.start_deciders(server);
+        running.start_network(&parts, server)?;
+        running.start_agent(parts, server, node).await?;
+        Ok(running)
+    }
+
+    /// Stops the pods, each within its grace period, then everything else.
+    pub async fn stop(mut self) {
+        self.stop_agent.cancel();
+        while self.agent.join_next().await.is_some() {}
+        self.stop_others.cancel();
+        while self.others.join_next().await.is_some() {}
+    }
+
+    fn start_deciders(&mut self, server: &Server) {
+        let masters: [&str; 0] = [];
+        let controllers = server.client("system:kube-controller-manager", &masters);
+        let config = controllers::Config {
+            root_ca_pem: server.ca_pem.clone(),
+            ..controllers::Config::default()
+        };
+        self.other("controllers", |stop| {
+            controllers::run_all(controllers, config, stop)
+        });
+        let scheduler = server.client("system:kube-scheduler", &masters);
+        self.other("scheduler", |stop| {
+            scheduler::run(scheduler, scheduler::Config::default(), stop)
+        });
+    }
+
+    fn start_network(&mut self, parts: &Parts<'_>, server: &Server) -> Result<()> {
+        let client = server.client("system:kube-proxy", &["system:node-proxier"]);
+        let dns_ip = dns_address(&parts.ranges)?;
+        let proxy = service_proxy::Config {
+            instance_id: parts.instance_id.to_owned(),
+            node_name: parts.node_name.to_owned(),
+            pod_cidr: parts.ranges.pod,
+            cluster_cidr: parts.ranges.pod,
+            service_cidr: parts.ranges.service,
+            unmanaged: BTreeSet::from([dns_ip]),
+            remove_on_shutdown: true,
+        };
+        let proxy_client = client.clone();
+        self.other("service proxy", |stop| {
+            service_proxy::run(proxy_client, proxy, stop)
+        });
+        let dns = dns_server::Config::new(DOMAIN, dns_ip, parts.ranges.service, parts.ranges.pod);
+        self.other("DNS server", |stop| dns_server::run(client, dns, stop));
+        Ok(())
+    }
+
+    async fn start_agent(
+        &mut self,
+        parts: Parts<'_>,
+        server: &Server,
+        node: &LocalNode,
+    ) -> Result<()> {
+        let user = format!("system:node:{}", parts.node_name);
+        let client = server.client(&user, &["system:nodes"]);
+        let provisioner = node_agent::provisioner::ProvisionerConfig {
+            node_name: parts.node_name.to_owned(),
+            volumes_dir: parts.data_dir.join("volumes"),
+        };
+        let provisioner_client = client.clone();
+        self.other("provisioner", |stop| {
+            node_agent::provisioner::run(provisioner_client, provisioner, stop)
+        });
+        let program = std::env::current_exe().context("find this program's file")?;
+        let config = node_agent::Config {
+            node_name: parts.node_name.to_owned(),
+            data_dir: parts.data_dir.to_owned(),
+            runtime: RuntimeOptions {
+                state_dir: parts.data_dir.join("sandboxes"),
+                instance_id: parts.instance_id.to_owned(),
+                shim_command: vec![program.to_string_lossy().into_owned(), "shim".to_owned()],
+                cgroup_parent: String::new(),
+            },
+            images: parts.images,
+            registries: parts.registries,
+            network: parts.network,
+            node_ip: parts.node_ip,
+            pod_cidr: Some(parts.ranges.pod.to_string()),
+            cluster_dns: vec![dns_address(&parts.ranges)?.to_string()],
+            cluster_domain: DOMAIN.to_owned(),
+            kubelet_version: api_server::git_version(),
+            labels: Default::default(),
+            pods_max: PODS_MAX,
+            kubelet_port: 0,
+            on_shutdown: OnShutdown::StopPods,
+        };
+        let agent = NodeAgent::open(config, client)
+            .await
+            .context("start the node agent")?;
+        node.set(agent.kubelet_api());
+        let (stop, failed) = (self.stop_agent.clone(), self.failed.clone());
+        self.agent
+            .spawn(watched("node agent", agent.run(stop.clone()), stop, failed));
+        Ok(())
+    }
+
+    /// Starts a part that ends with the others.
+    fn other<F, E>(&mut self, name: &'static str, start: impl FnOnce(CancellationToken) -> F)
+    where
+        F: Future<Output = Result<(), E>> + Send + 'static,
+        E: std::error::Error + Send + Sync + 'static,
+    {
+        let stop = self.stop_others.clone();
+        let part = start(stop.clone());
+        self.others
+            .spawn(watched(name, part, stop, self.failed.clone()));
+    }
+}
+
+/// Waits for a part, and raises the alarm when it ends without having been told to.
+async fn watched<E: std::error::Error + Send + Sync + 'static>(
+    name: &'static str,
+    part: impl Future<Output = Result<(), E>>,
+    stop: CancellationToken,
+    failed: CancellationToken,
+) {
+    let result = part.await.map_err(anyhow::Error::new);
+    match result {
+        Ok(()) if stop.is_cancelled() => tracing::debug!(part = name, "stopped"),
+        Ok(()) => {
+            eprintln!("mainstay: the {name} ended by itself");
+            failed.cancel();
+        }
+        Err(error) => {
+            eprintln!("mainstay: the {name} failed: {error:#}");
+            failed.cancel();
+        }
+    }
+}
+
+/// The address of the cluster's DNS: the tenth of the Service range, by convention.
+pub fn dns_address(ranges: &Ranges) -> Result<Ipv4Addr> {
+    let range = ranges.service;
+    range
+        .nth(10)
+        .with_context(|| format!("Service range {range} is too small"))
+}
+
+/// Makes the image `mainstay/hello` of this program, unless it is there already.
+pub fn put_builtin_image(images: &ImageStore) -> Result<()> {
+    let fingerprint = builtin::fingerprint()?;
+    if images.has_builtin(builtin::REFERENCE, &fingerprint)? {
+        return Ok(());
+    }
+    let config = ImageConfig {
+        entrypoint: vec![builtin::PROGRAM.to_owned(), "hello".to_owned()],
+        env: vec!["PATH=/".to_owned()],
+        ..ImageConfig::default()
+    };
+    let layer = builtin::layer(&builtin::files()?)?;
+    images.put_builtin(builtin::REFERENCE, &layer, &config, &fingerprint)?;
+    Ok(())
+}

@@ -1,0 +1,257 @@
+//! The upper half: store, certificates, API server, kubeconfig.
+
+use std::fs;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::Path;
+use std::sync::{Arc, OnceLock};
+
+use anyhow::{Context, Result, bail};
+use api_server::{ApiServer, NodeConnector, NodeService, TlsMaterial, UserInfo};
+use certificates::{Authority, SubjectAltNames};
+use kube::Client;
+use mvcc_store::embedded::{EmbeddedOptions, EmbeddedStore};
+use pod_network::Ranges;
+use resource_kinds::{ClusterConfig, Kind, KindInfo};
+use tokio::net::TcpListener;
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+use crate::kubeconfig::{self, Credentials};
+
+/// The port at which pods find the API server on the node's pod-facing address.
+const POD_FACING_PORT: u16 = 6443;
+
+/// The one node of this process, once its agent runs.
+#[derive(Default)]
+pub struct LocalNode {
+    name: String,
+    service: OnceLock<NodeService>,
+}
+
+impl LocalNode {
+    /// A node that cannot be reached yet.
+    pub fn new(name: &str) -> Self {
+        Self {
+            name: name.to_owned(),
+            service: OnceLock::new(),
+        }
+    }
+
+    /// From now on the node answers.
+    pub fn set(&self, service: NodeService) {
+        // Set once per process: the agent is started once.
+        drop(self.service.set(service));
+    }
+}
+
+impl NodeConnector for LocalNode {
+    fn connect(&self, node_name: &str) -> Option<NodeService> {
+        if node_name == self.name {
+            self.service.get().cloned()
+        } else {
+            None
+        }
+    }
+}
+
+/// A running API server.
+pub struct Server {
+    api: Arc<ApiServer>,
+    store: Arc<EmbeddedStore>,
+    /// The facts of all kinds.
+    pub kinds: Vec<Arc<dyn Kind>>,
+    /// Certificates of the authority, PEM.
+    pub ca_pem: String,
+    /// Where it listens.
+    pub address: SocketAddr,
+    listeners: JoinSet<()>,
+}
+
+/// What a server needs.
+pub struct ServerConfig<'a> {
+    /// The instance's data directory.
+    pub data_dir: &'a Path,
+    /// The opened store.
+    pub store: Arc<EmbeddedStore>,
+    /// Already bound, so that a port in use is found out before anything is done.
+    pub listener: TcpListener,
+    /// Pod and Service addresses.
+    pub ranges: Ranges,
+    /// The way to the node.
+    pub nodes: Arc<LocalNode>,
+    /// The host's name.
+    pub host_name: &'a str,
+    /// The host's addresses.
+    pub host_addresses: &'a [IpAddr],
+}
+
+impl Server {
+    /// Starts the API server, writes the kubeconfig.
+    pub async fn start(config: ServerConfig<'_>, shutdown: &CancellationToken) -> Result<Self> {
+        let data = config.data_dir;
+        let store = config.store.clone();
+        let authority = Authority::open_or_create(&data.join("certificates"))
+            .context("prepare the certificates")?;
+        let service_ip = nth(config.ranges.service, 1)?;
+        let node_ip = nth(config.ranges.pod, 1)?;
+        let names = names(&config, service_ip, node_ip)?;
+        let identity = authority
+            .server(&names)
+            .context("prepare the server's certificate")?;
+        let signer = authority.token_signer().context("prepare the token key")?;
+        let cluster = ClusterConfig {
+            service_range: service_range(config.ranges.service)?,
+        };
+        let kinds = resource_kinds::all(&cluster);
+        let api = ApiServer::new(api_server::Config {
+            store: store.clone(),
+            kinds: kinds.clone(),
+            admission: resource_kinds::admission::plugins(),
+            default_objects: resource_kinds::bootstrap::default_objects(),
+            tls: Some(TlsMaterial {
+                certificate_pem: identity.certificate_pem().to_owned(),
+                key_pem: identity.key_pem().to_owned(),
+                client_ca_pem: authority.ca_pem().to_owned(),
+            }),
+            tokens: Some(Arc::new(signer)),
+            token_audiences: vec!["https://kubernetes.default.svc.cluster.local".to_owned()],
+            service_ip: service_ip.into(),
+            advertise: vec![SocketAddr::from((node_ip, POD_FACING_PORT))],
+            nodes: config.nodes,
+            limits: api_server::Limits::default(),
+        })
+        .await
+        .context("start the API server")?;
+        let address = config
+            .listener
+            .local_addr()
+            .context("the listening address")?;
+        let mut server = Self {
+            api,
+            store,
+            kinds,
+            ca_pem: authority.ca_pem().to_owned(),
+            address,
+            listeners: JoinSet::new(),
+        };
+        server.serve(config.listener, shutdown);
+        write_kubeconfig(data, &authority, address)?;
+        Ok(server)
+    }
+
+    /// Serves pods on the node's own address in their network.
+    pub async fn serve_pods(
+        &mut self,
+        node_ip: Ipv4Addr,
+        shutdown: &CancellationToken,
+    ) -> Result<()> {
+        let address = SocketAddr::from((node_ip, POD_FACING_PORT));
+        let listener = TcpListener::bind(address)
+            .await
+            .with_context(|| format!("listen for pods on {address}"))?;
+        self.serve(listener, shutdown);
+        Ok(())
+    }
+
+    fn serve(&mut self, listener: TcpListener, shutdown: &CancellationToken) {
+        let (api, shutdown) = (self.api.clone(), shutdown.clone());
+        self.listeners.spawn(async move {
+            if let Err(error) = api.serve(listener, shutdown).await {
+                tracing::error!(%error, "the API server stopped serving");
+            }
+        });
+    }
+
+    /// A client for one of the parts, which may do what its role allows.
+    pub fn client(&self, user: &str, groups: &[&str]) -> Client {
+        let user = UserInfo::new(user, groups.iter().copied());
+        Client::new(self.api.local(user), "default")
+    }
+
+    /// The facts of all kinds.
+    pub fn kind_infos(&self) -> Vec<KindInfo> {
+        self.kinds.iter().map(|kind| *kind.info()).collect()
+    }
+
+    /// Waits for connections to end and closes the store.
+    pub async fn stop(mut self) {
+        while self.listeners.join_next().await.is_some() {}
+        drop(self.api);
+        self.store.close().await;
+    }
+}
+
+/// Opens the store; the error says when another process has it, or when it is damaged.
+pub async fn open_store(data: &Path) -> Result<Arc<EmbeddedStore>> {
+    let options = EmbeddedOptions::new(data.join("store"));
+    let opened = tokio::task::spawn_blocking(move || EmbeddedStore::open(options))
+        .await
+        .context("open the store")?;
+    opened.with_context(|| format!("open the store in {}", data.display()))
+}
+
+fn nth(range: pod_network::Cidr, index: u32) -> Result<Ipv4Addr> {
+    range
+        .nth(index)
+        .with_context(|| format!("range {range} is too small"))
+}
+
+/// The Service range in the form that validation knows it.
+fn service_range(range: pod_network::Cidr) -> Result<resource_kinds::ServiceRange> {
+    range
+        .to_string()
+        .parse()
+        .with_context(|| format!("Service range {range}"))
+}
+
+fn names(config: &ServerConfig<'_>, service: Ipv4Addr, node: Ipv4Addr) -> Result<SubjectAltNames> {
+    let listen = config
+        .listener
+        .local_addr()
+        .context("the listening address")?
+        .ip();
+    let own = [service.into(), node.into(), listen];
+    let addresses = config.host_addresses.iter().copied().chain(own);
+    Ok(SubjectAltNames::api_server(config.host_name, addresses))
+}
+
+fn write_kubeconfig(data: &Path, authority: &Authority, address: SocketAddr) -> Result<()> {
+    let admin = authority
+        .client("mainstay-admin", &["system:masters"])
+        .context("prepare the administrator's certificate")?;
+    let host = if address.ip().is_unspecified() {
+        Ipv4Addr::LOCALHOST.into()
+    } else {
+        address.ip()
+    };
+    let server = format!("https://{}", SocketAddr::new(host, address.port()));
+    let text = kubeconfig::render(&Credentials {
+        server: &server,
+        ca: authority.ca_pem(),
+        certificate: admin.certificate_pem(),
+        key: admin.key_pem(),
+    });
+    kubeconfig::write_private(&data.join("kubeconfig"), &text)
+}
+
+/// Binds the API's address; the error says what to do about a port in use.
+pub async fn bind(address: SocketAddr) -> Result<TcpListener> {
+    match TcpListener::bind(address).await {
+        Ok(listener) => Ok(listener),
+        Err(error) if error.kind() == std::io::ErrorKind::AddrInUse => bail!(
+            "{address} is in use by another program; choose another with --listen, \
+             or let --listen 127.0.0.1:0 find a free one"
+        ),
+        Err(error) => Err(error).with_context(|| format!("listen on {address}")),
+    }
+}
+
+/// Makes the data directory, for its owner alone.
+pub fn make_data_directory(path: &Path) -> Result<()> {
+    use std::os::unix::fs::DirBuilderExt;
+    fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o711)
+        .create(path)
+        .with_context(|| format!("make the data directory {}", path.display()))
+}
