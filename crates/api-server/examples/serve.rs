@@ -42,7 +42,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
         tokens: Some(Arc::new(authority.token_signer()?)),
         token_audiences: Vec::new(),
         service_ip: cluster.service_range.api().into(),
-        advertise: vec![address],
+        advertise: vec![(std::net::Ipv4Addr::new(10, 244, 0, 1), address.port()).into()],
         nodes: Arc::new(NoNodes),
         limits: Limits::default(),
     })

@@ -41,9 +41,12 @@ pub(crate) async fn run(server: &ApiServer, cluster: &Cluster) -> Result<(), Sta
     }
     // The default namespace may have been left out by whoever chose the objects.
     ensure(server, &user, &service(cluster)).await?;
-    if !cluster.advertise.is_empty() {
-        put(server, &user, &endpoints(&cluster.advertise)).await?;
-        put(server, &user, &endpoint_slice(&cluster.advertise)).await?;
+    // An address of the host's own loopback is somewhere else for a pod.
+    let reachable = |address: &&SocketAddr| !address.ip().is_loopback();
+    let advertise: Vec<SocketAddr> = cluster.advertise.iter().filter(reachable).copied().collect();
+    if !advertise.is_empty() {
+        put(server, &user, &endpoints(&advertise)).await?;
+        put(server, &user, &endpoint_slice(&advertise)).await?;
     }
     Ok(())
 }

@@ -31,7 +31,8 @@ pub struct Config {
     pub token_audiences: Vec<String>,
     /// The address of the `kubernetes` Service, the first of the service range.
     pub service_ip: std::net::IpAddr,
-    /// Where this server can be reached by pods: the endpoints of the `kubernetes` Service.
+    /// Where this server can be reached by pods: the endpoints of the `kubernetes` Service,
+    /// set anew at each start. Loopback addresses are left out.
     pub advertise: Vec<SocketAddr>,
     /// The way to the nodes, for `log`, `exec` and `attach`.
     pub nodes: Arc<dyn NodeConnector>,
