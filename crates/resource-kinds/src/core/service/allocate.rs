@@ -1,6 +1,6 @@
 //! Addresses and node ports of Services (`statefulset.md` 10.14 and 10.15).
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
 
 use object_model::{FieldError, FieldPath, Status};
@@ -80,18 +80,33 @@ pub(super) fn keep_allocations(object: &mut Value, old: &Value) {
         }
     }
     if keeps_ports {
-        let before = old["spec"]["ports"]
-            .as_array()
-            .map_or(&[][..], Vec::as_slice);
-        for port in parts::each(spec, "ports") {
-            let same =
-                |old: &&Value| old["port"] == port["port"] && old["protocol"] == port["protocol"];
-            let number = before.iter().find(same).map(|old| old["nodePort"].clone());
-            if port["nodePort"].is_null()
-                && let Some(number) = number.filter(Value::is_i64)
-            {
-                parts::set(port, "nodePort", number);
-            }
+        keep_ports(spec, &old["spec"]);
+    }
+}
+
+/// Ports are told apart by name, as upstream does: a port may get another number and keep its
+/// node port.
+fn keep_ports(spec: &mut Value, old: &Value) {
+    let numbers = |spec: &Value| -> BTreeMap<String, i64> {
+        let ports = At::root(spec).get("ports");
+        ports
+            .items()
+            .filter_map(|port| {
+                Some((
+                    port.get("name").text().to_owned(),
+                    port.get("nodePort").int()?,
+                ))
+            })
+            .collect()
+    };
+    let before = numbers(old);
+    let mut used: BTreeSet<i64> = numbers(spec).into_values().collect();
+    for port in parts::each(spec, "ports") {
+        let number = before.get(port["name"].as_str().unwrap_or_default());
+        if let Some(number) = number.filter(|_| port["nodePort"].is_null())
+            && used.insert(*number)
+        {
+            parts::set(port, "nodePort", *number);
         }
     }
 }
@@ -397,12 +412,13 @@ mod tests {
 
     #[test]
     fn node_ports_are_chosen_and_kept() {
-        let spec = json!({"type": "NodePort", "ports": [{"port": 80}, {"port": 81}]});
+        let spec = json!({"type": "NodePort",
+            "ports": [{"name": "a", "port": 80}, {"name": "b", "port": 81}]});
         let old = create(spec.clone(), &held(&[])).unwrap();
         let keys = node_port_keys(&old);
         assert_eq!(keys.len(), 2);
         let mut new = old.clone();
-        new["spec"]["ports"] = json!([{"port": 80}, {"port": 81}]);
+        new["spec"]["ports"] = json!([{"name": "b", "port": 82}, {"name": "a", "port": 80}]);
         service().default(&mut new);
         service().prepare_update(&mut new, &old);
         service()
