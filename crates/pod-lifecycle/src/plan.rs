@@ -245,9 +245,14 @@ pub(crate) fn deadline(input: &PodInput<'_>, spec: &PodSpec) -> Option<Timestamp
 pub(crate) fn clear_away(planner: &mut Planner<'_>, ending: Ending) {
     let record = planner.input.record;
     match &record.sandbox {
-        Sandbox::Ready | Sandbox::Gone | Sandbox::Failed { .. } => {
-            planner.act(Action::DestroySandbox);
-            return;
+        Sandbox::Ready | Sandbox::Gone => return planner.act(Action::DestroySandbox),
+        Sandbox::Failed { at, .. } => {
+            let due = backoff::retry_at(*at, record.sandbox_failures);
+            if due <= planner.now {
+                return planner.act(Action::DestroySandbox);
+            }
+            planner.wake(due);
+            return planner.wait("", "sandbox");
         }
         Sandbox::Creating | Sandbox::Destroying => return planner.wait("", "sandbox"),
         Sandbox::None => {}
@@ -256,8 +261,7 @@ pub(crate) fn clear_away(planner: &mut Planner<'_>, ending: Ending) {
         Volumes::Ready => planner.act(Action::ReleaseVolumes),
         Volumes::Failed { at, .. } => {
             let due = backoff::retry_at(*at, record.volume_failures);
-            // A failed mount is cleared away at once, a failed unmount is tried again later.
-            if record.volume_failures == 0 || due <= planner.now {
+            if due <= planner.now {
                 planner.act(Action::ReleaseVolumes);
             } else {
                 planner.wake(due);
@@ -266,7 +270,7 @@ pub(crate) fn clear_away(planner: &mut Planner<'_>, ending: Ending) {
         }
         Volumes::Preparing | Volumes::Releasing => planner.wait("", "volumes"),
         Volumes::None if ending == Ending::Deleted => remove_object(planner),
-        Volumes::None => planner.plan.finished = ending == Ending::NodeStops,
+        Volumes::None => planner.plan.finished = planner.input.node_stopping,
     }
 }
 
@@ -278,6 +282,8 @@ fn remove_object(planner: &mut Planner<'_>) {
     match &planner.input.record.removal {
         Removal::None => planner.act(Action::RemoveObject),
         Removal::Asked => planner.wait("", "removal of the object"),
+        // The object stays; the next agent finds it and removes it.
+        Removal::Failed { .. } if planner.input.node_stopping => planner.plan.finished = true,
         Removal::Failed { at, failures } => {
             let due = backoff::retry_at(*at, *failures);
             if due <= planner.now {

@@ -114,6 +114,9 @@ pub struct ContainerRecord {
     /// Delay between restarts.
     #[serde(default)]
     pub backoff: Backoff,
+    /// How often in a row it could not be created.
+    #[serde(default)]
+    pub refusals: u32,
     /// Whether the current delay was announced by an event.
     #[serde(default)]
     pub backoff_announced: bool,
@@ -295,6 +298,26 @@ impl PodRecord {
         }
     }
 
+    /// The part that is worth keeping: without what each probe changes.
+    pub fn durable(&self) -> Self {
+        let mut kept = self.clone();
+        for container in kept.containers.values_mut() {
+            if let Instance::Running(running) = &mut container.instance {
+                for probe in [
+                    &mut running.startup,
+                    &mut running.liveness,
+                    &mut running.readiness,
+                ] {
+                    *probe = ProbeRecord {
+                        verdict: probe.verdict,
+                        ..ProbeRecord::default()
+                    };
+                }
+            }
+        }
+        kept
+    }
+
     /// What an agent that has just started makes of a record that it found: nothing is under way
     /// any more, whatever was is begun again.
     pub fn without_work_in_flight(mut self) -> Self {
@@ -349,12 +372,12 @@ impl ContainerRecord {
     }
 
     /// The new instance could not be created.
-    pub fn refused(&mut self, reason: &str, message: String, now: Timestamp, failures: u32) {
+    pub fn refused(&mut self, reason: &str, message: String, now: Timestamp) {
         self.instance = Instance::Refused(Refusal {
             reason: reason.to_owned(),
             message,
             at: now,
-            failures,
+            failures: self.refusals,
             previous: self.ended().cloned(),
         });
         self.image = Image::Unknown;

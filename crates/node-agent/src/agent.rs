@@ -1,0 +1,433 @@
+//! The agent as a whole: starts, takes over what is there, hands pods to workers, ends.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use container_runtime::{Runtime, Sandbox};
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::Pod;
+use kube::Client;
+use kube::api::Api;
+use pod_lifecycle::resolv_conf::Resolver;
+use reconcile::{Cache, Change, Recorder, Source, WatchConfig};
+use tokio::sync::{Semaphore, mpsc};
+use tokio::task::{JoinHandle, JoinSet};
+use tokio_util::sync::CancellationToken;
+
+use crate::Error;
+use crate::config::{Config, OnShutdown};
+use crate::facts::Machine;
+use crate::kubelet_api::{self, NodeService};
+use crate::layout::{PodDir, pods_dir};
+use crate::limits::PULLS_MAX;
+use crate::node::NodeKeeper;
+use crate::recovery::{self, Found, Stored};
+use crate::registry::Registry;
+use crate::sources::Sources;
+use crate::worker::{Beginning, Message, Shared, Worker};
+
+/// A running node agent.
+pub struct NodeAgent {
+    shared: Arc<Shared>,
+    task: JoinHandle<()>,
+}
+
+/// Runs a node agent until `shutdown`, and until its pods are stopped if they are to be.
+///
+/// # Errors
+/// When it cannot start.
+pub async fn run(config: Config, client: Client, shutdown: CancellationToken) -> Result<(), Error> {
+    NodeAgent::start(config, client, shutdown)
+        .await?
+        .finished()
+        .await;
+    Ok(())
+}
+
+impl NodeAgent {
+    /// Registers the node, takes over what a former agent left, and begins to run pods.
+    ///
+    /// # Errors
+    /// When the runtime does not open, directories cannot be made, or the API refuses the node.
+    pub async fn start(
+        config: Config,
+        client: Client,
+        shutdown: CancellationToken,
+    ) -> Result<Self, Error> {
+        let pods = pods_dir(&config.data_dir);
+        std::fs::create_dir_all(&pods).map_err(|source| Error::Directory {
+            path: pods.clone(),
+            source,
+        })?;
+        let found = recovery::found(&config.data_dir)
+            .map_err(|source| Error::Directory { path: pods, source })?;
+        let runtime = Runtime::open(config.runtime.clone()).map_err(Error::Runtime)?;
+        let sandboxes = runtime.sandboxes().await.map_err(Error::Runtime)?;
+        let machine = Machine::read(&config.data_dir);
+        let keeper = NodeKeeper::register(client.clone(), config.clone(), machine.clone()).await?;
+        // Watches, events and heartbeats go on while pods are being stopped.
+        let background = CancellationToken::new();
+        let source = Source {
+            component: "kubelet".to_owned(),
+            host: Some(config.node_name.clone()),
+        };
+        let resolver = std::fs::read_to_string("/etc/resolv.conf").unwrap_or_default();
+        let shared = Arc::new(Shared {
+            recorder: Recorder::spawn(client.clone(), source, background.clone()),
+            sources: Sources::new(client.clone(), background.clone()),
+            registry: Registry::default(),
+            machine,
+            resolver: Resolver::parse(&resolver),
+            pulls: Semaphore::new(PULLS_MAX),
+            abandon: CancellationToken::new(),
+            runtime,
+            client,
+            config,
+        });
+        let dispatcher = Dispatcher {
+            shared: shared.clone(),
+            workers: BTreeMap::new(),
+            tasks: JoinSet::new(),
+        };
+        let task = tokio::spawn(dispatcher.run(found, sandboxes, keeper, background, shutdown));
+        Ok(Self { shared, task })
+    }
+
+    /// The kubelet's API: logs, exec, attach, pods, health.
+    pub fn kubelet_api(&self) -> NodeService {
+        kubelet_api::service(self.shared.clone())
+    }
+
+    /// Waits for the agent's end.
+    pub async fn finished(self) {
+        if let Err(error) = self.task.await {
+            tracing::error!(%error, "node agent ended unexpectedly");
+        }
+    }
+}
+
+type Name = (String, String);
+
+/// Workers of one name by uid.
+type OfName = BTreeMap<String, mpsc::Sender<Message>>;
+
+struct Dispatcher {
+    shared: Arc<Shared>,
+    workers: BTreeMap<Name, OfName>,
+    tasks: JoinSet<(Name, String)>,
+}
+
+fn name_of(pod: &Pod) -> Name {
+    let meta = &pod.metadata;
+    (
+        meta.namespace.clone().unwrap_or_default(),
+        meta.name.clone().unwrap_or_default(),
+    )
+}
+
+fn uid_of(pod: &Pod) -> String {
+    pod.metadata.uid.clone().unwrap_or_default()
+}
+
+impl Dispatcher {
+    async fn run(
+        mut self,
+        found: BTreeMap<String, Found>,
+        sandboxes: Vec<Sandbox>,
+        keeper: NodeKeeper,
+        background: CancellationToken,
+        shutdown: CancellationToken,
+    ) {
+        let heartbeat = tokio::spawn(keeper.keep(background.clone()));
+        let api: Api<Pod> = Api::all(self.shared.client.clone());
+        let mine = format!("spec.nodeName={}", self.shared.config.node_name);
+        let config = WatchConfig::default().fields(&mine);
+        let pods = Cache::spawn(api, config, background.clone());
+        let synced = tokio::select! {
+            () = shutdown.cancelled() => false,
+            (pods, services) = async {
+                tokio::join!(pods.wait_synced(), self.shared.sources.wait_synced())
+            } => pods && services,
+        };
+        if synced {
+            self.recover(&pods, found, sandboxes).await;
+            self.follow(&pods, &shutdown).await;
+        }
+        match self.shared.config.on_shutdown {
+            OnShutdown::StopPods => {
+                self.stop_pods(&pods).await;
+                if let Err(error) = self.shared.runtime.close().await {
+                    tracing::warn!(%error, "container runtime not closed");
+                }
+            }
+            OnShutdown::LeavePods => self.shared.abandon.cancel(),
+        }
+        while self.tasks.join_next().await.is_some() {}
+        background.cancel();
+        if let Err(error) = heartbeat.await {
+            tracing::error!(%error, "heartbeat ended unexpectedly");
+        }
+    }
+
+    /// Hands each change to the pod's worker until the end.
+    async fn follow(&mut self, pods: &Cache<Pod>, shutdown: &CancellationToken) {
+        let mut changes = pods.subscribe();
+        loop {
+            tokio::select! {
+                biased;
+                () = shutdown.cancelled() => return,
+                Some(ended) = self.tasks.join_next(), if !self.tasks.is_empty() => {
+                    self.worker_ended(ended, pods).await;
+                }
+                change = changes.next() => match change {
+                    Some(change) => self.take(change).await,
+                    None => return,
+                },
+            }
+        }
+    }
+
+    async fn take(&mut self, change: Change<Pod>) {
+        match change {
+            Change::Applied(pod, _) => self.applied(pod).await,
+            Change::Deleted(pod) => self.send(&pod.clone(), Message::Removed(pod)).await,
+        }
+    }
+
+    async fn applied(&mut self, pod: Arc<Pod>) {
+        let (name, uid) = (name_of(&pod), uid_of(&pod));
+        let of_name = self.workers.get(&name);
+        if of_name.is_some_and(|workers| workers.contains_key(&uid)) {
+            return self.send(&pod.clone(), Message::Pod(pod)).await;
+        }
+        // Others of this name are gone from the API, whether or not that was heard of.
+        let others: Vec<String> = of_name
+            .into_iter()
+            .flatten()
+            .map(|(u, _)| u.clone())
+            .collect();
+        for other in &others {
+            if let Some(view) = self.view_of(&name, other) {
+                self.send(&view.clone(), Message::Removed(view)).await;
+            }
+        }
+        let stored = Stored::default();
+        let beginning = Beginning {
+            pod,
+            removed: false,
+            stored,
+            sandbox: None,
+            events: None,
+            predecessors: others.into_iter().collect(),
+        };
+        self.begin(beginning);
+    }
+
+    fn view_of(&self, name: &Name, uid: &str) -> Option<Arc<Pod>> {
+        let views = self.shared.registry.list();
+        let found = views.iter().find(|view| {
+            name_of(&view.pod) == *name && view.pod.metadata.uid.as_deref() == Some(uid)
+        });
+        found.map(|view| view.pod.clone())
+    }
+
+    async fn send(&mut self, pod: &Pod, message: Message) {
+        let worker = self
+            .workers
+            .get(&name_of(pod))
+            .and_then(|w| w.get(&uid_of(pod)));
+        if let Some(worker) = worker
+            && worker.send(message).await.is_err()
+        {
+            tracing::debug!("a pod's worker has just ended");
+        }
+    }
+
+    fn begin(&mut self, beginning: Beginning) {
+        let (name, uid) = (name_of(&beginning.pod), uid_of(&beginning.pod));
+        let (worker, sender) = Worker::new(self.shared.clone(), beginning);
+        self.workers
+            .entry(name.clone())
+            .or_default()
+            .insert(uid.clone(), sender);
+        self.tasks.spawn(async move {
+            worker.run().await;
+            (name, uid)
+        });
+    }
+
+    async fn worker_ended(
+        &mut self,
+        ended: Result<(Name, String), tokio::task::JoinError>,
+        pods: &Cache<Pod>,
+    ) {
+        let (name, uid) = match ended {
+            Ok(ended) => ended,
+            Err(error) => {
+                tracing::error!(%error, "a pod's worker ended unexpectedly");
+                return;
+            }
+        };
+        if let Some(of_name) = self.workers.get_mut(&name) {
+            of_name.remove(&uid);
+            for worker in of_name.values() {
+                // The next pod of this name may start now.
+                if worker
+                    .send(Message::PredecessorGone(uid.clone()))
+                    .await
+                    .is_err()
+                {
+                    tracing::debug!("a pod's worker has just ended");
+                }
+            }
+            if of_name.is_empty() {
+                self.workers.remove(&name);
+            }
+        }
+        // A pod whose object came back with the same uid cannot be; one that was never told is.
+        if let Some(pod) = pods.get(&name.0, &name.1)
+            && uid_of(&pod) != uid
+            && !self
+                .workers
+                .get(&name)
+                .is_some_and(|w| w.contains_key(&uid_of(&pod)))
+        {
+            self.applied(pod).await;
+        }
+    }
+
+    /// Takes over records and sandboxes that a former agent left.
+    async fn recover(
+        &mut self,
+        pods: &Cache<Pod>,
+        mut found: BTreeMap<String, Found>,
+        sandboxes: Vec<Sandbox>,
+    ) {
+        let mut by_uid: BTreeMap<String, Sandbox> = sandboxes
+            .into_iter()
+            .map(|s| (s.id().to_owned(), s))
+            .collect();
+        for (uid, sandbox) in &by_uid {
+            found.entry(uid.clone()).or_insert_with(|| Found {
+                pod: Arc::new(recovery::pod_of_sandbox(sandbox)),
+                stored: Stored::default(),
+            });
+        }
+        let live: BTreeSet<String> = by_uid.keys().cloned().collect();
+        if let Err(error) = self.shared.config.network.recover(&live).await {
+            tracing::error!(%error, "pod network not cleared of former pods");
+        }
+        let current: BTreeMap<String, Arc<Pod>> = pods
+            .list()
+            .into_iter()
+            .map(|pod| (uid_of(&pod), pod))
+            .collect();
+        let mut former: BTreeMap<Name, BTreeSet<String>> = BTreeMap::new();
+        for (uid, one) in &found {
+            if !current.contains_key(uid) {
+                former
+                    .entry(name_of(&one.pod))
+                    .or_default()
+                    .insert(uid.clone());
+            }
+        }
+        for (uid, one) in found {
+            let sandbox = by_uid.remove(&uid);
+            let pod = current.get(&uid).cloned();
+            let removed = pod.is_none();
+            let pod = pod.unwrap_or(one.pod);
+            let others = if removed {
+                None
+            } else {
+                former.get(&name_of(&pod)).cloned()
+            };
+            self.adopt(
+                pod,
+                removed,
+                one.stored,
+                sandbox,
+                others.unwrap_or_default(),
+            )
+            .await;
+        }
+        for pod in current.into_values() {
+            let known = self.workers.get(&name_of(&pod));
+            if !known.is_some_and(|workers| workers.contains_key(&uid_of(&pod))) {
+                let predecessors = former.get(&name_of(&pod)).cloned().unwrap_or_default();
+                self.begin(Beginning {
+                    pod,
+                    removed: false,
+                    stored: Stored::default(),
+                    sandbox: None,
+                    events: None,
+                    predecessors,
+                });
+            }
+        }
+    }
+
+    async fn adopt(
+        &mut self,
+        pod: Arc<Pod>,
+        removed: bool,
+        stored: Stored,
+        sandbox: Option<Sandbox>,
+        predecessors: BTreeSet<String>,
+    ) {
+        let dir = PodDir::of(&self.shared.config.data_dir, &pod);
+        let mut events = None;
+        let mut state = None;
+        if let Some(sandbox) = &sandbox {
+            match recovery::look(sandbox).await {
+                Ok((seen, stream)) => (state, events) = (Some(seen), stream),
+                Err(error) => {
+                    tracing::warn!(sandbox = sandbox.id(), %error, "sandbox does not answer");
+                }
+            }
+        }
+        let stored = recovery::adopt(stored, &pod, &dir, state.as_ref(), Timestamp::now());
+        tracing::info!(
+            pod = pod_lifecycle::spec::display_name(&pod),
+            removed,
+            running = stored.record.anything_runs(),
+            "pod of a former agent"
+        );
+        self.begin(Beginning {
+            pod,
+            removed,
+            stored,
+            sandbox,
+            events,
+            predecessors,
+        });
+    }
+
+    /// Stops all pods side by side and waits for their ends.
+    async fn stop_pods(&mut self, pods: &Cache<Pod>) {
+        let all: Vec<_> = self
+            .workers
+            .values()
+            .flat_map(|of_name| of_name.values())
+            .collect();
+        for worker in &all {
+            if worker.send(Message::NodeStops).await.is_err() {
+                tracing::debug!("a pod's worker has just ended");
+            }
+        }
+        let mut changes = pods.subscribe();
+        while !self.tasks.is_empty() {
+            tokio::select! {
+                Some(_) = self.tasks.join_next() => {}
+                // A pod that is deleted meanwhile has less time, or none.
+                Some(change) = changes.next() => match change {
+                    Change::Applied(pod, _) => {
+                        self.send(&pod.clone(), Message::Pod(pod)).await;
+                    }
+                    Change::Deleted(pod) => {
+                        self.send(&pod.clone(), Message::Removed(pod)).await;
+                    }
+                },
+            }
+        }
+    }
+}

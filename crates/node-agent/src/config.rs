@@ -1,0 +1,55 @@
+//! What a node agent needs to know.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use container_runtime::RuntimeOptions;
+use image_store::{ImageStore, RegistriesConfig};
+use pod_network::PodNetwork;
+
+/// What becomes of the pods when the agent is told to end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OnShutdown {
+    /// They are stopped, each within its grace period; their objects stay, and the next agent on
+    /// the same data directory starts them again.
+    StopPods,
+    /// They go on; the next agent finds them.
+    LeavePods,
+}
+
+/// Settings of a node agent.
+#[derive(Clone)]
+pub struct Config {
+    /// Name of the Node object.
+    pub node_name: String,
+    /// Directory of this instance; pods are kept in `pods` below it.
+    pub data_dir: PathBuf,
+    /// How the container runtime is opened.
+    pub runtime: RuntimeOptions,
+    /// Images on this machine.
+    pub images: ImageStore,
+    /// Mirrors and credentials for pulls.
+    pub registries: RegistriesConfig,
+    /// The pods' network.
+    pub network: Arc<PodNetwork>,
+    /// The node's own address.
+    pub node_ip: IpAddr,
+    /// Pod ranges to write into the Node object (`spec.podCIDR`).
+    pub pod_cidr: Option<String>,
+    /// Addresses of the cluster's DNS.
+    pub cluster_dns: Vec<String>,
+    /// The cluster domain, `cluster.local` by convention.
+    pub cluster_domain: String,
+    /// Kubernetes version to report, for instance `v1.36.0+mainstay.0`.
+    pub kubelet_version: String,
+    /// Labels of the Node besides the usual ones.
+    pub labels: BTreeMap<String, String>,
+    /// Most pods at a time.
+    pub pods_max: u32,
+    /// Port of the kubelet API to report, 0 when it is reached in another way.
+    pub kubelet_port: u16,
+    /// What becomes of the pods at the end.
+    pub on_shutdown: OnShutdown,
+}

@@ -1,0 +1,566 @@
+//! From a pod's container to what the runtime is asked for. Pure.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use container_runtime::spec::{
+    ContainerSpec, EnvVar, LogSpec, Mount, MountSource, Propagation, Resources, RootfsSpec,
+    SandboxSpec, Seccomp, Security, UserSpec,
+};
+use image_store::ImageConfig;
+use k8s_openapi::api::core::v1::{
+    Container, Pod, PodSecurityContext, PodSpec, ResourceRequirements, SeccompProfile,
+    SecurityContext, VolumeMount,
+};
+use object_model::quantity::Quantity;
+use pod_lifecycle::environment::arguments;
+use pod_lifecycle::expansion::expand;
+use pod_lifecycle::hostname::Names;
+use pod_lifecycle::qos::qos_class;
+use pod_lifecycle::spec;
+
+use crate::layout::{PodDir, runtime_id};
+use crate::volumes::PreparedVolumes;
+
+const CPU_PERIOD_US: i64 = 100_000;
+const CPU_SHARES_MIN: u64 = 2;
+const ROOT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+
+/// Everything that one instance of a container is made of.
+pub struct Ingredients<'a> {
+    /// The pod.
+    pub pod: &'a Pod,
+    /// The container.
+    pub container: &'a Container,
+    /// Number of the instance.
+    pub restart_count: u32,
+    /// What the image says.
+    pub image: &'a ImageConfig,
+    /// The image's layers, the topmost last.
+    pub layers: &'a [PathBuf],
+    /// The pod's environment variables for it.
+    pub env: &'a [(String, String)],
+    /// The pod's volumes.
+    pub volumes: &'a PreparedVolumes,
+    /// The pod's directory.
+    pub dir: &'a PodDir,
+    /// The pod's names.
+    pub names: &'a Names,
+    /// The node's memory, for the order in which the kernel kills.
+    pub node_memory_bytes: u64,
+}
+
+/// The sandbox of a pod.
+pub fn sandbox_spec(pod: &Pod, names: &Names) -> SandboxSpec {
+    let empty = PodSpec::default();
+    let spec = pod.spec.as_ref().unwrap_or(&empty);
+    let meta = &pod.metadata;
+    let own = |value: &Option<String>| value.clone().unwrap_or_default();
+    let context = spec.security_context.as_ref();
+    let sysctls = context
+        .and_then(|context| context.sysctls.as_ref())
+        .into_iter()
+        .flatten();
+    SandboxSpec {
+        id: own(&meta.uid),
+        hostname: names.kernel.clone(),
+        host_network: spec::uses_host_network(spec),
+        host_ipc: spec.host_ipc == Some(true),
+        host_pid: spec.host_pid == Some(true),
+        share_process_namespace: spec.share_process_namespace == Some(true),
+        sysctls: sysctls.map(|s| (s.name.clone(), s.value.clone())).collect(),
+        resources: pod_resources(spec),
+        annotations: [
+            ("io.kubernetes.pod.name".to_owned(), own(&meta.name)),
+            (
+                "io.kubernetes.pod.namespace".to_owned(),
+                own(&meta.namespace),
+            ),
+            ("io.kubernetes.pod.uid".to_owned(), own(&meta.uid)),
+        ]
+        .into(),
+    }
+}
+
+/// One instance of a container.
+///
+/// # Errors
+/// What is wrong with the pod's wishes, as the user reads it.
+pub fn container_spec(of: &Ingredients<'_>) -> Result<ContainerSpec, String> {
+    let container = of.container;
+    let id = runtime_id(&container.name, of.restart_count);
+    let empty = PodSpec::default();
+    let pod_spec = of.pod.spec.as_ref().unwrap_or(&empty);
+    let pod_context = pod_spec.security_context.as_ref();
+    let context = container.security_context.as_ref();
+    let user = user_spec(pod_context, context, &of.image.user);
+    check_non_root(of, pod_context, context, &user)?;
+    let root = of.dir.rootfs(&id);
+    let args = arguments(container, &of.image.entrypoint, &of.image.cmd, of.env);
+    if args.is_empty() {
+        return Err("no command specified".to_owned());
+    }
+    Ok(ContainerSpec {
+        name: container.name.clone(),
+        rootfs: RootfsSpec {
+            lowerdirs: of.layers.to_vec(),
+            upper_dir: root.join("upper"),
+            work_dir: root.join("work"),
+            read_only: context.and_then(|c| c.read_only_root_filesystem) == Some(true),
+        },
+        args,
+        env: environment(of),
+        cwd: container
+            .working_dir
+            .clone()
+            .filter(|dir| !dir.is_empty())
+            .unwrap_or_else(|| of.image.working_dir.clone()),
+        user,
+        mounts: mounts(of)?,
+        resources: container_resources(container.resources.as_ref()),
+        security: security(pod_context, context),
+        oom_score_adj: Some(oom_score_adj(pod_spec, container, of.node_memory_bytes)),
+        tty: container.tty == Some(true),
+        stdin: container.stdin == Some(true),
+        stdin_once: container.stdin_once == Some(true),
+        log: LogSpec {
+            path: Some(of.dir.log(&container.name, of.restart_count)),
+            ..LogSpec::default()
+        },
+        annotations: [
+            (
+                "io.kubernetes.container.name".to_owned(),
+                container.name.clone(),
+            ),
+            (
+                "io.kubernetes.container.restartCount".to_owned(),
+                of.restart_count.to_string(),
+            ),
+        ]
+        .into(),
+        id,
+        ..ContainerSpec::default()
+    })
+}
+
+/// The image's variables, the host name, the pod's variables; the last of a name wins.
+fn environment(of: &Ingredients<'_>) -> Vec<EnvVar> {
+    let mut found: Vec<(String, String)> = Vec::new();
+    let mut set = |name: &str, value: &str| {
+        found.retain(|(known, _)| known != name);
+        found.push((name.to_owned(), value.to_owned()));
+    };
+    set("PATH", ROOT_PATH);
+    set("HOSTNAME", &of.names.kernel);
+    for line in &of.image.env {
+        let (name, value) = line.split_once('=').unwrap_or((line, ""));
+        set(name, value);
+    }
+    for (name, value) in of.env {
+        set(name, value);
+    }
+    if of.container.tty == Some(true) && !found.iter().any(|(name, _)| name == "TERM") {
+        found.push(("TERM".to_owned(), "xterm".to_owned()));
+    }
+    found
+        .into_iter()
+        .map(|(name, value)| EnvVar { name, value })
+        .collect()
+}
+
+fn user_spec(
+    pod: Option<&PodSecurityContext>,
+    own: Option<&SecurityContext>,
+    image_user: &str,
+) -> UserSpec {
+    let id = |value: Option<i64>| value.and_then(|id| u32::try_from(id).ok());
+    let uid = own
+        .and_then(|c| c.run_as_user)
+        .or_else(|| pod.and_then(|c| c.run_as_user));
+    let gid = own
+        .and_then(|c| c.run_as_group)
+        .or_else(|| pod.and_then(|c| c.run_as_group));
+    let more = pod
+        .and_then(|c| c.supplemental_groups.as_ref())
+        .into_iter()
+        .flatten();
+    let fs_group = pod.and_then(|c| c.fs_group);
+    let policy = pod.and_then(|c| c.supplemental_groups_policy.as_deref());
+    UserSpec {
+        name: image_user.to_owned(),
+        uid: id(uid),
+        gid: id(gid),
+        supplementary_groups: fs_group
+            .into_iter()
+            .chain(more.copied())
+            .filter_map(|gid| id(Some(gid)))
+            .collect(),
+        strict_groups: policy == Some("Strict"),
+    }
+}
+
+fn check_non_root(
+    of: &Ingredients<'_>,
+    pod: Option<&PodSecurityContext>,
+    own: Option<&SecurityContext>,
+    user: &UserSpec,
+) -> Result<(), String> {
+    let wanted = own
+        .and_then(|c| c.run_as_non_root)
+        .or_else(|| pod.and_then(|c| c.run_as_non_root));
+    if wanted != Some(true) {
+        return Ok(());
+    }
+    let place = format!(
+        "(pod: \"{}\", container: {})",
+        spec::display_name(of.pod),
+        of.container.name
+    );
+    if let Some(uid) = user.uid {
+        return if uid == 0 {
+            Err(format!(
+                "container's runAsUser breaks non-root policy {place}"
+            ))
+        } else {
+            Ok(())
+        };
+    }
+    let name = user.name.split(':').next().unwrap_or_default();
+    match name.parse::<u32>() {
+        Ok(0) => Err(format!(
+            "container has runAsNonRoot and image will run as root {place}"
+        )),
+        Ok(_) => Ok(()),
+        Err(_) if name.is_empty() => Err(format!(
+            "container has runAsNonRoot and image will run as root {place}"
+        )),
+        Err(_) => Err(format!(
+            "container has runAsNonRoot and image has non-numeric user ({name}), cannot verify \
+             user is non-root {place}"
+        )),
+    }
+}
+
+fn security(pod: Option<&PodSecurityContext>, own: Option<&SecurityContext>) -> Security {
+    let capabilities = own.and_then(|c| c.capabilities.as_ref());
+    let profile = own
+        .and_then(|c| c.seccomp_profile.as_ref())
+        .or_else(|| pod.and_then(|c| c.seccomp_profile.as_ref()));
+    let privileged = own.and_then(|c| c.privileged) == Some(true);
+    Security {
+        privileged,
+        capabilities_add: capabilities.and_then(|c| c.add.clone()).unwrap_or_default(),
+        capabilities_drop: capabilities
+            .and_then(|c| c.drop.clone())
+            .unwrap_or_default(),
+        no_new_privileges: own.and_then(|c| c.allow_privilege_escalation) == Some(false),
+        seccomp: seccomp(profile, privileged),
+        unmasked_proc: own.and_then(|c| c.proc_mount.as_deref()) == Some("Unmasked"),
+    }
+}
+
+fn seccomp(profile: Option<&SeccompProfile>, privileged: bool) -> Seccomp {
+    match profile.map(|profile| profile.type_.as_str()) {
+        Some("RuntimeDefault") if !privileged => Seccomp::RuntimeDefault,
+        _ => Seccomp::Unconfined,
+    }
+}
+
+fn amount(
+    list: Option<&BTreeMap<String, k8s_openapi::apimachinery::pkg::api::resource::Quantity>>,
+    name: &str,
+) -> Option<Quantity> {
+    list?
+        .get(name)?
+        .0
+        .parse::<Quantity>()
+        .ok()
+        .filter(|quantity| !quantity.is_zero())
+}
+
+/// Limits of one container.
+pub fn container_resources(wanted: Option<&ResourceRequirements>) -> Resources {
+    let limits = wanted.and_then(|r| r.limits.as_ref());
+    let requests = wanted.and_then(|r| r.requests.as_ref());
+    let cpu_limit = amount(limits, "cpu").map(|cpu| cpu.milli_value());
+    let cpu_request = amount(requests, "cpu")
+        .map(|cpu| cpu.milli_value())
+        .or(cpu_limit);
+    Resources {
+        cpu_shares: Some(shares(cpu_request.unwrap_or(0))),
+        cpu_quota_us: cpu_limit.map(quota),
+        cpu_period_us: cpu_limit.map(|_| CPU_PERIOD_US.unsigned_abs()),
+        memory_bytes: amount(limits, "memory").map(|bytes| bytes.value()),
+        pids: None,
+    }
+}
+
+fn shares(milli: i64) -> u64 {
+    (milli.max(0).unsigned_abs() * 1024 / 1000).max(CPU_SHARES_MIN)
+}
+
+fn quota(milli: i64) -> i64 {
+    (milli * CPU_PERIOD_US / 1000).max(1000)
+}
+
+/// Limits of the pod as a whole: those of its resources, else, when every container has one, the
+/// sum of the containers' limits.
+fn pod_resources(spec: &PodSpec) -> Resources {
+    if let Some(own) = &spec.resources {
+        return container_resources(Some(own));
+    }
+    let each: Vec<Resources> = spec::containers(spec)
+        .map(|(_, c)| container_resources(c.resources.as_ref()))
+        .collect();
+    let sum = |of: fn(&Resources) -> Option<i64>| {
+        each.iter()
+            .map(of)
+            .sum::<Option<i64>>()
+            .filter(|sum| *sum > 0)
+    };
+    let quota = sum(|r| r.cpu_quota_us);
+    Resources {
+        cpu_shares: Some(
+            each.iter()
+                .filter_map(|r| r.cpu_shares)
+                .sum::<u64>()
+                .max(CPU_SHARES_MIN),
+        ),
+        cpu_quota_us: quota,
+        cpu_period_us: quota.map(|_| CPU_PERIOD_US.unsigned_abs()),
+        memory_bytes: sum(|r| r.memory_bytes),
+        pids: None,
+    }
+}
+
+/// As kubelet: guaranteed pods are killed last, best-effort pods first, others by how much of the
+/// node's memory they asked for.
+fn oom_score_adj(spec: &PodSpec, container: &Container, node_memory: u64) -> i32 {
+    match qos_class(spec) {
+        "Guaranteed" => -997,
+        "BestEffort" => 1000,
+        _ => {
+            let requests = container
+                .resources
+                .as_ref()
+                .and_then(|r| r.requests.as_ref());
+            let asked = amount(requests, "memory").map_or(0, |m| m.value());
+            let node = i64::try_from(node_memory).unwrap_or(i64::MAX).max(1);
+            let score = 1000 - asked.saturating_mul(1000) / node;
+            i32::try_from(score.clamp(3, 999)).unwrap_or(999)
+        }
+    }
+}
+
+fn mounts(of: &Ingredients<'_>) -> Result<Vec<Mount>, String> {
+    let mut found = Vec::new();
+    for mount in of.container.volume_mounts.iter().flatten() {
+        found.push(volume_mount(of, mount)?);
+    }
+    let state_file = |path: PathBuf, target: &str, found: &mut Vec<Mount>| {
+        // What the pod mounts there itself comes first.
+        if !found
+            .iter()
+            .any(|mount| mount.destination.as_os_str() == target)
+        {
+            found.push(Mount {
+                destination: PathBuf::from(target),
+                source: bind(path, None, Propagation::Private),
+                read_only: false,
+            });
+        }
+    };
+    state_file(of.dir.hosts(), "/etc/hosts", &mut found);
+    state_file(of.dir.hostname(), "/etc/hostname", &mut found);
+    state_file(of.dir.resolv_conf(), "/etc/resolv.conf", &mut found);
+    let target = termination_path(of.container);
+    let file = of.dir.termination_log(&of.container.name, of.restart_count);
+    state_file(file, target, &mut found);
+    Ok(found)
+}
+
+/// Where the container writes its termination message.
+pub fn termination_path(container: &Container) -> &str {
+    let own = container
+        .termination_message_path
+        .as_deref()
+        .filter(|path| !path.is_empty());
+    own.unwrap_or("/dev/termination-log")
+}
+
+fn bind(path: PathBuf, sub_path: Option<PathBuf>, propagation: Propagation) -> MountSource {
+    MountSource::Bind {
+        path,
+        sub_path,
+        recursive_read_only: false,
+        propagation,
+    }
+}
+
+fn volume_mount(of: &Ingredients<'_>, mount: &VolumeMount) -> Result<Mount, String> {
+    let name = &mount.name;
+    let volume = of
+        .volumes
+        .get(name)
+        .ok_or_else(|| format!("volume \"{name}\" is not mounted"))?;
+    let value = |name: &str| {
+        of.env
+            .iter()
+            .rev()
+            .find(|(n, _)| n == name)
+            .map(|(_, v)| v.clone())
+    };
+    let sub_path = match (mount.sub_path.as_deref(), mount.sub_path_expr.as_deref()) {
+        (Some(path), _) if !path.is_empty() => Some(path.to_owned()),
+        (_, Some(template)) if !template.is_empty() => {
+            let path = expand(template, value);
+            if path.contains("$(") {
+                return Err(format!("subPathExpr {template:?} names unknown variables"));
+            }
+            Some(path)
+        }
+        _ => None,
+    };
+    if sub_path
+        .as_deref()
+        .is_some_and(|path| path.starts_with('/') || climbs(path))
+    {
+        return Err(format!("subPath of volume \"{name}\" leads out of it"));
+    }
+    let propagation = match mount.mount_propagation.as_deref() {
+        Some("HostToContainer") => Propagation::HostToContainer,
+        Some("Bidirectional") => Propagation::Bidirectional,
+        _ => Propagation::Private,
+    };
+    let recursive = mount.recursive_read_only.as_deref();
+    Ok(Mount {
+        destination: PathBuf::from(&mount.mount_path),
+        source: MountSource::Bind {
+            path: volume.path.clone(),
+            sub_path: sub_path.map(PathBuf::from),
+            recursive_read_only: matches!(recursive, Some("Enabled" | "IfPossible")),
+            propagation,
+        },
+        read_only: volume.read_only || mount.read_only == Some(true),
+    })
+}
+
+fn climbs(path: &str) -> bool {
+    path.split('/').any(|part| part == "..")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::volumes::Prepared;
+
+    fn built(pod: serde_json::Value, image: ImageConfig) -> Result<ContainerSpec, String> {
+        let pod: Pod = serde_json::from_value(serde_json::json!({
+            "metadata": {"name": "web-0", "namespace": "n", "uid": "u"}, "spec": pod
+        }))
+        .unwrap();
+        let volumes: PreparedVolumes = [(
+            "data".to_owned(),
+            Prepared {
+                path: PathBuf::from("/vol"),
+                read_only: false,
+            },
+        )]
+        .into();
+        container_spec(&Ingredients {
+            pod: &pod,
+            container: &pod.spec.as_ref().unwrap().containers[0],
+            restart_count: 2,
+            image: &image,
+            layers: &[],
+            env: &[("A".to_owned(), "1".to_owned())],
+            volumes: &volumes,
+            dir: &PodDir::at(PathBuf::from("/pods/x")),
+            names: &pod_lifecycle::hostname::names(&pod, "cluster.local").unwrap(),
+            node_memory_bytes: 1 << 30,
+        })
+    }
+
+    fn image() -> ImageConfig {
+        ImageConfig {
+            entrypoint: vec!["/run".to_owned()],
+            env: vec!["PATH=/bin".to_owned(), "B=2".to_owned()],
+            working_dir: "/srv".to_owned(),
+            ..ImageConfig::default()
+        }
+    }
+
+    #[test]
+    fn image_and_pod_make_the_process() {
+        // statefulset.md 12.12
+        let spec = built(
+            serde_json::json!({"containers": [{"name": "c", "args": ["$(A)"]}]}),
+            image(),
+        )
+        .unwrap();
+        assert_eq!(spec.id, "c-2");
+        assert_eq!(spec.args, ["/run", "1"]);
+        assert_eq!(spec.cwd, "/srv");
+        let env: Vec<String> = spec
+            .env
+            .iter()
+            .map(|var| format!("{}={}", var.name, var.value))
+            .collect();
+        assert_eq!(env, ["HOSTNAME=web-0", "PATH=/bin", "B=2", "A=1"]);
+        assert_eq!(spec.log.path.unwrap(), PathBuf::from("/pods/x/c/2.log"));
+    }
+
+    #[test]
+    fn limits_become_shares_quota_and_bytes() {
+        let spec = built(
+            serde_json::json!({"containers": [{"name": "c", "resources": {
+                "limits": {"cpu": "500m", "memory": "64Mi"}, "requests": {"cpu": "250m"}}}]}),
+            image(),
+        )
+        .unwrap();
+        assert_eq!(spec.resources.cpu_shares, Some(256));
+        assert_eq!(spec.resources.cpu_quota_us, Some(50_000));
+        assert_eq!(spec.resources.memory_bytes, Some(64 << 20));
+    }
+
+    #[test]
+    fn volumes_are_mounted_and_sub_paths_stay_inside() {
+        // statefulset.md 12.13
+        let with = |sub: &str| {
+            built(
+                serde_json::json!({"containers": [{"name": "c", "volumeMounts": [
+                    {"name": "data", "mountPath": "/d", "subPathExpr": sub, "readOnly": true}]}]}),
+                image(),
+            )
+        };
+        let spec = with("x/$(A)").unwrap();
+        let mount = &spec.mounts[0];
+        assert!(mount.read_only);
+        let MountSource::Bind { sub_path, .. } = &mount.source else {
+            panic!("no bind")
+        };
+        assert_eq!(sub_path.as_deref(), Some(std::path::Path::new("x/1")));
+        assert!(with("../x").is_err());
+        assert!(with("$(NONE)").is_err());
+        let targets: Vec<_> = spec.mounts.iter().map(|m| m.destination.clone()).collect();
+        assert!(targets.contains(&PathBuf::from("/dev/termination-log")));
+    }
+
+    #[test]
+    fn non_root_is_checked_against_image_and_pod() {
+        let pod = |context: serde_json::Value| {
+            let container = serde_json::json!({"name": "c", "securityContext": context});
+            serde_json::json!({"containers": [container]})
+        };
+        let non_root = serde_json::json!({"runAsNonRoot": true});
+        let message = built(pod(non_root.clone()), image()).unwrap_err();
+        assert!(message.starts_with("container has runAsNonRoot and image will run as root"));
+        let numeric = ImageConfig {
+            user: "1000".to_owned(),
+            ..image()
+        };
+        assert!(built(pod(non_root), numeric).is_ok());
+        let uid = serde_json::json!({"runAsNonRoot": true, "runAsUser": 7});
+        assert_eq!(built(pod(uid), image()).unwrap().user.uid, Some(7));
+    }
+}

@@ -1,0 +1,47 @@
+//! Events about pods, as kubelet writes them.
+
+use k8s_openapi::api::core::v1::{ObjectReference, Pod};
+use pod_lifecycle::spec::{Kind, find};
+use reconcile::{EventType, Recorder, reference};
+
+/// Reports events about one pod.
+#[derive(Clone)]
+pub struct PodEvents {
+    recorder: Recorder,
+    pod: ObjectReference,
+}
+
+impl PodEvents {
+    /// For the events of `pod`.
+    pub fn of(recorder: &Recorder, pod: &Pod) -> Self {
+        Self {
+            recorder: recorder.clone(),
+            pod: reference(pod),
+        }
+    }
+
+    /// A normal event about the pod.
+    pub fn normal(&self, reason: &str, message: impl Into<String>) {
+        self.recorder
+            .event(self.pod.clone(), EventType::Normal, reason, message);
+    }
+
+    /// A warning about the pod.
+    pub fn warning(&self, reason: &str, message: impl Into<String>) {
+        self.recorder
+            .event(self.pod.clone(), EventType::Warning, reason, message);
+    }
+
+    /// The same about one of the pod's containers.
+    pub fn container(&self, pod: &Pod, name: &str) -> Self {
+        let init = pod
+            .spec
+            .as_ref()
+            .and_then(|spec| find(spec, name))
+            .is_some_and(|(kind, _)| kind != Kind::Main);
+        let list = if init { "initContainers" } else { "containers" };
+        let mut events = self.clone();
+        events.pod.field_path = Some(format!("spec.{list}{{{name}}}"));
+        events
+    }
+}

@@ -1,0 +1,122 @@
+//! What the machine is: processors, memory, disk, kernel, system.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::Path;
+
+use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
+
+/// What is read once, at start.
+#[derive(Clone, Debug, Default)]
+pub struct Machine {
+    /// Processors.
+    pub cpus: usize,
+    /// Memory in bytes.
+    pub memory_bytes: u64,
+    /// Size in bytes of the file system of the data directory.
+    pub disk_bytes: u64,
+    /// Kernel release.
+    pub kernel: String,
+    /// Name of the system.
+    pub os_image: String,
+    /// Machine id.
+    pub machine_id: String,
+    /// Id of this boot.
+    pub boot_id: String,
+    /// Id of the hardware.
+    pub system_uuid: String,
+}
+
+/// What changes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Pressure {
+    /// Memory is about to run out.
+    pub memory: bool,
+    /// The disk is about to run out.
+    pub disk: bool,
+}
+
+impl Machine {
+    /// Looks at the machine.
+    pub fn read(data_dir: &Path) -> Self {
+        let line = |path: &str| {
+            fs::read_to_string(path)
+                .unwrap_or_default()
+                .trim()
+                .to_owned()
+        };
+        Self {
+            cpus: std::thread::available_parallelism().map_or(1, usize::from),
+            memory_bytes: meminfo("MemTotal").unwrap_or(0),
+            disk_bytes: disk(data_dir).map_or(0, |(total, _)| total),
+            kernel: line("/proc/sys/kernel/osrelease"),
+            os_image: os_release("PRETTY_NAME").unwrap_or_else(|| "Linux".to_owned()),
+            machine_id: line("/etc/machine-id"),
+            boot_id: line("/proc/sys/kernel/random/boot_id"),
+            system_uuid: line("/sys/class/dmi/id/product_uuid"),
+        }
+    }
+
+    /// What the node has, as resources.
+    pub fn capacity(&self, pods_max: u32) -> BTreeMap<String, Quantity> {
+        let quantity = |text: String| Quantity(text);
+        [
+            ("cpu", quantity(self.cpus.to_string())),
+            (
+                "memory",
+                quantity(format!("{}Ki", self.memory_bytes / 1024)),
+            ),
+            (
+                "ephemeral-storage",
+                quantity(format!("{}Ki", self.disk_bytes / 1024)),
+            ),
+            ("hugepages-1Gi", quantity("0".to_owned())),
+            ("hugepages-2Mi", quantity("0".to_owned())),
+            ("pods", quantity(pods_max.to_string())),
+        ]
+        .map(|(name, amount)| (name.to_owned(), amount))
+        .into()
+    }
+}
+
+/// Looks at what is left.
+pub fn pressure(data_dir: &Path) -> Pressure {
+    let available = meminfo("MemAvailable");
+    let disk = disk(data_dir);
+    Pressure {
+        memory: available.is_some_and(|bytes| bytes < crate::limits::MEMORY_AVAILABLE_BYTES_MIN),
+        disk: disk
+            .is_some_and(|(total, free)| free < total / 100 * crate::limits::DISK_FREE_PERCENT_MIN),
+    }
+}
+
+fn meminfo(field: &str) -> Option<u64> {
+    let text = fs::read_to_string("/proc/meminfo").ok()?;
+    let line = text.lines().find(|line| line.starts_with(field))?;
+    let kib: u64 = line.split_whitespace().nth(1)?.parse().ok()?;
+    Some(kib * 1024)
+}
+
+fn os_release(field: &str) -> Option<String> {
+    let text = fs::read_to_string("/etc/os-release").ok()?;
+    let line = text
+        .lines()
+        .find_map(|line| line.strip_prefix(field)?.strip_prefix('='))?;
+    Some(line.trim_matches('"').to_owned())
+}
+
+/// Size and free bytes of the file system that holds `path`.
+fn disk(path: &Path) -> Option<(u64, u64)> {
+    let stat = nix::sys::statvfs::statvfs(path).ok()?;
+    let unit = stat.fragment_size();
+    Some((stat.blocks() * unit, stat.blocks_available() * unit))
+}
+
+/// The architecture as container images name it.
+pub fn architecture() -> &'static str {
+    match std::env::consts::ARCH {
+        "x86_64" => "amd64",
+        "aarch64" => "arm64",
+        other => other,
+    }
+}

@@ -1,0 +1,263 @@
+//! Makes a container's image present, by its pull policy, and tells users about it.
+
+use std::time::Instant;
+
+use base64::Engine;
+use image_store::{Credentials, Image, ImageStore, PullError, PullOptions, RegistriesConfig};
+use jiff::SignedDuration;
+use k8s_openapi::ByteString;
+use k8s_openapi::api::core::v1::{Container, Pod, Secret};
+use pod_lifecycle::messages;
+use tokio::sync::Semaphore;
+
+use crate::events::PodEvents;
+use crate::sources::Sources;
+
+/// An image that cannot be had now.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ImageTrouble {
+    /// Status reason.
+    pub reason: &'static str,
+    /// Why, as the user reads it.
+    pub message: String,
+}
+
+/// What making an image present needs.
+pub struct Puller<'a> {
+    /// The images of this machine.
+    pub store: &'a ImageStore,
+    /// Mirrors and credentials of this machine.
+    pub registries: &'a RegistriesConfig,
+    /// Where pull secrets come from.
+    pub sources: &'a Sources,
+    /// How many pulls may run at a time.
+    pub turns: &'a Semaphore,
+}
+
+/// The policy of a container that names none: `Always` for `latest`.
+fn policy<'a>(container: &'a Container, image: &str) -> &'a str {
+    let own = container
+        .image_pull_policy
+        .as_deref()
+        .filter(|policy| !policy.is_empty());
+    own.unwrap_or_else(|| {
+        let last = image.rsplit('/').next().unwrap_or_default();
+        let latest = !image.contains('@') && last.split(':').nth(1).is_none_or(|t| t == "latest");
+        if latest { "Always" } else { "IfNotPresent" }
+    })
+}
+
+impl Puller<'_> {
+    /// Makes the container's image present.
+    pub async fn ensure(
+        &self,
+        pod: &Pod,
+        container: &Container,
+        events: &PodEvents,
+    ) -> Result<Image, ImageTrouble> {
+        let name = container.image.as_deref().unwrap_or_default();
+        let present = self.look(name, events)?;
+        match (policy(container, name), present) {
+            ("Always", _) | ("IfNotPresent", None) => self.pull(pod, name, events).await,
+            (_, Some(image)) => {
+                events.normal("Pulled", messages::present(name));
+                Ok(image)
+            }
+            (_, None) => {
+                let message = messages::never_pull(name);
+                events.warning(messages::ERR_IMAGE_NEVER_PULL, message.clone());
+                events.warning(
+                    "Failed",
+                    format!("Error: {}", messages::ERR_IMAGE_NEVER_PULL),
+                );
+                Err(ImageTrouble {
+                    reason: messages::ERR_IMAGE_NEVER_PULL,
+                    message,
+                })
+            }
+        }
+    }
+
+    fn look(&self, name: &str, events: &PodEvents) -> Result<Option<Image>, ImageTrouble> {
+        if let Err(error) = image_store::normalize(name) {
+            let message = messages::invalid_image(name, &error.reason);
+            events.warning("InspectFailed", message.clone());
+            events.warning("Failed", format!("Error: {}", messages::INVALID_IMAGE_NAME));
+            return Err(ImageTrouble {
+                reason: messages::INVALID_IMAGE_NAME,
+                message,
+            });
+        }
+        self.store.get(name).map_err(|error| {
+            let message = format!("Failed to inspect image \"{name}\": {error}");
+            events.warning("InspectFailed", message.clone());
+            ImageTrouble {
+                reason: "ImageInspectError",
+                message,
+            }
+        })
+    }
+
+    async fn pull(&self, pod: &Pod, name: &str, events: &PodEvents) -> Result<Image, ImageTrouble> {
+        let begun = Instant::now();
+        events.normal("Pulling", messages::pulling(name));
+        let options = PullOptions {
+            registries: self.registries.clone(),
+            credentials: self.credentials(pod, name).await,
+        };
+        let pulled = match self.turns.acquire().await {
+            Ok(_turn) => self.store.pull(name, &options).await,
+            Err(_) => return Err(trouble("the node is stopping".to_owned())),
+        };
+        match pulled {
+            Ok(image) => {
+                let took = SignedDuration::try_from(begun.elapsed()).unwrap_or_default();
+                events.normal("Pulled", messages::pulled(name, took, image.size));
+                Ok(image)
+            }
+            Err(error) => {
+                let text = chain(&error);
+                events.warning("Failed", messages::pull_failed(name, &text));
+                events.warning("Failed", format!("Error: {}", messages::ERR_IMAGE_PULL));
+                Err(trouble(text))
+            }
+        }
+    }
+
+    /// The credentials that the pod's pull secrets hold for the image's registry.
+    async fn credentials(&self, pod: &Pod, image: &str) -> Vec<Credentials> {
+        let namespace = pod.metadata.namespace.as_deref().unwrap_or_default();
+        let spec = pod.spec.as_ref();
+        let names = spec
+            .and_then(|spec| spec.image_pull_secrets.as_ref())
+            .into_iter()
+            .flatten();
+        let mut found = Vec::new();
+        for reference in names {
+            match self.sources.secret(namespace, &reference.name).await {
+                Ok(Some(secret)) => found.extend(credentials_of(&secret, image)),
+                // A pull secret that is missing is no error: the image may be public.
+                Ok(None) => tracing::debug!(secret = reference.name, "no such pull secret"),
+                Err(error) => tracing::warn!(secret = reference.name, error, "pull secret"),
+            }
+        }
+        found
+    }
+}
+
+fn trouble(message: String) -> ImageTrouble {
+    ImageTrouble {
+        reason: messages::ERR_IMAGE_PULL,
+        message,
+    }
+}
+
+/// The error with its causes.
+fn chain(error: &PullError) -> String {
+    let mut text = error.to_string();
+    let mut cause = std::error::Error::source(error);
+    while let Some(next) = cause {
+        let more = next.to_string();
+        if !text.ends_with(&more) {
+            text = format!("{text}: {more}");
+        }
+        cause = next.source();
+    }
+    text
+}
+
+/// The entries of a Docker configuration that match the image's registry.
+fn credentials_of(secret: &Secret, image: &str) -> Vec<Credentials> {
+    let data = |key: &str| {
+        secret
+            .data
+            .as_ref()?
+            .get(key)
+            .map(|ByteString(bytes)| bytes.clone())
+    };
+    let parsed = |bytes: Vec<u8>| serde_json::from_slice::<serde_json::Value>(&bytes).ok();
+    let auths = match data(".dockerconfigjson").and_then(parsed) {
+        Some(mut config) => config["auths"].take(),
+        None => data(".dockercfg").and_then(parsed).unwrap_or_default(),
+    };
+    let registry = registry_of(image);
+    let entries = auths.as_object().into_iter().flatten();
+    entries
+        .filter(|(host, _)| host_of(host) == registry)
+        .filter_map(|(_, entry)| credentials_of_entry(entry))
+        .collect()
+}
+
+fn credentials_of_entry(entry: &serde_json::Value) -> Option<Credentials> {
+    let field = |name: &str| entry[name].as_str().filter(|text| !text.is_empty());
+    if let (Some(username), Some(password)) = (field("username"), field("password")) {
+        return Some(basic(username, password));
+    }
+    let bytes = base64::engine::general_purpose::STANDARD
+        .decode(field("auth")?)
+        .ok()?;
+    let text = String::from_utf8(bytes).ok()?;
+    let (username, password) = text.split_once(':')?;
+    Some(basic(username, password))
+}
+
+fn basic(username: &str, password: &str) -> Credentials {
+    Credentials::Basic {
+        username: username.to_owned(),
+        password: password.to_owned(),
+    }
+}
+
+fn registry_of(image: &str) -> String {
+    let whole = image_store::normalize(image).unwrap_or_default();
+    whole.split('/').next().unwrap_or_default().to_owned()
+}
+
+/// `https://index.docker.io/v1/` and the like → the name that references use.
+fn host_of(entry: &str) -> String {
+    let bare = entry.split("://").last().unwrap_or_default();
+    match bare.split('/').next().unwrap_or_default() {
+        "index.docker.io" | "registry-1.docker.io" => "docker.io".to_owned(),
+        host => host.to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn policy_defaults_by_tag() {
+        let of = |image: &str| policy(&Container::default(), image).to_owned();
+        assert_eq!(of("nginx"), "Always");
+        assert_eq!(of("nginx:latest"), "Always");
+        assert_eq!(of("nginx:1.27"), "IfNotPresent");
+        assert_eq!(of("localhost:5000/nginx"), "Always");
+        assert_eq!(of("nginx@sha256:00"), "IfNotPresent");
+    }
+
+    #[test]
+    fn pull_secrets_give_the_credentials_of_the_registry() {
+        let config = r#"{"auths": {"https://index.docker.io/v1/": {"auth": "dTpw"},
+            "r.example:5000": {"username": "a", "password": "b"}}}"#;
+        let data = [(
+            ".dockerconfigjson".to_owned(),
+            ByteString(config.as_bytes().to_vec()),
+        )];
+        let secret = Secret {
+            data: Some(data.into()),
+            ..Secret::default()
+        };
+        let is = |image: &str, user: &str| {
+            let found = credentials_of(&secret, image);
+            let name = |c: &Credentials| {
+                matches!(c, Credentials::Basic { username, .. }
+                if username == user)
+            };
+            assert!(found.len() == 1 && name(&found[0]), "{image}");
+        };
+        is("nginx", "u");
+        is("r.example:5000/x/y:1", "a");
+        assert!(credentials_of(&secret, "other.example/x").is_empty());
+    }
+}

@@ -1,0 +1,158 @@
+//! `GET /containerLogs/{namespace}/{pod}/{container}` (kubectl.md 5.7).
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use http::{Response, StatusCode, Uri, header};
+use http_body_util::{BodyExt, StreamBody};
+use hyper::body::Frame;
+use jiff::{SignedDuration, Timestamp};
+use k8s_openapi::api::core::v1::ContainerStatus;
+use object_model::Status;
+use pod_lifecycle::record::Instance;
+use tokio::sync::mpsc;
+
+use super::query::{first, is_set, parameters};
+use super::{BoxBody, BoxError, Target, refused};
+use crate::logs::{self, LogQuery};
+use crate::registry::PodView;
+use crate::worker::Shared;
+
+/// Chunks that may wait for a slow reader.
+const CHUNKS_MAX: usize = 4;
+
+pub fn answer(
+    shared: &Arc<Shared>,
+    target: &Target<'_>,
+    uri: &Uri,
+) -> Result<Response<BoxBody>, Box<Status>> {
+    let parameters = parameters(uri.query());
+    let bad = |message: &str| refused(StatusCode::BAD_REQUEST, message);
+    let query = query(&parameters).map_err(|message| bad(&message))?;
+    let view = target.find(shared)?;
+    let previous = is_set(&parameters, "previous");
+    let (path, number) = log_of(&view, target, previous).map_err(|message| bad(&message))?;
+    let (to, from) = mpsc::channel(CHUNKS_MAX);
+    let is_over = is_over(shared.clone(), target, &view, number);
+    tokio::spawn(logs::send(path, query, is_over, to));
+    let frames = futures::stream::unfold(from, |mut from| async move {
+        let chunk = from.recv().await?;
+        Some((chunk.map(Frame::data).map_err(BoxError::from), from))
+    });
+    let mut response = Response::new(StreamBody::new(frames).boxed_unsync());
+    let plain = header::HeaderValue::from_static("text/plain");
+    response.headers_mut().insert(header::CONTENT_TYPE, plain);
+    Ok(response)
+}
+
+fn query(parameters: &[(String, String)]) -> Result<LogQuery, String> {
+    let number = |name: &str| match first(parameters, name).filter(|text| !text.is_empty()) {
+        None => Ok(None),
+        Some(text) => match text.parse::<usize>() {
+            Ok(number) => Ok(Some(number)),
+            Err(_) => Err(format!("{name}: invalid value {text:?}")),
+        },
+    };
+    let seconds = number("sinceSeconds")?.and_then(|seconds| i64::try_from(seconds).ok());
+    let ago = seconds.map(|seconds| Timestamp::now() - SignedDuration::from_secs(seconds));
+    let since = match first(parameters, "sinceTime").filter(|text| !text.is_empty()) {
+        None => None,
+        Some(text) => {
+            let time = text.parse::<Timestamp>();
+            Some(time.map_err(|_| format!("sinceTime: invalid value {text:?}"))?)
+        }
+    };
+    Ok(LogQuery {
+        follow: is_set(parameters, "follow"),
+        timestamps: is_set(parameters, "timestamps"),
+        since: since.or(ago),
+        tail_lines: number("tailLines")?,
+        limit_bytes: number("limitBytes")?,
+    })
+}
+
+/// The log of the instance that is meant, and that instance's number.
+fn log_of(view: &PodView, target: &Target<'_>, previous: bool) -> Result<(PathBuf, u32), String> {
+    let Target { pod, container, .. } = target;
+    let status = status_of(view, container);
+    let (Some(status), Some(record)) = (status, view.record.containers.get(*container)) else {
+        if let Some(status) = status {
+            return Err(waiting(target, status));
+        }
+        return Err(format!(
+            "container \"{container}\" in pod \"{pod}\" is not available"
+        ));
+    };
+    let at = |number: u32| (view.dir.log(container, number), number);
+    if previous {
+        let former = match &record.instance {
+            // Between two instances, the one that ended last is the previous one.
+            Instance::Refused(_) | Instance::Starting { .. } => Some(record.restart_count),
+            Instance::Exited(_) if is_waiting(status) => Some(record.restart_count),
+            _ => record.restart_count.checked_sub(1),
+        };
+        let former = former.filter(|_| record.ended().is_some() || record.last_exit.is_some());
+        let found = former.map(at).filter(|(path, _)| path.exists());
+        return found.ok_or_else(|| {
+            format!("previous terminated container \"{container}\" in pod \"{pod}\" not found")
+        });
+    }
+    match &record.instance {
+        Instance::Running(_) | Instance::Exited(_) => Ok(at(record.restart_count)),
+        _ if record.ended().is_some() => Ok(at(record.restart_count)),
+        _ => Err(waiting(target, status)),
+    }
+}
+
+fn status_of<'a>(view: &'a PodView, container: &str) -> Option<&'a ContainerStatus> {
+    let main = view.status.container_statuses.iter().flatten();
+    let mut all = main.chain(view.status.init_container_statuses.iter().flatten());
+    all.find(|status| status.name == container)
+}
+
+fn is_waiting(status: &ContainerStatus) -> bool {
+    status
+        .state
+        .as_ref()
+        .is_some_and(|state| state.waiting.is_some())
+}
+
+fn waiting(target: &Target<'_>, status: &ContainerStatus) -> String {
+    let Target { pod, container, .. } = target;
+    let waiting = status
+        .state
+        .as_ref()
+        .and_then(|state| state.waiting.as_ref());
+    let reason = waiting
+        .and_then(|waiting| waiting.reason.as_deref())
+        .unwrap_or_default();
+    let said = match reason {
+        "ErrImagePull" => "image can't be pulled",
+        "ImagePullBackOff" => "trying and failing to pull image",
+        "" => "no logs yet",
+        other => other,
+    };
+    format!("container \"{container}\" in pod \"{pod}\" is waiting to start: {said}")
+}
+
+/// Says whether the instance has ended: then its log grows no more.
+fn is_over(
+    shared: Arc<Shared>,
+    target: &Target<'_>,
+    view: &PodView,
+    number: u32,
+) -> impl Fn() -> bool + Send + use<> {
+    let (ns, pod) = (target.ns.to_owned(), target.pod.to_owned());
+    let container = target.container.to_owned();
+    let uid = view.pod.metadata.uid.clone();
+    move || {
+        let Some(view) = shared.registry.find(&ns, &pod) else {
+            return true;
+        };
+        let record = view.record.containers.get(&container);
+        let runs = record.is_some_and(|record| {
+            matches!(record.instance, Instance::Running(_)) && record.restart_count == number
+        });
+        view.pod.metadata.uid != uid || !runs
+    }
+}

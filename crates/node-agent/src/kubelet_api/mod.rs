@@ -1,0 +1,129 @@
+//! What a node serves to the API server: logs, exec, attach, pods, health, on kubelet's paths.
+//!
+//! Who may ask is decided before a request comes here.
+
+mod container_logs;
+mod query;
+mod streams;
+mod terminal;
+
+use std::convert::Infallible;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use http::{Method, Request, Response, StatusCode, header};
+use http_body_util::BodyExt;
+use http_body_util::combinators::UnsyncBoxBody;
+use object_model::Status;
+use tower::util::BoxCloneSyncService;
+
+use crate::registry::PodView;
+use crate::worker::Shared;
+
+/// Any error, for bodies and services.
+pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
+/// A body of requests and answers.
+pub type BoxBody = UnsyncBoxBody<Bytes, BoxError>;
+/// The kubelet's API as a service.
+pub type NodeService = BoxCloneSyncService<Request<BoxBody>, Response<BoxBody>, BoxError>;
+
+/// The service of the agent's node.
+pub fn service(shared: Arc<Shared>) -> NodeService {
+    BoxCloneSyncService::new(tower::service_fn(move |request| {
+        let shared = shared.clone();
+        async move { Ok::<_, BoxError>(answer(shared, request).await) }
+    }))
+}
+
+async fn answer(shared: Arc<Shared>, request: Request<BoxBody>) -> Response<BoxBody> {
+    let path = request.uri().path().to_owned();
+    let parts: Vec<&str> = path.trim_matches('/').split('/').collect();
+    let done = match (request.method(), parts.as_slice()) {
+        (&Method::GET, ["healthz"]) => Ok(text("ok".to_owned())),
+        (&Method::GET, ["pods"]) => pods(&shared),
+        (&Method::GET, ["containerLogs", ns, pod, container]) => {
+            container_logs::answer(&shared, &Target { ns, pod, container }, request.uri())
+        }
+        (&Method::GET | &Method::POST, ["exec", ns, pod, container]) => {
+            terminal::exec(&shared, &Target { ns, pod, container }, request)
+        }
+        (&Method::GET | &Method::POST, ["attach", ns, pod, container]) => {
+            terminal::attach(&shared, &Target { ns, pod, container }, request)
+        }
+        _ => Err(refused(
+            StatusCode::NOT_FOUND,
+            "the node serves no such path",
+        )),
+    };
+    done.unwrap_or_else(|status| refusal(&status))
+}
+
+/// The container that a request is about.
+struct Target<'a> {
+    ns: &'a str,
+    pod: &'a str,
+    container: &'a str,
+}
+
+impl Target<'_> {
+    fn find(&self, shared: &Shared) -> Result<Arc<PodView>, Box<Status>> {
+        let found = shared.registry.find(self.ns, self.pod);
+        found.ok_or_else(|| {
+            let message = format!("pod \"{}\" is not on this node", self.pod);
+            refused(StatusCode::NOT_FOUND, &message)
+        })
+    }
+}
+
+fn refused(code: StatusCode, message: &str) -> Box<Status> {
+    Box::new(match code {
+        StatusCode::NOT_FOUND => status(object_model::StatusReason::NotFound, message),
+        StatusCode::INTERNAL_SERVER_ERROR => {
+            status(object_model::StatusReason::InternalError, message)
+        }
+        _ => status(object_model::StatusReason::BadRequest, message),
+    })
+}
+
+fn status(reason: object_model::StatusReason, message: &str) -> Status {
+    Status::new(reason, message)
+}
+
+fn refusal(status: &Status) -> Response<BoxBody> {
+    let bytes = status.to_json().to_string().into_bytes();
+    let code = StatusCode::from_u16(status.code).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+    let mut response = Response::new(full(bytes));
+    *response.status_mut() = code;
+    let json = header::HeaderValue::from_static("application/json");
+    response.headers_mut().insert(header::CONTENT_TYPE, json);
+    response
+}
+
+fn pods(shared: &Shared) -> Result<Response<BoxBody>, Box<Status>> {
+    let items: Vec<_> = shared
+        .registry
+        .list()
+        .iter()
+        .map(|view| {
+            let mut pod = k8s_openapi::api::core::v1::Pod::clone(&view.pod);
+            pod.status = Some(view.status.clone());
+            pod
+        })
+        .collect();
+    let list = serde_json::json!({"kind": "PodList", "apiVersion": "v1", "metadata": {},
+        "items": items});
+    let mut response = text(list.to_string());
+    let json = header::HeaderValue::from_static("application/json");
+    response.headers_mut().insert(header::CONTENT_TYPE, json);
+    Ok(response)
+}
+
+fn text(text: String) -> Response<BoxBody> {
+    Response::new(full(text.into_bytes()))
+}
+
+fn full(bytes: Vec<u8>) -> BoxBody {
+    http_body_util::Full::new(Bytes::from(bytes))
+        .map_err(|never: Infallible| match never {})
+        .boxed_unsync()
+}

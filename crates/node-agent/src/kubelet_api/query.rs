@@ -1,0 +1,78 @@
+//! Query strings.
+
+/// The parameters of a query, decoded, in order.
+pub fn parameters(query: Option<&str>) -> Vec<(String, String)> {
+    let pairs = query
+        .unwrap_or_default()
+        .split('&')
+        .filter(|pair| !pair.is_empty());
+    pairs
+        .map(|pair| {
+            let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
+            (decode(name), decode(value))
+        })
+        .collect()
+}
+
+/// The first value of a parameter.
+pub fn first<'a>(parameters: &'a [(String, String)], name: &str) -> Option<&'a str> {
+    parameters
+        .iter()
+        .find(|(known, _)| known == name)
+        .map(|(_, value)| value.as_str())
+}
+
+/// Whether a parameter says yes.
+pub fn is_set(parameters: &[(String, String)], name: &str) -> bool {
+    matches!(
+        first(parameters, name),
+        Some("true" | "1" | "True" | "TRUE" | "t" | "T")
+    )
+}
+
+fn decode(text: &str) -> String {
+    let bytes = text.as_bytes();
+    let mut out = Vec::with_capacity(bytes.len());
+    let mut index = 0;
+    while index < bytes.len() {
+        let hex = || {
+            text.get(index + 1..index + 3)
+                .and_then(|h| u8::from_str_radix(h, 16).ok())
+        };
+        match bytes[index] {
+            b'+' => out.push(b' '),
+            b'%' => match hex() {
+                Some(byte) => {
+                    out.push(byte);
+                    index += 2;
+                }
+                None => out.push(b'%'),
+            },
+            byte => out.push(byte),
+        }
+        index += 1;
+    }
+    String::from_utf8_lossy(&out).into_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn values_are_decoded_and_repeated_ones_kept() {
+        // kubectl.md 5.1
+        let found = parameters(Some(
+            "command=sh&command=-c&command=echo%20%22a%2Bb%22+c&tty=true",
+        ));
+        let words: Vec<&str> = found
+            .iter()
+            .filter(|(n, _)| n == "command")
+            .map(|(_, v)| v.as_str())
+            .collect();
+        assert_eq!(words, ["sh", "-c", "echo \"a+b\" c"]);
+        assert!(is_set(&found, "tty") && !is_set(&found, "stdin"));
+        assert_eq!(decode("100%"), "100%");
+        assert_eq!(decode("%zz"), "%zz");
+    }
+}

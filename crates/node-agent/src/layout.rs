@@ -1,0 +1,111 @@
+//! Where a pod's files are.
+//!
+//! `<data>/pods/<namespace>_<name>_<uid>/<container>/<n>.log` are the logs, as elsewhere; all
+//! else is in `.state` beside them, which no container can be called.
+
+use std::path::{Path, PathBuf};
+
+use k8s_openapi::api::core::v1::Pod;
+
+/// The directory of one pod.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PodDir {
+    root: PathBuf,
+}
+
+impl PodDir {
+    /// The directory of `pod` below the data directory.
+    pub fn of(data_dir: &Path, pod: &Pod) -> Self {
+        let meta = &pod.metadata;
+        let name = format!(
+            "{}_{}_{}",
+            meta.namespace.as_deref().unwrap_or_default(),
+            meta.name.as_deref().unwrap_or_default(),
+            meta.uid.as_deref().unwrap_or_default()
+        );
+        Self {
+            root: pods_dir(data_dir).join(name),
+        }
+    }
+
+    /// A directory that was found.
+    pub fn at(root: PathBuf) -> Self {
+        Self { root }
+    }
+
+    /// The directory itself.
+    pub fn root(&self) -> &Path {
+        &self.root
+    }
+
+    /// What the agent remembers.
+    pub fn record(&self) -> PathBuf {
+        self.state().join("record.json")
+    }
+
+    /// The pod's object as last seen.
+    pub fn object(&self) -> PathBuf {
+        self.state().join("pod.json")
+    }
+
+    /// The file mounted as `/etc/hosts`.
+    pub fn hosts(&self) -> PathBuf {
+        self.state().join("hosts")
+    }
+
+    /// The file mounted as `/etc/hostname`.
+    pub fn hostname(&self) -> PathBuf {
+        self.state().join("hostname")
+    }
+
+    /// The file mounted as `/etc/resolv.conf`.
+    pub fn resolv_conf(&self) -> PathBuf {
+        self.state().join("resolv.conf")
+    }
+
+    /// Directory of all volumes.
+    pub fn volumes(&self) -> PathBuf {
+        self.state().join("volumes")
+    }
+
+    /// Directory of one volume.
+    pub fn volume(&self, name: &str) -> PathBuf {
+        self.volumes().join(name)
+    }
+
+    /// The file mounted as a container's termination message.
+    pub fn termination_log(&self, container: &str, restart_count: u32) -> PathBuf {
+        self.state()
+            .join(format!("termination-{container}-{restart_count}"))
+    }
+
+    /// Directory of an instance's writable layer.
+    pub fn rootfs(&self, runtime_id: &str) -> PathBuf {
+        self.state().join("rootfs").join(runtime_id)
+    }
+
+    /// Directory of a container's logs.
+    pub fn logs(&self, container: &str) -> PathBuf {
+        self.root.join(container)
+    }
+
+    /// Log of one instance.
+    pub fn log(&self, container: &str, restart_count: u32) -> PathBuf {
+        self.logs(container).join(format!("{restart_count}.log"))
+    }
+
+    /// Directory of everything but logs.
+    pub fn state(&self) -> PathBuf {
+        self.root.join(".state")
+    }
+}
+
+/// Directory of all pods.
+pub fn pods_dir(data_dir: &Path) -> PathBuf {
+    data_dir.join("pods")
+}
+
+/// The runtime's id of an instance inside its sandbox.
+pub fn runtime_id(container: &str, restart_count: u32) -> String {
+    format!("{container}-{restart_count}")
+}

@@ -1,0 +1,57 @@
+//! The agent's numbers.
+
+use std::time::Duration;
+
+/// How often the node's lease is renewed.
+pub const LEASE_RENEW: Duration = Duration::from_secs(10);
+
+/// How long a lease holds.
+pub const LEASE_SECONDS: i32 = 40;
+
+/// How often an unchanged node status is written all the same.
+pub const NODE_STATUS_PERIOD: Duration = Duration::from_secs(300);
+
+/// How often the node's own conditions are looked at.
+pub const NODE_CHECK_PERIOD: Duration = Duration::from_secs(10);
+
+/// Messages that may wait for a pod's worker before senders have to wait.
+pub const WORKER_MESSAGES_MAX: usize = 256;
+
+/// Plans in a row that may each have actions; more would be a loop.
+pub const PLANS_IN_A_ROW_MAX: u32 = 100;
+
+/// Most of a probe's or hook's output that is kept.
+pub const PROBE_OUTPUT_BYTES_MAX: usize = 10 * 1024;
+
+/// Most of a termination message that is kept.
+pub const TERMINATION_MESSAGE_BYTES_MAX: usize = 4096;
+
+/// Lines and bytes of the log that stand in for a termination message.
+pub const TERMINATION_LOG_LINES: usize = 80;
+
+/// Bytes of the log that stand in for a termination message.
+pub const TERMINATION_LOG_BYTES: u64 = 2048;
+
+/// First and longest delay between tries to write a status.
+pub const STATUS_RETRY_MIN: Duration = Duration::from_millis(200);
+
+/// Longest delay between tries to write a status.
+pub const STATUS_RETRY_MAX: Duration = Duration::from_secs(10);
+
+/// Longest wait for one request to the API.
+pub const REQUEST_TIMEOUT: Duration = Duration::from_secs(15);
+
+/// How long a hook without a grace period of its own may take (`postStart` has none upstream).
+pub const POST_START_MAX: Duration = Duration::from_secs(600);
+
+/// Pulls at a time on the node.
+pub const PULLS_MAX: usize = 4;
+
+/// Free share of the disk below which the node reports pressure.
+pub const DISK_FREE_PERCENT_MIN: u64 = 5;
+
+/// Available memory below which the node reports pressure.
+pub const MEMORY_AVAILABLE_BYTES_MIN: u64 = 100 << 20;
+
+/// How often the end of a followed log is looked at when nobody tells that it grew.
+pub const LOG_FOLLOW_PERIOD: Duration = Duration::from_millis(100);

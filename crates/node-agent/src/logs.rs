@@ -1,0 +1,462 @@
+//! Reads container logs as the shim writes them: CRI lines, rotated files.
+//!
+//! A line is `<time> <stream> <F|P> <text>`; `P` says that the text goes on in the next line.
+//! `<path>` is written to; `<path>.1` is the newest rotated file.
+
+use std::fs;
+use std::io::{self, Read, Seek, SeekFrom};
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use bytes::Bytes;
+use jiff::Timestamp;
+use tokio::io::{AsyncBufReadExt, BufReader};
+use tokio::sync::mpsc;
+
+use crate::limits::LOG_FOLLOW_PERIOD;
+
+/// Most rotated files that are looked for.
+const ROTATED_MAX: u32 = 100;
+/// Bytes that are looked at a time when the end of a file is searched.
+const TAIL_CHUNK: u64 = 64 * 1024;
+/// Bytes that are collected before they are sent.
+const SEND_BYTES: usize = 32 * 1024;
+
+/// Which part of a log is wanted, and in what form.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct LogQuery {
+    /// Go on with what is written later.
+    pub follow: bool,
+    /// Put the time before each line.
+    pub timestamps: bool,
+    /// Only lines from this time on.
+    pub since: Option<Timestamp>,
+    /// Only so many lines from the end.
+    pub tail_lines: Option<usize>,
+    /// No more than so many bytes.
+    pub limit_bytes: Option<usize>,
+}
+
+/// One line as it was written.
+struct CriLine<'a> {
+    time: &'a str,
+    whole: bool,
+    text: &'a [u8],
+}
+
+fn parse(line: &[u8]) -> Option<CriLine<'_>> {
+    let line = line.strip_suffix(b"\n").unwrap_or(line);
+    let mut parts = line.splitn(4, |byte| *byte == b' ');
+    let time = std::str::from_utf8(parts.next()?).ok()?;
+    let _stream = parts.next()?;
+    let tag = parts.next()?;
+    Some(CriLine {
+        time,
+        whole: !tag.starts_with(b"P"),
+        text: parts.next().unwrap_or_default(),
+    })
+}
+
+/// Turns lines of a log into what is asked for.
+struct Formatter {
+    query: LogQuery,
+    at_line_start: bool,
+    left: Option<usize>,
+}
+
+impl Formatter {
+    fn new(query: LogQuery) -> Self {
+        let left = query.limit_bytes;
+        Self {
+            query,
+            at_line_start: true,
+            left,
+        }
+    }
+
+    /// Adds a line's part of the answer; `false` when the answer is complete.
+    fn add(&mut self, line: &[u8], out: &mut Vec<u8>) -> bool {
+        let Some(line) = parse(line) else { return true };
+        if let Some(since) = self.query.since
+            && line
+                .time
+                .parse::<Timestamp>()
+                .is_ok_and(|time| time < since)
+        {
+            return true;
+        }
+        let mut text = Vec::with_capacity(line.text.len() + 40);
+        if self.query.timestamps && self.at_line_start {
+            text.extend_from_slice(line.time.as_bytes());
+            text.push(b' ');
+        }
+        text.extend_from_slice(line.text);
+        if line.whole {
+            text.push(b'\n');
+        }
+        self.at_line_start = line.whole;
+        if let Some(left) = &mut self.left {
+            text.truncate(*left);
+            *left -= text.len();
+        }
+        out.extend_from_slice(&text);
+        self.left != Some(0)
+    }
+}
+
+/// The log's files, oldest first.
+fn files(path: &Path) -> Vec<PathBuf> {
+    let rotated = |number: u32| PathBuf::from(format!("{}.{number}", path.display()));
+    let mut found: Vec<PathBuf> = (1..ROTATED_MAX)
+        .map(rotated)
+        .take_while(|file| file.exists())
+        .collect();
+    found.reverse();
+    found.push(path.to_path_buf());
+    found
+}
+
+/// Removes a log with all its files.
+pub fn remove(path: &Path) {
+    for file in files(path) {
+        if let Err(error) = fs::remove_file(&file)
+            && error.kind() != io::ErrorKind::NotFound
+        {
+            tracing::warn!(path = %file.display(), %error, "log not removed");
+        }
+    }
+}
+
+/// Where the last `lines` lines of a file begin, and how many lines that are.
+fn tail_start(path: &Path, lines: usize) -> io::Result<(u64, usize)> {
+    let mut file = fs::File::open(path)?;
+    let size = file.metadata()?.len();
+    let mut end = size;
+    let mut seen = 0;
+    let mut buffer = Vec::new();
+    while end > 0 {
+        let start = end.saturating_sub(TAIL_CHUNK);
+        file.seek(SeekFrom::Start(start))?;
+        buffer.clear();
+        (&mut file).take(end - start).read_to_end(&mut buffer)?;
+        for (index, byte) in buffer.iter().enumerate().rev() {
+            let at = start + index as u64;
+            // The file's last line feed ends its last line.
+            if *byte == b'\n' && at + 1 != size {
+                seen += 1;
+                if seen == lines {
+                    return Ok((at + 1, lines));
+                }
+            }
+        }
+        end = start;
+    }
+    Ok((0, if size == 0 { 0 } else { seen + 1 }))
+}
+
+/// The files to read, with the position to start at in the first.
+fn plan(path: &Path, tail: Option<usize>) -> (Vec<PathBuf>, u64) {
+    let mut all = files(path);
+    let Some(mut wanted) = tail else {
+        return (all, 0);
+    };
+    if wanted == 0 {
+        let end = fs::metadata(path).map_or(0, |meta| meta.len());
+        return (vec![path.to_path_buf()], end);
+    }
+    let mut start = 0;
+    let mut first = all.len();
+    while first > 0 && wanted > 0 {
+        first -= 1;
+        let (at, lines) = tail_start(&all[first], wanted).unwrap_or((0, 0));
+        start = at;
+        wanted -= lines.min(wanted);
+    }
+    (all.split_off(first), start)
+}
+
+/// The last lines of a log, as text.
+pub fn tail(path: &Path, lines: usize, bytes: u64) -> String {
+    let (files, mut start) = plan(path, Some(lines));
+    let mut formatter = Formatter::new(LogQuery::default());
+    let mut out = Vec::new();
+    for file in files {
+        let whole = fs::read(&file).unwrap_or_default();
+        let from = usize::try_from(start).unwrap_or(0).min(whole.len());
+        for line in whole[from..].split_inclusive(|byte| *byte == b'\n') {
+            formatter.add(line, &mut out);
+        }
+        start = 0;
+    }
+    let cut = out
+        .len()
+        .saturating_sub(usize::try_from(bytes).unwrap_or(usize::MAX));
+    String::from_utf8_lossy(&out[cut..]).into_owned()
+}
+
+/// Sends a log to `to`; follows it, if asked, until `is_over` says that nothing more will come.
+pub async fn send(
+    path: PathBuf,
+    query: LogQuery,
+    is_over: impl Fn() -> bool + Send,
+    to: mpsc::Sender<io::Result<Bytes>>,
+) {
+    let follow = query.follow;
+    let tail = query.tail_lines;
+    let mut sender = Sender {
+        formatter: Formatter::new(query),
+        buffer: Vec::new(),
+        to,
+    };
+    let (files, mut start) = {
+        let path = path.clone();
+        let planned = tokio::task::spawn_blocking(move || plan(&path, tail)).await;
+        planned.unwrap_or_else(|_| (Vec::new(), 0))
+    };
+    let last = files.len().saturating_sub(1);
+    for (index, file) in files.into_iter().enumerate() {
+        let follows = follow && index == last;
+        let done = if follows {
+            sender.follow(&path, start, &is_over).await
+        } else {
+            sender.read(&file, start).await
+        };
+        start = 0;
+        if !done {
+            return;
+        }
+    }
+    sender.flush().await;
+}
+
+struct Sender {
+    formatter: Formatter,
+    buffer: Vec<u8>,
+    to: mpsc::Sender<io::Result<Bytes>>,
+}
+
+impl Sender {
+    /// `false` when nobody listens any more, or the answer is complete.
+    async fn flush(&mut self) -> bool {
+        if self.buffer.is_empty() {
+            return !self.to.is_closed();
+        }
+        let bytes = Bytes::from(std::mem::take(&mut self.buffer));
+        self.to.send(Ok(bytes)).await.is_ok()
+    }
+
+    async fn line(&mut self, line: &[u8]) -> bool {
+        if !self.formatter.add(line, &mut self.buffer) {
+            self.flush().await;
+            return false;
+        }
+        self.buffer.len() < SEND_BYTES || self.flush().await
+    }
+
+    async fn read(&mut self, path: &Path, start: u64) -> bool {
+        let Ok(file) = open(path, start).await else {
+            return true;
+        };
+        let mut reader = BufReader::new(file);
+        let mut line = Vec::new();
+        while let Ok(count) = reader.read_until(b'\n', &mut line).await
+            && count > 0
+        {
+            if !self.line(&line).await {
+                return false;
+            }
+            line.clear();
+        }
+        true
+    }
+
+    async fn follow(&mut self, path: &Path, start: u64, is_over: &impl Fn() -> bool) -> bool {
+        let mut start = start;
+        loop {
+            let Ok(file) = open(path, start).await else {
+                if is_over() || self.to.is_closed() {
+                    return true;
+                }
+                tokio::time::sleep(LOG_FOLLOW_PERIOD).await;
+                continue;
+            };
+            start = 0;
+            match self.follow_file(file, path, is_over).await {
+                Followed::Rotated => {}
+                Followed::Over => return true,
+                Followed::Closed => return false,
+            }
+        }
+    }
+
+    async fn follow_file(
+        &mut self,
+        file: tokio::fs::File,
+        path: &Path,
+        is_over: &impl Fn() -> bool,
+    ) -> Followed {
+        let inode = file.metadata().await.map_or(0, |meta| meta.ino());
+        let mut reader = BufReader::new(file);
+        let mut line = Vec::new();
+        loop {
+            // Asked before the read: what was written before the end is then still read.
+            let over = is_over();
+            let replaced = fs::metadata(path).map_or(true, |meta| meta.ino() != inode);
+            let mut grew = false;
+            while let Ok(count) = reader.read_until(b'\n', &mut line).await
+                && count > 0
+            {
+                grew = true;
+                if line.ends_with(b"\n") {
+                    if !self.line(&line).await {
+                        return Followed::Closed;
+                    }
+                    line.clear();
+                }
+            }
+            if !self.flush().await {
+                return Followed::Closed;
+            }
+            match (grew, replaced, over) {
+                (true, _, _) => {}
+                (false, true, _) => return Followed::Rotated,
+                (false, false, true) => return Followed::Over,
+                (false, false, false) => wait(&self.to, LOG_FOLLOW_PERIOD).await,
+            }
+        }
+    }
+}
+
+enum Followed {
+    Rotated,
+    Over,
+    Closed,
+}
+
+async fn wait(to: &mpsc::Sender<io::Result<Bytes>>, period: Duration) {
+    tokio::select! {
+        () = to.closed() => {}
+        () = tokio::time::sleep(period) => {}
+    }
+}
+
+async fn open(path: &Path, start: u64) -> io::Result<tokio::fs::File> {
+    use tokio::io::AsyncSeekExt;
+    let mut file = tokio::fs::File::open(path).await?;
+    file.seek(SeekFrom::Start(start)).await?;
+    Ok(file)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::Write;
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicBool, Ordering};
+
+    fn line(second: u32, tag: &str, text: &str) -> String {
+        format!("2026-01-01T00:00:{second:02}.000000000Z stdout {tag} {text}\n")
+    }
+
+    fn written() -> (tempfile::TempDir, PathBuf) {
+        let temp = tempfile::tempdir().unwrap();
+        let path = temp.path().join("0.log");
+        let old = line(1, "F", "one") + &line(2, "F", "two");
+        fs::write(temp.path().join("0.log.1"), old).unwrap();
+        let new = line(3, "P", "thr") + &line(3, "F", "ee") + &line(4, "F", "four");
+        fs::write(&path, new).unwrap();
+        (temp, path)
+    }
+
+    async fn read(path: &Path, query: LogQuery) -> String {
+        let (to, mut from) = mpsc::channel(16);
+        let sent = tokio::spawn(send(path.to_path_buf(), query, || true, to));
+        let mut all = Vec::new();
+        while let Some(chunk) = from.recv().await {
+            all.extend_from_slice(&chunk.unwrap());
+        }
+        sent.await.unwrap();
+        String::from_utf8(all).unwrap()
+    }
+
+    #[tokio::test]
+    async fn rotated_files_come_first_and_parts_are_joined() {
+        // kubectl.md 5.7
+        let (_temp, path) = written();
+        let all = read(&path, LogQuery::default()).await;
+        assert_eq!(all, "one\ntwo\nthree\nfour\n");
+    }
+
+    #[tokio::test]
+    async fn tail_since_limit_and_timestamps() {
+        // kubectl.md 5.7
+        let (_temp, path) = written();
+        let base = LogQuery::default;
+        let query = LogQuery {
+            tail_lines: Some(1),
+            ..base()
+        };
+        assert_eq!(read(&path, query).await, "four\n");
+        let query = LogQuery {
+            tail_lines: Some(4),
+            ..base()
+        };
+        assert_eq!(read(&path, query).await, "two\nthree\nfour\n");
+        let query = LogQuery {
+            tail_lines: Some(0),
+            ..base()
+        };
+        assert_eq!(read(&path, query).await, "");
+        let query = LogQuery {
+            tail_lines: Some(100),
+            limit_bytes: Some(6),
+            ..base()
+        };
+        assert_eq!(read(&path, query).await, "one\ntw");
+        let since = "2026-01-01T00:00:04Z".parse().unwrap();
+        let query = LogQuery {
+            since: Some(since),
+            timestamps: true,
+            ..base()
+        };
+        assert_eq!(
+            read(&path, query).await,
+            "2026-01-01T00:00:04.000000000Z four\n"
+        );
+    }
+
+    #[tokio::test]
+    async fn following_sees_growth_and_rotation_and_ends() {
+        // kubectl.md 5.7
+        let (temp, path) = written();
+        let over = Arc::new(AtomicBool::new(false));
+        let asked = over.clone();
+        let (to, mut from) = mpsc::channel(16);
+        let query = LogQuery {
+            follow: true,
+            tail_lines: Some(1),
+            ..LogQuery::default()
+        };
+        let is_over = move || asked.load(Ordering::Relaxed);
+        let sent = tokio::spawn(send(path.clone(), query, is_over, to));
+        assert_eq!(from.recv().await.unwrap().unwrap(), "four\n");
+        let mut file = fs::OpenOptions::new().append(true).open(&path).unwrap();
+        file.write_all(line(5, "F", "five").as_bytes()).unwrap();
+        assert_eq!(from.recv().await.unwrap().unwrap(), "five\n");
+        fs::rename(&path, temp.path().join("0.log.1")).unwrap();
+        fs::write(&path, line(6, "F", "six")).unwrap();
+        assert_eq!(from.recv().await.unwrap().unwrap(), "six\n");
+        over.store(true, Ordering::Relaxed);
+        assert!(from.recv().await.is_none());
+        sent.await.unwrap();
+    }
+
+    #[test]
+    fn tail_as_text() {
+        let (_temp, path) = written();
+        assert_eq!(tail(&path, 4, 1000), "two\nthree\nfour\n");
+        assert_eq!(tail(&path, 4, 5), "four\n");
+        assert_eq!(tail(Path::new("/nonexistent/log"), 4, 5), "");
+    }
+}

@@ -1,0 +1,295 @@
+//! The Node object and its lease: registration, heartbeat, conditions.
+
+use jiff::Timestamp;
+use k8s_openapi::api::coordination::v1::{Lease, LeaseSpec};
+use k8s_openapi::api::core::v1::DaemonEndpoint;
+use k8s_openapi::api::core::v1::{
+    Node, NodeAddress, NodeCondition, NodeDaemonEndpoints, NodeSpec, NodeStatus, NodeSystemInfo,
+};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{MicroTime, ObjectMeta, OwnerReference, Time};
+use kube::Client;
+use kube::api::{Api, Patch, PatchParams, PostParams};
+use reconcile::execute::{Refusal, refusal};
+use tokio::time::{Instant, MissedTickBehavior, interval};
+use tokio_util::sync::CancellationToken;
+
+use crate::Error;
+use crate::config::Config;
+use crate::facts::{Machine, Pressure, architecture, pressure};
+use crate::limits::{LEASE_RENEW, LEASE_SECONDS, NODE_CHECK_PERIOD, NODE_STATUS_PERIOD};
+
+const LEASE_NAMESPACE: &str = "kube-node-lease";
+
+/// Keeps the Node object and its lease up to date.
+pub struct NodeKeeper {
+    client: Client,
+    config: Config,
+    machine: Machine,
+    uid: Option<String>,
+    conditions: Vec<NodeCondition>,
+}
+
+impl NodeKeeper {
+    /// Registers the node, or takes over the object that is there.
+    pub async fn register(client: Client, config: Config, machine: Machine) -> Result<Self, Error> {
+        let mut keeper = Self {
+            client,
+            config,
+            machine,
+            uid: None,
+            conditions: Vec::new(),
+        };
+        let api: Api<Node> = Api::all(keeper.client.clone());
+        let name = keeper.config.node_name.clone();
+        let failed = |source: kube::Error| Error::Register {
+            node: name.clone(),
+            source: Box::new(source),
+        };
+        let wanted = keeper.object();
+        let node = match api.create(&PostParams::default(), &wanted).await {
+            Ok(node) => node,
+            Err(error) if refusal(&error) == Refusal::AlreadyExists => {
+                let labels = serde_json::json!({"metadata": {"labels": wanted.metadata.labels}});
+                let patch = Patch::Strategic(labels);
+                api.patch(&name, &PatchParams::default(), &patch)
+                    .await
+                    .map_err(failed)?
+            }
+            Err(error) => return Err(failed(error)),
+        };
+        keeper.uid = node.metadata.uid;
+        keeper.conditions = node
+            .status
+            .and_then(|status| status.conditions)
+            .unwrap_or_default();
+        keeper
+            .write_status(pressure(&keeper.config.data_dir))
+            .await
+            .map_err(failed)?;
+        Ok(keeper)
+    }
+
+    /// Renews lease and status until `shutdown`.
+    pub async fn keep(mut self, shutdown: CancellationToken) {
+        let mut lease_tick = interval(LEASE_RENEW);
+        lease_tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut check_tick = interval(NODE_CHECK_PERIOD);
+        check_tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut written = Instant::now();
+        let mut told = pressure(&self.config.data_dir);
+        loop {
+            tokio::select! {
+                () = shutdown.cancelled() => return,
+                _ = lease_tick.tick() => {
+                    if let Err(error) = self.renew_lease().await {
+                        tracing::warn!(error = %error, "node lease not renewed");
+                    }
+                }
+                _ = check_tick.tick() => {
+                    let seen = pressure(&self.config.data_dir);
+                    if seen == told && written.elapsed() < NODE_STATUS_PERIOD {
+                        continue;
+                    }
+                    match self.write_status(seen).await {
+                        Ok(()) => (told, written) = (seen, Instant::now()),
+                        Err(error) => tracing::warn!(error = %error, "node status not written"),
+                    }
+                }
+            }
+        }
+    }
+
+    fn object(&self) -> Node {
+        let mut labels = self.config.labels.clone();
+        let name = self.config.node_name.clone();
+        for (key, value) in [
+            ("kubernetes.io/hostname", name.as_str()),
+            ("kubernetes.io/os", "linux"),
+            ("kubernetes.io/arch", architecture()),
+            ("beta.kubernetes.io/os", "linux"),
+            ("beta.kubernetes.io/arch", architecture()),
+        ] {
+            labels.insert(key.to_owned(), value.to_owned());
+        }
+        Node {
+            metadata: ObjectMeta {
+                name: Some(name),
+                labels: Some(labels),
+                ..ObjectMeta::default()
+            },
+            spec: Some(NodeSpec {
+                pod_cidr: self.config.pod_cidr.clone(),
+                pod_cidrs: self.config.pod_cidr.clone().map(|cidr| vec![cidr]),
+                ..NodeSpec::default()
+            }),
+            status: None,
+        }
+    }
+
+    async fn write_status(&mut self, seen: Pressure) -> Result<(), kube::Error> {
+        self.conditions = conditions(&self.conditions, seen, Timestamp::now());
+        let status = self.status();
+        let api: Api<Node> = Api::all(self.client.clone());
+        let patch = Patch::Strategic(serde_json::json!({"status": status}));
+        let name = &self.config.node_name;
+        api.patch_status(name, &PatchParams::default(), &patch)
+            .await
+            .map(|_| ())
+    }
+
+    fn status(&self) -> NodeStatus {
+        let machine = &self.machine;
+        let capacity = machine.capacity(self.config.pods_max);
+        let address = |type_: &str, address: String| NodeAddress {
+            type_: type_.to_owned(),
+            address,
+        };
+        let port = i32::from(self.config.kubelet_port);
+        NodeStatus {
+            addresses: Some(vec![
+                address("InternalIP", self.config.node_ip.to_string()),
+                address("Hostname", self.config.node_name.clone()),
+            ]),
+            allocatable: Some(capacity.clone()),
+            capacity: Some(capacity),
+            conditions: Some(self.conditions.clone()),
+            daemon_endpoints: (port > 0).then_some(NodeDaemonEndpoints {
+                kubelet_endpoint: Some(DaemonEndpoint { port }),
+            }),
+            node_info: Some(NodeSystemInfo {
+                architecture: architecture().to_owned(),
+                boot_id: machine.boot_id.clone(),
+                container_runtime_version: format!("mainstay://{}", env!("CARGO_PKG_VERSION")),
+                kernel_version: machine.kernel.clone(),
+                kube_proxy_version: String::new(),
+                kubelet_version: self.config.kubelet_version.clone(),
+                machine_id: machine.machine_id.clone(),
+                operating_system: "linux".to_owned(),
+                os_image: machine.os_image.clone(),
+                swap: None,
+                system_uuid: machine.system_uuid.clone(),
+            }),
+            ..NodeStatus::default()
+        }
+    }
+
+    async fn renew_lease(&self) -> Result<(), kube::Error> {
+        let api: Api<Lease> = Api::namespaced(self.client.clone(), LEASE_NAMESPACE);
+        let name = &self.config.node_name;
+        let now = MicroTime(Timestamp::now());
+        let patch = serde_json::json!({"spec": {
+            "holderIdentity": name, "leaseDurationSeconds": LEASE_SECONDS, "renewTime": now}});
+        let done = api
+            .patch(name, &PatchParams::default(), &Patch::Merge(patch))
+            .await;
+        match done {
+            Err(error) if refusal(&error) == Refusal::NotFound => api
+                .create(&PostParams::default(), &self.lease(now))
+                .await
+                .map(|_| ()),
+            other => other.map(|_| ()),
+        }
+    }
+
+    fn lease(&self, now: MicroTime) -> Lease {
+        let name = self.config.node_name.clone();
+        let owner = self.uid.clone().map(|uid| OwnerReference {
+            api_version: "v1".to_owned(),
+            kind: "Node".to_owned(),
+            name: name.clone(),
+            uid,
+            ..OwnerReference::default()
+        });
+        Lease {
+            metadata: ObjectMeta {
+                name: Some(name.clone()),
+                namespace: Some(LEASE_NAMESPACE.to_owned()),
+                owner_references: owner.map(|owner| vec![owner]),
+                ..ObjectMeta::default()
+            },
+            spec: Some(LeaseSpec {
+                holder_identity: Some(name),
+                lease_duration_seconds: Some(LEASE_SECONDS),
+                renew_time: Some(now),
+                ..LeaseSpec::default()
+            }),
+        }
+    }
+}
+
+/// The node's conditions; times of transition stay while nothing changes.
+fn conditions(before: &[NodeCondition], seen: Pressure, now: Timestamp) -> Vec<NodeCondition> {
+    let one = |type_: &str, holds: bool, reason: &str, message: &str| {
+        let status = if holds { "True" } else { "False" };
+        let same = before
+            .iter()
+            .find(|c| c.type_ == type_ && c.status == status);
+        let since = same.and_then(|c| c.last_transition_time.clone());
+        NodeCondition {
+            type_: type_.to_owned(),
+            status: status.to_owned(),
+            reason: Some(reason.to_owned()),
+            message: Some(message.to_owned()),
+            last_heartbeat_time: Some(Time(now)),
+            last_transition_time: Some(since.unwrap_or(Time(now))),
+        }
+    };
+    let memory = if seen.memory {
+        (
+            "KubeletHasInsufficientMemory",
+            "kubelet has insufficient memory available",
+        )
+    } else {
+        (
+            "KubeletHasSufficientMemory",
+            "kubelet has sufficient memory available",
+        )
+    };
+    let disk = if seen.disk {
+        ("KubeletHasDiskPressure", "kubelet has disk pressure")
+    } else {
+        ("KubeletHasNoDiskPressure", "kubelet has no disk pressure")
+    };
+    vec![
+        one("MemoryPressure", seen.memory, memory.0, memory.1),
+        one("DiskPressure", seen.disk, disk.0, disk.1),
+        one(
+            "PIDPressure",
+            false,
+            "KubeletHasSufficientPID",
+            "kubelet has sufficient PID available",
+        ),
+        one(
+            "Ready",
+            true,
+            "KubeletReady",
+            "kubelet is posting ready status",
+        ),
+    ]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn conditions_keep_their_transition_time() {
+        let first = Timestamp::from_second(1000).unwrap();
+        let later = Timestamp::from_second(2000).unwrap();
+        let before = conditions(&[], Pressure::default(), first);
+        let seen = Pressure {
+            memory: true,
+            disk: false,
+        };
+        let after = conditions(&before, seen, later);
+        let since = |type_: &str| {
+            let found = after.iter().find(|c| c.type_ == type_).unwrap();
+            (
+                found.status.clone(),
+                found.last_transition_time.clone().unwrap().0,
+            )
+        };
+        assert_eq!(since("Ready"), ("True".to_owned(), first));
+        assert_eq!(since("MemoryPressure"), ("True".to_owned(), later));
+    }
+}

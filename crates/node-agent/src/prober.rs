@@ -1,0 +1,278 @@
+//! Asks containers how they are: commands, HTTP, TCP.
+
+use std::time::Duration;
+
+use container_runtime::spec::ExecSpec;
+use container_runtime::{RuntimeError, Sandbox};
+use http_body_util::BodyExt;
+use k8s_openapi::api::core::v1::{
+    Container, ExecAction, HTTPGetAction, HTTPHeader, Probe, TCPSocketAction,
+};
+use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
+use pod_lifecycle::probes::{self, Outcome};
+use tokio::io::AsyncReadExt;
+use tokio::net::TcpStream;
+
+use crate::limits::PROBE_OUTPUT_BYTES_MAX;
+
+/// The container that is asked.
+#[derive(Clone)]
+pub struct Asked {
+    /// Its sandbox.
+    pub sandbox: Sandbox,
+    /// Its id there.
+    pub runtime_id: String,
+    /// Its specification.
+    pub container: Container,
+    /// The pod's address.
+    pub pod_ip: String,
+}
+
+/// How a command ended.
+pub enum Ran {
+    /// It ended by itself, with this code and output.
+    Exited(i32, String),
+    /// It was still running when its time was up.
+    TimedOut,
+    /// It could not be run.
+    Failed(String),
+}
+
+/// Asks once.
+pub async fn ask(asked: &Asked, probe: &Probe) -> Outcome {
+    let timeout = Duration::try_from(probes::timeout(probe)).unwrap_or(Duration::from_secs(1));
+    if let Some(action) = &probe.exec {
+        return ask_command(asked, action, timeout).await;
+    }
+    if let Some(action) = &probe.http_get {
+        return match http_get(asked, action, "kube-probe/1.36", timeout).await {
+            Ok(status) if (200..400).contains(&status) => Outcome::Success,
+            Ok(status) => Outcome::Failure(format!("HTTP probe failed with statuscode: {status}")),
+            Err(message) => Outcome::Failure(message),
+        };
+    }
+    if let Some(action) = &probe.tcp_socket {
+        return match connect_tcp(asked, action, timeout).await {
+            Ok(()) => Outcome::Success,
+            Err(message) => Outcome::Failure(message),
+        };
+    }
+    if probe.grpc.is_some() {
+        return Outcome::Error("gRPC probes are not supported on this node".to_owned());
+    }
+    Outcome::Error("missing probe handler".to_owned())
+}
+
+async fn ask_command(asked: &Asked, action: &ExecAction, timeout: Duration) -> Outcome {
+    let words = action.command.clone().unwrap_or_default();
+    match run_command(asked, words.clone(), timeout).await {
+        Ran::Exited(0, _) => Outcome::Success,
+        Ran::Exited(_, output) => Outcome::Failure(output),
+        Ran::TimedOut => {
+            let seconds = timeout.as_secs();
+            let shown = words.join(" ");
+            Outcome::Failure(format!(
+                "command timed out: {shown:?} timed out after {seconds}s"
+            ))
+        }
+        Ran::Failed(message) => Outcome::Error(message),
+    }
+}
+
+/// Runs a command in the container; it is killed when its time is up.
+pub async fn run_command(asked: &Asked, args: Vec<String>, timeout: Duration) -> Ran {
+    let spec = ExecSpec {
+        container: asked.runtime_id.clone(),
+        args,
+        kill_on_drop: true,
+        ..ExecSpec::default()
+    };
+    let run = async {
+        let mut session = match asked.sandbox.exec(spec).await {
+            Ok(session) => session,
+            Err(RuntimeError::Start(error)) => return Ran::Exited(126, error.message),
+            Err(error) => return Ran::Failed(error.to_string()),
+        };
+        let (out, err) = tokio::join!(read_some(session.stdout), read_some(session.stderr));
+        match session.control.wait().await {
+            Some(code) => Ran::Exited(code, out + &err),
+            None => Ran::Failed("the container is gone".to_owned()),
+        }
+    };
+    tokio::time::timeout(timeout, run)
+        .await
+        .unwrap_or(Ran::TimedOut)
+}
+
+/// Reads to the end, keeps the beginning.
+async fn read_some(mut from: impl tokio::io::AsyncRead + Unpin) -> String {
+    let mut kept = Vec::new();
+    let mut buffer = [0; 4096];
+    while let Ok(count) = from.read(&mut buffer).await
+        && count > 0
+    {
+        let room = PROBE_OUTPUT_BYTES_MAX - kept.len();
+        kept.extend_from_slice(&buffer[..count.min(room)]);
+    }
+    String::from_utf8_lossy(&kept).into_owned()
+}
+
+/// The number of a port that may be named.
+fn port(container: &Container, port: &IntOrString) -> Result<u16, String> {
+    let number = match port {
+        IntOrString::Int(number) => Some(*number),
+        IntOrString::String(name) => container
+            .ports
+            .iter()
+            .flatten()
+            .find(|port| port.name.as_deref() == Some(name))
+            .map(|port| port.container_port)
+            .or_else(|| name.parse().ok()),
+    };
+    let number = number
+        .and_then(|number| u16::try_from(number).ok())
+        .filter(|n| *n > 0);
+    number.ok_or_else(|| match port {
+        IntOrString::Int(number) => format!("invalid port number: {number}"),
+        IntOrString::String(name) => format!("couldn't find port: {name:?}"),
+    })
+}
+
+fn host<'a>(asked: &'a Asked, own: Option<&'a str>) -> &'a str {
+    own.filter(|host| !host.is_empty()).unwrap_or(&asked.pod_ip)
+}
+
+fn host_and_port(host: &str, port: u16) -> String {
+    if host.contains(':') {
+        format!("[{host}]:{port}")
+    } else {
+        format!("{host}:{port}")
+    }
+}
+
+/// Opens and closes a connection.
+pub async fn connect_tcp(
+    asked: &Asked,
+    action: &TCPSocketAction,
+    timeout: Duration,
+) -> Result<(), String> {
+    let port = port(&asked.container, &action.port)?;
+    let address = host_and_port(host(asked, action.host.as_deref()), port);
+    connect(&address, timeout).await.map(|_| ())
+}
+
+async fn connect(address: &str, timeout: Duration) -> Result<TcpStream, String> {
+    match tokio::time::timeout(timeout, TcpStream::connect(address)).await {
+        Ok(Ok(stream)) => Ok(stream),
+        Ok(Err(error)) => Err(format!("dial tcp {address}: connect: {}", plain(&error))),
+        Err(_) => Err(format!("dial tcp {address}: i/o timeout")),
+    }
+}
+
+/// An error's text as Go prints the kernel's.
+fn plain(error: &std::io::Error) -> String {
+    match error.kind() {
+        std::io::ErrorKind::ConnectionRefused => "connection refused".to_owned(),
+        std::io::ErrorKind::HostUnreachable => "no route to host".to_owned(),
+        std::io::ErrorKind::NetworkUnreachable => "network is unreachable".to_owned(),
+        _ => error.to_string(),
+    }
+}
+
+/// Sends one GET request and returns the answer's status code.
+pub async fn http_get(
+    asked: &Asked,
+    action: &HTTPGetAction,
+    agent: &str,
+    timeout: Duration,
+) -> Result<u16, String> {
+    let port = port(&asked.container, &action.port)?;
+    let address = host_and_port(host(asked, action.host.as_deref()), port);
+    let tls = action.scheme.as_deref() == Some("HTTPS");
+    let path = match action.path.as_deref().unwrap_or("/") {
+        path if path.starts_with('/') => path.to_owned(),
+        path => format!("/{path}"),
+    };
+    let url = format!("{}://{address}{path}", if tls { "https" } else { "http" });
+    let failed = |what: String| format!("Get \"{url}\": {what}");
+    if tls {
+        return Err(failed(
+            "HTTPS probes are not supported on this node".to_owned(),
+        ));
+    }
+    let request = request(&address, &path, agent, action.http_headers.as_deref())
+        .map_err(|error| failed(error.to_string()))?;
+    let exchange = async {
+        let stream = connect(&address, timeout).await?;
+        let io = hyper_util::rt::TokioIo::new(stream);
+        let (mut sender, connection) = hyper::client::conn::http1::handshake(io)
+            .await
+            .map_err(|error| error.to_string())?;
+        let answer = async {
+            let answer = sender
+                .send_request(request)
+                .await
+                .map_err(|error| error.to_string())?;
+            Ok::<u16, String>(answer.status().as_u16())
+        };
+        tokio::select! {
+            answer = answer => answer,
+            ended = connection => {
+                let reason = ended.err().map_or("EOF".to_owned(), |error| error.to_string());
+                Err(reason)
+            }
+        }
+    };
+    match tokio::time::timeout(timeout, exchange).await {
+        Ok(answer) => answer.map_err(failed),
+        Err(_) => Err(failed(
+            "context deadline exceeded (Client.Timeout exceeded while awaiting headers)".to_owned(),
+        )),
+    }
+}
+
+type NoBody = http_body_util::combinators::BoxBody<bytes::Bytes, std::convert::Infallible>;
+
+fn request(
+    address: &str,
+    path: &str,
+    agent: &str,
+    headers: Option<&[HTTPHeader]>,
+) -> Result<http::Request<NoBody>, http::Error> {
+    let mut builder = http::Request::get(path);
+    let own = headers.unwrap_or_default();
+    let given = |name: &str| {
+        own.iter()
+            .any(|header| header.name.eq_ignore_ascii_case(name))
+    };
+    for (name, value) in [("Host", address), ("User-Agent", agent), ("Accept", "*/*")] {
+        if !given(name) {
+            builder = builder.header(name, value);
+        }
+    }
+    builder = builder.header("Connection", "close");
+    for header in own {
+        builder = builder.header(&header.name, &header.value);
+    }
+    builder.body(http_body_util::Empty::new().boxed())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ports_are_found_by_number_and_name() {
+        let container = serde_json::from_value(serde_json::json!({
+            "name": "c", "ports": [{"name": "web", "containerPort": 8080}]}))
+        .unwrap();
+        let of = |wanted: IntOrString| port(&container, &wanted);
+        assert_eq!(of(IntOrString::Int(80)), Ok(80));
+        assert_eq!(of(IntOrString::String("web".to_owned())), Ok(8080));
+        assert_eq!(
+            of(IntOrString::String("db".to_owned())),
+            Err("couldn't find port: \"db\"".to_owned())
+        );
+        assert!(of(IntOrString::Int(70_000)).is_err());
+    }
+}

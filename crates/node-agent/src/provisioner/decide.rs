@@ -1,0 +1,383 @@
+//! Which claims get a volume here and which volumes are to be removed. Pure.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use k8s_openapi::api::core::v1::{
+    LocalVolumeSource, NodeSelector, NodeSelectorRequirement, NodeSelectorTerm, ObjectReference,
+    PersistentVolume, PersistentVolumeClaim, PersistentVolumeSpec, VolumeNodeAffinity,
+};
+use k8s_openapi::api::storage::v1::StorageClass;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use resource_kinds::annotations::{
+    BETA_STORAGE_PROVISIONER, PROVISIONED_BY, SELECTED_NODE, STORAGE_PROVISIONER,
+};
+use resource_kinds::volume_fit::requested_class;
+
+/// The provisioners whose claims are served: our own, and the name that manifests written for
+/// minikube have.
+pub(crate) const PROVISIONERS: [&str; 2] = ["mainstay.dev/local", "k8s.io/minikube-hostpath"];
+
+/// Keeps a volume object until its directory is removed, also when the object is deleted before
+/// its claim (statefulset.md §11.10).
+pub(crate) const REMOVAL_FINALIZER: &str = "external-provisioner.volume.kubernetes.io/finalizer";
+
+const HOSTNAME: &str = "kubernetes.io/hostname";
+
+/// What a claim needs of us.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) enum Demand {
+    /// Nothing.
+    None,
+    /// A volume here.
+    Here,
+    /// A volume on any node: whichever node is the one for such claims makes it.
+    Anywhere,
+    /// Something that cannot be had: the text says what.
+    Unsupported(String),
+}
+
+/// What a claim needs of this node.
+pub(crate) fn demand(
+    claim: &PersistentVolumeClaim,
+    class: Option<&StorageClass>,
+    node: &str,
+) -> Demand {
+    let annotation = |key: &str| {
+        claim
+            .metadata
+            .annotations
+            .as_ref()
+            .and_then(|all| all.get(key))
+            .map(String::as_str)
+    };
+    let asked = annotation(STORAGE_PROVISIONER).or_else(|| annotation(BETA_STORAGE_PROVISIONER));
+    let Some(asked) = asked.filter(|asked| PROVISIONERS.contains(asked)) else {
+        return Demand::None;
+    };
+    let Some(class) = class.filter(|class| class.provisioner == asked) else {
+        return Demand::None;
+    };
+    let Some(spec) = &claim.spec else {
+        return Demand::None;
+    };
+    let named = spec
+        .volume_name
+        .as_deref()
+        .is_some_and(|name| !name.is_empty());
+    if named || claim.metadata.deletion_timestamp.is_some() {
+        return Demand::None;
+    }
+    let place = match annotation(SELECTED_NODE) {
+        Some(selected) if selected == node => Demand::Here,
+        Some(_) => Demand::None,
+        None if class.volume_binding_mode.as_deref() == Some("WaitForFirstConsumer") => {
+            Demand::None
+        }
+        None => Demand::Anywhere,
+    };
+    if place == Demand::None {
+        return place;
+    }
+    match unsupported(claim) {
+        Some(text) => Demand::Unsupported(text),
+        None => place,
+    }
+}
+
+fn unsupported(claim: &PersistentVolumeClaim) -> Option<String> {
+    let spec = claim.spec.as_ref()?;
+    if spec.volume_mode.as_deref() == Some("Block") {
+        return Some("this provisioner makes directories, not block devices".to_owned());
+    }
+    if spec.selector.is_some() {
+        return Some("claim.spec.selector is not supported for dynamic provisioning".to_owned());
+    }
+    if spec.data_source.is_some() || spec.data_source_ref.is_some() {
+        return Some("this provisioner makes empty volumes, not copies of others".to_owned());
+    }
+    None
+}
+
+/// The name of the volume that is made for a claim.
+pub(crate) fn volume_name(claim: &PersistentVolumeClaim) -> Option<String> {
+    Some(format!("pvc-{}", claim.metadata.uid.as_deref()?))
+}
+
+/// The class of a claim.
+pub(crate) fn class_name(claim: &PersistentVolumeClaim) -> Option<&str> {
+    requested_class(claim).filter(|class| !class.is_empty())
+}
+
+/// The volume object for a claim.
+pub(crate) fn volume(
+    claim: &PersistentVolumeClaim,
+    class: &StorageClass,
+    node: &str,
+    directory: &Path,
+) -> PersistentVolume {
+    let spec = claim.spec.clone().unwrap_or_default();
+    let requests = spec
+        .resources
+        .and_then(|resources| resources.requests)
+        .unwrap_or_default();
+    let size = requests.get("storage").cloned().unwrap_or_default();
+    let annotations = BTreeMap::from([(PROVISIONED_BY.to_owned(), class.provisioner.clone())]);
+    let policy = class
+        .reclaim_policy
+        .clone()
+        .unwrap_or_else(|| "Delete".to_owned());
+    let on_this_node = NodeSelectorRequirement {
+        key: HOSTNAME.to_owned(),
+        operator: "In".to_owned(),
+        values: Some(vec![node.to_owned()]),
+    };
+    let term = NodeSelectorTerm {
+        match_expressions: Some(vec![on_this_node]),
+        match_fields: None,
+    };
+    PersistentVolume {
+        metadata: ObjectMeta {
+            name: volume_name(claim),
+            annotations: Some(annotations),
+            finalizers: Some(vec![REMOVAL_FINALIZER.to_owned()]),
+            ..ObjectMeta::default()
+        },
+        spec: Some(PersistentVolumeSpec {
+            access_modes: spec.access_modes,
+            capacity: Some(BTreeMap::from([("storage".to_owned(), size)])),
+            claim_ref: Some(reference(claim)),
+            local: Some(LocalVolumeSource {
+                path: directory.to_string_lossy().into_owned(),
+                fs_type: None,
+            }),
+            mount_options: class.mount_options.clone(),
+            node_affinity: Some(VolumeNodeAffinity {
+                required: Some(NodeSelector {
+                    node_selector_terms: vec![term],
+                }),
+            }),
+            persistent_volume_reclaim_policy: Some(policy),
+            storage_class_name: class.metadata.name.clone(),
+            volume_mode: Some("Filesystem".to_owned()),
+            ..PersistentVolumeSpec::default()
+        }),
+        status: None,
+    }
+}
+
+fn reference(claim: &PersistentVolumeClaim) -> ObjectReference {
+    ObjectReference {
+        api_version: Some("v1".to_owned()),
+        kind: Some("PersistentVolumeClaim".to_owned()),
+        namespace: claim.metadata.namespace.clone(),
+        name: claim.metadata.name.clone(),
+        uid: claim.metadata.uid.clone(),
+        resource_version: claim.metadata.resource_version.clone(),
+        field_path: None,
+    }
+}
+
+/// What is to happen with a volume that this provisioner made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Fate {
+    /// Nothing.
+    Keep,
+    /// The directory and the object go.
+    Remove,
+    /// The object may go, the directory stays: the policy says so.
+    LetGo,
+}
+
+/// What is to happen with a volume on this node.
+pub(crate) fn fate(volume: &PersistentVolume, node: &str) -> Fate {
+    if !is_ours(volume, node) {
+        return Fate::Keep;
+    }
+    let spec = volume.spec.as_ref();
+    let policy = spec.and_then(|spec| spec.persistent_volume_reclaim_policy.as_deref());
+    let phase = volume
+        .status
+        .as_ref()
+        .and_then(|status| status.phase.as_deref());
+    let over = matches!(phase, Some("Released" | "Failed"));
+    let going = volume.metadata.deletion_timestamp.is_some();
+    match policy {
+        Some("Delete") if over => Fate::Remove,
+        Some("Delete") => Fate::Keep,
+        _ if going && holds(volume) => Fate::LetGo,
+        _ => Fate::Keep,
+    }
+}
+
+/// Whether the object still has our finalizer.
+pub(crate) fn holds(volume: &PersistentVolume) -> bool {
+    volume
+        .metadata
+        .finalizers
+        .iter()
+        .flatten()
+        .any(|present| present == REMOVAL_FINALIZER)
+}
+
+/// Made by us, and on this node alone.
+fn is_ours(volume: &PersistentVolume, node: &str) -> bool {
+    let annotations = volume.metadata.annotations.as_ref();
+    let by = annotations
+        .and_then(|all| all.get(PROVISIONED_BY))
+        .map(String::as_str);
+    let Some(spec) = volume.spec.as_ref().filter(|spec| spec.local.is_some()) else {
+        return false;
+    };
+    let required = spec
+        .node_affinity
+        .as_ref()
+        .and_then(|affinity| affinity.required.as_ref());
+    let terms = required.map(|required| required.node_selector_terms.as_slice());
+    let here = |term: &NodeSelectorTerm| {
+        term.match_expressions.iter().flatten().any(|requirement| {
+            requirement.key == HOSTNAME
+                && requirement.operator == "In"
+                && requirement.values.as_deref() == Some(&[node.to_owned()])
+        })
+    };
+    by.is_some_and(|by| PROVISIONERS.contains(&by))
+        && terms.is_some_and(|terms| !terms.is_empty() && terms.iter().all(here))
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    fn claim(change: Value) -> PersistentVolumeClaim {
+        let mut claim = json!({
+            "metadata": {"name": "data-web-0", "namespace": "default", "uid": "c1",
+                "annotations": {STORAGE_PROVISIONER: "mainstay.dev/local", SELECTED_NODE: "n"}},
+            "spec": {"storageClassName": "local", "accessModes": ["ReadWriteOnce"],
+                "resources": {"requests": {"storage": "1Gi"}}},
+        });
+        json_merge(&mut claim, &change);
+        serde_json::from_value(claim).unwrap()
+    }
+
+    fn json_merge(target: &mut Value, patch: &Value) {
+        match patch {
+            Value::Object(patch) => {
+                for (key, value) in patch {
+                    json_merge(&mut target[key.as_str()], value);
+                }
+            }
+            other => *target = other.clone(),
+        }
+    }
+
+    fn class(mode: &str) -> StorageClass {
+        serde_json::from_value(json!({"metadata": {"name": "local"},
+            "provisioner": "mainstay.dev/local", "volumeBindingMode": mode}))
+        .unwrap()
+    }
+
+    fn asked(change: Value, mode: &str) -> Demand {
+        demand(&claim(change), Some(&class(mode)), "n")
+    }
+
+    #[test]
+    fn a_claim_is_served_on_the_selected_node() {
+        let late = "WaitForFirstConsumer";
+        assert_eq!(asked(json!({}), late), Demand::Here);
+        let select = |node: Value| json!({"metadata": {"annotations": {SELECTED_NODE: node}}});
+        assert_eq!(asked(select("other".into()), late), Demand::None);
+        let mut unselected = claim(json!({}));
+        unselected
+            .metadata
+            .annotations
+            .as_mut()
+            .unwrap()
+            .remove(SELECTED_NODE);
+        assert_eq!(demand(&unselected, Some(&class(late)), "n"), Demand::None);
+        assert_eq!(
+            demand(&unselected, Some(&class("Immediate")), "n"),
+            Demand::Anywhere
+        );
+    }
+
+    #[test]
+    fn others_claims_and_bound_ones_are_none_of_ours() {
+        let by = json!({"metadata": {"annotations": {STORAGE_PROVISIONER: "example.org/nfs"}}});
+        assert_eq!(asked(by, "Immediate"), Demand::None);
+        assert_eq!(
+            asked(json!({"spec": {"volumeName": "v"}}), "Immediate"),
+            Demand::None
+        );
+        assert_eq!(demand(&claim(json!({})), None, "n"), Demand::None);
+    }
+
+    #[test]
+    fn what_a_directory_cannot_be_is_refused() {
+        let block = asked(json!({"spec": {"volumeMode": "Block"}}), "Immediate");
+        assert!(matches!(block, Demand::Unsupported(_)));
+        let selector = json!({"spec": {"selector": {"matchLabels": {"a": "b"}}}});
+        assert!(matches!(
+            asked(selector, "Immediate"),
+            Demand::Unsupported(_)
+        ));
+    }
+
+    /// statefulset.md §11.7.
+    #[test]
+    fn the_volume_is_named_for_the_claim_and_tied_to_the_node() {
+        let made = volume(
+            &claim(json!({})),
+            &class("Immediate"),
+            "n",
+            Path::new("/v/pvc-c1"),
+        );
+        let made = serde_json::to_value(made).unwrap();
+        assert_eq!(made["metadata"]["name"], "pvc-c1");
+        assert_eq!(
+            made["metadata"]["annotations"][PROVISIONED_BY],
+            "mainstay.dev/local"
+        );
+        assert_eq!(made["spec"]["local"]["path"], "/v/pvc-c1");
+        assert_eq!(made["spec"]["persistentVolumeReclaimPolicy"], "Delete");
+        assert_eq!(made["spec"]["claimRef"]["uid"], "c1");
+        assert_eq!(made["spec"]["capacity"]["storage"], "1Gi");
+        let term = &made["spec"]["nodeAffinity"]["required"]["nodeSelectorTerms"][0];
+        assert_eq!(term["matchExpressions"][0]["values"], json!(["n"]));
+    }
+
+    /// statefulset.md §11.8.
+    #[test]
+    fn only_released_volumes_with_policy_delete_are_removed() {
+        let made = volume(
+            &claim(json!({})),
+            &class("Immediate"),
+            "n",
+            Path::new("/v/pvc-c1"),
+        );
+        let with = |phase: &str, policy: &str, going: bool| {
+            let mut made = serde_json::to_value(&made).unwrap();
+            made["status"]["phase"] = phase.into();
+            made["spec"]["persistentVolumeReclaimPolicy"] = policy.into();
+            if going {
+                made["metadata"]["deletionTimestamp"] = "2026-01-01T00:00:00Z".into();
+            }
+            fate(&serde_json::from_value(made).unwrap(), "n")
+        };
+        assert_eq!(with("Bound", "Delete", false), Fate::Keep);
+        assert_eq!(with("Bound", "Delete", true), Fate::Keep);
+        assert_eq!(with("Released", "Retain", false), Fate::Keep);
+        assert_eq!(with("Released", "Retain", true), Fate::LetGo);
+        assert_eq!(with("Released", "Delete", false), Fate::Remove);
+        assert_eq!(with("Failed", "Delete", true), Fate::Remove);
+        let mut foreign = made.clone();
+        foreign.metadata.annotations = None;
+        foreign.status.get_or_insert_default().phase = Some("Released".to_owned());
+        assert_eq!(fate(&foreign, "n"), Fate::Keep);
+        let mut elsewhere = made;
+        elsewhere.status.get_or_insert_default().phase = Some("Released".to_owned());
+        assert_eq!(fate(&elsewhere, "other"), Fate::Keep);
+    }
+}

@@ -1,0 +1,165 @@
+//! Makes and removes local volumes: directories on this node, a PersistentVolume for each
+//! (statefulset.md §11.7, 11.8).
+//!
+//! A directory is made and on disk before its volume object exists, and it is moved out of the
+//! way and removed before the object goes: whatever is cut off is found again and finished. What
+//! is to be done is decided in [`decide`]; what touches the disk is in [`directories`], and
+//! nothing there leaves the volumes' own directory.
+
+mod claims;
+mod decide;
+mod directories;
+mod removal;
+
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex};
+
+use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim};
+use k8s_openapi::api::storage::v1::StorageClass;
+use kube::{Api, Client};
+use reconcile::{Cache, Key, Object, Outcome, Queue, Recorder, WatchConfig, run_workers};
+use tokio_util::sync::CancellationToken;
+
+use claims::Setbacks;
+use directories::Directories;
+
+/// Volumes that are made or removed at once; removal can take long.
+const WORKERS: usize = 4;
+
+/// Settings.
+#[derive(Clone, Debug)]
+pub struct ProvisionerConfig {
+    /// This node.
+    pub node_name: String,
+    /// Where the volumes' directories are; made if it is missing.
+    pub volumes_dir: PathBuf,
+}
+
+/// Why volumes cannot be made or removed.
+#[derive(Debug, thiserror::Error)]
+pub enum ProvisionerError {
+    /// The disk said no.
+    #[error("{doing} {}", path.display())]
+    Directory {
+        /// What was being done.
+        doing: &'static str,
+        /// To what.
+        path: PathBuf,
+        /// Why not.
+        #[source]
+        source: std::io::Error,
+    },
+    /// A name or path that no volume of this node can have.
+    #[error("{path:?} is not a volume's directory under {}", under.display())]
+    OutOfBounds {
+        /// The name or path.
+        path: String,
+        /// Where volumes are.
+        under: PathBuf,
+    },
+    /// The claim asks for something that a directory cannot be.
+    #[error("{0}")]
+    Unsupported(String),
+    /// The API server said no, or was not there.
+    #[error("write a volume or claim")]
+    Api(#[from] kube::Error),
+    /// The task was cut off.
+    #[error("work on a directory was cut off")]
+    CutOff(#[source] tokio::task::JoinError),
+}
+
+/// What is worked on.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+enum Task {
+    Claim(Key),
+    Volume(String),
+}
+
+/// Everything that the work needs.
+struct Provisioner {
+    client: Client,
+    config: ProvisionerConfig,
+    claims: Cache<PersistentVolumeClaim>,
+    volumes: Cache<PersistentVolume>,
+    classes: Cache<StorageClass>,
+    recorder: Recorder,
+    directories: Directories,
+    setbacks: Mutex<Setbacks>,
+}
+
+/// Makes and removes this node's volumes until `shutdown` is cancelled.
+///
+/// # Errors
+/// When the volumes' directory cannot be made.
+pub async fn run(
+    client: Client,
+    config: ProvisionerConfig,
+    shutdown: CancellationToken,
+) -> Result<(), ProvisionerError> {
+    let directories = Directories::open(config.volumes_dir.clone()).await?;
+    let recorder = Recorder::spawn(client.clone(), "local-provisioner", shutdown.clone());
+    let provisioner = Arc::new(Provisioner {
+        claims: cache(&client, &shutdown),
+        volumes: cache(&client, &shutdown),
+        classes: cache(&client, &shutdown),
+        client,
+        config,
+        recorder,
+        directories,
+        setbacks: Mutex::new(Setbacks::default()),
+    });
+    let synced = provisioner.claims.wait_synced().await
+        && provisioner.volumes.wait_synced().await
+        && provisioner.classes.wait_synced().await;
+    if !synced {
+        return Ok(());
+    }
+    let queue = Queue::new();
+    let feed = tokio::spawn(feed(provisioner.clone(), queue.clone()));
+    run_workers(queue, WORKERS, shutdown, move |task: Task| {
+        let provisioner = provisioner.clone();
+        async move {
+            match &task {
+                Task::Claim(key) => provisioner.provision(key).await,
+                Task::Volume(name) => provisioner.remove(name).await.map(|()| Outcome::Done),
+            }
+        }
+    })
+    .await;
+    feed.abort();
+    Ok(())
+}
+
+async fn feed(provisioner: Arc<Provisioner>, queue: Queue<Task>) {
+    let mut claims = provisioner.claims.subscribe();
+    let mut volumes = provisioner.volumes.subscribe();
+    let mut classes = provisioner.classes.subscribe();
+    loop {
+        tokio::select! {
+            Some(change) = claims.next() => {
+                queue.add(Task::Claim(Key::of(&**change.object())));
+            }
+            Some(change) = volumes.next() => {
+                queue.add(Task::Volume(change.object().metadata.name.clone().unwrap_or_default()));
+            }
+            Some(_) = classes.next() => {
+                for claim in provisioner.claims.list() {
+                    queue.add(Task::Claim(Key::of(&*claim)));
+                }
+            }
+            else => return,
+        }
+    }
+}
+
+fn cache<K>(client: &Client, shutdown: &CancellationToken) -> Cache<K>
+where
+    K: Object,
+    K::DynamicType: Default,
+{
+    Cache::spawn(
+        Api::all(client.clone()),
+        WatchConfig::default(),
+        shutdown.clone(),
+    )
+}

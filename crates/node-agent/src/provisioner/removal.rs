@@ -1,0 +1,130 @@
+//! Removing a volume whose claim is gone.
+
+use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim};
+use kube::Api;
+use kube::api::{Patch, PatchParams};
+use reconcile::execute::{Delete, delete, found, unless_outrun};
+use serde_json::json;
+
+use super::claims::chain;
+use super::decide::{Fate, REMOVAL_FINALIZER, fate, holds};
+use super::{Provisioner, ProvisionerError as Error};
+
+/// Reason of the event, and of the phase Failed (statefulset.md §11.8).
+const FAILED_DELETE: &str = "VolumeFailedDelete";
+
+impl Provisioner {
+    /// Removes the volume, if that is to happen. What the cache says is confirmed by the server
+    /// before any data goes.
+    pub(crate) async fn remove(&self, name: &str) -> Result<(), Error> {
+        let node = &self.config.node_name;
+        let cached = self.volumes.get("", name);
+        if cached.is_none_or(|volume| fate(&volume, node) == Fate::Keep) {
+            return Ok(());
+        }
+        let api: Api<PersistentVolume> = Api::all(self.client.clone());
+        let Some(volume) = found(api.get(name).await)? else {
+            return Ok(());
+        };
+        match fate(&volume, node) {
+            Fate::Keep => Ok(()),
+            Fate::LetGo => self.let_go(&api, &volume).await,
+            Fate::Remove if self.is_claimed(&volume).await? => Ok(()),
+            Fate::Remove => match self.remove_directory(name, &volume).await {
+                Ok(()) => {
+                    self.let_go(&api, &volume).await?;
+                    let uid = volume.metadata.uid.clone().unwrap_or_default();
+                    delete(&api, name, Delete::of_uid(uid)).await?;
+                    tracing::info!(volume = name, "volume removed");
+                    Ok(())
+                }
+                Err(error) => {
+                    self.complain(&api, &volume, &error).await?;
+                    Err(error)
+                }
+            },
+        }
+    }
+
+    /// Whether the claim that the volume names, by identity, is there.
+    async fn is_claimed(&self, volume: &PersistentVolume) -> Result<bool, Error> {
+        let reference = volume
+            .spec
+            .as_ref()
+            .and_then(|spec| spec.claim_ref.as_ref());
+        let Some(reference) = reference else {
+            return Ok(false);
+        };
+        let (Some(namespace), Some(name)) = (&reference.namespace, &reference.name) else {
+            return Ok(false);
+        };
+        let api: Api<PersistentVolumeClaim> = Api::namespaced(self.client.clone(), namespace);
+        let claim = found(api.get(name).await)?;
+        let bound_here = |claim: &PersistentVolumeClaim| {
+            let bound_to = claim
+                .spec
+                .as_ref()
+                .and_then(|spec| spec.volume_name.as_ref());
+            // One that is bound elsewhere does not need this volume.
+            bound_to.is_none_or(|bound_to| Some(bound_to) == volume.metadata.name.as_ref())
+        };
+        Ok(claim.is_some_and(|claim| claim.metadata.uid == reference.uid && bound_here(&claim)))
+    }
+
+    async fn remove_directory(&self, name: &str, volume: &PersistentVolume) -> Result<(), Error> {
+        let local = volume.spec.as_ref().and_then(|spec| spec.local.as_ref());
+        let path = local.map(|local| local.path.as_str()).unwrap_or_default();
+        self.directories.check(name, path)?;
+        self.directories.remove(name).await
+    }
+
+    async fn let_go(
+        &self,
+        api: &Api<PersistentVolume>,
+        volume: &PersistentVolume,
+    ) -> Result<(), Error> {
+        if !holds(volume) {
+            return Ok(());
+        }
+        let finalizers = volume.metadata.finalizers.iter().flatten();
+        let rest: Vec<&String> = finalizers
+            .filter(|present| *present != REMOVAL_FINALIZER)
+            .collect();
+        let patch = json!({"metadata": {
+            "uid": volume.metadata.uid,
+            "resourceVersion": volume.metadata.resource_version,
+            "finalizers": rest,
+        }});
+        let name = volume.metadata.name.as_deref().unwrap_or_default();
+        let written = api
+            .patch(name, &PatchParams::default(), &Patch::Merge(&patch))
+            .await;
+        unless_outrun(written)?;
+        Ok(())
+    }
+
+    async fn complain(
+        &self,
+        api: &Api<PersistentVolume>,
+        volume: &PersistentVolume,
+        error: &Error,
+    ) -> Result<(), Error> {
+        let text = chain(error);
+        tracing::warn!(
+            volume = volume.metadata.name,
+            error = text,
+            "volume not removed"
+        );
+        self.recorder.warning(volume, FAILED_DELETE, text.clone());
+        let patch = json!({
+            "metadata": {"uid": volume.metadata.uid},
+            "status": {"phase": "Failed", "reason": FAILED_DELETE, "message": text},
+        });
+        let name = volume.metadata.name.as_deref().unwrap_or_default();
+        let written = api
+            .patch_status(name, &PatchParams::default(), &Patch::Merge(&patch))
+            .await;
+        unless_outrun(written)?;
+        Ok(())
+    }
+}

@@ -1,0 +1,365 @@
+//! What survives the agent: each pod's record on disk, and the sandboxes that go on without it.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io;
+use std::path::Path;
+use std::sync::Arc;
+
+use container_runtime::spec::{ContainerState, ContainerStatus, SandboxState, SandboxStatus};
+use container_runtime::{Events, Sandbox};
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use pod_lifecycle::PodRecord;
+use pod_lifecycle::record::{self, Exit, Hook, Instance, Running};
+use pod_lifecycle::spec;
+use serde::{Deserialize, Serialize};
+
+use crate::layout::{PodDir, pods_dir, runtime_id};
+use crate::volumes::PreparedVolumes;
+use crate::worker::{exit_of, last_words, public_id};
+
+/// What is kept of a pod.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Stored {
+    /// Its record.
+    pub record: PodRecord,
+    /// Its volumes.
+    #[serde(default)]
+    pub volumes: PreparedVolumes,
+}
+
+/// Keeps a pod's record, and its object when that is new.
+pub fn store(dir: &PodDir, pod: &Pod, stored: &Stored, with_object: bool) -> io::Result<()> {
+    fs::create_dir_all(dir.state())?;
+    if with_object {
+        replace(&dir.object(), &serde_json::to_vec(pod)?)?;
+    }
+    replace(&dir.record(), &serde_json::to_vec(stored)?)
+}
+
+/// Replaces a file as a whole. Not synced: after a loss of power the containers are gone too, and
+/// an old record is as good as the newest.
+fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    let new = path.with_extension("new");
+    fs::write(&new, bytes)?;
+    fs::rename(new, path)
+}
+
+/// A pod that a former agent left.
+#[derive(Clone, Debug)]
+pub struct Found {
+    /// Its object as last seen.
+    pub pod: Arc<Pod>,
+    /// What was known of it.
+    pub stored: Stored,
+}
+
+/// All pods that a former agent left, by uid. What cannot be read is told and left alone.
+pub fn found(data_dir: &Path) -> io::Result<BTreeMap<String, Found>> {
+    let mut pods = BTreeMap::new();
+    let root = pods_dir(data_dir);
+    fs::create_dir_all(&root)?;
+    for entry in fs::read_dir(&root)? {
+        let dir = PodDir::at(entry?.path());
+        let pod = read::<Pod>(&dir.object());
+        let stored = read::<Stored>(&dir.record());
+        match (pod, stored) {
+            (Ok(pod), Ok(stored)) => {
+                let uid = pod.metadata.uid.clone().unwrap_or_default();
+                pods.insert(
+                    uid,
+                    Found {
+                        pod: Arc::new(pod),
+                        stored,
+                    },
+                );
+            }
+            (Err(error), _) | (_, Err(error)) => {
+                tracing::warn!(dir = %dir.root().display(), %error, "pod record not read");
+            }
+        }
+    }
+    Ok(pods)
+}
+
+fn read<T: for<'de> Deserialize<'de>>(path: &Path) -> io::Result<T> {
+    Ok(serde_json::from_slice(&fs::read(path)?)?)
+}
+
+/// A pod that is known by its sandbox only.
+pub fn pod_of_sandbox(sandbox: &Sandbox) -> Pod {
+    let note = |key: &str| sandbox.spec().annotations.get(key).cloned();
+    Pod {
+        metadata: ObjectMeta {
+            name: note("io.kubernetes.pod.name"),
+            namespace: note("io.kubernetes.pod.namespace"),
+            uid: Some(sandbox.id().to_owned()),
+            ..ObjectMeta::default()
+        },
+        ..Pod::default()
+    }
+}
+
+/// The sandbox's events from now on, and its state; no events of a dead one.
+pub async fn look(sandbox: &Sandbox) -> container_runtime::Result<(SandboxState, Option<Events>)> {
+    let events = sandbox.events().await.ok();
+    let state = sandbox.state().await?;
+    Ok((state, events))
+}
+
+/// Brings a record in line with what really runs.
+pub fn adopt(
+    stored: Stored,
+    pod: &Pod,
+    dir: &PodDir,
+    state: Option<&SandboxState>,
+    now: Timestamp,
+) -> Stored {
+    let mut record = stored.record.without_work_in_flight();
+    let mut volumes = stored.volumes;
+    if let Some(state) = state {
+        if record.sandboxes_made == 0 {
+            record.sandboxes_made = 1;
+        }
+        adopt_containers(&mut record, pod, dir, state);
+        let alive = state.status == SandboxStatus::Ready;
+        // A sandbox whose making was not finished is begun anew.
+        record.sandbox = match record.sandbox {
+            record::Sandbox::Ready if alive => record::Sandbox::Ready,
+            _ if alive && record.anything_runs() => record::Sandbox::Ready,
+            _ => record::Sandbox::Gone,
+        };
+    } else if record.sandbox != record::Sandbox::None {
+        record.sandbox = record::Sandbox::Gone;
+    }
+    if record.sandbox != record::Sandbox::Ready {
+        let was = record.sandbox.clone();
+        record.sandbox_lost(now);
+        record.sandbox = was;
+    }
+    if record.volumes == record::Volumes::None {
+        volumes.clear();
+    }
+    Stored { record, volumes }
+}
+
+fn adopt_containers(record: &mut PodRecord, pod: &Pod, dir: &PodDir, state: &SandboxState) {
+    let sandbox = record.sandboxes_made;
+    let spec = pod.spec.clone().unwrap_or_default();
+    let names: Vec<String> = spec::containers(&spec)
+        .map(|(_, container)| container.name.clone())
+        .collect();
+    for name in names {
+        let Some((_, container)) = spec::find(&spec, &name) else {
+            continue;
+        };
+        let known = record.container(&name);
+        let newest = newest_instance(state, &name);
+        let Some((number, found)) = newest else {
+            continue;
+        };
+        let is_current = matches!(&known.instance, Instance::Running(_))
+            && runtime_id(&name, known.restart_count) == found.id;
+        if !is_current && !starts_anew(known, number, sandbox) {
+            continue;
+        }
+        if !is_current {
+            let Some(running) = running_of(pod, container, number, sandbox, found) else {
+                continue;
+            };
+            known.started(running);
+            known.restart_count = number;
+        }
+        if let (ContainerStatus::Exited(exit), Instance::Running(running)) =
+            (&found.status, &known.instance)
+        {
+            let said = last_words(dir, container, number, exit.code);
+            let ended: Exit = exit_of(running, exit, said);
+            known.exited(ended);
+        }
+    }
+}
+
+/// Whether the instance is one whose start the record has not heard of.
+fn starts_anew(known: &record::ContainerRecord, number: u32, sandbox: u32) -> bool {
+    match &known.instance {
+        Instance::Absent => true,
+        Instance::Exited(exit) => number > known.restart_count || exit.sandbox != sandbox,
+        Instance::Refused(_) | Instance::Starting { .. } => number >= known.next_restart_count(),
+        Instance::Running(_) => number > known.restart_count,
+    }
+}
+
+fn newest_instance<'a>(state: &'a SandboxState, name: &str) -> Option<(u32, &'a ContainerState)> {
+    let of_name = state
+        .containers
+        .values()
+        .filter(|container| container.name == name);
+    let numbered = of_name.filter_map(|container| {
+        let number = container
+            .annotations
+            .get("io.kubernetes.container.restartCount")?;
+        Some((number.parse().ok()?, container))
+    });
+    numbered.max_by_key(|(number, _)| *number)
+}
+
+fn running_of(
+    pod: &Pod,
+    container: &k8s_openapi::api::core::v1::Container,
+    number: u32,
+    sandbox: u32,
+    found: &ContainerState,
+) -> Option<Running> {
+    let started_at = match &found.status {
+        ContainerStatus::Created => return None,
+        ContainerStatus::Running { started_at, .. } => *started_at,
+        ContainerStatus::Exited(exit) => exit.started_at.unwrap_or(exit.finished_at),
+    };
+    Some(Running {
+        id: public_id(pod, &container.name, number),
+        sandbox,
+        image: container.image.clone().unwrap_or_default(),
+        image_id: String::new(),
+        started_at,
+        // Whether the hook has run is not known; it is not run twice.
+        post_start: Hook::Done,
+        startup: Default::default(),
+        liveness: Default::default(),
+        readiness: Default::default(),
+        stop: None,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use container_runtime::spec::{Exit as RuntimeExit, ResolvedUser, SandboxSpec};
+
+    fn now() -> Timestamp {
+        Timestamp::from_second(1_800_000_000).unwrap()
+    }
+
+    fn pod() -> Pod {
+        serde_json::from_value(serde_json::json!({
+            "metadata": {"name": "p", "namespace": "n", "uid": "u"},
+            "spec": {"containers": [{"name": "c", "image": "i"}]}}))
+        .unwrap()
+    }
+
+    fn state(number: u32, status: ContainerStatus, alive: bool) -> SandboxState {
+        let container = ContainerState {
+            id: runtime_id("c", number),
+            name: "c".to_owned(),
+            created_at: now(),
+            status,
+            log_path: None,
+            annotations: [(
+                "io.kubernetes.container.restartCount".to_owned(),
+                number.to_string(),
+            )]
+            .into(),
+            user: ResolvedUser::default(),
+        };
+        SandboxState {
+            spec: SandboxSpec::default(),
+            status: if alive {
+                SandboxStatus::Ready
+            } else {
+                SandboxStatus::Dead
+            },
+            pid: 1,
+            created_at: now(),
+            containers: [(container.id.clone(), container)].into(),
+        }
+    }
+
+    fn running() -> ContainerStatus {
+        ContainerStatus::Running {
+            pid: 7,
+            started_at: now(),
+        }
+    }
+
+    fn known(number: u32) -> Stored {
+        let mut record = PodRecord {
+            sandbox: record::Sandbox::Ready,
+            sandboxes_made: 1,
+            ..PodRecord::default()
+        };
+        let state = state(number, running(), true);
+        let pod = pod();
+        let container = &pod.spec.as_ref().unwrap().containers[0];
+        let found = state.containers.values().next().unwrap();
+        let one = running_of(&pod, container, number, 1, found).unwrap();
+        record.container("c").started(one);
+        record.container("c").restart_count = number;
+        Stored {
+            record,
+            volumes: PreparedVolumes::new(),
+        }
+    }
+
+    fn adopted(stored: Stored, state: Option<SandboxState>) -> PodRecord {
+        let dir = PodDir::at("/nonexistent".into());
+        adopt(stored, &pod(), &dir, state.as_ref(), now()).record
+    }
+
+    #[test]
+    fn running_containers_are_taken_over_as_they_are() {
+        let stored = known(3);
+        let record = adopted(stored.clone(), Some(state(3, running(), true)));
+        assert_eq!(record, stored.record);
+    }
+
+    #[test]
+    fn an_exit_that_nobody_heard_of_is_noted() {
+        let exit = RuntimeExit {
+            code: 3,
+            signal: None,
+            oom_killed: false,
+            started_at: Some(now()),
+            finished_at: now(),
+            start_error: None,
+        };
+        let record = adopted(
+            known(0),
+            Some(state(0, ContainerStatus::Exited(exit), true)),
+        );
+        let ended = record.containers["c"].ended().unwrap();
+        assert_eq!((ended.code, ended.reason.as_str()), (3, "Error"));
+    }
+
+    #[test]
+    fn a_start_that_nobody_noted_is_found() {
+        let mut stored = known(0);
+        stored.record.containers.clear();
+        let record = adopted(stored, Some(state(0, running(), true)));
+        assert!(matches!(
+            record.containers["c"].instance,
+            Instance::Running(_)
+        ));
+        assert_eq!(record.containers["c"].restart_count, 0);
+    }
+
+    #[test]
+    fn a_dead_or_missing_sandbox_takes_its_containers_along() {
+        for found in [None, Some(state(0, running(), false))] {
+            let record = adopted(known(0), found);
+            assert_eq!(record.sandbox, record::Sandbox::Gone);
+            assert_eq!(record.containers["c"].ended().unwrap().code, 255);
+            assert_eq!(record.containers["c"].next_restart_count(), 1);
+        }
+    }
+
+    #[test]
+    fn records_are_kept_and_found() {
+        let temp = tempfile::tempdir().unwrap();
+        let dir = PodDir::of(temp.path(), &pod());
+        store(&dir, &pod(), &known(2), true).unwrap();
+        let found = found(temp.path()).unwrap();
+        assert_eq!(found["u"].stored, known(2));
+    }
+}

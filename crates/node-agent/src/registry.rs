@@ -1,0 +1,81 @@
+//! What all pods of the node look like now, for those who ask: the kubelet API.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, PoisonError, RwLock};
+
+use container_runtime::Sandbox;
+use k8s_openapi::api::core::v1::{Pod, PodStatus};
+use pod_lifecycle::PodRecord;
+
+use crate::layout::PodDir;
+
+/// One pod as its worker last saw it.
+#[derive(Clone)]
+pub struct PodView {
+    /// Its object.
+    pub pod: Arc<Pod>,
+    /// What the node knows of it.
+    pub record: PodRecord,
+    /// Its status as last decided.
+    pub status: PodStatus,
+    /// Its sandbox, while there is one.
+    pub sandbox: Option<Sandbox>,
+    /// Its files.
+    pub dir: PodDir,
+}
+
+type Name = (String, String);
+
+/// All pods of the node by namespace and name; former ones of a name stay until they are gone.
+#[derive(Default)]
+pub struct Registry {
+    views: RwLock<BTreeMap<Name, Vec<Arc<PodView>>>>,
+}
+
+fn name_of(pod: &Pod) -> Name {
+    let meta = &pod.metadata;
+    (
+        meta.namespace.clone().unwrap_or_default(),
+        meta.name.clone().unwrap_or_default(),
+    )
+}
+
+impl Registry {
+    /// Replaces what is known of the pod.
+    pub fn publish(&self, view: PodView) {
+        let mut views = self.views.write().unwrap_or_else(PoisonError::into_inner);
+        let of_name = views.entry(name_of(&view.pod)).or_default();
+        let same = |known: &Arc<PodView>| known.pod.metadata.uid == view.pod.metadata.uid;
+        match of_name.iter_mut().find(|known| same(known)) {
+            Some(known) => *known = Arc::new(view),
+            None => of_name.push(Arc::new(view)),
+        }
+    }
+
+    /// Forgets the pod.
+    pub fn remove(&self, pod: &Pod) {
+        let mut views = self.views.write().unwrap_or_else(PoisonError::into_inner);
+        let name = name_of(pod);
+        if let Some(of_name) = views.get_mut(&name) {
+            of_name.retain(|known| known.pod.metadata.uid != pod.metadata.uid);
+            if of_name.is_empty() {
+                views.remove(&name);
+            }
+        }
+    }
+
+    /// The newest pod of that name.
+    pub fn find(&self, namespace: &str, name: &str) -> Option<Arc<PodView>> {
+        let views = self.views.read().unwrap_or_else(PoisonError::into_inner);
+        views
+            .get(&(namespace.to_owned(), name.to_owned()))?
+            .last()
+            .cloned()
+    }
+
+    /// All pods.
+    pub fn list(&self) -> Vec<Arc<PodView>> {
+        let views = self.views.read().unwrap_or_else(PoisonError::into_inner);
+        views.values().flatten().cloned().collect()
+    }
+}

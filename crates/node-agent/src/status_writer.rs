@@ -1,0 +1,148 @@
+//! Writes a pod's status: only what has changed, and only to the pod that is meant.
+
+use k8s_openapi::api::core::v1::{Pod, PodStatus};
+use kube::Client;
+use kube::api::{Api, Patch, PatchParams};
+use reconcile::execute::{Delete, Refusal, delete, message, refusal};
+use serde_json::{Map, Value, json};
+
+use crate::limits::REQUEST_TIMEOUT;
+
+/// What became of a write.
+#[derive(Debug)]
+pub enum Written {
+    /// It is done.
+    Done,
+    /// The pod is gone, or another one has its name.
+    Gone,
+    /// It may be tried again.
+    Failed(String),
+}
+
+/// The difference between two statuses as a strategic merge patch; `None` when there is none.
+pub fn difference(before: &PodStatus, after: &PodStatus) -> Option<Value> {
+    let (before, after) = (object(before), object(after));
+    let mut patch = Map::new();
+    for (key, value) in &after {
+        let known = before.get(key);
+        if known == Some(value) {
+            continue;
+        }
+        let changed = match key.as_str() {
+            "conditions" => changed_conditions(known, value),
+            "podIPs" | "hostIPs" if known.is_some() => replaced(value),
+            _ => value.clone(),
+        };
+        patch.insert(key.clone(), changed);
+    }
+    for key in before
+        .keys()
+        .filter(|key| owned(key) && !after.contains_key(*key))
+    {
+        patch.insert(key.clone(), Value::Null);
+    }
+    (!patch.is_empty()).then_some(Value::Object(patch))
+}
+
+/// Fields that others write are left alone when the node has no opinion.
+fn owned(key: &str) -> bool {
+    matches!(
+        key,
+        "reason" | "message" | "podIP" | "podIPs" | "initContainerStatuses" | "containerStatuses"
+    )
+}
+
+fn object(status: &PodStatus) -> Map<String, Value> {
+    match serde_json::to_value(status) {
+        Ok(Value::Object(map)) => map,
+        _ => Map::new(),
+    }
+}
+
+fn changed_conditions(before: Option<&Value>, after: &Value) -> Value {
+    let list = |value: &Value| value.as_array().cloned().unwrap_or_default();
+    let known = before.map(list).unwrap_or_default();
+    let mut changed: Vec<Value> = list(after)
+        .into_iter()
+        .filter(|condition| !known.contains(condition))
+        .collect();
+    for condition in &mut changed {
+        let old = known.iter().find(|old| old["type"] == condition["type"]);
+        // A field that went away has to be said.
+        for field in ["reason", "message"] {
+            let had = old.is_some_and(|old| old.get(field).is_some());
+            if had && condition.get(field).is_none() {
+                condition[field] = Value::Null;
+            }
+        }
+    }
+    Value::Array(changed)
+}
+
+/// A list with merge keys that is to be replaced as a whole.
+fn replaced(value: &Value) -> Value {
+    let mut list = value.as_array().cloned().unwrap_or_default();
+    list.push(json!({"$patch": "replace"}));
+    Value::Array(list)
+}
+
+/// Writes a difference.
+pub async fn write(client: &Client, pod: &Pod, difference: Value) -> Written {
+    let meta = &pod.metadata;
+    let namespace = meta.namespace.as_deref().unwrap_or_default();
+    let name = meta.name.as_deref().unwrap_or_default();
+    let api: Api<Pod> = Api::namespaced(client.clone(), namespace);
+    let patch = Patch::Strategic(json!({"metadata": {"uid": meta.uid}, "status": difference}));
+    let params = PatchParams::default();
+    let request = api.patch_status(name, &params, &patch);
+    match tokio::time::timeout(REQUEST_TIMEOUT, request).await {
+        Ok(Ok(_)) => Written::Done,
+        Ok(Err(error)) => match refusal(&error) {
+            Refusal::NotFound | Refusal::Conflict => Written::Gone,
+            _ => Written::Failed(message(&error)),
+        },
+        Err(_) => Written::Failed("the API server did not answer in time".to_owned()),
+    }
+}
+
+/// Removes the pod's object, for good: everything of it on this node is gone.
+pub async fn remove(client: &Client, pod: &Pod) -> Result<(), String> {
+    let meta = &pod.metadata;
+    let namespace = meta.namespace.as_deref().unwrap_or_default();
+    let name = meta.name.as_deref().unwrap_or_default();
+    let api: Api<Pod> = Api::namespaced(client.clone(), namespace);
+    let how = Delete::of_uid(meta.uid.clone().unwrap_or_default()).at_once();
+    match tokio::time::timeout(REQUEST_TIMEOUT, delete(&api, name, how)).await {
+        Ok(Ok(_)) => Ok(()),
+        Ok(Err(error)) => Err(message(&error)),
+        Err(_) => Err("the API server did not answer in time".to_owned()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn status(value: Value) -> PodStatus {
+        serde_json::from_value(value).unwrap()
+    }
+
+    #[test]
+    fn only_what_changed_is_written() {
+        let before = status(json!({
+            "phase": "Pending", "hostIP": "1.1.1.1", "reason": "x", "nominatedNodeName": "n",
+            "conditions": [
+                {"type": "Ready", "status": "False", "reason": "r"},
+                {"type": "PodScheduled", "status": "True"}]}));
+        let after = status(json!({
+            "phase": "Running", "hostIP": "1.1.1.1",
+            "conditions": [
+                {"type": "Ready", "status": "True"}, {"type": "PodScheduled", "status": "True"}]}));
+        let expected = json!({
+            "phase": "Running",
+            "conditions": [{"type": "Ready", "status": "True", "reason": null}],
+            "reason": null});
+        assert_eq!(difference(&before, &after), Some(expected));
+        assert_eq!(difference(&after, &after), None);
+    }
+}

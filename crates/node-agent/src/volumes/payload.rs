@@ -1,0 +1,308 @@
+//! The files of configMap, secret, downwardAPI and projected volumes.
+
+use jiff::{SignedDuration, Timestamp};
+use k8s_openapi::ByteString;
+use k8s_openapi::api::core::v1::{
+    ConfigMap, DownwardAPIVolumeFile, KeyToPath, Pod, ProjectedVolumeSource, Secret,
+    ServiceAccountTokenProjection, Volume, VolumeProjection,
+};
+use pod_lifecycle::downward::{self, NodeFacts};
+
+use super::atomic::{File, Payload};
+use crate::sources::{Sources, TokenWanted};
+
+const MODE_DEFAULT: i32 = 0o644;
+
+/// What a volume's files are made of.
+pub struct Projector<'a> {
+    /// Where objects come from.
+    pub sources: &'a Sources,
+    /// The pod.
+    pub pod: &'a Pod,
+    /// What the node knows of it.
+    pub facts: &'a NodeFacts,
+}
+
+/// Files, and when they should be made anew.
+#[derive(Default)]
+pub struct Projected {
+    /// The files.
+    pub files: Payload,
+    /// When a token among them should be replaced.
+    pub refresh_at: Option<Timestamp>,
+}
+
+impl Projector<'_> {
+    /// The files of a volume; `None` when it is of another type.
+    ///
+    /// # Errors
+    /// What is missing, as the user reads it.
+    pub async fn project(&self, volume: &Volume) -> Result<Option<Projected>, String> {
+        let mut made = Projected::default();
+        if let Some(source) = &volume.config_map {
+            let mode = source.default_mode.unwrap_or(MODE_DEFAULT);
+            let object = self.config_map(&source.name, source.optional).await?;
+            let picked = Pick {
+                items: source.items.as_deref(),
+                mode,
+                optional: source.optional,
+            };
+            picked.config_map(object, &mut made.files)?;
+        } else if let Some(source) = &volume.secret {
+            let mode = source.default_mode.unwrap_or(MODE_DEFAULT);
+            let name = source.secret_name.as_deref().unwrap_or_default();
+            let object = self.secret(name, source.optional).await?;
+            let picked = Pick {
+                items: source.items.as_deref(),
+                mode,
+                optional: source.optional,
+            };
+            picked.secret(object, &mut made.files)?;
+        } else if let Some(source) = &volume.downward_api {
+            let mode = source.default_mode.unwrap_or(MODE_DEFAULT);
+            self.downward(
+                source.items.as_deref().unwrap_or_default(),
+                mode,
+                &mut made.files,
+            )?;
+        } else if let Some(source) = &volume.projected {
+            self.projected(source, &mut made).await?;
+        } else {
+            return Ok(None);
+        }
+        Ok(Some(made))
+    }
+
+    async fn projected(
+        &self,
+        source: &ProjectedVolumeSource,
+        made: &mut Projected,
+    ) -> Result<(), String> {
+        let mode = source.default_mode.unwrap_or(MODE_DEFAULT);
+        for projection in source.sources.iter().flatten() {
+            self.projection(projection, mode, made).await?;
+        }
+        Ok(())
+    }
+
+    async fn projection(
+        &self,
+        projection: &VolumeProjection,
+        mode: i32,
+        made: &mut Projected,
+    ) -> Result<(), String> {
+        if let Some(source) = &projection.config_map {
+            let object = self.config_map(&source.name, source.optional).await?;
+            let picked = Pick {
+                items: source.items.as_deref(),
+                mode,
+                optional: source.optional,
+            };
+            return picked.config_map(object, &mut made.files);
+        }
+        if let Some(source) = &projection.secret {
+            let object = self.secret(&source.name, source.optional).await?;
+            let picked = Pick {
+                items: source.items.as_deref(),
+                mode,
+                optional: source.optional,
+            };
+            return picked.secret(object, &mut made.files);
+        }
+        if let Some(source) = &projection.downward_api {
+            let items = source.items.as_deref().unwrap_or_default();
+            return self.downward(items, mode, &mut made.files);
+        }
+        if let Some(source) = &projection.service_account_token {
+            return self.token(source, mode, made).await;
+        }
+        Err("this kind of projected source is not supported".to_owned())
+    }
+
+    async fn token(
+        &self,
+        source: &ServiceAccountTokenProjection,
+        mode: i32,
+        made: &mut Projected,
+    ) -> Result<(), String> {
+        let wanted = TokenWanted {
+            audience: source.audience.clone(),
+            expiration_seconds: source.expiration_seconds.unwrap_or(3600),
+        };
+        let token = self.sources.token(self.pod, wanted).await?;
+        let left = token.expires.duration_since(Timestamp::now());
+        let fresh = SignedDuration::from_millis_i128(left.as_millis() * 8 / 10);
+        let due = Timestamp::now() + fresh.max(SignedDuration::from_secs(10));
+        made.refresh_at = Some(made.refresh_at.map_or(due, |known| known.min(due)));
+        let file = File {
+            bytes: token.value.into_bytes(),
+            mode: mode.unsigned_abs(),
+        };
+        made.files.insert(source.path.clone(), file);
+        Ok(())
+    }
+
+    fn downward(
+        &self,
+        items: &[DownwardAPIVolumeFile],
+        mode: i32,
+        files: &mut Payload,
+    ) -> Result<(), String> {
+        for item in items {
+            let text = match (&item.field_ref, &item.resource_field_ref) {
+                (Some(field), _) => downward::field(self.pod, self.facts, &field.field_path),
+                (None, Some(r)) => downward::resource(self.pod, None, self.facts, r),
+                (None, None) => Ok(String::new()),
+            };
+            let bytes = text.map_err(|error| error.message)?.into_bytes();
+            let mode = item.mode.unwrap_or(mode).unsigned_abs();
+            files.insert(item.path.clone(), File { bytes, mode });
+        }
+        Ok(())
+    }
+
+    async fn config_map(
+        &self,
+        name: &str,
+        optional: Option<bool>,
+    ) -> Result<Option<ConfigMap>, String> {
+        let found = self.sources.config_map(self.namespace(), name).await?;
+        match found {
+            None if optional != Some(true) => Err(format!("configmap \"{name}\" not found")),
+            found => Ok(found),
+        }
+    }
+
+    async fn secret(&self, name: &str, optional: Option<bool>) -> Result<Option<Secret>, String> {
+        let found = self.sources.secret(self.namespace(), name).await?;
+        match found {
+            None if optional != Some(true) => Err(format!("secret \"{name}\" not found")),
+            found => Ok(found),
+        }
+    }
+
+    fn namespace(&self) -> &str {
+        self.pod.metadata.namespace.as_deref().unwrap_or_default()
+    }
+}
+
+/// Which keys of an object become files, and with what permissions.
+struct Pick<'a> {
+    items: Option<&'a [KeyToPath]>,
+    mode: i32,
+    optional: Option<bool>,
+}
+
+impl Pick<'_> {
+    fn config_map(&self, object: Option<ConfigMap>, files: &mut Payload) -> Result<(), String> {
+        let Some(object) = object else { return Ok(()) };
+        let text = object
+            .data
+            .into_iter()
+            .flatten()
+            .map(|(key, text)| (key, text.into_bytes()));
+        let binary = object.binary_data.into_iter().flatten();
+        let data = text
+            .chain(binary.map(|(key, ByteString(bytes))| (key, bytes)))
+            .collect();
+        self.pick(data, "configmap references non-existent config key", files)
+    }
+
+    fn secret(&self, object: Option<Secret>, files: &mut Payload) -> Result<(), String> {
+        let Some(object) = object else { return Ok(()) };
+        let data = object.data.into_iter().flatten();
+        let data = data.map(|(key, ByteString(bytes))| (key, bytes)).collect();
+        self.pick(data, "references non-existent secret key", files)
+    }
+
+    fn pick(
+        &self,
+        mut data: std::collections::BTreeMap<String, Vec<u8>>,
+        missing: &str,
+        files: &mut Payload,
+    ) -> Result<(), String> {
+        let mode = self.mode.unsigned_abs();
+        let Some(items) = self.items.filter(|items| !items.is_empty()) else {
+            files.extend(
+                data.into_iter()
+                    .map(|(key, bytes)| (key, File { bytes, mode })),
+            );
+            return Ok(());
+        };
+        for item in items {
+            let Some(bytes) = data.remove(&item.key) else {
+                if self.optional == Some(true) {
+                    continue;
+                }
+                return Err(format!("{missing}: {}", item.key));
+            };
+            let mode = item.mode.map_or(mode, i32::unsigned_abs);
+            files.insert(item.path.clone(), File { bytes, mode });
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn secret() -> Option<Secret> {
+        let data = [("user", "app"), ("password", "pw")];
+        let data = data.map(|(k, v)| (k.to_owned(), ByteString(v.as_bytes().to_vec())));
+        Some(Secret {
+            data: Some(data.into()),
+            ..Secret::default()
+        })
+    }
+
+    #[test]
+    fn all_keys_or_the_items_that_are_named() {
+        // statefulset.md 12.13
+        let mut files = Payload::new();
+        Pick {
+            items: None,
+            mode: 0o644,
+            optional: None,
+        }
+        .secret(secret(), &mut files)
+        .unwrap();
+        assert_eq!(files.keys().collect::<Vec<_>>(), ["password", "user"]);
+
+        let item = KeyToPath {
+            key: "user".to_owned(),
+            mode: Some(0o400),
+            path: "a/b".to_owned(),
+        };
+        let mut files = Payload::new();
+        let items = [item];
+        let pick = Pick {
+            items: Some(&items),
+            mode: 0o644,
+            optional: None,
+        };
+        pick.secret(secret(), &mut files).unwrap();
+        assert_eq!(files["a/b"].mode, 0o400);
+    }
+
+    #[test]
+    fn a_missing_key_is_named_unless_it_is_optional() {
+        // statefulset.md 12.13
+        let item = KeyToPath {
+            key: "none".to_owned(),
+            mode: None,
+            path: "x".to_owned(),
+        };
+        let items = [item];
+        let mut files = Payload::new();
+        let mut pick = Pick {
+            items: Some(&items),
+            mode: 0o644,
+            optional: None,
+        };
+        let message = pick.secret(secret(), &mut files).unwrap_err();
+        assert_eq!(message, "references non-existent secret key: none");
+        pick.optional = Some(true);
+        assert!(pick.secret(secret(), &mut files).is_ok());
+    }
+}

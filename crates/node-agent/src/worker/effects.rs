@@ -1,0 +1,463 @@
+//! Does what the planner says: notes that it has begun, and starts the work.
+
+use std::time::Duration;
+
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::{Container, LifecycleHandler};
+use pod_lifecycle::messages;
+use pod_lifecycle::plan::{Action, StopCause};
+use pod_lifecycle::record::{Hook, Image, Instance, Removal, Running, Sandbox, Stop, Volumes};
+use pod_lifecycle::spec::{self, ProbeKind};
+
+use super::message::Message;
+use super::{Worker, tell};
+use crate::hooks;
+use crate::images::Puller;
+use crate::layout::runtime_id;
+use crate::limits::POST_START_MAX;
+use crate::prober::{self, Asked};
+use crate::status_writer::{self, Written};
+use crate::volumes::{self, VolumeContext};
+
+impl Worker {
+    /// Begins one action.
+    pub(super) fn perform(&mut self, action: Action) {
+        tracing::debug!(pod = self.name(), ?action, "action");
+        match action {
+            Action::PrepareVolumes => self.prepare_volumes(),
+            Action::ReleaseVolumes => self.release_volumes(),
+            Action::CreateSandbox => self.create_sandbox(),
+            Action::DestroySandbox => self.destroy_sandbox(),
+            Action::EnsureImage { container } => self.ensure_image(container),
+            Action::StartContainer {
+                container,
+                restart_count,
+            } => {
+                self.start_container(&container, restart_count);
+            }
+            Action::RunPostStart { container } => self.run_post_start(container),
+            Action::Probe { container, kind } => self.probe(container, kind),
+            Action::BeginStop {
+                container,
+                cause,
+                grace_seconds,
+                message,
+                pre_stop,
+            } => {
+                self.begin_stop(container, cause, grace_seconds, &message, pre_stop);
+            }
+            Action::Terminate { container } => self.terminate(container),
+            Action::Kill { container } => self.kill(container),
+            Action::AnnounceBackOff { container } => {
+                let message = messages::restart_back_off(&self.pod, &container);
+                self.events
+                    .container(&self.pod, &container)
+                    .warning("BackOff", message);
+                self.record.container(&container).backoff_announced = true;
+            }
+            Action::AnnouncePullBackOff { container } => self.announce_pull_back_off(&container),
+            Action::AnnounceDeadline => {
+                self.events
+                    .normal(messages::DEADLINE_EXCEEDED, messages::DEADLINE_MESSAGE);
+            }
+            Action::RemoveObject => self.remove_object(),
+        }
+    }
+
+    /// The container's specification; the planner only names containers that there are.
+    pub(super) fn container(&self, name: &str) -> Option<Container> {
+        let spec = self.pod.spec.as_ref()?;
+        spec::find(spec, name).map(|(_, container)| container.clone())
+    }
+
+    pub(super) fn running(&mut self, name: &str) -> Option<&mut Running> {
+        match &mut self.record.container(name).instance {
+            Instance::Running(running) => Some(running),
+            _ => None,
+        }
+    }
+
+    fn prepare_volumes(&mut self) {
+        self.record.volumes = Volumes::Preparing;
+        let (shared, pod, dir) = (self.shared.clone(), self.pod.clone(), self.dir.clone());
+        let sender = self.sender.clone();
+        let facts = shared.facts(&self.record.pod_ips);
+        self.tasks.spawn(async move {
+            let sources = &shared.sources;
+            let context = VolumeContext {
+                sources,
+                pod: &pod,
+                dir: &dir,
+                facts: &facts,
+            };
+            let result = volumes::prepare(context)
+                .await
+                .map_err(|error| error.to_string());
+            tell(&sender, Message::VolumesPrepared(result)).await;
+        });
+    }
+
+    fn release_volumes(&mut self) {
+        self.record.volumes = Volumes::Releasing;
+        if let Some(watch) = self.watch.take() {
+            watch.abort();
+        }
+        let (dir, sender) = (self.dir.clone(), self.sender.clone());
+        self.tasks.spawn(async move {
+            let work = tokio::task::spawn_blocking(move || volumes::release(&dir)).await;
+            let result = match work {
+                Ok(result) => result.map_err(|error| error.to_string()),
+                Err(error) => Err(error.to_string()),
+            };
+            tell(&sender, Message::VolumesReleased(result)).await;
+        });
+    }
+
+    /// Makes the files of volumes anew, unless that is under way.
+    pub(super) fn refresh_volumes(&mut self) {
+        if self.refreshing || self.record.volumes != Volumes::Ready {
+            return;
+        }
+        self.refreshing = true;
+        let (shared, pod, dir) = (self.shared.clone(), self.pod.clone(), self.dir.clone());
+        let sender = self.sender.clone();
+        let facts = shared.facts(&self.record.pod_ips);
+        self.tasks.spawn(async move {
+            let sources = &shared.sources;
+            let context = VolumeContext {
+                sources,
+                pod: &pod,
+                dir: &dir,
+                facts: &facts,
+            };
+            let due = match volumes::refresh(context).await {
+                Ok(due) => due,
+                Err(error) => {
+                    // What is mounted stays as it is; a change or the next try may heal it.
+                    tracing::warn!(%error, "volumes not refreshed");
+                    Some(Timestamp::now() + jiff::SignedDuration::from_secs(60))
+                }
+            };
+            tell(&sender, Message::VolumesRefreshed(due)).await;
+        });
+    }
+
+    /// Listens for changes of the objects that volumes are made of.
+    pub(super) fn watch_sources(&mut self) {
+        let namespace = self.pod.metadata.namespace.clone().unwrap_or_default();
+        let watched: Vec<_> = volumes::watched_objects(&self.pod)
+            .into_iter()
+            .map(|(kind, name)| self.shared.sources.watch(kind, &namespace, &name))
+            .collect();
+        if watched.is_empty() {
+            return;
+        }
+        let sender = self.sender.clone();
+        let task = self.tasks.spawn(async move {
+            let mut receivers: Vec<_> = watched.iter().map(|watch| watch.subscribe()).collect();
+            loop {
+                let changes = receivers
+                    .iter_mut()
+                    .map(|receiver| Box::pin(receiver.changed()));
+                let (changed, _, _) = futures::future::select_all(changes).await;
+                if changed.is_err() {
+                    return;
+                }
+                tell(&sender, Message::VolumesOutdated).await;
+            }
+        });
+        self.watch = Some(task);
+    }
+
+    fn ensure_image(&mut self, name: String) {
+        let Some(container) = self.container(&name) else {
+            return;
+        };
+        self.record.container(&name).image = Image::Ensuring;
+        let (shared, pod, sender) = (self.shared.clone(), self.pod.clone(), self.sender.clone());
+        let events = self.events.container(&pod, &name);
+        self.tasks.spawn(async move {
+            let puller = Puller {
+                store: &shared.config.images,
+                registries: &shared.config.registries,
+                sources: &shared.sources,
+                turns: &shared.pulls,
+            };
+            let result = puller.ensure(&pod, &container, &events).await.map(|_| ());
+            tell(
+                &sender,
+                Message::Image {
+                    container: name,
+                    result,
+                },
+            )
+            .await;
+        });
+    }
+
+    fn announce_pull_back_off(&mut self, name: &str) {
+        let image = self
+            .container(name)
+            .and_then(|c| c.image)
+            .unwrap_or_default();
+        let events = self.events.container(&self.pod, name);
+        events.normal("BackOff", messages::pull_back_off(&image));
+        events.warning(
+            "Failed",
+            format!("Error: {}", messages::IMAGE_PULL_BACK_OFF),
+        );
+        if let Image::Missing { announced, .. } = &mut self.record.container(name).image {
+            *announced = true;
+        }
+    }
+
+    /// What probes and hooks of a running container need.
+    fn asked(&mut self, name: &str) -> Option<(Asked, String)> {
+        let container = self.container(name)?;
+        let sandbox = self.sandbox.clone()?;
+        let id = self.running(name)?.id.clone();
+        let runtime_id = runtime_id(name, self.record.container(name).restart_count);
+        let pod_ip = match self.record.pod_ips.first() {
+            Some(ip) => ip.clone(),
+            None => self.shared.config.node_ip.to_string(),
+        };
+        Some((
+            Asked {
+                sandbox,
+                runtime_id,
+                container,
+                pod_ip,
+            },
+            id,
+        ))
+    }
+
+    fn run_post_start(&mut self, name: String) {
+        if let Some(running) = self.running(&name) {
+            running.post_start = Hook::Running;
+        }
+        let Some((asked, id)) = self.asked(&name) else {
+            return;
+        };
+        let sender = self.sender.clone();
+        let hook = asked.container.lifecycle.clone().and_then(|l| l.post_start);
+        self.tasks.spawn(async move {
+            let hook = hook.unwrap_or_default();
+            let result = hooks::run(&asked, &hook, POST_START_MAX).await;
+            tell(
+                &sender,
+                Message::PostStart {
+                    container: name,
+                    id,
+                    result,
+                },
+            )
+            .await;
+        });
+    }
+
+    fn probe(&mut self, name: String, kind: ProbeKind) {
+        let now = Timestamp::now();
+        if let Some(running) = self.running(&name) {
+            match kind {
+                ProbeKind::Startup => running.startup.begin(now),
+                ProbeKind::Liveness => running.liveness.begin(now),
+                ProbeKind::Readiness => running.readiness.begin(now),
+            }
+        }
+        let Some((asked, id)) = self.asked(&name) else {
+            return;
+        };
+        let Some(probe) = spec::probe(&asked.container, kind).cloned() else {
+            return;
+        };
+        let sender = self.sender.clone();
+        self.tasks.spawn(async move {
+            let outcome = prober::ask(&asked, &probe).await;
+            tell(
+                &sender,
+                Message::Probe {
+                    container: name,
+                    id,
+                    kind,
+                    outcome,
+                },
+            )
+            .await;
+        });
+    }
+
+    fn begin_stop(
+        &mut self,
+        name: String,
+        cause: StopCause,
+        grace_seconds: i64,
+        message: &str,
+        pre_stop: bool,
+    ) {
+        self.events
+            .container(&self.pod, &name)
+            .normal("Killing", message);
+        let asked = self.asked(&name);
+        if let Some(running) = self.running(&name) {
+            running.stop = Some(Stop {
+                cause,
+                since: Timestamp::now(),
+                grace_seconds,
+                pre_stop: if pre_stop { Hook::Running } else { Hook::Done },
+                signalled_at: None,
+                killed_at: None,
+            });
+        }
+        let hook = self
+            .container(&name)
+            .and_then(|c| c.lifecycle)
+            .and_then(|l| l.pre_stop);
+        let (Some((asked, id)), Some(hook), true) = (asked, hook, pre_stop) else {
+            return;
+        };
+        self.run_pre_stop(name, asked, id, hook, grace_seconds);
+    }
+
+    fn run_pre_stop(
+        &mut self,
+        container: String,
+        asked: Asked,
+        id: String,
+        hook: LifecycleHandler,
+        grace_seconds: i64,
+    ) {
+        let sender = self.sender.clone();
+        let limit = Duration::from_secs(grace_seconds.max(0).unsigned_abs());
+        self.tasks.spawn(async move {
+            let result = hooks::run(&asked, &hook, limit).await;
+            tell(
+                &sender,
+                Message::PreStop {
+                    container,
+                    id,
+                    result,
+                },
+            )
+            .await;
+        });
+    }
+
+    fn terminate(&mut self, name: String) {
+        let now = Timestamp::now();
+        let image = self
+            .running(&name)
+            .map(|running| running.image.clone())
+            .unwrap_or_default();
+        if let Some(stop) = self
+            .running(&name)
+            .and_then(|running| running.stop.as_mut())
+        {
+            stop.signalled_at = Some(now);
+        }
+        let own = self
+            .container(&name)
+            .and_then(|c| c.lifecycle)
+            .and_then(|l| l.stop_signal);
+        let from_image = || {
+            let found = self.shared.config.images.get(&image);
+            found
+                .ok()
+                .flatten()
+                .and_then(|image| image.config.stop_signal)
+        };
+        let signal = own
+            .or_else(from_image)
+            .and_then(|name| signal_number(&name));
+        self.signal(&name, signal.unwrap_or(nix::libc::SIGTERM));
+    }
+
+    fn kill(&mut self, name: String) {
+        let now = Timestamp::now();
+        if let Some(stop) = self
+            .running(&name)
+            .and_then(|running| running.stop.as_mut())
+        {
+            stop.killed_at = Some(now);
+        }
+        self.signal(&name, nix::libc::SIGKILL);
+    }
+
+    fn signal(&mut self, name: &str, signal: i32) {
+        let Some(sandbox) = self.sandbox.clone() else {
+            return;
+        };
+        let id = runtime_id(name, self.record.container(name).restart_count);
+        self.tasks.spawn(async move {
+            if let Err(error) = sandbox.signal(&id, signal).await {
+                tracing::warn!(sandbox = sandbox.id(), id, signal, %error, "signal not sent");
+            }
+        });
+    }
+
+    fn remove_object(&mut self) {
+        self.record.removal = Removal::Asked;
+        let (shared, pod, sender) = (self.shared.clone(), self.pod.clone(), self.sender.clone());
+        let last = status_writer::difference(&self.written, &self.status);
+        self.tasks.spawn(async move {
+            if let Some(patch) = last
+                && let Written::Failed(reason) =
+                    status_writer::write(&shared.client, &pod, patch).await
+            {
+                return tell(&sender, Message::ObjectRemoved(Err(reason))).await;
+            }
+            let result = status_writer::remove(&shared.client, &pod).await;
+            tell(&sender, Message::ObjectRemoved(result)).await;
+        });
+    }
+
+    pub(super) fn destroy_sandbox(&mut self) {
+        self.record.sandbox = Sandbox::Destroying;
+        let (shared, pod, sender) = (self.shared.clone(), self.pod.clone(), self.sender.clone());
+        let sandbox = self.sandbox.take();
+        self.tasks.spawn(async move {
+            let uid = pod.metadata.uid.clone().unwrap_or_default();
+            let result = super::pod_sandbox::destroy(&shared, &uid, sandbox).await;
+            tell(&sender, Message::SandboxDestroyed(result)).await;
+        });
+    }
+}
+
+/// `SIGTERM`, `TERM`, `15` or `SIGRTMIN+3` as a number.
+pub(super) fn signal_number(name: &str) -> Option<i32> {
+    if let Ok(number) = name.parse::<i32>() {
+        return (1..=64).contains(&number).then_some(number);
+    }
+    let bare = name.strip_prefix("SIG").unwrap_or(name);
+    if let Some(offset) = bare.strip_prefix("RTMIN") {
+        let offset: i32 = if offset.is_empty() {
+            0
+        } else {
+            offset.parse().ok()?
+        };
+        return Some(nix::libc::SIGRTMIN() + offset);
+    }
+    format!("SIG{bare}")
+        .parse::<nix::sys::signal::Signal>()
+        .ok()
+        .map(|signal| signal as i32)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn signals_by_name_and_number() {
+        for (name, expected) in [
+            ("SIGTERM", Some(15)),
+            ("QUIT", Some(3)),
+            ("9", Some(9)),
+            ("SIGRTMIN+3", Some(37)),
+            ("nonsense", None),
+            ("99", None),
+        ] {
+            assert_eq!(signal_number(name), expected, "{name}");
+        }
+    }
+}

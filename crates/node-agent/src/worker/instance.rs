@@ -1,0 +1,335 @@
+//! One instance of a container: created, started, and how it ended.
+
+use std::fs;
+use std::io::{Read, Seek, SeekFrom};
+use std::path::Path;
+use std::sync::Arc;
+
+use container_runtime::spec::Exit as RuntimeExit;
+use container_runtime::{RuntimeError, Sandbox};
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::{Container, Pod};
+use pod_lifecycle::environment::{environment, references};
+use pod_lifecycle::messages;
+use pod_lifecycle::record::{Exit, Hook, Running};
+use sha2::{Digest, Sha256};
+
+use super::message::{Message, StartResult};
+use super::{Shared, Worker, pod_sandbox, tell};
+use crate::container_spec::{Ingredients, container_spec};
+use crate::events::PodEvents;
+use crate::layout::{PodDir, runtime_id};
+use crate::limits::{TERMINATION_LOG_BYTES, TERMINATION_LOG_LINES, TERMINATION_MESSAGE_BYTES_MAX};
+use crate::logs;
+use crate::volumes::PreparedVolumes;
+
+/// What starting one instance needs.
+struct Start {
+    shared: Arc<Shared>,
+    pod: Arc<Pod>,
+    container: Container,
+    restart_count: u32,
+    sandbox: Sandbox,
+    sandbox_number: u32,
+    pod_ips: Vec<String>,
+    volumes: PreparedVolumes,
+    dir: PodDir,
+    events: PodEvents,
+}
+
+impl Worker {
+    pub(super) fn start_container(&mut self, name: &str, restart_count: u32) {
+        self.record.container(name).starting(Timestamp::now());
+        let (Some(container), Some(sandbox)) = (self.container(name), self.sandbox.clone()) else {
+            return;
+        };
+        let start = Start {
+            shared: self.shared.clone(),
+            pod: self.pod.clone(),
+            container,
+            restart_count,
+            sandbox,
+            sandbox_number: self.record.sandboxes_made,
+            pod_ips: self.record.pod_ips.clone(),
+            volumes: self.volumes.clone(),
+            dir: self.dir.clone(),
+            events: self.events.container(&self.pod, name),
+        };
+        let sender = self.sender.clone();
+        self.tasks.spawn(async move {
+            let container = start.container.name.clone();
+            let result = start.run().await;
+            tell(&sender, Message::Started { container, result }).await;
+        });
+    }
+}
+
+type Refused = (&'static str, String);
+
+impl Start {
+    async fn run(self) -> StartResult {
+        self.remove_former().await;
+        let spec = match self.spec().await {
+            Ok(spec) => spec,
+            Err((reason, message)) => return self.refuse(reason, message),
+        };
+        let (id, image) = (spec.0.id.clone(), spec.1);
+        if let Err(error) = self.sandbox.create_container(spec.0).await {
+            // A start error at this stage: a mount or user that cannot be had.
+            return self.refuse(messages::CREATE_CONTAINER_ERROR, error.to_string());
+        }
+        self.events.normal("Created", "Container created");
+        let asked = Timestamp::now();
+        match self.sandbox.start(&id).await {
+            Ok(()) => {
+                self.events.normal("Started", "Container started");
+                StartResult::Running(Box::new(self.running(&image, asked)))
+            }
+            Err(RuntimeError::Start(error)) => {
+                self.events
+                    .warning("Failed", format!("Error: {}", error.message));
+                StartResult::Failed(self.start_error(&image, error.message, asked))
+            }
+            Err(error) => {
+                self.events.warning("Failed", format!("Error: {error}"));
+                StartResult::Failed(self.start_error(&image, error.to_string(), asked))
+            }
+        }
+    }
+
+    fn refuse(&self, reason: &'static str, message: String) -> StartResult {
+        self.events.warning("Failed", format!("Error: {message}"));
+        StartResult::Refused { reason, message }
+    }
+
+    /// Clears away the instance before, and logs older than the one of that.
+    async fn remove_former(&self) {
+        let name = &self.container.name;
+        if let Some(former) = self.restart_count.checked_sub(1) {
+            let id = runtime_id(name, former);
+            if let Err(error) = self.sandbox.remove(&id).await {
+                tracing::warn!(sandbox = self.sandbox.id(), id, %error, "instance not removed");
+            }
+            let path = self.dir.termination_log(name, former);
+            if let Err(error) = fs::remove_file(&path)
+                && error.kind() != std::io::ErrorKind::NotFound
+            {
+                tracing::warn!(path = %path.display(), %error, "file not removed");
+            }
+        }
+        if let Some(old) = self.restart_count.checked_sub(2) {
+            logs::remove(&self.dir.log(name, old));
+        }
+    }
+
+    async fn spec(
+        &self,
+    ) -> Result<(container_runtime::spec::ContainerSpec, image_store::Image), Refused> {
+        let config_error = |message| (messages::CREATE_CONTAINER_CONFIG_ERROR, message);
+        let name = self.container.image.as_deref().unwrap_or_default();
+        let image = match self.shared.config.images.get(name) {
+            Ok(Some(image)) => image,
+            Ok(None) => return Err(config_error(format!("image \"{name}\" is gone"))),
+            Err(error) => return Err(config_error(error.to_string())),
+        };
+        let facts = self.shared.facts(&self.pod_ips);
+        let wanted = references(&self.container);
+        let sources = self
+            .shared
+            .sources
+            .environment(&self.pod, wanted, facts)
+            .await;
+        let sources = sources.map_err(config_error)?;
+        let env = environment(&self.pod, &self.container, &sources)
+            .map_err(|error| config_error(error.message))?;
+        let names = pod_sandbox::names(&self.shared, &self.pod).map_err(config_error)?;
+        let message_file = self
+            .dir
+            .termination_log(&self.container.name, self.restart_count);
+        make_message_file(&message_file).map_err(|error| {
+            (
+                messages::CREATE_CONTAINER_ERROR,
+                format!("make the termination log: {error}"),
+            )
+        })?;
+        let spec = container_spec(&Ingredients {
+            pod: &self.pod,
+            container: &self.container,
+            restart_count: self.restart_count,
+            image: &image.config,
+            layers: &image.layers,
+            env: &env,
+            volumes: &self.volumes,
+            dir: &self.dir,
+            names: &names,
+            node_memory_bytes: self.shared.machine.memory_bytes,
+        });
+        Ok((spec.map_err(config_error)?, image))
+    }
+
+    fn running(&self, image: &image_store::Image, started_at: Timestamp) -> Running {
+        let lifecycle = self.container.lifecycle.as_ref();
+        let hooked = lifecycle.is_some_and(|lifecycle| lifecycle.post_start.is_some());
+        Running {
+            id: public_id(&self.pod, &self.container.name, self.restart_count),
+            sandbox: self.sandbox_number,
+            image: self.container.image.clone().unwrap_or_default(),
+            image_id: image_id(image),
+            started_at,
+            post_start: if hooked { Hook::Pending } else { Hook::Done },
+            startup: Default::default(),
+            liveness: Default::default(),
+            readiness: Default::default(),
+            stop: None,
+        }
+    }
+
+    fn start_error(&self, image: &image_store::Image, message: String, at: Timestamp) -> Exit {
+        Exit {
+            code: 128,
+            reason: messages::START_ERROR.to_owned(),
+            message: Some(message),
+            by_node: false,
+            ..self.running(image, at).lost(at)
+        }
+    }
+}
+
+/// How statuses name an image: by the digest that a registry would know, if there is one.
+pub(super) fn image_id(image: &image_store::Image) -> String {
+    let by_digest = |reference: &String| {
+        let name = reference.split('@').next().unwrap_or_default();
+        let slash = name.rfind('/').map_or(0, |at| at + 1);
+        let bare = match name[slash..].find(':') {
+            Some(colon) => &name[..slash + colon],
+            None => name,
+        };
+        format!("{bare}@{}", image.digest)
+    };
+    image
+        .references
+        .first()
+        .map_or_else(|| image.id.clone(), by_digest)
+}
+
+/// The id of an instance as the API shows it: 64 hexadecimal digits, unique everywhere.
+pub(crate) fn public_id(pod: &Pod, container: &str, restart_count: u32) -> String {
+    let uid = pod.metadata.uid.as_deref().unwrap_or_default();
+    let digest = Sha256::digest(format!("{uid}/{container}/{restart_count}"));
+    digest.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+fn make_message_file(path: &Path) -> std::io::Result<()> {
+    use std::os::unix::fs::PermissionsExt;
+    if let Some(parent) = path.parent() {
+        fs::create_dir_all(parent)?;
+    }
+    fs::write(path, "")?;
+    // Any user in the container may write its last words.
+    fs::set_permissions(path, fs::Permissions::from_mode(0o666))
+}
+
+/// How an instance ended, as statuses say it.
+pub(crate) fn exit_of(running: &Running, exit: &RuntimeExit, message: Option<String>) -> Exit {
+    let reason = match (&exit.start_error, exit.oom_killed, exit.code) {
+        (Some(_), _, _) => messages::START_ERROR,
+        (None, true, _) => "OOMKilled",
+        (None, false, 0) => "Completed",
+        (None, false, _) => "Error",
+    };
+    Exit {
+        code: exit.code,
+        signal: exit.signal,
+        reason: reason.to_owned(),
+        message: exit
+            .start_error
+            .as_ref()
+            .map(|error| error.message.clone())
+            .or(message),
+        started_at: exit.started_at.or(Some(running.started_at)),
+        finished_at: exit.finished_at,
+        by_node: false,
+        ..running.lost(exit.finished_at)
+    }
+}
+
+/// The container's last words: its message file, or the end of its log if it asks for that.
+pub(crate) fn last_words(
+    dir: &PodDir,
+    container: &Container,
+    restart_count: u32,
+    code: i32,
+) -> Option<String> {
+    let path = dir.termination_log(&container.name, restart_count);
+    let said = read_limited(&path, TERMINATION_MESSAGE_BYTES_MAX as u64).unwrap_or_default();
+    if !said.is_empty() {
+        return Some(said);
+    }
+    let from_log = container.termination_message_policy.as_deref() == Some("FallbackToLogsOnError");
+    if !from_log || code == 0 {
+        return None;
+    }
+    let log = dir.log(&container.name, restart_count);
+    let tail = logs::tail(&log, TERMINATION_LOG_LINES, TERMINATION_LOG_BYTES);
+    (!tail.is_empty()).then_some(tail)
+}
+
+fn read_limited(path: &Path, limit: u64) -> std::io::Result<String> {
+    let mut file = fs::File::open(path)?;
+    let size = file.metadata()?.len();
+    file.seek(SeekFrom::Start(size.saturating_sub(limit)))?;
+    let mut bytes = Vec::new();
+    file.take(limit).read_to_end(&mut bytes)?;
+    Ok(String::from_utf8_lossy(&bytes).into_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn images_are_named_by_digest() {
+        let mut image = image_store::Image {
+            id: "sha256:c".to_owned(),
+            digest: "sha256:m".to_owned(),
+            references: vec!["localhost:5000/a/b:1".to_owned()],
+            config: Default::default(),
+            layers: Vec::new(),
+            size: 0,
+        };
+        assert_eq!(image_id(&image), "localhost:5000/a/b@sha256:m");
+        image.references = vec!["localhost:5000/a/b".to_owned()];
+        assert_eq!(image_id(&image), "localhost:5000/a/b@sha256:m");
+        image.references.clear();
+        assert_eq!(image_id(&image), "sha256:c");
+    }
+
+    #[test]
+    fn last_words_come_from_the_file_or_the_log() {
+        let temp = tempfile::tempdir().unwrap();
+        let dir = PodDir::at(temp.path().to_path_buf());
+        let mut container = Container {
+            name: "c".to_owned(),
+            ..Container::default()
+        };
+        fs::create_dir_all(dir.logs("c")).unwrap();
+        fs::write(
+            dir.log("c", 0),
+            "2026-01-01T00:00:00.000000000Z stderr F boom\n",
+        )
+        .unwrap();
+        make_message_file(&dir.termination_log("c", 0)).unwrap();
+        assert_eq!(last_words(&dir, &container, 0, 1), None);
+        container.termination_message_policy = Some("FallbackToLogsOnError".to_owned());
+        assert_eq!(
+            last_words(&dir, &container, 0, 1).as_deref(),
+            Some("boom\n")
+        );
+        assert_eq!(last_words(&dir, &container, 0, 0), None);
+        fs::write(dir.termination_log("c", 0), "out of cheese").unwrap();
+        assert_eq!(
+            last_words(&dir, &container, 0, 1).as_deref(),
+            Some("out of cheese")
+        );
+    }
+}

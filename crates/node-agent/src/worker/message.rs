@@ -1,0 +1,108 @@
+//! What a pod's worker hears.
+
+use std::sync::Arc;
+
+use container_runtime::Sandbox;
+use container_runtime::spec::SandboxEvent;
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::Pod;
+use pod_lifecycle::probes::Outcome;
+use pod_lifecycle::record::{Exit, Running};
+use pod_lifecycle::spec::ProbeKind;
+
+use crate::images::ImageTrouble;
+use crate::status_writer::Written;
+use crate::volumes::PreparedVolumes;
+
+/// How the start of a container ended.
+pub enum StartResult {
+    /// It runs.
+    Running(Box<Running>),
+    /// Its process could not be started; counts as a run.
+    Failed(Exit),
+    /// It could not be created; nothing ran.
+    Refused {
+        /// Status reason.
+        reason: &'static str,
+        /// Why.
+        message: String,
+    },
+}
+
+/// Something that a worker has to know.
+pub enum Message {
+    /// The object was changed.
+    Pod(Arc<Pod>),
+    /// The object is gone; its last state.
+    Removed(Arc<Pod>),
+    /// The former pod of this name, by uid, is gone from the node.
+    PredecessorGone(String),
+    /// The node stops, and its pods with it.
+    NodeStops,
+    /// The runtime reports.
+    Runtime {
+        /// Number of the sandbox that it reports of.
+        sandbox: u32,
+        /// What happened.
+        event: SandboxEvent,
+    },
+    /// The sandbox is there, or not.
+    SandboxMade(Result<(Sandbox, Vec<String>), String>),
+    /// The sandbox is gone, or not.
+    SandboxDestroyed(Result<(), String>),
+    /// The volumes are there, or not.
+    VolumesPrepared(Result<(PreparedVolumes, Option<Timestamp>), String>),
+    /// The volumes are gone, or not.
+    VolumesReleased(Result<(), String>),
+    /// An object that volumes are made of has changed, or a token grows old.
+    VolumesOutdated,
+    /// The volumes' files were made anew; when to do it again.
+    VolumesRefreshed(Option<Timestamp>),
+    /// A container's image is here, or not.
+    Image {
+        /// The container.
+        container: String,
+        /// How it went.
+        result: Result<(), ImageTrouble>,
+    },
+    /// A container was started, or not.
+    Started {
+        /// The container.
+        container: String,
+        /// How it went.
+        result: StartResult,
+    },
+    /// A `postStart` hook has ended.
+    PostStart {
+        /// The container.
+        container: String,
+        /// The instance it belongs to.
+        id: String,
+        /// How it went.
+        result: Result<(), String>,
+    },
+    /// A `preStop` hook has ended.
+    PreStop {
+        /// The container.
+        container: String,
+        /// The instance it belongs to.
+        id: String,
+        /// How it went.
+        result: Result<(), String>,
+    },
+    /// A probe has an answer.
+    Probe {
+        /// The container.
+        container: String,
+        /// The instance it belongs to.
+        id: String,
+        /// Which probe.
+        kind: ProbeKind,
+        /// The answer.
+        outcome: Outcome,
+    },
+    /// The status was written, or not.
+    StatusWritten(Written),
+    /// The object was removed, or not.
+    ObjectRemoved(Result<(), String>),
+}

@@ -1,0 +1,341 @@
+//! One task per pod: hears what happened, asks the planner, has its actions done.
+//!
+//! The worker alone changes the pod's record. Work that takes time runs in tasks of its own that
+//! report back as messages; the worker never waits for them, so that a deletion is heard while an
+//! image is pulled. Whatever it knows is on disk before the next event is awaited.
+
+mod effects;
+mod instance;
+mod message;
+mod pod_sandbox;
+mod take;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use container_runtime::{Runtime, Sandbox};
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::{Pod, PodStatus};
+use kube::Client;
+use pod_lifecycle::downward::NodeFacts;
+use pod_lifecycle::resolv_conf::Resolver;
+use pod_lifecycle::{PodInput, PodPlan, PodRecord, plan_pod};
+use reconcile::Recorder;
+use tokio::sync::{Semaphore, mpsc};
+use tokio::task::{AbortHandle, JoinSet};
+use tokio_util::sync::CancellationToken;
+
+use crate::config::Config;
+use crate::events::PodEvents;
+use crate::facts::Machine;
+use crate::layout::PodDir;
+use crate::limits::{PLANS_IN_A_ROW_MAX, STATUS_RETRY_MAX, STATUS_RETRY_MIN, WORKER_MESSAGES_MAX};
+use crate::recovery::{self, Stored};
+use crate::registry::{PodView, Registry};
+use crate::sources::Sources;
+use crate::status_writer;
+use crate::volumes::PreparedVolumes;
+
+pub(crate) use instance::{exit_of, last_words, public_id};
+pub use message::Message;
+
+/// What all workers of a node share.
+pub struct Shared {
+    /// The agent's settings.
+    pub config: Config,
+    /// The API.
+    pub client: Client,
+    /// The container runtime.
+    pub runtime: Runtime,
+    /// Events.
+    pub recorder: Recorder,
+    /// Objects that pods are made of.
+    pub sources: Sources,
+    /// What all pods look like, for the kubelet API.
+    pub registry: Registry,
+    /// The machine.
+    pub machine: Machine,
+    /// The node's own resolver.
+    pub resolver: Resolver,
+    /// How many pulls may run at a time.
+    pub pulls: Semaphore,
+    /// Ends all workers at once, without touching the pods.
+    pub abandon: CancellationToken,
+}
+
+impl Shared {
+    /// What pods may know of the node.
+    pub fn facts(&self, pod_ips: &[String]) -> NodeFacts {
+        let allocatable = self.machine.capacity(self.config.pods_max);
+        let parsed = |(name, amount): (
+            String,
+            k8s_openapi::apimachinery::pkg::api::resource::Quantity,
+        )| { amount.0.parse().ok().map(|amount| (name, amount)) };
+        NodeFacts {
+            host_ips: vec![self.config.node_ip.to_string()],
+            pod_ips: pod_ips.to_vec(),
+            allocatable: allocatable.into_iter().filter_map(parsed).collect(),
+        }
+    }
+}
+
+/// What a worker starts from.
+pub struct Beginning {
+    /// The pod's object.
+    pub pod: Arc<Pod>,
+    /// Whether that is gone from the API already.
+    pub removed: bool,
+    /// What a former agent knew of the pod.
+    pub stored: Stored,
+    /// The pod's sandbox, if it is there.
+    pub sandbox: Option<Sandbox>,
+    /// Events of that sandbox, from before its state was looked at.
+    pub events: Option<container_runtime::Events>,
+    /// Uids of former pods of the same name that are still here.
+    pub predecessors: BTreeSet<String>,
+}
+
+/// A pod's worker.
+pub struct Worker {
+    shared: Arc<Shared>,
+    pod: Arc<Pod>,
+    removed: bool,
+    node_stopping: bool,
+    predecessors: BTreeSet<String>,
+    dir: PodDir,
+    events: PodEvents,
+    record: PodRecord,
+    volumes: PreparedVolumes,
+    sandbox: Option<Sandbox>,
+    stored: Option<Stored>,
+    /// The status as last decided.
+    status: PodStatus,
+    /// The status as the API has it.
+    written: PodStatus,
+    writing: Option<PodStatus>,
+    status_failures: u32,
+    removal_failures: u32,
+    status_due: Option<Timestamp>,
+    refresh_due: Option<Timestamp>,
+    refreshing: bool,
+    /// Exits that were heard of before the start was.
+    early_exits: BTreeMap<String, container_runtime::spec::Exit>,
+    watch: Option<AbortHandle>,
+    sender: mpsc::Sender<Message>,
+    inbox: mpsc::Receiver<Message>,
+    tasks: JoinSet<()>,
+}
+
+impl Worker {
+    /// A worker and the way to talk to it.
+    pub fn new(shared: Arc<Shared>, from: Beginning) -> (Self, mpsc::Sender<Message>) {
+        let (sender, inbox) = mpsc::channel(WORKER_MESSAGES_MAX);
+        let written = from.pod.status.clone().unwrap_or_default();
+        let worker = Self {
+            dir: PodDir::of(&shared.config.data_dir, &from.pod),
+            events: PodEvents::of(&shared.recorder, &from.pod),
+            removed: from.removed,
+            node_stopping: false,
+            predecessors: from.predecessors,
+            record: from.stored.record.clone(),
+            volumes: from.stored.volumes.clone(),
+            sandbox: from.sandbox,
+            stored: None,
+            status: written.clone(),
+            written,
+            writing: None,
+            status_failures: 0,
+            removal_failures: 0,
+            status_due: None,
+            refresh_due: None,
+            refreshing: false,
+            early_exits: BTreeMap::new(),
+            watch: None,
+            sender: sender.clone(),
+            inbox,
+            tasks: JoinSet::new(),
+            pod: from.pod,
+            shared,
+        };
+        let mut worker = worker;
+        if let Some(events) = from.events {
+            worker.follow_sandbox(events);
+        }
+        (worker, sender)
+    }
+
+    /// Runs until nothing of the pod is left here, or the agent leaves it.
+    pub async fn run(mut self) {
+        if self.record.started_at.is_none() {
+            self.record.started_at = Some(Timestamp::now());
+        }
+        if self.record.volumes == pod_lifecycle::record::Volumes::Ready && !self.removed {
+            self.watch_sources();
+            self.refresh_volumes();
+        }
+        loop {
+            let plan = self.plan_and_act();
+            self.persist();
+            self.publish();
+            self.write_status();
+            if plan.finished && self.writing.is_none() {
+                break;
+            }
+            if !self.wait(plan.next_at).await {
+                return;
+            }
+        }
+        self.end();
+    }
+
+    /// Plans until there is nothing to do now.
+    fn plan_and_act(&mut self) -> PodPlan {
+        let host_ips = [self.shared.config.node_ip.to_string()];
+        let mut rounds = 0;
+        loop {
+            let pod = self.pod.clone();
+            let input = PodInput {
+                pod: &pod,
+                record: &self.record,
+                previous: &self.status,
+                removed: self.removed,
+                predecessor: !self.predecessors.is_empty(),
+                node_stopping: self.node_stopping,
+                host_ips: &host_ips,
+            };
+            let plan = plan_pod(&input, Timestamp::now());
+            self.status.clone_from(&plan.status);
+            rounds += 1;
+            if plan.actions.is_empty() || rounds > PLANS_IN_A_ROW_MAX {
+                if rounds > PLANS_IN_A_ROW_MAX {
+                    tracing::error!(pod = self.name(), actions = ?plan.actions, "plans do not end");
+                }
+                return plan;
+            }
+            for action in plan.actions {
+                self.perform(action);
+            }
+        }
+    }
+
+    /// Waits for something to happen; `false` when the agent leaves the pod.
+    async fn wait(&mut self, next_at: Option<Timestamp>) -> bool {
+        let due = [next_at, self.status_due, self.refresh_due]
+            .into_iter()
+            .flatten()
+            .min();
+        let abandon = self.shared.abandon.clone();
+        tokio::select! {
+            biased;
+            () = abandon.cancelled() => return false,
+            Some(message) = self.inbox.recv() => self.take(message),
+            Some(ended) = self.tasks.join_next(), if !self.tasks.is_empty() => {
+                if let Err(error) = ended && error.is_panic() {
+                    tracing::error!(pod = self.name(), %error, "a task of the pod panicked");
+                }
+            }
+            () = sleep_until(due) => self.take_timers(),
+        }
+        while let Ok(message) = self.inbox.try_recv() {
+            self.take(message);
+        }
+        true
+    }
+
+    fn take_timers(&mut self) {
+        let now = Timestamp::now();
+        if self.status_due.is_some_and(|due| due <= now) {
+            self.status_due = None;
+        }
+        if self.refresh_due.is_some_and(|due| due <= now) {
+            self.refresh_due = None;
+            self.refresh_volumes();
+        }
+    }
+
+    /// Keeps what a new agent would need.
+    fn persist(&mut self) {
+        let now = Stored {
+            record: self.record.durable(),
+            volumes: self.volumes.clone(),
+        };
+        if self.stored.as_ref() == Some(&now) {
+            return;
+        }
+        match recovery::store(&self.dir, &self.pod, &now, self.stored.is_none()) {
+            Ok(()) => self.stored = Some(now),
+            Err(error) => tracing::error!(pod = self.name(), %error, "pod record not kept"),
+        }
+    }
+
+    fn publish(&self) {
+        self.shared.registry.publish(PodView {
+            pod: self.pod.clone(),
+            record: self.record.clone(),
+            status: self.status.clone(),
+            sandbox: self.sandbox.clone(),
+            dir: self.dir.clone(),
+        });
+    }
+
+    /// Starts to write the status if it has changed and nothing is being written.
+    fn write_status(&mut self) {
+        if self.writing.is_some() || self.status_due.is_some() || self.removed {
+            return;
+        }
+        let Some(patch) = status_writer::difference(&self.written, &self.status) else {
+            return;
+        };
+        self.writing = Some(self.status.clone());
+        let (client, pod, sender) = (
+            self.shared.client.clone(),
+            self.pod.clone(),
+            self.sender.clone(),
+        );
+        self.tasks.spawn(async move {
+            let written = status_writer::write(&client, &pod, patch).await;
+            tell(&sender, Message::StatusWritten(written)).await;
+        });
+    }
+
+    fn status_failed(&mut self, reason: &str) {
+        self.status_failures += 1;
+        let doubled = STATUS_RETRY_MIN * 2u32.pow(self.status_failures.min(10) - 1);
+        let delay = doubled.min(STATUS_RETRY_MAX);
+        tracing::warn!(pod = self.name(), reason, "pod status not written");
+        self.status_due = Some(Timestamp::now() + delay);
+    }
+
+    /// What is left to do when nothing of the pod runs any more.
+    fn end(self) {
+        self.shared.registry.remove(&self.pod);
+        if let Some(watch) = &self.watch {
+            watch.abort();
+        }
+        let gone = self.removed || self.record.removal == pod_lifecycle::record::Removal::Done;
+        if gone && let Err(error) = std::fs::remove_dir_all(self.dir.root()) {
+            tracing::warn!(pod = self.name(), %error, "pod directory not removed");
+        }
+        tracing::info!(pod = self.name(), gone, "pod ended");
+    }
+
+    fn name(&self) -> String {
+        pod_lifecycle::spec::display_name(&self.pod)
+    }
+}
+
+/// Reports to the worker; when it is gone, nobody needs to know any more.
+async fn tell(worker: &mpsc::Sender<Message>, message: Message) {
+    if worker.send(message).await.is_err() {
+        tracing::debug!("the pod's worker is gone");
+    }
+}
+
+async fn sleep_until(due: Option<Timestamp>) {
+    let Some(due) = due else {
+        return std::future::pending().await;
+    };
+    let left = due.duration_since(Timestamp::now());
+    tokio::time::sleep(Duration::try_from(left).unwrap_or(Duration::ZERO)).await;
+}

@@ -1,0 +1,179 @@
+//! A pod's sandbox: its namespaces, network, and the files that all containers share.
+
+use std::fs;
+use std::path::Path;
+
+use container_runtime::spec::SandboxEvent;
+use container_runtime::{Events, Sandbox};
+use k8s_openapi::api::core::v1::Pod;
+use pod_lifecycle::hostname::{self, Names};
+use pod_lifecycle::record;
+use pod_lifecycle::resolv_conf::{ClusterDns, pod_resolver};
+use pod_lifecycle::{hosts_file, spec};
+use tokio::sync::mpsc;
+
+use super::message::Message;
+use super::{Shared, Worker, tell};
+use crate::container_spec::sandbox_spec;
+use crate::events::PodEvents;
+use crate::layout::PodDir;
+
+impl Worker {
+    pub(super) fn create_sandbox(&mut self) {
+        self.record.sandbox = record::Sandbox::Creating;
+        let (shared, pod, dir) = (self.shared.clone(), self.pod.clone(), self.dir.clone());
+        let (sender, events) = (self.sender.clone(), self.events.clone());
+        let number = self.record.sandboxes_made + 1;
+        self.tasks.spawn(async move {
+            match create(&shared, &pod, &dir, &events).await {
+                Ok((sandbox, ips, stream)) => {
+                    tell(&sender, Message::SandboxMade(Ok((sandbox, ips)))).await;
+                    forward(stream, number, sender).await;
+                }
+                Err(message) => tell(&sender, Message::SandboxMade(Err(message))).await,
+            }
+        });
+    }
+
+    /// Hears what happens in a sandbox that was found.
+    pub(super) fn follow_sandbox(&mut self, stream: Events) {
+        self.tasks.spawn(forward(
+            stream,
+            self.record.sandboxes_made,
+            self.sender.clone(),
+        ));
+    }
+}
+
+/// Passes on what the pod's sandbox of that number reports.
+async fn forward(mut stream: Events, sandbox: u32, worker: mpsc::Sender<Message>) {
+    while let Some(event) = stream.next().await {
+        tell(&worker, Message::Runtime { sandbox, event }).await;
+    }
+    // A stream that ends without a word means that the shim is gone, too.
+    tell(
+        &worker,
+        Message::Runtime {
+            sandbox,
+            event: SandboxEvent::Gone,
+        },
+    )
+    .await;
+}
+
+/// The pod's names.
+pub(super) fn names(shared: &Shared, pod: &Pod) -> Result<Names, String> {
+    hostname::names(pod, &shared.config.cluster_domain).map_err(|error| {
+        format!(
+            "failed to construct FQDN from pod hostname: {} is too long",
+            error.name
+        )
+    })
+}
+
+async fn create(
+    shared: &Shared,
+    pod: &Pod,
+    dir: &PodDir,
+    events: &PodEvents,
+) -> Result<(Sandbox, Vec<String>, Events), String> {
+    let names = names(shared, pod)?;
+    let wanted = sandbox_spec(pod, &names);
+    let uid = wanted.id.clone();
+    let made = shared.runtime.create_sandbox(wanted).await;
+    let sandbox = made.map_err(|error| error.to_string())?;
+    let connected = connect(shared, &sandbox, &uid).await;
+    let done = match connected {
+        Ok((ips, stream)) => write_files(shared, pod, dir, &names, &ips, events)
+            .map(|()| (ips, stream))
+            .map_err(|error| format!("write the pod's files: {error}")),
+        Err(message) => Err(message),
+    };
+    match done {
+        Ok((ips, stream)) => Ok((sandbox, ips, stream)),
+        Err(message) => {
+            if let Err(more) = destroy(shared, &uid, Some(sandbox)).await {
+                tracing::warn!(uid, error = more, "half-made sandbox not removed");
+            }
+            Err(message)
+        }
+    }
+}
+
+async fn connect(
+    shared: &Shared,
+    sandbox: &Sandbox,
+    uid: &str,
+) -> Result<(Vec<String>, Events), String> {
+    let stream = sandbox.events().await.map_err(|error| error.to_string())?;
+    let Some(netns) = sandbox.netns_path().map_err(|error| error.to_string())? else {
+        return Ok((vec![shared.config.node_ip.to_string()], stream));
+    };
+    let address = shared.config.network.attach(uid, &netns).await;
+    let address = address.map_err(|error| format!("set up the pod's network: {error}"))?;
+    Ok((vec![address.ip.to_string()], stream))
+}
+
+/// Takes a sandbox and its network away, whatever is left of them.
+pub(super) async fn destroy(
+    shared: &Shared,
+    uid: &str,
+    sandbox: Option<Sandbox>,
+) -> Result<(), String> {
+    let sandbox = match sandbox {
+        Some(sandbox) => Some(sandbox),
+        None => shared
+            .runtime
+            .sandbox(uid)
+            .await
+            .map_err(|error| error.to_string())?,
+    };
+    if let Some(sandbox) = sandbox {
+        sandbox.destroy().await.map_err(|error| error.to_string())?;
+    }
+    shared
+        .config
+        .network
+        .detach(uid)
+        .await
+        .map_err(|error| error.to_string())
+}
+
+fn write_files(
+    shared: &Shared,
+    pod: &Pod,
+    dir: &PodDir,
+    names: &Names,
+    ips: &[String],
+    events: &PodEvents,
+) -> std::io::Result<()> {
+    fs::create_dir_all(dir.state())?;
+    let pod_spec = pod.spec.as_ref();
+    let aliases = pod_spec
+        .and_then(|spec| spec.host_aliases.as_deref())
+        .unwrap_or_default();
+    let hosts = if pod_spec.is_some_and(spec::uses_host_network) {
+        hosts_file::node_hosts(
+            &fs::read_to_string("/etc/hosts").unwrap_or_default(),
+            aliases,
+        )
+    } else {
+        hosts_file::pod_hosts(names, ips, aliases)
+    };
+    let cluster = ClusterDns {
+        servers: shared.config.cluster_dns.clone(),
+        zone: shared.config.cluster_domain.clone(),
+    };
+    let found = pod_resolver(pod, &cluster, &shared.resolver);
+    for (reason, message) in found.warnings {
+        events.warning(reason, message);
+    }
+    write_in_place(&dir.hosts(), &hosts)?;
+    write_in_place(&dir.hostname(), &format!("{}\n", names.kernel))?;
+    write_in_place(&dir.resolv_conf(), &found.resolver.render())
+}
+
+/// Writes a file that containers may have mounted: the same file must stay.
+fn write_in_place(path: &Path, text: &str) -> std::io::Result<()> {
+    fs::write(path, text)
+}

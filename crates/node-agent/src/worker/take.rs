@@ -1,0 +1,359 @@
+//! Notes in the pod's record what has happened.
+
+use std::sync::Arc;
+
+use container_runtime::spec::{Exit as RuntimeExit, SandboxEvent};
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::Pod;
+use pod_lifecycle::messages;
+use pod_lifecycle::probes::Outcome;
+use pod_lifecycle::record::{Hook, Image, Instance, Removal, Sandbox, Volumes};
+use pod_lifecycle::spec::{self, ProbeKind};
+
+use super::Worker;
+use super::instance::{exit_of, last_words};
+use super::message::{Message, StartResult};
+use crate::images::ImageTrouble;
+use crate::layout::runtime_id;
+use crate::status_writer::Written;
+
+impl Worker {
+    /// Notes one message.
+    pub(super) fn take(&mut self, message: Message) {
+        match message {
+            Message::Pod(pod) => self.pod_changed(pod),
+            Message::Removed(pod) => {
+                self.pod = pod;
+                self.removed = true;
+            }
+            Message::PredecessorGone(uid) => {
+                self.predecessors.remove(&uid);
+            }
+            Message::NodeStops => self.node_stopping = true,
+            Message::Runtime { sandbox, event } => {
+                if sandbox == self.record.sandboxes_made {
+                    self.runtime_event(event);
+                }
+            }
+            Message::SandboxMade(result) => self.sandbox_made(result),
+            Message::SandboxDestroyed(result) => self.sandbox_destroyed(result),
+            Message::VolumesPrepared(result) => self.volumes_prepared(result),
+            Message::VolumesReleased(result) => self.volumes_released(result),
+            Message::VolumesOutdated => {
+                self.refresh_due = Some(Timestamp::now());
+            }
+            Message::VolumesRefreshed(due) => {
+                self.refreshing = false;
+                self.note_refresh(due);
+            }
+            Message::Image { container, result } => self.image_ensured(&container, result),
+            Message::Started { container, result } => self.container_started(&container, result),
+            Message::PostStart {
+                container,
+                id,
+                result,
+            } => {
+                self.post_start_ended(&container, &id, result);
+            }
+            Message::PreStop {
+                container,
+                id,
+                result,
+            } => {
+                self.pre_stop_ended(&container, &id, result);
+            }
+            Message::Probe {
+                container,
+                id,
+                kind,
+                outcome,
+            } => {
+                self.probe_answered(&container, &id, kind, &outcome);
+            }
+            Message::StatusWritten(written) => self.status_written(written),
+            Message::ObjectRemoved(result) => self.object_removed(result),
+        }
+    }
+
+    fn pod_changed(&mut self, pod: Arc<Pod>) {
+        let (before, after) = (&self.pod.metadata, &pod.metadata);
+        if before.labels != after.labels || before.annotations != after.annotations {
+            self.refresh_due = Some(Timestamp::now());
+        }
+        self.pod = pod;
+        // The object on disk is what is left when the API has lost it.
+        self.stored = None;
+    }
+
+    fn note_refresh(&mut self, due: Option<Timestamp>) {
+        self.refresh_due = match (self.refresh_due, due) {
+            (Some(a), Some(b)) => Some(a.min(b)),
+            (a, b) => a.or(b),
+        };
+    }
+
+    fn sandbox_made(&mut self, result: Result<(container_runtime::Sandbox, Vec<String>), String>) {
+        match result {
+            Ok((sandbox, ips)) => {
+                self.sandbox = Some(sandbox);
+                self.record.sandbox = Sandbox::Ready;
+                self.record.sandboxes_made += 1;
+                self.record.sandbox_failures = 0;
+                self.record.pod_ips = ips;
+            }
+            Err(message) => {
+                let text = format!("Failed to create pod sandbox: {message}");
+                self.events.warning("FailedCreatePodSandBox", text);
+                self.record.sandbox_failures += 1;
+                self.record.sandbox = Sandbox::Failed {
+                    message,
+                    at: Timestamp::now(),
+                };
+            }
+        }
+    }
+
+    fn sandbox_destroyed(&mut self, result: Result<(), String>) {
+        match result {
+            Ok(()) => {
+                self.record.sandbox = Sandbox::None;
+                self.sandbox = None;
+            }
+            Err(message) => {
+                self.events
+                    .warning("FailedKillPod", format!("error killing pod: {message}"));
+                self.record.sandbox_failures += 1;
+                self.record.sandbox = Sandbox::Failed {
+                    message,
+                    at: Timestamp::now(),
+                };
+            }
+        }
+    }
+
+    fn volumes_prepared(
+        &mut self,
+        result: Result<(crate::volumes::PreparedVolumes, Option<Timestamp>), String>,
+    ) {
+        match result {
+            Ok((volumes, due)) => {
+                self.volumes = volumes;
+                self.record.volumes = Volumes::Ready;
+                self.record.volume_failures = 0;
+                self.note_refresh(due);
+                self.watch_sources();
+            }
+            Err(message) => {
+                self.events.warning("FailedMount", message.clone());
+                self.record.volume_failures += 1;
+                self.record.volumes = Volumes::Failed {
+                    message,
+                    at: Timestamp::now(),
+                };
+            }
+        }
+    }
+
+    fn volumes_released(&mut self, result: Result<(), String>) {
+        self.refresh_due = None;
+        match result {
+            Ok(()) => {
+                self.record.volumes = Volumes::None;
+                self.record.volume_failures = 0;
+                self.volumes.clear();
+            }
+            Err(message) => {
+                self.events
+                    .warning("FailedUnMount", format!("UnmountVolume failed: {message}"));
+                self.record.volume_failures += 1;
+                self.record.volumes = Volumes::Failed {
+                    message,
+                    at: Timestamp::now(),
+                };
+            }
+        }
+    }
+
+    fn image_ensured(&mut self, name: &str, result: Result<(), ImageTrouble>) {
+        let now = Timestamp::now();
+        let record = self.record.container(name);
+        if record.image != Image::Ensuring {
+            return;
+        }
+        record.image = match result {
+            Ok(()) => Image::Present,
+            Err(ImageTrouble { reason, message }) => {
+                record.pull_backoff.advance(now, now);
+                let reason = reason.to_owned();
+                Image::Missing {
+                    reason,
+                    message,
+                    at: now,
+                    announced: false,
+                }
+            }
+        };
+    }
+
+    fn container_started(&mut self, name: &str, result: StartResult) {
+        let now = Timestamp::now();
+        let early = self.early_exits.remove(name);
+        let record = self.record.container(name);
+        if !matches!(record.instance, Instance::Starting { .. }) {
+            return;
+        }
+        match result {
+            StartResult::Running(running) => {
+                record.started(*running);
+                record.refusals = 0;
+                if let Some(exit) = early {
+                    self.container_exited(name, &exit);
+                }
+            }
+            StartResult::Failed(exit) => {
+                record.refusals = 0;
+                record.start_failed(exit);
+            }
+            StartResult::Refused { reason, message } => {
+                record.refusals += 1;
+                record.refused(reason, message, now);
+            }
+        }
+    }
+
+    fn runtime_event(&mut self, event: SandboxEvent) {
+        match event {
+            SandboxEvent::Started { .. } | SandboxEvent::OutOfMemory { .. } => {}
+            SandboxEvent::Exited { container, exit } => {
+                let found = self.record.containers.iter().find(|(name, record)| {
+                    let number = match record.instance {
+                        Instance::Starting { .. } => record.next_restart_count(),
+                        _ => record.restart_count,
+                    };
+                    runtime_id(name, number) == container
+                });
+                if let Some((name, _)) = found {
+                    let name = name.clone();
+                    self.container_exited(&name, &exit);
+                }
+            }
+            SandboxEvent::Gone => {
+                if self.record.sandbox == Sandbox::Ready {
+                    let message = "Pod sandbox changed, it will be killed and re-created.";
+                    self.events.normal("SandboxChanged", message);
+                    self.record.sandbox_lost(Timestamp::now());
+                }
+            }
+        }
+    }
+
+    pub(super) fn container_exited(&mut self, name: &str, exit: &RuntimeExit) {
+        let container = self.container(name);
+        let record = self.record.container(name);
+        match &record.instance {
+            Instance::Starting { .. } => {
+                self.early_exits.insert(name.to_owned(), exit.clone());
+            }
+            Instance::Running(running) => {
+                let said = container
+                    .and_then(|c| last_words(&self.dir, &c, record.restart_count, exit.code));
+                let ended = exit_of(running, exit, said);
+                record.exited(ended);
+            }
+            Instance::Absent | Instance::Refused(_) | Instance::Exited(_) => {}
+        }
+    }
+
+    fn post_start_ended(&mut self, name: &str, id: &str, result: Result<(), String>) {
+        let events = self.events.container(&self.pod, name);
+        let Some(running) = self.running(name).filter(|running| running.id == id) else {
+            return;
+        };
+        running.post_start = match result {
+            Ok(()) => Hook::Done,
+            Err(message) => {
+                events.warning(
+                    "FailedPostStartHook",
+                    format!("PostStartHook failed: {message}"),
+                );
+                Hook::Failed(message)
+            }
+        };
+    }
+
+    fn pre_stop_ended(&mut self, name: &str, id: &str, result: Result<(), String>) {
+        let events = self.events.container(&self.pod, name);
+        let Some(running) = self.running(name).filter(|running| running.id == id) else {
+            return;
+        };
+        if let Err(message) = result {
+            events.warning(
+                "FailedPreStopHook",
+                format!("PreStopHook failed: {message}"),
+            );
+        }
+        if let Some(stop) = &mut running.stop {
+            stop.pre_stop = Hook::Done;
+        }
+    }
+
+    fn probe_answered(&mut self, name: &str, id: &str, kind: ProbeKind, outcome: &Outcome) {
+        let Some(container) = self.container(name) else {
+            return;
+        };
+        let Some(probe) = spec::probe(&container, kind) else {
+            return;
+        };
+        let events = self.events.container(&self.pod, name);
+        let Some(running) = self.running(name).filter(|running| running.id == id) else {
+            return;
+        };
+        let started = running.started_at;
+        let record = match kind {
+            ProbeKind::Startup => &mut running.startup,
+            ProbeKind::Liveness => &mut running.liveness,
+            ProbeKind::Readiness => &mut running.readiness,
+        };
+        let counted = record.record(kind, probe, started, outcome);
+        match outcome {
+            Outcome::Failure(output) if counted => {
+                events.warning("Unhealthy", messages::unhealthy(kind, output));
+            }
+            Outcome::Error(error) => {
+                events.warning("Unhealthy", messages::probe_errored(kind, error));
+            }
+            Outcome::Success | Outcome::Failure(_) => {}
+        }
+    }
+
+    fn status_written(&mut self, written: Written) {
+        let Some(sent) = self.writing.take() else {
+            return;
+        };
+        match written {
+            Written::Done => {
+                self.written = sent;
+                self.status_failures = 0;
+            }
+            Written::Gone => {
+                // The watch will say so as well; until then there is nobody to write to.
+                self.written = sent;
+            }
+            Written::Failed(reason) => self.status_failed(&reason),
+        }
+    }
+
+    fn object_removed(&mut self, result: Result<(), String>) {
+        self.record.removal = match result {
+            Ok(()) => Removal::Done,
+            Err(reason) => {
+                tracing::warn!(pod = self.name(), reason, "pod object not removed");
+                self.removal_failures += 1;
+                Removal::Failed {
+                    at: Timestamp::now(),
+                    failures: self.removal_failures,
+                }
+            }
+        };
+    }
+}
