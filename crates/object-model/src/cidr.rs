@@ -38,7 +38,10 @@ impl Cidr {
     /// prefix past 32 counts as 32.
     pub fn new(address: Ipv4Addr, prefix: u8) -> Cidr {
         let prefix = prefix.min(32);
-        Cidr { network: Ipv4Addr::from_bits(address.to_bits() & mask(prefix)), prefix }
+        Cidr {
+            network: Ipv4Addr::from_bits(address.to_bits() & mask(prefix)),
+            prefix,
+        }
     }
 
     /// Returns the first address of the range.
@@ -81,7 +84,10 @@ impl Cidr {
     pub fn next(&self) -> Option<Cidr> {
         let network = u64::from(self.network.to_bits()) + self.size();
         let network = u32::try_from(network).ok()?;
-        Some(Cidr { network: Ipv4Addr::from_bits(network), prefix: self.prefix })
+        Some(Cidr {
+            network: Ipv4Addr::from_bits(network),
+            prefix: self.prefix,
+        })
     }
 }
 
@@ -95,7 +101,9 @@ impl FromStr for Cidr {
     type Err = CidrError;
 
     fn from_str(text: &str) -> Result<Cidr, CidrError> {
-        let error = || CidrError { text: text.to_owned() };
+        let error = || CidrError {
+            text: text.to_owned(),
+        };
         let (address, prefix) = text.split_once('/').ok_or_else(error)?;
         let address: Ipv4Addr = address.parse().map_err(|_| error())?;
         let prefix: u8 = prefix.parse().map_err(|_| error())?;

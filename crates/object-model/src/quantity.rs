@@ -84,6 +84,16 @@ impl Quantity {
         }
     }
 
+    /// The amount rounded up to whole thousandths, the finest that resource lists keep.
+    #[must_use]
+    pub fn round_up_to_milli(&self) -> Self {
+        let unit = NANOS / 1000;
+        Self {
+            nanos: round_away(self.nanos, unit, false) * unit,
+            format: self.format,
+        }
+    }
+
     /// The amount in whole units, rounded up; bytes, for memory and disk.
     pub fn value(&self) -> i64 {
         self.scaled(NANOS)
@@ -404,6 +414,7 @@ mod tests {
         assert_eq!((quantity.milli_value(), quantity.value()), (2, 1));
         let negative: Quantity = "-1500u".parse().unwrap();
         assert_eq!(negative.milli_value(), -2);
+        assert_eq!(quantity.round_up_to_milli().to_string(), "2m");
     }
 
     proptest! {

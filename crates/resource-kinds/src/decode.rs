@@ -103,9 +103,10 @@ fn canonical_quantities(value: &mut Value) -> Result<(), String> {
             }
             match child {
                 Value::Object(amounts) if QUANTITY_MAPS.contains(&key.as_str()) => {
-                    amounts.values_mut().try_for_each(canonical_quantity)
+                    let mut amounts = amounts.values_mut();
+                    amounts.try_for_each(|amount| canonical_quantity(amount, true))
                 }
-                child if QUANTITIES.contains(&key.as_str()) => canonical_quantity(child),
+                child if QUANTITIES.contains(&key.as_str()) => canonical_quantity(child, false),
                 child => canonical_quantities(child),
             }
         }),
@@ -113,11 +114,16 @@ fn canonical_quantities(value: &mut Value) -> Result<(), String> {
     }
 }
 
-fn canonical_quantity(value: &mut Value) -> Result<(), String> {
+fn canonical_quantity(value: &mut Value, in_list: bool) -> Result<(), String> {
     // What is no scalar is left to the type check, which knows the path.
     if value.is_string() || value.is_number() {
         let quantity = Quantity::from_json(value).map_err(|error| error.to_string())?;
-        *value = Value::String(quantity.to_string());
+        let kept = if in_list {
+            quantity.round_up_to_milli()
+        } else {
+            quantity
+        };
+        *value = Value::String(kept.to_string());
     }
     Ok(())
 }

@@ -120,7 +120,9 @@ fn validate(object: &Value) -> Vec<FieldError> {
         bytes += value.text().len() / 4 * 3;
     }
     if bytes > limits::SECRET_BYTES_MAX {
-        errors.push(FieldError::too_long(&root.path, limits::SECRET_BYTES_MAX));
+        // The object as a whole is too large; this is how upstream writes the empty path.
+        let whole = metadata::path("[]");
+        errors.push(FieldError::too_long(&whole, limits::SECRET_BYTES_MAX));
     }
     errors
 }

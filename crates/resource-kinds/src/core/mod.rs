@@ -26,6 +26,6 @@ pub use service_account::ServiceAccount;
 
 pub(crate) use event::validate_event_namespace;
 pub(crate) use persistent_volume_claim::{
-    default as default_claim, requests_from_limits, validate_spec as validate_claim_spec,
+    default as default_claim, validate_spec as validate_claim_spec,
 };
 pub(crate) use pod::both_account_names;

@@ -80,10 +80,6 @@ impl Kind for PersistentVolume {
         };
         parts::fill(spec, "persistentVolumeReclaimPolicy", "Retain");
         parts::fill(spec, "volumeMode", "Filesystem");
-        if let Some(claim) = spec.get_mut("claimRef") {
-            parts::fill(claim, "kind", "PersistentVolumeClaim");
-            parts::fill(claim, "apiVersion", "v1");
-        }
         volume_sources::default(spec);
     }
 

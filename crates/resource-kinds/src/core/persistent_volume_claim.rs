@@ -67,6 +67,7 @@ impl Kind for PersistentVolumeClaim {
 
     fn default(&self, object: &mut Value) {
         default(object);
+        both_data_sources(object);
     }
 
     fn prepare_create(&self, object: &mut Value) {
@@ -131,28 +132,22 @@ pub(crate) fn default(claim: &mut Value) {
     }
     if let Some(spec) = parts::entry(claim, "spec") {
         parts::fill(spec, "volumeMode", "Filesystem");
-        let source = spec["dataSource"].clone();
-        let reference = spec["dataSourceRef"].clone();
-        if source.is_object() {
-            parts::fill(spec, "dataSourceRef", source);
-        } else if reference.is_object() && reference["namespace"].is_null() {
-            parts::fill(spec, "dataSource", reference);
-        }
-        if let Some(resources) = parts::entry(spec, "resources") {
-            requests_from_limits(resources);
-        }
+        // Written even if empty, as upstream's encoder does.
+        parts::fill(spec, "resources", json!({}));
     }
 }
 
-/// What has a limit and no request requests as much as the limit.
-pub(crate) fn requests_from_limits(resources: &mut Value) {
-    let Some(limits) = resources["limits"].as_object().cloned() else {
+/// `dataSource` is the old name of `dataSourceRef`; a claim carries both where both can say it.
+fn both_data_sources(claim: &mut Value) {
+    let Some(spec) = parts::entry(claim, "spec") else {
         return;
     };
-    if let Some(requests) = parts::entry(resources, "requests") {
-        for (name, amount) in limits {
-            parts::fill(requests, &name, amount);
-        }
+    let (source, reference) = (spec["dataSource"].clone(), spec["dataSourceRef"].clone());
+    let in_namespace = reference["namespace"].is_null();
+    if source.is_object() && reference.is_null() {
+        parts::set(spec, "dataSourceRef", source);
+    } else if reference.is_object() && in_namespace && source.is_null() {
+        parts::set(spec, "dataSource", reference);
     }
 }
 
@@ -187,10 +182,9 @@ pub(super) fn access_modes(spec: &At<'_>, when_missing: &str) -> Vec<FieldError>
 pub(crate) fn validate_spec(spec: &At<'_>) -> Vec<FieldError> {
     let mut errors = access_modes(spec, "at least 1 access mode is required");
     errors.extend(metadata::label_selector(&spec.get("selector")));
-    let storage = spec.get("resources").get("requests");
     let amount = At {
-        path: storage.path.key("storage"),
-        ..storage.get("storage")
+        path: spec.get("resources").path.key("storage"),
+        ..spec.get("resources.requests.storage")
     };
     if amount.is_set() {
         let quantity = Quantity::from_json(amount.value).unwrap_or_default();
@@ -315,7 +309,7 @@ mod tests {
             texts(&PersistentVolumeClaim.validate_create(&empty)),
             [
                 "spec.accessModes: Required value: at least 1 access mode is required",
-                "spec.resources.requests[storage]: Required value",
+                "spec.resources[storage]: Required value",
             ]
         );
     }

@@ -20,6 +20,10 @@ pub(crate) fn default_spec(spec: &mut Value) {
             parts::set(volume, "emptyDir", json!({}));
         }
         volume_sources::default(volume);
+        if let Some(image) = volume.get_mut("image") {
+            let policy = pull_policy(image["reference"].as_str().unwrap_or_default());
+            parts::fill(image, "pullPolicy", policy);
+        }
     }
     for list in CONTAINER_LISTS {
         for container in parts::each(spec, list) {

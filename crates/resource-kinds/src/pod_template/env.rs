@@ -16,6 +16,14 @@ const ENV_FIELDS: &[&str] = &[
     "status.podIP",
     "status.podIPs",
 ];
+/// Fields that there are, but that neither variables nor files can show.
+const OTHER_FIELDS: &[&str] = &[
+    "metadata.annotations",
+    "metadata.labels",
+    "spec.restartPolicy",
+    "spec.schedulerName",
+    "status.phase",
+];
 const RESOURCES: &[&str] = &[
     "limits.cpu",
     "limits.ephemeral-storage",
@@ -134,7 +142,10 @@ pub(crate) fn field_reference(at: &At<'_>, allowed: &[&str], errors: &mut Vec<Fi
         .strip_suffix("']")
         .and_then(|text| text.split_once("['"));
     let Some((map, key)) = keyed else {
-        if !allowed.contains(&path.text()) {
+        let known = ENV_FIELDS.contains(&path.text()) || OTHER_FIELDS.contains(&path.text());
+        if !known {
+            errors.push(unknown_field(&path, path.text()));
+        } else if !allowed.contains(&path.text()) {
             errors.push(path.not_supported(allowed));
         }
         return;
@@ -148,11 +159,14 @@ pub(crate) fn field_reference(at: &At<'_>, allowed: &[&str], errors: &mut Vec<Fi
             let clauses = names::qualified_name(key).into_iter();
             errors.extend(clauses.map(|clause| FieldError::invalid(&path.path, key, clause)));
         }
-        _ => {
-            let detail = format!("error converting fieldPath: field label not supported: {map}");
-            errors.push(path.invalid(detail));
-        }
+        _ => errors.push(unknown_field(&path, map)),
     }
+}
+
+fn unknown_field(path: &At<'_>, name: &str) -> FieldError {
+    path.invalid(format!(
+        "error converting fieldPath: field label not supported: {name}"
+    ))
 }
 
 /// A reference to a request or limit of a container, by a variable or a file.

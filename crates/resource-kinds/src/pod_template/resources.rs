@@ -6,7 +6,7 @@ use object_model::{FieldError, FieldPath, Quantity, names};
 use serde_json::Value;
 
 use crate::at::{At, NEGATIVE, Rules};
-pub(super) use crate::core::requests_from_limits;
+use crate::parts;
 
 const STANDARD: &[&str] = &["cpu", "memory", "ephemeral-storage"];
 
@@ -23,6 +23,11 @@ fn resource_name(name: &str, path: &FieldPath, errors: &mut Vec<FieldError>) {
     }
     let known = STANDARD.contains(&name) || name.starts_with("hugepages-") || name.contains('/');
     if !known {
+        // `storage` is a standard resource, but none that a container can have.
+        if name != "storage" {
+            let detail = "must be a standard resource type or fully qualified";
+            errors.push(FieldError::invalid(path, name, detail));
+        }
         let detail = "must be a standard resource for containers";
         errors.push(FieldError::invalid(path, name, detail));
     }
@@ -72,6 +77,18 @@ pub(super) fn validate(resources: &At<'_>) -> Vec<FieldError> {
         errors.check_text(&claim.get("name"), names::dns_label);
     }
     errors
+}
+
+/// What has a limit and no request requests as much as the limit.
+pub(super) fn requests_from_limits(resources: &mut Value) {
+    let Some(limits) = resources["limits"].as_object().cloned() else {
+        return;
+    };
+    if let Some(requests) = parts::entry(resources, "requests") {
+        for (name, amount) in limits {
+            parts::fill(requests, &name, amount);
+        }
+    }
 }
 
 /// The class of service of a pod (`statefulset.md` 12.16).
@@ -136,8 +153,10 @@ mod tests {
         assert_eq!(
             check(json!({"limits": {"disk": "1"}})),
             [
+                "resources.limits[disk]: Invalid value: \"disk\": must be a standard resource type \
+                 or fully qualified",
                 "resources.limits[disk]: Invalid value: \"disk\": must be a standard resource for \
-              containers"
+                 containers",
             ]
         );
         assert_eq!(check(json!({"limits": {"cpu": "-1"}})).len(), 1);

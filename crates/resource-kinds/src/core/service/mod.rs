@@ -9,6 +9,7 @@ use k8s_openapi::api::core::v1 as api;
 use object_model::{FieldError, Status, names};
 use serde_json::{Value, json};
 
+use crate::at::At;
 use crate::cluster::ServiceRange;
 use crate::decode::decode;
 use crate::info::{Names, namespaced, status};
@@ -72,15 +73,15 @@ impl Kind for Service {
             }
             parts::fill(port, "targetPort", number);
         }
-        let kind = spec["type"].as_str().unwrap_or_default().to_owned();
-        if matches!(kind.as_str(), "NodePort" | "LoadBalancer") {
-            parts::fill(spec, "externalTrafficPolicy", "Cluster");
-        }
-        if kind == "LoadBalancer" {
-            parts::fill(spec, "allocateLoadBalancerNodePorts", true);
-        }
-        if kind != "ExternalName" {
-            parts::fill(spec, "internalTrafficPolicy", "Cluster");
+        default_policies(spec);
+        if object["spec"]["type"] == "LoadBalancer"
+            && let Some(balancer) = object.pointer_mut("/status/loadBalancer")
+        {
+            for ingress in parts::each(balancer, "ingress") {
+                if ingress["ip"].is_string() {
+                    parts::fill(ingress, "ipMode", "VIP");
+                }
+            }
         }
     }
 
@@ -149,6 +150,22 @@ impl Kind for Service {
 
     fn selectable_fields(&self) -> &'static [&'static str] {
         &["spec.clusterIP", "spec.type"]
+    }
+}
+
+fn default_policies(spec: &mut Value) {
+    let kind = spec["type"].as_str().unwrap_or_default().to_owned();
+    let has_own_addresses = !At::root(spec).get("externalIPs").is_empty();
+    let from_outside = matches!(kind.as_str(), "NodePort" | "LoadBalancer")
+        || (kind == "ClusterIP" && has_own_addresses);
+    if from_outside {
+        parts::fill(spec, "externalTrafficPolicy", "Cluster");
+    }
+    if kind == "LoadBalancer" {
+        parts::fill(spec, "allocateLoadBalancerNodePorts", true);
+    }
+    if kind != "ExternalName" {
+        parts::fill(spec, "internalTrafficPolicy", "Cluster");
     }
 }
 
