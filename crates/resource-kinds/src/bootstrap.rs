@@ -152,158 +152,170 @@ mod tests {
         })
     }
 
+    /// What the program's parts do: who, verbs, API group, resource.
+    const WORK: &[(&str, &str, &str, &str)] = &[
+        (
+            "system:kube-controller-manager",
+            "create delete patch watch",
+            "",
+            "pods",
+        ),
+        ("system:kube-controller-manager", "patch", "", "pods/status"),
+        (
+            "system:kube-controller-manager",
+            "patch",
+            "apps",
+            "statefulsets/status",
+        ),
+        (
+            "system:kube-controller-manager",
+            "create patch",
+            "apps",
+            "controllerrevisions",
+        ),
+        (
+            "system:kube-controller-manager",
+            "create patch",
+            "",
+            "persistentvolumeclaims",
+        ),
+        (
+            "system:kube-controller-manager",
+            "patch",
+            "",
+            "persistentvolumeclaims/status",
+        ),
+        (
+            "system:kube-controller-manager",
+            "patch",
+            "",
+            "persistentvolumes/status",
+        ),
+        (
+            "system:kube-controller-manager",
+            "update",
+            "",
+            "namespaces/finalize",
+        ),
+        (
+            "system:kube-controller-manager",
+            "patch",
+            "",
+            "namespaces/status",
+        ),
+        (
+            "system:kube-controller-manager",
+            "create",
+            "",
+            "serviceaccounts",
+        ),
+        (
+            "system:kube-controller-manager",
+            "create patch",
+            "",
+            "configmaps",
+        ),
+        ("system:kube-controller-manager", "patch", "", "nodes"),
+        (
+            "system:kube-controller-manager",
+            "patch",
+            "",
+            "nodes/status",
+        ),
+        (
+            "system:kube-controller-manager",
+            "create update delete",
+            "discovery.k8s.io",
+            "endpointslices",
+        ),
+        (
+            "system:kube-controller-manager",
+            "create update delete",
+            "",
+            "endpoints",
+        ),
+        (
+            "system:kube-controller-manager",
+            "delete patch list",
+            "",
+            "secrets",
+        ),
+        (
+            "system:kube-controller-manager",
+            "create patch",
+            "",
+            "events",
+        ),
+        ("system:kube-scheduler", "create", "", "pods/binding"),
+        ("system:kube-scheduler", "patch", "", "pods/status"),
+        (
+            "system:kube-scheduler",
+            "patch list",
+            "",
+            "persistentvolumes",
+        ),
+        (
+            "system:kube-scheduler",
+            "patch list",
+            "",
+            "persistentvolumeclaims",
+        ),
+        ("system:kube-scheduler", "list watch", "", "namespaces"),
+        (
+            "system:kube-scheduler",
+            "list watch",
+            "storage.k8s.io",
+            "storageclasses",
+        ),
+        ("system:kube-scheduler", "create patch", "", "events"),
+        ("system:nodes", "patch", "", "pods/status"),
+        ("system:nodes", "delete list watch", "", "pods"),
+        ("system:nodes", "create patch get", "", "nodes"),
+        ("system:nodes", "patch", "", "nodes/status"),
+        ("system:nodes", "create", "", "serviceaccounts/token"),
+        (
+            "system:nodes",
+            "create patch get",
+            "coordination.k8s.io",
+            "leases",
+        ),
+        ("system:nodes", "get list watch", "", "secrets"),
+        ("system:nodes", "get list watch", "", "configmaps"),
+        (
+            "system:nodes",
+            "create patch delete list watch",
+            "",
+            "persistentvolumes",
+        ),
+        ("system:nodes", "patch", "", "persistentvolumes/status"),
+        (
+            "system:nodes",
+            "patch list watch",
+            "",
+            "persistentvolumeclaims",
+        ),
+        (
+            "system:nodes",
+            "list watch",
+            "storage.k8s.io",
+            "storageclasses",
+        ),
+        ("system:nodes", "create patch", "", "events"),
+        ("system:kube-proxy", "list watch", "", "services"),
+        ("system:kube-proxy", "list watch", "", "namespaces"),
+        (
+            "system:kube-proxy",
+            "list watch",
+            "discovery.k8s.io",
+            "endpointslices",
+        ),
+    ];
+
     /// Each part of the program works with no more than a role of its own.
     #[test]
     fn the_programs_own_parts_may_do_their_work() {
         let objects = default_objects();
-        let (storage, slices) = ("storage.k8s.io", "discovery.k8s.io");
-        for (who, verbs, group, resource) in [
-            (
-                "system:kube-controller-manager",
-                "create delete patch watch",
-                "",
-                "pods",
-            ),
-            ("system:kube-controller-manager", "patch", "", "pods/status"),
-            (
-                "system:kube-controller-manager",
-                "patch",
-                "apps",
-                "statefulsets/status",
-            ),
-            (
-                "system:kube-controller-manager",
-                "create patch",
-                "apps",
-                "controllerrevisions",
-            ),
-            (
-                "system:kube-controller-manager",
-                "create patch",
-                "",
-                "persistentvolumeclaims",
-            ),
-            (
-                "system:kube-controller-manager",
-                "patch",
-                "",
-                "persistentvolumeclaims/status",
-            ),
-            (
-                "system:kube-controller-manager",
-                "patch",
-                "",
-                "persistentvolumes/status",
-            ),
-            (
-                "system:kube-controller-manager",
-                "update",
-                "",
-                "namespaces/finalize",
-            ),
-            (
-                "system:kube-controller-manager",
-                "patch",
-                "",
-                "namespaces/status",
-            ),
-            (
-                "system:kube-controller-manager",
-                "create",
-                "",
-                "serviceaccounts",
-            ),
-            (
-                "system:kube-controller-manager",
-                "create patch",
-                "",
-                "configmaps",
-            ),
-            ("system:kube-controller-manager", "patch", "", "nodes"),
-            (
-                "system:kube-controller-manager",
-                "patch",
-                "",
-                "nodes/status",
-            ),
-            (
-                "system:kube-controller-manager",
-                "create update delete",
-                slices,
-                "endpointslices",
-            ),
-            (
-                "system:kube-controller-manager",
-                "create update delete",
-                "",
-                "endpoints",
-            ),
-            (
-                "system:kube-controller-manager",
-                "delete patch list",
-                "",
-                "secrets",
-            ),
-            (
-                "system:kube-controller-manager",
-                "create patch",
-                "",
-                "events",
-            ),
-            ("system:kube-scheduler", "create", "", "pods/binding"),
-            ("system:kube-scheduler", "patch", "", "pods/status"),
-            (
-                "system:kube-scheduler",
-                "patch list",
-                "",
-                "persistentvolumes",
-            ),
-            (
-                "system:kube-scheduler",
-                "patch list",
-                "",
-                "persistentvolumeclaims",
-            ),
-            ("system:kube-scheduler", "list watch", "", "namespaces"),
-            (
-                "system:kube-scheduler",
-                "list watch",
-                storage,
-                "storageclasses",
-            ),
-            ("system:kube-scheduler", "create patch", "", "events"),
-            ("system:nodes", "patch", "", "pods/status"),
-            ("system:nodes", "delete list watch", "", "pods"),
-            ("system:nodes", "create patch get", "", "nodes"),
-            ("system:nodes", "patch", "", "nodes/status"),
-            ("system:nodes", "create", "", "serviceaccounts/token"),
-            (
-                "system:nodes",
-                "create patch get",
-                "coordination.k8s.io",
-                "leases",
-            ),
-            ("system:nodes", "get list watch", "", "secrets"),
-            ("system:nodes", "get list watch", "", "configmaps"),
-            (
-                "system:nodes",
-                "create patch delete list watch",
-                "",
-                "persistentvolumes",
-            ),
-            ("system:nodes", "patch", "", "persistentvolumes/status"),
-            (
-                "system:nodes",
-                "patch list watch",
-                "",
-                "persistentvolumeclaims",
-            ),
-            ("system:nodes", "list watch", storage, "storageclasses"),
-            ("system:nodes", "create patch", "", "events"),
-            ("system:kube-proxy", "list watch", "", "services"),
-            ("system:kube-proxy", "list watch", "", "namespaces"),
-            ("system:kube-proxy", "list watch", slices, "endpointslices"),
-        ] {
+        for (who, verbs, group, resource) in WORK {
             for verb in verbs.split(' ') {
                 let allowed = may(&objects, who, verb, group, resource);
                 assert!(allowed, "{who} must be allowed to {verb} {resource}");

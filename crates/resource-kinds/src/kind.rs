@@ -154,7 +154,8 @@ pub trait Kind: Send + Sync + 'static {
     fn info(&self) -> &'static KindInfo;
 
     /// Checks types and drops what the kind does not have. The error is a text in the manner of
-    /// `json: cannot unmarshal string into Go struct field StatefulSetSpec.spec.replicas of type int32`.
+    /// `json: cannot unmarshal string into Go struct field StatefulSetSpec.spec.replicas of type
+    /// int32`.
     fn decode(&self, object: Value) -> Result<Value, String>;
 
     /// Fills in what the user left out. Idempotent.

@@ -56,7 +56,8 @@ impl Admission for Priority {
         {
             let why = format!(
                 "the integer value of priority ({asked}) must not be provided in pod spec; \
-                 priority admission controller computed {priority} from the given PriorityClass name"
+                 priority admission controller computed {priority} from the given PriorityClass \
+                 name"
             );
             return Err(forbidden(request, object, &why));
         }

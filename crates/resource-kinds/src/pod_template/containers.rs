@@ -200,7 +200,8 @@ mod tests {
         assert_eq!(
             ports(json!([{"containerPort": 70_000}])),
             [
-                "spec.containers[0].ports[0].containerPort: Invalid value: 70000: must be between 1 \
+                "spec.containers[0].ports[0].containerPort: Invalid value: 70000: must be \
+                 between 1 \
               and 65535, inclusive"
             ]
         );
@@ -229,7 +230,8 @@ mod tests {
         assert_eq!(
             check(spec(Value::Null)),
             [
-                "spec.initContainers[0].readinessProbe: Forbidden: may not be set for init containers \
+                "spec.initContainers[0].readinessProbe: Forbidden: may not be set for \
+                 init containers \
               without restartPolicy=Always"
             ]
         );

@@ -247,7 +247,8 @@ mod tests {
         assert_eq!(
             check(both),
             [
-                "env[0].valueFrom: Invalid value: \"\": may not be specified when `value` is not empty"
+                "env[0].valueFrom: Invalid value: \"\": may not be specified when `value` is \
+                 not empty"
             ]
         );
         assert_eq!(check(json!({"name": "A", "valueFrom": {}})).len(), 1);

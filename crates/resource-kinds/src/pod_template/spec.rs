@@ -156,7 +156,8 @@ mod tests {
         assert_eq!(
             check(json!({"restartPolicy": "Sometimes"})),
             [
-                "spec.restartPolicy: Unsupported value: \"Sometimes\": supported values: \"Always\", \
+                "spec.restartPolicy: Unsupported value: \"Sometimes\": supported values: \
+                 \"Always\", \
               \"Never\", \"OnFailure\""
             ]
         );

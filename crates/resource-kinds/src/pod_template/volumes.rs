@@ -89,8 +89,8 @@ pub(super) fn mounts(
         match volumes.get(name.text()) {
             None => errors.push(FieldError::not_found(&name.path, name.text())),
             Some(false) => {
-                let detail = "can only use volume source type of PersistentVolumeClaim or Ephemeral \
-                              for block mode";
+                let detail = "can only use volume source type of PersistentVolumeClaim or \
+                              Ephemeral for block mode";
                 errors.push(name.invalid(detail));
             }
             Some(true) => {}
@@ -138,7 +138,8 @@ mod tests {
     #[test]
     fn a_volume_has_one_source() {
         let volumes = json!([{"name": "a", "emptyDir": {}, "hostPath": {"path": "/x"}},
-            {"name": "a", "configMap": {}}, {"name": "c", "hostPath": {"path": "/x", "type": "?"}}]);
+            {"name": "a", "configMap": {}},
+            {"name": "c", "hostPath": {"path": "/x", "type": "?"}}]);
         let errors = check(volumes, json!([]));
         assert_eq!(
             errors[..3],

@@ -124,8 +124,8 @@ mod tests {
                 "containers[0].env[1]: hides previous definition of \"A\", which may be dropped \
                  when using apply",
                 "containers[0].ports[1]: duplicate port definition with containers[0].ports[0]",
-                "containers[0].resources.limits[memory]: fractional byte value \"100m\" is invalid, \
-                 must be an integer",
+                "containers[0].resources.limits[memory]: fractional byte value \"100m\" is \
+                 invalid, must be an integer",
             ]
         );
     }

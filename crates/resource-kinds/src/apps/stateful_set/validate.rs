@@ -297,7 +297,8 @@ mod tests {
                 "spec.updateStrategy.rollingUpdate: Invalid value: {\"partition\":1}: only allowed \
                  for updateStrategy 'RollingUpdate'",
                 "spec.replicas: Invalid value: -1: must be greater than or equal to 0",
-                "spec.template.metadata.labels: Invalid value: {\"app\":\"other\"}: `selector` does \
+                "spec.template.metadata.labels: Invalid value: {\"app\":\"other\"}: `selector` \
+                 does \
                  not match template `labels`",
                 "spec.template.spec.restartPolicy: Unsupported value: \"Never\": supported values: \
                  \"Always\"",
@@ -327,7 +328,8 @@ mod tests {
         assert_eq!(
             errors,
             [
-                "spec.persistentVolumeClaimRetentionPolicy.whenScaled: Unsupported value: \"Keep\": \
+                "spec.persistentVolumeClaimRetentionPolicy.whenScaled: Unsupported value: \
+                 \"Keep\": \
                  supported values: \"Delete\", \"Retain\"",
                 "spec.minReadySeconds: Invalid value: -1: must be greater than or equal to 0",
                 "spec.ordinals.start: Invalid value: -1: must be greater than or equal to 0",

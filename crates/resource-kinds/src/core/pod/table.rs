@@ -309,7 +309,8 @@ mod tests {
     /// `kubectl.md` 1.9
     #[test]
     fn init_containers_are_counted_up() {
-        let spec = json!({"initContainers": [{"name": "i"}, {"name": "s", "restartPolicy": "Always"},
+        let spec = json!({"initContainers": [{"name": "i"},
+            {"name": "s", "restartPolicy": "Always"},
             {"name": "j"}], "containers": [{"name": "a"}]});
         let with = |third: Value| {
             json!({"phase": "Pending", "initContainerStatuses": [
