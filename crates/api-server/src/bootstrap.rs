@@ -43,7 +43,12 @@ pub(crate) async fn run(server: &ApiServer, cluster: &Cluster) -> Result<(), Sta
     ensure(server, &user, &service(cluster)).await?;
     // An address of the host's own loopback is somewhere else for a pod.
     let reachable = |address: &&SocketAddr| !address.ip().is_loopback();
-    let advertise: Vec<SocketAddr> = cluster.advertise.iter().filter(reachable).copied().collect();
+    let advertise: Vec<SocketAddr> = cluster
+        .advertise
+        .iter()
+        .filter(reachable)
+        .copied()
+        .collect();
     if !advertise.is_empty() {
         put(server, &user, &endpoints(&advertise)).await?;
         put(server, &user, &endpoint_slice(&advertise)).await?;

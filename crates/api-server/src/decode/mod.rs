@@ -1,5 +1,6 @@
-//! Request bodies as trees: JSON and YAML, with what is written twice remembered.
+//! Request bodies as trees: JSON, YAML and protobuf, with what is written twice remembered.
 
+mod protobuf;
 mod tree;
 
 use http::HeaderMap;
@@ -10,6 +11,8 @@ use serde_json::Value;
 use crate::routing::content_type;
 use tree::{Notes, Seed};
 
+const PROTOBUF: &str = "application/vnd.kubernetes.protobuf";
+
 /// A body, with the paths of fields that were written more than once.
 #[derive(Debug, Default)]
 pub(crate) struct Decoded {
@@ -19,15 +22,16 @@ pub(crate) struct Decoded {
 
 /// Decodes a body by its content type; `expected` is the kind that the path is about.
 ///
-/// *Errors.* 415 for other types than JSON and YAML, 400 for what does not parse.
+/// *Errors.* 415 for other types, 400 for what does not parse.
 pub(crate) fn body(headers: &HeaderMap, bytes: &[u8], expected: &str) -> Result<Decoded, Status> {
     let decoded = match content_type(headers).as_str() {
         "application/json" | "text/json" => json(bytes),
         "application/yaml" | "text/yaml" | "application/x-yaml" => yaml(bytes),
+        PROTOBUF => protobuf::decode(bytes),
         other => {
             return Err(unsupported(
                 other,
-                &["application/json", "application/yaml"],
+                &["application/json", "application/yaml", PROTOBUF],
             ));
         }
     };

@@ -1,0 +1,95 @@
+//! Protobuf's wire format, as far as Kubernetes uses it.
+
+/// The content of a field.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Wire<'a> {
+    Varint(u64),
+    Fixed64(u64),
+    Fixed32,
+    Bytes(&'a [u8]),
+}
+
+impl<'a> Wire<'a> {
+    pub(super) fn bytes(self) -> Result<&'a [u8], String> {
+        match self {
+            Self::Bytes(bytes) => Ok(bytes),
+            other => Err(format!("expected bytes, found {other:?}")),
+        }
+    }
+
+    pub(super) fn varint(self) -> Result<u64, String> {
+        match self {
+            Self::Varint(value) => Ok(value),
+            other => Err(format!("expected a number, found {other:?}")),
+        }
+    }
+
+    pub(super) fn double(self) -> Result<f64, String> {
+        match self {
+            Self::Fixed64(bits) => Ok(f64::from_bits(bits)),
+            other => Err(format!("expected a number, found {other:?}")),
+        }
+    }
+}
+
+/// Reads fields one after the other.
+pub(super) struct Reader<'a>(&'a [u8]);
+
+impl<'a> Reader<'a> {
+    pub(super) fn new(bytes: &'a [u8]) -> Self {
+        Self(bytes)
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// The next field's number and content; `None` at the end.
+    pub(super) fn field(&mut self) -> Result<Option<(u32, Wire<'a>)>, String> {
+        if self.is_empty() {
+            return Ok(None);
+        }
+        let tag = self.varint()?;
+        let number = u32::try_from(tag >> 3).map_err(|_| "a field number too large".to_owned())?;
+        let wire = match tag & 7 {
+            0 => Wire::Varint(self.varint()?),
+            1 => {
+                let bytes = self.take(8)?;
+                Wire::Fixed64(u64::from_le_bytes(bytes.try_into().map_err(|_| cut())?))
+            }
+            2 => {
+                let length = usize::try_from(self.varint()?).map_err(|_| cut())?;
+                Wire::Bytes(self.take(length)?)
+            }
+            5 => {
+                self.take(4)?;
+                Wire::Fixed32
+            }
+            other => return Err(format!("unknown wire type {other}")),
+        };
+        Ok(Some((number, wire)))
+    }
+
+    pub(super) fn varint(&mut self) -> Result<u64, String> {
+        let mut value = 0u64;
+        for shift in (0..64).step_by(7) {
+            let (first, rest) = self.0.split_first().ok_or_else(cut)?;
+            self.0 = rest;
+            value |= u64::from(first & 0x7f) << shift;
+            if first & 0x80 == 0 {
+                return Ok(value);
+            }
+        }
+        Err("a number with too many digits".to_owned())
+    }
+
+    fn take(&mut self, length: usize) -> Result<&'a [u8], String> {
+        let (taken, rest) = self.0.split_at_checked(length).ok_or_else(cut)?;
+        self.0 = rest;
+        Ok(taken)
+    }
+}
+
+fn cut() -> String {
+    "unexpected end of the message".to_owned()
+}
