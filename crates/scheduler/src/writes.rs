@@ -24,10 +24,9 @@ pub(crate) async fn bind(client: Client, pod: &Pod, node: &str) -> kube::Result<
         "metadata": {"name": name, "namespace": namespace, "uid": pod.metadata.uid},
         "target": {"apiVersion": "v1", "kind": "Node", "name": node},
     });
-    let body = serde_json::to_vec(&binding).map_err(kube::Error::SerdeError)?;
     let api: Api<Pod> = Api::namespaced(client, namespace);
     let created: kube::Result<serde_json::Value> = api
-        .create_subresource("binding", name, &PostParams::default(), &body)
+        .create_subresource("binding", name, &PostParams::default(), &binding)
         .await;
     created.map(|_| ())
 }
