@@ -7,7 +7,9 @@ use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Node, Pod};
 use kube::api::{Api, Patch, PatchParams};
 use planners::pod_collection::{Cause, Observed, Removal, plan};
+use reconcile::Change;
 use reconcile::execute::{self, Delete};
+use resource_kinds::reasons::taint;
 use serde_json::{Value, json};
 use tokio::time::Instant;
 
@@ -23,6 +25,7 @@ pub(crate) async fn run(context: Context) {
     }
     let mut missing_since = BTreeMap::new();
     let mut nodes = caches.nodes.subscribe();
+    let mut pods = caches.pods.subscribe();
     let mut next = Instant::now();
     loop {
         tokio::select! {
@@ -30,6 +33,7 @@ pub(crate) async fn run(context: Context) {
             () = tokio::time::sleep_until(next) => {}
             // A node that changes may just have been declared out of service, or deleted.
             Some(change) = nodes.next() => if !matters(&change) { continue },
+            Some(change) = pods.next() => if !is_going_alone(&context, &change) { continue },
         }
         let now = Timestamp::now();
         let observed = Observed {
@@ -51,16 +55,37 @@ pub(crate) async fn run(context: Context) {
     }
 }
 
-fn matters(change: &reconcile::Change<Node>) -> bool {
-    use reconcile::Change::{Applied, Deleted};
+fn matters(change: &Change<Node>) -> bool {
     match change {
-        Applied(new, Some(old)) => {
+        Change::Applied(new, Some(old)) => {
             let taints = |node: &Node| node.spec.as_ref().and_then(|spec| spec.taints.clone());
             taints(new) != taints(old)
         }
-        Applied(_, None) => false,
-        Deleted(_) => true,
+        Change::Applied(_, None) => false,
+        Change::Deleted(_) => true,
     }
+}
+
+/// A pod that is to go from now on, and whose node will not see to it.
+fn is_going_alone(context: &Context, change: &Change<Pod>) -> bool {
+    let Change::Applied(pod, old) = change else {
+        return false;
+    };
+    let is_new = old
+        .as_ref()
+        .is_none_or(|old| old.metadata.deletion_timestamp.is_none());
+    if pod.metadata.deletion_timestamp.is_none() || !is_new {
+        return false;
+    }
+    let node = pod.spec.as_ref().and_then(|spec| spec.node_name.as_deref());
+    let node = context.caches.nodes.get("", node.unwrap_or_default());
+    node.is_none_or(|node| {
+        let spec = node.spec.as_ref();
+        let mut taints = spec
+            .into_iter()
+            .flat_map(|spec| spec.taints.iter().flatten());
+        taints.any(|other| other.key == taint::OUT_OF_SERVICE)
+    })
 }
 
 /// Failed first, so that nobody takes it for running; then gone.

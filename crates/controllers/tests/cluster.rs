@@ -1,0 +1,15 @@
+//! The controllers against the real API server over a store in memory. Only the node is played:
+//! pods get Running, Ready and an address, and go when they are deleted.
+
+#![expect(clippy::unwrap_used, reason = "a test")]
+
+#[path = "cluster/collection.rs"]
+mod collection;
+#[path = "cluster/endpoints.rs"]
+mod endpoints;
+#[path = "cluster/nodes.rs"]
+mod nodes;
+#[path = "cluster/stateful_sets.rs"]
+mod stateful_sets;
+#[path = "cluster/support.rs"]
+mod support;

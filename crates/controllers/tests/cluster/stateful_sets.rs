@@ -1,0 +1,198 @@
+//! StatefulSets from creation to deletion.
+
+use k8s_openapi::api::apps::v1::{ControllerRevision, StatefulSet};
+use k8s_openapi::api::core::v1::{Event, PersistentVolumeClaim, Pod};
+use kube::ResourceExt;
+use kube::api::DeleteParams;
+use serde_json::{Value, json};
+
+use crate::support::{Cluster, names, pods, wait_for};
+
+pub fn set(replicas: i32, image: &str, more: Value) -> Value {
+    let mut spec = json!({
+        "replicas": replicas,
+        "serviceName": "svc",
+        "selector": { "matchLabels": { "app": "web" } },
+        "template": {
+            "metadata": { "labels": { "app": "web" } },
+            "spec": { "containers": [{ "name": "c", "image": image,
+                "ports": [{ "name": "http", "containerPort": 80 }] }] },
+        },
+    });
+    for (key, value) in more.as_object().unwrap() {
+        spec[key] = value.clone();
+    }
+    json!({ "apiVersion": "apps/v1", "kind": "StatefulSet",
+        "metadata": { "name": "web" }, "spec": spec })
+}
+
+pub fn claims() -> Value {
+    json!([{ "metadata": { "name": "www" }, "spec": { "accessModes": ["ReadWriteOnce"],
+        "resources": { "requests": { "storage": "1Gi" } } } }])
+}
+
+fn image(image: &str) -> Value {
+    json!({ "spec": { "template": { "spec": { "containers": [
+        { "name": "c", "image": image }] } } } })
+}
+
+fn status(sets: &[StatefulSet]) -> String {
+    let status = sets[0].status.clone().unwrap();
+    let number = |number: Option<i32>| number.unwrap_or_default();
+    format!(
+        "{} {} {} {} {}",
+        status.replicas,
+        number(status.ready_replicas),
+        number(status.available_replicas),
+        number(status.current_replicas),
+        number(status.updated_replicas)
+    )
+}
+
+/// The whole life: create, scale, update, delete.
+#[tokio::test]
+async fn a_set_lives() {
+    let cluster = Cluster::new().await;
+    let more = json!({ "volumeClaimTemplates": claims() });
+    cluster.create::<StatefulSet>(set(3, "a", more)).await;
+    wait_for(&cluster, "web-0:a web-1:a web-2:a", pods).await;
+    wait_for::<PersistentVolumeClaim>(&cluster, "www-web-0 www-web-1 www-web-2", names).await;
+    wait_for(&cluster, "3 3 3 3 3", status).await;
+
+    let created: Vec<_> = cluster
+        .api::<Pod>()
+        .list(&Default::default())
+        .await
+        .unwrap()
+        .items;
+    let mut times: Vec<_> = created
+        .iter()
+        .map(|pod| (pod.resource_version(), pod.name_any()))
+        .collect();
+    times.sort();
+    let pod = created
+        .iter()
+        .find(|pod| pod.name_any() == "web-1")
+        .unwrap();
+    let spec = pod.spec.as_ref().unwrap();
+    assert_eq!(spec.hostname.as_deref(), Some("web-1"));
+    assert_eq!(spec.subdomain.as_deref(), Some("svc"));
+    assert_eq!(pod.labels()["apps.kubernetes.io/pod-index"], "1");
+
+    cluster.patch::<StatefulSet>("web", image("b")).await;
+    wait_for(&cluster, "web-0:b web-1:b web-2:b", pods).await;
+    wait_for(&cluster, "3 3 3 3 3", status).await;
+    wait_for::<ControllerRevision>(&cluster, "2", |all| all.len().to_string()).await;
+
+    cluster
+        .patch::<StatefulSet>("web", json!({ "spec": { "replicas": 1 } }))
+        .await;
+    wait_for(&cluster, "web-0:b", pods).await;
+    wait_for(&cluster, "1 1 1 1 1", status).await;
+
+    // 7.1, 7.2
+    wait_for::<Event>(&cluster, "true", |events| {
+        let has = |text: &str| {
+            events
+                .iter()
+                .any(|event| event.message.as_deref() == Some(text))
+        };
+        let source = events.iter().filter_map(|event| event.source.as_ref());
+        let mut source = source.filter_map(|source| source.component.as_deref());
+        let all = has("create Pod web-0 in StatefulSet web successful")
+            && has("create Claim www-web-2 Pod web-2 in StatefulSet web success")
+            && has("delete Pod web-2 in StatefulSet web successful")
+            && source.any(|component| component == "statefulset-controller");
+        all.to_string()
+    })
+    .await;
+
+    cluster
+        .delete::<StatefulSet>("web", DeleteParams::default())
+        .await;
+    wait_for::<Pod>(&cluster, "", names).await;
+    wait_for::<ControllerRevision>(&cluster, "", names).await;
+    // 8.8: claims stay.
+    wait_for::<PersistentVolumeClaim>(&cluster, "www-web-0 www-web-1 www-web-2", names).await;
+}
+
+/// T3, T33, T34
+#[tokio::test]
+async fn lost_released_and_orphaned_pods() {
+    let cluster = Cluster::new().await;
+    let bare = json!({ "metadata": { "name": "web-1", "labels": { "app": "web" } },
+        "spec": { "containers": [{ "name": "c", "image": "a" }] } });
+    let bare: Pod = cluster.create(bare).await;
+    cluster.create::<StatefulSet>(set(2, "a", json!({}))).await;
+    wait_for(&cluster, "2 2 2 2 2", status).await;
+    // Adopted pods have no revision label: they are rolled.
+    wait_for::<Pod>(&cluster, "true", |pods| {
+        let web_1 = pods.iter().find(|pod| pod.name_any() == "web-1");
+        web_1.is_some_and(|pod| pod.uid() != bare.uid()).to_string()
+    })
+    .await;
+
+    let before = cluster.api::<Pod>().get("web-0").await.unwrap();
+    cluster
+        .delete::<Pod>("web-0", DeleteParams::default())
+        .await;
+    wait_for::<Pod>(&cluster, "true", |pods| {
+        let web_0 = pods.iter().find(|pod| pod.name_any() == "web-0");
+        web_0
+            .is_some_and(|pod| pod.uid() != before.uid())
+            .to_string()
+    })
+    .await;
+
+    let relabel = json!({ "metadata": { "labels": { "app": "other" } } });
+    cluster.patch::<Pod>("web-1", relabel).await;
+    wait_for::<Pod>(&cluster, "0", |pods| {
+        let web_1 = pods.iter().find(|pod| pod.name_any() == "web-1").unwrap();
+        web_1.owner_references().len().to_string()
+    })
+    .await;
+    cluster
+        .delete::<Pod>("web-1", DeleteParams::default())
+        .await;
+    wait_for(&cluster, "web-0:a web-1:a", pods).await;
+    wait_for(&cluster, "2 2 2 2 2", status).await;
+}
+
+/// T16: nobody deletes anything by hand.
+#[tokio::test]
+async fn a_broken_rollout_frees_itself() {
+    let cluster = Cluster::new().await;
+    cluster.create::<StatefulSet>(set(2, "a", json!({}))).await;
+    wait_for(&cluster, "2 2 2 2 2", status).await;
+    cluster.patch::<StatefulSet>("web", image("bad")).await;
+    wait_for(&cluster, "web-0:a web-1:bad!", pods).await;
+    cluster.patch::<StatefulSet>("web", image("c")).await;
+    wait_for(&cluster, "web-0:c web-1:c", pods).await;
+}
+
+/// T25, T26: policies and the garbage collector together.
+#[tokio::test]
+async fn claims_go_as_the_policy_says() {
+    let cluster = Cluster::new().await;
+    let more = json!({
+        "volumeClaimTemplates": claims(),
+        "podManagementPolicy": "Parallel",
+        "persistentVolumeClaimRetentionPolicy":
+            { "whenDeleted": "Delete", "whenScaled": "Delete" },
+    });
+    cluster.create::<StatefulSet>(set(3, "a", more)).await;
+    wait_for(&cluster, "3 3 3 3 3", status).await;
+    cluster
+        .patch::<StatefulSet>("web", json!({ "spec": { "replicas": 2 } }))
+        .await;
+    wait_for::<PersistentVolumeClaim>(&cluster, "www-web-0 www-web-1", names).await;
+    cluster
+        .patch::<StatefulSet>("web", json!({ "spec": { "replicas": 3 } }))
+        .await;
+    wait_for(&cluster, "3 3 3 3 3", status).await;
+    cluster
+        .delete::<StatefulSet>("web", DeleteParams::background())
+        .await;
+    wait_for::<Pod>(&cluster, "", names).await;
+    wait_for::<PersistentVolumeClaim>(&cluster, "", names).await;
+}

@@ -1,0 +1,239 @@
+//! A cluster in this process.
+
+use std::fmt::Debug;
+use std::sync::Arc;
+use std::time::Duration;
+
+use api_server::{ApiServer, Limits, NodeConnector, NodeService, UserInfo};
+use jiff::Timestamp;
+use k8s_openapi::NamespaceResourceScope;
+use k8s_openapi::api::core::v1::{Pod, ServiceAccount};
+use kube::api::{Api, DeleteParams, Patch, PatchParams, PostParams};
+use kube::{Client, Resource, ResourceExt};
+use mvcc_store::embedded::EmbeddedStore;
+use reconcile::{Cache, Change, WatchConfig};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use serde_json::{Value, json};
+use tokio_util::sync::{CancellationToken, DropGuard};
+
+struct NoNodes;
+
+impl NodeConnector for NoNodes {
+    fn connect(&self, _: &str) -> Option<NodeService> {
+        None
+    }
+}
+
+pub struct Cluster {
+    /// May do everything.
+    pub client: Client,
+    server: Arc<ApiServer>,
+    shutdown: CancellationToken,
+    _end: DropGuard,
+}
+
+impl Cluster {
+    /// A server with controllers and no node.
+    pub async fn without_node() -> Self {
+        let server = ApiServer::new(api_server::Config {
+            store: EmbeddedStore::in_memory(),
+            kinds: resource_kinds::all(&resource_kinds::ClusterConfig::default()),
+            admission: resource_kinds::admission::plugins(),
+            default_objects: resource_kinds::bootstrap::default_objects(),
+            tls: None,
+            tokens: None,
+            token_audiences: Vec::new(),
+            service_ip: "10.96.0.1".parse().unwrap(),
+            advertise: Vec::new(),
+            nodes: Arc::new(NoNodes),
+            limits: Limits::default(),
+        })
+        .await
+        .unwrap();
+        let shutdown = CancellationToken::new();
+        let client = client(&server, UserInfo::new("admin", ["system:masters"]));
+        let cluster = Self {
+            client,
+            server,
+            _end: shutdown.clone().drop_guard(),
+            shutdown,
+        };
+        cluster.start_controllers(&cluster.shutdown);
+        // No pod can be made before there is an account for it.
+        let has_account = |accounts: &[ServiceAccount]| (!accounts.is_empty()).to_string();
+        wait_for(&cluster, "true", has_account).await;
+        cluster
+    }
+
+    /// A server with controllers and a node on which all pods do well, but those whose image is
+    /// called `bad`.
+    pub async fn new() -> Self {
+        let cluster = Self::without_node().await;
+        tokio::spawn(play_node(cluster.client.clone(), cluster.shutdown.clone()));
+        cluster
+    }
+
+    fn start_controllers(&self, shutdown: &CancellationToken) {
+        let user = UserInfo::new("system:kube-controller-manager", ["system:authenticated"]);
+        let client = client(&self.server, user);
+        let config = controllers::Config {
+            root_ca_pem: "certificates".to_owned(),
+            ..controllers::Config::default()
+        };
+        let shutdown = shutdown.clone();
+        tokio::spawn(async move {
+            controllers::run_all(client, config, shutdown)
+                .await
+                .unwrap()
+        });
+    }
+
+    pub fn api<K>(&self) -> Api<K>
+    where
+        K: Resource<Scope = NamespaceResourceScope, DynamicType = ()>,
+    {
+        Api::namespaced(self.client.clone(), "default")
+    }
+
+    pub async fn create<K>(&self, object: Value) -> K
+    where
+        K: Resource<Scope = NamespaceResourceScope, DynamicType = ()>,
+        K: Clone + Debug + Serialize + DeserializeOwned,
+    {
+        let object: K = serde_json::from_value(object).unwrap();
+        self.api()
+            .create(&PostParams::default(), &object)
+            .await
+            .unwrap()
+    }
+
+    pub async fn patch<K>(&self, name: &str, patch: Value) -> K
+    where
+        K: Resource<Scope = NamespaceResourceScope, DynamicType = ()>,
+        K: Clone + Debug + DeserializeOwned,
+    {
+        let patch = Patch::Strategic(patch);
+        self.api()
+            .patch(name, &PatchParams::default(), &patch)
+            .await
+            .unwrap()
+    }
+
+    pub async fn delete<K>(&self, name: &str, how: DeleteParams)
+    where
+        K: Resource<Scope = NamespaceResourceScope, DynamicType = ()>,
+        K: Clone + Debug + DeserializeOwned,
+    {
+        self.api::<K>().delete(name, &how).await.unwrap();
+    }
+}
+
+fn client(server: &Arc<ApiServer>, user: UserInfo) -> Client {
+    Client::new(server.local(user), "default")
+}
+
+/// Waits until all objects of a kind in `default` look as wanted.
+pub async fn wait_for<K>(cluster: &Cluster, wanted: &str, shows: impl Fn(&[K]) -> String)
+where
+    K: Resource<Scope = NamespaceResourceScope, DynamicType = ()>,
+    K: Clone + Debug + DeserializeOwned,
+{
+    let mut last = String::new();
+    for _ in 0..500 {
+        let listed = cluster.api::<K>().list(&Default::default()).await.unwrap();
+        last = shows(&listed.items);
+        if last == wanted {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    panic!("wanted {wanted}, last seen {last}");
+}
+
+/// Names, in order.
+pub fn names<K: Resource>(objects: &[K]) -> String {
+    let mut names: Vec<String> = objects
+        .iter()
+        .map(|object| object.meta().name.clone().unwrap_or_default())
+        .collect();
+    names.sort();
+    names.join(" ")
+}
+
+/// `web-0:a web-1:b!`: names and images; `!` is not Ready.
+pub fn pods(pods: &[Pod]) -> String {
+    let mut shown: Vec<String> = pods
+        .iter()
+        .map(|pod| {
+            let image = pod.spec.as_ref().unwrap().containers[0]
+                .image
+                .clone()
+                .unwrap();
+            let status = pod.status.as_ref();
+            let mut conditions = status
+                .into_iter()
+                .flat_map(|s| s.conditions.iter().flatten());
+            let ready = conditions.any(|c| c.type_ == "Ready" && c.status == "True");
+            format!("{}:{image}{}", pod.name_any(), if ready { "" } else { "!" })
+        })
+        .collect();
+    shown.sort();
+    shown.join(" ")
+}
+
+/// Plays a node and the scheduler: every pod gets there, starts and, when asked, goes.
+async fn play_node(client: Client, shutdown: CancellationToken) {
+    let cache: Cache<Pod> =
+        Cache::spawn(Api::all(client.clone()), WatchConfig::default(), shutdown);
+    let mut changes = cache.subscribe();
+    let mut address = 1;
+    while let Some(change) = changes.next().await {
+        let Change::Applied(pod, _) = change else {
+            continue;
+        };
+        let api: Api<Pod> = Api::namespaced(client.clone(), &pod.namespace().unwrap());
+        let name = pod.name_any();
+        if pod.metadata.deletion_timestamp.is_some() {
+            let _gone = api
+                .delete(&name, &DeleteParams::default().grace_period(0))
+                .await;
+        } else if pod.spec.as_ref().unwrap().node_name.is_none() {
+            let binding = json!({ "apiVersion": "v1", "kind": "Binding",
+                "metadata": { "name": name }, "target": { "kind": "Node", "name": "n1" } });
+            let params = PostParams::default();
+            let bound: kube::Result<Value> = api
+                .create_subresource("binding", &name, &params, &binding)
+                .await;
+            let _ = bound.map_err(|error| eprintln!("bind {name}: {error}"));
+        } else if pod
+            .status
+            .as_ref()
+            .is_none_or(|status| status.pod_ip.is_none())
+        {
+            address += 1;
+            start(&api, &pod, address).await;
+        }
+    }
+}
+
+async fn start(api: &Api<Pod>, pod: &Pod, address: u32) {
+    let image = pod.spec.as_ref().unwrap().containers[0]
+        .image
+        .clone()
+        .unwrap();
+    let good = image != "bad";
+    let now = Timestamp::from_second(Timestamp::now().as_second()).unwrap();
+    let status = json!({
+        "phase": if good { "Running" } else { "Pending" },
+        "podIP": format!("10.244.0.{address}"),
+        "podIPs": [{ "ip": format!("10.244.0.{address}") }],
+        "startTime": now,
+        "conditions": [{ "type": "Ready", "status": if good { "True" } else { "False" },
+            "lastTransitionTime": now }],
+    });
+    let patch = Patch::Strategic(json!({ "status": status }));
+    let _ = api
+        .patch_status(&pod.name_any(), &PatchParams::default(), &patch)
+        .await;
+}
