@@ -1,483 +1,350 @@
-//! Images from files: OCI layouts (directories or archives) and what `docker save` writes.
+//! Importing images from files: an OCI layout as a directory or archive, or what `docker save`
+//! writes.
 
-use std::collections::BTreeMap;
-use std::fs::File;
-use std::io::{self, Read, Seek, SeekFrom};
-use std::path::{Path, PathBuf};
+use std::fs::{self, File};
+use std::io::{self, Read};
+use std::path::{Component, Path, PathBuf};
 
 use serde::Deserialize;
 
-use crate::compression;
-use crate::digest::{Digest, Hashing};
-use crate::disk::{Disk, LayerError, Record, Temporary};
-use crate::error::{ImportError, PullError, StoreError};
-use crate::limits::DOCUMENT_BYTES_MAX;
-use crate::manifest::{self, Descriptor, Document};
-use crate::pull::{check_platform, wrong_platform};
-use crate::reference::Reference;
-use crate::registry::chain;
-use crate::unpack::UnpackError;
+use crate::digest::{Digest, HashingReader};
+use crate::index::Record;
+use crate::manifest::{
+    ConfigBlob, Descriptor, Document, Manifest, architecture, for_this_platform, parse,
+};
+use crate::pull::decompressed;
+use crate::reference::{InvalidReference, normalize};
+use crate::store::{ImageStore, StoreError};
 
-/// Where names of images are written in a layout's index, the complete one first.
-const NAME_ANNOTATIONS: [&str; 2] = [
+/// Names that writers of OCI layouts put on an image, best first.
+const NAMES: [&str; 2] = [
     "io.containerd.image.name",
     "org.opencontainers.image.ref.name",
 ];
 
-/// Links in an archive from one name to another are followed this far.
-const LINKS_MAX: usize = 4;
-
-/// An archive's or directory's files by name.
-struct Source {
-    path: PathBuf,
-    form: Form,
-}
-
-enum Form {
-    Directory,
-    Archive {
-        file: File,
-        /// Start and length of each file.
-        files: BTreeMap<String, (u64, u64)>,
-        links: BTreeMap<String, String>,
-        /// Holds the unpacked archive when the given one is compressed.
-        _unpacked: Option<Temporary>,
+/// Why a file was not imported.
+#[derive(Debug, thiserror::Error)]
+pub enum ImportError {
+    /// The file cannot be read.
+    #[error("read {path}")]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
     },
+    /// The file holds no image that can be used.
+    #[error("{path}: {reason}")]
+    Malformed {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        reason: String,
+    },
+    /// An image has a malformed name.
+    #[error(transparent)]
+    Reference(#[from] InvalidReference),
+    /// The image cannot be kept.
+    #[error(transparent)]
+    Store(#[from] StoreError),
 }
 
-pub(crate) fn import(disk: &Disk, path: &Path) -> Result<Vec<String>, ImportError> {
-    let _lock = disk.lock_shared()?;
-    let source = Source::open(disk, path)?;
-    let mut names = Vec::new();
-    if let Some(bytes) = source.document("index.json")? {
-        import_layout(disk, &source, &bytes, &mut names)?;
-    } else if let Some(bytes) = source.document("manifest.json")? {
-        import_docker(disk, &source, &bytes, &mut names)?;
-    } else {
-        return Err(source.not_an_archive("it has neither index.json nor manifest.json"));
-    }
-    match names.is_empty() {
-        true => Err(source.not_an_archive("it contains no image")),
-        false => Ok(names),
-    }
-}
-
-fn import_layout(
-    disk: &Disk,
-    source: &Source,
-    index: &[u8],
-    names: &mut Vec<String>,
-) -> Result<(), ImportError> {
-    let wrong = |reason: String| source.not_an_archive(&reason);
-    let Document::Index(entries) = manifest::parse(index).map_err(wrong)? else {
-        return Err(source.not_an_archive("index.json is no index"));
-    };
-    let only = entries.len() == 1;
-    for entry in &entries {
-        let annotation = NAME_ANNOTATIONS
-            .iter()
-            .find_map(|key| entry.annotations.get(*key));
-        let mut references: Vec<Reference> = Vec::new();
-        // A bare tag (`latest`) is no name.
-        let complete = annotation.filter(|name| name.contains([':', '/', '.']));
-        if let Some(Ok(reference)) = complete.map(|name| name.parse()) {
-            references.push(reference);
-        } else if only {
-            // `docker save` writes such archives too and has the names in its own file.
-            references = docker_names(source)?;
-        }
-        add_layout_image(disk, source, entry, &references, names)?;
-    }
-    Ok(())
-}
-
-fn add_layout_image(
-    disk: &Disk,
-    source: &Source,
-    entry: &Descriptor,
-    references: &[Reference],
-    names: &mut Vec<String>,
-) -> Result<(), ImportError> {
-    let image = references
-        .first()
-        .map_or_else(|| entry.digest.to_string(), ToString::to_string);
-    let bad = |reason: String| PullError::BadImage {
-        image: image.clone(),
-        reason,
-    };
-    let blob = |digest: &Digest| {
-        let bytes = source.document(&blob_name(digest))?;
-        let bytes = bytes.ok_or_else(|| bad(format!("blob {digest} is missing")))?;
-        match Digest::of(&bytes) {
-            found if found == *digest => Ok(bytes),
-            found => Err(ImportError::Image(PullError::DigestMismatch {
-                image: image.clone(),
-                what: "blob".to_owned(),
-                expected: digest.to_string(),
-                found: found.to_string(),
-            })),
-        }
-    };
-    let mut bytes = blob(&entry.digest)?;
-    let top = Digest::of(&bytes);
-    let mut document = manifest::parse(&bytes).map_err(&bad)?;
-    if let Document::Index(manifests) = &document {
-        let chosen = manifest::choose(manifests, manifest::this_architecture())
-            .map_err(|available| wrong_platform(&image, available))?;
-        bytes = blob(&chosen.digest)?;
-        document = manifest::parse(&bytes).map_err(&bad)?;
-    }
-    let Document::Manifest(manifest) = document else {
-        return Err(bad("its index contains an index".to_owned()).into());
-    };
-    let config = blob(&manifest.config.digest)?;
-    let layers: Vec<String> = manifest
-        .layers
-        .iter()
-        .map(|layer| blob_name(&layer.digest))
-        .collect();
-    let parts = Parts {
-        image: &image,
-        config: &config,
-        layers: &layers,
-    };
-    let (id, diff_ids, size) = add_parts(disk, source, &parts)?;
-    let own = disk.put_blob(&bytes)?;
-    for reference in references {
-        let mut digests = vec![format!("{}@{top}", reference.name())];
-        if own != top {
-            digests.push(format!("{}@{own}", reference.name()));
-        }
-        let (id, layers) = (id.clone(), diff_ids.clone());
-        let manifest = Some(own.clone());
-        let reference = reference.to_string();
-        let record = Record {
-            reference,
-            id,
-            manifest,
-            digests,
-            layers,
-            size,
-        };
-        disk.write_record(&record)?;
-        names.push(record.reference);
-    }
-    if references.is_empty() {
-        let (reference, layers) = (id.to_string(), diff_ids);
-        let (manifest, digests) = (Some(own), Vec::new());
-        disk.write_record(&Record {
-            reference,
-            id,
-            manifest,
-            digests,
-            layers,
-            size,
-        })?;
-        names.push(image_id(&config));
-    }
-    Ok(())
-}
-
-fn image_id(config: &[u8]) -> String {
-    Digest::of(config).to_string()
-}
-
+/// An entry of `manifest.json` as `docker save` writes it.
 #[derive(Deserialize)]
 #[serde(rename_all = "PascalCase")]
-struct DockerImage {
+struct Saved {
     config: String,
     #[serde(default)]
     repo_tags: Option<Vec<String>>,
-    #[serde(default)]
     layers: Vec<String>,
 }
 
-fn docker_images(source: &Source, bytes: &[u8]) -> Result<Vec<DockerImage>, ImportError> {
-    serde_json::from_slice(bytes)
-        .map_err(|error| source.not_an_archive(&format!("malformed manifest.json: {error}")))
-}
-
-fn docker_names(source: &Source) -> Result<Vec<Reference>, ImportError> {
-    let Some(bytes) = source.document("manifest.json")? else {
-        return Ok(Vec::new());
-    };
-    let images = docker_images(source, &bytes)?;
-    let tags = images
-        .iter()
-        .flat_map(|image| image.repo_tags.iter().flatten());
-    Ok(tags.filter_map(|tag| tag.parse().ok()).collect())
-}
-
-fn import_docker(
-    disk: &Disk,
-    source: &Source,
-    bytes: &[u8],
-    names: &mut Vec<String>,
-) -> Result<(), ImportError> {
-    for image in docker_images(source, bytes)? {
-        let tags = image.repo_tags.unwrap_or_default();
-        let name = tags
-            .first()
-            .cloned()
-            .unwrap_or_else(|| image.config.clone());
-        let config = source
-            .document(&image.config)?
-            .ok_or_else(|| PullError::BadImage {
-                image: name.clone(),
-                reason: format!("its configuration {} is missing", image.config),
-            })?;
-        let parts = Parts {
-            image: &name,
-            config: &config,
-            layers: &image.layers,
-        };
-        let (id, layers, size) = add_parts(disk, source, &parts)?;
-        let mut references = Vec::new();
-        for tag in &tags {
-            let reference: Reference = tag.parse().map_err(PullError::from)?;
-            references.push(reference.to_string());
+impl ImageStore {
+    /// Imports every image of a file or directory that is for this machine. Returns their full
+    /// names.
+    ///
+    /// # Errors
+    /// When the file is no image archive, or holds none for this machine.
+    pub fn import(&self, path: &Path) -> Result<Vec<String>, ImportError> {
+        let facts = fs::metadata(path).map_err(read_error(path))?;
+        if facts.is_dir() {
+            return Import {
+                store: self,
+                origin: path,
+                root: path,
+            }
+            .run();
         }
-        if references.is_empty() {
-            references.push(id.to_string());
+        let scratch = self.scratch()?;
+        let result = extract(path, &scratch).and_then(|()| {
+            Import {
+                store: self,
+                origin: path,
+                root: &scratch,
+            }
+            .run()
+        });
+        if let Err(error) = fs::remove_dir_all(&scratch) {
+            tracing::warn!(path = %scratch.display(), %error, "scratch directory stays behind");
         }
-        for reference in references {
-            let (id, layers) = (id.clone(), layers.clone());
-            let record = Record {
-                reference,
-                id,
-                manifest: None,
-                digests: Vec::new(),
-                layers,
-                size,
-            };
-            disk.write_record(&record)?;
-            names.push(record.reference);
-        }
+        result
     }
-    Ok(())
 }
 
-struct Parts<'a> {
-    image: &'a str,
-    config: &'a [u8],
-    /// Names of the layers' files, topmost last.
-    layers: &'a [String],
+fn read_error(path: &Path) -> impl Fn(io::Error) -> ImportError {
+    let path = path.to_owned();
+    move |source| ImportError::Read {
+        path: path.clone(),
+        source,
+    }
 }
 
-/// Unpacks an image's layers and keeps its configuration.
-fn add_parts(
-    disk: &Disk,
-    source: &Source,
-    parts: &Parts<'_>,
-) -> Result<(Digest, Vec<Digest>, u64), ImportError> {
-    let bad = |reason: String| PullError::BadImage {
-        image: parts.image.to_owned(),
+/// Takes the plain files out of an archive. Links are followed by nobody: Docker's are resolved
+/// here, to files of the same archive.
+fn extract(path: &Path, target: &Path) -> Result<(), ImportError> {
+    let file = File::open(path).map_err(read_error(path))?;
+    let plain = decompressed(file).map_err(read_error(path))?;
+    let mut archive = tar::Archive::new(plain);
+    let malformed = |reason: String| ImportError::Malformed {
+        path: path.to_owned(),
         reason,
     };
-    let configuration =
-        manifest::parse_configuration(parts.config, parts.layers.len()).map_err(bad)?;
-    check_platform(&configuration.os, &configuration.architecture)
-        .map_err(|available| wrong_platform(parts.image, available))?;
-    let mut size = 0;
-    for (name, diff_id) in parts.layers.iter().zip(configuration.diff_ids()) {
-        size += match disk.layer_bytes(diff_id) {
-            Some(bytes) => bytes,
-            None => {
-                let file = source.open_file(name)?;
-                let file = file.ok_or_else(|| bad(format!("its layer {name} is missing")))?;
-                disk.add_layer(diff_id, file)
-                    .map_err(|error| layer_error(parts.image, error))?
-            }
+    let not_tar = |error: io::Error| malformed(format!("not an image archive: {error}"));
+    for entry in archive.entries().map_err(not_tar)? {
+        let mut entry = entry.map_err(not_tar)?;
+        let name = entry.path().map_err(not_tar)?.into_owned();
+        let Some(place) = below(target, &name) else {
+            return Err(malformed(format!("unsafe path {name:?}")));
         };
-    }
-    let id = disk.put_blob(parts.config)?;
-    Ok((id, configuration.diff_ids().to_vec(), size))
-}
-
-/// Says whose fault a layer's failure is.
-pub(crate) fn layer_error(image: &str, error: LayerError) -> PullError {
-    let image = image.to_owned();
-    match error {
-        LayerError::Store(source) => PullError::Store { image, source },
-        LayerError::Mismatch { expected, found } => PullError::DigestMismatch {
-            image,
-            what: "unpacked layer".to_owned(),
-            expected: expected.to_string(),
-            found: found.to_string(),
-        },
-        LayerError::Unpack(UnpackError::Write { path, source }) => PullError::Store {
-            image,
-            source: StoreError::io("unpack", path)(source),
-        },
-        LayerError::Unpack(error) => PullError::BadImage {
-            image,
-            reason: format!("unpack a layer: {}", chain(&error)),
-        },
-    }
-}
-
-fn blob_name(digest: &Digest) -> String {
-    format!("blobs/sha256/{}", digest.hex())
-}
-
-impl Source {
-    fn open(disk: &Disk, path: &Path) -> Result<Source, ImportError> {
-        let read = |source| ImportError::Read {
-            path: path.to_owned(),
-            source,
-        };
-        let path_buf = path.to_owned();
-        if std::fs::metadata(path).map_err(read)?.is_dir() {
-            return Ok(Source {
-                path: path_buf,
-                form: Form::Directory,
-            });
+        if let Some(directory) = place.parent() {
+            fs::create_dir_all(directory).map_err(read_error(path))?;
         }
-        let mut file = File::open(path).map_err(read)?;
-        let mut unpacked = None;
-        if is_compressed(&mut file).map_err(read)? {
-            let temporary = disk.temporary();
-            let mut plain = File::options()
-                .read(true)
-                .write(true)
-                .create_new(true)
-                .open(temporary.path())
-                .map_err(StoreError::io("make", temporary.path()))?;
-            let mut reader = compression::decompressed(file).map_err(read)?;
-            io::copy(&mut reader, &mut plain).map_err(read)?;
-            drop(reader);
-            file = plain;
-            unpacked = Some(temporary);
-        }
-        let (files, links) = table_of_contents(&mut file).map_err(|error| {
-            let path = path.to_owned();
-            ImportError::NotAnArchive {
-                path,
-                reason: error.to_string(),
-            }
-        })?;
-        let form = Form::Archive {
-            file,
-            files,
-            links,
-            _unpacked: unpacked,
-        };
-        Ok(Source {
-            path: path_buf,
-            form,
-        })
-    }
-
-    fn not_an_archive(&self, reason: &str) -> ImportError {
-        ImportError::NotAnArchive {
-            path: self.path.clone(),
-            reason: reason.to_owned(),
-        }
-    }
-
-    /// Reads a small file; `None` when there is none.
-    fn document(&self, name: &str) -> Result<Option<Vec<u8>>, ImportError> {
-        let Some(file) = self.open_file(name)? else {
-            return Ok(None);
-        };
-        let mut bytes = Vec::new();
-        let mut hashing = Hashing::new(file.take(DOCUMENT_BYTES_MAX + 1));
-        hashing
-            .read_to_end(&mut bytes)
-            .map_err(|source| ImportError::Read {
-                path: self.path.join(name),
-                source,
-            })?;
-        match hashing.bytes > DOCUMENT_BYTES_MAX {
-            true => Err(self.not_an_archive(&format!("{name} is too large"))),
-            false => Ok(Some(bytes)),
-        }
-    }
-
-    fn open_file(&self, name: &str) -> Result<Option<Box<dyn Read>>, ImportError> {
-        let failed = |source| ImportError::Read {
-            path: self.path.join(name),
-            source,
-        };
-        match &self.form {
-            Form::Directory => {
-                // Names come from the layout's own files: none may lead out of it.
-                let plain = Path::new(name)
-                    .components()
-                    .all(|part| matches!(part, std::path::Component::Normal(_)));
-                if !plain {
-                    return Err(self.not_an_archive(&format!("{name:?} leads out of it")));
-                }
-                match File::open(self.path.join(name)) {
-                    Ok(file) => Ok(Some(Box::new(file))),
-                    Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-                    Err(error) => Err(failed(error)),
-                }
-            }
-            Form::Archive {
-                file, files, links, ..
-            } => {
-                let mut name = name.to_owned();
-                for _ in 0..LINKS_MAX {
-                    match links.get(&name) {
-                        Some(target) => name = target.clone(),
-                        None => break,
-                    }
-                }
-                let Some((start, length)) = files.get(&name) else {
-                    return Ok(None);
-                };
-                let mut file = file.try_clone().map_err(failed)?;
-                file.seek(SeekFrom::Start(*start)).map_err(failed)?;
-                Ok(Some(Box::new(io::BufReader::new(file).take(*length))))
-            }
-        }
-    }
-}
-
-fn is_compressed(file: &mut File) -> io::Result<bool> {
-    let mut magic = Vec::new();
-    file.take(4).read_to_end(&mut magic)?;
-    file.rewind()?;
-    Ok(magic.starts_with(&[0x1f, 0x8b]) || magic == [0x28, 0xb5, 0x2f, 0xfd])
-}
-
-type Contents = (BTreeMap<String, (u64, u64)>, BTreeMap<String, String>);
-
-fn table_of_contents(file: &mut File) -> io::Result<Contents> {
-    let (mut files, mut links) = (BTreeMap::new(), BTreeMap::new());
-    let mut archive = tar::Archive::new(&mut *file);
-    for entry in archive.entries_with_seek()? {
-        let entry = entry?;
-        let name = tidy(&String::from_utf8_lossy(&entry.path_bytes()), "");
         match entry.header().entry_type() {
-            kind if kind.is_file() => {
-                files.insert(name, (entry.raw_file_position(), entry.size()));
+            tar::EntryType::Regular | tar::EntryType::Continuous => {
+                let mut file = File::create(&place).map_err(read_error(&place))?;
+                io::copy(&mut entry, &mut file).map_err(not_tar)?;
             }
-            kind if kind.is_symlink() || kind.is_hard_link() => {
-                let target = entry.link_name_bytes().unwrap_or_default();
-                let target = String::from_utf8_lossy(&target).into_owned();
-                let dir = name.rsplit_once('/').map_or("", |(dir, _)| dir);
-                let base = if kind.is_symlink() { dir } else { "" };
-                links.insert(name.clone(), tidy(&target, base));
+            tar::EntryType::Symlink => {
+                let link = entry
+                    .link_name()
+                    .map_err(not_tar)?
+                    .unwrap_or_default()
+                    .into_owned();
+                let source = name.parent().unwrap_or(Path::new("")).join(link);
+                if let Some(source) = lexically(&source).and_then(|source| below(target, &source))
+                    && source.is_file()
+                {
+                    fs::hard_link(&source, &place).map_err(read_error(&place))?;
+                }
             }
             _ => {}
         }
     }
-    Ok((files, links))
+    Ok(())
 }
 
-/// A path inside the archive without `.`, `..` and doubled slashes.
-fn tidy(path: &str, base: &str) -> String {
-    let mut parts: Vec<&str> = Vec::new();
-    for part in base.split('/').chain(path.split('/')) {
-        match part {
-            "" | "." => {}
-            ".." => {
-                parts.pop();
+/// Resolves `..` in a path without looking at the disk; `None` if it climbs out.
+fn lexically(path: &Path) -> Option<PathBuf> {
+    let mut resolved = PathBuf::new();
+    for component in path.components() {
+        match component {
+            Component::Normal(name) => resolved.push(name),
+            Component::CurDir => {}
+            Component::ParentDir => {
+                if !resolved.pop() {
+                    return None;
+                }
             }
-            part => parts.push(part),
+            _ => return None,
         }
     }
-    parts.join("/")
+    Some(resolved)
+}
+
+/// `root/name`, if the name stays below.
+fn below(root: &Path, name: &Path) -> Option<PathBuf> {
+    let plain = name
+        .components()
+        .all(|c| matches!(c, Component::Normal(_) | Component::CurDir));
+    plain.then(|| root.join(name))
+}
+
+/// Images lying as files in a directory.
+struct Import<'a> {
+    store: &'a ImageStore,
+    origin: &'a Path,
+    root: &'a Path,
+}
+
+impl Import<'_> {
+    fn run(&self) -> Result<Vec<String>, ImportError> {
+        if self.root.join("index.json").is_file() {
+            return self.layout();
+        }
+        if self.root.join("manifest.json").is_file() {
+            return self.saved();
+        }
+        Err(self.malformed("neither index.json (OCI) nor manifest.json (docker save) in it"))
+    }
+
+    fn layout(&self) -> Result<Vec<String>, ImportError> {
+        let bytes = self.read(Path::new("index.json"))?;
+        let index: Document = serde_json::from_slice(&bytes)
+            .map_err(|error| self.malformed(format!("malformed index.json: {error}")))?;
+        let mut names = Vec::new();
+        let mut other_platforms = Vec::new();
+        for entry in index.manifests.unwrap_or_default() {
+            let name = NAMES.iter().find_map(|name| entry.annotations.get(*name));
+            let Some(name) = name else {
+                return Err(self.malformed(
+                    "an image without a name (annotation org.opencontainers.image.ref.name)",
+                ));
+            };
+            let name = normalize(name)?;
+            match self.layout_image(&entry, &name)? {
+                Ok(()) => names.push(name),
+                Err(platforms) => other_platforms.extend(platforms),
+            }
+        }
+        if names.is_empty() {
+            let there = other_platforms.join(", ");
+            let wanted = architecture();
+            return Err(self.malformed(format!("no image for linux/{wanted}, only for [{there}]")));
+        }
+        Ok(names)
+    }
+
+    /// Imports what a descriptor points to; the inner error lists the platforms that there are.
+    fn layout_image(
+        &self,
+        entry: &Descriptor,
+        name: &str,
+    ) -> Result<Result<(), Vec<String>>, ImportError> {
+        let bytes = self.blob(&entry.digest)?;
+        match parse(&bytes).map_err(|reason| self.malformed(reason))? {
+            Manifest::Index(entries) => match for_this_platform(&entries) {
+                Ok(entry) if *entry != Descriptor::default() => self.layout_image(entry, name),
+                Ok(_) => Err(self.malformed("an empty entry in an index")),
+                Err(platforms) => Ok(Err(platforms)),
+            },
+            Manifest::Image { config, layers } => {
+                let files: Vec<PathBuf> = layers
+                    .iter()
+                    .map(|layer| blob_path(&layer.digest))
+                    .collect();
+                let config = self.blob(config.digest.as_str())?;
+                let digest = Digest::of(&bytes);
+                for (file, layer) in files.iter().zip(&layers) {
+                    self.check(file, &layer.digest)?;
+                }
+                self.keep(name, &digest, &config, &files)
+            }
+        }
+    }
+
+    fn saved(&self) -> Result<Vec<String>, ImportError> {
+        let bytes = self.read(Path::new("manifest.json"))?;
+        let images: Vec<Saved> = serde_json::from_slice(&bytes)
+            .map_err(|error| self.malformed(format!("malformed manifest.json: {error}")))?;
+        let mut names = Vec::new();
+        for image in images {
+            let config = self.read(Path::new(&image.config))?;
+            let digest = Digest::of(&config);
+            let files: Vec<PathBuf> = image.layers.iter().map(PathBuf::from).collect();
+            for tag in image.repo_tags.unwrap_or_default() {
+                let name = normalize(&tag)?;
+                self.keep(&name, &digest, &config, &files)?
+                    .map_err(|found| self.malformed(format!("only for {}", found.join(", "))))?;
+                names.push(name);
+            }
+        }
+        if names.is_empty() {
+            return Err(self.malformed("no image with a name in it"));
+        }
+        Ok(names)
+    }
+
+    fn keep(
+        &self,
+        name: &str,
+        digest: &Digest,
+        config: &[u8],
+        files: &[PathBuf],
+    ) -> Result<Result<(), Vec<String>>, ImportError> {
+        let blob: ConfigBlob = serde_json::from_slice(config)
+            .map_err(|error| self.malformed(format!("malformed configuration: {error}")))?;
+        if blob.os != "linux" || blob.architecture != architecture() {
+            return Ok(Err(vec![format!("{}/{}", blob.os, blob.architecture)]));
+        }
+        if blob.rootfs.diff_ids.len() != files.len() {
+            return Err(self.malformed("configuration and manifest disagree on the layers"));
+        }
+        let mut layers = Vec::new();
+        let mut size = 0;
+        for (file, diff_id) in files.iter().zip(&blob.rootfs.diff_ids) {
+            let diff_id = Digest::parse(diff_id)
+                .ok_or_else(|| self.malformed(format!("malformed layer digest {diff_id:?}")))?;
+            let archive = self
+                .open(file)
+                .and_then(|file| decompressed(file).map_err(read_error(self.origin)))?;
+            size += self.store.add_layer(archive, &diff_id)?;
+            layers.push(diff_id.hex().to_owned());
+        }
+        let id = Digest::of(config).to_string();
+        let record = Record {
+            id,
+            config: blob.config,
+            layers,
+            size,
+            fingerprint: None,
+        };
+        self.store.insert(name, digest.as_str(), record)?;
+        Ok(Ok(()))
+    }
+
+    fn blob(&self, digest: &str) -> Result<Vec<u8>, ImportError> {
+        let digest = Digest::parse(digest)
+            .ok_or_else(|| self.malformed(format!("malformed digest {digest:?}")))?;
+        let bytes = self.read(&blob_path(&digest))?;
+        if Digest::of(&bytes) != digest {
+            return Err(self.malformed(format!("a blob that does not match its digest {digest}")));
+        }
+        Ok(bytes)
+    }
+
+    fn check(&self, file: &Path, digest: &Digest) -> Result<(), ImportError> {
+        let actual = HashingReader::new(self.open(file)?)
+            .finish()
+            .map_err(read_error(self.origin))?;
+        if actual != *digest {
+            return Err(self.malformed(format!("a blob that does not match its digest {digest}")));
+        }
+        Ok(())
+    }
+
+    fn read(&self, name: &Path) -> Result<Vec<u8>, ImportError> {
+        let mut bytes = Vec::new();
+        self.open(name)?
+            .read_to_end(&mut bytes)
+            .map_err(read_error(self.origin))?;
+        Ok(bytes)
+    }
+
+    fn open(&self, name: &Path) -> Result<File, ImportError> {
+        let path = below(self.root, name)
+            .ok_or_else(|| self.malformed(format!("unsafe path {name:?}")))?;
+        File::open(&path).map_err(|error| self.malformed(format!("{}: {error}", name.display())))
+    }
+
+    fn malformed(&self, reason: impl Into<String>) -> ImportError {
+        ImportError::Malformed {
+            path: self.origin.to_owned(),
+            reason: reason.into(),
+        }
+    }
+}
+
+fn blob_path(digest: &Digest) -> PathBuf {
+    PathBuf::from("blobs/sha256").join(digest.hex())
 }

@@ -1,40 +1,26 @@
-//! Images on a node: pulled from registries, imported from archives, unpacked once, kept by
-//! the digests of their contents.
+//! Images: pulled from registries, imported from archives, unpacked once into layers that
+//! containers share.
 //!
-//! ```text
-//! <dir>/
-//!     blobs/sha256/<digest>     manifests and configurations
-//!     layers/<diff id>/         unpacked layers, ready to be overlayfs' lower directories
-//!     images/<name>.json        which image a reference stands for
-//!     tmp/                      everything unfinished
-//!     lock                      shared by who adds, exclusive for who removes
-//! ```
-//!
-//! Nothing appears under its final name before it is complete, verified and on disk. What a
-//! layer's archive contains is never trusted: it is unpacked by descriptor, each name resolved
-//! by the kernel below the layer's own directory.
+//! On disk: `images.json` (which reference means which image), `blobs/` (manifests and
+//! configurations by digest) and `layers/` (unpacked, by the digest of their uncompressed
+//! archive). Several processes may use one store: changes are made under a file lock, and what is
+//! read is read from disk.
 
-mod compression;
-mod credentials;
 mod digest;
-mod disk;
-mod error;
-mod image;
 mod import;
-mod limits;
+mod index;
 mod manifest;
 mod pull;
 mod reference;
 mod registries;
-mod registry;
 mod store;
 mod unpack;
 
-pub use credentials::{Credentials, credentials_for};
-pub use error::{ImportError, PullError, StoreError};
-pub use image::{Image, ImageConfig};
-pub use limits::UnpackLimits;
-pub use pull::PullOptions;
-pub use reference::{InvalidReference, Reference};
-pub use registries::{Endpoint, InvalidRegistries, RegistriesConfig};
-pub use store::{BuiltinFile, BuiltinLayer, Freed, ImageStore};
+pub use import::ImportError;
+pub use index::Image;
+pub use manifest::ImageConfig;
+pub use pull::{Credentials, PullError, PullOptions};
+pub use reference::{InvalidReference, normalize};
+pub use registries::{RegistriesConfig, RegistriesError};
+pub use store::{ImageStore, StoreError};
+pub use unpack::{Limits, UnpackError};

@@ -1,229 +1,262 @@
-//! Manifests, indexes and configurations as OCI and Docker write them; pure.
+//! Manifests, indexes and configurations as registries serve them (OCI image specification;
+//! Docker image manifest version 2, schema 2).
 
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 use crate::digest::Digest;
-use crate::image::ImageConfig;
-use crate::limits::LAYERS_MAX;
 
-/// Media types that are asked for, OCI's and Docker's.
-pub(crate) const ACCEPTED: &[&str] = &[
-    "application/vnd.oci.image.index.v1+json",
+/// Media types that are asked for.
+pub const ACCEPTED: &[&str] = &[
     "application/vnd.oci.image.manifest.v1+json",
-    "application/vnd.docker.distribution.manifest.list.v2+json",
+    "application/vnd.oci.image.index.v1+json",
     "application/vnd.docker.distribution.manifest.v2+json",
+    "application/vnd.docker.distribution.manifest.list.v2+json",
 ];
 
-/// A part of an image, by digest.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub(crate) struct Descriptor {
-    pub digest: Digest,
-    #[serde(default)]
-    pub size: u64,
-    #[serde(default)]
+/// How a container of an image starts, unless its pod says otherwise.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+pub struct ImageConfig {
+    /// Program and first arguments.
+    #[serde(deserialize_with = "null_is_default")]
+    pub entrypoint: Vec<String>,
+    /// Further arguments, or program and arguments where there is no entry point.
+    #[serde(deserialize_with = "null_is_default")]
+    pub cmd: Vec<String>,
+    /// `NAME=value`.
+    #[serde(deserialize_with = "null_is_default")]
+    pub env: Vec<String>,
+    /// Working directory; empty for `/`.
+    #[serde(deserialize_with = "null_is_default")]
+    pub working_dir: String,
+    /// `user[:group]`, names or numbers; empty for root.
+    #[serde(deserialize_with = "null_is_default")]
+    pub user: String,
+    /// Signal that stops a container, such as `SIGQUIT`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub stop_signal: Option<String>,
+    /// Directories that the image wants to be volumes.
+    #[serde(deserialize_with = "keys_of_map", serialize_with = "map_of_keys")]
+    pub volumes: Vec<String>,
+}
+
+fn null_is_default<'de, D, T>(deserializer: D) -> Result<T, D::Error>
+where
+    D: serde::Deserializer<'de>,
+    T: Default + Deserialize<'de>,
+{
+    Ok(Option::deserialize(deserializer)?.unwrap_or_default())
+}
+
+type Keys = std::collections::BTreeMap<String, serde_json::Value>;
+
+fn keys_of_map<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Vec<String>, D::Error> {
+    let map: Option<Keys> = Option::deserialize(deserializer)?;
+    Ok(map.unwrap_or_default().into_keys().collect())
+}
+
+fn map_of_keys<S: serde::Serializer>(keys: &[String], serializer: S) -> Result<S::Ok, S::Error> {
+    let map: Keys = keys
+        .iter()
+        .map(|key| (key.clone(), serde_json::json!({})))
+        .collect();
+    map.serialize(serializer)
+}
+
+/// An image's configuration blob.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct ConfigBlob {
+    pub architecture: String,
+    pub os: String,
+    #[serde(deserialize_with = "null_is_default")]
+    pub config: ImageConfig,
+    pub rootfs: RootFs,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct RootFs {
+    #[serde(rename = "type")]
+    pub kind: String,
+    pub diff_ids: Vec<String>,
+}
+
+/// Points to a blob.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Descriptor {
     pub media_type: String,
-    #[serde(default)]
+    pub digest: String,
+    pub size: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub platform: Option<Platform>,
-    #[serde(default)]
+    #[serde(skip_serializing_if = "std::collections::BTreeMap::is_empty")]
     pub annotations: std::collections::BTreeMap<String, String>,
 }
 
-/// What a manifest is for.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
-pub(crate) struct Platform {
-    pub os: String,
+pub struct Platform {
     pub architecture: String,
+    pub os: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub variant: Option<String>,
 }
 
-/// One image for one platform.
-#[derive(Clone, Debug, Deserialize)]
-pub(crate) struct Manifest {
-    pub config: Descriptor,
-    pub layers: Vec<Descriptor>,
+/// A manifest or an index: which of the two is told by its fields.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Document {
+    pub schema_version: u32,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub config: Option<Descriptor>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub layers: Option<Vec<Descriptor>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub manifests: Option<Vec<Descriptor>>,
 }
 
-/// Either kind of top document.
-#[derive(Clone, Debug)]
-pub(crate) enum Document {
-    Manifest(Manifest),
+/// What a document says.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Manifest {
+    /// One image.
+    Image {
+        /// The configuration's blob.
+        config: Blob,
+        /// The layers' blobs, bottom first.
+        layers: Vec<Blob>,
+    },
+    /// The same image for several platforms.
     Index(Vec<Descriptor>),
 }
 
-/// An image's whole configuration.
-#[derive(Clone, Debug, Deserialize)]
-pub(crate) struct Configuration {
-    #[serde(default)]
-    pub architecture: String,
-    #[serde(default)]
-    pub os: String,
-    #[serde(default)]
-    config: Option<ImageConfig>,
-    rootfs: RootFs,
+/// A blob by digest and size.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Blob {
+    pub digest: Digest,
+    pub size: u64,
 }
 
-#[derive(Clone, Debug, Deserialize)]
-struct RootFs {
-    #[serde(default)]
-    diff_ids: Option<Vec<Digest>>,
-}
-
-impl Configuration {
-    pub fn run_config(&self) -> ImageConfig {
-        self.config.clone().unwrap_or_default()
-    }
-
-    /// Digests of the uncompressed layers, topmost last.
-    pub fn diff_ids(&self) -> &[Digest] {
-        self.rootfs.diff_ids.as_deref().unwrap_or_default()
-    }
-}
-
-/// Reads a manifest or an index.
-pub(crate) fn parse(bytes: &[u8]) -> Result<Document, String> {
-    #[derive(Deserialize)]
-    #[serde(rename_all = "camelCase")]
-    struct Any {
-        #[serde(default)]
-        schema_version: u32,
-        #[serde(default)]
-        manifests: Option<Vec<Descriptor>>,
-        #[serde(default)]
-        layers: Option<Vec<Descriptor>>,
-        #[serde(default)]
-        config: Option<Descriptor>,
-    }
-    let any: Any =
+/// Reads a manifest or index. The error says what is wrong with it.
+pub fn parse(bytes: &[u8]) -> Result<Manifest, String> {
+    let document: Document =
         serde_json::from_slice(bytes).map_err(|error| format!("malformed manifest: {error}"))?;
-    match (any.schema_version, any.manifests, any.config, any.layers) {
-        (1, ..) => {
-            Err("manifests of schema version 1 are not supported; push the image anew".to_owned())
-        }
-        (_, Some(manifests), None, None) => Ok(Document::Index(manifests)),
-        (_, None, Some(config), Some(layers)) if layers.len() <= LAYERS_MAX => {
-            Ok(Document::Manifest(Manifest { config, layers }))
-        }
-        (_, None, Some(_), Some(layers)) => Err(format!(
-            "{} layers are more than the {LAYERS_MAX} that are possible",
-            layers.len()
-        )),
-        _ => Err("malformed manifest: neither an image nor an index".to_owned()),
+    if document.schema_version != 2 {
+        return Err(format!(
+            "manifest schema version {} is not supported",
+            document.schema_version
+        ));
     }
+    if let Some(manifests) = document.manifests {
+        return Ok(Manifest::Index(manifests));
+    }
+    let (Some(config), Some(layers)) = (document.config, document.layers) else {
+        return Err("the manifest has neither layers nor a list of manifests".to_owned());
+    };
+    let layers = layers.iter().map(blob).collect::<Result<_, _>>()?;
+    Ok(Manifest::Image {
+        config: blob(&config)?,
+        layers,
+    })
 }
 
-/// Reads a configuration that belongs to `layers` layers.
-pub(crate) fn parse_configuration(bytes: &[u8], layers: usize) -> Result<Configuration, String> {
-    let configuration: Configuration = serde_json::from_slice(bytes)
-        .map_err(|error| format!("malformed image configuration: {error}"))?;
-    match configuration.diff_ids().len() == layers {
-        true => Ok(configuration),
-        false => Err(format!(
-            "its configuration lists {} layers, its manifest {layers}",
-            configuration.diff_ids().len()
-        )),
-    }
+fn blob(descriptor: &Descriptor) -> Result<Blob, String> {
+    let digest = Digest::parse(&descriptor.digest)
+        .ok_or_else(|| format!("malformed or unknown digest {:?}", descriptor.digest))?;
+    Ok(Blob {
+        digest,
+        size: descriptor.size,
+    })
 }
 
-/// This machine as OCI names it.
-pub(crate) fn this_architecture() -> &'static str {
-    match std::env::consts::ARCH {
-        "x86_64" => "amd64",
-        "aarch64" => "arm64",
-        "x86" => "386",
-        "powerpc64" => "ppc64le",
-        other => other,
-    }
-}
-
-/// Picks the manifest for `architecture`, or tells what there is instead.
-pub(crate) fn choose<'a>(
-    manifests: &'a [Descriptor],
-    architecture: &str,
-) -> Result<&'a Descriptor, String> {
+/// The entry for this machine's platform. The error lists what there is.
+pub fn for_this_platform(manifests: &[Descriptor]) -> Result<&Descriptor, Vec<String>> {
     let fits = |descriptor: &&Descriptor| {
-        let platform = descriptor.platform.as_ref();
-        platform.is_some_and(|p| p.os == "linux" && p.architecture == architecture)
+        descriptor
+            .platform
+            .as_ref()
+            .is_some_and(|p| p.os == "linux" && p.architecture == architecture())
     };
     if let Some(found) = manifests.iter().find(fits) {
         return Ok(found);
     }
-    // An index of one image that does not say what it is for: its configuration will.
+    // Archives of a single image often leave the platform out; the configuration is checked later.
     if let [only] = manifests
         && only.platform.is_none()
     {
         return Ok(only);
     }
-    let mut available: Vec<_> = manifests
+    let platforms = manifests
         .iter()
-        .filter_map(|descriptor| descriptor.platform.as_ref())
-        // Attestations are listed like images.
-        .filter(|platform| platform.os != "unknown")
-        .map(|platform| format!("{}/{}", platform.os, platform.architecture))
-        .collect();
-    available.sort();
-    available.dedup();
-    Err(if available.is_empty() {
-        "none".to_owned()
-    } else {
-        available.join(", ")
-    })
+        .filter_map(|descriptor| descriptor.platform.as_ref());
+    Err(platforms
+        .map(|p| format!("{}/{}", p.os, p.architecture))
+        .collect())
+}
+
+/// This machine's architecture as images name it.
+pub fn architecture() -> &'static str {
+    match std::env::consts::ARCH {
+        "x86_64" => "amd64",
+        "aarch64" => "arm64",
+        other => other,
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use serde_json::json;
 
-    fn descriptor(os: &str, architecture: &str, text: &str) -> String {
-        let digest = Digest::of(text.as_bytes());
-        format!(
-            r#"{{"digest":"{digest}","size":1,"mediaType":"x",
-                 "platform":{{"os":"{os}","architecture":"{architecture}"}}}}"#
-        )
+    #[test]
+    fn a_configuration_with_nulls_is_read() {
+        let text = r#"{"architecture":"amd64","os":"linux","config":{"Cmd":["sh"],"Entrypoint":null,
+            "Env":null,"User":"nobody","Volumes":{"/data":{}},"StopSignal":"SIGQUIT","Extra":1},
+            "rootfs":{"type":"layers","diff_ids":[]}}"#;
+        let config: ConfigBlob = serde_json::from_str(text).unwrap();
+        assert_eq!(config.config.cmd, ["sh"]);
+        assert_eq!(config.config.volumes, ["/data"]);
+        assert_eq!(config.config.stop_signal.as_deref(), Some("SIGQUIT"));
+        let again: ConfigBlob =
+            serde_json::from_value(serde_json::to_value(&config).unwrap()).unwrap();
+        assert_eq!(again, config);
     }
 
     #[test]
-    fn the_manifest_for_this_machine_is_chosen() {
-        let list = [
-            descriptor("linux", "arm64", "a"),
-            descriptor("windows", "amd64", "b"),
-            descriptor("unknown", "unknown", "c"),
-            descriptor("linux", "amd64", "d"),
-        ];
-        let index = format!(r#"{{"schemaVersion":2,"manifests":[{}]}}"#, list.join(","));
-        let Document::Index(manifests) = parse(index.as_bytes()).unwrap() else {
-            panic!()
+    fn the_own_platform_is_chosen_and_others_are_named() {
+        let entry = |os: &str, architecture: &str| Descriptor {
+            platform: Some(Platform {
+                os: os.into(),
+                architecture: architecture.into(),
+                variant: None,
+            }),
+            ..Descriptor::default()
         };
+        let ours = entry("linux", architecture());
+        let list = [entry("windows", architecture()), ours.clone()];
+        assert_eq!(for_this_platform(&list), Ok(&ours));
+        let others = [entry("linux", "s390x"), entry("linux", "ppc64le")];
         assert_eq!(
-            choose(&manifests, "amd64").unwrap().digest,
-            Digest::of(b"d")
+            for_this_platform(&others),
+            Err(vec!["linux/s390x".to_owned(), "linux/ppc64le".to_owned()])
         );
-        let available = choose(&manifests, "riscv64").unwrap_err();
-        assert_eq!(available, "linux/amd64, linux/arm64, windows/amd64");
-        assert!(choose(&[], "amd64").is_err());
     }
 
     #[test]
-    fn unusable_documents_are_told_apart() {
-        let error = |text: &str| parse(text.as_bytes()).unwrap_err();
-        assert!(error("{").contains("malformed"));
-        assert!(error(r#"{"schemaVersion":1,"fsLayers":[]}"#).contains("schema version 1"));
-        assert!(error(r#"{"schemaVersion":2}"#).contains("neither"));
-        let layer = r#"{"digest":"sha256:../../etc","size":1}"#;
-        assert!(error(&format!(r#"{{"config":{layer},"layers":[]}}"#)).contains("digest"));
-    }
-
-    #[test]
-    fn configurations_may_have_nulls_but_must_fit_their_manifest() {
-        let text = r#"{"architecture":"amd64","os":"linux","config":{"Cmd":null,"Env":["A=b"]},
-                       "rootfs":{"type":"layers","diff_ids":null}}"#;
-        let configuration = parse_configuration(text.as_bytes(), 0).unwrap();
-        assert_eq!(configuration.run_config().env, ["A=b"]);
+    fn hostile_digests_are_refused() {
+        let text = json!({"schemaVersion": 2, "layers": [],
+            "config": {"mediaType": "x", "digest": "sha256:../../x", "size": 1}});
         assert!(
-            parse_configuration(text.as_bytes(), 1)
+            parse(text.to_string().as_bytes())
                 .unwrap_err()
-                .contains("lists 0 layers")
+                .contains("digest")
+        );
+        assert!(parse(b"{").is_err());
+        assert!(
+            parse(br#"{"schemaVersion":1}"#)
+                .unwrap_err()
+                .contains("version 1")
         );
     }
 }

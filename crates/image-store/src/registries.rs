@@ -1,327 +1,240 @@
-//! `registries.yaml`: which endpoints stand for a registry, and how to talk to them, in the
-//! form that k3s made common.
+//! `registries.yaml`: mirrors and credentials, in the form that k3s made common.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 
-use crate::credentials::Credentials;
+use crate::pull::Credentials;
 
-/// Mirrors, credentials and TLS settings.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct RegistriesConfig {
-    /// By registry host; `*` is for all others.
-    pub mirrors: BTreeMap<String, Mirror>,
-    /// By endpoint host.
-    pub configs: BTreeMap<String, HostConfig>,
-}
-
-/// Endpoints asked instead of, and before, the registry itself.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct Mirror {
-    /// Base addresses in order of preference (`http://127.0.0.1:5000`).
-    #[serde(alias = "endpoints")]
-    pub endpoint: Vec<String>,
-}
-
-/// How to talk to one endpoint.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct HostConfig {
-    /// Credentials.
-    pub auth: Option<AuthConfig>,
-    /// TLS.
-    pub tls: Option<TlsConfig>,
-}
-
-/// Credentials of an endpoint.
-#[derive(Clone, Default, PartialEq, Eq, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct AuthConfig {
-    /// User name.
-    pub username: String,
-    /// Password.
-    pub password: String,
-    /// Both, joined by a colon, in base64.
-    pub auth: String,
-    /// A token that is sent as it is.
-    #[serde(alias = "identitytoken")]
-    pub identity_token: String,
-}
-
-impl std::fmt::Debug for AuthConfig {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("AuthConfig")
-            .field("username", &self.username)
-            .finish_non_exhaustive()
-    }
-}
-
-/// TLS of an endpoint.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct TlsConfig {
-    /// Certificates that sign the endpoint's, in PEM.
-    pub ca_file: Option<PathBuf>,
-    /// Believes any certificate.
-    pub insecure_skip_verify: bool,
-}
-
-/// Why a file is not accepted.
+/// Why a registries file cannot be used.
 #[derive(Debug, thiserror::Error)]
-pub enum InvalidRegistries {
-    /// It cannot be read.
-    #[error("read {}", path.display())]
+pub enum RegistriesError {
+    /// The file cannot be read.
+    #[error("read {path}")]
     Read {
-        /// Which file.
+        /// The file.
         path: PathBuf,
         /// Why.
         #[source]
         source: std::io::Error,
     },
-    /// It is malformed, or says something that is not supported.
-    #[error("registries file: {0}")]
-    Malformed(String),
+    /// The file is malformed, or has settings that are not known.
+    #[error("parse {path}: {reason}")]
+    Parse {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        reason: String,
+    },
 }
 
-/// One place to ask for an image.
+/// Where to pull from, and as whom.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct RegistriesConfig {
+    mirrors: BTreeMap<String, Mirror>,
+    configs: BTreeMap<String, Host>,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct Mirror {
+    endpoint: Vec<String>,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct Host {
+    auth: Option<Auth>,
+    tls: Option<Tls>,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct Auth {
+    username: String,
+    password: String,
+    token: String,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct Tls {
+    ca_file: Option<PathBuf>,
+    insecure_skip_verify: bool,
+}
+
+/// One place to try.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Endpoint {
-    /// Without TLS.
-    pub plain_http: bool,
-    /// Host, maybe with a port.
+pub(crate) struct Endpoint {
+    /// `host` or `host:port`.
     pub host: String,
-    /// Put before the repository, without slashes around it; may be empty.
-    pub path_prefix: String,
-    /// Stands for the registry that the image's name says, not for a mirror of it.
-    pub is_origin: bool,
-}
-
-impl std::fmt::Display for Endpoint {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let scheme = if self.plain_http { "http" } else { "https" };
-        write!(f, "{scheme}://{}", self.host)?;
-        match self.path_prefix.as_str() {
-            "" => Ok(()),
-            prefix => write!(f, "/{prefix}"),
-        }
-    }
+    /// Plain HTTP instead of TLS.
+    pub plain_http: bool,
+    /// Do not check the certificate.
+    pub insecure_skip_verify: bool,
+    /// Certificate authority to trust besides the system's.
+    pub ca_file: Option<PathBuf>,
+    /// Who to be there, from the file.
+    pub credentials: Option<Credentials>,
 }
 
 impl RegistriesConfig {
-    /// Reads a file; one that does not exist is empty.
-    pub fn load(path: &Path) -> Result<RegistriesConfig, InvalidRegistries> {
+    /// Reads a file. A missing file is the same as an empty one.
+    ///
+    /// # Errors
+    /// When the file cannot be read or understood.
+    pub fn read(path: &Path) -> Result<Self, RegistriesError> {
         match std::fs::read_to_string(path) {
-            Ok(text) => RegistriesConfig::parse(&text),
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-                Ok(RegistriesConfig::default())
-            }
-            Err(source) => Err(InvalidRegistries::Read {
+            Ok(text) => Self::parse(&text).map_err(|reason| RegistriesError::Parse {
+                path: path.to_owned(),
+                reason,
+            }),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(Self::default()),
+            Err(source) => Err(RegistriesError::Read {
                 path: path.to_owned(),
                 source,
             }),
         }
     }
 
-    /// Reads the file's text.
-    pub fn parse(text: &str) -> Result<RegistriesConfig, InvalidRegistries> {
-        let config: Option<RegistriesConfig> = serde_saphyr::from_str(text)
-            .map_err(|error| InvalidRegistries::Malformed(error.to_string()))?;
-        let config = config.unwrap_or_default();
-        for address in config.mirrors.values().flat_map(|mirror| &mirror.endpoint) {
-            parse_endpoint(address).map_err(InvalidRegistries::Malformed)?;
+    fn parse(text: &str) -> Result<Self, String> {
+        if text.trim().is_empty() {
+            return Ok(Self::default());
         }
-        Ok(config)
+        serde_saphyr::from_str(text).map_err(|error| error.to_string())
     }
 
-    /// Where to ask for an image of `registry`, in order: its mirrors, then itself.
-    pub fn endpoints(&self, registry: &str) -> Vec<Endpoint> {
+    /// The places to try for a registry: its mirrors in their order, then the registry itself.
+    pub(crate) fn endpoints(&self, registry: &str) -> Vec<Endpoint> {
         let mirror = self.mirrors.get(registry).or_else(|| self.mirrors.get("*"));
-        let addresses = mirror
-            .map(|mirror| mirror.endpoint.as_slice())
-            .unwrap_or_default();
-        let mut endpoints: Vec<Endpoint> = addresses
+        let mut endpoints: Vec<Endpoint> = mirror
             .iter()
-            .filter_map(|address| parse_endpoint(address).ok())
+            .flat_map(|mirror| &mirror.endpoint)
+            .map(|url| self.endpoint(url))
             .collect();
-        let origin = Endpoint {
-            plain_http: is_loopback(registry) && !self.has_tls(registry),
-            host: match registry {
-                "docker.io" => "registry-1.docker.io".to_owned(),
-                other => other.to_owned(),
-            },
-            path_prefix: String::new(),
-            is_origin: true,
+        let own = if is_loopback(registry) {
+            self.endpoint(&format!("http://{registry}"))
+        } else {
+            self.endpoint(&format!("https://{}", own_host(registry)))
         };
-        for endpoint in &mut endpoints {
-            endpoint.is_origin = endpoint.host == origin.host;
-        }
-        if !endpoints
-            .iter()
-            .any(|e| e.host == origin.host && e.path_prefix.is_empty())
-        {
-            endpoints.push(origin);
+        if endpoints.iter().all(|endpoint| endpoint.host != own.host) {
+            endpoints.push(own);
         }
         endpoints
     }
 
-    /// Credentials that the file has for an endpoint.
-    pub(crate) fn credentials(&self, endpoint: &Endpoint) -> Option<Credentials> {
-        let auth = self.host(endpoint)?.auth.as_ref()?;
-        Credentials::from_parts(
-            &auth.username,
-            &auth.password,
-            &auth.auth,
-            &auth.identity_token,
-        )
-    }
-
-    pub(crate) fn tls(&self, endpoint: &Endpoint) -> TlsConfig {
-        self.host(endpoint)
-            .and_then(|host| host.tls.clone())
-            .unwrap_or_default()
-    }
-
-    fn host(&self, endpoint: &Endpoint) -> Option<&HostConfig> {
-        let spellings = [endpoint.to_string(), endpoint.host.clone()];
-        let found = spellings.iter().find_map(|name| self.configs.get(name));
-        // Docker's registry is known under its public name.
-        let docker = (endpoint.host == "registry-1.docker.io").then_some("docker.io");
-        found.or_else(|| docker.and_then(|name| self.configs.get(name)))
-    }
-
-    fn has_tls(&self, registry: &str) -> bool {
-        self.configs
-            .get(registry)
-            .is_some_and(|host| host.tls.is_some())
+    fn endpoint(&self, url: &str) -> Endpoint {
+        let (plain_http, rest) = match url.split_once("://") {
+            Some((scheme, rest)) => (scheme == "http", rest),
+            None => (false, url),
+        };
+        let host = rest
+            .trim_end_matches('/')
+            .trim_end_matches("/v2")
+            .to_owned();
+        let config = self.configs.get(&host).or_else(|| {
+            let name = host.split(':').next().unwrap_or(&host);
+            self.configs.get(name)
+        });
+        let tls = config
+            .and_then(|config| config.tls.clone())
+            .unwrap_or_default();
+        Endpoint {
+            plain_http,
+            insecure_skip_verify: tls.insecure_skip_verify,
+            ca_file: tls.ca_file,
+            credentials: config
+                .and_then(|config| config.auth.as_ref())
+                .map(Auth::credentials),
+            host,
+        }
     }
 }
 
-fn parse_endpoint(address: &str) -> Result<Endpoint, String> {
-    let wrong = |reason| format!("endpoint {address:?} {reason}");
-    let (scheme, rest) = match address.split_once("://") {
-        Some((scheme, rest)) => (scheme, rest),
-        None => ("https", address),
-    };
-    let plain_http = match scheme {
-        "http" => true,
-        "https" => false,
-        _ => return Err(wrong("is neither http nor https")),
-    };
-    let (host, path) = rest.split_once('/').unwrap_or((rest, ""));
-    if host.is_empty() || host.contains(['@', '?', '#', ' ']) {
-        return Err(wrong("has no proper host"));
+impl Auth {
+    fn credentials(&self) -> Credentials {
+        if self.token.is_empty() {
+            Credentials::Basic {
+                username: self.username.clone(),
+                password: self.password.clone(),
+            }
+        } else {
+            Credentials::Bearer(self.token.clone())
+        }
     }
-    let path = path.trim_matches('/');
-    // The version is part of each request anyway.
-    let path = path.strip_prefix("v2").unwrap_or(path).trim_matches('/');
-    let (host, path_prefix) = (host.to_owned(), path.to_owned());
-    Ok(Endpoint {
-        plain_http,
-        host,
-        path_prefix,
-        is_origin: false,
-    })
 }
 
-/// Registries on this machine have no certificates, as Docker and containerd assume too.
+/// Docker Hub answers on another host than its name.
+fn own_host(registry: &str) -> &str {
+    if registry == "docker.io" {
+        "index.docker.io"
+    } else {
+        registry
+    }
+}
+
+/// A registry on this machine is asked in the clear, as Docker does.
 fn is_loopback(registry: &str) -> bool {
-    let host = match registry.rsplit_once(':') {
-        Some((host, port)) if port.parse::<u16>().is_ok() => host,
-        _ => registry,
-    };
-    let host = host.trim_start_matches('[').trim_end_matches(']');
+    let host = registry.rsplit_once(':').map_or(registry, |(host, _)| host);
     host == "localhost"
         || host
+            .trim_matches(['[', ']'])
             .parse::<std::net::IpAddr>()
-            .is_ok_and(|address| address.is_loopback())
+            .is_ok_and(|ip| ip.is_loopback())
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    const FILE: &str = r#"
-mirrors:
-  docker.io:
-    endpoint:
-      - "http://127.0.0.1:5000"
-      - "https://mirror.example.com/v2/hub"
-  "*":
-    endpoint: ["https://cache.example.com"]
-configs:
-  "127.0.0.1:5000":
-    auth: {username: me, password: secret}
-  mirror.example.com:
-    auth: {auth: bWU6aGlkZGVu}
-    tls: {insecure_skip_verify: true, ca_file: /ca.pem}
-"#;
+    fn hosts(config: &RegistriesConfig, registry: &str) -> Vec<(String, bool)> {
+        config
+            .endpoints(registry)
+            .into_iter()
+            .map(|e| (e.host, e.plain_http))
+            .collect()
+    }
 
     #[test]
-    fn mirrors_come_first_and_the_registry_itself_last() {
-        let config = RegistriesConfig::parse(FILE).unwrap();
-        let shown = |registry: &str| {
-            config
-                .endpoints(registry)
-                .iter()
-                .map(ToString::to_string)
-                .collect::<Vec<_>>()
-        };
+    fn mirrors_come_first_and_the_registry_last() {
+        let text = "mirrors:\n  docker.io:\n    endpoint: [\"http://127.0.0.1:5000\", \"https://m.example/v2\"]\n";
+        let config = RegistriesConfig::parse(text).unwrap();
         assert_eq!(
-            shown("docker.io"),
+            hosts(&config, "docker.io"),
             [
-                "http://127.0.0.1:5000",
-                "https://mirror.example.com/hub",
-                "https://registry-1.docker.io"
+                ("127.0.0.1:5000".to_owned(), true),
+                ("m.example".to_owned(), false),
+                ("index.docker.io".to_owned(), false)
             ]
         );
         assert_eq!(
-            shown("quay.io"),
-            ["https://cache.example.com", "https://quay.io"]
-        );
-        let empty = RegistriesConfig::default();
-        assert_eq!(
-            empty.endpoints("localhost:5000")[0].to_string(),
-            "http://localhost:5000"
+            hosts(&config, "quay.example"),
+            [("quay.example".to_owned(), false)]
         );
         assert_eq!(
-            empty.endpoints("[::1]:5000")[0].to_string(),
-            "http://[::1]:5000"
+            hosts(&config, "localhost:5000"),
+            [("localhost:5000".to_owned(), true)]
         );
     }
 
     #[test]
-    fn credentials_belong_to_endpoints() {
-        let config = RegistriesConfig::parse(FILE).unwrap();
-        let endpoints = config.endpoints("docker.io");
-        let basic = |user: &str, password: &str| {
-            Some(Credentials::Basic {
-                username: user.into(),
-                password: password.into(),
-            })
+    fn credentials_belong_to_a_host() {
+        let text = "configs:\n  m.example:\n    auth: {username: u, password: p}\n    tls: {insecure_skip_verify: true}\n";
+        let config = RegistriesConfig::parse(text).unwrap();
+        let endpoint = &config.endpoints("m.example:8443")[0];
+        let expected = Credentials::Basic {
+            username: "u".into(),
+            password: "p".into(),
         };
-        assert_eq!(config.credentials(&endpoints[0]), basic("me", "secret"));
-        assert_eq!(config.credentials(&endpoints[1]), basic("me", "hidden"));
-        assert_eq!(config.credentials(&endpoints[2]), None);
-        assert!(config.tls(&endpoints[1]).insecure_skip_verify);
+        assert_eq!(endpoint.credentials, Some(expected));
+        assert!(endpoint.insecure_skip_verify);
+        assert_eq!(config.endpoints("other.example")[0].credentials, None);
     }
 
     #[test]
-    fn what_is_not_understood_is_refused() {
-        for text in [
-            "mirrors: {docker.io: {endpoint: ['ftp://x']}}",
-            "mirrors: {docker.io: {rewrite: {a: b}}}",
-            "configs: {x: {tls: {cert_file: /c}}}",
-            "mirors: {}",
-        ] {
-            assert!(RegistriesConfig::parse(text).is_err(), "{text}");
-        }
-        assert_eq!(
-            RegistriesConfig::parse("").unwrap(),
-            RegistriesConfig::default()
-        );
+    fn an_unknown_setting_is_refused() {
+        assert!(RegistriesConfig::parse("mirrors:\n  x: {endpoints: []}\n").is_err());
     }
 }

@@ -1,353 +1,480 @@
-//! The store as its users see it.
+//! The store: what is present, under which names; layers are added and dropped here.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs;
-use std::os::unix::fs::PermissionsExt;
+use std::fs::{self, File};
+use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
-use tokio::sync::Semaphore;
+use rustix::fs::FlockOperation;
 
-use crate::digest::Digest;
-use crate::disk::{Disk, LayerError, Record};
-use crate::error::{ImportError, PullError, StoreError};
-use crate::image::{Image, ImageConfig};
-use crate::limits::{CONCURRENT_LAYERS, UnpackLimits};
-use crate::pull::{self, PullOptions};
-use crate::reference::Reference;
-use crate::{import, manifest};
+use crate::digest::{Digest, HashingReader};
+use crate::index::{Image, Index, Record};
+use crate::manifest::{ConfigBlob, ImageConfig, RootFs, architecture};
+use crate::reference::{InvalidReference, normalize};
+use crate::unpack::{Limits, UnpackError, unpack};
 
-/// All images of a node; cheap to clone.
-///
-/// Several processes may use one directory: a command that imports is seen at once by the
-/// agent that runs.
+/// Why the store did not do what was asked.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// The name is malformed.
+    #[error(transparent)]
+    Reference(#[from] InvalidReference),
+    /// No image of that name.
+    #[error("image {reference:?} not found")]
+    NotFound {
+        /// The full name.
+        reference: String,
+    },
+    /// A container uses the image.
+    #[error("image {reference:?} is in use by a container")]
+    InUse {
+        /// The full name.
+        reference: String,
+    },
+    /// What was unpacked is not what its digest says.
+    #[error("layer is not what it should be: expected {expected}, got {actual}")]
+    DigestMismatch {
+        /// Promised by the image's configuration.
+        expected: String,
+        /// Found.
+        actual: String,
+    },
+    /// A layer cannot be unpacked.
+    #[error(transparent)]
+    Unpack(#[from] UnpackError),
+    /// The disk failed.
+    #[error("{action} {path}")]
+    Io {
+        /// What was being done.
+        action: &'static str,
+        /// With what.
+        path: PathBuf,
+        /// Why it failed.
+        #[source]
+        source: io::Error,
+    },
+}
+
+pub(crate) fn io_error(action: &'static str, path: &Path) -> impl Fn(io::Error) -> StoreError {
+    let path = path.to_owned();
+    move |source| StoreError::Io {
+        action,
+        path: path.clone(),
+        source,
+    }
+}
+
+/// A directory of images. Clones share it.
 #[derive(Clone, Debug)]
 pub struct ImageStore {
-    pub(crate) inner: Arc<Inner>,
+    directory: PathBuf,
+    limits: Limits,
+    /// One pull at a time per name.
+    pub(crate) pulls: Arc<Mutex<BTreeMap<String, Arc<tokio::sync::Mutex<()>>>>>,
 }
 
-#[derive(Debug)]
-pub(crate) struct Inner {
-    pub disk: Disk,
-    pub slots: Semaphore,
-    pub gates: Gates,
-}
-
-/// One at a time per key; bounded by the number of keys in use.
-#[derive(Debug, Default)]
-pub(crate) struct Gates(Mutex<BTreeMap<String, Arc<tokio::sync::Mutex<()>>>>);
-
-impl Gates {
-    pub fn gate(&self, key: &str) -> Arc<tokio::sync::Mutex<()>> {
-        // The map is whole even if a thread panicked while it held the lock.
-        let mut gates = self
-            .0
-            .lock()
-            .unwrap_or_else(std::sync::PoisonError::into_inner);
-        gates.retain(|_, gate| Arc::strong_count(gate) > 1);
-        Arc::clone(gates.entry(key.to_owned()).or_default())
-    }
-}
-
-/// The single layer of a built-in image.
-#[derive(Clone, Debug)]
-pub enum BuiltinLayer {
-    /// A tar archive, compressed or not.
-    Tar(Vec<u8>),
-    /// Files of the node, copied as they are now.
-    Files(Vec<BuiltinFile>),
-}
-
-/// One file of a built-in image.
-#[derive(Clone, Debug)]
-pub struct BuiltinFile {
-    /// Absolute path in the image.
-    pub path: PathBuf,
-    /// The node's file to copy.
-    pub source: PathBuf,
-    /// Permission bits.
-    pub mode: u32,
-}
-
-/// What a collection has removed.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Freed {
-    /// Layers removed.
-    pub layers: usize,
-    /// Their bytes.
-    pub bytes: u64,
-}
+/// Tells apart what this process unpacks at the same time.
+static COUNTER: AtomicU64 = AtomicU64::new(0);
 
 impl ImageStore {
-    /// Opens a store, making it when missing.
-    pub fn open(dir: impl AsRef<Path>) -> Result<ImageStore, StoreError> {
-        ImageStore::with_limits(dir, UnpackLimits::default())
-    }
-
-    /// Opens a store with other bounds for layers.
-    pub fn with_limits(
-        dir: impl AsRef<Path>,
-        limits: UnpackLimits,
-    ) -> Result<ImageStore, StoreError> {
-        let dir = dir.as_ref();
-        fs::create_dir_all(dir).map_err(StoreError::io("make", dir))?;
-        let dir = fs::canonicalize(dir).map_err(StoreError::io("resolve", dir))?;
-        let inner = Inner {
-            disk: Disk::open(&dir, limits)?,
-            slots: Semaphore::new(CONCURRENT_LAYERS),
-            gates: Gates::default(),
-        };
-        Ok(ImageStore {
-            inner: Arc::new(inner),
-        })
-    }
-
-    /// Finds an image by reference (short forms included), by `name@sha256:…`, or by id
-    /// (`sha256:…`). `None` also when a part of it is missing or damaged: pull it again.
-    pub fn get(&self, reference: &str) -> Option<Image> {
-        let disk = &self.inner.disk;
-        let records = || disk.records().into_iter();
-        let record = if reference.starts_with("sha256:") {
-            let id: Digest = reference.parse().ok()?;
-            records().find(|record| record.id == id)?
-        } else {
-            let reference: Reference = reference.parse().ok()?;
-            match reference.digest() {
-                None => disk.read_record(&reference.to_string())?,
-                Some(digest) => {
-                    let wanted = format!("{}@{digest}", reference.name());
-                    records().find(|record| record.digests.contains(&wanted))?
-                }
-            }
-        };
-        disk.image(&record)
-    }
-
-    /// All images, one for each reference, in order.
-    pub fn list(&self) -> Vec<Image> {
-        let disk = &self.inner.disk;
-        disk.records()
-            .iter()
-            .filter_map(|record| disk.image(record))
-            .collect()
-    }
-
-    /// Forgets a reference (or all references of an id); tells whether there was one. Layers
-    /// stay until [`collect_garbage`](ImageStore::collect_garbage).
-    pub fn remove(&self, reference: &str) -> Result<bool, StoreError> {
-        let disk = &self.inner.disk;
-        let doomed: Vec<String> = if reference.starts_with("sha256:") {
-            let records = disk.records().into_iter();
-            let same = records.filter(|record| record.id.to_string() == reference);
-            same.map(|record| record.reference).collect()
-        } else {
-            let reference: Reference = reference.parse()?;
-            match reference.digest() {
-                None => vec![reference.to_string()],
-                Some(digest) => {
-                    let wanted = format!("{}@{digest}", reference.name());
-                    let records = disk.records().into_iter();
-                    let same = records.filter(|record| record.digests.contains(&wanted));
-                    same.map(|record| record.reference).collect()
-                }
-            }
-        };
-        let mut removed = false;
-        for reference in doomed {
-            removed |= disk.remove_record(&reference)?;
+    /// Opens a store, making the directory if it is not there.
+    ///
+    /// # Errors
+    /// When the directory cannot be made or read.
+    pub fn open(directory: impl Into<PathBuf>) -> Result<Self, StoreError> {
+        let directory = directory.into();
+        for part in ["layers", "temporary"] {
+            let path = directory.join(part);
+            fs::create_dir_all(&path).map_err(io_error("make", &path))?;
         }
-        Ok(removed)
+        let pulls = Arc::default();
+        let store = Self {
+            directory,
+            limits: Limits::default(),
+            pulls,
+        };
+        store.index()?;
+        store.clear_abandoned()?;
+        Ok(store)
     }
 
-    /// Removes layers that neither an image nor `in_use` (directories of running containers)
-    /// needs, and other leftovers. Does nothing while something is being added.
-    pub async fn collect_garbage(&self, in_use: &BTreeSet<PathBuf>) -> Result<Freed, StoreError> {
-        let (inner, in_use) = (Arc::clone(&self.inner), in_use.clone());
-        blocking(move || collect(&inner.disk, &in_use)).await
+    /// The image of that name (completed as Docker does) or id, if it is present.
+    ///
+    /// # Errors
+    /// When the name is malformed or the disk fails.
+    pub fn get(&self, reference: &str) -> Result<Option<Image>, StoreError> {
+        let index = self.index()?;
+        if let Some((digest, record)) = index.find_id(reference) {
+            return Ok(Some(self.image(&index, digest, record)));
+        }
+        let reference = normalize(reference)?;
+        let found = index.find(&reference);
+        Ok(found.map(|(digest, record)| self.image(&index, digest, record)))
     }
 
-    /// Makes sure an image is here and unpacked; contents that are here already are not
-    /// fetched again.
-    pub async fn pull(&self, reference: &str, options: &PullOptions) -> Result<Image, PullError> {
-        pull::pull(&self.inner, reference, options).await
+    /// All images, by digest.
+    ///
+    /// # Errors
+    /// When the disk fails.
+    pub fn list(&self) -> Result<Vec<Image>, StoreError> {
+        let index = self.index()?;
+        let images = index.images.iter();
+        Ok(images
+            .map(|(digest, record)| self.image(&index, digest, record))
+            .collect())
     }
 
-    /// Imports an OCI layout directory, OCI archive or docker archive (compressed or not);
-    /// gives the references it has added, or ids of images without a name.
-    pub async fn import(&self, path: impl AsRef<Path>) -> Result<Vec<String>, ImportError> {
-        let (inner, path) = (Arc::clone(&self.inner), path.as_ref().to_owned());
-        blocking(move || import::import(&inner.disk, &path)).await
+    /// Takes a name away; the image goes with its last name, unless a container uses it.
+    ///
+    /// # Errors
+    /// When there is no such name, the image is in use, or the disk fails.
+    pub fn remove(&self, reference: &str) -> Result<(), StoreError> {
+        let reference = normalize(reference)?;
+        let lock = self.lock()?;
+        let mut index = self.index()?;
+        let Some((digest, record)) = index.find(&reference) else {
+            return Err(StoreError::NotFound { reference });
+        };
+        let last_name = index.names_of(digest).len() == 1;
+        if last_name && self.is_mounted(&record.layers)? {
+            return Err(StoreError::InUse { reference });
+        }
+        index.remove(&reference);
+        self.write_index(&index)?;
+        drop(lock);
+        self.drop_unused_layers()
     }
 
-    /// Adds an image that the program brings with it. Cheap when it is here already.
-    pub async fn put_builtin(
+    /// Whether the image of that name was made here from what the fingerprint stands for.
+    ///
+    /// # Errors
+    /// When the name is malformed or the disk fails.
+    pub fn has_builtin(&self, reference: &str, fingerprint: &str) -> Result<bool, StoreError> {
+        let index = self.index()?;
+        let found = index
+            .find(&normalize(reference)?)
+            .map(|(_, record)| record.fingerprint.clone());
+        Ok(found.flatten().as_deref() == Some(fingerprint))
+    }
+
+    /// Adds an image made here: one layer (an uncompressed tar archive) and how it starts.
+    ///
+    /// # Errors
+    /// When the name or the archive is malformed, or the disk fails.
+    pub fn put_builtin(
         &self,
         reference: &str,
-        layer: BuiltinLayer,
-        config: ImageConfig,
-    ) -> Result<Image, ImportError> {
-        let reference: Reference = reference.parse().map_err(PullError::from)?;
-        let inner = Arc::clone(&self.inner);
-        blocking(move || put_builtin(&inner.disk, &reference, &layer, &config)).await
-    }
-}
-
-/// Runs what blocks away from the executor's own threads.
-pub(crate) async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
-    match tokio::task::spawn_blocking(work).await {
-        Ok(result) => result,
-        // Such tasks are never cancelled once begun, so it panicked: pass that on.
-        Err(error) => std::panic::resume_unwind(error.into_panic()),
-    }
-}
-
-fn collect(disk: &Disk, in_use: &BTreeSet<PathBuf>) -> Result<Freed, StoreError> {
-    let Some(lock) = disk.try_lock_exclusive()? else {
-        return Ok(Freed::default());
-    };
-    let records = disk.records();
-    let needed_layers: BTreeSet<&str> = records
-        .iter()
-        .flat_map(|record| &record.layers)
-        .map(Digest::hex)
-        .collect();
-    let needed_blobs: BTreeSet<&str> = records
-        .iter()
-        .flat_map(|record| [Some(&record.id), record.manifest.as_ref()])
-        .flatten()
-        .map(Digest::hex)
-        .collect();
-    let (layers, blobs) = disk.contents();
-    let name = |path: &Path| {
-        path.file_name()
-            .and_then(|n| n.to_str())
-            .unwrap_or("")
-            .to_owned()
-    };
-    let (mut freed, mut doomed) = (Freed::default(), Vec::new());
-    for path in layers {
-        let name = name(&path);
-        let used = in_use.iter().any(|used| used.starts_with(&path));
-        if needed_layers.contains(name.as_str()) || used {
-            continue;
-        }
-        let bytes = format!("sha256:{name}")
-            .parse()
-            .ok()
-            .and_then(|d| disk.layer_bytes(&d));
-        freed.layers += 1;
-        freed.bytes += bytes.unwrap_or(0);
-        doomed.push(disk.take_away(&path)?);
-    }
-    for path in blobs {
-        if !needed_blobs.contains(name(&path).as_str()) {
-            doomed.push(disk.take_away(&path)?);
-        }
-    }
-    // Others may go on while the files themselves are being removed.
-    drop(lock);
-    drop(doomed);
-    Ok(freed)
-}
-
-fn put_builtin(
-    disk: &Disk,
-    reference: &Reference,
-    layer: &BuiltinLayer,
-    config: &ImageConfig,
-) -> Result<Image, ImportError> {
-    let _lock = disk.lock_shared()?;
-    let bad = |error: LayerError| import::layer_error(&reference.to_string(), error);
-    let (diff_id, size) = match layer {
-        BuiltinLayer::Tar(bytes) => {
-            let mut plain = crate::digest::Hashing::new(
-                crate::compression::decompressed(bytes.as_slice())
-                    .map_err(|error| bad(LayerError::Unpack(read(error))))?,
-            );
-            std::io::copy(&mut plain, &mut std::io::sink())
-                .map_err(|error| bad(LayerError::Unpack(read(error))))?;
-            let diff_id = plain.finish();
-            let size = disk.add_layer(&diff_id, bytes.as_slice()).map_err(bad)?;
-            (diff_id, size)
-        }
-        BuiltinLayer::Files(files) => {
-            let diff_id = identity(files)?;
-            let size = match disk.layer_bytes(&diff_id) {
-                Some(bytes) => bytes,
-                None => disk
-                    .fill_layer(&diff_id, |dir| copy_files(files, dir))
-                    .map_err(bad)?,
-            };
-            (diff_id, size)
-        }
-    };
-    let configuration = serde_json::json!({
-        "architecture": manifest::this_architecture(),
-        "os": "linux",
-        "config": config,
-        "rootfs": { "type": "layers", "diff_ids": [diff_id] },
-    });
-    let id = disk.put_blob(configuration.to_string().as_bytes())?;
-    let record = Record {
-        reference: reference.to_string(),
-        id,
-        manifest: None,
-        digests: Vec::new(),
-        layers: vec![diff_id],
-        size,
-    };
-    if disk.read_record(&record.reference).as_ref() != Some(&record) {
-        disk.write_record(&record)?;
-    }
-    disk.image(&record).ok_or_else(|| {
-        ImportError::Image(PullError::BadImage {
-            image: record.reference.clone(),
-            reason: "it cannot be read back".to_owned(),
-        })
-    })
-}
-
-fn read(error: std::io::Error) -> crate::unpack::UnpackError {
-    crate::unpack::UnpackError::Read(error)
-}
-
-/// Stands for the digest of a layer made of the node's own files, without reading them.
-fn identity(files: &[BuiltinFile]) -> Result<Digest, ImportError> {
-    use std::fmt::Write;
-    use std::os::unix::fs::MetadataExt;
-    let mut text = String::from("built in\n");
-    for file in files {
-        let failed = |source| ImportError::Read {
-            path: file.source.clone(),
-            source,
+        layer: &[u8],
+        config: &ImageConfig,
+        fingerprint: &str,
+    ) -> Result<Image, StoreError> {
+        let reference = normalize(reference)?;
+        let diff_id = Digest::of(layer);
+        let blob = ConfigBlob {
+            architecture: architecture().to_owned(),
+            os: "linux".to_owned(),
+            config: config.clone(),
+            rootfs: RootFs {
+                kind: "layers".to_owned(),
+                diff_ids: vec![diff_id.to_string()],
+            },
         };
-        let meta = fs::metadata(&file.source).map_err(failed)?;
-        let (path, source) = (file.path.display(), file.source.display());
-        let (size, seconds, nanoseconds) = (meta.size(), meta.mtime(), meta.mtime_nsec());
-        let line = writeln!(
-            text,
-            "{path} {:o} {source} {} {size} {seconds}.{nanoseconds}",
-            file.mode,
-            meta.ino()
-        );
-        // Writing to memory does not fail.
-        line.ok();
+        let bytes = serde_json::to_vec(&blob).map_err(|error| {
+            io_error("encode the configuration of", &self.directory)(error.into())
+        })?;
+        let size = self.add_layer(layer, &diff_id)?;
+        let id = Digest::of(&bytes);
+        let record = Record {
+            id: id.to_string(),
+            config: config.clone(),
+            layers: vec![diff_id.hex().to_owned()],
+            size,
+            fingerprint: Some(fingerprint.to_owned()),
+        };
+        self.insert(&reference, id.as_str(), record)
     }
-    Ok(Digest::of(text.as_bytes()))
+
+    /// Unpacks a layer unless it is there. Returns its size as unpacked, in bytes.
+    pub(crate) fn add_layer(
+        &self,
+        archive: impl Read,
+        diff_id: &Digest,
+    ) -> Result<u64, StoreError> {
+        if let Some(size) = self.layer_size(diff_id) {
+            return Ok(size);
+        }
+        let scratch = self.scratch()?;
+        let root = scratch.join("fs");
+        fs::create_dir(&root).map_err(io_error("make", &root))?;
+        let mut reader = HashingReader::new(archive);
+        let unpacked = unpack(&mut reader, &root, &self.limits);
+        let result = unpacked.map_err(StoreError::from).and_then(|unpacked| {
+            let actual = reader
+                .finish()
+                .map_err(io_error("read the layer of", &root))?;
+            if actual != *diff_id {
+                let (expected, actual) = (diff_id.to_string(), actual.to_string());
+                return Err(StoreError::DigestMismatch { expected, actual });
+            }
+            self.keep_layer(&scratch, diff_id, unpacked.bytes)?;
+            Ok(unpacked.bytes)
+        });
+        // What was kept has moved away; the rest is of no use to anybody.
+        if let Err(error) = fs::remove_dir_all(&scratch)
+            && error.kind() != io::ErrorKind::NotFound
+        {
+            tracing::warn!(path = %scratch.display(), %error, "scratch directory stays behind");
+        }
+        result
+    }
+
+    /// Moves an unpacked layer to its place, with its size beside it, durably.
+    fn keep_layer(&self, scratch: &Path, diff_id: &Digest, bytes: u64) -> Result<(), StoreError> {
+        let size = scratch.join("size");
+        File::create(&size)
+            .and_then(|mut file| file.write_all(bytes.to_string().as_bytes()))
+            .map_err(io_error("write", &size))?;
+        let opened = File::open(scratch).map_err(io_error("open", scratch))?;
+        // One call instead of one per file: the file system writes all it has.
+        rustix::fs::syncfs(&opened).map_err(|error| io_error("sync", scratch)(error.into()))?;
+        let place = self.layer(diff_id.hex());
+        match fs::rename(scratch, &place) {
+            Ok(()) => {}
+            // Somebody else was faster; theirs is the same.
+            Err(error) if error.kind() == io::ErrorKind::DirectoryNotEmpty => return Ok(()),
+            Err(error) => return Err(io_error("rename to", &place)(error)),
+        }
+        let layers = self.directory.join("layers");
+        File::open(&layers)
+            .and_then(|file| file.sync_all())
+            .map_err(io_error("sync", &layers))
+    }
+
+    fn layer_size(&self, diff_id: &Digest) -> Option<u64> {
+        let size = self.layer(diff_id.hex()).join("size");
+        fs::read_to_string(size).ok()?.trim().parse().ok()
+    }
+
+    /// Records an image under a name; its layers must be there.
+    pub(crate) fn insert(
+        &self,
+        reference: &str,
+        digest: &str,
+        record: Record,
+    ) -> Result<Image, StoreError> {
+        let lock = self.lock()?;
+        let mut index = self.index()?;
+        index.insert(reference, digest, record.clone());
+        self.write_index(&index)?;
+        drop(lock);
+        Ok(self.image(&index, digest, &record))
+    }
+
+    /// Removes layers that no image names and no container has mounted.
+    ///
+    /// # Errors
+    /// When the disk fails.
+    pub fn drop_unused_layers(&self) -> Result<(), StoreError> {
+        let _lock = self.lock()?;
+        let index = self.index()?;
+        let used = index.layers();
+        let layers = self.directory.join("layers");
+        for entry in fs::read_dir(&layers).map_err(io_error("read", &layers))? {
+            let entry = entry.map_err(io_error("read", &layers))?;
+            let name = entry.file_name().to_string_lossy().into_owned();
+            if used.contains(name.as_str()) || self.is_mounted(&[name])? {
+                continue;
+            }
+            // Out of its place first, so that a half-removed layer is never taken for a whole one.
+            let scratch = self.scratch()?;
+            fs::rename(entry.path(), &scratch).map_err(io_error("rename to", &scratch))?;
+            fs::remove_dir_all(&scratch).map_err(io_error("remove", &scratch))?;
+        }
+        Ok(())
+    }
+
+    /// Whether some mount of this machine stands on one of the layers.
+    fn is_mounted(&self, layers: &[String]) -> Result<bool, StoreError> {
+        let path = Path::new("/proc/self/mountinfo");
+        let mounts = fs::read_to_string(path).map_err(io_error("read", path))?;
+        Ok(layers.iter().any(|layer| mounts.contains(layer.as_str())))
+    }
+
+    fn image(&self, index: &Index, digest: &str, record: &Record) -> Image {
+        Image {
+            id: record.id.clone(),
+            digest: digest.to_owned(),
+            references: index.names_of(digest),
+            config: record.config.clone(),
+            layers: record
+                .layers
+                .iter()
+                .map(|layer| self.layer(layer).join("fs"))
+                .collect(),
+            size: record.size,
+        }
+    }
+
+    fn layer(&self, hex: &str) -> PathBuf {
+        self.directory.join("layers").join(hex)
+    }
+
+    /// A directory of this process's own below the store, on the same file system.
+    pub(crate) fn scratch(&self) -> Result<PathBuf, StoreError> {
+        let number = COUNTER.fetch_add(1, Ordering::Relaxed);
+        let name = format!("{}-{number}", std::process::id());
+        let path = self.directory.join("temporary").join(name);
+        fs::create_dir(&path).map_err(io_error("make", &path))?;
+        Ok(path)
+    }
+
+    /// Removes scratch directories of processes that are gone.
+    fn clear_abandoned(&self) -> Result<(), StoreError> {
+        let temporary = self.directory.join("temporary");
+        for entry in fs::read_dir(&temporary).map_err(io_error("read", &temporary))? {
+            let path = entry.map_err(io_error("read", &temporary))?.path();
+            let owner = path
+                .file_name()
+                .and_then(|name| name.to_str())
+                .and_then(|name| name.split('-').next())
+                .and_then(|pid| pid.parse::<u32>().ok());
+            let alive = owner.is_some_and(|pid| {
+                pid == std::process::id() || Path::new(&format!("/proc/{pid}")).exists()
+            });
+            if !alive {
+                fs::remove_dir_all(&path).map_err(io_error("remove", &path))?;
+            }
+        }
+        Ok(())
+    }
+
+    fn index(&self) -> Result<Index, StoreError> {
+        let path = self.index_path();
+        Index::read(&path).map_err(io_error("read", &path))
+    }
+
+    fn write_index(&self, index: &Index) -> Result<(), StoreError> {
+        let path = self.index_path();
+        index.write(&path).map_err(io_error("write", &path))
+    }
+
+    fn index_path(&self) -> PathBuf {
+        self.directory.join("images.json")
+    }
+
+    /// Keeps other processes from changing the index until it is dropped.
+    fn lock(&self) -> Result<File, StoreError> {
+        let path = self.directory.join("lock");
+        let file = File::create(&path).map_err(io_error("open", &path))?;
+        rustix::fs::flock(&file, FlockOperation::LockExclusive)
+            .map_err(|error| io_error("lock", &path)(error.into()))?;
+        Ok(file)
+    }
+
+    /// The lock that makes pulls of one name wait for each other.
+    pub(crate) fn pull_lock(&self, reference: &str) -> Arc<tokio::sync::Mutex<()>> {
+        let mut pulls = self.pulls.lock().unwrap_or_else(PoisonError::into_inner);
+        pulls.retain(|_, lock| Arc::strong_count(lock) > 1);
+        Arc::clone(pulls.entry(reference.to_owned()).or_default())
+    }
+
+    /// Names of the layers that are there, for tests and garbage collection.
+    ///
+    /// # Errors
+    /// When the disk fails.
+    pub fn layers(&self) -> Result<BTreeSet<String>, StoreError> {
+        let layers = self.directory.join("layers");
+        let entries = fs::read_dir(&layers).map_err(io_error("read", &layers))?;
+        entries
+            .map(|entry| Ok(entry?.file_name().to_string_lossy().into_owned()))
+            .collect::<io::Result<_>>()
+            .map_err(io_error("read", &layers))
+    }
 }
 
-fn copy_files(files: &[BuiltinFile], dir: &Path) -> Result<u64, LayerError> {
-    let mut bytes = 0;
-    for file in files {
-        let relative = file.path.strip_prefix("/").unwrap_or(&file.path);
-        let target = dir.join(relative);
-        let failed = || StoreError::io("write", &target);
-        if let Some(parent) = target.parent() {
-            fs::create_dir_all(parent).map_err(failed())?;
-        }
-        bytes += fs::copy(&file.source, &target).map_err(failed())?;
-        let mode = fs::Permissions::from_mode(file.mode);
-        fs::set_permissions(&target, mode).map_err(failed())?;
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn layer(text: &str) -> Vec<u8> {
+        let mut builder = tar::Builder::new(Vec::new());
+        let mut header = tar::Header::new_gnu();
+        header.set_size(text.len() as u64);
+        header.set_mode(0o644);
+        builder
+            .append_data(&mut header, "file", text.as_bytes())
+            .unwrap();
+        builder.into_inner().unwrap()
     }
-    Ok(bytes)
+
+    fn config() -> ImageConfig {
+        ImageConfig {
+            entrypoint: vec!["/file".to_owned()],
+            ..ImageConfig::default()
+        }
+    }
+
+    #[test]
+    fn a_builtin_image_is_found_by_any_form_of_its_name() {
+        let directory = tempfile::tempdir().unwrap();
+        let store = ImageStore::open(directory.path()).unwrap();
+        store
+            .put_builtin("mainstay/hello", &layer("one"), &config(), "f1")
+            .unwrap();
+        let store = ImageStore::open(directory.path()).unwrap();
+        let image = store
+            .get("docker.io/mainstay/hello:latest")
+            .unwrap()
+            .unwrap();
+        assert_eq!(image.config, config());
+        assert_eq!(
+            fs::read_to_string(image.layers[0].join("file")).unwrap(),
+            "one"
+        );
+        assert_eq!(store.get(&image.id).unwrap().as_ref(), Some(&image));
+        assert!(store.has_builtin("mainstay/hello", "f1").unwrap());
+        assert!(!store.has_builtin("mainstay/hello", "f2").unwrap());
+        assert_eq!(store.get("mainstay/other").unwrap(), None);
+    }
+
+    #[test]
+    fn removing_the_last_name_removes_the_layers() {
+        let directory = tempfile::tempdir().unwrap();
+        let store = ImageStore::open(directory.path()).unwrap();
+        store
+            .put_builtin("a", &layer("one"), &config(), "f")
+            .unwrap();
+        store
+            .put_builtin("b", &layer("one"), &config(), "f")
+            .unwrap();
+        store.remove("a").unwrap();
+        assert_eq!(store.layers().unwrap().len(), 1);
+        store.remove("b").unwrap();
+        assert_eq!(store.layers().unwrap().len(), 0);
+        assert!(matches!(
+            store.remove("b"),
+            Err(StoreError::NotFound { .. })
+        ));
+    }
+
+    #[test]
+    fn a_layer_that_is_not_what_it_says_is_not_kept() {
+        let directory = tempfile::tempdir().unwrap();
+        let store = ImageStore::open(directory.path()).unwrap();
+        let wrong = Digest::of(b"something else");
+        let error = store
+            .add_layer(layer("one").as_slice(), &wrong)
+            .unwrap_err();
+        assert!(
+            matches!(error, StoreError::DigestMismatch { .. }),
+            "{error}"
+        );
+        assert_eq!(store.layers().unwrap().len(), 0);
+        let left = fs::read_dir(directory.path().join("temporary"))
+            .unwrap()
+            .count();
+        assert_eq!(left, 0, "nothing is left behind");
+    }
 }

@@ -1,653 +1,569 @@
-//! Unpacks a layer's archive into a directory that overlayfs can use as a lower one.
+//! Unpacks a layer into a directory, trusting nothing in it.
 //!
-//! The archive is an enemy: every name is resolved by the kernel with the layer's directory as
-//! its root (`openat2`), the last part is never followed, `..` is refused, and sizes, counts
-//! and lengths are bounded. Deletions (`.wh.` files) become what overlayfs understands: a
-//! character device 0:0, or the attribute `trusted.overlay.opaque`.
+//! Every path is resolved with the directory as its root (`openat2`, `RESOLVE_IN_ROOT`), so that
+//! neither `..` nor a link in the layer leads outside. Whiteouts become overlayfs' own (a
+//! character device 0:0; an opaque mark on the directory): OCI image layer specification,
+//! kernel's overlayfs documentation.
 
-use std::collections::BTreeMap;
-use std::ffi::OsStr;
-use std::fs::{self, File};
 use std::io::{self, Read};
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 
-use rustix::fs::{AtFlags, FileType, Gid, Mode, OFlags, ResolveFlags, Timespec, Timestamps, Uid};
-use rustix::fs::{XattrFlags, setxattr};
+use rustix::fs::{
+    AtFlags, Dev, FileType, Gid, Mode, OFlags, ResolveFlags, Timespec, Timestamps, Uid,
+};
 use rustix::io::Errno;
-use tar::{Archive, Entry, EntryType};
+use tar::EntryType;
 
-use crate::limits::{EXTENSION_BYTES_MAX, UnpackLimits};
-
+/// The prefix of a file that hides another in the layers below.
 const WHITEOUT: &[u8] = b".wh.";
+/// The name of the file that hides everything in its directory in the layers below.
 const OPAQUE: &[u8] = b".wh..wh..opq";
-const OPAQUE_ATTRIBUTE: &str = "trusted.overlay.opaque";
+/// How PAX headers carry extended attributes.
+const XATTR: &str = "SCHILY.xattr.";
+
+/// Bounds on a layer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// Bytes of all files together.
+    pub bytes_max: u64,
+    /// Number of entries.
+    pub entries_max: u64,
+}
+
+impl Default for Limits {
+    /// Far beyond any real layer, far below what fills a disk unnoticed.
+    fn default() -> Self {
+        Self {
+            bytes_max: 64 << 30,
+            entries_max: 4_000_000,
+        }
+    }
+}
 
 /// Why a layer was not unpacked.
 #[derive(Debug, thiserror::Error)]
-pub(crate) enum UnpackError {
-    /// The archive is malformed or hostile.
-    #[error("{0}")]
-    Bad(String),
-    /// Reading the archive failed.
-    #[error("read the layer")]
-    Read(#[source] io::Error),
-    /// The node's disk failed.
-    #[error("write {path}")]
-    Write {
-        path: String,
-        #[source]
+pub enum UnpackError {
+    /// A path that leads outside, or is no path at all.
+    #[error("layer entry {path:?} has an unsafe path")]
+    UnsafePath {
+        /// As the layer has it.
+        path: PathBuf,
+    },
+    /// The layer is larger than it may be.
+    #[error("layer is larger than the limit of {limit} {what}")]
+    TooLarge {
+        /// The bound.
+        limit: u64,
+        /// `bytes` or `entries`.
+        what: &'static str,
+    },
+    /// The archive is malformed, or the disk failed.
+    #[error("unpack layer entry {path:?}: {source}")]
+    Io {
+        /// The entry, empty between entries.
+        path: PathBuf,
+        /// Why.
         source: io::Error,
     },
 }
 
-/// Everything that an entry's own header and the extensions before it say.
-struct Meta {
-    path: Vec<Vec<u8>>,
-    link: Vec<u8>,
-    mode: u32,
-    uid: u32,
-    gid: u32,
-    modified: Timespec,
-    attributes: Vec<(String, Vec<u8>)>,
+/// What was unpacked.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Unpacked {
+    /// Bytes of all files together.
+    pub bytes: u64,
 }
 
-#[derive(Default)]
-struct Extensions {
-    name: Option<Vec<u8>>,
-    link: Option<Vec<u8>>,
-    pax: BTreeMap<String, Vec<u8>>,
-}
-
-struct Unpacker {
-    root: OwnedFd,
-    limits: UnpackLimits,
-    bytes: u64,
-    entries: u64,
-    // Times of directories are set in the end: every new file changes them.
-    directories: Vec<(Vec<Vec<u8>>, Timespec)>,
-    last_parent: Option<(Vec<Vec<u8>>, OwnedFd)>,
-}
-
-/// Unpacks `archive` into the existing, empty directory `to`; gives the bytes of all files.
-pub(crate) fn unpack(
-    archive: &mut dyn Read,
-    to: &Path,
-    limits: UnpackLimits,
-) -> Result<u64, UnpackError> {
+/// Unpacks an uncompressed archive into an existing empty directory.
+///
+/// # Errors
+/// When the archive is hostile or malformed, or the disk fails; the directory is then half full.
+pub fn unpack(
+    archive: impl Read,
+    directory: &Path,
+    limits: &Limits,
+) -> Result<Unpacked, UnpackError> {
     let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
-    let root = rustix::fs::open(to, flags, Mode::empty())
-        .map_err(|errno| write_error(&[], errno.into()))?;
-    let mut unpacker = Unpacker {
+    let root = rustix::fs::open(directory, flags, Mode::empty())
+        .map_err(|error| failure(directory, error))?;
+    let mut archive = tar::Archive::new(archive);
+    let mut target = Target {
         root,
-        limits,
-        bytes: 0,
-        entries: 0,
-        directories: Vec::new(),
-        last_parent: None,
+        times: Vec::new(),
     };
-    {
-        let mut archive = Archive::new(&mut *archive);
-        let mut extensions = Extensions::default();
-        for entry in archive.entries().map_err(read_error)?.raw(true) {
-            let mut entry = entry.map_err(read_error)?;
-            if !extensions.take(&mut entry)? {
-                unpacker.add(&mut entry, std::mem::take(&mut extensions))?;
-            }
+    let mut unpacked = Unpacked::default();
+    let mut entries = 0;
+    let between = Path::new("");
+    for entry in archive.entries().map_err(|error| failure(between, error))? {
+        let mut entry = entry.map_err(|error| failure(between, error))?;
+        let path = PathBuf::from(entry.path().map_err(|error| failure(between, error))?);
+        entries += 1;
+        unpacked.bytes = unpacked.bytes.saturating_add(entry.size());
+        if entries > limits.entries_max {
+            return Err(UnpackError::TooLarge {
+                limit: limits.entries_max,
+                what: "entries",
+            });
+        }
+        if unpacked.bytes > limits.bytes_max {
+            return Err(UnpackError::TooLarge {
+                limit: limits.bytes_max,
+                what: "bytes",
+            });
+        }
+        let Some(parts) = parts(&path) else {
+            return Err(UnpackError::UnsafePath { path });
+        };
+        target
+            .put(&mut entry, &parts)
+            .map_err(|error| failure(&path, error))?;
+    }
+    target.finish().map_err(|error| failure(between, error))?;
+    Ok(unpacked)
+}
+
+fn failure(path: &Path, error: impl Into<io::Error>) -> UnpackError {
+    UnpackError::Io {
+        path: path.to_owned(),
+        source: error.into(),
+    }
+}
+
+/// The names along a path; `None` if it climbs or holds a zero byte. Leading slashes fall away,
+/// as with every unpacker of layers.
+fn parts(path: &Path) -> Option<Vec<&std::ffi::OsStr>> {
+    let mut parts = Vec::new();
+    for component in path.components() {
+        match component {
+            Component::Normal(name) if !name.as_bytes().contains(&0) => parts.push(name),
+            Component::RootDir | Component::CurDir => {}
+            _ => return None,
         }
     }
-    // What stands behind the end mark belongs to the layer's digest.
-    let rest = io::copy(&mut archive.take(limits.bytes_max), &mut io::sink());
-    rest.map_err(read_error)?;
-    unpacker.finish()
+    Some(parts)
 }
 
-impl Extensions {
-    /// Takes an entry that only tells about the next one.
-    fn take(&mut self, entry: &mut Entry<'_, impl Read>) -> Result<bool, UnpackError> {
-        match entry.header().entry_type() {
-            EntryType::GNULongName => self.name = Some(text(entry)?),
-            EntryType::GNULongLink => self.link = Some(text(entry)?),
-            EntryType::XHeader => self.pax = parse_pax(&extension(entry)?)?,
-            EntryType::XGlobalHeader => {}
-            _ => return Ok(false),
-        }
-        Ok(true)
-    }
+/// The directory that is being filled.
+struct Target {
+    root: OwnedFd,
+    /// Directories get their times last: filling them changes them.
+    times: Vec<(PathBuf, Timestamps)>,
 }
 
-fn extension(entry: &mut Entry<'_, impl Read>) -> Result<Vec<u8>, UnpackError> {
-    let mut bytes = Vec::new();
-    entry
-        .take(EXTENSION_BYTES_MAX + 1)
-        .read_to_end(&mut bytes)
-        .map_err(read_error)?;
-    match bytes.len() as u64 > EXTENSION_BYTES_MAX {
-        true => Err(UnpackError::Bad(
-            "a name or attribute in it is too long".to_owned(),
-        )),
-        false => Ok(bytes),
-    }
-}
-
-fn text(entry: &mut Entry<'_, impl Read>) -> Result<Vec<u8>, UnpackError> {
-    let mut bytes = extension(entry)?;
-    bytes.truncate(
-        bytes
-            .iter()
-            .position(|byte| *byte == 0)
-            .unwrap_or(bytes.len()),
-    );
-    Ok(bytes)
-}
-
-/// Records of `<length> <key>=<value>\n`; values may contain anything.
-fn parse_pax(mut data: &[u8]) -> Result<BTreeMap<String, Vec<u8>>, UnpackError> {
-    let malformed = || UnpackError::Bad("a malformed extended header".to_owned());
-    let mut records = BTreeMap::new();
-    while !data.is_empty() && data[0] != 0 {
-        let space = data
-            .iter()
-            .position(|byte| *byte == b' ')
-            .ok_or_else(malformed)?;
-        let digits = std::str::from_utf8(&data[..space]).map_err(|_| malformed())?;
-        let length: usize = digits.parse().map_err(|_| malformed())?;
-        let record = data.get(space + 1..length).ok_or_else(malformed)?;
-        let record = record.strip_suffix(b"\n").ok_or_else(malformed)?;
-        let equals = record
-            .iter()
-            .position(|byte| *byte == b'=')
-            .ok_or_else(malformed)?;
-        let key = std::str::from_utf8(&record[..equals]).map_err(|_| malformed())?;
-        records.insert(key.to_owned(), record[equals + 1..].to_vec());
-        data = &data[length..];
-    }
-    Ok(records)
-}
-
-impl Unpacker {
-    fn add(
+impl Target {
+    fn put(
         &mut self,
-        entry: &mut Entry<'_, impl Read>,
-        extensions: Extensions,
-    ) -> Result<(), UnpackError> {
-        self.entries += 1;
-        if self.entries > self.limits.entries_max {
-            let max = self.limits.entries_max;
-            return Err(UnpackError::Bad(format!("it has more than {max} entries")));
-        }
-        let meta = meta(entry, extensions)?;
-        // The layer's own top directory: its owner and bits come from the container's.
-        let Some((name, parents)) = meta.path.split_last() else {
+        entry: &mut tar::Entry<'_, impl Read>,
+        parts: &[&std::ffi::OsStr],
+    ) -> io::Result<()> {
+        let Some((name, parents)) = parts.split_last() else {
+            // The root directory itself.
             return Ok(());
         };
-        let name = name.clone();
-        let parent = self.parent(parents)?;
-        if name.starts_with(WHITEOUT) {
-            return self.white_out(&parent, &name, &meta.path);
+        let parent = self.directory(parents)?;
+        if name.as_bytes() == OPAQUE {
+            let mark = rustix::fs::XattrFlags::empty();
+            let path = by_descriptor(&parent);
+            return Ok(rustix::fs::setxattr(
+                path,
+                "trusted.overlay.opaque",
+                b"y",
+                mark,
+            )?);
         }
-        let was = self.make_room(&parent, &name, entry.header().entry_type(), &meta.path)?;
-        let kind = entry.header().entry_type();
-        let made = match kind {
-            EntryType::Directory => self.directory(&parent, &name, &meta, was),
-            EntryType::Regular | EntryType::Continuous => {
-                return self.file(&parent, &name, &meta, entry);
+        if let Some(hidden) = name.as_bytes().strip_prefix(WHITEOUT) {
+            let hidden = std::ffi::OsStr::from_bytes(hidden);
+            if hidden.is_empty() || hidden == "." || hidden == ".." {
+                return Err(io::Error::new(
+                    io::ErrorKind::InvalidData,
+                    "a malformed whiteout",
+                ));
             }
-            EntryType::Symlink => symlink(&parent, &name, &meta),
-            EntryType::Link => return self.hard_link(&parent, &name, &meta),
-            EntryType::Char | EntryType::Block | EntryType::Fifo => {
-                node(&parent, &name, &meta, entry)
-            }
-            other => {
-                let path = shown(&meta.path);
-                return Err(UnpackError::Bad(format!(
-                    "{path} is of unsupported type {other:?}"
-                )));
-            }
-        };
-        made.map_err(|errno| write_error(&meta.path, errno.into()))
+            remove(&parent, hidden)?;
+            let mode = Mode::empty();
+            return Ok(rustix::fs::mknodat(
+                &parent,
+                hidden,
+                FileType::CharacterDevice,
+                mode,
+                0,
+            )?);
+        }
+        self.make(entry, &parent, name, parts)
     }
 
-    /// Opens the directory that an entry is in, making what is missing.
-    fn parent(&mut self, parents: &[Vec<u8>]) -> Result<OwnedFd, UnpackError> {
-        let failed = |errno: Errno| write_error(parents, errno.into());
-        if let Some((path, fd)) = &self.last_parent
-            && path == parents
-        {
-            return fd.try_clone().map_err(|error| write_error(parents, error));
+    fn make(
+        &mut self,
+        entry: &mut tar::Entry<'_, impl Read>,
+        parent: &OwnedFd,
+        name: &std::ffi::OsStr,
+        parts: &[&std::ffi::OsStr],
+    ) -> io::Result<()> {
+        let header = entry.header().clone();
+        let kind = header.entry_type();
+        let mode = Mode::from_raw_mode(header.mode()? & 0o7777);
+        let keeps_directory = kind == EntryType::Directory && is_directory(parent, name);
+        if !keeps_directory {
+            remove(parent, name)?;
         }
-        let mut dir = self
-            .root
-            .try_clone()
-            .map_err(|error| write_error(parents, error))?;
-        for depth in 1..=parents.len() {
-            let path = joined(&parents[..depth]);
-            dir = match self.open_inside(&path, OFlags::DIRECTORY) {
-                Ok(found) => found,
+        match kind {
+            EntryType::Directory if keeps_directory => {}
+            EntryType::Directory => rustix::fs::mkdirat(parent, name, mode)?,
+            EntryType::Regular | EntryType::Continuous | EntryType::GNUSparse => {
+                let flags = OFlags::WRONLY
+                    | OFlags::CREATE
+                    | OFlags::EXCL
+                    | OFlags::NOFOLLOW
+                    | OFlags::CLOEXEC;
+                let file = rustix::fs::openat(parent, name, flags, Mode::from_raw_mode(0o600))?;
+                io::copy(entry, &mut std::fs::File::from(file))?;
+            }
+            EntryType::Symlink => {
+                let target = link_name(entry)?;
+                rustix::fs::symlinkat(&target, parent, name)?;
+            }
+            EntryType::Link => return self.hard_link(entry, parent, name),
+            EntryType::Char | EntryType::Block => {
+                let numbers = (header.device_major()?, header.device_minor()?);
+                let device = device(numbers.0.unwrap_or(0), numbers.1.unwrap_or(0));
+                let kind = if kind == EntryType::Char {
+                    FileType::CharacterDevice
+                } else {
+                    FileType::BlockDevice
+                };
+                rustix::fs::mknodat(parent, name, kind, mode, device)?;
+            }
+            EntryType::Fifo => rustix::fs::mknodat(parent, name, FileType::Fifo, mode, 0)?,
+            // Global headers and the like carry no file.
+            _ => return Ok(()),
+        }
+        self.dress(entry, parent, name, parts, mode)
+    }
+
+    /// Owner, mode (after the owner, which clears set-user-id), attributes, times.
+    fn dress(
+        &mut self,
+        entry: &mut tar::Entry<'_, impl Read>,
+        parent: &OwnedFd,
+        name: &std::ffi::OsStr,
+        parts: &[&std::ffi::OsStr],
+        mode: Mode,
+    ) -> io::Result<()> {
+        let header = entry.header().clone();
+        let kind = header.entry_type();
+        // Archives made by hand often leave the owner out; then it is root.
+        let (uid, gid) = (header.uid().unwrap_or(0), header.gid().unwrap_or(0));
+        let (uid, gid) = (number(uid)?, number(gid)?);
+        let here = AtFlags::SYMLINK_NOFOLLOW;
+        rustix::fs::chownat(
+            parent,
+            name,
+            Some(Uid::from_raw(uid)),
+            Some(Gid::from_raw(gid)),
+            here,
+        )?;
+        if kind != EntryType::Symlink {
+            // The entry was just made here, or is a directory that was checked not to be a link.
+            rustix::fs::chmodat(parent, name, mode, AtFlags::empty())?;
+            attributes(entry, parent, name)?;
+        }
+        let seconds = i64::try_from(header.mtime().unwrap_or(0)).unwrap_or(0);
+        let time = Timespec {
+            tv_sec: seconds,
+            tv_nsec: 0,
+        };
+        let times = Timestamps {
+            last_access: time,
+            last_modification: time,
+        };
+        if kind == EntryType::Directory {
+            self.times.push((parts.iter().collect(), times));
+            return Ok(());
+        }
+        Ok(rustix::fs::utimensat(parent, name, &times, here)?)
+    }
+
+    fn hard_link(
+        &self,
+        entry: &mut tar::Entry<'_, impl Read>,
+        parent: &OwnedFd,
+        name: &std::ffi::OsStr,
+    ) -> io::Result<()> {
+        let target = link_name(entry)?;
+        let unsafe_link = || io::Error::new(io::ErrorKind::InvalidData, "a hard link outside");
+        let target = parts(&target).ok_or_else(unsafe_link)?;
+        let (file, directories) = target.split_last().ok_or_else(unsafe_link)?;
+        let directory = self.directory(directories)?;
+        Ok(rustix::fs::linkat(
+            &directory,
+            *file,
+            parent,
+            name,
+            AtFlags::empty(),
+        )?)
+    }
+
+    /// Opens a directory below the root, making what is missing on the way.
+    fn directory(&self, parts: &[&std::ffi::OsStr]) -> io::Result<OwnedFd> {
+        let path: PathBuf = parts.iter().collect();
+        match self.open(&path) {
+            Err(Errno::NOENT) => {}
+            other => return Ok(other?),
+        }
+        let mut here = self.open(Path::new(""))?;
+        let mut so_far = PathBuf::new();
+        for part in parts {
+            so_far.push(part);
+            here = match self.open(&so_far) {
                 Err(Errno::NOENT) => {
-                    let name = OsStr::from_bytes(&parents[depth - 1]);
-                    match rustix::fs::mkdirat(&dir, name, Mode::from_raw_mode(0o755)) {
-                        Ok(()) => {}
-                        Err(Errno::EXIST) => return Err(misplaced(&parents[..depth])),
-                        Err(errno) => return Err(failed(errno)),
-                    }
-                    self.open_inside(&path, OFlags::DIRECTORY).map_err(failed)?
+                    rustix::fs::mkdirat(&here, *part, Mode::from_raw_mode(0o755))?;
+                    self.open(&so_far)?
                 }
-                Err(Errno::NOTDIR) => {
-                    // Left by a deletion that this layer itself takes back.
-                    let name = &parents[depth - 1];
-                    if !is_white_out(&dir, name) {
-                        return Err(misplaced(&parents[..depth]));
-                    }
-                    let name = OsStr::from_bytes(name);
-                    rustix::fs::unlinkat(&dir, name, AtFlags::empty()).map_err(failed)?;
-                    rustix::fs::mkdirat(&dir, name, Mode::from_raw_mode(0o755)).map_err(failed)?;
-                    let made = self.open_inside(&path, OFlags::DIRECTORY).map_err(failed)?;
-                    make_opaque(&made).map_err(failed)?;
-                    made
-                }
-                Err(Errno::LOOP | Errno::XDEV) => return Err(misplaced(&parents[..depth])),
-                Err(errno) => return Err(failed(errno)),
+                other => other?,
             };
         }
-        let kept = dir
-            .try_clone()
-            .map_err(|error| write_error(parents, error))?;
-        self.last_parent = Some((parents.to_vec(), kept));
-        Ok(dir)
+        Ok(here)
     }
 
-    fn open_inside(&self, path: &Path, flags: OFlags) -> Result<OwnedFd, Errno> {
-        let flags = OFlags::PATH | OFlags::CLOEXEC | flags;
+    fn open(&self, path: &Path) -> Result<OwnedFd, Errno> {
+        let path = if path.as_os_str().is_empty() {
+            Path::new(".")
+        } else {
+            path
+        };
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
         rustix::fs::openat2(&self.root, path, flags, Mode::empty(), resolve)
     }
 
-    fn white_out(
-        &mut self,
-        parent: &OwnedFd,
-        name: &[u8],
-        path: &[Vec<u8>],
-    ) -> Result<(), UnpackError> {
-        let failed = |errno: Errno| write_error(path, errno.into());
-        if name == OPAQUE {
-            return make_opaque(parent).map_err(failed);
-        }
-        let hidden = &name[WHITEOUT.len()..];
-        if hidden.starts_with(b".wh.") {
-            // Notes of other storage drivers.
-            return Ok(());
-        }
-        if matches!(hidden, b"" | b"." | b"..") {
-            return Err(UnpackError::Bad(format!("{} deletes nothing", shown(path))));
-        }
-        let hidden = OsStr::from_bytes(hidden);
-        match rustix::fs::statat(parent, hidden, AtFlags::SYMLINK_NOFOLLOW) {
-            // This layer has something of that name itself: only what is below is hidden.
-            Ok(stat) if FileType::from_raw_mode(stat.st_mode) == FileType::Directory => {
-                let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-                let dir = rustix::fs::openat(parent, hidden, flags, Mode::empty());
-                make_opaque(&dir.map_err(failed)?).map_err(failed)
+    fn finish(self) -> io::Result<()> {
+        for (path, times) in self.times.iter().rev() {
+            // A later entry may have put something else in the directory's place.
+            if let Ok(directory) = self.open(path) {
+                rustix::fs::utimensat(
+                    rustix::fs::CWD,
+                    by_descriptor(&directory),
+                    times,
+                    AtFlags::empty(),
+                )?;
             }
-            Ok(_) => Ok(()),
-            Err(Errno::NOENT) => {
-                let mode = Mode::empty();
-                rustix::fs::mknodat(parent, hidden, FileType::CharacterDevice, mode, 0)
-                    .map_err(failed)
-            }
-            Err(errno) => Err(failed(errno)),
         }
-    }
-
-    /// Removes what an entry replaces; a directory stays where a directory comes.
-    fn make_room(
-        &mut self,
-        parent: &OwnedFd,
-        name: &[u8],
-        kind: EntryType,
-        path: &[Vec<u8>],
-    ) -> Result<Was, UnpackError> {
-        let failed = |errno: Errno| write_error(path, errno.into());
-        let os_name = OsStr::from_bytes(name);
-        let stat = match rustix::fs::statat(parent, os_name, AtFlags::SYMLINK_NOFOLLOW) {
-            Ok(stat) => stat,
-            Err(Errno::NOENT) => return Ok(Was::Nothing),
-            Err(errno) => return Err(failed(errno)),
-        };
-        if FileType::from_raw_mode(stat.st_mode) != FileType::Directory {
-            let was = if is_white_out(parent, name) {
-                Was::Deleted
-            } else {
-                Was::Nothing
-            };
-            rustix::fs::unlinkat(parent, os_name, AtFlags::empty()).map_err(failed)?;
-            return Ok(was);
-        }
-        if kind == EntryType::Directory {
-            return Ok(Was::Directory);
-        }
-        self.last_parent = None;
-        let doomed = Path::new("/proc/self/fd")
-            .join(parent.as_raw_fd().to_string())
-            .join(os_name);
-        fs::remove_dir_all(doomed).map_err(|error| write_error(path, error))?;
-        Ok(Was::Nothing)
-    }
-
-    fn directory(
-        &mut self,
-        parent: &OwnedFd,
-        name: &[u8],
-        meta: &Meta,
-        was: Was,
-    ) -> Result<(), Errno> {
-        let os_name = OsStr::from_bytes(name);
-        if was != Was::Directory {
-            rustix::fs::mkdirat(parent, os_name, Mode::from_raw_mode(0o700))?;
-        }
-        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let dir = rustix::fs::openat(parent, os_name, flags, Mode::empty())?;
-        if was == Was::Deleted {
-            make_opaque(&dir)?;
-        }
-        set_owner_and_mode(&dir, meta)?;
-        set_attributes(&dir, &meta.attributes)?;
-        self.directories.push((meta.path.clone(), meta.modified));
         Ok(())
     }
+}
 
-    fn file(
-        &mut self,
-        parent: &OwnedFd,
-        name: &[u8],
-        meta: &Meta,
-        entry: &mut Entry<'_, impl Read>,
-    ) -> Result<(), UnpackError> {
-        let failed = |errno: Errno| write_error(&meta.path, errno.into());
-        let size = entry.size();
-        self.bytes = self.bytes.saturating_add(size);
-        if self.bytes > self.limits.bytes_max {
-            let max = self.limits.bytes_max;
-            return Err(UnpackError::Bad(format!(
-                "it unpacks to more than {max} bytes"
-            )));
-        }
-        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW;
-        let name = OsStr::from_bytes(name);
-        let mode = Mode::from_raw_mode(0o600);
-        let file = rustix::fs::openat(parent, name, flags | OFlags::CLOEXEC, mode);
-        let mut file = File::from(file.map_err(failed)?);
-        let written = copy(entry, &mut file, &meta.path)?;
-        if written != size {
-            return Err(read_error(io::ErrorKind::UnexpectedEof.into()));
-        }
-        // The owner first: changing it takes the set-user-ID bits away.
-        set_owner_and_mode(&file, meta).map_err(failed)?;
-        set_attributes(&file, &meta.attributes).map_err(failed)?;
-        rustix::fs::futimens(&file, &times(meta.modified)).map_err(failed)
-    }
+fn is_directory(parent: &OwnedFd, name: &std::ffi::OsStr) -> bool {
+    rustix::fs::statat(parent, name, AtFlags::SYMLINK_NOFOLLOW)
+        .is_ok_and(|facts| FileType::from_raw_mode(facts.st_mode) == FileType::Directory)
+}
 
-    fn hard_link(&mut self, parent: &OwnedFd, name: &[u8], meta: &Meta) -> Result<(), UnpackError> {
-        let target = components(&meta.link)?;
-        let missing = || {
-            let (path, link) = (shown(&meta.path), shown(&target));
-            UnpackError::Bad(format!(
-                "{path} is a hard link to {link}, which is not in the layer"
-            ))
-        };
-        let (last, parents) = target.split_last().ok_or_else(missing)?;
-        let dir = self
-            .open_inside(&joined(parents), OFlags::DIRECTORY)
-            .map_err(|_| missing())?;
-        let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let found = rustix::fs::openat(&dir, OsStr::from_bytes(last), flags, Mode::empty())
-            .map_err(|_| missing())?;
-        let stat = rustix::fs::fstat(&found).map_err(|_| missing())?;
-        if FileType::from_raw_mode(stat.st_mode) == FileType::Directory {
-            return Err(missing());
-        }
-        let source = format!("/proc/self/fd/{}", found.as_raw_fd());
-        let name = OsStr::from_bytes(name);
-        rustix::fs::linkat(
-            rustix::fs::CWD,
-            source,
-            parent,
-            name,
-            AtFlags::SYMLINK_FOLLOW,
-        )
-        .map_err(|errno| write_error(&meta.path, errno.into()))
-    }
-
-    fn finish(self) -> Result<u64, UnpackError> {
-        // Inner ones first; one that was replaced later is left out.
-        for (path, modified) in self.directories.iter().rev() {
-            if let Ok(dir) = self.open_inside(&joined(path), OFlags::DIRECTORY | OFlags::NOFOLLOW) {
-                let proc = format!("/proc/self/fd/{}", dir.as_raw_fd());
-                let flags = AtFlags::empty();
-                rustix::fs::utimensat(rustix::fs::CWD, proc, &times(*modified), flags)
-                    .map_err(|errno| write_error(path, errno.into()))?;
-            }
-        }
-        Ok(self.bytes)
+/// Removes whatever an earlier entry of the same layer left under this name.
+fn remove(parent: &OwnedFd, name: &std::ffi::OsStr) -> io::Result<()> {
+    match rustix::fs::unlinkat(parent, name, AtFlags::empty()) {
+        Ok(()) | Err(Errno::NOENT) => Ok(()),
+        Err(Errno::ISDIR) => std::fs::remove_dir_all(by_descriptor(parent).join(name)),
+        Err(error) => Err(error.into()),
     }
 }
 
-/// What was there before an entry.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Was {
-    Nothing,
-    Directory,
-    Deleted,
-}
-
-fn meta(entry: &Entry<'_, impl Read>, extensions: Extensions) -> Result<Meta, UnpackError> {
-    let header = entry.header();
-    let Extensions {
-        name,
-        link,
-        mut pax,
-    } = extensions;
-    let number = |pax: &BTreeMap<String, Vec<u8>>, key: &str| {
-        pax.get(key)
-            .and_then(|value| std::str::from_utf8(value).ok()?.parse::<f64>().ok())
-    };
-    if let Some(size) = number(&pax, "size")
-        && size as u64 != entry.size()
-    {
-        return Err(UnpackError::Bad(
-            "files of more than 8 GiB in this form".to_owned(),
-        ));
-    }
-    let path = pax
-        .remove("path")
-        .or(name)
-        .unwrap_or_else(|| entry.header().path_bytes().into());
-    let link = pax.remove("linkpath").or(link);
-    let link = link
-        .or_else(|| header.link_name_bytes().map(Into::into))
-        .unwrap_or_default();
-    let id = |key, value: io::Result<u64>| {
-        let number = number(&pax, key)
-            .map(|id| id as u64)
-            .or(value.ok())
-            .unwrap_or(0);
-        u32::try_from(number).unwrap_or(0)
-    };
-    let (uid, gid) = (id("uid", header.uid()), id("gid", header.gid()));
-    let modified = match number(&pax, "mtime") {
-        Some(time) if time.is_finite() => Timespec {
-            tv_sec: time.floor() as i64,
-            tv_nsec: ((time - time.floor()) * 1e9) as _,
-        },
-        _ => Timespec {
-            tv_sec: header.mtime().unwrap_or(0) as i64,
-            tv_nsec: 0,
-        },
-    };
-    let attributes = pax.into_iter().filter_map(|(key, value)| {
-        let name = key.strip_prefix("SCHILY.xattr.")?;
-        // Others are the kernel's own, overlayfs' among them.
-        let harmless = name.starts_with("user.") && !name.starts_with("user.overlay.");
-        (harmless || name == "security.capability").then(|| (name.to_owned(), value))
-    });
-    Ok(Meta {
-        path: components(&path)?,
-        link,
-        mode: header.mode().unwrap_or(0o644) & 0o7777,
-        uid,
-        gid,
-        modified,
-        attributes: attributes.collect(),
-    })
-}
-
-/// Splits a path; `..` has no place in an archive.
-fn components(path: &[u8]) -> Result<Vec<Vec<u8>>, UnpackError> {
-    let mut parts = Vec::new();
-    for part in path.split(|byte| *byte == b'/') {
-        match part {
-            b"" | b"." => {}
-            b".." => {
-                let path = String::from_utf8_lossy(path).into_owned();
-                return Err(UnpackError::Bad(format!("{path} leads out of the layer")));
-            }
-            part if part.contains(&0) => {
-                return Err(UnpackError::Bad(
-                    "a name in it contains a NUL byte".to_owned(),
-                ));
-            }
-            part => parts.push(part.to_vec()),
-        }
-    }
-    Ok(parts)
-}
-
-fn joined(parts: &[Vec<u8>]) -> PathBuf {
-    match parts.is_empty() {
-        true => PathBuf::from("."),
-        false => parts.iter().map(|part| OsStr::from_bytes(part)).collect(),
-    }
-}
-
-fn shown(parts: &[Vec<u8>]) -> String {
-    joined(parts).display().to_string()
-}
-
-fn symlink(parent: &OwnedFd, name: &[u8], meta: &Meta) -> Result<(), Errno> {
-    let name = OsStr::from_bytes(name);
-    rustix::fs::symlinkat(OsStr::from_bytes(&meta.link), parent, name)?;
-    set_owner_at(parent, name, meta)?;
-    rustix::fs::utimensat(
-        parent,
-        name,
-        &times(meta.modified),
-        AtFlags::SYMLINK_NOFOLLOW,
-    )
-}
-
-fn node(
+fn attributes(
+    entry: &mut tar::Entry<'_, impl Read>,
     parent: &OwnedFd,
-    name: &[u8],
-    meta: &Meta,
-    entry: &Entry<'_, impl Read>,
-) -> Result<(), Errno> {
-    let kind = match entry.header().entry_type() {
-        EntryType::Char => FileType::CharacterDevice,
-        EntryType::Block => FileType::BlockDevice,
-        _ => FileType::Fifo,
+    name: &std::ffi::OsStr,
+) -> io::Result<()> {
+    let Some(extensions) = entry.pax_extensions()? else {
+        return Ok(());
     };
-    let number = |part: io::Result<Option<u32>>| part.ok().flatten().unwrap_or(0);
-    let (major, minor) = (
-        number(entry.header().device_major()),
-        number(entry.header().device_minor()),
-    );
-    let device = match kind {
-        FileType::Fifo => 0,
-        _ => rustix::fs::makedev(major, minor),
-    };
-    let name = OsStr::from_bytes(name);
-    rustix::fs::mknodat(parent, name, kind, Mode::from_raw_mode(0o600), device)?;
-    set_owner_at(parent, name, meta)?;
-    rustix::fs::chmodat(
-        parent,
-        name,
-        Mode::from_raw_mode(meta.mode),
-        AtFlags::empty(),
-    )
-}
-
-fn set_owner_at(parent: &OwnedFd, name: &OsStr, meta: &Meta) -> Result<(), Errno> {
-    let (uid, gid) = (Some(Uid::from_raw(meta.uid)), Some(Gid::from_raw(meta.gid)));
-    rustix::fs::chownat(parent, name, uid, gid, AtFlags::SYMLINK_NOFOLLOW)
-}
-
-fn set_owner_and_mode(fd: impl AsFd, meta: &Meta) -> Result<(), Errno> {
-    rustix::fs::fchown(
-        &fd,
-        Some(Uid::from_raw(meta.uid)),
-        Some(Gid::from_raw(meta.gid)),
-    )?;
-    rustix::fs::fchmod(&fd, Mode::from_raw_mode(meta.mode))
-}
-
-fn set_attributes(fd: impl AsFd, attributes: &[(String, Vec<u8>)]) -> Result<(), Errno> {
-    for (name, value) in attributes {
-        match rustix::fs::fsetxattr(&fd, name.as_str(), value, XattrFlags::empty()) {
-            // A file system without attributes cannot keep them; the file itself is fine.
-            Ok(()) | Err(Errno::OPNOTSUPP) => {}
-            Err(errno) => return Err(errno),
+    for extension in extensions {
+        let extension = extension?;
+        let Some(attribute) = extension.key().ok().and_then(|key| key.strip_prefix(XATTR)) else {
+            continue;
+        };
+        // `trusted.` is overlayfs' own name space: a layer may not speak it.
+        if attribute.starts_with("user.") || attribute == "security.capability" {
+            let path = by_descriptor(parent).join(name);
+            let flags = rustix::fs::XattrFlags::empty();
+            match rustix::fs::lsetxattr(&path, attribute, extension.value_bytes(), flags) {
+                // Not every file system has them; the image works without.
+                Ok(()) | Err(Errno::OPNOTSUPP) => {}
+                Err(error) => return Err(error.into()),
+            }
         }
     }
     Ok(())
 }
 
-fn make_opaque(dir: &OwnedFd) -> Result<(), Errno> {
-    let proc = format!("/proc/self/fd/{}", dir.as_raw_fd());
-    setxattr(proc, OPAQUE_ATTRIBUTE, b"y", XattrFlags::empty())
+/// A path to what a descriptor has open, for calls that only take paths.
+fn by_descriptor(descriptor: &OwnedFd) -> PathBuf {
+    use std::os::fd::AsRawFd;
+    PathBuf::from(format!("/proc/self/fd/{}", descriptor.as_raw_fd()))
 }
 
-fn is_white_out(parent: &OwnedFd, name: &[u8]) -> bool {
-    let name = OsStr::from_bytes(name);
-    rustix::fs::statat(parent, name, AtFlags::SYMLINK_NOFOLLOW).is_ok_and(|stat| {
-        FileType::from_raw_mode(stat.st_mode) == FileType::CharacterDevice && stat.st_rdev == 0
-    })
+fn link_name(entry: &tar::Entry<'_, impl Read>) -> io::Result<PathBuf> {
+    let missing = || io::Error::new(io::ErrorKind::InvalidData, "a link to nowhere");
+    Ok(entry.link_name()?.ok_or_else(missing)?.into_owned())
 }
 
-fn times(modified: Timespec) -> Timestamps {
-    Timestamps {
-        last_access: modified,
-        last_modification: modified,
+fn number(value: u64) -> io::Result<u32> {
+    let error = |_| io::Error::new(io::ErrorKind::InvalidData, "an owner beyond 32 bits");
+    u32::try_from(value).map_err(error)
+}
+
+fn device(major: u32, minor: u32) -> Dev {
+    rustix::fs::makedev(major, minor)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::fs;
+    use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
+
+    /// An archive of raw entries: (kind, path, link or contents).
+    fn archive(entries: &[(EntryType, &str, &str)]) -> Vec<u8> {
+        let mut builder = tar::Builder::new(Vec::new());
+        for (kind, path, text) in entries {
+            let mut header = tar::Header::new_gnu();
+            header.set_entry_type(*kind);
+            header.set_mode(0o4755);
+            header.set_mtime(1_000);
+            let is_file = *kind == EntryType::Regular;
+            let body = if is_file { text.as_bytes() } else { b"" };
+            header.set_size(body.len() as u64);
+            // Set by hand: the builder's own methods refuse hostile names.
+            let name = &mut header.as_old_mut().name;
+            name[..path.len()].copy_from_slice(path.as_bytes());
+            if !is_file {
+                let link = &mut header.as_old_mut().linkname;
+                link[..text.len()].copy_from_slice(text.as_bytes());
+            }
+            header.set_cksum();
+            builder.append(&header, body).unwrap();
+        }
+        builder.into_inner().unwrap()
     }
-}
 
-/// Copies and tells a failed read from a failed write.
-fn copy(from: &mut impl Read, to: &mut File, path: &[Vec<u8>]) -> Result<u64, UnpackError> {
-    let mut buffer = vec![0; 64 << 10];
-    let mut total = 0;
-    loop {
-        let count = match from.read(&mut buffer) {
-            Ok(0) => return Ok(total),
-            Ok(count) => count,
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
-            Err(error) => return Err(read_error(error)),
+    fn unpacked(entries: &[(EntryType, &str, &str)]) -> Result<tempfile::TempDir, UnpackError> {
+        let outer = tempfile::tempdir().unwrap();
+        let inner = outer.path().join("layer");
+        fs::create_dir(&inner).unwrap();
+        unpack(archive(entries).as_slice(), &inner, &Limits::default())?;
+        Ok(outer)
+    }
+
+    const FILE: EntryType = EntryType::Regular;
+
+    #[test]
+    fn files_keep_mode_and_time() {
+        let outer = unpacked(&[(FILE, "a/b/c", "text")]).unwrap();
+        let path = outer.path().join("layer/a/b/c");
+        assert_eq!(fs::read_to_string(&path).unwrap(), "text");
+        let facts = fs::metadata(&path).unwrap();
+        assert_eq!(
+            (facts.permissions().mode() & 0o7777, facts.mtime()),
+            (0o4755, 1_000)
+        );
+    }
+
+    #[test]
+    fn climbing_paths_are_refused() {
+        for path in ["../evil", "a/../../evil", "/../evil"] {
+            let error = unpacked(&[(FILE, path, "x")]).unwrap_err();
+            assert!(
+                matches!(error, UnpackError::UnsafePath { .. }),
+                "{path}: {error}"
+            );
+        }
+    }
+
+    #[test]
+    fn links_do_not_lead_outside() {
+        let outer = unpacked(&[
+            (EntryType::Symlink, "up", "../.."),
+            (FILE, "up/evil", "x"),
+            (EntryType::Symlink, "root", "/"),
+            (FILE, "root/etc/evil", "x"),
+        ])
+        .unwrap();
+        assert!(!outer.path().join("evil").exists());
+        assert!(!Path::new("/etc/evil").exists());
+        assert!(
+            outer.path().join("layer/evil").is_file(),
+            "inside, as the container would see it"
+        );
+        assert!(outer.path().join("layer/etc/evil").is_file());
+    }
+
+    #[test]
+    fn a_file_through_a_link_replaces_the_link() {
+        let outer = unpacked(&[
+            (EntryType::Symlink, "passwd", "/etc/passwd"),
+            (FILE, "passwd", "x"),
+        ])
+        .unwrap();
+        assert_eq!(
+            fs::read_to_string(outer.path().join("layer/passwd")).unwrap(),
+            "x"
+        );
+    }
+
+    #[test]
+    fn hard_links_stay_inside() {
+        let error = unpacked(&[(EntryType::Link, "shadow", "../../etc/shadow")]).unwrap_err();
+        assert!(matches!(error, UnpackError::Io { .. }), "{error}");
+        let outer = unpacked(&[(FILE, "a", "x"), (EntryType::Link, "b", "a")]).unwrap();
+        assert_eq!(
+            fs::metadata(outer.path().join("layer/b")).unwrap().nlink(),
+            2
+        );
+    }
+
+    #[test]
+    fn whiteouts_become_overlayfs_s_own() {
+        let outer = unpacked(&[(FILE, "d/.wh.gone", ""), (FILE, "e/.wh..wh..opq", "")]).unwrap();
+        let gone = fs::metadata(outer.path().join("layer/d/gone")).unwrap();
+        assert!(gone.file_type().is_char_device() && gone.rdev() == 0);
+        let mut value = [0; 4];
+        let path = outer.path().join("layer/e");
+        let length = rustix::fs::getxattr(&path, "trusted.overlay.opaque", &mut value).unwrap();
+        assert_eq!(&value[..length], b"y");
+        assert!(
+            unpacked(&[(FILE, ".wh...", "")]).is_err(),
+            "hides the parent"
+        );
+    }
+
+    #[test]
+    fn bombs_are_cut_off() {
+        let directory = tempfile::tempdir().unwrap();
+        let bytes = archive(&[(FILE, "a", "12345"), (FILE, "b", "12345")]);
+        let limits = Limits {
+            bytes_max: 8,
+            entries_max: 10,
         };
-        io::Write::write_all(to, &buffer[..count]).map_err(|error| write_error(path, error))?;
-        total += count as u64;
+        let error = unpack(bytes.as_slice(), directory.path(), &limits).unwrap_err();
+        assert!(
+            matches!(error, UnpackError::TooLarge { limit: 8, .. }),
+            "{error}"
+        );
+        let limits = Limits {
+            bytes_max: 100,
+            entries_max: 1,
+        };
+        let error = unpack(bytes.as_slice(), directory.path(), &limits).unwrap_err();
+        assert!(
+            matches!(error, UnpackError::TooLarge { limit: 1, .. }),
+            "{error}"
+        );
     }
-}
 
-fn read_error(error: io::Error) -> UnpackError {
-    UnpackError::Read(error)
-}
-
-fn write_error(path: &[Vec<u8>], source: io::Error) -> UnpackError {
-    UnpackError::Write {
-        path: shown(path),
-        source,
+    #[test]
+    fn a_cut_off_archive_is_an_error() {
+        let directory = tempfile::tempdir().unwrap();
+        let bytes = archive(&[(FILE, "a", "12345")]);
+        let result = unpack(&bytes[..514], directory.path(), &Limits::default());
+        assert!(matches!(result, Err(UnpackError::Io { .. })), "{result:?}");
     }
-}
-
-fn misplaced(path: &[Vec<u8>]) -> UnpackError {
-    UnpackError::Bad(format!("{} is no directory", shown(path)))
 }
