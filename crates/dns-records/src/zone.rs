@@ -35,6 +35,7 @@ pub struct Zone {
     domain: String,
     ranges: Vec<Cidr>,
     namespaces: BTreeSet<String>,
+    services: BTreeSet<String>,
     nodes: BTreeMap<String, BTreeSet<Data>>,
 }
 
@@ -53,6 +54,7 @@ impl Zone {
                 .into_iter()
                 .map(str::to_ascii_lowercase)
                 .collect(),
+            services: BTreeSet::new(),
             nodes: BTreeMap::new(),
         };
         let mut by_service: BTreeMap<(&str, &str), Vec<&EndpointSlice>> = BTreeMap::new();
@@ -73,6 +75,7 @@ impl Zone {
                 .get(&(namespace, name))
                 .map_or(&[][..], Vec::as_slice);
             zone.namespaces.insert(namespace.to_ascii_lowercase());
+            zone.services.insert(name.to_ascii_lowercase());
             zone.add_service(
                 service,
                 &format!("{name}.{namespace}.svc.{}", zone.domain),
@@ -300,6 +303,16 @@ impl Zone {
                 additional: Vec::new(),
             },
             _ => Lookup::NoData,
+        })
+    }
+
+    /// Says whether a name looks like one of the cluster's without its end: `web-0`,
+    /// `web-0.nginx`, `nginx.default`, `nginx.default.svc`. Clients ask for these as they are
+    /// after their search list was of no use, which is when a peer is not there yet.
+    pub fn resembles(&self, name: &str) -> bool {
+        let name = name.trim_end_matches('.').to_ascii_lowercase();
+        name.rsplit_once('.').is_none_or(|(_, last)| {
+            last == "svc" || self.services.contains(last) || self.namespaces.contains(last)
         })
     }
 

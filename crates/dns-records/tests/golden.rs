@@ -343,3 +343,19 @@ fn a_dns_service_is_preferred_to_the_invented_name() {
     let invented = zone.lookup("kube-dns.kube-system.svc.cluster.local", Kind::A);
     assert_eq!(invented, Lookup::NoSuchName);
 }
+
+#[test]
+fn unfinished_names_of_the_cluster_are_told_from_others() {
+    for name in [
+        "web-9",
+        "web-9.nginx.",
+        "Web.Default",
+        "web.default.svc",
+        "x.empty",
+    ] {
+        assert!(zone().resembles(name), "{name}");
+    }
+    for name in ["example.com", "a.b.c", "cluster.local"] {
+        assert!(!zone().resembles(name), "{name}");
+    }
+}

@@ -47,3 +47,6 @@ pub const UDP_BYTES_MIN: usize = 512;
 
 /// Answers by UDP to clients that can take more; larger ones could be lost as fragments.
 pub const UDP_BYTES_MAX: usize = 1232;
+
+/// Ports tried when any free one will do.
+pub(crate) const FREE_PORT_ATTEMPTS_MAX: u32 = 16;

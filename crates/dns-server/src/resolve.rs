@@ -80,6 +80,12 @@ impl Resolver {
     /// Asks others for the rest.
     pub(crate) async fn elsewhere(&self, proof: bool, query: &Query, so_far: Response) -> Response {
         let mut response = self.forwarder.ask(query, proof).await;
+        // With no one to ask, SERVFAIL says "try again", and some clients do so for seconds. For
+        // a peer that is not there yet the truth is known without asking.
+        let resembles = |zone: Arc<Zone>| zone.resembles(&query.name.to_ascii());
+        if response.code == ResponseCode::ServFail && self.zone.get().is_some_and(resembles) {
+            response.code = ResponseCode::NXDomain;
+        }
         if !so_far.answers.is_empty() {
             response.answers.splice(0..0, so_far.answers);
             response.authoritative = so_far.authoritative;

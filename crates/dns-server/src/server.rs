@@ -90,18 +90,8 @@ impl Server {
     pub async fn bind(config: Config) -> Result<Server, Error> {
         let (mut udp, mut tcp) = (Vec::new(), Vec::new());
         for address in &config.listen {
-            let failed = |address, transport| {
-                move |source| Error::Listen {
-                    address,
-                    transport,
-                    source,
-                }
-            };
-            let listener = TcpListener::bind(address)
-                .await
-                .map_err(failed(*address, "tcp"))?;
-            let bound = listener.local_addr().map_err(failed(*address, "tcp"))?;
-            udp.push(UdpSocket::bind(bound).await.map_err(failed(bound, "udp"))?);
+            let (socket, listener) = listen(*address).await?;
+            udp.push(socket);
             tcp.push(listener);
         }
         Ok(Server { config, udp, tcp })
@@ -158,6 +148,35 @@ impl Server {
             tasks.spawn(until(shutdown.clone(), served));
         }
         while tasks.join_next().await.is_some() {}
+    }
+}
+
+/// Listens by both transports on one port. A free port that was taken for one of them may be in
+/// use for the other; then another is tried.
+async fn listen(address: SocketAddr) -> Result<(UdpSocket, TcpListener), Error> {
+    let failed = |address, transport| {
+        move |source| Error::Listen {
+            address,
+            transport,
+            source,
+        }
+    };
+    let mut attempts = if address.port() == 0 {
+        limits::FREE_PORT_ATTEMPTS_MAX
+    } else {
+        1
+    };
+    loop {
+        let listener = TcpListener::bind(address)
+            .await
+            .map_err(failed(address, "tcp"))?;
+        let bound = listener.local_addr().map_err(failed(address, "tcp"))?;
+        attempts -= 1;
+        match UdpSocket::bind(bound).await {
+            Ok(socket) => return Ok((socket, listener)),
+            Err(source) if attempts == 0 => return Err(failed(bound, "udp")(source)),
+            Err(_) => {}
+        }
     }
 }
 

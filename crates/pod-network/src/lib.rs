@@ -20,6 +20,7 @@ mod network;
 pub mod ranges;
 
 pub use error::Error;
+pub use names::link_prefix;
 pub use network::{PodAddress, PodNetwork, PodNetworkOptions};
 pub use object_model::cidr::Cidr;
 pub use ranges::{NoFreeRange, Ranges, Taken, Wanted, choose_ranges, reserve_ranges};

@@ -6,10 +6,19 @@ const LINK_NAME_MAX: usize = 15;
 /// Returns the name of the host's end of a pod's veth pair: `ms`, four digits of the instance,
 /// six that are derived from the pod's uid and the `attempt` (for the rare clash of two uids).
 pub(crate) fn link_name(instance_id: &str, pod_uid: &str, attempt: u32) -> String {
-    let instance: String = instance_id.chars().take(4).collect();
-    let name = format!("ms{instance}{:06x}", hash(pod_uid, attempt) & 0xff_ffff);
+    let name = format!(
+        "{}{:06x}",
+        link_prefix(instance_id),
+        hash(pod_uid, attempt) & 0xff_ffff
+    );
     debug_assert!(name.len() <= LINK_NAME_MAX, "{name}");
     name
+}
+
+/// Returns what the names of the host's ends of all pods of an instance begin with.
+pub fn link_prefix(instance_id: &str) -> String {
+    let instance: String = instance_id.chars().take(4).collect();
+    format!("ms{instance}")
 }
 
 /// FNV-1a: stable across builds, which a hasher of the standard library is not.

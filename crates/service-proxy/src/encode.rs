@@ -1,5 +1,7 @@
 //! The table's parts as nftables messages: what `linux/netfilter/nf_tables.h` calls them.
 
+use std::net::Ipv4Addr;
+
 use object_model::cidr::Cidr;
 use service_routing::{
     Action, Change, Hook, HookKind, Key, MARK_MASQUERADE, MapName, Match, Rule, Verdict,
@@ -12,10 +14,15 @@ const NEW_TABLE: u16 = 0;
 /// Asks for a table.
 pub(crate) const GET_TABLE: u16 = 1;
 const DELETE_TABLE: u16 = 2;
-const NEW_CHAIN: u16 = 3;
+/// Adds a chain; also the type of answers that tell of one.
+pub(crate) const NEW_CHAIN: u16 = 3;
+/// Asks for chains.
+pub(crate) const GET_CHAIN: u16 = 4;
 const DELETE_CHAIN: u16 = 5;
-const NEW_RULE: u16 = 6;
-const DELETE_RULE: u16 = 8;
+pub(crate) const NEW_RULE: u16 = 6;
+/// Asks for rules.
+pub(crate) const GET_RULE: u16 = 7;
+pub(crate) const DELETE_RULE: u16 = 8;
 const NEW_SET: u16 = 9;
 const DELETE_SET: u16 = 11;
 const NEW_ELEMENT: u16 = 12;
@@ -35,19 +42,22 @@ const TYPE_PORT: u32 = 13;
 const TYPE_VERDICT: u32 = 0xffff_ff00;
 
 const VERDICT_DROP: u32 = 0;
+const VERDICT_ACCEPT: u32 = 1;
 const VERDICT_JUMP: u32 = (-3_i32).cast_unsigned();
 const VERDICT_GOTO: u32 = (-4_i32).cast_unsigned();
 
 /// Register that a verdict goes to.
 const REGISTER_VERDICT: u32 = 0;
+/// First register of sixteen bytes, as the names of links need.
+const REGISTER_FIRST: u32 = 1;
 /// First of the registers of four bytes.
 const REGISTER_A: u32 = 8;
 const REGISTER_B: u32 = 9;
 const REGISTER_C: u32 = 10;
 
-const LIST_ELEMENT: u16 = 1;
-const DATA_VALUE: u16 = 1;
-const DATA_VERDICT: u16 = 2;
+pub(crate) const LIST_ELEMENT: u16 = 1;
+pub(crate) const DATA_VALUE: u16 = 1;
+pub(crate) const DATA_VERDICT: u16 = 2;
 
 const NETWORK_HEADER: u32 = 1;
 const TRANSPORT_HEADER: u32 = 2;
@@ -58,6 +68,8 @@ const PORT_OFFSET: u32 = 2;
 const META_MARK: u32 = 3;
 const META_INPUT: u32 = 4;
 const META_OUTPUT: u32 = 5;
+const META_INPUT_NAME: u32 = 6;
+const META_OUTPUT_NAME: u32 = 7;
 const META_PROTOCOL: u32 = 16;
 
 const FIB_SOURCE: u32 = 1;
@@ -297,12 +309,36 @@ fn key_bytes(key: Key) -> Vec<u8> {
     bytes
 }
 
+/// Where a packet passes: the beginning of a link's name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Link<'a> {
+    /// It came in there.
+    Input(&'a str),
+    /// It goes out there.
+    Output(&'a str),
+}
+
 /// The expressions of a rule. Each loads into a register, compares, or acts.
-struct Expressions<'a, 'b> {
-    list: &'a mut Attributes<'b>,
+pub(crate) struct Expressions<'a, 'b> {
+    pub(crate) list: &'a mut Attributes<'b>,
 }
 
 impl Expressions<'_, '_> {
+    /// Lets packets through that come (or go) by a link whose name begins so, to the address.
+    pub(crate) fn accept(&mut self, by: Link<'_>, address: Option<Ipv4Addr>) {
+        let (key, prefix) = match by {
+            Link::Input(prefix) => (META_INPUT_NAME, prefix),
+            Link::Output(prefix) => (META_OUTPUT_NAME, prefix),
+        };
+        self.load_meta(key, REGISTER_FIRST);
+        self.compare_in(REGISTER_FIRST, true, prefix.as_bytes());
+        if let Some(address) = address {
+            self.load_header(NETWORK_HEADER, DESTINATION_OFFSET, 4, REGISTER_FIRST);
+            self.compare_in(REGISTER_FIRST, true, &address.octets());
+        }
+        self.go(VERDICT_ACCEPT, None);
+    }
+
     fn add(&mut self, name: &str, fill: impl FnOnce(&mut Attributes<'_>)) {
         self.list.nested(LIST_ELEMENT, |expression| {
             expression.text(1, name);
@@ -510,8 +546,12 @@ impl Expressions<'_, '_> {
     }
 
     fn compare(&mut self, equal: bool, value: &[u8]) {
+        self.compare_in(REGISTER_A, equal, value);
+    }
+
+    fn compare_in(&mut self, register: u32, equal: bool, value: &[u8]) {
         self.add("cmp", |a| {
-            a.number(1, REGISTER_A);
+            a.number(1, register);
             a.number(2, u32::from(!equal));
             a.nested(3, |data| data.bytes(DATA_VALUE, value));
         });

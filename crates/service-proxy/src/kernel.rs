@@ -6,7 +6,7 @@ use service_routing::{Table, changes};
 
 use crate::encode::{Encoder, GET_TABLE};
 use crate::limits;
-use crate::message::{self, answers};
+use crate::message::{self, FAMILY_IPV4, NLM_F_DUMP, NLMSG_DONE, answers};
 
 const ENOENT: i32 = 2;
 const EAGAIN: i32 = 11;
@@ -114,7 +114,9 @@ impl Kernel {
     /// When the socket fails.
     pub fn is_present(&mut self) -> Result<bool, KernelError> {
         let name = self.name.clone();
-        let ask = message::single(GET_TABLE, |attributes| attributes.text(1, &name));
+        let ask = message::single(FAMILY_IPV4, GET_TABLE, 0, |attributes| {
+            attributes.text(1, &name)
+        });
         let present = match self.transact(&ask) {
             Ok(()) => true,
             Err(KernelError::Refused { errno: ENOENT, .. }) => false,
@@ -126,9 +128,31 @@ impl Kernel {
         Ok(present)
     }
 
+    /// Asks for a list of objects and hands the family and attributes of each to `each`.
+    pub(crate) fn list(
+        &mut self,
+        family: u8,
+        kind: u16,
+        fill: impl FnOnce(&mut message::Attributes<'_>),
+        mut each: impl FnMut(u8, &[u8]),
+    ) -> Result<(), KernelError> {
+        let ask = message::single(family, kind, NLM_F_DUMP, fill);
+        self.socket.send(&ask, 0).map_err(failed("send"))?;
+        loop {
+            let (received, _) = self.socket.recv_from_full().map_err(failed("receive"))?;
+            for answer in answers(&received) {
+                match answer.error {
+                    Some((errno, message)) => return Err(KernelError::Refused { errno, message }),
+                    None if answer.kind == NLMSG_DONE => return Ok(()),
+                    None => each(answer.family, answer.attributes),
+                }
+            }
+        }
+    }
+
     /// Sends messages and reads the answers. The kernel does the work within the call that sends,
     /// so that all errors are there when it returns; without one, all was done.
-    fn transact(&mut self, bytes: &[u8]) -> Result<(), KernelError> {
+    pub(crate) fn transact(&mut self, bytes: &[u8]) -> Result<(), KernelError> {
         self.grow_send_buffer(bytes.len())?;
         self.socket.send(bytes, 0).map_err(failed("send"))?;
         let mut refused = None;

@@ -6,9 +6,14 @@
 //! serving while the agent is away, and the next agent replaces it without a gap.
 
 mod encode;
+pub mod firewalls;
 mod kernel;
 pub mod limits;
 mod message;
+#[cfg(test)]
+#[allow(dead_code, reason = "shared with other tests, which use the rest")]
+#[path = "../../pod-network/tests/namespaces/mod.rs"]
+mod namespaces;
 mod proxy;
 
 pub use kernel::{Kernel, KernelError};

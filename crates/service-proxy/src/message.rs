@@ -2,17 +2,21 @@
 
 /// Offset of the length in a message header is 0; headers are this long.
 const HEADER_BYTES: usize = 16;
+/// Length of what comes between the header and the attributes.
+const FAMILY_HEADER_BYTES: usize = 4;
 const NFNETLINK_V0: u8 = 0;
 const SUBSYSTEM_NFTABLES: u16 = 10;
 const BATCH_BEGIN: u16 = 0x10;
 const BATCH_END: u16 = 0x11;
-const FAMILY_UNSPECIFIED: u8 = 0;
+/// Any family.
+pub(crate) const FAMILY_UNSPECIFIED: u8 = 0;
 const NLA_F_NESTED: u16 = 0x8000;
 
 /// Address family of all tables here.
 pub(crate) const FAMILY_IPV4: u8 = 2;
 
 pub(crate) const NLM_F_REQUEST: u16 = 0x1;
+pub(crate) const NLM_F_DUMP: u16 = 0x300;
 pub(crate) const NLM_F_CREATE: u16 = 0x400;
 pub(crate) const NLM_F_APPEND: u16 = 0x800;
 
@@ -40,14 +44,25 @@ impl Batch {
         self.bytes
     }
 
-    /// Adds one nftables message; `fill` writes its attributes.
+    /// Adds one nftables message for IPv4; `fill` writes its attributes.
     pub(crate) fn message(
         &mut self,
         kind: u16,
         flags: u16,
         fill: impl FnOnce(&mut Attributes<'_>),
     ) {
-        let start = self.header(SUBSYSTEM_NFTABLES << 8 | kind, flags, FAMILY_IPV4, 0);
+        self.message_in(FAMILY_IPV4, kind, flags, fill);
+    }
+
+    /// Adds one nftables message for a family.
+    pub(crate) fn message_in(
+        &mut self,
+        family: u8,
+        kind: u16,
+        flags: u16,
+        fill: impl FnOnce(&mut Attributes<'_>),
+    ) {
+        let start = self.header(SUBSYSTEM_NFTABLES << 8 | kind, flags, family, 0);
         fill(&mut Attributes {
             bytes: &mut self.bytes,
         });
@@ -73,13 +88,18 @@ impl Batch {
     }
 }
 
-/// A single message that is not part of a batch.
-pub(crate) fn single(kind: u16, fill: impl FnOnce(&mut Attributes<'_>)) -> Vec<u8> {
+/// A single message that is not part of a batch: a question.
+pub(crate) fn single(
+    family: u8,
+    kind: u16,
+    flags: u16,
+    fill: impl FnOnce(&mut Attributes<'_>),
+) -> Vec<u8> {
     let mut batch = Batch {
         bytes: Vec::new(),
         sequence: 0,
     };
-    batch.message(kind, 0, fill);
+    batch.message_in(family, kind, flags, fill);
     batch.bytes
 }
 
@@ -142,18 +162,24 @@ impl Attributes<'_> {
 
 /// An answer of the kernel.
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) struct Answer {
-    /// Type of the answer.
+pub(crate) struct Answer<'a> {
+    /// Type of the answer, subsystem included.
     pub(crate) kind: u16,
     /// In an error: the errno and the type of the message it is about.
     pub(crate) error: Option<(i32, u16)>,
+    /// Family that an object belongs to.
+    pub(crate) family: u8,
+    /// The attributes of an object.
+    pub(crate) attributes: &'a [u8],
 }
 
 /// Type of an answer that acknowledges or refuses.
 const NLMSG_ERROR: u16 = 2;
+/// Type of the answer that ends a list.
+pub(crate) const NLMSG_DONE: u16 = 3;
 
 /// Splits what was received into answers; a torn tail is dropped.
-pub(crate) fn answers(mut bytes: &[u8]) -> Vec<Answer> {
+pub(crate) fn answers(mut bytes: &[u8]) -> Vec<Answer<'_>> {
     let mut answers = Vec::new();
     while let Some(header) = bytes.get(..HEADER_BYTES) {
         let length = usize::try_from(number(header, 0)).unwrap_or(usize::MAX);
@@ -163,10 +189,52 @@ pub(crate) fn answers(mut bytes: &[u8]) -> Vec<Answer> {
         let kind = short(header, 4);
         let error = (kind == NLMSG_ERROR && body.len() >= 4 + HEADER_BYTES)
             .then(|| (-number(body, 0).cast_signed(), short(body, 4 + 4) & 0xff));
-        answers.push(Answer { kind, error });
+        let object = kind >> 8 == SUBSYSTEM_NFTABLES;
+        answers.push(Answer {
+            kind,
+            error,
+            family: body.first().copied().unwrap_or_default(),
+            attributes: body
+                .get(FAMILY_HEADER_BYTES..)
+                .filter(|_| object)
+                .unwrap_or_default(),
+        });
         bytes = bytes.get(length.next_multiple_of(4)..).unwrap_or_default();
     }
     answers
+}
+
+/// Finds an attribute among others.
+pub(crate) fn find(mut attributes: &[u8], wanted: u16) -> Option<&[u8]> {
+    while attributes.len() >= 4 {
+        let length = usize::from(short(attributes, 0));
+        let value = attributes.get(4..length)?;
+        if short(attributes, 2) & !NLA_F_NESTED == wanted {
+            return Some(value);
+        }
+        attributes = attributes
+            .get(length.next_multiple_of(4)..)
+            .unwrap_or_default();
+    }
+    None
+}
+
+/// Reads a text attribute.
+pub(crate) fn text(attributes: &[u8], wanted: u16) -> Option<String> {
+    let bytes = find(attributes, wanted)?;
+    let end = bytes
+        .iter()
+        .position(|byte| *byte == 0)
+        .unwrap_or(bytes.len());
+    String::from_utf8(bytes[..end].to_vec()).ok()
+}
+
+/// Reads a number in network order.
+pub(crate) fn big_number(attributes: &[u8], wanted: u16) -> Option<u32> {
+    find(attributes, wanted)?
+        .try_into()
+        .ok()
+        .map(u32::from_be_bytes)
 }
 
 fn number(bytes: &[u8], at: usize) -> u32 {

@@ -12,8 +12,10 @@ use kube::{Api, Client};
 use object_model::cidr::Cidr;
 use reconcile::{Cache, WatchConfig};
 use service_routing::{Settings, Table, ports, table};
+use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
 
+use crate::firewalls::{self, PodLinks};
 use crate::kernel::{Kernel, KernelError};
 use crate::limits;
 
@@ -32,6 +34,9 @@ pub struct Config {
     pub service_cidr: Cidr,
     /// Addresses of Services that this node answers itself (the DNS server's).
     pub unmanaged: BTreeSet<Ipv4Addr>,
+    /// What the names of the host's ends of the pods' links begin with; the machine's firewalls
+    /// are told to let these through.
+    pub pod_link_prefix: String,
     /// Whether the table goes when the proxy ends; otherwise it goes on serving for the next.
     pub remove_on_shutdown: bool,
 }
@@ -82,6 +87,17 @@ pub async fn serve(
     if !proxy.with(Kernel::is_present).await?? {
         proxy.apply(table(&[], &settings)).await?;
     }
+    let node_address = config.pod_cidr.nth(1);
+    let links = PodLinks {
+        prefix: config.pod_link_prefix.clone(),
+        local_addresses: node_address
+            .into_iter()
+            .chain(config.unmanaged.clone())
+            .collect(),
+    };
+    proxy.pass_firewalls(&links).await?;
+    let mut check = tokio::time::interval(limits::CHECK_INTERVAL);
+    check.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let synced = async { services.wait_synced().await && slices.wait_synced().await };
     let synced = shutdown.run_until_cancelled(synced).await.unwrap_or(false);
     let mut service_changes = services.subscribe();
@@ -99,17 +115,14 @@ pub async fn serve(
             );
             retry = !proxy.apply(table(&ports, &settings)).await?;
         }
-        let pause = if retry {
-            limits::RETRY_DELAY
-        } else {
-            limits::CHECK_INTERVAL
-        };
         tokio::select! {
             () = shutdown.cancelled() => break,
             Some(_) = service_changes.next() => due = true,
             Some(_) = slice_changes.next() => due = true,
-            () = tokio::time::sleep(pause) => {
-                due = retry || !proxy.with(Kernel::is_present).await??;
+            () = tokio::time::sleep(limits::RETRY_DELAY), if retry => due = true,
+            _ = check.tick() => {
+                due = retry || (synced && !proxy.with(Kernel::is_present).await??);
+                proxy.pass_firewalls(&links).await?;
                 continue;
             }
         }
@@ -119,6 +132,9 @@ pub async fn serve(
     }
     if config.remove_on_shutdown {
         proxy.with(Kernel::remove).await??;
+        proxy
+            .with(move |kernel| firewalls::close(kernel, &links))
+            .await??;
     }
     Ok(())
 }
@@ -144,6 +160,18 @@ impl Proxy {
         let kernel = self.kernel.clone();
         let locked = move || work(&mut kernel.lock().unwrap_or_else(PoisonError::into_inner));
         Ok(tokio::task::spawn_blocking(locked).await?)
+    }
+
+    /// Lets pods through other firewalls; that one of them refuses is no reason to stop.
+    async fn pass_firewalls(&self, links: &PodLinks) -> Result<(), Error> {
+        let links = links.clone();
+        if let Err(error) = self
+            .with(move |kernel| firewalls::open(kernel, &links))
+            .await?
+        {
+            tracing::warn!(%error, "a firewall of this machine may keep pods from each other");
+        }
+        Ok(())
     }
 
     /// Programs the table and says whether the kernel took it.

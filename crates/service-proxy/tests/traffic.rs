@@ -337,6 +337,7 @@ fn the_proxy_follows_what_it_watches() {
         cluster_cidr: World::settings().cluster_range,
         service_cidr: World::settings().service_range,
         unmanaged: World::settings().unmanaged,
+        pod_link_prefix: pod_network::link_prefix("a1b2c3"),
         remove_on_shutdown: true,
     };
     let (service, slice_a) = objects(json!({}), &BOTH[..1]);

@@ -43,6 +43,9 @@ impl Namespace {
             _alive: alive,
         };
         namespace.ip("link set lo up");
+        // A new namespace has what the real host has now.
+        let off = || std::fs::write("/proc/sys/net/ipv4/ip_forward", "0");
+        namespace.run(off).unwrap();
         namespace
     }
 
