@@ -9,6 +9,8 @@ mod collection;
 mod endpoints;
 #[path = "cluster/nodes.rs"]
 mod nodes;
+#[path = "cluster/shared.rs"]
+mod shared;
 #[path = "cluster/stateful_sets.rs"]
 mod stateful_sets;
 #[path = "cluster/support.rs"]

@@ -34,7 +34,8 @@ fn pod(number: usize, words: &str) -> Arc<Pod> {
         "spec": { "nodeName": "n1", "hostname": name,
             "containers": [{ "name": "c", "ports": [{ "name": "http", "containerPort": port }] }] },
         "status": { "phase": if has("failed") { "Failed" } else { "Running" },
-            "conditions": [{ "type": "Ready", "status": if has("ready") { "True" } else { "False" } }],
+            "conditions": [{ "type": "Ready",
+                "status": if has("ready") { "True" } else { "False" } }],
             "podIP": format!("10.0.{}.{}", number / 250, number % 250 + 1) },
     });
     if has("terminating") {

@@ -67,15 +67,12 @@ async fn an_object_without_a_living_owner_goes() {
     let owner: ConfigMap = cluster.create(map("owner", json!([]))).await;
     let reference = |name: &str, uid: &str| json!({ "apiVersion": "v1", "kind": "ConfigMap", "name": name, "uid": uid });
     let real = reference("owner", &owner.uid().unwrap());
-    cluster
-        .create::<ConfigMap>(map("kept", json!([real, reference("gone", "1")])))
-        .await;
-    cluster
-        .create::<ConfigMap>(map("lost", json!([reference("gone", "2")])))
-        .await;
-    cluster
-        .create::<ConfigMap>(map("mistaken", json!([reference("owner", "3")])))
-        .await;
+    let half = json!([real, reference("gone", "1")]);
+    let none = json!([reference("gone", "2")]);
+    let other = json!([reference("owner", "3")]);
+    cluster.create::<ConfigMap>(map("kept", half)).await;
+    cluster.create::<ConfigMap>(map("lost", none)).await;
+    cluster.create::<ConfigMap>(map("mistaken", other)).await;
     wait_for::<ConfigMap>(&cluster, "kept kube-root-ca.crt owner", names).await;
     wait_for::<ConfigMap>(&cluster, "1", |maps| {
         let kept = maps.iter().find(|map| map.name_any() == "kept").unwrap();

@@ -1,12 +1,15 @@
 //! StatefulSets from creation to deletion.
 
+use std::time::Duration;
+
 use k8s_openapi::api::apps::v1::{ControllerRevision, StatefulSet};
 use k8s_openapi::api::core::v1::{Event, PersistentVolumeClaim, Pod};
 use kube::ResourceExt;
-use kube::api::DeleteParams;
+use kube::api::{Api, DeleteParams};
+use reconcile::{Cache, Change, WatchConfig};
 use serde_json::{Value, json};
 
-use crate::support::{Cluster, names, pods, wait_for};
+use crate::support::{Cluster, names, play_node, pods, wait_for};
 
 pub fn set(replicas: i32, image: &str, more: Value) -> Value {
     let mut spec = json!({
@@ -195,4 +198,54 @@ async fn claims_go_as_the_policy_says() {
         .await;
     wait_for::<Pod>(&cluster, "", names).await;
     wait_for::<PersistentVolumeClaim>(&cluster, "", names).await;
+}
+
+/// T43: controllers that are killed at any moment, and two at once, never make two pods of a
+/// name, and end where one would have.
+#[tokio::test]
+async fn controllers_come_and_go() {
+    let cluster = Cluster::without_controllers().await;
+    tokio::spawn(play_node(cluster.client.clone(), cluster.shutdown.clone()));
+    let more = json!({ "volumeClaimTemplates": claims() });
+    cluster.create::<StatefulSet>(set(3, "a", more)).await;
+    let watched = cluster.shutdown.child_token();
+    let watch = WatchConfig::default();
+    let all: Api<Pod> = cluster.api();
+    let mut changes = Cache::spawn(all, watch, watched.clone()).subscribe();
+    let watcher = tokio::spawn(async move {
+        let (mut deleted, mut created) = (Vec::new(), 0);
+        while let Some(change) = changes.next().await {
+            match change {
+                Change::Applied(_, None) => created += 1,
+                Change::Deleted(pod) => deleted.push(pod.name_any()),
+                Change::Applied(..) => {}
+            }
+        }
+        (created, deleted)
+    });
+    come_and_go(&cluster).await;
+    wait_for(&cluster, "web-0:a web-1:a web-2:a", pods).await;
+    cluster.patch::<StatefulSet>("web", image("b")).await;
+    come_and_go(&cluster).await;
+    wait_for(&cluster, "web-0:b web-1:b web-2:b", pods).await;
+    wait_for(&cluster, "3 3 3 3 3", status).await;
+    wait_for::<ControllerRevision>(&cluster, "2", |all| all.len().to_string()).await;
+    watched.cancel();
+    let (created, deleted) = watcher.await.unwrap();
+    // In order, each once: nothing was made or deleted twice.
+    assert_eq!(deleted, ["web-2", "web-1", "web-0"]);
+    assert_eq!(created, 6);
+}
+
+/// Two at a time, killed again and again; at last two that stay.
+async fn come_and_go(cluster: &Cluster) {
+    for round in 0..10 {
+        let both = cluster.shutdown.child_token();
+        cluster.start_controllers(&both);
+        cluster.start_controllers(&both);
+        tokio::time::sleep(Duration::from_millis(10 + 7 * round)).await;
+        both.cancel();
+    }
+    cluster.start_controllers(&cluster.shutdown);
+    cluster.start_controllers(&cluster.shutdown);
 }

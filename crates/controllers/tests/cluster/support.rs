@@ -29,13 +29,23 @@ pub struct Cluster {
     /// May do everything.
     pub client: Client,
     server: Arc<ApiServer>,
-    shutdown: CancellationToken,
+    pub shutdown: CancellationToken,
     _end: DropGuard,
 }
 
 impl Cluster {
     /// A server with controllers and no node.
     pub async fn without_node() -> Self {
+        let cluster = Self::without_controllers().await;
+        cluster.start_controllers(&cluster.shutdown);
+        // No pod can be made before there is an account for it.
+        let has_account = |accounts: &[ServiceAccount]| (!accounts.is_empty()).to_string();
+        wait_for(&cluster, "true", has_account).await;
+        cluster
+    }
+
+    /// A server and nothing else.
+    pub async fn without_controllers() -> Self {
         let server = ApiServer::new(api_server::Config {
             store: EmbeddedStore::in_memory(),
             kinds: resource_kinds::all(&resource_kinds::ClusterConfig::default()),
@@ -53,17 +63,12 @@ impl Cluster {
         .unwrap();
         let shutdown = CancellationToken::new();
         let client = client(&server, UserInfo::new("admin", ["system:masters"]));
-        let cluster = Self {
+        Self {
             client,
             server,
             _end: shutdown.clone().drop_guard(),
             shutdown,
-        };
-        cluster.start_controllers(&cluster.shutdown);
-        // No pod can be made before there is an account for it.
-        let has_account = |accounts: &[ServiceAccount]| (!accounts.is_empty()).to_string();
-        wait_for(&cluster, "true", has_account).await;
-        cluster
+        }
     }
 
     /// A server with controllers and a node on which all pods do well, but those whose image is
@@ -74,7 +79,8 @@ impl Cluster {
         cluster
     }
 
-    fn start_controllers(&self, shutdown: &CancellationToken) {
+    /// Starts (more) controllers, which end with `shutdown` or the cluster.
+    pub fn start_controllers(&self, shutdown: &CancellationToken) {
         let user = UserInfo::new("system:kube-controller-manager", ["system:authenticated"]);
         let client = client(&self.server, user);
         let config = controllers::Config {
@@ -183,7 +189,7 @@ pub fn pods(pods: &[Pod]) -> String {
 }
 
 /// Plays a node and the scheduler: every pod gets there, starts and, when asked, goes.
-async fn play_node(client: Client, shutdown: CancellationToken) {
+pub async fn play_node(client: Client, shutdown: CancellationToken) {
     let cache: Cache<Pod> =
         Cache::spawn(Api::all(client.clone()), WatchConfig::default(), shutdown);
     let mut changes = cache.subscribe();

@@ -75,94 +75,85 @@ pub fn conditions(
         .iter()
         .map(|(finalizer, count)| format!("{finalizer} in {count} resource instances"))
         .collect();
-    let all = [
-        (
-            "NamespaceDeletionDiscoveryFailure",
-            false,
-            "ResourcesDiscovered",
-            "All resources successfully discovered".to_owned(),
-        ),
-        (
-            "NamespaceDeletionGroupVersionParsingFailure",
-            false,
-            "ParsedGroupVersions",
-            "All legacy kube types successfully parsed".to_owned(),
-        ),
-        if failures.is_empty() {
-            (
-                "NamespaceDeletionContentFailure",
-                false,
-                "ContentDeleted",
-                "All content successfully deleted, may be waiting on finalization".to_owned(),
-            )
-        } else {
-            (
-                "NamespaceDeletionContentFailure",
-                true,
-                "ContentDeletionFailed",
-                format!(
-                    "Failed to delete all resource types, {} remaining: {}",
-                    failures.len(),
-                    failures.join(", ")
-                ),
-            )
-        },
-        if remaining.is_empty() {
-            (
-                "NamespaceContentRemaining",
-                false,
-                "ContentRemoved",
-                "All content successfully removed".to_owned(),
-            )
-        } else {
-            (
-                "NamespaceContentRemaining",
-                true,
-                "SomeResourcesRemain",
-                format!("Some resources are remaining: {}", remaining.join(", ")),
-            )
-        },
-        if finalizers.is_empty() {
-            (
-                "NamespaceFinalizersRemaining",
-                false,
-                "ContentHasNoFinalizers",
-                "All content-preserving finalizers finished".to_owned(),
-            )
-        } else {
-            (
-                "NamespaceFinalizersRemaining",
-                true,
-                "SomeFinalizersRemain",
-                format!(
-                    "Some content in the namespace has finalizers remaining: {}",
-                    finalizers.join(", ")
-                ),
-            )
-        },
-    ];
-    all.into_iter()
-        .map(|(kind, holds, reason, message)| condition(present, kind, holds, reason, message, now))
+    let number = failures.len();
+    let failed = format!("Failed to delete all resource types, {number} remaining: ");
+    KINDS
+        .iter()
+        .zip([
+            None,
+            None,
+            said(&failed, failures),
+            said("Some resources are remaining: ", &remaining),
+            said(
+                "Some content in the namespace has finalizers remaining: ",
+                &finalizers,
+            ),
+        ])
+        .map(|(kind, message)| condition(present, kind, message, now))
         .collect()
 }
 
+fn said(start: &str, parts: &[String]) -> Option<String> {
+    (!parts.is_empty()).then(|| format!("{start}{}", parts.join(", ")))
+}
+
+/// A condition: its type, its reason when it holds, and reason and text when it does not.
+struct Kind(&'static str, &'static str, &'static str, &'static str);
+
+const KINDS: [Kind; 5] = [
+    Kind(
+        "NamespaceDeletionDiscoveryFailure",
+        "DiscoveryFailed",
+        "ResourcesDiscovered",
+        "All resources successfully discovered",
+    ),
+    Kind(
+        "NamespaceDeletionGroupVersionParsingFailure",
+        "GroupVersionParsingFailed",
+        "ParsedGroupVersions",
+        "All legacy kube types successfully parsed",
+    ),
+    Kind(
+        "NamespaceDeletionContentFailure",
+        "ContentDeletionFailed",
+        "ContentDeleted",
+        "All content successfully deleted, may be waiting on finalization",
+    ),
+    Kind(
+        "NamespaceContentRemaining",
+        "SomeResourcesRemain",
+        "ContentRemoved",
+        "All content successfully removed",
+    ),
+    Kind(
+        "NamespaceFinalizersRemaining",
+        "SomeFinalizersRemain",
+        "ContentHasNoFinalizers",
+        "All content-preserving finalizers finished",
+    ),
+];
+
 fn condition(
     present: &[NamespaceCondition],
-    kind: &str,
-    holds: bool,
-    reason: &str,
-    message: String,
+    kind: &Kind,
+    message: Option<String>,
     now: Timestamp,
 ) -> NamespaceCondition {
-    let status = if holds { "True" } else { "False" };
-    let former = present.iter().find(|former| former.type_ == kind);
+    let Kind(name, holds_reason, reason, text) = kind;
+    let status = if message.is_some() { "True" } else { "False" };
+    let reason = if message.is_some() {
+        holds_reason
+    } else {
+        reason
+    };
+    let former = present.iter().find(|former| former.type_ == *name);
     let since = former.filter(|former| former.status == status);
     let since = since.and_then(|former| former.last_transition_time.clone());
     NamespaceCondition {
-        type_: kind.to_owned(),
+        type_: (*name).to_owned(),
         status: status.to_owned(),
-        reason: Some(reason.to_owned()),
-        message: Some(message),
+        reason: Some((*reason).to_owned()),
+        message: Some(message.unwrap_or_else(|| (*text).to_owned())),
         last_transition_time: Some(since.unwrap_or(Time(now))),
     }
 }

@@ -165,22 +165,7 @@ impl World {
                 let claim = self.claims.get_mut(name).unwrap();
                 claim.metadata.owner_references = Some(owners.clone());
             }
-            Action::CreatePod(pod) => {
-                let mut pod = (**pod).clone();
-                pod.metadata.uid = self.uid();
-                pod.metadata.creation_timestamp = Some(Time(self.now));
-                pod.status = Some(PodStatus {
-                    phase: Some("Pending".to_owned()),
-                    ..PodStatus::default()
-                });
-                let name = pod.metadata.name.clone().unwrap();
-                let image = pod.spec.as_ref().unwrap().containers[0]
-                    .image
-                    .clone()
-                    .unwrap();
-                self.log.push(format!("+{name}:{image}"));
-                assert!(self.pods.insert(name, pod).is_none());
-            }
+            Action::CreatePod(pod) => self.create_pod((**pod).clone()),
             Action::LabelPod { name, labels, .. } => {
                 let pod = self.pods.get_mut(name).unwrap();
                 pod.metadata
@@ -195,6 +180,19 @@ impl World {
                 self.log.push(format!("-{name}"));
             }
         }
+    }
+
+    fn create_pod(&mut self, mut pod: Pod) {
+        pod.metadata.uid = self.uid();
+        pod.metadata.creation_timestamp = Some(Time(self.now));
+        pod.status = Some(PodStatus {
+            phase: Some("Pending".to_owned()),
+            ..PodStatus::default()
+        });
+        let name = pod.metadata.name.clone().unwrap();
+        let image = pod.spec.as_ref().unwrap().containers[0].image.clone();
+        self.log.push(format!("+{name}:{}", image.unwrap()));
+        assert!(self.pods.insert(name, pod).is_none());
     }
 
     /// Deletes a pod as a user would.

@@ -1,0 +1,74 @@
+//! The shared parts (caches, recorder) against a real server.
+
+use k8s_openapi::api::core::v1::{ConfigMap, Event, Node};
+use kube::api::{Api, DeleteParams, PostParams};
+use reconcile::{Cache, Change, Recorder, WatchConfig};
+use serde_json::json;
+
+use crate::support::{Cluster, wait_for};
+
+/// 7.4: the same event again is counted, not written again; another text is another event.
+#[tokio::test]
+async fn repeated_events_are_counted() {
+    let cluster = Cluster::without_controllers().await;
+    let recorder = Recorder::spawn(cluster.client.clone(), "tester", cluster.shutdown.clone());
+    let map: ConfigMap = cluster.create(json!({ "metadata": { "name": "m" } })).await;
+    for _ in 0..3 {
+        recorder.normal(&map, "Happened", "something");
+    }
+    recorder.warning(&map, "Failed", "something else");
+    // Events of what has no namespace are in `default`.
+    let node: Node = serde_json::from_value(json!({ "metadata": { "name": "n" } })).unwrap();
+    recorder.normal(&node, "Started", "a node");
+    wait_for::<Event>(
+        &cluster,
+        "Failed 1 m, Happened 3 m, Started 1 n",
+        |events| {
+            let mut shown: Vec<String> = events
+                .iter()
+                .map(|event| {
+                    assert_eq!(event.reporting_component.as_deref(), Some("tester"));
+                    let reason = event.reason.clone().unwrap();
+                    let name = event.involved_object.name.clone().unwrap();
+                    format!("{reason} {} {name}", event.count.unwrap())
+                })
+                .collect();
+            shown.sort();
+            shown.join(", ")
+        },
+    )
+    .await;
+    assert_eq!(recorder.dropped(), 0);
+}
+
+#[tokio::test]
+async fn a_cache_follows_the_server() {
+    let cluster = Cluster::without_controllers().await;
+    let first: ConfigMap = cluster.create(json!({ "metadata": { "name": "a" } })).await;
+    let api: Api<ConfigMap> = cluster.api();
+    let shutdown = cluster.shutdown.child_token();
+    let cache = Cache::spawn(api.clone(), WatchConfig::default(), shutdown.clone());
+    let mut changes = cache.subscribe();
+    assert!(cache.wait_synced().await);
+    assert!(cache.get("default", "a").is_some());
+    assert!(matches!(
+        changes.next().await,
+        Some(Change::Applied(_, None))
+    ));
+    let changed = ConfigMap {
+        data: Some([("k".to_owned(), "v".to_owned())].into()),
+        ..first
+    };
+    api.replace("a", &PostParams::default(), &changed)
+        .await
+        .unwrap();
+    let Some(Change::Applied(new, Some(old))) = changes.next().await else {
+        panic!("no change")
+    };
+    assert_ne!(new.data, old.data);
+    api.delete("a", &DeleteParams::default()).await.unwrap();
+    assert!(matches!(changes.next().await, Some(Change::Deleted(_))));
+    assert!(cache.is_empty());
+    shutdown.cancel();
+    assert!(changes.next().await.is_none());
+}
