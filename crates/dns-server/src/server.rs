@@ -24,7 +24,7 @@ use crate::forward::Forwarder;
 use crate::limits;
 use crate::resolve::{CurrentZone, Local, Resolver};
 use crate::upstreams::{Source, Upstreams};
-use crate::watch::{Watched, follow};
+use crate::watch::{Watched, follow, watch_namespaces};
 use crate::wire::{self, Received, Request, Response};
 
 /// What the server needs to know.
@@ -67,8 +67,7 @@ pub enum Error {
 pub async fn run(client: Client, config: Config, shutdown: CancellationToken) -> Result<(), Error> {
     let server = Server::bind(config).await?;
     let watch = WatchConfig::default;
-    let namespaces: Api<PartialObjectMeta<Namespace>> = Api::all(client.clone());
-    let namespaces = Cache::spawn(namespaces, watch(), shutdown.clone());
+    let namespaces = watch_namespaces(client.clone(), shutdown.clone()).await;
     let services = Cache::spawn(Api::all(client.clone()), watch(), shutdown.clone());
     let slices = Cache::spawn(Api::all(client), watch(), shutdown.clone());
     server.serve(namespaces, services, slices, shutdown).await;

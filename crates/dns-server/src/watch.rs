@@ -6,12 +6,16 @@ use dns_records::{Settings, Zone};
 use futures::FutureExt;
 use k8s_openapi::api::core::v1::{Namespace, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
+use kube::api::ListParams;
 use kube::core::PartialObjectMeta;
-use reconcile::Cache;
+use kube::{Api, Client};
+use reconcile::{Cache, WatchConfig};
 use tokio_util::sync::CancellationToken;
 
 use crate::limits;
 use crate::resolve::CurrentZone;
+
+const FORBIDDEN: u16 = 403;
 
 /// What the zone is made of.
 #[derive(Clone)]
@@ -36,10 +40,28 @@ impl Watched {
         )
     }
 
+    /// Namespaces are not waited for: without them all names of Services and pods are known.
     async fn wait_synced(&self) -> bool {
-        self.namespaces.wait_synced().await
-            && self.services.wait_synced().await
-            && self.slices.wait_synced().await
+        self.services.wait_synced().await && self.slices.wait_synced().await
+    }
+}
+
+/// Watches namespaces if that is allowed. They only tell "no such namespace" from "nothing in
+/// it"; namespaces with a Service are known without.
+pub(crate) async fn watch_namespaces(
+    client: Client,
+    shutdown: CancellationToken,
+) -> Cache<PartialObjectMeta<Namespace>> {
+    let namespaces: Api<Namespace> = Api::all(client.clone());
+    match namespaces
+        .list_metadata(&ListParams::default().limit(1))
+        .await
+    {
+        Err(kube::Error::Api(status)) if status.code == FORBIDDEN => {
+            tracing::info!("namespaces may not be watched; only those with Services are known");
+            Cache::from_events(futures::stream::pending())
+        }
+        _ => Cache::spawn(Api::all(client), WatchConfig::default(), shutdown),
     }
 }
 

@@ -93,7 +93,8 @@ fn with_server(work: impl FnOnce() + Send + 'static) {
         };
         let server = Server::bind(config).await.unwrap();
         let (services, slices) = objects();
-        let namespaces: Cache<PartialObjectMeta<Namespace>> = cache(vec![]);
+        // As when namespaces may not be watched.
+        let namespaces: Cache<PartialObjectMeta<Namespace>> = Cache::from_events(stream::pending());
         let (services, slices) = (cache(services), cache(slices));
         let shutdown = CancellationToken::new();
         let serving = server.serve(namespaces, services, slices, shutdown.clone());

@@ -1,8 +1,8 @@
 //! Forwarding of packets between the host's links, which pods need to reach anything but the host.
 //!
 //! The switch belongs to the whole machine. It is turned on when it is off, a file remembers that,
-//! and the last one to leave turns it off again, unless links are left that are likely to need
-//! it (bridges, tunnels, veths: other instances, container engines, virtual machines).
+//! and who turned it on turns it off again, unless another instance is there or links are left that
+//! are likely to need it (bridges, tunnels, veths: container engines, virtual machines).
 
 use std::path::Path;
 
@@ -50,7 +50,7 @@ pub(crate) async fn restore(host: &Host, state_dir: &Path) -> Result<(), Error> 
                 .any(|info| matches!(info, LinkInfo::Kind(kind) if forwards(kind))),
             _ => false,
         });
-    if !needed {
+    if !needed && !host.has_instances().await? {
         std::fs::write(SWITCH, "0").map_err(file("write", SWITCH))?;
         tracing::info!("turned off IPv4 forwarding of this machine again");
     }

@@ -165,6 +165,19 @@ impl Host {
         Ok(addresses)
     }
 
+    /// Says whether an instance has its addresses on `lo`.
+    pub(crate) async fn has_instances(&self) -> Result<bool, Error> {
+        let addresses = self.addresses().await?;
+        let is_instance = |attribute: &AddressAttribute| match attribute {
+            AddressAttribute::Label(label) => label.starts_with(&names::address_label("")),
+            _ => false,
+        };
+        Ok(addresses
+            .iter()
+            .flat_map(|address| &address.attributes)
+            .any(is_instance))
+    }
+
     async fn addresses(&self) -> Result<Vec<AddressMessage>, Error> {
         let all: Vec<AddressMessage> = self
             .handle
