@@ -134,12 +134,15 @@ pub enum PullError {
 
 impl ImageStore {
     /// Pulls an image, whether or not one of that name is present. Pulls of one name wait for
-    /// each other.
+    /// each other. An image that was made here has no registry: it is what it is.
     ///
     /// # Errors
     /// See [`PullError`]; nothing is changed then.
     pub async fn pull(&self, reference: &str, options: &PullOptions) -> Result<Image, PullError> {
         let reference = parse(reference)?;
+        if let Some(image) = self.builtin(&reference.whole()) {
+            return Ok(image);
+        }
         let lock = self.pull_lock(&reference.whole());
         let _turn = lock.lock().await;
         let mut first_error = None;

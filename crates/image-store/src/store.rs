@@ -159,6 +159,14 @@ impl ImageStore {
         Ok(found.flatten().as_deref() == Some(fingerprint))
     }
 
+    /// The image of that full name, if it was made here.
+    pub(crate) fn builtin(&self, reference: &str) -> Option<Image> {
+        let index = self.index().ok()?;
+        let (digest, record) = index.find(reference)?;
+        record.fingerprint.as_ref()?;
+        Some(self.image(&index, digest, record))
+    }
+
     /// Adds an image made here: one layer (an uncompressed tar archive) and how it starts.
     ///
     /// # Errors

@@ -11,7 +11,7 @@ use std::sync::Arc;
 
 use flate2::Compression;
 use flate2::write::GzEncoder;
-use image_store::{ImageStore, PullError, PullOptions, RegistriesConfig};
+use image_store::{ImageConfig, ImageStore, PullError, PullOptions, RegistriesConfig};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
@@ -305,4 +305,22 @@ async fn a_registry_that_is_down_cannot_be_reached() {
         matches!(result, Err(PullError::Unreachable { .. })),
         "{result:?}"
     );
+}
+
+#[tokio::test]
+async fn an_image_made_here_needs_no_registry() {
+    let (_directory, store) = store();
+    let layer = tar(&[("hello", b"four")]);
+    let config = ImageConfig {
+        cmd: vec!["hello".to_owned()],
+        ..ImageConfig::default()
+    };
+    store
+        .put_builtin("mainstay/hello", &layer, &config, "f")
+        .unwrap();
+    let image = store
+        .pull("mainstay/hello", &PullOptions::default())
+        .await
+        .unwrap();
+    assert_eq!(image.references, ["docker.io/mainstay/hello:latest"]);
 }

@@ -116,7 +116,10 @@ impl Cluster {
         server.serve_pods(node_address, &stop_serving).await?;
         let images = crate::image::open(data_dir)?;
         let for_builtin = images.clone();
-        let builtin = tokio::task::spawn_blocking(move || node::put_builtin_image(&for_builtin));
+        tokio::task::spawn_blocking(move || node::put_builtin_image(&for_builtin))
+            .await
+            .context("make the built-in image")?
+            .context("make the built-in image")?;
         let parts = Parts {
             data_dir,
             instance_id: &instance_id,
@@ -128,15 +131,6 @@ impl Cluster {
             registries,
         };
         let running = Running::start(parts, &server, &nodes).await?;
-        // Pods that find the image missing ask again, but the first one should find it.
-        tokio::spawn(async move {
-            match builtin.await.context("make the built-in image") {
-                Ok(Ok(())) => {}
-                Ok(Err(error)) | Err(error) => {
-                    eprintln!("mainstay: the image mainstay/hello is not available: {error:#}");
-                }
-            }
-        });
         Ok(Self {
             server,
             running,
@@ -162,8 +156,9 @@ impl Cluster {
         ));
         let sets = self.apply(manifests).await?;
         if !sets.is_empty() {
-            self.show_progress(&sets, interrupted).await?;
-            self.show_hints(&sets, &kubeconfig).await;
+            if self.show_progress(&sets, interrupted).await? {
+                self.show_hints(&sets, &kubeconfig).await;
+            }
         }
         tokio::select! {
             () = interrupted.cancelled() => Ok(()),
@@ -195,7 +190,12 @@ impl Cluster {
         Ok(sets)
     }
 
-    async fn show_progress(&self, sets: &[Watched], interrupted: &CancellationToken) -> Result<()> {
+    /// Whether all pods became ready.
+    async fn show_progress(
+        &self,
+        sets: &[Watched],
+        interrupted: &CancellationToken,
+    ) -> Result<bool> {
         let pods = self
             .server
             .kinds
@@ -205,7 +205,7 @@ impl Cluster {
         let states = states.context("the Pod kind has no STATUS column")?;
         let client = self.server.client("mainstay-admin", &["system:masters"]);
         tokio::select! {
-            _ = progress::show(client, sets, &states, interrupted) => Ok(()),
+            ready = progress::show(client, sets, &states, interrupted) => Ok(ready),
             () = self.running.failed.cancelled() => bail!("a part of the program has failed"),
         }
     }

@@ -2,8 +2,8 @@
 
 use std::collections::BTreeSet;
 use std::future::Future;
-use std::net::{IpAddr, Ipv4Addr};
-use std::path::Path;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use anyhow::{Context, Result};
@@ -19,6 +19,8 @@ use crate::builtin;
 
 /// The cluster's domain.
 const DOMAIN: &str = "cluster.local";
+/// The port of DNS.
+const DNS_PORT: u16 = 53;
 /// Most pods on the node, as Kubernetes has it.
 const PODS_MAX: u32 = 110;
 
@@ -102,13 +104,21 @@ impl Running {
             cluster_cidr: parts.ranges.pod,
             service_cidr: parts.ranges.service,
             unmanaged: BTreeSet::from([dns_ip]),
+            pod_link_prefix: pod_network::link_prefix(parts.instance_id),
             remove_on_shutdown: true,
         };
         let proxy_client = client.clone();
         self.other("service proxy", |stop| {
             service_proxy::run(proxy_client, proxy, stop)
         });
-        let dns = dns_server::Config::new(DOMAIN, dns_ip, parts.ranges.service, parts.ranges.pod);
+        let dns = dns_server::Config {
+            domain: DOMAIN.to_owned(),
+            listen: vec![SocketAddr::from((dns_ip, DNS_PORT))],
+            addresses: vec![dns_ip.into()],
+            ranges: vec![parts.ranges.service, parts.ranges.pod],
+            upstreams: None,
+            resolv_conf: PathBuf::from("/etc/resolv.conf"),
+        };
         self.other("DNS server", |stop| dns_server::run(client, dns, stop));
         Ok(())
     }
@@ -152,13 +162,17 @@ impl Running {
             kubelet_port: 0,
             on_shutdown: OnShutdown::StopPods,
         };
-        let agent = NodeAgent::open(config, client)
+        let stop = self.stop_agent.clone();
+        let agent = NodeAgent::start(config, client, stop.clone())
             .await
             .context("start the node agent")?;
         node.set(agent.kubelet_api());
-        let (stop, failed) = (self.stop_agent.clone(), self.failed.clone());
+        let part = async move {
+            agent.finished().await;
+            Ok::<(), node_agent::Error>(())
+        };
         self.agent
-            .spawn(watched("node agent", agent.run(stop.clone()), stop, failed));
+            .spawn(watched("node agent", part, stop, self.failed.clone()));
         Ok(())
     }
 

@@ -177,7 +177,10 @@ impl Server {
     pub async fn stop(mut self) {
         while self.listeners.join_next().await.is_some() {}
         drop(self.api);
-        self.store.close().await;
+        let store = self.store;
+        if let Err(error) = tokio::task::spawn_blocking(move || store.close()).await {
+            tracing::error!(%error, "the store was not closed in order");
+        }
     }
 }
 
