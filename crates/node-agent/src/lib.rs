@@ -19,6 +19,7 @@ mod limits;
 mod logs;
 mod node;
 mod prober;
+pub mod provisioner;
 mod recovery;
 mod registry;
 mod sources;

@@ -215,12 +215,14 @@ pub async fn http_get(
                 .map_err(|error| error.to_string())?;
             Ok::<u16, String>(answer.status().as_u16())
         };
+        tokio::pin!(answer);
         tokio::select! {
-            answer = answer => answer,
-            ended = connection => {
-                let reason = ended.err().map_or("EOF".to_owned(), |error| error.to_string());
-                Err(reason)
-            }
+            answer = &mut answer => answer,
+            ended = connection => match ended {
+                // The connection may end in the same breath in which it delivers the answer.
+                Ok(()) => answer.await,
+                Err(error) => Err(error.to_string()),
+            },
         }
     };
     match tokio::time::timeout(timeout, exchange).await {
