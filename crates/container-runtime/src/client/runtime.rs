@@ -6,6 +6,7 @@ use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
 use tokio::io::AsyncReadExt;
@@ -22,6 +23,9 @@ use crate::state_dir::{self, SandboxFile};
 
 /// Longest id: it becomes a file name and part of a control group's name.
 const ID_BYTES_MAX: usize = 128;
+
+/// Longest time between a shim's lock and its socket; one that takes longer is ended.
+const SHIM_START_MAX: Duration = Duration::from_secs(5);
 
 /// What a [`Runtime`] needs to know.
 #[derive(Clone, Debug)]
@@ -277,19 +281,24 @@ fn open_log(dir: &Path) -> io::Result<File> {
 }
 
 impl Sandbox {
-    /// Tells whether the shim lives and answers.
+    /// Tells whether the shim lives and answers; waits for one that is on its way up.
     pub(crate) async fn is_alive(&self) -> Result<bool> {
         let peer = Peer {
             id: self.id(),
             dir: self.dir(),
         };
-        match peer.open(Call::State).await {
-            Ok(_) => Ok(true),
-            Err(RuntimeError::SandboxDead { .. }) => {
-                // Nobody listens, but a shim may be on its way up.
-                Ok(cleanup::shim_of(self.dir())?.is_some())
+        let until = Instant::now() + SHIM_START_MAX;
+        loop {
+            match peer.open(Call::State).await {
+                Ok(_) => return Ok(true),
+                Err(RuntimeError::SandboxDead { .. }) => {}
+                Err(error) => return Err(error),
             }
-            Err(error) => Err(error),
+            // Nobody listens: dead, unless somebody holds the lock.
+            if cleanup::shim_of(self.dir())?.is_none() || Instant::now() > until {
+                return Ok(false);
+            }
+            tokio::time::sleep(Duration::from_millis(5)).await;
         }
     }
 }

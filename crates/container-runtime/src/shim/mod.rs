@@ -12,6 +12,7 @@ mod launch;
 mod limits;
 mod log;
 mod oci;
+mod pause;
 mod process;
 mod rootfs;
 mod seccomp;
@@ -122,7 +123,7 @@ fn set_up(dir: PathBuf) -> io::Result<Supervisor> {
         true => {
             let group = format!("{}/pause", file.cgroup);
             cgroup::create(&group, &Resources::default())?;
-            Some(worker::start_pause(&group).map_err(doing("make a process namespace"))?)
+            Some(pause::start(&group).map_err(doing("make a process namespace"))?)
         }
         false => None,
     };

@@ -69,6 +69,8 @@ enum Source {
     Listener,
     Signals,
     Connection(u64),
+    /// A client is gone whose input nobody takes at the moment.
+    HangUp(u64),
     Output(u64, Stream),
     Input(u64),
 }
@@ -112,6 +114,7 @@ impl Supervisor {
                     Source::Listener => self.accept(),
                     Source::Signals => self.reap(),
                     Source::Connection(id) => self.serve(id),
+                    Source::HangUp(id) => self.disconnect(id),
                     Source::Output(id, stream) => self.forward(id, stream),
                     Source::Input(id) => {
                         if let Some(process) = self.processes.get_mut(&id) {
@@ -175,12 +178,29 @@ impl Supervisor {
             Ok(_) | Err(nix::Error::EINTR) => {}
             Err(errno) => return Err(errno.into()),
         }
-        let ready = polled.iter().map(|fd| fd.any().unwrap_or(true));
-        Ok(sources
+        let occurred = polled
+            .iter()
+            .map(|fd| fd.revents().unwrap_or(PollFlags::POLLIN));
+        let ready = sources
             .into_iter()
-            .zip(ready)
-            .filter_map(|(s, ready)| ready.then_some(s))
+            .zip(occurred)
+            .filter(|(_, flags)| !flags.is_empty());
+        Ok(ready
+            .map(|(source, flags)| self.hang_up_or(source, flags))
             .collect())
+    }
+
+    /// What is not read shows its end again and again: it must be acted upon, or the loop spins.
+    fn hang_up_or(&self, source: Source, flags: PollFlags) -> Source {
+        match source {
+            Source::Connection(id)
+                if flags.intersects(PollFlags::POLLHUP | PollFlags::POLLERR)
+                    && !self.connections.get(&id).is_some_and(|c| self.may_read(c)) =>
+            {
+                Source::HangUp(id)
+            }
+            other => other,
+        }
     }
 
     /// A client is not read while the process it feeds has enough.
@@ -204,20 +224,15 @@ impl Supervisor {
     }
 
     fn serve(&mut self, id: u64) {
+        let Some(may_read) = self.connections.get(&id).map(|c| self.may_read(c)) else {
+            return;
+        };
         let Some(connection) = self.connections.get_mut(&id) else {
             return;
         };
-        let alive = connection.flush().and_then(|()| match connection.role {
-            // Not read while the process has enough; a hang-up shows at the write.
-            Role::Session { process, .. }
-                if !self
-                    .processes
-                    .get(&process)
-                    .is_none_or(Process::wants_input) =>
-            {
-                Ok(true)
-            }
-            _ => connection.fill(),
+        let alive = connection.flush().and_then(|()| match may_read {
+            true => connection.fill(),
+            false => Ok(true),
         });
         let mut alive = alive.unwrap_or(false);
         while let Some(connection) = self.connections.get_mut(&id) {
@@ -308,10 +323,11 @@ impl Supervisor {
                 }
             }
             owner => {
-                if stdin && self.closes_input(&owner, true) {
-                    if let Some(process) = self.processes.get_mut(&process_id) {
-                        process.end_input();
-                    }
+                if stdin
+                    && self.closes_input(&owner, true)
+                    && let Some(process) = self.processes.get_mut(&process_id)
+                {
+                    process.end_input();
                 }
             }
         }

@@ -231,3 +231,31 @@ async fn logs_are_rotated_and_complete() {
     assert!(std::fs::metadata(&path).unwrap().len() <= 20_000);
     world.end().await;
 }
+
+#[tokio::test]
+async fn a_client_that_leaves_much_input_behind_costs_nothing() {
+    let world = World::new("leftinput");
+    let sandbox = world.sandbox("p1").await;
+    start(&sandbox, &world.container("a", &["sleep", "100"])).await;
+    let spec = ExecSpec {
+        stdin: true,
+        ..command("a", &["sleep", "50"])
+    };
+    let mut session = sandbox.exec(spec).await.unwrap();
+    let mut stdin = session.stdin.take().unwrap();
+    // Nobody reads it: pipes and queues fill up.
+    let writing = stdin.write_all(&[b'x'; 4 << 20]);
+    assert!(
+        tokio::time::timeout(Duration::from_millis(300), writing)
+            .await
+            .is_err()
+    );
+    drop(stdin);
+    drop(session);
+    let pid = sandbox.state().await.unwrap().pid;
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    let before = crate::recovery::ticks(pid);
+    tokio::time::sleep(Duration::from_millis(400)).await;
+    assert!(crate::recovery::ticks(pid) - before <= 1, "the shim spins");
+    world.end().await;
+}
