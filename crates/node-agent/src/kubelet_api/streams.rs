@@ -15,8 +15,9 @@ use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::sync::mpsc;
 use tokio_tungstenite::WebSocketStream;
-use tokio_tungstenite::tungstenite::Message;
-use tokio_tungstenite::tungstenite::protocol::Role;
+use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
+use tokio_tungstenite::tungstenite::protocol::{CloseFrame, Role};
+use tokio_tungstenite::tungstenite::{Message, Utf8Bytes};
 
 const STDIN: u8 = 0;
 const STDOUT: u8 = 1;
@@ -239,7 +240,12 @@ async fn end(mut control: SessionControl, mut sizes: mpsc::Receiver<TerminalSize
 async fn finish(mut sink: Sink, status: Value) {
     let mut bytes = vec![ERROR];
     bytes.extend_from_slice(status.to_string().as_bytes());
-    for message in [Message::binary(bytes), Message::Close(None)] {
+    // Only a normal end lets the client keep what it has read (RFC 6455 §7.4.1).
+    let end = CloseFrame {
+        code: CloseCode::Normal,
+        reason: Utf8Bytes::default(),
+    };
+    for message in [Message::binary(bytes), Message::Close(Some(end))] {
         if let Err(error) = sink.send(message).await {
             tracing::debug!(%error, "client of a session is gone");
             return;
