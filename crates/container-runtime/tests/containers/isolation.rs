@@ -145,7 +145,7 @@ async fn volumes_are_mounted_as_asked() {
     let script = "echo written > /data/new; cat /etc/one-file; \
          touch /ro/x 2>/dev/null || echo refused; touch /sub/here; pwd";
     let mut spec = world.shell("a", script);
-    spec.cwd = "/work/dir".into();
+    spec.cwd = "/srv/dir".into();
     spec.mounts = vec![
         bind("/data", None, false),
         bind("/ro", None, true),
@@ -153,7 +153,7 @@ async fn volumes_are_mounted_as_asked() {
         bind("/sub", Some("deep/er"), false),
     ];
     run(&sandbox, &spec).await;
-    assert_eq!(logged(&spec), ["from the node", "refused", "/work/dir"]);
+    assert_eq!(logged(&spec), ["from the node", "refused", "/srv/dir"]);
     assert_eq!(fs::read_to_string(volume.join("new")).unwrap(), "written\n");
     assert!(volume.join("deep/er/here").exists());
     sandbox.remove("a").await.unwrap();
