@@ -56,6 +56,8 @@ pub mod stateful_set {
     pub const FAILED_UPDATE: &str = "FailedUpdate";
     /// A claim belongs to somebody else.
     pub const CONFLICTING_CONTROLLER: &str = "ConflictingController";
+    /// A pod of an abandoned revision held up a rollout.
+    pub const REPLACED_STUCK_POD: &str = "ReplacedStuckPod";
 }
 
 /// Reasons of the events of claims and volumes (`statefulset.md` §11).

@@ -249,3 +249,61 @@ async fn come_and_go(cluster: &Cluster) {
     cluster.start_controllers(&cluster.shutdown);
     cluster.start_controllers(&cluster.shutdown);
 }
+
+/// T30, 2.5: a claim that was deleted in use goes with its pod; then both are made anew.
+#[tokio::test]
+async fn a_deleted_claim_comes_back_with_its_pod() {
+    let cluster = Cluster::new().await;
+    let more = json!({ "volumeClaimTemplates": claims() });
+    cluster.create::<StatefulSet>(set(1, "a", more)).await;
+    wait_for(&cluster, "1 1 1 1 1", status).await;
+    let protected = |claims: &[PersistentVolumeClaim]| claims[0].finalizers().join(" ");
+    wait_for(&cluster, "kubernetes.io/pvc-protection", protected).await;
+    let before = cluster
+        .api::<PersistentVolumeClaim>()
+        .get("www-web-0")
+        .await
+        .unwrap();
+    cluster
+        .delete::<PersistentVolumeClaim>("www-web-0", DeleteParams::default())
+        .await;
+    wait_for::<PersistentVolumeClaim>(&cluster, "true", |claims| {
+        claims[0].metadata.deletion_timestamp.is_some().to_string()
+    })
+    .await;
+    cluster
+        .delete::<Pod>("web-0", DeleteParams::default())
+        .await;
+    wait_for::<PersistentVolumeClaim>(&cluster, "true", |claims| {
+        claims
+            .iter()
+            .any(|claim| claim.uid() != before.uid())
+            .to_string()
+    })
+    .await;
+    wait_for(&cluster, "web-0:a", pods).await;
+}
+
+/// T22, 4.8: a revision's name that is taken by other data.
+#[tokio::test]
+async fn a_taken_revision_name_is_avoided() {
+    let cluster = Cluster::new().await;
+    cluster.create::<StatefulSet>(set(1, "a", json!({}))).await;
+    wait_for(&cluster, "1 1 1 1 1", status).await;
+    let revisions: Api<ControllerRevision> = cluster.api();
+    let name = revisions.list(&Default::default()).await.unwrap().items[0].name_any();
+    cluster
+        .delete::<StatefulSet>("web", DeleteParams::default())
+        .await;
+    wait_for::<ControllerRevision>(&cluster, "", names).await;
+    let other = json!({ "metadata": { "name": name }, "data": { "other": 1 }, "revision": 1 });
+    cluster.create::<ControllerRevision>(other).await;
+    wait_for::<Pod>(&cluster, "", names).await;
+    cluster.create::<StatefulSet>(set(1, "a", json!({}))).await;
+    wait_for(&cluster, "1 1 1 1 1", status).await;
+    wait_for::<StatefulSet>(&cluster, "Some(1)", |sets| {
+        format!("{:?}", sets[0].status.as_ref().unwrap().collision_count)
+    })
+    .await;
+    wait_for::<ControllerRevision>(&cluster, "2", |all| all.len().to_string()).await;
+}

@@ -6,6 +6,8 @@
 use k8s_openapi::api::core::v1::PersistentVolumeClaim;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
 
+use resource_kinds::reasons::stateful_set as reasons;
+
 use super::draft::Draft;
 use super::identity;
 use super::observed::{Member, Retention, Spec, World, controller};
@@ -121,7 +123,7 @@ fn set_owners(claim: &PersistentVolumeClaim, name: String, owners: Vec<OwnerRefe
 fn conflicting(claim: &str) -> Notice {
     Notice {
         warning: true,
-        reason: "ConflictingController",
+        reason: reasons::CONFLICTING_CONTROLLER,
         message: format!(
             "PersistentVolumeClaim {claim} has a conflicting OwnerReference that acts as a \
              manging controller, the retention policy is ignored for this claim"

@@ -4,11 +4,11 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Pod;
+use resource_kinds::labels;
 
 use super::observed::{Member, Observed, Phase, Retention, Strategy, World};
 use super::plan::{Action, Plan};
 use super::{identity, revisions};
-use resource_kinds::labels;
 
 /// The rules that a plan breaks; empty when all is well.
 pub fn violations(observed: &Observed, plan: &Plan, now: Timestamp) -> Vec<String> {

@@ -13,9 +13,9 @@ use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Pod, PodCondition, PodTe
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use object_model::{IntOrPercent, LabelSelector};
+use resource_kinds::labels;
 
 use super::identity;
-use resource_kinds::labels;
 
 /// The world as seen from one set.
 #[derive(Clone, Debug, Default)]

@@ -9,8 +9,11 @@
 //! pod that is or was healthy at the revision it should have is never touched, nor is one below
 //! the partition that has either of the two live revisions.
 
+use resource_kinds::reasons::stateful_set as reasons;
+
 use super::draft::Draft;
 use super::observed::{Member, Phase, Strategy, World};
+use super::plan::Notice;
 use super::revisions::Chosen;
 use super::rollout;
 
@@ -25,6 +28,16 @@ pub(super) fn replace_stuck(world: &World<'_>, chosen: &Chosen, draft: &mut Draf
         .rev()
         .find(|member| is_stuck(world, chosen, member));
     if let Some(member) = stuck {
+        draft.notices.push(Notice {
+            warning: false,
+            reason: reasons::REPLACED_STUCK_POD,
+            message: format!(
+                "Pod {} of revision {} is not ready and holds up revision {}: it is replaced",
+                member.name(),
+                member.revision,
+                chosen.update
+            ),
+        });
         rollout::replace(member, chosen, draft);
     }
 }

@@ -2,6 +2,8 @@
 //! what is broken holds up the rest (in `OrderedReady`).
 
 use k8s_openapi::api::core::v1::Pod;
+use resource_kinds::labels;
+use resource_kinds::reasons::stateful_set as reasons;
 
 use super::claims;
 use super::draft::{Draft, Flow};
@@ -10,7 +12,6 @@ use super::observed::{Member, Phase, Strategy, World};
 use super::plan::{Action, Notice};
 use super::revisions::Chosen;
 use super::waiting::Cause;
-use resource_kinds::labels;
 
 /// Pods that one plan creates at most; the next plan goes on. As kube-controller-manager's
 /// largest batch.
@@ -162,7 +163,7 @@ fn create(world: &World<'_>, chosen: &Chosen, ordinal: i64, draft: &mut Draft) -
 fn refused(world: &World<'_>, pod: &str, cause: &Cause) -> Notice {
     Notice {
         warning: true,
-        reason: "FailedCreate",
+        reason: reasons::FAILED_CREATE,
         message: format!(
             "create Pod {pod} in StatefulSet {} failed error: {cause}",
             world.spec.name

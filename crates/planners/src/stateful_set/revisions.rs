@@ -10,13 +10,13 @@ use k8s_openapi::api::apps::v1::ControllerRevision;
 use k8s_openapi::api::core::v1::PodTemplateSpec;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use k8s_openapi::apimachinery::pkg::runtime::RawExtension;
+use resource_kinds::labels;
 use serde_json::{Map, Value, json};
 
 use super::draft::Draft;
 use super::identity;
 use super::observed::{World, controller};
 use super::plan::Action;
-use resource_kinds::labels;
 
 /// Longest part of a set's name that goes into the name of a revision.
 const NAME_PREFIX_BYTES_MAX: usize = 223;
