@@ -1,5 +1,7 @@
 //! Types, strict decoding and documents (kubectl.md 0.8-0.10).
 
+#![expect(clippy::unwrap_used, reason = "a test")]
+
 use openapi_schema::{ListType, MapType, Schema, Shape};
 use resource_kinds::{KindInfo, Scope, Subresource, Verb};
 use serde_json::{Value, json};
