@@ -165,7 +165,8 @@ pub async fn reserve_ranges(
     let host = Host::connect(instance_id)?;
     let taken = host.taken().await?;
     let path = state_dir.join("ranges.json");
-    let ranges = match read(&path)? {
+    let before = read(&path)?;
+    let ranges = match before {
         Some(before) => {
             if let Some(by) = user_of(&taken, before.service) {
                 let by = by.to_owned();
@@ -185,7 +186,9 @@ pub async fn reserve_ranges(
         }
         None => choose_ranges(&taken, wanted)?,
     };
-    write(&path, &ranges)?;
+    if before != Some(ranges) {
+        write(&path, &ranges)?;
+    }
     host.claim(&ranges).await?;
     tracing::info!(pod = %ranges.pod, service = %ranges.service, "ranges reserved");
     Ok(ranges)

@@ -59,7 +59,6 @@ fn base(settings: &Settings) -> Table {
     let mut add = |name: &str, hook, rules| {
         table.chains.insert(name.to_owned(), Chain { hook, rules });
     };
-    let loopback = Cidr::new(Ipv4Addr::LOCALHOST, 8);
     add(
         "nat-prerouting",
         hook(HookKind::Nat, 0, -100),
@@ -82,6 +81,26 @@ fn base(settings: &Settings) -> Table {
             ),
         ],
     );
+    for (name, chain) in refusing(settings) {
+        add(name, chain.hook, chain.rules);
+    }
+    table
+}
+
+/// Connections that nobody would answer are refused at once: to Services without endpoints, to
+/// addresses of no Service, and those that must not get through at all.
+fn refusing(settings: &Settings) -> Vec<(&'static str, Chain)> {
+    let mut chains = Vec::new();
+    let filter = |number| {
+        let kind = HookKind::Filter;
+        Some(Hook {
+            kind,
+            number,
+            priority: -10,
+        })
+    };
+    let mut add = |name, hook, rules| chains.push((name, Chain { hook, rules }));
+    let loopback = Cidr::new(Ipv4Addr::LOCALHOST, 8);
     let refuse = || Rule::when([Match::NewConnection], Action::Jump(REFUSED.into()));
     let unknown = |also: &[Match]| {
         let in_range = Match::Destination(settings.service_range, true);
@@ -99,17 +118,13 @@ fn base(settings: &Settings) -> Table {
     ];
     add(
         "filter-input",
-        hook(HookKind::Filter, 1, -10),
+        filter(1),
         vec![Rule::when(foreign_loopback, Action::Drop), refuse()],
     );
-    add(
-        "filter-forward",
-        hook(HookKind::Filter, 2, -10),
-        vec![refuse(), unknown(&[])],
-    );
+    add("filter-forward", filter(2), vec![refuse(), unknown(&[])]);
     add(
         "filter-output",
-        hook(HookKind::Filter, 3, -10),
+        filter(3),
         vec![refuse(), unknown(&[Match::DestinationIsLocal(false)])],
     );
     add(
@@ -126,7 +141,7 @@ fn base(settings: &Settings) -> Table {
     // The kernel makes no ICMP answer to the node's own packets here, but resets work for all.
     let reset = Rule::when([Match::IsTcp], Action::Reset);
     add(REJECT, None, vec![reset, Rule::always(Action::Reject)]);
-    table
+    chains
 }
 
 /// Source addresses that others could not answer to are replaced: on connections marked so, on
