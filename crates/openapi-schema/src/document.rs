@@ -2,10 +2,10 @@
 //! definition, so that no tree of a whole document is ever held.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::hash::{DefaultHasher, Hasher};
 
 use resource_kinds::KindInfo;
 use serde_json::{Map, Value, json};
-use sha2::{Digest, Sha256};
 
 use crate::dialect::{Dialect, gvk};
 use crate::facts::FactTable;
@@ -32,8 +32,9 @@ pub(crate) fn v3_index(kinds: &[KindInfo]) -> Vec<u8> {
         .collect();
     let mut paths = Map::new();
     for (group, version) in group_versions {
-        let hash = Sha256::digest(source.v3(group, version, kinds));
-        let hash: String = hash.iter().map(|byte| format!("{byte:02X}")).collect();
+        let mut hasher = DefaultHasher::new();
+        hasher.write(&source.v3(group, version, kinds));
+        let hash = format!("{:016X}", hasher.finish());
         let base = base_path(group, version);
         let url = format!("/openapi/v3{base}?hash={hash}");
         paths.insert(
