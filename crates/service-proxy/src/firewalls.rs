@@ -12,7 +12,7 @@ use std::net::Ipv4Addr;
 
 use crate::encode::{DELETE_RULE, Expressions, GET_CHAIN, GET_RULE, Link, NEW_RULE};
 use crate::kernel::{Kernel, KernelError};
-use crate::message::{Batch, FAMILY_UNSPECIFIED, NLM_F_CREATE, big_number, find, text};
+use crate::message::{Batch, FAMILY_UNSPECIFIED, NLM_F_CREATE, big_number, find, nftables, text};
 
 const FAMILY_INET: u8 = 1;
 const FAMILY_IPV4: u8 = 2;
@@ -102,7 +102,7 @@ fn passes<'a>(hook: u32, links: &'a PodLinks) -> Vec<(Link<'a>, Option<Ipv4Addr>
 fn guards(kernel: &mut Kernel) -> Result<Vec<Guard>, KernelError> {
     let mut guards = Vec::new();
     let each = |family: u8, attributes: &[u8]| guards.extend(guard(family, attributes));
-    kernel.list(FAMILY_UNSPECIFIED, GET_CHAIN, |_| {}, each)?;
+    kernel.list(FAMILY_UNSPECIFIED, nftables(GET_CHAIN), |_| {}, each)?;
     Ok(guards)
 }
 
@@ -143,7 +143,7 @@ fn own_rules(
         let handle: Option<[u8; 8]> = find(attributes, 3).and_then(|handle| handle.try_into().ok());
         handles.extend(handle.filter(|_| names_links));
     };
-    kernel.list(guard.family, GET_RULE, ask, each)?;
+    kernel.list(guard.family, nftables(GET_RULE), ask, each)?;
     Ok(handles)
 }
 
@@ -156,7 +156,7 @@ mod tests {
     use super::{FAMILY_INET, FAMILY_IPV4, HOOK_FORWARD, HOOK_INPUT, PodLinks};
     use crate::encode::{GET_RULE, NEW_CHAIN};
     use crate::kernel::Kernel;
-    use crate::message::{Batch, NLM_F_CREATE};
+    use crate::message::{Batch, NLM_F_CREATE, nftables};
     use crate::namespaces::Namespace;
 
     /// What container engines and firewalls do: drop what they do not know.
@@ -181,7 +181,7 @@ mod tests {
         let mut count = 0;
         let ask = |a: &mut crate::message::Attributes<'_>| a.text(1, "filter");
         kernel
-            .list(family, GET_RULE, ask, |_, _| count += 1)
+            .list(family, nftables(GET_RULE), ask, |_, _| count += 1)
             .unwrap();
         count
     }

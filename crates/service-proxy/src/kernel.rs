@@ -114,7 +114,7 @@ impl Kernel {
     /// When the socket fails.
     pub fn is_present(&mut self) -> Result<bool, KernelError> {
         let name = self.name.clone();
-        let ask = message::single(FAMILY_IPV4, GET_TABLE, 0, |attributes| {
+        let ask = message::single(FAMILY_IPV4, message::nftables(GET_TABLE), 0, |attributes| {
             attributes.text(1, &name)
         });
         let present = match self.transact(&ask) {

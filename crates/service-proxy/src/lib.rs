@@ -5,6 +5,7 @@
 //! (no `nft` program, no hop through user space). The table carries the instance's id; it keeps
 //! serving while the agent is away, and the next agent replaces it without a gap.
 
+pub mod conntrack;
 mod encode;
 pub mod firewalls;
 mod kernel;

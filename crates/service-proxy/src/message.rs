@@ -88,7 +88,12 @@ impl Batch {
     }
 }
 
-/// A single message that is not part of a batch: a question.
+/// Returns the full type of an nftables message.
+pub(crate) fn nftables(kind: u16) -> u16 {
+    SUBSYSTEM_NFTABLES << 8 | kind
+}
+
+/// A single message that is not part of a batch. Its type includes the subsystem.
 pub(crate) fn single(
     family: u8,
     kind: u16,
@@ -99,7 +104,11 @@ pub(crate) fn single(
         bytes: Vec::new(),
         sequence: 0,
     };
-    batch.message_in(family, kind, flags, fill);
+    let start = batch.header(kind, flags, family, 0);
+    fill(&mut Attributes {
+        bytes: &mut batch.bytes,
+    });
+    batch.finish(start);
     batch.bytes
 }
 
@@ -114,6 +123,11 @@ impl Attributes<'_> {
         let start = self.open(kind);
         self.bytes.extend(value);
         self.close(start);
+    }
+
+    /// Adds attributes as they were received.
+    pub(crate) fn raw(&mut self, attributes: &[u8]) {
+        self.bytes.extend(attributes);
     }
 
     /// Adds a number, in network order as nftables wants all its numbers.
@@ -189,7 +203,7 @@ pub(crate) fn answers(mut bytes: &[u8]) -> Vec<Answer<'_>> {
         let kind = short(header, 4);
         let error = (kind == NLMSG_ERROR && body.len() >= 4 + HEADER_BYTES)
             .then(|| (-number(body, 0).cast_signed(), short(body, 4 + 4) & 0xff));
-        let object = kind >> 8 == SUBSYSTEM_NFTABLES;
+        let object = kind >> 8 != 0;
         answers.push(Answer {
             kind,
             error,

@@ -11,10 +11,11 @@ use k8s_openapi::api::discovery::v1::EndpointSlice;
 use kube::{Api, Client};
 use object_model::cidr::Cidr;
 use reconcile::{Cache, WatchConfig};
-use service_routing::{Settings, Table, ports, table};
+use service_routing::{ServicePort, Settings, Table, has_lost_endpoints, ports, table};
 use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
 
+use crate::conntrack;
 use crate::firewalls::{self, PodLinks};
 use crate::kernel::{Kernel, KernelError};
 use crate::limits;
@@ -102,6 +103,7 @@ pub async fn serve(
     let synced = shutdown.run_until_cancelled(synced).await.unwrap_or(false);
     let mut service_changes = services.subscribe();
     let mut slice_changes = slices.subscribe();
+    let mut before = Vec::new();
     let mut due = synced;
     while !shutdown.is_cancelled() {
         let mut retry = false;
@@ -114,6 +116,10 @@ pub async fn serve(
                 &config.node_name,
             );
             retry = !proxy.apply(table(&ports, &settings)).await?;
+            if !retry && has_lost_endpoints(&before, &ports) {
+                proxy.forget_stale_flows(ports.clone()).await?;
+            }
+            before = ports;
         }
         tokio::select! {
             () = shutdown.cancelled() => break,
@@ -170,6 +176,18 @@ impl Proxy {
             .await?
         {
             tracing::warn!(%error, "a firewall of this machine may keep pods from each other");
+        }
+        Ok(())
+    }
+
+    /// Ends UDP flows to endpoints that are gone; the rules hold whether that works or not.
+    async fn forget_stale_flows(&self, ports: Vec<ServicePort>) -> Result<(), Error> {
+        match self
+            .with(move |kernel| conntrack::forget_stale(kernel, &ports))
+            .await?
+        {
+            Ok(count) => tracing::debug!(count, "flows to former endpoints ended"),
+            Err(error) => tracing::warn!(%error, "flows to former endpoints may go on"),
         }
         Ok(())
     }

@@ -3,7 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "a test fails by a panic")]
 
 use std::collections::BTreeMap;
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,7 +11,7 @@ use k8s_openapi::api::core::v1::Service;
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use pod_network::{PodNetwork, PodNetworkOptions};
 use serde_json::{Value, json};
-use service_proxy::Kernel;
+use service_proxy::{Kernel, conntrack};
 use service_routing::{Settings, ports, table};
 
 #[allow(dead_code, reason = "shared with other tests, which use the rest")]
@@ -408,4 +408,56 @@ fn a_thousand_services_are_one_transaction() {
         .unwrap();
     println!("one of them changed: {:?}", started.elapsed());
     assert_eq!(world.a.ask(to(all[500].cluster_ip, 80)).unwrap().0, "b");
+}
+
+#[test]
+fn udp_clients_that_never_stop_are_moved_from_endpoints_that_are_gone() {
+    let mut world = World::new();
+    for (pod, name) in [(&world.a, "a"), (&world.b, "b")] {
+        let socket = pod.run(|| UdpSocket::bind("0.0.0.0:5353")).unwrap();
+        std::thread::spawn(move || {
+            let mut buffer = [0; 64];
+            while let Ok((_, client)) = socket.recv_from(&mut buffer) {
+                socket.send_to(name.as_bytes(), client).ok();
+            }
+        });
+    }
+    let ports_with = |endpoints: &[(&str, &str)]| {
+        let udp = json!([{ "name": "dns", "port": 53, "protocol": "UDP" }]);
+        let (service, mut slice) = objects(json!({ "ports": udp }), endpoints);
+        let port = json!([{ "name": "dns", "port": 5353, "protocol": "UDP" }]);
+        slice.ports = serde_json::from_value(port).unwrap();
+        ports([&service], [&slice], "here")
+    };
+    let client = world.host.run(|| UdpSocket::bind("10.244.0.1:0")).unwrap();
+    client
+        .set_read_timeout(Some(Duration::from_secs(2)))
+        .unwrap();
+    let ask = || {
+        client.send_to(b"?", to(SERVICE, 53)).unwrap();
+        let mut buffer = [0; 64];
+        let length = client.recv(&mut buffer).unwrap();
+        String::from_utf8(buffer[..length].to_vec()).unwrap()
+    };
+    let (before, after) = (ports_with(&BOTH[..1]), ports_with(&BOTH[1..]));
+    world
+        .kernel
+        .apply(&table(&before, &World::settings()))
+        .unwrap();
+    assert_eq!(ask(), "a");
+    world
+        .kernel
+        .apply(&table(&after, &World::settings()))
+        .unwrap();
+    assert_eq!(ask(), "a", "the kernel remembers");
+    assert!(service_routing::has_lost_endpoints(&before, &after));
+    assert_eq!(
+        conntrack::forget_stale(&mut world.kernel, &after).unwrap(),
+        1
+    );
+    assert_eq!(ask(), "b");
+    assert_eq!(
+        conntrack::forget_stale(&mut world.kernel, &after).unwrap(),
+        0
+    );
 }

@@ -10,12 +10,14 @@
 mod change;
 mod compile;
 mod endpoints;
+mod flows;
 mod model;
 mod services;
 
 pub use change::{ApplyError, Change, apply, changes};
 pub use compile::{MARK_MASQUERADE, Settings, table};
 pub use endpoints::{Endpoint, Endpoints};
+pub use flows::{Flow, has_lost_endpoints, stale_flows};
 pub use model::{
     Action, Chain, Hook, HookKind, Key, MapName, Match, Protocol, Rule, Table, Verdict,
 };

@@ -1,0 +1,88 @@
+//! Makes the kernel forget UDP flows to endpoints that are gone.
+
+use std::net::Ipv4Addr;
+
+use service_routing::{Endpoint, Flow, ServicePort, stale_flows};
+
+use crate::kernel::{Kernel, KernelError};
+use crate::message::{FAMILY_IPV4, find, single};
+
+const SUBSYSTEM_CONNTRACK: u16 = 1 << 8;
+const GET: u16 = SUBSYSTEM_CONNTRACK | 1;
+const DELETE: u16 = SUBSYSTEM_CONNTRACK | 2;
+
+/// What the client sends.
+const TUPLE_ORIGINAL: u16 = 1;
+/// What comes back.
+const TUPLE_REPLY: u16 = 2;
+const TUPLE_ADDRESSES: u16 = 1;
+const TUPLE_PROTOCOL: u16 = 2;
+const ZONE: u16 = 18;
+const PROTOCOL_UDP: u8 = 17;
+
+/// The flow ended by itself between list and removal.
+const ENOENT: i32 = 2;
+
+/// Removes the flows and returns how many there were.
+///
+/// # Errors
+/// When the kernel refuses.
+pub fn forget_stale(kernel: &mut Kernel, ports: &[ServicePort]) -> Result<usize, KernelError> {
+    let (mut flows, mut names) = (Vec::new(), Vec::new());
+    let each = |_, attributes: &[u8]| {
+        if let Some(flow) = flow(attributes) {
+            flows.push(flow);
+            names.push(name(attributes));
+        }
+    };
+    kernel.list(FAMILY_IPV4, GET, |_| {}, each)?;
+    let stale = stale_flows(&flows, ports);
+    for place in &stale {
+        let (tuple, zone) = &names[*place];
+        let message = single(FAMILY_IPV4, DELETE, 0, |a| {
+            a.nested(TUPLE_ORIGINAL, |inner| inner.raw(tuple));
+            if let Some(zone) = zone {
+                a.bytes(ZONE, zone);
+            }
+        });
+        match kernel.transact(&message) {
+            Ok(()) | Err(KernelError::Refused { errno: ENOENT, .. }) => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(stale.len())
+}
+
+/// What the kernel knows a flow by.
+fn name(attributes: &[u8]) -> (Vec<u8>, Option<Vec<u8>>) {
+    let tuple = find(attributes, TUPLE_ORIGINAL).unwrap_or_default();
+    (tuple.to_vec(), find(attributes, ZONE).map(<[u8]>::to_vec))
+}
+
+fn flow(attributes: &[u8]) -> Option<Flow> {
+    let original = find(attributes, TUPLE_ORIGINAL)?;
+    let reply = find(attributes, TUPLE_REPLY)?;
+    let is_udp = find(find(original, TUPLE_PROTOCOL)?, 1)? == [PROTOCOL_UDP];
+    let destination = address(original, 2)?;
+    let endpoint = Endpoint {
+        ip: address(reply, 1)?,
+        port: port(reply, 2)?,
+    };
+    is_udp.then_some(Flow {
+        address: destination,
+        port: port(original, 3)?,
+        endpoint,
+    })
+}
+
+fn address(tuple: &[u8], which: u16) -> Option<Ipv4Addr> {
+    let bytes: [u8; 4] = find(find(tuple, TUPLE_ADDRESSES)?, which)?
+        .try_into()
+        .ok()?;
+    Some(bytes.into())
+}
+
+fn port(tuple: &[u8], which: u16) -> Option<u16> {
+    let bytes: [u8; 2] = find(find(tuple, TUPLE_PROTOCOL)?, which)?.try_into().ok()?;
+    Some(u16::from_be_bytes(bytes))
+}
