@@ -267,3 +267,39 @@ fn v2_document_has_the_old_forms() {
         json!(["application/json", "application/yaml"])
     );
 }
+
+/// A kind that is served without a schema would not be validated, patched or explained.
+#[test]
+fn every_served_kind_has_a_schema_and_a_document() {
+    let schema = Schema::published();
+    let served: Vec<KindInfo> = resource_kinds::all(&resource_kinds::ClusterConfig::default())
+        .iter()
+        .map(|kind| *kind.info())
+        .collect();
+    for info in &served {
+        let KindInfo {
+            group,
+            version,
+            kind,
+            ..
+        } = info;
+        assert!(
+            schema.lookup(group, version, kind).is_some(),
+            "{group}/{version} {kind}"
+        );
+        for part in info
+            .subresources
+            .iter()
+            .filter(|part| !part.kind.ends_with("Options"))
+        {
+            let found = schema.lookup(part.group, part.version, part.kind);
+            assert!(found.is_some(), "{} of {kind}", part.kind);
+        }
+        let document = schema
+            .openapi_v3_document(&info.api_version(), &served)
+            .unwrap();
+        let document: Value = serde_json::from_slice(&document).unwrap();
+        let lists = document["paths"].as_object().unwrap();
+        assert!(!lists.is_empty(), "{kind}");
+    }
+}
