@@ -10,7 +10,7 @@ use http_body::{Body, Frame, SizeHint};
 use http_body_util::BodyExt;
 use object_model::{Status, StatusReason};
 
-use crate::limits::Limits;
+use crate::limits::{DISCARD_FACTOR, DISCARD_TIME, Limits};
 
 /// Any error.
 pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
@@ -73,14 +73,19 @@ where
 /// Reads a whole request body.
 ///
 /// *Errors.* 413 past the size limit, 408 when it is too slow, 400 when it ends early.
-pub(crate) async fn read(body: BoxBody, limits: &Limits) -> Result<Bytes, Status> {
+pub(crate) async fn read(mut body: BoxBody, limits: &Limits) -> Result<Bytes, Status> {
     let max = limits.body_bytes_max;
-    if body.size_hint().lower() > max as u64 {
-        return Err(too_large(max));
-    }
-    let whole = collect(body, max);
-    match tokio::time::timeout(limits.body_timeout, whole).await {
-        Ok(read) => read,
+    let whole = tokio::time::timeout(limits.body_timeout, collect(&mut body, max)).await;
+    match whole {
+        Ok(Ok(bytes)) => Ok(bytes),
+        Ok(Err(status)) => {
+            if status.reason == StatusReason::RequestEntityTooLarge {
+                // Many clients only look for an answer once they have sent everything.
+                let rest = discard(body, max.saturating_mul(DISCARD_FACTOR));
+                let _in_time = tokio::time::timeout(DISCARD_TIME, rest).await;
+            }
+            Err(status)
+        }
         Err(_) => {
             let text = format!(
                 "the request body did not arrive within {} seconds",
@@ -93,10 +98,13 @@ pub(crate) async fn read(body: BoxBody, limits: &Limits) -> Result<Bytes, Status
     }
 }
 
-async fn collect(mut body: BoxBody, max: usize) -> Result<Bytes, Status> {
+async fn collect(body: &mut BoxBody, max: usize) -> Result<Bytes, Status> {
     let mut first: Option<Bytes> = None;
     let mut more = BytesMut::new();
     let mut total = 0;
+    if body.size_hint().lower() > max as u64 {
+        return Err(too_large(max));
+    }
     while let Some(frame) = body.frame().await {
         let frame = frame
             .map_err(|e| Status::bad_request(format!("the request body could not be read: {e}")))?;
@@ -117,6 +125,17 @@ async fn collect(mut body: BoxBody, max: usize) -> Result<Bytes, Status> {
         }
     }
     Ok(first.unwrap_or_else(|| more.freeze()))
+}
+
+/// Reads on without keeping anything, up to a bound.
+async fn discard(mut body: BoxBody, max: usize) {
+    let mut total = 0;
+    while let Some(Ok(frame)) = body.frame().await {
+        total += frame.data_ref().map_or(0, Bytes::len);
+        if total > max {
+            return;
+        }
+    }
 }
 
 /// The start of a body, for messages; what cannot be read is left out.

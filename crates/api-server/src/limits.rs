@@ -41,6 +41,12 @@ impl Default for Limits {
     }
 }
 
+/// Of a body that is too large so many times its limit is read and thrown away, for at most so
+/// long, so that the client gets to see why it is refused.
+pub(crate) const DISCARD_FACTOR: usize = 16;
+/// See [`DISCARD_FACTOR`].
+pub(crate) const DISCARD_TIME: Duration = Duration::from_secs(5);
+
 /// Replies from this size on are compressed when the client asks for it (upstream's figure).
 pub(crate) const GZIP_BYTES_MIN: usize = 128 * 1024;
 
@@ -67,6 +73,9 @@ pub(crate) const LEASE_SHARED_FOR: Duration = Duration::from_secs(60);
 
 /// How often a watch without changes tells where it stands.
 pub(crate) const BOOKMARK_INTERVAL: Duration = Duration::from_secs(60);
+
+/// Events of a watch are sent together up to this size.
+pub(crate) const WATCH_BATCH_BYTES: usize = 32 * 1024;
 
 /// Shortest time that a watch without `timeoutSeconds` lasts; up to twice as long, at random,
 /// so that clients do not all come back at once.

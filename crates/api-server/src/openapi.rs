@@ -14,6 +14,7 @@ use openapi_schema::Schema;
 use sha2::{Digest, Sha256};
 
 use crate::reply::{JSON, Reply, compress};
+use crate::reviews;
 use crate::server::ApiServer;
 
 /// A document, compressed, with its tag.
@@ -116,16 +117,16 @@ async fn document(server: &Arc<ApiServer>, path: &str) -> Result<Option<Arc<Docu
 
 fn make(server: &ApiServer, path: &str) -> Option<Arc<Document>> {
     let schema = Schema::published();
-    let kinds = server.registry.infos();
+    let kinds = [server.registry.infos(), reviews::INFOS].concat();
     let json = match path.strip_prefix("/openapi/")? {
-        "v2" => schema.openapi_v2_document(kinds),
-        "v3" => schema.openapi_v3_index(kinds),
+        "v2" => schema.openapi_v2_document(&kinds),
+        "v3" => schema.openapi_v3_index(&kinds),
         other => {
             let group_version = other.strip_prefix("v3/")?;
             let group_version = group_version
                 .strip_prefix("apis/")
                 .or(group_version.strip_prefix("api/"))?;
-            schema.openapi_v3_document(group_version, kinds)?
+            schema.openapi_v3_document(group_version, &kinds)?
         }
     };
     let etag = format!("\"{:X}\"", Sha256::digest(&json));

@@ -60,6 +60,12 @@ pub(crate) async fn route(
 /// Whether the path has a namespace just where the kind needs one.
 fn check_place(call: &Call, resource: &Resource) -> Result<(), Status> {
     let info = &call.info;
+    for part in [&info.namespace, &info.name] {
+        if matches!(part.as_str(), "." | "..") || part.contains(['/', '%']) {
+            let text = format!("name {part:?} is invalid: it may not contain '/' or '%'");
+            return Err(Status::bad_request(text));
+        }
+    }
     let own_namespace = resource.info().plural == "namespaces" && resource.info().group.is_empty();
     let fits = if resource.namespaced() {
         !info.namespace.is_empty() || matches!(info.verb.as_str(), "list" | "watch")

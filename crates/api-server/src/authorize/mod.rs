@@ -42,6 +42,8 @@ impl Rbac {
         let mut rules = self.read(|index| index.rules(user, namespace));
         if user.groups.iter().any(|group| group == MASTERS) {
             rules.extend(Rule::everything());
+            rules.sort();
+            rules.dedup();
         }
         rules
     }

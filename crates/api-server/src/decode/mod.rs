@@ -80,6 +80,8 @@ pub(crate) fn yaml(bytes: &[u8]) -> Result<Decoded, String> {
     let notes = Notes::default();
     let options = serde_saphyr::options! {
         duplicate_keys: serde_saphyr::DuplicateKeyPolicy::LastWins,
+        // As in YAML 1.1, which manifests are written in: `mode: 0644` is octal.
+        legacy_octal_numbers: true,
     };
     let read = serde_saphyr::with_deserializer_from_str_with_options(text, options, |source| {
         Seed::root(&notes).deserialize(source)
@@ -105,11 +107,11 @@ mod tests {
         let in_json = json(br#"{"spec":{"a":[{"x":1,"x":2}],"b":1},"spec":{"b":2}}"#).unwrap();
         assert_eq!(in_json.duplicates, ["spec.a[0].x", "spec"]);
         assert_eq!(in_json.value, json!({"spec": {"b": 2}}));
-        let in_yaml = yaml(b"spec:\n  a: 1\n  a: 2\nn: null\nt: \"1\"\nf: 1.5\n").unwrap();
+        let in_yaml = yaml(b"spec:\n  a: 1\n  a: 0644\nn: null\nt: \"1\"\nf: 1.5\n").unwrap();
         assert_eq!(in_yaml.duplicates, ["spec.a"]);
         assert_eq!(
             in_yaml.value,
-            json!({"spec": {"a": 2}, "n": null, "t": "1", "f": 1.5})
+            json!({"spec": {"a": 420}, "n": null, "t": "1", "f": 1.5})
         );
     }
 

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use futures::StreamExt;
 use http_body::Frame;
 use http_body_util::StreamBody;
@@ -23,7 +23,7 @@ use tokio_util::sync::CancellationToken;
 use super::list::{parse_version, span};
 use super::namespace;
 use crate::body::boxed;
-use crate::limits::{BOOKMARK_INTERVAL, WATCH_TIMEOUT_MIN_SECS};
+use crate::limits::{BOOKMARK_INTERVAL, WATCH_BATCH_BYTES, WATCH_TIMEOUT_MIN_SECS};
 use crate::negotiate::Form;
 use crate::output::View;
 use crate::pipeline::{Call, Stopping};
@@ -144,6 +144,13 @@ fn beginning(query: &Query, newest: Revision) -> Result<Beginning, Status> {
     }
 }
 
+/// Something that the client is to get.
+enum Ready {
+    /// An object that was there at the beginning. It is the store's own copy until it is sent.
+    Added(KeyValue),
+    Line(Bytes),
+}
+
 /// A watch under way. It is polled by the connection, so a client that does not read holds
 /// nothing but its place in the store's history, and is cut off there when it falls too far back.
 struct Watcher {
@@ -159,7 +166,7 @@ struct Watcher {
     /// All changes up to here have been looked at; and the client knows of those up to there.
     seen: Revision,
     told: Revision,
-    ready: VecDeque<Bytes>,
+    ready: VecDeque<Ready>,
     changes: Option<WatchStream>,
     stop: Option<CancellationToken>,
     deadline: Instant,
@@ -195,7 +202,7 @@ impl Watcher {
                 self.seen = read.revision;
                 for item in &read.items {
                     if self.selection.matches(&self.resource, item)? {
-                        self.push("ADDED", item)?;
+                        self.ready.push_back(Ready::Added(item.clone()));
                     }
                 }
                 if marked {
@@ -217,8 +224,8 @@ impl Watcher {
     /// The next bytes to send; `None` ends the watch.
     async fn next(&mut self) -> Option<Bytes> {
         loop {
-            if let Some(bytes) = self.ready.pop_front() {
-                return Some(bytes);
+            if !self.ready.is_empty() {
+                return Some(self.batch());
             }
             if self.ended {
                 return None;
@@ -245,6 +252,32 @@ impl Watcher {
                 }
             }
         }
+    }
+
+    /// As much of what is ready as goes well into one write.
+    fn batch(&mut self) -> Bytes {
+        let mut batch = BytesMut::new();
+        while let Some(ready) = self.ready.pop_front() {
+            let line = match ready {
+                Ready::Line(line) => line,
+                Ready::Added(item) => match self.line("ADDED", &item) {
+                    Ok(line) => line,
+                    Err(status) => {
+                        self.ready.clear();
+                        self.ended = true;
+                        line("ERROR", status.to_json().to_string().as_bytes())
+                    }
+                },
+            };
+            if batch.is_empty() && (self.ready.is_empty() || line.len() >= WATCH_BATCH_BYTES) {
+                return line;
+            }
+            batch.extend_from_slice(&line);
+            if batch.len() >= WATCH_BATCH_BYTES {
+                break;
+            }
+        }
+        batch.freeze()
     }
 
     /// Sends a bookmark if the client wants any and does not know where it stands.
@@ -308,21 +341,20 @@ impl Watcher {
     }
 
     fn push(&mut self, kind: &str, item: &KeyValue) -> Result<(), Status> {
-        let object = self.view.one(&self.resource, item, self.headings)?;
-        self.headings = false;
+        let line = self.line(kind, item)?;
         self.told = self.told.max(item.mod_revision);
-        self.push_bytes(kind, &object);
+        self.ready.push_back(Ready::Line(line));
         Ok(())
     }
 
+    fn line(&mut self, kind: &str, item: &KeyValue) -> Result<Bytes, Status> {
+        let object = self.view.one(&self.resource, item, self.headings)?;
+        self.headings = false;
+        Ok(line(kind, &object))
+    }
+
     fn push_bytes(&mut self, kind: &str, object: &[u8]) {
-        let mut line = Vec::with_capacity(object.len() + 40);
-        line.extend_from_slice(b"{\"type\":\"");
-        line.extend_from_slice(kind.as_bytes());
-        line.extend_from_slice(b"\",\"object\":");
-        line.extend_from_slice(object.trim_ascii_end());
-        line.extend_from_slice(b"}\n");
-        self.ready.push_back(line.into());
+        self.ready.push_back(Ready::Line(line(kind, object)));
     }
 
     fn push_bookmark(&mut self, initial: bool) {
@@ -369,4 +401,15 @@ impl Watcher {
     fn push_error(&mut self, status: &Status) {
         self.push_bytes("ERROR", status.to_json().to_string().as_bytes());
     }
+}
+
+/// One event of a watch.
+fn line(kind: &str, object: &[u8]) -> Bytes {
+    let mut line = Vec::with_capacity(object.len() + 40);
+    line.extend_from_slice(b"{\"type\":\"");
+    line.extend_from_slice(kind.as_bytes());
+    line.extend_from_slice(b"\",\"object\":");
+    line.extend_from_slice(object.trim_ascii_end());
+    line.extend_from_slice(b"}\n");
+    line.into()
 }

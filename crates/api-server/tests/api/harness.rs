@@ -1,0 +1,288 @@
+//! A server in this process and short ways to ask it.
+
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use api_server::{
+    ApiServer, BoxBody, BoxError, Config, Limits, LocalService, NodeConnector, NodeService,
+    TlsMaterial, UserInfo,
+};
+use bytes::Bytes;
+use certificates::TokenSigner;
+use http::{HeaderMap, Request, Response};
+use http_body_util::{BodyExt, Full};
+use mvcc_store::embedded::EmbeddedStore;
+use resource_kinds::ClusterConfig;
+use serde_json::{Value, json};
+use tower::ServiceExt;
+
+/// What a request was answered with.
+#[derive(Debug)]
+pub struct Answer {
+    pub code: u16,
+    pub headers: HeaderMap,
+    pub bytes: Bytes,
+}
+
+impl Answer {
+    pub fn json(&self) -> Value {
+        serde_json::from_slice(&self.bytes)
+            .unwrap_or_else(|e| panic!("{e}: {}", String::from_utf8_lossy(&self.bytes)))
+    }
+
+    pub fn text(&self) -> String {
+        String::from_utf8_lossy(&self.bytes).into_owned()
+    }
+}
+
+/// A node that says what it was asked.
+#[derive(Default)]
+pub struct EchoNode {
+    pub seen: Mutex<Vec<String>>,
+}
+
+impl NodeConnector for SharedNode {
+    fn connect(&self, node_name: &str) -> Option<NodeService> {
+        if node_name != "n1" {
+            return None;
+        }
+        let node = self.0.clone();
+        let service = tower::service_fn(move |request: Request<BoxBody>| {
+            let asked = format!("{} {}", request.method(), request.uri());
+            node.seen.lock().unwrap().push(asked.clone());
+            async move {
+                if request.headers().contains_key("upgrade") {
+                    return Ok(echo(request));
+                }
+                let waiting = asked.contains("waiting");
+                let text = if waiting {
+                    "container is waiting to start".to_owned()
+                } else {
+                    asked
+                };
+                let body = Full::new(Bytes::from(text));
+                let mut response = Response::new(body.map_err(BoxError::from).boxed_unsync());
+                if waiting {
+                    *response.status_mut() = http::StatusCode::BAD_REQUEST;
+                }
+                Ok::<_, BoxError>(response)
+            }
+        });
+        Some(NodeService::new(service))
+    }
+}
+
+struct SharedNode(Arc<EchoNode>);
+
+/// Takes over the connection and sends back what comes.
+fn echo(request: Request<BoxBody>) -> Response<BoxBody> {
+    let headers = request.headers().clone();
+    tokio::spawn(async move {
+        let upgraded = hyper::upgrade::on(request).await.unwrap();
+        let stream = hyper_util::rt::TokioIo::new(upgraded);
+        let (mut read, mut write) = tokio::io::split(stream);
+        tokio::io::copy(&mut read, &mut write).await.unwrap();
+    });
+    let mut response = Response::builder().status(101);
+    for name in ["connection", "upgrade"] {
+        response = response.header(name, headers[name].clone());
+    }
+    let body = Full::new(Bytes::new()).map_err(BoxError::from);
+    response.body(body.boxed_unsync()).unwrap()
+}
+
+pub struct Api {
+    pub server: Arc<ApiServer>,
+    pub store: Arc<EmbeddedStore>,
+    pub node: Arc<EchoNode>,
+    service: LocalService,
+}
+
+impl Api {
+    pub async fn new() -> Self {
+        Self::over(EmbeddedStore::in_memory(), Limits::default(), None).await
+    }
+
+    pub async fn over(store: Arc<EmbeddedStore>, limits: Limits, tls: Option<TlsMaterial>) -> Self {
+        let cluster = ClusterConfig::default();
+        let node = Arc::new(EchoNode::default());
+        let server = ApiServer::new(Config {
+            store: store.clone(),
+            kinds: resource_kinds::all(&cluster),
+            admission: resource_kinds::admission::plugins(),
+            default_objects: resource_kinds::bootstrap::default_objects(),
+            tls,
+            tokens: Some(Arc::new(TokenSigner::ephemeral().unwrap())),
+            token_audiences: Vec::new(),
+            service_ip: cluster.service_range.api().into(),
+            advertise: vec!["10.244.0.1:6443".parse().unwrap()],
+            nodes: Arc::new(SharedNode(node.clone())),
+            limits,
+        })
+        .await
+        .unwrap();
+        let service = server.local(UserInfo::new("admin", ["system:masters"]));
+        Self {
+            server,
+            store,
+            node,
+            service,
+        }
+    }
+
+    /// The same server for another user.
+    pub fn as_user(&self, name: &str, groups: &[&str]) -> Self {
+        Self {
+            server: self.server.clone(),
+            store: self.store.clone(),
+            node: self.node.clone(),
+            service: self
+                .server
+                .local(UserInfo::new(name, groups.iter().copied())),
+        }
+    }
+
+    pub async fn respond(
+        &self,
+        method: &str,
+        path: &str,
+        headers: &[(&str, &str)],
+        body: impl Into<Bytes>,
+    ) -> Response<BoxBody> {
+        let mut request = Request::builder().method(method).uri(path);
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        let request = request.body(Full::new(body.into())).unwrap();
+        self.service.clone().oneshot(request).await.unwrap()
+    }
+
+    pub async fn raw(
+        &self,
+        method: &str,
+        path: &str,
+        headers: &[(&str, &str)],
+        body: impl Into<Bytes>,
+    ) -> Answer {
+        let response = self.respond(method, path, headers, body).await;
+        let (parts, body) = response.into_parts();
+        let bytes = body.collect().await.unwrap().to_bytes();
+        Answer {
+            code: parts.status.as_u16(),
+            headers: parts.headers,
+            bytes,
+        }
+    }
+
+    pub async fn get(&self, path: &str) -> (u16, Value) {
+        let answer = self.raw("GET", path, &[], "").await;
+        (answer.code, answer.json())
+    }
+
+    pub async fn send(&self, method: &str, path: &str, body: Value) -> (u16, Value) {
+        let json = [("content-type", "application/json")];
+        let bytes = if body.is_null() {
+            String::new()
+        } else {
+            body.to_string()
+        };
+        let answer = self.raw(method, path, &json, bytes).await;
+        (answer.code, answer.json())
+    }
+
+    pub async fn patch(&self, path: &str, kind: &str, body: Value) -> (u16, Value) {
+        let content_type = match kind {
+            "json" => "application/json-patch+json",
+            "merge" => "application/merge-patch+json",
+            _ => "application/strategic-merge-patch+json",
+        };
+        let headers = [("content-type", content_type)];
+        let answer = self.raw("PATCH", path, &headers, body.to_string()).await;
+        (answer.code, answer.json())
+    }
+
+    /// Creates an object that must be accepted.
+    pub async fn create(&self, path: &str, body: Value) -> Value {
+        let (code, value) = self.send("POST", path, body).await;
+        assert_eq!(code, 201, "{value}");
+        value
+    }
+
+    /// Makes pods possible in the default namespace.
+    pub async fn with_account(&self) {
+        self.create(
+            "/api/v1/namespaces/default/serviceaccounts",
+            json!({"metadata": {"name": "default"}}),
+        )
+        .await;
+    }
+}
+
+pub const CONFIG_MAPS: &str = "/api/v1/namespaces/default/configmaps";
+pub const PODS: &str = "/api/v1/namespaces/default/pods";
+pub const SETS: &str = "/apis/apps/v1/namespaces/default/statefulsets";
+
+pub fn config_map(name: &str) -> Value {
+    json!({"metadata": {"name": name}, "data": {"a": "1"}})
+}
+
+pub fn pod(name: &str) -> Value {
+    json!({
+        "metadata": {"name": name},
+        "spec": {"containers": [{"name": "c", "image": "i"}]},
+    })
+}
+
+pub fn stateful_set(name: &str) -> Value {
+    json!({
+        "apiVersion": "apps/v1",
+        "kind": "StatefulSet",
+        "metadata": {"name": name},
+        "spec": {
+            "serviceName": name,
+            "selector": {"matchLabels": {"app": name}},
+            "template": {
+                "metadata": {"labels": {"app": name}},
+                "spec": {"containers": [{"name": "c", "image": "i"}]},
+            },
+        },
+    })
+}
+
+/// A watch under way: events as they come.
+pub struct Events {
+    body: BoxBody,
+    rest: Vec<u8>,
+}
+
+impl Events {
+    pub async fn open(api: &Api, path: &str) -> Self {
+        let response = api.respond("GET", path, &[], "").await;
+        assert_eq!(response.status(), 200, "{path}");
+        Self {
+            body: response.into_body(),
+            rest: Vec::new(),
+        }
+    }
+
+    /// The next event; `None` at the end of the watch.
+    pub async fn next(&mut self) -> Option<Value> {
+        loop {
+            if let Some(end) = self.rest.iter().position(|byte| *byte == b'\n') {
+                let line: Vec<u8> = self.rest.drain(..=end).collect();
+                return Some(serde_json::from_slice(&line).unwrap());
+            }
+            let frame = tokio::time::timeout(Duration::from_secs(5), self.body.frame());
+            let frame = frame.await.expect("an event within five seconds");
+            self.rest
+                .extend_from_slice(&frame?.unwrap().into_data().unwrap());
+        }
+    }
+
+    /// The next event as `TYPE name`.
+    pub async fn short(&mut self) -> String {
+        let event = self.next().await.expect("an event");
+        let name = event["object"]["metadata"]["name"].as_str().unwrap_or("-");
+        format!("{} {name}", event["type"].as_str().unwrap())
+    }
+}

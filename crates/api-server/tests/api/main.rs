@@ -1,0 +1,18 @@
+//! The API through its front door: real kinds, a real store in memory, the whole pipeline.
+
+#![expect(
+    clippy::unwrap_used,
+    reason = "a test that cannot go on should say where"
+)]
+
+mod access;
+mod bad_input;
+mod client;
+mod deletion;
+mod harness;
+mod listing;
+mod network;
+mod pages;
+mod subresources;
+mod watching;
+mod writing;

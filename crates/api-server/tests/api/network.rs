@@ -1,0 +1,334 @@
+//! Over real sockets: TLS, client certificates, tokens, limits, shutdown.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use api_server::{Limits, TlsMaterial};
+use certificates::{Authority, Identity, SubjectAltNames};
+use mvcc_store::embedded::EmbeddedStore;
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
+use rustls::{ClientConfig, RootCertStore};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
+use tokio_util::sync::CancellationToken;
+
+use crate::harness::{Api, PODS, pod};
+
+struct Served {
+    _dir: tempfile::TempDir,
+    authority: Authority,
+    address: std::net::SocketAddr,
+    stop: CancellationToken,
+    done: tokio::task::JoinHandle<Result<(), api_server::ServeError>>,
+    api: Api,
+}
+
+impl Served {
+    async fn new(limits: Limits) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let authority = Authority::open_or_create(dir.path()).unwrap();
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let names = SubjectAltNames::api_server("localhost", [address.ip()]);
+        let identity = authority.server(&names).unwrap();
+        let tls = TlsMaterial {
+            certificate_pem: identity.certificate_pem().to_owned(),
+            key_pem: identity.key_pem().to_owned(),
+            client_ca_pem: authority.ca_pem().to_owned(),
+        };
+        let api = Api::over(EmbeddedStore::in_memory(), limits, Some(tls)).await;
+        let stop = CancellationToken::new();
+        let (server, token) = (api.server.clone(), stop.clone());
+        let done = tokio::spawn(async move { server.serve(listener, token).await });
+        Self {
+            _dir: dir,
+            authority,
+            address,
+            stop,
+            done,
+            api,
+        }
+    }
+
+    fn admin(&self) -> Identity {
+        self.authority
+            .client("mainstay-admin", &["system:masters"])
+            .unwrap()
+    }
+
+    async fn connect(&self, identity: Option<&Identity>) -> TlsStream<TcpStream> {
+        let mut roots = RootCertStore::empty();
+        roots
+            .add(CertificateDer::from_pem_slice(self.authority.ca_pem().as_bytes()).unwrap())
+            .unwrap();
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let builder = ClientConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_root_certificates(roots);
+        let config = match identity {
+            None => builder.with_no_client_auth(),
+            Some(identity) => {
+                let chain = CertificateDer::pem_slice_iter(identity.certificate_pem().as_bytes());
+                let key = PrivateKeyDer::from_pem_slice(identity.key_pem().as_bytes()).unwrap();
+                builder
+                    .with_client_auth_cert(chain.collect::<Result<_, _>>().unwrap(), key)
+                    .unwrap()
+            }
+        };
+        let stream = TcpStream::connect(self.address).await.unwrap();
+        let name = ServerName::try_from("localhost").unwrap();
+        TlsConnector::from(Arc::new(config))
+            .connect(name, stream)
+            .await
+            .unwrap()
+    }
+
+    /// Sends text and returns all that comes back until the server closes.
+    async fn talk(&self, identity: Option<&Identity>, text: &str) -> String {
+        let mut stream = self.connect(identity).await;
+        stream.write_all(text.as_bytes()).await.unwrap();
+        let mut answer = Vec::new();
+        let reading = stream.read_to_end(&mut answer);
+        // An unclean end of TLS is no concern of these tests.
+        let _end = tokio::time::timeout(Duration::from_secs(10), reading)
+            .await
+            .unwrap();
+        String::from_utf8_lossy(&answer).into_owned()
+    }
+}
+
+fn get(path: &str, headers: &str) -> String {
+    format!("GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n{headers}\r\n")
+}
+
+#[tokio::test]
+async fn only_those_who_are_known_get_beyond_health_and_version() {
+    let served = Served::new(Limits::default()).await;
+    let pods = get("/api/v1/pods", "");
+    for path in ["/livez", "/readyz", "/healthz", "/version"] {
+        let answer = served.talk(None, &get(path, "")).await;
+        assert!(answer.starts_with("HTTP/1.1 200"), "{path}: {answer}");
+    }
+    for path in [
+        "/api",
+        "/apis",
+        "/openapi/v2",
+        "/metrics",
+        "/",
+        "/api/v1/pods",
+    ] {
+        let answer = served.talk(None, &get(path, "")).await;
+        assert!(answer.starts_with("HTTP/1.1 401"), "{path}: {answer}");
+        assert!(answer.contains("\"message\":\"Unauthorized\""));
+    }
+    let answer = served.talk(Some(&served.admin()), &pods).await;
+    assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+    assert!(answer.contains("PodList"));
+    let nobody = served.authority.client("nobody", &[]).unwrap();
+    let answer = served.talk(Some(&nobody), &pods).await;
+    assert!(answer.starts_with("HTTP/1.1 403"), "{answer}");
+    let other_dir = tempfile::tempdir().unwrap();
+    let other = Authority::open_or_create(other_dir.path()).unwrap();
+    let forged = other.client("mainstay-admin", &["system:masters"]).unwrap();
+    let answer = served.talk(Some(&forged), &pods).await;
+    assert!(answer.starts_with("HTTP/1.1 401"), "{answer}");
+}
+
+#[tokio::test]
+async fn tokens_are_accepted_and_wrong_ones_are_not() {
+    let served = Served::new(Limits::default()).await;
+    let accounts = "/api/v1/namespaces/default/serviceaccounts";
+    served
+        .api
+        .create(accounts, serde_json::json!({"metadata": {"name": "robot"}}))
+        .await;
+    let made = served
+        .api
+        .create(&format!("{accounts}/robot/token"), serde_json::json!({}))
+        .await;
+    let token = made["status"]["token"].as_str().unwrap();
+    let with = |token: &str| {
+        get(
+            "/api/v1/pods",
+            &format!("Authorization: Bearer {token}\r\n"),
+        )
+    };
+    let answer = served.talk(None, &with(token)).await;
+    assert!(answer.starts_with("HTTP/1.1 403"), "{answer}");
+    assert!(answer.contains("system:serviceaccount:default:robot"));
+    assert!(
+        served
+            .talk(None, &with("x.y.z"))
+            .await
+            .starts_with("HTTP/1.1 401")
+    );
+    let basic = get("/api/v1/pods", "Authorization: Basic eDp5\r\n");
+    assert!(served.talk(None, &basic).await.starts_with("HTTP/1.1 401"));
+}
+
+#[tokio::test]
+async fn slow_and_cut_off_requests_end() {
+    let limits = Limits {
+        body_timeout: Duration::from_millis(300),
+        header_timeout: Duration::from_millis(300),
+        ..Limits::default()
+    };
+    let served = Served::new(limits).await;
+    let head = "POST /api/v1/namespaces HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\
+                Content-Type: application/json\r\nContent-Length: 100\r\n\r\n";
+    let answer = served
+        .talk(Some(&served.admin()), &format!("{head}{{\"a\""))
+        .await;
+    assert!(answer.starts_with("HTTP/1.1 408"), "{answer}");
+    assert!(answer.contains("did not arrive within"));
+    let started = Instant::now();
+    // A head that never ends: the connection is closed, with or without a 408.
+    let answer = served
+        .talk(Some(&served.admin()), "GET /api HTTP/1.1\r\nHost: x\r\n")
+        .await;
+    assert!(
+        answer.is_empty() || answer.starts_with("HTTP/1.1 408"),
+        "{answer}"
+    );
+    assert!(started.elapsed() < Duration::from_secs(5));
+    // Cut off in the middle: the server goes on.
+    let mut cut = served.connect(Some(&served.admin())).await;
+    cut.write_all(head.as_bytes()).await.unwrap();
+    drop(cut);
+    assert!(
+        served
+            .talk(None, &get("/livez", ""))
+            .await
+            .starts_with("HTTP/1.1 200")
+    );
+    for nonsense in ["\0\x01\x02\r\n\r\n", "GET\r\n\r\n", "PRI * HTTP/9\r\n\r\n"] {
+        let answer = served.talk(None, nonsense).await;
+        assert!(
+            answer.is_empty() || answer.starts_with("HTTP/1.1 4"),
+            "{answer}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn too_many_watches_are_turned_away() {
+    let served = Served::new(Limits {
+        long_running_max: 1,
+        ..Limits::default()
+    })
+    .await;
+    let admin = served.admin();
+    let mut first = served.connect(Some(&admin)).await;
+    let watch = get("/api/v1/pods?watch=1", "");
+    first.write_all(watch.as_bytes()).await.unwrap();
+    let mut start = [0; 12];
+    first.read_exact(&mut start).await.unwrap();
+    assert_eq!(&start, b"HTTP/1.1 200");
+    let second = served.talk(Some(&admin), &watch).await;
+    assert!(second.starts_with("HTTP/1.1 429"), "{second}");
+    assert!(second.to_lowercase().contains("retry-after: 1"));
+    assert!(
+        served
+            .talk(Some(&admin), &get("/api/v1/pods", ""))
+            .await
+            .starts_with("HTTP/1.1 200")
+    );
+    drop(first);
+    for _ in 0..100 {
+        let watch = get("/api/v1/pods?watch=1&timeoutSeconds=1", "");
+        if served
+            .talk(Some(&admin), &watch)
+            .await
+            .starts_with("HTTP/1.1 200")
+        {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    panic!("the place of a watch that ended is never given back");
+}
+
+#[tokio::test]
+async fn a_node_takes_over_the_connection_of_a_command() {
+    // kubectl.md 5.1
+    let served = Served::new(Limits::default()).await;
+    served.api.with_account().await;
+    served.api.create(PODS, pod("p")).await;
+    let binding = serde_json::json!({"target": {"kind": "Node", "name": "n1"}});
+    served
+        .api
+        .create(&format!("{PODS}/p/binding"), binding)
+        .await;
+    let request = format!(
+        "GET {PODS}/p/exec?command=sh&stdin=true HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\n\
+         Upgrade: websocket\r\nSec-WebSocket-Protocol: v5.channel.k8s.io\r\n\r\n"
+    );
+    let mut stream = served.connect(Some(&served.admin())).await;
+    stream.write_all(request.as_bytes()).await.unwrap();
+    let mut head = Vec::new();
+    while !head.ends_with(b"\r\n\r\n") {
+        head.push(stream.read_u8().await.unwrap());
+    }
+    assert!(
+        head.starts_with(b"HTTP/1.1 101"),
+        "{}",
+        String::from_utf8_lossy(&head)
+    );
+    for word in [b"ping", b"pong"] {
+        stream.write_all(word).await.unwrap();
+        let mut back = [0; 4];
+        stream.read_exact(&mut back).await.unwrap();
+        assert_eq!(&back, word);
+    }
+    // One who may only read pods may not run commands in them.
+    let roles = "/apis/rbac.authorization.k8s.io/v1";
+    let rules =
+        serde_json::json!([{"verbs": ["get"], "apiGroups": [""], "resources": ["pods/exec"]}]);
+    let role = serde_json::json!({"metadata": {"name": "look"}, "rules": rules});
+    served
+        .api
+        .create(&format!("{roles}/clusterroles"), role)
+        .await;
+    let binding = serde_json::json!({
+        "metadata": {"name": "look"},
+        "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": "look"},
+        "subjects": [{"kind": "User", "name": "eve", "apiGroup": "rbac.authorization.k8s.io"}],
+    });
+    served
+        .api
+        .create(&format!("{roles}/clusterrolebindings"), binding)
+        .await;
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    let eve = served.authority.client("eve", &[]).unwrap();
+    let refused = served
+        .talk(Some(&eve), &request.replace("Upgrade\r\nUp", "close\r\nUp"))
+        .await;
+    assert!(
+        refused.contains("cannot create resource \\\"pods/exec\\\""),
+        "{refused}"
+    );
+}
+
+#[tokio::test]
+async fn shutdown_ends_watches_and_returns() {
+    let served = Served::new(Limits::default()).await;
+    let mut watch = served.connect(Some(&served.admin())).await;
+    watch
+        .write_all(get("/api/v1/pods?watch=1", "").as_bytes())
+        .await
+        .unwrap();
+    let mut start = [0; 12];
+    watch.read_exact(&mut start).await.unwrap();
+    let started = Instant::now();
+    served.stop.cancel();
+    served.done.await.unwrap().unwrap();
+    assert!(
+        started.elapsed() < Duration::from_secs(2),
+        "{:?}",
+        started.elapsed()
+    );
+}

@@ -1,0 +1,119 @@
+//! scale, binding, log, exec.
+
+use serde_json::{Value, json};
+
+use crate::harness::{Api, PODS, SETS, pod, stateful_set};
+
+#[tokio::test]
+async fn scale_is_a_view_of_the_set() {
+    // kubectl.md 3.1, statefulset.md 6.3
+    let api = Api::new().await;
+    let set = api.create(SETS, stateful_set("web")).await;
+    let path = format!("{SETS}/web/scale");
+    let (code, scale) = api.get(&path).await;
+    assert_eq!(code, 200);
+    assert_eq!(
+        (&scale["kind"], &scale["apiVersion"]),
+        (&json!("Scale"), &json!("autoscaling/v1"))
+    );
+    assert_eq!(scale["spec"]["replicas"], 1);
+    assert_eq!(scale["status"]["selector"], "app=web");
+    assert_eq!(scale["metadata"]["uid"], set["metadata"]["uid"]);
+    let (code, scale) = api
+        .patch(&path, "merge", json!({"spec": {"replicas": 4}}))
+        .await;
+    assert_eq!((code, &scale["spec"]["replicas"]), (200, &json!(4)));
+    let (_, set) = api.get(&format!("{SETS}/web")).await;
+    assert_eq!(
+        (&set["spec"]["replicas"], &set["metadata"]["generation"]),
+        (&json!(4), &json!(2))
+    );
+    let mut sent = scale.clone();
+    sent["spec"]["replicas"] = json!(-1);
+    let (code, status) = api.send("PUT", &path, sent.clone()).await;
+    assert_eq!(code, 422);
+    assert!(
+        status["message"]
+            .as_str()
+            .unwrap()
+            .contains("must be greater than or equal to 0")
+    );
+    sent["spec"]["replicas"] = json!(2);
+    assert_eq!(api.send("PUT", &path, sent.clone()).await.0, 200);
+    // The version of before: somebody else scaled in between.
+    assert_eq!(api.send("PUT", &path, sent).await.0, 409);
+    assert_eq!(api.send("POST", &path, json!({})).await.0, 405);
+}
+
+#[tokio::test]
+async fn a_pod_is_bound_once() {
+    let api = Api::new().await;
+    api.with_account().await;
+    api.create(PODS, pod("p")).await;
+    let path = format!("{PODS}/p/binding");
+    let binding = |node: &str| json!({"target": {"kind": "Node", "name": node}});
+    let (code, status) = api.send("POST", &path, json!({"target": {}})).await;
+    assert_eq!(code, 422, "{status}");
+    let (code, status) = api.send("POST", &path, binding("n1")).await;
+    assert_eq!((code, &status["status"]), (201, &json!("Success")));
+    let (_, bound) = api.get(&format!("{PODS}/p")).await;
+    assert_eq!(bound["spec"]["nodeName"], "n1");
+    let conditions = bound["status"]["conditions"].as_array().unwrap();
+    assert!(
+        conditions
+            .iter()
+            .any(|c| c["type"] == "PodScheduled" && c["status"] == "True")
+    );
+    let (code, status) = api.send("POST", &path, binding("n2")).await;
+    assert_eq!(code, 409);
+    assert_eq!(
+        status["message"],
+        "Operation cannot be fulfilled on pods/binding \"p\": pod p is already assigned to node \"n1\""
+    );
+}
+
+#[tokio::test]
+async fn logs_and_commands_go_to_the_pods_node() {
+    // kubectl.md 5.1, 5.7
+    let api = Api::new().await;
+    api.with_account().await;
+    api.create(PODS, pod("p")).await;
+    let log = |query: &str| format!("{PODS}/p/log{query}");
+    let empty = api.raw("GET", &log(""), &[], "").await;
+    assert_eq!((empty.code, empty.bytes.len()), (200, 0));
+    let exec = format!("{PODS}/p/exec?command=sh&command=-c&command=a%20b&stdout=true");
+    let (code, status) = api.send("POST", &exec, Value::Null).await;
+    assert_eq!(
+        (code, &status["message"]),
+        (400, &json!("pod p does not have a host assigned"))
+    );
+    let binding = json!({"target": {"kind": "Node", "name": "n1"}});
+    api.create(&format!("{PODS}/p/binding"), binding).await;
+    let answer = api
+        .raw("GET", &log("?tailLines=5&follow=true&x=y"), &[], "")
+        .await;
+    assert_eq!(
+        answer.text(),
+        "GET /containerLogs/default/p/c?follow=true&tailLines=5"
+    );
+    let answer = api.raw("POST", &exec, &[], "").await;
+    assert_eq!(
+        answer.text(),
+        "POST /exec/default/p/c?command=sh&command=-c&command=a%20b&stdout=true"
+    );
+    let wrong = api.raw("GET", &log("?container=nope"), &[], "").await;
+    assert_eq!(
+        wrong.json()["message"],
+        "container nope is not valid for pod p"
+    );
+    let waiting = api.raw("GET", &log("?sinceTime=waiting"), &[], "").await;
+    assert_eq!(waiting.code, 400);
+    assert_eq!(waiting.json()["message"], "container is waiting to start");
+    assert_eq!(waiting.json()["reason"], "BadRequest");
+    api.create(PODS, pod("q")).await;
+    let away = json!({"target": {"kind": "Node", "name": "away"}});
+    api.create(&format!("{PODS}/q/binding"), away).await;
+    let answer = api.raw("GET", &format!("{PODS}/q/log"), &[], "").await;
+    assert_eq!(answer.code, 503);
+    assert_eq!(api.node.seen.lock().unwrap().len(), 3);
+}

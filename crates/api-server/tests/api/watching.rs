@@ -1,0 +1,180 @@
+//! Watches.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use api_server::Limits;
+use mvcc_store::Store;
+use mvcc_store::embedded::EmbeddedStore;
+use serde_json::{Value, json};
+
+use crate::harness::{Api, CONFIG_MAPS, Events, config_map};
+
+#[tokio::test]
+async fn changes_arrive_in_order_from_a_version_on() {
+    // kubectl.md 0.12
+    let api = Api::new().await;
+    let made = api.create(CONFIG_MAPS, config_map("a")).await;
+    let version = made["metadata"]["resourceVersion"].as_str().unwrap();
+    let path = format!("{CONFIG_MAPS}?watch=true&resourceVersion={version}");
+    let mut events = Events::open(&api, &path).await;
+    api.create(CONFIG_MAPS, config_map("b")).await;
+    let (_, changed) = api
+        .patch(
+            &format!("{CONFIG_MAPS}/a"),
+            "merge",
+            json!({"data": {"x": "y"}}),
+        )
+        .await;
+    api.send("DELETE", &format!("{CONFIG_MAPS}/a"), Value::Null)
+        .await;
+    assert_eq!(events.short().await, "ADDED b");
+    let event = events.next().await.unwrap();
+    assert_eq!(
+        (&event["type"], &event["object"]),
+        (&json!("MODIFIED"), &changed)
+    );
+    let event = events.next().await.unwrap();
+    assert_eq!(event["type"], "DELETED");
+    assert_eq!(event["object"]["data"]["x"], "y");
+    let number = |object: &Value| -> u64 {
+        object["metadata"]["resourceVersion"]
+            .as_str()
+            .unwrap()
+            .parse()
+            .unwrap()
+    };
+    assert!(number(&event["object"]) > number(&changed));
+}
+
+#[tokio::test]
+async fn objects_that_enter_or_leave_the_selection_are_added_or_deleted() {
+    let api = Api::new().await;
+    let path = format!("{CONFIG_MAPS}?watch=1&labelSelector=on%3Dyes");
+    let mut events = Events::open(&api, &path).await;
+    let label = |value: Value| json!({"metadata": {"labels": {"on": value}}});
+    let map = format!("{CONFIG_MAPS}/a");
+    api.create(CONFIG_MAPS, config_map("a")).await;
+    api.patch(&map, "merge", label(json!("yes"))).await;
+    api.patch(&map, "merge", json!({"data": {"x": "y"}})).await;
+    let (_, left) = api.patch(&map, "merge", label(json!("no"))).await;
+    api.patch(&map, "merge", json!({"data": {"x": "z"}})).await;
+    api.patch(&map, "merge", label(json!("yes"))).await;
+    api.send("DELETE", &map, Value::Null).await;
+    assert_eq!(events.short().await, "ADDED a");
+    assert_eq!(events.short().await, "MODIFIED a");
+    // As it was while it was selected, at the version at which it left.
+    let event = events.next().await.unwrap();
+    assert_eq!(event["type"], "DELETED");
+    assert_eq!(event["object"]["metadata"]["labels"]["on"], "yes");
+    assert_eq!(
+        event["object"]["metadata"]["resourceVersion"],
+        left["metadata"]["resourceVersion"]
+    );
+    assert_eq!(events.short().await, "ADDED a");
+    assert_eq!(events.short().await, "DELETED a");
+}
+
+#[tokio::test]
+async fn one_name_is_watched_without_its_longer_neighbours() {
+    let api = Api::new().await;
+    let path = format!("{CONFIG_MAPS}?watch=1&fieldSelector=metadata.name%3Dweb");
+    let mut events = Events::open(&api, &path).await;
+    api.create(CONFIG_MAPS, config_map("web-0")).await;
+    api.create(CONFIG_MAPS, config_map("web")).await;
+    assert_eq!(events.short().await, "ADDED web");
+}
+
+#[tokio::test]
+async fn initial_events_end_with_a_bookmark() {
+    // kubectl.md 0.13, 9.1
+    let api = Api::new().await;
+    api.create(CONFIG_MAPS, config_map("a")).await;
+    let path = format!(
+        "{CONFIG_MAPS}?watch=1&sendInitialEvents=true&resourceVersionMatch=NotOlderThan\
+         &allowWatchBookmarks=true&timeoutSeconds=2"
+    );
+    let mut events = Events::open(&api, &path).await;
+    assert_eq!(events.short().await, "ADDED a");
+    let end = events.next().await.unwrap();
+    assert_eq!(end["type"], "BOOKMARK");
+    assert_eq!(end["object"]["kind"], "ConfigMap");
+    assert_eq!(
+        end["object"]["metadata"]["annotations"]["k8s.io/initial-events-end"],
+        "true"
+    );
+    let revision = api.store.current_revision().0.to_string();
+    assert_eq!(end["object"]["metadata"]["resourceVersion"], revision);
+    api.create(CONFIG_MAPS, config_map("b")).await;
+    assert_eq!(events.short().await, "ADDED b");
+    // timeoutSeconds ends it; a last bookmark is only sent if it says something new.
+    assert_eq!(events.next().await, None);
+}
+
+#[tokio::test]
+async fn versions_that_are_forgotten_end_a_watch_with_an_error() {
+    let store = EmbeddedStore::in_memory();
+    let api = Api::over(store.clone(), Limits::default(), None).await;
+    for i in 0..5 {
+        api.create(CONFIG_MAPS, config_map(&format!("m{i}"))).await;
+    }
+    store.compact(store.current_revision()).await.unwrap();
+    let mut events = Events::open(&api, &format!("{CONFIG_MAPS}?watch=1&resourceVersion=2")).await;
+    let event = events.next().await.unwrap();
+    assert_eq!(event["type"], "ERROR");
+    assert_eq!(event["object"]["code"], 410);
+    assert_eq!(event["object"]["reason"], "Expired");
+    assert_eq!(events.next().await, None);
+}
+
+#[tokio::test]
+async fn tables_are_watched_row_by_row() {
+    // kubectl.md 1.3
+    let api = Api::new().await;
+    let accept = "application/json;as=Table;v=v1;g=meta.k8s.io";
+    let path = format!("{CONFIG_MAPS}?watch=1&timeoutSeconds=1");
+    let watching = {
+        let server = api.as_user("admin", &["system:masters"]);
+        tokio::spawn(async move { server.raw("GET", &path, &[("accept", accept)], "").await })
+    };
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    api.create(CONFIG_MAPS, config_map("a")).await;
+    api.create(CONFIG_MAPS, config_map("b")).await;
+    let text = watching.await.unwrap().text();
+    let events: Vec<Value> = text
+        .lines()
+        .map(|line| serde_json::from_str(line).unwrap())
+        .collect();
+    assert_eq!(events.len(), 2);
+    assert_eq!(events[0]["object"]["kind"], "Table");
+    assert_eq!(events[0]["object"]["rows"][0]["cells"][0], "a");
+    assert!(
+        !events[0]["object"]["columnDefinitions"]
+            .as_array()
+            .unwrap()
+            .is_empty()
+    );
+    assert!(
+        events[1]["object"]["columnDefinitions"]
+            .as_array()
+            .unwrap()
+            .is_empty()
+    );
+}
+
+#[tokio::test]
+async fn many_watchers_see_every_change() {
+    let api = Arc::new(Api::new().await);
+    let mut watchers = Vec::new();
+    for _ in 0..20 {
+        watchers.push(Events::open(&api, &format!("{CONFIG_MAPS}?watch=1")).await);
+    }
+    for i in 0..10 {
+        api.create(CONFIG_MAPS, config_map(&format!("m{i}"))).await;
+    }
+    for mut watcher in watchers {
+        for i in 0..10 {
+            assert_eq!(watcher.short().await, format!("ADDED m{i}"));
+        }
+    }
+}
