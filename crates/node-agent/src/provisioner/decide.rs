@@ -14,6 +14,8 @@ use resource_kinds::annotations::{
 };
 use resource_kinds::volume_fit::requested_class;
 
+use super::directories::VOLUME_PREFIX;
+
 /// The provisioners whose claims are served: our own, and the name that manifests written for
 /// minikube have.
 pub(crate) const PROVISIONERS: [&str; 2] = ["mainstay.dev/local", "k8s.io/minikube-hostpath"];
@@ -101,7 +103,7 @@ fn unsupported(claim: &PersistentVolumeClaim) -> Option<String> {
 
 /// The name of the volume that is made for a claim.
 pub(crate) fn volume_name(claim: &PersistentVolumeClaim) -> Option<String> {
-    Some(format!("pvc-{}", claim.metadata.uid.as_deref()?))
+    Some(format!("{VOLUME_PREFIX}{}", claim.metadata.uid.as_deref()?))
 }
 
 /// The class of a claim.

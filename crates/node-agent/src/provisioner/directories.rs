@@ -10,6 +10,8 @@ use super::ProvisionerError as Error;
 
 /// Names of directories that are being removed start with this.
 const REMOVED_PREFIX: &str = ".removed-";
+/// Names of the volumes that are made for claims start with this.
+pub(crate) const VOLUME_PREFIX: &str = "pvc-";
 /// Anyone may write: pods run as any user, as with hostPath provisioners elsewhere.
 const VOLUME_MODE: u32 = 0o777;
 
@@ -97,6 +99,28 @@ impl Directories {
             }
             remove_tree(&removed)?;
             sync(&root)
+        })
+        .await
+    }
+
+    /// Removes directories that were made for volumes that never came to be. Only empty ones go:
+    /// what holds data stays, whatever the objects say.
+    pub async fn sweep(
+        &self,
+        is_wanted: impl Fn(&str) -> bool + Send + 'static,
+    ) -> Result<(), Error> {
+        let own = self.clone();
+        blocking(move || {
+            let entries = std::fs::read_dir(&own.root).map_err(failed("read", &own.root))?;
+            for entry in entries {
+                let entry = entry.map_err(failed("read", &own.root))?;
+                let name = entry.file_name().to_string_lossy().into_owned();
+                let left_over = name.starts_with(VOLUME_PREFIX) && !is_wanted(&name);
+                if left_over && let Err(error) = std::fs::remove_dir(entry.path()) {
+                    tracing::debug!(volume = name, %error, "directory without a volume is kept");
+                }
+            }
+            Ok(())
         })
         .await
     }
@@ -225,6 +249,22 @@ mod tests {
         assert!(directories.make("pvc-1").await.is_err());
         let _ = directories.remove("pvc-1").await;
         assert!(outside.join("kept").exists());
+    }
+
+    #[tokio::test]
+    async fn only_empty_directories_without_a_volume_are_swept() {
+        let (_root, directories) = open().await;
+        let wanted = directories.make("pvc-wanted").await.unwrap();
+        let empty = directories.make("pvc-empty").await.unwrap();
+        let full = directories.make("pvc-full").await.unwrap();
+        let foreign = directories.make("mine").await.unwrap();
+        std::fs::write(full.join("file"), "data").unwrap();
+        directories
+            .sweep(|name| name == "pvc-wanted")
+            .await
+            .unwrap();
+        assert!(wanted.exists() && full.exists() && foreign.exists());
+        assert!(!empty.exists());
     }
 
     #[tokio::test]

@@ -114,6 +114,9 @@ pub async fn run(
     if !synced {
         return Ok(());
     }
+    let swept = provisioner.clone();
+    let is_wanted = move |name: &str| swept.is_wanted(name);
+    provisioner.directories.sweep(is_wanted).await?;
     let queue = Queue::new();
     let feed = tokio::spawn(feed(provisioner.clone(), queue.clone()));
     run_workers(queue, WORKERS, shutdown, move |task: Task| {
@@ -128,6 +131,16 @@ pub async fn run(
     .await;
     feed.abort();
     Ok(())
+}
+
+impl Provisioner {
+    /// Whether a volume of that name is there, or may still be made for a claim.
+    fn is_wanted(&self, volume: &str) -> bool {
+        let for_claim = |claim: Arc<PersistentVolumeClaim>| {
+            decide::volume_name(&claim).is_some_and(|name| name == volume)
+        };
+        self.volumes.get("", volume).is_some() || self.claims.list().into_iter().any(for_claim)
+    }
 }
 
 async fn feed(provisioner: Arc<Provisioner>, queue: Queue<Task>) {
