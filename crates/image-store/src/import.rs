@@ -7,12 +7,12 @@ use std::path::{Component, Path, PathBuf};
 
 use serde::Deserialize;
 
+use crate::compression::decompressed;
 use crate::digest::{Digest, HashingReader};
 use crate::index::Record;
 use crate::manifest::{
     ConfigBlob, Descriptor, Document, Manifest, architecture, for_this_platform, parse,
 };
-use crate::pull::decompressed;
 use crate::reference::{InvalidReference, normalize};
 use crate::store::{ImageStore, StoreError};
 

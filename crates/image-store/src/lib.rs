@@ -6,6 +6,7 @@
 //! archive). Several processes may use one store: changes are made under a file lock, and what is
 //! read is read from disk.
 
+mod compression;
 mod digest;
 mod import;
 mod index;

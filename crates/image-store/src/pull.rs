@@ -2,8 +2,9 @@
 //! layers downloaded to disk and unpacked once.
 
 use std::fs::File;
-use std::io::{self, Read, Seek, Write};
+use std::io::{self, Write};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use futures::StreamExt;
@@ -15,6 +16,7 @@ use oci_client::secrets::RegistryAuth;
 use oci_client::{Client, Reference};
 use sha2::{Digest as _, Sha256};
 
+use crate::compression::decompressed;
 use crate::digest::Digest;
 use crate::index::{Image, Record};
 use crate::manifest::{
@@ -31,6 +33,12 @@ const CONFIG_BYTES_MAX: u64 = 8 << 20;
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 /// A registry that sends nothing for so long is given up.
 const READ_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// Attempts at one endpoint that fails for a passing reason: it is busy, the connection broke,
+/// or a layer was cleared away by somebody else before the image had a name.
+const ATTEMPTS: u32 = 3;
+/// The wait before the second attempt; four times as long before each further one.
+const FIRST_PAUSE: Duration = Duration::from_millis(250);
 
 /// Who to be at a registry.
 #[derive(Clone, PartialEq, Eq)]
@@ -208,6 +216,8 @@ struct Pull<'a> {
     /// With the endpoint as its mirror.
     target: Reference,
     host: &'a str,
+    /// The last failure was a passing one.
+    passing: AtomicBool,
 }
 
 impl<'a> Pull<'a> {
@@ -256,10 +266,28 @@ impl<'a> Pull<'a> {
             name: reference.whole(),
             target,
             host: &endpoint.host,
+            passing: AtomicBool::new(false),
         })
     }
 
+    /// Pulls, again if that may help; layers that are there already are not fetched again.
     async fn run(&self) -> Result<Image, PullError> {
+        let mut pause = FIRST_PAUSE;
+        for _ in 1..ATTEMPTS {
+            self.passing.store(false, Ordering::Relaxed);
+            match self.attempt().await {
+                Err(error) if self.passing.load(Ordering::Relaxed) => {
+                    tracing::debug!(%error, host = self.host, "trying again");
+                    tokio::time::sleep(pause).await;
+                    pause *= 4;
+                }
+                result => return result,
+            }
+        }
+        self.attempt().await
+    }
+
+    async fn attempt(&self) -> Result<Image, PullError> {
         let (digest, config, layers) = self.manifest().await?;
         let bytes = self.small_blob(&config).await?;
         let blob: ConfigBlob = serde_json::from_slice(&bytes)
@@ -432,6 +460,7 @@ impl<'a> Pull<'a> {
         if text.to_lowercase().contains("digest") {
             return self.mismatch(&text);
         }
+        self.passing.store(true, Ordering::Relaxed);
         PullError::Unreachable {
             reference: self.name.clone(),
             host: self.host.to_owned(),
@@ -441,6 +470,7 @@ impl<'a> Pull<'a> {
 
     fn remote(&self, error: OciDistributionError) -> PullError {
         let (reference, host) = (self.name.clone(), self.host.to_owned());
+        self.passing.store(is_passing(&error), Ordering::Relaxed);
         match error {
             OciDistributionError::ImageManifestNotFoundError(_)
             | OciDistributionError::ServerError { code: 404, .. } => {
@@ -494,10 +524,25 @@ impl<'a> Pull<'a> {
     }
 
     fn store_error(&self, source: StoreError) -> PullError {
+        let cleared = matches!(source, StoreError::LayerCleared { .. });
+        self.passing.store(cleared, Ordering::Relaxed);
         PullError::Store {
             reference: self.name.clone(),
             source,
         }
+    }
+}
+
+/// A refused connection or an unknown host is told at once; there may be another endpoint.
+fn is_passing(error: &OciDistributionError) -> bool {
+    match error {
+        OciDistributionError::ServerError { code, .. } => matches!(code, 408 | 429 | 500..=599),
+        OciDistributionError::RegistryError { envelope, .. } => {
+            let busy = |code: &OciErrorCode| matches!(code, OciErrorCode::Toomanyrequests);
+            envelope.errors.iter().any(|error| busy(&error.code))
+        }
+        OciDistributionError::RequestError(error) => !error.is_connect() && !error.is_builder(),
+        _ => false,
     }
 }
 
@@ -531,30 +576,5 @@ fn certificate(path: &Path) -> io::Result<Certificate> {
     Ok(Certificate {
         encoding: CertificateEncoding::Pem,
         data: std::fs::read(path)?,
-    })
-}
-
-/// The archive in a blob, whatever it is compressed with: told by its first bytes, since media
-/// types are often wrong.
-pub(crate) fn decompressed(
-    mut file: impl Read + Seek + Send + 'static,
-) -> io::Result<Box<dyn Read + Send>> {
-    let mut magic = [0; 4];
-    let mut length = 0;
-    while length < magic.len() {
-        match file.read(&mut magic[length..])? {
-            0 => break,
-            count => length += count,
-        }
-    }
-    file.rewind()?;
-    let buffered = io::BufReader::with_capacity(1 << 16, file);
-    Ok(match magic {
-        [0x1f, 0x8b, ..] => Box::new(flate2::read::MultiGzDecoder::new(buffered)),
-        [0x28, 0xb5, 0x2f, 0xfd] => {
-            let decoder = ruzstd::decoding::StreamingDecoder::new(buffered);
-            Box::new(decoder.map_err(|error| io::Error::other(error.to_string()))?)
-        }
-        _ => Box::new(buffered),
     })
 }

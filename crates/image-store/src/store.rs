@@ -18,6 +18,12 @@ use crate::unpack::{Limits, UnpackError, unpack};
 /// Why the store did not do what was asked.
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
+    /// A layer was cleared away by somebody else before the image had its name: add it again.
+    #[error("layer {layer} was removed while its image was being added")]
+    LayerCleared {
+        /// The layer's digest, without its algorithm.
+        layer: String,
+    },
     /// The name is malformed.
     #[error(transparent)]
     Reference(#[from] InvalidReference),
@@ -273,6 +279,12 @@ impl ImageStore {
         record: Record,
     ) -> Result<Image, StoreError> {
         let lock = self.lock()?;
+        // Clearing up holds the lock too: what is there now stays, for it is about to be named.
+        let is_gone = |layer: &&String| !self.layer(layer).join("size").exists();
+        if let Some(layer) = record.layers.iter().find(is_gone) {
+            let layer = layer.clone();
+            return Err(StoreError::LayerCleared { layer });
+        }
         let mut index = self.index()?;
         index.insert(reference, digest, record.clone());
         self.write_index(&index)?;

@@ -1,27 +1,34 @@
 //! Unpacks a layer into a directory, trusting nothing in it.
 //!
-//! Every path is resolved with the directory as its root (`openat2`, `RESOLVE_IN_ROOT`), so that
-//! neither `..` nor a link in the layer leads outside. Whiteouts become overlayfs' own (a
-//! character device 0:0; an opaque mark on the directory): OCI image layer specification,
-//! kernel's overlayfs documentation.
+//! Every path is resolved with the directory as its root (`openat2`, `RESOLVE_IN_ROOT`) and its
+//! last part never followed, so that neither `..` nor a link in the layer leads outside; sizes,
+//! counts and lengths are bounded. Whiteouts become overlayfs' own (a character device 0:0; an
+//! opaque mark on the directory): OCI image layer specification, kernel's overlayfs
+//! documentation.
 
+mod entry;
+#[cfg(test)]
+mod tests;
+
+use std::ffi::OsStr;
+use std::fs::{self, File};
 use std::io::{self, Read};
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
-use std::path::{Component, Path, PathBuf};
+use std::path::{Path, PathBuf};
 
-use rustix::fs::{
-    AtFlags, Dev, FileType, Gid, Mode, OFlags, ResolveFlags, Timespec, Timestamps, Uid,
-};
+use rustix::fs::{AtFlags, FileType, Gid, Mode, OFlags, ResolveFlags, Timespec, Timestamps, Uid};
+use rustix::fs::{XattrFlags, setxattr};
 use rustix::io::Errno;
 use tar::EntryType;
+
+use entry::{Entries, Entry, components};
 
 /// The prefix of a file that hides another in the layers below.
 const WHITEOUT: &[u8] = b".wh.";
 /// The name of the file that hides everything in its directory in the layers below.
 const OPAQUE: &[u8] = b".wh..wh..opq";
-/// How PAX headers carry extended attributes.
-const XATTR: &str = "SCHILY.xattr.";
+const OPAQUE_ATTRIBUTE: &str = "trusted.overlay.opaque";
 
 /// Bounds on a layer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -88,40 +95,20 @@ pub fn unpack(
     let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
     let root = rustix::fs::open(directory, flags, Mode::empty())
         .map_err(|error| failure(directory, error))?;
-    let mut archive = tar::Archive::new(archive);
-    let mut target = Target {
+    let mut unpacker = Unpacker {
         root,
-        times: Vec::new(),
+        limits: *limits,
+        bytes: 0,
+        entries: 0,
+        directories: Vec::new(),
+        last_parent: None,
     };
-    let mut unpacked = Unpacked::default();
-    let mut entries = 0;
-    let between = Path::new("");
-    for entry in archive.entries().map_err(|error| failure(between, error))? {
-        let mut entry = entry.map_err(|error| failure(between, error))?;
-        let path = PathBuf::from(entry.path().map_err(|error| failure(between, error))?);
-        entries += 1;
-        unpacked.bytes = unpacked.bytes.saturating_add(entry.size());
-        if entries > limits.entries_max {
-            return Err(UnpackError::TooLarge {
-                limit: limits.entries_max,
-                what: "entries",
-            });
-        }
-        if unpacked.bytes > limits.bytes_max {
-            return Err(UnpackError::TooLarge {
-                limit: limits.bytes_max,
-                what: "bytes",
-            });
-        }
-        let Some(parts) = parts(&path) else {
-            return Err(UnpackError::UnsafePath { path });
-        };
-        target
-            .put(&mut entry, &parts)
-            .map_err(|error| failure(&path, error))?;
+    let mut entries = Entries::new(archive);
+    while let Some(entry) = entries.next()? {
+        unpacker.add(&entry, &mut entries)?;
     }
-    target.finish().map_err(|error| failure(between, error))?;
-    Ok(unpacked)
+    let bytes = unpacker.finish()?;
+    Ok(Unpacked { bytes })
 }
 
 fn failure(path: &Path, error: impl Into<io::Error>) -> UnpackError {
@@ -131,439 +118,369 @@ fn failure(path: &Path, error: impl Into<io::Error>) -> UnpackError {
     }
 }
 
-/// The names along a path; `None` if it climbs or holds a zero byte. Leading slashes fall away,
-/// as with every unpacker of layers.
-fn parts(path: &Path) -> Option<Vec<&std::ffi::OsStr>> {
-    let mut parts = Vec::new();
-    for component in path.components() {
-        match component {
-            Component::Normal(name) if !name.as_bytes().contains(&0) => parts.push(name),
-            Component::RootDir | Component::CurDir => {}
-            _ => return None,
-        }
+fn malformed(path: impl Into<PathBuf>, reason: &str) -> UnpackError {
+    UnpackError::Io {
+        path: path.into(),
+        source: io::Error::new(io::ErrorKind::InvalidData, reason),
     }
-    Some(parts)
 }
 
-/// The directory that is being filled.
-struct Target {
+fn bytes_path(path: &[u8]) -> PathBuf {
+    PathBuf::from(OsStr::from_bytes(path))
+}
+
+struct Unpacker {
     root: OwnedFd,
-    /// Directories get their times last: filling them changes them.
-    times: Vec<(PathBuf, Timestamps)>,
+    limits: Limits,
+    bytes: u64,
+    entries: u64,
+    // Times of directories are set in the end: every new file changes them.
+    directories: Vec<(Vec<Vec<u8>>, Timespec)>,
+    last_parent: Option<(Vec<Vec<u8>>, OwnedFd)>,
 }
 
-impl Target {
-    fn put(
-        &mut self,
-        entry: &mut tar::Entry<'_, impl Read>,
-        parts: &[&std::ffi::OsStr],
-    ) -> io::Result<()> {
-        let Some((name, parents)) = parts.split_last() else {
-            // The root directory itself.
+impl Unpacker {
+    fn add(&mut self, entry: &Entry, contents: &mut impl Read) -> Result<(), UnpackError> {
+        self.entries += 1;
+        let too_large = |limit, what| Err(UnpackError::TooLarge { limit, what });
+        if self.entries > self.limits.entries_max {
+            return too_large(self.limits.entries_max, "entries");
+        }
+        self.bytes = self.bytes.saturating_add(entry.size);
+        if self.bytes > self.limits.bytes_max {
+            return too_large(self.limits.bytes_max, "bytes");
+        }
+        // The layer's own top directory: its owner and bits come from the container's.
+        let Some((name, parents)) = entry.path.split_last() else {
             return Ok(());
         };
-        let parent = self.directory(parents)?;
-        if name.as_bytes() == OPAQUE {
-            let mark = rustix::fs::XattrFlags::empty();
-            let path = by_descriptor(&parent);
-            return Ok(rustix::fs::setxattr(
-                path,
-                "trusted.overlay.opaque",
-                b"y",
-                mark,
-            )?);
+        let parent = self.parent(parents)?;
+        if name.starts_with(WHITEOUT) {
+            return self.white_out(&parent, name, &entry.path);
         }
-        if let Some(hidden) = name.as_bytes().strip_prefix(WHITEOUT) {
-            let hidden = std::ffi::OsStr::from_bytes(hidden);
-            if hidden.is_empty() || hidden == "." || hidden == ".." {
-                return Err(io::Error::new(
-                    io::ErrorKind::InvalidData,
-                    "a malformed whiteout",
-                ));
+        let was = self.make_room(&parent, name, entry.kind, &entry.path)?;
+        let made = match entry.kind {
+            EntryType::Directory => self.directory(&parent, name, entry, was),
+            EntryType::Regular | EntryType::Continuous => {
+                return file(&parent, name, entry, contents);
             }
-            remove(&parent, hidden)?;
-            let mode = Mode::empty();
-            return Ok(rustix::fs::mknodat(
-                &parent,
-                hidden,
-                FileType::CharacterDevice,
-                mode,
-                0,
-            )?);
-        }
-        self.make(entry, &parent, name, parts)
-    }
-
-    fn make(
-        &mut self,
-        entry: &mut tar::Entry<'_, impl Read>,
-        parent: &OwnedFd,
-        name: &std::ffi::OsStr,
-        parts: &[&std::ffi::OsStr],
-    ) -> io::Result<()> {
-        let header = entry.header().clone();
-        let kind = header.entry_type();
-        let mode = Mode::from_raw_mode(header.mode()? & 0o7777);
-        let keeps_directory = kind == EntryType::Directory && is_directory(parent, name);
-        if !keeps_directory {
-            remove(parent, name)?;
-        }
-        match kind {
-            EntryType::Directory if keeps_directory => {}
-            EntryType::Directory => rustix::fs::mkdirat(parent, name, mode)?,
-            EntryType::Regular | EntryType::Continuous | EntryType::GNUSparse => {
-                let flags = OFlags::WRONLY
-                    | OFlags::CREATE
-                    | OFlags::EXCL
-                    | OFlags::NOFOLLOW
-                    | OFlags::CLOEXEC;
-                let file = rustix::fs::openat(parent, name, flags, Mode::from_raw_mode(0o600))?;
-                io::copy(entry, &mut std::fs::File::from(file))?;
-            }
-            EntryType::Symlink => {
-                let target = link_name(entry)?;
-                rustix::fs::symlinkat(&target, parent, name)?;
-            }
-            EntryType::Link => return self.hard_link(entry, parent, name),
-            EntryType::Char | EntryType::Block => {
-                let numbers = (header.device_major()?, header.device_minor()?);
-                let device = device(numbers.0.unwrap_or(0), numbers.1.unwrap_or(0));
-                let kind = if kind == EntryType::Char {
-                    FileType::CharacterDevice
-                } else {
-                    FileType::BlockDevice
-                };
-                rustix::fs::mknodat(parent, name, kind, mode, device)?;
-            }
-            EntryType::Fifo => rustix::fs::mknodat(parent, name, FileType::Fifo, mode, 0)?,
-            // Global headers and the like carry no file.
-            _ => return Ok(()),
-        }
-        self.dress(entry, parent, name, parts, mode)
-    }
-
-    /// Owner, mode (after the owner, which clears set-user-id), attributes, times.
-    fn dress(
-        &mut self,
-        entry: &mut tar::Entry<'_, impl Read>,
-        parent: &OwnedFd,
-        name: &std::ffi::OsStr,
-        parts: &[&std::ffi::OsStr],
-        mode: Mode,
-    ) -> io::Result<()> {
-        let header = entry.header().clone();
-        let kind = header.entry_type();
-        // Archives made by hand often leave the owner out; then it is root.
-        let (uid, gid) = (header.uid().unwrap_or(0), header.gid().unwrap_or(0));
-        let (uid, gid) = (number(uid)?, number(gid)?);
-        let here = AtFlags::SYMLINK_NOFOLLOW;
-        rustix::fs::chownat(
-            parent,
-            name,
-            Some(Uid::from_raw(uid)),
-            Some(Gid::from_raw(gid)),
-            here,
-        )?;
-        if kind != EntryType::Symlink {
-            // The entry was just made here, or is a directory that was checked not to be a link.
-            rustix::fs::chmodat(parent, name, mode, AtFlags::empty())?;
-            attributes(entry, parent, name)?;
-        }
-        let seconds = i64::try_from(header.mtime().unwrap_or(0)).unwrap_or(0);
-        let time = Timespec {
-            tv_sec: seconds,
-            tv_nsec: 0,
+            EntryType::Symlink => symlink(&parent, name, entry),
+            EntryType::Link => return self.hard_link(&parent, name, entry),
+            EntryType::Char | EntryType::Block | EntryType::Fifo => node(&parent, name, entry),
+            _ => return Err(malformed(joined(&entry.path), "an entry of unknown type")),
         };
-        let times = Timestamps {
-            last_access: time,
-            last_modification: time,
-        };
-        if kind == EntryType::Directory {
-            self.times.push((parts.iter().collect(), times));
-            return Ok(());
-        }
-        Ok(rustix::fs::utimensat(parent, name, &times, here)?)
+        made.map_err(|errno| failure(&joined(&entry.path), errno))
     }
 
-    fn hard_link(
-        &self,
-        entry: &mut tar::Entry<'_, impl Read>,
-        parent: &OwnedFd,
-        name: &std::ffi::OsStr,
-    ) -> io::Result<()> {
-        let target = link_name(entry)?;
-        let unsafe_link = || io::Error::new(io::ErrorKind::InvalidData, "a hard link outside");
-        let target = parts(&target).ok_or_else(unsafe_link)?;
-        let (file, directories) = target.split_last().ok_or_else(unsafe_link)?;
-        let directory = self.directory(directories)?;
-        Ok(rustix::fs::linkat(
-            &directory,
-            *file,
-            parent,
-            name,
-            AtFlags::empty(),
-        )?)
-    }
-
-    /// Opens a directory below the root, making what is missing on the way.
-    fn directory(&self, parts: &[&std::ffi::OsStr]) -> io::Result<OwnedFd> {
-        let path: PathBuf = parts.iter().collect();
-        match self.open(&path) {
-            Err(Errno::NOENT) => {}
-            other => return Ok(other?),
+    /// Opens the directory that an entry is in, making what is missing.
+    fn parent(&mut self, parents: &[Vec<u8>]) -> Result<OwnedFd, UnpackError> {
+        let failed = |errno: Errno| failure_at(parents, errno.into());
+        if let Some((path, fd)) = &self.last_parent
+            && path == parents
+        {
+            return fd.try_clone().map_err(|error| failure_at(parents, error));
         }
-        let mut here = self.open(Path::new(""))?;
-        let mut so_far = PathBuf::new();
-        for part in parts {
-            so_far.push(part);
-            here = match self.open(&so_far) {
+        let mut dir = self
+            .root
+            .try_clone()
+            .map_err(|error| failure_at(parents, error))?;
+        for depth in 1..=parents.len() {
+            let path = joined(&parents[..depth]);
+            dir = match self.open_inside(&path, OFlags::DIRECTORY) {
+                Ok(found) => found,
                 Err(Errno::NOENT) => {
-                    rustix::fs::mkdirat(&here, *part, Mode::from_raw_mode(0o755))?;
-                    self.open(&so_far)?
+                    let name = OsStr::from_bytes(&parents[depth - 1]);
+                    match rustix::fs::mkdirat(&dir, name, Mode::from_raw_mode(0o755)) {
+                        Ok(()) => {}
+                        Err(Errno::EXIST) => return Err(misplaced(&parents[..depth])),
+                        Err(errno) => return Err(failed(errno)),
+                    }
+                    self.open_inside(&path, OFlags::DIRECTORY).map_err(failed)?
                 }
-                other => other?,
+                Err(Errno::NOTDIR) => {
+                    // Left by a deletion that this layer itself takes back.
+                    let name = &parents[depth - 1];
+                    if !is_white_out(&dir, name) {
+                        return Err(misplaced(&parents[..depth]));
+                    }
+                    let name = OsStr::from_bytes(name);
+                    rustix::fs::unlinkat(&dir, name, AtFlags::empty()).map_err(failed)?;
+                    rustix::fs::mkdirat(&dir, name, Mode::from_raw_mode(0o755)).map_err(failed)?;
+                    let made = self.open_inside(&path, OFlags::DIRECTORY).map_err(failed)?;
+                    make_opaque(&made).map_err(failed)?;
+                    made
+                }
+                Err(Errno::LOOP | Errno::XDEV) => return Err(misplaced(&parents[..depth])),
+                Err(errno) => return Err(failed(errno)),
             };
         }
-        Ok(here)
+        let kept = dir
+            .try_clone()
+            .map_err(|error| failure_at(parents, error))?;
+        self.last_parent = Some((parents.to_vec(), kept));
+        Ok(dir)
     }
 
-    fn open(&self, path: &Path) -> Result<OwnedFd, Errno> {
-        let path = if path.as_os_str().is_empty() {
-            Path::new(".")
-        } else {
-            path
-        };
-        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    fn open_inside(&self, path: &Path, flags: OFlags) -> Result<OwnedFd, Errno> {
+        let flags = OFlags::PATH | OFlags::CLOEXEC | flags;
         let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
         rustix::fs::openat2(&self.root, path, flags, Mode::empty(), resolve)
     }
 
-    fn finish(self) -> io::Result<()> {
-        for (path, times) in self.times.iter().rev() {
-            // A later entry may have put something else in the directory's place.
-            if let Ok(directory) = self.open(path) {
-                rustix::fs::utimensat(
-                    rustix::fs::CWD,
-                    by_descriptor(&directory),
-                    times,
-                    AtFlags::empty(),
-                )?;
-            }
+    fn white_out(
+        &mut self,
+        parent: &OwnedFd,
+        name: &[u8],
+        path: &[Vec<u8>],
+    ) -> Result<(), UnpackError> {
+        let failed = |errno: Errno| failure_at(path, errno.into());
+        if name == OPAQUE {
+            return make_opaque(parent).map_err(failed);
         }
+        let hidden = &name[WHITEOUT.len()..];
+        if hidden.starts_with(b".wh.") {
+            // Notes of other storage drivers.
+            return Ok(());
+        }
+        if matches!(hidden, b"" | b"." | b"..") {
+            return Err(malformed(joined(path), "a malformed whiteout"));
+        }
+        let hidden = OsStr::from_bytes(hidden);
+        match rustix::fs::statat(parent, hidden, AtFlags::SYMLINK_NOFOLLOW) {
+            // This layer has something of that name itself: only what is below is hidden.
+            Ok(stat) if FileType::from_raw_mode(stat.st_mode) == FileType::Directory => {
+                let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+                let dir = rustix::fs::openat(parent, hidden, flags, Mode::empty());
+                make_opaque(&dir.map_err(failed)?).map_err(failed)
+            }
+            Ok(_) => Ok(()),
+            Err(Errno::NOENT) => {
+                let mode = Mode::empty();
+                rustix::fs::mknodat(parent, hidden, FileType::CharacterDevice, mode, 0)
+                    .map_err(failed)
+            }
+            Err(errno) => Err(failed(errno)),
+        }
+    }
+
+    /// Removes what an entry replaces; a directory stays where a directory comes.
+    fn make_room(
+        &mut self,
+        parent: &OwnedFd,
+        name: &[u8],
+        kind: EntryType,
+        path: &[Vec<u8>],
+    ) -> Result<Was, UnpackError> {
+        let failed = |errno: Errno| failure_at(path, errno.into());
+        let os_name = OsStr::from_bytes(name);
+        let stat = match rustix::fs::statat(parent, os_name, AtFlags::SYMLINK_NOFOLLOW) {
+            Ok(stat) => stat,
+            Err(Errno::NOENT) => return Ok(Was::Nothing),
+            Err(errno) => return Err(failed(errno)),
+        };
+        if FileType::from_raw_mode(stat.st_mode) != FileType::Directory {
+            let was = if is_white_out(parent, name) {
+                Was::Deleted
+            } else {
+                Was::Nothing
+            };
+            rustix::fs::unlinkat(parent, os_name, AtFlags::empty()).map_err(failed)?;
+            return Ok(was);
+        }
+        if kind == EntryType::Directory {
+            return Ok(Was::Directory);
+        }
+        self.last_parent = None;
+        let doomed = Path::new("/proc/self/fd")
+            .join(parent.as_raw_fd().to_string())
+            .join(os_name);
+        fs::remove_dir_all(doomed).map_err(|error| failure_at(path, error))?;
+        Ok(Was::Nothing)
+    }
+
+    fn directory(
+        &mut self,
+        parent: &OwnedFd,
+        name: &[u8],
+        entry: &Entry,
+        was: Was,
+    ) -> Result<(), Errno> {
+        let os_name = OsStr::from_bytes(name);
+        if was != Was::Directory {
+            rustix::fs::mkdirat(parent, os_name, Mode::from_raw_mode(0o700))?;
+        }
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let dir = rustix::fs::openat(parent, os_name, flags, Mode::empty())?;
+        if was == Was::Deleted {
+            make_opaque(&dir)?;
+        }
+        set_owner_and_mode(&dir, entry)?;
+        set_attributes(&dir, &entry.attributes)?;
+        self.directories.push((entry.path.clone(), entry.modified));
         Ok(())
     }
-}
 
-fn is_directory(parent: &OwnedFd, name: &std::ffi::OsStr) -> bool {
-    rustix::fs::statat(parent, name, AtFlags::SYMLINK_NOFOLLOW)
-        .is_ok_and(|facts| FileType::from_raw_mode(facts.st_mode) == FileType::Directory)
-}
+    fn hard_link(
+        &mut self,
+        parent: &OwnedFd,
+        name: &[u8],
+        entry: &Entry,
+    ) -> Result<(), UnpackError> {
+        let missing = || malformed(joined(&entry.path), "a hard link to nothing in the layer");
+        let target = components(&entry.link).map_err(|_| missing())?;
+        let (last, parents) = target.split_last().ok_or_else(missing)?;
+        let dir = self
+            .open_inside(&joined(parents), OFlags::DIRECTORY)
+            .map_err(|_| missing())?;
+        let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let found = rustix::fs::openat(&dir, OsStr::from_bytes(last), flags, Mode::empty())
+            .map_err(|_| missing())?;
+        let stat = rustix::fs::fstat(&found).map_err(|_| missing())?;
+        if FileType::from_raw_mode(stat.st_mode) == FileType::Directory {
+            return Err(missing());
+        }
+        let source = format!("/proc/self/fd/{}", found.as_raw_fd());
+        let name = OsStr::from_bytes(name);
+        rustix::fs::linkat(
+            rustix::fs::CWD,
+            source,
+            parent,
+            name,
+            AtFlags::SYMLINK_FOLLOW,
+        )
+        .map_err(|errno| failure_at(&entry.path, errno.into()))
+    }
 
-/// Removes whatever an earlier entry of the same layer left under this name.
-fn remove(parent: &OwnedFd, name: &std::ffi::OsStr) -> io::Result<()> {
-    match rustix::fs::unlinkat(parent, name, AtFlags::empty()) {
-        Ok(()) | Err(Errno::NOENT) => Ok(()),
-        Err(Errno::ISDIR) => std::fs::remove_dir_all(by_descriptor(parent).join(name)),
-        Err(error) => Err(error.into()),
+    fn finish(self) -> Result<u64, UnpackError> {
+        // Inner ones first; one that was replaced later is left out.
+        for (path, modified) in self.directories.iter().rev() {
+            if let Ok(dir) = self.open_inside(&joined(path), OFlags::DIRECTORY | OFlags::NOFOLLOW) {
+                let proc = format!("/proc/self/fd/{}", dir.as_raw_fd());
+                let flags = AtFlags::empty();
+                rustix::fs::utimensat(rustix::fs::CWD, proc, &times(*modified), flags)
+                    .map_err(|errno| failure_at(path, errno.into()))?;
+            }
+        }
+        Ok(self.bytes)
     }
 }
 
-fn attributes(
-    entry: &mut tar::Entry<'_, impl Read>,
+/// What was there before an entry.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Was {
+    Nothing,
+    Directory,
+    Deleted,
+}
+
+fn joined(parts: &[Vec<u8>]) -> PathBuf {
+    match parts.is_empty() {
+        true => PathBuf::from("."),
+        false => parts.iter().map(|part| OsStr::from_bytes(part)).collect(),
+    }
+}
+
+fn file(
     parent: &OwnedFd,
-    name: &std::ffi::OsStr,
-) -> io::Result<()> {
-    let Some(extensions) = entry.pax_extensions()? else {
-        return Ok(());
+    name: &[u8],
+    entry: &Entry,
+    contents: &mut impl Read,
+) -> Result<(), UnpackError> {
+    let failed = |error: Errno| failure(&joined(&entry.path), error);
+    let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW;
+    let mode = Mode::from_raw_mode(0o600);
+    let file = rustix::fs::openat(
+        parent,
+        OsStr::from_bytes(name),
+        flags | OFlags::CLOEXEC,
+        mode,
+    );
+    let mut file = File::from(file.map_err(failed)?);
+    io::copy(contents, &mut file).map_err(|error| failure(&joined(&entry.path), error))?;
+    // The owner first: changing it takes the set-user-ID bits away.
+    set_owner_and_mode(&file, entry).map_err(failed)?;
+    set_attributes(&file, &entry.attributes).map_err(failed)?;
+    rustix::fs::futimens(&file, &times(entry.modified)).map_err(failed)
+}
+
+fn symlink(parent: &OwnedFd, name: &[u8], entry: &Entry) -> Result<(), Errno> {
+    let name = OsStr::from_bytes(name);
+    rustix::fs::symlinkat(OsStr::from_bytes(&entry.link), parent, name)?;
+    set_owner_at(parent, name, entry)?;
+    rustix::fs::utimensat(
+        parent,
+        name,
+        &times(entry.modified),
+        AtFlags::SYMLINK_NOFOLLOW,
+    )
+}
+
+fn node(parent: &OwnedFd, name: &[u8], entry: &Entry) -> Result<(), Errno> {
+    let device = rustix::fs::makedev(entry.device.0, entry.device.1);
+    let (kind, device) = match entry.kind {
+        EntryType::Char => (FileType::CharacterDevice, device),
+        EntryType::Block => (FileType::BlockDevice, device),
+        _ => (FileType::Fifo, 0),
     };
-    for extension in extensions {
-        let extension = extension?;
-        let Some(attribute) = extension.key().ok().and_then(|key| key.strip_prefix(XATTR)) else {
-            continue;
-        };
-        // `trusted.` is overlayfs' own name space: a layer may not speak it.
-        if attribute.starts_with("user.") || attribute == "security.capability" {
-            let path = by_descriptor(parent).join(name);
-            let flags = rustix::fs::XattrFlags::empty();
-            match rustix::fs::lsetxattr(&path, attribute, extension.value_bytes(), flags) {
-                // Not every file system has them; the image works without.
-                Ok(()) | Err(Errno::OPNOTSUPP) => {}
-                Err(error) => return Err(error.into()),
-            }
+    let name = OsStr::from_bytes(name);
+    rustix::fs::mknodat(parent, name, kind, Mode::from_raw_mode(0o600), device)?;
+    set_owner_at(parent, name, entry)?;
+    let mode = Mode::from_raw_mode(entry.mode);
+    rustix::fs::chmodat(parent, name, mode, AtFlags::empty())?;
+    rustix::fs::utimensat(parent, name, &times(entry.modified), AtFlags::empty())
+}
+
+fn set_owner_at(parent: &OwnedFd, name: &OsStr, entry: &Entry) -> Result<(), Errno> {
+    let (uid, gid) = (
+        Some(Uid::from_raw(entry.uid)),
+        Some(Gid::from_raw(entry.gid)),
+    );
+    rustix::fs::chownat(parent, name, uid, gid, AtFlags::SYMLINK_NOFOLLOW)
+}
+
+fn set_owner_and_mode(fd: impl AsFd, entry: &Entry) -> Result<(), Errno> {
+    rustix::fs::fchown(
+        &fd,
+        Some(Uid::from_raw(entry.uid)),
+        Some(Gid::from_raw(entry.gid)),
+    )?;
+    rustix::fs::fchmod(&fd, Mode::from_raw_mode(entry.mode))
+}
+
+fn set_attributes(fd: impl AsFd, attributes: &[(String, Vec<u8>)]) -> Result<(), Errno> {
+    for (name, value) in attributes {
+        match rustix::fs::fsetxattr(&fd, name.as_str(), value, XattrFlags::empty()) {
+            // A file system without attributes cannot keep them; the file itself is fine.
+            Ok(()) | Err(Errno::OPNOTSUPP) => {}
+            Err(errno) => return Err(errno),
         }
     }
     Ok(())
 }
 
-/// A path to what a descriptor has open, for calls that only take paths.
-fn by_descriptor(descriptor: &OwnedFd) -> PathBuf {
-    use std::os::fd::AsRawFd;
-    PathBuf::from(format!("/proc/self/fd/{}", descriptor.as_raw_fd()))
+fn make_opaque(dir: &OwnedFd) -> Result<(), Errno> {
+    let proc = format!("/proc/self/fd/{}", dir.as_raw_fd());
+    setxattr(proc, OPAQUE_ATTRIBUTE, b"y", XattrFlags::empty())
 }
 
-fn link_name(entry: &tar::Entry<'_, impl Read>) -> io::Result<PathBuf> {
-    let missing = || io::Error::new(io::ErrorKind::InvalidData, "a link to nowhere");
-    Ok(entry.link_name()?.ok_or_else(missing)?.into_owned())
+fn is_white_out(parent: &OwnedFd, name: &[u8]) -> bool {
+    let name = OsStr::from_bytes(name);
+    rustix::fs::statat(parent, name, AtFlags::SYMLINK_NOFOLLOW).is_ok_and(|stat| {
+        FileType::from_raw_mode(stat.st_mode) == FileType::CharacterDevice && stat.st_rdev == 0
+    })
 }
 
-fn number(value: u64) -> io::Result<u32> {
-    let error = |_| io::Error::new(io::ErrorKind::InvalidData, "an owner beyond 32 bits");
-    u32::try_from(value).map_err(error)
+fn times(modified: Timespec) -> Timestamps {
+    Timestamps {
+        last_access: modified,
+        last_modification: modified,
+    }
 }
 
-fn device(major: u32, minor: u32) -> Dev {
-    rustix::fs::makedev(major, minor)
+fn failure_at(path: &[Vec<u8>], source: io::Error) -> UnpackError {
+    failure(&joined(path), source)
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use std::fs;
-    use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
-
-    /// An archive of raw entries: (kind, path, link or contents).
-    fn archive(entries: &[(EntryType, &str, &str)]) -> Vec<u8> {
-        let mut builder = tar::Builder::new(Vec::new());
-        for (kind, path, text) in entries {
-            let mut header = tar::Header::new_gnu();
-            header.set_entry_type(*kind);
-            header.set_mode(0o4755);
-            header.set_mtime(1_000);
-            let is_file = *kind == EntryType::Regular;
-            let body = if is_file { text.as_bytes() } else { b"" };
-            header.set_size(body.len() as u64);
-            // Set by hand: the builder's own methods refuse hostile names.
-            let name = &mut header.as_old_mut().name;
-            name[..path.len()].copy_from_slice(path.as_bytes());
-            if !is_file {
-                let link = &mut header.as_old_mut().linkname;
-                link[..text.len()].copy_from_slice(text.as_bytes());
-            }
-            header.set_cksum();
-            builder.append(&header, body).unwrap();
-        }
-        builder.into_inner().unwrap()
-    }
-
-    fn unpacked(entries: &[(EntryType, &str, &str)]) -> Result<tempfile::TempDir, UnpackError> {
-        let outer = tempfile::tempdir().unwrap();
-        let inner = outer.path().join("layer");
-        fs::create_dir(&inner).unwrap();
-        unpack(archive(entries).as_slice(), &inner, &Limits::default())?;
-        Ok(outer)
-    }
-
-    const FILE: EntryType = EntryType::Regular;
-
-    #[test]
-    fn files_keep_mode_and_time() {
-        let outer = unpacked(&[(FILE, "a/b/c", "text")]).unwrap();
-        let path = outer.path().join("layer/a/b/c");
-        assert_eq!(fs::read_to_string(&path).unwrap(), "text");
-        let facts = fs::metadata(&path).unwrap();
-        assert_eq!(
-            (facts.permissions().mode() & 0o7777, facts.mtime()),
-            (0o4755, 1_000)
-        );
-    }
-
-    #[test]
-    fn climbing_paths_are_refused() {
-        for path in ["../evil", "a/../../evil", "/../evil"] {
-            let error = unpacked(&[(FILE, path, "x")]).unwrap_err();
-            assert!(
-                matches!(error, UnpackError::UnsafePath { .. }),
-                "{path}: {error}"
-            );
-        }
-    }
-
-    #[test]
-    fn links_do_not_lead_outside() {
-        let outer = unpacked(&[
-            (EntryType::Symlink, "up", "../.."),
-            (FILE, "up/evil", "x"),
-            (EntryType::Symlink, "root", "/"),
-            (FILE, "root/etc/evil", "x"),
-        ])
-        .unwrap();
-        assert!(!outer.path().join("evil").exists());
-        assert!(!Path::new("/etc/evil").exists());
-        assert!(
-            outer.path().join("layer/evil").is_file(),
-            "inside, as the container would see it"
-        );
-        assert!(outer.path().join("layer/etc/evil").is_file());
-    }
-
-    #[test]
-    fn a_file_through_a_link_replaces_the_link() {
-        let outer = unpacked(&[
-            (EntryType::Symlink, "passwd", "/etc/passwd"),
-            (FILE, "passwd", "x"),
-        ])
-        .unwrap();
-        assert_eq!(
-            fs::read_to_string(outer.path().join("layer/passwd")).unwrap(),
-            "x"
-        );
-    }
-
-    #[test]
-    fn hard_links_stay_inside() {
-        let error = unpacked(&[(EntryType::Link, "shadow", "../../etc/shadow")]).unwrap_err();
-        assert!(matches!(error, UnpackError::Io { .. }), "{error}");
-        let outer = unpacked(&[(FILE, "a", "x"), (EntryType::Link, "b", "a")]).unwrap();
-        assert_eq!(
-            fs::metadata(outer.path().join("layer/b")).unwrap().nlink(),
-            2
-        );
-    }
-
-    #[test]
-    fn whiteouts_become_overlayfs_s_own() {
-        let outer = unpacked(&[(FILE, "d/.wh.gone", ""), (FILE, "e/.wh..wh..opq", "")]).unwrap();
-        let gone = fs::metadata(outer.path().join("layer/d/gone")).unwrap();
-        assert!(gone.file_type().is_char_device() && gone.rdev() == 0);
-        let mut value = [0; 4];
-        let path = outer.path().join("layer/e");
-        let length = rustix::fs::getxattr(&path, "trusted.overlay.opaque", &mut value).unwrap();
-        assert_eq!(&value[..length], b"y");
-        assert!(
-            unpacked(&[(FILE, ".wh...", "")]).is_err(),
-            "hides the parent"
-        );
-    }
-
-    #[test]
-    fn bombs_are_cut_off() {
-        let directory = tempfile::tempdir().unwrap();
-        let bytes = archive(&[(FILE, "a", "12345"), (FILE, "b", "12345")]);
-        let limits = Limits {
-            bytes_max: 8,
-            entries_max: 10,
-        };
-        let error = unpack(bytes.as_slice(), directory.path(), &limits).unwrap_err();
-        assert!(
-            matches!(error, UnpackError::TooLarge { limit: 8, .. }),
-            "{error}"
-        );
-        let limits = Limits {
-            bytes_max: 100,
-            entries_max: 1,
-        };
-        let error = unpack(bytes.as_slice(), directory.path(), &limits).unwrap_err();
-        assert!(
-            matches!(error, UnpackError::TooLarge { limit: 1, .. }),
-            "{error}"
-        );
-    }
-
-    #[test]
-    fn a_cut_off_archive_is_an_error() {
-        let directory = tempfile::tempdir().unwrap();
-        let bytes = archive(&[(FILE, "a", "12345")]);
-        let result = unpack(&bytes[..514], directory.path(), &Limits::default());
-        assert!(matches!(result, Err(UnpackError::Io { .. })), "{result:?}");
-    }
+fn misplaced(path: &[Vec<u8>]) -> UnpackError {
+    malformed(joined(path), "its parent is no directory")
 }

@@ -1,0 +1,253 @@
+//! Reads an archive entry by entry: header, the extensions before it, contents.
+//!
+//! Not by the archive library's own iterator, for that takes names of any length into memory
+//! and cuts attributes at a line feed. Its header type does the decoding of fields.
+
+use std::collections::BTreeMap;
+use std::io::{self, Read};
+use std::path::PathBuf;
+
+use rustix::fs::Timespec;
+use tar::{EntryType, Header};
+
+use super::{UnpackError, bytes_path, failure, malformed};
+
+/// Size of headers, and what contents are padded to.
+const BLOCK: usize = 512;
+
+/// Longest name or attribute of an entry; real ones have some hundred bytes.
+const EXTENSION_BYTES_MAX: u64 = 1 << 20;
+
+/// One entry, without its contents.
+pub(super) struct Entry {
+    pub kind: EntryType,
+    pub path: Vec<Vec<u8>>,
+    pub link: Vec<u8>,
+    pub size: u64,
+    pub mode: u32,
+    pub uid: u32,
+    pub gid: u32,
+    pub modified: Timespec,
+    pub device: (u32, u32),
+    pub attributes: Vec<(String, Vec<u8>)>,
+}
+
+/// What stands before an entry about it.
+#[derive(Default)]
+struct Extensions {
+    name: Option<Vec<u8>>,
+    link: Option<Vec<u8>>,
+    pax: BTreeMap<String, Vec<u8>>,
+}
+
+/// An archive being read.
+pub(super) struct Entries<R> {
+    archive: R,
+    /// Bytes of the last entry's contents and padding that nobody has read.
+    unread: u64,
+    padding: u64,
+}
+
+impl<R: Read> Entries<R> {
+    pub fn new(archive: R) -> Self {
+        Self {
+            archive,
+            unread: 0,
+            padding: 0,
+        }
+    }
+
+    /// The next entry; `None` at the archive's end.
+    pub fn next(&mut self) -> Result<Option<Entry>, UnpackError> {
+        let mut extensions = Extensions::default();
+        loop {
+            let Some(header) = self.header()? else {
+                return Ok(None);
+            };
+            let kind = header.entry_type();
+            let own = header.entry_size().map_err(between)?;
+            let size = match kind {
+                EntryType::GNULongName
+                | EntryType::GNULongLink
+                | EntryType::XHeader
+                | EntryType::XGlobalHeader => own,
+                _ => extensions.number("size").map_or(own, |size| size as u64),
+            };
+            self.begin(size);
+            match kind {
+                EntryType::GNULongName => extensions.name = Some(self.text()?),
+                EntryType::GNULongLink => extensions.link = Some(self.text()?),
+                EntryType::XHeader => extensions.pax = parse_pax(&self.extension()?)?,
+                EntryType::XGlobalHeader => {}
+                _ => return entry(&header, size, extensions).map(Some),
+            }
+        }
+    }
+
+    fn begin(&mut self, size: u64) {
+        self.unread = size;
+        self.padding = size.next_multiple_of(BLOCK as u64) - size;
+    }
+
+    /// Reads the next header, past what is left of the entry before.
+    fn header(&mut self) -> Result<Option<Header>, UnpackError> {
+        let left = self.unread.saturating_add(self.padding);
+        let skipped = io::copy(&mut (&mut self.archive).take(left), &mut io::sink());
+        if skipped.map_err(between)? != left {
+            return Err(between(io::ErrorKind::UnexpectedEof.into()));
+        }
+        self.begin(0);
+        let mut header = Header::new_old();
+        let block = header.as_mut_bytes();
+        let mut filled = 0;
+        while filled < BLOCK {
+            match self.archive.read(&mut block[filled..]) {
+                // Some writers leave the end mark out.
+                Ok(0) if filled == 0 => return Ok(None),
+                Ok(0) => return Err(between(io::ErrorKind::UnexpectedEof.into())),
+                Ok(count) => filled += count,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(between(error)),
+            }
+        }
+        if block.iter().all(|byte| *byte == 0) {
+            return Ok(None);
+        }
+        let sum = |bytes: &[u8]| bytes.iter().map(|byte| u32::from(*byte)).sum::<u32>();
+        let expected = sum(&block[..148]) + sum(&block[156..]) + 8 * u32::from(b' ');
+        match header.cksum().map_err(between)? == expected {
+            true => Ok(Some(header)),
+            false => Err(malformed("", "a header with a wrong checksum")),
+        }
+    }
+
+    fn extension(&mut self) -> Result<Vec<u8>, UnpackError> {
+        if self.unread > EXTENSION_BYTES_MAX {
+            return Err(UnpackError::TooLarge {
+                limit: EXTENSION_BYTES_MAX,
+                what: "bytes of a name or attribute",
+            });
+        }
+        let mut bytes = Vec::new();
+        self.read_to_end(&mut bytes).map_err(between)?;
+        Ok(bytes)
+    }
+
+    fn text(&mut self) -> Result<Vec<u8>, UnpackError> {
+        let mut bytes = self.extension()?;
+        let end = bytes.iter().position(|byte| *byte == 0);
+        bytes.truncate(end.unwrap_or(bytes.len()));
+        Ok(bytes)
+    }
+}
+
+/// Reads the contents of the entry that came last.
+impl<R: Read> Read for Entries<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let count = (&mut self.archive).take(self.unread).read(buffer)?;
+        if count == 0 && self.unread > 0 && !buffer.is_empty() {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        self.unread -= count as u64;
+        Ok(count)
+    }
+}
+
+impl Extensions {
+    fn number(&self, key: &str) -> Option<f64> {
+        std::str::from_utf8(self.pax.get(key)?).ok()?.parse().ok()
+    }
+}
+
+fn entry(header: &Header, size: u64, extensions: Extensions) -> Result<Entry, UnpackError> {
+    let id = |key: &str, value: io::Result<u64>| {
+        // Archives made by hand often leave the owner out; then it is root.
+        let number = extensions.number(key).map(|id| id as u64);
+        let number = number.or(value.ok()).unwrap_or(0);
+        u32::try_from(number).map_err(|_| malformed("", "an owner beyond 32 bits"))
+    };
+    let (uid, gid) = (id("uid", header.uid())?, id("gid", header.gid())?);
+    let modified = match extensions.number("mtime") {
+        Some(time) if time.is_finite() => Timespec {
+            tv_sec: time.floor() as i64,
+            tv_nsec: ((time - time.floor()) * 1e9) as _,
+        },
+        _ => Timespec {
+            tv_sec: i64::try_from(header.mtime().unwrap_or(0)).unwrap_or(0),
+            tv_nsec: 0,
+        },
+    };
+    let part = |number: io::Result<Option<u32>>| number.ok().flatten().unwrap_or(0);
+    let device = (part(header.device_major()), part(header.device_minor()));
+    let Extensions {
+        name,
+        link,
+        mut pax,
+    } = extensions;
+    let path = pax.remove("path").or(name);
+    let path = path.unwrap_or_else(|| header.path_bytes().into());
+    let link = pax.remove("linkpath").or(link);
+    let link = link.or_else(|| header.link_name_bytes().map(Into::into));
+    let attributes = pax.into_iter().filter_map(|(key, value)| {
+        let name = key.strip_prefix("SCHILY.xattr.")?;
+        // Others are the kernel's own, overlayfs' among them: a layer may not speak them.
+        let harmless = name.starts_with("user.") && !name.starts_with("user.overlay.");
+        (harmless || name == "security.capability").then(|| (name.to_owned(), value))
+    });
+    Ok(Entry {
+        kind: header.entry_type(),
+        path: components(&path)?,
+        link: link.unwrap_or_default(),
+        size,
+        mode: header.mode().map_err(between)? & 0o7777,
+        uid,
+        gid,
+        modified,
+        device,
+        attributes: attributes.collect(),
+    })
+}
+
+/// Splits a path; `..` has no place in an archive, leading slashes fall away.
+pub(super) fn components(path: &[u8]) -> Result<Vec<Vec<u8>>, UnpackError> {
+    let mut parts = Vec::new();
+    for part in path.split(|byte| *byte == b'/') {
+        match part {
+            b"" | b"." => {}
+            part if part == b".." || part.contains(&0) => {
+                let path = bytes_path(path);
+                return Err(UnpackError::UnsafePath { path });
+            }
+            part => parts.push(part.to_vec()),
+        }
+    }
+    Ok(parts)
+}
+
+/// Records of `<length> <key>=<value>`, each with a line feed; values may contain anything.
+fn parse_pax(mut data: &[u8]) -> Result<BTreeMap<String, Vec<u8>>, UnpackError> {
+    let wrong = || malformed("", "a malformed extended header");
+    let mut records = BTreeMap::new();
+    while data.first().is_some_and(|byte| *byte != 0) {
+        let space = data
+            .iter()
+            .position(|byte| *byte == b' ')
+            .ok_or_else(wrong)?;
+        let digits = std::str::from_utf8(&data[..space]).map_err(|_| wrong())?;
+        let length: usize = digits.parse().map_err(|_| wrong())?;
+        let record = data.get(space + 1..length).ok_or_else(wrong)?;
+        let record = record.strip_suffix(b"\n").ok_or_else(wrong)?;
+        let equals = record
+            .iter()
+            .position(|byte| *byte == b'=')
+            .ok_or_else(wrong)?;
+        let key = std::str::from_utf8(&record[..equals]).map_err(|_| wrong())?;
+        records.insert(key.to_owned(), record[equals + 1..].to_vec());
+        data = &data[length..];
+    }
+    Ok(records)
+}
+
+fn between(error: io::Error) -> UnpackError {
+    failure(&PathBuf::new(), error)
+}
