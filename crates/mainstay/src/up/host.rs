@@ -4,6 +4,7 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::path::Path;
 
 use anyhow::{Context, Result, bail};
+use nix::net::if_::InterfaceFlags;
 use sha2::{Digest, Sha256};
 
 /// The machine.
@@ -11,8 +12,10 @@ use sha2::{Digest, Sha256};
 pub struct Host {
     /// Its name in lower case: the node's name.
     pub name: String,
-    /// Its addresses, those that others can reach first.
+    /// All its addresses.
     pub addresses: Vec<IpAddr>,
+    /// The first address of a link to others, if there is one.
+    reachable: Option<Ipv4Addr>,
 }
 
 impl Host {
@@ -20,32 +23,35 @@ impl Host {
     pub fn inspect() -> Result<Self> {
         let name = nix::unistd::gethostname().context("the host's name")?;
         let name = name.to_string_lossy().to_ascii_lowercase();
-        let mut addresses: Vec<IpAddr> = nix::ifaddrs::getifaddrs()
-            .context("the host's addresses")?
-            .filter_map(|interface| {
-                let address = interface.address?;
-                let v4 = address.as_sockaddr_in().map(|a| IpAddr::V4(a.ip()));
-                v4.or_else(|| address.as_sockaddr_in6().map(|a| IpAddr::V6(a.ip())))
-            })
-            .filter(|address| !is_link_local(*address))
-            .collect();
-        addresses.sort_by_key(|address| (address.is_loopback(), address.is_ipv6()));
-        addresses.dedup();
-        Ok(Self { name, addresses })
+        let mut addresses = Vec::new();
+        let mut reachable = None;
+        for interface in nix::ifaddrs::getifaddrs().context("the host's addresses")? {
+            let Some(address) = interface.address else {
+                continue;
+            };
+            let v4 = address.as_sockaddr_in().map(|address| address.ip());
+            let v6 = address.as_sockaddr_in6().map(|address| address.ip());
+            let Some(address) = v4.map(IpAddr::V4).or(v6.map(IpAddr::V6)) else {
+                continue;
+            };
+            if is_link_local(address) {
+                continue;
+            }
+            addresses.push(address);
+            // Other instances keep addresses of their own on `lo`.
+            let outward = !interface.flags.contains(InterfaceFlags::IFF_LOOPBACK);
+            reachable = reachable.or(v4.filter(|_| outward));
+        }
+        Ok(Self {
+            name,
+            addresses,
+            reachable,
+        })
     }
 
-    /// The address by which the node is known: the first that others can reach and that is not
-    /// an instance's own, else the given one.
-    pub fn node_address(&self, own: &[pod_network::Cidr], otherwise: Ipv4Addr) -> IpAddr {
-        let reachable = self
-            .addresses
-            .iter()
-            .copied()
-            .find(|address| match address {
-                IpAddr::V4(v4) => !v4.is_loopback() && !own.iter().any(|range| range.contains(*v4)),
-                IpAddr::V6(_) => false,
-            });
-        reachable.unwrap_or(IpAddr::V4(otherwise))
+    /// The address by which the node is known: one that others can reach, else the given one.
+    pub fn node_address(&self, otherwise: Ipv4Addr) -> IpAddr {
+        IpAddr::V4(self.reachable.unwrap_or(otherwise))
     }
 }
 
@@ -91,25 +97,28 @@ mod tests {
     }
 
     #[test]
-    fn the_node_s_address_is_not_an_instance_s_own() {
-        let host = Host {
-            name: "h".to_owned(),
-            addresses: vec![
-                [10, 244, 0, 1].into(),
-                [192, 0, 2, 7].into(),
-                [127, 0, 0, 1].into(),
-            ],
-        };
-        let own = ["10.244.0.0/24".parse().unwrap()];
-        let fallback = Ipv4Addr::new(10, 244, 0, 1);
-        assert_eq!(
-            host.node_address(&own, fallback),
-            IpAddr::from([192, 0, 2, 7])
-        );
+    fn the_node_s_address_is_one_that_others_can_reach() {
         let alone = Host {
-            addresses: vec![[127, 0, 0, 1].into()],
-            ..host
+            name: "h".to_owned(),
+            addresses: Vec::new(),
+            reachable: None,
         };
-        assert_eq!(alone.node_address(&own, fallback), IpAddr::from(fallback));
+        let fallback = Ipv4Addr::new(10, 244, 0, 1);
+        assert_eq!(alone.node_address(fallback), IpAddr::from(fallback));
+        let linked = Host {
+            reachable: Some([192, 0, 2, 7].into()),
+            ..alone
+        };
+        assert_eq!(linked.node_address(fallback), IpAddr::from([192, 0, 2, 7]));
+    }
+
+    #[test]
+    fn this_machine_can_be_inspected() {
+        let host = Host::inspect().unwrap();
+        assert!(!host.name.is_empty());
+        assert!(
+            host.addresses.contains(&IpAddr::from(Ipv4Addr::LOCALHOST)),
+            "{host:?}"
+        );
     }
 }

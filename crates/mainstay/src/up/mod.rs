@@ -124,7 +124,7 @@ impl Cluster {
             data_dir,
             instance_id: &instance_id,
             node_name: &host.name,
-            node_ip: host.node_address(&[ranges.pod, ranges.service], node_address),
+            node_ip: host.node_address(node_address),
             ranges,
             network: Arc::clone(&network),
             images,
@@ -155,10 +155,8 @@ impl Cluster {
             kubeconfig.display()
         ));
         let sets = self.apply(manifests).await?;
-        if !sets.is_empty() {
-            if self.show_progress(&sets, interrupted).await? {
-                self.show_hints(&sets, &kubeconfig).await;
-            }
+        if !sets.is_empty() && self.show_progress(&sets, interrupted).await? {
+            self.show_hints(&sets, &kubeconfig).await;
         }
         tokio::select! {
             () = interrupted.cancelled() => Ok(()),

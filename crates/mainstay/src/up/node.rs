@@ -44,12 +44,27 @@ pub struct Parts<'a> {
     pub registries: RegistriesConfig,
 }
 
-/// The running parts. The agent ends first, while the others still serve it.
+/// Parts that end together.
+#[derive(Default)]
+struct Group {
+    tasks: JoinSet<()>,
+    stop: CancellationToken,
+}
+
+impl Group {
+    async fn end(mut self) {
+        self.stop.cancel();
+        while self.tasks.join_next().await.is_some() {}
+    }
+}
+
+/// The running parts.
 pub struct Running {
-    agent: JoinSet<()>,
-    others: JoinSet<()>,
-    stop_agent: CancellationToken,
-    stop_others: CancellationToken,
+    /// Controllers and scheduler.
+    deciders: Group,
+    agent: Group,
+    /// What the pods need as long as they run.
+    network: Group,
     /// Cancelled when a part ends that nobody told to.
     pub failed: CancellationToken,
 }
@@ -58,10 +73,9 @@ impl Running {
     /// Starts every part.
     pub async fn start(parts: Parts<'_>, server: &Server, node: &LocalNode) -> Result<Self> {
         let mut running = Self {
-            agent: JoinSet::new(),
-            others: JoinSet::new(),
-            stop_agent: CancellationToken::new(),
-            stop_others: CancellationToken::new(),
+            deciders: Group::default(),
+            agent: Group::default(),
+            network: Group::default(),
             failed: CancellationToken::new(),
         };
         running.start_deciders(server);
@@ -70,12 +84,12 @@ impl Running {
         Ok(running)
     }
 
-    /// Stops the pods, each within its grace period, then everything else.
-    pub async fn stop(mut self) {
-        self.stop_agent.cancel();
-        while self.agent.join_next().await.is_some() {}
-        self.stop_others.cancel();
-        while self.others.join_next().await.is_some() {}
+    /// Stops the pods, each within its grace period, then everything else. Those who decide end
+    /// first: pods that stop because all stops are no reason to do anything about them.
+    pub async fn stop(self) {
+        self.deciders.end().await;
+        self.agent.end().await;
+        self.network.end().await;
     }
 
     fn start_deciders(&mut self, server: &Server) {
@@ -85,11 +99,11 @@ impl Running {
             root_ca_pem: server.ca_pem.clone(),
             ..controllers::Config::default()
         };
-        self.other("controllers", |stop| {
+        self.run(Part::Decider, "controllers", |stop| {
             controllers::run_all(controllers, config, stop)
         });
         let scheduler = server.client("system:kube-scheduler", &masters);
-        self.other("scheduler", |stop| {
+        self.run(Part::Decider, "scheduler", |stop| {
             scheduler::run(scheduler, scheduler::Config::default(), stop)
         });
     }
@@ -108,7 +122,7 @@ impl Running {
             remove_on_shutdown: true,
         };
         let proxy_client = client.clone();
-        self.other("service proxy", |stop| {
+        self.run(Part::Network, "service proxy", |stop| {
             service_proxy::run(proxy_client, proxy, stop)
         });
         let dns = dns_server::Config {
@@ -119,7 +133,9 @@ impl Running {
             upstreams: None,
             resolv_conf: PathBuf::from("/etc/resolv.conf"),
         };
-        self.other("DNS server", |stop| dns_server::run(client, dns, stop));
+        self.run(Part::Network, "DNS server", |stop| {
+            dns_server::run(client, dns, stop)
+        });
         Ok(())
     }
 
@@ -136,7 +152,7 @@ impl Running {
             volumes_dir: parts.data_dir.join("volumes"),
         };
         let provisioner_client = client.clone();
-        self.other("provisioner", |stop| {
+        self.run(Part::Network, "provisioner", |stop| {
             node_agent::provisioner::run(provisioner_client, provisioner, stop)
         });
         let program = std::env::current_exe().context("find this program's file")?;
@@ -162,7 +178,7 @@ impl Running {
             kubelet_port: 0,
             on_shutdown: OnShutdown::StopPods,
         };
-        let stop = self.stop_agent.clone();
+        let stop = self.agent.stop.clone();
         let agent = NodeAgent::start(config, client, stop.clone())
             .await
             .context("start the node agent")?;
@@ -172,21 +188,37 @@ impl Running {
             Ok::<(), node_agent::Error>(())
         };
         self.agent
+            .tasks
             .spawn(watched("node agent", part, stop, self.failed.clone()));
         Ok(())
     }
 
-    /// Starts a part that ends with the others.
-    fn other<F, E>(&mut self, name: &'static str, start: impl FnOnce(CancellationToken) -> F)
-    where
+    fn run<F, E>(
+        &mut self,
+        part: Part,
+        name: &'static str,
+        start: impl FnOnce(CancellationToken) -> F,
+    ) where
         F: Future<Output = Result<(), E>> + Send + 'static,
         E: std::error::Error + Send + Sync + 'static,
     {
-        let stop = self.stop_others.clone();
-        let part = start(stop.clone());
-        self.others
-            .spawn(watched(name, part, stop, self.failed.clone()));
+        let failed = self.failed.clone();
+        let group = match part {
+            Part::Decider => &mut self.deciders,
+            Part::Network => &mut self.network,
+        };
+        let task = start(group.stop.clone());
+        group
+            .tasks
+            .spawn(watched(name, task, group.stop.clone(), failed));
     }
+}
+
+/// Which group a part belongs to.
+#[derive(Clone, Copy)]
+enum Part {
+    Decider,
+    Network,
 }
 
 /// Waits for a part, and raises the alarm when it ends without having been told to.
