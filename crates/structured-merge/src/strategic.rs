@@ -4,7 +4,7 @@
 
 use std::collections::BTreeMap;
 
-use openapi_schema::{FieldRef, TypeRef};
+use openapi_schema::{FieldRef, Shape, TypeRef};
 use serde_json::{Map, Value};
 
 use crate::PatchError;
@@ -58,6 +58,12 @@ impl<'s> Strategy<'s> {
         }
     }
 
+    /// Whether nothing is known about the inside: then `$patch` and the like are data, not
+    /// directives (a ControllerRevision holds a patch).
+    fn is_opaque(&self) -> bool {
+        self.value.is_some_and(|value| value.shape() == Shape::Any)
+    }
+
     fn merges(&self) -> bool {
         self.field.is_some_and(|field| field.merges())
     }
@@ -108,6 +114,7 @@ fn merge_map(
             continue;
         }
         let merged = match (original.get_mut(key).map(Value::take), value) {
+            (Some(old), new) if strategy.is_opaque() => merged_plainly(old, new),
             (Some(Value::Object(old)), Value::Object(new)) if !strategy.replaces() => {
                 merge_map(old, new, strategy.value).map(Value::Object)?
             }
@@ -119,6 +126,12 @@ fn merge_map(
         original.insert(key.clone(), merged);
     }
     set_element_orders(original, patch, &live, object_type)
+}
+
+/// Merges by RFC 7396.
+fn merged_plainly(mut old: Value, new: &Value) -> Value {
+    json_patch::merge(&mut old, new);
+    old
 }
 
 /// `$retainKeys`: what the list does not name goes; what the patch sets must be named.
@@ -301,6 +314,7 @@ fn check_order(
 /// are left out.
 fn resolved(value: &Value, strategy: &Strategy<'_>) -> Result<Value, PatchError> {
     match value {
+        opaque if strategy.is_opaque() => Ok(opaque.clone()),
         Value::Object(patch) => merge_map(Object::new(), patch, strategy.value).map(Value::Object),
         Value::Array(elements) => elements
             .iter()

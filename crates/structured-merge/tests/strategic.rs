@@ -242,3 +242,21 @@ fn owner_references_merge_by_uid_and_conditions_by_type() {
             "status": {"conditions": [{"type": "Ready", "status": "True"}]}}),
     );
 }
+
+/// A ControllerRevision's data is a patch itself: its directives are not carried out.
+#[test]
+fn what_is_opaque_is_kept_as_it_is() {
+    let data = json!({"spec": {"template": {"$patch": "replace", "spec": {"x": null}}}});
+    check(
+        type_of("apps", "ControllerRevision"),
+        json!({"revision": 1}),
+        json!({"data": data}),
+        json!({"revision": 1, "data": data}),
+    );
+    check(
+        type_of("apps", "ControllerRevision"),
+        json!({"data": {"a": 1}, "revision": 1}),
+        json!({"data": {"b": {"$patch": "delete"}}}),
+        json!({"data": {"a": 1, "b": {"$patch": "delete"}}, "revision": 1}),
+    );
+}
