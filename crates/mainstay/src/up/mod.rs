@@ -112,6 +112,7 @@ impl Cluster {
             host_addresses: &host.addresses,
         };
         let mut server = Server::start(config, &stop_serving).await?;
+        announce_dns(&server, &ranges).await?;
         let node_address = network.node_address();
         server.serve_pods(node_address, &stop_serving).await?;
         let images = crate::image::open(data_dir)?;
@@ -231,6 +232,39 @@ impl Cluster {
             .await
             .context("take down the pods' network")
     }
+}
+
+/// Makes the Service by which clients know the cluster's DNS, and which keeps its address from
+/// being given to another. It has no endpoints: the node answers on that address itself.
+async fn announce_dns(server: &Server, ranges: &Ranges) -> Result<()> {
+    let object = serde_json::json!({
+        "apiVersion": "v1",
+        "kind": "Service",
+        "metadata": {
+            "name": "kube-dns",
+            "namespace": "kube-system",
+            "labels": {
+                "k8s-app": "kube-dns",
+                "kubernetes.io/cluster-service": "true",
+                "kubernetes.io/name": "mainstay-dns",
+            },
+        },
+        "spec": {
+            "clusterIP": node::dns_address(ranges)?.to_string(),
+            "ports": [
+                {"name": "dns", "port": 53, "protocol": "UDP"},
+                {"name": "dns-tcp", "port": 53, "protocol": "TCP"},
+            ],
+        },
+    });
+    let manifest = Manifest {
+        origin: "the cluster's DNS".to_owned(),
+        object,
+    };
+    let client = server.client("mainstay-admin", &["system:masters"]);
+    apply::apply(&client, &server.kind_infos(), &manifest)
+        .await
+        .map(|_| ())
 }
 
 async fn open_network(settings: &Settings, instance_id: &str) -> Result<(Arc<PodNetwork>, Ranges)> {

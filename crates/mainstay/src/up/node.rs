@@ -19,6 +19,8 @@ use crate::builtin;
 
 /// The cluster's domain.
 const DOMAIN: &str = "cluster.local";
+/// The account of the DNS server.
+const DNS_USER: &str = "system:serviceaccount:kube-system:mainstay-dns";
 /// The port of DNS.
 const DNS_PORT: u16 = 53;
 /// Most pods on the node, as Kubernetes has it.
@@ -109,7 +111,6 @@ impl Running {
     }
 
     fn start_network(&mut self, parts: &Parts<'_>, server: &Server) -> Result<()> {
-        let client = server.client("system:kube-proxy", &["system:node-proxier"]);
         let dns_ip = dns_address(&parts.ranges)?;
         let proxy = service_proxy::Config {
             instance_id: parts.instance_id.to_owned(),
@@ -121,10 +122,11 @@ impl Running {
             pod_link_prefix: pod_network::link_prefix(parts.instance_id),
             remove_on_shutdown: true,
         };
-        let proxy_client = client.clone();
+        let proxy_client = server.client("system:kube-proxy", &["system:node-proxier"]);
         self.run(Part::Network, "service proxy", |stop| {
             service_proxy::run(proxy_client, proxy, stop)
         });
+        let dns_client = server.client(DNS_USER, &["system:serviceaccounts"]);
         let dns = dns_server::Config {
             domain: DOMAIN.to_owned(),
             listen: vec![SocketAddr::from((dns_ip, DNS_PORT))],
@@ -134,7 +136,7 @@ impl Running {
             resolv_conf: PathBuf::from("/etc/resolv.conf"),
         };
         self.run(Part::Network, "DNS server", |stop| {
-            dns_server::run(client, dns, stop)
+            dns_server::run(dns_client, dns, stop)
         });
         Ok(())
     }
