@@ -9,7 +9,8 @@ use std::time::{Duration, Instant};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-use crate::{Kubectl, wait_for};
+use crate::image::{busybox, nginx};
+use crate::{Kubectl, Registry, wait_for};
 
 /// A running (or stopped, or killed) server with its data directory.
 pub struct Instance {
@@ -194,6 +195,22 @@ impl Drop for Instance {
             drop(child.wait());
         }
     }
+}
+
+/// A server whose pulls of `busybox:1`, `nginx:1` and `nginx:2` go to a registry of its own.
+///
+/// # Panics
+/// When either does not start.
+#[track_caller]
+pub fn with_images() -> (Registry, Instance) {
+    let registry = Registry::start();
+    registry.push("library/busybox", "1", &busybox());
+    registry.push("library/nginx", "1", &nginx("1"));
+    registry.push("library/nginx", "2", &nginx("2"));
+    let instance = Instance::start_prepared(&[], |data| {
+        fs::write(data.join("registries.yaml"), registry.registries_yaml()).expect("write");
+    });
+    (registry, instance)
 }
 
 fn wait_until(limit: Duration, mut probe: impl FnMut() -> bool) -> bool {

@@ -13,7 +13,7 @@ pub mod wait;
 use std::path::PathBuf;
 
 pub use cluster::text;
-pub use instance::Instance;
+pub use instance::{Instance, with_images};
 pub use kubectl::{Kubectl, Output};
 pub use registry::Registry;
 pub use wait::wait_for;
