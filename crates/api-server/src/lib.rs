@@ -2,9 +2,9 @@
 //! through, for every kind alike.
 //!
 //! What is particular to a kind lives in `resource-kinds`; there is no file about one kind here
-//! (the virtual kinds of [`reviews`], which are questions and never stored, are the exception).
+//! (the virtual kinds of `reviews/`, which are questions and never stored, are the exception).
 //! A request passes, in this order: TLS and identity, limits, request info, authentication,
-//! authorisation, routing, decoding, admission, validation, store. Read [`pipeline`] first, then
+//! authorisation, routing, decoding, admission, validation, store. Read `pipeline.rs` first, then
 //! `verbs/create.rs`.
 
 mod authorize;

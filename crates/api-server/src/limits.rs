@@ -81,6 +81,9 @@ pub(crate) const WATCH_BATCH_BYTES: usize = 32 * 1024;
 /// so that clients do not all come back at once.
 pub(crate) const WATCH_TIMEOUT_MIN_SECS: u64 = 1800;
 
+/// Longest time that a watch may ask for: a year, which any clock can add.
+pub(crate) const WATCH_TIMEOUT_MAX_SECS: u64 = 365 * 24 * 3600;
+
 /// Most objects that one deletion of a collection removes at the same time.
 pub(crate) const DELETE_COLLECTION_WORKERS: usize = 8;
 

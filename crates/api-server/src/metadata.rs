@@ -269,7 +269,8 @@ mod tests {
     #[test]
     fn only_the_wish_counts_as_a_generation() {
         // statefulset.md 6.2
-        let old = json!({"metadata": {"generation": 3, "labels": {"a": "b"}}, "spec": {"x": 1}, "status": {}});
+        let metadata = json!({"generation": 3, "labels": {"a": "b"}});
+        let old = json!({"metadata": metadata, "spec": {"x": 1}, "status": {}});
         let mut new = old.clone();
         new["metadata"]["labels"]["a"] = json!("c");
         new["status"]["y"] = json!(2);

@@ -100,7 +100,8 @@ impl Metrics {
             let (verb, resource) = (escaped(verb), escaped(resource));
             writeln!(
                 out,
-                "apiserver_request_total{{verb=\"{verb}\",resource=\"{resource}\",code=\"{code}\"}} {count}"
+                "apiserver_request_total{{verb=\"{verb}\",resource=\"{resource}\",\
+                 code=\"{code}\"}} {count}"
             )?;
         }
         let name = "apiserver_request_duration_seconds";

@@ -93,7 +93,8 @@ mod tests {
 
     #[test]
     fn the_first_form_that_exists_is_chosen() {
-        let table = "application/json;as=Table;v=v1;g=meta.k8s.io,application/json;as=Table;v=v1beta1;g=meta.k8s.io,application/json";
+        let table = "application/json;as=Table;v=v1;g=meta.k8s.io,\
+                     application/json;as=Table;v=v1beta1;g=meta.k8s.io,application/json";
         let cases = [
             ("", Some(Form::Json)),
             ("*/*", Some(Form::Json)),

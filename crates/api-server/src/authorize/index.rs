@@ -48,11 +48,6 @@ pub(crate) struct Index {
     bindings: BTreeMap<String, BTreeMap<String, Binding>>,
 }
 
-/// Users in this group are nodes; they have the cluster role of the next constant without a
-/// binding, as upstream's node authoriser gives it to them.
-const NODES: &str = "system:nodes";
-const NODE_ROLE: &str = "system:node";
-
 impl Index {
     pub(super) fn put_role(&mut self, namespace: &str, name: &str, object: &Value) {
         let rules = Option::<Vec<Rule>>::deserialize(&object["rules"])
@@ -128,11 +123,6 @@ impl Index {
         namespace: &str,
         visit: &mut dyn FnMut(&Rule) -> bool,
     ) -> bool {
-        if user.groups.iter().any(|group| group == NODES)
-            && self.each_rule_of("ClusterRole", "", NODE_ROLE, visit)
-        {
-            return true;
-        }
         let mut places = vec![""];
         if !namespace.is_empty() {
             places.push(namespace);
@@ -264,7 +254,7 @@ mod tests {
     }
 
     #[test]
-    fn a_role_may_gather_the_rules_of_others_and_nodes_need_no_binding() {
+    fn a_role_may_gather_the_rules_of_others() {
         let mut index = Index::default();
         index.put_role(
             "",
@@ -279,12 +269,6 @@ mod tests {
             "metadata": {"labels": {"to-view": "true"}},
             "rules": [{"verbs": ["get"], "apiGroups": [""], "resources": ["pods"]}]}),
         );
-        index.put_role(
-            "",
-            "system:node",
-            &json!({
-            "rules": [{"verbs": ["get"], "apiGroups": [""], "resources": ["nodes"]}]}),
-        );
         index.put_binding(
             "",
             "v",
@@ -293,8 +277,6 @@ mod tests {
             "subjects": [{"kind": "User", "name": "u"}]}),
         );
         assert!(index.allows(&UserInfo::new("u", ["x"]), &asked("get", "pods", "a")));
-        let node = UserInfo::new("system:node:n", ["system:nodes"]);
-        assert!(index.allows(&node, &asked("get", "nodes", "")));
-        assert_eq!(index.rules(&node, "").len(), 1);
+        assert_eq!(index.rules(&UserInfo::new("u", ["x"]), "").len(), 1);
     }
 }

@@ -126,7 +126,8 @@ mod tests {
     #[test]
     fn rules_cover_what_they_name_and_nothing_else() {
         let rule: Rule = serde_json::from_str(
-            r#"{"verbs":["get"],"apiGroups":["","apps"],"resources":["pods","*/scale","pods/log"],"resourceNames":null}"#,
+            r#"{"verbs": ["get"], "apiGroups": ["", "apps"], "resourceNames": null,
+                "resources": ["pods", "*/scale", "pods/log"]}"#,
         )
         .unwrap();
         let cases = [

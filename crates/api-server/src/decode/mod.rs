@@ -44,7 +44,8 @@ pub(crate) fn body(headers: &HeaderMap, bytes: &[u8], expected: &str) -> Result<
         return Ok(decoded);
     }
     Err(Status::bad_request(format!(
-        "the object provided is unrecognized (must be of type {expected}): the body is not an object"
+        "the object provided is unrecognized (must be of type {expected}): \
+         the body is not an object"
     )))
 }
 

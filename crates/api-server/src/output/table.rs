@@ -120,7 +120,11 @@ pub(super) fn of_value(object: &Value, version: &str) -> Value {
     let name = &object["metadata"]["name"];
     let created = object["metadata"]["creationTimestamp"].as_str();
     let age = json!(duration::age(created, Timestamp::now()));
-    let text = |name: &str, kind: &str, format: &str| json!({"name": name, "type": kind, "format": format, "description": "", "priority": 0});
+    let text = |name: &str, kind: &str, format: &str| {
+        json!({
+            "name": name, "type": kind, "format": format, "description": "", "priority": 0,
+        })
+    };
     let (columns, cells) = if object["kind"] == "Scale" {
         let number = |path: &str| {
             let (part, field) = path.split_once('.').unwrap_or((path, ""));

@@ -77,6 +77,13 @@ pub(super) async fn answer(
     if response.status().is_client_error() || response.status().is_server_error() {
         return Err(refusal(resource, &call.info.name, response).await);
     }
+    let mut response = response;
+    if response.status() != http::StatusCode::SWITCHING_PROTOCOLS {
+        // What concerned the connection to the node does not concern that to the client.
+        for name in ["connection", "keep-alive", "transfer-encoding", "upgrade"] {
+            response.headers_mut().remove(name);
+        }
+    }
     Ok(Answer::Raw(response))
 }
 

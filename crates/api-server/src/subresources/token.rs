@@ -110,6 +110,26 @@ pub(crate) async fn authenticate(
         "service account",
     )
     .await?;
+    let extra = check_bound(server, &claims, namespace).await?;
+    let user = UserInfo {
+        name: format!("system:serviceaccount:{namespace}:{name}"),
+        uid: account["uid"].as_str().unwrap_or_default().to_owned(),
+        groups: service_account_groups(namespace),
+        extra,
+    };
+    Ok(Accepted {
+        user: user.authenticated(),
+        audiences: matched,
+    })
+}
+
+/// Checks that the objects which a token is bound to live; returns what is known by them.
+async fn check_bound(
+    server: &ApiServer,
+    claims: &Value,
+    namespace: &str,
+) -> Result<BTreeMap<String, Vec<String>>, Refused> {
+    let bound = &claims[CLAIM];
     let mut extra = BTreeMap::new();
     if let Some(id) = claims["jti"].as_str() {
         let key = "authentication.kubernetes.io/credential-id".to_owned();
@@ -136,16 +156,7 @@ pub(crate) async fn authenticate(
             }
         }
     }
-    let user = UserInfo {
-        name: format!("system:serviceaccount:{namespace}:{name}"),
-        uid: account["uid"].as_str().unwrap_or_default().to_owned(),
-        groups: service_account_groups(namespace),
-        extra,
-    };
-    Ok(Accepted {
-        user: user.authenticated(),
-        audiences: matched,
-    })
+    Ok(extra)
 }
 
 async fn must_live(

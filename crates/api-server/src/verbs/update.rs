@@ -182,10 +182,9 @@ async fn write(
         }));
     }
     if may_go(resource, &object) {
-        let last = storage::encode_at(resource.info(), &object, stored.mod_revision);
         let gone = remove(server, resource, stored).await?;
         return Ok(gone.map(|revision| {
-            let value = storage::with_revision(&last, revision);
+            let value = storage::encode_at(resource.info(), &object, revision);
             let stored = KeyValue {
                 value,
                 mod_revision: revision,
@@ -198,27 +197,7 @@ async fn write(
             }
         }));
     }
-    let key = stored.key.to_vec();
-    let lease = server
-        .leases
-        .lease_for(server.store.as_ref(), resource.info())
-        .await?;
-    let mut txn = Txn {
-        compare: vec![Compare::ModRevision(key.clone(), stored.mod_revision)],
-        operations: vec![Write::Put {
-            key: key.clone(),
-            value: encode(resource.info(), &object),
-            lease,
-        }],
-    };
-    for exclusive in &taken {
-        take(&mut txn, exclusive, &key);
-    }
-    for exclusive in &given_up {
-        txn.operations.push(Write::Delete {
-            key: exclusive_key(&exclusive.key),
-        });
-    }
+    let txn = transaction(server, resource, stored, &object, (&taken, &given_up)).await?;
     match server
         .store
         .txn(txn)
@@ -243,6 +222,38 @@ async fn write(
             }
         }
     }
+}
+
+/// The transaction that replaces a stored object, and takes and gives up what is exclusive.
+async fn transaction(
+    server: &ApiServer,
+    resource: &Resource,
+    stored: &KeyValue,
+    object: &Value,
+    (taken, given_up): (&[Exclusive], &[Exclusive]),
+) -> Result<Txn, Status> {
+    let key = stored.key.to_vec();
+    let lease = server
+        .leases
+        .lease_for(server.store.as_ref(), resource.info())
+        .await?;
+    let mut txn = Txn {
+        compare: vec![Compare::ModRevision(key.clone(), stored.mod_revision)],
+        operations: vec![Write::Put {
+            key: key.clone(),
+            value: encode(resource.info(), object),
+            lease,
+        }],
+    };
+    for exclusive in taken {
+        take(&mut txn, exclusive, &key);
+    }
+    for exclusive in given_up {
+        txn.operations.push(Write::Delete {
+            key: exclusive_key(&exclusive.key),
+        });
+    }
+    Ok(txn)
 }
 
 /// Whether nothing holds a deleted object any longer.

@@ -23,7 +23,9 @@ use tokio_util::sync::CancellationToken;
 use super::list::{parse_version, span};
 use super::namespace;
 use crate::body::boxed;
-use crate::limits::{BOOKMARK_INTERVAL, WATCH_BATCH_BYTES, WATCH_TIMEOUT_MIN_SECS};
+use crate::limits::{
+    BOOKMARK_INTERVAL, WATCH_BATCH_BYTES, WATCH_TIMEOUT_MAX_SECS, WATCH_TIMEOUT_MIN_SECS,
+};
 use crate::negotiate::Form;
 use crate::output::View;
 use crate::pipeline::{Call, Stopping};
@@ -55,12 +57,12 @@ pub(crate) async fn answer(
     let view = View::of(call)?;
     let newest = server.store.current_revision();
     let beginning = beginning(&call.query, newest)?;
-    let seconds = match call
+    let asked = call
         .query
         .number("timeoutSeconds")?
-        .filter(|seconds| *seconds > 0)
-    {
-        Some(seconds) => u64::try_from(seconds).unwrap_or(WATCH_TIMEOUT_MIN_SECS),
+        .and_then(|asked| u64::try_from(asked).ok());
+    let seconds = match asked.filter(|asked| *asked > 0) {
+        Some(asked) => asked.min(WATCH_TIMEOUT_MAX_SECS),
         None => rand::rng().random_range(WATCH_TIMEOUT_MIN_SECS..2 * WATCH_TIMEOUT_MIN_SECS),
     };
     let (start, end) = span(resource, namespace(resource, call), &selection);

@@ -39,26 +39,32 @@ async fn nothing_is_allowed_that_no_role_allows() {
     // kubectl.md 0.1
     let api = Api::new().await;
     let bob = api.as_user("bob", &[]);
+    let exec = "/api/v1/namespaces/default/pods/p/exec";
     let cases = [
         (
             "GET",
             PODS,
-            "pods is forbidden: User \"bob\" cannot list resource \"pods\" in API group \"\" in the namespace \"default\"",
+            "pods is forbidden: User \"bob\" cannot list resource \"pods\" in API \
+         group \"\" in the namespace \"default\"",
         ),
         (
             "GET",
             "/api/v1/nodes/n",
-            "nodes \"n\" is forbidden: User \"bob\" cannot get resource \"nodes\" in API group \"\" at the cluster scope",
+            "nodes \"n\" is forbidden: User \"bob\" cannot get \
+         resource \"nodes\" in API group \"\" at the cluster scope",
         ),
         (
             "POST",
-            "/api/v1/namespaces/default/pods/p/exec",
-            "pods \"p\" is forbidden: User \"bob\" cannot create resource \"pods/exec\" in API group \"\" in the namespace \"default\"",
+            exec,
+            "pods \"p\" is forbidden: User \"bob\" cannot create resource \
+         \"pods/exec\" in API group \"\" in the namespace \"default\"",
         ),
         (
             "GET",
             "/apis/apps/v1/statefulsets?watch=1",
-            "statefulsets.apps is forbidden: User \"bob\" cannot watch resource \"statefulsets\" in API group \"apps\" at the cluster scope",
+            "statefulsets.apps is forbidden: User \
+         \"bob\" cannot watch resource \"statefulsets\" in API group \"apps\" at the cluster \
+         scope",
         ),
         (
             "GET",

@@ -302,7 +302,12 @@ async fn a_node_takes_over_the_connection_of_a_command() {
         .api
         .create(&format!("{roles}/clusterrolebindings"), binding)
         .await;
-    tokio::time::sleep(Duration::from_millis(200)).await;
+    let review = serde_json::json!({"spec": {"user": "eve", "resourceAttributes": {
+        "verb": "get", "resource": "pods", "subresource": "exec", "namespace": "default"}}});
+    let reviews = "/apis/authorization.k8s.io/v1/subjectaccessreviews";
+    while served.api.create(reviews, review.clone()).await["status"]["allowed"] != true {
+        tokio::task::yield_now().await;
+    }
     let eve = served.authority.client("eve", &[]).unwrap();
     let refused = served
         .talk(Some(&eve), &request.replace("Upgrade\r\nUp", "close\r\nUp"))

@@ -68,7 +68,8 @@ async fn a_pod_is_bound_once() {
     assert_eq!(code, 409);
     assert_eq!(
         status["message"],
-        "Operation cannot be fulfilled on pods/binding \"p\": pod p is already assigned to node \"n1\""
+        "Operation cannot be fulfilled on pods/binding \"p\": pod p is already assigned to \
+         node \"n1\""
     );
 }
 

@@ -1,7 +1,6 @@
 //! Watches.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use api_server::Limits;
 use mvcc_store::Store;
@@ -78,7 +77,8 @@ async fn objects_that_enter_or_leave_the_selection_are_added_or_deleted() {
 #[tokio::test]
 async fn one_name_is_watched_without_its_longer_neighbours() {
     let api = Api::new().await;
-    let path = format!("{CONFIG_MAPS}?watch=1&fieldSelector=metadata.name%3Dweb");
+    let long = "timeoutSeconds=9223372036854775807";
+    let path = format!("{CONFIG_MAPS}?watch=1&{long}&fieldSelector=metadata.name%3Dweb");
     let mut events = Events::open(&api, &path).await;
     api.create(CONFIG_MAPS, config_map("web-0")).await;
     api.create(CONFIG_MAPS, config_map("web")).await;
@@ -132,12 +132,12 @@ async fn tables_are_watched_row_by_row() {
     // kubectl.md 1.3
     let api = Api::new().await;
     let accept = "application/json;as=Table;v=v1;g=meta.k8s.io";
-    let path = format!("{CONFIG_MAPS}?watch=1&timeoutSeconds=1");
+    let revision = api.store.current_revision().0;
+    let path = format!("{CONFIG_MAPS}?watch=1&timeoutSeconds=1&resourceVersion={revision}");
     let watching = {
         let server = api.as_user("admin", &["system:masters"]);
         tokio::spawn(async move { server.raw("GET", &path, &[("accept", accept)], "").await })
     };
-    tokio::time::sleep(Duration::from_millis(100)).await;
     api.create(CONFIG_MAPS, config_map("a")).await;
     api.create(CONFIG_MAPS, config_map("b")).await;
     let text = watching.await.unwrap().text();

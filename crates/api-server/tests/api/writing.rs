@@ -317,7 +317,8 @@ async fn unknown_and_repeated_fields_are_refused_warned_of_or_ignored() {
     assert_eq!(code, 422);
     assert_eq!(
         status["details"]["causes"][0]["message"],
-        "Invalid value: \"{\\\"spec\\\":{\\\"foo\\\":1}}\": strict decoding error: unknown field \"spec.foo\""
+        "Invalid value: \"{\\\"spec\\\":{\\\"foo\\\":1}}\": strict decoding error: \
+         unknown field \"spec.foo\""
     );
 }
 
