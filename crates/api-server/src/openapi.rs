@@ -1,4 +1,5 @@
-//! `/openapi/v2` and `/openapi/v3`: documents made when first asked for, kept compressed.
+//! `/openapi/v2` and `/openapi/v3`: documents made when first asked for, kept compressed. The
+//! former also in protocol buffers, the only form in which kubectl takes it.
 
 use std::collections::BTreeMap;
 use std::io::Read;
@@ -13,48 +14,80 @@ use object_model::{Status, StatusReason};
 use openapi_schema::Schema;
 use sha2::{Digest, Sha256};
 
+use crate::negotiate::clauses;
 use crate::reply::{JSON, Reply, compress};
 use crate::reviews;
 use crate::server::ApiServer;
 
+const PROTOBUF: &str = "application/com.github.proto-openapi.spec.v2.v1.0+protobuf";
+/// The former name, which is no valid media type; clients still ask for it.
+const PROTOBUF_FORMER: &str = "application/com.github.proto-openapi.spec.v2@v1.0+protobuf";
+
+/// What a document is written in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Encoding {
+    Json,
+    Protobuf,
+}
+
+impl Encoding {
+    /// The first one of an `Accept` header that the path has; `None` if there is none.
+    fn accepted(path: &str, accept: Option<&str>) -> Option<Self> {
+        let accept = accept.filter(|list| !list.trim().is_empty());
+        clauses(accept.unwrap_or(JSON)).find_map(|clause| match clause.media {
+            JSON | "*/*" | "application/*" => Some(Self::Json),
+            PROTOBUF | PROTOBUF_FORMER if path == "/openapi/v2" => Some(Self::Protobuf),
+            _ => None,
+        })
+    }
+
+    fn content_type(self) -> &'static str {
+        match self {
+            Self::Json => JSON,
+            Self::Protobuf => PROTOBUF,
+        }
+    }
+}
+
 /// A document, compressed, with its tag.
 struct Document {
+    encoding: Encoding,
     gzip: Bytes,
     etag: String,
 }
 
-/// The documents made so far, by path.
+/// The documents made so far, by path and encoding.
 #[derive(Default)]
 pub(crate) struct OpenApi {
-    made: Mutex<BTreeMap<String, Arc<Document>>>,
+    made: Mutex<BTreeMap<(String, Encoding), Arc<Document>>>,
 }
 
 /// Answers a path below `/openapi`.
 ///
-/// *Errors.* 404 for documents that do not exist, 406 for a client that only takes protobuf.
+/// *Errors.* 404 for documents that do not exist, 406 for a client that takes no form that there
+/// is.
 pub(crate) async fn answer(
     server: &Arc<ApiServer>,
     path: &str,
     parts: &Parts,
 ) -> Result<Reply, Status> {
+    let path = path.trim_end_matches('/');
     let accept = parts
         .headers
         .get(http::header::ACCEPT)
         .and_then(|value| value.to_str().ok());
-    if !accept.is_none_or(|list| {
-        ["json", "*/*", "application/*"]
-            .iter()
-            .any(|w| list.contains(w))
-    }) {
-        let text = "only the following media types are accepted: application/json";
-        return Err(Status::new(StatusReason::NotAcceptable, text));
-    }
-    let document = document(server, path.trim_end_matches('/'))
-        .await?
-        .ok_or_else(|| {
-            let text = "the server could not find the requested resource";
-            Status::new(StatusReason::NotFound, text)
-        })?;
+    let encoding = Encoding::accepted(path, accept).ok_or_else(|| {
+        let text = if path == "/openapi/v2" {
+            format!("only the following media types are accepted: {JSON}, {PROTOBUF}")
+        } else {
+            format!("only the following media types are accepted: {JSON}")
+        };
+        Status::new(StatusReason::NotAcceptable, text)
+    })?;
+    let document = document(server, path, encoding).await?.ok_or_else(|| {
+        let text = "the server could not find the requested resource";
+        Status::new(StatusReason::NotFound, text)
+    })?;
     send(&document, parts)
 }
 
@@ -72,35 +105,40 @@ fn send(document: &Document, parts: &Parts) -> Result<Reply, Status> {
         return Ok(empty.with_header(ETAG, tag));
     }
     let reply = if header(http::header::ACCEPT_ENCODING).is_some_and(|e| e.contains("gzip")) {
-        Reply::bytes(JSON, document.gzip.clone())
+        Reply::bytes(document.encoding.content_type(), document.gzip.clone())
             .with_header(CONTENT_ENCODING, HeaderValue::from_static("gzip"))
     } else {
         let mut plain = Vec::new();
         GzDecoder::new(document.gzip.as_ref())
             .read_to_end(&mut plain)
             .map_err(|e| Status::internal(format!("unpack a document: {e}")))?;
-        Reply::bytes(JSON, plain)
+        Reply::bytes(document.encoding.content_type(), plain)
     };
     Ok(reply
         .with_header(ETAG, tag)
         .with_header(VARY, HeaderValue::from_static("Accept-Encoding, Accept")))
 }
 
-async fn document(server: &Arc<ApiServer>, path: &str) -> Result<Option<Arc<Document>>, Status> {
+async fn document(
+    server: &Arc<ApiServer>,
+    path: &str,
+    encoding: Encoding,
+) -> Result<Option<Arc<Document>>, Status> {
+    let key = (path.to_owned(), encoding);
     let made = |server: &ApiServer| {
         let made = server
             .openapi
             .made
             .lock()
             .unwrap_or_else(std::sync::PoisonError::into_inner);
-        made.get(path).cloned()
+        made.get(&key).cloned()
     };
     if let Some(document) = made(server) {
         return Ok(Some(document));
     }
     // Some tens of milliseconds of work: not on a thread that serves others.
     let (worker, wanted) = (server.clone(), path.to_owned());
-    let task = tokio::task::spawn_blocking(move || make(&worker, &wanted));
+    let task = tokio::task::spawn_blocking(move || make(&worker, &wanted, encoding));
     let document = task
         .await
         .map_err(|e| Status::internal(format!("make a document: {e}")))?;
@@ -110,16 +148,19 @@ async fn document(server: &Arc<ApiServer>, path: &str) -> Result<Option<Arc<Docu
             .made
             .lock()
             .unwrap_or_else(std::sync::PoisonError::into_inner);
-        made.insert(path.to_owned(), document.clone());
+        made.insert(key, document.clone());
     }
     Ok(document)
 }
 
-fn make(server: &ApiServer, path: &str) -> Option<Arc<Document>> {
+fn make(server: &ApiServer, path: &str, encoding: Encoding) -> Option<Arc<Document>> {
     let schema = Schema::published();
     let kinds = [server.registry.infos(), reviews::INFOS].concat();
-    let json = match path.strip_prefix("/openapi/")? {
-        "v2" => schema.openapi_v2_document(&kinds),
+    let bytes = match path.strip_prefix("/openapi/")? {
+        "v2" => match encoding {
+            Encoding::Json => schema.openapi_v2_document(&kinds),
+            Encoding::Protobuf => schema.openapi_v2_protobuf(&kinds),
+        },
         "v3" => schema.openapi_v3_index(&kinds),
         other => {
             let group_version = other.strip_prefix("v3/")?;
@@ -129,9 +170,42 @@ fn make(server: &ApiServer, path: &str) -> Option<Arc<Document>> {
             schema.openapi_v3_document(group_version, &kinds)?
         }
     };
-    let etag = format!("\"{:X}\"", Sha256::digest(&json));
+    let etag = format!("\"{:X}\"", Sha256::digest(&bytes));
     Some(Arc::new(Document {
-        gzip: compress(&[json.into()]),
+        encoding,
+        gzip: compress(&[bytes.into()]),
         etag,
     }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// kubectl.md 0.10
+    #[test]
+    fn kubectl_gets_protobuf_of_the_older_document() {
+        use Encoding::{Json, Protobuf};
+        let cases = [
+            (None, Some(Json), Some(Json)),
+            (Some(""), Some(Json), Some(Json)),
+            (Some("application/json, */*"), Some(Json), Some(Json)),
+            (Some(PROTOBUF), Some(Protobuf), None),
+            (Some(PROTOBUF_FORMER), Some(Protobuf), None),
+            (Some("text/html, */*;q=0.1"), Some(Json), Some(Json)),
+            (Some("text/html"), None, None),
+        ];
+        for (accept, older, newer) in cases {
+            assert_eq!(
+                Encoding::accepted("/openapi/v2", accept),
+                older,
+                "{accept:?}"
+            );
+            assert_eq!(
+                Encoding::accepted("/openapi/v3/api/v1", accept),
+                newer,
+                "{accept:?}"
+            );
+        }
+    }
 }

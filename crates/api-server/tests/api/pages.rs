@@ -131,6 +131,17 @@ async fn openapi_has_what_kubectl_looks_for() {
         .raw("GET", "/openapi/v2", &[("if-none-match", etag)], "")
         .await;
     assert_eq!(again.code, 304);
+    let protobuf = "application/com.github.proto-openapi.spec.v2@v1.0+protobuf";
+    let accept = ("accept", protobuf);
+    let binary = api.raw("GET", "/openapi/v2", &[accept], "").await;
+    assert_eq!(binary.code, 200);
+    let expected = "application/com.github.proto-openapi.spec.v2.v1.0+protobuf";
+    assert_eq!(binary.headers["content-type"], expected);
+    assert_ne!(binary.headers["etag"], etag);
+    let etag = binary.headers["etag"].to_str().unwrap();
+    let headers = [accept, ("if-none-match", etag)];
+    let again = api.raw("GET", "/openapi/v2", &headers, "").await;
+    assert_eq!(again.code, 304);
     assert_eq!(api.get("/openapi/v3/apis/nope/v1").await.0, 404);
 }
 
