@@ -13,6 +13,7 @@ use crate::graph::reference;
 use crate::operations::{Action, Gvk, Operation, Path, base_path, paths};
 use crate::parameters::parameters;
 use crate::roots::{definitions, roots};
+use crate::v2_messages::Contents;
 
 const META: &str = "io.k8s.apimachinery.pkg.apis.meta.v1.";
 const PATCH_TYPES: [&str; 3] = [
@@ -57,6 +58,11 @@ pub(crate) fn v3_document(group_version: &str, kinds: &[KindInfo]) -> Option<Vec
 /// The document of all kinds in the older form.
 pub(crate) fn v2_document(kinds: &[KindInfo]) -> Vec<u8> {
     Source::published().v2(kinds)
+}
+
+/// The same document in protocol buffers.
+pub(crate) fn v2_protobuf(kinds: &[KindInfo]) -> Vec<u8> {
+    Source::published().v2_protobuf(kinds)
 }
 
 /// What documents are made of; a few megabytes, dropped after use.
@@ -111,11 +117,30 @@ impl Source {
         out
     }
 
+    fn v2_protobuf(&self, kinds: &[KindInfo]) -> Vec<u8> {
+        let mut contents = Contents::default();
+        self.each_path(Dialect::V2, kinds, |path, item| contents.path(path, item));
+        self.each_definition(Dialect::V2, kinds, |name, definition| {
+            contents.definition(name, definition);
+        });
+        contents.document(&json!({
+            "swagger": "2.0", "info": {"title": "Kubernetes", "version": "v1.36"},
+        }))
+    }
+
     fn write_paths(&self, dialect: Dialect, kinds: &[KindInfo], out: &mut Vec<u8>) {
+        let mut index = 0;
+        self.each_path(dialect, kinds, |path, item| {
+            write_member(path, item, index, out);
+            index += 1;
+        });
+    }
+
+    fn each_path(&self, dialect: Dialect, kinds: &[KindInfo], mut take: impl FnMut(&str, &Value)) {
         let mut all: Vec<Path> = kinds.iter().flat_map(paths).collect();
         all.sort_by(|a, b| a.path.cmp(&b.path));
-        for (index, path) in all.iter().enumerate() {
-            write_member(&path.path, &self.path_item(dialect, path), index, out);
+        for path in &all {
+            take(&path.path, &self.path_item(dialect, path));
         }
     }
 
@@ -245,6 +270,19 @@ impl Source {
     }
 
     fn write_definitions(&self, dialect: Dialect, kinds: &[KindInfo], out: &mut Vec<u8>) {
+        let mut index = 0;
+        self.each_definition(dialect, kinds, |name, definition| {
+            write_member(name, definition, index, out);
+            index += 1;
+        });
+    }
+
+    fn each_definition(
+        &self,
+        dialect: Dialect,
+        kinds: &[KindInfo],
+        mut take: impl FnMut(&str, &Value),
+    ) {
         let mut wanted = BTreeSet::new();
         let mut lists = BTreeMap::new();
         for operation in kinds
@@ -276,12 +314,12 @@ impl Source {
                 .iter()
                 .map(|(name, operation)| (name.as_str(), Some(operation))),
         );
-        for (index, (name, list)) in all.into_iter().enumerate() {
+        for (name, list) in all {
             let definition = match list {
                 Some(operation) => self.list(dialect, operation),
                 None => self.definition(dialect, name),
             };
-            write_member(name, &definition, index, out);
+            take(name, &definition);
         }
     }
 

@@ -10,9 +10,11 @@ mod facts;
 mod graph;
 mod operations;
 mod parameters;
+mod protobuf;
 mod roots;
 mod types;
 mod unknown;
+mod v2_messages;
 
 use std::sync::OnceLock;
 
@@ -75,5 +77,9 @@ impl Schema {
     /// `/openapi/v2`: the document of all kinds, in JSON.
     pub fn openapi_v2_document(&self, kinds: &[KindInfo]) -> Vec<u8> {
         document::v2_document(kinds)
+    }
+    /// `/openapi/v2`: the same document as protocol buffers (the message `openapi.v2.Document`).
+    pub fn openapi_v2_protobuf(&self, kinds: &[KindInfo]) -> Vec<u8> {
+        document::v2_protobuf(kinds)
     }
 }

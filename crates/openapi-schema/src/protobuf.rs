@@ -1,0 +1,179 @@
+//! Writes messages of the protocol buffers wire format, each from a JSON value and a table of
+//! the message's fields. Only what documents need: no groups, no packed numbers.
+//!
+//! As proto3 has it, a field that has its type's zero value (`false`, `0`, `""`) is left out; a
+//! message that is there but empty is written. Members of a JSON object that the table does not
+//! name are left out.
+
+use serde_json::{Map, Value};
+
+/// How the wire tells one kind of content from another.
+#[derive(Clone, Copy)]
+enum WireType {
+    Varint = 0,
+    Fixed64 = 1,
+    Length = 2,
+}
+
+/// The fields of a message, in the order of their numbers.
+pub(crate) struct Shape {
+    pub fields: &'static [Field],
+    /// The number of the repeated field that takes all members named `x-…`.
+    pub extensions: Option<u32>,
+}
+
+/// A field of a message, with the JSON member that it comes from.
+pub(crate) struct Field {
+    pub member: &'static str,
+    pub number: u32,
+    pub form: Form,
+}
+
+/// What a field holds.
+pub(crate) enum Form {
+    Text,
+    Texts,
+    Flag,
+    Integer,
+    Double,
+    /// A value of any form, as text.
+    Any,
+    Anys,
+    Message(&'static Shape),
+    Messages(&'static Shape),
+    /// A message that is not a plain image of the JSON value.
+    Made(fn(&Value) -> Message),
+    EachMade(fn(&Value) -> Message),
+}
+
+/// The encoded content of a message.
+#[derive(Default)]
+pub(crate) struct Message(Vec<u8>);
+
+impl Message {
+    /// Encodes an object.
+    pub fn of(shape: &Shape, value: &Value) -> Self {
+        let mut message = Self::default();
+        let Value::Object(members) = value else {
+            return message;
+        };
+        for field in shape.fields {
+            if let Some(value) = members.get(field.member) {
+                message.field(field, value);
+            }
+        }
+        if let Some(number) = shape.extensions {
+            message.extensions(number, members);
+        }
+        message
+    }
+
+    pub fn into_bytes(self) -> Vec<u8> {
+        self.0
+    }
+
+    /// A message within this one.
+    pub fn message(&mut self, number: u32, inner: &Self) {
+        self.bytes(number, &inner.0);
+    }
+
+    /// One pair of a map, which is a list of messages `{name = 1, value = 2}`.
+    pub fn pair(&mut self, number: u32, name: &str, value: &Self) {
+        let mut pair = Self::default();
+        pair.text(1, name);
+        pair.message(2, value);
+        self.message(number, &pair);
+    }
+
+    pub fn text(&mut self, number: u32, text: &str) {
+        if !text.is_empty() {
+            self.bytes(number, text.as_bytes());
+        }
+    }
+
+    /// A flag that is one of several alternatives: it is written even if it is `false`.
+    pub fn chosen_flag(&mut self, number: u32, flag: bool) {
+        self.tag(number, WireType::Varint);
+        self.varint(flag.into());
+    }
+
+    fn field(&mut self, field: &Field, value: &Value) {
+        let number = field.number;
+        match &field.form {
+            Form::Text => self.text(number, value.as_str().unwrap_or_default()),
+            Form::Texts => {
+                for text in list(value).iter().filter_map(Value::as_str) {
+                    self.bytes(number, text.as_bytes());
+                }
+            }
+            Form::Flag => self.integer(number, value.as_bool().unwrap_or_default().into()),
+            Form::Integer => self.integer(number, value.as_i64().unwrap_or_default()),
+            Form::Double => self.double(number, value.as_f64().unwrap_or_default()),
+            Form::Any => self.message(number, &any(value)),
+            Form::Anys => list(value)
+                .iter()
+                .for_each(|one| self.message(number, &any(one))),
+            Form::Message(shape) => self.message(number, &Self::of(shape, value)),
+            Form::Messages(shape) => list(value)
+                .iter()
+                .for_each(|one| self.message(number, &Self::of(shape, one))),
+            Form::Made(make) => self.message(number, &make(value)),
+            Form::EachMade(make) => list(value)
+                .iter()
+                .for_each(|one| self.message(number, &make(one))),
+        }
+    }
+
+    fn extensions(&mut self, number: u32, members: &Map<String, Value>) {
+        for (name, value) in members {
+            if name.starts_with("x-") {
+                self.pair(number, name, &any(value));
+            }
+        }
+    }
+
+    fn integer(&mut self, number: u32, value: i64) {
+        if value != 0 {
+            self.tag(number, WireType::Varint);
+            // A negative number is written as its two's complement.
+            self.varint(value.cast_unsigned());
+        }
+    }
+
+    fn double(&mut self, number: u32, value: f64) {
+        if value != 0.0 {
+            self.tag(number, WireType::Fixed64);
+            self.0.extend_from_slice(&value.to_le_bytes());
+        }
+    }
+
+    fn bytes(&mut self, number: u32, bytes: &[u8]) {
+        self.tag(number, WireType::Length);
+        self.varint(bytes.len() as u64);
+        self.0.extend_from_slice(bytes);
+    }
+
+    fn tag(&mut self, number: u32, wire_type: WireType) {
+        self.varint(u64::from(number) << 3 | wire_type as u64);
+    }
+
+    /// Seven bits at a time, the lowest first; the top bit says that more follow.
+    fn varint(&mut self, mut value: u64) {
+        while value >= 0x80 {
+            self.0.push((value & 0x7f) as u8 | 0x80);
+            value >>= 7;
+        }
+        self.0.push(value as u8);
+    }
+}
+
+/// `Any {yaml = 2}`: JSON is YAML, too.
+fn any(value: &Value) -> Message {
+    let mut message = Message::default();
+    message.text(2, &format!("{value}\n"));
+    message
+}
+
+fn list(value: &Value) -> &[Value] {
+    value.as_array().map_or(&[], Vec::as_slice)
+}

@@ -1,0 +1,327 @@
+//! OpenAPI v2 as protocol buffers: the messages of `openapi.v2` (gnostic's `OpenAPIv2.proto`), which
+//! kubectl reads the older document in. Tables of field numbers, and the few messages that are not
+//! plain images of the JSON form.
+//!
+//! Security, tags, headers, examples and XML are absent: the documents have none.
+
+use serde_json::Value;
+
+use crate::protobuf::{Field, Form, Message, Shape};
+
+/// `Document`, without its paths and definitions, which [`Contents`] gathers.
+static HEAD: Shape = Shape {
+    fields: &[
+        field("swagger", 1, Form::Text),
+        field("info", 2, Form::Message(&INFO)),
+    ],
+    extensions: Some(16),
+};
+
+static INFO: Shape = Shape {
+    fields: &[
+        field("title", 1, Form::Text),
+        field("version", 2, Form::Text),
+        field("description", 3, Form::Text),
+    ],
+    extensions: Some(7),
+};
+
+static PATH_ITEM: Shape = Shape {
+    fields: &[
+        field("$ref", 1, Form::Text),
+        field("get", 2, Form::Message(&OPERATION)),
+        field("put", 3, Form::Message(&OPERATION)),
+        field("post", 4, Form::Message(&OPERATION)),
+        field("delete", 5, Form::Message(&OPERATION)),
+        field("options", 6, Form::Message(&OPERATION)),
+        field("head", 7, Form::Message(&OPERATION)),
+        field("patch", 8, Form::Message(&OPERATION)),
+        field("parameters", 9, Form::EachMade(parameter)),
+    ],
+    extensions: Some(10),
+};
+
+static OPERATION: Shape = Shape {
+    fields: &[
+        field("tags", 1, Form::Texts),
+        field("summary", 2, Form::Text),
+        field("description", 3, Form::Text),
+        field("operationId", 5, Form::Text),
+        field("produces", 6, Form::Texts),
+        field("consumes", 7, Form::Texts),
+        field("parameters", 8, Form::EachMade(parameter)),
+        field("responses", 9, Form::Made(responses)),
+        field("schemes", 10, Form::Texts),
+        field("deprecated", 11, Form::Flag),
+    ],
+    extensions: Some(13),
+};
+
+static BODY_PARAMETER: Shape = Shape {
+    fields: &[
+        field("description", 1, Form::Text),
+        field("name", 2, Form::Text),
+        field("in", 3, Form::Text),
+        field("required", 4, Form::Flag),
+        field("schema", 5, Form::Message(&SCHEMA)),
+    ],
+    extensions: Some(6),
+};
+
+/// `QueryParameterSubSchema`, `FormDataParameterSubSchema`.
+static EMPTIABLE_PARAMETER: Shape = Shape {
+    fields: &[
+        field("required", 1, Form::Flag),
+        field("in", 2, Form::Text),
+        field("description", 3, Form::Text),
+        field("name", 4, Form::Text),
+        field("allowEmptyValue", 5, Form::Flag),
+        field("type", 6, Form::Text),
+        field("format", 7, Form::Text),
+        field("items", 8, Form::Message(&PRIMITIVES_ITEMS)),
+        field("collectionFormat", 9, Form::Text),
+        field("default", 10, Form::Any),
+        field("maximum", 11, Form::Double),
+        field("exclusiveMaximum", 12, Form::Flag),
+        field("minimum", 13, Form::Double),
+        field("exclusiveMinimum", 14, Form::Flag),
+        field("maxLength", 15, Form::Integer),
+        field("minLength", 16, Form::Integer),
+        field("pattern", 17, Form::Text),
+        field("maxItems", 18, Form::Integer),
+        field("minItems", 19, Form::Integer),
+        field("uniqueItems", 20, Form::Flag),
+        field("enum", 21, Form::Anys),
+        field("multipleOf", 22, Form::Double),
+    ],
+    extensions: Some(23),
+};
+
+/// `PathParameterSubSchema`, `HeaderParameterSubSchema`.
+static PLAIN_PARAMETER: Shape = Shape {
+    fields: &[
+        field("required", 1, Form::Flag),
+        field("in", 2, Form::Text),
+        field("description", 3, Form::Text),
+        field("name", 4, Form::Text),
+        field("type", 5, Form::Text),
+        field("format", 6, Form::Text),
+        field("items", 7, Form::Message(&PRIMITIVES_ITEMS)),
+        field("collectionFormat", 8, Form::Text),
+        field("default", 9, Form::Any),
+        field("maximum", 10, Form::Double),
+        field("exclusiveMaximum", 11, Form::Flag),
+        field("minimum", 12, Form::Double),
+        field("exclusiveMinimum", 13, Form::Flag),
+        field("maxLength", 14, Form::Integer),
+        field("minLength", 15, Form::Integer),
+        field("pattern", 16, Form::Text),
+        field("maxItems", 17, Form::Integer),
+        field("minItems", 18, Form::Integer),
+        field("uniqueItems", 19, Form::Flag),
+        field("enum", 20, Form::Anys),
+        field("multipleOf", 21, Form::Double),
+    ],
+    extensions: Some(22),
+};
+
+static PRIMITIVES_ITEMS: Shape = Shape {
+    fields: &[
+        field("type", 1, Form::Text),
+        field("format", 2, Form::Text),
+        field("items", 3, Form::Message(&PRIMITIVES_ITEMS)),
+        field("collectionFormat", 4, Form::Text),
+        field("default", 5, Form::Any),
+        field("maximum", 6, Form::Double),
+        field("exclusiveMaximum", 7, Form::Flag),
+        field("minimum", 8, Form::Double),
+        field("exclusiveMinimum", 9, Form::Flag),
+        field("maxLength", 10, Form::Integer),
+        field("minLength", 11, Form::Integer),
+        field("pattern", 12, Form::Text),
+        field("maxItems", 13, Form::Integer),
+        field("minItems", 14, Form::Integer),
+        field("uniqueItems", 15, Form::Flag),
+        field("enum", 16, Form::Anys),
+        field("multipleOf", 17, Form::Double),
+    ],
+    extensions: Some(18),
+};
+
+static RESPONSE: Shape = Shape {
+    fields: &[
+        field("description", 1, Form::Text),
+        field("schema", 2, Form::Made(|value| wrapped(1, &schema(value)))),
+    ],
+    extensions: Some(5),
+};
+
+static JSON_REFERENCE: Shape = Shape {
+    fields: &[
+        field("$ref", 1, Form::Text),
+        field("description", 2, Form::Text),
+    ],
+    extensions: None,
+};
+
+static SCHEMA: Shape = Shape {
+    fields: &[
+        field("$ref", 1, Form::Text),
+        field("format", 2, Form::Text),
+        field("title", 3, Form::Text),
+        field("description", 4, Form::Text),
+        field("default", 5, Form::Any),
+        field("multipleOf", 6, Form::Double),
+        field("maximum", 7, Form::Double),
+        field("exclusiveMaximum", 8, Form::Flag),
+        field("minimum", 9, Form::Double),
+        field("exclusiveMinimum", 10, Form::Flag),
+        field("maxLength", 11, Form::Integer),
+        field("minLength", 12, Form::Integer),
+        field("pattern", 13, Form::Text),
+        field("maxItems", 14, Form::Integer),
+        field("minItems", 15, Form::Integer),
+        field("uniqueItems", 16, Form::Flag),
+        field("maxProperties", 17, Form::Integer),
+        field("minProperties", 18, Form::Integer),
+        field("required", 19, Form::Texts),
+        field("enum", 20, Form::Anys),
+        field(
+            "additionalProperties",
+            21,
+            Form::Made(additional_properties),
+        ),
+        field("type", 22, Form::Made(types)),
+        field("items", 23, Form::Made(items)),
+        field("allOf", 24, Form::Messages(&SCHEMA)),
+        field("properties", 25, Form::Made(properties)),
+        field("discriminator", 26, Form::Text),
+        field("readOnly", 27, Form::Flag),
+        field("example", 30, Form::Any),
+    ],
+    extensions: Some(31),
+};
+
+/// The two large parts of a document, gathered one path and one definition at a time.
+#[derive(Default)]
+pub(crate) struct Contents {
+    paths: Message,
+    definitions: Message,
+}
+
+impl Contents {
+    pub fn path(&mut self, path: &str, item: &Value) {
+        self.paths.pair(2, path, &Message::of(&PATH_ITEM, item));
+    }
+
+    pub fn definition(&mut self, name: &str, definition: &Value) {
+        self.definitions.pair(1, name, &schema(definition));
+    }
+
+    /// The whole document; `head` has its small members.
+    pub fn document(self, head: &Value) -> Vec<u8> {
+        let mut document = Message::of(&HEAD, head);
+        document.message(8, &self.paths);
+        document.message(9, &self.definitions);
+        document.into_bytes()
+    }
+}
+
+const fn field(member: &'static str, number: u32, form: Form) -> Field {
+    Field {
+        member,
+        number,
+        form,
+    }
+}
+
+fn schema(value: &Value) -> Message {
+    Message::of(&SCHEMA, value)
+}
+
+fn wrapped(number: u32, inner: &Message) -> Message {
+    let mut outer = Message::default();
+    outer.message(number, inner);
+    outer
+}
+
+/// `ParametersItem`: a reference, or a `Parameter` of one of five kinds.
+fn parameter(value: &Value) -> Message {
+    if value.get("$ref").is_some() {
+        return wrapped(2, &Message::of(&JSON_REFERENCE, value));
+    }
+    let place = value.get("in").and_then(Value::as_str);
+    let parameter = match place.unwrap_or_default() {
+        "body" => wrapped(1, &Message::of(&BODY_PARAMETER, value)),
+        other => {
+            let (number, shape) = match other {
+                "header" => (1, &PLAIN_PARAMETER),
+                "formData" => (2, &EMPTIABLE_PARAMETER),
+                "path" => (4, &PLAIN_PARAMETER),
+                _ => (3, &EMPTIABLE_PARAMETER),
+            };
+            wrapped(2, &wrapped(number, &Message::of(shape, value)))
+        }
+    };
+    wrapped(1, &parameter)
+}
+
+/// `Responses`: by status code, each a reference or a `Response`.
+fn responses(value: &Value) -> Message {
+    let mut message = Message::default();
+    for (code, response) in value.as_object().into_iter().flatten() {
+        let value = if response.get("$ref").is_some() {
+            wrapped(2, &Message::of(&JSON_REFERENCE, response))
+        } else {
+            wrapped(1, &Message::of(&RESPONSE, response))
+        };
+        message.pair(1, code, &value);
+    }
+    message
+}
+
+/// `AdditionalPropertiesItem`: a schema, or whether there may be any.
+fn additional_properties(value: &Value) -> Message {
+    let mut message = Message::default();
+    match value {
+        Value::Bool(allowed) => message.chosen_flag(2, *allowed),
+        value => message.message(1, &schema(value)),
+    }
+    message
+}
+
+/// `TypeItem`: one name or several.
+fn types(value: &Value) -> Message {
+    let mut message = Message::default();
+    for name in one_or_many(value).iter().filter_map(Value::as_str) {
+        message.text(1, name);
+    }
+    message
+}
+
+/// `ItemsItem`: one schema or several.
+fn items(value: &Value) -> Message {
+    let mut message = Message::default();
+    for one in one_or_many(value) {
+        message.message(1, &schema(one));
+    }
+    message
+}
+
+fn properties(value: &Value) -> Message {
+    let mut message = Message::default();
+    for (name, property) in value.as_object().into_iter().flatten() {
+        message.pair(1, name, &schema(property));
+    }
+    message
+}
+
+fn one_or_many(value: &Value) -> &[Value] {
+    match value {
+        Value::Array(all) => all,
+        one => std::slice::from_ref(one),
+    }
+}
+
+#[cfg(test)]
+mod tests;
