@@ -1,0 +1,92 @@
+//! The whole agent against a real API server in memory, with real containers and network: needs
+//! root and Debian's busybox.
+//!
+//! The program is its own shim, which has to start before any thread: so it has its own `main`
+//! and runs its tests one after another. Arguments choose tests by a part of their name.
+
+#![expect(clippy::unwrap_used, reason = "a test that finds nothing fails")]
+
+mod pods;
+mod restarts;
+mod terminal;
+mod volumes;
+mod world;
+
+use std::future::Future;
+use std::pin::Pin;
+use std::process::ExitCode;
+use std::time::{Duration, Instant};
+
+type Test = fn() -> Pin<Box<dyn Future<Output = ()>>>;
+
+macro_rules! tests {
+    ($($module:ident :: $name:ident),* $(,)?) => {
+        &[$((concat!(stringify!($module), "::", stringify!($name)), || Box::pin($module::$name()))),*]
+    };
+}
+
+const TESTS: &[(&str, Test)] = tests![
+    pods::a_pod_runs_answers_and_goes,
+    pods::what_is_missing_is_told_and_healed,
+    pods::containers_start_in_order_and_crash_with_back_off,
+    pods::probes_decide_readiness_and_restarts,
+    pods::the_end_is_graceful,
+    volumes::files_environment_and_tokens_are_there_and_follow_their_objects,
+    terminal::commands_run_with_input_output_and_exit_code,
+    restarts::a_new_agent_takes_over_what_runs,
+    restarts::a_stopped_node_brings_its_pods_back,
+    restarts::pods_that_are_gone_are_cleared_away,
+];
+
+/// No test may hang for ever.
+const TEST_MAX: Duration = Duration::from_secs(120);
+
+fn main() -> ExitCode {
+    let mut args = std::env::args_os().skip(1);
+    if args.next().is_some_and(|first| first == "shim") {
+        return container_runtime::shim::main(args);
+    }
+    let wanted: Vec<String> = std::env::args()
+        .skip(1)
+        .filter(|arg| !arg.starts_with('-'))
+        .collect();
+    let filter = tracing_subscriber::EnvFilter::try_from_default_env();
+    let filter = filter.unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("error"));
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .init();
+    let mut failed = 0;
+    for (name, test) in TESTS {
+        if !wanted.is_empty() && !wanted.iter().any(|part| name.contains(part.as_str())) {
+            continue;
+        }
+        let begun = Instant::now();
+        let passed = run(*test);
+        let verdict = if passed { "ok" } else { "FAILED" };
+        println!(
+            "test {name} ... {verdict} ({:.1} s)",
+            begun.elapsed().as_secs_f32()
+        );
+        failed += usize::from(!passed);
+    }
+    world::remove_shared();
+    if failed == 0 {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    }
+}
+
+fn run(test: Test) -> bool {
+    let run = std::thread::spawn(move || {
+        let executor = tokio::runtime::Builder::new_multi_thread()
+            .enable_all()
+            .build()
+            .unwrap();
+        executor.block_on(async {
+            tokio::time::timeout(TEST_MAX, test()).await.unwrap();
+        });
+    });
+    run.join().is_ok()
+}

@@ -1,0 +1,231 @@
+//! Pods from creation to end.
+
+use std::time::Instant;
+
+use k8s_openapi::api::coordination::v1::Lease;
+use k8s_openapi::api::core::v1::{ConfigMap, Node};
+use kube::api::Api;
+use serde_json::json;
+
+use crate::world::{World, condition, phase, state};
+
+/// Sleeps until it is told to end.
+pub const SLEEP: &str = "trap 'exit 0' TERM; while true; do sleep 0.1; done";
+
+pub async fn a_pod_runs_answers_and_goes() {
+    let world = World::started("simple").await;
+    let node: Node = Api::all(world.client.clone()).get("node-a").await.unwrap();
+    let status = node.status.unwrap();
+    assert_eq!(status.node_info.unwrap().kubelet_version, "v1.36.0");
+    assert!(status.capacity.unwrap().contains_key("memory"));
+    let leases: Api<Lease> = Api::namespaced(world.client.clone(), "kube-node-lease");
+
+    let script = format!("echo up as $(hostname); echo oops >&2; cat /etc/hosts; {SLEEP}");
+    let spec = json!({"hostname": "web-0", "subdomain": "web", "containers": [
+        {"name": "c", "command": ["sh", "-c", script]}]});
+    let begun = Instant::now();
+    world.pod("web-0", spec).await;
+    let pod = world.ready("web-0").await;
+    println!("  created to ready: {} ms", begun.elapsed().as_millis());
+    assert_eq!(phase(&pod), "Running");
+    let ip = pod.status.as_ref().unwrap().pod_ip.clone().unwrap();
+    let log = world
+        .logged("web-0", "c", "web-0.web.default.svc.cluster.local")
+        .await;
+    assert!(
+        log.contains("up as web-0\n") && log.contains("oops\n"),
+        "{log}"
+    );
+    assert!(
+        log.contains(&format!("{ip}\tweb-0.web.default.svc.cluster.local\tweb-0")),
+        "{log}"
+    );
+    for text in [
+        "Normal Pulled Container image",
+        "Normal Created",
+        "Normal Started",
+    ] {
+        world.event("web-0", text).await;
+    }
+
+    let begun = Instant::now();
+    world.delete("web-0").await;
+    world.gone("web-0").await;
+    println!("  deleted to gone: {} ms", begun.elapsed().as_millis());
+    world
+        .event("web-0", "Normal Killing Stopping container c")
+        .await;
+    assert!(leases.get("node-a").await.is_ok());
+    world.end().await;
+}
+
+pub async fn what_is_missing_is_told_and_healed() {
+    // kubectl.md 1.9, statefulset.md 12.13
+    let world = World::started("missing").await;
+    let sleep = json!(["sh", "-c", SLEEP]);
+    let env = json!([{"name": "A", "valueFrom": {"configMapKeyRef": {"name": "m", "key": "a"}}}]);
+    world
+        .pod(
+            "env",
+            json!({"containers": [{"name": "c", "command": sleep, "env": env}]}),
+        )
+        .await;
+    let volumes = json!([{"name": "v", "configMap": {"name": "m"}}]);
+    let mounts = json!([{"name": "v", "mountPath": "/m"}]);
+    let containers = json!([{"name": "c", "command": sleep, "volumeMounts": mounts}]);
+    world
+        .pod(
+            "volume",
+            json!({"containers": containers, "volumes": volumes}),
+        )
+        .await;
+    world
+        .pod(
+            "command",
+            json!({"containers": [{"name": "c", "command": ["/none"]}]}),
+        )
+        .await;
+    let never = json!({"containers": [
+        {"name": "c", "image": "test/none:1", "imagePullPolicy": "Never"}]});
+    world.pod("image", never).await;
+    let waits = |reason: &'static str| move |pod: &_| state(pod, "c").0 == reason;
+    world
+        .until("env", "refused", waits("CreateContainerConfigError"))
+        .await;
+    world
+        .until("image", "missing", waits("ErrImageNeverPull"))
+        .await;
+    world
+        .until("command", "told", waits("RunContainerError"))
+        .await;
+    world.event("env", "Error: configmap \"m\" not found").await;
+    world
+        .event(
+            "volume",
+            "MountVolume.SetUp failed for volume \"v\" : configmap",
+        )
+        .await;
+    world.event("command", "\"/none\"").await;
+    world
+        .until("command", "backed off from", waits("CrashLoopBackOff"))
+        .await;
+
+    world
+        .create::<ConfigMap>(json!({"metadata": {"name": "m"}, "data": {"a": "1"}}))
+        .await;
+    world.ready("env").await;
+    world.ready("volume").await;
+    world.end().await;
+}
+
+pub async fn containers_start_in_order_and_crash_with_back_off() {
+    // statefulset.md 12.2, 12.3, 12.9
+    let world = World::started("order").await;
+    let share = json!([{"name": "v", "mountPath": "/v"}]);
+    let script = |text: &str| json!(["sh", "-c", text]);
+    let spec = json!({
+        "terminationGracePeriodSeconds": 5,
+        "initContainers": [
+            {"name": "first", "command": script("echo 1 > /v/first"), "volumeMounts": share},
+            {"name": "side", "restartPolicy": "Always", "volumeMounts": share,
+                "command": script(&format!("cat /v/first; touch /v/side; {SLEEP}")),
+                "startupProbe": {"exec": {"command": ["test", "-e", "/v/side"]}}},
+            {"name": "last", "command": script("test -e /v/side"), "volumeMounts": share}],
+        "containers": [
+            {"name": "c", "command": script(SLEEP)},
+            {"name": "crash", "command": script("echo again; sleep 0.2; exit 3"),
+                "terminationMessagePolicy": "FallbackToLogsOnError"}],
+        "volumes": [{"name": "v", "emptyDir": {}}]});
+    world.pod("order", spec).await;
+    let pod = world
+        .until("order", "backing off", |pod| {
+            state(pod, "crash").0 == "CrashLoopBackOff"
+        })
+        .await;
+    assert_eq!(state(&pod, "c").0, "running");
+    assert_eq!(state(&pod, "first").0, "Completed 0");
+    assert_eq!(state(&pod, "side").0, "running");
+    assert_eq!(state(&pod, "crash").1, 1);
+    assert_eq!(condition(&pod, "Initialized"), "True");
+    assert_eq!(
+        condition(&pod, "Ready"),
+        "False ContainersNotReady containers with unready status: [crash]"
+    );
+    let statuses = pod.status.unwrap().container_statuses.unwrap();
+    let crash = statuses
+        .iter()
+        .find(|status| status.name == "crash")
+        .unwrap();
+    let ended = crash.last_state.clone().unwrap().terminated.unwrap();
+    assert_eq!(
+        (ended.exit_code, ended.message.as_deref()),
+        (3, Some("again\n"))
+    );
+    world
+        .event(
+            "order",
+            "Warning BackOff Back-off restarting failed container crash",
+        )
+        .await;
+    world.delete("order").await;
+    world.gone("order").await;
+    world.end().await;
+}
+
+pub async fn probes_decide_readiness_and_restarts() {
+    // statefulset.md 12.5
+    let world = World::started("probes").await;
+    let spec = json!({"terminationGracePeriodSeconds": 1, "containers": [
+        {"name": "c", "command": ["sh", "-c", "sleep 0.5; while true; do nc -l -p 80 -e echo; done"],
+            "ports": [{"name": "web", "containerPort": 80}],
+            "readinessProbe": {"tcpSocket": {"port": "web"}, "periodSeconds": 1}}]});
+    world.pod("tcp", spec).await;
+    let pod = world
+        .until("tcp", "running", |pod| phase(pod) == "Running")
+        .await;
+    assert!(condition(&pod, "Ready").starts_with("False ContainersNotReady"));
+    world.ready("tcp").await;
+    let spec = json!({"terminationGracePeriodSeconds": 1, "containers": [
+        {"name": "c", "command": ["sh", "-c", format!("touch /ok; {SLEEP}")],
+            "livenessProbe": {"exec": {"command": ["test", "-e", "/none"]},
+                "initialDelaySeconds": 1, "periodSeconds": 1, "failureThreshold": 1}}]});
+    world.pod("live", spec).await;
+    world
+        .until("live", "restarted", |pod| state(pod, "c").1 == 1)
+        .await;
+    world
+        .event("live", "Warning Unhealthy Liveness probe failed:")
+        .await;
+    world
+        .event(
+            "live",
+            "Container c failed liveness probe, will be restarted",
+        )
+        .await;
+    world.end().await;
+}
+
+pub async fn the_end_is_graceful() {
+    // statefulset.md 12.7, T40
+    let world = World::started("end").await;
+    let spec = json!({"terminationGracePeriodSeconds": 2, "containers": [
+        {"name": "deaf", "command": ["sh", "-c", "trap '' TERM; while true; do sleep 0.1; done"],
+            "lifecycle": {"preStop": {"exec": {"command": ["sh", "-c", "sleep 1"]}}}}]});
+    world.pod("deaf", spec).await;
+    world.ready("deaf").await;
+    let begun = Instant::now();
+    world.delete("deaf").await;
+    world.gone("deaf").await;
+    let took = begun.elapsed().as_secs_f32();
+    // One second of preStop, then never less than two seconds for the signal.
+    assert!((2.9..5.0).contains(&took), "{took}");
+    let spec = json!({"restartPolicy": "Never", "containers": [
+        {"name": "c", "command": ["sh", "-c", "echo done"]}]});
+    world.pod("once", spec).await;
+    let pod = world
+        .until("once", "done", |pod| phase(pod) == "Succeeded")
+        .await;
+    assert_eq!(condition(&pod, "Ready"), "False PodCompleted");
+    assert_eq!(world.logs("once", "c").await, "done\n");
+    world.end().await;
+}

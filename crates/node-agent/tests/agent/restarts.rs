@@ -1,0 +1,91 @@
+//! Agents that end and begin while pods go on.
+
+use node_agent::OnShutdown;
+use serde_json::json;
+
+use crate::pods::SLEEP;
+use crate::world::{World, is_ready, state};
+
+fn spec() -> serde_json::Value {
+    json!({"containers": [{"name": "c", "command": ["sh", "-c", SLEEP]}]})
+}
+
+fn container_id(pod: &k8s_openapi::api::core::v1::Pod) -> String {
+    let status = pod.status.as_ref().unwrap();
+    status.container_statuses.as_ref().unwrap()[0]
+        .container_id
+        .clone()
+        .unwrap()
+}
+
+pub async fn a_new_agent_takes_over_what_runs() {
+    let mut world = World::new("adopt").await;
+    world.start(OnShutdown::LeavePods).await;
+    world.pod("kept", spec()).await;
+    world.pod("killed", spec()).await;
+    let kept = world.ready("kept").await;
+    world.ready("killed").await;
+    world.stop().await;
+    // Nobody hears this end.
+    let uid = world
+        .api::<k8s_openapi::api::core::v1::Pod>()
+        .get("killed")
+        .await
+        .unwrap();
+    let sandbox = world
+        .runtime
+        .sandbox(&uid.metadata.uid.unwrap())
+        .await
+        .unwrap()
+        .unwrap();
+    sandbox.signal("c-0", 9).await.unwrap();
+    world.start(OnShutdown::StopPods).await;
+    let restarted = |pod: &_| state(pod, "c") == ("running".to_owned(), 1);
+    world.until("killed", "restarted", restarted).await;
+    let now = world.ready("kept").await;
+    assert_eq!(container_id(&now), container_id(&kept));
+    assert_eq!(state(&now, "c").1, 0);
+    assert_eq!(
+        now.metadata.resource_version,
+        kept.metadata.resource_version
+    );
+    world.delete("kept").await;
+    world.gone("kept").await;
+    world.end().await;
+}
+
+pub async fn a_stopped_node_brings_its_pods_back() {
+    let mut world = World::started("stop").await;
+    world.pod("p", spec()).await;
+    let before = world.ready("p").await;
+    world.stop().await;
+    assert!(world.runtime.sandboxes().await.unwrap().is_empty());
+    let stopped = world.until("p", "not ready", |pod| !is_ready(pod)).await;
+    assert_eq!(stopped.metadata.uid, before.metadata.uid);
+    world.start(OnShutdown::StopPods).await;
+    let after = world.ready("p").await;
+    assert_eq!(after.metadata.uid, before.metadata.uid);
+    assert_eq!(state(&after, "c").1, 1);
+    world.end().await;
+}
+
+pub async fn pods_that_are_gone_are_cleared_away() {
+    // statefulset.md 3.32: the next of the same name waits for it.
+    let mut world = World::new("gone").await;
+    world.start(OnShutdown::LeavePods).await;
+    world.pod("p", spec()).await;
+    let first = world.ready("p").await;
+    world.stop().await;
+    let at_once = kube::api::DeleteParams::default().grace_period(0);
+    let pods = world.api::<k8s_openapi::api::core::v1::Pod>();
+    pods.delete("p", &at_once).await.unwrap();
+    world.gone("p").await;
+    world.pod("p", spec()).await;
+    world.start(OnShutdown::StopPods).await;
+    let second = world.ready("p").await;
+    assert_ne!(first.metadata.uid, second.metadata.uid);
+    let left = world.runtime.sandboxes().await.unwrap();
+    let ids: Vec<&str> = left.iter().map(container_runtime::Sandbox::id).collect();
+    assert_eq!(ids, [second.metadata.uid.as_deref().unwrap()]);
+    world.end().await;
+}

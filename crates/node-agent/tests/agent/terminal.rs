@@ -1,0 +1,155 @@
+//! exec and attach over WebSocket, as the API server passes them on.
+
+use std::io::Error;
+use std::pin::Pin;
+
+use futures::{SinkExt, StreamExt};
+use http_body_util::BodyExt;
+use http_body_util::combinators::UnsyncBoxBody;
+use hyper_util::rt::TokioIo;
+use node_agent::{BoxBody, BoxError, NodeService};
+use serde_json::{Value, json};
+use tokio_tungstenite::WebSocketStream;
+use tokio_tungstenite::tungstenite::Message;
+use tokio_tungstenite::tungstenite::client::IntoClientRequest;
+use tower::ServiceExt;
+
+use crate::pods::SLEEP;
+use crate::world::World;
+
+type Body = UnsyncBoxBody<bytes::Bytes, Error>;
+type Answer = Pin<Box<dyn Future<Output = Result<http::Response<Body>, Error>> + Send>>;
+type Client = WebSocketStream<tokio::io::DuplexStream>;
+
+type NodeAnswer = Pin<Box<dyn Future<Output = Result<http::Response<BoxBody>, BoxError>> + Send>>;
+
+fn ask(node: NodeService, request: http::Request<BoxBody>) -> NodeAnswer {
+    Box::pin(node.oneshot(request))
+}
+
+/// A client of the node's own API, over a connection that can be upgraded.
+async fn connect(node: NodeService, path: &str) -> Client {
+    let (ours, theirs) = tokio::io::duplex(1 << 16);
+    let service = hyper::service::service_fn(move |request: hyper::Request<_>| {
+        let request: http::Request<BoxBody> = request.map(|body: hyper::body::Incoming| {
+            body.map_err(|error| -> BoxError { Box::new(error) })
+                .boxed_unsync()
+        });
+        let answer = ask(node.clone(), request);
+        let answer: Answer = Box::pin(async move {
+            let response = answer.await.map_err(Error::other)?;
+            Ok(response.map(|body| body.map_err(Error::other).boxed_unsync()))
+        });
+        answer
+    });
+    tokio::spawn(async move {
+        let connection = hyper::server::conn::http1::Builder::new()
+            .serve_connection(TokioIo::new(theirs), service)
+            .with_upgrades();
+        connection.await.unwrap();
+    });
+    let mut request = format!("ws://node{path}").into_client_request().unwrap();
+    let name = "Sec-WebSocket-Protocol"
+        .parse::<http::HeaderName>()
+        .unwrap();
+    request
+        .headers_mut()
+        .insert(name, "v5.channel.k8s.io".parse().unwrap());
+    let (socket, response) = tokio_tungstenite::client_async(request, ours)
+        .await
+        .unwrap();
+    assert_eq!(
+        response.headers()["sec-websocket-protocol"],
+        "v5.channel.k8s.io"
+    );
+    socket
+}
+
+/// Output, errors and the final status.
+async fn finish(mut socket: Client) -> (String, String, Value) {
+    let (mut out, mut err, mut status) = (Vec::new(), Vec::new(), Value::Null);
+    while let Some(Ok(message)) = socket.next().await {
+        let Message::Binary(bytes) = message else {
+            continue;
+        };
+        match bytes[0] {
+            1 => out.extend_from_slice(&bytes[1..]),
+            2 => err.extend_from_slice(&bytes[1..]),
+            3 => status = serde_json::from_slice(&bytes[1..]).unwrap(),
+            other => panic!("channel {other}"),
+        }
+    }
+    (
+        String::from_utf8(out).unwrap(),
+        String::from_utf8(err).unwrap(),
+        status,
+    )
+}
+
+fn exec(words: &[&str], flags: &str) -> String {
+    let encoded = |word: &str| -> String { word.bytes().map(|b| format!("%{b:02x}")).collect() };
+    let words: Vec<String> = words
+        .iter()
+        .map(|word| format!("command={}", encoded(word)))
+        .collect();
+    format!("/exec/default/p/c?{}&{flags}", words.join("&"))
+}
+
+pub async fn commands_run_with_input_output_and_exit_code() {
+    // kubectl.md 5.1–5.3
+    let world = World::started("terminal").await;
+    let script = format!("echo begin; cat; {SLEEP}");
+    let spec = json!({"terminationGracePeriodSeconds": 1, "containers": [
+        {"name": "c", "command": ["sh", "-c", script], "stdin": true}]});
+    world.pod("p", spec).await;
+    world.ready("p").await;
+
+    let both = "stdout=true&stderr=true";
+    let command = exec(&["sh", "-c", "echo out; echo err >&2; exit 3"], both);
+    let (out, err, status) = finish(connect(world.node(), &command).await).await;
+    assert_eq!((out.as_str(), err.as_str()), ("out\n", "err\n"));
+    assert_eq!(status["reason"], "NonZeroExitCode");
+    assert_eq!(status["details"]["causes"][0]["message"], "3");
+
+    let mut cat = connect(world.node(), &exec(&["cat"], "stdin=true&stdout=true")).await;
+    cat.send(Message::binary(b"\0hello\n".to_vec()))
+        .await
+        .unwrap();
+    cat.send(Message::binary(vec![255, 0])).await.unwrap();
+    let (out, _, status) = finish(cat).await;
+    assert_eq!(
+        (out.as_str(), &status["status"]),
+        ("hello\n", &json!("Success"))
+    );
+
+    let tty = exec(&["sh"], "stdin=true&stdout=true&tty=true");
+    let mut shell = connect(world.node(), &tty).await;
+    shell
+        .send(Message::binary(b"\x04{\"Width\":99,\"Height\":9}".to_vec()))
+        .await
+        .unwrap();
+    shell
+        .send(Message::binary(b"\0echo $((6*7)); exit\n".to_vec()))
+        .await
+        .unwrap();
+    let (out, _, status) = finish(shell).await;
+    assert!(out.contains("42\r\n"), "{out:?}");
+    assert_eq!(status["status"], "Success");
+
+    let (_, _, status) = finish(connect(world.node(), &exec(&["/none"], both)).await).await;
+    assert!(
+        status["message"].as_str().unwrap().contains("/none"),
+        "{status}"
+    );
+
+    let mut attached = connect(world.node(), "/attach/default/p/c?stdin=true&stdout=true").await;
+    attached
+        .send(Message::binary(b"\0typed\n".to_vec()))
+        .await
+        .unwrap();
+    let answer = attached.next().await.unwrap().unwrap();
+    assert_eq!(answer.into_data().as_ref(), b"\x01typed\n");
+    attached.close(None).await.unwrap();
+    world.logged("p", "c", "begin\ntyped\n").await;
+    world.end().await;
+}

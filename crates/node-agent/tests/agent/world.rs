@@ -1,0 +1,462 @@
+//! A node with everything real below it, and an API server in memory above it.
+
+use std::fs;
+use std::net::{IpAddr, Ipv4Addr};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, OnceLock};
+use std::time::{Duration, Instant};
+
+use api_server::{ApiServer, NodeConnector, NodeService, UserInfo};
+use container_runtime::{Runtime, RuntimeOptions};
+use image_store::{ImageConfig, ImageStore, RegistriesConfig};
+use k8s_openapi::api::core::v1::{Event, Pod};
+use kube::api::{Api, DeleteParams, ListParams, PostParams};
+use kube::{Client, Resource};
+use mvcc_store::embedded::EmbeddedStore;
+use node_agent::{Config, NodeAgent, OnShutdown};
+use pod_network::{PodNetwork, PodNetworkOptions, Ranges, Wanted, reserve_ranges};
+use serde_json::{Value, json};
+use tokio_util::sync::CancellationToken;
+
+pub const IMAGE: &str = "test/busybox:1";
+const NODE: &str = "node-a";
+
+/// How long something may take that has to happen.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+#[derive(Default)]
+struct Connector(Mutex<Option<NodeService>>);
+
+impl NodeConnector for Connector {
+    fn connect(&self, _: &str) -> Option<NodeService> {
+        self.0.lock().unwrap().clone()
+    }
+}
+
+pub struct World {
+    pub client: Client,
+    pub dir: PathBuf,
+    pub runtime: Runtime,
+    pub network: Arc<PodNetwork>,
+    connector: Arc<Connector>,
+    options: RuntimeOptions,
+    images: ImageStore,
+    ranges: Ranges,
+    agent: Option<(NodeAgent, CancellationToken)>,
+}
+
+fn layer() -> Vec<u8> {
+    let busybox = ["/bin/busybox", "/usr/bin/busybox"];
+    let program_path = busybox.iter().find(|path| Path::new(path).exists());
+    let program_path = program_path.expect("these tests need busybox");
+    let program = fs::read(program_path).unwrap();
+    let mut archive = tar::Builder::new(Vec::new());
+    let mut header = tar::Header::new_gnu();
+    header.set_mode(0o755);
+    for dir in ["bin", "etc", "tmp", "proc", "sys", "dev"] {
+        header.set_entry_type(tar::EntryType::Directory);
+        header.set_size(0);
+        archive
+            .append_data(&mut header, dir, std::io::empty())
+            .unwrap();
+    }
+    header.set_entry_type(tar::EntryType::Regular);
+    header.set_size(program.len() as u64);
+    archive
+        .append_data(&mut header, "bin/busybox", program.as_slice())
+        .unwrap();
+    for library in libraries(Path::new(program_path)) {
+        let bytes = fs::read(&library).unwrap();
+        header.set_entry_type(tar::EntryType::Regular);
+        header.set_size(bytes.len() as u64);
+        let inside = library.strip_prefix("/").unwrap();
+        archive
+            .append_data(&mut header, inside, bytes.as_slice())
+            .unwrap();
+    }
+    for name in [
+        "sh", "cat", "echo", "sleep", "hostname", "ls", "nc", "touch", "test", "head",
+    ] {
+        header.set_entry_type(tar::EntryType::Symlink);
+        header.set_size(0);
+        archive
+            .append_link(&mut header, format!("bin/{name}"), "busybox")
+            .unwrap();
+    }
+    archive.into_inner().unwrap()
+}
+
+/// The libraries and the interpreter of a program that is not static.
+fn libraries(program: &Path) -> Vec<PathBuf> {
+    let listed = std::process::Command::new("ldd")
+        .arg(program)
+        .output()
+        .unwrap();
+    let listed = String::from_utf8_lossy(&listed.stdout).into_owned();
+    let words = listed.split_whitespace();
+    words
+        .filter(|word| word.starts_with('/'))
+        .map(PathBuf::from)
+        .collect()
+}
+
+/// Removes what all tests of this process share.
+pub fn remove_shared() {
+    for what in ["images", "pki"] {
+        fs::remove_dir_all(shared(what)).ok();
+    }
+}
+
+fn shared(what: &str) -> PathBuf {
+    std::env::temp_dir().join(format!("mainstay-agent-{what}-{}", std::process::id()))
+}
+
+/// The images of all tests of this process.
+fn images() -> ImageStore {
+    static STORE: OnceLock<ImageStore> = OnceLock::new();
+    let open = || {
+        let store = ImageStore::open(shared("images")).unwrap();
+        let config = ImageConfig {
+            env: vec!["PATH=/bin".to_owned()],
+            ..ImageConfig::default()
+        };
+        store.put_builtin(IMAGE, &layer(), &config, "1").unwrap();
+        store
+    };
+    STORE.get_or_init(open).clone()
+}
+
+impl World {
+    pub async fn new(name: &str) -> Self {
+        let unique = format!("{:06x}", std::process::id() as usize * 64 + name.len());
+        let instance_id = unique[unique.len() - 6..].to_owned();
+        let dir =
+            std::env::temp_dir().join(format!("mainstay-agent-{name}-{}", std::process::id()));
+        fs::create_dir_all(&dir).unwrap();
+        let wanted = Wanted {
+            pod: "10.213.0.0/24".parse().unwrap(),
+            service: "10.214.0.0/16".parse().unwrap(),
+            pod_fixed: false,
+            service_fixed: false,
+        };
+        let net = dir.join("network");
+        fs::create_dir_all(&net).unwrap();
+        let ranges = reserve_ranges(&instance_id, &net, &wanted).await.unwrap();
+        let network = PodNetwork::open(PodNetworkOptions {
+            instance_id: instance_id.clone(),
+            state_dir: net,
+            pod_cidr: ranges.pod,
+            service_cidr: ranges.service,
+        });
+        let options = RuntimeOptions {
+            state_dir: dir.join("sandboxes"),
+            instance_id,
+            shim_command: vec![
+                std::env::current_exe()
+                    .unwrap()
+                    .to_string_lossy()
+                    .into_owned(),
+                "shim".to_owned(),
+            ],
+            cgroup_parent: String::new(),
+        };
+        let connector = Arc::new(Connector::default());
+        let api = api(connector.clone()).await;
+        let admin = UserInfo::new("admin", ["system:masters"]);
+        let world = Self {
+            client: Client::new(api.local(admin), "default"),
+            runtime: Runtime::open(options.clone()).unwrap(),
+            network: Arc::new(network.await.unwrap()),
+            images: images(),
+            agent: None,
+            dir,
+            connector,
+            options,
+            ranges,
+        };
+        world
+            .create::<k8s_openapi::api::core::v1::ServiceAccount>(json!({"metadata":
+            {"name": "default", "namespace": "default"}}))
+            .await;
+        world
+    }
+
+    pub async fn started(name: &str) -> Self {
+        let mut world = Self::new(name).await;
+        world.start(OnShutdown::StopPods).await;
+        world
+    }
+
+    pub async fn start(&mut self, on_shutdown: OnShutdown) {
+        let config = Config {
+            node_name: NODE.to_owned(),
+            data_dir: self.dir.clone(),
+            runtime: self.options.clone(),
+            images: self.images.clone(),
+            registries: RegistriesConfig::default(),
+            network: self.network.clone(),
+            node_ip: IpAddr::V4(Ipv4Addr::LOCALHOST),
+            pod_cidr: Some(self.ranges.pod.to_string()),
+            cluster_dns: vec!["10.96.0.10".to_owned()],
+            cluster_domain: "cluster.local".to_owned(),
+            kubelet_version: "v1.36.0".to_owned(),
+            labels: Default::default(),
+            pods_max: 110,
+            kubelet_port: 0,
+            on_shutdown,
+        };
+        let stop = CancellationToken::new();
+        let agent = NodeAgent::start(config, self.client.clone(), stop.clone())
+            .await
+            .unwrap();
+        *self.connector.0.lock().unwrap() = Some(agent.kubelet_api());
+        self.agent = Some((agent, stop));
+    }
+
+    /// Ends the agent in order.
+    pub async fn stop(&mut self) {
+        if let Some((agent, stop)) = self.agent.take() {
+            stop.cancel();
+            agent.finished().await;
+        }
+    }
+
+    /// Ends the test: nothing of it may stay on the machine.
+    pub async fn end(mut self) {
+        self.stop().await;
+        assert!(
+            self.runtime.sandboxes().await.unwrap().is_empty(),
+            "sandboxes are left"
+        );
+        self.network.close(true).await.unwrap();
+        fs::remove_dir_all(&self.dir).unwrap();
+    }
+
+    pub fn node(&self) -> NodeService {
+        self.connector.0.lock().unwrap().clone().unwrap()
+    }
+
+    pub fn api<K>(&self) -> Api<K>
+    where
+        K: Resource<DynamicType = (), Scope = k8s_openapi::NamespaceResourceScope>,
+    {
+        Api::namespaced(self.client.clone(), "default")
+    }
+
+    pub async fn create<K>(&self, object: Value) -> K
+    where
+        K: Resource<DynamicType = (), Scope = k8s_openapi::NamespaceResourceScope>
+            + serde::Serialize
+            + serde::de::DeserializeOwned
+            + Clone
+            + std::fmt::Debug,
+    {
+        let object = serde_json::from_value(object).unwrap();
+        self.api::<K>()
+            .create(&PostParams::default(), &object)
+            .await
+            .unwrap()
+    }
+
+    /// Creates a pod that is bound to the node; `spec` without what all pods have here.
+    pub async fn pod(&self, name: &str, mut spec: Value) -> Pod {
+        spec["nodeName"] = json!(NODE);
+        if spec.get("automountServiceAccountToken").is_none() {
+            spec["automountServiceAccountToken"] = json!(false);
+        }
+        for list in ["containers", "initContainers"] {
+            for container in spec[list].as_array_mut().into_iter().flatten() {
+                if container.get("image").is_none() {
+                    container["image"] = json!(IMAGE);
+                }
+            }
+        }
+        self.create(json!({"metadata": {"name": name, "labels": {"app": "x"}}, "spec": spec}))
+            .await
+    }
+
+    pub async fn delete(&self, name: &str) {
+        self.api::<Pod>()
+            .delete(name, &DeleteParams::default())
+            .await
+            .unwrap();
+    }
+
+    /// Waits until the pod is as wanted.
+    pub async fn until(&self, name: &str, what: &str, wanted: impl Fn(&Pod) -> bool) -> Pod {
+        let begun = Instant::now();
+        loop {
+            let seen = self.api::<Pod>().get_opt(name).await.unwrap();
+            if let Some(pod) = seen.as_ref().filter(|pod| wanted(pod)) {
+                return pod.clone();
+            }
+            if begun.elapsed() > PATIENCE {
+                let status = seen.map(|pod| serde_json::to_string_pretty(&pod.status).unwrap());
+                let events = self.events(name).await;
+                panic!(
+                    "{name} is not {what}: {} {events:#?}",
+                    status.unwrap_or_default()
+                );
+            }
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+    }
+
+    pub async fn ready(&self, name: &str) -> Pod {
+        self.until(name, "ready", is_ready).await
+    }
+
+    pub async fn gone(&self, name: &str) {
+        let begun = Instant::now();
+        while let Some(pod) = self.api::<Pod>().get_opt(name).await.unwrap() {
+            assert!(
+                begun.elapsed() < PATIENCE,
+                "{name} does not go: {:?}",
+                pod.status
+            );
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+    }
+
+    /// Waits for an event that contains `text`.
+    pub async fn event(&self, pod: &str, text: &str) {
+        let begun = Instant::now();
+        loop {
+            let events = self.events(pod).await;
+            if events.iter().any(|event| event.contains(text)) {
+                return;
+            }
+            assert!(begun.elapsed() < PATIENCE, "no event {text:?}: {events:#?}");
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+
+    pub async fn events(&self, pod: &str) -> Vec<String> {
+        let only = ListParams::default().fields(&format!("involvedObject.name={pod}"));
+        let list = self.api::<Event>().list(&only).await.unwrap();
+        let text = |event: Event| {
+            let own = |text: Option<String>| text.unwrap_or_default();
+            format!(
+                "{} {} {}",
+                own(event.type_),
+                own(event.reason),
+                own(event.message)
+            )
+        };
+        list.items.into_iter().map(text).collect()
+    }
+
+    pub async fn logs(&self, name: &str, container: &str) -> String {
+        let params = kube::api::LogParams {
+            container: Some(container.to_owned()),
+            ..Default::default()
+        };
+        self.api::<Pod>().logs(name, &params).await.unwrap()
+    }
+
+    /// Waits for the log to contain `text`.
+    pub async fn logged(&self, name: &str, container: &str, text: &str) -> String {
+        let begun = Instant::now();
+        loop {
+            let log = self.logs(name, container).await;
+            if log.contains(text) {
+                return log;
+            }
+            assert!(begun.elapsed() < PATIENCE, "log has no {text:?}: {log}");
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+}
+
+impl Drop for World {
+    /// Takes everything away even when the test has failed.
+    fn drop(&mut self) {
+        if !std::thread::panicking() {
+            return;
+        }
+        let (runtime, network) = (self.runtime.clone(), self.network.clone());
+        let clean_up = move || {
+            let executor = tokio::runtime::Builder::new_current_thread()
+                .enable_all()
+                .build();
+            executor.unwrap().block_on(async {
+                for sandbox in runtime.sandboxes().await.unwrap_or_default() {
+                    sandbox.destroy().await.ok();
+                }
+                runtime.close().await.ok();
+                network.close(true).await.ok();
+            });
+        };
+        std::thread::spawn(clean_up).join().ok();
+        fs::remove_dir_all(&self.dir).ok();
+    }
+}
+
+async fn api(nodes: Arc<Connector>) -> Arc<ApiServer> {
+    let authority = certificates::Authority::open_or_create(&shared("pki")).unwrap();
+    let cluster = resource_kinds::ClusterConfig {
+        service_range: "10.214.0.0/16".parse().unwrap(),
+    };
+    let config = api_server::Config {
+        store: EmbeddedStore::in_memory(),
+        kinds: resource_kinds::all(&cluster),
+        admission: resource_kinds::admission::plugins(),
+        default_objects: resource_kinds::bootstrap::default_objects(),
+        tls: None,
+        tokens: Some(Arc::new(authority.token_signer().unwrap())),
+        token_audiences: vec!["https://kubernetes.default.svc.cluster.local".to_owned()],
+        service_ip: "10.214.0.1".parse().unwrap(),
+        advertise: vec!["192.0.2.1:6443".parse().unwrap()],
+        nodes,
+        limits: api_server::Limits::default(),
+    };
+    ApiServer::new(config).await.unwrap()
+}
+
+pub fn is_ready(pod: &Pod) -> bool {
+    condition(pod, "Ready").starts_with("True")
+}
+
+/// `status reason message` of a condition.
+pub fn condition(pod: &Pod, type_: &str) -> String {
+    let conditions = pod
+        .status
+        .iter()
+        .filter_map(|status| status.conditions.as_ref())
+        .flatten();
+    let found = conditions
+        .into_iter()
+        .find(|condition| condition.type_ == type_);
+    found.map_or_else(String::new, |c| {
+        let text = [Some(&c.status), c.reason.as_ref(), c.message.as_ref()];
+        text.into_iter()
+            .flatten()
+            .cloned()
+            .collect::<Vec<_>>()
+            .join(" ")
+    })
+}
+
+pub fn phase(pod: &Pod) -> &str {
+    pod.status
+        .as_ref()
+        .and_then(|status| status.phase.as_deref())
+        .unwrap_or_default()
+}
+
+/// The waiting reason, or exit reason and code, or `running`, of a main container; its restarts.
+pub fn state(pod: &Pod, container: &str) -> (String, i32) {
+    let status = pod.status.as_ref().unwrap();
+    let main = status.container_statuses.iter().flatten();
+    let mut all = main.chain(status.init_container_statuses.iter().flatten());
+    let Some(found) = all.find(|status| status.name == container) else {
+        return (String::new(), 0);
+    };
+    let state = found.state.clone().unwrap_or_default();
+    let text = match (state.waiting, state.terminated) {
+        (Some(waiting), _) => waiting.reason.unwrap_or_default(),
+        (None, Some(ended)) => format!("{} {}", ended.reason.unwrap_or_default(), ended.exit_code),
+        (None, None) => "running".to_owned(),
+    };
+    (text, found.restart_count)
+}
