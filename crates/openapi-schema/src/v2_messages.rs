@@ -1,6 +1,6 @@
-//! OpenAPI v2 as protocol buffers: the messages of `openapi.v2` (gnostic's `OpenAPIv2.proto`), which
-//! kubectl reads the older document in. Tables of field numbers, and the few messages that are not
-//! plain images of the JSON form.
+//! OpenAPI v2 as protocol buffers: the messages of `openapi.v2` (gnostic's `OpenAPIv2.proto`), in
+//! which kubectl reads the older document. Tables of field numbers, and the few messages that are
+//! not plain images of the JSON form.
 //!
 //! Security, tags, headers, examples and XML are absent: the documents have none.
 
