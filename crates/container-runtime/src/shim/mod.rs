@@ -70,7 +70,15 @@ pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
         Ok(supervisor) => supervisor,
         Err(error) => return refuse(&error.to_string()),
     };
-    match say_ready().and_then(|()| supervisor.run()) {
+    if let Err(error) = say_ready() {
+        // The agent died before it knew of this sandbox, and nobody else does: nothing may stay.
+        eprintln!("shim: nobody waits for it: {error}");
+        if let Err(error) = cleanup::clear(&supervisor.dir, &supervisor.file.cgroup) {
+            eprintln!("shim: {error}");
+        }
+        return ExitCode::FAILURE;
+    }
+    match supervisor.run() {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("shim: {error}");

@@ -1,4 +1,4 @@
-//! Containers from creation to removal. Needs root and Debian's busybox-static.
+//! Containers from creation to removal. Needs root and Debian's busybox.
 
 use crate::world::{World, exit_of, logged, run, start};
 use container_runtime::RuntimeError;

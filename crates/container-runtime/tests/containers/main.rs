@@ -1,4 +1,4 @@
-//! Real containers on a real kernel: these tests need root and Debian's busybox-static.
+//! Real containers on a real kernel: these tests need root and Debian's busybox, static or not.
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 

@@ -268,3 +268,30 @@ fn nix_kill(pid: i32) {
     )
     .unwrap();
 }
+
+#[tokio::test]
+async fn a_sandbox_whose_agent_died_before_it_was_ready_leaves_nothing() {
+    let world = World::new("unheard");
+    let sandbox = world.sandbox("p1").await;
+    let group = sandbox.cgroup().trim_start_matches('/').to_owned();
+    let dir = world.dir.join("run/sandboxes/p1");
+    let file = fs::read(dir.join("sandbox.json")).unwrap();
+    sandbox.destroy().await.unwrap();
+    fs::create_dir_all(&dir).unwrap();
+    fs::write(dir.join("sandbox.json"), file).unwrap();
+    let mut child = std::process::Command::new(env!("CARGO_BIN_EXE_container-runtime-shim"))
+        .arg(&dir)
+        .current_dir(&dir)
+        .stdout(std::process::Stdio::piped())
+        .stderr(std::process::Stdio::null())
+        .spawn()
+        .unwrap();
+    // Nobody will read what it says.
+    drop(child.stdout.take());
+    child.wait().unwrap();
+    until("it has ended", || shims_of(&dir).is_empty()).await;
+    let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap();
+    assert!(!mounts.contains(dir.to_str().unwrap()), "{mounts}");
+    assert!(crate::world::cgroup_dirs(&group).is_empty());
+    world.end().await;
+}

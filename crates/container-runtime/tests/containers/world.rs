@@ -1,5 +1,4 @@
-//! A runtime of its own for each test, with a root file system made of Debian's static
-//! busybox, and everything taken away again in the end, whatever happened.
+//! A runtime of its own for each test, with a root file system made of Debian's busybox, and everything taken away again in the end, whatever happened.
 
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, symlink};
@@ -29,7 +28,7 @@ const APPLETS: &[&str] = &[
 fn layer() -> &'static Path {
     static LAYER: OnceLock<PathBuf> = OnceLock::new();
     LAYER.get_or_init(|| {
-        let done = Path::new(env!("CARGO_TARGET_TMPDIR")).join("busybox-layer-1");
+        let done = Path::new(env!("CARGO_TARGET_TMPDIR")).join("busybox-layer-2");
         if done.exists() {
             return done;
         }
@@ -40,8 +39,9 @@ fn layer() -> &'static Path {
         let busybox = ["/bin/busybox", "/usr/bin/busybox"]
             .iter()
             .find(|p| Path::new(p).exists());
-        let busybox = busybox.expect("these tests need the package busybox-static");
+        let busybox = busybox.expect("these tests need busybox (or busybox-static)");
         fs::copy(busybox, dir.join("bin/busybox")).unwrap();
+        copy_libraries(busybox, &dir);
         for applet in APPLETS {
             symlink("busybox", dir.join("bin").join(applet)).unwrap();
         }
@@ -60,6 +60,20 @@ fn layer() -> &'static Path {
         }
         done
     })
+}
+
+/// The interpreter and libraries of a program that is not static, as `ldd` names them.
+fn copy_libraries(program: &str, root: &Path) {
+    let output = std::process::Command::new("ldd")
+        .arg(program)
+        .output()
+        .unwrap();
+    let text = String::from_utf8(output.stdout).unwrap();
+    for path in text.split_whitespace().filter(|word| word.starts_with('/')) {
+        let target = root.join(&path[1..]);
+        fs::create_dir_all(target.parent().unwrap()).unwrap();
+        fs::copy(path, target).unwrap();
+    }
 }
 
 impl Drop for World {
