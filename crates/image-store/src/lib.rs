@@ -1,10 +1,9 @@
 //! Images: pulled from registries, imported from archives, unpacked once into layers that
 //! containers share.
 //!
-//! On disk: `images.json` (which reference means which image), `blobs/` (manifests and
-//! configurations by digest) and `layers/` (unpacked, by the digest of their uncompressed
-//! archive). Several processes may use one store: changes are made under a file lock, and what is
-//! read is read from disk.
+//! On disk: `images.json` (which name means which image, and how its containers start) and
+//! `layers/` (unpacked, by the digest of their uncompressed archive). Several processes may use one
+//! store: changes are made under a file lock, and what is read is read from disk.
 
 mod compression;
 mod digest;

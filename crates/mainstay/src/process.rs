@@ -3,6 +3,7 @@
 
 use std::fs::{self, File};
 use std::io::{BufRead, BufReader, IsTerminal, Write};
+use std::os::unix::fs::DirBuilderExt;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -85,7 +86,10 @@ fn serving(data: &Path) -> Option<Identity> {
 /// Starts this program anew in the background, without `--detach`, and waits until it is ready.
 /// What it prints goes to `log` in the data directory.
 pub fn detach(data: &Path) -> Result<()> {
-    fs::create_dir_all(data).with_context(|| format!("make {}", data.display()))?;
+    if let Some(server) = serving(data) {
+        bail!("process {} already serves {}", server.pid, data.display());
+    }
+    make_data_directory(data)?;
     let path = data.join("log");
     let log = File::create(&path).with_context(|| format!("write {}", path.display()))?;
     let errors = log.try_clone().context("share the log")?;
@@ -141,7 +145,7 @@ pub fn down(arguments: &DownArguments) -> Result<()> {
     }
     match serving(&data) {
         Some(server) => stop(server)?,
-        None if arguments.volumes => {}
+        None if arguments.volumes => refuse_living_containers(&data)?,
         None => bail!("no server runs on {}", data.display()),
     }
     if arguments.volumes {
@@ -149,6 +153,31 @@ pub fn down(arguments: &DownArguments) -> Result<()> {
         println!("deleted {}", data.display());
     }
     Ok(())
+}
+
+/// A server that was killed leaves its containers running; their disks must not vanish from
+/// under them.
+fn refuse_living_containers(data: &Path) -> Result<()> {
+    let sandboxes = data.join("sandboxes");
+    let left = fs::read_dir(&sandboxes).map(Iterator::count).unwrap_or(0);
+    if left > 0 {
+        bail!(
+            "{left} pods of a killed server may still run on {}: start `mainstay up` on it once \
+             more and stop it with Ctrl-C, then delete",
+            data.display()
+        );
+    }
+    Ok(())
+}
+
+/// Makes the data directory: its owner's, but others may pass through to what is theirs (a
+/// container that runs as another user reaches its volumes that way).
+pub fn make_data_directory(path: &Path) -> Result<()> {
+    fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o711)
+        .create(path)
+        .with_context(|| format!("make the data directory {}", path.display()))
 }
 
 fn stop(server: Identity) -> Result<()> {

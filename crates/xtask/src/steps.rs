@@ -24,38 +24,56 @@ pub fn test(root: &Path, without_end_to_end: bool) -> Result<()> {
         cargo(root, &clippy)
     })?;
     if without_end_to_end {
-        step("tests", || {
-            run_tests(root, &["--workspace", "--exclude", "end-to-end"])
-        })?;
+        step("tests", || run_inner_tests(root))?;
         println!("xtask: the end-to-end tests were left out, as asked");
         return Ok(());
     }
     step("setup", || setup::run(root))?;
-    step("tests", || {
-        run_tests(root, &["--workspace", "--exclude", "end-to-end"])
-    })?;
+    step("tests", || run_inner_tests(root))?;
     step("release build", || {
         cargo(root, &["build", "--release", "--package", "mainstay"])
     })?;
-    step("end to end", || {
-        run_tests(root, &["--package", "end-to-end"])
-    })
+    step("end to end", || run_end_to_end_tests(root))
 }
 
-/// Runs tests with nextest where it is installed, else with cargo's own runner.
-fn run_tests(root: &Path, selection: &[&str]) -> Result<()> {
+/// Tests that are programs of their own, without the usual harness: they are run one by one. Tidy checks that none is missing here.
+pub const PROGRAMS: &[(&str, &str)] = &[("mvcc-store", "crash"), ("node-agent", "agent")];
+
+/// Runs all tests outside of `end-to-end`.
+fn run_inner_tests(root: &Path) -> Result<()> {
+    let selection = ["--workspace", "--exclude", "end-to-end"];
     if has_nextest() {
-        cargo(
-            root,
-            &[&["nextest", "run", "--no-fail-fast"], selection].concat(),
-        )
-    } else {
-        let serial = ["--", "--test-threads=1"];
-        cargo(
-            root,
-            &[&["test", "--no-fail-fast"], selection, &serial].concat(),
-        )
+        let names: Vec<String> = PROGRAMS
+            .iter()
+            .map(|(_, test)| format!("not binary(={test})"))
+            .collect();
+        let filter = names.join(" and ");
+        let nextest = ["nextest", "run", "--no-fail-fast", "--filterset", &filter];
+        cargo(root, &[&nextest[..], &selection].concat())?;
+        for (package, test) in PROGRAMS {
+            cargo(root, &["test", "--package", package, "--test", test])?;
+        }
+        return Ok(());
     }
+    let serial = ["--", "--test-threads=1"];
+    cargo(
+        root,
+        &[&["test", "--no-fail-fast"], &selection[..], &serial].concat(),
+    )
+}
+
+/// Runs the end-to-end tests, few at a time: each starts a whole server.
+fn run_end_to_end_tests(root: &Path) -> Result<()> {
+    let package = ["--package", "end-to-end"];
+    if has_nextest() {
+        let nextest = ["nextest", "run", "--no-fail-fast", "--test-threads=2"];
+        return cargo(root, &[&nextest[..], &package].concat());
+    }
+    let serial = ["--", "--test-threads=1"];
+    cargo(
+        root,
+        &[&["test", "--no-fail-fast"], &package[..], &serial].concat(),
+    )
 }
 
 fn has_nextest() -> bool {

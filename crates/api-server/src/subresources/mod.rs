@@ -2,7 +2,7 @@
 
 mod binding;
 mod finalize;
-mod node;
+mod forward;
 mod scale;
 pub(crate) mod token;
 
@@ -34,7 +34,7 @@ pub(crate) async fn answer(
     let name = call.info.subresource.clone();
     let known = resource.subresource(&name).ok_or_else(unknown_path)?;
     if matches!(name.as_str(), "log" | "exec" | "attach") {
-        return node::answer(server, resource, call, body).await;
+        return forward::answer(server, resource, call, body).await;
     }
     let verb = match call.info.verb.as_str() {
         "create" => Verb::Create,

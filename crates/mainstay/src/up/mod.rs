@@ -39,7 +39,7 @@ pub async fn run(arguments: UpArguments) -> Result<()> {
     }
     let interrupted = interruption()?;
     let listener = server::bind(settings.listen).await?;
-    server::make_data_directory(&settings.data_dir)?;
+    crate::process::make_data_directory(&settings.data_dir)?;
     let cluster = Cluster::start(&settings, registries, listener).await?;
     let result = cluster
         .serve(&settings, &manifests, &interrupted, started)
@@ -279,6 +279,16 @@ async fn open_network(settings: &Settings, instance_id: &str) -> Result<(Arc<Pod
     let ranges = pod_network::reserve_ranges(instance_id, &state_dir, &wanted)
         .await
         .context("choose addresses for pods and Services")?;
+    for (asked, used) in [
+        (settings.pod_cidr, ranges.pod),
+        (settings.service_cidr, ranges.service),
+    ] {
+        if let Some(asked) = asked.filter(|asked| *asked != used) {
+            bail!(
+                "this data directory uses {used} since its first start; it cannot become {asked}"
+            );
+        }
+    }
     let network = PodNetwork::open(PodNetworkOptions {
         instance_id: instance_id.to_owned(),
         state_dir,

@@ -162,7 +162,7 @@ impl Running {
             node_name: parts.node_name.to_owned(),
             data_dir: parts.data_dir.to_owned(),
             runtime: RuntimeOptions {
-                state_dir: parts.data_dir.join("sandboxes"),
+                state_dir: parts.data_dir.to_owned(),
                 instance_id: parts.instance_id.to_owned(),
                 shim_command: vec![program.to_string_lossy().into_owned(), "shim".to_owned()],
                 cgroup_parent: String::new(),

@@ -1,6 +1,5 @@
 //! The upper half: store, certificates, API server, kubeconfig.
 
-use std::fs;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::Path;
 use std::sync::{Arc, OnceLock};
@@ -247,14 +246,4 @@ pub async fn bind(address: SocketAddr) -> Result<TcpListener> {
         ),
         Err(error) => Err(error).with_context(|| format!("listen on {address}")),
     }
-}
-
-/// Makes the data directory, for its owner alone.
-pub fn make_data_directory(path: &Path) -> Result<()> {
-    use std::os::unix::fs::DirBuilderExt;
-    fs::DirBuilder::new()
-        .recursive(true)
-        .mode(0o711)
-        .create(path)
-        .with_context(|| format!("make the data directory {}", path.display()))
 }

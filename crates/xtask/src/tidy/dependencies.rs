@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use anyhow::{Context, Result};
 
 use super::{Finding, SourceFile};
+use crate::steps::PROGRAMS;
 
 /// Crates that decide: pure functions over plain data.
 pub const DECISIONS: &[&str] = &[
@@ -90,6 +91,13 @@ pub fn check(files: &[SourceFile]) -> Result<Vec<Finding>> {
         if manifest.get("lints").is_none() {
             report("the crate does not take the workspace's lints".to_owned());
         }
+        for test in tests_without_harness(&manifest) {
+            if !PROGRAMS.contains(&(name, test.as_str())) {
+                report(format!(
+                    "test {test} has no harness: name it in xtask's list of programs"
+                ));
+            }
+        }
         let dependencies = table_keys(&manifest, "dependencies");
         for dependency in &dependencies {
             if layers
@@ -120,6 +128,22 @@ fn manifest_of(path: &str) -> Option<&str> {
     path.strip_prefix("crates/")?
         .strip_suffix("/Cargo.toml")
         .filter(|name| !name.contains('/'))
+}
+
+/// Names of the tests that are programs of their own.
+fn tests_without_harness(manifest: &toml::Table) -> Vec<String> {
+    let tests = manifest.get("test").and_then(toml::Value::as_array);
+    let without = |test: &&toml::Value| test.get("harness") == Some(&toml::Value::Boolean(false));
+    tests
+        .into_iter()
+        .flatten()
+        .filter(without)
+        .filter_map(|test| {
+            test.get("name")
+                .and_then(toml::Value::as_str)
+                .map(str::to_owned)
+        })
+        .collect()
 }
 
 fn table_keys(manifest: &toml::Table, name: &str) -> Vec<String> {
@@ -155,6 +179,14 @@ mod tests {
                 .text
                 .contains("only the API server")
         );
+    }
+
+    #[test]
+    fn a_test_without_harness_must_be_listed() {
+        let text = "[[test]]\nname = \"lonely\"\nharness = false";
+        let mut file = manifest("reconcile", "");
+        file.text.push_str(text);
+        assert!(check(&[file]).unwrap()[0].text.contains("lonely"));
     }
 
     #[test]
