@@ -1,6 +1,6 @@
 //! The agent as a whole: starts, takes over what is there, hands pods to workers, ends.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
 use container_runtime::{Runtime, Sandbox};
@@ -11,7 +11,7 @@ use kube::api::Api;
 use pod_lifecycle::resolv_conf::Resolver;
 use reconcile::{Cache, Change, Recorder, Source, WatchConfig};
 use tokio::sync::{Semaphore, mpsc};
-use tokio::task::{JoinHandle, JoinSet};
+use tokio::task::{JoinError, JoinHandle, JoinSet};
 use tokio_util::sync::CancellationToken;
 
 use crate::Error;
@@ -19,7 +19,7 @@ use crate::config::{Config, OnShutdown};
 use crate::facts::Machine;
 use crate::kubelet_api::{self, NodeService};
 use crate::layout::{PodDir, pods_dir};
-use crate::limits::PULLS_MAX;
+use crate::limits::{PULLS_MAX, WORKER_RESTART_DELAY};
 use crate::node::NodeKeeper;
 use crate::recovery::{self, Found, Stored};
 use crate::registry::Registry;
@@ -88,6 +88,7 @@ impl NodeAgent {
             shared: shared.clone(),
             workers: BTreeMap::new(),
             tasks: JoinSet::new(),
+            pods: HashMap::new(),
         };
         let task = tokio::spawn(dispatcher.run(found, sandboxes, keeper, background, shutdown));
         Ok(Self { shared, task })
@@ -114,7 +115,9 @@ type OfName = BTreeMap<String, mpsc::Sender<Message>>;
 struct Dispatcher {
     shared: Arc<Shared>,
     workers: BTreeMap<Name, OfName>,
-    tasks: JoinSet<(Name, String)>,
+    tasks: JoinSet<()>,
+    /// Which pod each task works for.
+    pods: HashMap<tokio::task::Id, (Name, String)>,
 }
 
 fn name_of(pod: &Pod) -> Name {
@@ -176,7 +179,7 @@ impl Dispatcher {
             tokio::select! {
                 biased;
                 () = shutdown.cancelled() => return,
-                Some(ended) = self.tasks.join_next(), if !self.tasks.is_empty() => {
+                Some(ended) = self.tasks.join_next_with_id(), if !self.tasks.is_empty() => {
                     self.worker_ended(ended, pods).await;
                 }
                 change = changes.next() => match change {
@@ -250,24 +253,28 @@ impl Dispatcher {
             .entry(name.clone())
             .or_default()
             .insert(uid.clone(), sender);
-        self.tasks.spawn(async move {
-            worker.run().await;
-            (name, uid)
-        });
+        let task = self.tasks.spawn(worker.run());
+        self.pods.insert(task.id(), (name, uid));
     }
 
     async fn worker_ended(
         &mut self,
-        ended: Result<(Name, String), tokio::task::JoinError>,
+        ended: Result<(tokio::task::Id, ()), JoinError>,
         pods: &Cache<Pod>,
     ) {
-        let (name, uid) = match ended {
-            Ok(ended) => ended,
-            Err(error) => {
-                tracing::error!(%error, "a pod's worker ended unexpectedly");
-                return;
-            }
+        let (task, failed) = match &ended {
+            Ok((task, ())) => (*task, false),
+            Err(error) => (error.id(), true),
         };
+        let Some((name, uid)) = self.pods.remove(&task) else {
+            return;
+        };
+        if let Err(error) = ended {
+            tracing::error!(namespace = name.0, name = name.1, %error, "a pod's worker failed");
+        }
+        if failed {
+            return self.begin_again(&name, &uid, pods).await;
+        }
         if let Some(of_name) = self.workers.get_mut(&name) {
             of_name.remove(&uid);
             for worker in of_name.values() {
@@ -294,6 +301,34 @@ impl Dispatcher {
         {
             self.applied(pod).await;
         }
+    }
+
+    /// A worker that failed is replaced, as if the agent had been: its pod goes on meanwhile.
+    async fn begin_again(&mut self, name: &Name, uid: &str, pods: &Cache<Pod>) {
+        // Whatever it was, it must not spin.
+        tokio::time::sleep(WORKER_RESTART_DELAY).await;
+        let found = recovery::found(&self.shared.config.data_dir);
+        let stored = found.ok().and_then(|mut found| found.remove(uid));
+        let current = pods.get(&name.0, &name.1).filter(|pod| uid_of(pod) == uid);
+        let removed = current.is_none();
+        let pod = current.or_else(|| stored.as_ref().map(|found| found.pod.clone()));
+        let Some(pod) = pod else { return };
+        let sandbox = match self.shared.runtime.sandbox(uid).await {
+            Ok(sandbox) => sandbox,
+            Err(error) => {
+                tracing::error!(uid, %error, "sandbox of a failed worker not found");
+                None
+            }
+        };
+        let stored = stored.map(|found| found.stored).unwrap_or_default();
+        let others = self
+            .workers
+            .get(name)
+            .into_iter()
+            .flat_map(|workers| workers.keys());
+        let predecessors = others.filter(|other| *other != uid).cloned().collect();
+        self.adopt(pod, removed, stored, sandbox, predecessors)
+            .await;
     }
 
     /// Takes over records and sandboxes that a former agent left.

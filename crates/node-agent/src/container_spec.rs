@@ -88,6 +88,7 @@ pub fn sandbox_spec(pod: &Pod, names: &Names) -> SandboxSpec {
 /// What is wrong with the pod's wishes, as the user reads it.
 pub fn container_spec(of: &Ingredients<'_>) -> Result<ContainerSpec, String> {
     let container = of.container;
+    check_supported(of)?;
     let id = runtime_id(&container.name, of.restart_count);
     let empty = PodSpec::default();
     let pod_spec = of.pod.spec.as_ref().unwrap_or(&empty);
@@ -141,6 +142,79 @@ pub fn container_spec(of: &Ingredients<'_>) -> Result<ContainerSpec, String> {
         id,
         ..ContainerSpec::default()
     })
+}
+
+/// What this node cannot give is refused, never left out in silence.
+fn check_supported(of: &Ingredients<'_>) -> Result<(), String> {
+    let spec = of.pod.spec.as_ref();
+    let context = of.container.security_context.as_ref();
+    let pod_context = spec.and_then(|spec| spec.security_context.as_ref());
+    let profile = context
+        .and_then(|context| context.seccomp_profile.as_ref())
+        .or_else(|| pod_context.and_then(|context| context.seccomp_profile.as_ref()));
+    let refused = [
+        (
+            profile.is_some_and(|profile| profile.type_ == "Localhost"),
+            "seccompProfile of type Localhost",
+        ),
+        (
+            spec.and_then(|spec| spec.host_users) == Some(false),
+            "hostUsers: false",
+        ),
+        (
+            spec.is_some_and(|spec| {
+                spec.runtime_class_name
+                    .as_deref()
+                    .is_some_and(|n| !n.is_empty())
+            }),
+            "runtimeClassName",
+        ),
+        (
+            of.container
+                .volume_devices
+                .iter()
+                .flatten()
+                .next()
+                .is_some(),
+            "volumeDevices",
+        ),
+    ];
+    match refused.iter().find(|(wanted, _)| *wanted) {
+        Some((_, what)) => Err(format!("{what} is not supported on this node")),
+        None => Ok(()),
+    }
+}
+
+/// Wishes that are not met but harm nothing: users are told.
+pub fn unmet_wishes(pod: &Pod) -> Vec<String> {
+    let Some(pod_spec) = &pod.spec else {
+        return Vec::new();
+    };
+    let mut unmet = Vec::new();
+    for (_, container) in spec::containers(pod_spec) {
+        let ports = container.ports.iter().flatten();
+        let host_ports = ports
+            .filter_map(|port| port.host_port)
+            .filter(|port| *port > 0);
+        if !spec::uses_host_network(pod_spec) {
+            unmet.extend(host_ports.map(|port| {
+                format!(
+                    "container {}: hostPort {port} is not served on this node",
+                    container.name
+                )
+            }));
+        }
+    }
+    if pod_spec
+        .ephemeral_containers
+        .iter()
+        .flatten()
+        .next()
+        .is_some()
+    {
+        unmet.push("ephemeral containers are not supported on this node".to_owned());
+    }
+    unmet
 }
 
 /// The image's variables, the host name, the pod's variables; the last of a name wins.
@@ -544,6 +618,24 @@ mod tests {
         assert!(with("$(NONE)").is_err());
         let targets: Vec<_> = spec.mounts.iter().map(|m| m.destination.clone()).collect();
         assert!(targets.contains(&PathBuf::from("/dev/termination-log")));
+    }
+
+    #[test]
+    fn what_cannot_be_had_is_refused() {
+        let context = serde_json::json!({"seccompProfile": {"type": "Localhost"}});
+        let pod = serde_json::json!({"containers": [{"name": "c"}], "securityContext": context});
+        let message = built(pod, image()).unwrap_err();
+        assert_eq!(
+            message,
+            "seccompProfile of type Localhost is not supported on this node"
+        );
+        let pod = serde_json::from_value(serde_json::json!({"spec": {"containers": [
+            {"name": "c", "ports": [{"containerPort": 80, "hostPort": 8080}]}]}}))
+        .unwrap();
+        assert_eq!(
+            unmet_wishes(&pod),
+            ["container c: hostPort 8080 is not served on this node"]
+        );
     }
 
     #[test]

@@ -44,6 +44,9 @@ pub const REQUEST_TIMEOUT: Duration = Duration::from_secs(15);
 /// How long a hook without a grace period of its own may take (`postStart` has none upstream).
 pub const POST_START_MAX: Duration = Duration::from_secs(600);
 
+/// How long a failed worker is waited for before it is replaced.
+pub const WORKER_RESTART_DELAY: Duration = Duration::from_millis(200);
+
 /// Pulls at a time on the node.
 pub const PULLS_MAX: usize = 4;
 

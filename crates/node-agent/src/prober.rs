@@ -1,4 +1,4 @@
-//! Asks containers how they are: commands, HTTP, TCP.
+//! Asks containers how they are: commands, HTTP, TCP, gRPC.
 
 use std::time::Duration;
 
@@ -6,14 +6,15 @@ use container_runtime::spec::ExecSpec;
 use container_runtime::{RuntimeError, Sandbox};
 use http_body_util::BodyExt;
 use k8s_openapi::api::core::v1::{
-    Container, ExecAction, HTTPGetAction, HTTPHeader, Probe, TCPSocketAction,
+    Container, ExecAction, GRPCAction, HTTPGetAction, HTTPHeader, Probe, TCPSocketAction,
 };
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use pod_lifecycle::probes::{self, Outcome};
-use tokio::io::AsyncReadExt;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite};
 use tokio::net::TcpStream;
 
 use crate::limits::PROBE_OUTPUT_BYTES_MAX;
+use crate::{grpc_probe, insecure_tls};
 
 /// The container that is asked.
 #[derive(Clone)]
@@ -57,8 +58,11 @@ pub async fn ask(asked: &Asked, probe: &Probe) -> Outcome {
             Err(message) => Outcome::Failure(message),
         };
     }
-    if probe.grpc.is_some() {
-        return Outcome::Error("gRPC probes are not supported on this node".to_owned());
+    if let Some(action) = &probe.grpc {
+        return match ask_grpc(asked, action, timeout).await {
+            Ok(()) => Outcome::Success,
+            Err(message) => Outcome::Failure(message),
+        };
     }
     Outcome::Error("missing probe handler".to_owned())
 }
@@ -76,6 +80,23 @@ async fn ask_command(asked: &Asked, action: &ExecAction, timeout: Duration) -> O
             ))
         }
         Ran::Failed(message) => Outcome::Error(message),
+    }
+}
+
+async fn ask_grpc(asked: &Asked, action: &GRPCAction, timeout: Duration) -> Result<(), String> {
+    let port = u16::try_from(action.port).map_err(|_| "invalid port number".to_owned())?;
+    let address = host_and_port(&asked.pod_ip, port);
+    let service = action.service.as_deref().unwrap_or_default();
+    let exchange = async {
+        let stream = connect(&address, timeout).await?;
+        grpc_probe::check(stream, &address, service).await
+    };
+    match tokio::time::timeout(timeout, exchange).await {
+        Ok(answer) => answer,
+        Err(_) => Err(format!(
+            "timeout: health rpc did not complete within {}s",
+            timeout.as_secs()
+        )),
     }
 }
 
@@ -105,7 +126,7 @@ pub async fn run_command(asked: &Asked, args: Vec<String>, timeout: Duration) ->
 }
 
 /// Reads to the end, keeps the beginning.
-async fn read_some(mut from: impl tokio::io::AsyncRead + Unpin) -> String {
+async fn read_some(mut from: impl AsyncRead + Unpin) -> String {
     let mut kept = Vec::new();
     let mut buffer = [0; 4096];
     while let Ok(count) = from.read(&mut buffer).await
@@ -195,34 +216,15 @@ pub async fn http_get(
     };
     let url = format!("{}://{address}{path}", if tls { "https" } else { "http" });
     let failed = |what: String| format!("Get \"{url}\": {what}");
-    if tls {
-        return Err(failed(
-            "HTTPS probes are not supported on this node".to_owned(),
-        ));
-    }
     let request = request(&address, &path, agent, action.http_headers.as_deref())
         .map_err(|error| failed(error.to_string()))?;
     let exchange = async {
         let stream = connect(&address, timeout).await?;
-        let io = hyper_util::rt::TokioIo::new(stream);
-        let (mut sender, connection) = hyper::client::conn::http1::handshake(io)
-            .await
-            .map_err(|error| error.to_string())?;
-        let answer = async {
-            let answer = sender
-                .send_request(request)
-                .await
-                .map_err(|error| error.to_string())?;
-            Ok::<u16, String>(answer.status().as_u16())
-        };
-        tokio::pin!(answer);
-        tokio::select! {
-            answer = &mut answer => answer,
-            ended = connection => match ended {
-                // The connection may end in the same breath in which it delivers the answer.
-                Ok(()) => answer.await,
-                Err(error) => Err(error.to_string()),
-            },
+        if tls {
+            let name = host(asked, action.host.as_deref());
+            converse(insecure_tls::connect(stream, name).await?, request).await
+        } else {
+            converse(stream, request).await
         }
     };
     match tokio::time::timeout(timeout, exchange).await {
@@ -230,6 +232,33 @@ pub async fn http_get(
         Err(_) => Err(failed(
             "context deadline exceeded (Client.Timeout exceeded while awaiting headers)".to_owned(),
         )),
+    }
+}
+
+/// One request and the status code of its answer.
+async fn converse(
+    stream: impl AsyncRead + AsyncWrite + Unpin,
+    request: http::Request<NoBody>,
+) -> Result<u16, String> {
+    let io = hyper_util::rt::TokioIo::new(stream);
+    let (mut sender, connection) = hyper::client::conn::http1::handshake(io)
+        .await
+        .map_err(|error| error.to_string())?;
+    let answer = async {
+        let answer = sender
+            .send_request(request)
+            .await
+            .map_err(|error| error.to_string())?;
+        Ok::<u16, String>(answer.status().as_u16())
+    };
+    tokio::pin!(answer);
+    tokio::select! {
+        answer = &mut answer => answer,
+        ended = connection => match ended {
+            // The connection may end in the same breath in which it delivers the answer.
+            Ok(()) => answer.await,
+            Err(error) => Err(error.to_string()),
+        },
     }
 }
 

@@ -13,7 +13,7 @@ use crate::limits::REQUEST_TIMEOUT;
 pub enum Written {
     /// It is done.
     Done,
-    /// The pod is gone, or another one has its name.
+    /// The pod is gone.
     Gone,
     /// It may be tried again.
     Failed(String),
@@ -98,7 +98,7 @@ pub async fn write(client: &Client, pod: &Pod, difference: Value) -> Written {
     match tokio::time::timeout(REQUEST_TIMEOUT, request).await {
         Ok(Ok(_)) => Written::Done,
         Ok(Err(error)) => match refusal(&error) {
-            Refusal::NotFound | Refusal::Conflict => Written::Gone,
+            Refusal::NotFound => Written::Gone,
             _ => Written::Failed(message(&error)),
         },
         Err(_) => Written::Failed("the API server did not answer in time".to_owned()),

@@ -14,7 +14,7 @@ use tokio::sync::mpsc;
 
 use super::message::Message;
 use super::{Shared, Worker, tell};
-use crate::container_spec::sandbox_spec;
+use crate::container_spec::{sandbox_spec, unmet_wishes};
 use crate::events::PodEvents;
 use crate::layout::PodDir;
 
@@ -167,6 +167,9 @@ fn write_files(
     let found = pod_resolver(pod, &cluster, &shared.resolver);
     for (reason, message) in found.warnings {
         events.warning(reason, message);
+    }
+    for message in unmet_wishes(pod) {
+        events.warning("Unsupported", message);
     }
     write_in_place(&dir.hosts(), &hosts)?;
     write_in_place(&dir.hostname(), &format!("{}\n", names.kernel))?;
