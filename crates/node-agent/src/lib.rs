@@ -8,6 +8,7 @@
 
 mod agent;
 mod config;
+mod container_security;
 mod container_spec;
 mod events;
 mod facts;

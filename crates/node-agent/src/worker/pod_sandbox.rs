@@ -14,7 +14,8 @@ use tokio::sync::mpsc;
 
 use super::message::Message;
 use super::{Shared, Worker, tell};
-use crate::container_spec::{sandbox_spec, unmet_wishes};
+use crate::container_security::unmet_wishes;
+use crate::container_spec::sandbox_spec;
 use crate::events::PodEvents;
 use crate::layout::PodDir;
 

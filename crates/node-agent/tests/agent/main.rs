@@ -21,7 +21,10 @@ type Test = fn() -> Pin<Box<dyn Future<Output = ()>>>;
 
 macro_rules! tests {
     ($($module:ident :: $name:ident),* $(,)?) => {
-        &[$((concat!(stringify!($module), "::", stringify!($name)), || Box::pin($module::$name()))),*]
+        &[$((
+            concat!(stringify!($module), "::", stringify!($name)),
+            || Box::pin($module::$name()),
+        )),*]
     };
 }
 

@@ -176,7 +176,8 @@ pub async fn probes_decide_readiness_and_restarts() {
     // statefulset.md 12.5
     let world = World::started("probes").await;
     let spec = json!({"terminationGracePeriodSeconds": 1, "containers": [
-        {"name": "c", "command": ["sh", "-c", "sleep 0.5; while true; do nc -l -p 80 -e echo; done"],
+        {"name": "c",
+            "command": ["sh", "-c", "sleep 0.5; while true; do nc -l -p 80 -e echo; done"],
             "ports": [{"name": "web", "containerPort": 80}],
             "readinessProbe": {"tcpSocket": {"port": "web"}, "periodSeconds": 1}}]});
     world.pod("tcp", spec).await;

@@ -1,0 +1,181 @@
+//! Whom a container runs as, what it may do, and what this node cannot give it. Pure.
+
+use container_runtime::spec::{Seccomp, Security, UserSpec};
+use k8s_openapi::api::core::v1::{Pod, PodSecurityContext, SeccompProfile, SecurityContext};
+use pod_lifecycle::spec;
+
+use crate::container_spec::Ingredients;
+
+/// What this node cannot give is refused, never left out in silence.
+pub fn check_supported(of: &Ingredients<'_>) -> Result<(), String> {
+    let spec = of.pod.spec.as_ref();
+    let context = of.container.security_context.as_ref();
+    let pod_context = spec.and_then(|spec| spec.security_context.as_ref());
+    let profile = context
+        .and_then(|context| context.seccomp_profile.as_ref())
+        .or_else(|| pod_context.and_then(|context| context.seccomp_profile.as_ref()));
+    let refused = [
+        (
+            profile.is_some_and(|profile| profile.type_ == "Localhost"),
+            "seccompProfile of type Localhost",
+        ),
+        (
+            spec.and_then(|spec| spec.host_users) == Some(false),
+            "hostUsers: false",
+        ),
+        (
+            spec.is_some_and(|spec| {
+                spec.runtime_class_name
+                    .as_deref()
+                    .is_some_and(|n| !n.is_empty())
+            }),
+            "runtimeClassName",
+        ),
+        (
+            of.container
+                .volume_devices
+                .iter()
+                .flatten()
+                .next()
+                .is_some(),
+            "volumeDevices",
+        ),
+    ];
+    match refused.iter().find(|(wanted, _)| *wanted) {
+        Some((_, what)) => Err(format!("{what} is not supported on this node")),
+        None => Ok(()),
+    }
+}
+
+/// Wishes that are not met but harm nothing: users are told.
+pub fn unmet_wishes(pod: &Pod) -> Vec<String> {
+    let Some(pod_spec) = &pod.spec else {
+        return Vec::new();
+    };
+    let mut unmet = Vec::new();
+    for (_, container) in spec::containers(pod_spec) {
+        let ports = container.ports.iter().flatten();
+        let host_ports = ports
+            .filter_map(|port| port.host_port)
+            .filter(|port| *port > 0);
+        if !spec::uses_host_network(pod_spec) {
+            unmet.extend(host_ports.map(|port| {
+                format!(
+                    "container {}: hostPort {port} is not served on this node",
+                    container.name
+                )
+            }));
+        }
+    }
+    if pod_spec
+        .ephemeral_containers
+        .iter()
+        .flatten()
+        .next()
+        .is_some()
+    {
+        unmet.push("ephemeral containers are not supported on this node".to_owned());
+    }
+    unmet
+}
+
+/// Whom the process runs as.
+pub fn user_spec(
+    pod: Option<&PodSecurityContext>,
+    own: Option<&SecurityContext>,
+    image_user: &str,
+) -> UserSpec {
+    let id = |value: Option<i64>| value.and_then(|id| u32::try_from(id).ok());
+    let uid = own
+        .and_then(|c| c.run_as_user)
+        .or_else(|| pod.and_then(|c| c.run_as_user));
+    let gid = own
+        .and_then(|c| c.run_as_group)
+        .or_else(|| pod.and_then(|c| c.run_as_group));
+    let more = pod
+        .and_then(|c| c.supplemental_groups.as_ref())
+        .into_iter()
+        .flatten();
+    let fs_group = pod.and_then(|c| c.fs_group);
+    let policy = pod.and_then(|c| c.supplemental_groups_policy.as_deref());
+    UserSpec {
+        name: image_user.to_owned(),
+        uid: id(uid),
+        gid: id(gid),
+        supplementary_groups: fs_group
+            .into_iter()
+            .chain(more.copied())
+            .filter_map(|gid| id(Some(gid)))
+            .collect(),
+        strict_groups: policy == Some("Strict"),
+    }
+}
+
+/// Holds `runAsNonRoot` against the pod and the image.
+pub fn check_non_root(
+    of: &Ingredients<'_>,
+    pod: Option<&PodSecurityContext>,
+    own: Option<&SecurityContext>,
+    user: &UserSpec,
+) -> Result<(), String> {
+    let wanted = own
+        .and_then(|c| c.run_as_non_root)
+        .or_else(|| pod.and_then(|c| c.run_as_non_root));
+    if wanted != Some(true) {
+        return Ok(());
+    }
+    let place = format!(
+        "(pod: \"{}\", container: {})",
+        spec::display_name(of.pod),
+        of.container.name
+    );
+    if let Some(uid) = user.uid {
+        return if uid == 0 {
+            Err(format!(
+                "container's runAsUser breaks non-root policy {place}"
+            ))
+        } else {
+            Ok(())
+        };
+    }
+    let name = user.name.split(':').next().unwrap_or_default();
+    match name.parse::<u32>() {
+        Ok(0) => Err(format!(
+            "container has runAsNonRoot and image will run as root {place}"
+        )),
+        Ok(_) => Ok(()),
+        Err(_) if name.is_empty() => Err(format!(
+            "container has runAsNonRoot and image will run as root {place}"
+        )),
+        Err(_) => Err(format!(
+            "container has runAsNonRoot and image has non-numeric user ({name}), cannot verify \
+             user is non-root {place}"
+        )),
+    }
+}
+
+/// What the process may do.
+pub fn security(pod: Option<&PodSecurityContext>, own: Option<&SecurityContext>) -> Security {
+    let capabilities = own.and_then(|c| c.capabilities.as_ref());
+    let profile = own
+        .and_then(|c| c.seccomp_profile.as_ref())
+        .or_else(|| pod.and_then(|c| c.seccomp_profile.as_ref()));
+    let privileged = own.and_then(|c| c.privileged) == Some(true);
+    Security {
+        privileged,
+        capabilities_add: capabilities.and_then(|c| c.add.clone()).unwrap_or_default(),
+        capabilities_drop: capabilities
+            .and_then(|c| c.drop.clone())
+            .unwrap_or_default(),
+        no_new_privileges: own.and_then(|c| c.allow_privilege_escalation) == Some(false),
+        seccomp: seccomp(profile, privileged),
+        unmasked_proc: own.and_then(|c| c.proc_mount.as_deref()) == Some("Unmasked"),
+    }
+}
+
+fn seccomp(profile: Option<&SeccompProfile>, privileged: bool) -> Seccomp {
+    match profile.map(|profile| profile.type_.as_str()) {
+        Some("RuntimeDefault") if !privileged => Seccomp::RuntimeDefault,
+        _ => Seccomp::Unconfined,
+    }
+}
