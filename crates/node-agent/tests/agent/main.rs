@@ -35,10 +35,12 @@ const TESTS: &[(&str, Test)] = tests![
     pods::probes_decide_readiness_and_restarts,
     pods::the_end_is_graceful,
     volumes::files_environment_and_tokens_are_there_and_follow_their_objects,
+    volumes::a_claim_keeps_what_a_pod_wrote,
     terminal::commands_run_with_input_output_and_exit_code,
     restarts::a_new_agent_takes_over_what_runs,
     restarts::a_stopped_node_brings_its_pods_back,
     restarts::pods_that_are_gone_are_cleared_away,
+    restarts::a_lost_sandbox_is_made_again,
 ];
 
 /// No test may hang for ever.

@@ -89,3 +89,27 @@ pub async fn pods_that_are_gone_are_cleared_away() {
     assert_eq!(ids, [second.metadata.uid.as_deref().unwrap()]);
     world.end().await;
 }
+
+pub async fn a_lost_sandbox_is_made_again() {
+    // statefulset.md 12.17
+    let world = World::started("lost").await;
+    let pod = world.pod("p", spec()).await;
+    world.ready("p").await;
+    let sandbox = world
+        .runtime
+        .sandbox(&pod.metadata.uid.unwrap())
+        .await
+        .unwrap()
+        .unwrap();
+    let shim = sandbox.state().await.unwrap().pid.to_string();
+    let killed = std::process::Command::new("kill")
+        .args(["-9", &shim])
+        .status()
+        .unwrap();
+    assert!(killed.success());
+    world.event("p", "Normal SandboxChanged").await;
+    let again = |pod: &_| is_ready(pod) && state(pod, "c").1 == 1;
+    world.until("p", "made again", again).await;
+    assert_eq!(world.runtime.sandboxes().await.unwrap().len(), 1);
+    world.end().await;
+}

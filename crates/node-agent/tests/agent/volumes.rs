@@ -1,7 +1,7 @@
 //! Volumes and environment.
 
-use k8s_openapi::api::core::v1::{ConfigMap, Secret};
-use kube::api::{Patch, PatchParams};
+use k8s_openapi::api::core::v1::{ConfigMap, PersistentVolume, PersistentVolumeClaim, Secret};
+use kube::api::{Patch, PatchParams, PostParams};
 use serde_json::json;
 
 use crate::pods::SLEEP;
@@ -69,5 +69,61 @@ pub async fn files_environment_and_tokens_are_there_and_follow_their_objects() {
     assert!(file.exists(), "hostPath data is nobody's to delete");
     let mounts = std::fs::read_to_string("/proc/self/mountinfo").unwrap();
     assert!(!mounts.contains(world.dir.to_str().unwrap()), "{mounts}");
+    world.end().await;
+}
+
+pub async fn a_claim_keeps_what_a_pod_wrote() {
+    // statefulset.md 12.7, 12.13
+    let world = World::started("claim").await;
+    let path = world.dir.join("volumes-of-node");
+    let sleep = |script: &str| json!(["sh", "-c", format!("{script}; {SLEEP}")]);
+    let spec = |script: &str| {
+        json!({"securityContext": {"fsGroup": 3000}, "containers": [
+            {"name": "c", "command": sleep(script),
+                "volumeMounts": [{"name": "data", "mountPath": "/data", "subPath": "a/b"}]}],
+            "volumes": [{"name": "data", "persistentVolumeClaim": {"claimName": "data"}}]})
+    };
+    world.pod("first", spec("echo kept > /data/file")).await;
+    world
+        .event("first", "persistentvolumeclaim \"data\" not found")
+        .await;
+    let claim: PersistentVolumeClaim = world
+        .create(
+            json!({"metadata": {"name": "data"}, "spec": {"volumeName": "pv",
+            "storageClassName": "", "accessModes": ["ReadWriteOnce"],
+            "resources": {"requests": {"storage": "1Mi"}}}}),
+        )
+        .await;
+    world.event("first", "PVC default/data is not bound").await;
+    let volume = json!({"metadata": {"name": "pv"}, "spec": {
+        "capacity": {"storage": "1Mi"}, "accessModes": ["ReadWriteOnce"], "local": {"path": path},
+        "claimRef": {"namespace": "default", "name": "data", "uid": claim.metadata.uid},
+        "nodeAffinity": {"required": {"nodeSelectorTerms": [{"matchExpressions": [
+            {"key": "kubernetes.io/hostname", "operator": "In", "values": ["node-a"]}]}]}}}});
+    let volumes: kube::Api<PersistentVolume> = kube::Api::all(world.client.clone());
+    let volume = serde_json::from_value(volume).unwrap();
+    volumes
+        .create(&PostParams::default(), &volume)
+        .await
+        .unwrap();
+    let bound = Patch::Merge(json!({"status": {"phase": "Bound"}}));
+    let claims = world.api::<PersistentVolumeClaim>();
+    claims
+        .patch_status("data", &PatchParams::default(), &bound)
+        .await
+        .unwrap();
+    world.event("first", "does not exist").await;
+    std::fs::create_dir_all(&path).unwrap();
+    world.ready("first").await;
+    let file = path.join("a/b/file");
+    world.delete("first").await;
+    world.gone("first").await;
+    assert_eq!(std::fs::read_to_string(&file).unwrap(), "kept\n");
+    world.pod("second", spec("cat /data/file")).await;
+    world.ready("second").await;
+    world.logged("second", "c", "kept").await;
+    world.delete("second").await;
+    world.gone("second").await;
+    assert!(file.exists(), "a claim's data is nobody's to delete");
     world.end().await;
 }
