@@ -21,7 +21,7 @@ use kube::api::{Api, PostParams};
 use pod_lifecycle::downward::NodeFacts;
 use pod_lifecycle::environment::{self, References};
 use pod_lifecycle::service_env;
-use reconcile::{Cache, Change, Changes, Object, WatchConfig, execute};
+use reconcile::{Cache, Object, WatchConfig, execute};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
@@ -251,18 +251,22 @@ impl Sources {
         let api: Api<K> = Api::namespaced(self.client.clone(), namespace);
         let only = WatchConfig::default().fields(&format!("metadata.name={name}"));
         let cache = Cache::spawn(api, only, watch.stop.clone());
-        tokio::spawn(notify_changes(cache.subscribe(), watch.changes.clone()));
+        tokio::spawn(notify_changes(cache, watch.changes.clone()));
     }
 }
 
-async fn notify_changes<K: Object>(mut changes: Changes<K>, told: watch::Sender<u64>) {
-    let mut first = true;
-    while let Some(change) = futures::StreamExt::next(&mut changes).await {
-        // The object as it is at first was mounted already.
-        if !(first && matches!(change, Change::Applied(_, None))) {
+async fn notify_changes<K: Object>(cache: Cache<K>, told: watch::Sender<u64>) {
+    if !cache.wait_synced().await {
+        return;
+    }
+    // What is there at first is known to those who ask; what comes later is news.
+    let mut known = !cache.is_empty();
+    let mut changes = cache.subscribe();
+    while futures::StreamExt::next(&mut changes).await.is_some() {
+        if !known {
             told.send_modify(|count| *count += 1);
         }
-        first = false;
+        known = false;
     }
 }
 

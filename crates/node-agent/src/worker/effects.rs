@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Container, LifecycleHandler};
+use pod_lifecycle::environment::references;
 use pod_lifecycle::messages;
 use pod_lifecycle::plan::{Action, StopCause};
 use pod_lifecycle::record::{Hook, Image, Instance, Removal, Running, Sandbox, Stop, Volumes};
@@ -16,6 +17,7 @@ use crate::images::Puller;
 use crate::layout::runtime_id;
 use crate::limits::POST_START_MAX;
 use crate::prober::{self, Asked};
+use crate::sources::ObjectKind;
 use crate::status_writer::{self, Written};
 use crate::volumes::{self, VolumeContext};
 
@@ -142,13 +144,27 @@ impl Worker {
         });
     }
 
-    /// Listens for changes of the objects that volumes are made of.
+    /// Listens for changes of the objects that volumes are made of, and of those that containers
+    /// still wait for.
     pub(super) fn watch_sources(&mut self) {
         let namespace = self.pod.metadata.namespace.clone().unwrap_or_default();
-        let watched: Vec<_> = volumes::watched_objects(&self.pod)
+        let mut objects = volumes::watched_objects(&self.pod);
+        let refused = self.record.containers.iter();
+        let refused = refused.filter(|(_, c)| matches!(c.instance, Instance::Refused(_)));
+        for container in refused.filter_map(|(name, _)| self.container(name)) {
+            let needed = references(&container);
+            let maps = needed.config_maps.into_iter();
+            objects.extend(maps.map(|name| (ObjectKind::ConfigMap, name)));
+            let secrets = needed.secrets.into_iter();
+            objects.extend(secrets.map(|name| (ObjectKind::Secret, name)));
+        }
+        let watched: Vec<_> = objects
             .into_iter()
             .map(|(kind, name)| self.shared.sources.watch(kind, &namespace, &name))
             .collect();
+        if let Some(former) = self.watch.take() {
+            former.abort();
+        }
         if watched.is_empty() {
             return;
         }

@@ -39,9 +39,7 @@ impl Worker {
             Message::SandboxDestroyed(result) => self.sandbox_destroyed(result),
             Message::VolumesPrepared(result) => self.volumes_prepared(result),
             Message::VolumesReleased(result) => self.volumes_released(result),
-            Message::VolumesOutdated => {
-                self.refresh_due = Some(Timestamp::now());
-            }
+            Message::VolumesOutdated => self.sources_changed(),
             Message::VolumesRefreshed(due) => {
                 self.refreshing = false;
                 self.note_refresh(due);
@@ -83,6 +81,19 @@ impl Worker {
         self.pod = pod;
         // The object on disk is what is left when the API has lost it.
         self.stored = None;
+    }
+
+    /// What failed for want of an object is tried again at once.
+    fn sources_changed(&mut self) {
+        if matches!(self.record.volumes, Volumes::Failed { .. }) {
+            self.record.volumes = Volumes::None;
+        }
+        for container in self.record.containers.values_mut() {
+            if let Instance::Refused(refusal) = &mut container.instance {
+                refusal.at = Timestamp::UNIX_EPOCH;
+            }
+        }
+        self.refresh_due = Some(Timestamp::now());
     }
 
     fn note_refresh(&mut self, due: Option<Timestamp>) {
@@ -150,6 +161,7 @@ impl Worker {
                     message,
                     at: Timestamp::now(),
                 };
+                self.watch_sources();
             }
         }
     }
@@ -217,6 +229,7 @@ impl Worker {
             StartResult::Refused { reason, message } => {
                 record.refusals += 1;
                 record.refused(reason, message, now);
+                self.watch_sources();
             }
         }
     }
