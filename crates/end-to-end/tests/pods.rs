@@ -31,8 +31,9 @@ fn service_addresses() {
         "--image=nginx:1",
         "--command",
         "--",
-        "sleep",
-        "1000",
+        "sh",
+        "-c",
+        "trap 'exit 0' TERM; while true; do sleep 0.1; done",
     ]);
     kubectl.ok(&[
         "wait",

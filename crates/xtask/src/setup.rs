@@ -21,6 +21,7 @@ const PROGRAMS: &[(&str, &str)] = &[
     ("npm", "npm"),
     ("runc", "runc"),
     ("script", "bsdutils"),
+    ("busybox", "busybox-static"),
 ];
 
 /// Test images, with the Debian packages that they are made of.

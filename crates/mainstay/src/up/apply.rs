@@ -32,34 +32,30 @@ pub async fn apply(client: &Client, kinds: &[KindInfo], manifest: &Manifest) -> 
     let place = place(kinds, manifest)?;
     let body = serde_json::to_vec(&manifest.object).context("encode the manifest")?;
     let query = "?fieldManager=mainstay-up&fieldValidation=Strict";
-    let create = request(
-        Method::POST,
-        &place.collection,
-        query,
+    // Looked up first: creating what exists is not always refused for that reason (a Service with
+    // a fixed address is refused for its address).
+    let get = request(
+        Method::GET,
+        &place.object,
+        "",
         "application/json",
-        body.clone(),
+        Vec::new(),
     )?;
-    let (status, answer, mut warnings) = send(client, create).await?;
-    if status.is_success() {
-        return Ok(Applied {
-            object: place.display,
-            outcome: "created",
-            warnings,
-        });
-    }
-    if status != StatusCode::CONFLICT || answer["reason"] != "AlreadyExists" {
-        bail!(
-            "{}: {}: {}",
-            manifest.origin,
-            place.display,
-            message(&answer)
-        );
-    }
-    let before = version_of(client, &place.object).await?;
-    let strategic = "application/strategic-merge-patch+json";
-    let patch = request(Method::PATCH, &place.object, query, strategic, body)?;
-    let (status, answer, more) = send(client, patch).await?;
-    warnings.extend(more);
+    let (status, present, _) = send(client, get).await?;
+    let (request, before) = if status == StatusCode::NOT_FOUND {
+        let json = "application/json";
+        (
+            request(Method::POST, &place.collection, query, json, body)?,
+            None,
+        )
+    } else {
+        let strategic = "application/strategic-merge-patch+json";
+        (
+            request(Method::PATCH, &place.object, query, strategic, body)?,
+            version(&present),
+        )
+    };
+    let (status, answer, warnings) = send(client, request).await?;
     if !status.is_success() {
         bail!(
             "{}: {}: {}",
@@ -68,13 +64,10 @@ pub async fn apply(client: &Client, kinds: &[KindInfo], manifest: &Manifest) -> 
             message(&answer)
         );
     }
-    let after = answer["metadata"]["resourceVersion"]
-        .as_str()
-        .map(str::to_owned);
-    let outcome = if after == before {
-        "unchanged"
-    } else {
-        "configured"
+    let outcome = match before {
+        None => "created",
+        before @ Some(_) if version(&answer) == before => "unchanged",
+        Some(_) => "configured",
     };
     Ok(Applied {
         object: place.display,
@@ -83,12 +76,10 @@ pub async fn apply(client: &Client, kinds: &[KindInfo], manifest: &Manifest) -> 
     })
 }
 
-async fn version_of(client: &Client, path: &str) -> Result<Option<String>> {
-    let get = request(Method::GET, path, "", "application/json", Vec::new())?;
-    let (_, answer, _) = send(client, get).await?;
-    Ok(answer["metadata"]["resourceVersion"]
+fn version(object: &Value) -> Option<String> {
+    object["metadata"]["resourceVersion"]
         .as_str()
-        .map(str::to_owned))
+        .map(str::to_owned)
 }
 
 fn place(kinds: &[KindInfo], manifest: &Manifest) -> Result<Place> {
