@@ -147,6 +147,12 @@ fn killed_and_started_again(instance: &mut Instance) {
     let page = curl(&["--fail", &format!("http://{address}/")]).expect("the container goes on");
     assert!(page.contains("Hello from web-0"), "{page}");
     instance.start_again();
+    wait_for("the manifests to be applied again", 20, || {
+        let output = instance.output();
+        let unchanged = ["service/web unchanged", "statefulset.apps/web unchanged"];
+        let all = unchanged.iter().all(|line| output.contains(line));
+        if all { Ok(()) } else { Err(output) }
+    });
     let kubectl = instance.kubectl();
     kubectl.wait_ready("web", 3);
     assert_eq!(

@@ -49,9 +49,11 @@ pub async fn apply(client: &Client, kinds: &[KindInfo], manifest: &Manifest) -> 
             None,
         )
     } else {
-        let strategic = "application/strategic-merge-patch+json";
+        // Lists are replaced as a whole: merged by the published keys, two ports of one number
+        // (DNS by UDP and TCP) would become one.
+        let merge = "application/merge-patch+json";
         (
-            request(Method::PATCH, &place.object, query, strategic, body)?,
+            request(Method::PATCH, &place.object, query, merge, body)?,
             version(&present),
         )
     };

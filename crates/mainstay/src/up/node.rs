@@ -157,14 +157,14 @@ impl Running {
         self.run(Part::Network, "provisioner", |stop| {
             node_agent::provisioner::run(provisioner_client, provisioner, stop)
         });
-        let program = std::env::current_exe().context("find this program's file")?;
         let config = node_agent::Config {
             node_name: parts.node_name.to_owned(),
             data_dir: parts.data_dir.to_owned(),
             runtime: RuntimeOptions {
                 state_dir: parts.data_dir.to_owned(),
                 instance_id: parts.instance_id.to_owned(),
-                shim_command: vec![program.to_string_lossy().into_owned(), "shim".to_owned()],
+                // This very program, even if its file has been replaced since.
+                shim_command: vec!["/proc/self/exe".to_owned(), "shim".to_owned()],
                 cgroup_parent: String::new(),
             },
             images: parts.images,
