@@ -24,8 +24,8 @@ pub fn test(root: &Path, without_end_to_end: bool) -> Result<()> {
         cargo(root, &clippy)
     })?;
     if without_end_to_end {
-        step("tests", || run_inner_tests(root))?;
-        println!("xtask: the end-to-end tests were left out, as asked");
+        step("tests", || run_plain_tests(root))?;
+        println!("xtask: the tests that need root and installed tools were left out, as asked");
         return Ok(());
     }
     step("setup", || setup::run(root))?;
@@ -39,16 +39,27 @@ pub fn test(root: &Path, without_end_to_end: bool) -> Result<()> {
 /// Tests that are programs of their own, without the usual harness: they are run one by one. Tidy checks that none is missing here.
 pub const PROGRAMS: &[(&str, &str)] = &[("mvcc-store", "crash"), ("node-agent", "agent")];
 
+/// Crates whose integration tests, like those of `end-to-end`, need root, the kernel's network and
+/// mounts, or installed tools.
+const KERNEL: &[&str] = &[
+    "container-runtime",
+    "dns-server",
+    "node-agent",
+    "pod-network",
+    "service-proxy",
+];
+
 /// Runs all tests outside of `end-to-end`.
 fn run_inner_tests(root: &Path) -> Result<()> {
     let selection = ["--workspace", "--exclude", "end-to-end"];
     if has_nextest() {
-        let names: Vec<String> = PROGRAMS
-            .iter()
-            .map(|(_, test)| format!("not binary(={test})"))
-            .collect();
-        let filter = names.join(" and ");
-        let nextest = ["nextest", "run", "--no-fail-fast", "--filterset", &filter];
+        let nextest = [
+            "nextest",
+            "run",
+            "--no-fail-fast",
+            "--filterset",
+            &no_programs(),
+        ];
         cargo(root, &[&nextest[..], &selection].concat())?;
         for (package, test) in PROGRAMS {
             cargo(root, &["test", "--package", package, "--test", test])?;
@@ -60,6 +71,44 @@ fn run_inner_tests(root: &Path) -> Result<()> {
         root,
         &[&["test", "--no-fail-fast"], &selection[..], &serial].concat(),
     )
+}
+
+/// Runs what needs neither root nor installed tools.
+fn run_plain_tests(root: &Path) -> Result<()> {
+    let mut selection = vec!["--workspace", "--exclude", "end-to-end"];
+    for package in KERNEL {
+        selection.extend(["--exclude", package]);
+    }
+    if has_nextest() {
+        let nextest = [
+            "nextest",
+            "run",
+            "--no-fail-fast",
+            "--filterset",
+            &no_programs(),
+        ];
+        cargo(root, &[&nextest[..], &selection].concat())?;
+    } else {
+        let serial = ["--", "--test-threads=1"];
+        cargo(
+            root,
+            &[&["test", "--no-fail-fast"], &selection[..], &serial].concat(),
+        )?;
+    }
+    let units: Vec<&str> = KERNEL
+        .iter()
+        .flat_map(|package| ["--package", package])
+        .collect();
+    cargo(root, &[&["test", "--lib"], units.as_slice()].concat())
+}
+
+/// Nextest's expression for everything but the tests that are programs of their own.
+fn no_programs() -> String {
+    let names: Vec<String> = PROGRAMS
+        .iter()
+        .map(|(_, test)| format!("not binary(={test})"))
+        .collect();
+    names.join(" and ")
 }
 
 /// Runs the end-to-end tests, few at a time: each starts a whole server.
