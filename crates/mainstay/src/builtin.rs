@@ -4,7 +4,7 @@
 
 use std::collections::BTreeSet;
 use std::fs;
-use std::io;
+use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
@@ -14,6 +14,12 @@ pub const REFERENCE: &str = "mainstay/hello";
 
 /// Where the program is in the image.
 pub const PROGRAM: &str = "/mainstay";
+
+/// Bytes of the archive besides the files' own.
+const ROOM_FOR_HEADERS: u64 = 64 << 10;
+
+/// How much of an executable is read for its headers: the interpreter's name is near its start.
+const HEADERS_BYTES: u64 = 64 << 10;
 
 /// The files of the image: (path inside, path on this machine).
 pub fn files() -> Result<Vec<(PathBuf, PathBuf)>> {
@@ -36,7 +42,13 @@ pub fn files() -> Result<Vec<(PathBuf, PathBuf)>> {
 
 /// The layer as a tar archive, with no time in it, so that the same program makes the same image.
 pub fn layer(files: &[(PathBuf, PathBuf)]) -> Result<Vec<u8>> {
-    let mut archive = tar::Builder::new(Vec::new());
+    // Grown step by step, so large an archive would be copied many times.
+    let sizes = files
+        .iter()
+        .filter_map(|(_, outside)| fs::metadata(outside).ok());
+    let bytes = sizes.map(|facts| facts.len()).sum::<u64>() + ROOM_FOR_HEADERS;
+    let room = Vec::with_capacity(usize::try_from(bytes).context("the image is too large")?);
+    let mut archive = tar::Builder::new(room);
     let mut directories = BTreeSet::new();
     for (inside, _) in files {
         directories.extend(inside.ancestors().skip(1).filter_map(relative));
@@ -49,11 +61,16 @@ pub fn layer(files: &[(PathBuf, PathBuf)]) -> Result<Vec<u8>> {
             .context("pack a directory")?;
     }
     for (inside, outside) in files {
-        let bytes = fs::read(outside).with_context(|| format!("read {}", outside.display()))?;
-        let mut header = header(tar::EntryType::Regular, 0o755, bytes.len() as u64);
+        let open = || format!("read {}", outside.display());
+        let file = fs::File::open(outside).with_context(open)?;
+        let mut header = header(
+            tar::EntryType::Regular,
+            0o755,
+            file.metadata().with_context(open)?.len(),
+        );
         let name = relative(inside).context("an absolute path")?;
         archive
-            .append_data(&mut header, name, bytes.as_slice())
+            .append_data(&mut header, name, file)
             .context("pack a file")?;
     }
     archive.into_inner().context("finish the archive")
@@ -103,7 +120,10 @@ fn mapped_libraries(maps: &str) -> BTreeSet<PathBuf> {
 /// The interpreter that a 64-bit little-endian ELF file names (ELF specification, PT_INTERP).
 fn interpreter(program: &Path) -> io::Result<Option<PathBuf>> {
     const PT_INTERP: u32 = 3;
-    let bytes = fs::read(program)?;
+    let mut bytes = Vec::new();
+    fs::File::open(program)?
+        .take(HEADERS_BYTES)
+        .read_to_end(&mut bytes)?;
     Ok((|| {
         let word = |at: usize| Some(u64::from_le_bytes(bytes.get(at..at + 8)?.try_into().ok()?));
         let half = |at: usize| Some(u16::from_le_bytes(bytes.get(at..at + 2)?.try_into().ok()?));

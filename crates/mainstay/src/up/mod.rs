@@ -101,6 +101,10 @@ impl Cluster {
         let stop_serving = CancellationToken::new();
         let store = server::open_store(data_dir).await?;
         crate::process::note(data_dir)?;
+        // Takes its time on the first start only; meanwhile the API server starts.
+        let images = crate::image::open(data_dir)?;
+        let for_builtin = images.clone();
+        let builtin = tokio::task::spawn_blocking(move || node::put_builtin_image(&for_builtin));
         let (network, ranges) = open_network(settings, &instance_id).await?;
         let config = ServerConfig {
             data_dir,
@@ -115,9 +119,7 @@ impl Cluster {
         announce_dns(&server, &ranges).await?;
         let node_address = network.node_address();
         server.serve_pods(node_address, &stop_serving).await?;
-        let images = crate::image::open(data_dir)?;
-        let for_builtin = images.clone();
-        tokio::task::spawn_blocking(move || node::put_builtin_image(&for_builtin))
+        builtin
             .await
             .context("make the built-in image")?
             .context("make the built-in image")?;
