@@ -4,10 +4,11 @@ use std::sync::atomic::Ordering;
 
 use http::StatusCode;
 use mvcc_store::Range;
-use object_model::{Status, StatusReason};
+use object_model::Status;
 
 use crate::query::Query;
 use crate::reply::Reply;
+use crate::routing::unknown_path;
 use crate::server::ApiServer;
 
 const TEXT: &str = "text/plain; charset=utf-8";
@@ -33,8 +34,7 @@ pub(crate) async fn answer(server: &ApiServer, path: &str, query: &Query) -> Res
     if let Some(only) = only {
         checks.retain(|name| *name == only);
         if checks.is_empty() {
-            let text = "the server could not find the requested resource";
-            return Err(Status::new(StatusReason::NotFound, text));
+            return Err(unknown_path());
         }
     }
     checks.retain(|name| !query.all("exclude").iter().any(|excluded| excluded == name));

@@ -17,6 +17,7 @@ use sha2::{Digest, Sha256};
 use crate::negotiate::clauses;
 use crate::reply::{JSON, Reply, compress};
 use crate::reviews;
+use crate::routing::unknown_path;
 use crate::server::ApiServer;
 
 const PROTOBUF: &str = "application/com.github.proto-openapi.spec.v2.v1.0+protobuf";
@@ -84,10 +85,9 @@ pub(crate) async fn answer(
         };
         Status::new(StatusReason::NotAcceptable, text)
     })?;
-    let document = document(server, path, encoding).await?.ok_or_else(|| {
-        let text = "the server could not find the requested resource";
-        Status::new(StatusReason::NotFound, text)
-    })?;
+    let document = document(server, path, encoding)
+        .await?
+        .ok_or_else(unknown_path)?;
     send(&document, parts)
 }
 

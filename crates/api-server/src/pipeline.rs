@@ -8,19 +8,19 @@ use futures::FutureExt;
 use futures::future::BoxFuture;
 use http::header::ACCEPT_ENCODING;
 use http::request::Parts;
-use http::{Request, Response};
+use http::{Method, Request, Response};
 use object_model::{Status, StatusDetails, StatusReason};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
 
 use crate::authorize::authorize;
-use crate::body::{BoxBody, Held, boxed};
+use crate::body::{BoxBody, Held, Segments, boxed};
 use crate::identity::{Caller, Credentials, UserInfo, authenticate, impersonate, unauthorized};
 use crate::query::Query;
 use crate::reply::Reply;
 use crate::request_info::RequestInfo;
-use crate::routing;
 use crate::server::ApiServer;
+use crate::{reviews, routing};
 
 /// Tells a request that the listener it came from is closing.
 #[derive(Clone, Debug)]
@@ -53,7 +53,16 @@ pub(crate) fn run(
     request: Request<BoxBody>,
     caller: Caller,
 ) -> BoxFuture<'static, Response<BoxBody>> {
-    Box::pin(respond(server, request, caller))
+    let bare = request.method() == Method::HEAD;
+    Box::pin(async move {
+        let response = respond(server, request, caller).await;
+        // HTTP/2 takes a body for an error of the protocol, and drops the whole answer.
+        if bare {
+            response.map(|_| boxed(Segments::new(Vec::new())))
+        } else {
+            response
+        }
+    })
 }
 
 async fn respond(
@@ -66,7 +75,7 @@ async fn respond(
     let query = Query::parse(parts.uri.query().unwrap_or_default());
     let info = RequestInfo::new(&parts.method, parts.uri.path(), &query);
     let gzip = wants_gzip(&parts);
-    let (verb, resource) = (info.verb.clone(), label(&info));
+    let (verb, resource) = label(&server, &info);
     let long = info.is_long_running(&query);
 
     let permit = match admit(&server, &caller, &info, long) {
@@ -189,13 +198,24 @@ fn admit(
     })
 }
 
-/// What a request counts as: a bounded set of words, not whatever a client sends.
-fn label(info: &RequestInfo) -> String {
-    match (info.is_resource, info.subresource.is_empty()) {
-        (false, _) => String::new(),
-        (true, true) => info.resource.clone(),
-        (true, false) => format!("{}/{}", info.resource, info.subresource),
-    }
+/// The verb and the resource that a request counts as: words of a bounded set, not whatever a
+/// client sends, since those who are turned away are counted too.
+fn label(server: &ApiServer, info: &RequestInfo) -> (String, String) {
+    let verb = match info.verb.as_str() {
+        known @ ("get" | "list" | "watch" | "create" | "update" | "patch" | "delete"
+        | "deletecollection" | "head" | "post" | "put" | "options") => known,
+        _ => "other",
+    };
+    let (group, version, plural) = (&info.group, &info.version, &info.resource);
+    let served = server.registry.find(group, version, plural);
+    let resource = match (served, info.subresource.as_str()) {
+        (None, _) if reviews::find(group, version, plural).is_some() => plural.clone(),
+        (None, _) => String::new(),
+        (Some(_), "") => plural.clone(),
+        (Some(resource), sub) if resource.subresource(sub).is_some() => format!("{plural}/{sub}"),
+        (Some(_), _) => format!("{plural}/other"),
+    };
+    (verb.to_owned(), resource)
 }
 
 fn wants_gzip(parts: &Parts) -> bool {

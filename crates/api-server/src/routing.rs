@@ -3,8 +3,9 @@
 use std::sync::Arc;
 
 use http::{HeaderMap, Method};
-use object_model::{Status, StatusReason};
+use object_model::{Status, StatusDetails, StatusReason};
 use resource_kinds::Verb;
+use serde_json::{Value, json};
 
 use crate::body::BoxBody;
 use crate::pipeline::{Answer, Call};
@@ -38,6 +39,9 @@ pub(crate) async fn route(
             .await
             .map(Answer::Reply);
     }
+    if let Some(list) = no_custom_kinds(server, &call) {
+        return Ok(Answer::Reply(Reply::json(&list)));
+    }
     let found = server
         .registry
         .find(&info.group, &info.version, &info.resource);
@@ -55,6 +59,32 @@ pub(crate) async fn route(
     verbs::answer(server, &resource, verb, call, body)
         .await
         .map(Answer::Reply)
+}
+
+/// The list of custom kinds, which is empty: there are none to be made here, and discovery does
+/// not speak of them.
+///
+/// It is answered all the same, because kubectl looks into it before it tells a user that a kind
+/// of a known group is unknown. A 404 makes it complain of this list instead (kubectl.md 10.6).
+fn no_custom_kinds(server: &ApiServer, call: &Call) -> Option<Value> {
+    let info = &call.info;
+    let place = (
+        info.group.as_str(),
+        info.version.as_str(),
+        info.resource.as_str(),
+    );
+    let asked = place == ("apiextensions.k8s.io", "v1", "customresourcedefinitions")
+        && info.verb == "list"
+        && info.namespace.is_empty()
+        && !info.named;
+    asked.then(|| {
+        json!({
+            "kind": "CustomResourceDefinitionList",
+            "apiVersion": "apiextensions.k8s.io/v1",
+            "metadata": {"resourceVersion": server.store.current_revision().0.to_string()},
+            "items": [],
+        })
+    })
 }
 
 /// Whether the path has a namespace just where the kind needs one.
@@ -121,19 +151,22 @@ async fn page(server: &Arc<ApiServer>, call: &Call) -> Result<Reply, Status> {
 }
 
 /// The answer to `/`: where to look further.
-fn root() -> serde_json::Value {
-    serde_json::json!({"paths": [
+fn root() -> Value {
+    json!({"paths": [
         "/api", "/apis", "/healthz", "/livez", "/metrics", "/openapi/v2", "/openapi/v3",
         "/readyz", "/version",
     ]})
 }
 
 /// 404 for a path that nothing is served at.
+///
+/// It has details, though empty ones: some commands of kubectl look into them unasked, to tell
+/// this from the 404 of an object, and crash where there are none.
 pub(crate) fn unknown_path() -> Status {
-    Status::new(
-        StatusReason::NotFound,
-        "the server could not find the requested resource",
-    )
+    let text = "the server could not find the requested resource";
+    let mut status = Status::new(StatusReason::NotFound, text);
+    status.details = Some(Box::new(StatusDetails::default()));
+    status
 }
 
 /// 405.

@@ -157,6 +157,52 @@ async fn metrics_count_requests() {
 }
 
 #[tokio::test]
+async fn metrics_count_no_words_of_a_clients_choice() {
+    // kubectl.md 0.1: also those who are turned away are counted, and must not fill the memory.
+    let api = Api::new().await;
+    api.get("/api/v1/namespaces/default/madeup").await;
+    api.get("/api/v1/namespaces/default/pods/x/madeup").await;
+    api.raw("MADEUP", "/madeup", &[], "").await;
+    let text = api.raw("GET", "/metrics", &[], "").await.text();
+    assert!(!text.to_ascii_lowercase().contains("madeup"), "{text}");
+    assert!(text.contains(r#"verb="get",resource="pods/other",code="404""#));
+}
+
+#[tokio::test]
+async fn a_head_is_answered_without_a_body() {
+    let api = Api::new().await;
+    for (path, code) in [("/healthz", 200), ("/api/v1/pods", 405)] {
+        let answer = api.raw("HEAD", path, &[], "").await;
+        assert_eq!((answer.code, answer.bytes.len()), (code, 0), "{path}");
+    }
+}
+
+#[tokio::test]
+async fn kubectl_can_tell_that_a_kind_is_unknown() {
+    // kubectl.md 10.6: it asks for the custom kinds first; it looks into details unasked.
+    let api = Api::new().await;
+    let path = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions";
+    let (code, list) = api.get(path).await;
+    assert_eq!((code, &list["items"]), (200, &json!([])));
+    assert_eq!(list["kind"], "CustomResourceDefinitionList");
+    let groups = api.get("/apis").await.1.to_string();
+    assert!(!groups.contains("apiextensions"), "not in discovery");
+    assert_eq!(api.send("POST", path, json!({})).await.0, 404);
+    let stranger = api.as_user("somebody", &["system:authenticated"]);
+    assert_eq!(stranger.get(path).await.0, 403);
+    let missing = "/api/v1/namespaces/default/pods/x/ephemeralcontainers";
+    for path in [
+        missing,
+        "/apis/apps/v1/deployments",
+        "/nowhere",
+        "/openapi/v3/x",
+    ] {
+        let (code, status) = api.get(path).await;
+        assert_eq!((code, &status["details"]), (404, &json!({})), "{path}");
+    }
+}
+
+#[tokio::test]
 async fn a_fresh_cluster_has_its_namespaces_and_knows_itself() {
     let api = Api::new().await;
     for name in ["default", "kube-system", "kube-public", "kube-node-lease"] {
