@@ -72,6 +72,11 @@ fn manifests() {
         "apiVersion: v9\nkind: Thing\nmetadata: {name: x}",
         &["no matches for kind \"Thing\""],
     );
+    // Of a group and version that is there, kubectl first looks for custom kinds.
+    expect(
+        "apiVersion: apps/v1\nkind: Deployment\nmetadata: {name: x}",
+        &["no matches for kind \"Deployment\" in version \"apps/v1\""],
+    );
 
     let warned = kubectl.run_with_input(
         &["create", "--validate=warn", "-f", "-"],

@@ -117,7 +117,7 @@ impl Worker {
 
     /// Makes the files of volumes anew, unless that is under way.
     pub(super) fn refresh_volumes(&mut self) {
-        if self.refreshing || self.record.volumes != Volumes::Ready {
+        if self.removed || self.refreshing || self.record.volumes != Volumes::Ready {
             return;
         }
         self.refreshing = true;
@@ -135,8 +135,13 @@ impl Worker {
             let due = match volumes::refresh(context).await {
                 Ok(due) => due,
                 Err(error) => {
-                    // What is mounted stays as it is; a change or the next try may heal it.
-                    tracing::warn!(%error, "volumes not refreshed");
+                    // What is mounted stays as it is; a change or the next try may heal it. With
+                    // a namespace, all that files are made of goes before the pod is gone.
+                    if pod.metadata.deletion_timestamp.is_some() {
+                        tracing::debug!(%error, "volumes of a pod that ends not refreshed");
+                    } else {
+                        tracing::warn!(%error, "volumes not refreshed");
+                    }
                     Some(Timestamp::now() + jiff::SignedDuration::from_secs(60))
                 }
             };
