@@ -16,6 +16,7 @@ mod host;
 mod links;
 mod names;
 mod namespace;
+mod neighbours;
 mod network;
 pub mod ranges;
 

@@ -1,9 +1,10 @@
 //! Which addresses an instance uses for its pods and Services.
 //!
 //! The wanted ranges are taken when nothing else on the machine uses them (an address, a route, a
-//! name server), else the next free ones. What was chosen is kept on disk: Services keep their
-//! addresses for as long as the data lives. Two instances that start together are kept apart by a
-//! lock, held until the choice is visible in the kernel as addresses on `lo`.
+//! name server, another instance, even one that is stopped just now), else the next free ones. What
+//! was chosen is kept on disk: Services keep their addresses for as long as the data lives. Two
+//! instances that start together are kept apart by a lock, held until the choice is visible in the
+//! kernel as addresses on `lo`.
 
 use std::path::{Path, PathBuf};
 
@@ -12,6 +13,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, file};
 use crate::host::Host;
+use crate::neighbours::Neighbours;
 
 /// Where another range is looked for when the wanted one's neighbourhood is full: the private
 /// ranges, then the one that carriers share.
@@ -80,41 +82,55 @@ pub struct NoFreeRange {
     pub by: String,
 }
 
-/// Chooses the ranges: the wanted ones, or the next that nothing in `taken` overlaps.
+/// Chooses the ranges: the wanted ones, or the next that nothing in `taken` overlaps. Those in
+/// `kept` are free at this moment, but their owners will want them back: they are left alone while
+/// there are others, and unless the user asks for them.
 ///
 /// # Errors
 /// When a range that the user fixed is in use, or none of its size is free.
-pub fn choose_ranges(taken: &[Taken], wanted: &Wanted) -> Result<Ranges, NoFreeRange> {
+pub fn choose_ranges(
+    taken: &[Taken],
+    kept: &[Taken],
+    wanted: &Wanted,
+) -> Result<Ranges, NoFreeRange> {
     let mut taken = taken.to_vec();
-    let service = choose("service", &taken, wanted.service, wanted.service_fixed)?;
+    let service = choose(
+        "service",
+        &taken,
+        kept,
+        wanted.service,
+        wanted.service_fixed,
+    )?;
     taken.push(Taken {
         range: service,
         by: "this instance's Services".to_owned(),
     });
-    let pod = choose("pod", &taken, wanted.pod, wanted.pod_fixed)?;
+    let pod = choose("pod", &taken, kept, wanted.pod, wanted.pod_fixed)?;
     Ok(Ranges { pod, service })
 }
 
 fn choose(
     purpose: &'static str,
     taken: &[Taken],
+    kept: &[Taken],
     wanted: Cidr,
     fixed: bool,
 ) -> Result<Cidr, NoFreeRange> {
-    let Some(by) = user_of(taken, wanted) else {
-        return Ok(wanted);
+    let is_free = |range: &Cidr| user_of(taken, *range).is_none();
+    let is_kept = |range: &Cidr| user_of(kept, *range).is_some();
+    let mut all = std::iter::once(wanted).chain(candidates(wanted));
+    let chosen = if fixed {
+        Some(wanted).filter(is_free)
+    } else {
+        all.clone()
+            .find(|range| is_free(range) && !is_kept(range))
+            .or_else(|| all.find(is_free))
     };
-    let error = || NoFreeRange {
+    chosen.ok_or_else(|| NoFreeRange {
         purpose,
         range: wanted,
-        by: by.to_owned(),
-    };
-    if fixed {
-        return Err(error());
-    }
-    candidates(wanted)
-        .find(|range| user_of(taken, *range).is_none())
-        .ok_or_else(error)
+        by: user_of(taken, wanted).unwrap_or_default().to_owned(),
+    })
 }
 
 /// Returns who uses a part of the range, or nothing when it is free.
@@ -125,7 +141,7 @@ pub(crate) fn user_of(taken: &[Taken], range: Cidr) -> Option<&str> {
 }
 
 /// Ranges of the size of `wanted`: those after it in its pool, those before it, then other pools.
-fn candidates(wanted: Cidr) -> impl Iterator<Item = Cidr> {
+fn candidates(wanted: Cidr) -> impl Iterator<Item = Cidr> + Clone {
     let pools = || POOLS.iter().filter_map(|text| text.parse::<Cidr>().ok());
     let inside = move |pool: Cidr| {
         let first = Some(Cidr::new(pool.network(), wanted.prefix()));
@@ -166,6 +182,8 @@ pub async fn reserve_ranges(
     let taken = host.taken().await?;
     let path = state_dir.join("ranges.json");
     let before = read(&path)?;
+    let neighbours = Neighbours::read(&path);
+    let kept = neighbours.ranges();
     let ranges = match before {
         Some(before) => {
             if let Some(by) = user_of(&taken, before.service) {
@@ -175,26 +193,30 @@ pub async fn reserve_ranges(
                     by,
                 });
             }
-            choose_ranges(
-                &taken,
-                &Wanted {
-                    pod: before.pod,
-                    service: before.service,
-                    ..*wanted
-                },
-            )?
+            let wanted = Wanted {
+                pod: before.pod,
+                service: before.service,
+                ..*wanted
+            };
+            // What it had it keeps, also where others have a claim to the same.
+            if choose_ranges(&taken, &[], &wanted)? == before {
+                before
+            } else {
+                choose_ranges(&taken, &kept, &wanted)?
+            }
         }
-        None => choose_ranges(&taken, wanted)?,
+        None => choose_ranges(&taken, &kept, wanted)?,
     };
     if before != Some(ranges) {
         write(&path, &ranges)?;
     }
+    neighbours.write();
     host.claim(&ranges).await?;
     tracing::info!(pod = %ranges.pod, service = %ranges.service, "ranges reserved");
     Ok(ranges)
 }
 
-fn read(path: &Path) -> Result<Option<Ranges>, Error> {
+pub(crate) fn read(path: &Path) -> Result<Option<Ranges>, Error> {
     match std::fs::read(path) {
         Ok(bytes) => serde_json::from_slice(&bytes)
             .map(Some)
@@ -244,7 +266,7 @@ mod tests {
 
     #[track_caller]
     fn check(used: &[&str], pod: &str, service: &str) {
-        let ranges = choose_ranges(&taken(used), &Wanted::default()).unwrap();
+        let ranges = choose_ranges(&taken(used), &[], &Wanted::default()).unwrap();
         assert_eq!(
             (ranges.pod.to_string(), ranges.service.to_string()),
             (pod.into(), service.into())
@@ -297,13 +319,39 @@ mod tests {
         );
     }
 
+    /// An instance that is stopped gets its Services' addresses back: the next one's first choice
+    /// is another.
+    #[test]
+    fn what_a_stopped_instance_had_is_left_alone() {
+        let kept = taken(&["10.96.0.0/16", "10.244.0.0/24", "10.244.1.0/24"]);
+        let ranges = choose_ranges(&[], &kept, &Wanted::default()).unwrap();
+        assert_eq!(ranges.service.to_string(), "10.97.0.0/16");
+        assert_eq!(ranges.pod.to_string(), "10.244.2.0/24");
+        let fixed = Wanted {
+            pod_fixed: true,
+            service_fixed: true,
+            ..Wanted::default()
+        };
+        let ranges = choose_ranges(&[], &kept, &fixed).unwrap();
+        assert_eq!(ranges.service, fixed.service);
+        assert_eq!(ranges.pod, fixed.pod);
+        let everything = taken(&[
+            "10.0.0.0/8",
+            "172.16.0.0/12",
+            "192.168.0.0/16",
+            "100.64.0.0/10",
+        ]);
+        let ranges = choose_ranges(&[], &everything, &Wanted::default()).unwrap();
+        assert_eq!(ranges.service, Wanted::default().service);
+    }
+
     #[test]
     fn a_fixed_range_is_refused_with_the_name_of_its_user() {
         let wanted = Wanted {
             pod_fixed: true,
             ..Wanted::default()
         };
-        let error = choose_ranges(&taken(&["10.244.0.0/16"]), &wanted).unwrap_err();
+        let error = choose_ranges(&taken(&["10.244.0.0/16"]), &[], &wanted).unwrap_err();
         assert_eq!(
             error.to_string(),
             "pod range 10.244.0.0/24 is used by 10.244.0.0/16 user"
@@ -314,7 +362,7 @@ mod tests {
             "192.168.0.0/16",
             "100.64.0.0/10",
         ]);
-        let error = choose_ranges(&all, &Wanted::default()).unwrap_err();
+        let error = choose_ranges(&all, &[], &Wanted::default()).unwrap_err();
         assert!(matches!(
             error,
             NoFreeRange {

@@ -1,0 +1,106 @@
+//! The other instances of this machine, also those that are stopped: the ranges of their Services
+//! must still be free when they start again.
+//!
+//! One list for the machine names the file in which each instance keeps its ranges. It is read and
+//! written under the lock that serialises the choice. Losing it loses no data: an instance then only
+//! may choose what a stopped one had.
+
+use std::collections::BTreeSet;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+
+use crate::ranges::{self, Taken};
+
+/// The machine's list.
+const LIST: &str = "/var/lib/mainstay-instances";
+
+/// The instances of the machine other than this one.
+pub(crate) struct Neighbours {
+    list: PathBuf,
+    own: PathBuf,
+    others: BTreeSet<PathBuf>,
+}
+
+impl Neighbours {
+    /// Reads the list; `own` is where this instance keeps its ranges. Instances whose data is gone
+    /// are forgotten.
+    pub(crate) fn read(own: &Path) -> Self {
+        Self::in_list(Path::new(LIST), own)
+    }
+
+    fn in_list(list: &Path, own: &Path) -> Self {
+        let own = std::path::absolute(own).unwrap_or_else(|_| own.to_owned());
+        let others = std::fs::read_to_string(list)
+            .unwrap_or_default()
+            .lines()
+            .map(PathBuf::from)
+            .filter(|path| *path != own && path.exists())
+            .collect();
+        Self {
+            list: list.to_owned(),
+            own,
+            others,
+        }
+    }
+
+    /// The ranges that the others keep.
+    pub(crate) fn ranges(&self) -> Vec<Taken> {
+        let of = |path: &PathBuf| {
+            let ranges = ranges::read(path).ok().flatten()?;
+            let by = format!("the instance of {}", path.display());
+            Some([ranges.pod, ranges.service].map(|range| Taken {
+                range,
+                by: by.clone(),
+            }))
+        };
+        self.others.iter().filter_map(of).flatten().collect()
+    }
+
+    /// Writes the list with this instance in it. A machine where that is not possible can still run
+    /// pods.
+    pub(crate) fn write(&self) {
+        if let Err(error) = self.try_write() {
+            let list = self.list.display();
+            tracing::warn!(%list, %error, "cannot keep the list of instances");
+        }
+    }
+
+    fn try_write(&self) -> std::io::Result<()> {
+        let mut text = String::new();
+        for path in self.others.iter().chain([&self.own]) {
+            if let Some(path) = path.to_str().filter(|path| !path.contains('\n')) {
+                text.push_str(path);
+                text.push('\n');
+            }
+        }
+        let beside = self.list.with_extension("new");
+        std::fs::File::create(&beside)?.write_all(text.as_bytes())?;
+        std::fs::rename(&beside, &self.list)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn others_are_remembered_until_their_data_is_gone() {
+        let directory = tempfile::tempdir().unwrap();
+        let list = directory.path().join("list");
+        let file = |name: &str| directory.path().join(name);
+        let ranges = r#"{"pod":"10.244.3.0/24","service":"10.99.0.0/16"}"#;
+        std::fs::write(file("a"), ranges).unwrap();
+        Neighbours::in_list(&list, &file("a")).write();
+        assert!(Neighbours::in_list(&list, &file("a")).ranges().is_empty());
+        let seen = Neighbours::in_list(&list, &file("b"));
+        let texts: Vec<String> = seen.ranges().iter().map(|t| t.range.to_string()).collect();
+        assert_eq!(texts, ["10.244.3.0/24", "10.99.0.0/16"]);
+        std::fs::write(file("b"), "damaged").unwrap();
+        seen.write();
+        assert_eq!(Neighbours::in_list(&list, &file("c")).ranges().len(), 2);
+        std::fs::remove_file(file("a")).unwrap();
+        let left = Neighbours::in_list(&list, &file("c"));
+        assert_eq!(left.others, BTreeSet::from([file("b")]));
+        assert!(left.ranges().is_empty());
+    }
+}
