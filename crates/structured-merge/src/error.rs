@@ -1,6 +1,6 @@
 //! What can be wrong with a patch, and how the client is told.
 
-use object_model::{Status, StatusReason};
+use object_model::{Cause, Status, StatusDetails, StatusReason};
 use serde_json::Value;
 
 /// Why a patch was not applied. The texts are those that apimachinery's `mergepatch` gives.
@@ -42,17 +42,27 @@ pub enum PatchError {
 }
 
 impl PatchError {
-    /// What the client is told. `DoesNotApply` has upstream's text for 422, which names no cause.
+    /// What the client is told. `DoesNotApply` has upstream's text for 422, and says in the details
+    /// what upstream leaves to be guessed: what does not fit.
     pub fn status(&self) -> Status {
         match self {
             Self::TooManyOperations { .. } => Status::new(
                 StatusReason::RequestEntityTooLarge,
                 format!("Request entity too large: {self}"),
             ),
-            Self::DoesNotApply(_) | Self::ListOfLists => Status::new(
-                StatusReason::Invalid,
-                "the server rejected our request due to an error in our request",
-            ),
+            Self::DoesNotApply(_) | Self::ListOfLists => {
+                let text = "the server rejected our request due to an error in our request";
+                let mut status = Status::new(StatusReason::Invalid, text);
+                status.details = Some(Box::new(StatusDetails {
+                    causes: vec![Cause {
+                        message: self.to_string(),
+                        field: "patch".to_owned(),
+                        ..Cause::default()
+                    }],
+                    ..StatusDetails::default()
+                }));
+                status
+            }
             Self::Malformed(_) | Self::NoMergeKey { .. } | Self::UnknownDirective { .. } => {
                 Status::bad_request(self.to_string())
             }

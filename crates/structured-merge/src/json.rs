@@ -42,7 +42,8 @@ pub fn json_patch(document: Value, patch: &Value) -> Result<Value, PatchError> {
             return Err(PatchError::DoesNotApply(text));
         }
         json_patch::patch(&mut document, std::slice::from_ref(operation)).map_err(|error| {
-            PatchError::DoesNotApply(format!("operation {index}: {}", error.kind))
+            let (path, why) = (&error.path, &error.kind);
+            PatchError::DoesNotApply(format!("operation {index}, at \"{path}\": {why}"))
         })?;
     }
     Ok(document)

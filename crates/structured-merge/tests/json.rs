@@ -20,7 +20,8 @@ fn operations_apply_in_order() {
 }
 
 #[test]
-fn failed_test_is_422_with_the_generic_text() {
+fn failed_test_is_422_with_the_generic_text_and_the_cause() {
+    // kubectl.md 2.7
     let patch = json!([{"op": "test", "path": "/a", "value": 2}]);
     let status = json_patch(json!({"a": 1}), &patch).unwrap_err().status();
     assert_eq!(status.code, 422);
@@ -28,6 +29,10 @@ fn failed_test_is_422_with_the_generic_text() {
         status.message,
         "the server rejected our request due to an error in our request"
     );
+    let cause = &status.details.unwrap().causes[0];
+    assert_eq!(cause.field, "patch");
+    let start = "operation 0, at \"/a\": ";
+    assert!(cause.message.starts_with(start), "{}", cause.message);
 }
 
 #[test]
