@@ -135,6 +135,19 @@ pub(crate) fn generate_name(prefix: &str) -> String {
     name
 }
 
+/// Whether an object that names itself has the name on the URL.
+///
+/// *Errors.* 400 if not.
+pub(crate) fn check_name(object: &Value, name: &str) -> Result<(), Status> {
+    let given = text(object, "name");
+    if given.is_empty() || given == name {
+        return Ok(());
+    }
+    Err(Status::bad_request(format!(
+        "the name of the object ({given}) does not match the name on the URL ({name})"
+    )))
+}
+
 /// Restores what the server keeps, and checks what must stay.
 ///
 /// *Errors.* 400 for another name or namespace, 409 for another identity.
@@ -144,12 +157,7 @@ pub(crate) fn prepare_update(
     old: &Value,
 ) -> Result<(), Status> {
     let name = text(old, "name");
-    let given = text(object, "name");
-    if !given.is_empty() && given != name {
-        return Err(Status::bad_request(format!(
-            "the name of the object ({given}) does not match the name on the URL ({name})"
-        )));
-    }
+    check_name(object, name)?;
     let given_uid = text(object, "uid");
     if !given_uid.is_empty() && given_uid != text(old, "uid") {
         let why = format!(

@@ -47,6 +47,8 @@ pub(crate) async fn answer(
 ) -> Result<Reply, Status> {
     let options = WriteOptions::parse(&call.query, "UpdateOptions")?;
     let (object, mut warnings) = accept(resource, decoded, options.validation)?;
+    // Before it is looked for: 404 of the one name would be no answer to the other.
+    metadata::check_name(&object, &call.info.name)?;
     authorize::check_escalation(&server.rbac, &call.user, resource, &call.info, &object)?;
     let attempt = Attempt::of(call, resource, options);
     let mut written = update(server, &attempt, part, &mut |_| Ok(object.clone())).await?;

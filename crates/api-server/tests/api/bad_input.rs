@@ -27,6 +27,7 @@ POST | MAPS | json | {"metadata":7} | 400 | cannot be handled as a ConfigMap
 POST | /api/v1/namespaces/no/configmaps | json | {"metadata":{"name":"a"}} | 404 | "no" not found
 POST | MAPS/a | json | {} | 405 | does not allow this method
 PUT | MAPS | json | {} | 405 | does not allow this method
+PUT | MAPS/absent | json | {"metadata":{"name":"b"}} | 400 | does not match the name on the URL
 PUT | MAPS/a%2Fb | json | {} | 400 | may not contain
 PATCH | MAPS/a | json | {} | 415 | merge-patch
 PATCH | MAPS/a | merge | { | 400 | decoding patch
