@@ -83,9 +83,10 @@ fn serving(data: &Path) -> Option<Identity> {
     Identity::parse(&text).filter(|identity| identity.is_alive())
 }
 
-/// Starts this program anew in the background, without `--detach`, and waits until it is ready.
-/// What it prints goes to `log` in the data directory.
-pub fn detach(data: &Path) -> Result<()> {
+/// Starts this program anew in the background, without `--detach`, and waits until it is ready and
+/// has applied as many objects as it was given, some perhaps by `input`, its standard input. What it
+/// prints goes to `log` in the data directory.
+pub fn detach(data: &Path, input: &str, objects: usize) -> Result<()> {
     if let Some(server) = serving(data) {
         bail!("process {} already serves {}", server.pid, data.display());
     }
@@ -99,16 +100,22 @@ pub fn detach(data: &Path) -> Result<()> {
     let program = std::env::current_exe().context("find this program's file")?;
     let mut child = Command::new(program)
         .args(arguments)
-        .stdin(Stdio::null())
+        .stdin(Stdio::piped())
         .stdout(log)
         .stderr(errors)
         .process_group(0)
         .spawn()
         .context("start in the background")?;
+    if let Some(mut standard_input) = child.stdin.take() {
+        // One that ends before it has read all says why in its log.
+        standard_input.write_all(input.as_bytes()).ok();
+    }
     let deadline = Instant::now() + READY_TIMEOUT;
     loop {
-        if let Some(line) = ready_line(&path) {
-            println!("{line}");
+        if let Some(lines) = first_lines(&path, 1 + objects) {
+            for line in lines {
+                println!("{line}");
+            }
             println!(
                 "It runs in the background as process {}; its log is {}.",
                 child.id(),
@@ -130,11 +137,23 @@ pub fn detach(data: &Path) -> Result<()> {
     }
 }
 
-fn ready_line(log: &Path) -> Option<String> {
+/// The line that says that the server is ready, and after it one for each object applied; nothing
+/// while some are missing. Warnings and messages may stand between them.
+fn first_lines(log: &Path, count: usize) -> Option<Vec<String>> {
     let lines = BufReader::new(File::open(log).ok()?).lines();
-    lines
+    let is_outcome = |line: &String| {
+        let outcomes = [" created", " configured", " unchanged"];
+        outcomes.iter().any(|outcome| line.ends_with(outcome)) && line.contains('/')
+    };
+    let lines: Vec<String> = lines
         .map_while(Result::ok)
-        .find(|line| line.starts_with("mainstay: ready"))
+        .skip_while(|line| !line.starts_with("mainstay: ready"))
+        .enumerate()
+        .filter(|(number, line)| *number == 0 || is_outcome(line))
+        .map(|(_, line)| line)
+        .take(count)
+        .collect();
+    (lines.len() == count).then_some(lines)
 }
 
 /// Stops the server of a data directory and waits until it has; deletes the data if asked.
@@ -146,7 +165,10 @@ pub fn down(arguments: &DownArguments) -> Result<()> {
     match serving(&data) {
         Some(server) => stop(server)?,
         None if arguments.volumes => refuse_living_containers(&data)?,
-        None => bail!("no server runs on {}", data.display()),
+        None => {
+            refuse_living_containers(&data)?;
+            bail!("no server runs on {}", data.display());
+        }
     }
     if arguments.volumes {
         fs::remove_dir_all(&data).with_context(|| format!("delete {}", data.display()))?;
@@ -162,8 +184,8 @@ fn refuse_living_containers(data: &Path) -> Result<()> {
     let left = fs::read_dir(&sandboxes).map(Iterator::count).unwrap_or(0);
     if left > 0 {
         bail!(
-            "{left} pods of a killed server may still run on {}: start `mainstay up` on it once \
-             more and stop it with Ctrl-C, then delete",
+            "no server runs on {}, but {left} pods of one that was killed may: start `mainstay up` \
+             on it once more, which takes them over, and stop that",
             data.display()
         );
     }
@@ -216,6 +238,23 @@ fn confirmed(data: &Path) -> Result<bool> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn objects_are_waited_for() {
+        let directory = tempfile::tempdir().unwrap();
+        let log = directory.path().join("log");
+        let ready = "mainstay: ready in 1ms at https://127.0.0.1:1 (kubeconfig /k)";
+        let service = "service/web created";
+        fs::write(&log, "a warning\n").unwrap();
+        assert_eq!(first_lines(&log, 1), None);
+        fs::write(&log, format!("a warning\n{ready}\n")).unwrap();
+        assert_eq!(first_lines(&log, 1).unwrap(), [ready]);
+        assert_eq!(first_lines(&log, 2), None);
+        let text = format!("{ready}\nWarning: old\n{service}\n  0.00s web-0: waiting\n");
+        fs::write(&log, text).unwrap();
+        assert_eq!(first_lines(&log, 2).unwrap(), [ready, service]);
+        assert_eq!(first_lines(&log, 3), None);
+    }
 
     #[test]
     fn this_process_is_found_and_a_later_one_is_not() {

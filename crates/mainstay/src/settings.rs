@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 #[derive(clap::Args, Debug, Clone, Default)]
 pub struct DataDirectory {
     /// Directory for all data [default: /var/lib/mainstay for root]
-    #[arg(long, value_name = "DIR", env = "MAINSTAY_DATA_DIR")]
+    #[arg(long, value_name = "DIR", env = "MAINSTAY_DATA_DIR", global = true)]
     data_dir: Option<PathBuf>,
 }
 

@@ -19,6 +19,18 @@ pub struct Manifest {
     pub object: Value,
 }
 
+/// Where objects came from that were read from standard input.
+const STANDARD_INPUT: &str = "standard input";
+
+/// The objects of standard input, to be read from another's; nothing when it was not asked for.
+pub fn from_standard_input(manifests: &[Manifest]) -> String {
+    manifests
+        .iter()
+        .filter(|manifest| manifest.origin == STANDARD_INPUT)
+        .map(|manifest| format!("---\n{}\n", manifest.object))
+        .collect()
+}
+
 /// Reads everything that the `-f` options name, in their order; a directory's files in the order
 /// of their names. Nothing is applied if anything is malformed.
 pub fn read_all(sources: &[PathBuf]) -> Result<Vec<Manifest>> {
@@ -29,7 +41,7 @@ pub fn read_all(sources: &[PathBuf]) -> Result<Vec<Manifest>> {
             std::io::stdin()
                 .read_to_string(&mut text)
                 .context("read standard input")?;
-            manifests.extend(parse("standard input", &text)?);
+            manifests.extend(parse(STANDARD_INPUT, &text)?);
         } else if source.is_dir() {
             for file in files_in(source)? {
                 manifests.extend(read_file(&file)?);

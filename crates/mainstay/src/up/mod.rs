@@ -35,7 +35,8 @@ pub async fn run(arguments: UpArguments) -> Result<()> {
     let manifests = manifests::read_all(&settings.files)?;
     let registries = registries(&settings)?;
     if settings.detach {
-        return crate::process::detach(&settings.data_dir);
+        let input = manifests::from_standard_input(&manifests);
+        return crate::process::detach(&settings.data_dir, &input, manifests.len());
     }
     let interrupted = interruption()?;
     let listener = server::bind(settings.listen).await?;

@@ -4,10 +4,11 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::Path;
 use std::sync::{Arc, OnceLock};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, anyhow, bail};
 use api_server::{ApiServer, NodeConnector, NodeService, TlsMaterial, UserInfo};
 use certificates::{Authority, SubjectAltNames};
 use kube::Client;
+use mvcc_store::StoreError;
 use mvcc_store::embedded::{EmbeddedOptions, EmbeddedStore};
 use pod_network::Ranges;
 use resource_kinds::{ClusterConfig, Kind, KindInfo};
@@ -189,7 +190,15 @@ pub async fn open_store(data: &Path) -> Result<Arc<EmbeddedStore>> {
     let opened = tokio::task::spawn_blocking(move || EmbeddedStore::open(options))
         .await
         .context("open the store")?;
-    opened.with_context(|| format!("open the store in {}", data.display()))
+    opened.map_err(|error| {
+        let next = match &error {
+            StoreError::InUse(_) => "; stop that one, or choose another --data-dir",
+            StoreError::NewerFormat { .. } => "; start a newer mainstay on it",
+            StoreError::Damaged(_) => "; put a backup in its place, or choose another --data-dir",
+            _ => "",
+        };
+        anyhow!("open the store in {}: {error}{next}", data.display())
+    })
 }
 
 fn nth(range: pod_network::Cidr, index: u32) -> Result<Ipv4Addr> {
