@@ -65,6 +65,36 @@ pub(super) fn same_addresses(object: &mut Value, old: Option<&Value>) {
     }
 }
 
+/// What only the old type had goes with it, unless the user has changed it: it was most often filled
+/// in by default, so that nobody would know to remove it.
+pub(super) fn drop_with_type(object: &mut Value, old: &Value) {
+    let balanced = |object: &Value| object["spec"]["type"] == "LoadBalancer";
+    let mut gone = Vec::new();
+    if is_reached_from_outside(&old["spec"]) && !is_reached_from_outside(&object["spec"]) {
+        gone.push("externalTrafficPolicy");
+    }
+    if balanced(old) && !balanced(object) {
+        gone.extend(["allocateLoadBalancerNodePorts", "loadBalancerClass"]);
+    }
+    let Some(spec) = object.get_mut("spec") else {
+        return;
+    };
+    for field in gone {
+        if spec[field] == old["spec"][field] {
+            parts::remove(spec, field);
+        }
+    }
+}
+
+/// Whether clients outside the cluster have a way in, and so a policy for where they end up.
+pub(super) fn is_reached_from_outside(spec: &Value) -> bool {
+    match spec["type"].as_str() {
+        Some("NodePort" | "LoadBalancer") => true,
+        Some("ClusterIP") => !At::root(spec).get("externalIPs").is_empty(),
+        _ => false,
+    }
+}
+
 /// An update that leaves out what the cluster had chosen keeps it.
 pub(super) fn keep_allocations(object: &mut Value, old: &Value) {
     let keeps_address = has_address(object) && has_address(old);
@@ -430,6 +460,34 @@ mod tests {
             .allocate(&mut new, Some(&old), &held(&[]))
             .unwrap();
         assert!(node_port_keys(&new).is_empty());
+    }
+
+    #[test]
+    fn what_the_old_type_had_goes_with_it() {
+        let spec = json!({"type": "LoadBalancer", "loadBalancerClass": "x.y/z",
+            "ports": [{"port": 80}]});
+        let old = create(spec, &held(&[])).unwrap();
+        assert_eq!(old["spec"]["externalTrafficPolicy"], "Cluster");
+        let become_type = |kind: &str, policy: &str| {
+            let mut new = old.clone();
+            new["spec"]["type"] = json!(kind);
+            new["spec"]["externalTrafficPolicy"] = json!(policy);
+            service().default(&mut new);
+            service().prepare_update(&mut new, &old);
+            new
+        };
+        let new = become_type("ClusterIP", "Cluster");
+        for field in [
+            "externalTrafficPolicy",
+            "allocateLoadBalancerNodePorts",
+            "loadBalancerClass",
+        ] {
+            assert!(new["spec"].get(field).is_none(), "{field}");
+        }
+        let new = become_type("NodePort", "Cluster");
+        assert_eq!(new["spec"]["externalTrafficPolicy"], "Cluster");
+        let new = become_type("ClusterIP", "Local");
+        assert_eq!(new["spec"]["externalTrafficPolicy"], "Local");
     }
 
     #[test]

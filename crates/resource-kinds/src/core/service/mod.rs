@@ -9,7 +9,6 @@ use k8s_openapi::api::core::v1 as api;
 use object_model::{FieldError, Status, names};
 use serde_json::{Value, json};
 
-use crate::at::At;
 use crate::cluster::ServiceRange;
 use crate::decode::decode;
 use crate::info::{Names, namespaced, status};
@@ -93,6 +92,7 @@ impl Kind for Service {
     fn prepare_update(&self, object: &mut Value, old: &Value) {
         parts::restore(object, old, "status");
         allocate::same_addresses(object, Some(old));
+        allocate::drop_with_type(object, old);
         allocate::keep_allocations(object, old);
     }
 
@@ -155,10 +155,7 @@ impl Kind for Service {
 
 fn default_policies(spec: &mut Value) {
     let kind = spec["type"].as_str().unwrap_or_default().to_owned();
-    let has_own_addresses = !At::root(spec).get("externalIPs").is_empty();
-    let from_outside = matches!(kind.as_str(), "NodePort" | "LoadBalancer")
-        || (kind == "ClusterIP" && has_own_addresses);
-    if from_outside {
+    if allocate::is_reached_from_outside(spec) {
         parts::fill(spec, "externalTrafficPolicy", "Cluster");
     }
     if kind == "LoadBalancer" {
