@@ -165,6 +165,22 @@ fn a_second_opening_is_refused_until_the_first_is_closed() {
     open(dir.path()).unwrap();
 }
 
+/// A process that was killed may hold the lock a moment longer, through a child that has not yet
+/// become another program.
+#[test]
+fn a_store_that_is_just_being_let_go_is_waited_for() {
+    let dir = tempfile::tempdir().unwrap();
+    let first = EmbeddedStore::open(EmbeddedOptions::new(dir.path())).unwrap();
+    let closing = std::thread::spawn(move || {
+        std::thread::sleep(std::time::Duration::from_millis(100));
+        first.close();
+        drop(first);
+    });
+    let second = EmbeddedStore::open(EmbeddedOptions::new(dir.path()));
+    closing.join().unwrap();
+    assert!(second.is_ok(), "{:?}", second.err());
+}
+
 #[test]
 fn a_newer_format_is_refused_and_left_alone() {
     let dir = tempfile::tempdir().unwrap();

@@ -14,6 +14,8 @@ use std::{
     io::{self, Write as _},
     os::unix::fs::DirBuilderExt,
     path::{Path, PathBuf},
+    thread,
+    time::{Duration, Instant},
 };
 
 use crate::{Revision, StoreError};
@@ -21,6 +23,10 @@ use crate::{Revision, StoreError};
 /// The format that this program writes, and the newest that it reads.
 const FORMAT_VERSION: u32 = 1;
 const FORMAT_PREFIX: &str = "mainstay-store ";
+
+/// How long the lock of a process that is just ending is waited for.
+const LOCK_PATIENCE: Duration = Duration::from_secs(1);
+const LOCK_PAUSE: Duration = Duration::from_millis(10);
 
 /// A locked store directory. Dropping it releases the lock.
 #[derive(Debug)]
@@ -76,6 +82,8 @@ impl Directory {
     }
 }
 
+/// Takes the lock. A process that was killed a moment ago may still hold it, by way of a child
+/// between `fork` and `exec`: it is waited for a little.
 fn lock(dir: &Path) -> Result<File, StoreError> {
     let path = dir.join("lock");
     let opened = File::options()
@@ -84,10 +92,18 @@ fn lock(dir: &Path) -> Result<File, StoreError> {
         .write(true)
         .open(&path);
     let file = opened.map_err(|error| failed("open", &path, &error))?;
-    match file.try_lock() {
-        Ok(()) => Ok(file),
-        Err(TryLockError::WouldBlock) => Err(StoreError::InUse(dir.display().to_string())),
-        Err(TryLockError::Error(error)) => Err(failed("lock", &path, &error)),
+    let deadline = Instant::now() + LOCK_PATIENCE;
+    loop {
+        match file.try_lock() {
+            Ok(()) => return Ok(file),
+            Err(TryLockError::WouldBlock) if Instant::now() < deadline => {
+                thread::sleep(LOCK_PAUSE);
+            }
+            Err(TryLockError::WouldBlock) => {
+                return Err(StoreError::InUse(dir.display().to_string()));
+            }
+            Err(TryLockError::Error(error)) => return Err(failed("lock", &path, &error)),
+        }
     }
 }
 
