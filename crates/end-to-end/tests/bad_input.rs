@@ -136,11 +136,18 @@ fn pods_that_cannot_start() {
     });
     let kubectl = instance.kubectl();
 
-    kubectl.apply(&pod("nothing:here", "").replace("name: bad", "name: no-image"));
+    let no_image = pod("nothing:here", "").replace("name: bad", "name: no-image");
+    let no_secret = "spec:\n  imagePullSecrets: [{name: not-there}]";
+    kubectl.apply(&no_image.replace("spec:", no_secret));
+    let texts = [
+        "ErrImagePull",
+        "ImagePullBackOff",
+        "Unable to retrieve some image pull secrets",
+    ];
     wait_for("ErrImagePull, then ImagePullBackOff", 60, || {
         let described = kubectl.ok(&["describe", "pod", "no-image"]);
-        let both = described.contains("ErrImagePull") && described.contains("ImagePullBackOff");
-        if both { Ok(()) } else { Err(described) }
+        let all = texts.iter().all(|text| described.contains(text));
+        if all { Ok(()) } else { Err(described) }
     });
     let command = ", command: [/no/such/program]";
     kubectl.apply(&pod("busybox:1", command).replace("name: bad", "name: no-command"));

@@ -103,7 +103,7 @@ impl Puller<'_> {
         events.normal("Pulling", messages::pulling(name));
         let options = PullOptions {
             registries: self.registries.clone(),
-            credentials: self.credentials(pod, name).await,
+            credentials: self.credentials(pod, name, events).await,
         };
         let pulled = match self.turns.acquire().await {
             Ok(_turn) => self.store.pull(name, &options).await,
@@ -125,7 +125,7 @@ impl Puller<'_> {
     }
 
     /// The credentials that the pod's pull secrets hold for the image's registry.
-    async fn credentials(&self, pod: &Pod, image: &str) -> Vec<Credentials> {
+    async fn credentials(&self, pod: &Pod, image: &str, events: &PodEvents) -> Vec<Credentials> {
         let namespace = pod.metadata.namespace.as_deref().unwrap_or_default();
         let spec = pod.spec.as_ref();
         let names = spec
@@ -133,13 +133,18 @@ impl Puller<'_> {
             .into_iter()
             .flatten();
         let mut found = Vec::new();
+        let mut missing = Vec::new();
         for reference in names {
             match self.sources.secret(namespace, &reference.name).await {
                 Ok(Some(secret)) => found.extend(credentials_of(&secret, image)),
-                // A pull secret that is missing is no error: the image may be public.
-                Ok(None) => tracing::debug!(secret = reference.name, "no such pull secret"),
+                // No error yet: the image may be public.
+                Ok(None) => missing.push(reference.name.as_str()),
                 Err(error) => tracing::warn!(secret = reference.name, error, "pull secret"),
             }
+        }
+        if !missing.is_empty() {
+            let text = messages::pull_secrets_missing(&missing);
+            events.warning(messages::FAILED_TO_RETRIEVE_PULL_SECRET, text);
         }
         found
     }

@@ -17,6 +17,8 @@ pub const IMAGE_PULL_BACK_OFF: &str = "ImagePullBackOff";
 pub const INVALID_IMAGE_NAME: &str = "InvalidImageName";
 /// Waiting reason of an image that is absent and may not be pulled.
 pub const ERR_IMAGE_NEVER_PULL: &str = "ErrImageNeverPull";
+/// Reason of the event about pull secrets that do not exist.
+pub const FAILED_TO_RETRIEVE_PULL_SECRET: &str = "FailedToRetrieveImagePullSecret";
 /// Waiting reason between restarts.
 pub const CRASH_LOOP_BACK_OFF: &str = "CrashLoopBackOff";
 /// Waiting reason when a process could not be started.
@@ -103,6 +105,15 @@ pub fn present(image: &str) -> String {
 /// `Failed` event of a pull.
 pub fn pull_failed(image: &str, error: &str) -> String {
     format!("Failed to pull image \"{image}\": {error}")
+}
+
+/// `FailedToRetrieveImagePullSecret` event.
+pub fn pull_secrets_missing(names: &[&str]) -> String {
+    let names = names.join(", ");
+    format!(
+        "Unable to retrieve some image pull secrets ({names}); attempting to pull the image may \
+         not succeed."
+    )
 }
 
 /// `ErrImageNeverPull` event and state.
