@@ -244,6 +244,28 @@ fn starts_that_must_fail() {
     assert!(error.contains("root"), "{error}");
 }
 
+/// A start that fails after it has set up the network leaves nothing of it.
+#[test]
+fn a_failed_start_leaves_nothing_in_the_kernel() {
+    let mut instance = Instance::start(&[]);
+    assert!(instance.interrupt().success());
+    let data = instance.data();
+    let text = fs::read_to_string(data.join("network/ranges.json")).expect("the ranges");
+    let ranges: serde_json::Value = serde_json::from_str(&text).expect("JSON");
+    let data = data.to_str().expect("a path in UTF-8");
+    let other = ["--service-cidr", "10.213.0.0/16"];
+    let error = up_fails(&[&["--data-dir", data, "--listen", "127.0.0.1:0"], &other[..]].concat());
+    assert!(error.contains("since its first start"), "{error}");
+    let pods = ranges["pod"].as_str().expect("the pods' range");
+    let own = pods.replace(".0/24", ".1/32");
+    let shown = Command::new("ip")
+        .args(["-o", "addr", "show", "lo"])
+        .output()
+        .expect("ip");
+    let shown = String::from_utf8_lossy(&shown.stdout).into_owned();
+    assert!(!shown.contains(&own), "{own} is left:\n{shown}");
+}
+
 /// The binary where an unprivileged user can reach it.
 fn copy_for_everybody(directory: &std::path::Path) -> std::path::PathBuf {
     use std::os::unix::fs::PermissionsExt;

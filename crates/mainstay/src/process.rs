@@ -180,8 +180,7 @@ pub fn down(arguments: &DownArguments) -> Result<()> {
 /// A server that was killed leaves its containers running; their disks must not vanish from
 /// under them.
 fn refuse_living_containers(data: &Path) -> Result<()> {
-    let sandboxes = data.join("sandboxes");
-    let left = fs::read_dir(&sandboxes).map(Iterator::count).unwrap_or(0);
+    let left = pods_left(data);
     if left > 0 {
         bail!(
             "no server runs on {}, but {left} pods of one that was killed may: start `mainstay up` \
@@ -190,6 +189,13 @@ fn refuse_living_containers(data: &Path) -> Result<()> {
         );
     }
     Ok(())
+}
+
+/// How many pods a server that did not stop in order has left behind, alive or not.
+pub fn pods_left(data: &Path) -> usize {
+    fs::read_dir(data.join("sandboxes"))
+        .map(Iterator::count)
+        .unwrap_or(0)
 }
 
 /// Makes the data directory: its owner's, but others may pass through to what is theirs (a

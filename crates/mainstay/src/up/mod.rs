@@ -107,40 +107,50 @@ impl Cluster {
         let for_builtin = images.clone();
         let builtin = tokio::task::spawn_blocking(move || node::put_builtin_image(&for_builtin));
         let (network, ranges) = open_network(settings, &instance_id).await?;
-        let config = ServerConfig {
-            data_dir,
-            store,
-            listener,
-            ranges,
-            nodes: Arc::clone(&nodes),
-            host_name: &host.name,
-            host_addresses: &host.addresses,
+        let on_top = async {
+            check_ranges(settings, &ranges)?;
+            let config = ServerConfig {
+                data_dir,
+                store,
+                listener,
+                ranges,
+                nodes: Arc::clone(&nodes),
+                host_name: &host.name,
+                host_addresses: &host.addresses,
+            };
+            let mut server = Server::start(config, &stop_serving).await?;
+            announce_dns(&server, &ranges).await?;
+            let node_address = network.node_address();
+            server.serve_pods(node_address, &stop_serving).await?;
+            builtin
+                .await
+                .context("make the built-in image")?
+                .context("make the built-in image")?;
+            let parts = Parts {
+                data_dir,
+                instance_id: &instance_id,
+                node_name: &host.name,
+                node_ip: host.node_address(node_address),
+                ranges,
+                network: Arc::clone(&network),
+                images,
+                registries,
+            };
+            let running = Running::start(parts, &server, &nodes).await?;
+            Ok((server, running))
         };
-        let mut server = Server::start(config, &stop_serving).await?;
-        announce_dns(&server, &ranges).await?;
-        let node_address = network.node_address();
-        server.serve_pods(node_address, &stop_serving).await?;
-        builtin
-            .await
-            .context("make the built-in image")?
-            .context("make the built-in image")?;
-        let parts = Parts {
-            data_dir,
-            instance_id: &instance_id,
-            node_name: &host.name,
-            node_ip: host.node_address(node_address),
-            ranges,
-            network: Arc::clone(&network),
-            images,
-            registries,
-        };
-        let running = Running::start(parts, &server, &nodes).await?;
-        Ok(Self {
-            server,
-            running,
-            network,
-            stop_serving,
-        })
+        match on_top.await {
+            Ok((server, running)) => Ok(Self {
+                server,
+                running,
+                network,
+                stop_serving,
+            }),
+            Err(error) => {
+                take_down(&network, data_dir).await;
+                Err(error)
+            }
+        }
     }
 
     /// Says that all is ready, applies the manifests, shows their progress, waits for the end.
@@ -237,6 +247,16 @@ impl Cluster {
     }
 }
 
+/// Takes the network down after a start that failed, unless pods of a killed server still use it.
+async fn take_down(network: &PodNetwork, data_dir: &std::path::Path) {
+    if crate::process::pods_left(data_dir) > 0 {
+        return;
+    }
+    if let Err(error) = network.close(true).await {
+        eprintln!("mainstay: the pods' network is not taken down: {error:#}");
+    }
+}
+
 /// Makes the Service by which clients know the cluster's DNS, and which keeps its address from
 /// being given to another. It has no endpoints: the node answers on that address itself.
 async fn announce_dns(server: &Server, ranges: &Ranges) -> Result<()> {
@@ -282,16 +302,6 @@ async fn open_network(settings: &Settings, instance_id: &str) -> Result<(Arc<Pod
     let ranges = pod_network::reserve_ranges(instance_id, &state_dir, &wanted)
         .await
         .context("choose addresses for pods and Services")?;
-    for (asked, used) in [
-        (settings.pod_cidr, ranges.pod),
-        (settings.service_cidr, ranges.service),
-    ] {
-        if let Some(asked) = asked.filter(|asked| *asked != used) {
-            bail!(
-                "this data directory uses {used} since its first start; it cannot become {asked}"
-            );
-        }
-    }
     let network = PodNetwork::open(PodNetworkOptions {
         instance_id: instance_id.to_owned(),
         state_dir,
@@ -301,6 +311,22 @@ async fn open_network(settings: &Settings, instance_id: &str) -> Result<(Arc<Pod
     .await
     .context("set up the pods' network")?;
     Ok((Arc::new(network), ranges))
+}
+
+/// Refuses other ranges than those of the first start: pods and Services have their addresses.
+fn check_ranges(settings: &Settings, ranges: &Ranges) -> Result<()> {
+    let asked_and_used = [
+        (settings.pod_cidr, ranges.pod),
+        (settings.service_cidr, ranges.service),
+    ];
+    for (asked, used) in asked_and_used {
+        if let Some(asked) = asked.filter(|asked| *asked != used) {
+            bail!(
+                "this data directory uses {used} since its first start; it cannot become {asked}"
+            );
+        }
+    }
+    Ok(())
 }
 
 /// A line for whoever reads; if nobody does any more, that is no reason to stop.
