@@ -91,7 +91,7 @@ fn service_addresses() {
     assert_eq!(own, "200");
 }
 
-/// Init containers, hooks, probes, limits, volumes (issue's node part; statefulset.md §12).
+/// Init containers, hooks, probes, limits, volumes (DESIGN §7; statefulset.md §12).
 #[test]
 fn pods_in_full() {
     let (_registry, instance) = with_images();
