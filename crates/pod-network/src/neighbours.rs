@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use crate::ranges::{self, Taken};
 
 /// The machine's list.
-const LIST: &str = "/var/lib/mainstay-instances";
+pub const INSTANCES: &str = "/var/lib/mainstay-instances";
 
 /// The instances of the machine other than this one.
 pub(crate) struct Neighbours {
@@ -24,11 +24,7 @@ pub(crate) struct Neighbours {
 impl Neighbours {
     /// Reads the list; `own` is where this instance keeps its ranges. Instances whose data is gone
     /// are forgotten.
-    pub(crate) fn read(own: &Path) -> Self {
-        Self::in_list(Path::new(LIST), own)
-    }
-
-    fn in_list(list: &Path, own: &Path) -> Self {
+    pub(crate) fn read(list: &Path, own: &Path) -> Self {
         let own = std::path::absolute(own).unwrap_or_else(|_| own.to_owned());
         let others = std::fs::read_to_string(list)
             .unwrap_or_default()
@@ -90,16 +86,16 @@ mod tests {
         let file = |name: &str| directory.path().join(name);
         let ranges = r#"{"pod":"10.244.3.0/24","service":"10.99.0.0/16"}"#;
         std::fs::write(file("a"), ranges).unwrap();
-        Neighbours::in_list(&list, &file("a")).write();
-        assert!(Neighbours::in_list(&list, &file("a")).ranges().is_empty());
-        let seen = Neighbours::in_list(&list, &file("b"));
+        Neighbours::read(&list, &file("a")).write();
+        assert!(Neighbours::read(&list, &file("a")).ranges().is_empty());
+        let seen = Neighbours::read(&list, &file("b"));
         let texts: Vec<String> = seen.ranges().iter().map(|t| t.range.to_string()).collect();
         assert_eq!(texts, ["10.244.3.0/24", "10.99.0.0/16"]);
         std::fs::write(file("b"), "damaged").unwrap();
         seen.write();
-        assert_eq!(Neighbours::in_list(&list, &file("c")).ranges().len(), 2);
+        assert_eq!(Neighbours::read(&list, &file("c")).ranges().len(), 2);
         std::fs::remove_file(file("a")).unwrap();
-        let left = Neighbours::in_list(&list, &file("c"));
+        let left = Neighbours::read(&list, &file("c"));
         assert_eq!(left.others, BTreeSet::from([file("b")]));
         assert!(left.ranges().is_empty());
     }

@@ -169,6 +169,9 @@ fn candidates(wanted: Cidr) -> impl Iterator<Item = Cidr> + Clone {
 /// Chooses the ranges of an instance, or finds those it chose before, and makes them visible in
 /// the kernel (the node's address and the DNS address on `lo`, the route of the Services).
 ///
+/// `instances` is the file in which all instances that may meet list themselves, by default
+/// [`INSTANCES`](crate::INSTANCES).
+///
 /// # Errors
 /// When the Service range of before is now used by something else, when a range that the user
 /// fixed is, or when files or the kernel fail.
@@ -176,13 +179,14 @@ pub async fn reserve_ranges(
     instance_id: &str,
     state_dir: &Path,
     wanted: &Wanted,
+    instances: &Path,
 ) -> Result<Ranges, Error> {
     let _lock = lock().await?;
     let host = Host::connect(instance_id)?;
     let taken = host.taken().await?;
     let path = state_dir.join("ranges.json");
     let before = read(&path)?;
-    let neighbours = Neighbours::read(&path);
+    let neighbours = Neighbours::read(instances, &path);
     let kept = neighbours.ranges();
     let ranges = match before {
         Some(before) => {

@@ -174,9 +174,12 @@ fn two_instances_get_ranges_apart_and_keep_them() {
     connect(&host, &outside);
     host.ip("route add 10.96.0.0/16 via 198.51.100.2");
     let dirs = [tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap()];
+    let list = dirs[0].path().join("instances");
     let reserve = |instance: &'static str, dir: &Path| {
-        let dir = dir.to_owned();
-        host.block_on(|| async move { reserve_ranges(instance, &dir, &Wanted::default()).await })
+        let (dir, list) = (dir.to_owned(), list.clone());
+        host.block_on(
+            || async move { reserve_ranges(instance, &dir, &Wanted::default(), &list).await },
+        )
     };
     let first = reserve("111111", dirs[0].path()).unwrap();
     let second = reserve("222222", dirs[1].path()).unwrap();

@@ -299,7 +299,8 @@ async fn open_network(settings: &Settings, instance_id: &str) -> Result<(Arc<Pod
         pod_fixed: settings.pod_cidr.is_some(),
         service_fixed: settings.service_cidr.is_some(),
     };
-    let ranges = pod_network::reserve_ranges(instance_id, &state_dir, &wanted)
+    let instances = std::path::Path::new(pod_network::INSTANCES);
+    let ranges = pod_network::reserve_ranges(instance_id, &state_dir, &wanted, instances)
         .await
         .context("choose addresses for pods and Services")?;
     let network = PodNetwork::open(PodNetworkOptions {

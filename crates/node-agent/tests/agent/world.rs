@@ -141,7 +141,9 @@ impl World {
         };
         let net = dir.join("network");
         fs::create_dir_all(&net).unwrap();
-        let ranges = reserve_ranges(&instance_id, &net, &wanted).await.unwrap();
+        let ranges = reserve_ranges(&instance_id, &net, &wanted, &net.join("instances"))
+            .await
+            .unwrap();
         let network = PodNetwork::open(PodNetworkOptions {
             instance_id: instance_id.clone(),
             state_dir: net,
