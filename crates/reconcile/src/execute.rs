@@ -49,6 +49,18 @@ pub fn refusal(error: &kube::Error) -> Refusal {
     }
 }
 
+/// An error with its causes, on one line.
+pub fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        text.push_str(": ");
+        text.push_str(&cause.to_string());
+        source = cause.source();
+    }
+    text
+}
+
 /// The text of an error as the server wrote it, without the client library's own additions.
 pub fn message(error: &kube::Error) -> String {
     match error {

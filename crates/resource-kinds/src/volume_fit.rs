@@ -97,6 +97,19 @@ fn names(reference: &ObjectReference, claim: &PersistentVolumeClaim) -> bool {
         && reference.namespace == claim.metadata.namespace
 }
 
+/// What a volume's `spec.claimRef` says when it is kept for a claim.
+pub fn claim_reference(claim: &PersistentVolumeClaim) -> ObjectReference {
+    ObjectReference {
+        api_version: Some("v1".to_owned()),
+        kind: Some("PersistentVolumeClaim".to_owned()),
+        namespace: claim.metadata.namespace.clone(),
+        name: claim.metadata.name.clone(),
+        uid: claim.metadata.uid.clone(),
+        resource_version: claim.metadata.resource_version.clone(),
+        field_path: None,
+    }
+}
+
 /// What makes the volume unfit to be taken for the claim when both are meant for each other by
 /// name: everything but the labels and, if the volume names the claim, the class.
 pub fn misfit(volume: &PersistentVolume, claim: &PersistentVolumeClaim) -> Option<Misfit> {

@@ -5,10 +5,11 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Instant;
 
-use k8s_openapi::api::core::v1::{ObjectReference, PersistentVolumeClaim, Pod};
+use k8s_openapi::api::core::v1::Pod;
 use placement::{ClaimStep, ClusterView};
 use reconcile::Key;
 use resource_kinds::annotations::SELECTED_NODE;
+use resource_kinds::volume_fit::claim_reference;
 
 /// How far it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -120,18 +121,5 @@ fn overlay_step(pod: &Key, node: &str, taken: &TakenStep, view: &mut ClusterView
                 spec.claim_ref = Some(claim_reference(&claim));
             }
         }
-    }
-}
-
-/// What a volume's `spec.claimRef` says when it is kept for a claim.
-pub(crate) fn claim_reference(claim: &PersistentVolumeClaim) -> ObjectReference {
-    ObjectReference {
-        api_version: Some("v1".to_owned()),
-        kind: Some("PersistentVolumeClaim".to_owned()),
-        namespace: claim.metadata.namespace.clone(),
-        name: claim.metadata.name.clone(),
-        uid: claim.metadata.uid.clone(),
-        resource_version: claim.metadata.resource_version.clone(),
-        field_path: None,
     }
 }

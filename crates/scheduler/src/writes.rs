@@ -10,9 +10,10 @@ use placement::{ClaimStep, Obstacle};
 use reconcile::{Cache, Key};
 use resource_kinds::annotations::{BOUND_BY_CONTROLLER, SELECTED_NODE};
 use resource_kinds::reasons::pod_condition;
+use resource_kinds::volume_fit::claim_reference;
 use serde_json::json;
 
-use crate::reservations::{TakenStep, claim_reference};
+use crate::reservations::TakenStep;
 
 /// Binds the pod to the node.
 pub(crate) async fn bind(client: Client, pod: &Pod, node: &str) -> kube::Result<()> {

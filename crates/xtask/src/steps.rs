@@ -51,55 +51,40 @@ const KERNEL: &[&str] = &[
 
 /// Runs all tests outside of `end-to-end`.
 fn run_inner_tests(root: &Path) -> Result<()> {
-    let selection = ["--workspace", "--exclude", "end-to-end"];
-    if has_nextest() {
-        let nextest = [
-            "nextest",
-            "run",
-            "--no-fail-fast",
-            "--filterset",
-            &no_programs(),
-        ];
-        cargo(root, &[&nextest[..], &selection].concat())?;
-        for (package, test) in PROGRAMS {
-            cargo(root, &["test", "--package", package, "--test", test])?;
-        }
-        return Ok(());
-    }
-    let serial = ["--", "--test-threads=1"];
-    cargo(
-        root,
-        &[&["test", "--no-fail-fast"], &selection[..], &serial].concat(),
-    )
+    run_tests(root, &["--workspace", "--exclude", "end-to-end"], PROGRAMS)
 }
 
 /// Runs what needs neither root nor installed tools.
 fn run_plain_tests(root: &Path) -> Result<()> {
     let mut selection = vec!["--workspace", "--exclude", "end-to-end"];
-    for package in KERNEL {
-        selection.extend(["--exclude", package]);
-    }
-    if has_nextest() {
-        let nextest = [
-            "nextest",
-            "run",
-            "--no-fail-fast",
-            "--filterset",
-            &no_programs(),
-        ];
-        cargo(root, &[&nextest[..], &selection].concat())?;
-    } else {
-        let serial = ["--", "--test-threads=1"];
-        cargo(
-            root,
-            &[&["test", "--no-fail-fast"], &selection[..], &serial].concat(),
-        )?;
-    }
+    selection.extend(KERNEL.iter().flat_map(|package| ["--exclude", package]));
+    let plain = |(package, _): &&(&str, &str)| !KERNEL.contains(package);
+    let programs: Vec<_> = PROGRAMS.iter().filter(plain).copied().collect();
+    run_tests(root, &selection, &programs)?;
     let units: Vec<&str> = KERNEL
         .iter()
         .flat_map(|package| ["--package", package])
         .collect();
     cargo(root, &[&["test", "--lib"], units.as_slice()].concat())
+}
+
+/// Runs the selected tests with nextest where it is installed, which knows nothing of the programs;
+/// else with cargo's own runner, which runs these too.
+fn run_tests(root: &Path, selection: &[&str], programs: &[(&str, &str)]) -> Result<()> {
+    if !has_nextest() {
+        let serial = ["--", "--test-threads=1"];
+        return cargo(
+            root,
+            &[&["test", "--no-fail-fast"], selection, &serial].concat(),
+        );
+    }
+    let filter = no_programs();
+    let nextest = ["nextest", "run", "--no-fail-fast", "--filterset", &filter];
+    cargo(root, &[&nextest[..], selection].concat())?;
+    for (package, test) in programs {
+        cargo(root, &["test", "--package", package, "--test", test])?;
+    }
+    Ok(())
 }
 
 /// Nextest's expression for everything but the tests that are programs of their own.

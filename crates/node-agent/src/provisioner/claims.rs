@@ -8,7 +8,7 @@ use k8s_openapi::api::core::v1::{Node, PersistentVolume, PersistentVolumeClaim};
 use k8s_openapi::api::storage::v1::StorageClass;
 use kube::Api;
 use kube::api::{ListParams, Patch, PatchParams, PostParams};
-use reconcile::execute::{Refusal, refusal, unless_outrun};
+use reconcile::execute::{Refusal, chain, refusal, unless_outrun};
 use reconcile::{Key, Outcome};
 use resource_kinds::annotations::SELECTED_NODE;
 use resource_kinds::reasons::volume as reasons;
@@ -182,18 +182,6 @@ fn is_ready(node: &Node) -> bool {
         .unwrap_or_default()
         .iter()
         .any(|condition| condition.type_ == "Ready" && condition.status == "True")
-}
-
-/// An error with its causes, on one line.
-pub(crate) fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        text.push_str(": ");
-        text.push_str(&cause.to_string());
-        source = cause.source();
-    }
-    text
 }
 
 #[cfg(test)]

@@ -4,15 +4,15 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use k8s_openapi::api::core::v1::{
-    LocalVolumeSource, NodeSelector, NodeSelectorRequirement, NodeSelectorTerm, ObjectReference,
-    PersistentVolume, PersistentVolumeClaim, PersistentVolumeSpec, VolumeNodeAffinity,
+    LocalVolumeSource, NodeSelector, NodeSelectorRequirement, NodeSelectorTerm, PersistentVolume,
+    PersistentVolumeClaim, PersistentVolumeSpec, VolumeNodeAffinity,
 };
 use k8s_openapi::api::storage::v1::StorageClass;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use resource_kinds::annotations::{
     BETA_STORAGE_PROVISIONER, PROVISIONED_BY, SELECTED_NODE, STORAGE_PROVISIONER,
 };
-use resource_kinds::volume_fit::requested_class;
+use resource_kinds::volume_fit::{claim_reference, requested_class};
 
 use super::directories::VOLUME_PREFIX;
 
@@ -148,7 +148,7 @@ pub(crate) fn volume(
         spec: Some(PersistentVolumeSpec {
             access_modes: spec.access_modes,
             capacity: Some(BTreeMap::from([("storage".to_owned(), size)])),
-            claim_ref: Some(reference(claim)),
+            claim_ref: Some(claim_reference(claim)),
             local: Some(LocalVolumeSource {
                 path: directory.to_string_lossy().into_owned(),
                 fs_type: None,
@@ -165,18 +165,6 @@ pub(crate) fn volume(
             ..PersistentVolumeSpec::default()
         }),
         status: None,
-    }
-}
-
-fn reference(claim: &PersistentVolumeClaim) -> ObjectReference {
-    ObjectReference {
-        api_version: Some("v1".to_owned()),
-        kind: Some("PersistentVolumeClaim".to_owned()),
-        namespace: claim.metadata.namespace.clone(),
-        name: claim.metadata.name.clone(),
-        uid: claim.metadata.uid.clone(),
-        resource_version: claim.metadata.resource_version.clone(),
-        field_path: None,
     }
 }
 

@@ -3,10 +3,9 @@
 use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim};
 use kube::Api;
 use kube::api::{Patch, PatchParams};
-use reconcile::execute::{Delete, delete, found, unless_outrun};
+use reconcile::execute::{Delete, chain, delete, found, unless_outrun};
 use serde_json::json;
 
-use super::claims::chain;
 use super::decide::{Fate, REMOVAL_FINALIZER, fate, holds};
 use super::{Provisioner, ProvisionerError as Error};
 

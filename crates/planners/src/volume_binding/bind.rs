@@ -1,9 +1,9 @@
 //! The four writes of a binding (statefulset.md §11.5), as far as they are missing.
 
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::{ObjectReference, PersistentVolume, PersistentVolumeClaim};
+use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim};
 use resource_kinds::annotations::BIND_COMPLETED;
-use resource_kinds::volume_fit::{Reservation, reservation};
+use resource_kinds::volume_fit::{Reservation, claim_reference, reservation};
 
 use super::action::{Action, Plan};
 use super::volume::set_phase;
@@ -25,7 +25,7 @@ pub(crate) fn bind(
     if !kept {
         plan.actions.push(Action::ReserveVolume {
             volume: name.clone(),
-            claim: Box::new(reference_to(claim)),
+            claim: Box::new(claim_reference(claim)),
             by_controller: reservation(volume, claim) == Reservation::Free,
         });
     }
@@ -70,17 +70,5 @@ fn set_bound(volume: &PersistentVolume, claim: &PersistentVolumeClaim, plan: &mu
             access_modes: offered,
             capacity: capacity.filter(|_| becomes_bound),
         });
-    }
-}
-
-fn reference_to(claim: &PersistentVolumeClaim) -> ObjectReference {
-    ObjectReference {
-        api_version: Some("v1".to_owned()),
-        kind: Some("PersistentVolumeClaim".to_owned()),
-        namespace: claim.metadata.namespace.clone(),
-        name: claim.metadata.name.clone(),
-        uid: claim.metadata.uid.clone(),
-        resource_version: claim.metadata.resource_version.clone(),
-        field_path: None,
     }
 }
