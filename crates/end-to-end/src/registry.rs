@@ -13,7 +13,16 @@ pub struct Registry {
     directory: tempfile::TempDir,
     child: Child,
     port: u16,
+    login: &'static [&'static str],
 }
+
+/// Who a registry with a login answers to.
+pub const USER: &str = "somebody";
+/// The password of [`USER`].
+pub const PASSWORD: &str = "secret";
+const LOGIN: [&str; 2] = ["--user", "somebody:secret"];
+/// User and password as an htpasswd file has them (bcrypt).
+const HASHED: &str = "somebody:$2b$04$mhzvcNwWIwyffjIuLfwyaeX0tEkIo9JWP4YcBO4zm4RaRnO//5NQG\n";
 
 impl Registry {
     /// Starts a registry on a free port.
@@ -22,6 +31,20 @@ impl Registry {
     /// When it does not answer.
     #[track_caller]
     pub fn start() -> Self {
+        Self::run("", &[])
+    }
+
+    /// Starts a registry that answers only to [`USER`] with [`PASSWORD`].
+    ///
+    /// # Panics
+    /// When it does not answer.
+    #[track_caller]
+    pub fn start_with_login() -> Self {
+        Self::run("auth: {htpasswd: {realm: test, path: PASSWORDS}}\n", &LOGIN)
+    }
+
+    #[track_caller]
+    fn run(auth: &str, login: &'static [&'static str]) -> Self {
         let directory = tempfile::Builder::new()
             .prefix("mainstay-registry-")
             .tempdir()
@@ -34,6 +57,10 @@ impl Registry {
              http: {{addr: \"127.0.0.1:{port}\", secret: test}}\n",
             root.join("blobs").display()
         );
+        let passwords = root.join("passwords");
+        fs::write(&passwords, HASHED).expect("write the registry's users");
+        let configuration =
+            configuration + &auth.replace("PASSWORDS", &passwords.display().to_string());
         let file = root.join("config.yml");
         fs::write(&file, configuration).expect("write the registry's configuration");
         let child = Command::new("docker-registry")
@@ -48,12 +75,18 @@ impl Registry {
             directory,
             child,
             port,
+            login,
         };
         wait_for("the registry to answer", 30, || {
             let url = format!("http://{}/v2/", registry.address());
-            curl(&["--fail", &url])
+            registry.curl(&["--fail", &url])
         });
         registry
+    }
+
+    /// Runs curl with the login that the registry wants.
+    fn curl(&self, arguments: &[&str]) -> Result<String, String> {
+        curl(&[self.login, arguments].concat())
     }
 
     /// `127.0.0.1:<port>`.
@@ -94,14 +127,15 @@ impl Registry {
             &data,
             &url,
         ];
-        curl(&put).expect("upload the manifest");
+        self.curl(&put).expect("upload the manifest");
     }
 
     fn push_blob(&self, repository: &str, digest: &str, bytes: &[u8]) {
         let file = self.directory.path().join("blob");
         fs::write(&file, bytes).expect("write the blob");
         let start = format!("http://{}/v2/{repository}/blobs/uploads/", self.address());
-        let headers = curl(&["--fail", "-X", "POST", "-D", "-", "-o", "/dev/null", &start])
+        let headers = self
+            .curl(&["--fail", "-X", "POST", "-D", "-", "-o", "/dev/null", &start])
             .expect("start an upload");
         let location = headers
             .lines()
@@ -115,7 +149,7 @@ impl Registry {
         let url = format!("{location}{separator}digest={digest}");
         let data = format!("@{}", file.display());
         let kind = "Content-Type: application/octet-stream";
-        curl(&[
+        self.curl(&[
             "--fail",
             "-X",
             "PUT",
