@@ -91,6 +91,35 @@ fn manifests() {
     );
     duplicate_fields(&kubectl);
     immutable_fields(&kubectl);
+    own_annotations(&kubectl);
+}
+
+/// A name or value that is not known is refused with the list of those that are.
+fn own_annotations(kubectl: &Kubectl) {
+    let value = kubectl.fails(&["annotate", "sts", "web", "mainstay.dev/stuck-rollout=Never"]);
+    assert_eq!(
+        value.trim(),
+        "The StatefulSet \"web\" is invalid: metadata.annotations[mainstay.dev/stuck-rollout]: \
+         Unsupported value: \"Never\": supported values: \"Replace\", \"Wait\""
+    );
+    let name = kubectl.fails(&["annotate", "sts", "web", "mainstay.dev/stuck=Wait"]);
+    let known = "a StatefulSet may have: mainstay.dev/max-unavailable (AsReleased or Corrected), ";
+    assert!(
+        name.contains("no such annotation") && name.contains(known),
+        "{name}"
+    );
+    let kind = kubectl.fails(&[
+        "annotate",
+        "ns",
+        "default",
+        "mainstay.dev/stuck-rollout=Wait",
+    ]);
+    assert!(
+        kind.contains("a Namespace may have none that begins with mainstay.dev/"),
+        "{kind}"
+    );
+    kubectl.ok(&["annotate", "sts", "web", "mainstay.dev/stuck-rollout=Wait"]);
+    kubectl.ok(&["annotate", "sts", "web", "mainstay.dev/stuck-rollout-"]);
 }
 
 /// The client itself drops what is given twice; the server must not, so it is sent as it is.

@@ -5,8 +5,8 @@ use jiff::Timestamp;
 use mvcc_store::Value as Bytes;
 use mvcc_store::{Compare, KeyValue, Operation as Write, OperationResult, Txn, TxnResult};
 use object_model::{FieldError, FieldPath, Status, StatusReason};
-use resource_kinds::Exclusive;
 use resource_kinds::admission::Operation;
+use resource_kinds::{Exclusive, annotations};
 use serde_json::Value;
 
 use crate::decode::Decoded;
@@ -86,7 +86,8 @@ async fn create_named(
     for _ in 0..WRITE_ATTEMPTS_MAX {
         let mut object = draft.clone();
         kind.allocate(&mut object, None, &SyncReads(server))?;
-        let errors = kind.validate_create(&object);
+        let mut errors = kind.validate_create(&object);
+        errors.extend(annotations::validate(kind.info().kind, &object, None));
         if !errors.is_empty() {
             return Err(resource.invalid(&name, &errors));
         }

@@ -3,8 +3,8 @@
 use http::StatusCode;
 use mvcc_store::{Compare, KeyValue, Operation as Write, OperationResult, Txn, TxnResult};
 use object_model::Status;
-use resource_kinds::Exclusive;
 use resource_kinds::admission::Operation;
+use resource_kinds::{Exclusive, annotations};
 use serde_json::Value;
 
 use super::remove::remove;
@@ -139,6 +139,7 @@ fn prepare(
         Part::Status => errors.extend(kind.validate_status_update(&object, old)),
         Part::Chosen => {}
     }
+    errors.extend(annotations::validate(kind.info().kind, &object, Some(old)));
     if !errors.is_empty() {
         return Err(resource.invalid(attempt.name, &errors));
     }

@@ -6,6 +6,7 @@
 )]
 
 mod access;
+mod annotations;
 mod bad_input;
 mod client;
 mod deletion;

@@ -3,14 +3,15 @@
 //! Only the template is kept, as a patch that replaces it. The name of a revision is a hash of
 //! those bytes, so the same template gets the same name wherever it is computed.
 
-use std::collections::BTreeSet;
+use std::cell::OnceCell;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use k8s_openapi::api::apps::v1::ControllerRevision;
 use k8s_openapi::api::core::v1::PodTemplateSpec;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use k8s_openapi::apimachinery::pkg::runtime::RawExtension;
-use resource_kinds::labels;
+use resource_kinds::{annotations, labels};
 use serde_json::{Map, Value, json};
 
 use super::draft::Draft;
@@ -109,16 +110,19 @@ pub(super) struct Chosen {
     pub update: String,
     /// How often the name for a new revision was taken.
     pub collisions: Option<i32>,
+    /// The template of the current revision, once somebody has asked for it.
+    template: OnceCell<Option<PodTemplateSpec>>,
 }
 
 impl Chosen {
     /// The template of the current revision, if it can be read.
-    pub fn current_template(&self, world: &World<'_>) -> Option<PodTemplateSpec> {
-        let revisions = &world.observed.revisions;
-        let found = revisions
-            .iter()
-            .find(|revision| name_of(revision) == self.current)?;
-        decode(data_of(found)?)
+    pub fn current_template(&self, world: &World<'_>) -> Option<&PodTemplateSpec> {
+        let read = || {
+            let mut revisions = world.observed.revisions.iter();
+            let found = revisions.find(|revision| name_of(revision) == self.current)?;
+            decode(data_of(found)?)
+        };
+        self.template.get_or_init(read).as_ref()
     }
 }
 
@@ -157,6 +161,7 @@ pub(super) fn choose(world: &World<'_>, draft: &mut Draft) -> Chosen {
         current: current.unwrap_or(&update).to_owned(),
         update,
         collisions,
+        template: OnceCell::new(),
     }
 }
 
@@ -266,7 +271,7 @@ fn create(
                 name: Some(full_name.clone()),
                 namespace: Some(world.spec.namespace.to_owned()),
                 labels: Some(all_labels),
-                annotations: world.spec.set.metadata.annotations.clone(),
+                annotations: noted(world.spec.set.metadata.annotations.as_ref()),
                 owner_references: Some(vec![identity::owner_reference(world.spec.set)]),
                 ..ObjectMeta::default()
             },
@@ -274,6 +279,15 @@ fn create(
             revision: next_number(history),
         })));
     full_name
+}
+
+/// The annotations of the set that a revision keeps: what people and tools noted. Wishes about the
+/// set itself stay with it.
+fn noted(all: Option<&BTreeMap<String, String>>) -> Option<BTreeMap<String, String>> {
+    let kept = all?
+        .iter()
+        .filter(|(key, _)| !key.starts_with(annotations::OWN_PREFIX));
+    Some(kept.map(|(k, v)| (k.clone(), v.clone())).collect())
 }
 
 fn next_number(history: &[&Arc<ControllerRevision>]) -> i64 {
