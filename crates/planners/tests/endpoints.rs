@@ -121,7 +121,7 @@ fn shows(endpoint: &Endpoint) -> String {
     text
 }
 
-/// 10.7: conditions, and who is left out.
+/// statefulset.md 10.7: conditions, and who is left out.
 #[test]
 fn conditions_follow_the_pods() {
     let pods = vec![
@@ -148,7 +148,7 @@ fn conditions_follow_the_pods() {
     assert_eq!(shown, wanted);
 }
 
-/// 10.8, 10.9: hostname, node, zone, labels, owner.
+/// statefulset.md 10.8, 10.9: hostname, node, zone, labels, owner.
 #[test]
 fn a_slice_says_whose_it_is() {
     let pods = vec![pod(0, "ready subdomain"), pod(1, "ready")];
@@ -184,7 +184,7 @@ fn a_slice_says_whose_it_is() {
     assert_eq!(slice.ports.as_ref().unwrap()[0].port, Some(8080));
 }
 
-/// 10.9: at most a hundred; one pod's change is one slice's change.
+/// statefulset.md 10.9: at most a hundred; one pod's change is one slice's change.
 #[test]
 fn large_services_have_several_slices() {
     let pods: Vec<_> = (0..250).map(|number| pod(number, "ready")).collect();
@@ -238,7 +238,7 @@ fn ports_are_looked_up_in_each_pod() {
     );
 }
 
-/// 10.10: the old form.
+/// statefulset.md 10.10: the old form.
 #[test]
 fn endpoints_say_the_same() {
     let pods = vec![

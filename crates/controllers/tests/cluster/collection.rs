@@ -9,7 +9,7 @@ use serde_json::json;
 use crate::stateful_sets::set;
 use crate::support::{Cluster, names, pods, wait_for};
 
-/// T42, 8.7: the owner is there until its pods are gone, and makes none meanwhile.
+/// statefulset.md T42, 8.7: the owner is there until its pods are gone, and makes none meanwhile.
 #[tokio::test]
 async fn foreground_deletion_waits_for_dependents() {
     let cluster = Cluster::new().await;
@@ -36,7 +36,7 @@ async fn foreground_deletion_waits_for_dependents() {
     wait_for::<StatefulSet>(&cluster, "", names).await;
 }
 
-/// T32, 8.6: orphaned pods stay, and are taken over by the next set of that name.
+/// statefulset.md T32, 8.6: orphaned pods stay, and are taken over by the next set of that name.
 #[tokio::test]
 async fn orphaned_pods_stay() {
     let cluster = Cluster::new().await;
@@ -59,7 +59,7 @@ async fn orphaned_pods_stay() {
     assert_eq!(after.owner_references().len(), 1);
 }
 
-/// 13.2: an owner that is not there, or not the one that is meant, is found out.
+/// statefulset.md 13.2: an owner that is not there, or not the one that is meant, is found out.
 #[tokio::test]
 async fn an_object_without_a_living_owner_goes() {
     let cluster = Cluster::new().await;
@@ -85,7 +85,7 @@ async fn an_object_without_a_living_owner_goes() {
     wait_for::<ConfigMap>(&cluster, "kube-root-ca.crt", names).await;
 }
 
-/// 13.4 and the things that every namespace has.
+/// statefulset.md 13.4 and the things that every namespace has.
 #[tokio::test]
 async fn a_namespace_comes_with_its_defaults_and_goes_with_everything() {
     let cluster = Cluster::new().await;

@@ -6,8 +6,8 @@ use serde_json::json;
 
 use crate::support::{Cluster, names, wait_for};
 
-/// 3.31, T41: a node that a person has declared out of service gives up its terminating pods;
-/// 12.17: and a NoExecute taint drives away those that do not tolerate it.
+/// statefulset.md 3.31, T41: a node that a person has declared out of service gives up its terminating pods;
+/// statefulset.md 12.17: and a NoExecute taint drives away those that do not tolerate it.
 #[tokio::test]
 async fn an_out_of_service_node_gives_up_its_pods() {
     let cluster = Cluster::without_node().await;

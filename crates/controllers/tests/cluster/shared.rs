@@ -7,7 +7,7 @@ use serde_json::json;
 
 use crate::support::{Cluster, wait_for};
 
-/// 7.4: the same event again is counted, not written again; another text is another event.
+/// statefulset.md 7.4: the same event again is counted, not written again; another text is another event.
 #[tokio::test]
 async fn repeated_events_are_counted() {
     let cluster = Cluster::without_controllers().await;

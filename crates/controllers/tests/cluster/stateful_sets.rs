@@ -93,7 +93,7 @@ async fn a_set_lives() {
     wait_for(&cluster, "web-0:b", pods).await;
     wait_for(&cluster, "1 1 1 1 1", status).await;
 
-    // 7.1, 7.2
+    // statefulset.md 7.1, 7.2
     wait_for::<Event>(&cluster, "true", |events| {
         let has = |text: &str| {
             events
@@ -115,11 +115,11 @@ async fn a_set_lives() {
         .await;
     wait_for::<Pod>(&cluster, "", names).await;
     wait_for::<ControllerRevision>(&cluster, "", names).await;
-    // 8.8: claims stay.
+    // statefulset.md 8.8: claims stay.
     wait_for::<PersistentVolumeClaim>(&cluster, "www-web-0 www-web-1 www-web-2", names).await;
 }
 
-/// T3, T33, T34
+/// statefulset.md T3, T33, T34
 #[tokio::test]
 async fn lost_released_and_orphaned_pods() {
     let cluster = Cluster::new().await;
@@ -161,7 +161,7 @@ async fn lost_released_and_orphaned_pods() {
     wait_for(&cluster, "2 2 2 2 2", status).await;
 }
 
-/// T16: nobody deletes anything by hand.
+/// statefulset.md T16: nobody deletes anything by hand.
 #[tokio::test]
 async fn a_broken_rollout_frees_itself() {
     let cluster = Cluster::new().await;
@@ -173,7 +173,7 @@ async fn a_broken_rollout_frees_itself() {
     wait_for(&cluster, "web-0:c web-1:c", pods).await;
 }
 
-/// T25, T26: policies and the garbage collector together.
+/// statefulset.md T25, T26: policies and the garbage collector together.
 #[tokio::test]
 async fn claims_go_as_the_policy_says() {
     let cluster = Cluster::new().await;
@@ -200,7 +200,7 @@ async fn claims_go_as_the_policy_says() {
     wait_for::<PersistentVolumeClaim>(&cluster, "", names).await;
 }
 
-/// T43: controllers that are killed at any moment, and two at once, never make two pods of a
+/// statefulset.md T43: controllers that are killed at any moment, and two at once, never make two pods of a
 /// name, and end where one would have.
 #[tokio::test]
 async fn controllers_come_and_go() {
@@ -250,7 +250,7 @@ async fn come_and_go(cluster: &Cluster) {
     cluster.start_controllers(&cluster.shutdown);
 }
 
-/// T30, 2.5: a claim that was deleted in use goes with its pod; then both are made anew.
+/// statefulset.md T30, 2.5: a claim that was deleted in use goes with its pod; then both are made anew.
 #[tokio::test]
 async fn a_deleted_claim_comes_back_with_its_pod() {
     let cluster = Cluster::new().await;
@@ -284,7 +284,7 @@ async fn a_deleted_claim_comes_back_with_its_pod() {
     wait_for(&cluster, "web-0:a", pods).await;
 }
 
-/// T22, 4.8: a revision's name that is taken by other data.
+/// statefulset.md T22, 4.8: a revision's name that is taken by other data.
 #[tokio::test]
 async fn a_taken_revision_name_is_avoided() {
     let cluster = Cluster::new().await;
