@@ -22,6 +22,7 @@ pub const VOCABULARY: &[&str] = &[
     "resource-kinds",
     "openapi-schema",
     "structured-merge",
+    "custom-resources",
 ];
 
 /// What pure crates may use beside each other.
@@ -32,6 +33,7 @@ const PURE_LIBRARIES: &[&str] = &[
     "serde_json",
     "jiff",
     "json-patch",
+    "regex",
     "thiserror",
 ];
 
@@ -42,6 +44,7 @@ const LAYERS: &[(&str, u8)] = &[
     ("resource-kinds", 1),
     ("openapi-schema", 2),
     ("structured-merge", 3),
+    ("custom-resources", 3),
     ("planners", 4),
     ("placement", 4),
     ("pod-lifecycle", 4),

@@ -1,0 +1,8 @@
+//! Custom resources: the schema that a CustomResourceDefinition carries, and what it does to
+//! objects: pruning, defaulting, validation. Pure: no I/O, no clock.
+
+mod schema;
+mod shape;
+
+pub use schema::{Additional, Limits, ListType, Pattern, Schema, Type, Validation};
+pub use shape::{default, prune};

@@ -1,0 +1,308 @@
+//! The structural schema of a custom resource, parsed: what the tree of an object looks like, and
+//! which rules its values keep (apiextensions.k8s.io/v1, "Specifying a structural schema").
+
+use std::collections::BTreeMap;
+
+use regex::Regex;
+use serde_json::{Map, Value};
+
+/// The JSON type of a value.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Type {
+    /// A map from names to values.
+    Object,
+    /// A list.
+    Array,
+    /// A text.
+    String,
+    /// A whole number.
+    Integer,
+    /// Any number.
+    Number,
+    /// True or false.
+    Boolean,
+}
+
+impl Type {
+    /// The type of that name.
+    pub fn named(name: &str) -> Option<Self> {
+        Some(match name {
+            "object" => Self::Object,
+            "array" => Self::Array,
+            "string" => Self::String,
+            "integer" => Self::Integer,
+            "number" => Self::Number,
+            "boolean" => Self::Boolean,
+            _ => return None,
+        })
+    }
+
+    /// Its name in schemas and messages.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Object => "object",
+            Self::Array => "array",
+            Self::String => "string",
+            Self::Integer => "integer",
+            Self::Number => "number",
+            Self::Boolean => "boolean",
+        }
+    }
+}
+
+/// How the elements of a list are told apart (`x-kubernetes-list-type`).
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum ListType {
+    /// The list is one value.
+    #[default]
+    Atomic,
+    /// Each element is its own key.
+    Set,
+    /// These fields of an element are its key.
+    Map(Vec<String>),
+}
+
+/// A rule in the Common Expression Language (`x-kubernetes-validations`).
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Validation {
+    /// The expression; must be true.
+    pub rule: String,
+    /// What is said when it is not.
+    pub message: Option<String>,
+    /// An expression that makes the message.
+    pub message_expression: Option<String>,
+    /// `FieldValueInvalid` and the like.
+    pub reason: Option<String>,
+    /// The field below the schema's place that the error is put on.
+    pub field_path: Option<String>,
+    /// Whether a rule that mentions `oldSelf` also judges new values.
+    pub optional_old_self: bool,
+}
+
+/// A schema at one place of the tree.
+#[derive(Clone, Debug, Default)]
+pub struct Schema {
+    /// None where the type is left open.
+    pub kind: Option<Type>,
+    /// Whether null is a value.
+    pub nullable: bool,
+    /// Whether both numbers and texts are allowed.
+    pub int_or_string: bool,
+    /// Whether fields that the schema does not know are kept.
+    pub preserve_unknown: bool,
+    /// Whether the value is an object of the API itself, with metadata.
+    pub embedded: bool,
+    /// The known fields.
+    pub properties: BTreeMap<String, Schema>,
+    /// What fields of other names are; `None` if there are no others.
+    pub additional: Option<Additional>,
+    /// What elements are.
+    pub items: Option<Box<Schema>>,
+    /// What is filled in where nothing is given.
+    pub default: Option<Value>,
+    /// How elements are told apart.
+    pub list_type: ListType,
+    /// Whether a map has one owner as a whole (`x-kubernetes-map-type: atomic`).
+    pub atomic_map: bool,
+    /// Rules on the value.
+    pub limits: Limits,
+    /// Rules in the Common Expression Language.
+    pub validations: Vec<Validation>,
+    /// What `kubectl explain` says.
+    pub description: Option<String>,
+}
+
+/// What fields without a name of their own are.
+#[derive(Clone, Debug)]
+pub enum Additional {
+    /// Anything.
+    Anything,
+    /// Such values.
+    Like(Box<Schema>),
+}
+
+/// The rules of JSON schema on a value.
+#[derive(Clone, Debug, Default)]
+#[expect(missing_docs, reason = "the words of JSON schema")]
+pub struct Limits {
+    pub format: Option<String>,
+    pub pattern: Option<Pattern>,
+    pub one_of_values: Option<Vec<Value>>,
+    pub minimum: Option<f64>,
+    pub exclusive_minimum: bool,
+    pub maximum: Option<f64>,
+    pub exclusive_maximum: bool,
+    pub multiple_of: Option<f64>,
+    pub min_length: Option<u64>,
+    pub max_length: Option<u64>,
+    pub min_items: Option<u64>,
+    pub max_items: Option<u64>,
+    pub unique_items: bool,
+    pub min_properties: Option<u64>,
+    pub max_properties: Option<u64>,
+    pub required: Vec<String>,
+    pub all_of: Vec<Schema>,
+    pub any_of: Vec<Schema>,
+    pub one_of: Vec<Schema>,
+    pub not: Option<Box<Schema>>,
+}
+
+/// A regular expression and its source.
+#[derive(Clone, Debug)]
+pub struct Pattern {
+    /// As written.
+    pub source: String,
+    /// `None` if it uses what this engine does not know; it then matches everything.
+    pub regex: Option<Regex>,
+}
+
+/// Schemas nested deeper than this are cut off: nothing below is known.
+const DEPTH_MAX: usize = 64;
+
+impl Schema {
+    /// Parses the `openAPIV3Schema` of a definition. What is malformed is left out; the
+    /// definition's own validation has refused it.
+    pub fn parse(value: &Value) -> Self {
+        parse(value, DEPTH_MAX)
+    }
+
+    /// The schema of a field, named or not.
+    pub fn field(&self, name: &str) -> Option<&Schema> {
+        self.properties.get(name).or(match &self.additional {
+            Some(Additional::Like(schema)) => Some(schema),
+            _ => None,
+        })
+    }
+
+    /// Whether a field of that name is kept.
+    pub fn keeps(&self, name: &str) -> bool {
+        self.preserve_unknown || self.additional.is_some() || self.properties.contains_key(name)
+    }
+}
+
+fn parse(value: &Value, depth: usize) -> Schema {
+    let Some(map) = value.as_object().filter(|_| depth > 0) else {
+        return Schema {
+            preserve_unknown: true,
+            ..Schema::default()
+        };
+    };
+    let flag = |name: &str| map.get(name).and_then(Value::as_bool).unwrap_or_default();
+    let below = |value: &Value| parse(value, depth - 1);
+    let properties = map.get("properties").and_then(Value::as_object);
+    Schema {
+        kind: text(map, "type").and_then(|name| Type::named(&name)),
+        nullable: flag("nullable"),
+        int_or_string: flag("x-kubernetes-int-or-string"),
+        preserve_unknown: flag("x-kubernetes-preserve-unknown-fields"),
+        embedded: flag("x-kubernetes-embedded-resource"),
+        properties: properties
+            .into_iter()
+            .flatten()
+            .map(|(name, schema)| (name.clone(), below(schema)))
+            .collect(),
+        additional: match map.get("additionalProperties") {
+            Some(Value::Bool(true)) => Some(Additional::Anything),
+            Some(Value::Object(schema)) if schema.is_empty() => Some(Additional::Anything),
+            Some(schema @ Value::Object(_)) => Some(Additional::Like(Box::new(below(schema)))),
+            _ => None,
+        },
+        items: map.get("items").map(|schema| Box::new(below(schema))),
+        default: map.get("default").cloned(),
+        list_type: list_type(map),
+        atomic_map: text(map, "x-kubernetes-map-type").as_deref() == Some("atomic"),
+        limits: limits(map, depth),
+        validations: validations(map),
+        description: text(map, "description"),
+    }
+}
+
+fn list_type(map: &Map<String, Value>) -> ListType {
+    match text(map, "x-kubernetes-list-type").as_deref() {
+        Some("set") => ListType::Set,
+        Some("map") => ListType::Map(texts(map.get("x-kubernetes-list-map-keys"))),
+        _ => ListType::Atomic,
+    }
+}
+
+fn limits(map: &Map<String, Value>, depth: usize) -> Limits {
+    let number = |name: &str| map.get(name).and_then(Value::as_f64);
+    let count = |name: &str| {
+        let value = map.get(name)?;
+        value.as_u64().or_else(|| whole(value.as_f64()?))
+    };
+    let flag = |name: &str| map.get(name).and_then(Value::as_bool).unwrap_or_default();
+    let schemas = |name: &str| -> Vec<Schema> {
+        let list = map.get(name).and_then(Value::as_array);
+        let list = list.map(Vec::as_slice).unwrap_or_default();
+        list.iter().map(|schema| parse(schema, depth - 1)).collect()
+    };
+    Limits {
+        format: text(map, "format"),
+        pattern: text(map, "pattern").map(|source| Pattern {
+            regex: Regex::new(&source).ok(),
+            source,
+        }),
+        one_of_values: map.get("enum").and_then(Value::as_array).cloned(),
+        minimum: number("minimum"),
+        exclusive_minimum: flag("exclusiveMinimum"),
+        maximum: number("maximum"),
+        exclusive_maximum: flag("exclusiveMaximum"),
+        multiple_of: number("multipleOf"),
+        min_length: count("minLength"),
+        max_length: count("maxLength"),
+        min_items: count("minItems"),
+        max_items: count("maxItems"),
+        unique_items: flag("uniqueItems"),
+        min_properties: count("minProperties"),
+        max_properties: count("maxProperties"),
+        required: texts(map.get("required")),
+        all_of: schemas("allOf"),
+        any_of: schemas("anyOf"),
+        one_of: schemas("oneOf"),
+        not: map
+            .get("not")
+            .map(|schema| Box::new(parse(schema, depth - 1))),
+    }
+}
+
+/// Counts may be written with a decimal point.
+#[expect(
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "in range, as just checked"
+)]
+fn whole(number: f64) -> Option<u64> {
+    const EXACT: f64 = 9_007_199_254_740_992.0;
+    ((0.0..=EXACT).contains(&number) && number.fract() == 0.0).then_some(number as u64)
+}
+
+fn validations(map: &Map<String, Value>) -> Vec<Validation> {
+    let list = map
+        .get("x-kubernetes-validations")
+        .and_then(Value::as_array);
+    let list = list.map(Vec::as_slice).unwrap_or_default();
+    list.iter()
+        .filter_map(Value::as_object)
+        .map(|map| Validation {
+            rule: text(map, "rule").unwrap_or_default(),
+            message: text(map, "message").filter(|text| !text.is_empty()),
+            message_expression: text(map, "messageExpression").filter(|text| !text.is_empty()),
+            reason: text(map, "reason").filter(|text| !text.is_empty()),
+            field_path: text(map, "fieldPath").filter(|text| !text.is_empty()),
+            optional_old_self: map.get("optionalOldSelf") == Some(&Value::Bool(true)),
+        })
+        .collect()
+}
+
+fn text(map: &Map<String, Value>, name: &str) -> Option<String> {
+    Some(map.get(name)?.as_str()?.to_owned())
+}
+
+fn texts(list: Option<&Value>) -> Vec<String> {
+    let list = list.and_then(Value::as_array);
+    let list = list.map(Vec::as_slice).unwrap_or_default();
+    list.iter()
+        .filter_map(|text| Some(text.as_str()?.to_owned()))
+        .collect()
+}

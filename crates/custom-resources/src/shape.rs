@@ -1,0 +1,180 @@
+//! Giving an object the form of its schema: unknown fields are dropped (pruning), missing values
+//! filled in (defaulting).
+
+use serde_json::{Map, Value};
+
+use crate::schema::{Additional, Schema};
+
+/// Fields that every object of the API has.
+const OBJECT_FIELDS: [&str; 3] = ["apiVersion", "kind", "metadata"];
+
+/// Drops what the schema does not know; returns the paths of what was dropped
+/// (`spec.ports[0].nme`).
+pub fn prune(object: &mut Value, schema: &Schema) -> Vec<String> {
+    let mut dropped = Vec::new();
+    prune_value(object, schema, true, "", &mut dropped);
+    dropped
+}
+
+fn prune_value(
+    value: &mut Value,
+    schema: &Schema,
+    is_object: bool,
+    path: &str,
+    dropped: &mut Vec<String>,
+) {
+    match value {
+        Value::Object(map) => prune_map(map, schema, is_object || schema.embedded, path, dropped),
+        Value::Array(items) => {
+            let Some(schema) = &schema.items else {
+                return;
+            };
+            for (index, item) in items.iter_mut().enumerate() {
+                prune_value(item, schema, false, &format!("{path}[{index}]"), dropped);
+            }
+        }
+        _ => {}
+    }
+}
+
+fn prune_map(
+    map: &mut Map<String, Value>,
+    schema: &Schema,
+    is_object: bool,
+    path: &str,
+    dropped: &mut Vec<String>,
+) {
+    let at = |name: &str| {
+        if path.is_empty() {
+            name.to_owned()
+        } else {
+            format!("{path}.{name}")
+        }
+    };
+    map.retain(|name, value| {
+        if is_object && OBJECT_FIELDS.contains(&name.as_str()) {
+            return true;
+        }
+        if !schema.keeps(name) {
+            dropped.push(at(name));
+            return false;
+        }
+        if let Some(schema) = schema.field(name) {
+            prune_value(value, schema, false, &at(name), dropped);
+        }
+        true
+    });
+}
+
+/// Fills in the defaults. A null where null is no value counts as missing, if there is a default.
+pub fn default(value: &mut Value, schema: &Schema) {
+    match value {
+        Value::Object(map) => {
+            for (name, below) in &schema.properties {
+                let Some(default) = &below.default else {
+                    continue;
+                };
+                let missing = match map.get(name) {
+                    None => true,
+                    Some(Value::Null) => !below.nullable,
+                    Some(_) => false,
+                };
+                if missing {
+                    map.insert(name.clone(), default.clone());
+                }
+            }
+            for (name, value) in map.iter_mut() {
+                let below = schema.properties.get(name).or(match &schema.additional {
+                    Some(Additional::Like(schema)) => Some(schema),
+                    _ => None,
+                });
+                if let Some(below) = below {
+                    fill_null(value, below);
+                    self::default(value, below);
+                }
+            }
+        }
+        Value::Array(items) => {
+            if let Some(below) = &schema.items {
+                for item in items {
+                    fill_null(item, below);
+                    self::default(item, below);
+                }
+            }
+        }
+        _ => {}
+    }
+}
+
+fn fill_null(value: &mut Value, schema: &Schema) {
+    if value.is_null()
+        && !schema.nullable
+        && let Some(default) = &schema.default
+    {
+        value.clone_from(default);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn schema() -> Schema {
+        Schema::parse(&json!({"type": "object", "properties": {"spec": {
+        "type": "object",
+        "properties": {
+            "size": {"type": "integer", "default": 3},
+            "mode": {"type": "string", "nullable": true, "default": "fast"},
+            "free": {"type": "object", "x-kubernetes-preserve-unknown-fields": true,
+                     "properties": {"known": {"type": "object"}}},
+            "limits": {"type": "object", "additionalProperties": {"type": "object",
+                       "properties": {"max": {"type": "integer", "default": 9}}}},
+            "parts": {"type": "array", "items": {"type": "object",
+                      "properties": {"name": {"type": "string", "default": "x"}}}},
+            "template": {"type": "object", "x-kubernetes-embedded-resource": true},
+        }}}}))
+    }
+
+    #[test]
+    fn unknown_fields_are_dropped_and_named() {
+        let mut object = json!({"apiVersion": "a/v1", "kind": "A", "metadata": {"name": "a"},
+            "junk": 1,
+            "spec": {"size": 1, "sise": 2, "free": {"any": 1, "known": {"no": 1}},
+                     "limits": {"cpu": {"max": 1, "mx": 2}}, "parts": [{"name": "a", "nme": "b"}],
+                     "template": {"kind": "Pod", "metadata": {}, "spec": {}}}});
+        let dropped = prune(&mut object, &schema());
+        let wanted = [
+            "junk",
+            "spec.free.known.no",
+            "spec.limits.cpu.mx",
+            "spec.parts[0].nme",
+            "spec.sise",
+            "spec.template.spec",
+        ];
+        let mut dropped: Vec<&str> = dropped.iter().map(String::as_str).collect();
+        dropped.sort_unstable();
+        assert_eq!(dropped, wanted);
+        assert_eq!(object["spec"]["free"], json!({"any": 1, "known": {}}));
+        assert_eq!(
+            object["spec"]["template"],
+            json!({"kind": "Pod", "metadata": {}})
+        );
+        assert_eq!(prune(&mut object, &schema()), [""; 0]);
+    }
+
+    #[test]
+    fn missing_values_are_filled_in_at_every_level() {
+        let mut object = json!({"spec": {"mode": null, "size": null, "limits": {"cpu": {}},
+            "parts": [{}, {"name": "b"}]}});
+        default(&mut object, &schema());
+        let wanted = json!({"spec": {"mode": null, "size": 3, "limits": {"cpu": {"max": 9}},
+            "parts": [{"name": "x"}, {"name": "b"}]}});
+        assert_eq!(object, wanted);
+        // A parent that is not there is not made for the sake of its children.
+        let mut empty = json!({});
+        default(&mut empty, &schema());
+        assert_eq!(empty, json!({}));
+    }
+}
