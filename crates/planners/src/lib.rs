@@ -1,6 +1,7 @@
 //! What the controllers decide: one folder per controller, each a pure and total function from
 //! what was observed (and the time) to a plan. No I/O, clock, randomness or logging.
 
+pub mod diagnosis;
 pub mod endpoints;
 pub mod garbage_collection;
 pub mod namespaces;

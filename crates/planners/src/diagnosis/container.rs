@@ -1,0 +1,376 @@
+//! Pods whose containers are not ready: which one, and why.
+
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::{
+    Container, ContainerState, ContainerStateTerminated, ContainerStatus, Pod, Probe,
+};
+use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
+use resource_kinds::reasons::pod_condition;
+
+use super::pod::Diagnosis;
+use super::reason::Reason;
+use super::{exit, words};
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    Init,
+    Sidecar,
+    Main,
+}
+
+/// A container with what its status says.
+struct Subject<'p> {
+    pod: &'p Pod,
+    kind: Kind,
+    container: &'p Container,
+    status: Option<&'p ContainerStatus>,
+}
+
+/// What is the matter with the containers. Init containers run in turn, so the first that is not
+/// done is the cause; of the others the one that fails worst, then the first.
+pub(super) fn trouble(pod: &Pod) -> Option<Diagnosis> {
+    let spec = words::spec(pod)?;
+    let status = words::status(pod);
+    let init_statuses = status.and_then(|status| status.init_container_statuses.as_deref());
+    let main_statuses = status.and_then(|status| status.container_statuses.as_deref());
+    if init_statuses.is_none() && main_statuses.is_none() {
+        return Some(not_begun(pod));
+    }
+    let init: Vec<Subject<'_>> = spec
+        .init_containers
+        .iter()
+        .flatten()
+        .map(|container| Subject {
+            pod,
+            kind: init_kind(container),
+            container,
+            status: find(init_statuses, container),
+        })
+        .collect();
+    let initialized = words::condition(pod, pod_condition::INITIALIZED);
+    if initialized.is_none_or(|condition| condition.status != "True")
+        && let Some(pending) = init.iter().find(|subject| !subject.is_initialized())
+    {
+        return Some(pending.diagnose());
+    }
+    let sidecars = init
+        .into_iter()
+        .filter(|subject| subject.kind == Kind::Sidecar);
+    let main = spec.containers.iter().map(|container| Subject {
+        pod,
+        kind: Kind::Main,
+        container,
+        status: find(main_statuses, container),
+    });
+    let unready = main.chain(sidecars).filter(|subject| !subject.is_ready());
+    unready
+        .map(|subject| subject.diagnose())
+        .min_by_key(|diagnosis| rank(diagnosis.reason))
+}
+
+fn init_kind(container: &Container) -> Kind {
+    if container.restart_policy.as_deref() == Some("Always") {
+        Kind::Sidecar
+    } else {
+        Kind::Init
+    }
+}
+
+fn find<'p>(
+    statuses: Option<&'p [ContainerStatus]>,
+    container: &Container,
+) -> Option<&'p ContainerStatus> {
+    let mut statuses = statuses.unwrap_or_default().iter();
+    statuses.find(|status| status.name == container.name)
+}
+
+/// The lower, the more likely the cause.
+fn rank(reason: Reason) -> u8 {
+    match reason {
+        Reason::ContainerStarting => 2,
+        Reason::StartupProbe | Reason::ReadinessProbe | Reason::PostStartHook | Reason::Unknown => {
+            1
+        }
+        _ => 0,
+    }
+}
+
+fn not_begun(pod: &Pod) -> Diagnosis {
+    let node = words::node_name(pod).unwrap_or_default();
+    Diagnosis::new(
+        Reason::NotStarted,
+        format!("node {node} has not begun with it yet"),
+        format!("nothing, if node {node} is well: kubectl describe node {node}"),
+    )
+    .since(words::changed_at(words::condition(
+        pod,
+        pod_condition::SCHEDULED,
+    )))
+}
+
+impl Subject<'_> {
+    fn is_initialized(&self) -> bool {
+        self.status.is_some_and(|status| match self.kind {
+            Kind::Sidecar => status.started == Some(true),
+            _ => status.ready || exit_code(status) == Some(0),
+        })
+    }
+
+    fn is_ready(&self) -> bool {
+        self.status.is_some_and(|status| status.ready)
+    }
+
+    /// `container main`, `init container setup`.
+    fn title(&self) -> String {
+        let kind = match self.kind {
+            Kind::Init => "init container",
+            Kind::Sidecar => "sidecar container",
+            Kind::Main => "container",
+        };
+        format!("{kind} {}", self.container.name)
+    }
+
+    fn diagnose(&self) -> Diagnosis {
+        let state = self.status.and_then(|status| status.state.as_ref());
+        let diagnosis = match state {
+            Some(ContainerState {
+                waiting: Some(waiting),
+                ..
+            }) => self.waiting(
+                waiting.reason.as_deref().unwrap_or_default(),
+                waiting.message.as_deref().unwrap_or_default(),
+            ),
+            Some(ContainerState {
+                terminated: Some(end),
+                ..
+            }) => self.crashed(Some(end)),
+            Some(ContainerState {
+                running: Some(running),
+                ..
+            }) => {
+                let since = running.started_at.as_ref().map(|time| time.0);
+                self.running(since)
+            }
+            _ => self.starting(),
+        };
+        diagnosis.of_container(&self.container.name)
+    }
+
+    fn finding(&self, reason: Reason, message: String, remedy: String) -> Diagnosis {
+        let ready = words::condition(self.pod, pod_condition::READY);
+        Diagnosis::new(reason, message, remedy).since(words::changed_at(ready))
+    }
+
+    fn waiting(&self, reason: &str, message: &str) -> Diagnosis {
+        let title = self.title();
+        let image = self.container.image.as_deref().unwrap_or_default();
+        let name = &self.container.name;
+        let owner = words::template_owner(self.pod);
+        let set_image = self.kubectl(&format!("set image {owner} {name}=IMAGE"));
+        match reason {
+            "ErrImagePull" | "ImagePullBackOff" => {
+                let said = words::then(": ", pull_error(message));
+                self.finding(
+                    Reason::ImagePullFailed,
+                    format!("image \"{image}\" of {title} cannot be pulled{said}"),
+                    format!("an image of that name where it is looked for, or another one: {set_image}"),
+                )
+            }
+            "InvalidImageName" => self.finding(
+                Reason::InvalidImageName,
+                format!("\"{image}\" of {title} is no image name"),
+                format!("another name: {set_image}"),
+            ),
+            "ErrImageNeverPull" => self.finding(
+                Reason::ImageNeverPulled,
+                format!("image \"{image}\" of {title} is not on the node, and imagePullPolicy is Never"),
+                format!("bring the image to the node (mainstay image import FILE), or another imagePullPolicy: {}",
+                    self.kubectl(&format!("edit {owner}"))),
+            ),
+            "CreateContainerConfigError" => self.finding(
+                Reason::ContainerConfigError,
+                format!("{title} cannot be configured{}", words::then(": ", message)),
+                format!("create what is missing, or correct the reference: {}",
+                    self.kubectl(&format!("edit {owner}"))),
+            ),
+            "CreateContainerError" | "RunContainerError" | "StartError" => self.finding(
+                Reason::ContainerStartError,
+                format!("{title} cannot be started{}", words::then(": ", message)),
+                format!("correct its command, image or security context: {}",
+                    self.kubectl(&format!("edit {owner}"))),
+            ),
+            "CrashLoopBackOff" => self.crashed(None),
+            "" | "ContainerCreating" | "PodInitializing" => self.starting(),
+            other => self.finding(
+                Reason::ContainerWaiting,
+                format!("{title} waits: {other}{}", words::then(": ", message)),
+                format!("look at {}", self.describe()),
+            ),
+        }
+    }
+
+    /// The container ended, and is or will be started again.
+    fn crashed(&self, end: Option<&ContainerStateTerminated>) -> Diagnosis {
+        let title = self.title();
+        let last = self.status.and_then(|status| status.last_state.as_ref());
+        let end = end.or_else(|| last?.terminated.as_ref());
+        let how = end.map_or_else(
+            || "it ended".to_owned(),
+            |end| exit::describe(end, Some(self.container)),
+        );
+        let logs = self.logs();
+        let remedy = match end.and_then(|end| end.reason.as_deref()) {
+            Some("OOMKilled") => format!(
+                "a higher memory limit, or a program that uses less: {}",
+                self.kubectl(&format!("edit {}", words::template_owner(self.pod)))
+            ),
+            Some("StartError" | "ContainerCannotRun") => format!(
+                "correct its command or image: {}",
+                self.kubectl(&format!("edit {}", words::template_owner(self.pod)))
+            ),
+            _ => format!("the program has to keep running; its last words: {logs}"),
+        };
+        let doing = match self.kind {
+            Kind::Init => "does not succeed",
+            _ => "does not keep running",
+        };
+        let since = end
+            .and_then(|end| end.finished_at.as_ref())
+            .map(|time| time.0);
+        let started_over = words::changed_at(words::condition(self.pod, pod_condition::READY));
+        self.finding(
+            Reason::ContainerCrashed,
+            format!("{title} {doing}: {how}"),
+            remedy,
+        )
+        .since(started_over.or(since))
+    }
+
+    fn running(&self, since: Option<Timestamp>) -> Diagnosis {
+        let title = self.title();
+        let container = self.container;
+        let started = self.status.and_then(|status| status.started) == Some(true);
+        let logs = self.logs();
+        if self.kind == Kind::Init {
+            return self
+                .finding(
+                    Reason::InitContainerRunning,
+                    format!("{title} is still running"),
+                    format!("it has to end with exit code 0; its output: {logs}"),
+                )
+                .since(since);
+        }
+        let (reason, message) = match (&container.startup_probe, &container.readiness_probe) {
+            (Some(probe), _) if !started => (
+                Reason::StartupProbe,
+                format!(
+                    "startup probe of {title} has not passed ({})",
+                    describe_probe(probe)
+                ),
+            ),
+            (None, _) if !started && has_post_start(container) => (
+                Reason::PostStartHook,
+                format!("postStart hook of {title} has not ended"),
+            ),
+            (_, Some(probe)) => (
+                Reason::ReadinessProbe,
+                format!(
+                    "readiness probe of {title} does not pass ({})",
+                    describe_probe(probe)
+                ),
+            ),
+            _ => (
+                Reason::ContainerStarting,
+                format!("{title} has only just started"),
+            ),
+        };
+        let remedy = match reason {
+            Reason::ContainerStarting => "nothing: it is about to be counted as ready".to_owned(),
+            Reason::PostStartHook => {
+                format!("the hook has to end; output of the container: {logs}")
+            }
+            _ => format!("the program has to answer the probe; its output: {logs}"),
+        };
+        let message = format!("{message}{}", self.last_run());
+        let ready = words::changed_at(words::condition(self.pod, pod_condition::READY));
+        self.finding(reason, message, remedy)
+            .since(ready.max(since))
+    }
+
+    /// How the run before this one ended, if badly.
+    fn last_run(&self) -> String {
+        let last = self.status.and_then(|status| status.last_state.as_ref());
+        match last.and_then(|last| last.terminated.as_ref()) {
+            Some(end) if end.exit_code != 0 => {
+                let how = exit::describe(end, Some(self.container));
+                format!("; its run before: {how}")
+            }
+            _ => String::new(),
+        }
+    }
+
+    fn starting(&self) -> Diagnosis {
+        self.finding(
+            Reason::ContainerStarting,
+            format!(
+                "{} is being prepared: network, volumes, image",
+                self.title()
+            ),
+            format!("nothing, unless it lasts: then look at {}", self.describe()),
+        )
+    }
+
+    fn kubectl(&self, rest: &str) -> String {
+        words::kubectl(&self.pod.metadata, rest)
+    }
+
+    fn describe(&self) -> String {
+        self.kubectl(&format!("describe pod {}", words::name(&self.pod.metadata)))
+    }
+
+    fn logs(&self) -> String {
+        let pod = words::name(&self.pod.metadata);
+        self.kubectl(&format!("logs {pod} -c {}", self.container.name))
+    }
+}
+
+fn exit_code(status: &ContainerStatus) -> Option<i32> {
+    Some(status.state.as_ref()?.terminated.as_ref()?.exit_code)
+}
+
+fn has_post_start(container: &Container) -> bool {
+    let lifecycle = container.lifecycle.as_ref();
+    lifecycle.is_some_and(|lifecycle| lifecycle.post_start.is_some())
+}
+
+/// The error itself, without what is put before it between two pulls.
+fn pull_error(message: &str) -> &str {
+    match message.split_once(": ErrImagePull: ") {
+        Some((before, error)) if before.starts_with("Back-off pulling image") => error,
+        _ if message.starts_with("Back-off pulling image") => "",
+        _ => message,
+    }
+}
+
+/// `GET /healthz on port 8080` and the like.
+pub(super) fn describe_probe(probe: &Probe) -> String {
+    let port = |port: &IntOrString| match port {
+        IntOrString::Int(number) => number.to_string(),
+        IntOrString::String(name) => name.clone(),
+    };
+    if let Some(http) = &probe.http_get {
+        let path = http.path.as_deref().unwrap_or("/");
+        return format!("GET {path} on port {}", port(&http.port));
+    }
+    if let Some(tcp) = &probe.tcp_socket {
+        return format!("TCP port {}", port(&tcp.port));
+    }
+    if let Some(grpc) = &probe.grpc {
+        return format!("gRPC on port {}", grpc.port);
+    }
+    let command = probe.exec.as_ref().and_then(|exec| exec.command.as_ref());
+    words::line(&format!(
+        "command {}",
+        command.cloned().unwrap_or_default().join(" ")
+    ))
+}

@@ -1,0 +1,154 @@
+//! Pods that are being deleted, and pods that have ended.
+
+use k8s_openapi::api::core::v1::{Node, Pod};
+use resource_kinds::reasons::{node_condition, taint};
+
+use super::pod::{Diagnosis, Surroundings};
+use super::reason::Reason;
+use super::words;
+
+/// What a pod that is being deleted waits for.
+pub(super) fn terminating(pod: &Pod, around: &Surroundings<'_>) -> Diagnosis {
+    let meta = &pod.metadata;
+    let grace = meta.deletion_grace_period_seconds.unwrap_or_default();
+    let deadline = meta.deletion_timestamp.as_ref().map(|time| time.0);
+    let asked_at =
+        deadline.and_then(|at| at.checked_sub(jiff::SignedDuration::from_secs(grace)).ok());
+    let finalizers = words::finalizers(meta);
+    let stopped = grace == 0 || words::node_name(pod).is_none() || has_ended(pod);
+    if !finalizers.is_empty() && stopped {
+        return held(pod, &finalizers).since(asked_at);
+    }
+    if let Some(node) = around.node.filter(|node| is_lost(node)) {
+        return on_lost_node(pod, node).since(node_lost_since(node).or(asked_at));
+    }
+    let overdue = match (around.now, deadline) {
+        (Some(now), Some(deadline)) => now > deadline,
+        _ => false,
+    };
+    let node = words::node_name(pod).unwrap_or("its node");
+    let message = if overdue {
+        format!("being deleted: its grace of {grace}s is over and {node} has not confirmed its end")
+    } else {
+        format!("being deleted: its containers have {grace}s to stop")
+    };
+    let force = force(pod);
+    let remedy = if overdue {
+        format!("if the machine behind {node} is off for good: {force}")
+    } else {
+        "nothing: it is gone when its containers have stopped".to_owned()
+    };
+    Diagnosis::new(Reason::Terminating, message, remedy).since(asked_at)
+}
+
+fn held(pod: &Pod, finalizers: &[&str]) -> Diagnosis {
+    let list = finalizers.join(", ");
+    let patch = format!(
+        "patch pod {} --type merge -p '{{\"metadata\":{{\"finalizers\":null}}}}'",
+        words::name(&pod.metadata)
+    );
+    Diagnosis::new(
+        Reason::HeldByFinalizer,
+        format!("being deleted: finalizers hold it: {list}"),
+        format!(
+            "whoever set {list} has to finish and remove it; by force: {}",
+            words::kubectl(&pod.metadata, &patch)
+        ),
+    )
+}
+
+/// Nobody can tell whether the containers of a pod on a lost node still run, so its name is not
+/// given away (`statefulset.md` 3.31).
+fn on_lost_node(pod: &Pod, node: &Node) -> Diagnosis {
+    let name = words::name(&node.metadata);
+    let force = force(pod);
+    Diagnosis::new(
+        Reason::NodeLost,
+        format!("being deleted, but node {name} does not answer: its containers may still run"),
+        format!(
+            "node {name} has to come back; if its machine is off for good: kubectl taint node \
+             {name} {}=nodeshutdown:NoExecute, or {force}",
+            taint::OUT_OF_SERVICE
+        ),
+    )
+}
+
+/// A pod that counts as not ready because nobody hears from its node.
+pub(super) fn node_lost(pod: &Pod, around: &Surroundings<'_>) -> Option<Diagnosis> {
+    let name = words::node_name(pod)?;
+    let since = match around.node {
+        Some(node) if is_lost(node) => node_lost_since(node),
+        _ if words::status(pod)?.reason.as_deref() == Some("NodeLost") => None,
+        _ => return None,
+    };
+    Some(unheard(name).since(since))
+}
+
+/// The same, found by its traces in the pod's status alone.
+pub(super) fn unheard(node: &str) -> Diagnosis {
+    Diagnosis::new(
+        Reason::NodeLost,
+        format!("node {node} does not answer: nobody can tell whether its containers run"),
+        format!(
+            "node {node} has to come back; kubectl describe node {node} says since when it is silent"
+        ),
+    )
+}
+
+fn force(pod: &Pod) -> String {
+    let command = format!(
+        "delete pod {} --force --grace-period=0",
+        words::name(&pod.metadata)
+    );
+    words::kubectl(&pod.metadata, &command)
+}
+
+/// Whether nobody has heard from the node for a while.
+pub(super) fn is_lost(node: &Node) -> bool {
+    node_ready(node).is_some_and(|condition| condition.status == "Unknown")
+}
+
+fn node_lost_since(node: &Node) -> Option<jiff::Timestamp> {
+    Some(node_ready(node)?.last_transition_time.as_ref()?.0)
+}
+
+fn node_ready(node: &Node) -> Option<&k8s_openapi::api::core::v1::NodeCondition> {
+    let mut conditions = node.status.as_ref()?.conditions.iter().flatten();
+    conditions.find(|condition| condition.type_ == node_condition::READY)
+}
+
+pub(super) fn has_ended(pod: &Pod) -> bool {
+    matches!(words::phase(pod), "Failed" | "Succeeded")
+}
+
+/// A pod that will not run again.
+pub(super) fn ended(pod: &Pod) -> Diagnosis {
+    let status = words::status(pod);
+    let text = |text: Option<&String>| words::line(text.map_or("", String::as_str));
+    let cause = text(status.and_then(|status| status.reason.as_ref()));
+    let said = words::then(
+        ": ",
+        &text(status.and_then(|status| status.message.as_ref())),
+    );
+    let (reason, how) = match (words::phase(pod), cause.as_str()) {
+        ("Succeeded", _) => (
+            Reason::Completed,
+            "ended, all containers with exit code 0".to_owned(),
+        ),
+        (_, "Evicted") => (Reason::Evicted, "was evicted from its node".to_owned()),
+        (_, "") => (Reason::Failed, "failed".to_owned()),
+        (_, cause) => (Reason::Failed, format!("failed ({cause})")),
+    };
+    let remedy = match words::controller(&pod.metadata) {
+        Some(owner) => format!("nothing: {} {} replaces it", owner.kind, owner.name),
+        None => {
+            let command = format!("delete pod {}", words::name(&pod.metadata));
+            format!(
+                "create it anew, after {}",
+                words::kubectl(&pod.metadata, &command)
+            )
+        }
+    };
+    Diagnosis::new(reason, format!("{how}{said}"), remedy)
+        .since(words::changed_at(words::condition(pod, "Ready")))
+}

@@ -1,0 +1,132 @@
+//! The question about one pod.
+
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::{Node, Pod};
+use resource_kinds::reasons::pod_condition;
+
+use super::reason::Reason;
+use super::{container, ending, scheduling, words};
+
+/// Why a pod is not Ready, or is on its way out.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Diagnosis {
+    /// For machines.
+    pub reason: Reason,
+    /// One line, to follow the pod's name and a colon. The same as long as the cause is.
+    pub message: String,
+    /// One line: what would change it; with the command where there is one.
+    pub remedy: String,
+    /// The container it is about.
+    pub container: Option<String>,
+    /// The claims it is about.
+    pub claims: Vec<String>,
+    /// Since when, as far as the pod tells.
+    pub since: Option<Timestamp>,
+}
+
+impl Diagnosis {
+    pub(super) fn new(reason: Reason, message: String, remedy: String) -> Self {
+        Self {
+            reason,
+            message,
+            remedy,
+            container: None,
+            claims: Vec::new(),
+            since: None,
+        }
+    }
+
+    pub(super) fn since(mut self, since: Option<Timestamp>) -> Self {
+        self.since = since.or(self.since);
+        self
+    }
+
+    pub(super) fn of_container(mut self, name: &str) -> Self {
+        self.container = Some(name.to_owned());
+        self
+    }
+}
+
+/// What is known besides the pod.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Surroundings<'a> {
+    /// Its node.
+    pub node: Option<&'a Node>,
+    /// The time. With it the answer may change although nothing happened: when a grace is over.
+    pub now: Option<Timestamp>,
+}
+
+/// Why the pod is not Ready, or that it is being deleted; nothing about one that is Ready.
+pub fn pod(pod: &Pod) -> Option<Diagnosis> {
+    pod_in(pod, &Surroundings::default())
+}
+
+/// The same where the pod's node or the time is known.
+pub fn pod_in(pod: &Pod, around: &Surroundings<'_>) -> Option<Diagnosis> {
+    if pod.metadata.deletion_timestamp.is_some() {
+        return Some(ending::terminating(pod, around));
+    }
+    if ending::has_ended(pod) {
+        return Some(ending::ended(pod));
+    }
+    let ready = words::condition(pod, pod_condition::READY);
+    if ready.is_some_and(|ready| ready.status == "True") {
+        return None;
+    }
+    let Some(node) = words::node_name(pod) else {
+        return Some(scheduling::without_node(pod));
+    };
+    let found = ending::node_lost(pod, around)
+        .or_else(|| container::trouble(pod))
+        .or_else(|| closed_gates(pod))
+        .or_else(|| forsaken(pod, node));
+    Some(found.unwrap_or_else(|| {
+        let said = ready.and_then(|ready| ready.message.as_deref());
+        let said = words::then(": ", said.unwrap_or_default());
+        let message = format!("not ready, and its status does not say why{said}");
+        let describe = format!("describe pod {}", words::name(&pod.metadata));
+        let remedy = format!("look at {}", words::kubectl(&pod.metadata, &describe));
+        Diagnosis::new(Reason::Unknown, message, remedy).since(words::changed_at(ready))
+    }))
+}
+
+/// The texts of kubelet (`statefulset.md` 3.34).
+fn closed_gates(pod: &Pod) -> Option<Diagnosis> {
+    let gates = words::spec(pod)?.readiness_gates.iter().flatten();
+    let mut closed = Vec::new();
+    let mut names = Vec::new();
+    for gate in gates {
+        let name = gate.condition_type.as_str();
+        closed.push(match words::condition(pod, name) {
+            Some(found) if found.status == "True" => continue,
+            Some(found) => format!(
+                "the status of pod readiness gate \"{name}\" is not \"True\", but {}",
+                found.status
+            ),
+            None => {
+                format!("corresponding condition of pod readiness gate \"{name}\" does not exist.")
+            }
+        });
+        names.push(name);
+    }
+    let names = names.join(", ");
+    let since = words::changed_at(words::condition(pod, pod_condition::READY));
+    (!closed.is_empty()).then(|| {
+        Diagnosis::new(
+            Reason::ReadinessGate,
+            closed.join(", "),
+            format!("whoever is to set the pod's condition {names} has to set it to True"),
+        )
+        .since(since)
+    })
+}
+
+/// All is well as far as the node tells, and yet the pod was marked as not ready: that is what is
+/// done to pods of a node that fell silent.
+fn forsaken(pod: &Pod, node: &str) -> Option<Diagnosis> {
+    let ready = words::condition(pod, pod_condition::READY)?;
+    let containers = words::condition(pod, pod_condition::CONTAINERS_READY)?;
+    let silent = containers.status == "True" && ready.reason.is_none();
+    silent.then(|| ending::unheard(node).since(words::changed_at(Some(ready))))
+}

@@ -1,0 +1,88 @@
+//! Pods without a node.
+
+use k8s_openapi::api::core::v1::Pod;
+use resource_kinds::reasons::pod_condition;
+
+use super::pod::Diagnosis;
+use super::reason::Reason;
+use super::words;
+use crate::volume_protection::claims_of;
+
+/// Why the pod has no node yet.
+pub(super) fn without_node(pod: &Pod) -> Diagnosis {
+    let scheduled = words::condition(pod, pod_condition::SCHEDULED);
+    let since = words::changed_at(scheduled);
+    let gates = words::spec(pod).and_then(|spec| spec.scheduling_gates.as_deref());
+    if let Some([_, ..]) = gates {
+        let gates: Vec<&str> = gates
+            .iter()
+            .flat_map(|g| g.iter())
+            .map(|g| &*g.name)
+            .collect();
+        let gates = gates.join(", ");
+        return Diagnosis::new(
+            Reason::SchedulingGated,
+            format!("scheduling gates hold it back: {gates}"),
+            format!("whoever set the scheduling gates {gates} has to remove them"),
+        )
+        .since(since);
+    }
+    let message = scheduled.and_then(|condition| condition.message.as_deref());
+    let message = words::line(message.unwrap_or_default());
+    if message.is_empty() {
+        return not_looked_at(pod);
+    }
+    if is_about_claims(&message) {
+        return about_claims(pod, message).since(since);
+    }
+    let remedy = format!(
+        "make room on a node or ask for less; {} shows what nodes have",
+        "kubectl describe nodes"
+    );
+    Diagnosis::new(
+        Reason::Unschedulable,
+        format!("no node fits: {message}"),
+        remedy,
+    )
+    .since(since)
+}
+
+fn not_looked_at(pod: &Pod) -> Diagnosis {
+    let scheduler = words::spec(pod).and_then(|spec| spec.scheduler_name.as_deref());
+    let scheduler = scheduler.unwrap_or("default-scheduler");
+    Diagnosis::new(
+        Reason::NotScheduled,
+        format!("scheduler {scheduler} has not looked at it yet"),
+        format!("nothing, if scheduler {scheduler} runs; otherwise start it"),
+    )
+    .since(words::created_at(&pod.metadata))
+}
+
+/// Whether the scheduler's text is about the pod's claims (`statefulset.md` 11.15).
+fn is_about_claims(message: &str) -> bool {
+    let message = message.to_lowercase();
+    message.contains("persistentvolumeclaim") || message.contains("persistent volumes to bind")
+}
+
+fn about_claims(pod: &Pod, message: String) -> Diagnosis {
+    let mut claims = claims_of(pod);
+    // Where the text names one, it is about that one.
+    let named: Vec<String> = claims
+        .iter()
+        .filter(|claim| message.contains(&format!("\"{claim}\"")))
+        .cloned()
+        .collect();
+    if !named.is_empty() {
+        claims = named;
+    }
+    let list = claims.join(", ");
+    let first = claims.first().map(String::as_str).unwrap_or_default();
+    let describe = words::kubectl(&pod.metadata, &format!("describe pvc {first}"));
+    let mut diagnosis = Diagnosis::new(
+        Reason::WaitingForClaim,
+        format!("no node until its claims are usable ({list}): {message}"),
+        format!("its claims have to be bound; {describe} says what they wait for"),
+    );
+    diagnosis.claims = claims;
+    diagnosis
+}
