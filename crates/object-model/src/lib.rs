@@ -2,6 +2,7 @@
 //! quantities, names. Pure: no I/O, no clock, no randomness.
 
 pub mod cidr;
+pub mod cron;
 pub mod duration;
 pub mod field;
 pub mod int_or_percent;

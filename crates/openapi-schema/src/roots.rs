@@ -5,9 +5,9 @@ use std::borrow::Cow;
 use k8s_openapi::Resource;
 use k8s_openapi::api::{
     apps::v1 as apps, authentication::v1 as authentication, authorization::v1 as authorization,
-    autoscaling::v1 as autoscaling, coordination::v1 as coordination, core::v1 as core,
-    discovery::v1 as discovery, events::v1 as events, policy::v1 as policy, rbac::v1 as rbac,
-    storage::v1 as storage,
+    autoscaling::v1 as autoscaling, batch::v1 as batch, coordination::v1 as coordination,
+    core::v1 as core, discovery::v1 as discovery, events::v1 as events, policy::v1 as policy,
+    rbac::v1 as rbac, storage::v1 as storage,
 };
 use k8s_openapi::apimachinery::pkg::apis::meta::v1 as meta;
 use schemars::generate::SchemaSettings;
@@ -58,6 +58,8 @@ pub(crate) fn roots() -> Vec<Root> {
         Root::of::<authorization::SelfSubjectRulesReview>(),
         Root::of::<authorization::SubjectAccessReview>(),
         Root::of::<autoscaling::Scale>(),
+        Root::of::<batch::CronJob>(),
+        Root::of::<batch::Job>(),
         Root::of::<coordination::Lease>(),
         Root::of::<core::Binding>(),
         Root::of::<core::ConfigMap>(),
@@ -69,12 +71,14 @@ pub(crate) fn roots() -> Vec<Root> {
         Root::of::<core::PersistentVolumeClaim>(),
         Root::of::<core::Pod>(),
         Root::of::<core::PodTemplate>(),
+        Root::of::<core::ReplicationController>(),
         Root::of::<core::Secret>(),
         Root::of::<core::Service>(),
         Root::of::<core::ServiceAccount>(),
         Root::of::<discovery::EndpointSlice>(),
         Root::of::<events::Event>(),
         Root::of::<policy::Eviction>(),
+        Root::of::<policy::PodDisruptionBudget>(),
         Root::of::<rbac::ClusterRole>(),
         Root::of::<rbac::ClusterRoleBinding>(),
         Root::of::<rbac::Role>(),

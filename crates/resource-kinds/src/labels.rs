@@ -32,3 +32,15 @@ pub const HEADLESS: &str = "service.kubernetes.io/headless";
 pub const AGGREGATE_PREFIX: &str = "rbac.authorization.k8s.io/aggregate-to-";
 /// Marks the roles and bindings that every cluster starts with.
 pub const RBAC_DEFAULTS: &str = "kubernetes.io/bootstrapping";
+/// The hash of the template that a ReplicaSet was made from, on it and on its pods.
+pub const POD_TEMPLATE_HASH: &str = "pod-template-hash";
+/// The uid of the job that a pod belongs to.
+pub const CONTROLLER_UID: &str = "batch.kubernetes.io/controller-uid";
+/// The name of the job that a pod belongs to.
+pub const JOB_NAME: &str = "batch.kubernetes.io/job-name";
+/// The old spelling of [`CONTROLLER_UID`].
+pub const LEGACY_CONTROLLER_UID: &str = "controller-uid";
+/// The old spelling of [`JOB_NAME`].
+pub const LEGACY_JOB_NAME: &str = "job-name";
+/// The index of a pod of an Indexed job.
+pub const JOB_COMPLETION_INDEX: &str = "batch.kubernetes.io/job-completion-index";

@@ -6,6 +6,7 @@ pub mod admission;
 pub mod annotations;
 pub mod apps;
 mod at;
+pub mod batch;
 pub mod bootstrap;
 pub mod cluster;
 pub mod coordination;
@@ -20,12 +21,14 @@ pub mod limits;
 pub mod metadata;
 mod parts;
 mod pod_template;
+pub mod policy;
 pub mod rbac;
 pub mod reasons;
 pub mod storage;
 mod table;
 pub mod volume_fit;
 mod volume_sources;
+mod workload;
 
 use std::sync::Arc;
 
@@ -45,14 +48,22 @@ pub fn all(config: &ClusterConfig) -> Vec<Arc<dyn Kind>> {
         Arc::new(core::PersistentVolume),
         Arc::new(core::PersistentVolumeClaim),
         Arc::new(core::Pod),
+        Arc::new(core::PodTemplate),
+        Arc::new(core::ReplicationController),
         Arc::new(core::Secret),
         Arc::new(core::Service::new(config.service_range)),
         Arc::new(core::ServiceAccount),
         Arc::new(apps::ControllerRevision),
+        Arc::new(apps::DaemonSet),
+        Arc::new(apps::Deployment),
+        Arc::new(apps::ReplicaSet),
         Arc::new(apps::StatefulSet),
+        Arc::new(batch::CronJob),
+        Arc::new(batch::Job),
         Arc::new(coordination::Lease),
         Arc::new(discovery::EndpointSlice),
         Arc::new(events::Event),
+        Arc::new(policy::PodDisruptionBudget),
         Arc::new(rbac::ClusterRole),
         Arc::new(rbac::ClusterRoleBinding),
         Arc::new(rbac::Role),

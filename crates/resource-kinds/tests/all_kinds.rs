@@ -77,6 +77,8 @@ fn samples() -> BTreeMap<&'static str, Value> {
         "volumes": [{"name": "v"}, {"name": "h", "hostPath": {"path": "/x"}}],
         "serviceAccountName": "default",
     });
+    let mut brief = pod.clone();
+    brief["restartPolicy"] = json!("Never");
     BTreeMap::from([
         ("configmaps", json!({"data": {"a": ""}})),
         ("secrets", json!({"stringData": {"a": "b"}})),
@@ -110,6 +112,37 @@ fn samples() -> BTreeMap<&'static str, Value> {
             json!({"spec": {"selector": {"matchLabels": {"a": "b"}},
             "template": {"metadata": {"labels": {"a": "b"}}, "spec": pod},
             "volumeClaimTemplates": [{"metadata": {"name": "c"}, "spec": claim}]}}),
+        ),
+        (
+            "replicasets",
+            json!({"spec": {"selector": {"matchLabels": {"a": "b"}},
+            "template": {"metadata": {"labels": {"a": "b"}}, "spec": pod}}}),
+        ),
+        (
+            "replicationcontrollers",
+            json!({"spec": {"selector": {},
+            "template": {"metadata": {"labels": {"a": "b"}}, "spec": pod}}}),
+        ),
+        (
+            "deployments",
+            json!({"spec": {"selector": {"matchLabels": {"a": "b"}}, "paused": false,
+            "template": {"metadata": {"labels": {"a": "b"}}, "spec": pod}}}),
+        ),
+        (
+            "daemonsets",
+            json!({"spec": {"selector": {"matchLabels": {"a": "b"}},
+            "template": {"metadata": {"labels": {"a": "b"}}, "spec": pod}}}),
+        ),
+        ("podtemplates", json!({"template": {"spec": pod}})),
+        ("jobs", json!({"spec": {"template": {"spec": brief}}})),
+        (
+            "cronjobs",
+            json!({"spec": {"schedule": "@daily", "jobTemplate": {
+            "spec": {"template": {"spec": brief}}}}}),
+        ),
+        (
+            "poddisruptionbudgets",
+            json!({"spec": {"minAvailable": "1%", "selector": {}}}),
         ),
         (
             "controllerrevisions",

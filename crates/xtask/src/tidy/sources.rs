@@ -56,6 +56,14 @@ const KINDS: &[&str] = &[
     "cluster_role",
     "role_binding",
     "cluster_role_binding",
+    "deployment",
+    "replica_set",
+    "replication_controller",
+    "daemon_set",
+    "job",
+    "cron_job",
+    "pod_template",
+    "pod_disruption_budget",
 ];
 
 /// Checks every Rust file, and every file for words that do not belong.

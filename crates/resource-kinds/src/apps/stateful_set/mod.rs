@@ -4,15 +4,15 @@ mod validate;
 
 use jiff::Timestamp;
 use k8s_openapi::api::apps::v1 as api;
-use object_model::{FieldError, LabelSelector, names};
+use object_model::{FieldError, names};
 use serde_json::{Value, json};
 
-use crate::at::{At, Rules};
-use crate::core::{both_account_names, default_claim};
+use crate::at::At;
+use crate::core::default_claim;
 use crate::decode::decode;
 use crate::info::{Names, SCALE, namespaced, status};
 use crate::kind::{Cell, Column, Kind, KindInfo};
-use crate::{metadata, parts, pod_template, table};
+use crate::{metadata, parts, pod_template, table, workload};
 
 /// apps/v1 StatefulSet.
 #[derive(Debug)]
@@ -39,9 +39,6 @@ const COLUMNS: &[Column] = &[
     table::wide("Images", "Images of the containers of the template."),
 ];
 
-/// As many old revisions are kept as upstream keeps.
-const REVISION_HISTORY: i64 = 10;
-
 impl Kind for StatefulSet {
     fn info(&self) -> &'static KindInfo {
         &INFO
@@ -49,9 +46,7 @@ impl Kind for StatefulSet {
 
     fn decode(&self, object: Value) -> Result<Value, String> {
         let mut set = decode::<api::StatefulSet>(object)?;
-        if let Some(spec) = set.pointer_mut("/spec/template/spec") {
-            both_account_names(spec);
-        }
+        workload::decode_template(set.get_mut("spec"));
         Ok(set)
     }
 
@@ -62,18 +57,14 @@ impl Kind for StatefulSet {
         };
         parts::fill(spec, "podManagementPolicy", "OrderedReady");
         parts::fill(spec, "replicas", 1);
-        parts::fill(spec, "revisionHistoryLimit", REVISION_HISTORY);
+        parts::fill(spec, "revisionHistoryLimit", workload::REVISION_HISTORY);
         parts::fill(spec, "serviceName", "");
         default_strategy(spec);
         if let Some(policy) = parts::entry(spec, "persistentVolumeClaimRetentionPolicy") {
             parts::fill(policy, "whenDeleted", "Retain");
             parts::fill(policy, "whenScaled", "Retain");
         }
-        if let Some(template) = parts::entry(spec, "template")
-            && let Some(spec) = parts::entry(template, "spec")
-        {
-            pod_template::default_spec(spec);
-        }
+        workload::default_template(spec);
         for claim in parts::each(spec, "volumeClaimTemplates") {
             parts::fill(claim, "apiVersion", "v1");
             parts::fill(claim, "kind", "PersistentVolumeClaim");
@@ -105,50 +96,12 @@ impl Kind for StatefulSet {
     }
 
     fn scale(&self, object: &Value) -> Option<Value> {
-        let metadata = &object["metadata"];
-        let selector = LabelSelector::from_json(&object["spec"]["selector"]);
-        let mut identity = json!({});
-        for field in [
-            "name",
-            "namespace",
-            "uid",
-            "resourceVersion",
-            "creationTimestamp",
-        ] {
-            parts::restore(&mut identity, metadata, field);
-        }
-        Some(json!({
-            "kind": "Scale",
-            "apiVersion": "autoscaling/v1",
-            "metadata": identity,
-            "spec": {"replicas": object["spec"]["replicas"]},
-            "status": {
-                "replicas": object["status"]["replicas"].as_i64().unwrap_or_default(),
-                "selector": selector.map(|s| s.to_string()).unwrap_or_default(),
-            },
-        }))
+        let selector = workload::selector_text(&object["spec"]["selector"]);
+        Some(workload::scale(object, &selector))
     }
 
     fn set_scale(&self, object: &mut Value, scale: &Value) -> Vec<FieldError> {
-        let replicas = At::root(scale).get("spec.replicas");
-        let mut errors = Vec::new();
-        errors.check_not_negative(&replicas);
-        match replicas.int() {
-            Some(count) if i32::try_from(count).is_err() => {
-                errors.push(replicas.invalid("must be a 32-bit number"));
-            }
-            _ if replicas.is_set() && replicas.int().is_none() => {
-                errors.push(replicas.invalid("must be an integer"));
-            }
-            _ => {}
-        }
-        if errors.is_empty()
-            && let Some(spec) = parts::entry(object, "spec")
-        {
-            // A Scale without a number asks for none, as upstream's zero value does.
-            parts::set(spec, "replicas", replicas.int().unwrap_or_default());
-        }
-        errors
+        workload::set_scale(object, scale)
     }
 
     fn validate_create(&self, object: &Value) -> Vec<FieldError> {
@@ -170,26 +123,13 @@ impl Kind for StatefulSet {
     /// `statefulset.md` 6.14
     fn warnings(&self, object: &Value, old: Option<&Value>) -> Vec<String> {
         let spec = At::root(object).get("spec");
-        let mut all = Vec::new();
-        let same_template =
-            old.is_some_and(|old| old["spec"]["template"] == object["spec"]["template"]);
-        if !same_template {
-            all.extend(pod_template::warnings(&spec.get("template.spec")));
-        }
+        let mut all = workload::warnings(object, old);
         for claim in spec
             .get("volumeClaimTemplates")
             .items()
             .filter(|_| old.is_none())
         {
             all.extend(pod_template::fractions(&claim.get("spec")));
-        }
-        let limit = spec.get("revisionHistoryLimit");
-        if limit.int().is_some_and(|number| number < 0) {
-            all.push(
-                "spec.revisionHistoryLimit: a negative value retains all historical revisions; a \
-                 value >= 0 is recommended"
-                    .to_owned(),
-            );
         }
         all
     }
@@ -202,17 +142,13 @@ impl Kind for StatefulSet {
         let number = |value: &Value| value.as_i64().unwrap_or_default();
         let ready = number(&object["status"]["readyReplicas"]);
         let wanted = number(&object["spec"]["replicas"]);
-        let containers = At::root(object).get("spec.template.spec.containers");
-        let list = |field: &str| {
-            let texts: Vec<&str> = containers.items().map(|c| c.get(field).text()).collect();
-            json!(texts.join(","))
-        };
+        let [names, images] = workload::containers(&At::root(object).get("spec.template"));
         vec![
             table::name(object),
             json!(format!("{ready}/{wanted}")),
             table::age(object, now),
-            list("name"),
-            list("image"),
+            names,
+            images,
         ]
     }
 }

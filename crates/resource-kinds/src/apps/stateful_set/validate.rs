@@ -5,7 +5,7 @@ use serde_json::Value;
 
 use crate::at::{At, Rules};
 use crate::core::validate_claim_spec;
-use crate::{metadata, parts, pod_template};
+use crate::{metadata, parts, workload};
 
 /// `statefulset.md` 6.5
 const MUTABLE: &[&str] = &[
@@ -72,7 +72,8 @@ fn settings(spec: &At<'_>) -> Vec<FieldError> {
     errors.check_not_negative(&spec.get("replicas"));
     errors.check_not_negative(&spec.get("minReadySeconds"));
     errors.check_not_negative(&spec.get("ordinals.start"));
-    selector(&spec.get("selector"), &mut errors);
+    // `statefulset.md` 6.7
+    workload::check_selector(&spec.get("selector"), "statefulset", &mut errors);
     errors
 }
 
@@ -112,54 +113,16 @@ fn strategy(strategy: &At<'_>, errors: &mut Vec<FieldError>) {
     }
 }
 
-/// `statefulset.md` 6.7
-fn selector(selector: &At<'_>, errors: &mut Vec<FieldError>) {
-    if !selector.is_set() {
-        errors.push(selector.required(""));
-        return;
-    }
-    errors.extend(metadata::label_selector(selector));
-    if selector.get("matchLabels").is_empty() && selector.get("matchExpressions").is_empty() {
-        errors.push(selector.invalid("empty selector is invalid for statefulset"));
-    }
-}
-
 /// `statefulset.md` 6.7, 6.8 and 6.12
 fn template(spec: &At<'_>, whole: bool, errors: &mut Vec<FieldError>) {
-    let template = spec.get("template");
-    let labels = template.get("metadata.labels");
-    match LabelSelector::from_json(spec.get("selector").value) {
-        Ok(selector) => {
-            if !selector.is_everything() && !selector.matches(labels.value) {
-                let value = match labels.value {
-                    Value::Null => Value::Object(serde_json::Map::new()),
-                    other => other.clone(),
-                };
-                let detail = "`selector` does not match template `labels`";
-                errors.push(FieldError::invalid(&labels.path, value, detail));
-            }
-        }
-        Err(_) => errors.push(spec.get("selector").invalid("")),
-    }
+    let selector = LabelSelector::from_json(spec.get("selector").value).ok();
+    workload::check_labels(spec, selector.as_ref(), errors);
     let claims: Vec<&str> = spec
         .get("volumeClaimTemplates")
         .items()
         .filter_map(|claim| claim.value["metadata"]["name"].as_str())
         .collect();
-    if whole {
-        let found = pod_template::validate_template(&template, &claims).into_iter();
-        // A wrong restart policy is reported below, with what a set allows.
-        let restart = spec.get("template.spec.restartPolicy").path;
-        errors.extend(found.filter(|error| error.field != restart));
-    }
-    let restart = spec.get("template.spec.restartPolicy");
-    if restart.text() != "Always" {
-        errors.push(restart.not_supported(&["Always"]));
-    }
-    let deadline = spec.get("template.spec.activeDeadlineSeconds");
-    if deadline.is_set() {
-        errors.push(deadline.forbidden("activeDeadlineSeconds in StatefulSet is not Supported"));
-    }
+    workload::check_template(spec, "StatefulSet", &claims, whole, errors);
 }
 
 fn claim_template(claim: &At<'_>, errors: &mut Vec<FieldError>) {

@@ -1,0 +1,8 @@
+//! batch: work that comes to an end.
+
+mod cron_job;
+mod job;
+mod job_rules;
+
+pub use cron_job::CronJob;
+pub use job::Job;
