@@ -53,6 +53,9 @@ pub(crate) const GZIP_BYTES_MIN: usize = 128 * 1024;
 /// How often a write without a resource version of its own is tried anew after a conflict.
 pub(crate) const WRITE_ATTEMPTS_MAX: usize = 16;
 
+/// Most pods that a disruption budget waits for to go (upstream's figure).
+pub(crate) const DISRUPTED_PODS_MAX: usize = 2000;
+
 /// How often another name is generated when the first is taken (as upstream).
 pub(crate) const NAME_ATTEMPTS_MAX: usize = 8;
 

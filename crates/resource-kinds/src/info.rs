@@ -14,7 +14,8 @@ pub(crate) const ALL: &[Verb] = &[
     Verb::Watch,
 ];
 
-const READ_WRITE: &[Verb] = &[Verb::Get, Verb::Patch, Verb::Update];
+/// The verbs of a part of an object.
+pub(crate) const READ_WRITE: &[Verb] = &[Verb::Get, Verb::Patch, Verb::Update];
 
 /// The names of a kind, from which the rest of its facts follow.
 pub(crate) struct Names {

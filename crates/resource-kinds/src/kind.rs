@@ -181,6 +181,22 @@ pub trait Kind: Send + Sync + 'static {
         parts::restore_all_but(object, old, &["status", "metadata"]);
     }
 
+    /// Restores what an update through a sub-resource of the kind's own (`resize` of a pod) may
+    /// not touch.
+    fn prepare_subresource_update(&self, _name: &str, object: &mut Value, old: &Value) {
+        old.clone_into(object);
+    }
+
+    /// All that is wrong with an update through a sub-resource of the kind's own.
+    fn validate_subresource_update(
+        &self,
+        _name: &str,
+        _object: &Value,
+        _old: &Value,
+    ) -> Vec<FieldError> {
+        Vec::new()
+    }
+
     /// Whether objects of the kind count their changes in `metadata.generation`: 1 at first, one
     /// more with each update that changes anything besides the metadata and the status.
     fn has_generation(&self) -> bool {

@@ -1,6 +1,7 @@
 //! Parts of objects, and actions on them, with paths of their own.
 
 mod binding;
+mod eviction;
 mod finalize;
 mod forward;
 mod scale;
@@ -47,22 +48,28 @@ pub(crate) async fn answer(
         return Err(not_allowed());
     }
     let reply = match name.as_str() {
-        "status" => status(server, resource, verb, &call, body).await,
+        "status" => part(server, resource, verb, &call, body, Part::Status).await,
+        "ephemeralcontainers" | "resize" => {
+            part(server, resource, verb, &call, body, Part::Subresource).await
+        }
         "scale" => scale::answer(server, resource, verb, &call, body).await,
         "finalize" => finalize::answer(server, resource, &call, body).await,
         "binding" => binding::answer(server, resource, &call, body).await,
+        "eviction" => eviction::answer(server, resource, &call, body).await,
         "token" => token::answer(server, resource, &call, body).await,
         _ => Err(unknown_path()),
     };
     reply.map(Answer::Reply)
 }
 
-async fn status(
+/// Answers a request for a part of an object that is shown, and sent, as the whole object.
+async fn part(
     server: &ApiServer,
     resource: &Resource,
     verb: Verb,
     call: &Call,
     body: BoxBody,
+    part: Part,
 ) -> Result<Reply, Status> {
     match verb {
         Verb::Get => {
@@ -73,11 +80,11 @@ async fn status(
         }
         Verb::Update => {
             let decoded = read(server, resource, call, body).await?;
-            update::answer(server, resource, call, decoded, Part::Status).await
+            update::answer(server, resource, call, decoded, part).await
         }
         Verb::Patch => {
             let bytes = body::read(body, &server.limits).await?;
-            patch::answer(server, resource, call, &bytes, Part::Status).await
+            patch::answer(server, resource, call, &bytes, part).await
         }
         _ => Err(not_allowed()),
     }

@@ -52,15 +52,26 @@ impl DeleteOptions {
         bytes: &[u8],
         query: &Query,
     ) -> Result<(Self, bool), Status> {
-        let mut options = Self::default();
+        let mut value = Value::Null;
         if !bytes.is_empty() {
-            let decoded = decode::body(headers, bytes, "DeleteOptions")?;
-            let kind = decoded.value["kind"].as_str().unwrap_or("DeleteOptions");
+            value = decode::body(headers, bytes, "DeleteOptions")?.value;
+            let kind = value["kind"].as_str().unwrap_or("DeleteOptions");
             if kind != "DeleteOptions" {
                 let text = format!("decode: expected DeleteOptions, found {kind}");
                 return Err(Status::bad_request(text));
             }
-            options = Self::deserialize(&decoded.value)
+        }
+        Self::of_value(&value, query)
+    }
+
+    /// Reads the options from a tree, or from the query if there is none; and whether nothing is
+    /// to be written.
+    ///
+    /// *Errors.* As [`parse`](Self::parse).
+    pub(crate) fn of_value(value: &Value, query: &Query) -> Result<(Self, bool), Status> {
+        let mut options = Self::default();
+        if !value.is_null() {
+            options = Self::deserialize(value)
                 .map_err(|e| Status::bad_request(format!("DeleteOptions: {e}")))?;
         }
         options.add_query(query)?;
@@ -107,7 +118,7 @@ impl DeleteOptions {
     }
 
     /// Checks what the object must still be.
-    fn check(&self, resource: &Resource, object: &Value) -> Result<(), Status> {
+    pub(crate) fn check(&self, resource: &Resource, object: &Value) -> Result<(), Status> {
         let Some(preconditions) = &self.preconditions else {
             return Ok(());
         };

@@ -30,6 +30,8 @@ pub(crate) enum Part {
     Whole,
     /// The status.
     Status,
+    /// What the kind says that the named sub-resource may change (`resize`).
+    Subresource,
     /// Just what the caller of [`update`] changes, on its own authority (`binding`, `finalize`).
     Chosen,
 }
@@ -114,12 +116,13 @@ fn prepare(
     old: &Value,
 ) -> Result<Draft, Status> {
     let resource = attempt.resource;
-    let kind = &resource.kind;
+    let (kind, sub) = (&resource.kind, attempt.subresource);
     metadata::prepare_update(resource, &mut object, old)?;
     kind.default(&mut object);
     match part {
         Part::Whole => kind.prepare_update(&mut object, old),
         Part::Status => kind.prepare_status_update(&mut object, old),
+        Part::Subresource => kind.prepare_subresource_update(sub, &mut object, old),
         Part::Chosen => {}
     }
     admit(server, attempt, Operation::Update, &mut object, Some(old))?;
@@ -137,6 +140,13 @@ fn prepare(
             }
         }
         Part::Status => errors.extend(kind.validate_status_update(&object, old)),
+        Part::Subresource => {
+            errors.extend(kind.validate_subresource_update(sub, &object, old));
+            warnings = kind.warnings(&object, Some(old));
+            if kind.has_generation() {
+                metadata::count_generation(&mut object, old);
+            }
+        }
         Part::Chosen => {}
     }
     errors.extend(annotations::validate(kind.info().kind, &object, Some(old)));

@@ -14,6 +14,7 @@ mod harness;
 mod listing;
 mod network;
 mod pages;
+mod pod_parts;
 mod subresources;
 mod watching;
 mod writing;

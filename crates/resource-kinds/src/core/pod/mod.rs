@@ -1,5 +1,6 @@
 //! core/v1 Pod.
 
+mod subresources;
 mod table;
 mod update;
 
@@ -10,7 +11,7 @@ use serde_json::{Value, json};
 
 use crate::at::At;
 use crate::decode::decode;
-use crate::info::{Names, action, namespaced, status};
+use crate::info::{Names, READ_WRITE, action, namespaced, status};
 use crate::kind::{Cell, Column, Kind, KindInfo, Subresource, Verb};
 use crate::{metadata, parts, pod_template};
 
@@ -18,8 +19,8 @@ use crate::{metadata, parts, pod_template};
 #[derive(Debug)]
 pub struct Pod;
 
-/// A stream between a client and the containers of a pod.
-const fn stream(name: &'static str, kind: &'static str, verbs: &'static [Verb]) -> Subresource {
+/// A sub-resource that is read or written as a kind of the core group.
+const fn part(name: &'static str, kind: &'static str, verbs: &'static [Verb]) -> Subresource {
     Subresource {
         name,
         group: "",
@@ -32,10 +33,13 @@ const fn stream(name: &'static str, kind: &'static str, verbs: &'static [Verb]) 
 const INFO: KindInfo = KindInfo {
     categories: &["all"],
     subresources: &[
-        stream("attach", "PodAttachOptions", &[Verb::Create, Verb::Get]),
+        part("attach", "PodAttachOptions", &[Verb::Create, Verb::Get]),
         action("binding", "", "Binding"),
-        stream("exec", "PodExecOptions", &[Verb::Create, Verb::Get]),
-        stream("log", "Pod", &[Verb::Get]),
+        part("ephemeralcontainers", "Pod", READ_WRITE),
+        action("eviction", "policy", "Eviction"),
+        part("exec", "PodExecOptions", &[Verb::Create, Verb::Get]),
+        part("log", "Pod", &[Verb::Get]),
+        part("resize", "Pod", READ_WRITE),
         status("", "Pod"),
     ],
     ..namespaced(Names {
@@ -93,6 +97,19 @@ impl Kind for Pod {
         }
     }
 
+    fn prepare_subresource_update(&self, name: &str, object: &mut Value, old: &Value) {
+        subresources::prepare(name, object, old);
+    }
+
+    fn validate_subresource_update(
+        &self,
+        name: &str,
+        object: &Value,
+        old: &Value,
+    ) -> Vec<FieldError> {
+        subresources::validate(name, object, old)
+    }
+
     fn has_generation(&self) -> bool {
         true
     }
@@ -120,7 +137,7 @@ impl Kind for Pod {
 
     fn warnings(&self, object: &Value, old: Option<&Value>) -> Vec<String> {
         match old {
-            Some(_) => Vec::new(),
+            Some(old) => subresources::warnings(object, old),
             None => pod_template::warnings(&At::root(object).get("spec")),
         }
     }

@@ -1,0 +1,294 @@
+//! What may change in a pod through `ephemeralcontainers` (`kubectl.md` 5.8) and `resize`
+//! (`kubectl.md` 6.7).
+
+use std::collections::BTreeMap;
+
+use object_model::{FieldError, Quantity};
+use serde_json::Value;
+
+use crate::at::At;
+use crate::{parts, pod_template};
+
+/// Fields of the metadata that neither sub-resource touches.
+const METADATA: [&str; 4] = ["labels", "annotations", "finalizers", "ownerReferences"];
+
+/// Fields of a container that `resize` may change.
+const RESIZABLE: [&str; 2] = ["resources", "resizePolicy"];
+
+/// Puts back what the sub-resource may not change.
+pub(super) fn prepare(name: &str, object: &mut Value, old: &Value) {
+    let sent = object["spec"].clone();
+    parts::restore_all_but(object, old, &["metadata"]);
+    if let Some(metadata) = parts::entry(object, "metadata") {
+        for field in METADATA {
+            parts::restore(metadata, &old["metadata"], field);
+        }
+    }
+    match name {
+        "ephemeralcontainers" => parts::restore(&mut object["spec"], &sent, "ephemeralContainers"),
+        "resize" => take_resources(object, &sent),
+        _ => {}
+    }
+}
+
+fn take_resources(object: &mut Value, sent: &Value) {
+    for list in ["containers", "initContainers"] {
+        for container in parts::each(&mut object["spec"], list) {
+            let mut others = sent[list].as_array().into_iter().flatten();
+            let Some(other) = others.find(|other| other["name"] == container["name"]) else {
+                continue;
+            };
+            for field in RESIZABLE {
+                parts::restore(container, other, field);
+            }
+        }
+    }
+}
+
+/// All that is wrong with a change through the sub-resource.
+pub(super) fn validate(name: &str, object: &Value, old: &Value) -> Vec<FieldError> {
+    let (new, old) = (At::root(object).get("spec"), At::root(old).get("spec"));
+    match name {
+        "ephemeralcontainers" => ephemeral_containers(&new, &old),
+        "resize" => resize(&new, &old),
+        _ => Vec::new(),
+    }
+}
+
+fn named<'a>(list: &At<'a>, name: &str) -> Option<At<'a>> {
+    list.items().find(|item| item.get("name").text() == name)
+}
+
+fn ephemeral_containers(new: &At<'_>, old: &At<'_>) -> Vec<FieldError> {
+    let list = new.get("ephemeralContainers");
+    let mut errors = pod_template::validate_spec(new, &[]);
+    errors.retain(|error| {
+        error
+            .field
+            .to_string()
+            .starts_with("spec.ephemeralContainers")
+    });
+    for container in list.items() {
+        let target = container.get("targetContainerName");
+        let known = pod_template::all_containers(new)
+            .iter()
+            .any(|other| other.get("name").text() == target.text());
+        if !target.is_empty() && !known {
+            errors.push(FieldError::not_found(&target.path, target.value.clone()));
+        }
+        for field in ["resources", "resizePolicy", "restartPolicy"] {
+            let at = container.get(field);
+            if !at.is_empty() {
+                errors.push(at.forbidden("cannot be set for an Ephemeral Container"));
+            }
+        }
+    }
+    for before in old.get("ephemeralContainers").items() {
+        let name = before.get("name").text();
+        let changed = match named(&list, name) {
+            None => "removed",
+            Some(now) if now.value != before.value => "changed",
+            Some(_) => continue,
+        };
+        let detail = format!("existing ephemeral containers {name:?} may not be {changed}\n");
+        errors.push(list.forbidden(detail));
+    }
+    errors
+}
+
+fn resize(new: &At<'_>, old: &At<'_>) -> Vec<FieldError> {
+    let mut errors = pod_template::validate_spec(new, &[]);
+    let class = pod_template::qos_class(new.value);
+    if class != pod_template::qos_class(old.value) {
+        let detail = "Pod QOS Class may not change as a result of resizing";
+        errors.push(FieldError::invalid(&new.path, class, detail));
+    }
+    for list in ["containers", "initContainers"] {
+        let before = old.get(list);
+        for container in new.get(list).items() {
+            let Some(before) = named(&before, container.get("name").text()) else {
+                continue;
+            };
+            let sidecar = list == "containers" || pod_template::is_sidecar(container.value);
+            if !sidecar && container.get("resources").value != before.get("resources").value {
+                let detail = "resources for non-sidecar init containers are immutable";
+                errors.push(container.get("resources").forbidden(detail));
+                continue;
+            }
+            amounts(
+                &container.get("resources"),
+                &before.get("resources"),
+                &mut errors,
+            );
+        }
+    }
+    errors
+}
+
+/// Amounts of `cpu` and `memory` may become others; nothing else, and none may go away.
+fn amounts(new: &At<'_>, old: &At<'_>, errors: &mut Vec<FieldError>) {
+    for list in ["requests", "limits"] {
+        let (now, before) = (quantities(&new.get(list)), quantities(&old.get(list)));
+        let others = |all: &BTreeMap<String, Quantity>| -> BTreeMap<String, Quantity> {
+            let mut others = all.clone();
+            others.retain(|name, _| !matches!(name.as_str(), "cpu" | "memory"));
+            others
+        };
+        if others(&now) != others(&before) {
+            errors.push(
+                new.get(list)
+                    .forbidden("only cpu and memory resources are mutable"),
+            );
+        }
+        if before.keys().any(|name| !now.contains_key(name)) {
+            let detail = format!("resource {list} cannot be removed");
+            errors.push(new.get(list).forbidden(detail));
+        }
+    }
+    if new.get("claims").value != old.get("claims").value {
+        errors.push(
+            new.get("claims")
+                .forbidden("only cpu and memory resources are mutable"),
+        );
+    }
+}
+
+fn quantities(list: &At<'_>) -> BTreeMap<String, Quantity> {
+    let entries = list.entries();
+    entries
+        .map(|(name, at)| {
+            let amount = Quantity::from_json(at.value).unwrap_or_default();
+            (name.to_owned(), amount)
+        })
+        .collect()
+}
+
+/// What is accepted and not yet acted upon.
+pub(super) fn warnings(object: &Value, old: &Value) -> Vec<String> {
+    let (new, old) = (&object["spec"], &old["spec"]);
+    let mut warnings = Vec::new();
+    if new["ephemeralContainers"] != old["ephemeralContainers"] {
+        let text = "spec.ephemeralContainers: accepted, but this cluster's nodes do not yet run \
+                    ephemeral containers";
+        warnings.push(text.to_owned());
+    }
+    let resources = |spec: &Value| -> Vec<Value> {
+        let lists = ["containers", "initContainers"].map(|list| spec[list].as_array().cloned());
+        let all = lists.into_iter().flatten().flatten();
+        all.map(|container| container["resources"].clone())
+            .collect()
+    };
+    if resources(new) != resources(old) {
+        let text = "spec.containers: new resources are accepted, but this cluster's nodes apply \
+                    them only when a container starts";
+        warnings.push(text.to_owned());
+    }
+    warnings
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn pod() -> Value {
+        let mut pod = json!({"metadata": {"labels": {"a": "b"}}, "spec": {"nodeName": "n",
+            "containers": [{"name": "a", "image": "x",
+                "resources": {"requests": {"cpu": "1"}, "limits": {"cpu": "2"}}}]}});
+        pod_template::default_spec(&mut pod["spec"]);
+        pod_template::default_pod(&mut pod["spec"]);
+        pod
+    }
+
+    fn change(name: &str, old: &Value, change: impl Fn(&mut Value)) -> (Value, Vec<String>) {
+        let mut new = old.clone();
+        change(&mut new);
+        prepare(name, &mut new, old);
+        pod_template::default_spec(&mut new["spec"]);
+        let errors = validate(name, &new, old);
+        (new, errors.iter().map(ToString::to_string).collect())
+    }
+
+    /// `kubectl.md` 5.8
+    #[test]
+    fn ephemeral_containers_are_only_added() {
+        let debug = json!({"name": "debug", "image": "y", "targetContainerName": "a"});
+        let (with, errors) = change("ephemeralcontainers", &pod(), |pod| {
+            pod["spec"]["ephemeralContainers"] = json!([debug]);
+            pod["spec"]["containers"][0]["image"] = json!("other");
+            pod["metadata"]["labels"] = json!({});
+        });
+        assert_eq!(errors, [""; 0]);
+        assert_eq!(with["spec"]["containers"], pod()["spec"]["containers"]);
+        assert_eq!(with["metadata"], pod()["metadata"]);
+        assert_eq!(with["spec"]["ephemeralContainers"][0]["name"], "debug");
+        let (_, errors) = change("ephemeralcontainers", &with, |pod| {
+            pod["spec"]["ephemeralContainers"] = json!([]);
+        });
+        assert_eq!(
+            errors,
+            [
+                "spec.ephemeralContainers: Forbidden: existing ephemeral containers \"debug\" may \
+              not be removed\n"
+            ]
+        );
+        let (_, errors) = change("ephemeralcontainers", &pod(), |pod| {
+            pod["spec"]["ephemeralContainers"] = json!([
+                {"name": "a", "image": "x"},
+                {"name": "b", "image": "x", "targetContainerName": "none",
+                 "resources": {"limits": {"cpu": "1"}}, "ports": [{"containerPort": 1}]}]);
+        });
+        assert_eq!(
+            errors,
+            [
+                "spec.ephemeralContainers[0].name: Duplicate value: \"a\"",
+                "spec.ephemeralContainers[1].ports: Forbidden: cannot be set for an Ephemeral \
+                 Container",
+                "spec.ephemeralContainers[1].targetContainerName: Not found: \"none\"",
+                "spec.ephemeralContainers[1].resources: Forbidden: cannot be set for an \
+                 Ephemeral Container",
+            ]
+        );
+    }
+
+    /// `kubectl.md` 6.7
+    #[test]
+    fn amounts_of_cpu_and_memory_are_resized() {
+        let (with, errors) = change("resize", &pod(), |pod| {
+            pod["spec"]["containers"][0]["resources"]["limits"]["cpu"] = json!("3");
+            pod["spec"]["containers"][0]["image"] = json!("other");
+        });
+        assert_eq!(errors, [""; 0]);
+        assert_eq!(with["spec"]["containers"][0]["image"], "x");
+        assert_eq!(
+            with["spec"]["containers"][0]["resources"]["limits"]["cpu"],
+            "3"
+        );
+        let (_, errors) = change("resize", &pod(), |pod| {
+            pod["spec"]["containers"][0]["resources"] = json!({"requests": {"cpu": "1"}});
+        });
+        assert_eq!(
+            errors,
+            ["spec.containers[0].resources.limits: Forbidden: resource limits cannot be removed"]
+        );
+        let (_, errors) = change("resize", &pod(), |pod| {
+            pod["spec"]["containers"][0]["resources"] = json!({});
+        });
+        assert_eq!(
+            errors[0],
+            "spec: Invalid value: \"BestEffort\": Pod QOS Class may not change as a result of \
+             resizing"
+        );
+        let (_, errors) = change("resize", &pod(), |pod| {
+            pod["spec"]["containers"][0]["resources"]["limits"]["ephemeral-storage"] = json!("1");
+        });
+        assert_eq!(
+            errors,
+            [
+                "spec.containers[0].resources.limits: Forbidden: only cpu and memory resources are \
+              mutable"
+            ]
+        );
+    }
+}
