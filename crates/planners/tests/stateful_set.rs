@@ -7,6 +7,8 @@
 
 #[path = "stateful_set/golden.rs"]
 mod golden;
+#[path = "stateful_set/making.rs"]
+mod making;
 #[path = "stateful_set/properties.rs"]
 mod properties;
 #[path = "stateful_set/scenarios.rs"]
