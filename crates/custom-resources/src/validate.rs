@@ -1,0 +1,461 @@
+//! Judging an object by its schema. The texts are those that kube-apiserver gives
+//! (k8s.io/kube-openapi `pkg/validation`).
+
+use std::collections::BTreeSet;
+
+use object_model::{FieldError, FieldErrorType, FieldPath};
+use serde_json::{Map, Value};
+
+use crate::format;
+use crate::schema::{Additional, ListType, Schema, Type};
+
+/// More than so many errors help nobody.
+const ERRORS_MAX: usize = 100;
+
+/// All that is wrong with an object, rules in the Common Expression Language aside.
+pub fn validate(object: &Value, schema: &Schema) -> Vec<FieldError> {
+    let mut errors = Vec::new();
+    check(object, schema, &FieldPath::default(), &mut errors);
+    errors.sort_by(|one, other| one.field.cmp(&other.field));
+    errors.truncate(ERRORS_MAX);
+    errors
+}
+
+fn check(value: &Value, schema: &Schema, path: &FieldPath, errors: &mut Vec<FieldError>) {
+    if value.is_null() && schema.nullable {
+        return;
+    }
+    if !has_type(value, schema) {
+        errors.push(wrong_type(value, schema, path));
+        return;
+    }
+    match value {
+        Value::String(text) => check_text(text, schema, path, errors),
+        Value::Number(number) => check_number(number, schema, path, errors),
+        Value::Array(items) => check_list(items, schema, path, errors),
+        Value::Object(map) => check_map(map, schema, path, errors),
+        Value::Null | Value::Bool(_) => {}
+    }
+    check_enum(value, schema, path, errors);
+    check_combinations(value, schema, path, errors);
+}
+
+fn has_type(value: &Value, schema: &Schema) -> bool {
+    if schema.int_or_string {
+        return value.is_string() || is_whole(value);
+    }
+    match schema.kind {
+        None => true,
+        Some(Type::Object) => value.is_object(),
+        Some(Type::Array) => value.is_array(),
+        Some(Type::String) => value.is_string(),
+        Some(Type::Boolean) => value.is_boolean(),
+        Some(Type::Number) => value.is_number(),
+        Some(Type::Integer) => is_whole(value),
+    }
+}
+
+fn is_whole(value: &Value) -> bool {
+    let whole = |number: f64| number.fract() == 0.0 && number.is_finite();
+    value.is_i64() || value.is_u64() || value.as_f64().is_some_and(whole)
+}
+
+fn wrong_type(value: &Value, schema: &Schema, path: &FieldPath) -> FieldError {
+    let wanted = if schema.int_or_string {
+        "integer,string"
+    } else {
+        schema.kind.map_or("", Type::name)
+    };
+    type_error(path, wanted, type_of(value))
+}
+
+/// The message has the offending type, or the text that is not of a format.
+fn type_error(path: &FieldPath, wanted: &str, found: &str) -> FieldError {
+    FieldError {
+        kind: FieldErrorType::TypeInvalid,
+        field: path.clone(),
+        value: Some(found.into()),
+        detail: format!("{} must be of type {wanted}: {found:?}", place(path)),
+    }
+}
+
+fn type_of(value: &Value) -> &'static str {
+    match value {
+        Value::Null => "null",
+        Value::Bool(_) => "boolean",
+        Value::Number(_) if is_whole(value) => "integer",
+        Value::Number(_) => "number",
+        Value::String(_) => "string",
+        Value::Array(_) => "array",
+        Value::Object(_) => "object",
+    }
+}
+
+fn place(path: &FieldPath) -> String {
+    format!("{path} in body")
+}
+
+fn check_text(text: &str, schema: &Schema, path: &FieldPath, errors: &mut Vec<FieldError>) {
+    let limits = &schema.limits;
+    let length = text.chars().count() as u64;
+    if let Some(max) = limits.max_length.filter(|max| length > *max) {
+        errors.push(FieldError {
+            kind: FieldErrorType::TooLong,
+            field: path.clone(),
+            value: None,
+            detail: format!("may not be more than {max} bytes"),
+        });
+    }
+    if let Some(min) = limits.min_length.filter(|min| length < *min) {
+        let detail = format!("{} should be at least {min} chars long", place(path));
+        errors.push(FieldError::invalid(path, text, detail));
+    }
+    if let Some(pattern) = &limits.pattern
+        && pattern
+            .regex
+            .as_ref()
+            .is_some_and(|regex| !regex.is_match(text))
+    {
+        let detail = format!("{} should match '{}'", place(path), pattern.source);
+        errors.push(FieldError::invalid(path, text, detail));
+    }
+    if let Some(name) = &limits.format
+        && !format::matches(name, text)
+    {
+        errors.push(type_error(path, name, text));
+    }
+}
+
+fn check_number(
+    number: &serde_json::Number,
+    schema: &Schema,
+    path: &FieldPath,
+    errors: &mut Vec<FieldError>,
+) {
+    let limits = &schema.limits;
+    let Some(value) = number.as_f64() else { return };
+    let mut refuse = |detail: String| {
+        let detail = format!("{} {detail}", place(path));
+        errors.push(FieldError::invalid(
+            path,
+            Value::Number(number.clone()),
+            detail,
+        ));
+    };
+    if let Some(max) = limits.maximum {
+        if limits.exclusive_maximum && value >= max {
+            refuse(format!("should be less than {max}"));
+        } else if value > max {
+            refuse(format!("should be less than or equal to {max}"));
+        }
+    }
+    if let Some(min) = limits.minimum {
+        if limits.exclusive_minimum && value <= min {
+            refuse(format!("should be greater than {min}"));
+        } else if value < min {
+            refuse(format!("should be greater than or equal to {min}"));
+        }
+    }
+    if let Some(factor) = limits.multiple_of.filter(|factor| *factor > 0.0) {
+        let times = value / factor;
+        if (times - times.round()).abs() > f64::EPSILON * times.abs().max(1.0) {
+            refuse(format!("should be a multiple of {factor}"));
+        }
+    }
+    let whole = number.as_i64();
+    let name = limits.format.as_deref();
+    if name == Some("int32") && whole.is_some_and(|whole| i32::try_from(whole).is_err()) {
+        refuse(format!("must be of type int32: {:?}", number.to_string()));
+    }
+}
+
+fn check_list(items: &[Value], schema: &Schema, path: &FieldPath, errors: &mut Vec<FieldError>) {
+    let limits = &schema.limits;
+    let count = items.len() as u64;
+    if let Some(max) = limits.max_items.filter(|max| count > *max) {
+        errors.push(too_many(path, count, max));
+        // What is too long to be looked at is not looked at.
+        return;
+    }
+    if let Some(min) = limits.min_items.filter(|min| count < *min) {
+        let detail = format!("{} should have at least {min} items", place(path));
+        errors.push(FieldError::invalid(path, count, detail));
+    }
+    if limits.unique_items && has_duplicates(items) {
+        let detail = format!("{} shouldn't contain duplicates", place(path));
+        errors.push(FieldError::invalid(
+            path,
+            Value::Array(items.to_vec()),
+            detail,
+        ));
+    }
+    if let Some(below) = &schema.items {
+        for (index, item) in items.iter().enumerate() {
+            if errors.len() > ERRORS_MAX {
+                return;
+            }
+            check(item, below, &path.index(index), errors);
+        }
+    }
+    check_keys(items, &schema.list_type, path, errors);
+}
+
+fn too_many(path: &FieldPath, count: u64, max: u64) -> FieldError {
+    FieldError {
+        kind: FieldErrorType::TooMany,
+        field: path.clone(),
+        value: Some(count.into()),
+        detail: format!("must have at most {max} items"),
+    }
+}
+
+fn has_duplicates(items: &[Value]) -> bool {
+    let mut seen = BTreeSet::new();
+    items.iter().any(|item| !seen.insert(item.to_string()))
+}
+
+/// The elements of sets and of keyed lists are told apart by their keys.
+fn check_keys(
+    items: &[Value],
+    list_type: &ListType,
+    path: &FieldPath,
+    errors: &mut Vec<FieldError>,
+) {
+    let mut seen = BTreeSet::new();
+    for (index, item) in items.iter().enumerate() {
+        let key = match list_type {
+            ListType::Atomic => return,
+            ListType::Set => item.clone(),
+            ListType::Map(keys) => {
+                let part = |key: &String| Some((key.clone(), item.get(key)?.clone()));
+                Value::Object(keys.iter().filter_map(part).collect())
+            }
+        };
+        if !seen.insert(key.to_string()) {
+            errors.push(FieldError::duplicate(&path.index(index), key));
+        }
+    }
+}
+
+fn check_map(
+    map: &Map<String, Value>,
+    schema: &Schema,
+    path: &FieldPath,
+    errors: &mut Vec<FieldError>,
+) {
+    let limits = &schema.limits;
+    for name in limits
+        .required
+        .iter()
+        .filter(|name| !map.contains_key(*name))
+    {
+        errors.push(FieldError::required(&path.child(name), ""));
+    }
+    if schema.embedded {
+        for name in ["apiVersion", "kind"] {
+            if map
+                .get(name)
+                .and_then(Value::as_str)
+                .is_none_or(str::is_empty)
+            {
+                errors.push(FieldError::required(&path.child(name), "must not be empty"));
+            }
+        }
+    }
+    let count = map.len() as u64;
+    if let Some(max) = limits.max_properties.filter(|max| count > *max) {
+        errors.push(too_many(path, count, max));
+        return;
+    }
+    if let Some(min) = limits.min_properties.filter(|min| count < *min) {
+        let detail = format!("{} should have at least {min} properties", place(path));
+        errors.push(FieldError::invalid(
+            path,
+            Value::Object(map.clone()),
+            detail,
+        ));
+    }
+    for (name, value) in map {
+        if errors.len() > ERRORS_MAX {
+            return;
+        }
+        if let Some(below) = schema.properties.get(name) {
+            check(value, below, &path.child(name), errors);
+        } else if let Some(Additional::Like(below)) = &schema.additional {
+            check(value, below, &path.child(name), errors);
+        }
+    }
+}
+
+fn check_enum(value: &Value, schema: &Schema, path: &FieldPath, errors: &mut Vec<FieldError>) {
+    let Some(allowed) = &schema.limits.one_of_values else {
+        return;
+    };
+    if allowed.iter().any(|one| same(one, value)) {
+        return;
+    }
+    let shown: Vec<String> = allowed
+        .iter()
+        .map(|one| one.as_str().map_or_else(|| one.to_string(), str::to_owned))
+        .collect();
+    let shown: Vec<&str> = shown.iter().map(String::as_str).collect();
+    errors.push(FieldError::not_supported(path, value.clone(), &shown));
+}
+
+/// 1 and 1.0 are the same number.
+fn same(one: &Value, other: &Value) -> bool {
+    match (one.as_f64(), other.as_f64()) {
+        (Some(one), Some(other)) => one.total_cmp(&other).is_eq(),
+        _ => one == other,
+    }
+}
+
+fn check_combinations(
+    value: &Value,
+    schema: &Schema,
+    path: &FieldPath,
+    errors: &mut Vec<FieldError>,
+) {
+    let limits = &schema.limits;
+    let fits = |schema: &Schema| {
+        let mut found = Vec::new();
+        check(value, schema, path, &mut found);
+        found.is_empty()
+    };
+    let mut refuse = |detail: String| {
+        let text = format!("{:?} {detail}", path.to_string());
+        errors.push(FieldError::invalid(path, value.clone(), text));
+    };
+    if !limits.any_of.is_empty() && !limits.any_of.iter().any(fits) {
+        refuse("must validate at least one schema (anyOf)".to_owned());
+    }
+    if !limits.one_of.is_empty() {
+        match limits.one_of.iter().filter(|schema| fits(schema)).count() {
+            1 => {}
+            0 => {
+                refuse("must validate one and only one schema (oneOf). Found none valid".to_owned())
+            }
+            found => refuse(format!(
+                "must validate one and only one schema (oneOf). Found {found} valid alternatives"
+            )),
+        }
+    }
+    if limits.not.as_deref().is_some_and(fits) {
+        refuse("must not validate the schema (not)".to_owned());
+    }
+    if !limits.all_of.iter().all(fits) {
+        refuse("must validate all the schemas (allOf)".to_owned());
+        for schema in &limits.all_of {
+            check(value, schema, path, errors);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn texts(schema: Value, object: Value) -> Vec<String> {
+        let errors = validate(&object, &Schema::parse(&schema));
+        errors.iter().map(ToString::to_string).collect()
+    }
+
+    fn spec(fields: Value) -> Value {
+        json!({"type": "object", "properties": {"spec": {"type": "object", "properties": fields}}})
+    }
+
+    #[test]
+    fn types_are_checked_and_named() {
+        let schema = spec(json!({"size": {"type": "integer"}, "any": {},
+            "port": {"x-kubernetes-int-or-string": true}, "maybe": {"type": "string", "nullable": true}}));
+        let object = json!({"spec": {"size": "x", "any": [1], "port": true, "maybe": null}});
+        assert_eq!(
+            texts(schema.clone(), object),
+            [
+                r#"spec.port: Invalid value: "boolean": spec.port in body must be of type integer,string: "boolean""#,
+                r#"spec.size: Invalid value: "string": spec.size in body must be of type integer: "string""#,
+            ]
+        );
+        let object = json!({"spec": {"size": 2.0, "port": "http", "maybe": "a"}});
+        assert_eq!(texts(schema, object), [""; 0]);
+    }
+
+    #[test]
+    fn limits_have_the_words_of_the_original() {
+        let schema = spec(json!({
+            "size": {"type": "integer", "minimum": 1, "maximum": 5, "multipleOf": 2},
+            "name": {"type": "string", "maxLength": 3, "minLength": 1, "pattern": "^[a-z]*$"},
+            "colour": {"type": "string", "enum": ["red", "blue"]},
+            "list": {"type": "array", "maxItems": 1, "items": {"type": "string"}},
+        }));
+        let object =
+            json!({"spec": {"size": 7, "name": "ABCD", "colour": "green", "list": ["a", "b"]}});
+        assert_eq!(
+            texts(schema.clone(), object),
+            [
+                r#"spec.colour: Unsupported value: "green": supported values: "blue", "red""#,
+                "spec.list: Too many: 2: must have at most 1 items",
+                "spec.name: Too long: may not be more than 3 bytes",
+                r#"spec.name: Invalid value: "ABCD": spec.name in body should match '^[a-z]*$'"#,
+                "spec.size: Invalid value: 7: spec.size in body should be less than or equal to 5",
+                "spec.size: Invalid value: 7: spec.size in body should be a multiple of 2",
+            ]
+        );
+        let object = json!({"spec": {"size": 0, "name": ""}});
+        assert_eq!(
+            texts(schema, object),
+            [
+                r#"spec.name: Invalid value: "": spec.name in body should be at least 1 chars long"#,
+                "spec.size: Invalid value: 0: spec.size in body should be greater than or equal to 1",
+            ]
+        );
+    }
+
+    #[test]
+    fn what_is_required_is_missed_where_it_should_be() {
+        let schema = json!({"type": "object", "required": ["spec"], "properties": {"spec": {
+            "type": "object", "required": ["name"], "properties": {"name": {"type": "string"}}}}});
+        assert_eq!(texts(schema.clone(), json!({})), ["spec: Required value"]);
+        let texts = texts(schema, json!({"spec": {}}));
+        assert_eq!(texts, ["spec.name: Required value"]);
+    }
+
+    #[test]
+    fn keys_of_lists_are_unique() {
+        let schema = spec(json!({
+            "set": {"type": "array", "x-kubernetes-list-type": "set", "items": {"type": "string"}},
+            "ports": {"type": "array", "x-kubernetes-list-type": "map",
+                "x-kubernetes-list-map-keys": ["port"],
+                "items": {"type": "object", "properties": {"port": {"type": "integer"}}}},
+        }));
+        let object =
+            json!({"spec": {"set": ["a", "b", "a"], "ports": [{"port": 1, "x": 1}, {"port": 1}]}});
+        assert_eq!(
+            texts(schema, object),
+            [
+                r#"spec.ports[1]: Duplicate value: {"port":1}"#,
+                r#"spec.set[2]: Duplicate value: "a""#,
+            ]
+        );
+    }
+
+    #[test]
+    fn combinations_of_schemas() {
+        let schema = spec(json!({"x": {"type": "integer",
+            "anyOf": [{"minimum": 10}, {"maximum": 1}],
+            "oneOf": [{"minimum": 0}, {"maximum": 5}],
+            "not": {"enum": [4]}, "allOf": [{"maximum": 100}]}}));
+        let found = texts(schema.clone(), json!({"spec": {"x": 4}}));
+        assert_eq!(
+            found,
+            [
+                r#"spec.x: Invalid value: 4: "spec.x" must validate at least one schema (anyOf)"#,
+                r#"spec.x: Invalid value: 4: "spec.x" must validate one and only one schema (oneOf). Found 2 valid alternatives"#,
+                r#"spec.x: Invalid value: 4: "spec.x" must not validate the schema (not)"#,
+            ]
+        );
+        assert_eq!(texts(schema, json!({"spec": {"x": 10}})), [""; 0]);
+    }
+}
