@@ -18,8 +18,6 @@ pub struct Config {
     /// The certificates that pods are to trust the API server by (PEM); published in every
     /// namespace as the ConfigMap `kube-root-ca.crt`.
     pub root_ca_pem: String,
-    /// Settings of the StatefulSet controller.
-    pub stateful_set: planners::stateful_set::Settings,
 }
 
 /// Caches that more than one controller reads.

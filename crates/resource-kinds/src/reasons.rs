@@ -40,7 +40,7 @@ pub mod taint {
     pub const OUT_OF_SERVICE: &str = "node.kubernetes.io/out-of-service";
 }
 
-/// Reasons of a StatefulSet's events (`statefulset.md` §7).
+/// Reasons of a StatefulSet's events (`statefulset.md` §7) and conditions.
 pub mod stateful_set {
     /// A pod or claim was made.
     pub const SUCCESSFUL_CREATE: &str = "SuccessfulCreate";
@@ -58,6 +58,45 @@ pub mod stateful_set {
     pub const CONFLICTING_CONTROLLER: &str = "ConflictingController";
     /// A pod of an abandoned revision held up a rollout.
     pub const REPLACED_STUCK_POD: &str = "ReplacedStuckPod";
+
+    // Reasons of conditions, and of the events that tell of their change.
+
+    /// Every wanted pod is available.
+    pub const ALL_REPLICAS_AVAILABLE: &str = "AllReplicasAvailable";
+    /// Some wanted pod is not.
+    pub const REPLICAS_UNAVAILABLE: &str = "ReplicasUnavailable";
+    /// Everything is as it should be.
+    pub const ROLLOUT_COMPLETE: &str = "RolloutComplete";
+    /// Everything is as it should be, and the partition keeps some pods from the update.
+    pub const PARTITION_COMPLETE: &str = "PartitionComplete";
+    /// Outdated pods are somebody else's to delete.
+    pub const WAITING_FOR_DELETION: &str = "WaitingForDeletion";
+    /// Pods are missing or not available.
+    pub const WAITING_FOR_PODS: &str = "WaitingForPods";
+    /// Pods are replaced by those of another revision.
+    pub const UPDATING_PODS: &str = "UpdatingPods";
+    /// Surplus pods go.
+    pub const SCALING_DOWN: &str = "ScalingDown";
+    /// Nothing got further for too long.
+    pub const PROGRESS_DEADLINE_EXCEEDED: &str = "ProgressDeadlineExceeded";
+    /// Somebody else's pod has a name that the set needs.
+    pub const NAME_TAKEN: &str = "NameTaken";
+    /// The template that a pod is to be made from cannot be read.
+    pub const REVISION_UNREADABLE: &str = "RevisionUnreadable";
+    /// The selector cannot be read or selects everything.
+    pub const INVALID_SELECTOR: &str = "InvalidSelector";
+    /// Waiting may help.
+    pub const NOT_STALLED: &str = "NotStalled";
+}
+
+/// StatefulSet conditions.
+pub mod stateful_set_condition {
+    /// Every wanted pod is available.
+    pub const AVAILABLE: &str = "Available";
+    /// The set is, or comes closer to, what it should be.
+    pub const PROGRESSING: &str = "Progressing";
+    /// No waiting helps.
+    pub const STALLED: &str = "Stalled";
 }
 
 /// Reasons of the events of claims and volumes (`statefulset.md` §11).

@@ -31,14 +31,13 @@ pub(crate) async fn run(context: Context) {
         client: context.client.clone(),
         recorder: context.recorder("statefulset-controller"),
     };
-    let settings = context.config.stateful_set;
     run_workers(queue, WORKERS, context.shutdown.clone(), move |key: Key| {
         let (observer, executor) = (observer.clone(), executor.clone());
         async move {
             let Some(observed) = observer.observe(&key) else {
                 return Ok::<_, Error>(Outcome::Done);
             };
-            let plan = plan(&observed, &settings, Timestamp::now());
+            let plan = plan(&observed, Timestamp::now());
             let requeue_after = plan.requeue_after;
             executor.execute(&observed.set, plan).await?;
             Ok(Outcome::from(requeue_after))

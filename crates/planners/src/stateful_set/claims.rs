@@ -93,6 +93,9 @@ fn claim(spec: &Spec<'_>, template: &PersistentVolumeClaim, name: String) -> Per
 
 /// Corrects the owners of the claims of a pod.
 pub(super) fn correct_owners(world: &World<'_>, member: &Member<'_>, draft: &mut Draft) {
+    if !draft.settle_claims(member) {
+        return;
+    }
     for name in names(&world.spec, member.ordinal) {
         let Some(claim) = world.observed.claims.get(&name) else {
             continue;

@@ -1,9 +1,10 @@
 //! A plan in the making.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::Timestamp;
 
+use super::observed::Member;
 use super::plan::{Action, Notice, PodWork};
 use super::waiting::{Cause, Waiting};
 
@@ -14,6 +15,10 @@ pub(super) struct Draft {
     place: BTreeMap<i64, usize>,
     pub notices: Vec<Notice>,
     pub waiting: Vec<Waiting>,
+    /// The pod that the others wait for.
+    pub blocker: Option<String>,
+    /// Pods whose claims have the owners they are to have.
+    claims_settled: BTreeSet<i64>,
     /// When something will be different without anything happening.
     pub wake_at: Option<Timestamp>,
     /// Pods that are deleted to be updated and counted as current.
@@ -48,6 +53,17 @@ impl Draft {
         });
     }
 
+    /// From now on all that are not where they should be wait for this pod, unless they wait for
+    /// another already.
+    pub fn block(&mut self, pod: &str) {
+        self.blocker.get_or_insert_with(|| pod.to_owned());
+    }
+
+    /// Whether nobody has looked after the claims of a pod yet.
+    pub fn settle_claims(&mut self, member: &Member<'_>) -> bool {
+        self.claims_settled.insert(member.ordinal)
+    }
+
     /// Plans anew at that time at the latest.
     pub fn wake(&mut self, at: Timestamp) {
         self.wake_at = Some(self.wake_at.map_or(at, |other| other.min(at)));
@@ -55,9 +71,18 @@ impl Draft {
 
     /// Whether any pod is created or deleted.
     pub fn changes_pods(&self) -> bool {
-        self.pods
-            .iter()
-            .flat_map(|work| &work.actions)
-            .any(|action| matches!(action, Action::CreatePod(_) | Action::DeletePod { .. }))
+        self.pods.iter().any(changes_pod)
     }
+
+    /// Whether the pod of that ordinal is created or deleted.
+    pub fn changes(&self, ordinal: i64) -> bool {
+        let place = self.place.get(&ordinal);
+        place.is_some_and(|place| changes_pod(&self.pods[*place]))
+    }
+}
+
+fn changes_pod(work: &PodWork) -> bool {
+    let changes =
+        |action: &Action| matches!(action, Action::CreatePod(_) | Action::DeletePod { .. });
+    work.actions.iter().any(changes)
 }

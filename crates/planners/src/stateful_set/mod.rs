@@ -8,15 +8,23 @@
 //! at a time and in order; no claim is made ready for deletion but by the retention policy; when
 //! the goal is not reached there is an action or a reason.
 //!
-//! Read [`plan()`] first: it calls the other files in order. `observed` parses, `revisions` finds
+//! Read [`plan()`] first: it calls the other files in order. `observed` and `options` parse,
+//! `revisions` finds
 //! what to make pods from, `replica` walks the wanted ordinals, `scale` the surplus, `rollout`
-//! the outdated, `recovery` frees a rollout that is stuck, `status` counts.
+//! the outdated, `recovery` frees a rollout that is stuck, `held_back` says who waits for whom,
+//! `status` counts, `conditions` and `deadline` judge. `course` says in which
+//! order a plan is written.
 
 pub mod claims;
+mod conditions;
+pub mod course;
+mod deadline;
 mod draft;
+mod held_back;
 pub mod identity;
 pub mod invariants;
 mod observed;
+mod options;
 mod plan;
 mod recovery;
 mod replica;
@@ -26,6 +34,7 @@ mod scale;
 mod status;
 mod waiting;
 
-pub use observed::{Member, Observed, Phase, Settings};
+pub use observed::{Member, Observed, Phase};
+pub use options::{MaxUnavailable, Options, ScaleDown, StuckRollout};
 pub use plan::{Action, Notice, Pace, Plan, PodWork, plan};
 pub use waiting::{Cause, Waiting};

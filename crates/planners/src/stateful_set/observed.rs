@@ -3,7 +3,7 @@
 //! Input is taken as it comes: old, edited by hand, contradictory. Whatever cannot be read
 //! becomes the default or a reason to wait, never a failure.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -16,6 +16,7 @@ use object_model::{IntOrPercent, LabelSelector};
 use resource_kinds::labels;
 
 use super::identity;
+use super::options::Options;
 
 /// The world as seen from one set.
 #[derive(Clone, Debug, Default)]
@@ -30,21 +31,6 @@ pub struct Observed {
     pub revisions: Vec<Arc<ControllerRevision>>,
     /// Claims of its namespace by name: at least those of its ordinals.
     pub claims: BTreeMap<String, Arc<PersistentVolumeClaim>>,
-}
-
-/// What can be chosen about how a set is run.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Settings {
-    /// Whether a rollout that is stuck on pods of an abandoned revision frees itself.
-    pub recover_rollouts: bool,
-}
-
-impl Default for Settings {
-    fn default() -> Self {
-        Self {
-            recover_rollouts: true,
-        }
-    }
 }
 
 /// Where in its life a pod is.
@@ -155,6 +141,7 @@ pub(super) struct Rolling {
 /// The set's specification, parsed.
 pub(super) struct Spec<'a> {
     pub set: &'a StatefulSet,
+    pub options: Options,
     pub name: &'a str,
     pub namespace: &'a str,
     pub uid: &'a str,
@@ -187,6 +174,7 @@ impl<'a> Spec<'a> {
         let limit = spec.and_then(|s| s.revision_history_limit).unwrap_or(10);
         Self {
             set,
+            options: Options::of(set),
             name: set.metadata.name.as_deref().unwrap_or_default(),
             namespace: set.metadata.namespace.as_deref().unwrap_or_default(),
             uid: set.metadata.uid.as_deref().unwrap_or_default(),
@@ -281,8 +269,8 @@ pub(super) struct World<'a> {
     pub orphans: Vec<&'a Arc<Pod>>,
     /// Pods to let go; they are no members.
     pub strays: Vec<&'a Arc<Pod>>,
-    /// Names that other pods have.
-    pub taken: BTreeSet<&'a str>,
+    /// Names that other pods have, and those pods.
+    pub taken: BTreeMap<&'a str, &'a Pod>,
 }
 
 impl<'a> World<'a> {
@@ -295,7 +283,7 @@ impl<'a> World<'a> {
             condemned: BTreeMap::new(),
             orphans: Vec::new(),
             strays: Vec::new(),
-            taken: BTreeSet::new(),
+            taken: BTreeMap::new(),
         };
         for pod in &observed.pods {
             world.sort_in(pod);
@@ -338,7 +326,7 @@ impl<'a> World<'a> {
                 place.insert(ordinal, member);
             }
             None => {
-                self.taken.insert(name);
+                self.taken.insert(name, pod);
             }
         }
     }

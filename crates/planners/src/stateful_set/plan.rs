@@ -9,9 +9,10 @@ use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Pod};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 
 use super::draft::{Draft, Flow};
-use super::observed::{Observed, Settings, Strategy, World};
+use super::observed::{Observed, Strategy, World};
+use super::options::StuckRollout;
 use super::waiting::{Cause, Waiting};
-use super::{recovery, replica, revisions, rollout, scale, status};
+use super::{held_back, recovery, replica, revisions, rollout, scale, status};
 
 /// One write. Each names the object by uid, or creates it under a name of its own: a plan that
 /// was made from an old view is refused by the server.
@@ -157,7 +158,7 @@ impl Plan {
 }
 
 /// Decides what to do about a set. Total: any input gives a plan.
-pub fn plan(observed: &Observed, settings: &Settings, now: Timestamp) -> Plan {
+pub fn plan(observed: &Observed, now: Timestamp) -> Plan {
     let world = World::of(observed, now);
     let mut draft = Draft::default();
     let chosen = revisions::choose(&world, &mut draft);
@@ -167,18 +168,14 @@ pub fn plan(observed: &Observed, settings: &Settings, now: Timestamp) -> Plan {
     } else if world.spec.selector.is_none() {
         draft.wait(None, Cause::Selector);
     } else {
-        decide(&world, &chosen, settings, &mut draft);
+        decide(&world, &chosen, &mut draft);
     }
     let mut cleanup = Vec::new();
     if !world.spec.deleting && world.spec.selector.is_some() {
         revisions::truncate(&world, &chosen, &mut cleanup);
     }
     wake_when_available(&world, &mut draft);
-    // Without a selector nobody knows which pods to count.
-    let selected = world.spec.selector.is_some();
-    let status = selected
-        .then(|| status::next(&world, &chosen, draft.current_less))
-        .flatten();
+    let status = status::next(&world, &chosen, &mut draft);
     let wait = draft.wake_at.map(|at| at.duration_since(now));
     Plan {
         prepare: draft.prepare,
@@ -197,7 +194,7 @@ pub fn plan(observed: &Observed, settings: &Settings, now: Timestamp) -> Plan {
 }
 
 /// Wanted pods first, then surplus ones, then outdated ones, then what is stuck.
-fn decide(world: &World<'_>, chosen: &revisions::Chosen, settings: &Settings, draft: &mut Draft) {
+fn decide(world: &World<'_>, chosen: &revisions::Chosen, draft: &mut Draft) {
     let mut flow = replica::walk(world, chosen, draft);
     if flow == Flow::Go || !world.spec.ordered {
         flow = scale::remove_condemned(world, draft);
@@ -208,11 +205,12 @@ fn decide(world: &World<'_>, chosen: &revisions::Chosen, settings: &Settings, dr
             if flow == Flow::Go {
                 rollout::replace_outdated(world, chosen, rolling, draft);
             }
-            if settings.recover_rollouts && !draft.changes_pods() {
+            if world.spec.options.stuck_rollout == StuckRollout::Replace && !draft.changes_pods() {
                 recovery::replace_stuck(world, chosen, draft);
             }
         }
     }
+    held_back::explain(world, chosen, draft);
 }
 
 /// Adoption needs a fresh look at the set: one that is being deleted must not take pods back

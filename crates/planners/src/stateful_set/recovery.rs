@@ -22,11 +22,12 @@ pub(super) fn replace_stuck(world: &World<'_>, chosen: &Chosen, draft: &mut Draf
     if world.all().any(|member| member.terminating) {
         return;
     }
+    let stays = stay_current(world, chosen);
     let stuck = world
         .members
         .values()
         .rev()
-        .find(|member| is_stuck(world, chosen, member));
+        .find(|member| is_stuck(world, chosen, stays, member));
     if let Some(member) = stuck {
         draft.notices.push(Notice {
             warning: false,
@@ -38,11 +39,11 @@ pub(super) fn replace_stuck(world: &World<'_>, chosen: &Chosen, draft: &mut Draf
                 chosen.update
             ),
         });
-        rollout::replace(member, chosen, draft);
+        rollout::replace(world, member, chosen, draft);
     }
 }
 
-fn is_stuck(world: &World<'_>, chosen: &Chosen, member: &Member<'_>) -> bool {
+fn is_stuck(world: &World<'_>, chosen: &Chosen, stays: i64, member: &Member<'_>) -> bool {
     if member.ready_since.is_some() || member.phase == Phase::Ended {
         return false;
     }
@@ -58,14 +59,14 @@ fn is_stuck(world: &World<'_>, chosen: &Chosen, member: &Member<'_>) -> bool {
     if member.revision != chosen.current {
         return true;
     }
-    member.never_ready() && !would_return(world, chosen, member)
+    // One that would be made anew at the same revision would be replaced for ever.
+    member.never_ready() && member.ordinal >= stays
 }
 
-/// Whether a pod of the current revision would be made anew at the same revision: replacing it
-/// would then be an endless circle.
-fn would_return(world: &World<'_>, chosen: &Chosen, member: &Member<'_>) -> bool {
+/// The ordinal below which a pod of the current revision would be made anew at that revision.
+fn stay_current(world: &World<'_>, chosen: &Chosen) -> i64 {
     if !matches!(world.spec.strategy, Strategy::RollingUpdate(None)) {
-        return false;
+        return i64::MIN;
     }
     // Without the rollingUpdate block as many pods stay current as the status will count.
     let current = world
@@ -73,5 +74,5 @@ fn would_return(world: &World<'_>, chosen: &Chosen, member: &Member<'_>) -> bool
         .filter(|member| member.revision == chosen.current)
         .count();
     let left = i64::try_from(current).unwrap_or(i64::MAX) - 1;
-    member.ordinal < world.spec.start + left
+    world.spec.start + left
 }

@@ -3,13 +3,14 @@
 
 use k8s_openapi::api::core::v1::Pod;
 use resource_kinds::labels;
-use resource_kinds::reasons::stateful_set as reasons;
+
+use crate::diagnosis::{self, Reason};
 
 use super::claims;
 use super::draft::{Draft, Flow};
 use super::identity;
-use super::observed::{Member, Phase, Strategy, World};
-use super::plan::{Action, Notice};
+use super::observed::{Member, Phase, Strategy, World, controller};
+use super::plan::Action;
 use super::revisions::Chosen;
 use super::waiting::Cause;
 
@@ -19,33 +20,24 @@ const CREATIONS_MAX: usize = 500;
 
 pub(super) fn walk(world: &World<'_>, chosen: &Chosen, draft: &mut Draft) -> Flow {
     let mut created = 0;
-    let mut flow = Flow::Go;
     for ordinal in world.spec.ordinals() {
         let step = match world.members.get(&ordinal) {
             Some(member) => keep(world, member, draft),
-            None => {
-                let step = create(world, chosen, ordinal, draft);
-                created += usize::from(step == Step::Created);
-                step
-            }
+            None => create(world, chosen, ordinal, draft),
         };
-        match step {
-            Step::Fine => {}
-            Step::Hopeless => return Flow::Stop,
-            Step::Created | Step::Busy if world.spec.ordered => return Flow::Stop,
-            Step::Created | Step::Busy => flow = Flow::Stop,
-        }
-        if created >= CREATIONS_MAX {
+        created += usize::from(step == Step::Created);
+        let batch_full = created >= CREATIONS_MAX;
+        if batch_full {
             draft.wake(world.now);
+        }
+        // In `Parallel` nothing holds up anything else.
+        let holds_up = step == Step::Hopeless || (world.spec.ordered && step != Step::Fine);
+        if batch_full || holds_up {
+            draft.block(&identity::pod_name(world.spec.name, ordinal));
             return Flow::Stop;
         }
     }
-    flow_of_pace(world, flow)
-}
-
-/// In `Parallel` nothing holds up anything else.
-fn flow_of_pace(world: &World<'_>, flow: Flow) -> Flow {
-    if world.spec.ordered { flow } else { Flow::Go }
+    Flow::Go
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -67,7 +59,7 @@ fn keep(world: &World<'_>, member: &Member<'_>, draft: &mut Draft) -> Step {
                 },
             );
         } else {
-            draft.act(member.ordinal, delete(member));
+            delete(world, member, draft);
         }
         return Step::Busy;
     }
@@ -93,11 +85,15 @@ pub(super) fn unhealthy(member: &Member<'_>) -> Option<Cause> {
         return Some(Cause::PodTerminating { pod });
     }
     let Some(at) = member.available_at else {
-        let condition = member.ready_condition();
-        let message = condition.and_then(|condition| condition.message.clone());
+        let diagnosis = diagnosis::pod(member.pod);
+        let reason = diagnosis
+            .as_ref()
+            .map_or(Reason::Unknown, |found| found.reason);
+        let message = diagnosis.map(|found| found.message);
         return Some(Cause::PodNotReady {
             pod,
-            message: message.unwrap_or_default(),
+            reason,
+            message: message.unwrap_or_else(|| "its phase contradicts its conditions".to_owned()),
         });
     };
     (!member.available).then_some(Cause::PodNotAvailable { pod, at })
@@ -139,14 +135,11 @@ fn repair(world: &World<'_>, member: &Member<'_>, draft: &mut Draft) {
 
 fn create(world: &World<'_>, chosen: &Chosen, ordinal: i64, draft: &mut Draft) -> Step {
     let name = identity::pod_name(world.spec.name, ordinal);
-    if world.taken.contains(name.as_str()) {
-        draft.wait(ordinal, Cause::NameTaken { pod: name });
+    if let Some(holder) = world.taken.get(name.as_str()) {
+        draft.wait(ordinal, name_taken(world, holder, name));
         return Step::Busy;
     }
     if let Some(cause) = claims::obstacle(world, ordinal) {
-        if let Cause::ClaimTerminating { .. } = cause {
-            draft.notices.push(refused(world, &name, &cause));
-        }
         draft.wait(ordinal, cause);
         return Step::Busy;
     }
@@ -160,14 +153,22 @@ fn create(world: &World<'_>, chosen: &Chosen, ordinal: i64, draft: &mut Draft) -
     Step::Created
 }
 
-fn refused(world: &World<'_>, pod: &str, cause: &Cause) -> Notice {
-    Notice {
-        warning: true,
-        reason: reasons::FAILED_CREATE,
-        message: format!(
-            "create Pod {pod} in StatefulSet {} failed error: {cause}",
-            world.spec.name
-        ),
+/// Another pod has the name: whether it will go by itself makes the difference.
+fn name_taken(world: &World<'_>, holder: &Pod, pod: String) -> Cause {
+    if holder.metadata.deletion_timestamp.is_some() {
+        return Cause::PodTerminating { pod };
+    }
+    let owner = controller(holder.metadata.owner_references.as_deref());
+    let other = owner.filter(|owner| owner.uid != world.spec.uid);
+    match other {
+        // The collector will find that its owner is no more.
+        Some(other) if other.kind == identity::KIND && other.name == world.spec.name => {
+            Cause::FormerPod { pod }
+        }
+        _ => Cause::NameTaken {
+            pod,
+            owner: other.map(|other| format!("{} {}", other.kind, other.name)),
+        },
     }
 }
 
@@ -183,7 +184,7 @@ fn new_pod(world: &World<'_>, chosen: &Chosen, ordinal: i64) -> Option<Pod> {
         ));
     }
     let template = chosen.current_template(world)?;
-    Some(identity::pod(set, &template, ordinal, &chosen.current))
+    Some(identity::pod(set, template, ordinal, &chosen.current))
 }
 
 /// Whether a new pod of that ordinal is made at the current revision, not at the update.
@@ -201,9 +202,15 @@ fn needs_current(world: &World<'_>, ordinal: i64) -> bool {
     }
 }
 
-pub(super) fn delete(member: &Member<'_>) -> Action {
-    Action::DeletePod {
-        name: member.name().to_owned(),
-        uid: member.uid().to_owned(),
-    }
+/// Deletes a pod. The owners of its claims are put right before: the collector must not find that
+/// the pod owned what is to stay, nor miss what is to go.
+pub(super) fn delete(world: &World<'_>, member: &Member<'_>, draft: &mut Draft) {
+    claims::correct_owners(world, member, draft);
+    draft.act(
+        member.ordinal,
+        Action::DeletePod {
+            name: member.name().to_owned(),
+            uid: member.uid().to_owned(),
+        },
+    );
 }

@@ -2,7 +2,9 @@
 //! availability allows.
 
 use super::draft::Draft;
-use super::observed::{Member, Rolling, World};
+use super::identity;
+use super::observed::{Member, Rolling, Strategy, World};
+use super::options::MaxUnavailable;
 use super::replica;
 use super::revisions::Chosen;
 use super::waiting::Cause;
@@ -34,20 +36,22 @@ fn one_at_a_time(world: &World<'_>, chosen: &Chosen, draft: &mut Draft) {
     for ordinal in updatable(world) {
         // A missing pod is being created.
         let Some(member) = world.members.get(&ordinal) else {
-            return;
+            return draft.block(&identity::pod_name(world.spec.name, ordinal));
         };
         if outdated(member, chosen) && !member.terminating {
-            return replace(member, chosen, draft);
+            draft.block(member.name());
+            return replace(world, member, chosen, draft);
         }
         if member.unavailable() {
-            mention(member, draft);
-            return;
+            // The walk has said why.
+            return draft.block(member.name());
         }
     }
 }
 
 /// Deletes outdated pods from the top while no more than `max` pods are unavailable. In
-/// `Parallel` those that are unavailable anyway cost nothing and go at once (statefulset.md 3.45).
+/// `Parallel` those that are unavailable anyway cost nothing and go at once (statefulset.md 3.45),
+/// unless the algorithm as first released is asked for (3.43).
 fn within_budget(world: &World<'_>, chosen: &Chosen, max: i64, draft: &mut Draft) {
     let available = world
         .members
@@ -60,22 +64,20 @@ fn within_budget(world: &World<'_>, chosen: &Chosen, max: i64, draft: &mut Draft
         let members = members.map(|(_, member)| member);
         members.filter(|member| outdated(member, chosen) && !member.terminating)
     };
-    if !world.spec.ordered {
+    let corrected = world.spec.options.max_unavailable == MaxUnavailable::Corrected;
+    let free = corrected && !world.spec.ordered;
+    if free {
         for member in candidates().filter(|member| member.unavailable()) {
-            replace(member, chosen, draft);
+            replace(world, member, chosen, draft);
         }
     }
-    let mut held_back = false;
-    for member in candidates().filter(|member| world.spec.ordered || !member.unavailable()) {
+    for member in candidates().filter(|member| !free || !member.unavailable()) {
         if unavailable < max {
             unavailable += 1;
-            replace(member, chosen, draft);
+            replace(world, member, chosen, draft);
         } else {
-            held_back = true;
+            draft.wait(member.ordinal, Cause::Unavailable { unavailable, max });
         }
-    }
-    if held_back {
-        draft.wait(None, Cause::Unavailable { unavailable, max });
     }
 }
 
@@ -95,27 +97,20 @@ pub(super) fn outdated(member: &Member<'_>, chosen: &Chosen) -> bool {
     member.revision != chosen.update
 }
 
-pub(super) fn replace(member: &Member<'_>, chosen: &Chosen, draft: &mut Draft) {
+/// Whether a rolling update is to replace the pod, sooner or later.
+pub(super) fn awaits_update(world: &World<'_>, chosen: &Chosen, member: &Member<'_>) -> bool {
+    matches!(world.spec.strategy, Strategy::RollingUpdate(_))
+        && member.ordinal >= world.spec.first_updatable()
+        && outdated(member, chosen)
+}
+
+pub(super) fn replace(world: &World<'_>, member: &Member<'_>, chosen: &Chosen, draft: &mut Draft) {
     // A failed pod is being deleted already.
-    let waiting = draft
-        .pods
-        .iter()
-        .find(|work| work.ordinal == member.ordinal);
-    let delete = replica::delete(member);
-    if waiting.is_some_and(|work| work.actions.contains(&delete)) {
+    if draft.changes(member.ordinal) {
         return;
     }
     if member.created && member.revision == chosen.current {
         draft.current_less += 1;
     }
-    draft.act(member.ordinal, delete);
-}
-
-fn mention(member: &Member<'_>, draft: &mut Draft) {
-    let Some(cause) = replica::unhealthy(member) else {
-        return;
-    };
-    if !draft.waiting.iter().any(|waiting| waiting.cause == cause) {
-        draft.wait(member.ordinal, cause);
-    }
+    replica::delete(world, member, draft);
 }

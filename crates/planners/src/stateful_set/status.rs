@@ -2,6 +2,8 @@
 
 use k8s_openapi::api::apps::v1::StatefulSetStatus;
 
+use super::conditions;
+use super::draft::Draft;
 use super::observed::{Strategy, World};
 use super::revisions::Chosen;
 
@@ -9,15 +11,19 @@ use super::revisions::Chosen;
 pub(super) fn next(
     world: &World<'_>,
     chosen: &Chosen,
-    current_less: i32,
+    draft: &mut Draft,
 ) -> Option<StatefulSetStatus> {
     let stored = world.spec.set.status.clone().unwrap_or_default();
     let generation = world.spec.set.metadata.generation.unwrap_or_default();
-    let mut status = count(world, chosen);
-    status.current_replicas = Some(status.current_replicas.unwrap_or_default() - current_less);
+    let mut status = if world.spec.selector.is_some() {
+        count(world, chosen, draft.current_less)
+    } else {
+        // Nobody knows which pods to count.
+        stored.clone()
+    };
     status.observed_generation =
         Some(generation.max(stored.observed_generation.unwrap_or_default()));
-    status.conditions = stored.conditions.clone();
+    status.conditions = conditions::next(world, chosen, draft);
     status.collision_count = chosen.collisions.max(stored.collision_count);
     complete(world, &mut status);
     // A count of collisions alone is not worth a write; it goes with the next.
@@ -28,7 +34,8 @@ pub(super) fn next(
         || number(stored.updated_replicas) != number(status.updated_replicas)
         || stored.current_revision != status.current_revision
         || stored.update_revision != status.update_revision
-        || stored.observed_generation != status.observed_generation;
+        || stored.observed_generation != status.observed_generation
+        || stored.conditions != status.conditions;
     (differs || world.spec.set.status.is_none()).then_some(status)
 }
 
@@ -36,7 +43,7 @@ fn number(value: Option<i32>) -> i32 {
     value.unwrap_or_default()
 }
 
-fn count(world: &World<'_>, chosen: &Chosen) -> StatefulSetStatus {
+fn count(world: &World<'_>, chosen: &Chosen, current_less: i32) -> StatefulSetStatus {
     let (mut replicas, mut ready, mut available, mut current, mut updated) = (0, 0, 0, 0, 0);
     for member in world.all() {
         ready += i32::from(member.ready_since.is_some());
@@ -51,7 +58,7 @@ fn count(world: &World<'_>, chosen: &Chosen) -> StatefulSetStatus {
         replicas,
         ready_replicas: Some(ready),
         available_replicas: Some(available),
-        current_replicas: Some(current),
+        current_replicas: Some(current - current_less),
         updated_replicas: Some(updated),
         current_revision: Some(chosen.current.clone()),
         update_revision: Some(chosen.update.clone()),
@@ -62,7 +69,8 @@ fn count(world: &World<'_>, chosen: &Chosen) -> StatefulSetStatus {
 /// When all pods are Ready at the update, it becomes the current revision.
 fn complete(world: &World<'_>, status: &mut StatefulSetStatus) {
     let all = status.replicas;
-    let done = matches!(world.spec.strategy, Strategy::RollingUpdate(_))
+    let done = world.spec.selector.is_some()
+        && matches!(world.spec.strategy, Strategy::RollingUpdate(_))
         && i64::from(all) == world.spec.replicas
         && status.updated_replicas == Some(all)
         && status.ready_replicas == Some(all);

@@ -3,6 +3,9 @@
 use std::fmt;
 
 use jiff::Timestamp;
+use resource_kinds::reasons::stateful_set as reasons;
+
+use crate::diagnosis::Reason;
 
 /// One thing that the set is waiting for.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -35,7 +38,9 @@ pub enum Cause {
     PodNotReady {
         /// Name of the pod.
         pod: String,
-        /// What its Ready condition says.
+        /// What is the matter with it.
+        reason: Reason,
+        /// The same in words.
         message: String,
     },
     /// The pod is Ready, but not for long enough.
@@ -55,9 +60,28 @@ pub enum Cause {
         /// Name of the claim.
         claim: String,
     },
-    /// Another pod has the name.
+    /// The surplus pod is unhealthy, and so is a lower one, which is to go first.
+    LowerUnhealthy {
+        /// Name of the pod.
+        pod: String,
+        /// Name of the lower one.
+        lower: String,
+    },
+    /// Another pod has the name, and nobody here will make it go.
     NameTaken {
         /// Name of the pod.
+        pod: String,
+        /// Kind and name of its controller, if it has one.
+        owner: Option<String>,
+    },
+    /// A pod of a former set of the same name is still there; the collector will delete it.
+    FormerPod {
+        /// Name of the pod.
+        pod: String,
+    },
+    /// It is the turn of another pod; nothing happens to this one before.
+    After {
+        /// Name of the other pod.
         pod: String,
     },
     /// As many pods as may be are unavailable.
@@ -74,6 +98,74 @@ pub enum Cause {
     },
 }
 
+/// How much a cause matters to somebody who looks at the set from outside.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Weight {
+    /// Part of every start and end.
+    Ordinary,
+    /// Worth saying.
+    Known,
+    /// Somebody should look.
+    Trouble,
+}
+
+impl Cause {
+    /// The reason under which the set is stalled, if no waiting helps.
+    pub(super) fn hopeless(&self) -> Option<&'static str> {
+        match self {
+            Self::Selector => Some(reasons::INVALID_SELECTOR),
+            Self::RevisionUnreadable { .. } => Some(reasons::REVISION_UNREADABLE),
+            Self::NameTaken { .. } => Some(reasons::NAME_TAKEN),
+            _ => None,
+        }
+    }
+
+    pub(super) fn weight(&self) -> Weight {
+        match self {
+            Self::PodNotReady { reason, .. } => weight(*reason),
+            Self::SetDeleting
+            | Self::PodTerminating { .. }
+            | Self::PodNotAvailable { .. }
+            | Self::Unavailable { .. }
+            | Self::After { .. }
+            | Self::OnDelete { .. } => Weight::Ordinary,
+            Self::FormerPod { .. } | Self::ClaimStale { .. } => Weight::Known,
+            Self::Selector
+            | Self::RevisionUnreadable { .. }
+            | Self::ClaimTerminating { .. }
+            | Self::LowerUnhealthy { .. }
+            | Self::NameTaken { .. } => Weight::Trouble,
+        }
+    }
+
+    /// The cause as a condition has it: the pod, a colon, what is the matter.
+    pub(super) fn told(&self) -> String {
+        match self {
+            Self::PodNotReady { pod, message, .. } => format!("{pod}: {message}"),
+            other => other.to_string(),
+        }
+    }
+}
+
+fn weight(reason: Reason) -> Weight {
+    match reason {
+        Reason::Terminating
+        | Reason::NotScheduled
+        | Reason::NotStarted
+        | Reason::ContainerStarting => Weight::Ordinary,
+        Reason::WaitingForClaim
+        | Reason::SchedulingGated
+        | Reason::InitContainerRunning
+        | Reason::PostStartHook
+        | Reason::StartupProbe
+        | Reason::ReadinessProbe
+        | Reason::ReadinessGate
+        | Reason::Completed
+        | Reason::Unknown => Weight::Known,
+        _ => Weight::Trouble,
+    }
+}
+
 impl fmt::Display for Cause {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -86,10 +178,9 @@ impl fmt::Display for Cause {
                 )
             }
             Self::PodTerminating { pod } => write!(f, "pod {pod} is being deleted"),
-            Self::PodNotReady { pod, message } if message.is_empty() => {
-                write!(f, "pod {pod} is not ready")
+            Self::PodNotReady { pod, message, .. } => {
+                write!(f, "pod {pod} is not ready: {message}")
             }
-            Self::PodNotReady { pod, message } => write!(f, "pod {pod} is not ready: {message}"),
             Self::PodNotAvailable { pod, at } => {
                 write!(f, "pod {pod} is ready, but available only at {at}")
             }
@@ -97,7 +188,26 @@ impl fmt::Display for Cause {
                 write!(f, "claim {claim} of the former pod is to be deleted first")
             }
             Self::ClaimTerminating { claim } => write!(f, "pvc {claim} is being deleted"),
-            Self::NameTaken { pod } => write!(f, "another pod has the name {pod}"),
+            Self::LowerUnhealthy { pod, lower } => {
+                write!(
+                    f,
+                    "pod {pod} is unhealthy and waits for {lower}, which is so too"
+                )
+            }
+            Self::NameTaken { pod, owner: None } => {
+                write!(f, "a pod that is not of the set has the name {pod}")
+            }
+            Self::NameTaken {
+                pod,
+                owner: Some(owner),
+            } => write!(f, "a pod of {owner} has the name {pod}"),
+            Self::FormerPod { pod } => {
+                write!(
+                    f,
+                    "pod {pod} of a former set of this name is to be collected"
+                )
+            }
+            Self::After { pod } => write!(f, "pod {pod} comes first"),
             Self::Unavailable { unavailable, max } => {
                 write!(
                     f,

@@ -4,7 +4,7 @@
 
 use std::path::Path;
 
-use planners::stateful_set::{Settings, invariants, plan};
+use planners::stateful_set::{invariants, plan};
 
 use crate::situation::{describe, now, parse};
 
@@ -22,7 +22,7 @@ fn each_situation_has_the_plan_that_the_specification_asks_for() {
         let text = std::fs::read_to_string(&file).unwrap();
         let (given, wanted) = text.split_once("---\n").unwrap_or((&text, ""));
         let observed = parse(given);
-        let plan = plan(&observed, &Settings::default(), now());
+        let plan = plan(&observed, now());
         let broken = invariants::violations(&observed, &plan, now());
         assert!(broken.is_empty(), "{}: {broken:?}", file.display());
         let planned = describe(&plan) + "\n";

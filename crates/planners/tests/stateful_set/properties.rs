@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use jiff::Timestamp;
-use planners::stateful_set::{Settings, invariants, plan};
+use planners::stateful_set::{invariants, plan};
 use proptest::prelude::*;
 
 use crate::situation::{describe, now, parse};
@@ -29,6 +29,11 @@ fn flags() -> impl Strategy<Value = String> {
         "new",
         "deleting",
         "current-replicas=2",
+        "stuck-rollout=Wait",
+        "scale-down=WaitForLowest",
+        "max-unavailable=AsReleased",
+        "progress-deadline-seconds=60",
+        "scale-down=what",
     ];
     prop::sample::subsequence(words.to_vec(), 0..6).prop_map(|words| words.join(" "))
 }
@@ -109,11 +114,9 @@ proptest! {
     #[test]
     fn every_plan_keeps_the_invariants(text in situation()) {
         let observed = parse(&text);
-        for settings in [Settings::default(), Settings { recover_rollouts: false }] {
-            let plan = plan(&observed, &settings, now());
-            let broken = invariants::violations(&observed, &plan, now());
-            prop_assert!(broken.is_empty(), "{broken:?}\n{}", describe(&plan));
-        }
+        let plan = plan(&observed, now());
+        let broken = invariants::violations(&observed, &plan, now());
+        prop_assert!(broken.is_empty(), "{broken:?}\n{}", describe(&plan));
     }
 
     /// The same input gives the same plan, in whatever order objects come.
@@ -123,8 +126,7 @@ proptest! {
         let mut turned = observed.clone();
         turned.pods.reverse();
         turned.revisions.reverse();
-        let settings = Settings::default();
-        let mut plans = [plan(&observed, &settings, now()), plan(&turned, &settings, now())];
+        let mut plans = [plan(&observed, now()), plan(&turned, now())];
         for plan in &mut plans {
             // Adoptions are independent of each other.
             plan.prepare.sort_by_key(|action| format!("{action:?}"));
@@ -172,7 +174,7 @@ proptest! {
         set.status.get_or_insert_default().current_replicas = Some(numbers[5]);
         observed.set = Arc::new(set);
         for now in [now(), Timestamp::MIN, Timestamp::MAX] {
-            plan(&observed, &Settings::default(), now);
+            plan(&observed, now);
         }
     }
 }

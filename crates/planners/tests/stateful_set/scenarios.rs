@@ -5,7 +5,7 @@ use jiff::SignedDuration;
 
 use crate::world::{World, set_ready};
 
-/// T1, 3.11: one pod after the other, each when the one before it is Ready.
+/// statefulset.md T1, 3.11: one pod after the other, each when the one before it is Ready.
 #[test]
 fn pods_are_created_in_order() {
     let mut world = World::new("set replicas=3 new");
@@ -22,7 +22,7 @@ fn pods_are_created_in_order() {
     assert_eq!(world.log, ["+web-0:a", "+web-1:a", "+web-2:a"]);
 }
 
-/// T2, 3.35: minReadySeconds lies between one pod and the next.
+/// statefulset.md T2, 3.35: minReadySeconds lies between one pod and the next.
 #[test]
 fn a_pod_must_be_available_before_the_next() {
     let mut world = World::new("set replicas=2 new min-ready=10");
@@ -42,7 +42,7 @@ fn a_pod_must_be_available_before_the_next() {
     assert_eq!(world.shows(), "0:a 1:a!");
 }
 
-/// T3: a pod that is deleted comes back, its neighbours stay.
+/// statefulset.md T3: a pod that is deleted comes back, its neighbours stay.
 #[test]
 fn a_deleted_pod_comes_back_alone() {
     let mut world = World::new("set replicas=3 new");
@@ -54,7 +54,7 @@ fn a_deleted_pod_comes_back_alone() {
     assert_eq!(world.log, ["+web-1:a"]);
 }
 
-/// T5: down from an unhealthy top, one at a time.
+/// statefulset.md T5: down from an unhealthy top, one at a time.
 #[test]
 fn scaling_down_takes_the_highest_first() {
     let mut world = World::new("set replicas=3 new");
@@ -72,7 +72,7 @@ fn scaling_down_takes_the_highest_first() {
     assert_eq!(world.log, ["-web-3", "-web-2"]);
 }
 
-/// T7: all at once, up and down.
+/// statefulset.md T7: all at once, up and down.
 #[test]
 fn parallel_sets_come_and_go_at_once() {
     let mut world = World::new("set replicas=5 new parallel");
@@ -86,7 +86,7 @@ fn parallel_sets_come_and_go_at_once() {
     assert_eq!(world.shows(), "");
 }
 
-/// 5.2, 5.12: from the top, each available before the next; then the update is current.
+/// statefulset.md 5.2, 5.12: from the top, each available before the next; then the update is current.
 #[test]
 fn a_rolling_update_goes_from_the_top() {
     let mut world = World::new("set replicas=3 new");
@@ -112,7 +112,7 @@ fn partition(world: &mut World, partition: i32) {
     });
 }
 
-/// T10, T11, T12: a canary, a loss below the partition, and the rest.
+/// statefulset.md T10, T11, T12: a canary, a loss below the partition, and the rest.
 #[test]
 fn a_partition_holds_back_and_lets_go() {
     let mut world = World::new("set replicas=3 new partition=2");
@@ -131,7 +131,7 @@ fn a_partition_holds_back_and_lets_go() {
     assert_eq!(world.log, ["-web-1", "+web-1:b", "-web-0", "+web-0:b"]);
 }
 
-/// T13, 5.5: raising the partition changes nothing by itself, but a lost pod returns as it was.
+/// statefulset.md T13, 5.5: raising the partition changes nothing by itself, but a lost pod returns as it was.
 #[test]
 fn a_raised_partition_brings_lost_pods_back_at_the_old_revision() {
     let mut world = World::new("set replicas=3 new partition=2");
@@ -146,7 +146,7 @@ fn a_raised_partition_brings_lost_pods_back_at_the_old_revision() {
     assert_eq!(world.shows(), "0:a 1:a 2:a");
 }
 
-/// T14, 5.1: nothing happens until somebody deletes, and the current revision stays for ever.
+/// statefulset.md T14, 5.1: nothing happens until somebody deletes, and the current revision stays for ever.
 #[test]
 fn on_delete_waits_for_somebody_to_delete() {
     let mut world = World::new("set replicas=2 new on-delete");
@@ -163,7 +163,7 @@ fn on_delete_waits_for_somebody_to_delete() {
     assert_ne!(status.current_revision, status.update_revision);
 }
 
-/// T16: a broken rollout is free again as soon as the template is good; healthy pods are never
+/// statefulset.md T16: a broken rollout is free again as soon as the template is good; healthy pods are never
 /// touched on the way.
 #[test]
 fn a_fixed_template_frees_a_broken_rollout() {
@@ -179,7 +179,7 @@ fn a_fixed_template_frees_a_broken_rollout() {
     assert_eq!(world.log[..4], ["-web-2", "+web-2:c", "-web-1", "+web-1:c"]);
 }
 
-/// T16 with a rollback: the pods that never left the old revision are not touched at all.
+/// statefulset.md T16 with a rollback: the pods that never left the old revision are not touched at all.
 #[test]
 fn a_rollback_frees_a_broken_rollout() {
     let mut world = World::new("set replicas=3 new");
@@ -193,11 +193,10 @@ fn a_rollback_frees_a_broken_rollout() {
     assert_eq!(world.log, ["-web-2", "+web-2:a"]);
 }
 
-/// 5.20, 5.21: what kube-controller-manager does, when it is asked for.
+/// statefulset.md 5.20, 5.21: what kube-controller-manager does, when it is asked for.
 #[test]
 fn without_recovery_a_broken_rollout_stays_broken() {
-    let mut world = World::new("set replicas=3 new");
-    world.settings.recover_rollouts = false;
+    let mut world = World::new("set replicas=3 new stuck-rollout=Wait");
     world.settle();
     world.set_image("bad");
     world.settle();
@@ -264,7 +263,7 @@ fn a_pod_that_was_healthy_before_the_update_is_waited_for() {
     assert_eq!(world.shows(), "0:b 1:b 2:b");
 }
 
-/// T17, 4.6: going back raises the old revision's number; its former number is gone.
+/// statefulset.md T17, 4.6: going back raises the old revision's number; its former number is gone.
 #[test]
 fn a_rollback_takes_the_old_revision_again() {
     let mut world = World::new("set replicas=1 new");
@@ -278,7 +277,7 @@ fn a_rollback_takes_the_old_revision_again() {
     assert_eq!(numbers, [2, 3]);
 }
 
-/// T18, 4.11: the limit counts only what nobody needs any more.
+/// statefulset.md T18, 4.11: the limit counts only what nobody needs any more.
 #[test]
 fn history_is_cut_at_its_limit() {
     for (limit, left) in [(10, 11), (0, 1), (-1, 13)] {
@@ -292,7 +291,7 @@ fn history_is_cut_at_its_limit() {
     }
 }
 
-/// T19: only the template makes a revision.
+/// statefulset.md T19: only the template makes a revision.
 #[test]
 fn other_changes_make_no_revision() {
     let mut world = World::new("set replicas=1 new");
@@ -307,7 +306,7 @@ fn other_changes_make_no_revision() {
     );
 }
 
-/// T25, 2.15: the claim goes with the pod, and a new pod waits for that.
+/// statefulset.md T25, 2.15: the claim goes with the pod, and a new pod waits for that.
 #[test]
 fn claims_of_surplus_pods_go_when_the_policy_says_so() {
     let mut world = World::new("set replicas=3 new claims=www scaled=Delete");
@@ -330,7 +329,7 @@ fn claims_of_surplus_pods_go_when_the_policy_says_so() {
     assert_ne!(world.claims["www-web-2"].metadata.uid, former);
 }
 
-/// T27: whatever the policy, a pod that is deleted by hand keeps its data.
+/// statefulset.md T27: whatever the policy, a pod that is deleted by hand keeps its data.
 #[test]
 fn claims_of_wanted_pods_stay() {
     for policy in [
@@ -350,7 +349,7 @@ fn claims_of_wanted_pods_stay() {
     }
 }
 
-/// T28, 2.13: references follow the policy both ways.
+/// statefulset.md T28, 2.13: references follow the policy both ways.
 #[test]
 fn a_changed_policy_changes_the_owners_of_claims() {
     let mut world = World::new("set replicas=2 new claims=www");
@@ -379,7 +378,7 @@ fn a_changed_policy_changes_the_owners_of_claims() {
     assert_eq!(owners(&world), [0, 0]);
 }
 
-/// T32, T34: pods that are left over are taken over, completed and cut down.
+/// statefulset.md T32, T34: pods that are left over are taken over, completed and cut down.
 #[test]
 fn leftover_pods_are_adopted() {
     let mut world = World::new(
@@ -392,7 +391,7 @@ fn leftover_pods_are_adopted() {
     assert_eq!(world.log, ["+web-0:a", "-web-2"]);
 }
 
-/// T36, 1.3: other ordinals are made before the former ones go.
+/// statefulset.md T36, 1.3: other ordinals are made before the former ones go.
 #[test]
 fn a_changed_start_moves_the_set() {
     let mut world = World::new("set replicas=3 new start=5");
@@ -408,7 +407,7 @@ fn a_changed_start_moves_the_set() {
     assert_eq!(world.log, order);
 }
 
-/// T43: two edits in a row end at the last.
+/// statefulset.md T43: two edits in a row end at the last.
 #[test]
 fn a_second_edit_overtakes_the_first() {
     let mut world = World::new("set replicas=3 new");
@@ -421,7 +420,7 @@ fn a_second_edit_overtakes_the_first() {
     assert!(!world.log.contains(&"+web-1:b".to_owned()));
 }
 
-/// T45, 4.6: a revision that was written down differently is still the same.
+/// statefulset.md T45, 4.6: a revision that was written down differently is still the same.
 #[test]
 fn a_differently_encoded_revision_causes_no_restart() {
     let mut world = World::new("set replicas=1 new");

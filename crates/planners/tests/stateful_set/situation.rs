@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use jiff::{SignedDuration, Timestamp};
-use k8s_openapi::api::apps::v1::{ControllerRevision, StatefulSet};
+use k8s_openapi::api::apps::v1::{ControllerRevision, StatefulSet, StatefulSetStatus};
 use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Pod, PodTemplateSpec};
 use k8s_openapi::apimachinery::pkg::runtime::RawExtension;
 use planners::stateful_set::{Action, Observed, Plan, identity, revisions};
@@ -167,6 +167,16 @@ fn set(words: &Words<'_>) -> StatefulSet {
         "status": { "replicas": 0, "currentRevision": revision_name(current),
             "currentReplicas": words.number("current-replicas").unwrap_or(0) },
     });
+    for option in [
+        "stuck-rollout",
+        "scale-down",
+        "max-unavailable",
+        "progress-deadline-seconds",
+    ] {
+        if let Some(value) = words.get(option) {
+            set["metadata"]["annotations"][format!("mainstay.dev/{option}")] = json!(value);
+        }
+    }
     if words.has("new") {
         set["status"] = json!({ "replicas": 0 });
     }
@@ -296,11 +306,38 @@ pub fn describe(plan: &Plan) -> String {
                 .collision_count
                 .map_or(String::new(), |count| format!(", {count} collisions")),
         ));
+        lines.extend(conditions(status));
     }
     if plan.is_idle() {
         lines.push("nothing to do".to_owned());
     }
     lines.join("\n")
+}
+
+/// How the set gets on, and whether it is stuck. Whether it is available the counts say.
+fn conditions(status: &StatefulSetStatus) -> Vec<String> {
+    let conditions = status.conditions.iter().flatten();
+    let told = conditions.filter(|condition| match condition.type_.as_str() {
+        "Available" => false,
+        "Stalled" => condition.status == "True",
+        _ => true,
+    });
+    told.map(|condition| {
+        let reason = condition.reason.as_deref().unwrap_or_default();
+        let message = condition.message.as_deref().unwrap_or_default();
+        let readable = message
+            .split(' ')
+            .map(|word| match word.trim_end_matches(':') {
+                name if name.starts_with("web-") => word.replace(name, &image_of(name)),
+                _ => word.to_owned(),
+            });
+        let message = readable.collect::<Vec<_>>().join(" ");
+        format!(
+            "{}={} {reason}: {message}",
+            condition.type_, condition.status
+        )
+    })
+    .collect()
 }
 
 fn action(action: &Action) -> String {

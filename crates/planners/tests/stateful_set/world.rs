@@ -8,7 +8,7 @@ use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::apps::v1::{ControllerRevision, StatefulSet};
 use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Pod, PodCondition, PodStatus};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
-use planners::stateful_set::{Action, Observed, Plan, Settings, invariants, plan};
+use planners::stateful_set::{Action, Observed, Plan, invariants, plan};
 
 use crate::situation;
 
@@ -18,7 +18,6 @@ pub struct World {
     pub claims: BTreeMap<String, PersistentVolumeClaim>,
     pub revisions: BTreeMap<String, ControllerRevision>,
     pub now: Timestamp,
-    pub settings: Settings,
     /// What was written to pods, in order.
     pub log: Vec<String>,
     uids: u64,
@@ -33,7 +32,6 @@ impl World {
             claims: BTreeMap::new(),
             revisions: BTreeMap::new(),
             now: situation::now(),
-            settings: Settings::default(),
             log: Vec::new(),
             uids: 0,
         };
@@ -78,7 +76,7 @@ impl World {
     /// Plans once and carries the plan out.
     pub fn step(&mut self) -> Plan {
         let observed = self.observed();
-        let plan = plan(&observed, &self.settings, self.now);
+        let plan = plan(&observed, self.now);
         let broken = invariants::violations(&observed, &plan, self.now);
         assert!(
             broken.is_empty(),

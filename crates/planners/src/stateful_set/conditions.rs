@@ -1,0 +1,282 @@
+//! The conditions of a set: whether its pods are available, whether it gets on, and whether it is
+//! stuck for good. `docs/conditions.md` tells users what each says.
+//!
+//! Texts are the same as long as the cause is, so that a status is written only for news.
+
+use jiff::Timestamp;
+use k8s_openapi::api::apps::v1::StatefulSetCondition;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use resource_kinds::reasons::stateful_set as reasons;
+use resource_kinds::reasons::stateful_set_condition as kinds;
+
+use super::deadline;
+use super::draft::Draft;
+use super::identity;
+use super::observed::{Strategy, World};
+use super::plan::Notice;
+use super::revisions::Chosen;
+use super::rollout;
+use super::waiting::{Cause, Weight};
+
+/// How far a set has come.
+struct Progress {
+    status: &'static str,
+    reason: &'static str,
+    message: String,
+    /// Whether somebody has to do something.
+    warning: bool,
+    /// Whether no waiting helps.
+    stalled: bool,
+}
+
+impl Progress {
+    fn fine(reason: &'static str, message: String) -> Self {
+        Self {
+            status: "True",
+            reason,
+            message,
+            warning: false,
+            stalled: false,
+        }
+    }
+
+    fn stuck(reason: &'static str, message: String) -> Self {
+        Self {
+            status: "False",
+            reason,
+            message,
+            warning: true,
+            stalled: true,
+        }
+    }
+}
+
+/// The conditions to store, and in the draft what the user is to be told about them.
+pub(super) fn next(
+    world: &World<'_>,
+    chosen: &Chosen,
+    draft: &mut Draft,
+) -> Option<Vec<StatefulSetCondition>> {
+    let stored = stored(world);
+    if world.spec.deleting {
+        return (!stored.is_empty()).then(|| stored.to_vec());
+    }
+    let progress = progress(world, chosen, draft);
+    let notice = notice(world, &progress, draft);
+    draft.notices.extend(notice);
+    let stalled = match progress.stalled {
+        true => ("True", progress.reason, progress.message.as_str()),
+        false => ("False", reasons::NOT_STALLED, ""),
+    };
+    let (available, why, counted) = availability(world, &progress);
+    let own = [
+        (kinds::AVAILABLE, available, why, counted.as_str()),
+        (
+            kinds::PROGRESSING,
+            progress.status,
+            progress.reason,
+            progress.message.as_str(),
+        ),
+        (kinds::STALLED, stalled.0, stalled.1, stalled.2),
+    ];
+    let mut conditions: Vec<_> = own
+        .into_iter()
+        .map(|(kind, status, reason, message)| {
+            condition(stored, world.now, kind, status, reason, message)
+        })
+        .collect();
+    let others = stored
+        .iter()
+        .filter(|other| own.iter().all(|own| own.0 != other.type_));
+    conditions.extend(others.cloned());
+    Some(conditions)
+}
+
+pub(super) fn stored<'w>(world: &World<'w>) -> &'w [StatefulSetCondition] {
+    let status = world.spec.set.status.as_ref();
+    let conditions = status.and_then(|status| status.conditions.as_deref());
+    conditions.unwrap_or_default()
+}
+
+pub(super) fn find<'c>(
+    conditions: &'c [StatefulSetCondition],
+    kind: &str,
+) -> Option<&'c StatefulSetCondition> {
+    conditions.iter().find(|condition| condition.type_ == kind)
+}
+
+/// The time of a condition moves only when its status does.
+fn condition(
+    stored: &[StatefulSetCondition],
+    now: Timestamp,
+    kind: &str,
+    status: &str,
+    reason: &str,
+    message: &str,
+) -> StatefulSetCondition {
+    let same = find(stored, kind).filter(|before| before.status == status);
+    let since = same.and_then(|before| before.last_transition_time.clone());
+    StatefulSetCondition {
+        type_: kind.to_owned(),
+        status: status.to_owned(),
+        reason: Some(reason.to_owned()),
+        message: (!message.is_empty()).then(|| message.to_owned()),
+        last_transition_time: Some(since.unwrap_or(Time(now))),
+    }
+}
+
+fn progress(world: &World<'_>, chosen: &Chosen, draft: &mut Draft) -> Progress {
+    let mut causes = draft.waiting.iter().map(|waiting| &waiting.cause);
+    if let Some((cause, reason)) = causes.find_map(|cause| Some((cause, cause.hopeless()?))) {
+        return Progress::stuck(reason, cause.told());
+    }
+    if let Some(complete) = completion(world, chosen) {
+        return complete;
+    }
+    let (reason, plain) = stage(world, chosen, draft);
+    let trouble = trouble(draft);
+    let message = trouble.as_ref().map_or(plain, |(_, told)| told.clone());
+    if let Some(seconds) = deadline::exceeded(world, chosen, draft) {
+        let message = format!("no progress for {seconds} seconds: {message}");
+        return Progress::stuck(reasons::PROGRESS_DEADLINE_EXCEEDED, message);
+    }
+    Progress {
+        warning: trouble.is_some_and(|(weight, _)| weight == Weight::Trouble),
+        ..Progress::fine(reason, message)
+    }
+}
+
+/// What is the matter, if anything is: trouble before what is only slow.
+fn trouble(draft: &Draft) -> Option<(Weight, String)> {
+    let causes = || draft.waiting.iter().map(|waiting| &waiting.cause);
+    let first = |weight| causes().find(|cause| cause.weight() == weight);
+    let found = first(Weight::Trouble).or_else(|| first(Weight::Known))?;
+    Some((found.weight(), found.told()))
+}
+
+/// Progress of a set that is as it should be.
+fn completion(world: &World<'_>, chosen: &Chosen) -> Option<Progress> {
+    let (available, wanted) = available(world);
+    let outdated = |member: &&_| rollout::outdated(member, chosen);
+    let awaits = |member| rollout::awaits_update(world, chosen, member);
+    if available < wanted || !world.condemned.is_empty() || world.members.values().any(awaits) {
+        return None;
+    }
+    let left = world.members.values().filter(outdated).count();
+    let update = &chosen.update;
+    Some(match (left, world.spec.strategy) {
+        (0, _) => Progress::fine(
+            reasons::ROLLOUT_COMPLETE,
+            format!("{wanted} of {wanted} pods are available at revision {update}"),
+        ),
+        (left, Strategy::OnDelete) => Progress::fine(
+            reasons::WAITING_FOR_DELETION,
+            format!("{left} of {wanted} pods get revision {update} when somebody deletes them"),
+        ),
+        (left, Strategy::RollingUpdate(_)) => Progress::fine(
+            reasons::PARTITION_COMPLETE,
+            format!(
+                "{wanted} of {wanted} pods are available; the partition keeps {left} from {update}"
+            ),
+        ),
+    })
+}
+
+/// What the set is about, and which pod it is that it waits for.
+fn stage(world: &World<'_>, chosen: &Chosen, draft: &Draft) -> (&'static str, String) {
+    let (available, wanted) = available(world);
+    let subject = || draft.blocker.clone().unwrap_or_else(|| first_amiss(world));
+    let updatable = world.spec.first_updatable().max(world.spec.start)..world.spec.ordinals().end;
+    let updated = |ordinal: i64| {
+        let member = world.members.get(&ordinal);
+        member.is_some_and(|member| !rollout::outdated(member, chosen) && !member.unavailable())
+    };
+    let rolling = matches!(world.spec.strategy, Strategy::RollingUpdate(_));
+    if available == wanted && !world.condemned.is_empty() {
+        let message = format!("waiting for pod {} to be gone", subject());
+        (reasons::SCALING_DOWN, message)
+    } else if rolling && chosen.current != chosen.update && !updatable.clone().all(updated) {
+        let (pod, update) = (subject(), &chosen.update);
+        let message = format!("updating to revision {update}: waiting for pod {pod}");
+        (reasons::UPDATING_PODS, message)
+    } else {
+        let message = format!("waiting for pod {} to be available", subject());
+        (reasons::WAITING_FOR_PODS, message)
+    }
+}
+
+/// The lowest wanted pod that is not available, or the highest surplus one.
+fn first_amiss(world: &World<'_>) -> String {
+    let amiss = |ordinal: &i64| {
+        world
+            .members
+            .get(ordinal)
+            .is_none_or(|member| member.unavailable())
+    };
+    let wanted = world.spec.ordinals().find(amiss);
+    let ordinal = wanted.or_else(|| world.condemned.keys().next_back().copied());
+    identity::pod_name(world.spec.name, ordinal.unwrap_or(world.spec.start))
+}
+
+/// How many of the wanted pods are available, and how many are wanted.
+fn available(world: &World<'_>) -> (usize, usize) {
+    let available = world
+        .members
+        .values()
+        .filter(|member| !member.unavailable());
+    let ordinals = world.spec.ordinals();
+    (
+        available.count(),
+        usize::try_from(ordinals.end - ordinals.start).unwrap_or_default(),
+    )
+}
+
+fn availability(world: &World<'_>, progress: &Progress) -> (&'static str, &'static str, String) {
+    let (available, wanted) = available(world);
+    if available == wanted {
+        let message = format!("{wanted} of {wanted} pods are available");
+        return ("True", reasons::ALL_REPLICAS_AVAILABLE, message);
+    }
+    let mut message = format!("{available} of {wanted} pods are available");
+    if progress.warning {
+        message.push_str("; ");
+        message.push_str(&progress.message);
+    }
+    ("False", reasons::REPLICAS_UNAVAILABLE, message)
+}
+
+/// Tells of trouble when it is new, and of the rest when another stage begins.
+fn notice(world: &World<'_>, progress: &Progress, draft: &Draft) -> Option<Notice> {
+    let before = find(stored(world), kinds::PROGRESSING);
+    let same_reason = before.is_some_and(|b| b.reason.as_deref() == Some(progress.reason));
+    let same_text = before.is_some_and(|b| b.message.as_deref() == Some(&progress.message));
+    if same_reason && (same_text || !progress.warning) || before.is_none() && !progress.warning {
+        return None;
+    }
+    let dying = draft
+        .waiting
+        .iter()
+        .find_map(|waiting| match &waiting.cause {
+            Cause::ClaimTerminating { .. } if waiting.cause.told() == progress.message => {
+                Some((waiting.ordinal?, &waiting.cause))
+            }
+            _ => None,
+        });
+    // As kube-controller-manager tells it (statefulset.md 2.5).
+    if let Some((ordinal, cause)) = dying {
+        let (set, pod) = (
+            world.spec.name,
+            identity::pod_name(world.spec.name, ordinal),
+        );
+        return Some(Notice {
+            warning: true,
+            reason: reasons::FAILED_CREATE,
+            message: format!("create Pod {pod} in StatefulSet {set} failed error: {cause}"),
+        });
+    }
+    Some(Notice {
+        warning: progress.warning,
+        reason: progress.reason,
+        message: progress.message.clone(),
+    })
+}

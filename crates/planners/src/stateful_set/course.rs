@@ -1,0 +1,306 @@
+//! The course of a plan: which writes may be sent next, given what became of those before.
+//!
+//! First the preparation, in order. Then the work on pods: pod by pod, or in batches of 1, 2, 4,
+//! … at once, where the writes about one pod stay in order; a refusal ends the work after its
+//! batch. Then the status, whatever happened before, since it tells of what is. Last the cleanup,
+//! only if all went well. A crash needs no word here: the course is forgotten and a new plan made.
+//!
+//! The executor follows this, and so does the model checker, which thereby explores the very
+//! order of writes that runs.
+
+use k8s_openapi::api::apps::v1::StatefulSetStatus;
+
+use super::plan::{Action, Pace, Plan};
+
+/// Pods that are worked on at once, at most. As kube-controller-manager's largest batch.
+const BATCH_MAX: usize = 500;
+
+/// A write of a plan.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Write<'p> {
+    /// An action.
+    Action(&'p Action),
+    /// The status.
+    Status(&'p StatefulSetStatus),
+}
+
+/// What became of a write.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Outcome {
+    /// It was carried out, or there was nothing left to do.
+    Done,
+    /// It was refused, or nobody knows.
+    Refused,
+}
+
+/// Which write of a plan.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Place {
+    /// Of the preparation.
+    Prepare(usize),
+    /// About a pod.
+    Pod {
+        /// Which of the pods.
+        work: usize,
+        /// Which of the writes about it.
+        step: usize,
+    },
+    /// The status.
+    Status,
+    /// Of the cleanup.
+    Cleanup(usize),
+}
+
+impl Plan {
+    /// The write at that place; none past the end of its part.
+    pub fn write(&self, place: Place) -> Option<Write<'_>> {
+        let action = match place {
+            Place::Prepare(step) => self.prepare.get(step),
+            Place::Pod { work, step } => self.pods.get(work)?.actions.get(step),
+            Place::Status => return self.status.as_ref().map(Write::Status),
+            Place::Cleanup(step) => self.cleanup.get(step),
+        };
+        action.map(Write::Action)
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+enum Part {
+    Prepare,
+    /// Where the batch ends, and how large it was meant to be.
+    Pods {
+        end: usize,
+        size: usize,
+    },
+    Status,
+    Cleanup,
+    Over,
+}
+
+/// How far a plan has been carried out. It goes with one plan, which is handed to each call.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Course {
+    part: Part,
+    /// What may be sent, and what was and has no outcome yet.
+    open: Vec<(Place, Sent)>,
+    refused: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+enum Sent {
+    No,
+    Yes,
+}
+
+impl Course {
+    /// The beginning of a plan.
+    pub fn of(plan: &Plan) -> Self {
+        let mut course = Self {
+            part: Part::Prepare,
+            open: Vec::new(),
+            refused: false,
+        };
+        course.open_at(plan, Place::Prepare(0));
+        course.settle(plan);
+        course
+    }
+
+    /// Whether there is nothing left to write and nothing on its way.
+    pub fn is_over(&self) -> bool {
+        self.part == Part::Over
+    }
+
+    /// Whether any write was refused.
+    pub fn refused(&self) -> bool {
+        self.refused
+    }
+
+    /// The writes that may be sent now, in any order or at once.
+    pub fn ready(&self) -> impl Iterator<Item = Place> {
+        let ready = self.open.iter().filter(|(_, sent)| *sent == Sent::No);
+        ready.map(|(place, _)| *place)
+    }
+
+    /// Notes that a write is on its way.
+    pub fn sent(&mut self, place: Place) {
+        for (open, sent) in &mut self.open {
+            if *open == place {
+                *sent = Sent::Yes;
+            }
+        }
+    }
+
+    /// Notes what became of a write, and opens those that may follow.
+    pub fn ended(&mut self, plan: &Plan, place: Place, outcome: Outcome) {
+        let Some(at) = self.open.iter().position(|(open, _)| *open == place) else {
+            return;
+        };
+        self.open.remove(at);
+        match outcome {
+            Outcome::Refused => self.refused = true,
+            Outcome::Done => match place {
+                Place::Prepare(step) => self.open_at(plan, Place::Prepare(step + 1)),
+                Place::Pod { work, step } => {
+                    let step = step + 1;
+                    self.open_at(plan, Place::Pod { work, step });
+                }
+                Place::Status => {}
+                Place::Cleanup(step) => self.open_at(plan, Place::Cleanup(step + 1)),
+            },
+        }
+        self.settle(plan);
+    }
+
+    fn open_at(&mut self, plan: &Plan, place: Place) {
+        if plan.write(place).is_some() {
+            self.open.push((place, Sent::No));
+            self.open.sort_by_key(|(place, _)| *place);
+        }
+    }
+
+    /// Goes on to the next part when all of this one has ended.
+    fn settle(&mut self, plan: &Plan) {
+        while self.open.is_empty() && self.part != Part::Over {
+            self.part = self.following(plan);
+            match self.part {
+                Part::Pods { end, size } => {
+                    for work in end - size..end {
+                        self.open_at(plan, Place::Pod { work, step: 0 });
+                    }
+                }
+                Part::Status => self.open_at(plan, Place::Status),
+                Part::Cleanup => self.open_at(plan, Place::Cleanup(0)),
+                Part::Prepare | Part::Over => {}
+            }
+        }
+    }
+
+    fn following(&self, plan: &Plan) -> Part {
+        let batch = |start: usize, size: usize| {
+            let left = plan.pods.len() - start;
+            let size = if plan.pace == Pace::OneByOne { 1 } else { size };
+            let size = size.min(BATCH_MAX).min(left);
+            Part::Pods {
+                end: start + size,
+                size,
+            }
+        };
+        match self.part {
+            Part::Prepare | Part::Pods { .. } if self.refused => Part::Status,
+            Part::Prepare if plan.pods.is_empty() => Part::Status,
+            Part::Prepare => batch(0, 1),
+            Part::Pods { end, .. } if end == plan.pods.len() => Part::Status,
+            Part::Pods { end, size } => batch(end, size * 2),
+            Part::Status if self.refused => Part::Over,
+            Part::Status => Part::Cleanup,
+            Part::Cleanup | Part::Over => Part::Over,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::plan::PodWork;
+    use super::*;
+
+    /// A plan for so many pods with two writes each, and one write of each other part.
+    fn plan(pods: i64, pace: Pace) -> Plan {
+        let action = |name: String| Action::DeletePod {
+            uid: name.clone(),
+            name,
+        };
+        let work = |ordinal: i64| PodWork {
+            ordinal,
+            actions: vec![
+                action(format!("claim-{ordinal}")),
+                action(format!("pod-{ordinal}")),
+            ],
+        };
+        Plan {
+            prepare: vec![Action::ConfirmSet, action("prepare".to_owned())],
+            pods: (0..pods).map(work).collect(),
+            pace,
+            status: Some(StatefulSetStatus::default()),
+            cleanup: vec![action("cleanup".to_owned())],
+            notices: Vec::new(),
+            waiting_on: Vec::new(),
+            requeue_after: None,
+        }
+    }
+
+    /// Sends all that may be sent, round by round; `refuse` is refused.
+    fn rounds(plan: &Plan, refuse: Option<Place>) -> Vec<String> {
+        let mut course = Course::of(plan);
+        let mut rounds = Vec::new();
+        while !course.is_over() {
+            let ready: Vec<Place> = course.ready().collect();
+            assert!(!ready.is_empty(), "nothing to do and not over: {course:?}");
+            let text = |place: &Place| match plan.write(*place) {
+                Some(Write::Action(Action::DeletePod { name, .. })) => name.clone(),
+                Some(Write::Action(_)) => "confirm".to_owned(),
+                Some(Write::Status(_)) => "status".to_owned(),
+                None => panic!("{place:?} is not in the plan"),
+            };
+            rounds.push(ready.iter().map(text).collect::<Vec<_>>().join(" "));
+            for place in ready {
+                course.sent(place);
+                assert!(!course.ready().any(|other| other == place), "sent once");
+                let refused = refuse == Some(place);
+                let outcome = if refused {
+                    Outcome::Refused
+                } else {
+                    Outcome::Done
+                };
+                course.ended(plan, place, outcome);
+            }
+        }
+        rounds
+    }
+
+    #[test]
+    fn one_pod_after_the_other_then_status_then_cleanup() {
+        let all = "confirm,prepare,claim-0,pod-0,claim-1,pod-1,status,cleanup";
+        assert_eq!(rounds(&plan(2, Pace::OneByOne), None).join(","), all);
+    }
+
+    /// statefulset.md 3.20
+    #[test]
+    fn batches_double_and_keep_the_order_about_each_pod() {
+        let rounds = rounds(&plan(4, Pace::Batches), None);
+        let expected = [
+            "confirm",
+            "prepare",
+            "claim-0",
+            "pod-0",
+            "claim-1 claim-2",
+            "pod-1 pod-2",
+            "claim-3",
+            "pod-3",
+            "status",
+            "cleanup",
+        ];
+        assert_eq!(rounds, expected);
+    }
+
+    /// statefulset.md 2.4, 3.20: no pod without its claims, and no further batch.
+    #[test]
+    fn a_refusal_ends_the_work_after_its_batch_but_not_the_status() {
+        let refuse = Place::Pod { work: 1, step: 0 };
+        let after = |pace| rounds(&plan(4, pace), Some(refuse)).split_off(4);
+        assert_eq!(after(Pace::Batches), ["claim-1 claim-2", "pod-2", "status"]);
+        assert_eq!(after(Pace::OneByOne), ["claim-1", "status"]);
+    }
+
+    /// statefulset.md 5.14: the counters are told even when nothing else can be done.
+    #[test]
+    fn a_refused_preparation_leaves_only_the_status() {
+        let rounds = rounds(&plan(2, Pace::Batches), Some(Place::Prepare(0)));
+        assert_eq!(rounds, ["confirm", "status"]);
+    }
+
+    #[test]
+    fn a_refused_status_leaves_out_the_cleanup() {
+        let rounds = rounds(&plan(0, Pace::Batches), Some(Place::Status));
+        assert_eq!(rounds, ["confirm", "prepare", "status"]);
+    }
+}

@@ -1,0 +1,63 @@
+//! Who waits for whom: each pod that is not as it should be, and of which nothing has been said,
+//! waits for the one that holds up the plan.
+
+use std::collections::BTreeSet;
+
+use super::draft::Draft;
+use super::observed::{Member, Phase, World};
+use super::revisions::Chosen;
+use super::waiting::{Cause, Waiting};
+use super::{replica, rollout};
+
+/// Pods of which it is said one by one that they wait. Of a set with a million missing pods the
+/// first say enough.
+const NAMED_MAX: usize = 20_000;
+
+/// Gives a reason for each pod that is neither as it should be nor dealt with.
+pub(super) fn explain(world: &World<'_>, chosen: &Chosen, draft: &mut Draft) {
+    let Some(blocker) = draft.blocker.clone() else {
+        return;
+    };
+    let after = || Cause::After {
+        pod: blocker.clone(),
+    };
+    let said: BTreeSet<i64> = draft.waiting.iter().filter_map(|w| w.ordinal).collect();
+    let silent = |ordinal: &i64| !said.contains(ordinal) && !draft.changes(*ordinal);
+    let wanted = world.spec.ordinals().filter(silent).filter_map(|ordinal| {
+        let cause = match world.members.get(&ordinal) {
+            Some(member) => of_member(world, chosen, member, after)?,
+            None => after(),
+        };
+        Some((ordinal, cause))
+    });
+    let surplus = world.condemned.keys().rev().copied().filter(silent);
+    let surplus = surplus.map(|ordinal| (ordinal, after()));
+    let waiting = wanted.chain(surplus).map(|(ordinal, cause)| Waiting {
+        ordinal: Some(ordinal),
+        cause,
+    });
+    let mut more: Vec<Waiting> = waiting.take(NAMED_MAX + 1).collect();
+    if more.len() > NAMED_MAX {
+        more.truncate(NAMED_MAX);
+        more.push(Waiting {
+            ordinal: None,
+            cause: after(),
+        });
+    }
+    draft.waiting.extend(more);
+}
+
+/// Why a wanted pod is not as it should be, if it is not.
+fn of_member(
+    world: &World<'_>,
+    chosen: &Chosen,
+    member: &Member<'_>,
+    after: impl Fn() -> Cause,
+) -> Option<Cause> {
+    // One that has ended will be replaced when it is its turn.
+    let ended = member.phase == Phase::Ended && !member.terminating;
+    if !ended && let Some(own) = replica::unhealthy(member) {
+        return Some(own);
+    }
+    (ended || rollout::awaits_update(world, chosen, member)).then(after)
+}

@@ -1,0 +1,134 @@
+//! What can be chosen about how a set is run, read from its annotations.
+//!
+//! The API server refuses values that are not allowed; what is there all the same, because it
+//! was stored before, counts as absent.
+
+use jiff::SignedDuration;
+use k8s_openapi::api::apps::v1::StatefulSet;
+use resource_kinds::annotations;
+
+/// How a set is run. The default is mainstay's own way; the other values bring back what
+/// kube-controller-manager does.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Options {
+    /// `mainstay.dev/stuck-rollout`.
+    pub stuck_rollout: StuckRollout,
+    /// `mainstay.dev/scale-down`.
+    pub scale_down: ScaleDown,
+    /// `mainstay.dev/max-unavailable`.
+    pub max_unavailable: MaxUnavailable,
+    /// `mainstay.dev/progress-deadline-seconds`; none: nothing is ever too slow.
+    pub progress_deadline: Option<SignedDuration>,
+}
+
+/// What becomes of a pod that never got ready at a revision nobody wants any more.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum StuckRollout {
+    /// It is replaced.
+    #[default]
+    Replace,
+    /// Somebody has to delete it (statefulset.md 3.12, 5.20).
+    Wait,
+}
+
+/// Which surplus pod goes next, in `OrderedReady`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum ScaleDown {
+    /// The highest, whatever its health.
+    #[default]
+    HighestFirst,
+    /// The highest; but an unhealthy one waits for an unhealthy lower one (statefulset.md 3.13,
+    /// 3.14).
+    WaitForLowest,
+}
+
+/// How outdated pods that are down anyway count against `maxUnavailable`, in `Parallel`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum MaxUnavailable {
+    /// They cost nothing and go first (statefulset.md 3.45).
+    #[default]
+    Corrected,
+    /// As all others (statefulset.md 3.43).
+    AsReleased,
+}
+
+impl Options {
+    /// What the set's annotations ask for.
+    pub fn of(set: &StatefulSet) -> Self {
+        let annotations = set.metadata.annotations.as_ref();
+        let value = |key| annotations.and_then(|all| all.get(key)).map(String::as_str);
+        let mut options = Self::default();
+        if value(annotations::STUCK_ROLLOUT) == Some("Wait") {
+            options.stuck_rollout = StuckRollout::Wait;
+        }
+        if value(annotations::SCALE_DOWN) == Some("WaitForLowest") {
+            options.scale_down = ScaleDown::WaitForLowest;
+        }
+        if value(annotations::MAX_UNAVAILABLE) == Some("AsReleased") {
+            options.max_unavailable = MaxUnavailable::AsReleased;
+        }
+        let seconds = value(annotations::PROGRESS_DEADLINE_SECONDS).and_then(whole_number);
+        options.progress_deadline = seconds.map(SignedDuration::from_secs);
+        options
+    }
+}
+
+/// A number as the API server takes it: digits alone, 1 to 2147483647.
+fn whole_number(text: &str) -> Option<i64> {
+    let digits = text.bytes().all(|byte| byte.is_ascii_digit());
+    let number: i32 = text.parse().ok().filter(|_| digits)?;
+    (number >= 1).then_some(i64::from(number))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn options(annotations: &[(&str, &str)]) -> Options {
+        let mut set = StatefulSet::default();
+        let pairs = annotations
+            .iter()
+            .map(|(k, v)| ((*k).to_owned(), (*v).to_owned()));
+        set.metadata.annotations = Some(pairs.collect());
+        Options::of(&set)
+    }
+
+    #[test]
+    fn each_annotation_is_read() {
+        let read = options(&[
+            (annotations::STUCK_ROLLOUT, "Wait"),
+            (annotations::SCALE_DOWN, "WaitForLowest"),
+            (annotations::MAX_UNAVAILABLE, "AsReleased"),
+            (annotations::PROGRESS_DEADLINE_SECONDS, "2147483647"),
+        ]);
+        let wanted = Options {
+            stuck_rollout: StuckRollout::Wait,
+            scale_down: ScaleDown::WaitForLowest,
+            max_unavailable: MaxUnavailable::AsReleased,
+            progress_deadline: Some(SignedDuration::from_secs(2_147_483_647)),
+        };
+        assert_eq!(read, wanted);
+    }
+
+    #[test]
+    fn what_cannot_be_read_is_the_default() {
+        for value in [
+            "",
+            "wait",
+            "0",
+            "-1",
+            "+5",
+            "5s",
+            "2147483648",
+            "99999999999999999999",
+        ] {
+            let read = options(&[
+                (annotations::STUCK_ROLLOUT, value),
+                (annotations::SCALE_DOWN, value),
+                (annotations::MAX_UNAVAILABLE, value),
+                (annotations::PROGRESS_DEADLINE_SECONDS, value),
+            ]);
+            assert_eq!(read, Options::default(), "{value}");
+        }
+    }
+}
