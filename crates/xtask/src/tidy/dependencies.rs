@@ -56,6 +56,7 @@ const LAYERS: &[(&str, u8)] = &[
     ("image-store", 5),
     ("certificates", 5),
     ("pod-network", 5),
+    ("spdy", 5),
     ("api-server", 6),
     ("controllers", 6),
     ("scheduler", 6),

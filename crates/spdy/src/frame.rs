@@ -1,0 +1,226 @@
+//! Frames: eight bytes of head, then a payload. Control frames have the first bit set.
+
+use bytes::Bytes;
+
+use crate::ProtocolError;
+use crate::headers::block;
+use crate::limits::CONTROL_BYTES_MAX;
+
+const VERSION: u16 = 3;
+
+const SYN_STREAM: u16 = 1;
+const SYN_REPLY: u16 = 2;
+const RST_STREAM: u16 = 3;
+const PING: u16 = 6;
+const GOAWAY: u16 = 7;
+const HEADERS: u16 = 8;
+
+/// The sender has no more to say in this stream.
+const FLAG_FIN: u8 = 1;
+
+/// The head of a frame.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Header {
+    /// Data of a stream, of which so many bytes follow.
+    Data {
+        /// Which stream.
+        stream: u32,
+        /// Whether it is the last of this direction.
+        fin: bool,
+        /// Bytes that follow.
+        length: usize,
+    },
+    /// Anything else.
+    Control {
+        /// What it is.
+        kind: u16,
+        /// Bits whose meaning depends on it.
+        flags: u8,
+        /// Bytes that follow.
+        length: usize,
+    },
+}
+
+/// A frame, with header blocks still compressed (they have to be decompressed in order).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Frame {
+    /// Opens a stream.
+    Open {
+        /// Its number: odd if the client opens it.
+        stream: u32,
+        /// Whether nothing is to be sent in it.
+        fin: bool,
+        /// Its headers.
+        block: Bytes,
+    },
+    /// Says that an opened stream is taken.
+    Reply {
+        /// Which stream.
+        stream: u32,
+        /// Headers.
+        block: Bytes,
+    },
+    /// Ends a stream in both directions.
+    Reset {
+        /// Which stream.
+        stream: u32,
+        /// Why: 1 protocol error, 3 refused, 5 cancelled.
+        status: u32,
+    },
+    /// To be sent back as it is.
+    Ping(u32),
+    /// No streams are opened from now on.
+    GoAway {
+        /// The last stream that was looked at.
+        last: u32,
+    },
+    /// Further headers of a stream.
+    Headers {
+        /// Which stream.
+        stream: u32,
+        /// Whether this direction ends.
+        fin: bool,
+        /// Headers.
+        block: Bytes,
+    },
+    /// Data of a stream.
+    Data {
+        /// Which stream.
+        stream: u32,
+        /// Whether this direction ends.
+        fin: bool,
+        /// The data.
+        data: Bytes,
+    },
+    /// Something that means nothing here (settings, windows).
+    Other,
+}
+
+/// Reads the head of a frame.
+///
+/// # Errors
+/// Other versions, and control frames past the bound.
+pub fn parse_head(bytes: [u8; 8]) -> Result<Header, ProtocolError> {
+    let first = u32::from_be_bytes([bytes[0], bytes[1], bytes[2], bytes[3]]);
+    let length = u32::from_be_bytes([0, bytes[5], bytes[6], bytes[7]]) as usize;
+    if first >> 31 == 0 {
+        let fin = bytes[4] & FLAG_FIN != 0;
+        return Ok(Header::Data {
+            stream: first,
+            fin,
+            length,
+        });
+    }
+    let version = u16::from_be_bytes([bytes[0] & 0x7f, bytes[1]]);
+    if version != VERSION {
+        return Err(ProtocolError::Version(version));
+    }
+    if length > CONTROL_BYTES_MAX {
+        return Err(ProtocolError::Long(length));
+    }
+    Ok(Header::Control {
+        kind: u16::from_be_bytes([bytes[2], bytes[3]]),
+        flags: bytes[4],
+        length,
+    })
+}
+
+/// Reads the payload of a control frame.
+///
+/// # Errors
+/// A payload that is too short for its kind.
+pub fn read_control(kind: u16, flags: u8, payload: &Bytes) -> Result<Frame, ProtocolError> {
+    let number = |at: usize| {
+        let bytes = payload
+            .get(at..at + 4)
+            .and_then(|four| four.try_into().ok());
+        bytes
+            .map(u32::from_be_bytes)
+            .ok_or(ProtocolError::Short(kind))
+    };
+    let stream = || number(0).map(|id| id & 0x7fff_ffff);
+    let rest = |at: usize| {
+        if payload.len() < at {
+            return Err(ProtocolError::Short(kind));
+        }
+        Ok(payload.slice(at..))
+    };
+    let fin = flags & FLAG_FIN != 0;
+    Ok(match kind {
+        SYN_STREAM => Frame::Open {
+            stream: stream()?,
+            fin,
+            block: rest(10)?,
+        },
+        SYN_REPLY => Frame::Reply {
+            stream: stream()?,
+            block: rest(4)?,
+        },
+        RST_STREAM => Frame::Reset {
+            stream: stream()?,
+            status: number(4)?,
+        },
+        PING => Frame::Ping(number(0)?),
+        GOAWAY => Frame::GoAway { last: stream()? },
+        HEADERS => Frame::Headers {
+            stream: stream()?,
+            fin,
+            block: rest(4)?,
+        },
+        _ => Frame::Other,
+    })
+}
+
+/// The bytes of a frame. Data longer than a frame can be is not for one frame.
+pub fn encode(frame: &Frame) -> Vec<u8> {
+    match frame {
+        Frame::Open { stream, fin, block } => {
+            let mut payload = stream.to_be_bytes().to_vec();
+            payload.extend_from_slice(&[0; 6]);
+            payload.extend_from_slice(block);
+            control(SYN_STREAM, u8::from(*fin), &payload)
+        }
+        Frame::Reply { stream, block } => {
+            control(SYN_REPLY, 0, &[&stream.to_be_bytes(), &block[..]].concat())
+        }
+        Frame::Reset { stream, status } => {
+            let payload = [stream.to_be_bytes(), status.to_be_bytes()].concat();
+            control(RST_STREAM, 0, &payload)
+        }
+        Frame::Ping(id) => control(PING, 0, &id.to_be_bytes()),
+        Frame::GoAway { last } => control(GOAWAY, 0, &[last.to_be_bytes(), [0; 4]].concat()),
+        Frame::Headers { stream, fin, block } => {
+            let payload = [&stream.to_be_bytes(), &block[..]].concat();
+            control(HEADERS, u8::from(*fin), &payload)
+        }
+        Frame::Data { stream, fin, data } => {
+            let mut bytes = stream.to_be_bytes().to_vec();
+            bytes.extend_from_slice(&length_word(u8::from(*fin), data.len()));
+            bytes.extend_from_slice(data);
+            bytes
+        }
+        Frame::Other => Vec::new(),
+    }
+}
+
+/// The reply that takes a stream, without headers; `first` begins the compressed stream.
+pub(crate) fn reply(stream: u32, first: bool) -> Frame {
+    Frame::Reply {
+        stream,
+        block: block(&[], first).into(),
+    }
+}
+
+fn control(kind: u16, flags: u8, payload: &[u8]) -> Vec<u8> {
+    let mut bytes = (VERSION | 0x8000).to_be_bytes().to_vec();
+    bytes.extend_from_slice(&kind.to_be_bytes());
+    bytes.extend_from_slice(&length_word(flags, payload.len()));
+    bytes.extend_from_slice(payload);
+    bytes
+}
+
+/// Flags in the first byte, a length of 24 bits in the others.
+fn length_word(flags: u8, length: usize) -> [u8; 4] {
+    let length = u32::try_from(length).unwrap_or(u32::MAX).to_be_bytes();
+    [flags, length[1], length[2], length[3]]
+}

@@ -1,0 +1,272 @@
+//! A connection: reads frames and hands their contents to streams, sends what streams have to
+//! send.
+
+use std::collections::BTreeMap;
+use std::io::{Error, ErrorKind};
+
+use bytes::{Bytes, BytesMut};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, BufReader};
+use tokio::sync::mpsc;
+
+use crate::ProtocolError;
+use crate::frame::{Frame, Header, encode, parse_head, read_control, reply};
+use crate::headers::{Headers, Inflater};
+use crate::limits::{
+    CHUNK_BYTES_MAX, INCOMING_MAX, OUTGOING_MAX, STREAMS_MAX, WAITING_STREAMS_MAX,
+};
+
+const STATUS_PROTOCOL_ERROR: u32 = 1;
+const STATUS_REFUSED: u32 = 3;
+
+/// A stream that the client has opened. Dropping it says nothing to the client.
+#[derive(Debug)]
+pub struct Stream {
+    id: u32,
+    headers: Headers,
+    incoming: mpsc::Receiver<Bytes>,
+    outgoing: mpsc::Sender<Frame>,
+}
+
+/// The half of a stream that is read.
+#[derive(Debug)]
+pub struct StreamReader(mpsc::Receiver<Bytes>);
+
+/// The half of a stream that is written.
+#[derive(Clone, Debug)]
+pub struct StreamWriter {
+    id: u32,
+    outgoing: mpsc::Sender<Frame>,
+}
+
+impl Stream {
+    /// Its number; those of a client are odd and grow.
+    pub fn id(&self) -> u32 {
+        self.id
+    }
+
+    /// The value of a header, by its name in lower case.
+    pub fn header(&self, name: &str) -> Option<&str> {
+        let found = self.headers.iter().find(|(known, _)| known == name);
+        found.map(|(_, value)| value.as_str())
+    }
+
+    /// The two halves.
+    pub fn split(self) -> (StreamReader, StreamWriter) {
+        let writer = StreamWriter {
+            id: self.id,
+            outgoing: self.outgoing,
+        };
+        (StreamReader(self.incoming), writer)
+    }
+}
+
+impl StreamReader {
+    /// The next data; `None` when the client has sent all, has ended the stream, or is gone.
+    pub async fn read(&mut self) -> Option<Bytes> {
+        self.0.recv().await
+    }
+}
+
+impl StreamWriter {
+    /// Sends data. Returns whether the connection is still there.
+    pub async fn write(&self, data: Bytes) -> bool {
+        self.send(data, false).await
+    }
+
+    /// Says that nothing more comes.
+    pub async fn finish(&self) -> bool {
+        self.send(Bytes::new(), true).await
+    }
+
+    /// Ends the stream in both directions.
+    pub async fn reset(&self) -> bool {
+        let frame = Frame::Reset {
+            stream: self.id,
+            status: STATUS_PROTOCOL_ERROR,
+        };
+        self.outgoing.send(frame).await.is_ok()
+    }
+
+    async fn send(&self, data: Bytes, fin: bool) -> bool {
+        let frame = Frame::Data {
+            stream: self.id,
+            fin,
+            data,
+        };
+        self.outgoing.send(frame).await.is_ok()
+    }
+}
+
+/// Serves a connection: returns the streams that the client opens, and the work itself, which
+/// ends with the connection, or when nobody takes streams and all those taken are dropped.
+pub fn serve<I>(
+    connection: I,
+) -> (
+    mpsc::Receiver<Stream>,
+    impl Future<Output = Result<(), Error>> + Send,
+)
+where
+    I: AsyncRead + AsyncWrite + Send + 'static,
+{
+    let (reader, writer) = tokio::io::split(connection);
+    let (opened, streams) = mpsc::channel(WAITING_STREAMS_MAX);
+    let (outgoing, frames) = mpsc::channel(OUTGOING_MAX);
+    let incoming = Incoming {
+        reader: BufReader::new(reader),
+        inflater: Inflater::default(),
+        opened,
+        outgoing,
+        streams: BTreeMap::new(),
+        last: 0,
+    };
+    let work = async move {
+        let mut sending = std::pin::pin!(send(writer, frames));
+        tokio::select! {
+            done = incoming.run() => {
+                // What the streams have still to say is sent as long as they live.
+                sending.await?;
+                done
+            }
+            done = &mut sending => done,
+        }
+    };
+    (streams, work)
+}
+
+async fn send<W>(mut writer: W, mut frames: mpsc::Receiver<Frame>) -> Result<(), Error>
+where
+    W: AsyncWrite + Unpin,
+{
+    while let Some(frame) = frames.recv().await {
+        writer.write_all(&encode(&frame)).await?;
+        if frames.is_empty() {
+            writer.flush().await?;
+        }
+    }
+    writer.shutdown().await
+}
+
+/// What comes from the client.
+struct Incoming<R> {
+    reader: BufReader<R>,
+    inflater: Inflater,
+    opened: mpsc::Sender<Stream>,
+    outgoing: mpsc::Sender<Frame>,
+    /// Those in which the client may still send.
+    streams: BTreeMap<u32, mpsc::Sender<Bytes>>,
+    /// The newest stream.
+    last: u32,
+}
+
+impl<R: AsyncRead + Unpin> Incoming<R> {
+    /// Reads until the client ends the connection, or says something that it may not.
+    async fn run(mut self) -> Result<(), Error> {
+        loop {
+            let mut head = [0; 8];
+            match self.reader.read_exact(&mut head).await {
+                Ok(_) => {}
+                Err(error) if error.kind() == ErrorKind::UnexpectedEof => return Ok(()),
+                Err(error) => return Err(error),
+            }
+            match parse_head(head).map_err(invalid)? {
+                Header::Data {
+                    stream,
+                    fin,
+                    length,
+                } => self.data(stream, fin, length).await?,
+                Header::Control {
+                    kind,
+                    flags,
+                    length,
+                } => {
+                    let mut payload = vec![0; length];
+                    self.reader.read_exact(&mut payload).await?;
+                    let frame = read_control(kind, flags, &payload.into()).map_err(invalid)?;
+                    self.control(frame).await?;
+                }
+            }
+        }
+    }
+
+    /// Passes data on in parts, so that no frame is ever held as a whole.
+    async fn data(&mut self, stream: u32, fin: bool, length: usize) -> Result<(), Error> {
+        let to = self.streams.get(&stream).cloned();
+        let mut left = length;
+        while left > 0 {
+            let mut part = BytesMut::zeroed(left.min(CHUNK_BYTES_MAX));
+            self.reader.read_exact(&mut part).await?;
+            left -= part.len();
+            // Nobody reads a stream that is over for us.
+            if let Some(to) = &to
+                && to.send(part.freeze()).await.is_err()
+            {
+                self.streams.remove(&stream);
+            }
+        }
+        if fin {
+            self.streams.remove(&stream);
+        }
+        Ok(())
+    }
+
+    async fn control(&mut self, frame: Frame) -> Result<(), Error> {
+        match frame {
+            Frame::Open { stream, fin, block } => {
+                let headers = self.inflater.headers(&block).map_err(invalid)?;
+                self.open(stream, fin, headers).await?;
+            }
+            // Even headers that mean nothing here are part of the compressed stream.
+            Frame::Reply { block, .. } => {
+                self.inflater.headers(&block).map_err(invalid)?;
+            }
+            Frame::Headers { stream, fin, block } => {
+                self.inflater.headers(&block).map_err(invalid)?;
+                if fin {
+                    self.streams.remove(&stream);
+                }
+            }
+            Frame::Reset { stream, .. } => {
+                self.streams.remove(&stream);
+            }
+            Frame::Ping(id) if id % 2 == 1 => self.say(Frame::Ping(id)).await?,
+            Frame::Ping(_) | Frame::GoAway { .. } | Frame::Data { .. } | Frame::Other => {}
+        }
+        Ok(())
+    }
+
+    async fn open(&mut self, id: u32, fin: bool, headers: Headers) -> Result<(), Error> {
+        if id.is_multiple_of(2) || id <= self.last {
+            return Err(invalid(ProtocolError::StreamId(id)));
+        }
+        let first = self.last == 0;
+        self.last = id;
+        self.say(reply(id, first)).await?;
+        if self.streams.len() >= STREAMS_MAX {
+            let status = STATUS_REFUSED;
+            return self.say(Frame::Reset { stream: id, status }).await;
+        }
+        let (sender, incoming) = mpsc::channel(INCOMING_MAX);
+        if !fin {
+            self.streams.insert(id, sender);
+        }
+        let stream = Stream {
+            id,
+            headers,
+            incoming,
+            outgoing: self.outgoing.clone(),
+        };
+        if self.opened.send(stream).await.is_err() {
+            tracing::debug!(id, "nobody takes streams any longer");
+        }
+        Ok(())
+    }
+
+    async fn say(&mut self, frame: Frame) -> Result<(), Error> {
+        let sent = self.outgoing.send(frame).await;
+        sent.map_err(|_| Error::from(ErrorKind::BrokenPipe))
+    }
+}
+
+fn invalid(error: ProtocolError) -> Error {
+    Error::new(ErrorKind::InvalidData, error)
+}
