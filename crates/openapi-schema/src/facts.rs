@@ -1,9 +1,10 @@
 //! How lists and maps merge: facts that the published OpenAPI document carries in extensions and
-//! that the Rust types do not have. The table is data (`merge_facts.tsv`); this reads it.
+//! that the Rust types do not have. They are data (`merge_facts.tsv`, `defaults.tsv`); this reads it.
 
 use std::collections::BTreeMap;
 
 const TABLE: &str = include_str!("merge_facts.tsv");
+const DEFAULTS: &str = include_str!("defaults.tsv");
 
 /// `x-kubernetes-list-type`: what makes two elements of a list the same to server-side apply.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -38,6 +39,8 @@ pub(crate) struct Facts {
     pub patch_strategy: &'static str,
     /// Empty for none.
     pub patch_merge_key: &'static str,
+    /// `{}` for a structure that is always there, or the default of a list's key; else empty.
+    pub default: &'static str,
 }
 
 /// All facts, by definition and field (`-` for the type itself).
@@ -58,8 +61,15 @@ impl FactTable {
                 map_type: map_type(next()),
                 patch_strategy: next(),
                 patch_merge_key: next(),
+                default: "",
             };
             rows.insert((definition, field), facts);
+        }
+        for line in DEFAULTS.lines().filter(|line| !line.starts_with('#')) {
+            let mut columns = line.split('\t');
+            let mut next = || columns.next().unwrap_or_default();
+            let row: &mut Facts = rows.entry((next(), next())).or_default();
+            row.default = next();
         }
         Self(rows)
     }

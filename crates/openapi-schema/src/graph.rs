@@ -28,6 +28,8 @@ pub(crate) enum Node {
 pub(crate) struct Field {
     pub name: Box<str>,
     pub node: Node,
+    /// Whether every object of the type must have it.
+    pub required: bool,
     pub facts: Facts,
 }
 
@@ -99,12 +101,14 @@ struct Reader<'a> {
 impl Reader<'_> {
     fn definition(&self, name: &str, schema: &Value, facts: &FactTable) -> Definition {
         let properties = schema.get("properties").and_then(Value::as_object);
+        let required = schema.get("required").and_then(Value::as_array);
         let mut fields: Vec<Field> = properties
             .into_iter()
             .flatten()
             .map(|(field, schema)| Field {
                 name: field.as_str().into(),
                 node: self.node(schema),
+                required: required.is_some_and(|names| names.iter().any(|name| name == field)),
                 facts: facts.get(name, field),
             })
             .collect();

@@ -169,6 +169,21 @@ impl<'s> FieldRef<'s> {
         self.facts().map_type.or_else(|| self.type_ref().map_type())
     }
 
+    /// Whether every object of the type must have the field.
+    pub fn is_required(&self) -> bool {
+        self.field.required
+    }
+
+    /// Whether the field holds a structure that is there, though empty, in every object.
+    pub fn is_always_there(&self) -> bool {
+        self.facts().default == "{}"
+    }
+
+    /// What the field is in a list's key when an element does not have it (`TCP` for `protocol`).
+    pub fn key_default(&self) -> Option<&'static str> {
+        Some(self.facts().default).filter(|default| !matches!(*default, "" | "{}"))
+    }
+
     fn facts(&self) -> Facts {
         self.field.facts
     }

@@ -1,6 +1,8 @@
-//! Changing a document by a patch: JSON patch (RFC 6902), merge patch (RFC 7396) and Kubernetes'
-//! strategic merge patch. Pure: a document and a patch in, a document or a refusal out.
+//! Changing a document by a patch: JSON patch (RFC 6902), merge patch (RFC 7396), Kubernetes'
+//! strategic merge patch; and server-side apply. Pure: a document and a patch in, a document or a
+//! refusal out.
 
+pub mod apply;
 mod error;
 mod json;
 mod order;

@@ -1,0 +1,70 @@
+//! Whether what somebody applies is of the form of its type.
+
+use std::collections::BTreeSet;
+
+use serde_json::{Map, Value};
+
+use super::form::Form;
+use super::items;
+use super::path::Step;
+
+/// What is wrong with an applied value, in upstream's words: `.spec.x: field not declared in
+/// schema`. The fine print of scalars is left to the kind's own decoder.
+pub(super) fn problems(form: Form<'_>, value: &Value) -> Vec<String> {
+    let mut found = Vec::new();
+    walk(form, value, "", &mut found);
+    found
+}
+
+fn walk(form: Form<'_>, value: &Value, path: &str, found: &mut Vec<String>) {
+    let report = |found: &mut Vec<String>, text: String| {
+        found.push(if path.is_empty() {
+            text
+        } else {
+            format!("{path}: {text}")
+        });
+    };
+    match (form, value) {
+        (Form::Leaf, _) | (_, Value::Null) => {}
+        (Form::Struct(_) | Form::Map(_), Value::Object(object)) => {
+            entries(form, object, path, found);
+        }
+        (Form::Struct(_) | Form::Map(_), other) => {
+            report(found, format!("expected map, got {other}"));
+        }
+        (Form::Set | Form::Keyed(_), Value::Array(list)) => elements(form, list, path, found),
+        (Form::Set | Form::Keyed(_), other) => {
+            report(found, format!("expected list, got {other}"));
+        }
+    }
+}
+
+fn entries(form: Form<'_>, object: &Map<String, Value>, path: &str, found: &mut Vec<String>) {
+    for (name, value) in object {
+        let here = format!("{path}{}", Step::Field(name.into()));
+        let (entry, field) = form.entry(name);
+        if field.is_none() && matches!(form, Form::Struct(_)) {
+            found.push(format!("{here}: field not declared in schema"));
+            continue;
+        }
+        walk(entry, value, &here, found);
+    }
+}
+
+fn elements(form: Form<'_>, list: &[Value], path: &str, found: &mut Vec<String>) {
+    let mut seen = BTreeSet::new();
+    for (index, element) in list.iter().enumerate() {
+        let step = match items::step(&form, element) {
+            Ok(step) => step,
+            Err(text) => {
+                found.push(format!("{path}: element {index}: {text}"));
+                return;
+            }
+        };
+        walk(form.element(), element, &format!("{path}{step}"), found);
+        let shown = step.to_string();
+        if !seen.insert(step) {
+            found.push(format!("{path}: duplicate entries for key {shown}"));
+        }
+    }
+}

@@ -1,0 +1,210 @@
+//! What differs between two objects, field by field.
+
+use std::collections::BTreeMap;
+use std::sync::LazyLock;
+
+use openapi_schema::{FieldRef, Shape};
+use serde_json::{Map, Value};
+
+use super::form::Form;
+use super::items;
+use super::path::Step;
+use super::set::{FieldSet, Node};
+
+/// The differences; no field is in two of the sets.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Changes<'a> {
+    pub removed: FieldSet<'a>,
+    pub modified: FieldSet<'a>,
+    pub added: FieldSet<'a>,
+}
+
+impl<'a> Changes<'a> {
+    /// What has another value than before.
+    pub fn set(&self) -> FieldSet<'a> {
+        self.modified.union(&self.added)
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.removed.is_empty() && self.modified.is_empty() && self.added.is_empty()
+    }
+
+    pub fn retain_top(&mut self, keep: impl Fn(&str) -> bool) {
+        for set in [&mut self.removed, &mut self.modified, &mut self.added] {
+            set.retain_top(&keep);
+        }
+    }
+}
+
+/// The changes from one object to another.
+pub(super) fn compare<'a>(form: Form<'_>, old: &'a Value, new: &'a Value) -> Changes<'a> {
+    changes(form, Some(old), Some(new)).1
+}
+
+/// How a value itself has changed, apart from its parts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Change {
+    None,
+    Removed,
+    Modified,
+    Added,
+}
+
+type Side<'a> = Option<&'a Value>;
+
+fn changes<'a>(form: Form<'_>, old: Side<'a>, new: Side<'a>) -> (Change, Changes<'a>) {
+    let whole = match (old, new) {
+        (None, Some(_)) => Change::Added,
+        (Some(_), None) => Change::Removed,
+        _ => Change::None,
+    };
+    let parts = match form {
+        _ if form.is_list() => lists(form, old, new),
+        Form::Struct(_) | Form::Map(_) => entries(form, old, new),
+        _ => None,
+    };
+    match parts {
+        Some(parts) => (whole, parts),
+        // A leaf, or two values without parts (an empty one and none are different).
+        None if whole == Change::None && old != new => (Change::Modified, Changes::default()),
+        None => (whole, Changes::default()),
+    }
+}
+
+/// The changes of an object's entries; `None` if there are none on either side.
+fn entries<'a>(form: Form<'_>, old: Side<'a>, new: Side<'a>) -> Option<Changes<'a>> {
+    let (before, after) = (object(old)?, object(new)?);
+    if before.is_empty() && after.is_empty() {
+        return None;
+    }
+    let mut collected = Collected::default();
+    for (name, value) in before {
+        let (entry, field) = form.entry(name);
+        let after = after.get(name).or_else(|| stand_in(new, field));
+        let found = changes(entry, Some(value), after);
+        collected.add(|| Step::Field(name.into()), found);
+    }
+    for (name, value) in after.iter().filter(|(name, _)| !before.contains_key(*name)) {
+        let (entry, field) = form.entry(name);
+        let found = changes(entry, stand_in(old, field), Some(value));
+        collected.add(|| Step::Field(name.into()), found);
+    }
+    Some(collected.finish())
+}
+
+/// The entries of an object, none for a null or nothing at all; `None` for what is no object.
+fn object<'a>(side: Side<'a>) -> Option<&'a Map<String, Value>> {
+    static NOTHING: LazyLock<Map<String, Value>> = LazyLock::new(Map::new);
+    match side {
+        None | Some(Value::Null) => Some(&NOTHING),
+        Some(Value::Object(object)) => Some(object),
+        Some(_) => None,
+    }
+}
+
+/// What upstream's types hold where the JSON of an object holds nothing: a structure that is always
+/// there, or the null of a list or map that must be there. It never comes or goes by itself.
+fn stand_in<'a>(parent: Side<'a>, field: Option<FieldRef<'_>>) -> Side<'a> {
+    static EMPTY: LazyLock<Value> = LazyLock::new(|| Value::Object(Map::new()));
+    let field = field.filter(|_| parent.is_some_and(Value::is_object))?;
+    if field.is_always_there() {
+        return Some(&EMPTY);
+    }
+    let parts = !matches!(field.type_ref().shape(), Shape::Scalar | Shape::Any);
+    (field.is_required() && parts).then_some(&Value::Null)
+}
+
+/// The changes of a list's elements; `None` if there are none on either side.
+fn lists<'a>(form: Form<'_>, old: Side<'a>, new: Side<'a>) -> Option<Changes<'a>> {
+    let (before, after) = (list(old)?, list(new)?);
+    if before.is_empty() && after.is_empty() {
+        return None;
+    }
+    if before == after {
+        return Some(Changes::default());
+    }
+    let mut elements: BTreeMap<Step<'a>, (Vec<&'a Value>, Vec<&'a Value>)> = BTreeMap::new();
+    for element in before {
+        if let Ok(step) = items::step(&form, element) {
+            elements.entry(step).or_default().0.push(element);
+        }
+    }
+    for element in after {
+        if let Ok(step) = items::step(&form, element) {
+            elements.entry(step).or_default().1.push(element);
+        }
+    }
+    let mut collected = Collected::default();
+    for (step, (before, after)) in elements {
+        let found = same_key(form.element(), &before, &after);
+        collected.add(|| step, found);
+    }
+    Some(collected.finish())
+}
+
+/// The changes of the elements of one key. Several of them count as one value, which comes and
+/// goes as a whole.
+fn same_key<'a>(form: Form<'_>, old: &[&'a Value], new: &[&'a Value]) -> (Change, Changes<'a>) {
+    match (old, new) {
+        ([] | [_], [] | [_]) => changes(form, old.first().copied(), new.first().copied()),
+        ([_, _, ..], [_, _, ..]) if old == new => (Change::None, Changes::default()),
+        ([_, _, ..], [_, _, ..]) => (Change::Modified, Changes::default()),
+        ([_, _, ..], []) => (Change::Removed, Changes::default()),
+        ([_, _, ..], [one]) => {
+            let (_, parts) = changes(form, None, Some(one));
+            (Change::Modified, parts)
+        }
+        ([], _) => (Change::Added, Changes::default()),
+        ([one], _) => {
+            let (_, parts) = changes(form, Some(one), None);
+            (Change::Modified, parts)
+        }
+    }
+}
+
+fn list<'a>(side: Side<'a>) -> Option<&'a [Value]> {
+    match side {
+        None | Some(Value::Null) => Some(&[]),
+        Some(Value::Array(list)) => Some(list),
+        Some(_) => None,
+    }
+}
+
+/// The nodes of the three sets while they are being found.
+#[derive(Default)]
+struct Collected<'a> {
+    removed: Vec<Node<'a>>,
+    modified: Vec<Node<'a>>,
+    added: Vec<Node<'a>>,
+}
+
+impl<'a> Collected<'a> {
+    fn add(&mut self, step: impl FnOnce() -> Step<'a>, (change, parts): (Change, Changes<'a>)) {
+        if change == Change::None && parts.is_empty() {
+            return;
+        }
+        let step = step();
+        for (nodes, kind, below) in [
+            (&mut self.removed, Change::Removed, parts.removed),
+            (&mut self.modified, Change::Modified, parts.modified),
+            (&mut self.added, Change::Added, parts.added),
+        ] {
+            let member = change == kind;
+            if member || !below.is_empty() {
+                nodes.push(Node {
+                    step: step.clone(),
+                    member,
+                    below,
+                });
+            }
+        }
+    }
+
+    fn finish(self) -> Changes<'a> {
+        Changes {
+            removed: FieldSet::of(self.removed),
+            modified: FieldSet::of(self.modified),
+            added: FieldSet::of(self.added),
+        }
+    }
+}

@@ -1,0 +1,66 @@
+//! Sets of fields as `fieldsV1` writes them: an object per step, `.` for a member that also has
+//! members below it.
+
+use serde_json::{Map, Value};
+
+use super::path;
+use super::set::{FieldSet, Node};
+
+impl<'a> FieldSet<'a> {
+    /// The set as `fieldsV1`.
+    pub fn to_fields_v1(&self) -> Value {
+        let mut fields = Map::with_capacity(self.nodes().len());
+        for node in self.nodes() {
+            fields.insert(path::encode(&node.step), encoded(node));
+        }
+        Value::Object(fields)
+    }
+
+    /// Reads `fieldsV1`. Steps of a kind that is not known are left out.
+    ///
+    /// # Errors
+    /// A text for what is no set of fields.
+    pub fn from_fields_v1(fields: &'a Value) -> Result<Self, String> {
+        Ok(decode(fields)?.0)
+    }
+}
+
+fn encoded(node: &Node<'_>) -> Value {
+    let mut fields = match node.below.to_fields_v1() {
+        Value::Object(fields) => fields,
+        other => return other,
+    };
+    if node.member && !fields.is_empty() {
+        fields.shift_insert(0, ".".to_owned(), Value::Object(Map::new()));
+    }
+    Value::Object(fields)
+}
+
+/// The set below a step, and whether the step itself is a member.
+fn decode(fields: &Value) -> Result<(FieldSet<'_>, bool), String> {
+    let fields = match fields {
+        Value::Object(fields) => fields,
+        Value::Null => return Ok((FieldSet::default(), true)),
+        other => return Err(format!("expected an object, found {other}")),
+    };
+    let mut member = false;
+    let mut nodes = Vec::with_capacity(fields.len());
+    for (key, below) in fields {
+        if key == "." {
+            member = true;
+            continue;
+        }
+        let Some(step) = path::decode(key)? else {
+            continue;
+        };
+        let (below, member) = decode(below)?;
+        nodes.push(Node {
+            step,
+            member,
+            below,
+        });
+    }
+    let set = FieldSet::of(nodes);
+    member |= set.is_empty();
+    Ok((set, member))
+}

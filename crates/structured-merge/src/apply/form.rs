@@ -1,0 +1,72 @@
+//! What a value is to server-side apply: one thing, or something whose parts have owners.
+
+use openapi_schema::{FieldRef, ListType, MapType, Shape, TypeRef};
+
+/// How a value merges.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Form<'s> {
+    /// As a whole: scalars, atomic lists and maps, and what nothing is known about.
+    Leaf,
+    /// Field by field.
+    Struct(TypeRef<'s>),
+    /// Entry by entry; the type is that of the values.
+    Map(TypeRef<'s>),
+    /// A list of scalars, each of which stands for itself.
+    Set,
+    /// A list of objects that are known by some of their fields.
+    Keyed(FieldRef<'s>),
+}
+
+impl<'s> Form<'s> {
+    /// The form of what a field holds.
+    pub fn of_field(field: FieldRef<'s>) -> Self {
+        let value = field.type_ref();
+        match (value.shape(), field.list_type()) {
+            (Shape::List, Some(ListType::Set)) => Self::Set,
+            (Shape::List, Some(ListType::Map)) => Self::Keyed(field),
+            (Shape::Object | Shape::Map, _) if field.map_type() == Some(MapType::Atomic) => {
+                Self::Leaf
+            }
+            _ => Self::of_type(value),
+        }
+    }
+
+    /// The form of an element, of a map's value, of an object as a whole.
+    pub fn of_type(value: TypeRef<'s>) -> Self {
+        if value.map_type() == Some(MapType::Atomic) {
+            return Self::Leaf;
+        }
+        match value.shape() {
+            Shape::Object => Self::Struct(value),
+            Shape::Map => value.element().map_or(Self::Leaf, Self::Map),
+            Shape::Any | Shape::Scalar | Shape::List => Self::Leaf,
+        }
+    }
+
+    /// The form of the named entry; and the field, if it is one that the type names.
+    pub fn entry(&self, name: &str) -> (Self, Option<FieldRef<'s>>) {
+        match self {
+            Self::Struct(object) => match object.field(name) {
+                Some(field) => (Self::of_field(field), Some(field)),
+                None => (Self::Leaf, None),
+            },
+            Self::Map(value) => (Self::of_type(*value), None),
+            Self::Leaf | Self::Set | Self::Keyed(_) => (Self::Leaf, None),
+        }
+    }
+
+    /// The form of a list's elements.
+    pub fn element(&self) -> Self {
+        match self {
+            Self::Keyed(field) => {
+                let element = field.type_ref().element();
+                element.map_or(Self::Leaf, Self::of_type)
+            }
+            _ => Self::Leaf,
+        }
+    }
+
+    pub fn is_list(&self) -> bool {
+        matches!(self, Self::Set | Self::Keyed(_))
+    }
+}

@@ -1,0 +1,69 @@
+//! Which element of a list is which.
+
+use std::borrow::Cow;
+
+use serde_json::Value;
+
+use super::form::Form;
+use super::path::{Atom, Step};
+
+/// The step that leads to an element of a list of the given form.
+///
+/// # Errors
+/// Upstream's text if the element cannot be told from others.
+pub(super) fn step<'v>(list: &Form<'_>, element: &'v Value) -> Result<Step<'v>, String> {
+    match list {
+        Form::Keyed(_) => key(list, element),
+        _ => value(element),
+    }
+}
+
+fn value(element: &Value) -> Result<Step<'_>, String> {
+    let text = match element {
+        Value::Object(_) => "associative list without keys has an element that's a map type",
+        Value::Array(_) => "not supported: associative list with lists as elements",
+        Value::Null => "associative list without keys has an element that's an explicit null",
+        scalar => return Ok(Step::Value(Atom::of(scalar))),
+    };
+    Err(text.to_owned())
+}
+
+fn key<'v>(list: &Form<'_>, element: &'v Value) -> Result<Step<'v>, String> {
+    let Form::Keyed(field) = list else {
+        return Err("invalid indexing of non-associative list".to_owned());
+    };
+    let element_type = field.type_ref().element();
+    let object = match element {
+        Value::Object(object) => object,
+        Value::Null => {
+            return Err("associative list with keys may not have a null element".to_owned());
+        }
+        _ => return Err("associative list with keys may not have non-map elements".to_owned()),
+    };
+    let mut key = Vec::with_capacity(2);
+    for name in field.list_map_keys() {
+        let default = || element_type?.field(name)?.key_default();
+        // A field that is missing makes another element than one that is there.
+        let atom = match object.get(name) {
+            Some(value) => Atom::of(value),
+            None => match default() {
+                Some(text) => Atom::Text(Cow::Borrowed(text)),
+                None => continue,
+            },
+        };
+        key.push((Cow::Borrowed(name), atom));
+    }
+    if key.is_empty() {
+        let names: Vec<String> = field
+            .list_map_keys()
+            .map(|name| format!("{name:?}"))
+            .collect();
+        return Err(format!(
+            "associative list with keys has an element that omits all key fields [{}] (and \
+             doesn't have default values for any key fields)",
+            names.join(" ")
+        ));
+    }
+    key.sort();
+    Ok(Step::Key(key))
+}

@@ -1,0 +1,279 @@
+//! `metadata.managedFields`: the managers of an object and what each of them has.
+
+use std::borrow::Cow;
+use std::collections::BTreeMap;
+
+use serde_json::{Map, Value, json};
+
+use super::Writer;
+use super::set::FieldSet;
+
+/// So many managers of the operation Update are kept apart; the oldest beyond are put together.
+const UPDATERS_MAX: usize = 10;
+/// The name under which they are.
+const ANCIENT: &str = "ancient-changes";
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Operation {
+    Apply,
+    Update,
+}
+
+impl Operation {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Apply => "Apply",
+            Self::Update => "Update",
+        }
+    }
+}
+
+/// Who owns: one entry of the list for each.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Manager<'a> {
+    pub name: Cow<'a, str>,
+    pub operation: Operation,
+    /// Empty for appliers, who stay the same when they change the version.
+    pub api_version: Cow<'a, str>,
+    pub subresource: Cow<'a, str>,
+}
+
+impl<'a> Manager<'a> {
+    /// The manager that a writer is.
+    pub fn of(writer: &Writer<'a>, operation: Operation) -> Self {
+        let name = match writer.manager {
+            "" => "unknown",
+            name => name,
+        };
+        Self {
+            name: name.into(),
+            operation,
+            api_version: match operation {
+                Operation::Apply => "".into(),
+                Operation::Update => writer.api_version.into(),
+            },
+            subresource: writer.subresource.into(),
+        }
+    }
+}
+
+/// What a manager owns, in which version it last said so, and when.
+#[derive(Clone, Debug)]
+pub(super) struct Entry<'a> {
+    pub fields: FieldSet<'a>,
+    pub api_version: Cow<'a, str>,
+    pub time: Option<Cow<'a, str>>,
+    /// The entry as it was read; taken over as it is if nothing has changed.
+    read: Option<&'a Value>,
+}
+
+impl<'a> Entry<'a> {
+    pub fn new(fields: FieldSet<'a>, api_version: &'a str, now: &'a str) -> Self {
+        Self {
+            fields,
+            api_version: api_version.into(),
+            time: Some(now.into()),
+            read: None,
+        }
+    }
+
+    /// Takes fields away; whether there were any of them.
+    pub fn lose(&mut self, fields: &FieldSet<'a>) {
+        if !self.fields.intersection(fields).is_empty() {
+            self.fields = self.fields.difference(fields);
+            self.read = None;
+        }
+    }
+
+    pub fn touch(&mut self, now: &'a str) {
+        self.time = Some(now.into());
+        self.read = None;
+    }
+}
+
+/// All managers of an object.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Managers<'a>(pub BTreeMap<Manager<'a>, Entry<'a>>);
+
+impl<'a> Managers<'a> {
+    /// Reads `metadata.managedFields`; `None` for what is no such list. Nothing at all is a list
+    /// of nobody.
+    pub fn decode(list: &'a Value) -> Option<Self> {
+        let list = match list {
+            Value::Null => return Some(Self::default()),
+            Value::Array(list) => list,
+            _ => return None,
+        };
+        list.iter()
+            .map(decode_entry)
+            .collect::<Option<_>>()
+            .map(Self)
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// The list as `metadata.managedFields`; appliers first, then by time.
+    pub fn encode(&self) -> Value {
+        let mut entries: Vec<(&Manager<'_>, &Entry<'_>)> = self.0.iter().collect();
+        entries.sort_by_cached_key(|(manager, entry)| {
+            let time = entry.time.as_deref().unwrap_or_default();
+            (
+                manager.operation,
+                time.to_owned(),
+                manager.name.clone(),
+                entry.api_version.clone(),
+                manager.subresource.clone(),
+            )
+        });
+        let encoded = entries
+            .into_iter()
+            .map(|(manager, entry)| match entry.read {
+                Some(as_read) => as_read.clone(),
+                None => encode_entry(manager, entry),
+            });
+        Value::Array(encoded.collect())
+    }
+
+    /// Forgets those who own nothing.
+    pub fn forget_empty(&mut self) {
+        self.0.retain(|_, entry| !entry.fields.is_empty());
+    }
+
+    /// Puts the oldest updaters of a version together until there are no more than allowed.
+    pub fn cap(&mut self) {
+        let mut updaters: Vec<(String, Manager<'a>)> = self
+            .0
+            .iter()
+            .filter(|(manager, _)| manager.operation == Operation::Update)
+            .map(|(manager, entry)| {
+                let time = entry.time.as_deref().unwrap_or_default().to_owned();
+                (time, manager.clone())
+            })
+            .collect();
+        updaters.sort();
+        let mut surplus = updaters.len().saturating_sub(UPDATERS_MAX);
+        let mut first: BTreeMap<Cow<'a, str>, Manager<'a>> = BTreeMap::new();
+        for (_, manager) in updaters {
+            if surplus == 0 {
+                return;
+            }
+            let version = manager.api_version.clone();
+            match first.get(&version) {
+                None => {
+                    first.insert(version, manager);
+                }
+                Some(oldest) => {
+                    self.join_ancient(&oldest.clone(), &manager);
+                    surplus -= 1;
+                }
+            }
+        }
+    }
+
+    /// Moves what `manager` has to the managers of long ago, of whom `oldest` is the first.
+    fn join_ancient(&mut self, oldest: &Manager<'a>, manager: &Manager<'a>) {
+        let bucket = Manager {
+            name: ANCIENT.into(),
+            operation: Operation::Update,
+            api_version: manager.api_version.clone(),
+            subresource: "".into(),
+        };
+        if !self.0.contains_key(&bucket)
+            && let Some(entry) = self.0.remove(oldest)
+        {
+            self.0.insert(bucket.clone(), entry);
+        }
+        if let Some(newer) = self.0.remove(manager)
+            && let Some(entry) = self.0.get_mut(&bucket)
+        {
+            entry.fields = entry.fields.union(&newer.fields);
+            entry.time = newer.time;
+            entry.read = None;
+        }
+    }
+}
+
+fn decode_entry(entry: &Value) -> Option<(Manager<'_>, Entry<'_>)> {
+    let text = |field: &str| entry[field].as_str().unwrap_or_default();
+    let operation = match text("operation") {
+        "Apply" => Operation::Apply,
+        "Update" => Operation::Update,
+        _ => return None,
+    };
+    let api_version = text("apiVersion");
+    if api_version.is_empty() || text("fieldsType") != "FieldsV1" {
+        return None;
+    }
+    let fields = match entry.get("fieldsV1") {
+        None | Some(Value::Null) => FieldSet::default(),
+        Some(fields) => FieldSet::from_fields_v1(fields).ok()?,
+    };
+    let manager = Manager {
+        name: text("manager").into(),
+        operation,
+        api_version: match operation {
+            Operation::Apply => "".into(),
+            Operation::Update => api_version.into(),
+        },
+        subresource: text("subresource").into(),
+    };
+    let entry = Entry {
+        fields,
+        api_version: api_version.into(),
+        time: Some(text("time"))
+            .filter(|time| !time.is_empty())
+            .map(Cow::from),
+        read: Some(entry),
+    };
+    Some((manager, entry))
+}
+
+fn encode_entry(manager: &Manager<'_>, entry: &Entry<'_>) -> Value {
+    let mut encoded = Map::with_capacity(7);
+    let mut set = |name: &str, value: &str| {
+        if !value.is_empty() {
+            encoded.insert(name.to_owned(), value.into());
+        }
+    };
+    set("manager", &manager.name);
+    set("operation", manager.operation.name());
+    set("apiVersion", &entry.api_version);
+    set("time", entry.time.as_deref().unwrap_or_default());
+    set("fieldsType", "FieldsV1");
+    set("subresource", &manager.subresource);
+    encoded.insert("fieldsV1".to_owned(), entry.fields.to_fields_v1());
+    Value::Object(encoded)
+}
+
+/// Whether a client asks for the managers to be forgotten: an empty list, or one empty entry.
+pub(super) fn is_reset(list: &Value) -> bool {
+    match list.as_array().map(Vec::as_slice) {
+        Some([]) => true,
+        Some([only]) => *only == json!({}),
+        _ => false,
+    }
+}
+
+/// Whether two lists of managers say the same but for the times.
+pub fn same_but_for_times(one: &Value, two: &Value) -> bool {
+    let (one, two) = (list(one), list(two));
+    one.len() == two.len() && one.iter().zip(two).all(|(one, two)| same_entry(one, two))
+}
+
+fn list(value: &Value) -> &[Value] {
+    value.as_array().map_or(&[], Vec::as_slice)
+}
+
+fn same_entry(one: &Value, two: &Value) -> bool {
+    let (Value::Object(one), Value::Object(two)) = (one, two) else {
+        return one == two;
+    };
+    let timeless =
+        |entry: &Map<String, Value>| entry.len() - usize::from(entry.contains_key("time"));
+    timeless(one) == timeless(two)
+        && one
+            .iter()
+            .all(|(name, value)| name == "time" || two.get(name) == Some(value))
+}

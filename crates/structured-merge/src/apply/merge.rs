@@ -1,0 +1,60 @@
+//! Merging what is applied into what is there.
+
+use serde_json::{Map, Value};
+
+use super::form::Form;
+use super::merge_list;
+
+/// The merger of a live and an applied value: what is applied wins, what it does not name stays.
+/// A null says nothing about a list or map, and takes the place of everything else.
+pub(super) fn merge(
+    form: Form<'_>,
+    live: Option<&Value>,
+    applied: Option<&Value>,
+) -> Option<Value> {
+    let merged = match form {
+        Form::Struct(_) | Form::Map(_) => entries(form, live, applied),
+        Form::Set | Form::Keyed(_) => merge_list::merge(form, live, applied),
+        Form::Leaf => None,
+    };
+    merged.or_else(|| applied.or(live).cloned())
+}
+
+/// `None` if neither has any entries, or one is no object.
+fn entries(form: Form<'_>, live: Option<&Value>, applied: Option<&Value>) -> Option<Value> {
+    let (live, applied) = (object(live)?, object(applied)?);
+    let names = |object: Option<&Map<String, Value>>| object.map_or(0, Map::len);
+    let count = names(live) + names(applied);
+    if count == 0 {
+        return None;
+    }
+    let mut merged = Map::with_capacity(count);
+    for (name, value) in live.into_iter().flatten() {
+        let applied = applied.and_then(|applied| applied.get(name));
+        if let Some(value) = merge(form.entry(name).0, Some(value), applied) {
+            merged.insert(name.clone(), value);
+        }
+    }
+    for (name, value) in applied.into_iter().flatten() {
+        if live.is_some_and(|live| live.contains_key(name)) {
+            continue;
+        }
+        if let Some(value) = merge(form.entry(name).0, None, Some(value)) {
+            merged.insert(name.clone(), value);
+        }
+    }
+    Some(Value::Object(merged))
+}
+
+/// `None` for what is no object; nothing and null are an absent one.
+#[expect(
+    clippy::option_option,
+    reason = "no object, and none at all, are two things"
+)]
+fn object(value: Option<&Value>) -> Option<Option<&Map<String, Value>>> {
+    match value {
+        None | Some(Value::Null) => Some(None),
+        Some(Value::Object(object)) => Some(Some(object)),
+        Some(_) => None,
+    }
+}

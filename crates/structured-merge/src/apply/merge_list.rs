@@ -1,0 +1,113 @@
+//! Merging lists whose elements are known by a key or by their value.
+//!
+//! The elements that both lists have come in the order of the applied one, those that only the
+//! live one has keep their places between them, and new ones follow what they follow there.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde_json::Value;
+
+use super::form::Form;
+use super::items;
+use super::merge::merge as merge_values;
+use super::path::Step;
+
+/// `None` if neither list has elements, or one is no list, or has elements without a key.
+pub(super) fn merge(
+    form: Form<'_>,
+    live: Option<&Value>,
+    applied: Option<&Value>,
+) -> Option<Value> {
+    let (live, applied) = (elements(form, live)?, elements(form, applied)?);
+    if live.is_empty() && applied.is_empty() {
+        return None;
+    }
+    let lists = Lists {
+        form,
+        wanted: applied.iter().cloned().collect(),
+        present: unique(&live),
+    };
+    Some(Value::Array(lists.merge(&live, &applied)))
+}
+
+type Element<'v> = (Step<'v>, &'v Value);
+
+fn elements<'v>(form: Form<'_>, value: Option<&'v Value>) -> Option<Vec<Element<'v>>> {
+    let list = match value {
+        None | Some(Value::Null) => return Some(Vec::new()),
+        Some(Value::Array(list)) => list,
+        Some(_) => return None,
+    };
+    list.iter()
+        .map(|element| Some((items::step(&form, element).ok()?, element)))
+        .collect()
+}
+
+/// The elements by their step; those of which there are several are not merged with, but
+/// replaced, and have no value here.
+fn unique<'v>(list: &[Element<'v>]) -> BTreeMap<Step<'v>, Option<&'v Value>> {
+    let mut found = BTreeMap::new();
+    for (step, element) in list {
+        found
+            .entry(step.clone())
+            .and_modify(|value| *value = None)
+            .or_insert(Some(*element));
+    }
+    found
+}
+
+struct Lists<'v, 's> {
+    form: Form<'s>,
+    /// The applied elements.
+    wanted: BTreeMap<Step<'v>, &'v Value>,
+    /// The live ones.
+    present: BTreeMap<Step<'v>, Option<&'v Value>>,
+}
+
+impl<'v> Lists<'v, '_> {
+    fn merge(&self, mut live: &[Element<'v>], mut applied: &[Element<'v>]) -> Vec<Value> {
+        // The elements of both lists that are still to come, in the applied order.
+        let mut shared = applied
+            .iter()
+            .map(|(step, _)| step)
+            .filter(|step| self.present.contains_key(step))
+            .peekable();
+        let mut merged = Vec::with_capacity(live.len() + applied.len());
+        let mut done: BTreeSet<&Step<'v>> = BTreeSet::new();
+        while let Some(((step, element), rest)) = live.split_first() {
+            let wanted = self.wanted.contains_key(step);
+            if !wanted {
+                merged.extend(merge_values(self.form.element(), Some(element), None));
+                live = rest;
+                continue;
+            }
+            // Out of its turn, or there already: the applied list says where it stands.
+            if done.contains(step) || shared.peek().is_some_and(|next| *next != step) {
+                live = rest;
+                continue;
+            }
+            // Its turn, once the new elements in front of it are in.
+            let Some(((next, _), after)) = applied.split_first() else {
+                live = rest;
+                continue;
+            };
+            merged.extend(self.applied(next));
+            done.insert(next);
+            applied = after;
+            if shared.peek() == Some(&next) {
+                shared.next();
+            }
+            if next == step {
+                live = rest;
+            }
+        }
+        merged.extend(applied.iter().filter_map(|(step, _)| self.applied(step)));
+        merged
+    }
+
+    /// An applied element, merged with the live one of the same key.
+    fn applied(&self, step: &Step<'v>) -> Option<Value> {
+        let live = self.present.get(step).copied().flatten();
+        merge_values(self.form.element(), live, self.wanted.get(step).copied())
+    }
+}

@@ -1,0 +1,63 @@
+//! Server-side apply: who owns which field of an object, and merging what somebody applies.
+//!
+//! Every manager (a name, an operation, a sub-resource) has a set of fields, kept in
+//! `metadata.managedFields`. [`apply`] merges a configuration by the published schema, refuses to
+//! take what others hold, and drops what its manager no longer names and nobody else has.
+//! [`track`] notes who changed what by any other write. Pure: the time is an argument.
+
+mod check;
+mod compare;
+mod conflict;
+mod encode;
+mod form;
+mod items;
+mod last_applied;
+mod managers;
+mod merge;
+mod merge_list;
+mod owned;
+mod path;
+mod remove;
+mod server_side;
+mod set;
+mod track;
+
+pub use conflict::{ApplyError, Conflict};
+pub use managers::same_but_for_times;
+pub use server_side::apply;
+pub use set::FieldSet;
+pub use track::track;
+
+/// Who writes, through what, and when.
+#[derive(Clone, Copy, Debug)]
+pub struct Writer<'a> {
+    /// The name of the field manager.
+    pub manager: &'a str,
+    /// The version that the object was sent in, for instance `apps/v1`.
+    pub api_version: &'a str,
+    /// The sub-resource written through; empty for the object itself.
+    pub subresource: &'a str,
+    /// The time, as the API writes it.
+    pub now: &'a str,
+}
+
+/// The fields that a write can own: what it cannot change it does not get to own either.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reach<'a> {
+    /// All.
+    Everything,
+    /// All but these top-level fields (the status, for a write of the object itself).
+    AllBut(&'a [&'a str]),
+    /// These top-level fields alone.
+    Only(&'a [&'a str]),
+}
+
+impl Reach<'_> {
+    fn has(&self, field: &str) -> bool {
+        match self {
+            Self::Everything => true,
+            Self::AllBut(names) => !names.contains(&field),
+            Self::Only(names) => names.contains(&field),
+        }
+    }
+}

@@ -1,0 +1,78 @@
+//! The fields that a value has: what its applier comes to own.
+
+use std::collections::BTreeMap;
+
+use serde_json::{Map, Value};
+
+use super::form::Form;
+use super::items;
+use super::path::Step;
+use super::set::{FieldSet, Node};
+
+/// The fields below a value; and whether the value itself, having no parts, is one.
+pub(super) fn fields_of<'v>(form: Form<'_>, value: &'v Value) -> (FieldSet<'v>, bool) {
+    match (form, value) {
+        (_, Value::Null) => (FieldSet::default(), true),
+        (Form::Struct(_) | Form::Map(_), Value::Object(object)) => {
+            (of_entries(form, object), object.is_empty())
+        }
+        (Form::Set | Form::Keyed(_), Value::Array(list)) => (of_elements(form, list), false),
+        _ => (FieldSet::default(), true),
+    }
+}
+
+fn of_entries<'v>(form: Form<'_>, object: &'v Map<String, Value>) -> FieldSet<'v> {
+    let nodes = object.iter().map(|(name, value)| {
+        let (entry, field) = form.entry(name);
+        let (below, leaf) = fields_of(entry, value);
+        Node {
+            step: Step::Field(name.into()),
+            // A structure's field is not owned apart from what is in it; a map's entry is.
+            member: leaf || field.is_none(),
+            below,
+        }
+    });
+    FieldSet::of(nodes.collect())
+}
+
+fn of_elements<'v>(form: Form<'_>, list: &'v [Value]) -> FieldSet<'v> {
+    let mut elements: BTreeMap<Step<'v>, Vec<&'v Value>> = BTreeMap::new();
+    for element in list {
+        // What cannot be told from others cannot be owned.
+        if let Ok(step) = items::step(&form, element) {
+            elements.entry(step).or_default().push(element);
+        }
+    }
+    let nodes = elements.into_iter().map(|(step, same)| {
+        // Elements of one key are owned as one.
+        let below = match same.as_slice() {
+            [one] => fields_of(form.element(), one).0,
+            _ => FieldSet::default(),
+        };
+        Node {
+            step,
+            member: true,
+            below,
+        }
+    });
+    FieldSet::of(nodes.collect())
+}
+
+/// The set and the structure's fields on the way to its members, which sets do not name.
+pub(super) fn with_named_fields<'a>(set: &FieldSet<'a>, form: Form<'_>) -> FieldSet<'a> {
+    let nodes = set.nodes().iter().map(|node| {
+        let (below, named) = match &node.step {
+            Step::Field(name) => {
+                let (below, field) = form.entry(name);
+                (below, field.is_some())
+            }
+            _ => (form.element(), false),
+        };
+        Node {
+            step: node.step.clone(),
+            member: node.member || (named && !node.below.is_empty()),
+            below: with_named_fields(&node.below, below),
+        }
+    });
+    FieldSet::of(nodes.collect())
+}

@@ -1,0 +1,213 @@
+//! Steps on the way from an object to one of its fields, as managed fields name them.
+
+use std::borrow::Cow;
+use std::cmp::Ordering;
+use std::fmt;
+
+use serde_json::{Map, Number, Value};
+
+/// One step down. The order is that in which managed fields are written.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Step<'a> {
+    /// To a field of an object, or an entry of a map.
+    Field(Cow<'a, str>),
+    /// To the list element that has these fields; sorted by name.
+    Key(Vec<(Cow<'a, str>, Atom<'a>)>),
+    /// To the list element that is this value.
+    Value(Atom<'a>),
+    /// To a list element by its place.
+    Index(i64),
+}
+
+impl Step<'_> {
+    /// A copy that borrows nothing.
+    pub fn into_owned(self) -> Step<'static> {
+        match self {
+            Self::Field(name) => Step::Field(Cow::Owned(name.into_owned())),
+            Self::Key(fields) => Step::Key(
+                fields
+                    .into_iter()
+                    .map(|(name, value)| (Cow::Owned(name.into_owned()), value.into_owned()))
+                    .collect(),
+            ),
+            Self::Value(value) => Step::Value(value.into_owned()),
+            Self::Index(index) => Step::Index(index),
+        }
+    }
+}
+
+/// As upstream prints a path: `.spec.containers[name="a"].image`.
+impl fmt::Display for Step<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Field(name) => write!(f, ".{name}"),
+            Self::Key(fields) => {
+                f.write_str("[")?;
+                for (index, (name, value)) in fields.iter().enumerate() {
+                    let comma = if index > 0 { "," } else { "" };
+                    write!(f, "{comma}{name}={value}")?;
+                }
+                f.write_str("]")
+            }
+            Self::Value(value) => write!(f, "[={value}]"),
+            Self::Index(index) => write!(f, "[{index}]"),
+        }
+    }
+}
+
+/// A value in a step. Whole numbers and fractions of the same size are the same.
+#[derive(Clone, Debug)]
+pub(crate) enum Atom<'a> {
+    Number(Number),
+    Text(Cow<'a, str>),
+    Bool(bool),
+    /// What cannot be a key in any published type, but may have been sent.
+    Other(Box<Value>),
+}
+
+impl<'a> Atom<'a> {
+    pub fn of(value: &'a Value) -> Self {
+        match value {
+            Value::Number(number) => Self::Number(number.clone()),
+            Value::String(text) => Self::Text(Cow::Borrowed(text)),
+            Value::Bool(set) => Self::Bool(*set),
+            other => Self::Other(Box::new(other.clone())),
+        }
+    }
+
+    pub fn from_owned(value: Value) -> Self {
+        match value {
+            Value::Number(number) => Self::Number(number),
+            Value::String(text) => Self::Text(Cow::Owned(text)),
+            Value::Bool(set) => Self::Bool(set),
+            other => Self::Other(Box::new(other)),
+        }
+    }
+
+    pub fn to_value(&self) -> Value {
+        match self {
+            Self::Number(number) => Value::Number(number.clone()),
+            Self::Text(text) => Value::String(text.clone().into_owned()),
+            Self::Bool(set) => Value::Bool(*set),
+            Self::Other(value) => (**value).clone(),
+        }
+    }
+
+    fn into_owned(self) -> Atom<'static> {
+        match self {
+            Self::Number(number) => Atom::Number(number),
+            Self::Text(text) => Atom::Text(Cow::Owned(text.into_owned())),
+            Self::Bool(set) => Atom::Bool(set),
+            Self::Other(value) => Atom::Other(value),
+        }
+    }
+
+    fn rank(&self) -> u8 {
+        match self {
+            Self::Number(_) => 0,
+            Self::Text(_) => 1,
+            Self::Bool(_) => 2,
+            Self::Other(_) => 3,
+        }
+    }
+}
+
+impl fmt::Display for Atom<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Number(number) => write!(f, "{number}"),
+            Self::Text(text) => f.write_str(&Value::from(text.as_ref()).to_string()),
+            Self::Bool(set) => write!(f, "{set}"),
+            Self::Other(value) => write!(f, "{value}"),
+        }
+    }
+}
+
+impl Ord for Atom<'_> {
+    fn cmp(&self, other: &Self) -> Ordering {
+        match (self, other) {
+            (Self::Number(one), Self::Number(two)) => compare_numbers(one, two),
+            (Self::Text(one), Self::Text(two)) => one.cmp(two),
+            (Self::Bool(one), Self::Bool(two)) => one.cmp(two),
+            (Self::Other(one), Self::Other(two)) => one.to_string().cmp(&two.to_string()),
+            _ => self.rank().cmp(&other.rank()),
+        }
+    }
+}
+
+impl PartialOrd for Atom<'_> {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl PartialEq for Atom<'_> {
+    fn eq(&self, other: &Self) -> bool {
+        self.cmp(other).is_eq()
+    }
+}
+
+impl Eq for Atom<'_> {}
+
+fn compare_numbers(one: &Number, two: &Number) -> Ordering {
+    let whole = |number: &Number| {
+        let signed = number.as_i64().map(i128::from);
+        signed.or_else(|| number.as_u64().map(i128::from))
+    };
+    match (whole(one), whole(two)) {
+        (Some(one), Some(two)) => one.cmp(&two),
+        _ => {
+            let float = |number: &Number| number.as_f64().unwrap_or(f64::NAN);
+            // Adding zero makes the two zeroes one.
+            (float(one) + 0.0).total_cmp(&(float(two) + 0.0))
+        }
+    }
+}
+
+/// The step as a key of `fieldsV1`: `f:spec`, `k:{"name":"a"}`, `v:"x"`, `i:0`.
+pub(crate) fn encode(step: &Step<'_>) -> String {
+    match step {
+        Step::Field(name) => format!("f:{name}"),
+        Step::Key(fields) => {
+            let fields: Map<String, Value> = fields
+                .iter()
+                .map(|(name, value)| (name.clone().into_owned(), value.to_value()))
+                .collect();
+            format!("k:{}", Value::Object(fields))
+        }
+        Step::Value(value) => format!("v:{}", value.to_value()),
+        Step::Index(index) => format!("i:{index}"),
+    }
+}
+
+/// Reads a key of `fieldsV1`; `None` for a kind of step that is not known (which is then left
+/// out, as upstream does).
+///
+/// # Errors
+/// A text for what is no step at all.
+pub(crate) fn decode(key: &str) -> Result<Option<Step<'_>>, String> {
+    let (kind, rest) = match key.as_bytes() {
+        [kind, b':', ..] => (*kind, &key[2..]),
+        _ => return Err(format!("missing colon: {key}")),
+    };
+    let step = match kind {
+        b'f' => Step::Field(Cow::Borrowed(rest)),
+        b'k' => {
+            let fields: Map<String, Value> =
+                serde_json::from_str(rest).map_err(|error| error.to_string())?;
+            let mut fields: Vec<(Cow<'_, str>, Atom<'_>)> = fields
+                .into_iter()
+                .map(|(name, value)| (Cow::Owned(name), Atom::from_owned(value)))
+                .collect();
+            fields.sort();
+            Step::Key(fields)
+        }
+        b'v' => {
+            let value: Value = serde_json::from_str(rest).map_err(|error| error.to_string())?;
+            Step::Value(Atom::from_owned(value))
+        }
+        b'i' => Step::Index(rest.parse().map_err(|_| format!("not a number: {rest}"))?),
+        _ => return Ok(None),
+    };
+    Ok(Some(step))
+}

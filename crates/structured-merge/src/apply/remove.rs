@@ -1,0 +1,53 @@
+//! Taking fields out of a value.
+
+use serde_json::{Map, Value};
+
+use super::form::Form;
+use super::items;
+use super::path::Step;
+use super::set::FieldSet;
+
+/// The value without the fields of the set. What has nothing left becomes null, so that it is
+/// neither there nor mistaken for something empty that somebody asked for.
+pub(super) fn remove(form: Form<'_>, value: &Value, set: &FieldSet<'_>) -> Value {
+    match (form, value) {
+        (Form::Struct(_) | Form::Map(_), Value::Object(object)) => entries(form, object, set),
+        (Form::Set | Form::Keyed(_), Value::Array(list)) => elements(form, list, set),
+        _ => value.clone(),
+    }
+}
+
+fn entries(form: Form<'_>, object: &Map<String, Value>, set: &FieldSet<'_>) -> Value {
+    let mut left = Map::with_capacity(object.len());
+    for (name, value) in object {
+        let value = match set.node(&Step::Field(name.into())) {
+            None => value.clone(),
+            Some(node) if node.member => continue,
+            Some(node) => remove(form.entry(name).0, value, &node.below),
+        };
+        left.insert(name.clone(), value);
+    }
+    if left.is_empty() {
+        Value::Null
+    } else {
+        Value::Object(left)
+    }
+}
+
+fn elements(form: Form<'_>, list: &[Value], set: &FieldSet<'_>) -> Value {
+    let mut left = Vec::with_capacity(list.len());
+    for element in list {
+        let node = items::step(&form, element).ok();
+        let node = node.and_then(|step| set.node(&step));
+        left.push(match node {
+            None => element.clone(),
+            Some(node) if node.member => continue,
+            Some(node) => remove(form.element(), element, &node.below),
+        });
+    }
+    if left.is_empty() {
+        Value::Null
+    } else {
+        Value::Array(left)
+    }
+}

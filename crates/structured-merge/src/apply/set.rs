@@ -1,0 +1,175 @@
+//! Sets of fields: trees of steps, in which a node may be a member, lead to members, or both.
+
+use std::cmp::Ordering;
+
+use super::path::Step;
+
+/// A set of fields of one object.
+///
+/// Owning a field says nothing about the fields below it: a set that has `.metadata.labels` and
+/// `.metadata.labels.a` has two members.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct FieldSet<'a> {
+    /// Sorted by step, each step once, and none that leads to no member.
+    nodes: Vec<Node<'a>>,
+}
+
+/// A step that is in the set, or leads to what is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Node<'a> {
+    pub step: Step<'a>,
+    pub member: bool,
+    pub below: FieldSet<'a>,
+}
+
+impl<'a> FieldSet<'a> {
+    /// A set of nodes in any order; what comes twice is joined, what is empty left out.
+    pub(crate) fn of(mut nodes: Vec<Node<'a>>) -> Self {
+        nodes.retain(|node| node.member || !node.below.is_empty());
+        if !nodes.is_sorted_by(|one, two| one.step < two.step) {
+            nodes.sort_by(|one, two| one.step.cmp(&two.step));
+            nodes.dedup_by(|later, earlier| {
+                let same = later.step == earlier.step;
+                if same {
+                    earlier.member |= later.member;
+                    earlier.below = earlier.below.union(&later.below);
+                }
+                same
+            });
+        }
+        Self { nodes }
+    }
+
+    /// Whether nothing is in it.
+    pub fn is_empty(&self) -> bool {
+        self.nodes.is_empty()
+    }
+
+    /// What is in this set, in the other, or in both.
+    #[must_use]
+    pub fn union(&self, other: &Self) -> Self {
+        self.combined(other, &|mine, theirs| match (mine, theirs) {
+            (Some(mine), Some(theirs)) => Some(Node {
+                step: mine.step.clone(),
+                member: mine.member || theirs.member,
+                below: mine.below.union(&theirs.below),
+            }),
+            (one, two) => one.or(two).cloned(),
+        })
+    }
+
+    /// What is in both sets.
+    #[must_use]
+    pub fn intersection(&self, other: &Self) -> Self {
+        self.combined(other, &|mine, theirs| {
+            let (mine, theirs) = (mine?, theirs?);
+            Some(Node {
+                step: mine.step.clone(),
+                member: mine.member && theirs.member,
+                below: mine.below.intersection(&theirs.below),
+            })
+        })
+    }
+
+    /// What is in this set and not in the other.
+    #[must_use]
+    pub fn difference(&self, other: &Self) -> Self {
+        self.combined(other, &|mine, theirs| match (mine?, theirs) {
+            (mine, None) => Some(mine.clone()),
+            (mine, Some(theirs)) => Some(Node {
+                step: mine.step.clone(),
+                member: mine.member && !theirs.member,
+                below: mine.below.difference(&theirs.below),
+            }),
+        })
+    }
+
+    /// Goes through the steps of both sets, each once.
+    fn combined(&self, other: &Self, choose: &Choose<'a>) -> Self {
+        let (mut mine, mut theirs) = (self.nodes.as_slice(), other.nodes.as_slice());
+        let mut nodes = Vec::new();
+        loop {
+            let order = match (mine.first(), theirs.first()) {
+                (Some(one), Some(two)) => one.step.cmp(&two.step),
+                (Some(_), None) => Ordering::Less,
+                (None, Some(_)) => Ordering::Greater,
+                (None, None) => return Self { nodes },
+            };
+            let one = if order.is_le() { pop(&mut mine) } else { None };
+            let two = if order.is_ge() {
+                pop(&mut theirs)
+            } else {
+                None
+            };
+            nodes.extend(choose(one, two).filter(|node| node.member || !node.below.is_empty()));
+        }
+    }
+
+    /// Whether everything in this set is in the other as well.
+    pub fn is_subset(&self, other: &Self) -> bool {
+        self.nodes.iter().all(|mine| {
+            let Some(theirs) = other.node(&mine.step) else {
+                return false;
+            };
+            (theirs.member || !mine.member) && mine.below.is_subset(&theirs.below)
+        })
+    }
+
+    /// The top-level fields for which `keep` holds, with all below them.
+    pub(crate) fn retain_top(&mut self, keep: impl Fn(&str) -> bool) {
+        self.nodes.retain(|node| match &node.step {
+            Step::Field(name) => keep(name),
+            _ => true,
+        });
+    }
+
+    pub(crate) fn nodes(&self) -> &[Node<'a>] {
+        &self.nodes
+    }
+
+    pub(crate) fn node(&self, step: &Step<'_>) -> Option<&Node<'a>> {
+        let found = self.nodes.binary_search_by(|node| node.step.cmp(step));
+        found.ok().map(|index| &self.nodes[index])
+    }
+
+    /// The printed paths of all members: at each place first what is right there.
+    pub(crate) fn paths(&self) -> Vec<String> {
+        let mut paths = Vec::new();
+        self.write_paths("", &mut paths);
+        paths
+    }
+
+    fn write_paths(&self, prefix: &str, paths: &mut Vec<String>) {
+        for node in self.nodes.iter().filter(|node| node.member) {
+            paths.push(format!("{prefix}{}", node.step));
+        }
+        for node in self.nodes.iter().filter(|node| !node.below.is_empty()) {
+            node.below
+                .write_paths(&format!("{prefix}{}", node.step), paths);
+        }
+    }
+
+    /// A copy that borrows nothing.
+    pub(crate) fn into_owned(self) -> FieldSet<'static> {
+        FieldSet {
+            nodes: self
+                .nodes
+                .into_iter()
+                .map(|node| Node {
+                    step: node.step.into_owned(),
+                    member: node.member,
+                    below: node.below.into_owned(),
+                })
+                .collect(),
+        }
+    }
+}
+
+/// What becomes of the nodes that two sets have for a step.
+type Choose<'a> = dyn Fn(Option<&Node<'a>>, Option<&Node<'a>>) -> Option<Node<'a>>;
+
+fn pop<'n, 'a>(nodes: &mut &'n [Node<'a>]) -> Option<&'n Node<'a>> {
+    let (first, rest) = nodes.split_first()?;
+    *nodes = rest;
+    Some(first)
+}

@@ -1,0 +1,146 @@
+//! Who changed what by a write that is not an apply.
+
+use serde_json::{Map, Value};
+
+use super::compare::{Changes, compare};
+use super::form::Form;
+use super::managers::{Entry, Manager, Managers, Operation, is_reset};
+use super::path::Step;
+use super::set::{FieldSet, Node};
+use super::{Reach, Writer};
+use openapi_schema::TypeRef;
+
+/// Notes in the managed fields of `object` what the writer has changed: it owns that from now on,
+/// and nobody else does. `live` is the object before, `None` for a new one.
+///
+/// `object` may come with managed fields of its own (clients send back what they read, and may
+/// edit it); an empty list, or one empty entry, makes the server forget. An object that nobody's
+/// fields are known of is left alone until the first apply.
+pub fn track(
+    live: Option<&Value>,
+    object: &mut Value,
+    object_type: TypeRef<'_>,
+    writer: &Writer<'_>,
+    reach: Reach<'_>,
+) {
+    let sent = take_managed(object);
+    let managed = tracked(live, &sent, object, object_type, writer, reach);
+    set_managed(object, managed);
+}
+
+fn tracked(
+    live: Option<&Value>,
+    sent: &Value,
+    object: &Value,
+    object_type: TypeRef<'_>,
+    writer: &Writer<'_>,
+    reach: Reach<'_>,
+) -> Value {
+    let mut managers = match known(live, sent, writer) {
+        Some(managers) if live.is_none() || !managers.is_empty() => managers,
+        _ => return Value::Null,
+    };
+    let nothing = Value::Object(Map::new());
+    let mut changes = compare(Form::of_type(object_type), live.unwrap_or(&nothing), object);
+    changes.retain_top(|field| reach.has(field));
+    note(&mut managers, &changes, writer);
+    managers.cap();
+    managers.encode()
+}
+
+/// The managers from before the write: those sent, unless through a sub-resource, where nobody
+/// edits them; those of the live object if none that make sense were sent.
+fn known<'a>(
+    live: Option<&'a Value>,
+    sent: &'a Value,
+    writer: &Writer<'_>,
+) -> Option<Managers<'a>> {
+    if writer.subresource.is_empty() {
+        if is_reset(sent) {
+            return Some(Managers::default());
+        }
+        if let Some(managers) = Managers::decode(sent).filter(|managers| !managers.is_empty()) {
+            return Some(managers);
+        }
+    }
+    match live {
+        Some(live) => Managers::decode(&live["metadata"]["managedFields"]),
+        None => Some(Managers::default()),
+    }
+}
+
+/// Gives the writer what it has changed, and takes that from all others.
+pub(super) fn note<'a>(managers: &mut Managers<'a>, changes: &Changes<'a>, writer: &Writer<'a>) {
+    if changes.is_empty() {
+        return;
+    }
+    let set = changes.set();
+    let own = strip(&set);
+    let writer_id = Manager::of(writer, Operation::Update);
+    for (manager, entry) in &mut managers.0 {
+        if *manager != writer_id {
+            entry.lose(&set);
+        }
+        entry.lose(&changes.removed);
+    }
+    if !own.is_empty() {
+        match managers.0.get_mut(&writer_id) {
+            Some(entry) => {
+                entry.fields = entry.fields.union(&own);
+                entry.touch(writer.now);
+            }
+            None => {
+                let entry = Entry::new(own, writer.api_version, writer.now);
+                managers.0.insert(writer_id, entry);
+            }
+        }
+    }
+    managers.forget_empty();
+}
+
+/// The set without what has no owners: the identity of an object and what the server counts.
+pub(super) fn strip<'a>(set: &FieldSet<'a>) -> FieldSet<'a> {
+    const METADATA: [&str; 9] = [
+        "clusterName",
+        "creationTimestamp",
+        "generation",
+        "managedFields",
+        "name",
+        "namespace",
+        "resourceVersion",
+        "selfLink",
+        "uid",
+    ];
+    let leaf = |name: &'static str| Node {
+        step: Step::Field(name.into()),
+        member: true,
+        below: FieldSet::default(),
+    };
+    let unowned = FieldSet::of(vec![
+        leaf("apiVersion"),
+        leaf("kind"),
+        Node {
+            below: FieldSet::of(METADATA.map(leaf).into()),
+            ..leaf("metadata")
+        },
+    ]);
+    set.difference(&unowned)
+}
+
+/// Takes the managed fields out of an object.
+pub(super) fn take_managed(object: &mut Value) -> Value {
+    let metadata = object.get_mut("metadata").and_then(Value::as_object_mut);
+    metadata
+        .and_then(|metadata| metadata.shift_remove("managedFields"))
+        .unwrap_or_default()
+}
+
+/// Puts managed fields into an object's metadata; none for a null.
+pub(super) fn set_managed(object: &mut Value, managed: Value) {
+    if managed.as_array().is_none_or(Vec::is_empty) {
+        return;
+    }
+    if let Some(metadata) = object.get_mut("metadata").and_then(Value::as_object_mut) {
+        metadata.insert("managedFields".to_owned(), managed);
+    }
+}

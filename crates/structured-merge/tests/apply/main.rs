@@ -1,0 +1,6 @@
+//! Server-side apply as its documentation describes it (kubectl.md 0.7, 2.4).
+
+mod bench;
+mod managers;
+mod merging;
+mod ownership;
