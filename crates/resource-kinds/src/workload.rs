@@ -1,12 +1,14 @@
 //! What the kinds share that make pods from a template: defaults, rules, scale, columns.
 
 use object_model::{FieldError, IntOrPercent, LabelSelector, names};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
 use crate::at::{At, NEGATIVE, Rules};
 use crate::core::both_account_names;
 use crate::kind::Cell;
-use crate::{metadata, parts, pod_template};
+use crate::{decode, metadata, parts, pod_template};
 
 /// As many old revisions are kept as upstream keeps.
 pub(crate) const REVISION_HISTORY: i64 = 10;
@@ -14,6 +16,19 @@ pub(crate) const REVISION_HISTORY: i64 = 10;
 /// Advice on a history without end.
 const ENDLESS_HISTORY: &str = "spec.revisionHistoryLimit: a negative value retains all historical \
                                revisions; a value >= 0 is recommended";
+
+/// Decodes an object with a selector and a template. No selector stays none, where the typed form
+/// has an empty one.
+pub(crate) fn decode<T: DeserializeOwned + Serialize>(object: Value) -> Result<Value, String> {
+    let selector = object.pointer("/spec/selector");
+    let selects = selector.is_some_and(|selector| !selector.is_null());
+    let mut object = decode::decode::<T>(object)?;
+    if !selects && let Some(spec) = object.get_mut("spec") {
+        parts::remove(spec, "selector");
+    }
+    decode_template(object.get_mut("spec"));
+    Ok(object)
+}
 
 /// Finishes the decoding of the template in a spec.
 pub(crate) fn decode_template(spec: Option<&mut Value>) {

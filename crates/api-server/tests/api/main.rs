@@ -15,6 +15,7 @@ mod listing;
 mod network;
 mod pages;
 mod pod_parts;
+mod stateful_sets;
 mod subresources;
 mod watching;
 mod writing;

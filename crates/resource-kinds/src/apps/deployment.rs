@@ -6,7 +6,6 @@ use object_model::{FieldError, LabelSelector};
 use serde_json::{Value, json};
 
 use crate::at::{At, Rules};
-use crate::decode::decode;
 use crate::info::{Names, SCALE, namespaced, status};
 use crate::kind::{Cell, Column, Kind, KindInfo};
 use crate::{metadata, parts, table, workload};
@@ -52,8 +51,7 @@ impl Kind for Deployment {
     }
 
     fn decode(&self, object: Value) -> Result<Value, String> {
-        let mut object = decode::<api::Deployment>(object)?;
-        workload::decode_template(object.get_mut("spec"));
+        let mut object = workload::decode::<api::Deployment>(object)?;
         workload::drop_zero_counts(&mut object, PARTS);
         workload::drop_zero_counts(&mut object, &["replicas", "unavailableReplicas"]);
         if object["spec"]["paused"] == false {

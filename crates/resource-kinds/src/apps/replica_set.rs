@@ -6,7 +6,6 @@ use object_model::{FieldError, LabelSelector};
 use serde_json::{Value, json};
 
 use crate::at::{At, Rules};
-use crate::decode::decode;
 use crate::info::{Names, SCALE, namespaced, status};
 use crate::kind::{Cell, Column, Kind, KindInfo};
 use crate::{metadata, parts, table, workload};
@@ -49,8 +48,7 @@ impl Kind for ReplicaSet {
     }
 
     fn decode(&self, object: Value) -> Result<Value, String> {
-        let mut set = decode::<api::ReplicaSet>(object)?;
-        workload::decode_template(set.get_mut("spec"));
+        let mut set = workload::decode::<api::ReplicaSet>(object)?;
         workload::drop_zero_counts(&mut set, PARTS);
         Ok(set)
     }

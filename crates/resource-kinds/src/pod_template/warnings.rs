@@ -7,20 +7,23 @@ use object_model::Quantity;
 use super::all_containers;
 use crate::at::At;
 
-/// Labels that no node has any more, with what to use in their place.
-const OLD_NODE_LABELS: &[(&str, &str)] = &[
-    ("beta.kubernetes.io/arch", "kubernetes.io/arch"),
-    ("beta.kubernetes.io/os", "kubernetes.io/os"),
+/// Labels that no node has any more, since when, and what to use in their place.
+const OLD_NODE_LABELS: &[(&str, &str, &str)] = &[
+    ("beta.kubernetes.io/arch", "v1.14", "kubernetes.io/arch"),
+    ("beta.kubernetes.io/os", "v1.14", "kubernetes.io/os"),
     (
         "failure-domain.beta.kubernetes.io/region",
+        "v1.17",
         "topology.kubernetes.io/region",
     ),
     (
         "failure-domain.beta.kubernetes.io/zone",
+        "v1.17",
         "topology.kubernetes.io/zone",
     ),
     (
         "beta.kubernetes.io/instance-type",
+        "v1.17",
         "node.kubernetes.io/instance-type",
     ),
 ];
@@ -29,8 +32,11 @@ const OLD_NODE_LABELS: &[(&str, &str)] = &[
 pub(crate) fn warnings(spec: &At<'_>) -> Vec<String> {
     let mut all = Vec::new();
     for (key, at) in spec.get("nodeSelector").entries() {
-        if let Some((_, better)) = OLD_NODE_LABELS.iter().find(|(old, _)| *old == key) {
-            all.push(format!("{}: deprecated; use \"{better}\" instead", at.path));
+        if let Some((_, since, better)) = OLD_NODE_LABELS.iter().find(|(old, ..)| *old == key) {
+            let path = &at.path;
+            all.push(format!(
+                "{path}: deprecated since {since}; use \"{better}\" instead"
+            ));
         }
     }
     let grace = spec.get("terminationGracePeriodSeconds");

@@ -9,7 +9,6 @@ use serde_json::{Value, json};
 
 use crate::at::At;
 use crate::core::default_claim;
-use crate::decode::decode;
 use crate::info::{Names, SCALE, namespaced, status};
 use crate::kind::{Cell, Column, Kind, KindInfo};
 use crate::{metadata, parts, pod_template, table, workload};
@@ -45,9 +44,7 @@ impl Kind for StatefulSet {
     }
 
     fn decode(&self, object: Value) -> Result<Value, String> {
-        let mut set = decode::<api::StatefulSet>(object)?;
-        workload::decode_template(set.get_mut("spec"));
-        Ok(set)
+        workload::decode::<api::StatefulSet>(object)
     }
 
     /// `statefulset.md` 6.1
@@ -78,12 +75,6 @@ impl Kind for StatefulSet {
             "status",
             json!({"replicas": 0, "availableReplicas": 0}),
         );
-        drop_max_unavailable(object, None);
-    }
-
-    fn prepare_update(&self, object: &mut Value, old: &Value) {
-        parts::restore(object, old, "status");
-        drop_max_unavailable(object, Some(old));
     }
 
     fn has_generation(&self) -> bool {
@@ -122,14 +113,15 @@ impl Kind for StatefulSet {
 
     /// `statefulset.md` 6.14
     fn warnings(&self, object: &Value, old: Option<&Value>) -> Vec<String> {
-        let spec = At::root(object).get("spec");
+        let claims = At::root(object).get("spec.volumeClaimTemplates");
         let mut all = workload::warnings(object, old);
-        for claim in spec
-            .get("volumeClaimTemplates")
-            .items()
-            .filter(|_| old.is_none())
-        {
-            all.extend(pod_template::fractions(&claim.get("spec")));
+        for claim in claims.items().filter(|_| old.is_none()) {
+            // As upstream, which leaves the spec out of the path.
+            let spec = At {
+                value: &claim.value["spec"],
+                path: claim.path,
+            };
+            all.extend(pod_template::fractions(&spec));
         }
         all
     }
@@ -166,17 +158,6 @@ fn default_strategy(spec: &mut Value) {
         && let Some(rolling) = strategy.get_mut("rollingUpdate")
     {
         parts::fill(rolling, "partition", 0);
-    }
-}
-
-/// `statefulset.md` 3.41: as in a cluster without the feature, which the served version has off.
-fn drop_max_unavailable(object: &mut Value, old: Option<&Value>) {
-    let pointer = "/spec/updateStrategy/rollingUpdate";
-    let had = old
-        .and_then(|old| old.pointer(pointer))
-        .is_some_and(|rolling| rolling["maxUnavailable"] != Value::Null);
-    if !had && let Some(rolling) = object.pointer_mut(pointer) {
-        parts::remove(rolling, "maxUnavailable");
     }
 }
 
@@ -277,7 +258,8 @@ mod tests {
         );
         let mut object = web();
         object["spec"]["updateStrategy"] = json!({"rollingUpdate": {"maxUnavailable": 2}});
-        let wanted = json!({"type": "RollingUpdate", "rollingUpdate": {"partition": 0}});
+        let wanted = json!({"type": "RollingUpdate",
+            "rollingUpdate": {"maxUnavailable": 2, "partition": 0}});
         assert_eq!(accept(object)["spec"]["updateStrategy"], wanted);
     }
 
