@@ -6,6 +6,8 @@ use std::collections::BTreeMap;
 use regex::Regex;
 use serde_json::{Map, Value};
 
+use crate::rules::Expression;
+
 /// The JSON type of a value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Type {
@@ -75,8 +77,10 @@ pub struct Validation {
     pub reason: Option<String>,
     /// The field below the schema's place that the error is put on.
     pub field_path: Option<String>,
-    /// Whether a rule that mentions `oldSelf` also judges new values.
-    pub optional_old_self: bool,
+    /// The rule, ready to be judged; none if it cannot be compiled.
+    pub compiled: Option<Expression>,
+    /// The same of the expression that makes the message.
+    pub compiled_message: Option<Expression>,
 }
 
 /// A schema at one place of the tree.
@@ -108,6 +112,8 @@ pub struct Schema {
     pub limits: Limits,
     /// Rules in the Common Expression Language.
     pub validations: Vec<Validation>,
+    /// Whether there are such rules here or below.
+    pub has_rules: bool,
     /// What `kubectl explain` says.
     pub description: Option<String>,
 }
@@ -190,7 +196,7 @@ fn parse(value: &Value, depth: usize) -> Schema {
     let flag = |name: &str| map.get(name).and_then(Value::as_bool).unwrap_or_default();
     let below = |value: &Value| parse(value, depth - 1);
     let properties = map.get("properties").and_then(Value::as_object);
-    Schema {
+    let mut schema = Schema {
         kind: text(map, "type").and_then(|name| Type::named(&name)),
         nullable: flag("nullable"),
         int_or_string: flag("x-kubernetes-int-or-string"),
@@ -214,7 +220,21 @@ fn parse(value: &Value, depth: usize) -> Schema {
         limits: limits(map, depth),
         validations: validations(map),
         description: text(map, "description"),
-    }
+        has_rules: false,
+    };
+    schema.has_rules = has_rules(&schema);
+    schema
+}
+
+fn has_rules(schema: &Schema) -> bool {
+    let additional = match &schema.additional {
+        Some(Additional::Like(below)) => below.has_rules,
+        _ => false,
+    };
+    !schema.validations.is_empty()
+        || additional
+        || schema.items.as_ref().is_some_and(|below| below.has_rules)
+        || schema.properties.values().any(|below| below.has_rules)
 }
 
 fn list_type(map: &Map<String, Value>) -> ListType {
@@ -284,13 +304,18 @@ fn validations(map: &Map<String, Value>) -> Vec<Validation> {
     let list = list.map(Vec::as_slice).unwrap_or_default();
     list.iter()
         .filter_map(Value::as_object)
-        .map(|map| Validation {
-            rule: text(map, "rule").unwrap_or_default(),
-            message: text(map, "message").filter(|text| !text.is_empty()),
-            message_expression: text(map, "messageExpression").filter(|text| !text.is_empty()),
-            reason: text(map, "reason").filter(|text| !text.is_empty()),
-            field_path: text(map, "fieldPath").filter(|text| !text.is_empty()),
-            optional_old_self: map.get("optionalOldSelf") == Some(&Value::Bool(true)),
+        .map(|map| {
+            let given = |name: &str| text(map, name).filter(|text| !text.is_empty());
+            let compiled = |source: &str| Expression::compile(source).ok();
+            Validation {
+                compiled: given("rule").as_deref().and_then(compiled),
+                compiled_message: given("messageExpression").as_deref().and_then(compiled),
+                rule: given("rule").unwrap_or_default(),
+                message: given("message"),
+                message_expression: given("messageExpression"),
+                reason: given("reason"),
+                field_path: given("fieldPath"),
+            }
         })
         .collect()
 }

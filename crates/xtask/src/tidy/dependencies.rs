@@ -32,6 +32,8 @@ const PURE_LIBRARIES: &[&str] = &[
     "serde",
     "serde_json",
     "jiff",
+    "cel",
+    "chrono",
     "json-patch",
     "regex",
     "thiserror",

@@ -1,0 +1,196 @@
+//! What expressions may call beside the language's own functions: the libraries that Kubernetes
+//! adds ("Common Expression Language in Kubernetes", "CEL libraries").
+
+use std::cmp::Ordering;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::sync::Arc;
+
+use cel::extractors::This;
+use cel::objects::Opaque;
+use cel::{Context, Env, ExecutionError, Value as Cel};
+use object_model::Quantity;
+use regex::Regex;
+use serde_json::Value;
+
+use crate::format;
+
+type Outcome = Result<Cel, ExecutionError>;
+
+/// The language with its extensions.
+pub(crate) fn environment() -> Env {
+    let mut env = Env::stdlib();
+    // Declared once each, in an environment of our own: nothing can be declared twice.
+    let extensions = [
+        cel::extensions::strings,
+        cel::extensions::lists,
+        cel::extensions::math,
+        cel::extensions::encoders,
+    ];
+    for extension in extensions {
+        let added = env.add_extension(extension);
+        debug_assert!(added.is_ok());
+    }
+    env
+}
+
+/// Adds the functions to the context of an evaluation.
+pub(crate) fn add_functions(context: &mut Context<'_, '_>) {
+    let added = [
+        context.add_function("isSorted", |This(list): This<Arc<Vec<Cel>>>| {
+            list.is_sorted_by(|one, other| one.partial_cmp(other) != Some(Ordering::Greater))
+        }),
+        context.add_function("sum", |This(list): This<Arc<Vec<Cel>>>| sum(&list)),
+        context.add_function("min", |This(list): This<Arc<Vec<Cel>>>| {
+            extreme("min", &list, Ordering::Less)
+        }),
+        context.add_function("max", |This(list): This<Arc<Vec<Cel>>>| {
+            extreme("max", &list, Ordering::Greater)
+        }),
+        context.add_function("find", |This(text): This<Arc<String>>, re: Arc<String>| {
+            let found = pattern(&re)?.find(&text).map(|found| found.as_str());
+            Ok::<_, ExecutionError>(Arc::new(found.unwrap_or_default().to_owned()))
+        }),
+        context.add_function(
+            "findAll",
+            |This(text): This<Arc<String>>, re: Arc<String>| {
+                let found = pattern(&re)?;
+                let found = found.find_iter(&text);
+                let found: Vec<Cel> = found.map(|found| found.as_str().into()).collect();
+                Ok::<_, ExecutionError>(Arc::new(found))
+            },
+        ),
+        context.add_function("isIP", |text: Arc<String>| text.parse::<IpAddr>().is_ok()),
+        context.add_function("isCIDR", |text: Arc<String>| format::matches("cidr", &text)),
+        context.add_function("isURL", |text: Arc<String>| format::matches("uri", &text)),
+        context.add_function("isQuantity", |text: Arc<String>| parse(&text).is_some()),
+        context.add_function("quantity", |text: Arc<String>| match parse(&text) {
+            Some(quantity) => Ok(opaque(quantity)),
+            None => Err(failed("quantity", format!("{text:?} is no quantity"))),
+        }),
+        context.add_function("ip", |text: Arc<String>| match text.parse::<IpAddr>() {
+            Ok(address) => Ok(Cel::Opaque(Arc::new(Address(address)))),
+            Err(error) => Err(failed("ip", error.to_string())),
+        }),
+    ];
+    debug_assert!(added.iter().all(Result::is_ok));
+    add_quantity_methods(context);
+    let added = context.add_function("family", |This(address): This<Cel>| match address {
+        Cel::Opaque(opaque) => match opaque.downcast_ref::<Address>() {
+            Some(Address(IpAddr::V4(Ipv4Addr { .. }))) => Ok(4_i64),
+            Some(Address(IpAddr::V6(Ipv6Addr { .. }))) => Ok(6_i64),
+            None => Err(failed("family", "not an address".to_owned())),
+        },
+        _ => Err(failed("family", "not an address".to_owned())),
+    });
+    debug_assert!(added.is_ok());
+}
+
+fn add_quantity_methods(context: &mut Context<'_, '_>) {
+    let added = [
+        context.add_function("isLessThan", |This(one): This<Cel>, other: Cel| {
+            Ok::<_, ExecutionError>(quantity(&one)? < quantity(&other)?)
+        }),
+        context.add_function("isGreaterThan", |This(one): This<Cel>, other: Cel| {
+            Ok::<_, ExecutionError>(quantity(&one)? > quantity(&other)?)
+        }),
+        context.add_function("compareTo", |This(one): This<Cel>, other: Cel| {
+            Ok::<_, ExecutionError>(quantity(&one)?.cmp(&quantity(&other)?) as i64)
+        }),
+        context.add_function("add", |This(one): This<Cel>, other: Cel| {
+            Ok::<_, ExecutionError>(opaque(quantity(&one)?.plus(&quantity(&other)?)))
+        }),
+        context.add_function("sub", |This(one): This<Cel>, other: Cel| {
+            Ok::<_, ExecutionError>(opaque(quantity(&one)?.minus(&quantity(&other)?)))
+        }),
+        context.add_function("sign", |This(one): This<Cel>| {
+            let one = quantity(&one)?;
+            let zero = one.minus(&one);
+            Ok::<_, ExecutionError>(one.cmp(&zero) as i64)
+        }),
+        context.add_function("isInteger", |This(one): This<Cel>| {
+            Ok::<_, ExecutionError>(quantity(&one)?.is_integer())
+        }),
+        context.add_function("asInteger", |This(one): This<Cel>| {
+            let one = quantity(&one)?;
+            if one.is_integer() {
+                return Ok(one.value());
+            }
+            Err(failed("asInteger", "not a whole number".to_owned()))
+        }),
+    ];
+    debug_assert!(added.iter().all(Result::is_ok));
+}
+
+fn failed(function: &str, message: String) -> ExecutionError {
+    ExecutionError::function_error(function, message)
+}
+
+/// A quantity as a value of the language.
+#[derive(Debug, PartialEq, Eq)]
+struct Amount(Quantity);
+
+impl Opaque for Amount {
+    fn runtime_type_name(&self) -> &str {
+        "kubernetes.Quantity"
+    }
+}
+
+/// An address as a value of the language.
+#[derive(Debug, PartialEq, Eq)]
+struct Address(IpAddr);
+
+impl Opaque for Address {
+    fn runtime_type_name(&self) -> &str {
+        "net.IP"
+    }
+}
+
+fn parse(text: &str) -> Option<Quantity> {
+    Quantity::from_json(&Value::String(text.to_owned())).ok()
+}
+
+fn opaque(quantity: Quantity) -> Cel {
+    Cel::Opaque(Arc::new(Amount(quantity)))
+}
+
+/// Whole numbers count as quantities where one is added or compared.
+fn quantity(value: &Cel) -> Result<Quantity, ExecutionError> {
+    let found = match value {
+        Cel::Opaque(opaque) => opaque.downcast_ref::<Amount>().map(|amount| amount.0),
+        Cel::Int(number) => parse(&number.to_string()),
+        _ => None,
+    };
+    found.ok_or_else(|| failed("quantity", "not a quantity".to_owned()))
+}
+
+fn pattern(source: &str) -> Result<Regex, ExecutionError> {
+    Regex::new(source).map_err(|error| failed("matches", error.to_string()))
+}
+
+fn sum(list: &[Cel]) -> Outcome {
+    let mut total = match list.first() {
+        None | Some(Cel::Int(_)) => Cel::Int(0),
+        Some(Cel::UInt(_)) => Cel::UInt(0),
+        Some(Cel::Float(_)) => Cel::Float(0.0),
+        Some(Cel::Duration(_)) => Cel::Duration(chrono::Duration::zero()),
+        Some(_) => return Err(failed("sum", "elements cannot be added".to_owned())),
+    };
+    for item in list {
+        total = (total + item.clone())?;
+    }
+    Ok(total)
+}
+
+fn extreme(name: &str, list: &[Cel], wanted: Ordering) -> Outcome {
+    let mut items = list.iter();
+    let first = items.next();
+    let mut best = first.ok_or_else(|| failed(name, format!("{name} called on empty list")))?;
+    for item in items {
+        match item.partial_cmp(best) {
+            Some(order) if order == wanted => best = item,
+            Some(_) => {}
+            None => return Err(failed(name, "elements cannot be compared".to_owned())),
+        }
+    }
+    Ok(best.clone())
+}

@@ -1,0 +1,199 @@
+//! Values of an object as the Common Expression Language sees them, typed by the schema.
+
+use std::sync::Arc;
+
+use cel::Value as Cel;
+use cel::objects::{Key, Map as CelMap};
+use serde_json::{Map, Value};
+
+use crate::schema::{Schema, Type};
+
+/// The value at a place of an object.
+pub(crate) fn typed(value: &Value, schema: Option<&Schema>) -> Cel {
+    match value {
+        Value::Null => Cel::Null,
+        Value::Bool(flag) => Cel::Bool(*flag),
+        Value::Number(number) => typed_number(number, schema),
+        Value::String(text) => typed_text(text, schema),
+        Value::Array(items) => {
+            let below = schema.and_then(|schema| schema.items.as_deref());
+            let items = items.iter().map(|item| typed(item, below)).collect();
+            Cel::List(Arc::new(items))
+        }
+        Value::Object(map) => typed_map(map, schema),
+    }
+}
+
+fn typed_number(number: &serde_json::Number, schema: Option<&Schema>) -> Cel {
+    let float = schema.is_some_and(|schema| schema.kind == Some(Type::Number));
+    match number.as_i64() {
+        Some(whole) if !float => Cel::Int(whole),
+        _ => {
+            let value = number.as_f64().unwrap_or_default();
+            let integer = schema.is_some_and(|schema| schema.kind == Some(Type::Integer));
+            match integer.then(|| format!("{value:.0}").parse::<i64>().ok()) {
+                Some(Some(whole)) => Cel::Int(whole),
+                _ => Cel::Float(value),
+            }
+        }
+    }
+}
+
+fn typed_text(text: &str, schema: Option<&Schema>) -> Cel {
+    let format = schema.and_then(|schema| schema.limits.format.as_deref());
+    let parsed = match format {
+        Some("date-time") => time(text),
+        Some("date") => time(&format!("{text}T00:00:00Z")),
+        Some("duration") => cel_duration(text),
+        _ => None,
+    };
+    parsed.unwrap_or_else(|| Cel::String(Arc::new(text.to_owned())))
+}
+
+fn time(text: &str) -> Option<Cel> {
+    chrono::DateTime::parse_from_rfc3339(text)
+        .ok()
+        .map(Cel::Timestamp)
+}
+
+fn cel_duration(text: &str) -> Option<Cel> {
+    nanoseconds(text).map(|nanos| Cel::Duration(chrono::Duration::nanoseconds(nanos)))
+}
+
+/// A duration in the form `1h15m30.5s`.
+fn nanoseconds(text: &str) -> Option<i64> {
+    let (sign, mut rest) = match text.strip_prefix('-') {
+        Some(rest) => (-1.0, rest),
+        None => (1.0, text),
+    };
+    let mut total = 0.0;
+    while !rest.is_empty() {
+        let digits = rest.find(|c: char| !c.is_ascii_digit() && c != '.')?;
+        let (number, after) = rest.split_at_checked(digits)?;
+        let letters = after
+            .find(|c: char| c.is_ascii_digit() || c == '.')
+            .unwrap_or(after.len());
+        let (unit, after) = after.split_at_checked(letters)?;
+        let unit = match unit {
+            "ns" => 1.0,
+            "us" | "µs" => 1e3,
+            "ms" => 1e6,
+            "s" => 1e9,
+            "m" => 60e9,
+            "h" => 3600e9,
+            _ => return None,
+        };
+        total += number.parse::<f64>().ok()? * unit;
+        rest = after;
+    }
+    format!("{:.0}", sign * total)
+        .parse()
+        .ok()
+        .filter(|_| !text.is_empty())
+}
+
+/// Fields that the schema names are read under escaped names, keys of maps as they are.
+fn typed_map(map: &Map<String, Value>, schema: Option<&Schema>) -> Cel {
+    let entries = map.iter().filter_map(|(name, value)| {
+        let named = schema.and_then(|schema| schema.properties.get(name));
+        let key = if named.is_some() {
+            escaped(name)
+        } else {
+            Some(name.clone())
+        };
+        let below = named.or_else(|| schema?.field(name));
+        Some((Key::String(Arc::new(key?)), typed(value, below)))
+    });
+    Cel::Map(CelMap {
+        map: Arc::new(entries.collect()),
+    })
+}
+
+/// Words that expressions cannot have as names.
+const RESERVED: [&str; 22] = [
+    "true",
+    "false",
+    "null",
+    "in",
+    "as",
+    "break",
+    "const",
+    "continue",
+    "else",
+    "for",
+    "function",
+    "if",
+    "import",
+    "let",
+    "loop",
+    "package",
+    "namespace",
+    "return",
+    "var",
+    "void",
+    "while",
+    "__proto__",
+];
+
+/// The name by which an expression reads a field; `None` if it cannot be read.
+pub(crate) fn escaped(name: &str) -> Option<String> {
+    if RESERVED.contains(&name) {
+        return Some(format!("__{name}__"));
+    }
+    let mut text = String::with_capacity(name.len());
+    let mut rest = name;
+    while let Some(next) = rest.chars().next() {
+        if let Some(after) = rest.strip_prefix("__") {
+            text.push_str("__underscores__");
+            rest = after;
+            continue;
+        }
+        match next {
+            '.' => text.push_str("__dot__"),
+            '-' => text.push_str("__dash__"),
+            '/' => text.push_str("__slash__"),
+            c if c.is_ascii_alphanumeric() || c == '_' => text.push(c),
+            _ => return None,
+        }
+        rest = rest.get(next.len_utf8()..).unwrap_or_default();
+    }
+    (!name.starts_with(|c: char| c.is_ascii_digit()) && !name.is_empty()).then_some(text)
+}
+
+/// How many values there are below and at a place.
+pub(crate) fn size(value: &Value) -> usize {
+    match value {
+        Value::Array(items) => items.iter().map(size).sum::<usize>() + 1,
+        Value::Object(map) => map.values().map(size).sum::<usize>() + 1,
+        _ => 1,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn durations_have_units() {
+        assert_eq!(nanoseconds("1h1.5s"), Some(3_601_500_000_000));
+        assert_eq!(nanoseconds("-2ms"), Some(-2_000_000));
+        assert_eq!(nanoseconds("5"), None);
+        assert_eq!(nanoseconds(""), None);
+    }
+
+    #[test]
+    fn names_are_escaped_as_documented() {
+        let cases = [
+            ("plain", Some("plain")),
+            ("namespace", Some("__namespace__")),
+            ("x-y", Some("x__dash__y")),
+            ("a.b/c", Some("a__dot__b__slash__c")),
+            ("redact__d", Some("redact__underscores__d")),
+            ("1a", None),
+            ("ä", None),
+        ];
+        for (name, wanted) in cases {
+            assert_eq!(escaped(name).as_deref(), wanted, "{name}");
+        }
+    }
+}
