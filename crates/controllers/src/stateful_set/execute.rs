@@ -3,12 +3,13 @@
 
 use std::sync::Arc;
 
-use futures::future::join_all;
+use futures::stream::{FuturesUnordered, StreamExt};
 use k8s_openapi::api::apps::v1::{ControllerRevision, StatefulSet, StatefulSetStatus};
 use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Pod};
 use kube::api::{Api, Patch, PatchParams, PostParams};
 use kube::{Client, Resource};
-use planners::stateful_set::{Action, Notice, Pace, Plan, PodWork, identity};
+use planners::stateful_set::course::{Course, Outcome, Place, Write};
+use planners::stateful_set::{Action, Notice, Plan, identity};
 use reconcile::execute::{self, Delete, Refusal, refusal};
 use reconcile::{EventType, Recorder, reference};
 use resource_kinds::reasons::stateful_set as reasons;
@@ -50,19 +51,7 @@ impl Executor {
             let actions: Vec<String> = plan.actions().map(brief).collect();
             tracing::info!(namespace, name, ?actions, "statefulset planned");
         }
-        let mut result = run.all(&plan.prepare).await;
-        if result.is_ok() {
-            result = match plan.pace {
-                Pace::OneByOne => run.one_by_one(&plan.pods).await,
-                Pace::Batches => run.in_batches(&plan.pods).await,
-            };
-        }
-        if let Some(status) = &plan.status {
-            result = result.and(run.write_status(status).await);
-        }
-        if result.is_ok() {
-            result = run.all(&plan.cleanup).await;
-        }
+        let result = run.follow(&plan).await;
         match result {
             // Nothing can be made there any more; the collector does the rest.
             Err(Error::Api { source, .. }) if refusal(&source) == Refusal::NamespaceTerminating => {
@@ -102,32 +91,36 @@ impl<'a> Run<'a> {
         }
     }
 
-    async fn all(&self, actions: &[Action]) -> Result<(), Error> {
-        for action in actions {
-            self.act(action).await?;
+    /// Sends what the course of the plan allows, as soon as it does. The first error is reported.
+    async fn follow(&self, plan: &Plan) -> Result<(), Error> {
+        let mut course = Course::of(plan);
+        let mut sent = FuturesUnordered::new();
+        let mut result = Ok(());
+        loop {
+            let ready: Vec<Place> = course.ready().collect();
+            for place in ready {
+                course.sent(place);
+                let write = plan.write(place);
+                sent.push(async move { (place, self.write(write).await) });
+            }
+            let Some((place, done)) = sent.next().await else {
+                return result;
+            };
+            let outcome = match done {
+                Ok(()) => Outcome::Done,
+                Err(_) => Outcome::Refused,
+            };
+            course.ended(plan, place, outcome);
+            result = result.and(done);
         }
-        Ok(())
     }
 
-    async fn one_by_one(&self, work: &[PodWork]) -> Result<(), Error> {
-        for work in work {
-            self.all(&work.actions).await?;
+    async fn write(&self, write: Option<Write<'_>>) -> Result<(), Error> {
+        match write {
+            Some(Write::Action(action)) => self.act(action).await,
+            Some(Write::Status(status)) => self.write_status(status).await,
+            None => Ok(()),
         }
-        Ok(())
-    }
-
-    /// A server that refuses the first is not asked five hundred times.
-    async fn in_batches(&self, mut work: &[PodWork]) -> Result<(), Error> {
-        const BATCH_MAX: usize = 500;
-        let mut size = 1;
-        while !work.is_empty() {
-            let (batch, rest) = work.split_at(size.min(work.len()));
-            let results = join_all(batch.iter().map(|work| self.all(&work.actions))).await;
-            results.into_iter().collect::<Result<(), Error>>()?;
-            work = rest;
-            size = (size * 2).min(BATCH_MAX);
-        }
-        Ok(())
     }
 
     async fn act(&self, action: &Action) -> Result<(), Error> {
