@@ -15,3 +15,5 @@ mod shared;
 mod stateful_sets;
 #[path = "cluster/support.rs"]
 mod support;
+#[path = "cluster/trouble.rs"]
+mod trouble;

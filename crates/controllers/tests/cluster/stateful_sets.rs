@@ -34,12 +34,12 @@ pub fn claims() -> Value {
         "resources": { "requests": { "storage": "1Gi" } } } }])
 }
 
-fn image(image: &str) -> Value {
+pub fn image(image: &str) -> Value {
     json!({ "spec": { "template": { "spec": { "containers": [
         { "name": "c", "image": image }] } } } })
 }
 
-fn status(sets: &[StatefulSet]) -> String {
+pub fn status(sets: &[StatefulSet]) -> String {
     let status = sets[0].status.clone().unwrap();
     let number = |number: Option<i32>| number.unwrap_or_default();
     format!(
