@@ -1,6 +1,13 @@
-//! What is said about pods that are not ready.
+//! What is said about what waits.
+//!
+//! `golden/` holds one situation per file, with the answer for people, and for some the one for
+//! programs. `pods` goes through what may be the matter with a single pod.
 
 #![expect(clippy::unwrap_used, reason = "a test")]
 
+#[path = "diagnosis/golden.rs"]
+mod golden;
 #[path = "diagnosis/pods.rs"]
 mod pods;
+#[path = "diagnosis/situation.rs"]
+mod situation;

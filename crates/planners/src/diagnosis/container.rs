@@ -100,7 +100,7 @@ fn not_begun(pod: &Pod) -> Diagnosis {
     Diagnosis::new(
         Reason::NotStarted,
         format!("node {node} has not begun with it yet"),
-        format!("nothing, if node {node} is well: kubectl describe node {node}"),
+        format!("nothing to do if node {node} is well: kubectl describe node {node}"),
     )
     .since(words::changed_at(words::condition(
         pod,
@@ -285,7 +285,9 @@ impl Subject<'_> {
             ),
         };
         let remedy = match reason {
-            Reason::ContainerStarting => "nothing: it is about to be counted as ready".to_owned(),
+            Reason::ContainerStarting => {
+                "nothing to do; it is about to be counted as ready".to_owned()
+            }
             Reason::PostStartHook => {
                 format!("the hook has to end; output of the container: {logs}")
             }
@@ -316,7 +318,10 @@ impl Subject<'_> {
                 "{} is being prepared: network, volumes, image",
                 self.title()
             ),
-            format!("nothing, unless it lasts: then look at {}", self.describe()),
+            format!(
+                "nothing to do unless it lasts: then look at {}",
+                self.describe()
+            ),
         )
     }
 

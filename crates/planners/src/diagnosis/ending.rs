@@ -36,7 +36,7 @@ pub(super) fn terminating(pod: &Pod, around: &Surroundings<'_>) -> Diagnosis {
     let remedy = if overdue {
         format!("if the machine behind {node} is off for good: {force}")
     } else {
-        "nothing: it is gone when its containers have stopped".to_owned()
+        "nothing to do; it is gone when its containers have stopped".to_owned()
     };
     Diagnosis::new(Reason::Terminating, message, remedy).since(asked_at)
 }
@@ -140,7 +140,7 @@ pub(super) fn ended(pod: &Pod) -> Diagnosis {
         (_, cause) => (Reason::Failed, format!("failed ({cause})")),
     };
     let remedy = match words::controller(&pod.metadata) {
-        Some(owner) => format!("nothing: {} {} replaces it", owner.kind, owner.name),
+        Some(owner) => format!("nothing to do; {} {} replaces it", owner.kind, owner.name),
         None => {
             let command = format!("delete pod {}", words::name(&pod.metadata));
             format!(

@@ -53,7 +53,7 @@ fn not_looked_at(pod: &Pod) -> Diagnosis {
     Diagnosis::new(
         Reason::NotScheduled,
         format!("scheduler {scheduler} has not looked at it yet"),
-        format!("nothing, if scheduler {scheduler} runs; otherwise start it"),
+        format!("nothing to do if scheduler {scheduler} runs; otherwise start it"),
     )
     .since(words::created_at(&pod.metadata))
 }

@@ -92,3 +92,19 @@ pub(super) fn then(separator: &str, text: &str) -> String {
 pub(super) fn created_at(meta: &ObjectMeta) -> Option<Timestamp> {
     Some(meta.creation_timestamp.as_ref()?.0)
 }
+
+/// `web-1`, `web-1 and web-2`, `web-1, web-2, web-3 and 4 more`.
+pub(super) fn list<'n>(names: impl Iterator<Item = &'n str>) -> String {
+    const SHOWN_MAX: usize = 3;
+    let names: Vec<&str> = names.collect();
+    match names.as_slice() {
+        [] => String::new(),
+        [one] => (*one).to_owned(),
+        many if many.len() > SHOWN_MAX => format!(
+            "{} and {} more",
+            many[..SHOWN_MAX].join(", "),
+            many.len() - SHOWN_MAX
+        ),
+        [first @ .., last] => format!("{} and {last}", first.join(", ")),
+    }
+}

@@ -87,7 +87,7 @@ fn a_pod_without_a_node_says_what_the_scheduler_said() {
         [
             "NotScheduled",
             "scheduler default-scheduler has not looked at it yet",
-            "nothing, if scheduler default-scheduler runs; otherwise start it",
+            "nothing to do if scheduler default-scheduler runs; otherwise start it",
         ],
     );
 }
@@ -374,7 +374,7 @@ fn a_pod_that_is_being_deleted_says_what_it_still_waits_for() {
         [
             "Terminating",
             "being deleted: its containers have 30s to stop",
-            "nothing: it is gone when its containers have stopped",
+            "nothing to do; it is gone when its containers have stopped",
         ],
     );
     let since = pod(&stopping).unwrap().since.unwrap();
@@ -452,7 +452,7 @@ fn pods_that_have_ended_say_how() {
         [
             "Evicted",
             "was evicted from its node: The node was low on resource: memory.",
-            "nothing: StatefulSet web replaces it",
+            "nothing to do; StatefulSet web replaces it",
         ],
     );
     let mut alone = web_1(json!({ "status": { "phase": "Succeeded" } }));

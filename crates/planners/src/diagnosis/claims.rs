@@ -1,0 +1,325 @@
+//! From a claim onwards: to its class, its volume, its provisioner, the pods that use it.
+
+use k8s_openapi::api::apps::v1::StatefulSet;
+use k8s_openapi::api::core::v1::{Event, PersistentVolumeClaim, Pod};
+use k8s_openapi::api::storage::v1::StorageClass;
+use resource_kinds::annotations;
+use resource_kinds::volume_fit::requested_class;
+
+use super::chain::{Explanation, Object};
+use super::evidence::Evidence;
+use super::sets;
+use super::trail::Trail;
+use super::words;
+use crate::stateful_set::identity;
+use crate::volume_binding::{ClaimView, plan_claim};
+use crate::volume_protection::{claims_of, uses};
+
+/// Says why the claim waits, or what it is bound to.
+pub(super) fn explain(
+    evidence: &Evidence,
+    claim: &PersistentVolumeClaim,
+    object: Object,
+) -> Explanation {
+    let deleting = claim.metadata.deletion_timestamp.is_some();
+    let mut answer = Explanation {
+        object,
+        summary: if deleting {
+            "Terminating"
+        } else {
+            phase(claim)
+        }
+        .to_owned(),
+        chains: Vec::new(),
+        notes: notes(evidence, claim),
+    };
+    if phase(claim) == "Bound" && !deleting {
+        let volume = volume_name(claim).unwrap_or_default();
+        answer.summary = format!("Bound to volume {volume}");
+        return answer;
+    }
+    let mut trail = Trail::of(evidence);
+    trail.claim(words::name(&claim.metadata));
+    answer.chains.push(trail.chain());
+    answer
+}
+
+/// Who uses the claim, and when it will go.
+fn notes(evidence: &Evidence, claim: &PersistentVolumeClaim) -> Vec<String> {
+    let name = words::name(&claim.metadata);
+    let mut notes = Vec::new();
+    let users = users(evidence, name, |_| true);
+    if !users.is_empty() {
+        let list = words::list(users.iter().map(|pod| words::name(&pod.metadata)));
+        notes.push(format!("used by {list}"));
+    }
+    let made_by = evidence
+        .sets
+        .iter()
+        .find_map(|set| Some((set, sets::claim_ordinal(set, name)?)));
+    if let Some((set, ordinal)) = made_by {
+        notes.push(retention(set, ordinal));
+    }
+    notes
+}
+
+/// What the set's policy means for the claim (`statefulset.md` 2.11).
+fn retention(set: &StatefulSet, ordinal: i64) -> String {
+    let name = words::name(&set.metadata);
+    let policy = set.spec.as_ref().and_then(|spec| {
+        let policy = spec.persistent_volume_claim_retention_policy.as_ref()?;
+        Some((
+            policy.when_scaled.as_deref(),
+            policy.when_deleted.as_deref(),
+        ))
+    });
+    let (scaled, deleted) = policy.unwrap_or_default();
+    let pod = identity::pod_name(name, ordinal);
+    let scaled = (scaled == Some("Delete")).then(|| format!("{pod} is scaled away"));
+    let deleted = (deleted == Some("Delete")).then(|| format!("StatefulSet {name} is deleted"));
+    let when: Vec<String> = scaled.into_iter().chain(deleted).collect();
+    match when.as_slice() {
+        [] => format!("kept for {pod} of StatefulSet {name}, whatever becomes of it"),
+        when => format!("deleted when {}", when.join(" or ")),
+    }
+}
+
+fn users<'e>(evidence: &'e Evidence, claim: &str, wanted: impl Fn(&Pod) -> bool) -> Vec<&'e Pod> {
+    let pods = evidence.pods.iter().map(AsRef::as_ref);
+    let users = pods.filter(|pod| claims_of(pod).iter().any(|name| name == claim));
+    users.filter(|pod| wanted(pod)).collect()
+}
+
+fn phase(claim: &PersistentVolumeClaim) -> &str {
+    let status = claim.status.as_ref();
+    status.and_then(|s| s.phase.as_deref()).unwrap_or("Pending")
+}
+
+fn volume_name(claim: &PersistentVolumeClaim) -> Option<&str> {
+    let name = claim.spec.as_ref()?.volume_name.as_deref();
+    name.filter(|name| !name.is_empty())
+}
+
+impl Trail<'_> {
+    /// Says what the claim waits for.
+    pub fn claim(&mut self, name: &str) {
+        let object = self.evidence.object("PersistentVolumeClaim", name);
+        if !self.visit(&object) {
+            return;
+        }
+        let Some(claim) = self.evidence.claim(name) else {
+            return self.missing_claim(object);
+        };
+        if claim.metadata.deletion_timestamp.is_some() {
+            self.claim_deleting(claim, object);
+        } else if phase(claim) == "Bound" {
+            self.link(object, "Bound", "is bound by now", None);
+            self.remedy("nothing to do; the scheduler will look again");
+        } else {
+            self.claim_unbound(claim, object);
+        }
+    }
+
+    fn missing_claim(&mut self, object: Object) {
+        let name = object.name.clone();
+        self.link(object, "NotFound", "does not exist", None);
+        let mut sets = self.evidence.sets.iter();
+        let maker = sets.find(|set| sets::claim_ordinal(set, &name).is_some());
+        match maker {
+            Some(set) => {
+                let set = words::name(&set.metadata);
+                self.remedy(format!("nothing to do; StatefulSet {set} makes it again"))
+            }
+            None => self.remedy(format!("create a claim of the name {name}")),
+        };
+    }
+
+    /// `statefulset.md` 11.10
+    fn claim_deleting(&mut self, claim: &PersistentVolumeClaim, object: Object) {
+        let since = claim
+            .metadata
+            .deletion_timestamp
+            .as_ref()
+            .map(|time| time.0);
+        let name = words::name(&claim.metadata);
+        let users = users(self.evidence, name, |pod| uses(pod, name));
+        let foreign = words::finalizers(&claim.metadata);
+        if let Some(first) = users.first() {
+            let list = words::list(users.iter().map(|pod| words::name(&pod.metadata)));
+            let message = format!("being deleted, but kept while {list} uses it (pvc-protection)");
+            self.link(object, "ProtectedByPods", message, since);
+            let delete = format!("delete pod {}", words::name(&first.metadata));
+            let delete = words::kubectl(&claim.metadata, &delete);
+            self.remedy(format!("the pod has to go: {delete}; the claim's data goes with it, as its volume's policy says"));
+            if first.metadata.deletion_timestamp.is_some() {
+                self.pod(first);
+            }
+        } else if foreign.is_empty() {
+            self.link(object, "Terminating", "being deleted", since);
+            self.remedy("nothing to do; nobody uses it, so it is about to be gone");
+        } else {
+            let list = foreign.join(", ");
+            let message = format!("being deleted: finalizers hold it: {list}");
+            self.link(object, "HeldByFinalizer", message, since);
+            let patch = format!(
+                "patch pvc {name} --type merge -p '{{\"metadata\":{{\"finalizers\":null}}}}'"
+            );
+            let patch = words::kubectl(&claim.metadata, &patch);
+            self.remedy(format!(
+                "whoever set {list} has to finish and remove it; by force: {patch}"
+            ));
+        }
+    }
+
+    /// `statefulset.md` 11.2 to 11.9
+    fn claim_unbound(&mut self, claim: &PersistentVolumeClaim, object: Object) {
+        let since = words::created_at(&claim.metadata);
+        let Some(text) = self.claim_waits_for(claim) else {
+            // What would be concluded from volumes and classes is not known here.
+            let reason = phase(claim).to_owned();
+            let describe = format!("describe pvc {}", object.name);
+            let describe = words::kubectl(&claim.metadata, &describe);
+            self.link(object.clone(), reason, "has no volume yet", since);
+            self.remedy(format!("look at {describe}"));
+            self.claim_event(claim, &object, |_| true);
+            return;
+        };
+        self.link(object.clone(), phase(claim), text, since);
+        if phase(claim) == "Lost" {
+            let volume = volume_name(claim).unwrap_or("of the claim");
+            self.remedy(format!(
+                "the PersistentVolume {volume} has to come back; its data is lost with it: to go \
+                 on with an empty volume, delete claim and pod"
+            ));
+        } else if let Some(volume) = volume_name(claim) {
+            self.remedy(format!(
+                "a PersistentVolume {volume} that is free and fits the claim"
+            ));
+        } else {
+            self.class_of(claim, &object);
+        }
+    }
+
+    /// What the binder says of the claim.
+    fn claim_waits_for(&self, claim: &PersistentVolumeClaim) -> Option<String> {
+        let name = words::name(&claim.metadata);
+        let unscheduled = users(self.evidence, name, |pod| words::node_name(pod).is_none());
+        let unscheduled: Vec<String> = unscheduled
+            .iter()
+            .map(|pod| words::name(&pod.metadata).to_owned())
+            .collect();
+        let view = ClaimView {
+            claim,
+            volumes: self.evidence.volumes.as_deref()?,
+            classes: self.evidence.classes.as_deref()?,
+            unscheduled_pods: &unscheduled,
+        };
+        let plan = plan_claim(&view, self.evidence.now);
+        Some(
+            plan.waiting_on
+                .unwrap_or_else(|| "is about to be bound".to_owned()),
+        )
+    }
+
+    fn class_of(&mut self, claim: &PersistentVolumeClaim, object: &Object) {
+        let named = requested_class(claim).filter(|class| !class.is_empty());
+        let Some(name) = named else {
+            return self.no_class(claim);
+        };
+        let class_object = Object::new("StorageClass", None, name);
+        let Some(class) = self.evidence.class(name) else {
+            let classes = self.evidence.classes.iter().flatten();
+            let known = words::list(classes.map(|class| words::name(&class.metadata)));
+            let known = if known.is_empty() {
+                "none".to_owned()
+            } else {
+                known
+            };
+            self.link(class_object, "NotFound", "does not exist", None);
+            self.remedy(format!(
+                "create StorageClass {name}, or make the claim anew with one that is there \
+                 ({known}): a claim's class cannot be changed"
+            ));
+            return;
+        };
+        let annotations = claim.metadata.annotations.as_ref();
+        let selected = annotations.and_then(|all| all.get(annotations::SELECTED_NODE));
+        let waits = class.volume_binding_mode.as_deref() == Some("WaitForFirstConsumer");
+        match selected {
+            None if waits => self.consumer(claim),
+            node => self.provisioner(claim, object, class, node.map(String::as_str)),
+        }
+    }
+
+    fn no_class(&mut self, claim: &PersistentVolumeClaim) {
+        if requested_class(claim).is_some() {
+            self.remedy(
+                "a PersistentVolume without a class that is free and fits in size and access \
+                 modes (the claim says storageClassName: \"\")",
+            );
+        } else {
+            self.remedy(
+                "a default class: kubectl annotate storageclass NAME \
+                 storageclass.kubernetes.io/is-default-class=true; or a PersistentVolume without \
+                 a class that fits",
+            );
+        }
+    }
+
+    /// The volume is made where the first pod goes (`statefulset.md` 11.6).
+    fn consumer(&mut self, claim: &PersistentVolumeClaim) {
+        let name = words::name(&claim.metadata);
+        match users(self.evidence, name, |pod| words::node_name(pod).is_none()).first() {
+            None => {
+                self.remedy("a pod that uses it: the volume is made where the pod goes");
+            }
+            Some(pod) => {
+                let pod_name = words::name(&pod.metadata);
+                self.remedy(format!(
+                    "nothing to do; pod {pod_name} is about to be scheduled"
+                ));
+                self.pod(pod);
+            }
+        }
+    }
+
+    /// `statefulset.md` 11.7
+    fn provisioner(
+        &mut self,
+        claim: &PersistentVolumeClaim,
+        object: &Object,
+        class: &StorageClass,
+        node: Option<&str>,
+    ) {
+        let provisioner = &class.provisioner;
+        let place = node.map_or(String::new(), |node| format!(" on node {node}"));
+        self.remedy(format!(
+            "provisioner {provisioner} of StorageClass {} has to make the volume{place}: see that \
+             it runs",
+            words::name(&class.metadata)
+        ));
+        if let Some(node) = node
+            && self.node(node)
+        {
+            self.remedy(format!(
+                "node {node} has to be well again: kubectl describe node {node}"
+            ));
+            return;
+        }
+        self.claim_event(claim, object, |event| {
+            event.type_.as_deref() == Some("Warning")
+        });
+    }
+
+    fn claim_event(
+        &mut self,
+        claim: &PersistentVolumeClaim,
+        object: &Object,
+        wanted: impl Fn(&Event) -> bool,
+    ) {
+        let kind = "PersistentVolumeClaim";
+        if let Some(event) = self.evidence.newest_event(kind, &claim.metadata, wanted) {
+            self.event(event, object.clone());
+        }
+    }
+}

@@ -1,0 +1,251 @@
+//! From a pod onwards: to its claims, its node, or what was reported of its containers.
+
+use k8s_openapi::api::core::v1::{Event, Node, Pod};
+use resource_kinds::annotations::SELECTED_NODE;
+use resource_kinds::reasons::node_condition;
+
+use super::chain::Object;
+use super::evidence;
+use super::pod::{Diagnosis, Surroundings, pod_in};
+use super::reason::Reason;
+use super::trail::Trail;
+use super::words;
+use crate::volume_protection::claims_of;
+
+/// Exit codes of processes that were told or made to stop.
+const STOPPED: [i32; 2] = [137, 143];
+
+impl Trail<'_> {
+    /// Says what is the matter with the pod, and what is behind it.
+    pub fn pod(&mut self, pod: &Pod) {
+        let name = words::name(&pod.metadata);
+        let object = self.evidence.object("Pod", name);
+        if !self.visit(&object) {
+            return;
+        }
+        let node = words::node_name(pod);
+        let known = node.and_then(|name| self.evidence.node(name));
+        let around = Surroundings {
+            node: known.map(AsRef::as_ref),
+            now: Some(self.evidence.now),
+        };
+        let Some(found) = pod_in(pod, &around) else {
+            self.link(object, "Ready", "is Ready by now", None);
+            self.remedy("nothing to do; it is Ready by now");
+            return;
+        };
+        let found = self.with_volumes(pod, found);
+        self.link(
+            object.clone(),
+            found.reason.as_str(),
+            &found.message,
+            found.since,
+        );
+        self.in_container(found.container.clone());
+        self.remedy(&found.remedy);
+        self.behind(pod, &object, &found);
+    }
+
+    /// While volumes are made where the pod is to go, nothing is said of it yet.
+    fn with_volumes(&self, pod: &Pod, mut found: Diagnosis) -> Diagnosis {
+        if found.reason != Reason::NotScheduled {
+            return found;
+        }
+        let chosen = |name: &&String| {
+            let claim = self.evidence.claim(name);
+            let annotations = claim.and_then(|claim| claim.metadata.annotations.as_ref());
+            annotations.is_some_and(|all| all.contains_key(SELECTED_NODE))
+        };
+        let names = claims_of(pod);
+        if let Some(claim) = names.iter().find(chosen) {
+            found.reason = Reason::WaitingForClaim;
+            found.message = format!("its volumes are to be made on the chosen node ({claim})");
+            found.claims = names;
+        }
+        found
+    }
+
+    fn behind(&mut self, pod: &Pod, object: &Object, found: &Diagnosis) {
+        match found.reason {
+            Reason::WaitingForClaim => self.first_open_claim(&found.claims),
+            Reason::NotScheduled => self.first_open_claim(&claims_of(pod)),
+            Reason::Unschedulable => self.closed_nodes(),
+            Reason::NodeLost => self.node_of(pod),
+            Reason::NotStarted => {
+                self.node_of(pod);
+                self.warning(pod, object, None);
+            }
+            Reason::ContainerStarting | Reason::ContainerWaiting => {
+                self.warning(pod, object, None);
+            }
+            Reason::Terminating => self.warning(pod, object, None),
+            Reason::StartupProbe => {
+                self.probe(pod, object, found, "Startup probe");
+            }
+            Reason::ReadinessProbe => {
+                self.probe(pod, object, found, "Readiness probe");
+            }
+            Reason::ContainerCrashed if was_stopped(pod, found) => {
+                for kind in ["Liveness probe", "Startup probe"] {
+                    if self.probe(pod, object, found, kind) {
+                        let logs = format!(
+                            "logs {} -c {}",
+                            object.name,
+                            found.container.as_deref().unwrap_or_default()
+                        );
+                        let logs = words::kubectl(&pod.metadata, &logs);
+                        self.remedy(format!("the program has to answer the probe, or be given more time for it; its output: {logs}"));
+                        break;
+                    }
+                }
+            }
+            Reason::PostStartHook | Reason::ContainerStartError => {
+                self.warning(pod, object, found.container.as_deref());
+            }
+            _ => {}
+        }
+    }
+
+    /// What the last failed probe of the container said, if anything.
+    fn probe(&mut self, pod: &Pod, object: &Object, found: &Diagnosis, kind: &str) -> bool {
+        let container = found.container.as_deref();
+        let wanted = |event: &Event| {
+            let about = evidence::container(event);
+            let message = event.message.as_deref().unwrap_or_default();
+            message.starts_with(kind) && (about.is_none() || about == container)
+        };
+        let event = self.evidence.newest_event("Pod", &pod.metadata, wanted);
+        if let Some(event) = event {
+            self.event(event, object.clone());
+        }
+        event.is_some()
+    }
+
+    /// The last warning about the pod: mounts, sandbox, hooks.
+    fn warning(&mut self, pod: &Pod, object: &Object, container: Option<&str>) {
+        let wanted = |event: &Event| {
+            let other = container.is_some() && evidence::container(event) != container;
+            event.type_.as_deref() == Some("Warning")
+                && event.reason.as_deref() != Some("FailedScheduling")
+                && !other
+        };
+        if let Some(event) = self.evidence.newest_event("Pod", &pod.metadata, wanted) {
+            let describe = format!("describe pod {}", object.name);
+            let describe = words::kubectl(&pod.metadata, &describe);
+            self.event(event, object.clone());
+            self.remedy(format!(
+                "what that warning says has to be put right; more in {describe}"
+            ));
+        }
+    }
+
+    fn first_open_claim(&mut self, claims: &[String]) {
+        let open = |name: &&String| {
+            let claim = self.evidence.claim(name);
+            claim.is_none_or(|claim| {
+                let status = claim.status.as_ref();
+                let phase = status.and_then(|status| status.phase.as_deref());
+                phase != Some("Bound") || claim.metadata.deletion_timestamp.is_some()
+            })
+        };
+        if let Some(claim) = claims.iter().find(open) {
+            self.claim(claim);
+        }
+    }
+
+    /// Nodes that take no pods, where the scheduler found none that fits.
+    fn closed_nodes(&mut self) {
+        // One is enough to go on with.
+        let mut nodes = self.evidence.nodes.iter().flatten();
+        let found = nodes.find_map(|node| Some((words::name(&node.metadata), closed(node)?)));
+        let Some((name, (reason, message, remedy))) = found else {
+            return;
+        };
+        let object = Object::new("Node", None, name);
+        if self.visit(&object) {
+            self.link(object, reason, message, None).remedy(remedy);
+        }
+    }
+
+    /// The pod's node, if it is not well.
+    pub fn node_of(&mut self, pod: &Pod) {
+        if let Some(name) = words::node_name(pod) {
+            self.node(name);
+        }
+    }
+
+    /// A node, if it is not well: then it is the cause.
+    pub fn node(&mut self, name: &str) -> bool {
+        let Some(nodes) = &self.evidence.nodes else {
+            return false;
+        };
+        let object = Object::new("Node", None, name);
+        let node = nodes
+            .iter()
+            .find(|node| words::name(&node.metadata) == name);
+        let Some(node) = node else {
+            if self.visit(&object) {
+                self.link(object, "NotFound", "does not exist", None);
+                self.remedy(
+                    "nothing to do; pods of a node that is gone are collected after 40 seconds",
+                );
+            }
+            return true;
+        };
+        let status = node.status.as_ref();
+        let mut conditions = status
+            .into_iter()
+            .flat_map(|s| s.conditions.iter().flatten());
+        let ready = conditions.find(|condition| condition.type_ == node_condition::READY);
+        let Some(ready) = ready.filter(|ready| ready.status != "True") else {
+            return false;
+        };
+        if self.visit(&object) {
+            let since = ready.last_transition_time.as_ref().map(|time| time.0);
+            let said = words::then(": ", ready.message.as_deref().unwrap_or_default());
+            let reason = ready.reason.clone().unwrap_or_default();
+            self.link(object, reason, format!("is not Ready{said}"), since);
+        }
+        true
+    }
+}
+
+/// Whether the container's last end was somebody else's doing.
+fn was_stopped(pod: &Pod, found: &Diagnosis) -> bool {
+    let Some(status) = words::status(pod) else {
+        return false;
+    };
+    let main = status.container_statuses.iter().flatten();
+    let all = main.chain(status.init_container_statuses.iter().flatten());
+    let mut own = all.filter(|status| Some(&status.name) == found.container.as_ref());
+    own.any(|status| {
+        let states = [&status.state, &status.last_state];
+        let ends = states
+            .into_iter()
+            .flatten()
+            .filter_map(|state| state.terminated.as_ref());
+        let mut ends = ends.filter(|end| end.reason.as_deref() != Some("OOMKilled"));
+        ends.any(|end| STOPPED.contains(&end.exit_code))
+    })
+}
+
+/// Why a node takes no new pods, and what would change that.
+fn closed(node: &Node) -> Option<(&'static str, String, String)> {
+    let name = words::name(&node.metadata);
+    let spec = node.spec.as_ref()?;
+    if spec.unschedulable == Some(true) {
+        return Some((
+            "Cordoned",
+            "is cordoned: it takes no new pods".to_owned(),
+            format!("kubectl uncordon {name}"),
+        ));
+    }
+    let mut taints = spec.taints.iter().flatten();
+    let taint = taints.find(|taint| taint.effect != "PreferNoSchedule")?;
+    let (key, effect) = (&taint.key, &taint.effect);
+    Some((
+        "Tainted",
+        format!("has the taint {key}:{effect}, which pods have to tolerate"),
+        format!("a toleration in the pod, or kubectl taint node {name} {key}:{effect}-"),
+    ))
+}

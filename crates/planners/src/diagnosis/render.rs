@@ -1,0 +1,106 @@
+//! An answer for people and for programs.
+
+use jiff::Timestamp;
+use object_model::duration::human;
+use serde_json::{Map, Value, json};
+
+use super::chain::{Chain, Explanation, Link, Object, State};
+
+impl Explanation {
+    /// Lines for people: what is asked about, then each chain, indented link by link, and after
+    /// it what would unblock it.
+    pub fn text(&self, now: Timestamp) -> String {
+        let object = self.object.short();
+        let mut lines = vec![match self.state() {
+            State::Fine => format!("{object}: nothing is waiting ({})", self.summary),
+            State::Waiting => format!("{object} is waiting ({})", self.summary),
+        }];
+        for chain in &self.chains {
+            chain_lines(chain, &self.object, now, &mut lines);
+        }
+        lines.extend(self.notes.iter().map(|note| format!("Note: {note}")));
+        lines.join("\n") + "\n"
+    }
+
+    /// The same for programs.
+    pub fn json(&self) -> Value {
+        let chains: Vec<Value> = self.chains.iter().map(chain_value).collect();
+        json!({
+            "object": object_value(&self.object),
+            "state": self.state().as_str(),
+            "summary": self.summary,
+            "chains": chains,
+            "notes": self.notes,
+        })
+    }
+}
+
+fn chain_lines(chain: &Chain, asked: &Object, now: Timestamp, lines: &mut Vec<String>) {
+    let mut before = Some(asked);
+    for (depth, link) in chain.links.iter().enumerate() {
+        let indent = "  ".repeat(depth + 1);
+        let arrow = if depth == 0 { "" } else { "← " };
+        // The object is named where it changes.
+        let object = match before {
+            Some(before) if *before == link.object => String::new(),
+            _ => format!("{}: ", link.object.short()),
+        };
+        before = Some(&link.object);
+        lines.push(format!(
+            "{indent}{arrow}{object}{}{}",
+            link.message,
+            times(link, now)
+        ));
+    }
+    if !chain.likewise.is_empty() {
+        lines.push(format!("  the same: {}", chain.likewise.join(", ")));
+    }
+    lines.push(format!("  To unblock: {}", chain.remedy));
+}
+
+/// ` (for 2m)`, ` (12 times, last 4s ago)`
+fn times(link: &Link, now: Timestamp) -> String {
+    let ago = |then: Timestamp| human((now.as_second() - then.as_second()).max(0));
+    match (&link.seen, link.since) {
+        (Some(seen), _) if seen.count > 1 => {
+            format!(" ({} times, last {} ago)", seen.count, ago(seen.last))
+        }
+        (Some(seen), _) => format!(" ({} ago)", ago(seen.last)),
+        (None, Some(since)) => format!(" (for {})", ago(since)),
+        (None, None) => String::new(),
+    }
+}
+
+fn object_value(object: &Object) -> Value {
+    let mut value = Map::new();
+    value.insert("kind".to_owned(), object.kind.into());
+    if let Some(namespace) = &object.namespace {
+        value.insert("namespace".to_owned(), namespace.as_str().into());
+    }
+    value.insert("name".to_owned(), object.name.as_str().into());
+    Value::Object(value)
+}
+
+fn link_value(link: &Link) -> Value {
+    let mut value = json!({
+        "object": object_value(&link.object),
+        "reason": link.reason,
+        "message": link.message,
+    });
+    if let Some(container) = &link.container {
+        value["container"] = container.as_str().into();
+    }
+    if let Some(since) = link.since {
+        value["since"] = since.to_string().into();
+    }
+    if let Some(seen) = &link.seen {
+        value["count"] = seen.count.into();
+        value["lastSeen"] = seen.last.to_string().into();
+    }
+    value
+}
+
+fn chain_value(chain: &Chain) -> Value {
+    let links: Vec<Value> = chain.links.iter().map(link_value).collect();
+    json!({ "links": links, "remedy": chain.remedy, "likewise": chain.likewise })
+}

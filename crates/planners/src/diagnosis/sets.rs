@@ -1,0 +1,443 @@
+//! From a set onwards: which ordinals wait, for which pod, claim or person.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use k8s_openapi::api::apps::v1::{StatefulSet, StatefulSetSpec};
+use k8s_openapi::api::core::v1::{Event, Pod};
+
+use super::chain::{Chain, Explanation, Object};
+use super::evidence::{self, Evidence};
+use super::trail::Trail;
+use super::{notes, words};
+use crate::stateful_set::{Action, Cause, Observed, Plan, Waiting, identity, plan};
+
+/// How long after its last report a failed write still counts as the reason why there is no pod.
+/// The controller tries again after 1000 seconds at the latest (`statefulset.md` 3.1).
+const FAILURE_COUNTS_FOR: jiff::SignedDuration = jiff::SignedDuration::from_mins(20);
+
+/// Says how the set is, and what holds it up.
+pub(super) fn explain(evidence: &Evidence, set: &Arc<StatefulSet>, object: Object) -> Explanation {
+    let view = View::of(evidence, set);
+    Explanation {
+        object,
+        summary: notes::summary(set, &view.plan),
+        chains: view.chains(None),
+        notes: notes::notes(evidence, set, &view.plan),
+    }
+}
+
+/// What holds up one pod of the set, besides its own state.
+pub(super) fn chains_of_pod(evidence: &Evidence, set: &Arc<StatefulSet>, pod: &str) -> Vec<Chain> {
+    let ordinal = identity::ordinal(words::name(&set.metadata), pod);
+    match ordinal {
+        Some(ordinal) => View::of(evidence, set).chains(Some(ordinal)),
+        None => Vec::new(),
+    }
+}
+
+/// Why a pod that a set is to have is not there. None if no set is to have it.
+pub(super) fn of_missing_pod(
+    evidence: &Evidence,
+    pod: &str,
+    object: Object,
+) -> Option<Explanation> {
+    let (set, ordinal) = evidence.sets.iter().find_map(|set| {
+        let ordinal = identity::ordinal(words::name(&set.metadata), pod)?;
+        wants(set, ordinal).then_some((set, ordinal))
+    })?;
+    Some(missing(evidence, set, ordinal, object))
+}
+
+/// Why a claim that a set is to have is not there. None if no set is to have it.
+pub(super) fn of_missing_claim(
+    evidence: &Evidence,
+    claim: &str,
+    object: Object,
+) -> Option<Explanation> {
+    let (set, ordinal) = evidence.sets.iter().find_map(|set| {
+        let ordinal = claim_ordinal(set, claim)?;
+        wants(set, ordinal).then_some((set, ordinal))
+    })?;
+    Some(missing(evidence, set, ordinal, object))
+}
+
+fn missing(
+    evidence: &Evidence,
+    set: &Arc<StatefulSet>,
+    ordinal: i64,
+    object: Object,
+) -> Explanation {
+    let name = words::name(&set.metadata);
+    let pod = identity::pod_name(name, ordinal);
+    let maker = if object.name == pod {
+        format!("does not exist yet: StatefulSet {name} is to make it")
+    } else {
+        format!("does not exist yet: StatefulSet {name} is to make it with pod {pod}")
+    };
+    Explanation {
+        object,
+        summary: maker,
+        chains: View::of(evidence, set).chains(Some(ordinal)),
+        notes: Vec::new(),
+    }
+}
+
+/// Whether the set is to have a pod of that ordinal.
+pub(super) fn wants(set: &StatefulSet, ordinal: i64) -> bool {
+    let Some(spec) = &set.spec else {
+        return false;
+    };
+    let start = start(spec);
+    let replicas = i64::from(spec.replicas.unwrap_or(1));
+    (start..start + replicas).contains(&ordinal)
+}
+
+pub(super) fn start(spec: &StatefulSetSpec) -> i64 {
+    let start = spec.ordinals.as_ref().and_then(|ordinals| ordinals.start);
+    i64::from(start.unwrap_or_default())
+}
+
+/// The ordinal of a claim that is made from one of the set's templates.
+pub(super) fn claim_ordinal(set: &StatefulSet, claim: &str) -> Option<i64> {
+    let templates = set.spec.as_ref()?.volume_claim_templates.iter().flatten();
+    templates.into_iter().find_map(|template| {
+        let prefix = format!("{}-", words::name(&template.metadata));
+        identity::ordinal(words::name(&set.metadata), claim.strip_prefix(&prefix)?)
+    })
+}
+
+/// A set and what its controller thinks of it.
+struct View<'e> {
+    evidence: &'e Evidence,
+    set: &'e StatefulSet,
+    name: &'e str,
+    plan: Plan,
+}
+
+impl<'e> View<'e> {
+    fn of(evidence: &'e Evidence, set: &'e Arc<StatefulSet>) -> Self {
+        let claims = evidence.claims.iter().map(|claim| {
+            let name = words::name(&claim.metadata).to_owned();
+            (name, Arc::clone(claim))
+        });
+        let observed = Observed {
+            set: Arc::clone(set),
+            pods: evidence.pods.clone(),
+            revisions: evidence.revisions.clone(),
+            claims: claims.collect(),
+        };
+        Self {
+            evidence,
+            set,
+            name: words::name(&set.metadata),
+            plan: plan(&observed, evidence.now),
+        }
+    }
+
+    fn object(&self) -> Object {
+        self.evidence.object("StatefulSet", self.name)
+    }
+
+    fn pod_name(&self, ordinal: i64) -> String {
+        identity::pod_name(self.name, ordinal)
+    }
+
+    /// One chain for each cause; only those that hold up `only`, if that is asked for.
+    fn chains(&self, only: Option<i64>) -> Vec<Chain> {
+        let mut after: BTreeMap<&str, Vec<String>> = BTreeMap::new();
+        for waiting in &self.plan.waiting_on {
+            if let (Cause::After { pod }, Some(ordinal)) = (&waiting.cause, waiting.ordinal)
+                && only.is_none_or(|only| only == ordinal)
+            {
+                after.entry(pod).or_default().push(self.pod_name(ordinal));
+            }
+        }
+        let asked = |ordinal: Option<i64>| only.is_none() || ordinal.is_none() || ordinal == only;
+        let mut chains = Vec::new();
+        let mut dealt_with = BTreeSet::new();
+        for work in &self.plan.pods {
+            let pod = self.pod_name(work.ordinal);
+            let held = after.remove(pod.as_str()).unwrap_or_default();
+            if !held.is_empty() || asked(Some(work.ordinal)) {
+                let chain = self.pending(&pod, &work.actions, &held);
+                dealt_with.extend(chain.is_some().then_some(work.ordinal));
+                chains.extend(chain);
+            }
+        }
+        for waiting in &self.plan.waiting_on {
+            let known = waiting.ordinal.is_some_and(|o| dealt_with.contains(&o));
+            if known || matches!(waiting.cause, Cause::After { .. }) {
+                continue;
+            }
+            let pod = waiting.ordinal.map(|ordinal| self.pod_name(ordinal));
+            let held = pod.as_deref().and_then(|pod| after.remove(pod));
+            let held = held.unwrap_or_default();
+            if !held.is_empty() || asked(waiting.ordinal) {
+                chains.push(self.waiting(waiting, &held));
+            }
+        }
+        for (pod, held) in after {
+            let mut trail = Trail::of(self.evidence);
+            self.head(&mut trail, &held, pod, "to be done");
+            self.follow(&mut trail, pod);
+            chains.push(trail.chain());
+        }
+        merged(chains)
+    }
+
+    /// `web-2 and web-3 wait for web-1 to be Ready`
+    fn head(&self, trail: &mut Trail<'_>, held: &[String], pod: &str, goal: &str) {
+        let verb = match held.len() {
+            0 | 1 => "waits",
+            _ => "wait",
+        };
+        let names = words::list(held.iter().map(String::as_str));
+        let message = format!("{names} {verb} for {pod} {goal}");
+        trail.link(self.object(), "PodsInTurn", message, None);
+    }
+
+    fn follow(&self, trail: &mut Trail<'_>, pod: &str) {
+        match self.evidence.pod(pod) {
+            Some(pod) => {
+                trail.pod(pod);
+                self.or_by_hand(trail, pod);
+            }
+            None => {
+                let object = self.evidence.object("Pod", pod);
+                trail.link(object, "NotFound", "does not exist yet", None);
+                trail.remedy(format!("nothing to do; StatefulSet {} makes it", self.name));
+            }
+        }
+    }
+
+    /// A pod that is not Ready and outdated may hold up its own replacement
+    /// (`statefulset.md` 5.20).
+    fn or_by_hand(&self, trail: &mut Trail<'_>, pod: &Pod) {
+        let name = words::name(&pod.metadata);
+        let updatable = identity::ordinal(self.name, name)
+            .is_some_and(|ordinal| ordinal >= notes::first_updatable(self.set));
+        let outdated = || notes::outdated(self.evidence, self.set, &self.plan).contains(&name);
+        if pod.metadata.deletion_timestamp.is_none() && updatable && outdated() {
+            let delete = words::kubectl(&pod.metadata, &format!("delete pod {name}"));
+            trail.or(format!(
+                "or, as the template has changed since, make it anew from that: {delete}"
+            ));
+        }
+    }
+
+    /// What the controller is about to do to a pod. If it fails, the set has an event of it.
+    fn pending(&self, pod: &str, actions: &[Action], held: &[String]) -> Option<Chain> {
+        let (what, goal) = actions.iter().find_map(|action| match action {
+            Action::CreateClaim(claim) => {
+                let claim = words::name(&claim.metadata);
+                Some((format!("claim {claim} is to be made"), "to be made"))
+            }
+            Action::CreatePod(_) => Some((format!("pod {pod} is to be made"), "to be made")),
+            Action::DeletePod { .. } => {
+                Some((format!("pod {pod} is to be deleted"), "to be deleted"))
+            }
+            _ => None,
+        })?;
+        let mut trail = Trail::of(self.evidence);
+        if !held.is_empty() {
+            self.head(&mut trail, held, pod, goal);
+        }
+        trail.link(self.object(), "Acting", what, None);
+        trail.remedy(
+            "nothing to do; the StatefulSet controller is about to do it; if it stays so, see that the \
+             controller runs",
+        );
+        if self.evidence.pod(pod).is_some() {
+            let delete = words::kubectl(&self.set.metadata, &format!("delete pod {pod}"));
+            trail.or(format!("or do it by hand: {delete}"));
+        }
+        let failed = |event: &Event| {
+            let reason = event.reason.as_deref().unwrap_or_default();
+            let message = event.message.as_deref().unwrap_or_default();
+            let recent = evidence::last_seen(event)
+                .is_some_and(|last| self.evidence.now.duration_since(last) <= FAILURE_COUNTS_FOR);
+            reason.starts_with("Failed") && message.contains(&format!("Pod {pod} ")) && recent
+        };
+        let meta = &self.set.metadata;
+        if let Some(event) = self.evidence.newest_event("StatefulSet", meta, failed) {
+            let edit = words::kubectl(meta, &format!("edit sts {}", self.name));
+            trail.event(event, self.object());
+            trail.remedy(format!(
+                "what the API server says has to be put right, in the template if it is invalid: \
+                 {edit}"
+            ));
+        }
+        Some(trail.chain())
+    }
+
+    fn waiting(&self, waiting: &Waiting, held: &[String]) -> Chain {
+        let mut trail = Trail::of(self.evidence);
+        let own = waiting.ordinal.map(|ordinal| self.pod_name(ordinal));
+        let goal = match &waiting.cause {
+            Cause::PodTerminating { .. } => "to be gone",
+            Cause::PodNotAvailable { .. } => "to be available",
+            _ => "to be Ready",
+        };
+        if let (Some(pod), false) = (&own, held.is_empty()) {
+            self.head(&mut trail, held, pod, goal);
+        }
+        match &waiting.cause {
+            Cause::PodTerminating { pod } | Cause::PodNotReady { pod, .. } => {
+                if held.is_empty() {
+                    let message = format!("waits for {pod} {goal}");
+                    trail.link(self.object(), "PodNotReady", message, None);
+                }
+                self.follow(&mut trail, pod);
+            }
+            Cause::FormerPod { pod } => {
+                self.say(&mut trail, "FormerPod", waiting);
+                self.follow(&mut trail, pod);
+            }
+            Cause::ClaimStale { claim } | Cause::ClaimTerminating { claim } => {
+                self.say(&mut trail, "ClaimTerminating", waiting);
+                trail.claim(claim);
+            }
+            Cause::LowerUnhealthy { lower, .. } => {
+                self.say(&mut trail, "LowerUnhealthy", waiting);
+                self.follow(&mut trail, lower);
+            }
+            Cause::After { pod } => self.follow(&mut trail, pod),
+            Cause::PodNotAvailable { pod, at } => {
+                let object = self.evidence.object("Pod", pod);
+                let message = format!("Ready, but available only at {at} (minReadySeconds)");
+                trail.link(object, "NotAvailable", message, None);
+                trail.remedy(format!(
+                    "nothing to do; it is available at {at} if it stays Ready"
+                ));
+            }
+            _ => self.dead_end(&mut trail, waiting),
+        }
+        trail.chain()
+    }
+
+    fn say(&self, trail: &mut Trail<'_>, reason: &str, waiting: &Waiting) {
+        let pod = waiting.ordinal.map(|ordinal| self.pod_name(ordinal));
+        let message = match pod {
+            Some(pod) => format!("{pod} waits: {}", waiting.cause),
+            None => waiting.cause.to_string(),
+        };
+        trail.link(self.object(), reason, message, None);
+    }
+
+    /// Causes behind which there is nothing more to see.
+    fn dead_end(&self, trail: &mut Trail<'_>, waiting: &Waiting) {
+        let meta = &self.set.metadata;
+        let kubectl = |rest: String| words::kubectl(meta, &rest);
+        let name = self.name;
+        let (reason, remedy) = match &waiting.cause {
+            Cause::SetDeleting => return self.deleting(trail),
+            Cause::Selector => (
+                "InvalidSelector",
+                format!(
+                    "make the set anew with a selector that can be read; its pods stay: {}",
+                    kubectl(format!("delete sts {name} --cascade=orphan"))
+                ),
+            ),
+            Cause::RevisionUnreadable { revision } => (
+                "RevisionUnreadable",
+                format!(
+                    "partition 0 makes all pods from the present template; or put right {}",
+                    kubectl(format!("edit controllerrevision {revision}"))
+                ),
+            ),
+            Cause::NameTaken { pod, .. } => (
+                "NameTaken",
+                format!(
+                    "the other pod has to go: {}",
+                    kubectl(format!("delete pod {pod}"))
+                ),
+            ),
+            Cause::Unavailable { .. } => {
+                self.say(trail, "MaxUnavailable", waiting);
+                return self.first_unavailable(trail);
+            }
+            Cause::OnDelete { .. } => {
+                let outdated = notes::outdated(self.evidence, self.set, &self.plan);
+                let first = outdated.first().copied().unwrap_or_default();
+                (
+                    "OnDelete",
+                    format!(
+                        "delete them one by one ({}): {}",
+                        words::list(outdated.iter().copied()),
+                        kubectl(format!("delete pod {first}"))
+                    ),
+                )
+            }
+            _ => (
+                "Waiting",
+                format!("look at {}", kubectl(format!("describe sts {name}"))),
+            ),
+        };
+        self.say(trail, reason, waiting);
+        trail.remedy(remedy);
+    }
+
+    /// With `foregroundDeletion` the set stays until its pods are gone (`statefulset.md` 8.7).
+    fn deleting(&self, trail: &mut Trail<'_>) {
+        let meta = &self.set.metadata;
+        let since = meta.deletion_timestamp.as_ref().map(|time| time.0);
+        let mut pods = self.evidence.pods.iter();
+        let left = pods.find(|pod| {
+            let owner = words::controller(&pod.metadata);
+            owner.is_some_and(|owner| Some(&owner.uid) == meta.uid.as_ref())
+        });
+        let finalizers = words::finalizers(meta).join(", ");
+        let held = words::then("; finalizers hold it: ", &finalizers);
+        let message = format!("being deleted{held}");
+        trail.link(self.object(), "SetDeleting", message, since);
+        match left {
+            Some(pod) => {
+                trail.remedy("nothing to do; the garbage collector deletes its pods");
+                trail.pod(pod);
+            }
+            None => {
+                trail.remedy(format!(
+                    "whoever set the finalizers has to remove them: {}",
+                    words::kubectl(meta, &format!("edit sts {}", self.name))
+                ));
+            }
+        }
+    }
+
+    fn first_unavailable(&self, trail: &mut Trail<'_>) {
+        let mut pods = self.evidence.pods.iter().filter(|pod| {
+            let ordinal = identity::ordinal(self.name, words::name(&pod.metadata));
+            ordinal.is_some_and(|ordinal| wants(self.set, ordinal))
+        });
+        if let Some(pod) = pods.find(|pod| super::pod(pod).is_some()) {
+            trail.pod(pod);
+        } else {
+            trail.remedy("nothing to do; the pods have to be available again first");
+        }
+    }
+}
+
+/// Chains that end in the same words are one.
+fn merged(chains: Vec<Chain>) -> Vec<Chain> {
+    let mut merged: Vec<Chain> = Vec::new();
+    for chain in chains {
+        let root = |chain: &Chain| {
+            let last = chain.links.last()?;
+            Some((last.object.kind, last.reason.clone(), last.message.clone()))
+        };
+        let pod = |chain: &Chain| {
+            let mut links = chain.links.iter();
+            let link = links.find(|link| link.object.kind == "Pod")?;
+            Some(link.object.name.clone())
+        };
+        let same = merged
+            .iter_mut()
+            .find(|other| root(other).is_some() && root(other) == root(&chain));
+        match (same, pod(&chain)) {
+            (Some(same), Some(pod)) => same.likewise.push(pod),
+            _ => merged.push(chain),
+        }
+    }
+    merged
+}
