@@ -11,6 +11,8 @@ mod golden;
 mod making;
 #[path = "stateful_set/properties.rs"]
 mod properties;
+#[path = "stateful_set/rules.rs"]
+mod rules;
 #[path = "stateful_set/scenarios.rs"]
 mod scenarios;
 #[path = "stateful_set/situation.rs"]

@@ -9,9 +9,9 @@ use super::revisions::Chosen;
 use super::waiting::{Cause, Waiting};
 use super::{replica, rollout};
 
-/// Pods of which it is said one by one that they wait. Of a set with a million missing pods the
+/// Pods of which it is said one by one that they wait. Of a set with more missing pods the
 /// first say enough.
-const NAMED_MAX: usize = 20_000;
+const NAMED_MAX: usize = 1000;
 
 /// Gives a reason for each pod that is neither as it should be nor dealt with.
 pub(super) fn explain(world: &World<'_>, chosen: &Chosen, draft: &mut Draft) {

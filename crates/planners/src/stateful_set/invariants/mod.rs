@@ -1,0 +1,195 @@
+//! What holds for every plan, whatever was observed. Tests, the model checker and the simulation
+//! ask after every step.
+//!
+//! The rules are written down a second time here, from the specification and without the
+//! planner's own steps, so that a mistake in one of the two is seen.
+
+mod claims;
+mod order;
+mod pods;
+mod status;
+
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::Pod;
+
+use super::observed::{Member, Observed, Strategy, World, controller};
+use super::plan::{Action, Plan};
+use super::revisions;
+use super::waiting::Waiting;
+
+/// What the rules ask about a plan.
+struct Facts<'f, 'w> {
+    world: &'f World<'w>,
+    plan: &'f Plan,
+    /// Name of the stored revision that has the set's template.
+    update: Option<String>,
+    created: Vec<&'f Pod>,
+    /// The members that are deleted.
+    deleted: Vec<&'f Member<'w>>,
+}
+
+/// The rules that a plan breaks; empty when all is well.
+pub fn violations(observed: &Observed, plan: &Plan, now: Timestamp) -> Vec<String> {
+    let world = World::of(observed, now);
+    let names = deleted(plan);
+    let is_deleted = |member: &&Member<'_>| names.iter().any(|(name, _)| *name == member.name());
+    let facts = Facts {
+        world: &world,
+        plan,
+        update: update_revision(&world),
+        created: created(plan),
+        deleted: world.all().filter(is_deleted).collect(),
+    };
+    let mut found = Vec::new();
+    writes_say_which_object(plan, &mut found);
+    pods::names_are_free(&facts, &mut found);
+    pods::deletions_are_justified(&facts, &mut found);
+    pods::revisions_are_right(&facts, &mut found);
+    pods::budget_is_kept(&facts, &mut found);
+    order::creations(&facts, &mut found);
+    order::deletions(&facts, &mut found);
+    claims::follow_policy(&world, plan, &mut found);
+    claims::survive_deletions(&world, plan, &mut found);
+    status::is_sound(&world, plan, &mut found);
+    if world.spec.deleting {
+        if plan.actions().next().is_some() {
+            found.push("a set that is being deleted does nothing".to_owned());
+        }
+        return found;
+    }
+    silence_is_explained(&facts, &mut found);
+    let changes = !(facts.created.is_empty() && names.is_empty());
+    if changes && at_goal(&world, facts.update.as_deref()) {
+        found.push("the goal is reached, and pods are created or deleted".to_owned());
+    }
+    found
+}
+
+/// Whether there is a healthy pod of an allowed revision for each ordinal, and no other.
+pub fn goal_reached(observed: &Observed, now: Timestamp) -> bool {
+    let world = World::of(observed, now);
+    world.spec.deleting || at_goal(&world, update_revision(&world).as_deref())
+}
+
+fn at_goal(world: &World<'_>, update: Option<&str>) -> bool {
+    let as_wanted = |member: &Member<'_>| as_wanted(world, update, member);
+    missing(world) == 0 && world.condemned.is_empty() && world.members.values().all(as_wanted)
+}
+
+/// How many wanted pods are not there.
+fn missing(world: &World<'_>) -> i64 {
+    let wanted = world.spec.ordinals();
+    wanted.end - wanted.start - i64::try_from(world.members.len()).unwrap_or(i64::MAX)
+}
+
+fn as_wanted(world: &World<'_>, update: Option<&str>, member: &Member<'_>) -> bool {
+    !member.unavailable()
+        && (!is_updatable(world, member.ordinal) || update == Some(member.revision))
+}
+
+/// Whether a rolling update may touch the pod.
+fn is_updatable(world: &World<'_>, ordinal: i64) -> bool {
+    world.spec.strategy != Strategy::OnDelete && ordinal >= world.spec.first_updatable()
+}
+
+/// The name of the stored revision that has the set's template.
+fn update_revision(world: &World<'_>) -> Option<String> {
+    let wanted = revisions::encode(world.spec.template);
+    let same = |data: &serde_json::Value| {
+        let means = || revisions::decode(data).is_some_and(|t| t == *world.spec.template);
+        *data == wanted || means()
+    };
+    let mut revisions: Vec<_> = world
+        .observed
+        .revisions
+        .iter()
+        .filter(|revision| {
+            let owner = controller(revision.metadata.owner_references.as_deref());
+            owner.is_none_or(|owner| owner.uid == world.spec.uid)
+        })
+        .filter(|revision| revision.data.as_ref().is_some_and(|data| same(&data.0)))
+        .collect();
+    revisions.sort_by_key(|revision| revision.revision);
+    revisions
+        .last()
+        .and_then(|revision| revision.metadata.name.clone())
+}
+
+fn created(plan: &Plan) -> Vec<&Pod> {
+    let mut pods = Vec::new();
+    for action in plan.actions() {
+        if let Action::CreatePod(pod) = action {
+            pods.push(pod.as_ref());
+        }
+    }
+    pods
+}
+
+fn deleted(plan: &Plan) -> Vec<(&str, &str)> {
+    let mut pods = Vec::new();
+    for action in plan.actions() {
+        if let Action::DeletePod { name, uid } = action {
+            pods.push((name.as_str(), uid.as_str()));
+        }
+    }
+    pods
+}
+
+/// Without a uid a write might hit a successor of the same name.
+fn writes_say_which_object(plan: &Plan, found: &mut Vec<String>) {
+    for action in plan.actions() {
+        let (name, uid) = match action {
+            Action::AdoptRevision { name, uid }
+            | Action::AdoptPod { name, uid }
+            | Action::ReleasePod { name, uid }
+            | Action::RenumberRevision { name, uid, .. }
+            | Action::DeleteRevision { name, uid }
+            | Action::SetClaimOwners { name, uid, .. }
+            | Action::LabelPod { name, uid, .. }
+            | Action::DeletePod { name, uid } => (name, uid),
+            Action::ConfirmSet
+            | Action::CreateRevision(_)
+            | Action::CreateClaim(_)
+            | Action::CreatePod(_) => continue,
+        };
+        if uid.is_empty() {
+            found.push(format!("a write to {name} does not say to which one"));
+        }
+    }
+}
+
+/// Each pod that is not as it should be is dealt with, or there is a reason why it is not.
+fn silence_is_explained(facts: &Facts<'_, '_>, found: &mut Vec<String>) {
+    let Facts {
+        world,
+        plan,
+        update,
+        ..
+    } = facts;
+    let about_set = |waiting: &Waiting| waiting.ordinal.is_none();
+    if plan.waiting_on.iter().any(about_set) {
+        return;
+    }
+    let explained = |ordinal: i64| {
+        let waits = plan
+            .waiting_on
+            .iter()
+            .any(|waiting| waiting.ordinal == Some(ordinal));
+        let works = plan.pods.iter().filter(|work| work.ordinal == ordinal);
+        let mut actions = works.flat_map(|work| &work.actions);
+        waits || actions.any(|a| matches!(a, Action::CreatePod(_) | Action::DeletePod { .. }))
+    };
+    // Before the revision is stored every pod is of another, and that alone is no reason.
+    let amiss = |ordinal: &i64| match world.members.get(ordinal) {
+        None => true,
+        Some(member) if update.is_none() => member.unavailable(),
+        Some(member) => !as_wanted(world, update.as_deref(), member),
+    };
+    let wanted = world.spec.ordinals().filter(amiss);
+    let all = wanted.chain(world.condemned.keys().copied());
+    if let Some(ordinal) = all.into_iter().find(|ordinal| !explained(*ordinal)) {
+        found.push(format!(
+            "nothing is done about ordinal {ordinal}, and nobody says why"
+        ));
+    }
+}

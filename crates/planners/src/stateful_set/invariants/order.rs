@@ -1,0 +1,122 @@
+//! What `OrderedReady` promises: one pod at a time; up from the lowest, down from the highest,
+//! and nothing while a wanted pod is not available.
+
+use super::super::identity;
+use super::super::observed::{Member, Phase, Strategy, World};
+use super::super::options::{ScaleDown, StuckRollout};
+use super::{Facts, is_updatable, missing};
+
+/// None before all lower ones are available, and one at a time.
+pub(super) fn creations(facts: &Facts<'_, '_>, found: &mut Vec<String>) {
+    let Facts {
+        world,
+        created,
+        deleted,
+        ..
+    } = facts;
+    if !world.spec.ordered {
+        return;
+    }
+    let rolling = match world.spec.strategy {
+        Strategy::RollingUpdate(Some(rolling)) => rolling.max_unavailable.is_some(),
+        _ => false,
+    };
+    if created.len() + deleted.len() > 1 && !(rolling && created.is_empty()) {
+        found.push("more than one pod is created or deleted at a time".to_owned());
+    }
+    for pod in created {
+        let name = pod.metadata.name.as_deref().unwrap_or_default();
+        let ordinal = identity::ordinal(world.spec.name, name).unwrap_or_default();
+        for lower in world.spec.start..ordinal {
+            if is_down(world, lower) {
+                found.push(format!("{name} is created before {lower} is available"));
+            }
+        }
+    }
+}
+
+/// Surplus pods go from the highest, each when the one before it is gone and all wanted ones are
+/// available; wanted ones go for an update when there are no surplus ones, from the highest.
+pub(super) fn deletions(facts: &Facts<'_, '_>, found: &mut Vec<String>) {
+    let Facts { world, deleted, .. } = facts;
+    let above = |ordinal: i64| world.condemned.range(ordinal + 1..).next();
+    let mut wanted = world.spec.ordinals();
+    let all_up = missing(world) == 0 && !wanted.any(|ordinal| is_down(world, ordinal));
+    for member in deleted {
+        let (name, ordinal) = (member.name(), member.ordinal);
+        if !world.spec.in_range(ordinal) {
+            if !world.spec.ordered {
+                continue;
+            }
+            if let Some((higher, _)) = above(ordinal) {
+                found.push(format!(
+                    "{name} is deleted while the higher {higher} is there"
+                ));
+            }
+            if !all_up {
+                found.push(format!(
+                    "{name} is deleted before all wanted pods are available"
+                ));
+            }
+            let patient = world.spec.options.scale_down == ScaleDown::WaitForLowest;
+            let mut lower = world.condemned.range(..ordinal);
+            if patient && member.unavailable() && lower.any(|(_, lower)| lower.unavailable()) {
+                found.push(format!(
+                    "{name} is deleted though a lower one is unhealthy too"
+                ));
+            }
+        } else if member.phase == Phase::Ended {
+            let lower = (world.spec.start..ordinal).find(|lower| is_down(world, *lower));
+            if let Some(lower) = lower.filter(|_| world.spec.ordered) {
+                found.push(format!("{name} is replaced before {lower} is available"));
+            }
+        } else {
+            wanted_pod(facts, member, all_up, found);
+        }
+    }
+}
+
+fn wanted_pod(facts: &Facts<'_, '_>, member: &Member<'_>, all_up: bool, found: &mut Vec<String>) {
+    let Facts {
+        world,
+        deleted,
+        update,
+        ..
+    } = facts;
+    let name = member.name();
+    let recovers = world.spec.options.stuck_rollout == StuckRollout::Replace;
+    if world.spec.ordered && !all_up {
+        // Only what is stuck may go now.
+        if !recovers || member.ready_since.is_some() {
+            found.push(format!(
+                "{name} is updated while a wanted pod is not available"
+            ));
+        }
+        if world.all().any(|other| other.terminating) {
+            found.push(format!(
+                "{name} is freed while another pod is being deleted"
+            ));
+        }
+        return;
+    }
+    if world.spec.ordered && !world.condemned.is_empty() {
+        found.push(format!("{name} is updated before surplus pods are gone"));
+    }
+    let left = world
+        .members
+        .range(member.ordinal + 1..)
+        .find(|(ordinal, higher)| {
+            is_updatable(world, **ordinal)
+                && !higher.terminating
+                && !higher.unavailable()
+                && update.as_deref() != Some(higher.revision)
+                && deleted.iter().all(|deleted| deleted.ordinal != **ordinal)
+        });
+    if let Some((higher, _)) = left.filter(|_| !member.unavailable()) {
+        found.push(format!("{name} is updated before {higher}"));
+    }
+}
+
+fn is_down(world: &World<'_>, ordinal: i64) -> bool {
+    world.members.get(&ordinal).is_none_or(Member::unavailable)
+}

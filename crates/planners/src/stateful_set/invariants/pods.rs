@@ -1,0 +1,151 @@
+//! Which pods may be made, and which may be deleted at all.
+
+use std::collections::BTreeSet;
+
+use resource_kinds::labels;
+
+use super::super::identity;
+use super::super::observed::{Member, Phase, Strategy};
+use super::super::options::StuckRollout;
+use super::super::plan::Action;
+use super::{Facts, deleted, is_updatable, missing};
+
+/// A pod is created only for a wanted ordinal, only once, and never beside one of its name, be
+/// that terminating, ended or somebody else's.
+pub(super) fn names_are_free(facts: &Facts<'_, '_>, found: &mut Vec<String>) {
+    let Facts { world, .. } = facts;
+    let mut seen = BTreeSet::new();
+    let namespace = world.spec.namespace;
+    let present: BTreeSet<&str> = world
+        .observed
+        .pods
+        .iter()
+        .filter(|pod| pod.metadata.namespace.as_deref() == Some(namespace))
+        .filter_map(|pod| pod.metadata.name.as_deref())
+        .collect();
+    for pod in &facts.created {
+        let name = pod.metadata.name.as_deref().unwrap_or_default();
+        if present.contains(name) {
+            found.push(format!("{name} is created while it exists"));
+        }
+        if !seen.insert(name) {
+            found.push(format!("{name} is created twice"));
+        }
+        let ordinal = identity::ordinal(world.spec.name, name);
+        if !ordinal.is_some_and(|ordinal| world.spec.in_range(ordinal)) {
+            found.push(format!("{name} is created and not wanted"));
+        }
+    }
+}
+
+/// A wanted pod is deleted only when it has ended or is outdated, and by its uid.
+pub(super) fn deletions_are_justified(facts: &Facts<'_, '_>, found: &mut Vec<String>) {
+    let Facts { world, .. } = facts;
+    let status = world.spec.set.status.as_ref();
+    let current = status.and_then(|status| status.current_revision.as_deref());
+    let update = &facts.update;
+    for (name, uid) in deleted(facts.plan) {
+        let Some(member) = world.all().find(|member| member.name() == name) else {
+            found.push(format!("{name} is deleted and is not of the set"));
+            continue;
+        };
+        if member.uid() != uid || member.terminating {
+            found.push(format!("{name} is deleted twice or under another uid"));
+        }
+        if !world.spec.in_range(member.ordinal) || member.phase == Phase::Ended {
+            continue;
+        }
+        if update.as_deref() == Some(member.revision) {
+            found.push(format!("{name} is deleted though it is up to date"));
+        }
+        let below = member.ordinal < world.spec.first_updatable();
+        if below && (current == Some(member.revision) || member.ready_since.is_some()) {
+            found.push(format!(
+                "{name} is deleted though it is below the partition"
+            ));
+        }
+        if world.spec.strategy == Strategy::OnDelete {
+            found.push(format!("{name} is deleted in spite of OnDelete"));
+        }
+        if below && world.spec.options.stuck_rollout == StuckRollout::Wait {
+            found.push(format!("{name} is deleted though it is to be waited for"));
+        }
+    }
+}
+
+/// New pods have the update from the partition on, and the current revision below.
+pub(super) fn revisions_are_right(facts: &Facts<'_, '_>, found: &mut Vec<String>) {
+    let Facts { world, .. } = facts;
+    let new = facts.plan.actions().find_map(|action| match action {
+        Action::CreateRevision(revision) => revision.metadata.name.clone(),
+        _ => None,
+    });
+    let update = new.as_ref().or(facts.update.as_ref());
+    let status = world.spec.set.status.as_ref();
+    let named = status.and_then(|status| status.current_revision.as_deref());
+    let mut stored = world.observed.revisions.iter();
+    let current = named.filter(|named| stored.any(|r| r.metadata.name.as_deref() == Some(*named)));
+    for pod in &facts.created {
+        let name = pod.metadata.name.as_deref().unwrap_or_default();
+        let all = pod.metadata.labels.as_ref();
+        let label = all.and_then(|all| all.get(labels::CONTROLLER_REVISION_HASH));
+        let Some(label) = label.filter(|label| !label.is_empty()) else {
+            found.push(format!("{name} is created without a revision"));
+            continue;
+        };
+        let ordinal = identity::ordinal(world.spec.name, name).unwrap_or_default();
+        let wanted = match world.spec.strategy {
+            Strategy::RollingUpdate(Some(_)) if !is_updatable(world, ordinal) => {
+                current.or(update.map(String::as_str))
+            }
+            // Which ones stay is a matter of counting (statefulset.md 5.9).
+            Strategy::RollingUpdate(None) if Some(label.as_str()) == current => current,
+            _ => update.map(String::as_str),
+        };
+        if wanted.is_some_and(|wanted| wanted != label) {
+            found.push(format!("{name} is created at the wrong revision {label}"));
+        }
+    }
+}
+
+/// Pods that work are taken down for an update only as far as the budget goes: `maxUnavailable`,
+/// or one, and that only when all above it have been updated and work.
+pub(super) fn budget_is_kept(facts: &Facts<'_, '_>, found: &mut Vec<String>) {
+    let Facts { world, .. } = facts;
+    let disrupted: Vec<&Member<'_>> = facts
+        .deleted
+        .iter()
+        .copied()
+        .filter(|member| world.spec.in_range(member.ordinal) && !member.unavailable())
+        .collect();
+    let Some(lowest) = disrupted.iter().map(|member| member.ordinal).min() else {
+        return;
+    };
+    let down = world.members.values().filter(|member| member.unavailable());
+    let down = missing(world) + i64::try_from(down.count()).unwrap_or(i64::MAX);
+    let all = down + i64::try_from(disrupted.len()).unwrap_or(i64::MAX);
+    let max = match world.spec.strategy {
+        Strategy::RollingUpdate(Some(rolling)) => rolling.max_unavailable,
+        _ => None,
+    };
+    if let Some(max) = max {
+        let replicas = i32::try_from(world.spec.replicas).unwrap_or(i32::MAX);
+        let max = i64::from(max.of(replicas, false).max(1));
+        if all > max {
+            found.push(format!(
+                "{all} pods are down on account of an update that may take {max}"
+            ));
+        }
+        return;
+    }
+    let update = &facts.update;
+    let done = |ordinal: i64| {
+        let member = world.members.get(&ordinal);
+        member.is_some_and(|m| !m.unavailable() && update.as_deref() == Some(m.revision))
+    };
+    if disrupted.len() > 1 || !(lowest + 1..world.spec.ordinals().end).all(done) {
+        found.push(format!(
+            "pod {lowest} is updated before those above it work"
+        ));
+    }
+}
