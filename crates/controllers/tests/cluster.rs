@@ -5,6 +5,8 @@
 
 #[path = "cluster/collection.rs"]
 mod collection;
+#[path = "cluster/contract.rs"]
+mod contract;
 #[path = "cluster/endpoints.rs"]
 mod endpoints;
 #[path = "cluster/nodes.rs"]

@@ -330,6 +330,7 @@ mod tests {
         assert!(queue.is_empty());
     }
 
+    /// statefulset.md 3.1
     #[tokio::test(start_paused = true)]
     async fn a_key_has_one_worker_at_a_time() {
         let queue = Queue::new();
@@ -354,6 +355,7 @@ mod tests {
         assert!(queue.is_empty());
     }
 
+    /// statefulset.md 3.1
     #[tokio::test(start_paused = true)]
     async fn failures_double_the_delay_up_to_a_limit() {
         let queue = Queue::new();

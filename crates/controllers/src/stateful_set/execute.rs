@@ -364,3 +364,26 @@ fn brief(action: &Action) -> String {
         Action::DeletePod { name, .. } => format!("delete pod {name}"),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use kube::core::Status;
+
+    use super::*;
+
+    /// statefulset.md 2.7, 3.32, 8.3: a name that is taken is a matter of looking again, not of
+    /// events; what the server finds wrong is told.
+    #[test]
+    fn an_old_view_makes_no_event() {
+        let refused = |code: u16, reason: &str| {
+            let status = Status::failure("no", reason).with_code(code);
+            is_quiet(&kube::Error::Api(status.boxed()))
+        };
+        assert!(refused(409, "AlreadyExists"));
+        assert!(refused(409, "Conflict"));
+        assert!(refused(404, "NotFound"));
+        assert!(!refused(422, "Invalid"));
+        assert!(!refused(403, "Forbidden"));
+        assert!(!refused(500, "InternalError"));
+    }
+}

@@ -1,0 +1,214 @@
+//! The parts of the StatefulSet contract that take more than a planner: what wakes the controller,
+//! what the collector does, whose grace counts.
+
+use jiff::Timestamp;
+use k8s_openapi::api::apps::v1::StatefulSet;
+use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Pod, Service};
+use kube::ResourceExt;
+use kube::api::{Api, DeleteParams, Patch, PatchParams};
+use serde_json::{Value, json};
+
+use crate::stateful_sets::{claims, image, set, status};
+use crate::support::{Cluster, names, pods, wait_for};
+
+fn with_policy(deleted: &str, scaled: &str) -> Value {
+    json!({ "volumeClaimTemplates": claims(), "persistentVolumeClaimRetentionPolicy":
+        { "whenDeleted": deleted, "whenScaled": scaled } })
+}
+
+/// `www-web-0:StatefulSet www-web-1:` names and owners of claims.
+fn owners(claims: &[PersistentVolumeClaim]) -> String {
+    let mut shown: Vec<String> = claims
+        .iter()
+        .map(|claim| {
+            let kinds: Vec<&str> = claim.owner_references().iter().map(|o| &*o.kind).collect();
+            format!("{}:{}", claim.name_any(), kinds.join("+"))
+        })
+        .collect();
+    shown.sort();
+    shown.join(" ")
+}
+
+/// statefulset.md 1.8: the Service that a set names need not exist, and nobody makes it.
+#[tokio::test]
+async fn a_set_does_without_its_service() {
+    let cluster = Cluster::new().await;
+    cluster.create::<StatefulSet>(set(2, "a", json!({}))).await;
+    wait_for(&cluster, "2 2 2 2 2", status).await;
+    // That of the API server itself is another matter.
+    wait_for::<Service>(&cluster, "kubernetes", names).await;
+}
+
+/// statefulset.md 2.10, 2.11, 2.14, T27: for each policy what becomes of the data of a pod that is
+/// deleted by hand, one that is scaled away, and a set that is deleted.
+#[tokio::test]
+async fn each_policy_keeps_and_gives_up_its_claims() {
+    for (deleted, scaled) in [
+        ("Retain", "Retain"),
+        ("Retain", "Delete"),
+        ("Delete", "Retain"),
+        ("Delete", "Delete"),
+    ] {
+        let cluster = Cluster::new().await;
+        cluster
+            .create::<StatefulSet>(set(2, "a", with_policy(deleted, scaled)))
+            .await;
+        wait_for(&cluster, "2 2 2 2 2", status).await;
+        let all: Api<PersistentVolumeClaim> = cluster.api();
+        let uids = async || {
+            let list = all.list(&Default::default()).await.unwrap();
+            list.iter()
+                .map(|claim| claim.uid().unwrap())
+                .collect::<Vec<_>>()
+        };
+        let before = uids().await;
+        // By hand, and by an update: data stay.
+        let former = cluster.api::<Pod>().get("web-1").await.unwrap().uid();
+        cluster
+            .delete::<Pod>("web-1", DeleteParams::default())
+            .await;
+        wait_for::<Pod>(&cluster, "true", |pods| {
+            let again = pods
+                .iter()
+                .any(|p| p.name_any() == "web-1" && p.uid() != former);
+            again.to_string()
+        })
+        .await;
+        wait_for(&cluster, "2 2 2 2 2", status).await;
+        cluster.patch::<StatefulSet>("web", image("b")).await;
+        wait_for(&cluster, "web-0:b web-1:b", pods).await;
+        wait_for(&cluster, "2 2 2 2 2", status).await;
+        assert_eq!(uids().await, before, "{deleted} {scaled}");
+
+        cluster
+            .patch::<StatefulSet>("web", json!({ "spec": { "replicas": 1 } }))
+            .await;
+        wait_for(&cluster, "1 1 1 1 1", status).await;
+        let of_set = if deleted == "Delete" {
+            "StatefulSet"
+        } else {
+            ""
+        };
+        let kept = format!("www-web-0:{of_set}");
+        let left = match scaled {
+            "Delete" => kept.clone(),
+            _ => format!("{kept} www-web-1:{of_set}"),
+        };
+        wait_for(&cluster, &left, owners).await;
+
+        cluster
+            .delete::<StatefulSet>("web", DeleteParams::default())
+            .await;
+        wait_for::<Pod>(&cluster, "", names).await;
+        let left = if deleted == "Delete" {
+            String::new()
+        } else {
+            left
+        };
+        wait_for(&cluster, &left, owners).await;
+    }
+}
+
+/// statefulset.md 2.17, 8.6, T26: orphaned, everything stays, and no claim points to the set.
+#[tokio::test]
+async fn claims_of_an_orphaned_set_stay() {
+    let cluster = Cluster::new().await;
+    cluster
+        .create::<StatefulSet>(set(2, "a", with_policy("Delete", "Delete")))
+        .await;
+    wait_for(&cluster, "2 2 2 2 2", status).await;
+    wait_for(
+        &cluster,
+        "www-web-0:StatefulSet www-web-1:StatefulSet",
+        owners,
+    )
+    .await;
+    cluster
+        .delete::<StatefulSet>("web", DeleteParams::orphan())
+        .await;
+    wait_for::<StatefulSet>(&cluster, "", names).await;
+    wait_for(&cluster, "www-web-0: www-web-1:", owners).await;
+    wait_for(&cluster, "web-0:a web-1:a", pods).await;
+    // The next set of that name takes both over.
+    cluster
+        .create::<StatefulSet>(set(2, "a", with_policy("Delete", "Retain")))
+        .await;
+    wait_for(
+        &cluster,
+        "www-web-0:StatefulSet www-web-1:StatefulSet",
+        owners,
+    )
+    .await;
+}
+
+/// statefulset.md 3.3, 8.1: a pod that begins to match is noticed: when it is made, and when it
+/// gets the label.
+#[tokio::test]
+async fn an_orphan_wakes_the_set_that_selects_it() {
+    let cluster = Cluster::new().await;
+    cluster.create::<StatefulSet>(set(1, "a", json!({}))).await;
+    wait_for(&cluster, "1 1 1 1 1", status).await;
+    let bare = |name: &str, app: &str| {
+        json!({ "metadata": { "name": name, "labels": { "app": app } },
+            "spec": { "containers": [{ "name": "c", "image": "a" }] } })
+    };
+    // Surplus as soon as it is adopted.
+    cluster.create::<Pod>(bare("web-7", "web")).await;
+    wait_for::<Pod>(&cluster, "web-0", names).await;
+    let later: Pod = cluster.create(bare("web-8", "other")).await;
+    wait_for::<Pod>(&cluster, "web-0 web-8", names).await;
+    let label = json!({ "metadata": { "labels": { "app": "web" } } });
+    cluster.patch::<Pod>(&later.name_any(), label).await;
+    wait_for::<Pod>(&cluster, "web-0", names).await;
+}
+
+/// statefulset.md 3.3, 3.35: a pod becomes available with time alone.
+#[tokio::test]
+async fn time_alone_makes_a_pod_available() {
+    let cluster = Cluster::new().await;
+    let start = Timestamp::now();
+    cluster
+        .create::<StatefulSet>(set(2, "a", json!({ "minReadySeconds": 1 })))
+        .await;
+    wait_for(&cluster, "2 2 2 2 2", status).await;
+    let pods = cluster
+        .api::<Pod>()
+        .list(&Default::default())
+        .await
+        .unwrap();
+    let ready = |name: &str| {
+        let pod = pods.iter().find(|pod| pod.name_any() == name).unwrap();
+        let conditions = pod.status.as_ref().unwrap().conditions.clone().unwrap();
+        let ready = conditions
+            .into_iter()
+            .find(|condition| condition.type_ == "Ready");
+        ready.unwrap().last_transition_time.unwrap().0
+    };
+    assert!(ready("web-1").duration_since(ready("web-0")).as_secs() >= 1);
+    assert!(Timestamp::now().duration_since(start).as_secs() >= 1);
+}
+
+/// statefulset.md 5.3: a pod goes with its own grace.
+#[tokio::test]
+async fn a_pod_is_deleted_with_its_own_grace() {
+    let cluster = Cluster::without_node().await;
+    let mut slow = set(1, "a", json!({}));
+    slow["spec"]["template"]["spec"]["terminationGracePeriodSeconds"] = json!(7);
+    slow["spec"]["template"]["spec"]["nodeName"] = json!("n1");
+    cluster.create::<StatefulSet>(slow).await;
+    wait_for::<Pod>(&cluster, "web-0", names).await;
+    let ready = json!({ "status": { "phase": "Running", "conditions": [
+        { "type": "Ready", "status": "True", "lastTransitionTime": Timestamp::now() }] } });
+    let all: Api<Pod> = cluster.api();
+    let params = PatchParams::default();
+    all.patch_status("web-0", &params, &Patch::Strategic(ready))
+        .await
+        .unwrap();
+    cluster
+        .patch::<StatefulSet>("web", json!({ "spec": { "replicas": 0 } }))
+        .await;
+    wait_for::<Pod>(&cluster, "Some(7)", |pods| {
+        format!("{:?}", pods[0].metadata.deletion_grace_period_seconds)
+    })
+    .await;
+}
