@@ -3,12 +3,19 @@
 
 mod cel_library;
 mod cel_values;
+mod custom;
+mod definition;
 mod format;
+mod json_path;
 mod rules;
 mod schema;
 mod shape;
+mod structural;
 mod validate;
 
+pub use custom::{CustomKind, kinds};
+pub use definition::{Definition, GROUP, PLURAL};
+pub use json_path::JsonPath;
 pub use rules::{Expression, broken_rules};
 pub use schema::{Additional, Limits, ListType, Pattern, Schema, Type, Validation};
 pub use shape::{default, prune};

@@ -1,0 +1,507 @@
+//! A kind that a definition describes, in one of its versions.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use jiff::Timestamp;
+use object_model::{FieldError, FieldPath, duration};
+use resource_kinds::{Cell, Column, Kind, KindInfo, Scope, Subresource, metadata};
+use serde_json::{Map, Value, json};
+
+use crate::definition::{ALL, READ_WRITE, condition, versions};
+use crate::json_path::JsonPath;
+use crate::rules::broken_rules;
+use crate::schema::Schema;
+use crate::shape::{default, prune};
+use crate::validate::validate;
+
+/// A kind made of one version of a definition.
+#[derive(Debug)]
+pub struct CustomKind {
+    facts: &'static Facts,
+    schema: Schema,
+    paths: Vec<(JsonPath, String)>,
+    scale: Option<ScalePaths>,
+    selectable: Vec<JsonPath>,
+}
+
+/// What is the same as long as the definition says the same; made once for each wording.
+#[derive(Debug)]
+struct Facts {
+    info: KindInfo,
+    columns: &'static [Column],
+    selectable: &'static [&'static str],
+}
+
+#[derive(Debug)]
+struct ScalePaths {
+    wanted: JsonPath,
+    current: JsonPath,
+    selector: Option<JsonPath>,
+}
+
+/// The kinds of a definition, one for each version that is served; none until its names are
+/// accepted.
+pub fn kinds(definition: &Value) -> Vec<Arc<dyn Kind>> {
+    if condition(definition, "NamesAccepted") != Some("True") {
+        return Vec::new();
+    }
+    let served = versions(definition)
+        .iter()
+        .filter(|version| version["served"] == true);
+    served
+        .map(|version| Arc::new(CustomKind::new(definition, version)) as Arc<dyn Kind>)
+        .collect()
+}
+
+impl CustomKind {
+    fn new(definition: &Value, version: &Value) -> Self {
+        let list = |value: &Value| value.as_array().cloned().unwrap_or_default();
+        let columns = list(&version["additionalPrinterColumns"]);
+        let path = |value: &Value| JsonPath::parse(value.as_str()?);
+        let paths = columns.iter().filter_map(|column| {
+            let kind = column["type"].as_str().unwrap_or("string").to_owned();
+            Some((path(&column["jsonPath"])?, kind))
+        });
+        let scale = &version["subresources"]["scale"];
+        let selectable = list(&version["selectableFields"]);
+        Self {
+            facts: facts(definition, version),
+            schema: Schema::parse(&version["schema"]["openAPIV3Schema"]),
+            paths: paths.collect(),
+            scale: path(&scale["specReplicasPath"])
+                .zip(path(&scale["statusReplicasPath"]))
+                .map(|(wanted, current)| ScalePaths {
+                    wanted,
+                    current,
+                    selector: path(&scale["labelSelectorPath"]),
+                }),
+            selectable: selectable
+                .iter()
+                .filter_map(|field| path(&field["jsonPath"]))
+                .collect(),
+        }
+    }
+
+    /// The schema of the objects.
+    pub fn schema(&self) -> &Schema {
+        &self.schema
+    }
+
+    fn judge(&self, object: &Value, old: Option<&Value>) -> Vec<FieldError> {
+        let mut errors = validate(object, &self.schema);
+        if errors.is_empty() {
+            errors = broken_rules(object, old, &self.schema);
+        }
+        errors
+    }
+}
+
+/// The pipeline wants its facts for ever. Definitions are few and change seldom, so each wording
+/// is kept once.
+fn facts(definition: &Value, version: &Value) -> &'static Facts {
+    static KNOWN: Mutex<BTreeMap<String, &'static Facts>> = Mutex::new(BTreeMap::new());
+    let wording = json!([
+        definition["spec"]["group"],
+        definition["spec"]["names"],
+        definition["spec"]["scope"],
+        version["name"],
+        version["subresources"],
+        version["additionalPrinterColumns"],
+        version["selectableFields"],
+    ])
+    .to_string();
+    let mut known = KNOWN.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some(facts) = known.get(&wording) {
+        return facts;
+    }
+    let made: &'static Facts = Box::leak(Box::new(make_facts(definition, version)));
+    known.insert(wording, made);
+    made
+}
+
+fn make_facts(definition: &Value, version: &Value) -> Facts {
+    let spec = &definition["spec"];
+    let names = &spec["names"];
+    let group = forever(&spec["group"]);
+    let version_name = forever(&version["name"]);
+    let kind = forever(&names["kind"]);
+    let plural = forever(&names["plural"]);
+    let mut parts = Vec::new();
+    if version["subresources"]["status"].is_object() {
+        parts.push(Subresource {
+            name: "status",
+            group,
+            version: version_name,
+            kind,
+            verbs: READ_WRITE,
+        });
+    }
+    if version["subresources"]["scale"].is_object() {
+        parts.push(Subresource {
+            name: "scale",
+            group: "autoscaling",
+            version: "v1",
+            kind: "Scale",
+            verbs: READ_WRITE,
+        });
+    }
+    let selectable = version["selectableFields"]
+        .as_array()
+        .map_or(&[][..], Vec::as_slice);
+    let selectable: Vec<&'static str> = selectable
+        .iter()
+        .map(|field| forever(&field["jsonPath"]).trim_start_matches('.'))
+        .collect();
+    Facts {
+        info: KindInfo {
+            group,
+            version: version_name,
+            kind,
+            list_kind: forever(&names["listKind"]),
+            plural,
+            singular: forever(&names["singular"]),
+            short_names: all_forever(&names["shortNames"]),
+            categories: all_forever(&names["categories"]),
+            scope: if spec["scope"] == "Cluster" {
+                Scope::Cluster
+            } else {
+                Scope::Namespaced
+            },
+            verbs: ALL,
+            subresources: Box::leak(parts.into_boxed_slice()),
+            storage: Box::leak(format!("{group}/{plural}").into_boxed_str()),
+        },
+        columns: columns(version),
+        selectable: Box::leak(selectable.into_boxed_slice()),
+    }
+}
+
+fn forever(text: &Value) -> &'static str {
+    Box::leak(
+        text.as_str()
+            .unwrap_or_default()
+            .to_owned()
+            .into_boxed_str(),
+    )
+}
+
+fn all_forever(list: &Value) -> &'static [&'static str] {
+    let list = list.as_array().map_or(&[][..], Vec::as_slice);
+    let list: Vec<&'static str> = list.iter().map(forever).collect();
+    Box::leak(list.into_boxed_slice())
+}
+
+fn columns(version: &Value) -> &'static [Column] {
+    let name = Column {
+        name: "Name",
+        kind: "string",
+        format: "name",
+        description: "Name of the object, unique in its namespace.",
+        priority: 0,
+    };
+    let given = version["additionalPrinterColumns"]
+        .as_array()
+        .map_or(&[][..], Vec::as_slice);
+    let mut all = vec![name];
+    all.extend(
+        given
+            .iter()
+            .filter(|column| is_readable(column))
+            .map(|column| Column {
+                name: forever(&column["name"]),
+                kind: forever(&column["type"]),
+                format: forever(&column["format"]),
+                description: forever(&column["description"]),
+                priority: u8::from(column["priority"].as_i64().unwrap_or_default() > 0),
+            }),
+    );
+    if given.is_empty() {
+        all.push(Column {
+            name: "Age",
+            kind: "date",
+            format: "",
+            description: "Time since the object was created.",
+            priority: 0,
+        });
+    }
+    Box::leak(all.into_boxed_slice())
+}
+
+fn is_readable(column: &Value) -> bool {
+    let path = column["jsonPath"].as_str().unwrap_or_default();
+    JsonPath::parse(path).is_some()
+}
+
+/// A cell as the column's type wants it; what is not of the type is not shown.
+fn cell(found: &[&Value], kind: &str, now: Timestamp) -> Cell {
+    let Some(value) = found.first() else {
+        return Value::Null;
+    };
+    match (kind, *value) {
+        ("date", Value::String(text)) => json!(duration::age(Some(text), now)),
+        ("integer", Value::Number(_))
+        | ("number", Value::Number(_))
+        | ("boolean", Value::Bool(_)) => (*value).clone(),
+        ("string", _) => {
+            let text = |value: &Value| {
+                value
+                    .as_str()
+                    .map_or_else(|| value.to_string(), str::to_owned)
+            };
+            let all: Vec<String> = found.iter().map(|value| text(value)).collect();
+            json!(all.join(","))
+        }
+        _ => Value::Null,
+    }
+}
+
+impl Kind for CustomKind {
+    fn info(&self) -> &'static KindInfo {
+        &self.facts.info
+    }
+
+    fn decode(&self, object: Value) -> Result<Value, String> {
+        let mut object = object;
+        let Some(map) = object.as_object_mut() else {
+            return Err("json: cannot unmarshal into an object".to_owned());
+        };
+        if map
+            .get("metadata")
+            .is_some_and(|value| !value.is_object() && !value.is_null())
+        {
+            return Err(
+                "json: cannot unmarshal metadata into Go value of type v1.ObjectMeta".to_owned(),
+            );
+        }
+        // Objects of all versions are stored in one place; they differ in nothing but the name.
+        map.insert(
+            "apiVersion".to_owned(),
+            self.facts.info.api_version().into(),
+        );
+        map.insert("kind".to_owned(), self.facts.info.kind.into());
+        prune(&mut object, &self.schema);
+        Ok(object)
+    }
+
+    fn default(&self, object: &mut Value) {
+        default(object, &self.schema);
+    }
+
+    fn has_generation(&self) -> bool {
+        true
+    }
+
+    fn scale(&self, object: &Value) -> Option<Value> {
+        let paths = self.scale.as_ref()?;
+        let number = |path: &JsonPath| {
+            path.first(object)
+                .and_then(Value::as_i64)
+                .unwrap_or_default()
+        };
+        let selector = paths
+            .selector
+            .as_ref()
+            .and_then(|path| path.first(object)?.as_str());
+        let mut status = json!({"replicas": number(&paths.current)});
+        if let Some(selector) = selector {
+            status["selector"] = selector.into();
+        }
+        let meta = &object["metadata"];
+        let mut kept = Map::new();
+        for name in [
+            "name",
+            "namespace",
+            "uid",
+            "resourceVersion",
+            "creationTimestamp",
+        ] {
+            if let Some(value) = meta.get(name) {
+                kept.insert(name.to_owned(), value.clone());
+            }
+        }
+        Some(json!({
+            "kind": "Scale",
+            "apiVersion": "autoscaling/v1",
+            "metadata": kept,
+            "spec": {"replicas": number(&paths.wanted)},
+            "status": status,
+        }))
+    }
+
+    fn set_scale(&self, object: &mut Value, scale: &Value) -> Vec<FieldError> {
+        let Some(paths) = &self.scale else {
+            return Vec::new();
+        };
+        let wanted = &scale["spec"]["replicas"];
+        let at = FieldPath::root("spec").child("replicas");
+        match wanted.as_i64() {
+            None if wanted.is_null() => {
+                paths.wanted.set(object, json!(0));
+                Vec::new()
+            }
+            Some(number) if number >= 0 => {
+                paths.wanted.set(object, json!(number));
+                Vec::new()
+            }
+            _ => vec![FieldError::invalid(
+                &at,
+                wanted.clone(),
+                "must be greater than or equal to 0",
+            )],
+        }
+    }
+
+    fn validate_create(&self, object: &Value) -> Vec<FieldError> {
+        let mut errors = metadata::validate(self, object);
+        errors.extend(self.judge(object, None));
+        errors
+    }
+
+    fn validate_update(&self, object: &Value, old: &Value) -> Vec<FieldError> {
+        let mut errors = metadata::validate_update(object);
+        errors.extend(self.judge(object, Some(old)));
+        errors
+    }
+
+    fn validate_status_update(&self, object: &Value, old: &Value) -> Vec<FieldError> {
+        self.judge(object, Some(old))
+    }
+
+    fn columns(&self) -> &'static [Column] {
+        self.facts.columns
+    }
+
+    fn row(&self, object: &Value, now: Timestamp) -> Vec<Cell> {
+        let mut cells = vec![object["metadata"]["name"].clone()];
+        let given = self.paths.iter();
+        cells.extend(given.map(|(path, kind)| cell(&path.all(object), kind, now)));
+        if self.facts.columns.len() > cells.len() {
+            cells.push(json!(duration::age(
+                object["metadata"]["creationTimestamp"].as_str(),
+                now
+            )));
+        }
+        cells
+    }
+
+    fn selectable_field(&self, object: &Value, field: &str) -> Option<String> {
+        let place = self
+            .facts
+            .selectable
+            .iter()
+            .position(|name| *name == field)?;
+        let found = self.selectable.get(place)?.first(object);
+        Some(match found {
+            Some(Value::String(text)) => text.clone(),
+            Some(Value::Null) | None => String::new(),
+            Some(other) => other.to_string(),
+        })
+    }
+
+    fn selectable_fields(&self) -> &'static [&'static str] {
+        self.facts.selectable
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn definition() -> Value {
+        json!({"metadata": {"name": "boats.example.org"},
+            "spec": {"group": "example.org", "scope": "Namespaced",
+                "names": {"plural": "boats", "singular": "boat", "kind": "Boat", "listKind": "BoatList",
+                    "shortNames": ["bt"]},
+                "versions": [
+                    {"name": "v1", "served": true, "storage": true,
+                     "subresources": {"status": {}, "scale": {"specReplicasPath": ".spec.crew",
+                        "statusReplicasPath": ".status.crew", "labelSelectorPath": ".status.selector"}},
+                     "additionalPrinterColumns": [
+                        {"name": "Crew", "type": "integer", "jsonPath": ".spec.crew"},
+                        {"name": "Made", "type": "date", "jsonPath": ".metadata.creationTimestamp", "priority": 1}],
+                     "selectableFields": [{"jsonPath": ".spec.colour"}],
+                     "schema": {"openAPIV3Schema": {"type": "object", "properties": {
+                        "spec": {"type": "object", "properties": {
+                            "crew": {"type": "integer", "default": 2, "maximum": 9},
+                            "colour": {"type": "string"}},
+                            "x-kubernetes-validations": [{"rule": "!has(self.colour) || self.colour != 'pink'",
+                                "message": "not pink"}]},
+                        "status": {"type": "object", "x-kubernetes-preserve-unknown-fields": true}}}}},
+                    {"name": "v0", "served": false, "storage": false,
+                     "schema": {"openAPIV3Schema": {"type": "object"}}}]},
+            "status": {"conditions": [{"type": "NamesAccepted", "status": "True"}]}})
+    }
+
+    fn boat() -> Arc<dyn Kind> {
+        kinds(&definition()).remove(0)
+    }
+
+    #[test]
+    fn only_served_versions_of_accepted_names_are_kinds() {
+        assert_eq!(kinds(&definition()).len(), 1);
+        let mut waiting = definition();
+        waiting["status"] = json!({});
+        assert!(kinds(&waiting).is_empty());
+        let info = boat().info();
+        assert_eq!(
+            (info.group, info.version, info.plural),
+            ("example.org", "v1", "boats")
+        );
+        assert!(info.has_subresource("status") && info.has_subresource("scale"));
+        assert!(
+            std::ptr::eq(info, boat().info()),
+            "the same wording is kept once"
+        );
+    }
+
+    #[test]
+    fn objects_are_pruned_defaulted_and_judged() {
+        let kind = boat();
+        let object = json!({"apiVersion": "example.org/v0", "kind": "Boat",
+            "metadata": {"name": "a", "namespace": "b"}, "spec": {"colour": "pink", "sails": 3}});
+        let mut object = kind.decode(object).unwrap();
+        kind.default(&mut object);
+        assert_eq!(object["spec"], json!({"colour": "pink", "crew": 2}));
+        assert_eq!(object["apiVersion"], "example.org/v1");
+        let errors: Vec<String> = kind
+            .validate_create(&object)
+            .iter()
+            .map(ToString::to_string)
+            .collect();
+        assert_eq!(errors, ["spec: Invalid value: not pink"]);
+        object["spec"] = json!({"crew": 10});
+        let errors: Vec<String> = kind
+            .validate_create(&object)
+            .iter()
+            .map(ToString::to_string)
+            .collect();
+        assert_eq!(
+            errors,
+            ["spec.crew: Invalid value: 10: spec.crew in body should be less than or equal to 9"]
+        );
+    }
+
+    #[test]
+    fn tables_scales_and_selectors_follow_the_definition() {
+        let kind = boat();
+        let mut object = json!({"metadata": {"name": "a", "creationTimestamp": "2026-01-01T00:00:00Z"},
+            "spec": {"crew": 4, "colour": "red"}, "status": {"crew": 3, "selector": "a=b"}});
+        let now: Timestamp = "2026-01-01T00:01:00Z".parse().unwrap();
+        assert_eq!(kind.row(&object, now), [json!("a"), json!(4), json!("60s")]);
+        assert_eq!(kind.columns().len(), 3);
+        let scale = kind.scale(&object).unwrap();
+        assert_eq!(scale["spec"]["replicas"], 4);
+        assert_eq!(scale["status"], json!({"replicas": 3, "selector": "a=b"}));
+        assert!(
+            kind.set_scale(&mut object, &json!({"spec": {"replicas": 7}}))
+                .is_empty()
+        );
+        assert_eq!(object["spec"]["crew"], 7);
+        assert_eq!(
+            kind.selectable_field(&object, "spec.colour").as_deref(),
+            Some("red")
+        );
+        assert_eq!(kind.selectable_field(&object, "spec.other"), None);
+    }
+}

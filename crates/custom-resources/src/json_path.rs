@@ -1,0 +1,202 @@
+//! The simple JSON paths of definitions: `.spec.replicas`, `.status.conditions[?(@.type=="Ready")].status`.
+
+use serde_json::Value;
+
+/// A path from an object to values in it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct JsonPath(Vec<Step>);
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Step {
+    Field(String),
+    /// From the end if negative.
+    Index(i64),
+    All,
+    /// Elements in which the value at the path is that text.
+    Where(JsonPath, String),
+}
+
+impl JsonPath {
+    /// Parses a path; `None` if it is none of the supported form.
+    pub fn parse(text: &str) -> Option<Self> {
+        let text = text.trim();
+        let text = text
+            .strip_prefix('{')
+            .and_then(|text| text.strip_suffix('}'))
+            .unwrap_or(text);
+        let mut rest = text.strip_prefix('$').unwrap_or(text);
+        let mut steps = Vec::new();
+        while !rest.is_empty() {
+            let (step, after) = match rest.strip_prefix('[') {
+                Some(inner) => bracket(inner)?,
+                None => field(rest.strip_prefix('.')?)?,
+            };
+            steps.push(step);
+            rest = after;
+        }
+        (!steps.is_empty()).then_some(Self(steps))
+    }
+
+    /// Whether it only goes down named fields.
+    pub fn is_plain(&self) -> bool {
+        self.0.iter().all(|step| matches!(step, Step::Field(_)))
+    }
+
+    /// The values at the path.
+    pub fn all<'v>(&self, value: &'v Value) -> Vec<&'v Value> {
+        let mut found = vec![value];
+        for step in &self.0 {
+            found = found.into_iter().flat_map(|value| step.of(value)).collect();
+        }
+        found
+    }
+
+    /// The first value at the path.
+    pub fn first<'v>(&self, value: &'v Value) -> Option<&'v Value> {
+        self.all(value).into_iter().next()
+    }
+
+    /// Sets the value at a plain path, making objects on the way; false if something else is there.
+    pub fn set(&self, value: &mut Value, new: Value) -> bool {
+        let mut place = value;
+        for step in &self.0 {
+            let Step::Field(name) = step else {
+                return false;
+            };
+            if place.is_null() {
+                *place = Value::Object(serde_json::Map::new());
+            }
+            let Some(map) = place.as_object_mut() else {
+                return false;
+            };
+            place = map.entry(name.clone()).or_insert(Value::Null);
+        }
+        *place = new;
+        true
+    }
+}
+
+impl Step {
+    fn of<'v>(&self, value: &'v Value) -> Vec<&'v Value> {
+        match self {
+            Self::Field(name) => value.get(name).into_iter().collect(),
+            Self::Index(index) => {
+                let items = value.as_array().map_or(&[][..], Vec::as_slice);
+                let place = if *index < 0 {
+                    i64::try_from(items.len()).unwrap_or_default() + index
+                } else {
+                    *index
+                };
+                let place = usize::try_from(place).ok();
+                place
+                    .and_then(|place| items.get(place))
+                    .into_iter()
+                    .collect()
+            }
+            Self::All => match value {
+                Value::Array(items) => items.iter().collect(),
+                Value::Object(map) => map.values().collect(),
+                _ => Vec::new(),
+            },
+            Self::Where(path, wanted) => {
+                let items = value.as_array().map_or(&[][..], Vec::as_slice);
+                let fits = |item: &&Value| {
+                    path.first(item).is_some_and(|found| match found {
+                        Value::String(text) => text == wanted,
+                        other => other.to_string().as_str() == wanted,
+                    })
+                };
+                items.iter().filter(fits).collect()
+            }
+        }
+    }
+}
+
+/// A name up to the next dot or bracket; a backslash takes what follows as it is.
+fn field(text: &str) -> Option<(Step, &str)> {
+    let mut name = String::new();
+    let mut chars = text.char_indices();
+    let mut end = text.len();
+    while let Some((at, c)) = chars.next() {
+        match c {
+            '\\' => name.push(chars.next()?.1),
+            '.' | '[' => {
+                end = at;
+                break;
+            }
+            _ => name.push(c),
+        }
+    }
+    let step = if name == "*" {
+        Step::All
+    } else {
+        Step::Field(name.clone())
+    };
+    (!name.is_empty()).then(|| (step, text.get(end..).unwrap_or_default()))
+}
+
+/// What stands in brackets, without the first.
+fn bracket(text: &str) -> Option<(Step, &str)> {
+    if let Some(inner) = text.strip_prefix("?(") {
+        let (condition, after) = inner.split_once(")]")?;
+        let (path, wanted) = condition.split_once("==")?;
+        let path = JsonPath::parse(path.trim().strip_prefix('@')?)?;
+        let wanted = wanted.trim().trim_matches(['"', '\'']).to_owned();
+        return Some((Step::Where(path, wanted), after));
+    }
+    let (inner, after) = text.split_once(']')?;
+    let inner = inner.trim();
+    let quoted = |mark: char| inner.strip_prefix(mark)?.strip_suffix(mark);
+    let step = match quoted('\'').or_else(|| quoted('"')) {
+        Some(name) => Step::Field(name.to_owned()),
+        None if inner == "*" => Step::All,
+        None => Step::Index(inner.parse().ok()?),
+    };
+    Some((step, after))
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn paths_lead_to_values() {
+        let object = json!({"spec": {"a.b": 1, "list": [{"n": "x", "v": 1}, {"n": "y", "v": 2}]}});
+        let cases = [
+            (r".spec['a.b']", json!([1])),
+            (r".spec.a\.b", json!([1])),
+            (".spec.list[1].v", json!([2])),
+            (".spec.list[-1].v", json!([2])),
+            (".spec.list[*].n", json!(["x", "y"])),
+            (r#".spec.list[?(@.n=="y")].v"#, json!([2])),
+            ("{.spec.list[?(@.v==1)].n}", json!(["x"])),
+            (".spec.none.at.all", json!([])),
+        ];
+        for (text, wanted) in cases {
+            let path = JsonPath::parse(text).unwrap();
+            let found: Vec<Value> = path.all(&object).into_iter().cloned().collect();
+            assert_eq!(json!(found), wanted, "{text}");
+        }
+        for text in ["", "spec", ".spec[", ".spec[?(@.x)]", "."] {
+            assert_eq!(JsonPath::parse(text), None, "{text}");
+        }
+    }
+
+    #[test]
+    fn values_are_set_at_plain_paths() {
+        let mut object = json!({"spec": {"a": 1}});
+        assert!(
+            JsonPath::parse(".spec.b.c")
+                .unwrap()
+                .set(&mut object, json!(2))
+        );
+        assert_eq!(object, json!({"spec": {"a": 1, "b": {"c": 2}}}));
+        assert!(
+            !JsonPath::parse(".spec.a.c")
+                .unwrap()
+                .set(&mut object, json!(2))
+        );
+    }
+}
