@@ -5,10 +5,14 @@
 
 #![expect(clippy::unwrap_used, reason = "a test")]
 
+#[path = "stateful_set/explained.rs"]
+mod explained;
 #[path = "stateful_set/golden.rs"]
 mod golden;
 #[path = "stateful_set/making.rs"]
 mod making;
+#[path = "stateful_set/options.rs"]
+mod options;
 #[path = "stateful_set/properties.rs"]
 mod properties;
 #[path = "stateful_set/rules.rs"]

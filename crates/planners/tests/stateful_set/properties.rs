@@ -119,6 +119,21 @@ proptest! {
         prop_assert!(broken.is_empty(), "{broken:?}\n{}", describe(&plan));
     }
 
+    /// What has been said is not said again: with the status stored the same view gives no other.
+    #[test]
+    fn a_status_that_was_written_is_not_written_again(text in situation()) {
+        let mut observed = parse(&text);
+        let Some(status) = plan(&observed, now()).status else { return Ok(()) };
+        let mut set = (*observed.set).clone();
+        set.status = Some(status);
+        observed.set = Arc::new(set);
+        let again = plan(&observed, now());
+        prop_assert!(again.status.is_none(), "{}", describe(&again));
+        let repeated = ["ConflictingController", "ReplacedStuckPod"];
+        let news = again.notices.iter().find(|notice| !repeated.contains(&notice.reason));
+        prop_assert!(news.is_none(), "{}", describe(&again));
+    }
+
     /// The same input gives the same plan, in whatever order objects come.
     #[test]
     fn the_order_of_what_is_observed_does_not_matter(text in situation()) {
