@@ -138,6 +138,8 @@ fn attempt<'a>(
         subresource: "",
         user,
         dry_run: false,
+        manager: "kube-apiserver",
+        applied: false,
     }
 }
 

@@ -13,6 +13,7 @@ mod bootstrap;
 mod config;
 mod decode;
 mod discovery;
+mod field_managers;
 mod health;
 mod identity;
 mod limits;

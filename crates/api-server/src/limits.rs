@@ -19,6 +19,11 @@ pub struct Limits {
     pub requests_in_flight_max: usize,
     /// How many watches and streams from the network run at once.
     pub long_running_max: usize,
+    /// How many requests of one user run at once, so that no client starves the others; those who
+    /// run the cluster (`system:masters`) are not bounded so.
+    pub per_user_max: usize,
+    /// How many watches and streams of one user run at once.
+    pub long_running_per_user_max: usize,
     /// How many connections are open at once.
     pub connections_max: usize,
     /// How long open connections may finish after shutdown has begun.
@@ -35,6 +40,8 @@ impl Default for Limits {
             request_timeout: Duration::from_secs(60),
             requests_in_flight_max: 400,
             long_running_max: 4000,
+            per_user_max: 200,
+            long_running_per_user_max: 2000,
             connections_max: 4096,
             shutdown_grace: Duration::from_secs(2),
         }
@@ -50,6 +57,9 @@ pub(crate) const DISCARD_TIME: Duration = Duration::from_secs(5);
 /// Replies from this size on are compressed when the client asks for it (upstream's figure).
 pub(crate) const GZIP_BYTES_MIN: usize = 128 * 1024;
 
+/// So much of a request without TLS is read after it has been refused.
+pub(crate) const PLAIN_BYTES_MAX: usize = 64 * 1024;
+
 /// How often a write without a resource version of its own is tried anew after a conflict.
 pub(crate) const WRITE_ATTEMPTS_MAX: usize = 16;
 
@@ -61,6 +71,9 @@ pub(crate) const NAME_ATTEMPTS_MAX: usize = 8;
 
 /// Longest prefix of a generated name: five characters are added, and 63 is the label limit.
 pub(crate) const GENERATE_NAME_PREFIX_MAX: usize = 58;
+
+/// Longest name of a field manager, in bytes (upstream's bound).
+pub(crate) const MANAGER_NAME_BYTES_MAX: usize = 128;
 
 /// Deepest nesting of a request body; far beyond any real object, far below the stack's end.
 pub(crate) const DEPTH_MAX: usize = 100;

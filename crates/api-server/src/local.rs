@@ -6,7 +6,8 @@ use std::task::{Context, Poll};
 use bytes::Bytes;
 use futures::FutureExt;
 use futures::future::BoxFuture;
-use http::{Request, Response};
+use http::header::USER_AGENT;
+use http::{HeaderValue, Request, Response};
 use http_body::Body;
 
 use crate::body::{BoxError, ResponseBody, boxed};
@@ -22,14 +23,27 @@ use crate::server::ApiServer;
 pub struct LocalService {
     server: Arc<ApiServer>,
     user: Arc<UserInfo>,
+    agent: HeaderValue,
 }
 
 impl LocalService {
     pub(crate) fn new(server: Arc<ApiServer>, user: UserInfo) -> Self {
+        let agent = HeaderValue::from_str(agent(&user.name));
         Self {
             server,
             user: Arc::new(user),
+            agent: agent.unwrap_or_else(|_| HeaderValue::from_static("")),
         }
+    }
+}
+
+/// The name of a part of the cluster, as managed fields show it: `system:kube-scheduler` is
+/// `kube-scheduler`, and whoever speaks for a node is its kubelet.
+fn agent(user: &str) -> &str {
+    match user.strip_prefix("system:") {
+        Some(part) if part.starts_with("node:") => "kubelet",
+        Some(part) => part.rsplit(':').next().unwrap_or(part),
+        None => user,
     }
 }
 
@@ -46,7 +60,9 @@ where
         Poll::Ready(Ok(()))
     }
 
-    fn call(&mut self, request: Request<B>) -> Self::Future {
+    fn call(&mut self, mut request: Request<B>) -> Self::Future {
+        let agent = request.headers_mut().entry(USER_AGENT);
+        agent.or_insert_with(|| self.agent.clone());
         let caller = Caller::Local(self.user.as_ref().clone());
         pipeline::run(self.server.clone(), request.map(boxed), caller)
             .map(Ok)

@@ -4,6 +4,7 @@ use jiff::Timestamp;
 use object_model::{FieldError, FieldPath, Status};
 use rand::RngExt;
 use serde_json::{Map, Value, json};
+use structured_merge::apply::same_but_for_times;
 
 use crate::limits::GENERATE_NAME_PREFIX_MAX;
 use crate::registry::Resource;
@@ -91,8 +92,8 @@ pub(crate) fn prepare_create(
     Ok(())
 }
 
-/// Fields that clients cannot set.
-const SERVER_OWNED: [&str; 8] = [
+/// Fields that clients cannot set. (The managed fields they may edit.)
+const SERVER_OWNED: [&str; 7] = [
     "uid",
     "resourceVersion",
     "generation",
@@ -100,7 +101,6 @@ const SERVER_OWNED: [&str; 8] = [
     "deletionTimestamp",
     "deletionGracePeriodSeconds",
     "selfLink",
-    "managedFields",
 ];
 
 fn place(
@@ -169,17 +169,12 @@ pub(crate) fn prepare_update(
     let metadata = of(object);
     place(resource, text(old, "namespace"), metadata)?;
     metadata.insert("name".to_owned(), json!(name));
-    let kept = SERVER_OWNED
-        .iter()
-        .filter(|field| **field != "managedFields")
-        .copied();
-    for field in kept.chain(["generateName"]) {
+    for field in SERVER_OWNED.into_iter().chain(["generateName"]) {
         match old["metadata"].get(field) {
             Some(value) => metadata.insert(field.to_owned(), value.clone()),
             None => metadata.remove(field),
         };
     }
-    metadata.remove("managedFields");
     metadata.remove("resourceVersion");
     Ok(())
 }
@@ -231,25 +226,30 @@ pub(crate) fn bump_generation(object: &mut Value) {
     }
 }
 
-/// Whether two objects are the same but for their resource versions.
+/// Whether two objects are the same but for their resource versions, and for when their managers
+/// last had their say.
 pub(crate) fn same(one: &Value, other: &Value) -> bool {
-    let significant = |(name, value): &(&String, &Value)| {
-        name.as_str() != "resourceVersion" && name.as_str() != "managedFields" && !is_void(value)
+    let metadata_is_same = {
+        let (one, other) = (&one["metadata"], &other["metadata"]);
+        same_but_for_times(&one["managedFields"], &other["managedFields"])
+            && same_entries(one, other, |name, value| {
+                !matches!(name, "resourceVersion" | "managedFields") && !is_void(value)
+            })
     };
+    metadata_is_same && same_entries(one, other, |name, _| name != "metadata")
+}
+
+/// Whether two maps have the same entries, of those that count.
+fn same_entries(one: &Value, other: &Value, counts: impl Fn(&str, &Value) -> bool) -> bool {
     let empty = Map::new();
-    let metadata = |object: &Value| -> Map<String, Value> {
-        let map = object["metadata"].as_object().unwrap_or(&empty).iter();
-        map.filter(significant)
-            .map(|(k, v)| (k.clone(), v.clone()))
-            .collect()
-    };
-    let rest = |object: &Value| -> Map<String, Value> {
-        let map = object.as_object().unwrap_or(&empty).iter();
-        map.filter(|(k, _)| k.as_str() != "metadata")
-            .map(|(k, v)| (k.clone(), v.clone()))
-            .collect()
-    };
-    metadata(one) == metadata(other) && rest(one) == rest(other)
+    let one = one.as_object().unwrap_or(&empty);
+    let other = other.as_object().unwrap_or(&empty);
+    let counted = |map: &Map<String, Value>| map.iter().filter(|(k, v)| counts(k, v)).count();
+    counted(one) == counted(other)
+        && one
+            .iter()
+            .filter(|(name, value)| counts(name, value))
+            .all(|(name, value)| other.get(name) == Some(value))
 }
 
 fn is_void(value: &Value) -> bool {

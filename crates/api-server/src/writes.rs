@@ -14,6 +14,7 @@ use crate::query::Query;
 use crate::registry::Resource;
 use crate::server::ApiServer;
 use crate::storage::SyncReads;
+use crate::{field_managers, metadata};
 
 /// What to do about fields that are unknown or written twice (kubectl.md 0.8).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -35,7 +36,18 @@ impl WriteOptions {
     ///
     /// *Errors.* 422 for values that there are not.
     pub(crate) fn parse(query: &Query, kind: &str) -> Result<Self, Status> {
-        let mut errors = Vec::new();
+        Self::read(query, kind, None)
+    }
+
+    /// Reads the parameters of a patch, which may be a server-side apply.
+    ///
+    /// *Errors.* As of [`parse`](Self::parse).
+    pub(crate) fn parse_patch(query: &Query, applies: bool) -> Result<Self, Status> {
+        Self::read(query, "PatchOptions", Some(applies))
+    }
+
+    fn read(query: &Query, kind: &str, applies: Option<bool>) -> Result<Self, Status> {
+        let mut errors = field_managers::errors(query, applies);
         let dry_run = dry_run(query.all("dryRun").iter().map(String::as_str), &mut errors);
         let validation = match query.get("fieldValidation") {
             Some("Strict") => Validation::Strict,
@@ -132,11 +144,34 @@ pub(crate) fn accept(
         }
         warnings = found;
     }
-    let object = resource
+    let managers = detach_managers(&mut object);
+    let mut object = resource
         .kind
         .decode(object)
         .map_err(|text| cannot_be_handled(info, &text))?;
+    if let Some(managers) = managers {
+        metadata::of(&mut object).insert("managedFields".to_owned(), managers);
+    }
     Ok((object, warnings))
+}
+
+/// Takes the managed fields out of an object, so that they need not be decoded as well: what they
+/// say is read where they matter. Those of a wrong form stay, for the decoder to refuse.
+fn detach_managers(object: &mut Value) -> Option<Value> {
+    let metadata = object.get_mut("metadata")?.as_object_mut()?;
+    let right = |entry: &Value| {
+        entry.as_object().is_some_and(|entry| {
+            entry.iter().all(|(field, value)| match field.as_str() {
+                "fieldsV1" => value.is_object(),
+                _ => value.is_string(),
+            })
+        })
+    };
+    let list = metadata.get("managedFields")?.as_array()?;
+    if !list.iter().all(right) {
+        return None;
+    }
+    metadata.shift_remove("managedFields")
 }
 
 /// What strict validation finds in an object.
@@ -194,6 +229,10 @@ pub(crate) struct Attempt<'a> {
     pub(crate) subresource: &'a str,
     pub(crate) user: &'a crate::identity::UserInfo,
     pub(crate) dry_run: bool,
+    /// The field manager that the write is by.
+    pub(crate) manager: &'a str,
+    /// Whether the object comes from a server-side apply, which sees to its managers itself.
+    pub(crate) applied: bool,
 }
 
 impl<'a> Attempt<'a> {
@@ -209,6 +248,8 @@ impl<'a> Attempt<'a> {
             subresource: &call.info.subresource,
             user: &call.user,
             dry_run: options.dry_run,
+            manager: field_managers::name_of(call),
+            applied: false,
         }
     }
 }

@@ -16,7 +16,8 @@ use crate::roots::{definitions, roots};
 use crate::v2_messages::Contents;
 
 const META: &str = "io.k8s.apimachinery.pkg.apis.meta.v1.";
-const PATCH_TYPES: [&str; 3] = [
+const PATCH_TYPES: [&str; 4] = [
+    "application/apply-patch+yaml",
     "application/json-patch+json",
     "application/merge-patch+json",
     "application/strategic-merge-patch+json",

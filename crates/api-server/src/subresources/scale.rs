@@ -3,7 +3,7 @@
 use http::StatusCode;
 use object_model::Status;
 use resource_kinds::{KindInfo, Scope, Verb};
-use serde_json::Value;
+use serde_json::{Map, Value, json};
 
 use crate::body::{self, BoxBody};
 use crate::pipeline::Call;
@@ -11,11 +11,12 @@ use crate::registry::Resource;
 use crate::reply::Reply;
 use crate::routing::{not_allowed, unknown_path};
 use crate::server::ApiServer;
+use crate::verbs::apply::Configuration;
 use crate::verbs::namespace;
-use crate::verbs::patch::Patch;
+use crate::verbs::patch::{self, Patch};
 use crate::verbs::update::{Part, update};
 use crate::writes::{Attempt, WriteOptions};
-use crate::{decode, metadata, output, storage};
+use crate::{decode, field_managers, metadata, output, storage};
 
 /// `autoscaling/v1` Scale, for patches of it.
 const SCALE: KindInfo = KindInfo {
@@ -55,16 +56,18 @@ pub(super) async fn answer(
             if sent["kind"].as_str().is_some_and(|kind| kind != "Scale") {
                 return Err(Status::bad_request("the object provided is not a Scale"));
             }
-            write(server, resource, call, "UpdateOptions", &mut |_| {
-                Ok(sent.clone())
-            })
-            .await
+            let options = WriteOptions::parse(&call.query, "UpdateOptions")?;
+            write(server, resource, call, options, &mut |_| Ok(sent.clone())).await
         }
         Verb::Patch => {
             let bytes = body::read(body, &server.limits).await?;
+            if patch::is_apply(call) {
+                return apply(server, resource, call, &bytes).await;
+            }
             let patch = Patch::parse(call, &bytes)?;
+            let options = WriteOptions::parse_patch(&call.query, false)?;
             let mut apply = |scale: &Value| patch.apply(&SCALE, scale);
-            write(server, resource, call, "PatchOptions", &mut apply).await
+            write(server, resource, call, options, &mut apply).await
         }
         _ => Err(not_allowed()),
     }
@@ -74,23 +77,14 @@ async fn write(
     server: &ApiServer,
     resource: &Resource,
     call: &Call,
-    options: &str,
+    options: WriteOptions,
     change: &mut (dyn FnMut(&Value) -> Result<Value, Status> + Send),
 ) -> Result<Reply, Status> {
-    let options = WriteOptions::parse(&call.query, options)?;
     let attempt = Attempt::of(call, resource, options);
     let mut apply = |old: &Value| {
         let scale = change(&scale_of(resource, old)?)?;
         let mut object = old.clone();
-        let errors = resource.kind.set_scale(&mut object, &scale);
-        if !errors.is_empty() {
-            return Err(Status::invalid(
-                SCALE.group,
-                SCALE.kind,
-                &call.info.name,
-                &errors,
-            ));
-        }
+        set_scale(resource, &mut object, &scale, &call.info.name)?;
         for field in ["resourceVersion", "uid"] {
             let given = metadata::text(&scale, field);
             if !given.is_empty() {
@@ -102,6 +96,65 @@ async fn write(
     let written = update(server, &attempt, Part::Whole, &mut apply).await?;
     let scale = scale_of(resource, &storage::decode(resource, &written.stored)?)?;
     output::value(call, &scale, StatusCode::OK)
+}
+
+/// Server-side apply of a Scale: of the one field of the object that a Scale is about.
+async fn apply(
+    server: &ApiServer,
+    resource: &Resource,
+    call: &Call,
+    bytes: &[u8],
+) -> Result<Reply, Status> {
+    let options = WriteOptions::parse_patch(&call.query, true)?;
+    let kind = ("autoscaling/v1", SCALE.kind);
+    let config = Configuration::parse(bytes, kind, options.validation)?;
+    let attempt = Attempt {
+        applied: true,
+        ..Attempt::of(call, resource, options)
+    };
+    let force = call.query.flag("force");
+    let scale = &config.value;
+    let wanted = configuration_of(resource, scale);
+    let mut merge = |old: &Value| {
+        // Says what is wrong with the Scale in its own words.
+        set_scale(resource, &mut old.clone(), scale, &call.info.name)?;
+        field_managers::merge(&attempt, Part::Whole, &wanted, Some(old), force)
+    };
+    let written = update(server, &attempt, Part::Whole, &mut merge).await?;
+    let scale = scale_of(resource, &storage::decode(resource, &written.stored)?)?;
+    output::value(call, &scale, StatusCode::OK)
+}
+
+/// What a Scale says of its object: which it is, and how many replicas it is to have.
+fn configuration_of(resource: &Resource, scale: &Value) -> Value {
+    let pick = |part: &str, fields: &[&str]| -> Map<String, Value> {
+        let found = fields.iter().filter_map(|field| {
+            let value = scale[part].get(*field)?;
+            Some(((*field).to_owned(), value.clone()))
+        });
+        found.collect()
+    };
+    let info = resource.info();
+    json!({
+        "apiVersion": info.api_version(),
+        "kind": info.kind,
+        "metadata": pick("metadata", &["name", "namespace", "uid", "resourceVersion"]),
+        "spec": pick("spec", &["replicas"]),
+    })
+}
+
+fn set_scale(
+    resource: &Resource,
+    object: &mut Value,
+    scale: &Value,
+    name: &str,
+) -> Result<(), Status> {
+    let errors = resource.kind.set_scale(object, scale);
+    if errors.is_empty() {
+        Ok(())
+    } else {
+        Err(Status::invalid(SCALE.group, SCALE.kind, name, &errors))
+    }
 }
 
 fn scale_of(resource: &Resource, object: &Value) -> Result<Value, Status> {

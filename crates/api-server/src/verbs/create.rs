@@ -16,8 +16,9 @@ use crate::registry::Resource;
 use crate::reply::Reply;
 use crate::server::ApiServer;
 use crate::storage::{self, SyncReads, encode, exclusive_key};
+use crate::verbs::update::Part;
 use crate::writes::{Attempt, WriteOptions, Written, accept, admit};
-use crate::{authorize, metadata, output};
+use crate::{authorize, field_managers, metadata, output};
 
 /// Answers a POST to a collection.
 pub(crate) async fn answer(
@@ -45,6 +46,9 @@ pub(crate) async fn create(
     mut object: Value,
 ) -> Result<Written, Status> {
     let resource = attempt.resource;
+    resource.kind.default(&mut object);
+    // The user's is what is there now; what the server adds from here on is nobody's.
+    field_managers::track(attempt, Part::Whole, &mut object, None);
     metadata::prepare_create(resource, attempt.namespace, &mut object, Timestamp::now())?;
     let prefix = metadata::text(&object, "generateName").to_owned();
     let generated = metadata::text(&object, "name").is_empty() && !prefix.is_empty();
@@ -72,7 +76,6 @@ async fn create_named(
 ) -> Result<Written, Status> {
     let resource = attempt.resource;
     let kind = &resource.kind;
-    kind.default(&mut object);
     kind.prepare_create(&mut object);
     let name = metadata::text(&object, "name").to_owned();
     let attempt = &Attempt {

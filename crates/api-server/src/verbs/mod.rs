@@ -1,5 +1,6 @@
 //! The API's verbs on objects themselves, one file each.
 
+pub(crate) mod apply;
 mod collection;
 pub(crate) mod create;
 pub(crate) mod delete;

@@ -1,4 +1,4 @@
-//! Patch: JSON patch, merge patch and strategic merge patch.
+//! Patch: JSON patch, merge patch, strategic merge patch; server-side apply is a file of its own.
 
 use http::StatusCode;
 use object_model::{FieldError, FieldPath, Status};
@@ -7,6 +7,7 @@ use resource_kinds::KindInfo;
 use serde_json::Value;
 use structured_merge::{PatchError, json_patch, merge_patch, strategic_merge_patch};
 
+use super::apply::{self, APPLY};
 use super::update::{Part, update};
 use crate::decode::{Decoded, json, unsupported};
 use crate::pipeline::Call;
@@ -20,6 +21,8 @@ use crate::{authorize, output};
 const JSON_PATCH: &str = "application/json-patch+json";
 const MERGE_PATCH: &str = "application/merge-patch+json";
 const STRATEGIC: &str = "application/strategic-merge-patch+json";
+
+const FORMS: [&str; 4] = [JSON_PATCH, MERGE_PATCH, STRATEGIC, APPLY];
 
 /// The ways to patch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -40,13 +43,13 @@ pub(crate) struct Patch {
 impl Patch {
     /// Decodes a patch by its content type.
     ///
-    /// *Errors.* 415 for other types, server-side apply among them; 400 for what does not parse.
+    /// *Errors.* 415 for other types; 400 for what does not parse.
     pub(crate) fn parse(call: &Call, bytes: &[u8]) -> Result<Self, Status> {
         let form = match content_type(&call.parts.headers).as_str() {
             JSON_PATCH => Form::Json,
             MERGE_PATCH => Form::Merge,
             STRATEGIC => Form::Strategic,
-            other => return Err(unsupported(other, &[JSON_PATCH, MERGE_PATCH, STRATEGIC])),
+            other => return Err(unsupported(other, &FORMS)),
         };
         let Decoded { value, duplicates } = json(bytes)
             .map_err(|text| Status::bad_request(format!("error decoding patch: {text}")))?;
@@ -100,6 +103,11 @@ impl Patch {
     }
 }
 
+/// Whether a patch is a server-side apply.
+pub(crate) fn is_apply(call: &Call) -> bool {
+    content_type(&call.parts.headers) == APPLY
+}
+
 /// Answers a PATCH.
 pub(crate) async fn answer(
     server: &ApiServer,
@@ -108,7 +116,10 @@ pub(crate) async fn answer(
     bytes: &[u8],
     part: Part,
 ) -> Result<Reply, Status> {
-    let options = WriteOptions::parse(&call.query, "PatchOptions")?;
+    if is_apply(call) {
+        return apply::answer(server, resource, call, bytes, part).await;
+    }
+    let options = WriteOptions::parse_patch(&call.query, false)?;
     let patch = Patch::parse(call, bytes)?;
     let info = resource.info();
     let mut warnings = Vec::new();

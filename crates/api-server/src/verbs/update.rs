@@ -17,7 +17,7 @@ use crate::server::ApiServer;
 use crate::storage::{self, SyncReads, encode, exclusive_key};
 use crate::verbs::create::{refused, take};
 use crate::writes::{Attempt, WriteOptions, Written, accept, admit};
-use crate::{authorize, metadata, output};
+use crate::{authorize, field_managers, metadata, output};
 
 /// The text of a 409 for an object that has changed in between.
 pub(crate) const MODIFIED: &str = "the object has been modified; please apply your changes to \
@@ -125,6 +125,7 @@ fn prepare(
         Part::Subresource => kind.prepare_subresource_update(sub, &mut object, old),
         Part::Chosen => {}
     }
+    field_managers::track(attempt, part, &mut object, Some(old));
     admit(server, attempt, Operation::Update, &mut object, Some(old))?;
     kind.default(&mut object);
     let asked = kind.exclusives(&object);

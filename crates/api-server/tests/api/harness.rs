@@ -194,6 +194,7 @@ impl Api {
         let content_type = match kind {
             "json" => "application/json-patch+json",
             "merge" => "application/merge-patch+json",
+            "apply" => "application/apply-patch+yaml",
             _ => "application/strategic-merge-patch+json",
         };
         let headers = [("content-type", content_type)];

@@ -14,6 +14,7 @@ mod harness;
 mod listing;
 mod network;
 mod pages;
+mod server_side_apply;
 mod pod_parts;
 mod stateful_sets;
 mod subresources;

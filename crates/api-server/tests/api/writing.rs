@@ -50,9 +50,10 @@ async fn clients_cannot_set_what_the_server_keeps() {
         made["metadata"]["creationTimestamp"],
         "2001-01-01T00:00:00Z"
     );
-    for field in ["generation", "managedFields", "deletionTimestamp"] {
+    for field in ["generation", "deletionTimestamp"] {
         assert!(made["metadata"].get(field).is_none(), "{field}");
     }
+    assert_eq!(made["metadata"]["managedFields"][0]["manager"], "admin");
     let mut sent = config_map("b");
     sent["metadata"]["resourceVersion"] = json!("1");
     let (code, status) = api.send("POST", CONFIG_MAPS, sent).await;
@@ -197,8 +198,8 @@ async fn the_three_patches_do_what_they_say() {
     let stale = json!({"metadata": {"resourceVersion": "1"}, "spec": {"replicas": 1}});
     let (code, _) = api.patch(&path, "merge", stale).await;
     assert_eq!(code, 409);
-    let apply = [("content-type", "application/apply-patch+yaml")];
-    let answer = api.raw("PATCH", &path, &apply, "{}").await;
+    let binary = [("content-type", "application/apply-patch+cbor")];
+    let answer = api.raw("PATCH", &path, &binary, "{}").await;
     assert_eq!(answer.code, 415);
     assert!(
         answer

@@ -1,0 +1,163 @@
+//! What a write costs in the server itself: decode, admit, validate, track its fields, encode.
+//!
+//! `cargo bench -p api-server --bench writes`. The whole pipeline in this process, over a store in
+//! memory: no socket, no TLS, no disk. Prints medians of one client's requests.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use api_server::{ApiServer, Config, Limits, LocalService, NodeConnector, NodeService, UserInfo};
+use bytes::Bytes;
+use certificates::TokenSigner;
+use http::Request;
+use http_body_util::{BodyExt, Full};
+use mvcc_store::embedded::EmbeddedStore;
+use resource_kinds::ClusterConfig;
+use serde_json::{Value, json};
+use tower::ServiceExt;
+
+const PODS: &str = "/api/v1/namespaces/default/pods";
+const ROUNDS: usize = 3000;
+const STRATEGIC: &str = "application/strategic-merge-patch+json";
+const MERGE: &str = "application/merge-patch+json";
+const JSON: &str = "application/json";
+
+struct NoNodes;
+
+impl NodeConnector for NoNodes {
+    fn connect(&self, _node_name: &str) -> Option<NodeService> {
+        None
+    }
+}
+
+struct Client(LocalService);
+
+impl Client {
+    async fn ask(&self, method: &str, path: &str, content_type: &str, body: &Value) -> Duration {
+        let body = if body.is_null() {
+            Bytes::new()
+        } else {
+            body.to_string().into()
+        };
+        let request = Request::builder()
+            .method(method)
+            .uri(path)
+            .header("content-type", content_type)
+            .header("user-agent", "bench/1")
+            .body(Full::new(body))
+            .expect("a request");
+        let started = Instant::now();
+        let response = self.0.clone().oneshot(request).await.expect("an answer");
+        let status = response.status();
+        let bytes = response.into_body().collect().await.expect("a body");
+        let took = started.elapsed();
+        assert!(
+            status.is_success(),
+            "{method} {path}: {status} {}",
+            String::from_utf8_lossy(&bytes.to_bytes())
+        );
+        took
+    }
+}
+
+#[tokio::main(flavor = "current_thread")]
+async fn main() {
+    let client = Client(
+        server()
+            .await
+            .local(UserInfo::new("admin", ["system:masters"])),
+    );
+    let account = json!({"metadata": {"name": "default"}});
+    let accounts = "/api/v1/namespaces/default/serviceaccounts";
+    client.ask("POST", accounts, JSON, &account).await;
+    let name = |n: usize| format!("{PODS}/web-{n}");
+    let mut times = Vec::new();
+    for n in 0..ROUNDS {
+        times.push(client.ask("POST", PODS, JSON, &pod(n)).await);
+    }
+    report("create a pod", &mut times);
+    for (what, ready) in [("first", "False"), ("second", "True")] {
+        for n in 0..ROUNDS {
+            let path = format!("{}/status", name(n));
+            times.push(client.ask("PATCH", &path, STRATEGIC, &status(ready)).await);
+        }
+        report(&format!("patch its status, {what} time"), &mut times);
+    }
+    let label = json!({"metadata": {"labels": {"extra": "1"}}});
+    for n in 0..ROUNDS {
+        times.push(client.ask("PATCH", &name(n), MERGE, &label).await);
+    }
+    report("label it", &mut times);
+    for n in 0..ROUNDS {
+        times.push(client.ask("GET", &name(n), JSON, &Value::Null).await);
+    }
+    report("get it", &mut times);
+    let map = |n: usize| json!({"metadata": {"name": format!("m-{n}")}, "data": {"a": "1"}});
+    let maps = "/api/v1/namespaces/default/configmaps";
+    for n in 0..ROUNDS {
+        times.push(client.ask("POST", maps, JSON, &map(n)).await);
+    }
+    report("create a small ConfigMap", &mut times);
+}
+
+async fn server() -> Arc<ApiServer> {
+    let cluster = ClusterConfig::default();
+    ApiServer::new(Config {
+        store: EmbeddedStore::in_memory(),
+        kinds: resource_kinds::all(&cluster),
+        admission: resource_kinds::admission::plugins(),
+        default_objects: resource_kinds::bootstrap::default_objects(),
+        tls: None,
+        tokens: Some(Arc::new(TokenSigner::ephemeral().expect("a key"))),
+        token_audiences: Vec::new(),
+        service_ip: cluster.service_range.api().into(),
+        advertise: Vec::new(),
+        nodes: Arc::new(NoNodes),
+        limits: Limits::default(),
+    })
+    .await
+    .expect("a server")
+}
+
+fn report(what: &str, times: &mut Vec<Duration>) {
+    times.sort();
+    let at = |part: usize| times[times.len() * part / 100];
+    println!("{what:<32} p50 {:>8.1?}, p99 {:>8.1?}", at(50), at(99));
+    times.clear();
+}
+
+fn pod(n: usize) -> Value {
+    json!({
+        "apiVersion": "v1", "kind": "Pod",
+        "metadata": {"name": format!("web-{n}"), "labels": {"app": "web", "pod": format!("web-{n}")}},
+        "spec": {
+            "containers": [{
+                "name": "web", "image": "registry.example/web:1.2.3",
+                "ports": [{"name": "http", "containerPort": 8080}],
+                "env": [{"name": "A", "value": "1"}, {"name": "B", "value": "2"}],
+                "resources": {"requests": {"cpu": "100m", "memory": "64Mi"}},
+                "readinessProbe": {"httpGet": {"path": "/ready", "port": "http"}},
+                "volumeMounts": [{"name": "data", "mountPath": "/data"}],
+            }],
+            "volumes": [{"name": "data", "emptyDir": {}}],
+        },
+    })
+}
+
+fn status(ready: &str) -> Value {
+    let condition = |kind: &str| json!({"type": kind, "status": ready, "lastTransitionTime": "2026-01-01T00:00:00Z"});
+    let kinds = ["Initialized", "Ready", "ContainersReady", "PodScheduled"];
+    let conditions: Vec<Value> = kinds.into_iter().map(condition).collect();
+    json!({"status": {
+        "phase": "Running", "hostIP": "10.0.0.1", "podIP": "10.244.0.5",
+        "podIPs": [{"ip": "10.244.0.5"}],
+        "startTime": "2026-01-01T00:00:00Z",
+        "conditions": conditions,
+        "containerStatuses": [{
+            "name": "web", "ready": ready == "True", "restartCount": 0, "started": true,
+            "image": "registry.example/web:1.2.3", "imageID": "sha256:0",
+            "containerID": "mainstay://x",
+            "state": {"running": {"startedAt": "2026-01-01T00:00:00Z"}},
+        }],
+    }})
+}
