@@ -34,7 +34,7 @@ pub struct Config {
     /// Where this server can be reached by pods: the endpoints of the `kubernetes` Service,
     /// set anew at each start. Loopback addresses are left out.
     pub advertise: Vec<SocketAddr>,
-    /// The way to the nodes, for `log`, `exec` and `attach`.
+    /// The way to the nodes, for `log`, `exec`, `attach` and `portforward`.
     pub nodes: Arc<dyn NodeConnector>,
     /// Bounds on what clients may ask for.
     pub limits: Limits,

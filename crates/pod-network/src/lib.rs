@@ -22,6 +22,7 @@ pub mod ranges;
 
 pub use error::Error;
 pub use names::link_prefix;
+pub use namespace::tcp_socket;
 pub use neighbours::INSTANCES;
 pub use network::{PodAddress, PodNetwork, PodNetworkOptions};
 pub use object_model::cidr::Cidr;

@@ -1,19 +1,43 @@
-//! A connection to the kernel inside a pod's network namespace.
+//! Sockets that belong to a pod's network namespace: to the kernel there, and to its programs.
 //!
-//! A netlink socket belongs to the namespace in which it was opened, whoever uses it later. So a
-//! thread that is thrown away afterwards enters the namespace, opens the socket and ends; no
-//! thread of the pool ever changes its namespace.
+//! A socket belongs to the namespace in which it was opened, whoever uses it later. So a thread
+//! that is thrown away afterwards enters the namespace, opens the socket and ends; no thread of
+//! the pool ever changes its namespace.
 
+use std::io::Error as IoError;
 use std::path::Path;
 
 use nix::sched::{CloneFlags, setns};
 use rtnetlink::Handle;
+use tokio::net::TcpSocket;
 use tokio::sync::oneshot;
 
 use crate::error::Error;
 
 /// Opens a connection to the kernel of the namespace at `path`.
 pub(crate) async fn connect(path: &Path) -> Result<(Handle, std::fs::File), Error> {
+    let (opened, namespace) = inside(path, rtnetlink::new_connection).await?;
+    let (connection, handle, _) = opened;
+    tokio::spawn(connection);
+    Ok((handle, namespace))
+}
+
+/// Makes a TCP socket in the namespace at `path`: what it connects to is the pod's own, its
+/// `localhost` included.
+pub async fn tcp_socket(path: &Path, ipv6: bool) -> Result<TcpSocket, Error> {
+    let open = if ipv6 {
+        TcpSocket::new_v6
+    } else {
+        TcpSocket::new_v4
+    };
+    inside(path, open).await.map(|(socket, _)| socket)
+}
+
+async fn inside<T, F>(path: &Path, open: F) -> Result<(T, std::fs::File), Error>
+where
+    T: Send + 'static,
+    F: FnOnce() -> Result<T, IoError> + Send + 'static,
+{
     let error = |source| Error::Namespace {
         path: path.to_owned(),
         source,
@@ -25,8 +49,8 @@ pub(crate) async fn connect(path: &Path) -> Result<(Handle, std::fs::File), Erro
     let enter = move || {
         let _runtime = runtime.enter();
         let opened = setns(&inside, CloneFlags::CLONE_NEWNET)
-            .map_err(std::io::Error::from)
-            .and_then(|()| rtnetlink::new_connection());
+            .map_err(IoError::from)
+            .and_then(|()| open());
         // Nobody waits any more when the caller was cancelled; the socket then just closes.
         drop(send.send(opened));
     };
@@ -34,8 +58,7 @@ pub(crate) async fn connect(path: &Path) -> Result<(Handle, std::fs::File), Erro
         .name("netns".to_owned())
         .spawn(enter)
         .map_err(error)?;
-    let lost = |_| error(std::io::Error::other("the thread that enters it died"));
-    let (connection, handle, _) = receive.await.map_err(lost)?.map_err(error)?;
-    tokio::spawn(connection);
-    Ok((handle, namespace))
+    let lost = |_| error(IoError::other("the thread that enters it died"));
+    let opened = receive.await.map_err(lost)?.map_err(error)?;
+    Ok((opened, namespace))
 }

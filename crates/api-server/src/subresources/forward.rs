@@ -1,4 +1,4 @@
-//! `log`, `exec` and `attach`: sent on to the node that runs the pod (kubectl.md 5).
+//! `log`, `exec`, `attach` and `portforward`: sent on to the node that runs the pod (kubectl.md 5).
 
 use std::sync::Arc;
 
@@ -43,7 +43,11 @@ pub(super) async fn answer(
         .must_read(resource, &call.info.namespace, &call.info.name)
         .await?;
     let pod = storage::decode(resource, &stored)?;
-    let container = container(&pod, call.query.get("container"))?;
+    let container = match call.info.subresource.as_str() {
+        // It is about the pod as a whole.
+        "portforward" => None,
+        _ => Some(container(&pod, call.query.get("container"))?),
+    };
     let node = pod["spec"]["nodeName"].as_str().unwrap_or_default();
     if node.is_empty() {
         if log {
@@ -62,7 +66,7 @@ pub(super) async fn answer(
         );
         Status::new(StatusReason::ServiceUnavailable, text)
     })?;
-    let uri = uri(&call, &container)?;
+    let uri = uri(&call, container.as_deref())?;
     let mut request = Request::from_parts(call.parts, if log { empty_body() } else { body });
     *request.uri_mut() = uri;
     request.headers_mut().remove(http::header::AUTHORIZATION);
@@ -135,14 +139,15 @@ fn container(pod: &Value, asked: Option<&str>) -> Result<String, Status> {
 }
 
 /// The kubelet's path for the request.
-fn uri(call: &Call, container: &str) -> Result<Uri, Status> {
+fn uri(call: &Call, container: Option<&str>) -> Result<Uri, Status> {
     let action = match call.info.subresource.as_str() {
         "log" => "containerLogs",
+        "portforward" => "portForward",
         other => other,
     };
-    let path = [&call.info.namespace, &call.info.name, container]
-        .map(encode)
-        .join("/");
+    let names = [call.info.namespace.as_str(), call.info.name.as_str()];
+    let path: Vec<String> = names.into_iter().chain(container).map(encode).collect();
+    let path = path.join("/");
     let query = parameters(&call.query);
     let text = if query.is_empty() {
         format!("/{action}/{path}")
@@ -155,7 +160,7 @@ fn uri(call: &Call, container: &str) -> Result<Uri, Status> {
 
 /// The parameters that nodes know; the container is in the path.
 fn parameters(query: &Query) -> String {
-    const KNOWN: [&str; 12] = [
+    const KNOWN: [&str; 13] = [
         "follow",
         "previous",
         "timestamps",
@@ -168,6 +173,7 @@ fn parameters(query: &Query) -> String {
         "stdout",
         "stderr",
         "tty",
+        "ports",
     ];
     let mut pairs = Vec::new();
     for name in ["command"].iter().chain(&KNOWN) {

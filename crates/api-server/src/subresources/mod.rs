@@ -34,7 +34,7 @@ pub(crate) async fn answer(
 ) -> Result<Answer, Status> {
     let name = call.info.subresource.clone();
     let known = resource.subresource(&name).ok_or_else(unknown_path)?;
-    if matches!(name.as_str(), "log" | "exec" | "attach") {
+    if matches!(name.as_str(), "log" | "exec" | "attach" | "portforward") {
         return forward::answer(server, resource, call, body).await;
     }
     let verb = match call.info.verb.as_str() {

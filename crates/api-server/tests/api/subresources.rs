@@ -102,6 +102,9 @@ async fn logs_and_commands_go_to_the_pods_node() {
         answer.text(),
         "POST /exec/default/p/c?command=sh&command=-c&command=a%20b&stdout=true"
     );
+    let forward = format!("{PODS}/p/portforward?ports=80");
+    let answer = api.raw("POST", &forward, &[], "").await;
+    assert_eq!(answer.text(), "POST /portForward/default/p?ports=80");
     let wrong = api.raw("GET", &log("?container=nope"), &[], "").await;
     assert_eq!(
         wrong.json()["message"],
@@ -116,5 +119,5 @@ async fn logs_and_commands_go_to_the_pods_node() {
     api.create(&format!("{PODS}/q/binding"), away).await;
     let answer = api.raw("GET", &format!("{PODS}/q/log"), &[], "").await;
     assert_eq!(answer.code, 503);
-    assert_eq!(api.node.seen.lock().unwrap().len(), 3);
+    assert_eq!(api.node.seen.lock().unwrap().len(), 4);
 }

@@ -1,11 +1,15 @@
-//! What a node serves to the API server: logs, exec, attach, pods, health, on kubelet's paths.
+//! What a node serves to the API server, on kubelet's paths: logs, exec, attach, port-forward,
+//! pods, health.
 //!
 //! Who may ask is decided before a request comes here.
 
 mod container_logs;
+mod port_forward;
 mod query;
+mod spdy_streams;
 mod streams;
 mod terminal;
+mod upgrade;
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -49,6 +53,10 @@ async fn answer(shared: Arc<Shared>, request: Request<BoxBody>) -> Response<BoxB
         }
         (&Method::GET | &Method::POST, ["attach", ns, pod, container]) => {
             terminal::attach(&shared, &Target { ns, pod, container }, request)
+        }
+        (&Method::GET | &Method::POST, ["portForward", ns, pod]) => {
+            let container = "";
+            port_forward::answer(&shared, &Target { ns, pod, container }, request)
         }
         _ => Err(refused(
             StatusCode::NOT_FOUND,

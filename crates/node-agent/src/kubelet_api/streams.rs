@@ -27,9 +27,9 @@ const RESIZE: u8 = 4;
 const CLOSE: u8 = 255;
 
 /// Bytes of output per message.
-const CHUNK_BYTES: usize = 16 * 1024;
+pub(super) const CHUNK_BYTES: usize = 16 * 1024;
 /// Messages that may wait to be sent.
-const OUTGOING_MAX: usize = 8;
+pub(super) const OUTGOING_MAX: usize = 8;
 
 /// The connection.
 pub type Socket = WebSocketStream<TokioIo<Upgraded>>;
@@ -117,13 +117,7 @@ pub async fn carry(
             output,
             end(control, resize_queue)
         );
-        let status = match code {
-            Some(0) => success(),
-            Some(_) if !exit_code => success(),
-            Some(code) => exited(code),
-            None => failure("the container is gone"),
-        };
-        finish(sink, status).await;
+        finish(sink, verdict(code, exit_code)).await;
     };
     // When the client goes away, the session is dropped; when it ends, so is the input.
     tokio::select! {
@@ -163,7 +157,7 @@ async fn take_input(
     }
 }
 
-async fn write_input(stdin: &mut Option<SessionInput>, bytes: &[u8]) {
+pub(super) async fn write_input(stdin: &mut Option<SessionInput>, bytes: &[u8]) {
     if let Some(open) = stdin
         && open.write_all(bytes).await.is_err()
     {
@@ -172,7 +166,7 @@ async fn write_input(stdin: &mut Option<SessionInput>, bytes: &[u8]) {
     }
 }
 
-async fn close_input(stdin: &mut Option<SessionInput>) {
+pub(super) async fn close_input(stdin: &mut Option<SessionInput>) {
     if let Some(mut open) = stdin.take()
         && let Err(error) = open.shutdown().await
     {
@@ -180,7 +174,7 @@ async fn close_input(stdin: &mut Option<SessionInput>) {
     }
 }
 
-fn terminal_size(json: &[u8]) -> Option<TerminalSize> {
+pub(super) fn terminal_size(json: &[u8]) -> Option<TerminalSize> {
     let value: Value = serde_json::from_slice(json).ok()?;
     let side = |name: &str| {
         value[name]
@@ -224,7 +218,10 @@ async fn send_messages(mut sink: Sink, mut messages: mpsc::Receiver<Message>) ->
 }
 
 /// Resizes the terminal until the session ends, then returns its exit code.
-async fn end(mut control: SessionControl, mut sizes: mpsc::Receiver<TerminalSize>) -> Option<i32> {
+pub(super) async fn end(
+    mut control: SessionControl,
+    mut sizes: mpsc::Receiver<TerminalSize>,
+) -> Option<i32> {
     let mut open = true;
     loop {
         tokio::select! {
@@ -253,6 +250,16 @@ async fn finish(mut sink: Sink, status: Value) {
     }
 }
 
+/// The final status of a session; with `exit_code`, it tells how the command ended.
+pub(super) fn verdict(code: Option<i32>, exit_code: bool) -> Value {
+    match code {
+        Some(0) => success(),
+        Some(_) if !exit_code => success(),
+        Some(code) => exited(code),
+        None => failure("the container is gone"),
+    }
+}
+
 fn success() -> Value {
     json!({"metadata": {}, "status": "Success"})
 }
@@ -267,7 +274,7 @@ fn exited(code: i32) -> Value {
     })
 }
 
-fn failure(message: &str) -> Value {
+pub(super) fn failure(message: &str) -> Value {
     json!({
         "metadata": {},
         "status": "Failure",

@@ -2,17 +2,16 @@
 
 use std::sync::Arc;
 
-use container_runtime::Sandbox;
 use container_runtime::spec::{AttachSpec, ExecSpec};
-use http::{HeaderValue, Request, Response, StatusCode, header};
-use http_body_util::BodyExt;
+use container_runtime::{Sandbox, Session};
+use http::{Request, Response, StatusCode};
 use object_model::Status;
 use pod_lifecycle::record::Instance;
-use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 
 use super::query::{is_set, parameters};
 use super::streams::{self, Protocol, Wanted};
-use super::{BoxBody, Target, refused};
+use super::upgrade::{Transport, accept};
+use super::{BoxBody, Target, refused, spdy_streams};
 use crate::layout::runtime_id;
 use crate::worker::Shared;
 
@@ -44,11 +43,10 @@ pub fn exec(
         kill_on_drop: false,
         ..ExecSpec::default()
     };
-    upgrade(request, wanted, move |socket, protocol| async move {
-        let session = sandbox.exec(spec).await.map_err(|error| {
+    carry(request, wanted, true, async move {
+        sandbox.exec(spec).await.map_err(|error| {
             format!("error executing command in container: failed to exec in container: {error}")
-        });
-        streams::carry(socket, protocol, wanted, session, true).await;
+        })
     })
 }
 
@@ -74,12 +72,9 @@ pub fn attach(
         stdin: wanted.stdin,
         terminal: None,
     };
-    upgrade(request, wanted, move |socket, protocol| async move {
-        let session = sandbox
-            .attach(spec)
-            .await
-            .map_err(|error| error.to_string());
-        streams::carry(socket, protocol, wanted, session, false).await;
+    carry(request, wanted, false, async move {
+        let session = sandbox.attach(spec).await;
+        session.map_err(|error| error.to_string())
     })
 }
 
@@ -116,52 +111,29 @@ fn running(shared: &Shared, target: &Target<'_>) -> Result<(Sandbox, String), Bo
     }
 }
 
-/// Answers the upgrade and runs `serve` with the connection that comes of it.
-fn upgrade<F, Fut>(
-    mut request: Request<BoxBody>,
-    _wanted: Wanted,
-    serve: F,
-) -> Result<Response<BoxBody>, Box<Status>>
-where
-    F: FnOnce(streams::Socket, Protocol) -> Fut + Send + 'static,
-    Fut: Future<Output = ()> + Send,
-{
+/// Answers the upgrade, then carries the session that `open` makes over what came of it.
+fn carry(
+    request: Request<BoxBody>,
+    wanted: Wanted,
+    exit_code: bool,
+    open: impl Future<Output = Result<Session, String>> + Send + 'static,
+) -> Result<Response<BoxBody>, Box<Status>> {
     let bad = |message: &str| refused(StatusCode::BAD_REQUEST, message);
-    let headers = request.headers();
-    let text = |name: header::HeaderName| headers.get(name).and_then(|value| value.to_str().ok());
-    let upgrades = text(header::UPGRADE).is_some_and(|to| to.eq_ignore_ascii_case("websocket"));
-    if !upgrades {
-        return Err(bad("only WebSocket connections are served; SPDY is not"));
-    }
-    let key = text(header::SEC_WEBSOCKET_KEY)
-        .map(|key| derive_accept_key(key.as_bytes()))
-        .ok_or_else(|| bad("Sec-WebSocket-Key is missing"))?;
-    let offered = headers.get_all(header::SEC_WEBSOCKET_PROTOCOL);
-    let offered = offered.iter().filter_map(|value| value.to_str().ok());
-    let protocol = Protocol::choose(offered.flat_map(|list| list.split(',')).map(str::trim))
-        .ok_or_else(|| bad("none of the subprotocols v5.channel.k8s.io, v4.channel.k8s.io"))?;
-    let upgraded = hyper::upgrade::on(&mut request);
-    tokio::spawn(async move {
-        match upgraded.await {
-            Ok(connection) => serve(streams::socket(connection).await, protocol).await,
-            Err(error) => tracing::debug!(%error, "connection not upgraded"),
+    match Transport::of(&request)? {
+        Transport::WebSocket(offered) => {
+            let protocol = Protocol::choose(offered.iter().map(String::as_str))
+                .ok_or_else(|| bad("none of v5.channel.k8s.io, v4.channel.k8s.io is offered"))?;
+            accept(request, protocol.name(), move |connection| async move {
+                let socket = streams::socket(connection).await;
+                streams::carry(socket, protocol, wanted, open.await, exit_code).await;
+            })
         }
-    });
-    let mut response = Response::new(empty());
-    *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
-    let headers = response.headers_mut();
-    headers.insert(header::CONNECTION, HeaderValue::from_static("Upgrade"));
-    headers.insert(header::UPGRADE, HeaderValue::from_static("websocket"));
-    let name = HeaderValue::from_static(protocol.name());
-    headers.insert(header::SEC_WEBSOCKET_PROTOCOL, name);
-    if let Ok(key) = HeaderValue::from_str(&key) {
-        headers.insert(header::SEC_WEBSOCKET_ACCEPT, key);
+        Transport::Spdy(offered) => {
+            let version = spdy_streams::Version::choose(&offered)
+                .ok_or_else(|| bad("none of v4, v3 and v2.channel.k8s.io is offered"))?;
+            accept(request, version.name(), move |connection| {
+                spdy_streams::carry(connection, version, wanted, open, exit_code)
+            })
+        }
     }
-    Ok(response)
-}
-
-fn empty() -> BoxBody {
-    http_body_util::Empty::new()
-        .map_err(|never: std::convert::Infallible| match never {})
-        .boxed_unsync()
 }

@@ -8,6 +8,7 @@
 
 mod pods;
 mod restarts;
+mod spdy_client;
 mod terminal;
 mod volumes;
 mod world;
@@ -37,6 +38,8 @@ const TESTS: &[(&str, Test)] = tests![
     volumes::files_environment_and_tokens_are_there_and_follow_their_objects,
     volumes::a_claim_keeps_what_a_pod_wrote,
     terminal::commands_run_with_input_output_and_exit_code,
+    spdy_client::older_clients_run_commands,
+    spdy_client::ports_of_a_pod_are_forwarded,
     restarts::a_new_agent_takes_over_what_runs,
     restarts::a_stopped_node_brings_its_pods_back,
     restarts::pods_that_are_gone_are_cleared_away,

@@ -4,11 +4,13 @@ use std::io::Error;
 use std::pin::Pin;
 
 use futures::{SinkExt, StreamExt};
+use http::HeaderValue;
 use http_body_util::BodyExt;
 use http_body_util::combinators::UnsyncBoxBody;
 use hyper_util::rt::TokioIo;
 use node_agent::{BoxBody, BoxError, NodeService};
 use serde_json::{Value, json};
+use tokio::io::DuplexStream;
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::tungstenite::client::IntoClientRequest;
@@ -19,7 +21,7 @@ use crate::world::World;
 
 type Body = UnsyncBoxBody<bytes::Bytes, Error>;
 type Answer = Pin<Box<dyn Future<Output = Result<http::Response<Body>, Error>> + Send>>;
-type Client = WebSocketStream<tokio::io::DuplexStream>;
+type Client = WebSocketStream<DuplexStream>;
 
 type NodeAnswer = Pin<Box<dyn Future<Output = Result<http::Response<BoxBody>, BoxError>> + Send>>;
 
@@ -27,8 +29,8 @@ fn ask(node: NodeService, request: http::Request<BoxBody>) -> NodeAnswer {
     Box::pin(node.oneshot(request))
 }
 
-/// A client of the node's own API, over a connection that can be upgraded.
-async fn connect(node: NodeService, path: &str) -> Client {
+/// A connection to the node's own API that can be upgraded.
+pub fn serve(node: NodeService) -> DuplexStream {
     let (ours, theirs) = tokio::io::duplex(1 << 16);
     let service = hyper::service::service_fn(move |request: hyper::Request<_>| {
         let request: http::Request<BoxBody> = request.map(|body: hyper::body::Incoming| {
@@ -48,21 +50,27 @@ async fn connect(node: NodeService, path: &str) -> Client {
             .with_upgrades();
         connection.await.unwrap();
     });
+    ours
+}
+
+/// A WebSocket to the node's own API.
+pub async fn dial(node: NodeService, path: &str, protocol: &'static str) -> Client {
     let mut request = format!("ws://node{path}").into_client_request().unwrap();
     let name = "Sec-WebSocket-Protocol"
         .parse::<http::HeaderName>()
         .unwrap();
     request
         .headers_mut()
-        .insert(name, "v5.channel.k8s.io".parse().unwrap());
-    let (socket, response) = tokio_tungstenite::client_async(request, ours)
+        .insert(name, HeaderValue::from_static(protocol));
+    let (socket, response) = tokio_tungstenite::client_async(request, serve(node))
         .await
         .unwrap();
-    assert_eq!(
-        response.headers()["sec-websocket-protocol"],
-        "v5.channel.k8s.io"
-    );
+    assert_eq!(response.headers()["sec-websocket-protocol"], protocol);
     socket
+}
+
+async fn connect(node: NodeService, path: &str) -> Client {
+    dial(node, path, "v5.channel.k8s.io").await
 }
 
 /// Output, errors and the final status.
@@ -86,7 +94,7 @@ async fn finish(mut socket: Client) -> (String, String, Value) {
     )
 }
 
-fn exec(words: &[&str], flags: &str) -> String {
+pub fn exec(words: &[&str], flags: &str) -> String {
     let encoded = |word: &str| -> String { word.bytes().map(|b| format!("%{b:02x}")).collect() };
     let words: Vec<String> = words
         .iter()

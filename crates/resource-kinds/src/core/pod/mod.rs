@@ -39,6 +39,11 @@ const INFO: KindInfo = KindInfo {
         action("eviction", "policy", "Eviction"),
         part("exec", "PodExecOptions", &[Verb::Create, Verb::Get]),
         part("log", "Pod", &[Verb::Get]),
+        part(
+            "portforward",
+            "PodPortForwardOptions",
+            &[Verb::Create, Verb::Get],
+        ),
         part("resize", "Pod", READ_WRITE),
         status("", "Pod"),
     ],
@@ -189,7 +194,8 @@ impl Kind for Pod {
         ]
     }
 
-    /// `statefulset.md` 12.7
+    /// `statefulset.md` 12.7. Only who asks for 0 removes a pod without its node: a pod whose own
+    /// grace is 0 gets 1, or its successor could start while it still runs.
     fn grace(&self, object: &Value, asked: Option<i64>) -> i64 {
         let root = At::root(object);
         let finished = matches!(root.get("status.phase").text(), "Succeeded" | "Failed");
@@ -197,9 +203,9 @@ impl Kind for Pod {
             return 0;
         }
         let own = root.get("spec.terminationGracePeriodSeconds").int();
-        match asked.or(own).unwrap_or_default() {
-            negative if negative < 0 => 1,
-            seconds => seconds,
+        match asked {
+            Some(0) => 0,
+            asked => asked.or(own).unwrap_or_default().max(1),
         }
     }
 }
@@ -232,6 +238,9 @@ mod tests {
         assert_eq!(Pod.grace(&pod, Some(5)), 5);
         assert_eq!(Pod.grace(&pod, Some(0)), 0);
         assert_eq!(Pod.grace(&pod, Some(-1)), 1);
+        pod["spec"]["terminationGracePeriodSeconds"] = json!(0);
+        assert_eq!(Pod.grace(&pod, None), 1);
+        assert_eq!(Pod.grace(&pod, Some(0)), 0);
         pod["status"]["phase"] = json!("Failed");
         assert_eq!(Pod.grace(&pod, None), 0);
         assert_eq!(Pod.grace(&json!({"spec": {}}), Some(30)), 0);

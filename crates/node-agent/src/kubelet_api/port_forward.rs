@@ -1,0 +1,283 @@
+//! `/portForward/{namespace}/{pod}` (kubectl.md 5.6): connections to ports inside a pod.
+//!
+//! Clients speak SPDY, either on the connection itself or inside a WebSocket's binary messages.
+//! For each connection they open two streams that carry the same `requestid`: one for data, one
+//! for what went wrong.
+
+use std::collections::BTreeMap;
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use bytes::BytesMut;
+use futures::{SinkExt, StreamExt};
+use http::{Request, Response, StatusCode};
+use hyper_util::rt::TokioIo;
+use object_model::Status;
+use pod_network::tcp_socket;
+use spdy::{Stream, StreamReader, StreamWriter};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, DuplexStream};
+use tokio::net::{TcpSocket, TcpStream};
+use tokio::task::JoinSet;
+use tokio_tungstenite::tungstenite::Message;
+
+use super::streams::{self, Socket};
+use super::upgrade::{Transport, accept};
+use super::{BoxBody, Target, refused};
+use crate::worker::Shared;
+
+const PROTOCOL: &str = "portforward.k8s.io";
+const TUNNELLED: &str = "SPDY/3.1+portforward.k8s.io";
+
+/// Connections of one client at once.
+const CONNECTIONS_MAX: usize = 512;
+
+/// Streams that may wait for the other one of their pair.
+const UNPAIRED_MAX: usize = 64;
+
+/// Bytes that are read from a connection at once, and that wait between two of them.
+const CHUNK_BYTES: usize = 32 * 1024;
+
+/// Answers the upgrade, then forwards until the client goes away.
+pub fn answer(
+    shared: &Arc<Shared>,
+    target: &Target<'_>,
+    request: Request<BoxBody>,
+) -> Result<Response<BoxBody>, Box<Status>> {
+    let bad = |message: &str| refused(StatusCode::BAD_REQUEST, message);
+    let pod = Arc::new(Pod::find(shared, target)?);
+    match Transport::of(&request)? {
+        Transport::WebSocket(offered) if offered.iter().any(|name| name == TUNNELLED) => {
+            accept(request, TUNNELLED, move |connection| async move {
+                let (ours, theirs) = tokio::io::duplex(CHUNK_BYTES);
+                let socket = streams::socket(connection).await;
+                tokio::join!(tunnel(socket, ours), serve(theirs, pod));
+            })
+        }
+        Transport::Spdy(offered) if offered.iter().any(|name| name == PROTOCOL) => {
+            accept(request, PROTOCOL, move |connection| {
+                serve(TokioIo::new(connection), pod)
+            })
+        }
+        Transport::WebSocket(_) => Err(bad("the subprotocol SPDY/3.1+portforward.k8s.io is \
+                                            needed")),
+        Transport::Spdy(_) => Err(bad("the stream protocol portforward.k8s.io is needed")),
+    }
+}
+
+/// Where the connections go.
+struct Pod {
+    name: String,
+    uid: String,
+    /// Its network namespace; none for the host's.
+    netns: Option<PathBuf>,
+}
+
+impl Pod {
+    fn find(shared: &Shared, target: &Target<'_>) -> Result<Self, Box<Status>> {
+        let view = target.find(shared)?;
+        let gone = || {
+            let message = format!(
+                "unable to forward port because pod is not running: {}",
+                target.pod
+            );
+            refused(StatusCode::BAD_REQUEST, &message)
+        };
+        let sandbox = view.sandbox.as_ref().ok_or_else(gone)?;
+        Ok(Self {
+            name: target.pod.to_owned(),
+            uid: view.pod.metadata.uid.clone().unwrap_or_default(),
+            netns: sandbox.netns_path().map_err(|_| gone())?,
+        })
+    }
+
+    /// Connects to the pod's own `localhost`.
+    async fn connect(&self, port: u16) -> Result<TcpStream, String> {
+        let addresses: [SocketAddr; 2] = [
+            (Ipv4Addr::LOCALHOST, port).into(),
+            (Ipv6Addr::LOCALHOST, port).into(),
+        ];
+        let mut first = None;
+        for address in addresses {
+            let socket = match (&self.netns, address.is_ipv6()) {
+                (Some(path), ipv6) => tcp_socket(path, ipv6).await.map_err(|e| e.to_string()),
+                (None, true) => TcpSocket::new_v6().map_err(|e| e.to_string()),
+                (None, false) => TcpSocket::new_v4().map_err(|e| e.to_string()),
+            };
+            let connected = match socket {
+                Ok(socket) => socket.connect(address).await.map_err(|e| e.to_string()),
+                Err(error) => Err(error),
+            };
+            match connected {
+                Ok(connection) => return Ok(connection),
+                Err(error) => {
+                    first.get_or_insert(error);
+                }
+            }
+        }
+        let why = first.unwrap_or_default();
+        Err(format!("connect to localhost:{port} inside the pod: {why}"))
+    }
+}
+
+/// Carries the bytes inside a WebSocket's messages to and from `inner`.
+async fn tunnel(socket: Socket, inner: DuplexStream) {
+    let (mut sink, mut messages) = socket.split();
+    let (mut reader, mut writer) = tokio::io::split(inner);
+    let incoming = async move {
+        while let Some(Ok(message)) = messages.next().await {
+            let bytes = match message {
+                Message::Binary(bytes) => bytes,
+                Message::Close(_) => break,
+                _ => continue,
+            };
+            if writer.write_all(&bytes).await.is_err() {
+                break;
+            }
+        }
+        if let Err(error) = writer.shutdown().await {
+            tracing::debug!(%error, "end of a forwarding client not passed on");
+        }
+    };
+    let outgoing = async move {
+        loop {
+            let mut buffer = BytesMut::with_capacity(CHUNK_BYTES);
+            let message = match reader.read_buf(&mut buffer).await {
+                Ok(0) | Err(_) => Message::Close(None),
+                Ok(_) => Message::Binary(buffer.freeze()),
+            };
+            let last = message.is_close();
+            if sink.send(message).await.is_err() || last {
+                return;
+            }
+        }
+    };
+    tokio::join!(incoming, outgoing);
+}
+
+/// Serves a client's streams; when it goes away, so do its connections.
+async fn serve<I>(connection: I, pod: Arc<Pod>)
+where
+    I: AsyncRead + AsyncWrite + Send + 'static,
+{
+    let (mut opened, work) = spdy::serve(connection);
+    let mut connections = JoinSet::new();
+    connections.spawn(async move {
+        if let Err(error) = work.await {
+            tracing::debug!(%error, "forwarding client left");
+        }
+    });
+    let mut unpaired = BTreeMap::new();
+    loop {
+        let stream = tokio::select! {
+            stream = opened.recv() => stream,
+            Some(_) = connections.join_next() => continue,
+        };
+        let Some(stream) = stream else { return };
+        if connections.len() > CONNECTIONS_MAX || unpaired.len() >= UNPAIRED_MAX {
+            stream.split().1.reset().await;
+            continue;
+        }
+        match pair(&mut unpaired, stream) {
+            Ok(Some(pair)) => {
+                connections.spawn(forward(pod.clone(), pair));
+            }
+            Ok(None) => {}
+            Err(refused) => {
+                refused.split().1.reset().await;
+            }
+        }
+    }
+}
+
+/// The two streams of a connection.
+struct Pair {
+    port: u16,
+    data: Stream,
+    error: Stream,
+}
+
+/// Finds the other stream of a pair, or keeps this one until that comes. Gives a stream back whose
+/// headers say nothing good.
+fn pair(unpaired: &mut BTreeMap<String, Stream>, stream: Stream) -> Result<Option<Pair>, Stream> {
+    let kind = stream.header("streamtype").unwrap_or_default();
+    let port = stream.header("port").and_then(|port| port.parse().ok());
+    let (Some(port), "data" | "error") = (port.filter(|port| *port > 0), kind) else {
+        return Err(stream);
+    };
+    let is_data = kind == "data";
+    let id = match stream.header("requestid") {
+        Some(id) => id.to_owned(),
+        // Old clients open the stream for errors right before that for data.
+        None if is_data => stream.id().saturating_sub(2).to_string(),
+        None => stream.id().to_string(),
+    };
+    let Some(other) = unpaired.remove(&id) else {
+        unpaired.insert(id, stream);
+        return Ok(None);
+    };
+    match (is_data, other.header("streamtype")) {
+        (true, Some("error")) => Ok(Some(Pair {
+            port,
+            data: stream,
+            error: other,
+        })),
+        (false, Some("data")) => Ok(Some(Pair {
+            port,
+            data: other,
+            error: stream,
+        })),
+        _ => {
+            unpaired.insert(id, other);
+            Err(stream)
+        }
+    }
+}
+
+async fn forward(pod: Arc<Pod>, pair: Pair) {
+    let (reader, writer) = pair.data.split();
+    let (_, error) = pair.error.split();
+    match pod.connect(pair.port).await {
+        Ok(connection) => copy(connection, reader, &writer).await,
+        Err(why) => {
+            let Pod { name, uid, .. } = &*pod;
+            let port = pair.port;
+            let text = format!("error forwarding port {port} to pod {name}, uid {uid}: {why}");
+            error.write(text.into()).await;
+        }
+    }
+    writer.finish().await;
+    error.finish().await;
+}
+
+/// Copies both ways until the pod has said all; that the client has is no end.
+async fn copy(connection: TcpStream, mut reader: StreamReader, writer: &StreamWriter) {
+    let (mut from_pod, mut to_pod) = connection.into_split();
+    let input = async {
+        while let Some(bytes) = reader.read().await {
+            if to_pod.write_all(&bytes).await.is_err() {
+                break;
+            }
+        }
+        if let Err(error) = to_pod.shutdown().await {
+            tracing::debug!(%error, "end of a forwarded connection not passed on");
+        }
+        std::future::pending::<()>().await;
+    };
+    let output = async {
+        loop {
+            let mut buffer = BytesMut::with_capacity(CHUNK_BYTES);
+            match from_pod.read_buf(&mut buffer).await {
+                Ok(0) | Err(_) => return,
+                Ok(_) => {}
+            }
+            if !writer.write(buffer.freeze()).await {
+                return;
+            }
+        }
+    };
+    tokio::select! {
+        () = input => {}
+        () = output => {}
+    }
+}

@@ -1,0 +1,279 @@
+//! A session's streams over SPDY (kubectl.md 5.1): one stream each for input, output, errors, the
+//! terminal's size and the final status, which the client opens and names by a header.
+
+use std::time::Duration;
+
+use bytes::BytesMut;
+use container_runtime::spec::TerminalSize;
+use container_runtime::{Session, SessionOutput};
+use hyper::upgrade::Upgraded;
+use hyper_util::rt::TokioIo;
+use serde_json::Value;
+use spdy::{Stream, StreamReader, StreamWriter};
+use tokio::io::AsyncReadExt;
+use tokio::sync::mpsc;
+
+use super::streams::{
+    CHUNK_BYTES, OUTGOING_MAX, Wanted, close_input, end, failure, terminal_size, verdict,
+    write_input,
+};
+
+/// The client opens its streams within this time (upstream's figure).
+const OPENING_MAX: Duration = Duration::from_secs(30);
+
+/// The client reads the end and closes the connection within this time, or it is closed here.
+const CLOSING_MAX: Duration = Duration::from_secs(10);
+
+/// Longest word about the terminal's size.
+const SIZE_BYTES_MAX: usize = 1024;
+
+/// The versions of the protocol that differ here.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Version {
+    /// The end is told by a Status.
+    V4,
+    /// It is told by a text, if it is a failure.
+    V3,
+    /// As before, and the terminal's size is never told.
+    V2,
+}
+
+impl Version {
+    /// The best of those that the client offers.
+    pub fn choose(offered: &[String]) -> Option<Self> {
+        let all = [Self::V4, Self::V3, Self::V2];
+        all.into_iter()
+            .find(|version| offered.iter().any(|name| name == version.name()))
+    }
+
+    /// Its name.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::V4 => "v4.channel.k8s.io",
+            Self::V3 => "v3.channel.k8s.io",
+            Self::V2 => "v2.channel.k8s.io",
+        }
+    }
+}
+
+/// Carries a session until it ends or the client goes away.
+pub async fn carry(
+    connection: Upgraded,
+    version: Version,
+    wanted: Wanted,
+    open: impl Future<Output = Result<Session, String>> + Send,
+    exit_code: bool,
+) {
+    let (mut opened, work) = spdy::serve(TokioIo::new(connection));
+    let mut work = tokio::spawn(work);
+    let names = expected(wanted, version);
+    let collected = tokio::time::timeout(OPENING_MAX, collect(&mut opened, &names)).await;
+    if let Ok(Some(mut streams)) = collected {
+        let mut take = |name: &str| {
+            let at = names.iter().position(|known| *known == name)?;
+            streams.get_mut(at)?.take().map(Stream::split)
+        };
+        let parts = Parts {
+            error: take("error").map(|(_, writer)| writer),
+            stdin: take("stdin").map(|(reader, _)| reader),
+            stdout: take("stdout").map(|(_, writer)| writer),
+            stderr: take("stderr").map(|(_, writer)| writer),
+            resize: take("resize").map(|(reader, _)| reader),
+        };
+        tokio::select! {
+            () = parts.carry(version, open, exit_code) => {}
+            () = gone(&mut opened) => {}
+        }
+        drop(opened);
+    }
+    // Clients lose what they have not read when the connection ends first.
+    if tokio::time::timeout(CLOSING_MAX, &mut work).await.is_err() {
+        work.abort();
+    }
+}
+
+/// The streams that the client opens for what it wants.
+fn expected(wanted: Wanted, version: Version) -> Vec<&'static str> {
+    let all = [
+        ("error", true),
+        ("stdin", wanted.stdin),
+        ("stdout", wanted.stdout),
+        ("stderr", wanted.stderr && !wanted.tty),
+        ("resize", wanted.tty && version != Version::V2),
+    ];
+    all.iter()
+        .filter(|(_, is)| *is)
+        .map(|(name, _)| *name)
+        .collect()
+}
+
+/// The expected streams, in the order of their names; `None` if the client goes away.
+async fn collect(
+    opened: &mut mpsc::Receiver<Stream>,
+    names: &[&str],
+) -> Option<Vec<Option<Stream>>> {
+    let mut streams: Vec<Option<Stream>> = names.iter().map(|_| None).collect();
+    while streams.iter().any(Option::is_none) {
+        let stream = opened.recv().await?;
+        let kind = stream.header("streamtype").unwrap_or_default();
+        match names.iter().position(|name| *name == kind) {
+            Some(at) => streams[at] = Some(stream),
+            None => {
+                stream.split().1.reset().await;
+            }
+        }
+    }
+    Some(streams)
+}
+
+/// Waits until the client is gone; it has no further streams to open.
+async fn gone(opened: &mut mpsc::Receiver<Stream>) {
+    while let Some(stream) = opened.recv().await {
+        stream.split().1.reset().await;
+    }
+}
+
+struct Parts {
+    error: Option<StreamWriter>,
+    stdin: Option<StreamReader>,
+    stdout: Option<StreamWriter>,
+    stderr: Option<StreamWriter>,
+    resize: Option<StreamReader>,
+}
+
+impl Parts {
+    async fn carry(
+        self,
+        version: Version,
+        open: impl Future<Output = Result<Session, String>>,
+        exit_code: bool,
+    ) {
+        let status = match open.await {
+            Err(message) => failure(&message),
+            Ok(session) => {
+                let Session {
+                    stdin,
+                    stdout,
+                    stderr,
+                    control,
+                } = session;
+                let (sizes, size_queue) = mpsc::channel(OUTGOING_MAX);
+                let ending = async {
+                    let ((), (), code) = tokio::join!(
+                        send_output(stdout, self.stdout.as_ref()),
+                        send_output(stderr, self.stderr.as_ref()),
+                        end(control, size_queue)
+                    );
+                    code
+                };
+                let mut stdin = stdin;
+                let input = async {
+                    let typed = take_input(self.stdin, &mut stdin);
+                    tokio::join!(typed, take_sizes(self.resize, sizes));
+                    std::future::pending::<()>().await;
+                };
+                tokio::select! {
+                    code = ending => verdict(code, exit_code),
+                    () = input => return,
+                }
+            }
+        };
+        for output in [&self.stdout, &self.stderr].into_iter().flatten() {
+            output.finish().await;
+        }
+        if let Some(error) = &self.error {
+            if let Some(text) = told(version, &status) {
+                error.write(text.into()).await;
+            }
+            error.finish().await;
+        }
+    }
+}
+
+/// What the error stream says at the end.
+fn told(version: Version, status: &Value) -> Option<String> {
+    if version == Version::V4 {
+        return Some(status.to_string());
+    }
+    let failed = status["status"] != "Success";
+    failed.then(|| status["message"].as_str().unwrap_or_default().to_owned())
+}
+
+async fn take_input(
+    from: Option<StreamReader>,
+    stdin: &mut Option<container_runtime::SessionInput>,
+) {
+    let Some(mut from) = from else { return };
+    while let Some(bytes) = from.read().await {
+        write_input(stdin, &bytes).await;
+    }
+    close_input(stdin).await;
+}
+
+/// Sizes come as JSON objects, one after the other, cut anywhere.
+async fn take_sizes(from: Option<StreamReader>, sizes: mpsc::Sender<TerminalSize>) {
+    let Some(mut from) = from else { return };
+    let mut text = BytesMut::new();
+    while let Some(bytes) = from.read().await {
+        text.extend_from_slice(&bytes);
+        while let Some(end) = text.iter().position(|byte| *byte == b'}') {
+            let object = text.split_to(end + 1);
+            if let Some(size) = terminal_size(&object)
+                && sizes.send(size).await.is_err()
+            {
+                return;
+            }
+        }
+        if text.len() > SIZE_BYTES_MAX {
+            return;
+        }
+    }
+}
+
+async fn send_output(mut from: SessionOutput, to: Option<&StreamWriter>) {
+    loop {
+        let mut buffer = BytesMut::with_capacity(CHUNK_BYTES);
+        match from.read_buf(&mut buffer).await {
+            Ok(0) | Err(_) => return,
+            Ok(_) => {}
+        }
+        // What nobody wants is read all the same: a full pipe holds up the command.
+        if let Some(to) = to
+            && !to.write(buffer.freeze()).await
+        {
+            return;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn streams_and_versions_are_those_that_clients_know() {
+        // kubectl.md 5.1, 5.2
+        let wanted = Wanted {
+            stdin: true,
+            stdout: true,
+            stderr: true,
+            tty: true,
+        };
+        assert_eq!(
+            expected(wanted, Version::V4),
+            ["error", "stdin", "stdout", "resize"]
+        );
+        let offered = [
+            "v5.channel.k8s.io",
+            "v3.channel.k8s.io",
+            "v4.channel.k8s.io",
+        ];
+        let offered = offered.map(str::to_owned);
+        assert_eq!(Version::choose(&offered), Some(Version::V4));
+        assert_eq!(Version::choose(&["channel.k8s.io".to_owned()]), None);
+        let failed = json!({"status": "Failure", "message": "no"});
+        assert_eq!(told(Version::V3, &failed).as_deref(), Some("no"));
+        assert_eq!(told(Version::V2, &json!({"status": "Success"})), None);
+    }
+}

@@ -1,0 +1,127 @@
+//! Turning a request into a connection of its own: WebSocket, or SPDY for older clients.
+
+use http::header::{self, HeaderName};
+use http::{HeaderValue, Request, Response, StatusCode};
+use http_body_util::BodyExt;
+use hyper::upgrade::Upgraded;
+use object_model::Status;
+use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
+
+use super::{BoxBody, refused};
+
+const STREAM_PROTOCOL: HeaderName = HeaderName::from_static("x-stream-protocol-version");
+const SPDY: &str = "SPDY/3.1";
+
+/// What the client wants to go on with, and the protocols that it offers inside it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Transport {
+    /// Messages.
+    WebSocket(Vec<String>),
+    /// Streams.
+    Spdy(Vec<String>),
+}
+
+impl Transport {
+    /// Reads it from the request.
+    ///
+    /// *Errors.* 400 for a request that is no upgrade, or to something else.
+    pub fn of(request: &Request<BoxBody>) -> Result<Self, Box<Status>> {
+        let to = request.headers().get(header::UPGRADE);
+        let to = to.and_then(|value| value.to_str().ok()).unwrap_or_default();
+        if to.eq_ignore_ascii_case("websocket") {
+            return Ok(Self::WebSocket(offered(
+                request,
+                &header::SEC_WEBSOCKET_PROTOCOL,
+            )));
+        }
+        if to.eq_ignore_ascii_case(SPDY) {
+            return Ok(Self::Spdy(offered(request, &STREAM_PROTOCOL)));
+        }
+        let message = "the connection has to be upgraded to a WebSocket or to SPDY/3.1";
+        Err(refused(StatusCode::BAD_REQUEST, message))
+    }
+}
+
+fn offered(request: &Request<BoxBody>, name: &HeaderName) -> Vec<String> {
+    let values = request.headers().get_all(name).iter();
+    let lists = values.filter_map(|value| value.to_str().ok());
+    let names = lists.flat_map(|list| list.split(',')).map(str::trim);
+    names
+        .filter(|name| !name.is_empty())
+        .map(str::to_owned)
+        .collect()
+}
+
+/// Answers the upgrade, naming the protocol that was chosen, and runs `serve` with the connection
+/// that comes of it.
+///
+/// *Errors.* 400 for a WebSocket without a key.
+pub fn accept<F, Fut>(
+    mut request: Request<BoxBody>,
+    protocol: &'static str,
+    serve: F,
+) -> Result<Response<BoxBody>, Box<Status>>
+where
+    F: FnOnce(Upgraded) -> Fut + Send + 'static,
+    Fut: Future<Output = ()> + Send,
+{
+    let mut response = Response::new(empty());
+    *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
+    let headers = response.headers_mut();
+    headers.insert(header::CONNECTION, HeaderValue::from_static("Upgrade"));
+    let name = HeaderValue::from_static(protocol);
+    if let Transport::WebSocket(_) = Transport::of(&request)? {
+        let key = request.headers().get(header::SEC_WEBSOCKET_KEY);
+        let key = key.map(|key| derive_accept_key(key.as_bytes()));
+        let key = key.and_then(|key| HeaderValue::from_str(&key).ok());
+        let missing = || refused(StatusCode::BAD_REQUEST, "Sec-WebSocket-Key is missing");
+        headers.insert(header::SEC_WEBSOCKET_ACCEPT, key.ok_or_else(missing)?);
+        headers.insert(header::UPGRADE, HeaderValue::from_static("websocket"));
+        headers.insert(header::SEC_WEBSOCKET_PROTOCOL, name);
+    } else {
+        headers.insert(header::UPGRADE, HeaderValue::from_static(SPDY));
+        headers.insert(STREAM_PROTOCOL, name);
+    }
+    let upgraded = hyper::upgrade::on(&mut request);
+    tokio::spawn(async move {
+        match upgraded.await {
+            Ok(connection) => serve(connection).await,
+            Err(error) => tracing::debug!(%error, "connection not upgraded"),
+        }
+    });
+    Ok(response)
+}
+
+fn empty() -> BoxBody {
+    http_body_util::Empty::new()
+        .map_err(|never: std::convert::Infallible| match never {})
+        .boxed_unsync()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn older_clients_name_their_protocols_elsewhere() {
+        // kubectl.md 5.1
+        let request = |upgrade: &str| {
+            let request = Request::builder()
+                .header("Upgrade", upgrade)
+                .header("X-Stream-Protocol-Version", "v4.channel.k8s.io")
+                .header("X-Stream-Protocol-Version", "v3.channel.k8s.io")
+                .header("Sec-WebSocket-Protocol", "a, b");
+            request.body(empty()).unwrap()
+        };
+        let names = |names: [&str; 2]| names.map(str::to_owned).to_vec();
+        assert_eq!(
+            Transport::of(&request("SPDY/3.1")).unwrap(),
+            Transport::Spdy(names(["v4.channel.k8s.io", "v3.channel.k8s.io"]))
+        );
+        assert_eq!(
+            Transport::of(&request("WebSocket")).unwrap(),
+            Transport::WebSocket(names(["a", "b"]))
+        );
+        assert_eq!(Transport::of(&request("h2c")).unwrap_err().code, 400);
+    }
+}

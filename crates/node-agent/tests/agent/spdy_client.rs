@@ -1,0 +1,157 @@
+//! Older clients' exec over SPDY, and port-forward over SPDY inside a WebSocket.
+
+use std::collections::BTreeMap;
+
+use bytes::Bytes;
+use futures::{SinkExt, StreamExt};
+use serde_json::{Value, json};
+use spdy::{Frame, Header, block, encode, parse_head, read_control};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio_tungstenite::tungstenite::Message;
+
+use crate::terminal::{dial, exec, serve};
+use crate::world::World;
+
+/// Opens streams, each with its headers; their numbers are 1, 3, 5, …
+async fn open<C: AsyncWrite + Unpin>(client: &mut C, streams: &[&[(&str, &str)]]) {
+    for (id, headers) in (1..).step_by(2).zip(streams) {
+        let block = block(headers, id == 1).into();
+        let (stream, fin) = (id, false);
+        send(client, &Frame::Open { stream, fin, block }).await;
+    }
+}
+
+async fn send<C: AsyncWrite + Unpin>(client: &mut C, frame: &Frame) {
+    client.write_all(&encode(frame)).await.unwrap();
+}
+
+fn data(stream: u32, fin: bool, text: &'static str) -> Frame {
+    let data = Bytes::from_static(text.as_bytes());
+    Frame::Data { stream, fin, data }
+}
+
+/// What comes in each stream until those named have ended.
+async fn collect<C: AsyncRead + Unpin>(client: &mut C, until: &[u32]) -> BTreeMap<u32, String> {
+    let mut texts: BTreeMap<u32, String> = BTreeMap::new();
+    let mut ended = Vec::new();
+    while !until.iter().all(|stream| ended.contains(stream)) {
+        let mut head = [0; 8];
+        client.read_exact(&mut head).await.unwrap();
+        match parse_head(head).unwrap() {
+            Header::Data {
+                stream,
+                fin,
+                length,
+            } => {
+                let mut payload = vec![0; length];
+                client.read_exact(&mut payload).await.unwrap();
+                let text = texts.entry(stream).or_default();
+                text.push_str(&String::from_utf8(payload).unwrap());
+                ended.extend(fin.then_some(stream));
+            }
+            Header::Control {
+                kind,
+                flags,
+                length,
+            } => {
+                let mut payload = vec![0; length];
+                client.read_exact(&mut payload).await.unwrap();
+                let frame = read_control(kind, flags, &payload.into()).unwrap();
+                assert!(matches!(frame, Frame::Reply { .. }), "{frame:?}");
+            }
+        }
+    }
+    texts
+}
+
+pub async fn older_clients_run_commands() {
+    // kubectl.md 5.1, 5.2
+    let world = World::started("spdy").await;
+    let spec = json!({"terminationGracePeriodSeconds": 1, "containers": [
+        {"name": "c", "command": ["sh", "-c", crate::pods::SLEEP]}]});
+    world.pod("p", spec).await;
+    world.ready("p").await;
+    let command = exec(
+        &["sh", "-c", "cat; echo err >&2; exit 4"],
+        "stdin=true&stdout=true&stderr=true",
+    );
+    let mut client = serve(world.node());
+    let request = format!(
+        "POST {command} HTTP/1.1\r\nHost: node\r\nConnection: Upgrade\r\nUpgrade: SPDY/3.1\r\n\
+         X-Stream-Protocol-Version: v4.channel.k8s.io\r\n\
+         X-Stream-Protocol-Version: v3.channel.k8s.io\r\nContent-Length: 0\r\n\r\n"
+    );
+    client.write_all(request.as_bytes()).await.unwrap();
+    let mut answer = Vec::new();
+    while !answer.ends_with(b"\r\n\r\n") {
+        answer.push(client.read_u8().await.unwrap());
+    }
+    let answer = String::from_utf8(answer).unwrap().to_ascii_lowercase();
+    assert!(answer.starts_with("http/1.1 101"), "{answer}");
+    assert!(
+        answer.contains("x-stream-protocol-version: v4.channel.k8s.io"),
+        "{answer}"
+    );
+    let kinds = ["error", "stdin", "stdout", "stderr"].map(|kind| [("streamtype", kind)]);
+    let kinds: Vec<&[(&str, &str)]> = kinds.iter().map(|kind| &kind[..]).collect();
+    open(&mut client, &kinds).await;
+    send(&mut client, &data(3, false, "typed\n")).await;
+    send(&mut client, &data(3, true, "")).await;
+    let texts = collect(&mut client, &[1, 5, 7]).await;
+    assert_eq!(
+        (texts[&5].as_str(), texts[&7].as_str()),
+        ("typed\n", "err\n")
+    );
+    let status: Value = serde_json::from_str(&texts[&1]).unwrap();
+    assert_eq!(status["details"]["causes"][0]["message"], "4");
+    world.end().await;
+}
+
+pub async fn ports_of_a_pod_are_forwarded() {
+    // kubectl.md 5.6
+    let world = World::started("forward").await;
+    let spec = json!({"terminationGracePeriodSeconds": 1, "containers": [
+        {"name": "c", "command": ["nc", "-ll", "-p", "80", "-e", "echo", "hello"],
+         "readinessProbe": {"tcpSocket": {"port": 80}}}]});
+    world.pod("p", spec).await;
+    world.ready("p").await;
+    let socket = dial(
+        world.node(),
+        "/portForward/default/p",
+        "SPDY/3.1+portforward.k8s.io",
+    );
+    let (mut sink, mut messages) = socket.await.split();
+    let (mut client, ours) = tokio::io::duplex(1 << 16);
+    let (mut reader, mut writer) = tokio::io::split(ours);
+    tokio::spawn(async move {
+        while let Some(Ok(Message::Binary(bytes))) = messages.next().await {
+            writer.write_all(&bytes).await.unwrap();
+        }
+    });
+    tokio::spawn(async move {
+        let mut buffer = vec![0; 1 << 16];
+        while let Ok(count @ 1..) = reader.read(&mut buffer).await {
+            let message = Message::binary(buffer[..count].to_vec());
+            sink.send(message).await.unwrap();
+        }
+    });
+    let pair = |port, id| {
+        ["error", "data"].map(|kind| [("streamtype", kind), ("port", port), ("requestid", id)])
+    };
+    let (open_port, closed_port) = (pair("80", "0"), pair("81", "1"));
+    let streams: Vec<&[(&str, &str)]> = open_port
+        .iter()
+        .chain(&closed_port)
+        .map(|headers| &headers[..])
+        .collect();
+    open(&mut client, &streams).await;
+    send(&mut client, &data(3, true, "")).await;
+    let texts = collect(&mut client, &[1, 3, 5, 7]).await;
+    assert_eq!(texts[&3], "hello\n", "{texts:?}");
+    assert_eq!(texts[&1], "");
+    assert!(
+        texts[&5].starts_with("error forwarding port 81 to pod p, uid "),
+        "{texts:?}"
+    );
+    world.end().await;
+}
