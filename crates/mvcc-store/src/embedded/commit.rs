@@ -109,18 +109,23 @@ impl Committer {
     pub(crate) fn run(mut self) {
         let _guard = AbortOnPanic;
         let shared = Arc::clone(&self.shared);
-        loop {
-            match shared.queue.take(self.next_deadline()) {
-                Taken::Group(requests) => self.commit(requests),
-                Taken::Idle => {}
-                Taken::Closed => break,
-            }
-            self.run_timers(Instant::now());
-        }
+        while self.step(&shared.queue, self.next_deadline()) {}
         if self.failure.is_none() {
             self.disk.note_durable(self.counters.revision);
         }
         watch::lock(&self.shared.hub).close();
+    }
+
+    /// Waits for requests, but not past the deadline; commits those and does what is due. `false`
+    /// when the queue is closed and empty.
+    fn step(&mut self, queue: &Queue, deadline: Option<Instant>) -> bool {
+        match queue.take(deadline) {
+            Taken::Group(requests) => self.commit(requests),
+            Taken::Idle => {}
+            Taken::Closed => return false,
+        }
+        self.run_timers(Instant::now());
+        true
     }
 
     fn commit(&mut self, requests: Vec<Request>) {
@@ -270,6 +275,28 @@ impl Committer {
             .into_iter()
             .flatten()
             .min()
+    }
+}
+
+/// Commits in place of a store's own thread, when it is told to and at no other time: for whoever
+/// decides what happens when, as a simulation does.
+pub struct Stepper(Committer);
+
+impl Stepper {
+    pub(crate) fn new(committer: Committer) -> Self {
+        Self(committer)
+    }
+
+    /// Commits what has been submitted, as one group, and does what is due by now (progress marks,
+    /// leases that have run out). Does not block.
+    pub fn step(&mut self) {
+        let shared = Arc::clone(&self.0.shared);
+        self.0.step(&shared.queue, Some(Instant::now()));
+    }
+
+    /// When there will be something to do although nothing is submitted.
+    pub fn next_deadline(&self) -> Option<Instant> {
+        self.0.next_deadline()
     }
 }
 

@@ -32,7 +32,7 @@ use std::{
 use futures::{StreamExt as _, future::BoxFuture};
 use tokio::sync::oneshot;
 
-pub use self::limits::Limits;
+pub use self::{commit::Stepper, limits::Limits};
 use self::{
     commit::{Committer, Shared},
     disk::{Disk, Durable, Loaded, Memory},
@@ -98,11 +98,37 @@ impl EmbeddedStore {
         Self::start(Box::new(Memory), Loaded::default(), limits).expect("a thread can be started")
     }
 
+    /// An in-memory store without a thread: nothing is committed but by the stepper.
+    pub fn in_memory_stepped(limits: &Limits) -> (Arc<Self>, Stepper) {
+        let (shared, committer) = Self::prepare(Box::new(Memory), Loaded::default(), limits);
+        let store = Self {
+            shared,
+            committer: Mutex::new(None),
+        };
+        (Arc::new(store), Stepper::new(committer))
+    }
+
     fn start(
         disk: Box<dyn Durable>,
         loaded: Loaded,
         limits: &Limits,
     ) -> Result<Arc<Self>, StoreError> {
+        let (shared, committer) = Self::prepare(disk, loaded, limits);
+        let thread = thread::Builder::new()
+            .name("store-commit".to_owned())
+            .spawn(move || committer.run())
+            .map_err(|error| StoreError::Io(format!("start the commit thread: {error}")))?;
+        Ok(Arc::new(Self {
+            shared,
+            committer: Mutex::new(Some(thread)),
+        }))
+    }
+
+    fn prepare(
+        disk: Box<dyn Durable>,
+        loaded: Loaded,
+        limits: &Limits,
+    ) -> (Arc<Shared>, Committer) {
         let Loaded {
             live,
             leases,
@@ -122,14 +148,7 @@ impl EmbeddedStore {
             counters,
             limits.progress_interval,
         );
-        let thread = thread::Builder::new()
-            .name("store-commit".to_owned())
-            .spawn(move || committer.run())
-            .map_err(|error| StoreError::Io(format!("start the commit thread: {error}")))?;
-        Ok(Arc::new(Self {
-            shared,
-            committer: Mutex::new(Some(thread)),
-        }))
+        (shared, committer)
     }
 
     /// Finishes what was submitted, ends all watches and releases the directory. Later writes
