@@ -1,9 +1,12 @@
 //! The project's chores: `cargo xtask test` runs everything that must hold, `cargo xtask tidy`
 //! the architecture checks alone, `cargo xtask setup` installs what the end-to-end tests need,
+//! `cargo xtask simulate` runs simulated worlds, `cargo xtask model-check` explores small ones,
 //! `cargo xtask bench` measures.
 
 mod bench;
+mod model_check;
 mod setup;
+mod simulate;
 mod steps;
 mod tidy;
 
@@ -32,6 +35,10 @@ enum Chore {
     Tidy,
     /// Installs what the end-to-end tests need, where it is missing
     Setup,
+    /// Simulates the control plane with nodes, users and faults; each failing seed repeats exactly
+    Simulate(simulate::Simulate),
+    /// Explores every interleaving of small worlds with the StatefulSet planner
+    ModelCheck(model_check::ModelCheck),
     /// Measures speed and size; prints medians and ratios
     Bench {
         /// Only the benchmarks whose name contains this
@@ -55,6 +62,8 @@ fn run(arguments: Arguments) -> Result<()> {
         Chore::Test { without_end_to_end } => steps::test(&root, without_end_to_end),
         Chore::Tidy => tidy::run(&root),
         Chore::Setup => setup::run(&root),
+        Chore::Simulate(wanted) => simulate::run(&root, &wanted),
+        Chore::ModelCheck(wanted) => model_check::run(&root, &wanted),
         Chore::Bench { filter } => bench::run(&root, filter.as_deref()),
     }
 }

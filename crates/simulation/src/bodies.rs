@@ -1,0 +1,113 @@
+//! The bodies that run on nodes, whatever the API says of them.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use tokio::time::Instant;
+
+use crate::trace;
+
+/// Whose body it is: namespace and name of the pod.
+pub type Identity = (String, String);
+
+/// A pod's containers on a node, from the moment they are started until they have ended.
+#[derive(Clone, Debug)]
+pub struct Body {
+    /// Where.
+    pub node: String,
+    /// The pod's uid.
+    pub uid: String,
+    /// When it will be ready, as far as it is up to itself.
+    pub ready_at: Instant,
+    /// When it will have ended, if it is ending.
+    pub ends_at: Option<Instant>,
+}
+
+impl Body {
+    /// Whether anything of it still runs.
+    pub fn runs(&self, now: Instant) -> bool {
+        self.ends_at.is_none_or(|at| now < at)
+    }
+}
+
+/// All bodies on all nodes.
+#[derive(Clone, Default)]
+pub struct Bodies(Arc<Mutex<BTreeMap<Identity, Vec<Body>>>>);
+
+impl Bodies {
+    fn all(&self) -> MutexGuard<'_, BTreeMap<Identity, Vec<Body>>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Notes that a body is started. That no other body of the identity runs anywhere is the first
+    /// promise of all.
+    pub fn start(&self, identity: &Identity, body: Body) {
+        let now = Instant::now();
+        let mut all = self.all();
+        let same = all.entry(identity.clone()).or_default();
+        same.retain(|body| body.runs(now));
+        for other in same.iter() {
+            trace::broken(format!(
+                "{}/{} has two bodies: {} on {} and now {} on {}",
+                identity.0, identity.1, other.uid, other.node, body.uid, body.node
+            ));
+        }
+        trace!("{} starts {} ({})", body.node, identity.1, body.uid);
+        same.push(body);
+    }
+
+    /// The body of a pod on a node.
+    pub fn of(&self, node: &str, identity: &Identity, uid: &str) -> Option<Body> {
+        let all = self.all();
+        let mut same = all.get(identity)?.iter();
+        same.find(|body| body.node == node && body.uid == uid)
+            .cloned()
+    }
+
+    /// The bodies of an identity on a node that still run.
+    pub fn running(&self, node: &str, identity: &Identity) -> Vec<Body> {
+        let now = Instant::now();
+        let all = self.all();
+        let same = all.get(identity).into_iter().flatten();
+        let here = same.filter(|body| body.node == node && body.runs(now));
+        here.cloned().collect()
+    }
+
+    /// The identities with bodies on a node.
+    pub fn on(&self, node: &str) -> Vec<Identity> {
+        let now = Instant::now();
+        let here = |body: &Body| body.node == node && body.runs(now);
+        let all = self.all();
+        let on_node = all.iter().filter(|(_, bodies)| bodies.iter().any(here));
+        on_node.map(|(identity, _)| identity.clone()).collect()
+    }
+
+    /// Changes the body of a pod, if it is there.
+    pub fn change(&self, node: &str, uid: &str, change: impl Fn(&mut Body)) {
+        let mut all = self.all();
+        for body in all.values_mut().flatten() {
+            if body.node == node && body.uid == uid {
+                change(body);
+            }
+        }
+    }
+
+    /// Ends all bodies of a node at once: somebody has pulled the plug.
+    pub fn end_all(&self, node: &str) {
+        let mut all = self.all();
+        for bodies in all.values_mut() {
+            bodies.retain(|body| body.node != node);
+        }
+    }
+
+    /// Forgets a body that has ended.
+    pub fn forget(&self, node: &str, identity: &Identity, uid: &str) {
+        let mut all = self.all();
+        if let Some(bodies) = all.get_mut(identity) {
+            bodies.retain(|body| body.node != node || body.uid != uid);
+            if bodies.is_empty() {
+                all.remove(identity);
+            }
+        }
+    }
+}

@@ -1,0 +1,186 @@
+//! What was written, in the words that the checks need.
+
+use std::time::Duration;
+
+use serde_json::Value;
+use tokio::time::Instant;
+
+use crate::bodies::Identity;
+
+/// A pod as last written.
+#[derive(Clone, Debug)]
+pub(super) struct PodRecord {
+    pub name: String,
+    /// uid of the set that it belongs to.
+    pub owner: Option<String>,
+    pub node: Option<String>,
+    /// What tells its template from others that the user has.
+    pub made_of: String,
+    pub ready: bool,
+    pub ended: bool,
+    pub deleting: bool,
+    pub seen_at: Instant,
+}
+
+impl PodRecord {
+    pub fn of(pod: &Value, before: Option<&Self>, now: Instant) -> Self {
+        let (meta, status) = (&pod["metadata"], &pod["status"]);
+        let owners = meta["ownerReferences"].as_array().into_iter().flatten();
+        let mut owners = owners.filter(|owner| owner["kind"] == "StatefulSet");
+        let text = |value: &Value| value.as_str().map(str::to_owned);
+        Self {
+            name: text(&meta["name"]).unwrap_or_default(),
+            owner: owners.next().and_then(|owner| text(&owner["uid"])),
+            node: text(&pod["spec"]["nodeName"]),
+            made_of: made_of(&pod["spec"]),
+            ready: condition(pod, "Ready") == Some(true),
+            ended: matches!(status["phase"].as_str(), Some("Failed" | "Succeeded")),
+            deleting: !meta["deletionTimestamp"].is_null(),
+            seen_at: before.map_or(now, |before| before.seen_at),
+        }
+    }
+}
+
+/// What a set wanted for a while.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct Version {
+    pub start: i64,
+    pub replicas: i64,
+    pub ordered: bool,
+    pub made_of: String,
+    pub partition: i64,
+    pub on_delete: bool,
+    pub max_unavailable: bool,
+    pub when_deleted: bool,
+    pub when_scaled: bool,
+    pub deleting: bool,
+    pub orphaning: bool,
+}
+
+impl Version {
+    pub fn of(set: &Value) -> Self {
+        let (meta, spec) = (&set["metadata"], &set["spec"]);
+        let rolling = &spec["updateStrategy"]["rollingUpdate"];
+        let retention = &spec["persistentVolumeClaimRetentionPolicy"];
+        let finalizers = meta["finalizers"].as_array().into_iter().flatten();
+        Self {
+            start: spec["ordinals"]["start"].as_i64().unwrap_or_default(),
+            replicas: spec["replicas"].as_i64().unwrap_or(1),
+            ordered: spec["podManagementPolicy"] != "Parallel",
+            made_of: made_of(&spec["template"]["spec"]),
+            partition: rolling["partition"].as_i64().unwrap_or_default(),
+            on_delete: spec["updateStrategy"]["type"] == "OnDelete",
+            max_unavailable: !rolling["maxUnavailable"].is_null(),
+            when_deleted: retention["whenDeleted"] == "Delete",
+            when_scaled: retention["whenScaled"] == "Delete",
+            deleting: !meta["deletionTimestamp"].is_null(),
+            orphaning: finalizers.into_iter().any(|one| one == "orphan"),
+        }
+    }
+
+    pub fn wants(&self, ordinal: i64) -> bool {
+        (self.start..self.start + self.replicas).contains(&ordinal)
+    }
+
+    /// Whether a rolling update may replace a pod of that ordinal, made of that.
+    pub fn may_update(&self, ordinal: i64, made_of: &str) -> bool {
+        self.made_of != made_of && !self.on_delete && ordinal >= self.start + self.partition
+    }
+}
+
+/// A set with everything that it ever wanted.
+pub(super) struct SetRecord {
+    pub namespace: String,
+    pub name: String,
+    pub gone_at: Option<Instant>,
+    /// Each with the time from which on it held.
+    versions: Vec<(Instant, Version)>,
+}
+
+impl SetRecord {
+    pub fn of(set: &Value) -> Self {
+        let (namespace, name) = identity_of(set);
+        Self {
+            namespace,
+            name,
+            gone_at: None,
+            versions: Vec::new(),
+        }
+    }
+
+    pub fn push(&mut self, version: Version, now: Instant) {
+        if self
+            .versions
+            .last()
+            .is_none_or(|(_, last)| *last != version)
+        {
+            self.versions.push((now, version));
+        }
+    }
+
+    /// Whether it is being deleted, or is gone.
+    pub fn is_going(&self) -> bool {
+        let last = self.versions.last();
+        self.gone_at.is_some() || last.is_some_and(|(_, version)| version.deleting)
+    }
+
+    /// What it wanted at any moment of that time.
+    pub fn recent(&self, time: Duration) -> Vec<Version> {
+        self.since(Instant::now().checked_sub(time))
+    }
+
+    fn since(&self, since: Option<Instant>) -> Vec<Version> {
+        let ends = self.versions.iter().skip(1).map(|(at, _)| Some(*at));
+        let ends = ends.chain([None]);
+        let held = self.versions.iter().zip(ends);
+        held.filter(|(_, end)| end.is_none_or(|end| since.is_none_or(|since| end >= since)))
+            .map(|((_, version), _)| version.clone())
+            .collect()
+    }
+
+    /// Whether it has let go of the claims of that ordinal at some time since then.
+    pub fn gives_up(&self, ordinal: i64, since: Instant, staleness: Duration) -> bool {
+        let versions = self.since(since.checked_sub(staleness));
+        let deleted =
+            |version: &Version| version.when_deleted && version.deleting && !version.orphaning;
+        // A set that goes in the background goes without a version that says so.
+        let last = self.versions.last().map(|(_, version)| version);
+        let gone = self.gone_at.is_some_and(|at| at + staleness >= since)
+            && last.is_some_and(|last| last.when_deleted && !last.orphaning);
+        gone || versions
+            .iter()
+            .any(|version| (version.when_scaled && !version.wants(ordinal)) || deleted(version))
+    }
+}
+
+fn made_of(pod: &Value) -> String {
+    let image = pod["containers"][0]["image"].as_str();
+    format!(
+        "{}/{}",
+        image.unwrap_or_default(),
+        pod["terminationGracePeriodSeconds"]
+    )
+}
+
+pub(super) fn uid_of(object: &Value) -> String {
+    let uid = object["metadata"]["uid"].as_str();
+    uid.unwrap_or_default().to_owned()
+}
+
+pub(super) fn identity_of(object: &Value) -> Identity {
+    let part = |name: &str| {
+        object["metadata"][name]
+            .as_str()
+            .unwrap_or_default()
+            .to_owned()
+    };
+    (part("namespace"), part("name"))
+}
+
+/// What a condition says; `None` when it is missing.
+pub(super) fn condition(object: &Value, name: &str) -> Option<bool> {
+    let conditions = object["status"]["conditions"].as_array()?;
+    let mut conditions = conditions.iter();
+    let found = conditions.find(|condition| condition["type"] == name)?;
+    Some(found["status"] == "True")
+}

@@ -1,0 +1,182 @@
+//! The real API server, controllers and scheduler, which can crash and come back.
+
+use std::net::Ipv4Addr;
+use std::sync::{Arc, PoisonError};
+use std::time::Duration;
+
+use api_server::{ApiServer, Limits, NodeConnector, NodeService, UserInfo};
+use mvcc_store::Store;
+use tokio::task::JoinHandle;
+use tokio::time::sleep;
+use tokio_util::sync::CancellationToken;
+
+use crate::link::{Address, Conditions, Incarnation, Link};
+use crate::{random, trace};
+
+pub use api_server::StartError;
+
+/// Nobody is reached on simulated nodes.
+struct NoNodes;
+
+impl NodeConnector for NoNodes {
+    fn connect(&self, _: &str) -> Option<NodeService> {
+        None
+    }
+}
+
+/// The real API server over a store, for clients of this process.
+///
+/// # Errors
+/// When the server does not start.
+pub async fn start_server(store: Arc<dyn Store>) -> Result<Arc<ApiServer>, StartError> {
+    let config = api_server::Config {
+        store,
+        kinds: resource_kinds::all(&resource_kinds::ClusterConfig::default()),
+        admission: resource_kinds::admission::plugins(),
+        default_objects: resource_kinds::bootstrap::default_objects(),
+        tls: None,
+        tokens: None,
+        token_audiences: Vec::new(),
+        service_ip: Ipv4Addr::new(10, 96, 0, 1).into(),
+        advertise: Vec::new(),
+        nodes: Arc::new(NoNodes),
+        limits: Limits::default(),
+    };
+    ApiServer::new(config).await
+}
+
+/// Keeps the server up over one store.
+pub struct Server {
+    store: Arc<dyn Store>,
+    /// Where clients find it.
+    pub address: Address,
+}
+
+impl Server {
+    /// Not started yet.
+    pub fn new(store: Arc<dyn Store>) -> Self {
+        Self {
+            store,
+            address: Address::default(),
+        }
+    }
+
+    /// Starts it.
+    pub async fn start(&self) {
+        match start_server(self.store.clone()).await {
+            Ok(server) => {
+                let down = CancellationToken::new();
+                let incarnation = Incarnation { server, down };
+                *self.place() = Some(incarnation);
+            }
+            Err(error) => trace::broken(format!("the API server does not start: {error}")),
+        }
+    }
+
+    /// Ends it in the middle of whatever it does.
+    pub fn crash(&self) {
+        if let Some(incarnation) = self.place().take() {
+            trace!("API server crashes");
+            incarnation.down.cancel();
+        }
+    }
+
+    fn place(&self) -> std::sync::MutexGuard<'_, Option<Incarnation>> {
+        self.address.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Which part of the control plane.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Part {
+    /// All controllers.
+    Controllers,
+    /// The scheduler.
+    Scheduler,
+}
+
+impl Part {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Controllers => "controllers",
+            Self::Scheduler => "scheduler",
+        }
+    }
+
+    fn user(self) -> UserInfo {
+        let name = match self {
+            Self::Controllers => "system:kube-controller-manager",
+            Self::Scheduler => "system:kube-scheduler",
+        };
+        UserInfo::new(name, ["system:authenticated"])
+    }
+}
+
+/// One run of a part, until it dies.
+pub struct Instance {
+    link: Link,
+    stop: CancellationToken,
+    work: JoinHandle<()>,
+}
+
+impl Instance {
+    /// Starts a part.
+    pub fn start(part: Part, address: &Address, conditions: &Arc<Conditions>) -> Self {
+        let link = Link::new(
+            part.name(),
+            part.user(),
+            address.clone(),
+            conditions.clone(),
+        );
+        let stop = CancellationToken::new();
+        let (client, token) = (link.client(), stop.clone());
+        let (dead, name) = (link.dead.clone(), part.name());
+        trace!("{name} start");
+        let work = tokio::spawn(async move {
+            let ended = match part {
+                Part::Controllers => {
+                    let config = controllers::Config {
+                        root_ca_pem: "certificates".to_owned(),
+                    };
+                    let run = controllers::run_all(client, config, token.clone());
+                    run.await.map_err(|error| error.to_string())
+                }
+                Part::Scheduler => {
+                    let run = scheduler::run(client, scheduler::Config::default(), token.clone());
+                    run.await.map_err(|error| error.to_string())
+                }
+            };
+            if let Err(error) = ended
+                && !dead.is_cancelled()
+            {
+                trace::broken(format!("{name} ended: {error}"));
+            }
+        });
+        Self { link, stop, work }
+    }
+
+    /// Ends it in the middle of whatever it does.
+    pub fn crash(&self) {
+        self.link.dead.cancel();
+        self.stop.cancel();
+        self.work.abort();
+    }
+}
+
+/// Keeps a part running: one that has died is started again after a while.
+pub async fn supervise(part: Part, address: Address, conditions: Arc<Conditions>) {
+    loop {
+        let instance = Instance::start(part, &address, &conditions);
+        instance.link.dead.cancelled().await;
+        instance.crash();
+        sleep(random::millis(0, 5_000)).await;
+    }
+}
+
+/// A second instance beside the first for a while, as when the first was taken for dead.
+pub async fn second_for_a_while(part: Part, address: Address, time: Duration) {
+    let instance = Instance::start(part, &address, &Arc::default());
+    sleep(time).await;
+    trace!("second {} end", part.name());
+    instance.crash();
+}

@@ -1,0 +1,122 @@
+//! The store as the API server has it: every write waits for a simulated disk.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use futures::future::{BoxFuture, FutureExt, poll_immediate};
+use mvcc_store::embedded::{EmbeddedStore, Limits, Stepper};
+use mvcc_store::{
+    LeaseId, Range, RangeResult, Revision, Store, StoreError, Txn, TxnResult, WatchEvents,
+    WatchStream,
+};
+use tokio::sync::Notify;
+
+use crate::random;
+
+/// A store in memory whose writes take their time. It outlives the servers that use it.
+pub struct Disk {
+    store: Arc<EmbeddedStore>,
+    submitted: Notify,
+    /// Longest time that a sync takes, in milliseconds.
+    sync_millis: AtomicU64,
+}
+
+impl Disk {
+    /// An empty store, and the task that commits to it. `step` is told of every change right after
+    /// it was committed, before anybody else learns of it.
+    pub fn new(
+        mut step: impl FnMut(&WatchEvents) + Send + 'static,
+    ) -> (Arc<Self>, impl Future<Output = ()> + Send) {
+        let (store, stepper) = EmbeddedStore::in_memory_stepped(&Limits::default());
+        let everything = store.watch(Vec::new(), Revision(2));
+        let disk = Arc::new(Self {
+            store,
+            submitted: Notify::new(),
+            sync_millis: AtomicU64::new(3),
+        });
+        let spinning = disk.clone();
+        let stepper = Arc::new(Mutex::new(stepper));
+        let spin = async move {
+            let Ok(mut changes) = everything else { return };
+            loop {
+                spinning.wait(&stepper).await;
+                let slowest = spinning.sync_millis.load(Ordering::Relaxed);
+                tokio::time::sleep(random::millis(0, slowest)).await;
+                lock(&stepper).step();
+                while let Some(Some(Ok(change))) =
+                    futures::StreamExt::next(&mut changes).now_or_never()
+                {
+                    step(&change);
+                }
+            }
+        };
+        (disk, spin)
+    }
+
+    /// Sets how long a sync takes at most.
+    pub fn set_slowest(&self, slowest: Duration) {
+        let millis = u64::try_from(slowest.as_millis()).unwrap_or(u64::MAX);
+        self.sync_millis.store(millis, Ordering::Relaxed);
+    }
+
+    async fn wait(&self, stepper: &Mutex<Stepper>) {
+        let due = lock(stepper).next_deadline();
+        match due {
+            None => self.submitted.notified().await,
+            Some(due) => {
+                let submitted = self.submitted.notified();
+                let _either = tokio::time::timeout_at(due.into(), submitted).await;
+            }
+        }
+    }
+
+    /// Lets the disk know that there is something to write, as soon as it has been submitted.
+    async fn submitting<T>(&self, mut request: BoxFuture<'_, T>) -> T {
+        if let Some(answer) = poll_immediate(&mut request).await {
+            return answer;
+        }
+        self.submitted.notify_one();
+        request.await
+    }
+}
+
+fn lock(stepper: &Mutex<Stepper>) -> std::sync::MutexGuard<'_, Stepper> {
+    stepper
+        .lock()
+        .unwrap_or_else(std::sync::PoisonError::into_inner)
+}
+
+impl Store for Disk {
+    fn current_revision(&self) -> Revision {
+        self.store.current_revision()
+    }
+
+    fn txn(&self, txn: Txn) -> BoxFuture<'_, Result<TxnResult, StoreError>> {
+        self.submitting(self.store.txn(txn)).boxed()
+    }
+
+    fn range(&self, range: Range) -> BoxFuture<'_, Result<RangeResult, StoreError>> {
+        self.store.range(range)
+    }
+
+    fn watch(&self, prefix: Vec<u8>, from: Revision) -> Result<WatchStream, StoreError> {
+        self.store.watch(prefix, from)
+    }
+
+    fn compact(&self, revision: Revision) -> BoxFuture<'_, Result<(), StoreError>> {
+        self.store.compact(revision)
+    }
+
+    fn lease_grant(&self, ttl: Duration) -> BoxFuture<'_, Result<LeaseId, StoreError>> {
+        self.submitting(self.store.lease_grant(ttl)).boxed()
+    }
+
+    fn lease_keep_alive(&self, lease: LeaseId) -> BoxFuture<'_, Result<(), StoreError>> {
+        self.submitting(self.store.lease_keep_alive(lease)).boxed()
+    }
+
+    fn lease_revoke(&self, lease: LeaseId) -> BoxFuture<'_, Result<(), StoreError>> {
+        self.submitting(self.store.lease_revoke(lease)).boxed()
+    }
+}

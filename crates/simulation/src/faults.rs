@@ -1,0 +1,247 @@
+//! What goes wrong: each fault is done, lasts a while and is made good again.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use api_server::UserInfo;
+use jiff::SignedDuration;
+use tokio::task::{AbortHandle, JoinSet};
+use tokio::time::{Instant, sleep};
+use tokio_util::sync::CancellationToken;
+
+use crate::bodies::Bodies;
+use crate::control_plane::{Part, Server, second_for_a_while};
+use crate::disk::Disk;
+use crate::link::{Address, Conditions, Link, Weather};
+use crate::node::{self, Settings};
+use crate::random::{below, between, millis, one_of};
+use crate::{system, trace};
+
+/// A machine with its agent, if that is up.
+pub struct Machine {
+    settings: Settings,
+    bodies: Bodies,
+    address: Address,
+    conditions: Arc<Conditions>,
+    agent: Mutex<Option<Agent>>,
+}
+
+struct Agent {
+    link: Link,
+    stop: CancellationToken,
+    work: AbortHandle,
+}
+
+impl Machine {
+    /// A machine whose agent is not started yet.
+    pub fn new(settings: Settings, bodies: Bodies, address: Address) -> Self {
+        Self {
+            settings,
+            bodies,
+            address,
+            conditions: Arc::default(),
+            agent: Mutex::new(None),
+        }
+    }
+
+    fn agent(&self) -> MutexGuard<'_, Option<Agent>> {
+        self.agent.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Starts the agent, if it is not up.
+    pub fn start(&self) {
+        let mut agent = self.agent();
+        if agent.is_some() {
+            return;
+        }
+        let name = &self.settings.name;
+        trace!("{name} up");
+        let user = UserInfo::new(
+            format!("system:node:{name}"),
+            ["system:authenticated", "system:nodes"],
+        );
+        let (address, conditions) = (self.address.clone(), self.conditions.clone());
+        let link = Link::new(name, user, address, conditions);
+        let stop = CancellationToken::new();
+        let (settings, bodies) = (self.settings.clone(), self.bodies.clone());
+        let work = node::run(settings, bodies, link.client(), stop.clone());
+        let work = tokio::spawn(work).abort_handle();
+        *agent = Some(Agent { link, stop, work });
+    }
+
+    /// Ends the agent in the middle of whatever it does; bodies go on.
+    fn crash_agent(&self) {
+        if let Some(agent) = self.agent().take() {
+            trace!("{} agent crashes", self.settings.name);
+            agent.link.dead.cancel();
+            agent.stop.cancel();
+            agent.work.abort();
+        }
+    }
+
+    fn crash(&self) {
+        trace!("{} crashes", self.settings.name);
+        self.crash_agent();
+        self.bodies.end_all(&self.settings.name);
+    }
+}
+
+/// How far faults go.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Extent {
+    /// Controllers see the world as it is, or are dead.
+    Contained,
+    /// Controllers may also be cut off, and come back with what they knew.
+    Everything,
+}
+
+/// Everything that can be made worse.
+pub struct Faults {
+    /// The API server.
+    pub server: Server,
+    /// The store's disk.
+    pub disk: Arc<Disk>,
+    /// The controllers' link.
+    pub controllers: Arc<Conditions>,
+    /// The scheduler's link.
+    pub scheduler: Arc<Conditions>,
+    /// The nodes.
+    pub machines: Vec<Arc<Machine>>,
+    /// All that runs on them.
+    pub bodies: Bodies,
+}
+
+impl Faults {
+    /// How bad the network is from now on.
+    pub fn set_weather(&self, weather: Weather) {
+        let nodes = self.machines.iter().map(|machine| &machine.conditions);
+        for conditions in nodes.chain([&self.controllers, &self.scheduler]) {
+            conditions.set_weather(weather);
+        }
+    }
+
+    /// Makes something worse; what ends it again is left in `repairs`.
+    pub fn strike(self: &Arc<Self>, extent: Extent, repairs: &mut JoinSet<()>) {
+        let faults = self.clone();
+        match below(100) {
+            0..25 => self.controllers.die_at_write(between(1, 15)),
+            25..30 => self.scheduler.die_at_write(between(1, 5)),
+            30..38 => {
+                repairs.spawn(async move { faults.restart_server().await });
+            }
+            38..60 => {
+                let machine = self.machine();
+                repairs.spawn(async move { trouble(&machine).await });
+            }
+            60..66 => {
+                repairs.spawn(async move { faults.slow_disk().await });
+            }
+            66..74 if extent == Extent::Everything => {
+                repairs.spawn(async move { faults.cut_off_a_part().await });
+            }
+            74..80 => {
+                let address = self.server.address.clone();
+                let second = second_for_a_while(Part::Controllers, address, millis(500, 40_000));
+                repairs.spawn(second);
+            }
+            80..85 => {
+                let skew = i64::try_from(below(6_000)).unwrap_or_default() - 3_000;
+                trace!("clock of the control plane is off by {skew} ms");
+                system::set_skew(skew * 1_000_000);
+            }
+            _ => self.hurt_a_body(),
+        }
+    }
+
+    fn machine(&self) -> Arc<Machine> {
+        let chosen = below(self.machines.len() as u64) as usize;
+        self.machines[chosen].clone()
+    }
+
+    async fn restart_server(&self) {
+        self.server.crash();
+        sleep(millis(10, 8_000)).await;
+        let is_down = {
+            let address = &self.server.address;
+            let place = address.lock().unwrap_or_else(PoisonError::into_inner);
+            place.is_none()
+        };
+        if is_down {
+            self.server.start().await;
+        }
+    }
+
+    async fn slow_disk(&self) {
+        trace!("disk is slow");
+        self.disk.set_slowest(millis(50, 1_500));
+        sleep(millis(1_000, 20_000)).await;
+        self.disk.set_slowest(Duration::from_millis(3));
+    }
+
+    async fn cut_off_a_part(&self) {
+        let part = one_of(&[&self.controllers, &self.scheduler]);
+        trace!("a part is cut off");
+        part.set_partitioned(true);
+        sleep(millis(500, 60_000)).await;
+        part.set_partitioned(false);
+        trace!("a part is back");
+    }
+
+    /// A container that fails, or only its probe; or a node that has no room for it any more.
+    fn hurt_a_body(&self) {
+        let machine = self.machine();
+        let name = &machine.settings.name;
+        let on_node = self.bodies.on(name);
+        if on_node.is_empty() {
+            return;
+        }
+        let identity = &on_node[below(on_node.len() as u64) as usize];
+        let now = Instant::now();
+        let (ready_at, evicted) = (now + millis(100, 30_000), below(5) == 0);
+        for body in self.bodies.running(name, identity) {
+            trace!("{name} hurts {} (evicted: {evicted})", identity.1);
+            self.bodies.change(name, &body.uid, |body| {
+                if evicted {
+                    body.ends_at.get_or_insert(now);
+                } else {
+                    body.ready_at = ready_at;
+                }
+            });
+        }
+    }
+}
+
+/// Something happens to a machine; after some time it is well again.
+async fn trouble(machine: &Machine) {
+    let time = one_of(&[
+        millis(500, 30_000),
+        millis(500, 30_000),
+        millis(30_000, 420_000),
+    ]);
+    match below(3) {
+        0 => machine.crash_agent(),
+        1 => machine.crash(),
+        _ => {
+            trace!("{} is cut off", machine.settings.name);
+            machine.conditions.set_partitioned(true);
+        }
+    }
+    sleep(time).await;
+    machine.conditions.set_partitioned(false);
+    machine.start();
+    trace!("{} is well", machine.settings.name);
+}
+
+/// A machine as they differ: slow and fast ones, with clocks of their own.
+pub fn some_settings(number: usize, hasty: bool) -> Settings {
+    let startup = between(1, 3_000);
+    let shutdown = between(1, 4_000);
+    Settings {
+        name: format!("n{number}"),
+        startup_millis: (startup / 4, startup),
+        shutdown_millis: (shutdown / 4, shutdown),
+        skew: SignedDuration::from_millis(below(10_000).cast_signed() - 5_000),
+        workers: 4,
+        hasty,
+    }
+}

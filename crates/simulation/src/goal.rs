@@ -1,0 +1,102 @@
+//! Whether the world is as it was wanted, now that nothing goes wrong any more.
+
+use std::sync::Arc;
+
+use jiff::Timestamp;
+use k8s_openapi::api::apps::v1::{ControllerRevision, StatefulSet};
+use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Pod};
+use kube::ResourceExt;
+use kube::api::ListParams;
+use planners::stateful_set::{Observed, identity, invariants, plan};
+
+use crate::bodies::Bodies;
+use crate::user::{self, NAMESPACE, User};
+
+/// What is not as it should be; empty when all is well.
+pub async fn missing(user: &User, bodies: &Bodies) -> kube::Result<Vec<String>> {
+    let all = ListParams::default();
+    let sets = user.api::<StatefulSet>().list(&all).await?.items;
+    let pods = user.api::<Pod>().list(&all).await?.items;
+    let claims = user.api::<PersistentVolumeClaim>().list(&all).await?.items;
+    let revisions = user.api::<ControllerRevision>().list(&all).await?.items;
+    let mut found = Vec::new();
+    for pod in &pods {
+        leftovers(pod, &sets, bodies, &mut found);
+    }
+    let now = Timestamp::now();
+    for set in sets {
+        let name = set.name_any();
+        if set.metadata.deletion_timestamp.is_some() {
+            found.push(format!("{name} is still being deleted"));
+            continue;
+        }
+        let observed = Observed {
+            set: Arc::new(set),
+            pods: pods.iter().cloned().map(Arc::new).collect(),
+            revisions: revisions.iter().cloned().map(Arc::new).collect(),
+            claims: claims
+                .iter()
+                .map(|claim| (claim.name_any(), Arc::new(claim.clone())))
+                .collect(),
+        };
+        judge(&observed, now, &mut found);
+    }
+    Ok(found)
+}
+
+/// A pod that is going, belongs to a set that is gone, or does not run where it says.
+fn leftovers(pod: &Pod, sets: &[StatefulSet], bodies: &Bodies, found: &mut Vec<String>) {
+    let name = pod.name_any();
+    let owners = pod.owner_references().iter();
+    let mut owners = owners.filter(|owner| owner.kind == identity::KIND);
+    let orphaned = |uid: &String| !sets.iter().any(|set| set.uid().as_ref() == Some(uid));
+    if pod.metadata.deletion_timestamp.is_some() {
+        found.push(format!("{name} is still being deleted"));
+    }
+    if owners.any(|owner| orphaned(&owner.uid)) {
+        found.push(format!("{name} has outlived its set"));
+    }
+    let status = pod.status.as_ref();
+    let mut conditions = status
+        .into_iter()
+        .flat_map(|status| status.conditions.iter().flatten());
+    let ready = conditions.any(|one| one.type_ == "Ready" && one.status == "True");
+    let node = pod.spec.as_ref().and_then(|spec| spec.node_name.clone());
+    let running = bodies.running(
+        &node.unwrap_or_default(),
+        &(NAMESPACE.to_owned(), name.clone()),
+    );
+    if ready
+        && !running
+            .iter()
+            .any(|body| Some(&body.uid) == pod.metadata.uid.as_ref())
+    {
+        found.push(format!("{name} is said to be ready and does not run"));
+    }
+}
+
+fn judge(observed: &Observed, now: Timestamp, found: &mut Vec<String>) {
+    let name = observed.set.name_any();
+    let plan = plan(observed, now);
+    let actions: Vec<_> = plan.actions().collect();
+    if !actions.is_empty() {
+        found.push(format!("{name}: still to be done: {actions:?}"));
+    }
+    if plan.status.is_some() {
+        found.push(format!("{name}: the status is not up to date"));
+    }
+    if invariants::goal_reached(observed, now) {
+        return;
+    }
+    // With such a template there is no goal that could be reached, but there is a reason.
+    if !user::is_broken(&observed.set) {
+        let why: Vec<String> = plan
+            .waiting_on
+            .iter()
+            .map(|one| one.cause.to_string())
+            .collect();
+        found.push(format!("{name}: not reached, waiting for {why:?}"));
+    } else if plan.waiting_on.is_empty() {
+        found.push(format!("{name}: not reached, and no reason is given"));
+    }
+}

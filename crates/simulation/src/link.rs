@@ -1,0 +1,330 @@
+//! The way from a client to the API server, with what can go wrong on it.
+
+use std::pin::Pin;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use api_server::{ApiServer, BoxError, LocalService, ResponseBody, UserInfo};
+use bytes::Bytes;
+use futures::future::BoxFuture;
+use futures::{FutureExt, Stream};
+use http::{Method, Request, Response};
+use http_body::Frame;
+use http_body_util::{BodyExt, StreamBody};
+use kube::Client;
+use kube::client::Body;
+use tokio::time::sleep;
+use tokio_util::sync::CancellationToken;
+use tower::Service;
+
+use crate::{random, trace};
+
+/// How long a client waits for an answer that does not come.
+const PATIENCE_MILLIS: (u64, u64) = (5_000, 15_000);
+
+/// A server that is up, and what ends when it goes down.
+#[derive(Clone)]
+pub struct Incarnation {
+    /// The server.
+    pub server: Arc<ApiServer>,
+    /// Cancelled when it crashes.
+    pub down: CancellationToken,
+}
+
+/// Where clients find the server, if there is one.
+pub type Address = Arc<Mutex<Option<Incarnation>>>;
+
+/// What goes wrong on a link, in percent of requests or of watch events.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Weather {
+    /// Requests that do not reach the server.
+    pub lost_requests: u64,
+    /// Answers that do not come back: the request took effect.
+    pub lost_answers: u64,
+    /// Watch events that are late, and with them those after.
+    pub late_events: u64,
+    /// Watches that break off at an event.
+    pub broken_watches: u64,
+    /// Longest delay of a request and of an answer.
+    pub latency_millis: u64,
+    /// Longest delay of a late event.
+    pub lateness_millis: u64,
+}
+
+/// Something in the answers that a mutation replaces.
+pub type Forgery = (&'static str, &'static str);
+
+/// What a link is like; shared with whoever makes it worse.
+#[derive(Default)]
+pub struct Conditions {
+    weather: Mutex<Weather>,
+    partitioned: AtomicBool,
+    /// The client dies at its n-th write from now; 0 is never.
+    writes_to_live: AtomicU64,
+    /// For mutations: answers are forged, and deletions say no uid.
+    forgery: Mutex<Option<Forgery>>,
+    careless: AtomicBool,
+}
+
+impl Conditions {
+    /// Sets what goes wrong by chance.
+    pub fn set_weather(&self, weather: Weather) {
+        *self.weather.lock().unwrap_or_else(PoisonError::into_inner) = weather;
+    }
+
+    fn weather(&self) -> Weather {
+        *self.weather.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Cuts the link, or mends it.
+    pub fn set_partitioned(&self, partitioned: bool) {
+        self.partitioned.store(partitioned, Ordering::Relaxed);
+    }
+
+    fn is_partitioned(&self) -> bool {
+        self.partitioned.load(Ordering::Relaxed)
+    }
+
+    /// Lets the client die at its n-th write from now.
+    pub fn die_at_write(&self, n: u64) {
+        self.writes_to_live.store(n, Ordering::Relaxed);
+    }
+
+    /// Forges answers.
+    pub fn forge(&self, forgery: Option<Forgery>) {
+        *self.forgery.lock().unwrap_or_else(PoisonError::into_inner) = forgery;
+    }
+
+    /// Takes the preconditions out of deletions.
+    pub fn set_careless(&self, careless: bool) {
+        self.careless.store(careless, Ordering::Relaxed);
+    }
+
+    fn forged(&self, bytes: Bytes) -> Bytes {
+        let forgery = *self.forgery.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some((from, to)) = forgery else {
+            return bytes;
+        };
+        match std::str::from_utf8(&bytes) {
+            Ok(text) if text.contains(from) => Bytes::from(text.replace(from, to)),
+            _ => bytes,
+        }
+    }
+}
+
+/// One client's way to the server.
+#[derive(Clone)]
+pub struct Link {
+    name: Arc<str>,
+    user: UserInfo,
+    address: Address,
+    /// What it is like.
+    pub conditions: Arc<Conditions>,
+    /// Cancelled when the client is dead: nothing of it reaches the server any more.
+    pub dead: CancellationToken,
+}
+
+impl Link {
+    /// A link for a client that acts as `user`.
+    pub fn new(name: &str, user: UserInfo, address: Address, conditions: Arc<Conditions>) -> Self {
+        Self {
+            name: name.into(),
+            user,
+            address,
+            conditions,
+            dead: CancellationToken::new(),
+        }
+    }
+
+    /// A client whose requests go this way.
+    pub fn client(&self) -> Client {
+        Client::new(self.clone(), "default")
+    }
+
+    async fn request(self, request: Request<Body>) -> Result<Response<ResponseBody>, BoxError> {
+        let (method, path) = (request.method().clone(), request.uri().to_string());
+        let is_write = !matches!(method, Method::GET | Method::HEAD);
+        let weather = self.conditions.weather();
+        sleep(random::millis(0, weather.latency_millis)).await;
+        if self.conditions.is_partitioned() {
+            sleep(random::millis(PATIENCE_MILLIS.0, PATIENCE_MILLIS.1)).await;
+            return Err("no answer".into());
+        }
+        if random::chance(weather.lost_requests) {
+            trace!("{} lost request {method} {path}", self.name);
+            sleep(random::millis(100, PATIENCE_MILLIS.0)).await;
+            return Err("connection reset before the request was sent".into());
+        }
+        let dies = is_write && self.is_last_write();
+        if dies && random::chance(50) {
+            trace!("{} dies before {method} {path}", self.name);
+            self.dead.cancel();
+            return std::future::pending().await;
+        }
+        let found = self
+            .address
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone();
+        let Some(incarnation) = found else {
+            sleep(Duration::from_millis(100)).await;
+            return Err("connection refused".into());
+        };
+        let request = self.careless(request).await?;
+        let mut service: LocalService = incarnation.server.local(self.user.clone());
+        let answered = service.call(request);
+        let answer = tokio::select! {
+            biased;
+            () = incarnation.down.cancelled() => return Err("connection reset".into()),
+            answer = answered => answer?,
+        };
+        if is_write {
+            let code = answer.status().as_u16();
+            trace!("{} {method} {path} {code}", self.name);
+        }
+        if dies {
+            trace!("{} dies after {method} {path}", self.name);
+            self.dead.cancel();
+            return std::future::pending().await;
+        }
+        if random::chance(weather.lost_answers) {
+            trace!("{} lost answer to {method} {path}", self.name);
+            sleep(random::millis(100, PATIENCE_MILLIS.0)).await;
+            return Err("connection reset before the answer came".into());
+        }
+        sleep(random::millis(0, weather.latency_millis)).await;
+        let is_watch = path.contains("watch=true") || path.contains("watch=1");
+        Ok(self.received(answer, incarnation.down, is_watch))
+    }
+
+    fn is_last_write(&self) -> bool {
+        let left = &self.conditions.writes_to_live;
+        match left.load(Ordering::Relaxed) {
+            0 => false,
+            n => {
+                left.store(n - 1, Ordering::Relaxed);
+                n == 1
+            }
+        }
+    }
+
+    /// For a mutation: deletions without preconditions.
+    async fn careless(&self, request: Request<Body>) -> Result<Request<Body>, BoxError> {
+        let careless = self.conditions.careless.load(Ordering::Relaxed);
+        if !careless || request.method() != Method::DELETE {
+            return Ok(request);
+        }
+        let (parts, body) = request.into_parts();
+        let bytes = body.collect().await?.to_bytes();
+        let mut options: serde_json::Value = serde_json::from_slice(&bytes)?;
+        if let Some(options) = options.as_object_mut() {
+            options.remove("preconditions");
+        }
+        Ok(Request::from_parts(
+            parts,
+            Body::from(serde_json::to_vec(&options)?),
+        ))
+    }
+
+    fn received(
+        self,
+        answer: Response<ResponseBody>,
+        down: CancellationToken,
+        is_watch: bool,
+    ) -> Response<ResponseBody> {
+        answer.map(|body| {
+            let frames = Frames {
+                body,
+                link: self,
+                down,
+                is_watch,
+            };
+            let frames: Pin<Box<dyn Stream<Item = _> + Send>> =
+                Box::pin(futures::stream::unfold(Some(frames), Frames::next));
+            BodyExt::boxed_unsync(StreamBody::new(frames))
+        })
+    }
+}
+
+impl Service<Request<Body>> for Link {
+    type Response = Response<ResponseBody>;
+    type Error = BoxError;
+    type Future = BoxFuture<'static, Result<Response<ResponseBody>, BoxError>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: Request<Body>) -> Self::Future {
+        let link = self.clone();
+        async move {
+            let dead = link.dead.clone();
+            tokio::select! {
+                biased;
+                // Whoever is dead waits for nothing, and learns of nothing.
+                () = dead.cancelled() => std::future::pending().await,
+                answer = link.request(request) => answer,
+            }
+        }
+        .boxed()
+    }
+}
+
+/// A body on its way to the client.
+struct Frames {
+    body: ResponseBody,
+    link: Link,
+    down: CancellationToken,
+    is_watch: bool,
+}
+
+type Received = Result<Frame<Bytes>, BoxError>;
+
+impl Frames {
+    async fn next(state: Option<Self>) -> Option<(Received, Option<Self>)> {
+        let mut frames = state?;
+        let dead = frames.link.dead.clone();
+        tokio::select! {
+            biased;
+            () = dead.cancelled() => std::future::pending().await,
+            received = frames.receive() => match received? {
+                Ok(frame) => Some((Ok(frame), Some(frames))),
+                Err(error) => Some((Err(error), None)),
+            }
+        }
+    }
+
+    async fn receive(&mut self) -> Option<Received> {
+        let frame = tokio::select! {
+            biased;
+            () = self.down.cancelled() => return Some(Err("connection reset".into())),
+            frame = self.body.frame() => frame?,
+        };
+        if self.is_watch
+            && let Err(error) = travel(&self.link.conditions).await
+        {
+            return Some(Err(error));
+        }
+        let conditions = &self.link.conditions;
+        Some(frame.map(|frame| frame.map_data(|bytes| conditions.forged(bytes))))
+    }
+}
+
+/// What happens to an event of a watch on its way.
+async fn travel(conditions: &Conditions) -> Result<(), BoxError> {
+    if conditions.is_partitioned() {
+        sleep(random::millis(PATIENCE_MILLIS.0, PATIENCE_MILLIS.1)).await;
+        return Err("watch without a sign of life".into());
+    }
+    let weather = conditions.weather();
+    if random::chance(weather.broken_watches) {
+        return Err("connection reset".into());
+    }
+    sleep(random::millis(0, weather.latency_millis)).await;
+    if random::chance(weather.late_events) {
+        sleep(random::millis(0, weather.lateness_millis)).await;
+    }
+    Ok(())
+}

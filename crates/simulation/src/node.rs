@@ -1,0 +1,545 @@
+//! A node that is played: an ordinary client of the API that has bodies instead of containers.
+//!
+//! It does what a node agent promises: no body of an identity is started while another of it runs
+//! here, and the object of a pod goes only when its body has ended. Bodies outlive the agent. It
+//! also makes the volumes of claims that were given to it.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use jiff::{SignedDuration, Timestamp};
+use k8s_openapi::api::coordination::v1::Lease;
+use k8s_openapi::api::core::v1::{Node, PersistentVolume, PersistentVolumeClaim, Pod};
+use kube::Client;
+use kube::api::{Api, Patch, PatchParams, PostParams};
+use reconcile::execute::{Delete, Refusal, delete, refusal, unless_outrun};
+use reconcile::{Cache, Key, Outcome, Queue, WatchConfig, run_workers};
+use resource_kinds::annotations::{PROVISIONED_BY, SELECTED_NODE};
+use serde_json::{Value, json};
+use tokio::time::{Instant, sleep};
+use tokio_util::sync::CancellationToken;
+
+use crate::bodies::{Bodies, Body, Identity};
+use crate::random;
+
+const LEASES: &str = "kube-node-lease";
+const HEARTBEAT: Duration = Duration::from_secs(10);
+/// How often pods are looked at although nothing is known to have happened to them.
+const LOOK_AGAIN: Duration = Duration::from_secs(5);
+
+/// What a node is like.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// Its name.
+    pub name: String,
+    /// How long a body takes until it is ready, in milliseconds.
+    pub startup_millis: (u64, u64),
+    /// How long a body takes to end, in milliseconds, within its grace.
+    pub shutdown_millis: (u64, u64),
+    /// How far its wall clock is off.
+    pub skew: SignedDuration,
+    /// Pods that are worked on at once.
+    pub workers: usize,
+    /// For a mutation: it says that a body has ended when it has not.
+    pub hasty: bool,
+}
+
+impl Settings {
+    /// A node on which bodies are ready, and end, at once.
+    pub fn instant(name: impl Into<String>) -> Self {
+        Self {
+            name: name.into(),
+            startup_millis: (0, 0),
+            shutdown_millis: (0, 0),
+            skew: SignedDuration::ZERO,
+            workers: 16,
+            hasty: false,
+        }
+    }
+}
+
+/// Plays a node until `shutdown` is cancelled: registers it, keeps its lease, runs its pods.
+/// Refusals and lost connections are tried again.
+pub async fn run(settings: Settings, bodies: Bodies, client: Client, shutdown: CancellationToken) {
+    let on_node = WatchConfig::default().fields(&format!("spec.nodeName={}", settings.name));
+    let agent = Arc::new(Agent {
+        pods: Cache::spawn(Api::all(client.clone()), on_node, shutdown.clone()),
+        claims: cache(&client, &shutdown),
+        volumes: cache(&client, &shutdown),
+        settings,
+        bodies,
+        client,
+        written: Mutex::default(),
+    });
+    let stopped = shutdown.clone();
+    let life = async {
+        agent.register().await;
+        if !agent.pods.wait_synced().await {
+            return;
+        }
+        tokio::join!(
+            agent.beat(),
+            agent.clone().look_after_pods(shutdown.clone()),
+            agent.clone().look_after_volumes(shutdown),
+        );
+    };
+    tokio::select! {
+        biased;
+        () = stopped.cancelled() => {}
+        () = life => {}
+    }
+}
+
+fn cache<K>(client: &Client, shutdown: &CancellationToken) -> Cache<K>
+where
+    K: reconcile::Object,
+    K::DynamicType: Default,
+{
+    let all = Api::all(client.clone());
+    Cache::spawn(all, WatchConfig::default(), shutdown.clone())
+}
+
+struct Agent {
+    settings: Settings,
+    bodies: Bodies,
+    client: Client,
+    pods: Cache<Pod>,
+    claims: Cache<PersistentVolumeClaim>,
+    volumes: Cache<PersistentVolume>,
+    /// What was last written of each pod, by uid.
+    written: Mutex<BTreeMap<String, Shown>>,
+}
+
+/// What a pod's status says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Shown {
+    phase: &'static str,
+    ready: bool,
+}
+
+impl Agent {
+    fn now(&self) -> Timestamp {
+        let now = Timestamp::now();
+        let shown = now.checked_add(self.settings.skew).unwrap_or(now);
+        Timestamp::from_second(shown.as_second()).unwrap_or(shown)
+    }
+
+    async fn register(&self) {
+        let nodes: Api<Node> = Api::all(self.client.clone());
+        let name = &self.settings.name;
+        let labels = BTreeMap::from([("kubernetes.io/hostname".to_owned(), name.clone())]);
+        let mut node = Node::default();
+        node.metadata.name = Some(name.clone());
+        node.metadata.labels = Some(labels);
+        while let Err(error) = nodes.create(&PostParams::default(), &node).await {
+            if refusal(&error) == Refusal::AlreadyExists {
+                break;
+            }
+            sleep(Duration::from_secs(1)).await;
+        }
+        while self.say_ready().await.is_err() {
+            sleep(Duration::from_secs(1)).await;
+        }
+    }
+
+    async fn say_ready(&self) -> kube::Result<()> {
+        let nodes: Api<Node> = Api::all(self.client.clone());
+        let room = json!({"cpu": "64", "memory": "256Gi", "pods": "1000"});
+        let status = json!({"status": {"capacity": room, "allocatable": room, "conditions": [{
+            "type": "Ready", "status": "True", "reason": "KubeletReady",
+            "lastHeartbeatTime": self.now(), "lastTransitionTime": self.now()}]}});
+        let patch = Patch::Strategic(status);
+        let params = PatchParams::default();
+        let written = nodes
+            .patch_status(&self.settings.name, &params, &patch)
+            .await;
+        written.map(drop)
+    }
+
+    async fn beat(&self) {
+        let leases: Api<Lease> = Api::namespaced(self.client.clone(), LEASES);
+        let name = &self.settings.name;
+        let mut beats: u32 = 0;
+        loop {
+            let now = k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime(self.now());
+            let spec =
+                json!({"holderIdentity": name, "leaseDurationSeconds": 40, "renewTime": now});
+            let patch = Patch::Merge(json!({ "spec": spec }));
+            let renewed = leases.patch(name, &PatchParams::default(), &patch).await;
+            if renewed.is_err_and(|error| refusal(&error) == Refusal::NotFound)
+                && let Ok(lease) =
+                    serde_json::from_value(json!({"metadata": {"name": name}, "spec": spec}))
+            {
+                let _retried_next_time = leases.create(&PostParams::default(), &lease).await;
+            }
+            beats += 1;
+            if beats.is_multiple_of(6) {
+                let _retried_next_time = self.say_ready().await;
+            }
+            sleep(HEARTBEAT).await;
+        }
+    }
+
+    async fn look_after_pods(self: Arc<Self>, shutdown: CancellationToken) {
+        let queue = Queue::new();
+        let feed = async {
+            let mut changes = self.pods.subscribe();
+            while let Some(change) = changes.next().await {
+                queue.add(Key::of(&**change.object()));
+            }
+        };
+        let housekeeping = async {
+            loop {
+                for (namespace, name) in self.bodies.on(&self.settings.name) {
+                    queue.add(Key::new(namespace, name));
+                }
+                for pod in self.pods.list() {
+                    queue.add(Key::of(&*pod));
+                }
+                sleep(LOOK_AGAIN).await;
+            }
+        };
+        let agent = self.clone();
+        let work = run_workers(
+            queue.clone(),
+            self.settings.workers,
+            shutdown,
+            move |key: Key| {
+                let agent = agent.clone();
+                async move { agent.sync(&key).await }
+            },
+        );
+        tokio::join!(feed, housekeeping, work);
+    }
+
+    /// Does the next thing about the pod of that name.
+    async fn sync(&self, key: &Key) -> kube::Result<Outcome> {
+        let identity: Identity = (key.namespace.clone(), key.name.clone());
+        let pod = self.pods.get_key(key);
+        let uid = pod.as_ref().and_then(|pod| pod.metadata.uid.clone());
+        let uid = uid.unwrap_or_default();
+        // Whose object is gone must go, and nothing is started before.
+        let mut others = self.bodies.running(&self.settings.name, &identity);
+        others.retain(|body| body.uid != uid);
+        if let Some(other) = others.first() {
+            let at = self.end(other, Duration::from_secs(30));
+            return Ok(later(at));
+        }
+        match pod {
+            None => Ok(Outcome::Done),
+            Some(pod) if pod.metadata.deletion_timestamp.is_some() => {
+                self.finish(&pod, &identity, &uid).await
+            }
+            Some(pod) => self.keep(&pod, &identity, &uid).await,
+        }
+    }
+
+    /// Lets a body end, if it does not already; returns when it will have.
+    fn end(&self, body: &Body, grace: Duration) -> Instant {
+        if let Some(at) = body.ends_at {
+            return at;
+        }
+        let (from, to) = self.settings.shutdown_millis;
+        let at = Instant::now() + random::millis(from, to).min(grace);
+        let name = &self.settings.name;
+        self.bodies
+            .change(name, &body.uid, |body| body.ends_at = Some(at));
+        at
+    }
+
+    async fn finish(&self, pod: &Pod, identity: &Identity, uid: &str) -> kube::Result<Outcome> {
+        let name = &self.settings.name;
+        if let Some(body) = self.bodies.of(name, identity, uid) {
+            let grace = pod.metadata.deletion_grace_period_seconds.unwrap_or(30);
+            let grace = Duration::from_secs(u64::try_from(grace).unwrap_or_default());
+            let at = self.end(&body, grace);
+            if Instant::now() < at && !self.settings.hasty {
+                return Ok(later(at));
+            }
+        }
+        let api: Api<Pod> = Api::namespaced(self.client.clone(), &identity.0);
+        delete(&api, &identity.1, Delete::of_uid(uid).at_once()).await?;
+        if !self.settings.hasty {
+            self.bodies.forget(name, identity, uid);
+        }
+        self.written().remove(uid);
+        Ok(Outcome::Done)
+    }
+
+    async fn keep(&self, pod: &Pod, identity: &Identity, uid: &str) -> kube::Result<Outcome> {
+        let phase = pod
+            .status
+            .as_ref()
+            .and_then(|status| status.phase.as_deref());
+        if matches!(phase, Some("Failed" | "Succeeded")) {
+            return Ok(Outcome::Done);
+        }
+        let name = &self.settings.name;
+        let image = image_of(pod);
+        let now = Instant::now();
+        if image.starts_with("bad") {
+            let pending = Shown {
+                phase: "Pending",
+                ready: false,
+            };
+            self.show(pod, uid, pending).await?;
+            return Ok(Outcome::Done);
+        }
+        let Some(body) = self.bodies.of(name, identity, uid) else {
+            let (from, to) = self.settings.startup_millis;
+            let body = Body {
+                node: name.clone(),
+                uid: uid.to_owned(),
+                ready_at: now + random::millis(from, to),
+                ends_at: None,
+            };
+            self.bodies.start(identity, body.clone());
+            if body.ready_at > now {
+                self.show(
+                    pod,
+                    uid,
+                    Shown {
+                        phase: "Pending",
+                        ready: false,
+                    },
+                )
+                .await?;
+                return Ok(later(body.ready_at));
+            }
+            self.show(
+                pod,
+                uid,
+                Shown {
+                    phase: "Running",
+                    ready: true,
+                },
+            )
+            .await?;
+            return Ok(Outcome::Done);
+        };
+        let shown = match body.ends_at {
+            // It ended although nobody asked: the node had no room for it.
+            Some(at) if at <= now => Shown {
+                phase: "Failed",
+                ready: false,
+            },
+            Some(at) => return Ok(later(at)),
+            None if image.starts_with("sick") => Shown {
+                phase: "Running",
+                ready: false,
+            },
+            None if body.ready_at <= now => Shown {
+                phase: "Running",
+                ready: true,
+            },
+            None => {
+                let before = self.before(pod, uid);
+                let started = before.is_some_and(|shown| shown.phase == "Running");
+                let phase = if started { "Running" } else { "Pending" };
+                self.show(
+                    pod,
+                    uid,
+                    Shown {
+                        phase,
+                        ready: false,
+                    },
+                )
+                .await?;
+                return Ok(later(body.ready_at));
+            }
+        };
+        self.show(pod, uid, shown).await?;
+        Ok(Outcome::Done)
+    }
+
+    fn written(&self) -> std::sync::MutexGuard<'_, BTreeMap<String, Shown>> {
+        self.written.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What the pod's status says, as far as this agent knows.
+    fn before(&self, pod: &Pod, uid: &str) -> Option<Shown> {
+        if let Some(shown) = self.written().get(uid) {
+            return Some(*shown);
+        }
+        let status = pod.status.as_ref()?;
+        let conditions = status.conditions.iter().flatten();
+        let mut ready = conditions.filter(|condition| condition.type_ == "Ready");
+        let phase = match status.phase.as_deref()? {
+            "Running" => "Running",
+            "Failed" => "Failed",
+            _ => "Pending",
+        };
+        let ready = ready.next()?.status == "True";
+        Some(Shown { phase, ready })
+    }
+
+    async fn show(&self, pod: &Pod, uid: &str, shown: Shown) -> kube::Result<()> {
+        let before = self.before(pod, uid);
+        // After a node was lost others may have written that the pod is not ready.
+        let told_otherwise = shown.ready && !is_ready(pod) && before == Some(shown);
+        if before == Some(shown) && !told_otherwise {
+            return Ok(());
+        }
+        let now = self.now();
+        let address = format!("10.1.{}.{}", random::below(250), random::below(250));
+        let mut status = json!({"phase": shown.phase, "conditions": [{
+            "type": "Ready",
+            "status": if shown.ready { "True" } else { "False" },
+            "lastTransitionTime": now,
+        }]});
+        if pod
+            .status
+            .as_ref()
+            .is_none_or(|status| status.start_time.is_none())
+        {
+            status["startTime"] = json!(now);
+            status["podIP"] = json!(address);
+            status["podIPs"] = json!([{ "ip": address }]);
+        }
+        self.write(pod, uid, &status).await?;
+        self.written().insert(uid.to_owned(), shown);
+        Ok(())
+    }
+
+    async fn write(&self, pod: &Pod, uid: &str, status: &Value) -> kube::Result<()> {
+        let namespace = pod.metadata.namespace.as_deref().unwrap_or_default();
+        let name = pod.metadata.name.as_deref().unwrap_or_default();
+        let api: Api<Pod> = Api::namespaced(self.client.clone(), namespace);
+        let patch = json!({"metadata": {"uid": uid}, "status": status});
+        let patch = Patch::Strategic(patch);
+        let written = api
+            .patch_status(name, &PatchParams::default(), &patch)
+            .await;
+        unless_outrun(written).map(drop)
+    }
+
+    async fn look_after_volumes(self: Arc<Self>, shutdown: CancellationToken) {
+        if !self.claims.wait_synced().await || !self.volumes.wait_synced().await {
+            return;
+        }
+        let queue = Queue::new();
+        let claims = async {
+            let mut changes = self.claims.subscribe();
+            while let Some(change) = changes.next().await {
+                queue.add((true, Key::of(&**change.object())));
+            }
+        };
+        let volumes = async {
+            let mut changes = self.volumes.subscribe();
+            while let Some(change) = changes.next().await {
+                queue.add((false, Key::of(&**change.object())));
+            }
+        };
+        let agent = self.clone();
+        let work = run_workers(
+            queue.clone(),
+            1,
+            shutdown,
+            move |(is_claim, key): (bool, Key)| {
+                let agent = agent.clone();
+                async move {
+                    let done = match is_claim {
+                        true => agent.make_volume(&key).await,
+                        false => agent.remove_volume(&key).await,
+                    };
+                    done.map(|()| Outcome::Done)
+                }
+            },
+        );
+        tokio::join!(claims, volumes, work);
+    }
+
+    async fn make_volume(&self, key: &Key) -> kube::Result<()> {
+        let Some(claim) = self.claims.get_key(key) else {
+            return Ok(());
+        };
+        let annotations = claim.metadata.annotations.clone().unwrap_or_default();
+        let spec = claim.spec.clone().unwrap_or_default();
+        let here = annotations.get(SELECTED_NODE) == Some(&self.settings.name);
+        let going = claim.metadata.deletion_timestamp.is_some();
+        if !here || going || spec.volume_name.is_some_and(|name| !name.is_empty()) {
+            return Ok(());
+        }
+        let uid = claim.metadata.uid.clone().unwrap_or_default();
+        let volume = json!({
+            "metadata": {
+                "name": format!("pvc-{uid}"),
+                "annotations": {PROVISIONED_BY: "mainstay.dev/local"},
+            },
+            "spec": {
+                "accessModes": spec.access_modes,
+                "capacity": {"storage": "1Gi"},
+                "claimRef": {"apiVersion": "v1", "kind": "PersistentVolumeClaim",
+                    "namespace": key.namespace, "name": key.name, "uid": uid},
+                "local": {"path": format!("/volumes/{uid}")},
+                "nodeAffinity": {"required": {"nodeSelectorTerms": [{"matchExpressions": [{
+                    "key": "kubernetes.io/hostname", "operator": "In",
+                    "values": [self.settings.name]}]}]}},
+                "persistentVolumeReclaimPolicy": "Delete",
+                "storageClassName": spec.storage_class_name,
+                "volumeMode": "Filesystem",
+            },
+        });
+        let volume: PersistentVolume =
+            serde_json::from_value(volume).map_err(kube::Error::SerdeError)?;
+        let api: Api<PersistentVolume> = Api::all(self.client.clone());
+        match api.create(&PostParams::default(), &volume).await {
+            Err(error) if refusal(&error) != Refusal::AlreadyExists => Err(error),
+            _ => Ok(()),
+        }
+    }
+
+    async fn remove_volume(&self, key: &Key) -> kube::Result<()> {
+        let Some(volume) = self.volumes.get_key(key) else {
+            return Ok(());
+        };
+        let affinity = volume
+            .spec
+            .as_ref()
+            .and_then(|spec| spec.node_affinity.as_ref());
+        let terms = affinity.and_then(|affinity| affinity.required.as_ref());
+        let mut terms = terms
+            .into_iter()
+            .flat_map(|terms| &terms.node_selector_terms);
+        let here = terms.any(|term| {
+            let mut wanted = term.match_expressions.iter().flatten();
+            wanted.any(|one| {
+                one.values
+                    .iter()
+                    .flatten()
+                    .any(|at| *at == self.settings.name)
+            })
+        });
+        let phase = volume
+            .status
+            .as_ref()
+            .and_then(|status| status.phase.as_deref());
+        if !here || phase != Some("Released") {
+            return Ok(());
+        }
+        let api: Api<PersistentVolume> = Api::all(self.client.clone());
+        let uid = volume.metadata.uid.clone().unwrap_or_default();
+        delete(&api, &key.name, Delete::of_uid(uid)).await.map(drop)
+    }
+}
+
+fn later(at: Instant) -> Outcome {
+    let wait = at.saturating_duration_since(Instant::now());
+    Outcome::RequeueAfter(wait.max(Duration::from_millis(1)))
+}
+
+fn image_of(pod: &Pod) -> &str {
+    let container = pod.spec.as_ref().and_then(|spec| spec.containers.first());
+    container
+        .and_then(|container| container.image.as_deref())
+        .unwrap_or_default()
+}
+
+fn is_ready(pod: &Pod) -> bool {
+    let status = pod.status.as_ref();
+    let mut conditions = status
+        .into_iter()
+        .flat_map(|status| status.conditions.iter().flatten());
+    conditions.any(|condition| condition.type_ == "Ready" && condition.status == "True")
+}

@@ -1,0 +1,193 @@
+//! Runs worlds: each in a copy of this process and on a thread of its own, so that it begins with
+//! the same memory whatever ran before.
+
+use std::io::{Read, Write};
+use std::panic;
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use clap::ValueEnum;
+use nix::sys::wait::{WaitStatus, waitpid};
+use tokio::time::Instant;
+
+use crate::trace::Summary;
+use crate::{system, trace, world};
+
+/// A mistake that is made on purpose, to see that it is found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Mutation {
+    /// Nodes remove a pod's object while its body still ends.
+    HastyNode,
+    /// Controllers delete by name alone, whatever has the name by now.
+    CarelessDeletes,
+    /// Controllers take an ordered set for a parallel one.
+    NoOrder,
+    /// Controllers see no partition.
+    NoPartition,
+    /// Controllers take claims for given up that are to be kept.
+    NoRetention,
+}
+
+impl Mutation {
+    /// What controllers are told instead of what is so.
+    pub fn forgery(self) -> Option<(&'static str, &'static str)> {
+        match self {
+            Self::HastyNode | Self::CarelessDeletes => None,
+            Self::NoOrder => Some(("\"OrderedReady\"", "\"Parallel\"")),
+            Self::NoPartition => Some(("\"partition\":", "\"ignored\":")),
+            Self::NoRetention => Some(("\"whenScaled\":\"Retain\"", "\"whenScaled\":\"Delete\"")),
+        }
+    }
+}
+
+/// How to run worlds.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Options {
+    /// Prints everything that happens.
+    pub show: bool,
+    /// A mistake to be found.
+    pub mutation: Option<Mutation>,
+}
+
+/// Longest time of the real clock for one world; a world that takes longer stands still.
+const REAL_SECONDS_MAX: u32 = 300;
+
+/// A process in which everything has been made that is made once per process (schemas and the
+/// like): its copies begin alike, and at once. It has one thread.
+pub struct WarmProcess(());
+
+impl WarmProcess {
+    /// Warms this process up, by running a world in it.
+    pub fn new() -> Self {
+        here(0, Options::default());
+        Self(())
+    }
+
+    /// Starts a world in a copy of this process.
+    ///
+    /// # Errors
+    /// When the system has no room for another process.
+    pub fn start(&self, seed: u64, options: Options) -> Result<UnderWay> {
+        let (reader, mut writer) = std::io::pipe().context("make a pipe")?;
+        let child = system::in_copy(|| {
+            nix::unistd::alarm::set(REAL_SECONDS_MAX);
+            let summary = here(seed, options);
+            // Nobody is left to be told of a failure to write.
+            let _ = writer.write_all(encode(&summary).as_bytes());
+        });
+        let child = child.context("start a process")?;
+        Ok(UnderWay { child, reader })
+    }
+}
+
+impl Default for WarmProcess {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+/// A world that lives in another process.
+pub struct UnderWay {
+    child: nix::unistd::Pid,
+    reader: std::io::PipeReader,
+}
+
+impl UnderWay {
+    /// Waits for its end.
+    ///
+    /// # Errors
+    /// When the process cannot be waited for.
+    pub fn finish(mut self) -> Result<Summary> {
+        let mut text = String::new();
+        let read = self.reader.read_to_string(&mut text);
+        read.context("read from a process")?;
+        let status = waitpid(self.child, None).context("wait for a process")?;
+        let mut summary = decode(&text);
+        if status != WaitStatus::Exited(self.child, 0) {
+            let how = format!("the world ended with {status:?}");
+            summary.broken.push(how);
+        }
+        Ok(summary)
+    }
+}
+
+/// Runs one world in this process, on a thread of its own.
+pub fn here(seed: u64, options: Options) -> Summary {
+    let thread = std::thread::Builder::new()
+        .stack_size(32 << 20)
+        .spawn(move || {
+            system::begin(seed);
+            on_this_thread(seed, options)
+        });
+    let joined = thread.map(std::thread::JoinHandle::join);
+    match joined {
+        Ok(Ok(summary)) => summary,
+        _ => Summary {
+            broken: vec!["the world's thread failed".to_owned()],
+            ..Summary::default()
+        },
+    }
+}
+
+thread_local! {
+    static STARTED: std::cell::Cell<Option<Instant>> = const { std::cell::Cell::new(None) };
+}
+
+fn on_this_thread(seed: u64, options: Options) -> Summary {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_time()
+        .start_paused(true)
+        .on_thread_unpark(|| {
+            if let Some(started) = STARTED.get() {
+                system::set_elapsed(started.elapsed());
+            }
+        })
+        .build();
+    let runtime = match runtime {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            return Summary {
+                broken: vec![format!("no runtime: {error}")],
+                ..Summary::default()
+            };
+        }
+    };
+    panic::set_hook(Box::new(|info| trace::broken(format!("panic: {info}"))));
+    runtime.block_on(async {
+        STARTED.set(Some(Instant::now()));
+        trace::begin(options.show);
+        world::live(seed, options.mutation).await;
+    });
+    let summary = trace::end();
+    // What is left of the world goes without a trace.
+    runtime.shutdown_timeout(Duration::ZERO);
+    summary
+}
+
+fn encode(summary: &Summary) -> String {
+    let mut text = format!("{:016x} {}\n", summary.hash, summary.lines);
+    for line in &summary.tail {
+        text.push_str(&format!("T{}\n", line.replace('\n', " ")));
+    }
+    for line in &summary.broken {
+        text.push_str(&format!("B{}\n", line.replace('\n', " ")));
+    }
+    text
+}
+
+fn decode(text: &str) -> Summary {
+    let mut summary = Summary::default();
+    let mut lines = text.lines();
+    if let Some((hash, count)) = lines.next().and_then(|line| line.split_once(' ')) {
+        summary.hash = u64::from_str_radix(hash, 16).unwrap_or_default();
+        summary.lines = count.parse().unwrap_or_default();
+    }
+    for line in lines {
+        if let Some(line) = line.strip_prefix('T') {
+            summary.tail.push(line.to_owned());
+        } else if let Some(line) = line.strip_prefix('B') {
+            summary.broken.push(line.to_owned());
+        }
+    }
+    summary
+}

@@ -1,0 +1,164 @@
+//! The system's clock and random bytes, as a simulated world has them, and `fork`.
+//!
+//! The program that contains this file defines `clock_gettime` and `getrandom` itself, so that
+//! everything in it (the standard library, all dependencies, the product's own code) takes time
+//! and randomness from here, without knowing. On a thread on which no world runs both do what the
+//! system's own do. This is the only file here with `unsafe`; the product is never linked with it.
+
+#![expect(unsafe_code, reason = "takes the place of functions of the C library")]
+
+use std::cell::Cell;
+use std::ffi::{c_int, c_uint, c_void};
+use std::io;
+use std::sync::atomic::{AtomicPtr, Ordering};
+use std::time::Duration;
+
+use crate::random::next;
+
+/// What the clocks show when a world begins: some afternoon in 2026, and a machine that has been
+/// up for an hour.
+const WALL_START: Duration = Duration::from_secs(1_780_000_000);
+const UPTIME_START: Duration = Duration::from_secs(3600);
+
+struct World {
+    running: Cell<bool>,
+    elapsed: Cell<Duration>,
+    /// How far the wall clock of the control plane is off, in nanoseconds.
+    skew: Cell<i64>,
+    random: Cell<u64>,
+}
+
+thread_local! {
+    static WORLD: World = const {
+        World {
+            running: Cell::new(false),
+            elapsed: Cell::new(Duration::ZERO),
+            skew: Cell::new(0),
+            random: Cell::new(0),
+        }
+    };
+}
+
+/// Begins a world on this thread: from now on its clocks stand still until they are moved, and its
+/// random bytes follow from the seed. To be called before anything else happens on the thread.
+pub fn begin(seed: u64) {
+    WORLD.with(|world| {
+        world.random.set(seed);
+        world.running.set(true);
+    });
+}
+
+/// Moves the clocks.
+pub fn set_elapsed(elapsed: Duration) {
+    WORLD.with(|world| world.elapsed.set(elapsed));
+}
+
+/// Sets the wall clock wrong; what measures durations stays as it is.
+pub fn set_skew(nanoseconds: i64) {
+    WORLD.with(|world| world.skew.set(nanoseconds));
+}
+
+/// What a clock of the world shows; `None` where no world runs, and for clocks of another kind.
+fn simulated(clock: libc::clockid_t) -> Option<Duration> {
+    WORLD.with(|world| {
+        if !world.running.get() {
+            return None;
+        }
+        let elapsed = world.elapsed.get();
+        match clock {
+            libc::CLOCK_REALTIME | libc::CLOCK_REALTIME_COARSE => {
+                let skew = world.skew.get();
+                let apart = Duration::from_nanos(skew.unsigned_abs());
+                let right = WALL_START + elapsed;
+                Some(if skew < 0 {
+                    right - apart
+                } else {
+                    right + apart
+                })
+            }
+            libc::CLOCK_MONOTONIC
+            | libc::CLOCK_MONOTONIC_COARSE
+            | libc::CLOCK_MONOTONIC_RAW
+            | libc::CLOCK_BOOTTIME => Some(UPTIME_START + elapsed),
+            _ => None,
+        }
+    })
+}
+
+type ClockGettime = unsafe extern "C" fn(libc::clockid_t, *mut libc::timespec) -> c_int;
+
+/// The C library's own `clock_gettime`.
+static REAL_CLOCK: AtomicPtr<c_void> = AtomicPtr::new(std::ptr::null_mut());
+
+/// Takes the place of the C library's function.
+///
+/// # Safety
+/// As of that one: `time` points to a `timespec`.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn clock_gettime(clock: libc::clockid_t, time: *mut libc::timespec) -> c_int {
+    if let Some(now) = simulated(clock) {
+        let shown = libc::timespec {
+            tv_sec: now.as_secs() as libc::time_t,
+            tv_nsec: i64::from(now.subsec_nanos()),
+        };
+        // SAFETY: the caller says that the pointer is good.
+        unsafe { time.write(shown) };
+        return 0;
+    }
+    let mut real = REAL_CLOCK.load(Ordering::Relaxed);
+    if real.is_null() {
+        // SAFETY: the name is a C string; looking a symbol up has no other conditions.
+        real = unsafe { libc::dlsym(libc::RTLD_NEXT, c"clock_gettime".as_ptr()) };
+        if real.is_null() {
+            return -1;
+        }
+        REAL_CLOCK.store(real, Ordering::Relaxed);
+    }
+    // SAFETY: what the C library has under this name is of this type.
+    let real: ClockGettime = unsafe { std::mem::transmute::<*mut c_void, ClockGettime>(real) };
+    // SAFETY: the arguments are the caller's own.
+    unsafe { real(clock, time) }
+}
+
+/// Takes the place of the C library's function.
+///
+/// # Safety
+/// As of that one: there are `len` bytes at `buffer`.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn getrandom(buffer: *mut c_void, len: usize, flags: c_uint) -> isize {
+    let filled = WORLD.with(|world| {
+        if !world.running.get() {
+            return false;
+        }
+        let mut state = world.random.get();
+        for at in 0..len {
+            let byte = (next(&mut state) >> 32) as u8;
+            // SAFETY: the caller says that there is room for `len` bytes.
+            unsafe { buffer.cast::<u8>().add(at).write(byte) };
+        }
+        world.random.set(state);
+        true
+    });
+    if filled {
+        return len as isize;
+    }
+    // SAFETY: the arguments are the caller's own.
+    let done = unsafe { libc::syscall(libc::SYS_getrandom, buffer, len, flags) };
+    done as isize
+}
+
+/// Runs `work` in a copy of this process, which ends with it, and returns the copy's id.
+///
+/// Only for a process with one thread; on another the copy could wait for ever for a lock that
+/// nobody holds any more.
+pub fn in_copy(work: impl FnOnce()) -> io::Result<nix::unistd::Pid> {
+    // SAFETY: this process has one thread, so that the copy is whole.
+    match unsafe { nix::unistd::fork() }? {
+        nix::unistd::ForkResult::Parent { child } => Ok(child),
+        nix::unistd::ForkResult::Child => {
+            work();
+            // SAFETY: ends the process without running what the original has registered.
+            unsafe { libc::_exit(0) }
+        }
+    }
+}

@@ -1,0 +1,103 @@
+//! What happened, in order: the same for every run of a seed.
+//!
+//! Each line goes into a hash, the last ones are kept. Where no world runs, nothing is noted.
+
+use std::cell::RefCell;
+use std::collections::VecDeque;
+use std::fmt::Arguments;
+use std::io::Write;
+
+use tokio::time::Instant;
+use xxhash_rust::xxh3::Xxh3;
+
+/// Lines that are kept for the report of a failure.
+const TAIL: usize = 150;
+
+struct Trace {
+    started: Instant,
+    hash: Xxh3,
+    lines: u64,
+    tail: VecDeque<String>,
+    show: bool,
+    broken: Vec<String>,
+}
+
+thread_local! {
+    static TRACE: RefCell<Option<Trace>> = const { RefCell::new(None) };
+}
+
+/// What is left of a trace.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Summary {
+    /// Hash of all lines.
+    pub hash: u64,
+    /// Their number.
+    pub lines: u64,
+    /// The last of them.
+    pub tail: Vec<String>,
+    /// What was wrong, in the order in which it was found.
+    pub broken: Vec<String>,
+}
+
+/// Begins the trace of this thread; `show` prints each line as well.
+pub fn begin(show: bool) {
+    let trace = Trace {
+        started: Instant::now(),
+        hash: Xxh3::new(),
+        lines: 0,
+        tail: VecDeque::new(),
+        show,
+        broken: Vec::new(),
+    };
+    TRACE.set(Some(trace));
+}
+
+/// Ends it.
+pub fn end() -> Summary {
+    TRACE.take().map_or_else(Summary::default, |trace| Summary {
+        hash: trace.hash.digest(),
+        lines: trace.lines,
+        tail: trace.tail.into(),
+        broken: trace.broken,
+    })
+}
+
+/// Notes a line.
+pub fn note(text: Arguments<'_>) {
+    TRACE.with_borrow_mut(|trace| {
+        let Some(trace) = trace else { return };
+        let at = trace.started.elapsed().as_secs_f64();
+        let line = format!("{at:>9.3} {text}");
+        trace.hash.update(line.as_bytes());
+        trace.lines += 1;
+        if trace.show {
+            // A reader that has gone away does not matter.
+            let _ = writeln!(std::io::stderr(), "{line}");
+        }
+        trace.tail.push_back(line);
+        if trace.tail.len() > TAIL {
+            trace.tail.pop_front();
+        }
+    });
+}
+
+/// Notes that a rule is broken.
+pub fn broken(text: String) {
+    note(format_args!("BROKEN {text}"));
+    TRACE.with_borrow_mut(|trace| {
+        if let Some(trace) = trace {
+            trace.broken.push(text);
+        }
+    });
+}
+
+/// Whether a rule has been broken.
+pub fn is_broken() -> bool {
+    TRACE.with_borrow(|trace| trace.as_ref().is_some_and(|trace| !trace.broken.is_empty()))
+}
+
+/// Notes a line; takes what `format!` takes.
+#[macro_export]
+macro_rules! trace {
+    ($($text:tt)*) => { $crate::trace::note(format_args!($($text)*)) };
+}

@@ -1,0 +1,201 @@
+//! A life of the whole: it is set up, lived in by users and faults, and comes to rest.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use api_server::UserInfo;
+use k8s_openapi::api::core::v1::ServiceAccount;
+use tokio::task::JoinSet;
+use tokio::time::{Instant, sleep};
+
+use crate::bodies::Bodies;
+use crate::checks::Checks;
+use crate::control_plane::{Part, Server, supervise};
+use crate::disk::Disk;
+use crate::faults::{Extent, Faults, Machine, some_settings};
+use crate::link::{Conditions, Link, Weather};
+use crate::random::{below, between, chance, millis};
+use crate::run::Mutation;
+use crate::user::User;
+use crate::{goal, random, system, trace};
+
+/// How long everything may take to come to rest: pods of a lost node wait for five minutes.
+const REST_WITHIN: Duration = Duration::from_secs(30 * 60);
+/// It has come to rest when nothing has been missing for so long.
+const AT_REST: Duration = Duration::from_secs(20);
+
+/// What kind of world it is.
+struct Climate {
+    weather: Weather,
+    faults: Option<Extent>,
+    /// Whether controllers run twice all the time, as when each takes the other for dead.
+    two_controllers: bool,
+    /// How old a view of the world can get.
+    staleness: Duration,
+}
+
+impl Climate {
+    fn of_chance(mutation: Option<Mutation>) -> Self {
+        let fair = Self {
+            weather: Weather {
+                latency_millis: between(0, 20),
+                ..Weather::default()
+            },
+            faults: None,
+            two_controllers: false,
+            staleness: Duration::from_secs(2),
+        };
+        let kind = below(4);
+        // One controller alone is never outrun by another: only two show this mistake.
+        let two = mutation == Some(Mutation::CarelessDeletes);
+        match if two { 3 } else { kind } {
+            // Nothing goes wrong but what users do: here the checks are strict.
+            0 => fair,
+            1 => Self {
+                faults: Some(Extent::Contained),
+                staleness: Duration::from_secs(15),
+                ..fair
+            },
+            2 => Self {
+                weather: Weather {
+                    lost_requests: below(6),
+                    lost_answers: below(6),
+                    late_events: below(10),
+                    broken_watches: below(4),
+                    latency_millis: between(0, 300),
+                    lateness_millis: between(100, 8_000),
+                },
+                faults: Some(Extent::Everything),
+                staleness: Duration::from_secs(180),
+                ..fair
+            },
+            _ => Self {
+                weather: Weather {
+                    latency_millis: between(10, 300),
+                    ..Weather::default()
+                },
+                two_controllers: true,
+                staleness: Duration::from_secs(15),
+                ..fair
+            },
+        }
+    }
+}
+
+/// Lives through one world. What is wrong is in the trace.
+pub async fn live(seed: u64, mutation: Option<Mutation>) {
+    random::begin(seed ^ 0x6d61_696e_7374_6179);
+    let climate = Climate::of_chance(mutation);
+    let checks = Checks::new(climate.staleness);
+    let observer = checks.clone();
+    let (disk, spin) = Disk::new(move |change| observer.see(change));
+    tokio::spawn(spin);
+    let server = Server::new(disk.clone());
+    server.start().await;
+    let address = server.address.clone();
+    let admin = UserInfo::new("admin", ["system:masters"]);
+    let link = Link::new("user", admin, address.clone(), Arc::default());
+    let user = User::new(link.client(), checks);
+    let bodies = Bodies::default();
+    let hasty = mutation == Some(Mutation::HastyNode);
+    let machine = |number| {
+        let settings = some_settings(number, hasty);
+        Arc::new(Machine::new(settings, bodies.clone(), address.clone()))
+    };
+    let machines: Vec<_> = (0..between(1, 3) as usize).map(machine).collect();
+    let controllers = Arc::new(Conditions::default());
+    controllers.forge(mutation.and_then(Mutation::forgery));
+    controllers.set_careless(mutation == Some(Mutation::CarelessDeletes));
+    let scheduler = Arc::new(Conditions::default());
+    let parts = [
+        (Part::Controllers, &controllers),
+        (Part::Scheduler, &scheduler),
+    ];
+    for (part, conditions) in parts {
+        tokio::spawn(supervise(part, address.clone(), conditions.clone()));
+    }
+    if climate.two_controllers {
+        let second = supervise(Part::Controllers, address.clone(), controllers.clone());
+        tokio::spawn(second);
+    }
+    let faults = Arc::new(Faults {
+        server,
+        disk,
+        controllers,
+        scheduler,
+        machines,
+        bodies: bodies.clone(),
+    });
+    for machine in &faults.machines {
+        machine.start();
+    }
+    wait_for_account(&user).await;
+    faults.set_weather(climate.weather);
+    let mut repairs = JoinSet::new();
+    for _ in 0..between(10, 30) {
+        match climate.faults {
+            Some(extent) if chance(40) => faults.strike(extent, &mut repairs),
+            _ => user.act().await,
+        }
+        sleep(pause()).await;
+        if trace::is_broken() {
+            return;
+        }
+    }
+    trace!("no more faults");
+    while repairs.join_next().await.is_some() {}
+    faults.set_weather(Weather::default());
+    faults.controllers.die_at_write(0);
+    faults.scheduler.die_at_write(0);
+    system::set_skew(0);
+    come_to_rest(&user, &bodies).await;
+}
+
+/// Mostly short, so that one thing meets another half-way.
+fn pause() -> Duration {
+    match below(10) {
+        0..4 => millis(0, 300),
+        4..8 => millis(300, 5_000),
+        _ => millis(5_000, 40_000),
+    }
+}
+
+/// No pod can be made before there is an account for it.
+async fn wait_for_account(user: &User) {
+    while !matches!(
+        user.api::<ServiceAccount>().get_opt("default").await,
+        Ok(Some(_))
+    ) {
+        sleep(Duration::from_millis(50)).await;
+    }
+}
+
+async fn come_to_rest(user: &User, bodies: &Bodies) {
+    if let Err(error) = user.mend().await {
+        trace::broken(format!("the user cannot mend: {error}"));
+    }
+    let started = Instant::now();
+    let mut well_since = None;
+    let mut last = Vec::new();
+    while started.elapsed() < REST_WITHIN {
+        sleep(Duration::from_secs(5)).await;
+        // Pods may be let go late: a controller learns of a label only when it is up.
+        if let Err(error) = user.tidy().await {
+            trace!("user: refused: {error}");
+        }
+        match goal::missing(user, bodies).await {
+            Ok(missing) => last = missing,
+            Err(error) => last = vec![error.to_string()],
+        }
+        if trace::is_broken() {
+            return;
+        }
+        if !last.is_empty() {
+            well_since = None;
+        } else if well_since.get_or_insert_with(Instant::now).elapsed() >= AT_REST {
+            trace!("all is well");
+            return;
+        }
+    }
+    trace::broken(format!("does not come to rest: {}", last.join("; ")));
+}

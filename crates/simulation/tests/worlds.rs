@@ -1,0 +1,81 @@
+//! Hundreds of worlds: every one keeps the promises, repeats exactly, and comes to rest; and each
+//! mistake that is made on purpose is found.
+//!
+//! The worlds run in a program of their own, which has one thread and can be copied.
+
+use std::process::Command;
+
+/// Seeds per test, so that tests side by side take about the same time.
+const SEEDS: u64 = 40;
+
+fn simulate(arguments: &[&str]) {
+    let output = Command::new(env!("CARGO_BIN_EXE_simulation"))
+        .args(arguments)
+        .output()
+        .expect("the simulation is built beside this test");
+    let (said, errors) = (
+        String::from_utf8_lossy(&output.stdout),
+        String::from_utf8_lossy(&output.stderr),
+    );
+    println!("{said}");
+    assert!(output.status.success(), "{said}{errors}");
+}
+
+fn worlds(part: u64) {
+    let (from, seeds) = ((part * SEEDS).to_string(), SEEDS.to_string());
+    simulate(&["--from", &from, "--seeds", &seeds]);
+}
+
+macro_rules! parts {
+    ($($name:ident = $part:expr;)*) => {
+        $(
+            #[test]
+            fn $name() {
+                worlds($part);
+            }
+        )*
+    };
+}
+
+parts! {
+    worlds_keep_their_promises_0 = 0;
+    worlds_keep_their_promises_1 = 1;
+    worlds_keep_their_promises_2 = 2;
+    worlds_keep_their_promises_3 = 3;
+    worlds_keep_their_promises_4 = 4;
+}
+
+#[test]
+fn a_seed_gives_the_same_world_again() {
+    simulate(&["--from", "1000", "--seeds", "8", "--twice", "--jobs", "2"]);
+}
+
+/// Nobody is to need more seeds than that to find a mistake of this kind.
+fn is_found(mutation: &str) {
+    simulate(&["--mutation", mutation, "--seeds", "60"]);
+}
+
+#[test]
+fn a_node_that_says_too_early_that_a_body_has_ended_is_found() {
+    is_found("hasty-node");
+}
+
+#[test]
+fn deleting_without_uid_is_found() {
+    is_found("careless-deletes");
+}
+
+#[test]
+fn creating_out_of_order_is_found() {
+    is_found("no-order");
+}
+
+#[test]
+fn an_update_below_the_partition_is_found() {
+    is_found("no-partition");
+}
+
+#[test]
+fn a_claim_that_is_deleted_against_the_policy_is_found() {
+    is_found("no-retention");
+}

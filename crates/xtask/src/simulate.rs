@@ -1,0 +1,53 @@
+//! `cargo xtask simulate`: builds the simulation for speed and runs worlds.
+
+use std::path::Path;
+use std::thread::available_parallelism;
+
+use anyhow::Result;
+
+use crate::steps::cargo;
+
+/// What to run.
+#[derive(clap::Args)]
+pub struct Simulate {
+    /// The first seed
+    #[arg(long, default_value_t = 0)]
+    from: u64,
+    /// How many seeds
+    #[arg(long, default_value_t = 1000)]
+    seeds: u64,
+    /// Prints everything that happens (one world at a time)
+    #[arg(long)]
+    trace: bool,
+    /// Runs each seed twice and compares
+    #[arg(long)]
+    twice: bool,
+}
+
+/// Runs the worlds, as many at once as there are processors.
+pub fn run(root: &Path, wanted: &Simulate) -> Result<()> {
+    let processors = available_parallelism().map_or(1, usize::from);
+    let jobs = if wanted.trace { 1 } else { processors };
+    let (from, seeds, jobs) = (
+        wanted.from.to_string(),
+        wanted.seeds.to_string(),
+        jobs.to_string(),
+    );
+    let mut arguments = vec![
+        "run",
+        "--quiet",
+        "--profile=simulation",
+        "--package=simulation",
+        "--bin=simulation",
+        "--",
+        "--from",
+        &from,
+        "--seeds",
+        &seeds,
+        "--jobs",
+        &jobs,
+    ];
+    let flags = [(wanted.trace, "--trace"), (wanted.twice, "--twice")];
+    arguments.extend(flags.iter().filter(|(on, _)| *on).map(|(_, flag)| *flag));
+    cargo(root, &arguments)
+}
