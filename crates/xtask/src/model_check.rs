@@ -1,0 +1,29 @@
+//! `cargo xtask model-check`: builds the model checker for speed and explores worlds.
+
+use std::path::Path;
+
+use anyhow::Result;
+
+use crate::steps::cargo;
+
+/// What to explore.
+#[derive(clap::Args)]
+pub struct ModelCheck {
+    /// What the checker is told: `--world NAME`, `--deep`, `--list`, `--threads N` and others that
+    /// `--help` after `--` shows
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+    arguments: Vec<String>,
+}
+
+/// Explores the worlds that are wanted.
+pub fn run(root: &Path, wanted: &ModelCheck) -> Result<()> {
+    let mut arguments = vec![
+        "run",
+        "--quiet",
+        "--release",
+        "--package=model-check",
+        "--",
+    ];
+    arguments.extend(wanted.arguments.iter().map(String::as_str));
+    cargo(root, &arguments)
+}
