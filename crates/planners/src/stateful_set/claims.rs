@@ -32,15 +32,18 @@ pub(super) fn obstacle(world: &World<'_>, ordinal: i64) -> Option<Cause> {
             continue;
         };
         // It goes with the former pod: a new pod must not come between claim and collector.
-        if world.spec.when_scaled == Retention::Delete
-            && references_other(
-                claim,
-                "v1",
-                "Pod",
-                &identity::pod_name(world.spec.name, ordinal),
-                "",
-            )
-        {
+        let pod = identity::pod_name(world.spec.name, ordinal);
+        let of_former_pod = world.spec.when_scaled == Retention::Delete
+            && references_other(claim, "v1", "Pod", &pod, "");
+        // So it does with a former set of this name, which kube-controller-manager overlooks.
+        let of_former_set = references_other(
+            claim,
+            identity::API_VERSION,
+            identity::KIND,
+            world.spec.name,
+            world.spec.uid,
+        );
+        if of_former_pod || of_former_set {
             return Some(Cause::ClaimStale { claim: claim_name });
         }
         if claim.metadata.deletion_timestamp.is_some() {
@@ -53,12 +56,12 @@ pub(super) fn obstacle(world: &World<'_>, ordinal: i64) -> Option<Cause> {
 /// Creates the claims of an ordinal that are not there.
 pub(super) fn create_missing(world: &World<'_>, ordinal: i64, draft: &mut Draft) {
     let spec = &world.spec;
-    for template in spec.claim_templates {
+    for (place, template) in spec.claim_templates.iter().enumerate() {
         let Some(template_name) = template.metadata.name.as_deref() else {
             continue;
         };
-        let name = identity::claim_name(template_name, spec.name, ordinal);
-        if !world.observed.claims.contains_key(&name) {
+        if !world.claims.contains_key(&(ordinal, place)) {
+            let name = identity::claim_name(template_name, spec.name, ordinal);
             draft.act(
                 ordinal,
                 Action::CreateClaim(Box::new(claim(spec, template, name))),
@@ -96,19 +99,16 @@ pub(super) fn correct_owners(world: &World<'_>, member: &Member<'_>, draft: &mut
     if !draft.settle_claims(member) {
         return;
     }
-    for name in names(&world.spec, member.ordinal) {
-        let Some(claim) = world.observed.claims.get(&name) else {
-            continue;
-        };
+    for (name, claim) in world.claims_of(member.ordinal) {
         match wanted_owners(&world.spec, member, claim) {
             Owners::AsWanted => {}
-            Owners::Foreign(None) => draft.notices.push(conflicting(&name)),
+            Owners::Foreign(None) => draft.notices.push(conflicting(name)),
             Owners::Foreign(Some(owners)) => {
-                draft.notices.push(conflicting(&name));
-                draft.act(member.ordinal, set_owners(claim, name, owners));
+                draft.notices.push(conflicting(name));
+                draft.act(member.ordinal, set_owners(claim, name.to_owned(), owners));
             }
             Owners::Wanted(owners) => {
-                draft.act(member.ordinal, set_owners(claim, name, owners));
+                draft.act(member.ordinal, set_owners(claim, name.to_owned(), owners));
             }
         }
     }

@@ -36,7 +36,7 @@ pub fn violations(observed: &Observed, plan: &Plan, now: Timestamp) -> Vec<Strin
     let facts = Facts {
         world: &world,
         plan,
-        update: update_revision(&world),
+        update: update_revision(&world).or_else(|| planned_revision(plan)),
         created: created(plan),
         deleted: world.all().filter(is_deleted).collect(),
     };
@@ -113,6 +113,15 @@ fn update_revision(world: &World<'_>) -> Option<String> {
     revisions
         .last()
         .and_then(|revision| revision.metadata.name.clone())
+}
+
+/// The name of the revision that the plan makes: where the view of revisions is old, pods may have
+/// it already.
+fn planned_revision(plan: &Plan) -> Option<String> {
+    plan.actions().find_map(|action| match action {
+        Action::CreateRevision(revision) => revision.metadata.name.clone(),
+        _ => None,
+    })
 }
 
 fn created(plan: &Plan) -> Vec<&Pod> {
