@@ -1,0 +1,85 @@
+//! Explores a world to its end, or to the first broken rule.
+
+use std::time::{Duration, Instant};
+
+use stateright::{Checker, HasDiscoveries, Model};
+
+use crate::counters::Counts;
+use crate::model::StatefulSetModel;
+use crate::seeded::Seeded;
+use crate::story::story;
+use crate::world::World;
+
+/// What came of exploring a world.
+#[derive(Clone, Debug)]
+pub struct Report {
+    /// Different states.
+    pub states: usize,
+    /// Steps of the longest of the shortest paths.
+    pub depth: usize,
+    /// Different situations that were planned for.
+    pub plans: usize,
+    /// What occurred.
+    pub counts: Counts,
+    /// Whether there was nothing left to explore, or a rule was broken.
+    pub complete: bool,
+    /// How long it took.
+    pub time: Duration,
+    /// The first rule that was broken, and how.
+    pub violation: Option<Violation>,
+}
+
+/// A broken rule.
+#[derive(Clone, Debug)]
+pub struct Violation {
+    /// The rule.
+    pub rule: &'static str,
+    /// A shortest way to break it, as a story.
+    pub story: String,
+}
+
+/// Explores a world with the planner as it is.
+pub fn check(world: World, threads: usize) -> Report {
+    check_within(world, Seeded::default(), threads, None)
+}
+
+/// Explores a world with mistakes on purpose.
+pub fn check_seeded(world: World, seeded: Seeded, threads: usize) -> Report {
+    check_within(world, seeded, threads, None)
+}
+
+/// Explores a world, but no longer than that.
+pub fn check_within(
+    world: World,
+    seeded: Seeded,
+    threads: usize,
+    limit: Option<Duration>,
+) -> Report {
+    let begun = Instant::now();
+    let builder = StatefulSetModel::seeded(world, seeded)
+        .checker()
+        .threads(threads)
+        .finish_when(HasDiscoveries::AnyFailures);
+    let builder = match limit {
+        Some(limit) => builder.timeout(limit),
+        None => builder,
+    };
+    let checker = builder.spawn_bfs().join();
+    let model = checker.model();
+    let violation = checker.discoveries().into_iter().min_by_key(|(_, path)| {
+        // One thread finds shortest paths; several find short ones.
+        path.clone().into_vec().len()
+    });
+    Report {
+        states: checker.unique_state_count(),
+        depth: checker.max_depth(),
+        plans: model.plans.count(),
+        counts: model.counters.now(),
+        time: begun.elapsed(),
+        complete: limit.is_none_or(|limit| begun.elapsed() < limit),
+        violation: violation.map(|(rule, path)| Violation {
+            rule,
+            story: story(model, &path.into_vec()),
+        }),
+    }
+}

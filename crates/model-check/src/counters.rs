@@ -1,0 +1,62 @@
+//! What occurred while a world was explored: a world in which nothing is ever refused shows less
+//! than it seems to.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use crate::server::Reply;
+
+/// How often each reply was given, and how long it took to come to rest.
+#[derive(Debug, Default)]
+pub struct Counters {
+    done: AtomicU64,
+    already_exists: AtomicU64,
+    not_found: AtomicU64,
+    conflict: AtomicU64,
+    rounds_max: AtomicU64,
+}
+
+/// The counts at one time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Counts {
+    /// Writes that were carried out.
+    pub done: u64,
+    /// Creates of what was there.
+    pub already_exists: u64,
+    /// Writes to what was gone.
+    pub not_found: u64,
+    /// Writes to what was another, or had changed.
+    pub conflict: u64,
+    /// Fair rounds that the slowest state needed.
+    pub rounds_max: u64,
+}
+
+impl Counters {
+    /// Counts a reply.
+    pub fn replied(&self, reply: Reply) {
+        let counter = match reply {
+            Reply::Done => &self.done,
+            Reply::AlreadyExists => &self.already_exists,
+            Reply::NotFound => &self.not_found,
+            Reply::Conflict => &self.conflict,
+        };
+        counter.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Notes how many rounds a state needed.
+    pub fn needed(&self, rounds: usize) {
+        let rounds = u64::try_from(rounds).unwrap_or(u64::MAX);
+        self.rounds_max.fetch_max(rounds, Ordering::Relaxed);
+    }
+
+    /// The counts now.
+    pub fn now(&self) -> Counts {
+        let of = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        Counts {
+            done: of(&self.done),
+            already_exists: of(&self.already_exists),
+            not_found: of(&self.not_found),
+            conflict: of(&self.conflict),
+            rounds_max: of(&self.rounds_max),
+        }
+    }
+}

@@ -1,0 +1,312 @@
+//! What happens besides the controller: users, faults, nodes, the garbage collector, the clock.
+
+use crate::server::terminate;
+use crate::state::{Body, Health, Kind, ORDINALS, Owners, Phase, Pod, Set, State};
+use crate::world::{Edit, Fault, World};
+
+/// A step of the world that needs nobody's will. Each of them is bound to happen in the end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Progress {
+    /// A pod is placed on a node and started there.
+    Start {
+        /// The pod.
+        ordinal: usize,
+        /// The node.
+        node: u8,
+    },
+    /// A pod becomes Ready.
+    Ready(usize),
+    /// The node confirms that a pod that was to be deleted is gone.
+    Finish(usize),
+    /// A body that no pod stands for is ended.
+    Reap(usize),
+    /// The pod of a lost node is to be deleted.
+    Evict(usize),
+    /// The lost node is back.
+    NodeBack,
+    /// A claim that was to be deleted is gone.
+    ClaimGone(usize),
+    /// The garbage collector looks at a claim.
+    CollectClaim(usize),
+    /// The garbage collector deletes a pod without owner.
+    CollectPod(usize),
+    /// The garbage collector deletes a revision without owner.
+    CollectRevision(usize),
+    /// Time passes.
+    Tick,
+}
+
+/// The steps that are possible now.
+pub fn possible(world: &World, state: &State) -> Vec<Progress> {
+    let mut steps = Vec::new();
+    if state.node_lost {
+        steps.push(Progress::NodeBack);
+    }
+    for at in 0..ORDINALS {
+        if let Some(pod) = &state.api.pods[at] {
+            of_pod(world, state, at, pod, &mut steps);
+        }
+        if let Some(claim) = &state.api.claims[at] {
+            if claim.terminating && !in_use(state, at) {
+                steps.push(Progress::ClaimGone(at));
+            }
+            if !claim.terminating && dangling(state, at, claim.owners) != Owners::default() {
+                steps.push(Progress::CollectClaim(at));
+            }
+        }
+    }
+    for (at, body) in state.bodies.iter().enumerate() {
+        let cut_off = body.node == 0 && state.node_lost;
+        if !cut_off && state.pod_with(body.ordinal, body.uid).is_none() {
+            steps.push(Progress::Reap(at));
+        }
+    }
+    let set = state.api.set.map(|set| set.uid);
+    for (at, revision) in state.api.revisions.iter().enumerate() {
+        if revision.is_some_and(|revision| revision.owner.is_some() && revision.owner != set) {
+            steps.push(Progress::CollectRevision(at));
+        }
+    }
+    if ages(world, state) {
+        steps.push(Progress::Tick);
+    }
+    steps
+}
+
+fn of_pod(world: &World, state: &State, at: usize, pod: &Pod, steps: &mut Vec<Progress>) {
+    let cut_off = pod.node == Some(0) && state.node_lost;
+    let set = state.api.set.map(|set| set.uid);
+    if pod.terminating {
+        if !cut_off {
+            steps.push(Progress::Finish(at));
+        }
+        return;
+    }
+    if pod.owner.is_some() && pod.owner != set {
+        steps.push(Progress::CollectPod(at));
+    }
+    if cut_off {
+        steps.push(Progress::Evict(at));
+        return;
+    }
+    match pod.phase {
+        Phase::Pending => {
+            let usable = state.api.claims[at].is_some_and(|claim| !claim.terminating);
+            let nodes = u8::from(state.node_lost)..world.nodes;
+            if usable || !world.claims {
+                steps.extend(nodes.map(|node| Progress::Start { ordinal: at, node }));
+            }
+        }
+        Phase::Running => {
+            let good = !world.bad_templates.contains(&pod.revision);
+            if good && !matches!(pod.health, Health::Ready(_)) {
+                steps.push(Progress::Ready(at));
+            }
+        }
+        Phase::Ended => {}
+    }
+}
+
+/// A claim is protected as long as a pod that has a node and has not ended uses it.
+fn in_use(state: &State, at: usize) -> bool {
+    state.api.pods[at].is_some_and(|pod| pod.node.is_some() && pod.phase != Phase::Ended)
+}
+
+/// The owners that are not there any more.
+fn dangling(state: &State, at: usize, owners: Owners) -> Owners {
+    let set = state.api.set.map(|set| set.uid);
+    let pod = state.api.pods[at].map(|pod| pod.uid);
+    Owners {
+        set: owners.set.filter(|owner| Some(*owner) != set),
+        pod: owners.pod.filter(|owner| Some(*owner) != pod),
+    }
+}
+
+fn ages(world: &World, state: &State) -> bool {
+    let young = |pod: &Pod| matches!(pod.health, Health::Ready(age) if age < world.min_ready);
+    let pods = state.api.pods.iter().chain(&state.seen.pods);
+    pods.flatten().any(young)
+}
+
+/// Takes a step that is possible.
+pub fn progress(world: &World, state: &mut State, step: Progress) {
+    match step {
+        Progress::Start { ordinal, node } => {
+            if let Some(pod) = &mut state.api.pods[ordinal] {
+                pod.node = Some(node);
+                pod.phase = Phase::Running;
+                let (uid, ordinal) = (pod.uid, u8::try_from(ordinal).unwrap_or(u8::MAX));
+                state.bodies.push(Body { ordinal, uid, node });
+            }
+        }
+        Progress::Ready(at) => with_pod(state, at, |pod| pod.health = Health::Ready(0)),
+        Progress::Finish(at) => {
+            end_body(state, at);
+            state.api.pods[at] = None;
+        }
+        Progress::Reap(at) => {
+            state.bodies.remove(at);
+        }
+        Progress::Evict(at) | Progress::CollectPod(at) => terminate(state, at),
+        Progress::NodeBack => state.node_lost = false,
+        Progress::ClaimGone(at) => state.api.claims[at] = None,
+        Progress::CollectClaim(at) => collect_claim(world, state, at),
+        Progress::CollectRevision(at) => state.api.revisions[at] = None,
+        Progress::Tick => {
+            let (api, seen) = (&mut state.api.pods, &mut state.seen.pods);
+            for pod in api.iter_mut().chain(seen).flatten() {
+                if let Health::Ready(age) = &mut pod.health {
+                    *age = (*age + 1).min(world.min_ready);
+                }
+            }
+        }
+    }
+}
+
+fn with_pod(state: &mut State, at: usize, change: impl FnOnce(&mut Pod)) {
+    if let Some(pod) = &mut state.api.pods[at] {
+        change(pod);
+    }
+}
+
+fn end_body(state: &mut State, at: usize) {
+    let uid = state.api.pods[at].map(|pod| pod.uid);
+    state.bodies.retain(|body| Some(body.uid) != uid);
+}
+
+/// Deletes a claim whose owners are all gone, or takes away those that are. It is here that data
+/// is lost, and here that it is asked whether it should be.
+fn collect_claim(world: &World, state: &mut State, at: usize) {
+    let version = state.fresh(Kind::ClaimVersion);
+    let Some(mut claim) = state.api.claims[at] else {
+        return;
+    };
+    let gone = dangling(state, at, claim.owners);
+    if gone != claim.owners {
+        claim.owners.set = claim.owners.set.filter(|_| gone.set.is_none());
+        claim.owners.pod = claim.owners.pod.filter(|_| gone.pod.is_none());
+        claim.version = version;
+        state.api.claims[at] = Some(claim);
+        return;
+    }
+    if gone.pod.is_some() && !(world.ever_deletes_when_scaled() && state.given_up[at]) {
+        state.breaks(format!(
+            "the claim data-web-{at} is deleted though its ordinal is wanted"
+        ));
+    }
+    if gone.set.is_some() && !world.ever_deletes_when_deleted() {
+        state.breaks(format!(
+            "the claim data-web-{at} is deleted against the policy"
+        ));
+    }
+    delete_claim(state, at);
+}
+
+fn delete_claim(state: &mut State, at: usize) {
+    if in_use(state, at) {
+        let version = state.fresh(Kind::ClaimVersion);
+        if let Some(claim) = &mut state.api.claims[at] {
+            claim.terminating = true;
+            claim.version = version;
+        }
+    } else {
+        state.api.claims[at] = None;
+    }
+}
+
+/// Changes the specification. `false` when it is so already.
+pub fn edit(state: &mut State, edit: Edit) -> bool {
+    let (version, generation) = (state.fresh(Kind::SetVersion), state.fresh(Kind::Generation));
+    let Some(set) = &mut state.api.set else {
+        return false;
+    };
+    let spec = edit.of(set.spec);
+    if spec == set.spec {
+        return false;
+    }
+    *set = Set {
+        version,
+        generation,
+        spec,
+        ..*set
+    };
+    give_up(state, spec);
+    true
+}
+
+fn give_up(state: &mut State, spec: crate::state::Spec) {
+    for (at, given_up) in state.given_up.iter_mut().enumerate() {
+        *given_up |= !spec.wants(at);
+    }
+}
+
+/// The faults that are possible now, each with the place where it happens.
+pub fn faults(world: &World, state: &State) -> Vec<(Fault, usize)> {
+    let mut found = Vec::new();
+    for fault in world.faults {
+        match fault {
+            Fault::NodeLost if !state.node_lost => found.push((*fault, 0)),
+            Fault::ReplaceSet => found.push((*fault, 0)),
+            Fault::NodeLost => {}
+            _ => {
+                let places = (0..ORDINALS).filter(|at| hits(state, *fault, *at));
+                found.extend(places.map(|at| (*fault, at)));
+            }
+        }
+    }
+    found
+}
+
+fn hits(state: &State, fault: Fault, at: usize) -> bool {
+    let pod = state.api.pods[at].filter(|pod| !pod.terminating);
+    let cut_off = |pod: &Pod| pod.node == Some(0) && state.node_lost;
+    match fault {
+        Fault::Fail => pod.is_some_and(|pod| pod.phase == Phase::Running && !cut_off(&pod)),
+        Fault::Unready => pod.is_some_and(|pod| matches!(pod.health, Health::Ready(_))),
+        Fault::Delete => pod.is_some(),
+        Fault::Orphan => pod.is_some_and(|pod| pod.owner.is_some()),
+        Fault::DeleteClaim => state.api.claims[at].is_some_and(|claim| !claim.terminating),
+        Fault::NodeLost | Fault::ReplaceSet => true,
+    }
+}
+
+/// Lets a fault happen.
+pub fn fail(state: &mut State, fault: Fault, at: usize) {
+    match fault {
+        Fault::Fail => {
+            end_body(state, at);
+            with_pod(state, at, |pod| {
+                pod.phase = Phase::Ended;
+                pod.health = Health::Lost;
+            });
+        }
+        Fault::Unready => with_pod(state, at, |pod| pod.health = Health::Lost),
+        Fault::Delete => terminate(state, at),
+        Fault::Orphan => with_pod(state, at, |pod| pod.owner = None),
+        Fault::DeleteClaim => {
+            state.given_up[at] = true;
+            delete_claim(state, at);
+        }
+        Fault::NodeLost => {
+            state.node_lost = true;
+            for pod in state.api.pods.iter_mut().flatten() {
+                if pod.node == Some(0) && matches!(pod.health, Health::Ready(_)) {
+                    pod.health = Health::Lost;
+                }
+            }
+        }
+        Fault::ReplaceSet => {
+            let (uid, version) = (state.fresh(Kind::Set), state.fresh(Kind::SetVersion));
+            let generation = state.fresh(Kind::Generation);
+            if let Some(set) = &mut state.api.set {
+                *set = Set {
+                    uid,
+                    version,
+                    generation,
+                    spec: set.spec,
+                    status: None,
+                };
+            }
+        }
+    }
+}

@@ -1,0 +1,117 @@
+//! `cargo xtask model-check`: explores worlds, prints what was found.
+
+use std::process::ExitCode;
+use std::time::Duration;
+
+use clap::Parser;
+use model_check::check::{Report, check_within};
+use model_check::seeded::Seeded;
+use model_check::state::Budget;
+use model_check::world;
+
+/// Explores every interleaving of small worlds with the StatefulSet planner.
+#[derive(Parser)]
+struct Arguments {
+    /// Only this world.
+    #[arg(long)]
+    world: Option<String>,
+    /// The large worlds too.
+    #[arg(long)]
+    deep: bool,
+    /// Only list the worlds.
+    #[arg(long)]
+    list: bool,
+    /// Changes by users, instead of the world's own number.
+    #[arg(long)]
+    edits: Option<u8>,
+    /// Faults, instead of the world's own number.
+    #[arg(long)]
+    faults: Option<u8>,
+    /// Controllers that take over, instead of the world's own number.
+    #[arg(long)]
+    takeovers: Option<u8>,
+    /// Times that a watch falls behind, instead of the world's own number; 255 is no bound.
+    #[arg(long)]
+    lags: Option<u8>,
+    /// Answers that are lost, instead of the world's own number.
+    #[arg(long)]
+    lost_answers: Option<u8>,
+    /// Give up on a world after so many seconds.
+    #[arg(long)]
+    seconds: Option<u64>,
+    /// How many threads explore; with one, a broken rule comes with a shortest story.
+    #[arg(long, default_value_t = 2)]
+    threads: usize,
+}
+
+impl Arguments {
+    fn budget(&self, own: Budget) -> Budget {
+        Budget {
+            edits: self.edits.unwrap_or(own.edits),
+            faults: self.faults.unwrap_or(own.faults),
+            takeovers: self.takeovers.unwrap_or(own.takeovers),
+            lost_answers: self.lost_answers.unwrap_or(own.lost_answers),
+            lags: self.lags.unwrap_or(own.lags),
+        }
+    }
+}
+
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    let mut worlds = world::all();
+    match &arguments.world {
+        Some(name) => worlds.retain(|world| world.name == name),
+        None => worlds.retain(|world| arguments.deep || !world.deep),
+    }
+    if worlds.is_empty() {
+        eprintln!("there is no such world; see --list");
+        return ExitCode::FAILURE;
+    }
+    if arguments.list {
+        for world in worlds {
+            println!("{:<24} {}", world.name, world.about);
+        }
+        return ExitCode::SUCCESS;
+    }
+    println!("{}", header());
+    let mut good = true;
+    for mut world in worlds {
+        let name = world.name;
+        world.budget = arguments.budget(world.budget);
+        let limit = arguments.seconds.map(Duration::from_secs);
+        let report = check_within(world, Seeded::default(), arguments.threads, limit);
+        println!("{}", row(name, &report));
+        if let Some(violation) = &report.violation {
+            good = false;
+            println!("\nbroken: {}\n{}", violation.rule, violation.story);
+        }
+    }
+    if good {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    }
+}
+
+fn header() -> String {
+    format!(
+        "{:<24} {:>10} {:>6} {:>8} {:>10} {:>9} {:>9} {:>7} {:>8}",
+        "world", "states", "depth", "plans", "writes", "exists", "conflict", "rounds", "time"
+    )
+}
+
+fn row(name: &str, report: &Report) -> String {
+    let counts = &report.counts;
+    format!(
+        "{name:<24} {:>10} {:>6} {:>8} {:>10} {:>9} {:>9} {:>7} {:>7.1}s{}",
+        report.states,
+        report.depth,
+        report.plans,
+        counts.done,
+        counts.already_exists,
+        counts.conflict,
+        counts.rounds_max,
+        report.time.as_secs_f64(),
+        if report.complete { "" } else { " (given up)" }
+    )
+}

@@ -1,0 +1,307 @@
+//! The model: which steps there are, what each comes to, and what must hold in every state.
+
+use planners::stateful_set::course::{Course, Outcome, Place};
+use stateright::{Model, Property};
+
+use crate::counters::Counters;
+use crate::environment::{self, Progress};
+use crate::plans::Plans;
+use crate::seeded::Seeded;
+use crate::server;
+use crate::settling::Rest;
+use crate::state::{Kind, ORDINALS, Op, Set, State, UNLIMITED, Work};
+use crate::world::{Begin, Edit, Fault, World};
+
+/// A kind of object that a controller watches; each watch may be behind on its own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Watch {
+    /// The set.
+    Set,
+    /// Pods.
+    Pods,
+    /// Claims.
+    Claims,
+    /// Revisions.
+    Revisions,
+}
+
+const WATCHES: [Watch; 4] = [Watch::Set, Watch::Pods, Watch::Claims, Watch::Revisions];
+
+/// Which of two controllers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Who {
+    /// The one that plans.
+    Active,
+    /// One that another took over from, with writes left to send.
+    Former,
+}
+
+/// A step.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Step {
+    /// The controller is shown nothing more of a kind for the time being.
+    Lag(Watch),
+    /// The controller is shown the objects of a kind as they are now.
+    CatchUp(Watch),
+    /// The controller plans.
+    Plan,
+    /// A write reaches the API server, and its answer the controller.
+    Write(Who, Place),
+    /// A write reaches the API server; its answer is lost.
+    WriteUnanswered(Who, Place),
+    /// Another controller takes over; the former one knows nothing of it, or has crashed.
+    TakeOver {
+        /// Whether the former one goes on with what it is doing.
+        former_goes_on: bool,
+    },
+    /// A user changes the specification.
+    Edit(Edit),
+    /// Something goes wrong.
+    Fault(Fault, usize),
+    /// Something happens that is bound to.
+    Progress(Progress),
+}
+
+/// The world of a StatefulSet, with the planner that runs in the product.
+pub struct StatefulSetModel {
+    /// The world.
+    pub world: World,
+    /// All plans so far.
+    pub plans: Plans,
+    /// The mistakes on purpose.
+    pub seeded: Seeded,
+    /// What occurred.
+    pub counters: Counters,
+    /// States from which the world is known to come to rest.
+    pub rest: Rest,
+}
+
+impl StatefulSetModel {
+    /// A world with the planner as it is.
+    pub fn new(world: World) -> Self {
+        Self::seeded(world, Seeded::default())
+    }
+
+    /// A world with mistakes on purpose.
+    pub fn seeded(world: World, seeded: Seeded) -> Self {
+        Self {
+            plans: Plans::new(&world, seeded),
+            seeded,
+            counters: Counters::default(),
+            rest: Rest::default(),
+            world,
+        }
+    }
+
+    fn first_state(&self) -> State {
+        let mut state = State::default();
+        let set = Set {
+            uid: state.fresh(Kind::Set),
+            version: state.fresh(Kind::SetVersion),
+            generation: state.fresh(Kind::Generation),
+            spec: self.world.spec,
+            status: None,
+        };
+        state.api.set = Some(set);
+        for at in 0..ORDINALS {
+            state.given_up[at] = !self.world.spec.wants(at);
+        }
+        if self.world.begin == Begin::Settled {
+            state = self.settled(&state);
+        }
+        state.budget = self.world.budget;
+        state.canonical()
+    }
+
+    /// The watches that have anything to tell in this world.
+    fn watches(&self) -> impl Iterator<Item = Watch> {
+        let claims = self.world.claims;
+        let watches = WATCHES.into_iter();
+        watches.filter(move |watch| claims || *watch != Watch::Claims)
+    }
+
+    /// Plans for what was seen. `false` when there is nothing to write.
+    pub fn plan(&self, state: &mut State) -> bool {
+        if state.seen.set.is_none() {
+            return false;
+        }
+        let (planned, ops) = self.plans.of(&state.seen);
+        if let Some(rule) = planned.broken.first() {
+            state.breaks(rule.as_str());
+        }
+        if ops.is_empty() {
+            return state.broken.is_some();
+        }
+        state.work = Some(Work {
+            ops,
+            course: Course::of(&planned.shape),
+            shape: planned.shape.clone(),
+        });
+        true
+    }
+
+    /// Carries out one write of a plan in hand.
+    pub fn write(&self, state: &mut State, who: Who, place: Place, answered: bool) -> Option<Op> {
+        let slot = |state: &mut State| match who {
+            Who::Active => state.work.take(),
+            Who::Former => state.former.take(),
+        };
+        let mut work = slot(state)?;
+        let at = work.ops.iter().position(|(other, _)| *other == place)?;
+        let (_, op) = work.ops.remove(at);
+        let reply = server::write(state, &op, self.seeded.guards);
+        self.counters.replied(reply);
+        let outcome = if answered {
+            reply.outcome(&op)
+        } else {
+            Outcome::Refused
+        };
+        work.course.sent(place);
+        work.course.ended(&work.shape, place, outcome);
+        if work.course.is_over() {
+            return Some(op);
+        }
+        // What cannot be sent any more does not tell two states apart.
+        if outcome == Outcome::Refused {
+            forget_what_cannot_follow(&mut work, place);
+        }
+        match who {
+            Who::Active => state.work = Some(work),
+            Who::Former => state.former = Some(work),
+        }
+        Some(op)
+    }
+
+    fn take(&self, state: &mut State, step: Step) -> bool {
+        match step {
+            Step::Lag(watch) => {
+                if state.budget.lags != UNLIMITED {
+                    state.budget.lags -= 1;
+                }
+                state.lagging[watch as usize] = true;
+                true
+            }
+            Step::CatchUp(watch) => {
+                state.lagging[watch as usize] = false;
+                true
+            }
+            Step::Plan => self.plan(state),
+            Step::Write(who, place) => self.write(state, who, place, true).is_some(),
+            Step::WriteUnanswered(who, place) => {
+                state.budget.lost_answers -= 1;
+                self.write(state, who, place, false).is_some()
+            }
+            Step::TakeOver { former_goes_on } => {
+                state.budget.takeovers -= 1;
+                let work = state.work.take();
+                state.former = work.filter(|_| former_goes_on);
+                state.lagging = [false; 4];
+                true
+            }
+            Step::Edit(edit) => {
+                state.budget.edits -= 1;
+                environment::edit(state, edit)
+            }
+            Step::Fault(fault, at) => {
+                state.budget.faults -= 1;
+                environment::fail(state, fault, at);
+                true
+            }
+            Step::Progress(step) => {
+                environment::progress(&self.world, state, step);
+                true
+            }
+        }
+    }
+}
+
+/// Drops the writes of a part of the plan that was cut short.
+fn forget_what_cannot_follow(work: &mut Work, refused: Place) {
+    let ready: Vec<Place> = work.course.ready().collect();
+    work.ops.retain(|(place, _)| {
+        let follows_refused = match (refused, *place) {
+            (Place::Prepare(_), Place::Prepare(_) | Place::Pod { .. }) => true,
+            (Place::Pod { work: of, .. }, Place::Pod { work, .. }) => of == work,
+            (_, Place::Cleanup(_)) => true,
+            _ => false,
+        };
+        !follows_refused || ready.contains(place)
+    });
+}
+
+impl Model for StatefulSetModel {
+    type State = State;
+    type Action = Step;
+
+    fn init_states(&self) -> Vec<State> {
+        vec![self.first_state()]
+    }
+
+    fn actions(&self, state: &State, steps: &mut Vec<Step>) {
+        if state.broken.is_some() {
+            return;
+        }
+        for watch in self.watches() {
+            if state.lagging[watch as usize] {
+                steps.push(Step::CatchUp(watch));
+            } else if state.budget.lags > 0 {
+                steps.push(Step::Lag(watch));
+            }
+        }
+        if state.work.is_none() {
+            steps.push(Step::Plan);
+        }
+        let hands = [(Who::Active, &state.work), (Who::Former, &state.former)];
+        for (who, work) in hands {
+            let Some(work) = work else { continue };
+            for place in work.course.ready() {
+                steps.push(Step::Write(who, place));
+                if state.budget.lost_answers > 0 {
+                    steps.push(Step::WriteUnanswered(who, place));
+                }
+            }
+        }
+        let progress = environment::possible(&self.world, state);
+        steps.extend(progress.into_iter().map(Step::Progress));
+        if state.budget.takeovers > 0 && state.former.is_none() {
+            for former_goes_on in [false, true] {
+                if state.work.is_some() || !former_goes_on {
+                    steps.push(Step::TakeOver { former_goes_on });
+                }
+            }
+        }
+        if state.budget.edits > 0 {
+            steps.extend(self.world.edits.iter().copied().map(Step::Edit));
+        }
+        if state.budget.faults > 0 {
+            let faults = environment::faults(&self.world, state);
+            steps.extend(faults.into_iter().map(|(fault, at)| Step::Fault(fault, at)));
+        }
+    }
+
+    fn next_state(&self, last: &State, step: Step) -> Option<State> {
+        let mut state = last.clone();
+        self.take(&mut state, step).then(|| state.canonical())
+    }
+
+    fn properties(&self) -> Vec<Property<Self>> {
+        vec![
+            Property::always("at most one body has an identity", |_, state: &State| {
+                one_body_each(state)
+            }),
+            Property::always("no rule is broken", |_, state: &State| {
+                state.broken.is_none()
+            }),
+            Property::always(
+                "the world comes to rest as wanted",
+                |model: &Self, state| model.comes_to_rest(state).is_ok(),
+            ),
+        ]
+    }
+}
+
+fn one_body_each(state: &State) -> bool {
+    let mut seen = [false; ORDINALS];
+    let mut first = |ordinal: u8| !std::mem::replace(&mut seen[usize::from(ordinal)], true);
+    state.bodies.iter().all(|body| first(body.ordinal))
+}

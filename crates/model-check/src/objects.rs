@@ -1,0 +1,458 @@
+//! Between the small state and the objects that the planner reads and writes.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::{Arc, RwLock};
+
+use jiff::{SignedDuration, Timestamp};
+use k8s_openapi::api::apps::v1::{
+    ControllerRevision, RollingUpdateStatefulSetStrategy, StatefulSet, StatefulSetOrdinals,
+    StatefulSetPersistentVolumeClaimRetentionPolicy, StatefulSetSpec, StatefulSetStatus,
+    StatefulSetUpdateStrategy,
+};
+use k8s_openapi::api::core::v1::{
+    Container, PersistentVolumeClaim, Pod as PodObject, PodCondition, PodSpec, PodStatus,
+    PodTemplateSpec,
+};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{
+    LabelSelector, ObjectMeta, OwnerReference, Time,
+};
+use k8s_openapi::apimachinery::pkg::runtime::RawExtension;
+use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
+use planners::stateful_set::course::Write;
+use planners::stateful_set::{Action, Observed, identity, revisions};
+use resource_kinds::labels;
+
+use crate::state::{Claim, Health, Id, Objects, Op, Owners, Phase, Pod, Revision, Set, TEMPLATES};
+use crate::world::{Strategy, World};
+
+/// The time of every plan, in seconds.
+pub const NOW: i64 = 2_000_000;
+/// When pods were created and started.
+const STARTED: i64 = NOW - 100_000;
+/// When pods that were Ready ceased to be.
+const CEASED: i64 = NOW - 50_000;
+/// A tick of the world's clock.
+const TICK: i64 = 10;
+
+const NAMESPACE: &str = "default";
+const SET: &str = "web";
+const CLAIM: &str = "data";
+
+/// Builds objects, and reads writes.
+pub struct Builder {
+    world: World,
+    templates: Vec<PodTemplateSpec>,
+    /// Names of revisions, by template.
+    names: Vec<String>,
+    /// The statuses that have occurred.
+    pub statuses: Statuses,
+}
+
+impl Builder {
+    /// For a world.
+    pub fn new(world: &World) -> Self {
+        let templates: Vec<_> = (0..TEMPLATES).map(template).collect();
+        let names = templates.iter().map(|template| {
+            let bytes = revisions::bytes(&revisions::encode(template));
+            revisions::name(SET, &revisions::hash(&bytes, Some(0)))
+        });
+        Self {
+            world: world.clone(),
+            names: names.collect(),
+            templates,
+            statuses: Statuses::default(),
+        }
+    }
+
+    /// What the planner reads.
+    pub fn observed(&self, objects: &Objects) -> Observed {
+        let Some(set) = &objects.set else {
+            return Observed::default();
+        };
+        let numbered = |at: usize| u8::try_from(at).unwrap_or(u8::MAX);
+        let pods = objects.pods.iter().enumerate();
+        let pods =
+            pods.filter_map(|(at, pod)| Some(Arc::new(self.pod(numbered(at), pod.as_ref()?))));
+        let revisions = objects.revisions.iter().enumerate();
+        let revisions = revisions
+            .filter_map(|(at, revision)| Some(Arc::new(self.revision(at, revision.as_ref()?))));
+        let claims = objects.claims.iter().enumerate();
+        let claims = claims.filter_map(|(at, claim)| {
+            let claim = object_of_claim(numbered(at), claim.as_ref()?);
+            Some((claim.metadata.name.clone()?, Arc::new(claim)))
+        });
+        Observed {
+            set: Arc::new(self.set(set)),
+            pods: pods.collect(),
+            revisions: revisions.collect(),
+            claims: claims.collect(),
+            ..Observed::default()
+        }
+    }
+
+    fn set(&self, set: &Set) -> StatefulSet {
+        let same = set
+            .status
+            .is_some_and(|status| status.observed == set.generation);
+        let status = set.status.map(|status| StatefulSetStatus {
+            observed_generation: Some(if same { 2 } else { 1 }),
+            ..self.statuses.get(status.text)
+        });
+        StatefulSet {
+            metadata: ObjectMeta {
+                name: Some(SET.to_owned()),
+                namespace: Some(NAMESPACE.to_owned()),
+                uid: Some(uid("set", set.uid)),
+                resource_version: Some(uid("version", set.version)),
+                generation: Some(2),
+                annotations: Some(self.annotations()),
+                creation_timestamp: Some(at(STARTED)),
+                ..ObjectMeta::default()
+            },
+            spec: Some(self.spec(set)),
+            status,
+        }
+    }
+
+    fn annotations(&self) -> BTreeMap<String, String> {
+        let pairs = self.world.annotations.iter();
+        pairs
+            .map(|(key, value)| ((*key).to_owned(), (*value).to_owned()))
+            .collect()
+    }
+
+    fn spec(&self, set: &Set) -> StatefulSetSpec {
+        let spec = &set.spec;
+        let word = |delete: bool| Some(if delete { "Delete" } else { "Retain" }.to_owned());
+        StatefulSetSpec {
+            replicas: Some(i32::from(spec.replicas)),
+            ordinals: Some(StatefulSetOrdinals {
+                start: Some(i32::from(spec.start)),
+            }),
+            template: self.templates[usize::from(spec.template)].clone(),
+            selector: LabelSelector {
+                match_labels: Some(app()),
+                ..LabelSelector::default()
+            },
+            service_name: Some(SET.to_owned()),
+            pod_management_policy: (!self.world.ordered).then(|| "Parallel".to_owned()),
+            update_strategy: Some(self.strategy(spec.partition)),
+            min_ready_seconds: i32::try_from(i64::from(self.world.min_ready) * TICK).ok(),
+            revision_history_limit: Some(self.world.history),
+            volume_claim_templates: self.world.claims.then(|| vec![claim_template()]),
+            persistent_volume_claim_retention_policy: Some(
+                StatefulSetPersistentVolumeClaimRetentionPolicy {
+                    when_deleted: word(spec.delete_when_deleted),
+                    when_scaled: word(spec.delete_when_scaled),
+                },
+            ),
+        }
+    }
+
+    fn strategy(&self, partition: u8) -> StatefulSetUpdateStrategy {
+        let block = RollingUpdateStatefulSetStrategy {
+            partition: Some(i32::from(partition)),
+            max_unavailable: self.world.max_unavailable.map(IntOrString::Int),
+        };
+        let (word, block) = match self.world.strategy {
+            Strategy::RollingUpdate => ("RollingUpdate", Some(block)),
+            Strategy::RollingUpdateWithoutBlock => ("RollingUpdate", None),
+            Strategy::OnDelete => ("OnDelete", None),
+        };
+        StatefulSetUpdateStrategy {
+            type_: Some(word.to_owned()),
+            rolling_update: block,
+        }
+    }
+
+    fn pod(&self, ordinal: u8, pod: &Pod) -> PodObject {
+        let template = usize::from(pod.revision);
+        let name = identity::pod_name(SET, i64::from(ordinal));
+        let mut all = app();
+        all.extend(identity::pod_labels(
+            SET,
+            i64::from(ordinal),
+            &self.names[template],
+        ));
+        let (ready, changed) = match pod.health {
+            Health::Never => ("False", STARTED),
+            Health::Lost => ("False", CEASED),
+            Health::Ready(age) => ("True", NOW - i64::from(age) * TICK),
+        };
+        let condition = PodCondition {
+            type_: "Ready".to_owned(),
+            status: ready.to_owned(),
+            last_transition_time: Some(at(changed)),
+            ..PodCondition::default()
+        };
+        let phase = match pod.phase {
+            Phase::Pending => "Pending",
+            Phase::Running => "Running",
+            Phase::Ended => "Failed",
+        };
+        PodObject {
+            metadata: ObjectMeta {
+                name: Some(name),
+                namespace: Some(NAMESPACE.to_owned()),
+                uid: Some(uid("pod", pod.uid)),
+                labels: Some(all),
+                owner_references: pod.owner.map(|set| vec![owner_set(set)]),
+                creation_timestamp: Some(at(STARTED)),
+                deletion_timestamp: pod.terminating.then(|| at(CEASED)),
+                ..ObjectMeta::default()
+            },
+            spec: self.templates[template].spec.clone(),
+            status: Some(PodStatus {
+                phase: Some(phase.to_owned()),
+                conditions: Some(vec![condition]),
+                start_time: Some(at(STARTED)),
+                ..PodStatus::default()
+            }),
+        }
+    }
+
+    fn revision(&self, template: usize, revision: &Revision) -> ControllerRevision {
+        ControllerRevision {
+            metadata: ObjectMeta {
+                name: Some(self.names[template].clone()),
+                namespace: Some(NAMESPACE.to_owned()),
+                uid: Some(uid("revision", revision.uid)),
+                labels: Some(app()),
+                owner_references: revision.owner.map(|set| vec![owner_set(set)]),
+                creation_timestamp: Some(at(STARTED)),
+                ..ObjectMeta::default()
+            },
+            data: Some(RawExtension(revisions::encode(&self.templates[template]))),
+            revision: i64::from(revision.number),
+        }
+    }
+
+    /// A write about objects that were seen, in short.
+    ///
+    /// # Errors
+    /// When it is about nothing that this world has: a rule is broken.
+    pub fn op(&self, seen: &Objects, write: Write<'_>) -> Result<Op, String> {
+        let set = seen.set.as_ref().ok_or("a plan without a set")?;
+        let read = match write {
+            Write::Status(status) => {
+                let mut text = status.clone();
+                text.observed_generation = None;
+                return Ok(Op::WriteStatus {
+                    set: set.uid,
+                    version: set.version,
+                    generation: set.generation,
+                    text: self.statuses.number(text),
+                });
+            }
+            Write::Action(action) => self.action(set, action),
+        };
+        read.ok_or_else(|| format!("a write about something unknown: {write:?}"))
+    }
+
+    fn action(&self, set: &Set, action: &Action) -> Option<Op> {
+        Some(match action {
+            Action::ConfirmSet => Op::ConfirmSet { set: set.uid },
+            Action::AdoptRevision { name, uid } => Op::AdoptRevision {
+                template: self.template(name)?,
+                uid: id(uid)?,
+                set: set.uid,
+            },
+            Action::AdoptPod { name, uid } => Op::AdoptPod {
+                ordinal: ordinal(name)?,
+                uid: id(uid)?,
+                set: set.uid,
+            },
+            Action::ReleasePod { name, uid } => Op::ReleasePod {
+                ordinal: ordinal(name)?,
+                uid: id(uid)?,
+            },
+            Action::CreateRevision(revision) => Op::CreateRevision {
+                template: self.template(revision.metadata.name.as_deref()?)?,
+                number: u8::try_from(revision.revision).ok()?,
+                set: set.uid,
+            },
+            Action::RenumberRevision {
+                name,
+                uid,
+                revision,
+            } => Op::RenumberRevision {
+                template: self.template(name)?,
+                uid: id(uid)?,
+                number: u8::try_from(*revision).ok()?,
+            },
+            Action::DeleteRevision { name, uid } => Op::DeleteRevision {
+                template: self.template(name)?,
+                uid: id(uid)?,
+            },
+            Action::CreateClaim(claim) => Op::CreateClaim {
+                ordinal: ordinal(claim.metadata.name.as_deref()?)?,
+                set: owners(claim.metadata.owner_references.as_deref())?.set,
+            },
+            Action::SetClaimOwners {
+                name,
+                uid,
+                resource_version,
+                owners: wanted,
+            } => Op::SetClaimOwners {
+                ordinal: ordinal(name)?,
+                uid: id(uid)?,
+                version: id(resource_version)?,
+                owners: owners(Some(wanted))?,
+            },
+            Action::CreatePod(pod) => {
+                let labels = pod.metadata.labels.as_ref()?;
+                Op::CreatePod {
+                    ordinal: ordinal(pod.metadata.name.as_deref()?)?,
+                    revision: self.template(labels.get(labels::CONTROLLER_REVISION_HASH)?)?,
+                    set: owners(pod.metadata.owner_references.as_deref())?.set?,
+                }
+            }
+            Action::LabelPod { name, uid, .. } => Op::LabelPod {
+                ordinal: ordinal(name)?,
+                uid: id(uid)?,
+            },
+            Action::DeletePod { name, uid } => Op::DeletePod {
+                ordinal: ordinal(name)?,
+                uid: id(uid)?,
+            },
+        })
+    }
+
+    fn template(&self, revision: &str) -> Option<u8> {
+        let at = self.names.iter().position(|name| name == revision)?;
+        u8::try_from(at).ok()
+    }
+
+    /// The template that a revision of that name has.
+    pub fn template_of(&self, revision: Option<&str>) -> Option<u8> {
+        self.template(revision?)
+    }
+}
+
+fn object_of_claim(ordinal: u8, claim: &Claim) -> PersistentVolumeClaim {
+    let of_set = claim.owners.set.map(owner_set);
+    let of_pod = claim.owners.pod.map(|pod| owner_pod(ordinal, pod));
+    let owners: Vec<_> = of_set.into_iter().chain(of_pod).collect();
+    PersistentVolumeClaim {
+        metadata: ObjectMeta {
+            name: Some(identity::claim_name(CLAIM, SET, i64::from(ordinal))),
+            namespace: Some(NAMESPACE.to_owned()),
+            uid: Some(uid("claim", claim.uid)),
+            resource_version: Some(uid("version", claim.version)),
+            labels: Some(app()),
+            owner_references: (!owners.is_empty()).then_some(owners),
+            deletion_timestamp: claim.terminating.then(|| at(CEASED)),
+            ..ObjectMeta::default()
+        },
+        ..PersistentVolumeClaim::default()
+    }
+}
+
+fn claim_template() -> PersistentVolumeClaim {
+    PersistentVolumeClaim {
+        metadata: ObjectMeta {
+            name: Some(CLAIM.to_owned()),
+            ..ObjectMeta::default()
+        },
+        ..PersistentVolumeClaim::default()
+    }
+}
+
+fn template(number: usize) -> PodTemplateSpec {
+    PodTemplateSpec {
+        metadata: Some(ObjectMeta {
+            labels: Some(app()),
+            ..ObjectMeta::default()
+        }),
+        spec: Some(PodSpec {
+            containers: vec![Container {
+                name: "main".to_owned(),
+                image: Some(format!("image:{number}")),
+                ..Container::default()
+            }],
+            ..PodSpec::default()
+        }),
+    }
+}
+
+fn app() -> BTreeMap<String, String> {
+    BTreeMap::from([("app".to_owned(), SET.to_owned())])
+}
+
+fn owner_set(set: Id) -> OwnerReference {
+    OwnerReference {
+        api_version: identity::API_VERSION.to_owned(),
+        kind: identity::KIND.to_owned(),
+        name: SET.to_owned(),
+        uid: uid("set", set),
+        controller: Some(true),
+        block_owner_deletion: Some(true),
+    }
+}
+
+fn owner_pod(ordinal: u8, pod: Id) -> OwnerReference {
+    OwnerReference {
+        api_version: "v1".to_owned(),
+        kind: "Pod".to_owned(),
+        name: identity::pod_name(SET, i64::from(ordinal)),
+        uid: uid("pod", pod),
+        controller: Some(true),
+        block_owner_deletion: Some(true),
+    }
+}
+
+fn owners(references: Option<&[OwnerReference]>) -> Option<Owners> {
+    let mut owners = Owners::default();
+    for owner in references.unwrap_or_default() {
+        let owner_id = Some(id(&owner.uid)?);
+        if owner.kind == identity::KIND {
+            owners.set = owner_id;
+        } else {
+            owners.pod = owner_id;
+        }
+    }
+    Some(owners)
+}
+
+/// `web-3` and `data-web-3` are 3.
+fn ordinal(name: &str) -> Option<u8> {
+    name.rsplit_once('-')?.1.parse().ok()
+}
+
+fn uid(kind: &str, id: Id) -> String {
+    format!("{kind}-{id}")
+}
+
+fn id(uid: &str) -> Option<Id> {
+    uid.rsplit_once('-')?.1.parse().ok()
+}
+
+fn at(second: i64) -> Time {
+    Time(Timestamp::UNIX_EPOCH + SignedDuration::from_secs(second))
+}
+
+/// The statuses that have occurred, by number; without the generation, which the state has.
+#[derive(Default)]
+pub struct Statuses {
+    known: RwLock<(HashMap<String, u16>, Vec<StatefulSetStatus>)>,
+}
+
+impl Statuses {
+    /// The status with that number.
+    pub fn get(&self, number: u16) -> StatefulSetStatus {
+        let known = self.known.read().expect("no panic");
+        known.1[usize::from(number)].clone()
+    }
+
+    fn number(&self, status: StatefulSetStatus) -> u16 {
+        let text = serde_json::to_string(&status).expect("a status is JSON");
+        let mut known = self.known.write().expect("no panic");
+        if let Some(number) = known.0.get(&text) {
+            return *number;
+        }
+        let number = u16::try_from(known.1.len()).expect("not so many statuses");
+        known.0.insert(text, number);
+        known.1.push(status);
+        number
+    }
+}

@@ -1,0 +1,180 @@
+//! From what a controller has seen to what the planner decides about it, remembered.
+//!
+//! Building objects and planning is what costs time: each situation is planned for once.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::{Arc, RwLock};
+
+use jiff::{SignedDuration, Timestamp};
+use k8s_openapi::api::apps::v1::StatefulSetStatus;
+use planners::stateful_set::course::Place;
+use planners::stateful_set::{Action, Plan, PodWork, invariants, plan};
+
+use crate::hashing::Quick;
+use crate::objects::{Builder, NOW};
+use crate::seeded::Seeded;
+use crate::state::{Ids, Objects, Op, Renumbering};
+use crate::world::World;
+
+/// A plan without its content, for its course.
+pub type Shape = Arc<Plan>;
+
+/// What is decided about a situation.
+#[derive(Debug)]
+pub struct Planned {
+    /// The writes, with identities as in the situation's renumbered form.
+    pub ops: Vec<(Place, Op)>,
+    /// Their order.
+    pub shape: Shape,
+    /// The rules that it breaks.
+    pub broken: Vec<String>,
+    /// Why no more is done.
+    pub reasons: Vec<String>,
+    /// Whether all is as it should be.
+    pub goal_reached: bool,
+}
+
+/// All plans so far.
+pub struct Plans {
+    builder: Builder,
+    seeded: Seeded,
+    known: RwLock<HashMap<Objects, Arc<Planned>, Quick>>,
+    shapes: RwLock<BTreeMap<String, Shape>>,
+}
+
+impl Plans {
+    /// None so far.
+    pub fn new(world: &World, seeded: Seeded) -> Self {
+        Self {
+            builder: Builder::new(world),
+            seeded,
+            known: RwLock::default(),
+            shapes: RwLock::default(),
+        }
+    }
+
+    /// How many situations were planned for.
+    pub fn count(&self) -> usize {
+        self.known.read().map_or(0, |known| known.len())
+    }
+
+    /// The templates of the current and of the update revision that a status names.
+    pub fn templates(&self, text: u16) -> (Option<u8>, Option<u8>) {
+        let status = self.builder.statuses.get(text);
+        let current = self.builder.template_of(status.current_revision.as_deref());
+        let update = self.builder.template_of(status.update_revision.as_deref());
+        (current, update)
+    }
+
+    /// A status in a few words.
+    pub fn status_in_words(&self, text: u16) -> String {
+        let status = self.builder.statuses.get(text);
+        let letter = |name: Option<&str>| self.builder.template_of(name).map_or('?', letter);
+        let number = Option::unwrap_or_default;
+        format!(
+            "replicas {} ready {} current {} (at {}) updated {} (at {})",
+            status.replicas,
+            number(status.ready_replicas),
+            number(status.current_replicas),
+            letter(status.current_revision.as_deref()),
+            number(status.updated_replicas),
+            letter(status.update_revision.as_deref()),
+        )
+    }
+
+    /// The plan for what was seen, with the writes that it wants.
+    pub fn of(&self, seen: &Objects) -> (Arc<Planned>, Vec<(Place, Op)>) {
+        let mut situation = seen.clone();
+        let mut numbers = Renumbering::default();
+        situation.ids(&mut |kind, id| numbers.apply(kind, id));
+        let planned = self.lookup(&situation);
+        let mut ops = planned.ops.clone();
+        for (_, op) in &mut ops {
+            op.ids(&mut |kind, id| numbers.undo(kind, id));
+        }
+        (planned, ops)
+    }
+
+    fn lookup(&self, situation: &Objects) -> Arc<Planned> {
+        if let Some(planned) = self.known.read().expect("no panic").get(situation) {
+            return planned.clone();
+        }
+        let planned = Arc::new(self.make(situation));
+        let mut known = self.known.write().expect("no panic");
+        known
+            .entry(situation.clone())
+            .or_insert_with(|| planned.clone())
+            .clone()
+    }
+
+    fn make(&self, situation: &Objects) -> Planned {
+        let observed = self.builder.observed(situation);
+        let now = now();
+        let shown = self.seeded.shown(&observed);
+        let mut plan = plan(&shown, now);
+        self.seeded.alter(&observed, &mut plan);
+        let mut broken = invariants::violations(&observed, &plan, now);
+        let mut ops = Vec::new();
+        for place in places(&plan) {
+            let write = plan.write(place).expect("a place of this plan");
+            match self.builder.op(situation, write) {
+                Ok(op) => ops.push((place, op)),
+                Err(odd) => broken.push(odd),
+            }
+        }
+        let reasons = plan.waiting_on.iter();
+        Planned {
+            ops,
+            shape: self.shape(&plan),
+            broken,
+            reasons: reasons.map(|reason| reason.cause.to_string()).collect(),
+            goal_reached: invariants::goal_reached(&observed, now),
+        }
+    }
+
+    /// Plans of one shape share one.
+    fn shape(&self, plan: &Plan) -> Shape {
+        let blank = |actions: &[Action]| vec![Action::ConfirmSet; actions.len()];
+        let shape = Plan {
+            prepare: blank(&plan.prepare),
+            pods: plan
+                .pods
+                .iter()
+                .map(|work| PodWork {
+                    ordinal: 0,
+                    actions: blank(&work.actions),
+                })
+                .collect(),
+            pace: plan.pace,
+            status: plan.status.as_ref().map(|_| StatefulSetStatus::default()),
+            cleanup: blank(&plan.cleanup),
+            notices: Vec::new(),
+            waiting_on: Vec::new(),
+            requeue_after: None,
+        };
+        let key = format!("{shape:?}");
+        let mut shapes = self.shapes.write().expect("no panic");
+        shapes.entry(key).or_insert_with(|| Arc::new(shape)).clone()
+    }
+}
+
+/// A template as people call it.
+pub fn letter(template: u8) -> char {
+    char::from(b'A' + template)
+}
+
+/// The time at which everything is decided; ages are told by how long ago things were.
+fn now() -> Timestamp {
+    Timestamp::UNIX_EPOCH + SignedDuration::from_secs(NOW)
+}
+
+fn places(plan: &Plan) -> Vec<Place> {
+    let prepare = (0..plan.prepare.len()).map(Place::Prepare);
+    let pods = plan.pods.iter().enumerate().flat_map(|(work, of)| {
+        let steps = 0..of.actions.len();
+        steps.map(move |step| Place::Pod { work, step })
+    });
+    let status = plan.status.iter().map(|_| Place::Status);
+    let cleanup = (0..plan.cleanup.len()).map(Place::Cleanup);
+    prepare.chain(pods).chain(status).chain(cleanup).collect()
+}

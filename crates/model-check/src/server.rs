@@ -1,0 +1,268 @@
+//! The API server: each write is one step, and is refused as the real one refuses it.
+//!
+//! Here it also is where rules are checked that no controller can break unnoticed: they are
+//! about what is, not about what somebody has seen.
+
+use planners::stateful_set::course::Outcome;
+
+use crate::seeded::Guards;
+use crate::state::{Claim, Health, Kind, Op, Phase, Pod, Revision, Set, State, Status};
+
+/// What came of a write.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reply {
+    /// Done.
+    Done,
+    /// Something has the name.
+    AlreadyExists,
+    /// It is not there.
+    NotFound,
+    /// It is another one, or in another state.
+    Conflict,
+}
+
+impl Reply {
+    /// What the executor makes of it, as it does of the API server's replies.
+    pub fn outcome(self, op: &Op) -> Outcome {
+        let harmless = match op {
+            // Somebody else was faster.
+            Op::DeletePod { .. } | Op::DeleteRevision { .. } => {
+                matches!(self, Self::NotFound | Self::Conflict)
+            }
+            Op::WriteStatus { .. } => self == Self::NotFound,
+            _ => false,
+        };
+        if self == Self::Done || harmless {
+            Outcome::Done
+        } else {
+            Outcome::Refused
+        }
+    }
+}
+
+/// Carries out a write.
+pub fn write(state: &mut State, op: &Op, guards: Guards) -> Reply {
+    match *op {
+        Op::ConfirmSet { set } => match &state.api.set {
+            Some(live) if live.uid == set => Reply::Done,
+            _ => Reply::Conflict,
+        },
+        Op::AdoptRevision { template, uid, set } => {
+            patch_revision(state, template, uid, |revision| {
+                let free = revision.owner.is_none_or(|owner| owner == set);
+                revision.owner = if free { Some(set) } else { revision.owner };
+                free
+            })
+        }
+        Op::RenumberRevision {
+            template,
+            uid,
+            number,
+        } => patch_revision(state, template, uid, |revision| {
+            revision.number = number;
+            true
+        }),
+        Op::CreateRevision {
+            template,
+            number,
+            set,
+        } => {
+            if state.api.revisions[usize::from(template)].is_some() {
+                return Reply::AlreadyExists;
+            }
+            let uid = state.fresh(Kind::Revision);
+            state.api.revisions[usize::from(template)] = Some(Revision {
+                uid,
+                owner: Some(set),
+                number,
+            });
+            Reply::Done
+        }
+        Op::DeleteRevision { template, uid } => {
+            match state.api.revisions[usize::from(template)] {
+                None => return Reply::NotFound,
+                Some(revision) if revision.uid != uid => return Reply::Conflict,
+                Some(_) => {}
+            }
+            state.api.revisions[usize::from(template)] = None;
+            Reply::Done
+        }
+        Op::AdoptPod { ordinal, uid, set } => patch_pod(state, ordinal, uid, |pod| {
+            let free = pod.owner.is_none_or(|owner| owner == set);
+            pod.owner = if free { Some(set) } else { pod.owner };
+            free
+        }),
+        Op::ReleasePod { ordinal, uid } => patch_pod(state, ordinal, uid, |pod| {
+            pod.owner = None;
+            true
+        }),
+        Op::LabelPod { ordinal, uid } => patch_pod(state, ordinal, uid, |_| true),
+        Op::CreatePod {
+            ordinal,
+            revision,
+            set,
+        } => create_pod(state, ordinal, revision, set, guards),
+        Op::DeletePod { ordinal, uid } => delete_pod(state, ordinal, uid, guards),
+        Op::CreateClaim { ordinal, set } => create_claim(state, ordinal, set),
+        Op::SetClaimOwners { .. } => set_owners(state, op, guards),
+        Op::WriteStatus { .. } => write_status(state, op, guards),
+    }
+}
+
+fn patch_revision(
+    state: &mut State,
+    template: u8,
+    uid: u8,
+    change: impl FnOnce(&mut Revision) -> bool,
+) -> Reply {
+    match &mut state.api.revisions[usize::from(template)] {
+        None => Reply::NotFound,
+        Some(revision) if revision.uid != uid => Reply::Conflict,
+        Some(revision) => changed(change(revision)),
+    }
+}
+
+fn changed(allowed: bool) -> Reply {
+    if allowed {
+        Reply::Done
+    } else {
+        Reply::Conflict
+    }
+}
+
+fn patch_pod(
+    state: &mut State,
+    ordinal: u8,
+    uid: u8,
+    change: impl FnOnce(&mut Pod) -> bool,
+) -> Reply {
+    match &mut state.api.pods[usize::from(ordinal)] {
+        None => Reply::NotFound,
+        Some(pod) if pod.uid != uid => Reply::Conflict,
+        Some(pod) => changed(change(pod)),
+    }
+}
+
+fn create_pod(state: &mut State, ordinal: u8, revision: u8, set: u8, guards: Guards) -> Reply {
+    let place = usize::from(ordinal);
+    if state.api.pods[place].is_some() && guards.create_by_name {
+        return Reply::AlreadyExists;
+    }
+    let uid = state.fresh(Kind::Pod);
+    state.api.pods[place] = Some(Pod {
+        uid,
+        owner: Some(set),
+        revision,
+        phase: Phase::Pending,
+        health: Health::Never,
+        terminating: false,
+        node: None,
+    });
+    Reply::Done
+}
+
+fn delete_pod(state: &mut State, ordinal: u8, uid: u8, guards: Guards) -> Reply {
+    let place = usize::from(ordinal);
+    let Some(pod) = state.api.pods[place] else {
+        return Reply::NotFound;
+    };
+    if pod.uid != uid {
+        if guards.delete_by_uid {
+            return Reply::Conflict;
+        }
+        state.breaks(format!(
+            "the pod web-{ordinal} that is deleted is not the one that was meant"
+        ));
+    }
+    if guards.delete_gracefully {
+        terminate(state, place);
+    } else {
+        state.api.pods[place] = None;
+    }
+    Reply::Done
+}
+
+/// Marks a pod for deletion. One that no node has goes at once.
+pub fn terminate(state: &mut State, place: usize) {
+    let pod = &mut state.api.pods[place];
+    match pod {
+        Some(found) if found.node.is_none() => *pod = None,
+        Some(found) => found.terminating = true,
+        None => {}
+    }
+}
+
+fn create_claim(state: &mut State, ordinal: u8, set: Option<u8>) -> Reply {
+    let place = usize::from(ordinal);
+    if state.api.claims[place].is_some() {
+        return Reply::AlreadyExists;
+    }
+    let uid = state.fresh(Kind::Claim);
+    let version = state.fresh(Kind::ClaimVersion);
+    state.api.claims[place] = Some(Claim {
+        uid,
+        version,
+        owners: crate::state::Owners { set, pod: None },
+        terminating: false,
+    });
+    let wanted = state.api.set.is_some_and(|set| set.spec.wants(place));
+    state.given_up[place] = !wanted;
+    Reply::Done
+}
+
+fn set_owners(state: &mut State, op: &Op, guards: Guards) -> Reply {
+    let Op::SetClaimOwners {
+        ordinal,
+        uid,
+        version,
+        owners,
+    } = *op
+    else {
+        return Reply::NotFound;
+    };
+    let place = usize::from(ordinal);
+    let next = state.fresh(Kind::ClaimVersion);
+    let Some(claim) = &mut state.api.claims[place] else {
+        return Reply::NotFound;
+    };
+    if guards.owners_by_version && (claim.uid, claim.version) != (uid, version) {
+        return Reply::Conflict;
+    }
+    claim.owners = owners;
+    claim.version = next;
+    if owners.pod.is_none() && state.api.set.is_some_and(|set| set.spec.wants(place)) {
+        state.given_up[place] = false;
+    }
+    Reply::Done
+}
+
+fn write_status(state: &mut State, op: &Op, guards: Guards) -> Reply {
+    let Op::WriteStatus {
+        set: uid,
+        version,
+        generation,
+        text,
+    } = *op
+    else {
+        return Reply::NotFound;
+    };
+    let next = state.fresh(Kind::SetVersion);
+    let Some(set) = &mut state.api.set else {
+        return Reply::NotFound;
+    };
+    if set.uid != uid || (guards.status_by_version && set.version != version) {
+        return Reply::Conflict;
+    }
+    let up_to_date = |set: &Set| set.status.is_some_and(|s| s.observed == set.generation);
+    let before = up_to_date(set);
+    set.status = Some(Status {
+        observed: generation,
+        text,
+    });
+    set.version = next;
+    let after = up_to_date(set);
+    if before && !after {
+        state.breaks("the status goes back to a generation that is past");
+    }
+    Reply::Done
+}

@@ -1,0 +1,179 @@
+//! From every state, once nothing comes from outside any more, the world comes to rest as the
+//! specification wants it, within a bounded number of fair rounds.
+//!
+//! A round: what is in hand is written, the caches catch up, the controller plans and writes,
+//! nodes and collectors do all that they have to, time passes. Rounds are deterministic, so a
+//! state from which they have once led to the goal need not be looked at again.
+
+use std::collections::HashMap;
+use std::sync::RwLock;
+
+use planners::stateful_set::course::Place;
+
+use crate::environment::{self, Progress};
+use crate::hashing::Quick;
+use crate::model::{StatefulSetModel, Who};
+use crate::state::{Budget, ORDINALS, State};
+use crate::world::Strategy;
+
+/// Rounds after which it is said that the world never rests. The slowest that is known needs a
+/// third of it.
+const ROUNDS_MAX: usize = 100;
+
+/// States at the beginning of a round from which the world comes to rest, and in how many rounds.
+#[derive(Default)]
+pub struct Rest {
+    known: RwLock<HashMap<State, usize, Quick>>,
+}
+
+impl StatefulSetModel {
+    /// Whether the world comes to rest as wanted.
+    ///
+    /// # Errors
+    /// Why not.
+    pub fn comes_to_rest(&self, state: &State) -> Result<(), String> {
+        if state.broken.is_some() {
+            return Ok(());
+        }
+        let mut visited = Vec::new();
+        let mut state = self.without_inputs(state).canonical();
+        let left = loop {
+            if let Some(rule) = &state.broken {
+                return Err(format!("on the way to rest: {rule}"));
+            }
+            if let Some(left) = self.rest.known.read().expect("no panic").get(&state) {
+                break *left;
+            }
+            if visited.len() == ROUNDS_MAX {
+                return Err(format!("no rest after {ROUNDS_MAX} rounds"));
+            }
+            visited.push(state.clone());
+            if !self.round(&mut state) {
+                self.is_as_wanted(&state)?;
+                break 0;
+            }
+            state = state.canonical();
+        };
+        self.counters.needed(left + visited.len());
+        if !visited.is_empty() {
+            let counted = visited.into_iter().rev().zip(left + 1..);
+            self.rest.known.write().expect("no panic").extend(counted);
+        }
+        Ok(())
+    }
+
+    /// The state in which the world comes to rest.
+    pub fn settled(&self, state: &State) -> State {
+        let mut state = self.without_inputs(state);
+        for _ in 0..ROUNDS_MAX {
+            state = state.canonical();
+            if !self.round(&mut state) {
+                break;
+            }
+        }
+        state
+    }
+
+    /// Nothing comes from outside any more, and what is in hand is written.
+    fn without_inputs(&self, state: &State) -> State {
+        let mut state = state.clone();
+        state.budget = Budget::default();
+        state.lagging = [false; 4];
+        self.finish(&mut state, Who::Former);
+        self.finish(&mut state, Who::Active);
+        state
+    }
+
+    /// A fair round. `false` when there is nothing to do for anybody.
+    fn round(&self, state: &mut State) -> bool {
+        let mut busy = self.plan(state);
+        self.finish(state, Who::Active);
+        loop {
+            let steps = environment::possible(&self.world, state);
+            // The last of several nodes is the one that is never lost.
+            let Some(step) = steps.into_iter().rev().find(|step| bound_to_happen(*step)) else {
+                return busy;
+            };
+            environment::progress(&self.world, state, step);
+            *state = std::mem::take(state).canonical();
+            busy = true;
+        }
+    }
+
+    fn finish(&self, state: &mut State, who: Who) {
+        loop {
+            let work = match who {
+                Who::Active => &state.work,
+                Who::Former => &state.former,
+            };
+            let next: Option<Place> = work.as_ref().and_then(|work| work.course.ready().next());
+            let Some(place) = next else { return };
+            self.write(state, who, place, true);
+        }
+    }
+
+    /// Whether a state of rest is one that the specification wants, or has a reason.
+    fn is_as_wanted(&self, state: &State) -> Result<(), String> {
+        let Some(set) = &state.api.set else {
+            return Ok(());
+        };
+        let (planned, _) = self.plans.of(&state.seen);
+        let Some(status) = &set.status else {
+            return Err("rest without a status".to_owned());
+        };
+        if status.observed != set.generation {
+            return Err("rest with a status of a former generation".to_owned());
+        }
+        let (current, update) = self.plans.templates(status.text);
+        if update != Some(set.spec.template) {
+            return Err("rest with a status that does not name the wanted template".to_owned());
+        }
+        let bad = |template: Option<u8>| {
+            template.is_some_and(|template| self.world.bad_templates.contains(&template))
+        };
+        if bad(update) || bad(current) {
+            return match planned.reasons.is_empty() && !planned.goal_reached {
+                true => Err("rest without the goal and without a reason".to_owned()),
+                false => Ok(()),
+            };
+        }
+        if !planned.goal_reached {
+            let reasons = planned.reasons.join("; ");
+            return Err(format!("rest without the goal, because: {reasons}"));
+        }
+        let rolls = self.world.strategy != Strategy::OnDelete && set.spec.partition == 0;
+        if rolls && current != update {
+            return Err("rest with a rollout that is not called complete".to_owned());
+        }
+        self.all_run(state)
+    }
+
+    /// Each wanted pod runs and has its claim; no other runs.
+    fn all_run(&self, state: &State) -> Result<(), String> {
+        let Some(set) = &state.api.set else {
+            return Ok(());
+        };
+        for at in 0..ORDINALS {
+            let bodies = state
+                .bodies
+                .iter()
+                .filter(|body| usize::from(body.ordinal) == at);
+            let wanted = set.spec.wants(at);
+            if bodies.count() != usize::from(wanted) {
+                return Err(format!("rest, but web-{at} does not run as it should"));
+            }
+            // One that is used is kept until the pod is gone, even when it is to be deleted.
+            let claim = state.api.claims[at];
+            let claim = claim.is_some_and(|claim| !claim.terminating || state.given_up[at]);
+            if wanted && self.world.claims && !claim {
+                return Err(format!("rest, but web-{at} has no claim"));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// A lost node is back at once when all is to come to rest: nobody has to leave it.
+fn bound_to_happen(step: Progress) -> bool {
+    !matches!(step, Progress::Evict(_))
+}

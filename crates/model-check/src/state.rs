@@ -1,0 +1,500 @@
+//! The state of a world, as small as it can be: what the planner can tell apart and no more.
+//!
+//! Names are ordinals and template numbers; uids, versions and generations are small numbers
+//! that only say whether two things are the same. [`State::canonical`] renumbers them, so that
+//! histories that lead to the same situation lead to the same state.
+
+use planners::stateful_set::course::{Course, Place};
+
+use crate::plans::Shape;
+
+/// Ordinals that a world may use.
+pub const ORDINALS: usize = 4;
+/// Templates that a world may use.
+pub const TEMPLATES: usize = 3;
+
+/// An identity: a uid, a version or a generation.
+pub type Id = u8;
+
+/// What an [`Id`] identifies.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// A set.
+    Set,
+    /// A state of a set.
+    SetVersion,
+    /// A specification of a set.
+    Generation,
+    /// A pod.
+    Pod,
+    /// A claim.
+    Claim,
+    /// A state of a claim.
+    ClaimVersion,
+    /// A revision.
+    Revision,
+}
+
+/// How many kinds of identities there are.
+pub const KINDS: usize = 7;
+
+/// Something that holds identities.
+pub trait Ids {
+    /// Calls `visit` for each, always in the same order.
+    fn ids(&mut self, visit: &mut dyn FnMut(Kind, &mut Id));
+}
+
+/// What a user can change about a set.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Spec {
+    /// Wanted pods.
+    pub replicas: u8,
+    /// Lowest ordinal.
+    pub start: u8,
+    /// Wanted template.
+    pub template: u8,
+    /// Partition of the rolling update.
+    pub partition: u8,
+    /// `whenScaled: Delete`.
+    pub delete_when_scaled: bool,
+    /// `whenDeleted: Delete`.
+    pub delete_when_deleted: bool,
+}
+
+impl Spec {
+    /// Whether a pod of that ordinal is wanted.
+    pub fn wants(&self, ordinal: usize) -> bool {
+        let start = usize::from(self.start);
+        (start..start + usize::from(self.replicas)).contains(&ordinal)
+    }
+}
+
+/// A status: its text is kept elsewhere.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Status {
+    /// The generation that it was counted for.
+    pub observed: Id,
+    /// Which of the texts that have occurred.
+    pub text: u16,
+}
+
+/// The set.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Set {
+    /// Identity.
+    pub uid: Id,
+    /// State.
+    pub version: Id,
+    /// Specification.
+    pub generation: Id,
+    /// What is wanted.
+    pub spec: Spec,
+    /// What was counted.
+    pub status: Option<Status>,
+}
+
+/// How far a pod has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Phase {
+    /// Not on a node yet.
+    Pending,
+    /// Runs.
+    Running,
+    /// Has failed.
+    Ended,
+}
+
+/// Whether a pod is Ready.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Health {
+    /// Was not Ready yet.
+    Never,
+    /// Was Ready.
+    Lost,
+    /// Is Ready for so many ticks of the clock; counted up to what matters.
+    Ready(u8),
+}
+
+/// A pod; its ordinal is its place.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Pod {
+    /// Identity.
+    pub uid: Id,
+    /// The set that owns it.
+    pub owner: Option<Id>,
+    /// The template that it was made from.
+    pub revision: u8,
+    /// Phase.
+    pub phase: Phase,
+    /// Health.
+    pub health: Health,
+    /// Whether it is being deleted.
+    pub terminating: bool,
+    /// Its node, if it has one. The planner does not look at it.
+    pub node: Option<u8>,
+}
+
+/// A claim; its ordinal is its place.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Claim {
+    /// Identity.
+    pub uid: Id,
+    /// State.
+    pub version: Id,
+    /// Owners.
+    pub owners: Owners,
+    /// Whether it is being deleted.
+    pub terminating: bool,
+}
+
+/// The owners of a claim.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Owners {
+    /// A set.
+    pub set: Option<Id>,
+    /// A pod of the claim's ordinal.
+    pub pod: Option<Id>,
+}
+
+/// A revision; its template is its place.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Revision {
+    /// Identity.
+    pub uid: Id,
+    /// The set that owns it.
+    pub owner: Option<Id>,
+    /// Number.
+    pub number: u8,
+}
+
+/// The objects that the API server has, or that a controller has last seen.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Objects {
+    /// The set.
+    pub set: Option<Set>,
+    /// Pods by ordinal.
+    pub pods: [Option<Pod>; ORDINALS],
+    /// Claims by ordinal.
+    pub claims: [Option<Claim>; ORDINALS],
+    /// Revisions by template.
+    pub revisions: [Option<Revision>; TEMPLATES],
+}
+
+/// A write on its way, with what it says about the object that it means.
+#[expect(missing_docs, reason = "the fields are those of the planner's actions")]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Op {
+    /// Reads the set.
+    ConfirmSet { set: Id },
+    /// Takes over a revision.
+    AdoptRevision { template: u8, uid: Id, set: Id },
+    /// Takes over a pod.
+    AdoptPod { ordinal: u8, uid: Id, set: Id },
+    /// Lets go of a pod.
+    ReleasePod { ordinal: u8, uid: Id },
+    /// Keeps a template.
+    CreateRevision { template: u8, number: u8, set: Id },
+    /// Gives a revision a new number.
+    RenumberRevision { template: u8, uid: Id, number: u8 },
+    /// Forgets a template.
+    DeleteRevision { template: u8, uid: Id },
+    /// Makes a claim.
+    CreateClaim { ordinal: u8, set: Option<Id> },
+    /// Replaces the owners of a claim.
+    SetClaimOwners {
+        ordinal: u8,
+        uid: Id,
+        version: Id,
+        owners: Owners,
+    },
+    /// Makes a pod.
+    CreatePod { ordinal: u8, revision: u8, set: Id },
+    /// Labels a pod.
+    LabelPod { ordinal: u8, uid: Id },
+    /// Deletes a pod.
+    DeletePod { ordinal: u8, uid: Id },
+    /// Writes the status.
+    WriteStatus {
+        set: Id,
+        version: Id,
+        generation: Id,
+        text: u16,
+    },
+}
+
+/// A plan that is being carried out.
+#[derive(Clone, Debug)]
+pub struct Work {
+    /// The writes that have not been sent.
+    pub ops: Vec<(Place, Op)>,
+    /// How far it is.
+    pub course: Course,
+    /// The plan that the course is of.
+    pub shape: Shape,
+}
+
+impl PartialEq for Work {
+    fn eq(&self, other: &Self) -> bool {
+        (&self.ops, &self.course) == (&other.ops, &other.course)
+    }
+}
+
+impl Eq for Work {}
+
+impl std::hash::Hash for Work {
+    fn hash<H: std::hash::Hasher>(&self, state: &mut H) {
+        (&self.ops, &self.course).hash(state);
+    }
+}
+
+/// What runs on a node.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Body {
+    /// Under which identity.
+    pub ordinal: u8,
+    /// For which pod.
+    pub uid: Id,
+    /// Where.
+    pub node: u8,
+}
+
+/// No bound.
+pub const UNLIMITED: u8 = u8::MAX;
+
+/// What may still happen to the world.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Budget {
+    /// Changes by users.
+    pub edits: u8,
+    /// Faults of pods, claims and nodes.
+    pub faults: u8,
+    /// Crashes of the controller, and others that take over.
+    pub takeovers: u8,
+    /// Answers that do not reach the controller.
+    pub lost_answers: u8,
+    /// Times that a watch of the controller falls behind; [`UNLIMITED`] as often as it likes.
+    pub lags: u8,
+}
+
+/// A state of the world.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+pub struct State {
+    /// What the API server has.
+    pub api: Objects,
+    /// What the controller has seen; of kinds whose watch does not lag, what there is.
+    pub seen: Objects,
+    /// The watches that deliver nothing for the time being.
+    pub lagging: [bool; 4],
+    /// What the controller is doing.
+    pub work: Option<Work>,
+    /// What a controller that another took over from is still doing.
+    pub former: Option<Work>,
+    /// What runs.
+    pub bodies: Vec<Body>,
+    /// Whether the first node is cut off.
+    pub node_lost: bool,
+    /// Ordinals that somebody gave up, or whose claim somebody deleted, since their claim was made
+    /// or was last given back to the set.
+    pub given_up: [bool; ORDINALS],
+    /// What may still happen.
+    pub budget: Budget,
+    /// A rule that the last step broke.
+    pub broken: Option<Box<str>>,
+    next: [Id; KINDS],
+}
+
+impl State {
+    /// An identity that nothing has.
+    pub fn fresh(&mut self, kind: Kind) -> Id {
+        let next = &mut self.next[kind as usize];
+        *next += 1;
+        *next - 1
+    }
+
+    /// The same state with its identities renumbered in order of occurrence.
+    pub fn canonical(mut self) -> Self {
+        self.deliver();
+        self.bodies.sort_unstable();
+        let mut numbers = Renumbering::default();
+        self.ids(&mut |kind, id| numbers.apply(kind, id));
+        self.bodies.sort_unstable();
+        self.next = numbers.next;
+        self
+    }
+
+    /// Shows the controller what there is, as far as its watches do not lag. It is not shown the
+    /// nodes of pods: the planner does not look at them.
+    pub fn deliver(&mut self) {
+        let (api, seen) = (&self.api, &mut self.seen);
+        let [set, pods, claims, revisions] = self.lagging;
+        if !set {
+            seen.set = api.set;
+        }
+        if !pods {
+            let without_node = |pod: Pod| Pod { node: None, ..pod };
+            seen.pods = api.pods.map(|pod| pod.map(without_node));
+        }
+        if !claims {
+            seen.claims = api.claims;
+        }
+        if !revisions {
+            seen.revisions = api.revisions;
+        }
+    }
+
+    /// The pod of an ordinal, if it is this one.
+    pub fn pod_with(&self, ordinal: u8, uid: Id) -> Option<&Pod> {
+        let pod = self.api.pods[usize::from(ordinal)].as_ref();
+        pod.filter(|pod| pod.uid == uid)
+    }
+
+    /// Notes that a rule is broken; the first counts.
+    pub fn breaks(&mut self, rule: impl Into<Box<str>>) {
+        if self.broken.is_none() {
+            self.broken = Some(rule.into());
+        }
+    }
+}
+
+const IDS_MAX: usize = 64;
+
+/// New numbers for identities, in the order in which they are first met.
+pub struct Renumbering {
+    new: [[Id; IDS_MAX]; KINDS],
+    old: [[Id; IDS_MAX]; KINDS],
+    next: [Id; KINDS],
+}
+
+impl Default for Renumbering {
+    fn default() -> Self {
+        Self {
+            new: [[Id::MAX; IDS_MAX]; KINDS],
+            old: [[Id::MAX; IDS_MAX]; KINDS],
+            next: [0; KINDS],
+        }
+    }
+}
+
+impl Renumbering {
+    /// Replaces an identity by its new number.
+    pub fn apply(&mut self, kind: Kind, id: &mut Id) {
+        let kind = kind as usize;
+        let new = &mut self.new[kind][usize::from(*id)];
+        if *new == Id::MAX {
+            *new = self.next[kind];
+            self.old[kind][usize::from(*new)] = *id;
+            self.next[kind] += 1;
+        }
+        *id = *new;
+    }
+
+    /// Replaces a new number by the identity that it was given for.
+    pub fn undo(&self, kind: Kind, id: &mut Id) {
+        *id = self.old[kind as usize][usize::from(*id)];
+    }
+}
+
+impl Ids for State {
+    fn ids(&mut self, visit: &mut dyn FnMut(Kind, &mut Id)) {
+        self.api.ids(visit);
+        self.seen.ids(visit);
+        for work in [&mut self.work, &mut self.former].into_iter().flatten() {
+            for (_, op) in &mut work.ops {
+                op.ids(visit);
+            }
+        }
+        for body in &mut self.bodies {
+            visit(Kind::Pod, &mut body.uid);
+        }
+    }
+}
+
+impl Ids for Objects {
+    fn ids(&mut self, visit: &mut dyn FnMut(Kind, &mut Id)) {
+        if let Some(set) = &mut self.set {
+            visit(Kind::Set, &mut set.uid);
+            visit(Kind::SetVersion, &mut set.version);
+            visit(Kind::Generation, &mut set.generation);
+            if let Some(status) = &mut set.status {
+                visit(Kind::Generation, &mut status.observed);
+            }
+        }
+        for pod in self.pods.iter_mut().flatten() {
+            visit(Kind::Pod, &mut pod.uid);
+            if let Some(owner) = &mut pod.owner {
+                visit(Kind::Set, owner);
+            }
+        }
+        for claim in self.claims.iter_mut().flatten() {
+            visit(Kind::Claim, &mut claim.uid);
+            visit(Kind::ClaimVersion, &mut claim.version);
+            claim.owners.ids(visit);
+        }
+        for revision in self.revisions.iter_mut().flatten() {
+            visit(Kind::Revision, &mut revision.uid);
+            if let Some(owner) = &mut revision.owner {
+                visit(Kind::Set, owner);
+            }
+        }
+    }
+}
+
+impl Ids for Owners {
+    fn ids(&mut self, visit: &mut dyn FnMut(Kind, &mut Id)) {
+        if let Some(set) = &mut self.set {
+            visit(Kind::Set, set);
+        }
+        if let Some(pod) = &mut self.pod {
+            visit(Kind::Pod, pod);
+        }
+    }
+}
+
+impl Ids for Op {
+    fn ids(&mut self, visit: &mut dyn FnMut(Kind, &mut Id)) {
+        match self {
+            Self::ConfirmSet { set }
+            | Self::CreateRevision { set, .. }
+            | Self::CreatePod { set, .. } => visit(Kind::Set, set),
+            Self::AdoptRevision { uid, set, .. } => {
+                visit(Kind::Revision, uid);
+                visit(Kind::Set, set);
+            }
+            Self::AdoptPod { uid, set, .. } => {
+                visit(Kind::Pod, uid);
+                visit(Kind::Set, set);
+            }
+            Self::RenumberRevision { uid, .. } | Self::DeleteRevision { uid, .. } => {
+                visit(Kind::Revision, uid);
+            }
+            Self::CreateClaim { set, .. } => {
+                if let Some(set) = set {
+                    visit(Kind::Set, set);
+                }
+            }
+            Self::SetClaimOwners {
+                uid,
+                version,
+                owners,
+                ..
+            } => {
+                visit(Kind::Claim, uid);
+                visit(Kind::ClaimVersion, version);
+                owners.ids(visit);
+            }
+            Self::ReleasePod { uid, .. }
+            | Self::LabelPod { uid, .. }
+            | Self::DeletePod { uid, .. } => visit(Kind::Pod, uid),
+            Self::WriteStatus {
+                set,
+                version,
+                generation,
+                ..
+            } => {
+                visit(Kind::Set, set);
+                visit(Kind::SetVersion, version);
+                visit(Kind::Generation, generation);
+            }
+        }
+    }
+}

@@ -1,0 +1,247 @@
+//! A path through a world, in words.
+
+use std::fmt::Write as _;
+
+use crate::environment::Progress;
+use crate::model::{StatefulSetModel, Step, Watch, Who};
+use crate::plans::letter;
+use crate::server;
+use crate::state::{Health, Objects, Op, Owners, Phase, Pod, State};
+use crate::world::{Edit, Fault};
+
+/// The story of a path: each step, and what is there after it.
+pub fn story(model: &StatefulSetModel, path: &[(State, Option<Step>)]) -> String {
+    let mut text = String::new();
+    let mut line = |number: usize, what: &str, state: &State| {
+        let _ = writeln!(text, "{number:3}. {what}\n     {}", situation(state));
+    };
+    let mut before: Option<(&State, Step)> = None;
+    for (number, (state, next)) in path.iter().enumerate() {
+        match before {
+            None => line(number, "the beginning", state),
+            Some((last, step)) => line(number, &step_in_words(model, last, step), state),
+        }
+        before = next.map(|step| (state, step));
+    }
+    if let Some((state, _)) = path.last() {
+        let _ = writeln!(text, "==> {}", verdict(model, state));
+    }
+    text
+}
+
+fn verdict(model: &StatefulSetModel, state: &State) -> String {
+    if let Some(rule) = &state.broken {
+        return rule.to_string();
+    }
+    match model.comes_to_rest(state) {
+        Err(why) => format!("from here: {why}"),
+        Ok(()) => "more than one body has an identity".to_owned(),
+    }
+}
+
+fn step_in_words(model: &StatefulSetModel, before: &State, step: Step) -> String {
+    match step {
+        Step::Lag(watch) => format!("the controller's watch of {} lags", what_is_watched(watch)),
+        Step::CatchUp(watch) => format!("the controller sees {} again", what_is_watched(watch)),
+        Step::Plan => {
+            let (planned, ops) = model.plans.of(&before.seen);
+            let ops: Vec<String> = ops.iter().map(|(_, op)| op_in_words(model, op)).collect();
+            let reasons = planned.reasons.join("; ");
+            format!("the controller plans: {} [{reasons}]", ops.join(", "))
+        }
+        Step::Write(who, place) | Step::WriteUnanswered(who, place) => {
+            let (name, work) = match who {
+                Who::Active => ("the controller", &before.work),
+                Who::Former => ("the former controller", &before.former),
+            };
+            let ops = work.iter().flat_map(|work| &work.ops);
+            let op = ops.into_iter().find(|(other, _)| *other == place);
+            let Some((_, op)) = op else {
+                return format!("{name} writes");
+            };
+            let reply = server::write(&mut before.clone(), op, model.seeded.guards);
+            let lost = match step {
+                Step::WriteUnanswered(..) => ", and the answer is lost",
+                _ => "",
+            };
+            format!(
+                "{name} writes: {} -> {reply:?}{lost}",
+                op_in_words(model, op)
+            )
+        }
+        Step::TakeOver { former_goes_on } if former_goes_on => {
+            "another controller takes over; the former one does not know".to_owned()
+        }
+        Step::TakeOver { .. } => "the controller crashes; another takes over".to_owned(),
+        Step::Edit(edit) => format!("a user sets {}", edit_in_words(edit)),
+        Step::Fault(fault, at) => fault_in_words(fault, at),
+        Step::Progress(step) => progress_in_words(step),
+    }
+}
+
+fn what_is_watched(watch: Watch) -> &'static str {
+    match watch {
+        Watch::Set => "the set",
+        Watch::Pods => "the pods",
+        Watch::Claims => "the claims",
+        Watch::Revisions => "the revisions",
+    }
+}
+
+fn edit_in_words(edit: Edit) -> String {
+    let word = |delete: bool| if delete { "Delete" } else { "Retain" };
+    match edit {
+        Edit::Replicas(replicas) => format!("replicas {replicas}"),
+        Edit::Start(start) => format!("the start ordinal {start}"),
+        Edit::Template(template) => format!("template {}", letter(template)),
+        Edit::Partition(partition) => format!("partition {partition}"),
+        Edit::WhenScaled(delete) => format!("whenScaled {}", word(delete)),
+        Edit::WhenDeleted(delete) => format!("whenDeleted {}", word(delete)),
+    }
+}
+
+fn fault_in_words(fault: Fault, at: usize) -> String {
+    match fault {
+        Fault::Fail => format!("web-{at} fails"),
+        Fault::Unready => format!("web-{at} is not Ready any more"),
+        Fault::Delete => format!("somebody deletes web-{at}"),
+        Fault::Orphan => format!("somebody takes the owner of web-{at} away"),
+        Fault::DeleteClaim => format!("somebody deletes data-web-{at}"),
+        Fault::NodeLost => "node 0 is cut off".to_owned(),
+        Fault::ReplaceSet => "somebody deletes the set and makes it anew".to_owned(),
+    }
+}
+
+fn progress_in_words(step: Progress) -> String {
+    match step {
+        Progress::Start { ordinal, node } => format!("node {node} starts web-{ordinal}"),
+        Progress::Ready(at) => format!("web-{at} becomes Ready"),
+        Progress::Finish(at) => format!("the node confirms that web-{at} is gone"),
+        Progress::Reap(_) => "a node ends what no pod stands for".to_owned(),
+        Progress::Evict(at) => format!("web-{at} on the lost node is to be deleted"),
+        Progress::NodeBack => "node 0 is back".to_owned(),
+        Progress::ClaimGone(at) => format!("data-web-{at} is gone"),
+        Progress::CollectClaim(at) => format!("the collector looks at data-web-{at}"),
+        Progress::CollectPod(at) => format!("the collector deletes web-{at}"),
+        Progress::CollectRevision(_) => "the collector deletes a revision".to_owned(),
+        Progress::Tick => "time passes".to_owned(),
+    }
+}
+
+fn op_in_words(model: &StatefulSetModel, op: &Op) -> String {
+    match *op {
+        Op::ConfirmSet { .. } => "confirm the set".to_owned(),
+        Op::AdoptRevision { template, .. } => format!("adopt revision {}", letter(template)),
+        Op::AdoptPod { ordinal, .. } => format!("adopt web-{ordinal}"),
+        Op::ReleasePod { ordinal, .. } => format!("release web-{ordinal}"),
+        Op::CreateRevision {
+            template, number, ..
+        } => format!("create revision {} as number {number}", letter(template)),
+        Op::RenumberRevision {
+            template, number, ..
+        } => format!("give revision {} the number {number}", letter(template)),
+        Op::DeleteRevision { template, .. } => format!("delete revision {}", letter(template)),
+        Op::CreateClaim { ordinal, .. } => format!("create data-web-{ordinal}"),
+        Op::SetClaimOwners {
+            ordinal, owners, ..
+        } => format!("give data-web-{ordinal} {}", owners_in_words(owners)),
+        Op::CreatePod {
+            ordinal, revision, ..
+        } => format!("create web-{ordinal} at {}", letter(revision)),
+        Op::LabelPod { ordinal, .. } => format!("label web-{ordinal}"),
+        Op::DeletePod { ordinal, uid } => format!("delete web-{ordinal} (#{uid})"),
+        Op::WriteStatus { text, .. } => {
+            format!("write the status ({})", model.plans.status_in_words(text))
+        }
+    }
+}
+
+fn owners_in_words(owners: Owners) -> String {
+    match (owners.set, owners.pod) {
+        (None, None) => "to nobody".to_owned(),
+        (Some(_), None) => "to the set".to_owned(),
+        (None, Some(pod)) => format!("to pod #{pod}"),
+        (Some(_), Some(pod)) => format!("to the set and to pod #{pod}"),
+    }
+}
+
+/// What is there, and what of it the controller sees otherwise.
+fn situation(state: &State) -> String {
+    let mut text = objects(&state.api);
+    let bodies: Vec<String> = state
+        .bodies
+        .iter()
+        .map(|body| format!("web-{}#{}@{}", body.ordinal, body.uid, body.node))
+        .collect();
+    let _ = write!(text, " | runs: {}", bodies.join(" "));
+    let mut without_lag = state.clone();
+    without_lag.lagging = [false; 4];
+    without_lag.deliver();
+    if without_lag.seen != state.seen {
+        let _ = write!(text, "\n     seen: {}", objects(&state.seen));
+    }
+    text
+}
+
+fn objects(objects: &Objects) -> String {
+    let mut words = Vec::new();
+    if let Some(set) = &objects.set {
+        let spec = set.spec;
+        words.push(format!(
+            "replicas {} template {}",
+            spec.replicas,
+            letter(spec.template)
+        ));
+        if spec.start > 0 {
+            words.push(format!("start {}", spec.start));
+        }
+        if spec.partition > 0 {
+            words.push(format!("partition {}", spec.partition));
+        }
+    }
+    for (at, pod) in objects.pods.iter().enumerate() {
+        words.extend(pod.as_ref().map(|pod| pod_in_words(at, pod)));
+    }
+    for (at, claim) in objects.claims.iter().enumerate() {
+        let Some(claim) = claim else { continue };
+        let dying = if claim.terminating {
+            " being deleted"
+        } else {
+            ""
+        };
+        let owners = match claim.owners {
+            Owners {
+                set: None,
+                pod: None,
+            } => String::new(),
+            owners => format!(" given {}", owners_in_words(owners)),
+        };
+        words.push(format!("data-{at}{owners}{dying}"));
+    }
+    for (at, revision) in objects.revisions.iter().enumerate() {
+        let number = revision.map(|revision| revision.number);
+        let name = u8::try_from(at).map_or('?', letter);
+        words.extend(number.map(|number| format!("{name}={number}")));
+    }
+    words.join(", ")
+}
+
+fn pod_in_words(at: usize, pod: &Pod) -> String {
+    let health = match (pod.phase, pod.health) {
+        (Phase::Pending, _) => "pending",
+        (Phase::Ended, _) => "failed",
+        (Phase::Running, Health::Never) => "starting",
+        (Phase::Running, Health::Lost) => "not ready",
+        (Phase::Running, Health::Ready(_)) => "ready",
+    };
+    let dying = if pod.terminating {
+        " being deleted"
+    } else {
+        ""
+    };
+    format!(
+        "web-{at}#{}:{} {health}{dying}",
+        pod.uid,
+        letter(pod.revision)
+    )
+}

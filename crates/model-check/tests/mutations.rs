@@ -1,0 +1,269 @@
+//! Mistakes on purpose, each of which the checker must find, in a world in which it finds nothing
+//! without them.
+
+use std::sync::Arc;
+
+use model_check::check::{Report, check, check_seeded};
+use model_check::seeded::{Guards, Seeded};
+use model_check::state::Budget;
+use model_check::world::{Edit, Fault, World};
+use planners::stateful_set::course::Write;
+use planners::stateful_set::{Action, Observed, Plan, identity};
+use resource_kinds::annotations;
+
+fn world(name: &str) -> World {
+    World::named(name).expect("a world of that name")
+}
+
+/// Explores a world without and with a mistake: only with it a rule is broken, and this one.
+fn finds(world: World, seeded: Seeded, rule: &str) {
+    let without = check(world.clone(), 2);
+    assert!(
+        without.violation.is_none(),
+        "without a mistake: {}",
+        story(&without)
+    );
+    let with = check_seeded(world, seeded, 1);
+    let found = story(&with);
+    assert!(found.contains(rule), "expected {rule:?}, found: {found}");
+}
+
+fn story(report: &Report) -> String {
+    match &report.violation {
+        Some(violation) => format!("{}\n{}", violation.rule, violation.story),
+        None => format!("nothing in {} states", report.states),
+    }
+}
+
+fn without_guard(change: impl FnOnce(&mut Guards)) -> Seeded {
+    let mut seeded = Seeded::default();
+    change(&mut seeded.guards);
+    seeded
+}
+
+fn with_view(view: fn(&mut Observed)) -> Seeded {
+    Seeded {
+        view: Some(view),
+        ..Seeded::default()
+    }
+}
+
+fn with_plan(plan: fn(&Observed, &mut Plan)) -> Seeded {
+    Seeded {
+        plan: Some(plan),
+        ..Seeded::default()
+    }
+}
+
+fn ordinal(name: Option<&String>) -> i64 {
+    let ordinal = name.and_then(|name| identity::ordinal("web", name));
+    ordinal.expect("a pod of the set")
+}
+
+/// A few steps of the world that the mistake needs.
+fn small(name: &str, budget: Budget) -> World {
+    World {
+        budget,
+        ..world(name)
+    }
+}
+
+/// statefulset.md 3.11: the pod just below the one to be made is taken for Ready.
+#[test]
+fn order_with_an_off_by_one_is_found() {
+    let view = |observed: &mut Observed| {
+        let highest = observed
+            .pods
+            .iter_mut()
+            .max_by_key(|pod| ordinal(pod.metadata.name.as_ref()));
+        let Some(pod) = highest.map(Arc::make_mut) else {
+            return;
+        };
+        let status = pod.status.as_mut().expect("a status");
+        status.phase = Some("Running".to_owned());
+        for condition in status.conditions.iter_mut().flatten() {
+            condition.status = "True".to_owned();
+        }
+    };
+    finds(
+        small("scale", Budget::default()),
+        with_view(view),
+        "is created before",
+    );
+}
+
+/// statefulset.md 3.32: a create that replaces what has the name gives one identity two bodies.
+#[test]
+fn a_create_without_the_guard_of_the_name_is_found() {
+    let budget = Budget {
+        takeovers: 1,
+        faults: 1,
+        ..Budget::default()
+    };
+    finds(
+        small("scale", budget),
+        without_guard(|guards| guards.create_by_name = false),
+        "at most one body has an identity",
+    );
+}
+
+/// statefulset.md 5.3: a delete by name alone hits the successor of the pod that was meant.
+#[test]
+fn a_delete_without_uid_is_found() {
+    finds(
+        world("rollout-lagging"),
+        without_guard(|guards| guards.delete_by_uid = false),
+        "is not the one that was meant",
+    );
+}
+
+/// statefulset.md 3.31: a pod that is deleted without waiting for its node still runs there.
+#[test]
+fn a_delete_without_grace_is_found() {
+    let seeded = without_guard(|guards| guards.delete_gracefully = false);
+    finds(
+        world("node-lost"),
+        seeded,
+        "at most one body has an identity",
+    );
+}
+
+/// statefulset.md 3.31: the name of a pod that is being deleted is not free.
+#[test]
+fn a_terminating_pod_that_counts_as_missing_is_found() {
+    let view = |observed: &mut Observed| {
+        observed
+            .pods
+            .retain(|pod| pod.metadata.deletion_timestamp.is_none());
+    };
+    let budget = Budget {
+        faults: 1,
+        ..Budget::default()
+    };
+    finds(
+        small("scale", budget),
+        with_view(view),
+        "is created while it exists",
+    );
+}
+
+/// Liveness: what is not done is found as well.
+#[test]
+fn a_set_that_never_deletes_surplus_pods_is_found() {
+    let plan = |_: &Observed, plan: &mut Plan| {
+        for work in &mut plan.pods {
+            work.actions
+                .retain(|action| !matches!(action, Action::DeletePod { .. }));
+        }
+    };
+    let world = World {
+        edits: vec![Edit::Replicas(1)],
+        budget: Budget {
+            edits: 1,
+            ..Budget::default()
+        },
+        ..world("scale")
+    };
+    finds(world, with_plan(plan), "the goal");
+}
+
+/// statefulset.md 5.14: a status that is written without the version that was seen.
+#[test]
+fn a_status_without_version_is_found() {
+    finds(
+        world("scale-lagging"),
+        without_guard(|guards| guards.status_by_version = false),
+        "goes back to a generation",
+    );
+}
+
+/// statefulset.md 2.14: owners that are written to a claim which others have cared for since.
+#[test]
+fn claim_owners_without_version_are_found() {
+    finds(
+        world("claims-scaled"),
+        without_guard(|guards| guards.owners_by_version = false),
+        "is deleted though its ordinal is wanted",
+    );
+}
+
+/// statefulset.md 5.4: the partition is taken for one less.
+#[test]
+fn a_partition_with_an_off_by_one_is_found() {
+    let view = |observed: &mut Observed| {
+        let spec = Arc::make_mut(&mut observed.set).spec.as_mut();
+        let strategy = spec.and_then(|spec| spec.update_strategy.as_mut());
+        let rolling = strategy.and_then(|strategy| strategy.rolling_update.as_mut());
+        let partition = rolling.and_then(|rolling| rolling.partition.as_mut());
+        if let Some(partition) = partition {
+            *partition = (*partition - 1).max(0);
+        }
+    };
+    finds(world("partition"), with_view(view), "below the partition");
+}
+
+/// statefulset.md 3.13: surplus pods go from the top.
+#[test]
+fn surplus_pods_that_go_from_the_bottom_are_found() {
+    let plan = |observed: &Observed, plan: &mut Plan| {
+        let replicas = observed.set.spec.as_ref().and_then(|spec| spec.replicas);
+        let first_surplus = format!("web-{}", replicas.unwrap_or_default());
+        let lowest = observed.pods.iter().find(|pod| {
+            pod.metadata.name.as_ref() == Some(&first_surplus)
+                && pod.metadata.deletion_timestamp.is_none()
+        });
+        let Some(lowest) = lowest else { return };
+        for action in plan.pods.iter_mut().flat_map(|work| &mut work.actions) {
+            if let Action::DeletePod { name, uid } = action {
+                name.clone_from(&first_surplus);
+                *uid = lowest.metadata.uid.clone().expect("a uid");
+            }
+        }
+    };
+    let world = World {
+        edits: vec![Edit::Replicas(0)],
+        faults: &[],
+        ..world("scale")
+    };
+    finds(world, with_plan(plan), "");
+}
+
+/// statefulset.md 5.14: a status that is never written.
+#[test]
+fn a_status_that_is_never_written_is_found() {
+    let plan = |_: &Observed, plan: &mut Plan| plan.status = None;
+    finds(
+        small("scale", Budget::default()),
+        with_plan(plan),
+        "without a status",
+    );
+}
+
+/// statefulset.md 5.20: as kube-controller-manager is, a rollout broken by a bad template stays
+/// broken when the template is put right. Here it is an annotation that brings that back.
+#[test]
+fn a_rollout_that_stays_stuck_is_found() {
+    let stuck = World {
+        annotations: &[(annotations::STUCK_ROLLOUT, "Wait")],
+        ..world("bad-template-lagging")
+    };
+    let report = check(stuck, 1);
+    let found = story(&report);
+    assert!(found.contains("rest without the goal"), "{found}");
+}
+
+/// The mistakes are in the wrappers, not in what they wrap: without any, writes pass unchanged.
+#[test]
+fn without_a_mistake_nothing_is_changed() {
+    let observed = Observed::default();
+    let now = jiff::Timestamp::UNIX_EPOCH;
+    let plan = planners::stateful_set::plan(&observed, now);
+    let mut altered = plan.clone();
+    Seeded::default().alter(&observed, &mut altered);
+    assert_eq!(plan, altered);
+    let status = plan.status.as_ref().map(Write::Status);
+    assert_eq!(
+        status,
+        plan.write(planners::stateful_set::course::Place::Status)
+    );
+}
