@@ -179,7 +179,7 @@ fn a_service_has_its_address_and_ports() {
 
 #[test]
 fn a_headless_service_has_its_ready_endpoints() {
-    // §10.2, §10.3, §10.5, §10.11
+    // statefulset.md 10.2, 10.3, 10.5, 10.11, T37, T38
     check(
         "nginx.default.svc",
         Kind::A,

@@ -12,6 +12,7 @@ pub struct Kubectl {
     program: PathBuf,
     kubeconfig: PathBuf,
     cache: PathBuf,
+    namespace: String,
 }
 
 /// What a command printed and how it ended.
@@ -33,6 +34,20 @@ impl Kubectl {
             program: crate::tool("kubectl"),
             kubeconfig: kubeconfig.to_owned(),
             cache,
+            namespace: "default".to_owned(),
+        }
+    }
+
+    /// A client that works in a namespace of its own, which is made for it.
+    ///
+    /// # Panics
+    /// When the namespace cannot be made.
+    #[track_caller]
+    pub fn in_new_namespace(&self, name: &str) -> Self {
+        self.ok(&["create", "namespace", name]);
+        Self {
+            namespace: name.to_owned(),
+            ..self.clone()
         }
     }
 
@@ -44,6 +59,8 @@ impl Kubectl {
             .arg(&self.kubeconfig)
             .arg("--cache-dir")
             .arg(&self.cache)
+            .arg("--namespace")
+            .arg(&self.namespace)
             .args(arguments)
             .env_remove("KUBECONFIG")
             .stdin(Stdio::null());

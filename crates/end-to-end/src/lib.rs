@@ -8,6 +8,7 @@ pub mod image;
 pub mod instance;
 pub mod kubectl;
 pub mod registry;
+pub mod stateful_set;
 pub mod wait;
 
 use std::path::PathBuf;

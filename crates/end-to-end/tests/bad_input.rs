@@ -74,8 +74,8 @@ fn manifests() {
     );
     // Of a group and version that is there, kubectl first looks for custom kinds.
     expect(
-        "apiVersion: apps/v1\nkind: Deployment\nmetadata: {name: x}",
-        &["no matches for kind \"Deployment\" in version \"apps/v1\""],
+        "apiVersion: apps/v1\nkind: Rollout\nmetadata: {name: x}",
+        &["no matches for kind \"Rollout\" in version \"apps/v1\""],
     );
 
     let warned = kubectl.run_with_input(

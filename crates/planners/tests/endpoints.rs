@@ -23,7 +23,7 @@ fn service(more: Value) -> Arc<Service> {
     Arc::new(serde_json::from_value(service).unwrap())
 }
 
-/// Words: `ready`, `terminating`, `failed`, `no-address`, `other-port`, `subdomain`.
+/// Words: `ready`, `terminating`, `failed`, `no-address`, `other-port`, `subdomain`, `elsewhere`.
 fn pod(number: usize, words: &str) -> Arc<Pod> {
     let has = |word: &str| words.split(' ').any(|other| other == word);
     let name = format!("web-{number}");
@@ -46,6 +46,9 @@ fn pod(number: usize, words: &str) -> Arc<Pod> {
     }
     if has("subdomain") {
         pod["spec"]["subdomain"] = json!("svc");
+    }
+    if has("elsewhere") {
+        pod["spec"]["subdomain"] = json!("other");
     }
     Arc::new(serde_json::from_value(pod).unwrap())
 }
@@ -121,7 +124,8 @@ fn shows(endpoint: &Endpoint) -> String {
     text
 }
 
-/// statefulset.md 10.7: conditions, and who is left out.
+/// statefulset.md 10.7, T37: conditions, also of unready pods that are wanted all the same; and who
+/// is left out.
 #[test]
 fn conditions_follow_the_pods() {
     let pods = vec![
@@ -148,14 +152,20 @@ fn conditions_follow_the_pods() {
     assert_eq!(shown, wanted);
 }
 
-/// statefulset.md 10.8, 10.9: hostname, node, zone, labels, owner.
+/// statefulset.md 10.8, 10.9, T39: hostname, if the Service is the one that the pod names; node,
+/// zone, labels, owner.
 #[test]
 fn a_slice_says_whose_it_is() {
-    let pods = vec![pod(0, "ready subdomain"), pod(1, "ready")];
+    let pods = vec![
+        pod(0, "ready subdomain"),
+        pod(1, "ready"),
+        pod(2, "ready elsewhere"),
+    ];
     let settled = settled(observed(service(json!({})), pods));
     let all = endpoints(&settled.slices);
     assert_eq!(all[0].hostname.as_deref(), Some("web-0"));
     assert_eq!(all[1].hostname, None);
+    assert_eq!(all[2].hostname, None);
     assert_eq!(
         (all[0].node_name.as_deref(), all[0].zone.as_deref()),
         (Some("n1"), Some("z1"))

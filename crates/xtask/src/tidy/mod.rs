@@ -1,6 +1,7 @@
 //! What a machine can check of the architecture and the house rules. Every finding names the
 //! file and the rule; all are reported, not just the first.
 
+mod citations;
 mod dependencies;
 mod documents;
 mod sources;
@@ -61,6 +62,7 @@ fn findings(root: &Path) -> Result<Vec<Finding>> {
     let mut findings = dependencies::check(&files)?;
     findings.extend(sources::check(&files));
     findings.extend(documents::check(root, &files));
+    findings.extend(citations::check(&files));
     findings.sort();
     Ok(findings)
 }

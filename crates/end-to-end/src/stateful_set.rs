@@ -1,0 +1,144 @@
+//! A StatefulSet of the built-in image, and what its walk-throughs ask for.
+
+use serde_json::{Value, json};
+
+use crate::{Kubectl, wait_for};
+
+/// A set `web` of version `a`, ready as soon as it answers.
+pub fn web(replicas: u64) -> Value {
+    json!({"apiVersion": "apps/v1", "kind": "StatefulSet", "metadata": {"name": "web"}, "spec": {
+        "serviceName": "web", "replicas": replicas, "selector": {"matchLabels": {"app": "web"}},
+        "template": {"metadata": {"labels": {"app": "web"}}, "spec": {
+            "terminationGracePeriodSeconds": 5,
+            "containers": [{"name": "hello", "image": "mainstay/hello",
+                "env": [{"name": "VERSION", "value": "a"}],
+                "readinessProbe": {"httpGet": {"path": "/healthz", "port": 80},
+                    "periodSeconds": 1}}]}}}})
+}
+
+/// As [`web`], with a claim `data` for each pod.
+pub fn web_with_claims(replicas: u64) -> Value {
+    let mut set = web(replicas);
+    set["spec"]["volumeClaimTemplates"] = json!([{"metadata": {"name": "data"}, "spec": {
+        "accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "8Mi"}}}}]);
+    let mounts = json!([{"name": "data", "mountPath": "/data"}]);
+    set["spec"]["template"]["spec"]["containers"][0]["volumeMounts"] = mounts;
+    set
+}
+
+/// A patch of the only container.
+pub fn container(change: Value) -> Value {
+    let mut container = json!({"name": "hello"});
+    for (field, value) in change.as_object().into_iter().flatten() {
+        container[field] = value.clone();
+    }
+    json!({"spec": {"template": {"spec": {"containers": [container]}}}})
+}
+
+/// A patch that asks for another version.
+pub fn version(version: &str) -> Value {
+    container(json!({"env": [{"name": "VERSION", "value": version}]}))
+}
+
+impl Kubectl {
+    /// Patches the set `web`.
+    ///
+    /// # Panics
+    /// When the command fails.
+    #[track_caller]
+    pub fn patch_web(&self, patch: &Value) {
+        self.ok(&["patch", "statefulset", "web", "-p", &patch.to_string()]);
+    }
+
+    /// `0:a 1:b! 2:b~`: the ordinals of the pods of `web` with their versions; `!` is not Ready,
+    /// `~` is being deleted.
+    #[track_caller]
+    pub fn versions(&self) -> String {
+        let pods = self.json(&["get", "pods", "-l", "app=web"]);
+        let mut shown: Vec<(u64, String)> = Vec::new();
+        for pod in pods["items"].as_array().into_iter().flatten() {
+            let name = pod["metadata"]["name"].as_str().unwrap_or_default();
+            let ordinal = name.rsplit('-').next().and_then(|n| n.parse().ok());
+            let environment = &pod["spec"]["containers"][0]["env"];
+            let version = environment[0]["value"].as_str().unwrap_or("?");
+            let conditions = pod["status"]["conditions"].as_array();
+            let mut conditions = conditions.into_iter().flatten();
+            let ready = conditions.any(|c| c["type"] == "Ready" && c["status"] == "True");
+            let dying = !pod["metadata"]["deletionTimestamp"].is_null();
+            let (bad, gone) = (if ready { "" } else { "!" }, if dying { "~" } else { "" });
+            let ordinal = ordinal.unwrap_or(u64::MAX);
+            shown.push((ordinal, format!("{ordinal}:{version}{bad}{gone}")));
+        }
+        shown.sort();
+        let texts: Vec<String> = shown.into_iter().map(|(_, text)| text).collect();
+        texts.join(" ")
+    }
+
+    /// Waits until the pods of `web` are those; see [`versions`](Self::versions).
+    ///
+    /// # Panics
+    /// When it takes too long.
+    #[track_caller]
+    pub fn wait_versions(&self, wanted: &str) {
+        wait_for(wanted, 90, || {
+            let seen = self.versions();
+            if seen == wanted {
+                return Ok(());
+            }
+            Err(format!(
+                "{seen}\n{}",
+                self.run(&["describe", "statefulset", "web"]).stdout
+            ))
+        });
+    }
+
+    /// `status reason message` of a condition of the set `web`.
+    #[track_caller]
+    pub fn condition(&self, kind: &str) -> String {
+        let part = |field: &str| {
+            let path = format!("jsonpath={{.status.conditions[?(@.type==\"{kind}\")].{field}}}");
+            self.ok(&["get", "statefulset", "web", "-o", &path])
+        };
+        format!("{} {} {}", part("status"), part("reason"), part("message"))
+    }
+
+    /// Waits until a condition of the set `web` begins so.
+    ///
+    /// # Panics
+    /// When it takes too long.
+    #[track_caller]
+    pub fn wait_condition(&self, kind: &str, start: &str) -> String {
+        wait_for(&format!("{kind} {start}"), 90, || {
+            let seen = self.condition(kind);
+            if seen.starts_with(start) {
+                Ok(seen)
+            } else {
+                Err(seen)
+            }
+        })
+    }
+
+    /// The uid of a pod.
+    #[track_caller]
+    pub fn pod_uid(&self, name: &str) -> String {
+        self.ok(&["get", "pod", name, "-o", "jsonpath={.metadata.uid}"])
+    }
+
+    /// Names and kinds of owners of the claims: `data-web-0:StatefulSet data-web-1:`.
+    #[track_caller]
+    pub fn claim_owners(&self) -> String {
+        let claims = self.json(&["get", "pvc"]);
+        let mut shown: Vec<String> = Vec::new();
+        for claim in claims["items"].as_array().into_iter().flatten() {
+            let owners = claim["metadata"]["ownerReferences"].as_array();
+            let kinds = owners
+                .into_iter()
+                .flatten()
+                .filter_map(|o| o["kind"].as_str());
+            let name = claim["metadata"]["name"].as_str().unwrap_or_default();
+            shown.push(format!("{name}:{}", kinds.collect::<Vec<_>>().join("+")));
+        }
+        shown.sort();
+        shown.join(" ")
+    }
+}

@@ -1,0 +1,164 @@
+//! Every numbered item of the StatefulSet contract is cited by a test.
+//!
+//! Tests cite as `statefulset.md 3.14, T6` (lists, `and`, ranges with `to` and paragraph signs are
+//! understood), in a comment or a golden file. What needs no test of its own is in one
+//! list here, with the reason.
+
+use std::collections::BTreeSet;
+
+use super::{Finding, SourceFile};
+
+/// The document's name in a citation.
+const DOCUMENT: &str = "statefulset.md";
+
+/// The items: a paragraph and the first and last numbers of a run in it.
+const ITEMS: &[(&str, u32, u32)] = &[
+    ("1.", 1, 8),
+    ("2.", 1, 8),
+    ("2.", 10, 17),
+    ("3.", 1, 5),
+    ("3.", 10, 16),
+    ("3.", 20, 25),
+    ("3.", 30, 35),
+    ("3.", 40, 47),
+    ("4.", 1, 13),
+    ("5.", 1, 18),
+    ("5.", 20, 24),
+    ("6.", 1, 15),
+    ("7.", 1, 4),
+    ("8.", 1, 9),
+    ("T", 1, 45),
+];
+
+/// Items that no test can or need cite, and why.
+const EXCEPTIONS: &[(&str, &str)] = &[(
+    "3.47",
+    "the controllers have no figures of their own; status and conditions say what these two would",
+)];
+
+/// Checks that every item is cited or excepted, and that no exception has become needless.
+pub fn check(files: &[SourceFile]) -> Vec<Finding> {
+    let cited: BTreeSet<String> = files
+        .iter()
+        .filter_map(|file| tests_in(file))
+        .flat_map(citations)
+        .collect();
+    let excepted = |item: &str| EXCEPTIONS.iter().any(|(number, _)| *number == item);
+    let missing = items().filter(|item| !cited.contains(item) && !excepted(item));
+    let needless = items().filter(|item| cited.contains(item) && excepted(item));
+    let finding = |text: String| Finding {
+        file: "crates/xtask/src/tidy/citations.rs".to_owned(),
+        text,
+    };
+    let missing = missing.map(|item| finding(format!("no test cites {DOCUMENT} {item}")));
+    let needless = needless.map(|item| finding(format!("{item} is cited, and excepted here")));
+    missing.chain(needless).collect()
+}
+
+fn items() -> impl Iterator<Item = String> {
+    let runs = ITEMS.iter();
+    runs.flat_map(|(prefix, first, last)| (*first..=*last).map(move |n| format!("{prefix}{n}")))
+}
+
+/// The part of a file that is a test, if any is.
+fn tests_in(file: &SourceFile) -> Option<&str> {
+    let source = file.path.ends_with(".rs");
+    if file.path.contains("/tests/") && (source || file.path.ends_with(".txt")) {
+        return Some(&file.text);
+    }
+    let own = source && !file.path.starts_with("crates/xtask/");
+    let start = file.text.find("#[cfg(test)]").filter(|_| own)?;
+    Some(&file.text[start..])
+}
+
+/// The items that a text cites.
+fn citations(text: &str) -> Vec<String> {
+    let mut found = Vec::new();
+    for after in text.split(DOCUMENT).skip(1) {
+        let line = after.lines().next().unwrap_or_default();
+        let mut last: Option<(String, u32)> = None;
+        let mut run = false;
+        let words = line.trim_start_matches('`').split([' ', ',']);
+        for word in words.filter(|word| !word.is_empty()) {
+            let word = word
+                .trim_start_matches('§')
+                .trim_end_matches([':', '.', ')', ';']);
+            let Some((prefix, number)) = item(word) else {
+                run = word == "to";
+                if run || word == "and" {
+                    continue;
+                }
+                break;
+            };
+            let first = match &last {
+                Some((before, number)) if run && *before == prefix => number + 1,
+                _ => number,
+            };
+            found.extend((first..=number).map(|n| format!("{prefix}{n}")));
+            last = Some((prefix, number));
+            run = false;
+        }
+    }
+    found
+}
+
+/// `3.14` as (`3.`, 14), `T6` as (`T`, 6).
+fn item(word: &str) -> Option<(String, u32)> {
+    let at = word.find('.').map_or(1, |dot| dot + 1);
+    let (prefix, number) = word.split_at_checked(at)?;
+    let number = number.parse().ok()?;
+    let paragraph = prefix
+        .strip_suffix('.')
+        .is_some_and(|p| p.parse::<u32>().is_ok());
+    (prefix == "T" || paragraph).then(|| (prefix.to_owned(), number))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn cited(text: &str) -> String {
+        citations(text).join(" ")
+    }
+
+    #[test]
+    fn lists_runs_and_scenarios_are_understood() {
+        assert_eq!(
+            cited("/// statefulset.md 3.14, T6: two unhealthy pods"),
+            "3.14 T6"
+        );
+        assert_eq!(
+            cited("`statefulset.md` 6.7 to 6.9, T24: all causes"),
+            "6.7 6.8 6.9 T24"
+        );
+        assert_eq!(cited("statefulset.md §3.16 and T3)."), "3.16 T3");
+        assert_eq!(cited("# statefulset.md 5.2\n# 5.3"), "5.2");
+        assert_eq!(
+            cited("statefulset.md §6, kubectl.md 0.8; 3.14 of something"),
+            ""
+        );
+    }
+
+    #[test]
+    fn only_tests_count() {
+        let file = |path: &str, text: &str| SourceFile {
+            path: path.to_owned(),
+            text: text.to_owned(),
+        };
+        let text = "// statefulset.md 1.1\n#[cfg(test)] // statefulset.md 1.2";
+        let part = |path: &str| tests_in(&file(path, text)).map(cited);
+        assert_eq!(part("crates/a/src/b.rs").as_deref(), Some("1.2"));
+        assert_eq!(part("crates/a/tests/b.rs").as_deref(), Some("1.1 1.2"));
+        assert_eq!(part("docs/a.md"), None);
+    }
+
+    #[test]
+    fn an_item_that_nobody_cites_is_found() {
+        let found = check(&[]);
+        assert!(
+            found
+                .iter()
+                .any(|finding| finding.text == "no test cites statefulset.md 3.14")
+        );
+    }
+}
