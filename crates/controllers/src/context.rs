@@ -1,6 +1,7 @@
 //! What all controllers share: the client, the caches, the settings.
 
-use k8s_openapi::api::apps::v1::{ControllerRevision, StatefulSet};
+use k8s_openapi::api::apps::v1::{ControllerRevision, ReplicaSet, StatefulSet};
+use k8s_openapi::api::batch::v1::Job;
 use k8s_openapi::api::core::v1::{
     Endpoints, Namespace, Node, PersistentVolume, PersistentVolumeClaim, Pod, Service,
     ServiceAccount,
@@ -8,9 +9,11 @@ use k8s_openapi::api::core::v1::{
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::api::storage::v1::StorageClass;
 use kube::{Api, Client};
-use reconcile::{Cache, Object, Recorder, WatchConfig};
+use reconcile::{Cache, Index, Object, Recorder, WatchConfig};
 use serde::de::DeserializeOwned;
 use tokio_util::sync::CancellationToken;
+
+use crate::owned;
 
 /// Settings of the controllers.
 #[derive(Clone, Debug, Default)]
@@ -25,6 +28,8 @@ pub struct Config {
 #[expect(missing_docs, reason = "each is named for its kind")]
 pub struct Caches {
     pub stateful_sets: Cache<StatefulSet>,
+    pub replica_sets: Cache<ReplicaSet>,
+    pub jobs: Cache<Job>,
     pub revisions: Cache<ControllerRevision>,
     pub pods: Cache<Pod>,
     pub claims: Cache<PersistentVolumeClaim>,
@@ -45,6 +50,8 @@ pub struct Context {
     pub client: Client,
     /// Shared caches.
     pub caches: Caches,
+    /// Finds pods by their controller.
+    pub pods_by_owner: Index<Pod>,
     /// Settings.
     pub config: Config,
     /// Ends everything.
@@ -57,6 +64,8 @@ impl Context {
         let shutdown = shutdown.child_token();
         let caches = Caches {
             stateful_sets: cache(&client, &shutdown),
+            replica_sets: cache(&client, &shutdown),
+            jobs: cache(&client, &shutdown),
             revisions: cache(&client, &shutdown),
             pods: cache(&client, &shutdown),
             claims: cache(&client, &shutdown),
@@ -71,6 +80,7 @@ impl Context {
         };
         Self {
             client,
+            pods_by_owner: caches.pods.index(owned::terms),
             caches,
             config,
             shutdown,

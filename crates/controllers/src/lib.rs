@@ -4,13 +4,19 @@
 //! decisions are in the crate `planners`.
 
 mod context;
+mod cron_job;
+mod deployment;
 mod endpoints;
 mod garbage_collection;
 mod inventory;
+mod job;
 mod namespace_defaults;
 mod namespaces;
 mod node_health;
+mod owned;
 mod pod_collection;
+mod pod_writer;
+mod replica_set;
 mod stateful_set;
 mod volume_binding;
 mod volume_protection;
@@ -18,6 +24,8 @@ mod volume_protection;
 use std::sync::Arc;
 
 use futures::future::BoxFuture;
+use k8s_openapi::api::apps::v1::ReplicaSet;
+use k8s_openapi::api::core::v1::ReplicationController;
 use kube::Client;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
@@ -45,6 +53,9 @@ fn all(context: &Context) -> Vec<(&'static str, BoxFuture<'static, ()>)> {
     vec![
         ("endpoints", Box::pin(endpoints::run(context.clone()))),
         ("collection", Box::pin(collect(context.clone()))),
+        ("cronjob", Box::pin(cron_job::run(context.clone()))),
+        ("deployment", Box::pin(deployment::run(context.clone()))),
+        ("job", Box::pin(job::run(context.clone()))),
         (
             "namespace-defaults",
             Box::pin(namespace_defaults::run(context.clone())),
@@ -53,6 +64,14 @@ fn all(context: &Context) -> Vec<(&'static str, BoxFuture<'static, ()>)> {
         (
             "pod-collection",
             Box::pin(pod_collection::run(context.clone())),
+        ),
+        (
+            "replicaset",
+            Box::pin(replica_set::run::<ReplicaSet>(context.clone())),
+        ),
+        (
+            "replicationcontroller",
+            Box::pin(replica_set::run::<ReplicationController>(context.clone())),
         ),
         ("statefulset", Box::pin(stateful_set::run(context.clone()))),
         (

@@ -7,8 +7,12 @@
 mod collection;
 #[path = "cluster/contract.rs"]
 mod contract;
+#[path = "cluster/deployments.rs"]
+mod deployments;
 #[path = "cluster/endpoints.rs"]
 mod endpoints;
+#[path = "cluster/jobs.rs"]
+mod jobs;
 #[path = "cluster/nodes.rs"]
 mod nodes;
 #[path = "cluster/shared.rs"]

@@ -1,12 +1,17 @@
 //! What the controllers decide: one folder per controller, each a pure and total function from
 //! what was observed (and the time) to a plan. No I/O, clock, randomness or logging.
 
+pub mod cron_job;
+pub mod deployment;
 pub mod diagnosis;
 pub mod endpoints;
 pub mod garbage_collection;
+pub mod job;
 pub mod namespaces;
 pub mod node_health;
 pub mod pod_collection;
+pub mod pod_set;
+pub mod replica_set;
 pub mod stateful_set;
 pub mod volume_binding;
 pub mod volume_protection;

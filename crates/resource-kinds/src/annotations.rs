@@ -33,6 +33,18 @@ pub const CHANGE_CAUSE: &str = "kubernetes.io/change-cause";
 pub const RBAC_AUTOUPDATE: &str = "rbac.authorization.kubernetes.io/autoupdate";
 /// When the first of an endpoint's pods became (un)ready last.
 pub const ENDPOINTS_LAST_CHANGE: &str = "endpoints.kubernetes.io/last-change-trigger-time";
+/// How much a pod of a ReplicaSet is missed; the cheapest go first.
+pub const POD_DELETION_COST: &str = "controller.kubernetes.io/pod-deletion-cost";
+/// The number of a Deployment's rollout, on it and on its ReplicaSets.
+pub const REVISION: &str = "deployment.kubernetes.io/revision";
+/// The numbers that a ReplicaSet had before.
+pub const REVISION_HISTORY: &str = "deployment.kubernetes.io/revision-history";
+/// The replicas that the Deployment asked for when it scaled a ReplicaSet last.
+pub const DESIRED_REPLICAS: &str = "deployment.kubernetes.io/desired-replicas";
+/// The pods that it allowed for.
+pub const MAX_REPLICAS: &str = "deployment.kubernetes.io/max-replicas";
+/// What client-side apply applied last.
+pub const LAST_APPLIED: &str = "kubectl.kubernetes.io/last-applied-configuration";
 /// Says that a pod mirrors one that a node runs from a file.
 pub const MIRROR_POD: &str = "kubernetes.io/config.mirror";
 

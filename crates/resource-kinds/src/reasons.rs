@@ -120,3 +120,15 @@ pub mod volume {
     /// Two claims name the same volume.
     pub const CLAIM_MISBOUND: &str = "ClaimMisbound";
 }
+
+/// Reasons of the events of those who keep interchangeable pods.
+pub mod pods {
+    /// A pod was made.
+    pub const SUCCESSFUL_CREATE: &str = "SuccessfulCreate";
+    /// A pod was deleted.
+    pub const SUCCESSFUL_DELETE: &str = "SuccessfulDelete";
+    /// A pod could not be made.
+    pub const FAILED_CREATE: &str = "FailedCreate";
+    /// A pod could not be deleted.
+    pub const FAILED_DELETE: &str = "FailedDelete";
+}

@@ -9,6 +9,7 @@ use planners::stateful_set::{Observed, identity};
 use reconcile::{Cache, Index, Key};
 
 use crate::Context;
+use crate::owned::{named, orphan_in, owned_by, stem, terms};
 
 pub(super) struct Observer {
     sets: Cache<StatefulSet>,
@@ -108,40 +109,4 @@ impl Observer {
             .filter(|key| self.sets.get_key(key).is_some())
             .collect()
     }
-}
-
-/// What an object is found by: its controller's uid or that it has none, and its name up to the
-/// last dash.
-fn terms<K: Resource>(object: &K) -> Vec<String> {
-    let meta = object.meta();
-    let namespace = meta.namespace.as_deref().unwrap_or_default();
-    let owners = meta.owner_references.iter().flatten();
-    let controller = owners
-        .into_iter()
-        .find(|owner| owner.controller == Some(true));
-    let by_owner = match controller {
-        Some(owner) => owned_by(&owner.uid),
-        None => orphan_in(namespace),
-    };
-    vec![
-        by_owner,
-        named(namespace, stem(meta.name.as_deref().unwrap_or_default())),
-    ]
-}
-
-fn owned_by(uid: &str) -> String {
-    format!("uid:{uid}")
-}
-
-fn orphan_in(namespace: &str) -> String {
-    format!("orphan:{namespace}")
-}
-
-fn named(namespace: &str, stem: &str) -> String {
-    format!("name:{namespace}/{stem}")
-}
-
-/// `web-3` and `web-776999688b` are of `web`.
-fn stem(name: &str) -> &str {
-    name.rsplit_once('-').map_or(name, |(stem, _)| stem)
 }

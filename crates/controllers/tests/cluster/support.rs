@@ -72,7 +72,7 @@ impl Cluster {
     }
 
     /// A server with controllers and a node on which all pods do well, but those whose image is
-    /// called `bad`.
+    /// called `bad`; those of `done` and `fails` end at once.
     pub async fn new() -> Self {
         let cluster = Self::without_node().await;
         tokio::spawn(play_node(cluster.client.clone(), cluster.shutdown.clone()));
@@ -85,7 +85,6 @@ impl Cluster {
         let client = client(&self.server, user);
         let config = controllers::Config {
             root_ca_pem: "certificates".to_owned(),
-            ..controllers::Config::default()
         };
         let shutdown = shutdown.clone();
         tokio::spawn(async move {
@@ -229,9 +228,15 @@ async fn start(api: &Api<Pod>, pod: &Pod, address: u32) {
         .clone()
         .unwrap();
     let good = image != "bad";
+    let phase = match image.as_str() {
+        "bad" => "Pending",
+        "done" => "Succeeded",
+        "fails" => "Failed",
+        _ => "Running",
+    };
     let now = Timestamp::from_second(Timestamp::now().as_second()).unwrap();
     let status = json!({
-        "phase": if good { "Running" } else { "Pending" },
+        "phase": phase,
         "podIP": format!("10.244.0.{address}"),
         "podIPs": [{ "ip": format!("10.244.0.{address}") }],
         "startTime": now,

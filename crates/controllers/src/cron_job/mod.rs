@@ -1,0 +1,153 @@
+//! The CronJob controller: makes jobs by the clock.
+
+use std::sync::Arc;
+
+use jiff::Timestamp;
+use k8s_openapi::api::batch::v1::{CronJob, CronJobStatus, Job};
+use kube::ResourceExt;
+use kube::api::{Api, PostParams, PropagationPolicy};
+use planners::cron_job::{CRON_JOB, Observed, Plan, plan};
+use reconcile::execute::{self, Delete, Refusal, refusal};
+use reconcile::{Cache, Index, Key, Outcome, Queue, Recorder, run_workers};
+
+use crate::Context;
+use crate::owned::{key_if_asked, owned_by, owners_of, terms};
+
+/// CronJobs that are worked on at once.
+const WORKERS: usize = 2;
+
+#[derive(Debug, thiserror::Error)]
+#[error("{what}")]
+struct Error {
+    what: &'static str,
+    #[source]
+    source: kube::Error,
+}
+
+fn failed(what: &'static str) -> impl FnOnce(kube::Error) -> Error {
+    move |source| Error { what, source }
+}
+
+struct Worker {
+    context: Context,
+    cron_jobs: Cache<CronJob>,
+    jobs: Cache<Job>,
+    jobs_by: Index<Job>,
+    recorder: Recorder,
+}
+
+pub(crate) async fn run(context: Context) {
+    let jobs = context.caches.jobs.clone();
+    let worker = Arc::new(Worker {
+        cron_jobs: context.cache(),
+        jobs_by: jobs.index(terms),
+        jobs,
+        recorder: context.recorder("cronjob-controller"),
+        context: context.clone(),
+    });
+    if !worker.cron_jobs.wait_synced().await || !worker.jobs.wait_synced().await {
+        return;
+    }
+    let queue = Queue::new();
+    let feed = tokio::spawn(feed(worker.clone(), queue.clone()));
+    run_workers(queue, WORKERS, context.shutdown.clone(), move |key: Key| {
+        let worker = worker.clone();
+        async move { worker.reconcile(&key).await }
+    })
+    .await;
+    feed.abort();
+}
+
+impl Worker {
+    async fn reconcile(&self, key: &Key) -> Result<Outcome, Error> {
+        let Some(cron_job) = self.cron_jobs.get_key(key) else {
+            return Ok(Outcome::Done);
+        };
+        let uid = cron_job.metadata.uid.as_deref().unwrap_or_default();
+        let observed = Observed {
+            jobs: self.jobs_by.get(&owned_by(uid)),
+            cron_job: cron_job.clone(),
+        };
+        let plan = plan(&observed, Timestamp::now());
+        let requeue_after = plan.requeue_after;
+        self.execute(&cron_job, plan).await?;
+        Ok(Outcome::from(requeue_after))
+    }
+
+    async fn execute(&self, cron_job: &CronJob, plan: Plan) -> Result<(), Error> {
+        let namespace = cron_job.namespace().unwrap_or_default();
+        let jobs: Api<Job> = Api::namespaced(self.context.client.clone(), &namespace);
+        for notice in plan.notices {
+            if notice.warning {
+                self.recorder
+                    .warning(cron_job, notice.reason, notice.message);
+            } else {
+                self.recorder
+                    .normal(cron_job, notice.reason, notice.message);
+            }
+        }
+        for (name, uid) in &plan.delete {
+            let how = Delete::of_uid(uid).propagation(PropagationPolicy::Background);
+            let deleted = execute::delete(&jobs, name, how).await;
+            deleted.map_err(failed("delete a job"))?;
+        }
+        if let Some(job) = &plan.create {
+            self.create(cron_job, &jobs, job).await?;
+        }
+        match plan.status {
+            Some(status) => self.write_status(cron_job, status).await,
+            None => Ok(()),
+        }
+    }
+
+    /// A job of that name is the one that was to be made, from an older view.
+    async fn create(&self, cron_job: &CronJob, jobs: &Api<Job>, job: &Job) -> Result<(), Error> {
+        let name = job.name_any();
+        match jobs.create(&PostParams::default(), job).await {
+            Ok(_) => {
+                let text = format!("Created job {name}");
+                self.recorder.normal(cron_job, "SuccessfulCreate", text);
+                Ok(())
+            }
+            Err(error) => match refusal(&error) {
+                Refusal::AlreadyExists | Refusal::NamespaceTerminating => Ok(()),
+                _ => {
+                    let text = format!("Error creating job: {}", execute::message(&error));
+                    self.recorder.warning(cron_job, "FailedCreate", text);
+                    Err(failed("create a job")(error))
+                }
+            },
+        }
+    }
+
+    async fn write_status(&self, cron_job: &CronJob, status: CronJobStatus) -> Result<(), Error> {
+        let namespace = cron_job.namespace().unwrap_or_default();
+        let api: Api<CronJob> = Api::namespaced(self.context.client.clone(), &namespace);
+        let object = CronJob {
+            status: Some(status),
+            ..cron_job.clone()
+        };
+        let params = PostParams::default();
+        let name = cron_job.name_any();
+        let written = api.replace_status(&name, &params, &object).await;
+        execute::found(written)
+            .map(drop)
+            .map_err(failed("write the status of a cron job"))
+    }
+}
+
+/// Queues the CronJobs that a change may concern.
+async fn feed(worker: Arc<Worker>, queue: Queue<Key>) {
+    let mut cron_jobs = worker.cron_jobs.subscribe();
+    let mut jobs = worker.jobs.subscribe();
+    loop {
+        let keys: Vec<Key> = tokio::select! {
+            Some(change) = cron_jobs.next() => key_if_asked(&change).into_iter().collect(),
+            Some(change) = jobs.next() => owners_of(&change, &worker.cron_jobs, CRON_JOB.1),
+            else => return,
+        };
+        for key in keys {
+            queue.add(key);
+        }
+    }
+}

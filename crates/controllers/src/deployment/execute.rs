@@ -1,0 +1,184 @@
+//! Carries out a plan: every write says which object it means, in which state.
+
+use k8s_openapi::api::apps::v1::{Deployment, DeploymentStatus, ReplicaSet};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
+use kube::api::{Api, Patch, PatchParams, PostParams};
+use kube::{Client, Resource};
+use planners::deployment::{Action, Plan};
+use reconcile::Recorder;
+use reconcile::execute::{self, Delete, Refusal, refusal};
+use resource_kinds::annotations::REVISION;
+use serde_json::json;
+
+/// Why a plan was not carried out; it is made anew.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum Error {
+    /// The API refused a write, or could not be reached.
+    #[error("{what}")]
+    Api {
+        what: &'static str,
+        #[source]
+        source: kube::Error,
+    },
+    /// What was planned for is not there any more.
+    #[error("the deployment has been replaced or is being deleted")]
+    Changed,
+}
+
+fn failed(what: &'static str) -> impl FnOnce(kube::Error) -> Error {
+    move |source| Error::Api { what, source }
+}
+
+pub(super) struct Executor {
+    pub client: Client,
+    pub recorder: Recorder,
+}
+
+impl Executor {
+    /// The status is written whatever became of the ReplicaSets.
+    pub async fn execute(&self, deployment: &Deployment, plan: Plan) -> Result<(), Error> {
+        let mut result = Ok(());
+        for action in &plan.actions {
+            result = self.act(deployment, action).await;
+            if result.is_err() {
+                break;
+            }
+            if let Some(notice) = action.notice() {
+                self.recorder
+                    .normal(deployment, notice.reason, notice.message);
+            }
+        }
+        if plan.status.is_some() || plan.revision.is_some() {
+            let written = self.write_status(deployment, plan.status, plan.revision);
+            result = result.and(written.await);
+        }
+        match result {
+            // Nothing can be made there any more; the collector does the rest.
+            Err(Error::Api { source, .. }) if refusal(&source) == Refusal::NamespaceTerminating => {
+                Ok(())
+            }
+            other => other,
+        }
+    }
+
+    fn deployments(&self, deployment: &Deployment) -> Api<Deployment> {
+        let namespace = deployment.metadata.namespace.as_deref().unwrap_or_default();
+        Api::namespaced(self.client.clone(), namespace)
+    }
+
+    async fn act(&self, deployment: &Deployment, action: &Action) -> Result<(), Error> {
+        let namespace = deployment.metadata.namespace.as_deref().unwrap_or_default();
+        let sets: Api<ReplicaSet> = Api::namespaced(self.client.clone(), namespace);
+        let params = PatchParams::default();
+        match action {
+            Action::ConfirmDeployment => self.confirm(deployment).await,
+            Action::AdoptSet { name, uid } => {
+                let owner = deployment.owner_ref(&()).map(|owner| OwnerReference {
+                    controller: Some(true),
+                    block_owner_deletion: Some(true),
+                    ..owner
+                });
+                let meta = json!({ "uid": uid, "ownerReferences": [owner] });
+                let patch = Patch::Strategic(json!({ "metadata": meta }));
+                let written = sets.patch(name, &params, &patch).await;
+                written.map(drop).map_err(failed("adopt replica set"))
+            }
+            Action::ReleaseSet { name, uid } => {
+                let owner = json!({ "$patch": "delete", "uid": deployment.metadata.uid });
+                let meta = json!({ "uid": uid, "ownerReferences": [owner] });
+                let patch = Patch::Strategic(json!({ "metadata": meta }));
+                let written = sets.patch(name, &params, &patch).await;
+                written.map(drop).map_err(failed("release replica set"))
+            }
+            Action::CreateSet(set) => self.create(deployment, &sets, set).await,
+            Action::UpdateSet {
+                name,
+                resource_version,
+                replicas: (from, to),
+                annotations,
+                min_ready_seconds,
+            } => {
+                let mut spec = json!({});
+                if from != to {
+                    spec["replicas"] = json!(to);
+                }
+                if let Some(seconds) = min_ready_seconds {
+                    spec["minReadySeconds"] = json!(seconds);
+                }
+                let meta = json!({ "resourceVersion": resource_version,
+                    "annotations": annotations });
+                let patch = Patch::Merge(json!({ "metadata": meta, "spec": spec }));
+                let written = sets.patch(name, &params, &patch).await;
+                written.map(drop).map_err(failed("update replica set"))
+            }
+            Action::DeleteSet {
+                name,
+                uid,
+                resource_version,
+            } => {
+                let how = Delete {
+                    resource_version: Some(resource_version.clone()),
+                    ..Delete::of_uid(uid)
+                };
+                let deleted = execute::delete(&sets, name, how).await;
+                deleted.map(drop).map_err(failed("delete replica set"))
+            }
+        }
+    }
+
+    async fn confirm(&self, deployment: &Deployment) -> Result<(), Error> {
+        let name = deployment.metadata.name.as_deref().unwrap_or_default();
+        let live = self.deployments(deployment).get(name).await;
+        let live = execute::found(live).map_err(failed("read deployment"))?;
+        let same = live.is_some_and(|live| {
+            live.metadata.uid == deployment.metadata.uid
+                && live.metadata.deletion_timestamp.is_none()
+        });
+        same.then_some(()).ok_or(Error::Changed)
+    }
+
+    async fn create(
+        &self,
+        deployment: &Deployment,
+        sets: &Api<ReplicaSet>,
+        set: &ReplicaSet,
+    ) -> Result<(), Error> {
+        let created = sets.create(&PostParams::default(), set).await;
+        if let Err(error) = &created
+            && !matches!(
+                refusal(error),
+                Refusal::AlreadyExists | Refusal::NamespaceTerminating
+            )
+        {
+            let name = set.metadata.name.as_deref().unwrap_or_default();
+            let error = execute::message(error);
+            let text = format!("Failed to create new replica set \"{name}\": {error}");
+            self.recorder
+                .warning(deployment, "ReplicaSetCreateError", text);
+        }
+        created.map(drop).map_err(failed("create replica set"))
+    }
+
+    async fn write_status(
+        &self,
+        deployment: &Deployment,
+        status: Option<DeploymentStatus>,
+        revision: Option<String>,
+    ) -> Result<(), Error> {
+        let mut object = deployment.clone();
+        if status.is_some() {
+            object.status = status;
+        }
+        if let Some(revision) = revision {
+            let annotations = object.metadata.annotations.get_or_insert_default();
+            annotations.insert(REVISION.to_owned(), revision);
+        }
+        let name = deployment.metadata.name.as_deref().unwrap_or_default();
+        let deployments = self.deployments(deployment);
+        let params = PostParams::default();
+        let written = deployments.replace_status(name, &params, &object).await;
+        execute::found(written)
+            .map(drop)
+            .map_err(failed("write status"))
+    }
+}

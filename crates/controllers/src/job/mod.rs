@@ -1,0 +1,229 @@
+//! The Job controller: runs pods until enough of them have succeeded.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use k8s_openapi::api::batch::v1::{Job, JobStatus};
+use k8s_openapi::api::core::v1::Pod;
+use kube::api::{Api, PostParams, PropagationPolicy};
+use planners::job::{JOB, Observed, Plan, TRACKING, orphaned, plan};
+use planners::pod_set::controller;
+use reconcile::execute::{self, Delete};
+use reconcile::{Cache, Change, Key, Outcome, Queue, Recorder, run_workers};
+
+use crate::Context;
+use crate::owned::{key_if_asked, orphan_in, owned_by, owners_of};
+use crate::pod_writer::{PodError, PodWriter};
+
+/// Jobs that are worked on at once.
+const WORKERS: usize = 5;
+/// How long the status may take to reach the cache.
+const SEEN_WITHIN: Duration = Duration::from_secs(5);
+const LOOK_EVERY: Duration = Duration::from_millis(1);
+
+#[derive(Debug, thiserror::Error)]
+enum Error {
+    #[error("work on the pods of a job")]
+    Pods(#[from] PodError),
+    #[error("{what}")]
+    Api {
+        what: &'static str,
+        #[source]
+        source: kube::Error,
+    },
+}
+
+struct Worker {
+    context: Context,
+    jobs: Cache<Job>,
+    recorder: Recorder,
+}
+
+pub(crate) async fn run(context: Context) {
+    let worker = Arc::new(Worker {
+        jobs: context.caches.jobs.clone(),
+        recorder: context.recorder("job-controller"),
+        context: context.clone(),
+    });
+    if !worker.jobs.wait_synced().await || !context.caches.pods.wait_synced().await {
+        return;
+    }
+    let queue = Queue::new();
+    let feed = tokio::spawn(feed(worker.clone(), queue.clone()));
+    run_workers(queue, WORKERS, context.shutdown.clone(), move |key: Key| {
+        let worker = worker.clone();
+        async move { worker.reconcile(&key).await }
+    })
+    .await;
+    feed.abort();
+}
+
+impl Worker {
+    async fn reconcile(&self, key: &Key) -> Result<Outcome, Error> {
+        let job = self.jobs.get_key(key);
+        let uid = job.as_ref().and_then(|job| job.metadata.uid.as_deref());
+        let all = self.context.caches.pods.list_in(&key.namespace);
+        let orphans = orphaned(&all, &key.name, uid);
+        let job = match job {
+            Some(job) => job,
+            None if orphans.is_empty() => return Ok(Outcome::Done),
+            // Only to write in its name.
+            None => Arc::new(named(key)),
+        };
+        self.writer(&job).perform(&orphans).await?;
+        if job.metadata.uid.is_none() || is_managed_elsewhere(&job) {
+            return Ok(Outcome::Done);
+        }
+        let uid = job.metadata.uid.as_deref().unwrap_or_default();
+        let by_owner = &self.context.pods_by_owner;
+        let mut pods = by_owner.get(&owned_by(uid));
+        pods.extend(by_owner.get(&orphan_in(&key.namespace)));
+        let observed = Observed {
+            job: job.clone(),
+            pods,
+        };
+        let plan = plan(&observed, Timestamp::now());
+        let requeue_after = plan.requeue_after;
+        match self.execute(&job, plan).await {
+            Err(Error::Pods(error)) if error.is_end_of_namespace() => Ok(Outcome::Done),
+            Err(error) => Err(error),
+            Ok(()) => Ok(Outcome::from(requeue_after)),
+        }
+    }
+
+    fn writer<'a>(&'a self, job: &'a Job) -> PodWriter<'a, Job> {
+        PodWriter {
+            owner: job,
+            client: &self.context.client,
+            cache: &self.context.caches.pods,
+            recorder: &self.recorder,
+        }
+    }
+
+    /// Pods are let go only when the status that counts them is written.
+    async fn execute(&self, job: &Job, plan: Plan) -> Result<(), Error> {
+        let writer = self.writer(job);
+        writer.perform(&plan.prepare).await?;
+        if let Some(status) = plan.status {
+            self.write_status(job, status).await?;
+        }
+        for notice in plan.notices {
+            if notice.warning {
+                self.recorder.warning(job, &notice.reason, notice.message);
+            } else {
+                self.recorder.normal(job, &notice.reason, notice.message);
+            }
+        }
+        writer.perform(&plan.release).await?;
+        writer.perform(&plan.pods).await?;
+        if plan.expired {
+            self.delete(job).await?;
+        }
+        Ok(())
+    }
+
+    fn api(&self, job: &Job) -> Api<Job> {
+        let namespace = job.metadata.namespace.as_deref().unwrap_or_default();
+        Api::namespaced(self.context.client.clone(), namespace)
+    }
+
+    async fn write_status(&self, job: &Job, status: JobStatus) -> Result<(), Error> {
+        let object = Job {
+            status: Some(status),
+            ..job.clone()
+        };
+        let name = job.metadata.name.as_deref().unwrap_or_default();
+        let params = PostParams::default();
+        let written = self.api(job).replace_status(name, &params, &object).await;
+        let written = execute::found(written).map_err(|source| Error::Api {
+            what: "write the status of a job",
+            source,
+        })?;
+        if written.is_some_and(|new| new.metadata.resource_version != job.metadata.resource_version)
+        {
+            self.wait_until_seen(job).await;
+        }
+        Ok(())
+    }
+
+    /// A pod that is gone must not be missing from the counts of the next plan.
+    async fn wait_until_seen(&self, job: &Job) {
+        let key = Key::of(job);
+        let wait =
+            async {
+                while self.jobs.get_key(&key).is_some_and(|seen| {
+                    seen.metadata.resource_version == job.metadata.resource_version
+                }) {
+                    tokio::time::sleep(LOOK_EVERY).await;
+                }
+            };
+        if tokio::time::timeout(SEEN_WITHIN, wait).await.is_err() {
+            tracing::warn!(key = %key, "own status is not seen");
+        }
+    }
+
+    async fn delete(&self, job: &Job) -> Result<(), Error> {
+        let name = job.metadata.name.as_deref().unwrap_or_default();
+        let how = Delete {
+            resource_version: job.metadata.resource_version.clone(),
+            ..Delete::of_uid(job.metadata.uid.clone().unwrap_or_default())
+        };
+        let how = how.propagation(PropagationPolicy::Foreground);
+        let deleted = execute::delete(&self.api(job), name, how).await;
+        deleted.map(drop).map_err(|source| Error::Api {
+            what: "delete an expired job",
+            source,
+        })
+    }
+}
+
+/// A job of that name that is not there any more.
+fn named(key: &Key) -> Job {
+    let mut job = Job::default();
+    job.metadata.name = Some(key.name.clone());
+    job.metadata.namespace = Some(key.namespace.clone());
+    job
+}
+
+fn is_managed_elsewhere(job: &Job) -> bool {
+    let manager = job.spec.as_ref().and_then(|s| s.managed_by.as_deref());
+    manager.is_some_and(|manager| manager != "kubernetes.io/job-controller")
+}
+
+/// Queues the jobs that a change may concern.
+async fn feed(worker: Arc<Worker>, queue: Queue<Key>) {
+    let mut jobs = worker.jobs.subscribe();
+    let mut pods = worker.context.caches.pods.subscribe();
+    loop {
+        let keys: Vec<Key> = tokio::select! {
+            Some(change) = jobs.next() => key_of(&change).into_iter().collect(),
+            Some(change) = pods.next() => {
+                let mut keys = owners_of(&change, &worker.jobs, JOB.1);
+                keys.extend(lost_owner(change.object()));
+                keys
+            }
+            else => return,
+        };
+        for key in keys {
+            queue.add(key);
+        }
+    }
+}
+
+/// What the status says decides what comes next, so that it counts as asked.
+fn key_of(change: &Change<Job>) -> Option<Key> {
+    match change {
+        Change::Applied(new, Some(old)) if new.status != old.status => Some(Key::of(new.as_ref())),
+        other => key_if_asked(other),
+    }
+}
+
+/// The job that a pod waits for to be counted, also if it is gone.
+fn lost_owner(pod: &Pod) -> Option<Key> {
+    let mut finalizers = pod.metadata.finalizers.iter().flatten();
+    finalizers.find(|finalizer| *finalizer == TRACKING)?;
+    let owner = controller(pod.metadata.owner_references.as_deref())?;
+    let namespace = pod.metadata.namespace.clone().unwrap_or_default();
+    (owner.kind == JOB.1).then(|| Key::new(namespace, owner.name.clone()))
+}

@@ -1,0 +1,261 @@
+//! Carries out what is planned about the pods of an owner, and tells the user what came of it.
+
+use std::fmt::Debug;
+use std::time::Duration;
+
+use futures::future::join_all;
+use k8s_openapi::NamespaceResourceScope;
+use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
+use kube::api::{Api, Patch, PatchParams, PostParams};
+use kube::{Client, Resource};
+use planners::pod_set::Action;
+use reconcile::execute::{self, Delete, Refusal, refusal};
+use reconcile::{Cache, Recorder};
+use resource_kinds::reasons::pods as reasons;
+use serde::de::DeserializeOwned;
+use serde_json::{Value, json};
+
+/// How long a write may take to reach the cache.
+const SEEN_WITHIN: Duration = Duration::from_secs(5);
+const LOOK_EVERY: Duration = Duration::from_millis(1);
+/// Writes that are under way at once.
+const BATCH_MAX: usize = 500;
+
+/// Why the work on pods was given up.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum PodError {
+    /// The API refused a write, or could not be reached.
+    #[error("{what} pod")]
+    Api {
+        what: &'static str,
+        action: Box<Action>,
+        #[source]
+        source: kube::Error,
+    },
+    /// Whose pods they are is not there any more.
+    #[error("the owner has been replaced or is being deleted")]
+    OwnerChanged,
+    /// The owner could not be read.
+    #[error("read the owner")]
+    Owner(#[source] kube::Error),
+}
+
+impl PodError {
+    /// Whether nothing can be made in the namespace any more; the collector does the rest.
+    pub fn is_end_of_namespace(&self) -> bool {
+        matches!(self, Self::Api { source, .. }
+            if refusal(source) == Refusal::NamespaceTerminating)
+    }
+
+    /// What was not done, and what the server said.
+    pub fn failure(&self) -> Option<(&Action, String)> {
+        match self {
+            Self::Api { action, source, .. } => Some((action, execute::message(source))),
+            _ => None,
+        }
+    }
+}
+
+/// Writes about the pods of one owner.
+pub(crate) struct PodWriter<'a, O> {
+    /// The owner.
+    pub owner: &'a O,
+    /// Client of the API.
+    pub client: &'a Client,
+    /// Where the pods are seen.
+    pub cache: &'a Cache<Pod>,
+    /// Tells the user.
+    pub recorder: &'a Recorder,
+}
+
+/// A write that the cache is to show.
+enum Done {
+    Created { name: String, uid: String },
+    Gone { name: String, uid: String },
+    Nothing,
+}
+
+impl<O> PodWriter<'_, O>
+where
+    O: Resource<Scope = NamespaceResourceScope, DynamicType = ()>,
+    O: Clone + Debug + DeserializeOwned,
+{
+    /// Performs the actions in order, the creations and deletions among them many at a time, and
+    /// waits until the cache shows them. A server that refuses the first is not asked five
+    /// hundred times.
+    pub async fn perform(&self, actions: &[Action]) -> Result<(), PodError> {
+        let (mut rest, mut size) = (actions, 1);
+        let mut done = Vec::new();
+        let mut result = Ok(());
+        while !rest.is_empty() && result.is_ok() {
+            let many =
+                |action: &&Action| matches!(action, Action::Create(_) | Action::Delete { .. });
+            let count = rest.iter().take(size).take_while(many).count().max(1);
+            let (batch, next) = rest.split_at(count);
+            for outcome in join_all(batch.iter().map(|action| self.act(action))).await {
+                match outcome {
+                    Ok(one) => done.push(one),
+                    Err(error) => result = Err(error),
+                }
+            }
+            rest = next;
+            size = (size * 2).min(BATCH_MAX);
+        }
+        self.wait_until_seen(&done).await;
+        result
+    }
+
+    fn namespace(&self) -> &str {
+        self.owner.meta().namespace.as_deref().unwrap_or_default()
+    }
+
+    fn pods(&self) -> Api<Pod> {
+        Api::namespaced(self.client.clone(), self.namespace())
+    }
+
+    async fn act(&self, action: &Action) -> Result<Done, PodError> {
+        let failed = |what: &'static str| {
+            let action = Box::new(action.clone());
+            move |source| PodError::Api {
+                what,
+                action,
+                source,
+            }
+        };
+        match action {
+            Action::ConfirmOwner => self.confirm().await.map(|()| Done::Nothing),
+            Action::Adopt { name, uid } => {
+                let owner = self.owner.owner_ref(&()).map(|owner| OwnerReference {
+                    controller: Some(true),
+                    block_owner_deletion: Some(true),
+                    ..owner
+                });
+                let meta = json!({ "uid": uid, "ownerReferences": [owner] });
+                let patch = Patch::Strategic(json!({ "metadata": meta }));
+                self.patch(name, patch).await.map_err(failed("adopt"))
+            }
+            Action::Release { name, uid } => {
+                let owner = json!({ "$patch": "delete", "uid": self.owner.meta().uid });
+                let meta = json!({ "uid": uid, "ownerReferences": [owner] });
+                let patch = Patch::Strategic(json!({ "metadata": meta }));
+                self.patch(name, patch).await.map_err(failed("release"))
+            }
+            Action::SetFinalizers {
+                name,
+                uid,
+                resource_version,
+                finalizers,
+            } => {
+                let meta = json!({ "uid": uid, "resourceVersion": resource_version,
+                    "finalizers": finalizers });
+                let patch = Patch::Merge(json!({ "metadata": meta }));
+                self.patch(name, patch).await.map_err(failed("update"))
+            }
+            Action::Create(pod) => self.create(pod).await.map_err(failed("create")),
+            Action::Delete { name, uid } => self.delete(name, uid).await.map_err(failed("delete")),
+        }
+    }
+
+    async fn confirm(&self) -> Result<(), PodError> {
+        let owners: Api<O> = Api::namespaced(self.client.clone(), self.namespace());
+        let name = self.owner.meta().name.as_deref().unwrap_or_default();
+        let live = execute::found(owners.get(name).await).map_err(PodError::Owner)?;
+        let same = live.is_some_and(|live| {
+            live.meta().uid == self.owner.meta().uid && live.meta().deletion_timestamp.is_none()
+        });
+        same.then_some(()).ok_or(PodError::OwnerChanged)
+    }
+
+    async fn create(&self, pod: &Pod) -> kube::Result<Done> {
+        let created = self.pods().create(&PostParams::default(), pod).await;
+        match &created {
+            Ok(pod) => {
+                let name = pod.metadata.name.clone().unwrap_or_default();
+                let text = format!("Created pod: {name}");
+                self.recorder
+                    .normal(self.owner, reasons::SUCCESSFUL_CREATE, text);
+            }
+            Err(error) if is_quiet(error) => {}
+            Err(error) => {
+                let text = format!("Error creating: {}", execute::message(error));
+                self.recorder
+                    .warning(self.owner, reasons::FAILED_CREATE, text);
+            }
+        }
+        created.map(|pod| Done::Created {
+            name: pod.metadata.name.unwrap_or_default(),
+            uid: pod.metadata.uid.unwrap_or_default(),
+        })
+    }
+
+    async fn delete(&self, name: &str, uid: &str) -> kube::Result<Done> {
+        let deleted = execute::delete(&self.pods(), name, Delete::of_uid(uid)).await;
+        match &deleted {
+            Ok(true) => {
+                let text = format!("Deleted pod: {name}");
+                self.recorder
+                    .normal(self.owner, reasons::SUCCESSFUL_DELETE, text);
+            }
+            // Somebody else was faster.
+            Ok(false) => {}
+            Err(error) => {
+                let text = format!("Error deleting: {}", execute::message(error));
+                self.recorder
+                    .warning(self.owner, reasons::FAILED_DELETE, text);
+            }
+        }
+        deleted.map(|_| Done::Gone {
+            name: name.to_owned(),
+            uid: uid.to_owned(),
+        })
+    }
+
+    /// Patches a pod; one that is gone needs no patch.
+    async fn patch(&self, name: &str, patch: Patch<Value>) -> kube::Result<Done> {
+        let written = self
+            .pods()
+            .patch(name, &PatchParams::default(), &patch)
+            .await;
+        execute::found(written).map(|_| Done::Nothing)
+    }
+
+    /// The planner's view of these pods must not be older than its own writes.
+    async fn wait_until_seen(&self, done: &[Done]) {
+        let wait = async {
+            for one in done {
+                while !self.is_seen(one) {
+                    tokio::time::sleep(LOOK_EVERY).await;
+                }
+            }
+        };
+        // After that the next plan is made from what there is; surplus pods will go again.
+        if tokio::time::timeout(SEEN_WITHIN, wait).await.is_err() {
+            tracing::warn!(namespace = self.namespace(), "own writes are not seen");
+        }
+    }
+
+    fn is_seen(&self, done: &Done) -> bool {
+        let get = |name: &str| self.cache.get(self.namespace(), name);
+        match done {
+            Done::Nothing => true,
+            Done::Created { name, uid } => {
+                get(name).is_some_and(|pod| pod.metadata.uid.as_ref() == Some(uid))
+            }
+            Done::Gone { name, uid } => get(name).is_none_or(|pod| {
+                pod.metadata.uid.as_ref() != Some(uid) || pod.metadata.deletion_timestamp.is_some()
+            }),
+        }
+    }
+}
+
+/// Refusals that come from an old view, and are set right by looking again.
+fn is_quiet(error: &kube::Error) -> bool {
+    let quiet = [
+        Refusal::AlreadyExists,
+        Refusal::Conflict,
+        Refusal::NotFound,
+        Refusal::NamespaceTerminating,
+    ];
+    quiet.contains(&refusal(error))
+}

@@ -1,0 +1,204 @@
+//! The ReplicaSet and the ReplicationController controller: two kinds, one planner.
+
+use std::sync::Arc;
+
+use jiff::Timestamp;
+use k8s_openapi::NamespaceResourceScope;
+use k8s_openapi::api::apps::v1::{ReplicaSet, ReplicaSetStatus};
+use k8s_openapi::api::core::v1::ReplicationController;
+use kube::Resource;
+use kube::api::{Api, PostParams};
+use planners::replica_set::{self as planner, Observed, Plan, plan};
+use reconcile::execute;
+use reconcile::{Cache, Key, Object, Outcome, Queue, Recorder, run_workers};
+use serde::Serialize;
+use serde_json::json;
+
+use crate::Context;
+use crate::owned::{key_if_asked, orphan_in, owned_by, owners_of};
+use crate::pod_writer::{PodError, PodWriter};
+
+/// Sets that are worked on at once.
+const WORKERS: usize = 5;
+
+/// A kind that the planner knows.
+pub(crate) trait Replicated:
+    Object + Resource<Scope = NamespaceResourceScope, DynamicType = ()> + Serialize
+{
+    /// API version and kind.
+    const KIND: (&'static str, &'static str);
+    /// In whose name events are reported.
+    const COMPONENT: &'static str;
+
+    /// The object as a ReplicaSet.
+    fn converted(self: Arc<Self>) -> Arc<ReplicaSet>;
+    /// The object with another status.
+    fn with_status(&self, status: ReplicaSetStatus) -> Self;
+}
+
+impl Replicated for ReplicaSet {
+    const KIND: (&'static str, &'static str) = planner::REPLICA_SET;
+    const COMPONENT: &'static str = "replicaset-controller";
+
+    fn converted(self: Arc<Self>) -> Arc<ReplicaSet> {
+        self
+    }
+
+    fn with_status(&self, status: ReplicaSetStatus) -> Self {
+        Self {
+            status: Some(status),
+            ..self.clone()
+        }
+    }
+}
+
+impl Replicated for ReplicationController {
+    const KIND: (&'static str, &'static str) = planner::REPLICATION_CONTROLLER;
+    const COMPONENT: &'static str = "replication-controller";
+
+    fn converted(self: Arc<Self>) -> Arc<ReplicaSet> {
+        Arc::new(planner::converted(&self))
+    }
+
+    fn with_status(&self, status: ReplicaSetStatus) -> Self {
+        Self {
+            // The fields have the same names.
+            status: serde_json::from_value(json!(status)).ok(),
+            ..self.clone()
+        }
+    }
+}
+
+#[derive(Debug, thiserror::Error)]
+enum Error {
+    #[error("work on the pods of a set")]
+    Pods(#[from] PodError),
+    #[error("write the status of a set")]
+    Status(#[source] kube::Error),
+}
+
+/// Keeps the sets of one kind.
+pub(crate) async fn run<K: Replicated>(context: Context)
+where
+    Cache<K>: FromContext,
+{
+    let worker = Arc::new(Worker {
+        sets: Cache::<K>::from_context(&context),
+        recorder: context.recorder(K::COMPONENT),
+        context: context.clone(),
+    });
+    if !worker.sets.wait_synced().await || !context.caches.pods.wait_synced().await {
+        return;
+    }
+    let queue = Queue::new();
+    let feed = tokio::spawn(feed(worker.clone(), queue.clone()));
+    run_workers(queue, WORKERS, context.shutdown.clone(), move |key: Key| {
+        let worker = worker.clone();
+        async move { worker.reconcile(&key).await }
+    })
+    .await;
+    feed.abort();
+}
+
+/// Where a controller finds the objects that it keeps.
+pub(crate) trait FromContext {
+    /// The shared cache, or one of its own.
+    fn from_context(context: &Context) -> Self;
+}
+
+impl FromContext for Cache<ReplicaSet> {
+    fn from_context(context: &Context) -> Self {
+        context.caches.replica_sets.clone()
+    }
+}
+
+impl FromContext for Cache<ReplicationController> {
+    fn from_context(context: &Context) -> Self {
+        context.cache()
+    }
+}
+
+struct Worker<K: Object> {
+    context: Context,
+    sets: Cache<K>,
+    recorder: Recorder,
+}
+
+impl<K: Replicated> Worker<K> {
+    async fn reconcile(&self, key: &Key) -> Result<Outcome, Error> {
+        let Some(set) = self.sets.get_key(key) else {
+            return Ok(Outcome::Done);
+        };
+        let observed = self.observe(&set);
+        let plan = plan(&observed, Timestamp::now());
+        let requeue_after = plan.requeue_after;
+        match self.execute(&set, &observed, plan).await {
+            Err(Error::Pods(error)) if error.is_end_of_namespace() => Ok(Outcome::Done),
+            Err(error) => Err(error),
+            Ok(()) => Ok(Outcome::from(requeue_after)),
+        }
+    }
+
+    fn observe(&self, set: &Arc<K>) -> Observed {
+        let meta = set.meta();
+        let uid = meta.uid.as_deref().unwrap_or_default();
+        let namespace = meta.namespace.as_deref().unwrap_or_default();
+        let mut pods = self.context.pods_by_owner.get(&owned_by(uid));
+        pods.extend(self.context.pods_by_owner.get(&orphan_in(namespace)));
+        Observed {
+            kind: K::KIND,
+            set: set.clone().converted(),
+            pods,
+        }
+    }
+
+    /// The status is written whatever became of the pods.
+    async fn execute(&self, set: &K, observed: &Observed, plan: Plan) -> Result<(), Error> {
+        let writer = PodWriter {
+            owner: set,
+            client: &self.context.client,
+            cache: &self.context.caches.pods,
+            recorder: &self.recorder,
+        };
+        let done = writer.perform(&plan.actions).await;
+        let stored = observed.set.status.as_ref();
+        let mut status = plan.status;
+        if let Some((action, message)) = done.as_ref().err().and_then(PodError::failure) {
+            let now = Timestamp::now();
+            status = planner::with_failure(status, stored, action, message, now);
+        }
+        let written = if planner::differs(stored, &status) {
+            self.write_status(set, status).await
+        } else {
+            Ok(())
+        };
+        done?;
+        written
+    }
+
+    async fn write_status(&self, set: &K, status: ReplicaSetStatus) -> Result<(), Error> {
+        let namespace = set.meta().namespace.as_deref().unwrap_or_default();
+        let api: Api<K> = Api::namespaced(self.context.client.clone(), namespace);
+        let name = set.meta().name.as_deref().unwrap_or_default();
+        let object = set.with_status(status);
+        let params = PostParams::default();
+        let written = api.replace_status(name, &params, &object).await;
+        execute::found(written).map(drop).map_err(Error::Status)
+    }
+}
+
+/// Queues the sets that a change may concern.
+async fn feed<K: Replicated>(worker: Arc<Worker<K>>, queue: Queue<Key>) {
+    let mut sets = worker.sets.subscribe();
+    let mut pods = worker.context.caches.pods.subscribe();
+    loop {
+        let keys: Vec<Key> = tokio::select! {
+            Some(change) = sets.next() => key_if_asked(&change).into_iter().collect(),
+            Some(change) = pods.next() => owners_of(&change, &worker.sets, K::KIND.1),
+            else => return,
+        };
+        for key in keys {
+            queue.add(key);
+        }
+    }
+}

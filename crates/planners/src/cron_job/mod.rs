@@ -1,0 +1,324 @@
+//! CronJob: jobs by the clock.
+//!
+//! **Goal**: a job for the last time that the schedule named, unless it is too late for it or the
+//! one before still runs; of the ended jobs the last few.
+//! **Relies on**: the API server refusing a second job of one name.
+//! **Guarantees**: a time makes one job, whose name is made from that time.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use jiff::tz::{TimeZone, TimeZoneDatabase};
+use jiff::{SignedDuration, Timestamp};
+use k8s_openapi::api::batch::v1::{CronJob, CronJobSpec, CronJobStatus, Job};
+use k8s_openapi::api::core::v1::ObjectReference;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, ObjectMeta, Time};
+use object_model::cron::Schedule;
+
+use crate::pod_set::{Owner, owner_reference, text};
+
+/// API version and kind of a CronJob.
+pub const CRON_JOB: (&str, &str) = ("batch/v1", "CronJob");
+/// When the job should have been made.
+const SCHEDULED: &str = "batch.kubernetes.io/cronjob-scheduled-timestamp";
+/// More times missed than this are worth a warning.
+const MISSED_MAX: usize = 100;
+
+/// What is known.
+#[derive(Clone, Debug, Default)]
+pub struct Observed {
+    /// The CronJob.
+    pub cron_job: Arc<CronJob>,
+    /// The jobs that it controls.
+    pub jobs: Vec<Arc<Job>>,
+}
+
+/// Something to tell the user as an event of the CronJob.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Notice {
+    /// Whether it is a warning.
+    pub warning: bool,
+    /// Reason.
+    pub reason: &'static str,
+    /// Text.
+    pub message: String,
+}
+
+/// What to do, in this order.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Plan {
+    /// Jobs to delete: name, uid.
+    pub delete: Vec<(String, String)>,
+    /// The job to make.
+    pub create: Option<Box<Job>>,
+    /// The status, if it differs from what is stored.
+    pub status: Option<CronJobStatus>,
+    /// What the user is to be told.
+    pub notices: Vec<Notice>,
+    /// When the next time comes.
+    pub requeue_after: Option<Duration>,
+}
+
+/// Decides what to do about a CronJob. Total.
+pub fn plan(observed: &Observed, now: Timestamp) -> Plan {
+    let cron_job = &observed.cron_job;
+    let spec = cron_job.spec.clone();
+    let mut plan = Plan::default();
+    if cron_job.metadata.deletion_timestamp.is_some() {
+        return plan;
+    }
+    let stored = cron_job.status.clone().unwrap_or_default();
+    let mut status = CronJobStatus {
+        active: None,
+        ..stored.clone()
+    };
+    let known = stored.active.clone().unwrap_or_default();
+    let (active, ended): (Vec<&Arc<Job>>, Vec<&Arc<Job>>) =
+        observed.jobs.iter().partition(|job| outcome(job).is_none());
+    note_ends(&known, &ended, &mut status, &mut plan);
+    forget_old(&spec, &ended, &mut plan);
+    let mut active: Vec<ObjectReference> = active.into_iter().map(|job| reference(job)).collect();
+    if !spec.suspend.unwrap_or_default() {
+        match times(cron_job, &spec) {
+            Ok(times) => start(
+                cron_job,
+                &spec,
+                &times,
+                now,
+                &mut active,
+                &mut status,
+                &mut plan,
+            ),
+            Err(notice) => plan.notices.push(notice),
+        }
+    }
+    active.sort_by(|a, b| a.name.cmp(&b.name));
+    status.active = (!active.is_empty()).then_some(active);
+    plan.status = (status != stored).then_some(status);
+    plan
+}
+
+/// How a job ended: well or not; `None` while it goes on.
+fn outcome(job: &Job) -> Option<bool> {
+    let conditions = job.status.as_ref()?.conditions.as_ref()?;
+    let mut ends = conditions.iter().filter(|c| c.status == "True");
+    ends.find_map(|condition| match condition.type_.as_str() {
+        "Complete" => Some(true),
+        "Failed" => Some(false),
+        _ => None,
+    })
+}
+
+fn name(job: &Job) -> &str {
+    job.metadata.name.as_deref().unwrap_or_default()
+}
+
+fn reference(job: &Job) -> ObjectReference {
+    ObjectReference {
+        api_version: Some("batch/v1".to_owned()),
+        kind: Some("Job".to_owned()),
+        name: job.metadata.name.clone(),
+        namespace: job.metadata.namespace.clone(),
+        uid: job.metadata.uid.clone(),
+        ..ObjectReference::default()
+    }
+}
+
+/// Tells of jobs that have ended since, and remembers the last success.
+fn note_ends(
+    known: &[ObjectReference],
+    ended: &[&Arc<Job>],
+    status: &mut CronJobStatus,
+    plan: &mut Plan,
+) {
+    for job in ended {
+        let well = outcome(job) == Some(true);
+        if known.iter().any(|active| active.uid == job.metadata.uid) {
+            let result = if well { "Complete" } else { "Failed" };
+            plan.notices.push(Notice {
+                warning: false,
+                reason: "SawCompletedJob",
+                message: format!("Saw completed job: {}, condition: {result}", name(job)),
+            });
+        }
+        let at = job.status.as_ref().and_then(|s| s.completion_time.clone());
+        if well && at > status.last_successful_time {
+            status.last_successful_time = at;
+        }
+    }
+}
+
+/// Deletes ended jobs beyond the limits, the oldest first.
+fn forget_old(spec: &CronJobSpec, ended: &[&Arc<Job>], plan: &mut Plan) {
+    for (well, limit) in [
+        (true, spec.successful_jobs_history_limit),
+        (false, spec.failed_jobs_history_limit),
+    ] {
+        let Some(limit) = limit.and_then(|limit| usize::try_from(limit).ok()) else {
+            continue;
+        };
+        let jobs = ended.iter().filter(|job| outcome(job) == Some(well));
+        let mut jobs: Vec<&&Arc<Job>> = jobs.collect();
+        jobs.sort_by_key(|job| {
+            let start = job.status.as_ref().and_then(|s| s.start_time.clone());
+            (start, job.metadata.name.clone())
+        });
+        let surplus = jobs.len().saturating_sub(limit);
+        for job in jobs.into_iter().take(surplus) {
+            delete(name(job), job.metadata.uid.as_deref(), plan);
+        }
+    }
+}
+
+fn delete(name: &str, uid: Option<&str>, plan: &mut Plan) {
+    plan.notices.push(Notice {
+        warning: false,
+        reason: "SuccessfulDelete",
+        message: format!("Deleted job {name}"),
+    });
+    plan.delete.push((name.to_owned(), text(uid)));
+}
+
+/// The schedule and where it is told the time.
+struct Times {
+    schedule: Schedule,
+    zone: TimeZone,
+    since: Timestamp,
+}
+
+fn times(cron_job: &CronJob, spec: &CronJobSpec) -> Result<Times, Notice> {
+    let schedule = Schedule::parse(&spec.schedule).map_err(|error| Notice {
+        warning: true,
+        reason: "UnparseableSchedule",
+        message: format!("unparseable schedule {:?} : {error}", spec.schedule),
+    })?;
+    let zone = match spec.time_zone.as_deref() {
+        None => TimeZone::UTC,
+        Some(name) => TimeZoneDatabase::bundled().get(name).map_err(|_| Notice {
+            warning: true,
+            reason: "UnknownTimeZone",
+            message: format!("invalid timeZone: \"{name}\""),
+        })?,
+    };
+    let status = cron_job.status.as_ref();
+    let last = status.and_then(|status| status.last_schedule_time.as_ref());
+    let since = last.or(cron_job.metadata.creation_timestamp.as_ref());
+    Ok(Times {
+        schedule,
+        zone,
+        since: since.map_or(Timestamp::MAX, |time| time.0),
+    })
+}
+
+/// Makes the job for the last time that has passed, and sees when the next comes.
+fn start(
+    cron_job: &CronJob,
+    spec: &CronJobSpec,
+    times: &Times,
+    now: Timestamp,
+    active: &mut Vec<ObjectReference>,
+    status: &mut CronJobStatus,
+    plan: &mut Plan,
+) {
+    let deadline = spec
+        .starting_deadline_seconds
+        .map(SignedDuration::from_secs);
+    let earliest = deadline.and_then(|deadline| now.checked_sub(deadline).ok());
+    let since = earliest.map_or(times.since, |earliest| earliest.max(times.since));
+    let next = times.schedule.next(now, &times.zone);
+    plan.requeue_after =
+        next.map(|next| Duration::try_from(next.duration_since(now)).unwrap_or_default());
+    let (due, missed) = last_due(times, since, now);
+    if missed > MISSED_MAX {
+        plan.notices.push(Notice {
+            warning: true,
+            reason: "TooManyMissedTimes",
+            message: "too many missed start times. Set or decrease .spec.startingDeadlineSeconds \
+                      or check clock skew"
+                .to_owned(),
+        });
+    }
+    let Some(due) = due else {
+        return;
+    };
+    let job = job(cron_job, spec, due);
+    let job_name = text(job.metadata.name.as_deref());
+    // It has been made already; only the status does not say so yet.
+    if active
+        .iter()
+        .any(|one| one.name.as_ref() == Some(&job_name))
+    {
+        status.last_schedule_time = status.last_schedule_time.take().max(Some(Time(due)));
+        return;
+    }
+    let policy = spec.concurrency_policy.as_deref().unwrap_or("Allow");
+    if policy == "Forbid" && !active.is_empty() {
+        plan.notices.push(Notice {
+            warning: false,
+            reason: "JobAlreadyActive",
+            message: "Not starting job because prior execution is running and concurrency policy \
+                      is Forbid"
+                .to_owned(),
+        });
+        return;
+    }
+    if policy == "Replace" {
+        for one in active.drain(..) {
+            delete(&text(one.name.as_deref()), one.uid.as_deref(), plan);
+        }
+    }
+    plan.create = Some(Box::new(job));
+    status.last_schedule_time = Some(Time(due));
+}
+
+/// The last time after `since` that is not after `now`, and how many there were.
+fn last_due(times: &Times, since: Timestamp, now: Timestamp) -> (Option<Timestamp>, usize) {
+    let (mut due, mut missed) = (None, 0);
+    let mut at = since;
+    while let Some(next) = times.schedule.next(at, &times.zone).filter(|at| *at <= now) {
+        due = Some(next);
+        missed += 1;
+        at = next;
+        // After a long sleep the steps become larger: half of what is left, as long as a time
+        // comes after it.
+        if missed > MISSED_MAX {
+            let half = now.duration_since(at) / 2;
+            let ahead = at.checked_add(half).unwrap_or(at);
+            let later = times.schedule.next(ahead, &times.zone);
+            if later.is_some_and(|later| later <= now) {
+                at = ahead;
+            }
+        }
+    }
+    (due, missed)
+}
+
+/// The job of a time.
+fn job(cron_job: &CronJob, spec: &CronJobSpec, due: Timestamp) -> Job {
+    let owner = Owner::new(CRON_JOB, &cron_job.metadata, &LabelSelector::default());
+    let from = spec.job_template.metadata.clone().unwrap_or_default();
+    let mut annotations = from.annotations.unwrap_or_default();
+    let zone = spec.time_zone.as_deref();
+    annotations.insert(SCHEDULED.to_owned(), shown(due, zone));
+    Job {
+        metadata: ObjectMeta {
+            name: Some(format!("{}-{}", owner.name, due.as_second() / 60)),
+            namespace: Some(owner.namespace.to_owned()),
+            labels: from.labels,
+            annotations: Some(annotations),
+            owner_references: Some(vec![owner_reference(&owner)]),
+            ..ObjectMeta::default()
+        },
+        spec: spec.job_template.spec.clone(),
+        status: None,
+    }
+}
+
+/// A time as it is told in a zone, with its distance from Greenwich.
+fn shown(at: Timestamp, zone: Option<&str>) -> String {
+    let zone = zone.and_then(|name| TimeZoneDatabase::bundled().get(name).ok());
+    match zone {
+        Some(zone) => at.display_with_offset(zone.to_offset(at)).to_string(),
+        None => at.to_string(),
+    }
+}

@@ -1,0 +1,183 @@
+//! The plan of a Deployment.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use k8s_openapi::api::apps::v1::{DeploymentStatus, ReplicaSet};
+
+use super::observed::{Observed, Set, Strategy, World};
+use super::sets::Sets;
+use super::status::Progress;
+use super::{rollout, scale, sets, status};
+
+/// One write. Each names the object by resourceVersion or uid, or creates it under a name of its
+/// own: a plan that was made from an old view is refused by the server.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Action {
+    /// Read the Deployment from the server itself; go on only if it is this one and is not being
+    /// deleted.
+    ConfirmDeployment,
+    /// Become the owner of a ReplicaSet that has none.
+    AdoptSet {
+        /// Name.
+        name: String,
+        /// Identity.
+        uid: String,
+    },
+    /// Stop owning a ReplicaSet.
+    ReleaseSet {
+        /// Name.
+        name: String,
+        /// Identity.
+        uid: String,
+    },
+    /// Create the ReplicaSet of the template.
+    CreateSet(Box<ReplicaSet>),
+    /// Scale a ReplicaSet, or change what is noted on it.
+    UpdateSet {
+        /// Name.
+        name: String,
+        /// The state that was seen.
+        resource_version: String,
+        /// Replicas it has and is to have.
+        replicas: (i32, i32),
+        /// Annotations to set.
+        annotations: BTreeMap<String, String>,
+        /// `minReadySeconds`, if it is to change.
+        min_ready_seconds: Option<i32>,
+    },
+    /// Delete a ReplicaSet of the past.
+    DeleteSet {
+        /// Name.
+        name: String,
+        /// Identity.
+        uid: String,
+        /// The state that was seen.
+        resource_version: String,
+    },
+}
+
+/// Something to tell the user as an event of the Deployment.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Notice {
+    /// Reason.
+    pub reason: &'static str,
+    /// Text.
+    pub message: String,
+}
+
+/// What to do.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Plan {
+    /// Writes, in order.
+    pub actions: Vec<Action>,
+    /// The status, if it differs from what is stored.
+    pub status: Option<DeploymentStatus>,
+    /// The revision to note on the Deployment, if it differs; it goes with the status.
+    pub revision: Option<String>,
+    /// When to plan again even if nothing happens.
+    pub requeue_after: Option<Duration>,
+}
+
+impl Plan {
+    /// Whether there is nothing to write.
+    pub fn is_idle(&self) -> bool {
+        self.actions.is_empty() && self.status.is_none() && self.revision.is_none()
+    }
+}
+
+/// Decides what to do about a Deployment. Total.
+pub fn plan(observed: &Observed, now: Timestamp) -> Plan {
+    let world = World::of(observed, now);
+    let (mut sets, mut actions) = sets::sort(&world);
+    let mut collisions = stored(&world).and_then(|status| status.collision_count);
+    let mut progress = Progress::Judge;
+    if world.owner.deleting || world.owner.selector.is_none() {
+        progress = Progress::Leave;
+    } else if world.paused || scale::is_due(&world, &sets) {
+        sets.number(&world);
+        scale::share_out(&world, &mut sets);
+        progress = Progress::Leave;
+    } else {
+        let make = match world.strategy {
+            Strategy::Rolling => true,
+            Strategy::Recreate => rollout::empty_old(&world, &mut sets),
+        };
+        sets.number(&world);
+        if sets.new.is_some() {
+            match world.strategy {
+                Strategy::Rolling => rollout::roll(&world, &mut sets),
+                Strategy::Recreate if make => rollout::fill_new(&world, &mut sets),
+                Strategy::Recreate => {}
+            }
+        } else if make {
+            let set = sets::create(&world, &sets, &mut collisions);
+            progress = Progress::Created(set.metadata.name.clone().unwrap_or_default());
+            actions.push(Action::CreateSet(Box::new(set)));
+        }
+    }
+    actions.extend(updates(&sets));
+    let (status, requeue_after) = status::next(&world, &sets, collisions, &progress);
+    let done = world.paused || status::is_complete(&world, &status);
+    if done && !world.owner.deleting && world.owner.selector.is_some() {
+        actions.extend(sets.surplus(&world));
+    }
+    Plan {
+        actions,
+        revision: sets.revision_to_note(&world),
+        status: (stored(&world) != Some(&status)).then_some(status),
+        requeue_after,
+    }
+}
+
+pub(super) fn stored<'a>(world: &World<'a>) -> Option<&'a DeploymentStatus> {
+    world.deployment.status.as_ref()
+}
+
+fn updates(sets: &Sets<'_>) -> impl Iterator<Item = Action> {
+    let changed = sets.all().filter_map(|set| {
+        let replicas = (set.stored(), set.target);
+        let same = replicas.0 == replicas.1 && set.annotations.is_empty();
+        (!same || set.min_ready.is_some()).then(|| update(set, replicas))
+    });
+    changed.collect::<Vec<_>>().into_iter()
+}
+
+fn update(set: &Set<'_>, replicas: (i32, i32)) -> Action {
+    let meta = &set.set.metadata;
+    Action::UpdateSet {
+        name: set.name().to_owned(),
+        resource_version: meta.resource_version.clone().unwrap_or_default(),
+        replicas,
+        annotations: set.annotations.clone(),
+        min_ready_seconds: set.min_ready,
+    }
+}
+
+impl Action {
+    /// What the user is told when it is done.
+    pub fn notice(&self) -> Option<Notice> {
+        let scaled = |name: &str, from: i32, to: i32| {
+            let direction = if to > from { "up" } else { "down" };
+            Notice {
+                reason: "ScalingReplicaSet",
+                message: format!("Scaled {direction} replica set {name} from {from} to {to}"),
+            }
+        };
+        match self {
+            Self::CreateSet(set) => {
+                let replicas = set.spec.as_ref().and_then(|spec| spec.replicas);
+                let name = set.metadata.name.as_deref().unwrap_or_default();
+                let to = replicas.unwrap_or_default();
+                (to > 0).then(|| scaled(name, 0, to))
+            }
+            Self::UpdateSet {
+                name,
+                replicas: (from, to),
+                ..
+            } => (from != to).then(|| scaled(name, *from, *to)),
+            _ => None,
+        }
+    }
+}

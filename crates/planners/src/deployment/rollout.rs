@@ -1,0 +1,111 @@
+//! Moving replicas from the old ReplicaSets to the new one.
+
+use super::observed::{Strategy, World};
+use super::sets::Sets;
+use crate::pod_set::{controller, state};
+
+/// How many replicas the new set may have now, if it has `current`.
+pub(super) fn replicas_of_new(world: &World<'_>, sets: &Sets<'_>, current: i32) -> i32 {
+    match world.strategy {
+        Strategy::Recreate => world.replicas,
+        Strategy::Rolling => {
+            let room = world.replicas + world.surge - sets.replicas();
+            if room <= 0 {
+                return current;
+            }
+            current + room.min((world.replicas - current).max(0))
+        }
+    }
+}
+
+/// One step of a rolling update: first up, then down, never both from one view.
+pub(super) fn roll(world: &World<'_>, sets: &mut Sets<'_>) {
+    if fill_step(world, sets) {
+        return;
+    }
+    let Some(new) = &sets.new else {
+        return;
+    };
+    let least = world.replicas - world.unavailable;
+    let not_available = new.target - new.available();
+    let spare = sets.replicas() - least - not_available;
+    if spare <= 0 {
+        return;
+    }
+    drop_unhealthy(world, sets, spare);
+    drop_healthy(world, sets, least);
+}
+
+/// Scales the new set. Whether there was anything to do.
+fn fill_step(world: &World<'_>, sets: &mut Sets<'_>) -> bool {
+    let Some(current) = sets.new.as_ref().map(|new| new.target) else {
+        return false;
+    };
+    let size = match current {
+        more if more > world.replicas => world.replicas,
+        current => replicas_of_new(world, sets, current),
+    };
+    if let Some(new) = sets.new.as_mut().filter(|_| size != current) {
+        new.scale(size, world);
+        return true;
+    }
+    false
+}
+
+/// Old pods that do not work anyway go first.
+fn drop_unhealthy(world: &World<'_>, sets: &mut Sets<'_>, spare: i32) {
+    let mut left = spare;
+    for old in sets.old.iter_mut().filter(|set| set.target > 0) {
+        let unhealthy = (old.target - old.available()).max(0).min(left);
+        if unhealthy > 0 {
+            left -= unhealthy;
+            old.scale(old.target - unhealthy, world);
+        }
+    }
+}
+
+fn drop_healthy(world: &World<'_>, sets: &mut Sets<'_>, least: i32) {
+    let available: i32 = sets.all().map(|set| set.available()).sum();
+    let mut left = (available - least).max(0);
+    for old in sets.old.iter_mut().filter(|set| set.target > 0) {
+        let healthy = old.target.min(left);
+        if healthy > 0 {
+            left -= healthy;
+            old.scale(old.target - healthy, world);
+        }
+    }
+}
+
+/// Scales all old sets to nothing. Whether nothing old runs any more.
+pub(super) fn empty_old(world: &World<'_>, sets: &mut Sets<'_>) -> bool {
+    let mut empty = true;
+    for old in &mut sets.old {
+        if old.target > 0 {
+            old.scale(0, world);
+            empty = false;
+        }
+        empty &= old.actual() == 0;
+    }
+    empty && !old_pods_run(world, sets)
+}
+
+/// A pod that is being deleted runs until it is gone.
+fn old_pods_run(world: &World<'_>, sets: &Sets<'_>) -> bool {
+    let old: Vec<&str> = sets
+        .old
+        .iter()
+        .filter_map(|set| set.set.metadata.uid.as_deref())
+        .collect();
+    world.observed.pods.iter().any(|pod| {
+        let owner = controller(pod.metadata.owner_references.as_deref());
+        owner.is_some_and(|owner| old.contains(&owner.uid.as_str()))
+            && !state(pod, Default::default(), world.now).ended()
+    })
+}
+
+/// Gives the new set all replicas at once.
+pub(super) fn fill_new(world: &World<'_>, sets: &mut Sets<'_>) {
+    if let Some(new) = sets.new.as_mut().filter(|new| new.target != world.replicas) {
+        new.scale(world.replicas, world);
+    }
+}

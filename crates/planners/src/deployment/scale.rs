@@ -1,0 +1,118 @@
+//! Sharing replicas out between the ReplicaSets when the Deployment is scaled or paused.
+
+use std::cmp::Reverse;
+
+use resource_kinds::annotations::{DESIRED_REPLICAS, MAX_REPLICAS};
+
+use super::observed::{Set, Strategy, World};
+use super::plan::stored;
+use super::sets::Sets;
+
+/// Whether the Deployment has been scaled since its ReplicaSets were.
+pub(super) fn is_due(world: &World<'_>, sets: &Sets<'_>) -> bool {
+    let mut active = sets.all().filter(|set| set.target > 0);
+    active.any(|set| {
+        let desired = set.number(DESIRED_REPLICAS);
+        desired.is_some_and(|desired| desired != i64::from(world.replicas))
+    })
+}
+
+/// Gives the replicas to the only set that has any, or in proportion to all that do.
+pub(super) fn share_out(world: &World<'_>, sets: &mut Sets<'_>) {
+    if let Some(only) = only_one(sets) {
+        // Also if it has the number already: what is noted on it must be what is wanted now.
+        only.scale(world.replicas, world);
+        return;
+    }
+    let saturated = sets.new.as_ref().is_some_and(|new| {
+        new.target == world.replicas
+            && new.number(DESIRED_REPLICAS) == Some(world.replicas.into())
+            && new.available() == world.replicas
+    });
+    if saturated {
+        for old in sets.old.iter_mut().filter(|set| set.target > 0) {
+            old.scale(0, world);
+        }
+    } else if world.strategy == Strategy::Rolling {
+        in_proportion(world, sets);
+    }
+}
+
+/// The set with replicas, if there is but one; if there is none, the newest.
+fn only_one<'s, 'a>(sets: &'s mut Sets<'a>) -> Option<&'s mut Set<'a>> {
+    let active = sets.all().filter(|set| set.target > 0).count();
+    match active {
+        0 if sets.new.is_some() => sets.new.as_mut(),
+        0 => sets.old.last_mut(),
+        1 => sets
+            .old
+            .iter_mut()
+            .chain(&mut sets.new)
+            .find(|set| set.target > 0),
+        _ => None,
+    }
+}
+
+/// Each set gets its share of what is added or taken away; the first gets what is left over. The
+/// largest come first, of equal ones the newer when adding and the older when taking away.
+fn in_proportion(world: &World<'_>, sets: &mut Sets<'_>) {
+    let allowed = match world.replicas {
+        0 => 0,
+        replicas => replicas + world.surge,
+    };
+    let total = allowed - sets.replicas();
+    let mut active: Vec<(usize, &mut Set<'_>)> = sets
+        .old
+        .iter_mut()
+        .chain(&mut sets.new)
+        .enumerate()
+        .filter(|(_, set)| set.target > 0)
+        .collect();
+    active.sort_by_key(|(age, set)| {
+        let age = i64::try_from(*age).unwrap_or(i64::MAX);
+        (Reverse(set.target), if total > 0 { -age } else { age })
+    });
+    let mut added = 0;
+    let mut sizes = Vec::new();
+    for (_, set) in &active {
+        let share = share(world, set, total, added);
+        added += share;
+        sizes.push(set.target + share);
+    }
+    if let Some(first) = sizes.first_mut() {
+        *first += total - added;
+    }
+    for ((_, set), size) in active.into_iter().zip(sizes) {
+        set.scale(size, world);
+    }
+}
+
+fn share(world: &World<'_>, set: &Set<'_>, total: i32, added: i32) -> i32 {
+    if total == 0 || total == added {
+        return 0;
+    }
+    let rest = total - added;
+    let fraction = fraction(world, set);
+    if total > 0 {
+        fraction.min(rest)
+    } else {
+        fraction.max(rest)
+    }
+}
+
+/// How many replicas more (or less) the set has when it keeps its share of the whole.
+fn fraction(world: &World<'_>, set: &Set<'_>) -> i32 {
+    if world.replicas == 0 {
+        return -set.target;
+    }
+    let current = || stored(world).and_then(|status| status.replicas);
+    let before = set.number(MAX_REPLICAS).filter(|number| *number > 0);
+    let before = before.unwrap_or_else(|| current().unwrap_or_default().into());
+    if before <= 0 {
+        return 0;
+    }
+    let most = i64::from(world.replicas + world.surge);
+    let size = i64::from(set.target);
+    let rounded = (size * most * 2 + before) / (before * 2);
+    i32::try_from(rounded - size).unwrap_or_default()
+}

@@ -1,0 +1,238 @@
+//! The ReplicaSets of a Deployment: that of the wanted template, and those of the past.
+
+use std::sync::Arc;
+
+use k8s_openapi::api::apps::v1::{ReplicaSet, ReplicaSetSpec};
+use k8s_openapi::api::core::v1::PodTemplateSpec;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use resource_kinds::annotations::{
+    DESIRED_REPLICAS, LAST_APPLIED, MAX_REPLICAS, REVISION, REVISION_HISTORY,
+};
+use resource_kinds::labels::POD_TEMPLATE_HASH;
+
+use super::observed::{Set, World, same_template};
+use super::plan::Action;
+use super::rollout;
+use crate::pod_set::{owner_reference, text};
+use crate::stateful_set::revisions;
+
+/// Names that are tried before giving up for this time.
+const COLLISIONS_MAX: i32 = 100;
+/// Most characters of a list of former revisions.
+const HISTORY_CHARS_MAX: usize = 2000;
+/// Annotations of the Deployment that its ReplicaSets do not get.
+const OWN: &[&str] = &[
+    LAST_APPLIED,
+    REVISION,
+    REVISION_HISTORY,
+    DESIRED_REPLICAS,
+    MAX_REPLICAS,
+    "deprecated.deployment.rollback.to",
+];
+
+/// The ReplicaSets, sorted out.
+pub(super) struct Sets<'a> {
+    /// That of the wanted template.
+    pub new: Option<Set<'a>>,
+    /// The others, oldest first.
+    pub old: Vec<Set<'a>>,
+}
+
+/// Finds the ReplicaSets of the Deployment, and says which come and go.
+pub(super) fn sort<'a>(world: &World<'a>) -> (Sets<'a>, Vec<Action>) {
+    let (mut mine, mut actions, mut adopts) = (Vec::new(), Vec::new(), false);
+    for set in &world.observed.sets {
+        let meta = &set.metadata;
+        let (name, uid) = (text(meta.name.as_deref()), text(meta.uid.as_deref()));
+        if world.owner.owns(meta) {
+            let stays = world.owner.selects(meta.labels.as_ref());
+            if stays || world.owner.deleting || world.owner.selector.is_none() {
+                mine.push(set);
+            } else {
+                actions.push(Action::ReleaseSet { name, uid });
+            }
+        } else if world.owner.claims(meta) {
+            adopts = true;
+            mine.push(set);
+            actions.push(Action::AdoptSet { name, uid });
+        }
+    }
+    if adopts {
+        actions.insert(0, Action::ConfirmDeployment);
+    }
+    mine.sort_by_key(|set| {
+        let meta = &set.metadata;
+        (meta.creation_timestamp.clone(), meta.name.clone())
+    });
+    // Of several with the same template the oldest has it.
+    let is_new = |set: &Arc<ReplicaSet>| {
+        let template = set.spec.as_ref().and_then(|spec| spec.template.as_ref());
+        template.is_some_and(|template| same_template(template, world.template))
+    };
+    let new = mine.iter().position(|set| is_new(set));
+    let new = new.map(|at| Set::of(mine.remove(at)));
+    let old = mine.into_iter().map(Set::of).collect();
+    (Sets { new, old }, actions)
+}
+
+impl<'a> Sets<'a> {
+    /// All of them.
+    pub fn all(&self) -> impl Iterator<Item = &Set<'a>> {
+        self.old.iter().chain(&self.new)
+    }
+
+    /// Replicas that all of them ask for.
+    pub fn replicas(&self) -> i32 {
+        self.all().map(|set| set.target).sum()
+    }
+
+    /// One more than any revision of the past.
+    fn next_revision(&self) -> i64 {
+        let last = self.old.iter().map(Set::revision).max();
+        last.unwrap_or_default().max(0).saturating_add(1)
+    }
+
+    /// Gives the new set its number, and what the Deployment says of itself.
+    pub fn number(&mut self, world: &World<'_>) {
+        let next = self.next_revision();
+        let Some(new) = &mut self.new else {
+            return;
+        };
+        let former = new.revision();
+        if former < next {
+            if former > 0 {
+                let history = new.annotation(REVISION_HISTORY).unwrap_or_default();
+                new.annotate(REVISION_HISTORY, with_former(history, former));
+            }
+            new.annotate(REVISION, next.to_string());
+        }
+        for (key, value) in inherited(world) {
+            new.annotate(key, value.clone());
+        }
+        let stored = new.set.spec.as_ref().and_then(|s| s.min_ready_seconds);
+        let wanted = world.min_ready.unwrap_or_default();
+        if stored.unwrap_or_default() != wanted {
+            new.min_ready = Some(wanted);
+        }
+    }
+
+    /// The revision of the new set, if the Deployment does not have it yet.
+    pub fn revision_to_note(&self, world: &World<'_>) -> Option<String> {
+        let revision = match &self.new {
+            Some(new) => new.annotation(REVISION)?.to_owned(),
+            None => return None,
+        };
+        let annotations = world.deployment.metadata.annotations.as_ref();
+        let noted = annotations.and_then(|all| all.get(REVISION));
+        (noted != Some(&revision) && !world.owner.deleting).then_some(revision)
+    }
+
+    /// Deletes sets of the past beyond the limit, if they are empty.
+    pub fn surplus(&self, world: &World<'_>) -> Vec<Action> {
+        let Some(limit) = world.history_limit else {
+            return Vec::new();
+        };
+        let alive = |set: &&Set<'_>| set.set.metadata.deletion_timestamp.is_none();
+        let mut past: Vec<&Set<'_>> = self.old.iter().filter(alive).collect();
+        past.sort_by_key(|set| set.revision());
+        let surplus = past.len().saturating_sub(limit);
+        past.into_iter()
+            .take(surplus)
+            .filter(|set| set.actual() == 0 && set.stored() == 0 && set.target == 0)
+            .filter(|set| {
+                let status = set.set.status.as_ref();
+                let seen = status.and_then(|status| status.observed_generation);
+                seen.unwrap_or_default() >= set.set.metadata.generation.unwrap_or_default()
+            })
+            .map(|set| {
+                let meta = &set.set.metadata;
+                Action::DeleteSet {
+                    name: set.name().to_owned(),
+                    uid: text(meta.uid.as_deref()),
+                    resource_version: text(meta.resource_version.as_deref()),
+                }
+            })
+            .collect()
+    }
+}
+
+/// The annotations that a ReplicaSet has from its Deployment.
+fn inherited<'a>(world: &World<'a>) -> impl Iterator<Item = (&'a str, &'a String)> + use<'a> {
+    let annotations = world.deployment.metadata.annotations.iter().flatten();
+    annotations
+        .map(|(key, value)| (key.as_str(), value))
+        .filter(|(key, _)| !OWN.contains(key))
+}
+
+/// A list of former revisions with one more; the oldest are forgotten when it gets long.
+fn with_former(history: &str, former: i64) -> String {
+    let former = former.to_string();
+    let mut all: Vec<&str> = history.split(',').filter(|one| !one.is_empty()).collect();
+    all.push(&former);
+    while all.join(",").len() > HISTORY_CHARS_MAX {
+        all.remove(0);
+    }
+    all.join(",")
+}
+
+/// The ReplicaSet of the wanted template, under the first name that is free.
+pub(super) fn create(
+    world: &World<'_>,
+    sets: &Sets<'_>,
+    collisions: &mut Option<i32>,
+) -> ReplicaSet {
+    let mut hash = hash(world.template, *collisions);
+    for _ in 0..COLLISIONS_MAX {
+        let name = name(world, &hash);
+        let taken = |set: &Arc<ReplicaSet>| set.metadata.name.as_ref() == Some(&name);
+        if !world.observed.sets.iter().any(taken) {
+            break;
+        }
+        *collisions = Some(collisions.unwrap_or_default().saturating_add(1));
+        hash = self::hash(world.template, *collisions);
+    }
+    let mut template = world.template.clone();
+    let meta = template.metadata.get_or_insert_default();
+    let labels = meta.labels.get_or_insert_default();
+    labels.insert(POD_TEMPLATE_HASH.to_owned(), hash.clone());
+    let labels = labels.clone();
+    let spec = world.deployment.spec.as_ref();
+    let mut selector = spec.map(|spec| spec.selector.clone()).unwrap_or_default();
+    let matched = selector.match_labels.get_or_insert_default();
+    matched.insert(POD_TEMPLATE_HASH.to_owned(), hash.clone());
+    let replicas = rollout::replicas_of_new(world, sets, 0);
+    let own = [
+        (REVISION, sets.next_revision().to_string()),
+        (DESIRED_REPLICAS, world.replicas.to_string()),
+        (MAX_REPLICAS, (world.replicas + world.surge).to_string()),
+    ];
+    let annotations = inherited(world)
+        .map(|(key, value)| (key.to_owned(), value.clone()))
+        .chain(own.map(|(key, value)| (key.to_owned(), value)));
+    ReplicaSet {
+        metadata: ObjectMeta {
+            name: Some(name(world, &hash)),
+            namespace: Some(world.owner.namespace.to_owned()),
+            labels: Some(labels),
+            annotations: Some(annotations.collect()),
+            owner_references: Some(vec![owner_reference(&world.owner)]),
+            ..ObjectMeta::default()
+        },
+        spec: Some(ReplicaSetSpec {
+            min_ready_seconds: world.min_ready,
+            replicas: Some(replicas),
+            selector,
+            template: Some(template),
+        }),
+        status: None,
+    }
+}
+
+fn name(world: &World<'_>, hash: &str) -> String {
+    format!("{}-{hash}", world.owner.name)
+}
+
+/// The hash of a template: that of the bytes that revisions are named by.
+fn hash(template: &PodTemplateSpec, collisions: Option<i32>) -> String {
+    revisions::hash(&revisions::bytes(&revisions::encode(template)), collisions)
+}

@@ -1,0 +1,259 @@
+//! The status: counted anew each time, and whether the rollout gets on.
+
+use std::time::Duration;
+
+use k8s_openapi::api::apps::v1::{DeploymentCondition, DeploymentStatus, ReplicaSetCondition};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+
+use super::observed::{Set, World};
+use super::plan::stored;
+use super::sets::Sets;
+
+const PROGRESSING: &str = "Progressing";
+const AVAILABLE: &str = "Available";
+const REPLICA_FAILURE: &str = "ReplicaFailure";
+const NEW_SET_AVAILABLE: &str = "NewReplicaSetAvailable";
+const TIMED_OUT: &str = "ProgressDeadlineExceeded";
+const PAUSED: &str = "DeploymentPaused";
+
+/// What is to be said about the rollout's progress.
+pub(super) enum Progress {
+    /// Nothing: there is no rollout now.
+    Leave,
+    /// Whatever the counts show.
+    Judge,
+    /// The ReplicaSet of that name is new.
+    Created(String),
+}
+
+/// The status to have, and when to look again.
+pub(super) fn next(
+    world: &World<'_>,
+    sets: &Sets<'_>,
+    collisions: Option<i32>,
+    progress: &Progress,
+) -> (DeploymentStatus, Option<Duration>) {
+    let mut status = count(world, sets, collisions);
+    let mut conditions = Conditions {
+        world,
+        all: status.conditions.take().unwrap_or_default(),
+    };
+    conditions.pause();
+    let available = status.available_replicas.unwrap_or_default();
+    conditions.availability(available >= world.replicas - world.unavailable);
+    if world.deadline.is_none() {
+        conditions.remove(PROGRESSING);
+    } else {
+        match progress {
+            Progress::Leave => {}
+            Progress::Created(name) => {
+                let text = format!("Created new replica set \"{name}\"");
+                conditions.set(PROGRESSING, "True", "NewReplicaSetCreated", text);
+            }
+            Progress::Judge => conditions.judge(sets, &status),
+        }
+    }
+    conditions.failures(sets);
+    let wake = match progress {
+        Progress::Leave => None,
+        _ => conditions.deadline_in(&status),
+    };
+    let all = conditions.all;
+    status.conditions = (!all.is_empty()).then_some(all);
+    (status, wake)
+}
+
+fn sum<'a>(sets: &Sets<'a>, of: impl Fn(&Set<'a>) -> i32) -> i32 {
+    sets.all().map(of).fold(0, i32::saturating_add)
+}
+
+fn count(world: &World<'_>, sets: &Sets<'_>, collisions: Option<i32>) -> DeploymentStatus {
+    let before = stored(world).cloned().unwrap_or_default();
+    let available = sum(sets, Set::available);
+    let unavailable = (sum(sets, |set| set.target) - available).max(0);
+    let some = |number: i32| (number != 0).then_some(number);
+    let terminating = sets.all().map(|set| {
+        let status = set.set.status.as_ref();
+        status.and_then(|status| status.terminating_replicas)
+    });
+    DeploymentStatus {
+        replicas: some(sum(sets, Set::actual)),
+        updated_replicas: some(sets.new.as_ref().map_or(0, Set::actual)),
+        ready_replicas: some(sum(sets, Set::ready)),
+        available_replicas: some(available),
+        unavailable_replicas: some(unavailable),
+        terminating_replicas: Some(terminating.flatten().sum()),
+        observed_generation: world
+            .deployment
+            .metadata
+            .generation
+            .max(before.observed_generation),
+        collision_count: collisions.max(before.collision_count),
+        conditions: before.conditions,
+    }
+}
+
+/// Whether all pods are there, of the wanted template, and nothing else is.
+pub(super) fn is_complete(world: &World<'_>, status: &DeploymentStatus) -> bool {
+    let all = |count: Option<i32>| count.unwrap_or_default() == world.replicas;
+    all(status.updated_replicas)
+        && all(status.replicas)
+        && all(status.available_replicas)
+        && status.observed_generation >= world.deployment.metadata.generation
+}
+
+struct Conditions<'w, 'a> {
+    world: &'w World<'a>,
+    all: Vec<DeploymentCondition>,
+}
+
+impl Conditions<'_, '_> {
+    fn get(&self, kind: &str) -> Option<&DeploymentCondition> {
+        self.all.iter().find(|condition| condition.type_ == kind)
+    }
+
+    fn remove(&mut self, kind: &str) {
+        self.all.retain(|condition| condition.type_ != kind);
+    }
+
+    fn progress_reason(&self) -> Option<&str> {
+        self.get(PROGRESSING)?.reason.as_deref()
+    }
+
+    /// Sets a condition, unless it says the same already.
+    fn set(&mut self, kind: &str, status: &str, reason: &str, message: String) {
+        let same = self.get(kind).is_some_and(|current| {
+            current.status == status && current.reason.as_deref() == Some(reason)
+        });
+        if !same {
+            self.renew(kind, status, reason, message);
+        }
+    }
+
+    /// Sets a condition as of now; the time of its last transition stays if the status does.
+    fn renew(&mut self, kind: &str, status: &str, reason: &str, message: String) {
+        let now = Time(self.world.now);
+        let before = self.get(kind).filter(|current| current.status == status);
+        let since = before.and_then(|current| current.last_transition_time.clone());
+        let condition = DeploymentCondition {
+            type_: kind.to_owned(),
+            status: status.to_owned(),
+            reason: Some(reason.to_owned()),
+            message: Some(message),
+            last_update_time: Some(now.clone()),
+            last_transition_time: Some(since.unwrap_or(now)),
+        };
+        self.remove(kind);
+        self.all.push(condition);
+    }
+
+    fn pause(&mut self) {
+        if self.world.deadline.is_none() || self.progress_reason() == Some(TIMED_OUT) {
+            return;
+        }
+        let noted = self.progress_reason() == Some(PAUSED);
+        if self.world.paused && !noted {
+            let text = "Deployment is paused".to_owned();
+            self.set(PROGRESSING, "Unknown", PAUSED, text);
+        } else if !self.world.paused && noted {
+            let text = "Deployment is resumed".to_owned();
+            self.set(PROGRESSING, "Unknown", "DeploymentResumed", text);
+        }
+    }
+
+    fn availability(&mut self, enough: bool) {
+        let (status, reason, text) = if enough {
+            ("True", "MinimumReplicasAvailable", "has")
+        } else {
+            ("False", "MinimumReplicasUnavailable", "does not have")
+        };
+        let text = format!("Deployment {text} minimum availability.");
+        self.set(AVAILABLE, status, reason, text);
+    }
+
+    fn judge(&mut self, sets: &Sets<'_>, status: &DeploymentStatus) {
+        let name = match &sets.new {
+            Some(new) => format!("ReplicaSet \"{}\"", new.name()),
+            None => format!("Deployment \"{}\"", self.world.owner.name),
+        };
+        if let (None, Some(new)) = (self.get(PROGRESSING), &sets.new) {
+            let text = format!("Found new replica set \"{}\"", new.name());
+            self.set(PROGRESSING, "True", "FoundNewReplicaSet", text);
+        }
+        // Once complete it stays so until the template changes, whatever becomes of the pods.
+        let was_complete = status.replicas == status.updated_replicas
+            && self.progress_reason() == Some(NEW_SET_AVAILABLE);
+        if was_complete {
+            return;
+        }
+        if is_complete(self.world, status) {
+            let text = format!("{name} has successfully progressed.");
+            self.set(PROGRESSING, "True", NEW_SET_AVAILABLE, text);
+        } else if self.gets_on(status) {
+            let text = format!("{name} is progressing.");
+            self.renew(PROGRESSING, "True", "ReplicaSetUpdated", text);
+        } else if self.timed_out() {
+            let text = format!("{name} has timed out progressing.");
+            self.set(PROGRESSING, "False", TIMED_OUT, text);
+        }
+    }
+
+    /// Whether there is more of the new, or less of the old, than when it was last written down.
+    fn gets_on(&self, status: &DeploymentStatus) -> bool {
+        let before = stored(self.world).cloned().unwrap_or_default();
+        let number = |count: Option<i32>| count.unwrap_or_default();
+        let old =
+            |status: &DeploymentStatus| number(status.replicas) - number(status.updated_replicas);
+        number(status.updated_replicas) > number(before.updated_replicas)
+            || old(status) < old(&before)
+            || number(status.ready_replicas) > number(before.ready_replicas)
+            || number(status.available_replicas) > number(before.available_replicas)
+    }
+
+    fn timed_out(&self) -> bool {
+        match self.progress_reason() {
+            None | Some(NEW_SET_AVAILABLE) => false,
+            Some(TIMED_OUT) => true,
+            Some(_) => self.seconds_left().is_some_and(|seconds| seconds < 0),
+        }
+    }
+
+    /// Seconds until the deadline, by the last progress.
+    fn seconds_left(&self) -> Option<i64> {
+        let since = self.get(PROGRESSING)?.last_update_time.as_ref()?;
+        let until = since.0.checked_add(self.world.deadline?).ok()?;
+        Some(until.as_second() - self.world.now.as_second())
+    }
+
+    /// When the rollout will have taken too long.
+    fn deadline_in(&self, status: &DeploymentStatus) -> Option<Duration> {
+        let judged = matches!(
+            self.progress_reason(),
+            None | Some(NEW_SET_AVAILABLE | TIMED_OUT | PAUSED)
+        );
+        if judged || is_complete(self.world, status) {
+            return None;
+        }
+        let seconds = self.seconds_left()?.max(0);
+        let seconds = u64::try_from(seconds).unwrap_or_default();
+        Some(Duration::from_secs(seconds.saturating_add(1)))
+    }
+
+    /// What hinders the new ReplicaSet, or else an old one.
+    fn failures(&mut self, sets: &Sets<'_>) {
+        let failure = |set: &Set<'_>| -> Option<ReplicaSetCondition> {
+            let conditions = set.set.status.as_ref()?.conditions.as_ref()?;
+            let mut failures = conditions.iter().filter(|c| c.type_ == REPLICA_FAILURE);
+            failures.next().cloned()
+        };
+        let found = sets.new.iter().chain(&sets.old).find_map(failure);
+        match found {
+            None => self.remove(REPLICA_FAILURE),
+            Some(failure) => {
+                let reason = failure.reason.unwrap_or_default();
+                let message = failure.message.unwrap_or_default();
+                self.set(REPLICA_FAILURE, &failure.status, &reason, message);
+            }
+        }
+    }
+}

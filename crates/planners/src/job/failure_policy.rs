@@ -1,0 +1,77 @@
+//! What the failure of a pod means, by the job's `podFailurePolicy`.
+
+use k8s_openapi::api::batch::v1::{
+    JobSpec, PodFailurePolicyOnExitCodesRequirement, PodFailurePolicyRule,
+};
+
+use crate::pod_set::{Phase, PodState};
+
+/// What the failure of a pod means.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Verdict {
+    /// It counts against the limit.
+    Count,
+    /// It does not count.
+    Ignore,
+    /// The job has failed, and why.
+    FailJob(String),
+}
+
+pub(super) fn verdict(spec: &JobSpec, pod: &PodState<'_>) -> Verdict {
+    let Some(policy) = &spec.pod_failure_policy else {
+        return Verdict::Count;
+    };
+    if pod.phase != Phase::Failed {
+        return Verdict::Count;
+    }
+    for (number, rule) in policy.rules.iter().enumerate() {
+        let Some(what) = matched(rule, pod) else {
+            continue;
+        };
+        return match rule.action.as_str() {
+            "Ignore" => Verdict::Ignore,
+            "FailJob" => Verdict::FailJob(format!(
+                "{what} matching {} rule at index {number}",
+                rule.action
+            )),
+            _ => Verdict::Count,
+        };
+    }
+    Verdict::Count
+}
+
+/// What the rule found, in words.
+fn matched(rule: &PodFailurePolicyRule, pod: &PodState<'_>) -> Option<String> {
+    let namespace = pod.pod.metadata.namespace.as_deref().unwrap_or_default();
+    let name = pod.name();
+    let status = pod.pod.status.as_ref()?;
+    if let Some(codes) = &rule.on_exit_codes {
+        let containers = [&status.container_statuses, &status.init_container_statuses];
+        let all = containers.into_iter().flatten().flatten();
+        let ended = all.filter_map(|container| {
+            let state = container.state.as_ref()?.terminated.as_ref()?;
+            Some((container.name.as_str(), state.exit_code))
+        });
+        let mut failed =
+            ended.filter(|(container, code)| *code != 0 && fits(codes, container, *code));
+        let (container, code) = failed.next()?;
+        return Some(format!(
+            "Container {container} for pod {namespace}/{name} failed with exit code {code}"
+        ));
+    }
+    let conditions = status.conditions.as_deref().unwrap_or_default();
+    rule.on_pod_conditions.iter().flatten().find_map(|pattern| {
+        let wanted = pattern.status.as_deref().unwrap_or("True");
+        let found = conditions
+            .iter()
+            .any(|condition| condition.type_ == pattern.type_ && condition.status == wanted);
+        let kind = &pattern.type_;
+        found.then(|| format!("Pod {namespace}/{name} has condition {kind}"))
+    })
+}
+
+fn fits(codes: &PodFailurePolicyOnExitCodesRequirement, container: &str, code: i32) -> bool {
+    let named = codes.container_name.as_deref();
+    let listed = codes.values.contains(&code);
+    named.is_none_or(|named| named == container) && listed == (codes.operator == "In")
+}

@@ -1,0 +1,108 @@
+//! What the planner is told, and its parsed form.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use jiff::{SignedDuration, Timestamp};
+use k8s_openapi::api::batch::v1::{Job, JobSpec, JobStatus};
+use k8s_openapi::api::core::v1::Pod;
+use resource_kinds::labels::JOB_COMPLETION_INDEX;
+
+use super::{JOB, TRACKING, indexes};
+use crate::pod_set::{self, Owner, PodState, Sorted};
+
+/// The world as seen from one job.
+#[derive(Clone, Debug, Default)]
+pub struct Observed {
+    /// The job.
+    pub job: Arc<Job>,
+    /// Pods of its namespace: at least those it owns, and those without an owner.
+    pub pods: Vec<Arc<Pod>>,
+}
+
+/// The job, parsed, and its pods.
+pub(super) struct World<'a> {
+    pub owner: Owner<'a>,
+    pub spec: JobSpec,
+    pub stored: JobStatus,
+    pub now: Timestamp,
+    pub pods: Vec<PodState<'a>>,
+    pub sorted: Sorted<'a>,
+    /// Number of indexes, if the pods have such.
+    pub indexes: Option<u32>,
+    /// Whether a pod is replaced only when it has ended, not when it is being deleted.
+    pub patient: bool,
+}
+
+impl<'a> World<'a> {
+    pub fn of(observed: &'a Observed, now: Timestamp) -> Self {
+        let job = &*observed.job;
+        let spec = job.spec.clone().unwrap_or_default();
+        let selector = spec.selector.clone().unwrap_or_default();
+        let owner = Owner::new(JOB, &job.metadata, &selector);
+        let sorted = owner.sort(&observed.pods);
+        let states = sorted
+            .mine
+            .iter()
+            .map(|pod| pod_set::state(pod, SignedDuration::ZERO, now));
+        let indexed = spec.completion_mode.as_deref() == Some("Indexed");
+        let count = u32::try_from(spec.completions.unwrap_or_default()).unwrap_or_default();
+        Self {
+            owner,
+            stored: job.status.clone().unwrap_or_default(),
+            now,
+            pods: states.collect(),
+            sorted,
+            indexes: indexed.then_some(count),
+            patient: spec.pod_replacement_policy.as_deref() == Some("Failed"),
+            spec,
+        }
+    }
+
+    /// Whether the job has a condition that holds.
+    pub fn is(&self, condition: &str) -> bool {
+        holds(&self.stored, condition)
+    }
+
+    pub fn ended(&self) -> bool {
+        self.is("Complete") || self.is("Failed")
+    }
+
+    pub fn suspended(&self) -> bool {
+        self.spec.suspend.unwrap_or_default()
+    }
+
+    /// Whether a pod is to be counted as failed.
+    pub fn failed(&self, pod: &PodState<'_>) -> bool {
+        match pod.phase {
+            pod_set::Phase::Failed => true,
+            pod_set::Phase::Succeeded => false,
+            _ => pod.terminating && !self.patient,
+        }
+    }
+
+    /// The indexes that are done, by the status.
+    pub fn done_indexes(&self) -> BTreeSet<u32> {
+        let text = self.stored.completed_indexes.as_deref();
+        indexes::read(text.unwrap_or_default(), self.indexes.unwrap_or_default())
+    }
+}
+
+/// Whether a status has a condition that holds.
+pub(super) fn holds(status: &JobStatus, condition: &str) -> bool {
+    let mut all = status.conditions.iter().flatten();
+    all.any(|c| c.type_ == condition && c.status == "True")
+}
+
+/// Whether the pod is still to be counted.
+pub(super) fn tracked(pod: &Pod) -> bool {
+    let mut finalizers = pod.metadata.finalizers.iter().flatten();
+    finalizers.any(|finalizer| finalizer == TRACKING)
+}
+
+/// The index of a pod.
+pub(super) fn index(pod: &PodState<'_>) -> Option<u32> {
+    let annotations = pod.pod.metadata.annotations.as_ref();
+    let text = annotations.and_then(|all| all.get(JOB_COMPLETION_INDEX));
+    text?.parse().ok()
+}

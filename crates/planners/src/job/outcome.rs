@@ -1,0 +1,177 @@
+//! Whether the job is over, and how.
+
+use jiff::{SignedDuration, Timestamp};
+use k8s_openapi::api::batch::v1::{JobCondition, JobStatus};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+
+use super::observed::{World, holds};
+use super::plan::Notice;
+use super::tracking::{Counted, active};
+
+/// How a job ends, and why.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Outcome {
+    pub well: bool,
+    pub reason: String,
+    pub message: String,
+}
+
+impl Outcome {
+    fn bad(reason: &str, message: &str) -> Self {
+        Self {
+            well: false,
+            reason: reason.to_owned(),
+            message: message.to_owned(),
+        }
+    }
+}
+
+/// The outcome that has been decided, now or before; none while the job goes on.
+pub(super) fn judge(world: &World<'_>, counted: &Counted) -> Option<Outcome> {
+    // What was decided once stays.
+    for (kind, well) in [("FailureTarget", false), ("SuccessCriteriaMet", true)] {
+        let mut conditions = world.stored.conditions.iter().flatten();
+        if let Some(met) = conditions.find(|c| c.type_ == kind && c.status == "True") {
+            return Some(Outcome {
+                well,
+                reason: met.reason.clone().unwrap_or_default(),
+                message: met.message.clone().unwrap_or_default(),
+            });
+        }
+    }
+    if let Some(why) = &counted.fatal {
+        return Some(Outcome::bad("PodFailurePolicy", why));
+    }
+    if is_past_limit(world, counted) {
+        let text = "Job has reached the specified backoff limit";
+        return Some(Outcome::bad("BackoffLimitExceeded", text));
+    }
+    if deadline(world).is_some_and(|at| at <= world.now) {
+        let text = "Job was active longer than specified deadline";
+        return Some(Outcome::bad("DeadlineExceeded", text));
+    }
+    is_done(world, counted).then(|| Outcome {
+        well: true,
+        reason: "CompletionsReached".to_owned(),
+        message: "Reached expected number of succeeded pods".to_owned(),
+    })
+}
+
+fn is_done(world: &World<'_>, counted: &Counted) -> bool {
+    match world.spec.completions {
+        Some(wanted) => counted.succeeded >= wanted && !(wanted > 0 && world.suspended()),
+        // A queue of work is empty when one pod says so and the others have ended.
+        None => counted.succeeded > 0 && active(world).next().is_none(),
+    }
+}
+
+fn is_past_limit(world: &World<'_>, counted: &Counted) -> bool {
+    let limit = world.spec.backoff_limit.unwrap_or(6);
+    if counted.failed > limit {
+        return true;
+    }
+    let template = world.spec.template.spec.as_ref();
+    if template.and_then(|spec| spec.restart_policy.as_deref()) != Some("OnFailure") {
+        return false;
+    }
+    let restarts: i32 = active(world).map(|pod| pod.restarts()).sum();
+    match limit {
+        0 => restarts > 0,
+        limit => restarts >= limit,
+    }
+}
+
+/// When the job will have taken too long.
+pub(super) fn deadline(world: &World<'_>) -> Option<Timestamp> {
+    let seconds = world.spec.active_deadline_seconds?;
+    let start = world.stored.start_time.as_ref()?;
+    let running = !world.suspended();
+    let at = start.0.checked_add(SignedDuration::from_secs(seconds));
+    at.ok().filter(|_| running)
+}
+
+/// When an ended job is to go.
+pub(super) fn expiry(world: &World<'_>) -> Option<Timestamp> {
+    let seconds = world.spec.ttl_seconds_after_finished?;
+    let mut conditions = world.stored.conditions.iter().flatten();
+    let ended = conditions
+        .find(|c| matches!(c.type_.as_str(), "Complete" | "Failed") && c.status == "True")?;
+    let since = ended.last_transition_time.as_ref()?;
+    let ttl = SignedDuration::from_secs(seconds.into());
+    since.0.checked_add(ttl).ok()
+}
+
+/// Writes the outcome down: at once that it is decided, and that the job is over when no pod runs
+/// any more.
+pub(super) fn write(
+    status: &mut JobStatus,
+    outcome: &Outcome,
+    nothing_runs: bool,
+    now: Timestamp,
+) -> Option<Notice> {
+    let (first, last) = if outcome.well {
+        ("SuccessCriteriaMet", "Complete")
+    } else {
+        ("FailureTarget", "Failed")
+    };
+    let (reason, message) = (&outcome.reason, &outcome.message);
+    set(status, first, true, reason, message, now);
+    if !nothing_runs {
+        return None;
+    }
+    set(status, last, true, reason, message, now);
+    if outcome.well {
+        status.completion_time = Some(Time(now));
+        return Some(Notice {
+            warning: false,
+            reason: "Completed".to_owned(),
+            message: "Job completed".to_owned(),
+        });
+    }
+    Some(Notice {
+        warning: true,
+        reason: reason.clone(),
+        message: message.clone(),
+    })
+}
+
+/// Notes that the job waits, or goes on again.
+pub(super) fn suspend(world: &World<'_>, status: &mut JobStatus) -> Option<Notice> {
+    let noted = holds(status, "Suspended");
+    let (reason, message) = match (world.suspended(), noted) {
+        (true, false) => ("JobSuspended", "Job suspended"),
+        (false, true) => ("JobResumed", "Job resumed"),
+        _ => {
+            if !world.suspended() && status.start_time.is_none() {
+                status.start_time = Some(Time(world.now));
+            }
+            return None;
+        }
+    };
+    set(status, "Suspended", !noted, reason, message, world.now);
+    status.start_time = noted.then_some(Time(world.now));
+    let reason = if noted { "Resumed" } else { "Suspended" };
+    Some(Notice {
+        warning: false,
+        reason: reason.to_owned(),
+        message: message.to_owned(),
+    })
+}
+
+fn set(status: &mut JobStatus, kind: &str, on: bool, reason: &str, message: &str, now: Timestamp) {
+    let value = if on { "True" } else { "False" };
+    let conditions = status.conditions.get_or_insert_default();
+    let same = |c: &JobCondition| c.type_ == kind && c.status == value;
+    if conditions.iter().any(same) {
+        return;
+    }
+    conditions.retain(|condition| condition.type_ != kind);
+    conditions.push(JobCondition {
+        type_: kind.to_owned(),
+        status: value.to_owned(),
+        reason: Some(reason.to_owned()),
+        message: Some(message.to_owned()),
+        last_probe_time: Some(Time(now)),
+        last_transition_time: Some(Time(now)),
+    });
+}

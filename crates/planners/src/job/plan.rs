@@ -1,0 +1,161 @@
+//! The plan of a job.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use k8s_openapi::api::batch::v1::JobStatus;
+use k8s_openapi::api::core::v1::Pod;
+
+use super::observed::{Observed, World};
+use super::tracking::{self, Counted, active, number};
+use super::{JOB, outcome, pods};
+use crate::pod_set::{Action, controller};
+
+/// Something to tell the user as an event of the job.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Notice {
+    /// Whether it is a warning.
+    pub warning: bool,
+    /// Reason.
+    pub reason: String,
+    /// Text.
+    pub message: String,
+}
+
+/// What to do, in this order; each only if what comes before it went well.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Plan {
+    /// Pods to adopt and let go.
+    pub prepare: Vec<Action>,
+    /// The status, if it differs from what is stored.
+    pub status: Option<JobStatus>,
+    /// Pods that have been counted, to let go when the status is written.
+    pub release: Vec<Action>,
+    /// Pods to stop and start.
+    pub pods: Vec<Action>,
+    /// Whether the job itself is to go: it ended long enough ago.
+    pub expired: bool,
+    /// What the user is to be told.
+    pub notices: Vec<Notice>,
+    /// When to plan again even if nothing happens.
+    pub requeue_after: Option<Duration>,
+}
+
+impl Plan {
+    /// Whether there is nothing to write.
+    pub fn is_idle(&self) -> bool {
+        let actions = [&self.prepare, &self.release, &self.pods];
+        self.status.is_none() && !self.expired && actions.iter().all(|list| list.is_empty())
+    }
+}
+
+/// Decides what to do about a job. Total.
+pub fn plan(observed: &Observed, now: Timestamp) -> Plan {
+    let world = World::of(observed, now);
+    let counted = tracking::count(&world);
+    if world.owner.deleting || world.owner.selector.is_none() {
+        return Plan {
+            release: counted.release,
+            ..Plan::default()
+        };
+    }
+    if world.ended() {
+        return after_the_end(&world, counted);
+    }
+    go_on(world, counted)
+}
+
+fn after_the_end(world: &World<'_>, counted: Counted) -> Plan {
+    let expiry = outcome::expiry(world);
+    let expired = expiry.is_some_and(|at| at <= world.now);
+    Plan {
+        release: counted.release,
+        pods: pods::stop_all(world),
+        expired,
+        requeue_after: wait(expiry.filter(|_| !expired), world.now),
+        ..Plan::default()
+    }
+}
+
+fn go_on(world: World<'_>, counted: Counted) -> Plan {
+    let mut status = counted.status.clone();
+    let mut notices = Vec::new();
+    let decided = outcome::judge(&world, &counted);
+    let (mut actions, mut wake) = (Vec::new(), None);
+    match &decided {
+        Some(decided) => {
+            actions.extend(pods::stop_all(&world));
+            let nothing_runs = world.pods.iter().all(|pod| pod.ended());
+            let all_counted = is_settled(&status);
+            let over = nothing_runs && all_counted;
+            notices.extend(outcome::write(&mut status, decided, over, world.now));
+        }
+        None => {
+            notices.extend(outcome::suspend(&world, &mut status));
+            if world.suspended() {
+                actions.extend(pods::stop_all(&world));
+            } else {
+                (actions, wake) = pods::adjust(&world, &counted);
+            }
+        }
+    }
+    fill_counts(&world, &mut status);
+    let deadline = match &decided {
+        None if status.start_time == world.stored.start_time => outcome::deadline(&world),
+        _ => None,
+    };
+    let wake = [wake, deadline].into_iter().flatten().min();
+    Plan {
+        status: (status != with_zeros(&world.stored)).then_some(status),
+        release: counted.release,
+        pods: actions,
+        notices,
+        requeue_after: wait(wake, world.now),
+        expired: false,
+        prepare: world.sorted.actions,
+    }
+}
+
+/// Whether all pods that ended are in the counts.
+fn is_settled(status: &JobStatus) -> bool {
+    let lists = status.uncounted_terminated_pods.as_ref();
+    lists.is_none_or(|lists| lists.succeeded.is_none() && lists.failed.is_none())
+}
+
+fn fill_counts(world: &World<'_>, status: &mut JobStatus) {
+    status.active = Some(number(active(world).count()));
+    status.ready = Some(number(active(world).filter(|pod| pod.ready()).count()));
+    let leaving = world.pods.iter().filter(|p| p.terminating && !p.ended());
+    status.terminating = Some(number(leaving.count()));
+}
+
+/// The stored status with the zeros that the server leaves out.
+fn with_zeros(stored: &JobStatus) -> JobStatus {
+    let mut status = stored.clone();
+    for count in [
+        &mut status.active,
+        &mut status.succeeded,
+        &mut status.failed,
+    ] {
+        count.get_or_insert(0);
+    }
+    status
+}
+
+fn wait(at: Option<Timestamp>, now: Timestamp) -> Option<Duration> {
+    let at = at?;
+    Some(Duration::try_from(at.duration_since(now)).unwrap_or_default())
+}
+
+/// Lets the pods of a job go that is not there any more: nobody will count them.
+pub fn orphaned(pods: &[Arc<Pod>], name: &str, uid: Option<&str>) -> Vec<Action> {
+    let of_another = |pod: &&Arc<Pod>| {
+        let owner = controller(pod.metadata.owner_references.as_deref());
+        owner.is_some_and(|owner| {
+            owner.kind == JOB.1 && owner.name == name && Some(owner.uid.as_str()) != uid
+        })
+    };
+    let pods = pods.iter().filter(of_another);
+    pods.filter_map(|pod| tracking::untrack(pod)).collect()
+}

@@ -1,0 +1,182 @@
+//! Which pods to start, and which to stop.
+
+use std::collections::BTreeSet;
+
+use jiff::{SignedDuration, Timestamp};
+use k8s_openapi::api::core::v1::{Container, EnvVar, EnvVarSource, ObjectFieldSelector, Pod};
+use resource_kinds::labels::JOB_COMPLETION_INDEX;
+
+use super::TRACKING;
+use super::observed::{World, index};
+use super::tracking::{Counted, active};
+use crate::pod_set::{Action, BURST_MAX, Names, Phase, PodState, pod_of};
+
+/// What the first failure costs; each more doubles it.
+const BACKOFF: SignedDuration = SignedDuration::from_secs(10);
+const BACKOFF_MAX: SignedDuration = SignedDuration::from_mins(10);
+const INDEX_VARIABLE: &str = "JOB_COMPLETION_INDEX";
+
+/// Deletes all pods that are doing something.
+pub(super) fn stop_all(world: &World<'_>) -> Vec<Action> {
+    active(world).map(|pod| Action::delete(pod.pod)).collect()
+}
+
+/// What there is to do for the number of pods to be right, and when there will be more.
+pub(super) fn adjust(world: &World<'_>, counted: &Counted) -> (Vec<Action>, Option<Timestamp>) {
+    let running: Vec<&PodState<'_>> = active(world).collect();
+    let parallelism = world.spec.parallelism.unwrap_or(1).max(0);
+    let wanted = match world.spec.completions {
+        Some(completions) => (completions - counted.succeeded).clamp(0, parallelism),
+        // Of a queue of work nothing new is begun once a pod says that it is empty.
+        None if counted.succeeded > 0 => running.len().try_into().unwrap_or(i32::MAX),
+        None => parallelism,
+    };
+    let wanted = usize::try_from(wanted).unwrap_or_default();
+    let (keep, surplus) = sort_out(world, counted, running);
+    let mut stop: Vec<Action> = surplus.iter().map(|pod| Action::delete(pod.pod)).collect();
+    if keep.len() > wanted {
+        let mut ranked = keep.clone();
+        ranked.sort_by_key(|pod| (pod.assigned, pod.phase, pod.ready(), pod.created()));
+        let victims = ranked.into_iter().take(keep.len() - wanted);
+        stop.extend(victims.map(|pod| Action::delete(pod.pod)));
+        return (stop, None);
+    }
+    let leaving = world.pods.iter().filter(|p| p.terminating && !p.ended());
+    let occupied = if world.patient { leaving.count() } else { 0 };
+    let missing = wanted.saturating_sub(keep.len() + occupied).min(BURST_MAX);
+    if missing == 0 {
+        return (stop, None);
+    }
+    if let Some(at) = not_before(world).filter(|at| *at > world.now) {
+        return (stop, Some(at));
+    }
+    stop.extend(start(world, counted, &keep, missing));
+    (stop, None)
+}
+
+/// Of an Indexed job the first pod of each index that is not done stays; the others are surplus.
+fn sort_out<'w, 'a>(
+    world: &World<'a>,
+    counted: &Counted,
+    running: Vec<&'w PodState<'a>>,
+) -> (Vec<&'w PodState<'a>>, Vec<&'w PodState<'a>>) {
+    let Some(end) = world.indexes else {
+        return (running, Vec::new());
+    };
+    let mut seen = counted.done.clone();
+    running.into_iter().partition(|pod| {
+        let index = index(pod).filter(|index| *index < end);
+        index.is_some_and(|index| seen.insert(index))
+    })
+}
+
+fn start(
+    world: &World<'_>,
+    counted: &Counted,
+    running: &[&PodState<'_>],
+    missing: usize,
+) -> Vec<Action> {
+    let taken = world.sorted.names.iter().cloned();
+    let Some(end) = world.indexes else {
+        let mut names = Names::new(world.owner.name, world.owner.uid, world.now, taken);
+        let pods = std::iter::repeat_with(|| create(new_pod(world), names.draw()));
+        return pods.take(missing).collect();
+    };
+    let mut busy: BTreeSet<u32> = running.iter().filter_map(|pod| index(pod)).collect();
+    busy.extend(&counted.done);
+    if world.patient {
+        let leaving = world.pods.iter().filter(|p| p.terminating && !p.ended());
+        busy.extend(leaving.filter_map(index));
+    }
+    let free = (0..end).filter(|index| !busy.contains(index));
+    let pods = free.take(missing).map(|index| {
+        let prefix = format!("{}-{index}", world.owner.name);
+        let mut names = Names::new(&prefix, world.owner.uid, world.now, taken.clone());
+        create(indexed_pod(world, index), names.draw())
+    });
+    pods.collect()
+}
+
+fn create(mut pod: Pod, name: String) -> Action {
+    pod.metadata.name = Some(name);
+    Action::Create(Box::new(pod))
+}
+
+fn new_pod(world: &World<'_>) -> Pod {
+    let mut pod = pod_of(&world.owner, &world.spec.template);
+    let finalizers = pod.metadata.finalizers.get_or_insert_default();
+    if !finalizers.iter().any(|finalizer| finalizer == TRACKING) {
+        finalizers.push(TRACKING.to_owned());
+    }
+    pod
+}
+
+fn indexed_pod(world: &World<'_>, index: u32) -> Pod {
+    let mut pod = new_pod(world);
+    let meta = &mut pod.metadata;
+    meta.generate_name = Some(format!("{}-{index}-", world.owner.name));
+    for map in [&mut meta.labels, &mut meta.annotations] {
+        let map = map.get_or_insert_default();
+        map.insert(JOB_COMPLETION_INDEX.to_owned(), index.to_string());
+    }
+    if let Some(spec) = &mut pod.spec {
+        let host = format!("{}-{index}", world.owner.name);
+        spec.hostname.get_or_insert(host);
+        let init = spec.init_containers.iter_mut().flatten();
+        for container in init.chain(&mut spec.containers) {
+            tell_index(container);
+        }
+    }
+    pod
+}
+
+fn tell_index(container: &mut Container) {
+    let env = container.env.get_or_insert_default();
+    if env.iter().any(|variable| variable.name == INDEX_VARIABLE) {
+        return;
+    }
+    let field = ObjectFieldSelector {
+        api_version: None,
+        field_path: format!("metadata.labels['{JOB_COMPLETION_INDEX}']"),
+    };
+    env.push(EnvVar {
+        name: INDEX_VARIABLE.to_owned(),
+        value: None,
+        value_from: Some(EnvVarSource {
+            field_ref: Some(field),
+            ..EnvVarSource::default()
+        }),
+    });
+}
+
+/// When pods may be started again after failures: later with each since the last success.
+fn not_before(world: &World<'_>) -> Option<Timestamp> {
+    let of = |phase: Phase| {
+        let pods = world.pods.iter().filter(move |pod| pod.phase == phase);
+        pods.filter_map(ended_at)
+    };
+    let success = of(Phase::Succeeded).max();
+    let failures: Vec<Timestamp> = of(Phase::Failed)
+        .filter(|at| success.is_none_or(|success| *at > success))
+        .collect();
+    let last = failures.iter().max()?;
+    let doublings = u32::try_from(failures.len() - 1)
+        .unwrap_or(u32::MAX)
+        .min(10);
+    let delay = BACKOFF
+        .checked_mul(1_i32.checked_shl(doublings).unwrap_or(i32::MAX))
+        .unwrap_or(BACKOFF_MAX)
+        .min(BACKOFF_MAX);
+    last.checked_add(delay).ok()
+}
+
+/// When the last container of a pod ended.
+fn ended_at(pod: &PodState<'_>) -> Option<Timestamp> {
+    let status = pod.pod.status.as_ref()?;
+    let containers = status.container_statuses.iter().flatten();
+    let ends = containers.filter_map(|container| {
+        let state = container.state.as_ref()?.terminated.as_ref()?;
+        state.finished_at.as_ref().map(|time| time.0)
+    });
+    ends.max().or_else(|| pod.created())
+}

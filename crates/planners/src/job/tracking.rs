@@ -1,0 +1,149 @@
+//! Counting pods that have ended, each once.
+//!
+//! First the uid of a pod is written into the status as uncounted, then the finalizer that keeps
+//! the pod is taken away, then the uid is replaced by one more in the count. Whatever is between
+//! two of these steps when the controller dies is done by the next.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use k8s_openapi::api::batch::v1::{JobStatus, UncountedTerminatedPods};
+use k8s_openapi::api::core::v1::Pod;
+
+use super::failure_policy::{self, Verdict};
+use super::observed::{World, index, tracked};
+use super::{TRACKING, indexes};
+use crate::pod_set::{Action, Phase, PodState, text};
+
+/// Uids that are written at once; the others come with the next plan.
+const UNCOUNTED_MAX: usize = 500;
+
+/// What the counting comes to.
+pub(super) struct Counted {
+    pub status: JobStatus,
+    /// Pods that may go once the status is written.
+    pub release: Vec<Action>,
+    /// Succeeded pods, those that are still uncounted included.
+    pub succeeded: i32,
+    /// Failed pods, likewise.
+    pub failed: i32,
+    pub done: BTreeSet<u32>,
+    /// Why a failure ends the job, by the job's policy.
+    pub fatal: Option<String>,
+}
+
+pub(super) fn count(world: &World<'_>) -> Counted {
+    let mut status = world.stored.clone();
+    let mut counted = Counted {
+        release: Vec::new(),
+        succeeded: 0,
+        failed: 0,
+        done: world.done_indexes(),
+        fatal: None,
+        status: JobStatus::default(),
+    };
+    let (mut good, mut bad) = uncounted(&mut status, world);
+    // The job is on its way out, or over: nothing more is counted.
+    let closing = world.owner.deleting || world.ended();
+    for pod in &world.pods {
+        let uid = text(pod.pod.metadata.uid.as_deref());
+        if closing {
+            if tracked(pod.pod) && (world.owner.deleting || pod.ended() || pod.terminating) {
+                counted.release.extend(untrack(pod.pod));
+            }
+            continue;
+        }
+        let ended_well = pod.phase == Phase::Succeeded;
+        if !(ended_well || world.failed(pod)) || !tracked(pod.pod) {
+            continue;
+        }
+        if good.contains(&uid) || bad.contains(&uid) {
+            counted.release.extend(untrack(pod.pod));
+            continue;
+        }
+        if good.len() + bad.len() >= UNCOUNTED_MAX {
+            continue;
+        }
+        match (ended_well, index(pod), world.indexes) {
+            (true, Some(index), Some(end)) => {
+                if index < end {
+                    counted.done.insert(index);
+                }
+            }
+            (true, _, _) => {
+                good.insert(uid);
+            }
+            (false, _, _) => match failure_policy::verdict(&world.spec, pod) {
+                Verdict::Ignore => {}
+                Verdict::Count => {
+                    bad.insert(uid);
+                }
+                Verdict::FailJob(why) => {
+                    bad.insert(uid);
+                    counted.fatal.get_or_insert(why);
+                }
+            },
+        }
+        counted.release.extend(untrack(pod.pod));
+    }
+    if world.indexes.is_some() {
+        status.succeeded = Some(number(counted.done.len()));
+        let text = indexes::write(&counted.done);
+        status.completed_indexes = (!text.is_empty()).then_some(text);
+    }
+    counted.succeeded = status.succeeded.unwrap_or_default() + number(good.len());
+    counted.failed = status.failed.unwrap_or_default() + number(bad.len());
+    status.uncounted_terminated_pods = Some(UncountedTerminatedPods {
+        succeeded: list(good),
+        failed: list(bad),
+    });
+    counted.status = status;
+    counted
+}
+
+/// The uids that are still uncounted; those whose pods have lost the finalizer, or are gone, are
+/// added to the counts.
+fn uncounted(status: &mut JobStatus, world: &World<'_>) -> (BTreeSet<String>, BTreeSet<String>) {
+    let held: BTreeMap<&str, bool> = world
+        .pods
+        .iter()
+        .filter_map(|pod| Some((pod.pod.metadata.uid.as_deref()?, tracked(pod.pod))))
+        .collect();
+    let lists = status.uncounted_terminated_pods.take().unwrap_or_default();
+    let sort = |uids: Option<Vec<String>>| -> (BTreeSet<String>, i32) {
+        let all: BTreeSet<String> = uids.into_iter().flatten().collect();
+        let (stay, go): (BTreeSet<String>, BTreeSet<String>) = all
+            .into_iter()
+            .partition(|uid| held.get(uid.as_str()).copied().unwrap_or_default());
+        (stay, number(go.len()))
+    };
+    let (good, more_good) = sort(lists.succeeded);
+    let (bad, more_bad) = sort(lists.failed);
+    status.succeeded = Some(status.succeeded.unwrap_or_default() + more_good);
+    status.failed = Some(status.failed.unwrap_or_default() + more_bad);
+    (good, bad)
+}
+
+fn list(uids: BTreeSet<String>) -> Option<Vec<String>> {
+    (!uids.is_empty()).then(|| uids.into_iter().collect())
+}
+
+/// Lets a pod go.
+pub(super) fn untrack(pod: &Pod) -> Option<Action> {
+    let meta = &pod.metadata;
+    let finalizers = meta.finalizers.iter().flatten();
+    tracked(pod).then(|| Action::SetFinalizers {
+        name: text(meta.name.as_deref()),
+        uid: text(meta.uid.as_deref()),
+        resource_version: text(meta.resource_version.as_deref()),
+        finalizers: finalizers.filter(|f| *f != TRACKING).cloned().collect(),
+    })
+}
+
+/// The pods that are doing something.
+pub(super) fn active<'w, 'a>(world: &'w World<'a>) -> impl Iterator<Item = &'w PodState<'a>> {
+    world.pods.iter().filter(|pod| pod.active())
+}
+
+pub(super) fn number(count: usize) -> i32 {
+    i32::try_from(count).unwrap_or(i32::MAX)
+}

@@ -1,0 +1,92 @@
+//! Names for pods that have no ordinal.
+
+use std::collections::BTreeSet;
+
+use jiff::Timestamp;
+
+/// Letters and digits that spell no words.
+const ALPHABET: &[u8; 27] = b"bcdfghjklmnpqrstvwxz2456789";
+const SUFFIX_CHARS: usize = 5;
+/// Longest part of the owner's name that goes into a pod's, so that the whole is a host name.
+const PREFIX_BYTES_MAX: usize = 57;
+
+/// Gives out names such as `web-7d4b9-x2k4p`: none that is taken, and none twice.
+///
+/// They are drawn from the owner's identity and the time, so that a name that was used does not
+/// come back soon.
+#[derive(Clone, Debug)]
+pub struct Names {
+    prefix: String,
+    taken: BTreeSet<String>,
+    state: u64,
+}
+
+impl Names {
+    /// Names that begin with the owner's.
+    pub fn new(
+        owner: &str,
+        uid: &str,
+        now: Timestamp,
+        taken: impl IntoIterator<Item = String>,
+    ) -> Self {
+        let end = owner.floor_char_boundary(PREFIX_BYTES_MAX);
+        let moment = now.as_nanosecond().to_le_bytes();
+        Self {
+            prefix: owner[..end].to_owned(),
+            taken: taken.into_iter().collect(),
+            state: fnv(14_695_981_039_346_656_037, uid.bytes().chain(moment)),
+        }
+    }
+
+    /// The next name.
+    pub fn draw(&mut self) -> String {
+        loop {
+            self.state = fnv(self.state, [0x5f]);
+            let name = format!("{}-{}", self.prefix, suffix(self.state));
+            if self.taken.insert(name.clone()) {
+                return name;
+            }
+        }
+    }
+}
+
+fn suffix(state: u64) -> String {
+    let mut rest = mix(state);
+    let letters = std::iter::repeat_with(|| {
+        let at = usize::try_from(rest % 27).unwrap_or_default();
+        rest /= 27;
+        char::from(ALPHABET[at])
+    });
+    letters.take(SUFFIX_CHARS).collect()
+}
+
+fn fnv(state: u64, bytes: impl IntoIterator<Item = u8>) -> u64 {
+    bytes.into_iter().fold(state, |hash, byte| {
+        (hash ^ u64::from(byte)).wrapping_mul(1_099_511_628_211)
+    })
+}
+
+/// Spreads what differs in the low bits over all.
+fn mix(state: u64) -> u64 {
+    let once = (state ^ (state >> 33)).wrapping_mul(0xff51_afd7_ed55_8ccd);
+    once ^ (once >> 33)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_differ() {
+        let now = Timestamp::UNIX_EPOCH;
+        let mut names = Names::new("web", "u", now, []);
+        let drawn: BTreeSet<String> = (0..2000).map(|_| names.draw()).collect();
+        assert_eq!(drawn.len(), 2000);
+        assert!(drawn.iter().all(|name| name.len() == "web-".len() + 5));
+        let first = Names::new("web", "u", now, []).draw();
+        let again = Names::new("web", "u", now, [first.clone()]).draw();
+        assert_ne!(first, again);
+        let long = Names::new(&"x".repeat(200), "u", now, []).draw();
+        assert_eq!(long.len(), 63);
+    }
+}

@@ -1,0 +1,133 @@
+//! Whose a pod is.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1 as meta;
+use meta::{ObjectMeta, OwnerReference};
+use object_model::LabelSelector;
+
+use super::{Action, text};
+
+/// The object whose pods are looked at.
+#[derive(Clone, Debug)]
+pub struct Owner<'a> {
+    /// API version, as in owner references.
+    pub api_version: &'static str,
+    /// Kind, as in owner references.
+    pub kind: &'static str,
+    /// Name.
+    pub name: &'a str,
+    /// Namespace.
+    pub namespace: &'a str,
+    /// Identity.
+    pub uid: &'a str,
+    /// Whether it is being deleted.
+    pub deleting: bool,
+    /// `None` when it cannot be read or selects everything.
+    pub selector: Option<LabelSelector>,
+}
+
+impl<'a> Owner<'a> {
+    /// The owner with that metadata and selector.
+    pub fn new(
+        (api_version, kind): (&'static str, &'static str),
+        metadata: &'a ObjectMeta,
+        selector: &meta::LabelSelector,
+    ) -> Self {
+        let selector = serde_json::to_value(selector)
+            .ok()
+            .and_then(|selector| LabelSelector::from_json(&selector).ok());
+        Self {
+            api_version,
+            kind,
+            name: metadata.name.as_deref().unwrap_or_default(),
+            namespace: metadata.namespace.as_deref().unwrap_or_default(),
+            uid: metadata.uid.as_deref().unwrap_or_default(),
+            deleting: metadata.deletion_timestamp.is_some(),
+            selector: selector.filter(|selector| !selector.is_everything()),
+        }
+    }
+
+    /// Whether the selector matches.
+    pub fn selects(&self, labels: Option<&BTreeMap<String, String>>) -> bool {
+        self.selector
+            .as_ref()
+            .is_some_and(|selector| selector.matches_by(|key| labels?.get(key).map(String::as_str)))
+    }
+
+    /// Whether the object is this one's.
+    pub fn owns(&self, metadata: &ObjectMeta) -> bool {
+        let owners = metadata.owner_references.as_deref();
+        controller(owners).is_some_and(|owner| owner.uid == self.uid)
+    }
+
+    /// Whether the object has no owner, and this one could be it.
+    pub fn claims(&self, metadata: &ObjectMeta) -> bool {
+        controller(metadata.owner_references.as_deref()).is_none()
+            && !self.deleting
+            && metadata.deletion_timestamp.is_none()
+            && metadata.namespace.as_deref() == Some(self.namespace)
+            && self.selects(metadata.labels.as_ref())
+    }
+
+    /// Sorts out which pods are this owner's, and which come or go.
+    pub fn sort<'p>(&self, pods: &'p [Arc<Pod>]) -> Sorted<'p> {
+        let mut sorted = Sorted::default();
+        let mut adopts = false;
+        for pod in pods {
+            let meta = &pod.metadata;
+            if meta.namespace.as_deref() != Some(self.namespace) {
+                continue;
+            }
+            sorted.names.push(text(meta.name.as_deref()));
+            let (name, uid) = (text(meta.name.as_deref()), text(meta.uid.as_deref()));
+            if self.owns(meta) {
+                let stays = self.selects(meta.labels.as_ref());
+                if stays || self.deleting || self.selector.is_none() {
+                    sorted.mine.push(pod);
+                } else {
+                    sorted.actions.push(Action::Release { name, uid });
+                }
+            } else if self.claims(meta) {
+                adopts = true;
+                sorted.mine.push(pod);
+                sorted.actions.push(Action::Adopt { name, uid });
+            }
+        }
+        // An owner that is being deleted must not take pods back from the collector.
+        if adopts {
+            sorted.actions.insert(0, Action::ConfirmOwner);
+        }
+        sorted
+    }
+}
+
+/// Pods, sorted out.
+#[derive(Clone, Debug, Default)]
+pub struct Sorted<'p> {
+    /// Those of the owner.
+    pub mine: Vec<&'p Arc<Pod>>,
+    /// What makes them so.
+    pub actions: Vec<Action>,
+    /// Names that are taken.
+    pub names: Vec<String>,
+}
+
+/// The owner that controls an object.
+pub fn controller(owners: Option<&[OwnerReference]>) -> Option<&OwnerReference> {
+    owners?.iter().find(|owner| owner.controller == Some(true))
+}
+
+/// The reference by which an owner controls what it makes.
+pub fn owner_reference(owner: &Owner<'_>) -> OwnerReference {
+    OwnerReference {
+        api_version: owner.api_version.to_owned(),
+        kind: owner.kind.to_owned(),
+        name: owner.name.to_owned(),
+        uid: owner.uid.to_owned(),
+        controller: Some(true),
+        block_owner_deletion: Some(true),
+    }
+}
