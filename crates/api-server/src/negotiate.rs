@@ -4,6 +4,8 @@ use http::HeaderMap;
 use http::header::ACCEPT;
 use object_model::{Status, StatusReason};
 
+use crate::protobuf::PROTOBUF;
+
 /// One clause of an `Accept` header.
 pub(crate) struct Clause<'a> {
     pub(crate) media: &'a str,
@@ -38,13 +40,17 @@ pub(crate) enum Form {
     Table(&'static str),
     /// `meta.k8s.io` PartialObjectMetadata (or its List) of the given version.
     Partial(&'static str),
+    Protobuf,
+    /// As [`Partial`](Self::Partial), in protobuf.
+    PartialProtobuf(&'static str),
 }
 
 impl Form {
-    /// Chooses the first form of the `Accept` header that there is.
+    /// Chooses the first form of the `Accept` header that there is; `protobuf` says whether the
+    /// kind has that form.
     ///
     /// *Errors.* 406 when there is none.
-    pub(crate) fn of(headers: &HeaderMap) -> Result<Self, Status> {
+    pub(crate) fn of(headers: &HeaderMap, protobuf: bool) -> Result<Self, Status> {
         let Some(header) = headers.get(ACCEPT) else {
             return Ok(Self::Json);
         };
@@ -52,9 +58,11 @@ impl Form {
         if header.is_empty() {
             return Ok(Self::Json);
         }
-        clauses(header).find_map(|clause| Self::of_clause(&clause)).ok_or_else(|| {
-            let text =
-                "only the following media types are accepted: application/json, application/yaml";
+        let exists = |form: &Self| *form != Self::Protobuf || protobuf;
+        let mut forms = clauses(header).filter_map(|clause| Self::of_clause(&clause));
+        forms.find(exists).ok_or_else(|| {
+            let text = "only the following media types are accepted: application/json, \
+                 application/yaml, application/vnd.kubernetes.protobuf";
             Status::new(StatusReason::NotAcceptable, text)
         })
     }
@@ -68,10 +76,14 @@ impl Form {
         match (clause.media, clause.parameter("as")) {
             ("application/json" | "*/*" | "application/*", None) => Some(Self::Json),
             ("application/yaml", None) => Some(Self::Yaml),
-            ("application/json", Some(_)) if clause.parameter("g") != Some("meta.k8s.io") => None,
+            (PROTOBUF, None) => Some(Self::Protobuf),
+            (_, Some(_)) if clause.parameter("g") != Some("meta.k8s.io") => None,
             ("application/json", Some("Table")) => version().map(Self::Table),
             ("application/json", Some("PartialObjectMetadata" | "PartialObjectMetadataList")) => {
                 version().map(Self::Partial)
+            }
+            (PROTOBUF, Some("PartialObjectMetadata" | "PartialObjectMetadataList")) => {
+                version().map(Self::PartialProtobuf)
             }
             _ => None,
         }
@@ -81,7 +93,18 @@ impl Form {
     pub(crate) fn content_type(self) -> &'static str {
         match self {
             Self::Yaml => "application/yaml",
-            _ => crate::reply::JSON,
+            Self::Protobuf | Self::PartialProtobuf(_) => PROTOBUF,
+            Self::Json | Self::Table(_) | Self::Partial(_) => crate::reply::JSON,
+        }
+    }
+
+    /// The content type of a watch's events.
+    pub(crate) fn stream_type(self) -> &'static str {
+        match self {
+            Self::Protobuf | Self::PartialProtobuf(_) => {
+                "application/vnd.kubernetes.protobuf;stream=watch"
+            }
+            other => other.content_type(),
         }
     }
 }
@@ -101,7 +124,11 @@ mod tests {
             (table, Some(Form::Table("v1"))),
             (
                 "application/vnd.kubernetes.protobuf, application/json",
-                Some(Form::Json),
+                Some(Form::Protobuf),
+            ),
+            (
+                "application/vnd.kubernetes.protobuf;as=PartialObjectMetadata;g=meta.k8s.io;v=v1",
+                Some(Form::PartialProtobuf("v1")),
             ),
             ("application/yaml", Some(Form::Yaml)),
             (
@@ -112,12 +139,19 @@ mod tests {
                 "application/json;as=Table;v=v7;g=meta.k8s.io, */*",
                 Some(Form::Json),
             ),
-            ("application/vnd.kubernetes.protobuf", None),
+            ("text/html", None),
         ];
         for (accept, expected) in cases {
             let mut headers = HeaderMap::new();
             headers.insert(ACCEPT, HeaderValue::from_static(accept));
-            assert_eq!(Form::of(&headers).ok(), expected, "{accept}");
+            assert_eq!(Form::of(&headers, true).ok(), expected, "{accept}");
         }
+        // kubectl.md 0.11: of kinds without that form, clients get the next one.
+        let mut headers = HeaderMap::new();
+        let both = "application/vnd.kubernetes.protobuf,application/json";
+        headers.insert(ACCEPT, HeaderValue::from_static(both));
+        assert_eq!(Form::of(&headers, false).ok(), Some(Form::Json));
+        headers.insert(ACCEPT, HeaderValue::from_static(PROTOBUF));
+        assert_eq!(Form::of(&headers, false).unwrap_err().code, 406);
     }
 }

@@ -9,12 +9,13 @@ use futures::future::BoxFuture;
 use http::header::ACCEPT_ENCODING;
 use http::request::Parts;
 use http::{Method, Request, Response};
-use object_model::{Status, StatusDetails, StatusReason};
+use object_model::{Status, StatusReason};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
 
 use crate::authorize::authorize;
 use crate::body::{BoxBody, Held, Segments, boxed};
+use crate::fairness::{Share, too_many};
 use crate::identity::{Caller, Credentials, UserInfo, authenticate, impersonate, unauthorized};
 use crate::query::Query;
 use crate::reply::Reply;
@@ -87,7 +88,8 @@ async fn respond(
             return Reply::status(&status).into_response(false);
         }
     };
-    let work = answer(&server, info, query, parts, body, caller).boxed();
+    let mut share = None;
+    let work = answer(&server, (info, query, parts), body, caller, &mut share).boxed();
     let limit = (!long).then_some(server.limits.request_timeout);
     let outcome = contained(work, limit).await;
     let response = match outcome {
@@ -99,11 +101,11 @@ async fn respond(
     server
         .metrics
         .finished(&verb, &resource, code, started.elapsed());
-    // A watch keeps its place for as long as its body lasts.
-    match permit {
-        Some(permit) => response.map(|body| boxed(Held::new(body, permit))),
-        None => response,
+    // A watch keeps its places for as long as its body lasts.
+    if permit.is_none() && share.is_none() {
+        return response;
     }
+    response.map(|body| boxed(Held::new(body, (permit, share))))
 }
 
 /// Runs the work with an end in time, and turns a panic into a 500 of this one request.
@@ -132,12 +134,12 @@ async fn contained(
 
 async fn answer(
     server: &Arc<ApiServer>,
-    info: RequestInfo,
-    query: Query,
-    parts: Parts,
+    (info, query, parts): (RequestInfo, Query, Parts),
     body: BoxBody,
     caller: Caller,
+    share: &mut Option<Share>,
 ) -> Result<Answer, Status> {
+    let local = matches!(caller, Caller::Local(_));
     let credentials = Credentials::of(caller, &parts.headers)?;
     let user = authenticate(server, credentials).await?;
     if user.is_anonymous() {
@@ -146,6 +148,11 @@ async fn answer(
             return Err(unauthorized());
         }
     } else if !routing::is_public(&info.path) {
+        if !local {
+            *share = server
+                .shares
+                .take(&user, places_of_one(server, &info, &query))?;
+        }
         let user = impersonate(server, user, &parts.headers)?;
         authorize(&server.rbac, &user, &info)?;
         let call = Call {
@@ -187,15 +194,17 @@ fn admit(
     } else {
         &server.requests
     };
-    places.clone().try_acquire_owned().map(Some).map_err(|_| {
-        let text = "Too many requests, please try again later.";
-        let mut status = Status::new(StatusReason::TooManyRequests, text);
-        status.details = Some(Box::new(StatusDetails {
-            retry_after_seconds: 1,
-            ..StatusDetails::default()
-        }));
-        status
-    })
+    let place = places.clone().try_acquire_owned();
+    place.map(Some).map_err(|_| too_many())
+}
+
+/// How many requests like this one a user may have at once.
+fn places_of_one(server: &ApiServer, info: &RequestInfo, query: &Query) -> usize {
+    if info.is_long_running(query) {
+        server.limits.long_running_per_user_max
+    } else {
+        server.limits.per_user_max
+    }
 }
 
 /// The verb and the resource that a request counts as: words of a bounded set, not whatever a

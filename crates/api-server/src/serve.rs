@@ -8,6 +8,7 @@ use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 use tokio_rustls::TlsAcceptor;
@@ -16,6 +17,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::body::{BoxError, boxed};
 use crate::identity::{Caller, Certificate};
+use crate::limits::PLAIN_BYTES_MAX;
 use crate::pipeline::{self, Stopping};
 use crate::server::ApiServer;
 
@@ -84,8 +86,16 @@ async fn connection(
     stop: CancellationToken,
 ) -> Result<(), BoxError> {
     stream.set_nodelay(true)?;
-    let handshake = acceptor.accept(stream);
-    let stream = tokio::time::timeout(server.limits.handshake_timeout, handshake).await??;
+    let handshake = async {
+        if speaks_plain_http(&stream).await? {
+            return refuse_plain_http(stream).await.map(|()| None);
+        }
+        acceptor.accept(stream).await.map(Some)
+    };
+    let handshake = tokio::time::timeout(server.limits.handshake_timeout, handshake);
+    let Some(stream) = handshake.await?? else {
+        return Ok(());
+    };
     let session = stream.get_ref().1;
     let certificate = match &server.tls {
         Some(tls) => Certificate::of_chain(session.peer_certificates(), tls),
@@ -112,6 +122,32 @@ async fn connection(
         Ok(done) => done,
         Err(_) => Ok(()),
     }
+}
+
+/// Whether the client begins with a request instead of a handshake. The first byte of a handshake
+/// is no letter, and that of every method is.
+async fn speaks_plain_http(stream: &TcpStream) -> std::io::Result<bool> {
+    let mut first = [0; 1];
+    let count = stream.peek(&mut first).await?;
+    Ok(count == 1 && first[0].is_ascii_uppercase())
+}
+
+/// Tells a client that forgot the `s`, in the words of Go's server.
+async fn refuse_plain_http(mut stream: TcpStream) -> std::io::Result<()> {
+    let answer =
+        b"HTTP/1.0 400 Bad Request\r\n\r\nClient sent an HTTP request to an HTTPS server.\n";
+    stream.write_all(answer).await?;
+    stream.shutdown().await?;
+    // Closing with something unread would take the answer back.
+    let mut rest = [0; 1024];
+    let mut left = PLAIN_BYTES_MAX;
+    while left > 0 {
+        match stream.read(&mut rest).await? {
+            0 => break,
+            count => left = left.saturating_sub(count),
+        }
+    }
+    Ok(())
 }
 
 fn builder(server: &ApiServer, h2: bool) -> auto::Builder<TokioExecutor> {

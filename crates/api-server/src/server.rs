@@ -14,6 +14,7 @@ use crate::authorize::{self, Rbac, Sources};
 use crate::bootstrap;
 use crate::config::Config;
 use crate::discovery::Discovery;
+use crate::fairness::Shares;
 use crate::identity::UserInfo;
 use crate::limits::Limits;
 use crate::local::LocalService;
@@ -63,6 +64,7 @@ pub struct ApiServer {
     pub(crate) bootstrapped: AtomicBool,
     pub(crate) requests: Arc<Semaphore>,
     pub(crate) long_running: Arc<Semaphore>,
+    pub(crate) shares: Shares,
     /// Ends the tasks of the server with it.
     _background: DropGuard,
 }
@@ -91,6 +93,7 @@ impl ApiServer {
             bootstrapped: AtomicBool::new(false),
             requests: Arc::new(Semaphore::new(limits.requests_in_flight_max)),
             long_running: Arc::new(Semaphore::new(limits.long_running_max)),
+            shares: Shares::default(),
             limits,
             _background: background.clone().drop_guard(),
         });

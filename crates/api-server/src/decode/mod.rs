@@ -1,6 +1,5 @@
 //! Request bodies as trees: JSON, YAML and protobuf, with what is written twice remembered.
 
-mod protobuf;
 mod tree;
 
 use http::HeaderMap;
@@ -8,10 +7,9 @@ use object_model::{Status, StatusReason};
 use serde::de::DeserializeSeed;
 use serde_json::Value;
 
+use crate::protobuf::{self, PROTOBUF};
 use crate::routing::content_type;
 use tree::{Notes, Seed};
-
-const PROTOBUF: &str = "application/vnd.kubernetes.protobuf";
 
 /// A body, with the paths of fields that were written more than once.
 #[derive(Debug, Default)]
@@ -27,7 +25,7 @@ pub(crate) fn body(headers: &HeaderMap, bytes: &[u8], expected: &str) -> Result<
     let decoded = match content_type(headers).as_str() {
         "application/json" | "text/json" => json(bytes),
         "application/yaml" | "text/yaml" | "application/x-yaml" => yaml(bytes),
-        PROTOBUF => protobuf::decode(bytes),
+        PROTOBUF => protobuf::read(bytes),
         other => {
             return Err(unsupported(
                 other,

@@ -10,6 +10,7 @@ use serde_json::{Value, json};
 
 use crate::negotiate::Form;
 use crate::pipeline::Call;
+use crate::protobuf::{self, PROTOBUF};
 use crate::registry::Resource;
 use crate::reply::{JSON, Reply};
 use crate::storage;
@@ -26,8 +27,10 @@ pub(crate) struct View {
 
 impl View {
     /// Reads `Accept` and `includeObject`.
-    pub(crate) fn of(call: &Call) -> Result<Self, Status> {
-        let form = Form::of(&call.parts.headers)?;
+    pub(crate) fn of(call: &Call, resource: &Resource) -> Result<Self, Status> {
+        let info = resource.info();
+        let known = protobuf::is_known(&info.api_version(), info.kind);
+        let form = Form::of(&call.parts.headers, known)?;
         Ok(Self {
             form,
             include: Include::parse(&call.query)?,
@@ -48,6 +51,10 @@ impl View {
             Form::Partial(version) => {
                 let object = storage::decode(resource, stored)?;
                 Ok(partial(&object, version).to_string().into())
+            }
+            Form::Protobuf => encoded(&storage::decode(resource, stored)?),
+            Form::PartialProtobuf(version) => {
+                encoded(&partial(&storage::decode(resource, stored)?, version))
             }
             Form::Table(version) => {
                 let style = TableStyle {
@@ -89,7 +96,7 @@ pub(crate) fn object(
     stored: &KeyValue,
     code: StatusCode,
 ) -> Result<Reply, Status> {
-    let view = View::of(call)?;
+    let view = View::of(call, resource)?;
     let bytes = view.one(resource, stored, true)?;
     Ok(Reply::bytes(view.form.content_type(), bytes).with_code(code))
 }
@@ -106,10 +113,15 @@ pub(crate) fn written(
 
 /// Answers with an object that is not stored as such (a Scale, a review).
 pub(crate) fn value(call: &Call, value: &Value, code: StatusCode) -> Result<Reply, Status> {
-    match Form::of(&call.parts.headers)? {
+    let text = |field: &str| value[field].as_str().unwrap_or_default();
+    let known = protobuf::is_known(text("apiVersion"), text("kind"));
+    match Form::of(&call.parts.headers, known)? {
+        Form::Protobuf => Ok(Reply::bytes(PROTOBUF, encoded(value)?).with_code(code)),
         Form::Yaml => Ok(Reply::bytes("application/yaml", yaml(value)?).with_code(code)),
         Form::Table(version) => Ok(Reply::json(&table::of_value(value, version)).with_code(code)),
-        Form::Json | Form::Partial(_) => Ok(Reply::json(value).with_code(code)),
+        Form::Json | Form::Partial(_) | Form::PartialProtobuf(_) => {
+            Ok(Reply::json(value).with_code(code))
+        }
     }
 }
 
@@ -120,7 +132,7 @@ pub(crate) fn list(
     items: &[KeyValue],
     meta: &ListMeta,
 ) -> Result<Reply, Status> {
-    let view = View::of(call)?;
+    let view = View::of(call, resource)?;
     let info = resource.info();
     match view.form {
         Form::Table(version) => {
@@ -153,6 +165,19 @@ pub(crate) fn list(
             });
             concatenated(&head, parts)
         }
+        Form::Protobuf => {
+            let kind = (info.api_version(), info.list_kind);
+            let decoded = items.iter().map(|item| storage::decode(resource, item));
+            listed((&kind.0, kind.1), meta, decoded)
+        }
+        Form::PartialProtobuf(version) => {
+            let api_version = format!("meta.k8s.io/{version}");
+            let partials = items.iter().map(|item| {
+                let object = storage::decode(resource, item)?;
+                Ok(partial(&object, version))
+            });
+            listed((&api_version, "PartialObjectMetadataList"), meta, partials)
+        }
         Form::Yaml => {
             let items: Result<Vec<Value>, Status> = items
                 .iter()
@@ -167,6 +192,23 @@ pub(crate) fn list(
             Ok(Reply::bytes("application/yaml", yaml(&whole)?))
         }
     }
+}
+
+/// An object in protobuf.
+fn encoded(object: &Value) -> Result<Bytes, Status> {
+    let bytes = protobuf::object(object).map(Bytes::from);
+    bytes.ok_or_else(|| Status::internal("a kind without a protobuf form"))
+}
+
+/// A list in protobuf.
+fn listed(
+    kind: (&str, &str),
+    meta: &ListMeta,
+    items: impl Iterator<Item = Result<Value, Status>>,
+) -> Result<Reply, Status> {
+    let bytes = protobuf::list(kind, &meta.json(), items)?;
+    let bytes = bytes.ok_or_else(|| Status::internal("a kind without a protobuf form"))?;
+    Ok(Reply::bytes(PROTOBUF, bytes))
 }
 
 fn concatenated(
@@ -185,6 +227,35 @@ fn concatenated(
     }
     parts.push(Bytes::from_static(b"]}\n"));
     Ok(Reply::segments(JSON, parts))
+}
+
+/// One event of a watch, of an object as [`View::one`] made it.
+pub(crate) fn event(form: Form, kind: &str, object: &[u8]) -> Bytes {
+    match form {
+        Form::Protobuf | Form::PartialProtobuf(_) => protobuf::event(kind, object).into(),
+        Form::Json | Form::Yaml | Form::Table(_) | Form::Partial(_) => line(kind, object),
+    }
+}
+
+fn line(kind: &str, object: &[u8]) -> Bytes {
+    let mut line = Vec::with_capacity(object.len() + 40);
+    line.extend_from_slice(b"{\"type\":\"");
+    line.extend_from_slice(kind.as_bytes());
+    line.extend_from_slice(b"\",\"object\":");
+    line.extend_from_slice(object.trim_ascii_end());
+    line.extend_from_slice(b"}\n");
+    line.into()
+}
+
+/// One event of a watch, of an object that is not stored (a bookmark, a Status).
+pub(crate) fn event_of_value(form: Form, kind: &str, object: &Value) -> Bytes {
+    match form {
+        Form::Protobuf | Form::PartialProtobuf(_) => {
+            let bytes = protobuf::object(object).unwrap_or_default();
+            protobuf::event(kind, &bytes).into()
+        }
+        _ => line(kind, object.to_string().as_bytes()),
+    }
 }
 
 /// An object's metadata as an object of its own.

@@ -27,7 +27,7 @@ use crate::limits::{
     BOOKMARK_INTERVAL, WATCH_BATCH_BYTES, WATCH_TIMEOUT_MAX_SECS, WATCH_TIMEOUT_MIN_SECS,
 };
 use crate::negotiate::Form;
-use crate::output::View;
+use crate::output::{View, event, event_of_value};
 use crate::pipeline::{Call, Stopping};
 use crate::query::Query;
 use crate::registry::Resource;
@@ -54,7 +54,7 @@ pub(crate) async fn answer(
     call: &Call,
 ) -> Result<Reply, Status> {
     let selection = Selection::parse(&call.query, resource)?;
-    let view = View::of(call)?;
+    let view = View::of(call, resource)?;
     let newest = server.store.current_revision();
     let beginning = beginning(&call.query, newest)?;
     let asked = call
@@ -94,7 +94,7 @@ pub(crate) async fn answer(
         Some((Ok::<_, Infallible>(Frame::data(bytes)), watcher))
     });
     Ok(Reply::stream(
-        view.form.content_type(),
+        view.form.stream_type(),
         boxed(StreamBody::new(frames)),
     ))
 }
@@ -267,7 +267,7 @@ impl Watcher {
                     Err(status) => {
                         self.ready.clear();
                         self.ended = true;
-                        line("ERROR", status.to_json().to_string().as_bytes())
+                        event_of_value(self.view.form, "ERROR", &status.to_json())
                     }
                 },
             };
@@ -352,11 +352,12 @@ impl Watcher {
     fn line(&mut self, kind: &str, item: &KeyValue) -> Result<Bytes, Status> {
         let object = self.view.one(&self.resource, item, self.headings)?;
         self.headings = false;
-        Ok(line(kind, &object))
+        Ok(event(self.view.form, kind, &object))
     }
 
-    fn push_bytes(&mut self, kind: &str, object: &[u8]) {
-        self.ready.push_back(Ready::Line(line(kind, object)));
+    fn push_value(&mut self, kind: &str, object: &Value) {
+        let event = event_of_value(self.view.form, kind, object);
+        self.ready.push_back(Ready::Line(event));
     }
 
     fn push_bookmark(&mut self, initial: bool) {
@@ -380,17 +381,17 @@ impl Watcher {
                     "metadata": metadata,
                 }}],
             }),
-            Form::Partial(version) => json!({
+            Form::Partial(version) | Form::PartialProtobuf(version) => json!({
                 "kind": "PartialObjectMetadata",
                 "apiVersion": format!("meta.k8s.io/{version}"),
                 "metadata": metadata,
             }),
-            Form::Json | Form::Yaml => json!({
+            Form::Json | Form::Yaml | Form::Protobuf => json!({
                 "kind": info.kind, "apiVersion": info.api_version(), "metadata": metadata,
             }),
         };
         self.told = self.seen;
-        self.push_bytes("BOOKMARK", object.to_string().as_bytes());
+        self.push_value("BOOKMARK", &object);
     }
 
     fn end_with(&mut self, error: &StoreError) {
@@ -401,17 +402,6 @@ impl Watcher {
     }
 
     fn push_error(&mut self, status: &Status) {
-        self.push_bytes("ERROR", status.to_json().to_string().as_bytes());
+        self.push_value("ERROR", &status.to_json());
     }
-}
-
-/// One event of a watch.
-fn line(kind: &str, object: &[u8]) -> Bytes {
-    let mut line = Vec::with_capacity(object.len() + 40);
-    line.extend_from_slice(b"{\"type\":\"");
-    line.extend_from_slice(kind.as_bytes());
-    line.extend_from_slice(b"\",\"object\":");
-    line.extend_from_slice(object.trim_ascii_end());
-    line.extend_from_slice(b"}\n");
-    line.into()
 }

@@ -112,8 +112,8 @@ async fn bodies_that_are_no_text_or_endless_are_refused() {
 #[tokio::test]
 async fn only_forms_that_exist_are_sent() {
     let api = Api::new().await;
-    let proto = [("accept", "application/vnd.kubernetes.protobuf")];
-    assert_eq!(api.raw("GET", CONFIG_MAPS, &proto, "").await.code, 406);
+    let html = [("accept", "text/html")];
+    assert_eq!(api.raw("GET", CONFIG_MAPS, &html, "").await.code, 406);
     let yaml = [("accept", "application/yaml")];
     let answer = api
         .raw("GET", "/api/v1/namespaces/default", &yaml, "")

@@ -8,14 +8,15 @@
 mod access;
 mod annotations;
 mod bad_input;
+mod binary;
 mod client;
 mod deletion;
 mod harness;
 mod listing;
 mod network;
 mod pages;
-mod server_side_apply;
 mod pod_parts;
+mod server_side_apply;
 mod stateful_sets;
 mod subresources;
 mod watching;

@@ -253,6 +253,71 @@ async fn too_many_watches_are_turned_away() {
 }
 
 #[tokio::test]
+async fn one_client_does_not_take_all_places() {
+    let served = Served::new(Limits {
+        long_running_per_user_max: 1,
+        ..Limits::default()
+    })
+    .await;
+    let roles = "/apis/rbac.authorization.k8s.io/v1";
+    let role = serde_json::json!({"metadata": {"name": "watchers"},
+        "rules": [{"verbs": ["watch"], "apiGroups": [""], "resources": ["pods"]}]});
+    served
+        .api
+        .create(&format!("{roles}/clusterroles"), role)
+        .await;
+    let subject = |name: &str| {
+        serde_json::json!({
+            "kind": "User", "name": name, "apiGroup": "rbac.authorization.k8s.io"})
+    };
+    let binding = serde_json::json!({
+        "metadata": {"name": "watchers"},
+        "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole",
+            "name": "watchers"},
+        "subjects": [subject("greedy"), subject("modest")],
+    });
+    served
+        .api
+        .create(&format!("{roles}/clusterrolebindings"), binding)
+        .await;
+    let watch = get("/api/v1/pods?watch=1&timeoutSeconds=1", "");
+    let [greedy, modest] = ["greedy", "modest"].map(|name| served.authority.client(name, &[]));
+    let (greedy, modest) = (greedy.unwrap(), modest.unwrap());
+    let long = get("/api/v1/pods?watch=1", "");
+    let mut start = [0; 12];
+    // The roles are known a moment after they were written.
+    let _first = loop {
+        let mut first = served.connect(Some(&greedy)).await;
+        first.write_all(long.as_bytes()).await.unwrap();
+        first.read_exact(&mut start).await.unwrap();
+        if &start == b"HTTP/1.1 200" {
+            break first;
+        }
+    };
+    let second = served.talk(Some(&greedy), &watch).await;
+    assert!(second.starts_with("HTTP/1.1 429"), "{second}");
+    let other = served.talk(Some(&modest), &watch).await;
+    assert!(other.starts_with("HTTP/1.1 200"), "{other}");
+    let admin = served.talk(Some(&served.admin()), &watch).await;
+    assert!(admin.starts_with("HTTP/1.1 200"), "{admin}");
+}
+
+#[tokio::test]
+async fn who_forgets_tls_is_told_so() {
+    // As Go's server, in its words.
+    let served = Served::new(Limits::default()).await;
+    let mut plain = TcpStream::connect(served.address).await.unwrap();
+    let request = get("/api", "");
+    plain.write_all(request.as_bytes()).await.unwrap();
+    let mut answer = String::new();
+    plain.read_to_string(&mut answer).await.unwrap();
+    assert_eq!(
+        answer,
+        "HTTP/1.0 400 Bad Request\r\n\r\nClient sent an HTTP request to an HTTPS server.\n"
+    );
+}
+
+#[tokio::test]
 async fn a_node_takes_over_the_connection_of_a_command() {
     // kubectl.md 5.1
     let served = Served::new(Limits::default()).await;

@@ -190,10 +190,10 @@ async fn kubectl_can_tell_that_a_kind_is_unknown() {
     assert_eq!(api.send("POST", path, json!({})).await.0, 404);
     let stranger = api.as_user("somebody", &["system:authenticated"]);
     assert_eq!(stranger.get(path).await.0, 403);
-    let missing = "/api/v1/namespaces/default/pods/x/ephemeralcontainers";
+    let missing = "/api/v1/namespaces/default/pods/x/nothing";
     for path in [
         missing,
-        "/apis/apps/v1/deployments",
+        "/apis/apps/v1/nothings",
         "/nowhere",
         "/openapi/v3/x",
     ] {

@@ -93,3 +93,33 @@ impl<'a> Reader<'a> {
 fn cut() -> String {
     "unexpected end of the message".to_owned()
 }
+
+/// Writes fields one after the other.
+#[derive(Default)]
+pub(super) struct Writer(pub(super) Vec<u8>);
+
+impl Writer {
+    pub(super) fn bytes(&mut self, number: u32, content: &[u8]) {
+        self.raw(u64::from(number) << 3 | 2);
+        self.raw(content.len() as u64);
+        self.0.extend_from_slice(content);
+    }
+
+    pub(super) fn varint(&mut self, number: u32, value: u64) {
+        self.raw(u64::from(number) << 3);
+        self.raw(value);
+    }
+
+    pub(super) fn double(&mut self, number: u32, value: f64) {
+        self.raw(u64::from(number) << 3 | 1);
+        self.0.extend_from_slice(&value.to_le_bytes());
+    }
+
+    fn raw(&mut self, mut value: u64) {
+        while value >= 0x80 {
+            self.0.push(value.to_le_bytes()[0] | 0x80);
+            value >>= 7;
+        }
+        self.0.push(value.to_le_bytes()[0]);
+    }
+}

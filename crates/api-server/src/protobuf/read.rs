@@ -1,29 +1,18 @@
-//! Request bodies in Kubernetes' protobuf form, which Go clients send for built-in kinds: four
-//! magic bytes, a `runtime.Unknown` that names the kind, in it the object.
-//!
-//! The messages are described by a table (field numbers, JSON names, types), so that there is no
-//! code per kind; what comes out is the JSON that the same client would have sent.
-
-mod table;
-mod wire;
+//! From protobuf to JSON: request bodies.
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use jiff::Timestamp;
 use serde_json::{Map, Value, json};
 
-use super::Decoded;
+use super::table::{Field, Shape, Table};
+use super::wire::{Reader, Wire};
+use super::{MAGIC, NO_TIME};
+use crate::decode::{Decoded, json};
 use crate::limits::DEPTH_MAX;
-use table::{Field, Shape, Table};
-use wire::{Reader, Wire};
-
-const MAGIC: &[u8] = b"k8s\0";
-
-/// The zero of Go's `time.Time`, in seconds of Unix time: no time at all.
-const NO_TIME: i64 = -62_135_596_800;
 
 /// Decodes an object.
-pub(super) fn decode(bytes: &[u8]) -> Result<Decoded, String> {
+pub(crate) fn read(bytes: &[u8]) -> Result<Decoded, String> {
     let unknown = bytes
         .strip_prefix(MAGIC)
         .ok_or_else(|| "provided data does not appear to be a protobuf message".to_owned())?;
@@ -76,12 +65,12 @@ fn message(
         let Some(field) = table.field(name, number) else {
             continue;
         };
-        read(table, field, wire, into, depth)?;
+        read_field(table, field, wire, into, depth)?;
     }
     Ok(())
 }
 
-fn read(
+fn read_field(
     table: &Table,
     field: &Field,
     wire: Wire<'_>,
@@ -94,10 +83,10 @@ fn read(
     let name = || field.json.to_owned();
     match field.shape {
         Shape::One => {
-            let read = value(table, field.kind, wire, depth)?;
+            let found = value(table, field.kind, wire, depth)?;
             // Go sends zeros for what was not set, unless the field is a pointer.
-            if field.pointer || !is_zero(&read) {
-                into.insert(name(), read);
+            if field.pointer || !is_zero(&found) {
+                into.insert(name(), found);
             }
         }
         Shape::List => {
@@ -156,7 +145,7 @@ fn value(table: &Table, kind: &str, wire: Wire<'_>, depth: usize) -> Result<Valu
                     raw = wire.bytes()?;
                 }
             }
-            super::json(raw)?.value
+            json(raw)?.value
         }
         other => {
             let mut map = Map::new();
@@ -266,7 +255,7 @@ mod tests {
         let entry = [field(1, b"a"), field(2, b"b")].concat();
         let secret = [field(1, &metadata), field(2, &entry), field(3, b"")].concat();
         assert_eq!(
-            decode(&object("v1", "Secret", &secret)).unwrap().value,
+            read(&object("v1", "Secret", &secret)).unwrap().value,
             json!({
                 "kind": "Secret", "apiVersion": "v1",
                 "metadata": {"name": "s"}, "data": {"a": "Yg=="},
@@ -287,14 +276,14 @@ mod tests {
     #[test]
     fn nonsense_is_refused() {
         let good = object("v1", "Namespace", &field(1, &field(1, b"n")));
-        assert!(decode(&good).is_ok());
+        assert!(read(&good).is_ok());
         for end in 4..good.len() {
             // Cut anywhere: refused, or a shorter object; never a panic.
-            let _shorter = decode(&good[..end]);
+            let _shorter = read(&good[..end]);
         }
-        assert!(decode(b"{}").is_err());
-        assert!(decode(&object("v1", "Nope", b"")).is_err());
-        assert!(decode(&object("v1", "Namespace", &[0x0a, 0x7f, 1])).is_err());
-        assert!(decode(&object("v1", "Namespace", &[0xff; 12])).is_err());
+        assert!(read(b"{}").is_err());
+        assert!(read(&object("v1", "Nope", b"")).is_err());
+        assert!(read(&object("v1", "Namespace", &[0x0a, 0x7f, 1])).is_err());
+        assert!(read(&object("v1", "Namespace", &[0xff; 12])).is_err());
     }
 }

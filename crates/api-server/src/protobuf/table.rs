@@ -18,7 +18,7 @@ pub(super) enum Shape {
 /// A field of a message.
 #[derive(Debug)]
 pub(super) struct Field {
-    number: u32,
+    pub(super) number: u32,
     pub(super) json: &'static str,
     /// A scalar, a special type, or the name of a message.
     pub(super) kind: &'static str,
@@ -64,6 +64,17 @@ impl Table {
         names
             .iter()
             .find_map(|name| self.0.get_key_value(name.as_str()).map(|(name, _)| *name))
+    }
+
+    /// The fields of a message.
+    pub(super) fn fields(&self, message: &str) -> &[Field] {
+        self.0.get(message).map_or(&[], Vec::as_slice)
+    }
+
+    /// Whether a field's type is a message of the table.
+    #[cfg(test)]
+    pub(super) fn is_message(&self, kind: &str) -> bool {
+        self.0.contains_key(kind)
     }
 
     pub(super) fn field(&self, message: &str, number: u32) -> Option<&Field> {

@@ -1,0 +1,277 @@
+//! From JSON to protobuf.
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use jiff::Timestamp;
+use serde_json::{Map, Value};
+
+use super::MAGIC;
+use super::table::{Field, Shape, Table};
+use super::wire::Writer;
+
+/// Whether objects of the kind have a protobuf form.
+pub(crate) fn is_known(api_version: &str, kind: &str) -> bool {
+    Table::published().of_kind(api_version, kind).is_some()
+}
+
+/// An object with its envelope; `None` for a kind that has no such form.
+pub(crate) fn object(object: &Value) -> Option<Vec<u8>> {
+    let text = |field: &str| object[field].as_str().unwrap_or_default();
+    let (api_version, kind) = (text("apiVersion"), text("kind"));
+    let table = Table::published();
+    let name = table.of_kind(api_version, kind)?;
+    let raw = message(table, name, object.as_object()?);
+    Some(envelope(api_version, kind, &raw))
+}
+
+/// A list with its envelope, of objects without theirs; `None` for a kind that has no such form.
+pub(crate) fn list<E>(
+    (api_version, list_kind): (&str, &str),
+    meta: &Value,
+    items: impl Iterator<Item = Result<Value, E>>,
+) -> Result<Option<Vec<u8>>, E> {
+    let table = Table::published();
+    let kind = list_kind.strip_suffix("List").unwrap_or(list_kind);
+    let Some(name) = table.of_kind(api_version, kind) else {
+        return Ok(None);
+    };
+    let mut raw = Writer::default();
+    if let Some(meta) = meta.as_object() {
+        raw.bytes(1, &message(table, "meta/v1.ListMeta", meta));
+    }
+    for item in items {
+        if let Some(item) = item?.as_object() {
+            raw.bytes(2, &message(table, name, item));
+        }
+    }
+    Ok(Some(envelope(api_version, list_kind, &raw.0)))
+}
+
+/// One event of a watch: its length in four bytes, its type, the object with its envelope.
+pub(crate) fn event(kind: &str, object: &[u8]) -> Vec<u8> {
+    let mut raw = Writer::default();
+    raw.bytes(1, object);
+    let mut event = Writer::default();
+    event.bytes(1, kind.as_bytes());
+    event.bytes(2, &raw.0);
+    let length = u32::try_from(event.0.len()).unwrap_or(u32::MAX);
+    [&length.to_be_bytes(), event.0.as_slice()].concat()
+}
+
+fn envelope(api_version: &str, kind: &str, raw: &[u8]) -> Vec<u8> {
+    let mut type_meta = Writer::default();
+    type_meta.bytes(1, api_version.as_bytes());
+    type_meta.bytes(2, kind.as_bytes());
+    let mut unknown = Writer(MAGIC.to_vec());
+    unknown.bytes(1, &type_meta.0);
+    unknown.bytes(2, raw);
+    // Encoding and type of the content: none in particular.
+    unknown.bytes(3, b"");
+    unknown.bytes(4, b"");
+    unknown.0
+}
+
+fn message(table: &Table, name: &str, object: &Map<String, Value>) -> Vec<u8> {
+    let mut out = Writer::default();
+    for field in table.fields(name) {
+        if field.json.is_empty() {
+            out.bytes(field.number, &message(table, field.kind, object));
+            continue;
+        }
+        match object.get(field.json) {
+            None | Some(Value::Null) => {}
+            Some(value) => write(table, field, value, &mut out),
+        }
+    }
+    out.0
+}
+
+fn write(table: &Table, field: &Field, value: &Value, out: &mut Writer) {
+    let number = field.number;
+    match (field.shape, value) {
+        (Shape::One, value) => one(table, field.kind, number, value, out),
+        (Shape::List, Value::Array(list)) => {
+            for element in list {
+                one(table, field.kind, number, element, out);
+            }
+        }
+        (Shape::Map, Value::Object(map)) => {
+            for (key, value) in map {
+                let mut entry = Writer::default();
+                entry.bytes(1, key.as_bytes());
+                one(table, field.kind, 2, value, &mut entry);
+                out.bytes(number, &entry.0);
+            }
+        }
+        // What is stored has the form of its kind.
+        _ => {}
+    }
+}
+
+fn one(table: &Table, kind: &str, number: u32, value: &Value, out: &mut Writer) {
+    match kind {
+        "string" => out.bytes(number, text(value).as_bytes()),
+        "bytes" => {
+            let bytes = STANDARD.decode(text(value)).unwrap_or_default();
+            out.bytes(number, &bytes);
+        }
+        "int" => out.varint(number, int(value).cast_unsigned()),
+        "bool" => out.varint(number, u64::from(value.as_bool().unwrap_or_default())),
+        "double" => out.double(number, value.as_f64().unwrap_or_default()),
+        "Time" | "MicroTime" => out.bytes(number, &time(value)),
+        "Quantity" => {
+            let amount = match value {
+                Value::String(text) => text.clone(),
+                other => other.to_string(),
+            };
+            let mut inner = Writer::default();
+            inner.bytes(1, amount.as_bytes());
+            out.bytes(number, &inner.0);
+        }
+        "Items" => {
+            let mut inner = Writer::default();
+            for item in value.as_array().into_iter().flatten() {
+                inner.bytes(1, text(item).as_bytes());
+            }
+            out.bytes(number, &inner.0);
+        }
+        "IntOrString" => {
+            let mut inner = Writer::default();
+            inner.varint(1, u64::from(value.is_string()));
+            inner.varint(2, int(value).cast_unsigned());
+            inner.bytes(3, text(value).as_bytes());
+            out.bytes(number, &inner.0);
+        }
+        "Raw" => {
+            let mut inner = Writer::default();
+            inner.bytes(1, value.to_string().as_bytes());
+            out.bytes(number, &inner.0);
+        }
+        other => {
+            if let Some(object) = value.as_object() {
+                out.bytes(number, &message(table, other, object));
+            }
+        }
+    }
+}
+
+fn text(value: &Value) -> &str {
+    value.as_str().unwrap_or_default()
+}
+
+#[expect(
+    clippy::cast_possible_truncation,
+    reason = "a whole number that JSON wrote with a point"
+)]
+fn int(value: &Value) -> i64 {
+    let whole = value.as_i64();
+    whole
+        .or_else(|| value.as_f64().map(|number| number as i64))
+        .unwrap_or_default()
+}
+
+/// Seconds and nanoseconds; nothing at all for no time.
+fn time(value: &Value) -> Vec<u8> {
+    let mut out = Writer::default();
+    if let Ok(at) = text(value).parse::<Timestamp>() {
+        out.varint(1, at.as_second().cast_unsigned());
+        out.varint(2, i64::from(at.subsec_nanosecond()).cast_unsigned());
+    }
+    out.0
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::read;
+    use super::*;
+    use proptest::prelude::*;
+    use serde_json::json;
+
+    /// Numbers out of a seed, for choices.
+    struct Choices(u64);
+
+    impl Choices {
+        fn below(&mut self, bound: u64) -> u64 {
+            self.0 ^= self.0 << 13;
+            self.0 ^= self.0 >> 7;
+            self.0 ^= self.0 << 17;
+            self.0 % bound
+        }
+    }
+
+    /// Some object of the message, without what means nothing (zeros that are no pointers).
+    fn some(table: &Table, name: &str, choices: &mut Choices, depth: u32) -> Map<String, Value> {
+        let mut object = Map::new();
+        for field in table.fields(name) {
+            if field.json.is_empty() {
+                object.extend(some(table, field.kind, choices, depth + 1));
+                continue;
+            }
+            if choices.below(4) == 0 || (depth > 4 && table.is_message(field.kind)) {
+                continue;
+            }
+            let element = |choices: &mut Choices| value(table, field.kind, choices, depth);
+            let value = match field.shape {
+                Shape::One => element(choices),
+                Shape::List => (0..=choices.below(2)).map(|_| element(choices)).collect(),
+                Shape::Map => (0..=choices.below(2))
+                    .map(|key| (format!("k{key}"), element(choices)))
+                    .collect::<Map<_, _>>()
+                    .into(),
+            };
+            object.insert(field.json.to_owned(), value);
+        }
+        object
+    }
+
+    fn value(table: &Table, kind: &str, choices: &mut Choices, depth: u32) -> Value {
+        let number = choices.below(1 << 31) + 1;
+        match kind {
+            "string" => json!(format!("t{number}")),
+            "bytes" => json!(STANDARD.encode(number.to_be_bytes())),
+            "int" => json!(-i64::try_from(number).unwrap()),
+            "bool" => json!(true),
+            "double" => json!(number as f64 / 4.0),
+            "Time" => json!(format!("{:04}-02-03T04:05:06Z", 1970 + number % 100)),
+            "MicroTime" => json!(format!("2024-02-03T04:05:06.{:06}Z", number % 1_000_000)),
+            "Quantity" => json!(format!("{number}Mi")),
+            "Items" => json!(["a", format!("{number}")]),
+            "IntOrString" if number % 2 == 0 => json!(number),
+            "IntOrString" => json!(format!("{}%", number % 100)),
+            "Raw" => json!({"f": {"n": number}}),
+            other => Value::Object(some(table, other, choices, depth + 1)),
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_written_is_read(seed in 1u64..) {
+            let mut choices = Choices(seed);
+            for (version, kind) in [
+                ("v1", "Pod"), ("v1", "Secret"), ("v1", "Service"), ("v1", "Node"), ("v1", "Event"),
+                ("v1", "Status"), ("apps/v1", "StatefulSet"), ("apps/v1", "ControllerRevision"),
+                ("policy/v1", "PodDisruptionBudget"), ("coordination.k8s.io/v1", "Lease"),
+                ("rbac.authorization.k8s.io/v1", "ClusterRole"),
+                ("authentication.k8s.io/v1", "TokenReview"),
+            ] {
+                let table = Table::published();
+                let name = table.of_kind(version, kind).unwrap();
+                let mut sent = some(table, name, &mut choices, 0);
+                sent.insert("apiVersion".to_owned(), version.into());
+                sent.insert("kind".to_owned(), kind.into());
+                let sent = Value::Object(sent);
+                let bytes = object(&sent).unwrap();
+                prop_assert_eq!(read(&bytes).unwrap().value, sent);
+            }
+        }
+    }
+
+    #[test]
+    fn events_have_their_length_in_front() {
+        // kubectl.md 0.11
+        let bytes = event("ADDED", b"x");
+        assert_eq!(bytes, b"\0\0\0\x0c\x0a\x05ADDED\x12\x03\x0a\x01x");
+        assert!(object(&json!({"apiVersion": "example.com/v1", "kind": "Own"})).is_none());
+        assert!(is_known("v1", "Pod") && !is_known("example.com/v1", "Own"));
+    }
+}
