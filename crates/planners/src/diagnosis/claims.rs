@@ -150,7 +150,9 @@ impl Trail<'_> {
             self.link(object, "ProtectedByPods", message, since);
             let delete = format!("delete pod {}", words::name(&first.metadata));
             let delete = words::kubectl(&claim.metadata, &delete);
-            self.remedy(format!("the pod has to go: {delete}; the claim's data goes with it, as its volume's policy says"));
+            self.remedy(format!(
+                "the pod has to go: {delete}; the data then goes as the volume's policy says"
+            ));
             if first.metadata.deletion_timestamp.is_some() {
                 self.pod(first);
             }

@@ -173,7 +173,10 @@ impl Subject<'_> {
                 self.finding(
                     Reason::ImagePullFailed,
                     format!("image \"{image}\" of {title} cannot be pulled{said}"),
-                    format!("an image of that name where it is looked for, or another one: {set_image}"),
+                    format!(
+                        "an image of that name where it is looked for, or another one: \
+                         {set_image}"
+                    ),
                 )
             }
             "InvalidImageName" => self.finding(
@@ -183,21 +186,31 @@ impl Subject<'_> {
             ),
             "ErrImageNeverPull" => self.finding(
                 Reason::ImageNeverPulled,
-                format!("image \"{image}\" of {title} is not on the node, and imagePullPolicy is Never"),
-                format!("bring the image to the node (mainstay image import FILE), or another imagePullPolicy: {}",
-                    self.kubectl(&format!("edit {owner}"))),
+                format!(
+                    "image \"{image}\" of {title} is not on the node, and imagePullPolicy is \
+                     Never"
+                ),
+                format!(
+                    "bring the image to the node (mainstay image import FILE), or another \
+                     imagePullPolicy: {}",
+                    self.kubectl(&format!("edit {owner}"))
+                ),
             ),
             "CreateContainerConfigError" => self.finding(
                 Reason::ContainerConfigError,
                 format!("{title} cannot be configured{}", words::then(": ", message)),
-                format!("create what is missing, or correct the reference: {}",
-                    self.kubectl(&format!("edit {owner}"))),
+                format!(
+                    "create what is missing, or correct the reference: {}",
+                    self.kubectl(&format!("edit {owner}"))
+                ),
             ),
             "CreateContainerError" | "RunContainerError" | "StartError" => self.finding(
                 Reason::ContainerStartError,
                 format!("{title} cannot be started{}", words::then(": ", message)),
-                format!("correct its command, image or security context: {}",
-                    self.kubectl(&format!("edit {owner}"))),
+                format!(
+                    "correct its command, image or security context: {}",
+                    self.kubectl(&format!("edit {owner}"))
+                ),
             ),
             "CrashLoopBackOff" => self.crashed(None),
             "" | "ContainerCreating" | "PodInitializing" => self.starting(),

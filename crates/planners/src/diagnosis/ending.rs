@@ -90,7 +90,8 @@ pub(super) fn unheard(node: &str) -> Diagnosis {
         Reason::NodeLost,
         format!("node {node} does not answer: nobody can tell whether its containers run"),
         format!(
-            "node {node} has to come back; kubectl describe node {node} says since when it is silent"
+            "node {node} has to come back; kubectl describe node {node} says since when it is \
+             silent"
         ),
     )
 }

@@ -30,18 +30,16 @@ pub(super) fn summary(set: &StatefulSet, plan: &Plan) -> String {
     }
 }
 
+/// Whether the pod is not of the update revision.
+pub(super) fn is_outdated(set: &StatefulSet, plan: &Plan, pod: &Pod) -> bool {
+    let update = status(set, plan).and_then(|status| status.update_revision.as_deref());
+    let labels = pod.metadata.labels.as_ref();
+    let own = labels.and_then(|labels| labels.get(labels::CONTROLLER_REVISION_HASH));
+    update.is_some_and(|update| own.map(String::as_str) != Some(update))
+}
+
 /// Names of the wanted pods that are not of the update revision, by ordinal.
 pub(super) fn outdated<'e>(evidence: &'e Evidence, set: &StatefulSet, plan: &Plan) -> Vec<&'e str> {
-    let Some(update) = status(set, plan).and_then(|status| status.update_revision.as_deref())
-    else {
-        return Vec::new();
-    };
-    let revision = |pod: &'e Pod| {
-        let labels = pod.metadata.labels.as_ref()?;
-        labels
-            .get(labels::CONTROLLER_REVISION_HASH)
-            .map(String::as_str)
-    };
     let owned = evidence.pods.iter().filter(|pod| {
         let owner = words::controller(&pod.metadata);
         owner.is_some_and(|owner| Some(&owner.uid) == set.metadata.uid.as_ref())
@@ -50,7 +48,7 @@ pub(super) fn outdated<'e>(evidence: &'e Evidence, set: &StatefulSet, plan: &Pla
         .filter_map(|pod| {
             let name = words::name(&pod.metadata);
             let ordinal = identity::ordinal(words::name(&set.metadata), name)?;
-            let old = sets::wants(set, ordinal) && revision(pod) != Some(update);
+            let old = sets::wants(set, ordinal) && is_outdated(set, plan, pod);
             old.then_some((ordinal, name))
         })
         .collect();
@@ -114,6 +112,9 @@ fn unseen(set: &StatefulSet) -> Option<String> {
         .unwrap_or_default();
     let now = set.metadata.generation.unwrap_or_default();
     (seen < now).then(|| {
-        format!("the StatefulSet controller has yet to look at the last change (it has seen generation {seen} of {now})")
+        format!(
+            "the StatefulSet controller has yet to look at the last change (it has seen \
+             generation {seen} of {now})"
+        )
     })
 }

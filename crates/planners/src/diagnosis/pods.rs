@@ -94,7 +94,10 @@ impl Trail<'_> {
                             found.container.as_deref().unwrap_or_default()
                         );
                         let logs = words::kubectl(&pod.metadata, &logs);
-                        self.remedy(format!("the program has to answer the probe, or be given more time for it; its output: {logs}"));
+                        self.remedy(format!(
+                            "the program has to answer the probe, or be given more time for it; \
+                             its output: {logs}"
+                        ));
                         break;
                     }
                 }

@@ -217,8 +217,8 @@ impl<'e> View<'e> {
         let name = words::name(&pod.metadata);
         let updatable = identity::ordinal(self.name, name)
             .is_some_and(|ordinal| ordinal >= notes::first_updatable(self.set));
-        let outdated = || notes::outdated(self.evidence, self.set, &self.plan).contains(&name);
-        if pod.metadata.deletion_timestamp.is_none() && updatable && outdated() {
+        let outdated = notes::is_outdated(self.set, &self.plan, pod);
+        if pod.metadata.deletion_timestamp.is_none() && updatable && outdated {
             let delete = words::kubectl(&pod.metadata, &format!("delete pod {name}"));
             trail.or(format!(
                 "or, as the template has changed since, make it anew from that: {delete}"
@@ -245,10 +245,15 @@ impl<'e> View<'e> {
         }
         trail.link(self.object(), "Acting", what, None);
         trail.remedy(
-            "nothing to do; the StatefulSet controller is about to do it; if it stays so, see that the \
-             controller runs",
+            "nothing to do; the StatefulSet controller is about to do it; if it stays so, see that \
+             the controller runs",
         );
-        if self.evidence.pod(pod).is_some() {
+        if let Some(present) = self.evidence.pod(pod) {
+            let found = super::pod(present).filter(|_| goal == "to be deleted");
+            if let Some(found) = found {
+                let object = self.evidence.object("Pod", pod);
+                trail.link(object, found.reason.as_str(), found.message, found.since);
+            }
             let delete = words::kubectl(&self.set.metadata, &format!("delete pod {pod}"));
             trail.or(format!("or do it by hand: {delete}"));
         }

@@ -188,7 +188,8 @@ fn pod(line: &Line<'_>) -> Value {
         labels["apps.kubernetes.io/pod-index"] = ordinal.to_string().into();
     }
     let mut pod = json!({
-        "metadata": { "name": line.name, "namespace": "default", "uid": format!("uid-{}", line.name),
+        "metadata": { "name": line.name, "namespace": "default",
+            "uid": format!("uid-{}", line.name),
             "creationTimestamp": line.since(), "labels": labels, "resourceVersion": "1" },
         "spec": { "nodeName": line.get("node").unwrap_or("n1"), "containers": [main],
             "volumes": volumes },
@@ -257,7 +258,8 @@ fn status(line: &Line<'_>) -> Value {
 fn claim(line: &Line<'_>) -> Value {
     let phase = line.words[0];
     let mut claim = json!({
-        "metadata": { "name": line.name, "namespace": "default", "uid": format!("uid-{}", line.name),
+        "metadata": { "name": line.name, "namespace": "default",
+            "uid": format!("uid-{}", line.name),
             "creationTimestamp": line.since(), "resourceVersion": "1", "annotations": {},
             "finalizers": ["kubernetes.io/pvc-protection"] },
         "spec": { "accessModes": ["ReadWriteOnce"],
