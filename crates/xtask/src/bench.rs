@@ -21,6 +21,10 @@ const BENCHMARKS: &[Benchmark] = &[
         ],
     ),
     (
+        "planner-stateful-set",
+        &["bench", "--package", "planners", "--bench", "stateful_set"],
+    ),
+    (
         "startup-memory-pods",
         &[
             "bench",

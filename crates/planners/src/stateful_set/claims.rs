@@ -96,20 +96,21 @@ fn claim(spec: &Spec<'_>, template: &PersistentVolumeClaim, name: String) -> Per
 
 /// Corrects the owners of the claims of a pod.
 pub(super) fn correct_owners(world: &World<'_>, member: &Member<'_>, draft: &mut Draft) {
-    if !draft.settle_claims(member) {
-        return;
-    }
+    let mut fresh = None;
     for (name, claim) in world.claims_of(member.ordinal) {
-        match wanted_owners(&world.spec, member, claim) {
-            Owners::AsWanted => {}
-            Owners::Foreign(None) => draft.notices.push(conflicting(name)),
-            Owners::Foreign(Some(owners)) => {
-                draft.notices.push(conflicting(name));
-                draft.act(member.ordinal, set_owners(claim, name.to_owned(), owners));
-            }
-            Owners::Wanted(owners) => {
-                draft.act(member.ordinal, set_owners(claim, name.to_owned(), owners));
-            }
+        let wanted = wanted_owners(&world.spec, member, claim);
+        if matches!(wanted, Owners::AsWanted) {
+            continue;
+        }
+        // Said once for each pod, even if it is looked at again.
+        if !*fresh.get_or_insert_with(|| draft.settle_claims(member)) {
+            return;
+        }
+        if matches!(wanted, Owners::Foreign(_)) {
+            draft.notices.push(conflicting(name));
+        }
+        if let Owners::Foreign(Some(owners)) | Owners::Wanted(owners) = wanted {
+            draft.act(member.ordinal, set_owners(claim, name.to_owned(), owners));
         }
     }
 }

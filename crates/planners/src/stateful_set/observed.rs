@@ -67,6 +67,8 @@ pub struct Member<'a> {
     pub available: bool,
     /// Name of the revision it was made from.
     pub revision: &'a str,
+    /// Whether it has the label that says its name.
+    pub labelled: bool,
 }
 
 impl Member<'_> {
@@ -271,6 +273,12 @@ pub(super) struct World<'a> {
     pub strays: Vec<&'a Arc<Pod>>,
     /// Names that other pods have, and those pods.
     pub taken: BTreeMap<&'a str, &'a Pod>,
+    /// Claims and their names by ordinal and by the place of their template. To look for ten
+    /// thousand names takes longer than all the rest.
+    pub claims: BTreeMap<(i64, usize), (&'a str, &'a PersistentVolumeClaim)>,
+    /// Names of revisions that pods have been made from, so that equal ones are in one place:
+    /// comparing is then quick.
+    revisions: Vec<&'a str>,
 }
 
 impl<'a> World<'a> {
@@ -284,7 +292,10 @@ impl<'a> World<'a> {
             orphans: Vec::new(),
             strays: Vec::new(),
             taken: BTreeMap::new(),
+            claims: BTreeMap::new(),
+            revisions: Vec::new(),
         };
+        world.claims = world.sorted_claims();
         for pod in &observed.pods {
             world.sort_in(pod);
         }
@@ -317,7 +328,8 @@ impl<'a> World<'a> {
         };
         match ordinal.filter(|_| ours) {
             Some(ordinal) => {
-                let member = self.member(pod, ordinal);
+                let mut member = self.member(pod, ordinal);
+                member.revision = self.one_place(member.revision);
                 let place = if self.spec.in_range(ordinal) {
                     &mut self.members
                 } else {
@@ -329,6 +341,49 @@ impl<'a> World<'a> {
                 self.taken.insert(name, pod);
             }
         }
+    }
+
+    fn sorted_claims(&self) -> BTreeMap<(i64, usize), (&'a str, &'a PersistentVolumeClaim)> {
+        let templates = self.spec.claim_templates.iter().enumerate();
+        let templates: Vec<(usize, &str)> = templates
+            .filter_map(|(place, template)| Some((place, template.metadata.name.as_deref()?)))
+            .collect();
+        let of_template = |claim: &str, template: &str| {
+            let pod = claim.strip_prefix(template)?.strip_prefix('-')?;
+            identity::ordinal(self.spec.name, pod)
+        };
+        let mut claims = Vec::new();
+        for (name, claim) in &self.observed.claims {
+            for (place, template) in &templates {
+                if let Some(ordinal) = of_template(name, template) {
+                    claims.push(((ordinal, *place), (name.as_str(), claim.as_ref())));
+                }
+            }
+        }
+        claims.into_iter().collect()
+    }
+
+    /// The claims of an ordinal that are there, in the order of their templates.
+    pub fn claims_of(
+        &self,
+        ordinal: i64,
+    ) -> impl Iterator<Item = (&'a str, &'a PersistentVolumeClaim)> {
+        let all = self.claims.range((ordinal, 0)..=(ordinal, usize::MAX));
+        all.map(|(_, claim)| *claim)
+    }
+
+    fn one_place(&mut self, revision: &'a str) -> &'a str {
+        /// More is not usual; looking for them must stay quick.
+        const REVISIONS_MAX: usize = 8;
+        let known = self
+            .revisions
+            .iter()
+            .copied()
+            .find(|known| *known == revision);
+        if known.is_none() && self.revisions.len() < REVISIONS_MAX {
+            self.revisions.push(revision);
+        }
+        known.unwrap_or(revision)
     }
 
     fn member(&self, pod: &'a Arc<Pod>, ordinal: i64) -> Member<'a> {
@@ -370,6 +425,7 @@ impl<'a> World<'a> {
             available_at,
             available,
             revision: label(pod, labels::CONTROLLER_REVISION_HASH),
+            labelled: pod.metadata.name.as_deref() == Some(label(pod, labels::POD_NAME)),
         }
     }
 

@@ -101,13 +101,11 @@ pub(super) fn unhealthy(member: &Member<'_>) -> Option<Cause> {
 
 /// A pod that waits for a claim that somebody deleted gets it back.
 fn restore_claims(world: &World<'_>, member: &Member<'_>, draft: &mut Draft) {
-    let terminating = claims::names(&world.spec, member.ordinal)
-        .into_iter()
-        .find(|name| {
-            let claim = world.observed.claims.get(name);
-            claim.is_some_and(|claim| claim.metadata.deletion_timestamp.is_some())
-        });
-    if let Some(claim) = terminating {
+    let terminating = world
+        .claims_of(member.ordinal)
+        .find(|(_, claim)| claim.metadata.deletion_timestamp.is_some());
+    if let Some((name, _)) = terminating {
+        let claim = name.to_owned();
         draft.wait(member.ordinal, Cause::ClaimTerminating { claim });
         return;
     }
@@ -116,9 +114,7 @@ fn restore_claims(world: &World<'_>, member: &Member<'_>, draft: &mut Draft) {
 }
 
 fn repair(world: &World<'_>, member: &Member<'_>, draft: &mut Draft) {
-    let labels = member.pod.metadata.labels.as_ref();
-    let own_name = labels.and_then(|labels| labels.get(labels::POD_NAME));
-    if own_name.map(String::as_str) != Some(member.name()) {
+    if !member.labelled {
         draft.act(
             member.ordinal,
             Action::LabelPod {

@@ -224,7 +224,11 @@ impl World {
                 return true;
             };
             let before = owners.len();
-            owners.retain(|owner| owner.kind != "Pod" || pods.contains(&Some(owner.uid.clone())));
+            owners.retain(|owner| match owner.kind.as_str() {
+                "Pod" => pods.contains(&Some(owner.uid.clone())),
+                "StatefulSet" => owner.uid == situation::SET_UID,
+                _ => true,
+            });
             before == 0 || !owners.is_empty()
         });
     }
