@@ -8,6 +8,7 @@ mod kubeconfig;
 mod process;
 mod settings;
 mod up;
+mod why;
 
 use std::io::IsTerminal;
 use std::process::ExitCode;
@@ -34,6 +35,8 @@ enum Command {
     Image(image::ImageArguments),
     /// Print the administrator's kubeconfig, or merge it into your own
     Kubeconfig(kubeconfig::KubeconfigArguments),
+    /// Say what a StatefulSet, pod or claim waits for, and what would unblock it
+    Why(why::WhyArguments),
     /// Print the version of this program and of the API it serves
     Version,
     /// The program of the built-in image mainstay/hello
@@ -49,7 +52,18 @@ fn main() -> ExitCode {
     }
     match run(CommandLine::parse().command) {
         Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
+        Err(error) => failure(&error),
+    }
+}
+
+/// Tells what went wrong: 2 for a mistake in the command line, 1 for all else.
+fn failure(error: &anyhow::Error) -> ExitCode {
+    match error.downcast_ref::<clap::Error>() {
+        Some(mistake) => {
+            mistake.print().ok();
+            ExitCode::from(2)
+        }
+        None => {
             eprintln!("mainstay: {error:#}");
             ExitCode::FAILURE
         }
@@ -71,6 +85,10 @@ fn run(command: Command) -> Result<()> {
             runtime(tokio::runtime::Builder::new_current_thread())?.block_on(hello::run(arguments))
         }
         Command::Kubeconfig(arguments) => kubeconfig::run(&arguments),
+        Command::Why(arguments) => {
+            prepare();
+            runtime(tokio::runtime::Builder::new_current_thread())?.block_on(why::run(arguments))
+        }
         Command::Version => {
             println!("mainstay {}", env!("CARGO_PKG_VERSION"));
             println!("Kubernetes API {}", api_server::git_version());

@@ -21,6 +21,11 @@ impl DataDirectory {
         }
     }
 
+    /// Whether one was asked for.
+    pub fn is_named(&self) -> bool {
+        self.data_dir.is_some()
+    }
+
     /// Takes the directory from a configuration file where no flag gave one.
     pub fn or(self, other: Option<&Path>) -> Self {
         Self {

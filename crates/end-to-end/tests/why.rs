@@ -1,0 +1,224 @@
+//! `mainstay why` on a running server with real containers: what waits is led back to its cause.
+
+use std::path::Path;
+use std::process::{Command, Output};
+
+use end_to_end::{Instance, binary, text, wait_for, with_images};
+use serde_json::Value;
+
+/// A set whose pods are not ready before somebody makes a file in them.
+const SETS: &str = "
+apiVersion: v1
+kind: Service
+metadata: {name: web}
+spec: {clusterIP: None, selector: {app: web}, ports: [{port: 80}]}
+---
+apiVersion: v1
+kind: ConfigMap
+metadata: {name: nginx}
+data:
+  nginx.conf: |
+    user root;
+    daemon off;
+    pid /run/nginx.pid;
+    error_log stderr;
+    events {}
+    http {
+      access_log off;
+      server {
+        listen 80;
+        location = /ready { if (!-f /tmp/ready) { return 503; } return 200; }
+      }
+    }
+---
+apiVersion: apps/v1
+kind: StatefulSet
+metadata: {name: web}
+spec:
+  serviceName: web
+  replicas: 2
+  selector: {matchLabels: {app: web}}
+  template:
+    metadata: {labels: {app: web}}
+    spec:
+      terminationGracePeriodSeconds: 1
+      containers:
+      - name: main
+        image: nginx:1
+        command: [/usr/sbin/nginx, -c, /conf/nginx.conf]
+        readinessProbe: {httpGet: {path: /ready, port: 80}, periodSeconds: 1, failureThreshold: 1}
+        volumeMounts: [{name: conf, mountPath: /conf}]
+      volumes: [{name: conf, configMap: {name: nginx}}]
+";
+
+/// A set whose image does not exist, and one whose claim gets no volume.
+const STUCK: &str = "
+apiVersion: apps/v1
+kind: StatefulSet
+metadata: {name: pull}
+spec:
+  serviceName: web
+  replicas: 2
+  selector: {matchLabels: {app: pull}}
+  template:
+    metadata: {labels: {app: pull}}
+    spec: {containers: [{name: main, image: 'nowhere:1'}]}
+---
+apiVersion: apps/v1
+kind: StatefulSet
+metadata: {name: disk}
+spec:
+  serviceName: web
+  replicas: 1
+  selector: {matchLabels: {app: disk}}
+  template:
+    metadata: {labels: {app: disk}}
+    spec:
+      containers: [{name: main, image: 'busybox:1', volumeMounts: [{name: www, mountPath: /www}]}]
+  volumeClaimTemplates:
+  - metadata: {name: www}
+    spec:
+      storageClassName: ''
+      accessModes: [ReadWriteOnce]
+      resources: {requests: {storage: 16Mi}}
+";
+
+/// Runs `mainstay why`, without any settings of whoever runs the test.
+fn run(arguments: &[&str], data: &Path) -> Output {
+    Command::new(binary())
+        .arg("why")
+        .args(arguments)
+        .arg("--data-dir")
+        .arg(data)
+        .env_remove("KUBECONFIG")
+        .output()
+        .expect("run mainstay")
+}
+
+#[track_caller]
+fn why(instance: &Instance, arguments: &[&str]) -> String {
+    let output = run(arguments, &instance.data());
+    let errors = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{arguments:?}: {errors}");
+    String::from_utf8(output.stdout).expect("text")
+}
+
+#[track_caller]
+fn wait_for_answer(instance: &Instance, arguments: &[&str], parts: &[&str]) -> String {
+    wait_for(&format!("{parts:?}"), 90, || {
+        let answer = why(instance, arguments);
+        if parts.iter().all(|part| answer.contains(part)) {
+            Ok(answer)
+        } else {
+            Err(answer)
+        }
+    })
+}
+
+#[test]
+fn a_set_is_led_back_to_the_probe_that_fails() {
+    let (_registry, instance) = with_images();
+    let kubectl = instance.kubectl();
+    kubectl.apply(SETS);
+    // web-0 runs, and answers its probe with 503: web-1 has to wait.
+    let answer = wait_for_answer(
+        &instance,
+        &["sts/web"],
+        &["Readiness probe failed: HTTP probe failed with statuscode: 503"],
+    );
+    let lines: Vec<&str> = answer.lines().collect();
+    assert_eq!(lines[0], "sts/web is waiting (0 of 2 pods are available)");
+    assert_eq!(lines[1], "  web-1 waits for web-0 to be Ready");
+    assert!(
+        lines[2].starts_with(
+            "    ← pod/web-0: readiness probe of container main does not pass \
+             (GET /ready on port 80)"
+        ),
+        "{answer}"
+    );
+    assert!(
+        lines.last().is_some_and(|last| last
+            .ends_with("its output: kubectl -n default logs web-0 -c main")),
+        "{answer}"
+    );
+    // A pod that does not exist yet has the same cause.
+    let missing = why(&instance, &["pod", "web-1"]);
+    assert!(
+        missing.contains("web-1 waits for web-0 to be Ready"),
+        "{missing}"
+    );
+    for pod in ["web-0", "web-1"] {
+        wait_for("the pod to run", 60, || {
+            let output = kubectl.run(&["exec", pod, "--", "touch", "/tmp/ready"]);
+            if output.code == 0 {
+                Ok(())
+            } else {
+                Err(output)
+            }
+        });
+    }
+    kubectl.wait_ready("web", 2);
+    let fine = wait_for_answer(&instance, &["sts/web"], &["nothing is waiting"]);
+    assert_eq!(
+        fine,
+        "sts/web: nothing is waiting (2 of 2 pods are available)\n"
+    );
+    let json: Value =
+        serde_json::from_str(&why(&instance, &["sts/web", "-o", "json"])).expect("JSON");
+    assert_eq!(text(&json, "/state"), "Fine");
+}
+
+#[test]
+fn images_and_claims_that_cannot_be_had_are_named() {
+    let (_registry, instance) = with_images();
+    let kubectl = instance.kubectl();
+    kubectl.apply(STUCK);
+    let answer = wait_for_answer(
+        &instance,
+        &["statefulset", "pull"],
+        &[
+            "pull-1 waits for pull-0 to be Ready",
+            "image \"nowhere:1\" of container main cannot be pulled: ",
+        ],
+    );
+    assert!(
+        answer.contains("kubectl -n default set image sts/pull main=IMAGE"),
+        "{answer}"
+    );
+    let parts = ["no persistent volumes available for this claim and no storage class is set"];
+    wait_for_answer(&instance, &["sts/disk"], &parts);
+    let answer = why(&instance, &["pvc/www-disk-0", "-o", "json"]);
+    let json: Value = serde_json::from_str(&answer).expect("JSON");
+    assert_eq!(text(&json, "/state"), "Waiting");
+    assert_eq!(text(&json, "/chains/0/links/0/object/name"), "www-disk-0");
+    assert!(
+        text(&json, "/chains/0/remedy").starts_with("a PersistentVolume without a class"),
+        "{answer}"
+    );
+    // What is not there, what is no kind, and a server that is not there.
+    let missing = run(&["sts/nothing"], &instance.data());
+    assert_eq!(missing.status.code(), Some(1));
+    let errors = String::from_utf8_lossy(&missing.stderr);
+    assert!(errors.contains("there are disk, pull"), "{errors}");
+    let unknown = run(&["deployment/web"], &instance.data());
+    assert_eq!(unknown.status.code(), Some(2));
+    let errors = String::from_utf8_lossy(&unknown.stderr);
+    assert!(errors.contains("allowed: sts (statefulset"), "{errors}");
+}
+
+#[test]
+fn a_server_that_does_not_answer_is_told_as_such() {
+    let mut instance = Instance::start(&[]);
+    instance.interrupt();
+    let output = run(&["sts/web"], &instance.data());
+    assert_eq!(output.status.code(), Some(1));
+    let errors = String::from_utf8_lossy(&output.stderr);
+    assert!(
+        errors.contains("is the server running? `mainstay up` starts one"),
+        "{errors}"
+    );
+    let nowhere = run(&["sts/web"], Path::new("/nonexistent"));
+    assert_eq!(nowhere.status.code(), Some(1));
+    let errors = String::from_utf8_lossy(&nowhere.stderr);
+    assert!(errors.contains("read /nonexistent/kubeconfig"), "{errors}");
+}

@@ -1,0 +1,113 @@
+//! Which server to ask, and what to say when it does not answer.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::{Context, Result, anyhow, bail};
+use kube::config::{KubeConfigOptions, Kubeconfig};
+use kube::{Client, Config};
+
+use crate::settings::DataDirectory;
+
+/// A server that has nothing to say within that time is not there.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+/// Lists of ten thousands of objects take a while.
+const READ_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// A server to ask.
+pub struct Server {
+    /// The connection.
+    pub client: Client,
+    url: String,
+    source: String,
+}
+
+impl Server {
+    /// Finds the server as kubectl would, or that of the data directory.
+    pub async fn find(named: Option<&Path>, data: &DataDirectory) -> Result<Self> {
+        let (kubeconfig, source) = kubeconfig(named, data)?;
+        let context = || format!("use {source}");
+        let options = KubeConfigOptions::default();
+        let config = Config::from_custom_kubeconfig(kubeconfig, &options).await;
+        let mut config = config.with_context(context)?;
+        config.connect_timeout = Some(CONNECT_TIMEOUT);
+        config.read_timeout = Some(READ_TIMEOUT);
+        let url = config.cluster_url.to_string();
+        let url = url.trim_end_matches('/').to_owned();
+        let client = Client::try_from(config).with_context(context)?;
+        Ok(Self {
+            client,
+            url,
+            source,
+        })
+    }
+
+    /// For a server that is reached in another way.
+    #[cfg(test)]
+    pub fn of(client: Client) -> Self {
+        Self {
+            client,
+            url: "in this process".to_owned(),
+            source: "nothing".to_owned(),
+        }
+    }
+
+    /// The namespace of the context.
+    pub fn namespace(&self) -> &str {
+        self.client.default_namespace()
+    }
+
+    /// An error with what to do about it.
+    pub fn explain(&self, error: kube::Error) -> anyhow::Error {
+        let (url, source) = (&self.url, &self.source);
+        match error {
+            kube::Error::Api(status) if status.code == 401 => anyhow!(
+                "the server at {url} does not know the user of {source}: {}; with mainstay, \
+                 `mainstay kubeconfig` prints the administrator's",
+                status.message
+            ),
+            kube::Error::Api(status) => anyhow!("the server at {url} says: {}", status.message),
+            other => anyhow::Error::new(other).context(format!(
+                "no answer from {url} (of {source}); is the server running? `mainstay up` starts \
+                 one, --kubeconfig names another"
+            )),
+        }
+    }
+}
+
+fn kubeconfig(named: Option<&Path>, data: &DataDirectory) -> Result<(Kubeconfig, String)> {
+    let of_data = data.path().join("kubeconfig");
+    let path = match named {
+        Some(path) => path.to_owned(),
+        None if data.is_named() => of_data,
+        None => {
+            let listed = Kubeconfig::from_env().context("read the files of $KUBECONFIG")?;
+            if let Some(listed) = listed {
+                return Ok((listed, "$KUBECONFIG".to_owned()));
+            }
+            first_present(of_data)?
+        }
+    };
+    let kubeconfig = Kubeconfig::read_from(&path).with_context(|| {
+        format!(
+            "read {}; `mainstay up` writes one when it starts",
+            path.display()
+        )
+    })?;
+    Ok((kubeconfig, path.display().to_string()))
+}
+
+fn first_present(of_data: PathBuf) -> Result<PathBuf> {
+    let home = std::env::home_dir().map(|home| home.join(".kube/config"));
+    let places = [Some(of_data), home];
+    let places: Vec<PathBuf> = places.into_iter().flatten().collect();
+    if let Some(path) = places.iter().find(|path| path.exists()) {
+        return Ok(path.clone());
+    }
+    let places: Vec<String> = places.iter().map(|p| p.display().to_string()).collect();
+    bail!(
+        "no kubeconfig at {}: start a server with `mainstay up`, or name one with --kubeconfig, \
+         --data-dir or $KUBECONFIG",
+        places.join(" or ")
+    )
+}

@@ -1,0 +1,78 @@
+//! What is asked about: `sts/web`, or `sts web`.
+
+use clap::error::{Error, ErrorKind};
+use planners::diagnosis::TargetKind;
+
+/// A kind and a name.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Target {
+    /// Kind.
+    pub kind: TargetKind,
+    /// Name.
+    pub name: String,
+}
+
+/// The names of the kinds, the shortest first.
+const KINDS: [(TargetKind, &[&str]); 3] = [
+    (
+        TargetKind::StatefulSet,
+        &[
+            "sts",
+            "statefulset",
+            "statefulsets",
+            "statefulset.apps",
+            "statefulsets.apps",
+        ],
+    ),
+    (TargetKind::Pod, &["po", "pod", "pods"]),
+    (
+        TargetKind::Claim,
+        &["pvc", "persistentvolumeclaim", "persistentvolumeclaims"],
+    ),
+];
+
+impl Target {
+    /// Reads one word with a slash, or two.
+    ///
+    /// # Errors
+    /// A mistake in the command line, which says what is allowed.
+    pub fn parse(words: &[String]) -> Result<Self, Error> {
+        let (kind, name) = match words {
+            [one] => one.split_once('/').ok_or_else(|| {
+                mistake(format!(
+                    "{one:?} is not of the form KIND/NAME; for example: mainstay why sts/{one}"
+                ))
+            })?,
+            [kind, name] => (kind.as_str(), name.as_str()),
+            _ => {
+                return Err(mistake(
+                    "one object at a time: KIND/NAME or KIND NAME".to_owned(),
+                ));
+            }
+        };
+        if name.is_empty() || name.contains('/') {
+            return Err(mistake(format!(
+                "{name:?} is no name; give KIND/NAME or KIND NAME"
+            )));
+        }
+        Ok(Self {
+            kind: find_kind(kind)?,
+            name: name.to_owned(),
+        })
+    }
+}
+
+fn find_kind(word: &str) -> Result<TargetKind, Error> {
+    let lower = word.to_lowercase();
+    let found = KINDS.iter().find(|(_, names)| names.contains(&&*lower));
+    found.map(|(kind, _)| *kind).ok_or_else(|| {
+        mistake(format!(
+            "kind {word:?} cannot be asked about; allowed: sts (statefulset, statefulsets), \
+             po (pod, pods), pvc (persistentvolumeclaim, persistentvolumeclaims)"
+        ))
+    })
+}
+
+fn mistake(text: String) -> Error {
+    Error::raw(ErrorKind::InvalidValue, text + "\n")
+}

@@ -1,0 +1,235 @@
+//! Against the real API server over a store in memory, without controllers and nodes.
+
+use std::sync::Arc;
+
+use api_server::{ApiServer, Limits, NodeConnector, NodeService, UserInfo};
+use k8s_openapi::NamespaceResourceScope;
+use k8s_openapi::api::apps::v1::StatefulSet;
+use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::api::rbac::v1::RoleBinding;
+use kube::api::{Patch, PatchParams, PostParams};
+use kube::{Api, Client, Resource};
+use mvcc_store::embedded::EmbeddedStore;
+use planners::diagnosis::{State, TargetKind};
+use planners::stateful_set::revisions;
+use serde::de::DeserializeOwned;
+use serde_json::{Value, json};
+
+use super::*;
+
+struct NoNodes;
+
+impl NodeConnector for NoNodes {
+    fn connect(&self, _: &str) -> Option<NodeService> {
+        None
+    }
+}
+
+async fn server() -> Arc<ApiServer> {
+    ApiServer::new(api_server::Config {
+        store: EmbeddedStore::in_memory(),
+        kinds: resource_kinds::all(&resource_kinds::ClusterConfig::default()),
+        admission: Vec::new(),
+        default_objects: resource_kinds::bootstrap::default_objects(),
+        tls: None,
+        tokens: None,
+        token_audiences: Vec::new(),
+        service_ip: "10.96.0.1".parse().unwrap(),
+        advertise: Vec::new(),
+        nodes: Arc::new(NoNodes),
+        limits: Limits::default(),
+    })
+    .await
+    .unwrap()
+}
+
+fn client(server: &Arc<ApiServer>, name: &str, group: &str) -> Client {
+    Client::new(server.local(UserInfo::new(name, [group])), "default")
+}
+
+async fn create<K>(client: &Client, object: Value) -> K
+where
+    K: Resource<Scope = NamespaceResourceScope, DynamicType = ()>,
+    K: Clone + std::fmt::Debug + serde::Serialize + DeserializeOwned,
+{
+    let api: Api<K> = Api::namespaced(client.clone(), "default");
+    let object = serde_json::from_value(object).unwrap();
+    api.create(&PostParams::default(), &object).await.unwrap()
+}
+
+fn target(words: &[&str]) -> Result<Target, clap::Error> {
+    let words: Vec<String> = words.iter().map(|word| (*word).to_owned()).collect();
+    Target::parse(&words)
+}
+
+async fn ask_for(client: &Client, words: &[&str]) -> Result<Explanation> {
+    let server = Server::of(client.clone());
+    ask(
+        &server,
+        &target(words).unwrap(),
+        "default",
+        Timestamp::now(),
+    )
+    .await
+}
+
+fn set(replicas: u32) -> Value {
+    json!({
+        "metadata": { "name": "web", "namespace": "default" },
+        "spec": {
+            "replicas": replicas,
+            "selector": { "matchLabels": { "app": "web" } },
+            "serviceName": "web",
+            "template": {
+                "metadata": { "labels": { "app": "web" } },
+                "spec": { "containers": [{ "name": "main", "image": "shop:1" }] },
+            },
+        },
+    })
+}
+
+/// A pod of the set that says that its image cannot be had.
+async fn stuck_pod(client: &Client, set: &StatefulSet) {
+    let uid = set.metadata.uid.as_deref().unwrap();
+    let data = revisions::encode(&set.spec.as_ref().unwrap().template);
+    let hash = revisions::hash(&revisions::bytes(&data), Some(0));
+    let pod = json!({
+        "metadata": { "name": "web-0", "namespace": "default",
+            "labels": { "app": "web", "controller-revision-hash": revisions::name("web", &hash) },
+            "ownerReferences": [{ "apiVersion": "apps/v1", "kind": "StatefulSet", "name": "web",
+                "uid": uid, "controller": true }] },
+        "spec": { "nodeName": "n1", "containers": [{ "name": "main", "image": "shop:1" }] },
+    });
+    let _: Pod = create(client, pod).await;
+    let pods: Api<Pod> = Api::namespaced(client.clone(), "default");
+    let status = json!({ "status": {
+        "phase": "Pending",
+        "conditions": [{ "type": "Ready", "status": "False",
+            "lastTransitionTime": "2026-01-01T00:00:00Z" }],
+        "containerStatuses": [{ "name": "main", "image": "shop:1", "imageID": "", "ready": false,
+            "restartCount": 0, "state": { "waiting": { "reason": "ErrImagePull",
+                "message": "no such image" } } }],
+    } });
+    let patch = Patch::Merge(status);
+    let params = PatchParams::default();
+    pods.patch_status("web-0", &params, &patch).await.unwrap();
+}
+
+#[tokio::test]
+async fn the_chain_goes_from_the_set_to_the_image() {
+    let server = server().await;
+    let client = client(&server, "admin", "system:masters");
+    let set: StatefulSet = create(&client, set(2)).await;
+    stuck_pod(&client, &set).await;
+    let answer = ask_for(&client, &["sts/web"]).await.unwrap();
+    assert_eq!(answer.state(), State::Waiting);
+    let links: Vec<_> = answer.chains[0]
+        .links
+        .iter()
+        .map(|link| &link.message)
+        .collect();
+    assert_eq!(
+        links,
+        [
+            "web-1 waits for web-0 to be Ready",
+            "image \"shop:1\" of container main cannot be pulled: no such image",
+        ]
+    );
+    assert_eq!(
+        answer.json()["chains"][0]["links"][1]["reason"],
+        "ImagePullFailed"
+    );
+    let missing = ask_for(&client, &["pod", "web-1"]).await.unwrap();
+    assert!(
+        missing.summary.contains("does not exist yet"),
+        "{missing:?}"
+    );
+    assert_eq!(missing.chains, answer.chains);
+}
+
+#[tokio::test]
+async fn what_is_not_there_is_not_found_and_the_others_are_named() {
+    let server = server().await;
+    let client = client(&server, "admin", "system:masters");
+    let error = ask_for(&client, &["sts/db"]).await.unwrap_err().to_string();
+    assert_eq!(
+        error,
+        "StatefulSet \"db\" not found in namespace \"default\": there is none of its kind; -n \
+         names another namespace"
+    );
+    let _: StatefulSet = create(&client, set(0)).await;
+    let error = ask_for(&client, &["sts/db"]).await.unwrap_err().to_string();
+    assert!(
+        error.ends_with("there are web; -n names another namespace"),
+        "{error}"
+    );
+}
+
+/// Somebody who may read one namespace gets an answer without nodes, volumes and classes.
+#[tokio::test]
+async fn who_may_not_see_nodes_is_told_so_and_gets_the_rest() {
+    let server = server().await;
+    let admin = client(&server, "admin", "system:masters");
+    let _: StatefulSet = create(&admin, set(0)).await;
+    let stranger = client(&server, "ann", "people");
+    let error = ask_for(&stranger, &["sts/web"])
+        .await
+        .unwrap_err()
+        .to_string();
+    assert!(
+        error.contains("is forbidden: User \"ann\" cannot list"),
+        "{error}"
+    );
+    let binding = json!({
+        "metadata": { "name": "ann", "namespace": "default" },
+        "roleRef": { "apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole",
+            "name": "view" },
+        "subjects": [{ "apiGroup": "rbac.authorization.k8s.io", "kind": "User", "name": "ann" }],
+    });
+    let _: RoleBinding = create(&admin, binding).await;
+    let answer = ask_for(&stranger, &["sts/web"]).await.unwrap();
+    assert_eq!(answer.state(), State::Fine);
+    let notes = answer.notes.join("\n");
+    for kind in ["volumes", "storage classes", "nodes"] {
+        assert!(
+            notes.contains(&format!("nothing was concluded from {kind}: ")),
+            "{notes}"
+        );
+    }
+}
+
+#[test]
+fn the_object_is_named_in_one_word_or_two() {
+    let wanted = |kind, name: &str| Target {
+        kind,
+        name: name.to_owned(),
+    };
+    for (words, kind) in [
+        (["sts/web", ""], TargetKind::StatefulSet),
+        (["StatefulSets", "web"], TargetKind::StatefulSet),
+        (["statefulset.apps/web", ""], TargetKind::StatefulSet),
+        (["po/web", ""], TargetKind::Pod),
+        (["pods", "web"], TargetKind::Pod),
+        (["persistentvolumeclaim", "web"], TargetKind::Claim),
+    ] {
+        let words: Vec<&str> = words.into_iter().filter(|word| !word.is_empty()).collect();
+        assert_eq!(target(&words).unwrap(), wanted(kind, "web"), "{words:?}");
+    }
+}
+
+#[test]
+fn a_mistake_is_answered_with_what_is_allowed() {
+    for (words, said) in [
+        (&["web"][..], "for example: mainstay why sts/web"),
+        (
+            &["deploy/web"],
+            "allowed: sts (statefulset, statefulsets), po (pod, pods), pvc",
+        ),
+        (&["sts/"], "give KIND/NAME or KIND NAME"),
+        (&["sts", "a/b"], "give KIND/NAME or KIND NAME"),
+    ] {
+        let error = target(words).unwrap_err();
+        assert!(error.to_string().contains(said), "{words:?}: {error}");
+        assert_eq!(error.exit_code(), 2);
+    }
+}
