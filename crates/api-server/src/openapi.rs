@@ -158,16 +158,16 @@ fn make(server: &ApiServer, path: &str, encoding: Encoding) -> Option<Arc<Docume
     let kinds = [server.registry.infos(), reviews::INFOS].concat();
     let bytes = match path.strip_prefix("/openapi/")? {
         "v2" => match encoding {
-            Encoding::Json => schema.openapi_v2_document(&kinds),
-            Encoding::Protobuf => schema.openapi_v2_protobuf(&kinds),
+            Encoding::Json => schema.openapi_v2_document(&kinds, &[]),
+            Encoding::Protobuf => schema.openapi_v2_protobuf(&kinds, &[]),
         },
-        "v3" => schema.openapi_v3_index(&kinds),
+        "v3" => schema.openapi_v3_index(&kinds, &[]),
         other => {
             let group_version = other.strip_prefix("v3/")?;
             let group_version = group_version
                 .strip_prefix("apis/")
                 .or(group_version.strip_prefix("api/"))?;
-            schema.openapi_v3_document(group_version, &kinds)?
+            schema.openapi_v3_document(group_version, &kinds, &[])?
         }
     };
     let etag = format!("\"{:X}\"", Sha256::digest(&bytes));

@@ -3,6 +3,7 @@
 
 use serde_json::{Map, Value, json};
 
+use crate::custom::for_v2;
 use crate::facts::{FactTable, Facts, ListType, MapType};
 use crate::graph::reference;
 use crate::roots::roots;
@@ -56,6 +57,14 @@ impl Dialect {
         }
         annotate(&mut published, facts.get(name, ""));
         published
+    }
+
+    /// The definition of a custom kind: its facts stand in it already.
+    pub fn custom_definition(self, source: &Value) -> Value {
+        match self {
+            Self::V2 => self.schema(&for_v2(source)),
+            Self::V3 => self.schema(source),
+        }
     }
 
     /// Quantities and the like: strings or numbers.

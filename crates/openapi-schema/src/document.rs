@@ -7,6 +7,7 @@ use std::hash::{DefaultHasher, Hasher};
 use resource_kinds::KindInfo;
 use serde_json::{Map, Value, json};
 
+use crate::custom::CustomKind;
 use crate::dialect::{Dialect, gvk};
 use crate::facts::FactTable;
 use crate::graph::reference;
@@ -26,8 +27,8 @@ const BODY_TYPES: [&str; 2] = ["application/json", "application/yaml"];
 
 /// `{paths: {"apis/apps/v1": {serverRelativeURL: …?hash=…}}}`; the hash is of the document, so
 /// that clients may keep what they have for as long as it is the same.
-pub(crate) fn v3_index(kinds: &[KindInfo]) -> Vec<u8> {
-    let source = Source::published();
+pub(crate) fn v3_index(kinds: &[KindInfo], custom: &[CustomKind]) -> Vec<u8> {
+    let source = Source::with(custom);
     let group_versions: BTreeSet<(&str, &str)> = kinds
         .iter()
         .map(|info| (info.group, info.version))
@@ -48,35 +49,41 @@ pub(crate) fn v3_index(kinds: &[KindInfo]) -> Vec<u8> {
 }
 
 /// The document of one group version; `None` if no kind is served in it.
-pub(crate) fn v3_document(group_version: &str, kinds: &[KindInfo]) -> Option<Vec<u8>> {
+pub(crate) fn v3_document(
+    group_version: &str,
+    kinds: &[KindInfo],
+    custom: &[CustomKind],
+) -> Option<Vec<u8>> {
     let (group, version) = group_version.split_once('/').unwrap_or(("", group_version));
     let served = kinds
         .iter()
         .any(|info| info.group == group && info.version == version);
-    served.then(|| Source::published().v3(group, version, kinds))
+    served.then(|| Source::with(custom).v3(group, version, kinds))
 }
 
 /// The document of all kinds in the older form.
-pub(crate) fn v2_document(kinds: &[KindInfo]) -> Vec<u8> {
-    Source::published().v2(kinds)
+pub(crate) fn v2_document(kinds: &[KindInfo], custom: &[CustomKind]) -> Vec<u8> {
+    Source::with(custom).v2(kinds)
 }
 
 /// The same document in protocol buffers.
-pub(crate) fn v2_protobuf(kinds: &[KindInfo]) -> Vec<u8> {
-    Source::published().v2_protobuf(kinds)
+pub(crate) fn v2_protobuf(kinds: &[KindInfo], custom: &[CustomKind]) -> Vec<u8> {
+    Source::with(custom).v2_protobuf(kinds)
 }
 
 /// What documents are made of; a few megabytes, dropped after use.
 struct Source {
     definitions: Map<String, Value>,
     names: BTreeMap<Gvk, String>,
+    /// The names of definitions that came with custom kinds.
+    custom: BTreeSet<String>,
     facts: FactTable,
 }
 
 impl Source {
-    fn published() -> Self {
-        let definitions = definitions().take_definitions(false);
-        let names = roots()
+    fn with(custom: &[CustomKind]) -> Self {
+        let mut definitions = definitions().take_definitions(false);
+        let mut names: BTreeMap<Gvk, String> = roots()
             .iter()
             .map(|root| {
                 let gvk = Gvk {
@@ -87,9 +94,19 @@ impl Source {
                 (gvk, root.definition().into_owned())
             })
             .collect();
+        for kind in custom {
+            let gvk = Gvk {
+                group: kind.info.group,
+                version: kind.info.version,
+                kind: kind.info.kind,
+            };
+            definitions.insert(kind.definition_name(), kind.definition());
+            names.insert(gvk, kind.definition_name());
+        }
         Self {
             definitions,
             names,
+            custom: custom.iter().map(CustomKind::definition_name).collect(),
             facts: FactTable::published(),
         }
     }
@@ -214,7 +231,9 @@ impl Source {
                 }
             }
         }
-        written["parameters"] = query.into();
+        if !query.is_empty() {
+            written["parameters"] = query.into();
+        }
         written["responses"] = self.responses(dialect, operation);
         if dialect == Dialect::V2 {
             written["produces"] = json!(["application/json"]);
@@ -326,6 +345,7 @@ impl Source {
 
     fn definition(&self, dialect: Dialect, name: &str) -> Value {
         match self.definitions.get(name) {
+            Some(source) if self.custom.contains(name) => dialect.custom_definition(source),
             Some(source) => dialect.definition(name, source, &self.facts),
             None => json!({
                 "description": "A change of an object, in the form that its content type names.",

@@ -87,6 +87,25 @@ impl Graph {
         Self { definitions, kinds }
     }
 
+    /// A graph of types that no kind has yet.
+    pub fn of(definitions: Vec<Definition>) -> Self {
+        Self {
+            definitions,
+            kinds: BTreeMap::new(),
+        }
+    }
+
+    /// Says which type a kind has.
+    pub fn name(
+        &mut self,
+        group: &'static str,
+        version: &'static str,
+        kind: &'static str,
+        definition: usize,
+    ) {
+        self.kinds.insert((group, version, kind), definition);
+    }
+
     pub fn kind(&self, group: &str, version: &str, kind: &str) -> Option<&Definition> {
         let place = self.kinds.get(&(group, version, kind))?;
         self.definitions.get(*place)

@@ -4,6 +4,7 @@
 //!
 //! Only a compact graph is kept in memory; documents are made when asked for.
 
+mod custom;
 mod dialect;
 mod document;
 mod facts;
@@ -21,6 +22,7 @@ use std::sync::OnceLock;
 use resource_kinds::KindInfo;
 use serde_json::Value;
 
+pub use custom::CustomKind;
 pub use facts::{ListType, MapType};
 pub use types::{FieldRef, Shape, TypeRef};
 
@@ -39,6 +41,13 @@ impl Schema {
         PUBLISHED.get_or_init(|| Self {
             graph: Graph::published(),
         })
+    }
+
+    /// The schema of a custom kind, made from the `openAPIV3Schema` of its definition.
+    pub fn custom(info: &KindInfo, schema: &Value) -> Self {
+        Self {
+            graph: custom::graph(&Self::published().graph, info, schema),
+        }
     }
 
     /// The paths of fields that objects of the kind do not have, in the order of the document,
@@ -62,24 +71,30 @@ impl Schema {
         Some(TypeRef::of_definition(self, definition))
     }
 
-    /// `/openapi/v3`: where the document of each group version is. Costs as much as all the
+    /// `/openapi/v3`: where the document of each group version is; `kinds` are all that are
+    /// served, those among them that are `custom` included, here and below. Costs as much as all the
     /// documents (some ten milliseconds): keep the bytes.
-    pub fn openapi_v3_index(&self, kinds: &[KindInfo]) -> Vec<u8> {
-        document::v3_index(kinds)
+    pub fn openapi_v3_index(&self, kinds: &[KindInfo], custom: &[CustomKind]) -> Vec<u8> {
+        document::v3_index(kinds, custom)
     }
 
     /// `/openapi/v3/api/v1`, `/openapi/v3/apis/apps/v1`: the document of one group version
     /// (`v1`, `apps/v1`) in JSON; `None` if nothing is served in it.
-    pub fn openapi_v3_document(&self, group_version: &str, kinds: &[KindInfo]) -> Option<Vec<u8>> {
-        document::v3_document(group_version, kinds)
+    pub fn openapi_v3_document(
+        &self,
+        group_version: &str,
+        kinds: &[KindInfo],
+        custom: &[CustomKind],
+    ) -> Option<Vec<u8>> {
+        document::v3_document(group_version, kinds, custom)
     }
 
     /// `/openapi/v2`: the document of all kinds, in JSON.
-    pub fn openapi_v2_document(&self, kinds: &[KindInfo]) -> Vec<u8> {
-        document::v2_document(kinds)
+    pub fn openapi_v2_document(&self, kinds: &[KindInfo], custom: &[CustomKind]) -> Vec<u8> {
+        document::v2_document(kinds, custom)
     }
     /// `/openapi/v2`: the same document as protocol buffers (the message `openapi.v2.Document`).
-    pub fn openapi_v2_protobuf(&self, kinds: &[KindInfo]) -> Vec<u8> {
-        document::v2_protobuf(kinds)
+    pub fn openapi_v2_protobuf(&self, kinds: &[KindInfo], custom: &[CustomKind]) -> Vec<u8> {
+        document::v2_protobuf(kinds, custom)
     }
 }

@@ -148,7 +148,7 @@ fn merge_facts_are_found_on_fields() {
 
 fn v3(group_version: &str) -> Value {
     let bytes = Schema::published()
-        .openapi_v3_document(group_version, &kinds())
+        .openapi_v3_document(group_version, &kinds(), &[])
         .unwrap();
     serde_json::from_slice(&bytes).unwrap()
 }
@@ -221,7 +221,7 @@ fn documents_are_closed() {
             _ => {}
         }
     }
-    let v2 = Schema::published().openapi_v2_document(&kinds());
+    let v2 = Schema::published().openapi_v2_document(&kinds(), &[]);
     for document in [
         v3("v1"),
         v3("apps/v1"),
@@ -240,21 +240,25 @@ fn documents_are_closed() {
 #[test]
 fn index_names_each_group_version_with_a_hash_of_its_document() {
     let schema = Schema::published();
-    let index: Value = serde_json::from_slice(&schema.openapi_v3_index(&kinds())).unwrap();
+    let index: Value = serde_json::from_slice(&schema.openapi_v3_index(&kinds(), &[])).unwrap();
     let paths = index["paths"].as_object().unwrap();
     assert_eq!(paths.keys().collect::<Vec<_>>(), ["api/v1", "apis/apps/v1"]);
     let url = paths["apis/apps/v1"]["serverRelativeURL"].as_str().unwrap();
     assert!(url.starts_with("/openapi/v3/apis/apps/v1?hash="), "{url}");
     assert_eq!(
-        schema.openapi_v3_index(&kinds()),
-        schema.openapi_v3_index(&kinds())
+        schema.openapi_v3_index(&kinds(), &[]),
+        schema.openapi_v3_index(&kinds(), &[])
     );
-    assert!(schema.openapi_v3_document("batch/v1", &kinds()).is_none());
+    assert!(
+        schema
+            .openapi_v3_document("batch/v1", &kinds(), &[])
+            .is_none()
+    );
 }
 
 #[test]
 fn v2_document_has_the_old_forms() {
-    let bytes = Schema::published().openapi_v2_document(&kinds());
+    let bytes = Schema::published().openapi_v2_document(&kinds(), &[]);
     let document: Value = serde_json::from_slice(&bytes).unwrap();
     assert_eq!(document["swagger"], "2.0");
     let quantity = &document["definitions"]["io.k8s.apimachinery.pkg.api.resource.Quantity"];
@@ -296,10 +300,103 @@ fn every_served_kind_has_a_schema_and_a_document() {
             assert!(found.is_some(), "{} of {kind}", part.kind);
         }
         let document = schema
-            .openapi_v3_document(&info.api_version(), &served)
+            .openapi_v3_document(&info.api_version(), &served, &[])
             .unwrap();
         let document: Value = serde_json::from_slice(&document).unwrap();
         let lists = document["paths"].as_object().unwrap();
         assert!(!lists.is_empty(), "{kind}");
+    }
+}
+
+mod custom {
+    use openapi_schema::{CustomKind, ListType, Schema, Shape};
+    use resource_kinds::{KindInfo, Scope, Verb};
+    use serde_json::{Value, json};
+
+    const BOAT: KindInfo = KindInfo {
+        group: "example.org",
+        version: "v1",
+        kind: "Boat",
+        list_kind: "BoatList",
+        plural: "boats",
+        singular: "boat",
+        short_names: &[],
+        categories: &[],
+        scope: Scope::Namespaced,
+        verbs: &[Verb::Get, Verb::List, Verb::Create],
+        subresources: &[],
+        storage: "example.org/boats",
+    };
+
+    fn boat() -> CustomKind {
+        let schema = json!({"type": "object", "description": "Floats.", "properties": {
+            "spec": {"type": "object", "required": ["name"], "properties": {
+                "name": {"type": "string"},
+                "port": {"x-kubernetes-int-or-string": true},
+                "free": {"type": "object", "x-kubernetes-preserve-unknown-fields": true},
+                "crew": {"type": "array", "x-kubernetes-list-type": "map",
+                    "x-kubernetes-list-map-keys": ["rank", "name"],
+                    "items": {"type": "object", "properties": {
+                        "rank": {"type": "string", "default": "mate"},
+                        "name": {"type": "string"}}}}}}}});
+        CustomKind { info: BOAT, schema }
+    }
+
+    #[test]
+    fn its_fields_and_lists_are_known() {
+        let boat = boat();
+        let schema = Schema::custom(&boat.info, &boat.schema);
+        let root = schema.lookup("example.org", "v1", "Boat").unwrap();
+        let crew = root
+            .field("spec")
+            .unwrap()
+            .type_ref()
+            .field("crew")
+            .unwrap();
+        assert_eq!(crew.list_type(), Some(ListType::Map));
+        assert_eq!(crew.list_map_keys().collect::<Vec<_>>(), ["rank", "name"]);
+        let member = crew.type_ref().element().unwrap();
+        assert_eq!(member.field("rank").unwrap().key_default(), Some("mate"));
+        let free = root
+            .field("spec")
+            .unwrap()
+            .type_ref()
+            .field("free")
+            .unwrap();
+        assert_eq!(free.type_ref().shape(), Shape::Any);
+        // The metadata is that of all objects.
+        let metadata = root.field("metadata").unwrap().type_ref();
+        assert!(metadata.field("ownerReferences").is_some());
+        let object = json!({"metadata": {"name": "a", "nme": "b"}, "spec": {"free": {"x": 1},
+            "crew": [{"rank": "x", "rnk": "y"}]}, "junk": 1});
+        let unknown = schema.unknown_fields("example.org", "v1", "Boat", &object);
+        assert_eq!(unknown, ["metadata.nme", "spec.crew[0].rnk", "junk"]);
+    }
+
+    #[test]
+    fn it_is_in_the_documents() {
+        let custom = [boat()];
+        let published = Schema::published();
+        let read = |bytes: Vec<u8>| -> Value { serde_json::from_slice(&bytes).unwrap() };
+        let v3 = read(
+            published
+                .openapi_v3_document("example.org/v1", &[BOAT], &custom)
+                .unwrap(),
+        );
+        let boat = &v3["components"]["schemas"]["org.example.v1.Boat"];
+        assert_eq!(boat["x-kubernetes-group-version-kind"][0]["kind"], "Boat");
+        assert_eq!(boat["properties"]["spec"]["required"], json!(["name"]));
+        assert!(v3["components"]["schemas"]["org.example.v1.BoatList"].is_object());
+        assert!(v3["paths"]["/apis/example.org/v1/namespaces/{namespace}/boats"].is_object());
+        let v2 = read(published.openapi_v2_document(&[BOAT], &custom));
+        let spec = &v2["definitions"]["org.example.v1.Boat"]["properties"]["spec"];
+        assert_eq!(
+            spec["properties"]["free"].get("type"),
+            None,
+            "anything goes"
+        );
+        assert!(!published.openapi_v2_protobuf(&[BOAT], &custom).is_empty());
+        let index = read(published.openapi_v3_index(&[BOAT], &custom));
+        assert!(index["paths"]["apis/example.org/v1"].is_object());
     }
 }

@@ -294,8 +294,8 @@ fn the_served_document_is_the_same_in_both_forms() {
         .map(|kind| *kind.info())
         .collect();
     let schema = Schema::published();
-    let json: Value = serde_json::from_slice(&schema.openapi_v2_document(&kinds)).unwrap();
-    let read = read("Document", &schema.openapi_v2_protobuf(&kinds));
+    let json: Value = serde_json::from_slice(&schema.openapi_v2_document(&kinds, &[])).unwrap();
+    let read = read("Document", &schema.openapi_v2_protobuf(&kinds, &[]));
     for part in ["swagger", "info"] {
         assert_eq!(read[part], json[part]);
     }

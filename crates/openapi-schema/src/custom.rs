@@ -1,0 +1,216 @@
+//! Kinds whose schema comes with a CustomResourceDefinition instead of with the server.
+
+use std::collections::BTreeSet;
+use std::sync::{Mutex, PoisonError};
+
+use resource_kinds::KindInfo;
+use serde_json::{Map, Value, json};
+
+use crate::facts::{Facts, ListType, MapType};
+use crate::graph::{Definition, Field, Graph, Node};
+use crate::roots::REFERENCE_PREFIX;
+
+const OBJECT_META: &str = "io.k8s.apimachinery.pkg.apis.meta.v1.ObjectMeta";
+
+/// A custom kind, for documents.
+#[derive(Clone, Debug)]
+pub struct CustomKind {
+    /// Its names.
+    pub info: KindInfo,
+    /// The `openAPIV3Schema` of the version.
+    pub schema: Value,
+}
+
+impl CustomKind {
+    /// `org.example.v1.Boat`: the group turned round, as upstream names it.
+    pub(crate) fn definition_name(&self) -> String {
+        let mut words: Vec<&str> = self.info.group.split('.').rev().collect();
+        words.extend([self.info.version, self.info.kind]);
+        words.join(".")
+    }
+
+    /// The schema with what every object has.
+    pub(crate) fn definition(&self) -> Value {
+        let mut schema = self.schema.clone();
+        let Some(map) = schema.as_object_mut() else {
+            return json!({"type": "object"});
+        };
+        let properties = map.entry("properties").or_insert_with(|| json!({}));
+        if let Some(properties) = properties.as_object_mut() {
+            let reference = json!({"$ref": format!("{REFERENCE_PREFIX}{OBJECT_META}")});
+            properties.insert("metadata".into(), reference);
+            for (name, description) in [
+                ("apiVersion", "The version of the object's form."),
+                ("kind", "The kind of the object."),
+            ] {
+                let text = json!({"description": description, "type": "string"});
+                properties.insert(name.into(), text);
+            }
+        }
+        let kinds = json!([{
+            "group": self.info.group,
+            "kind": self.info.kind,
+            "version": self.info.version,
+        }]);
+        map.insert("x-kubernetes-group-version-kind".into(), kinds);
+        schema
+    }
+}
+
+/// The graph of the published types with one more kind.
+pub(crate) fn graph(published: &Graph, info: &KindInfo, schema: &Value) -> Graph {
+    let mut maker = Maker {
+        definitions: published.definitions.clone(),
+        metadata: published
+            .definitions
+            .iter()
+            .position(|definition| *definition.name == *OBJECT_META),
+    };
+    let root = maker.object(schema, true);
+    let mut graph = Graph::of(maker.definitions);
+    graph.name(info.group, info.version, info.kind, root);
+    graph
+}
+
+struct Maker {
+    definitions: Vec<Definition>,
+    metadata: Option<usize>,
+}
+
+impl Maker {
+    /// Adds the definition of an object with known fields.
+    fn object(&mut self, schema: &Value, whole: bool) -> usize {
+        let properties = schema["properties"].as_object();
+        let required = schema["required"].as_array();
+        let mut fields: Vec<Field> = Vec::new();
+        for (name, below) in properties.into_iter().flatten() {
+            if whole && is_of_every_object(name) {
+                continue;
+            }
+            fields.push(Field {
+                name: name.as_str().into(),
+                node: self.node(below),
+                required: required.is_some_and(|names| names.iter().any(|other| other == name)),
+                facts: facts(below),
+            });
+        }
+        if whole || schema["x-kubernetes-embedded-resource"] == true {
+            for name in ["apiVersion", "kind", "metadata"] {
+                fields.retain(|field| *field.name != *name);
+                let metadata = self.metadata.filter(|_| name == "metadata");
+                fields.push(Field {
+                    name: name.into(),
+                    node: metadata.map_or(Node::Scalar, Node::Definition),
+                    required: false,
+                    facts: Facts::default(),
+                });
+            }
+        }
+        fields.sort_by(|one, other| one.name.cmp(&other.name));
+        self.definitions.push(Definition {
+            name: "".into(),
+            fields: fields.into(),
+            facts: facts(schema),
+        });
+        self.definitions.len() - 1
+    }
+
+    fn node(&mut self, schema: &Value) -> Node {
+        if schema["x-kubernetes-preserve-unknown-fields"] == true {
+            return Node::Any;
+        }
+        if schema["x-kubernetes-int-or-string"] == true {
+            return Node::Scalar;
+        }
+        match schema["type"].as_str() {
+            Some("object") => match schema.get("additionalProperties") {
+                Some(values @ Value::Object(_)) => Node::Map(Box::new(self.node(values))),
+                Some(Value::Bool(true)) => Node::Map(Box::new(Node::Any)),
+                _ => Node::Definition(self.object(schema, false)),
+            },
+            Some("array") => Node::List(Box::new(self.node(&schema["items"]))),
+            Some(_) => Node::Scalar,
+            None => Node::Any,
+        }
+    }
+}
+
+fn is_of_every_object(name: &str) -> bool {
+    ["apiVersion", "kind", "metadata"].contains(&name)
+}
+
+fn facts(schema: &Value) -> Facts {
+    let text = |name: &str| schema[name].as_str().unwrap_or_default();
+    let keys = schema["x-kubernetes-list-map-keys"].as_array();
+    let keys: Vec<&str> = keys
+        .into_iter()
+        .flatten()
+        .filter_map(Value::as_str)
+        .collect();
+    let default = match &schema["default"] {
+        Value::String(text) => text.clone(),
+        Value::Number(_) | Value::Bool(_) => schema["default"].to_string(),
+        _ => String::new(),
+    };
+    Facts {
+        list_type: match text("x-kubernetes-list-type") {
+            "set" => Some(ListType::Set),
+            "map" => Some(ListType::Map),
+            "atomic" => Some(ListType::Atomic),
+            _ => None,
+        },
+        list_map_keys: forever(&keys.join(",")),
+        map_type: match text("x-kubernetes-map-type") {
+            "atomic" => Some(MapType::Atomic),
+            "granular" => Some(MapType::Granular),
+            _ => None,
+        },
+        default: forever(&default),
+        ..Facts::default()
+    }
+}
+
+/// Facts are plain words that live as long as the program. Each word is kept once, and there are
+/// only as many as there are in definitions.
+fn forever(text: &str) -> &'static str {
+    static WORDS: Mutex<BTreeSet<&'static str>> = Mutex::new(BTreeSet::new());
+    if text.is_empty() {
+        return "";
+    }
+    let mut words = WORDS.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some(known) = words.get(text) {
+        return known;
+    }
+    let kept: &'static str = Box::leak(text.to_owned().into_boxed_str());
+    words.insert(kept);
+    kept
+}
+
+/// What OpenAPI 2.0 has no words for is left out: it then allows anything there.
+pub(crate) fn for_v2(schema: &Value) -> Value {
+    const UNKNOWN: [&str; 6] = ["nullable", "oneOf", "anyOf", "allOf", "not", "default"];
+    let Value::Object(map) = schema else {
+        return schema.clone();
+    };
+    let free = map.get("x-kubernetes-preserve-unknown-fields") == Some(&Value::Bool(true))
+        || map.get("nullable") == Some(&Value::Bool(true))
+        || map.get("x-kubernetes-int-or-string") == Some(&Value::Bool(true));
+    let mut kept = Map::new();
+    for (name, value) in map {
+        let value = match (name.as_str(), value) {
+            (name, _) if UNKNOWN.contains(&name) => continue,
+            ("type" | "properties" | "items" | "additionalProperties" | "required", _) if free => {
+                continue;
+            }
+            ("properties", Value::Object(properties)) => properties
+                .iter()
+                .map(|(name, below)| (name.clone(), for_v2(below)))
+                .collect::<Map<String, Value>>()
+                .into(),
+            ("items" | "additionalProperties", below) => for_v2(below),
+            (_, other) => other.clone(),
+        };
+        kept.insert(name.clone(), value);
+    }
+    Value::Object(kept)
+}
