@@ -20,9 +20,14 @@ pub(super) struct Changes<'a> {
 }
 
 impl<'a> Changes<'a> {
-    /// What has another value than before.
-    pub fn set(&self) -> FieldSet<'a> {
-        self.modified.union(&self.added)
+    /// What has another value than before; and what is gone.
+    pub fn split(self) -> (FieldSet<'a>, FieldSet<'a>) {
+        let set = match (self.modified.is_empty(), self.added.is_empty()) {
+            (true, _) => self.added,
+            (_, true) => self.modified,
+            _ => self.modified.union(&self.added),
+        };
+        (set, self.removed)
     }
 
     pub fn is_empty(&self) -> bool {

@@ -23,6 +23,33 @@ impl<'a> FieldSet<'a> {
     pub fn from_fields_v1(fields: &'a Value) -> Result<Self, String> {
         Ok(decode(fields)?.0)
     }
+
+    /// Whether any of these fields is in an encoded set.
+    pub(crate) fn overlaps(&self, fields: &Value) -> bool {
+        self.nodes().iter().any(|node| {
+            let found = fields.get(path::encode(&node.step));
+            found.is_some_and(|found| {
+                (node.member && is_member(found)) || node.below.overlaps(found)
+            })
+        })
+    }
+
+    /// Whether all of these fields are in an encoded set.
+    pub(crate) fn is_within(&self, fields: &Value) -> bool {
+        self.nodes().iter().all(|node| {
+            let found = fields.get(path::encode(&node.step));
+            found.is_some_and(|found| {
+                (!node.member || is_member(found)) && node.below.is_within(found)
+            })
+        })
+    }
+}
+
+fn is_member(fields: &Value) -> bool {
+    match fields {
+        Value::Object(fields) => fields.is_empty() || fields.contains_key("."),
+        _ => true,
+    }
 }
 
 fn encoded(node: &Node<'_>) -> Value {

@@ -60,34 +60,81 @@ impl<'a> Manager<'a> {
 /// What a manager owns, in which version it last said so, and when.
 #[derive(Clone, Debug)]
 pub(super) struct Entry<'a> {
-    pub fields: FieldSet<'a>,
+    fields: Fields<'a>,
     pub api_version: Cow<'a, str>,
     pub time: Option<Cow<'a, str>>,
-    /// The entry as it was read; taken over as it is if nothing has changed.
-    read: Option<&'a Value>,
+}
+
+/// The fields of a manager. Most writes touch but a few fields of a few managers; so the others
+/// stay as they were read.
+#[derive(Clone, Debug)]
+enum Fields<'a> {
+    /// As `fieldsV1`.
+    Encoded(Value),
+    Decoded(FieldSet<'a>),
+}
+
+impl<'a> Fields<'a> {
+    fn decoded(&mut self) -> &mut FieldSet<'a> {
+        if let Self::Encoded(fields) = self {
+            let set = FieldSet::from_fields_v1(fields).unwrap_or_default();
+            *self = Self::Decoded(set.into_owned());
+        }
+        match self {
+            Self::Decoded(set) => set,
+            Self::Encoded(_) => unreachable!("decoded just above"),
+        }
+    }
 }
 
 impl<'a> Entry<'a> {
     pub fn new(fields: FieldSet<'a>, api_version: &'a str, now: &'a str) -> Self {
         Self {
-            fields,
+            fields: Fields::Decoded(fields),
             api_version: api_version.into(),
             time: Some(now.into()),
-            read: None,
         }
     }
 
-    /// Takes fields away; whether there were any of them.
+    pub fn fields(&mut self) -> &FieldSet<'a> {
+        self.fields.decoded()
+    }
+
+    /// What of these fields it has.
+    pub fn shared(&mut self, fields: &FieldSet<'a>) -> FieldSet<'a> {
+        match &self.fields {
+            Fields::Encoded(encoded) if !fields.overlaps(encoded) => FieldSet::default(),
+            _ => self.fields.decoded().intersection(fields),
+        }
+    }
+
+    /// Takes fields away.
     pub fn lose(&mut self, fields: &FieldSet<'a>) {
-        if !self.fields.intersection(fields).is_empty() {
-            self.fields = self.fields.difference(fields);
-            self.read = None;
+        match &self.fields {
+            Fields::Encoded(encoded) if !fields.overlaps(encoded) => {}
+            _ => {
+                let own = self.fields.decoded();
+                *own = own.difference(fields);
+            }
         }
     }
 
-    pub fn touch(&mut self, now: &'a str) {
-        self.time = Some(now.into());
-        self.read = None;
+    /// Adds fields.
+    pub fn gain(&mut self, fields: FieldSet<'a>) {
+        match &self.fields {
+            Fields::Encoded(encoded) if fields.is_within(encoded) => {}
+            _ => {
+                let own = self.fields.decoded();
+                *own = own.union(&fields);
+            }
+        }
+    }
+
+    fn is_empty(&self) -> bool {
+        match &self.fields {
+            Fields::Encoded(fields) => fields.as_object().is_none_or(Map::is_empty),
+            Fields::Decoded(set) => set.is_empty(),
+        }
     }
 }
 
@@ -96,15 +143,27 @@ impl<'a> Entry<'a> {
 pub(super) struct Managers<'a>(pub BTreeMap<Manager<'a>, Entry<'a>>);
 
 impl<'a> Managers<'a> {
-    /// Reads `metadata.managedFields`; `None` for what is no such list. Nothing at all is a list
-    /// of nobody.
-    pub fn decode(list: &'a Value) -> Option<Self> {
+    /// Reads `metadata.managedFields` as a client sent it; `None` for what is no such list.
+    /// Nothing at all is a list of nobody.
+    pub fn decode(list: Value) -> Option<Self> {
+        let mut managers = Self::stored(list)?;
+        for entry in managers.0.values_mut() {
+            if let Fields::Encoded(fields) = &entry.fields {
+                let set = FieldSet::from_fields_v1(fields).ok()?;
+                entry.fields = Fields::Decoded(set.into_owned());
+            }
+        }
+        Some(managers)
+    }
+
+    /// The same of a list that was written here: what its fields are is looked at when it matters.
+    pub fn stored(list: Value) -> Option<Self> {
         let list = match list {
             Value::Null => return Some(Self::default()),
             Value::Array(list) => list,
             _ => return None,
         };
-        list.iter()
+        list.into_iter()
             .map(decode_entry)
             .collect::<Option<_>>()
             .map(Self)
@@ -115,34 +174,31 @@ impl<'a> Managers<'a> {
     }
 
     /// The list as `metadata.managedFields`; appliers first, then by time.
-    pub fn encode(&self) -> Value {
-        let mut entries: Vec<(&Manager<'_>, &Entry<'_>)> = self.0.iter().collect();
-        entries.sort_by_cached_key(|(manager, entry)| {
-            let time = entry.time.as_deref().unwrap_or_default();
-            (
-                manager.operation,
-                time.to_owned(),
-                manager.name.clone(),
-                entry.api_version.clone(),
-                manager.subresource.clone(),
-            )
+    pub fn encode(self) -> Value {
+        let mut entries: Vec<(Manager<'_>, Entry<'_>)> = self.0.into_iter().collect();
+        entries.sort_by(|(one, first), (two, second)| {
+            let key = |manager: &Manager<'_>| manager.operation;
+            (key(one), &first.time, &one.name)
+                .cmp(&(key(two), &second.time, &two.name))
+                .then_with(|| first.api_version.cmp(&second.api_version))
+                .then_with(|| one.subresource.cmp(&two.subresource))
         });
         let encoded = entries
             .into_iter()
-            .map(|(manager, entry)| match entry.read {
-                Some(as_read) => as_read.clone(),
-                None => encode_entry(manager, entry),
-            });
+            .map(|(manager, entry)| encode_entry(manager, entry));
         Value::Array(encoded.collect())
     }
 
     /// Forgets those who own nothing.
     pub fn forget_empty(&mut self) {
-        self.0.retain(|_, entry| !entry.fields.is_empty());
+        self.0.retain(|_, entry| !entry.is_empty());
     }
 
     /// Puts the oldest updaters of a version together until there are no more than allowed.
     pub fn cap(&mut self) {
+        if self.0.len() <= UPDATERS_MAX {
+            return;
+        }
         let mut updaters: Vec<(String, Manager<'a>)> = self
             .0
             .iter()
@@ -185,19 +241,24 @@ impl<'a> Managers<'a> {
         {
             self.0.insert(bucket.clone(), entry);
         }
-        if let Some(newer) = self.0.remove(manager)
+        if let Some(mut newer) = self.0.remove(manager)
             && let Some(entry) = self.0.get_mut(&bucket)
         {
-            entry.fields = entry.fields.union(&newer.fields);
+            entry.gain(newer.fields().clone());
             entry.time = newer.time;
-            entry.read = None;
         }
     }
 }
 
-fn decode_entry(entry: &Value) -> Option<(Manager<'_>, Entry<'_>)> {
-    let text = |field: &str| entry[field].as_str().unwrap_or_default();
-    let operation = match text("operation") {
+fn decode_entry<'a>(entry: Value) -> Option<(Manager<'a>, Entry<'a>)> {
+    let Value::Object(mut entry) = entry else {
+        return None;
+    };
+    let mut text = |field: &str| match entry.get_mut(field).map(Value::take) {
+        Some(Value::String(text)) => text,
+        _ => String::new(),
+    };
+    let operation = match text("operation").as_str() {
         "Apply" => Operation::Apply,
         "Update" => Operation::Update,
         _ => return None,
@@ -206,44 +267,43 @@ fn decode_entry(entry: &Value) -> Option<(Manager<'_>, Entry<'_>)> {
     if api_version.is_empty() || text("fieldsType") != "FieldsV1" {
         return None;
     }
-    let fields = match entry.get("fieldsV1") {
-        None | Some(Value::Null) => FieldSet::default(),
-        Some(fields) => FieldSet::from_fields_v1(fields).ok()?,
-    };
     let manager = Manager {
         name: text("manager").into(),
         operation,
         api_version: match operation {
             Operation::Apply => "".into(),
-            Operation::Update => api_version.into(),
+            Operation::Update => api_version.clone().into(),
         },
         subresource: text("subresource").into(),
     };
+    let time = Some(text("time")).filter(|time| !time.is_empty());
+    let fields = entry.get_mut("fieldsV1").map(Value::take);
     let entry = Entry {
-        fields,
+        fields: Fields::Encoded(fields.unwrap_or_default()),
         api_version: api_version.into(),
-        time: Some(text("time"))
-            .filter(|time| !time.is_empty())
-            .map(Cow::from),
-        read: Some(entry),
+        time: time.map(Cow::from),
     };
     Some((manager, entry))
 }
 
-fn encode_entry(manager: &Manager<'_>, entry: &Entry<'_>) -> Value {
+fn encode_entry(manager: Manager<'_>, entry: Entry<'_>) -> Value {
     let mut encoded = Map::with_capacity(7);
-    let mut set = |name: &str, value: &str| {
+    let mut set = |name: &str, value: Cow<'_, str>| {
         if !value.is_empty() {
-            encoded.insert(name.to_owned(), value.into());
+            encoded.insert(name.to_owned(), Value::String(value.into_owned()));
         }
     };
-    set("manager", &manager.name);
-    set("operation", manager.operation.name());
-    set("apiVersion", &entry.api_version);
-    set("time", entry.time.as_deref().unwrap_or_default());
-    set("fieldsType", "FieldsV1");
-    set("subresource", &manager.subresource);
-    encoded.insert("fieldsV1".to_owned(), entry.fields.to_fields_v1());
+    set("manager", manager.name);
+    set("operation", manager.operation.name().into());
+    set("apiVersion", entry.api_version);
+    set("time", entry.time.unwrap_or_default());
+    set("fieldsType", "FieldsV1".into());
+    set("subresource", manager.subresource);
+    let fields = match entry.fields {
+        Fields::Encoded(fields) => fields,
+        Fields::Decoded(set) => set.to_fields_v1(),
+    };
+    encoded.insert("fieldsV1".to_owned(), fields);
     Value::Object(encoded)
 }
 

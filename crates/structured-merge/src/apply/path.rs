@@ -84,15 +84,6 @@ impl<'a> Atom<'a> {
         }
     }
 
-    pub fn to_value(&self) -> Value {
-        match self {
-            Self::Number(number) => Value::Number(number.clone()),
-            Self::Text(text) => Value::String(text.clone().into_owned()),
-            Self::Bool(set) => Value::Bool(*set),
-            Self::Other(value) => (**value).clone(),
-        }
-    }
-
     fn into_owned(self) -> Atom<'static> {
         match self {
             Self::Number(number) => Atom::Number(number),
@@ -167,16 +158,46 @@ fn compare_numbers(one: &Number, two: &Number) -> Ordering {
 /// The step as a key of `fieldsV1`: `f:spec`, `k:{"name":"a"}`, `v:"x"`, `i:0`.
 pub(crate) fn encode(step: &Step<'_>) -> String {
     match step {
-        Step::Field(name) => format!("f:{name}"),
+        Step::Field(name) => ["f:", name].concat(),
         Step::Key(fields) => {
-            let fields: Map<String, Value> = fields
-                .iter()
-                .map(|(name, value)| (name.clone().into_owned(), value.to_value()))
-                .collect();
-            format!("k:{}", Value::Object(fields))
+            let mut text = String::with_capacity(32);
+            for (index, (name, value)) in fields.iter().enumerate() {
+                text.push_str(if index == 0 { "k:{" } else { "," });
+                push_text(&mut text, name);
+                text.push(':');
+                push_atom(&mut text, value);
+            }
+            if fields.is_empty() {
+                text.push_str("k:{");
+            }
+            text.push('}');
+            text
         }
-        Step::Value(value) => format!("v:{}", value.to_value()),
+        Step::Value(value) => {
+            let mut text = String::from("v:");
+            push_atom(&mut text, value);
+            text
+        }
         Step::Index(index) => format!("i:{index}"),
+    }
+}
+
+fn push_atom(out: &mut String, atom: &Atom<'_>) {
+    match atom {
+        Atom::Text(text) => push_text(out, text),
+        other => out.push_str(&other.to_string()),
+    }
+}
+
+/// A text as JSON.
+fn push_text(out: &mut String, text: &str) {
+    let plain = |byte: u8| byte >= b' ' && byte != b'"' && byte != b'\\';
+    if text.bytes().all(plain) {
+        out.push('"');
+        out.push_str(text);
+        out.push('"');
+    } else {
+        out.push_str(&Value::from(text).to_string());
     }
 }
 

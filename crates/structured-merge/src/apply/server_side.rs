@@ -39,7 +39,7 @@ pub fn apply(
     let nothing = Value::Object(Map::new());
     let mut before = live.unwrap_or(&nothing).clone();
     let recorded = take_managed(&mut before);
-    let mut managers = Managers::decode(&recorded).unwrap_or_default();
+    let mut managers = Managers::stored(recorded).unwrap_or_default();
     if managers.is_empty() && live.is_some() {
         // All that is there belongs to those who came before anybody applied.
         let mut changes = compare(form, &nothing, &before);
@@ -48,7 +48,7 @@ pub fn apply(
             manager: BEFORE,
             ..*writer
         };
-        note(&mut managers, &changes, &earlier);
+        note(&mut managers, changes, &earlier);
     }
     let work = Work {
         form,
@@ -128,16 +128,16 @@ impl<'a> Work<'a, '_> {
         let mut own = fields_of(self.form, self.config).0;
         own.retain_top(|field| self.reach.has(field));
         let merged = merge(self.form, Some(self.live), Some(self.config)).unwrap_or_default();
-        let last = managers.0.remove(&id);
-        let merged = match &last {
-            Some(last) => self.prune(merged, &last.fields, &own, &managers),
+        let mut last = managers.0.remove(&id);
+        let merged = match &mut last {
+            Some(last) => self.prune(merged, last.fields(), &own, &mut managers),
             None => merged,
         };
         let changed = merged != *self.live;
         let mut changes = compare(self.form, self.live, &merged);
         changes.retain_top(|field| self.reach.has(field));
-        contest(&mut managers, &changes, force)?;
-        let own = strip(&own);
+        contest(&mut managers, changes, force)?;
+        let own = strip(own);
         if !own.is_empty() {
             let mut entry = Entry::new(own, self.writer.api_version, self.writer.now);
             // What changes nothing is no news.
@@ -156,7 +156,7 @@ impl<'a> Work<'a, '_> {
         merged: Value,
         last: &FieldSet<'a>,
         own: &FieldSet<'_>,
-        others: &Managers<'a>,
+        others: &mut Managers<'a>,
     ) -> Value {
         if last.is_subset(own) {
             return merged;
@@ -165,8 +165,8 @@ impl<'a> Work<'a, '_> {
         let present = |value: &Value| all(&fields_of(self.form, value).0);
         let last = all(last);
         let mut kept = own.union(&identity()).into_owned();
-        for entry in others.0.values() {
-            kept = kept.union(&entry.fields.clone().into_owned());
+        for entry in others.0.values_mut() {
+            kept = kept.union(&entry.fields().clone().into_owned());
         }
         let before = present(&merged);
         let pruned = remove(self.form, &merged, &last);
@@ -215,14 +215,14 @@ fn identity() -> FieldSet<'static> {
 /// Takes what changes from those who own it, if they may be made to give it up.
 fn contest<'a>(
     managers: &mut Managers<'a>,
-    changes: &Changes<'_>,
+    changes: Changes<'_>,
     force: bool,
 ) -> Result<(), Refused<'a>> {
-    let changed = changes.set().into_owned();
-    let removed = changes.removed.clone().into_owned();
+    let (changed, removed) = changes.split();
+    let (changed, removed) = (changed.into_owned(), removed.into_owned());
     let mut conflicts = Vec::new();
     for (manager, entry) in &mut managers.0 {
-        let contested = entry.fields.intersection(&changed);
+        let contested = entry.shared(&changed);
         if !contested.is_empty() {
             conflicts.push((manager.clone(), contested.into_owned()));
         }

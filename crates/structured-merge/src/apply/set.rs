@@ -123,6 +123,23 @@ impl<'a> FieldSet<'a> {
         });
     }
 
+    /// Leaves out the members for which `keep` does not hold; what is below them stays.
+    pub(crate) fn retain_members(&mut self, keep: impl Fn(&str) -> bool) {
+        for node in &mut self.nodes {
+            if let Step::Field(name) = &node.step {
+                node.member &= keep(name);
+            }
+        }
+        self.nodes
+            .retain(|node| node.member || !node.below.is_empty());
+    }
+
+    /// The set below a top-level field.
+    pub(crate) fn below_mut(&mut self, field: &str) -> Option<&mut Self> {
+        let here = |node: &&mut Node<'a>| matches!(&node.step, Step::Field(name) if name == field);
+        self.nodes.iter_mut().find(here).map(|node| &mut node.below)
+    }
+
     pub(crate) fn nodes(&self) -> &[Node<'a>] {
         &self.nodes
     }

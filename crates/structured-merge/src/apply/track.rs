@@ -5,8 +5,7 @@ use serde_json::{Map, Value};
 use super::compare::{Changes, compare};
 use super::form::Form;
 use super::managers::{Entry, Manager, Managers, Operation, is_reset};
-use super::path::Step;
-use super::set::{FieldSet, Node};
+use super::set::FieldSet;
 use super::{Reach, Writer};
 use openapi_schema::TypeRef;
 
@@ -24,13 +23,13 @@ pub fn track(
     reach: Reach<'_>,
 ) {
     let sent = take_managed(object);
-    let managed = tracked(live, &sent, object, object_type, writer, reach);
+    let managed = tracked(live, sent, object, object_type, writer, reach);
     set_managed(object, managed);
 }
 
 fn tracked(
     live: Option<&Value>,
-    sent: &Value,
+    sent: Value,
     object: &Value,
     object_type: TypeRef<'_>,
     writer: &Writer<'_>,
@@ -43,51 +42,48 @@ fn tracked(
     let nothing = Value::Object(Map::new());
     let mut changes = compare(Form::of_type(object_type), live.unwrap_or(&nothing), object);
     changes.retain_top(|field| reach.has(field));
-    note(&mut managers, &changes, writer);
+    note(&mut managers, changes, writer);
     managers.cap();
     managers.encode()
 }
 
 /// The managers from before the write: those sent, unless through a sub-resource, where nobody
 /// edits them; those of the live object if none that make sense were sent.
-fn known<'a>(
-    live: Option<&'a Value>,
-    sent: &'a Value,
-    writer: &Writer<'_>,
-) -> Option<Managers<'a>> {
+fn known<'a>(live: Option<&Value>, sent: Value, writer: &Writer<'_>) -> Option<Managers<'a>> {
+    let stored = live.map_or(&Value::Null, |live| &live["metadata"]["managedFields"]);
+    if sent == *stored {
+        return Managers::stored(sent);
+    }
     if writer.subresource.is_empty() {
-        if is_reset(sent) {
+        if is_reset(&sent) {
             return Some(Managers::default());
         }
         if let Some(managers) = Managers::decode(sent).filter(|managers| !managers.is_empty()) {
             return Some(managers);
         }
     }
-    match live {
-        Some(live) => Managers::decode(&live["metadata"]["managedFields"]),
-        None => Some(Managers::default()),
-    }
+    Managers::stored(stored.clone())
 }
 
 /// Gives the writer what it has changed, and takes that from all others.
-pub(super) fn note<'a>(managers: &mut Managers<'a>, changes: &Changes<'a>, writer: &Writer<'a>) {
+pub(super) fn note<'a>(managers: &mut Managers<'a>, changes: Changes<'a>, writer: &Writer<'a>) {
     if changes.is_empty() {
         return;
     }
-    let set = changes.set();
-    let own = strip(&set);
+    let (set, removed) = changes.split();
     let writer_id = Manager::of(writer, Operation::Update);
     for (manager, entry) in &mut managers.0 {
         if *manager != writer_id {
             entry.lose(&set);
         }
-        entry.lose(&changes.removed);
+        entry.lose(&removed);
     }
+    let own = strip(set);
     if !own.is_empty() {
         match managers.0.get_mut(&writer_id) {
             Some(entry) => {
-                entry.fields = entry.fields.union(&own);
-                entry.touch(writer.now);
+                entry.gain(own);
+                entry.time = Some(writer.now.into());
             }
             None => {
                 let entry = Entry::new(own, writer.api_version, writer.now);
@@ -99,7 +95,7 @@ pub(super) fn note<'a>(managers: &mut Managers<'a>, changes: &Changes<'a>, write
 }
 
 /// The set without what has no owners: the identity of an object and what the server counts.
-pub(super) fn strip<'a>(set: &FieldSet<'a>) -> FieldSet<'a> {
+pub(super) fn strip(mut set: FieldSet<'_>) -> FieldSet<'_> {
     const METADATA: [&str; 9] = [
         "clusterName",
         "creationTimestamp",
@@ -111,20 +107,11 @@ pub(super) fn strip<'a>(set: &FieldSet<'a>) -> FieldSet<'a> {
         "selfLink",
         "uid",
     ];
-    let leaf = |name: &'static str| Node {
-        step: Step::Field(name.into()),
-        member: true,
-        below: FieldSet::default(),
-    };
-    let unowned = FieldSet::of(vec![
-        leaf("apiVersion"),
-        leaf("kind"),
-        Node {
-            below: FieldSet::of(METADATA.map(leaf).into()),
-            ..leaf("metadata")
-        },
-    ]);
-    set.difference(&unowned)
+    if let Some(metadata) = set.below_mut("metadata") {
+        metadata.retain_members(|field| !METADATA.contains(&field));
+    }
+    set.retain_members(|field| !matches!(field, "apiVersion" | "kind" | "metadata"));
+    set
 }
 
 /// Takes the managed fields out of an object.
