@@ -1,4 +1,5 @@
-//! Applying manifests: create what is absent, merge into what is there.
+//! Applying manifests by server-side apply, as one field manager: what a manifest no longer says
+//! goes, what others say beside it stays.
 
 use anyhow::{Context, Result, bail};
 use http::{Method, Request, StatusCode};
@@ -20,44 +21,24 @@ pub struct Applied {
     pub warnings: Vec<String>,
 }
 
-/// The path of an object and of its collection.
+/// Where an object is, and how it is shown.
 struct Place {
-    collection: String,
-    object: String,
+    path: String,
     display: String,
 }
 
-/// Creates or updates one object.
+/// Whose the fields of the manifests are.
+const QUERY: &str = "?fieldManager=mainstay-up&fieldValidation=Strict&force=true";
+
+/// Creates or updates one object. What others have changed in the meantime is as the manifest
+/// says again: whoever starts the program with it wants that.
 pub async fn apply(client: &Client, kinds: &[KindInfo], manifest: &Manifest) -> Result<Applied> {
     let place = place(kinds, manifest)?;
     let body = serde_json::to_vec(&manifest.object).context("encode the manifest")?;
-    let query = "?fieldManager=mainstay-up&fieldValidation=Strict";
-    // Looked up first: creating what exists is not always refused for that reason (a Service with
-    // a fixed address is refused for its address).
-    let get = request(
-        Method::GET,
-        &place.object,
-        "",
-        "application/json",
-        Vec::new(),
-    )?;
-    let (status, present, _) = send(client, get).await?;
-    let (request, before) = if status == StatusCode::NOT_FOUND {
-        let json = "application/json";
-        (
-            request(Method::POST, &place.collection, query, json, body)?,
-            None,
-        )
-    } else {
-        // Lists are replaced as a whole: merged by the published keys, two ports of one number
-        // (DNS by UDP and TCP) would become one.
-        let merge = "application/merge-patch+json";
-        (
-            request(Method::PATCH, &place.object, query, merge, body)?,
-            version(&present),
-        )
-    };
-    let (status, answer, warnings) = send(client, request).await?;
+    // Looked up first, to tell what has changed.
+    let (_, present, _) = send(client, request(Method::GET, &place.path, Vec::new())?).await?;
+    let apply = request(Method::PATCH, &format!("{}{QUERY}", place.path), body)?;
+    let (status, answer, warnings) = send(client, apply).await?;
     if !status.is_success() {
         bail!(
             "{}: {}: {}",
@@ -66,10 +47,12 @@ pub async fn apply(client: &Client, kinds: &[KindInfo], manifest: &Manifest) -> 
             message(&answer)
         );
     }
-    let outcome = match before {
-        None => "created",
-        before @ Some(_) if version(&answer) == before => "unchanged",
-        Some(_) => "configured",
+    let outcome = if status == StatusCode::CREATED {
+        "created"
+    } else if version(&answer) == version(&present) {
+        "unchanged"
+    } else {
+        "configured"
     };
     Ok(Applied {
         object: place.display,
@@ -122,8 +105,7 @@ fn place(kinds: &[KindInfo], manifest: &Manifest) -> Result<Place> {
     };
     let dot = if info.group.is_empty() { "" } else { "." };
     Ok(Place {
-        object: format!("{collection}/{name}"),
-        collection,
+        path: format!("{collection}/{name}"),
         display: format!("{}{dot}{}/{name}", info.singular, info.group),
     })
 }
@@ -136,20 +118,14 @@ fn group_version(info: &KindInfo) -> String {
     }
 }
 
-fn request(
-    method: Method,
-    path: &str,
-    query: &str,
-    content: &str,
-    body: Vec<u8>,
-) -> Result<Request<kube::client::Body>> {
+fn request(method: Method, uri: &str, body: Vec<u8>) -> Result<Request<kube::client::Body>> {
     Request::builder()
         .method(method)
-        .uri(format!("{path}{query}"))
-        .header(http::header::CONTENT_TYPE, content)
+        .uri(uri)
+        .header(http::header::CONTENT_TYPE, "application/apply-patch+yaml")
         .header(http::header::ACCEPT, "application/json")
         .body(kube::client::Body::from(body))
-        .with_context(|| format!("a request to {path}"))
+        .with_context(|| format!("a request to {uri}"))
 }
 
 async fn send(
@@ -220,7 +196,7 @@ mod tests {
             "metadata": {"name": "web", "namespace": "shop"}});
         let place = place(&[SET], &manifest(object)).unwrap();
         assert_eq!(
-            place.object,
+            place.path,
             "/apis/apps/v1/namespaces/shop/statefulsets/web"
         );
         assert_eq!(place.display, "statefulset.apps/web");
