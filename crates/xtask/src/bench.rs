@@ -25,6 +25,16 @@ const BENCHMARKS: &[Benchmark] = &[
         &["bench", "--package", "planners", "--bench", "stateful_set"],
     ),
     (
+        "stateful-sets",
+        &[
+            "bench",
+            "--package",
+            "simulation",
+            "--bench",
+            "stateful_sets",
+        ],
+    ),
+    (
         "startup-memory-pods",
         &[
             "bench",
