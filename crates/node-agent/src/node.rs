@@ -77,21 +77,31 @@ impl NodeKeeper {
         check_tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut written = Instant::now();
         let mut told = pressure(&self.config.data_dir);
+        let mut renewed = Timestamp::now();
+        let mut is_missed = false;
         loop {
             tokio::select! {
                 () = shutdown.cancelled() => return,
                 _ = lease_tick.tick() => {
-                    if let Err(error) = self.renew_lease().await {
-                        tracing::warn!(error = %error, "node lease not renewed");
+                    match self.renew_lease().await {
+                        Ok(()) => {
+                            let now = Timestamp::now();
+                            is_missed |= may_be_missed(renewed, now);
+                            renewed = now;
+                        }
+                        Err(error) => tracing::warn!(error = %error, "node lease not renewed"),
                     }
                 }
                 _ = check_tick.tick() => {
                     let seen = pressure(&self.config.data_dir);
-                    if seen == told && written.elapsed() < NODE_STATUS_PERIOD {
+                    if seen == told && !is_missed && written.elapsed() < NODE_STATUS_PERIOD {
                         continue;
                     }
                     match self.write_status(seen).await {
-                        Ok(()) => (told, written) = (seen, Instant::now()),
+                        Ok(()) => {
+                            (told, written) = (seen, Instant::now());
+                            is_missed = false;
+                        }
                         Err(error) => tracing::warn!(error = %error, "node status not written"),
                     }
                 }
@@ -217,6 +227,12 @@ impl NodeKeeper {
     }
 }
 
+/// Whether the lease was not renewed for so long that others may have said the node is lost. Only
+/// the node's own status takes that back.
+fn may_be_missed(renewed: Timestamp, now: Timestamp) -> bool {
+    now.duration_since(renewed).as_secs() > i64::from(LEASE_SECONDS) / 2
+}
+
 /// The node's conditions; times of transition stay while nothing changes.
 fn conditions(before: &[NodeCondition], seen: Pressure, now: Timestamp) -> Vec<NodeCondition> {
     let one = |type_: &str, holds: bool, reason: &str, message: &str| {
@@ -271,6 +287,13 @@ fn conditions(before: &[NodeCondition], seen: Pressure, now: Timestamp) -> Vec<N
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn after_a_long_silence_the_status_is_said_again() {
+        let at = |second| Timestamp::from_second(second).unwrap();
+        assert!(!may_be_missed(at(0), at(11)));
+        assert!(may_be_missed(at(0), at(41)));
+    }
 
     #[test]
     fn conditions_keep_their_transition_time() {
