@@ -21,5 +21,7 @@ mod rules;
 mod scenarios;
 #[path = "stateful_set/situation.rs"]
 mod situation;
+#[path = "stateful_set/trouble.rs"]
+mod trouble;
 #[path = "stateful_set/world.rs"]
 mod world;

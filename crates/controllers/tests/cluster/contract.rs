@@ -3,7 +3,7 @@
 
 use jiff::Timestamp;
 use k8s_openapi::api::apps::v1::StatefulSet;
-use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Pod, Service};
+use k8s_openapi::api::core::v1::{Event, PersistentVolumeClaim, Pod, Service};
 use kube::ResourceExt;
 use kube::api::{Api, DeleteParams, Patch, PatchParams};
 use serde_json::{Value, json};
@@ -211,4 +211,49 @@ async fn a_pod_is_deleted_with_its_own_grace() {
         format!("{:?}", pods[0].metadata.deletion_grace_period_seconds)
     })
     .await;
+}
+
+/// statefulset.md 3.30, 7.1, T8, T9: a pod that has ended is replaced; its claim is not.
+#[tokio::test]
+async fn a_pod_that_has_ended_is_replaced() {
+    let cluster = Cluster::new().await;
+    let more = json!({ "volumeClaimTemplates": claims() });
+    cluster.create::<StatefulSet>(set(1, "a", more)).await;
+    wait_for(&cluster, "1 1 1 1 1", status).await;
+    let all: Api<Pod> = cluster.api();
+    let claim = cluster
+        .api::<PersistentVolumeClaim>()
+        .get("www-web-0")
+        .await
+        .unwrap();
+    for phase in ["Failed", "Succeeded"] {
+        let former = all.get("web-0").await.unwrap().uid();
+        let ended = Patch::Merge(json!({ "status": { "phase": phase, "reason": "Evicted" } }));
+        all.patch_status("web-0", &PatchParams::default(), &ended)
+            .await
+            .unwrap();
+        wait_for::<Pod>(&cluster, "true", |pods| {
+            pods.first()
+                .is_some_and(|pod| pod.uid() != former)
+                .to_string()
+        })
+        .await;
+        wait_for(&cluster, "1 1 1 1 1", status).await;
+    }
+    wait_for::<Event>(&cluster, "2", |events| {
+        let gone = "delete Pod web-0 in StatefulSet web successful";
+        let told = events
+            .iter()
+            .filter(|event| event.message.as_deref() == Some(gone));
+        told.map(|event| event.count.unwrap_or(1))
+            .sum::<i32>()
+            .to_string()
+    })
+    .await;
+    let after = cluster
+        .api::<PersistentVolumeClaim>()
+        .get("www-web-0")
+        .await
+        .unwrap();
+    assert_eq!((after.uid(), after.spec), (claim.uid(), claim.spec));
 }

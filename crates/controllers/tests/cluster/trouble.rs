@@ -444,6 +444,34 @@ async fn a_name_that_is_too_long_is_told() {
     wait_for::<StatefulSet>(&cluster, "web", names).await;
 }
 
+/// statefulset.md 2.4, 7.2: a claim that cannot be made is told of, and its pod is not made.
+#[tokio::test]
+async fn a_claim_that_cannot_be_made_is_told() {
+    let cluster = Cluster::new().await;
+    let long = "x".repeat(250);
+    let mut templates = claims();
+    templates[0]["metadata"]["name"] = json!(long);
+    let more = json!({ "volumeClaimTemplates": templates });
+    cluster.create::<StatefulSet>(set(1, "a", more)).await;
+    let start = format!(
+        "create Claim {long}-web-0 for Pod web-0 in StatefulSet web failed error: \
+         PersistentVolumeClaim \"{long}-web-0\" is invalid: metadata.name: "
+    );
+    wait_for::<Event>(&cluster, "true", |events| {
+        let told = events.iter().any(|event| {
+            let message = event.message.as_deref().unwrap_or_default();
+            event.reason.as_deref() == Some("FailedCreate") && message.starts_with(&start)
+        });
+        told.to_string()
+    })
+    .await;
+    wait_for::<Pod>(&cluster, "", names).await;
+    cluster
+        .delete::<StatefulSet>("web", DeleteParams::default())
+        .await;
+    wait_for::<StatefulSet>(&cluster, "", names).await;
+}
+
 /// statefulset.md 8.9, T35: a second set with the same selector takes nothing.
 #[tokio::test]
 async fn sets_with_one_selector_keep_to_their_own() {
