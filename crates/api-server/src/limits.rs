@@ -103,5 +103,8 @@ pub(crate) const WATCH_TIMEOUT_MAX_SECS: u64 = 365 * 24 * 3600;
 /// Most objects that one deletion of a collection removes at the same time.
 pub(crate) const DELETE_COLLECTION_WORKERS: usize = 8;
 
+/// A proxied request's connection is there within this time.
+pub(crate) const PROXY_CONNECT_TIMEOUT: Duration = Duration::from_secs(30);
+
 /// Largest answer of a node that is read into an error message.
 pub(crate) const NODE_ERROR_BYTES_MAX: usize = 64 * 1024;

@@ -17,11 +17,12 @@ use crate::authorize::authorize;
 use crate::body::{BoxBody, Held, Segments, boxed};
 use crate::fairness::{Share, too_many};
 use crate::identity::{Caller, Credentials, UserInfo, authenticate, impersonate, unauthorized};
+use crate::metrics::Label;
 use crate::query::Query;
 use crate::reply::Reply;
 use crate::request_info::RequestInfo;
+use crate::routing;
 use crate::server::ApiServer;
-use crate::{reviews, routing};
 
 /// Tells a request that the listener it came from is closing.
 #[derive(Clone, Debug)]
@@ -76,7 +77,8 @@ async fn respond(
     let query = Query::parse(parts.uri.query().unwrap_or_default());
     let info = RequestInfo::new(&parts.method, parts.uri.path(), &query);
     let gzip = wants_gzip(&parts);
-    let (verb, resource) = label(&server, &info);
+    let label = Label::of(&server, &info);
+    let _in_flight = server.metrics.begun(&label);
     let long = info.is_long_running(&query);
 
     let permit = match admit(&server, &caller, &info, long) {
@@ -84,7 +86,7 @@ async fn respond(
         Err(status) => {
             server
                 .metrics
-                .finished(&verb, &resource, status.code, started.elapsed());
+                .finished(&label, status.code, started.elapsed());
             return Reply::status(&status).into_response(false);
         }
     };
@@ -98,9 +100,7 @@ async fn respond(
         Err(status) => Reply::status(&status).into_response(false),
     };
     let code = response.status().as_u16();
-    server
-        .metrics
-        .finished(&verb, &resource, code, started.elapsed());
+    server.metrics.finished(&label, code, started.elapsed());
     // A watch keeps its places for as long as its body lasts.
     if permit.is_none() && share.is_none() {
         return response;
@@ -205,26 +205,6 @@ fn places_of_one(server: &ApiServer, info: &RequestInfo, query: &Query) -> usize
     } else {
         server.limits.per_user_max
     }
-}
-
-/// The verb and the resource that a request counts as: words of a bounded set, not whatever a
-/// client sends, since those who are turned away are counted too.
-fn label(server: &ApiServer, info: &RequestInfo) -> (String, String) {
-    let verb = match info.verb.as_str() {
-        known @ ("get" | "list" | "watch" | "create" | "update" | "patch" | "delete"
-        | "deletecollection" | "head" | "post" | "put" | "options") => known,
-        _ => "other",
-    };
-    let (group, version, plural) = (&info.group, &info.version, &info.resource);
-    let served = server.registry.find(group, version, plural);
-    let resource = match (served, info.subresource.as_str()) {
-        (None, _) if reviews::find(group, version, plural).is_some() => plural.clone(),
-        (None, _) => String::new(),
-        (Some(_), "") => plural.clone(),
-        (Some(resource), sub) if resource.subresource(sub).is_some() => format!("{plural}/{sub}"),
-        (Some(_), _) => format!("{plural}/other"),
-    };
-    (verb.to_owned(), resource)
 }
 
 fn wants_gzip(parts: &Parts) -> bool {

@@ -73,6 +73,23 @@ pub(crate) const SCALE: Subresource = Subresource {
     verbs: READ_WRITE,
 };
 
+/// The `proxy` of a kind: requests to what listens there.
+pub(crate) const fn proxy(kind: &'static str) -> Subresource {
+    Subresource {
+        name: "proxy",
+        group: "",
+        version: "v1",
+        kind,
+        verbs: &[
+            Verb::Create,
+            Verb::Delete,
+            Verb::Get,
+            Verb::Patch,
+            Verb::Update,
+        ],
+    }
+}
+
 /// An action that is taken by sending an object of another kind.
 pub(crate) const fn action(
     name: &'static str,

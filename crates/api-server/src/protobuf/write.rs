@@ -236,7 +236,7 @@ mod tests {
             "MicroTime" => json!(format!("2024-02-03T04:05:06.{:06}Z", number % 1_000_000)),
             "Quantity" => json!(format!("{number}Mi")),
             "Items" => json!(["a", format!("{number}")]),
-            "IntOrString" if number % 2 == 0 => json!(number),
+            "IntOrString" if number.is_multiple_of(2) => json!(number),
             "IntOrString" => json!(format!("{}%", number % 100)),
             "Raw" => json!({"f": {"n": number}}),
             other => Value::Object(some(table, other, choices, depth + 1)),

@@ -4,6 +4,7 @@ mod binding;
 mod eviction;
 mod finalize;
 mod forward;
+mod proxy;
 mod scale;
 pub(crate) mod token;
 
@@ -36,6 +37,9 @@ pub(crate) async fn answer(
     let known = resource.subresource(&name).ok_or_else(unknown_path)?;
     if matches!(name.as_str(), "log" | "exec" | "attach" | "portforward") {
         return forward::answer(server, resource, call, body).await;
+    }
+    if name == "proxy" {
+        return proxy::answer(server, resource, call, body).await;
     }
     let verb = match call.info.verb.as_str() {
         "create" => Verb::Create,

@@ -150,10 +150,19 @@ async fn metrics_count_requests() {
     let api = Api::new().await;
     api.get("/api/v1/namespaces").await;
     let text = api.raw("GET", "/metrics", &[], "").await.text();
-    assert!(
-        text.contains(r#"apiserver_request_total{verb="list",resource="namespaces",code="200"} 1"#)
-    );
-    assert!(text.contains("process_resident_memory_bytes"));
+    let label = "component=\"apiserver\",group=\"\",resource=\"namespaces\",scope=\"cluster\",\
+                 subresource=\"\",verb=\"LIST\",version=\"v1\"";
+    for line in [
+        format!("apiserver_request_total{{code=\"200\",{label}}} 1\n"),
+        format!("apiserver_request_duration_seconds_bucket{{{label},le=\"+Inf\"}} 1\n"),
+        "apiserver_current_inflight_requests{request_kind=\"readOnly\"} 1\n".to_owned(),
+        "apiserver_current_inflight_requests{request_kind=\"mutating\"} 0\n".to_owned(),
+        "apiserver_storage_objects{resource=\"namespaces\"} 4\n".to_owned(),
+        "\nprocess_resident_memory_bytes ".to_owned(),
+        "\nprocess_start_time_seconds ".to_owned(),
+    ] {
+        assert!(text.contains(&line), "{line}{text}");
+    }
 }
 
 #[tokio::test]
@@ -165,7 +174,8 @@ async fn metrics_count_no_words_of_a_clients_choice() {
     api.raw("MADEUP", "/madeup", &[], "").await;
     let text = api.raw("GET", "/metrics", &[], "").await.text();
     assert!(!text.to_ascii_lowercase().contains("madeup"), "{text}");
-    assert!(text.contains(r#"verb="get",resource="pods/other",code="404""#));
+    let label = r#"resource="pods",scope="resource",subresource="other",verb="GET""#;
+    assert!(text.contains(label), "{text}");
 }
 
 #[tokio::test]

@@ -121,3 +121,59 @@ async fn logs_and_commands_go_to_the_pods_node() {
     assert_eq!(answer.code, 503);
     assert_eq!(api.node.seen.lock().unwrap().len(), 4);
 }
+
+#[tokio::test]
+async fn requests_are_passed_on_to_what_listens() {
+    // kubectl.md 5.9
+    let api = Api::new().await;
+    api.with_account().await;
+    api.create("/api/v1/nodes", json!({"metadata": {"name": "n1"}}))
+        .await;
+    let node = "/api/v1/nodes/n1/proxy";
+    let answer = api.raw("GET", &format!("{node}/pods?a=b"), &[], "").await;
+    assert_eq!(
+        (answer.code, answer.text().as_str()),
+        (200, "GET /pods?a=b")
+    );
+    let answer = api.raw("GET", &format!("{node}?a=b"), &[], "").await;
+    assert_eq!(answer.code, 301);
+    assert_eq!(answer.headers["location"], format!("{node}/?a=b"));
+    assert_eq!(api.get("/api/v1/nodes/none/proxy/x").await.0, 404);
+
+    // Pods and services: nothing that is not theirs is reached.
+    let (_, mut object) = api.send("POST", PODS, pod("p")).await;
+    object["status"]["podIP"] = json!("127.0.0.1");
+    object["status"]["podIPs"] = json!([{"ip": "127.0.0.1"}]);
+    let (code, _) = api.send("PUT", &format!("{PODS}/p/status"), object).await;
+    assert_eq!(code, 200);
+    let services = "/api/v1/namespaces/default/services";
+    let service = json!({"metadata": {"name": "s"},
+        "spec": {"selector": {"a": "b"}, "ports": [{"name": "http", "port": 80}]}});
+    api.create(services, service).await;
+    for (path, code, message) in [
+        (format!("{PODS}/p:80/proxy/"), 400, "address not allowed"),
+        (format!("{PODS}/p:x/proxy/"), 400, "invalid port \"x\""),
+        (
+            format!("{services}/s/proxy/"),
+            503,
+            "no endpoints available for service \"s\"",
+        ),
+        (
+            format!("{services}/s:none/proxy/"),
+            503,
+            "no service port \"none\" found for service \"s\"",
+        ),
+        (
+            format!("{services}/https:s:80/proxy/"),
+            400,
+            "proxying to https is not supported",
+        ),
+    ] {
+        let (found, status) = api.get(&path).await;
+        assert_eq!(
+            (found, &status["message"]),
+            (code, &json!(message)),
+            "{path}"
+        );
+    }
+}

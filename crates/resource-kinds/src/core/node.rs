@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use crate::at::{At, Rules};
 use crate::decode::decode;
-use crate::info::{Names, cluster, status};
+use crate::info::{Names, cluster, proxy, status};
 use crate::kind::{Cell, Column, Kind, KindInfo};
 use crate::{labels, metadata, parts, table};
 
@@ -16,7 +16,7 @@ use crate::{labels, metadata, parts, table};
 pub struct Node;
 
 const INFO: KindInfo = KindInfo {
-    subresources: &[status("", "Node")],
+    subresources: &[proxy("NodeProxyOptions"), status("", "Node")],
     ..cluster(Names {
         group: "",
         kind: "Node",

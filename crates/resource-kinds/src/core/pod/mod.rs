@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 
 use crate::at::At;
 use crate::decode::decode;
-use crate::info::{Names, READ_WRITE, action, namespaced, status};
+use crate::info::{Names, READ_WRITE, action, namespaced, proxy, status};
 use crate::kind::{Cell, Column, Kind, KindInfo, Subresource, Verb};
 use crate::{metadata, parts, pod_template};
 
@@ -44,6 +44,7 @@ const INFO: KindInfo = KindInfo {
             "PodPortForwardOptions",
             &[Verb::Create, Verb::Get],
         ),
+        proxy("PodProxyOptions"),
         part("resize", "Pod", READ_WRITE),
         status("", "Pod"),
     ],

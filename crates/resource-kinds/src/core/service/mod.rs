@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 
 use crate::cluster::ServiceRange;
 use crate::decode::decode;
-use crate::info::{Names, namespaced, status};
+use crate::info::{Names, namespaced, proxy, status};
 use crate::kind::{Cell, Column, Exclusive, Kind, KindInfo, Taken};
 use crate::{metadata, parts};
 
@@ -31,7 +31,7 @@ impl Service {
 
 const INFO: KindInfo = KindInfo {
     categories: &["all"],
-    subresources: &[status("", "Service")],
+    subresources: &[proxy("ServiceProxyOptions"), status("", "Service")],
     ..namespaced(Names {
         group: "",
         kind: "Service",
