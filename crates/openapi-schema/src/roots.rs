@@ -5,10 +5,12 @@ use std::borrow::Cow;
 use k8s_openapi::Resource;
 use k8s_openapi::api::{
     apps::v1 as apps, authentication::v1 as authentication, authorization::v1 as authorization,
-    autoscaling::v1 as autoscaling, batch::v1 as batch, coordination::v1 as coordination,
-    core::v1 as core, discovery::v1 as discovery, events::v1 as events, policy::v1 as policy,
-    rbac::v1 as rbac, storage::v1 as storage,
+    autoscaling::v1 as autoscaling, autoscaling::v2 as autoscaling_v2, batch::v1 as batch,
+    coordination::v1 as coordination, core::v1 as core, discovery::v1 as discovery,
+    events::v1 as events, networking::v1 as networking, node::v1 as node, policy::v1 as policy,
+    rbac::v1 as rbac, scheduling::v1 as scheduling, storage::v1 as storage,
 };
+use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1 as apiextensions;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1 as meta;
 use schemars::generate::SchemaSettings;
 use schemars::{JsonSchema, Schema, SchemaGenerator};
@@ -45,6 +47,7 @@ impl Root {
 /// All known kinds.
 pub(crate) fn roots() -> Vec<Root> {
     vec![
+        Root::of::<apiextensions::CustomResourceDefinition>(),
         Root::of::<apps::ControllerRevision>(),
         Root::of::<apps::DaemonSet>(),
         Root::of::<apps::Deployment>(),
@@ -58,6 +61,7 @@ pub(crate) fn roots() -> Vec<Root> {
         Root::of::<authorization::SelfSubjectRulesReview>(),
         Root::of::<authorization::SubjectAccessReview>(),
         Root::of::<autoscaling::Scale>(),
+        Root::of::<autoscaling_v2::HorizontalPodAutoscaler>(),
         Root::of::<batch::CronJob>(),
         Root::of::<batch::Job>(),
         Root::of::<coordination::Lease>(),
@@ -65,6 +69,7 @@ pub(crate) fn roots() -> Vec<Root> {
         Root::of::<core::ConfigMap>(),
         Root::of::<core::Endpoints>(),
         Root::of::<core::Event>(),
+        Root::of::<core::LimitRange>(),
         Root::of::<core::Namespace>(),
         Root::of::<core::Node>(),
         Root::of::<core::PersistentVolume>(),
@@ -72,18 +77,27 @@ pub(crate) fn roots() -> Vec<Root> {
         Root::of::<core::Pod>(),
         Root::of::<core::PodTemplate>(),
         Root::of::<core::ReplicationController>(),
+        Root::of::<core::ResourceQuota>(),
         Root::of::<core::Secret>(),
         Root::of::<core::Service>(),
         Root::of::<core::ServiceAccount>(),
         Root::of::<discovery::EndpointSlice>(),
         Root::of::<events::Event>(),
+        Root::of::<networking::Ingress>(),
+        Root::of::<networking::IngressClass>(),
+        Root::of::<networking::NetworkPolicy>(),
+        Root::of::<node::RuntimeClass>(),
         Root::of::<policy::Eviction>(),
         Root::of::<policy::PodDisruptionBudget>(),
         Root::of::<rbac::ClusterRole>(),
         Root::of::<rbac::ClusterRoleBinding>(),
         Root::of::<rbac::Role>(),
         Root::of::<rbac::RoleBinding>(),
+        Root::of::<scheduling::PriorityClass>(),
+        Root::of::<storage::CSIDriver>(),
+        Root::of::<storage::CSINode>(),
         Root::of::<storage::StorageClass>(),
+        Root::of::<storage::VolumeAttachment>(),
     ]
 }
 

@@ -6,6 +6,7 @@ use crate::annotations::{DEFAULT_STORAGE_CLASS, RBAC_AUTOUPDATE};
 use crate::labels::RBAC_DEFAULTS;
 use crate::parts;
 use crate::rbac::GROUP;
+use crate::scheduling::priority_class::SYSTEM;
 
 /// Default roles and bindings of the API, and those of this program's own parts (their names
 /// begin with `mainstay:`): each with kind, name, namespace, labels, and what it grants to whom.
@@ -23,6 +24,11 @@ pub fn default_objects() -> Vec<Value> {
     let mut all: Vec<Value> = NAMESPACES.iter().map(|name| namespace(name)).collect();
     all.extend(roles_and_bindings());
     all.push(storage_class());
+    all.extend(
+        SYSTEM
+            .iter()
+            .map(|(name, value)| priority_class(name, *value)),
+    );
     all
 }
 
@@ -42,6 +48,15 @@ fn storage_class() -> Value {
         "reclaimPolicy": "Delete",
         "volumeBindingMode": "WaitForFirstConsumer",
         "allowVolumeExpansion": false,
+    })
+}
+
+fn priority_class(name: &str, value: i64) -> Value {
+    json!({
+        "apiVersion": "scheduling.k8s.io/v1",
+        "kind": "PriorityClass",
+        "metadata": {"name": name},
+        "value": value,
     })
 }
 

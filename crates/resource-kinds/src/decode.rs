@@ -12,12 +12,20 @@ const QUANTITY_MAPS: &[&str] = &[
     "allocatable",
     "allocatedResources",
     "capacity",
+    "default",
+    "defaultRequest",
+    "hard",
     "limits",
+    "max",
+    "maxLimitRequestRatio",
+    "min",
     "overhead",
+    "podFixed",
     "requests",
+    "used",
 ];
 /// Fields that are quantities.
-const QUANTITIES: &[&str] = &["divisor", "sizeLimit"];
+const QUANTITIES: &[&str] = &["averageValue", "divisor", "sizeLimit"];
 /// Maps with free keys: what is in them is the user's.
 const FREE_MAPS: &[&str] = &[
     "annotations",
@@ -35,9 +43,17 @@ const EMPTY_MAPS: &[&str] = &[
     "allocatable",
     "allocatedResources",
     "capacity",
+    "default",
+    "defaultRequest",
+    "hard",
     "limits",
+    "max",
+    "maxLimitRequestRatio",
+    "min",
     "overhead",
+    "podFixed",
     "requests",
+    "used",
     "annotations",
     "binaryData",
     "data",

@@ -3,9 +3,11 @@
 
 mod addresses;
 pub mod admission;
+mod advice;
 pub mod annotations;
 pub mod apps;
 mod at;
+pub mod autoscaling;
 pub mod batch;
 pub mod bootstrap;
 pub mod cluster;
@@ -19,11 +21,14 @@ mod kind;
 pub mod labels;
 pub mod limits;
 pub mod metadata;
+pub mod networking;
+pub mod node;
 mod parts;
 mod pod_template;
 pub mod policy;
 pub mod rbac;
 pub mod reasons;
+pub mod scheduling;
 pub mod storage;
 mod table;
 pub mod volume_fit;
@@ -43,6 +48,7 @@ pub fn all(config: &ClusterConfig) -> Vec<Arc<dyn Kind>> {
         Arc::new(core::ConfigMap),
         Arc::new(core::Endpoints),
         Arc::new(core::Event),
+        Arc::new(core::LimitRange),
         Arc::new(core::Namespace),
         Arc::new(core::Node),
         Arc::new(core::PersistentVolume),
@@ -50,6 +56,7 @@ pub fn all(config: &ClusterConfig) -> Vec<Arc<dyn Kind>> {
         Arc::new(core::Pod),
         Arc::new(core::PodTemplate),
         Arc::new(core::ReplicationController),
+        Arc::new(core::ResourceQuota),
         Arc::new(core::Secret),
         Arc::new(core::Service::new(config.service_range)),
         Arc::new(core::ServiceAccount),
@@ -58,16 +65,25 @@ pub fn all(config: &ClusterConfig) -> Vec<Arc<dyn Kind>> {
         Arc::new(apps::Deployment),
         Arc::new(apps::ReplicaSet),
         Arc::new(apps::StatefulSet),
+        Arc::new(autoscaling::HorizontalPodAutoscaler),
         Arc::new(batch::CronJob),
         Arc::new(batch::Job),
         Arc::new(coordination::Lease),
         Arc::new(discovery::EndpointSlice),
         Arc::new(events::Event),
+        Arc::new(networking::Ingress),
+        Arc::new(networking::IngressClass),
+        Arc::new(networking::NetworkPolicy),
+        Arc::new(node::RuntimeClass),
         Arc::new(policy::PodDisruptionBudget),
         Arc::new(rbac::ClusterRole),
         Arc::new(rbac::ClusterRoleBinding),
         Arc::new(rbac::Role),
         Arc::new(rbac::RoleBinding),
+        Arc::new(scheduling::PriorityClass),
+        Arc::new(storage::CSIDriver),
+        Arc::new(storage::CSINode),
         Arc::new(storage::StorageClass),
+        Arc::new(storage::VolumeAttachment),
     ]
 }

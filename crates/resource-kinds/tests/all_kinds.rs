@@ -113,6 +113,40 @@ fn samples() -> BTreeMap<&'static str, Value> {
             "template": {"metadata": {"labels": {"a": "b"}}, "spec": pod},
             "volumeClaimTemplates": [{"metadata": {"name": "c"}, "spec": claim}]}}),
         ),
+        ("priorityclasses", json!({"value": 5})),
+        ("runtimeclasses", json!({"handler": "runc"})),
+        (
+            "limitranges",
+            json!({"spec": {"limits": [{"type": "Container", "max": {"cpu": 1}}]}}),
+        ),
+        ("resourcequotas", json!({"spec": {"hard": {"pods": 5}}})),
+        (
+            "ingresses",
+            json!({"spec": {"defaultBackend": {"service": {"name": "a", "port": {"number": 80}}}}}),
+        ),
+        (
+            "ingressclasses",
+            json!({"spec": {"controller": "example.com/c"}}),
+        ),
+        (
+            "networkpolicies",
+            json!({"spec": {"podSelector": {}, "egress": [{}]}}),
+        ),
+        ("csidrivers", json!({"spec": {}})),
+        (
+            "csinodes",
+            json!({"spec": {"drivers": [{"name": "a", "nodeID": "n"}]}}),
+        ),
+        (
+            "volumeattachments",
+            json!({"spec": {"attacher": "a", "nodeName": "n",
+            "source": {"persistentVolumeName": "v"}}}),
+        ),
+        (
+            "horizontalpodautoscalers",
+            json!({"spec": {"maxReplicas": 3, "behavior": {},
+            "scaleTargetRef": {"kind": "Deployment", "name": "web"}}}),
+        ),
         (
             "replicasets",
             json!({"spec": {"selector": {"matchLabels": {"a": "b"}},

@@ -2,6 +2,7 @@
 //! admission plug-ins. Each is pure over the object and a [`Lookup`].
 
 mod default_tolerations;
+mod limit_ranger;
 mod namespace_lifecycle;
 mod priority;
 mod service_account;
@@ -65,6 +66,7 @@ pub fn plugins() -> Vec<Box<dyn Admission>> {
         Box::new(service_account::ServiceAccount),
         Box::new(default_tolerations::DefaultTolerationSeconds),
         Box::new(priority::Priority),
+        Box::new(limit_ranger::LimitRanger),
         Box::new(storage::DefaultStorageClass),
         Box::new(storage::PersistentVolumeClaimResize),
     ]

@@ -6,13 +6,9 @@ use serde_json::{Value, json};
 use super::{Admission, AdmissionRequest, creates, forbidden};
 use crate::kind::Lookup;
 use crate::parts;
+use crate::scheduling::priority_class::SYSTEM;
 
 const GROUP: &str = "scheduling.k8s.io";
-/// Classes that every cluster has.
-const SYSTEM: &[(&str, i64)] = &[
-    ("system-cluster-critical", 2_000_000_000),
-    ("system-node-critical", 2_000_001_000),
-];
 
 pub(super) struct Priority;
 

@@ -100,7 +100,11 @@ impl Kind for Job {
     }
 
     fn warnings(&self, object: &Value, old: Option<&Value>) -> Vec<String> {
-        workload::warnings(object, old)
+        let mut all = workload::warnings(object, old);
+        if old.is_none() {
+            all.extend(kept_only(object));
+        }
+        all
     }
 
     fn columns(&self) -> &'static [Column] {
@@ -129,6 +133,15 @@ impl Kind for Job {
     fn selectable_fields(&self) -> &'static [&'static str] {
         &["status.successful"]
     }
+}
+
+/// Advice on settings that nothing acts on yet.
+fn kept_only(object: &Value) -> impl Iterator<Item = String> {
+    let fields = ["backoffLimitPerIndex", "maxFailedIndexes", "successPolicy"];
+    let given = fields
+        .into_iter()
+        .filter(|field| !object["spec"][*field].is_null());
+    given.map(|field| format!("spec.{field}: stored, but mainstay does not act on it yet"))
 }
 
 fn default_spec(spec: &mut Value) {

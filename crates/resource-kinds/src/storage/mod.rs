@@ -1,6 +1,12 @@
 //! storage.k8s.io.
 
+mod csi_driver;
+mod csi_node;
 mod storage_class;
+mod volume_attachment;
 
+pub use csi_driver::CSIDriver;
+pub use csi_node::CSINode;
 pub use storage_class::StorageClass;
 pub(crate) use storage_class::is_default;
+pub use volume_attachment::VolumeAttachment;

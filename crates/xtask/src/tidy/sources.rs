@@ -64,6 +64,17 @@ const KINDS: &[&str] = &[
     "cron_job",
     "pod_template",
     "pod_disruption_budget",
+    "priority_class",
+    "runtime_class",
+    "limit_range",
+    "resource_quota",
+    "ingress",
+    "ingress_class",
+    "network_policy",
+    "csi_driver",
+    "csi_node",
+    "volume_attachment",
+    "horizontal_pod_autoscaler",
 ];
 
 /// Checks every Rust file, and every file for words that do not belong.

@@ -1,0 +1,14 @@
+//! What is said about objects that are kept, and that nothing in this program acts on yet
+//! (`docs/differences.md`).
+
+use serde_json::Value;
+
+/// The warning for a new object of a kind that nothing acts on.
+pub(crate) fn not_acted_on(kind: &str, what: &str, old: Option<&Value>) -> Vec<String> {
+    match old {
+        Some(_) => Vec::new(),
+        None => vec![format!(
+            "{kind} is stored and served, but mainstay does not act on it yet: {what}"
+        )],
+    }
+}

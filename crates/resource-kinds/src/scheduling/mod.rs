@@ -1,0 +1,5 @@
+//! scheduling.k8s.io: which pods come first.
+
+pub(crate) mod priority_class;
+
+pub use priority_class::PriorityClass;
