@@ -124,8 +124,11 @@ pub const OWN: &[OwnAnnotation] = &[
 ];
 
 /// Where an object has annotations, and of which kind the thing is that gets them.
-const TEMPLATES: [(&str, &str); 2] = [
+const TEMPLATES: [(&str, &str); 5] = [
+    ("template", "Pod"),
     ("spec.template", "Pod"),
+    ("spec.jobTemplate", "Job"),
+    ("spec.jobTemplate.spec.template", "Pod"),
     ("spec.volumeClaimTemplates", "PersistentVolumeClaim"),
 ];
 
@@ -312,6 +315,11 @@ mod tests {
             wrongs("StatefulSet", &set, Some(&set)).is_empty(),
             "stored already"
         );
+        let mut job = with(STUCK_ROLLOUT, "Wait");
+        job["spec"]["template"] = with(STUCK_ROLLOUT, "Wait");
+        let errors = wrongs("CronJob", &json!({"spec": {"jobTemplate": job}}), None);
+        assert!(errors[0].contains("a Job may have none"), "{errors:?}");
+        assert!(errors[1].contains("a Pod may have none"), "{errors:?}");
     }
 
     #[test]
