@@ -104,6 +104,11 @@ impl<'s> TypeRef<'s> {
         }
     }
 
+    /// Whether the type is that of a custom kind, described by its own definition.
+    pub fn is_custom(&self) -> bool {
+        !std::ptr::eq(self.schema, Schema::published())
+    }
+
     /// Whether objects of this type have one owner as a whole (`x-kubernetes-map-type`).
     pub fn map_type(&self) -> Option<MapType> {
         match self.place {

@@ -25,7 +25,7 @@ fn walk(form: Form<'_>, value: &Value, path: &str, found: &mut Vec<String>) {
         });
     };
     match (form, value) {
-        (Form::Leaf, _) | (_, Value::Null) => {}
+        (Form::Leaf | Form::Open, _) | (_, Value::Null) => {}
         (Form::Struct(_) | Form::Map(_), Value::Object(object)) => {
             entries(form, object, path, found);
         }

@@ -65,7 +65,7 @@ fn changes<'a>(form: Form<'_>, old: Side<'a>, new: Side<'a>) -> (Change, Changes
     };
     let parts = match form {
         _ if form.is_list() => lists(form, old, new),
-        Form::Struct(_) | Form::Map(_) => entries(form, old, new),
+        Form::Struct(_) | Form::Map(_) | Form::Open => entries(form, old, new),
         _ => None,
     };
     match parts {

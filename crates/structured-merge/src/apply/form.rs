@@ -11,6 +11,8 @@ pub(super) enum Form<'s> {
     Struct(TypeRef<'s>),
     /// Entry by entry; the type is that of the values.
     Map(TypeRef<'s>),
+    /// Entry by entry if it is an object, or else as a whole: what a custom kind says nothing of.
+    Open,
     /// A list of scalars, each of which stands for itself.
     Set,
     /// A list of objects that are known by some of their fields.
@@ -39,6 +41,7 @@ impl<'s> Form<'s> {
         match value.shape() {
             Shape::Object => Self::Struct(value),
             Shape::Map => value.element().map_or(Self::Leaf, Self::Map),
+            Shape::Any if value.is_custom() => Self::Open,
             Shape::Any | Shape::Scalar | Shape::List => Self::Leaf,
         }
     }
@@ -51,6 +54,7 @@ impl<'s> Form<'s> {
                 None => (Self::Leaf, None),
             },
             Self::Map(value) => (Self::of_type(*value), None),
+            Self::Open => (Self::Open, None),
             Self::Leaf | Self::Set | Self::Keyed(_) => (Self::Leaf, None),
         }
     }

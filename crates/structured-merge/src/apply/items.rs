@@ -18,6 +18,14 @@ pub(super) fn step<'v>(list: &Form<'_>, element: &'v Value) -> Result<Step<'v>, 
     }
 }
 
+/// A default as the schema writes it; custom kinds may have numbers.
+fn default_atom(text: &'static str) -> Atom<'static> {
+    match text.parse::<i64>() {
+        Ok(number) => Atom::Number(number.into()),
+        Err(_) => Atom::Text(Cow::Borrowed(text)),
+    }
+}
+
 fn value(element: &Value) -> Result<Step<'_>, String> {
     let text = match element {
         Value::Object(_) => "associative list without keys has an element that's a map type",
@@ -47,7 +55,7 @@ fn key<'v>(list: &Form<'_>, element: &'v Value) -> Result<Step<'v>, String> {
         let atom = match object.get(name) {
             Some(value) => Atom::of(value),
             None => match default() {
-                Some(text) => Atom::Text(Cow::Borrowed(text)),
+                Some(text) => default_atom(text),
                 None => continue,
             },
         };

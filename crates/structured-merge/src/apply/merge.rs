@@ -13,7 +13,7 @@ pub(super) fn merge(
     applied: Option<&Value>,
 ) -> Option<Value> {
     let merged = match form {
-        Form::Struct(_) | Form::Map(_) => entries(form, live, applied),
+        Form::Struct(_) | Form::Map(_) | Form::Open => entries(form, live, applied),
         Form::Set | Form::Keyed(_) => merge_list::merge(form, live, applied),
         Form::Leaf => None,
     };

@@ -13,7 +13,7 @@ use super::set::{FieldSet, Node};
 pub(super) fn fields_of<'v>(form: Form<'_>, value: &'v Value) -> (FieldSet<'v>, bool) {
     match (form, value) {
         (_, Value::Null) => (FieldSet::default(), true),
-        (Form::Struct(_) | Form::Map(_), Value::Object(object)) => {
+        (Form::Struct(_) | Form::Map(_) | Form::Open, Value::Object(object)) => {
             (of_entries(form, object), object.is_empty())
         }
         (Form::Set | Form::Keyed(_), Value::Array(list)) => (of_elements(form, list), false),

@@ -11,7 +11,9 @@ use super::set::FieldSet;
 /// neither there nor mistaken for something empty that somebody asked for.
 pub(super) fn remove(form: Form<'_>, value: &Value, set: &FieldSet<'_>) -> Value {
     match (form, value) {
-        (Form::Struct(_) | Form::Map(_), Value::Object(object)) => entries(form, object, set),
+        (Form::Struct(_) | Form::Map(_) | Form::Open, Value::Object(object)) => {
+            entries(form, object, set)
+        }
         (Form::Set | Form::Keyed(_), Value::Array(list)) => elements(form, list, set),
         _ => value.clone(),
     }
