@@ -1,6 +1,7 @@
 //! What every cluster has: default objects, and the Service by which pods find this server.
 
 use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
 
 use futures::{StreamExt, TryStreamExt, stream};
 use object_model::{Status, StatusReason};
@@ -67,15 +68,15 @@ async fn ensure(server: &ApiServer, user: &UserInfo, object: &Value) -> Result<(
         source,
     };
     if server
-        .read(resource, namespace, name)
+        .read(&resource, namespace, name)
         .await
         .map_err(failed)?
         .is_some()
     {
         return Ok(());
     }
-    let attempt = attempt(resource, user, namespace, name);
-    let created = match accepted(resource, object) {
+    let attempt = attempt(&resource, user, namespace, name);
+    let created = match accepted(&resource, object) {
         Ok(object) => create(server, &attempt, object).await,
         Err(status) => Err(status),
     };
@@ -93,9 +94,9 @@ async fn put(server: &ApiServer, user: &UserInfo, object: &Value) -> Result<(), 
         return Ok(());
     };
     let (namespace, name) = place(object);
-    let attempt = attempt(resource, user, namespace, name);
+    let attempt = attempt(&resource, user, namespace, name);
     let mut change = |old: &Value| {
-        let mut changed = accepted(resource, object)?;
+        let mut changed = accepted(&resource, object)?;
         // Others may have added labels and the like; only what is said here is ours.
         let labels = changed["metadata"]["labels"].take();
         changed["metadata"] = old["metadata"].clone();
@@ -112,9 +113,9 @@ async fn put(server: &ApiServer, user: &UserInfo, object: &Value) -> Result<(), 
         })
 }
 
-fn resource_of<'s>(server: &'s ApiServer, object: &Value) -> Option<&'s Resource> {
+fn resource_of(server: &ApiServer, object: &Value) -> Option<Arc<Resource>> {
     let (version, kind) = (object["apiVersion"].as_str()?, object["kind"].as_str()?);
-    server.registry.of_kind(version, kind).map(AsRef::as_ref)
+    server.served().registry.of_kind(version, kind)
 }
 
 fn accepted(resource: &Resource, object: &Value) -> Result<Value, Status> {

@@ -15,12 +15,13 @@ use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
 use crate::negotiate;
+use crate::registry::Registry;
 use crate::reply::{JSON, Reply};
 use crate::reviews;
 use crate::routing::unknown_path;
 use crate::server::ApiServer;
 
-/// The documents made so far: what is served does not change while the server runs.
+/// The documents made so far.
 #[derive(Default)]
 pub(crate) struct Discovery {
     made: Mutex<BTreeMap<(String, &'static str), Document>>,
@@ -55,7 +56,8 @@ pub(crate) fn answer(server: &ApiServer, path: &str, parts: &Parts) -> Result<Re
         Form::Aggregated(version) => version,
         Form::Legacy => "",
     };
-    let mut made = server
+    let served = server.served();
+    let mut made = served
         .discovery
         .made
         .lock()
@@ -64,7 +66,7 @@ pub(crate) fn answer(server: &ApiServer, path: &str, parts: &Parts) -> Result<Re
     let Document { body, etag } = match known {
         Some(known) => known,
         None => {
-            let value = document(&kinds(server), path, form).ok_or_else(unknown_path)?;
+            let value = document(&kinds(&served.registry), path, form).ok_or_else(unknown_path)?;
             let body = Bytes::from(value.to_string());
             let etag = format!("\"{:X}\"", Sha256::digest(&body));
             let document = Document { body, etag };
@@ -112,9 +114,8 @@ fn form(accept: &str) -> Form {
 }
 
 /// The kinds that have paths of their own, by group and version.
-fn kinds(server: &ApiServer) -> Vec<KindInfo> {
-    let stored = server
-        .registry
+fn kinds(registry: &Registry) -> Vec<KindInfo> {
+    let stored = registry
         .infos()
         .iter()
         .filter(|info| !info.verbs.is_empty())

@@ -3,7 +3,6 @@
 use http::header::USER_AGENT;
 use jiff::Timestamp;
 use object_model::{FieldError, FieldPath, Status};
-use openapi_schema::Schema;
 use serde_json::Value;
 use structured_merge::apply::{self, Reach, Writer};
 
@@ -64,7 +63,8 @@ pub(crate) fn track(attempt: &Attempt<'_>, part: Part, object: &mut Value, old: 
         return;
     }
     let info = attempt.resource.info();
-    let known = Schema::published().lookup(info.group, info.version, info.kind);
+    let schema = attempt.resource.schema();
+    let known = schema.lookup(info.group, info.version, info.kind);
     match known {
         Some(known) => {
             let (version, now) = (info.api_version(), now());
@@ -88,7 +88,8 @@ pub(crate) fn merge(
     force: bool,
 ) -> Result<Value, Status> {
     let info = attempt.resource.info();
-    let Some(known) = Schema::published().lookup(info.group, info.version, info.kind) else {
+    let schema = attempt.resource.schema();
+    let Some(known) = schema.lookup(info.group, info.version, info.kind) else {
         let text = format!(
             "no corresponding type for {}, Kind={}",
             info.api_version(),

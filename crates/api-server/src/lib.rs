@@ -35,6 +35,7 @@ mod reviews;
 mod routing;
 mod selection;
 mod serve;
+mod served;
 mod server;
 mod storage;
 mod subresources;

@@ -48,7 +48,7 @@ impl Label {
     /// The label of a request.
     pub(crate) fn of(server: &ApiServer, info: &RequestInfo) -> Self {
         let (group, version, plural) = (&info.group, &info.version, &info.resource);
-        let served = server.registry.find(group, version, plural);
+        let served = server.served().registry.find(group, version, plural);
         let known = served.is_some() || reviews::find(group, version, plural).is_some();
         let subresource = match (&served, info.subresource.as_str()) {
             (_, "") | (None, _) => "",
@@ -236,7 +236,7 @@ pub(crate) fn document(server: &ApiServer) -> String {
 /// How many objects of each kind there are; left out if the store does not answer from memory.
 fn count_objects(server: &ApiServer) -> BTreeMap<String, usize> {
     let mut counts = BTreeMap::new();
-    for resource in server.registry.resources() {
+    for resource in server.served().registry.resources() {
         let info = resource.info();
         let name = match info.group {
             "" => info.plural.to_owned(),

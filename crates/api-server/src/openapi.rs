@@ -18,6 +18,7 @@ use crate::negotiate::clauses;
 use crate::reply::{JSON, Reply, compress};
 use crate::reviews;
 use crate::routing::unknown_path;
+use crate::served::Served;
 use crate::server::ApiServer;
 
 const PROTOBUF: &str = "application/com.github.proto-openapi.spec.v2.v1.0+protobuf";
@@ -125,25 +126,26 @@ async fn document(
     encoding: Encoding,
 ) -> Result<Option<Arc<Document>>, Status> {
     let key = (path.to_owned(), encoding);
-    let made = |server: &ApiServer| {
-        let made = server
+    let served = server.served();
+    let made = || {
+        let made = served
             .openapi
             .made
             .lock()
             .unwrap_or_else(std::sync::PoisonError::into_inner);
         made.get(&key).cloned()
     };
-    if let Some(document) = made(server) {
+    if let Some(document) = made() {
         return Ok(Some(document));
     }
     // Some tens of milliseconds of work: not on a thread that serves others.
-    let (worker, wanted) = (server.clone(), path.to_owned());
+    let (worker, wanted) = (served.clone(), path.to_owned());
     let task = tokio::task::spawn_blocking(move || make(&worker, &wanted, encoding));
     let document = task
         .await
         .map_err(|e| Status::internal(format!("make a document: {e}")))?;
     if let Some(document) = &document {
-        let mut made = server
+        let mut made = served
             .openapi
             .made
             .lock()
@@ -153,21 +155,21 @@ async fn document(
     Ok(document)
 }
 
-fn make(server: &ApiServer, path: &str, encoding: Encoding) -> Option<Arc<Document>> {
+fn make(served: &Served, path: &str, encoding: Encoding) -> Option<Arc<Document>> {
     let schema = Schema::published();
-    let kinds = [server.registry.infos(), reviews::INFOS].concat();
+    let kinds = [served.registry.infos(), reviews::INFOS].concat();
     let bytes = match path.strip_prefix("/openapi/")? {
         "v2" => match encoding {
-            Encoding::Json => schema.openapi_v2_document(&kinds, &[]),
-            Encoding::Protobuf => schema.openapi_v2_protobuf(&kinds, &[]),
+            Encoding::Json => schema.openapi_v2_document(&kinds, &served.custom),
+            Encoding::Protobuf => schema.openapi_v2_protobuf(&kinds, &served.custom),
         },
-        "v3" => schema.openapi_v3_index(&kinds, &[]),
+        "v3" => schema.openapi_v3_index(&kinds, &served.custom),
         other => {
             let group_version = other.strip_prefix("v3/")?;
             let group_version = group_version
                 .strip_prefix("apis/")
                 .or(group_version.strip_prefix("api/"))?;
-            schema.openapi_v3_document(group_version, &kinds, &[])?
+            schema.openapi_v3_document(group_version, &kinds, &served.custom)?
         }
     };
     let etag = format!("\"{:X}\"", Sha256::digest(&bytes));

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use object_model::{FieldError, Status};
+use openapi_schema::Schema;
 use resource_kinds::{Kind, KindInfo, Scope, Subresource, Verb};
 
 /// A kind as a part of the API.
@@ -12,11 +13,21 @@ pub(crate) struct Resource {
     /// Whether another kind has its objects in the same place, so that a stored object may be
     /// of that other kind's form.
     pub(crate) shared: bool,
+    /// The schema of a custom kind.
+    custom: Option<Schema>,
 }
 
 impl Resource {
     pub(crate) fn info(&self) -> &'static KindInfo {
         self.kind.info()
+    }
+
+    /// The schema in which the kind is described.
+    pub(crate) fn schema(&self) -> &Schema {
+        match &self.custom {
+            Some(schema) => schema,
+            None => Schema::published(),
+        }
     }
 
     pub(crate) fn namespaced(&self) -> bool {
@@ -97,45 +108,59 @@ pub(crate) struct Registry {
 }
 
 impl Registry {
-    pub(crate) fn new(kinds: Vec<Arc<dyn Kind>>) -> Self {
+    /// The kinds, custom ones with their schemas.
+    pub(crate) fn new(kinds: Vec<(Arc<dyn Kind>, Option<Schema>)>) -> Self {
         let mut users: BTreeMap<&str, usize> = BTreeMap::new();
-        for kind in kinds.iter().filter(|kind| !kind.info().verbs.is_empty()) {
+        for (kind, _) in kinds
+            .iter()
+            .filter(|(kind, _)| !kind.info().verbs.is_empty())
+        {
             *users.entry(kind.info().storage).or_default() += 1;
         }
-        let infos = kinds.iter().map(|kind| *kind.info()).collect();
+        let infos = kinds.iter().map(|(kind, _)| *kind.info()).collect();
         let resources = kinds
             .into_iter()
-            .filter(|kind| !kind.info().verbs.is_empty())
-            .map(|kind| {
+            .filter(|(kind, _)| !kind.info().verbs.is_empty())
+            .map(|(kind, custom)| {
                 let info = kind.info();
                 let shared = users.get(info.storage).is_some_and(|count| *count > 1);
-                Arc::new(Resource { kind, shared })
+                Arc::new(Resource {
+                    kind,
+                    shared,
+                    custom,
+                })
             })
             .collect();
         Self { resources, infos }
     }
 
-    pub(crate) fn find(&self, group: &str, version: &str, plural: &str) -> Option<&Arc<Resource>> {
-        self.resources().find(|resource| {
+    pub(crate) fn find(&self, group: &str, version: &str, plural: &str) -> Option<Arc<Resource>> {
+        let mut resources = self.resources();
+        let found = resources.find(|resource| {
             let info = resource.info();
             (info.group, info.version, info.plural) == (group, version, plural)
-        })
+        });
+        found.cloned()
     }
 
     /// The resource in whatever version it is served.
-    pub(crate) fn any_version(&self, group: &str, plural: &str) -> Option<&Arc<Resource>> {
-        self.resources().find(|resource| {
+    pub(crate) fn any_version(&self, group: &str, plural: &str) -> Option<Arc<Resource>> {
+        let mut resources = self.resources();
+        let found = resources.find(|resource| {
             let info = resource.info();
             info.group == group && info.plural == plural
-        })
+        });
+        found.cloned()
     }
 
     /// The resource of an object.
-    pub(crate) fn of_kind(&self, api_version: &str, kind: &str) -> Option<&Arc<Resource>> {
-        self.resources().find(|resource| {
+    pub(crate) fn of_kind(&self, api_version: &str, kind: &str) -> Option<Arc<Resource>> {
+        let mut resources = self.resources();
+        let found = resources.find(|resource| {
             let info = resource.info();
             info.kind == kind && info.api_version() == api_version
-        })
+        });
+        found.cloned()
     }
 
     pub(crate) fn resources(&self) -> impl Iterator<Item = &Arc<Resource>> {

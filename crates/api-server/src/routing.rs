@@ -39,52 +39,32 @@ pub(crate) async fn route(
             .await
             .map(Answer::Reply);
     }
-    if let Some(list) = no_custom_kinds(server, &call) {
-        return Ok(Answer::Reply(Reply::json(&list)));
-    }
     let found = server
+        .served()
         .registry
         .find(&info.group, &info.version, &info.resource);
-    let resource = found.ok_or_else(unknown_path)?.clone();
+    let resource = found.ok_or_else(unknown_path)?;
     check_place(&call, &resource)?;
     if !info.rest.is_empty() && info.subresource != "proxy" {
         return Err(unknown_path());
     }
-    if !info.subresource.is_empty() {
-        return subresources::answer(server, &resource, call, body).await;
+    let defines = (info.group.as_str(), info.resource.as_str())
+        == (custom_resources::GROUP, custom_resources::PLURAL)
+        && !matches!(info.verb.as_str(), "get" | "list" | "watch");
+    let answer = if info.subresource.is_empty() {
+        let verb = verb_of(&call)
+            .filter(|verb| resource.allows(*verb))
+            .ok_or_else(not_allowed)?;
+        verbs::answer(server, &resource, verb, call, body)
+            .await
+            .map(Answer::Reply)
+    } else {
+        subresources::answer(server, &resource, call, body).await
+    };
+    if defines && answer.is_ok() {
+        server.follow_definitions().await?;
     }
-    let verb = verb_of(&call)
-        .filter(|verb| resource.allows(*verb))
-        .ok_or_else(not_allowed)?;
-    verbs::answer(server, &resource, verb, call, body)
-        .await
-        .map(Answer::Reply)
-}
-
-/// The list of custom kinds, which is empty: there are none to be made here, and discovery does
-/// not speak of them.
-///
-/// It is answered all the same, because kubectl looks into it before it tells a user that a kind
-/// of a known group is unknown. A 404 makes it complain of this list instead (kubectl.md 10.6).
-fn no_custom_kinds(server: &ApiServer, call: &Call) -> Option<Value> {
-    let info = &call.info;
-    let place = (
-        info.group.as_str(),
-        info.version.as_str(),
-        info.resource.as_str(),
-    );
-    let asked = place == ("apiextensions.k8s.io", "v1", "customresourcedefinitions")
-        && info.verb == "list"
-        && info.namespace.is_empty()
-        && !info.named;
-    asked.then(|| {
-        json!({
-            "kind": "CustomResourceDefinitionList",
-            "apiVersion": "apiextensions.k8s.io/v1",
-            "metadata": {"resourceVersion": server.store.current_revision().0.to_string()},
-            "items": [],
-        })
-    })
+    answer
 }
 
 /// Whether the path has a namespace just where the kind needs one.

@@ -1,10 +1,11 @@
 //! The server: everything that requests share.
 
-use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
+use std::sync::{Arc, RwLock};
 
 use mvcc_store::{Store, StoreError};
 use object_model::Status;
+use resource_kinds::Kind;
 use resource_kinds::admission::Admission;
 use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
@@ -13,16 +14,14 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 use crate::authorize::{self, Rbac, Sources};
 use crate::bootstrap;
 use crate::config::Config;
-use crate::discovery::Discovery;
 use crate::fairness::Shares;
 use crate::identity::UserInfo;
 use crate::limits::Limits;
 use crate::local::LocalService;
 use crate::metrics::Metrics;
 use crate::nodes::NodeConnector;
-use crate::openapi::OpenApi;
-use crate::registry::Registry;
 use crate::serve::{self, ServeError};
+use crate::served::Served;
 use crate::storage::Leases;
 use crate::subresources::token::Tokens;
 use crate::tls::{Tls, TlsError};
@@ -50,7 +49,11 @@ pub enum StartError {
 /// The Kubernetes API over a store.
 pub struct ApiServer {
     pub(crate) store: Arc<dyn Store>,
-    pub(crate) registry: Registry,
+    /// The kinds that the server has by itself.
+    pub(crate) kinds: Vec<Arc<dyn Kind>>,
+    pub(crate) served: RwLock<Arc<Served>>,
+    /// Held while definitions are read.
+    pub(crate) definitions: tokio::sync::Mutex<()>,
     pub(crate) admission: Vec<Box<dyn Admission>>,
     pub(crate) rbac: Arc<Rbac>,
     pub(crate) nodes: Arc<dyn NodeConnector>,
@@ -59,8 +62,6 @@ pub struct ApiServer {
     pub(crate) limits: Limits,
     pub(crate) leases: Leases,
     pub(crate) metrics: Metrics,
-    pub(crate) discovery: Discovery,
-    pub(crate) openapi: OpenApi,
     pub(crate) bootstrapped: AtomicBool,
     pub(crate) requests: Arc<Semaphore>,
     pub(crate) long_running: Arc<Semaphore>,
@@ -78,9 +79,13 @@ impl ApiServer {
         let background = CancellationToken::new();
         let tls = config.tls.as_ref().map(Tls::new).transpose()?;
         let limits = config.limits.clone();
+        let mut kinds = config.kinds;
+        kinds.push(Arc::new(custom_resources::Definition));
         let server = Arc::new(Self {
             store: config.store.clone(),
-            registry: Registry::new(config.kinds.clone()),
+            served: RwLock::new(Arc::new(Served::new(&kinds, &[]))),
+            kinds,
+            definitions: tokio::sync::Mutex::default(),
             admission: config.admission,
             rbac: Arc::default(),
             nodes: config.nodes.clone(),
@@ -88,8 +93,6 @@ impl ApiServer {
             tokens: Tokens::new(config.tokens.clone(), config.token_audiences.clone()),
             leases: Leases::default(),
             metrics: Metrics::default(),
-            discovery: Discovery::default(),
-            openapi: OpenApi::default(),
             bootstrapped: AtomicBool::new(false),
             requests: Arc::new(Semaphore::new(limits.requests_in_flight_max)),
             long_running: Arc::new(Semaphore::new(limits.long_running_max)),
@@ -102,8 +105,15 @@ impl ApiServer {
             service_ip: config.service_ip,
             advertise: config.advertise,
         };
+        server
+            .follow_definitions()
+            .await
+            .map_err(|source| StartError::DefaultObject {
+                what: "the kinds of the definitions".to_owned(),
+                source,
+            })?;
         bootstrap::run(&server, &cluster).await?;
-        let sources = Sources::of(&server.registry);
+        let sources = Sources::of(&server.served().registry);
         authorize::fill(&server.rbac, server.store.as_ref(), &sources).await?;
         let fresh = authorize::keep_fresh(
             server.rbac.clone(),

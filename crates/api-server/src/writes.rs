@@ -137,7 +137,7 @@ pub(crate) fn accept(
     set_type(&mut object, info)?;
     let mut warnings = Vec::new();
     if validation != Validation::Ignore {
-        let found = complaints(info, &object, &decoded.duplicates);
+        let found = complaints(resource.schema(), info, &object, &decoded.duplicates);
         if validation == Validation::Strict && !found.is_empty() {
             let text = format!("strict decoding error: {}", found.join(", "));
             return Err(cannot_be_handled(info, &text));
@@ -175,8 +175,13 @@ fn detach_managers(object: &mut Value) -> Option<Value> {
 }
 
 /// What strict validation finds in an object.
-pub(crate) fn complaints(info: &KindInfo, object: &Value, duplicates: &[String]) -> Vec<String> {
-    let unknown = Schema::published().unknown_fields(info.group, info.version, info.kind, object);
+pub(crate) fn complaints(
+    schema: &Schema,
+    info: &KindInfo,
+    object: &Value,
+    duplicates: &[String],
+) -> Vec<String> {
+    let unknown = schema.unknown_fields(info.group, info.version, info.kind, object);
     let unknown = unknown
         .into_iter()
         .map(|path| format!("unknown field {path:?}"));

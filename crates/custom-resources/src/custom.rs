@@ -40,9 +40,16 @@ struct ScalePaths {
     selector: Option<JsonPath>,
 }
 
-/// The kinds of a definition, one for each version that is served; none until its names are
-/// accepted.
-pub fn kinds(definition: &Value) -> Vec<Arc<dyn Kind>> {
+/// A version of a definition that is served.
+pub struct ServedVersion {
+    /// What its objects are.
+    pub kind: Arc<dyn Kind>,
+    /// Their `openAPIV3Schema`.
+    pub schema: Value,
+}
+
+/// The versions of a definition that are served; none until its names are accepted.
+pub fn served_versions(definition: &Value) -> Vec<ServedVersion> {
     if condition(definition, "NamesAccepted") != Some("True") {
         return Vec::new();
     }
@@ -50,7 +57,10 @@ pub fn kinds(definition: &Value) -> Vec<Arc<dyn Kind>> {
         .iter()
         .filter(|version| version["served"] == true);
     served
-        .map(|version| Arc::new(CustomKind::new(definition, version)) as Arc<dyn Kind>)
+        .map(|version| ServedVersion {
+            kind: Arc::new(CustomKind::new(definition, version)),
+            schema: version["schema"]["openAPIV3Schema"].clone(),
+        })
         .collect()
 }
 
@@ -434,15 +444,15 @@ mod tests {
     }
 
     fn boat() -> Arc<dyn Kind> {
-        kinds(&definition()).remove(0)
+        served_versions(&definition()).remove(0).kind
     }
 
     #[test]
     fn only_served_versions_of_accepted_names_are_kinds() {
-        assert_eq!(kinds(&definition()).len(), 1);
+        assert_eq!(served_versions(&definition()).len(), 1);
         let mut waiting = definition();
         waiting["status"] = json!({});
-        assert!(kinds(&waiting).is_empty());
+        assert!(served_versions(&waiting).is_empty());
         let info = boat().info();
         assert_eq!(
             (info.group, info.version, info.plural),

@@ -16,6 +16,9 @@ pub const GROUP: &str = "apiextensions.k8s.io";
 /// The plural of definitions.
 pub const PLURAL: &str = "customresourcedefinitions";
 
+/// Keeps a definition until all its objects are gone.
+pub const CLEANUP_FINALIZER: &str = "customresourcecleanup.apiextensions.k8s.io";
+
 /// apiextensions.k8s.io/v1 CustomResourceDefinition.
 #[derive(Debug)]
 pub struct Definition;
@@ -193,6 +196,10 @@ impl Kind for Definition {
 
     fn columns(&self) -> &'static [Column] {
         COLUMNS
+    }
+
+    fn initial_finalizers(&self) -> &'static [&'static str] {
+        &[CLEANUP_FINALIZER]
     }
 
     fn row(&self, object: &Value, _now: Timestamp) -> Vec<Cell> {

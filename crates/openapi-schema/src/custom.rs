@@ -1,6 +1,6 @@
 //! Kinds whose schema comes with a CustomResourceDefinition instead of with the server.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Mutex, PoisonError};
 
 use resource_kinds::KindInfo;
@@ -57,15 +57,19 @@ impl CustomKind {
     }
 }
 
-/// The graph of the published types with one more kind.
+/// The graph of one custom kind: its own types and those of the metadata.
 pub(crate) fn graph(published: &Graph, info: &KindInfo, schema: &Value) -> Graph {
     let mut maker = Maker {
-        definitions: published.definitions.clone(),
-        metadata: published
-            .definitions
-            .iter()
-            .position(|definition| *definition.name == *OBJECT_META),
+        definitions: Vec::new(),
+        metadata: None,
     };
+    let metadata = published
+        .definitions
+        .iter()
+        .position(|definition| *definition.name == *OBJECT_META);
+    if let Some(metadata) = metadata {
+        maker.metadata = Some(maker.copy(published, metadata, &mut BTreeMap::new()));
+    }
     let root = maker.object(schema, true);
     let mut graph = Graph::of(maker.definitions);
     graph.name(info.group, info.version, info.kind, root);
@@ -78,6 +82,44 @@ struct Maker {
 }
 
 impl Maker {
+    /// Takes over a published definition and all that it is made of; `known` are those that have
+    /// been taken over already, and where they are.
+    fn copy(
+        &mut self,
+        published: &Graph,
+        index: usize,
+        known: &mut BTreeMap<usize, usize>,
+    ) -> usize {
+        if let Some(place) = known.get(&index) {
+            return *place;
+        }
+        let Some(source) = published.definitions.get(index) else {
+            return index;
+        };
+        let place = self.definitions.len();
+        known.insert(index, place);
+        self.definitions.push(source.clone());
+        let mut fields = source.fields.clone();
+        for field in &mut fields {
+            self.copy_node(published, &mut field.node, known);
+        }
+        self.definitions[place].fields = fields;
+        place
+    }
+
+    fn copy_node(
+        &mut self,
+        published: &Graph,
+        node: &mut Node,
+        known: &mut BTreeMap<usize, usize>,
+    ) {
+        match node {
+            Node::Definition(index) => *index = self.copy(published, *index, known),
+            Node::List(below) | Node::Map(below) => self.copy_node(published, below, known),
+            Node::Any | Node::Scalar => {}
+        }
+    }
+
     /// Adds the definition of an object with known fields.
     fn object(&mut self, schema: &Value, whole: bool) -> usize {
         let properties = schema["properties"].as_object();

@@ -57,7 +57,7 @@ pub(crate) struct Sources(Vec<Source>);
 impl Sources {
     pub(crate) fn of(registry: &Registry) -> Self {
         let found = SOURCES.iter().filter_map(|(plural, binding)| {
-            let resource = registry.any_version(GROUP, plural)?.clone();
+            let resource = registry.any_version(GROUP, plural)?;
             Some(Source {
                 resource,
                 binding: *binding,

@@ -47,22 +47,22 @@ impl SyncReads<'_> {
 
 impl Lookup for SyncReads<'_> {
     fn get(&self, group: &str, plural: &str, namespace: &str, name: &str) -> Option<Value> {
-        let resource = self.0.registry.any_version(group, plural)?;
+        let resource = self.0.served().registry.any_version(group, plural)?;
         let range = Range {
             start: resource.key(namespace, name),
             ..Range::default()
         };
-        self.objects(resource, range).pop()
+        self.objects(&resource, range).pop()
     }
 
     fn list(&self, group: &str, plural: &str, namespace: &str) -> Vec<Value> {
-        let Some(resource) = self.0.registry.any_version(group, plural) else {
+        let Some(resource) = self.0.served().registry.any_version(group, plural) else {
             return Vec::new();
         };
         let start = resource.prefix(namespace);
         let end = Some(end_of(&start));
         self.objects(
-            resource,
+            &resource,
             Range {
                 start,
                 end,

@@ -208,11 +208,11 @@ async fn take_disruption(
     attempt: &Attempt<'_>,
     budget: &Value,
 ) -> Result<(), Status> {
-    let resource = server.registry.any_version(GROUP, BUDGETS);
+    let resource = server.served().registry.any_version(GROUP, BUDGETS);
     let resource = resource.ok_or_else(|| Status::internal("disruption budgets are not served"))?;
     let mut change = |budget: &Value| taken(budget, attempt.name, Timestamp::now());
     let attempt = Attempt {
-        resource,
+        resource: &resource,
         name: metadata::text(budget, "name"),
         subresource: "status",
         ..*attempt

@@ -2,6 +2,7 @@
 
 use http::StatusCode;
 use object_model::Status;
+use openapi_schema::Schema;
 use resource_kinds::{KindInfo, Scope, Verb};
 use serde_json::{Map, Value, json};
 
@@ -66,7 +67,7 @@ pub(super) async fn answer(
             }
             let patch = Patch::parse(call, &bytes)?;
             let options = WriteOptions::parse_patch(&call.query, false)?;
-            let mut apply = |scale: &Value| patch.apply(&SCALE, scale);
+            let mut apply = |scale: &Value| patch.apply(Schema::published(), &SCALE, scale);
             write(server, resource, call, options, &mut apply).await
         }
         _ => Err(not_allowed()),

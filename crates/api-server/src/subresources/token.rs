@@ -167,16 +167,17 @@ async fn must_live(
     what: &'static str,
 ) -> Result<(), Refused> {
     let resource = server
+        .served()
         .registry
         .any_version("", plural)
         .ok_or(Refused::Gone(what))?;
     let name = claim["name"].as_str().ok_or(Refused::Claims)?;
     let found = server
-        .read(resource, namespace, name)
+        .read(&resource, namespace, name)
         .await
         .map_err(Refused::Store)?;
     let stored = found.ok_or(Refused::Gone(what))?;
-    let object = storage::decode(resource, &stored).map_err(Refused::Store)?;
+    let object = storage::decode(&resource, &stored).map_err(Refused::Store)?;
     if claim["uid"] != object["metadata"]["uid"] {
         return Err(Refused::Gone(what));
     }
@@ -215,8 +216,8 @@ pub(super) async fn answer(
         )
     })?;
     let (namespace, name) = (&call.info.namespace, &call.info.name);
-    let stored = server.must_read(resource, namespace, name).await?;
-    let account = storage::decode(resource, &stored)?;
+    let stored = server.must_read(&resource, namespace, name).await?;
+    let account = storage::decode(&resource, &stored)?;
     let seconds = request["spec"]["expirationSeconds"]
         .as_i64()
         .unwrap_or(SECONDS_DEFAULT);
@@ -301,11 +302,12 @@ async fn bind(
     let name = reference["name"].as_str().unwrap_or_default();
     let missing = || Status::not_found("", plural, name);
     let resource = server
+        .served()
         .registry
         .any_version("", plural)
         .ok_or_else(missing)?;
-    let stored = server.must_read(resource, namespace, name).await?;
-    let object = storage::decode(resource, &stored)?;
+    let stored = server.must_read(&resource, namespace, name).await?;
+    let object = storage::decode(&resource, &stored)?;
     let uid = &object["metadata"]["uid"];
     let asked = reference["uid"].as_str().unwrap_or_default();
     if !asked.is_empty() && *uid != asked {
@@ -327,10 +329,10 @@ async fn bind(
     let node = object["spec"]["nodeName"].as_str().unwrap_or_default();
     if kind == "Pod" && !node.is_empty() {
         claims["node"] = json!({"name": node});
-        if let Some(nodes) = server.registry.any_version("", "nodes")
-            && let Some(stored) = server.read(nodes, "", node).await?
+        if let Some(nodes) = server.served().registry.any_version("", "nodes")
+            && let Some(stored) = server.read(&nodes, "", node).await?
         {
-            claims["node"]["uid"] = storage::decode(nodes, &stored)?["metadata"]["uid"].clone();
+            claims["node"]["uid"] = storage::decode(&nodes, &stored)?["metadata"]["uid"].clone();
         }
     }
     Ok(())

@@ -61,6 +61,12 @@ impl Page {
         let version = query.get("resourceVersion");
         let matching = query.get("resourceVersionMatch");
         check_match(version, matching, query.get("continue"))?;
+        if query.has("sendInitialEvents") {
+            let field = FieldPath::root("sendInitialEvents");
+            let text = "sendInitialEvents is forbidden for list";
+            let error = FieldError::forbidden(&field, text);
+            return Err(Status::invalid("meta.k8s.io", "ListOptions", "", &[error]));
+        }
         if let Some(token) = query.get("continue") {
             if version.is_some_and(|version| version != "0") {
                 let text = "specifying resource version is not allowed when using continue";

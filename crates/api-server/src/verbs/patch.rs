@@ -68,13 +68,20 @@ impl Patch {
     }
 
     /// The document after the patch.
-    pub(crate) fn apply(&self, info: &KindInfo, old: &Value) -> Result<Value, Status> {
+    pub(crate) fn apply(
+        &self,
+        schema: &Schema,
+        info: &KindInfo,
+        old: &Value,
+    ) -> Result<Value, Status> {
         let patched = match self.form {
             Form::Json => json_patch(old.clone(), &self.value),
             Form::Merge => merge_patch(old.clone(), &self.value),
             Form::Strategic => {
-                let schema = Schema::published();
-                match schema.lookup(info.group, info.version, info.kind) {
+                // The words for it are published for the server's own kinds alone.
+                let published = std::ptr::eq(schema, Schema::published());
+                let known = schema.lookup(info.group, info.version, info.kind);
+                match known.filter(|_| published) {
                     Some(known) => strategic_merge_patch(old.clone(), &self.value, known),
                     None => return Err(unsupported(STRATEGIC, &[JSON_PATCH, MERGE_PATCH])),
                 }
@@ -86,6 +93,7 @@ impl Patch {
     /// Refuses, or returns as warnings, what strict validation finds: unknown and repeated fields.
     pub(crate) fn check(
         &self,
+        schema: &Schema,
         info: &KindInfo,
         patched: &Value,
         validation: Validation,
@@ -93,7 +101,7 @@ impl Patch {
         if validation == Validation::Ignore {
             return Ok(Vec::new());
         }
-        let found = complaints(info, patched, &self.duplicates);
+        let found = complaints(schema, info, patched, &self.duplicates);
         if validation == Validation::Warn || found.is_empty() {
             return Ok(found);
         }
@@ -121,11 +129,11 @@ pub(crate) async fn answer(
     }
     let options = WriteOptions::parse_patch(&call.query, false)?;
     let patch = Patch::parse(call, bytes)?;
-    let info = resource.info();
+    let (info, schema) = (resource.info(), resource.schema());
     let mut warnings = Vec::new();
     let mut change = |old: &Value| {
-        let patched = patch.apply(info, old)?;
-        warnings = patch.check(info, &patched, options.validation)?;
+        let patched = patch.apply(schema, info, old)?;
+        warnings = patch.check(schema, info, &patched, options.validation)?;
         let decoded = Decoded {
             value: patched,
             duplicates: Vec::new(),

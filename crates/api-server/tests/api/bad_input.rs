@@ -46,6 +46,7 @@ GET | MAPS?continue=%21 | json | | 400 | continue key is not valid
 GET | MAPS?resourceVersion=x | json | | 422 | resourceVersion
 GET | MAPS?resourceVersion=999999 | json | | 504 | Too large resource version
 GET | MAPS?resourceVersionMatch=Exact | json | | 422 | forbidden unless resourceVersion
+GET | MAPS?sendInitialEvents=true | json | | 422 | sendInitialEvents is forbidden for list
 GET | MAPS?watch=1&sendInitialEvents=true | json | | 422 | resourceVersionMatch
 DELETE | MAPS/a | json | {"kind":"Pod"} | 400 | DeleteOptions
 DELETE | MAPS/a | json | {"gracePeriodSeconds":"x"} | 400 | DeleteOptions

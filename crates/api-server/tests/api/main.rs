@@ -10,6 +10,7 @@ mod annotations;
 mod bad_input;
 mod binary;
 mod client;
+mod custom_resources;
 mod deletion;
 mod harness;
 mod listing;

@@ -1,0 +1,84 @@
+//! What is served at the moment: the kinds that the server has by itself and those that
+//! CustomResourceDefinitions bring, and the documents made of them.
+
+use std::sync::{Arc, PoisonError};
+
+use custom_resources::{GROUP, PLURAL, served_versions};
+use object_model::Status;
+use openapi_schema::{CustomKind, Schema};
+use resource_kinds::Kind;
+use serde_json::Value;
+
+use crate::discovery::Discovery;
+use crate::openapi::OpenApi;
+use crate::registry::{Registry, end_of};
+use crate::server::ApiServer;
+use crate::storage;
+
+/// One state of what is served. A change of a definition makes another.
+pub(crate) struct Served {
+    pub(crate) registry: Registry,
+    /// The custom ones among the kinds, for documents.
+    pub(crate) custom: Vec<CustomKind>,
+    pub(crate) discovery: Discovery,
+    pub(crate) openapi: OpenApi,
+}
+
+impl Served {
+    /// The server's own kinds, and those of the definitions.
+    pub(crate) fn new(kinds: &[Arc<dyn Kind>], definitions: &[Value]) -> Self {
+        let own = kinds.iter().map(|kind| (kind.clone(), None));
+        let mut all: Vec<(Arc<dyn Kind>, Option<Schema>)> = own.collect();
+        let mut custom = Vec::new();
+        for version in definitions.iter().flat_map(served_versions) {
+            let info = *version.kind.info();
+            all.push((version.kind, Some(Schema::custom(&info, &version.schema))));
+            custom.push(CustomKind {
+                info,
+                schema: version.schema,
+            });
+        }
+        Self {
+            registry: Registry::new(all),
+            custom,
+            discovery: Discovery::default(),
+            openapi: OpenApi::default(),
+        }
+    }
+}
+
+impl ApiServer {
+    /// What is served now.
+    pub(crate) fn served(&self) -> Arc<Served> {
+        let served = self.served.read();
+        served.unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Takes notice of changed definitions. A client that has been told of a change finds its
+    /// kinds served.
+    ///
+    /// *Errors.* A store that fails; what was served stays.
+    pub(crate) async fn follow_definitions(&self) -> Result<(), Status> {
+        // One after the other, so that what was read later is never replaced by older.
+        let _turn = self.definitions.lock().await;
+        let Some(resource) = self.served().registry.any_version(GROUP, PLURAL) else {
+            return Ok(());
+        };
+        let start = resource.prefix("");
+        let range = mvcc_store::Range {
+            end: Some(end_of(&start)),
+            start,
+            ..mvcc_store::Range::default()
+        };
+        let found = self.store.range(range).await;
+        let found = found.map_err(|error| Status::internal(error.to_string()))?;
+        let definitions: Result<Vec<Value>, Status> = found
+            .items
+            .iter()
+            .map(|item| storage::decode(&resource, item))
+            .collect();
+        let served = Arc::new(Served::new(&self.kinds, &definitions?));
+        *self.served.write().unwrap_or_else(PoisonError::into_inner) = served;
+        Ok(())
+    }
+}

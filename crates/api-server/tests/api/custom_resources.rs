@@ -1,0 +1,243 @@
+//! CustomResourceDefinitions and the kinds that they bring (kubectl.md 10.5). The controller that
+//! accepts names is played by the test.
+
+use serde_json::{Value, json};
+
+use crate::harness::Api;
+
+const DEFINITIONS: &str = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions";
+const BOATS: &str = "/apis/example.org/v1/namespaces/default/boats";
+
+fn definition() -> Value {
+    json!({"apiVersion": "apiextensions.k8s.io/v1", "kind": "CustomResourceDefinition",
+        "metadata": {"name": "boats.example.org"},
+        "spec": {"group": "example.org", "scope": "Namespaced",
+            "names": {"plural": "boats", "kind": "Boat", "shortNames": ["bt"]},
+            "versions": [version("v1", true), version("v1beta1", false)]}})
+}
+
+fn version(name: &str, storage: bool) -> Value {
+    json!({"name": name, "served": true, "storage": storage,
+        "subresources": {"status": {}, "scale": {"specReplicasPath": ".spec.crew",
+            "statusReplicasPath": ".status.crew"}},
+        "additionalPrinterColumns": [{"name": "Crew", "type": "integer", "jsonPath": ".spec.crew"}],
+        "schema": {"openAPIV3Schema": {"type": "object", "properties": {
+            "spec": {"type": "object", "properties": {
+                "crew": {"type": "integer", "default": 2, "maximum": 9},
+                "ropes": {"type": "array", "x-kubernetes-list-type": "map",
+                    "x-kubernetes-list-map-keys": ["name"], "items": {"type": "object",
+                        "properties": {"name": {"type": "string"}, "length": {"type": "integer"}}}}},
+                "x-kubernetes-validations": [{"rule": "self.crew != 7", "message": "not seven"}]},
+            "status": {"type": "object", "properties": {"crew": {"type": "integer"}}}}}}})
+}
+
+/// Accepts the definition's names, as the controller does.
+async fn accept(api: &Api) {
+    let path = format!("{DEFINITIONS}/boats.example.org/status");
+    let (_, mut object) = api.get(&format!("{DEFINITIONS}/boats.example.org")).await;
+    let at = "2026-01-01T00:00:00Z";
+    object["status"]["conditions"] = json!([
+        {"type": "NamesAccepted", "status": "True", "lastTransitionTime": at},
+        {"type": "Established", "status": "True", "lastTransitionTime": at}]);
+    object["status"]["acceptedNames"] = object["spec"]["names"].clone();
+    let (code, answer) = api.send("PUT", &path, object).await;
+    assert_eq!(code, 200, "{answer}");
+}
+
+async fn with_boats() -> Api {
+    let api = Api::new().await;
+    let (code, answer) = api.send("POST", DEFINITIONS, definition()).await;
+    assert_eq!(code, 201, "{answer}");
+    assert_eq!(answer["spec"]["names"]["listKind"], "BoatList");
+    assert_eq!(
+        api.get(BOATS).await.0,
+        404,
+        "not before its names are accepted"
+    );
+    accept(&api).await;
+    api
+}
+
+fn boat(name: &str, spec: Value) -> Value {
+    json!({"apiVersion": "example.org/v1", "kind": "Boat", "metadata": {"name": name}, "spec": spec})
+}
+
+#[tokio::test]
+async fn objects_of_the_new_kind_live_like_others() {
+    let api = with_boats().await;
+    let (code, made) = api
+        .send("POST", BOATS, boat("a", json!({"sails": 3})))
+        .await;
+    assert_eq!(code, 201, "{made}");
+    assert_eq!(made["spec"], json!({"crew": 2}), "defaulted and pruned");
+    assert_eq!(made["metadata"]["generation"], 1);
+    let (code, refused) = api
+        .send("POST", BOATS, boat("b", json!({"crew": 10})))
+        .await;
+    assert_eq!(code, 422);
+    assert_eq!(
+        refused["message"],
+        "Boat.example.org \"b\" is invalid: spec.crew: Invalid value: 10: spec.crew in body \
+         should be less than or equal to 9"
+    );
+    let (code, refused) = api.send("POST", BOATS, boat("b", json!({"crew": 7}))).await;
+    assert_eq!(
+        (code, &refused["details"]["causes"][0]["field"]),
+        (422, &json!("spec"))
+    );
+    let strict = format!("{BOATS}?fieldValidation=Strict");
+    let (code, refused) = api
+        .send("POST", &strict, boat("b", json!({"sails": 1})))
+        .await;
+    assert_eq!(code, 400, "{refused}");
+    let text = refused["message"].as_str().unwrap();
+    assert!(text.contains("unknown field \"spec.sails\""), "{text}");
+    let list = api.get(BOATS).await.1;
+    assert_eq!(
+        (&list["kind"], list["items"].as_array().unwrap().len()),
+        (&json!("BoatList"), 1)
+    );
+    // The other version is the same object under another name.
+    let beta = "/apis/example.org/v1beta1/namespaces/default/boats/a";
+    let (code, other) = api.get(beta).await;
+    assert_eq!(
+        (code, &other["apiVersion"]),
+        (200, &json!("example.org/v1beta1"))
+    );
+    assert_eq!(other["metadata"]["uid"], made["metadata"]["uid"]);
+    let (code, _) = api.send("DELETE", &format!("{BOATS}/a"), Value::Null).await;
+    assert_eq!(code, 200);
+}
+
+#[tokio::test]
+async fn its_parts_are_served() {
+    let api = with_boats().await;
+    api.send("POST", BOATS, boat("a", json!({"crew": 3}))).await;
+    let scale = format!("{BOATS}/a/scale");
+    let (code, mut found) = api.get(&scale).await;
+    assert_eq!((code, &found["spec"]["replicas"]), (200, &json!(3)));
+    found["spec"]["replicas"] = json!(5);
+    assert_eq!(api.send("PUT", &scale, found).await.0, 200);
+    let (_, mut object) = api.get(&format!("{BOATS}/a")).await;
+    assert_eq!(object["spec"]["crew"], 5);
+    assert_eq!(object["metadata"]["generation"], 2);
+    object["status"] = json!({"crew": 4});
+    object["spec"]["crew"] = json!(1);
+    let (code, object) = api.send("PUT", &format!("{BOATS}/a/status"), object).await;
+    assert_eq!(code, 200, "{object}");
+    assert_eq!(
+        (&object["spec"]["crew"], &object["status"]["crew"]),
+        (&json!(5), &json!(4))
+    );
+}
+
+#[tokio::test]
+async fn it_is_applied_and_patched() {
+    let api = with_boats().await;
+    let apply = |manager: &str| format!("{BOATS}/a?fieldManager={manager}");
+    let headers = [("content-type", "application/apply-patch+yaml")];
+    let rope = |name: &str, length: i64| {
+        boat("a", json!({"ropes": [{"name": name, "length": length}]})).to_string()
+    };
+    let one = api
+        .raw("PATCH", &apply("one"), &headers, rope("bow", 1))
+        .await;
+    assert_eq!(one.code, 201);
+    let two = api
+        .raw("PATCH", &apply("two"), &headers, rope("stern", 2))
+        .await;
+    assert_eq!(two.code, 200);
+    let (_, object) = api.get(&format!("{BOATS}/a")).await;
+    assert_eq!(
+        object["spec"]["ropes"],
+        json!([{"name": "bow", "length": 1}, {"name": "stern", "length": 2}])
+    );
+    let conflict = api
+        .raw("PATCH", &apply("two"), &headers, rope("bow", 5))
+        .await;
+    assert_eq!(conflict.code, 409);
+    let merge = [("content-type", "application/merge-patch+json")];
+    let patch = r#"{"spec":{"crew":4}}"#;
+    let merged = api.raw("PATCH", &format!("{BOATS}/a"), &merge, patch).await;
+    assert_eq!(merged.code, 200);
+    let strategic = [("content-type", "application/strategic-merge-patch+json")];
+    let refused = api
+        .raw("PATCH", &format!("{BOATS}/a"), &strategic, patch)
+        .await;
+    assert_eq!(refused.code, 415);
+}
+
+#[tokio::test]
+async fn documents_speak_of_it_at_once() {
+    let api = Api::new().await;
+    assert!(!api.get("/apis").await.1.to_string().contains("example.org"));
+    let before = api.get("/openapi/v3").await.1;
+    api.send("POST", DEFINITIONS, definition()).await;
+    accept(&api).await;
+    let group = api.get("/apis/example.org").await.1;
+    assert_eq!(group["preferredVersion"]["version"], "v1");
+    let resources = api.get("/apis/example.org/v1").await.1.to_string();
+    assert!(
+        resources.contains("boats/status") && resources.contains("\"bt\""),
+        "{resources}"
+    );
+    let after = api.get("/openapi/v3").await.1;
+    assert_ne!(before, after);
+    let document = api.get("/openapi/v3/apis/example.org/v1").await.1;
+    let schema = &document["components"]["schemas"]["org.example.v1.Boat"];
+    assert_eq!(
+        schema["properties"]["spec"]["properties"]["crew"]["maximum"],
+        9.0
+    );
+}
+
+#[tokio::test]
+async fn a_changed_definition_counts_from_then_on() {
+    let api = with_boats().await;
+    let path = format!("{DEFINITIONS}/boats.example.org");
+    let (_, mut object) = api.get(&path).await;
+    object["spec"]["versions"][1]["served"] = json!(false);
+    let crew = "/spec/versions/0/schema/openAPIV3Schema/properties/spec/properties/crew/maximum";
+    *object.pointer_mut(crew).unwrap() = json!(20);
+    let (code, answer) = api.send("PUT", &path, object).await;
+    assert_eq!(code, 200, "{answer}");
+    assert_eq!(
+        api.send("POST", BOATS, boat("a", json!({"crew": 15})))
+            .await
+            .0,
+        201
+    );
+    let beta = "/apis/example.org/v1beta1/namespaces/default/boats";
+    assert_eq!(api.get(beta).await.0, 404);
+    // What is being deleted waits for its objects.
+    let (code, dying) = api.send("DELETE", &path, Value::Null).await;
+    assert_eq!(code, 200);
+    assert_eq!(
+        dying["metadata"]["finalizers"][0],
+        "customresourcecleanup.apiextensions.k8s.io"
+    );
+    assert_eq!(api.get(BOATS).await.0, 200);
+}
+
+#[tokio::test]
+async fn a_definition_that_is_none_is_refused_and_changes_nothing() {
+    let api = Api::new().await;
+    let mut wrong = definition();
+    wrong["spec"]["versions"][0]["schema"] = json!({"openAPIV3Schema": {"type": "string"}});
+    wrong["spec"]["versions"][1]["storage"] = json!(true);
+    let (code, refused) = api.send("POST", DEFINITIONS, wrong).await;
+    assert_eq!(code, 422);
+    let causes = refused["details"]["causes"].as_array().unwrap();
+    let fields: Vec<&str> = causes
+        .iter()
+        .filter_map(|cause| cause["field"].as_str())
+        .collect();
+    assert_eq!(
+        fields,
+        [
+            "spec.versions[0].schema.openAPIV3Schema.type",
+            "spec.versions"
+        ]
+    );
+    assert_eq!(api.get(DEFINITIONS).await.1["items"], json!([]));
+}
