@@ -1,10 +1,10 @@
 //! What all controllers share: the client, the caches, the settings.
 
-use k8s_openapi::api::apps::v1::{ControllerRevision, ReplicaSet, StatefulSet};
+use k8s_openapi::api::apps::v1::{ControllerRevision, Deployment, ReplicaSet, StatefulSet};
 use k8s_openapi::api::batch::v1::Job;
 use k8s_openapi::api::core::v1::{
-    Endpoints, Namespace, Node, PersistentVolume, PersistentVolumeClaim, Pod, Service,
-    ServiceAccount,
+    Endpoints, Namespace, Node, PersistentVolume, PersistentVolumeClaim, Pod,
+    ReplicationController, Service, ServiceAccount,
 };
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::api::storage::v1::StorageClass;
@@ -28,7 +28,9 @@ pub struct Config {
 #[expect(missing_docs, reason = "each is named for its kind")]
 pub struct Caches {
     pub stateful_sets: Cache<StatefulSet>,
+    pub deployments: Cache<Deployment>,
     pub replica_sets: Cache<ReplicaSet>,
+    pub replication_controllers: Cache<ReplicationController>,
     pub jobs: Cache<Job>,
     pub revisions: Cache<ControllerRevision>,
     pub pods: Cache<Pod>,
@@ -64,7 +66,9 @@ impl Context {
         let shutdown = shutdown.child_token();
         let caches = Caches {
             stateful_sets: cache(&client, &shutdown),
+            deployments: cache(&client, &shutdown),
             replica_sets: cache(&client, &shutdown),
+            replication_controllers: cache(&client, &shutdown),
             jobs: cache(&client, &shutdown),
             revisions: cache(&client, &shutdown),
             pods: cache(&client, &shutdown),

@@ -5,7 +5,9 @@
 
 mod context;
 mod cron_job;
+mod daemon_set;
 mod deployment;
+mod disruption;
 mod endpoints;
 mod garbage_collection;
 mod inventory;
@@ -54,7 +56,9 @@ fn all(context: &Context) -> Vec<(&'static str, BoxFuture<'static, ()>)> {
         ("endpoints", Box::pin(endpoints::run(context.clone()))),
         ("collection", Box::pin(collect(context.clone()))),
         ("cronjob", Box::pin(cron_job::run(context.clone()))),
+        ("daemonset", Box::pin(daemon_set::run(context.clone()))),
         ("deployment", Box::pin(deployment::run(context.clone()))),
+        ("disruption", Box::pin(disruption::run(context.clone()))),
         ("job", Box::pin(job::run(context.clone()))),
         (
             "namespace-defaults",

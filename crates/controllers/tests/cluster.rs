@@ -7,8 +7,12 @@
 mod collection;
 #[path = "cluster/contract.rs"]
 mod contract;
+#[path = "cluster/daemon_sets.rs"]
+mod daemon_sets;
 #[path = "cluster/deployments.rs"]
 mod deployments;
+#[path = "cluster/disruption.rs"]
+mod disruption;
 #[path = "cluster/endpoints.rs"]
 mod endpoints;
 #[path = "cluster/jobs.rs"]

@@ -17,5 +17,6 @@ mod view;
 mod volumes;
 
 pub use labels::node_selector_matches;
+pub use node::takes;
 pub use place::place;
 pub use view::{ClaimStep, ClusterView, Decision, Obstacle};

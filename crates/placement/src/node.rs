@@ -24,6 +24,26 @@ pub(crate) fn objection(pod: &Pod, node: &Node) -> Option<String> {
     None
 }
 
+/// Whether a node takes a pod that is meant for it in particular: a new one, and one that is there
+/// already. What else is on the node does not matter.
+pub fn takes(pod: &Pod, node: &Node) -> (bool, bool) {
+    let Some(spec) = pod.spec.as_ref() else {
+        return (false, false);
+    };
+    let wanted = spec.node_name.as_deref().filter(|name| !name.is_empty());
+    let elsewhere = wanted.is_some() && wanted != node.metadata.name.as_deref();
+    if elsewhere || !matches_affinity(spec, node) {
+        return (false, false);
+    }
+    let mut against = taints(node)
+        .iter()
+        .filter(|taint| !tolerates(spec, taint))
+        .map(|taint| taint.effect.as_str());
+    let evicted = against.clone().any(|effect| effect == "NoExecute");
+    let kept_away = against.any(|effect| effect == "NoSchedule" || effect == "NoExecute");
+    (!kept_away, !evicted)
+}
+
 fn is_cordoned(node: &Node) -> bool {
     node.spec
         .as_ref()

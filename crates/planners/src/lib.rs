@@ -2,8 +2,10 @@
 //! what was observed (and the time) to a plan. No I/O, clock, randomness or logging.
 
 pub mod cron_job;
+pub mod daemon_set;
 pub mod deployment;
 pub mod diagnosis;
+pub mod disruption;
 pub mod endpoints;
 pub mod garbage_collection;
 pub mod job;

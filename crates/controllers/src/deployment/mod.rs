@@ -30,7 +30,7 @@ struct Observer {
 pub(crate) async fn run(context: Context) {
     let sets = context.caches.replica_sets.clone();
     let observer = Arc::new(Observer {
-        deployments: context.cache(),
+        deployments: context.caches.deployments.clone(),
         sets_by: sets.index(terms),
         sets: sets.clone(),
         pods_by_owner: context.pods_by_owner.clone(),

@@ -102,7 +102,7 @@ where
 
 /// Where a controller finds the objects that it keeps.
 pub(crate) trait FromContext {
-    /// The shared cache, or one of its own.
+    /// The shared cache.
     fn from_context(context: &Context) -> Self;
 }
 
@@ -114,7 +114,7 @@ impl FromContext for Cache<ReplicaSet> {
 
 impl FromContext for Cache<ReplicationController> {
     fn from_context(context: &Context) -> Self {
-        context.cache()
+        context.caches.replication_controllers.clone()
     }
 }
 

@@ -1,0 +1,114 @@
+//! Carries out a plan: revisions, pods, status.
+
+use k8s_openapi::api::apps::v1::{ControllerRevision, DaemonSet, DaemonSetStatus};
+use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
+use kube::api::{Api, Patch, PatchParams, PostParams};
+use kube::{Client, Resource};
+use planners::daemon_set::{Plan, RevisionAction};
+use reconcile::execute::{self, Delete};
+use reconcile::{Cache, Recorder};
+use serde_json::json;
+
+use crate::pod_writer::{PodError, PodWriter};
+
+/// Why a plan was not carried out; it is made anew.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum Error {
+    #[error("work on the pods of a daemon set")]
+    Pods(#[from] PodError),
+    #[error("{what}")]
+    Api {
+        what: &'static str,
+        #[source]
+        source: kube::Error,
+    },
+}
+
+fn failed(what: &'static str) -> impl FnOnce(kube::Error) -> Error {
+    move |source| Error::Api { what, source }
+}
+
+pub(super) struct Executor {
+    pub client: Client,
+    pub pods: Cache<Pod>,
+    pub recorder: Recorder,
+}
+
+impl Executor {
+    /// The status is written whatever became of the pods.
+    pub async fn execute(&self, set: &DaemonSet, plan: Plan) -> Result<(), Error> {
+        for action in &plan.revisions {
+            self.act(set, action).await?;
+        }
+        let writer = PodWriter {
+            owner: set,
+            client: &self.client,
+            cache: &self.pods,
+            recorder: &self.recorder,
+        };
+        let done = match writer.perform(&plan.pods).await {
+            Err(error) if error.is_end_of_namespace() => return Ok(()),
+            other => other,
+        };
+        if let Some(status) = plan.status {
+            self.write_status(set, status).await?;
+        }
+        done?;
+        for action in &plan.cleanup {
+            self.act(set, action).await?;
+        }
+        Ok(())
+    }
+
+    async fn act(&self, set: &DaemonSet, action: &RevisionAction) -> Result<(), Error> {
+        let namespace = set.metadata.namespace.as_deref().unwrap_or_default();
+        let revisions: Api<ControllerRevision> = Api::namespaced(self.client.clone(), namespace);
+        let params = PatchParams::default();
+        match action {
+            RevisionAction::Create(revision) => {
+                let created = revisions.create(&PostParams::default(), revision).await;
+                created.map(drop).map_err(failed("create revision"))
+            }
+            RevisionAction::Renumber {
+                name,
+                uid,
+                revision,
+            } => {
+                let patch = json!({ "metadata": { "uid": uid }, "revision": revision });
+                let written = revisions.patch(name, &params, &Patch::Merge(patch)).await;
+                written.map(drop).map_err(failed("renumber revision"))
+            }
+            RevisionAction::Adopt { name, uid } => {
+                let owner = set.owner_ref(&()).map(|owner| OwnerReference {
+                    controller: Some(true),
+                    block_owner_deletion: Some(true),
+                    ..owner
+                });
+                let meta = json!({ "uid": uid, "ownerReferences": [owner] });
+                let patch = Patch::Strategic(json!({ "metadata": meta }));
+                let written = revisions.patch(name, &params, &patch).await;
+                written.map(drop).map_err(failed("adopt revision"))
+            }
+            RevisionAction::Delete { name, uid } => {
+                let deleted = execute::delete(&revisions, name, Delete::of_uid(uid)).await;
+                deleted.map(drop).map_err(failed("delete revision"))
+            }
+        }
+    }
+
+    async fn write_status(&self, set: &DaemonSet, status: DaemonSetStatus) -> Result<(), Error> {
+        let namespace = set.metadata.namespace.as_deref().unwrap_or_default();
+        let sets: Api<DaemonSet> = Api::namespaced(self.client.clone(), namespace);
+        let object = DaemonSet {
+            status: Some(status),
+            ..set.clone()
+        };
+        let name = set.metadata.name.as_deref().unwrap_or_default();
+        let params = PostParams::default();
+        let written = sets.replace_status(name, &params, &object).await;
+        execute::found(written)
+            .map(drop)
+            .map_err(failed("write status"))
+    }
+}

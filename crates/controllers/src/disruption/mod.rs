@@ -1,0 +1,193 @@
+//! The controller of PodDisruptionBudgets: says how many pods may be evicted.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use jiff::Timestamp;
+use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet};
+use k8s_openapi::api::core::v1::{Pod, ReplicationController};
+use k8s_openapi::api::policy::v1::{PodDisruptionBudget, PodDisruptionBudgetStatus};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
+use kube::api::{Api, PostParams};
+use planners::disruption::{Observed, plan, selected};
+use planners::pod_set::controller;
+use reconcile::execute;
+use reconcile::{Cache, Key, Outcome, Queue, Recorder, run_workers};
+
+use crate::Context;
+use crate::owned::key_if_asked;
+
+/// Budgets that are worked on at once.
+const WORKERS: usize = 2;
+
+#[derive(Debug, thiserror::Error)]
+#[error("write the status of a budget")]
+struct Error(#[source] kube::Error);
+
+struct Worker {
+    context: Context,
+    budgets: Cache<PodDisruptionBudget>,
+    deployments: Cache<Deployment>,
+    controllers: Cache<ReplicationController>,
+    recorder: Recorder,
+}
+
+pub(crate) async fn run(context: Context) {
+    let worker = Arc::new(Worker {
+        budgets: context.cache(),
+        deployments: context.caches.deployments.clone(),
+        controllers: context.caches.replication_controllers.clone(),
+        recorder: context.recorder("controllermanager"),
+        context: context.clone(),
+    });
+    if !worker.wait_synced().await {
+        return;
+    }
+    let queue = Queue::new();
+    let feed = tokio::spawn(feed(worker.clone(), queue.clone()));
+    run_workers(queue, WORKERS, context.shutdown.clone(), move |key: Key| {
+        let worker = worker.clone();
+        async move { worker.reconcile(&key).await }
+    })
+    .await;
+    feed.abort();
+}
+
+impl Worker {
+    async fn wait_synced(&self) -> bool {
+        let caches = &self.context.caches;
+        self.budgets.wait_synced().await
+            && self.deployments.wait_synced().await
+            && self.controllers.wait_synced().await
+            && caches.pods.wait_synced().await
+            && caches.replica_sets.wait_synced().await
+            && caches.stateful_sets.wait_synced().await
+    }
+
+    async fn reconcile(&self, key: &Key) -> Result<Outcome, Error> {
+        let Some(budget) = self.budgets.get_key(key) else {
+            return Ok(Outcome::Done);
+        };
+        let pods = self.context.caches.pods.list_in(&key.namespace);
+        let observed = Observed {
+            scales: self.scales(&selected(&budget, &pods)),
+            pods,
+            budget: budget.clone(),
+        };
+        let plan = plan(&observed, Timestamp::now());
+        if let Some(status) = plan.status {
+            if let Some(problem) = plan.problem {
+                let text = format!("Failed to calculate the number of expected pods: {problem}");
+                self.recorder
+                    .warning(budget.as_ref(), "CalculateExpectedPodCountFailed", text);
+            }
+            self.write_status(&budget, status).await?;
+        }
+        Ok(Outcome::from(plan.requeue_after))
+    }
+
+    fn scales(&self, pods: &[&Arc<Pod>]) -> BTreeMap<String, (String, i32)> {
+        let mut scales = BTreeMap::new();
+        for pod in pods {
+            let namespace = pod.metadata.namespace.as_deref().unwrap_or_default();
+            let owner = controller(pod.metadata.owner_references.as_deref());
+            if let Some(owner) = owner.filter(|owner| !scales.contains_key(&owner.uid))
+                && let Some(scale) = self.scale(namespace, owner)
+            {
+                scales.insert(owner.uid.clone(), scale);
+            }
+        }
+        scales
+    }
+
+    /// Who scales what that owner has, and how many it wants.
+    fn scale(&self, namespace: &str, owner: &OwnerReference) -> Option<(String, i32)> {
+        let caches = &self.context.caches;
+        let (uid, replicas) = match owner.kind.as_str() {
+            "ReplicaSet" => {
+                let set = caches.replica_sets.get(namespace, &owner.name)?;
+                let above = controller(set.metadata.owner_references.as_deref());
+                if let Some(above) = above.filter(|above| above.kind == "Deployment") {
+                    return self.scale(namespace, above);
+                }
+                let set: &ReplicaSet = &set;
+                (set.metadata.uid.clone(), set.spec.as_ref()?.replicas)
+            }
+            "Deployment" => {
+                let deployment = self.deployments.get(namespace, &owner.name)?;
+                let spec = deployment.spec.as_ref()?;
+                (deployment.metadata.uid.clone(), spec.replicas)
+            }
+            "StatefulSet" => {
+                let set = caches.stateful_sets.get(namespace, &owner.name)?;
+                (set.metadata.uid.clone(), set.spec.as_ref()?.replicas)
+            }
+            "ReplicationController" => {
+                let set = self.controllers.get(namespace, &owner.name)?;
+                (set.metadata.uid.clone(), set.spec.as_ref()?.replicas)
+            }
+            _ => return None,
+        };
+        let uid = uid.filter(|uid| *uid == owner.uid)?;
+        Some((uid, replicas.unwrap_or(1)))
+    }
+
+    async fn write_status(
+        &self,
+        budget: &PodDisruptionBudget,
+        status: PodDisruptionBudgetStatus,
+    ) -> Result<(), Error> {
+        let namespace = budget.metadata.namespace.as_deref().unwrap_or_default();
+        let api: Api<PodDisruptionBudget> = Api::namespaced(self.context.client.clone(), namespace);
+        let object = PodDisruptionBudget {
+            status: Some(status),
+            ..budget.clone()
+        };
+        let name = budget.metadata.name.as_deref().unwrap_or_default();
+        let params = PostParams::default();
+        let written = api.replace_status(name, &params, &object).await;
+        execute::found(written).map(drop).map_err(Error)
+    }
+
+    fn in_namespace(&self, namespace: Option<&str>) -> Vec<Key> {
+        let budgets = self.budgets.list_in(namespace.unwrap_or_default());
+        let keys = budgets.iter().map(|budget| Key::of(budget.as_ref()));
+        keys.collect()
+    }
+}
+
+/// Queues the budgets that a change may concern; evictions are noted in a budget's status.
+async fn feed(worker: Arc<Worker>, queue: Queue<Key>) {
+    let caches = &worker.context.caches;
+    let mut budgets = worker.budgets.subscribe();
+    let mut pods = caches.pods.subscribe();
+    let mut deployments = worker.deployments.subscribe();
+    let mut stateful_sets = caches.stateful_sets.subscribe();
+    let mut replica_sets = caches.replica_sets.subscribe();
+    loop {
+        let keys: Vec<Key> = tokio::select! {
+            Some(change) = budgets.next() => {
+                let evicted = matches!(&change, reconcile::Change::Applied(new, Some(old))
+                    if new.status != old.status);
+                let key = evicted.then(|| Key::of(change.object().as_ref()));
+                key.or_else(|| key_if_asked(&change)).into_iter().collect()
+            }
+            Some(change) = pods.next() => {
+                worker.in_namespace(change.object().metadata.namespace.as_deref())
+            }
+            Some(change) = deployments.next() => key_if_asked(&change)
+                .map(|key| worker.in_namespace(Some(&key.namespace)))
+                .unwrap_or_default(),
+            Some(change) = stateful_sets.next() => key_if_asked(&change)
+                .map(|key| worker.in_namespace(Some(&key.namespace)))
+                .unwrap_or_default(),
+            Some(change) = replica_sets.next() => key_if_asked(&change)
+                .map(|key| worker.in_namespace(Some(&key.namespace)))
+                .unwrap_or_default(),
+            else => return,
+        };
+        for key in keys {
+            queue.add(key);
+        }
+    }
+}

@@ -1,0 +1,165 @@
+//! The templates of a set, kept as ControllerRevisions.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use k8s_openapi::api::apps::v1::ControllerRevision;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use k8s_openapi::apimachinery::pkg::runtime::RawExtension;
+use resource_kinds::labels::CONTROLLER_REVISION_HASH;
+
+use super::plan::World;
+use crate::pod_set::{owner_reference, text};
+use crate::stateful_set::revisions;
+
+/// Names that are tried before giving up for this time.
+const COLLISIONS_MAX: i32 = 100;
+
+/// One write about a revision.
+#[derive(Clone, Debug, PartialEq)]
+pub enum RevisionAction {
+    /// Keep the template.
+    Create(Box<ControllerRevision>),
+    /// Give a revision a new number: its template is the wanted one again.
+    Renumber {
+        /// Name.
+        name: String,
+        /// Identity.
+        uid: String,
+        /// Number.
+        revision: i64,
+    },
+    /// Become the owner of a revision that has none.
+    Adopt {
+        /// Name.
+        name: String,
+        /// Identity.
+        uid: String,
+    },
+    /// Forget a template.
+    Delete {
+        /// Name.
+        name: String,
+        /// Identity.
+        uid: String,
+    },
+}
+
+/// The revision that pods are made from.
+pub(super) struct Chosen {
+    pub hash: String,
+    pub collisions: Option<i32>,
+    pub actions: Vec<RevisionAction>,
+}
+
+/// The revisions of the set, oldest first.
+fn of_set<'a>(world: &World<'a>) -> Vec<&'a Arc<ControllerRevision>> {
+    let mine = world.observed.revisions.iter().filter(|revision| {
+        world.owner.owns(&revision.metadata) || world.owner.claims(&revision.metadata)
+    });
+    let mut mine: Vec<&Arc<ControllerRevision>> = mine.collect();
+    mine.sort_by_key(|revision| (revision.revision, revision.metadata.name.clone()));
+    mine
+}
+
+fn hash_of(revision: &ControllerRevision) -> &str {
+    let labels = revision.metadata.labels.as_ref();
+    let hash = labels.and_then(|labels| labels.get(CONTROLLER_REVISION_HASH));
+    hash.map(String::as_str).unwrap_or_default()
+}
+
+/// Finds, renumbers or creates the revision of the template.
+pub(super) fn choose(world: &World<'_>) -> Chosen {
+    let all = of_set(world);
+    let status = world.observed.set.status.as_ref();
+    let mut collisions = status.and_then(|status| status.collision_count);
+    let id = |revision: &ControllerRevision| {
+        let meta = &revision.metadata;
+        (text(meta.name.as_deref()), text(meta.uid.as_deref()))
+    };
+    let mut actions: Vec<RevisionAction> = all
+        .iter()
+        .filter(|revision| !world.owner.owns(&revision.metadata))
+        .map(|revision| id(revision))
+        .map(|(name, uid)| RevisionAction::Adopt { name, uid })
+        .collect();
+    let data = revisions::encode(&world.spec.template);
+    let same = |revision: &&&Arc<ControllerRevision>| {
+        let stored = revision.data.as_ref().map(|data| &data.0);
+        let means = || stored.and_then(revisions::decode);
+        stored == Some(&data) || means().as_ref() == Some(&world.spec.template)
+    };
+    let newest = all.last().map_or(0, |revision| revision.revision);
+    if let Some(found) = all.iter().rev().find(same) {
+        if found.revision < newest {
+            let (name, uid) = id(found);
+            let revision = newest.saturating_add(1);
+            actions.push(RevisionAction::Renumber {
+                name,
+                uid,
+                revision,
+            });
+        }
+        return Chosen {
+            hash: hash_of(found).to_owned(),
+            collisions,
+            actions,
+        };
+    }
+    let bytes = revisions::bytes(&data);
+    let mut hash = revisions::hash(&bytes, collisions);
+    for _ in 0..COLLISIONS_MAX {
+        let name = revisions::name(world.owner.name, &hash);
+        let mut taken = world.observed.revisions.iter();
+        if !taken.any(|revision| revision.metadata.name.as_ref() == Some(&name)) {
+            break;
+        }
+        collisions = Some(collisions.unwrap_or_default().saturating_add(1));
+        hash = revisions::hash(&bytes, collisions);
+    }
+    let template = world.spec.template.metadata.clone().unwrap_or_default();
+    let mut labels = template.labels.unwrap_or_default();
+    labels.insert(CONTROLLER_REVISION_HASH.to_owned(), hash.clone());
+    actions.push(RevisionAction::Create(Box::new(ControllerRevision {
+        metadata: ObjectMeta {
+            name: Some(revisions::name(world.owner.name, &hash)),
+            namespace: Some(world.owner.namespace.to_owned()),
+            labels: Some(labels),
+            annotations: world.observed.set.metadata.annotations.clone(),
+            owner_references: Some(vec![owner_reference(&world.owner)]),
+            ..ObjectMeta::default()
+        },
+        data: Some(RawExtension(data)),
+        revision: newest.saturating_add(1),
+    })));
+    Chosen {
+        hash,
+        collisions,
+        actions,
+    }
+}
+
+/// Deletes the oldest revisions that no pod has, beyond the limit.
+pub(super) fn surplus(world: &World<'_>, current: &str) -> Vec<RevisionAction> {
+    let limit = world.spec.revision_history_limit.unwrap_or(10);
+    let Ok(limit) = usize::try_from(limit) else {
+        return Vec::new();
+    };
+    let pods = world.by_node.values().flatten();
+    let mut live: BTreeSet<&str> = pods
+        .filter_map(|pod| pod.label(CONTROLLER_REVISION_HASH))
+        .collect();
+    live.insert(current);
+    let past = of_set(world).into_iter().filter(|revision| {
+        !live.contains(hash_of(revision)) && revision.metadata.deletion_timestamp.is_none()
+    });
+    let past: Vec<_> = past.collect();
+    let surplus = past.len().saturating_sub(limit);
+    past.into_iter()
+        .take(surplus)
+        .map(|revision| RevisionAction::Delete {
+            name: text(revision.metadata.name.as_deref()),
+            uid: text(revision.metadata.uid.as_deref()),
+        })
+        .collect()
+}

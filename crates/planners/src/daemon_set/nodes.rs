@@ -1,0 +1,178 @@
+//! What is to happen on each node.
+
+use jiff::{SignedDuration, Timestamp};
+use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
+use object_model::IntOrPercent;
+use resource_kinds::labels::CONTROLLER_REVISION_HASH;
+
+use super::plan::{World, pod_for};
+use crate::pod_set::{Action, BURST_MAX, Names, PodState};
+
+/// How long a pod that has ended is left alone, so that one that cannot live on its node is not
+/// made again without pause.
+const ENDED_FOR: SignedDuration = SignedDuration::from_secs(5);
+
+/// How an update goes.
+struct Update {
+    unavailable: usize,
+    surge: usize,
+}
+
+/// What a node has.
+struct Place<'w, 'a> {
+    name: &'w str,
+    /// Of the wanted revision.
+    new: Option<&'w PodState<'a>>,
+    old: Option<&'w PodState<'a>>,
+}
+
+pub(super) fn decide(world: &World<'_>, hash: &str) -> (Vec<Action>, Option<Timestamp>) {
+    let (mut delete, mut wake): (Vec<&PodState<'_>>, Option<Timestamp>) = (Vec::new(), None);
+    let mut create: Vec<&str> = Vec::new();
+    let mut places = Vec::new();
+    for (name, fit) in &world.observed.nodes {
+        let pods = world.by_node.get(name).map_or(&[][..], Vec::as_slice);
+        if !fit.stays {
+            delete.extend(pods.iter().filter(|pod| !pod.terminating));
+            continue;
+        }
+        for pod in pods.iter().filter(|pod| pod.ended()) {
+            let at = pod.created().and_then(|at| at.checked_add(ENDED_FOR).ok());
+            match at.filter(|at| *at > world.now) {
+                Some(at) => wake = Some(wake.map_or(at, |other| other.min(at))),
+                None => delete.push(pod),
+            }
+        }
+        if pods.is_empty() {
+            if fit.starts {
+                create.push(name);
+            }
+            places.push(Place {
+                name,
+                new: None,
+                old: None,
+            });
+            continue;
+        }
+        let mut active = pods.iter().filter(|pod| pod.active());
+        let is_new = |pod: &&PodState<'_>| pod.label(CONTROLLER_REVISION_HASH) == Some(hash);
+        let (new, old): (Vec<_>, Vec<_>) = active.by_ref().partition(is_new);
+        // The oldest of each stays; with both it depends on the update.
+        delete.extend(new.iter().skip(1).chain(old.iter().skip(1)));
+        places.push(Place {
+            name,
+            new: new.first().copied(),
+            old: old.first().copied(),
+        });
+    }
+    update(world, &places, &mut create, &mut delete);
+    let mut names = Names::new(
+        world.owner.name,
+        world.owner.uid,
+        world.now,
+        world.names.iter().cloned(),
+    );
+    let mut actions: Vec<Action> = delete.iter().map(|pod| Action::delete(pod.pod)).collect();
+    actions.extend(create.into_iter().take(BURST_MAX).map(|node| {
+        let mut pod: Pod = pod_for(&world.observed.set, node, hash);
+        pod.metadata.name = Some(names.draw());
+        Action::Create(Box::new(pod))
+    }));
+    (actions, wake)
+}
+
+/// Replaces old pods: in their place, or beside them.
+fn update<'w, 'a>(
+    world: &World<'_>,
+    places: &[Place<'w, 'a>],
+    create: &mut Vec<&'w str>,
+    delete: &mut Vec<&'w PodState<'a>>,
+) {
+    let Some(update) = strategy(world, places.len()) else {
+        // Somebody else deletes; a pod too many goes all the same.
+        let both = places.iter().filter(|place| place.new.is_some());
+        delete.extend(both.filter_map(|place| place.old));
+        return;
+    };
+    if update.surge > 0 {
+        beside(world, places, &update, create, delete);
+    } else {
+        in_place(places, &update, delete);
+    }
+}
+
+fn in_place<'w, 'a>(places: &[Place<'w, 'a>], update: &Update, delete: &mut Vec<&'w PodState<'a>>) {
+    let mut unavailable = 0;
+    let mut candidates = Vec::new();
+    for place in places {
+        match (place.new, place.old) {
+            (Some(new), old) => {
+                unavailable += usize::from(!new.available);
+                delete.extend(old);
+            }
+            (None, Some(old)) if old.available => candidates.push(old),
+            (None, Some(old)) => {
+                // It is missing anyway.
+                unavailable += 1;
+                delete.push(old);
+            }
+            (None, None) => unavailable += 1,
+        }
+    }
+    let room = update.unavailable.saturating_sub(unavailable);
+    delete.extend(candidates.into_iter().take(room));
+}
+
+fn beside<'w, 'a>(
+    world: &World<'_>,
+    places: &[Place<'w, 'a>],
+    update: &Update,
+    create: &mut Vec<&'w str>,
+    delete: &mut Vec<&'w PodState<'a>>,
+) {
+    let mut surging = 0;
+    let mut candidates = Vec::new();
+    for place in places {
+        match (place.new, place.old) {
+            (Some(new), Some(old)) if new.available || !old.available => delete.push(old),
+            (Some(_), Some(_)) => surging += 1,
+            (None, Some(old)) => {
+                let fit = world.observed.nodes.get(place.name);
+                if !old.available {
+                    delete.push(old);
+                } else if fit.is_some_and(|fit| fit.starts) {
+                    candidates.push(place.name);
+                }
+            }
+            _ => {}
+        }
+    }
+    let room = update.surge.saturating_sub(surging);
+    create.extend(candidates.into_iter().take(room));
+}
+
+/// How to update; `None` when only pods that somebody deletes are made anew.
+fn strategy(world: &World<'_>, places: usize) -> Option<Update> {
+    let strategy = world.spec.update_strategy.as_ref();
+    if strategy.and_then(|strategy| strategy.type_.as_deref()) == Some("OnDelete") {
+        return None;
+    }
+    let rolling = strategy.and_then(|strategy| strategy.rolling_update.as_ref());
+    let total = i32::try_from(places).unwrap_or(i32::MAX);
+    let number = |value: Option<&IntOrString>| {
+        let value = value.and_then(|value| serde_json::to_value(value).ok())?;
+        let number = IntOrPercent::from_json(&value)?.of(total, true);
+        usize::try_from(number).ok()
+    };
+    let surge = number(rolling.and_then(|r| r.max_surge.as_ref())).unwrap_or(0);
+    let unavailable = number(rolling.and_then(|r| r.max_unavailable.as_ref())).unwrap_or(1);
+    Some(Update {
+        unavailable: if surge == 0 {
+            unavailable.max(1)
+        } else {
+            unavailable
+        },
+        surge,
+    })
+}

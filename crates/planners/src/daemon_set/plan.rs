@@ -1,0 +1,201 @@
+//! The plan of a DaemonSet.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use jiff::{SignedDuration, Timestamp};
+use k8s_openapi::api::apps::v1::{ControllerRevision, DaemonSet, DaemonSetSpec, DaemonSetStatus};
+use k8s_openapi::api::core::v1::{
+    NodeSelector, NodeSelectorRequirement, NodeSelectorTerm, Pod, Toleration,
+};
+use resource_kinds::labels::CONTROLLER_REVISION_HASH;
+use resource_kinds::reasons::taint;
+
+use super::history::{self, RevisionAction};
+use super::{nodes, status};
+use crate::pod_set::{self, Action, Owner, PodState, pod_of};
+
+/// API version and kind of a DaemonSet.
+pub const DAEMON_SET: (&str, &str) = ("apps/v1", "DaemonSet");
+
+/// Whether a node takes a pod of the set.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Fit {
+    /// A new one.
+    pub starts: bool,
+    /// One that is there already.
+    pub stays: bool,
+}
+
+/// What is known.
+#[derive(Clone, Debug, Default)]
+pub struct Observed {
+    /// The set.
+    pub set: Arc<DaemonSet>,
+    /// Pods of its namespace: at least those it owns, and those without an owner.
+    pub pods: Vec<Arc<Pod>>,
+    /// Revisions of its namespace: at least those it owns, and those without an owner.
+    pub revisions: Vec<Arc<ControllerRevision>>,
+    /// All nodes, and how they take [`daemon_pod`].
+    pub nodes: BTreeMap<String, Fit>,
+}
+
+/// What to do, in this order.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Plan {
+    /// Writes about revisions that come first.
+    pub revisions: Vec<RevisionAction>,
+    /// Writes about pods.
+    pub pods: Vec<Action>,
+    /// The status, if it differs from what is stored.
+    pub status: Option<DaemonSetStatus>,
+    /// Revisions that nobody needs any more.
+    pub cleanup: Vec<RevisionAction>,
+    /// When to plan again even if nothing happens.
+    pub requeue_after: Option<Duration>,
+}
+
+impl Plan {
+    /// Whether there is nothing to write.
+    pub fn is_idle(&self) -> bool {
+        self.revisions.is_empty()
+            && self.pods.is_empty()
+            && self.cleanup.is_empty()
+            && self.status.is_none()
+    }
+}
+
+/// The set, parsed, and its pods.
+pub(super) struct World<'a> {
+    pub observed: &'a Observed,
+    pub owner: Owner<'a>,
+    pub spec: DaemonSetSpec,
+    pub now: Timestamp,
+    /// The pods by node, oldest first, but those that have ended and are on their way out.
+    pub by_node: BTreeMap<String, Vec<PodState<'a>>>,
+    pub names: Vec<String>,
+}
+
+/// Decides what to do about a DaemonSet. Total.
+pub fn plan(observed: &Observed, now: Timestamp) -> Plan {
+    let set = &observed.set;
+    let spec = set.spec.clone().unwrap_or_default();
+    let owner = Owner::new(DAEMON_SET, &set.metadata, &spec.selector);
+    if owner.deleting || owner.selector.is_none() {
+        return Plan::default();
+    }
+    let sorted = owner.sort(&observed.pods);
+    let min_ready = SignedDuration::from_secs(spec.min_ready_seconds.unwrap_or_default().into());
+    let mut by_node: BTreeMap<String, Vec<PodState<'_>>> = BTreeMap::new();
+    for pod in &sorted.mine {
+        let state = pod_set::state(pod, min_ready, now);
+        if let Some(node) = node_of(pod).filter(|_| !(state.ended() && state.terminating)) {
+            by_node.entry(node).or_default().push(state);
+        }
+    }
+    for pods in by_node.values_mut() {
+        pods.sort_by_key(|pod| (pod.created(), pod.name().to_owned()));
+    }
+    let world = World {
+        observed,
+        owner,
+        spec,
+        now,
+        by_node,
+        names: sorted.names,
+    };
+    let chosen = history::choose(&world);
+    let (actions, wake) = nodes::decide(&world, &chosen.hash);
+    let available = world.by_node.values().flatten();
+    let wake = available
+        .filter_map(|pod| pod.available_at)
+        .chain(wake)
+        .min();
+    let mut pods = sorted.actions;
+    pods.extend(actions);
+    Plan {
+        status: status::next(&world, &chosen),
+        cleanup: history::surplus(&world, &chosen.hash),
+        revisions: chosen.actions,
+        pods,
+        requeue_after: wake
+            .map(|at| Duration::try_from(at.duration_since(now)).unwrap_or_default()),
+    }
+}
+
+/// A pod of the set, without a name, a node and a revision: what nodes are asked about.
+pub fn daemon_pod(set: &DaemonSet) -> Pod {
+    let spec = set.spec.clone().unwrap_or_default();
+    let owner = Owner::new(DAEMON_SET, &set.metadata, &spec.selector);
+    let mut pod = pod_of(&owner, &spec.template);
+    let Some(pod_spec) = &mut pod.spec else {
+        return pod;
+    };
+    let mut tolerated = vec![
+        (taint::NOT_READY, "NoExecute"),
+        (taint::UNREACHABLE, "NoExecute"),
+        ("node.kubernetes.io/disk-pressure", "NoSchedule"),
+        ("node.kubernetes.io/memory-pressure", "NoSchedule"),
+        ("node.kubernetes.io/pid-pressure", "NoSchedule"),
+        (taint::UNSCHEDULABLE, "NoSchedule"),
+    ];
+    if pod_spec.host_network == Some(true) {
+        tolerated.push(("node.kubernetes.io/network-unavailable", "NoSchedule"));
+    }
+    let tolerations = pod_spec.tolerations.get_or_insert_default();
+    for (key, effect) in tolerated {
+        let toleration = Toleration {
+            key: Some(key.to_owned()),
+            operator: Some("Exists".to_owned()),
+            effect: Some(effect.to_owned()),
+            ..Toleration::default()
+        };
+        if !tolerations.contains(&toleration) {
+            tolerations.push(toleration);
+        }
+    }
+    pod
+}
+
+/// The pod of the set for a node.
+pub(super) fn pod_for(set: &DaemonSet, node: &str, hash: &str) -> Pod {
+    let mut pod = daemon_pod(set);
+    let labels = pod.metadata.labels.get_or_insert_default();
+    labels.insert(CONTROLLER_REVISION_HASH.to_owned(), hash.to_owned());
+    let by_name = NodeSelectorRequirement {
+        key: "metadata.name".to_owned(),
+        operator: "In".to_owned(),
+        values: Some(vec![node.to_owned()]),
+    };
+    if let Some(spec) = &mut pod.spec {
+        let affinity = spec.affinity.get_or_insert_default();
+        let affinity = affinity.node_affinity.get_or_insert_default();
+        // The template's own conditions have been looked at already.
+        affinity.required_during_scheduling_ignored_during_execution = Some(NodeSelector {
+            node_selector_terms: vec![NodeSelectorTerm {
+                match_expressions: None,
+                match_fields: Some(vec![by_name]),
+            }],
+        });
+    }
+    pod
+}
+
+/// The node that a pod is on, or is to be on.
+fn node_of(pod: &Pod) -> Option<String> {
+    let spec = pod.spec.as_ref()?;
+    if let Some(name) = spec.node_name.as_ref().filter(|name| !name.is_empty()) {
+        return Some(name.clone());
+    }
+    let affinity = spec.affinity.as_ref()?.node_affinity.as_ref()?;
+    let required = affinity
+        .required_during_scheduling_ignored_during_execution
+        .as_ref()?;
+    let mut fields = required
+        .node_selector_terms
+        .iter()
+        .flat_map(|term| term.match_fields.iter().flatten());
+    let name = fields.find(|field| field.key == "metadata.name" && field.operator == "In")?;
+    name.values.as_ref()?.first().cloned()
+}

@@ -1,0 +1,213 @@
+//! PodDisruptionBudget: how many pods may be evicted now.
+//!
+//! **Goal**: a status that says so, for the API server to decide evictions by.
+//! **Relies on**: the API server writing each eviction into `disruptedPods`, in the state of the
+//! budget that it looked at.
+//! **Guarantees**: what cannot be counted allows nothing.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use jiff::{SignedDuration, Timestamp};
+use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::api::policy::v1::{PodDisruptionBudget, PodDisruptionBudgetStatus};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
+use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
+use object_model::{IntOrPercent, LabelSelector};
+
+use crate::pod_set::{Phase, controller, state};
+
+/// How long an eviction that nothing came of is counted.
+const EVICTION_WITHIN: SignedDuration = SignedDuration::from_mins(2);
+const ALLOWED: &str = "DisruptionAllowed";
+
+/// What is known.
+#[derive(Clone, Debug, Default)]
+pub struct Observed {
+    /// The budget.
+    pub budget: Arc<PodDisruptionBudget>,
+    /// The pods of its namespace.
+    pub pods: Vec<Arc<Pod>>,
+    /// By the uid of a pod's controller: who scales the pod, and how many pods that one wants. For
+    /// a ReplicaSet of a Deployment it is the Deployment.
+    pub scales: BTreeMap<String, (String, i32)>,
+}
+
+/// What to do.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Plan {
+    /// The status, if it differs from what is stored.
+    pub status: Option<PodDisruptionBudgetStatus>,
+    /// Why nothing can be counted; to be told as an event.
+    pub problem: Option<String>,
+    /// When to plan again even if nothing happens.
+    pub requeue_after: Option<Duration>,
+}
+
+/// The pods that a budget is about.
+pub fn selected<'p>(budget: &PodDisruptionBudget, pods: &'p [Arc<Pod>]) -> Vec<&'p Arc<Pod>> {
+    let spec = budget.spec.as_ref();
+    let selector = spec.and_then(|spec| spec.selector.as_ref());
+    let selector = selector.and_then(|selector| serde_json::to_value(selector).ok());
+    let Some(selector) = selector.and_then(|s| LabelSelector::from_json(&s).ok()) else {
+        return Vec::new();
+    };
+    let matches = |pod: &&Arc<Pod>| {
+        let labels = pod.metadata.labels.as_ref();
+        pod.metadata.namespace == budget.metadata.namespace
+            && selector.matches_by(|key| labels?.get(key).map(String::as_str))
+    };
+    pods.iter().filter(matches).collect()
+}
+
+/// Decides what a budget allows. Total.
+pub fn plan(observed: &Observed, now: Timestamp) -> Plan {
+    let budget = &observed.budget;
+    let stored = budget.status.clone().unwrap_or_default();
+    if budget.metadata.deletion_timestamp.is_some() {
+        return Plan::default();
+    }
+    let states: Vec<_> = selected(budget, &observed.pods)
+        .into_iter()
+        .map(|pod| state(pod, SignedDuration::ZERO, now))
+        .filter(|pod| !matches!(pod.phase, Phase::Succeeded | Phase::Failed))
+        .collect();
+    let (disrupted, wake) = still_disrupted(&stored, &observed.pods, now);
+    let healthy = states
+        .iter()
+        .filter(|pod| !pod.terminating && pod.ready() && !disrupted.contains_key(pod.name()));
+    let healthy = number(healthy.count());
+    let uncounted = states.iter().filter(|pod| !pod.terminating);
+    let expected = expected(observed, uncounted.map(|pod| pod.pod), number(states.len()));
+    let (expected, desired, problem) = match expected {
+        Ok((expected, desired)) => (expected, desired.max(0), None),
+        Err(problem) => (0, 0, Some(problem)),
+    };
+    let allowed = match &problem {
+        None if expected > 0 => (healthy - desired).max(0),
+        _ => 0,
+    };
+    let status = PodDisruptionBudgetStatus {
+        conditions: Some(vec![condition(
+            &stored,
+            budget,
+            allowed,
+            problem.as_deref(),
+            now,
+        )]),
+        current_healthy: Some(healthy),
+        desired_healthy: Some(desired),
+        disrupted_pods: (!disrupted.is_empty()).then_some(disrupted),
+        disruptions_allowed: Some(allowed),
+        expected_pods: Some(expected),
+        observed_generation: budget.metadata.generation,
+    };
+    Plan {
+        requeue_after: wake
+            .map(|at| Duration::try_from(at.duration_since(now)).unwrap_or_default()),
+        status: (status != stored).then_some(status),
+        problem,
+    }
+}
+
+fn number(count: usize) -> i32 {
+    i32::try_from(count).unwrap_or(i32::MAX)
+}
+
+/// Evictions of which nothing has been seen yet, and when the first is forgotten.
+fn still_disrupted(
+    stored: &PodDisruptionBudgetStatus,
+    pods: &[Arc<Pod>],
+    now: Timestamp,
+) -> (BTreeMap<String, Time>, Option<Timestamp>) {
+    let mut still = BTreeMap::new();
+    let mut wake: Option<Timestamp> = None;
+    for (name, since) in stored.disrupted_pods.iter().flatten() {
+        let waits = pods.iter().any(|pod| {
+            pod.metadata.name.as_ref() == Some(name) && pod.metadata.deletion_timestamp.is_none()
+        });
+        let until = since.0.checked_add(EVICTION_WITHIN).unwrap_or(now);
+        if waits && until > now {
+            still.insert(name.clone(), since.clone());
+            wake = Some(wake.map_or(until, |other| other.min(until)));
+        }
+    }
+    (still, wake)
+}
+
+/// How many pods there should be, and how many of them must stay.
+fn expected<'p>(
+    observed: &Observed,
+    pods: impl Iterator<Item = &'p Arc<Pod>>,
+    count: i32,
+) -> Result<(i32, i32), String> {
+    let spec = observed.budget.spec.clone().unwrap_or_default();
+    let parse = |value: &IntOrString| {
+        let value = serde_json::to_value(value).ok()?;
+        IntOrPercent::from_json(&value)
+    };
+    if let Some(most) = spec.max_unavailable.as_ref().and_then(parse) {
+        let expected = wanted(observed, pods)?;
+        return Ok((expected, expected - most.of(expected, true)));
+    }
+    match spec.min_available.as_ref().and_then(parse) {
+        Some(IntOrPercent::Int(least)) => Ok((count, least)),
+        Some(share) => {
+            let expected = wanted(observed, pods)?;
+            Ok((expected, share.of(expected, true)))
+        }
+        None => Ok((count, 0)),
+    }
+}
+
+/// How many pods the controllers of these pods want together.
+fn wanted<'p>(
+    observed: &Observed,
+    pods: impl Iterator<Item = &'p Arc<Pod>>,
+) -> Result<i32, String> {
+    let mut found: BTreeMap<&str, i32> = BTreeMap::new();
+    for pod in pods {
+        let name = pod.metadata.name.as_deref().unwrap_or_default();
+        let Some(owner) = controller(pod.metadata.owner_references.as_deref()) else {
+            return Err(format!("found no controllers for pod \"{name}\""));
+        };
+        let Some((scaler, scale)) = observed.scales.get(&owner.uid) else {
+            let kind = &owner.kind;
+            return Err(format!(
+                "{kind} of pod \"{name}\" does not implement the scale subresource"
+            ));
+        };
+        found.insert(scaler, *scale);
+    }
+    Ok(found
+        .values()
+        .fold(0, |sum, scale| sum.saturating_add(*scale)))
+}
+
+fn condition(
+    stored: &PodDisruptionBudgetStatus,
+    budget: &PodDisruptionBudget,
+    allowed: i32,
+    problem: Option<&str>,
+    now: Timestamp,
+) -> Condition {
+    let (status, reason) = match problem {
+        Some(_) => ("False", "SyncFailed"),
+        None if allowed > 0 => ("True", "SufficientPods"),
+        None => ("False", "InsufficientPods"),
+    };
+    let mut known = stored.conditions.iter().flatten();
+    // The same status keeps its time, so that it is the same condition.
+    let since = known
+        .find(|c| c.type_ == ALLOWED && c.status == status)
+        .map(|c| c.last_transition_time.clone());
+    Condition {
+        type_: ALLOWED.to_owned(),
+        status: status.to_owned(),
+        reason: reason.to_owned(),
+        message: problem.unwrap_or_default().to_owned(),
+        observed_generation: budget.metadata.generation,
+        last_transition_time: since.unwrap_or(Time(now)),
+    }
+}
