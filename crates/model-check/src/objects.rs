@@ -86,7 +86,6 @@ impl Builder {
             pods: pods.collect(),
             revisions: revisions.collect(),
             claims: claims.collect(),
-            ..Observed::default()
         }
     }
 

@@ -228,9 +228,13 @@ fn set_owners(state: &mut State, op: &Op, guards: Guards) -> Reply {
     if guards.owners_by_version && (claim.uid, claim.version) != (uid, version) {
         return Reply::Conflict;
     }
+    if claim.owners == owners {
+        return Reply::Done;
+    }
+    let taken_back = claim.owners.pod.is_some() && owners.pod.is_none();
     claim.owners = owners;
     claim.version = next;
-    if owners.pod.is_none() && state.api.set.is_some_and(|set| set.spec.wants(place)) {
+    if taken_back && state.api.set.is_some_and(|set| set.spec.wants(place)) {
         state.given_up[place] = false;
     }
     Reply::Done

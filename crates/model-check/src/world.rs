@@ -461,19 +461,16 @@ fn deep() -> Vec<World> {
         plain("deep-scale", "three replicas, twice up or down, two faults")
             .edits(replicas(&[0, 1, 2, 3]))
             .faults(POD_FAULTS)
-            .budget(budget(2, 2, 1, 0, 0))
+            .budget(budget(1, 2, 1, 0, 0))
+            .deep(),
+        plain("deep-lagging", "up and down, two lags, a second controller")
+            .edits(replicas(&[1, 3]))
+            .faults(POD_FAULTS)
+            .budget(budget(1, 0, 1, 2, 0))
             .deep(),
         plain(
-            "deep-lagging",
-            "up and down, a fault, two lags, a second controller",
-        )
-        .edits(replicas(&[1, 3]))
-        .faults(POD_FAULTS)
-        .budget(budget(1, 1, 1, 2, 0))
-        .deep(),
-        plain(
             "deep-rollout",
-            "three pods, three changes, partition, bad template, a lag",
+            "three pods, three changes, partition, bad template, a fault",
         )
         .settled(3)
         .edits(vec![
@@ -484,28 +481,28 @@ fn deep() -> Vec<World> {
             Edit::Partition(0),
         ])
         .faults(POD_FAULTS)
-        .budget(budget(3, 1, 0, 1, 0))
+        .budget(budget(3, 1, 0, 0, 0))
         .with(|world| world.bad_templates = &[1])
         .deep(),
         plain(
             "deep-claims",
-            "claims go with a scale-down, lags and a second controller",
+            "claims go with a scale-down, a lag and a second controller",
         )
         .settled(2)
         .claims(true, true)
         .edits(replicas(&[1, 2, 3]))
         .faults(&[Fault::Delete, Fault::DeleteClaim, Fault::Fail])
-        .budget(budget(2, 1, 1, 1, 0))
+        .budget(budget(1, 1, 1, 1, 0))
         .deep(),
         plain(
             "deep-nodes",
-            "a node is cut off twice, a rollout, a second controller, a lag",
+            "a node is cut off twice, a rollout, a second controller",
         )
         .settled(2)
         .claims(false, false)
         .edits(vec![Edit::Template(1), Edit::Replicas(1)])
         .faults(&[Fault::NodeLost, Fault::Delete, Fault::Fail])
-        .budget(budget(1, 2, 1, 1, 0))
+        .budget(budget(1, 2, 1, 0, 0))
         .with(|world| world.nodes = 2)
         .deep(),
     ]

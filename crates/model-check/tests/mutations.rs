@@ -6,7 +6,7 @@ use std::sync::Arc;
 use model_check::check::{Report, check, check_seeded};
 use model_check::seeded::{Guards, Seeded};
 use model_check::state::Budget;
-use model_check::world::{Edit, Fault, World};
+use model_check::world::{Edit, World};
 use planners::stateful_set::course::Write;
 use planners::stateful_set::{Action, Observed, Plan, identity};
 use resource_kinds::annotations;
@@ -107,11 +107,17 @@ fn a_create_without_the_guard_of_the_name_is_found() {
     );
 }
 
-/// statefulset.md 5.3: a delete by name alone hits the successor of the pod that was meant.
+/// statefulset.md 5.3: a delete by name alone hits the successor of the pod that was meant, when
+/// a controller that another took over from is slow to send it.
 #[test]
 fn a_delete_without_uid_is_found() {
+    let budget = Budget {
+        edits: 1,
+        takeovers: 1,
+        ..Budget::default()
+    };
     finds(
-        world("rollout-lagging"),
+        small("rollout", budget),
         without_guard(|guards| guards.delete_by_uid = false),
         "is not the one that was meant",
     );
@@ -164,7 +170,7 @@ fn a_set_that_never_deletes_surplus_pods_is_found() {
         },
         ..world("scale")
     };
-    finds(world, with_plan(plan), "the goal");
+    finds(world, with_plan(plan), "nothing is done about ordinal");
 }
 
 /// statefulset.md 5.14: a status that is written without the version that was seen.
@@ -185,6 +191,28 @@ fn claim_owners_without_version_are_found() {
         without_guard(|guards| guards.owners_by_version = false),
         "is deleted though its ordinal is wanted",
     );
+}
+
+/// statefulset.md 2.16, 2.17: a claim that a former set of the name owns is on its way out.
+#[test]
+fn pods_on_claims_of_a_former_set_are_found() {
+    let view = |observed: &mut Observed| {
+        let set = observed.set.metadata.uid.clone().unwrap_or_default();
+        for claim in observed.claims.values_mut() {
+            let owners = &mut Arc::make_mut(claim).metadata.owner_references;
+            owners
+                .iter_mut()
+                .for_each(|all| all.retain(|owner| owner.uid == set));
+        }
+    };
+    let world = World {
+        budget: Budget {
+            faults: 1,
+            ..Budget::default()
+        },
+        ..world("replaced")
+    };
+    finds(world, with_view(view), "owners of others");
 }
 
 /// statefulset.md 5.4: the partition is taken for one less.
@@ -225,7 +253,7 @@ fn surplus_pods_that_go_from_the_bottom_are_found() {
         faults: &[],
         ..world("scale")
     };
-    finds(world, with_plan(plan), "");
+    finds(world, with_plan(plan), "is deleted while the higher");
 }
 
 /// statefulset.md 5.14: a status that is never written.
