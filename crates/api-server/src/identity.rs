@@ -55,9 +55,9 @@ impl UserInfo {
     }
 }
 
-const ANONYMOUS: &str = "system:anonymous";
-const UNAUTHENTICATED: &str = "system:unauthenticated";
-const AUTHENTICATED: &str = "system:authenticated";
+pub(crate) const ANONYMOUS: &str = "system:anonymous";
+pub(crate) const UNAUTHENTICATED: &str = "system:unauthenticated";
+pub(crate) const AUTHENTICATED: &str = "system:authenticated";
 
 /// What is known about the other end before a request is read.
 #[derive(Clone, Debug)]
@@ -158,79 +158,6 @@ fn bearer(headers: &HeaderMap) -> Result<Option<String>, Status> {
 /// 401, with no hint why.
 pub(crate) fn unauthorized() -> Status {
     Status::new(StatusReason::Unauthorized, "Unauthorized")
-}
-
-/// Takes the place of the user that the `Impersonate-` headers name, if there are any.
-///
-/// *Errors.* 403 if the real user may not, 400 for groups or extras without a user.
-pub(crate) fn impersonate(
-    server: &ApiServer,
-    user: UserInfo,
-    headers: &HeaderMap,
-) -> Result<UserInfo, Status> {
-    let text = |value: &http::HeaderValue| value.to_str().unwrap_or_default().to_owned();
-    let given = headers
-        .keys()
-        .any(|name| name.as_str().starts_with("impersonate-"));
-    if !given {
-        return Ok(user);
-    }
-    let name = headers
-        .get("impersonate-user")
-        .map(text)
-        .unwrap_or_default();
-    if name.is_empty() {
-        return Err(Status::bad_request(
-            "requested impersonation without a user",
-        ));
-    }
-    let extra = headers.keys().find(|name| {
-        name.as_str().starts_with("impersonate-extra-") || name.as_str() == "impersonate-uid"
-    });
-    if let Some(header) = extra {
-        return Err(Status::bad_request(format!(
-            "impersonation by {header} is not supported"
-        )));
-    }
-    let mut groups: Vec<String> = headers
-        .get_all("impersonate-group")
-        .iter()
-        .map(text)
-        .collect();
-    for group in &groups {
-        may_impersonate(server, &user, "groups", "", group)?;
-    }
-    match name
-        .strip_prefix("system:serviceaccount:")
-        .and_then(|rest| rest.split_once(':'))
-    {
-        Some((namespace, account)) => {
-            may_impersonate(server, &user, "serviceaccounts", namespace, account)?;
-            if groups.is_empty() {
-                groups = service_account_groups(namespace);
-            }
-        }
-        None => may_impersonate(server, &user, "users", "", &name)?,
-    }
-    Ok(UserInfo::new(name, groups).authenticated())
-}
-
-fn may_impersonate(
-    server: &ApiServer,
-    user: &UserInfo,
-    resource: &str,
-    namespace: &str,
-    name: &str,
-) -> Result<(), Status> {
-    let info = crate::request_info::RequestInfo {
-        is_resource: true,
-        verb: "impersonate".to_owned(),
-        resource: resource.to_owned(),
-        namespace: namespace.to_owned(),
-        name: name.to_owned(),
-        ..Default::default()
-    };
-    crate::authorize::authorize(&server.rbac, user, &info)
 }
 
 /// The groups that every account of a namespace is in.

@@ -17,6 +17,7 @@ mod fairness;
 mod field_managers;
 mod health;
 mod identity;
+mod impersonation;
 mod limits;
 mod local;
 mod metadata;

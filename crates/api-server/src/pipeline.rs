@@ -16,7 +16,8 @@ use tokio_util::sync::CancellationToken;
 use crate::authorize::authorize;
 use crate::body::{BoxBody, Held, Segments, boxed};
 use crate::fairness::{Share, too_many};
-use crate::identity::{Caller, Credentials, UserInfo, authenticate, impersonate, unauthorized};
+use crate::identity::{Caller, Credentials, UserInfo, authenticate, unauthorized};
+use crate::impersonation::{self, impersonate};
 use crate::metrics::Label;
 use crate::query::Query;
 use crate::reply::Reply;
@@ -134,7 +135,7 @@ async fn contained(
 
 async fn answer(
     server: &Arc<ApiServer>,
-    (info, query, parts): (RequestInfo, Query, Parts),
+    (info, query, mut parts): (RequestInfo, Query, Parts),
     body: BoxBody,
     caller: Caller,
     share: &mut Option<Share>,
@@ -154,7 +155,8 @@ async fn answer(
                 .take(&user, places_of_one(server, &info, &query))?;
         }
         let user = impersonate(server, user, &parts.headers)?;
-        authorize(&server.rbac, &user, &info)?;
+        impersonation::without_headers(&mut parts.headers);
+        authorize(server, &user, &info)?;
         let call = Call {
             info,
             query,

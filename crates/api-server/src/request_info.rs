@@ -23,6 +23,8 @@ pub(crate) struct RequestInfo {
     pub(crate) rest: Vec<String>,
     /// Whether `name` comes from the path (not from a field selector).
     pub(crate) named: bool,
+    /// The field selector, of requests for collections.
+    pub(crate) fields: String,
 }
 
 impl RequestInfo {
@@ -92,6 +94,7 @@ impl RequestInfo {
         if self.named {
             return;
         }
+        self.fields = query.get("fieldSelector").unwrap_or_default().to_owned();
         match self.verb.as_str() {
             "get" if query.flag("watch") => self.verb = "watch".to_owned(),
             "get" => self.verb = "list".to_owned(),

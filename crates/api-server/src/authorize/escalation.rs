@@ -56,6 +56,7 @@ pub(crate) fn check(
         namespace: &info.namespace,
         name,
         path: None,
+        fields: "",
     };
     if rbac.allows(user, &special) {
         return Ok(());
@@ -111,6 +112,7 @@ fn has(rbac: &Rbac, user: &UserInfo, namespace: &str, rule: &Rule) -> bool {
                         namespace,
                         name,
                         path: None,
+                        fields: "",
                     };
                     rbac.allows(user, &asked)
                 })
@@ -125,6 +127,7 @@ fn has(rbac: &Rbac, user: &UserInfo, namespace: &str, rule: &Rule) -> bool {
                 namespace: "",
                 name: "",
                 path: Some(url),
+                fields: "",
             };
             rbac.allows(user, &asked)
         });

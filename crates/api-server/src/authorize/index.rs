@@ -216,6 +216,7 @@ mod tests {
             namespace,
             name: "",
             path: None,
+            fields: "",
         }
     }
 

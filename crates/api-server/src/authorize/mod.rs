@@ -1,5 +1,6 @@
 //! Who may do what: RBAC, from the roles and bindings in the store.
 
+mod agents;
 mod escalation;
 mod index;
 mod refresh;
@@ -12,6 +13,7 @@ use object_model::{Status, StatusReason};
 
 use crate::identity::UserInfo;
 use crate::request_info::RequestInfo;
+use crate::server::ApiServer;
 
 pub(crate) use escalation::check as check_escalation;
 pub(crate) use index::Index;
@@ -73,23 +75,41 @@ impl Rbac {
     }
 }
 
-/// Refuses a request that its user may not make.
+/// Whether the user may do what is asked: what roles allow, and of that, for a node, what its pods
+/// need.
 ///
-/// *Errors.* 403 with upstream's text (kubectl.md 0.1).
-pub(crate) fn authorize(rbac: &Rbac, user: &UserInfo, info: &RequestInfo) -> Result<(), Status> {
-    let asked = Asked::of(info);
-    if rbac.allows(user, &asked) {
-        Ok(())
-    } else {
-        Err(forbidden(user, info))
+/// *Errors.* Why not, as far as there is more to say than that no role allows it.
+pub(crate) fn decide(server: &ApiServer, user: &UserInfo, asked: &Asked<'_>) -> Result<(), String> {
+    if !server.rbac.allows(user, asked) {
+        return Err(String::new());
+    }
+    match agents::node_of(user) {
+        Some(name) => agents::permits(server, name, asked),
+        None => Ok(()),
     }
 }
 
-fn forbidden(user: &UserInfo, info: &RequestInfo) -> Status {
+/// Refuses a request that its user may not make.
+///
+/// *Errors.* 403 with upstream's text (kubectl.md 0.1).
+pub(crate) fn authorize(
+    server: &ApiServer,
+    user: &UserInfo,
+    info: &RequestInfo,
+) -> Result<(), Status> {
+    let refused = decide(server, user, &Asked::of(info));
+    refused.map_err(|reason| forbidden(user, info, &reason))
+}
+
+fn forbidden(user: &UserInfo, info: &RequestInfo, reason: &str) -> Status {
     let who = &user.name;
+    let reason = match reason {
+        "" => String::new(),
+        reason => format!(": {reason}"),
+    };
     if !info.is_resource {
         let text = format!(
-            "forbidden: User {who:?} cannot {} path {:?}",
+            "forbidden: User {who:?} cannot {} path {:?}{reason}",
             info.verb, info.path
         );
         return Status::new(StatusReason::Forbidden, text);
@@ -105,7 +125,7 @@ fn forbidden(user: &UserInfo, info: &RequestInfo) -> Status {
         format!("in the namespace {:?}", info.namespace)
     };
     let why = format!(
-        "User {who:?} cannot {} resource {resource:?} in API group {:?} {place}",
+        "User {who:?} cannot {} resource {resource:?} in API group {:?} {place}{reason}",
         info.verb, info.group
     );
     Status::forbidden(&info.group, &info.resource, &info.name, &why)

@@ -39,6 +39,8 @@ pub(crate) struct Asked<'a> {
     pub(crate) name: &'a str,
     /// The path, if it is not about a resource.
     pub(crate) path: Option<&'a str>,
+    /// The field selector, of questions about collections.
+    pub(crate) fields: &'a str,
 }
 
 impl<'a> Asked<'a> {
@@ -51,6 +53,7 @@ impl<'a> Asked<'a> {
             namespace: &info.namespace,
             name: &info.name,
             path: (!info.is_resource).then_some(info.path.as_str()),
+            fields: &info.fields,
         }
     }
 }
@@ -148,6 +151,7 @@ mod tests {
                 namespace: "",
                 name: "x",
                 path: None,
+                fields: "",
             };
             assert_eq!(rule.covers(&asked), expected, "{asked:?}");
         }
@@ -163,6 +167,7 @@ mod tests {
             namespace: "",
             name: "x",
             path: None,
+            fields: "",
         };
         assert!(named.covers(&asked));
         asked.name = "";

@@ -4,7 +4,7 @@ use object_model::{FieldError, FieldPath, Status};
 use serde_json::{Value, json};
 
 use super::{AUTHORIZATION, texts};
-use crate::authorize::Asked;
+use crate::authorize::{self, Asked};
 use crate::identity::UserInfo;
 use crate::server::ApiServer;
 
@@ -67,6 +67,9 @@ fn decide(
             namespace: text("namespace"),
             name: text("name"),
             path: None,
+            fields: resource["fieldSelector"]["rawSelector"]
+                .as_str()
+                .unwrap_or_default(),
         }
     } else {
         Asked {
@@ -77,9 +80,14 @@ fn decide(
             namespace: "",
             name: "",
             path: Some(path["path"].as_str().unwrap_or_default()),
+            fields: "",
         }
     };
-    Ok(json!({"allowed": server.rbac.allows(user, &asked)}))
+    Ok(match authorize::decide(server, user, &asked) {
+        Ok(()) => json!({"allowed": true}),
+        Err(reason) if reason.is_empty() => json!({"allowed": false}),
+        Err(reason) => json!({"allowed": false, "reason": reason}),
+    })
 }
 
 /// The status of a SelfSubjectRulesReview.

@@ -30,6 +30,44 @@ impl SyncReads<'_> {
         }
     }
 
+    /// Those objects of a namespace in whose stored form all words appear as texts; the others are
+    /// not decoded.
+    pub(crate) fn list_with(
+        &self,
+        group: &str,
+        plural: &str,
+        namespace: &str,
+        words: &[&str],
+    ) -> Vec<Value> {
+        let Some(resource) = self.0.served().registry.any_version(group, plural) else {
+            return Vec::new();
+        };
+        let quoted: Vec<String> = words.iter().map(|word| format!("{word:?}")).collect();
+        let words: Vec<_> = quoted
+            .iter()
+            .map(|word| memchr::memmem::Finder::new(word.as_bytes()))
+            .collect();
+        let start = resource.prefix(namespace);
+        let end = Some(end_of(&start));
+        let range = Range {
+            start,
+            end,
+            ..Range::default()
+        };
+        let found = self.range(range).map_or_else(
+            |error| {
+                tracing::error!(%error, "read for authorisation");
+                Vec::new()
+            },
+            |found| found.items,
+        );
+        found
+            .iter()
+            .filter(|item| words.iter().all(|word| word.find(&item.value).is_some()))
+            .filter_map(|item| super::decode(&resource, item).ok())
+            .collect()
+    }
+
     fn objects(&self, resource: &crate::registry::Resource, range: Range) -> Vec<Value> {
         match self.range(range) {
             Ok(found) => found

@@ -37,7 +37,7 @@ pub(super) async fn answer(
         // A WebSocket comes as a GET, but to run something is more than to read.
         let mut info = call.info.clone();
         info.verb = "create".to_owned();
-        authorize(&server.rbac, &call.user, &info)?;
+        authorize(server, &call.user, &info)?;
     }
     let stored = server
         .must_read(resource, &call.info.namespace, &call.info.name)

@@ -7,6 +7,7 @@ use certificates::TokenSigner;
 use http::StatusCode;
 use jiff::{SignedDuration, Timestamp};
 use object_model::{FieldError, FieldPath, Status, StatusReason};
+use resource_kinds::admission::Operation;
 use serde_json::{Value, json};
 
 use crate::body::{self, BoxBody};
@@ -15,7 +16,7 @@ use crate::pipeline::Call;
 use crate::registry::Resource;
 use crate::reply::Reply;
 use crate::server::ApiServer;
-use crate::writes::{Validation, WriteOptions};
+use crate::writes::{Attempt, Validation, WriteOptions, admit};
 use crate::{decode, metadata, output, storage};
 
 /// Who issues the tokens (upstream's default).
@@ -231,6 +232,8 @@ pub(super) async fn answer(
     if audiences.is_empty() {
         audiences.clone_from(&server.tokens.audiences);
     }
+    let attempt = Attempt::of(call, resource, options);
+    admit(server, &attempt, Operation::Create, &mut request, None)?;
     let mut bound = json!({
         "namespace": namespace,
         "serviceaccount": {"name": name, "uid": account["metadata"]["uid"]},

@@ -140,7 +140,7 @@ impl Apply<'_> {
         let (config, name) = (self.config, self.attempt.name);
         let mut info = self.call.info.clone();
         info.verb = "create".to_owned();
-        authorize::authorize(&self.server.rbac, &self.call.user, &info)?;
+        authorize::authorize(self.server, &self.call.user, &info)?;
         let uid = metadata::text(config, "uid");
         if !uid.is_empty() {
             let why = format!(

@@ -4,6 +4,7 @@
 mod default_tolerations;
 mod limit_ranger;
 mod namespace_lifecycle;
+mod node_restriction;
 mod priority;
 mod service_account;
 mod storage;
@@ -63,6 +64,7 @@ pub trait Admission: Send + Sync + 'static {
 pub fn plugins() -> Vec<Box<dyn Admission>> {
     vec![
         Box::new(namespace_lifecycle::NamespaceLifecycle),
+        Box::new(node_restriction::NodeRestriction),
         Box::new(service_account::ServiceAccount),
         Box::new(default_tolerations::DefaultTolerationSeconds),
         Box::new(priority::Priority),
