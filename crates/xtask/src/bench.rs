@@ -35,6 +35,10 @@ const BENCHMARKS: &[Benchmark] = &[
         ],
     ),
     (
+        "api-writes",
+        &["bench", "--package", "api-server", "--bench", "writes"],
+    ),
+    (
         "startup-memory-pods",
         &[
             "bench",
