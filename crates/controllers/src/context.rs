@@ -8,6 +8,7 @@ use k8s_openapi::api::core::v1::{
 };
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::api::storage::v1::StorageClass;
+use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use kube::{Api, Client};
 use reconcile::{Cache, Index, Object, Recorder, WatchConfig};
 use serde::de::DeserializeOwned;
@@ -27,6 +28,7 @@ pub struct Config {
 #[derive(Clone)]
 #[expect(missing_docs, reason = "each is named for its kind")]
 pub struct Caches {
+    pub definitions: Cache<CustomResourceDefinition>,
     pub stateful_sets: Cache<StatefulSet>,
     pub deployments: Cache<Deployment>,
     pub replica_sets: Cache<ReplicaSet>,
@@ -65,6 +67,7 @@ impl Context {
         // A token of its own: when one controller fails the others end, but not the process.
         let shutdown = shutdown.child_token();
         let caches = Caches {
+            definitions: cache(&client, &shutdown),
             stateful_sets: cache(&client, &shutdown),
             deployments: cache(&client, &shutdown),
             replica_sets: cache(&client, &shutdown),
@@ -88,6 +91,14 @@ impl Context {
             caches,
             config,
             shutdown,
+        }
+    }
+
+    /// The same, ended by another token.
+    pub(crate) fn with_shutdown(&self, shutdown: CancellationToken) -> Self {
+        Self {
+            shutdown,
+            ..self.clone()
         }
     }
 

@@ -6,6 +6,7 @@
 mod context;
 mod cron_job;
 mod daemon_set;
+mod definitions;
 mod deployment;
 mod disruption;
 mod endpoints;
@@ -57,6 +58,7 @@ fn all(context: &Context) -> Vec<(&'static str, BoxFuture<'static, ()>)> {
         ("collection", Box::pin(collect(context.clone()))),
         ("cronjob", Box::pin(cron_job::run(context.clone()))),
         ("daemonset", Box::pin(daemon_set::run(context.clone()))),
+        ("definitions", Box::pin(definitions::run(context.clone()))),
         ("deployment", Box::pin(deployment::run(context.clone()))),
         ("disruption", Box::pin(disruption::run(context.clone()))),
         ("job", Box::pin(job::run(context.clone()))),
@@ -90,7 +92,26 @@ fn all(context: &Context) -> Vec<(&'static str, BoxFuture<'static, ()>)> {
 }
 
 /// The two that look at everything there is share what they see.
+///
+/// They begin anew when other custom kinds are served: what has no watch cannot be collected.
 async fn collect(context: Context) {
+    let definitions = context.caches.definitions.clone();
+    if !definitions.wait_synced().await {
+        return;
+    }
+    let mut changes = definitions.subscribe();
+    loop {
+        let served = definitions::served(&definitions);
+        let round = context.with_shutdown(context.shutdown.child_token());
+        let _ended = round.shutdown.clone().drop_guard();
+        tokio::select! {
+            () = collect_once(round) => return,
+            () = definitions::changed(&definitions, &served, &mut changes) => {}
+        }
+    }
+}
+
+async fn collect_once(context: Context) {
     let opened = Inventory::open(context.client.clone(), &context.shutdown).await;
     let Some(inventory) = opened.map(Arc::new) else {
         return;

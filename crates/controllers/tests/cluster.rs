@@ -9,6 +9,8 @@ mod collection;
 mod contract;
 #[path = "cluster/daemon_sets.rs"]
 mod daemon_sets;
+#[path = "cluster/definitions.rs"]
+mod definitions;
 #[path = "cluster/deployments.rs"]
 mod deployments;
 #[path = "cluster/disruption.rs"]

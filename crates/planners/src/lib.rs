@@ -3,6 +3,7 @@
 
 pub mod cron_job;
 pub mod daemon_set;
+pub mod definitions;
 pub mod deployment;
 pub mod diagnosis;
 pub mod disruption;

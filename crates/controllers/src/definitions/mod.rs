@@ -1,0 +1,190 @@
+//! The controller of CustomResourceDefinitions: accepts their names, and at their end deletes
+//! their objects.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
+use kube::api::{Api, ApiResource, DeleteParams, DynamicObject, ListParams, Patch, PatchParams};
+use planners::definitions::{CLEANUP_FINALIZER, plan};
+use reconcile::execute::{found, unless_outrun};
+use reconcile::{Cache, Changes, Outcome, Queue, run_workers};
+use serde_json::json;
+
+use crate::Context;
+
+/// Definitions that are worked on at once. One: names are given out one after the other.
+const WORKERS: usize = 1;
+
+/// How long to wait for objects with finalizers of their own.
+const RECHECK: Duration = Duration::from_secs(1);
+
+/// How long no definition changes before what depends on them begins anew.
+const QUIET: Duration = Duration::from_millis(200);
+
+/// Objects that are asked for at once.
+const PAGE: u32 = 500;
+
+/// Why a definition was not dealt with.
+#[derive(Debug, thiserror::Error)]
+enum Error {
+    /// The server said no, or was not there.
+    #[error("look after a definition")]
+    Api(#[from] kube::Error),
+}
+
+pub(crate) async fn run(context: Context) {
+    let cache = context.caches.definitions.clone();
+    if !cache.wait_synced().await {
+        return;
+    }
+    let queue = Queue::new();
+    let feed = tokio::spawn(feed(cache.clone(), queue.clone()));
+    let client = context.client.clone();
+    run_workers(
+        queue,
+        WORKERS,
+        context.shutdown.clone(),
+        move |name: String| {
+            let (cache, client) = (cache.clone(), client.clone());
+            async move { look_after(&cache, client, &name).await }
+        },
+    )
+    .await;
+    feed.abort();
+}
+
+/// The custom kinds that are served.
+pub(crate) type Served = BTreeSet<(String, String)>;
+
+/// Which custom kinds are served, by definition and version.
+pub(crate) fn served(cache: &Cache<CustomResourceDefinition>) -> Served {
+    let mut served = Served::new();
+    for definition in cache.list() {
+        let conditions = definition
+            .status
+            .as_ref()
+            .and_then(|s| s.conditions.as_deref());
+        let mut conditions = conditions.unwrap_or_default().iter();
+        if !conditions.any(|c| c.type_ == "Established" && c.status == "True") {
+            continue;
+        }
+        let name = definition.metadata.name.clone().unwrap_or_default();
+        let versions = definition
+            .spec
+            .versions
+            .iter()
+            .filter(|version| version.served);
+        served.extend(versions.map(|version| (name.clone(), version.name.clone())));
+    }
+    served
+}
+
+/// Waits until other custom kinds are served than `before`, and then until it is quiet.
+pub(crate) async fn changed(
+    cache: &Cache<CustomResourceDefinition>,
+    before: &Served,
+    changes: &mut Changes<CustomResourceDefinition>,
+) {
+    while served(cache) == *before {
+        if changes.next().await.is_none() {
+            return std::future::pending().await;
+        }
+    }
+    // Charts bring many definitions at once.
+    while let Ok(Some(_)) = tokio::time::timeout(QUIET, changes.next()).await {}
+}
+
+/// A change of one may free a name that another waits for.
+async fn feed(cache: Cache<CustomResourceDefinition>, queue: Queue<String>) {
+    let mut changes = cache.subscribe();
+    while changes.next().await.is_some() {
+        for definition in cache.list() {
+            queue.add(definition.metadata.name.clone().unwrap_or_default());
+        }
+    }
+}
+
+async fn look_after(
+    cache: &Cache<CustomResourceDefinition>,
+    client: kube::Client,
+    name: &str,
+) -> Result<Outcome, Error> {
+    let Some(definition) = cache.get("", name) else {
+        return Ok(Outcome::Done);
+    };
+    let all = cache.list();
+    let plan = plan(&definition, all.iter().map(Arc::as_ref), Timestamp::now());
+    let api: Api<CustomResourceDefinition> = Api::all(client.clone());
+    let meta = json!({
+        "uid": definition.metadata.uid,
+        "resourceVersion": definition.metadata.resource_version,
+    });
+    if let Some(status) = &plan.status {
+        let patch = Patch::Merge(json!({ "metadata": meta, "status": status }));
+        let written = api
+            .patch_status(name, &PatchParams::default(), &patch)
+            .await;
+        unless_outrun(written)?;
+        return Ok(Outcome::Done);
+    }
+    if !plan.clean_up {
+        return Ok(Outcome::Done);
+    }
+    if !empty(&client, &definition).await? {
+        return Ok(Outcome::from(Some(RECHECK)));
+    }
+    let mut kept = definition.metadata.finalizers.clone().unwrap_or_default();
+    kept.retain(|finalizer| finalizer != CLEANUP_FINALIZER);
+    let mut meta = meta;
+    meta["finalizers"] = json!(kept);
+    let patch = Patch::Merge(json!({ "metadata": meta }));
+    unless_outrun(api.patch(name, &PatchParams::default(), &patch).await)?;
+    Ok(Outcome::Done)
+}
+
+/// Deletes the objects; true when there are none.
+async fn empty(
+    client: &kube::Client,
+    definition: &CustomResourceDefinition,
+) -> Result<bool, Error> {
+    let served = definition
+        .spec
+        .versions
+        .iter()
+        .find(|version| version.served);
+    let Some(version) = served else {
+        // Nobody can reach them; they cannot be told from none.
+        return Ok(true);
+    };
+    let spec = &definition.spec;
+    let api_version = format!("{}/{}", spec.group, version.name);
+    let resource = ApiResource {
+        group: spec.group.clone(),
+        version: version.name.clone(),
+        api_version,
+        kind: spec.names.kind.clone(),
+        plural: spec.names.plural.clone(),
+    };
+    let all: Api<DynamicObject> = Api::all_with(client.clone(), &resource);
+    let listed = found(all.list_metadata(&ListParams::default().limit(PAGE)).await)?;
+    let Some(listed) = listed else {
+        return Ok(true);
+    };
+    for object in &listed.items {
+        let Some(name) = object.metadata.name.as_deref() else {
+            continue;
+        };
+        if object.metadata.deletion_timestamp.is_some() {
+            continue;
+        }
+        let api: Api<DynamicObject> = match object.metadata.namespace.as_deref() {
+            Some(namespace) => Api::namespaced_with(client.clone(), namespace, &resource),
+            None => all.clone(),
+        };
+        unless_outrun(api.delete(name, &DeleteParams::default()).await)?;
+    }
+    Ok(listed.items.is_empty())
+}

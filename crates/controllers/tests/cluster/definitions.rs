@@ -1,0 +1,164 @@
+//! Custom kinds: their names are accepted, their objects are collected with their owners, and
+//! go before their definition does.
+
+use k8s_openapi::api::core::v1::ConfigMap;
+use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
+use kube::ResourceExt;
+use kube::api::{Api, ApiResource, DeleteParams, DynamicObject, PostParams};
+use kube::core::GroupVersionKind;
+use serde_json::{Value, json};
+
+use crate::support::{Cluster, names, wait_for};
+
+fn definition(name: &str, kind: &str) -> CustomResourceDefinition {
+    let definition = json!({
+        "metadata": {"name": format!("{name}.example.org")},
+        "spec": {"group": "example.org", "scope": "Namespaced",
+            "names": {"plural": name, "kind": kind},
+            "versions": [{"name": "v1", "served": true, "storage": true, "schema":
+                {"openAPIV3Schema": {"type": "object"}}}]}});
+    serde_json::from_value(definition).unwrap()
+}
+
+async fn define(cluster: &Cluster, name: &str, kind: &str) -> Api<CustomResourceDefinition> {
+    let api: Api<CustomResourceDefinition> = Api::all(cluster.client.clone());
+    api.create(&PostParams::default(), &definition(name, kind))
+        .await
+        .unwrap();
+    api
+}
+
+fn told(definition: &CustomResourceDefinition) -> String {
+    let conditions = definition
+        .status
+        .iter()
+        .flat_map(|s| s.conditions.iter().flatten());
+    conditions
+        .map(|c| format!("{}={}", c.type_, c.status))
+        .collect::<Vec<_>>()
+        .join(" ")
+}
+
+async fn wait_told(api: &Api<CustomResourceDefinition>, name: &str, wanted: &str) {
+    for _ in 0..500 {
+        let found = api.get_opt(name).await.unwrap();
+        if found.as_ref().map(told).unwrap_or_default() == wanted {
+            return;
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+    }
+    panic!("{name} never told {wanted:?}");
+}
+
+fn boats(cluster: &Cluster) -> Api<DynamicObject> {
+    let kind = GroupVersionKind::gvk("example.org", "v1", "Boat");
+    Api::default_namespaced_with(cluster.client.clone(), &ApiResource::from_gvk(&kind))
+}
+
+async fn boat(cluster: &Cluster, name: &str) -> DynamicObject {
+    let object: Value =
+        json!({"apiVersion": "example.org/v1", "kind": "Boat", "metadata": {"name": name}});
+    let object: DynamicObject = serde_json::from_value(object).unwrap();
+    boats(cluster)
+        .create(&PostParams::default(), &object)
+        .await
+        .unwrap()
+}
+
+#[tokio::test]
+async fn names_are_accepted_unless_another_has_them() {
+    let cluster = Cluster::without_node().await;
+    let api = define(&cluster, "boats", "Boat").await;
+    wait_told(
+        &api,
+        "boats.example.org",
+        "NamesAccepted=True Established=True",
+    )
+    .await;
+    boat(&cluster, "a").await;
+    define(&cluster, "ships", "Boat").await;
+    wait_told(
+        &api,
+        "ships.example.org",
+        "NamesAccepted=False Established=False",
+    )
+    .await;
+    // The name becomes free, and the other gets it.
+    api.delete("boats.example.org", &DeleteParams::default())
+        .await
+        .unwrap();
+    wait_told(&api, "boats.example.org", "").await;
+    wait_told(
+        &api,
+        "ships.example.org",
+        "NamesAccepted=True Established=True",
+    )
+    .await;
+}
+
+#[tokio::test]
+async fn what_a_custom_object_owns_goes_with_it() {
+    let cluster = Cluster::without_node().await;
+    let api = define(&cluster, "boats", "Boat").await;
+    wait_told(
+        &api,
+        "boats.example.org",
+        "NamesAccepted=True Established=True",
+    )
+    .await;
+    let owner = boat(&cluster, "a").await;
+    let owned = json!({"metadata": {"name": "owned", "ownerReferences": [{
+        "apiVersion": "example.org/v1", "kind": "Boat", "name": "a", "uid": owner.uid()}]}});
+    cluster.create::<ConfigMap>(owned).await;
+    cluster
+        .create::<ConfigMap>(json!({"metadata": {"name": "free"}}))
+        .await;
+    boats(&cluster)
+        .delete("a", &DeleteParams::default())
+        .await
+        .unwrap();
+    wait_for::<ConfigMap>(&cluster, "free", |maps| {
+        let all = names(maps);
+        let own = |name: &&str| *name != "kube-root-ca.crt";
+        all.split(' ').filter(own).collect::<Vec<_>>().join(" ")
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_definition_goes_after_its_objects() {
+    let cluster = Cluster::without_node().await;
+    let api = define(&cluster, "boats", "Boat").await;
+    wait_told(
+        &api,
+        "boats.example.org",
+        "NamesAccepted=True Established=True",
+    )
+    .await;
+    for name in ["a", "b"] {
+        boat(&cluster, name).await;
+    }
+    api.delete("boats.example.org", &DeleteParams::default())
+        .await
+        .unwrap();
+    wait_told(&api, "boats.example.org", "").await;
+    assert!(
+        boats(&cluster).list(&Default::default()).await.is_err(),
+        "not served any more"
+    );
+    define(&cluster, "boats", "Boat").await;
+    wait_told(
+        &api,
+        "boats.example.org",
+        "NamesAccepted=True Established=True",
+    )
+    .await;
+    assert!(
+        boats(&cluster)
+            .list(&Default::default())
+            .await
+            .unwrap()
+            .items
+            .is_empty()
+    );
+}

@@ -1,0 +1,264 @@
+//! CustomResourceDefinitions: whether their names are free, whether they are served, and their
+//! end, which waits for that of their objects.
+
+use std::collections::BTreeSet;
+
+use jiff::Timestamp;
+use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::{
+    CustomResourceDefinition, CustomResourceDefinitionCondition, CustomResourceDefinitionNames,
+    CustomResourceDefinitionStatus,
+};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+
+/// Keeps a definition until all its objects are gone.
+pub const CLEANUP_FINALIZER: &str = "customresourcecleanup.apiextensions.k8s.io";
+
+/// What to do about a definition.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Plan {
+    /// The status, if it differs from what is stored.
+    pub status: Option<CustomResourceDefinitionStatus>,
+    /// Whether its objects are to go; once there are none, the finalizer.
+    pub clean_up: bool,
+}
+
+/// Decides what to do about a definition; `others` are all definitions there are.
+pub fn plan<'d>(
+    definition: &CustomResourceDefinition,
+    others: impl IntoIterator<Item = &'d CustomResourceDefinition>,
+    now: Timestamp,
+) -> Plan {
+    let stored = definition.status.clone().unwrap_or_default();
+    let mut status = stored.clone();
+    let deleting = definition.metadata.deletion_timestamp.is_some();
+    if deleting {
+        let reason = "InstanceDeletionInProgress";
+        let message = "CustomResource deletion is in progress";
+        set(&mut status, "Terminating", true, reason, message, now);
+    } else {
+        accept_names(definition, others, &mut status, now);
+    }
+    let finalizers = definition.metadata.finalizers.iter().flatten();
+    let waits = finalizers.into_iter().any(|name| name == CLEANUP_FINALIZER);
+    Plan {
+        clean_up: deleting && waits,
+        status: (status != stored).then_some(status),
+    }
+}
+
+fn accept_names<'d>(
+    definition: &CustomResourceDefinition,
+    others: impl IntoIterator<Item = &'d CustomResourceDefinition>,
+    status: &mut CustomResourceDefinitionStatus,
+    now: Timestamp,
+) {
+    let taken = Taken::by(definition, others);
+    let names = &definition.spec.names;
+    let conflict = taken.conflict(names);
+    match conflict {
+        Some((reason, name)) => {
+            let message = format!("{name:?} is already in use");
+            set(status, "NamesAccepted", false, reason, &message, now);
+        }
+        None => {
+            status.accepted_names = Some(names.clone());
+            let message = "no conflicts found";
+            set(status, "NamesAccepted", true, "NoConflicts", message, now);
+        }
+    }
+    // What has been served once is served on under the names it was accepted with.
+    let established = condition(status, "Established").is_some_and(|c| c.status == "True");
+    if conflict.is_none() {
+        let message = "the initial names have been accepted";
+        set(
+            status,
+            "Established",
+            true,
+            "InitialNamesAccepted",
+            message,
+            now,
+        );
+    } else if !established {
+        let message = "not all names are accepted";
+        set(status, "Established", false, "NotAccepted", message, now);
+    }
+}
+
+/// The names of a group that other definitions have.
+#[derive(Default)]
+struct Taken<'d> {
+    resources: BTreeSet<&'d str>,
+    kinds: BTreeSet<&'d str>,
+}
+
+impl<'d> Taken<'d> {
+    fn by(
+        definition: &CustomResourceDefinition,
+        others: impl IntoIterator<Item = &'d CustomResourceDefinition>,
+    ) -> Self {
+        let mut taken = Self::default();
+        for other in others {
+            let same_group = other.spec.group == definition.spec.group;
+            if !same_group || other.metadata.name == definition.metadata.name {
+                continue;
+            }
+            let accepted = other
+                .status
+                .as_ref()
+                .and_then(|s| s.accepted_names.as_ref());
+            if let Some(names) = accepted {
+                taken.resources.extend(resource_names(names));
+                taken.kinds.insert(&names.kind);
+                taken.kinds.extend(names.list_kind.as_deref());
+            }
+        }
+        taken
+    }
+
+    fn conflict<'n>(
+        &self,
+        names: &'n CustomResourceDefinitionNames,
+    ) -> Option<(&'static str, &'n str)> {
+        let resource = |reason, name: Option<&'n str>| {
+            let name = name.filter(|name| self.resources.contains(name))?;
+            Some((reason, name))
+        };
+        let kind = |reason, name: Option<&'n str>| {
+            let name = name.filter(|name| self.kinds.contains(name))?;
+            Some((reason, name))
+        };
+        let mut short = names.short_names.iter().flatten();
+        resource("PluralConflict", Some(&names.plural))
+            .or_else(|| resource("SingularConflict", names.singular.as_deref()))
+            .or_else(|| short.find_map(|name| resource("ShortNamesConflict", Some(name))))
+            .or_else(|| kind("KindConflict", Some(&names.kind)))
+            .or_else(|| kind("ListKindConflict", names.list_kind.as_deref()))
+    }
+}
+
+fn resource_names(names: &CustomResourceDefinitionNames) -> impl Iterator<Item = &str> {
+    let short = names.short_names.iter().flatten().map(String::as_str);
+    let singular = names.singular.as_deref();
+    short.chain(singular).chain([names.plural.as_str()])
+}
+
+fn condition<'s>(
+    status: &'s CustomResourceDefinitionStatus,
+    kind: &str,
+) -> Option<&'s CustomResourceDefinitionCondition> {
+    let conditions = status.conditions.as_deref().unwrap_or_default();
+    conditions.iter().find(|condition| condition.type_ == kind)
+}
+
+/// Sets a condition; its time moves only when its status does.
+fn set(
+    status: &mut CustomResourceDefinitionStatus,
+    kind: &str,
+    holds: bool,
+    reason: &str,
+    message: &str,
+    now: Timestamp,
+) {
+    let word = if holds { "True" } else { "False" };
+    let same = condition(status, kind).filter(|before| before.status == word);
+    let since = same.and_then(|before| before.last_transition_time.clone());
+    let next = CustomResourceDefinitionCondition {
+        type_: kind.to_owned(),
+        status: word.to_owned(),
+        reason: Some(reason.to_owned()),
+        message: Some(message.to_owned()),
+        last_transition_time: Some(since.unwrap_or(Time(now))),
+        ..CustomResourceDefinitionCondition::default()
+    };
+    let conditions = status.conditions.get_or_insert_default();
+    match conditions
+        .iter_mut()
+        .find(|condition| condition.type_ == kind)
+    {
+        Some(place) => *place = next,
+        None => conditions.push(next),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn definition(name: &str, plural: &str, kind: &str) -> CustomResourceDefinition {
+        let mut definition = CustomResourceDefinition::default();
+        definition.metadata.name = Some(name.to_owned());
+        definition.spec.group = "example.org".to_owned();
+        definition.spec.names = CustomResourceDefinitionNames {
+            plural: plural.to_owned(),
+            kind: kind.to_owned(),
+            ..CustomResourceDefinitionNames::default()
+        };
+        definition
+    }
+
+    fn told(status: &CustomResourceDefinitionStatus) -> Vec<String> {
+        let conditions = status.conditions.iter().flatten();
+        conditions
+            .map(|c| {
+                format!(
+                    "{}={} {}",
+                    c.type_,
+                    c.status,
+                    c.reason.clone().unwrap_or_default()
+                )
+            })
+            .collect()
+    }
+
+    #[test]
+    fn free_names_are_accepted_once() {
+        let mut boats = definition("boats", "boats", "Boat");
+        let status = plan(&boats, [&boats.clone()], Timestamp::UNIX_EPOCH)
+            .status
+            .unwrap();
+        let wanted = [
+            "NamesAccepted=True NoConflicts",
+            "Established=True InitialNamesAccepted",
+        ];
+        assert_eq!(told(&status), wanted);
+        boats.status = Some(status);
+        let again = plan(&boats, [&boats.clone()], Timestamp::MAX);
+        assert_eq!(again, Plan::default(), "nothing more to do");
+    }
+
+    #[test]
+    fn taken_names_are_not() {
+        let mut boats = definition("boats", "boats", "Boat");
+        boats.status = plan(&boats, [], Timestamp::UNIX_EPOCH).status;
+        let other = definition("ships", "ships", "Boat");
+        let status = plan(&other, [&boats, &other], Timestamp::UNIX_EPOCH)
+            .status
+            .unwrap();
+        let wanted = [
+            "NamesAccepted=False KindConflict",
+            "Established=False NotAccepted",
+        ];
+        assert_eq!(told(&status), wanted);
+        // Another group does not matter.
+        let mut elsewhere = definition("boats", "boats", "Boat");
+        elsewhere.spec.group = "example.com".to_owned();
+        let status = plan(&elsewhere, [&boats], Timestamp::UNIX_EPOCH)
+            .status
+            .unwrap();
+        assert_eq!(told(&status)[0], "NamesAccepted=True NoConflicts");
+    }
+
+    #[test]
+    fn the_end_waits_for_the_objects() {
+        let mut boats = definition("boats", "boats", "Boat");
+        boats.metadata.deletion_timestamp = Some(Time(Timestamp::UNIX_EPOCH));
+        assert!(!plan(&boats, [], Timestamp::UNIX_EPOCH).clean_up);
+        boats.metadata.finalizers = Some(vec![CLEANUP_FINALIZER.to_owned()]);
+        let plan = plan(&boats, [], Timestamp::UNIX_EPOCH);
+        assert!(plan.clean_up);
+        assert_eq!(
+            told(&plan.status.unwrap()),
+            ["Terminating=True InstanceDeletionInProgress"]
+        );
+    }
+}
