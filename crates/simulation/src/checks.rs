@@ -215,9 +215,7 @@ impl State {
         let ordinal = identity::ordinal(&set.name, &identity.1).unwrap_or(-1);
         let may = set.recent(self.staleness);
         let surplus = may.iter().any(|version| !version.wants(ordinal));
-        let outdated = may
-            .iter()
-            .any(|version| version.may_update(ordinal, &pod.made_of));
+        let outdated = may.iter().any(|version| version.may_update(ordinal, pod));
         if !surplus && !outdated {
             let why = format!(
                 "{} ({}) is deleted and is as wanted",

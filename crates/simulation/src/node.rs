@@ -11,6 +11,7 @@ use std::time::Duration;
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::{Node, PersistentVolume, PersistentVolumeClaim, Pod};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime;
 use kube::Client;
 use kube::api::{Api, Patch, PatchParams, PostParams};
 use reconcile::execute::{Delete, Refusal, delete, refusal, unless_outrun};
@@ -25,6 +26,9 @@ use crate::random;
 
 const LEASES: &str = "kube-node-lease";
 const HEARTBEAT: Duration = Duration::from_secs(10);
+/// As the node agent has them: when others may have missed it, and how often it says all the same.
+const MISSED_AFTER: Duration = Duration::from_secs(20);
+const SAY_AGAIN: Duration = Duration::from_secs(300);
 /// How often pods are looked at although nothing is known to have happened to them.
 const LOOK_AGAIN: Duration = Duration::from_secs(5);
 
@@ -160,22 +164,33 @@ impl Agent {
     async fn beat(&self) {
         let leases: Api<Lease> = Api::namespaced(self.client.clone(), LEASES);
         let name = &self.settings.name;
-        let mut beats: u32 = 0;
+        let mut renewed = Instant::now();
+        let mut told = Some(Instant::now());
         loop {
-            let now = k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime(self.now());
+            let now = MicroTime(self.now());
             let spec =
                 json!({"holderIdentity": name, "leaseDurationSeconds": 40, "renewTime": now});
             let patch = Patch::Merge(json!({ "spec": spec }));
-            let renewed = leases.patch(name, &PatchParams::default(), &patch).await;
-            if renewed.is_err_and(|error| refusal(&error) == Refusal::NotFound)
-                && let Ok(lease) =
-                    serde_json::from_value(json!({"metadata": {"name": name}, "spec": spec}))
-            {
-                let _retried_next_time = leases.create(&PostParams::default(), &lease).await;
+            match leases.patch(name, &PatchParams::default(), &patch).await {
+                Ok(_) => {
+                    // Others may have said meanwhile that the node is lost.
+                    if renewed.elapsed() > MISSED_AFTER {
+                        told = None;
+                    }
+                    renewed = Instant::now();
+                }
+                Err(error) if refusal(&error) == Refusal::NotFound => {
+                    let lease = json!({"metadata": {"name": name}, "spec": spec});
+                    if let Ok(lease) = serde_json::from_value(lease) {
+                        let _retried_next_time =
+                            leases.create(&PostParams::default(), &lease).await;
+                    }
+                }
+                Err(_) => {}
             }
-            beats += 1;
-            if beats.is_multiple_of(6) {
-                let _retried_next_time = self.say_ready().await;
+            let is_due = told.is_none_or(|at| at.elapsed() > SAY_AGAIN);
+            if is_due && self.say_ready().await.is_ok() {
+                told = Some(Instant::now());
             }
             sleep(HEARTBEAT).await;
         }

@@ -82,9 +82,11 @@ impl Version {
         (self.start..self.start + self.replicas).contains(&ordinal)
     }
 
-    /// Whether a rolling update may replace a pod of that ordinal, made of that.
-    pub fn may_update(&self, ordinal: i64, made_of: &str) -> bool {
-        self.made_of != made_of && !self.on_delete && ordinal >= self.start + self.partition
+    /// Whether a rolling update may replace a pod of that ordinal. Below the partition only what
+    /// does not do well is, when its template was given up.
+    pub fn may_update(&self, ordinal: i64, pod: &PodRecord) -> bool {
+        let in_reach = ordinal >= self.start + self.partition || !pod.ready;
+        self.made_of != pod.made_of && !self.on_delete && in_reach
     }
 }
 
