@@ -194,6 +194,12 @@ fn collect_claim(world: &World, state: &mut State, at: usize) {
             "the claim data-web-{at} is deleted though its ordinal is wanted"
         ));
     }
+    // Where nobody is slow to send what was decided long ago, no pod is made on such a claim.
+    if gone.pod.is_some() && in_use(state, at) && world.budget.takeovers == 0 {
+        state.breaks(format!(
+            "the claim data-web-{at} goes while the successor of its pod runs on it"
+        ));
+    }
     if gone.set.is_some() && !world.ever_deletes_when_deleted() {
         state.breaks(format!(
             "the claim data-web-{at} is deleted against the policy"

@@ -53,6 +53,39 @@ pub(super) fn obstacle(world: &World<'_>, ordinal: i64) -> Option<Cause> {
     None
 }
 
+/// Makes sure that the claims that a new pod finds are as they were seen.
+///
+/// A surplus pod takes its claims with it. When the set is scaled up again, and this controller has
+/// not yet seen what it wrote to them itself, the new pod would be made on a claim that is about to
+/// be deleted. Writing the owners that it is to have (statefulset.md 2.12) is refused then.
+pub(super) fn confirm_present(world: &World<'_>, ordinal: i64, draft: &mut Draft) {
+    if world.spec.when_scaled != Retention::Delete {
+        return;
+    }
+    for name in names(&world.spec, ordinal) {
+        if let Some(claim) = world.observed.claims.get(&name) {
+            let owners = owners_of_wanted(&world.spec, claim);
+            draft.act(ordinal, set_owners(claim, name, owners));
+        }
+    }
+}
+
+/// The owners of a claim whose pod is wanted and not there.
+fn owners_of_wanted(spec: &Spec<'_>, claim: &PersistentVolumeClaim) -> Vec<OwnerReference> {
+    let present = claim.metadata.owner_references.as_deref();
+    let present = present.unwrap_or_default();
+    let others = present.iter().filter(|owner| owner.uid != spec.uid);
+    let mut owners: Vec<OwnerReference> = others.cloned().collect();
+    if spec.when_deleted == Retention::Delete && controller(Some(&owners)).is_none() {
+        owners.push(identity::owner_reference(spec.set));
+    }
+    if same(&owners, present) {
+        present.to_vec()
+    } else {
+        owners
+    }
+}
+
 /// Creates the claims of an ordinal that are not there.
 pub(super) fn create_missing(world: &World<'_>, ordinal: i64, draft: &mut Draft) {
     let spec = &world.spec;

@@ -144,6 +144,7 @@ fn create(world: &World<'_>, chosen: &Chosen, ordinal: i64, draft: &mut Draft) -
         draft.wait(ordinal, Cause::RevisionUnreadable { revision });
         return Step::Hopeless;
     };
+    claims::confirm_present(world, ordinal, draft);
     claims::create_missing(world, ordinal, draft);
     draft.act(ordinal, Action::CreatePod(Box::new(pod)));
     Step::Created

@@ -161,7 +161,16 @@ impl World {
             }
             Action::SetClaimOwners { name, owners, .. } => {
                 let claim = self.claims.get_mut(name).unwrap();
-                claim.metadata.owner_references = Some(owners.clone());
+                // A write that says nothing new only makes sure of what was seen.
+                if claim
+                    .metadata
+                    .owner_references
+                    .as_deref()
+                    .unwrap_or_default()
+                    != owners
+                {
+                    claim.metadata.owner_references = Some(owners.clone());
+                }
             }
             Action::CreatePod(pod) => self.create_pod((**pod).clone()),
             Action::LabelPod { name, labels, .. } => {
