@@ -200,6 +200,43 @@ async fn somebody_allowed_may_act_as_another() {
     assert_eq!(bob.raw("GET", PODS, &masters, "").await.code, 403);
     let group_only = [("impersonate-group", "system:masters")];
     assert_eq!(bob.raw("GET", PODS, &group_only, "").await.code, 400);
+    let whole = [
+        ("impersonate-user", "bob"),
+        ("impersonate-uid", "u-1"),
+        ("impersonate-extra-example.com%2Fteam", "blue"),
+        ("impersonate-extra-example.com%2Fteam", "green"),
+    ];
+    let answer = api.raw("POST", who, &whole, "{}").await;
+    let info = &answer.json()["status"]["userInfo"];
+    assert_eq!(
+        (&info["uid"], &info["extra"]),
+        (
+            &json!("u-1"),
+            &json!({"example.com/team": ["blue", "green"]})
+        )
+    );
+    // Each of them has to be allowed.
+    let roles = "/apis/rbac.authorization.k8s.io/v1";
+    let role = json!({"metadata": {"name": "act"}, "rules": [
+        {"verbs": ["impersonate"], "apiGroups": [""], "resources": ["users"]}]});
+    api.create(&format!("{roles}/clusterroles"), role).await;
+    let binding = json!({"metadata": {"name": "act"},
+        "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": "act"},
+        "subjects": [{"kind": "User", "name": "eve", "apiGroup": "rbac.authorization.k8s.io"}]});
+    api.create(&format!("{roles}/clusterrolebindings"), binding)
+        .await;
+    let eve = api.as_user("eve", &[]);
+    while eve.raw("POST", who, &whole[..1], "{}").await.code != 201 {
+        tokio::task::yield_now().await;
+    }
+    assert_eq!(eve.raw("POST", who, &whole[..2], "{}").await.code, 403);
+    let refused = eve.raw("POST", who, &[whole[0], whole[2]], "{}").await;
+    assert_eq!(refused.code, 403);
+    assert!(
+        refused.text().contains("userextras/example.com/team"),
+        "{}",
+        refused.text()
+    );
 }
 
 #[tokio::test]
