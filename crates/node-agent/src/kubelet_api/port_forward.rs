@@ -21,9 +21,10 @@ use tokio::net::{TcpSocket, TcpStream};
 use tokio::task::JoinSet;
 use tokio_tungstenite::tungstenite::Message;
 
+use super::query::parameters;
 use super::streams::{self, Socket};
 use super::upgrade::{Transport, accept};
-use super::{BoxBody, Target, refused};
+use super::{BoxBody, Target, port_channels, refused};
 use crate::worker::Shared;
 
 const PROTOCOL: &str = "portforward.k8s.io";
@@ -59,14 +60,29 @@ pub fn answer(
                 serve(TokioIo::new(connection), pod)
             })
         }
-        Transport::WebSocket(_) => Err(bad("the subprotocol SPDY/3.1+portforward.k8s.io is \
-                                            needed")),
+        Transport::WebSocket(offered)
+            if offered.iter().any(|name| name == port_channels::PROTOCOL) =>
+        {
+            let ports = port_channels::ports(&parameters(request.uri().query()));
+            let ports = ports.map_err(|message| bad(&message))?;
+            accept(
+                request,
+                port_channels::PROTOCOL,
+                move |connection| async move {
+                    port_channels::serve(streams::socket(connection).await, pod, ports).await;
+                },
+            )
+        }
+        Transport::WebSocket(_) => {
+            Err(bad("none of the subprotocols SPDY/3.1+portforward.k8s.io \
+                                            and v4.channel.k8s.io is offered"))
+        }
         Transport::Spdy(_) => Err(bad("the stream protocol portforward.k8s.io is needed")),
     }
 }
 
 /// Where the connections go.
-struct Pod {
+pub struct Pod {
     name: String,
     uid: String,
     /// Its network namespace; none for the host's.
@@ -92,7 +108,7 @@ impl Pod {
     }
 
     /// Connects to the pod's own `localhost`.
-    async fn connect(&self, port: u16) -> Result<TcpStream, String> {
+    pub async fn connect(&self, port: u16) -> Result<TcpStream, String> {
         let addresses: [SocketAddr; 2] = [
             (Ipv4Addr::LOCALHOST, port).into(),
             (Ipv6Addr::LOCALHOST, port).into(),
@@ -117,6 +133,12 @@ impl Pod {
         }
         let why = first.unwrap_or_default();
         Err(format!("connect to localhost:{port} inside the pod: {why}"))
+    }
+
+    /// What a client is told when there is no connection.
+    pub fn failure(&self, port: u16, why: &str) -> String {
+        let Self { name, uid, .. } = self;
+        format!("error forwarding port {port} to pod {name}, uid {uid}: {why}")
     }
 }
 
@@ -240,10 +262,7 @@ async fn forward(pod: Arc<Pod>, pair: Pair) {
     match pod.connect(pair.port).await {
         Ok(connection) => copy(connection, reader, &writer).await,
         Err(why) => {
-            let Pod { name, uid, .. } = &*pod;
-            let port = pair.port;
-            let text = format!("error forwarding port {port} to pod {name}, uid {uid}: {why}");
-            error.write(text.into()).await;
+            error.write(pod.failure(pair.port, &why).into()).await;
         }
     }
     writer.finish().await;

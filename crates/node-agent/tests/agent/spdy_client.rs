@@ -153,5 +153,22 @@ pub async fn ports_of_a_pod_are_forwarded() {
         texts[&5].starts_with("error forwarding port 81 to pod p, uid "),
         "{texts:?}"
     );
+
+    // Clients without SPDY have channels instead.
+    let path = "/portForward/default/p?ports=80,81";
+    let mut socket = dial(world.node(), path, "v4.channel.k8s.io").await;
+    let mut channels: BTreeMap<u8, Vec<u8>> = BTreeMap::new();
+    while let Some(Ok(Message::Binary(bytes))) = socket.next().await {
+        let channel = channels.entry(bytes[0]).or_default();
+        channel.extend_from_slice(&bytes[1..]);
+    }
+    assert_eq!(
+        (&channels[&0][..], &channels[&1][..]),
+        (&b"\x50\0hello\n"[..], &b"\x50\0"[..])
+    );
+    assert!(
+        channels[&3].starts_with(b"\x51\0error forwarding port 81"),
+        "{channels:?}"
+    );
     world.end().await;
 }

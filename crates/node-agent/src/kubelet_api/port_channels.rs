@@ -1,0 +1,172 @@
+//! Port-forward of clients that know WebSockets and no SPDY: `v4.channel.k8s.io` with the ports in
+//! the query (`ports=80,443`).
+//!
+//! Each port has two channels, one for data and one for what went wrong; the first message in each
+//! is the port's number, the low byte first. There is one connection per port and WebSocket.
+
+use std::sync::Arc;
+
+use bytes::{Bytes, BytesMut};
+use futures::stream::{SplitSink, SplitStream};
+use futures::{SinkExt, StreamExt};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::sync::mpsc;
+use tokio::task::JoinSet;
+use tokio_tungstenite::tungstenite::Message;
+
+use super::port_forward::Pod;
+use super::streams::{CHUNK_BYTES, OUTGOING_MAX, Socket};
+
+/// The subprotocol.
+pub const PROTOCOL: &str = "v4.channel.k8s.io";
+
+/// Ports of one client: their channels are numbered by a byte.
+const PORTS_MAX: usize = 64;
+
+/// The ports that are asked for; several in one parameter, or in several.
+pub fn ports(parameters: &[(String, String)]) -> Result<Vec<u16>, String> {
+    let values = parameters.iter().filter(|(name, _)| name == "ports");
+    let words = values.flat_map(|(_, value)| value.split(','));
+    let ports: Result<Vec<u16>, String> = words
+        .map(|word| match word.parse() {
+            Ok(port @ 1..) => Ok(port),
+            _ => Err(format!("invalid port {word:?}")),
+        })
+        .collect();
+    match ports {
+        Ok(ports) if ports.is_empty() => Err("query parameter \"ports\" is required".to_owned()),
+        Ok(ports) if ports.len() > PORTS_MAX => Err(format!("more than {PORTS_MAX} ports")),
+        ports => ports,
+    }
+}
+
+/// Forwards until the client goes away or all connections have ended.
+pub async fn serve(socket: Socket, pod: Arc<Pod>, ports: Vec<u16>) {
+    let (sink, messages) = socket.split();
+    let (sender, outgoing) = mpsc::channel(OUTGOING_MAX);
+    let mut inputs = Vec::new();
+    let mut connections = JoinSet::new();
+    for (channel, port) in (0u8..).step_by(2).zip(ports) {
+        let (input, from) = mpsc::channel(OUTGOING_MAX);
+        inputs.push(Some(input));
+        let port = Port {
+            channel,
+            port,
+            to: sender.clone(),
+        };
+        connections.spawn(port.forward(pod.clone(), from));
+    }
+    drop(sender);
+    tokio::select! {
+        () = send(sink, outgoing) => {}
+        () = take(messages, inputs) => {}
+    }
+}
+
+async fn send(mut sink: SplitSink<Socket, Message>, mut messages: mpsc::Receiver<Message>) {
+    while let Some(message) = messages.recv().await {
+        if sink.send(message).await.is_err() {
+            return;
+        }
+    }
+    if let Err(error) = sink.send(Message::Close(None)).await {
+        tracing::debug!(%error, "forwarding client left");
+    }
+}
+
+async fn take(mut messages: SplitStream<Socket>, mut inputs: Vec<Option<mpsc::Sender<Bytes>>>) {
+    while let Some(Ok(message)) = messages.next().await {
+        let mut bytes = match message {
+            Message::Binary(bytes) => bytes,
+            Message::Close(_) => return,
+            _ => continue,
+        };
+        if bytes.is_empty() {
+            continue;
+        }
+        let channel = bytes.split_to(1)[0];
+        // Clients have nothing to say about what went wrong.
+        if channel % 2 != 0 {
+            continue;
+        }
+        let input = inputs.get_mut(usize::from(channel / 2));
+        if let Some(slot) = input
+            && let Some(input) = slot
+            && input.send(bytes).await.is_err()
+        {
+            *slot = None;
+        }
+    }
+}
+
+/// One port of a client.
+struct Port {
+    channel: u8,
+    port: u16,
+    to: mpsc::Sender<Message>,
+}
+
+impl Port {
+    async fn forward(self, pod: Arc<Pod>, from: mpsc::Receiver<Bytes>) {
+        for channel in [self.channel, self.channel + 1] {
+            if !self.say(channel, &self.port.to_le_bytes()).await {
+                return;
+            }
+        }
+        match pod.connect(self.port).await {
+            Ok(connection) => self.copy(connection, from).await,
+            Err(why) => {
+                let text = pod.failure(self.port, &why);
+                self.say(self.channel + 1, text.as_bytes()).await;
+            }
+        }
+    }
+
+    async fn say(&self, channel: u8, bytes: &[u8]) -> bool {
+        let message = Message::binary([&[channel], bytes].concat());
+        self.to.send(message).await.is_ok()
+    }
+
+    async fn copy(&self, connection: TcpStream, mut from: mpsc::Receiver<Bytes>) {
+        let (mut from_pod, mut to_pod) = connection.into_split();
+        let input = async {
+            while let Some(bytes) = from.recv().await {
+                if to_pod.write_all(&bytes).await.is_err() {
+                    break;
+                }
+            }
+            std::future::pending::<()>().await;
+        };
+        let output = async {
+            let mut buffer = BytesMut::with_capacity(CHUNK_BYTES);
+            while let Ok(1..) = from_pod.read_buf(&mut buffer).await
+                && self.say(self.channel, &buffer).await
+            {
+                buffer.clear();
+            }
+        };
+        tokio::select! {
+            () = input => {}
+            () = output => {}
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ports_come_in_one_parameter_or_several() {
+        // kubectl.md 5.6
+        let of = |values: &[&str]| {
+            let pair = |value: &&str| ("ports".to_owned(), (*value).to_owned());
+            ports(&values.iter().map(pair).collect::<Vec<_>>())
+        };
+        assert_eq!(of(&["80,443", "8080"]), Ok(vec![80, 443, 8080]));
+        for bad in [&[][..], &["0"], &["x"], &["80,"], &["70000"]] {
+            assert!(of(bad).is_err(), "{bad:?}");
+        }
+    }
+}
