@@ -105,11 +105,14 @@ fn os_release(field: &str) -> Option<String> {
     Some(line.trim_matches('"').to_owned())
 }
 
-/// Size and free bytes of the file system that holds `path`.
+/// Size and free bytes of the file system that holds `path`, without what it keeps back for itself:
+/// the share that is free is then the one that `df` shows.
 fn disk(path: &Path) -> Option<(u64, u64)> {
     let stat = nix::sys::statvfs::statvfs(path).ok()?;
     let unit = stat.fragment_size();
-    Some((stat.blocks() * unit, stat.blocks_available() * unit))
+    let available = stat.blocks_available();
+    let used = stat.blocks().saturating_sub(stat.blocks_free());
+    Some(((used + available) * unit, available * unit))
 }
 
 /// The architecture as container images name it.
