@@ -217,8 +217,8 @@ pub(super) async fn answer(
         )
     })?;
     let (namespace, name) = (&call.info.namespace, &call.info.name);
-    let stored = server.must_read(&resource, namespace, name).await?;
-    let account = storage::decode(&resource, &stored)?;
+    let stored = server.must_read(resource, namespace, name).await?;
+    let account = storage::decode(resource, &stored)?;
     let seconds = request["spec"]["expirationSeconds"]
         .as_i64()
         .unwrap_or(SECONDS_DEFAULT);
