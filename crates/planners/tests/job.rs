@@ -8,7 +8,7 @@ use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::batch::v1::Job;
 use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
-use planners::job::{Observed, Plan, plan};
+use planners::job::{Observed, Plan, orphaned, plan};
 use planners::pod_set::Action;
 use proptest::prelude::*;
 use serde_json::{Value, json};
@@ -293,6 +293,22 @@ fn an_exit_code_can_end_the_job_or_not_count() {
     world.settle();
     assert_eq!(world.counts(), (0, 0));
     assert!(world.condition().is_empty());
+}
+
+/// Whether the job was deleted with its pods, or left them behind.
+#[test]
+fn pods_of_a_job_that_is_gone_are_let_go() {
+    let mut world = World::new(json!({"parallelism": 2}));
+    world.settle();
+    let mut pods = world.observed.pods.clone();
+    let left_behind = Arc::make_mut(&mut pods[0]);
+    left_behind.metadata.owner_references = None;
+    let labels = left_behind.metadata.labels.get_or_insert_default();
+    labels.insert("batch.kubernetes.io/job-name".to_owned(), "pi".to_owned());
+    assert_eq!(orphaned(&pods, "pi", Some("u")).len(), 0);
+    assert_eq!(orphaned(&pods, "pi", None).len(), 2);
+    assert_eq!(orphaned(&pods, "pi", Some("another")).len(), 1);
+    assert_eq!(orphaned(&pods, "other", None).len(), 0);
 }
 
 proptest! {

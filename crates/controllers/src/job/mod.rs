@@ -7,8 +7,7 @@ use jiff::Timestamp;
 use k8s_openapi::api::batch::v1::{Job, JobStatus};
 use k8s_openapi::api::core::v1::Pod;
 use kube::api::{Api, PostParams, PropagationPolicy};
-use planners::job::{JOB, Observed, Plan, TRACKING, orphaned, plan};
-use planners::pod_set::controller;
+use planners::job::{JOB, Observed, Plan, job_of, orphaned, plan};
 use reconcile::execute::{self, Delete};
 use reconcile::{Cache, Change, Key, Outcome, Queue, Recorder, run_workers};
 
@@ -221,9 +220,6 @@ fn key_of(change: &Change<Job>) -> Option<Key> {
 
 /// The job that a pod waits for to be counted, also if it is gone.
 fn lost_owner(pod: &Pod) -> Option<Key> {
-    let mut finalizers = pod.metadata.finalizers.iter().flatten();
-    finalizers.find(|finalizer| *finalizer == TRACKING)?;
-    let owner = controller(pod.metadata.owner_references.as_deref())?;
     let namespace = pod.metadata.namespace.clone().unwrap_or_default();
-    (owner.kind == JOB.1).then(|| Key::new(namespace, owner.name.clone()))
+    job_of(pod).map(|name| Key::new(namespace, name))
 }

@@ -120,11 +120,14 @@ async fn a_job_that_is_suspended_has_no_pods() {
         .patch::<Job>("pi", json!({ "spec": { "suspend": false } }))
         .await;
     wait_for::<Pod>(&cluster, "2", |pods| pods.len().to_string()).await;
-    // Pods that ran are not kept by a job that is gone.
-    cluster
-        .delete::<Job>("pi", DeleteParams::background())
-        .await;
-    wait_for::<Pod>(&cluster, "", names).await;
+    // Pods that ran are not kept by a job that is gone, also those that it leaves behind.
+    let orphan = DeleteParams {
+        propagation_policy: Some(kube::api::PropagationPolicy::Orphan),
+        ..DeleteParams::default()
+    };
+    cluster.delete::<Job>("pi", orphan).await;
+    wait_for(&cluster, "0", finalizers).await;
+    wait_for::<Pod>(&cluster, "2", |pods| pods.len().to_string()).await;
 }
 
 #[tokio::test]

@@ -19,7 +19,7 @@ mod pods;
 mod tracking;
 
 pub use observed::Observed;
-pub use plan::{Notice, Plan, orphaned, plan};
+pub use plan::{Notice, Plan, job_of, orphaned, plan};
 
 /// Keeps a pod until it is counted.
 pub const TRACKING: &str = "batch.kubernetes.io/job-tracking";

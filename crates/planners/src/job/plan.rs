@@ -6,8 +6,9 @@ use std::time::Duration;
 use jiff::Timestamp;
 use k8s_openapi::api::batch::v1::JobStatus;
 use k8s_openapi::api::core::v1::Pod;
+use resource_kinds::labels::JOB_NAME;
 
-use super::observed::{Observed, World};
+use super::observed::{Observed, World, tracked};
 use super::tracking::{self, Counted, active, number};
 use super::{JOB, outcome, pods};
 use crate::pod_set::{Action, controller};
@@ -148,14 +149,28 @@ fn wait(at: Option<Timestamp>, now: Timestamp) -> Option<Duration> {
     Some(Duration::try_from(at.duration_since(now)).unwrap_or_default())
 }
 
-/// Lets the pods of a job go that is not there any more: nobody will count them.
+/// Lets the pods of a job go that is not there any more: nobody will count them. `uid` is that of
+/// the job that has the name now.
 pub fn orphaned(pods: &[Arc<Pod>], name: &str, uid: Option<&str>) -> Vec<Action> {
-    let of_another = |pod: &&Arc<Pod>| {
-        let owner = controller(pod.metadata.owner_references.as_deref());
-        owner.is_some_and(|owner| {
-            owner.kind == JOB.1 && owner.name == name && Some(owner.uid.as_str()) != uid
-        })
+    let of_another = |pod: &&Arc<Pod>| match controller(pod.metadata.owner_references.as_deref()) {
+        Some(owner) => owner.kind == JOB.1 && owner.name == name && Some(owner.uid.as_str()) != uid,
+        // Those that a job left behind are known by its name.
+        None => uid.is_none() && job_of(pod) == Some(name),
     };
     let pods = pods.iter().filter(of_another);
     pods.filter_map(|pod| tracking::untrack(pod)).collect()
+}
+
+/// The name of the job that a pod waits for to be counted, whether it is there or not.
+pub fn job_of(pod: &Pod) -> Option<&str> {
+    if !tracked(pod) {
+        return None;
+    }
+    match controller(pod.metadata.owner_references.as_deref()) {
+        Some(owner) => (owner.kind == JOB.1).then_some(owner.name.as_str()),
+        None => {
+            let labels = pod.metadata.labels.as_ref()?;
+            labels.get(JOB_NAME).map(String::as_str)
+        }
+    }
 }

@@ -17,6 +17,7 @@ pub struct HorizontalPodAutoscaler;
 
 const INFO: KindInfo = KindInfo {
     version: "v2",
+    categories: &["all"],
     subresources: &[Subresource {
         name: "status",
         group: "autoscaling",
