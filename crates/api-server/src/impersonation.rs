@@ -56,6 +56,11 @@ pub(crate) fn without_headers(headers: &mut HeaderMap) {
     }
 }
 
+/// Whether there are any such headers.
+pub(crate) fn is_asked(headers: &HeaderMap) -> bool {
+    headers.keys().any(is_ours)
+}
+
 fn is_ours(name: &HeaderName) -> bool {
     name.as_str().starts_with(PREFIX)
 }

@@ -7,12 +7,14 @@
 //! authorisation, routing, decoding, admission, validation, store. Read `pipeline.rs` first, then
 //! `verbs/create.rs`.
 
+mod audit;
 mod authorize;
 mod body;
 mod bootstrap;
 mod config;
 mod decode;
 mod discovery;
+pub mod encryption;
 mod fairness;
 mod field_managers;
 mod health;
@@ -45,6 +47,9 @@ mod verbs;
 mod version;
 mod writes;
 
+pub use audit::{
+    Audit, AuditError, LogOptions as AuditLogOptions, PolicyError as AuditPolicyError,
+};
 pub use body::{BoxBody, BoxError, ResponseBody};
 pub use config::{Config, TlsMaterial};
 pub use identity::UserInfo;

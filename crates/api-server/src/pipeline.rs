@@ -13,6 +13,7 @@ use object_model::{Status, StatusReason};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
 
+use crate::audit::Record;
 use crate::authorize::authorize;
 use crate::body::{BoxBody, Held, Segments, boxed};
 use crate::fairness::{Share, too_many};
@@ -91,22 +92,55 @@ async fn respond(
             return Reply::status(&status).into_response(false);
         }
     };
-    let mut share = None;
-    let work = answer(&server, (info, query, parts), body, caller, &mut share).boxed();
+    let mut kept = Kept::default();
+    let work = answer(&server, (info, query, parts), body, caller, &mut kept).boxed();
     let limit = (!long).then_some(server.limits.request_timeout);
     let outcome = contained(work, limit).await;
-    let response = match outcome {
-        Ok(Answer::Raw(response)) => response,
-        Ok(Answer::Reply(reply)) => reply.into_response(gzip),
-        Err(status) => Reply::status(&status).into_response(false),
+    let mut response = match outcome {
+        Ok(Answer::Raw(response)) => {
+            kept.note(response.status().as_u16(), None);
+            response
+        }
+        Ok(Answer::Reply(reply)) => {
+            kept.note(reply.code.as_u16(), Some(&reply));
+            reply.into_response(gzip)
+        }
+        Err(status) => {
+            let reply = Reply::status(&status);
+            kept.note(reply.code.as_u16(), Some(&reply));
+            reply.into_response(false)
+        }
     };
+    let id = kept.record.as_ref().and_then(Record::header);
+    response.headers_mut().extend(id);
     let code = response.status().as_u16();
     server.metrics.finished(&label, code, started.elapsed());
     // A watch keeps its places for as long as its body lasts.
-    if permit.is_none() && share.is_none() {
+    if permit.is_none() && kept.share.is_none() && kept.record.is_none() {
         return response;
     }
-    response.map(|body| boxed(Held::new(body, (permit, share))))
+    response.map(|body| boxed(Held::new(body, (permit, kept))))
+}
+
+/// What a request has for as long as its answer lasts.
+#[derive(Default)]
+struct Kept {
+    share: Option<Share>,
+    record: Option<Record>,
+}
+
+impl Kept {
+    /// Tells the audit log how the request is answered.
+    fn note(&mut self, code: u16, reply: Option<&Reply>) {
+        let Some(record) = &mut self.record else {
+            return;
+        };
+        let (kind, body) = match reply {
+            Some(reply) => (reply.content_type.as_str(), reply.segments_of()),
+            None => ("", None),
+        };
+        record.answered(code, kind, body);
+    }
 }
 
 /// Runs the work with an end in time, and turns a panic into a 500 of this one request.
@@ -138,11 +172,24 @@ async fn answer(
     (info, query, mut parts): (RequestInfo, Query, Parts),
     body: BoxBody,
     caller: Caller,
-    share: &mut Option<Share>,
+    kept: &mut Kept,
 ) -> Result<Answer, Status> {
     let local = matches!(caller, Caller::Local(_));
     let credentials = Credentials::of(caller, &parts.headers)?;
-    let user = authenticate(server, credentials).await?;
+    let known = authenticate(server, credentials).await;
+    if let Some(audit) = server.audit.get() {
+        let nobody = UserInfo::default();
+        let (who, long) = (
+            known.as_ref().unwrap_or(&nobody),
+            info.is_long_running(&query),
+        );
+        kept.record = audit.begin(who, &info, &parts, long);
+    }
+    let body = match &kept.record {
+        Some(record) => record.keep(body),
+        None => body,
+    };
+    let user = known?;
     if user.is_anonymous() {
         // Nobody in particular may only see whether the server is up and what it is.
         if !routing::is_public(&info.path) {
@@ -150,11 +197,15 @@ async fn answer(
         }
     } else if !routing::is_public(&info.path) {
         if !local {
-            *share = server
+            kept.share = server
                 .shares
                 .take(&user, places_of_one(server, &info, &query))?;
         }
+        let acts = impersonation::is_asked(&parts.headers);
         let user = impersonate(server, user, &parts.headers)?;
+        if let Some(record) = kept.record.as_mut().filter(|_| acts) {
+            record.acts_as(&user);
+        }
         impersonation::without_headers(&mut parts.headers);
         authorize(server, &user, &info)?;
         let call = Call {

@@ -75,6 +75,14 @@ impl Reply {
         reply
     }
 
+    /// The parts of a body that is known.
+    pub(crate) fn segments_of(&self) -> Option<&[Bytes]> {
+        match &self.payload {
+            Payload::Segments(parts) => Some(parts),
+            Payload::Stream(_) => None,
+        }
+    }
+
     pub(crate) fn with_code(mut self, code: StatusCode) -> Self {
         self.code = code;
         self

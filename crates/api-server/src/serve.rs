@@ -15,6 +15,7 @@ use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::audit::Peer;
 use crate::body::{BoxError, boxed};
 use crate::identity::{Caller, Certificate};
 use crate::limits::PLAIN_BYTES_MAX;
@@ -86,6 +87,7 @@ async fn connection(
     stop: CancellationToken,
 ) -> Result<(), BoxError> {
     stream.set_nodelay(true)?;
+    let peer = Peer(stream.peer_addr()?.ip());
     let handshake = async {
         if speaks_plain_http(&stream).await? {
             return refuse_plain_http(stream).await.map(|()| None);
@@ -106,6 +108,7 @@ async fn connection(
         let (server, stop) = (server.clone(), stop.clone());
         service_fn(move |mut request: http::Request<Incoming>| {
             request.extensions_mut().insert(Stopping(stop.clone()));
+            request.extensions_mut().insert(peer);
             let caller = Caller::Network(certificate.clone());
             let answer = pipeline::run(server.clone(), request.map(boxed), caller);
             async move { Ok::<_, Infallible>(answer.await) }

@@ -1,7 +1,7 @@
 //! The server: everything that requests share.
 
 use std::sync::atomic::AtomicBool;
-use std::sync::{Arc, RwLock};
+use std::sync::{Arc, OnceLock, RwLock};
 
 use mvcc_store::{Store, StoreError};
 use object_model::Status;
@@ -11,6 +11,7 @@ use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
+use crate::audit::Audit;
 use crate::authorize::{self, Rbac, Sources};
 use crate::bootstrap;
 use crate::config::Config;
@@ -66,6 +67,7 @@ pub struct ApiServer {
     pub(crate) requests: Arc<Semaphore>,
     pub(crate) long_running: Arc<Semaphore>,
     pub(crate) shares: Shares,
+    pub(crate) audit: OnceLock<Arc<Audit>>,
     /// Ends the tasks of the server with it.
     _background: DropGuard,
 }
@@ -97,6 +99,7 @@ impl ApiServer {
             requests: Arc::new(Semaphore::new(limits.requests_in_flight_max)),
             long_running: Arc::new(Semaphore::new(limits.long_running_max)),
             shares: Shares::default(),
+            audit: OnceLock::new(),
             limits,
             _background: background.clone().drop_guard(),
         });
@@ -138,6 +141,11 @@ impl ApiServer {
         shutdown: CancellationToken,
     ) -> Result<(), ServeError> {
         serve::serve(self, listener, shutdown).await
+    }
+
+    /// Notes all requests from now on; the first call counts.
+    pub fn audit(&self, audit: Audit) {
+        self.audit.get_or_init(|| Arc::new(audit));
     }
 
     /// The server as a service of this process, for one user.

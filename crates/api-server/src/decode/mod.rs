@@ -92,6 +92,12 @@ pub(crate) fn yaml(bytes: &[u8]) -> Result<Decoded, String> {
     })
 }
 
+/// Decodes what is JSON, or else YAML; `None` for what is neither.
+pub(crate) fn yaml_or_json(bytes: &[u8]) -> Option<Value> {
+    let decoded = json(bytes).or_else(|_| yaml(bytes)).ok()?;
+    Some(decoded.value)
+}
+
 fn first_line(text: &str) -> &str {
     text.lines().next().unwrap_or_default()
 }

@@ -60,6 +60,19 @@ pub(crate) fn with_revision(encoded: &Bytes, revision: Revision) -> Bytes {
     out.freeze()
 }
 
+/// The same object, to be stored once more: its resource version is the new revision.
+pub(crate) fn without_revision(encoded: &Bytes) -> Stored {
+    let Some(start) = find(encoded, MARK).map(|at| at + MARK.len()) else {
+        return Stored::Plain(encoded.clone());
+    };
+    let rest = encoded.slice(start..);
+    let length = rest.iter().position(|byte| *byte == b'"').unwrap_or(0);
+    Stored::Stamped {
+        before: encoded.slice(..start),
+        after: rest.slice(length..),
+    }
+}
+
 fn find(haystack: &[u8], needle: &[u8]) -> Option<usize> {
     haystack
         .windows(needle.len())

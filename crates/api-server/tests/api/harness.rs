@@ -11,6 +11,7 @@ use bytes::Bytes;
 use certificates::TokenSigner;
 use http::{HeaderMap, Request, Response};
 use http_body_util::{BodyExt, Full};
+use mvcc_store::Store;
 use mvcc_store::embedded::EmbeddedStore;
 use resource_kinds::ClusterConfig;
 use serde_json::{Value, json};
@@ -104,10 +105,20 @@ impl Api {
     }
 
     pub async fn over(store: Arc<EmbeddedStore>, limits: Limits, tls: Option<TlsMaterial>) -> Self {
+        Self::through(store.clone(), store, limits, tls).await
+    }
+
+    /// Over a store that the server sees as another.
+    pub async fn through(
+        store: Arc<EmbeddedStore>,
+        seen: Arc<dyn Store>,
+        limits: Limits,
+        tls: Option<TlsMaterial>,
+    ) -> Self {
         let cluster = ClusterConfig::default();
         let node = Arc::new(EchoNode::default());
         let server = ApiServer::new(Config {
-            store: store.clone(),
+            store: seen,
             kinds: resource_kinds::all(&cluster),
             admission: resource_kinds::admission::plugins(),
             default_objects: resource_kinds::bootstrap::default_objects(),

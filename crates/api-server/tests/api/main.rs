@@ -7,11 +7,13 @@
 
 mod access;
 mod annotations;
+mod audit;
 mod bad_input;
 mod binary;
 mod client;
 mod custom_resources;
 mod deletion;
+mod encryption;
 mod harness;
 mod impersonation;
 mod listing;

@@ -1,0 +1,159 @@
+//! The file that events are appended to, and its predecessors.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Write};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+
+use jiff::Timestamp;
+
+/// Where the log is, and how large it may get.
+#[derive(Clone, Debug)]
+pub struct LogOptions {
+    /// The file; its predecessors are beside it, with a time in their names.
+    pub path: PathBuf,
+    /// A new file is begun before one grows past this many bytes.
+    pub bytes_max: u64,
+    /// This many predecessors are kept.
+    pub backups_max: usize,
+}
+
+/// An open log.
+#[derive(Debug)]
+pub(super) struct Log {
+    options: LogOptions,
+    file: File,
+    bytes: u64,
+}
+
+impl Log {
+    pub(super) fn open(options: LogOptions) -> io::Result<Self> {
+        if let Some(parent) = options.path.parent() {
+            fs::create_dir_all(parent)?;
+        }
+        let file = open(&options.path)?;
+        let bytes = file.metadata()?.len();
+        Ok(Self {
+            options,
+            file,
+            bytes,
+        })
+    }
+
+    /// Appends one line.
+    pub(super) fn append(&mut self, line: &[u8]) -> io::Result<()> {
+        let size = line.len() as u64;
+        if self.bytes > 0 && self.bytes + size > self.options.bytes_max {
+            self.rotate()?;
+        }
+        self.file.write_all(line)?;
+        self.bytes += size;
+        Ok(())
+    }
+
+    fn rotate(&mut self) -> io::Result<()> {
+        let (stem, extension) = self.name();
+        let mut now = Timestamp::now();
+        // Names are times; two files of one millisecond must not become one.
+        let aside = loop {
+            let time = now.strftime("%Y-%m-%dT%H-%M-%S%.3f");
+            let path = self
+                .options
+                .path
+                .with_file_name(format!("{stem}-{time}{extension}"));
+            if !path.exists() {
+                break path;
+            }
+            now += jiff::SignedDuration::from_millis(1);
+        };
+        fs::rename(&self.options.path, aside)?;
+        self.file = open(&self.options.path)?;
+        self.bytes = 0;
+        let mut old = self.backups()?;
+        let surplus = old.len().saturating_sub(self.options.backups_max);
+        old.sort();
+        for path in old.into_iter().take(surplus) {
+            fs::remove_file(path)?;
+        }
+        Ok(())
+    }
+
+    fn name(&self) -> (String, String) {
+        let part = |part: Option<&std::ffi::OsStr>| {
+            part.map(|part| part.to_string_lossy().into_owned())
+                .unwrap_or_default()
+        };
+        let extension = match part(self.options.path.extension()) {
+            text if text.is_empty() => text,
+            text => format!(".{text}"),
+        };
+        (part(self.options.path.file_stem()), extension)
+    }
+
+    fn backups(&self) -> io::Result<Vec<PathBuf>> {
+        let (stem, extension) = self.name();
+        let folder = self
+            .options
+            .path
+            .parent()
+            .filter(|path| !path.as_os_str().is_empty());
+        let mut found = Vec::new();
+        for entry in fs::read_dir(folder.unwrap_or(Path::new(".")))? {
+            let entry = entry?;
+            let name = entry.file_name().to_string_lossy().into_owned();
+            let time = name
+                .strip_prefix(&format!("{stem}-"))
+                .and_then(|rest| rest.strip_suffix(&extension));
+            let is_time = |text: &str| {
+                text.len() == "2006-01-02T15-04-05.000".len()
+                    && text
+                        .bytes()
+                        .all(|b| b.is_ascii_digit() || b"-T.".contains(&b))
+            };
+            if time.is_some_and(is_time) {
+                found.push(entry.path());
+            }
+        }
+        Ok(found)
+    }
+}
+
+/// Only its owner may read what others did.
+fn open(path: &Path) -> io::Result<File> {
+    OpenOptions::new()
+        .create(true)
+        .append(true)
+        .mode(0o600)
+        .open(path)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_full_file_is_put_aside_and_the_oldest_go() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("logs/audit.log");
+        let options = LogOptions {
+            path: path.clone(),
+            bytes_max: 25,
+            backups_max: 2,
+        };
+        let mut log = Log::open(options.clone()).unwrap();
+        fs::write(path.with_file_name("audit-notes.log"), "mine").unwrap();
+        for number in 0..8 {
+            log.append(format!("line {number} ..\n").as_bytes())
+                .unwrap();
+        }
+        drop(log);
+        let mut log = Log::open(options).unwrap();
+        log.append(b"line 8 ..\n").unwrap();
+        assert_eq!(fs::read_to_string(&path).unwrap(), "line 8 ..\n");
+        let mut old = log.backups().unwrap();
+        old.sort();
+        let texts: Vec<String> = old.iter().map(|p| fs::read_to_string(p).unwrap()).collect();
+        assert_eq!(texts, ["line 4 ..\nline 5 ..\n", "line 6 ..\nline 7 ..\n"]);
+        assert!(path.with_file_name("audit-notes.log").exists());
+    }
+}

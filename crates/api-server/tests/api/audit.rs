@@ -1,0 +1,166 @@
+//! The audit log: who asked what, and what became of it.
+
+use std::path::{Path, PathBuf};
+
+use api_server::{Audit, AuditLogOptions};
+use serde_json::{Value, json};
+
+use crate::harness::{Api, CONFIG_MAPS, Events, config_map};
+
+const SECRETS: &str = "/api/v1/namespaces/default/secrets";
+
+const POLICY: &str = "
+apiVersion: audit.k8s.io/v1
+kind: Policy
+omitStages: [RequestReceived]
+rules:
+- level: None
+  nonResourceURLs: [/healthz*]
+- level: Metadata
+  resources:
+  - resources: [secrets]
+- level: RequestResponse
+  verbs: [create]
+  omitManagedFields: true
+- level: Request
+  verbs: [patch]
+- level: Metadata
+";
+
+fn options(folder: &Path) -> AuditLogOptions {
+    AuditLogOptions {
+        path: folder.join("audit.log"),
+        bytes_max: 1 << 20,
+        backups_max: 2,
+    }
+}
+
+async fn audited(folder: &Path, policy: &str) -> (Api, PathBuf) {
+    let api = Api::new().await;
+    let options = options(folder);
+    let path = options.path.clone();
+    api.server.audit(Audit::open(policy, options).unwrap());
+    (api, path)
+}
+
+fn events(path: &Path) -> Vec<Value> {
+    let text = std::fs::read_to_string(path).unwrap();
+    text.lines()
+        .map(|line| serde_json::from_str(line).unwrap())
+        .collect()
+}
+
+#[tokio::test]
+async fn each_request_is_noted_as_its_rule_says() {
+    let folder = tempfile::tempdir().unwrap();
+    let (api, path) = audited(folder.path(), POLICY).await;
+    let secret = json!({"metadata": {"name": "s"}, "stringData": {"word": "hush"}});
+    api.create(SECRETS, secret).await;
+    api.get(&format!("{SECRETS}/s")).await;
+    api.raw("GET", "/healthz", &[], "").await;
+    let answer = api
+        .raw(
+            "POST",
+            CONFIG_MAPS,
+            &[("user-agent", "me/1")],
+            config_map("a").to_string(),
+        )
+        .await;
+    let note = json!({"data": {"b": "2"}});
+    api.patch(&format!("{CONFIG_MAPS}/a"), "merge", note.clone())
+        .await;
+    let bob = [("impersonate-user", "bob")];
+    api.raw("GET", &format!("{CONFIG_MAPS}/a"), &bob, "").await;
+    let seen = events(&path);
+    let short: Vec<String> = seen
+        .iter()
+        .map(|event| {
+            let of = &event["objectRef"];
+            format!(
+                "{} {} {} {} {}",
+                event["level"].as_str().unwrap(),
+                event["verb"].as_str().unwrap(),
+                of["resource"].as_str().unwrap(),
+                of["name"].as_str().unwrap(),
+                event["responseStatus"]["code"],
+            )
+        })
+        .collect();
+    assert_eq!(
+        short,
+        [
+            "Metadata create secrets s 201",
+            "Metadata get secrets s 200",
+            "RequestResponse create configmaps a 201",
+            "Request patch configmaps a 200",
+            "Metadata get configmaps a 403",
+        ]
+    );
+    assert!(
+        seen.iter()
+            .all(|event| event["stage"] == "ResponseComplete")
+    );
+    for event in &seen[..2] {
+        let text = event.to_string();
+        assert!(!text.contains("hush") && !text.contains("aHVzaA"), "{text}");
+        assert!(event["requestObject"].is_null() && event["responseObject"].is_null());
+    }
+    let made = &seen[2];
+    assert_eq!(made["requestObject"], config_map("a"));
+    assert_eq!(made["responseObject"]["data"], json!({"a": "1"}));
+    assert!(made["responseObject"]["metadata"]["uid"].is_string());
+    assert!(made["responseObject"]["metadata"]["managedFields"].is_null());
+    assert_eq!(made["userAgent"], "me/1");
+    assert_eq!(made["user"]["username"], "admin");
+    assert_eq!(
+        made["auditID"],
+        answer.headers["audit-id"].to_str().unwrap()
+    );
+    assert_eq!(seen[3]["requestObject"], note);
+    let refused = &seen[4];
+    assert_eq!(refused["impersonatedUser"]["username"], "bob");
+    assert_eq!(
+        refused["annotations"]["authorization.k8s.io/decision"],
+        "forbid"
+    );
+    assert!(
+        refused["responseStatus"]["message"]
+            .as_str()
+            .unwrap()
+            .contains("cannot get")
+    );
+    for event in &seen {
+        let times = ["requestReceivedTimestamp", "stageTimestamp"];
+        let [start, end] = times.map(|key| event[key].as_str().unwrap().parse::<jiff::Timestamp>());
+        assert!(start.unwrap() <= end.unwrap());
+    }
+}
+
+#[tokio::test]
+async fn a_watch_is_noted_when_it_begins_and_when_it_ends() {
+    let folder = tempfile::tempdir().unwrap();
+    let policy = "{apiVersion: audit.k8s.io/v1, kind: Policy, rules: [{level: Metadata}]}";
+    let (api, path) = audited(folder.path(), policy).await;
+    let watch = Events::open(&api, &format!("{CONFIG_MAPS}?watch=1")).await;
+    let stages = || -> Vec<String> {
+        let all = events(&path);
+        all.iter()
+            .map(|event| event["stage"].as_str().unwrap().to_owned())
+            .collect()
+    };
+    assert_eq!(stages(), ["RequestReceived", "ResponseStarted"]);
+    drop(watch);
+    assert_eq!(
+        stages(),
+        ["RequestReceived", "ResponseStarted", "ResponseComplete"]
+    );
+}
+
+#[tokio::test]
+async fn a_policy_with_unknown_fields_is_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let policy = "{apiVersion: audit.k8s.io/v1, kind: Policy, rules: [{level: None, verb: [get]}]}";
+    let error = Audit::open(policy, options(folder.path())).unwrap_err();
+    assert!(error.to_string().contains("verb"), "{error}");
+    assert!(!options(folder.path()).path.exists());
+}
