@@ -195,10 +195,7 @@ mod tests {
         let object = json!({"apiVersion": "apps/v1", "kind": "StatefulSet",
             "metadata": {"name": "web", "namespace": "shop"}});
         let place = place(&[SET], &manifest(object)).unwrap();
-        assert_eq!(
-            place.path,
-            "/apis/apps/v1/namespaces/shop/statefulsets/web"
-        );
+        assert_eq!(place.path, "/apis/apps/v1/namespaces/shop/statefulsets/web");
         assert_eq!(place.display, "statefulset.apps/web");
     }
 

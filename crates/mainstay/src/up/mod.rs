@@ -5,6 +5,7 @@ mod host;
 mod manifests;
 mod node;
 mod progress;
+mod protection;
 mod server;
 mod settings;
 
@@ -23,6 +24,7 @@ use host::Host;
 use manifests::Manifest;
 use node::{Parts, Running};
 use progress::{PodStates, Watched};
+use protection::Protection;
 use server::{LocalNode, Server, ServerConfig};
 use settings::Settings;
 pub use settings::UpArguments;
@@ -34,6 +36,7 @@ pub async fn run(arguments: UpArguments) -> Result<()> {
     host::require_root()?;
     let manifests = manifests::read_all(&settings.files)?;
     let registries = registries(&settings)?;
+    let protection = settings.protection.read()?;
     if settings.detach {
         let input = manifests::from_standard_input(&manifests);
         return crate::process::detach(&settings.data_dir, &input, manifests.len());
@@ -41,7 +44,7 @@ pub async fn run(arguments: UpArguments) -> Result<()> {
     let interrupted = interruption()?;
     let listener = server::bind(settings.listen).await?;
     crate::process::make_data_directory(&settings.data_dir)?;
-    let cluster = Cluster::start(&settings, registries, listener).await?;
+    let cluster = Cluster::start(&settings, (registries, protection), listener).await?;
     let result = cluster
         .serve(&settings, &manifests, &interrupted, started)
         .await;
@@ -92,7 +95,7 @@ struct Cluster {
 impl Cluster {
     async fn start(
         settings: &Settings,
-        registries: RegistriesConfig,
+        (registries, protection): (RegistriesConfig, Protection),
         listener: TcpListener,
     ) -> Result<Self> {
         let data_dir = settings.data_dir.as_path();
@@ -117,6 +120,7 @@ impl Cluster {
                 nodes: Arc::clone(&nodes),
                 host_name: &host.name,
                 host_addresses: &host.addresses,
+                protection,
             };
             let mut server = Server::start(config, &stop_serving).await?;
             announce_dns(&server, &ranges).await?;

@@ -5,6 +5,7 @@ use std::path::Path;
 use std::sync::{Arc, OnceLock};
 
 use anyhow::{Context, Result, anyhow, bail};
+use api_server::encryption;
 use api_server::{ApiServer, NodeConnector, NodeService, TlsMaterial, UserInfo};
 use certificates::{Authority, SubjectAltNames};
 use kube::Client;
@@ -16,6 +17,7 @@ use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
+use super::protection::Protection;
 use crate::kubeconfig::{self, Credentials};
 
 /// The port at which pods find the API server on the node's pod-facing address.
@@ -83,6 +85,8 @@ pub struct ServerConfig<'a> {
     pub host_name: &'a str,
     /// The host's addresses.
     pub host_addresses: &'a [IpAddr],
+    /// What is noted and what is encrypted.
+    pub protection: Protection,
 }
 
 impl Server {
@@ -103,8 +107,12 @@ impl Server {
             service_range: service_range(config.ranges.service)?,
         };
         let kinds = resource_kinds::all(&cluster);
+        let encryption = config.protection.encryption;
+        let seen = encryption::over(store.clone(), encryption)
+            .await
+            .context("open the encrypted objects (--encryption-provider-config)")?;
         let api = ApiServer::new(api_server::Config {
-            store: store.clone(),
+            store: seen,
             kinds: kinds.clone(),
             admission: resource_kinds::admission::plugins(),
             default_objects: resource_kinds::bootstrap::default_objects(),
@@ -122,6 +130,9 @@ impl Server {
         })
         .await
         .context("start the API server")?;
+        if let Some(audit) = config.protection.audit {
+            api.audit(audit);
+        }
         let address = config
             .listener
             .local_addr()

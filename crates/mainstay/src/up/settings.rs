@@ -8,6 +8,7 @@ use anyhow::{Context, Result};
 use pod_network::Cidr;
 use serde::Deserialize;
 
+use super::protection::ProtectionSettings;
 use crate::settings::DataDirectory;
 
 /// Arguments of `mainstay up`.
@@ -30,6 +31,8 @@ pub struct UpArguments {
     /// Addresses of Services; the default avoids what is in use [default: 10.96.0.0/16]
     #[arg(long, value_name = "CIDR", env = "MAINSTAY_SERVICE_CIDR")]
     service_cidr: Option<Cidr>,
+    #[command(flatten)]
+    protection: ProtectionSettings,
     /// Run in the background; `mainstay down` stops it
     #[arg(long)]
     detach: bool,
@@ -48,6 +51,7 @@ struct ConfigurationFile {
     registries: Option<PathBuf>,
     pod_cidr: Option<Cidr>,
     service_cidr: Option<Cidr>,
+    protection: ProtectionSettings,
 }
 
 /// What `up` goes by.
@@ -65,6 +69,8 @@ pub struct Settings {
     pub pod_cidr: Option<Cidr>,
     /// The Services' range, if the user named one.
     pub service_cidr: Option<Cidr>,
+    /// What is noted and what is encrypted.
+    pub protection: ProtectionSettings,
     /// Run in the background.
     pub detach: bool,
 }
@@ -100,6 +106,7 @@ impl UpArguments {
             },
             pod_cidr: self.pod_cidr.or(file.pod_cidr),
             service_cidr: self.service_cidr.or(file.service_cidr),
+            protection: self.protection.or(file.protection),
             detach: self.detach,
             data_dir,
         })

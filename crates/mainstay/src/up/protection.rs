@@ -1,0 +1,142 @@
+//! What is noted of requests, and what is encrypted where it is stored.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, bail};
+use api_server::encryption::EncryptionConfig;
+use api_server::{Audit, AuditLogOptions};
+use serde::Deserialize;
+
+const MIB: u64 = 1 << 20;
+/// Size of an audit log in MiB, and number of its predecessors, where nothing else is said.
+const LOG_MIB: u64 = 100;
+const LOG_BACKUPS: usize = 10;
+
+/// Flags, by the names that Kubernetes' API server has for them; and the same settings in the
+/// configuration file.
+#[derive(clap::Args, Clone, Debug, Default, Deserialize, PartialEq)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub struct ProtectionSettings {
+    /// Note requests as this policy (audit.k8s.io/v1) says; needs --audit-log-path
+    #[arg(long, value_name = "FILE", env = "MAINSTAY_AUDIT_POLICY_FILE")]
+    audit_policy_file: Option<PathBuf>,
+    /// Where to note them, a line of JSON each
+    #[arg(long, value_name = "FILE", env = "MAINSTAY_AUDIT_LOG_PATH")]
+    audit_log_path: Option<PathBuf>,
+    /// Size of the audit log in MiB at which a new one is begun [default: 100]
+    #[arg(long, value_name = "MIB")]
+    audit_log_maxsize: Option<u64>,
+    /// How many full audit logs are kept [default: 10]
+    #[arg(long, value_name = "NUMBER")]
+    audit_log_maxbackup: Option<usize>,
+    /// What to encrypt where it is stored (EncryptionConfiguration, apiserver.config.k8s.io/v1)
+    #[arg(long, value_name = "FILE", env = "MAINSTAY_ENCRYPTION_PROVIDER_CONFIG")]
+    encryption_provider_config: Option<PathBuf>,
+}
+
+/// What was read of the files.
+#[derive(Debug, Default)]
+pub struct Protection {
+    /// Notes requests.
+    pub audit: Option<Audit>,
+    /// Encrypts objects.
+    pub encryption: Option<EncryptionConfig>,
+}
+
+impl ProtectionSettings {
+    /// Takes from the configuration file what no flag and no variable gave.
+    pub fn or(self, file: Self) -> Self {
+        Self {
+            audit_policy_file: self.audit_policy_file.or(file.audit_policy_file),
+            audit_log_path: self.audit_log_path.or(file.audit_log_path),
+            audit_log_maxsize: self.audit_log_maxsize.or(file.audit_log_maxsize),
+            audit_log_maxbackup: self.audit_log_maxbackup.or(file.audit_log_maxbackup),
+            encryption_provider_config: self
+                .encryption_provider_config
+                .or(file.encryption_provider_config),
+        }
+    }
+
+    /// Reads the files, before anything else is begun.
+    pub fn read(&self) -> Result<Protection> {
+        let audit = match (&self.audit_policy_file, &self.audit_log_path) {
+            (None, None) => None,
+            (Some(policy), Some(path)) => Some(self.audit(policy, path)?),
+            (Some(_), None) => bail!("--audit-policy-file needs --audit-log-path"),
+            (None, Some(_)) => bail!("--audit-log-path needs --audit-policy-file"),
+        };
+        let encryption = match &self.encryption_provider_config {
+            None => None,
+            Some(path) => {
+                let config = EncryptionConfig::parse(&text(path)?);
+                Some(config.with_context(|| format!("use {}", path.display()))?)
+            }
+        };
+        Ok(Protection { audit, encryption })
+    }
+
+    fn audit(&self, policy: &Path, log: &Path) -> Result<Audit> {
+        let mib = self.audit_log_maxsize.unwrap_or(LOG_MIB);
+        if mib == 0 {
+            bail!("--audit-log-maxsize must be at least 1");
+        }
+        let options = AuditLogOptions {
+            path: std::path::absolute(log).with_context(|| format!("use {}", log.display()))?,
+            bytes_max: mib.saturating_mul(MIB),
+            backups_max: self.audit_log_maxbackup.unwrap_or(LOG_BACKUPS),
+        };
+        let audit = Audit::open(&text(policy)?, options);
+        audit.with_context(|| format!("use {}", policy.display()))
+    }
+}
+
+fn text(path: &Path) -> Result<String> {
+    fs::read_to_string(path).with_context(|| format!("read {}", path.display()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_policy_and_a_log_belong_together() {
+        let folder = tempfile::tempdir().unwrap();
+        let policy = folder.path().join("policy.yaml");
+        let head = "apiVersion: audit.k8s.io/v1\nkind: Policy\nrules:\n- level: Metadata\n";
+        fs::write(&policy, head).unwrap();
+        let alone = ProtectionSettings {
+            audit_policy_file: Some(policy.clone()),
+            ..ProtectionSettings::default()
+        };
+        let error = alone.read().unwrap_err().to_string();
+        assert_eq!(error, "--audit-policy-file needs --audit-log-path");
+        let both = alone.or(ProtectionSettings {
+            audit_log_path: Some(folder.path().join("log")),
+            ..ProtectionSettings::default()
+        });
+        assert!(both.read().unwrap().audit.is_some());
+        fs::write(&policy, format!("{head}  user: [a]\n")).unwrap();
+        let error = format!("{:#}", both.read().unwrap_err());
+        assert!(
+            error.contains("policy.yaml") && error.contains("user"),
+            "{error}"
+        );
+    }
+
+    #[test]
+    fn a_senseless_encryption_is_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("encryption.yaml");
+        fs::write(&path, "apiVersion: v1\nkind: EncryptionConfiguration\n").unwrap();
+        let settings = ProtectionSettings {
+            encryption_provider_config: Some(path),
+            ..ProtectionSettings::default()
+        };
+        let error = format!("{:#}", settings.read().unwrap_err());
+        assert!(
+            error.contains("must be apiserver.config.k8s.io/v1"),
+            "{error}"
+        );
+    }
+}
