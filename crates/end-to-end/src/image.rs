@@ -226,6 +226,7 @@ const BUSYBOX_COMMANDS: &[&str] = &[
     "sh", "hostname", "ls", "cat", "echo", "sleep", "nslookup", "wget", "ping", "id", "env", "ps",
     "true", "false", "kill", "touch", "mkdir", "rm", "grep", "head", "tail", "tee", "tar", "date",
     "stty", "tty", "df", "mount", "nc", "seq", "trap", "test", "vi", "which", "dd", "sync", "ip",
+    "cp", "chmod", "wc",
 ];
 
 fn archives(directory: &Path) -> Vec<PathBuf> {

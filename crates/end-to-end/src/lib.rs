@@ -4,6 +4,7 @@
 //! Everything that a test starts belongs to a value here and ends with it, by pid.
 
 pub mod cluster;
+pub mod helm;
 pub mod image;
 pub mod instance;
 pub mod kubectl;
@@ -14,6 +15,7 @@ pub mod wait;
 use std::path::PathBuf;
 
 pub use cluster::text;
+pub use helm::Helm;
 pub use instance::{Instance, with_images};
 pub use kubectl::{Kubectl, Output};
 pub use registry::Registry;
