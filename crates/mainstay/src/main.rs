@@ -1,6 +1,7 @@
 //! `mainstay`: runs stateful applications, speaking the Kubernetes API. This file parses the
 //! command line and hands over; the work is in the libraries that ARCHITECTURE.md maps.
 
+mod bench;
 mod builtin;
 mod hello;
 mod image;
@@ -37,6 +38,8 @@ enum Command {
     Kubeconfig(kubeconfig::KubeconfigArguments),
     /// Say what a StatefulSet, pod or claim waits for, and what would unblock it
     Why(why::WhyArguments),
+    /// Measure an API server, this one's or another
+    Bench(bench::BenchArguments),
     /// Print the version of this program and of the API it serves
     Version,
     /// The program of the built-in image mainstay/hello
@@ -88,6 +91,10 @@ fn run(command: Command) -> Result<()> {
         Command::Why(arguments) => {
             prepare();
             runtime(tokio::runtime::Builder::new_current_thread())?.block_on(why::run(arguments))
+        }
+        Command::Bench(arguments) => {
+            prepare();
+            runtime(tokio::runtime::Builder::new_multi_thread())?.block_on(bench::run(arguments))
         }
         Command::Version => {
             println!("mainstay {}", env!("CARGO_PKG_VERSION"));

@@ -1,0 +1,199 @@
+//! One request, as bytes: nothing of a reply is decoded that need not be.
+
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+use http::header::CONTENT_TYPE;
+use http::{Method, Request};
+use http_body_util::BodyExt;
+use kube::Client;
+use kube::client::Body;
+use serde::Deserialize;
+use serde_json::Value;
+
+/// A request that can be sent.
+#[derive(Clone, Debug)]
+pub struct Call {
+    method: Method,
+    uri: String,
+    body: Option<(&'static str, Vec<u8>)>,
+    /// Whether the following pages belong to it.
+    all_pages: bool,
+}
+
+/// What came of it.
+pub struct Reply {
+    /// From the first byte sent to the last received; of pages, all together.
+    pub latency: Duration,
+    /// Bytes of the bodies.
+    pub bytes: u64,
+}
+
+impl Call {
+    pub fn get(uri: String) -> Self {
+        Self::new(Method::GET, uri, None)
+    }
+
+    pub fn pages(uri: String) -> Self {
+        Self {
+            all_pages: true,
+            ..Self::get(uri)
+        }
+    }
+
+    pub fn post(uri: String, body: &Value) -> Self {
+        Self::with(Method::POST, uri, "application/json", body)
+    }
+
+    pub fn put(uri: String, body: &Value) -> Self {
+        Self::with(Method::PUT, uri, "application/json", body)
+    }
+
+    pub fn merge_patch(uri: String, body: &Value) -> Self {
+        Self::with(Method::PATCH, uri, "application/merge-patch+json", body)
+    }
+
+    /// JSON is YAML.
+    pub fn apply(uri: String, body: &Value) -> Self {
+        Self::with(Method::PATCH, uri, "application/apply-patch+yaml", body)
+    }
+
+    pub fn delete(uri: String) -> Self {
+        Self::new(Method::DELETE, uri, None)
+    }
+
+    fn with(method: Method, uri: String, content_type: &'static str, body: &Value) -> Self {
+        Self::new(method, uri, Some((content_type, body.to_string().into())))
+    }
+
+    fn new(method: Method, uri: String, body: Option<(&'static str, Vec<u8>)>) -> Self {
+        Self {
+            method,
+            uri,
+            body,
+            all_pages: false,
+        }
+    }
+
+    /// Sends it and reads, and drops, what comes.
+    pub async fn send(self, client: &Client) -> Result<Reply> {
+        let mut total = Reply {
+            latency: Duration::ZERO,
+            bytes: 0,
+        };
+        let mut next = String::new();
+        loop {
+            let request = self.request(&next)?;
+            let started = Instant::now();
+            let body = exchange(client, request, self.all_pages, &mut total.bytes).await?;
+            total.latency += started.elapsed();
+            if self.all_pages {
+                let page: Page = serde_json::from_slice(&body).context("a page is no list")?;
+                next = page.metadata.next;
+            }
+            if next.is_empty() {
+                return Ok(total);
+            }
+        }
+    }
+
+    /// Sends it and decodes the reply.
+    pub async fn json(self, client: &Client) -> Result<Value> {
+        let body = exchange(client, self.request("")?, true, &mut 0).await?;
+        serde_json::from_slice(&body).context("the reply is no JSON")
+    }
+
+    fn request(&self, next: &str) -> Result<Request<Body>> {
+        let mut uri = self.uri.clone();
+        if !next.is_empty() {
+            uri.push_str("&continue=");
+            uri.push_str(next);
+        }
+        let mut builder = Request::builder().method(&self.method).uri(uri);
+        let mut body = Vec::new();
+        if let Some((content_type, bytes)) = &self.body {
+            builder = builder.header(CONTENT_TYPE, *content_type);
+            body.clone_from(bytes);
+        }
+        builder.body(Body::from(body)).context("make a request")
+    }
+}
+
+#[derive(Deserialize)]
+struct Page {
+    metadata: PageMetadata,
+}
+
+#[derive(Deserialize)]
+struct PageMetadata {
+    #[serde(rename = "continue", default)]
+    next: String,
+}
+
+/// The body of the reply, empty unless it is to be kept, or unless it says what is wrong.
+async fn exchange(
+    client: &Client,
+    request: Request<Body>,
+    keep: bool,
+    bytes: &mut u64,
+) -> Result<Vec<u8>> {
+    let reply = client.send(request).await?;
+    let status = reply.status();
+    let mut body = reply.into_body();
+    let mut kept = Vec::new();
+    while let Some(frame) = body.frame().await {
+        if let Ok(data) = frame.context("the reply broke off")?.into_data() {
+            *bytes += data.len() as u64;
+            if keep || !status.is_success() {
+                kept.extend_from_slice(&data);
+            }
+        }
+    }
+    if !status.is_success() {
+        bail!("{status}: {}", message(&kept));
+    }
+    Ok(kept)
+}
+
+/// What a refusal says, be it a `Status` or not.
+fn message(body: &[u8]) -> String {
+    let status: Option<Value> = serde_json::from_slice(body).ok();
+    let said = status
+        .as_ref()
+        .and_then(|status| status["message"].as_str());
+    said.map_or_else(|| String::from_utf8_lossy(body).into_owned(), str::to_owned)
+}
+
+/// Whether the server says that there is no such thing.
+pub fn is_not_found(error: &anyhow::Error) -> bool {
+    error.to_string().starts_with("404")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn refusals_are_quoted() {
+        assert_eq!(message(br#"{"kind":"Status","message":"no"}"#), "no");
+        assert_eq!(message(b"bad gateway"), "bad gateway");
+    }
+
+    #[test]
+    fn a_page_says_whether_another_follows() {
+        let next = |text: &str| serde_json::from_str::<Page>(text).unwrap().metadata.next;
+        let more = r#"{"kind":"PodList","metadata":{"continue":"abc"},"items":[{}]}"#;
+        assert_eq!(next(more), "abc");
+        assert_eq!(
+            next(r#"{"metadata":{"resourceVersion":"1"},"items":[]}"#),
+            ""
+        );
+    }
+
+    #[test]
+    fn a_continue_token_joins_the_query() {
+        let call = Call::pages("/api/v1/pods?limit=5".to_owned());
+        let request = call.request("abc").unwrap();
+        assert_eq!(request.uri(), "/api/v1/pods?limit=5&continue=abc");
+    }
+}

@@ -1,0 +1,66 @@
+//! The memory of a process, as the kernel counts it.
+
+use anyhow::{Context, Result};
+
+/// What of a process is in memory, in bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Memory {
+    /// Everything.
+    pub resident: u64,
+    /// What the process itself made: neither code nor mapped files.
+    pub anonymous: u64,
+}
+
+impl Memory {
+    /// Asks the kernel.
+    pub fn of(pid: u32) -> Result<Self> {
+        let path = format!("/proc/{pid}/status");
+        let text = std::fs::read_to_string(&path).with_context(|| {
+            format!("read {path}: --server-pid takes a process of this machine")
+        })?;
+        Self::parse(&text).with_context(|| format!("{path} does not say how much memory is used"))
+    }
+
+    fn parse(status: &str) -> Option<Self> {
+        let of = |name: &str| {
+            let line = status.lines().find_map(|line| line.strip_prefix(name))?;
+            let kibibytes: u64 = line.trim().strip_suffix(" kB")?.trim().parse().ok()?;
+            kibibytes.checked_mul(1024)
+        };
+        Some(Self {
+            resident: of("VmRSS:")?,
+            anonymous: of("RssAnon:")?,
+        })
+    }
+
+    /// How much each of so many took; what shrank took nothing.
+    pub fn grown_per(self, before: Self, count: u32) -> u64 {
+        let grown = self.anonymous.saturating_sub(before.anonymous);
+        grown / u64::from(count.max(1))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_kernels_form_is_read() {
+        let text = "Name:\tmainstay\nVmRSS:\t   56320 kB\nRssAnon:\t   20480 kB\nThreads:\t4\n";
+        let memory = Memory::parse(text).unwrap();
+        assert_eq!(memory.resident, 56320 * 1024);
+        assert_eq!(memory.anonymous, 20480 * 1024);
+        assert_eq!(Memory::parse("Name:\tkthreadd\n"), None);
+        assert_eq!(Memory::parse("VmRSS:\tmuch kB\nRssAnon:\t1 kB\n"), None);
+    }
+
+    #[test]
+    fn growth_is_shared_out() {
+        let of = |anonymous| Memory {
+            resident: 0,
+            anonymous,
+        };
+        assert_eq!(of(3000).grown_per(of(1000), 100), 20);
+        assert_eq!(of(1000).grown_per(of(3000), 100), 0);
+    }
+}

@@ -1,0 +1,91 @@
+//! `mainstay bench`: measures a Kubernetes API, mainstay's or another, from the outside.
+
+mod call;
+mod load;
+mod memory;
+mod plan;
+mod pods;
+mod report;
+mod run;
+mod statistics;
+mod target;
+mod watchers;
+
+use std::path::PathBuf;
+
+use anyhow::Result;
+
+use plan::Measure;
+
+/// Arguments of `mainstay bench`.
+#[derive(clap::Args, Debug)]
+pub struct BenchArguments {
+    #[command(subcommand)]
+    what: What,
+}
+
+#[derive(clap::Subcommand, Debug)]
+enum What {
+    /// Measure a Kubernetes API server: requests per second, latency, watches, memory
+    Api(ApiArguments),
+}
+
+/// Arguments of `mainstay bench api`.
+#[derive(clap::Args, Debug)]
+#[command(after_help = AFTER_HELP)]
+struct ApiArguments {
+    /// Which server and user
+    #[arg(long, value_name = "FILE")]
+    kubeconfig: PathBuf,
+    /// How many pods there are, and how many requests of each kind are sent
+    #[arg(long, value_name = "N", default_value_t = 5000,
+          value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    objects: u32,
+    /// How many clients send at once, each on a connection of its own; one round for each number
+    #[arg(long, value_name = "N,…", value_delimiter = ',', default_value = "1,16,64",
+          value_parser = clap::value_parser!(u32).range(1..=1000))]
+    clients: Vec<u32>,
+    /// How many watches get every change; one round for each number
+    #[arg(long, value_name = "N,…", value_delimiter = ',', default_value = "1,100,1000",
+          value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    watchers: Vec<u32>,
+    /// What to measure [default: all; memory only with --server-pid]
+    #[arg(long, value_name = "WHAT,…", value_delimiter = ',', value_enum)]
+    only: Vec<Measure>,
+    /// The server's process on this machine, whose memory is then measured
+    #[arg(long, value_name = "PID", value_parser = clap::value_parser!(u32).range(1..))]
+    server_pid: Option<u32>,
+    /// How to print the figures
+    #[arg(short, long, value_enum, value_name = "FORM", default_value = "text")]
+    output: Form,
+}
+
+const AFTER_HELP: &str = "\
+The pods are made in a new namespace with the label app.kubernetes.io/managed-by=mainstay-bench,
+which is removed at the end, also after Ctrl-C. They name a scheduler that does not exist, so that no
+node runs them. A request in one of the lists is a list of all pods, either at once or in pages of 500.
+
+Memory that one measurement has freed serves the next: for its figures, start the server anew and
+measure memory, or watches, alone.
+
+Exit status: 0 with figures; 1 if a request failed or was refused; 2 if the question was not understood.
+
+Examples:
+  mainstay bench api --kubeconfig ~/.kube/config
+  mainstay bench api --kubeconfig k.yaml --only get,list --clients 16 -o json
+  mainstay bench api --kubeconfig k.yaml --only memory --objects 10000 --server-pid 4711";
+
+#[derive(clap::ValueEnum, Clone, Copy, Debug, PartialEq, Eq)]
+enum Form {
+    Text,
+    Json,
+}
+
+/// Measures and prints.
+pub async fn run(arguments: BenchArguments) -> Result<()> {
+    let What::Api(arguments) = arguments.what;
+    run::run(arguments).await
+}
+
+#[cfg(test)]
+mod tests;

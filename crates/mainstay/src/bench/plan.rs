@@ -1,0 +1,195 @@
+//! What is done in which order.
+
+use clap::error::{Error, ErrorKind};
+
+use super::ApiArguments;
+
+/// What can be measured.
+#[derive(clap::ValueEnum, Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Measure {
+    Create,
+    Get,
+    /// All pods, at once and in pages
+    List,
+    /// Replace a pod by a changed one
+    Update,
+    /// Merge patch
+    Patch,
+    /// Server-side apply
+    Apply,
+    Delete,
+    /// From a write to those who watch
+    Watch,
+    /// The server's memory per pod
+    Memory,
+}
+
+impl Measure {
+    const ALL: [Self; 9] = [
+        Self::Create,
+        Self::Get,
+        Self::List,
+        Self::Update,
+        Self::Patch,
+        Self::Apply,
+        Self::Delete,
+        Self::Watch,
+        Self::Memory,
+    ];
+    /// What is asked of pods that are there, and leaves them.
+    const ON_PODS: [Operation; 6] = [
+        Operation::Get,
+        Operation::List,
+        Operation::ListPaged,
+        Operation::Update,
+        Operation::Patch,
+        Operation::Apply,
+    ];
+}
+
+/// A kind of request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Operation {
+    Create,
+    Get,
+    List,
+    ListPaged,
+    Update,
+    Patch,
+    Apply,
+    Delete,
+}
+
+impl Operation {
+    /// Its name in the report.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Create => "create",
+            Self::Get => "get",
+            Self::List => "list",
+            Self::ListPaged => "list in pages",
+            Self::Update => "update",
+            Self::Patch => "patch",
+            Self::Apply => "apply",
+            Self::Delete => "delete",
+        }
+    }
+
+    fn measure(self) -> Measure {
+        match self {
+            Self::Create => Measure::Create,
+            Self::Get => Measure::Get,
+            Self::List | Self::ListPaged => Measure::List,
+            Self::Update => Measure::Update,
+            Self::Patch => Measure::Patch,
+            Self::Apply => Measure::Apply,
+            Self::Delete => Measure::Delete,
+        }
+    }
+}
+
+/// So many clients send such requests until each pod had one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Step {
+    pub operation: Operation,
+    pub clients: u32,
+    /// Whether anybody asked for it; else it only makes or removes what others need or must not find.
+    pub reported: bool,
+}
+
+/// What was asked for.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Plan {
+    pub steps: Vec<Step>,
+    pub watchers: Vec<u32>,
+    pub memory: bool,
+}
+
+/// Clients that make and remove pods where that is not measured.
+const HANDS: u32 = 16;
+
+/// Puts what is asked for in order.
+///
+/// # Errors
+/// A mistake in the command line.
+pub fn plan(arguments: &ApiArguments) -> Result<Plan, Error> {
+    let chosen = if arguments.only.is_empty() {
+        let known = arguments.server_pid.is_some();
+        let possible = |measure: &Measure| known || *measure != Measure::Memory;
+        Measure::ALL.into_iter().filter(possible).collect()
+    } else {
+        arguments.only.clone()
+    };
+    let memory = chosen.contains(&Measure::Memory);
+    if memory && arguments.server_pid.is_none() {
+        return Err(mistake("memory is that of a process: add --server-pid PID"));
+    }
+    let most = arguments.clients.iter().copied().max().unwrap_or_default();
+    if arguments.objects < most {
+        return Err(mistake(&format!(
+            "--objects {} is too few: each of {most} clients needs at least one",
+            arguments.objects
+        )));
+    }
+    let watches = chosen.contains(&Measure::Watch);
+    Ok(Plan {
+        steps: steps(&chosen, &distinct(&arguments.clients), arguments.objects),
+        watchers: distinct(&arguments.watchers)
+            .into_iter()
+            .filter(|_| watches)
+            .collect(),
+        memory,
+    })
+}
+
+fn steps(chosen: &[Measure], rounds: &[u32], objects: u32) -> Vec<Step> {
+    let asked = |operation: Operation| chosen.contains(&operation.measure());
+    let hands = HANDS.min(objects);
+    let mut steps = Vec::new();
+    let mut there = false;
+    for &clients in rounds {
+        let mut then = |operation, clients, reported| {
+            steps.push(Step {
+                operation,
+                clients,
+                reported,
+            });
+        };
+        let later = Measure::ON_PODS.into_iter().filter(|step| asked(*step));
+        let needed = later.clone().count() > 0
+            || asked(Operation::Delete)
+            || chosen.contains(&Measure::Memory);
+        if asked(Operation::Create) {
+            if there {
+                then(Operation::Delete, hands, false);
+            }
+            then(Operation::Create, clients, true);
+            there = true;
+        } else if needed && !there {
+            then(Operation::Create, hands, false);
+            there = true;
+        }
+        for operation in later {
+            then(operation, clients, true);
+        }
+        if asked(Operation::Delete) {
+            then(Operation::Delete, clients, true);
+            there = false;
+        }
+    }
+    steps
+}
+
+fn distinct(numbers: &[u32]) -> Vec<u32> {
+    let mut seen = Vec::new();
+    for number in numbers {
+        if !seen.contains(number) {
+            seen.push(*number);
+        }
+    }
+    seen
+}
+
+fn mistake(text: &str) -> Error {
+    Error::raw(ErrorKind::ValueValidation, format!("{text}\n"))
+}

@@ -1,0 +1,153 @@
+//! The pods that are made, and what is asked about them.
+
+use anyhow::{Context, Result};
+use serde_json::{Value, json};
+
+use super::call::Call;
+
+/// Nobody serves it, so that nobody runs the pods.
+const SCHEDULER: &str = "mainstay-bench-nobody";
+/// The account that pods name: made for them, so that nobody has to wait for the namespace's own.
+pub const ACCOUNT: &str = "mainstay-bench";
+/// As `kubectl` pages.
+const PAGE: u32 = 500;
+/// What writes change.
+const ANNOTATION: &str = "bench/written-by";
+
+/// The pods of a namespace.
+#[derive(Clone, Debug)]
+pub struct Pods {
+    /// `/api/v1/namespaces/NAMESPACE/pods`
+    path: String,
+}
+
+impl Pods {
+    pub fn of(namespace: &str) -> Self {
+        Self {
+            path: format!("/api/v1/namespaces/{namespace}/pods"),
+        }
+    }
+
+    fn one(&self, name: &str) -> String {
+        format!("{}/{name}", self.path)
+    }
+
+    pub fn create(&self, name: &str) -> Call {
+        Call::post(self.path.clone(), &manifest(name))
+    }
+
+    pub fn get(&self, name: &str) -> Call {
+        Call::get(self.one(name))
+    }
+
+    pub fn list(&self) -> Call {
+        Call::get(self.path.clone())
+    }
+
+    pub fn list_in_pages(&self) -> Call {
+        Call::pages(format!("{}?limit={PAGE}", self.path))
+    }
+
+    /// Replaces the pod as it was read, with one change. Here and below, `word` has to be another one
+    /// each time, else nothing changes.
+    pub fn update(&self, mut read: Value, word: &str) -> Result<Call> {
+        let name = read["metadata"]["name"].as_str();
+        let uri = self.one(name.context("a pod in a list has no name")?);
+        read["apiVersion"] = "v1".into();
+        read["kind"] = "Pod".into();
+        read["metadata"]["annotations"][ANNOTATION] = word.into();
+        Ok(Call::put(uri, &read))
+    }
+
+    pub fn patch(&self, name: &str, word: &str) -> Call {
+        let change = json!({"metadata": {"annotations": {ANNOTATION: word}}});
+        Call::merge_patch(self.one(name), &change)
+    }
+
+    pub fn apply(&self, name: &str, word: &str) -> Call {
+        let wanted = json!({
+            "apiVersion": "v1",
+            "kind": "Pod",
+            "metadata": {"name": name, "annotations": {"bench/applied": word}},
+        });
+        let manager = "fieldManager=mainstay-bench-apply&force=true";
+        Call::apply(format!("{}?{manager}", self.one(name)), &wanted)
+    }
+
+    pub fn delete(&self, name: &str) -> Call {
+        Call::delete(format!("{}?gracePeriodSeconds=0", self.one(name)))
+    }
+
+    /// All changes since then.
+    pub fn watch(&self, version: &str) -> String {
+        format!("{}?watch=true&resourceVersion={version}", self.path)
+    }
+}
+
+/// A pod like those of a database: with probes, volumes, limits; allowed everywhere.
+fn manifest(name: &str) -> Value {
+    let probe =
+        |path: &str| json!({"httpGet": {"path": path, "port": "http"}, "periodSeconds": 10});
+    json!({
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": {
+            "name": name,
+            "labels": {"app.kubernetes.io/name": "bench", "app.kubernetes.io/instance": name},
+            "annotations": {ANNOTATION: "create"},
+        },
+        "spec": {
+            "schedulerName": SCHEDULER,
+            "serviceAccountName": ACCOUNT,
+            "automountServiceAccountToken": false,
+            "securityContext": {
+                "runAsNonRoot": true,
+                "runAsUser": 1000,
+                "seccompProfile": {"type": "RuntimeDefault"},
+            },
+            "containers": [{
+                "name": "main",
+                "image": "registry.invalid/bench:1",
+                "args": ["--data=/data", "--listen=:8080"],
+                "ports": [{"name": "http", "containerPort": 8080}],
+                "env": [
+                    {"name": "POD_NAME", "valueFrom": {"fieldRef": {"fieldPath": "metadata.name"}}},
+                    {"name": "LEVEL", "value": "info"},
+                ],
+                "resources": {
+                    "requests": {"cpu": "10m", "memory": "16Mi"},
+                    "limits": {"memory": "64Mi"},
+                },
+                "readinessProbe": probe("/ready"),
+                "livenessProbe": probe("/alive"),
+                "securityContext": {
+                    "allowPrivilegeEscalation": false,
+                    "capabilities": {"drop": ["ALL"]},
+                },
+                "volumeMounts": [{"name": "data", "mountPath": "/data"}],
+            }],
+            "volumes": [{"name": "data", "emptyDir": {}}],
+        },
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_scheduler_takes_the_pods() {
+        let pod = manifest("a");
+        assert_eq!(pod["spec"]["schedulerName"], SCHEDULER);
+        assert!(pod["spec"]["nodeName"].is_null());
+    }
+
+    #[test]
+    fn what_is_listed_can_be_sent_back() {
+        let pods = Pods::of("ns");
+        let listed = json!({"metadata": {"name": "a", "resourceVersion": "7"}});
+        let call = format!("{:?}", pods.update(listed, "w").unwrap());
+        assert!(call.contains("/api/v1/namespaces/ns/pods/a"), "{call}");
+        assert!(pods.update(json!({}), "w").is_err());
+    }
+}

@@ -1,0 +1,209 @@
+//! The figures, for people and for programs.
+
+use std::fmt::Write;
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+use super::load::Load;
+use super::plan::Step;
+use super::statistics::{Summary, per_second};
+use super::watchers::FanOut;
+
+/// Everything that was measured.
+#[derive(Debug)]
+pub struct Report {
+    objects: u32,
+    pub rows: Vec<Row>,
+    pub fan_outs: Vec<FanOut>,
+    pub pod_memory: Option<PodMemory>,
+}
+
+/// One kind of request by so many clients.
+#[derive(Debug)]
+pub struct Row {
+    operation: &'static str,
+    clients: u32,
+    latency: Summary,
+    per_second: f64,
+    bytes_per_second: f64,
+    failures: u64,
+    first_failure: Option<String>,
+}
+
+/// What a stored pod costs.
+#[derive(Debug)]
+pub struct PodMemory {
+    /// Its size in a reply.
+    pub json_bytes: u64,
+    /// What the server has grown by, for each.
+    pub bytes_per_pod: u64,
+    pub resident_before: u64,
+    pub resident_after: u64,
+}
+
+impl Row {
+    pub fn of(step: Step, load: Load) -> Self {
+        let latency = Summary::of(load.latencies);
+        Self {
+            operation: step.operation.name(),
+            clients: step.clients,
+            latency,
+            per_second: per_second(latency.count as f64, load.elapsed),
+            bytes_per_second: per_second(load.bytes as f64, load.elapsed),
+            failures: load.failures,
+            first_failure: load.first_failure,
+        }
+    }
+
+    fn json(&self) -> Value {
+        json!({
+            "operation": self.operation,
+            "clients": self.clients,
+            "requests": self.latency.count,
+            "perSecond": self.per_second,
+            "medianMilliseconds": milliseconds(self.latency.median),
+            "p99Milliseconds": milliseconds(self.latency.p99),
+            "bytesPerSecond": self.bytes_per_second,
+            "failures": self.failures,
+            "firstFailure": self.first_failure,
+        })
+    }
+}
+
+impl PodMemory {
+    fn ratio(&self) -> f64 {
+        self.bytes_per_pod as f64 / self.json_bytes.max(1) as f64
+    }
+
+    fn json(&self) -> Value {
+        json!({
+            "bytesPerPod": self.bytes_per_pod,
+            "jsonBytes": self.json_bytes,
+            "ratio": self.ratio(),
+            "residentBefore": self.resident_before,
+            "residentAfter": self.resident_after,
+        })
+    }
+}
+
+impl Report {
+    pub fn of(objects: u32) -> Self {
+        Self {
+            objects,
+            rows: Vec::new(),
+            fan_outs: Vec::new(),
+            pod_memory: None,
+        }
+    }
+
+    /// What the first request that failed was told.
+    pub fn first_failure(&self) -> Option<String> {
+        let of = |row: &Row| {
+            let failure = row.first_failure.as_ref()?;
+            Some(format!("{}: {failure}", row.operation))
+        };
+        self.rows.iter().find_map(of)
+    }
+
+    /// For programs.
+    pub fn json(&self) -> Value {
+        let fan_out = |one: &FanOut| {
+            json!({
+                "watchers": one.watchers,
+                "writes": one.last_watcher.count,
+                "medianWatcher": both(one.median_watcher),
+                "lastWatcher": both(one.last_watcher),
+                "bytesPerWatcher": one.bytes_per_watcher,
+            })
+        };
+        json!({
+            "objects": self.objects,
+            "requests": self.rows.iter().map(Row::json).collect::<Vec<_>>(),
+            "watch": self.fan_outs.iter().map(fan_out).collect::<Vec<_>>(),
+            "memory": self.pod_memory.as_ref().map(PodMemory::json),
+        })
+    }
+
+    /// For people.
+    pub fn text(&self) -> String {
+        let mut lines = vec![format!("{} pods", self.objects)];
+        if !self.rows.is_empty() {
+            lines.push(String::new());
+            lines.push(format!(
+                "{:<14}{:>8}{:>10}{:>12}{:>12}{:>12}{:>10}{:>10}",
+                "REQUESTS",
+                "CLIENTS",
+                "COUNT",
+                "PER SECOND",
+                "MEDIAN ms",
+                "P99 ms",
+                "MiB/s",
+                "FAILED"
+            ));
+        }
+        lines.extend(self.rows.iter().map(|row| {
+            format!(
+                "{:<14}{:>8}{:>10}{:>12.0}{:>12.2}{:>12.2}{:>10.1}{:>10}",
+                row.operation,
+                row.clients,
+                row.latency.count,
+                row.per_second,
+                milliseconds(row.latency.median),
+                milliseconds(row.latency.p99),
+                row.bytes_per_second / MEBIBYTE,
+                row.failures
+            )
+        }));
+        if !self.fan_outs.is_empty() {
+            lines.push(String::new());
+            lines.push("From a write to those who watch".to_owned());
+            lines.push(format!(
+                "{:<10}{:>18}{:>18}{:>18}{:>18}",
+                "WATCHERS", "MEDIAN OF ALL ms", "MEDIAN LAST ms", "P99 LAST ms", "KiB EACH"
+            ));
+        }
+        lines.extend(self.fan_outs.iter().map(|one| {
+            let each = one.bytes_per_watcher;
+            let each = each.map_or("-".to_owned(), |bytes| {
+                format!("{:.1}", bytes as f64 / 1024.0)
+            });
+            format!(
+                "{:<10}{:>18.2}{:>18.2}{:>18.2}{each:>18}",
+                one.watchers,
+                milliseconds(one.median_watcher.median),
+                milliseconds(one.last_watcher.median),
+                milliseconds(one.last_watcher.p99),
+            )
+        }));
+        if let Some(memory) = &self.pod_memory {
+            lines.push(String::new());
+            lines.push(format!(
+                "A pod takes {} bytes of the server's memory, {:.1} times its JSON of {} bytes; \
+                 resident: {:.1} MiB before, {:.1} MiB after",
+                memory.bytes_per_pod,
+                memory.ratio(),
+                memory.json_bytes,
+                memory.resident_before as f64 / MEBIBYTE,
+                memory.resident_after as f64 / MEBIBYTE
+            ));
+        }
+        lines.into_iter().fold(String::new(), |mut text, line| {
+            writeln!(text, "{line}").ok();
+            text
+        })
+    }
+}
+
+const MEBIBYTE: f64 = 1024.0 * 1024.0;
+
+fn milliseconds(duration: Duration) -> f64 {
+    duration.as_secs_f64() * 1e3
+}
+
+fn both(summary: Summary) -> Value {
+    json!({
+        "medianMilliseconds": milliseconds(summary.median),
+        "p99Milliseconds": milliseconds(summary.p99),
+    })
+}

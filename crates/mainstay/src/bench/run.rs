@@ -1,0 +1,148 @@
+//! Does what is planned, and cleans up whatever happens.
+
+use anyhow::{Context, Result, bail};
+use kube::Client;
+use serde_json::Value;
+use tokio::signal::unix::{SignalKind, signal};
+
+use super::call::Call;
+use super::load::{Load, send_all};
+use super::memory::Memory;
+use super::plan::{Operation, Plan, Step, plan};
+use super::pods::Pods;
+use super::report::{PodMemory, Report, Row};
+use super::target::Target;
+use super::watchers::{self, SETTLED};
+use super::{ApiArguments, Form};
+
+/// So many lists each client asks for.
+const LISTS_PER_CLIENT: usize = 4;
+/// One client alone asks for so many lists, or more.
+const LISTS_MIN: usize = 20;
+/// Pods whose JSON is weighed.
+const WEIGHED: usize = 100;
+
+/// Measures, removes what was made for it, and prints.
+pub async fn run(arguments: ApiArguments) -> Result<()> {
+    let plan = plan(&arguments)?;
+    if let Some(pid) = arguments.server_pid {
+        Memory::of(pid)?;
+    }
+    let target = Target::prepare(&arguments.kubeconfig).await?;
+    let measured = tokio::select! {
+        measured = measure(&target, &plan, &arguments) => measured,
+        interrupted = interruption() => interrupted.and_then(|()| bail!("interrupted")),
+    };
+    eprintln!("mainstay: removing the namespace {}", target.namespace);
+    let removed = target.remove().await;
+    let report = measured?;
+    match arguments.output {
+        Form::Text => print!("{}", report.text()),
+        Form::Json => println!("{:#}", report.json()),
+    }
+    removed?;
+    match report.first_failure() {
+        Some(failure) => bail!("not all requests succeeded; the first: {failure}"),
+        None => Ok(()),
+    }
+}
+
+async fn interruption() -> Result<()> {
+    let mut terminate = signal(SignalKind::terminate()).context("await SIGTERM")?;
+    tokio::select! {
+        interrupted = tokio::signal::ctrl_c() => interrupted.context("await Ctrl-C"),
+        _ = terminate.recv() => Ok(()),
+    }
+}
+
+async fn measure(target: &Target, plan: &Plan, arguments: &ApiArguments) -> Result<Report> {
+    target.make_account().await?;
+    let mut report = Report::of(arguments.objects);
+    let names: Vec<String> = (0..arguments.objects).map(|i| format!("pod-{i}")).collect();
+    let server = arguments.server_pid;
+    // The first pods are those that are weighed: later ones take the place of earlier ones.
+    let mut weigh = plan.memory;
+    for (index, step) in plan.steps.iter().enumerate() {
+        let how = if step.reported { "" } else { " (not measured)" };
+        let (what, count) = (step.operation.name(), step.clients);
+        eprintln!("mainstay: {what}, clients: {count}{how}");
+        let clients = target.clients(count).await?;
+        let before = server.filter(|_| weigh).map(Memory::of).transpose()?;
+        let load = send(target, *step, &clients, &names, &format!("{index}")).await?;
+        if let Some((before, pid)) = before.zip(server) {
+            tokio::time::sleep(SETTLED).await;
+            let after = Memory::of(pid)?;
+            report.pod_memory = Some(pod_memory(target, &names, before, after).await?);
+            weigh = false;
+        }
+        match load.first_failure {
+            Some(failure) if !step.reported => bail!("{what}: {failure}"),
+            _ if step.reported => report.rows.push(Row::of(*step, load)),
+            _ => {}
+        }
+    }
+    for &count in &plan.watchers {
+        eprintln!("mainstay: watchers: {count}");
+        report
+            .fan_outs
+            .push(watchers::measure(target, count, server).await?);
+    }
+    Ok(report)
+}
+
+/// One step's requests, made before the first is sent.
+async fn send(
+    target: &Target,
+    step: Step,
+    clients: &[Client],
+    names: &[String],
+    word: &str,
+) -> Result<Load> {
+    let pods = Pods::of(&target.namespace);
+    let each = |call: &dyn Fn(&str) -> Call| names.iter().map(|name| call(name)).collect();
+    let lists = LISTS_MIN.max(clients.len() * LISTS_PER_CLIENT);
+    let calls: Vec<Call> = match step.operation {
+        Operation::Create => each(&|name| pods.create(name)),
+        Operation::Get => each(&|name| pods.get(name)),
+        Operation::List => vec![pods.list(); lists],
+        Operation::ListPaged => vec![pods.list_in_pages(); lists],
+        Operation::Update => updates(target, &pods, word).await?,
+        Operation::Patch => each(&|name| pods.patch(name, word)),
+        Operation::Apply => each(&|name| pods.apply(name, word)),
+        Operation::Delete => each(&|name| pods.delete(name)),
+    };
+    send_all(clients, calls).await
+}
+
+async fn updates(target: &Target, pods: &Pods, word: &str) -> Result<Vec<Call>> {
+    let mut list = pods.list().json(&target.client).await?;
+    let Value::Array(items) = list["items"].take() else {
+        bail!("a list of pods has no items");
+    };
+    items
+        .into_iter()
+        .map(|pod| pods.update(pod, word))
+        .collect()
+}
+
+/// What the pods that were just made weigh, in the server and as JSON.
+async fn pod_memory(
+    target: &Target,
+    names: &[String],
+    before: Memory,
+    after: Memory,
+) -> Result<PodMemory> {
+    let pods = Pods::of(&target.namespace);
+    let weighed = names.iter().take(WEIGHED);
+    let mut json_bytes = 0;
+    for name in weighed.clone() {
+        json_bytes += pods.get(name).send(&target.client).await?.bytes;
+    }
+    let count = u32::try_from(names.len()).context("that many pods")?;
+    Ok(PodMemory {
+        json_bytes: json_bytes / weighed.count().max(1) as u64,
+        bytes_per_pod: after.grown_per(before, count),
+        resident_before: before.resident,
+        resident_after: after.resident,
+    })
+}

@@ -1,0 +1,101 @@
+//! The server, and the namespace that everything happens in.
+
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+use kube::config::{KubeConfigOptions, Kubeconfig};
+use kube::{Client, Config};
+use serde_json::json;
+
+use super::call::{Call, is_not_found};
+use super::pods::ACCOUNT;
+
+/// A server that has nothing to say within that time is not there.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+/// A thousand pods a second are removed with a namespace by slow servers, too.
+const REMOVAL_TIMEOUT: Duration = Duration::from_secs(300);
+
+/// The label that says whose a namespace is.
+const LABEL: &str = "app.kubernetes.io/managed-by";
+const LABEL_VALUE: &str = "mainstay-bench";
+
+/// A server, and a namespace on it.
+pub struct Target {
+    config: Config,
+    /// For what is not measured.
+    pub client: Client,
+    pub namespace: String,
+}
+
+impl Target {
+    /// Makes a namespace on the server of the kubeconfig.
+    pub async fn prepare(kubeconfig: &Path) -> Result<Self> {
+        let context = || format!("use {}", kubeconfig.display());
+        let read = Kubeconfig::read_from(kubeconfig).with_context(context)?;
+        let config = Config::from_custom_kubeconfig(read, &KubeConfigOptions::default()).await;
+        let mut config = config.with_context(context)?;
+        config.connect_timeout = Some(CONNECT_TIMEOUT);
+        let client = Client::try_from(config.clone()).with_context(context)?;
+        let namespace = make_namespace(&client)
+            .await
+            .with_context(|| format!("make a namespace at {}", config.cluster_url))?;
+        Ok(Self {
+            config,
+            client,
+            namespace,
+        })
+    }
+
+    /// What pods need beside a namespace.
+    pub async fn make_account(&self) -> Result<()> {
+        let uri = format!("/api/v1/namespaces/{}/serviceaccounts", self.namespace);
+        let account = json!({"metadata": {"name": ACCOUNT}});
+        let made = Call::post(uri, &account).send(&self.client).await;
+        made.context("make a service account").map(drop)
+    }
+
+    /// Clients with a connection each, which is open.
+    pub async fn clients(&self, count: u32) -> Result<Vec<Client>> {
+        let mut clients = Vec::new();
+        for _ in 0..count {
+            let client = Client::try_from(self.config.clone()).context("make a client")?;
+            let opened = Call::get("/version".to_owned()).send(&client).await;
+            opened.context("open a connection")?;
+            clients.push(client);
+        }
+        Ok(clients)
+    }
+
+    /// Removes the namespace with all that is in it, and waits until it is gone.
+    pub async fn remove(&self) -> Result<()> {
+        let name = &self.namespace;
+        let uri = format!("/api/v1/namespaces/{name}");
+        let advice = || {
+            format!(
+                "remove the namespace {name}: try `kubectl delete namespace -l {LABEL}={LABEL_VALUE}`"
+            )
+        };
+        let deleted = Call::delete(uri.clone()).send(&self.client).await;
+        deleted.with_context(advice)?;
+        let deadline = Instant::now() + REMOVAL_TIMEOUT;
+        while Instant::now() < deadline {
+            match Call::get(uri.clone()).send(&self.client).await {
+                Err(error) if is_not_found(&error) => return Ok(()),
+                found => found.with_context(advice)?,
+            };
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+        bail!("the namespace {name} is deleted, but was not gone in {REMOVAL_TIMEOUT:?}")
+    }
+}
+
+async fn make_namespace(client: &Client) -> Result<String> {
+    let namespace = json!({
+        "metadata": {"generateName": "mainstay-bench-", "labels": {LABEL: LABEL_VALUE}},
+    });
+    let uri = "/api/v1/namespaces".to_owned();
+    let made = Call::post(uri, &namespace).json(client).await?;
+    let name = made["metadata"]["name"].as_str();
+    Ok(name.context("it has no name")?.to_owned())
+}

@@ -1,0 +1,168 @@
+//! The command line, the order of the work, and the report.
+
+use std::time::Duration;
+
+use clap::Parser;
+
+use super::ApiArguments;
+use super::load::Load;
+use super::plan::{Operation, Plan, Step, plan};
+use super::report::{PodMemory, Report, Row};
+use super::statistics::Summary;
+use super::watchers::FanOut;
+
+#[derive(Parser, Debug)]
+struct Line {
+    #[command(flatten)]
+    arguments: ApiArguments,
+}
+
+fn parse(words: &str) -> Result<Plan, clap::Error> {
+    let words = format!("bench --kubeconfig k.yaml {words}");
+    plan(&Line::try_parse_from(words.split_whitespace())?.arguments)
+}
+
+fn steps(words: &str) -> Vec<(Operation, u32, bool)> {
+    let plan = parse(words).unwrap();
+    let told = |step: &Step| (step.operation, step.clients, step.reported);
+    plan.steps.iter().map(told).collect()
+}
+
+#[test]
+fn everything_is_measured_that_can_be() {
+    let all = parse("").unwrap();
+    assert_eq!(all.steps.len(), 3 * 8);
+    assert!(all.steps.iter().all(|step| step.reported));
+    assert_eq!(all.watchers, [1, 100, 1000]);
+    assert!(!all.memory);
+    assert!(parse("--server-pid 1").unwrap().memory);
+}
+
+#[test]
+fn pods_are_there_before_they_are_asked_for() {
+    use Operation::{Create, Delete, Get, List, ListPaged};
+    assert_eq!(
+        steps("--only get,list --clients 1,2"),
+        [
+            (Create, 16, false),
+            (Get, 1, true),
+            (List, 1, true),
+            (ListPaged, 1, true),
+            (Get, 2, true),
+            (List, 2, true),
+            (ListPaged, 2, true),
+        ]
+    );
+    assert_eq!(
+        steps("--only delete --clients 1,2 --objects 5"),
+        [
+            (Create, 5, false),
+            (Delete, 1, true),
+            (Create, 5, false),
+            (Delete, 2, true),
+        ]
+    );
+    assert_eq!(
+        steps("--only create --clients 4,1"),
+        [(Create, 4, true), (Delete, 16, false), (Create, 1, true)]
+    );
+    assert_eq!(
+        steps("--only memory --server-pid 1 --clients 1,2"),
+        [(Create, 16, false)]
+    );
+    assert_eq!(steps("--only watch"), []);
+}
+
+#[test]
+fn the_same_round_is_not_done_twice() {
+    assert_eq!(steps("--only create --clients 2,2").len(), 1);
+    let twice = parse("--only watch --watchers 5,5,1").unwrap();
+    assert_eq!(twice.watchers, [5, 1]);
+}
+
+#[test]
+fn what_makes_no_sense_is_refused() {
+    for (words, said) in [
+        ("--objects 0", "0 is not in"),
+        ("--objects many", "many"),
+        ("--clients 0", "0 is not in"),
+        ("--clients 1,,2", "invalid value"),
+        ("--watchers 10001", "10001 is not in"),
+        ("--only fly", "possible values"),
+        ("--only memory", "--server-pid"),
+        ("--server-pid 0", "0 is not in"),
+        ("--objects 10", "each of 64 clients"),
+    ] {
+        let refused = parse(words).unwrap_err().to_string();
+        assert!(refused.contains(said), "{words}: {refused}");
+    }
+    let nowhere = Line::try_parse_from(["bench"]).unwrap_err().to_string();
+    assert!(nowhere.contains("--kubeconfig"), "{nowhere}");
+}
+
+fn report() -> Report {
+    let mut report = Report::of(4);
+    let step = Step {
+        operation: Operation::ListPaged,
+        clients: 2,
+        reported: true,
+    };
+    let load = Load {
+        latencies: [1, 2, 3, 4].map(Duration::from_millis).to_vec(),
+        elapsed: Duration::from_secs(2),
+        bytes: 4 * 1024 * 1024,
+        failures: 1,
+        first_failure: Some("410 Gone: too old".to_owned()),
+    };
+    report.rows.push(Row::of(step, load));
+    let of = |milliseconds| Summary::of(vec![Duration::from_millis(milliseconds)]);
+    report.fan_outs.push(FanOut {
+        watchers: 100,
+        median_watcher: of(3),
+        last_watcher: of(5),
+        bytes_per_watcher: Some(2048),
+    });
+    report.pod_memory = Some(PodMemory {
+        json_bytes: 1000,
+        bytes_per_pod: 2500,
+        resident_before: 1 << 20,
+        resident_after: 2 << 20,
+    });
+    report
+}
+
+#[test]
+fn people_get_tables() {
+    let text = report().text();
+    let words: Vec<Vec<&str>> = text
+        .lines()
+        .map(|l| l.split_whitespace().collect())
+        .collect();
+    let row = [
+        "list", "in", "pages", "2", "4", "2", "2.00", "4.00", "2.0", "1",
+    ];
+    assert!(words.contains(&row.to_vec()), "{text}");
+    assert!(
+        words.contains(&vec!["100", "3.00", "5.00", "5.00", "2.0"]),
+        "{text}"
+    );
+    assert!(
+        text.contains("2500 bytes of the server's memory, 2.5 times"),
+        "{text}"
+    );
+    let failure = report().first_failure().unwrap();
+    assert_eq!(failure, "list in pages: 410 Gone: too old");
+    assert_eq!(Report::of(7).text(), "7 pods\n");
+}
+
+#[test]
+fn programs_get_numbers() {
+    let json = report().json();
+    assert_eq!(json["requests"][0]["operation"], "list in pages");
+    assert_eq!(json["requests"][0]["perSecond"], 2.0);
+    assert_eq!(json["requests"][0]["p99Milliseconds"], 4.0);
+    assert_eq!(json["watch"][0]["lastWatcher"]["medianMilliseconds"], 5.0);
+    assert_eq!(json["watch"][0]["bytesPerWatcher"], 2048);
+    assert_eq!(json["memory"]["ratio"], 2.5);
+    assert!(Report::of(7).json()["memory"].is_null());
+}

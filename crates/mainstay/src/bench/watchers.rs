@@ -1,0 +1,193 @@
+//! How long a write takes to reach all who watch, and what each of them costs the server.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+use http::Request;
+use http_body_util::BodyExt;
+use kube::Client;
+use kube::client::Body;
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
+use tokio::sync::{Semaphore, mpsc};
+use tokio::task::JoinSet;
+
+use super::memory::Memory;
+use super::pods::Pods;
+use super::statistics::{Summary, percentile};
+use super::target::Target;
+
+/// Writes that are followed to those who watch.
+const WRITES: u32 = 50;
+/// Connections that are opened at once.
+const OPENING: usize = 32;
+/// No event is that late.
+const PATIENCE: Duration = Duration::from_secs(30);
+/// After that the server's memory is what it stays.
+pub const SETTLED: Duration = Duration::from_secs(1);
+const NAME: &str = "watched";
+
+/// From a write sent to an event received.
+#[derive(Debug)]
+pub struct FanOut {
+    pub watchers: u32,
+    /// Of each write, the median watcher.
+    pub median_watcher: Summary,
+    /// Of each write, the last watcher.
+    pub last_watcher: Summary,
+    /// Memory of the server for each watcher.
+    pub bytes_per_watcher: Option<u64>,
+}
+
+/// Opens watches, writes, and waits for all of them each time.
+pub async fn measure(target: &Target, watchers: u32, server: Option<u32>) -> Result<FanOut> {
+    allow_many_connections()?;
+    let pods = Pods::of(&target.namespace);
+    let pod = pods.create(NAME).json(&target.client).await?;
+    let version = pod["metadata"]["resourceVersion"].as_str();
+    let uri = pods.watch(version.context("a pod without a resourceVersion")?);
+    // A client of its own, whose connections end with it.
+    let client = target.clients(1).await?.remove(0);
+    let before = server.map(Memory::of).transpose()?;
+    let (events, mut received) = mpsc::unbounded_channel();
+    let watching = open(&client, &uri, watchers, &events).await?;
+    drop(events);
+    tokio::time::sleep(SETTLED).await;
+    let after = server.map(Memory::of).transpose()?;
+    let mut medians = Vec::new();
+    let mut lasts = Vec::new();
+    for write in 0..WRITES {
+        let sent = Instant::now();
+        let patch = pods.patch(NAME, &write.to_string());
+        let answered = tokio::spawn({
+            let client = target.client.clone();
+            async move { patch.send(&client).await }
+        });
+        let arrivals = collect(&mut received, watchers, sent).await?;
+        answered.await.context("the writer broke")??;
+        medians.push(percentile(&arrivals, 50));
+        lasts.push(percentile(&arrivals, 100));
+    }
+    drop(watching);
+    pods.delete(NAME).send(&target.client).await?;
+    Ok(FanOut {
+        watchers,
+        median_watcher: Summary::of(medians),
+        last_watcher: Summary::of(lasts),
+        bytes_per_watcher: before
+            .zip(after)
+            .map(|(before, after)| after.grown_per(before, watchers)),
+    })
+}
+
+/// The time of an event, or why none will come any more.
+type Arrival = Result<Instant>;
+
+/// Returns when the server has answered all of them.
+async fn open(
+    client: &Client,
+    uri: &str,
+    watchers: u32,
+    events: &mpsc::UnboundedSender<Arrival>,
+) -> Result<JoinSet<()>> {
+    let doors = Arc::new(Semaphore::new(OPENING));
+    let mut opening = JoinSet::new();
+    for _ in 0..watchers {
+        let (client, doors, uri) = (client.clone(), doors.clone(), uri.to_owned());
+        opening.spawn(async move {
+            let _door = doors.acquire_owned().await.context("nobody closes it")?;
+            let request = Request::get(uri).body(Body::empty())?;
+            let reply = client.send(request).await.context("open a watch")?;
+            if !reply.status().is_success() {
+                bail!("a watch is answered {}", reply.status());
+            }
+            Ok(reply.into_body())
+        });
+    }
+    let mut watching = JoinSet::new();
+    while let Some(opened) = opening.join_next().await {
+        let body = opened.context("a watcher broke")??;
+        watching.spawn(follow(body, events.clone()));
+    }
+    Ok(watching)
+}
+
+/// Tells the time of each event: each is one line.
+async fn follow(mut body: Body, events: mpsc::UnboundedSender<Arrival>) {
+    let why = loop {
+        match body.frame().await {
+            Some(Ok(frame)) => {
+                let now = Instant::now();
+                let data = frame.into_data().unwrap_or_default();
+                let lines = data.iter().filter(|byte| **byte == b'\n').count();
+                for _ in 0..lines {
+                    if events.send(Ok(now)).is_err() {
+                        return;
+                    }
+                }
+            }
+            Some(Err(error)) => break format!("a watch broke off: {error}"),
+            None => break "the server ended a watch".to_owned(),
+        }
+    };
+    events.send(Err(anyhow::Error::msg(why))).ok();
+}
+
+/// One event of each watcher: how long after the write they came, sorted.
+async fn collect(
+    received: &mut mpsc::UnboundedReceiver<Arrival>,
+    watchers: u32,
+    sent: Instant,
+) -> Result<Vec<Duration>> {
+    let mut arrivals = Vec::new();
+    for _ in 0..watchers {
+        let arrival = tokio::time::timeout(PATIENCE, received.recv()).await;
+        let Ok(arrival) = arrival else {
+            let count = arrivals.len();
+            bail!("{count} of {watchers} watches saw a write within {PATIENCE:?}");
+        };
+        let at = arrival.context("all watches ended")??;
+        arrivals.push(at.saturating_duration_since(sent));
+    }
+    arrivals.sort_unstable();
+    Ok(arrivals)
+}
+
+/// As many open files as this user may have: each watcher is a connection.
+fn allow_many_connections() -> Result<()> {
+    let (_, most) = getrlimit(Resource::RLIMIT_NOFILE).context("how many files may be open")?;
+    setrlimit(Resource::RLIMIT_NOFILE, most, most).context("have many files open")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn each_watcher_has_to_see_a_write() {
+        let (events, mut received) = mpsc::unbounded_channel();
+        let sent = Instant::now();
+        for milliseconds in [30, 10, 20] {
+            let at = sent + Duration::from_millis(milliseconds);
+            events.send(Ok(at)).unwrap();
+        }
+        let arrivals = collect(&mut received, 3, sent).await.unwrap();
+        assert_eq!(arrivals, [10, 20, 30].map(Duration::from_millis));
+
+        events.send(Err(anyhow::Error::msg("ended"))).unwrap();
+        let ended = collect(&mut received, 1, sent).await.unwrap_err();
+        assert_eq!(ended.to_string(), "ended");
+        drop(events);
+        assert!(collect(&mut received, 1, sent).await.is_err());
+    }
+
+    #[tokio::test]
+    async fn a_line_is_an_event() {
+        let (events, mut received) = mpsc::unbounded_channel();
+        follow(Body::from(b"{}\n{\"a\":1}\n{".to_vec()), events).await;
+        assert!(received.recv().await.unwrap().is_ok());
+        assert!(received.recv().await.unwrap().is_ok());
+        assert!(received.recv().await.unwrap().is_err());
+        assert!(received.recv().await.is_none());
+    }
+}
