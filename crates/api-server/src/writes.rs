@@ -259,14 +259,14 @@ impl<'a> Attempt<'a> {
     }
 }
 
-/// Runs the admission plug-ins.
+/// Runs the admission plug-ins; returns their advice.
 pub(crate) fn admit(
     server: &ApiServer,
     attempt: &Attempt<'_>,
     operation: Operation,
     object: &mut Value,
     old: Option<&Value>,
-) -> Result<(), Status> {
+) -> Result<Vec<String>, Status> {
     let info = attempt.resource.info();
     let request = AdmissionRequest {
         operation,
@@ -282,5 +282,7 @@ pub(crate) fn admit(
     for plugin in &server.admission {
         plugin.admit(&request, object, &cluster)?;
     }
-    Ok(())
+    let advice = server.admission.iter();
+    let advice = advice.flat_map(|plugin| plugin.warnings(&request, object, &cluster));
+    Ok(advice.collect())
 }

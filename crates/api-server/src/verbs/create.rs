@@ -82,7 +82,7 @@ async fn create_named(
         name: &name,
         ..*attempt
     };
-    admit(server, attempt, Operation::Create, &mut object, None)?;
+    let advice = admit(server, attempt, Operation::Create, &mut object, None)?;
     kind.default(&mut object);
     let asked = kind.exclusives(&object);
     let draft = object;
@@ -94,7 +94,8 @@ async fn create_named(
         if !errors.is_empty() {
             return Err(resource.invalid(&name, &errors));
         }
-        let warnings = kind.warnings(&object, None);
+        let mut warnings = kind.warnings(&object, None);
+        warnings.extend(advice.iter().cloned());
         let wanted = kind.exclusives(&object);
         let outcome = if attempt.dry_run {
             dry_create(server, attempt, &object, &wanted).await?

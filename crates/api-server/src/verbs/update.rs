@@ -126,7 +126,7 @@ fn prepare(
         Part::Chosen => {}
     }
     field_managers::track(attempt, part, &mut object, Some(old));
-    admit(server, attempt, Operation::Update, &mut object, Some(old))?;
+    let advice = admit(server, attempt, Operation::Update, &mut object, Some(old))?;
     kind.default(&mut object);
     let asked = kind.exclusives(&object);
     let mut errors = metadata::validate_update(&object, old);
@@ -150,6 +150,7 @@ fn prepare(
         }
         Part::Chosen => {}
     }
+    warnings.extend(advice);
     errors.extend(annotations::validate(kind.info().kind, &object, Some(old)));
     if !errors.is_empty() {
         return Err(resource.invalid(attempt.name, &errors));

@@ -16,6 +16,7 @@ mod deletion;
 mod encryption;
 mod harness;
 mod impersonation;
+mod levels;
 mod listing;
 mod network;
 mod nodes;

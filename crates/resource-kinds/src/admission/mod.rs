@@ -5,6 +5,7 @@ mod default_tolerations;
 mod limit_ranger;
 mod namespace_lifecycle;
 mod node_restriction;
+mod pod_security;
 mod priority;
 mod service_account;
 mod storage;
@@ -58,6 +59,16 @@ pub trait Admission: Send + Sync + 'static {
         object: &mut Value,
         cluster: &dyn Lookup,
     ) -> Result<(), Status>;
+
+    /// Advice on a request that is not refused.
+    fn warnings(
+        &self,
+        _request: &AdmissionRequest<'_>,
+        _object: &Value,
+        _cluster: &dyn Lookup,
+    ) -> Vec<String> {
+        Vec::new()
+    }
 }
 
 /// All plug-ins, in the order in which they are to be asked.
@@ -71,6 +82,7 @@ pub fn plugins() -> Vec<Box<dyn Admission>> {
         Box::new(limit_ranger::LimitRanger),
         Box::new(storage::DefaultStorageClass),
         Box::new(storage::PersistentVolumeClaimResize),
+        Box::new(pod_security::PodSecurity),
     ]
 }
 

@@ -1,0 +1,80 @@
+//! Which pods a namespace takes, by the levels in its labels.
+
+use serde_json::json;
+
+use crate::harness::{Api, PODS, SETS, pod, stateful_set};
+
+#[tokio::test]
+async fn a_namespace_refuses_or_warns_of_pods_beyond_its_level() {
+    let api = Api::new().await;
+    api.with_account().await;
+    let level = |mode: &str, level: &str| json!({"metadata": {"labels": {format!("pod-security.kubernetes.io/{mode}"): level}}});
+    let namespace = "/api/v1/namespaces/default";
+    let (code, refused) = api.patch(namespace, "merge", level("warn", "strict")).await;
+    assert_eq!(code, 422);
+    assert!(
+        refused["message"]
+            .as_str()
+            .unwrap()
+            .contains("must be one of privileged")
+    );
+    assert_eq!(
+        api.patch(namespace, "merge", level("warn", "restricted"))
+            .await
+            .0,
+        200
+    );
+    let warnings = |answer: &crate::harness::Answer| -> Vec<String> {
+        let all = answer.headers.get_all("warning").iter();
+        all.map(|value| value.to_str().unwrap().to_owned())
+            .collect()
+    };
+    let json_type = [("content-type", "application/json")];
+    let made = api
+        .raw("POST", PODS, &json_type, pod("a").to_string())
+        .await;
+    assert_eq!(made.code, 201);
+    let said = warnings(&made).join("\n");
+    assert!(
+        said.contains("would violate PodSecurity \\\"restricted:latest\\\": allowPrivilege"),
+        "{said}"
+    );
+    let set = api
+        .raw("POST", SETS, &json_type, stateful_set("w").to_string())
+        .await;
+    assert_eq!(set.code, 201);
+    assert!(
+        warnings(&set)
+            .join("\n")
+            .contains("would violate PodSecurity")
+    );
+
+    let headers = [("content-type", "application/merge-patch+json")];
+    let stricter = level("enforce", "restricted").to_string();
+    let changed = api.raw("PATCH", namespace, &headers, stricter).await;
+    assert_eq!(changed.code, 200);
+    let said = warnings(&changed).join("\n");
+    assert!(
+        said.contains("existing pods in namespace \\\"default\\\" violate"),
+        "{said}"
+    );
+    assert!(
+        said.contains("a: allowPrivilegeEscalation != false"),
+        "{said}"
+    );
+    let (code, refused) = api.send("POST", PODS, pod("b")).await;
+    assert_eq!(code, 403);
+    assert_eq!(
+        refused["message"],
+        "pods \"b\" is forbidden: violates PodSecurity \"restricted:latest\": \
+         allowPrivilegeEscalation != false (container \"c\" must set \
+         securityContext.allowPrivilegeEscalation=false), unrestricted capabilities (container \
+         \"c\" must set securityContext.capabilities.drop=[\"ALL\"]), runAsNonRoot != true (pod or \
+         container \"c\" must set securityContext.runAsNonRoot=true), seccompProfile (pod or \
+         container \"c\" must set securityContext.seccompProfile.type to \"RuntimeDefault\" or \
+         \"Localhost\")"
+    );
+    // What was there may still be changed as long as it runs the same.
+    let note = json!({"metadata": {"labels": {"x": "y"}}});
+    assert_eq!(api.patch(&format!("{PODS}/a"), "merge", note).await.0, 200);
+}

@@ -1,0 +1,706 @@
+//! The single rules of the Pod Security Standards (as of Kubernetes 1.36), each with the words of
+//! the original.
+
+use std::collections::BTreeSet;
+
+use serde_json::Value;
+
+/// What is wrong: in a word or two, and in which places.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Violation {
+    pub(super) reason: &'static str,
+    detail: String,
+}
+
+impl std::fmt::Display for Violation {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{} ({})", self.reason, self.detail)
+    }
+}
+
+type Check = fn(&Value) -> Option<Violation>;
+
+/// In the order in which they are told.
+const BASELINE: &[Check] = &[
+    app_armor,
+    capabilities_baseline,
+    host_namespaces,
+    host_path,
+    host_ports,
+    probe_hosts,
+    privileged,
+    proc_mount_baseline,
+    se_linux,
+    seccomp_baseline,
+    sysctls,
+    host_process,
+];
+
+/// Some of the baseline's rules have stricter ones in their place.
+const RESTRICTED: &[Check] = &[
+    app_armor,
+    host_namespaces,
+    host_ports,
+    probe_hosts,
+    privileged,
+    se_linux,
+    sysctls,
+    host_process,
+    privilege_escalation,
+    capabilities_restricted,
+    proc_mount,
+    volume_types,
+    non_root,
+    root_user,
+    seccomp_restricted,
+];
+
+pub(super) fn baseline(pod: &Value) -> Vec<Violation> {
+    BASELINE.iter().filter_map(|check| check(pod)).collect()
+}
+
+pub(super) fn restricted(pod: &Value) -> Vec<Violation> {
+    RESTRICTED.iter().filter_map(|check| check(pod)).collect()
+}
+
+fn violation(reason: &'static str, detail: String) -> Option<Violation> {
+    Some(Violation { reason, detail })
+}
+
+fn list(value: &Value) -> &[Value] {
+    value.as_array().map_or(&[], Vec::as_slice)
+}
+
+fn text<'v>(value: &'v Value, field: &str) -> &'v str {
+    value[field].as_str().unwrap_or_default()
+}
+
+/// All containers, in the order in which they are told.
+fn containers(pod: &Value) -> impl Iterator<Item = &Value> {
+    ["initContainers", "containers", "ephemeralContainers"]
+        .into_iter()
+        .flat_map(|field| list(&pod["spec"][field]))
+}
+
+/// The names of the containers that a test finds bad.
+fn bad<'p>(pod: &'p Value, mut is_bad: impl FnMut(&'p Value) -> bool) -> Vec<&'p str> {
+    let found = containers(pod).filter(|container| is_bad(container));
+    found.map(|container| text(container, "name")).collect()
+}
+
+fn quoted<T: AsRef<str>>(items: impl IntoIterator<Item = T>) -> String {
+    let items: Vec<String> = items
+        .into_iter()
+        .map(|item| format!("\"{}\"", item.as_ref()))
+        .collect();
+    items.join(", ")
+}
+
+fn one_or_many(count: usize, one: &'static str, many: &'static str) -> &'static str {
+    if count == 1 { one } else { many }
+}
+
+/// `container "a"`, `containers "a", "b"`.
+fn told(names: &[&str]) -> String {
+    let word = one_or_many(names.len(), "container", "containers");
+    format!("{word} {}", quoted(names))
+}
+
+/// `pod and container "a"`; empty if nobody set it.
+fn setters(pod: bool, names: &[&str]) -> String {
+    let mut all = Vec::new();
+    if pod {
+        all.push("pod".to_owned());
+    }
+    if !names.is_empty() {
+        all.push(told(names));
+    }
+    all.join(" and ")
+}
+
+/// Who sets a field of the security context to something bad: words for them, and the bad values.
+fn bad_values<'p>(
+    pod: &'p Value,
+    field: &str,
+    is_bad: impl Fn(&Value) -> bool,
+) -> (String, BTreeSet<&'p str>) {
+    let mut values = BTreeSet::new();
+    let mut look = |holder: &'p Value| {
+        let value = &holder["securityContext"][field];
+        let found = !value.is_null() && is_bad(value);
+        if found {
+            values.insert(value.as_str().unwrap_or_else(|| text(value, "type")));
+        }
+        found
+    };
+    let by_pod = look(&pod["spec"]);
+    let by_containers = bad(pod, &mut look);
+    (setters(by_pod, &by_containers), values)
+}
+
+fn in_user_namespace(pod: &Value) -> bool {
+    pod["spec"]["hostUsers"] == false
+}
+
+fn is_windows(pod: &Value) -> bool {
+    pod["spec"]["os"]["name"] == "windows"
+}
+
+fn app_armor(pod: &Value) -> Option<Violation> {
+    let is_bad = |profile: &Value| !matches!(text(profile, "type"), "RuntimeDefault" | "Localhost");
+    let (mut who, values) = bad_values(pod, "appArmorProfile", is_bad);
+    let mut values: Vec<String> = values.into_iter().map(str::to_owned).collect();
+    let mut annotations = Vec::new();
+    for (key, value) in pod["metadata"]["annotations"]
+        .as_object()
+        .into_iter()
+        .flatten()
+    {
+        let value = value.as_str().unwrap_or_default();
+        let fine = matches!(value, "" | "runtime/default") || value.starts_with("localhost/");
+        if key.starts_with("container.apparmor.security.beta.kubernetes.io/") && !fine {
+            annotations.push(format!("{key}={value:?}"));
+        }
+    }
+    if !annotations.is_empty() {
+        annotations.sort();
+        let word = one_or_many(annotations.len(), "annotation", "annotations");
+        who = if who.is_empty() {
+            word.to_owned()
+        } else {
+            format!("{who} and {word}")
+        };
+        values.extend(annotations);
+    }
+    if who.is_empty() {
+        return None;
+    }
+    let (one, many) = ("forbidden AppArmor profile", "forbidden AppArmor profiles");
+    violation(
+        one_or_many(values.len(), one, many),
+        format!(
+            "{who} must not set AppArmor profile type to {}",
+            quoted(&values)
+        ),
+    )
+}
+
+const DEFAULT_CAPABILITIES: &[&str] = &[
+    "AUDIT_WRITE",
+    "CHOWN",
+    "DAC_OVERRIDE",
+    "FOWNER",
+    "FSETID",
+    "KILL",
+    "MKNOD",
+    "NET_BIND_SERVICE",
+    "SETFCAP",
+    "SETGID",
+    "SETPCAP",
+    "SETUID",
+    "SYS_CHROOT",
+];
+
+/// Containers that add capabilities beyond those allowed, in words; `None` if there are none.
+fn added_capabilities(pod: &Value, allowed: &[&str]) -> Option<String> {
+    let mut all: BTreeSet<&str> = BTreeSet::new();
+    let names = bad(pod, |container| {
+        let added = list(&container["securityContext"]["capabilities"]["add"]);
+        let added = added.iter().filter_map(Value::as_str);
+        let more: Vec<&str> = added.filter(|one| !allowed.contains(one)).collect();
+        all.extend(more.iter().copied());
+        !more.is_empty()
+    });
+    (!names.is_empty()).then(|| {
+        let (who, what) = (told(&names), quoted(&all));
+        format!("{who} must not include {what} in securityContext.capabilities.add")
+    })
+}
+
+fn capabilities_baseline(pod: &Value) -> Option<Violation> {
+    let detail = added_capabilities(pod, DEFAULT_CAPABILITIES)?;
+    violation("non-default capabilities", detail)
+}
+
+fn capabilities_restricted(pod: &Value) -> Option<Violation> {
+    if is_windows(pod) {
+        return None;
+    }
+    let keep = bad(pod, |container| {
+        let dropped = list(&container["securityContext"]["capabilities"]["drop"]);
+        !dropped.iter().any(|one| one == "ALL")
+    });
+    let keep = (!keep.is_empty()).then(|| {
+        format!(
+            "{} must set securityContext.capabilities.drop=[\"ALL\"]",
+            told(&keep)
+        )
+    });
+    let added = added_capabilities(pod, &["NET_BIND_SERVICE"]);
+    let details: Vec<String> = keep.into_iter().chain(added).collect();
+    if details.is_empty() {
+        return None;
+    }
+    violation("unrestricted capabilities", details.join("; "))
+}
+
+fn host_namespaces(pod: &Value) -> Option<Violation> {
+    let used = ["hostNetwork", "hostPID", "hostIPC"]
+        .into_iter()
+        .filter(|field| pod["spec"][*field] == true);
+    let used: Vec<String> = used.map(|field| format!("{field}=true")).collect();
+    if used.is_empty() {
+        return None;
+    }
+    violation("host namespaces", used.join(", "))
+}
+
+fn host_path(pod: &Value) -> Option<Violation> {
+    let volumes = list(&pod["spec"]["volumes"]).iter();
+    let used = volumes.filter(|volume| !volume["hostPath"].is_null());
+    let names: Vec<&str> = used.map(|volume| text(volume, "name")).collect();
+    if names.is_empty() {
+        return None;
+    }
+    let word = one_or_many(names.len(), "volume", "volumes");
+    violation("hostPath volumes", format!("{word} {}", quoted(names)))
+}
+
+fn host_ports(pod: &Value) -> Option<Violation> {
+    let mut ports = BTreeSet::new();
+    let names = bad(pod, |container| {
+        let used = list(&container["ports"]).iter();
+        let used: Vec<i64> = used
+            .filter_map(|port| port["hostPort"].as_i64())
+            .filter(|port| *port != 0)
+            .collect();
+        ports.extend(used.iter().map(ToString::to_string));
+        !used.is_empty()
+    });
+    if names.is_empty() {
+        return None;
+    }
+    let uses = one_or_many(names.len(), "uses", "use");
+    let word = one_or_many(ports.len(), "hostPort", "hostPorts");
+    let ports: Vec<String> = ports.into_iter().collect();
+    violation(
+        "hostPort",
+        format!("{} {uses} {word} {}", told(&names), ports.join(", ")),
+    )
+}
+
+fn probe_hosts(pod: &Value) -> Option<Violation> {
+    let mut hosts: BTreeSet<&str> = BTreeSet::new();
+    let mut names = bad(pod, |container| {
+        let lifecycle = &container["lifecycle"];
+        let handlers = [
+            &container["livenessProbe"],
+            &container["readinessProbe"],
+            &container["startupProbe"],
+            &lifecycle["postStart"],
+            &lifecycle["preStop"],
+        ];
+        let used = handlers.into_iter().flat_map(|handler| {
+            [
+                text(&handler["httpGet"], "host"),
+                text(&handler["tcpSocket"], "host"),
+            ]
+        });
+        let used: Vec<&str> = used.filter(|host| !host.is_empty()).collect();
+        hosts.extend(used.iter().copied());
+        !used.is_empty()
+    });
+    if names.is_empty() {
+        return None;
+    }
+    names.sort_unstable();
+    let uses = one_or_many(names.len(), "uses", "use");
+    let word = one_or_many(
+        hosts.len(),
+        "probe or lifecycle host",
+        "probe or lifecycle hosts",
+    );
+    violation(
+        "probe or lifecycle host",
+        format!("{} {uses} {word} {}", told(&names), quoted(hosts)),
+    )
+}
+
+fn privileged(pod: &Value) -> Option<Violation> {
+    let names = bad(pod, |container| {
+        container["securityContext"]["privileged"] == true
+    });
+    if names.is_empty() {
+        return None;
+    }
+    let detail = format!(
+        "{} must not set securityContext.privileged=true",
+        told(&names)
+    );
+    violation("privileged", detail)
+}
+
+fn proc_mount_baseline(pod: &Value) -> Option<Violation> {
+    if in_user_namespace(pod) {
+        None
+    } else {
+        proc_mount(pod)
+    }
+}
+
+fn proc_mount(pod: &Value) -> Option<Violation> {
+    let mut kinds = BTreeSet::new();
+    let names = bad(pod, |container| {
+        let kind = container["securityContext"]["procMount"].as_str();
+        let other = kind.filter(|kind| *kind != "Default");
+        kinds.extend(other);
+        other.is_some()
+    });
+    if names.is_empty() {
+        return None;
+    }
+    let (who, what) = (told(&names), quoted(kinds));
+    violation(
+        "procMount",
+        format!("{who} must not set securityContext.procMount to {what}"),
+    )
+}
+
+fn se_linux(pod: &Value) -> Option<Violation> {
+    let fine_type = |options: &Value| {
+        let known = [
+            "",
+            "container_t",
+            "container_init_t",
+            "container_kvm_t",
+            "container_engine_t",
+        ];
+        known.contains(&text(options, "type"))
+    };
+    let sets = |options: &Value, field: &str| !text(options, field).is_empty();
+    let is_bad = |o: &Value| !fine_type(o) || sets(o, "user") || sets(o, "role");
+    let (who, _) = bad_values(pod, "seLinuxOptions", is_bad);
+    if who.is_empty() {
+        return None;
+    }
+    let all: Vec<&Value> = std::iter::once(&pod["spec"])
+        .chain(containers(pod))
+        .map(|holder| &holder["securityContext"]["seLinuxOptions"])
+        .filter(|options| options.is_object())
+        .collect();
+    let types: BTreeSet<&str> = all
+        .iter()
+        .filter(|options| !fine_type(options))
+        .map(|options| text(options, "type"))
+        .collect();
+    let mut data = Vec::new();
+    if !types.is_empty() {
+        let word = one_or_many(types.len(), "type", "types");
+        data.push(format!("{word} {}", quoted(&types)));
+    }
+    for field in ["user", "role"] {
+        if all.iter().any(|options| sets(options, field)) {
+            data.push(format!("{field} may not be set"));
+        }
+    }
+    let data = data.join("; ");
+    violation(
+        "seLinuxOptions",
+        format!("{who} set forbidden securityContext.seLinuxOptions: {data}"),
+    )
+}
+
+fn bad_seccomp(profile: &Value) -> bool {
+    !matches!(text(profile, "type"), "RuntimeDefault" | "Localhost")
+}
+
+fn seccomp_baseline(pod: &Value) -> Option<Violation> {
+    let (who, values) = bad_values(pod, "seccompProfile", bad_seccomp);
+    if who.is_empty() {
+        return None;
+    }
+    let values = quoted(values);
+    violation(
+        "seccompProfile",
+        format!("{who} must not set securityContext.seccompProfile.type to {values}"),
+    )
+}
+
+fn seccomp_restricted(pod: &Value) -> Option<Violation> {
+    if is_windows(pod) {
+        return None;
+    }
+    if let Some(found) = seccomp_baseline(pod) {
+        return Some(found);
+    }
+    if !pod["spec"]["securityContext"]["seccompProfile"].is_null() {
+        return None;
+    }
+    let names = bad(pod, |c| c["securityContext"]["seccompProfile"].is_null());
+    if names.is_empty() {
+        return None;
+    }
+    violation(
+        "seccompProfile",
+        format!(
+            "pod or {} must set securityContext.seccompProfile.type to \"RuntimeDefault\" or \
+             \"Localhost\"",
+            told(&names)
+        ),
+    )
+}
+
+const SAFE_SYSCTLS: &[&str] = &[
+    "kernel.shm_rmid_forced",
+    "net.ipv4.ip_local_port_range",
+    "net.ipv4.ip_local_reserved_ports",
+    "net.ipv4.ip_unprivileged_port_start",
+    "net.ipv4.ping_group_range",
+    "net.ipv4.tcp_fin_timeout",
+    "net.ipv4.tcp_keepalive_intvl",
+    "net.ipv4.tcp_keepalive_probes",
+    "net.ipv4.tcp_keepalive_time",
+    "net.ipv4.tcp_rmem",
+    "net.ipv4.tcp_syncookies",
+    "net.ipv4.tcp_wmem",
+];
+
+fn sysctls(pod: &Value) -> Option<Violation> {
+    let set = list(&pod["spec"]["securityContext"]["sysctls"]).iter();
+    let names = set.map(|sysctl| text(sysctl, "name"));
+    let names: Vec<&str> = names.filter(|name| !SAFE_SYSCTLS.contains(name)).collect();
+    if names.is_empty() {
+        return None;
+    }
+    violation("forbidden sysctls", names.join(", "))
+}
+
+fn host_process(pod: &Value) -> Option<Violation> {
+    let sets = |holder: &Value| holder["securityContext"]["windowsOptions"]["hostProcess"] == true;
+    let who = setters(sets(&pod["spec"]), &bad(pod, sets));
+    if who.is_empty() {
+        return None;
+    }
+    let detail = format!("{who} must not set securityContext.windowsOptions.hostProcess=true");
+    violation("hostProcess", detail)
+}
+
+fn privilege_escalation(pod: &Value) -> Option<Violation> {
+    let names = bad(pod, |c| {
+        c["securityContext"]["allowPrivilegeEscalation"] != false
+    });
+    if names.is_empty() || is_windows(pod) {
+        return None;
+    }
+    violation(
+        "allowPrivilegeEscalation != false",
+        format!(
+            "{} must set securityContext.allowPrivilegeEscalation=false",
+            told(&names)
+        ),
+    )
+}
+
+const HARMLESS_VOLUMES: &[&str] = &[
+    "configMap",
+    "csi",
+    "downwardAPI",
+    "emptyDir",
+    "ephemeral",
+    "image",
+    "persistentVolumeClaim",
+    "projected",
+    "secret",
+];
+
+fn volume_types(pod: &Value) -> Option<Violation> {
+    let mut names = Vec::new();
+    let mut types = BTreeSet::new();
+    for volume in list(&pod["spec"]["volumes"]) {
+        let fields = volume.as_object().into_iter().flatten();
+        let source = fields
+            .filter(|(field, value)| *field != "name" && !value.is_null())
+            .map(|(field, _)| field.as_str())
+            .next();
+        if source.is_some_and(|source| HARMLESS_VOLUMES.contains(&source)) {
+            continue;
+        }
+        names.push(text(volume, "name"));
+        types.insert(source.unwrap_or("unknown"));
+    }
+    if names.is_empty() {
+        return None;
+    }
+    let volumes = one_or_many(names.len(), "volume", "volumes");
+    let uses = one_or_many(names.len(), "uses", "use");
+    let word = one_or_many(
+        types.len(),
+        "restricted volume type",
+        "restricted volume types",
+    );
+    violation(
+        "restricted volume types",
+        format!(
+            "{volumes} {} {uses} {word} {}",
+            quoted(&names),
+            quoted(&types)
+        ),
+    )
+}
+
+fn non_root(pod: &Value) -> Option<Violation> {
+    const REASON: &str = "runAsNonRoot != true";
+    if in_user_namespace(pod) {
+        return None;
+    }
+    let set = |holder: &Value| holder["securityContext"]["runAsNonRoot"].as_bool();
+    let by_pod = set(&pod["spec"]);
+    let who = setters(by_pod == Some(false), &bad(pod, |c| set(c) == Some(false)));
+    if !who.is_empty() {
+        let detail = format!("{who} must not set securityContext.runAsNonRoot=false");
+        return violation(REASON, detail);
+    }
+    let silent = bad(pod, |container| set(container).is_none());
+    if by_pod == Some(true) || silent.is_empty() {
+        return None;
+    }
+    let who = told(&silent);
+    violation(
+        REASON,
+        format!("pod or {who} must set securityContext.runAsNonRoot=true"),
+    )
+}
+
+fn root_user(pod: &Value) -> Option<Violation> {
+    if in_user_namespace(pod) {
+        return None;
+    }
+    let is_root = |holder: &Value| holder["securityContext"]["runAsUser"] == 0;
+    let who = setters(is_root(&pod["spec"]), &bad(pod, is_root));
+    if who.is_empty() {
+        return None;
+    }
+    violation("runAsUser=0", format!("{who} must not set runAsUser=0"))
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn told_by(check: fn(&Value) -> Vec<Violation>, spec: Value) -> Vec<String> {
+        let found = check(&json!({"metadata": {}, "spec": spec}));
+        found.iter().map(ToString::to_string).collect()
+    }
+
+    #[test]
+    fn the_baseline_forbids_the_known_ways_out() {
+        let one = |extra: Value| json!({"containers": [{"name": "c", "securityContext": extra}]});
+        let cases = [
+            (
+                json!({"hostNetwork": true, "hostPID": true}),
+                "host namespaces (hostNetwork=true, hostPID=true)",
+            ),
+            (
+                one(json!({"privileged": true})),
+                "privileged (container \"c\" must not set securityContext.privileged=true)",
+            ),
+            (
+                one(json!({"capabilities": {"add": ["SYS_ADMIN", "CHOWN"]}})),
+                "non-default capabilities (container \"c\" must not include \"SYS_ADMIN\" in \
+                 securityContext.capabilities.add)",
+            ),
+            (
+                json!({"volumes": [{"name": "a", "hostPath": {"path": "/"}}]}),
+                "hostPath volumes (volume \"a\")",
+            ),
+            (
+                json!({"containers": [{"name": "c", "ports": [{"hostPort": 80}, {"hostPort": 53}]}]}),
+                "hostPort (container \"c\" uses hostPorts 53, 80)",
+            ),
+            (
+                one(json!({"procMount": "Unmasked"})),
+                "procMount (container \"c\" must not set securityContext.procMount to \"Unmasked\")",
+            ),
+            (
+                one(json!({"seLinuxOptions": {"type": "spc_t", "user": "u"}})),
+                "seLinuxOptions (container \"c\" set forbidden securityContext.seLinuxOptions: type \
+                 \"spc_t\"; user may not be set)",
+            ),
+            (
+                json!({
+                    "securityContext": {"seccompProfile": {"type": "Unconfined"}},
+                    "initContainers": [
+                        {"name": "i", "securityContext": {"seccompProfile": {"type": "Unconfined"}}}
+                    ],
+                }),
+                "seccompProfile (pod and container \"i\" must not set \
+                 securityContext.seccompProfile.type to \"Unconfined\")",
+            ),
+            (
+                json!({"securityContext": {"sysctls": [{"name": "kernel.msgmax"}]}}),
+                "forbidden sysctls (kernel.msgmax)",
+            ),
+            (
+                one(json!({"appArmorProfile": {"type": "Unconfined"}})),
+                "forbidden AppArmor profile (container \"c\" must not set AppArmor profile type to \
+                 \"Unconfined\")",
+            ),
+            (
+                json!({"containers": [{"name": "c", "livenessProbe": {"tcpSocket": {"host": "h"}}}]}),
+                "probe or lifecycle host (container \"c\" uses probe or lifecycle host \"h\")",
+            ),
+            (
+                json!({"securityContext": {"windowsOptions": {"hostProcess": true}}}),
+                "hostProcess (pod must not set securityContext.windowsOptions.hostProcess=true)",
+            ),
+        ];
+        for (spec, expected) in cases {
+            assert_eq!(told_by(baseline, spec), [expected]);
+        }
+        let plain = json!({"containers": [{"name": "c", "image": "i"}]});
+        assert!(told_by(baseline, plain).is_empty());
+    }
+
+    #[test]
+    fn the_restricted_level_wants_everything_given_up() {
+        let plain = json!({"containers": [{"name": "a"}, {"name": "b"}],
+            "volumes": [{"name": "h", "hostPath": {}}, {"name": "n", "nfs": {}}]});
+        assert_eq!(
+            told_by(restricted, plain),
+            [
+                "allowPrivilegeEscalation != false (containers \"a\", \"b\" must set \
+                 securityContext.allowPrivilegeEscalation=false)",
+                "unrestricted capabilities (containers \"a\", \"b\" must set \
+                 securityContext.capabilities.drop=[\"ALL\"])",
+                "restricted volume types (volumes \"h\", \"n\" use restricted volume types \
+                 \"hostPath\", \"nfs\")",
+                "runAsNonRoot != true (pod or containers \"a\", \"b\" must set \
+                 securityContext.runAsNonRoot=true)",
+                "seccompProfile (pod or containers \"a\", \"b\" must set \
+                 securityContext.seccompProfile.type to \"RuntimeDefault\" or \"Localhost\")",
+            ]
+        );
+        let good = json!({
+            "securityContext": {"runAsNonRoot": true, "seccompProfile": {"type": "RuntimeDefault"}},
+            "containers": [{"name": "c", "securityContext": {
+                "allowPrivilegeEscalation": false,
+                "capabilities": {"drop": ["ALL"], "add": ["NET_BIND_SERVICE"]},
+            }}],
+            "volumes": [{"name": "v", "persistentVolumeClaim": {"claimName": "x"}}],
+        });
+        assert!(told_by(restricted, good.clone()).is_empty());
+        let mut root = good;
+        root["securityContext"]["runAsUser"] = json!(0);
+        root["containers"][0]["securityContext"]["runAsNonRoot"] = json!(false);
+        assert_eq!(
+            told_by(restricted, root),
+            [
+                "runAsNonRoot != true (container \"c\" must not set \
+                 securityContext.runAsNonRoot=false)",
+                "runAsUser=0 (pod must not set runAsUser=0)",
+            ]
+        );
+    }
+}

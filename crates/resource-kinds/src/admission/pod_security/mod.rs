@@ -1,0 +1,408 @@
+//! Which pods a namespace takes: the levels that its labels name, by the Pod Security Standards.
+
+mod checks;
+
+use object_model::{FieldError, FieldPath, Status};
+use serde_json::{Map, Value, json};
+
+use super::{Admission, AdmissionRequest, Operation, forbidden};
+use crate::kind::Lookup;
+use checks::Violation;
+
+const LABELS: &str = "pod-security.kubernetes.io/";
+/// More existing pods are not looked at when a namespace becomes stricter.
+const PODS_MAX: usize = 3000;
+
+/// How much a pod may do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Level {
+    Privileged,
+    Baseline,
+    Restricted,
+}
+
+/// A level, with the version of the standards that somebody wrote beside it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Standard {
+    level: Level,
+    version: String,
+}
+
+/// What the labels of a namespace say.
+#[derive(Debug)]
+struct Policy {
+    enforce: Standard,
+    warn: Standard,
+    errors: Vec<FieldError>,
+}
+
+impl Standard {
+    fn read(labels: &Map<String, Value>, mode: &str, errors: &mut Vec<FieldError>) -> Self {
+        let mut label = |key: String, why: &str, is_fine: &dyn Fn(&str) -> bool| {
+            let value = labels.get(&key)?.as_str().unwrap_or_default();
+            if !is_fine(value) {
+                let field = FieldPath::root("metadata").child("labels").key(&key);
+                errors.push(FieldError::invalid(&field, value, why));
+            }
+            Some(value.to_owned())
+        };
+        let known = |text: &str| matches!(text, "privileged" | "baseline" | "restricted");
+        let why = "must be one of privileged, baseline, restricted";
+        let level = label(format!("{LABELS}{mode}"), why, &known);
+        let why = "must be \"latest\" or \"v1.x\"";
+        let version = label(format!("{LABELS}{mode}-version"), why, &is_version);
+        let level = match level.as_deref() {
+            None | Some("privileged") => Level::Privileged,
+            Some("baseline") => Level::Baseline,
+            Some("restricted") => Level::Restricted,
+            // What cannot be read lets nothing in that could do harm, and does not nag.
+            Some(_) if mode == "enforce" => Level::Restricted,
+            Some(_) => Level::Privileged,
+        };
+        let version = version.filter(|text| is_version(text));
+        Self {
+            level,
+            version: version.unwrap_or_else(|| "latest".to_owned()),
+        }
+    }
+
+    fn violations(&self, pod: &Value) -> Vec<Violation> {
+        match self.level {
+            Level::Privileged => Vec::new(),
+            Level::Baseline => checks::baseline(pod),
+            Level::Restricted => checks::restricted(pod),
+        }
+    }
+
+    /// What is wrong with a pod, in a sentence after `violates` or `would violate`.
+    fn complaint(&self, pod: &Value) -> Option<String> {
+        let all: Vec<String> = self
+            .violations(pod)
+            .iter()
+            .map(ToString::to_string)
+            .collect();
+        (!all.is_empty()).then(|| format!("PodSecurity \"{self}\": {}", all.join(", ")))
+    }
+}
+
+impl std::fmt::Display for Standard {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let level = match self.level {
+            Level::Privileged => "privileged",
+            Level::Baseline => "baseline",
+            Level::Restricted => "restricted",
+        };
+        write!(f, "{level}:{}", self.version)
+    }
+}
+
+fn is_version(text: &str) -> bool {
+    let minor = text
+        .strip_prefix("v1.")
+        .filter(|minor| !minor.starts_with('0') || *minor == "0");
+    text == "latest"
+        || minor.is_some_and(|minor| {
+            !minor.is_empty() && minor.len() <= 4 && minor.bytes().all(|b| b.is_ascii_digit())
+        })
+}
+
+impl Policy {
+    fn of(namespace: &Value) -> Self {
+        let none = Map::new();
+        let labels = namespace["metadata"]["labels"].as_object().unwrap_or(&none);
+        let mut errors = Vec::new();
+        let enforce = Standard::read(labels, "enforce", &mut errors);
+        let fine = errors.is_empty();
+        Standard::read(labels, "audit", &mut errors);
+        let mut warn = Standard::read(labels, "warn", &mut errors);
+        // Who wants to enforce something wants to be told of what will not become a pod.
+        let silent = !labels.contains_key(&format!("{LABELS}warn"));
+        if silent && fine && enforce.level > warn.level {
+            warn.level = enforce.level;
+            if !labels.contains_key(&format!("{LABELS}warn-version")) {
+                warn.version.clone_from(&enforce.version);
+            }
+        }
+        Self {
+            enforce,
+            warn,
+            errors,
+        }
+    }
+}
+
+pub(super) struct PodSecurity;
+
+impl Admission for PodSecurity {
+    fn name(&self) -> &'static str {
+        "PodSecurity"
+    }
+
+    fn admit(
+        &self,
+        request: &AdmissionRequest<'_>,
+        object: &mut Value,
+        cluster: &dyn Lookup,
+    ) -> Result<(), Status> {
+        if is_namespace(request) {
+            return check_labels(request, object);
+        }
+        if !is_pod(request, object) {
+            return Ok(());
+        }
+        let policy = policy_of(request, cluster);
+        match policy.enforce.complaint(object) {
+            Some(complaint) => Err(forbidden(request, object, &format!("violates {complaint}"))),
+            None => Ok(()),
+        }
+    }
+
+    fn warnings(
+        &self,
+        request: &AdmissionRequest<'_>,
+        object: &Value,
+        cluster: &dyn Lookup,
+    ) -> Vec<String> {
+        if is_namespace(request) {
+            return existing(request, object, cluster);
+        }
+        let template = template(request, object);
+        let Some(pod) = template.or_else(|| is_pod(request, object).then_some(object)) else {
+            return Vec::new();
+        };
+        let complaint = policy_of(request, cluster).warn.complaint(pod);
+        complaint
+            .map(|complaint| format!("would violate {complaint}"))
+            .into_iter()
+            .collect()
+    }
+}
+
+fn is_namespace(request: &AdmissionRequest<'_>) -> bool {
+    (request.group, request.plural, request.subresource) == ("", "namespaces", "")
+        && request.operation != Operation::Delete
+}
+
+fn policy_of(request: &AdmissionRequest<'_>, cluster: &dyn Lookup) -> Policy {
+    let namespace = cluster.get("", "namespaces", "", request.namespace);
+    Policy::of(namespace.as_ref().unwrap_or(&Value::Null))
+}
+
+/// Whether the request makes a pod, or changes what of it runs.
+fn is_pod(request: &AdmissionRequest<'_>, object: &Value) -> bool {
+    let pods = request.group.is_empty() && request.plural == "pods";
+    if !pods || !matches!(request.subresource, "" | "ephemeralcontainers" | "resize") {
+        return false;
+    }
+    match (request.operation, request.old) {
+        (Operation::Create, _) => true,
+        (Operation::Update, Some(old)) => images(object) != images(old),
+        _ => false,
+    }
+}
+
+fn images(pod: &Value) -> Vec<(&Value, &Value)> {
+    ["initContainers", "containers", "ephemeralContainers"]
+        .into_iter()
+        .filter_map(|field| pod["spec"][field].as_array())
+        .flatten()
+        .map(|container| (&container["name"], &container["image"]))
+        .collect()
+}
+
+/// The pods that something makes.
+fn template<'o>(request: &AdmissionRequest<'_>, object: &'o Value) -> Option<&'o Value> {
+    if !request.subresource.is_empty() || request.operation == Operation::Delete {
+        return None;
+    }
+    let found = match (request.group, request.plural) {
+        ("apps", "deployments" | "statefulsets" | "daemonsets" | "replicasets")
+        | ("", "replicationcontrollers")
+        | ("batch", "jobs") => &object["spec"]["template"],
+        ("batch", "cronjobs") => &object["spec"]["jobTemplate"]["spec"]["template"],
+        ("", "podtemplates") => &object["template"],
+        _ => return None,
+    };
+    found.is_object().then_some(found)
+}
+
+/// Labels that cannot be read are refused, unless they were there before.
+fn check_labels(request: &AdmissionRequest<'_>, object: &Value) -> Result<(), Status> {
+    let errors = Policy::of(object).errors;
+    let before = request.old.map(|old| Policy::of(old).errors);
+    if errors.is_empty() || before.as_ref() == Some(&errors) {
+        return Ok(());
+    }
+    let name = object["metadata"]["name"].as_str().unwrap_or_default();
+    Err(Status::invalid("", "Namespace", name, &errors))
+}
+
+/// What is said of pods that a stricter namespace would not take any more.
+fn existing(request: &AdmissionRequest<'_>, object: &Value, cluster: &dyn Lookup) -> Vec<String> {
+    let Some(old) = request.old else {
+        return Vec::new();
+    };
+    let (old, new) = (Policy::of(old).enforce, Policy::of(object).enforce);
+    if new == old || new.level <= old.level {
+        return Vec::new();
+    }
+    let name = object["metadata"]["name"].as_str().unwrap_or_default();
+    let pods = cluster.list("", "pods", name);
+    let mut found: Vec<(String, String, usize)> = Vec::new();
+    for pod in pods.iter().take(PODS_MAX) {
+        let reasons: Vec<&str> = new.violations(pod).iter().map(|one| one.reason).collect();
+        if reasons.is_empty() {
+            continue;
+        }
+        let reasons = reasons.join(", ");
+        match found.iter_mut().find(|(_, same, _)| *same == reasons) {
+            Some((_, _, count)) => *count += 1,
+            None => {
+                let first = pod["metadata"]["name"].as_str().unwrap_or_default();
+                found.push((first.to_owned(), reasons, 1));
+            }
+        }
+    }
+    let mut said = Vec::new();
+    if pods.len() > PODS_MAX {
+        said.push(format!(
+            "new PodSecurity enforce level only checked against the first {PODS_MAX} of {} \
+             existing pods",
+            pods.len()
+        ));
+    }
+    if !found.is_empty() {
+        let level = json!(new.to_string());
+        said.push(format!(
+            "existing pods in namespace \"{name}\" violate the new PodSecurity enforce level {level}"
+        ));
+    }
+    let mut pods: Vec<String> = found
+        .into_iter()
+        .map(|(first, reasons, count)| match count {
+            1 => format!("{first}: {reasons}"),
+            2 => format!("{first} (and 1 other pod): {reasons}"),
+            more => format!("{first} (and {} other pods): {reasons}", more - 1),
+        })
+        .collect();
+    pods.sort();
+    said.extend(pods);
+    said
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::{Objects, request};
+    use super::*;
+
+    fn namespace(labels: Value) -> Value {
+        json!({"metadata": {"name": "d", "labels": labels}})
+    }
+
+    fn root_pod() -> Value {
+        json!({"metadata": {"name": "p", "namespace": "d"},
+            "spec": {"hostPID": true, "containers": [{"name": "c", "image": "i"}]}})
+    }
+
+    #[test]
+    fn a_namespace_takes_what_its_level_allows() {
+        let make = |labels: Value| {
+            let objects = Objects::default().with("namespaces", namespace(labels));
+            let create = request(Operation::Create, "pods");
+            let mut pod = root_pod();
+            let warned = PodSecurity.warnings(&create, &pod, &objects);
+            let outcome = PodSecurity.admit(&create, &mut pod, &objects);
+            (outcome.map_err(|status| status.message), warned)
+        };
+        assert_eq!(make(json!({})), (Ok(()), Vec::new()));
+        let (outcome, _) = make(json!({"pod-security.kubernetes.io/enforce": "baseline"}));
+        assert_eq!(
+            outcome.unwrap_err(),
+            "pods \"p\" is forbidden: violates PodSecurity \"baseline:latest\": host namespaces \
+             (hostPID=true)"
+        );
+        let (outcome, warned) = make(json!({
+            "pod-security.kubernetes.io/warn": "baseline",
+            "pod-security.kubernetes.io/warn-version": "v1.30",
+        }));
+        assert!(outcome.is_ok());
+        assert_eq!(
+            warned,
+            ["would violate PodSecurity \"baseline:v1.30\": host namespaces (hostPID=true)"]
+        );
+    }
+
+    #[test]
+    fn what_makes_pods_is_warned_of_and_not_refused() {
+        let labels = json!({"pod-security.kubernetes.io/enforce": "baseline"});
+        let objects = Objects::default().with("namespaces", namespace(labels));
+        let mut set = json!({"metadata": {"name": "w"}, "spec": {"template": root_pod()}});
+        let create = AdmissionRequest {
+            group: "apps",
+            ..request(Operation::Create, "statefulsets")
+        };
+        assert!(PodSecurity.admit(&create, &mut set, &objects).is_ok());
+        let warned = PodSecurity.warnings(&create, &set, &objects);
+        assert_eq!(
+            warned,
+            ["would violate PodSecurity \"baseline:latest\": host namespaces (hostPID=true)"]
+        );
+    }
+
+    #[test]
+    fn a_change_counts_when_other_images_run() {
+        let labels = json!({"pod-security.kubernetes.io/enforce": "baseline"});
+        let objects = Objects::default().with("namespaces", namespace(labels));
+        let old = root_pod();
+        let update = AdmissionRequest {
+            old: Some(&old),
+            ..request(Operation::Update, "pods")
+        };
+        let mut new = root_pod();
+        new["metadata"]["labels"] = json!({"a": "b"});
+        assert!(PodSecurity.admit(&update, &mut new, &objects).is_ok());
+        new["spec"]["containers"][0]["image"] = json!("other");
+        assert!(PodSecurity.admit(&update, &mut new, &objects).is_err());
+    }
+
+    #[test]
+    fn labels_are_checked_and_stricter_ones_tell_of_pods() {
+        let objects = Objects::default().with("pods", root_pod());
+        let mut wrong = namespace(json!({"pod-security.kubernetes.io/enforce": "strict"}));
+        let create = AdmissionRequest {
+            namespace: "",
+            ..request(Operation::Create, "namespaces")
+        };
+        let refused = PodSecurity
+            .admit(&create, &mut wrong, &objects)
+            .unwrap_err();
+        assert_eq!(
+            refused.message,
+            "Namespace \"d\" is invalid: metadata.labels[pod-security.kubernetes.io/enforce]: \
+             Invalid value: \"strict\": must be one of privileged, baseline, restricted"
+        );
+        let old = namespace(json!({}));
+        let new = namespace(json!({"pod-security.kubernetes.io/enforce": "baseline"}));
+        let update = AdmissionRequest {
+            operation: Operation::Update,
+            old: Some(&old),
+            ..create
+        };
+        assert_eq!(
+            PodSecurity.warnings(&update, &new, &objects),
+            [
+                "existing pods in namespace \"d\" violate the new PodSecurity enforce level \
+                 \"baseline:latest\"",
+                "p: host namespaces"
+            ]
+        );
+        for (text, fine) in [
+            ("latest", true),
+            ("v1.30", true),
+            ("v1.", false),
+            ("1.30", false),
+        ] {
+            assert_eq!(is_version(text), fine, "{text}");
+        }
+    }
+}
