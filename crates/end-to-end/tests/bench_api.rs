@@ -1,0 +1,146 @@
+//! `mainstay bench api` on a running server, with few pods: figures come, and nothing stays.
+
+use std::path::Path;
+use std::process::{Command, Output, Stdio};
+
+use end_to_end::{Instance, binary, text, wait_for};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use serde_json::Value;
+
+fn bench(kubeconfig: &Path, arguments: &[&str]) -> Command {
+    let mut command = Command::new(binary());
+    command
+        .args(["bench", "api", "--kubeconfig"])
+        .arg(kubeconfig)
+        .args(arguments)
+        .stdin(Stdio::null());
+    command
+}
+
+fn succeed(command: &mut Command) -> Output {
+    let output = command.output().expect("run mainstay bench");
+    let errors = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{errors}");
+    output
+}
+
+#[test]
+fn every_request_succeeds_and_nothing_stays() {
+    let instance = Instance::start(&[]);
+    let kubeconfig = instance.data().join("kubeconfig");
+    let pid = instance.pid().to_string();
+    let arguments = [
+        "--objects",
+        "24",
+        "--clients",
+        "1,4",
+        "--watchers",
+        "1,8",
+        "--server-pid",
+        &pid,
+        "-o",
+        "json",
+    ];
+    let output = succeed(&mut bench(&kubeconfig, &arguments));
+    let report: Value = serde_json::from_slice(&output.stdout).expect("JSON");
+
+    let rows = report["requests"].as_array().expect("requests");
+    let names: Vec<&str> = rows.iter().map(|row| text(row, "/operation")).collect();
+    let round = [
+        "create",
+        "get",
+        "list",
+        "list in pages",
+        "update",
+        "patch",
+        "apply",
+        "delete",
+    ];
+    assert_eq!(names, [round, round].concat());
+    for row in rows {
+        assert_eq!(row["failures"], 0, "{row}");
+        let lists = text(row, "/operation").starts_with("list");
+        assert_eq!(row["requests"], if lists { 20 } else { 24 }, "{row}");
+        let [median, p99] = ["medianMilliseconds", "p99Milliseconds"].map(|name| &row[name]);
+        assert!(median.as_f64() > Some(0.0), "{row}");
+        assert!(p99.as_f64() >= median.as_f64(), "{row}");
+    }
+    let watch = report["watch"].as_array().expect("watches");
+    let watchers: Vec<&Value> = watch.iter().map(|one| &one["watchers"]).collect();
+    assert_eq!(watchers, [1, 8]);
+    for one in watch {
+        let median = one["medianWatcher"]["medianMilliseconds"].as_f64();
+        let last = one["lastWatcher"]["medianMilliseconds"].as_f64();
+        assert!(median > Some(0.0) && last >= median, "{one}");
+        assert!(one["bytesPerWatcher"].is_u64(), "{one}");
+    }
+    let memory = &report["memory"];
+    assert!(memory["jsonBytes"].as_u64() > Some(1000), "{memory}");
+    assert!(memory["residentAfter"].as_u64() > Some(0), "{memory}");
+
+    let namespaces = instance.kubectl().ok(&["get", "namespaces", "-o", "name"]);
+    assert!(!namespaces.contains("mainstay-bench"), "{namespaces}");
+}
+
+#[test]
+fn an_interrupted_run_cleans_up_too() {
+    let instance = Instance::start(&[]);
+    let kubectl = instance.kubectl();
+    let kubeconfig = instance.data().join("kubeconfig");
+    let only = ["--only", "get", "--clients", "1", "--objects", "100000"];
+    let mut running = bench(&kubeconfig, &only)
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .expect("run mainstay bench");
+    let ours = [
+        "get",
+        "pods",
+        "-A",
+        "--no-headers",
+        "-l",
+        "app.kubernetes.io/name=bench",
+    ];
+    let pods = wait_for("pods", 30, || {
+        let found = kubectl.ok(&ours);
+        if found.is_empty() {
+            Err(found)
+        } else {
+            Ok(found)
+        }
+    });
+    // Nobody runs them, here or elsewhere.
+    assert!(pods.lines().all(|pod| pod.contains("Pending")), "{pods}");
+    let labelled = [
+        "get",
+        "ns",
+        "-l",
+        "app.kubernetes.io/managed-by=mainstay-bench",
+    ];
+    assert!(kubectl.ok(&labelled).contains("mainstay-bench-"));
+
+    let pid = i32::try_from(running.id()).expect("a pid");
+    kill(Pid::from_raw(pid), Signal::SIGINT).expect("send SIGINT");
+    let status = running.wait().expect("the end of mainstay bench");
+    assert_eq!(status.code(), Some(1));
+    assert_eq!(kubectl.ok(&labelled), "");
+}
+
+#[test]
+fn a_question_that_makes_no_sense_is_told_so() {
+    let nowhere = Path::new("/nowhere/kubeconfig");
+    let status = |arguments: &[&str]| {
+        let output = bench(nowhere, arguments)
+            .output()
+            .expect("run mainstay bench");
+        let errors = String::from_utf8_lossy(&output.stderr).into_owned();
+        (output.status.code(), errors)
+    };
+    let (code, errors) = status(&["--only", "memory"]);
+    assert_eq!(code, Some(2), "{errors}");
+    assert!(errors.contains("--server-pid"), "{errors}");
+    let (code, errors) = status(&[]);
+    assert_eq!(code, Some(1), "{errors}");
+    assert!(errors.contains("/nowhere/kubeconfig"), "{errors}");
+}
