@@ -43,6 +43,7 @@ mod server;
 mod storage;
 mod subresources;
 mod tls;
+mod usage;
 mod verbs;
 mod version;
 mod writes;

@@ -31,6 +31,7 @@ pub mod reasons;
 pub mod scheduling;
 pub mod storage;
 mod table;
+pub mod usage;
 pub mod volume_fit;
 mod volume_sources;
 mod workload;

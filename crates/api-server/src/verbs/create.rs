@@ -16,7 +16,8 @@ use crate::registry::Resource;
 use crate::reply::Reply;
 use crate::server::ApiServer;
 use crate::storage::{self, SyncReads, encode, exclusive_key};
-use crate::verbs::update::Part;
+use crate::usage::{self, Change};
+use crate::verbs::update::{MODIFIED, Part};
 use crate::writes::{Attempt, WriteOptions, Written, accept, admit};
 use crate::{authorize, field_managers, metadata, output};
 
@@ -89,6 +90,7 @@ async fn create_named(
     for _ in 0..WRITE_ATTEMPTS_MAX {
         let mut object = draft.clone();
         kind.allocate(&mut object, None, &SyncReads(server))?;
+        usage::count(server, resource, attempt.namespace, &mut object);
         let mut errors = kind.validate_create(&object);
         errors.extend(annotations::validate(kind.info().kind, &object, None));
         if !errors.is_empty() {
@@ -152,6 +154,7 @@ async fn dry_create(
     {
         return Ok(Outcome::Exists);
     }
+    usage::charge(server, change(attempt, object), &mut Txn::default()).await?;
     use resource_kinds::Taken;
     let reads = SyncReads(server);
     match wanted
@@ -163,12 +166,27 @@ async fn dry_create(
     }
 }
 
+/// Stores a new object; begins anew when only a quota has changed in between.
 async fn store(
     server: &ApiServer,
     attempt: &Attempt<'_>,
     object: &Value,
     wanted: &[Exclusive],
 ) -> Result<Outcome, Status> {
+    for _ in 0..usage::ATTEMPTS_MAX {
+        if let Some(outcome) = try_store(server, attempt, object, wanted).await? {
+            return Ok(outcome);
+        }
+    }
+    Err(attempt.resource.conflict(attempt.name, MODIFIED))
+}
+
+async fn try_store(
+    server: &ApiServer,
+    attempt: &Attempt<'_>,
+    object: &Value,
+    wanted: &[Exclusive],
+) -> Result<Option<Outcome>, Status> {
     let resource = attempt.resource;
     let key = resource.key(attempt.namespace, metadata::text(object, "name"));
     let lease = server
@@ -186,6 +204,7 @@ async fn store(
     for exclusive in wanted {
         take(&mut txn, exclusive, &key);
     }
+    usage::charge(server, change(attempt, object), &mut txn).await?;
     match server
         .store
         .txn(txn)
@@ -193,19 +212,31 @@ async fn store(
         .map_err(|e| storage::refusal(&e))?
     {
         TxnResult::Committed { results, .. } => match results.into_iter().next() {
-            Some(OperationResult::Put(stored)) => Ok(Outcome::Stored(stored)),
+            Some(OperationResult::Put(stored)) => Ok(Some(Outcome::Stored(stored))),
             _ => Err(Status::internal("the store gave no result of a write")),
         },
         TxnResult::Refused { present, .. } => {
             if present.first().is_some_and(Option::is_some) {
-                return Ok(Outcome::Exists);
+                return Ok(Some(Outcome::Exists));
             }
-            let taken = present.iter().skip(1).position(Option::is_some);
+            let held = present.iter().skip(1).take(wanted.len());
+            let taken = held.into_iter().position(Option::is_some);
             match taken.and_then(|at| wanted.get(at)) {
-                Some(exclusive) => Ok(Outcome::Taken(exclusive.clone())),
-                None => Err(Status::internal("the store refused a write for no reason")),
+                Some(exclusive) => Ok(Some(Outcome::Taken(exclusive.clone()))),
+                // What is left are quotas.
+                None => Ok(None),
             }
         }
+    }
+}
+
+fn change<'a>(attempt: &Attempt<'a>, object: &'a Value) -> Change<'a> {
+    Change {
+        resource: attempt.resource,
+        namespace: attempt.namespace,
+        name: attempt.name,
+        old: None,
+        new: Some(object),
     }
 }
 

@@ -6,6 +6,7 @@ use object_model::Status;
 use crate::registry::Resource;
 use crate::server::ApiServer;
 use crate::storage::{self, exclusive_key};
+use crate::usage::{self, Change};
 
 /// Removes an object if it is still as given; returns the revision of the removal.
 pub(crate) async fn remove(
@@ -24,6 +25,15 @@ pub(crate) async fn remove(
             key: exclusive_key(&exclusive.key),
         });
     }
+    let (namespace, name) = resource.names(&stored.key);
+    let change = Change {
+        resource,
+        namespace,
+        name,
+        old: Some(&object),
+        new: None,
+    };
+    usage::charge(server, change, &mut txn).await?;
     match server
         .store
         .txn(txn)

@@ -15,6 +15,7 @@ use crate::registry::Resource;
 use crate::reply::Reply;
 use crate::server::ApiServer;
 use crate::storage::{self, SyncReads, encode, exclusive_key};
+use crate::usage::{self, Change as Charged};
 use crate::verbs::create::{refused, take};
 use crate::writes::{Attempt, WriteOptions, Written, accept, admit};
 use crate::{authorize, field_managers, metadata, output};
@@ -82,7 +83,10 @@ pub(crate) async fn update(
         if !matches!(version, "" | "0") && version != stored.mod_revision.0.to_string() {
             return Err(resource.conflict(attempt.name, MODIFIED));
         }
-        let draft = prepare(server, attempt, part, object, &old)?;
+        let mut draft = prepare(server, attempt, part, object, &old)?;
+        if part == Part::Whole {
+            usage::count(server, resource, attempt.namespace, &mut draft.object);
+        }
         if metadata::same(&draft.object, &old) {
             return Ok(Written {
                 stored,
@@ -90,7 +94,7 @@ pub(crate) async fn update(
                 gone: false,
             });
         }
-        if let Some(written) = write(server, attempt, &stored, draft).await? {
+        if let Some(written) = write(server, attempt, (&stored, &old), draft).await? {
             return Ok(written);
         }
     }
@@ -179,7 +183,7 @@ fn prepare(
 async fn write(
     server: &ApiServer,
     attempt: &Attempt<'_>,
-    stored: &KeyValue,
+    (stored, old): (&KeyValue, &Value),
     draft: Draft,
 ) -> Result<Option<Written>, Status> {
     let resource = attempt.resource;
@@ -190,7 +194,15 @@ async fn write(
         given_up,
         asked,
     } = draft;
+    let change = Charged {
+        resource,
+        namespace: attempt.namespace,
+        name: attempt.name,
+        old: Some(old),
+        new: Some(&object),
+    };
     if attempt.dry_run {
+        usage::charge(server, change, &mut Txn::default()).await?;
         return Ok(Some(Written {
             warnings,
             ..Written::dry(resource, &object, Some(stored))
@@ -212,7 +224,8 @@ async fn write(
             }
         }));
     }
-    let txn = transaction(server, resource, stored, &object, (&taken, &given_up)).await?;
+    let mut txn = transaction(server, resource, stored, &object, (&taken, &given_up)).await?;
+    usage::charge(server, change, &mut txn).await?;
     match server
         .store
         .txn(txn)
@@ -228,7 +241,8 @@ async fn write(
             _ => Err(Status::internal("the store gave no result of a write")),
         },
         TxnResult::Refused { present, .. } => {
-            let lost = present.iter().skip(1).position(Option::is_some);
+            let held = present.iter().skip(1).take(taken.len());
+            let lost = held.into_iter().position(Option::is_some);
             match lost.and_then(|at| taken.get(at)) {
                 Some(exclusive) if asked.iter().any(|one| one.key == exclusive.key) => {
                     Err(resource.invalid(attempt.name, &[refused(&object, exclusive)]))

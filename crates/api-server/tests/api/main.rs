@@ -22,6 +22,7 @@ mod network;
 mod nodes;
 mod pages;
 mod pod_parts;
+mod quotas;
 mod server_side_apply;
 mod stateful_sets;
 mod subresources;

@@ -9,7 +9,7 @@ use crate::at::{At, Rules};
 use crate::decode::decode;
 use crate::info::{Names, namespaced, status};
 use crate::kind::{Cell, Column, Kind, KindInfo};
-use crate::{advice, metadata, parts, table};
+use crate::{metadata, parts, table};
 
 /// core/v1 ResourceQuota.
 #[derive(Debug)]
@@ -63,10 +63,6 @@ impl Kind for ResourceQuota {
             &At::root(old).get("spec.scopes"),
         );
         errors
-    }
-
-    fn warnings(&self, _object: &Value, old: Option<&Value>) -> Vec<String> {
-        advice::not_acted_on("ResourceQuota", "nothing is counted or refused", old)
     }
 
     fn columns(&self) -> &'static [Column] {

@@ -5,18 +5,11 @@ use std::collections::BTreeSet;
 
 use serde_json::Value;
 
-/// What is wrong: in a word or two, and in which places.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Violation {
-    pub(super) reason: &'static str,
-    detail: String,
-}
-
-impl std::fmt::Display for Violation {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{} ({})", self.reason, self.detail)
-    }
-}
+use super::volumes::{host_path, volume_types};
+use super::words::{
+    Violation, bad, bad_values, containers, list, one_or_many, quoted, setters, text, told,
+    violation,
+};
 
 type Check = fn(&Value) -> Option<Violation>;
 
@@ -61,81 +54,6 @@ pub(super) fn baseline(pod: &Value) -> Vec<Violation> {
 
 pub(super) fn restricted(pod: &Value) -> Vec<Violation> {
     RESTRICTED.iter().filter_map(|check| check(pod)).collect()
-}
-
-fn violation(reason: &'static str, detail: String) -> Option<Violation> {
-    Some(Violation { reason, detail })
-}
-
-fn list(value: &Value) -> &[Value] {
-    value.as_array().map_or(&[], Vec::as_slice)
-}
-
-fn text<'v>(value: &'v Value, field: &str) -> &'v str {
-    value[field].as_str().unwrap_or_default()
-}
-
-/// All containers, in the order in which they are told.
-fn containers(pod: &Value) -> impl Iterator<Item = &Value> {
-    ["initContainers", "containers", "ephemeralContainers"]
-        .into_iter()
-        .flat_map(|field| list(&pod["spec"][field]))
-}
-
-/// The names of the containers that a test finds bad.
-fn bad<'p>(pod: &'p Value, mut is_bad: impl FnMut(&'p Value) -> bool) -> Vec<&'p str> {
-    let found = containers(pod).filter(|container| is_bad(container));
-    found.map(|container| text(container, "name")).collect()
-}
-
-fn quoted<T: AsRef<str>>(items: impl IntoIterator<Item = T>) -> String {
-    let items: Vec<String> = items
-        .into_iter()
-        .map(|item| format!("\"{}\"", item.as_ref()))
-        .collect();
-    items.join(", ")
-}
-
-fn one_or_many(count: usize, one: &'static str, many: &'static str) -> &'static str {
-    if count == 1 { one } else { many }
-}
-
-/// `container "a"`, `containers "a", "b"`.
-fn told(names: &[&str]) -> String {
-    let word = one_or_many(names.len(), "container", "containers");
-    format!("{word} {}", quoted(names))
-}
-
-/// `pod and container "a"`; empty if nobody set it.
-fn setters(pod: bool, names: &[&str]) -> String {
-    let mut all = Vec::new();
-    if pod {
-        all.push("pod".to_owned());
-    }
-    if !names.is_empty() {
-        all.push(told(names));
-    }
-    all.join(" and ")
-}
-
-/// Who sets a field of the security context to something bad: words for them, and the bad values.
-fn bad_values<'p>(
-    pod: &'p Value,
-    field: &str,
-    is_bad: impl Fn(&Value) -> bool,
-) -> (String, BTreeSet<&'p str>) {
-    let mut values = BTreeSet::new();
-    let mut look = |holder: &'p Value| {
-        let value = &holder["securityContext"][field];
-        let found = !value.is_null() && is_bad(value);
-        if found {
-            values.insert(value.as_str().unwrap_or_else(|| text(value, "type")));
-        }
-        found
-    };
-    let by_pod = look(&pod["spec"]);
-    let by_containers = bad(pod, &mut look);
-    (setters(by_pod, &by_containers), values)
 }
 
 fn in_user_namespace(pod: &Value) -> bool {
@@ -253,17 +171,6 @@ fn host_namespaces(pod: &Value) -> Option<Violation> {
         return None;
     }
     violation("host namespaces", used.join(", "))
-}
-
-fn host_path(pod: &Value) -> Option<Violation> {
-    let volumes = list(&pod["spec"]["volumes"]).iter();
-    let used = volumes.filter(|volume| !volume["hostPath"].is_null());
-    let names: Vec<&str> = used.map(|volume| text(volume, "name")).collect();
-    if names.is_empty() {
-        return None;
-    }
-    let word = one_or_many(names.len(), "volume", "volumes");
-    violation("hostPath volumes", format!("{word} {}", quoted(names)))
 }
 
 fn host_ports(pod: &Value) -> Option<Violation> {
@@ -497,53 +404,6 @@ fn privilege_escalation(pod: &Value) -> Option<Violation> {
         format!(
             "{} must set securityContext.allowPrivilegeEscalation=false",
             told(&names)
-        ),
-    )
-}
-
-const HARMLESS_VOLUMES: &[&str] = &[
-    "configMap",
-    "csi",
-    "downwardAPI",
-    "emptyDir",
-    "ephemeral",
-    "image",
-    "persistentVolumeClaim",
-    "projected",
-    "secret",
-];
-
-fn volume_types(pod: &Value) -> Option<Violation> {
-    let mut names = Vec::new();
-    let mut types = BTreeSet::new();
-    for volume in list(&pod["spec"]["volumes"]) {
-        let fields = volume.as_object().into_iter().flatten();
-        let source = fields
-            .filter(|(field, value)| *field != "name" && !value.is_null())
-            .map(|(field, _)| field.as_str())
-            .next();
-        if source.is_some_and(|source| HARMLESS_VOLUMES.contains(&source)) {
-            continue;
-        }
-        names.push(text(volume, "name"));
-        types.insert(source.unwrap_or("unknown"));
-    }
-    if names.is_empty() {
-        return None;
-    }
-    let volumes = one_or_many(names.len(), "volume", "volumes");
-    let uses = one_or_many(names.len(), "uses", "use");
-    let word = one_or_many(
-        types.len(),
-        "restricted volume type",
-        "restricted volume types",
-    );
-    violation(
-        "restricted volume types",
-        format!(
-            "{volumes} {} {uses} {word} {}",
-            quoted(&names),
-            quoted(&types)
         ),
     )
 }

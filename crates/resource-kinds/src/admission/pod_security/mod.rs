@@ -1,13 +1,15 @@
 //! Which pods a namespace takes: the levels that its labels name, by the Pod Security Standards.
 
 mod checks;
+mod volumes;
+mod words;
 
 use object_model::{FieldError, FieldPath, Status};
 use serde_json::{Map, Value, json};
 
 use super::{Admission, AdmissionRequest, Operation, forbidden};
 use crate::kind::Lookup;
-use checks::Violation;
+use words::Violation;
 
 const LABELS: &str = "pod-security.kubernetes.io/";
 /// More existing pods are not looked at when a namespace becomes stricter.

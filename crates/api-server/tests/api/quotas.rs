@@ -1,0 +1,138 @@
+//! How much a namespace may use.
+
+use serde_json::{Value, json};
+
+use crate::harness::{Api, CONFIG_MAPS, PODS, config_map, pod};
+
+const QUOTAS: &str = "/api/v1/namespaces/default/resourcequotas";
+
+fn quota(hard: Value) -> Value {
+    json!({"metadata": {"name": "q"}, "spec": {"hard": hard}})
+}
+
+async fn used(api: &Api) -> Value {
+    api.get(&format!("{QUOTAS}/q")).await.1["status"]["used"].clone()
+}
+
+#[tokio::test]
+async fn what_there_is_counts_and_what_is_too_much_is_refused() {
+    let api = Api::new().await;
+    api.with_account().await;
+    api.create(CONFIG_MAPS, config_map("a")).await;
+    let made = api
+        .create(
+            QUOTAS,
+            quota(json!({"configmaps": "2", "pods": "1", "count/secrets": "0"})),
+        )
+        .await;
+    assert_eq!(
+        made["status"],
+        json!({
+            "hard": {"configmaps": "2", "pods": "1", "count/secrets": "0"},
+            "used": {"configmaps": "1", "count/secrets": "0", "pods": "0"},
+        })
+    );
+    api.create(CONFIG_MAPS, config_map("b")).await;
+    let (code, refused) = api.send("POST", CONFIG_MAPS, config_map("c")).await;
+    assert_eq!(code, 403);
+    assert_eq!(
+        refused["message"],
+        "configmaps \"c\" is forbidden: exceeded quota: q, requested: configmaps=1, used: \
+         configmaps=2, limited: configmaps=2"
+    );
+    let dry = format!("{CONFIG_MAPS}?dryRun=All");
+    assert_eq!(api.send("POST", &dry, config_map("c")).await.0, 403);
+    // A change of what is there takes nothing more.
+    let note = json!({"data": {"b": "2"}});
+    assert_eq!(
+        api.patch(&format!("{CONFIG_MAPS}/a"), "merge", note)
+            .await
+            .0,
+        200
+    );
+    api.send("DELETE", &format!("{CONFIG_MAPS}/a"), Value::Null)
+        .await;
+    assert_eq!(used(&api).await["configmaps"], "1");
+    api.create(CONFIG_MAPS, config_map("c")).await;
+
+    api.create(PODS, pod("p")).await;
+    assert_eq!(api.send("POST", PODS, pod("other")).await.0, 403);
+    let over = json!({"status": {"phase": "Succeeded"}});
+    assert_eq!(
+        api.patch(&format!("{PODS}/p/status"), "merge", over)
+            .await
+            .0,
+        200
+    );
+    assert_eq!(used(&api).await["pods"], "0");
+    api.create(PODS, pod("other")).await;
+
+    let more = json!({"spec": {"hard": {"configmaps": "3", "count/secrets": null}}});
+    let (_, changed) = api.patch(&format!("{QUOTAS}/q"), "merge", more).await;
+    assert_eq!(
+        changed["status"],
+        json!({"hard": {"configmaps": "3", "pods": "1"}, "used": {"configmaps": "2", "pods": "1"}})
+    );
+    // Elsewhere it says nothing.
+    let elsewhere = "/api/v1/namespaces/kube-public/configmaps";
+    for name in ["a", "b", "c", "d"] {
+        api.create(elsewhere, config_map(name)).await;
+    }
+}
+
+#[tokio::test]
+async fn a_quota_is_never_exceeded_however_many_ask_at_once() {
+    let api = Api::new().await;
+    api.create(QUOTAS, quota(json!({"configmaps": "7"}))).await;
+    let all = (0..40).map(|number| {
+        let api = &api;
+        async move {
+            let body = config_map(&format!("m{number}"));
+            api.send("POST", CONFIG_MAPS, body).await.0
+        }
+    });
+    let codes = futures::future::join_all(all).await;
+    assert_eq!(
+        codes.iter().filter(|code| **code == 201).count(),
+        7,
+        "{codes:?}"
+    );
+    assert_eq!(
+        codes.iter().filter(|code| **code == 403).count(),
+        33,
+        "{codes:?}"
+    );
+    assert_eq!(used(&api).await, json!({"configmaps": "7"}));
+    let gone = (0..40).map(|number| {
+        let api = &api;
+        async move {
+            let path = format!("{CONFIG_MAPS}/m{number}");
+            api.send("DELETE", &path, Value::Null).await.0
+        }
+    });
+    let codes = futures::future::join_all(gone).await;
+    assert_eq!(
+        codes.iter().filter(|code| **code == 200).count(),
+        7,
+        "{codes:?}"
+    );
+    assert_eq!(used(&api).await, json!({"configmaps": "0"}));
+}
+
+#[tokio::test]
+async fn pods_say_what_they_need_where_that_is_limited() {
+    let api = Api::new().await;
+    api.with_account().await;
+    api.create(QUOTAS, quota(json!({"requests.cpu": "1"})))
+        .await;
+    let (code, refused) = api.send("POST", PODS, pod("p")).await;
+    assert_eq!(code, 403);
+    assert_eq!(
+        refused["message"],
+        "pods \"p\" is forbidden: failed quota: q: must specify requests.cpu for: c"
+    );
+    let mut said = pod("p");
+    said["spec"]["containers"][0]["resources"] = json!({"requests": {"cpu": "300m"}});
+    api.create(PODS, said).await;
+    assert_eq!(used(&api).await, json!({"requests.cpu": "300m"}));
+}

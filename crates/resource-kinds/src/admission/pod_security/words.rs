@@ -1,0 +1,93 @@
+//! What a rule looks at, and the words for what it finds.
+
+use std::collections::BTreeSet;
+
+use serde_json::Value;
+
+/// What is wrong: in a word or two, and in which places.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Violation {
+    pub(super) reason: &'static str,
+    detail: String,
+}
+
+impl std::fmt::Display for Violation {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{} ({})", self.reason, self.detail)
+    }
+}
+
+pub(super) fn violation(reason: &'static str, detail: String) -> Option<Violation> {
+    Some(Violation { reason, detail })
+}
+
+pub(super) fn list(value: &Value) -> &[Value] {
+    value.as_array().map_or(&[], Vec::as_slice)
+}
+
+pub(super) fn text<'v>(value: &'v Value, field: &str) -> &'v str {
+    value[field].as_str().unwrap_or_default()
+}
+
+/// All containers, in the order in which they are told.
+pub(super) fn containers(pod: &Value) -> impl Iterator<Item = &Value> {
+    ["initContainers", "containers", "ephemeralContainers"]
+        .into_iter()
+        .flat_map(|field| list(&pod["spec"][field]))
+}
+
+/// The names of the containers that a test finds bad.
+pub(super) fn bad<'p>(pod: &'p Value, mut is_bad: impl FnMut(&'p Value) -> bool) -> Vec<&'p str> {
+    let found = containers(pod).filter(|container| is_bad(container));
+    found.map(|container| text(container, "name")).collect()
+}
+
+pub(super) fn quoted<T: AsRef<str>>(items: impl IntoIterator<Item = T>) -> String {
+    let items: Vec<String> = items
+        .into_iter()
+        .map(|item| format!("\"{}\"", item.as_ref()))
+        .collect();
+    items.join(", ")
+}
+
+pub(super) fn one_or_many(count: usize, one: &'static str, many: &'static str) -> &'static str {
+    if count == 1 { one } else { many }
+}
+
+/// `container "a"`, `containers "a", "b"`.
+pub(super) fn told(names: &[&str]) -> String {
+    let word = one_or_many(names.len(), "container", "containers");
+    format!("{word} {}", quoted(names))
+}
+
+/// `pod and container "a"`; empty if nobody set it.
+pub(super) fn setters(pod: bool, names: &[&str]) -> String {
+    let mut all = Vec::new();
+    if pod {
+        all.push("pod".to_owned());
+    }
+    if !names.is_empty() {
+        all.push(told(names));
+    }
+    all.join(" and ")
+}
+
+/// Who sets a field of the security context to something bad: words for them, and the bad values.
+pub(super) fn bad_values<'p>(
+    pod: &'p Value,
+    field: &str,
+    is_bad: impl Fn(&Value) -> bool,
+) -> (String, BTreeSet<&'p str>) {
+    let mut values = BTreeSet::new();
+    let mut look = |holder: &'p Value| {
+        let value = &holder["securityContext"][field];
+        let found = !value.is_null() && is_bad(value);
+        if found {
+            values.insert(value.as_str().unwrap_or_else(|| text(value, "type")));
+        }
+        found
+    };
+    let by_pod = look(&pod["spec"]);
+    let by_containers = bad(pod, &mut look);
+    (setters(by_pod, &by_containers), values)
+}
