@@ -17,13 +17,7 @@ pub struct ModelCheck {
 
 /// Explores the worlds that are wanted.
 pub fn run(root: &Path, wanted: &ModelCheck) -> Result<()> {
-    let mut arguments = vec![
-        "run",
-        "--quiet",
-        "--release",
-        "--package=model-check",
-        "--",
-    ];
+    let mut arguments = vec!["run", "--quiet", "--release", "--package=model-check", "--"];
     arguments.extend(wanted.arguments.iter().map(String::as_str));
     cargo(root, &arguments)
 }
