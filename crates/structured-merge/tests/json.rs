@@ -36,6 +36,23 @@ fn failed_test_is_422_with_the_generic_text_and_the_cause() {
 }
 
 #[test]
+fn a_field_that_is_not_there_is_null_to_a_test() {
+    // kubectl.md 2.7; so a client adds the first finalizer.
+    let patch = json!([
+        {"op": "test", "path": "/metadata/finalizers", "value": null},
+        {"op": "add", "path": "/metadata/finalizers", "value": ["a/b"]},
+    ]);
+    let after = json_patch(json!({"metadata": {}}), &patch).unwrap();
+    assert_eq!(after, json!({"metadata": {"finalizers": ["a/b"]}}));
+    assert_eq!(json_patch(after, &patch).unwrap_err().status().code, 422);
+    for path in ["/metadata/finalizers/0", "/list/0"] {
+        let patch = json!([{"op": "test", "path": path, "value": null}]);
+        let error = json_patch(json!({"metadata": {}, "list": []}), &patch);
+        assert_eq!(error.unwrap_err().status().code, 422, "{path}");
+    }
+}
+
+#[test]
 fn bad_patches_are_400() {
     for patch in [
         json!({}),
