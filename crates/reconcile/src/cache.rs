@@ -83,9 +83,21 @@ impl<K: Object> Cache<K> {
     ///
     /// `Api<PartialObjectMeta<K>>` gives a cache of metadata only.
     pub fn spawn(api: Api<K>, config: watcher::Config, shutdown: CancellationToken) -> Self {
+        Self::spawn_trimmed(api, config, shutdown, |_| ())
+    }
+
+    /// As [`spawn`](Self::spawn), for a reader that needs little of many objects: `trim` removes
+    /// the rest of each before it is kept.
+    pub fn spawn_trimmed(
+        api: Api<K>,
+        config: watcher::Config,
+        shutdown: CancellationToken,
+        mut trim: impl FnMut(&mut K) + Send + 'static,
+    ) -> Self {
         let config = config.page_size(limits::LIST_PAGE_OBJECTS);
         let cache = Self::empty();
         let feed = watcher::watcher(api, config);
+        let feed = feed.map_ok(move |event| event.modify(|object| trim(object)));
         tokio::spawn(cache.clone().follow(feed, shutdown));
         cache
     }
@@ -330,7 +342,8 @@ impl<K: Object> State<K> {
     fn apply(&mut self, mut object: K) {
         object.meta_mut().managed_fields = None;
         let key = Key::of(&object);
-        let object = Arc::new(object);
+        // Decoding leaves room in lists for more; a clone has none, and may be kept for months.
+        let object = Arc::new(object.clone());
         let mut previous = self.objects.insert(key.clone(), object.clone());
         if let Some(old) = &previous {
             if old.meta().resource_version == object.meta().resource_version

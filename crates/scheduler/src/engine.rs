@@ -15,7 +15,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::backlog::{Backlog, Rank};
 use crate::reservations::{Reservation, Reservations, Stage, TakenStep};
-use crate::{Config, Error, limits, writes};
+use crate::{Config, Error, limits, trimmed, writes};
 
 struct Caches {
     pods: Cache<Pod>,
@@ -64,7 +64,7 @@ pub(crate) struct Engine {
 impl Engine {
     pub fn new(client: Client, config: Config, shutdown: CancellationToken) -> Self {
         let caches = Caches {
-            pods: cache(&client, &shutdown),
+            pods: trimmed::pods(client.clone(), shutdown.clone()),
             nodes: cache(&client, &shutdown),
             namespaces: cache(&client, &shutdown),
             claims: cache(&client, &shutdown),

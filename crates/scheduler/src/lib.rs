@@ -5,6 +5,7 @@ mod backlog;
 mod engine;
 mod limits;
 mod reservations;
+mod trimmed;
 mod writes;
 
 use kube::Client;
