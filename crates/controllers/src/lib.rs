@@ -3,6 +3,7 @@
 //! One folder per controller (`observe` gathers, `execute` writes), one list in [`run_all`]. The
 //! decisions are in the crate `planners`.
 
+mod account_tokens;
 mod context;
 mod cron_job;
 mod daemon_set;
@@ -20,6 +21,7 @@ mod owned;
 mod pod_collection;
 mod pod_writer;
 mod replica_set;
+mod role_aggregation;
 mod stateful_set;
 mod volume_binding;
 mod volume_protection;
@@ -54,6 +56,10 @@ pub enum Error {
 /// The list of controllers.
 fn all(context: &Context) -> Vec<(&'static str, BoxFuture<'static, ()>)> {
     vec![
+        (
+            "account-tokens",
+            Box::pin(account_tokens::run(context.clone())),
+        ),
         ("endpoints", Box::pin(endpoints::run(context.clone()))),
         ("collection", Box::pin(collect(context.clone()))),
         ("cronjob", Box::pin(cron_job::run(context.clone()))),
@@ -78,6 +84,10 @@ fn all(context: &Context) -> Vec<(&'static str, BoxFuture<'static, ()>)> {
         (
             "replicationcontroller",
             Box::pin(replica_set::run::<ReplicationController>(context.clone())),
+        ),
+        (
+            "role-aggregation",
+            Box::pin(role_aggregation::run(context.clone())),
         ),
         ("statefulset", Box::pin(stateful_set::run(context.clone()))),
         (

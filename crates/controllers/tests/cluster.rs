@@ -3,6 +3,8 @@
 
 #![expect(clippy::unwrap_used, reason = "a test")]
 
+#[path = "cluster/access.rs"]
+mod access;
 #[path = "cluster/collection.rs"]
 mod collection;
 #[path = "cluster/contract.rs"]

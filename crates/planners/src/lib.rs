@@ -1,6 +1,7 @@
 //! What the controllers decide: one folder per controller, each a pure and total function from
 //! what was observed (and the time) to a plan. No I/O, clock, randomness or logging.
 
+pub mod account_tokens;
 pub mod cron_job;
 pub mod daemon_set;
 pub mod definitions;
@@ -15,6 +16,7 @@ pub mod node_health;
 pub mod pod_collection;
 pub mod pod_set;
 pub mod replica_set;
+pub mod role_aggregation;
 pub mod stateful_set;
 pub mod volume_binding;
 pub mod volume_protection;

@@ -317,6 +317,18 @@ mod tests {
         ),
         (
             "system:kube-controller-manager",
+            "create",
+            "",
+            "serviceaccounts/token",
+        ),
+        (
+            "system:kube-controller-manager",
+            "escalate patch list watch",
+            "rbac.authorization.k8s.io",
+            "clusterroles",
+        ),
+        (
+            "system:kube-controller-manager",
             "create patch",
             "",
             "events",

@@ -52,7 +52,7 @@ impl Cluster {
             admission: resource_kinds::admission::plugins(),
             default_objects: resource_kinds::bootstrap::default_objects(),
             tls: None,
-            tokens: None,
+            tokens: Some(Arc::new(certificates::TokenSigner::ephemeral().unwrap())),
             token_audiences: Vec::new(),
             service_ip: "10.96.0.1".parse().unwrap(),
             advertise: Vec::new(),

@@ -1,0 +1,158 @@
+//! Fills Secrets of the type `kubernetes.io/service-account-token`, which charts still make.
+//!
+//! Their tokens are bound to the Secret and hold as long as it does; the API server signs them.
+
+use std::sync::Arc;
+
+use k8s_openapi::api::authentication::v1::{BoundObjectReference, TokenRequest, TokenRequestSpec};
+use k8s_openapi::api::core::v1::{Secret, ServiceAccount};
+use kube::Client;
+use kube::api::{Api, Patch, PatchParams, PostParams};
+use planners::account_tokens::{ACCOUNT_UID, Plan, TOKEN, TYPE, account_of, plan};
+use reconcile::execute::{Delete, delete, unless_outrun};
+use reconcile::{Cache, Change, Key, Outcome, Queue, WatchConfig, run_workers};
+use serde_json::{Value, json};
+
+use crate::Context;
+
+const WORKERS: usize = 2;
+/// The longest time that a token can be asked for; its end is that of its Secret.
+const SECONDS: i64 = 1 << 32;
+
+#[derive(Debug, thiserror::Error)]
+enum Error {
+    #[error("look after the token in a Secret")]
+    Api(#[from] kube::Error),
+    #[error("the server answered without a token")]
+    NoToken,
+}
+
+struct Keeper {
+    client: Client,
+    secrets: Cache<Secret>,
+    accounts: Cache<ServiceAccount>,
+    root_ca_pem: String,
+}
+
+pub(crate) async fn run(context: Context) {
+    let only = WatchConfig::default().fields(&format!("type={TYPE}"));
+    let secrets = Api::all(context.client.clone());
+    let keeper = Arc::new(Keeper {
+        client: context.client.clone(),
+        secrets: Cache::spawn(secrets, only, context.shutdown.clone()),
+        accounts: context.caches.service_accounts.clone(),
+        root_ca_pem: context.config.root_ca_pem.clone(),
+    });
+    if !(keeper.secrets.wait_synced().await && keeper.accounts.wait_synced().await) {
+        return;
+    }
+    let queue = Queue::new();
+    let feed = tokio::spawn(feed(keeper.clone(), queue.clone()));
+    run_workers(queue, WORKERS, context.shutdown.clone(), move |key: Key| {
+        let keeper = keeper.clone();
+        async move { keeper.keep(&key).await.map(|()| Outcome::Done) }
+    })
+    .await;
+    feed.abort();
+}
+
+/// Queues Secrets that are new or changed, and those of accounts that came or went.
+async fn feed(keeper: Arc<Keeper>, queue: Queue<Key>) {
+    let mut secrets = keeper.secrets.subscribe();
+    let mut accounts = keeper.accounts.subscribe();
+    loop {
+        tokio::select! {
+            Some(change) = secrets.next() => {
+                if let Change::Applied(new, _) = change {
+                    queue.add(Key::of(new.as_ref()));
+                }
+            }
+            Some(change) = accounts.next() => {
+                if matches!(change, Change::Applied(_, Some(_))) {
+                    continue;
+                }
+                let meta = &change.object().metadata;
+                let namespace = meta.namespace.as_deref().unwrap_or_default();
+                for secret in keeper.secrets.list_in(namespace) {
+                    if account_of(&secret) == meta.name.as_deref() {
+                        queue.add(Key::of(secret.as_ref()));
+                    }
+                }
+            }
+            else => return,
+        }
+    }
+}
+
+impl Keeper {
+    async fn keep(&self, key: &Key) -> Result<(), Error> {
+        let Some(secret) = self.secrets.get_key(key) else {
+            return Ok(());
+        };
+        let Some(name) = account_of(&secret) else {
+            return Ok(());
+        };
+        let seen = self.accounts.get(&key.namespace, name);
+        match plan(&secret, seen.as_deref(), &self.root_ca_pem) {
+            Plan::Leave => Ok(()),
+            Plan::Fill { token, uid, data } => {
+                let mut data = json!(data);
+                if token {
+                    let value = self.token(key, name, &secret).await?;
+                    data[TOKEN] = json!(k8s_openapi::ByteString(value.into_bytes()));
+                }
+                self.fill(key, &secret, &uid, data).await
+            }
+            Plan::Delete => {
+                let accounts: Api<ServiceAccount> =
+                    Api::namespaced(self.client.clone(), &key.namespace);
+                let now = accounts.get_opt(name).await?;
+                if plan(&secret, now.as_ref(), &self.root_ca_pem) == Plan::Delete {
+                    let how = Delete::of_uid(secret.metadata.uid.clone().unwrap_or_default());
+                    let api: Api<Secret> = Api::namespaced(self.client.clone(), &key.namespace);
+                    delete(&api, &key.name, how).await?;
+                }
+                Ok(())
+            }
+        }
+    }
+
+    async fn token(&self, key: &Key, account: &str, secret: &Secret) -> Result<String, Error> {
+        let request = TokenRequest {
+            spec: Some(TokenRequestSpec {
+                bound_object_ref: Some(BoundObjectReference {
+                    api_version: Some("v1".to_owned()),
+                    kind: Some("Secret".to_owned()),
+                    name: Some(key.name.clone()),
+                    uid: secret.metadata.uid.clone(),
+                }),
+                expiration_seconds: Some(SECONDS),
+                ..TokenRequestSpec::default()
+            }),
+            ..TokenRequest::default()
+        };
+        let api: Api<ServiceAccount> = Api::namespaced(self.client.clone(), &key.namespace);
+        let params = PostParams::default();
+        let answer: TokenRequest = api
+            .create_subresource("token", account, &params, &request)
+            .await?;
+        let token = answer.status.and_then(|status| status.token);
+        token.ok_or(Error::NoToken)
+    }
+
+    async fn fill(&self, key: &Key, secret: &Secret, uid: &str, data: Value) -> Result<(), Error> {
+        let api: Api<Secret> = Api::namespaced(self.client.clone(), &key.namespace);
+        let patch = json!({
+            "metadata": {
+                "uid": secret.metadata.uid,
+                "resourceVersion": secret.metadata.resource_version,
+                "annotations": {ACCOUNT_UID: uid},
+            },
+            "data": data,
+        });
+        let params = PatchParams::default();
+        let written = api.patch(&key.name, &params, &Patch::Merge(patch)).await;
+        unless_outrun(written)?;
+        Ok(())
+    }
+}
