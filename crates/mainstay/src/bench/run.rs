@@ -29,18 +29,19 @@ pub async fn run(arguments: ApiArguments) -> Result<()> {
         Memory::of(pid)?;
     }
     let target = Target::prepare(&arguments.kubeconfig).await?;
+    let mut report = Report::of(arguments.objects);
     let measured = tokio::select! {
-        measured = measure(&target, &plan, &arguments) => measured,
+        measured = measure(&target, &plan, &arguments, &mut report) => measured,
         interrupted = interruption() => interrupted.and_then(|()| bail!("interrupted")),
     };
-    eprintln!("mainstay: removing the namespace {}", target.namespace);
-    let removed = target.remove().await;
-    let report = measured?;
+    // What was measured before something failed, or somebody lost patience, is worth printing.
     match arguments.output {
         Form::Text => print!("{}", report.text()),
         Form::Json => println!("{:#}", report.json()),
     }
-    removed?;
+    eprintln!("mainstay: removing the namespace {}", target.namespace);
+    let removed = target.remove().await;
+    measured.and(removed)?;
     match report.first_failure() {
         Some(failure) => bail!("not all requests succeeded; the first: {failure}"),
         None => Ok(()),
@@ -55,9 +56,13 @@ async fn interruption() -> Result<()> {
     }
 }
 
-async fn measure(target: &Target, plan: &Plan, arguments: &ApiArguments) -> Result<Report> {
+async fn measure(
+    target: &Target,
+    plan: &Plan,
+    arguments: &ApiArguments,
+    report: &mut Report,
+) -> Result<()> {
     target.make_account().await?;
-    let mut report = Report::of(arguments.objects);
     let names: Vec<String> = (0..arguments.objects).map(|i| format!("pod-{i}")).collect();
     let server = arguments.server_pid;
     // The first pods are those that are weighed: later ones take the place of earlier ones.
@@ -87,7 +92,7 @@ async fn measure(target: &Target, plan: &Plan, arguments: &ApiArguments) -> Resu
             .fan_outs
             .push(watchers::measure(target, count, server).await?);
     }
-    Ok(report)
+    Ok(())
 }
 
 /// One step's requests, made before the first is sent.

@@ -99,7 +99,6 @@ impl Running {
         let controllers = server.client("system:kube-controller-manager", &masters);
         let config = controllers::Config {
             root_ca_pem: server.ca_pem.clone(),
-            ..controllers::Config::default()
         };
         self.run(Part::Decider, "controllers", |stop| {
             controllers::run_all(controllers, config, stop)
