@@ -55,6 +55,7 @@ fn accept_names<'d>(
     let taken = Taken::by(definition, others);
     let names = &definition.spec.names;
     let conflict = taken.conflict(names);
+    let accepted = condition(status, "NamesAccepted").is_some_and(|c| c.status == "True");
     match conflict {
         Some((reason, name)) => {
             let message = format!("{name:?} is already in use");
@@ -69,15 +70,16 @@ fn accept_names<'d>(
     // What has been served once is served on under the names it was accepted with.
     let established = condition(status, "Established").is_some_and(|c| c.status == "True");
     if conflict.is_none() {
+        // The kind is served from the write on that accepts its names. Only the next one may tell
+        // others: whoever watches could otherwise be faster than the server.
+        let served = established || accepted;
+        let reason = if served {
+            "InitialNamesAccepted"
+        } else {
+            "Installing"
+        };
         let message = "the initial names have been accepted";
-        set(
-            status,
-            "Established",
-            true,
-            "InitialNamesAccepted",
-            message,
-            now,
-        );
+        set(status, "Established", served, reason, message, now);
     } else if !established {
         let message = "not all names are accepted";
         set(status, "Established", false, "NotAccepted", message, now);
@@ -218,9 +220,14 @@ mod tests {
             .unwrap();
         let wanted = [
             "NamesAccepted=True NoConflicts",
-            "Established=True InitialNamesAccepted",
+            "Established=False Installing",
         ];
         assert_eq!(told(&status), wanted);
+        boats.status = Some(status);
+        let status = plan(&boats, [&boats.clone()], Timestamp::UNIX_EPOCH)
+            .status
+            .unwrap();
+        assert_eq!(told(&status)[1], "Established=True InitialNamesAccepted");
         boats.status = Some(status);
         let again = plan(&boats, [&boats.clone()], Timestamp::MAX);
         assert_eq!(again, Plan::default(), "nothing more to do");
