@@ -166,7 +166,7 @@ impl Cluster {
             }))?;
             self.api().create(&PostParams::default(), &set).await?;
         }
-        self.all_ready(case).await;
+        self.all_ready(case, "v1").await;
         Ok(started.elapsed())
     }
 
@@ -181,7 +181,7 @@ impl Cluster {
                 .patch(&name, &PatchParams::default(), &patch)
                 .await?;
         }
-        self.all_ready(case).await;
+        self.all_ready(case, "v2").await;
         Ok(started.elapsed())
     }
 
@@ -199,11 +199,11 @@ impl Cluster {
     }
 
     /// Waits until every set says that all its pods are ready and of its template.
-    async fn all_ready(&self, case: &Case) {
+    async fn all_ready(&self, case: &Case, image: &str) {
         let mut changes = self.sets.subscribe();
         loop {
             let sets = self.sets.list();
-            if sets.len() == case.sets && sets.iter().all(|set| is_ready(set, case)) {
+            if sets.len() == case.sets && sets.iter().all(|set| is_ready(set, case, image)) {
                 return;
             }
             changes.next().await;
@@ -211,18 +211,19 @@ impl Cluster {
     }
 }
 
-fn is_ready(set: &StatefulSet, case: &Case) -> bool {
-    let image = set
-        .spec
-        .as_ref()
-        .and_then(|spec| spec.template.spec.as_ref());
-    let image = image.and_then(|spec| spec.containers.first()?.image.as_deref());
+fn is_ready(set: &StatefulSet, case: &Case, image: &str) -> bool {
+    let template = set.spec.as_ref().map(|spec| &spec.template);
+    let containers = template.and_then(|template| Some(&template.spec.as_ref()?.containers));
+    // What is seen may be from before the change.
+    if containers.is_none_or(|all| all.iter().all(|c| c.image.as_deref() != Some(image))) {
+        return false;
+    }
     set.status.as_ref().is_some_and(|status| {
         let all = |number: Option<i32>| number.is_some_and(|n| i64::from(n) == case.replicas);
         status.observed_generation == set.metadata.generation
             && all(status.ready_replicas)
             && all(status.updated_replicas)
-            && (image == Some("v1") || status.current_revision == status.update_revision)
+            && status.current_revision == status.update_revision
     })
 }
 

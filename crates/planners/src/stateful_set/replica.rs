@@ -80,6 +80,9 @@ fn keep(world: &World<'_>, member: &Member<'_>, draft: &mut Draft) -> Step {
 
 /// Why the pod is not available, if it is not.
 pub(super) fn unhealthy(member: &Member<'_>) -> Option<Cause> {
+    if !member.unavailable() {
+        return None;
+    }
     let pod = member.name().to_owned();
     if member.terminating {
         return Some(Cause::PodTerminating { pod });
