@@ -5,7 +5,9 @@ use std::io::{self, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
-use jiff::Timestamp;
+use jiff::civil::DateTime;
+use jiff::tz::TimeZone;
+use jiff::{SignedDuration, Timestamp};
 
 /// Where the log is, and how large it may get.
 #[derive(Clone, Debug)]
@@ -17,6 +19,10 @@ pub struct LogOptions {
     /// This many predecessors are kept.
     pub backups_max: usize,
 }
+
+/// The form of the time in a predecessor's name; later times sort behind.
+const TIME: &str = "%Y-%m-%dT%H-%M-%S%.3f";
+const MILLISECOND: SignedDuration = SignedDuration::from_millis(1);
 
 /// An open log.
 #[derive(Debug)]
@@ -53,19 +59,20 @@ impl Log {
 
     fn rotate(&mut self) -> io::Result<()> {
         let (stem, extension) = self.name();
-        let mut now = Timestamp::now();
-        // Names are times; two files of one millisecond must not become one.
-        let aside = loop {
-            let time = now.strftime("%Y-%m-%dT%H-%M-%S%.3f");
-            let path = self
-                .options
-                .path
-                .with_file_name(format!("{stem}-{time}{extension}"));
-            if !path.exists() {
-                break path;
-            }
-            now += jiff::SignedDuration::from_millis(1);
-        };
+        // Names are times: each must be later than all before, also within one millisecond.
+        let newest = self
+            .backups()?
+            .into_iter()
+            .filter_map(|path| self.time(&path));
+        let next = newest
+            .max()
+            .and_then(|newest| newest.checked_add(MILLISECOND).ok());
+        let now = next.map_or(Timestamp::now(), |next| next.max(Timestamp::now()));
+        let time = now.strftime(TIME);
+        let aside = self
+            .options
+            .path
+            .with_file_name(format!("{stem}-{time}{extension}"));
         fs::rename(&self.options.path, aside)?;
         self.file = open(&self.options.path)?;
         self.bytes = 0;
@@ -76,6 +83,17 @@ impl Log {
             fs::remove_file(path)?;
         }
         Ok(())
+    }
+
+    /// The time in the name of a predecessor.
+    fn time(&self, path: &Path) -> Option<Timestamp> {
+        let (stem, extension) = self.name();
+        let name = path.file_name()?.to_str()?;
+        let text = name
+            .strip_prefix(&format!("{stem}-"))?
+            .strip_suffix(&extension)?;
+        let time = DateTime::strptime(TIME, text).ok()?;
+        Some(time.to_zoned(TimeZone::UTC).ok()?.timestamp())
     }
 
     fn name(&self) -> (String, String) {
@@ -91,7 +109,6 @@ impl Log {
     }
 
     fn backups(&self) -> io::Result<Vec<PathBuf>> {
-        let (stem, extension) = self.name();
         let folder = self
             .options
             .path
@@ -100,17 +117,7 @@ impl Log {
         let mut found = Vec::new();
         for entry in fs::read_dir(folder.unwrap_or(Path::new(".")))? {
             let entry = entry?;
-            let name = entry.file_name().to_string_lossy().into_owned();
-            let time = name
-                .strip_prefix(&format!("{stem}-"))
-                .and_then(|rest| rest.strip_suffix(&extension));
-            let is_time = |text: &str| {
-                text.len() == "2006-01-02T15-04-05.000".len()
-                    && text
-                        .bytes()
-                        .all(|b| b.is_ascii_digit() || b"-T.".contains(&b))
-            };
-            if time.is_some_and(is_time) {
+            if self.time(&entry.path()).is_some() {
                 found.push(entry.path());
             }
         }

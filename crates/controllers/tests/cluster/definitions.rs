@@ -142,10 +142,15 @@ async fn a_definition_goes_after_its_objects() {
         .await
         .unwrap();
     wait_told(&api, "boats.example.org", "").await;
-    assert!(
-        boats(&cluster).list(&Default::default()).await.is_err(),
-        "not served any more"
-    );
+    // That the definition is gone may be seen a moment before its kind is.
+    for _ in 0..500 {
+        if boats(&cluster).list(&Default::default()).await.is_err() {
+            break;
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+    }
+    let listed = boats(&cluster).list(&Default::default()).await;
+    assert!(listed.is_err(), "not served any more");
     define(&cluster, "boats", "Boat").await;
     wait_told(
         &api,
