@@ -206,7 +206,11 @@ impl State {
             return;
         }
         let Some(set) = pod.owner.as_ref().and_then(|uid| self.sets.get(uid)) else {
-            trace::broken(format!("{} is deleted and is nobody's", identity.1));
+            // What was decided while it still had an owner may come a moment later: as in
+            // Kubernetes, a deletion names the pod, not the state it was seen in.
+            if !pod.freed_at.is_some_and(|at| self.recently(at)) {
+                trace::broken(format!("{} is deleted and is nobody's", identity.1));
+            }
             return;
         };
         if set.is_going() {

@@ -13,6 +13,8 @@ pub(super) struct PodRecord {
     pub name: String,
     /// uid of the set that it belongs to.
     pub owner: Option<String>,
+    /// When it last ceased to belong to one.
+    pub freed_at: Option<Instant>,
     pub node: Option<String>,
     /// What tells its template from others that the user has.
     pub made_of: String,
@@ -28,9 +30,15 @@ impl PodRecord {
         let owners = meta["ownerReferences"].as_array().into_iter().flatten();
         let mut owners = owners.filter(|owner| owner["kind"] == "StatefulSet");
         let text = |value: &Value| value.as_str().map(str::to_owned);
+        let owner = owners.next().and_then(|owner| text(&owner["uid"]));
+        let freed_at = match before {
+            Some(before) if before.owner.is_some() && owner.is_none() => Some(now),
+            before => before.and_then(|before| before.freed_at),
+        };
         Self {
             name: text(&meta["name"]).unwrap_or_default(),
-            owner: owners.next().and_then(|owner| text(&owner["uid"])),
+            owner,
+            freed_at,
             node: text(&pod["spec"]["nodeName"]),
             made_of: made_of(&pod["spec"]),
             ready: condition(pod, "Ready") == Some(true),
