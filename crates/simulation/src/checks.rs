@@ -208,7 +208,7 @@ impl State {
         let Some(set) = pod.owner.as_ref().and_then(|uid| self.sets.get(uid)) else {
             // What was decided while it still had an owner may come a moment later: as in
             // Kubernetes, a deletion names the pod, not the state it was seen in.
-            if !pod.freed_at.is_some_and(|at| self.recently(at)) {
+            if pod.freed_at.is_none() || !self.recently(pod.freed_at) {
                 trace::broken(format!("{} is deleted and is nobody's", identity.1));
             }
             return;
