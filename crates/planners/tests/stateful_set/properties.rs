@@ -119,14 +119,17 @@ proptest! {
         prop_assert!(broken.is_empty(), "{broken:?}\n{}", describe(&plan));
     }
 
-    /// What has been said is not said again: with the status stored the same view gives no other.
+    /// What has been said is not said again: with the status stored the same view gives no other,
+    /// but for the once that the update has become the current revision, which begins a stage.
     #[test]
     fn a_status_that_was_written_is_not_written_again(text in situation()) {
         let mut observed = parse(&text);
-        let Some(status) = plan(&observed, now()).status else { return Ok(()) };
-        let mut set = (*observed.set).clone();
-        set.status = Some(status);
-        observed.set = Arc::new(set);
+        for _ in 0..2 {
+            let Some(status) = plan(&observed, now()).status else { break };
+            let mut set = (*observed.set).clone();
+            set.status = Some(status);
+            observed.set = Arc::new(set);
+        }
         let again = plan(&observed, now());
         prop_assert!(again.status.is_none(), "{}", describe(&again));
         let repeated = ["ConflictingController", "ReplacedStuckPod"];
