@@ -95,13 +95,13 @@ fn nanoseconds(text: &str) -> Option<i64> {
 /// Fields that the schema names are read under escaped names, keys of maps as they are.
 fn typed_map(map: &Map<String, Value>, schema: Option<&Schema>) -> Cel {
     let entries = map.iter().filter_map(|(name, value)| {
-        let named = schema.and_then(|schema| schema.properties.get(name));
-        let key = if named.is_some() {
+        let named = schema.is_some_and(|schema| schema.properties.contains_key(name));
+        let key = if named {
             escaped(name)
         } else {
             Some(name.clone())
         };
-        let below = named.or_else(|| schema?.field(name));
+        let below = schema.and_then(|schema| schema.field(name));
         Some((Key::String(Arc::new(key?)), typed(value, below)))
     });
     Cel::Map(CelMap {

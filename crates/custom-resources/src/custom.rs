@@ -5,10 +5,11 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use jiff::Timestamp;
 use object_model::{FieldError, FieldPath, duration};
-use resource_kinds::{Cell, Column, Kind, KindInfo, Scope, Subresource, metadata};
+use resource_kinds::info::{ALL, READ_WRITE, SCALE};
+use resource_kinds::{Cell, Column, Kind, KindInfo, Scope, Subresource, metadata, table};
 use serde_json::{Map, Value, json};
 
-use crate::definition::{ALL, READ_WRITE, condition, versions};
+use crate::definition::{condition, versions};
 use crate::json_path::JsonPath;
 use crate::rules::broken_rules;
 use crate::schema::Schema;
@@ -148,13 +149,7 @@ fn make_facts(definition: &Value, version: &Value) -> Facts {
         });
     }
     if version["subresources"]["scale"].is_object() {
-        parts.push(Subresource {
-            name: "scale",
-            group: "autoscaling",
-            version: "v1",
-            kind: "Scale",
-            verbs: READ_WRITE,
-        });
+        parts.push(SCALE);
     }
     let selectable = version["selectableFields"]
         .as_array()
@@ -203,17 +198,10 @@ fn all_forever(list: &Value) -> &'static [&'static str] {
 }
 
 fn columns(version: &Value) -> &'static [Column] {
-    let name = Column {
-        name: "Name",
-        kind: "string",
-        format: "name",
-        description: "Name of the object, unique in its namespace.",
-        priority: 0,
-    };
     let given = version["additionalPrinterColumns"]
         .as_array()
         .map_or(&[][..], Vec::as_slice);
-    let mut all = vec![name];
+    let mut all = vec![table::NAME];
     all.extend(
         given
             .iter()

@@ -5,7 +5,9 @@ use std::collections::BTreeSet;
 use jiff::Timestamp;
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1 as api;
 use object_model::{FieldError, FieldPath, names};
-use resource_kinds::{Cell, Column, Kind, KindInfo, Scope, Subresource, Verb, metadata};
+use resource_kinds::annotations::CUSTOM_RESOURCE_CLEANUP;
+use resource_kinds::info::{ALL, READ_WRITE};
+use resource_kinds::{Cell, Column, Kind, KindInfo, Scope, Subresource, metadata, table};
 use serde_json::{Map, Value, json};
 
 use crate::json_path::JsonPath;
@@ -16,25 +18,9 @@ pub const GROUP: &str = "apiextensions.k8s.io";
 /// The plural of definitions.
 pub const PLURAL: &str = "customresourcedefinitions";
 
-/// Keeps a definition until all its objects are gone.
-pub const CLEANUP_FINALIZER: &str = "customresourcecleanup.apiextensions.k8s.io";
-
 /// apiextensions.k8s.io/v1 CustomResourceDefinition.
 #[derive(Debug)]
 pub struct Definition;
-
-pub(crate) const ALL: &[Verb] = &[
-    Verb::Create,
-    Verb::Delete,
-    Verb::DeleteCollection,
-    Verb::Get,
-    Verb::List,
-    Verb::Patch,
-    Verb::Update,
-    Verb::Watch,
-];
-
-pub(crate) const READ_WRITE: &[Verb] = &[Verb::Get, Verb::Patch, Verb::Update];
 
 const INFO: KindInfo = KindInfo {
     group: GROUP,
@@ -58,13 +44,7 @@ const INFO: KindInfo = KindInfo {
 };
 
 const COLUMNS: &[Column] = &[
-    Column {
-        name: "Name",
-        kind: "string",
-        format: "name",
-        description: "Name of the object, unique in its namespace.",
-        priority: 0,
-    },
+    table::NAME,
     Column {
         name: "Created At",
         kind: "date",
@@ -199,7 +179,7 @@ impl Kind for Definition {
     }
 
     fn initial_finalizers(&self) -> &'static [&'static str] {
-        &[CLEANUP_FINALIZER]
+        &[CUSTOM_RESOURCE_CLEANUP]
     }
 
     fn row(&self, object: &Value, _now: Timestamp) -> Vec<Cell> {

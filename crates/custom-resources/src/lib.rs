@@ -14,7 +14,7 @@ mod structural;
 mod validate;
 
 pub use custom::{CustomKind, ServedVersion, served_versions};
-pub use definition::{CLEANUP_FINALIZER, Definition, GROUP, PLURAL};
+pub use definition::{Definition, GROUP, PLURAL};
 pub use json_path::JsonPath;
 pub use rules::{Expression, broken_rules};
 pub use schema::{Additional, Limits, ListType, Pattern, Schema, Type, Validation};

@@ -11,7 +11,7 @@ use serde_json::Value;
 
 use crate::cel_library::{add_functions, environment};
 use crate::cel_values::{size, typed};
-use crate::schema::{Additional, ListType, Schema, Validation};
+use crate::schema::{ListType, Schema, Validation};
 
 static ENVIRONMENT: LazyLock<Arc<Env>> = LazyLock::new(|| Arc::new(environment()));
 
@@ -165,6 +165,15 @@ pub fn broken_rules(object: &Value, old: Option<&Value>, schema: &Schema) -> Vec
     judge.errors
 }
 
+/// A place that has rules: its value, and the same as expressions see it, now and before.
+struct Place<'v> {
+    value: &'v Value,
+    path: &'v FieldPath,
+    nodes: u64,
+    now: Cel,
+    before: Option<Cel>,
+}
+
 struct Judge {
     left: u64,
     errors: Vec<FieldError>,
@@ -175,17 +184,22 @@ impl Judge {
         if !schema.has_rules || (value.is_null() && schema.nullable) {
             return;
         }
-        for validation in &schema.validations {
-            self.judge(value, old, schema, validation, path);
+        if !schema.validations.is_empty() {
+            let place = Place {
+                value,
+                path,
+                nodes: size(value) as u64,
+                now: typed(value, Some(schema)),
+                before: old.map(|old| typed(old, Some(schema))),
+            };
+            for validation in &schema.validations {
+                self.judge(&place, validation);
+            }
         }
         match value {
             Value::Object(map) => {
                 for (name, value) in map {
-                    let below = schema.properties.get(name).or(match &schema.additional {
-                        Some(Additional::Like(below)) => Some(below),
-                        _ => None,
-                    });
-                    if let Some(below) = below {
+                    if let Some(below) = schema.field(name) {
                         let old = old.and_then(|old| old.get(name));
                         self.walk(value, old, below, &path.child(name));
                     }
@@ -202,57 +216,47 @@ impl Judge {
         }
     }
 
-    fn judge(
-        &mut self,
-        value: &Value,
-        old: Option<&Value>,
-        schema: &Schema,
-        validation: &Validation,
-        path: &FieldPath,
-    ) {
+    fn judge(&mut self, place: &Place<'_>, validation: &Validation) {
         let Some(rule) = &validation.compiled else {
             let text = format!("rule cannot be compiled: {}", validation.rule.trim());
-            self.refuse(path, value, None, text);
+            self.refuse(place.path, place.value, None, text);
             return;
         };
-        if rule.compares && old.is_none() {
+        if rule.compares && place.before.is_none() {
             // A rule about a change says nothing about what is new.
             return;
         }
-        let nodes = size(value) as u64;
-        let cost = nodes.saturating_pow(rule.depth.max(1));
+        let cost = place.nodes.saturating_pow(rule.depth.max(1));
         if cost > self.left {
             if self.left > 0 {
                 let text = "validation failed due to running out of cost budget, no further \
                             validation rules will be run";
-                self.refuse(path, value, None, text.to_owned());
+                self.refuse(place.path, place.value, None, text.to_owned());
             }
             self.left = 0;
             return;
         }
         self.left -= cost;
-        let now = typed(value, Some(schema));
-        let before = old.map(|old| typed(old, Some(schema)));
-        match rule.evaluate(&now, before.as_ref()) {
+        match rule.evaluate(&place.now, place.before.as_ref()) {
             Ok(Cel::Bool(true)) => {}
             Ok(Cel::Bool(false)) => {
-                let text = message(validation, &now, before.as_ref());
-                let place = match &validation.field_path {
+                let text = message(validation, &place.now, place.before.as_ref());
+                let field = match &validation.field_path {
                     Some(below) => below
                         .trim_start_matches('.')
                         .split('.')
-                        .fold(path.clone(), |path, name| path.child(name)),
-                    None => path.clone(),
+                        .fold(place.path.clone(), |path, name| path.child(name)),
+                    None => place.path.clone(),
                 };
-                self.refuse(&place, value, validation.reason.as_deref(), text);
+                self.refuse(&field, place.value, validation.reason.as_deref(), text);
             }
             Ok(_) => {
                 let text = format!("rule {:?} does not give true or false", validation.rule);
-                self.refuse(path, value, None, text);
+                self.refuse(place.path, place.value, None, text);
             }
             Err(error) => {
                 let text = format!("{error} evaluating rule: {}", title(validation));
-                self.refuse(path, value, None, text);
+                self.refuse(place.path, place.value, None, text);
             }
         }
     }

@@ -3,7 +3,7 @@
 
 use serde_json::{Map, Value};
 
-use crate::schema::{Additional, Schema};
+use crate::schema::Schema;
 
 /// Fields that every object of the API has.
 const OBJECT_FIELDS: [&str; 3] = ["apiVersion", "kind", "metadata"];
@@ -84,11 +84,7 @@ pub fn default(value: &mut Value, schema: &Schema) {
                 }
             }
             for (name, value) in map.iter_mut() {
-                let below = schema.properties.get(name).or(match &schema.additional {
-                    Some(Additional::Like(schema)) => Some(schema),
-                    _ => None,
-                });
-                if let Some(below) = below {
+                if let Some(below) = schema.field(name) {
                     fill_null(value, below);
                     self::default(value, below);
                 }

@@ -7,7 +7,7 @@ use object_model::{FieldError, FieldErrorType, FieldPath};
 use serde_json::{Map, Value};
 
 use crate::format;
-use crate::schema::{Additional, ListType, Schema, Type};
+use crate::schema::{ListType, Schema, Type};
 
 /// More than so many errors help nobody.
 const ERRORS_MAX: usize = 100;
@@ -279,9 +279,7 @@ fn check_map(
         if errors.len() > ERRORS_MAX {
             return;
         }
-        if let Some(below) = schema.properties.get(name) {
-            check(value, below, &path.child(name), errors);
-        } else if let Some(Additional::Like(below)) = &schema.additional {
+        if let Some(below) = schema.field(name) {
             check(value, below, &path.child(name), errors);
         }
     }

@@ -25,6 +25,8 @@ pub const SELECTED_NODE: &str = "volume.kubernetes.io/selected-node";
 pub const PVC_PROTECTION: &str = "kubernetes.io/pvc-protection";
 /// Keeps a volume while it is bound.
 pub const PV_PROTECTION: &str = "kubernetes.io/pv-protection";
+/// Keeps a CustomResourceDefinition until all its objects are gone.
+pub const CUSTOM_RESOURCE_CLEANUP: &str = "customresourcecleanup.apiextensions.k8s.io";
 /// The container that `kubectl logs` and `exec` take by themselves.
 pub const DEFAULT_CONTAINER: &str = "kubectl.kubernetes.io/default-container";
 /// Why a rollout was made; `kubectl rollout history` shows it.

@@ -3,7 +3,7 @@
 use crate::kind::{KindInfo, Scope, Subresource, Verb};
 
 /// All verbs, as ordinary kinds have them.
-pub(crate) const ALL: &[Verb] = &[
+pub const ALL: &[Verb] = &[
     Verb::Create,
     Verb::Delete,
     Verb::DeleteCollection,
@@ -15,7 +15,7 @@ pub(crate) const ALL: &[Verb] = &[
 ];
 
 /// The verbs of a part of an object.
-pub(crate) const READ_WRITE: &[Verb] = &[Verb::Get, Verb::Patch, Verb::Update];
+pub const READ_WRITE: &[Verb] = &[Verb::Get, Verb::Patch, Verb::Update];
 
 /// The names of a kind, from which the rest of its facts follow.
 pub(crate) struct Names {
@@ -65,7 +65,7 @@ pub(crate) const fn status(group: &'static str, kind: &'static str) -> Subresour
 }
 
 /// The `scale` of a kind.
-pub(crate) const SCALE: Subresource = Subresource {
+pub const SCALE: Subresource = Subresource {
     name: "scale",
     group: "autoscaling",
     version: "v1",

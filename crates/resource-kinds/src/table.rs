@@ -34,7 +34,7 @@ pub(crate) const fn number(name: &'static str, description: &'static str) -> Col
 }
 
 /// The first column of every table.
-pub(crate) const NAME: Column = Column {
+pub const NAME: Column = Column {
     format: "name",
     ..column("Name", "Name of the object, unique in its namespace.")
 };

@@ -8,9 +8,10 @@ use std::time::Duration;
 use jiff::Timestamp;
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use kube::api::{Api, ApiResource, DeleteParams, DynamicObject, ListParams, Patch, PatchParams};
-use planners::definitions::{CLEANUP_FINALIZER, plan};
+use planners::definitions::plan;
 use reconcile::execute::{found, unless_outrun};
 use reconcile::{Cache, Changes, Outcome, Queue, run_workers};
+use resource_kinds::annotations::CUSTOM_RESOURCE_CLEANUP;
 use serde_json::json;
 
 use crate::Context;
@@ -137,7 +138,7 @@ async fn look_after(
         return Ok(Outcome::from(Some(RECHECK)));
     }
     let mut kept = definition.metadata.finalizers.clone().unwrap_or_default();
-    kept.retain(|finalizer| finalizer != CLEANUP_FINALIZER);
+    kept.retain(|finalizer| finalizer != CUSTOM_RESOURCE_CLEANUP);
     let mut meta = meta;
     meta["finalizers"] = json!(kept);
     let patch = Patch::Merge(json!({ "metadata": meta }));

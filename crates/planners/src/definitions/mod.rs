@@ -9,9 +9,7 @@ use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::{
     CustomResourceDefinitionStatus,
 };
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
-
-/// Keeps a definition until all its objects are gone.
-pub const CLEANUP_FINALIZER: &str = "customresourcecleanup.apiextensions.k8s.io";
+use resource_kinds::annotations::CUSTOM_RESOURCE_CLEANUP;
 
 /// What to do about a definition.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -39,7 +37,9 @@ pub fn plan<'d>(
         accept_names(definition, others, &mut status, now);
     }
     let finalizers = definition.metadata.finalizers.iter().flatten();
-    let waits = finalizers.into_iter().any(|name| name == CLEANUP_FINALIZER);
+    let waits = finalizers
+        .into_iter()
+        .any(|name| name == CUSTOM_RESOURCE_CLEANUP);
     Plan {
         clean_up: deleting && waits,
         status: (status != stored).then_some(status),
@@ -260,7 +260,7 @@ mod tests {
         let mut boats = definition("boats", "boats", "Boat");
         boats.metadata.deletion_timestamp = Some(Time(Timestamp::UNIX_EPOCH));
         assert!(!plan(&boats, [], Timestamp::UNIX_EPOCH).clean_up);
-        boats.metadata.finalizers = Some(vec![CLEANUP_FINALIZER.to_owned()]);
+        boats.metadata.finalizers = Some(vec![CUSTOM_RESOURCE_CLEANUP.to_owned()]);
         let plan = plan(&boats, [], Timestamp::UNIX_EPOCH);
         assert!(plan.clean_up);
         assert_eq!(
