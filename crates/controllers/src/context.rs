@@ -54,8 +54,10 @@ pub struct Context {
     pub client: Client,
     /// Shared caches.
     pub caches: Caches,
-    /// Finds pods by their controller.
+    /// Finds pods by their controller and by the start of their name.
     pub pods_by_owner: Index<Pod>,
+    /// Finds revisions in the same way.
+    pub revisions_by_owner: Index<ControllerRevision>,
     /// Settings.
     pub config: Config,
     /// Ends everything.
@@ -88,6 +90,7 @@ impl Context {
         Self {
             client,
             pods_by_owner: caches.pods.index(owned::terms),
+            revisions_by_owner: caches.revisions.index(owned::terms),
             caches,
             config,
             shutdown,

@@ -2,17 +2,14 @@
 //! the last dash.
 
 use kube::Resource;
+use planners::ownership::controller;
 use reconcile::{Cache, Change, Key, Object};
 
 /// The terms of an object, for an index.
 pub(crate) fn terms<K: Resource>(object: &K) -> Vec<String> {
     let meta = object.meta();
     let namespace = meta.namespace.as_deref().unwrap_or_default();
-    let owners = meta.owner_references.iter().flatten();
-    let controller = owners
-        .into_iter()
-        .find(|owner| owner.controller == Some(true));
-    let by_owner = match controller {
+    let by_owner = match controller(meta.owner_references.as_deref()) {
         Some(owner) => owned_by(&owner.uid),
         None => orphan_in(namespace),
     };
@@ -63,8 +60,7 @@ pub(crate) fn owners_of<K: Object, O: Object>(
 fn owners_now<K: Resource, O: Object>(object: &K, owners: &Cache<O>, kind: &str) -> Vec<Key> {
     let meta = object.meta();
     let namespace = meta.namespace.clone().unwrap_or_default();
-    let mut all = meta.owner_references.iter().flatten();
-    match all.find(|owner| owner.controller == Some(true)) {
+    match controller(meta.owner_references.as_deref()) {
         Some(owner) if owner.kind == kind => {
             let key = Key::new(namespace, owner.name.clone());
             owners.get_key(&key).map(|_| key).into_iter().collect()

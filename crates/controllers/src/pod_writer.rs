@@ -176,7 +176,7 @@ where
                 self.recorder
                     .normal(self.owner, reasons::SUCCESSFUL_CREATE, text);
             }
-            Err(error) if is_quiet(error) => {}
+            Err(error) if refusal(error).is_of_old_view() => {}
             Err(error) => {
                 let text = format!("Error creating: {}", execute::message(error));
                 self.recorder
@@ -247,15 +247,4 @@ where
             }),
         }
     }
-}
-
-/// Refusals that come from an old view, and are set right by looking again.
-fn is_quiet(error: &kube::Error) -> bool {
-    let quiet = [
-        Refusal::AlreadyExists,
-        Refusal::Conflict,
-        Refusal::NotFound,
-        Refusal::NamespaceTerminating,
-    ];
-    quiet.contains(&refusal(error))
 }

@@ -13,6 +13,7 @@ pub mod garbage_collection;
 pub mod job;
 pub mod namespaces;
 pub mod node_health;
+pub mod ownership;
 pub mod pod_collection;
 pub mod pod_set;
 pub mod replica_set;

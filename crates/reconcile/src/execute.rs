@@ -26,6 +26,20 @@ pub enum Refusal {
     Other,
 }
 
+impl Refusal {
+    /// Whether it comes from an old view, and is set right by looking again: nothing to tell the
+    /// user.
+    pub fn is_of_old_view(self) -> bool {
+        let quiet = [
+            Self::AlreadyExists,
+            Self::Conflict,
+            Self::NotFound,
+            Self::NamespaceTerminating,
+        ];
+        quiet.contains(&self)
+    }
+}
+
 /// Classifies an error of the API.
 pub fn refusal(error: &kube::Error) -> Refusal {
     let kube::Error::Api(status) = error else {

@@ -5,12 +5,12 @@ mod execute;
 use std::sync::Arc;
 
 use jiff::Timestamp;
-use k8s_openapi::api::apps::v1::{ControllerRevision, DaemonSet};
+use k8s_openapi::api::apps::v1::DaemonSet;
 use planners::daemon_set::{DAEMON_SET, Fit, Observed, daemon_pod, plan};
-use reconcile::{Cache, Change, Index, Key, Outcome, Queue, run_workers};
+use reconcile::{Cache, Change, Key, Outcome, Queue, run_workers};
 
 use crate::Context;
-use crate::owned::{key_if_asked, orphan_in, owned_by, owners_of, terms};
+use crate::owned::{key_if_asked, orphan_in, owned_by, owners_of};
 use execute::{Error, Executor};
 
 /// Sets that are worked on at once.
@@ -19,14 +19,12 @@ const WORKERS: usize = 2;
 struct Observer {
     context: Context,
     sets: Cache<DaemonSet>,
-    revisions_by: Index<ControllerRevision>,
 }
 
 pub(crate) async fn run(context: Context) {
     let caches = &context.caches;
     let observer = Arc::new(Observer {
         sets: context.cache(),
-        revisions_by: caches.revisions.index(terms),
         context: context.clone(),
     });
     if !observer.sets.wait_synced().await
@@ -75,7 +73,7 @@ impl Observer {
             pods: terms.iter().flat_map(|term| by_owner.get(term)).collect(),
             revisions: terms
                 .iter()
-                .flat_map(|term| self.revisions_by.get(term))
+                .flat_map(|term| self.context.revisions_by_owner.get(term))
                 .collect(),
             nodes: nodes.collect(),
             set,

@@ -9,7 +9,7 @@ use jiff::Timestamp;
 use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet};
 use k8s_openapi::api::core::v1::Pod;
 use planners::deployment::{Observed, plan};
-use planners::pod_set::controller;
+use planners::ownership::controller;
 use reconcile::{Cache, Change, Index, Key, Outcome, Queue, run_workers};
 
 use crate::Context;

@@ -10,7 +10,7 @@ use k8s_openapi::api::policy::v1::{PodDisruptionBudget, PodDisruptionBudgetStatu
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use kube::api::{Api, PostParams};
 use planners::disruption::{Observed, plan, selected};
-use planners::pod_set::controller;
+use planners::ownership::controller;
 use reconcile::execute;
 use reconcile::{Cache, Key, Outcome, Queue, Recorder, run_workers};
 

@@ -217,7 +217,7 @@ impl<'a> Run<'a> {
                 let text = format!("create Claim {name} Pod {pod} in StatefulSet {set} success");
                 self.normal(reasons::SUCCESSFUL_CREATE, text);
             }
-            Err(error) if is_quiet(error) => {}
+            Err(error) if refusal(error).is_of_old_view() => {}
             Err(error) => {
                 let error = execute::message(error);
                 let text = format!(
@@ -288,7 +288,7 @@ impl<'a> Run<'a> {
                     format!("{verb} Pod {pod} in StatefulSet {set} successful"),
                 );
             }
-            Err(Error::Api { source, .. }) if !is_quiet(source) => {
+            Err(Error::Api { source, .. }) if !refusal(source).is_of_old_view() => {
                 let error = execute::message(source);
                 let text = format!("{verb} Pod {pod} in StatefulSet {set} failed error: {error}");
                 self.warning(bad, text);
@@ -315,17 +315,6 @@ impl<'a> Run<'a> {
         self.recorder
             .event(reference(self.set), EventType::Warning, reason, text);
     }
-}
-
-/// Refusals that come from an old view, and are set right by looking again.
-fn is_quiet(error: &kube::Error) -> bool {
-    let quiet = [
-        Refusal::AlreadyExists,
-        Refusal::Conflict,
-        Refusal::NotFound,
-        Refusal::NamespaceTerminating,
-    ];
-    quiet.contains(&refusal(error))
 }
 
 /// Patches an object; one that is gone needs no patch.
@@ -377,7 +366,7 @@ mod tests {
     fn an_old_view_makes_no_event() {
         let refused = |code: u16, reason: &str| {
             let status = Status::failure("no", reason).with_code(code);
-            is_quiet(&kube::Error::Api(status.boxed()))
+            refusal(&kube::Error::Api(status.boxed())).is_of_old_view()
         };
         assert!(refused(409, "AlreadyExists"));
         assert!(refused(409, "Conflict"));

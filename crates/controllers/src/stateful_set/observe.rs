@@ -25,8 +25,8 @@ impl Observer {
     pub fn new(context: &Context) -> Self {
         let caches = context.caches.clone();
         Self {
-            pods_by: caches.pods.index(terms),
-            revisions_by: caches.revisions.index(terms),
+            pods_by: context.pods_by_owner.clone(),
+            revisions_by: context.revisions_by_owner.clone(),
             claims_by: caches.claims.index(terms),
             sets: caches.stateful_sets,
             pods: caches.pods,

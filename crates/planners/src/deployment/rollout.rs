@@ -2,7 +2,8 @@
 
 use super::observed::{Strategy, World};
 use super::sets::Sets;
-use crate::pod_set::{controller, state};
+use crate::ownership::controller;
+use crate::pod_set::state;
 
 /// How many replicas the new set may have now, if it has `current`.
 pub(super) fn replicas_of_new(world: &World<'_>, sets: &Sets<'_>, current: i32) -> i32 {

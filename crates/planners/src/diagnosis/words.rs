@@ -5,6 +5,8 @@ use k8s_openapi::api::core::v1::{Pod, PodCondition, PodSpec, PodStatus};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
 use resource_kinds::annotations;
 
+use crate::ownership;
+
 /// Longest text that is taken over from elsewhere, in characters.
 const FOREIGN_TEXT_MAX: usize = 300;
 
@@ -48,8 +50,7 @@ pub(super) fn finalizers(meta: &ObjectMeta) -> Vec<&str> {
 }
 
 pub(super) fn controller(meta: &ObjectMeta) -> Option<&OwnerReference> {
-    let mut owners = meta.owner_references.iter().flatten();
-    owners.find(|owner| owner.controller == Some(true))
+    ownership::controller(meta.owner_references.as_deref())
 }
 
 /// What to change to change the pod: its StatefulSet, its other owner, or itself.

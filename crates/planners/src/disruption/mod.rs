@@ -16,7 +16,8 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use object_model::{IntOrPercent, LabelSelector};
 
-use crate::pod_set::{Phase, controller, state};
+use crate::ownership::controller;
+use crate::pod_set::{Phase, state};
 
 /// How long an eviction that nothing came of is counted.
 const EVICTION_WITHIN: SignedDuration = SignedDuration::from_mins(2);

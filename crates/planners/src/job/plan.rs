@@ -11,7 +11,8 @@ use resource_kinds::labels::JOB_NAME;
 use super::observed::{Observed, World, tracked};
 use super::tracking::{self, Counted, active, number};
 use super::{JOB, outcome, pods};
-use crate::pod_set::{Action, controller};
+use crate::ownership::controller;
+use crate::pod_set::Action;
 
 /// Something to tell the user as an event of the job.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -12,7 +12,7 @@ mod ownership;
 mod state;
 
 pub use name::Names;
-pub use ownership::{Owner, Sorted, controller, owner_reference};
+pub use ownership::{Owner, Sorted, owner_reference};
 pub use state::{Phase, PodState, state};
 
 use k8s_openapi::api::core::v1::{Pod, PodTemplateSpec};

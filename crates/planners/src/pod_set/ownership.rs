@@ -9,6 +9,7 @@ use meta::{ObjectMeta, OwnerReference};
 use object_model::LabelSelector;
 
 use super::{Action, text};
+use crate::ownership::controller;
 
 /// The object whose pods are looked at.
 #[derive(Clone, Debug)]
@@ -113,11 +114,6 @@ pub struct Sorted<'p> {
     pub actions: Vec<Action>,
     /// Names that are taken.
     pub names: Vec<String>,
-}
-
-/// The owner that controls an object.
-pub fn controller(owners: Option<&[OwnerReference]>) -> Option<&OwnerReference> {
-    owners?.iter().find(|owner| owner.controller == Some(true))
 }
 
 /// The reference by which an owner controls what it makes.

@@ -8,9 +8,11 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference}
 
 use resource_kinds::reasons::stateful_set as reasons;
 
+use crate::ownership::controller;
+
 use super::draft::Draft;
 use super::identity;
-use super::observed::{Member, Retention, Spec, World, controller};
+use super::observed::{Member, Retention, Spec, World};
 use super::plan::{Action, Notice};
 use super::waiting::Cause;
 

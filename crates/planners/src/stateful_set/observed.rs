@@ -10,10 +10,11 @@ use std::sync::Arc;
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::apps::v1::{ControllerRevision, StatefulSet};
 use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Pod, PodCondition, PodTemplateSpec};
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use object_model::{IntOrPercent, LabelSelector};
 use resource_kinds::labels;
+
+use crate::ownership::controller;
 
 use super::identity;
 use super::options::Options;
@@ -444,9 +445,4 @@ fn label<'a>(pod: &'a Pod, key: &str) -> &'a str {
 fn find<'a>(labels: Option<&'a BTreeMap<String, String>>, key: &str) -> Option<&'a str> {
     let found = labels?.iter().find(|(name, _)| *name == key);
     found.map(|(_, value)| value.as_str())
-}
-
-/// The owner that manages an object.
-pub(super) fn controller(owners: Option<&[OwnerReference]>) -> Option<&OwnerReference> {
-    owners?.iter().find(|owner| owner.controller == Some(true))
 }

@@ -6,10 +6,12 @@ use resource_kinds::labels;
 
 use crate::diagnosis::{self, Reason};
 
+use crate::ownership::controller;
+
 use super::claims;
 use super::draft::{Draft, Flow};
 use super::identity;
-use super::observed::{Member, Phase, Strategy, World, controller};
+use super::observed::{Member, Phase, Strategy, World};
 use super::plan::Action;
 use super::revisions::Chosen;
 use super::waiting::Cause;

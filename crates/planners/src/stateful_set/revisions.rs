@@ -14,9 +14,11 @@ use k8s_openapi::apimachinery::pkg::runtime::RawExtension;
 use resource_kinds::{annotations, labels};
 use serde_json::{Map, Value, json};
 
+use crate::ownership::controller;
+
 use super::draft::Draft;
 use super::identity;
-use super::observed::{World, controller};
+use super::observed::World;
 use super::plan::Action;
 
 /// Longest part of a set's name that goes into the name of a revision.

@@ -12,7 +12,9 @@ mod status;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Pod;
 
-use super::observed::{Member, Observed, Strategy, World, controller};
+use crate::ownership::controller;
+
+use super::observed::{Member, Observed, Strategy, World};
 use super::plan::{Action, Plan};
 use super::revisions;
 use super::waiting::Waiting;
