@@ -157,10 +157,7 @@ impl Shape {
 
 /// All rules that an object breaks; `old` is the object before an update.
 pub fn broken_rules(object: &Value, old: Option<&Value>, schema: &Schema) -> Vec<FieldError> {
-    let mut judge = Judge {
-        left: BUDGET,
-        errors: Vec::new(),
-    };
+    let mut judge = Judge::with(BUDGET);
     judge.walk(object, old, schema, &FieldPath::default());
     judge.errors
 }
@@ -175,11 +172,19 @@ struct Place<'v> {
 }
 
 struct Judge {
-    left: u64,
+    /// What may still be spent; `None` when a rule asked for more.
+    left: Option<u64>,
     errors: Vec<FieldError>,
 }
 
 impl Judge {
+    fn with(budget: u64) -> Self {
+        Self {
+            left: Some(budget),
+            errors: Vec::new(),
+        }
+    }
+
     fn walk(&mut self, value: &Value, old: Option<&Value>, schema: &Schema, path: &FieldPath) {
         if !schema.has_rules || (value.is_null() && schema.nullable) {
             return;
@@ -227,16 +232,16 @@ impl Judge {
             return;
         }
         let cost = place.nodes.saturating_pow(rule.depth.max(1));
-        if cost > self.left {
-            if self.left > 0 {
-                let text = "validation failed due to running out of cost budget, no further \
-                            validation rules will be run";
-                self.refuse(place.path, place.value, None, text.to_owned());
-            }
-            self.left = 0;
+        let Some(left) = self.left else {
+            return;
+        };
+        self.left = left.checked_sub(cost);
+        if self.left.is_none() {
+            let text = "validation failed due to running out of cost budget, no further \
+                        validation rules will be run";
+            self.refuse(place.path, place.value, None, text.to_owned());
             return;
         }
-        self.left -= cost;
         match rule.evaluate(&place.now, place.before.as_ref()) {
             Ok(Cel::Bool(true)) => {}
             Ok(Cel::Bool(false)) => {
@@ -428,6 +433,17 @@ mod tests {
             found[0].contains("evaluating rule: self.missing > 1"),
             "{found:?}"
         );
+    }
+
+    #[test]
+    fn a_budget_that_is_just_spent_lets_nothing_pass() {
+        let rules = json!([{"rule": "true"}, {"rule": "false"}, {"rule": "false"}]);
+        let schema = json!({"type": "object", "x-kubernetes-validations": rules});
+        let mut judge = Judge::with(1);
+        let path = FieldPath::default();
+        judge.walk(&json!({}), None, &Schema::parse(&schema), &path);
+        assert_eq!(judge.errors.len(), 1, "{:?}", judge.errors);
+        assert!(judge.errors[0].detail.contains("cost budget"));
     }
 
     #[test]
