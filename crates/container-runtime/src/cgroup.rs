@@ -7,6 +7,7 @@
 use std::fs;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
 use crate::mounts;
@@ -91,7 +92,7 @@ pub(crate) fn create(group: &str, resources: &Resources) -> io::Result<()> {
             delegate(root, group)?;
         }
         Hierarchies::Split { .. } => {
-            for controller in ["cpu", "memory", "pids"] {
+            for controller in ["cpu", "memory", "pids", "hugetlb"] {
                 if let Some(dir) = hierarchies.v1_dir(controller, group) {
                     fs::create_dir_all(dir)?;
                 }
@@ -101,7 +102,53 @@ pub(crate) fn create(group: &str, resources: &Resources) -> io::Result<()> {
     for (path, value) in limits(&hierarchies, group, resources) {
         write(&path, &value)?;
     }
+    write_known(huge_pages(&hierarchies, group, resources))
+}
+
+/// Sets for a container's group what libcontainer leaves out: huge pages; and, with version 2, that
+/// all of the container ends when memory runs out, not one process of it.
+pub(crate) fn complete(group: &str, resources: &Resources) -> io::Result<()> {
+    let hierarchies = Hierarchies::detect()?;
+    write_known(completion(&hierarchies, group, resources))
+}
+
+fn completion(
+    hierarchies: &Hierarchies,
+    group: &str,
+    resources: &Resources,
+) -> Vec<(PathBuf, String)> {
+    let mut found = huge_pages(hierarchies, group, resources);
+    if let Hierarchies::Unified(root) = hierarchies {
+        let path = join(root, group).join("memory.oom.group");
+        found.push((path, "1".to_owned()));
+    }
+    found
+}
+
+/// Writes the files that this kernel has.
+fn write_known(settings: Vec<(PathBuf, String)>) -> io::Result<()> {
+    for (path, value) in settings {
+        if path.exists() {
+            write(&path, &value)?;
+        }
+    }
     Ok(())
+}
+
+fn huge_pages(
+    hierarchies: &Hierarchies,
+    group: &str,
+    resources: &Resources,
+) -> Vec<(PathBuf, String)> {
+    let (dir, suffix) = match hierarchies {
+        Hierarchies::Unified(root) => (Some(join(root, group)), "max"),
+        Hierarchies::Split { .. } => (hierarchies.v1_dir("hugetlb", group), "limit_in_bytes"),
+    };
+    let file = |(size, bytes): (&String, &i64)| {
+        let name = format!("hugetlb.{size}.{suffix}");
+        Some((dir.as_ref()?.join(name), bytes.to_string()))
+    };
+    resources.huge_pages.iter().filter_map(file).collect()
 }
 
 /// Version 2: every group on the way passes its controllers on to its children.
@@ -362,10 +409,23 @@ fn tree(dir: &Path) -> io::Result<Vec<PathBuf>> {
     Ok(found)
 }
 
+/// The hierarchies as they were when first looked for: what is read often must not read the
+/// machine's mounts, of which there are many per pod, each time.
+fn known() -> io::Result<&'static Hierarchies> {
+    static KNOWN: OnceLock<Hierarchies> = OnceLock::new();
+    match KNOWN.get() {
+        Some(known) => Ok(known),
+        None => {
+            let found = Hierarchies::detect()?;
+            Ok(KNOWN.get_or_init(|| found))
+        }
+    }
+}
+
 /// Reads what a group uses.
 pub(crate) fn usage(group: &str) -> io::Result<Usage> {
-    let hierarchies = Hierarchies::detect()?;
-    if let Hierarchies::Unified(root) = &hierarchies {
+    let hierarchies = known()?;
+    if let Hierarchies::Unified(root) = hierarchies {
         let dir = join(root, group);
         let used = number(&dir.join("memory.current"))?;
         let idle = field(&dir.join("memory.stat"), "inactive_file")?;
@@ -430,4 +490,51 @@ fn write(path: &Path, value: &str) -> io::Result<()> {
             format!("set {} to {value}: {error}", path.display()),
         )
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn resources() -> Resources {
+        Resources {
+            memory_bytes: Some(1 << 20),
+            pids: Some(-1),
+            huge_pages: [("2MB".to_owned(), 4 << 20)].into(),
+            ..Resources::default()
+        }
+    }
+
+    fn set(list: Vec<(PathBuf, String)>) -> Vec<String> {
+        list.into_iter()
+            .map(|(path, value)| format!("{} {value}", path.display()))
+            .collect()
+    }
+
+    #[test]
+    fn limits_are_set_in_the_files_of_either_version() {
+        // statefulset.md 12.16
+        let two = Hierarchies::Unified(PathBuf::from("/c"));
+        assert_eq!(
+            set(limits(&two, "/g", &resources())),
+            ["/c/g/memory.max 1048576", "/c/g/pids.max max"]
+        );
+        assert_eq!(
+            set(completion(&two, "/g", &resources())),
+            ["/c/g/hugetlb.2MB.max 4194304", "/c/g/memory.oom.group 1"]
+        );
+        let tree = |name: &str| (vec![name.to_owned()], PathBuf::from("/c").join(name));
+        let one = Hierarchies::Split {
+            trees: vec![tree("memory"), tree("hugetlb")],
+            unified: None,
+        };
+        assert_eq!(
+            set(limits(&one, "/g", &resources())),
+            ["/c/memory/g/memory.limit_in_bytes 1048576"]
+        );
+        assert_eq!(
+            set(completion(&one, "/g", &resources())),
+            ["/c/hugetlb/g/hugetlb.2MB.limit_in_bytes 4194304"]
+        );
+    }
 }

@@ -204,6 +204,8 @@ pub struct Resources {
     pub memory_bytes: Option<i64>,
     /// Number of processes and threads.
     pub pids: Option<i64>,
+    /// Bytes of huge pages by their size as control groups name it (`2MB`, `1GB`).
+    pub huge_pages: BTreeMap<String, i64>,
 }
 
 /// Privileges of a container.
@@ -214,7 +216,8 @@ pub struct Security {
     pub privileged: bool,
     /// Capabilities added to the default set, with or without `CAP_`; `ALL` means all.
     pub capabilities_add: Vec<String>,
-    /// Capabilities taken from the default set; `ALL` means all. Additions win over it.
+    /// Capabilities taken from the default set and the additions; `ALL` means all but what is
+    /// added by name.
     pub capabilities_drop: Vec<String>,
     /// `allowPrivilegeEscalation: false`.
     pub no_new_privileges: bool,

@@ -88,7 +88,9 @@ fn bit(name: &str) -> Option<u64> {
 
 const ALL: u64 = (1 << NAMES.len()) - 1;
 
-/// The set for a container: default, minus drops, plus additions.
+/// The set for a container: the default; or all, or none, where `ALL` is added or dropped; then the
+/// additions by name, then the drops by name. So a name that is dropped is dropped for good, but
+/// `drop: [ALL]` leaves what is added by name.
 ///
 /// `devices_guarded` tells whether control groups keep the container from using device nodes
 /// that it makes itself; otherwise it may not make any unless it was asked for.
@@ -104,19 +106,28 @@ pub(crate) fn of(security: &Security, devices_guarded: bool) -> Result<Capabilit
             set |= bit(name).unwrap_or(0);
         }
     }
-    let mask = |name: &String| {
-        if name.eq_ignore_ascii_case("ALL") {
-            return Ok(ALL);
-        }
-        bit(name).ok_or_else(|| format!("unknown capability {name:?}"))
-    };
-    for name in &security.capabilities_drop {
-        set &= !mask(name)?;
+    if security.capabilities_add.iter().any(is_all) {
+        set = ALL;
     }
-    for name in &security.capabilities_add {
-        set |= mask(name)?;
+    if security.capabilities_drop.iter().any(is_all) {
+        set = 0;
     }
+    set |= named(&security.capabilities_add)?;
+    set &= !named(&security.capabilities_drop)?;
     Ok(Capabilities(set))
+}
+
+fn is_all(name: &String) -> bool {
+    name.eq_ignore_ascii_case("ALL")
+}
+
+/// The capabilities that a list names, but for `ALL`.
+fn named(names: &[String]) -> Result<u64, String> {
+    let mut bits = names
+        .iter()
+        .filter(|name| !is_all(name))
+        .map(|name| bit(name).ok_or_else(|| format!("unknown capability {name:?}")));
+    bits.try_fold(0, |set, bit| Ok(set | bit?))
 }
 
 /// Takes everything outside `set` from this process's bounding set: no program that it
@@ -221,11 +232,17 @@ mod tests {
     }
 
     #[test]
-    fn additions_win_over_drops_and_take_both_spellings() {
+    fn what_is_dropped_by_name_is_gone_and_both_spellings_are_known() {
+        // statefulset.md 12.16
         let set = of(&security(&["CAP_NET_ADMIN", "kill"], &["ALL"]), true).unwrap();
         assert_eq!(set, Capabilities(1 << 12 | 1 << 5));
         assert!(set.contains("NET_ADMIN") && !set.contains("CHOWN"));
         assert_eq!(of(&security(&["all"], &[]), true), Ok(Capabilities(ALL)));
+        let without = of(&security(&["ALL"], &["SYS_ADMIN"]), true).unwrap();
+        assert_eq!(without, Capabilities(ALL & !(1 << 21)));
+        let both = of(&security(&["KILL"], &["KILL"]), true).unwrap();
+        assert!(!both.contains("KILL"));
+        assert_eq!(of(&security(&["ALL"], &["ALL"]), true), Ok(Capabilities(0)));
     }
 
     #[test]

@@ -14,12 +14,13 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
+use nix::mount::MsFlags;
 use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, SigmaskHow, Signal};
 use nix::sys::socket::{ControlMessage, MsgFlags, sendmsg};
 
 use super::capabilities::{self, Capabilities};
 use super::seccomp;
-use crate::spec::{ResolvedUser, StartError, StartErrorKind, TerminalSize};
+use crate::spec::{Propagation, ResolvedUser, StartError, StartErrorKind, TerminalSize};
 
 /// `PATH` where the environment has none.
 pub(crate) const DEFAULT_PATH: &str =
@@ -37,6 +38,8 @@ pub(crate) struct Launch {
     pub no_new_privileges: bool,
     pub filter: Vec<libc::sock_filter>,
     pub rlimits: Vec<(u32, u64, u64)>,
+    /// Mounts whose propagation is still to be set: libcontainer leaves all of them as the root.
+    pub propagation: Vec<(PathBuf, Propagation)>,
     /// Socket that takes the terminal's other end; `None` without a terminal.
     pub terminal: Option<RawFd>,
     pub size: Option<TerminalSize>,
@@ -68,6 +71,12 @@ impl Launch {
         if let Some(socket) = self.terminal {
             self.open_terminal(socket)
                 .map_err(other("open a terminal"))?;
+        }
+        for (mount, propagation) in &self.propagation {
+            set_propagation(mount, *propagation).map_err(other(&format!(
+                "set the propagation of {}",
+                mount.display()
+            )))?;
         }
         self.enter_cwd()?;
         if self.no_new_privileges {
@@ -139,7 +148,7 @@ impl Launch {
 
     fn make_console(&self, terminal: &Path) {
         let console = Path::new("/dev/console");
-        let flags = nix::mount::MsFlags::MS_BIND;
+        let flags = MsFlags::MS_BIND;
         let mounted = OpenOptions::new()
             .create(true)
             .append(true)
@@ -266,6 +275,18 @@ fn other(doing: &str) -> impl FnOnce(io::Error) -> StartError {
         kind: StartErrorKind::Other,
         message: format!("{doing}: {error}"),
     }
+}
+
+/// Cuts a mount off from its origin as far as is asked for. A shared one was left as it is.
+fn set_propagation(mount: &Path, propagation: Propagation) -> io::Result<()> {
+    let kind = match propagation {
+        Propagation::Private => MsFlags::MS_PRIVATE,
+        Propagation::HostToContainer => MsFlags::MS_SLAVE,
+        Propagation::Bidirectional => return Ok(()),
+    };
+    let flags = kind | MsFlags::MS_REC;
+    nix::mount::mount(None::<&str>, mount, None::<&str>, flags, None::<&str>)?;
+    Ok(())
 }
 
 /// Sets a limit, or the nearest that this process is allowed to set.

@@ -150,7 +150,9 @@ fn open_beneath(volume: &Path, sub_path: &Path) -> io::Result<OwnedFd> {
         Err(rustix::io::Errno::NOENT) => {}
         Err(errno) => return Err(errno.into()),
     }
-    // Make what is missing, one directory at a time, each opened beneath the last.
+    // Make what is missing, one directory at a time, each opened beneath the last. Whoever may
+    // write to the volume may write to these, so they have its bits, the group's among them.
+    let mode = Mode::from_raw_mode(rustix::fs::fstat(&root)?.st_mode & 0o7777);
     let mut dir = root;
     for part in sub_path.components() {
         let name = match part {
@@ -168,8 +170,12 @@ fn open_beneath(volume: &Path, sub_path: &Path) -> io::Result<OwnedFd> {
         };
         dir = match open(&dir) {
             Err(rustix::io::Errno::NOENT) => {
-                rustix::fs::mkdirat(&dir, Path::new(name), Mode::from_raw_mode(0o755))?;
-                open(&dir)?
+                rustix::fs::mkdirat(&dir, Path::new(name), Mode::RWXU)?;
+                let made = open(&dir)?;
+                // By the descriptor's own name: neither a link nor the mask comes between.
+                let itself = format!("/proc/self/fd/{}", made.as_raw_fd());
+                rustix::fs::chmod(itself, mode)?;
+                made
             }
             other => other?,
         };
@@ -179,6 +185,8 @@ fn open_beneath(volume: &Path, sub_path: &Path) -> io::Result<OwnedFd> {
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
     use super::*;
 
     #[test]
@@ -200,7 +208,7 @@ mod tests {
     }
 
     #[test]
-    fn links_in_a_volume_do_not_lead_out_of_it() {
+    fn links_in_a_volume_do_not_lead_out_of_it_and_what_is_made_has_its_bits() {
         let dir = std::env::temp_dir().join(format!("sub-path-{}", std::process::id()));
         fs::create_dir_all(&dir).unwrap();
         std::os::unix::fs::symlink("/etc", dir.join("out")).unwrap();
@@ -211,6 +219,10 @@ mod tests {
         assert!(open_beneath(&dir, Path::new("../x")).is_err());
         assert!(open_beneath(&dir, Path::new("inside/made/deep")).is_ok());
         assert!(dir.join("in/made/deep").is_dir());
+        fs::set_permissions(&dir, fs::Permissions::from_mode(0o2770)).unwrap();
+        open_beneath(&dir, Path::new("for-group")).unwrap();
+        let made = fs::metadata(dir.join("for-group")).unwrap();
+        assert_eq!(made.permissions().mode() & 0o7777, 0o2770);
         fs::remove_dir_all(&dir).unwrap();
     }
 }

@@ -27,7 +27,10 @@ use super::{rootfs, seccomp};
 use crate::cgroup::{self, Hierarchies};
 use crate::client::cleanup;
 use crate::protocol::Failure;
-use crate::spec::{ContainerSpec, ExecSpec, MountSource, ResolvedUser, StartError, StartErrorKind};
+use crate::spec::{
+    ContainerSpec, ExecSpec, Mount, MountSource, Propagation, ResolvedUser, StartError,
+    StartErrorKind,
+};
 use crate::state_dir::{self, Durability};
 
 /// How a worker's task went.
@@ -207,6 +210,7 @@ fn run_container(
     let mut launch = launch(spec, &spec.args, place, &streams, around.unified)?;
     launch.status = status_writer.as_raw_fd();
     launch.console = true;
+    launch.propagation = propagation(&spec.mounts);
     connect(streams.pipes).map_err(failed("connect the container's streams"))?;
     set_oom_score(spec.oom_score_adj.unwrap_or(0));
     let bundle = place.dir.join(state_dir::BUNDLE);
@@ -226,6 +230,8 @@ fn run_container(
         .build()
         .map_err(|error| creation_error(&error))?;
     let pid = container.pid().map_or(0, |pid| pid.as_raw());
+    cgroup::complete(&place.cgroup, &spec.resources)
+        .map_err(failed("complete the container's limits"))?;
     container
         .start()
         .map_err(|error| describe("start container", &error))?;
@@ -392,11 +398,21 @@ fn launch(
         no_new_privileges: spec.security.no_new_privileges,
         filter,
         rlimits: super::limits::rlimits(&spec.rlimits).map_err(invalid)?,
+        propagation: Vec::new(),
         terminal: streams.terminal.as_ref().map(AsRawFd::as_raw_fd),
         size: None,
         console: false,
         status: -1,
     })
+}
+
+/// How mounts of the node travel on, by their place in the container.
+fn propagation(mounts: &[Mount]) -> Vec<(PathBuf, Propagation)> {
+    let binds = mounts.iter().filter_map(|mount| match &mount.source {
+        MountSource::Bind { propagation, .. } => Some((mount.destination.clone(), *propagation)),
+        MountSource::Tmpfs { .. } => None,
+    });
+    binds.collect()
 }
 
 /// Keeps the last of each name, at the place of the first.

@@ -255,6 +255,7 @@ async fn limits_are_set_and_can_be_changed() {
         cpu_period_us: None,
         memory_bytes: Some(64 << 20),
         pids: Some(50),
+        ..Resources::default()
     };
     spec.oom_score_adj = Some(-997);
     spec.rlimits

@@ -4,6 +4,7 @@
 
 mod isolation;
 mod lifecycle;
+mod mounts;
 mod recovery;
 mod sessions;
 mod world;

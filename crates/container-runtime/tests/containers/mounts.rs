@@ -1,0 +1,162 @@
+//! What is mounted into containers, and how far mounts travel.
+
+use std::fs;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+
+use container_runtime::spec::{Mount, MountSource, Propagation};
+use nix::mount::{MntFlags, MsFlags, mount, umount2};
+
+use crate::world::{World, command, exec, logged, run, start};
+
+fn bind(path: &Path, to: &str) -> Mount {
+    Mount {
+        destination: to.into(),
+        source: MountSource::Bind {
+            path: path.to_owned(),
+            sub_path: None,
+            recursive_read_only: false,
+            propagation: Propagation::Private,
+        },
+        read_only: false,
+    }
+}
+
+/// A mount of the node that goes with its guard.
+struct Mounted(PathBuf);
+
+impl Mounted {
+    fn memory(at: PathBuf) -> Self {
+        fs::create_dir_all(&at).unwrap();
+        mount(
+            Some("tmpfs"),
+            &at,
+            Some("tmpfs"),
+            MsFlags::empty(),
+            None::<&str>,
+        )
+        .unwrap();
+        Mounted(at)
+    }
+
+    fn shared(self) -> Self {
+        let flags = MsFlags::MS_SHARED;
+        mount(None::<&str>, &self.0, None::<&str>, flags, None::<&str>).unwrap();
+        self
+    }
+}
+
+impl Drop for Mounted {
+    fn drop(&mut self) {
+        umount2(&self.0, MntFlags::MNT_DETACH).ok();
+    }
+}
+
+#[tokio::test]
+async fn later_mounts_travel_as_far_as_is_asked() {
+    let world = World::new("propagation");
+    let sandbox = world.sandbox("p1").await;
+    let volume = Mounted::memory(world.dir.join("volume")).shared();
+    for sub in ["node", "container"] {
+        fs::create_dir_all(volume.0.join(sub)).unwrap();
+    }
+    let with = |propagation| {
+        let mut mount = bind(&volume.0, "/v");
+        if let MountSource::Bind { propagation: p, .. } = &mut mount.source {
+            *p = propagation;
+        }
+        mount
+    };
+    let mut containers = Vec::new();
+    for (id, propagation) in [
+        ("none", Propagation::Private),
+        ("in", Propagation::HostToContainer),
+        ("both", Propagation::Bidirectional),
+    ] {
+        let mut spec = world.container(id, &["sleep", "100"]);
+        spec.security.privileged = true;
+        spec.mounts = vec![with(propagation), bind(&volume.0, "/own")];
+        start(&sandbox, &spec).await;
+        containers.push(id);
+    }
+    let later = Mounted::memory(volume.0.join("node"));
+    fs::write(later.0.join("later"), "").unwrap();
+    for (id, place, expected) in [
+        ("none", "/v", "0\n"),
+        ("in", "/v", "1\n"),
+        ("both", "/v", "1\n"),
+        // One mount that travels does not take the others with it.
+        ("both", "/own", "0\n"),
+    ] {
+        let script = format!("ls {place}/node | wc -l");
+        let seen = exec(&sandbox, command(id, &["sh", "-c", &script]), b"").await;
+        assert_eq!(seen.0, expected, "{id} {place}: {seen:?}");
+    }
+    let made = "mount -t tmpfs none /v/container && touch /v/container/made";
+    for id in ["none", "in"] {
+        exec(&sandbox, command(id, &["sh", "-c", made]), b"").await;
+        assert!(!volume.0.join("container/made").exists(), "{id}");
+    }
+    exec(&sandbox, command("both", &["sh", "-c", made]), b"").await;
+    assert!(volume.0.join("container/made").exists());
+    for id in containers {
+        sandbox.remove(id).await.unwrap();
+    }
+    umount2(&volume.0.join("container"), MntFlags::MNT_DETACH).unwrap();
+    drop(later);
+    drop(volume);
+    world.end().await;
+}
+
+#[tokio::test]
+async fn read_only_goes_as_deep_as_is_asked() {
+    let world = World::new("recursive");
+    let sandbox = world.sandbox("p1").await;
+    let outer = Mounted::memory(world.dir.join("outer"));
+    let inner = Mounted::memory(outer.0.join("inner"));
+    let with = |to: &str, recursive| {
+        let mut mount = bind(&outer.0, to);
+        mount.read_only = true;
+        if let MountSource::Bind {
+            recursive_read_only,
+            ..
+        } = &mut mount.source
+        {
+            *recursive_read_only = recursive;
+        }
+        mount
+    };
+    let script = "for d in /flat /flat/inner /deep /deep/inner; do \
+         touch $d/x 2>/dev/null && echo $d written; done; true";
+    let mut spec = world.shell("a", script);
+    spec.mounts = vec![with("/flat", false), with("/deep", true)];
+    run(&sandbox, &spec).await;
+    assert_eq!(logged(&spec), ["/flat/inner written"]);
+    sandbox.remove("a").await.unwrap();
+    drop(inner);
+    drop(outer);
+    world.end().await;
+}
+
+#[tokio::test]
+async fn a_directory_made_for_a_sub_path_belongs_to_those_of_the_volume() {
+    let world = World::new("subdir");
+    let sandbox = world.sandbox("p1").await;
+    let volume = world.dir.join("volume");
+    fs::create_dir_all(&volume).unwrap();
+    std::os::unix::fs::chown(&volume, None, Some(3000)).unwrap();
+    fs::set_permissions(&volume, fs::Permissions::from_mode(0o2770)).unwrap();
+    let mut spec = world.shell("a", "touch /data/file && echo written");
+    spec.user.uid = Some(1000);
+    spec.user.supplementary_groups = vec![3000];
+    let mut mount = bind(&volume, "/data");
+    if let MountSource::Bind { sub_path, .. } = &mut mount.source {
+        *sub_path = Some("pg/main".into());
+    }
+    spec.mounts = vec![mount];
+    run(&sandbox, &spec).await;
+    assert_eq!(logged(&spec), ["written"]);
+    let file = fs::metadata(volume.join("pg/main/file")).unwrap();
+    assert_eq!((file.uid(), file.gid()), (1000, 3000));
+    world.end().await;
+}
