@@ -3,7 +3,8 @@
 //! One list and watch feeds it; after an interruption it resumes, or lists anew when the server
 //! has forgotten where it was (`410 Gone`), and tells subscribers the difference. Objects are
 //! shared (`Arc`) and come without `managedFields`, which nobody here reads and which the server
-//! keeps when they are not sent.
+//! keeps when they are not sent; of those that are many, something smaller can be kept in their
+//! place ([`Cache::spawn_as`]).
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fmt::Debug;
@@ -17,18 +18,18 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use crate::changes::{Change, Changes, Mailbox};
-use crate::{Key, limits};
+use crate::{Identity, Key, limits};
 
-/// What a cache can hold.
+/// An object as the server gives it.
 pub trait Object: Resource + Clone + DeserializeOwned + Debug + Send + Sync + 'static {}
 impl<K: Resource + Clone + DeserializeOwned + Debug + Send + Sync + 'static> Object for K {}
 
 /// A handle on a cache; clones share it.
-pub struct Cache<K: Object> {
+pub struct Cache<K> {
     shared: Arc<Shared<K>>,
 }
 
-impl<K: Object> Clone for Cache<K> {
+impl<K> Clone for Cache<K> {
     fn clone(&self) -> Self {
         Self {
             shared: self.shared.clone(),
@@ -38,12 +39,12 @@ impl<K: Object> Clone for Cache<K> {
 
 /// Finds objects by something other than their name, for instance pods by their owner's uid.
 /// Always as current as the cache it belongs to.
-pub struct Index<K: Object> {
+pub struct Index<K> {
     shared: Arc<Shared<K>>,
     number: usize,
 }
 
-impl<K: Object> Clone for Index<K> {
+impl<K> Clone for Index<K> {
     fn clone(&self) -> Self {
         Self {
             shared: self.shared.clone(),
@@ -52,7 +53,8 @@ impl<K: Object> Clone for Index<K> {
     }
 }
 
-struct Shared<K: Object> {
+struct Shared<K> {
+    identity: fn(&K) -> Identity<'_>,
     state: RwLock<State<K>>,
     synced: watch::Sender<Progress>,
 }
@@ -64,7 +66,7 @@ enum Progress {
     Stopped,
 }
 
-struct State<K: Object> {
+struct State<K> {
     objects: BTreeMap<Key, Arc<K>>,
     subscribers: Vec<std::sync::Weak<Mailbox<K>>>,
     indexes: Vec<IndexState<K>>,
@@ -83,37 +85,60 @@ impl<K: Object> Cache<K> {
     ///
     /// `Api<PartialObjectMeta<K>>` gives a cache of metadata only.
     pub fn spawn(api: Api<K>, config: watcher::Config, shutdown: CancellationToken) -> Self {
-        Self::spawn_trimmed(api, config, shutdown, |_| ())
-    }
-
-    /// As [`spawn`](Self::spawn), for a reader that needs little of many objects: `trim` removes
-    /// the rest of each before it is kept.
-    pub fn spawn_trimmed(
-        api: Api<K>,
-        config: watcher::Config,
-        shutdown: CancellationToken,
-        mut trim: impl FnMut(&mut K) + Send + 'static,
-    ) -> Self {
-        let config = config.page_size(limits::LIST_PAGE_OBJECTS);
-        let cache = Self::empty();
-        let feed = watcher::watcher(api, config);
-        let feed = feed.map_ok(move |event| event.modify(|object| trim(object)));
-        tokio::spawn(cache.clone().follow(feed, shutdown));
-        cache
+        Self::spawn_as(
+            api,
+            config,
+            shutdown,
+            |object| Identity::of(object),
+            as_it_is,
+        )
     }
 
     /// A cache fed from a stream of events, as a watcher gives them; ends with the stream.
     pub fn from_events(events: impl Stream<Item = Event<K>> + Send + 'static) -> Self {
-        let cache = Self::empty();
-        tokio::spawn(
-            cache
-                .clone()
-                .follow(events.map(Ok), CancellationToken::new()),
-        );
+        let cache = Self::empty(|object| Identity::of(object));
+        let feed = events.map(|event| Ok(converted(event, &mut as_it_is)));
+        tokio::spawn(cache.clone().follow(feed, CancellationToken::new()));
+        cache
+    }
+}
+
+/// Without what nobody reads, and without the room that decoding leaves in lists for more: it may
+/// be kept for months.
+fn as_it_is<K: Object>(mut object: K) -> K {
+    object.meta_mut().managed_fields = None;
+    object.clone()
+}
+
+fn converted<W, K>(event: Event<W>, convert: &mut impl FnMut(W) -> K) -> Event<K> {
+    match event {
+        Event::Apply(object) => Event::Apply(convert(object)),
+        Event::Delete(object) => Event::Delete(convert(object)),
+        Event::Init => Event::Init,
+        Event::InitApply(object) => Event::InitApply(convert(object)),
+        Event::InitDone => Event::InitDone,
+    }
+}
+
+impl<K: Send + Sync + 'static> Cache<K> {
+    /// As [`spawn`](Cache::spawn), for a reader that needs little of many objects: what `convert`
+    /// makes of each is kept, and told by `identity` from others.
+    pub fn spawn_as<W: Object>(
+        api: Api<W>,
+        config: watcher::Config,
+        shutdown: CancellationToken,
+        identity: fn(&K) -> Identity<'_>,
+        mut convert: impl FnMut(W) -> K + Send + 'static,
+    ) -> Self {
+        let config = config.page_size(limits::LIST_PAGE_OBJECTS);
+        let cache = Self::empty(identity);
+        let feed = watcher::watcher(api, config);
+        let feed = feed.map_ok(move |event| converted(event, &mut convert));
+        tokio::spawn(cache.clone().follow(feed, shutdown));
         cache
     }
 
-    fn empty() -> Self {
+    fn empty(identity: fn(&K) -> Identity<'_>) -> Self {
         let state = State {
             objects: BTreeMap::new(),
             subscribers: Vec::new(),
@@ -123,6 +148,7 @@ impl<K: Object> Cache<K> {
         let (synced, _) = watch::channel(Progress::Listing);
         Self {
             shared: Arc::new(Shared {
+                identity,
                 state: RwLock::new(state),
                 synced,
             }),
@@ -246,7 +272,7 @@ impl<K: Object> Cache<K> {
     }
 }
 
-impl<K: Object> Index<K> {
+impl<K> Index<K> {
     /// The objects with that term, sorted by namespace and name.
     pub fn get(&self, term: &str) -> Vec<Arc<K>> {
         let state = self.shared.read();
@@ -282,7 +308,7 @@ impl<K> IndexState<K> {
     }
 }
 
-impl<K: Object> Shared<K> {
+impl<K> Shared<K> {
     fn read(&self) -> RwLockReadGuard<'_, State<K>> {
         self.state.read().unwrap_or_else(PoisonError::into_inner)
     }
@@ -295,8 +321,8 @@ impl<K: Object> Shared<K> {
         match event {
             Event::Init => listed.clear(),
             Event::InitApply(object) => {
-                listed.insert(Key::of(&object));
-                self.write().apply(object);
+                listed.insert((self.identity)(&object).key());
+                self.write().apply(object, self.identity);
             }
             Event::InitDone => {
                 let mut state = self.write();
@@ -307,7 +333,7 @@ impl<K: Object> Shared<K> {
                     .cloned()
                     .collect();
                 for key in gone {
-                    state.remove(&key, None);
+                    state.remove(&key, None, self.identity);
                 }
                 listed.clear();
                 drop(state);
@@ -317,10 +343,10 @@ impl<K: Object> Shared<K> {
                     first
                 });
             }
-            Event::Apply(object) => self.write().apply(object),
+            Event::Apply(object) => self.write().apply(object, self.identity),
             Event::Delete(object) => {
-                let key = Key::of(&object);
-                self.write().remove(&key, Some(object));
+                let key = (self.identity)(&object).key();
+                self.write().remove(&key, Some(object), self.identity);
             }
         }
     }
@@ -338,17 +364,15 @@ impl<K: Object> Shared<K> {
     }
 }
 
-impl<K: Object> State<K> {
-    fn apply(&mut self, mut object: K) {
-        object.meta_mut().managed_fields = None;
-        let key = Key::of(&object);
-        // Decoding leaves room in lists for more; a clone has none, and may be kept for months.
-        let object = Arc::new(object.clone());
+impl<K> State<K> {
+    fn apply(&mut self, object: K, identity: fn(&K) -> Identity<'_>) {
+        let key = identity(&object).key();
+        let object = Arc::new(object);
+        let new = identity(&object);
         let mut previous = self.objects.insert(key.clone(), object.clone());
         if let Some(old) = &previous {
-            if old.meta().resource_version == object.meta().resource_version
-                && old.meta().resource_version.is_some()
-            {
+            let version = identity(old).resource_version;
+            if version == new.resource_version && !version.is_empty() {
                 return;
             }
             for index in &mut self.indexes {
@@ -359,28 +383,22 @@ impl<K: Object> State<K> {
             index.insert(&key, &object);
         }
         // Another object under the same name: the end of the first was not seen.
-        if let Some(old) = previous.take_if(|old| old.meta().uid != object.meta().uid) {
+        if let Some(old) = previous.take_if(|old| identity(old).uid != new.uid) {
             self.tell(&key, Change::Deleted(old));
         }
         self.tell(&key, Change::Applied(object, previous));
     }
 
     /// Removes the object of that key; `last` is its final state, when the server told it.
-    fn remove(&mut self, key: &Key, last: Option<K>) {
+    fn remove(&mut self, key: &Key, last: Option<K>, identity: fn(&K) -> Identity<'_>) {
         let Some(old) = self.objects.remove(key) else {
             return;
         };
         for index in &mut self.indexes {
             index.remove(key, &old);
         }
-        let last = match last {
-            Some(mut last) if last.meta().uid == old.meta().uid => {
-                last.meta_mut().managed_fields = None;
-                Arc::new(last)
-            }
-            _ => old,
-        };
-        self.tell(key, Change::Deleted(last));
+        let last = last.filter(|last| identity(last).uid == identity(&old).uid);
+        self.tell(key, Change::Deleted(last.map_or(old, Arc::new)));
     }
 
     fn tell(&mut self, key: &Key, change: Change<K>) {

@@ -11,7 +11,6 @@ use std::task::{Context, Poll};
 
 use futures::Stream;
 use futures::task::AtomicWaker;
-use kube::Resource;
 
 use crate::Key;
 
@@ -61,7 +60,7 @@ struct Pending<K> {
     applied: Option<(Arc<K>, Option<Arc<K>>)>,
 }
 
-impl<K: Resource> Mailbox<K> {
+impl<K> Mailbox<K> {
     pub(crate) fn new() -> Self {
         let state = State {
             order: VecDeque::new(),
@@ -151,11 +150,11 @@ fn merge<K>(waiting: Option<Pending<K>>, change: Change<K>) -> Option<Pending<K>
 }
 
 /// The receiving end of a subscription: a stream that ends when the cache does.
-pub struct Changes<K: Resource> {
+pub struct Changes<K> {
     pub(crate) mailbox: Arc<Mailbox<K>>,
 }
 
-impl<K: Resource> Changes<K> {
+impl<K> Changes<K> {
     /// The next change; `None` when the cache has stopped.
     pub async fn next(&mut self) -> Option<Change<K>> {
         std::future::poll_fn(|context| self.poll_change(context)).await
@@ -171,7 +170,7 @@ impl<K: Resource> Changes<K> {
     }
 }
 
-impl<K: Resource> Stream for Changes<K> {
+impl<K> Stream for Changes<K> {
     type Item = Change<K>;
 
     fn poll_next(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {

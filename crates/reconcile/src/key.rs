@@ -29,11 +29,38 @@ impl Key {
 
     /// The key of `object`.
     pub fn of<K: Resource>(object: &K) -> Self {
+        Identity::of(object).key()
+    }
+}
+
+/// What tells objects, and the states of one, from each other; empty where there is none.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Identity<'o> {
+    /// Namespace.
+    pub namespace: &'o str,
+    /// Name.
+    pub name: &'o str,
+    /// Uid.
+    pub uid: &'o str,
+    /// Resource version.
+    pub resource_version: &'o str,
+}
+
+impl<'o> Identity<'o> {
+    /// The identity of an object.
+    pub fn of<K: Resource>(object: &'o K) -> Self {
         let meta = object.meta();
         Self {
-            namespace: meta.namespace.clone().unwrap_or_default(),
-            name: meta.name.clone().unwrap_or_default(),
+            namespace: meta.namespace.as_deref().unwrap_or_default(),
+            name: meta.name.as_deref().unwrap_or_default(),
+            uid: meta.uid.as_deref().unwrap_or_default(),
+            resource_version: meta.resource_version.as_deref().unwrap_or_default(),
         }
+    }
+
+    /// Its key.
+    pub fn key(&self) -> Key {
+        Key::new(self.namespace, self.name)
     }
 }
 

@@ -15,7 +15,7 @@ mod similarity;
 
 pub use cache::{Cache, Index, Object};
 pub use changes::{Change, Changes};
-pub use key::Key;
+pub use key::{Identity, Key};
 pub use kube::runtime::watcher::Config as WatchConfig;
 pub use queue::{Lease, Outcome, Queue, Work, run_workers};
 pub use recorder::{EventType, Recorder, Source, reference};

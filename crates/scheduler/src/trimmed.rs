@@ -2,12 +2,24 @@
 
 use k8s_openapi::api::core::v1::{Container, Pod, Volume};
 use kube::{Api, Client};
-use reconcile::{Cache, WatchConfig};
+use reconcile::{Cache, Identity, WatchConfig};
 use tokio_util::sync::CancellationToken;
 
 /// The pods as `placement` looks at them.
 pub(crate) fn pods(client: Client, shutdown: CancellationToken) -> Cache<Pod> {
-    Cache::spawn_trimmed(Api::all(client), WatchConfig::default(), shutdown, trim)
+    let kept = |mut pod: Pod| {
+        pod.metadata.managed_fields = None;
+        trim(&mut pod);
+        pod.clone()
+    };
+    let identity = |pod: &_| Identity::of(pod);
+    Cache::spawn_as(
+        Api::all(client),
+        WatchConfig::default(),
+        shutdown,
+        identity,
+        kept,
+    )
 }
 
 fn trim(pod: &mut Pod) {
