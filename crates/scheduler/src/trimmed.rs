@@ -12,12 +12,12 @@ pub(crate) fn pods(client: Client, shutdown: CancellationToken) -> Cache<Pod> {
         trim(&mut pod);
         pod.clone()
     };
-    let identity = |pod: &_| Identity::of(pod);
+    let config = WatchConfig::default();
     Cache::spawn_as(
         Api::all(client),
-        WatchConfig::default(),
+        config,
         shutdown,
-        identity,
+        |pod| Identity::of(pod),
         kept,
     )
 }
