@@ -17,6 +17,7 @@ use sha2::{Digest, Sha256};
 use crate::negotiate;
 use crate::registry::Registry;
 use crate::reply::{JSON, Reply};
+use crate::resource_metrics;
 use crate::reviews;
 use crate::routing::unknown_path;
 use crate::server::ApiServer;
@@ -120,7 +121,8 @@ fn kinds(registry: &Registry) -> Vec<KindInfo> {
         .iter()
         .filter(|info| !info.verbs.is_empty())
         .copied();
-    stored.chain(reviews::INFOS.iter().copied()).collect()
+    let computed = reviews::INFOS.iter().chain(resource_metrics::INFOS);
+    stored.chain(computed.copied()).collect()
 }
 
 fn document(kinds: &[KindInfo], path: &str, form: Form) -> Option<Value> {
@@ -310,7 +312,7 @@ fn legacy_resource(info: &KindInfo) -> Value {
     if !info.categories.is_empty() {
         entry["categories"] = json!(info.categories);
     }
-    if info.verbs.contains(&Verb::Get) {
+    if !info.storage.is_empty() {
         let version = format!("{}/{}/{}", info.group, info.version, info.kind);
         let hash = Sha256::digest(version.as_bytes());
         entry["storageVersionHash"] = json!(STANDARD.encode(&hash[..8]));

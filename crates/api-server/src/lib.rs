@@ -2,7 +2,8 @@
 //! through, for every kind alike.
 //!
 //! What is particular to a kind lives in `resource-kinds`; there is no file about one kind here
-//! (the virtual kinds of `reviews/`, which are questions and never stored, are the exception).
+//! (the virtual kinds of `reviews/` and `resource_metrics/`, which are answers and never stored, are
+//! the exception).
 //! A request passes, in this order: TLS and identity, limits, request info, authentication,
 //! authorisation, routing, decoding, admission, validation, store. Read `pipeline.rs` first, then
 //! `verbs/create.rs`.
@@ -36,6 +37,7 @@ mod reply;
 mod request_info;
 mod reviews;
 mod routing;
+mod resource_metrics;
 mod selection;
 mod serve;
 mod served;

@@ -106,5 +106,14 @@ pub(crate) const DELETE_COLLECTION_WORKERS: usize = 8;
 /// A proxied request's connection is there within this time.
 pub(crate) const PROXY_CONNECT_TIMEOUT: Duration = Duration::from_secs(30);
 
+/// A node tells what it and its pods use within this time, or is left out.
+pub(crate) const NODE_SUMMARY_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Most of what a node tells that is read; ten times what some hundred pods need.
+pub(crate) const NODE_SUMMARY_BYTES_MAX: usize = 4 * 1024 * 1024;
+
+/// How many nodes are asked at a time.
+pub(crate) const NODE_SUMMARIES_AT_ONCE: usize = 16;
+
 /// Largest answer of a node that is read into an error message.
 pub(crate) const NODE_ERROR_BYTES_MAX: usize = 64 * 1024;

@@ -11,6 +11,7 @@ use crate::body::BoxBody;
 use crate::pipeline::{Answer, Call};
 use crate::registry::Resource;
 use crate::reply::Reply;
+use crate::resource_metrics;
 use crate::server::ApiServer;
 use crate::{discovery, health, metrics, openapi, reviews, subresources, verbs, version};
 
@@ -36,6 +37,11 @@ pub(crate) async fn route(
     let info = &call.info;
     if let Some(review) = reviews::find(&info.group, &info.version, &info.resource) {
         return reviews::answer(server, review, call, body)
+            .await
+            .map(Answer::Reply);
+    }
+    if let Some(kind) = resource_metrics::find(&info.group, &info.version, &info.resource) {
+        return resource_metrics::answer(server, kind, call)
             .await
             .map(Answer::Reply);
     }

@@ -1,6 +1,6 @@
-//! Ages as kubectl prints them.
+//! Ages as kubectl prints them, and durations as Go does.
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 
 /// The span between two moments in kubectl's short form (`kubectl.md` 1.10).
 pub fn human(seconds: i64) -> String {
@@ -39,9 +39,41 @@ pub fn age(then: Option<&str>, now: Timestamp) -> String {
     }
 }
 
+/// A duration in Go's form: `1m15.06s`. Below zero is zero.
+pub fn go(duration: SignedDuration) -> String {
+    let seconds = duration.as_secs().max(0);
+    let (hours, minutes) = (seconds / 3600, seconds / 60 % 60);
+    let mut text = String::new();
+    if hours > 0 {
+        text.push_str(&format!("{hours}h"));
+    }
+    if hours > 0 || minutes > 0 {
+        text.push_str(&format!("{minutes}m"));
+    }
+    let fraction = format!("{:09}", duration.subsec_nanos().max(0));
+    let fraction = fraction.trim_end_matches('0');
+    let point = if fraction.is_empty() { "" } else { "." };
+    text.push_str(&format!("{}{point}{fraction}s", seconds % 60));
+    text
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn durations_read_as_go_prints_them() {
+        for (millis, text) in [
+            (-5, "0s"),
+            (0, "0s"),
+            (10_000, "10s"),
+            (15_060, "15.06s"),
+            (75_001, "1m15.001s"),
+            (3_600_000, "1h0m0s"),
+        ] {
+            assert_eq!(go(SignedDuration::from_millis(millis)), text);
+        }
+    }
 
     /// `kubectl.md` 1.10
     #[test]

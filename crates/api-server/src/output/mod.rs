@@ -1,5 +1,6 @@
 //! Objects on their way out: as stored, as YAML, as tables, as metadata only.
 
+mod computed;
 mod table;
 
 use bytes::Bytes;
@@ -16,6 +17,7 @@ use crate::reply::{JSON, Reply};
 use crate::storage;
 use crate::writes::Written;
 
+pub(crate) use computed::{computed, computed_list};
 pub(crate) use table::{Include, TableStyle};
 
 /// How a request's objects are shown.
@@ -168,7 +170,7 @@ pub(crate) fn list(
         Form::Protobuf => {
             let kind = (info.api_version(), info.list_kind);
             let decoded = items.iter().map(|item| storage::decode(resource, item));
-            listed((&kind.0, kind.1), meta, decoded)
+            listed((&kind.0, kind.1), &meta.json(), decoded)
         }
         Form::PartialProtobuf(version) => {
             let api_version = format!("meta.k8s.io/{version}");
@@ -176,7 +178,8 @@ pub(crate) fn list(
                 let object = storage::decode(resource, item)?;
                 Ok(partial(&object, version))
             });
-            listed((&api_version, "PartialObjectMetadataList"), meta, partials)
+            let kind = (api_version.as_str(), "PartialObjectMetadataList");
+            listed(kind, &meta.json(), partials)
         }
         Form::Yaml => {
             let items: Result<Vec<Value>, Status> = items
@@ -203,10 +206,10 @@ fn encoded(object: &Value) -> Result<Bytes, Status> {
 /// A list in protobuf.
 fn listed(
     kind: (&str, &str),
-    meta: &ListMeta,
+    meta: &Value,
     items: impl Iterator<Item = Result<Value, Status>>,
 ) -> Result<Reply, Status> {
-    let bytes = protobuf::list(kind, &meta.json(), items)?;
+    let bytes = protobuf::list(kind, meta, items)?;
     let bytes = bytes.ok_or_else(|| Status::internal("a kind without a protobuf form"))?;
     Ok(Reply::bytes(PROTOBUF, bytes))
 }

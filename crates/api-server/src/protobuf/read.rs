@@ -2,7 +2,7 @@
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use serde_json::{Map, Value, json};
 
 use super::table::{Field, Shape, Table};
@@ -134,6 +134,7 @@ fn value(table: &Table, kind: &str, wire: Wire<'_>, depth: usize) -> Result<Valu
         "double" => json!(wire.double()?),
         "Time" => time(wire.bytes()?, false)?,
         "MicroTime" => time(wire.bytes()?, true)?,
+        "Duration" => json!(duration(wire.bytes()?)?),
         "Quantity" => json!(first_text(wire.bytes()?)?),
         "Items" => items(wire.bytes()?)?,
         "IntOrString" => int_or_string(wire.bytes()?)?,
@@ -185,6 +186,19 @@ fn time(bytes: &[u8], micro: bool) -> Result<Value, String> {
         "%Y-%m-%dT%H:%M:%SZ"
     };
     Ok(json!(at.strftime(form).to_string()))
+}
+
+fn duration(bytes: &[u8]) -> Result<String, String> {
+    let mut nanos = 0;
+    let mut reader = Reader::new(bytes);
+    while let Some((number, wire)) = reader.field()? {
+        if number == 1 {
+            nanos = wire.varint()?.cast_signed();
+        }
+    }
+    Ok(object_model::duration::go(SignedDuration::from_nanos(
+        nanos,
+    )))
 }
 
 fn int_or_string(bytes: &[u8]) -> Result<Value, String> {

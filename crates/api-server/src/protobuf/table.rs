@@ -113,7 +113,7 @@ mod tests {
 
     #[test]
     fn every_type_that_a_field_names_is_known() {
-        const SPECIAL: [&str; 11] = [
+        const SPECIAL: [&str; 12] = [
             "string",
             "bytes",
             "int",
@@ -121,6 +121,7 @@ mod tests {
             "double",
             "Time",
             "MicroTime",
+            "Duration",
             "Quantity",
             "Items",
             "IntOrString",

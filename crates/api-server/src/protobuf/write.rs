@@ -2,7 +2,7 @@
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use serde_json::{Map, Value};
 
 use super::MAGIC;
@@ -119,6 +119,13 @@ fn one(table: &Table, kind: &str, number: u32, value: &Value, out: &mut Writer) 
         "bool" => out.varint(number, u64::from(value.as_bool().unwrap_or_default())),
         "double" => out.double(number, value.as_f64().unwrap_or_default()),
         "Time" | "MicroTime" => out.bytes(number, &time(value)),
+        "Duration" => {
+            let length = text(value).parse::<SignedDuration>().unwrap_or_default();
+            let nanos = i64::try_from(length.as_nanos()).unwrap_or(i64::MAX);
+            let mut inner = Writer::default();
+            inner.varint(1, nanos.cast_unsigned());
+            out.bytes(number, &inner.0);
+        }
         "Quantity" => {
             let amount = match value {
                 Value::String(text) => text.clone(),
@@ -234,6 +241,7 @@ mod tests {
             "double" => json!(number as f64 / 4.0),
             "Time" => json!(format!("{:04}-02-03T04:05:06Z", 1970 + number % 100)),
             "MicroTime" => json!(format!("2024-02-03T04:05:06.{:06}Z", number % 1_000_000)),
+            "Duration" => json!(format!("{}.25s", 1 + number % 59)),
             "Quantity" => json!(format!("{number}Mi")),
             "Items" => json!(["a", format!("{number}")]),
             "IntOrString" if number.is_multiple_of(2) => json!(number),
@@ -253,6 +261,7 @@ mod tests {
                 ("policy/v1", "PodDisruptionBudget"), ("coordination.k8s.io/v1", "Lease"),
                 ("rbac.authorization.k8s.io/v1", "ClusterRole"),
                 ("authentication.k8s.io/v1", "TokenReview"),
+                ("metrics.k8s.io/v1beta1", "NodeMetrics"), ("metrics.k8s.io/v1beta1", "PodMetrics"),
             ] {
                 let table = Table::published();
                 let name = table.of_kind(version, kind).unwrap();

@@ -4,7 +4,7 @@ pub(crate) mod apply;
 mod collection;
 pub(crate) mod create;
 pub(crate) mod delete;
-mod list;
+pub(crate) mod list;
 pub(crate) mod patch;
 pub(crate) mod remove;
 pub(crate) mod update;

@@ -40,6 +40,8 @@ impl Answer {
 #[derive(Default)]
 pub struct EchoNode {
     pub seen: Mutex<Vec<String>>,
+    /// What it tells of its usage.
+    pub summary: Mutex<Option<Value>>,
 }
 
 impl NodeConnector for SharedNode {
@@ -51,12 +53,16 @@ impl NodeConnector for SharedNode {
         let service = tower::service_fn(move |request: Request<BoxBody>| {
             let asked = format!("{} {}", request.method(), request.uri());
             node.seen.lock().unwrap().push(asked.clone());
+            let summary = node.summary.lock().unwrap().clone();
+            let summary = summary.filter(|_| asked.contains("/stats/summary"));
             async move {
                 if request.headers().contains_key("upgrade") {
                     return Ok(echo(request));
                 }
                 let waiting = asked.contains("waiting");
-                let text = if waiting {
+                let text = if let Some(summary) = summary {
+                    summary.to_string()
+                } else if waiting {
                     "container is waiting to start".to_owned()
                 } else {
                     asked
