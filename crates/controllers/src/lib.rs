@@ -12,6 +12,7 @@ mod deployment;
 mod disruption;
 mod endpoints;
 mod garbage_collection;
+mod horizontal_pod_autoscaler;
 mod inventory;
 mod job;
 mod namespace_defaults;
@@ -67,6 +68,10 @@ fn all(context: &Context) -> Vec<(&'static str, BoxFuture<'static, ()>)> {
         ("definitions", Box::pin(definitions::run(context.clone()))),
         ("deployment", Box::pin(deployment::run(context.clone()))),
         ("disruption", Box::pin(disruption::run(context.clone()))),
+        (
+            "horizontal-pod-autoscaler",
+            Box::pin(horizontal_pod_autoscaler::run(context.clone())),
+        ),
         ("job", Box::pin(job::run(context.clone()))),
         (
             "namespace-defaults",

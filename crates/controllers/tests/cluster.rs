@@ -5,6 +5,8 @@
 
 #[path = "cluster/access.rs"]
 mod access;
+#[path = "cluster/autoscaling.rs"]
+mod autoscaling;
 #[path = "cluster/collection.rs"]
 mod collection;
 #[path = "cluster/contract.rs"]

@@ -218,10 +218,11 @@ fn budgets_and_what_is_only_kept() {
         let allowed = budget["status"]["disruptionsAllowed"] == 1;
         if allowed { Ok(()) } else { Err(budget) }
     });
-    let output = kubectl.run(&["autoscale", "deployment", "web", "--max=5"]);
-    assert!(
-        output.stderr.contains("mainstay does not act on it yet"),
-        "{output:?}"
+    // kubectl.md 3.6
+    let made = kubectl.ok(&["autoscale", "deployment", "web", "--max=5"]);
+    assert_eq!(
+        made.trim(),
+        "horizontalpodautoscaler.autoscaling/web autoscaled"
     );
     let row = kubectl.ok(&["get", "hpa", "web", "--no-headers"]);
     assert!(row.contains("Deployment/web"), "{row}");

@@ -10,6 +10,7 @@ pub mod diagnosis;
 pub mod disruption;
 pub mod endpoints;
 pub mod garbage_collection;
+pub mod horizontal_pod_autoscaler;
 pub mod job;
 pub mod namespaces;
 pub mod node_health;

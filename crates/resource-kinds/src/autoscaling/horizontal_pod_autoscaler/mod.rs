@@ -1,15 +1,17 @@
 //! autoscaling/v2 HorizontalPodAutoscaler.
 
+mod rules;
+mod targets;
+
 use jiff::Timestamp;
 use k8s_openapi::api::autoscaling::v2 as api;
-use object_model::{FieldError, names};
+use object_model::FieldError;
 use serde_json::{Value, json};
 
-use crate::at::{At, Rules};
 use crate::decode::decode;
 use crate::info::{Names, namespaced};
 use crate::kind::{Cell, Column, Kind, KindInfo, Subresource, Verb};
-use crate::{advice, metadata, parts, table};
+use crate::{metadata, parts, table};
 
 /// autoscaling/v2 HorizontalPodAutoscaler.
 #[derive(Debug)]
@@ -93,22 +95,14 @@ impl Kind for HorizontalPodAutoscaler {
 
     fn validate_create(&self, object: &Value) -> Vec<FieldError> {
         let mut errors = metadata::validate(self, object);
-        errors.extend(validate(object));
+        errors.extend(rules::validate(object));
         errors
     }
 
     fn validate_update(&self, object: &Value, _old: &Value) -> Vec<FieldError> {
         let mut errors = metadata::validate_update(object);
-        errors.extend(validate(object));
+        errors.extend(rules::validate(object));
         errors
-    }
-
-    fn warnings(&self, _object: &Value, old: Option<&Value>) -> Vec<String> {
-        advice::not_acted_on(
-            "HorizontalPodAutoscaler",
-            "the number of replicas stays as it is",
-            old,
-        )
     }
 
     fn columns(&self) -> &'static [Column] {
@@ -126,7 +120,7 @@ impl Kind for HorizontalPodAutoscaler {
         vec![
             table::name(object),
             json!(format!("{}/{}", text("kind"), text("name"))),
-            json!(targets(object)),
+            json!(targets::shown(object)),
             number(&spec["minReplicas"], "<unset>"),
             number(&spec["maxReplicas"], "0"),
             number(&object["status"]["currentReplicas"], "0"),
@@ -137,72 +131,6 @@ impl Kind for HorizontalPodAutoscaler {
 
 fn policy(kind: &str, value: i64) -> Value {
     json!({"type": kind, "value": value, "periodSeconds": 15})
-}
-
-/// `cpu: <unknown>/80%`
-fn targets(object: &Value) -> String {
-    let shown = |metric: At<'_>| {
-        let resource = metric.get("resource");
-        let wanted = resource.get("target");
-        let current = At::root(object).get("status.currentMetrics");
-        let now = current
-            .items()
-            .map(|one| one.get("resource"))
-            .find(|one| one.get("name").text() == resource.get("name").text())
-            .and_then(|one| one.get("current.averageUtilization").int());
-        let now = now.map_or("<unknown>".to_owned(), |share| format!("{share}%"));
-        match (resource.is_set(), wanted.get("averageUtilization").int()) {
-            (true, Some(share)) => format!("{}: {now}/{share}%", resource.get("name").text()),
-            (true, None) => {
-                let wanted = wanted.get("averageValue");
-                format!(
-                    "{}: <unknown>/{}",
-                    resource.get("name").text(),
-                    wanted.text()
-                )
-            }
-            (false, _) => "<unknown>/<auto>".to_owned(),
-        }
-    };
-    let metrics = At::root(object).get("spec.metrics");
-    let all: Vec<String> = metrics.items().map(shown).collect();
-    match all.is_empty() {
-        true => "<none>".to_owned(),
-        false => all.join(", "),
-    }
-}
-
-fn validate(object: &Value) -> Vec<FieldError> {
-    let spec = At::root(object).get("spec");
-    let (least, most) = (spec.get("minReplicas"), spec.get("maxReplicas"));
-    let mut errors = Vec::new();
-    if least.int().is_some_and(|number| number < 1) {
-        errors.push(least.invalid("must be greater than or equal to 1"));
-    }
-    if most.int().unwrap_or_default() < 1 {
-        errors.push(most.invalid("must be greater than 0"));
-    } else if most.int() < least.int() {
-        errors.push(most.invalid("must be greater than or equal to `minReplicas`"));
-    }
-    for field in ["kind", "name"] {
-        let at = spec.get("scaleTargetRef").get(field);
-        if at.is_empty() {
-            errors.push(at.required(""));
-        } else {
-            errors.check_text(&at, names::path_segment);
-        }
-    }
-    let sources = [
-        "ContainerResource",
-        "External",
-        "Object",
-        "Pods",
-        "Resource",
-    ];
-    for metric in spec.get("metrics").items() {
-        errors.check_one_of(&metric.get("type"), &sources);
-    }
-    errors
 }
 
 #[cfg(test)]
@@ -222,5 +150,34 @@ mod tests {
         );
         scaler["spec"]["minReplicas"] = json!(4);
         assert_eq!(HorizontalPodAutoscaler.validate_create(&scaler).len(), 1);
+    }
+
+    /// kubectl.md 1.6
+    #[test]
+    fn targets_are_shown_with_what_was_measured() {
+        let metric = |kind: &str, field: &str, more: Value| json!({"type": kind, field: more});
+        let cpu = metric(
+            "Resource",
+            "resource",
+            json!({"name": "cpu", "target": {"averageUtilization": 80}}),
+        );
+        let memory = metric(
+            "Resource",
+            "resource",
+            json!({"name": "memory", "target": {"averageValue": "100Mi"}}),
+        );
+        let pods = metric("Pods", "pods", json!({"target": {"averageValue": "5"}}));
+        let queue = metric("External", "external", json!({"target": {"value": "7"}}));
+        let mut scaler = json!({"spec": {"metrics": [cpu, memory]}, "status": {"currentMetrics": [
+            {"resource": {"current": {"averageUtilization": 12, "averageValue": "12m"}}},
+            {"resource": {"current": {"averageValue": "1Mi"}}}]}});
+        assert_eq!(targets::shown(&scaler), "cpu: 12%/80%, memory: 1Mi/100Mi");
+        scaler["spec"]["metrics"] = json!([pods, queue]);
+        assert_eq!(targets::shown(&scaler), "<unknown>/5, <unknown>/7");
+        scaler["spec"]["metrics"] = json!([cpu, pods, queue, memory]);
+        assert_eq!(
+            targets::shown(&scaler),
+            "cpu: 12%/80%, <unknown>/5 + 2 more..."
+        );
     }
 }

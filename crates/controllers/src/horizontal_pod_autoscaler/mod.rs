@@ -1,0 +1,172 @@
+//! The HorizontalPodAutoscaler controller: reads scales and measurements, and writes scales.
+
+mod observe;
+mod target;
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use jiff::Timestamp;
+use k8s_openapi::api::autoscaling::v2::{HorizontalPodAutoscaler, HorizontalPodAutoscalerStatus};
+use kube::ResourceExt;
+use kube::api::{Api, PostParams};
+use object_model::LabelSelector;
+use planners::horizontal_pod_autoscaler::{Memory, Notice, plan};
+use reconcile::execute::{self, Refusal, refusal};
+use reconcile::{Cache, Key, Outcome, Queue, Recorder, run_workers};
+
+use crate::Context;
+use crate::owned::key_if_asked;
+
+/// Scalers that are worked on at once.
+const WORKERS: usize = 2;
+/// How often measurements are looked at (kube-controller-manager's default).
+const PERIOD: Duration = Duration::from_secs(15);
+/// A scale that somebody else has just written is read, and decided on, so many times more.
+const CONFLICTS_MAX: usize = 4;
+
+#[derive(Debug, thiserror::Error)]
+#[error("{what}")]
+struct Error {
+    what: &'static str,
+    #[source]
+    source: kube::Error,
+}
+
+struct Worker {
+    context: Context,
+    autoscalers: Cache<HorizontalPodAutoscaler>,
+    recorder: Recorder,
+    known: Mutex<BTreeMap<Key, Known>>,
+}
+
+/// What is known of a scaler from before.
+#[derive(Clone, Default)]
+struct Known {
+    uid: String,
+    memory: Memory,
+    /// What its target selected when it was last read.
+    selector: Option<LabelSelector>,
+}
+
+pub(crate) async fn run(context: Context) {
+    let worker = Arc::new(Worker {
+        autoscalers: context.cache(),
+        recorder: context.recorder("horizontal-pod-autoscaler"),
+        context: context.clone(),
+        known: Mutex::default(),
+    });
+    if !worker.autoscalers.wait_synced().await {
+        return;
+    }
+    let queue = Queue::new();
+    let feed = tokio::spawn(feed(worker.clone(), queue.clone()));
+    run_workers(queue, WORKERS, context.shutdown.clone(), move |key: Key| {
+        let worker = worker.clone();
+        async move { worker.reconcile(&key).await }
+    })
+    .await;
+    feed.abort();
+}
+
+impl Worker {
+    async fn reconcile(&self, key: &Key) -> Result<Outcome, Error> {
+        let Some(autoscaler) = self.autoscalers.get_key(key) else {
+            self.with_known(|known| known.remove(key));
+            return Ok(Outcome::Done);
+        };
+        if autoscaler.metadata.deletion_timestamp.is_some() {
+            return Ok(Outcome::Done);
+        }
+        let mut conflicts = 0;
+        let conclusion = loop {
+            let (observed, found) = self.observe(key, &autoscaler).await?;
+            let memory = self.memory(key, &autoscaler);
+            let plan = plan(&observed, &memory, Timestamp::now());
+            let outcome = match (&plan.rescale, found) {
+                (Some(rescale), Some(found)) => found.rescale(rescale.to).await,
+                _ => Ok(()),
+            };
+            match outcome {
+                Err(error) if refusal(&error) == Refusal::Conflict && conflicts < CONFLICTS_MAX => {
+                    conflicts += 1;
+                }
+                outcome => {
+                    break plan.conclude(outcome.map_err(|error| execute::message(&error)));
+                }
+            }
+        };
+        self.with_known(|known| {
+            if let Some(known) = known.get_mut(key) {
+                known.memory = conclusion.memory;
+            }
+        });
+        for notice in conclusion.notices {
+            self.tell(&autoscaler, notice);
+        }
+        if let Some(status) = conclusion.status {
+            self.write_status(&autoscaler, status).await?;
+        }
+        Ok(Outcome::RequeueAfter(PERIOD))
+    }
+
+    fn tell(&self, autoscaler: &HorizontalPodAutoscaler, notice: Notice) {
+        if notice.warning {
+            self.recorder
+                .warning(autoscaler, notice.reason, notice.message);
+        } else {
+            self.recorder
+                .normal(autoscaler, notice.reason, notice.message);
+        }
+    }
+
+    async fn write_status(
+        &self,
+        autoscaler: &HorizontalPodAutoscaler,
+        status: HorizontalPodAutoscalerStatus,
+    ) -> Result<(), Error> {
+        let namespace = autoscaler.namespace().unwrap_or_default();
+        let api: Api<HorizontalPodAutoscaler> =
+            Api::namespaced(self.context.client.clone(), &namespace);
+        let object = HorizontalPodAutoscaler {
+            status: Some(status),
+            ..autoscaler.clone()
+        };
+        let name = autoscaler.name_any();
+        let written = api
+            .replace_status(&name, &PostParams::default(), &object)
+            .await;
+        execute::found(written).map(drop).map_err(|source| Error {
+            what: "write the status of a scaler",
+            source,
+        })
+    }
+
+    fn with_known<T>(&self, use_it: impl FnOnce(&mut BTreeMap<Key, Known>) -> T) -> T {
+        use_it(&mut self.known.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// What is remembered of this scaler; nothing of a former one of its name.
+    fn memory(&self, key: &Key, autoscaler: &HorizontalPodAutoscaler) -> Memory {
+        let uid = autoscaler.uid().unwrap_or_default();
+        self.with_known(|known| {
+            let known = known.entry(key.clone()).or_default();
+            if known.uid != uid {
+                known.memory = Memory::default();
+                known.uid = uid;
+            }
+            known.memory.clone()
+        })
+    }
+}
+
+/// Queues the scalers that ask for something else; the others come round by time.
+async fn feed(worker: Arc<Worker>, queue: Queue<Key>) {
+    let mut autoscalers = worker.autoscalers.subscribe();
+    while let Some(change) = autoscalers.next().await {
+        if let Some(key) = key_if_asked(&change) {
+            queue.add(key);
+        }
+    }
+}

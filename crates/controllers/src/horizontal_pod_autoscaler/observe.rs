@@ -1,0 +1,114 @@
+//! What there is: scale, pods and measurements, asked for anew each time. (Scales and measurements
+//! cannot be watched; the pods are asked for with them so that they fit.)
+
+use std::sync::Arc;
+
+use k8s_openapi::api::autoscaling::v2::{HorizontalPodAutoscaler, MetricSpec};
+use k8s_openapi::api::core::v1::Pod;
+use kube::ResourceExt;
+use kube::api::{Api, ListParams, Request};
+use object_model::LabelSelector;
+use planners::horizontal_pod_autoscaler::{Observed, PodFacts, Sample, Scale, samples};
+use reconcile::Key;
+use reconcile::execute::{self, Refusal, refusal};
+use serde_json::Value;
+
+use super::target::Target;
+use super::{Error, Worker};
+
+impl Worker {
+    pub(super) async fn observe(
+        &self,
+        key: &Key,
+        autoscaler: &Arc<HorizontalPodAutoscaler>,
+    ) -> Result<(Observed, Option<Target>), Error> {
+        let (scale, found) = match Target::read(&self.context.client, autoscaler).await {
+            Ok(target) => (Ok(scale(&target)), Some(target)),
+            Err(error) => (Err(error), None),
+        };
+        let mut observed = Observed {
+            autoscaler: autoscaler.clone(),
+            scale,
+            pods: Vec::new(),
+            samples: Ok(Vec::new()),
+            selecting: Vec::new(),
+        };
+        let selector = observed.scale.as_ref().ok();
+        let selector = selector.map(|scale| scale.selector.clone());
+        let text = selector.filter(|text| !text.is_empty());
+        let parsed = text
+            .as_deref()
+            .and_then(|text| LabelSelector::parse(text).ok());
+        self.with_known(|known| {
+            let known = known.entry(key.clone()).or_default();
+            known.selector = parsed.clone();
+        });
+        if let (Some(text), Some(_)) = (text, parsed) {
+            let pods = self.pods(&key.namespace, &text).await?;
+            observed.pods = pods.iter().map(PodFacts::of).collect();
+            observed.selecting = self.selecting(&key.namespace, &pods);
+            if autoscaler.spec.metrics.iter().flatten().any(is_measured) {
+                observed.samples = self.samples(&key.namespace, &text).await;
+            }
+        }
+        Ok((observed, found))
+    }
+
+    async fn pods(&self, namespace: &str, selector: &str) -> Result<Vec<Pod>, Error> {
+        let api: Api<Pod> = Api::namespaced(self.context.client.clone(), namespace);
+        let listed = api.list(&ListParams::default().labels(selector)).await;
+        listed.map(|list| list.items).map_err(|source| Error {
+            what: "list the pods of a scaler's target",
+            source,
+        })
+    }
+
+    async fn samples(&self, namespace: &str, selector: &str) -> Result<Vec<Sample>, String> {
+        let path = format!("/apis/metrics.k8s.io/v1beta1/namespaces/{namespace}/pods");
+        let request = Request::new(path)
+            .list(&ListParams::default().labels(selector))
+            .map_err(|error| error.to_string())?;
+        let listed = self.context.client.request::<Value>(request).await;
+        listed.map(|list| samples(&list)).map_err(|error| {
+            let text = match refusal(&error) {
+                Refusal::NotFound => "the server could not find the requested resource \
+                     (get pods.metrics.k8s.io)"
+                    .to_owned(),
+                _ => execute::message(&error),
+            };
+            format!("unable to fetch metrics from resource metrics API: {text}")
+        })
+    }
+
+    /// The scalers whose targets select one of these pods.
+    fn selecting(&self, namespace: &str, pods: &[Pod]) -> Vec<String> {
+        let selects = |selector: &LabelSelector| {
+            pods.iter().any(|pod| {
+                let labels = pod.labels();
+                selector.matches_by(|key| labels.get(key).map(String::as_str))
+            })
+        };
+        self.with_known(|known| {
+            let in_namespace = known.iter().filter(|(key, _)| key.namespace == namespace);
+            in_namespace
+                .filter(|(_, known)| known.selector.as_ref().is_some_and(selects))
+                .map(|(key, _)| key.to_string())
+                .collect()
+        })
+    }
+}
+
+/// Whether a metric comes from the resource metrics API.
+fn is_measured(metric: &MetricSpec) -> bool {
+    metric.resource.is_some() || metric.container_resource.is_some()
+}
+
+fn scale(target: &Target) -> Scale {
+    let (spec, status) = (target.scale.spec.as_ref(), target.scale.status.as_ref());
+    Scale {
+        replicas: spec.and_then(|spec| spec.replicas).unwrap_or_default(),
+        selector: status
+            .and_then(|status| status.selector.clone())
+            .unwrap_or_default(),
+    }
+}

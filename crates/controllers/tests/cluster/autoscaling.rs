@@ -1,0 +1,120 @@
+//! HorizontalPodAutoscalers (kubectl.md 10.2).
+
+use k8s_openapi::api::apps::v1::StatefulSet;
+use k8s_openapi::api::autoscaling::v2::HorizontalPodAutoscaler;
+use k8s_openapi::api::core::v1::Event;
+use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
+use kube::api::{Api, ApiResource, DynamicObject, GroupVersionKind, PostParams};
+use serde_json::{Value, json};
+
+use crate::support::{Cluster, wait_for};
+
+fn scaler(target: Value, bounds: (i32, i32)) -> Value {
+    let metric = json!({"type": "Resource", "resource": {"name": "cpu",
+        "target": {"type": "Utilization", "averageUtilization": 50}}});
+    json!({"metadata": {"name": "scaler"}, "spec": {"scaleTargetRef": target,
+        "minReplicas": bounds.0, "maxReplicas": bounds.1, "metrics": [metric]}})
+}
+
+fn set(replicas: i32) -> Value {
+    json!({"metadata": {"name": "web"}, "spec": {"serviceName": "web", "replicas": replicas,
+        "podManagementPolicy": "Parallel", "selector": {"matchLabels": {"app": "web"}},
+        "template": {"metadata": {"labels": {"app": "web"}}, "spec": {"containers": [
+            {"name": "c", "image": "a", "resources": {"requests": {"cpu": "1"}}}]}}}})
+}
+
+/// Current and desired replicas, and the reasons of the conditions.
+fn shows(scalers: &[HorizontalPodAutoscaler]) -> String {
+    let status = scalers[0].status.clone().unwrap_or_default();
+    let conditions = status.conditions.unwrap_or_default();
+    let reasons: Vec<String> = conditions
+        .iter()
+        .map(|one| format!("{}={}", one.status, one.reason.clone().unwrap_or_default()))
+        .collect();
+    format!(
+        "{} {} {}",
+        status.current_replicas.unwrap_or_default(),
+        status.desired_replicas,
+        reasons.join(" ")
+    )
+}
+
+fn replicas(sets: &[StatefulSet]) -> String {
+    let spec = sets[0].spec.as_ref().unwrap();
+    spec.replicas.unwrap_or_default().to_string()
+}
+
+#[tokio::test]
+async fn bounds_hold_and_what_cannot_be_measured_is_left_alone() {
+    let cluster = Cluster::new().await;
+    cluster.create::<StatefulSet>(set(5)).await;
+    let target = json!({"apiVersion": "apps/v1", "kind": "StatefulSet", "name": "web"});
+    cluster
+        .create::<HorizontalPodAutoscaler>(scaler(target, (1, 3)))
+        .await;
+    wait_for(&cluster, "3", replicas).await;
+    wait_for(&cluster, "5 3 True=SucceededRescale", shows).await;
+    let told = |events: &[Event]| {
+        let mut all = events.iter();
+        let one = all.find(|event| event.reason.as_deref() == Some("SuccessfulRescale"));
+        one.and_then(|event| event.message.clone())
+            .unwrap_or_default()
+    };
+    let text = "New size: 3; reason: Current number of replicas above Spec.MaxReplicas";
+    wait_for(&cluster, text, told).await;
+    // Another spec is looked at at once: nothing was measured.
+    cluster
+        .patch::<HorizontalPodAutoscaler>("scaler", json!({"spec": {"maxReplicas": 4}}))
+        .await;
+    let failed = "3 3 True=SucceededGetScale False=FailedGetResourceMetric";
+    wait_for(&cluster, failed, shows).await;
+    cluster
+        .patch::<StatefulSet>("web", json!({"spec": {"replicas": 0}}))
+        .await;
+    cluster
+        .patch::<HorizontalPodAutoscaler>("scaler", json!({"spec": {"maxReplicas": 5}}))
+        .await;
+    let off = "0 0 True=SucceededGetScale False=ScalingDisabled";
+    wait_for(&cluster, off, shows).await;
+}
+
+#[tokio::test]
+async fn any_kind_with_a_scale_can_be_a_target() {
+    let cluster = Cluster::new().await;
+    let crd = json!({"metadata": {"name": "farms.example.com"}, "spec": {
+        "group": "example.com", "scope": "Namespaced",
+        "names": {"plural": "farms", "singular": "farm", "kind": "Farm", "listKind": "FarmList"},
+        "versions": [{"name": "v1", "served": true, "storage": true,
+            "schema": {"openAPIV3Schema": {"type": "object", "properties": {
+                "spec": {"type": "object", "properties": {"size": {"type": "integer"}}}}}},
+            "subresources": {"scale": {"specReplicasPath": ".spec.size",
+                "statusReplicasPath": ".status.size"}}}]}});
+    let crd: CustomResourceDefinition = serde_json::from_value(crd).unwrap();
+    let definitions: Api<CustomResourceDefinition> = Api::all(cluster.client.clone());
+    let params = PostParams::default();
+    definitions.create(&params, &crd).await.unwrap();
+    let target = json!({"apiVersion": "example.com/v1", "kind": "Farm", "name": "east"});
+    cluster
+        .create::<HorizontalPodAutoscaler>(scaler(target, (2, 3)))
+        .await;
+    wait_for(&cluster, "0 0 False=FailedGetScale", shows).await;
+
+    let kind = ApiResource::from_gvk(&GroupVersionKind::gvk("example.com", "v1", "Farm"));
+    let farms: Api<DynamicObject> = Api::namespaced_with(cluster.client.clone(), "default", &kind);
+    let farm = json!({"metadata": {"name": "east"}, "spec": {"size": 1}});
+    let farm: DynamicObject = serde_json::from_value(farm).unwrap();
+    let mut made = farms.create(&params, &farm).await;
+    for _ in 0..500 {
+        if made.is_ok() {
+            break;
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+        made = farms.create(&params, &farm).await;
+    }
+    made.unwrap();
+    cluster
+        .patch::<HorizontalPodAutoscaler>("scaler", json!({"spec": {"maxReplicas": 4}}))
+        .await;
+    wait_for(&cluster, "1 2 True=SucceededRescale", shows).await;
+    assert_eq!(farms.get("east").await.unwrap().data["spec"]["size"], 2);
+}

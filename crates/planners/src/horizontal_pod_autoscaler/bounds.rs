@@ -1,0 +1,264 @@
+//! How much of what the metrics ask for is done at once.
+
+use jiff::{SignedDuration, Timestamp};
+use k8s_openapi::api::autoscaling::v2 as api;
+
+use super::memory::Memory;
+
+/// So long a lower demand has to last before the target is scaled down, where the scaler does not
+/// say otherwise (kube-controller-manager's default).
+const DOWN_WINDOW: SignedDuration = SignedDuration::from_mins(5);
+/// Without behaviour, a target at most doubles at once, or gets to this many.
+const UP_LEAST: i32 = 4;
+
+/// What is asked for and within which bounds.
+pub(super) struct Wish {
+    pub current: i32,
+    /// What the metrics ask for.
+    pub asked: i32,
+    pub least: i32,
+    pub most: i32,
+}
+
+/// What is to be done.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Bounded {
+    pub replicas: i32,
+    /// Reason and message of the condition `AbleToScale`.
+    pub able: (&'static str, &'static str),
+    /// Whether something other than the metrics decides; reason and message of `ScalingLimited`.
+    pub limited: bool,
+    pub limit: (&'static str, &'static str),
+}
+
+const READY: (&str, &str) = ("ReadyForNewScale", "recommended size matches current size");
+const UP_STABILIZED: (&str, &str) = (
+    "ScaleUpStabilized",
+    "recent recommendations were lower than current one, applying the lowest recent recommendation",
+);
+const DOWN_STABILIZED: (&str, &str) = (
+    "ScaleDownStabilized",
+    "recent recommendations were higher than current one, applying the highest recent recommendation",
+);
+const IN_RANGE: (&str, &str) = (
+    "DesiredWithinRange",
+    "the desired count is within the acceptable range",
+);
+const TOO_MANY: (&str, &str) = (
+    "TooManyReplicas",
+    "the desired replica count is more than the maximum replica count",
+);
+const TOO_FEW: (&str, &str) = (
+    "TooFewReplicas",
+    "the desired replica count is less than the minimum replica count",
+);
+const UP_TOO_FAST: (&str, &str) = (
+    "ScaleUpLimit",
+    "the desired replica count is increasing faster than the maximum scale rate",
+);
+const DOWN_TOO_FAST: (&str, &str) = (
+    "ScaleDownLimit",
+    "the desired replica count is decreasing faster than the maximum scale rate",
+);
+
+/// Steadies what is asked for by what was asked for before, and keeps to bounds and rates. Notes in
+/// the memory what is asked for now.
+pub(super) fn bound(
+    wish: &Wish,
+    behavior: Option<&api::HorizontalPodAutoscalerBehavior>,
+    memory: &mut Memory,
+    now: Timestamp,
+) -> Bounded {
+    let rules = behavior.map(Rules::of);
+    let (steady, stabilized) = steady(wish, rules.as_ref(), memory, now);
+    let (replicas, limit) = match &rules {
+        None => without_behavior(wish, steady),
+        Some(rules) => at_rate(wish, steady, rules, memory, now),
+    };
+    Bounded {
+        replicas,
+        able: match steady == wish.asked {
+            true => READY,
+            false => stabilized,
+        },
+        limited: replicas != steady,
+        limit,
+    }
+}
+
+/// So far back the rules for one direction look at most.
+pub(super) fn longest_period(behavior: &api::HorizontalPodAutoscalerBehavior) -> SignedDuration {
+    let rules = Rules::of(behavior);
+    let policies = rules.up.policies.iter().chain(&rules.down.policies);
+    let longest = policies.map(|policy| policy.period).max();
+    longest.unwrap_or(SignedDuration::ZERO)
+}
+
+/// How fast a target may grow and shrink.
+struct Rules {
+    up: Direction,
+    down: Direction,
+}
+
+struct Direction {
+    window: SignedDuration,
+    select: Select,
+    policies: Vec<Policy>,
+}
+
+/// Which of several policies counts.
+enum Select {
+    /// The one that changes most.
+    Most,
+    /// The one that changes least.
+    Least,
+    /// None: nothing is changed.
+    Disabled,
+}
+
+struct Policy {
+    change: Change,
+    period: SignedDuration,
+}
+
+enum Change {
+    Pods(i64),
+    Percent(i64),
+}
+
+impl Rules {
+    fn of(behavior: &api::HorizontalPodAutoscalerBehavior) -> Self {
+        Self {
+            up: Direction::of(behavior.scale_up.as_ref(), SignedDuration::ZERO),
+            down: Direction::of(behavior.scale_down.as_ref(), DOWN_WINDOW),
+        }
+    }
+}
+
+impl Direction {
+    fn of(rules: Option<&api::HPAScalingRules>, window: SignedDuration) -> Self {
+        let given = rules.and_then(|rules| rules.stabilization_window_seconds);
+        let select = rules.and_then(|rules| rules.select_policy.as_deref());
+        let policies = rules.and_then(|rules| rules.policies.as_deref());
+        let policies = policies.unwrap_or_default().iter().map(|policy| Policy {
+            change: match policy.type_.as_str() {
+                "Percent" => Change::Percent(i64::from(policy.value)),
+                _ => Change::Pods(i64::from(policy.value)),
+            },
+            period: SignedDuration::from_secs(i64::from(policy.period_seconds)),
+        });
+        Self {
+            window: given.map_or(window, |seconds| {
+                SignedDuration::from_secs(i64::from(seconds))
+            }),
+            select: match select {
+                Some("Disabled") => Select::Disabled,
+                Some("Min") => Select::Least,
+                _ => Select::Most,
+            },
+            policies: policies.collect(),
+        }
+    }
+}
+
+/// What is asked for, no more than was asked for during the window for scaling up, and no less than
+/// during the one for scaling down.
+fn steady(
+    wish: &Wish,
+    rules: Option<&Rules>,
+    memory: &mut Memory,
+    now: Timestamp,
+) -> (i32, (&'static str, &'static str)) {
+    let Wish { current, asked, .. } = *wish;
+    let Some(Rules { up, down }) = rules else {
+        let highest = memory.recommended(DOWN_WINDOW, now).fold(asked, i32::max);
+        memory.recommend(asked, DOWN_WINDOW, now);
+        return (highest, DOWN_STABILIZED);
+    };
+    let lowest = memory.recommended(up.window, now).fold(asked, i32::min);
+    let highest = memory.recommended(down.window, now).fold(asked, i32::max);
+    memory.recommend(asked, up.window.max(down.window), now);
+    let steady = current.max(lowest).min(highest);
+    let why = if asked >= current {
+        UP_STABILIZED
+    } else {
+        DOWN_STABILIZED
+    };
+    (steady, why)
+}
+
+fn without_behavior(wish: &Wish, steady: i32) -> (i32, (&'static str, &'static str)) {
+    let fastest = wish.current.saturating_mul(2).max(UP_LEAST);
+    let (most, why) = if wish.most > fastest {
+        (fastest, UP_TOO_FAST)
+    } else {
+        (wish.most, TOO_MANY)
+    };
+    match steady {
+        _ if steady < wish.least => (wish.least, TOO_FEW),
+        _ if steady > most => (most, why),
+        _ => (steady, IN_RANGE),
+    }
+}
+
+fn at_rate(
+    wish: &Wish,
+    steady: i32,
+    rules: &Rules,
+    memory: &Memory,
+    now: Timestamp,
+) -> (i32, (&'static str, &'static str)) {
+    let current = wish.current;
+    if steady > current {
+        let fastest = limit(current, &rules.up, memory, now, Way::Up).max(current);
+        let (most, why) = if wish.most > fastest {
+            (fastest, UP_TOO_FAST)
+        } else {
+            (wish.most, TOO_MANY)
+        };
+        if steady > most {
+            return (most, why);
+        }
+    } else if steady < current {
+        let fastest = limit(current, &rules.down, memory, now, Way::Down).min(current);
+        let (least, why) = if wish.least < fastest {
+            (fastest, DOWN_TOO_FAST)
+        } else {
+            (wish.least, TOO_FEW)
+        };
+        if steady < least {
+            return (least, why);
+        }
+    }
+    (steady, IN_RANGE)
+}
+
+#[derive(Clone, Copy)]
+enum Way {
+    Up,
+    Down,
+}
+
+/// How far the policies let the target go from what it had at the start of their periods.
+fn limit(current: i32, rules: &Direction, memory: &Memory, now: Timestamp, way: Way) -> i32 {
+    let proposals = rules.policies.iter().map(|policy| {
+        let start = i64::from(current) - memory.changed(policy.period, now);
+        let proposed = match (way, &policy.change) {
+            (Way::Up, Change::Pods(pods)) => start + pods,
+            (Way::Down, Change::Pods(pods)) => start - pods,
+            // Rounded so that a small target can grow at all, and one can shrink to nothing.
+            (Way::Up, Change::Percent(share)) => {
+                let grown = start.saturating_mul(100 + share);
+                grown.div_euclid(100) + i64::from(grown.rem_euclid(100) != 0)
+            }
+            (Way::Down, Change::Percent(share)) => start.saturating_mul(100 - share) / 100,
+        };
+        i32::try_from(proposed).unwrap_or(if proposed < 0 { i32::MIN } else { i32::MAX })
+    });
+    let chosen = match (&rules.select, way) {
+        (Select::Disabled, _) => None,
+        (Select::Most, Way::Up) | (Select::Least, Way::Down) => proposals.max(),
+        (Select::Least, Way::Up) | (Select::Most, Way::Down) => proposals.min(),
+    };
+    chosen.unwrap_or(current)
+}

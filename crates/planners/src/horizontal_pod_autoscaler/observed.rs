@@ -1,0 +1,186 @@
+//! What a decision about replicas depends on.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use jiff::{SignedDuration, Timestamp};
+use k8s_openapi::api::autoscaling::v2::HorizontalPodAutoscaler;
+use k8s_openapi::api::core::v1::{Container, Pod, ResourceRequirements};
+use object_model::Quantity;
+use resource_kinds::reasons::pod_condition;
+use serde_json::Value;
+
+/// Amounts of resources by name, in thousandths.
+pub(super) type Amounts = BTreeMap<String, i64>;
+
+/// What is known.
+#[derive(Clone, Debug)]
+pub struct Observed {
+    /// The scaler.
+    pub autoscaler: Arc<HorizontalPodAutoscaler>,
+    /// The scale of its target, or why it could not be read.
+    pub scale: Result<Scale, String>,
+    /// The pods that the scale selects.
+    pub pods: Vec<PodFacts>,
+    /// What was measured of them, or why it could not be read.
+    pub samples: Result<Vec<Sample>, String>,
+    /// The scalers that select one of these pods (`namespace/name`), this one included.
+    pub selecting: Vec<String>,
+}
+
+/// The scale of a target.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Scale {
+    /// Replicas that are wanted.
+    pub replicas: i32,
+    /// What selects its pods, in the form of a query parameter.
+    pub selector: String,
+}
+
+/// What is needed of a pod.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct PodFacts {
+    /// Name.
+    pub name: String,
+    /// It is being deleted, or has ended.
+    pub gone: bool,
+    /// Not all of its containers have started.
+    pub pending: bool,
+    /// When its node took it.
+    pub started: Option<Timestamp>,
+    /// Whether it is Ready, and since when; `None` as long as nobody has said so.
+    pub ready: Option<(bool, Timestamp)>,
+    /// What it asks for as a whole.
+    pub requests: Amounts,
+    /// What its containers ask for, those that run beside others from the start included.
+    pub containers: Vec<(String, Amounts)>,
+}
+
+impl PodFacts {
+    /// What is needed of this pod.
+    pub fn of(pod: &Pod) -> Self {
+        let status = pod.status.clone().unwrap_or_default();
+        let spec = pod.spec.as_ref();
+        let phase = status.phase.as_deref().unwrap_or("Pending");
+        let conditions = status.conditions.unwrap_or_default();
+        let ready = conditions.iter().find(|c| c.type_ == pod_condition::READY);
+        let inits = spec.and_then(|spec| spec.init_containers.as_deref());
+        let beside = |container: &&Container| container.restart_policy.as_deref() == Some("Always");
+        let containers = spec.map_or(&[][..], |spec| &spec.containers).iter();
+        let containers = containers.chain(inits.unwrap_or_default().iter().filter(beside));
+        Self {
+            name: pod.metadata.name.clone().unwrap_or_default(),
+            gone: pod.metadata.deletion_timestamp.is_some()
+                || matches!(phase, "Succeeded" | "Failed"),
+            pending: phase == "Pending",
+            started: status.start_time.map(|time| time.0),
+            ready: ready.map(|condition| {
+                let since = condition.last_transition_time.as_ref();
+                let since = since.map_or(Timestamp::UNIX_EPOCH, |time| time.0);
+                // Unknown is not the same as False.
+                (condition.status != "False", since)
+            }),
+            requests: requests(spec.and_then(|spec| spec.resources.as_ref())),
+            containers: containers
+                .map(|one| (one.name.clone(), requests(one.resources.as_ref())))
+                .collect(),
+        }
+    }
+
+    /// What it, or one of its containers, asks for of a resource.
+    ///
+    /// *Errors.* Why that cannot be said.
+    pub(super) fn request(&self, resource: &str, container: Option<&str>) -> Result<i64, String> {
+        if container.is_none()
+            && let Some(whole) = self.requests.get(resource)
+        {
+            return Ok(*whole);
+        }
+        let mut sum = 0_i64;
+        let mut found = false;
+        for (name, requests) in &self.containers {
+            if container.is_some_and(|wanted| wanted != name) {
+                continue;
+            }
+            found = true;
+            let Some(amount) = requests.get(resource) else {
+                return Err(format!(
+                    "missing request for {resource} in container {name} of Pod {}",
+                    self.name
+                ));
+            };
+            sum = sum.saturating_add(*amount);
+        }
+        match container {
+            Some(wanted) if !found => {
+                Err(format!("container {wanted} not found in Pod {}", self.name))
+            }
+            _ => Ok(sum),
+        }
+    }
+}
+
+fn requests(resources: Option<&ResourceRequirements>) -> Amounts {
+    let requests = resources.and_then(|resources| resources.requests.as_ref());
+    let amounts = requests.into_iter().flatten();
+    amounts
+        .filter_map(|(name, amount)| Some((name.clone(), milli(&amount.0)?)))
+        .collect()
+}
+
+pub(super) fn milli(text: &str) -> Option<i64> {
+    Some(text.parse::<Quantity>().ok()?.milli_value())
+}
+
+/// What was measured of a pod.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Sample {
+    /// Name of the pod.
+    pub pod: String,
+    /// When.
+    pub at: Timestamp,
+    /// Over which time up to then.
+    pub window: SignedDuration,
+    /// What each container used.
+    pub containers: Vec<(String, Amounts)>,
+}
+
+impl Sample {
+    /// What the pod, or one of its containers, used of a resource. `None` if a part is missing.
+    pub(super) fn usage(&self, resource: &str, container: Option<&str>) -> Option<i64> {
+        let mut asked = self
+            .containers
+            .iter()
+            .filter(|(name, _)| container.is_none_or(|wanted| wanted == name))
+            .peekable();
+        asked.peek()?;
+        asked.try_fold(0_i64, |sum, (_, usage)| {
+            Some(sum.saturating_add(*usage.get(resource)?))
+        })
+    }
+}
+
+/// Reads a `metrics.k8s.io/v1beta1` PodMetricsList; what is not of its form is left out.
+pub fn samples(list: &Value) -> Vec<Sample> {
+    let items = list["items"].as_array().into_iter().flatten();
+    items.filter_map(sample).collect()
+}
+
+fn sample(item: &Value) -> Option<Sample> {
+    let containers = item["containers"].as_array().into_iter().flatten();
+    Some(Sample {
+        pod: item["metadata"]["name"].as_str()?.to_owned(),
+        at: item["timestamp"].as_str()?.parse().ok()?,
+        window: item["window"].as_str()?.parse().ok()?,
+        containers: containers
+            .filter_map(|one| {
+                let usage = one["usage"].as_object().into_iter().flatten();
+                let amounts = usage.filter_map(|(name, amount)| {
+                    let amount = Quantity::from_json(amount).ok()?;
+                    Some((name.clone(), amount.milli_value()))
+                });
+                Some((one["name"].as_str()?.to_owned(), amounts.collect()))
+            })
+            .collect(),
+    })
+}
