@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use container_runtime::RuntimeOptions;
 use image_store::{ImageStore, RegistriesConfig};
+use pod_lifecycle::admission::Policy;
 use pod_network::PodNetwork;
 
 /// What becomes of the pods when the agent is told to end.
@@ -48,6 +49,10 @@ pub struct Config {
     pub labels: BTreeMap<String, String>,
     /// Most pods at a time.
     pub pods_max: u32,
+    /// Most processes and threads of one pod.
+    pub pod_pids_max: i64,
+    /// Which pods are taken.
+    pub admission: Policy,
     /// Port of the kubelet API to report, 0 when it is reached in another way.
     pub kubelet_port: u16,
     /// What becomes of the pods at the end.

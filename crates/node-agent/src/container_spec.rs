@@ -22,6 +22,7 @@ use crate::volumes::PreparedVolumes;
 
 const CPU_PERIOD_US: i64 = 100_000;
 const CPU_SHARES_MIN: u64 = 2;
+const HUGE_PAGES: &str = "hugepages-";
 const ROOT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
 /// Everything that one instance of a container is made of.
@@ -48,17 +49,29 @@ pub struct Ingredients<'a> {
     pub node_memory_bytes: u64,
 }
 
-/// The sandbox of a pod.
-pub fn sandbox_spec(pod: &Pod, names: &Names) -> SandboxSpec {
+/// Kernel parameters of every pod with a network of its own: any user may serve any port and send
+/// echo requests, as with other runtimes. Harmless, since nobody else is in that network.
+const NETWORK_SYSCTLS: [(&str, &str); 2] = [
+    ("net.ipv4.ip_unprivileged_port_start", "0"),
+    ("net.ipv4.ping_group_range", "0 2147483647"),
+];
+
+/// The sandbox of a pod that may have `pids_max` processes and threads.
+pub fn sandbox_spec(pod: &Pod, names: &Names, pids_max: i64) -> SandboxSpec {
     let empty = PodSpec::default();
     let spec = pod.spec.as_ref().unwrap_or(&empty);
     let meta = &pod.metadata;
     let own = |value: &Option<String>| value.clone().unwrap_or_default();
     let context = spec.security_context.as_ref();
-    let sysctls = context
-        .and_then(|context| context.sysctls.as_ref())
-        .into_iter()
-        .flatten();
+    let owned = |(name, value): (&str, &str)| (name.to_owned(), value.to_owned());
+    let mut sysctls: BTreeMap<String, String> = BTreeMap::new();
+    if !spec::uses_host_network(spec) {
+        sysctls.extend(NETWORK_SYSCTLS.map(owned));
+    }
+    let wanted = context.and_then(|context| context.sysctls.as_ref());
+    for sysctl in wanted.into_iter().flatten() {
+        sysctls.insert(sysctl.name.clone(), sysctl.value.clone());
+    }
     SandboxSpec {
         id: own(&meta.uid),
         hostname: names.kernel.clone(),
@@ -66,8 +79,11 @@ pub fn sandbox_spec(pod: &Pod, names: &Names) -> SandboxSpec {
         host_ipc: spec.host_ipc == Some(true),
         host_pid: spec.host_pid == Some(true),
         share_process_namespace: spec.share_process_namespace == Some(true),
-        sysctls: sysctls.map(|s| (s.name.clone(), s.value.clone())).collect(),
-        resources: pod_resources(spec),
+        sysctls,
+        resources: Resources {
+            pids: Some(pids_max),
+            ..pod_resources(spec)
+        },
         annotations: [
             ("io.kubernetes.pod.name".to_owned(), own(&meta.name)),
             (
@@ -167,10 +183,10 @@ fn environment(of: &Ingredients<'_>) -> Vec<EnvVar> {
         .collect()
 }
 
-fn amount(
-    list: Option<&BTreeMap<String, k8s_openapi::apimachinery::pkg::api::resource::Quantity>>,
-    name: &str,
-) -> Option<Quantity> {
+type Limits<'a> =
+    Option<&'a BTreeMap<String, k8s_openapi::apimachinery::pkg::api::resource::Quantity>>;
+
+fn amount(list: Limits<'_>, name: &str) -> Option<Quantity> {
     list?
         .get(name)?
         .0
@@ -196,9 +212,30 @@ pub fn container_resources(wanted: Option<&ResourceRequirements>) -> Resources {
     }
 }
 
+        huge_pages: huge_pages(limits),
 fn shares(milli: i64) -> u64 {
     (milli.max(0).unsigned_abs() * 1024 / 1000).max(CPU_SHARES_MIN)
 }
+/// Limits of huge pages, by their size as control groups name it.
+fn huge_pages(limits: Limits<'_>) -> BTreeMap<String, i64> {
+    let sized = |name: &String| {
+        let size: Quantity = name.strip_prefix(HUGE_PAGES)?.parse().ok()?;
+        Some((page_size(size.value())?, amount(limits, name)?.value()))
+    };
+    limits
+        .into_iter()
+        .flat_map(|list| list.keys())
+        .filter_map(sized)
+        .collect()
+}
+
+/// `2MB` for 2097152: the unit is the largest that the size is a multiple of.
+fn page_size(bytes: i64) -> Option<String> {
+    let units = [("GB", 30), ("MB", 20), ("KB", 10)];
+    let (unit, shift) = units.into_iter().find(|(_, shift)| bytes >= 1 << shift)?;
+    Some(format!("{}{unit}", bytes >> shift))
+}
+
 
 fn quota(milli: i64) -> i64 {
     (milli * CPU_PERIOD_US / 1000).max(1000)
@@ -234,6 +271,12 @@ fn pod_resources(spec: &PodSpec) -> Resources {
     }
 }
 
+        huge_pages: each.iter().fold(BTreeMap::new(), |mut sum, of| {
+            for (size, bytes) in &of.huge_pages {
+                *sum.entry(size.clone()).or_default() += bytes;
+            }
+            sum
+        }),
 /// As kubelet: guaranteed pods are killed last, best-effort pods first, others by how much of the
 /// node's memory they asked for.
 fn oom_score_adj(spec: &PodSpec, container: &Container, node_memory: u64) -> i32 {
@@ -355,6 +398,8 @@ mod tests {
     use super::*;
     use crate::container_security::unmet_wishes;
     use crate::volumes::Prepared;
+    use serde_json::json;
+
 
     fn built(pod: serde_json::Value, image: ImageConfig) -> Result<ContainerSpec, String> {
         let pod: Pod = serde_json::from_value(serde_json::json!({
@@ -429,6 +474,25 @@ mod tests {
     fn volumes_are_mounted_and_sub_paths_stay_inside() {
         // statefulset.md 12.13
         let with = |sub: &str| {
+    #[test]
+    fn a_pods_sandbox_has_its_limits_and_parameters() {
+        // statefulset.md 12.16
+        let huge = |size: &str| json!({"limits": {"hugepages-2Mi": size, "hugepages-1Gi": "1Gi"}});
+        let pod: Pod = serde_json::from_value(json!({"metadata": {"name": "p"}, "spec": {
+            "securityContext": {"sysctls": [
+                {"name": "net.ipv4.ip_unprivileged_port_start", "value": "80"}]},
+            "containers": [{"name": "a", "resources": huge("4Mi")},
+                {"name": "b", "resources": huge("8Mi")}]}}))
+        .unwrap();
+        let names = pod_lifecycle::hostname::names(&pod, "cluster.local").unwrap();
+        let sandbox = sandbox_spec(&pod, &names, 99);
+        assert_eq!(sandbox.resources.pids, Some(99));
+        let pages = [("1GB".to_owned(), 2 << 30), ("2MB".to_owned(), 12 << 20)];
+        assert_eq!(sandbox.resources.huge_pages, pages.into());
+        assert_eq!(sandbox.sysctls["net.ipv4.ip_unprivileged_port_start"], "80");
+        assert_eq!(sandbox.sysctls["net.ipv4.ping_group_range"], "0 2147483647");
+    }
+
             built(
                 serde_json::json!({"containers": [{"name": "c", "volumeMounts": [
                     {"name": "data", "mountPath": "/d", "subPathExpr": sub, "readOnly": true}]}]}),

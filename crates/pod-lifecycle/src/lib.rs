@@ -6,6 +6,7 @@
 //!
 //! Not here: processes, files, network, the API. Times and results are arguments.
 
+pub mod admission;
 pub mod downward;
 pub mod environment;
 pub mod expansion;
@@ -31,4 +32,4 @@ mod stopping;
 
 pub use backoff::Backoff;
 pub use plan::{Action, PodInput, PodPlan, StopCause, Waiting, plan_pod};
-pub use record::{ContainerRecord, Exit, Instance, PodRecord};
+pub use record::{ContainerRecord, Dismissal, Exit, Instance, PodRecord};

@@ -5,6 +5,7 @@ use k8s_openapi::api::core::v1::Pod;
 
 use crate::backoff::go_seconds;
 use crate::plan::StopCause;
+use crate::record::Dismissal;
 use crate::spec::{ProbeKind, display_name};
 
 /// Reason of an exit whose process could not be started.
@@ -31,6 +32,21 @@ pub const CREATE_CONTAINER_ERROR: &str = "CreateContainerError";
 pub const DEADLINE_EXCEEDED: &str = "DeadlineExceeded";
 /// Message that goes with [`DEADLINE_EXCEEDED`].
 pub const DEADLINE_MESSAGE: &str = "Pod was active on the node longer than the specified deadline";
+
+/// The end of a pod whose time is up.
+pub fn deadline_exceeded() -> Dismissal {
+    Dismissal {
+        reason: DEADLINE_EXCEEDED.to_owned(),
+        message: DEADLINE_MESSAGE.to_owned(),
+        grace_seconds: None,
+        disrupts: false,
+    }
+}
+
+/// Status message of a pod that the node did not take.
+pub fn rejected(why: &str) -> String {
+    format!("Pod was rejected: {why}")
+}
 
 /// Whether a failure of that reason is shown as `ImagePullBackOff` after a while.
 pub fn is_backed_off(reason: &str) -> bool {

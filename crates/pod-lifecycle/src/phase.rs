@@ -16,8 +16,8 @@ pub(crate) enum Final {
     No,
     /// It was deleted and nothing of it runs any more.
     Deleted,
-    /// Its time is up.
-    Deadline,
+    /// The node does not run it any longer, and nothing of it runs.
+    Dismissed,
 }
 
 /// Whether nothing is left to run: an init container failed for good, or all main containers

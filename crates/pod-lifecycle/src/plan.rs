@@ -12,9 +12,9 @@ use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Pod, PodSpec, PodStatus};
 use serde::{Deserialize, Serialize};
 
-use crate::record::{PodRecord, Removal, Sandbox, Volumes};
+use crate::record::{Dismissal, PodRecord, Removal, Sandbox, Volumes};
 use crate::spec::ProbeKind;
-use crate::{backoff, phase, starting, status, stopping};
+use crate::{backoff, messages, phase, starting, status, stopping};
 
 /// What the planner looks at.
 #[derive(Clone, Copy, Debug)]
@@ -144,8 +144,8 @@ pub enum Action {
         /// The container.
         container: String,
     },
-    /// Tell users that the pod's time is up (`activeDeadlineSeconds`).
-    AnnounceDeadline,
+    /// Note, and tell users, that the node does not run the pod any longer.
+    Dismiss(Dismissal),
     /// Write the final status, then delete the object with grace 0 and its uid.
     RemoveObject,
 }
@@ -155,8 +155,8 @@ pub enum Action {
 pub(crate) enum Ending {
     /// Its object is being deleted, or is gone.
     Deleted,
-    /// It was active for longer than it may.
-    Deadline,
+    /// The node does not run it, or not any longer.
+    Dismissed,
     /// Its containers have done what they were to do, or have failed for good.
     Complete,
     /// The node stops; the pod stays.
@@ -200,14 +200,19 @@ pub fn plan_pod(input: &PodInput<'_>, now: Timestamp) -> PodPlan {
         now,
         plan: PodPlan::default(),
     };
-    let ending = ending(input, spec, now);
+    let ending = ending(input, spec);
+    if ending.is_none() && deadline(input, spec).is_some_and(|at| at <= now) {
+        planner.act(Action::Dismiss(messages::deadline_exceeded()));
+    }
     match ending {
         Some(ending) => stopping::end_pod(&mut planner, ending),
+        // What follows is decided with the dismissal in the record.
+        None if !planner.plan.actions.is_empty() => {}
         None => starting::run_pod(&mut planner),
     }
     let gone = match ending {
         Some(Ending::Deleted) if !planner.input.record.anything_runs() => phase::Final::Deleted,
-        Some(Ending::Deadline) => phase::Final::Deadline,
+        Some(Ending::Dismissed) if !planner.input.record.anything_runs() => phase::Final::Dismissed,
         _ => phase::Final::No,
     };
     planner.plan.status = status::pod_status(input, spec, gone, now);
@@ -215,7 +220,7 @@ pub fn plan_pod(input: &PodInput<'_>, now: Timestamp) -> PodPlan {
 }
 
 /// Whether, and why, the pod ends.
-fn ending(input: &PodInput<'_>, spec: &PodSpec, now: Timestamp) -> Option<Ending> {
+fn ending(input: &PodInput<'_>, spec: &PodSpec) -> Option<Ending> {
     if input.removed || input.pod.metadata.deletion_timestamp.is_some() {
         return Some(Ending::Deleted);
     }
@@ -223,8 +228,8 @@ fn ending(input: &PodInput<'_>, spec: &PodSpec, now: Timestamp) -> Option<Ending
     if told(input.previous) || input.pod.status.as_ref().is_some_and(told) {
         return Some(Ending::Complete);
     }
-    if deadline(input, spec).is_some_and(|at| at <= now) {
-        return Some(Ending::Deadline);
+    if input.record.dismissal.is_some() {
+        return Some(Ending::Dismissed);
     }
     if input.node_stopping {
         return Some(Ending::NodeStops);

@@ -37,6 +37,23 @@ pub struct PodRecord {
     /// The removal of the API object.
     #[serde(default)]
     pub removal: Removal,
+    /// Why the node does not run the pod, or not any longer.
+    #[serde(default)]
+    pub dismissal: Option<Dismissal>,
+}
+
+/// The node's decision not to run a pod, or not any longer: the pod ends as `Failed`, once nothing
+/// of it runs.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Dismissal {
+    /// Status reason: `Evicted`, `SysctlForbidden`, `DeadlineExceeded`, …
+    pub reason: String,
+    /// Status message.
+    pub message: String,
+    /// The grace period in seconds, where it is shorter than the pod's own.
+    pub grace_seconds: Option<i64>,
+    /// Whether it is a disruption, and the status says so by a condition (`DisruptionTarget`).
+    pub disrupts: bool,
 }
 
 /// The state of a pod's sandbox.

@@ -11,7 +11,6 @@ use k8s_openapi::api::core::v1::{
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
 use crate::container_status::{View, container_status};
-use crate::messages;
 use crate::phase::{self, Facts, Final};
 use crate::plan::PodInput;
 use crate::qos::qos_class;
@@ -27,6 +26,9 @@ pub const OWN_CONDITIONS: [&str; 5] = [
     "PodScheduled",
 ];
 
+/// The condition of a pod that ends by somebody else's will.
+const DISRUPTION_TARGET: &str = "DisruptionTarget";
+
 /// The pod's status.
 pub(crate) fn pod_status(
     input: &PodInput<'_>,
@@ -38,7 +40,8 @@ pub(crate) fn pod_status(
     let initialized = phase::main_begun(spec, record);
     let deleted = last == Final::Deleted;
     let ended = is_terminal(input.previous) || phase::is_complete(spec, record);
-    let starts = !(ended || last != Final::No || input.node_stopping || is_deleting(input));
+    let dismissed = record.dismissal.is_some();
+    let starts = !(ended || dismissed || input.node_stopping || is_deleting(input));
     let view = View {
         input,
         starts,
@@ -58,7 +61,7 @@ pub(crate) fn pod_status(
         spec,
         init: &init,
         main: &main,
-        terminal: deleted,
+        terminal: deleted || last == Final::Dismissed,
         initialized,
     };
     let mut status = PodStatus {
@@ -106,18 +109,21 @@ fn decide_phase(status: &mut PodStatus, input: &PodInput<'_>, computed: &str, la
         return;
     }
     let phase = match last {
-        Final::Deadline => {
-            status.reason = Some(messages::DEADLINE_EXCEEDED.to_owned());
-            status.message = Some(messages::DEADLINE_MESSAGE.to_owned());
-            "Failed"
-        }
+        Final::Dismissed => "Failed",
         Final::Deleted if computed != "Succeeded" => "Failed",
         _ => computed,
     };
     status.phase = Some(phase.to_owned());
-    if input.previous.phase.as_deref() == Some(phase) && last != Final::Deadline {
-        status.reason = input.previous.reason.clone();
-        status.message = input.previous.message.clone();
+    match &input.record.dismissal {
+        Some(dismissal) if last == Final::Dismissed => {
+            status.reason = Some(dismissal.reason.clone());
+            status.message = Some(dismissal.message.clone());
+        }
+        _ if input.previous.phase.as_deref() == Some(phase) => {
+            status.reason = input.previous.reason.clone();
+            status.message = input.previous.message.clone();
+        }
+        _ => {}
     }
 }
 
@@ -205,6 +211,16 @@ fn condition(input: &PodInput<'_>, type_: &str, finding: Finding, now: Timestamp
     let status = if finding.holds { "True" } else { "False" };
     let before = |status: &PodStatus| -> Option<PodCondition> {
         status
+    let dismissal = input.record.dismissal.as_ref();
+    if let Some(dismissal) = dismissal.filter(|dismissal| dismissal.disrupts) {
+        conditions.retain(|condition| condition.type_ != DISRUPTION_TARGET);
+        let finding = Finding {
+            holds: true,
+            reason: Some("TerminationByKubelet"),
+            message: Some(dismissal.message.clone()),
+        };
+        conditions.push(condition(input, DISRUPTION_TARGET, finding, now));
+    }
             .conditions
             .iter()
             .flatten()

@@ -16,14 +16,10 @@ use crate::starting::ask;
 
 /// Plans a pod that ends.
 pub(crate) fn end_pod(planner: &mut Planner<'_>, ending: Ending) {
-    if ending == Ending::Deadline
-        && planner.input.previous.reason.as_deref() != Some("DeadlineExceeded")
-    {
-        planner.act(Action::AnnounceDeadline);
-    }
     let spec = planner.spec;
     let mut left = false;
-    for (kind, container) in containers(spec) {
+    let ephemeral = planner.ephemeral.iter().map(|c| (Kind::Ephemeral, c));
+    for (kind, container) in containers(spec).chain(ephemeral) {
         let Some(record) = planner.input.record.containers.get(&container.name) else {
             continue;
         };
@@ -65,10 +61,16 @@ fn end_container(
     }
 }
 
-/// The grace period that holds now: what the deletion says, else the pod's own.
+/// The grace period that holds now: what the deletion says, else the pod's own; never more than a
+/// dismissal leaves.
 fn pod_grace(planner: &Planner<'_>) -> i64 {
     let asked = planner.input.pod.metadata.deletion_grace_period_seconds;
-    asked.unwrap_or_else(|| grace_seconds(planner.spec)).max(1)
+    let seconds = asked.unwrap_or_else(|| grace_seconds(planner.spec)).max(1);
+    let dismissal = planner.input.record.dismissal.as_ref();
+    match dismissal.and_then(|dismissal| dismissal.grace_seconds) {
+        Some(left) => seconds.min(left),
+        None => seconds,
+    }
 }
 
 /// Whether everything that a sidecar serves has ended.

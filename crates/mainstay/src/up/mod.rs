@@ -4,6 +4,7 @@ mod apply;
 mod host;
 mod manifests;
 mod node;
+mod pods;
 mod progress;
 mod protection;
 mod server;
@@ -139,6 +140,7 @@ impl Cluster {
                 network: Arc::clone(&network),
                 images,
                 registries,
+                pods: settings.pods.clone(),
             };
             let running = Running::start(parts, &server, &nodes).await?;
             Ok((server, running))

@@ -14,6 +14,7 @@ use pod_network::{PodNetwork, Ranges};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
+use super::pods::PodSettings;
 use super::server::{LocalNode, Server};
 use crate::builtin;
 
@@ -44,6 +45,8 @@ pub struct Parts<'a> {
     pub images: ImageStore,
     /// Mirrors and credentials.
     pub registries: RegistriesConfig,
+    /// What pods may do.
+    pub pods: PodSettings,
 }
 
 /// Parts that end together.
@@ -176,6 +179,10 @@ impl Running {
             kubelet_version: api_server::git_version(),
             labels: Default::default(),
             pods_max: PODS_MAX,
+            pod_pids_max: parts.pods.pids_max(),
+            admission: node_agent::AdmissionPolicy {
+                unsafe_sysctls: parts.pods.unsafe_sysctls(),
+            },
             kubelet_port: 0,
             on_shutdown: OnShutdown::StopPods,
         };

@@ -8,6 +8,7 @@ use anyhow::{Context, Result};
 use pod_network::Cidr;
 use serde::Deserialize;
 
+use super::pods::PodSettings;
 use super::protection::ProtectionSettings;
 use crate::settings::DataDirectory;
 
@@ -33,6 +34,8 @@ pub struct UpArguments {
     service_cidr: Option<Cidr>,
     #[command(flatten)]
     protection: ProtectionSettings,
+    #[command(flatten)]
+    pods: PodSettings,
     /// Run in the background; `mainstay down` stops it
     #[arg(long)]
     detach: bool,
@@ -52,6 +55,7 @@ struct ConfigurationFile {
     pod_cidr: Option<Cidr>,
     service_cidr: Option<Cidr>,
     protection: ProtectionSettings,
+    pods: PodSettings,
 }
 
 /// What `up` goes by.
@@ -71,6 +75,8 @@ pub struct Settings {
     pub service_cidr: Option<Cidr>,
     /// What is noted and what is encrypted.
     pub protection: ProtectionSettings,
+    /// What pods may do.
+    pub pods: PodSettings,
     /// Run in the background.
     pub detach: bool,
 }
@@ -107,6 +113,7 @@ impl UpArguments {
             pod_cidr: self.pod_cidr.or(file.pod_cidr),
             service_cidr: self.service_cidr.or(file.service_cidr),
             protection: self.protection.or(file.protection),
+            pods: self.pods.or(file.pods),
             detach: self.detach,
             data_dir,
         })
@@ -153,6 +160,24 @@ mod tests {
         assert_eq!(default, (PathBuf::from("/d/registries.yaml"), false));
         let named = settings(&["--registries", "/r.yaml"], "{}").registries;
         assert_eq!(named, (PathBuf::from("/r.yaml"), true));
+    }
+
+    #[test]
+    fn what_pods_may_do_is_set_by_flag_or_file() {
+        assert_eq!(settings(&[], "{}").pods.pids_max(), 4096);
+        let file = "pods: {podMaxPids: 100, allowedUnsafeSysctls: [net.core.somaxconn]}";
+        let from_file = settings(&[], file).pods;
+        assert_eq!(from_file.pids_max(), 100);
+        assert_eq!(from_file.unsafe_sysctls(), ["net.core.somaxconn"]);
+        let flags = [
+            "--pod-max-pids",
+            "-1",
+            "--allowed-unsafe-sysctls",
+            "kernel.msg*,net.*",
+        ];
+        let from_flags = settings(&flags, file).pods;
+        assert_eq!(from_flags.pids_max(), -1);
+        assert_eq!(from_flags.unsafe_sysctls(), ["kernel.msg*", "net.*"]);
     }
 
     #[test]

@@ -58,9 +58,10 @@ impl Worker {
                 self.record.container(&container).backoff_announced = true;
             }
             Action::AnnouncePullBackOff { container } => self.announce_pull_back_off(&container),
-            Action::AnnounceDeadline => {
+            Action::Dismiss(dismissal) => {
                 self.events
-                    .normal(messages::DEADLINE_EXCEEDED, messages::DEADLINE_MESSAGE);
+                    .normal(&dismissal.reason, dismissal.message.clone());
+                self.record.dismissal = Some(dismissal);
             }
             Action::RemoveObject => self.remove_object(),
         }

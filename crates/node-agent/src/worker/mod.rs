@@ -20,7 +20,7 @@ use k8s_openapi::api::core::v1::{Pod, PodStatus};
 use kube::Client;
 use pod_lifecycle::downward::NodeFacts;
 use pod_lifecycle::resolv_conf::Resolver;
-use pod_lifecycle::{PodInput, PodPlan, PodRecord, plan_pod};
+use pod_lifecycle::{PodInput, PodPlan, PodRecord, admission, plan_pod};
 use reconcile::Recorder;
 use tokio::sync::{Semaphore, mpsc};
 use tokio::task::{AbortHandle, JoinSet};
@@ -172,6 +172,7 @@ impl Worker {
         }
         if self.record.volumes == pod_lifecycle::record::Volumes::Ready && !self.removed {
             self.watch_sources();
+            self.admit();
             self.refresh_volumes();
         }
         loop {
@@ -192,6 +193,21 @@ impl Worker {
     /// Plans until there is nothing to do now.
     fn plan_and_act(&mut self) -> PodPlan {
         let host_ips = [self.shared.config.node_ip.to_string()];
+    /// Looks at a pod that is new here: what this node cannot do for it, it does not do by halves.
+    fn admit(&mut self) {
+        let status = self.pod.status.as_ref();
+        let phase = status.and_then(|status| status.phase.as_deref());
+        if self.removed || matches!(phase, Some("Succeeded" | "Failed")) {
+            return;
+        }
+        let policy = &self.shared.config.admission;
+        if let Some(dismissal) = admission::dismissal(&self.pod, policy) {
+            self.events
+                .warning(&dismissal.reason, dismissal.message.clone());
+            self.record.dismissal = Some(dismissal);
+        }
+    }
+
         let mut rounds = 0;
         loop {
             let pod = self.pod.clone();

@@ -79,7 +79,7 @@ async fn create(
     events: &PodEvents,
 ) -> Result<(Sandbox, Vec<String>, Events), String> {
     let names = names(shared, pod)?;
-    let wanted = sandbox_spec(pod, &names);
+    let wanted = sandbox_spec(pod, &names, shared.config.pod_pids_max);
     let uid = wanted.id.clone();
     let made = shared.runtime.create_sandbox(wanted).await;
     let sandbox = made.map_err(|error| error.to_string())?;

@@ -204,6 +204,8 @@ impl World {
             kubelet_version: "v1.36.0".to_owned(),
             labels: Default::default(),
             pods_max: 110,
+            pod_pids_max: 200,
+            admission: Default::default(),
             kubelet_port: 0,
             on_shutdown,
         };

@@ -527,7 +527,11 @@ fn nothing_starts_while_the_former_pod_is_here() {
 fn deadline_fails_the_pod() {
     // statefulset.md 12.10
     let mut world = World::new(with(one(json!({})), "activeDeadlineSeconds", json!(7)));
+    world.behaviour.deaf.push("c");
     world.pass(20);
+    // Nothing may take the pod's place while something of it runs.
+    assert_eq!(world.status.phase.as_deref(), Some("Running"));
+    world.pass(30);
     assert_eq!(world.status.phase.as_deref(), Some("Failed"));
     assert_eq!(world.status.reason.as_deref(), Some("DeadlineExceeded"));
     assert_eq!(world.condition("Ready"), "False PodFailed");

@@ -2,6 +2,8 @@
 
 #![expect(clippy::unwrap_used, reason = "a test that finds nothing fails")]
 
+mod dismissal;
+mod ephemeral;
 mod lifecycle;
 mod properties;
 mod world;

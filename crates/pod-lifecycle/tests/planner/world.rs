@@ -206,7 +206,10 @@ impl World {
                 }
                 self.note(format!("BackOff image {container}"));
             }
-            Action::AnnounceDeadline => self.note("DeadlineExceeded"),
+            Action::Dismiss(dismissal) => {
+                self.note(&dismissal.reason);
+                self.record.dismissal = Some(dismissal);
+            }
             stop => self.perform_stop(stop),
         }
     }
@@ -345,7 +348,7 @@ impl World {
         let outcome = outcome.unwrap_or(Outcome::Success);
         let spec = self.pod.spec.clone().unwrap();
         let (_, container) = spec::find(&spec, name).unwrap();
-        let probe = spec::probe(container, kind).unwrap().clone();
+        let probe = spec::probe(&container, kind).unwrap().clone();
         let now = self.now;
         let running = self.running(name).unwrap();
         let started = running.started_at;
@@ -381,7 +384,8 @@ impl World {
     /// A container's state as one line.
     pub fn state(&self, name: &str) -> String {
         let all = self.status.init_container_statuses.iter().flatten();
-        let mut all = all.chain(self.status.container_statuses.iter().flatten());
+        let all = all.chain(self.status.container_statuses.iter().flatten());
+        let mut all = all.chain(self.status.ephemeral_container_statuses.iter().flatten());
         let status = all.find(|status| status.name == name).unwrap();
         let state = status.state.as_ref().unwrap();
         let text = if let Some(waiting) = &state.waiting {

@@ -1,0 +1,186 @@
+//! Whether a node takes a pod that was bound to it (statefulset.md §12.16).
+//!
+//! As kubelet's admission: a pod that asks for kernel parameters that are neither known to concern
+//! it alone nor allowed on this node, or for a guard that the kernel does not have, is not run
+//! with less: it fails at once, and says why.
+
+use k8s_openapi::api::core::v1::{AppArmorProfile, Pod, PodSpec};
+
+use crate::messages;
+use crate::record::Dismissal;
+use crate::spec::{containers, uses_host_network};
+
+/// Kernel parameters that concern nobody but the pod.
+const SAFE_SYSCTLS: [&str; 12] = [
+    "kernel.shm_rmid_forced",
+    "net.ipv4.ip_local_port_range",
+    "net.ipv4.ip_local_reserved_ports",
+    "net.ipv4.ip_unprivileged_port_start",
+    "net.ipv4.ping_group_range",
+    "net.ipv4.tcp_fin_timeout",
+    "net.ipv4.tcp_keepalive_intvl",
+    "net.ipv4.tcp_keepalive_probes",
+    "net.ipv4.tcp_keepalive_time",
+    "net.ipv4.tcp_rmem",
+    "net.ipv4.tcp_syncookies",
+    "net.ipv4.tcp_wmem",
+];
+
+/// What this node allows beyond what is always allowed.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Policy {
+    /// Further kernel parameters; one that ends with `*` stands for all that begin with the rest.
+    pub unsafe_sysctls: Vec<String>,
+}
+
+/// Looks at a pod that is new on the node; `None` when it is taken.
+pub fn dismissal(pod: &Pod, policy: &Policy) -> Option<Dismissal> {
+    let spec = pod.spec.as_ref()?;
+    let (reason, why) = forbidden_sysctl(spec, policy)
+        .map(|why| ("SysctlForbidden", why))
+        .or_else(|| app_armor(spec).map(|why| ("AppArmor", why)))?;
+    Some(Dismissal {
+        reason: reason.to_owned(),
+        message: messages::rejected(&why),
+        grace_seconds: None,
+        disrupts: false,
+    })
+}
+
+fn forbidden_sysctl(spec: &PodSpec, policy: &Policy) -> Option<String> {
+    let context = spec.security_context.as_ref()?;
+    let named = context.sysctls.iter().flatten();
+    let wrong = named.filter_map(|sysctl| {
+        let name = dotted(&sysctl.name);
+        let allowed = |pattern: &String| {
+            let pattern = dotted(pattern);
+            match pattern.strip_suffix('*') {
+                Some(prefix) => name.starts_with(prefix),
+                None => name == pattern,
+            }
+        };
+        let known =
+            SAFE_SYSCTLS.contains(&name.as_str()) || policy.unsafe_sysctls.iter().any(allowed);
+        let network = name.starts_with("net.");
+        if !known {
+            Some(format!("\"{name}\" not allowlisted"))
+        } else if network && uses_host_network(spec) {
+            Some(format!("\"{name}\" not allowed with host net enabled"))
+        } else if !network && spec.host_ipc == Some(true) {
+            Some(format!("\"{name}\" not allowed with host ipc enabled"))
+        } else {
+            None
+        }
+    });
+    wrong.map(|why| format!("forbidden sysctl: {why}")).next()
+}
+
+/// A name with slashes may have dots in an interface's name: they change places.
+fn dotted(name: &str) -> String {
+    match name.find(['.', '/']) {
+        Some(at) if name[at..].starts_with('/') => name
+            .chars()
+            .map(|c| match c {
+                '/' => '.',
+                '.' => '/',
+                other => other,
+            })
+            .collect(),
+        _ => name.to_owned(),
+    }
+}
+
+/// No node of this kind enforces AppArmor: whoever asks for it must not be left without.
+fn app_armor(spec: &PodSpec) -> Option<String> {
+    let asked = |profile: &Option<AppArmorProfile>| {
+        profile.as_ref().is_some_and(|p| p.type_ != "Unconfined")
+    };
+    let of_pod = spec.security_context.as_ref();
+    let whole = of_pod.is_some_and(|context| asked(&context.app_armor_profile));
+    let one = containers(spec)
+        .filter_map(|(_, container)| container.security_context.as_ref())
+        .any(|context| asked(&context.app_armor_profile));
+    (whole || one)
+        .then(|| "Cannot enforce AppArmor: AppArmor is not enabled on the host".to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn said(spec: serde_json::Value) -> Option<String> {
+        let mut whole = json!({"containers": [{"name": "c"}]});
+        for (key, part) in spec.as_object().unwrap() {
+            whole[key] = part.clone();
+        }
+        let pod = serde_json::from_value(json!({"spec": whole})).unwrap();
+        let policy = Policy {
+            unsafe_sysctls: vec!["net.core.*".to_owned(), "kernel.msgmax".to_owned()],
+        };
+        dismissal(&pod, &policy).map(|d| format!("{} {}", d.reason, d.message))
+    }
+
+    fn sysctl(name: &str) -> serde_json::Value {
+        json!({"sysctls": [{"name": name, "value": "1"}]})
+    }
+
+    #[test]
+    fn safe_and_allowed_parameters_are_taken_others_not() {
+        // statefulset.md 12.16
+        for name in [
+            "net.ipv4.tcp_syncookies",
+            "net/ipv4/tcp_syncookies",
+            "net.core.somaxconn",
+            "kernel.msgmax",
+        ] {
+            assert_eq!(
+                said(json!({"securityContext": sysctl(name)})),
+                None,
+                "{name}"
+            );
+        }
+        let forbidden = said(json!({"securityContext": sysctl("kernel.shmmax")}));
+        assert_eq!(
+            forbidden.as_deref(),
+            Some(
+                "SysctlForbidden Pod was rejected: forbidden sysctl: \"kernel.shmmax\" not \
+                 allowlisted"
+            )
+        );
+    }
+
+    #[test]
+    fn the_nodes_own_namespaces_are_not_changed() {
+        // statefulset.md 12.16
+        let name = "net.ipv4.tcp_syncookies";
+        let spec = json!({"hostNetwork": true, "securityContext": sysctl(name)});
+        assert!(
+            said(spec)
+                .unwrap()
+                .ends_with("not allowed with host net enabled")
+        );
+        let name = "kernel.shm_rmid_forced";
+        let spec = json!({"hostIPC": true, "securityContext": sysctl(name)});
+        assert!(
+            said(spec)
+                .unwrap()
+                .ends_with("not allowed with host ipc enabled")
+        );
+    }
+
+    #[test]
+    fn a_guard_that_is_not_there_is_not_left_out() {
+        let with = |type_: &str| {
+            let context = json!({"appArmorProfile": {"type": type_}});
+            json!({"containers": [{"name": "c", "securityContext": context}]})
+        };
+        assert!(
+            said(with("RuntimeDefault"))
+                .unwrap()
+                .starts_with("AppArmor ")
+        );
+        assert_eq!(said(with("Unconfined")), None);
+    }
+}

@@ -1,0 +1,53 @@
+//! Pods that the node does not take, or does not keep.
+
+use pod_lifecycle::Dismissal;
+use serde_json::json;
+
+use crate::world::World;
+
+fn dismissal(reason: &str, grace_seconds: Option<i64>, disrupts: bool) -> Dismissal {
+    Dismissal {
+        reason: reason.to_owned(),
+        message: format!("because of {reason}"),
+        grace_seconds,
+        disrupts,
+    }
+}
+
+#[test]
+fn a_pod_that_is_not_taken_fails_at_once_and_nothing_of_it_runs() {
+    // statefulset.md 12.1, 12.16
+    let mut world = World::new(json!({"containers": [{"name": "c", "image": "i"}]}));
+    world.record.dismissal = Some(dismissal("SysctlForbidden", None, false));
+    world.pass(0);
+    assert_eq!(world.told(), Vec::<String>::new());
+    assert_eq!(world.status.phase.as_deref(), Some("Failed"));
+    assert_eq!(world.status.reason.as_deref(), Some("SysctlForbidden"));
+    assert_eq!(
+        world.status.message.as_deref(),
+        Some("because of SysctlForbidden")
+    );
+    assert_eq!(world.status.container_statuses, None);
+    assert_eq!(world.condition("Ready"), "False PodFailed");
+}
+
+#[test]
+fn a_pod_that_is_driven_out_has_less_time_and_fails_when_nothing_of_it_runs() {
+    // statefulset.md 12.1, 12.7, 12.14
+    let mut world = World::new(json!({"containers": [{"name": "c", "image": "i"}]}));
+    world.behaviour.deaf.push("c");
+    world.pass(5);
+    world.record.dismissal = Some(dismissal("Evicted", Some(1), true));
+    world.pass(1);
+    assert_eq!(world.status.phase.as_deref(), Some("Running"));
+    let condition = world.condition("DisruptionTarget");
+    assert_eq!(condition, "True TerminationByKubelet because of Evicted");
+    world.pass(10);
+    assert_eq!(world.status.phase.as_deref(), Some("Failed"));
+    assert_eq!(world.status.reason.as_deref(), Some("Evicted"));
+    let told = world.told();
+    // One second of grace, but never less than two between signal and kill.
+    for what in ["5 TERM c", "7 KILL c"] {
+        assert!(told.contains(&what.to_owned()), "{what}: {told:?}");
+    }
+}
