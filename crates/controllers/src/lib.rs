@@ -15,9 +15,11 @@ mod garbage_collection;
 mod horizontal_pod_autoscaler;
 mod inventory;
 mod job;
+mod load_balancer;
 mod namespace_defaults;
 mod namespaces;
 mod node_health;
+mod ordinal_services;
 mod owned;
 mod pod_collection;
 mod pod_writer;
@@ -74,10 +76,18 @@ fn all(context: &Context) -> Vec<(&'static str, BoxFuture<'static, ()>)> {
         ),
         ("job", Box::pin(job::run(context.clone()))),
         (
+            "load-balancer",
+            Box::pin(load_balancer::run(context.clone())),
+        ),
+        (
             "namespace-defaults",
             Box::pin(namespace_defaults::run(context.clone())),
         ),
         ("node-health", Box::pin(node_health::run(context.clone()))),
+        (
+            "ordinal-services",
+            Box::pin(ordinal_services::run(context.clone())),
+        ),
         (
             "pod-collection",
             Box::pin(pod_collection::run(context.clone())),

@@ -25,6 +25,8 @@ mod endpoints;
 mod jobs;
 #[path = "cluster/nodes.rs"]
 mod nodes;
+#[path = "cluster/services.rs"]
+mod services;
 #[path = "cluster/shared.rs"]
 mod shared;
 #[path = "cluster/stateful_sets.rs"]

@@ -58,6 +58,8 @@ pub const STUCK_ROLLOUT: &str = "mainstay.dev/stuck-rollout";
 pub const SCALE_DOWN: &str = "mainstay.dev/scale-down";
 /// How pods that are down anyway count against `maxUnavailable`.
 pub const MAX_UNAVAILABLE: &str = "mainstay.dev/max-unavailable";
+/// The node port of the first ordinal, where each pod of a set is to have one of its own.
+pub const ORDINAL_NODE_PORT: &str = "mainstay.dev/ordinal-node-port";
 /// How long a set may get no further before it counts as stalled.
 pub const PROGRESS_DEADLINE_SECONDS: &str = "mainstay.dev/progress-deadline-seconds";
 
@@ -98,6 +100,16 @@ pub const OWN: &[OwnAnnotation] = &[
         values: Values::Words(&["AsReleased", "Corrected"]),
         default: "Corrected",
         purpose: "whether pods that are down anyway use up the budget of `maxUnavailable`",
+    },
+    OwnAnnotation {
+        name: ORDINAL_NODE_PORT,
+        kinds: &["StatefulSet"],
+        values: Values::Number {
+            min: 1,
+            max: u16::MAX as i64,
+        },
+        default: "none",
+        purpose: "the node port of ordinal 0: each pod gets a Service of its name, at that port plus its ordinal",
     },
     OwnAnnotation {
         name: PROGRESS_DEADLINE_SECONDS,

@@ -44,3 +44,5 @@ pub const LEGACY_CONTROLLER_UID: &str = "controller-uid";
 pub const LEGACY_JOB_NAME: &str = "job-name";
 /// The index of a pod of an Indexed job.
 pub const JOB_COMPLETION_INDEX: &str = "batch.kubernetes.io/job-completion-index";
+/// Keeps load balancers away from a node.
+pub const EXCLUDE_FROM_BALANCERS: &str = "node.kubernetes.io/exclude-from-external-load-balancers";

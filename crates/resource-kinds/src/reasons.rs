@@ -132,3 +132,13 @@ pub mod pods {
     /// A pod could not be deleted.
     pub const FAILED_DELETE: &str = "FailedDelete";
 }
+
+/// Reasons of the events of Services.
+pub mod service {
+    /// The Service has addresses for the outside.
+    pub const ENSURED_LOAD_BALANCER: &str = "EnsuredLoadBalancer";
+    /// The Service of an ordinal cannot be as its set asks for.
+    pub const FAILED_ORDINAL_SERVICE: &str = "FailedOrdinalService";
+    /// It does not get all or any of them.
+    pub const SYNC_LOAD_BALANCER_FAILED: &str = "SyncLoadBalancerFailed";
+}

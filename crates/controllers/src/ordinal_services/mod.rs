@@ -1,0 +1,146 @@
+//! Keeps a Service per pod for StatefulSets that ask for it.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use k8s_openapi::api::apps::v1::StatefulSet;
+use k8s_openapi::api::core::v1::Service;
+use kube::api::{Api, Patch, PatchParams};
+use planners::ordinal_services::{Observed, Plan, plan};
+use planners::ownership::controller;
+use reconcile::execute::{self, Delete};
+use reconcile::{Change, Key, Outcome, Queue, Recorder, run_workers};
+use resource_kinds::reasons::service as reasons;
+
+use crate::Context;
+use crate::owned::key_if_asked;
+
+/// Sets that are worked on at once.
+const WORKERS: usize = 2;
+/// Who the Services' fields belong to.
+const FIELD_MANAGER: &str = "mainstay-ordinal-services";
+
+#[derive(Debug, thiserror::Error)]
+#[error("keep the Services of ordinals")]
+struct Error(#[source] kube::Error);
+
+struct Worker {
+    context: Context,
+    recorder: Recorder,
+    /// What each set was told last; bounded by the sets that have a problem.
+    told: Mutex<HashMap<Key, String>>,
+}
+
+pub(crate) async fn run(context: Context) {
+    let caches = &context.caches;
+    if !caches.stateful_sets.wait_synced().await || !caches.services.wait_synced().await {
+        return;
+    }
+    let queue = Queue::new();
+    let feed = tokio::spawn(feed(context.clone(), queue.clone()));
+    let worker = Arc::new(Worker {
+        recorder: context.recorder("ordinal-service-controller"),
+        context: context.clone(),
+        told: Mutex::default(),
+    });
+    run_workers(queue, WORKERS, context.shutdown.clone(), move |key: Key| {
+        let worker = worker.clone();
+        async move { worker.reconcile(&key).await.map(|()| Outcome::Done) }
+    })
+    .await;
+    feed.abort();
+}
+
+/// Queues the sets that a change may concern: a Service may be one of a set's ordinals, or the one
+/// whose ports they have, or in the place of one.
+async fn feed(context: Context, queue: Queue<Key>) {
+    let caches = &context.caches;
+    let mut sets = caches.stateful_sets.subscribe();
+    let mut services = caches.services.subscribe();
+    loop {
+        tokio::select! {
+            Some(change) = sets.next() => {
+                if let Some(key) = key_if_asked(&change) {
+                    queue.add(key);
+                }
+            }
+            Some(change) = services.next() => {
+                for set in sets_of(&context, &change) {
+                    queue.add(set);
+                }
+            }
+            else => return,
+        }
+    }
+}
+
+fn sets_of(context: &Context, change: &Change<Service>) -> Vec<Key> {
+    let service = change.object();
+    let namespace = service.metadata.namespace.as_deref().unwrap_or_default();
+    let owner = controller(service.metadata.owner_references.as_deref());
+    if let Some(owner) = owner {
+        return vec![Key::new(namespace, &owner.name)];
+    }
+    let name = service.metadata.name.as_deref().unwrap_or_default();
+    let stem = crate::owned::stem(name);
+    let sets = context.caches.stateful_sets.list_in(namespace).into_iter();
+    let concerned = sets.filter(|set| {
+        let governing = set
+            .spec
+            .as_ref()
+            .and_then(|spec| spec.service_name.as_deref());
+        governing == Some(name) || set.metadata.name.as_deref() == Some(stem)
+    });
+    concerned.map(|set| Key::of(set.as_ref())).collect()
+}
+
+impl Worker {
+    async fn reconcile(&self, key: &Key) -> Result<(), Error> {
+        let caches = &self.context.caches;
+        let Some(set) = caches.stateful_sets.get_key(key) else {
+            self.told().remove(key);
+            return Ok(());
+        };
+        let services = caches.services.list_in(&key.namespace);
+        let mut plan = plan(&Observed {
+            set: set.clone(),
+            services,
+        });
+        let problem = plan.problem.take();
+        let written = self.execute(key, &plan).await;
+        let refused = written.as_ref().err().map(execute::message);
+        self.tell(key, &set, problem.or(refused));
+        written.map_err(Error)
+    }
+
+    async fn execute(&self, key: &Key, plan: &Plan) -> kube::Result<()> {
+        let api: Api<Service> = Api::namespaced(self.context.client.clone(), &key.namespace);
+        for (name, uid) in &plan.delete {
+            execute::delete(&api, name, Delete::of_uid(uid)).await?;
+        }
+        let params = PatchParams::apply(FIELD_MANAGER).force();
+        for (name, service) in &plan.apply {
+            api.patch(name, &params, &Patch::Apply(service)).await?;
+        }
+        Ok(())
+    }
+
+    fn told(&self) -> std::sync::MutexGuard<'_, HashMap<Key, String>> {
+        self.told.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn tell(&self, key: &Key, set: &StatefulSet, problem: Option<String>) {
+        let mut told = self.told();
+        match problem {
+            None => {
+                told.remove(key);
+            }
+            Some(problem) if told.get(key) != Some(&problem) => {
+                self.recorder
+                    .warning(set, reasons::FAILED_ORDINAL_SERVICE, problem.clone());
+                told.insert(key.clone(), problem);
+            }
+            Some(_) => {}
+        }
+    }
+}

@@ -1,0 +1,119 @@
+//! Services for the outside.
+
+use k8s_openapi::api::apps::v1::StatefulSet;
+use k8s_openapi::api::core::v1::{Event, Node, Service};
+use kube::api::{Api, DeleteParams, Patch, PatchParams, PostParams};
+use serde_json::{Value, json};
+
+use crate::stateful_sets::set;
+use crate::support::{Cluster, wait_for};
+
+async fn ready_node(cluster: &Cluster, name: &str, address: &str) {
+    let nodes: Api<Node> = Api::all(cluster.client.clone());
+    let node = serde_json::from_value(json!({ "metadata": { "name": name } })).unwrap();
+    nodes.create(&PostParams::default(), &node).await.unwrap();
+    let status = json!({ "status": {
+        "addresses": [{ "type": "InternalIP", "address": address }],
+        "conditions": [{ "type": "Ready", "status": "True" }],
+    } });
+    let patch = Patch::Strategic(status);
+    let params = PatchParams::default();
+    nodes.patch_status(name, &params, &patch).await.unwrap();
+}
+
+fn balanced(name: &str, port: u16) -> Value {
+    json!({ "metadata": { "name": name }, "spec": { "type": "LoadBalancer",
+        "selector": { "app": name }, "ports": [{ "port": port }] } })
+}
+
+/// `web=10.0.0.1` for each Service that is balanced.
+fn addresses(services: &[Service]) -> String {
+    let mut shown = Vec::new();
+    for service in services {
+        let status = service.status.clone().unwrap_or_default();
+        let ingress = status.load_balancer.and_then(|balancer| balancer.ingress);
+        let ips = ingress
+            .into_iter()
+            .flatten()
+            .filter_map(|ingress| ingress.ip);
+        let ips: Vec<String> = ips.collect();
+        if !ips.is_empty() {
+            let name = service.metadata.name.clone().unwrap();
+            shown.push(format!("{name}={}", ips.join(",")));
+        }
+    }
+    shown.join(" ")
+}
+
+#[tokio::test]
+async fn load_balancers_have_the_addresses_of_the_nodes() {
+    let cluster = Cluster::without_node().await;
+    cluster.create::<Service>(balanced("web", 80)).await;
+    ready_node(&cluster, "n1", "10.0.0.1").await;
+    wait_for(&cluster, "web=10.0.0.1", addresses).await;
+    ready_node(&cluster, "n2", "10.0.0.2").await;
+    wait_for(&cluster, "web=10.0.0.1,10.0.0.2", addresses).await;
+
+    // A second one for the port has to wait, and says so, until the first gives it up.
+    cluster.create::<Service>(balanced("zebra", 80)).await;
+    wait_for::<Event>(&cluster, "true", |events| {
+        let said = "port 80/TCP of 10.0.0.1 is taken by Service default/web";
+        let told = |event: &Event| {
+            event.involved_object.name.as_deref() == Some("zebra")
+                && event
+                    .message
+                    .as_deref()
+                    .is_some_and(|message| message.contains(said))
+        };
+        events.iter().any(told).to_string()
+    })
+    .await;
+    let plain = json!({ "spec": { "type": "ClusterIP" } });
+    cluster.patch::<Service>("web", plain).await;
+    wait_for(&cluster, "zebra=10.0.0.1,10.0.0.2", addresses).await;
+}
+
+/// `web-0@30100` for each Service of an ordinal.
+fn node_ports(services: &[Service]) -> String {
+    let mut shown = Vec::new();
+    for service in services {
+        let spec = service.spec.clone().unwrap();
+        for port in spec.ports.unwrap_or_default() {
+            if let Some(node_port) = port.node_port {
+                shown.push(format!(
+                    "{}@{node_port}",
+                    service.metadata.name.clone().unwrap()
+                ));
+            }
+        }
+    }
+    shown.sort();
+    shown.join(" ")
+}
+
+#[tokio::test]
+async fn each_ordinal_has_its_own_port_from_outside() {
+    let cluster = Cluster::new().await;
+    let governing = json!({ "metadata": { "name": "svc" }, "spec": { "clusterIP": "None",
+        "selector": { "app": "web" }, "ports": [{ "name": "http", "port": 80 }] } });
+    cluster.create::<Service>(governing).await;
+    let mut web = set(2, "a", json!({}));
+    web["metadata"]["annotations"] = json!({ "mainstay.dev/ordinal-node-port": "30100" });
+    cluster.create::<StatefulSet>(web).await;
+    wait_for(&cluster, "web-0@30100 web-1@30101", node_ports).await;
+    let scale = |replicas: i32| json!({ "spec": { "replicas": replicas } });
+    cluster.patch::<StatefulSet>("web", scale(3)).await;
+    wait_for(&cluster, "web-0@30100 web-1@30101 web-2@30102", node_ports).await;
+    cluster.patch::<StatefulSet>("web", scale(1)).await;
+    wait_for(&cluster, "web-0@30100", node_ports).await;
+
+    // A Service that is deleted by hand comes back; with the set they all go.
+    cluster
+        .delete::<Service>("web-0", DeleteParams::default())
+        .await;
+    wait_for(&cluster, "web-0@30100", node_ports).await;
+    cluster
+        .delete::<StatefulSet>("web", DeleteParams::background())
+        .await;
+    wait_for(&cluster, "", node_ports).await;
+}

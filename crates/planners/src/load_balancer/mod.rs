@@ -1,0 +1,513 @@
+//! Addresses of Services of the type `LoadBalancer`: those of the machines themselves.
+//!
+//! **Goal**: the status of each such Service names the nodes that take its connections, and no two
+//! Services have one port of one address.
+//! **Relies on**: the Service proxy of every node serving what a status names.
+//! **Guarantees**: Services of another class are left alone; who has an address keeps it; a port on
+//! which the API server itself listens is given to nobody.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use k8s_openapi::api::core::v1::{
+    LoadBalancerIngress, LoadBalancerStatus, Node, Service, ServiceStatus,
+};
+use k8s_openapi::api::discovery::v1::EndpointSlice;
+use resource_kinds::labels;
+use resource_kinds::reasons::{node_condition, service as reasons};
+
+/// The class of Services that are served by the machines' own addresses; so are those without one.
+pub const CLASS: &str = "mainstay.dev/node";
+
+/// What is known.
+#[derive(Clone, Debug, Default)]
+pub struct Observed {
+    /// All Services.
+    pub services: Vec<Arc<Service>>,
+    /// All EndpointSlices.
+    pub slices: Vec<Arc<EndpointSlice>>,
+    /// All nodes.
+    pub nodes: Vec<Arc<Node>>,
+}
+
+/// What becomes of one Service.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Decision {
+    /// Its namespace and name.
+    pub key: (String, String),
+    /// Its status, if it differs from what is stored.
+    pub status: Option<ServiceStatus>,
+    /// What is to be told about it: the reason of an event, and its text.
+    pub notice: Option<Notice>,
+}
+
+/// What is to be told about a Service.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Notice {
+    /// The event's reason.
+    pub reason: &'static str,
+    /// Its text.
+    pub message: String,
+    /// Whether something is wrong.
+    pub warning: bool,
+}
+
+/// A port of an address.
+type Place = (IpAddr, String, i32);
+
+/// Decides for all Services of the type, and for those that no longer are, what their status says.
+pub fn plan(observed: &Observed) -> Vec<Decision> {
+    let concerned = |service: &&Arc<Service>| {
+        matches!(kind(service), Kind::Balanced) || !addresses(service).is_empty()
+    };
+    let mut services: Vec<&Arc<Service>> = observed.services.iter().filter(concerned).collect();
+    if services.is_empty() {
+        return Vec::new();
+    }
+    let mut taken = reserved(&observed.slices);
+    // Who has an address comes first, then who has asked for longest.
+    services.sort_by_key(|service| {
+        let meta = &service.metadata;
+        let created = meta.creation_timestamp.as_ref().map(|time| time.0);
+        (
+            addresses(service).is_empty(),
+            created,
+            meta.namespace.as_deref(),
+            meta.name.as_deref(),
+        )
+    });
+    services
+        .into_iter()
+        .filter_map(|service| decide(service, observed, &mut taken))
+        .collect()
+}
+
+fn decide(
+    service: &Service,
+    observed: &Observed,
+    taken: &mut BTreeMap<Place, String>,
+) -> Option<Decision> {
+    let meta = &service.metadata;
+    let (namespace, name) = (meta.namespace.clone()?, meta.name.clone()?);
+    let (chosen, mut problems) = match kind(service) {
+        Kind::Balanced => choose(service, observed, taken),
+        Kind::Foreign => return None,
+        Kind::Other => Default::default(),
+    };
+    let had = addresses(service);
+    let status = (had != chosen).then(|| ServiceStatus {
+        load_balancer: Some(LoadBalancerStatus {
+            ingress: (!chosen.is_empty()).then(|| chosen.iter().map(ingress).collect()),
+        }),
+        conditions: service
+            .status
+            .as_ref()
+            .and_then(|status| status.conditions.clone()),
+    });
+    problems.dedup();
+    let notice = if !problems.is_empty() {
+        Some(Notice {
+            reason: reasons::SYNC_LOAD_BALANCER_FAILED,
+            message: problems.join("; "),
+            warning: true,
+        })
+    } else {
+        status
+            .as_ref()
+            .filter(|_| !chosen.is_empty())
+            .map(|_| Notice {
+                reason: reasons::ENSURED_LOAD_BALANCER,
+                message: "Ensured load balancer".to_owned(),
+                warning: false,
+            })
+    };
+    (status.is_some() || notice.is_some()).then_some(Decision {
+        key: (namespace, name),
+        status,
+        notice,
+    })
+}
+
+enum Kind {
+    /// Ours.
+    Balanced,
+    /// Somebody else's to balance.
+    Foreign,
+    /// Not to be balanced (any more).
+    Other,
+}
+
+fn kind(service: &Service) -> Kind {
+    let spec = service.spec.as_ref();
+    let balanced = spec.and_then(|spec| spec.type_.as_deref()) == Some("LoadBalancer");
+    let class = spec.and_then(|spec| spec.load_balancer_class.as_deref());
+    match class {
+        _ if !balanced => Kind::Other,
+        Some(class) if class != CLASS => Kind::Foreign,
+        _ => Kind::Balanced,
+    }
+}
+
+/// The addresses that the Service gets, and why it does not get others.
+fn choose(
+    service: &Service,
+    observed: &Observed,
+    taken: &mut BTreeMap<Place, String>,
+) -> (BTreeSet<IpAddr>, Vec<String>) {
+    let mut problems = Vec::new();
+    let Some(spec) = service.spec.as_ref() else {
+        return (BTreeSet::new(), problems);
+    };
+    let local = spec.external_traffic_policy.as_deref() == Some("Local");
+    let mut candidates = candidates(observed, local.then_some(service));
+    let wanted = spec.load_balancer_ip.as_deref().filter(|ip| !ip.is_empty());
+    if let Some(wanted) = wanted {
+        candidates.retain(|address| wanted.parse() == Ok(*address));
+        if candidates.is_empty() {
+            problems.push(format!("{wanted} is no address of a node that is ready"));
+        }
+    } else if candidates.is_empty() {
+        problems.push("no node is ready to take connections".to_owned());
+    }
+    let namespace = service.metadata.namespace.as_deref().unwrap_or_default();
+    let name = service.metadata.name.as_deref().unwrap_or_default();
+    let own = format!("Service {namespace}/{name}");
+    let mut chosen = BTreeSet::new();
+    for address in candidates {
+        let places = spec.ports.iter().flatten().map(|port| {
+            let protocol = port.protocol.clone().unwrap_or_else(|| "TCP".to_owned());
+            (address, protocol, port.port)
+        });
+        let places: Vec<Place> = places.collect();
+        match places
+            .iter()
+            .find_map(|place| Some((place, taken.get(place)?)))
+        {
+            Some(((address, protocol, port), by)) => {
+                problems.push(format!(
+                    "port {port}/{protocol} of {address} is taken by {by}"
+                ));
+            }
+            None => {
+                taken.extend(places.into_iter().map(|place| (place, own.clone())));
+                chosen.insert(address);
+            }
+        }
+    }
+    (chosen, problems)
+}
+
+/// The addresses of nodes that take connections: the outer ones where a node has such. With the
+/// policy `Local` the nodes that have a ready endpoint, as long as there is one.
+fn candidates(observed: &Observed, local_to: Option<&Service>) -> BTreeSet<IpAddr> {
+    let nodes = || observed.nodes.iter().filter(|node| takes_connections(node));
+    let holders = local_to.map(|service| holders(service, &observed.slices));
+    let holds = |node: &&Arc<Node>| {
+        let name = node.metadata.name.as_deref().unwrap_or_default();
+        holders
+            .as_ref()
+            .is_some_and(|holders| holders.contains(name))
+    };
+    let near: BTreeSet<IpAddr> = nodes().filter(holds).flat_map(|node| outer(node)).collect();
+    if near.is_empty() {
+        nodes().flat_map(|node| outer(node)).collect()
+    } else {
+        near
+    }
+}
+
+fn takes_connections(node: &Node) -> bool {
+    let labels = node.metadata.labels.as_ref();
+    let excluded = labels.is_some_and(|all| all.contains_key(labels::EXCLUDE_FROM_BALANCERS));
+    let conditions = node
+        .status
+        .as_ref()
+        .and_then(|status| status.conditions.as_ref());
+    let ready = conditions
+        .into_iter()
+        .flatten()
+        .any(|condition| condition.type_ == node_condition::READY && condition.status == "True");
+    ready && !excluded && node.metadata.deletion_timestamp.is_none()
+}
+
+fn outer(node: &Node) -> Vec<IpAddr> {
+    let addresses = node
+        .status
+        .as_ref()
+        .and_then(|status| status.addresses.as_ref());
+    let of_type = |wanted: &str| -> Vec<IpAddr> {
+        let all = addresses.into_iter().flatten();
+        let those = all.filter(|address| address.type_ == wanted);
+        those
+            .filter_map(|address| address.address.parse().ok())
+            .collect()
+    };
+    let external = of_type("ExternalIP");
+    if external.is_empty() {
+        of_type("InternalIP")
+    } else {
+        external
+    }
+}
+
+/// Names of the nodes with an endpoint of the Service that is ready.
+fn holders<'a>(service: &Service, slices: &'a [Arc<EndpointSlice>]) -> BTreeSet<&'a str> {
+    let of_service = |slice: &&Arc<EndpointSlice>| {
+        let labels = slice.metadata.labels.as_ref();
+        slice.metadata.namespace == service.metadata.namespace
+            && labels.and_then(|labels| labels.get(labels::SERVICE_NAME))
+                == service.metadata.name.as_ref()
+    };
+    let endpoints = slices
+        .iter()
+        .filter(of_service)
+        .flat_map(|slice| &slice.endpoints);
+    let ready = endpoints.flatten().filter(|endpoint| {
+        let conditions = endpoint.conditions.as_ref();
+        conditions
+            .and_then(|conditions| conditions.ready)
+            .unwrap_or(true)
+    });
+    ready
+        .filter_map(|endpoint| endpoint.node_name.as_deref())
+        .collect()
+}
+
+/// Where the API server listens: nobody else may have that.
+fn reserved(slices: &[Arc<EndpointSlice>]) -> BTreeMap<Place, String> {
+    let mut reserved = BTreeMap::new();
+    for slice in slices {
+        let name = slice
+            .metadata
+            .labels
+            .as_ref()
+            .and_then(|l| l.get(labels::SERVICE_NAME));
+        let of_api = slice.metadata.namespace.as_deref() == Some("default")
+            && name.is_some_and(|name| name == "kubernetes");
+        let endpoints = slice.endpoints.iter().flatten().filter(|_| of_api);
+        for address in endpoints.flat_map(|endpoint| &endpoint.addresses) {
+            for port in slice.ports.iter().flatten() {
+                let protocol = port.protocol.clone().unwrap_or_else(|| "TCP".to_owned());
+                if let (Ok(address), Some(port)) = (address.parse(), port.port) {
+                    reserved.insert((address, protocol, port), "the API server".to_owned());
+                }
+            }
+        }
+    }
+    reserved
+}
+
+fn addresses(service: &Service) -> BTreeSet<IpAddr> {
+    let status = service.status.as_ref();
+    let balancer = status.and_then(|status| status.load_balancer.as_ref());
+    let ingress = balancer.and_then(|balancer| balancer.ingress.as_ref());
+    let ips = ingress
+        .into_iter()
+        .flatten()
+        .filter_map(|ingress| ingress.ip.as_ref());
+    ips.filter_map(|ip| ip.parse().ok()).collect()
+}
+
+fn ingress(address: &IpAddr) -> LoadBalancerIngress {
+    LoadBalancerIngress {
+        ip: Some(address.to_string()),
+        ip_mode: Some("VIP".to_owned()),
+        ..LoadBalancerIngress::default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    fn service(name: &str, more: Value, has: &[&str]) -> Arc<Service> {
+        let mut spec = json!({"type": "LoadBalancer", "ports": [{"port": 80}]});
+        spec.as_object_mut()
+            .unwrap()
+            .extend(more.as_object().unwrap().clone());
+        let ingress: Vec<Value> = has.iter().map(|ip| json!({"ip": ip})).collect();
+        let service = json!({
+            "metadata": {"namespace": "default", "name": name},
+            "spec": spec,
+            "status": {"loadBalancer": {"ingress": ingress}},
+        });
+        Arc::new(serde_json::from_value(service).unwrap())
+    }
+
+    /// Words: `unready`, `excluded`, or its outer address.
+    fn node(name: &str, ip: &str, word: &str) -> Arc<Node> {
+        let mut addresses = vec![json!({"type": "InternalIP", "address": ip})];
+        if word.contains('.') {
+            addresses.push(json!({"type": "ExternalIP", "address": word}));
+        }
+        let ready = if word == "unready" { "False" } else { "True" };
+        let mut node = json!({
+            "metadata": {"name": name},
+            "status": {"addresses": addresses, "conditions": [{"type": "Ready", "status": ready}]},
+        });
+        if word == "excluded" {
+            node["metadata"]["labels"] = json!({labels::EXCLUDE_FROM_BALANCERS: ""});
+        }
+        Arc::new(serde_json::from_value(node).unwrap())
+    }
+
+    fn slice(
+        namespace: &str,
+        service: &str,
+        node: &str,
+        ip: &str,
+        port: i32,
+    ) -> Arc<EndpointSlice> {
+        let slice = json!({
+            "metadata": {"namespace": namespace, "name": "s",
+                "labels": {labels::SERVICE_NAME: service}},
+            "addressType": "IPv4",
+            "ports": [{"port": port, "protocol": "TCP"}],
+            "endpoints": [{"addresses": [ip], "nodeName": node}],
+        });
+        Arc::new(serde_json::from_value(slice).unwrap())
+    }
+
+    /// `web=10.0.0.1,10.0.0.2` for each status that is written, and what is told.
+    fn decided(observed: &Observed) -> Vec<String> {
+        let mut lines = Vec::new();
+        for decision in plan(observed) {
+            if let Some(status) = &decision.status {
+                let balancer = status.load_balancer.clone().unwrap();
+                let ips = balancer
+                    .ingress
+                    .unwrap_or_default()
+                    .into_iter()
+                    .filter_map(|i| i.ip);
+                lines.push(format!(
+                    "{}={}",
+                    decision.key.1,
+                    ips.collect::<Vec<_>>().join(",")
+                ));
+            }
+            if let Some(notice) = decision.notice.filter(|notice| notice.warning) {
+                lines.push(format!("{}: {}", decision.key.1, notice.message));
+            }
+        }
+        lines
+    }
+
+    fn two_nodes() -> Vec<Arc<Node>> {
+        vec![node("n1", "10.0.0.1", ""), node("n2", "10.0.0.2", "")]
+    }
+
+    #[test]
+    fn addresses_are_those_of_nodes_that_take_connections() {
+        let nodes = vec![
+            node("n1", "10.0.0.1", ""),
+            node("n2", "10.0.0.2", "192.0.2.2"),
+            node("n3", "10.0.0.3", "unready"),
+            node("n4", "10.0.0.4", "excluded"),
+        ];
+        let services = vec![service("web", json!({}), &[])];
+        let observed = Observed {
+            services,
+            nodes: nodes.clone(),
+            ..Default::default()
+        };
+        assert_eq!(decided(&observed), ["web=10.0.0.1,192.0.2.2"]);
+        let services = vec![service("web", json!({}), &["10.0.0.1", "192.0.2.2"])];
+        let observed = Observed {
+            services,
+            nodes,
+            ..Default::default()
+        };
+        assert_eq!(plan(&observed), []);
+    }
+
+    #[test]
+    fn a_port_is_given_once_and_who_has_it_keeps_it() {
+        let services = vec![
+            service("late", json!({"ports": [{"port": 81}, {"port": 80}]}), &[]),
+            service("web", json!({}), &["10.0.0.1"]),
+            service(
+                "udp",
+                json!({"ports": [{"port": 80, "protocol": "UDP"}]}),
+                &[],
+            ),
+        ];
+        let nodes = vec![node("n1", "10.0.0.1", "")];
+        let observed = Observed {
+            services,
+            nodes,
+            ..Default::default()
+        };
+        let taken = "late: port 80/TCP of 10.0.0.1 is taken by Service default/web";
+        assert_eq!(decided(&observed), [taken, "udp=10.0.0.1"]);
+    }
+
+    #[test]
+    fn the_port_of_the_api_server_is_not_given_away() {
+        let observed = Observed {
+            services: vec![service("web", json!({"ports": [{"port": 6443}]}), &[])],
+            slices: vec![slice("default", "kubernetes", "", "10.0.0.1", 6443)],
+            nodes: two_nodes(),
+        };
+        let taken = "web: port 6443/TCP of 10.0.0.1 is taken by the API server";
+        assert_eq!(decided(&observed), ["web=10.0.0.2", taken]);
+    }
+
+    #[test]
+    fn an_address_that_is_asked_for_is_given_if_it_is_a_nodes() {
+        let with = |ip: &str| Observed {
+            services: vec![service("web", json!({"loadBalancerIP": ip}), &[])],
+            nodes: two_nodes(),
+            ..Default::default()
+        };
+        assert_eq!(decided(&with("10.0.0.2")), ["web=10.0.0.2"]);
+        assert_eq!(
+            decided(&with("10.9.9.9")),
+            ["web: 10.9.9.9 is no address of a node that is ready"]
+        );
+    }
+
+    #[test]
+    fn the_policy_local_prefers_nodes_that_have_an_endpoint() {
+        let services = vec![service(
+            "web",
+            json!({"externalTrafficPolicy": "Local"}),
+            &[],
+        )];
+        let slices = vec![slice("default", "web", "n2", "10.1.0.1", 8080)];
+        let with = Observed {
+            services: services.clone(),
+            slices,
+            nodes: two_nodes(),
+        };
+        assert_eq!(decided(&with), ["web=10.0.0.2"]);
+        let without = Observed {
+            services,
+            nodes: two_nodes(),
+            ..Default::default()
+        };
+        assert_eq!(decided(&without), ["web=10.0.0.1,10.0.0.2"]);
+    }
+
+    #[test]
+    fn other_classes_are_left_alone_and_other_types_have_no_address() {
+        let services = vec![
+            service(
+                "theirs",
+                json!({"loadBalancerClass": "example.com/metal"}),
+                &["192.0.2.9"],
+            ),
+            service("former", json!({"type": "ClusterIP"}), &["10.0.0.1"]),
+            service("ours", json!({"loadBalancerClass": CLASS}), &[]),
+            service("plain", json!({"type": "ClusterIP"}), &[]),
+        ];
+        let observed = Observed {
+            services,
+            nodes: two_nodes(),
+            ..Default::default()
+        };
+        assert_eq!(decided(&observed), ["former=", "ours=10.0.0.1,10.0.0.2"]);
+    }
+}

@@ -1,0 +1,354 @@
+//! A Service for each pod of a StatefulSet, with a node port of its own.
+//!
+//! **Goal**: while the annotation `mainstay.dev/ordinal-node-port` says `30100`, the pod `web-0` is
+//! reached from outside at port 30100 of every node, `web-1` at 30101, and so on: members of a
+//! database that have to tell their clients an address can compute it from their ordinal.
+//! **Relies on**: the garbage collector, which removes the Services of a set that is gone.
+//! **Guarantees**: Services that somebody else made are left alone, whatever their names.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use k8s_openapi::api::apps::v1::StatefulSet;
+use k8s_openapi::api::core::v1::{Service, ServicePort};
+use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
+use resource_kinds::annotations::ORDINAL_NODE_PORT;
+use resource_kinds::labels;
+use serde_json::{Value, json};
+
+use crate::ownership::controller;
+use crate::stateful_set::identity;
+
+/// What is known.
+#[derive(Clone, Debug, Default)]
+pub struct Observed {
+    /// The set.
+    pub set: Arc<StatefulSet>,
+    /// All Services of its namespace.
+    pub services: Vec<Arc<Service>>,
+}
+
+/// What to do.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Plan {
+    /// Services to apply, by name: all fields of them that are the set's to say.
+    pub apply: Vec<(String, Value)>,
+    /// Services to delete: name and uid.
+    pub delete: Vec<(String, String)>,
+    /// What stands in the way; to be told as an event.
+    pub problem: Option<String>,
+}
+
+/// Compares what there is with what the set asks for.
+pub fn plan(observed: &Observed) -> Plan {
+    let set = observed.set.as_ref();
+    let mut plan = Plan::default();
+    if set.metadata.deletion_timestamp.is_some() {
+        return plan;
+    }
+    let by_name: BTreeMap<&str, &Arc<Service>> = observed
+        .services
+        .iter()
+        .filter_map(|service| Some((service.metadata.name.as_deref()?, service)))
+        .collect();
+    let wanted = wanted(set, &by_name, &mut plan.problem);
+    for (name, service) in &wanted {
+        match by_name.get(name.as_str()) {
+            Some(there) if !is_ours(set, there) => {
+                plan.problem.get_or_insert(format!(
+                    "Service {name} is there already, and is not of this set"
+                ));
+            }
+            Some(there) if there.metadata.deletion_timestamp.is_some() => {}
+            Some(there) if says(there, service) => {}
+            _ => plan.apply.push((name.clone(), service.clone())),
+        }
+    }
+    for (name, service) in by_name {
+        let surplus = is_ours(set, service) && !wanted.contains_key(name);
+        if surplus && service.metadata.deletion_timestamp.is_none() {
+            let uid = service.metadata.uid.clone().unwrap_or_default();
+            plan.delete.push((name.to_owned(), uid));
+        }
+    }
+    plan
+}
+
+/// Whether the Service is one that this made for the set.
+fn is_ours(set: &StatefulSet, service: &Service) -> bool {
+    let owner = controller(service.metadata.owner_references.as_deref());
+    owner.is_some_and(|owner| Some(&owner.uid) == set.metadata.uid.as_ref())
+}
+
+/// The Services that the set asks for, by name.
+fn wanted(
+    set: &StatefulSet,
+    services: &BTreeMap<&str, &Arc<Service>>,
+    problem: &mut Option<String>,
+) -> BTreeMap<String, Value> {
+    let annotations = set.metadata.annotations.as_ref();
+    let first = annotations.and_then(|all| all.get(ORDINAL_NODE_PORT)?.parse::<i64>().ok());
+    let (Some(first), Some(spec)) = (first, set.spec.as_ref()) else {
+        return BTreeMap::new();
+    };
+    let ports = ports(set, services);
+    if ports.is_empty() {
+        problem.get_or_insert(format!(
+            "neither the Service {:?} nor the containers of the template name a port",
+            spec.service_name.as_deref().unwrap_or_default()
+        ));
+        return BTreeMap::new();
+    }
+    let set_name = set.metadata.name.as_deref().unwrap_or_default();
+    let start = spec.ordinals.as_ref().and_then(|ordinals| ordinals.start);
+    let start = i64::from(start.unwrap_or_default().max(0));
+    let replicas = i64::from(spec.replicas.unwrap_or(1).max(0));
+    let mut wanted = BTreeMap::new();
+    for ordinal in start..start + replicas {
+        let node_port = first + ordinal;
+        if node_port > i64::from(u16::MAX) {
+            problem.get_or_insert(format!(
+                "there is no port {node_port} for ordinal {ordinal}"
+            ));
+            break;
+        }
+        let name = identity::pod_name(set_name, ordinal);
+        wanted.insert(name.clone(), service(set, &name, &ports, node_port));
+    }
+    wanted
+}
+
+/// The ports of the set's governing Service; if it has none, those of the template's containers.
+fn ports(set: &StatefulSet, services: &BTreeMap<&str, &Arc<Service>>) -> Vec<ServicePort> {
+    let spec = set.spec.as_ref();
+    let governing = spec.and_then(|spec| services.get(spec.service_name.as_deref()?));
+    let governing = governing.and_then(|service| service.spec.as_ref()?.ports.clone());
+    if let Some(ports) = governing.filter(|ports| !ports.is_empty()) {
+        return ports;
+    }
+    let pod = spec.and_then(|spec| spec.template.spec.as_ref());
+    let containers = pod.into_iter().flat_map(|pod| &pod.containers);
+    containers
+        .flat_map(|container| container.ports.iter().flatten())
+        .map(|port| ServicePort {
+            name: port.name.clone(),
+            port: port.container_port,
+            protocol: port.protocol.clone(),
+            ..ServicePort::default()
+        })
+        .collect()
+}
+
+/// What the set has to say about the Service of a pod. Its first port has the node port that can be
+/// computed; those of the others are the API server's choice.
+fn service(set: &StatefulSet, pod: &str, ports: &[ServicePort], node_port: i64) -> Value {
+    let several = ports.len() > 1;
+    let ports = ports.iter().enumerate().map(|(place, port)| {
+        let target = port
+            .target_port
+            .clone()
+            .unwrap_or(IntOrString::Int(port.port));
+        let mut said = json!({
+            "port": port.port,
+            "protocol": port.protocol.as_deref().unwrap_or("TCP"),
+            "targetPort": target,
+        });
+        if let Some(name) = &port.name {
+            said["name"] = json!(name);
+        } else if several {
+            said["name"] = json!(format!("port-{}", port.port));
+        }
+        if place == 0 {
+            said["nodePort"] = json!(node_port);
+        }
+        said
+    });
+    json!({
+        "apiVersion": "v1",
+        "kind": "Service",
+        "metadata": {
+            "name": pod,
+            "namespace": set.metadata.namespace,
+            "labels": {labels::POD_NAME: pod},
+            "ownerReferences": [identity::owner_reference(set)],
+        },
+        "spec": {
+            "type": "NodePort",
+            "selector": {labels::POD_NAME: pod},
+            "ports": ports.collect::<Vec<_>>(),
+        },
+    })
+}
+
+/// Whether the Service says all that the other says; it may say more.
+fn says(service: &Service, wanted: &Value) -> bool {
+    serde_json::to_value(service).is_ok_and(|service| {
+        let ports = |value: &Value| value["spec"]["ports"].as_array().map(Vec::len);
+        covers(&service["spec"], &wanted["spec"])
+            && covers(
+                &service["metadata"]["labels"],
+                &wanted["metadata"]["labels"],
+            )
+            && ports(&service) == ports(wanted)
+    })
+}
+
+fn covers(has: &Value, wanted: &Value) -> bool {
+    match (has, wanted) {
+        (Value::Object(has), Value::Object(wanted)) => wanted
+            .iter()
+            .all(|(key, value)| has.get(key).is_some_and(|has| covers(has, value))),
+        (Value::Array(has), Value::Array(wanted)) => {
+            has.len() == wanted.len() && has.iter().zip(wanted).all(|(has, w)| covers(has, w))
+        }
+        (has, wanted) => has == wanted,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn set(more: Value) -> Arc<StatefulSet> {
+        let mut set = json!({
+            "metadata": {"namespace": "default", "name": "web", "uid": "u",
+                "annotations": {ORDINAL_NODE_PORT: "30100"}},
+            "spec": {"replicas": 2, "serviceName": "peers", "selector": {"matchLabels": {}},
+                "template": {"spec": {"containers": [{"name": "c",
+                    "ports": [{"containerPort": 6379}]}]}}},
+        });
+        for (path, value) in more.as_object().unwrap() {
+            *set.pointer_mut(path).unwrap() = value.clone();
+        }
+        Arc::new(serde_json::from_value(set).unwrap())
+    }
+
+    fn peers() -> Arc<Service> {
+        let ports =
+            json!([{"name": "sql", "port": 3306, "targetPort": "db"}, {"name": "x", "port": 4567}]);
+        let service = json!({"metadata": {"name": "peers"}, "spec": {"ports": ports}});
+        Arc::new(serde_json::from_value(service).unwrap())
+    }
+
+    /// The Services of a plan as they are in the API afterwards.
+    fn applied(plan: &Plan) -> Vec<Arc<Service>> {
+        let service = |(_, service): &(String, Value)| {
+            let mut service: Service = serde_json::from_value(service.clone()).unwrap();
+            service.metadata.uid = Some(format!("uid-{}", service.metadata.name.clone().unwrap()));
+            let spec = service.spec.as_mut().unwrap();
+            spec.cluster_ip = Some("10.96.0.7".to_owned());
+            let ports = spec.ports.as_mut().unwrap();
+            ports
+                .iter_mut()
+                .for_each(|port| port.node_port = port.node_port.or(Some(31999)));
+            Arc::new(service)
+        };
+        plan.apply.iter().map(service).collect()
+    }
+
+    /// `web-0:3306→db@30100`, of the first port.
+    fn shown(plan: &Plan) -> Vec<String> {
+        let first = |(name, service): &(String, Value)| {
+            let port = &service["spec"]["ports"][0];
+            let target = port["targetPort"].to_string();
+            format!(
+                "{name}:{}→{}@{}",
+                port["port"],
+                target.trim_matches('"'),
+                port["nodePort"]
+            )
+        };
+        plan.apply.iter().map(first).collect()
+    }
+
+    #[test]
+    fn every_ordinal_has_its_port_and_then_nothing_is_left_to_do() {
+        let observed = Observed {
+            set: set(json!({})),
+            services: vec![peers()],
+        };
+        let first = plan(&observed);
+        assert_eq!(
+            shown(&first),
+            ["web-0:3306→db@30100", "web-1:3306→db@30101"]
+        );
+        assert_eq!(
+            first.apply[0].1["spec"]["ports"][1]["nodePort"],
+            Value::Null
+        );
+        let mut services = applied(&first);
+        services.push(peers());
+        let again = plan(&Observed {
+            services,
+            ..observed
+        });
+        assert_eq!(again, Plan::default());
+    }
+
+    #[test]
+    fn without_a_governing_service_the_containers_say_the_ports() {
+        let ordinals = set(json!({"/spec/replicas": 1}));
+        let plan = plan(&Observed {
+            set: ordinals,
+            services: Vec::new(),
+        });
+        assert_eq!(shown(&plan), ["web-0:6379→6379@30100"]);
+    }
+
+    #[test]
+    fn surplus_services_go_and_changed_ones_are_put_right() {
+        let services = applied(&plan(&Observed {
+            set: set(json!({})),
+            services: vec![],
+        }));
+        let moved =
+            json!({"/metadata/annotations": {ORDINAL_NODE_PORT: "30200"}, "/spec/replicas": 1});
+        let moved = plan(&Observed {
+            set: set(moved),
+            services: services.clone(),
+        });
+        assert_eq!(shown(&moved), ["web-0:6379→6379@30200"]);
+        assert_eq!(moved.delete, [("web-1".to_owned(), "uid-web-1".to_owned())]);
+        let none = set(json!({"/metadata/annotations": {}}));
+        let none = plan(&Observed {
+            set: none,
+            services,
+        });
+        assert_eq!((none.apply.len(), none.delete.len()), (0, 2));
+    }
+
+    #[test]
+    fn what_others_made_is_left_alone_and_said() {
+        let theirs = json!({"metadata": {"name": "web-1"}, "spec": {"ports": [{"port": 1}]}});
+        let theirs: Service = serde_json::from_value(theirs).unwrap();
+        let services = vec![Arc::new(theirs)];
+        let plan = plan(&Observed {
+            set: set(json!({})),
+            services,
+        });
+        assert_eq!(shown(&plan), ["web-0:6379→6379@30100"]);
+        let problem = "Service web-1 is there already, and is not of this set";
+        assert_eq!(plan.problem.as_deref(), Some(problem));
+        assert_eq!(plan.delete, []);
+    }
+
+    #[test]
+    fn no_port_to_give_is_said() {
+        let containers = "/spec/template/spec/containers";
+        let bare = plan(&Observed {
+            set: set(json!({containers: []})),
+            services: vec![],
+        });
+        assert!(bare.problem.unwrap().contains("name a port"));
+        let high = json!({"/metadata/annotations": {ORDINAL_NODE_PORT: "65535"}});
+        let high = plan(&Observed {
+            set: set(high),
+            services: vec![],
+        });
+        assert_eq!(shown(&high), ["web-0:6379→6379@65535"]);
+        assert_eq!(
+            high.problem.as_deref(),
+            Some("there is no port 65536 for ordinal 1")
+        );
+    }
+}
