@@ -9,7 +9,7 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use end_to_end::image::busybox;
+use end_to_end::applications::busybox;
 use end_to_end::{Instance, Kubectl, Registry, binary, example};
 
 const RUNS: usize = 7;

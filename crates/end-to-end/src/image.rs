@@ -1,10 +1,8 @@
-//! Images made of Debian packages, in OCI form.
+//! Images of one layer, in OCI form.
 
 use std::fs::{self, File};
-use std::io::Write;
-use std::os::unix::fs::{PermissionsExt, symlink};
-use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::io::{self, Write};
+use std::path::Path;
 
 use flate2::Compression;
 use flate2::write::GzEncoder;
@@ -36,7 +34,14 @@ pub struct Settings<'a> {
     pub entrypoint: &'a [&'a str],
     /// `CMD`.
     pub cmd: &'a [&'a str],
+    /// `ENV`, beside `PATH`: `NAME=value`.
+    pub env: &'a [&'a str],
+    /// `WORKDIR`; none for `/`.
+    pub directory: &'a str,
 }
+
+/// Names of the files of an image that is kept.
+const PARTS: [&str; 3] = ["config", "layer", "manifest"];
 
 impl Image {
     /// Packs a directory as an image.
@@ -54,14 +59,17 @@ impl Image {
         let mut encoder = GzEncoder::new(Vec::new(), Compression::fast());
         encoder.write_all(&plain).expect("compress the layer");
         let layer = blob(encoder.finish().expect("compress the layer"));
+        let mut env = vec!["PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"];
+        env.extend(settings.env);
         let config = blob(
             json!({
                 "architecture": architecture(),
                 "os": "linux",
                 "config": {
-                    "Env": ["PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"],
+                    "Env": env,
                     "Entrypoint": settings.entrypoint,
                     "Cmd": settings.cmd,
+                    "WorkingDir": settings.directory,
                 },
                 "rootfs": { "type": "layers", "diff_ids": [diff_id] },
             })
@@ -88,6 +96,32 @@ impl Image {
     /// The blobs that the manifest names.
     pub fn blobs(&self) -> [&Blob; 2] {
         [&self.config, &self.layer]
+    }
+
+    /// Writes the three parts as files of a directory, for [`read`](Self::read).
+    ///
+    /// # Errors
+    /// When they cannot be written.
+    pub fn write(&self, directory: &Path) -> io::Result<()> {
+        let parts = [&self.config, &self.layer, &self.manifest];
+        for (name, blob) in PARTS.iter().zip(parts) {
+            fs::write(directory.join(name), &blob.bytes)?;
+        }
+        Ok(())
+    }
+
+    /// Reads what [`write`](Self::write) wrote.
+    ///
+    /// # Errors
+    /// When it is not there.
+    pub fn read(directory: &Path) -> io::Result<Self> {
+        let part = |name: &str| fs::read(directory.join(name)).map(blob);
+        let [config, layer, manifest] = PARTS.map(part);
+        Ok(Self {
+            config: config?,
+            layer: layer?,
+            manifest: manifest?,
+        })
     }
 
     /// Unpacks the root file system into a directory.
@@ -132,112 +166,6 @@ impl Image {
         }
         archive.finish().expect("finish the archive");
     }
-}
-
-/// A busybox image: one static program and its links.
-///
-/// # Panics
-/// When the packages are missing.
-pub fn busybox() -> Image {
-    let root = root_of("busybox");
-    let image = Image::of_directory(
-        root.path(),
-        &Settings {
-            cmd: &["sh"],
-            ..Settings::default()
-        },
-    );
-    drop(root);
-    image
-}
-
-/// nginx from Debian's packages with the form of the articles' image: serves
-/// `/usr/share/nginx/html` on port 80, logs to standard output. `label` makes the images of
-/// several tags differ.
-///
-/// # Panics
-/// When the packages are missing.
-pub fn nginx(label: &str) -> Image {
-    let root = root_of("nginx");
-    let path = root.path();
-    let configuration = "user root;\ndaemon off;\nerror_log /dev/stderr warn;\npid /run/nginx.pid;\n\
-        events { worker_connections 64; }\n\
-        http {\n  access_log /dev/stdout;\n  default_type text/plain;\n\
-        server { listen 80; root /usr/share/nginx/html; index index.html; autoindex on; }\n}\n";
-    for directory in [
-        "var/log/nginx",
-        "var/lib/nginx",
-        "run",
-        "tmp",
-        "usr/share/nginx/html",
-    ] {
-        fs::create_dir_all(path.join(directory)).expect("make a directory");
-    }
-    fs::write(path.join("etc/nginx/nginx.conf"), configuration).expect("write nginx.conf");
-    fs::write(path.join("etc/image-label"), label).expect("write the label");
-    let settings = Settings {
-        cmd: &["/usr/sbin/nginx"],
-        ..Settings::default()
-    };
-    Image::of_directory(path, &settings)
-}
-
-/// Unpacks an image's packages and adds what every image has.
-fn root_of(image: &str) -> tempfile::TempDir {
-    let root = tempfile::Builder::new()
-        .prefix("mainstay-image-")
-        .tempdir()
-        .expect("a directory");
-    let packages = crate::tool("packages").join(image);
-    for package in archives(&packages) {
-        let unpacked = Command::new("dpkg-deb")
-            .arg("-x")
-            .arg(&package)
-            .arg(root.path())
-            .status();
-        assert!(
-            unpacked.is_ok_and(|status| status.success()),
-            "unpack {}",
-            package.display()
-        );
-    }
-    let path = root.path();
-    for directory in ["etc", "tmp", "proc", "sys", "dev", "root", "bin"] {
-        fs::create_dir_all(path.join(directory)).expect("make a directory");
-    }
-    fs::set_permissions(path.join("tmp"), fs::Permissions::from_mode(0o1777)).expect("chmod");
-    let passwd = "root:x:0:0:root:/root:/bin/sh\nnobody:x:65534:65534:nobody:/:/bin/sh\n";
-    fs::write(path.join("etc/passwd"), passwd).expect("write passwd");
-    fs::write(path.join("etc/group"), "root:x:0:\nnogroup:x:65534:\n").expect("write group");
-    let busybox = ["bin/busybox", "usr/bin/busybox"]
-        .into_iter()
-        .find(|file| path.join(file).is_file())
-        .expect("busybox in the image");
-    for name in BUSYBOX_COMMANDS {
-        let link = path.join("bin").join(name);
-        if fs::symlink_metadata(&link).is_err() && !path.join("usr/bin").join(name).exists() {
-            symlink(format!("/{busybox}"), link).expect("link a command");
-        }
-    }
-    root
-}
-
-const BUSYBOX_COMMANDS: &[&str] = &[
-    "sh", "hostname", "ls", "cat", "echo", "sleep", "nslookup", "wget", "ping", "id", "env", "ps",
-    "true", "false", "kill", "touch", "mkdir", "rm", "grep", "head", "tail", "tee", "tar", "date",
-    "stty", "tty", "df", "mount", "nc", "seq", "trap", "test", "vi", "which", "dd", "sync", "ip",
-    "cp", "chmod", "wc",
-];
-
-fn archives(directory: &Path) -> Vec<PathBuf> {
-    let mut paths: Vec<PathBuf> = fs::read_dir(directory)
-        .expect("the package directory")
-        .filter_map(|entry| entry.ok().map(|entry| entry.path()))
-        .filter(|path| path.extension().is_some_and(|extension| extension == "deb"))
-        .collect();
-    paths.sort();
-    assert!(!paths.is_empty(), "no packages in {}", directory.display());
-    paths
 }
 
 fn architecture() -> &'static str {

@@ -9,7 +9,8 @@ use std::time::{Duration, Instant};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-use crate::image::{busybox, nginx};
+use crate::applications::{busybox, nginx};
+use crate::image::Image;
 use crate::{Kubectl, Registry, wait_for};
 
 /// A running (or stopped, or killed) server with its data directory.
@@ -209,6 +210,24 @@ pub fn with_images() -> (Registry, Instance) {
     registry.push("library/nginx", "2", &nginx("2"));
     let instance = Instance::start_prepared(&[], |data| {
         fs::write(data.join("registries.yaml"), registry.registries_yaml()).expect("write");
+    });
+    (registry, instance)
+}
+
+/// A server whose pulls from docker.io, and from the hosts that the articles name, go to a registry
+/// of its own, which has the images.
+///
+/// # Panics
+/// When either does not start.
+#[track_caller]
+pub fn with_registry_of(images: &[(&str, &str, &Image)]) -> (Registry, Instance) {
+    let registry = Registry::start();
+    for (repository, tag, image) in images {
+        registry.push(repository, tag, image);
+    }
+    let mirrors = registry.mirrors(&["docker.io", "k8s.gcr.io", "gcr.io"]);
+    let instance = Instance::start_prepared(&[], |data| {
+        fs::write(data.join("registries.yaml"), mirrors).expect("write");
     });
     (registry, instance)
 }

@@ -13,6 +13,7 @@ pub struct Kubectl {
     kubeconfig: PathBuf,
     cache: PathBuf,
     namespace: String,
+    token: Option<String>,
 }
 
 /// What a command printed and how it ended.
@@ -35,6 +36,32 @@ impl Kubectl {
             kubeconfig: kubeconfig.to_owned(),
             cache,
             namespace: "default".to_owned(),
+            token: None,
+        }
+    }
+
+    /// A client that shows a token instead of the administrator's certificate.
+    ///
+    /// # Panics
+    /// When the kubeconfig cannot be copied.
+    #[track_caller]
+    pub fn with_token(&self, token: &str) -> Self {
+        let certificates = ["client-certificate-data", "client-key-data"];
+        let text = std::fs::read_to_string(&self.kubeconfig).expect("read the kubeconfig");
+        let lines = text.lines();
+        let kept: Vec<String> = lines
+            .filter(|line| !certificates.iter().any(|field| line.contains(field)))
+            .map(|line| match line.trim() {
+                "user:" => format!("{line} {{}}"),
+                _ => line.to_owned(),
+            })
+            .collect();
+        let kubeconfig = self.kubeconfig.with_extension("without-certificate");
+        std::fs::write(&kubeconfig, kept.join("\n")).expect("write a kubeconfig");
+        Self {
+            kubeconfig,
+            token: Some(token.to_owned()),
+            ..self.clone()
         }
     }
 
@@ -61,6 +88,7 @@ impl Kubectl {
             .arg(&self.cache)
             .arg("--namespace")
             .arg(&self.namespace)
+            .args(self.token.iter().flat_map(|token| ["--token", token]))
             .args(arguments)
             .env_remove("KUBECONFIG")
             .stdin(Stdio::null());
@@ -181,7 +209,7 @@ impl Output {
     }
 }
 
-fn finish(child: std::io::Result<Child>, input: Option<&str>) -> Output {
+pub(crate) fn finish(child: std::io::Result<Child>, input: Option<&str>) -> Output {
     let mut child = child.expect("start kubectl");
     if let (Some(input), Some(mut pipe)) = (input, child.stdin.take()) {
         // A client that refuses early closes the pipe; its own message says why.

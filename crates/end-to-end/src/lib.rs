@@ -3,12 +3,15 @@
 //!
 //! Everything that a test starts belongs to a value here and ends with it, by pid.
 
+pub mod applications;
 pub mod cluster;
+pub mod debian;
 pub mod helm;
 pub mod image;
 pub mod instance;
 pub mod kubectl;
 pub mod registry;
+pub mod shell;
 pub mod stateful_set;
 pub mod wait;
 
@@ -16,9 +19,10 @@ use std::path::PathBuf;
 
 pub use cluster::text;
 pub use helm::Helm;
-pub use instance::{Instance, with_images};
+pub use instance::{Instance, with_images, with_registry_of};
 pub use kubectl::{Kubectl, Output};
 pub use registry::Registry;
+pub use shell::Shell;
 pub use wait::wait_for;
 
 /// Cargo's target directory.
@@ -48,12 +52,17 @@ pub fn binary() -> PathBuf {
     path
 }
 
+/// Where `cargo xtask setup` puts what it installs.
+fn tools() -> PathBuf {
+    target().join("end-to-end-tools")
+}
+
 /// A tool or package directory that `cargo xtask setup` installs.
 ///
 /// # Panics
 /// Where it is missing.
 pub fn tool(name: &str) -> PathBuf {
-    let path = target().join("end-to-end-tools").join(name);
+    let path = tools().join(name);
     assert!(
         path.exists(),
         "{} is missing: cargo xtask setup",

@@ -96,11 +96,17 @@ impl Registry {
 
     /// A `registries.yaml` that sends pulls of docker.io to this registry.
     pub fn registries_yaml(&self) -> String {
+        self.mirrors(&["docker.io"])
+    }
+
+    /// A `registries.yaml` that sends pulls of these registries to this one.
+    pub fn mirrors(&self, registries: &[&str]) -> String {
         let address = self.address();
-        format!(
-            "mirrors:\n  docker.io:\n    endpoint: [\"http://{address}\"]\n  \"{address}\":\n    \
-             endpoint: [\"http://{address}\"]\n"
-        )
+        let mut text = "mirrors:\n".to_owned();
+        for registry in registries.iter().copied().chain([address.as_str()]) {
+            text += &format!("  \"{registry}\":\n    endpoint: [\"http://{address}\"]\n");
+        }
+        text
     }
 
     /// Uploads an image as `repository:tag`.

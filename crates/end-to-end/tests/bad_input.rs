@@ -3,7 +3,7 @@
 use std::fs;
 use std::process::{Command, Stdio};
 
-use end_to_end::image::busybox;
+use end_to_end::applications::busybox;
 use end_to_end::registry::curl;
 use end_to_end::{Instance, Kubectl, Registry, binary, example, wait_for};
 

@@ -1,7 +1,7 @@
 //! The harness itself: what it serves is what a puller needs.
 
 use end_to_end::Registry;
-use end_to_end::image::{busybox, nginx};
+use end_to_end::applications::{busybox, nginx};
 use end_to_end::registry::curl;
 
 #[test]

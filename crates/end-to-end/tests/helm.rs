@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use end_to_end::image::{busybox, nginx};
+use end_to_end::applications::{busybox, nginx};
 use end_to_end::{Helm, Instance, Kubectl, example, text, wait_for, with_images};
 
 fn chart_of_tests(name: &str) -> String {

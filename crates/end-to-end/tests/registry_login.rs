@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use end_to_end::image::busybox;
+use end_to_end::applications::busybox;
 use end_to_end::registry::{PASSWORD, USER};
 use end_to_end::{Instance, Registry, wait_for};
 

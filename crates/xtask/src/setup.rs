@@ -34,7 +34,41 @@ const PROGRAMS: &[(&str, &str)] = &[
 /// Test images, with the Debian packages that they are made of.
 const IMAGES: &[(&str, &[&str])] = &[
     ("busybox", &["busybox-static"]),
+    ("old-busybox", &["busybox-static", "libc-bin", "dash"]),
     ("nginx", &["nginx-light", "curl", "busybox-static"]),
+    (
+        "redis",
+        &["redis-server", "redis-sentinel", "busybox-static"],
+    ),
+    (
+        "mariadb",
+        &[
+            "mariadb-server",
+            "mariadb-backup",
+            "socat",
+            "busybox-static",
+        ],
+    ),
+    ("postgres", &["postgresql-15", "busybox-static"]),
+    (
+        "zookeeper",
+        &[
+            "libzookeeper-java",
+            "openjdk-17-jre-headless",
+            "busybox-static",
+        ],
+    ),
+    (
+        "wordpress",
+        &[
+            "wordpress",
+            "libapache2-mod-php8.2",
+            "php-mysql",
+            "php-xml",
+            "wordpress-theme-twentytwentythree",
+            "busybox-static",
+        ],
+    ),
 ];
 
 /// Where the tools are kept.

@@ -1,0 +1,3 @@
+#!/bin/sh
+exec java -cp /etc/zookeeper/conf:/usr/share/java/zookeeper.jar \
+    org.apache.zookeeper.ZooKeeperMain "$@"

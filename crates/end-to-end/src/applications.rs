@@ -1,0 +1,224 @@
+//! The images that tests and examples use, made of Debian packages in the form that the manifests
+//! expect: names of programs, accounts and directories are those of the images on docker.io.
+
+use crate::debian::Recipe;
+use crate::image::{Image, Settings};
+
+/// One static program and its links.
+///
+/// # Panics
+/// When the packages are missing.
+pub fn busybox() -> Image {
+    let settings = Settings {
+        cmd: &["sh"],
+        ..Settings::default()
+    };
+    let recipe = Recipe {
+        name: "busybox",
+        packages: "busybox",
+        settings,
+        ..Recipe::default()
+    };
+    recipe.image()
+}
+
+/// busybox with the `nslookup` that it had up to 1.28, which asks the C library, and another shell:
+/// its own runs its own `nslookup`.
+///
+/// # Panics
+/// When the packages are missing.
+pub fn old_busybox() -> Image {
+    let settings = Settings {
+        cmd: &["sh"],
+        ..Settings::default()
+    };
+    let nslookup = include_str!("../images/nslookup");
+    let recipe = Recipe {
+        name: "busybox-1.28",
+        packages: "old-busybox",
+        files: &[("usr/local/bin/nslookup", 0o755, nslookup)],
+        settings,
+        ..Recipe::default()
+    };
+    recipe.image()
+}
+
+/// nginx in the form of the articles' image: serves `/usr/share/nginx/html` on port 80, logs to
+/// standard output. `label` makes the images of several tags differ.
+///
+/// # Panics
+/// When the packages are missing.
+pub fn nginx(label: &str) -> Image {
+    let directories = [
+        "var/log/nginx",
+        "var/lib/nginx",
+        "run",
+        "usr/share/nginx/html",
+    ];
+    let configuration = include_str!("../images/nginx.conf");
+    let settings = Settings {
+        cmd: &["/usr/sbin/nginx"],
+        ..Settings::default()
+    };
+    let recipe = Recipe {
+        name: &format!("nginx-{label}"),
+        packages: "nginx",
+        directories: &directories.map(|path| (path, 0, 0o755)),
+        files: &[
+            ("etc/nginx/nginx.conf", 0o644, configuration),
+            ("etc/image-label", 0o644, label),
+        ],
+        settings,
+        ..Recipe::default()
+    };
+    recipe.image()
+}
+
+/// Redis with Sentinel.
+///
+/// # Panics
+/// When the packages are missing.
+pub fn redis() -> Image {
+    let settings = Settings {
+        cmd: &["redis-server"],
+        ..Settings::default()
+    };
+    let recipe = Recipe {
+        name: "redis",
+        packages: "redis",
+        users: &[("redis", 999)],
+        directories: &[("data", 999, 0o755)],
+        settings,
+        ..Recipe::default()
+    };
+    recipe.image()
+}
+
+/// MariaDB with its programs for backups, and socat.
+///
+/// # Panics
+/// When the packages are missing.
+pub fn mariadb() -> Image {
+    let settings = Settings {
+        cmd: &["mariadbd"],
+        ..Settings::default()
+    };
+    let recipe = Recipe {
+        name: "mariadb",
+        packages: "mariadb",
+        users: &[("mysql", 999)],
+        directories: &[
+            ("var/lib/mysql", 999, 0o755),
+            ("run/mysqld", 999, 0o777),
+            ("etc/mysql/conf.d", 0, 0o755),
+        ],
+        links: &[("etc/mysql/my.cnf", "mariadb.cnf")],
+        settings,
+        ..Recipe::default()
+    };
+    recipe.image()
+}
+
+/// PostgreSQL, its programs on the path.
+///
+/// # Panics
+/// When the packages are missing.
+pub fn postgres() -> Image {
+    const PROGRAMS: &str = "/usr/lib/postgresql/15/bin";
+    let programs = [
+        "initdb",
+        "pg_basebackup",
+        "pg_ctl",
+        "pg_isready",
+        "postgres",
+        "psql",
+    ];
+    let links = programs.map(|name| (format!("usr/bin/{name}"), format!("{PROGRAMS}/{name}")));
+    let links = links.each_ref().map(|(link, target)| (&**link, &**target));
+    let settings = Settings {
+        cmd: &["postgres"],
+        ..Settings::default()
+    };
+    let recipe = Recipe {
+        name: "postgres",
+        packages: "postgres",
+        users: &[("postgres", 999)],
+        directories: &[
+            ("var/lib/postgresql/data", 999, 0o700),
+            ("run/postgresql", 999, 0o777),
+        ],
+        links: &[&links[..], &[("var/run", "/run")]].concat(),
+        settings,
+        ..Recipe::default()
+    };
+    recipe.image()
+}
+
+/// ZooKeeper, with a Java runtime.
+///
+/// # Panics
+/// When the packages are missing.
+pub fn zookeeper() -> Image {
+    let settings = Settings {
+        cmd: &["zkServer.sh", "start-foreground", "/conf/zoo.cfg"],
+        ..Settings::default()
+    };
+    let server = include_str!("../images/zkServer.sh");
+    let client = include_str!("../images/zkCli.sh");
+    let log = include_str!("../images/log4j.properties");
+    let recipe = Recipe {
+        name: "zookeeper",
+        packages: "zookeeper",
+        users: &[("zookeeper", 1000)],
+        directories: &[("data", 1000, 0o755), ("conf", 0, 0o755)],
+        files: &[
+            ("usr/local/bin/zkServer.sh", 0o755, server),
+            ("usr/local/bin/zkCli.sh", 0o755, client),
+            ("etc/zookeeper/conf/log4j.properties", 0o644, log),
+        ],
+        links: &[("usr/bin/java", JAVA)],
+        settings,
+    };
+    recipe.image()
+}
+
+#[cfg(target_arch = "x86_64")]
+const JAVA: &str = "/usr/lib/jvm/java-17-openjdk-amd64/bin/java";
+#[cfg(target_arch = "aarch64")]
+const JAVA: &str = "/usr/lib/jvm/java-17-openjdk-arm64/bin/java";
+
+/// WordPress with Apache and PHP.
+///
+/// # Panics
+/// When the packages are missing.
+pub fn wordpress() -> Image {
+    let settings = Settings {
+        entrypoint: &["docker-entrypoint.sh"],
+        cmd: &["apache2-foreground"],
+        directory: "/var/www/html",
+        ..Settings::default()
+    };
+    let start = include_str!("../images/wordpress.sh");
+    let server = "#!/bin/sh\nexec apache2 -DFOREGROUND -f /etc/apache2/wordpress.conf\n";
+    let apache = include_str!("../images/apache.conf");
+    let php = include_str!("../images/php.ini");
+    let recipe = Recipe {
+        name: "wordpress",
+        packages: "wordpress",
+        users: &[("www-data", 33)],
+        directories: &[
+            ("var/www/html", 33, 0o755),
+            ("var/log/apache2", 0, 0o755),
+            ("run/lock", 0, 0o777),
+        ],
+        files: &[
+            ("usr/local/bin/docker-entrypoint.sh", 0o755, start),
+            ("usr/local/bin/apache2-foreground", 0o755, server),
+            ("etc/apache2/wordpress.conf", 0o644, apache),
+            ("etc/php/8.2/apache2/php.ini", 0o644, php),
+        ],
+        settings,
+        ..Recipe::default()
+    };
+    recipe.image()
+}

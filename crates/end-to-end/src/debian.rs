@@ -1,0 +1,173 @@
+//! Images made of Debian packages: unpacked, with what their installation would have added. Each is
+//! made once and kept under `target/end-to-end-tools/images`.
+
+use std::ffi::OsStr;
+use std::fs::{self, File};
+use std::os::unix::fs::{PermissionsExt, chown, symlink};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use sha2::{Digest, Sha256};
+
+use crate::image::{Image, Settings};
+
+/// What an image is made of.
+#[derive(Clone, Debug, Default)]
+pub struct Recipe<'a> {
+    /// What the image is kept under.
+    pub name: &'a str,
+    /// The directory of packages that `cargo xtask setup` filled.
+    pub packages: &'a str,
+    /// Accounts beside `root` and `nobody`: name, and number of user and group.
+    pub users: &'a [(&'a str, u32)],
+    /// Directories: path, owner's number, mode.
+    pub directories: &'a [(&'a str, u32, u32)],
+    /// Files of root: path, mode, contents.
+    pub files: &'a [(&'a str, u32, &'a str)],
+    /// Symbolic links: path, what it names.
+    pub links: &'a [(&'a str, &'a str)],
+    /// How a container starts.
+    pub settings: Settings<'a>,
+}
+
+impl Recipe<'_> {
+    /// The image: the kept one, where neither recipe nor packages have changed since.
+    ///
+    /// # Panics
+    /// When packages are missing, or the image cannot be made.
+    pub fn image(&self) -> Image {
+        let packages = archives(&crate::tool("packages").join(self.packages));
+        let kept = crate::tools().join("images");
+        fs::create_dir_all(&kept).expect("make the directory of images");
+        // Tests are processes side by side: the first makes the image, the others wait.
+        let lock = File::create(kept.join(format!("{}.lock", self.name))).expect("make a lock");
+        lock.lock().expect("wait for the image");
+        let directory = kept.join(self.name);
+        let key = self.key(&packages);
+        let is_current = fs::read_to_string(directory.join("key")).is_ok_and(|old| old == key);
+        if is_current {
+            return Image::read(&directory).expect("read the kept image");
+        }
+        let root = self.root(&packages);
+        let image = Image::of_directory(root.path(), &self.settings);
+        fs::create_dir_all(&directory).expect("make the image's directory");
+        // The key comes last: a directory without it is made anew.
+        drop(fs::remove_file(directory.join("key")));
+        image.write(&directory).expect("keep the image");
+        fs::write(directory.join("key"), key).expect("keep the image's key");
+        image
+    }
+
+    /// Changes with the recipe, the packages' versions, and the way of making images.
+    fn key(&self, packages: &[PathBuf]) -> String {
+        let names: Vec<Option<&OsStr>> = packages.iter().map(|path| path.file_name()).collect();
+        let made_by = include_str!("debian.rs");
+        let all = format!("{self:?}{names:?}{made_by}");
+        let digest = Sha256::digest(all.as_bytes());
+        digest.iter().map(|byte| format!("{byte:02x}")).collect()
+    }
+
+    fn root(&self, packages: &[PathBuf]) -> tempfile::TempDir {
+        let root = tempfile::Builder::new()
+            .prefix("mainstay-image-")
+            .tempdir()
+            .expect("a directory");
+        let path = root.path();
+        fs::set_permissions(path, fs::Permissions::from_mode(0o755)).expect("chmod");
+        for directory in ["bin", "sbin", "lib", "lib64"] {
+            let target = format!("usr/{directory}");
+            fs::create_dir_all(path.join(&target)).expect("make a directory");
+            symlink(target, path.join(directory)).expect("link a directory");
+        }
+        for package in packages {
+            unpack(package, path);
+        }
+        for directory in ["etc", "tmp", "proc", "sys", "dev", "root", "run"] {
+            fs::create_dir_all(path.join(directory)).expect("make a directory");
+        }
+        fs::set_permissions(path.join("tmp"), fs::Permissions::from_mode(0o1777)).expect("chmod");
+        self.write_accounts(path);
+        link_busybox(path);
+        for (directory, owner, mode) in self.directories {
+            let directory = path.join(directory);
+            fs::create_dir_all(&directory).expect("make a directory");
+            chown(&directory, Some(*owner), Some(*owner)).expect("chown");
+            fs::set_permissions(&directory, fs::Permissions::from_mode(*mode)).expect("chmod");
+        }
+        for (file, mode, contents) in self.files {
+            let file = path.join(file);
+            fs::create_dir_all(file.parent().expect("a parent")).expect("make a directory");
+            fs::write(&file, contents).expect("write a file");
+            fs::set_permissions(&file, fs::Permissions::from_mode(*mode)).expect("chmod");
+        }
+        for (link, target) in self.links {
+            let link = path.join(link);
+            // In the place of what busybox has under the name.
+            drop(fs::remove_file(&link));
+            symlink(target, link).expect("make a link");
+        }
+        root
+    }
+
+    fn write_accounts(&self, root: &Path) {
+        let mut passwd = "root:x:0:0:root:/root:/bin/sh\n".to_owned();
+        let mut group = "root:x:0:\ntty:x:5:\n".to_owned();
+        for (name, number) in self.users.iter().chain(&[("nobody", 65534)]) {
+            passwd += &format!("{name}:x:{number}:{number}:{name}:/:/bin/sh\n");
+            group += &format!("{name}:x:{number}:\n");
+        }
+        fs::write(root.join("etc/passwd"), passwd).expect("write passwd");
+        fs::write(root.join("etc/group"), group + "nogroup:x:65534:\n").expect("write group");
+        let names = "hosts: files dns\n";
+        fs::write(root.join("etc/nsswitch.conf"), names).expect("write nsswitch.conf");
+    }
+}
+
+/// Unpacks a package, but for what only people read.
+fn unpack(package: &Path, root: &Path) {
+    let mut files = Command::new("dpkg-deb")
+        .arg("--fsys-tarfile")
+        .arg(package)
+        .stdout(Stdio::piped())
+        .spawn()
+        .expect("start dpkg-deb");
+    let archive = files.stdout.take().expect("dpkg-deb's output");
+    let unread = ["doc", "man", "info", "locale", "lintian", "bug"]
+        .map(|directory| format!("--exclude=./usr/share/{directory}/*"));
+    let unpacked = Command::new("tar")
+        .args(["-x", "--keep-directory-symlink", "-C"])
+        .arg(root)
+        .args(unread)
+        .stdin(archive)
+        .status();
+    let read = files.wait().expect("wait for dpkg-deb");
+    let unpacked = unpacked.is_ok_and(|status| status.success());
+    assert!(read.success() && unpacked, "unpack {}", package.display());
+}
+
+/// Links the commands of busybox that no other package brings.
+fn link_busybox(root: &Path) {
+    let busybox = root.join("bin/busybox");
+    let list = Command::new(&busybox).arg("--list").output();
+    let list = list.expect("busybox in the image").stdout;
+    for name in String::from_utf8_lossy(&list).lines() {
+        let present = ["bin", "sbin"].map(|directory| root.join(directory).join(name));
+        if present
+            .iter()
+            .all(|path| fs::symlink_metadata(path).is_err())
+        {
+            symlink("/bin/busybox", &present[0]).expect("link a command");
+        }
+    }
+}
+
+fn archives(directory: &Path) -> Vec<PathBuf> {
+    let mut paths: Vec<PathBuf> = fs::read_dir(directory)
+        .expect("the package directory")
+        .filter_map(|entry| entry.ok().map(|entry| entry.path()))
+        .filter(|path| path.extension().is_some_and(|extension| extension == "deb"))
+        .collect();
+    paths.sort();
+    assert!(!paths.is_empty(), "no packages in {}", directory.display());
+    paths
+}
