@@ -154,6 +154,14 @@ pub enum MountSource {
     /// Memory.
     Tmpfs {
         /// Size limit in bytes.
+    /// The files of an image, read-only, none of which can be executed.
+    Layers {
+        /// Unpacked layers, the **topmost last**.
+        lowerdirs: Vec<PathBuf>,
+        /// A path in them, as with `Bind`; it must exist.
+        #[serde(default)]
+        sub_path: Option<PathBuf>,
+    },
         #[serde(default)]
         size_bytes: Option<u64>,
         /// Permission bits.
@@ -228,7 +236,7 @@ pub struct Security {
 }
 
 /// System call filter of a container.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Seccomp {
     /// None: what Kubernetes does when a pod says nothing.
@@ -239,6 +247,8 @@ pub enum Seccomp {
 }
 
 /// Where and how much output is kept.
+    /// The profile in a file of the node, as JSON.
+    Localhost(PathBuf),
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct LogSpec {

@@ -16,6 +16,7 @@ mod pause;
 mod process;
 mod rootfs;
 mod seccomp;
+mod seccomp_profile;
 mod supervisor;
 mod users;
 mod worker;

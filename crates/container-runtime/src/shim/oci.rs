@@ -379,6 +379,10 @@ fn pod_mount(wanted: &Mount, sub_path_target: &Path) -> Result<OciMount, OciErro
             }
             bind(&wanted.destination, source, &options)
         }
+        MountSource::Layers { .. } => {
+            let options = ["rbind", "ro", "nosuid", "nodev", "noexec"];
+            bind(&wanted.destination, sub_path_target, &options)
+        }
         MountSource::Tmpfs { size_bytes, mode } => {
             let access = if wanted.read_only { "ro" } else { "rw" };
             let mut made = MountBuilder::default()

@@ -28,44 +28,71 @@ pub(crate) fn mount_overlay(rootfs: &RootfsSpec, target: &Path) -> io::Result<()
         &rootfs.upper_dir,
         std::os::unix::fs::PermissionsExt::from_mode(0o755),
     )?;
-    let mut data = overlay_data(rootfs, None);
+    let data = |relative_to: Option<&Path>| overlay_data(rootfs, relative_to);
+    mount_data(&rootfs.lowerdirs, data, target, MsFlags::empty())
+}
+
+/// Mounts an overlay with the options that `data` makes for paths relative to a directory.
+fn mount_data(
+    layers: &[PathBuf],
+    data: impl Fn(Option<&Path>) -> Vec<u8>,
+    target: &Path,
+    flags: MsFlags,
+) -> io::Result<()> {
+    let mut options = data(None);
     let mut old_dir = None;
-    if data.len() > MOUNT_DATA_BYTES_MAX
-        && let Some(parent) = common_parent(&rootfs.lowerdirs)
+    if options.len() > MOUNT_DATA_BYTES_MAX
+        && let Some(parent) = common_parent(layers)
     {
         // Many layers: name them relative to the directory they are all in.
-        data = overlay_data(rootfs, Some(&parent));
+        options = data(Some(&parent));
         old_dir = Some(std::env::current_dir()?);
         std::env::set_current_dir(&parent)?;
     }
-    let data = OsString::from_vec(data);
-    let flags = MsFlags::empty();
-    let mounted = mount(
-        Some("overlay"),
-        target,
-        Some("overlay"),
-        flags,
-        Some(data.as_os_str()),
-    );
+    let options = OsString::from_vec(options);
+    let kind = Some("overlay");
+    let mounted = mount(kind, target, kind, flags, Some(options.as_os_str()));
     if let Some(dir) = old_dir {
         std::env::set_current_dir(dir)?;
     }
     mounted.map_err(|errno| {
         io::Error::new(
             io::Error::from(errno).kind(),
-            format!(
-                "mount the overlay of {} layers: {errno}",
-                rootfs.lowerdirs.len()
-            ),
+            format!("mount the overlay of {} layers: {errno}", layers.len()),
         )
     })
 }
 
+/// Mounts layers at `target`, read-only.
+pub(crate) fn mount_layers(layers: &[PathBuf], target: &Path) -> io::Result<()> {
+    // Without anything to write to, the kernel wants two directories at least.
+    let empty = target.with_extension("empty");
+    for dir in [target, &empty] {
+        fs::create_dir_all(dir)?;
+    }
+    let all: Vec<PathBuf> = std::iter::once(empty)
+        .chain(layers.iter().cloned())
+        .collect();
+    let flags = MsFlags::MS_RDONLY | MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC;
+    // The empty one is elsewhere, and named as it is.
+    let data = |relative_to: Option<&Path>| layers_data(&all, relative_to);
+    mount_data(layers, data, target, flags)
+}
+
 /// The overlay's mount options; pure.
 fn overlay_data(rootfs: &RootfsSpec, relative_to: Option<&Path>) -> Vec<u8> {
+    let mut data = layers_data(&rootfs.lowerdirs, relative_to);
+    data.extend(b",upperdir=");
+    escape(&rootfs.upper_dir, b",\\", &mut data);
+    data.extend(b",workdir=");
+    escape(&rootfs.work_dir, b",\\", &mut data);
+    data
+}
+
+fn layers_data(lowerdirs: &[PathBuf], relative_to: Option<&Path>) -> Vec<u8> {
     let mut data = b"lowerdir=".to_vec();
     // The kernel wants the topmost first.
-    for (index, dir) in rootfs.lowerdirs.iter().rev().enumerate() {
+    for (index, dir) in lowerdirs.iter().rev().enumerate() {
         if index > 0 {
             data.push(b':');
         }
@@ -74,10 +101,6 @@ fn overlay_data(rootfs: &RootfsSpec, relative_to: Option<&Path>) -> Vec<u8> {
             .unwrap_or(dir);
         escape(dir, b":,\\", &mut data);
     }
-    data.extend(b",upperdir=");
-    escape(&rootfs.upper_dir, b",\\", &mut data);
-    data.extend(b",workdir=");
-    escape(&rootfs.work_dir, b",\\", &mut data);
     data
 }
 

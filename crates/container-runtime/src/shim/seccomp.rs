@@ -12,27 +12,28 @@ use std::io;
 use libc::sock_filter;
 
 use super::capabilities::Capabilities;
+use super::seccomp_profile;
 use crate::spec::Seccomp;
 
 #[cfg(target_arch = "x86_64")]
-const AUDIT_ARCH: u32 = 0xc000_003e;
+pub(crate) const AUDIT_ARCH: u32 = 0xc000_003e;
 #[cfg(target_arch = "aarch64")]
-const AUDIT_ARCH: u32 = 0xc000_00b7;
+pub(crate) const AUDIT_ARCH: u32 = 0xc000_00b7;
 
 /// The youngest call of the list below (`listns`); any later one is unknown.
 const NUMBER_MAX: u32 = 470;
 
 /// Set in the numbers of the x32 ABI.
 #[cfg(target_arch = "x86_64")]
-const X32_BIT: u32 = 0x4000_0000;
+pub(crate) const X32_BIT: u32 = 0x4000_0000;
 
 /// Flags of `clone` that make namespaces.
 const CLONE_NAMESPACES: u32 = 0x7e02_0000;
 
 // Offsets in `struct seccomp_data`; both architectures are little-endian.
-const OFFSET_NUMBER: u32 = 0;
+pub(crate) const OFFSET_NUMBER: u32 = 0;
 const OFFSET_ARCH: u32 = 4;
-const OFFSET_FIRST_ARGUMENT: u32 = 16;
+pub(crate) const OFFSET_FIRST_ARGUMENT: u32 = 16;
 
 /// Refused calls with the capability that lifts the refusal (`""`: none does).
 const REFUSED: &[(libc::c_long, &str)] = &[
@@ -102,11 +103,9 @@ const REFUSED: &[(libc::c_long, &str)] = &[
     (libc::SYS_ustat, ""),
 ];
 
-/// The program for a container; empty when nothing is filtered.
-pub(crate) fn program(profile: Seccomp, capabilities: Capabilities) -> Vec<sock_filter> {
-    if profile == Seccomp::Unconfined {
-        return Vec::new();
-    }
+/// The beginning of every filter: programs of another architecture are refused; then the call's
+/// number is in the accumulator.
+pub(crate) fn guard_architecture() -> Vec<sock_filter> {
     let mut code = vec![
         load(OFFSET_ARCH),
         // Skips the refusal that follows.
@@ -116,6 +115,25 @@ pub(crate) fn program(profile: Seccomp, capabilities: Capabilities) -> Vec<sock_
     ];
     #[cfg(target_arch = "x86_64")]
     code.extend([jump(libc::BPF_JGE, X32_BIT, 0, 1), answer(libc::EPERM)]);
+    code
+}
+
+/// The program for a container; empty when nothing is filtered.
+///
+/// *Errors:* the profile of the node cannot be used.
+pub(crate) fn program(
+    profile: &Seccomp,
+    capabilities: Capabilities,
+) -> Result<Vec<sock_filter>, String> {
+    match profile {
+        Seccomp::Unconfined => Ok(Vec::new()),
+        Seccomp::RuntimeDefault => Ok(runtime_default(capabilities)),
+        Seccomp::Localhost(path) => seccomp_profile::program(path),
+    }
+}
+
+fn runtime_default(capabilities: Capabilities) -> Vec<sock_filter> {
+    let mut code = guard_architecture();
     code.extend([jump(libc::BPF_JGT, NUMBER_MAX, 0, 1), answer(libc::ENOSYS)]);
     for (number, lifted_by) in REFUSED {
         if !capabilities.contains(lifted_by) {
@@ -142,18 +160,18 @@ pub(crate) fn program(profile: Seccomp, capabilities: Capabilities) -> Vec<sock_
     code
 }
 
-fn load(offset: u32) -> sock_filter {
+pub(crate) fn load(offset: u32) -> sock_filter {
     statement(libc::BPF_LD | libc::BPF_W | libc::BPF_ABS, offset)
 }
 
-fn answer(errno: i32) -> sock_filter {
+pub(crate) fn answer(errno: i32) -> sock_filter {
     statement(
         libc::BPF_RET | libc::BPF_K,
         libc::SECCOMP_RET_ERRNO | errno as u32,
     )
 }
 
-fn statement(code: u32, k: u32) -> sock_filter {
+pub(crate) fn statement(code: u32, k: u32) -> sock_filter {
     sock_filter {
         code: code as u16,
         jt: 0,
@@ -162,7 +180,7 @@ fn statement(code: u32, k: u32) -> sock_filter {
     }
 }
 
-fn jump(condition: u32, k: u32, jt: u8, jf: u8) -> sock_filter {
+pub(crate) fn jump(condition: u32, k: u32, jt: u8, jf: u8) -> sock_filter {
     sock_filter {
         code: (libc::BPF_JMP | condition | libc::BPF_K) as u16,
         jt,
@@ -235,7 +253,7 @@ mod tests {
 
     #[test]
     fn filter_refuses_what_it_lists_and_allows_the_rest() {
-        let code = program(Seccomp::RuntimeDefault, Capabilities(0xa804_25fb));
+        let code = runtime_default(Capabilities(0xa804_25fb));
         let call = |number: libc::c_long, argument| run(&code, AUDIT_ARCH, number as u32, argument);
         assert_eq!(call(libc::SYS_mount, 0), refused(libc::EPERM));
         assert_eq!(call(libc::SYS_keyctl, 0), refused(libc::EPERM));
@@ -256,7 +274,7 @@ mod tests {
 
     #[test]
     fn capabilities_lift_refusals() {
-        let code = program(Seccomp::RuntimeDefault, Capabilities(1 << 21));
+        let code = runtime_default(Capabilities(1 << 21));
         assert_eq!(
             run(&code, AUDIT_ARCH, libc::SYS_mount as u32, 0),
             libc::SECCOMP_RET_ALLOW

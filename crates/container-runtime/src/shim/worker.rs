@@ -23,12 +23,12 @@ use serde::{Deserialize, Serialize};
 use super::launch::Launch;
 use super::oci::{self, Surroundings};
 use super::users::{self, Account};
-use super::{rootfs, seccomp};
+use super::{rootfs, seccomp, seccomp_profile};
 use crate::cgroup::{self, Hierarchies};
 use crate::client::cleanup;
 use crate::protocol::Failure;
 use crate::spec::{
-    ContainerSpec, ExecSpec, Mount, MountSource, Propagation, ResolvedUser, StartError,
+    ContainerSpec, ExecSpec, Mount, MountSource, Propagation, ResolvedUser, Seccomp, StartError,
     StartErrorKind,
 };
 use crate::state_dir::{self, Durability};
@@ -141,26 +141,50 @@ fn prepare(spec: &ContainerSpec, place: &Place) -> Result<Account, StartError> {
     rootfs::mount_overlay(&spec.rootfs, &place.root())
         .map_err(|error| mount_error(error.to_string()))?;
     for (index, mount) in spec.mounts.iter().enumerate() {
-        let MountSource::Bind { path, sub_path, .. } = &mount.source else {
-            continue;
-        };
-        match sub_path {
-            Some(sub_path) => {
-                let target = place.sub_paths().join(index.to_string());
-                rootfs::bind_sub_path(path, sub_path, &target).map_err(|error| {
-                    let (path, sub) = (path.display(), sub_path.display());
-                    mount_error(format!("prepare subPath {sub} of {path}: {error}"))
-                })?;
-            }
-            None => {
-                fs::symlink_metadata(path).map_err(|error| {
-                    let to = mount.destination.display();
-                    mount_error(format!("mount {} to {to}: {error}", path.display()))
-                })?;
-            }
-        }
+        let target = place.sub_paths().join(index.to_string());
+        prepare_mount(mount, &target).map_err(mount_error)?;
+    }
+    if let Seccomp::Localhost(path) = &spec.security.seccomp {
+        // Read again when the command starts; what is wrong with it is told before.
+        seccomp_profile::program(path).map_err(|message| StartError {
+            kind: StartErrorKind::Other,
+            message,
+        })?;
     }
     account(spec, place)
+}
+
+/// Finds, or makes at `target`, what is mounted.
+fn prepare_mount(mount: &Mount, target: &Path) -> Result<(), String> {
+    let (volume, sub_path) = match &mount.source {
+        MountSource::Tmpfs { .. } => return Ok(()),
+        MountSource::Layers {
+            lowerdirs,
+            sub_path,
+        } => {
+            let whole = target.with_extension("layers");
+            rootfs::mount_layers(lowerdirs, &whole).map_err(|error| error.to_string())?;
+            (whole, sub_path.clone().unwrap_or_else(|| ".".into()))
+        }
+        MountSource::Bind {
+            path,
+            sub_path: Some(sub_path),
+            ..
+        } => (path.clone(), sub_path.clone()),
+        MountSource::Bind { path, .. } => {
+            return match fs::symlink_metadata(path) {
+                Ok(_) => Ok(()),
+                Err(error) => {
+                    let (path, to) = (path.display(), mount.destination.display());
+                    Err(format!("mount {path} to {to}: {error}"))
+                }
+            };
+        }
+    };
+    rootfs::bind_sub_path(&volume, &sub_path, target).map_err(|error| {
+        let (volume, sub) = (volume.display(), sub_path.display());
+        format!("prepare subPath {sub} of {volume}: {error}")
+    })
 }
 
 fn account(spec: &ContainerSpec, place: &Place) -> Result<Account, StartError> {
@@ -376,7 +400,7 @@ fn launch(
     let capabilities = super::capabilities::of(&spec.security, !unified).map_err(invalid)?;
     let filter = match spec.security.privileged {
         true => Vec::new(),
-        false => seccomp::program(spec.security.seccomp, capabilities),
+        false => seccomp::program(&spec.security.seccomp, capabilities).map_err(invalid)?,
     };
     let mut env: Vec<_> = spec
         .env
@@ -410,7 +434,7 @@ fn launch(
 fn propagation(mounts: &[Mount]) -> Vec<(PathBuf, Propagation)> {
     let binds = mounts.iter().filter_map(|mount| match &mount.source {
         MountSource::Bind { propagation, .. } => Some((mount.destination.clone(), *propagation)),
-        MountSource::Tmpfs { .. } => None,
+        MountSource::Layers { .. } | MountSource::Tmpfs { .. } => None,
     });
     binds.collect()
 }

@@ -7,7 +7,7 @@ use container_runtime::spec::{
     Device, EnvVar, Mount, MountSource, Resources, SandboxSpec, Seccomp, StartErrorKind, UserSpec,
 };
 
-use crate::world::{World, cgroup_file, command, exec, logged, run, sandbox_spec, start};
+use crate::world::{World, cgroup_file, command, exec, exit_of, logged, run, sandbox_spec, start};
 
 #[tokio::test]
 async fn the_usual_file_systems_are_there_and_guarded() {
@@ -88,6 +88,26 @@ async fn seccomp_default_refuses_what_containers_do_not_need() {
     spec.security.seccomp = Seccomp::RuntimeDefault;
     assert_eq!(run(&sandbox, &spec).await.code, 0);
     assert_eq!(logged(&spec), ["1", "alive"]);
+    world.end().await;
+}
+
+#[tokio::test]
+async fn a_profile_of_the_node_decides_about_calls() {
+    let world = World::new("profile");
+    let sandbox = world.sandbox("p1").await;
+    let file = world.dir.join("no-directories.json");
+    let profile = r#"{"defaultAction": "SCMP_ACT_ALLOW", "syscalls": [
+        {"names": ["mkdir", "mkdirat"], "action": "SCMP_ACT_ERRNO", "errnoRet": 28}]}"#;
+    fs::write(&file, profile).unwrap();
+    let mut spec = world.shell("a", "mkdir /x 2>&1 | grep -c 'No space left'; echo alive");
+    spec.security.seccomp = Seccomp::Localhost(file);
+    run(&sandbox, &spec).await;
+    assert_eq!(logged(&spec), ["1", "alive"]);
+    let mut missing = world.container("b", &["true"]);
+    missing.security.seccomp = Seccomp::Localhost("/no/such/profile".into());
+    let error = sandbox.create_container(missing).await.unwrap_err();
+    let text = error.to_string();
+    assert!(text.contains("cannot load seccomp profile"), "{text}");
     world.end().await;
 }
 

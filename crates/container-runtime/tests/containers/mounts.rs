@@ -160,3 +160,43 @@ async fn a_directory_made_for_a_sub_path_belongs_to_those_of_the_volume() {
     assert_eq!((file.uid(), file.gid()), (1000, 3000));
     world.end().await;
 }
+
+#[tokio::test]
+async fn the_files_of_an_image_are_there_to_read() {
+    let world = World::new("layers");
+    let sandbox = world.sandbox("p1").await;
+    let layers = ["base", "top"].map(|name| world.dir.join(name));
+    for (layer, files) in layers.iter().zip([["a", "b"], ["b", "c"]]) {
+        fs::create_dir_all(layer.join("sub")).unwrap();
+        for file in files {
+            let text = format!("#!/bin/sh\necho {}\n", layer.display());
+            fs::write(layer.join("sub").join(file), text).unwrap();
+            let mode = fs::Permissions::from_mode(0o755);
+            fs::set_permissions(layer.join("sub").join(file), mode).unwrap();
+        }
+    }
+    let mount = |lowerdirs: &[PathBuf], to: &str, sub_path: Option<&str>| Mount {
+        destination: to.into(),
+        source: MountSource::Layers {
+            lowerdirs: lowerdirs.to_vec(),
+            sub_path: sub_path.map(Into::into),
+        },
+        read_only: true,
+    };
+    let script = "ls /whole/sub; ls /one/sub; tail -n 1 /part/b | grep -c top; \
+         touch /whole/x 2>/dev/null || echo read-only; /part/a 2>/dev/null || echo not executed";
+    let mut spec = world.shell("a", script);
+    spec.mounts = vec![
+        mount(&layers, "/whole", None),
+        mount(&layers[..1], "/one", None),
+        mount(&layers, "/part", Some("sub")),
+    ];
+    run(&sandbox, &spec).await;
+    let expected = ["a", "b", "c", "a", "b", "1", "read-only", "not executed"];
+    assert_eq!(logged(&spec), expected);
+    let mut missing = world.container("b", &["true"]);
+    missing.mounts = vec![mount(&layers, "/part", Some("none"))];
+    assert!(sandbox.create_container(missing).await.is_err());
+    sandbox.remove("a").await.unwrap();
+    world.end().await;
+}
