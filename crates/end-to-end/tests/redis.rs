@@ -1,0 +1,232 @@
+//! Redis: `examples/redis`. Replicas and Sentinels know each other by name; a primary that stays
+//! away is replaced, comes back as a replica, and nothing that was written is lost.
+
+use end_to_end::applications::redis;
+use end_to_end::{Kubectl, Shell, example, wait_for, with_registry_of};
+
+/// What redis-cli prints in a pod, or how it failed.
+fn ask(kubectl: &Kubectl, pod: &str, command: &str) -> Result<String, String> {
+    let mut words = vec!["exec", pod, "--", "redis-cli", "--raw"];
+    words.extend(command.split(' '));
+    let output = kubectl.run(&words);
+    if output.code == 0 {
+        Ok(output.stdout.replace('\r', "").trim_end().to_owned())
+    } else {
+        Err(output.stderr)
+    }
+}
+
+#[track_caller]
+fn wait_answer(kubectl: &Kubectl, pod: &str, command: &str, wanted: &str) {
+    wait_for(&format!("{command} at {pod}: {wanted}"), 90, || {
+        let answer = ask(kubectl, pod, command);
+        if answer.as_deref().is_ok_and(|text| text.contains(wanted)) {
+            Ok(())
+        } else {
+            Err(answer)
+        }
+    });
+}
+
+const PODS: [&str; 3] = ["redis-0", "redis-1", "redis-2"];
+const WHO: &str = "-p 26379 sentinel get-master-addr-by-name main";
+
+#[test]
+fn sentinels_replace_a_primary_that_stays_away() {
+    let (_registry, instance) = with_registry_of(&[("library/redis", "7", &redis())]);
+    let kubectl = instance.kubectl();
+    let shell = Shell::new(&instance, example("redis"));
+    shell.ok("kubectl apply -f redis.yaml");
+    kubectl.wait_ready("redis", 3);
+    kubectl.wait_ready("sentinel", 3);
+    // Replicas have found their primary, and Sentinels have found these and each other.
+    for replica in ["redis-1", "redis-2"] {
+        let primary = "master_host:redis-0.redis-svc";
+        wait_answer(&kubectl, replica, "info replication", primary);
+        let link = "master_link_status:up";
+        wait_answer(&kubectl, replica, "info replication", link);
+    }
+    for sentinel in ["sentinel-0", "sentinel-1", "sentinel-2"] {
+        let known = "slaves=2,sentinels=3";
+        wait_answer(&kubectl, sentinel, "-p 26379 info sentinel", known);
+        wait_answer(&kubectl, sentinel, WHO, "redis-0.redis-svc");
+    }
+    assert_eq!(
+        ask(&kubectl, "redis-0", "set colour green"),
+        Ok("OK".into())
+    );
+    assert_eq!(ask(&kubectl, "redis-0", "wait 2 10000"), Ok("2".into()));
+
+    // A pod that comes back at once finds its data, and what it was.
+    kubectl.ok(&["delete", "pod", "redis-0"]);
+    kubectl.wait_ready("redis", 3);
+    for pod in PODS {
+        wait_answer(&kubectl, pod, "get colour", "green");
+    }
+
+    let primary = fail_over(&kubectl, &shell);
+    comes_back_as_replica(&kubectl, &primary);
+}
+
+/// Who is the primary now, by all Sentinels.
+fn primary(kubectl: &Kubectl) -> String {
+    wait_for("one primary", 90, || {
+        let answers = ["sentinel-0", "sentinel-1", "sentinel-2"].map(|pod| ask(kubectl, pod, WHO));
+        let same = answers.iter().all(|answer| *answer == answers[0]);
+        let name = answers[0].clone().unwrap_or_default();
+        match name.split_once('.') {
+            Some((pod, rest)) if same && rest.starts_with("redis-svc") => Ok(pod.to_owned()),
+            _ => Err(answers),
+        }
+    })
+}
+
+/// The primary's pod cannot come back: its node takes no pods.
+fn fail_over(kubectl: &Kubectl, shell: &Shell) -> String {
+    let old = primary(kubectl);
+    let node = shell.ok("kubectl get nodes -o name");
+    let node = node.trim();
+    shell.ok(&format!("kubectl cordon {node}"));
+    kubectl.ok(&["delete", "pod", &old]);
+    let new = wait_for("another primary", 90, || {
+        let new = primary(kubectl);
+        if new == old { Err(new) } else { Ok(new) }
+    });
+    wait_answer(kubectl, &new, "role", "master");
+    assert_eq!(ask(kubectl, &new, "get colour"), Ok("green".into()));
+    assert_eq!(ask(kubectl, &new, "set shape round"), Ok("OK".into()));
+    shell.ok(&format!("kubectl uncordon {node}"));
+    kubectl.wait_ready("redis", 3);
+    new
+}
+
+fn comes_back_as_replica(kubectl: &Kubectl, primary: &str) {
+    for replica in PODS.iter().filter(|pod| **pod != primary) {
+        let named = format!("master_host:{primary}.redis-svc");
+        wait_answer(kubectl, replica, "info replication", &named);
+        wait_answer(kubectl, replica, "get shape", "round");
+        wait_answer(kubectl, replica, "get colour", "green");
+    }
+}
+
+/// The article on Redis: two sets, replication by hand, names from pod to pod; seeds.md C24, C25,
+/// C26, M11.
+#[test]
+fn replication_by_hand() {
+    let image = redis();
+    let (_registry, instance) = with_registry_of(&[("library/redis", "5-alpine", &image)]);
+    let kubectl = instance.kubectl();
+    let shell = Shell::new(&instance, example("redis/by-hand"));
+    for (file, made) in [
+        ("redis-svc.yml", "service/redis-svc"),
+        ("redis-sts.yml", "statefulset.apps/redis-sts"),
+        ("redis-pv-sts.yml", "statefulset.apps/redis-pv-sts"),
+    ] {
+        let applied = shell.ok(&format!("kubectl apply -f {file}"));
+        assert_eq!(applied, format!("{made} created\n"));
+    }
+    kubectl.wait_ready("redis-sts", 2);
+    kubectl.wait_ready("redis-pv-sts", 2);
+    let replicaof = "kubectl exec -it redis-pv-sts-1 -- \
+        redis-cli replicaof redis-pv-sts-0.redis-svc 6379";
+    assert_eq!(shell.ok(replicaof).trim(), "OK");
+    wait_answer(
+        &kubectl,
+        "redis-pv-sts-1",
+        "info replication",
+        "link_status:up",
+    );
+    assert_eq!(
+        ask(&kubectl, "redis-pv-sts-0", "set a 111"),
+        Ok("OK".into())
+    );
+    wait_answer(&kubectl, "redis-pv-sts-1", "get a", "111");
+    let ping = "kubectl exec redis-sts-0 -- ping -c 1 redis-sts-1.redis-svc";
+    let pinged = shell.ok(ping);
+    let address = kubectl.pod_ip("redis-sts-1");
+    assert!(pinged.contains(&format!("({address})")), "{pinged}");
+    assert!(pinged.contains("1 packets received"), "{pinged}");
+
+    assert_eq!(ask(&kubectl, "redis-pv-sts-0", "save"), Ok("OK".into()));
+    shell.ok("kubectl delete pod redis-pv-sts-0");
+    kubectl.wait_ready("redis-pv-sts", 2);
+    wait_answer(&kubectl, "redis-pv-sts-0", "get a", "111");
+
+    the_systems_pods_are_like_others(&shell);
+    a_class_that_nobody_serves(&kubectl, &shell);
+
+    shell.ok("kubectl delete -f .");
+    wait_for("all pods to be gone", 90, || {
+        let left = shell.ok("kubectl get sts,svc,pod -l '!component' -o name");
+        if left.is_empty() { Ok(()) } else { Err(left) }
+    });
+    let claims = shell.ok("kubectl get pvc -o name");
+    assert_eq!(claims.matches("redis-100m-pvc-redis-pv-sts-").count(), 2);
+}
+
+/// seeds.md C24: a Deployment's pods in `kube-system`, where the cluster's DNS does not suffer from
+/// their deletion.
+fn the_systems_pods_are_like_others(shell: &Shell) {
+    shell.ok("kubectl create deployment coredns -n kube-system --image=redis:5-alpine");
+    shell.ok("kubectl rollout status deployment/coredns -n kube-system --timeout=60s");
+    let pods = shell.ok("kubectl get pod -o wide -n kube-system");
+    let header: Vec<&str> = pods
+        .lines()
+        .next()
+        .unwrap_or_default()
+        .split("  ")
+        .collect();
+    let columns: Vec<&str> = header
+        .iter()
+        .map(|c| c.trim())
+        .filter(|c| !c.is_empty())
+        .collect();
+    let wanted = [
+        "NAME",
+        "READY",
+        "STATUS",
+        "RESTARTS",
+        "AGE",
+        "IP",
+        "NODE",
+        "NOMINATED NODE",
+        "READINESS GATES",
+    ];
+    assert_eq!(columns, wanted, "{pods}");
+    let row = pods.lines().nth(1).expect("a pod");
+    let name = row.split_whitespace().next().expect("a name");
+    let parts: Vec<&str> = name.split('-').collect();
+    assert!(parts.len() == 3 && parts[0] == "coredns", "{pods}");
+    assert_eq!(parts[2].len(), 5, "{pods}");
+    shell.ok(&format!("kubectl delete pod {name} -n kube-system"));
+    shell.ok("kubectl exec redis-sts-0 -- ping -c 1 redis-sts-1.redis-svc");
+    shell.ok("kubectl delete deployment coredns -n kube-system");
+}
+
+/// seeds.md M11: what a claim says while it waits for a provisioner from elsewhere.
+fn a_class_that_nobody_serves(kubectl: &Kubectl, shell: &Shell) {
+    kubectl.apply(
+        "kind: StorageClass
+apiVersion: storage.k8s.io/v1
+metadata: {name: nfs-client}
+provisioner: k8s-sigs.io/nfs-subdir-external-provisioner
+---
+kind: PersistentVolumeClaim
+apiVersion: v1
+metadata: {name: nfs}
+spec:
+  storageClassName: nfs-client
+  accessModes: [ReadWriteMany]
+  resources: {requests: {storage: 100Mi}}
+",
+    );
+    let wanted = "persistentvolume-controller  Waiting for a volume to be created either by the \
+        external provisioner 'k8s-sigs.io/nfs-subdir-external-provisioner' or manually by the \
+        system administrator";
+    wait_for("the event", 30, || {
+        let described = shell.ok("kubectl describe pvc nfs");
+        let found = described.contains(wanted) && described.contains("Pending");
+        if found { Ok(()) } else { Err(described) }
+    });
+    shell.ok("kubectl delete pvc nfs");
+}
