@@ -1,7 +1,7 @@
 //! JSON patch and merge patch, with bounds on what they may cost.
 
-use json_patch::{Patch, PatchOperation};
-use serde_json::Value;
+use json_patch::PatchOperation;
+use serde_json::{Value, json};
 
 use crate::PatchError;
 use crate::error::type_name;
@@ -14,8 +14,8 @@ const COPIED_BYTES_MAX: usize = 3 * 1024 * 1024;
 /// Applies a JSON patch (RFC 6902): all of it or nothing.
 ///
 /// # Errors
-/// `Malformed` and `TooManyOperations` for a bad patch, `DoesNotApply` when a path is missing, a
-/// test fails, or copies grow beyond their bound.
+/// `Malformed` for what is no list of objects, `TooManyOperations`, `DoesNotApply` when an operation
+/// makes no sense, a path is missing, a test fails, or copies grow beyond their bound.
 pub fn json_patch(document: Value, patch: &Value) -> Result<Value, PatchError> {
     let Some(operations) = patch.as_array() else {
         let text = format!(
@@ -31,25 +31,78 @@ pub fn json_patch(document: Value, patch: &Value) -> Result<Value, PatchError> {
             max: OPERATIONS_MAX,
         });
     }
-    let operations: Patch = serde_json::from_value(patch.clone())
-        .map_err(|error| PatchError::Malformed(format!("invalid JSON patch: {error}")))?;
+    if let Some(other) = operations.iter().find(|one| !one.is_object()) {
+        let text = format!(
+            "json: cannot unmarshal {} into a JSON patch operation",
+            type_name(other)
+        );
+        return Err(PatchError::Malformed(text));
+    }
     let mut document = document;
     let mut copied = 0;
-    for (index, operation) in operations.0.iter().enumerate() {
+    for (index, operation) in operations.iter().enumerate() {
+        let fails = |why: String| PatchError::DoesNotApply(format!("operation {index}{why}"));
         copied += copied_bytes(&document, operation);
         if copied > COPIED_BYTES_MAX {
-            let text = format!("operation {index}: copies add more than {COPIED_BYTES_MAX} bytes");
-            return Err(PatchError::DoesNotApply(text));
+            return Err(fails(format!(
+                ": copies add more than {COPIED_BYTES_MAX} bytes"
+            )));
         }
-        if tests_absence(&document, operation) {
-            continue;
-        }
-        json_patch::patch(&mut document, std::slice::from_ref(operation)).map_err(|error| {
-            let (path, why) = (&error.path, &error.kind);
-            PatchError::DoesNotApply(format!("operation {index}, at \"{path}\": {why}"))
-        })?;
+        apply_one(&mut document, operation).map_err(fails)?;
     }
     Ok(document)
+}
+
+/// Applies one operation; the error is what comes after its number.
+fn apply_one(document: &mut Value, operation: &Value) -> Result<(), String> {
+    let mut operation = operation.clone();
+    let adds = matches!(operation["op"].as_str(), Some("add" | "copy"));
+    let moves = operation["op"] == "move";
+    for (field, adds) in [("from", false), ("path", adds)] {
+        // Where a move ends is counted after its beginning has gone.
+        if let Some(path) = operation[field].as_str()
+            && !(moves && field == "path")
+        {
+            operation[field] = from_the_start(document, path, adds).into();
+        }
+    }
+    if moves {
+        let from = operation["from"].as_str().unwrap_or_default();
+        let value = document.pointer(from).cloned();
+        let value = value.ok_or_else(|| format!(", at {from:?}: path is invalid"))?;
+        let remove = json!({"op": "remove", "path": from});
+        apply_one(document, &remove)?;
+        let add = json!({"op": "add", "path": operation["path"], "value": value});
+        return apply_one(document, &add);
+    }
+    let operation: PatchOperation =
+        serde_json::from_value(operation).map_err(|error| format!(": {error}"))?;
+    if tests_absence(document, &operation) {
+        return Ok(());
+    }
+    json_patch::patch(document, std::slice::from_ref(&operation))
+        .map_err(|error| format!(", at \"{}\": {}", error.path, error.kind))
+}
+
+/// The path with places in lists that are counted from the end (`-1` is the last) counted from the
+/// start, as the library that Kubernetes uses takes them. `adds` says that the last word is a place
+/// to add at: there is one more of these.
+fn from_the_start(document: &Value, path: &str, adds: bool) -> String {
+    let mut place = Some(document);
+    let mut words: Vec<String> = path.split('/').map(str::to_owned).collect();
+    let last = words.len() - 1;
+    for (at, word) in words.iter_mut().enumerate().skip(1) {
+        if let Some(Value::Array(list)) = place {
+            let length = list.len() + usize::from(adds && at == last);
+            let back = word
+                .strip_prefix('-')
+                .and_then(|digits| digits.parse().ok());
+            let back = back.filter(|back| (1..=length).contains(back));
+            *word = back.map_or_else(|| word.clone(), |back: usize| (length - back).to_string());
+        }
+        place = place.and_then(|place| place.pointer(&format!("/{word}")));
+    }
+    words.join("/")
 }
 
 /// Whether this is a test for null of a field that its object does not have: the API server lets
@@ -65,13 +118,12 @@ fn tests_absence(document: &Value, operation: &PatchOperation) -> bool {
     test.value.is_null() && object.is_some_and(|o| !o.contains_key(field.decoded().as_ref()))
 }
 
-fn copied_bytes(document: &Value, operation: &PatchOperation) -> usize {
-    match operation {
-        PatchOperation::Copy(copy) => document
-            .pointer(copy.from.as_str())
-            .map_or(0, |value| value.to_string().len()),
-        _ => 0,
-    }
+fn copied_bytes(document: &Value, operation: &Value) -> usize {
+    let from = operation["from"]
+        .as_str()
+        .filter(|_| operation["op"] == "copy");
+    from.and_then(|from| document.pointer(from))
+        .map_or(0, |value| value.to_string().len())
 }
 
 /// Applies a merge patch (RFC 7396): nulls delete, objects merge, all else replaces.

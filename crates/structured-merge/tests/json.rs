@@ -53,13 +53,65 @@ fn a_field_that_is_not_there_is_null_to_a_test() {
 }
 
 #[test]
-fn bad_patches_are_400() {
-    for patch in [
-        json!({}),
-        json!([{"op": "melt", "path": "/a"}]),
-        json!([1]),
-        json!(null),
+fn places_in_lists_may_be_counted_from_the_end() {
+    // kubectl.md 2.7; as the library that Kubernetes uses takes them, and `-` as RFC 6902 has it.
+    let after = |operation: Value| {
+        let list = json!({"l": ["a", "b", "c"]});
+        json_patch(list, &json!([operation])).map(|after| after["l"].clone())
+    };
+    let op = |op: &str, path: &str| json!({"op": op, "path": path, "value": "x"});
+    let moved = |from: &str, path: &str| json!({"op": "move", "from": from, "path": path});
+    for (operation, expected) in [
+        (op("add", "/l/-"), json!(["a", "b", "c", "x"])),
+        (op("add", "/l/-1"), json!(["a", "b", "c", "x"])),
+        (op("add", "/l/-2"), json!(["a", "b", "x", "c"])),
+        (op("add", "/l/-4"), json!(["x", "a", "b", "c"])),
+        (op("replace", "/l/-1"), json!(["a", "b", "x"])),
+        (op("replace", "/l/-3"), json!(["x", "b", "c"])),
+        (op("remove", "/l/-2"), json!(["a", "c"])),
+        (moved("/l/-1", "/l/0"), json!(["c", "a", "b"])),
+        (moved("/l/0", "/l/-1"), json!(["b", "c", "a"])),
+        (moved("/l/0", "/l/-"), json!(["b", "c", "a"])),
+        (moved("/l/1", "/l/1"), json!(["a", "b", "c"])),
     ] {
+        assert_eq!(after(operation.clone()).unwrap(), expected, "{operation}");
+    }
+    for operation in [
+        op("add", "/l/-5"),
+        op("add", "/l/4"),
+        op("replace", "/l/-"),
+        op("replace", "/l/-4"),
+        op("remove", "/l/-"),
+        op("remove", "/l/-4"),
+        op("remove", "/l/-0"),
+        moved("/l/-4", "/l/0"),
+        moved("/l/0", "/l/3"),
+    ] {
+        let error = after(operation.clone()).unwrap_err();
+        assert_eq!(error.status().code, 422, "{operation}");
+    }
+}
+
+#[test]
+fn operations_that_make_no_sense_are_422() {
+    for operation in [
+        json!({"op": "melt", "path": "/a"}),
+        json!({"op": "add", "path": "/b"}),
+        json!({"op": "add", "value": 1}),
+        json!({"op": "move", "path": "/b"}),
+        json!({"op": "move", "from": "/a"}),
+        json!({"op": "move", "from": "", "path": "/b"}),
+        json!({"op": 1, "path": "/a"}),
+        json!({}),
+    ] {
+        let error = json_patch(json!({"a": 1}), &json!([operation])).unwrap_err();
+        assert_eq!(error.status().code, 422, "{operation}");
+    }
+}
+
+#[test]
+fn bad_patches_are_400() {
+    for patch in [json!({}), json!([1]), json!(null)] {
         let error = json_patch(json!({}), &patch).unwrap_err();
         assert_eq!(error.status().code, 400, "{patch}");
     }
