@@ -8,6 +8,7 @@
 //! authorisation, routing, decoding, admission, validation, store. Read `pipeline.rs` first, then
 //! `verbs/create.rs`.
 
+mod allow;
 mod audit;
 mod authorize;
 mod body;
@@ -21,6 +22,7 @@ mod field_managers;
 mod health;
 mod identity;
 mod impersonation;
+mod issuer;
 mod limits;
 mod local;
 mod metadata;
@@ -35,9 +37,9 @@ mod query;
 mod registry;
 mod reply;
 mod request_info;
+mod resource_metrics;
 mod reviews;
 mod routing;
-mod resource_metrics;
 mod selection;
 mod serve;
 mod served;

@@ -148,6 +148,18 @@ pub(crate) fn check_name(object: &Value, name: &str) -> Result<(), Status> {
     )))
 }
 
+/// Whether an object names itself, by the name on the URL.
+///
+/// *Errors.* 400 if not.
+pub(crate) fn must_name(object: &Value, name: &str) -> Result<(), Status> {
+    if text(object, "name").is_empty() {
+        return Err(Status::bad_request(format!(
+            "the name of the object ({name} based on URL) was undeterminable: name must be provided"
+        )));
+    }
+    check_name(object, name)
+}
+
 /// Restores what the server keeps, and checks what must stay.
 ///
 /// *Errors.* 400 for another name or namespace, 409 for another identity.

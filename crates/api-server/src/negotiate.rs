@@ -19,16 +19,31 @@ impl<'a> Clause<'a> {
             .find(|(key, _)| *key == name)
             .map(|(_, value)| *value)
     }
+
+    /// How much the client likes it, in thousandths; what cannot be read counts in full.
+    fn weight(&self) -> u16 {
+        let asked: Option<f32> = self.parameter("q").and_then(|text| text.parse().ok());
+        let weight = asked.filter(|q| (0.0..=1.0).contains(q)).unwrap_or(1.0);
+        // Between 0 and 1000.
+        (weight * 1000.0) as u16
+    }
 }
 
-/// The clauses of an `Accept` header in their order.
+/// The clauses of an `Accept` header, those that the client likes best first (RFC 9110, 12.4.2);
+/// what it does not want at all is left out.
 pub(crate) fn clauses(header: &str) -> impl Iterator<Item = Clause<'_>> {
-    header.split(',').map(|clause| {
+    let clauses = header.split(',').map(|clause| {
         let mut words = clause.split(';').map(str::trim);
         let media = words.next().unwrap_or_default();
         let parameters = words.filter_map(|word| word.split_once('=')).collect();
         Clause { media, parameters }
-    })
+    });
+    let mut wanted: Vec<(u16, Clause<'_>)> = clauses
+        .map(|clause| (clause.weight(), clause))
+        .filter(|(weight, _)| *weight > 0)
+        .collect();
+    wanted.sort_by_key(|(weight, _)| std::cmp::Reverse(*weight));
+    wanted.into_iter().map(|(_, clause)| clause)
 }
 
 /// The form of an answer that holds objects.
@@ -46,11 +61,35 @@ pub(crate) enum Form {
 }
 
 impl Form {
-    /// Chooses the first form of the `Accept` header that there is; `protobuf` says whether the
-    /// kind has that form.
+    /// Chooses the best liked form of the `Accept` header that there is; `protobuf` says whether
+    /// the kind has that form.
     ///
     /// *Errors.* 406 when there is none.
     pub(crate) fn of(headers: &HeaderMap, protobuf: bool) -> Result<Self, Status> {
+        let exists = |form: &Self| *form != Self::Protobuf || protobuf;
+        let accepted = "application/json, application/yaml, application/vnd.kubernetes.protobuf";
+        Self::choose(headers, exists, accepted)
+    }
+
+    /// Chooses likewise for the events of a watch, of which there is no form in YAML.
+    ///
+    /// *Errors.* As of [`of`](Self::of).
+    pub(crate) fn of_stream(headers: &HeaderMap, protobuf: bool) -> Result<Self, Status> {
+        let exists = |form: &Self| match form {
+            Self::Yaml => false,
+            Self::Protobuf => protobuf,
+            _ => true,
+        };
+        let accepted = "application/json;stream=watch, \
+                        application/vnd.kubernetes.protobuf;stream=watch";
+        Self::choose(headers, exists, accepted)
+    }
+
+    fn choose(
+        headers: &HeaderMap,
+        exists: impl Fn(&Self) -> bool,
+        accepted: &str,
+    ) -> Result<Self, Status> {
         let Some(header) = headers.get(ACCEPT) else {
             return Ok(Self::Json);
         };
@@ -58,11 +97,9 @@ impl Form {
         if header.is_empty() {
             return Ok(Self::Json);
         }
-        let exists = |form: &Self| *form != Self::Protobuf || protobuf;
         let mut forms = clauses(header).filter_map(|clause| Self::of_clause(&clause));
         forms.find(exists).ok_or_else(|| {
-            let text = "only the following media types are accepted: application/json, \
-                 application/yaml, application/vnd.kubernetes.protobuf";
+            let text = format!("only the following media types are accepted: {accepted}");
             Status::new(StatusReason::NotAcceptable, text)
         })
     }
@@ -140,6 +177,12 @@ mod tests {
                 Some(Form::Json),
             ),
             ("text/html", None),
+            (
+                "application/json;q=0.2, application/yaml;q=0.7, text/html",
+                Some(Form::Yaml),
+            ),
+            ("application/json;q=0, application/json;q=0.0", None),
+            ("application/json;q=x", Some(Form::Json)),
         ];
         for (accept, expected) in cases {
             let mut headers = HeaderMap::new();

@@ -8,13 +8,14 @@ use std::sync::{Arc, Mutex};
 use bytes::Bytes;
 use flate2::read::GzDecoder;
 use http::StatusCode;
-use http::header::{CONTENT_ENCODING, ETAG, HeaderValue, VARY};
+use http::header::{CACHE_CONTROL, CONTENT_ENCODING, ETAG, HeaderValue, LOCATION, VARY};
 use http::request::Parts;
 use object_model::{Status, StatusReason};
-use openapi_schema::Schema;
+use openapi_schema::{Schema, v3_hash};
 use sha2::{Digest, Sha256};
 
 use crate::negotiate::clauses;
+use crate::query::Query;
 use crate::reply::{JSON, Reply, compress};
 use crate::reviews;
 use crate::routing::unknown_path;
@@ -56,6 +57,8 @@ struct Document {
     encoding: Encoding,
     gzip: Bytes,
     etag: String,
+    /// What the index calls it.
+    hash: String,
 }
 
 /// The documents made so far, by path and encoding.
@@ -89,7 +92,24 @@ pub(crate) async fn answer(
     let document = document(server, path, encoding)
         .await?
         .ok_or_else(unknown_path)?;
-    send(&document, parts)
+    let asked = Query::parse(parts.uri.query().unwrap_or_default());
+    match asked.get("hash") {
+        None => send(&document, parts),
+        // What is called by its hash never changes.
+        Some(hash) if hash == document.hash => {
+            let for_good = HeaderValue::from_static("public, immutable, max-age=31536000");
+            Ok(send(&document, parts)?.with_header(CACHE_CONTROL, for_good))
+        }
+        Some(_) => moved(path, &document.hash),
+    }
+}
+
+/// 301 to where the document is now.
+fn moved(path: &str, hash: &str) -> Result<Reply, Status> {
+    let place = HeaderValue::from_str(&format!("{path}?hash={hash}"))
+        .map_err(|e| Status::internal(format!("name a document: {e}")))?;
+    let reply = Reply::bytes("", Bytes::new()).with_code(StatusCode::MOVED_PERMANENTLY);
+    Ok(reply.with_header(LOCATION, place))
 }
 
 fn send(document: &Document, parts: &Parts) -> Result<Reply, Status> {
@@ -173,10 +193,12 @@ fn make(served: &Served, path: &str, encoding: Encoding) -> Option<Arc<Document>
         }
     };
     let etag = format!("\"{:X}\"", Sha256::digest(&bytes));
+    let hash = v3_hash(&bytes);
     Some(Arc::new(Document {
         encoding,
         gzip: compress(&[bytes.into()]),
         etag,
+        hash,
     }))
 }
 

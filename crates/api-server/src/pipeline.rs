@@ -6,13 +6,14 @@ use std::time::Instant;
 
 use futures::FutureExt;
 use futures::future::BoxFuture;
-use http::header::ACCEPT_ENCODING;
+use http::header::{ACCEPT_ENCODING, USER_AGENT};
 use http::request::Parts;
 use http::{Method, Request, Response};
 use object_model::{Status, StatusReason};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
 
+use crate::allow;
 use crate::audit::Record;
 use crate::authorize::authorize;
 use crate::body::{BoxBody, Held, Segments, boxed};
@@ -79,6 +80,8 @@ async fn respond(
     let query = Query::parse(parts.uri.query().unwrap_or_default());
     let info = RequestInfo::new(&parts.method, parts.uri.path(), &query);
     let gzip = wants_gzip(&parts);
+    let pretty = wants_pretty(&query, &parts);
+    let asked = (parts.method.clone(), parts.uri.clone());
     let label = Label::of(&server, &info);
     let _in_flight = server.metrics.begun(&label);
     let long = info.is_long_running(&query);
@@ -103,11 +106,15 @@ async fn respond(
         }
         Ok(Answer::Reply(reply)) => {
             kept.note(reply.code.as_u16(), Some(&reply));
+            let reply = if pretty { reply.indented() } else { reply };
             reply.into_response(gzip)
         }
         Err(status) => {
-            let reply = Reply::status(&status);
+            let more = allow::header(&server, (&asked.0, &asked.1), &status);
+            let mut reply = Reply::status(&status);
+            reply.headers.extend(more);
             kept.note(reply.code.as_u16(), Some(&reply));
+            let reply = if pretty { reply.indented() } else { reply };
             reply.into_response(false)
         }
     };
@@ -258,6 +265,18 @@ fn places_of_one(server: &ApiServer, info: &RequestInfo, query: &Query) -> usize
     } else {
         server.limits.per_user_max
     }
+}
+
+/// Whether people are to read it: who says so, or comes with a browser or a tool for the shell.
+fn wants_pretty(query: &Query, parts: &Parts) -> bool {
+    if let Some(asked) = query.get("pretty") {
+        return matches!(asked, "1" | "t" | "T" | "true" | "TRUE" | "True");
+    }
+    let agent = parts.headers.get(USER_AGENT);
+    let agent = agent.and_then(|value| value.to_str().ok()).unwrap_or("");
+    ["curl", "Wget", "Mozilla/5.0"]
+        .iter()
+        .any(|start| agent.starts_with(start))
 }
 
 fn wants_gzip(parts: &Parts) -> bool {

@@ -103,6 +103,26 @@ impl Reply {
         self
     }
 
+    /// The same with JSON on many lines.
+    pub(crate) fn indented(mut self) -> Self {
+        let encoded = self
+            .headers
+            .iter()
+            .any(|(name, _)| name == CONTENT_ENCODING);
+        if encoded || !self.content_type.starts_with(JSON) {
+            return self;
+        }
+        let Payload::Segments(parts) = &self.payload else {
+            return self;
+        };
+        let text = parts.concat();
+        if let Ok(value) = serde_json::from_slice::<Value>(&text) {
+            // The alternate form is the one with indentation.
+            self.payload = Payload::Segments(vec![format!("{value:#}\n").into()]);
+        }
+        self
+    }
+
     /// Turns the reply into HTTP, compressing it if it is large and the client wants that.
     pub(crate) fn into_response(self, gzip: bool) -> Response<BoxBody> {
         let mut headers = self.headers;

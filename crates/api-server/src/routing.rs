@@ -13,7 +13,7 @@ use crate::registry::Resource;
 use crate::reply::Reply;
 use crate::resource_metrics;
 use crate::server::ApiServer;
-use crate::{discovery, health, metrics, openapi, reviews, subresources, verbs, version};
+use crate::{discovery, health, issuer, metrics, openapi, reviews, subresources, verbs, version};
 
 /// Whether everybody may ask, even without credentials.
 pub(crate) fn is_public(path: &str) -> bool {
@@ -82,6 +82,10 @@ fn check_place(call: &Call, resource: &Resource) -> Result<(), Status> {
             return Err(Status::bad_request(text));
         }
     }
+    let collection = resource.namespaced() && info.namespace.is_empty() && !info.named;
+    if collection && !matches!(info.verb.as_str(), "list" | "watch") {
+        return Err(not_allowed());
+    }
     let own_namespace = resource.info().plural == "namespaces" && resource.info().group.is_empty();
     let fits = if resource.namespaced() {
         !info.namespace.is_empty() || matches!(info.verb.as_str(), "list" | "watch")
@@ -129,6 +133,7 @@ async fn page(server: &Arc<ApiServer>, call: &Call) -> Result<Reply, Status> {
                 text,
             ))
         }
+        "openid" | ".well-known" => issuer::answer(server, path),
         "openapi" => openapi::answer(server, path, &call.parts).await,
         "api" | "apis" => discovery::answer(server, path, &call.parts),
         "" => Ok(Reply::json(&root())),
@@ -139,8 +144,8 @@ async fn page(server: &Arc<ApiServer>, call: &Call) -> Result<Reply, Status> {
 /// The answer to `/`: where to look further.
 fn root() -> Value {
     json!({"paths": [
-        "/api", "/apis", "/healthz", "/livez", "/metrics", "/openapi/v2", "/openapi/v3",
-        "/readyz", "/version",
+        "/.well-known/openid-configuration", "/api", "/apis", "/healthz", "/livez", "/metrics",
+        "/openapi/v2", "/openapi/v3", "/openid/v1/jwks", "/readyz", "/version",
     ]})
 }
 

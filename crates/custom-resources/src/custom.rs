@@ -259,6 +259,10 @@ impl Kind for CustomKind {
         &self.facts.info
     }
 
+    fn takes_unversioned_updates(&self) -> bool {
+        false
+    }
+
     fn decode(&self, object: Value) -> Result<Value, String> {
         let mut object = object;
         let Some(map) = object.as_object_mut() else {

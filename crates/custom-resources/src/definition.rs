@@ -59,6 +59,10 @@ impl Kind for Definition {
         &INFO
     }
 
+    fn takes_unversioned_updates(&self) -> bool {
+        false
+    }
+
     fn decode(&self, object: Value) -> Result<Value, String> {
         // Schemas are kept as they were sent: what is a default there is no default here.
         serde_json::from_value::<api::CustomResourceDefinition>(with_required(&object))

@@ -122,6 +122,8 @@ pub struct Status {
     pub message: String,
     /// What it is about; boxed because most results are not errors.
     pub details: Option<Box<StatusDetails>>,
+    /// The token with which a list goes on all the same (`metadata.continue`).
+    pub next: Option<String>,
 }
 
 impl Status {
@@ -132,6 +134,7 @@ impl Status {
             code: reason.code(),
             message: message.into(),
             details: None,
+            next: None,
         }
     }
 
@@ -158,6 +161,17 @@ impl Status {
     pub fn already_exists(group: &str, resource: &str, name: &str) -> Self {
         let message = format!("{} {name:?} already exists", qualified(group, resource));
         Self::about(StatusReason::AlreadyExists, message, group, resource, name)
+    }
+
+    /// 409 for a name that was made by the server, as were those that it tried before.
+    pub fn no_unique_name(group: &str, resource: &str, name: &str) -> Self {
+        let mut status = Self::already_exists(group, resource, name);
+        let more = ", the server was not able to generate a unique name for the object";
+        status.message.push_str(more);
+        if let Some(details) = &mut status.details {
+            details.retry_after_seconds = 1;
+        }
+        status
     }
 
     /// 409 `Operation cannot be fulfilled on pods "web-0": …`.
@@ -226,6 +240,9 @@ impl Status {
         });
         if let Some(details) = &self.details {
             value["details"] = serde_json::json!(details);
+        }
+        if let Some(next) = &self.next {
+            value["metadata"]["continue"] = serde_json::json!(next);
         }
         value
     }

@@ -35,9 +35,7 @@ pub(crate) fn v3_index(kinds: &[KindInfo], custom: &[CustomKind]) -> Vec<u8> {
         .collect();
     let mut paths = Map::new();
     for (group, version) in group_versions {
-        let mut hasher = DefaultHasher::new();
-        hasher.write(&source.v3(group, version, kinds));
-        let hash = format!("{:016X}", hasher.finish());
+        let hash = v3_hash(&source.v3(group, version, kinds));
         let base = base_path(group, version);
         let url = format!("/openapi/v3{base}?hash={hash}");
         paths.insert(
@@ -46,6 +44,13 @@ pub(crate) fn v3_index(kinds: &[KindInfo], custom: &[CustomKind]) -> Vec<u8> {
         );
     }
     json!({"paths": paths}).to_string().into_bytes()
+}
+
+/// What the index says of a document, so that clients know it again.
+pub fn v3_hash(document: &[u8]) -> String {
+    let mut hasher = DefaultHasher::new();
+    hasher.write(document);
+    format!("{:016X}", hasher.finish())
 }
 
 /// The document of one group version; `None` if no kind is served in it.

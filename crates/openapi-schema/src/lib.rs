@@ -23,6 +23,7 @@ use resource_kinds::KindInfo;
 use serde_json::Value;
 
 pub use custom::CustomKind;
+pub use document::v3_hash;
 pub use facts::{ListType, MapType};
 pub use types::{FieldRef, Shape, TypeRef};
 

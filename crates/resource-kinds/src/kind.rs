@@ -208,6 +208,16 @@ pub trait Kind: Send + Sync + 'static {
         object_model::names::dns_subdomain(name)
     }
 
+    /// Whether a PUT may leave out the version that it replaces.
+    fn takes_unversioned_updates(&self) -> bool {
+        true
+    }
+
+    /// Whether a PUT makes the object if it is not there.
+    fn is_created_by_updates(&self) -> bool {
+        false
+    }
+
     /// The `autoscaling/v1` Scale of an object; `None` for kinds without that sub-resource.
     fn scale(&self, _object: &Value) -> Option<Value> {
         None

@@ -39,6 +39,16 @@ impl View {
         })
     }
 
+    /// The same for the events of a watch.
+    pub(crate) fn of_stream(call: &Call, resource: &Resource) -> Result<Self, Status> {
+        let info = resource.info();
+        let known = protobuf::is_known(&info.api_version(), info.kind);
+        Ok(Self {
+            form: Form::of_stream(&call.parts.headers, known)?,
+            include: Include::parse(&call.query)?,
+        })
+    }
+
     /// One object as the bytes of an answer or of a watch event; `headings` asks for a table's
     /// column definitions.
     pub(crate) fn one(

@@ -15,6 +15,7 @@ use object_model::Status;
 use resource_kinds::Verb;
 
 use crate::body::{self, BoxBody};
+use crate::negotiate::Form;
 use crate::output;
 use crate::pipeline::{Answer, Call};
 use crate::registry::Resource;
@@ -51,6 +52,8 @@ pub(crate) async fn answer(
     if !known.verbs.contains(&verb) {
         return Err(not_allowed());
     }
+    // Before anything is written, as for whole objects.
+    Form::of(&call.parts.headers, true)?;
     let reply = match name.as_str() {
         "status" => part(server, resource, verb, &call, body, Part::Status).await,
         "ephemeralcontainers" | "resize" => {

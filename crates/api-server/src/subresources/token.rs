@@ -20,7 +20,7 @@ use crate::writes::{Attempt, Validation, WriteOptions, admit};
 use crate::{decode, metadata, output, storage};
 
 /// Who issues the tokens (upstream's default).
-const ISSUER: &str = "https://kubernetes.default.svc.cluster.local";
+pub(crate) const ISSUER: &str = "https://kubernetes.default.svc.cluster.local";
 /// Shortest and longest life of a token, and that of one whose asker did not say.
 const SECONDS_MIN: i64 = 600;
 const SECONDS_MAX: i64 = 1 << 32;
@@ -44,6 +44,11 @@ impl Tokens {
             audiences
         };
         Self { signer, audiences }
+    }
+
+    /// The keys that check the tokens, as a JSON Web Key Set.
+    pub(crate) fn public_keys(&self) -> Option<Value> {
+        self.signer.as_ref().map(|signer| signer.jwks())
     }
 }
 

@@ -157,13 +157,7 @@ impl Apply<'_> {
             );
             return Err(self.resource.conflict(name, &why));
         }
-        if metadata::text(config, "name").is_empty() {
-            return Err(Status::bad_request(format!(
-                "the name of the object ({name} based on URL) was undeterminable: name must be \
-                 provided"
-            )));
-        }
-        metadata::check_name(config, name)?;
+        metadata::must_name(config, name)?;
         create(self.server, &self.attempt, self.merged(None)?).await
     }
 

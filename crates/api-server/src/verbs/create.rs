@@ -61,10 +61,14 @@ pub(crate) async fn create(
         tries += 1;
         let mut candidate = object.clone();
         let name = metadata::generate_name(&prefix);
-        metadata::of(&mut candidate).insert("name".to_owned(), name.into());
+        metadata::of(&mut candidate).insert("name".to_owned(), name.as_str().into());
         match create_named(server, attempt, candidate).await {
-            Err(status)
-                if status.reason == StatusReason::AlreadyExists && tries < NAME_ATTEMPTS_MAX => {}
+            Err(status) if status.reason == StatusReason::AlreadyExists => {
+                if tries == NAME_ATTEMPTS_MAX {
+                    let info = resource.info();
+                    return Err(Status::no_unique_name(info.group, info.plural, &name));
+                }
+            }
             outcome => return outcome,
         }
     }

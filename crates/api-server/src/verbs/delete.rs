@@ -100,6 +100,31 @@ impl DeleteOptions {
         Ok(())
     }
 
+    /// Preconditions may stand in the query of the deletion of one object. (For a collection
+    /// `resourceVersion` is that of the list.)
+    fn add_preconditions(&mut self, query: &Query) {
+        for name in ["uid", "resourceVersion"] {
+            if let Some(wanted) = query.get(name) {
+                let all = self.preconditions.get_or_insert_default();
+                let one = match name {
+                    "uid" => &mut all.uid,
+                    _ => &mut all.resource_version,
+                };
+                one.get_or_insert(wanted.to_owned());
+            }
+        }
+    }
+
+    /// The code for an object that is not gone yet: one who asked in the old words for its
+    /// dependents to go is told that this is under way.
+    fn code_of_pending(&self) -> StatusCode {
+        if self.orphan_dependents == Some(false) {
+            StatusCode::ACCEPTED
+        } else {
+            StatusCode::OK
+        }
+    }
+
     fn errors(&self) -> Vec<FieldError> {
         let field = FieldPath::root("propagationPolicy");
         match self.propagation_policy.as_deref() {
@@ -153,7 +178,8 @@ pub(crate) async fn answer(
     call: &Call,
     bytes: &[u8],
 ) -> Result<Reply, Status> {
-    let (options, dry_run) = DeleteOptions::parse(&call.parts.headers, bytes, &call.query)?;
+    let (mut options, dry_run) = DeleteOptions::parse(&call.parts.headers, bytes, &call.query)?;
+    options.add_preconditions(&call.query);
     let write = WriteOptions {
         dry_run,
         validation: Validation::Ignore,
@@ -164,7 +190,7 @@ pub(crate) async fn answer(
         let object = storage::decode(resource, &deleted.stored)?;
         return output::value(call, &success(resource, &object), StatusCode::OK);
     }
-    output::written(call, resource, &deleted, StatusCode::OK)
+    output::written(call, resource, &deleted, options.code_of_pending())
 }
 
 /// The Status that says what was deleted, with the uid that kubectl waits for.

@@ -2,7 +2,7 @@
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use mvcc_store::{KeyValue, Range, Revision};
+use mvcc_store::{KeyValue, Range, Revision, StoreError};
 use object_model::{FieldError, FieldPath, Status, StatusReason};
 use serde::{Deserialize, Serialize};
 
@@ -45,13 +45,20 @@ pub(crate) struct Page {
 }
 
 /// Where a list goes on; opaque to clients.
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
 struct Token {
-    /// Revision of the first page.
-    rv: u64,
+    /// Version of its form.
+    v: String,
+    /// Revision of the first page; [`NEWEST`] for a list that goes on as things are now.
+    rv: i64,
     /// Key, relative to all objects of the kind, behind the last one sent.
     start: String,
 }
+
+/// The only version of tokens.
+const TOKEN_VERSION: &str = "meta.k8s.io/v1";
+/// In place of a revision: whichever is the newest.
+const NEWEST: i64 = -1;
 
 impl Page {
     /// Reads `limit`, `continue`, `resourceVersion` and `resourceVersionMatch`.
@@ -73,10 +80,9 @@ impl Page {
                 return Err(Status::bad_request(text));
             }
             let token = Token::parse(token)?;
-            let revision = (token.rv > 0).then_some(Revision(token.rv));
             return Ok(Self {
                 limit,
-                revision,
+                revision: token.revision(),
                 start: Some(token.start),
             });
         }
@@ -98,10 +104,24 @@ impl Page {
 }
 
 impl Token {
+    fn new(rv: i64, start: String) -> Self {
+        let v = TOKEN_VERSION.to_owned();
+        Self { v, rv, start }
+    }
+
     fn parse(text: &str) -> Result<Self, Status> {
         let bytes = URL_SAFE_NO_PAD.decode(text).ok();
         let token: Option<Self> = bytes.and_then(|bytes| serde_json::from_slice(&bytes).ok());
+        let good = |token: &Self| {
+            let known = token.v == TOKEN_VERSION && !token.start.is_empty();
+            known && (token.rv == NEWEST || token.rv > 0)
+        };
+        let token = token.filter(good);
         token.ok_or_else(|| Status::bad_request("continue key is not valid"))
+    }
+
+    fn revision(&self) -> Option<Revision> {
+        u64::try_from(self.rv).ok().map(Revision)
     }
 
     fn text(&self) -> Result<String, Status> {
@@ -140,12 +160,25 @@ fn check_match(
 }
 
 /// A resource version as a number.
+///
+/// *Errors.* 400 for what is none.
 pub(crate) fn parse_version(text: &str) -> Result<Revision, Status> {
     text.parse().map(Revision).map_err(|_| {
         let field = FieldPath::root("resourceVersion");
         let error = FieldError::invalid(&field, text, "must be an unsigned integer");
-        Status::invalid("meta.k8s.io", "ListOptions", "", &[error])
+        Status::bad_request(format!("invalid resource version: {error}"))
     })
+}
+
+/// Checks that what is read now is not older than what the client asks for.
+///
+/// *Errors.* 400 for a version that is none, 504 for one that is yet to come.
+pub(crate) fn check_not_newer(query: &Query, newest: Revision) -> Result<(), Status> {
+    match query.get("resourceVersion").map(parse_version) {
+        Some(Err(status)) => Err(status),
+        Some(Ok(version)) if version > newest => Err(storage::too_large(version, newest)),
+        Some(Ok(_)) | None => Ok(()),
+    }
 }
 
 /// The range of keys that can hold what is selected.
@@ -222,34 +255,55 @@ pub(crate) async fn read(
         start = [last.as_slice(), b"\0"].concat();
         if items.len() >= wanted {
             let rest = String::from_utf8_lossy(&start[base.len()..]).into_owned();
-            meta.next = Some(
-                Token {
-                    rv: read.revision.0,
-                    start: rest,
-                }
-                .text()?,
-            );
+            let rv = i64::try_from(read.revision.0).unwrap_or(NEWEST);
+            meta.next = Some(Token::new(rv, rest).text()?);
             meta.remaining = selection.is_everything().then_some(count - read_now);
             return Ok((items, meta));
         }
     }
 }
 
-/// 410 for a list whose first page is too old to go on from.
-fn expired(error: &mvcc_store::StoreError, page: &Page) -> Status {
-    match error {
-        mvcc_store::StoreError::Compacted { .. } if page.start.is_some() => Status::new(
-            StatusReason::Expired,
-            "The provided continue parameter is too old to display a consistent list result. You \
-             must start a new list without the continue parameter.",
-        ),
-        mvcc_store::StoreError::Compacted { asked, .. } => Status::new(
-            StatusReason::Expired,
-            format!(
-                "The resourceVersion for the provided list is too old. ({})",
-                asked.0
-            ),
-        ),
-        other => storage::refusal(other),
+/// 410 for a version that is no longer kept. A list that was to go on from it gets a token with
+/// which it goes on as things are now.
+fn expired(error: &StoreError, page: &Page) -> Status {
+    if !matches!(error, StoreError::Compacted { .. }) {
+        return storage::refusal(error);
+    }
+    let Some(start) = &page.start else {
+        let text = "The resourceVersion for the provided list is too old.";
+        return Status::new(StatusReason::Expired, text);
+    };
+    let text = "The provided continue parameter is too old to display a consistent list result. \
+                You can start a new list without the continue parameter, or use the continue \
+                token in this response to retrieve the remainder of the results. Continuing with \
+                the provided token results in an inconsistent list - objects that were created, \
+                modified, or deleted between the time the first chunk was returned and now may \
+                show up in the list.";
+    let mut status = Status::new(StatusReason::Expired, text);
+    status.next = Token::new(NEWEST, start.clone()).text().ok();
+    status
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tokens_are_read_as_written_and_others_are_refused() {
+        let token = Token::new(7, "default/a\0".to_owned());
+        assert_eq!(Token::parse(&token.text().unwrap()).unwrap(), token);
+        let newest = Token::new(NEWEST, "a".to_owned());
+        let read = Token::parse(&newest.text().unwrap()).unwrap();
+        assert_eq!(read.revision(), None);
+        for (v, rv, start) in [
+            ("meta.k8s.io/v2", 7, "a"),
+            (TOKEN_VERSION, 0, "a"),
+            (TOKEN_VERSION, -2, "a"),
+            (TOKEN_VERSION, 7, ""),
+        ] {
+            let (v, start) = (v.to_owned(), start.to_owned());
+            let text = Token { v, rv, start }.text().unwrap();
+            assert_eq!(Token::parse(&text).unwrap_err().code, 400);
+        }
     }
 }

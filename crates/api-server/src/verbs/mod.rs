@@ -17,6 +17,7 @@ use object_model::Status;
 use resource_kinds::Verb;
 
 use crate::body::{self, BoxBody};
+use crate::output::View;
 use crate::pipeline::Call;
 use crate::registry::Resource;
 use crate::reply::Reply;
@@ -31,6 +32,10 @@ pub(crate) async fn answer(
     call: Call,
     body: BoxBody,
 ) -> Result<Reply, Status> {
+    // Before anything is written: a reply that cannot be given is refused like any bad request.
+    if verb != Verb::Watch {
+        View::of(&call, resource)?;
+    }
     match verb {
         Verb::Get => get(server, resource, &call).await,
         Verb::List => list::answer(server, resource, &call).await,
@@ -79,6 +84,7 @@ pub(crate) fn namespace<'c>(resource: &Resource, call: &'c Call) -> &'c str {
 }
 
 async fn get(server: &ApiServer, resource: &Resource, call: &Call) -> Result<Reply, Status> {
+    list::check_not_newer(&call.query, server.store.current_revision())?;
     let namespace = namespace(resource, call);
     let stored = server
         .must_read(resource, namespace, &call.info.name)

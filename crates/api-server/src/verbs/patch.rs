@@ -22,7 +22,7 @@ const JSON_PATCH: &str = "application/json-patch+json";
 const MERGE_PATCH: &str = "application/merge-patch+json";
 const STRATEGIC: &str = "application/strategic-merge-patch+json";
 
-const FORMS: [&str; 4] = [JSON_PATCH, MERGE_PATCH, STRATEGIC, APPLY];
+pub(crate) const FORMS: [&str; 4] = [JSON_PATCH, MERGE_PATCH, STRATEGIC, APPLY];
 
 /// The ways to patch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

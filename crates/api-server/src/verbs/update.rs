@@ -2,7 +2,7 @@
 
 use http::StatusCode;
 use mvcc_store::{Compare, KeyValue, Operation as Write, OperationResult, Txn, TxnResult};
-use object_model::Status;
+use object_model::{FieldError, FieldPath, Status, StatusReason};
 use resource_kinds::admission::Operation;
 use resource_kinds::{Exclusive, annotations};
 use serde_json::Value;
@@ -16,7 +16,7 @@ use crate::reply::Reply;
 use crate::server::ApiServer;
 use crate::storage::{self, SyncReads, encode, exclusive_key};
 use crate::usage::{self, Change as Charged};
-use crate::verbs::create::{refused, take};
+use crate::verbs::create::{create, refused, take};
 use crate::writes::{Attempt, WriteOptions, Written, accept, admit};
 use crate::{authorize, field_managers, metadata, output};
 
@@ -51,13 +51,44 @@ pub(crate) async fn answer(
     let options = WriteOptions::parse(&call.query, "UpdateOptions")?;
     let (object, mut warnings) = accept(resource, decoded, options.validation)?;
     // Before it is looked for: 404 of the one name would be no answer to the other.
-    metadata::check_name(&object, &call.info.name)?;
+    metadata::must_name(&object, &call.info.name)?;
     authorize::check_escalation(&server.rbac, &call.user, resource, &call.info, &object)?;
     let attempt = Attempt::of(call, resource, options);
-    let mut written = update(server, &attempt, part, &mut |_| Ok(object.clone())).await?;
+    let kind = &resource.kind;
+    let versioned = !matches!(metadata::text(&object, "resourceVersion"), "" | "0");
+    let mut change = |_: &Value| {
+        if versioned || kind.takes_unversioned_updates() {
+            Ok(object.clone())
+        } else {
+            Err(unversioned(resource, &call.info.name))
+        }
+    };
+    let (mut written, code) = match update(server, &attempt, part, &mut change).await {
+        Err(status)
+            if status.reason == StatusReason::NotFound
+                && part == Part::Whole
+                && kind.is_created_by_updates() =>
+        {
+            let mut info = call.info.clone();
+            info.verb = "create".to_owned();
+            authorize::authorize(server, &call.user, &info)?;
+            let created = create(server, &attempt, object.clone()).await?;
+            (created, StatusCode::CREATED)
+        }
+        updated => (updated?, StatusCode::OK),
+    };
     warnings.append(&mut written.warnings);
     written.warnings = warnings;
-    output::written(call, resource, &written, StatusCode::OK)
+    output::written(call, resource, &written, code)
+}
+
+/// 422 for a PUT that does not say which version it is for.
+fn unversioned(resource: &Resource, name: &str) -> Status {
+    let info = resource.info();
+    let field = FieldPath::root("metadata").child("resourceVersion");
+    let error = FieldError::invalid(&field, 0, "must be specified for an update");
+    // Upstream names the resource where other refusals name the kind.
+    Status::invalid(info.group, info.plural, name, &[error])
 }
 
 /// Changes a stored object.

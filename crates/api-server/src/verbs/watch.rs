@@ -54,7 +54,7 @@ pub(crate) async fn answer(
     call: &Call,
 ) -> Result<Reply, Status> {
     let selection = Selection::parse(&call.query, resource)?;
-    let view = View::of(call, resource)?;
+    let view = View::of_stream(call, resource)?;
     let newest = server.store.current_revision();
     let beginning = beginning(&call.query, newest)?;
     let asked = call

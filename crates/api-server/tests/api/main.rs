@@ -23,6 +23,7 @@ mod nodes;
 mod pages;
 mod pod_parts;
 mod quotas;
+mod requests;
 mod resource_metrics;
 mod server_side_apply;
 mod stateful_sets;

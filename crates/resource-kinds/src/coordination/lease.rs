@@ -35,6 +35,14 @@ impl Kind for Lease {
         &INFO
     }
 
+    fn takes_unversioned_updates(&self) -> bool {
+        false
+    }
+
+    fn is_created_by_updates(&self) -> bool {
+        true
+    }
+
     fn decode(&self, object: Value) -> Result<Value, String> {
         decode::<api::Lease>(object)
     }

@@ -39,6 +39,10 @@ impl Kind for Endpoints {
         &INFO
     }
 
+    fn is_created_by_updates(&self) -> bool {
+        true
+    }
+
     fn decode(&self, object: Value) -> Result<Value, String> {
         decode::<api::Endpoints>(object)
     }

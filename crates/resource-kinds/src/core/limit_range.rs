@@ -34,6 +34,10 @@ impl Kind for LimitRange {
         &INFO
     }
 
+    fn is_created_by_updates(&self) -> bool {
+        true
+    }
+
     fn decode(&self, object: Value) -> Result<Value, String> {
         decode::<api::LimitRange>(object)
     }

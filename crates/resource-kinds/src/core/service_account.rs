@@ -40,6 +40,10 @@ impl Kind for ServiceAccount {
         &INFO
     }
 
+    fn takes_unversioned_updates(&self) -> bool {
+        false
+    }
+
     fn decode(&self, object: Value) -> Result<Value, String> {
         decode::<api::ServiceAccount>(object)
     }

@@ -71,6 +71,10 @@ impl Kind for Event {
         &INFO
     }
 
+    fn is_created_by_updates(&self) -> bool {
+        true
+    }
+
     fn decode(&self, object: Value) -> Result<Value, String> {
         decode::<api::Event>(from_core(object))
     }

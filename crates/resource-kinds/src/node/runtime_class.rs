@@ -35,6 +35,10 @@ impl Kind for RuntimeClass {
         &INFO
     }
 
+    fn takes_unversioned_updates(&self) -> bool {
+        false
+    }
+
     fn decode(&self, object: Value) -> Result<Value, String> {
         decode::<api::RuntimeClass>(object)
     }

@@ -47,6 +47,10 @@ impl Kind for PodDisruptionBudget {
         &INFO
     }
 
+    fn takes_unversioned_updates(&self) -> bool {
+        false
+    }
+
     fn decode(&self, object: Value) -> Result<Value, String> {
         decode::<api::PodDisruptionBudget>(object)
     }

@@ -52,6 +52,10 @@ impl Kind for RoleBinding {
         &ROLE_BINDING
     }
 
+    fn is_created_by_updates(&self) -> bool {
+        true
+    }
+
     fn decode(&self, object: Value) -> Result<Value, String> {
         decode::<api::RoleBinding>(object)
     }
@@ -89,6 +93,10 @@ impl Kind for RoleBinding {
 impl Kind for ClusterRoleBinding {
     fn info(&self) -> &'static KindInfo {
         &CLUSTER_ROLE_BINDING
+    }
+
+    fn is_created_by_updates(&self) -> bool {
+        true
     }
 
     fn decode(&self, object: Value) -> Result<Value, String> {

@@ -48,6 +48,10 @@ impl Kind for Role {
         &ROLE
     }
 
+    fn is_created_by_updates(&self) -> bool {
+        true
+    }
+
     fn decode(&self, object: Value) -> Result<Value, String> {
         decode::<api::Role>(object).map(with_rules)
     }
@@ -82,6 +86,10 @@ impl Kind for Role {
 impl Kind for ClusterRole {
     fn info(&self) -> &'static KindInfo {
         &CLUSTER_ROLE
+    }
+
+    fn is_created_by_updates(&self) -> bool {
+        true
     }
 
     fn decode(&self, object: Value) -> Result<Value, String> {

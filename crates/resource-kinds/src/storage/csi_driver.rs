@@ -52,6 +52,10 @@ impl Kind for CSIDriver {
         &INFO
     }
 
+    fn takes_unversioned_updates(&self) -> bool {
+        false
+    }
+
     fn decode(&self, object: Value) -> Result<Value, String> {
         decode::<api::CSIDriver>(object)
     }

@@ -35,6 +35,10 @@ impl Kind for CSINode {
         &INFO
     }
 
+    fn takes_unversioned_updates(&self) -> bool {
+        false
+    }
+
     fn decode(&self, object: Value) -> Result<Value, String> {
         decode::<api::CSINode>(object)
     }

@@ -44,6 +44,10 @@ impl Kind for VolumeAttachment {
         &INFO
     }
 
+    fn takes_unversioned_updates(&self) -> bool {
+        false
+    }
+
     fn decode(&self, object: Value) -> Result<Value, String> {
         decode::<api::VolumeAttachment>(object)
     }

@@ -47,6 +47,10 @@ impl Kind for Service {
         &INFO
     }
 
+    fn is_created_by_updates(&self) -> bool {
+        true
+    }
+
     fn decode(&self, object: Value) -> Result<Value, String> {
         decode::<api::Service>(object)
     }

@@ -1,0 +1,71 @@
+//! What a refusal says in its headers of what would do instead.
+
+use std::collections::BTreeSet;
+
+use http::header::{ALLOW, HeaderName, HeaderValue};
+use http::{Method, Uri};
+use object_model::{Status, StatusReason};
+use resource_kinds::Verb;
+
+use crate::query::Query;
+use crate::request_info::RequestInfo;
+use crate::reviews;
+use crate::server::ApiServer;
+use crate::verbs::patch;
+
+/// The methods that a path has, for 405 (RFC 9110, 15.5.6); the forms of a patch, for 415 (RFC 5789,
+/// 2.2).
+pub(crate) fn header(
+    server: &ApiServer,
+    (method, uri): (&Method, &Uri),
+    status: &Status,
+) -> Option<(HeaderName, HeaderValue)> {
+    let (name, list) = match status.reason {
+        StatusReason::MethodNotAllowed => (ALLOW, methods(server, uri.path())?),
+        StatusReason::UnsupportedMediaType if method == Method::PATCH => {
+            let forms = patch::FORMS.join(", ");
+            (HeaderName::from_static("accept-patch"), forms)
+        }
+        _ => return None,
+    };
+    let value = HeaderValue::from_str(&list).ok()?;
+    Some((name, value))
+}
+
+/// The methods that a path has; `None` where nothing is served.
+fn methods(server: &ApiServer, path: &str) -> Option<String> {
+    let info = RequestInfo::new(&Method::GET, path, &Query::default());
+    if !info.is_resource {
+        return Some("GET, HEAD".to_owned());
+    }
+    if reviews::find(&info.group, &info.version, &info.resource).is_some() {
+        return Some("POST".to_owned());
+    }
+    let served = server.served();
+    let resource = served
+        .registry
+        .find(&info.group, &info.version, &info.resource)?;
+    let everywhere = resource.namespaced() && info.namespace.is_empty();
+    let verbs: Vec<Verb> = if !info.subresource.is_empty() {
+        resource.subresource(&info.subresource)?.verbs.to_vec()
+    } else {
+        let here = |verb: &Verb| match verb {
+            Verb::Get | Verb::Update | Verb::Patch | Verb::Delete => info.named,
+            Verb::List | Verb::Watch => !info.named,
+            Verb::Create | Verb::DeleteCollection => !info.named && !everywhere,
+        };
+        resource.info().verbs.iter().copied().filter(here).collect()
+    };
+    let methods: BTreeSet<&str> = verbs.into_iter().map(method_of).collect();
+    Some(methods.into_iter().collect::<Vec<_>>().join(", "))
+}
+
+fn method_of(verb: Verb) -> &'static str {
+    match verb {
+        Verb::Get | Verb::List | Verb::Watch => "GET",
+        Verb::Create => "POST",
+        Verb::Update => "PUT",
+        Verb::Patch => "PATCH",
+        Verb::Delete | Verb::DeleteCollection => "DELETE",
+    }
+}

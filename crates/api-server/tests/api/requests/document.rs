@@ -1,0 +1,147 @@
+//! The table as a page for people.
+
+use std::collections::BTreeMap;
+use std::fmt::Write;
+use std::path::Path;
+
+use serde::Deserialize;
+use serde_json::Value;
+
+use super::{Ask, Chapter, Deed, Kept, Row};
+
+const INTRODUCTION: &str = "\
+# Requests and replies
+
+What the server answers, request by request, and the rule that says so. This page is made from the rows
+in `crates/api-server/tests/api/requests`, which are asked of the whole server in every run of the tests
+(`cargo test -p api-server --test api requests`); to make it anew after a change there, set
+`UPDATE_DOCUMENTS=1` for that run.
+
+Replies show a part of what comes: other fields may be there. `*` is any value, `…` any text, `null` a
+field that is not there, and `$name` a value from a reply above.
+";
+
+/// Something that rules are taken from.
+#[derive(Deserialize)]
+struct Source {
+    title: String,
+    url: String,
+}
+
+/// Fails if the page in `docs` does not show the chapters; or puts that right, when asked to.
+pub fn compare(chapters: &[Chapter]) {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/requests.md");
+    let page = page(chapters);
+    if std::env::var_os("UPDATE_DOCUMENTS").is_some() {
+        std::fs::write(&path, &page).unwrap();
+    }
+    let found = std::fs::read_to_string(&path).unwrap_or_default();
+    assert!(
+        found == page,
+        "docs/requests.md is out of date; UPDATE_DOCUMENTS=1 makes it anew"
+    );
+}
+
+fn page(chapters: &[Chapter]) -> String {
+    let sources: BTreeMap<String, Source> =
+        serde_saphyr::from_str(include_str!("sources.yaml")).unwrap();
+    let names = Kept::new();
+    let mut page = INTRODUCTION.to_owned();
+    for chapter in chapters {
+        write!(page, "\n## {}\n\n", chapter.title).unwrap();
+        for given in &chapter.given {
+            writeln!(page, "Given `{}`  ", names.fill(given)).unwrap();
+        }
+        if !chapter.given.is_empty() {
+            page.push('\n');
+        }
+        page.push_str("| request | what it is | reply | rule |\n|---|---|---|---|\n");
+        for row in &chapter.rows {
+            match row {
+                Row::Do(Deed::Compact) => page.push_str("| | *all history is forgotten* | | |\n"),
+                Row::Ask(ask) => {
+                    let cells = [
+                        request(ask, &names),
+                        ask.says.clone(),
+                        reply(ask),
+                        rule(&ask.rule, &sources),
+                    ];
+                    writeln!(page, "| {} |", cells.join(" | ")).unwrap();
+                }
+            }
+        }
+    }
+    page
+}
+
+fn request(ask: &Ask, names: &Kept) -> String {
+    let mut lines = vec![code(
+        &names.fill(&ask.ask).replace(&"x".repeat(129), "xxx…"),
+    )];
+    lines.extend(ask.user.iter().map(|user| format!("as {user}")));
+    let mut header = |name: &str, value: &str| lines.push(code(&format!("{name}: {value}")));
+    if let Some(accept) = &ask.accept {
+        header("accept", accept);
+    }
+    if let Some(content_type) = &ask.content_type {
+        header("content-type", content_type);
+    }
+    for (name, value) in &ask.with {
+        header(name, value);
+    }
+    if let Some(json) = &ask.json {
+        lines.push(code(&json.to_string()));
+    }
+    if let Some(text) = ask.text_sent.as_ref().filter(|text| !text.is_empty()) {
+        lines.push(code(&text.escape_debug().to_string()));
+    }
+    lines.extend(ask.padding.map(|bytes| format!("{bytes} bytes")));
+    lines.join("<br>")
+}
+
+fn reply(ask: &Ask) -> String {
+    let mut lines = vec![ask.code.to_string()];
+    for (name, value) in &ask.head {
+        lines.push(match value {
+            Some(value) => code(&format!("{name}: {value}")),
+            None => format!("no `{name}`"),
+        });
+    }
+    if !ask.reply.is_null() {
+        lines.push(code(&ask.reply.to_string()));
+    }
+    for event in ask.events.iter().flatten() {
+        lines.push(code(&event.to_string()));
+    }
+    if ask.events.as_ref().is_some_and(Vec::is_empty) {
+        lines.push("no events".to_owned());
+    }
+    match ask.text.as_deref() {
+        None => {}
+        Some("") => lines.push("no body".to_owned()),
+        Some(text) => lines.push(code(&Value::from(text).to_string())),
+    }
+    lines.join("<br>")
+}
+
+fn rule(rule: &str, sources: &BTreeMap<String, Source>) -> String {
+    let (source, part) = rule.split_once('#').expect("a source and a part of it");
+    let Source { title, url } = sources
+        .get(source)
+        .unwrap_or_else(|| panic!("no source {source}"));
+    if part.is_empty() {
+        return format!("[{title}]({url})");
+    }
+    let words = part.replace('-', " ").replace("section ", "section\u{a0}");
+    format!("[{title}: {words}]({url}#{part})")
+}
+
+/// Code in a cell of a table.
+fn code(text: &str) -> String {
+    let text = text.replace('|', "\\|");
+    if text.contains('`') {
+        format!("`` {text} ``")
+    } else {
+        format!("`{text}`")
+    }
+}
