@@ -1,5 +1,7 @@
 //! Whom a container runs as, what it may do, and what this node cannot give it. Pure.
 
+use std::path::{Component, Path};
+
 use container_runtime::spec::{Seccomp, Security, UserSpec};
 use k8s_openapi::api::core::v1::{Pod, PodSecurityContext, SeccompProfile, SecurityContext};
 use pod_lifecycle::spec;
@@ -9,16 +11,7 @@ use crate::container_spec::Ingredients;
 /// What this node cannot give is refused, never left out in silence.
 pub fn check_supported(of: &Ingredients<'_>) -> Result<(), String> {
     let spec = of.pod.spec.as_ref();
-    let context = of.container.security_context.as_ref();
-    let pod_context = spec.and_then(|spec| spec.security_context.as_ref());
-    let profile = context
-        .and_then(|context| context.seccomp_profile.as_ref())
-        .or_else(|| pod_context.and_then(|context| context.seccomp_profile.as_ref()));
     let refused = [
-        (
-            profile.is_some_and(|profile| profile.type_ == "Localhost"),
-            "seccompProfile of type Localhost",
-        ),
         (
             spec.and_then(|spec| spec.host_users) == Some(false),
             "hostUsers: false",
@@ -154,28 +147,50 @@ pub fn check_non_root(
     }
 }
 
-/// What the process may do.
-pub fn security(pod: Option<&PodSecurityContext>, own: Option<&SecurityContext>) -> Security {
+/// What the process may do. Profiles of the node are below `profiles`.
+///
+/// # Errors
+/// The pod names a profile that is elsewhere.
+pub fn security(
+    pod: Option<&PodSecurityContext>,
+    own: Option<&SecurityContext>,
+    profiles: &Path,
+) -> Result<Security, String> {
     let capabilities = own.and_then(|c| c.capabilities.as_ref());
     let profile = own
         .and_then(|c| c.seccomp_profile.as_ref())
         .or_else(|| pod.and_then(|c| c.seccomp_profile.as_ref()));
     let privileged = own.and_then(|c| c.privileged) == Some(true);
-    Security {
+    Ok(Security {
         privileged,
         capabilities_add: capabilities.and_then(|c| c.add.clone()).unwrap_or_default(),
         capabilities_drop: capabilities
             .and_then(|c| c.drop.clone())
             .unwrap_or_default(),
         no_new_privileges: own.and_then(|c| c.allow_privilege_escalation) == Some(false),
-        seccomp: seccomp(profile, privileged),
+        seccomp: seccomp(profile.filter(|_| !privileged), profiles)?,
         unmasked_proc: own.and_then(|c| c.proc_mount.as_deref()) == Some("Unmasked"),
-    }
+    })
 }
 
-fn seccomp(profile: Option<&SeccompProfile>, privileged: bool) -> Seccomp {
-    match profile.map(|profile| profile.type_.as_str()) {
-        Some("RuntimeDefault") if !privileged => Seccomp::RuntimeDefault,
-        _ => Seccomp::Unconfined,
+fn seccomp(profile: Option<&SeccompProfile>, profiles: &Path) -> Result<Seccomp, String> {
+    let Some(profile) = profile else {
+        return Ok(Seccomp::Unconfined);
+    };
+    match profile.type_.as_str() {
+        "RuntimeDefault" => Ok(Seccomp::RuntimeDefault),
+        "Localhost" => {
+            let name = Path::new(profile.localhost_profile.as_deref().unwrap_or_default());
+            let inside = |part| matches!(part, Component::Normal(_) | Component::CurDir);
+            if name.components().all(inside) {
+                Ok(Seccomp::Localhost(profiles.join(name)))
+            } else {
+                let name = name.display();
+                Err(format!(
+                    "localhostProfile {name} is not below the node's profiles"
+                ))
+            }
+        }
+        _ => Ok(Seccomp::Unconfined),
     }
 }

@@ -1,7 +1,7 @@
 //! From a pod's container to what the runtime is asked for. Pure.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use container_runtime::spec::{
     ContainerSpec, EnvVar, LogSpec, Mount, MountSource, Propagation, Resources, RootfsSpec,
@@ -22,7 +22,8 @@ use crate::volumes::PreparedVolumes;
 
 const CPU_PERIOD_US: i64 = 100_000;
 const CPU_SHARES_MIN: u64 = 2;
-const HUGE_PAGES: &str = "hugepages-";
+/// What the names of resources of huge pages begin with.
+pub const HUGE_PAGES: &str = "hugepages-";
 const ROOT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
 /// Everything that one instance of a container is made of.
@@ -45,6 +46,8 @@ pub struct Ingredients<'a> {
     pub dir: &'a PodDir,
     /// The pod's names.
     pub names: &'a Names,
+    /// Directory of the node's system call profiles.
+    pub seccomp_profiles: &'a Path,
     /// The node's memory, for the order in which the kernel kills.
     pub node_memory_bytes: u64,
 }
@@ -209,13 +212,10 @@ pub fn container_resources(wanted: Option<&ResourceRequirements>) -> Resources {
         cpu_period_us: cpu_limit.map(|_| CPU_PERIOD_US.unsigned_abs()),
         memory_bytes: amount(limits, "memory").map(|bytes| bytes.value()),
         pids: None,
+        huge_pages: huge_pages(limits),
     }
 }
 
-        huge_pages: huge_pages(limits),
-fn shares(milli: i64) -> u64 {
-    (milli.max(0).unsigned_abs() * 1024 / 1000).max(CPU_SHARES_MIN)
-}
 /// Limits of huge pages, by their size as control groups name it.
 fn huge_pages(limits: Limits<'_>) -> BTreeMap<String, i64> {
     let sized = |name: &String| {
@@ -236,6 +236,9 @@ fn page_size(bytes: i64) -> Option<String> {
     Some(format!("{}{unit}", bytes >> shift))
 }
 
+fn shares(milli: i64) -> u64 {
+    (milli.max(0).unsigned_abs() * 1024 / 1000).max(CPU_SHARES_MIN)
+}
 
 fn quota(milli: i64) -> i64 {
     (milli * CPU_PERIOD_US / 1000).max(1000)
@@ -243,7 +246,7 @@ fn quota(milli: i64) -> i64 {
 
 /// Limits of the pod as a whole: those of its resources, else, when every container has one, the
 /// sum of the containers' limits.
-fn pod_resources(spec: &PodSpec) -> Resources {
+pub fn pod_resources(spec: &PodSpec) -> Resources {
     if let Some(own) = &spec.resources {
         return container_resources(Some(own));
     }
@@ -268,15 +271,15 @@ fn pod_resources(spec: &PodSpec) -> Resources {
         cpu_period_us: quota.map(|_| CPU_PERIOD_US.unsigned_abs()),
         memory_bytes: sum(|r| r.memory_bytes),
         pids: None,
-    }
-}
-
         huge_pages: each.iter().fold(BTreeMap::new(), |mut sum, of| {
             for (size, bytes) in &of.huge_pages {
                 *sum.entry(size.clone()).or_default() += bytes;
             }
             sum
         }),
+    }
+}
+
 /// As kubelet: guaranteed pods are killed last, best-effort pods first, others by how much of the
 /// node's memory they asked for.
 fn oom_score_adj(spec: &PodSpec, container: &Container, node_memory: u64) -> i32 {
@@ -376,6 +379,16 @@ fn volume_mount(of: &Ingredients<'_>, mount: &VolumeMount) -> Result<Mount, Stri
         Some("Bidirectional") => Propagation::Bidirectional,
         _ => Propagation::Private,
     };
+    if !volume.layers.is_empty() {
+        return Ok(Mount {
+            destination: PathBuf::from(&mount.mount_path),
+            source: MountSource::Layers {
+                lowerdirs: volume.layers.clone(),
+                sub_path: sub_path.map(PathBuf::from),
+            },
+            read_only: true,
+        });
+    }
     let recursive = mount.recursive_read_only.as_deref();
     Ok(Mount {
         destination: PathBuf::from(&mount.mount_path),
@@ -395,11 +408,12 @@ fn climbs(path: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use container_runtime::spec::Seccomp;
+    use serde_json::json;
+
     use super::*;
     use crate::container_security::unmet_wishes;
     use crate::volumes::Prepared;
-    use serde_json::json;
-
 
     fn built(pod: serde_json::Value, image: ImageConfig) -> Result<ContainerSpec, String> {
         let pod: Pod = serde_json::from_value(serde_json::json!({
@@ -410,7 +424,7 @@ mod tests {
             "data".to_owned(),
             Prepared {
                 path: PathBuf::from("/vol"),
-                read_only: false,
+                ..Prepared::default()
             },
         )]
         .into();
@@ -424,6 +438,7 @@ mod tests {
             volumes: &volumes,
             dir: &PodDir::at(PathBuf::from("/pods/x")),
             names: &pod_lifecycle::hostname::names(&pod, "cluster.local").unwrap(),
+            seccomp_profiles: Path::new("/profiles"),
             node_memory_bytes: 1 << 30,
         })
     }
@@ -471,10 +486,6 @@ mod tests {
     }
 
     #[test]
-    fn volumes_are_mounted_and_sub_paths_stay_inside() {
-        // statefulset.md 12.13
-        let with = |sub: &str| {
-    #[test]
     fn a_pods_sandbox_has_its_limits_and_parameters() {
         // statefulset.md 12.16
         let huge = |size: &str| json!({"limits": {"hugepages-2Mi": size, "hugepages-1Gi": "1Gi"}});
@@ -493,6 +504,10 @@ mod tests {
         assert_eq!(sandbox.sysctls["net.ipv4.ping_group_range"], "0 2147483647");
     }
 
+    #[test]
+    fn volumes_are_mounted_and_sub_paths_stay_inside() {
+        // statefulset.md 12.13
+        let with = |sub: &str| {
             built(
                 serde_json::json!({"containers": [{"name": "c", "volumeMounts": [
                     {"name": "data", "mountPath": "/d", "subPathExpr": sub, "readOnly": true}]}]}),
@@ -514,13 +529,9 @@ mod tests {
 
     #[test]
     fn what_cannot_be_had_is_refused() {
-        let context = serde_json::json!({"seccompProfile": {"type": "Localhost"}});
-        let pod = serde_json::json!({"containers": [{"name": "c"}], "securityContext": context});
+        let pod = json!({"containers": [{"name": "c"}], "hostUsers": false});
         let message = built(pod, image()).unwrap_err();
-        assert_eq!(
-            message,
-            "seccompProfile of type Localhost is not supported on this node"
-        );
+        assert_eq!(message, "hostUsers: false is not supported on this node");
         let pod = serde_json::from_value(serde_json::json!({"spec": {"containers": [
             {"name": "c", "ports": [{"containerPort": 80, "hostPort": 8080}]}]}}))
         .unwrap();
@@ -528,6 +539,21 @@ mod tests {
             unmet_wishes(&pod),
             ["container c: hostPort 8080 is not served on this node"]
         );
+    }
+
+    #[test]
+    fn profiles_of_the_node_are_found_below_their_directory() {
+        // statefulset.md 12.16
+        let with = |name: &str| {
+            let profile = json!({"type": "Localhost", "localhostProfile": name});
+            let context = json!({"seccompProfile": profile});
+            let pod = json!({"containers": [{"name": "c"}], "securityContext": context});
+            built(pod, image()).map(|spec| spec.security.seccomp)
+        };
+        let file = PathBuf::from("/profiles/db/strict.json");
+        assert_eq!(with("db/strict.json"), Ok(Seccomp::Localhost(file)));
+        assert!(with("../pki/key").is_err());
+        assert!(with("/etc/profile.json").is_err());
     }
 
     #[test]

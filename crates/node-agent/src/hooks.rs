@@ -23,7 +23,8 @@ pub async fn run(asked: &Asked, hook: &LifecycleHandler, limit: Duration) -> Res
         };
     }
     if let Some(action) = &hook.http_get {
-        return match http_get(asked, action, "kube-lifecycle/1.36", limit).await {
+        let answer = http_get(asked, action, "kube-lifecycle/1.36", limit).await;
+        return match answer.map(|answer| answer.status) {
             Ok(status) if status < 400 => Ok(()),
             Ok(status) => Err(format!("HTTP hook failed with statuscode: {status}")),
             Err(message) => Err(message),

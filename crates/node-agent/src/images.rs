@@ -1,4 +1,4 @@
-//! Makes a container's image present, by its pull policy, and tells users about it.
+//! Makes an image present, by its pull policy, and tells users about it.
 
 use std::time::Instant;
 
@@ -6,7 +6,7 @@ use base64::Engine;
 use image_store::{Credentials, Image, ImageStore, PullError, PullOptions, RegistriesConfig};
 use jiff::SignedDuration;
 use k8s_openapi::ByteString;
-use k8s_openapi::api::core::v1::{Container, Pod, Secret};
+use k8s_openapi::api::core::v1::{Pod, Secret};
 use pod_lifecycle::messages;
 use tokio::sync::Semaphore;
 
@@ -34,13 +34,9 @@ pub struct Puller<'a> {
     pub turns: &'a Semaphore,
 }
 
-/// The policy of a container that names none: `Always` for `latest`.
-fn policy<'a>(container: &'a Container, image: &str) -> &'a str {
-    let own = container
-        .image_pull_policy
-        .as_deref()
-        .filter(|policy| !policy.is_empty());
-    own.unwrap_or_else(|| {
+/// The policy where none is named: `Always` for `latest`.
+fn policy<'a>(own: Option<&'a str>, image: &str) -> &'a str {
+    own.filter(|policy| !policy.is_empty()).unwrap_or_else(|| {
         let last = image.rsplit('/').next().unwrap_or_default();
         let latest = !image.contains('@') && last.split(':').nth(1).is_none_or(|t| t == "latest");
         if latest { "Always" } else { "IfNotPresent" }
@@ -48,16 +44,16 @@ fn policy<'a>(container: &'a Container, image: &str) -> &'a str {
 }
 
 impl Puller<'_> {
-    /// Makes the container's image present.
+    /// Makes an image of the pod present, by the pull policy that goes with it.
     pub async fn ensure(
         &self,
         pod: &Pod,
-        container: &Container,
+        name: &str,
+        pull_policy: Option<&str>,
         events: &PodEvents,
     ) -> Result<Image, ImageTrouble> {
-        let name = container.image.as_deref().unwrap_or_default();
         let present = self.look(name, events)?;
-        match (policy(container, name), present) {
+        match (policy(pull_policy, name), present) {
             ("Always", _) | ("IfNotPresent", None) => self.pull(pod, name, events).await,
             (_, Some(image)) => {
                 events.normal("Pulled", messages::present(name));
@@ -233,7 +229,7 @@ mod tests {
 
     #[test]
     fn policy_defaults_by_tag() {
-        let of = |image: &str| policy(&Container::default(), image).to_owned();
+        let of = |image: &str| policy(None, image).to_owned();
         assert_eq!(of("nginx"), "Always");
         assert_eq!(of("nginx:latest"), "Always");
         assert_eq!(of("nginx:1.27"), "IfNotPresent");

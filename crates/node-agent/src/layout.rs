@@ -105,6 +105,11 @@ pub fn pods_dir(data_dir: &Path) -> PathBuf {
     data_dir.join("pods")
 }
 
+/// Directory of the system call profiles that the node's administrator has put there.
+pub fn seccomp_dir(data_dir: &Path) -> PathBuf {
+    data_dir.join("seccomp")
+}
+
 /// The runtime's id of an instance inside its sandbox.
 pub fn runtime_id(container: &str, restart_count: u32) -> String {
     format!("{container}-{restart_count}")

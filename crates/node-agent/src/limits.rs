@@ -14,6 +14,9 @@ pub const NODE_STATUS_PERIOD: Duration = Duration::from_secs(300);
 /// How often the node's own conditions are looked at.
 pub const NODE_CHECK_PERIOD: Duration = Duration::from_secs(10);
 
+/// How often the disk usage of a pod that is limited is looked at (kubelet's figure).
+pub const LOCAL_STORAGE_PERIOD: Duration = Duration::from_secs(10);
+
 /// Messages that may wait for a pod's worker before senders have to wait.
 pub const WORKER_MESSAGES_MAX: usize = 256;
 
@@ -22,6 +25,9 @@ pub const PLANS_IN_A_ROW_MAX: u32 = 100;
 
 /// Most of a probe's or hook's output that is kept.
 pub const PROBE_OUTPUT_BYTES_MAX: usize = 10 * 1024;
+
+/// Redirections that a probe follows.
+pub const REDIRECTS_MAX: u32 = 10;
 
 /// Most of a termination message that is kept.
 pub const TERMINATION_MESSAGE_BYTES_MAX: usize = 4096;

@@ -13,7 +13,7 @@ use pod_lifecycle::probes::{self, Outcome};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite};
 use tokio::net::TcpStream;
 
-use crate::limits::PROBE_OUTPUT_BYTES_MAX;
+use crate::limits::{PROBE_OUTPUT_BYTES_MAX, REDIRECTS_MAX};
 use crate::{grpc_probe, insecure_tls};
 
 /// The container that is asked.
@@ -46,7 +46,8 @@ pub async fn ask(asked: &Asked, probe: &Probe) -> Outcome {
         return ask_command(asked, action, timeout).await;
     }
     if let Some(action) = &probe.http_get {
-        return match http_get(asked, action, "kube-probe/1.36", timeout).await {
+        let answer = http_get(asked, action, "kube-probe/1.36", timeout).await;
+        return match answer.map(|answer| answer.status) {
             Ok(status) if (200..400).contains(&status) => Outcome::Success,
             Ok(status) => Outcome::Failure(format!("HTTP probe failed with statuscode: {status}")),
             Err(message) => Outcome::Failure(message),
@@ -200,32 +201,86 @@ fn plain(error: &std::io::Error) -> String {
     }
 }
 
-/// Sends one GET request and returns the answer's status code.
+/// Where a request goes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Target {
+    tls: bool,
+    host: String,
+    port: u16,
+    /// Path and query.
+    path: String,
+}
+
+impl Target {
+    fn address(&self) -> String {
+        host_and_port(&self.host, self.port)
+    }
+
+    fn url(&self) -> String {
+        let scheme = if self.tls { "https" } else { "http" };
+        format!("{scheme}://{}{}", self.address(), self.path)
+    }
+
+    /// Where a redirection leads, as long as it stays on the host.
+    fn redirected(&self, location: &str) -> Option<Self> {
+        let to: http::Uri = location.parse().ok()?;
+        let path = to.path_and_query().map_or("/", |path| path.as_str());
+        let Some(authority) = to.authority() else {
+            return location.starts_with('/').then(|| Self {
+                path: path.to_owned(),
+                ..self.clone()
+            });
+        };
+        let tls = to.scheme_str() == Some("https");
+        let host = authority.host().trim_matches(['[', ']']);
+        (host == self.host).then(|| Self {
+            tls,
+            host: host.to_owned(),
+            port: authority.port_u16().unwrap_or(if tls { 443 } else { 80 }),
+            path: path.to_owned(),
+        })
+    }
+}
+
+/// What a server said.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Answer {
+    /// The status code.
+    pub status: u16,
+    location: Option<String>,
+}
+
+/// Sends a GET request and follows redirections that stay on the host; the last answer.
 pub async fn http_get(
     asked: &Asked,
     action: &HTTPGetAction,
     agent: &str,
     timeout: Duration,
-) -> Result<u16, String> {
-    let port = port(&asked.container, &action.port)?;
-    let address = host_and_port(host(asked, action.host.as_deref()), port);
-    let tls = action.scheme.as_deref() == Some("HTTPS");
+) -> Result<Answer, String> {
     let path = match action.path.as_deref().unwrap_or("/") {
         path if path.starts_with('/') => path.to_owned(),
         path => format!("/{path}"),
     };
-    let url = format!("{}://{address}{path}", if tls { "https" } else { "http" });
-    let failed = |what: String| format!("Get \"{url}\": {what}");
-    let request = request(&address, &path, agent, action.http_headers.as_deref())
-        .map_err(|error| failed(error.to_string()))?;
+    let mut target = Target {
+        tls: action.scheme.as_deref() == Some("HTTPS"),
+        host: host(asked, action.host.as_deref()).to_owned(),
+        port: port(&asked.container, &action.port)?,
+        path,
+    };
+    let first = target.url();
+    let failed = |what: String| format!("Get \"{first}\": {what}");
+    let headers = action.http_headers.as_deref();
     let exchange = async {
-        let stream = connect(&address, timeout).await?;
-        if tls {
-            let name = host(asked, action.host.as_deref());
-            converse(insecure_tls::connect(stream, name).await?, request).await
-        } else {
-            converse(stream, request).await
+        for _ in 0..REDIRECTS_MAX {
+            let answer = exchange(&target, agent, headers, timeout).await?;
+            let redirect = (300..400).contains(&answer.status);
+            let next = answer.location.as_deref().filter(|_| redirect);
+            match next.and_then(|location| target.redirected(location)) {
+                Some(next) => target = next,
+                None => return Ok(answer),
+            }
         }
+        Err(format!("stopped after {REDIRECTS_MAX} redirects"))
     };
     match tokio::time::timeout(timeout, exchange).await {
         Ok(answer) => answer.map_err(failed),
@@ -235,11 +290,27 @@ pub async fn http_get(
     }
 }
 
-/// One request and the status code of its answer.
+async fn exchange(
+    target: &Target,
+    agent: &str,
+    headers: Option<&[HTTPHeader]>,
+    timeout: Duration,
+) -> Result<Answer, String> {
+    let address = target.address();
+    let request = request(&address, &target.path, agent, headers);
+    let request = request.map_err(|error| error.to_string())?;
+    let stream = connect(&address, timeout).await?;
+    match target.tls {
+        true => converse(insecure_tls::connect(stream, &target.host).await?, request).await,
+        false => converse(stream, request).await,
+    }
+}
+
+/// One request and its answer, without the body.
 async fn converse(
     stream: impl AsyncRead + AsyncWrite + Unpin,
     request: http::Request<NoBody>,
-) -> Result<u16, String> {
+) -> Result<Answer, String> {
     let io = hyper_util::rt::TokioIo::new(stream);
     let (mut sender, connection) = hyper::client::conn::http1::handshake(io)
         .await
@@ -249,7 +320,13 @@ async fn converse(
             .send_request(request)
             .await
             .map_err(|error| error.to_string())?;
-        Ok::<u16, String>(answer.status().as_u16())
+        let location = answer.headers().get(http::header::LOCATION);
+        Ok::<Answer, String>(Answer {
+            status: answer.status().as_u16(),
+            location: location
+                .and_then(|value| value.to_str().ok())
+                .map(str::to_owned),
+        })
     };
     tokio::pin!(answer);
     tokio::select! {
@@ -291,6 +368,27 @@ fn request(
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn redirections_are_followed_on_the_same_host_only() {
+        // statefulset.md 12.5
+        let here = Target {
+            tls: false,
+            host: "10.0.0.1".to_owned(),
+            port: 8080,
+            path: "/a".to_owned(),
+        };
+        let to = |location: &str| here.redirected(location).map(|target| target.url());
+        for (location, url) in [
+            ("/login?next=a", Some("http://10.0.0.1:8080/login?next=a")),
+            ("http://10.0.0.1/b", Some("http://10.0.0.1:80/b")),
+            ("https://10.0.0.1:8443", Some("https://10.0.0.1:8443/")),
+            ("https://example.org/", None),
+            ("not a place", None),
+        ] {
+            assert_eq!(to(location).as_deref(), url, "{location}");
+        }
+    }
 
     #[test]
     fn ports_are_found_by_number_and_name() {

@@ -18,7 +18,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::layout::{PodDir, pods_dir, runtime_id};
 use crate::volumes::PreparedVolumes;
-use crate::worker::{exit_of, last_words, public_id};
+use crate::worker::{exit_of, last_words, public_id, user_of};
 
 /// What is kept of a pod.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -223,6 +223,7 @@ fn running_of(
         sandbox,
         image: container.image.clone().unwrap_or_default(),
         image_id: String::new(),
+        user: Some(user_of(&found.user)),
         started_at,
         // Whether the hook has run is not known; it is not run twice.
         post_start: Hook::Done,

@@ -3,7 +3,7 @@
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::{
     Container, ContainerState, ContainerStateRunning, ContainerStateTerminated,
-    ContainerStateWaiting, ContainerStatus,
+    ContainerStateWaiting, ContainerStatus, ContainerUser, LinuxContainerUser, VolumeMountStatus,
 };
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
@@ -11,7 +11,7 @@ use crate::limits::FRESH_ERROR;
 use crate::messages;
 use crate::plan::PodInput;
 use crate::probes::Verdict;
-use crate::record::{ContainerRecord, Exit, Hook, Image, Instance, Running};
+use crate::record::{ContainerRecord, Exit, Hook, Image, Instance, Running, User};
 use crate::restart;
 use crate::spec::{Kind, init_containers};
 
@@ -69,6 +69,8 @@ pub(crate) fn container_status(
             status.started = Some(is_started(running, container));
             status.ready = kind != Kind::Init && is_ready(running, container);
             identify(&mut status, &running.id, &running.image, &running.image_id);
+            status.user = running.user.as_ref().map(shown_user);
+            status.volume_mounts = volume_mounts(container);
         }
         _ => {
             let ended = record.ended().or(record.last_exit.as_ref());
@@ -85,6 +87,36 @@ pub(crate) fn container_status(
         status.ready = ended.is_some_and(|ended| ended.exit_code == 0);
     }
     status
+}
+
+fn shown_user(user: &User) -> ContainerUser {
+    ContainerUser {
+        linux: Some(LinuxContainerUser {
+            uid: user.uid.into(),
+            gid: user.gid.into(),
+            supplemental_groups: Some(user.groups.iter().map(|gid| i64::from(*gid)).collect()),
+        }),
+    }
+}
+
+/// How the container's volumes are mounted: read-only mounts below them are what it asked for.
+fn volume_mounts(container: &Container) -> Option<Vec<VolumeMountStatus>> {
+    let shown = container.volume_mounts.as_ref()?.iter().map(|mount| {
+        let read_only = mount.read_only == Some(true);
+        let asked = mount.recursive_read_only.as_deref();
+        let recursive = match asked {
+            Some("Enabled" | "IfPossible") => "Enabled",
+            _ => "Disabled",
+        };
+        VolumeMountStatus {
+            name: mount.name.clone(),
+            mount_path: mount.mount_path.clone(),
+            read_only: read_only.then_some(true),
+            recursive_read_only: read_only.then(|| recursive.to_owned()),
+            ..VolumeMountStatus::default()
+        }
+    });
+    Some(shown.collect())
 }
 
 fn identify(status: &mut ContainerStatus, id: &str, image: &str, image_id: &str) {

@@ -13,6 +13,7 @@ pub mod expansion;
 pub mod hostname;
 pub mod hosts_file;
 pub mod limits;
+pub mod local_storage;
 pub mod messages;
 pub mod plan;
 pub mod probes;

@@ -190,6 +190,9 @@ pub struct Running {
     pub image: String,
     /// The image's digest.
     pub image_id: String,
+    /// Whom its first process runs as, when that is known.
+    #[serde(default)]
+    pub user: Option<User>,
     /// When its process started.
     pub started_at: Timestamp,
     /// The `postStart` hook.
@@ -205,6 +208,17 @@ pub struct Running {
     pub readiness: ProbeRecord,
     /// How far its end has come, once that has begun.
     pub stop: Option<Stop>,
+}
+
+/// The numbers that a process runs under.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct User {
+    /// User.
+    pub uid: u32,
+    /// Group.
+    pub gid: u32,
+    /// Supplementary groups.
+    pub groups: Vec<u32>,
 }
 
 /// A hook's progress.

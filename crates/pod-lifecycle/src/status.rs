@@ -204,13 +204,6 @@ fn conditions(
     for (type_, finding) in found {
         conditions.push(condition(input, type_, finding, now));
     }
-    conditions
-}
-
-fn condition(input: &PodInput<'_>, type_: &str, finding: Finding, now: Timestamp) -> PodCondition {
-    let status = if finding.holds { "True" } else { "False" };
-    let before = |status: &PodStatus| -> Option<PodCondition> {
-        status
     let dismissal = input.record.dismissal.as_ref();
     if let Some(dismissal) = dismissal.filter(|dismissal| dismissal.disrupts) {
         conditions.retain(|condition| condition.type_ != DISRUPTION_TARGET);
@@ -221,6 +214,13 @@ fn condition(input: &PodInput<'_>, type_: &str, finding: Finding, now: Timestamp
         };
         conditions.push(condition(input, DISRUPTION_TARGET, finding, now));
     }
+    conditions
+}
+
+fn condition(input: &PodInput<'_>, type_: &str, finding: Finding, now: Timestamp) -> PodCondition {
+    let status = if finding.holds { "True" } else { "False" };
+    let before = |status: &PodStatus| -> Option<PodCondition> {
+        status
             .conditions
             .iter()
             .flatten()

@@ -5,6 +5,7 @@
 //! are gone.
 
 mod atomic;
+mod empty_dir;
 mod host_path;
 mod ownership;
 mod payload;
@@ -12,28 +13,31 @@ mod payload;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io;
-use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::{EmptyDirVolumeSource, PersistentVolumeSpec, Pod, Volume};
-use nix::mount::{MntFlags, MsFlags, mount, umount2};
-use object_model::quantity::Quantity;
+use k8s_openapi::api::core::v1::{PersistentVolumeSpec, Pod, Volume};
+use nix::mount::{MntFlags, umount2};
 use pod_lifecycle::downward::NodeFacts;
 use pod_lifecycle::spec;
 use serde::{Deserialize, Serialize};
 
+use crate::events::PodEvents;
+use crate::images::Puller;
 use crate::layout::PodDir;
 use crate::sources::{ObjectKind, Sources};
 use payload::{Projected, Projector};
 
 /// A volume that is ready to be mounted into containers.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Prepared {
     /// Its path on the node.
     pub path: PathBuf,
     /// Whether no container may write to it.
     pub read_only: bool,
+    /// The layers of the image that it is, the topmost last; then there is nothing at the path.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub layers: Vec<PathBuf>,
 }
 
 /// Volumes by name.
@@ -60,6 +64,10 @@ pub struct VolumeContext<'a> {
     pub dir: &'a PodDir,
     /// What the node knows of it.
     pub facts: &'a NodeFacts,
+    /// Where images come from.
+    pub images: &'a Puller<'a>,
+    /// Whom to tell about pulls.
+    pub events: &'a PodEvents,
 }
 
 /// Makes all volumes that the pod's containers mount. Says also when tokens among them should be
@@ -236,7 +244,7 @@ async fn prepare_one(
 ) -> Result<Prepared, String> {
     let own = || Prepared {
         path: context.dir.volume(&volume.name),
-        read_only: false,
+        ..Prepared::default()
     };
     if let Some(made) = context.projector().project(volume).await? {
         note(refresh_at, made.refresh_at);
@@ -247,8 +255,12 @@ async fn prepare_one(
         });
     }
     if let Some(source) = &volume.empty_dir {
-        let (path, source, gid) = (own().path, source.clone(), fs_group(context.pod));
-        blocking(move || make_empty_dir(&path, &source, gid)).await?;
+        let spec = context.pod.spec.clone().unwrap_or_default();
+        let memory = context.facts.allocatable.get("memory");
+        let memory = memory.map_or(0, |quantity| quantity.value());
+        let medium = empty_dir::medium(source, &spec, memory)?;
+        let (path, gid) = (own().path, fs_group(context.pod));
+        blocking(move || empty_dir::make(&path, medium, gid)).await?;
         return Ok(own());
     }
     if let Some(source) = &volume.host_path {
@@ -258,7 +270,22 @@ async fn prepare_one(
         blocking(move || host_path::check(&checked, &type_)).await?;
         return Ok(Prepared {
             path,
-            read_only: false,
+            ..Prepared::default()
+        });
+    }
+    if let Some(source) = &volume.image {
+        let name = source.reference.as_deref().unwrap_or_default();
+        let policy = source.pull_policy.as_deref();
+        let found = context
+            .images
+            .ensure(context.pod, name, policy, context.events);
+        let image = found
+            .await
+            .map_err(|trouble| format!("{}: {}", trouble.reason, trouble.message))?;
+        return Ok(Prepared {
+            read_only: true,
+            layers: image.layers,
+            ..own()
         });
     }
     let claim = match (&volume.persistent_volume_claim, &volume.ephemeral) {
@@ -306,7 +333,11 @@ async fn prepare_claim(
         done.map_err(|error| format!("apply fsGroup: {error}"))
     })
     .await?;
-    Ok(Prepared { path, read_only })
+    Ok(Prepared {
+        path,
+        read_only,
+        ..Prepared::default()
+    })
 }
 
 fn claim_path(spec: &PersistentVolumeSpec) -> Result<PathBuf, String> {
@@ -332,47 +363,6 @@ async fn write_payload(
             .map_err(|error| format!("write files: {error}"))
     })
     .await
-}
-
-fn make_empty_dir(
-    path: &Path,
-    source: &EmptyDirVolumeSource,
-    gid: Option<u32>,
-) -> Result<(), String> {
-    let failed = |error: io::Error| format!("make the directory: {error}");
-    fs::create_dir_all(path).map_err(failed)?;
-    match source.medium.as_deref().unwrap_or_default() {
-        "" => {}
-        "Memory" => mount_memory(path, source)?,
-        other => return Err(format!("unknown storage medium \"{other}\"")),
-    }
-    fs::set_permissions(path, fs::Permissions::from_mode(0o777)).map_err(failed)?;
-    match gid {
-        Some(gid) => ownership::give_to_group(path, gid, true).map_err(failed),
-        None => Ok(()),
-    }
-}
-
-fn mount_memory(path: &Path, source: &EmptyDirVolumeSource) -> Result<(), String> {
-    let mounted = mounts_below(path).map_err(|error| error.to_string())?;
-    if !mounted.is_empty() {
-        return Ok(());
-    }
-    let limit = source
-        .size_limit
-        .as_ref()
-        .and_then(|limit| limit.0.parse::<Quantity>().ok());
-    let limit = limit.map(|limit| limit.value()).filter(|bytes| *bytes > 0);
-    let options = limit.map(|bytes| format!("size={bytes}"));
-    let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV;
-    let done = mount(
-        Some("tmpfs"),
-        path,
-        Some("tmpfs"),
-        flags,
-        options.as_deref(),
-    );
-    done.map_err(|error| format!("mount memory: {error}"))
 }
 
 impl<'a> VolumeContext<'a> {
@@ -429,27 +419,5 @@ mod tests {
             (ObjectKind::Secret, "s1".to_owned()),
         ];
         assert_eq!(watched, expected.into());
-    }
-
-    #[test]
-    fn memory_is_mounted_and_released() {
-        // statefulset.md 12.14; needs root, as the agent does
-        let temp = tempfile::tempdir().unwrap();
-        let dir = PodDir::at(temp.path().to_path_buf());
-        let path = dir.volume("shm");
-        let source = EmptyDirVolumeSource {
-            medium: Some("Memory".to_owned()),
-            size_limit: Some(k8s_openapi::apimachinery::pkg::api::resource::Quantity(
-                "1Mi".into(),
-            )),
-        };
-        make_empty_dir(&path, &source, None).unwrap();
-        make_empty_dir(&path, &source, None).unwrap();
-        assert_eq!(mounts_below(temp.path()).unwrap().len(), 1);
-        fs::write(path.join("x"), vec![0; 1 << 19]).unwrap();
-        assert!(fs::write(path.join("y"), vec![0; 1 << 20]).is_err());
-        release(&dir).unwrap();
-        assert!(mounts_below(temp.path()).unwrap().is_empty());
-        assert!(!dir.volumes().exists());
     }
 }

@@ -13,7 +13,6 @@ use pod_lifecycle::spec::{self, ProbeKind};
 use super::message::Message;
 use super::{Worker, tell};
 use crate::hooks;
-use crate::images::Puller;
 use crate::layout::runtime_id;
 use crate::limits::POST_START_MAX;
 use crate::prober::{self, Asked};
@@ -85,6 +84,7 @@ impl Worker {
         let (shared, pod, dir) = (self.shared.clone(), self.pod.clone(), self.dir.clone());
         let sender = self.sender.clone();
         let facts = shared.facts(&self.record.pod_ips);
+        let events = self.events.clone();
         self.tasks.spawn(async move {
             let sources = &shared.sources;
             let context = VolumeContext {
@@ -92,6 +92,8 @@ impl Worker {
                 pod: &pod,
                 dir: &dir,
                 facts: &facts,
+                images: &shared.puller(),
+                events: &events,
             };
             let result = volumes::prepare(context)
                 .await
@@ -125,6 +127,7 @@ impl Worker {
         let (shared, pod, dir) = (self.shared.clone(), self.pod.clone(), self.dir.clone());
         let sender = self.sender.clone();
         let facts = shared.facts(&self.record.pod_ips);
+        let events = self.events.clone();
         self.tasks.spawn(async move {
             let sources = &shared.sources;
             let context = VolumeContext {
@@ -132,6 +135,8 @@ impl Worker {
                 pod: &pod,
                 dir: &dir,
                 facts: &facts,
+                images: &shared.puller(),
+                events: &events,
             };
             let due = match volumes::refresh(context).await {
                 Ok(due) => due,
@@ -199,13 +204,10 @@ impl Worker {
         let (shared, pod, sender) = (self.shared.clone(), self.pod.clone(), self.sender.clone());
         let events = self.events.container(&pod, &name);
         self.tasks.spawn(async move {
-            let puller = Puller {
-                store: &shared.config.images,
-                registries: &shared.config.registries,
-                sources: &shared.sources,
-                turns: &shared.pulls,
-            };
-            let result = puller.ensure(&pod, &container, &events).await.map(|_| ());
+            let image = container.image.as_deref().unwrap_or_default();
+            let policy = container.image_pull_policy.as_deref();
+            let ensured = shared.puller().ensure(&pod, image, policy, &events).await;
+            let result = ensured.map(|_| ());
             tell(
                 &sender,
                 Message::Image {

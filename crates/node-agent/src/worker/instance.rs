@@ -5,7 +5,7 @@ use std::io::{Read, Seek, SeekFrom};
 use std::path::Path;
 use std::sync::Arc;
 
-use container_runtime::spec::Exit as RuntimeExit;
+use container_runtime::spec::{Exit as RuntimeExit, ResolvedUser};
 use container_runtime::{RuntimeError, Sandbox};
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Container, Pod};
@@ -18,7 +18,7 @@ use super::message::{Message, StartResult};
 use super::{Shared, Worker, pod_sandbox, tell};
 use crate::container_spec::{Ingredients, container_spec};
 use crate::events::PodEvents;
-use crate::layout::{PodDir, runtime_id};
+use crate::layout::{PodDir, runtime_id, seccomp_dir};
 use crate::limits::{TERMINATION_LOG_BYTES, TERMINATION_LOG_LINES, TERMINATION_MESSAGE_BYTES_MAX};
 use crate::logs;
 use crate::volumes::PreparedVolumes;
@@ -83,7 +83,9 @@ impl Start {
         match self.sandbox.start(&id).await {
             Ok(()) => {
                 self.events.normal("Started", "Container started");
-                StartResult::Running(Box::new(self.running(&image, asked)))
+                let user = self.user(&id).await;
+                let running = self.running(&image, asked);
+                StartResult::Running(Box::new(Running { user, ..running }))
             }
             Err(RuntimeError::Start(error)) => {
                 self.events
@@ -95,6 +97,12 @@ impl Start {
                 StartResult::Failed(self.start_error(&image, error.to_string(), asked))
             }
         }
+    }
+
+    /// Whom the container runs as, after names were looked up in the image.
+    async fn user(&self, id: &str) -> Option<User> {
+        let state = self.sandbox.state().await.ok()?;
+        state.containers.get(id).map(|found| user_of(&found.user))
     }
 
     fn refuse(&self, reason: &'static str, message: String) -> StartResult {
@@ -162,6 +170,7 @@ impl Start {
             volumes: &self.volumes,
             dir: &self.dir,
             names: &names,
+            seccomp_profiles: &seccomp_dir(&self.shared.config.data_dir),
             node_memory_bytes: self.shared.machine.memory_bytes,
         });
         Ok((spec.map_err(config_error)?, image))
@@ -175,6 +184,7 @@ impl Start {
             sandbox: self.sandbox_number,
             image: self.container.image.clone().unwrap_or_default(),
             image_id: image_id(image),
+            user: None,
             started_at,
             post_start: if hooked { Hook::Pending } else { Hook::Done },
             startup: Default::default(),
@@ -192,6 +202,15 @@ impl Start {
             by_node: false,
             ..self.running(image, at).lost(at)
         }
+    }
+}
+
+/// The numbers that a container runs under, as the record keeps them.
+pub(crate) fn user_of(found: &ResolvedUser) -> User {
+    User {
+        uid: found.uid,
+        gid: found.gid,
+        groups: found.groups.clone(),
     }
 }
 

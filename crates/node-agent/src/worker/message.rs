@@ -6,6 +6,7 @@ use container_runtime::Sandbox;
 use container_runtime::spec::SandboxEvent;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Pod;
+use pod_lifecycle::local_storage::DiskUsage;
 use pod_lifecycle::probes::Outcome;
 use pod_lifecycle::record::{Exit, Running};
 use pod_lifecycle::spec::ProbeKind;
@@ -58,6 +59,8 @@ pub enum Message {
     VolumesOutdated,
     /// The volumes' files were made anew; when to do it again.
     VolumesRefreshed(Option<Timestamp>),
+    /// What the pod has on the node's disk.
+    StorageUsed(DiskUsage),
     /// A container's image is here, or not.
     Image {
         /// The container.

@@ -6,6 +6,7 @@
 
 mod effects;
 mod instance;
+mod local_storage;
 mod message;
 mod pod_sandbox;
 mod take;
@@ -29,6 +30,7 @@ use tokio_util::sync::CancellationToken;
 use crate::config::Config;
 use crate::events::PodEvents;
 use crate::facts::Machine;
+use crate::images::Puller;
 use crate::layout::PodDir;
 use crate::limits::{PLANS_IN_A_ROW_MAX, STATUS_RETRY_MAX, STATUS_RETRY_MIN, WORKER_MESSAGES_MAX};
 use crate::recovery::{self, Stored};
@@ -37,7 +39,7 @@ use crate::sources::Sources;
 use crate::status_writer;
 use crate::volumes::PreparedVolumes;
 
-pub(crate) use instance::{exit_of, last_words, public_id};
+pub(crate) use instance::{exit_of, last_words, public_id, user_of};
 pub use message::Message;
 
 /// What all workers of a node share.
@@ -65,6 +67,16 @@ pub struct Shared {
 }
 
 impl Shared {
+    /// What pulls images for pods.
+    pub fn puller(&self) -> Puller<'_> {
+        Puller {
+            store: &self.config.images,
+            registries: &self.config.registries,
+            sources: &self.sources,
+            turns: &self.pulls,
+        }
+    }
+
     /// What pods may know of the node.
     pub fn facts(&self, pod_ips: &[String]) -> NodeFacts {
         let allocatable = self.machine.capacity(self.config.pods_max);
@@ -118,6 +130,7 @@ pub struct Worker {
     removal_failures: u32,
     status_due: Option<Timestamp>,
     refresh_due: Option<Timestamp>,
+    storage_due: Option<Timestamp>,
     refreshing: bool,
     /// Exits that were heard of before the start was.
     early_exits: BTreeMap<String, container_runtime::spec::Exit>,
@@ -149,6 +162,7 @@ impl Worker {
             removal_failures: 0,
             status_due: None,
             refresh_due: None,
+            storage_due: None,
             refreshing: false,
             early_exits: BTreeMap::new(),
             watch: None,
@@ -169,12 +183,13 @@ impl Worker {
     pub async fn run(mut self) {
         if self.record.started_at.is_none() {
             self.record.started_at = Some(Timestamp::now());
+            self.admit();
         }
         if self.record.volumes == pod_lifecycle::record::Volumes::Ready && !self.removed {
             self.watch_sources();
-            self.admit();
             self.refresh_volumes();
         }
+        self.watch_storage();
         loop {
             let plan = self.plan_and_act();
             self.persist();
@@ -190,9 +205,6 @@ impl Worker {
         self.end();
     }
 
-    /// Plans until there is nothing to do now.
-    fn plan_and_act(&mut self) -> PodPlan {
-        let host_ips = [self.shared.config.node_ip.to_string()];
     /// Looks at a pod that is new here: what this node cannot do for it, it does not do by halves.
     fn admit(&mut self) {
         let status = self.pod.status.as_ref();
@@ -208,6 +220,9 @@ impl Worker {
         }
     }
 
+    /// Plans until there is nothing to do now.
+    fn plan_and_act(&mut self) -> PodPlan {
+        let host_ips = [self.shared.config.node_ip.to_string()];
         let mut rounds = 0;
         loop {
             let pod = self.pod.clone();
@@ -237,7 +252,7 @@ impl Worker {
 
     /// Waits for something to happen; `false` when the agent leaves the pod.
     async fn wait(&mut self, next_at: Option<Timestamp>) -> bool {
-        let due = [next_at, self.status_due, self.refresh_due]
+        let due = [next_at, self.status_due, self.refresh_due, self.storage_due]
             .into_iter()
             .flatten()
             .min();
@@ -267,6 +282,10 @@ impl Worker {
         if self.refresh_due.is_some_and(|due| due <= now) {
             self.refresh_due = None;
             self.refresh_volumes();
+        }
+        if self.storage_due.is_some_and(|due| due <= now) {
+            self.storage_due = None;
+            self.look_at_storage();
         }
     }
 

@@ -44,6 +44,7 @@ impl Worker {
                 self.refreshing = false;
                 self.note_refresh(due);
             }
+            Message::StorageUsed(usage) => self.storage_used(&usage),
             Message::Image { container, result } => self.image_ensured(&container, result),
             Message::Started { container, result } => self.container_started(&container, result),
             Message::PostStart {

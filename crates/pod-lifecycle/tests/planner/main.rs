@@ -6,4 +6,5 @@ mod dismissal;
 mod ephemeral;
 mod lifecycle;
 mod properties;
+mod statuses;
 mod world;

@@ -7,7 +7,7 @@ use k8s_openapi::api::core::v1::{Pod, PodStatus};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use pod_lifecycle::probes::{Outcome, ProbeRecord};
 use pod_lifecycle::record::{
-    Exit, Hook, Image, Instance, Removal, Running, Sandbox, Stop, Volumes,
+    Exit, Hook, Image, Instance, Removal, Running, Sandbox, Stop, User, Volumes,
 };
 use pod_lifecycle::spec::{self, ProbeKind};
 use pod_lifecycle::{Action, PodInput, PodPlan, PodRecord, plan_pod};
@@ -307,6 +307,11 @@ impl World {
             sandbox,
             image,
             image_id: "sha256:1".to_owned(),
+            user: Some(User {
+                uid: 1000,
+                gid: 2000,
+                groups: vec![2000],
+            }),
             started_at: now,
             post_start: if hooked { Hook::Pending } else { Hook::Done },
             startup: ProbeRecord::default(),

@@ -1,0 +1,208 @@
+//! emptyDir volumes: on disk, in memory, or of huge pages (statefulset.md §12.14).
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::io;
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+
+use k8s_openapi::api::core::v1::{EmptyDirVolumeSource, PodSpec};
+use nix::mount::{MsFlags, mount};
+use object_model::quantity::Quantity;
+use pod_lifecycle::spec::containers;
+
+use super::{mounts_below, ownership};
+use crate::container_spec::{HUGE_PAGES, pod_resources};
+
+/// What a volume is made of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Medium {
+    /// The disk of the data directory; its limit is watched, not enforced.
+    Disk,
+    /// Memory that is counted as the pod's.
+    Memory {
+        /// Size in bytes, 0 for the kernel's own limit.
+        bytes: i64,
+    },
+    /// Huge pages.
+    HugePages {
+        /// Size of a page in bytes.
+        page_bytes: i64,
+    },
+}
+
+/// The medium of a volume of a pod, on a node with so much memory.
+///
+/// # Errors
+/// The medium is not known, or the pod does not say of which huge pages.
+pub fn medium(
+    source: &EmptyDirVolumeSource,
+    spec: &PodSpec,
+    node_memory: i64,
+) -> Result<Medium, String> {
+    match source.medium.as_deref().unwrap_or_default() {
+        "" => Ok(Medium::Disk),
+        "Memory" => {
+            let own = source.size_limit.as_ref();
+            let own = own.and_then(|limit| limit.0.parse::<Quantity>().ok());
+            // No volume is larger than what the pod may use at all, nor that than the node.
+            let limits = [
+                Some(node_memory),
+                pod_resources(spec).memory_bytes,
+                own.map(|limit| limit.value()),
+            ];
+            let least = limits
+                .into_iter()
+                .flatten()
+                .filter(|bytes| *bytes > 0)
+                .min();
+            let bytes = least.unwrap_or(0);
+            Ok(Medium::Memory { bytes })
+        }
+        "HugePages" => {
+            let asked = huge_page_sizes(spec);
+            match asked.len() {
+                1 => page(asked.first().map_or("", String::as_str)),
+                0 => Err("medium HugePages: no container asks for huge pages".to_owned()),
+                _ => Err(
+                    "medium HugePages: containers ask for several sizes; use HugePages-<size>"
+                        .to_owned(),
+                ),
+            }
+        }
+        other => match other.strip_prefix("HugePages-") {
+            Some(size) => page(size),
+            None => Err(format!("unknown storage medium \"{other}\"")),
+        },
+    }
+}
+
+fn page(size: &str) -> Result<Medium, String> {
+    match size.parse::<Quantity>() {
+        Ok(size) if size.value() > 0 => Ok(Medium::HugePages {
+            page_bytes: size.value(),
+        }),
+        _ => Err(format!("\"{size}\" is no size of huge pages")),
+    }
+}
+
+/// The sizes of huge pages that a pod's containers ask for.
+fn huge_page_sizes(spec: &PodSpec) -> BTreeSet<String> {
+    let resources = containers(spec).filter_map(|(_, container)| container.resources.as_ref());
+    let lists = resources.flat_map(|resources| [&resources.requests, &resources.limits]);
+    let names = lists.flatten().flat_map(|list| list.keys());
+    names
+        .filter_map(|name| name.strip_prefix(HUGE_PAGES))
+        .map(str::to_owned)
+        .collect()
+}
+
+/// Makes the volume, unless it is there.
+pub fn make(path: &Path, medium: Medium, gid: Option<u32>) -> Result<(), String> {
+    let failed = |error: io::Error| format!("make the directory: {error}");
+    fs::create_dir_all(path).map_err(failed)?;
+    match medium {
+        Medium::Disk => {}
+        Medium::Memory { bytes } => {
+            let size = (bytes > 0).then(|| format!("size={bytes}"));
+            mount_once(path, "tmpfs", size.as_deref())?;
+        }
+        Medium::HugePages { page_bytes } => {
+            mount_once(path, "hugetlbfs", Some(&format!("pagesize={page_bytes}")))?;
+        }
+    }
+    fs::set_permissions(path, fs::Permissions::from_mode(0o777)).map_err(failed)?;
+    match gid {
+        Some(gid) => ownership::give_to_group(path, gid, true).map_err(failed),
+        None => Ok(()),
+    }
+}
+
+fn mount_once(path: &Path, kind: &str, options: Option<&str>) -> Result<(), String> {
+    let mounted = mounts_below(path).map_err(|error| error.to_string())?;
+    if !mounted.is_empty() {
+        return Ok(());
+    }
+    let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV;
+    mount(Some(kind), path, Some(kind), flags, options)
+        .map_err(|error| format!("mount {kind}: {error}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::super::release;
+    use super::*;
+    use crate::layout::PodDir;
+
+    fn of(source: serde_json::Value, resources: serde_json::Value) -> Result<Medium, String> {
+        let source = serde_json::from_value(source).unwrap();
+        let spec = json!({"containers": [{"name": "c", "resources": resources}]});
+        medium(&source, &serde_json::from_value(spec).unwrap(), 1 << 30)
+    }
+
+    #[test]
+    fn memory_is_no_more_than_pod_and_node_have() {
+        // statefulset.md 12.14
+        let memory = |limit: Option<&str>| json!({"medium": "Memory", "sizeLimit": limit});
+        let none = || json!({});
+        let limited = || json!({"limits": {"memory": "64Mi"}});
+        for (source, resources, bytes) in [
+            (memory(None), none(), 1 << 30),
+            (memory(Some("1Mi")), none(), 1 << 20),
+            (memory(None), limited(), 64 << 20),
+            (memory(Some("1Gi")), limited(), 64 << 20),
+        ] {
+            assert_eq!(of(source, resources), Ok(Medium::Memory { bytes }));
+        }
+        assert_eq!(of(json!({"sizeLimit": "1Mi"}), none()), Ok(Medium::Disk));
+    }
+
+    #[test]
+    fn the_size_of_huge_pages_is_the_volumes_or_the_only_one_asked_for() {
+        // statefulset.md 12.14
+        let own = json!({"medium": "HugePages-1Gi"});
+        let expected = Medium::HugePages {
+            page_bytes: 1 << 30,
+        };
+        assert_eq!(of(own, json!({})), Ok(expected));
+        let any = || json!({"medium": "HugePages"});
+        let one = json!({"limits": {"hugepages-2Mi": "4Mi"}});
+        let expected = Medium::HugePages {
+            page_bytes: 2 << 20,
+        };
+        assert_eq!(of(any(), one), Ok(expected));
+        let two = json!({"limits": {"hugepages-2Mi": "4Mi", "hugepages-1Gi": "1Gi"}});
+        assert!(of(any(), two).unwrap_err().contains("several sizes"));
+        assert!(of(any(), json!({})).is_err());
+        assert!(of(json!({"medium": "Tape"}), json!({})).is_err());
+    }
+
+    #[test]
+    fn memory_and_huge_pages_are_mounted_and_released() {
+        // statefulset.md 12.14; needs root, as the agent does
+        let temp = tempfile::tempdir().unwrap();
+        let dir = PodDir::at(temp.path().to_path_buf());
+        let path = dir.volume("shm");
+        for _ in 0..2 {
+            make(&path, Medium::Memory { bytes: 1 << 20 }, None).unwrap();
+        }
+        assert_eq!(mounts_below(temp.path()).unwrap().len(), 1);
+        fs::write(path.join("x"), vec![0; 1 << 19]).unwrap();
+        assert!(fs::write(path.join("y"), vec![0; 1 << 20]).is_err());
+        if fs::read_to_string("/proc/filesystems")
+            .unwrap()
+            .contains("hugetlbfs")
+        {
+            let pages = Medium::HugePages {
+                page_bytes: 2 << 20,
+            };
+            make(&dir.volume("huge"), pages, Some(7)).unwrap();
+            assert_eq!(mounts_below(temp.path()).unwrap().len(), 2);
+        }
+        release(&dir).unwrap();
+        assert!(mounts_below(temp.path()).unwrap().is_empty());
+        assert!(!dir.volumes().exists());
+    }
+}

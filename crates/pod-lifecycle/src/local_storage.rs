@@ -1,0 +1,171 @@
+//! Limits of what a pod writes on the node's own disk (statefulset.md §12.14).
+//!
+//! Nothing holds a container back when it writes: what it has written is looked at now and then,
+//! and a pod that has written too much is driven out, as kubelet does.
+
+use std::collections::BTreeMap;
+
+use k8s_openapi::api::core::v1::{Container, PodSpec, Volume};
+use object_model::quantity::Quantity;
+
+use crate::record::Dismissal;
+use crate::spec::containers;
+
+const RESOURCE: &str = "ephemeral-storage";
+
+/// A pod that is driven out for this gets one second.
+const GRACE_SECONDS: i64 = 1;
+
+/// What a pod has on the disk, in bytes.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct DiskUsage {
+    /// Writable layers and logs by container.
+    pub containers: BTreeMap<String, i64>,
+    /// emptyDir volumes on disk by name.
+    pub volumes: BTreeMap<String, i64>,
+}
+
+/// Whether anything of the pod is limited, so that its usage is worth looking at.
+pub fn is_limited(spec: &PodSpec) -> bool {
+    containers(spec).any(|(_, container)| limit(container).is_some())
+        || disk_volumes(spec).any(|volume| size_limit(volume).is_some())
+}
+
+/// The names of the volumes that are on the node's disk.
+pub fn disk_volume_names(spec: &PodSpec) -> impl Iterator<Item = &str> {
+    disk_volumes(spec).map(|volume| volume.name.as_str())
+}
+
+/// Why the pod cannot stay, if it has written more than it may.
+pub fn overrun(spec: &PodSpec, usage: &DiskUsage) -> Option<Dismissal> {
+    let message = volume_overrun(spec, usage)
+        .or_else(|| pod_overrun(spec, usage))
+        .or_else(|| container_overrun(spec, usage))?;
+    Some(Dismissal {
+        reason: "Evicted".to_owned(),
+        message,
+        grace_seconds: Some(GRACE_SECONDS),
+        disrupts: true,
+    })
+}
+
+fn volume_overrun(spec: &PodSpec, usage: &DiskUsage) -> Option<String> {
+    disk_volumes(spec).find_map(|volume| {
+        let limit = size_limit(volume)?;
+        let used = *usage.volumes.get(&volume.name)?;
+        (used > limit.value()).then(|| {
+            let name = &volume.name;
+            format!("Usage of EmptyDir volume \"{name}\" exceeds the limit \"{limit}\". ")
+        })
+    })
+}
+
+/// The containers' limits together are the pod's, for volumes too.
+fn pod_overrun(spec: &PodSpec, usage: &DiskUsage) -> Option<String> {
+    let limits = containers(spec).filter_map(|(_, container)| limit(container));
+    let limit = limits.reduce(|sum, more| sum.plus(&more))?;
+    let used: i64 = usage
+        .containers
+        .values()
+        .chain(usage.volumes.values())
+        .sum();
+    (used > limit.value()).then(|| {
+        format!("Pod ephemeral local storage usage exceeds the total limit of containers {limit}. ")
+    })
+}
+
+fn container_overrun(spec: &PodSpec, usage: &DiskUsage) -> Option<String> {
+    containers(spec).find_map(|(_, container)| {
+        let limit = limit(container)?;
+        let used = *usage.containers.get(&container.name)?;
+        (used > limit.value()).then(|| {
+            let name = &container.name;
+            format!("Container {name} exceeded its local ephemeral storage limit \"{limit}\". ")
+        })
+    })
+}
+
+fn limit(container: &Container) -> Option<Quantity> {
+    let limits = container.resources.as_ref()?.limits.as_ref()?;
+    limits.get(RESOURCE)?.0.parse().ok()
+}
+
+fn disk_volumes(spec: &PodSpec) -> impl Iterator<Item = &Volume> {
+    spec.volumes.iter().flatten().filter(|volume| {
+        let medium = volume
+            .empty_dir
+            .as_ref()
+            .map(|source| source.medium.as_deref());
+        medium.is_some_and(|medium| medium.unwrap_or_default().is_empty())
+    })
+}
+
+fn size_limit(volume: &Volume) -> Option<Quantity> {
+    let limit = volume.empty_dir.as_ref()?.size_limit.as_ref()?;
+    limit
+        .0
+        .parse()
+        .ok()
+        .filter(|limit: &Quantity| !limit.is_zero())
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn spec() -> PodSpec {
+        let limited = |name: &str| json!({"name": name, "resources": {"limits": {"ephemeral-storage": "1Mi"}}});
+        serde_json::from_value(json!({
+            "containers": [limited("a"), limited("b"), {"name": "free"}],
+            "volumes": [
+                {"name": "small", "emptyDir": {"sizeLimit": "512Ki"}},
+                {"name": "any", "emptyDir": {}},
+                {"name": "memory", "emptyDir": {"medium": "Memory", "sizeLimit": "1Ki"}}]}))
+        .unwrap()
+    }
+
+    fn said(containers: &[(&str, i64)], volumes: &[(&str, i64)]) -> Option<String> {
+        let owned = |list: &[(&str, i64)]| {
+            let each = list
+                .iter()
+                .map(|(name, kib)| ((*name).to_owned(), kib << 10));
+            each.collect()
+        };
+        let usage = DiskUsage {
+            containers: owned(containers),
+            volumes: owned(volumes),
+        };
+        overrun(&spec(), &usage).map(|dismissal| dismissal.message)
+    }
+
+    #[test]
+    fn volumes_containers_and_the_pod_have_limits() {
+        // statefulset.md 12.14
+        assert_eq!(said(&[("a", 1024), ("b", 512)], &[("small", 512)]), None);
+        assert_eq!(
+            said(&[], &[("small", 513)]).as_deref(),
+            Some("Usage of EmptyDir volume \"small\" exceeds the limit \"512Ki\". ")
+        );
+        assert_eq!(
+            said(&[("a", 1025)], &[]).as_deref(),
+            Some("Container a exceeded its local ephemeral storage limit \"1Mi\". ")
+        );
+        assert_eq!(
+            said(&[("a", 1024), ("free", 512)], &[("any", 513)]).as_deref(),
+            Some("Pod ephemeral local storage usage exceeds the total limit of containers 2Mi. ")
+        );
+    }
+
+    #[test]
+    fn what_has_no_limit_is_not_looked_at() {
+        assert!(is_limited(&spec()));
+        let names: Vec<&str> = disk_volume_names(&spec()).map(|_| "").collect();
+        assert_eq!(names.len(), 2);
+        let free = json!({"containers": [{"name": "c"}], "volumes": [
+            {"name": "v", "emptyDir": {}},
+            {"name": "m", "emptyDir": {"medium": "Memory", "sizeLimit": "1Ki"}}]});
+        assert!(!is_limited(&serde_json::from_value(free).unwrap()));
+    }
+}
