@@ -136,7 +136,7 @@ pub fn container_spec(of: &Ingredients<'_>) -> Result<ContainerSpec, String> {
         user,
         mounts: mounts(of)?,
         resources: container_resources(container.resources.as_ref()),
-        security: security(pod_context, context),
+        security: security(pod_context, context, of.seccomp_profiles)?,
         oom_score_adj: Some(oom_score_adj(pod_spec, container, of.node_memory_bytes)),
         tty: container.tty == Some(true),
         stdin: container.stdin == Some(true),

@@ -75,7 +75,9 @@ pub(crate) fn pod_status(
     status.qos_class = Some(known_qos(input.pod).unwrap_or_else(|| qos_class(spec).to_owned()));
     status.observed_generation = input.pod.metadata.generation;
     status.init_container_statuses = (!init.is_empty()).then_some(init);
-    status.container_statuses = Some(main);
+    // Of a pod that the node would not take there is nothing to tell.
+    let taken = !dismissed || record.sandboxes_made > 0;
+    status.container_statuses = taken.then_some(main);
     status
 }
 

@@ -11,7 +11,7 @@ use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Container, Pod};
 use pod_lifecycle::environment::{environment, references};
 use pod_lifecycle::messages;
-use pod_lifecycle::record::{Exit, Hook, Running};
+use pod_lifecycle::record::{Exit, Hook, Running, User};
 use sha2::{Digest, Sha256};
 
 use super::message::{Message, StartResult};
