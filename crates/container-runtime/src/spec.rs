@@ -59,6 +59,9 @@ pub struct ContainerSpec {
     pub resources: Resources,
     /// Privileges.
     pub security: Security,
+    /// Id of a running container of the sandbox whose process namespace this one joins, where the
+    /// pod as a whole has none.
+    pub process_target: Option<String>,
     /// Size limit in bytes of `/dev/shm`; the kernel's 64 MiB convention when absent.
     pub shm_bytes: Option<u64>,
     /// Resource limits of the first process (`RLIMIT_NOFILE` → soft, hard). What the node
@@ -151,9 +154,6 @@ pub enum MountSource {
         #[serde(default)]
         propagation: Propagation,
     },
-    /// Memory.
-    Tmpfs {
-        /// Size limit in bytes.
     /// The files of an image, read-only, none of which can be executed.
     Layers {
         /// Unpacked layers, the **topmost last**.
@@ -162,6 +162,9 @@ pub enum MountSource {
         #[serde(default)]
         sub_path: Option<PathBuf>,
     },
+    /// Memory.
+    Tmpfs {
+        /// Size limit in bytes.
         #[serde(default)]
         size_bytes: Option<u64>,
         /// Permission bits.
@@ -244,11 +247,11 @@ pub enum Seccomp {
     Unconfined,
     /// The runtime's profile: refuses calls that containers have no use for.
     RuntimeDefault,
+    /// The profile in a file of the node, as JSON.
+    Localhost(PathBuf),
 }
 
 /// Where and how much output is kept.
-    /// The profile in a file of the node, as JSON.
-    Localhost(PathBuf),
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct LogSpec {

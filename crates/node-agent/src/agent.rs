@@ -8,6 +8,7 @@ use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Pod;
 use kube::Client;
 use kube::api::Api;
+use pod_lifecycle::node_shutdown::Wave;
 use pod_lifecycle::resolv_conf::Resolver;
 use reconcile::{Cache, Change, Recorder, Source, WatchConfig};
 use tokio::sync::{Semaphore, mpsc};
@@ -24,6 +25,7 @@ use crate::node::NodeKeeper;
 use crate::recovery::{self, Found, Stored};
 use crate::registry::Registry;
 use crate::sources::Sources;
+use crate::usage::{self, History};
 use crate::worker::{Beginning, Message, Shared, Worker};
 
 /// A running node agent.
@@ -76,6 +78,7 @@ impl NodeAgent {
             recorder: Recorder::spawn(client.clone(), source, background.clone()),
             sources: Sources::new(client.clone(), background.clone()),
             registry: Registry::default(),
+            usage: History::default(),
             machine,
             resolver: Resolver::parse(&resolver),
             pulls: Semaphore::new(PULLS_MAX),
@@ -142,6 +145,7 @@ impl Dispatcher {
         shutdown: CancellationToken,
     ) {
         let heartbeat = tokio::spawn(keeper.keep(background.clone()));
+        let figures = tokio::spawn(usage::watch(self.shared.clone(), background.clone()));
         let api: Api<Pod> = Api::all(self.shared.client.clone());
         let mine = format!("spec.nodeName={}", self.shared.config.node_name);
         let config = WatchConfig::default().fields(&mine);
@@ -169,6 +173,9 @@ impl Dispatcher {
         background.cancel();
         if let Err(error) = heartbeat.await {
             tracing::error!(%error, "heartbeat ended unexpectedly");
+        }
+        if let Err(error) = figures.await {
+            tracing::error!(%error, "usage is no longer looked at");
         }
     }
 
@@ -437,22 +444,39 @@ impl Dispatcher {
         });
     }
 
-    /// Stops all pods side by side and waits for their ends.
+    /// Stops all pods, one wave after the other, and waits for their ends.
     async fn stop_pods(&mut self, pods: &Cache<Pod>) {
-        let all: Vec<_> = self
-            .workers
-            .values()
-            .flat_map(|of_name| of_name.values())
+        let mut changes = pods.subscribe();
+        let views = self.shared.registry.list();
+        let waves: HashMap<String, Wave> = views
+            .iter()
+            .map(|view| (uid_of(&view.pod), Wave::of(&view.pod)))
             .collect();
-        for worker in &all {
+        // Who is not known yet has nothing that runs.
+        let wave_of = |uid: &str| waves.get(uid).copied().unwrap_or(Wave::Regular);
+        for wave in Wave::ALL {
+            self.stop_wave(|uid| wave_of(uid) == wave, &mut changes)
+                .await;
+        }
+    }
+
+    /// Stops the pods of these uids side by side and waits for their ends.
+    async fn stop_wave(&mut self, is_in: impl Fn(&str) -> bool, changes: &mut Changes<Pod>) {
+        let all = self.workers.values().flatten();
+        for (_, worker) in all.filter(|(uid, _)| is_in(uid)) {
             if worker.send(Message::NodeStops).await.is_err() {
                 tracing::debug!("a pod's worker has just ended");
             }
         }
-        let mut changes = pods.subscribe();
-        while !self.tasks.is_empty() {
+        while self.pods.values().any(|(_, uid)| is_in(uid)) {
             tokio::select! {
-                Some(_) = self.tasks.join_next() => {}
+                Some(ended) = self.tasks.join_next_with_id() => {
+                    let task = match ended {
+                        Ok((task, ())) => task,
+                        Err(error) => error.id(),
+                    };
+                    self.pods.remove(&task);
+                }
                 // A pod that is deleted meanwhile has less time, or none.
                 Some(change) = changes.next() => match change {
                     Change::Applied(pod, _) => {

@@ -50,6 +50,8 @@ pub struct Ingredients<'a> {
     pub seccomp_profiles: &'a Path,
     /// The node's memory, for the order in which the kernel kills.
     pub node_memory_bytes: u64,
+    /// The running instance whose processes it sees, if it is to see another's.
+    pub process_target: Option<&'a str>,
 }
 
 /// Kernel parameters of every pod with a network of its own: any user may serve any port and send
@@ -137,6 +139,7 @@ pub fn container_spec(of: &Ingredients<'_>) -> Result<ContainerSpec, String> {
         mounts: mounts(of)?,
         resources: container_resources(container.resources.as_ref()),
         security: security(pod_context, context, of.seccomp_profiles)?,
+        process_target: of.process_target.map(str::to_owned),
         oom_score_adj: Some(oom_score_adj(pod_spec, container, of.node_memory_bytes)),
         tty: container.tty == Some(true),
         stdin: container.stdin == Some(true),
@@ -440,6 +443,7 @@ mod tests {
             names: &pod_lifecycle::hostname::names(&pod, "cluster.local").unwrap(),
             seccomp_profiles: Path::new("/profiles"),
             node_memory_bytes: 1 << 30,
+            process_target: None,
         })
     }
 

@@ -34,12 +34,12 @@ impl PodEvents {
 
     /// The same about one of the pod's containers.
     pub fn container(&self, pod: &Pod, name: &str) -> Self {
-        let init = pod
-            .spec
-            .as_ref()
-            .and_then(|spec| find(spec, name))
-            .is_some_and(|(kind, _)| kind != Kind::Main);
-        let list = if init { "initContainers" } else { "containers" };
+        let found = pod.spec.as_ref().and_then(|spec| find(spec, name));
+        let list = match found {
+            Some((Kind::Init | Kind::Sidecar, _)) => "initContainers",
+            Some((Kind::Ephemeral, _)) => "ephemeralContainers",
+            Some((Kind::Main, _)) | None => "containers",
+        };
         let mut events = self.clone();
         events.pod.field_path = Some(format!("spec.{list}{{{name}}}"));
         events

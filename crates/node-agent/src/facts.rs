@@ -48,7 +48,7 @@ impl Machine {
         Self {
             cpus: std::thread::available_parallelism().map_or(1, usize::from),
             memory_bytes: meminfo("MemTotal").unwrap_or(0),
-            disk_bytes: disk(data_dir).map_or(0, |(total, _)| total),
+            disk_bytes: disk(data_dir).map_or(0, |disk| disk.total),
             kernel: line("/proc/sys/kernel/osrelease"),
             os_image: os_release("PRETTY_NAME").unwrap_or_else(|| "Linux".to_owned()),
             machine_id: line("/etc/machine-id"),
@@ -85,12 +85,14 @@ pub fn pressure(data_dir: &Path) -> Pressure {
     let disk = disk(data_dir);
     Pressure {
         memory: available.is_some_and(|bytes| bytes < crate::limits::MEMORY_AVAILABLE_BYTES_MIN),
-        disk: disk
-            .is_some_and(|(total, free)| free < total / 100 * crate::limits::DISK_FREE_PERCENT_MIN),
+        disk: disk.is_some_and(|disk| {
+            disk.free < disk.total / 100 * crate::limits::DISK_FREE_PERCENT_MIN
+        }),
     }
 }
 
-fn meminfo(field: &str) -> Option<u64> {
+/// A line of `/proc/meminfo`, in bytes.
+pub fn meminfo(field: &str) -> Option<u64> {
     let text = fs::read_to_string("/proc/meminfo").ok()?;
     let line = text.lines().find(|line| line.starts_with(field))?;
     let kib: u64 = line.split_whitespace().nth(1)?.parse().ok()?;
@@ -105,14 +107,26 @@ fn os_release(field: &str) -> Option<String> {
     Some(line.trim_matches('"').to_owned())
 }
 
-/// Size and free bytes of the file system that holds `path`, without what it keeps back for itself:
-/// the share that is free is then the one that `df` shows.
-fn disk(path: &Path) -> Option<(u64, u64)> {
+/// A file system's bytes, without what it keeps back for itself: the share that is free is then the
+/// one that `df` shows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Disk {
+    /// All of it.
+    pub total: u64,
+    /// What can still be written.
+    pub free: u64,
+}
+
+/// Looks at the file system that holds `path`.
+pub fn disk(path: &Path) -> Option<Disk> {
     let stat = nix::sys::statvfs::statvfs(path).ok()?;
     let unit = stat.fragment_size();
     let available = stat.blocks_available();
     let used = stat.blocks().saturating_sub(stat.blocks_free());
-    Some(((used + available) * unit, available * unit))
+    Some(Disk {
+        total: (used + available) * unit,
+        free: available * unit,
+    })
 }
 
 /// The architecture as container images name it.

@@ -27,14 +27,15 @@ mod recovery;
 mod registry;
 mod sources;
 mod status_writer;
+mod usage;
 mod volumes;
 mod worker;
 
 pub use agent::{NodeAgent, run};
 pub use config::{Config, OnShutdown};
 pub use kubelet_api::{BoxBody, BoxError, NodeService};
-
 pub use pod_lifecycle::admission::Policy as AdmissionPolicy;
+
 /// An agent that cannot start, or cannot go on.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {

@@ -62,5 +62,8 @@ pub const DISK_FREE_PERCENT_MIN: u64 = 5;
 /// Available memory below which the node reports pressure.
 pub const MEMORY_AVAILABLE_BYTES_MIN: u64 = 100 << 20;
 
+/// How often it is looked at what the node and its containers use (kubelet's figure).
+pub const USAGE_PERIOD: Duration = Duration::from_secs(10);
+
 /// How often the end of a followed log is looked at when nobody tells that it grew.
 pub const LOG_FOLLOW_PERIOD: Duration = Duration::from_millis(100);

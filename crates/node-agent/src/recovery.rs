@@ -148,8 +148,10 @@ pub fn adopt(
 fn adopt_containers(record: &mut PodRecord, pod: &Pod, dir: &PodDir, state: &SandboxState) {
     let sandbox = record.sandboxes_made;
     let spec = pod.spec.clone().unwrap_or_default();
+    let ephemeral = spec.ephemeral_containers.iter().flatten();
     let names: Vec<String> = spec::containers(&spec)
         .map(|(_, container)| container.name.clone())
+        .chain(ephemeral.map(|container| container.name.clone()))
         .collect();
     for name in names {
         let Some((_, container)) = spec::find(&spec, &name) else {
@@ -166,7 +168,7 @@ fn adopt_containers(record: &mut PodRecord, pod: &Pod, dir: &PodDir, state: &San
             continue;
         }
         if !is_current {
-            let Some(running) = running_of(pod, container, number, sandbox, found) else {
+            let Some(running) = running_of(pod, &container, number, sandbox, found) else {
                 continue;
             };
             known.started(running);
@@ -175,7 +177,7 @@ fn adopt_containers(record: &mut PodRecord, pod: &Pod, dir: &PodDir, state: &San
         if let (ContainerStatus::Exited(exit), Instance::Running(running)) =
             (&found.status, &known.instance)
         {
-            let said = last_words(dir, container, number, exit.code);
+            let said = last_words(dir, &container, number, exit.code);
             let ended: Exit = exit_of(running, exit, said);
             known.exited(ended);
         }

@@ -48,7 +48,13 @@ pub fn difference(before: &PodStatus, after: &PodStatus) -> Option<Value> {
 fn owned(key: &str) -> bool {
     matches!(
         key,
-        "reason" | "message" | "podIP" | "podIPs" | "initContainerStatuses" | "containerStatuses"
+        "reason"
+            | "message"
+            | "podIP"
+            | "podIPs"
+            | "initContainerStatuses"
+            | "containerStatuses"
+            | "ephemeralContainerStatuses"
     )
 }
 

@@ -33,18 +33,34 @@ pub struct Policy {
     pub unsafe_sysctls: Vec<String>,
 }
 
+/// Why a pod is not taken.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Rejection {
+    /// Reason of the event and of the pod's status.
+    pub reason: &'static str,
+    /// What is wrong, as the event says it.
+    pub message: String,
+}
+
+impl Rejection {
+    /// What becomes of the pod.
+    pub fn dismissal(&self) -> Dismissal {
+        Dismissal {
+            reason: self.reason.to_owned(),
+            message: messages::rejected(&self.message),
+            grace_seconds: None,
+            disrupts: false,
+        }
+    }
+}
+
 /// Looks at a pod that is new on the node; `None` when it is taken.
-pub fn dismissal(pod: &Pod, policy: &Policy) -> Option<Dismissal> {
+pub fn rejection(pod: &Pod, policy: &Policy) -> Option<Rejection> {
     let spec = pod.spec.as_ref()?;
-    let (reason, why) = forbidden_sysctl(spec, policy)
+    let (reason, message) = forbidden_sysctl(spec, policy)
         .map(|why| ("SysctlForbidden", why))
         .or_else(|| app_armor(spec).map(|why| ("AppArmor", why)))?;
-    Some(Dismissal {
-        reason: reason.to_owned(),
-        message: messages::rejected(&why),
-        grace_seconds: None,
-        disrupts: false,
-    })
+    Some(Rejection { reason, message })
 }
 
 fn forbidden_sysctl(spec: &PodSpec, policy: &Policy) -> Option<String> {
@@ -119,7 +135,8 @@ mod tests {
         let policy = Policy {
             unsafe_sysctls: vec!["net.core.*".to_owned(), "kernel.msgmax".to_owned()],
         };
-        dismissal(&pod, &policy).map(|d| format!("{} {}", d.reason, d.message))
+        let dismissal = rejection(&pod, &policy)?.dismissal();
+        Some(format!("{} {}", dismissal.reason, dismissal.message))
     }
 
     fn sysctl(name: &str) -> serde_json::Value {

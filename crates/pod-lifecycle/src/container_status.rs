@@ -67,7 +67,8 @@ pub(crate) fn container_status(
     match &record.instance {
         Instance::Running(running) => {
             status.started = Some(is_started(running, container));
-            status.ready = kind != Kind::Init && is_ready(running, container);
+            status.ready =
+                matches!(kind, Kind::Sidecar | Kind::Main) && is_ready(running, container);
             identify(&mut status, &running.id, &running.image, &running.image_id);
             status.user = running.user.as_ref().map(shown_user);
             status.volume_mounts = volume_mounts(container);
@@ -78,6 +79,10 @@ pub(crate) fn container_status(
                 identify(&mut status, &exit.id, &exit.image, &exit.image_id);
             }
         }
+    }
+    if kind == Kind::Ephemeral {
+        // It is nothing that others wait for.
+        status.started = None;
     }
     if kind == Kind::Init {
         let ended = status

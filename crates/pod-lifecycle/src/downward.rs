@@ -1,5 +1,6 @@
 //! What a pod may know of itself: the downward API (statefulset.md §12.11).
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 use k8s_openapi::api::core::v1::{Container, Pod, ResourceFieldSelector};
@@ -124,7 +125,7 @@ pub fn resource(
         .filter(|name| !name.is_empty());
     let container = match (named, &pod.spec, own) {
         (Some(name), Some(spec), _) => spec::find(spec, name).map(|(_, container)| container),
-        (_, _, own) => own,
+        (_, _, own) => own.map(Cow::Borrowed),
     };
     let Some(container) = container else {
         let name = named.unwrap_or_default();

@@ -15,6 +15,7 @@ pub mod hosts_file;
 pub mod limits;
 pub mod local_storage;
 pub mod messages;
+pub mod node_shutdown;
 pub mod plan;
 pub mod probes;
 pub mod qos;

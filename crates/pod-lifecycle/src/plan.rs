@@ -9,11 +9,11 @@
 //! when containers, sandbox and volumes are gone. If there is no action, `waiting` says why.
 
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::{Pod, PodSpec, PodStatus};
+use k8s_openapi::api::core::v1::{Container, Pod, PodSpec, PodStatus};
 use serde::{Deserialize, Serialize};
 
 use crate::record::{Dismissal, PodRecord, Removal, Sandbox, Volumes};
-use crate::spec::ProbeKind;
+use crate::spec::{self, ProbeKind};
 use crate::{backoff, messages, phase, starting, status, stopping};
 
 /// What the planner looks at.
@@ -167,6 +167,7 @@ pub(crate) enum Ending {
 pub(crate) struct Planner<'a> {
     pub input: PodInput<'a>,
     pub spec: &'a PodSpec,
+    pub ephemeral: &'a [Container],
     pub now: Timestamp,
     pub plan: PodPlan,
 }
@@ -194,9 +195,11 @@ impl Planner<'_> {
 pub fn plan_pod(input: &PodInput<'_>, now: Timestamp) -> PodPlan {
     let empty = PodSpec::default();
     let spec = input.pod.spec.as_ref().unwrap_or(&empty);
+    let ephemeral = spec::ephemeral_containers(spec);
     let mut planner = Planner {
         input: *input,
         spec,
+        ephemeral: &ephemeral,
         now,
         plan: PodPlan::default(),
     };

@@ -10,8 +10,10 @@ use crate::spec::{Kind, restart_policy};
 
 /// Whether the container is to run again after that exit, as far as policies go.
 pub fn wanted(spec: &PodSpec, kind: Kind, container: &Container, exit: &Exit) -> bool {
-    if kind == Kind::Sidecar {
-        return true;
+    match kind {
+        Kind::Sidecar => return true,
+        Kind::Ephemeral => return false,
+        Kind::Init | Kind::Main => {}
     }
     if kind == Kind::Init && exit.code == 0 {
         return false;

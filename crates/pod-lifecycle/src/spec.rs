@@ -1,6 +1,8 @@
 //! Views of a pod's specification: which containers there are, of what kind, in what order.
 
-use k8s_openapi::api::core::v1::{Container, Pod, PodSpec, Probe};
+use std::borrow::Cow;
+
+use k8s_openapi::api::core::v1::{Container, EphemeralContainer, Pod, PodSpec, Probe};
 
 use crate::limits::GRACE_DEFAULT_SECONDS;
 
@@ -13,6 +15,8 @@ pub enum Kind {
     Sidecar,
     /// One of the pod's `containers`.
     Main,
+    /// Added to the running pod by somebody who looks into it; runs once, for nobody else.
+    Ephemeral,
 }
 
 /// One of a container's three probes.
@@ -60,15 +64,60 @@ pub fn init_kind(container: &Container) -> Kind {
     }
 }
 
-/// All containers: init containers and sidecars in order, then the main ones.
+/// The pod's ephemeral containers in order, each as the container that it is.
+pub fn ephemeral_containers(spec: &PodSpec) -> Vec<Container> {
+    let all = spec.ephemeral_containers.iter().flatten();
+    all.map(container_of).collect()
+}
+
+/// The container whose processes an ephemeral container is to see, if it names one.
+pub fn target_of<'a>(spec: &'a PodSpec, ephemeral: &str) -> Option<&'a str> {
+    let mut all = spec.ephemeral_containers.iter().flatten();
+    let target = all
+        .find(|one| one.name == ephemeral)?
+        .target_container_name
+        .as_deref();
+    target.filter(|name| !name.is_empty())
+}
+
+fn container_of(ephemeral: &EphemeralContainer) -> Container {
+    let one = ephemeral.clone();
+    Container {
+        name: one.name,
+        image: one.image,
+        image_pull_policy: one.image_pull_policy,
+        command: one.command,
+        args: one.args,
+        working_dir: one.working_dir,
+        env: one.env,
+        env_from: one.env_from,
+        volume_mounts: one.volume_mounts,
+        volume_devices: one.volume_devices,
+        security_context: one.security_context,
+        stdin: one.stdin,
+        stdin_once: one.stdin_once,
+        tty: one.tty,
+        termination_message_path: one.termination_message_path,
+        termination_message_policy: one.termination_message_policy,
+        // Resources, ports, probes and hooks are for containers that the pod is made of.
+        ..Container::default()
+    }
+}
+
+/// All that the pod is made of: init containers and sidecars in order, then the main ones.
 pub fn containers(spec: &PodSpec) -> impl Iterator<Item = (Kind, &Container)> {
     let init = init_containers(spec).iter().map(|c| (init_kind(c), c));
     init.chain(spec.containers.iter().map(|c| (Kind::Main, c)))
 }
 
 /// The container of that name, of whatever kind.
-pub fn find<'a>(spec: &'a PodSpec, name: &str) -> Option<(Kind, &'a Container)> {
-    containers(spec).find(|(_, container)| container.name == name)
+pub fn find<'a>(spec: &'a PodSpec, name: &str) -> Option<(Kind, Cow<'a, Container>)> {
+    if let Some((kind, container)) = containers(spec).find(|(_, c)| c.name == name) {
+        return Some((kind, Cow::Borrowed(container)));
+    }
+    let mut ephemeral = spec.ephemeral_containers.iter().flatten();
+    let found = ephemeral.find(|one| one.name == name)?;
+    Some((Kind::Ephemeral, Cow::Owned(container_of(found))))
 }
 
 /// The pod's `restartPolicy`.

@@ -1,6 +1,7 @@
 //! A pod that is to run: sandbox and volumes first, then containers in their order, then probes.
 //!
-//! Init containers run one after another; a sidecar lets the next one begin once it has started
+//! Ephemeral containers start as soon as there is a sandbox, whatever the others do, and once only
+//! (kubectl.md 5.8). Init containers run one after another; a sidecar lets the next one begin once it has started
 //! (statefulset.md §12.2, §12.3). Main containers start together.
 
 use jiff::Timestamp;
@@ -25,6 +26,9 @@ pub(crate) fn run_pod(planner: &mut Planner<'_>) {
     let sandbox = prepare_sandbox(planner);
     let volumes = prepare_volumes(planner);
     let ready = sandbox && volumes;
+    for container in planner.ephemeral {
+        advance(planner, Kind::Ephemeral, container, ready);
+    }
     let initialized = start_init_containers(planner, ready);
     if initialized {
         for container in &planner.spec.containers {
@@ -206,6 +210,9 @@ fn restart(
     exit: &Exit,
     ready: bool,
 ) {
+    if kind == Kind::Ephemeral {
+        return;
+    }
     let ours = exit.sandbox == planner.input.record.sandboxes_made;
     if ours && !restart::wanted(planner.spec, kind, container, exit)
         || !ours && kind == Kind::Main && !wanted_again(planner, container, exit)

@@ -15,7 +15,7 @@ use crate::phase::{self, Facts, Final};
 use crate::plan::PodInput;
 use crate::qos::qos_class;
 use crate::record::{Instance, Sandbox};
-use crate::spec::{Kind, init_containers, init_kind, uses_host_network};
+use crate::spec::{Kind, ephemeral_containers, init_containers, init_kind, uses_host_network};
 
 /// Condition types that the node agent owns.
 pub const OWN_CONDITIONS: [&str; 5] = [
@@ -57,6 +57,10 @@ pub(crate) fn pod_status(
         .iter()
         .map(|container| container_status(&view, Kind::Main, container))
         .collect();
+    let ephemeral: Vec<ContainerStatus> = ephemeral_containers(spec)
+        .iter()
+        .map(|container| container_status(&view, Kind::Ephemeral, container))
+        .collect();
     let facts = Facts {
         spec,
         init: &init,
@@ -75,6 +79,7 @@ pub(crate) fn pod_status(
     status.qos_class = Some(known_qos(input.pod).unwrap_or_else(|| qos_class(spec).to_owned()));
     status.observed_generation = input.pod.metadata.generation;
     status.init_container_statuses = (!init.is_empty()).then_some(init);
+    status.ephemeral_container_statuses = (!ephemeral.is_empty()).then_some(ephemeral);
     // Of a pod that the node would not take there is nothing to tell.
     let taken = !dismissed || record.sandboxes_made > 0;
     status.container_statuses = taken.then_some(main);

@@ -142,6 +142,8 @@ impl Supervisor {
         }
         let spec: ContainerSpec = state_dir::read_json(&place.dir.join(state_dir::SPEC_FILE))
             .map_err(internal("read the container's specification"))?;
+        let pid_namespace = self.pid_namespace(spec.process_target.as_deref())?;
+        let container = self.container(id)?;
         let wiring = Wiring {
             tty: container.tty,
             stdin: container.stdin,
@@ -150,11 +152,6 @@ impl Supervisor {
         };
         let (ends, streams) = Ends::open(wiring).map_err(internal("make streams"))?;
         container.busy = true;
-        let pid_namespace = match (self.file.spec.host_pid, self.pause) {
-            (true, _) => PidNamespace::Node,
-            (false, Some(pid)) => PidNamespace::Shared(format!("/proc/{pid}/ns/pid").into()),
-            (false, None) => PidNamespace::Own,
-        };
         let (shm, unified) = (self.shm(), self.unified);
         let cgroup = place.cgroup.clone();
         let around = move |root, sub_paths| Surroundings {
@@ -173,6 +170,27 @@ impl Supervisor {
         };
         self.start_job(job, move || worker::start(&spec, &place, around, streams));
         Ok(())
+    }
+
+    /// The process namespace of a new container: the pod's, else that of the container it is to
+    /// look into, else one of its own.
+    fn pid_namespace(&self, target: Option<&str>) -> Result<PidNamespace, Failure> {
+        let of_process = |pid: i32| PidNamespace::Shared(format!("/proc/{pid}/ns/pid").into());
+        if self.file.spec.host_pid {
+            return Ok(PidNamespace::Node);
+        }
+        if let Some(pid) = self.pause {
+            return Ok(of_process(pid));
+        }
+        let Some(target) = target else {
+            return Ok(PidNamespace::Own);
+        };
+        match self.containers.get(target).map(|c| &c.state.status) {
+            Some(ContainerStatus::Running { pid, .. }) => Ok(of_process(*pid)),
+            _ => Err(Failure::WrongState(format!(
+                "container {target}, whose processes it is to see, does not run"
+            ))),
+        }
     }
 
     fn signal(&mut self, connection: u64, id: &str, signal: i32) -> Answer {

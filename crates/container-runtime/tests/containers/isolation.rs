@@ -426,3 +426,37 @@ async fn devices_are_given_as_asked() {
     assert_eq!(logged(&spec), ["there"]);
     world.end().await;
 }
+
+#[tokio::test]
+async fn a_container_can_join_the_processes_of_another() {
+    // kubectl.md 5.8
+    let world = World::new("target");
+    let sandbox = world.sandbox("p1").await;
+    let app = world.shell("app", "echo up; exec sleep 1000");
+    start(&sandbox, &app).await;
+    let seen = "tr '\\0' ' ' < /proc/1/cmdline; echo; ls /proc/1/root >/dev/null && echo root";
+    let alone = world.shell("alone", seen);
+    assert_eq!(run(&sandbox, &alone).await.code, 0);
+    assert!(
+        logged(&alone)[0].starts_with("sh -c"),
+        "{:?}",
+        logged(&alone)
+    );
+    let mut debugger = world.shell("debugger", seen);
+    debugger.process_target = Some("app".into());
+    debugger.security.capabilities_add = vec!["SYS_PTRACE".into()];
+    assert_eq!(run(&sandbox, &debugger).await.code, 0);
+    assert_eq!(logged(&debugger), ["sleep 1000 ", "root"]);
+    // It ends with the container that it looks into; one that does not run has nothing to see.
+    let mut waiting = world.shell("waiting", "exec sleep 1000");
+    waiting.process_target = Some("app".into());
+    start(&sandbox, &waiting).await;
+    sandbox.signal("app", 9).await.unwrap();
+    assert_eq!(exit_of(&sandbox, "waiting").await.signal, Some(9));
+    let mut late = world.shell("late", "true");
+    late.process_target = Some("app".into());
+    sandbox.create_container(late).await.unwrap();
+    let refused = sandbox.start("late").await.unwrap_err();
+    assert!(refused.to_string().contains("app"), "{refused}");
+    world.end().await;
+}

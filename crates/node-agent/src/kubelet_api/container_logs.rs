@@ -105,8 +105,11 @@ fn log_of(view: &PodView, target: &Target<'_>, previous: bool) -> Result<(PathBu
 }
 
 fn status_of<'a>(view: &'a PodView, container: &str) -> Option<&'a ContainerStatus> {
-    let main = view.status.container_statuses.iter().flatten();
-    let mut all = main.chain(view.status.init_container_statuses.iter().flatten());
+    let status = &view.status;
+    let main = status.container_statuses.iter().flatten();
+    let init = status.init_container_statuses.iter().flatten();
+    let ephemeral = status.ephemeral_container_statuses.iter().flatten();
+    let mut all = main.chain(init).chain(ephemeral);
     all.find(|status| status.name == container)
 }
 

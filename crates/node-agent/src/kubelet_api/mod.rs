@@ -1,5 +1,5 @@
 //! What a node serves to the API server, on kubelet's paths: logs, exec, attach, port-forward,
-//! pods, health.
+//! pods, what they use, health.
 //!
 //! Who may ask is decided before a request comes here.
 
@@ -9,6 +9,7 @@ mod port_forward;
 mod query;
 mod spdy_streams;
 mod streams;
+mod summary;
 mod terminal;
 mod upgrade;
 
@@ -46,6 +47,8 @@ async fn answer(shared: Arc<Shared>, request: Request<BoxBody>) -> Response<BoxB
     let done = match (request.method(), parts.as_slice()) {
         (&Method::GET, ["healthz"]) => Ok(text("ok".to_owned())),
         (&Method::GET, ["pods"]) => pods(&shared),
+        (&Method::GET, ["stats", "summary"]) => Ok(summary::summary(&shared)),
+        (&Method::GET, ["metrics", "resource"]) => Ok(summary::resource_metrics(&shared)),
         (&Method::GET, ["containerLogs", ns, pod, container]) => {
             container_logs::answer(&shared, &Target { ns, pod, container }, request.uri())
         }

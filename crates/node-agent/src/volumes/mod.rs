@@ -204,8 +204,11 @@ fn used_volumes(pod: &Pod) -> Vec<&Volume> {
     let Some(pod_spec) = &pod.spec else {
         return Vec::new();
     };
+    let ephemeral = spec::ephemeral_containers(pod_spec);
     let used: BTreeSet<&str> = spec::containers(pod_spec)
-        .flat_map(|(_, container)| {
+        .map(|(_, container)| container)
+        .chain(&ephemeral)
+        .flat_map(|container| {
             let mounts = container
                 .volume_mounts
                 .iter()

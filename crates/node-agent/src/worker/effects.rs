@@ -69,7 +69,7 @@ impl Worker {
     /// The container's specification; the planner only names containers that there are.
     pub(super) fn container(&self, name: &str) -> Option<Container> {
         let spec = self.pod.spec.as_ref()?;
-        spec::find(spec, name).map(|(_, container)| container.clone())
+        spec::find(spec, name).map(|(_, container)| container.into_owned())
     }
 
     pub(super) fn running(&mut self, name: &str) -> Option<&mut Running> {

@@ -11,7 +11,8 @@ use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Container, Pod};
 use pod_lifecycle::environment::{environment, references};
 use pod_lifecycle::messages;
-use pod_lifecycle::record::{Exit, Hook, Running, User};
+use pod_lifecycle::record::{Exit, Hook, Instance, Running, User};
+use pod_lifecycle::spec;
 use sha2::{Digest, Sha256};
 
 use super::message::{Message, StartResult};
@@ -35,6 +36,16 @@ struct Start {
     volumes: PreparedVolumes,
     dir: PodDir,
     events: PodEvents,
+    target: Target,
+}
+
+/// Whose processes the container is to see besides its own.
+enum Target {
+    None,
+    /// Those of the running instance of that id.
+    Running(String),
+    /// Those of a container of that name, which does not run.
+    Missing(String),
 }
 
 impl Worker {
@@ -43,7 +54,9 @@ impl Worker {
         let (Some(container), Some(sandbox)) = (self.container(name), self.sandbox.clone()) else {
             return;
         };
+        let target = self.target(name);
         let start = Start {
+            target,
             shared: self.shared.clone(),
             pod: self.pod.clone(),
             container,
@@ -61,6 +74,21 @@ impl Worker {
             let result = start.run().await;
             tell(&sender, Message::Started { container, result }).await;
         });
+    }
+}
+
+impl Worker {
+    fn target(&self, name: &str) -> Target {
+        let spec = self.pod.spec.as_ref();
+        let Some(target) = spec.and_then(|spec| spec::target_of(spec, name)) else {
+            return Target::None;
+        };
+        match self.record.containers.get(target) {
+            Some(record) if matches!(record.instance, Instance::Running(_)) => {
+                Target::Running(runtime_id(target, record.restart_count))
+            }
+            _ => Target::Missing(target.to_owned()),
+        }
     }
 }
 
@@ -134,6 +162,14 @@ impl Start {
         &self,
     ) -> Result<(container_runtime::spec::ContainerSpec, image_store::Image), Refused> {
         let config_error = |message| (messages::CREATE_CONTAINER_CONFIG_ERROR, message);
+        let process_target = match &self.target {
+            Target::None => None,
+            Target::Running(id) => Some(id.as_str()),
+            Target::Missing(name) => {
+                let message = format!("unable to find target container {name}");
+                return Err(config_error(message));
+            }
+        };
         let name = self.container.image.as_deref().unwrap_or_default();
         let image = match self.shared.config.images.get(name) {
             Ok(Some(image)) => image,
@@ -172,6 +208,7 @@ impl Start {
             names: &names,
             seccomp_profiles: &seccomp_dir(&self.shared.config.data_dir),
             node_memory_bytes: self.shared.machine.memory_bytes,
+            process_target,
         });
         Ok((spec.map_err(config_error)?, image))
     }

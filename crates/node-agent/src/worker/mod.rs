@@ -37,6 +37,7 @@ use crate::recovery::{self, Stored};
 use crate::registry::{PodView, Registry};
 use crate::sources::Sources;
 use crate::status_writer;
+use crate::usage::History;
 use crate::volumes::PreparedVolumes;
 
 pub(crate) use instance::{exit_of, last_words, public_id, user_of};
@@ -56,6 +57,8 @@ pub struct Shared {
     pub sources: Sources,
     /// What all pods look like, for the kubelet API.
     pub registry: Registry,
+    /// What everything uses.
+    pub usage: History,
     /// The machine.
     pub machine: Machine,
     /// The node's own resolver.
@@ -213,10 +216,10 @@ impl Worker {
             return;
         }
         let policy = &self.shared.config.admission;
-        if let Some(dismissal) = admission::dismissal(&self.pod, policy) {
+        if let Some(rejection) = admission::rejection(&self.pod, policy) {
             self.events
-                .warning(&dismissal.reason, dismissal.message.clone());
-            self.record.dismissal = Some(dismissal);
+                .warning(rejection.reason, rejection.message.clone());
+            self.record.dismissal = Some(rejection.dismissal());
         }
     }
 

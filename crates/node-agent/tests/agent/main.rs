@@ -6,9 +6,12 @@
 
 #![expect(clippy::unwrap_used, reason = "a test that finds nothing fails")]
 
+mod ephemeral;
+mod faults;
 mod pods;
 mod restarts;
 mod spdy_client;
+mod spec;
 mod terminal;
 mod volumes;
 mod world;
@@ -38,12 +41,19 @@ const TESTS: &[(&str, Test)] = tests![
     volumes::files_environment_and_tokens_are_there_and_follow_their_objects,
     volumes::a_claim_keeps_what_a_pod_wrote,
     terminal::commands_run_with_input_output_and_exit_code,
+    ephemeral::a_running_pod_is_looked_into,
+    ephemeral::what_runs_has_figures,
     spdy_client::older_clients_run_commands,
     spdy_client::ports_of_a_pod_are_forwarded,
     restarts::a_new_agent_takes_over_what_runs,
     restarts::a_stopped_node_brings_its_pods_back,
     restarts::pods_that_are_gone_are_cleared_away,
     restarts::a_lost_sandbox_is_made_again,
+    spec::kernel_parameters_are_the_pods_own_or_refused,
+    spec::images_are_volumes_and_files_of_the_node_are_profiles,
+    spec::files_of_objects_change_at_once_but_not_those_mounted_alone,
+    spec::a_pod_that_writes_more_than_it_may_is_driven_out,
+    faults::who_forks_eats_or_talks_without_end_harms_nobody_else,
 ];
 
 /// No test may hang for ever.

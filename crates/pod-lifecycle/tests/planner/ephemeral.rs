@@ -42,7 +42,14 @@ fn it_starts_in_the_running_pod_and_never_again() {
     world.pass(700);
     assert_eq!(world.state("debugger"), "Error 3, ready false, restarts 0");
     assert_eq!(world.status.phase.as_deref(), Some("Running"));
-    assert_eq!(world.told(), ["0 sandbox", "0 start c", "1 start debugger"]);
+    let told = world.told();
+    assert_eq!(
+        told.iter()
+            .filter(|line| line.contains("start debugger"))
+            .count(),
+        1,
+        "{told:?}"
+    );
     add(&mut world, "second");
     world.pass(1);
     assert_eq!(world.state("second"), "running, ready false, restarts 0");
@@ -53,7 +60,10 @@ fn it_does_not_wait_for_init_containers() {
     let init = json!({"initContainers": [{"name": "init", "image": "i"}]});
     let mut world = debugged("Always", init);
     assert_eq!(world.state("debugger"), "running, ready false, restarts 0");
-    assert_eq!(world.state("c"), "waiting PodInitializing, ready false, restarts 0");
+    assert_eq!(
+        world.state("c"),
+        "waiting PodInitializing, ready false, restarts 0"
+    );
     world.exit("init", 0);
     world.pass(1);
     assert_eq!(world.state("c"), "running, ready true, restarts 0");
@@ -65,7 +75,10 @@ fn a_new_sandbox_does_not_bring_it_back() {
     world.record.sandbox_lost(world.now);
     world.pass(30);
     assert_eq!(world.state("c"), "running, ready true, restarts 1");
-    assert_eq!(world.state("debugger"), "Unknown 255, ready false, restarts 0");
+    assert_eq!(
+        world.state("debugger"),
+        "Unknown 255, ready false, restarts 0"
+    );
 }
 
 #[test]
@@ -93,7 +106,7 @@ fn an_image_that_is_not_to_be_had_is_tried_again() {
     world
         .behaviour
         .bad_images
-        .insert("debug", ("ErrImagePull", "not found"));
+        .insert("debugger", ("ErrImagePull", "not found"));
     add(&mut world, "debugger");
     world.pass(5);
     assert_eq!(

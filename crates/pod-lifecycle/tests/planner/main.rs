@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "a test that finds nothing fails")]
 
 mod dismissal;
+mod grace;
 mod ephemeral;
 mod lifecycle;
 mod properties;

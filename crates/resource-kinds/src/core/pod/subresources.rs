@@ -167,11 +167,6 @@ fn quantities(list: &At<'_>) -> BTreeMap<String, Quantity> {
 pub(super) fn warnings(object: &Value, old: &Value) -> Vec<String> {
     let (new, old) = (&object["spec"], &old["spec"]);
     let mut warnings = Vec::new();
-    if new["ephemeralContainers"] != old["ephemeralContainers"] {
-        let text = "spec.ephemeralContainers: accepted, but this cluster's nodes do not yet run \
-                    ephemeral containers";
-        warnings.push(text.to_owned());
-    }
     let resources = |spec: &Value| -> Vec<Value> {
         let lists = ["containers", "initContainers"].map(|list| spec[list].as_array().cloned());
         let all = lists.into_iter().flatten().flatten();

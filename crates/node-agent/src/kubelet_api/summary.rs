@@ -1,0 +1,217 @@
+//! `GET /stats/summary` and `GET /metrics/resource`: what the node and its pods use, in the two
+//! forms in which kubelet tells it (kubectl.md 6.1).
+//!
+//! Beside kubelet's fields, each `cpu` of the summary has `usageWindowNanoSeconds`: the time over
+//! which `usageNanoCores` was measured.
+
+use std::fmt::Write;
+use std::sync::Arc;
+
+use http::{Response, header};
+use pod_lifecycle::record::Instance;
+use serde_json::{Value, json};
+
+use super::{BoxBody, text};
+use crate::facts;
+use crate::registry::PodView;
+use crate::usage::{Figures, Subject};
+use crate::worker::Shared;
+
+/// The summary.
+pub fn summary(shared: &Shared) -> Response<BoxBody> {
+    let mut node = json!({"nodeName": shared.config.node_name});
+    if let Some(figures) = shared.usage.figures(&Subject::Node) {
+        usage(&mut node, &figures);
+        let free = facts::meminfo("MemAvailable").unwrap_or(0);
+        node["memory"]["availableBytes"] = json!(free);
+    }
+    if let Some(disk) = facts::disk(&shared.config.data_dir) {
+        node["fs"] = json!({
+            "availableBytes": disk.free,
+            "capacityBytes": disk.total,
+            "usedBytes": disk.total - disk.free,
+        });
+    }
+    let views = shared.registry.list();
+    let pods: Vec<Value> = views.iter().map(|view| pod(shared, view)).collect();
+    let mut response = text(json!({"node": node, "pods": pods}).to_string());
+    let kind = header::HeaderValue::from_static("application/json");
+    response.headers_mut().insert(header::CONTENT_TYPE, kind);
+    response
+}
+
+fn pod(shared: &Shared, view: &PodView) -> Value {
+    let meta = &view.pod.metadata;
+    let mut pod = json!({
+        "podRef": {"name": meta.name, "namespace": meta.namespace, "uid": meta.uid},
+        "startTime": view.record.started_at.map(|at| at.to_string()),
+        "containers": [],
+    });
+    let containers = running(view).map(|(name, id, started_at)| {
+        let mut container = json!({"name": name, "startTime": started_at});
+        if let Some(figures) = shared.usage.figures(&Subject::Container(id)) {
+            usage(&mut container, &figures);
+        }
+        container
+    });
+    pod["containers"] = containers.collect();
+    let uid = meta.uid.clone().unwrap_or_default();
+    if let Some(figures) = shared.usage.figures(&Subject::Pod(uid)) {
+        usage(&mut pod, &figures);
+    }
+    pod
+}
+
+/// The containers that run: name, id and start.
+fn running(view: &PodView) -> impl Iterator<Item = (&str, String, String)> {
+    let containers = view.record.containers.iter();
+    containers.filter_map(|(name, record)| match &record.instance {
+        Instance::Running(running) => {
+            let started_at = running.started_at.to_string();
+            Some((name.as_str(), running.id.clone(), started_at))
+        }
+        _ => None,
+    })
+}
+
+fn usage(of: &mut Value, figures: &Figures) {
+    let time = figures.sample.at.to_string();
+    of["cpu"] = json!({"time": time, "usageCoreNanoSeconds": figures.sample.cpu_ns});
+    if let Some((nano_cores, window)) = figures.rate {
+        of["cpu"]["usageNanoCores"] = json!(nano_cores);
+        let window = u64::try_from(window.as_nanos()).unwrap_or(u64::MAX);
+        of["cpu"]["usageWindowNanoSeconds"] = json!(window);
+    }
+    of["memory"] = json!({"time": time, "workingSetBytes": figures.sample.working_set_bytes});
+}
+
+/// The same as text, for Prometheus.
+pub fn resource_metrics(shared: &Shared) -> Response<BoxBody> {
+    let mut page = Page::default();
+    if let Some(figures) = shared.usage.figures(&Subject::Node) {
+        page.add("node", "", &figures);
+    }
+    for view in shared.registry.list() {
+        page.pod(shared, &view);
+    }
+    let mut response = text(page.text());
+    let kind = header::HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8");
+    response.headers_mut().insert(header::CONTENT_TYPE, kind);
+    response
+}
+
+/// Lines by metric: those of one metric have to stand together.
+#[derive(Default)]
+struct Page {
+    lines: std::collections::BTreeMap<String, (&'static str, String)>,
+}
+
+impl Page {
+    fn pod(&mut self, shared: &Shared, view: &Arc<PodView>) {
+        let meta = &view.pod.metadata;
+        let (namespace, name) = (
+            meta.namespace.as_deref().unwrap_or_default(),
+            meta.name.as_deref().unwrap_or_default(),
+        );
+        let of_pod = format!("namespace=\"{namespace}\",pod=\"{name}\"");
+        for (container, id, _) in running(view) {
+            if let Some(figures) = shared.usage.figures(&Subject::Container(id)) {
+                let labels = format!("container=\"{container}\",{of_pod}");
+                self.add("container", &labels, &figures);
+            }
+        }
+        let uid = meta.uid.clone().unwrap_or_default();
+        if let Some(figures) = shared.usage.figures(&Subject::Pod(uid)) {
+            self.add("pod", &of_pod, &figures);
+        }
+    }
+
+    fn add(&mut self, scope: &str, labels: &str, figures: &Figures) {
+        let labels = match labels {
+            "" => String::new(),
+            labels => format!("{{{labels}}}"),
+        };
+        let at = figures.sample.at.as_millisecond();
+        let (seconds, rest) = (
+            figures.sample.cpu_ns / 1_000_000_000,
+            figures.sample.cpu_ns % 1_000_000_000,
+        );
+        let cpu = format!("{labels} {seconds}.{rest:09} {at}\n");
+        let memory = format!("{labels} {} {at}\n", figures.sample.working_set_bytes);
+        for (metric, kind, line) in [
+            ("cpu_usage_seconds_total", "counter", cpu),
+            ("memory_working_set_bytes", "gauge", memory),
+        ] {
+            let name = format!("{scope}_{metric}");
+            let (_, lines) = self
+                .lines
+                .entry(name.clone())
+                .or_insert((kind, String::new()));
+            lines.push_str(&name);
+            lines.push_str(&line);
+        }
+    }
+
+    fn text(self) -> String {
+        let mut text = String::new();
+        for (name, (kind, lines)) in self.lines {
+            let help = match kind {
+                "counter" => "CPU time used so far, in seconds of one processor",
+                _ => "Memory in use that cannot be given back at once, in bytes",
+            };
+            // Writing to a string does not fail.
+            let _written = write!(text, "# HELP {name} {help}\n# TYPE {name} {kind}\n{lines}");
+        }
+        text
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::usage::Sample;
+    use jiff::{SignedDuration, Timestamp};
+
+    fn figures(rate: Option<u64>) -> Figures {
+        Figures {
+            sample: Sample {
+                at: Timestamp::from_second(1_000_000_000).unwrap(),
+                cpu_ns: 1_500_000_000,
+                working_set_bytes: 4096,
+            },
+            rate: rate.map(|rate| (rate, SignedDuration::from_millis(10_002))),
+        }
+    }
+
+    #[test]
+    fn the_summary_has_rates_once_there_are_any() {
+        // kubectl.md 6.1
+        let mut of = json!({});
+        usage(&mut of, &figures(None));
+        assert_eq!(
+            of,
+            json!({
+                "cpu": {"time": "2001-09-09T01:46:40Z", "usageCoreNanoSeconds": 1_500_000_000},
+                "memory": {"time": "2001-09-09T01:46:40Z", "workingSetBytes": 4096},
+            })
+        );
+        usage(&mut of, &figures(Some(5)));
+        assert_eq!(of["cpu"]["usageNanoCores"], 5);
+        assert_eq!(of["cpu"]["usageWindowNanoSeconds"], 10_002_000_000_i64);
+    }
+
+    #[test]
+    fn metrics_stand_together_by_name() {
+        let mut page = Page::default();
+        page.add("node", "", &figures(None));
+        page.add("pod", "namespace=\"n\",pod=\"a\"", &figures(None));
+        page.add("pod", "namespace=\"n\",pod=\"b\"", &figures(None));
+        let text = page.text();
+        let node = "# TYPE node_cpu_usage_seconds_total counter\n\
+                    node_cpu_usage_seconds_total 1.500000000 1000000000000\n";
+        assert!(text.contains(node), "{text}");
+        let pods = "pod_memory_working_set_bytes{namespace=\"n\",pod=\"a\"} 4096 1000000000000\n\
+                    pod_memory_working_set_bytes{namespace=\"n\",pod=\"b\"} 4096 1000000000000\n";
+        assert!(text.contains(pods), "{text}");
+    }
+}

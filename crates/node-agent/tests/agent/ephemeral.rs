@@ -1,0 +1,131 @@
+//! Ephemeral containers (kubectl.md 5.8), and what nodes say that they use (kubectl.md 6.1).
+
+use futures::{SinkExt, StreamExt};
+use http_body_util::BodyExt;
+use k8s_openapi::api::core::v1::{ContainerStatus, Pod};
+use kube::api::{Patch, PatchParams};
+use node_agent::OnShutdown;
+use serde_json::{Value, json};
+use tokio_tungstenite::tungstenite::Message;
+use tower::ServiceExt;
+
+use crate::pods::SLEEP;
+use crate::terminal::dial;
+use crate::world::{IMAGE, World};
+
+async fn add(world: &World, pod: &str, container: Value) {
+    let patch = Patch::Strategic(json!({"spec": {"ephemeralContainers": [container]}}));
+    let pods = world.api::<Pod>();
+    pods.patch_ephemeral_containers(pod, &PatchParams::default(), &patch)
+        .await
+        .unwrap();
+}
+
+fn status<'p>(pod: &'p Pod, name: &str) -> Option<&'p ContainerStatus> {
+    let statuses = pod.status.as_ref()?.ephemeral_container_statuses.as_ref()?;
+    statuses.iter().find(|status| status.name == name)
+}
+
+fn runs(pod: &Pod, name: &str) -> bool {
+    let state = status(pod, name).and_then(|status| status.state.as_ref());
+    state.is_some_and(|state| state.running.is_some())
+}
+
+fn exit_code(pod: &Pod, name: &str) -> Option<i32> {
+    let state = status(pod, name)?.state.as_ref()?;
+    Some(state.terminated.as_ref()?.exit_code)
+}
+
+pub async fn a_running_pod_is_looked_into() {
+    let mut world = World::new("ephemeral").await;
+    world.start(OnShutdown::LeavePods).await;
+    let command = format!("echo up; {SLEEP}");
+    let spec = json!({"containers": [{"name": "c", "command": ["sh", "-c", command]}]});
+    world.pod("p", spec).await;
+    world.ready("p").await;
+    let shell = json!({"name": "debug", "image": IMAGE, "command": ["sh"], "stdin": true,
+        "targetContainerName": "c", 
+        "securityContext": {"capabilities": {"add": ["SYS_PTRACE"]}}});
+    add(&world, "p", shell).await;
+    world.until("p", "debugged", |pod| runs(pod, "debug")).await;
+    world.event("p", "Normal Started").await;
+
+    // It sees the processes of its target, and goes on without the agent.
+    let attach = "/attach/default/p/debug?stdin=true&stdout=true";
+    let mut attached = dial(world.node(), attach, "v5.channel.k8s.io").await;
+    let ask = b"\0tr '\\0' ' ' < /proc/1/cmdline; echo\n".to_vec();
+    attached.send(Message::binary(ask)).await.unwrap();
+    let answer = attached.next().await.unwrap().unwrap().into_data();
+    let answer = String::from_utf8_lossy(&answer).into_owned();
+    assert!(answer.contains("sh -c echo up"), "{answer:?}");
+    attached.close(None).await.unwrap();
+    world.stop().await;
+    world.start(OnShutdown::StopPods).await;
+    // What the API says of it is from before: the new agent has to have found it.
+    while !asked(&world, "/pods").await.contains("\"debug\"") {
+        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+    }
+    let before = world.until("p", "debugged", |pod| runs(pod, "debug")).await;
+    let id = |pod: &Pod| status(pod, "debug").unwrap().container_id.clone();
+
+    // Its end is its own.
+    let mut attached = dial(world.node(), attach, "v5.channel.k8s.io").await;
+    attached
+        .send(Message::binary(b"\0exit 7\n".to_vec()))
+        .await
+        .unwrap();
+    let ended = |pod: &Pod| exit_code(pod, "debug") == Some(7);
+    let after = world.until("p", "its end", ended).await;
+    assert_eq!(id(&after), id(&before));
+    let main = after.status.as_ref().unwrap().container_statuses.as_ref();
+    assert_eq!(main.unwrap()[0].restart_count, 0);
+    let logs = world.logs("p", "debug").await;
+    assert!(logs.contains("echo up"), "{logs:?}");
+
+    // A target that there is not now is waited for.
+    let second = json!({"name": "again", "image": IMAGE, "command": ["sh", "-c", SLEEP],
+    });
+    add(&world, "p", second).await;
+    world.until("p", "debugged", |pod| runs(pod, "again")).await;
+    world.delete("p").await;
+    world.gone("p").await;
+    world.end().await;
+}
+
+async fn asked(world: &World, path: &'static str) -> String {
+    let body = http_body_util::Empty::new()
+        .map_err(|never| match never {})
+        .boxed_unsync();
+    let mut request = http::Request::new(body);
+    *request.uri_mut() = http::Uri::from_static(path);
+    let answer = world.node().oneshot(request).await.unwrap();
+    let bytes = answer.into_body().collect().await.unwrap().to_bytes();
+    String::from_utf8(bytes.to_vec()).unwrap()
+}
+
+pub async fn what_runs_has_figures() {
+    let world = World::started("figures").await;
+    let busy = "while true; do :; done";
+    let spec = json!({"terminationGracePeriodSeconds": 1, "containers": [
+        {"name": "c", "command": ["sh", "-c", busy],
+            "resources": {"limits": {"cpu": "200m", "memory": "64Mi"}}}]});
+    world.pod("p", spec).await;
+    world.ready("p").await;
+    let container = loop {
+        let summary: Value = serde_json::from_str(&asked(&world, "/stats/summary").await).unwrap();
+        assert!(summary["node"]["nodeName"].is_string(), "{summary}");
+        let container = summary["pods"][0]["containers"][0].clone();
+        if container["cpu"]["usageNanoCores"].is_u64() {
+            break container;
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(200)).await;
+    };
+    let cores = container["cpu"]["usageNanoCores"].as_u64().unwrap();
+    assert!((1_000_000..400_000_000).contains(&cores), "{container}");
+    let bytes = container["memory"]["workingSetBytes"].as_u64().unwrap();
+    assert!((1..=64 << 20).contains(&bytes), "{container}");
+    let metrics = asked(&world, "/metrics/resource").await;
+    let line = "container_cpu_usage_seconds_total{container=\"c\",namespace=\"default\",pod=\"p\"}";
+    assert!(metrics.contains(line), "{metrics}");
+    world.end().await;
+}

@@ -1,0 +1,59 @@
+//! Containers that misbehave: they are told apart, and nobody else is harmed.
+
+use serde_json::json;
+
+use crate::pods::SLEEP;
+use crate::world::{World, phase, state};
+
+fn shell(script: &str) -> serde_json::Value {
+    json!(["sh", "-c", script])
+}
+
+pub async fn who_forks_eats_or_talks_without_end_harms_nobody_else() {
+    // statefulset.md 12.16
+    let world = World::started("faults").await;
+    let quiet = json!({"containers": [{"name": "c", "command": shell(SLEEP)}]});
+    world.pod("quiet", quiet).await;
+    world.ready("quiet").await;
+
+    // More processes than the pod may have: the next one cannot be made.
+    let forks = "while sleep 1000 & do :; done";
+    let spec = json!({"terminationGracePeriodSeconds": 1, "restartPolicy": "Never",
+        "containers": [{"name": "c", "command": shell(forks)}]});
+    world.pod("forks", spec).await;
+    let ended = |pod: &_| phase(pod) == "Failed";
+    let told = world.until("forks", "at its limit", ended).await;
+    assert_eq!(state(&told, "c").0, "Error 2");
+    assert!(world.logs("forks", "c").await.contains("can't fork"));
+
+    // More memory than the container may have: the kernel ends it.
+    let eats = json!({"restartPolicy": "Never", "containers": [{"name": "c",
+        "command": ["busybox", "tail", "-c", "90000000", "/dev/zero"],
+        "resources": {"limits": {"memory": "16Mi"}}}]});
+    world.pod("eats", eats).await;
+    let pod = world.until("eats", "killed", ended).await;
+    assert_eq!(state(&pod, "c").0, "OOMKilled 137");
+
+    // More output than is kept: the oldest goes.
+    let line = "x".repeat(4000);
+    let talks = format!("trap '' TERM; while true; do echo {line}; done");
+    let spec = json!({"terminationGracePeriodSeconds": 1,
+        "containers": [{"name": "c", "command": shell(&talks)}]});
+    let pod = world.pod("talks", spec).await;
+    world.ready("talks").await;
+    let uid = pod.metadata.uid.unwrap();
+    let logs = world.dir.join(format!("pods/default_talks_{uid}/c"));
+    let rotated = || std::fs::read_dir(&logs).unwrap().count();
+    while rotated() < 3 {
+        tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+    }
+    assert!(world.logs("talks", "c").await.contains("xxx"));
+    // It does not hear that it is to end.
+    world.delete("talks").await;
+    world.gone("talks").await;
+    assert!(!logs.exists(), "logs go with their pod");
+
+    let quiet = world.ready("quiet").await;
+    assert_eq!(state(&quiet, "c"), ("running".to_owned(), 0));
+    world.end().await;
+}

@@ -1,0 +1,140 @@
+//! What a pod may ask for besides commands, volumes of claims and probes.
+
+use k8s_openapi::api::core::v1::ConfigMap;
+use kube::api::{Patch, PatchParams};
+use serde_json::json;
+
+use crate::pods::SLEEP;
+use crate::world::{World, condition, phase};
+
+fn shell(script: &str) -> serde_json::Value {
+    json!(["sh", "-c", script])
+}
+
+pub async fn kernel_parameters_are_the_pods_own_or_refused() {
+    // statefulset.md 12.16
+    let world = World::started("sysctls").await;
+    let serves = "nc -l -p 80 & sleep 0.3; kill -0 $! && echo serving as $(busybox id -u)";
+    let script = format!("cat /proc/sys/net/ipv4/tcp_keepalive_time; {serves}; {SLEEP}");
+    let spec = json!({
+        "securityContext": {"runAsUser": 1000, "sysctls": [
+            {"name": "net.ipv4.tcp_keepalive_time", "value": "77"}]},
+        "containers": [{"name": "c", "command": shell(&script)}]});
+    world.pod("safe", spec).await;
+    let log = world.logged("safe", "c", "serving").await;
+    assert_eq!(log, "77\nserving as 1000\n");
+    let status = world.ready("safe").await.status.unwrap();
+    let user = status.container_statuses.unwrap()[0].user.clone().unwrap();
+    assert_eq!(user.linux.unwrap().uid, 1000);
+    let spec = json!({
+        "securityContext": {"sysctls": [{"name": "kernel.shmmax", "value": "1"}]},
+        "containers": [{"name": "c", "command": shell(SLEEP)}]});
+    world.pod("unsafe", spec).await;
+    let refused = |pod: &_| phase(pod) == "Failed";
+    let status = world
+        .until("unsafe", "refused", refused)
+        .await
+        .status
+        .unwrap();
+    assert_eq!(status.reason.as_deref(), Some("SysctlForbidden"));
+    let message = "Pod was rejected: forbidden sysctl: \"kernel.shmmax\" not allowlisted";
+    assert_eq!(status.message.as_deref(), Some(message));
+    world
+        .event("unsafe", "Warning SysctlForbidden forbidden sysctl")
+        .await;
+    world.delete("unsafe").await;
+    world.gone("unsafe").await;
+    world.end().await;
+}
+
+pub async fn images_are_volumes_and_files_of_the_node_are_profiles() {
+    // statefulset.md 12.14, 12.16
+    let world = World::started("imagevolume").await;
+    let profiles = world.dir.join("seccomp/db");
+    std::fs::create_dir_all(&profiles).unwrap();
+    let profile = r#"{"defaultAction": "SCMP_ACT_ALLOW", "syscalls": [
+        {"names": ["mkdir", "mkdirat"], "action": "SCMP_ACT_ERRNO"}]}"#;
+    std::fs::write(profiles.join("strict.json"), profile).unwrap();
+    let script = "ls /whole /part | busybox grep -c busybox; touch /whole/x || echo read-only; \
+        /whole/bin/busybox true || echo not executed; busybox mkdir /x || echo no directory; done";
+    let script = script.replace("done", SLEEP);
+    let spec = json!({
+        "containers": [{"name": "c", "command": shell(&script),
+            "securityContext": {"seccompProfile":
+                {"type": "Localhost", "localhostProfile": "db/strict.json"}},
+            "volumeMounts": [{"name": "i", "mountPath": "/whole"},
+                {"name": "i", "mountPath": "/part", "subPath": "bin"}]}],
+        "volumes": [{"name": "i", "image": {"reference": crate::world::IMAGE,
+            "pullPolicy": "IfNotPresent"}}]});
+    world.pod("i", spec).await;
+    let log = world.logged("i", "c", "no directory").await;
+    for said in ["1\n", "read-only\n", "not executed\n"] {
+        assert!(log.contains(said), "{said}: {log}");
+    }
+    let missing = json!({
+        "containers": [{"name": "c", "command": shell(SLEEP),
+            "volumeMounts": [{"name": "i", "mountPath": "/whole"}]}],
+        "volumes": [{"name": "i", "image": {"reference": "test/none:1", "pullPolicy": "Never"}}]});
+    world.pod("missing", missing).await;
+    world
+        .event("missing", "MountVolume.SetUp failed for volume \"i\"")
+        .await;
+    world.end().await;
+}
+
+pub async fn files_of_objects_change_at_once_but_not_those_mounted_alone() {
+    // statefulset.md 12.13
+    let world = World::started("swap").await;
+    let config = json!({"metadata": {"name": "m"}, "data": {"a": "1", "b": "1"}});
+    world.create::<ConfigMap>(config).await;
+    // Both files are read through one open directory: they are always of one state.
+    let script = format!(
+        "while true; do cd /m/..data && s=$(cat a b); cd /; \
+         case $s in 11) ;; 22) break;; *) echo torn $s;; esac; done; \
+         echo now $(cat /m/a) alone $(cat /one); {SLEEP}"
+    );
+    let spec = json!({
+        "containers": [{"name": "c", "command": shell(&script), "volumeMounts": [
+            {"name": "m", "mountPath": "/m"},
+            {"name": "m", "mountPath": "/one", "subPath": "a"}]}],
+        "volumes": [{"name": "m", "configMap": {"name": "m"}}]});
+    world.pod("p", spec).await;
+    world.ready("p").await;
+    let patch = Patch::Merge(json!({"data": {"a": "2", "b": "2"}}));
+    let maps = world.api::<ConfigMap>();
+    maps.patch("m", &PatchParams::default(), &patch)
+        .await
+        .unwrap();
+    let log = world.logged("p", "c", "now").await;
+    assert_eq!(log, "now 2 alone 1\n");
+    world.end().await;
+}
+
+pub async fn a_pod_that_writes_more_than_it_may_is_driven_out() {
+    // statefulset.md 12.14
+    let world = World::started("storage").await;
+    let script = format!("head -c 1000000 /dev/zero > /v/file; {SLEEP}");
+    let spec = |limit: &str| {
+        json!({
+            "containers": [{"name": "c", "command": shell(&script),
+                "volumeMounts": [{"name": "v", "mountPath": "/v"}]}],
+            "volumes": [{"name": "v", "emptyDir": {"sizeLimit": limit}}]})
+    };
+    world.pod("modest", spec("4Mi")).await;
+    world.pod("greedy", spec("64Ki")).await;
+    let driven = |pod: &_| phase(pod) == "Failed";
+    let pod = world.until("greedy", "driven out", driven).await;
+    let message = "Usage of EmptyDir volume \"v\" exceeds the limit \"64Ki\". ";
+    assert_eq!(
+        condition(&pod, "DisruptionTarget"),
+        format!("True TerminationByKubelet {message}")
+    );
+    let status = pod.status.unwrap();
+    assert_eq!(status.reason.as_deref(), Some("Evicted"));
+    assert_eq!(status.message.as_deref(), Some(message));
+    world
+        .event("greedy", "Warning Evicted Usage of EmptyDir")
+        .await;
+    assert!(crate::world::is_ready(&world.ready("modest").await));
+    world.end().await;
+}

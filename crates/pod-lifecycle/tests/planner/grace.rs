@@ -1,0 +1,42 @@
+//! How long containers have for their end.
+
+use pod_lifecycle::probes::Outcome;
+use pod_lifecycle::spec::ProbeKind;
+use serde_json::json;
+
+use crate::world::World;
+
+#[test]
+fn a_probe_may_give_less_time_than_the_pod() {
+    // statefulset.md 12.5
+    let mut world = World::new(json!({"terminationGracePeriodSeconds": 60, "containers": [
+        {"name": "c", "image": "i", "livenessProbe": {"exec": {}, "periodSeconds": 10,
+            "failureThreshold": 1, "terminationGracePeriodSeconds": 5}}]}));
+    world.behaviour.deaf.push("c");
+    let failed = Outcome::Failure("no".to_owned());
+    world
+        .behaviour
+        .probes
+        .insert(("c", ProbeKind::Liveness), [failed].into());
+    world.pass(30);
+    let told = world.told();
+    for what in ["0 TERM c", "5 KILL c"] {
+        assert!(told.contains(&what.to_owned()), "{what}: {told:?}");
+    }
+}
+
+#[test]
+fn the_rest_of_the_grace_is_for_the_signal_when_a_hook_does_not_end() {
+    // statefulset.md 12.6, 12.7
+    let mut world = World::new(json!({"terminationGracePeriodSeconds": 10, "containers": [
+        {"name": "c", "image": "i", "lifecycle": {"preStop": {"exec": {"command": ["wait"]}}}}]}));
+    world.behaviour.deaf.push("c");
+    world.behaviour.endless_hooks.push("c");
+    world.pass(1);
+    world.delete(10);
+    world.pass(30);
+    let told = world.told();
+    for what in ["11 TERM c", "13 KILL c"] {
+        assert!(told.contains(&what.to_owned()), "{what}: {told:?}");
+    }
+}
