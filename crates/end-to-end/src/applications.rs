@@ -4,6 +4,20 @@
 use crate::debian::Recipe;
 use crate::image::{Image, Settings};
 
+/// Makes an image, or takes the kept one.
+pub type Maker = fn() -> Image;
+
+/// The images that the examples name, with what makes them.
+pub const ALL: &[(&str, Maker)] = &[
+    ("busybox:1.28.4", old_busybox),
+    ("mariadb:10.11", mariadb),
+    ("nginx:1.9.1", || nginx("1.9.1")),
+    ("postgres:15", postgres),
+    ("redis:7", redis),
+    ("wordpress:6", wordpress),
+    ("zookeeper:3.8", zookeeper),
+];
+
 /// One static program and its links.
 ///
 /// # Panics

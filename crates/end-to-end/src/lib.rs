@@ -10,6 +10,7 @@ pub mod helm;
 pub mod image;
 pub mod instance;
 pub mod kubectl;
+pub mod process;
 pub mod registry;
 pub mod shell;
 pub mod stateful_set;

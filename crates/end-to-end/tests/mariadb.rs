@@ -1,0 +1,120 @@
+//! MariaDB: `examples/mariadb`. Replicas clone themselves from the member before them; whatever is
+//! deleted, rolled or killed while a writer writes, no row that it got acknowledged is lost.
+
+use std::collections::BTreeSet;
+
+use end_to_end::applications::mariadb;
+use end_to_end::process::kill_in_pod;
+use end_to_end::{Kubectl, Shell, example, wait_for, with_registry_of};
+
+const PODS: [&str; 3] = ["mariadb-0", "mariadb-1", "mariadb-2"];
+
+/// What a member answers to a question, column by column.
+fn ask(kubectl: &Kubectl, pod: &str, sql: &str) -> Result<String, String> {
+    let client = format!("MYSQL_PWD=$ROOT_PASSWORD mariadb -u root -N -e \"{sql}\"");
+    let output = kubectl.run(&["exec", pod, "-c", "mariadb", "--", "sh", "-c", &client]);
+    if output.code == 0 {
+        Ok(output.stdout)
+    } else {
+        Err(output.stderr)
+    }
+}
+
+/// The rows that the writer got acknowledged.
+fn acknowledged(kubectl: &Kubectl) -> BTreeSet<u64> {
+    let notes = kubectl.run(&["exec", "writer", "--", "cat", "/notes/acknowledged"]);
+    numbers(&notes.stdout)
+}
+
+fn numbers(lines: &str) -> BTreeSet<u64> {
+    lines.lines().filter_map(|line| line.parse().ok()).collect()
+}
+
+/// Waits until the writer has got more rows acknowledged.
+#[track_caller]
+fn wait_progress(kubectl: &Kubectl) {
+    let before = acknowledged(kubectl).len();
+    wait_for("the writer to get on", 90, || {
+        let now = acknowledged(kubectl).len();
+        if now > before + 5 { Ok(()) } else { Err(now) }
+    });
+}
+
+#[test]
+fn no_acknowledged_row_is_lost() {
+    let (_registry, mut instance) = with_registry_of(&[("library/mariadb", "10.11", &mariadb())]);
+    let kubectl = instance.kubectl();
+    let shell = Shell::new(&instance, example("mariadb"));
+    shell.ok("kubectl apply -f mariadb.yaml");
+    kubectl.wait_ready("mariadb", 3);
+    for (ordinal, pod) in PODS.iter().enumerate() {
+        let id = ask(&kubectl, pod, "SELECT @@server_id");
+        assert_eq!(id, Ok(format!("{}\n", 100 + ordinal)));
+    }
+    shell.ok("kubectl apply -f writer.yaml");
+    kubectl.wait_phase("writer", "Running");
+    wait_progress(&kubectl);
+
+    // A replica and then the primary are deleted.
+    for pod in ["mariadb-1", "mariadb-0"] {
+        kubectl.ok(&["delete", "pod", pod]);
+        kubectl.wait_ready("mariadb", 3);
+        wait_progress(&kubectl);
+    }
+    // The primary's process dies at once.
+    kill_in_pod(&kubectl, "mariadb-0", "mariadbd");
+    wait_for("the restart", 60, || {
+        let status = kubectl.pod("mariadb-0")["status"]["containerStatuses"].clone();
+        let statuses = status.as_array().into_iter().flatten();
+        let mut restarts = statuses.map(|s| s["restartCount"].as_u64());
+        if restarts.any(|count| count == Some(1)) {
+            Ok(())
+        } else {
+            Err(status)
+        }
+    });
+    kubectl.wait_ready("mariadb", 3);
+    wait_progress(&kubectl);
+    // Everything is rolled, from the last to the first.
+    shell.ok("kubectl rollout restart sts/mariadb");
+    shell.ok("kubectl rollout status sts/mariadb --timeout=120s");
+    kubectl.wait_ready("mariadb", 3);
+    wait_progress(&kubectl);
+    // The whole program dies, and the databases go on without it.
+    let before = acknowledged(&kubectl);
+    instance.kill();
+    instance.start_again();
+    let kubectl = instance.kubectl();
+    kubectl.wait_ready("mariadb", 3);
+    wait_progress(&kubectl);
+    assert!(acknowledged(&kubectl).is_superset(&before));
+
+    nothing_is_missing(&kubectl);
+}
+
+fn nothing_is_missing(kubectl: &Kubectl) {
+    kubectl.ok(&["exec", "writer", "--", "touch", "/notes/stop"]);
+    wait_for("the writer to stop", 30, || {
+        let stopped = kubectl.run(&["exec", "writer", "--", "ls", "/notes/stopped"]);
+        if stopped.code == 0 {
+            Ok(())
+        } else {
+            Err(stopped)
+        }
+    });
+    let acknowledged = acknowledged(kubectl);
+    assert!(acknowledged.len() > 25, "{}", acknowledged.len());
+    for pod in PODS {
+        wait_for(&format!("all rows at {pod}"), 60, || {
+            let rows = ask(kubectl, pod, "SELECT n FROM app.counted")?;
+            let present = numbers(&rows);
+            let missing: Vec<&u64> = acknowledged.difference(&present).collect();
+            if missing.is_empty() {
+                Ok(())
+            } else {
+                let state = ask(kubectl, pod, "SHOW SLAVE STATUS");
+                Err(format!("missing: {missing:?}; {state:?}"))
+            }
+        });
+    }
+}
