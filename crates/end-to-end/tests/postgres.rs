@@ -1,0 +1,93 @@
+//! PostgreSQL: `examples/postgres`. Replicas copy the primary and follow it, whatever is deleted.
+
+use end_to_end::applications::postgres;
+use end_to_end::process::kill_in_pod;
+use end_to_end::{Kubectl, Shell, example, wait_for, with_registry_of};
+
+/// What a member answers, or how it failed.
+fn ask(kubectl: &Kubectl, pod: &str, sql: &str) -> Result<String, String> {
+    let client = [
+        "psql",
+        "-U",
+        "postgres",
+        "-v",
+        "ON_ERROR_STOP=1",
+        "-Atc",
+        sql,
+    ];
+    let exec = ["exec", pod, "-c", "postgres", "--"];
+    let output = kubectl.run(&[&exec[..], &client].concat());
+    if output.code == 0 {
+        Ok(output.stdout.trim_end().to_owned())
+    } else {
+        Err(output.stderr)
+    }
+}
+
+#[track_caller]
+fn wait_answer(kubectl: &Kubectl, pod: &str, sql: &str, wanted: &str) {
+    wait_for(&format!("{wanted} from {pod}"), 60, || {
+        let answer = ask(kubectl, pod, sql);
+        if answer.as_deref() == Ok(wanted) {
+            Ok(())
+        } else {
+            Err(answer)
+        }
+    });
+}
+
+#[test]
+fn replicas_follow_the_primary() {
+    let (_registry, instance) = with_registry_of(&[("library/postgres", "15", &postgres())]);
+    let kubectl = instance.kubectl();
+    let shell = Shell::new(&instance, example("postgres"));
+    shell.ok("kubectl apply -f postgres.yaml");
+    kubectl.wait_ready("postgres", 2);
+    wait_answer(&kubectl, "postgres-1", "SELECT pg_is_in_recovery()", "t");
+    let streaming = "SELECT count(*) FROM pg_stat_replication WHERE state = 'streaming'";
+    wait_answer(&kubectl, "postgres-0", streaming, "1");
+
+    let made = ask(
+        &kubectl,
+        "postgres-0",
+        "CREATE TABLE towns (name text); INSERT INTO towns VALUES ('Ghent')",
+    );
+    assert!(made.is_ok(), "{made:?}");
+    let names = "SELECT string_agg(name, ' ' ORDER BY name) FROM towns";
+    wait_answer(&kubectl, "postgres-1", names, "Ghent");
+    let refused = ask(
+        &kubectl,
+        "postgres-1",
+        "INSERT INTO towns VALUES ('Bruges')",
+    );
+    let refused = refused.expect_err("a replica takes no writes");
+    assert!(refused.contains("read-only transaction"), "{refused}");
+
+    // One more replica makes its own copy.
+    shell.ok("kubectl scale sts postgres --replicas=3");
+    kubectl.wait_ready("postgres", 3);
+    wait_answer(&kubectl, "postgres-2", names, "Ghent");
+    wait_answer(&kubectl, "postgres-0", streaming, "2");
+
+    // The primary comes back with its data under its name, and is followed again.
+    shell.ok("kubectl delete pod postgres-0");
+    kubectl.wait_ready("postgres", 3);
+    wait_answer(&kubectl, "postgres-0", streaming, "2");
+    let more = ask(
+        &kubectl,
+        "postgres-0",
+        "INSERT INTO towns VALUES ('Leuven')",
+    );
+    assert_eq!(more.as_deref(), Ok("INSERT 0 1"));
+    // It crashes: what was acknowledged is in its log.
+    let more = ask(&kubectl, "postgres-0", "INSERT INTO towns VALUES ('Mons')");
+    assert_eq!(more.as_deref(), Ok("INSERT 0 1"));
+    kill_in_pod(&kubectl, "postgres-0", "postgres");
+    wait_answer(&kubectl, "postgres-0", streaming, "2");
+    for pod in ["postgres-0", "postgres-1", "postgres-2"] {
+        wait_answer(&kubectl, pod, names, "Ghent Leuven Mons");
+    }
+    let read = "psql -h postgres-read -U postgres -Atc 'SELECT count(*) FROM towns'";
+    let read = format!("kubectl exec postgres-1 -c postgres -- env PGPASSWORD=change-me {read}");
+    assert_eq!(shell.ok(&read), "3\n");
+}

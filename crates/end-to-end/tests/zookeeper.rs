@@ -1,0 +1,96 @@
+//! ZooKeeper: `examples/zookeeper`. An ensemble that is rolled one by one keeps its quorum and what it
+//! was told.
+
+use std::collections::BTreeSet;
+
+use end_to_end::applications::zookeeper;
+use end_to_end::{Kubectl, Shell, example, wait_for, with_registry_of};
+
+const PODS: [&str; 3] = ["zk-0", "zk-1", "zk-2"];
+
+/// `leader`, `follower`, or why neither.
+fn mode(kubectl: &Kubectl, pod: &str) -> Result<String, String> {
+    let output = kubectl.run(&["exec", pod, "--", "sh", "/config/ready.sh"]);
+    let mode = output.stdout.trim().strip_prefix("Mode: ");
+    mode.map(str::to_owned).ok_or(output.stderr)
+}
+
+#[track_caller]
+fn wait_ensemble(kubectl: &Kubectl) {
+    wait_for("a leader with two followers", 90, || {
+        let modes = PODS.map(|pod| mode(kubectl, pod).unwrap_or_else(|why| why));
+        let count = |wanted: &str| modes.iter().filter(|mode| *mode == wanted).count();
+        if count("leader") == 1 && count("follower") == 2 {
+            Ok(())
+        } else {
+            Err(modes)
+        }
+    });
+}
+
+/// Runs commands of ZooKeeper's own client, against the ensemble.
+fn tell(shell: &Shell, pod: &str, command: &str) -> String {
+    let client = format!("kubectl exec {pod} -- zkCli.sh -server zk-client:2181 {command}");
+    wait_for(command, 60, || {
+        let output = shell.run(&client);
+        if output.code == 0 {
+            Ok(output.stdout)
+        } else {
+            Err(output)
+        }
+    })
+}
+
+#[test]
+fn a_quorum_is_rolled_one_by_one() {
+    let (_registry, instance) = with_registry_of(&[("library/zookeeper", "3.8", &zookeeper())]);
+    let kubectl = instance.kubectl();
+    let shell = Shell::new(&instance, example("zookeeper"));
+    shell.ok("kubectl apply -f zookeeper.yaml");
+    kubectl.wait_ready("zk", 3);
+    wait_ensemble(&kubectl);
+    tell(&shell, "zk-0", "create /town Ghent");
+
+    let before = PODS.map(|pod| kubectl.pod_uid(pod));
+    shell.ok("kubectl rollout restart sts/zk");
+    let mut seen = BTreeSet::new();
+    wait_for("the rollout", 120, || {
+        let (away, renewed) = members(&kubectl, &before);
+        assert!(away.len() <= 1, "no quorum: {away:?} are away");
+        seen.extend(away);
+        if renewed == 3 { Ok(()) } else { Err(renewed) }
+    });
+    assert!(!seen.is_empty(), "nobody was seen to be away");
+    wait_ensemble(&kubectl);
+    let read = tell(&shell, "zk-1", "get /town");
+    assert!(read.lines().any(|line| line == "Ghent"), "{read}");
+    tell(&shell, "zk-2", "set /town Bruges");
+
+    // The leader goes; the others elect one, and go on.
+    let leader = PODS
+        .iter()
+        .find(|pod| mode(&kubectl, pod).as_deref() == Ok("leader"));
+    kubectl.ok(&["delete", "pod", leader.expect("a leader")]);
+    kubectl.wait_ready("zk", 3);
+    wait_ensemble(&kubectl);
+    let read = tell(&shell, "zk-0", "get /town");
+    assert!(read.lines().any(|line| line == "Bruges"), "{read}");
+}
+
+/// Members that do not serve, and how many that are ready are not those of before.
+fn members(kubectl: &Kubectl, before: &[String]) -> (Vec<String>, usize) {
+    let pods = kubectl.json(&["get", "pods", "-l", "app=zk"]);
+    let mut away: Vec<String> = PODS.map(str::to_owned).to_vec();
+    let mut renewed = 0;
+    for pod in pods["items"].as_array().into_iter().flatten() {
+        let conditions = pod["status"]["conditions"].as_array();
+        let mut conditions = conditions.into_iter().flatten();
+        let ready = conditions.any(|c| c["type"] == "Ready" && c["status"] == "True");
+        if ready && pod["metadata"]["deletionTimestamp"].is_null() {
+            away.retain(|name| pod["metadata"]["name"] != name.as_str());
+            let uid = pod["metadata"]["uid"].as_str().unwrap_or_default();
+            renewed += usize::from(before.iter().all(|old| old != uid));
+        }
+    }
+    (away, renewed)
+}
