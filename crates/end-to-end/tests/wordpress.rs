@@ -1,0 +1,100 @@
+//! WordPress with MariaDB: `examples/wordpress`. Installed and written to through its Service; a post
+//! survives the deletion of all pods.
+
+use end_to_end::applications::{mariadb, wordpress};
+use end_to_end::registry::curl;
+use end_to_end::{Kubectl, Shell, example, text, wait_for, with_registry_of};
+
+const TITLE: &str = "A post that stays";
+
+/// Where the Service is reached.
+fn address(kubectl: &Kubectl) -> String {
+    let service = kubectl.json(&["get", "service", "wordpress"]);
+    format!("http://{}", text(&service, "/spec/clusterIP"))
+}
+
+/// Gets a page once it answers with 200 and holds the text.
+#[track_caller]
+fn wait_page(url: &str, wanted: &str) -> String {
+    wait_for(&format!("{wanted:?} at {url}"), 90, || {
+        let page = curl(&["--fail", "--location", url]);
+        match page {
+            Ok(page) if page.contains(wanted) => Ok(page),
+            other => Err(other),
+        }
+    })
+}
+
+#[test]
+fn a_post_survives_all_pods() {
+    let images = [
+        ("library/wordpress", "6", &wordpress()),
+        ("library/mariadb", "10.11", &mariadb()),
+    ];
+    let (_registry, instance) = with_registry_of(&images);
+    let kubectl = instance.kubectl();
+    let shell = Shell::new(&instance, example("wordpress"));
+    shell.ok("kubectl apply -f wordpress.yaml");
+    kubectl.wait_ready("wordpress-db", 1);
+    kubectl.wait_ready("wordpress", 1);
+    let site = address(&kubectl);
+
+    // Nothing is installed: every page leads to the installation's.
+    let install = format!("{site}/wp-admin/install.php");
+    wait_page(&format!("{site}/"), "WordPress");
+    wait_page(&install, "weblog_title");
+    let form = "weblog_title=Notes&user_name=writer&admin_password=a-long-password&\
+        admin_password2=a-long-password&admin_email=writer%40example.org&blog_public=0&language=";
+    let url = format!("{install}?step=2");
+    let installed = curl(&["--fail", "--max-time", "90", "--data", form, &url]);
+    let installed = installed.expect("the installation answers");
+    assert!(installed.contains("Success"), "{installed}");
+    wait_page(&format!("{site}/"), "Notes");
+
+    publish(&site);
+    has_the_post(&site);
+    // From outside, at the node's port.
+    let service = kubectl.json(&["get", "service", "wordpress"]);
+    let port = &service["spec"]["ports"][0]["nodePort"];
+    let node = shell.ok("kubectl get nodes -o jsonpath={.items[0].status.addresses[0].address}");
+    let login = format!("http://{node}:{port}/wp-login.php");
+    wait_page(&login, "user_login");
+
+    shell.ok("kubectl delete pod wordpress-0 wordpress-db-0");
+    kubectl.wait_ready("wordpress-db", 1);
+    kubectl.wait_ready("wordpress", 1);
+    has_the_post(&site);
+}
+
+/// Publishes a post with the protocol of remote editors.
+fn publish(site: &str) {
+    let member = |name: &str, value: &str| {
+        format!("<member><name>{name}</name><value><string>{value}</string></value></member>")
+    };
+    let post = [
+        member("post_title", TITLE),
+        member("post_content", "Kept on a claim."),
+        member("post_status", "publish"),
+    ]
+    .concat();
+    let call = format!(
+        "<?xml version=\"1.0\"?><methodCall><methodName>wp.newPost</methodName><params>\
+         <param><value><int>1</int></value></param>\
+         <param><value><string>writer</string></value></param>\
+         <param><value><string>a-long-password</string></value></param>\
+         <param><value><struct>{post}</struct></value></param></params></methodCall>"
+    );
+    let url = format!("{site}/xmlrpc.php");
+    let kind = "Content-Type: text/xml";
+    let answer = curl(&["--fail", "-H", kind, "--data", &call, &url]).expect("an answer");
+    assert!(answer.contains("<string>"), "{answer}");
+    assert!(!answer.contains("fault"), "{answer}");
+}
+
+/// The front page and the REST API have it.
+#[track_caller]
+fn has_the_post(site: &str) {
+    wait_page(&format!("{site}/"), TITLE);
+    let posts = wait_page(&format!("{site}/?rest_route=/wp/v2/posts"), TITLE);
+    assert!(posts.starts_with('['), "{posts}");
+}
