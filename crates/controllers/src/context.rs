@@ -10,7 +10,8 @@ use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::api::storage::v1::StorageClass;
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use kube::{Api, Client};
-use reconcile::{Cache, Index, Object, Recorder, WatchConfig};
+use reconcile::{Cache, Identity, Index, Object, Recorder, WatchConfig};
+use resource_kinds::pod_view::{PodView, Sharing};
 use serde::de::DeserializeOwned;
 use tokio_util::sync::CancellationToken;
 
@@ -35,7 +36,7 @@ pub struct Caches {
     pub replication_controllers: Cache<ReplicationController>,
     pub jobs: Cache<Job>,
     pub revisions: Cache<ControllerRevision>,
-    pub pods: Cache<Pod>,
+    pub pods: Cache<PodView>,
     pub claims: Cache<PersistentVolumeClaim>,
     pub volumes: Cache<PersistentVolume>,
     pub classes: Cache<StorageClass>,
@@ -55,7 +56,7 @@ pub struct Context {
     /// Shared caches.
     pub caches: Caches,
     /// Finds pods by their controller and by the start of their name.
-    pub pods_by_owner: Index<Pod>,
+    pub pods_by_owner: Index<PodView>,
     /// Finds revisions in the same way.
     pub revisions_by_owner: Index<ControllerRevision>,
     /// Settings.
@@ -76,7 +77,7 @@ impl Context {
             replication_controllers: cache(&client, &shutdown),
             jobs: cache(&client, &shutdown),
             revisions: cache(&client, &shutdown),
-            pods: cache(&client, &shutdown),
+            pods: pods(&client, &shutdown),
             claims: cache(&client, &shutdown),
             volumes: cache(&client, &shutdown),
             classes: cache(&client, &shutdown),
@@ -89,7 +90,7 @@ impl Context {
         };
         Self {
             client,
-            pods_by_owner: caches.pods.index(owned::terms),
+            pods_by_owner: caches.pods.index(owned::pod_terms),
             revisions_by_owner: caches.revisions.index(owned::terms),
             caches,
             config,
@@ -118,6 +119,22 @@ impl Context {
     {
         cache(&self.client, &self.shutdown)
     }
+}
+
+fn pods(client: &Client, shutdown: &CancellationToken) -> Cache<PodView> {
+    let mut sharing = Sharing::default();
+    Cache::spawn_as(
+        Api::all(client.clone()),
+        WatchConfig::default(),
+        shutdown.clone(),
+        |pod: &PodView| Identity {
+            namespace: &pod.namespace,
+            name: &pod.name,
+            uid: &pod.uid,
+            resource_version: &pod.resource_version,
+        },
+        move |pod: Pod| sharing.pod(pod),
+    )
 }
 
 fn cache<K>(client: &Client, shutdown: &CancellationToken) -> Cache<K>

@@ -2,21 +2,69 @@
 //! the last dash.
 
 use kube::Resource;
-use planners::ownership::controller;
+use planners::ownership;
 use reconcile::{Cache, Change, Key, Object};
+use resource_kinds::pod_view::PodView;
+
+/// An object that another may control.
+pub(crate) struct Owned<'o> {
+    pub namespace: &'o str,
+    pub name: &'o str,
+    pub controller: Option<Controller<'o>>,
+}
+
+/// What controls an object.
+pub(crate) struct Controller<'o> {
+    pub kind: &'o str,
+    pub name: &'o str,
+    pub uid: &'o str,
+}
+
+impl<'o> Owned<'o> {
+    pub fn of<K: Resource>(object: &'o K) -> Self {
+        let meta = object.meta();
+        let controller = ownership::controller(meta.owner_references.as_deref());
+        Self {
+            namespace: meta.namespace.as_deref().unwrap_or_default(),
+            name: meta.name.as_deref().unwrap_or_default(),
+            controller: controller.map(|owner| Controller {
+                kind: &owner.kind,
+                name: &owner.name,
+                uid: &owner.uid,
+            }),
+        }
+    }
+
+    pub fn of_pod(pod: &'o PodView) -> Self {
+        Self {
+            namespace: &pod.namespace,
+            name: &pod.name,
+            controller: pod.controller.as_ref().map(|owner| Controller {
+                kind: &owner.kind,
+                name: &owner.name,
+                uid: &owner.uid,
+            }),
+        }
+    }
+
+    /// Its terms, for an index.
+    fn terms(&self) -> Vec<String> {
+        let by_owner = match &self.controller {
+            Some(owner) => owned_by(owner.uid),
+            None => orphan_in(self.namespace),
+        };
+        vec![by_owner, named(self.namespace, stem(self.name))]
+    }
+}
 
 /// The terms of an object, for an index.
 pub(crate) fn terms<K: Resource>(object: &K) -> Vec<String> {
-    let meta = object.meta();
-    let namespace = meta.namespace.as_deref().unwrap_or_default();
-    let by_owner = match controller(meta.owner_references.as_deref()) {
-        Some(owner) => owned_by(&owner.uid),
-        None => orphan_in(namespace),
-    };
-    vec![
-        by_owner,
-        named(namespace, stem(meta.name.as_deref().unwrap_or_default())),
-    ]
+    Owned::of(object).terms()
+}
+
+/// The terms of a pod, for an index.
+pub(crate) fn pod_terms(pod: &PodView) -> Vec<String> {
+    Owned::of_pod(pod).terms()
 }
 
 /// The term of what is controlled by the object with that uid.
@@ -41,14 +89,32 @@ pub(crate) fn stem(name: &str) -> &str {
 
 /// The owners of a kind that a change of an object may concern: those that control it, now or
 /// before; all of the namespace if nothing does.
-pub(crate) fn owners_of<K: Object, O: Object>(
+pub(crate) fn owners_of<K: Resource, O: Object>(
     change: &Change<K>,
     owners: &Cache<O>,
     kind: &str,
 ) -> Vec<Key> {
-    let mut keys = owners_now(change.object().as_ref(), owners, kind);
+    owners_now_and_before(change, |object| Owned::of(object), owners, kind)
+}
+
+/// The same for a pod.
+pub(crate) fn owners_of_pod<O: Object>(
+    change: &Change<PodView>,
+    owners: &Cache<O>,
+    kind: &str,
+) -> Vec<Key> {
+    owners_now_and_before(change, |pod| Owned::of_pod(pod), owners, kind)
+}
+
+fn owners_now_and_before<K, O: Object>(
+    change: &Change<K>,
+    owned: impl Fn(&K) -> Owned<'_>,
+    owners: &Cache<O>,
+    kind: &str,
+) -> Vec<Key> {
+    let mut keys = owners_now(&owned(change.object()), owners, kind);
     if let Change::Applied(_, Some(previous)) = change {
-        for key in owners_now(previous.as_ref(), owners, kind) {
+        for key in owners_now(&owned(previous), owners, kind) {
             if !keys.contains(&key) {
                 keys.push(key);
             }
@@ -57,17 +123,15 @@ pub(crate) fn owners_of<K: Object, O: Object>(
     keys
 }
 
-fn owners_now<K: Resource, O: Object>(object: &K, owners: &Cache<O>, kind: &str) -> Vec<Key> {
-    let meta = object.meta();
-    let namespace = meta.namespace.clone().unwrap_or_default();
-    match controller(meta.owner_references.as_deref()) {
+fn owners_now<O: Object>(object: &Owned<'_>, owners: &Cache<O>, kind: &str) -> Vec<Key> {
+    match &object.controller {
         Some(owner) if owner.kind == kind => {
-            let key = Key::new(namespace, owner.name.clone());
+            let key = Key::new(object.namespace, owner.name);
             owners.get_key(&key).map(|_| key).into_iter().collect()
         }
         Some(_) => Vec::new(),
         None => {
-            let candidates = owners.list_in(&namespace).into_iter();
+            let candidates = owners.list_in(object.namespace).into_iter();
             candidates.map(|owner| Key::of(owner.as_ref())).collect()
         }
     }

@@ -12,6 +12,7 @@ use kube::{Client, Resource};
 use planners::pod_set::Action;
 use reconcile::execute::{self, Delete, Refusal, refusal};
 use reconcile::{Cache, Recorder};
+use resource_kinds::pod_view::PodView;
 use resource_kinds::reasons::pods as reasons;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
@@ -64,7 +65,7 @@ pub(crate) struct PodWriter<'a, O> {
     /// Client of the API.
     pub client: &'a Client,
     /// Where the pods are seen.
-    pub cache: &'a Cache<Pod>,
+    pub cache: &'a Cache<PodView>,
     /// Tells the user.
     pub recorder: &'a Recorder,
 }
@@ -239,12 +240,10 @@ where
         let get = |name: &str| self.cache.get(self.namespace(), name);
         match done {
             Done::Nothing => true,
-            Done::Created { name, uid } => {
-                get(name).is_some_and(|pod| pod.metadata.uid.as_ref() == Some(uid))
+            Done::Created { name, uid } => get(name).is_some_and(|pod| *pod.uid == **uid),
+            Done::Gone { name, uid } => {
+                get(name).is_none_or(|pod| *pod.uid != **uid || pod.is_deleting())
             }
-            Done::Gone { name, uid } => get(name).is_none_or(|pod| {
-                pod.metadata.uid.as_ref() != Some(uid) || pod.metadata.deletion_timestamp.is_some()
-            }),
         }
     }
 }

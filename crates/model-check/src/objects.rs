@@ -71,8 +71,8 @@ impl Builder {
         };
         let numbered = |at: usize| u8::try_from(at).unwrap_or(u8::MAX);
         let pods = objects.pods.iter().enumerate();
-        let pods =
-            pods.filter_map(|(at, pod)| Some(Arc::new(self.pod(numbered(at), pod.as_ref()?))));
+        let pods = pods
+            .filter_map(|(at, pod)| Some(Arc::new(self.pod(numbered(at), pod.as_ref()?).into())));
         let revisions = objects.revisions.iter().enumerate();
         let revisions = revisions
             .filter_map(|(at, revision)| Some(Arc::new(self.revision(at, revision.as_ref()?))));

@@ -10,6 +10,7 @@ use model_check::world::{Edit, World};
 use planners::stateful_set::course::Write;
 use planners::stateful_set::{Action, Observed, Plan, identity};
 use resource_kinds::annotations;
+use resource_kinds::pod_view::{Condition, Phase};
 
 fn world(name: &str) -> World {
     World::named(name).expect("a world of that name")
@@ -55,9 +56,8 @@ fn with_plan(plan: fn(&Observed, &mut Plan)) -> Seeded {
     }
 }
 
-fn ordinal(name: Option<&String>) -> i64 {
-    let ordinal = name.and_then(|name| identity::ordinal("web", name));
-    ordinal.expect("a pod of the set")
+fn ordinal(name: &str) -> i64 {
+    identity::ordinal("web", name).expect("a pod of the set")
 }
 
 /// A few steps of the world that the mistake needs.
@@ -75,14 +75,13 @@ fn order_with_an_off_by_one_is_found() {
         let highest = observed
             .pods
             .iter_mut()
-            .max_by_key(|pod| ordinal(pod.metadata.name.as_ref()));
+            .max_by_key(|pod| ordinal(&pod.name));
         let Some(pod) = highest.map(Arc::make_mut) else {
             return;
         };
-        let status = pod.status.as_mut().expect("a status");
-        status.phase = Some("Running".to_owned());
-        for condition in status.conditions.iter_mut().flatten() {
-            condition.status = "True".to_owned();
+        pod.phase = Phase::Running;
+        for condition in &mut pod.conditions {
+            *condition = Condition::new(condition.kind(), "True", condition.since);
         }
     };
     finds(
@@ -138,9 +137,7 @@ fn a_delete_without_grace_is_found() {
 #[test]
 fn a_terminating_pod_that_counts_as_missing_is_found() {
     let view = |observed: &mut Observed| {
-        observed
-            .pods
-            .retain(|pod| pod.metadata.deletion_timestamp.is_none());
+        observed.pods.retain(|pod| !pod.is_deleting());
     };
     let budget = Budget {
         faults: 1,
@@ -236,15 +233,15 @@ fn surplus_pods_that_go_from_the_bottom_are_found() {
     let plan = |observed: &Observed, plan: &mut Plan| {
         let replicas = observed.set.spec.as_ref().and_then(|spec| spec.replicas);
         let first_surplus = format!("web-{}", replicas.unwrap_or_default());
-        let lowest = observed.pods.iter().find(|pod| {
-            pod.metadata.name.as_ref() == Some(&first_surplus)
-                && pod.metadata.deletion_timestamp.is_none()
-        });
+        let lowest = observed
+            .pods
+            .iter()
+            .find(|pod| *pod.name == *first_surplus && !pod.is_deleting());
         let Some(lowest) = lowest else { return };
         for action in plan.pods.iter_mut().flat_map(|work| &mut work.actions) {
             if let Action::DeletePod { name, uid } = action {
                 name.clone_from(&first_surplus);
-                *uid = lowest.metadata.uid.clone().expect("a uid");
+                *uid = lowest.uid.to_string();
             }
         }
     };

@@ -15,6 +15,7 @@ use serde_json::{Value, json};
 
 struct World {
     observed: Observed,
+    pods: Vec<Pod>,
     now: Timestamp,
     made: usize,
 }
@@ -33,6 +34,7 @@ impl World {
                 set: Arc::new(set),
                 ..Observed::default()
             },
+            pods: Vec::new(),
             now: Timestamp::UNIX_EPOCH,
             made: 0,
         };
@@ -56,7 +58,9 @@ impl World {
     }
 
     fn plan(&self) -> Plan {
-        plan(&self.observed, self.now)
+        let mut observed = self.observed.clone();
+        observed.pods = self.pods.iter().map(|pod| Arc::new(pod.into())).collect();
+        plan(&observed, self.now)
     }
 
     /// Carries a plan out; pods that are deleted are gone at once.
@@ -72,11 +76,11 @@ impl World {
                     let mut pod = *pod;
                     pod.metadata.uid = Some(format!("pod-{}", self.made));
                     pod.metadata.creation_timestamp = Some(Time(self.now));
-                    self.observed.pods.push(Arc::new(pod));
+                    self.pods.push(pod);
                 }
                 Action::Delete { uid, .. } => {
-                    let other = |pod: &Arc<Pod>| pod.metadata.uid.as_ref() != Some(&uid);
-                    self.observed.pods.retain(other);
+                    let other = |pod: &Pod| pod.metadata.uid.as_ref() != Some(&uid);
+                    self.pods.retain(other);
                 }
                 other => panic!("unexpected: {other:?}"),
             }
@@ -112,7 +116,7 @@ impl World {
 
     /// All pods become ready, but those of the image `bad`.
     fn start_pods(&mut self) {
-        for pod in self.observed.pods.iter_mut().map(Arc::make_mut) {
+        for pod in &mut self.pods {
             let image = pod.spec.as_ref().unwrap().containers[0].image.clone();
             let ready = if image.as_deref() == Some("bad") {
                 "False"
@@ -139,7 +143,6 @@ impl World {
     /// Nodes and images.
     fn shows(&self) -> String {
         let mut all: Vec<String> = self
-            .observed
             .pods
             .iter()
             .map(|pod| {
@@ -156,14 +159,14 @@ impl World {
 
     /// Pods that are there and ready.
     fn available(&self) -> usize {
-        let ready = |pod: &&Arc<Pod>| {
+        let ready = |pod: &&Pod| {
             let status = pod
                 .status
                 .as_ref()
                 .and_then(|status| status.conditions.as_ref());
             status.is_some_and(|conditions| conditions[0].status == "True")
         };
-        self.observed.pods.iter().filter(ready).count()
+        self.pods.iter().filter(ready).count()
     }
 }
 
@@ -173,7 +176,7 @@ fn each_node_that_takes_one_has_a_pod() {
     world.fit(2, false, true);
     world.settle();
     assert_eq!(world.shows(), "n0:a n1:a");
-    let pod = &world.observed.pods[0];
+    let pod = &world.pods[0];
     let tolerations = pod.spec.as_ref().unwrap().tolerations.clone().unwrap();
     assert!(
         tolerations
@@ -243,7 +246,7 @@ fn on_delete_somebody_else_deletes() {
     world.set_image("b");
     world.settle();
     assert_eq!(world.shows(), "n0:a n1:a");
-    world.observed.pods.remove(0);
+    world.pods.remove(0);
     world.settle();
     assert_eq!(world.shows(), "n0:b n1:a");
 }

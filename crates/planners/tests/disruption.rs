@@ -8,18 +8,20 @@ use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::api::policy::v1::{PodDisruptionBudget, PodDisruptionBudgetStatus};
 use planners::disruption::{Observed, plan};
+use resource_kinds::pod_view::PodView;
 use serde_json::{Value, json};
 
-fn pod(name: &str, ready: bool) -> Arc<Pod> {
+fn pod(name: &str, ready: bool) -> Arc<PodView> {
     let ready = if ready { "True" } else { "False" };
     let pod = json!({"metadata": {"name": name, "namespace": "d", "labels": {"app": "a"},
             "ownerReferences": [{"apiVersion": "apps/v1", "kind": "ReplicaSet", "name": "rs",
                 "uid": "rs", "controller": true}]},
         "status": {"phase": "Running", "conditions": [{"type": "Ready", "status": ready}]}});
-    Arc::new(serde_json::from_value(pod).unwrap())
+    let pod: Pod = serde_json::from_value(pod).unwrap();
+    Arc::new(PodView::from(&pod))
 }
 
-fn observed(spec: Value, pods: Vec<Arc<Pod>>) -> Observed {
+fn observed(spec: Value, pods: Vec<Arc<PodView>>) -> Observed {
     let mut spec = spec;
     spec["selector"] = json!({"matchLabels": {"app": "a"}});
     let budget = json!({"metadata": {"name": "b", "namespace": "d", "generation": 3},
@@ -36,7 +38,7 @@ fn status(observed: &Observed) -> PodDisruptionBudgetStatus {
 }
 
 /// Allowed, healthy, desired, expected.
-fn counts(spec: Value, pods: Vec<Arc<Pod>>) -> [i32; 4] {
+fn counts(spec: Value, pods: Vec<Arc<PodView>>) -> [i32; 4] {
     let status = status(&observed(spec, pods));
     assert_eq!(status.observed_generation, Some(3));
     [

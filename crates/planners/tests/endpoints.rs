@@ -7,6 +7,7 @@ use std::sync::Arc;
 use k8s_openapi::api::core::v1::{Pod, Service};
 use k8s_openapi::api::discovery::v1::{Endpoint, EndpointSlice};
 use planners::endpoints::{EndpointsWrite, Observed, Plan, plan};
+use resource_kinds::pod_view::PodView;
 use serde_json::{Value, json};
 
 fn service(more: Value) -> Arc<Service> {
@@ -24,7 +25,7 @@ fn service(more: Value) -> Arc<Service> {
 }
 
 /// Words: `ready`, `terminating`, `failed`, `no-address`, `other-port`, `subdomain`, `elsewhere`.
-fn pod(number: usize, words: &str) -> Arc<Pod> {
+fn pod(number: usize, words: &str) -> Arc<PodView> {
     let has = |word: &str| words.split(' ').any(|other| other == word);
     let name = format!("web-{number}");
     let port = if has("other-port") { 9090 } else { 8080 };
@@ -50,10 +51,11 @@ fn pod(number: usize, words: &str) -> Arc<Pod> {
     if has("elsewhere") {
         pod["spec"]["subdomain"] = json!("other");
     }
-    Arc::new(serde_json::from_value(pod).unwrap())
+    let pod: Pod = serde_json::from_value(pod).unwrap();
+    Arc::new(PodView::from(&pod))
 }
 
-fn observed(service: Arc<Service>, pods: Vec<Arc<Pod>>) -> Observed {
+fn observed(service: Arc<Service>, pods: Vec<Arc<PodView>>) -> Observed {
     Observed {
         namespace: "default".to_owned(),
         name: "svc".to_owned(),

@@ -15,6 +15,7 @@ use serde_json::{Value, json};
 
 struct World {
     observed: Observed,
+    pods: Vec<Pod>,
     now: Timestamp,
     made: usize,
 }
@@ -46,13 +47,19 @@ impl World {
                 job: Arc::new(job),
                 pods: Vec::new(),
             },
+            pods: Vec::new(),
             now: Timestamp::UNIX_EPOCH,
             made: 0,
         }
     }
 
     fn plan(&self) -> Plan {
-        plan(&self.observed, self.now)
+        let pods = self.pods.iter().map(|pod| Arc::new(pod.into()));
+        let observed = Observed {
+            job: self.observed.job.clone(),
+            pods: pods.collect(),
+        };
+        plan(&observed, self.now)
     }
 
     fn carry_out(&mut self, plan: Plan, upto: Upto) {
@@ -79,7 +86,7 @@ impl World {
                 let mut pod = *pod;
                 pod.metadata.uid = Some(format!("pod-{}", self.made));
                 pod.metadata.creation_timestamp = Some(Time(now));
-                self.observed.pods.push(Arc::new(pod));
+                self.pods.push(pod);
             }
             Action::Delete { uid, .. } => {
                 let pod = self.pod(&uid);
@@ -97,20 +104,20 @@ impl World {
 
     /// What is deleted and held by nothing is gone.
     fn collect(&mut self) {
-        self.observed.pods.retain(|pod| {
+        self.pods.retain(|pod| {
             let held = pod.metadata.finalizers.iter().flatten().next().is_some();
             held || pod.metadata.deletion_timestamp.is_none()
         });
     }
 
     fn pod(&mut self, uid: &str) -> &mut Pod {
-        let pods = self.observed.pods.iter_mut().map(Arc::make_mut);
+        let pods = self.pods.iter_mut();
         let mut found = pods.filter(|pod| pod.metadata.uid.as_deref() == Some(uid));
         found.next().unwrap()
     }
 
     fn running(&self) -> Vec<String> {
-        let pods = self.observed.pods.iter().filter(|pod| {
+        let pods = self.pods.iter().filter(|pod| {
             let phase = pod.status.as_ref().and_then(|s| s.phase.as_deref());
             pod.metadata.deletion_timestamp.is_none()
                 && !matches!(phase, Some("Succeeded" | "Failed"))
@@ -250,11 +257,11 @@ fn each_index_has_one_pod() {
     let more = json!({"completions": 3, "parallelism": 3, "completionMode": "Indexed"});
     let mut world = World::new(more);
     world.settle();
-    let pods = world.observed.pods.clone();
+    let pods = world.pods.clone();
     let index = |pod: &Pod| {
         pod.metadata.labels.as_ref().unwrap()["batch.kubernetes.io/job-completion-index"].clone()
     };
-    let indexes: Vec<String> = pods.iter().map(|pod| index(pod)).collect();
+    let indexes: Vec<String> = pods.iter().map(index).collect();
     assert_eq!(indexes, ["0", "1", "2"]);
     assert!(pods[1].metadata.name.as_ref().unwrap().starts_with("pi-1-"));
     let variable = pods[1].spec.as_ref().unwrap().containers[0]
@@ -267,7 +274,7 @@ fn each_index_has_one_pod() {
     world.settle();
     world.now += SignedDuration::from_secs(10);
     world.settle();
-    assert_eq!(index(world.observed.pods.last().unwrap()), "1");
+    assert_eq!(index(world.pods.last().unwrap()), "1");
     world.end("pod-3", true, 0);
     world.end("pod-4", true, 0);
     world.settle();
@@ -300,11 +307,12 @@ fn an_exit_code_can_end_the_job_or_not_count() {
 fn pods_of_a_job_that_is_gone_are_let_go() {
     let mut world = World::new(json!({"parallelism": 2}));
     world.settle();
-    let mut pods = world.observed.pods.clone();
-    let left_behind = Arc::make_mut(&mut pods[0]);
+    let mut pods = world.pods.clone();
+    let left_behind = &mut pods[0];
     left_behind.metadata.owner_references = None;
     let labels = left_behind.metadata.labels.get_or_insert_default();
     labels.insert("batch.kubernetes.io/job-name".to_owned(), "pi".to_owned());
+    let pods: Vec<_> = pods.iter().map(|pod| Arc::new(pod.into())).collect();
     assert_eq!(orphaned(&pods, "pi", Some("u")).len(), 0);
     assert_eq!(orphaned(&pods, "pi", None).len(), 2);
     assert_eq!(orphaned(&pods, "pi", Some("another")).len(), 1);

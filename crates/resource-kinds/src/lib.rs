@@ -25,6 +25,7 @@ pub mod networking;
 pub mod node;
 mod parts;
 mod pod_template;
+pub mod pod_view;
 pub mod policy;
 pub mod rbac;
 pub mod reasons;

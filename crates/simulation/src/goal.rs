@@ -32,7 +32,7 @@ pub async fn missing(user: &User, bodies: &Bodies) -> kube::Result<Vec<String>> 
         }
         let observed = Observed {
             set: Arc::new(set),
-            pods: pods.iter().cloned().map(Arc::new).collect(),
+            pods: pods.iter().map(|pod| Arc::new(pod.into())).collect(),
             revisions: revisions.iter().cloned().map(Arc::new).collect(),
             claims: claims
                 .iter()

@@ -1,13 +1,13 @@
 //! Carries out a plan: revisions, pods, status.
 
 use k8s_openapi::api::apps::v1::{ControllerRevision, DaemonSet, DaemonSetStatus};
-use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use kube::api::{Api, Patch, PatchParams, PostParams};
 use kube::{Client, Resource};
 use planners::daemon_set::{Plan, RevisionAction};
 use reconcile::execute::{self, Delete};
 use reconcile::{Cache, Recorder};
+use resource_kinds::pod_view::PodView;
 use serde_json::json;
 
 use crate::pod_writer::{PodError, PodWriter};
@@ -31,7 +31,7 @@ fn failed(what: &'static str) -> impl FnOnce(kube::Error) -> Error {
 
 pub(super) struct Executor {
     pub client: Client,
-    pub pods: Cache<Pod>,
+    pub pods: Cache<PodView>,
     pub recorder: Recorder,
 }
 

@@ -10,7 +10,7 @@ use planners::daemon_set::{DAEMON_SET, Fit, Observed, daemon_pod, plan};
 use reconcile::{Cache, Change, Key, Outcome, Queue, run_workers};
 
 use crate::Context;
-use crate::owned::{key_if_asked, orphan_in, owned_by, owners_of};
+use crate::owned::{key_if_asked, orphan_in, owned_by, owners_of, owners_of_pod};
 use execute::{Error, Executor};
 
 /// Sets that are worked on at once.
@@ -96,7 +96,7 @@ async fn feed(observer: Arc<Observer>, queue: Queue<Key>) {
     loop {
         let keys: Vec<Key> = tokio::select! {
             Some(change) = sets.next() => key_if_asked(&change).into_iter().collect(),
-            Some(change) = pods.next() => owners_of(&change, &observer.sets, DAEMON_SET.1),
+            Some(change) = pods.next() => owners_of_pod(&change, &observer.sets, DAEMON_SET.1),
             Some(change) = revisions.next() => owners_of(&change, &observer.sets, DAEMON_SET.1),
             Some(change) = nodes.next() => {
                 // Nodes tell of themselves all the time; labels and taints are what counts.

@@ -7,10 +7,10 @@ use std::sync::Arc;
 
 use jiff::Timestamp;
 use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet};
-use k8s_openapi::api::core::v1::Pod;
 use planners::deployment::{Observed, plan};
 use planners::ownership::controller;
 use reconcile::{Cache, Change, Index, Key, Outcome, Queue, run_workers};
+use resource_kinds::pod_view::PodView;
 
 use crate::Context;
 use crate::owned::{key_if_asked, named, orphan_in, owned_by, owners_of, terms};
@@ -24,7 +24,7 @@ struct Observer {
     deployments: Cache<Deployment>,
     sets: Cache<ReplicaSet>,
     sets_by: Index<ReplicaSet>,
-    pods_by_owner: Index<Pod>,
+    pods_by_owner: Index<PodView>,
 }
 
 pub(crate) async fn run(context: Context) {
@@ -91,11 +91,10 @@ impl Observer {
     }
 
     /// The Deployment that waits for a pod to go before it starts others.
-    fn waiting_for(&self, change: &Change<Pod>) -> Option<Key> {
+    fn waiting_for(&self, change: &Change<PodView>) -> Option<Key> {
         let pod = change.object();
-        let owner = controller(pod.metadata.owner_references.as_deref())?;
-        let namespace = pod.metadata.namespace.as_deref().unwrap_or_default();
-        let set = self.sets.get(namespace, &owner.name)?;
+        let namespace = &pod.namespace;
+        let set = self.sets.get(namespace, &pod.controller.as_ref()?.name)?;
         let owner = controller(set.metadata.owner_references.as_deref())?;
         let deployment = self.deployments.get(namespace, &owner.name)?;
         let strategy = deployment.spec.as_ref()?.strategy.as_ref()?;

@@ -5,17 +5,16 @@ use std::sync::Arc;
 
 use jiff::Timestamp;
 use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet};
-use k8s_openapi::api::core::v1::{Pod, ReplicationController};
+use k8s_openapi::api::core::v1::ReplicationController;
 use k8s_openapi::api::policy::v1::{PodDisruptionBudget, PodDisruptionBudgetStatus};
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use kube::api::{Api, PostParams};
 use planners::disruption::{Observed, plan, selected};
-use planners::ownership::controller;
 use reconcile::execute;
 use reconcile::{Cache, Key, Outcome, Queue, Recorder, run_workers};
+use resource_kinds::pod_view::PodView;
 
 use crate::Context;
-use crate::owned::key_if_asked;
+use crate::owned::{Controller, Owned, key_if_asked};
 
 /// Budgets that are worked on at once.
 const WORKERS: usize = 2;
@@ -86,44 +85,43 @@ impl Worker {
         Ok(Outcome::from(plan.requeue_after))
     }
 
-    fn scales(&self, pods: &[&Arc<Pod>]) -> BTreeMap<String, (String, i32)> {
+    fn scales(&self, pods: &[&PodView]) -> BTreeMap<String, (String, i32)> {
         let mut scales = BTreeMap::new();
         for pod in pods {
-            let namespace = pod.metadata.namespace.as_deref().unwrap_or_default();
-            let owner = controller(pod.metadata.owner_references.as_deref());
-            if let Some(owner) = owner.filter(|owner| !scales.contains_key(&owner.uid))
-                && let Some(scale) = self.scale(namespace, owner)
+            let owner = Owned::of_pod(pod).controller;
+            if let Some(owner) = owner.filter(|owner| !scales.contains_key(owner.uid))
+                && let Some(scale) = self.scale(&pod.namespace, &owner)
             {
-                scales.insert(owner.uid.clone(), scale);
+                scales.insert(owner.uid.to_string(), scale);
             }
         }
         scales
     }
 
     /// Who scales what that owner has, and how many it wants.
-    fn scale(&self, namespace: &str, owner: &OwnerReference) -> Option<(String, i32)> {
+    fn scale(&self, namespace: &str, owner: &Controller<'_>) -> Option<(String, i32)> {
         let caches = &self.context.caches;
-        let (uid, replicas) = match owner.kind.as_str() {
+        let (uid, replicas) = match owner.kind {
             "ReplicaSet" => {
-                let set = caches.replica_sets.get(namespace, &owner.name)?;
-                let above = controller(set.metadata.owner_references.as_deref());
+                let set = caches.replica_sets.get(namespace, owner.name)?;
+                let above = Owned::of(&*set).controller;
                 if let Some(above) = above.filter(|above| above.kind == "Deployment") {
-                    return self.scale(namespace, above);
+                    return self.scale(namespace, &above);
                 }
                 let set: &ReplicaSet = &set;
                 (set.metadata.uid.clone(), set.spec.as_ref()?.replicas)
             }
             "Deployment" => {
-                let deployment = self.deployments.get(namespace, &owner.name)?;
+                let deployment = self.deployments.get(namespace, owner.name)?;
                 let spec = deployment.spec.as_ref()?;
                 (deployment.metadata.uid.clone(), spec.replicas)
             }
             "StatefulSet" => {
-                let set = caches.stateful_sets.get(namespace, &owner.name)?;
+                let set = caches.stateful_sets.get(namespace, owner.name)?;
                 (set.metadata.uid.clone(), set.spec.as_ref()?.replicas)
             }
             "ReplicationController" => {
-                let set = self.controllers.get(namespace, &owner.name)?;
+                let set = self.controllers.get(namespace, owner.name)?;
                 (set.metadata.uid.clone(), set.spec.as_ref()?.replicas)
             }
             _ => return None,
@@ -173,7 +171,7 @@ async fn feed(worker: Arc<Worker>, queue: Queue<Key>) {
                 key.or_else(|| key_if_asked(&change)).into_iter().collect()
             }
             Some(change) = pods.next() => {
-                worker.in_namespace(change.object().metadata.namespace.as_deref())
+                worker.in_namespace(Some(&change.object().namespace))
             }
             Some(change) = deployments.next() => key_if_asked(&change)
                 .map(|key| worker.in_namespace(Some(&key.namespace)))

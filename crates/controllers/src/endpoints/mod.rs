@@ -5,10 +5,10 @@ mod observe;
 
 use std::sync::Arc;
 
-use k8s_openapi::api::core::v1::Pod;
 use planners::endpoints::plan;
 use reconcile::{Change, Key, Outcome, Queue, run_workers};
 use resource_kinds::labels;
+use resource_kinds::pod_view::PodView;
 
 use crate::Context;
 use execute::Executor;
@@ -78,16 +78,18 @@ async fn feed(context: Context, observer: Arc<Observer>, queue: Queue<Key>) {
 }
 
 /// The Services that select the pod, now or before; none if nothing about it matters to them.
-fn services_of(observer: &Observer, change: &Change<Pod>) -> Vec<Key> {
+fn services_of(observer: &Observer, change: &Change<PodView>) -> Vec<Key> {
     let Change::Applied(new, Some(old)) = change else {
         return observer.services_of(change.object());
     };
     let mut keys = Vec::new();
-    if new.metadata.labels != old.metadata.labels {
+    if new.labels != old.labels {
         keys.extend(observer.services_of(old));
-    } else if new.status == old.status
-        && new.metadata.deletion_timestamp == old.metadata.deletion_timestamp
-        && new.metadata.uid == old.metadata.uid
+    } else if new.uid == old.uid
+        && new.deletion == old.deletion
+        && new.phase == old.phase
+        && new.conditions == old.conditions
+        && new.addresses == old.addresses
     {
         return keys;
     }

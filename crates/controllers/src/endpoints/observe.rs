@@ -1,13 +1,13 @@
 //! Gathers what the planner needs to know about a Service, from caches alone.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 
-use k8s_openapi::api::core::v1::{Endpoints, Node, Pod, Service};
+use k8s_openapi::api::core::v1::{Endpoints, Node, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use planners::endpoints::Observed;
 use reconcile::{Cache, Index, Key};
 use resource_kinds::labels;
+use resource_kinds::pod_view::PodView;
 
 use crate::Context;
 
@@ -15,7 +15,7 @@ const MANAGER: &str = "endpointslice-controller.k8s.io";
 
 pub(super) struct Observer {
     services: Cache<Service>,
-    pods: Cache<Pod>,
+    pods: Cache<PodView>,
     pub slices: Cache<EndpointSlice>,
     endpoints: Cache<Endpoints>,
     nodes: Cache<Node>,
@@ -70,9 +70,8 @@ impl Observer {
         }
     }
 
-    pub fn services_of(&self, pod: &Arc<Pod>) -> Vec<Key> {
-        let namespace = pod.metadata.namespace.as_deref().unwrap_or_default();
-        let services = self.services.list_in(namespace).into_iter();
+    pub fn services_of(&self, pod: &PodView) -> Vec<Key> {
+        let services = self.services.list_in(&pod.namespace).into_iter();
         services
             .filter(|service| selects(service, pod))
             .map(|s| Key::of(s.as_ref()))
@@ -88,7 +87,7 @@ impl Observer {
     }
 }
 
-fn selects(service: &Service, pod: &Pod) -> bool {
+fn selects(service: &Service, pod: &PodView) -> bool {
     let selector = service
         .spec
         .as_ref()
@@ -96,10 +95,9 @@ fn selects(service: &Service, pod: &Pod) -> bool {
     let Some(selector) = selector.filter(|selector| !selector.is_empty()) else {
         return false;
     };
-    let labels = pod.metadata.labels.as_ref();
     selector
         .iter()
-        .all(|(key, value)| labels.and_then(|labels| labels.get(key)) == Some(value))
+        .all(|(key, value)| pod.label(key) == Some(value))
 }
 
 pub(super) fn zone(node: &Node) -> Option<&str> {

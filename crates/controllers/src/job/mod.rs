@@ -5,14 +5,14 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use k8s_openapi::api::batch::v1::{Job, JobStatus};
-use k8s_openapi::api::core::v1::Pod;
 use kube::api::{Api, PostParams, PropagationPolicy};
 use planners::job::{JOB, Observed, Plan, job_of, orphaned, plan};
 use reconcile::execute::{self, Delete};
 use reconcile::{Cache, Change, Key, Outcome, Queue, Recorder, run_workers};
+use resource_kinds::pod_view::PodView;
 
 use crate::Context;
-use crate::owned::{key_if_asked, orphan_in, owned_by, owners_of};
+use crate::owned::{key_if_asked, orphan_in, owned_by, owners_of_pod};
 use crate::pod_writer::{PodError, PodWriter};
 
 /// Jobs that are worked on at once.
@@ -198,7 +198,7 @@ async fn feed(worker: Arc<Worker>, queue: Queue<Key>) {
         let keys: Vec<Key> = tokio::select! {
             Some(change) = jobs.next() => key_of(&change).into_iter().collect(),
             Some(change) = pods.next() => {
-                let mut keys = owners_of(&change, &worker.jobs, JOB.1);
+                let mut keys = owners_of_pod(&change, &worker.jobs, JOB.1);
                 keys.extend(lost_owner(change.object()));
                 keys
             }
@@ -219,7 +219,6 @@ fn key_of(change: &Change<Job>) -> Option<Key> {
 }
 
 /// The job that a pod waits for to be counted, also if it is gone.
-fn lost_owner(pod: &Pod) -> Option<Key> {
-    let namespace = pod.metadata.namespace.clone().unwrap_or_default();
-    job_of(pod).map(|name| Key::new(namespace, name))
+fn lost_owner(pod: &PodView) -> Option<Key> {
+    job_of(pod).map(|name| Key::new(&*pod.namespace, name))
 }

@@ -7,6 +7,7 @@ use kube::{Client, ResourceExt};
 use planners::node_health::{Eviction, Plan};
 use reconcile::execute::{self, Delete};
 use reconcile::{EventType, Recorder};
+use resource_kinds::pod_view::PodView;
 use serde_json::json;
 
 #[derive(Debug, thiserror::Error)]
@@ -82,23 +83,23 @@ impl Executor {
         execute::found(written).map(drop)
     }
 
-    async fn mark_not_ready(&self, pod: &Pod) -> kube::Result<()> {
-        let pods: Api<Pod> =
-            Api::namespaced(self.client.clone(), &pod.namespace().unwrap_or_default());
+    async fn mark_not_ready(&self, pod: &PodView) -> kube::Result<()> {
+        let pods: Api<Pod> = Api::namespaced(self.client.clone(), &pod.namespace);
         let condition = json!({
             "type": "Ready",
             "status": "False",
             "lastTransitionTime": Timestamp::from_second(Timestamp::now().as_second()).ok(),
         });
-        let meta = json!({ "uid": pod.metadata.uid });
+        let meta = json!({ "uid": &*pod.uid });
         let patch = json!({ "metadata": meta, "status": { "conditions": [condition] } });
-        let (name, params) = (pod.name_any(), PatchParams::default());
+        let params = PatchParams::default();
         let written = pods
-            .patch_status(&name, &params, &Patch::Strategic(patch))
+            .patch_status(&pod.name, &params, &Patch::Strategic(patch))
             .await;
         if execute::unless_outrun(written)?.is_some() {
+            let (kind, text) = (EventType::Warning, "Node is not ready");
             self.recorder
-                .warning(pod, "NodeNotReady", "Node is not ready");
+                .event(pod.reference(), kind, "NodeNotReady", text);
         }
         Ok(())
     }

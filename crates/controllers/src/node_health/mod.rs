@@ -7,10 +7,11 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use k8s_openapi::api::coordination::v1::Lease;
-use k8s_openapi::api::core::v1::{Node, Pod};
+use k8s_openapi::api::core::v1::Node;
 use kube::api::Api;
 use planners::node_health::{Heard, Observed, evictions, plan};
 use reconcile::{Cache, Change, Index, Key, Outcome, Queue, WatchConfig, run_workers};
+use resource_kinds::pod_view::PodView;
 
 use crate::Context;
 use execute::{Error, Executor};
@@ -22,7 +23,7 @@ const LEASES: &str = "kube-node-lease";
 struct Observer {
     nodes: Cache<Node>,
     leases: Cache<Lease>,
-    pods_by_node: Index<Pod>,
+    pods_by_node: Index<PodView>,
     heard: Mutex<Heard>,
 }
 
@@ -34,7 +35,7 @@ pub(crate) async fn run(context: Context) {
         pods_by_node: context
             .caches
             .pods
-            .index(|pod: &Pod| node_of(pod).into_iter().collect()),
+            .index(|pod| node_of(pod).into_iter().collect()),
         heard: Mutex::default(),
     });
     let synced = observer.nodes.wait_synced().await
@@ -143,9 +144,6 @@ fn was_lost(node: &Node) -> bool {
     !conditions.any(|condition| condition.type_ == "Ready" && condition.status == "True")
 }
 
-fn node_of(pod: &Pod) -> Option<String> {
-    pod.spec
-        .as_ref()
-        .and_then(|spec| spec.node_name.clone())
-        .filter(|node| !node.is_empty())
+fn node_of(pod: &PodView) -> Option<String> {
+    pod.node.as_ref().map(ToString::to_string)
 }

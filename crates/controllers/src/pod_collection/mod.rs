@@ -9,6 +9,7 @@ use kube::api::{Api, Patch, PatchParams};
 use planners::pod_collection::{Cause, Observed, Removal, plan};
 use reconcile::Change;
 use reconcile::execute::{self, Delete};
+use resource_kinds::pod_view::PodView;
 use resource_kinds::reasons::taint;
 use serde_json::{Value, json};
 use tokio::time::Instant;
@@ -67,18 +68,16 @@ fn matters(change: &Change<Node>) -> bool {
 }
 
 /// A pod that is to go from now on, and whose node will not see to it.
-fn is_going_alone(context: &Context, change: &Change<Pod>) -> bool {
+fn is_going_alone(context: &Context, change: &Change<PodView>) -> bool {
     let Change::Applied(pod, old) = change else {
         return false;
     };
-    let is_new = old
-        .as_ref()
-        .is_none_or(|old| old.metadata.deletion_timestamp.is_none());
-    if pod.metadata.deletion_timestamp.is_none() || !is_new {
+    let is_new = old.as_ref().is_none_or(|old| !old.is_deleting());
+    if !pod.is_deleting() || !is_new {
         return false;
     }
-    let node = pod.spec.as_ref().and_then(|spec| spec.node_name.as_deref());
-    let node = context.caches.nodes.get("", node.unwrap_or_default());
+    let node = pod.node.as_deref().unwrap_or_default();
+    let node = context.caches.nodes.get("", node);
     node.is_none_or(|node| {
         let spec = node.spec.as_ref();
         let mut taints = spec
@@ -98,8 +97,7 @@ async fn remove(context: &Context, removal: &Removal) -> kube::Result<()> {
     }
     let pods: Api<Pod> = Api::namespaced(context.client.clone(), &removal.namespace);
     let pod = context.caches.pods.get(&removal.namespace, &removal.name);
-    let phase = pod.and_then(|pod| pod.status.as_ref().and_then(|status| status.phase.clone()));
-    if !matches!(phase.as_deref(), Some("Succeeded" | "Failed")) {
+    if pod.is_none_or(|pod| !pod.has_ended()) {
         let meta = json!({ "uid": removal.uid });
         let patch = json!({ "metadata": meta, "status": failed_status(&removal.cause) });
         let params = PatchParams::default();

@@ -14,6 +14,7 @@ use planners::stateful_set::plan;
 use reconcile::{Change, Key, Outcome, Queue, run_workers};
 
 use crate::Context;
+use crate::owned::Owned;
 use execute::{Error, Executor};
 use observe::Observer;
 
@@ -57,13 +58,13 @@ async fn feed(context: Context, observer: Arc<Observer>, queue: Queue<Key>) {
         let keys: Vec<Key> = tokio::select! {
             Some(change) = sets.next() => key_if_relevant(&change).into_iter().collect(),
             Some(change) = pods.next() => {
-                let mut keys = observer.sets_of(change.object().as_ref());
+                let mut keys = observer.sets_of(&Owned::of_pod(change.object()));
                 if let Change::Applied(_, Some(previous)) = &change {
-                    keys.extend(observer.sets_of(previous.as_ref()));
+                    keys.extend(observer.sets_of(&Owned::of_pod(previous)));
                 }
                 keys
             }
-            Some(change) = revisions.next() => observer.sets_of(change.object().as_ref()),
+            Some(change) = revisions.next() => observer.sets_of(&Owned::of(&**change.object())),
             Some(change) = claims.next() => observer.sets_of_claim(change.object()),
             else => return,
         };

@@ -3,20 +3,20 @@
 use std::collections::BTreeMap;
 
 use k8s_openapi::api::apps::v1::{ControllerRevision, StatefulSet};
-use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Pod};
-use kube::Resource;
+use k8s_openapi::api::core::v1::PersistentVolumeClaim;
 use planners::stateful_set::{Observed, identity};
 use reconcile::{Cache, Index, Key};
+use resource_kinds::pod_view::PodView;
 
 use crate::Context;
-use crate::owned::{named, orphan_in, owned_by, stem, terms};
+use crate::owned::{Owned, named, orphan_in, owned_by, stem, terms};
 
 pub(super) struct Observer {
     sets: Cache<StatefulSet>,
-    pods: Cache<Pod>,
+    pods: Cache<PodView>,
     revisions: Cache<ControllerRevision>,
     claims: Cache<PersistentVolumeClaim>,
-    pods_by: Index<Pod>,
+    pods_by: Index<PodView>,
     revisions_by: Index<ControllerRevision>,
     claims_by: Index<PersistentVolumeClaim>,
 }
@@ -48,7 +48,7 @@ impl Observer {
         let terms = [owned_by(&uid), named(&key.namespace, &key.name)];
         let mut pods = BTreeMap::new();
         for pod in terms.iter().flat_map(|term| self.pods_by.get(term)) {
-            pods.insert(pod.metadata.name.clone(), pod);
+            pods.insert(pod.name.clone(), pod);
         }
         let mut revisions = BTreeMap::new();
         let orphans = [orphan_in(&key.namespace)];
@@ -81,21 +81,15 @@ impl Observer {
     }
 
     /// The sets that an object may concern: its owner, and the one whose names it has.
-    pub fn sets_of(&self, object: &impl Resource) -> Vec<Key> {
-        let meta = object.meta();
-        let namespace = meta.namespace.clone().unwrap_or_default();
-        let owner = meta
-            .owner_references
-            .iter()
-            .flatten()
-            .find(|owner| owner.controller == Some(true) && owner.kind == identity::KIND);
-        let owner = owner.map(|owner| owner.name.clone());
-        let by_name = meta.name.as_deref().map(|name| stem(name).to_owned());
-        let mut names: Vec<String> = owner.into_iter().chain(by_name).collect();
+    pub fn sets_of(&self, object: &Owned<'_>) -> Vec<Key> {
+        let owner = object.controller.as_ref();
+        let owner = owner.filter(|owner| owner.kind == identity::KIND);
+        let owner = owner.map(|owner| owner.name);
+        let mut names: Vec<&str> = owner.into_iter().chain([stem(object.name)]).collect();
         names.dedup();
         names
             .into_iter()
-            .map(|name| Key::new(namespace.clone(), name))
+            .map(|name| Key::new(object.namespace, name))
             .filter(|key| self.sets.get_key(key).is_some())
             .collect()
     }

@@ -3,14 +3,15 @@
 
 use std::sync::Arc;
 
-use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim, Pod};
+use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim};
 use k8s_openapi::api::storage::v1::StorageClass;
 use kube::{Api, Client};
 use planners::volume_binding::ClaimView;
-use planners::volume_protection::claims_of;
+use planners::volume_protection::names;
 use reconcile::execute::found;
 use reconcile::{Cache, Key};
 use resource_kinds::annotations::BIND_COMPLETED;
+use resource_kinds::pod_view::PodView;
 
 use super::execute::Error;
 use crate::Context;
@@ -20,7 +21,7 @@ pub(crate) struct Observer {
     pub claims: Cache<PersistentVolumeClaim>,
     volumes: Cache<PersistentVolume>,
     classes: Cache<StorageClass>,
-    pods: Cache<Pod>,
+    pods: Cache<PodView>,
 }
 
 /// The world as seen from one claim.
@@ -115,10 +116,9 @@ impl Observer {
     }
 
     /// Claims that wait for volumes and that the pod uses.
-    pub fn unbound_claims_of(&self, pod: &Pod) -> Vec<Key> {
-        let namespace = pod.metadata.namespace.as_deref().unwrap_or_default();
-        let names = claims_of(pod).into_iter();
-        let keys = names.map(|name| Key::new(namespace, name));
+    pub fn unbound_claims_of(&self, pod: &PodView) -> Vec<Key> {
+        let claims = pod.claims.iter();
+        let keys = claims.map(|claim| Key::new(&*pod.namespace, &*claim.name));
         keys.filter(|key| {
             self.claims
                 .get_key(key)
@@ -144,13 +144,8 @@ impl Observer {
 
     fn unscheduled_pods(&self, claim: &Key) -> Vec<String> {
         let pods = self.pods.list_in(&claim.namespace).into_iter();
-        let waiting = pods.filter(|pod| {
-            let node = pod.spec.as_ref().and_then(|spec| spec.node_name.as_deref());
-            node.is_none_or(str::is_empty) && claims_of(pod).contains(&claim.name)
-        });
-        waiting
-            .filter_map(|pod| pod.metadata.name.clone())
-            .collect()
+        let waiting = pods.filter(|pod| pod.node.is_none() && names(pod, &claim.name));
+        waiting.map(|pod| pod.name.to_string()).collect()
     }
 }
 

@@ -7,10 +7,11 @@ use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim, Pod};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::Api;
 use kube::api::{ListParams, Patch, PatchParams};
-use planners::volume_protection::{Protection, claims_of, protect_claim, protect_volume};
+use planners::volume_protection::{Protection, protect_claim, protect_volume};
 use reconcile::execute::unless_outrun;
 use reconcile::{Key, Object, Outcome, Queue, run_workers};
 use resource_kinds::annotations::{PV_PROTECTION, PVC_PROTECTION};
+use resource_kinds::pod_view::PodView;
 use serde_json::json;
 
 use crate::Context;
@@ -77,9 +78,8 @@ async fn feed(context: Context, queue: Queue<Task>) {
             }
             Some(change) = pods.next() => {
                 let pod = change.object();
-                let namespace = pod.metadata.namespace.as_deref().unwrap_or_default();
-                for claim in claims_of(pod) {
-                    queue.add(Task::Claim(Key::new(namespace, claim)));
+                for claim in &pod.claims {
+                    queue.add(Task::Claim(Key::new(&*pod.namespace, &*claim.name)));
                 }
             }
             else => return,
@@ -97,7 +97,8 @@ async fn guard_claim(context: &Context, key: &Key) -> Result<(), Error> {
         // A pod that the cache does not know yet would lose its data: ask the server itself.
         let pods: Api<Pod> = Api::namespaced(context.client.clone(), &key.namespace);
         let listed = pods.list(&ListParams::default()).await?;
-        protection = protect_claim(&claim, &listed.items);
+        let listed: Vec<PodView> = listed.iter().map(PodView::from).collect();
+        protection = protect_claim(&claim, &listed);
     }
     let api: Api<PersistentVolumeClaim> = Api::namespaced(context.client.clone(), &key.namespace);
     write(&api, &claim.metadata, PVC_PROTECTION, &protection).await

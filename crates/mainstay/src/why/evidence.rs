@@ -4,6 +4,7 @@ use std::fmt::Debug;
 use std::sync::Arc;
 
 use jiff::Timestamp;
+use k8s_openapi::api::core::v1::Pod;
 use kube::api::ListParams;
 use kube::{Api, Client, Resource, ResourceExt};
 use planners::diagnosis::{Evidence, TargetKind};
@@ -25,7 +26,9 @@ pub async fn read(
         list(Api::namespaced(namespaced(), namespace)),
         list(Api::namespaced(namespaced(), namespace)),
     )?;
-    (evidence.sets, evidence.pods) = (sets, pods);
+    let pods: Vec<Arc<Pod>> = pods;
+    evidence.sets = sets;
+    evidence.pods = pods.iter().map(|pod| Arc::new((&**pod).into())).collect();
     let (revisions, claims, events, volumes, classes, nodes) = tokio::join!(
         list(Api::namespaced(namespaced(), namespace)),
         list(Api::namespaced(namespaced(), namespace)),
@@ -77,7 +80,11 @@ pub fn names(evidence: &Evidence, kind: TargetKind) -> String {
     }
     let names = match kind {
         TargetKind::StatefulSet => all(&evidence.sets),
-        TargetKind::Pod => all(&evidence.pods),
+        TargetKind::Pod => evidence
+            .pods
+            .iter()
+            .map(|pod| pod.name.to_string())
+            .collect(),
         TargetKind::Claim => all(&evidence.claims),
     };
     match names.len() {

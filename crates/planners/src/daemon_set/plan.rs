@@ -10,6 +10,7 @@ use k8s_openapi::api::core::v1::{
     NodeSelector, NodeSelectorRequirement, NodeSelectorTerm, Pod, Toleration,
 };
 use resource_kinds::labels::CONTROLLER_REVISION_HASH;
+use resource_kinds::pod_view::PodView;
 use resource_kinds::reasons::taint;
 
 use super::history::{self, RevisionAction};
@@ -34,7 +35,7 @@ pub struct Observed {
     /// The set.
     pub set: Arc<DaemonSet>,
     /// Pods of its namespace: at least those it owns, and those without an owner.
-    pub pods: Vec<Arc<Pod>>,
+    pub pods: Vec<Arc<PodView>>,
     /// Revisions of its namespace: at least those it owns, and those without an owner.
     pub revisions: Vec<Arc<ControllerRevision>>,
     /// All nodes, and how they take [`daemon_pod`].
@@ -88,7 +89,7 @@ pub fn plan(observed: &Observed, now: Timestamp) -> Plan {
     let sorted = owner.sort(&observed.pods);
     let min_ready = SignedDuration::from_secs(spec.min_ready_seconds.unwrap_or_default().into());
     let mut by_node: BTreeMap<String, Vec<PodState<'_>>> = BTreeMap::new();
-    for pod in &sorted.mine {
+    for pod in sorted.mine.iter().copied() {
         let state = pod_set::state(pod, min_ready, now);
         if let Some(node) = node_of(pod).filter(|_| !(state.ended() && state.terminating)) {
             by_node.entry(node).or_default().push(state);
@@ -183,12 +184,11 @@ pub(super) fn pod_for(set: &DaemonSet, node: &str, hash: &str) -> Pod {
 }
 
 /// The node that a pod is on, or is to be on.
-fn node_of(pod: &Pod) -> Option<String> {
-    let spec = pod.spec.as_ref()?;
-    if let Some(name) = spec.node_name.as_ref().filter(|name| !name.is_empty()) {
-        return Some(name.clone());
+fn node_of(pod: &PodView) -> Option<String> {
+    if let Some(name) = &pod.node {
+        return Some(name.to_string());
     }
-    let affinity = spec.affinity.as_ref()?.node_affinity.as_ref()?;
+    let affinity = pod.spec.affinity.as_ref()?.node_affinity.as_ref()?;
     let required = affinity
         .required_during_scheduling_ignored_during_execution
         .as_ref()?;

@@ -5,11 +5,12 @@ use std::sync::Arc;
 
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::apps::v1::{Deployment, DeploymentSpec, ReplicaSet};
-use k8s_openapi::api::core::v1::{Pod, PodTemplateSpec};
+use k8s_openapi::api::core::v1::PodTemplateSpec;
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use object_model::IntOrPercent;
 use resource_kinds::annotations::{DESIRED_REPLICAS, MAX_REPLICAS, REVISION};
 use resource_kinds::labels::POD_TEMPLATE_HASH;
+use resource_kinds::pod_view::PodView;
 
 use crate::pod_set::Owner;
 
@@ -22,7 +23,7 @@ pub struct Observed {
     /// whose name begins with its own.
     pub sets: Vec<Arc<ReplicaSet>>,
     /// Pods of its namespace: at least those of its ReplicaSets.
-    pub pods: Vec<Arc<Pod>>,
+    pub pods: Vec<Arc<PodView>>,
 }
 
 /// How a rollout goes.

@@ -2,8 +2,6 @@
 
 use super::observed::{Strategy, World};
 use super::sets::Sets;
-use crate::ownership::controller;
-use crate::pod_set::state;
 
 /// How many replicas the new set may have now, if it has `current`.
 pub(super) fn replicas_of_new(world: &World<'_>, sets: &Sets<'_>, current: i32) -> i32 {
@@ -98,9 +96,8 @@ fn old_pods_run(world: &World<'_>, sets: &Sets<'_>) -> bool {
         .filter_map(|set| set.set.metadata.uid.as_deref())
         .collect();
     world.observed.pods.iter().any(|pod| {
-        let owner = controller(pod.metadata.owner_references.as_deref());
-        owner.is_some_and(|owner| old.contains(&owner.uid.as_str()))
-            && !state(pod, Default::default(), world.now).ended()
+        let owner = pod.controller.as_ref();
+        owner.is_some_and(|owner| old.contains(&&*owner.uid)) && !pod.has_ended()
     })
 }
 

@@ -1,9 +1,10 @@
 //! From a claim onwards: to its class, its volume, its provisioner, the pods that use it.
 
 use k8s_openapi::api::apps::v1::StatefulSet;
-use k8s_openapi::api::core::v1::{Event, PersistentVolumeClaim, Pod};
+use k8s_openapi::api::core::v1::{Event, PersistentVolumeClaim};
 use k8s_openapi::api::storage::v1::StorageClass;
 use resource_kinds::annotations;
+use resource_kinds::pod_view::PodView;
 use resource_kinds::volume_fit::requested_class;
 
 use super::chain::{Explanation, Object};
@@ -13,7 +14,7 @@ use super::trail::Trail;
 use super::words;
 use crate::stateful_set::identity;
 use crate::volume_binding::{ClaimView, plan_claim};
-use crate::volume_protection::{claims_of, uses};
+use crate::volume_protection::{names, uses};
 
 /// Says why the claim waits, or what it is bound to.
 pub(super) fn explain(
@@ -50,7 +51,7 @@ fn notes(evidence: &Evidence, claim: &PersistentVolumeClaim) -> Vec<String> {
     let mut notes = Vec::new();
     let users = users(evidence, name, |_| true);
     if !users.is_empty() {
-        let list = words::list(users.iter().map(|pod| words::name(&pod.metadata)));
+        let list = words::list(users.iter().map(|pod| &*pod.name));
         notes.push(format!("used by {list}"));
     }
     let made_by = evidence
@@ -84,9 +85,13 @@ fn retention(set: &StatefulSet, ordinal: i64) -> String {
     }
 }
 
-fn users<'e>(evidence: &'e Evidence, claim: &str, wanted: impl Fn(&Pod) -> bool) -> Vec<&'e Pod> {
+fn users<'e>(
+    evidence: &'e Evidence,
+    claim: &str,
+    wanted: impl Fn(&PodView) -> bool,
+) -> Vec<&'e PodView> {
     let pods = evidence.pods.iter().map(AsRef::as_ref);
-    let users = pods.filter(|pod| claims_of(pod).iter().any(|name| name == claim));
+    let users = pods.filter(|pod| names(pod, claim));
     users.filter(|pod| wanted(pod)).collect()
 }
 
@@ -143,17 +148,17 @@ impl Trail<'_> {
             .map(|time| time.0);
         let name = words::name(&claim.metadata);
         let users = users(self.evidence, name, |pod| uses(pod, name));
-        let foreign = words::finalizers(&claim.metadata);
+        let foreign = words::finalizers(claim.metadata.finalizers.iter().flatten());
         if let Some(first) = users.first() {
-            let list = words::list(users.iter().map(|pod| words::name(&pod.metadata)));
+            let list = words::list(users.iter().map(|pod| &*pod.name));
             let message = format!("being deleted, but kept while {list} uses it (pvc-protection)");
             self.link(object, "ProtectedByPods", message, since);
-            let delete = format!("delete pod {}", words::name(&first.metadata));
-            let delete = words::kubectl(&claim.metadata, &delete);
+            let delete = format!("delete pod {}", first.name);
+            let delete = words::kubectl(words::namespace(&claim.metadata), &delete);
             self.remedy(format!(
                 "the pod has to go: {delete}; the data then goes as the volume's policy says"
             ));
-            if first.metadata.deletion_timestamp.is_some() {
+            if first.is_deleting() {
                 self.pod(first);
             }
         } else if foreign.is_empty() {
@@ -166,7 +171,7 @@ impl Trail<'_> {
             let patch = format!(
                 "patch pvc {name} --type merge -p '{{\"metadata\":{{\"finalizers\":null}}}}'"
             );
-            let patch = words::kubectl(&claim.metadata, &patch);
+            let patch = words::kubectl(words::namespace(&claim.metadata), &patch);
             self.remedy(format!(
                 "whoever set {list} has to finish and remove it; by force: {patch}"
             ));
@@ -175,12 +180,16 @@ impl Trail<'_> {
 
     /// `statefulset.md` 11.2 to 11.9
     fn claim_unbound(&mut self, claim: &PersistentVolumeClaim, object: Object) {
-        let since = words::created_at(&claim.metadata);
+        let since = claim
+            .metadata
+            .creation_timestamp
+            .as_ref()
+            .map(|time| time.0);
         let Some(text) = self.claim_waits_for(claim) else {
             // What would be concluded from volumes and classes is not known here.
             let reason = phase(claim).to_owned();
             let describe = format!("describe pvc {}", object.name);
-            let describe = words::kubectl(&claim.metadata, &describe);
+            let describe = words::kubectl(words::namespace(&claim.metadata), &describe);
             self.link(object.clone(), reason, "has no volume yet", since);
             self.remedy(format!("look at {describe}"));
             self.claim_event(claim, &object, |_| true);
@@ -205,11 +214,8 @@ impl Trail<'_> {
     /// What the binder says of the claim.
     fn claim_waits_for(&self, claim: &PersistentVolumeClaim) -> Option<String> {
         let name = words::name(&claim.metadata);
-        let unscheduled = users(self.evidence, name, |pod| words::node_name(pod).is_none());
-        let unscheduled: Vec<String> = unscheduled
-            .iter()
-            .map(|pod| words::name(&pod.metadata).to_owned())
-            .collect();
+        let unscheduled = users(self.evidence, name, |pod| pod.node.is_none());
+        let unscheduled: Vec<String> = unscheduled.iter().map(|pod| pod.name.to_string()).collect();
         let view = ClaimView {
             claim,
             volumes: self.evidence.volumes.as_deref()?,
@@ -271,12 +277,12 @@ impl Trail<'_> {
     /// The volume is made where the first pod goes (`statefulset.md` 11.6).
     fn consumer(&mut self, claim: &PersistentVolumeClaim) {
         let name = words::name(&claim.metadata);
-        match users(self.evidence, name, |pod| words::node_name(pod).is_none()).first() {
+        match users(self.evidence, name, |pod| pod.node.is_none()).first() {
             None => {
                 self.remedy("a pod that uses it: the volume is made where the pod goes");
             }
             Some(pod) => {
-                let pod_name = words::name(&pod.metadata);
+                let pod_name = &pod.name;
                 self.remedy(format!(
                     "nothing to do; pod {pod_name} is about to be scheduled"
                 ));
@@ -319,8 +325,9 @@ impl Trail<'_> {
         object: &Object,
         wanted: impl Fn(&Event) -> bool,
     ) {
-        let kind = "PersistentVolumeClaim";
-        if let Some(event) = self.evidence.newest_event(kind, &claim.metadata, wanted) {
+        let (kind, name) = ("PersistentVolumeClaim", words::name(&claim.metadata));
+        let uid = claim.metadata.uid.as_deref().unwrap_or_default();
+        if let Some(event) = self.evidence.newest_event(kind, name, uid, wanted) {
             self.event(event, object.clone());
         }
     }

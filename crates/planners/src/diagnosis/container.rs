@@ -1,10 +1,9 @@
 //! Pods whose containers are not ready: which one, and why.
 
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::{
-    Container, ContainerState, ContainerStateTerminated, ContainerStatus, Pod, Probe,
-};
+use k8s_openapi::api::core::v1::{Container, ContainerStateTerminated, Probe};
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
+use resource_kinds::pod_view::{Container as Status, PodView, State};
 use resource_kinds::reasons::pod_condition;
 
 use super::pod::Diagnosis;
@@ -20,20 +19,18 @@ enum Kind {
 
 /// A container with what its status says.
 struct Subject<'p> {
-    pod: &'p Pod,
+    pod: &'p PodView,
     kind: Kind,
     container: &'p Container,
-    status: Option<&'p ContainerStatus>,
+    status: Option<&'p Status>,
 }
 
 /// What is the matter with the containers. Init containers run in turn, so the first that is not
 /// done is the cause; of the others the one that fails worst, then the first.
-pub(super) fn trouble(pod: &Pod) -> Option<Diagnosis> {
-    let spec = words::spec(pod)?;
-    let status = words::status(pod);
-    let init_statuses = status.and_then(|status| status.init_container_statuses.as_deref());
-    let main_statuses = status.and_then(|status| status.container_statuses.as_deref());
-    if init_statuses.is_none() && main_statuses.is_none() {
+pub(super) fn trouble(pod: &PodView) -> Option<Diagnosis> {
+    let spec = &pod.spec;
+    let silent = pod.init_containers.is_empty() && pod.containers.is_empty();
+    if silent && !spec.containers.is_empty() {
         return Some(not_begun(pod));
     }
     let init: Vec<Subject<'_>> = spec
@@ -44,11 +41,11 @@ pub(super) fn trouble(pod: &Pod) -> Option<Diagnosis> {
             pod,
             kind: init_kind(container),
             container,
-            status: find(init_statuses, container),
+            status: find(&pod.init_containers, container),
         })
         .collect();
-    let initialized = words::condition(pod, pod_condition::INITIALIZED);
-    if initialized.is_none_or(|condition| condition.status != "True")
+    let initialized = pod.condition(pod_condition::INITIALIZED);
+    if initialized.is_none_or(|condition| !condition.holds())
         && let Some(pending) = init.iter().find(|subject| !subject.is_initialized())
     {
         return Some(pending.diagnose());
@@ -60,7 +57,7 @@ pub(super) fn trouble(pod: &Pod) -> Option<Diagnosis> {
         pod,
         kind: Kind::Main,
         container,
-        status: find(main_statuses, container),
+        status: find(&pod.containers, container),
     });
     let unready = main.chain(sidecars).filter(|subject| !subject.is_ready());
     unready
@@ -76,12 +73,9 @@ fn init_kind(container: &Container) -> Kind {
     }
 }
 
-fn find<'p>(
-    statuses: Option<&'p [ContainerStatus]>,
-    container: &Container,
-) -> Option<&'p ContainerStatus> {
-    let mut statuses = statuses.unwrap_or_default().iter();
-    statuses.find(|status| status.name == container.name)
+fn find<'p>(statuses: &'p [Status], container: &Container) -> Option<&'p Status> {
+    let mut statuses = statuses.iter();
+    statuses.find(|status| *status.name == *container.name)
 }
 
 /// The lower, the more likely the cause.
@@ -95,24 +89,21 @@ fn rank(reason: Reason) -> u8 {
     }
 }
 
-fn not_begun(pod: &Pod) -> Diagnosis {
-    let node = words::node_name(pod).unwrap_or_default();
+fn not_begun(pod: &PodView) -> Diagnosis {
+    let node = pod.node.as_deref().unwrap_or_default();
     Diagnosis::new(
         Reason::NotStarted,
         format!("node {node} has not begun with it yet"),
         format!("nothing to do if node {node} is well: kubectl describe node {node}"),
     )
-    .since(words::changed_at(words::condition(
-        pod,
-        pod_condition::SCHEDULED,
-    )))
+    .since(words::changed_at(pod.condition(pod_condition::SCHEDULED)))
 }
 
 impl Subject<'_> {
     fn is_initialized(&self) -> bool {
         self.status.is_some_and(|status| match self.kind {
-            Kind::Sidecar => status.started == Some(true),
-            _ => status.ready || exit_code(status) == Some(0),
+            Kind::Sidecar => status.started,
+            _ => status.ready || status.end().is_some_and(|end| end.exit_code == 0),
         })
     }
 
@@ -131,33 +122,17 @@ impl Subject<'_> {
     }
 
     fn diagnose(&self) -> Diagnosis {
-        let state = self.status.and_then(|status| status.state.as_ref());
-        let diagnosis = match state {
-            Some(ContainerState {
-                waiting: Some(waiting),
-                ..
-            }) => self.waiting(
-                waiting.reason.as_deref().unwrap_or_default(),
-                waiting.message.as_deref().unwrap_or_default(),
-            ),
-            Some(ContainerState {
-                terminated: Some(end),
-                ..
-            }) => self.crashed(Some(end)),
-            Some(ContainerState {
-                running: Some(running),
-                ..
-            }) => {
-                let since = running.started_at.as_ref().map(|time| time.0);
-                self.running(since)
-            }
-            _ => self.starting(),
+        let diagnosis = match self.status.map(|status| &status.state) {
+            Some(State::Waiting { reason, message }) => self.waiting(reason, message),
+            Some(State::Ended(end)) => self.crashed(Some(end)),
+            Some(State::Running(since)) => self.running(*since),
+            Some(State::Unset) | None => self.starting(),
         };
         diagnosis.of_container(&self.container.name)
     }
 
     fn finding(&self, reason: Reason, message: String, remedy: String) -> Diagnosis {
-        let ready = words::condition(self.pod, pod_condition::READY);
+        let ready = self.pod.condition(pod_condition::READY);
         Diagnosis::new(reason, message, remedy).since(words::changed_at(ready))
     }
 
@@ -225,8 +200,7 @@ impl Subject<'_> {
     /// The container ended, and is or will be started again.
     fn crashed(&self, end: Option<&ContainerStateTerminated>) -> Diagnosis {
         let title = self.title();
-        let last = self.status.and_then(|status| status.last_state.as_ref());
-        let end = end.or_else(|| last?.terminated.as_ref());
+        let end = end.or_else(|| self.last_end());
         let how = end.map_or_else(
             || "it ended".to_owned(),
             |end| exit::describe(end, Some(self.container)),
@@ -250,7 +224,7 @@ impl Subject<'_> {
         let since = end
             .and_then(|end| end.finished_at.as_ref())
             .map(|time| time.0);
-        let started_over = words::changed_at(words::condition(self.pod, pod_condition::READY));
+        let started_over = words::changed_at(self.pod.condition(pod_condition::READY));
         self.finding(
             Reason::ContainerCrashed,
             format!("{title} {doing}: {how}"),
@@ -262,7 +236,7 @@ impl Subject<'_> {
     fn running(&self, since: Option<Timestamp>) -> Diagnosis {
         let title = self.title();
         let container = self.container;
-        let started = self.status.and_then(|status| status.started) == Some(true);
+        let started = self.status.is_some_and(|status| status.started);
         let logs = self.logs();
         if self.kind == Kind::Init {
             return self
@@ -307,15 +281,18 @@ impl Subject<'_> {
             _ => format!("the program has to answer the probe; its output: {logs}"),
         };
         let message = format!("{message}{}", self.last_run());
-        let ready = words::changed_at(words::condition(self.pod, pod_condition::READY));
+        let ready = words::changed_at(self.pod.condition(pod_condition::READY));
         self.finding(reason, message, remedy)
             .since(ready.max(since))
     }
 
+    fn last_end(&self) -> Option<&ContainerStateTerminated> {
+        self.status?.last_end.as_deref()
+    }
+
     /// How the run before this one ended, if badly.
     fn last_run(&self) -> String {
-        let last = self.status.and_then(|status| status.last_state.as_ref());
-        match last.and_then(|last| last.terminated.as_ref()) {
+        match self.last_end() {
             Some(end) if end.exit_code != 0 => {
                 let how = exit::describe(end, Some(self.container));
                 format!("; its run before: {how}")
@@ -339,21 +316,17 @@ impl Subject<'_> {
     }
 
     fn kubectl(&self, rest: &str) -> String {
-        words::kubectl(&self.pod.metadata, rest)
+        words::kubectl(&self.pod.namespace, rest)
     }
 
     fn describe(&self) -> String {
-        self.kubectl(&format!("describe pod {}", words::name(&self.pod.metadata)))
+        self.kubectl(&format!("describe pod {}", &self.pod.name))
     }
 
     fn logs(&self) -> String {
-        let pod = words::name(&self.pod.metadata);
+        let pod = &self.pod.name;
         self.kubectl(&format!("logs {pod} -c {}", self.container.name))
     }
-}
-
-fn exit_code(status: &ContainerStatus) -> Option<i32> {
-    Some(status.state.as_ref()?.terminated.as_ref()?.exit_code)
 }
 
 fn has_post_start(container: &Container) -> bool {

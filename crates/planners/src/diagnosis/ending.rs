@@ -1,6 +1,7 @@
 //! Pods that are being deleted, and pods that have ended.
 
-use k8s_openapi::api::core::v1::{Node, Pod};
+use k8s_openapi::api::core::v1::Node;
+use resource_kinds::pod_view::{Phase, PodView};
 use resource_kinds::reasons::{node_condition, taint};
 
 use super::pod::{Diagnosis, Surroundings};
@@ -8,14 +9,13 @@ use super::reason::Reason;
 use super::words;
 
 /// What a pod that is being deleted waits for.
-pub(super) fn terminating(pod: &Pod, around: &Surroundings<'_>) -> Diagnosis {
-    let meta = &pod.metadata;
-    let grace = meta.deletion_grace_period_seconds.unwrap_or_default();
-    let deadline = meta.deletion_timestamp.as_ref().map(|time| time.0);
+pub(super) fn terminating(pod: &PodView, around: &Surroundings<'_>) -> Diagnosis {
+    let grace = pod.deletion.map_or(0, |deletion| deletion.grace);
+    let deadline = pod.deletion.map(|deletion| deletion.deadline);
     let asked_at =
         deadline.and_then(|at| at.checked_sub(jiff::SignedDuration::from_secs(grace)).ok());
-    let finalizers = words::finalizers(meta);
-    let stopped = grace == 0 || words::node_name(pod).is_none() || has_ended(pod);
+    let finalizers = words::finalizers(&pod.finalizers);
+    let stopped = grace == 0 || pod.node.as_deref().is_none() || pod.has_ended();
     if !finalizers.is_empty() && stopped {
         return held(pod, &finalizers).since(asked_at);
     }
@@ -26,7 +26,7 @@ pub(super) fn terminating(pod: &Pod, around: &Surroundings<'_>) -> Diagnosis {
         (Some(now), Some(deadline)) => now > deadline,
         _ => false,
     };
-    let node = words::node_name(pod).unwrap_or("its node");
+    let node = pod.node.as_deref().unwrap_or("its node");
     let message = if overdue {
         format!("being deleted: its grace of {grace}s is over and {node} has not confirmed its end")
     } else {
@@ -41,25 +41,25 @@ pub(super) fn terminating(pod: &Pod, around: &Surroundings<'_>) -> Diagnosis {
     Diagnosis::new(Reason::Terminating, message, remedy).since(asked_at)
 }
 
-fn held(pod: &Pod, finalizers: &[&str]) -> Diagnosis {
+fn held(pod: &PodView, finalizers: &[&str]) -> Diagnosis {
     let list = finalizers.join(", ");
     let patch = format!(
         "patch pod {} --type merge -p '{{\"metadata\":{{\"finalizers\":null}}}}'",
-        words::name(&pod.metadata)
+        &pod.name
     );
     Diagnosis::new(
         Reason::HeldByFinalizer,
         format!("being deleted: finalizers hold it: {list}"),
         format!(
             "whoever set {list} has to finish and remove it; by force: {}",
-            words::kubectl(&pod.metadata, &patch)
+            words::kubectl(&pod.namespace, &patch)
         ),
     )
 }
 
 /// Nobody can tell whether the containers of a pod on a lost node still run, so its name is not
 /// given away (`statefulset.md` 3.31).
-fn on_lost_node(pod: &Pod, node: &Node) -> Diagnosis {
+fn on_lost_node(pod: &PodView, node: &Node) -> Diagnosis {
     let name = words::name(&node.metadata);
     let force = force(pod);
     Diagnosis::new(
@@ -74,11 +74,11 @@ fn on_lost_node(pod: &Pod, node: &Node) -> Diagnosis {
 }
 
 /// A pod that counts as not ready because nobody hears from its node.
-pub(super) fn node_lost(pod: &Pod, around: &Surroundings<'_>) -> Option<Diagnosis> {
-    let name = words::node_name(pod)?;
+pub(super) fn node_lost(pod: &PodView, around: &Surroundings<'_>) -> Option<Diagnosis> {
+    let name = pod.node.as_deref()?;
     let since = match around.node {
         Some(node) if is_lost(node) => node_lost_since(node),
-        _ if words::status(pod)?.reason.as_deref() == Some("NodeLost") => None,
+        _ if pod.reason.as_deref() == Some("NodeLost") => None,
         _ => return None,
     };
     Some(unheard(name).since(since))
@@ -96,12 +96,9 @@ pub(super) fn unheard(node: &str) -> Diagnosis {
     )
 }
 
-fn force(pod: &Pod) -> String {
-    let command = format!(
-        "delete pod {} --force --grace-period=0",
-        words::name(&pod.metadata)
-    );
-    words::kubectl(&pod.metadata, &command)
+fn force(pod: &PodView) -> String {
+    let command = format!("delete pod {} --force --grace-period=0", &pod.name);
+    words::kubectl(&pod.namespace, &command)
 }
 
 /// Whether nobody has heard from the node for a while.
@@ -118,21 +115,12 @@ fn node_ready(node: &Node) -> Option<&k8s_openapi::api::core::v1::NodeCondition>
     conditions.find(|condition| condition.type_ == node_condition::READY)
 }
 
-pub(super) fn has_ended(pod: &Pod) -> bool {
-    matches!(words::phase(pod), "Failed" | "Succeeded")
-}
-
 /// A pod that will not run again.
-pub(super) fn ended(pod: &Pod) -> Diagnosis {
-    let status = words::status(pod);
-    let text = |text: Option<&String>| words::line(text.map_or("", String::as_str));
-    let cause = text(status.and_then(|status| status.reason.as_ref()));
-    let said = words::then(
-        ": ",
-        &text(status.and_then(|status| status.message.as_ref())),
-    );
-    let (reason, how) = match (words::phase(pod), cause.as_str()) {
-        ("Succeeded", _) => (
+pub(super) fn ended(pod: &PodView) -> Diagnosis {
+    let cause = words::line(pod.reason.as_deref().unwrap_or_default());
+    let said = words::then(": ", pod.message.as_deref().unwrap_or_default());
+    let (reason, how) = match (pod.phase, cause.as_str()) {
+        (Phase::Succeeded, _) => (
             Reason::Completed,
             "ended, all containers with exit code 0".to_owned(),
         ),
@@ -140,16 +128,16 @@ pub(super) fn ended(pod: &Pod) -> Diagnosis {
         (_, "") => (Reason::Failed, "failed".to_owned()),
         (_, cause) => (Reason::Failed, format!("failed ({cause})")),
     };
-    let remedy = match words::controller(&pod.metadata) {
+    let remedy = match pod.controller.as_deref() {
         Some(owner) => format!("nothing to do; {} {} replaces it", owner.kind, owner.name),
         None => {
-            let command = format!("delete pod {}", words::name(&pod.metadata));
+            let command = format!("delete pod {}", &pod.name);
             format!(
                 "create it anew, after {}",
-                words::kubectl(&pod.metadata, &command)
+                words::kubectl(&pod.namespace, &command)
             )
         }
     };
     Diagnosis::new(reason, format!("{how}{said}"), remedy)
-        .since(words::changed_at(words::condition(pod, "Ready")))
+        .since(words::changed_at(pod.condition("Ready")))
 }

@@ -4,9 +4,10 @@ use std::sync::Arc;
 
 use jiff::Timestamp;
 use k8s_openapi::api::apps::v1::{ControllerRevision, StatefulSet};
-use k8s_openapi::api::core::v1::{Event, Node, PersistentVolume, PersistentVolumeClaim, Pod};
+use k8s_openapi::api::core::v1::{Event, Node, PersistentVolume, PersistentVolumeClaim};
 use k8s_openapi::api::storage::v1::StorageClass;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use resource_kinds::pod_view::PodView;
 
 use super::chain::{Link, Object, Seen};
 use super::words;
@@ -23,7 +24,7 @@ pub struct Evidence {
     /// Sets of the namespace.
     pub sets: Vec<Arc<StatefulSet>>,
     /// Pods of the namespace.
-    pub pods: Vec<Arc<Pod>>,
+    pub pods: Vec<Arc<PodView>>,
     /// Revisions of the namespace.
     pub revisions: Vec<Arc<ControllerRevision>>,
     /// Claims of the namespace.
@@ -67,8 +68,8 @@ impl Evidence {
         named(&self.sets, |set| &set.metadata, name)
     }
 
-    pub(super) fn pod(&self, name: &str) -> Option<&Arc<Pod>> {
-        named(&self.pods, |pod| &pod.metadata, name)
+    pub(super) fn pod(&self, name: &str) -> Option<&Arc<PodView>> {
+        self.pods.iter().find(|pod| *pod.name == *name)
     }
 
     pub(super) fn claim(&self, name: &str) -> Option<&Arc<PersistentVolumeClaim>> {
@@ -84,9 +85,8 @@ impl Evidence {
     }
 
     /// The set that controls the pod.
-    pub(super) fn owner(&self, pod: &Pod) -> Option<&Arc<StatefulSet>> {
-        let owner = words::controller(&pod.metadata)?;
-        let uid = Some(owner.uid.as_str());
+    pub(super) fn owner(&self, pod: &PodView) -> Option<&Arc<StatefulSet>> {
+        let uid = Some(&*pod.controller.as_ref()?.uid);
         let mut sets = self.sets.iter();
         sets.find(|set| set.metadata.uid.as_deref() == uid)
     }
@@ -100,15 +100,16 @@ impl Evidence {
     pub(super) fn newest_event(
         &self,
         kind: &str,
-        meta: &ObjectMeta,
+        name: &str,
+        uid: &str,
         wanted: impl Fn(&Event) -> bool,
     ) -> Option<&Event> {
         let about = |event: &&Event| {
             let on = &event.involved_object;
-            let uid = on.uid.as_deref().unwrap_or_default();
+            let meant = on.uid.as_deref().unwrap_or_default();
             on.kind.as_deref() == Some(kind)
-                && on.name == meta.name
-                && (uid.is_empty() || meta.uid.as_deref() == Some(uid))
+                && on.name.as_deref() == Some(name)
+                && (meant.is_empty() || meant == uid)
         };
         let events = self.events.iter().map(AsRef::as_ref);
         let events = events.filter(|event| about(event) && wanted(event));

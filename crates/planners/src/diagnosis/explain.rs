@@ -1,6 +1,6 @@
 //! The question, and who answers it.
 
-use k8s_openapi::api::core::v1::Pod;
+use resource_kinds::pod_view::PodView;
 use resource_kinds::reasons::pod_condition;
 
 use super::chain::{Chain, Explanation, Object};
@@ -51,8 +51,8 @@ pub fn explain(kind: TargetKind, name: &str, evidence: &Evidence) -> Option<Expl
     }
 }
 
-fn of_pod(evidence: &Evidence, pod: &Pod, object: Object) -> Explanation {
-    let node = words::node_name(pod).and_then(|name| evidence.node(name));
+fn of_pod(evidence: &Evidence, pod: &PodView, object: Object) -> Explanation {
+    let node = pod.node.as_deref().and_then(|name| evidence.node(name));
     let around = Surroundings {
         node: node.map(AsRef::as_ref),
         now: Some(evidence.now),
@@ -79,7 +79,7 @@ fn of_pod(evidence: &Evidence, pod: &Pod, object: Object) -> Explanation {
             } else {
                 "Ready, but not all is done that its set wants of it".to_owned()
             };
-            let since = words::changed_at(words::condition(pod, pod_condition::READY));
+            let since = words::changed_at(pod.condition(pod_condition::READY));
             if let Some(since) = since {
                 answer.notes.push(format!("Ready since {since}"));
             }
@@ -89,9 +89,9 @@ fn of_pod(evidence: &Evidence, pod: &Pod, object: Object) -> Explanation {
 }
 
 /// What a pod that is Ready may still wait for: to be available, or to be replaced.
-fn update_of(evidence: &Evidence, pod: &Pod) -> Vec<Chain> {
+fn update_of(evidence: &Evidence, pod: &PodView) -> Vec<Chain> {
     let Some(set) = evidence.owner(pod) else {
         return Vec::new();
     };
-    sets::chains_of_pod(evidence, set, words::name(&pod.metadata))
+    sets::chains_of_pod(evidence, set, &pod.name)
 }

@@ -1,8 +1,8 @@
 //! How a set is, in a line; and what is as somebody wants it, and yet worth knowing.
 
 use k8s_openapi::api::apps::v1::{StatefulSet, StatefulSetStatus};
-use k8s_openapi::api::core::v1::Pod;
 use resource_kinds::labels;
+use resource_kinds::pod_view::PodView;
 use resource_kinds::reasons::stateful_set_condition;
 
 use super::evidence::Evidence;
@@ -31,22 +31,21 @@ pub(super) fn summary(set: &StatefulSet, plan: &Plan) -> String {
 }
 
 /// Whether the pod is not of the update revision.
-pub(super) fn is_outdated(set: &StatefulSet, plan: &Plan, pod: &Pod) -> bool {
+pub(super) fn is_outdated(set: &StatefulSet, plan: &Plan, pod: &PodView) -> bool {
     let update = status(set, plan).and_then(|status| status.update_revision.as_deref());
-    let labels = pod.metadata.labels.as_ref();
-    let own = labels.and_then(|labels| labels.get(labels::CONTROLLER_REVISION_HASH));
-    update.is_some_and(|update| own.map(String::as_str) != Some(update))
+    let own = pod.label(labels::CONTROLLER_REVISION_HASH);
+    update.is_some_and(|update| own != Some(update))
 }
 
 /// Names of the wanted pods that are not of the update revision, by ordinal.
 pub(super) fn outdated<'e>(evidence: &'e Evidence, set: &StatefulSet, plan: &Plan) -> Vec<&'e str> {
     let owned = evidence.pods.iter().filter(|pod| {
-        let owner = words::controller(&pod.metadata);
-        owner.is_some_and(|owner| Some(&owner.uid) == set.metadata.uid.as_ref())
+        let owner = pod.controller.as_ref();
+        owner.is_some_and(|owner| Some(&*owner.uid) == set.metadata.uid.as_deref())
     });
     let mut found: Vec<(i64, &str)> = owned
         .filter_map(|pod| {
-            let name = words::name(&pod.metadata);
+            let name: &str = &pod.name;
             let ordinal = identity::ordinal(words::name(&set.metadata), name)?;
             let old = sets::wants(set, ordinal) && is_outdated(set, plan, pod);
             old.then_some((ordinal, name))
@@ -86,7 +85,7 @@ fn partition(evidence: &Evidence, set: &StatefulSet, plan: &Plan) -> Option<Stri
         "patch sts {name} -p '{{\"spec\":{{\"updateStrategy\":{{\"rollingUpdate\":\
          {{\"partition\":0}}}}}}}}'"
     );
-    let patch = words::kubectl(&set.metadata, &patch);
+    let patch = words::kubectl(words::namespace(&set.metadata), &patch);
     (!kept.is_empty()).then(|| {
         format!("partition {partition} keeps {kept} at the former revision; to go on: {patch}")
     })

@@ -1,7 +1,8 @@
 //! The question about one pod.
 
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::{Node, Pod};
+use k8s_openapi::api::core::v1::Node;
+use resource_kinds::pod_view::PodView;
 use resource_kinds::reasons::pod_condition;
 
 use super::reason::Reason;
@@ -58,23 +59,23 @@ pub struct Surroundings<'a> {
 }
 
 /// Why the pod is not Ready, or that it is being deleted; nothing about one that is Ready.
-pub fn pod(pod: &Pod) -> Option<Diagnosis> {
+pub fn pod(pod: &PodView) -> Option<Diagnosis> {
     pod_in(pod, &Surroundings::default())
 }
 
 /// The same where the pod's node or the time is known.
-pub fn pod_in(pod: &Pod, around: &Surroundings<'_>) -> Option<Diagnosis> {
-    if pod.metadata.deletion_timestamp.is_some() {
+pub fn pod_in(pod: &PodView, around: &Surroundings<'_>) -> Option<Diagnosis> {
+    if pod.is_deleting() {
         return Some(ending::terminating(pod, around));
     }
-    if ending::has_ended(pod) {
+    if pod.has_ended() {
         return Some(ending::ended(pod));
     }
-    let ready = words::condition(pod, pod_condition::READY);
-    if ready.is_some_and(|ready| ready.status == "True") {
+    let ready = pod.condition(pod_condition::READY);
+    if ready.is_some_and(|ready| ready.holds()) {
         return None;
     }
-    let Some(node) = words::node_name(pod) else {
+    let Some(node) = pod.node.as_deref() else {
         return Some(scheduling::without_node(pod));
     };
     let found = ending::node_lost(pod, around)
@@ -82,27 +83,27 @@ pub fn pod_in(pod: &Pod, around: &Surroundings<'_>) -> Option<Diagnosis> {
         .or_else(|| closed_gates(pod))
         .or_else(|| forsaken(pod, node));
     Some(found.unwrap_or_else(|| {
-        let said = ready.and_then(|ready| ready.message.as_deref());
+        let said = ready.and_then(|ready| ready.message());
         let said = words::then(": ", said.unwrap_or_default());
         let message = format!("not ready, and its status does not say why{said}");
-        let describe = format!("describe pod {}", words::name(&pod.metadata));
-        let remedy = format!("look at {}", words::kubectl(&pod.metadata, &describe));
+        let describe = format!("describe pod {}", &pod.name);
+        let remedy = format!("look at {}", words::kubectl(&pod.namespace, &describe));
         Diagnosis::new(Reason::Unknown, message, remedy).since(words::changed_at(ready))
     }))
 }
 
 /// The texts of kubelet (`statefulset.md` 3.34).
-fn closed_gates(pod: &Pod) -> Option<Diagnosis> {
-    let gates = words::spec(pod)?.readiness_gates.iter().flatten();
+fn closed_gates(pod: &PodView) -> Option<Diagnosis> {
+    let gates = pod.spec.readiness_gates.iter().flatten();
     let mut closed = Vec::new();
     let mut names = Vec::new();
     for gate in gates {
         let name = gate.condition_type.as_str();
-        closed.push(match words::condition(pod, name) {
-            Some(found) if found.status == "True" => continue,
+        closed.push(match pod.condition(name) {
+            Some(found) if found.holds() => continue,
             Some(found) => format!(
                 "the status of pod readiness gate \"{name}\" is not \"True\", but {}",
-                found.status
+                found.status()
             ),
             None => {
                 format!("corresponding condition of pod readiness gate \"{name}\" does not exist.")
@@ -111,7 +112,7 @@ fn closed_gates(pod: &Pod) -> Option<Diagnosis> {
         names.push(name);
     }
     let names = names.join(", ");
-    let since = words::changed_at(words::condition(pod, pod_condition::READY));
+    let since = words::changed_at(pod.condition(pod_condition::READY));
     (!closed.is_empty()).then(|| {
         Diagnosis::new(
             Reason::ReadinessGate,
@@ -124,9 +125,9 @@ fn closed_gates(pod: &Pod) -> Option<Diagnosis> {
 
 /// All is well as far as the node tells, and yet the pod was marked as not ready: that is what is
 /// done to pods of a node that fell silent.
-fn forsaken(pod: &Pod, node: &str) -> Option<Diagnosis> {
-    let ready = words::condition(pod, pod_condition::READY)?;
-    let containers = words::condition(pod, pod_condition::CONTAINERS_READY)?;
-    let silent = containers.status == "True" && ready.reason.is_none();
+fn forsaken(pod: &PodView, node: &str) -> Option<Diagnosis> {
+    let ready = pod.condition(pod_condition::READY)?;
+    let containers = pod.condition(pod_condition::CONTAINERS_READY)?;
+    let silent = containers.holds() && ready.reason().is_none();
     silent.then(|| ending::unheard(node).since(words::changed_at(Some(ready))))
 }

@@ -1,29 +1,30 @@
 //! From a pod onwards: to its claims, its node, or what was reported of its containers.
 
-use k8s_openapi::api::core::v1::{Event, Node, Pod};
+use k8s_openapi::api::core::v1::{Event, Node};
 use resource_kinds::annotations::SELECTED_NODE;
+use resource_kinds::pod_view::PodView;
 use resource_kinds::reasons::node_condition;
 
 use super::chain::Object;
 use super::evidence;
 use super::pod::{Diagnosis, Surroundings, pod_in};
 use super::reason::Reason;
+use super::scheduling::claim_names;
 use super::trail::Trail;
 use super::words;
-use crate::volume_protection::claims_of;
 
 /// Exit codes of processes that were told or made to stop.
 const STOPPED: [i32; 2] = [137, 143];
 
 impl Trail<'_> {
     /// Says what is the matter with the pod, and what is behind it.
-    pub fn pod(&mut self, pod: &Pod) {
-        let name = words::name(&pod.metadata);
+    pub fn pod(&mut self, pod: &PodView) {
+        let name = &pod.name;
         let object = self.evidence.object("Pod", name);
         if !self.visit(&object) {
             return;
         }
-        let node = words::node_name(pod);
+        let node = pod.node.as_deref();
         let known = node.and_then(|name| self.evidence.node(name));
         let around = Surroundings {
             node: known.map(AsRef::as_ref),
@@ -47,7 +48,7 @@ impl Trail<'_> {
     }
 
     /// While volumes are made where the pod is to go, nothing is said of it yet.
-    fn with_volumes(&self, pod: &Pod, mut found: Diagnosis) -> Diagnosis {
+    fn with_volumes(&self, pod: &PodView, mut found: Diagnosis) -> Diagnosis {
         if found.reason != Reason::NotScheduled {
             return found;
         }
@@ -56,7 +57,7 @@ impl Trail<'_> {
             let annotations = claim.and_then(|claim| claim.metadata.annotations.as_ref());
             annotations.is_some_and(|all| all.contains_key(SELECTED_NODE))
         };
-        let names = claims_of(pod);
+        let names = claim_names(pod);
         if let Some(claim) = names.iter().find(chosen) {
             found.reason = Reason::WaitingForClaim;
             found.message = format!("its volumes are to be made on the chosen node ({claim})");
@@ -65,10 +66,10 @@ impl Trail<'_> {
         found
     }
 
-    fn behind(&mut self, pod: &Pod, object: &Object, found: &Diagnosis) {
+    fn behind(&mut self, pod: &PodView, object: &Object, found: &Diagnosis) {
         match found.reason {
             Reason::WaitingForClaim => self.first_open_claim(&found.claims),
-            Reason::NotScheduled => self.first_open_claim(&claims_of(pod)),
+            Reason::NotScheduled => self.first_open_claim(&claim_names(pod)),
             Reason::Unschedulable => self.closed_nodes(),
             Reason::NodeLost => self.node_of(pod),
             Reason::NotStarted => {
@@ -93,7 +94,7 @@ impl Trail<'_> {
                             object.name,
                             found.container.as_deref().unwrap_or_default()
                         );
-                        let logs = words::kubectl(&pod.metadata, &logs);
+                        let logs = words::kubectl(&pod.namespace, &logs);
                         self.remedy(format!(
                             "the program has to answer the probe, or be given more time for it; \
                              its output: {logs}"
@@ -110,14 +111,16 @@ impl Trail<'_> {
     }
 
     /// What the last failed probe of the container said, if anything.
-    fn probe(&mut self, pod: &Pod, object: &Object, found: &Diagnosis, kind: &str) -> bool {
+    fn probe(&mut self, pod: &PodView, object: &Object, found: &Diagnosis, kind: &str) -> bool {
         let container = found.container.as_deref();
         let wanted = |event: &Event| {
             let about = evidence::container(event);
             let message = event.message.as_deref().unwrap_or_default();
             message.starts_with(kind) && (about.is_none() || about == container)
         };
-        let event = self.evidence.newest_event("Pod", &pod.metadata, wanted);
+        let event = self
+            .evidence
+            .newest_event("Pod", &pod.name, &pod.uid, wanted);
         if let Some(event) = event {
             self.event(event, object.clone());
         }
@@ -125,16 +128,19 @@ impl Trail<'_> {
     }
 
     /// The last warning about the pod: mounts, sandbox, hooks.
-    fn warning(&mut self, pod: &Pod, object: &Object, container: Option<&str>) {
+    fn warning(&mut self, pod: &PodView, object: &Object, container: Option<&str>) {
         let wanted = |event: &Event| {
             let other = container.is_some() && evidence::container(event) != container;
             event.type_.as_deref() == Some("Warning")
                 && event.reason.as_deref() != Some("FailedScheduling")
                 && !other
         };
-        if let Some(event) = self.evidence.newest_event("Pod", &pod.metadata, wanted) {
+        if let Some(event) = self
+            .evidence
+            .newest_event("Pod", &pod.name, &pod.uid, wanted)
+        {
             let describe = format!("describe pod {}", object.name);
-            let describe = words::kubectl(&pod.metadata, &describe);
+            let describe = words::kubectl(&pod.namespace, &describe);
             self.event(event, object.clone());
             self.remedy(format!(
                 "what that warning says has to be put right; more in {describe}"
@@ -171,8 +177,8 @@ impl Trail<'_> {
     }
 
     /// The pod's node, if it is not well.
-    pub fn node_of(&mut self, pod: &Pod) {
-        if let Some(name) = words::node_name(pod) {
+    pub fn node_of(&mut self, pod: &PodView) {
+        if let Some(name) = pod.node.as_deref() {
             self.node(name);
         }
     }
@@ -214,19 +220,11 @@ impl Trail<'_> {
 }
 
 /// Whether the container's last end was somebody else's doing.
-fn was_stopped(pod: &Pod, found: &Diagnosis) -> bool {
-    let Some(status) = words::status(pod) else {
-        return false;
-    };
-    let main = status.container_statuses.iter().flatten();
-    let all = main.chain(status.init_container_statuses.iter().flatten());
-    let mut own = all.filter(|status| Some(&status.name) == found.container.as_ref());
+fn was_stopped(pod: &PodView, found: &Diagnosis) -> bool {
+    let all = pod.containers.iter().chain(&pod.init_containers);
+    let mut own = all.filter(|status| Some(&*status.name) == found.container.as_deref());
     own.any(|status| {
-        let states = [&status.state, &status.last_state];
-        let ends = states
-            .into_iter()
-            .flatten()
-            .filter_map(|state| state.terminated.as_ref());
+        let ends = status.end().into_iter().chain(status.last_end.as_deref());
         let mut ends = ends.filter(|end| end.reason.as_deref() != Some("OOMKilled"));
         ends.any(|end| STOPPED.contains(&end.exit_code))
     })

@@ -1,24 +1,19 @@
 //! Pods without a node.
 
-use k8s_openapi::api::core::v1::Pod;
+use resource_kinds::pod_view::PodView;
 use resource_kinds::reasons::pod_condition;
 
 use super::pod::Diagnosis;
 use super::reason::Reason;
 use super::words;
-use crate::volume_protection::claims_of;
 
 /// Why the pod has no node yet.
-pub(super) fn without_node(pod: &Pod) -> Diagnosis {
-    let scheduled = words::condition(pod, pod_condition::SCHEDULED);
+pub(super) fn without_node(pod: &PodView) -> Diagnosis {
+    let scheduled = pod.condition(pod_condition::SCHEDULED);
     let since = words::changed_at(scheduled);
-    let gates = words::spec(pod).and_then(|spec| spec.scheduling_gates.as_deref());
-    if let Some([_, ..]) = gates {
-        let gates: Vec<&str> = gates
-            .iter()
-            .flat_map(|g| g.iter())
-            .map(|g| &*g.name)
-            .collect();
+    let gates = pod.spec.scheduling_gates.as_deref().unwrap_or_default();
+    if !gates.is_empty() {
+        let gates: Vec<&str> = gates.iter().map(|gate| gate.name.as_str()).collect();
         let gates = gates.join(", ");
         return Diagnosis::new(
             Reason::SchedulingGated,
@@ -27,7 +22,7 @@ pub(super) fn without_node(pod: &Pod) -> Diagnosis {
         )
         .since(since);
     }
-    let message = scheduled.and_then(|condition| condition.message.as_deref());
+    let message = scheduled.and_then(|condition| condition.message());
     let message = words::line(message.unwrap_or_default());
     if message.is_empty() {
         return not_looked_at(pod);
@@ -47,15 +42,15 @@ pub(super) fn without_node(pod: &Pod) -> Diagnosis {
     .since(since)
 }
 
-fn not_looked_at(pod: &Pod) -> Diagnosis {
-    let scheduler = words::spec(pod).and_then(|spec| spec.scheduler_name.as_deref());
+fn not_looked_at(pod: &PodView) -> Diagnosis {
+    let scheduler = pod.spec.scheduler_name.as_deref();
     let scheduler = scheduler.unwrap_or("default-scheduler");
     Diagnosis::new(
         Reason::NotScheduled,
         format!("scheduler {scheduler} has not looked at it yet"),
         format!("nothing to do if scheduler {scheduler} runs; otherwise start it"),
     )
-    .since(words::created_at(&pod.metadata))
+    .since(pod.created)
 }
 
 /// Whether the scheduler's text is about the pod's claims (`statefulset.md` 11.15).
@@ -64,8 +59,8 @@ fn is_about_claims(message: &str) -> bool {
     message.contains("persistentvolumeclaim") || message.contains("persistent volumes to bind")
 }
 
-fn about_claims(pod: &Pod, message: String) -> Diagnosis {
-    let mut claims = claims_of(pod);
+fn about_claims(pod: &PodView, message: String) -> Diagnosis {
+    let mut claims = claim_names(pod);
     // Where the text names one, it is about that one.
     let named: Vec<String> = claims
         .iter()
@@ -77,7 +72,7 @@ fn about_claims(pod: &Pod, message: String) -> Diagnosis {
     }
     let list = claims.join(", ");
     let first = claims.first().map(String::as_str).unwrap_or_default();
-    let describe = words::kubectl(&pod.metadata, &format!("describe pvc {first}"));
+    let describe = words::kubectl(&pod.namespace, &format!("describe pvc {first}"));
     let mut diagnosis = Diagnosis::new(
         Reason::WaitingForClaim,
         format!("no node until its claims are usable ({list}): {message}"),
@@ -85,4 +80,10 @@ fn about_claims(pod: &Pod, message: String) -> Diagnosis {
     );
     diagnosis.claims = claims;
     diagnosis
+}
+
+/// Names of the claims that a pod's volumes use.
+pub(super) fn claim_names(pod: &PodView) -> Vec<String> {
+    let names = pod.claims.iter().map(|claim| claim.name.to_string());
+    names.collect()
 }

@@ -4,7 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use k8s_openapi::api::apps::v1::{StatefulSet, StatefulSetSpec};
-use k8s_openapi::api::core::v1::{Event, Pod};
+use k8s_openapi::api::core::v1::Event;
+use resource_kinds::pod_view::PodView;
 
 use super::chain::{Chain, Explanation, Object};
 use super::evidence::{self, Evidence};
@@ -213,13 +214,13 @@ impl<'e> View<'e> {
 
     /// A pod that is not Ready and outdated may hold up its own replacement
     /// (`statefulset.md` 5.20).
-    fn or_by_hand(&self, trail: &mut Trail<'_>, pod: &Pod) {
-        let name = words::name(&pod.metadata);
+    fn or_by_hand(&self, trail: &mut Trail<'_>, pod: &PodView) {
+        let name = &pod.name;
         let updatable = identity::ordinal(self.name, name)
             .is_some_and(|ordinal| ordinal >= notes::first_updatable(self.set));
         let outdated = notes::is_outdated(self.set, &self.plan, pod);
-        if pod.metadata.deletion_timestamp.is_none() && updatable && outdated {
-            let delete = words::kubectl(&pod.metadata, &format!("delete pod {name}"));
+        if !pod.is_deleting() && updatable && outdated {
+            let delete = words::kubectl(&pod.namespace, &format!("delete pod {name}"));
             trail.or(format!(
                 "or, as the template has changed since, make it anew from that: {delete}"
             ));
@@ -254,7 +255,10 @@ impl<'e> View<'e> {
                 let object = self.evidence.object("Pod", pod);
                 trail.link(object, found.reason.as_str(), found.message, found.since);
             }
-            let delete = words::kubectl(&self.set.metadata, &format!("delete pod {pod}"));
+            let delete = words::kubectl(
+                words::namespace(&self.set.metadata),
+                &format!("delete pod {pod}"),
+            );
             trail.or(format!("or do it by hand: {delete}"));
         }
         let failed = |event: &Event| {
@@ -265,8 +269,9 @@ impl<'e> View<'e> {
             reason.starts_with("Failed") && message.contains(&format!("Pod {pod} ")) && recent
         };
         let meta = &self.set.metadata;
-        if let Some(event) = self.evidence.newest_event("StatefulSet", meta, failed) {
-            let edit = words::kubectl(meta, &format!("edit sts {}", self.name));
+        let (kind, uid) = ("StatefulSet", meta.uid.as_deref().unwrap_or_default());
+        if let Some(event) = self.evidence.newest_event(kind, self.name, uid, failed) {
+            let edit = words::kubectl(words::namespace(meta), &format!("edit sts {}", self.name));
             trail.event(event, self.object());
             trail.remedy(format!(
                 "what the API server says has to be put right, in the template if it is invalid: \
@@ -333,7 +338,7 @@ impl<'e> View<'e> {
     /// Causes behind which there is nothing more to see.
     fn dead_end(&self, trail: &mut Trail<'_>, waiting: &Waiting) {
         let meta = &self.set.metadata;
-        let kubectl = |rest: String| words::kubectl(meta, &rest);
+        let kubectl = |rest: String| words::kubectl(words::namespace(meta), &rest);
         let name = self.name;
         let (reason, remedy) = match &waiting.cause {
             Cause::SetDeleting => return self.deleting(trail),
@@ -389,10 +394,10 @@ impl<'e> View<'e> {
         let since = meta.deletion_timestamp.as_ref().map(|time| time.0);
         let mut pods = self.evidence.pods.iter();
         let left = pods.find(|pod| {
-            let owner = words::controller(&pod.metadata);
-            owner.is_some_and(|owner| Some(&owner.uid) == meta.uid.as_ref())
+            let owner = pod.controller.as_ref();
+            owner.is_some_and(|owner| Some(&*owner.uid) == meta.uid.as_deref())
         });
-        let finalizers = words::finalizers(meta).join(", ");
+        let finalizers = words::finalizers(meta.finalizers.iter().flatten()).join(", ");
         let held = words::then("; finalizers hold it: ", &finalizers);
         let message = format!("being deleted{held}");
         trail.link(self.object(), "SetDeleting", message, since);
@@ -404,7 +409,7 @@ impl<'e> View<'e> {
             None => {
                 trail.remedy(format!(
                     "whoever set the finalizers has to remove them: {}",
-                    words::kubectl(meta, &format!("edit sts {}", self.name))
+                    words::kubectl(words::namespace(meta), &format!("edit sts {}", self.name))
                 ));
             }
         }
@@ -412,7 +417,7 @@ impl<'e> View<'e> {
 
     fn first_unavailable(&self, trail: &mut Trail<'_>) {
         let mut pods = self.evidence.pods.iter().filter(|pod| {
-            let ordinal = identity::ordinal(self.name, words::name(&pod.metadata));
+            let ordinal = identity::ordinal(self.name, &pod.name);
             ordinal.is_some_and(|ordinal| wants(self.set, ordinal))
         });
         if let Some(pod) = pods.find(|pod| super::pod(pod).is_some()) {

@@ -1,11 +1,9 @@
 //! Names, commands and texts that several answers share.
 
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::{Pod, PodCondition, PodSpec, PodStatus};
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use resource_kinds::annotations;
-
-use crate::ownership;
+use resource_kinds::pod_view::{Condition, PodView};
 
 /// Longest text that is taken over from elsewhere, in characters.
 const FOREIGN_TEXT_MAX: usize = 300;
@@ -14,59 +12,37 @@ pub(super) fn name(meta: &ObjectMeta) -> &str {
     meta.name.as_deref().unwrap_or_default()
 }
 
-pub(super) fn spec(pod: &Pod) -> Option<&PodSpec> {
-    pod.spec.as_ref()
+pub(super) fn namespace(meta: &ObjectMeta) -> &str {
+    meta.namespace.as_deref().unwrap_or_default()
 }
 
-pub(super) fn status(pod: &Pod) -> Option<&PodStatus> {
-    pod.status.as_ref()
-}
-
-pub(super) fn phase(pod: &Pod) -> &str {
-    status(pod)
-        .and_then(|status| status.phase.as_deref())
-        .unwrap_or_default()
-}
-
-pub(super) fn node_name(pod: &Pod) -> Option<&str> {
-    let name = spec(pod)?.node_name.as_deref()?;
-    (!name.is_empty()).then_some(name)
-}
-
-pub(super) fn condition<'p>(pod: &'p Pod, kind: &str) -> Option<&'p PodCondition> {
-    let mut conditions = status(pod)?.conditions.iter().flatten();
-    conditions.find(|condition| condition.type_ == kind)
-}
-
-pub(super) fn changed_at(condition: Option<&PodCondition>) -> Option<Timestamp> {
-    Some(condition?.last_transition_time.as_ref()?.0)
+pub(super) fn changed_at(condition: Option<&Condition>) -> Option<Timestamp> {
+    condition?.since
 }
 
 /// The finalizers that somebody has to take away; those of protection go by themselves.
-pub(super) fn finalizers(meta: &ObjectMeta) -> Vec<&str> {
+pub(super) fn finalizers<'f>(
+    all: impl IntoIterator<Item = &'f (impl AsRef<str> + 'f)>,
+) -> Vec<&'f str> {
     let own = [annotations::PVC_PROTECTION, annotations::PV_PROTECTION];
-    let all = meta.finalizers.iter().flatten().map(String::as_str);
+    let all = all.into_iter().map(AsRef::as_ref);
     all.filter(|name| !own.contains(name)).collect()
 }
 
-pub(super) fn controller(meta: &ObjectMeta) -> Option<&OwnerReference> {
-    ownership::controller(meta.owner_references.as_deref())
-}
-
 /// What to change to change the pod: its StatefulSet, its other owner, or itself.
-pub(super) fn template_owner(pod: &Pod) -> String {
-    match controller(&pod.metadata) {
-        Some(owner) if owner.kind == "StatefulSet" => format!("sts/{}", owner.name),
+pub(super) fn template_owner(pod: &PodView) -> String {
+    match &pod.controller {
+        Some(owner) if *owner.kind == *"StatefulSet" => format!("sts/{}", owner.name),
         Some(owner) => format!("{}/{}", owner.kind.to_lowercase(), owner.name),
-        None => format!("pod/{}", name(&pod.metadata)),
+        None => format!("pod/{}", pod.name),
     }
 }
 
 /// `kubectl -n NAMESPACE ` and the rest.
-pub(super) fn kubectl(meta: &ObjectMeta, rest: &str) -> String {
-    match meta.namespace.as_deref() {
-        None | Some("") => format!("kubectl {rest}"),
-        Some(namespace) => format!("kubectl -n {namespace} {rest}"),
+pub(super) fn kubectl(namespace: &str, rest: &str) -> String {
+    match namespace {
+        "" => format!("kubectl {rest}"),
+        namespace => format!("kubectl -n {namespace} {rest}"),
     }
 }
 
@@ -88,10 +64,6 @@ pub(super) fn then(separator: &str, text: &str) -> String {
     } else {
         format!("{separator}{text}")
     }
-}
-
-pub(super) fn created_at(meta: &ObjectMeta) -> Option<Timestamp> {
-    Some(meta.creation_timestamp.as_ref()?.0)
 }
 
 /// `web-1`, `web-1 and web-2`, `web-1, web-2, web-3 and 4 more`.

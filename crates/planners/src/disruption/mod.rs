@@ -10,13 +10,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
-use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::api::policy::v1::{PodDisruptionBudget, PodDisruptionBudgetStatus};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use object_model::{IntOrPercent, LabelSelector};
+use resource_kinds::pod_view::PodView;
 
-use crate::ownership::controller;
 use crate::pod_set::{Phase, state};
 
 /// How long an eviction that nothing came of is counted.
@@ -29,7 +28,7 @@ pub struct Observed {
     /// The budget.
     pub budget: Arc<PodDisruptionBudget>,
     /// The pods of its namespace.
-    pub pods: Vec<Arc<Pod>>,
+    pub pods: Vec<Arc<PodView>>,
     /// By the uid of a pod's controller: who scales the pod, and how many pods that one wants. For
     /// a ReplicaSet of a Deployment it is the Deployment.
     pub scales: BTreeMap<String, (String, i32)>,
@@ -47,19 +46,17 @@ pub struct Plan {
 }
 
 /// The pods that a budget is about.
-pub fn selected<'p>(budget: &PodDisruptionBudget, pods: &'p [Arc<Pod>]) -> Vec<&'p Arc<Pod>> {
+pub fn selected<'p>(budget: &PodDisruptionBudget, pods: &'p [Arc<PodView>]) -> Vec<&'p PodView> {
     let spec = budget.spec.as_ref();
     let selector = spec.and_then(|spec| spec.selector.as_ref());
     let selector = selector.and_then(|selector| serde_json::to_value(selector).ok());
     let Some(selector) = selector.and_then(|s| LabelSelector::from_json(&s).ok()) else {
         return Vec::new();
     };
-    let matches = |pod: &&Arc<Pod>| {
-        let labels = pod.metadata.labels.as_ref();
-        pod.metadata.namespace == budget.metadata.namespace
-            && selector.matches_by(|key| labels?.get(key).map(String::as_str))
-    };
-    pods.iter().filter(matches).collect()
+    let namespace = budget.metadata.namespace.as_deref().unwrap_or_default();
+    let matches =
+        |pod: &&PodView| *pod.namespace == *namespace && selector.matches_by(|key| pod.label(key));
+    pods.iter().map(AsRef::as_ref).filter(matches).collect()
 }
 
 /// Decides what a budget allows. Total.
@@ -119,15 +116,15 @@ fn number(count: usize) -> i32 {
 /// Evictions of which nothing has been seen yet, and when the first is forgotten.
 fn still_disrupted(
     stored: &PodDisruptionBudgetStatus,
-    pods: &[Arc<Pod>],
+    pods: &[Arc<PodView>],
     now: Timestamp,
 ) -> (BTreeMap<String, Time>, Option<Timestamp>) {
     let mut still = BTreeMap::new();
     let mut wake: Option<Timestamp> = None;
     for (name, since) in stored.disrupted_pods.iter().flatten() {
-        let waits = pods.iter().any(|pod| {
-            pod.metadata.name.as_ref() == Some(name) && pod.metadata.deletion_timestamp.is_none()
-        });
+        let waits = pods
+            .iter()
+            .any(|pod| *pod.name == **name && !pod.is_deleting());
         let until = since.0.checked_add(EVICTION_WITHIN).unwrap_or(now);
         if waits && until > now {
             still.insert(name.clone(), since.clone());
@@ -140,7 +137,7 @@ fn still_disrupted(
 /// How many pods there should be, and how many of them must stay.
 fn expected<'p>(
     observed: &Observed,
-    pods: impl Iterator<Item = &'p Arc<Pod>>,
+    pods: impl Iterator<Item = &'p PodView>,
     count: i32,
 ) -> Result<(i32, i32), String> {
     let spec = observed.budget.spec.clone().unwrap_or_default();
@@ -163,17 +160,14 @@ fn expected<'p>(
 }
 
 /// How many pods the controllers of these pods want together.
-fn wanted<'p>(
-    observed: &Observed,
-    pods: impl Iterator<Item = &'p Arc<Pod>>,
-) -> Result<i32, String> {
+fn wanted<'p>(observed: &Observed, pods: impl Iterator<Item = &'p PodView>) -> Result<i32, String> {
     let mut found: BTreeMap<&str, i32> = BTreeMap::new();
     for pod in pods {
-        let name = pod.metadata.name.as_deref().unwrap_or_default();
-        let Some(owner) = controller(pod.metadata.owner_references.as_deref()) else {
+        let name = &pod.name;
+        let Some(owner) = &pod.controller else {
             return Err(format!("found no controllers for pod \"{name}\""));
         };
-        let Some((scaler, scale)) = observed.scales.get(&owner.uid) else {
+        let Some((scaler, scale)) = observed.scales.get(&*owner.uid) else {
             let kind = &owner.kind;
             return Err(format!(
                 "{kind} of pod \"{name}\" does not implement the scale subresource"

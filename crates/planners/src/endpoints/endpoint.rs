@@ -3,10 +3,11 @@
 use std::net::IpAddr;
 
 use k8s_openapi::api::core::v1::{
-    Container, ObjectReference, Pod, Service, ServicePort as PortOfService,
+    Container, ObjectReference, Service, ServicePort as PortOfService,
 };
 use k8s_openapi::api::discovery::v1::{Endpoint, EndpointConditions, EndpointPort};
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
+use resource_kinds::pod_view::PodView;
 
 use super::plan::Observed;
 
@@ -99,29 +100,30 @@ pub(super) fn name_of(endpoint: &Endpoint) -> &str {
         .unwrap_or_default()
 }
 
-fn backend(observed: &Observed, service: &Service, pod: &Pod, family: Family) -> Option<Backend> {
-    let status = pod.status.as_ref()?;
+fn backend(
+    observed: &Observed,
+    service: &Service,
+    pod: &PodView,
+    family: Family,
+) -> Option<Backend> {
     // One that has ended will not serve again, and its address may be another's by now.
-    if matches!(status.phase.as_deref(), Some("Succeeded" | "Failed")) {
+    if pod.has_ended() {
         return None;
     }
-    let address = address(pod, family)?;
-    let serving = status
-        .conditions
-        .iter()
-        .flatten()
-        .any(|condition| condition.type_ == "Ready" && condition.status == "True");
-    let terminating = pod.metadata.deletion_timestamp.is_some();
+    let mut addresses = pod.addresses.iter();
+    let address = addresses.find(|address| family.has(address))?;
+    let serving = pod.ready().is_some();
+    let terminating = pod.is_deleting();
     let ready = publishes_not_ready(service) || (serving && !terminating);
-    let spec = pod.spec.as_ref();
-    let node_name = spec.and_then(|spec| spec.node_name.clone());
+    let node_name = pod.node.as_ref().map(ToString::to_string);
+    let reference = pod.reference();
     let zone = node_name
         .as_ref()
         .and_then(|node| observed.zones.get(node))
         .cloned();
     Some(Backend {
         endpoint: Endpoint {
-            addresses: vec![address],
+            addresses: vec![address.to_string()],
             conditions: Some(EndpointConditions {
                 ready: Some(ready),
                 serving: Some(serving),
@@ -131,11 +133,9 @@ fn backend(observed: &Observed, service: &Service, pod: &Pod, family: Family) ->
             node_name,
             zone,
             target_ref: Some(ObjectReference {
-                kind: Some("Pod".to_owned()),
-                namespace: pod.metadata.namespace.clone(),
-                name: pod.metadata.name.clone(),
-                uid: pod.metadata.uid.clone(),
-                ..ObjectReference::default()
+                api_version: None,
+                resource_version: None,
+                ..reference
             }),
             ..Endpoint::default()
         },
@@ -145,25 +145,17 @@ fn backend(observed: &Observed, service: &Service, pod: &Pod, family: Family) ->
     })
 }
 
-fn address(pod: &Pod, family: Family) -> Option<String> {
-    let status = pod.status.as_ref()?;
-    let all = status.pod_ips.iter().flatten().map(|ip| ip.ip.as_str());
-    let mut all = all.chain(status.pod_ip.as_deref());
-    all.find(|address| family.has(address)).map(str::to_owned)
-}
-
 /// A pod has a name of its own under a Service only if it asks for that Service's domain.
-fn hostname(service: &Service, pod: &Pod) -> Option<String> {
-    let spec = pod.spec.as_ref()?;
-    let asked = spec.subdomain.is_some() && spec.subdomain == service.metadata.name;
-    let same = pod.metadata.namespace == service.metadata.namespace;
-    spec.hostname
-        .clone()
-        .filter(|hostname| !hostname.is_empty() && asked && same)
+fn hostname(service: &Service, pod: &PodView) -> Option<String> {
+    let subdomain = &pod.spec.subdomain;
+    let asked = subdomain.is_some() && *subdomain == service.metadata.name;
+    let same = *pod.namespace == *service.metadata.namespace.as_deref().unwrap_or_default();
+    let hostname = pod.hostname.as_ref().filter(|_| asked && same)?;
+    Some(hostname.to_string())
 }
 
 /// The ports on which the pod serves those of the Service; a name it does not have is left out.
-fn ports(service: &Service, pod: &Pod) -> Vec<EndpointPort> {
+fn ports(service: &Service, pod: &PodView) -> Vec<EndpointPort> {
     let ports = service.spec.as_ref().and_then(|spec| spec.ports.as_ref());
     let found = ports.into_iter().flatten().filter_map(|port| {
         let protocol = port.protocol.clone().unwrap_or_else(|| "TCP".to_owned());
@@ -178,12 +170,12 @@ fn ports(service: &Service, pod: &Pod) -> Vec<EndpointPort> {
     found.collect()
 }
 
-fn port_number(pod: &Pod, port: &PortOfService, protocol: &str) -> Option<i32> {
+fn port_number(pod: &PodView, port: &PortOfService, protocol: &str) -> Option<i32> {
     match &port.target_port {
         None | Some(IntOrString::Int(0)) => Some(port.port),
         Some(IntOrString::Int(number)) => Some(*number),
         Some(IntOrString::String(name)) => {
-            let spec = pod.spec.as_ref()?;
+            let spec = &pod.spec;
             let sidecars = spec.init_containers.iter().flatten();
             let sidecars = sidecars.filter(|c| c.restart_policy.as_deref() == Some("Always"));
             let ports = |container: &Container| {

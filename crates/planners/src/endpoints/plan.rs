@@ -3,8 +3,9 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use k8s_openapi::api::core::v1::{Endpoints, Pod, Service};
+use k8s_openapi::api::core::v1::{Endpoints, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
+use resource_kinds::pod_view::PodView;
 
 use super::{mirror, slices};
 
@@ -18,7 +19,7 @@ pub struct Observed {
     /// The Service, if it is there.
     pub service: Option<Arc<Service>>,
     /// The pods that it selects.
-    pub pods: Vec<Arc<Pod>>,
+    pub pods: Vec<Arc<PodView>>,
     /// The zone of each node that has one.
     pub zones: BTreeMap<String, String>,
     /// The slices with its name that this controller keeps.

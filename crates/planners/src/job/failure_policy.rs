@@ -42,16 +42,12 @@ pub(super) fn verdict(spec: &JobSpec, pod: &PodState<'_>) -> Verdict {
 
 /// What the rule found, in words.
 fn matched(rule: &PodFailurePolicyRule, pod: &PodState<'_>) -> Option<String> {
-    let namespace = pod.pod.metadata.namespace.as_deref().unwrap_or_default();
+    let namespace = &pod.pod.namespace;
     let name = pod.name();
-    let status = pod.pod.status.as_ref()?;
     if let Some(codes) = &rule.on_exit_codes {
-        let containers = [&status.container_statuses, &status.init_container_statuses];
-        let all = containers.into_iter().flatten().flatten();
-        let ended = all.filter_map(|container| {
-            let state = container.state.as_ref()?.terminated.as_ref()?;
-            Some((container.name.as_str(), state.exit_code))
-        });
+        let all = pod.pod.containers.iter().chain(&pod.pod.init_containers);
+        let ended =
+            all.filter_map(|container| Some((&*container.name, container.end()?.exit_code)));
         let mut failed =
             ended.filter(|(container, code)| *code != 0 && fits(codes, container, *code));
         let (container, code) = failed.next()?;
@@ -59,12 +55,11 @@ fn matched(rule: &PodFailurePolicyRule, pod: &PodState<'_>) -> Option<String> {
             "Container {container} for pod {namespace}/{name} failed with exit code {code}"
         ));
     }
-    let conditions = status.conditions.as_deref().unwrap_or_default();
     rule.on_pod_conditions.iter().flatten().find_map(|pattern| {
         let wanted = pattern.status.as_deref().unwrap_or("True");
-        let found = conditions
-            .iter()
-            .any(|condition| condition.type_ == pattern.type_ && condition.status == wanted);
+        let mut conditions = pod.pod.conditions.iter();
+        let found =
+            conditions.any(|found| found.kind() == pattern.type_ && found.status() == wanted);
         let kind = &pattern.type_;
         found.then(|| format!("Pod {namespace}/{name} has condition {kind}"))
     })

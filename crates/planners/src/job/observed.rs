@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::batch::v1::{Job, JobSpec, JobStatus};
-use k8s_openapi::api::core::v1::Pod;
 use resource_kinds::labels::JOB_COMPLETION_INDEX;
+use resource_kinds::pod_view::PodView;
 
 use super::{JOB, TRACKING, indexes};
 use crate::pod_set::{self, Owner, PodState, Sorted};
@@ -17,7 +17,7 @@ pub struct Observed {
     /// The job.
     pub job: Arc<Job>,
     /// Pods of its namespace: at least those it owns, and those without an owner.
-    pub pods: Vec<Arc<Pod>>,
+    pub pods: Vec<Arc<PodView>>,
 }
 
 /// The job, parsed, and its pods.
@@ -95,14 +95,13 @@ pub(super) fn holds(status: &JobStatus, condition: &str) -> bool {
 }
 
 /// Whether the pod is still to be counted.
-pub(super) fn tracked(pod: &Pod) -> bool {
-    let mut finalizers = pod.metadata.finalizers.iter().flatten();
-    finalizers.any(|finalizer| finalizer == TRACKING)
+pub(super) fn tracked(pod: &PodView) -> bool {
+    let mut finalizers = pod.finalizers.iter();
+    finalizers.any(|finalizer| **finalizer == *TRACKING)
 }
 
 /// The index of a pod.
 pub(super) fn index(pod: &PodState<'_>) -> Option<u32> {
-    let annotations = pod.pod.metadata.annotations.as_ref();
-    let text = annotations.and_then(|all| all.get(JOB_COMPLETION_INDEX));
+    let text = pod.pod.annotations.get(JOB_COMPLETION_INDEX);
     text?.parse().ok()
 }

@@ -5,13 +5,12 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use k8s_openapi::api::batch::v1::JobStatus;
-use k8s_openapi::api::core::v1::Pod;
 use resource_kinds::labels::JOB_NAME;
+use resource_kinds::pod_view::PodView;
 
 use super::observed::{Observed, World, tracked};
 use super::tracking::{self, Counted, active, number};
 use super::{JOB, outcome, pods};
-use crate::ownership::controller;
 use crate::pod_set::Action;
 
 /// Something to tell the user as an event of the job.
@@ -152,9 +151,9 @@ fn wait(at: Option<Timestamp>, now: Timestamp) -> Option<Duration> {
 
 /// Lets the pods of a job go that is not there any more: nobody will count them. `uid` is that of
 /// the job that has the name now.
-pub fn orphaned(pods: &[Arc<Pod>], name: &str, uid: Option<&str>) -> Vec<Action> {
-    let of_another = |pod: &&Arc<Pod>| match controller(pod.metadata.owner_references.as_deref()) {
-        Some(owner) => owner.kind == JOB.1 && owner.name == name && Some(owner.uid.as_str()) != uid,
+pub fn orphaned(pods: &[Arc<PodView>], name: &str, uid: Option<&str>) -> Vec<Action> {
+    let of_another = |pod: &&Arc<PodView>| match &pod.controller {
+        Some(owner) => *owner.kind == *JOB.1 && *owner.name == *name && Some(&*owner.uid) != uid,
         // Those that a job left behind are known by its name.
         None => uid.is_none() && job_of(pod) == Some(name),
     };
@@ -163,15 +162,12 @@ pub fn orphaned(pods: &[Arc<Pod>], name: &str, uid: Option<&str>) -> Vec<Action>
 }
 
 /// The name of the job that a pod waits for to be counted, whether it is there or not.
-pub fn job_of(pod: &Pod) -> Option<&str> {
+pub fn job_of(pod: &PodView) -> Option<&str> {
     if !tracked(pod) {
         return None;
     }
-    match controller(pod.metadata.owner_references.as_deref()) {
-        Some(owner) => (owner.kind == JOB.1).then_some(owner.name.as_str()),
-        None => {
-            let labels = pod.metadata.labels.as_ref()?;
-            labels.get(JOB_NAME).map(String::as_str)
-        }
+    match &pod.controller {
+        Some(owner) => (*owner.kind == *JOB.1).then_some(&*owner.name),
+        None => pod.label(JOB_NAME),
     }
 }

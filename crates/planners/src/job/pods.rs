@@ -172,11 +172,7 @@ fn not_before(world: &World<'_>) -> Option<Timestamp> {
 
 /// When the last container of a pod ended.
 fn ended_at(pod: &PodState<'_>) -> Option<Timestamp> {
-    let status = pod.pod.status.as_ref()?;
-    let containers = status.container_statuses.iter().flatten();
-    let ends = containers.filter_map(|container| {
-        let state = container.state.as_ref()?.terminated.as_ref()?;
-        state.finished_at.as_ref().map(|time| time.0)
-    });
+    let containers = pod.pod.containers.iter();
+    let ends = containers.filter_map(|container| Some(container.end()?.finished_at.as_ref()?.0));
     ends.max().or_else(|| pod.created())
 }

@@ -7,12 +7,12 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use k8s_openapi::api::batch::v1::{JobStatus, UncountedTerminatedPods};
-use k8s_openapi::api::core::v1::Pod;
+use resource_kinds::pod_view::PodView;
 
 use super::failure_policy::{self, Verdict};
 use super::observed::{World, index, tracked};
 use super::{TRACKING, indexes};
-use crate::pod_set::{Action, Phase, PodState, text};
+use crate::pod_set::{Action, Phase, PodState};
 
 /// Uids that are written at once; the others come with the next plan.
 const UNCOUNTED_MAX: usize = 500;
@@ -45,7 +45,7 @@ pub(super) fn count(world: &World<'_>) -> Counted {
     // The job is on its way out, or over: nothing more is counted.
     let closing = world.owner.deleting || world.ended();
     for pod in &world.pods {
-        let uid = text(pod.pod.metadata.uid.as_deref());
+        let uid = pod.pod.uid.to_string();
         if closing {
             if tracked(pod.pod) && (world.owner.deleting || pod.ended() || pod.terminating) {
                 counted.release.extend(untrack(pod.pod));
@@ -106,7 +106,7 @@ fn uncounted(status: &mut JobStatus, world: &World<'_>) -> (BTreeSet<String>, BT
     let held: BTreeMap<&str, bool> = world
         .pods
         .iter()
-        .filter_map(|pod| Some((pod.pod.metadata.uid.as_deref()?, tracked(pod.pod))))
+        .map(|pod| (&*pod.pod.uid, tracked(pod.pod)))
         .collect();
     let lists = status.uncounted_terminated_pods.take().unwrap_or_default();
     let sort = |uids: Option<Vec<String>>| -> (BTreeSet<String>, i32) {
@@ -128,14 +128,13 @@ fn list(uids: BTreeSet<String>) -> Option<Vec<String>> {
 }
 
 /// Lets a pod go.
-pub(super) fn untrack(pod: &Pod) -> Option<Action> {
-    let meta = &pod.metadata;
-    let finalizers = meta.finalizers.iter().flatten();
+pub(super) fn untrack(pod: &PodView) -> Option<Action> {
+    let others = pod.finalizers.iter().filter(|one| ***one != *TRACKING);
     tracked(pod).then(|| Action::SetFinalizers {
-        name: text(meta.name.as_deref()),
-        uid: text(meta.uid.as_deref()),
-        resource_version: text(meta.resource_version.as_deref()),
-        finalizers: finalizers.filter(|f| *f != TRACKING).cloned().collect(),
+        name: pod.name.to_string(),
+        uid: pod.uid.to_string(),
+        resource_version: pod.resource_version.to_string(),
+        finalizers: others.map(|one| one.to_string()).collect(),
     })
 }
 

@@ -3,7 +3,8 @@
 use std::sync::Arc;
 
 use jiff::{SignedDuration, Timestamp};
-use k8s_openapi::api::core::v1::{Node, Pod, Taint, Toleration};
+use k8s_openapi::api::core::v1::{Node, Taint, Toleration};
+use resource_kinds::pod_view::PodView;
 
 /// A pod that has to go.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -26,7 +27,7 @@ pub struct Evictions {
 }
 
 /// Decides which pods of a node have to go. Total.
-pub fn evictions(node: &Node, pods: &[Arc<Pod>], now: Timestamp) -> Evictions {
+pub fn evictions(node: &Node, pods: &[Arc<PodView>], now: Timestamp) -> Evictions {
     let mut found = Evictions::default();
     let spec = node.spec.as_ref();
     let taints = spec
@@ -36,19 +37,13 @@ pub fn evictions(node: &Node, pods: &[Arc<Pod>], now: Timestamp) -> Evictions {
     if taints.is_empty() {
         return found;
     }
-    for pod in pods
-        .iter()
-        .filter(|pod| pod.metadata.deletion_timestamp.is_none())
-    {
+    for pod in pods.iter().filter(|pod| !pod.is_deleting()) {
         match deadline(pod, &taints) {
-            Some(at) if at <= now => {
-                let text = |text: &Option<String>| text.clone().unwrap_or_default();
-                found.now.push(Eviction {
-                    namespace: text(&pod.metadata.namespace),
-                    name: text(&pod.metadata.name),
-                    uid: text(&pod.metadata.uid),
-                });
-            }
+            Some(at) if at <= now => found.now.push(Eviction {
+                namespace: pod.namespace.to_string(),
+                name: pod.name.to_string(),
+                uid: pod.uid.to_string(),
+            }),
             Some(at) => found.wake_at = Some(found.wake_at.map_or(at, |other| other.min(at))),
             None => {}
         }
@@ -57,12 +52,8 @@ pub fn evictions(node: &Node, pods: &[Arc<Pod>], now: Timestamp) -> Evictions {
 }
 
 /// When the pod has to go; never if it tolerates all taints for ever.
-fn deadline(pod: &Pod, taints: &[&Taint]) -> Option<Timestamp> {
-    let spec = pod.spec.as_ref();
-    let tolerations = || {
-        spec.into_iter()
-            .flat_map(|spec| spec.tolerations.iter().flatten())
-    };
+fn deadline(pod: &PodView, taints: &[&Taint]) -> Option<Timestamp> {
+    let tolerations = || pod.spec.tolerations.iter().flatten();
     let of_taint = |taint: &&Taint| {
         let matching: Vec<&Toleration> = tolerations()
             .filter(|toleration| tolerates(toleration, taint))
@@ -103,14 +94,16 @@ fn tolerates(toleration: &Toleration, taint: &Taint) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use k8s_openapi::api::core::v1::Pod;
     use serde_json::{Value, json};
 
     use super::*;
 
-    fn pod(name: &str, tolerations: Value) -> Arc<Pod> {
+    fn pod(name: &str, tolerations: Value) -> Arc<PodView> {
         let pod = json!({ "metadata": { "name": name, "namespace": "default", "uid": name },
             "spec": { "containers": [], "tolerations": tolerations } });
-        Arc::new(serde_json::from_value(pod).unwrap())
+        let pod: Pod = serde_json::from_value(pod).unwrap();
+        Arc::new(PodView::from(&pod))
     }
 
     /// statefulset.md 12.17: pods go when their toleration of the taint runs out.

@@ -15,7 +15,8 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use jiff::{SignedDuration, Timestamp};
-use k8s_openapi::api::core::v1::{Node, NodeCondition, Pod, Taint};
+use k8s_openapi::api::core::v1::{Node, NodeCondition, Taint};
+use resource_kinds::pod_view::PodView;
 
 pub use eviction::{Eviction, Evictions, evictions};
 
@@ -30,7 +31,7 @@ pub struct Observed {
     /// When it was last heard from, by the clock of the observer.
     pub last_heard: Timestamp,
     /// Its pods.
-    pub pods: Vec<Arc<Pod>>,
+    pub pods: Vec<Arc<PodView>>,
 }
 
 /// What to write about a node.
@@ -41,7 +42,7 @@ pub struct Plan {
     /// All its taints, if some have changed.
     pub taints: Option<Vec<Taint>>,
     /// Pods whose Ready condition is to become False: nobody can tell any more.
-    pub pods_not_ready: Vec<Arc<Pod>>,
+    pub pods_not_ready: Vec<Arc<PodView>>,
     /// An event to tell, as reason and text.
     pub event: Option<(&'static str, String)>,
     /// When the node will have been silent for too long.
@@ -79,7 +80,7 @@ pub fn plan(observed: &Observed, now: Timestamp) -> Plan {
         plan.pods_not_ready = observed
             .pods
             .iter()
-            .filter(|pod| is_ready(pod))
+            .filter(|pod| pod.ready().is_some())
             .cloned()
             .collect();
     }
@@ -94,14 +95,6 @@ pub fn plan(observed: &Observed, now: Timestamp) -> Plan {
         plan.conditions = Some(conditions);
     }
     plan
-}
-
-fn is_ready(pod: &Pod) -> bool {
-    let status = pod.status.as_ref();
-    let mut conditions = status
-        .into_iter()
-        .flat_map(|status| status.conditions.iter().flatten());
-    conditions.any(|condition| condition.type_ == "Ready" && condition.status == "True")
 }
 
 /// Notes when each node was heard from: now, if its lease or a heartbeat has changed.
@@ -144,6 +137,7 @@ impl Heard {
 
 #[cfg(test)]
 mod tests {
+    use k8s_openapi::api::core::v1::Pod;
     use serde_json::{Value, json};
 
     use super::*;
@@ -164,10 +158,11 @@ mod tests {
         serde_json::from_value(node).unwrap()
     }
 
-    fn ready_pod() -> Arc<Pod> {
+    fn ready_pod() -> Arc<PodView> {
         let pod = json!({ "metadata": { "name": "p" },
             "status": { "conditions": [{ "type": "Ready", "status": "True" }] } });
-        Arc::new(serde_json::from_value(pod).unwrap())
+        let pod: Pod = serde_json::from_value(pod).unwrap();
+        Arc::new(PodView::from(&pod))
     }
 
     fn keys(taints: &[Taint]) -> Vec<String> {

@@ -9,7 +9,8 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use jiff::{SignedDuration, Timestamp};
-use k8s_openapi::api::core::v1::{Node, Pod};
+use k8s_openapi::api::core::v1::Node;
+use resource_kinds::pod_view::PodView;
 use resource_kinds::reasons::taint;
 
 /// How long a node must have been missing.
@@ -21,7 +22,7 @@ pub const ENDED_MAX: usize = 12_500;
 #[derive(Clone, Debug, Default)]
 pub struct Observed {
     /// All pods.
-    pub pods: Vec<Arc<Pod>>,
+    pub pods: Vec<Arc<PodView>>,
     /// All nodes.
     pub nodes: Vec<Arc<Node>>,
     /// Since when the nodes that pods name have been missing.
@@ -78,10 +79,8 @@ pub fn plan(observed: &Observed, now: Timestamp) -> Plan {
     let mut plan = Plan::default();
     let mut ended = Vec::new();
     for pod in &observed.pods {
-        let node = pod.spec.as_ref().and_then(|spec| spec.node_name.as_deref());
-        let node = node.filter(|node| !node.is_empty());
-        let deleting = pod.metadata.deletion_timestamp.is_some();
-        let cause = match node {
+        let deleting = pod.is_deleting();
+        let cause = match pod.node.as_deref() {
             None if deleting => Some(Cause::NeverScheduled),
             None => None,
             Some(name) => match nodes.get(name) {
@@ -91,12 +90,12 @@ pub fn plan(observed: &Observed, now: Timestamp) -> Plan {
         };
         match cause {
             Some(cause) => plan.remove.push(removal(pod, cause)),
-            None if !deleting && has_ended(pod) => ended.push(pod),
+            None if !deleting && pod.has_ended() => ended.push(pod),
             None => {}
         }
     }
     // Evicted pods first, then the oldest.
-    ended.sort_by_key(|pod| (!is_evicted(pod), pod.metadata.creation_timestamp.clone()));
+    ended.sort_by_key(|pod| (pod.reason.as_deref() != Some("Evicted"), pod.created));
     let surplus = ended.len().saturating_sub(ENDED_MAX);
     let surplus = ended.into_iter().take(surplus);
     plan.remove
@@ -132,33 +131,18 @@ fn out_of_service(node: &Node) -> bool {
         && !conditions.any(|condition| condition.type_ == "Ready" && condition.status == "True")
 }
 
-fn has_ended(pod: &Pod) -> bool {
-    let phase = pod
-        .status
-        .as_ref()
-        .and_then(|status| status.phase.as_deref());
-    matches!(phase, Some("Succeeded" | "Failed"))
-}
-
-fn is_evicted(pod: &Pod) -> bool {
-    pod.status
-        .as_ref()
-        .and_then(|status| status.reason.as_deref())
-        == Some("Evicted")
-}
-
-fn removal(pod: &Pod, cause: Cause) -> Removal {
-    let text = |text: &Option<String>| text.clone().unwrap_or_default();
+fn removal(pod: &PodView, cause: Cause) -> Removal {
     Removal {
-        namespace: text(&pod.metadata.namespace),
-        name: text(&pod.metadata.name),
-        uid: text(&pod.metadata.uid),
+        namespace: pod.namespace.to_string(),
+        name: pod.name.to_string(),
+        uid: pod.uid.to_string(),
         cause,
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use k8s_openapi::api::core::v1::Pod;
     use serde_json::json;
 
     use super::*;
@@ -167,7 +151,7 @@ mod tests {
         Timestamp::from_second(second).unwrap()
     }
 
-    fn pod(name: &str, node: Option<&str>, deleting: bool, phase: &str) -> Arc<Pod> {
+    fn pod(name: &str, node: Option<&str>, deleting: bool, phase: &str) -> Arc<PodView> {
         let mut pod = json!({
             "metadata": { "name": name, "namespace": "default", "uid": name },
             "spec": { "nodeName": node, "containers": [] },
@@ -176,7 +160,8 @@ mod tests {
         if deleting {
             pod["metadata"]["deletionTimestamp"] = json!("2026-01-01T00:00:00Z");
         }
-        Arc::new(serde_json::from_value(pod).unwrap())
+        let pod: Pod = serde_json::from_value(pod).unwrap();
+        Arc::new(PodView::from(&pod))
     }
 
     fn node(ready: &str, taints: bool) -> Arc<Node> {
@@ -247,11 +232,11 @@ mod tests {
     /// statefulset.md 13.5
     #[test]
     fn of_too_many_ended_pods_the_surplus_goes() {
-        let mut pods: Vec<Arc<Pod>> = (0..=ENDED_MAX)
+        let mut pods: Vec<Arc<PodView>> = (0..=ENDED_MAX)
             .map(|n| pod(&n.to_string(), Some("n"), false, "Failed"))
             .collect();
         let mut evicted = (*pods[77]).clone();
-        evicted.status.get_or_insert_default().reason = Some("Evicted".to_owned());
+        evicted.reason = Some("Evicted".into());
         pods[77] = Arc::new(evicted);
         let observed = Observed {
             pods,

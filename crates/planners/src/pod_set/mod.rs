@@ -17,6 +17,7 @@ pub use state::{Phase, PodState, state};
 
 use k8s_openapi::api::core::v1::{Pod, PodTemplateSpec};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use resource_kinds::pod_view::PodView;
 
 /// Pods that one plan creates or deletes at most; the next plan goes on. As
 /// kube-controller-manager's largest batch.
@@ -66,10 +67,10 @@ pub enum Action {
 
 impl Action {
     /// Deletes a pod.
-    pub fn delete(pod: &Pod) -> Self {
+    pub fn delete(pod: &PodView) -> Self {
         Self::Delete {
-            name: text(pod.metadata.name.as_deref()),
-            uid: text(pod.metadata.uid.as_deref()),
+            name: pod.name.to_string(),
+            uid: pod.uid.to_string(),
         }
     }
 }

@@ -3,12 +3,12 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1 as meta;
 use meta::{ObjectMeta, OwnerReference};
 use object_model::LabelSelector;
+use resource_kinds::pod_view::PodView;
 
-use super::{Action, text};
+use super::Action;
 use crate::ownership::controller;
 
 /// The object whose pods are looked at.
@@ -58,6 +58,11 @@ impl<'a> Owner<'a> {
             .is_some_and(|selector| selector.matches_by(|key| labels?.get(key).map(String::as_str)))
     }
 
+    fn selects_pod(&self, pod: &PodView) -> bool {
+        let selector = self.selector.as_ref();
+        selector.is_some_and(|selector| selector.matches_by(|key| pod.label(key)))
+    }
+
     /// Whether the object is this one's.
     pub fn owns(&self, metadata: &ObjectMeta) -> bool {
         let owners = metadata.owner_references.as_deref();
@@ -74,27 +79,30 @@ impl<'a> Owner<'a> {
     }
 
     /// Sorts out which pods are this owner's, and which come or go.
-    pub fn sort<'p>(&self, pods: &'p [Arc<Pod>]) -> Sorted<'p> {
+    pub fn sort<'p>(&self, pods: &'p [Arc<PodView>]) -> Sorted<'p> {
         let mut sorted = Sorted::default();
         let mut adopts = false;
         for pod in pods {
-            let meta = &pod.metadata;
-            if meta.namespace.as_deref() != Some(self.namespace) {
+            if *pod.namespace != *self.namespace {
                 continue;
             }
-            sorted.names.push(text(meta.name.as_deref()));
-            let (name, uid) = (text(meta.name.as_deref()), text(meta.uid.as_deref()));
-            if self.owns(meta) {
-                let stays = self.selects(meta.labels.as_ref());
-                if stays || self.deleting || self.selector.is_none() {
-                    sorted.mine.push(pod);
-                } else {
-                    sorted.actions.push(Action::Release { name, uid });
+            sorted.names.push(pod.name.to_string());
+            let (name, uid) = (pod.name.to_string(), pod.uid.to_string());
+            let selected = self.selects_pod(pod);
+            match &pod.controller {
+                Some(owner) if *owner.uid == *self.uid => {
+                    if selected || self.deleting || self.selector.is_none() {
+                        sorted.mine.push(pod);
+                    } else {
+                        sorted.actions.push(Action::Release { name, uid });
+                    }
                 }
-            } else if self.claims(meta) {
-                adopts = true;
-                sorted.mine.push(pod);
-                sorted.actions.push(Action::Adopt { name, uid });
+                None if selected && !self.deleting && !pod.is_deleting() => {
+                    adopts = true;
+                    sorted.mine.push(pod);
+                    sorted.actions.push(Action::Adopt { name, uid });
+                }
+                _ => {}
             }
         }
         // An owner that is being deleted must not take pods back from the collector.
@@ -109,7 +117,7 @@ impl<'a> Owner<'a> {
 #[derive(Clone, Debug, Default)]
 pub struct Sorted<'p> {
     /// Those of the owner.
-    pub mine: Vec<&'p Arc<Pod>>,
+    pub mine: Vec<&'p PodView>,
     /// What makes them so.
     pub actions: Vec<Action>,
     /// Names that are taken.

@@ -1,9 +1,7 @@
 //! How a pod does.
 
-use std::sync::Arc;
-
 use jiff::{SignedDuration, Timestamp};
-use k8s_openapi::api::core::v1::Pod;
+use resource_kinds::pod_view::{self, PodView};
 
 /// Where in its life a pod is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -24,7 +22,7 @@ pub enum Phase {
 #[derive(Clone, Debug)]
 pub struct PodState<'a> {
     /// The pod.
-    pub pod: &'a Arc<Pod>,
+    pub pod: &'a PodView,
     /// Its phase.
     pub phase: Phase,
     /// Whether it is being deleted.
@@ -57,69 +55,52 @@ impl PodState<'_> {
 
     /// Its name.
     pub fn name(&self) -> &str {
-        self.pod.metadata.name.as_deref().unwrap_or_default()
+        &self.pod.name
     }
 
     /// The value of one of its labels.
     pub fn label(&self, key: &str) -> Option<&str> {
-        let labels = self.pod.metadata.labels.as_ref()?;
-        labels.get(key).map(String::as_str)
+        self.pod.label(key)
     }
 
     /// When it was made.
     pub fn created(&self) -> Option<Timestamp> {
-        let time = self.pod.metadata.creation_timestamp.as_ref();
-        time.map(|time| time.0)
+        self.pod.created
     }
 
     /// The name of its node, empty if it has none.
     pub fn node(&self) -> &str {
-        let spec = self.pod.spec.as_ref();
-        spec.and_then(|spec| spec.node_name.as_deref())
-            .unwrap_or_default()
+        self.pod.node.as_deref().unwrap_or_default()
     }
 
     /// How often its containers were started again.
     pub fn restarts(&self) -> i32 {
-        let status = self.pod.status.as_ref();
-        let containers = status
-            .into_iter()
-            .flat_map(|s| s.container_statuses.iter().flatten());
-        containers.map(|container| container.restart_count).sum()
+        let containers = self.pod.containers.iter();
+        containers.map(|container| container.restarts).sum()
     }
 }
 
 /// How a pod does at a moment, if it has to be Ready for `min_ready` to be available.
-pub fn state<'a>(pod: &'a Arc<Pod>, min_ready: SignedDuration, now: Timestamp) -> PodState<'a> {
-    let status = pod.status.as_ref();
-    let phase = match status.and_then(|status| status.phase.as_deref()) {
-        None | Some("" | "Pending") => Phase::Pending,
-        Some("Running") => Phase::Running,
-        Some("Succeeded") => Phase::Succeeded,
-        Some("Failed") => Phase::Failed,
-        Some(_) => Phase::Unknown,
+pub fn state(pod: &PodView, min_ready: SignedDuration, now: Timestamp) -> PodState<'_> {
+    let phase = match pod.phase {
+        pod_view::Phase::Unset | pod_view::Phase::Pending => Phase::Pending,
+        pod_view::Phase::Running => Phase::Running,
+        pod_view::Phase::Succeeded => Phase::Succeeded,
+        pod_view::Phase::Failed => Phase::Failed,
+        pod_view::Phase::Unknown => Phase::Unknown,
     };
-    let conditions = status.and_then(|status| status.conditions.as_deref());
-    let ready = conditions
-        .unwrap_or_default()
-        .iter()
-        .find(|condition| condition.type_ == "Ready" && condition.status == "True");
     // Without a time it has been Ready for ever, as far as anyone can tell.
-    let ready_since = ready.map(|condition| {
-        let time = condition.last_transition_time.as_ref();
-        time.map_or(Timestamp::MIN, |time| time.0)
-    });
+    let ready_since = pod
+        .ready()
+        .map(|ready| ready.since.unwrap_or(Timestamp::MIN));
     let at = ready_since.map(|since| since.checked_add(min_ready).unwrap_or(Timestamp::MAX));
     // Without a minimum a clock that runs ahead elsewhere does not matter.
     let available = at.is_some_and(|at| min_ready <= SignedDuration::ZERO || at <= now);
-    let spec = pod.spec.as_ref();
     PodState {
         pod,
         phase,
-        terminating: pod.metadata.deletion_timestamp.is_some(),
-        assigned: spec
-            .and_then(|spec| spec.node_name.as_deref())
-            .is_some_and(|node| !node.is_empty()),
+        terminating: pod.is_deleting(),
+        assigned: pod.node.is_some(),
         ready_since,
         available,
         available_at: at.filter(|_| !available),

@@ -12,8 +12,9 @@ use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::apps::v1::{ReplicaSet, ReplicaSetCondition, ReplicaSetStatus};
-use k8s_openapi::api::core::v1::{Pod, PodTemplateSpec, ReplicationController};
+use k8s_openapi::api::core::v1::{PodTemplateSpec, ReplicationController};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, Time};
+use resource_kinds::pod_view::PodView;
 use serde_json::{Value, json};
 
 use crate::pod_set::{self, Action, BURST_MAX, Names, Owner, PodState, pod_of};
@@ -33,7 +34,7 @@ pub struct Observed {
     /// The set; a ReplicationController is [`converted`] first.
     pub set: Arc<ReplicaSet>,
     /// Pods of its namespace: at least those it owns, and those without an owner.
-    pub pods: Vec<Arc<Pod>>,
+    pub pods: Vec<Arc<PodView>>,
 }
 
 /// What to do.

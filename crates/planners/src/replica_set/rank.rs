@@ -36,8 +36,7 @@ pub(super) fn least_missed<'s, 'p>(
 }
 
 fn cost(pod: &PodState<'_>) -> i32 {
-    let annotations = pod.pod.metadata.annotations.as_ref();
-    let cost = annotations.and_then(|all| all.get(POD_DELETION_COST));
+    let cost = pod.pod.annotations.get(POD_DELETION_COST);
     cost.and_then(|cost| cost.parse().ok()).unwrap_or_default()
 }
 

@@ -52,14 +52,12 @@ fn last_progress(world: &World<'_>, chosen: &Chosen) -> Timestamp {
 
 /// When the pod last got further; in the future, if only time has to pass for it to do so.
 fn last_change(member: &Member<'_>) -> Timestamp {
-    let meta = &member.pod.metadata;
-    let ready = member.ready_condition();
     let times = [
-        meta.creation_timestamp.as_ref(),
+        member.pod.created,
         // The end of its grace.
-        meta.deletion_timestamp.as_ref(),
-        ready.and_then(|ready| ready.last_transition_time.as_ref()),
+        member.pod.deletion.map(|deletion| deletion.deadline),
+        member.ready_condition().and_then(|ready| ready.since),
+        member.available_at,
     ];
-    let last = times.into_iter().flatten().map(|time| time.0).max();
-    last.max(member.available_at).unwrap_or(Timestamp::MIN)
+    times.into_iter().flatten().max().unwrap_or(Timestamp::MIN)
 }

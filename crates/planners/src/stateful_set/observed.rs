@@ -9,12 +9,12 @@ use std::sync::Arc;
 
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::apps::v1::{ControllerRevision, StatefulSet};
-use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Pod, PodCondition, PodTemplateSpec};
+use k8s_openapi::api::core::v1::{PersistentVolumeClaim, PodTemplateSpec};
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use object_model::{IntOrPercent, LabelSelector};
 use resource_kinds::labels;
-
-use crate::ownership::controller;
+use resource_kinds::pod_view::{self, Condition, PodView};
+use resource_kinds::reasons::pod_condition;
 
 use super::identity;
 use super::options::Options;
@@ -26,7 +26,7 @@ pub struct Observed {
     pub set: Arc<StatefulSet>,
     /// Pods of its namespace: at least those it owns, those its selector matches, and whatever
     /// has the name of one of its ordinals.
-    pub pods: Vec<Arc<Pod>>,
+    pub pods: Vec<Arc<PodView>>,
     /// Revisions of its namespace: at least those it owns, those its selector matches, and
     /// those whose name begins with its own.
     pub revisions: Vec<Arc<ControllerRevision>>,
@@ -51,7 +51,7 @@ pub enum Phase {
 #[derive(Clone, Debug)]
 pub struct Member<'a> {
     /// The pod.
-    pub pod: &'a Arc<Pod>,
+    pub pod: &'a PodView,
     /// Its ordinal.
     pub ordinal: i64,
     /// Its phase.
@@ -75,12 +75,12 @@ pub struct Member<'a> {
 impl Member<'_> {
     /// Its name.
     pub fn name(&self) -> &str {
-        self.pod.metadata.name.as_deref().unwrap_or_default()
+        &self.pod.name
     }
 
     /// Its uid.
     pub fn uid(&self) -> &str {
-        self.pod.metadata.uid.as_deref().unwrap_or_default()
+        &self.pod.uid
     }
 
     /// Not available, or about to be so.
@@ -89,8 +89,8 @@ impl Member<'_> {
     }
 
     /// Its Ready condition.
-    pub fn ready_condition(&self) -> Option<&PodCondition> {
-        ready_condition(self.pod)
+    pub fn ready_condition(&self) -> Option<&Condition> {
+        self.pod.condition(pod_condition::READY)
     }
 
     /// Whether it has not been Ready since it was started.
@@ -101,26 +101,13 @@ impl Member<'_> {
         if self.ready_since.is_some() {
             return false;
         }
-        let Some(changed) = self
-            .ready_condition()
-            .and_then(|c| c.last_transition_time.as_ref())
-        else {
+        let Some(changed) = self.ready_condition().and_then(|ready| ready.since) else {
             return true;
         };
-        let status = self.pod.status.as_ref();
-        let started = status.and_then(|status| status.start_time.as_ref());
-        let started = started.or(self.pod.metadata.creation_timestamp.as_ref());
-        started.is_none_or(|started| {
-            changed.0.duration_since(started.0) <= SignedDuration::from_secs(1)
-        })
+        let started = self.pod.started.or(self.pod.created);
+        started
+            .is_none_or(|started| changed.duration_since(started) <= SignedDuration::from_secs(1))
     }
-}
-
-fn ready_condition(pod: &Pod) -> Option<&PodCondition> {
-    let conditions = pod.status.as_ref()?.conditions.as_ref()?;
-    conditions
-        .iter()
-        .find(|condition| condition.type_ == "Ready")
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -218,10 +205,9 @@ impl<'a> Spec<'a> {
         }
     }
 
-    pub fn selects(&self, labels: Option<&BTreeMap<String, String>>) -> bool {
-        self.selector
-            .as_ref()
-            .is_some_and(|selector| selector.matches_by(|key| find(labels, key)))
+    pub fn selects<'l>(&self, label: impl Fn(&str) -> Option<&'l str>) -> bool {
+        let selector = self.selector.as_ref();
+        selector.is_some_and(|selector| selector.matches_by(label))
     }
 }
 
@@ -269,11 +255,11 @@ pub(super) struct World<'a> {
     /// Surplus pods by ordinal.
     pub condemned: BTreeMap<i64, Member<'a>>,
     /// Pods to take over; they are members already.
-    pub orphans: Vec<&'a Arc<Pod>>,
+    pub orphans: Vec<&'a PodView>,
     /// Pods to let go; they are no members.
-    pub strays: Vec<&'a Arc<Pod>>,
+    pub strays: Vec<&'a PodView>,
     /// Names that other pods have, and those pods.
-    pub taken: BTreeMap<&'a str, &'a Pod>,
+    pub taken: BTreeMap<&'a str, &'a PodView>,
     /// Claims and their names by ordinal and by the place of their template. To look for ten
     /// thousand names takes longer than all the rest.
     pub claims: BTreeMap<(i64, usize), (&'a str, &'a PersistentVolumeClaim)>,
@@ -303,16 +289,14 @@ impl<'a> World<'a> {
         world
     }
 
-    fn sort_in(&mut self, pod: &'a Arc<Pod>) {
-        let name = pod.metadata.name.as_deref().unwrap_or_default();
-        let ordinal = identity::ordinal(self.spec.name, name);
-        let ordinal = ordinal.filter(|_| self.spec.selects(pod.metadata.labels.as_ref()));
-        let foreign_namespace = pod.metadata.namespace.as_deref() != Some(self.spec.namespace);
-        if foreign_namespace {
+    fn sort_in(&mut self, pod: &'a PodView) {
+        if *pod.namespace != *self.spec.namespace {
             return;
         }
-        let ours = match controller(pod.metadata.owner_references.as_deref()) {
-            Some(owner) if owner.uid == self.spec.uid => {
+        let ordinal = identity::ordinal(self.spec.name, &pod.name);
+        let ordinal = ordinal.filter(|_| self.spec.selects(|key| pod.label(key)));
+        let ours = match &pod.controller {
+            Some(owner) if *owner.uid == *self.spec.uid => {
                 if ordinal.is_none() && !self.spec.deleting && self.spec.selector.is_some() {
                     self.strays.push(pod);
                 }
@@ -320,7 +304,7 @@ impl<'a> World<'a> {
             }
             Some(_) => false,
             None => {
-                let claimable = !self.spec.deleting && pod.metadata.deletion_timestamp.is_none();
+                let claimable = !self.spec.deleting && !pod.is_deleting();
                 if claimable && ordinal.is_some() {
                     self.orphans.push(pod);
                 }
@@ -339,7 +323,7 @@ impl<'a> World<'a> {
                 place.insert(ordinal, member);
             }
             None => {
-                self.taken.insert(name, pod);
+                self.taken.insert(&pod.name, pod);
             }
         }
     }
@@ -387,27 +371,16 @@ impl<'a> World<'a> {
         known.unwrap_or(revision)
     }
 
-    fn member(&self, pod: &'a Arc<Pod>, ordinal: i64) -> Member<'a> {
-        let status = pod.status.as_ref();
-        let text = status
-            .and_then(|status| status.phase.as_deref())
-            .unwrap_or_default();
-        let phase = match text {
-            "" | "Pending" => Phase::Pending,
-            "Running" => Phase::Running,
-            "Succeeded" | "Failed" => Phase::Ended,
-            _ => Phase::Unknown,
+    fn member(&self, pod: &'a PodView, ordinal: i64) -> Member<'a> {
+        let phase = match pod.phase {
+            pod_view::Phase::Unset | pod_view::Phase::Pending => Phase::Pending,
+            pod_view::Phase::Running => Phase::Running,
+            pod_view::Phase::Succeeded | pod_view::Phase::Failed => Phase::Ended,
+            pod_view::Phase::Unknown => Phase::Unknown,
         };
-        let ready = ready_condition(pod).filter(|condition| condition.status == "True");
-        let ready = ready.filter(|_| phase == Phase::Running);
+        let ready = pod.ready().filter(|_| phase == Phase::Running);
         // Without a time it has been Ready for ever, as far as anyone can tell.
-        let since = |condition: &PodCondition| {
-            condition
-                .last_transition_time
-                .as_ref()
-                .map_or(Timestamp::MIN, |time| time.0)
-        };
-        let ready_since = ready.map(since);
+        let ready_since = ready.map(|ready| ready.since.unwrap_or(Timestamp::MIN));
         let available_at = ready_since.map(|since| {
             since
                 .checked_add(self.spec.min_ready)
@@ -420,13 +393,15 @@ impl<'a> World<'a> {
             pod,
             ordinal,
             phase,
-            created: !text.is_empty(),
-            terminating: pod.metadata.deletion_timestamp.is_some(),
+            created: pod.phase != pod_view::Phase::Unset,
+            terminating: pod.is_deleting(),
             ready_since,
             available_at,
             available,
-            revision: label(pod, labels::CONTROLLER_REVISION_HASH),
-            labelled: pod.metadata.name.as_deref() == Some(label(pod, labels::POD_NAME)),
+            revision: pod
+                .label(labels::CONTROLLER_REVISION_HASH)
+                .unwrap_or_default(),
+            labelled: pod.label(labels::POD_NAME) == Some(&pod.name),
         }
     }
 
@@ -434,15 +409,4 @@ impl<'a> World<'a> {
     pub fn all(&self) -> impl Iterator<Item = &Member<'a>> {
         self.members.values().chain(self.condemned.values())
     }
-}
-
-fn label<'a>(pod: &'a Pod, key: &str) -> &'a str {
-    find(pod.metadata.labels.as_ref(), key).unwrap_or_default()
-}
-
-/// A label's value. Keys are compared by length first, and pods have few: of ten thousand pods, which
-/// no cache holds, less is read than by searching in order.
-fn find<'a>(labels: Option<&'a BTreeMap<String, String>>, key: &str) -> Option<&'a str> {
-    let found = labels?.iter().find(|(name, _)| *name == key);
-    found.map(|(_, value)| value.as_str())
 }

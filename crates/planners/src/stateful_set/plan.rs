@@ -7,6 +7,7 @@ use jiff::Timestamp;
 use k8s_openapi::api::apps::v1::{ControllerRevision, StatefulSetStatus};
 use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Pod};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
+use resource_kinds::pod_view::PodView;
 
 use super::draft::{Draft, Flow};
 use super::observed::{Observed, Strategy, World};
@@ -216,13 +217,7 @@ fn decide(world: &World<'_>, chosen: &revisions::Chosen, draft: &mut Draft) {
 /// Adoption needs a fresh look at the set: one that is being deleted must not take pods back
 /// from the collector.
 fn adopt_and_release(world: &World<'_>, draft: &mut Draft) {
-    let id = |pod: &Pod| {
-        let meta = &pod.metadata;
-        (
-            meta.name.clone().unwrap_or_default(),
-            meta.uid.clone().unwrap_or_default(),
-        )
-    };
+    let id = |pod: &PodView| (pod.name.to_string(), pod.uid.to_string());
     for pod in &world.strays {
         let (name, uid) = id(pod);
         draft.prepare.push(Action::ReleasePod { name, uid });

@@ -3,10 +3,9 @@
 
 use k8s_openapi::api::core::v1::Pod;
 use resource_kinds::labels;
+use resource_kinds::pod_view::PodView;
 
 use crate::diagnosis::{self, Reason};
-
-use crate::ownership::controller;
 
 use super::claims;
 use super::draft::{Draft, Flow};
@@ -156,15 +155,15 @@ fn create(world: &World<'_>, chosen: &Chosen, ordinal: i64, draft: &mut Draft) -
 }
 
 /// Another pod has the name: whether it will go by itself makes the difference.
-fn name_taken(world: &World<'_>, holder: &Pod, pod: String) -> Cause {
-    if holder.metadata.deletion_timestamp.is_some() {
+fn name_taken(world: &World<'_>, holder: &PodView, pod: String) -> Cause {
+    if holder.is_deleting() {
         return Cause::PodTerminating { pod };
     }
-    let owner = controller(holder.metadata.owner_references.as_deref());
-    let other = owner.filter(|owner| owner.uid != world.spec.uid);
+    let owner = holder.controller.as_deref();
+    let other = owner.filter(|owner| *owner.uid != *world.spec.uid);
     match other {
         // The collector will find that its owner is no more.
-        Some(other) if other.kind == identity::KIND && other.name == world.spec.name => {
+        Some(other) if *other.kind == *identity::KIND && *other.name == *world.spec.name => {
             Cause::FormerPod { pod }
         }
         _ => Cause::NameTaken {

@@ -179,7 +179,9 @@ fn history<'a>(world: &World<'a>) -> Vec<&'a Arc<ControllerRevision>> {
                 && match controller(meta.owner_references.as_deref()) {
                     Some(owner) => owner.uid == world.spec.uid,
                     None => {
-                        world.spec.selects(meta.labels.as_ref())
+                        world
+                            .spec
+                            .selects(|key| Some(meta.labels.as_ref()?.get(key)?.as_str()))
                             && meta.deletion_timestamp.is_none()
                     }
                 }

@@ -5,9 +5,10 @@
 //! and volume has its finalizer; it is taken away only from an object that is being deleted and
 //! that nobody uses.
 
-use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim, Pod};
+use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use resource_kinds::annotations::{PV_PROTECTION, PVC_PROTECTION};
+use resource_kinds::pod_view::PodView;
 
 /// What is to be done with an object's finalizer.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -25,12 +26,12 @@ pub enum Protection {
 /// Decides about a claim's finalizer. `pods` are those of its namespace.
 pub fn protect_claim<'p>(
     claim: &PersistentVolumeClaim,
-    pods: impl IntoIterator<Item = &'p Pod>,
+    pods: impl IntoIterator<Item = &'p PodView>,
 ) -> Protection {
     let name = claim.metadata.name.as_deref().unwrap_or_default();
     let user = pods.into_iter().find(|pod| uses(pod, name));
     decide(&claim.metadata, PVC_PROTECTION, || {
-        user.map(|pod| format!("pod {}", pod.metadata.name.as_deref().unwrap_or_default()))
+        user.map(|pod| format!("pod {}", pod.name))
     })
 }
 
@@ -65,45 +66,18 @@ fn decide(
 
 /// Whether the pod holds the claim. One without a node does not: it is not started with a claim
 /// that is being deleted. One that has ended does not either.
-pub fn uses(pod: &Pod, claim: &str) -> bool {
-    let Some(spec) = &pod.spec else {
-        return false;
-    };
-    let phase = pod
-        .status
-        .as_ref()
-        .and_then(|status| status.phase.as_deref());
-    let has_node = spec
-        .node_name
-        .as_deref()
-        .is_some_and(|node| !node.is_empty());
-    has_node
-        && !matches!(phase, Some("Succeeded" | "Failed"))
-        && claims_of(pod).iter().any(|name| name == claim)
+pub fn uses(pod: &PodView, claim: &str) -> bool {
+    pod.node.is_some() && !pod.has_ended() && names(pod, claim)
 }
 
-/// Names of the claims that a pod's volumes use.
-pub fn claims_of(pod: &Pod) -> Vec<String> {
-    let pod_name = pod.metadata.name.as_deref().unwrap_or_default();
-    let volumes = pod
-        .spec
-        .as_ref()
-        .and_then(|spec| spec.volumes.as_deref())
-        .unwrap_or_default();
-    volumes
-        .iter()
-        .filter_map(|volume| match &volume.persistent_volume_claim {
-            Some(source) => Some(source.claim_name.clone()),
-            None => volume
-                .ephemeral
-                .as_ref()
-                .map(|_| format!("{pod_name}-{}", volume.name)),
-        })
-        .collect()
+/// Whether one of the pod's volumes is of the claim.
+pub fn names(pod: &PodView, claim: &str) -> bool {
+    pod.claims.iter().any(|used| *used.name == *claim)
 }
 
 #[cfg(test)]
 mod tests {
+    use k8s_openapi::api::core::v1::Pod;
     use serde_json::{Value, json};
 
     use super::*;
@@ -116,12 +90,13 @@ mod tests {
         serde_json::from_value(json!({"metadata": metadata})).unwrap()
     }
 
-    fn pod(node: Option<&str>, phase: &str) -> Pod {
+    fn pod(node: Option<&str>, phase: &str) -> PodView {
         let volume = json!({"name": "v", "persistentVolumeClaim": {"claimName": "data"}});
         let spec: Value = json!({"nodeName": node, "containers": [], "volumes": [volume]});
         let metadata = json!({"name": "web-0"});
         let pod = json!({"metadata": metadata, "spec": spec, "status": {"phase": phase}});
-        serde_json::from_value(pod).unwrap()
+        let pod: Pod = serde_json::from_value(pod).unwrap();
+        PodView::from(&pod)
     }
 
     #[test]

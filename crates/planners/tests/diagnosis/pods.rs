@@ -1,8 +1,16 @@
 //! One pod after the other: its status, and the words for it.
 
 use k8s_openapi::api::core::v1::{Node, Pod};
-use planners::diagnosis::{Diagnosis, Surroundings, pod, pod_in};
+use planners::diagnosis::{self, Diagnosis, Surroundings};
 use serde_json::{Value, json};
+
+fn pod(pod: &Pod) -> Option<Diagnosis> {
+    diagnosis::pod(&pod.into())
+}
+
+fn pod_in(pod: &Pod, around: &Surroundings<'_>) -> Option<Diagnosis> {
+    diagnosis::pod_in(&pod.into(), around)
+}
 
 /// A pod of the set `web` on node `n1`; `change` is merged into it.
 fn web_1(change: Value) -> Pod {

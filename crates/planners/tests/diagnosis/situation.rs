@@ -8,9 +8,11 @@ use std::sync::Arc;
 
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::apps::v1::ControllerRevision;
+use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::serde::de::DeserializeOwned;
 use planners::diagnosis::Evidence;
 use planners::stateful_set::{identity, revisions};
+use resource_kinds::pod_view::PodView;
 use serde_json::{Value, json};
 
 pub fn now() -> Timestamp {
@@ -79,7 +81,10 @@ pub fn parse(text: &str) -> Evidence {
                     .revisions
                     .extend(images.map(|(image, number)| revision(image, number)));
             }
-            "pod" => evidence.pods.push(object(pod(&line))),
+            "pod" => {
+                let pod: Arc<Pod> = object(pod(&line));
+                evidence.pods.push(Arc::new(PodView::from(&*pod)));
+            }
             "claim" => evidence.claims.push(object(claim(&line))),
             "event" => evidence.events.push(object(event(&line))),
             "node" => evidence.nodes.as_mut().unwrap().push(object(node(&line))),

@@ -10,6 +10,7 @@ use k8s_openapi::api::apps::v1::{ControllerRevision, StatefulSet, StatefulSetSta
 use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Pod, PodTemplateSpec};
 use k8s_openapi::apimachinery::pkg::runtime::RawExtension;
 use planners::stateful_set::{Action, Observed, Plan, identity, revisions};
+use resource_kinds::pod_view::PodView;
 use serde_json::{Value, json};
 
 pub const SET_UID: &str = "uid-web";
@@ -78,6 +79,16 @@ impl<'a> Words<'a> {
     }
 }
 
+/// The pods of a situation, whole.
+pub fn pods(text: &str) -> Vec<Pod> {
+    let lines = text.lines().map(|line| line.split_whitespace().collect());
+    let words = lines.filter_map(|words: Vec<&str>| {
+        let (kind, words) = words.split_first()?;
+        (*kind == "pod").then(|| Words(words.to_vec()))
+    });
+    words.map(|words| pod(&words)).collect()
+}
+
 /// Reads a situation; panics on what it does not know, as it is part of a test.
 pub fn parse(text: &str) -> Observed {
     let mut observed = Observed::default();
@@ -91,7 +102,7 @@ pub fn parse(text: &str) -> Observed {
         let words = Words(words.collect());
         match kind {
             "set" => observed.set = Arc::new(set(&words)),
-            "pod" => observed.pods.push(Arc::new(pod(&words))),
+            "pod" => observed.pods.push(Arc::new(PodView::from(&pod(&words)))),
             "claim" => {
                 let claim = claim(&words);
                 let name = claim.metadata.name.clone().unwrap();

@@ -35,10 +35,8 @@ impl World {
             log: Vec::new(),
             uids: 0,
         };
-        for pod in observed.pods {
-            world
-                .pods
-                .insert(pod.metadata.name.clone().unwrap(), (*pod).clone());
+        for pod in situation::pods(situation) {
+            world.pods.insert(pod.metadata.name.clone().unwrap(), pod);
         }
         for revision in observed.revisions {
             let name = revision.metadata.name.clone().unwrap();
@@ -53,7 +51,7 @@ impl World {
     pub fn observed(&self) -> Observed {
         Observed {
             set: Arc::new(self.set.clone()),
-            pods: self.pods.values().cloned().map(Arc::new).collect(),
+            pods: self.pods.values().map(|pod| Arc::new(pod.into())).collect(),
             revisions: self.revisions.values().cloned().map(Arc::new).collect(),
             claims: self
                 .claims

@@ -20,8 +20,8 @@ pub(super) fn names_are_free(facts: &Facts<'_, '_>, found: &mut Vec<String>) {
         .observed
         .pods
         .iter()
-        .filter(|pod| pod.metadata.namespace.as_deref() == Some(namespace))
-        .filter_map(|pod| pod.metadata.name.as_deref())
+        .filter(|pod| *pod.namespace == *namespace)
+        .map(|pod| &*pod.name)
         .collect();
     for pod in &facts.created {
         let name = pod.metadata.name.as_deref().unwrap_or_default();

@@ -1,0 +1,70 @@
+//! What a pod asks for: what is its own, and what it shares with others of its template.
+
+use k8s_openapi::api::core::v1::{Container, Lifecycle, PodSpec, Volume};
+
+use super::{Claim, PodView, Sharing, Text};
+
+pub(super) fn fill(view: &mut PodView, sharing: &mut Sharing, spec: PodSpec) {
+    let not_empty = |text: &&str| !text.is_empty();
+    let node = spec.node_name.as_deref().filter(not_empty);
+    view.node = node.map(|node| sharing.text(node));
+    let hostname = spec.hostname.as_deref().filter(not_empty);
+    view.hostname = hostname.map(|hostname| sharing.text_or(hostname, &view.name));
+    let volumes = spec.volumes.iter().flatten();
+    view.claims = volumes
+        .filter_map(|volume| claim(&view.name, volume))
+        .collect();
+    view.spec = sharing.spec(view.controller.as_deref(), shared(spec));
+}
+
+fn claim(pod: &str, volume: &Volume) -> Option<Claim> {
+    let (name, ephemeral): (Text, bool) = match &volume.persistent_volume_claim {
+        Some(source) => (source.claim_name.as_str().into(), false),
+        None => {
+            volume.ephemeral.as_ref()?;
+            (format!("{pod}-{}", volume.name).into(), true)
+        }
+    };
+    Some(Claim { name, ephemeral })
+}
+
+/// What scheduling and explaining need to know.
+fn shared(spec: PodSpec) -> PodSpec {
+    let containers = |all: Vec<Container>| all.into_iter().map(container).collect();
+    PodSpec {
+        affinity: spec.affinity,
+        containers: containers(spec.containers),
+        host_network: spec.host_network,
+        init_containers: spec.init_containers.map(containers),
+        node_selector: spec.node_selector,
+        overhead: spec.overhead,
+        priority: spec.priority,
+        readiness_gates: spec.readiness_gates,
+        resources: spec.resources,
+        restart_policy: spec.restart_policy,
+        scheduler_name: spec.scheduler_name,
+        scheduling_gates: spec.scheduling_gates,
+        subdomain: spec.subdomain,
+        tolerations: spec.tolerations,
+        topology_spread_constraints: spec.topology_spread_constraints,
+        ..PodSpec::default()
+    }
+}
+
+fn container(full: Container) -> Container {
+    let post_start = full.lifecycle.and_then(|lifecycle| lifecycle.post_start);
+    Container {
+        image: full.image,
+        lifecycle: post_start.map(|hook| Lifecycle {
+            post_start: Some(hook),
+            ..Lifecycle::default()
+        }),
+        name: full.name,
+        ports: full.ports,
+        readiness_probe: full.readiness_probe,
+        resources: full.resources,
+        restart_policy: full.restart_policy,
+        startup_probe: full.startup_probe,
+        ..Container::default()
+    }
+}

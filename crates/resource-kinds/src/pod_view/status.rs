@@ -1,0 +1,86 @@
+//! How a pod does.
+
+use k8s_openapi::api::core::v1::{
+    ContainerState, ContainerStateTerminated, ContainerStatus, PodCondition, PodStatus,
+};
+
+use super::{Condition, Container, Phase, PodView, Said, Sharing, State, Text};
+
+pub(super) fn fill(view: &mut PodView, sharing: &mut Sharing, status: PodStatus) {
+    view.phase = match status.phase.as_deref() {
+        None | Some("") => Phase::Unset,
+        Some("Pending") => Phase::Pending,
+        Some("Running") => Phase::Running,
+        Some("Succeeded") => Phase::Succeeded,
+        Some("Failed") => Phase::Failed,
+        Some(_) => Phase::Unknown,
+    };
+    view.reason = status.reason.map(|reason| sharing.text(&reason));
+    view.message = status.message.map(|message| sharing.text(&message));
+    view.started = status.start_time.map(|time| time.0);
+    let conditions = status.conditions.unwrap_or_default().into_iter();
+    view.conditions = conditions.map(|one| condition(sharing, one)).collect();
+    let mut containers = |all: Option<Vec<ContainerStatus>>| {
+        let all = all.unwrap_or_default().into_iter();
+        all.map(|one| container(sharing, one)).collect()
+    };
+    view.init_containers = containers(status.init_container_statuses);
+    view.containers = containers(status.container_statuses);
+    let all = status.pod_ips.into_iter().flatten().map(|one| one.ip);
+    let mut addresses: Vec<Text> = all.map(Text::from).collect();
+    if let Some(first) = status.pod_ip.map(Text::from)
+        && !addresses.contains(&first)
+    {
+        addresses.push(first);
+    }
+    view.addresses = addresses.into();
+}
+
+fn condition(sharing: &mut Sharing, condition: PodCondition) -> Condition {
+    let mut text = |text: Option<String>| text.map(|text| sharing.text(&text));
+    let (reason, message) = (text(condition.reason), text(condition.message));
+    let said = Said {
+        kind: sharing.text(&condition.type_),
+        status: sharing.text(&condition.status),
+        reason,
+        message,
+    };
+    Condition {
+        said: sharing.said(said),
+        since: condition.last_transition_time.map(|time| time.0),
+    }
+}
+
+fn container(sharing: &mut Sharing, status: ContainerStatus) -> Container {
+    Container {
+        name: sharing.text(&status.name),
+        ready: status.ready,
+        started: status.started.unwrap_or_default(),
+        restarts: status.restart_count,
+        state: status.state.map_or(State::Unset, |one| state(sharing, one)),
+        last_end: status.last_state.and_then(|last| last.terminated).map(end),
+    }
+}
+
+fn state(sharing: &mut Sharing, state: ContainerState) -> State {
+    if let Some(waiting) = state.waiting {
+        let mut text = |text: Option<String>| sharing.text(text.as_deref().unwrap_or_default());
+        State::Waiting {
+            reason: text(waiting.reason),
+            message: text(waiting.message),
+        }
+    } else if let Some(ended) = state.terminated {
+        State::Ended(end(ended))
+    } else if let Some(running) = state.running {
+        State::Running(running.started_at.map(|time| time.0))
+    } else {
+        State::Unset
+    }
+}
+
+fn end(end: ContainerStateTerminated) -> Box<ContainerStateTerminated> {
+    Box::new(ContainerStateTerminated {
+        container_id: None,
+        ..end
+    })
+}
