@@ -6,11 +6,14 @@
 //! hold no state of their own, so that a restarted agent finds everything again in the state
 //! directory.
 //!
-//! Only this crate contains `unsafe` code, and only the shim side of it.
+//! Only this crate contains `unsafe` code: the shim side of it, and the calls to the kernel for
+//! volumes in [`btrfs`] and [`loop_device`], which are safe to use.
 
+pub mod btrfs;
 mod cgroup;
 mod client;
 mod error;
+pub mod loop_device;
 mod mounts;
 pub mod protocol;
 pub mod shim;

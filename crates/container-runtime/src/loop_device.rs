@@ -1,0 +1,171 @@
+//! Loop devices: files of the host as block devices.
+//!
+//! A device is attached so that the kernel detaches it by itself when nobody has it open or
+//! mounted any more: nothing is left behind, however its user ends.
+
+use std::fs::{File, OpenOptions};
+use std::io;
+use std::os::fd::AsRawFd;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+
+const LOOP_SET_CAPACITY: u16 = 0x4c07;
+const LOOP_GET_STATUS64: u16 = 0x4c05;
+const LOOP_CONFIGURE: u16 = 0x4c0a;
+const LOOP_CTL_GET_FREE: u16 = 0x4c82;
+const LO_FLAGS_AUTOCLEAR: u32 = 4;
+
+/// How often another process may take the device that was free a moment ago.
+const ATTEMPTS: u32 = 64;
+
+/// `struct loop_info64` of `linux/loop.h`.
+#[repr(C)]
+#[derive(Clone, Copy)]
+struct LoopInfo {
+    device: u64,
+    inode: u64,
+    rdevice: u64,
+    offset: u64,
+    size_limit: u64,
+    number: u32,
+    encrypt_type: u32,
+    encrypt_key_size: u32,
+    flags: u32,
+    file_name: [u8; 64],
+    crypt_name: [u8; 64],
+    encrypt_key: [u8; 32],
+    init: [u64; 2],
+}
+
+impl Default for LoopInfo {
+    fn default() -> Self {
+        Self {
+            device: 0,
+            inode: 0,
+            rdevice: 0,
+            offset: 0,
+            size_limit: 0,
+            number: 0,
+            encrypt_type: 0,
+            encrypt_key_size: 0,
+            flags: 0,
+            file_name: [0; 64],
+            crypt_name: [0; 64],
+            encrypt_key: [0; 32],
+            init: [0; 2],
+        }
+    }
+}
+
+/// `struct loop_config`.
+#[repr(C)]
+struct LoopConfig {
+    fd: u32,
+    block_size: u32,
+    info: LoopInfo,
+    reserved: [u64; 8],
+}
+
+/// The calls themselves.
+mod call {
+    use super::*;
+
+    nix::ioctl_none_bad!(get_free, LOOP_CTL_GET_FREE);
+    nix::ioctl_write_ptr_bad!(configure, LOOP_CONFIGURE, LoopConfig);
+    nix::ioctl_read_bad!(get_status, LOOP_GET_STATUS64, LoopInfo);
+    nix::ioctl_none_bad!(set_capacity, LOOP_SET_CAPACITY);
+}
+
+/// A loop device that is attached as long as this, or a mount of it, is there.
+#[derive(Debug)]
+pub struct LoopDevice {
+    path: PathBuf,
+    file: File,
+}
+
+impl LoopDevice {
+    /// The device over `backing`: the one that is attached already, or a new one. Two devices over
+    /// one file would each have their own idea of what is in it.
+    ///
+    /// # Errors
+    /// When the file cannot be opened, or no device can be had.
+    pub fn over(backing: &Path) -> io::Result<Self> {
+        match Self::find(backing)? {
+            Some(device) => Ok(device),
+            None => Self::attach(backing),
+        }
+    }
+
+    /// The device that is attached to `backing`, if there is one.
+    ///
+    /// # Errors
+    /// When the file or the list of devices cannot be read.
+    pub fn find(backing: &Path) -> io::Result<Option<Self>> {
+        let wanted = std::fs::metadata(backing)?;
+        for entry in std::fs::read_dir("/sys/block")? {
+            let entry = entry?;
+            let name = entry.file_name();
+            let is_loop = name.to_string_lossy().starts_with("loop");
+            if !is_loop || !entry.path().join("loop/backing_file").exists() {
+                continue;
+            }
+            let path = Path::new("/dev").join(name);
+            // One that goes at this very moment is none.
+            let Ok(file) = open(&path) else { continue };
+            let mut info = LoopInfo::default();
+            // SAFETY: `info` is a valid, writable loop_info64 for the length of the call.
+            let known = unsafe { call::get_status(file.as_raw_fd(), &mut info) };
+            // The kernel notes the device number in the form of its own, as `stat` gives it here.
+            if known.is_ok() && info.inode == wanted.ino() && info.device == wanted.dev() {
+                return Ok(Some(Self { path, file }));
+            }
+        }
+        Ok(None)
+    }
+
+    fn attach(backing: &Path) -> io::Result<Self> {
+        let backing = OpenOptions::new().read(true).write(true).open(backing)?;
+        let control = open(Path::new("/dev/loop-control"))?;
+        for _ in 0..ATTEMPTS {
+            // SAFETY: the call takes no memory of ours.
+            let number = unsafe { call::get_free(control.as_raw_fd()) }?;
+            let path = PathBuf::from(format!("/dev/loop{number}"));
+            let file = open(&path)?;
+            let config = LoopConfig {
+                fd: backing.as_raw_fd().unsigned_abs(),
+                block_size: 0,
+                info: LoopInfo {
+                    flags: LO_FLAGS_AUTOCLEAR,
+                    ..LoopInfo::default()
+                },
+                reserved: [0; 8],
+            };
+            // SAFETY: `config` is a valid loop_config for the length of the call.
+            match unsafe { call::configure(file.as_raw_fd(), &config) } {
+                Ok(_) => return Ok(Self { path, file }),
+                Err(nix::errno::Errno::EBUSY) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Err(io::Error::from(io::ErrorKind::ResourceBusy))
+    }
+
+    /// Its path, for instance `/dev/loop0`.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Takes notice of a new size of the file.
+    ///
+    /// # Errors
+    /// Of the kernel.
+    pub fn update_size(&self) -> io::Result<()> {
+        // SAFETY: the call takes no memory of ours.
+        unsafe { call::set_capacity(self.file.as_raw_fd()) }?;
+        Ok(())
+    }
+}
+
+fn open(path: &Path) -> io::Result<File> {
+    OpenOptions::new().read(true).write(true).open(path)
+}
