@@ -24,3 +24,5 @@ pub mod role_aggregation;
 pub mod stateful_set;
 pub mod volume_binding;
 pub mod volume_protection;
+pub mod volume_expansion;
+pub mod volume_snapshot;

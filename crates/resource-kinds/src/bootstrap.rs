@@ -7,6 +7,7 @@ use crate::labels::RBAC_DEFAULTS;
 use crate::parts;
 use crate::rbac::GROUP;
 use crate::scheduling::priority_class::SYSTEM;
+use crate::storage::driver::{LOCAL_COW_PROVISIONER, LOCAL_PROVISIONER};
 
 /// Default roles and bindings of the API, and those of this program's own parts (their names
 /// begin with `mainstay:`): each with kind, name, namespace, labels, and what it grants to whom.
@@ -16,14 +17,16 @@ const NAMESPACES: &[&str] = &["default", "kube-node-lease", "kube-public", "kube
 
 /// The class of volumes that claims without a class get.
 pub const DEFAULT_CLASS: &str = "local";
-/// Who makes volumes of that class.
-pub const LOCAL_PROVISIONER: &str = "mainstay.dev/local";
+/// The class of volumes with enforced limits, snapshots and clones.
+pub const COW_CLASS: &str = "local-cow";
 
 /// The objects that a fresh cluster starts with, namespaces first.
 pub fn default_objects() -> Vec<Value> {
     let mut all: Vec<Value> = NAMESPACES.iter().map(|name| namespace(name)).collect();
     all.extend(roles_and_bindings());
-    all.push(storage_class());
+    let default = json!({DEFAULT_STORAGE_CLASS: "true"});
+    all.push(storage_class(DEFAULT_CLASS, LOCAL_PROVISIONER, default));
+    all.push(storage_class(COW_CLASS, LOCAL_COW_PROVISIONER, Value::Null));
     all.extend(
         SYSTEM
             .iter()
@@ -36,18 +39,19 @@ fn namespace(name: &str) -> Value {
     json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}})
 }
 
-fn storage_class() -> Value {
+fn storage_class(name: &str, provisioner: &str, annotations: Value) -> Value {
+    let mut metadata = json!({"name": name});
+    if annotations.is_object() {
+        parts::set(&mut metadata, "annotations", annotations);
+    }
     json!({
         "apiVersion": "storage.k8s.io/v1",
         "kind": "StorageClass",
-        "metadata": {
-            "name": DEFAULT_CLASS,
-            "annotations": {DEFAULT_STORAGE_CLASS: "true"},
-        },
-        "provisioner": LOCAL_PROVISIONER,
+        "metadata": metadata,
+        "provisioner": provisioner,
         "reclaimPolicy": "Delete",
         "volumeBindingMode": "WaitForFirstConsumer",
-        "allowVolumeExpansion": false,
+        "allowVolumeExpansion": true,
     })
 }
 
@@ -326,6 +330,30 @@ mod tests {
             "escalate patch list watch",
             "rbac.authorization.k8s.io",
             "clusterroles",
+        ),
+        (
+            "system:kube-controller-manager",
+            "list watch delete",
+            "certificates.k8s.io",
+            "certificatesigningrequests",
+        ),
+        (
+            "system:kube-controller-manager",
+            "update",
+            "certificates.k8s.io",
+            "certificatesigningrequests/approval",
+        ),
+        (
+            "system:kube-controller-manager",
+            "update",
+            "certificates.k8s.io",
+            "certificatesigningrequests/status",
+        ),
+        (
+            "system:kube-controller-manager",
+            "create",
+            "authorization.k8s.io",
+            "subjectaccessreviews",
         ),
         (
             "system:kube-controller-manager",

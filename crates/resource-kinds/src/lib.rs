@@ -31,6 +31,7 @@ pub mod rbac;
 pub mod reasons;
 pub mod scheduling;
 pub mod storage;
+pub mod snapshot;
 pub mod table;
 pub mod usage;
 pub mod volume_fit;

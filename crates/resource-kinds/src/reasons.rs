@@ -115,6 +115,16 @@ pub mod volume {
     pub const PROVISIONING_SUCCEEDED: &str = "ProvisioningSucceeded";
     /// A volume could not be made.
     pub const PROVISIONING_FAILED: &str = "ProvisioningFailed";
+    /// A claim's volume is about to grow.
+    pub const RESIZING: &str = "Resizing";
+    /// A claim's volume has grown.
+    pub const RESIZE_SUCCESSFUL: &str = "VolumeResizeSuccessful";
+    /// A claim's volume could not grow.
+    pub const RESIZE_FAILED: &str = "VolumeResizeFailed";
+    /// A volume that nothing limits holds nearly as much as its claim says.
+    pub const NEARLY_FULL: &str = "VolumeNearlyFull";
+    /// A volume that nothing limits holds more than its claim says.
+    pub const OVERFULL: &str = "VolumeOverfull";
     /// The claim's volume is gone.
     pub const CLAIM_LOST: &str = "ClaimLost";
     /// Two claims name the same volume.

@@ -2,11 +2,13 @@
 
 mod csi_driver;
 mod csi_node;
+pub mod driver;
 mod storage_class;
 mod volume_attachment;
 
 pub use csi_driver::CSIDriver;
 pub use csi_node::CSINode;
+pub use driver::Driver;
 pub use storage_class::StorageClass;
 pub(crate) use storage_class::is_default;
 pub use volume_attachment::VolumeAttachment;

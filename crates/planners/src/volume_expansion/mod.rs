@@ -1,0 +1,240 @@
+//! Claims that grow (statefulset.md §11.12, 11.13).
+//!
+//! Goal: a claim has what it asks for. Guarantees: the storage grows before the volume says so, and
+//! the volume says so before the claim does, so that whatever is cut off is found again and gone on
+//! with; nothing ever shrinks. Volumes that are limited by the file system they are in need no work
+//! on a node after that, so that no claim waits with `FileSystemResizePending`.
+
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::{
+    PersistentVolume, PersistentVolumeClaim, PersistentVolumeClaimCondition,
+};
+use object_model::Quantity;
+use serde_json::{Value, json};
+
+/// The condition of a claim that is about to grow.
+const RESIZING: &str = "Resizing";
+/// The condition of a claim that could not grow.
+const RESIZE_ERROR: &str = "ControllerResizeError";
+
+/// What is to be done next for a claim.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Step {
+    /// Nothing: it has what it asks for, or is not bound.
+    Nothing,
+    /// Write into the claim's status that it is about to grow.
+    Announce(Value),
+    /// Give the storage room for so many bytes, then write the patch into the volume.
+    Grow {
+        /// How large it is to be.
+        bytes: u64,
+        /// What the volume is to say.
+        volume: Value,
+    },
+    /// Write into the claim's status that it has grown.
+    Finish(Value),
+}
+
+/// Decides what is next for a claim and the volume that it names.
+pub fn plan(claim: &PersistentVolumeClaim, volume: &PersistentVolume, now: Timestamp) -> Step {
+    let spec = claim.spec.as_ref();
+    let status = claim.status.as_ref();
+    let bound = status.and_then(|status| status.phase.as_deref()) == Some("Bound")
+        && spec.and_then(|spec| spec.volume_name.as_ref()) == volume.metadata.name.as_ref();
+    let going = claim.metadata.deletion_timestamp.is_some();
+    let asked = spec
+        .and_then(|spec| spec.resources.as_ref())
+        .and_then(|resources| resources.requests.as_ref())
+        .and_then(|requests| requests.get("storage"));
+    let (Some(asked), true, false) = (asked, bound, going) else {
+        return Step::Nothing;
+    };
+    let has = status.and_then(|status| status.capacity.as_ref()?.get("storage"));
+    let Some(wanted) = quantity(Some(asked)).filter(|wanted| Some(*wanted) > quantity(has)) else {
+        return Step::Nothing;
+    };
+    let offered = volume.spec.as_ref();
+    let offered = offered.and_then(|spec| spec.capacity.as_ref()?.get("storage"));
+    if quantity(offered) >= Some(wanted) {
+        return Step::Finish(json!({"status": {
+            "capacity": {"storage": offered},
+            "allocatedResources": null,
+            "allocatedResourceStatuses": null,
+            "conditions": others(claim),
+        }}));
+    }
+    let allocated = status.and_then(|status| status.allocated_resources.as_ref()?.get("storage"));
+    let announced = condition(claim, RESIZING).is_some() && allocated == Some(asked);
+    if !announced {
+        let mut conditions = others(claim);
+        conditions.push(new_condition(RESIZING, "", now));
+        return Step::Announce(json!({"status": {
+            "allocatedResources": {"storage": asked},
+            "allocatedResourceStatuses": {"storage": "ControllerResizeInProgress"},
+            "conditions": conditions,
+        }}));
+    }
+    Step::Grow {
+        bytes: bytes(wanted),
+        volume: json!({"spec": {"capacity": {"storage": asked}}}),
+    }
+}
+
+/// What the claim's status says when the storage could not grow; `None` if it says so already.
+pub fn failure(claim: &PersistentVolumeClaim, message: &str, now: Timestamp) -> Option<Value> {
+    let known = condition(claim, RESIZE_ERROR);
+    if known.is_some_and(|known| known.message.as_deref() == Some(message)) {
+        return None;
+    }
+    let mut conditions = others(claim);
+    conditions.extend(condition(claim, RESIZING).map(|resizing| json!(resizing)));
+    conditions.push(new_condition(RESIZE_ERROR, message, now));
+    Some(json!({"status": {
+        "allocatedResourceStatuses": {"storage": "ControllerResizeInfeasible"},
+        "conditions": conditions,
+    }}))
+}
+
+/// Whole bytes, rounded up.
+pub fn bytes(quantity: Quantity) -> u64 {
+    u64::try_from(quantity.value()).unwrap_or(0)
+}
+
+fn quantity(
+    text: Option<&k8s_openapi::apimachinery::pkg::api::resource::Quantity>,
+) -> Option<Quantity> {
+    text?.0.parse().ok()
+}
+
+fn condition<'c>(
+    claim: &'c PersistentVolumeClaim,
+    type_: &str,
+) -> Option<&'c PersistentVolumeClaimCondition> {
+    let conditions = claim.status.as_ref()?.conditions.as_ref()?;
+    conditions
+        .iter()
+        .find(|condition| condition.type_ == type_ && condition.status == "True")
+}
+
+/// Conditions that are not about growing.
+fn others(claim: &PersistentVolumeClaim) -> Vec<Value> {
+    let conditions = claim.status.as_ref();
+    let conditions = conditions.and_then(|status| status.conditions.as_deref());
+    conditions
+        .unwrap_or_default()
+        .iter()
+        .filter(|condition| condition.type_ != RESIZING && condition.type_ != RESIZE_ERROR)
+        .map(|condition| json!(condition))
+        .collect()
+}
+
+fn new_condition(type_: &str, message: &str, now: Timestamp) -> Value {
+    let now = Timestamp::from_second(now.as_second()).unwrap_or(now);
+    let mut condition = json!({"type": type_, "status": "True",
+        "lastTransitionTime": now.to_string()});
+    if !message.is_empty() {
+        condition["message"] = message.into();
+    }
+    condition
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn claim(asked: &str, has: &str) -> Value {
+        json!({"metadata": {"name": "c"}, "spec": {"volumeName": "v",
+            "resources": {"requests": {"storage": asked}}},
+            "status": {"phase": "Bound", "capacity": {"storage": has}}})
+    }
+
+    fn step(claim: &Value, volume_has: &str) -> Step {
+        let claim = serde_json::from_value(claim.clone()).unwrap();
+        let volume = json!({"metadata": {"name": "v"},
+            "spec": {"capacity": {"storage": volume_has}}});
+        plan(
+            &claim,
+            &serde_json::from_value(volume).unwrap(),
+            Timestamp::UNIX_EPOCH,
+        )
+    }
+
+    fn merged(mut claim: Value, patch: &Value) -> Value {
+        for (key, value) in patch["status"].as_object().unwrap() {
+            claim["status"][key] = value.clone();
+        }
+        claim
+    }
+
+    /// statefulset.md §11.13.
+    #[test]
+    fn a_claim_grows_step_by_step() {
+        let asked = claim("2Gi", "1Gi");
+        let Step::Announce(patch) = step(&asked, "1Gi") else {
+            panic!("not announced");
+        };
+        assert_eq!(patch["status"]["allocatedResources"]["storage"], "2Gi");
+        assert_eq!(patch["status"]["conditions"][0]["type"], RESIZING);
+        let announced = merged(asked, &patch);
+        let grow = Step::Grow {
+            bytes: 2 << 30,
+            volume: json!({"spec": {"capacity": {"storage": "2Gi"}}}),
+        };
+        assert_eq!(step(&announced, "1Gi"), grow);
+        let Step::Finish(patch) = step(&announced, "2Gi") else {
+            panic!("not finished");
+        };
+        assert_eq!(patch["status"]["capacity"]["storage"], "2Gi");
+        let grown = merged(announced, &patch);
+        assert_eq!(grown["status"]["conditions"], json!([]));
+        assert_eq!(step(&grown, "2Gi"), Step::Nothing);
+    }
+
+    /// statefulset.md §11.12.
+    #[test]
+    fn nothing_shrinks_and_what_is_not_bound_waits() {
+        assert_eq!(step(&claim("1Gi", "1Gi"), "1Gi"), Step::Nothing);
+        assert_eq!(step(&claim("1Gi", "2Gi"), "2Gi"), Step::Nothing);
+        let mut pending = claim("2Gi", "1Gi");
+        pending["status"]["phase"] = "Pending".into();
+        assert_eq!(step(&pending, "1Gi"), Step::Nothing);
+        let mut going = claim("2Gi", "1Gi");
+        going["metadata"]["deletionTimestamp"] = "2026-01-01T00:00:00Z".into();
+        assert_eq!(step(&going, "1Gi"), Step::Nothing);
+    }
+
+    #[test]
+    fn another_request_is_announced_anew() {
+        let asked = claim("2Gi", "1Gi");
+        let Step::Announce(patch) = step(&asked, "1Gi") else {
+            panic!("not announced");
+        };
+        let mut more = merged(asked, &patch);
+        more["spec"]["resources"]["requests"]["storage"] = "3Gi".into();
+        let Step::Announce(patch) = step(&more, "1Gi") else {
+            panic!("not announced");
+        };
+        assert_eq!(patch["status"]["allocatedResources"]["storage"], "3Gi");
+        assert_eq!(patch["status"]["conditions"].as_array().unwrap().len(), 1);
+    }
+
+    #[test]
+    fn a_failure_is_said_once() {
+        let mut claim = claim("2Gi", "1Gi");
+        claim["status"]["conditions"] = json!([{"type": RESIZING, "status": "True"}]);
+        let typed = |value: &Value| serde_json::from_value(value.clone()).unwrap();
+        let patch = failure(&typed(&claim), "full", Timestamp::UNIX_EPOCH).unwrap();
+        let failed = merged(claim, &patch);
+        let types: Vec<&str> = failed["status"]["conditions"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|condition| condition["type"].as_str().unwrap())
+            .collect();
+        assert_eq!(types, [RESIZING, RESIZE_ERROR]);
+        assert_eq!(
+            failure(&typed(&failed), "full", Timestamp::UNIX_EPOCH),
+            None
+        );
+    }
+}
