@@ -16,7 +16,7 @@ use k8s_openapi::api::storage::v1::StorageClass;
 use kube::Client;
 use kube::api::{Api, DeleteParams, Patch, PatchParams, PostParams};
 use mvcc_store::embedded::EmbeddedStore;
-use node_agent::provisioner::{self, ProvisionerConfig};
+use node_agent::provisioner::{self, ProvisionerConfig, Storage};
 use serde_json::{Value, json};
 use tokio_util::sync::{CancellationToken, DropGuard};
 
@@ -120,11 +120,15 @@ impl Cluster {
     fn start_provisioner(&self) -> DropGuard {
         let shutdown = self.shutdown.child_token();
         let client = self.client_of(&format!("system:node:{NODE}"), "system:nodes");
-        let config = ProvisionerConfig {
-            node_name: NODE.to_owned(),
-            volumes_dir: self.volumes_dir(),
-        };
-        tokio::spawn(provisioner::run(client, config, shutdown.clone()));
+        let (dir, end) = (self.disk.path().to_owned(), shutdown.clone());
+        tokio::spawn(async move {
+            let storage = Storage::open(&dir).await.unwrap();
+            let config = ProvisionerConfig {
+                node_name: NODE.to_owned(),
+                storage,
+            };
+            provisioner::run(client, config, end).await
+        });
         shutdown.drop_guard()
     }
 

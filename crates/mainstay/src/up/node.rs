@@ -9,6 +9,7 @@ use std::sync::Arc;
 use anyhow::{Context, Result};
 use container_runtime::RuntimeOptions;
 use image_store::{ImageConfig, ImageStore, RegistriesConfig};
+use node_agent::provisioner::Storage;
 use node_agent::{NodeAgent, OnShutdown};
 use pod_network::{PodNetwork, Ranges};
 use tokio::task::JoinSet;
@@ -70,6 +71,8 @@ pub struct Running {
     agent: Group,
     /// What the pods need as long as they run.
     network: Group,
+    /// The pods' volumes.
+    storage: Option<Storage>,
     /// Cancelled when a part ends that nobody told to.
     pub failed: CancellationToken,
 }
@@ -81,6 +84,7 @@ impl Running {
             deciders: Group::default(),
             agent: Group::default(),
             network: Group::default(),
+            storage: None,
             failed: CancellationToken::new(),
         };
         running.start_deciders(server);
@@ -95,6 +99,11 @@ impl Running {
         self.deciders.end().await;
         self.agent.end().await;
         self.network.end().await;
+        if let Some(storage) = self.storage
+            && let Err(error) = storage.close().await
+        {
+            eprintln!("mainstay: {:#}", anyhow::Error::new(error));
+        }
     }
 
     fn start_deciders(&mut self, server: &Server) {
@@ -152,10 +161,14 @@ impl Running {
         let user = format!("system:node:{}", parts.node_name);
         let client = server.client(&user, &["system:nodes"]);
         let provisioner = node_agent::provisioner::ProvisionerConfig {
+        let storage = Storage::open(parts.data_dir)
+            .await
+            .context("open the volumes")?;
             node_name: parts.node_name.to_owned(),
-            volumes_dir: parts.data_dir.join("volumes"),
+            storage: storage.clone(),
         };
         let provisioner_client = client.clone();
+        self.storage = Some(storage);
         self.run(Part::Network, "provisioner", |stop| {
             node_agent::provisioner::run(provisioner_client, provisioner, stop)
         });

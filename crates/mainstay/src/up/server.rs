@@ -110,12 +110,14 @@ impl Server {
         let encryption = config.protection.encryption;
         let seen = encryption::over(store.clone(), encryption)
             .await
+        let mut default_objects = resource_kinds::bootstrap::default_objects();
+        default_objects.extend(resource_kinds::snapshot::definitions());
             .context("open the encrypted objects (--encryption-provider-config)")?;
         let api = ApiServer::new(api_server::Config {
             store: seen,
             kinds: kinds.clone(),
             admission: resource_kinds::admission::plugins(),
-            default_objects: resource_kinds::bootstrap::default_objects(),
+            default_objects,
             tls: Some(TlsMaterial {
                 certificate_pem: identity.certificate_pem().to_owned(),
                 key_pem: identity.key_pem().to_owned(),

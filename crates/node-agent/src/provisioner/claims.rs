@@ -1,6 +1,5 @@
 //! Making a volume for a claim.
 
-use std::collections::BTreeMap;
 use std::sync::PoisonError;
 use std::time::{Duration, Instant};
 
@@ -12,85 +11,85 @@ use reconcile::execute::{Refusal, chain, refusal, unless_outrun};
 use reconcile::{Key, Outcome};
 use resource_kinds::annotations::SELECTED_NODE;
 use resource_kinds::reasons::volume as reasons;
+use resource_kinds::storage::Driver;
 use serde_json::json;
 
-use super::decide::{Demand, class_name, demand, volume, volume_name};
+use super::decide::{
+    self, Demand, Origin, class_name, demand, node_of, origin, provisioned_by, size_of, volume,
+    volume_name,
+};
+use super::subvolumes::Content;
 use super::{Provisioner, ProvisionerError as Error};
 
-/// First delay after a volume could not be made.
-const RETRY_MIN: Duration = Duration::from_secs(1);
-/// Longest delay; external provisioners have about the same.
-const RETRY_MAX: Duration = Duration::from_secs(300);
-
-/// Claims whose volumes could not be made, by identity: when to try again.
-#[derive(Debug, Default)]
-pub(crate) struct Setbacks {
-    by_uid: BTreeMap<String, (u32, Instant)>,
-}
-
-impl Setbacks {
-    /// How long to wait before the next attempt.
-    fn remaining(&self, uid: &str, now: Instant) -> Option<Duration> {
-        let (_, until) = self.by_uid.get(uid)?;
-        until
-            .checked_duration_since(now)
-            .filter(|left| !left.is_zero())
-    }
-
-    fn add(&mut self, uid: &str, now: Instant) -> Duration {
-        // Those of claims that are gone since.
-        self.by_uid
-            .retain(|_, (_, until)| *until + 2 * RETRY_MAX > now);
-        let (count, until) = self.by_uid.entry(uid.to_owned()).or_insert((0, now));
-        let delay = RETRY_MIN
-            .saturating_mul(1 << (*count).min(16))
-            .min(RETRY_MAX);
-        *count = count.saturating_add(1);
-        *until = now + delay;
-        delay
-    }
-
-    fn forget(&mut self, uid: &str) {
-        self.by_uid.remove(uid);
-    }
+/// What a volume is to be made from.
+pub(crate) enum Source {
+    /// It is on this node.
+    Here(Content),
+    /// It is on another one.
+    On(String),
 }
 
 impl Provisioner {
-    /// Makes a volume for the claim, if it is for this node to make one.
-    pub(crate) async fn provision(&self, key: &Key) -> Result<Outcome, Error> {
+    /// Makes a volume for the claim, or lets the one that it has grow, if that is for this node to
+    /// do.
+    pub(crate) async fn serve_claim(&self, key: &Key) -> Result<Outcome, Error> {
         let Some(claim) = self.claims.get_key(key) else {
             return Ok(Outcome::Done);
         };
-        let class = class_name(&claim).and_then(|class| self.classes.get("", class));
-        let wanted = demand(&claim, class.as_deref(), &self.config.node_name);
+        let names = claim
+            .spec
+            .as_ref()
+            .and_then(|spec| spec.volume_name.as_ref());
+        match names.and_then(|name| self.volumes.get("", name)) {
+            Some(volume) => self.expand(&claim, &volume).await,
+            None => self.provision(&claim).await,
+        }
+    }
+
+    async fn provision(&self, claim: &PersistentVolumeClaim) -> Result<Outcome, Error> {
+        let class = class_name(claim).and_then(|class| self.classes.get("", class));
+        let wanted = demand(claim, class.as_deref(), &self.config.node_name);
         let uid = claim.metadata.uid.clone().unwrap_or_default();
         let Some(class) = class.filter(|_| wanted != Demand::None) else {
             return Ok(Outcome::Done);
         };
-        let name = volume_name(&claim).unwrap_or_default();
+        let name = volume_name(claim).unwrap_or_default();
         if self.volumes.get("", &name).is_some() {
             return Ok(Outcome::Done); // made; the binder goes on
         }
-        let waiting = {
-            let setbacks = self.setbacks.lock().unwrap_or_else(PoisonError::into_inner);
-            setbacks.remaining(&uid, Instant::now())
-        };
-        if let Some(delay) = waiting {
+        if let Some(delay) = self.waits(&uid) {
             return Ok(Outcome::RequeueAfter(delay));
         }
         let attempt = match wanted {
             Demand::Unsupported(text) => Err(Error::Unsupported(text)),
             Demand::Anywhere if !self.is_first_node().await? => return Ok(Outcome::Done),
-            _ => self.make(&claim, &class, &name).await,
+            _ => self.make(claim, &class, &name).await,
         };
         match attempt {
             Ok(()) => {
-                let mut setbacks = self.setbacks.lock().unwrap_or_else(PoisonError::into_inner);
-                setbacks.forget(&uid);
+                self.forget_setbacks(&uid);
                 Ok(Outcome::Done)
             }
-            Err(error) => self.give_up(&claim, &class, &uid, &error).await,
+            Err(error) => self.give_up(claim, &class, &uid, &error).await,
         }
+    }
+
+    /// How long a claim still waits after it could not be served.
+    pub(crate) fn waits(&self, uid: &str) -> Option<Duration> {
+        let setbacks = self.setbacks.lock().unwrap_or_else(PoisonError::into_inner);
+        setbacks.remaining(uid, Instant::now())
+    }
+
+    /// Notes that a claim could not be served; returns how long it is to wait.
+    pub(crate) fn note_setback(&self, uid: &str) -> Duration {
+        let mut setbacks = self.setbacks.lock().unwrap_or_else(PoisonError::into_inner);
+        setbacks.add(uid, Instant::now())
+    }
+
+    /// The claim was served.
+    pub(crate) fn forget_setbacks(&self, uid: &str) {
+        let mut setbacks = self.setbacks.lock().unwrap_or_else(PoisonError::into_inner);
+        setbacks.forget(uid);
     }
 
     async fn make(
@@ -99,7 +98,15 @@ impl Provisioner {
         class: &StorageClass,
         name: &str,
     ) -> Result<(), Error> {
-        let directory = self.directories.make(name).await?;
+        let driver = Driver::of_provisioner(&class.provisioner)
+            .ok_or_else(|| Error::Unsupported("the class is another provisioner's".to_owned()))?;
+        let content = match self.source(claim, driver).await? {
+            Source::Here(content) => content,
+            Source::On(node) => return self.select_node(claim, Some(&node)).await,
+        };
+        let storage = &self.config.storage;
+        let bytes = size_of(claim);
+        let directory = storage.make(driver, name, bytes, content).await?;
         let made = volume(claim, class, &self.config.node_name, &directory);
         let api: Api<PersistentVolume> = Api::all(self.client.clone());
         match api.create(&PostParams::default(), &made).await {
@@ -118,6 +125,51 @@ impl Provisioner {
         }
     }
 
+    /// What the claim's volume is to hold from the start (statefulset.md §11.15).
+    async fn source(&self, claim: &PersistentVolumeClaim, driver: Driver) -> Result<Source, Error> {
+        match origin(claim) {
+            Origin::Nothing => Ok(Source::Here(Content::Empty)),
+            Origin::Claim(name) => self.cloned_claim(claim, &name, driver),
+            Origin::Snapshot(name) => self.restored_snapshot(claim, &name, driver).await,
+            Origin::Other(text) => Err(Error::Unsupported(text)),
+        }
+    }
+
+    fn cloned_claim(
+        &self,
+        claim: &PersistentVolumeClaim,
+        name: &str,
+        driver: Driver,
+    ) -> Result<Source, Error> {
+        let namespace = claim.metadata.namespace.as_deref().unwrap_or_default();
+        let cannot = |why: &str| Error::Source(format!("cannot clone the claim {name:?}: {why}"));
+        let source = self.claims.get(namespace, name);
+        let source = source.ok_or_else(|| cannot("it does not exist"))?;
+        if source.metadata.deletion_timestamp.is_some() {
+            return Err(cannot("it is being deleted"));
+        }
+        let bound_to = source
+            .spec
+            .as_ref()
+            .and_then(|spec| spec.volume_name.as_ref());
+        let volume = bound_to.and_then(|bound_to| self.volumes.get("", bound_to));
+        let volume = volume.ok_or_else(|| cannot("it is not bound"))?;
+        if provisioned_by(&volume) != Some(driver) {
+            return Err(cannot("its volume is of another kind of class"));
+        }
+        let has = volume.spec.as_ref().and_then(|spec| spec.capacity.as_ref());
+        let has = has.and_then(|capacity| capacity.get("storage"));
+        let has = has.map_or(0, decide::whole_bytes);
+        if size_of(claim) < has {
+            return Err(cannot("the new claim is smaller"));
+        }
+        let volume_name = volume.metadata.name.clone().unwrap_or_default();
+        Ok(match node_of(&volume) {
+            Some(node) if node != self.config.node_name => Source::On(node),
+            _ => Source::Here(Content::OfVolume(volume_name)),
+        })
+    }
+
     /// Says what went wrong. A pod that was sent here on account of the volume is sent on its way
     /// again (statefulset.md §11.6); what the API server refused is tried again here.
     async fn give_up(
@@ -127,10 +179,7 @@ impl Provisioner {
         uid: &str,
         error: &Error,
     ) -> Result<Outcome, Error> {
-        let delay = {
-            let mut setbacks = self.setbacks.lock().unwrap_or_else(PoisonError::into_inner);
-            setbacks.add(uid, Instant::now())
-        };
+        let delay = self.note_setback(uid);
         let class_name = class.metadata.name.as_deref().unwrap_or_default();
         let text = format!(
             "failed to provision volume with StorageClass {class_name:?}: {}",
@@ -139,20 +188,28 @@ impl Provisioner {
         tracing::warn!(claim = claim.metadata.name, error = text, "volume not made");
         self.recorder
             .warning(claim, reasons::PROVISIONING_FAILED, text);
-        let of_this_node = !matches!(error, Error::Api(_) | Error::Unsupported(_));
+        let of_this_node = !matches!(
+            error,
+            Error::Api(_) | Error::Unsupported(_) | Error::Source(_) | Error::NoCopies { .. }
+        );
         if of_this_node {
-            self.send_away(claim).await?;
+            self.select_node(claim, None).await?;
         }
         Ok(Outcome::RequeueAfter(delay))
     }
 
-    async fn send_away(&self, claim: &PersistentVolumeClaim) -> Result<(), Error> {
+    /// Sends the pod that the volume is for to another node, or back to the scheduler.
+    async fn select_node(
+        &self,
+        claim: &PersistentVolumeClaim,
+        node: Option<&str>,
+    ) -> Result<(), Error> {
         let namespace = claim.metadata.namespace.as_deref().unwrap_or_default();
         let api: Api<PersistentVolumeClaim> = Api::namespaced(self.client.clone(), namespace);
         let patch = json!({"metadata": {
             "uid": claim.metadata.uid,
             "resourceVersion": claim.metadata.resource_version,
-            "annotations": {SELECTED_NODE: null},
+            "annotations": {SELECTED_NODE: node},
         }});
         let name = claim.metadata.name.as_deref().unwrap_or_default();
         let written = api
@@ -182,26 +239,4 @@ fn is_ready(node: &Node) -> bool {
         .unwrap_or_default()
         .iter()
         .any(|condition| condition.type_ == "Ready" && condition.status == "True")
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn setbacks_double_the_delay_until_they_are_forgotten() {
-        let mut setbacks = Setbacks::default();
-        let now = Instant::now();
-        assert_eq!(setbacks.remaining("a", now), None);
-        assert_eq!(setbacks.add("a", now), RETRY_MIN);
-        assert_eq!(setbacks.remaining("a", now), Some(RETRY_MIN));
-        assert_eq!(setbacks.remaining("a", now + RETRY_MIN), None);
-        assert_eq!(setbacks.add("a", now), RETRY_MIN * 2);
-        for _ in 0..20 {
-            setbacks.add("a", now);
-        }
-        assert_eq!(setbacks.remaining("a", now), Some(RETRY_MAX));
-        setbacks.forget("a");
-        assert_eq!(setbacks.remaining("a", now), None);
-    }
 }

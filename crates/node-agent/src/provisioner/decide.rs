@@ -8,17 +8,17 @@ use k8s_openapi::api::core::v1::{
     PersistentVolumeClaim, PersistentVolumeSpec, VolumeNodeAffinity,
 };
 use k8s_openapi::api::storage::v1::StorageClass;
+use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use reconcile::Key;
 use resource_kinds::annotations::{
     BETA_STORAGE_PROVISIONER, PROVISIONED_BY, SELECTED_NODE, STORAGE_PROVISIONER,
 };
+use resource_kinds::snapshot;
+use resource_kinds::storage::Driver;
 use resource_kinds::volume_fit::{claim_reference, requested_class};
 
 use super::directories::VOLUME_PREFIX;
-
-/// The provisioners whose claims are served: our own, and the name that manifests written for
-/// minikube have.
-pub(crate) const PROVISIONERS: [&str; 2] = ["mainstay.dev/local", "k8s.io/minikube-hostpath"];
 
 /// Keeps a volume object until its directory is removed, also when the object is deleted before
 /// its claim (statefulset.md §11.10).
@@ -54,7 +54,7 @@ pub(crate) fn demand(
             .map(String::as_str)
     };
     let asked = annotation(STORAGE_PROVISIONER).or_else(|| annotation(BETA_STORAGE_PROVISIONER));
-    let Some(asked) = asked.filter(|asked| PROVISIONERS.contains(asked)) else {
+    let Some(asked) = asked.filter(|asked| Driver::of_provisioner(asked).is_some()) else {
         return Demand::None;
     };
     let Some(class) = class.filter(|class| class.provisioner == asked) else {
@@ -95,10 +95,82 @@ fn unsupported(claim: &PersistentVolumeClaim) -> Option<String> {
     if spec.selector.is_some() {
         return Some("claim.spec.selector is not supported for dynamic provisioning".to_owned());
     }
-    if spec.data_source.is_some() || spec.data_source_ref.is_some() {
-        return Some("this provisioner makes empty volumes, not copies of others".to_owned());
-    }
     None
+}
+
+/// What a claim's volume is to start with.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Origin {
+    /// Nothing.
+    Nothing,
+    /// What is in the volume of another claim of the namespace.
+    Claim(String),
+    /// What is in a snapshot of the namespace.
+    Snapshot(String),
+    /// Something that cannot be had: the text says why.
+    Other(String),
+}
+
+/// What a claim names as its source (statefulset.md §11.15).
+pub(crate) fn origin(claim: &PersistentVolumeClaim) -> Origin {
+    let Some(spec) = &claim.spec else {
+        return Origin::Nothing;
+    };
+    let own = claim.metadata.namespace.as_deref();
+    let (group, kind, name, namespace) = match (&spec.data_source_ref, &spec.data_source) {
+        (Some(source), _) => (
+            source.api_group.as_deref(),
+            source.kind.as_str(),
+            source.name.clone(),
+            source.namespace.as_deref(),
+        ),
+        (None, Some(source)) => (
+            source.api_group.as_deref(),
+            source.kind.as_str(),
+            source.name.clone(),
+            None,
+        ),
+        (None, None) => return Origin::Nothing,
+    };
+    if namespace.is_some() && namespace != own {
+        return Origin::Other("data sources of other namespaces are not supported".to_owned());
+    }
+    match (group.unwrap_or_default(), kind) {
+        ("", "PersistentVolumeClaim") => Origin::Claim(name),
+        (snapshot::GROUP, "VolumeSnapshot") => Origin::Snapshot(name),
+        (group, kind) => Origin::Other(format!(
+            "volumes cannot be made from a {kind} of {group:?}: only from claims and snapshots"
+        )),
+    }
+}
+
+/// What a claim asks for, in bytes.
+pub(crate) fn size_of(claim: &PersistentVolumeClaim) -> u64 {
+    let resources = claim.spec.as_ref().and_then(|spec| spec.resources.as_ref());
+    let requests = resources.and_then(|resources| resources.requests.as_ref());
+    let size = requests.and_then(|requests| requests.get("storage"));
+    size.map_or(0, whole_bytes)
+}
+
+/// A quantity in whole bytes.
+pub(crate) fn whole_bytes(quantity: &Quantity) -> u64 {
+    let parsed: Option<object_model::Quantity> = quantity.0.parse().ok();
+    parsed.map_or(0, planners::volume_expansion::bytes)
+}
+
+/// The claim that a volume names.
+pub(crate) fn claim_of(volume: &PersistentVolume) -> Option<Key> {
+    let reference = volume.spec.as_ref()?.claim_ref.as_ref()?;
+    Some(Key::new(
+        reference.namespace.clone()?,
+        reference.name.clone()?,
+    ))
+}
+
+/// Which of our drivers made a volume.
+pub(crate) fn provisioned_by(volume: &PersistentVolume) -> Option<Driver> {
+    let annotations = volume.metadata.annotations.as_ref()?;
+    Driver::of_provisioner(annotations.get(PROVISIONED_BY)?)
 }
 
 /// The name of the volume that is made for a claim.
@@ -211,28 +283,34 @@ pub(crate) fn holds(volume: &PersistentVolume) -> bool {
 }
 
 /// Made by us, and on this node alone.
-fn is_ours(volume: &PersistentVolume, node: &str) -> bool {
-    let annotations = volume.metadata.annotations.as_ref();
-    let by = annotations
-        .and_then(|all| all.get(PROVISIONED_BY))
-        .map(String::as_str);
-    let Some(spec) = volume.spec.as_ref().filter(|spec| spec.local.is_some()) else {
-        return false;
-    };
-    let required = spec
-        .node_affinity
+pub(crate) fn is_ours(volume: &PersistentVolume, node: &str) -> bool {
+    let local = volume
+        .spec
         .as_ref()
-        .and_then(|affinity| affinity.required.as_ref());
-    let terms = required.map(|required| required.node_selector_terms.as_slice());
-    let here = |term: &NodeSelectorTerm| {
-        term.match_expressions.iter().flatten().any(|requirement| {
-            requirement.key == HOSTNAME
-                && requirement.operator == "In"
-                && requirement.values.as_deref() == Some(&[node.to_owned()])
-        })
+        .is_some_and(|spec| spec.local.is_some());
+    local && provisioned_by(volume).is_some() && node_of(volume).as_deref() == Some(node)
+}
+
+/// The one node that a volume is on, as those that are made here say it.
+pub(crate) fn node_of(volume: &PersistentVolume) -> Option<String> {
+    let affinity = volume.spec.as_ref()?.node_affinity.as_ref()?;
+    let terms = &affinity.required.as_ref()?.node_selector_terms;
+    let named = |term: &NodeSelectorTerm| {
+        let requirements = term.match_expressions.iter().flatten();
+        let mut names = requirements.filter_map(|requirement| {
+            let on_host = requirement.key == HOSTNAME && requirement.operator == "In";
+            match requirement.values.as_deref() {
+                Some([node]) if on_host => Some(node.clone()),
+                _ => None,
+            }
+        });
+        names.next()
     };
-    by.is_some_and(|by| PROVISIONERS.contains(&by))
-        && terms.is_some_and(|terms| !terms.is_empty() && terms.iter().all(here))
+    let first = named(terms.first()?)?;
+    let same = terms
+        .iter()
+        .all(|term| named(term).as_ref() == Some(&first));
+    same.then_some(first)
 }
 
 #[cfg(test)]

@@ -1,49 +1,75 @@
 //! The volumes' directories on disk. Every path is the volumes' directory and one plain name, so
 //! that nothing outside of it can be reached, whatever an object says.
+//!
+//! On btrfs a volume is a subvolume, which can be limited, and copied in a moment.
 
 use std::fs::{DirBuilder, File, Permissions};
 use std::io;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
+use container_runtime::btrfs;
+
 use super::ProvisionerError as Error;
+use super::subvolumes::{self, Content, Count};
 
 /// Names of directories that are being removed start with this.
 const REMOVED_PREFIX: &str = ".removed-";
+/// Names of subvolumes that are being made start with this.
+const UNFINISHED_PREFIX: &str = ".unfinished-";
 /// Names of the volumes that are made for claims start with this.
 pub(crate) const VOLUME_PREFIX: &str = "pvc-";
 /// Anyone may write: pods run as any user, as with hostPath provisioners elsewhere.
 const VOLUME_MODE: u32 = 0o777;
 
-/// The directory of all volumes.
+/// The directory of all volumes, and that of all snapshots.
 #[derive(Clone, Debug)]
 pub(crate) struct Directories {
     root: PathBuf,
+    snapshots: PathBuf,
+    /// Whether volumes are subvolumes.
+    btrfs: bool,
 }
 
 impl Directories {
-    /// Makes the directory if it is missing, and finishes removals that were cut off.
-    pub async fn open(root: PathBuf) -> Result<Self, Error> {
-        let directories = Self { root };
-        let own = directories.clone();
-        blocking(move || {
-            std::fs::create_dir_all(&own.root).map_err(failed("make", &own.root))?;
-            own.finish_removals()
-        })
-        .await?;
-        Ok(directories)
+    /// Makes the directories if they are missing, and finishes removals that were cut off. Both
+    /// have to be on one file system.
+    pub fn open(root: PathBuf, snapshots: PathBuf) -> Result<Self, Error> {
+        std::fs::create_dir_all(&root).map_err(failed("make", &root))?;
+        let btrfs = btrfs::is_btrfs(&root).map_err(failed("look at", &root))?;
+        let own = Self {
+            root,
+            snapshots,
+            btrfs,
+        };
+        if own.btrfs {
+            let snapshots = &own.snapshots;
+            std::fs::create_dir_all(snapshots).map_err(failed("make", snapshots))?;
+            own.finish_removals(snapshots)?;
+        }
+        own.finish_removals(&own.root)?;
+        Ok(own)
     }
 
     /// Where the named volume is.
     pub fn path(&self, volume: &str) -> Result<PathBuf, Error> {
-        let plain = volume
+        self.below(&self.root, volume)
+    }
+
+    /// Where the named snapshot is.
+    fn snapshot_path(&self, snapshot: &str) -> Result<PathBuf, Error> {
+        self.below(&self.snapshots, snapshot)
+    }
+
+    fn below(&self, directory: &Path, name: &str) -> Result<PathBuf, Error> {
+        let plain = name
             .bytes()
             .all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.'));
-        let bounded = !volume.is_empty() && !volume.starts_with('.') && volume.len() <= 253;
+        let bounded = !name.is_empty() && !name.starts_with('.') && name.len() <= 200;
         if plain && bounded {
-            Ok(self.root.join(volume))
+            Ok(directory.join(name))
         } else {
-            Err(self.out_of_bounds(volume))
+            Err(self.out_of_bounds(name))
         }
     }
 
@@ -57,87 +83,179 @@ impl Directories {
     }
 
     /// Makes the directory of a volume, or finds it; it is on disk when this returns.
-    pub async fn make(&self, volume: &str) -> Result<PathBuf, Error> {
+    pub fn make(&self, volume: &str, bytes: u64, content: &Content) -> Result<PathBuf, Error> {
         let path = self.path(volume)?;
-        let (made, root) = (path.clone(), self.root.clone());
-        blocking(move || {
-            match DirBuilder::new().create(&made) {
-                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
-                other => other.map_err(failed("make", &made))?,
-            }
-            let metadata = std::fs::symlink_metadata(&made).map_err(failed("look at", &made))?;
-            if !metadata.is_dir() {
+        let there = match std::fs::symlink_metadata(&path) {
+            Ok(metadata) if !metadata.is_dir() => {
                 let source = io::Error::from(io::ErrorKind::NotADirectory);
-                return Err(failed("use", &made)(source));
+                return Err(failed("use", &path)(source));
             }
+            Ok(_) => true,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => false,
+            Err(error) => return Err(failed("look at", &path)(error)),
+        };
+        if !there {
+            self.make_new(volume, &path, bytes, content)?;
+        }
+        if *content == Content::Empty {
             // The creation mode is cut by the process's mask.
-            std::fs::set_permissions(&made, Permissions::from_mode(VOLUME_MODE))
-                .map_err(failed("open to all", &made))?;
-            sync(&made)?;
-            sync(&root)
-        })
-        .await?;
+            std::fs::set_permissions(&path, Permissions::from_mode(VOLUME_MODE))
+                .map_err(failed("open to all", &path))?;
+        }
+        sync(&path)?;
+        self.sync_root()?;
         Ok(path)
+    }
+
+    fn make_new(
+        &self,
+        volume: &str,
+        path: &Path,
+        bytes: u64,
+        content: &Content,
+    ) -> Result<(), Error> {
+        let source = match content {
+            Content::Empty => None,
+            Content::OfVolume(source) => Some(self.path(source)?),
+            Content::OfSnapshot(source) => Some(self.snapshot_path(source)?),
+        };
+        if self.btrfs {
+            let unfinished = self.root.join(format!("{UNFINISHED_PREFIX}{volume}"));
+            return subvolumes::make(&unfinished, path, source.as_deref(), bytes)
+                .map_err(failed("make", path));
+        }
+        match source {
+            None => DirBuilder::new().create(path).map_err(failed("make", path)),
+            Some(_) => Err(Error::NoCopies {
+                under: self.root.clone(),
+            }),
+        }
+    }
+
+    /// Gives a volume another limit, where it has one.
+    pub fn limit(&self, volume: &str, bytes: u64) -> Result<(), Error> {
+        let path = self.path(volume)?;
+        if self.is_subvolume(&path)? {
+            subvolumes::limit(&path, bytes).map_err(failed("limit", &path))?;
+            self.sync_root()?;
+        }
+        Ok(())
+    }
+
+    /// What is counted of a volume; `None` where nothing is.
+    pub fn count(&self, volume: &str) -> Result<Option<Count>, Error> {
+        let path = self.path(volume)?;
+        if !self.is_subvolume(&path)? {
+            return Ok(None);
+        }
+        subvolumes::count(&path).map_err(failed("look at the count of", &path))
+    }
+
+    /// Keeps what is in a volume at this moment; done before is fine. It is on disk when this
+    /// returns.
+    pub fn snapshot(&self, volume: &str, snapshot: &str) -> Result<(), Error> {
+        let (source, path) = (self.path(volume)?, self.snapshot_path(snapshot)?);
+        if !self.is_subvolume(&source)? {
+            return Err(Error::NoCopies {
+                under: self.root.clone(),
+            });
+        }
+        match btrfs::snapshot(&source, &path, true) {
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
+            Err(error) => Err(failed("make a snapshot of", &source)(error)),
+            Ok(()) => self.sync_root(),
+        }
+    }
+
+    /// Whether a snapshot is there.
+    pub fn has_snapshot(&self, snapshot: &str) -> Result<bool, Error> {
+        Ok(self.snapshot_path(snapshot)?.exists())
+    }
+
+    /// Removes a snapshot; missing is fine.
+    pub fn remove_snapshot(&self, snapshot: &str) -> Result<(), Error> {
+        let path = self.snapshot_path(snapshot)?;
+        subvolumes::remove(&path).map_err(failed("remove", &path))?;
+        self.sync_root()
+    }
+
+    /// What volumes and snapshots may become together, in bytes.
+    pub fn reserved(&self) -> Result<u64, Error> {
+        let of = |dir: &Path| subvolumes::reserved(dir).map_err(failed("count what is in", dir));
+        Ok(of(&self.root)?.saturating_add(of(&self.snapshots)?))
+    }
+
+    /// Whether there is nothing.
+    pub fn is_empty(&self) -> Result<bool, Error> {
+        for dir in [&self.root, &self.snapshots] {
+            let mut entries = std::fs::read_dir(dir).map_err(failed("read", dir))?;
+            if entries.next().is_some() {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
+    /// Forgets what was counted of volumes and snapshots that are gone.
+    pub fn forget_removed(&self, file_system: &Path) -> Result<(), Error> {
+        let dirs = [self.root.clone(), self.snapshots.clone()];
+        subvolumes::forget_removed(file_system, &dirs)
+            .map_err(failed("forget counts of", file_system))
     }
 
     /// Removes the directory of a volume with all that is in it. It is moved out of the way
     /// first, so that a half-removed one is never mistaken for a volume. Missing is fine.
-    pub async fn remove(&self, volume: &str) -> Result<(), Error> {
+    pub fn remove(&self, volume: &str) -> Result<(), Error> {
         let path = self.path(volume)?;
         let removed = self.root.join(format!("{REMOVED_PREFIX}{volume}"));
-        let root = self.root.clone();
-        blocking(move || {
-            match std::fs::rename(&path, &removed) {
-                Ok(()) => sync(&root)?,
-                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-                // A former removal is still in the way: both go.
-                Err(error) if error.kind() == io::ErrorKind::DirectoryNotEmpty => {
-                    remove_tree(&removed)?;
-                    std::fs::rename(&path, &removed).map_err(failed("move away", &path))?;
-                }
-                Err(error) => return Err(failed("move away", &path)(error)),
-            }
-            remove_tree(&removed)?;
-            sync(&root)
-        })
-        .await
+        // A former removal may still be in the way: both go.
+        remove_tree(&removed)?;
+        match std::fs::rename(&path, &removed) {
+            Ok(()) => sync(&self.root)?,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => return Err(failed("move away", &path)(error)),
+        }
+        remove_tree(&removed)?;
+        self.sync_root()
     }
 
     /// Removes directories that were made for volumes that never came to be. Only empty ones go:
     /// what holds data stays, whatever the objects say.
-    pub async fn sweep(
-        &self,
-        is_wanted: impl Fn(&str) -> bool + Send + 'static,
-    ) -> Result<(), Error> {
-        let own = self.clone();
-        blocking(move || {
-            let entries = std::fs::read_dir(&own.root).map_err(failed("read", &own.root))?;
-            for entry in entries {
-                let entry = entry.map_err(failed("read", &own.root))?;
-                let name = entry.file_name().to_string_lossy().into_owned();
-                let left_over = name.starts_with(VOLUME_PREFIX) && !is_wanted(&name);
-                if left_over && let Err(error) = std::fs::remove_dir(entry.path()) {
-                    tracing::debug!(volume = name, %error, "directory without a volume is kept");
-                }
-            }
-            Ok(())
-        })
-        .await
-    }
-
-    fn finish_removals(&self) -> Result<(), Error> {
+    pub fn sweep(&self, is_wanted: impl Fn(&str) -> bool) -> Result<(), Error> {
         let entries = std::fs::read_dir(&self.root).map_err(failed("read", &self.root))?;
         for entry in entries {
             let entry = entry.map_err(failed("read", &self.root))?;
-            if entry
-                .file_name()
-                .to_string_lossy()
-                .starts_with(REMOVED_PREFIX)
-            {
+            let name = entry.file_name().to_string_lossy().into_owned();
+            let left_over = name.starts_with(VOLUME_PREFIX) && !is_wanted(&name);
+            if left_over && let Err(error) = std::fs::remove_dir(entry.path()) {
+                tracing::debug!(volume = name, %error, "directory without a volume is kept");
+            }
+        }
+        Ok(())
+    }
+
+    fn finish_removals(&self, dir: &Path) -> Result<(), Error> {
+        let entries = std::fs::read_dir(dir).map_err(failed("read", dir))?;
+        for entry in entries {
+            let entry = entry.map_err(failed("read", dir))?;
+            let name = entry.file_name();
+            let name = name.to_string_lossy();
+            if name.starts_with(REMOVED_PREFIX) || name.starts_with(UNFINISHED_PREFIX) {
                 remove_tree(&entry.path())?;
             }
         }
         Ok(())
+    }
+
+    fn is_subvolume(&self, path: &Path) -> Result<bool, Error> {
+        Ok(self.btrfs && btrfs::is_subvolume(path).map_err(failed("look at", path))?)
+    }
+
+    fn sync_root(&self) -> Result<(), Error> {
+        if self.btrfs {
+            return btrfs::sync(&self.root).map_err(failed("sync", &self.root));
+        }
+        sync(&self.root)
     }
 
     fn out_of_bounds(&self, path: &str) -> Error {
@@ -148,9 +266,13 @@ impl Directories {
     }
 }
 
-/// Removes a tree; links in it are removed, not followed.
+/// Removes a tree, at once if it is a subvolume; links in it are removed, not followed.
 fn remove_tree(path: &Path) -> Result<(), Error> {
-    match std::fs::remove_dir_all(path) {
+    let removed = match btrfs::is_subvolume(path) {
+        Ok(true) => subvolumes::remove(path),
+        _ => std::fs::remove_dir_all(path),
+    };
+    match removed {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
         other => other.map_err(failed("remove", path)),
     }
@@ -162,7 +284,7 @@ fn sync(path: &Path) -> Result<(), Error> {
         .map_err(failed("sync", path))
 }
 
-fn failed(doing: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Error + use<> {
+pub(crate) fn failed(doing: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Error + use<> {
     let path = path.to_owned();
     move |source| Error::Directory {
         doing,
@@ -171,40 +293,34 @@ fn failed(doing: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Error +
     }
 }
 
-async fn blocking<T: Send + 'static>(
-    work: impl FnOnce() -> Result<T, Error> + Send + 'static,
-) -> Result<T, Error> {
-    tokio::task::spawn_blocking(work)
-        .await
-        .map_err(Error::CutOff)?
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    async fn open() -> (tempfile::TempDir, Directories) {
+    fn open() -> (tempfile::TempDir, Directories) {
         let root = tempfile::tempdir().unwrap();
-        let directories = Directories::open(root.path().join("volumes"))
-            .await
-            .unwrap();
+        let path = |name: &str| root.path().join(name);
+        let directories = Directories::open(path("volumes"), path("snapshots")).unwrap();
         (root, directories)
     }
 
-    #[tokio::test]
-    async fn directories_are_made_once_and_open_to_all() {
-        let (_root, directories) = open().await;
-        let path = directories.make("pvc-1").await.unwrap();
+    #[test]
+    fn directories_are_made_once_and_open_to_all() {
+        let (_root, directories) = open();
+        let path = directories.make("pvc-1", 1 << 20, &Content::Empty).unwrap();
         std::fs::write(path.join("file"), "data").unwrap();
-        assert_eq!(directories.make("pvc-1").await.unwrap(), path);
+        assert_eq!(
+            directories.make("pvc-1", 1 << 20, &Content::Empty).unwrap(),
+            path
+        );
         assert_eq!(std::fs::read(path.join("file")).unwrap(), b"data");
         let mode = std::fs::metadata(&path).unwrap().permissions().mode();
         assert_eq!(mode & 0o7777, 0o777);
     }
 
-    #[tokio::test]
-    async fn names_that_lead_elsewhere_are_refused() {
-        let (_root, directories) = open().await;
+    #[test]
+    fn names_that_lead_elsewhere_are_refused() {
+        let (_root, directories) = open();
         for name in [
             "",
             ".",
@@ -217,69 +333,74 @@ mod tests {
             "a b",
         ] {
             assert!(directories.path(name).is_err(), "{name:?}");
-            assert!(directories.remove(name).await.is_err(), "{name:?}");
+            assert!(directories.remove(name).is_err(), "{name:?}");
         }
         assert!(directories.check("pvc-1", "/etc").is_err());
         let right = directories.path("pvc-1").unwrap();
         assert!(directories.check("pvc-1", right.to_str().unwrap()).is_ok());
     }
 
-    #[tokio::test]
-    async fn removal_takes_links_not_what_they_lead_to() {
-        let (root, directories) = open().await;
+    #[test]
+    fn removal_takes_links_not_what_they_lead_to() {
+        let (root, directories) = open();
         let outside = root.path().join("outside");
         std::fs::create_dir(&outside).unwrap();
         std::fs::write(outside.join("kept"), "data").unwrap();
-        let path = directories.make("pvc-1").await.unwrap();
+        let path = directories.make("pvc-1", 1 << 20, &Content::Empty).unwrap();
         std::os::unix::fs::symlink(&outside, path.join("link")).unwrap();
-        directories.remove("pvc-1").await.unwrap();
+        directories.remove("pvc-1").unwrap();
         assert!(!path.exists());
         assert!(outside.join("kept").exists());
-        directories.remove("pvc-1").await.unwrap();
+        directories.remove("pvc-1").unwrap();
     }
 
-    #[tokio::test]
-    async fn a_volume_that_is_itself_a_link_leads_nowhere() {
-        let (root, directories) = open().await;
+    #[test]
+    fn a_volume_that_is_itself_a_link_leads_nowhere() {
+        let (root, directories) = open();
         let outside = root.path().join("outside");
         std::fs::create_dir(&outside).unwrap();
         std::fs::write(outside.join("kept"), "data").unwrap();
         let path = directories.path("pvc-1").unwrap();
         std::os::unix::fs::symlink(&outside, &path).unwrap();
-        assert!(directories.make("pvc-1").await.is_err());
-        let _ = directories.remove("pvc-1").await;
+        assert!(directories.make("pvc-1", 1 << 20, &Content::Empty).is_err());
+        let _ = directories.remove("pvc-1");
         assert!(outside.join("kept").exists());
     }
 
-    #[tokio::test]
-    async fn only_empty_directories_without_a_volume_are_swept() {
-        let (_root, directories) = open().await;
-        let wanted = directories.make("pvc-wanted").await.unwrap();
-        let empty = directories.make("pvc-empty").await.unwrap();
-        let full = directories.make("pvc-full").await.unwrap();
-        let foreign = directories.make("mine").await.unwrap();
-        std::fs::write(full.join("file"), "data").unwrap();
-        directories
-            .sweep(|name| name == "pvc-wanted")
-            .await
+    #[test]
+    fn only_empty_directories_without_a_volume_are_swept() {
+        let (_root, directories) = open();
+        let wanted = directories
+            .make("pvc-wanted", 1 << 20, &Content::Empty)
             .unwrap();
+        let empty = directories
+            .make("pvc-empty", 1 << 20, &Content::Empty)
+            .unwrap();
+        let full = directories
+            .make("pvc-full", 1 << 20, &Content::Empty)
+            .unwrap();
+        let foreign = directories.make("mine", 1 << 20, &Content::Empty).unwrap();
+        std::fs::write(full.join("file"), "data").unwrap();
+        directories.sweep(|name| name == "pvc-wanted").unwrap();
         assert!(wanted.exists() && full.exists() && foreign.exists());
         assert!(!empty.exists());
     }
 
-    #[tokio::test]
-    async fn removals_that_were_cut_off_are_finished() {
-        let (_root, directories) = open().await;
-        let kept = directories.make("pvc-kept").await.unwrap();
+    #[test]
+    fn removals_that_were_cut_off_are_finished() {
+        let (_root, directories) = open();
+        let kept = directories
+            .make("pvc-kept", 1 << 20, &Content::Empty)
+            .unwrap();
         let half = directories.root.join(format!("{REMOVED_PREFIX}pvc-1"));
         std::fs::create_dir(&half).unwrap();
         std::fs::write(half.join("rest"), "data").unwrap();
         // A new volume of the same name beside the rest of the old one.
-        let path = directories.make("pvc-1").await.unwrap();
-        directories.remove("pvc-1").await.unwrap();
+        let path = directories.make("pvc-1", 1 << 20, &Content::Empty).unwrap();
+        directories.remove("pvc-1").unwrap();
         assert!(!path.exists() && !half.exists());
         std::fs::create_dir(&half).unwrap();
-        Directories::open(directories.root.clone()).await.unwrap();
+        Directories::open(directories.root.clone(), directories.snapshots.clone()).unwrap();
         assert!(!half.exists() && kept.exists());
     }
 }

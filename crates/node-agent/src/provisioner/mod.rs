@@ -1,15 +1,26 @@
-//! Makes and removes local volumes: directories on this node, a PersistentVolume for each
-//! (statefulset.md §11.7, 11.8).
+//! Makes, grows, copies and removes local volumes: directories or subvolumes on this node, a
+//! PersistentVolume for each (statefulset.md §11.7, 11.8, 11.13).
 //!
 //! A directory is made and on disk before its volume object exists, and it is moved out of the
 //! way and removed before the object goes: whatever is cut off is found again and finished. What
 //! is to be done is decided in [`decide`]; what touches the disk is in [`directories`], and
-//! nothing there leaves the volumes' own directory.
+//! nothing there leaves the volumes' own directory. Volumes of `local-cow` lie in a [`pool`] in the
+//! same way.
 
 mod claims;
 mod decide;
 mod directories;
+mod expansion;
+mod image;
+mod pool;
 mod removal;
+mod setbacks;
+mod snapshots;
+mod storage;
+mod subvolumes;
+#[cfg(test)]
+mod tests;
+mod watch;
 
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
@@ -18,10 +29,11 @@ use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim};
 use k8s_openapi::api::storage::v1::StorageClass;
 use kube::{Api, Client};
 use reconcile::{Cache, Key, Object, Outcome, Queue, Recorder, WatchConfig, run_workers};
+use resource_kinds::snapshot::VolumeSnapshotContent;
 use tokio_util::sync::CancellationToken;
 
-use claims::Setbacks;
-use directories::Directories;
+use setbacks::Setbacks;
+pub use storage::Storage;
 
 /// Volumes that are made or removed at once; removal can take long.
 const WORKERS: usize = 4;
@@ -31,8 +43,8 @@ const WORKERS: usize = 4;
 pub struct ProvisionerConfig {
     /// This node.
     pub node_name: String,
-    /// Where the volumes' directories are; made if it is missing.
-    pub volumes_dir: PathBuf,
+    /// Where the volumes are.
+    pub storage: Storage,
 }
 
 /// Why volumes cannot be made or removed.
@@ -60,6 +72,33 @@ pub enum ProvisionerError {
     /// The claim asks for something that a directory cannot be.
     #[error("{0}")]
     Unsupported(String),
+    /// The host's disk has no room for what was asked for.
+    #[error(
+        "the disk is too full: {} more are needed, {} are free, of which {} are left to the host",
+        amount(*missing),
+        amount(*free),
+        amount(*reserve)
+    )]
+    DiskFull {
+        /// Bytes that are missing.
+        missing: u64,
+        /// Bytes that are free.
+        free: u64,
+        /// Bytes that are not touched.
+        reserve: u64,
+    },
+    /// The file system cannot copy a volume in a moment.
+    #[error(
+        "the file system of {} cannot make snapshots and clones; volumes of the class local-cow can",
+        under.display()
+    )]
+    NoCopies {
+        /// Where the volumes are.
+        under: PathBuf,
+    },
+    /// What the volume is to be made from cannot be had now.
+    #[error("{0}")]
+    Source(String),
     /// The API server said no, or was not there.
     #[error("write a volume or claim")]
     Api(#[from] kube::Error),
@@ -73,6 +112,7 @@ pub enum ProvisionerError {
 enum Task {
     Claim(Key),
     Volume(String),
+    Content(String),
 }
 
 /// Everything that the work needs.
@@ -82,30 +122,30 @@ struct Provisioner {
     claims: Cache<PersistentVolumeClaim>,
     volumes: Cache<PersistentVolume>,
     classes: Cache<StorageClass>,
+    contents: Cache<VolumeSnapshotContent>,
     recorder: Recorder,
-    directories: Directories,
     setbacks: Mutex<Setbacks>,
 }
 
 /// Makes and removes this node's volumes until `shutdown` is cancelled.
 ///
 /// # Errors
-/// When the volumes' directory cannot be made.
+/// When the volumes' directory cannot be read.
 pub async fn run(
     client: Client,
     config: ProvisionerConfig,
     shutdown: CancellationToken,
 ) -> Result<(), ProvisionerError> {
-    let directories = Directories::open(config.volumes_dir.clone()).await?;
     let recorder = Recorder::spawn(client.clone(), "local-provisioner", shutdown.clone());
     let provisioner = Arc::new(Provisioner {
         claims: cache(&client, &shutdown),
         volumes: cache(&client, &shutdown),
         classes: cache(&client, &shutdown),
+        // Not waited for: the kind may not be defined, and volumes do not need it.
+        contents: cache(&client, &shutdown),
         client,
         config,
         recorder,
-        directories,
         setbacks: Mutex::new(Setbacks::default()),
     });
     let synced = provisioner.claims.wait_synced().await
@@ -116,21 +156,34 @@ pub async fn run(
     }
     let swept = provisioner.clone();
     let is_wanted = move |name: &str| swept.is_wanted(name);
-    provisioner.directories.sweep(is_wanted).await?;
+    provisioner.config.storage.sweep(is_wanted).await?;
     let queue = Queue::new();
     let feed = tokio::spawn(feed(provisioner.clone(), queue.clone()));
+    let watch = tokio::spawn(provisioner.clone().watch_usage());
     run_workers(queue, WORKERS, shutdown, move |task: Task| {
         let provisioner = provisioner.clone();
         async move {
             match &task {
-                Task::Claim(key) => provisioner.provision(key).await,
+                Task::Claim(key) => provisioner.serve_claim(key).await,
                 Task::Volume(name) => provisioner.remove(name).await.map(|()| Outcome::Done),
+                Task::Content(name) => provisioner.serve_content(name).await,
             }
         }
     })
     .await;
     feed.abort();
+    watch.abort();
     Ok(())
+}
+
+/// Bytes as people read them.
+fn amount(bytes: u64) -> String {
+    const MEBI: u64 = 1 << 20;
+    match bytes / MEBI {
+        0 => format!("{bytes} bytes"),
+        whole if whole < 10 << 10 => format!("{whole} MiB"),
+        whole => format!("{} GiB", whole >> 10),
+    }
 }
 
 impl Provisioner {
@@ -147,13 +200,23 @@ async fn feed(provisioner: Arc<Provisioner>, queue: Queue<Task>) {
     let mut claims = provisioner.claims.subscribe();
     let mut volumes = provisioner.volumes.subscribe();
     let mut classes = provisioner.classes.subscribe();
+    let mut contents = provisioner.contents.subscribe();
     loop {
         tokio::select! {
             Some(change) = claims.next() => {
                 queue.add(Task::Claim(Key::of(&**change.object())));
             }
             Some(change) = volumes.next() => {
-                queue.add(Task::Volume(change.object().metadata.name.clone().unwrap_or_default()));
+                let volume = change.object();
+                queue.add(Task::Volume(volume.metadata.name.clone().unwrap_or_default()));
+                // A claim grows after its volume has.
+                if let Some(claim) = decide::claim_of(volume) {
+                    queue.add(Task::Claim(claim));
+                }
+            }
+            Some(change) = contents.next() => {
+                let name = change.object().metadata.name.clone();
+                queue.add(Task::Content(name.unwrap_or_default()));
             }
             Some(_) = classes.next() => {
                 for claim in provisioner.claims.list() {

@@ -6,7 +6,7 @@ use kube::api::{Patch, PatchParams};
 use reconcile::execute::{Delete, chain, delete, found, unless_outrun};
 use serde_json::json;
 
-use super::decide::{Fate, REMOVAL_FINALIZER, fate, holds};
+use super::decide::{Fate, REMOVAL_FINALIZER, fate, holds, provisioned_by};
 use super::{Provisioner, ProvisionerError as Error};
 
 /// Reason of the event, and of the phase Failed (statefulset.md §11.8).
@@ -73,8 +73,9 @@ impl Provisioner {
     async fn remove_directory(&self, name: &str, volume: &PersistentVolume) -> Result<(), Error> {
         let local = volume.spec.as_ref().and_then(|spec| spec.local.as_ref());
         let path = local.map(|local| local.path.as_str()).unwrap_or_default();
-        self.directories.check(name, path)?;
-        self.directories.remove(name).await
+        let driver = provisioned_by(volume)
+            .ok_or_else(|| Error::Unsupported("the volume is not ours".to_owned()))?;
+        self.config.storage.remove(driver, name, path).await
     }
 
     async fn let_go(

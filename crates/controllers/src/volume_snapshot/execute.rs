@@ -1,0 +1,158 @@
+//! Does what a plan about a snapshot says.
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use kube::api::{Patch, PatchParams, PostParams};
+use kube::{Api, Client};
+use planners::volume_snapshot::{Action, Plan};
+use reconcile::execute::{Delete, Refusal, delete, refusal, unless_outrun};
+use reconcile::{Cache, Recorder};
+use resource_kinds::snapshot::{
+    BEING_DELETED, DEFAULT_CLASS, VolumeSnapshot, VolumeSnapshotClass, VolumeSnapshotContent,
+};
+use resource_kinds::storage::Driver;
+use serde_json::{Value, json};
+
+/// Why a plan was not carried out.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Error {
+    /// The server said no, or was not there.
+    #[error("write or look up a snapshot or its content")]
+    Api(#[from] kube::Error),
+}
+
+#[derive(Clone)]
+pub(crate) struct Executor {
+    pub client: Client,
+    pub recorder: Recorder,
+}
+
+impl Executor {
+    /// Makes the classes of the built-in drivers, where they are missing.
+    pub async fn default_classes(&self, present: &Cache<VolumeSnapshotClass>) -> Result<(), Error> {
+        let api: Api<VolumeSnapshotClass> = Api::all(self.client.clone());
+        for (name, driver) in [("local", Driver::Local), ("local-cow", Driver::LocalCow)] {
+            if present.get("", name).is_some() {
+                continue;
+            }
+            let class = VolumeSnapshotClass {
+                metadata: ObjectMeta {
+                    name: Some(name.to_owned()),
+                    annotations: Some([(DEFAULT_CLASS.to_owned(), "true".to_owned())].into()),
+                    ..ObjectMeta::default()
+                },
+                driver: driver.name().to_owned(),
+                deletion_policy: "Delete".to_owned(),
+            };
+            unless_there(api.create(&PostParams::default(), &class).await)?;
+        }
+        Ok(())
+    }
+
+    pub async fn execute(
+        &self,
+        snapshot: &VolumeSnapshot,
+        content: Option<&VolumeSnapshotContent>,
+        plan: Plan,
+    ) -> Result<(), Error> {
+        for action in plan.actions {
+            tracing::info!(snapshot = snapshot.metadata.name, ?action, "write");
+            self.write(snapshot, content, action).await?;
+        }
+        for note in plan.notes {
+            if note.warning {
+                self.recorder.warning(snapshot, note.reason, note.message);
+            } else {
+                self.recorder.normal(snapshot, note.reason, note.message);
+            }
+        }
+        Ok(())
+    }
+
+    /// Each write names the state that it is based on; one that was outrun brings the snapshot
+    /// back.
+    async fn write(
+        &self,
+        snapshot: &VolumeSnapshot,
+        content: Option<&VolumeSnapshotContent>,
+        action: Action,
+    ) -> Result<(), Error> {
+        let namespace = snapshot.metadata.namespace.as_deref().unwrap_or_default();
+        let name = snapshot.metadata.name.as_deref().unwrap_or_default();
+        let snapshots: Api<VolumeSnapshot> = Api::namespaced(self.client.clone(), namespace);
+        let contents: Api<VolumeSnapshotContent> = Api::all(self.client.clone());
+        let params = PatchParams::default();
+        match action {
+            Action::SetFinalizers(finalizers) => {
+                let patch = json!({"metadata": {"finalizers": finalizers}});
+                let patch = guarded(patch, &snapshot.metadata);
+                unless_outrun(snapshots.patch(name, &params, &Patch::Merge(patch)).await)?;
+            }
+            Action::AssignClass(class) => {
+                let patch = json!({"spec": {"volumeSnapshotClassName": class}});
+                let patch = guarded(patch, &snapshot.metadata);
+                unless_outrun(snapshots.patch(name, &params, &Patch::Merge(patch)).await)?;
+            }
+            Action::SetStatus(status) => {
+                let mut status = json!(status);
+                // What is no longer said has to go.
+                if status.get("error").is_none() {
+                    status["error"] = Value::Null;
+                }
+                let patch = guarded(json!({"status": status}), &snapshot.metadata);
+                let written = snapshots
+                    .patch_status(name, &params, &Patch::Merge(patch))
+                    .await;
+                unless_outrun(written)?;
+            }
+            Action::CreateContent(content) => {
+                unless_there(contents.create(&PostParams::default(), &content).await)?;
+            }
+            Action::BindContent { uid } => {
+                let Some(content) = content else {
+                    return Ok(());
+                };
+                let mut patch = json!({"spec": {"volumeSnapshotRef": {"uid": uid}}});
+                if let Some(class) = &snapshot.spec.volume_snapshot_class_name {
+                    patch["spec"]["volumeSnapshotClassName"] = class.clone().into();
+                }
+                patch_content(&contents, content, patch).await?;
+            }
+            Action::DeleteContent => {
+                let Some(content) = content else {
+                    return Ok(());
+                };
+                let mark = json!({"metadata": {"annotations": {BEING_DELETED: "yes"}}});
+                patch_content(&contents, content, mark).await?;
+                let name = content.metadata.name.as_deref().unwrap_or_default();
+                let uid = content.metadata.uid.clone().unwrap_or_default();
+                delete(&contents, name, Delete::of_uid(uid)).await?;
+            }
+        }
+        Ok(())
+    }
+}
+
+async fn patch_content(
+    api: &Api<VolumeSnapshotContent>,
+    content: &VolumeSnapshotContent,
+    patch: Value,
+) -> Result<(), Error> {
+    let name = content.metadata.name.as_deref().unwrap_or_default();
+    let patch = Patch::Merge(guarded(patch, &content.metadata));
+    let written = api.patch(name, &PatchParams::default(), &patch).await;
+    unless_outrun(written)?;
+    Ok(())
+}
+
+fn guarded(mut patch: Value, metadata: &ObjectMeta) -> Value {
+    patch["metadata"]["uid"] = metadata.uid.clone().into();
+    patch["metadata"]["resourceVersion"] = metadata.resource_version.clone().into();
+    patch
+}
+
+fn unless_there<T>(made: kube::Result<T>) -> Result<(), Error> {
+    match made {
+        Err(error) if refusal(&error) != Refusal::AlreadyExists => Err(error.into()),
+        _ => Ok(()),
+    }
+}

@@ -1,0 +1,175 @@
+//! Binds snapshots and contents to each other, as their planner says (statefulset.md §11.15). What
+//! is on disk is the nodes' to do.
+
+mod execute;
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim};
+use kube::{Api, Client};
+use planners::volume_snapshot::{View, plan_snapshot};
+use reconcile::execute::found;
+use reconcile::{Cache, Key, Outcome, Queue, run_workers};
+use resource_kinds::annotations::BIND_COMPLETED;
+use resource_kinds::snapshot::{GROUP, VolumeSnapshot, VolumeSnapshotClass, VolumeSnapshotContent};
+
+use crate::Context;
+use execute::{Error, Executor};
+
+/// Snapshots that are worked on at once.
+const WORKERS: usize = 2;
+
+/// What a snapshot is seen in.
+struct Observer {
+    client: Client,
+    snapshots: Cache<VolumeSnapshot>,
+    contents: Cache<VolumeSnapshotContent>,
+    classes: Cache<VolumeSnapshotClass>,
+    claims: Cache<PersistentVolumeClaim>,
+    volumes: Cache<PersistentVolume>,
+}
+
+pub(crate) async fn run(context: Context) {
+    let observer = Arc::new(Observer {
+        client: context.client.clone(),
+        snapshots: context.cache(),
+        contents: context.cache(),
+        classes: context.cache(),
+        claims: context.caches.claims.clone(),
+        volumes: context.caches.volumes.clone(),
+    });
+    // Where the kinds are not defined this waits until they are.
+    let synced = observer.snapshots.wait_synced().await
+        && observer.contents.wait_synced().await
+        && observer.classes.wait_synced().await
+        && observer.claims.wait_synced().await
+        && observer.volumes.wait_synced().await;
+    if !synced {
+        return;
+    }
+    let executor = Executor {
+        client: context.client.clone(),
+        recorder: context.recorder("snapshot-controller"),
+    };
+    if let Err(error) = executor.default_classes(&observer.classes).await {
+        let error = reconcile::execute::chain(&error);
+        tracing::warn!(error, "default snapshot classes are not made");
+    }
+    let queue = Queue::new();
+    let feed = tokio::spawn(feed(observer.clone(), queue.clone()));
+    run_workers(queue, WORKERS, context.shutdown.clone(), move |key: Key| {
+        let (observer, executor) = (observer.clone(), executor.clone());
+        async move {
+            observer.work(&executor, &key).await?;
+            Ok::<_, Error>(Outcome::Done)
+        }
+    })
+    .await;
+    feed.abort();
+}
+
+async fn feed(observer: Arc<Observer>, queue: Queue<Key>) {
+    let mut snapshots = observer.snapshots.subscribe();
+    let mut contents = observer.contents.subscribe();
+    let mut classes = observer.classes.subscribe();
+    let mut claims = observer.claims.subscribe();
+    loop {
+        let keys: BTreeSet<Key> = tokio::select! {
+            Some(change) = snapshots.next() => [Key::of(&**change.object())].into(),
+            Some(change) = contents.next() => {
+                let reference = &change.object().spec.volume_snapshot_ref;
+                let (namespace, name) = (reference.namespace.clone(), reference.name.clone());
+                namespace.zip(name).map(|(namespace, name)| Key::new(namespace, name))
+                    .into_iter().collect()
+            }
+            Some(_) = classes.next() => {
+                observer.snapshots.list().iter().map(|snapshot| Key::of(&**snapshot)).collect()
+            }
+            Some(change) = claims.next() => observer.concerned(change.object()),
+            else => return,
+        };
+        for key in keys {
+            queue.add(key);
+        }
+    }
+}
+
+impl Observer {
+    async fn work(&self, executor: &Executor, key: &Key) -> Result<(), Error> {
+        let Some(snapshot) = self.snapshots.get_key(key) else {
+            return Ok(());
+        };
+        let content_name = View::content_name(&snapshot);
+        let content = match self.contents.get("", &content_name) {
+            Some(content) => Some(content),
+            // That it is missing decides about data: the server knows.
+            None => {
+                let api: Api<VolumeSnapshotContent> = Api::all(self.client.clone());
+                found(api.get(&content_name).await)?.map(Arc::new)
+            }
+        };
+        let claim = snapshot.spec.source.persistent_volume_claim_name.as_ref();
+        let claim = claim.and_then(|name| self.claims.get(&key.namespace, name));
+        let volume = claim.as_ref().and_then(|claim| {
+            let name = claim.spec.as_ref()?.volume_name.as_ref()?;
+            self.volumes.get("", name)
+        });
+        let classes: Vec<VolumeSnapshotClass> = self
+            .classes
+            .list()
+            .iter()
+            .map(|class| (**class).clone())
+            .collect();
+        let restoring = self.restoring(key);
+        let view = View {
+            snapshot: &snapshot,
+            content: content.as_deref(),
+            claim: claim.as_deref(),
+            volume: volume.as_deref(),
+            classes: &classes,
+            restoring: restoring.as_deref(),
+        };
+        let plan = plan_snapshot(&view, Timestamp::now());
+        executor.execute(&snapshot, content.as_deref(), plan).await
+    }
+
+    /// A claim that is being made from the snapshot.
+    fn restoring(&self, snapshot: &Key) -> Option<String> {
+        let claims = self.claims.list_in(&snapshot.namespace);
+        let claim = claims.iter().find(|claim| {
+            restored_from(claim).as_deref() == Some(&snapshot.name) && is_unbound(claim)
+        })?;
+        claim.metadata.name.clone()
+    }
+
+    /// Snapshots that a change of the claim may concern.
+    fn concerned(&self, claim: &PersistentVolumeClaim) -> BTreeSet<Key> {
+        let namespace = claim.metadata.namespace.as_deref().unwrap_or_default();
+        let mut keys: BTreeSet<Key> = self
+            .snapshots
+            .list_in(namespace)
+            .iter()
+            .filter(|snapshot| {
+                snapshot.spec.source.persistent_volume_claim_name == claim.metadata.name
+            })
+            .map(|snapshot| Key::of(&**snapshot))
+            .collect();
+        keys.extend(restored_from(claim).map(|name| Key::new(namespace, name)));
+        keys
+    }
+}
+
+/// The snapshot that a claim is made from.
+fn restored_from(claim: &PersistentVolumeClaim) -> Option<String> {
+    let source = claim.spec.as_ref()?.data_source.as_ref()?;
+    let snapshot = source.api_group.as_deref() == Some(GROUP) && source.kind == "VolumeSnapshot";
+    snapshot.then(|| source.name.clone())
+}
+
+fn is_unbound(claim: &PersistentVolumeClaim) -> bool {
+    let annotations = claim.metadata.annotations.as_ref();
+    claim.metadata.deletion_timestamp.is_none()
+        && !annotations.is_some_and(|all| all.contains_key(BIND_COMPLETED))
+}

@@ -1,0 +1,110 @@
+//! Letting the volume of a claim grow, as `planners::volume_expansion` says.
+
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim};
+use kube::Api;
+use kube::api::{Patch, PatchParams};
+use planners::volume_expansion::{Step, failure, plan};
+use reconcile::Outcome;
+use reconcile::execute::{chain, unless_outrun};
+use resource_kinds::reasons::volume as reasons;
+use resource_kinds::storage::Driver;
+use serde_json::Value;
+
+use super::decide::{is_ours, provisioned_by};
+use super::{Provisioner, ProvisionerError as Error};
+
+impl Provisioner {
+    /// Does the next step; the change that it makes brings the claim back here for the one after.
+    pub(crate) async fn expand(
+        &self,
+        claim: &PersistentVolumeClaim,
+        volume: &PersistentVolume,
+    ) -> Result<Outcome, Error> {
+        let Some(driver) = provisioned_by(volume) else {
+            return Ok(Outcome::Done);
+        };
+        if !is_ours(volume, &self.config.node_name) {
+            return Ok(Outcome::Done);
+        }
+        let name = volume.metadata.name.as_deref().unwrap_or_default();
+        match plan(claim, volume, Timestamp::now()) {
+            Step::Nothing => {}
+            Step::Announce(status) => {
+                self.write_claim_status(claim, status).await?;
+                let text = format!("External resizer is resizing volume {name}");
+                self.recorder.normal(claim, reasons::RESIZING, text);
+            }
+            Step::Grow {
+                bytes,
+                volume: patch,
+            } => return self.grow(claim, volume, driver, bytes, patch).await,
+            Step::Finish(status) => {
+                self.write_claim_status(claim, status).await?;
+                let text = "Resize volume succeeded";
+                self.recorder
+                    .normal(claim, reasons::RESIZE_SUCCESSFUL, text);
+            }
+        }
+        Ok(Outcome::Done)
+    }
+
+    async fn grow(
+        &self,
+        claim: &PersistentVolumeClaim,
+        volume: &PersistentVolume,
+        driver: Driver,
+        bytes: u64,
+        patch: Value,
+    ) -> Result<Outcome, Error> {
+        let uid = claim.metadata.uid.clone().unwrap_or_default();
+        if let Some(delay) = self.waits(&uid) {
+            return Ok(Outcome::RequeueAfter(delay));
+        }
+        let name = volume.metadata.name.as_deref().unwrap_or_default();
+        let grown = self.config.storage.limit(driver, name, bytes).await;
+        if let Err(error) = grown {
+            let delay = self.note_setback(&uid);
+            let error = chain(&error);
+            let text = format!(
+                "resize volume {name:?} by resizer {:?} failed: {error}",
+                driver.name()
+            );
+            tracing::warn!(volume = name, error, "volume not grown");
+            self.recorder
+                .warning(claim, reasons::RESIZE_FAILED, text.clone());
+            if let Some(status) = failure(claim, &text, Timestamp::now()) {
+                self.write_claim_status(claim, status).await?;
+            }
+            return Ok(Outcome::RequeueAfter(delay));
+        }
+        self.forget_setbacks(&uid);
+        let mut patch = patch;
+        patch["metadata"]["uid"] = volume.metadata.uid.clone().into();
+        patch["metadata"]["resourceVersion"] = volume.metadata.resource_version.clone().into();
+        let api: Api<PersistentVolume> = Api::all(self.client.clone());
+        let written = api
+            .patch(name, &PatchParams::default(), &Patch::Merge(&patch))
+            .await;
+        unless_outrun(written)?;
+        tracing::info!(volume = name, bytes, "volume grown");
+        Ok(Outcome::Done)
+    }
+
+    pub(crate) async fn write_claim_status(
+        &self,
+        claim: &PersistentVolumeClaim,
+        mut patch: Value,
+    ) -> Result<(), Error> {
+        patch["metadata"]["uid"] = claim.metadata.uid.clone().into();
+        patch["metadata"]["resourceVersion"] = claim.metadata.resource_version.clone().into();
+        let namespace = claim.metadata.namespace.as_deref().unwrap_or_default();
+        let api: Api<PersistentVolumeClaim> = Api::namespaced(self.client.clone(), namespace);
+        let name = claim.metadata.name.as_deref().unwrap_or_default();
+        let written = api
+            .patch_status(name, &PatchParams::default(), &Patch::Merge(&patch))
+            .await;
+        unless_outrun(written)?;
+        Ok(())
+    }
+}

@@ -1,0 +1,79 @@
+//! The empty file system that a pool starts as. No program is needed to make it: it is built in,
+//! and gets an identity of its own.
+//!
+//! It was made with `truncate -s 64M FILE; mkfs.btrfs -m single -d single -O no-holes
+//! -R free-space-tree FILE` (btrfs-progs 6.2), and `zstd -19`.
+
+use std::io::{self, Read};
+
+/// The file system, compressed.
+const EMPTY: &[u8] = include_bytes!("../../data/empty-pool.btrfs.zst");
+/// Where the superblock is; a copy is at 64 MiB, which lies beyond the image's end.
+const SUPERBLOCK: usize = 0x1_0000;
+const SUPERBLOCK_LENGTH: usize = 4096;
+/// Offsets in the superblock.
+const UUID: usize = 0x20;
+const INCOMPATIBLE: usize = 0xbc;
+const METADATA_UUID: usize = 0x23b;
+/// The flag that says that blocks carry another UUID than the file system shows.
+const HAS_METADATA_UUID: u64 = 1 << 10;
+
+/// The image of an empty file system with the given UUID, so that several can be mounted at once.
+///
+/// Only the superblock changes: all other blocks keep the UUID that they were made with, and the
+/// superblock says so.
+///
+/// # Errors
+/// When the built-in image is damaged.
+pub(crate) fn empty(uuid: [u8; 16]) -> io::Result<Vec<u8>> {
+    let invalid = |error: String| io::Error::new(io::ErrorKind::InvalidData, error);
+    let mut decoder =
+        ruzstd::decoding::StreamingDecoder::new(EMPTY).map_err(|e| invalid(e.to_string()))?;
+    let mut image = Vec::new();
+    decoder.read_to_end(&mut image)?;
+    let block = image
+        .get_mut(SUPERBLOCK..SUPERBLOCK + SUPERBLOCK_LENGTH)
+        .ok_or_else(|| invalid("the built-in image is too short".to_owned()))?;
+    let made_with: [u8; 16] = std::array::from_fn(|at| block[UUID + at]);
+    block[METADATA_UUID..METADATA_UUID + 16].copy_from_slice(&made_with);
+    block[UUID..UUID + 16].copy_from_slice(&uuid);
+    let flags: [u8; 8] = std::array::from_fn(|at| block[INCOMPATIBLE + at]);
+    let flags = u64::from_le_bytes(flags) | HAS_METADATA_UUID;
+    block[INCOMPATIBLE..INCOMPATIBLE + 8].copy_from_slice(&flags.to_le_bytes());
+    let sum = crc32c(&block[UUID..]);
+    block[..4].copy_from_slice(&sum.to_le_bytes());
+    Ok(image)
+}
+
+/// The checksum of blocks (Castagnoli's polynomial), bit by bit: it is needed for 4 KiB.
+fn crc32c(data: &[u8]) -> u32 {
+    let mut sum = u32::MAX;
+    for byte in data {
+        sum ^= u32::from(*byte);
+        for _ in 0..8 {
+            sum = (sum >> 1) ^ (0x82f6_3b78 & (sum & 1).wrapping_neg());
+        }
+    }
+    !sum
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_checksum_is_the_usual_one() {
+        assert_eq!(crc32c(b"123456789"), 0xe306_9283);
+    }
+
+    #[test]
+    fn each_image_has_an_identity_of_its_own() {
+        let image = empty([7; 16]).unwrap();
+        assert_eq!(image.len(), 64 << 20);
+        let block = &image[SUPERBLOCK..SUPERBLOCK + SUPERBLOCK_LENGTH];
+        assert_eq!(block[0x40..0x48], *b"_BHRfS_M");
+        assert_eq!(block[UUID..UUID + 16], [7; 16]);
+        assert_ne!(block[METADATA_UUID..METADATA_UUID + 16], [0; 16]);
+        assert_eq!(block[..4], crc32c(&block[UUID..]).to_le_bytes());
+    }
+}

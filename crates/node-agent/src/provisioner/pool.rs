@@ -1,0 +1,243 @@
+//! The pool of the class `local-cow`: a btrfs file system in one file of the host.
+//!
+//! The file is as large as all volumes and snapshots together may become, and all of it is set
+//! aside on the host's disk: a full disk stops new volumes, never one that is there. It is made
+//! for the first volume and grows with each.
+//!
+//! A pool that is still mounted, because the program was killed, is taken over; one that is not,
+//! because the machine was started anew, is mounted again. The loop device goes with the mount.
+
+use std::fs::{File, OpenOptions};
+use std::io::{self, Seek, SeekFrom, Write};
+use std::os::fd::AsRawFd;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use container_runtime::btrfs;
+use container_runtime::loop_device::LoopDevice;
+use nix::fcntl::{FallocateFlags, fallocate};
+use nix::mount::{MntFlags, MsFlags, mount, umount2};
+
+use super::ProvisionerError as Error;
+use super::directories::failed;
+use super::image;
+
+/// What the file system needs for itself, whatever is in it.
+const OVERHEAD: u64 = 768 << 20;
+/// And of each byte that volumes may have: metadata, and chunks that are not quite full.
+const OVERHEAD_PART: u64 = 16;
+/// The file grows by multiples of this.
+const STEP: u64 = 64 << 20;
+/// What is left to the host's disk.
+const HOST_RESERVE: u64 = 1 << 30;
+/// The height of a tree that a count is kept exact for when a snapshot goes: any.
+const EXACT_COUNTS: &str = "8";
+/// How often a busy file system is tried to be unmounted before it is only detached.
+const ATTEMPTS: u32 = 20;
+const PAUSE: Duration = Duration::from_millis(50);
+
+/// The pool of this node; there may be none yet.
+#[derive(Clone, Debug)]
+pub(crate) struct Pool {
+    dir: PathBuf,
+}
+
+/// How large the file is to be for volumes and snapshots of `reserved` bytes together.
+pub(crate) fn file_size(reserved: u64) -> u64 {
+    let needed = reserved
+        .saturating_add(reserved / OVERHEAD_PART)
+        .saturating_add(OVERHEAD);
+    needed.div_ceil(STEP).saturating_mul(STEP)
+}
+
+impl Pool {
+    /// The pool in a directory of its own.
+    pub fn at(dir: PathBuf) -> Self {
+        Self { dir }
+    }
+
+    fn file(&self) -> PathBuf {
+        self.dir.join("pool.btrfs")
+    }
+
+    /// Where it is mounted.
+    pub fn root(&self) -> PathBuf {
+        self.dir.join("mount")
+    }
+
+    /// Whether a pool was ever made.
+    pub fn exists(&self) -> bool {
+        self.file().exists()
+    }
+
+    /// Mounts the pool, or finds it mounted; makes an empty one if there is none.
+    pub fn open(&self) -> Result<(), Error> {
+        let root = self.root();
+        std::fs::create_dir_all(&root).map_err(failed("make", &root))?;
+        if !self.exists() {
+            self.require_on_host(file_size(0))?;
+            self.create().map_err(failed("make the pool", &self.dir))?;
+        }
+        if !self.is_mounted()? {
+            self.mount().map_err(failed("mount the pool", &self.dir))?;
+            tracing::info!(pool = %self.dir.display(), "pool mounted");
+        }
+        self.prepare().map_err(failed("prepare the pool", &root))
+    }
+
+    /// Makes the file: complete under another name first.
+    fn create(&self) -> io::Result<()> {
+        let uuid = uuid::Uuid::new_v4().into_bytes();
+        let image = image::empty(uuid)?;
+        let unfinished = self.dir.join("pool.new");
+        let mut file = File::create(&unfinished)?;
+        // On a file system that copies on write, what is set aside is so for good only without.
+        if let Ok(flags) = rustix::fs::ioctl_getflags(&file) {
+            rustix::fs::ioctl_setflags(&file, flags | rustix::fs::IFlags::NOCOW).ok();
+        }
+        for (at, block) in image.chunks(4096).enumerate() {
+            if block.iter().any(|byte| *byte != 0) {
+                file.seek(SeekFrom::Start(at as u64 * 4096))?;
+                file.write_all(block)?;
+            }
+        }
+        set_aside(&file, file_size(0))?;
+        file.sync_all()?;
+        std::fs::rename(&unfinished, self.file())?;
+        File::open(&self.dir)?.sync_all()
+    }
+
+    fn is_mounted(&self) -> Result<bool, Error> {
+        let root = self.root();
+        let device = |path: &Path| std::fs::metadata(path).map(|metadata| metadata.dev());
+        match (device(&root), device(&self.dir)) {
+            (Ok(inner), Ok(outer)) => Ok(inner != outer),
+            (Err(error), _) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+            (Err(error), _) | (_, Err(error)) => Err(failed("look at", &root)(error)),
+        }
+    }
+
+    fn mount(&self) -> io::Result<()> {
+        let device = LoopDevice::over(&self.file())?;
+        device.update_size()?;
+        mount(
+            Some(device.path()),
+            &self.root(),
+            Some("btrfs"),
+            MsFlags::MS_NOATIME,
+            // What was set aside on the host's disk is not given back piece by piece.
+            Some("nodiscard"),
+        )?;
+        Ok(())
+    }
+
+    /// What has to be so in every mounted pool; much of it is so already.
+    fn prepare(&self) -> io::Result<()> {
+        let root = self.root();
+        btrfs::fill_device(&root)?;
+        btrfs::enable_quota(&root)?;
+        let counts = btrfs::counts_dir(&root)?;
+        // Otherwise counting stops when a large snapshot is removed.
+        std::fs::write(counts.join("drop_subtree_threshold"), EXACT_COUNTS).ok();
+        let wrong = std::fs::read_to_string(counts.join("inconsistent"));
+        if wrong.is_ok_and(|text| text.trim() == "1") {
+            btrfs::count_anew(&root)?;
+        }
+        Ok(())
+    }
+
+    /// Makes room for volumes and snapshots of `reserved` bytes together.
+    pub fn make_room(&self, reserved: u64) -> Result<(), Error> {
+        let file = self.file();
+        let wanted = file_size(reserved);
+        let has = std::fs::metadata(&file)
+            .map_err(failed("look at", &file))?
+            .len();
+        if has >= wanted {
+            return Ok(());
+        }
+        self.require_on_host(wanted - has)?;
+        let grow = || -> io::Result<()> {
+            let backing = OpenOptions::new().write(true).open(&file)?;
+            set_aside(&backing, wanted)?;
+            backing.sync_all()?;
+            let device = LoopDevice::over(&file)?;
+            device.update_size()?;
+            btrfs::fill_device(&self.root())
+        };
+        grow().map_err(failed("grow the pool", &file))?;
+        tracing::info!(pool = %self.dir.display(), bytes = wanted, "pool grown");
+        Ok(())
+    }
+
+    /// Whether the host's disk has room for so many bytes more.
+    fn require_on_host(&self, missing: u64) -> Result<(), Error> {
+        let found = rustix::fs::statvfs(&self.dir)
+            .map_err(|error| failed("look at the disk of", &self.dir)(error.into()))?;
+        let free = found.f_bavail.saturating_mul(found.f_frsize);
+        if free < missing.saturating_add(HOST_RESERVE) {
+            return Err(Error::DiskFull {
+                missing,
+                free,
+                reserve: HOST_RESERVE,
+            });
+        }
+        Ok(())
+    }
+
+    /// Unmounts the pool, and with it lets its loop device go. One that is in use is detached: the
+    /// kernel unmounts it when its last user ends.
+    pub fn close(&self) -> Result<(), Error> {
+        if !self.exists() || !self.is_mounted()? {
+            return Ok(());
+        }
+        let root = self.root();
+        for _ in 0..ATTEMPTS {
+            match umount2(&root, MntFlags::empty()) {
+                Err(nix::errno::Errno::EBUSY) => std::thread::sleep(PAUSE),
+                other => {
+                    return other.map_err(|error| failed("unmount", &root)(error.into()));
+                }
+            }
+        }
+        tracing::warn!(pool = %root.display(), "the pool is in use and is only detached");
+        umount2(&root, MntFlags::MNT_DETACH).map_err(|error| failed("detach", &root)(error.into()))
+    }
+
+    /// Removes the file of a pool that is not mounted.
+    pub fn discard(&self) -> Result<(), Error> {
+        let file = self.file();
+        match std::fs::remove_file(&file) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                Err(failed("remove", &file)(error))
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+/// Makes the file so large, all of it set aside on the disk.
+fn set_aside(file: &File, bytes: u64) -> io::Result<()> {
+    let before = file.metadata()?.len();
+    let length = i64::try_from(bytes).map_err(io::Error::other)?;
+    if let Err(error) = fallocate(file.as_raw_fd(), FallocateFlags::empty(), 0, length) {
+        // What it got before it failed goes back.
+        file.set_len(before)?;
+        return Err(error.into());
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_file_holds_what_was_promised_and_what_that_needs() {
+        assert_eq!(file_size(0), OVERHEAD);
+        assert_eq!(file_size(1 << 30), 1856 << 20);
+        assert_eq!(file_size((1 << 30) + 1), 1920 << 20);
+        assert!(file_size(u64::MAX) >= u64::MAX - STEP);
+    }
+}

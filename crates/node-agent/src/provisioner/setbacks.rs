@@ -1,0 +1,64 @@
+//! What could not be done for a claim is tried again later and later.
+
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+/// First delay after a volume could not be made.
+const RETRY_MIN: Duration = Duration::from_secs(1);
+/// Longest delay; external provisioners have about the same.
+const RETRY_MAX: Duration = Duration::from_secs(300);
+
+/// Claims whose volumes could not be made or grown, by identity: when to try again.
+#[derive(Debug, Default)]
+pub(crate) struct Setbacks {
+    by_uid: BTreeMap<String, (u32, Instant)>,
+}
+
+impl Setbacks {
+    /// How long to wait before the next attempt.
+    pub fn remaining(&self, uid: &str, now: Instant) -> Option<Duration> {
+        let (_, until) = self.by_uid.get(uid)?;
+        until
+            .checked_duration_since(now)
+            .filter(|left| !left.is_zero())
+    }
+
+    pub fn add(&mut self, uid: &str, now: Instant) -> Duration {
+        // Those of claims that are gone since.
+        self.by_uid
+            .retain(|_, (_, until)| *until + 2 * RETRY_MAX > now);
+        let (count, until) = self.by_uid.entry(uid.to_owned()).or_insert((0, now));
+        let delay = RETRY_MIN
+            .saturating_mul(1 << (*count).min(16))
+            .min(RETRY_MAX);
+        *count = count.saturating_add(1);
+        *until = now + delay;
+        delay
+    }
+
+    pub fn forget(&mut self, uid: &str) {
+        self.by_uid.remove(uid);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn setbacks_double_the_delay_until_they_are_forgotten() {
+        let mut setbacks = Setbacks::default();
+        let now = Instant::now();
+        assert_eq!(setbacks.remaining("a", now), None);
+        assert_eq!(setbacks.add("a", now), RETRY_MIN);
+        assert_eq!(setbacks.remaining("a", now), Some(RETRY_MIN));
+        assert_eq!(setbacks.remaining("a", now + RETRY_MIN), None);
+        assert_eq!(setbacks.add("a", now), RETRY_MIN * 2);
+        for _ in 0..20 {
+            setbacks.add("a", now);
+        }
+        assert_eq!(setbacks.remaining("a", now), Some(RETRY_MAX));
+        setbacks.forget("a");
+        assert_eq!(setbacks.remaining("a", now), None);
+    }
+}

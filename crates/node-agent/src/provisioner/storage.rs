@@ -1,0 +1,269 @@
+//! Where the volumes of each class are.
+
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use resource_kinds::storage::Driver;
+
+use super::ProvisionerError as Error;
+use super::directories::Directories;
+use super::pool::Pool;
+use super::subvolumes::{Content, Count};
+
+/// The volumes of this node.
+#[derive(Clone, Debug)]
+pub struct Storage {
+    local: Arc<Directories>,
+    pool: Arc<PoolUse>,
+}
+
+/// The pool, used by one at a time: what is promised to one volume is not promised to another.
+#[derive(Debug)]
+struct PoolUse {
+    pool: Pool,
+    /// Once it is mounted.
+    opened: Mutex<Option<Directories>>,
+}
+
+impl Storage {
+    /// Opens what is below the data directory: `volumes` for the class `local`, and the pool of
+    /// `local-cow` if there is one.
+    ///
+    /// # Errors
+    /// When the volumes' directory cannot be made. A pool that cannot be mounted is tried again
+    /// when it is needed.
+    pub async fn open(data_dir: &Path) -> Result<Self, Error> {
+        let below = |name: &str| data_dir.join(name);
+        let (volumes, snapshots) = (below("volumes"), below("snapshots"));
+        let pool = Pool::at(below("pool"));
+        blocking(move || {
+            let storage = Self {
+                local: Arc::new(Directories::open(volumes, snapshots)?),
+                pool: Arc::new(PoolUse {
+                    pool,
+                    opened: Mutex::new(None),
+                }),
+            };
+            if storage.pool.pool.exists()
+                && let Err(error) = storage.pool.with(|_, _| Ok(()))
+            {
+                let error = reconcile::execute::chain(&error);
+                tracing::error!(error, "the pool of local-cow is not mounted");
+            }
+            Ok(storage)
+        })
+        .await
+    }
+
+    /// Unmounts the pool; one without volumes and snapshots is removed. To be called when no pod
+    /// uses volumes any more.
+    ///
+    /// # Errors
+    /// Of the kernel.
+    pub async fn close(self) -> Result<(), Error> {
+        blocking(move || {
+            let mut opened = self.pool.lock();
+            let empty = match opened.take() {
+                Some(directories) => directories.is_empty()?,
+                None => false,
+            };
+            self.pool.pool.close()?;
+            if empty {
+                self.pool.pool.discard()
+            } else {
+                Ok(())
+            }
+        })
+        .await
+    }
+
+    async fn on<T: Send + 'static>(
+        &self,
+        driver: Driver,
+        work: impl FnOnce(&Directories, Option<&Pool>) -> Result<T, Error> + Send + 'static,
+    ) -> Result<T, Error> {
+        match driver {
+            Driver::Local => {
+                let local = self.local.clone();
+                blocking(move || work(&local, None)).await
+            }
+            Driver::LocalCow => {
+                let pool = self.pool.clone();
+                blocking(move || pool.with(|directories, pool| work(directories, Some(pool)))).await
+            }
+        }
+    }
+
+    /// Whether there may be something of the driver.
+    fn is_used(&self, driver: Driver) -> bool {
+        driver == Driver::Local || self.pool.pool.exists()
+    }
+
+    pub(crate) async fn make(
+        &self,
+        driver: Driver,
+        volume: &str,
+        bytes: u64,
+        content: Content,
+    ) -> Result<PathBuf, Error> {
+        let volume = volume.to_owned();
+        self.on(driver, move |directories, pool| {
+            if let Some(pool) = pool
+                && !directories.path(&volume)?.exists()
+            {
+                pool.make_room(directories.reserved()?.saturating_add(bytes))?;
+            }
+            directories.make(&volume, bytes, &content)
+        })
+        .await
+    }
+
+    pub(crate) async fn remove(
+        &self,
+        driver: Driver,
+        volume: &str,
+        path: &str,
+    ) -> Result<(), Error> {
+        if !self.is_used(driver) {
+            return Ok(());
+        }
+        let (volume, path) = (volume.to_owned(), path.to_owned());
+        self.on(driver, move |directories, pool| {
+            directories.check(&volume, &path)?;
+            directories.remove(&volume)?;
+            match pool {
+                Some(pool) => directories.forget_removed(&pool.root()),
+                None => Ok(()),
+            }
+        })
+        .await
+    }
+
+    pub(crate) async fn limit(
+        &self,
+        driver: Driver,
+        volume: &str,
+        bytes: u64,
+    ) -> Result<(), Error> {
+        let volume = volume.to_owned();
+        self.on(driver, move |directories, pool| {
+            if let Some(pool) = pool {
+                let count = directories.count(&volume)?;
+                let has = count.and_then(|count| count.limit).unwrap_or(0);
+                let others = directories.reserved()?.saturating_sub(has);
+                pool.make_room(others.saturating_add(bytes))?;
+            }
+            directories.limit(&volume, bytes)
+        })
+        .await
+    }
+
+    pub(crate) async fn count(&self, driver: Driver, volume: &str) -> Result<Option<Count>, Error> {
+        let volume = volume.to_owned();
+        self.on(driver, move |directories, _| directories.count(&volume))
+            .await
+    }
+
+    pub(crate) async fn snapshot(
+        &self,
+        driver: Driver,
+        volume: &str,
+        snapshot: &str,
+    ) -> Result<(), Error> {
+        let (volume, snapshot) = (volume.to_owned(), snapshot.to_owned());
+        self.on(driver, move |directories, pool| {
+            if let Some(pool) = pool
+                && !directories.has_snapshot(&snapshot)?
+            {
+                // All of it will be the snapshot's alone once the volume has changed.
+                let count = directories.count(&volume)?;
+                let holds = count.map_or(0, |count| count.referenced);
+                pool.make_room(directories.reserved()?.saturating_add(holds))?;
+            }
+            directories.snapshot(&volume, &snapshot)
+        })
+        .await
+    }
+
+    pub(crate) async fn has_snapshot(&self, driver: Driver, snapshot: &str) -> Result<bool, Error> {
+        if !self.is_used(driver) {
+            return Ok(false);
+        }
+        let snapshot = snapshot.to_owned();
+        self.on(driver, move |directories, _| {
+            directories.has_snapshot(&snapshot)
+        })
+        .await
+    }
+
+    pub(crate) async fn remove_snapshot(
+        &self,
+        driver: Driver,
+        snapshot: &str,
+    ) -> Result<(), Error> {
+        if !self.is_used(driver) {
+            return Ok(());
+        }
+        let snapshot = snapshot.to_owned();
+        self.on(driver, move |directories, _| {
+            directories.remove_snapshot(&snapshot)
+        })
+        .await
+    }
+
+    /// Removes empty directories without a volume.
+    pub(crate) async fn sweep(
+        &self,
+        is_wanted: impl Fn(&str) -> bool + Send + Sync + 'static,
+    ) -> Result<(), Error> {
+        let pool = self.pool.pool.exists();
+        let is_wanted = Arc::new(is_wanted);
+        let wanted = is_wanted.clone();
+        self.on(Driver::Local, move |directories, _| {
+            directories.sweep(&*wanted)
+        })
+        .await?;
+        if pool {
+            let sweep =
+                move |directories: &Directories, _: Option<&Pool>| directories.sweep(&*is_wanted);
+            let swept = self.on(Driver::LocalCow, sweep).await;
+            if let Err(error) = swept {
+                let error = reconcile::execute::chain(&error);
+                tracing::warn!(error, "the pool is not swept");
+            }
+        }
+        Ok(())
+    }
+}
+
+impl PoolUse {
+    fn lock(&self) -> std::sync::MutexGuard<'_, Option<Directories>> {
+        self.opened.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn with<T>(
+        &self,
+        work: impl FnOnce(&Directories, &Pool) -> Result<T, Error>,
+    ) -> Result<T, Error> {
+        let mut opened = self.lock();
+        let directories = match opened.take() {
+            Some(directories) => directories,
+            None => {
+                self.pool.open()?;
+                let below = |name: &str| self.pool.root().join(name);
+                Directories::open(below("volumes"), below("snapshots"))?
+            }
+        };
+        let directories = opened.insert(directories);
+        work(directories, &self.pool)
+    }
+}
+
+/// Runs work on the disk where waiting harms nobody.
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, Error> + Send + 'static,
+) -> Result<T, Error> {
+    tokio::task::spawn_blocking(work)
+        .await
+        .map_err(Error::CutOff)?
+}

@@ -1,0 +1,260 @@
+//! Volumes of both classes on the real kernel; as root.
+
+use std::fs;
+use std::io::Write;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+
+use nix::mount::{MntFlags, MsFlags, mount, umount2};
+use resource_kinds::storage::Driver;
+
+use super::subvolumes::Content;
+use super::{ProvisionerError as Error, Storage};
+
+const MIB: u64 = 1 << 20;
+const COW: Driver = Driver::LocalCow;
+
+/// A data directory whose pool is taken down in the end, whatever happens.
+struct Data {
+    dir: tempfile::TempDir,
+}
+
+impl Data {
+    fn new() -> Self {
+        Self {
+            dir: tempfile::tempdir().unwrap(),
+        }
+    }
+
+    fn mount_point(&self) -> PathBuf {
+        self.dir.path().join("pool/mount")
+    }
+
+    fn file(&self) -> PathBuf {
+        self.dir.path().join("pool/pool.btrfs")
+    }
+
+    fn is_mounted(&self) -> bool {
+        let device = |path: &Path| fs::metadata(path).map(|metadata| metadata.dev()).ok();
+        device(&self.mount_point()).is_some_and(|inner| Some(inner) != device(self.dir.path()))
+    }
+
+    async fn open(&self) -> Storage {
+        Storage::open(self.dir.path()).await.unwrap()
+    }
+}
+
+impl Drop for Data {
+    fn drop(&mut self) {
+        umount2(&self.mount_point(), MntFlags::MNT_DETACH).ok();
+    }
+}
+
+fn fill(path: &Path, bytes: u64) -> std::io::Result<()> {
+    let mut file = fs::File::create(path)?;
+    let block = vec![7; MIB as usize];
+    for _ in 0..bytes / MIB {
+        file.write_all(&block)?;
+    }
+    file.sync_all()
+}
+
+async fn make(storage: &Storage, volume: &str, mib: u64, content: Content) -> PathBuf {
+    storage.make(COW, volume, mib * MIB, content).await.unwrap()
+}
+
+/// The loop device over a file, as the kernel lists it.
+fn loop_device_over(file: &Path) -> bool {
+    container_runtime::loop_device::LoopDevice::find(file).is_ok_and(|device| device.is_some())
+}
+
+#[tokio::test]
+async fn a_volume_is_stopped_at_its_limit_and_grows_while_it_is_used() {
+    let data = Data::new();
+    let storage = data.open().await;
+    let full = make(&storage, "pvc-full", 32, Content::Empty).await;
+    let other = make(&storage, "pvc-other", 32, Content::Empty).await;
+    let error = fill(&full.join("file"), 40 * MIB).unwrap_err();
+    assert_eq!(error.raw_os_error(), Some(nix::libc::EDQUOT), "{error}");
+    fill(&other.join("file"), 8 * MIB).unwrap();
+    fs::remove_file(full.join("file")).unwrap();
+    fill(&full.join("file"), 8 * MIB).unwrap();
+    storage.limit(COW, "pvc-full", 64 * MIB).await.unwrap();
+    fill(&full.join("more"), 40 * MIB).unwrap();
+    let count = storage.count(COW, "pvc-full").await.unwrap().unwrap();
+    assert_eq!(count.limit, Some(64 * MIB));
+    assert!(count.referenced >= 48 * MIB, "{count:?}");
+    storage.close().await.unwrap();
+}
+
+#[tokio::test]
+async fn snapshots_and_clones_show_one_moment() {
+    let data = Data::new();
+    let storage = data.open().await;
+    let source = make(&storage, "pvc-source", 32, Content::Empty).await;
+    fs::write(source.join("file"), "before").unwrap();
+    storage
+        .snapshot(COW, "pvc-source", "snapshot-1")
+        .await
+        .unwrap();
+    fs::write(source.join("file"), "after").unwrap();
+    // Once more is no other moment.
+    storage
+        .snapshot(COW, "pvc-source", "snapshot-1")
+        .await
+        .unwrap();
+    let of_snapshot = Content::OfSnapshot("snapshot-1".to_owned());
+    let restored = make(&storage, "pvc-restored", 64, of_snapshot).await;
+    let of_volume = Content::OfVolume("pvc-source".to_owned());
+    let cloned = make(&storage, "pvc-cloned", 32, of_volume).await;
+    assert_eq!(fs::read(restored.join("file")).unwrap(), b"before");
+    assert_eq!(fs::read(cloned.join("file")).unwrap(), b"after");
+    fs::write(restored.join("file"), "its own").unwrap();
+    assert_eq!(fs::read(source.join("file")).unwrap(), b"after");
+    let error = fill(&cloned.join("large"), 40 * MIB).unwrap_err();
+    assert_eq!(error.raw_os_error(), Some(nix::libc::EDQUOT), "{error}");
+    storage.remove_snapshot(COW, "snapshot-1").await.unwrap();
+    assert!(!storage.has_snapshot(COW, "snapshot-1").await.unwrap());
+    assert_eq!(fs::read(restored.join("file")).unwrap(), b"its own");
+    storage.close().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_pool_outlives_a_killed_program_and_a_reboot() {
+    let data = Data::new();
+    let storage = data.open().await;
+    let volume = make(&storage, "pvc-1", 16, Content::Empty).await;
+    fs::write(volume.join("file"), "data").unwrap();
+    fs::File::open(volume.join("file"))
+        .unwrap()
+        .sync_all()
+        .unwrap();
+    // Killed: nobody says goodbye, the mount stays.
+    drop(storage);
+    let before = fs::metadata(data.mount_point()).unwrap().dev();
+    let storage = data.open().await;
+    assert_eq!(fs::metadata(data.mount_point()).unwrap().dev(), before);
+    assert_eq!(fs::read(volume.join("file")).unwrap(), b"data");
+    // A reboot: mount and device are gone, and a volume was being made.
+    drop(storage);
+    fs::create_dir(data.mount_point().join("volumes/.unfinished-pvc-2")).unwrap();
+    umount2(&data.mount_point(), MntFlags::empty()).unwrap();
+    assert!(!data.is_mounted() && !loop_device_over(&data.file()));
+    let storage = data.open().await;
+    assert_eq!(fs::read(volume.join("file")).unwrap(), b"data");
+    assert!(
+        !data
+            .mount_point()
+            .join("volumes/.unfinished-pvc-2")
+            .exists()
+    );
+    let error = fill(&volume.join("large"), 20 * MIB).unwrap_err();
+    assert_eq!(error.raw_os_error(), Some(nix::libc::EDQUOT), "{error}");
+    // An orderly end takes mount and device down and keeps the data; one with nothing in it goes.
+    storage.close().await.unwrap();
+    assert!(!data.is_mounted() && !loop_device_over(&data.file()));
+    let storage = data.open().await;
+    let path = volume.to_str().unwrap();
+    storage.remove(COW, "pvc-1", path).await.unwrap();
+    storage.close().await.unwrap();
+    assert!(!data.file().exists());
+}
+
+#[tokio::test]
+async fn two_pools_are_mounted_beside_each_other() {
+    let (one, two) = (Data::new(), Data::new());
+    let (first, second) = (one.open().await, two.open().await);
+    let a = make(&first, "pvc-1", 16, Content::Empty).await;
+    let b = make(&second, "pvc-1", 16, Content::Empty).await;
+    fs::write(a.join("file"), "one").unwrap();
+    fs::write(b.join("file"), "two").unwrap();
+    assert_eq!(fs::read(a.join("file")).unwrap(), b"one");
+    first.close().await.unwrap();
+    second.close().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_full_disk_refuses_volumes_and_harms_none() {
+    let data = Data::new();
+    let pool = data.dir.path().join("pool");
+    fs::create_dir(&pool).unwrap();
+    let memory = Some("size=2G");
+    mount(
+        Some("tmpfs"),
+        &pool,
+        Some("tmpfs"),
+        MsFlags::empty(),
+        memory,
+    )
+    .unwrap();
+    let storage = data.open().await;
+    let kept = make(&storage, "pvc-kept", 64, Content::Empty).await;
+    let large = storage
+        .make(COW, "pvc-large", 4096 * MIB, Content::Empty)
+        .await;
+    assert!(matches!(large, Err(Error::DiskFull { .. })), "{large:?}");
+    // The rest of the disk fills up: what is there has its room all the same.
+    fill(&pool.join("others"), 4096 * MIB).unwrap_err();
+    fill(&kept.join("file"), 48 * MIB).unwrap();
+    let grown = storage.limit(COW, "pvc-kept", 1024 * MIB).await;
+    assert!(matches!(grown, Err(Error::DiskFull { .. })), "{grown:?}");
+    storage.close().await.unwrap();
+    umount2(&pool, MntFlags::MNT_DETACH).unwrap();
+}
+
+#[tokio::test]
+async fn plain_directories_are_not_copied() {
+    let data = Data::new();
+    let local = data.dir.path().join("volumes");
+    fs::create_dir(&local).unwrap();
+    mount(
+        Some("tmpfs"),
+        &local,
+        Some("tmpfs"),
+        MsFlags::empty(),
+        Some("size=8M"),
+    )
+    .unwrap();
+    let storage = data.open().await;
+    let bytes = 4 * MIB;
+    let make = |volume: &'static str, content| storage.make(Driver::Local, volume, bytes, content);
+    make("pvc-1", Content::Empty).await.unwrap();
+    let snapshot = storage.snapshot(Driver::Local, "pvc-1", "snapshot-1").await;
+    assert!(matches!(snapshot, Err(Error::NoCopies { .. })));
+    let clone = make("pvc-2", Content::OfVolume("pvc-1".to_owned())).await;
+    assert!(matches!(clone, Err(Error::NoCopies { .. })));
+    assert!(!local.join("pvc-2").exists());
+    assert!(!data.file().exists());
+    storage.close().await.unwrap();
+    umount2(&local, MntFlags::MNT_DETACH).unwrap();
+}
+
+/// The class `local` on a host that has btrfs itself.
+#[tokio::test]
+async fn a_hosts_own_btrfs_copies_volumes_of_the_class_local() {
+    let host = Data::new();
+    let on_host = host.open().await;
+    make(&on_host, "pvc-any", 64, Content::Empty).await;
+    let dir = host.mount_point().join("data");
+    fs::create_dir(&dir).unwrap();
+    let storage = Storage::open(&dir).await.unwrap();
+    let local = Driver::Local;
+    let source = storage.make(local, "pvc-1", 16 * MIB, Content::Empty);
+    let source = source.await.unwrap();
+    fs::write(source.join("file"), "data").unwrap();
+    storage
+        .snapshot(local, "pvc-1", "snapshot-1")
+        .await
+        .unwrap();
+    let of_snapshot = Content::OfSnapshot("snapshot-1".to_owned());
+    let restored = storage.make(local, "pvc-2", 16 * MIB, of_snapshot);
+    let restored = restored.await.unwrap();
+    assert_eq!(fs::read(restored.join("file")).unwrap(), b"data");
+    let error = fill(&restored.join("large"), 20 * MIB).unwrap_err();
+    assert_eq!(error.raw_os_error(), Some(nix::libc::EDQUOT), "{error}");
+    let path = restored.to_str().unwrap();
+    storage.remove(local, "pvc-2", path).await.unwrap();
+    assert!(!restored.exists());
+    storage.close().await.unwrap();
+    on_host.close().await.unwrap();
+}

@@ -1,0 +1,209 @@
+//! Looks at how full volumes are, and says so on their claims: before they are full, and, where
+//! nothing limits them, when they hold more than their claim says.
+//!
+//! Where the file system counts, looking costs nothing. A plain directory is walked through, and
+//! the longer that takes, the less often it is done.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim};
+use resource_kinds::reasons::volume as reasons;
+
+use super::decide::{claim_of, is_ours, provisioned_by, whole_bytes};
+use super::{Provisioner, ProvisionerError as Error, amount};
+
+/// How often volumes are looked at.
+const INTERVAL: Duration = Duration::from_secs(30);
+/// A walk takes no more than this part of the time.
+const PART: u32 = 100;
+/// A volume is nearly full from this percentage on.
+const NEARLY: u64 = 90;
+
+/// How full a volume is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+enum Level {
+    #[default]
+    Fine,
+    Nearly,
+    Over,
+}
+
+fn level(used: u64, size: u64) -> Level {
+    if used > size {
+        Level::Over
+    } else if used.saturating_mul(100) >= size.saturating_mul(NEARLY) {
+        Level::Nearly
+    } else {
+        Level::Fine
+    }
+}
+
+/// What is known of a volume.
+#[derive(Clone, Copy, Debug, Default)]
+struct Seen {
+    level: Level,
+    /// When a walk is due again.
+    next: Option<Instant>,
+}
+
+impl Provisioner {
+    /// Looks again and again, until it is dropped.
+    pub(super) async fn watch_usage(self: Arc<Self>) {
+        let mut seen: BTreeMap<String, Seen> = BTreeMap::new();
+        loop {
+            tokio::time::sleep(INTERVAL).await;
+            let volumes = self.volumes.list();
+            let ours = volumes.iter().filter(|volume| {
+                let phase = volume
+                    .status
+                    .as_ref()
+                    .and_then(|status| status.phase.as_deref());
+                phase == Some("Bound") && is_ours(volume, &self.config.node_name)
+            });
+            let mut now_there = BTreeMap::new();
+            for volume in ours {
+                let name = volume.metadata.name.clone().unwrap_or_default();
+                let before = seen.get(&name).copied().unwrap_or_default();
+                let after = match self.look(volume, before).await {
+                    Ok(after) => after,
+                    Err(error) => {
+                        let error = reconcile::execute::chain(&error);
+                        tracing::debug!(volume = name, error, "usage not known");
+                        before
+                    }
+                };
+                now_there.insert(name, after);
+            }
+            seen = now_there;
+        }
+    }
+
+    async fn look(&self, volume: &PersistentVolume, before: Seen) -> Result<Seen, Error> {
+        let due = before.next.is_none_or(|next| next <= Instant::now());
+        let Some(driver) = provisioned_by(volume).filter(|_| due) else {
+            return Ok(before);
+        };
+        let name = volume.metadata.name.clone().unwrap_or_default();
+        let counted = self.config.storage.count(driver, &name).await?;
+        let (used, limited, next) = match counted {
+            Some(count) => (count.referenced, count.limit.is_some(), None),
+            None => {
+                let start = Instant::now();
+                let path = path_of(volume);
+                let walked = tokio::task::spawn_blocking(move || used(&path))
+                    .await
+                    .map_err(Error::CutOff)?;
+                let path = path_of(volume);
+                let used = walked.map_err(super::directories::failed("measure", &path))?;
+                (used, false, Some(Instant::now() + start.elapsed() * PART))
+            }
+        };
+        let capacity = volume.spec.as_ref().and_then(|spec| spec.capacity.as_ref());
+        let size = capacity.and_then(|capacity| capacity.get("storage"));
+        let size = size.map_or(u64::MAX, whole_bytes);
+        let level = level(used, size);
+        if level > before.level
+            && let Some(claim) = self.claim(volume)
+        {
+            let (reason, text) = words(level, limited, used, size);
+            self.recorder.warning(&*claim, reason, text);
+        }
+        Ok(Seen { level, next })
+    }
+
+    fn claim(&self, volume: &PersistentVolume) -> Option<Arc<PersistentVolumeClaim>> {
+        self.claims.get_key(&claim_of(volume)?)
+    }
+}
+
+fn words(level: Level, limited: bool, used: u64, size: u64) -> (&'static str, String) {
+    let (used, size) = (amount(used), amount(size));
+    match level {
+        Level::Over if !limited => (
+            reasons::OVERFULL,
+            format!(
+                "the volume holds {used}, more than the {size} of its claim; nothing stops it in \
+                 this class"
+            ),
+        ),
+        _ => (
+            reasons::NEARLY_FULL,
+            format!("the volume holds {used} of the {size} of its claim"),
+        ),
+    }
+}
+
+fn path_of(volume: &PersistentVolume) -> PathBuf {
+    let local = volume.spec.as_ref().and_then(|spec| spec.local.as_ref());
+    local
+        .map(|local| PathBuf::from(&local.path))
+        .unwrap_or_default()
+}
+
+/// What the files below a directory take on its disk, in bytes. Links are not followed, what has
+/// several names counts once, and other file systems do not count.
+fn used(root: &Path) -> io::Result<u64> {
+    let device = std::fs::symlink_metadata(root)?.dev();
+    let mut several: BTreeSet<u64> = BTreeSet::new();
+    let mut open = vec![root.to_owned()];
+    let mut sum: u64 = 0;
+    while let Some(directory) = open.pop() {
+        // What goes while it is looked at is not there.
+        let Ok(entries) = std::fs::read_dir(&directory) else {
+            continue;
+        };
+        for entry in entries.flatten() {
+            let Ok(metadata) = entry.metadata() else {
+                continue;
+            };
+            if metadata.dev() != device {
+                continue;
+            }
+            if metadata.is_dir() {
+                open.push(entry.path());
+            } else if metadata.nlink() > 1 && !several.insert(metadata.ino()) {
+                continue;
+            }
+            sum = sum.saturating_add(metadata.blocks().saturating_mul(512));
+        }
+    }
+    Ok(sum)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn levels_rise_before_and_past_the_claims_size() {
+        assert_eq!(level(899, 1000), Level::Fine);
+        assert_eq!(level(900, 1000), Level::Nearly);
+        assert_eq!(level(1000, 1000), Level::Nearly);
+        assert_eq!(level(1001, 1000), Level::Over);
+    }
+
+    #[test]
+    fn what_is_limited_cannot_be_overfull() {
+        assert_eq!(words(Level::Over, true, 2, 1).0, reasons::NEARLY_FULL);
+        assert_eq!(words(Level::Over, false, 2, 1).0, reasons::OVERFULL);
+    }
+
+    #[test]
+    fn blocks_are_counted_once() {
+        let root = tempfile::tempdir().unwrap();
+        let path = |name: &str| root.path().join(name);
+        let empty = used(root.path()).unwrap();
+        std::fs::create_dir(path("inner")).unwrap();
+        std::fs::write(path("inner/file"), vec![1; 1 << 20]).unwrap();
+        let once = used(root.path()).unwrap();
+        assert!(once >= empty + (1 << 20));
+        std::fs::hard_link(path("inner/file"), path("again")).unwrap();
+        std::os::unix::fs::symlink("/usr", path("link")).unwrap();
+        assert!(used(root.path()).unwrap() < once + (1 << 20));
+    }
+}
