@@ -10,6 +10,7 @@ pub type Maker = fn() -> Image;
 /// The images that the examples name, with what makes them.
 pub const ALL: &[(&str, Maker)] = &[
     ("busybox:1.28.4", old_busybox),
+    ("cassandra:v13", cassandra),
     ("mariadb:10.11", mariadb),
     ("nginx:1.9.1", || nginx("1.9.1")),
     ("postgres:15", postgres),
@@ -192,6 +193,7 @@ pub fn zookeeper() -> Image {
         ],
         links: &[("usr/bin/java", JAVA)],
         settings,
+        ..Recipe::default()
     };
     recipe.image()
 }
@@ -231,6 +233,52 @@ pub fn wordpress() -> Image {
             ("etc/apache2/wordpress.conf", 0o644, apache),
             ("etc/php/8.2/apache2/php.ini", 0o644, php),
         ],
+        settings,
+        ..Recipe::default()
+    };
+    recipe.image()
+}
+
+/// Cassandra as the tutorial's image has it: started by `run.sh` from variables, asked by
+/// `ready-probe.sh`.
+///
+/// # Panics
+/// When the packages are missing.
+pub fn cassandra() -> Image {
+    let settings = Settings {
+        cmd: &["/run.sh"],
+        ..Settings::default()
+    };
+    let file = |name| (name, 0o755);
+    let files = [
+        (file("run.sh"), include_str!("../images/cassandra/run.sh")),
+        (
+            file("ready-probe.sh"),
+            include_str!("../images/cassandra/ready-probe.sh"),
+        ),
+        (
+            file("usr/local/bin/nodetool"),
+            include_str!("../images/cassandra/nodetool"),
+        ),
+        (
+            file("usr/local/bin/cassandra-cli"),
+            include_str!("../images/cassandra/cassandra-cli"),
+        ),
+        (
+            ("opt/cassandra/conf/logback.xml", 0o644),
+            include_str!("../images/cassandra/logback.xml"),
+        ),
+    ];
+    let recipe = Recipe {
+        name: "cassandra",
+        packages: "cassandra",
+        trees: &[
+            ("cassandra-2.1.0/lib", "opt/cassandra/lib"),
+            ("cassandra-2.1.0/conf", "opt/cassandra/conf"),
+        ],
+        directories: &[("cassandra_data", 0, 0o755)],
+        files: &files.map(|((name, mode), contents)| (name, mode, contents)),
+        links: &[("usr/bin/java", JAVA)],
         settings,
         ..Recipe::default()
     };

@@ -18,6 +18,8 @@ pub struct Recipe<'a> {
     pub name: &'a str,
     /// The directory of packages that `cargo xtask setup` filled.
     pub packages: &'a str,
+    /// Directories that `cargo xtask setup` made, and where their contents come.
+    pub trees: &'a [(&'a str, &'a str)],
     /// Accounts beside `root` and `nobody`: name, and number of user and group.
     pub users: &'a [(&'a str, u32)],
     /// Directories: path, owner's number, mode.
@@ -93,6 +95,16 @@ impl Recipe<'_> {
             fs::create_dir_all(&directory).expect("make a directory");
             chown(&directory, Some(*owner), Some(*owner)).expect("chown");
             fs::set_permissions(&directory, fs::Permissions::from_mode(*mode)).expect("chmod");
+        }
+        for (tree, directory) in self.trees {
+            let directory = path.join(directory);
+            fs::create_dir_all(&directory).expect("make a directory");
+            let mut copy = Command::new("cp");
+            copy.arg("-r")
+                .arg(crate::tool(tree).join("."))
+                .arg(directory);
+            let copied = copy.status().is_ok_and(|status| status.success());
+            assert!(copied, "copy {tree}");
         }
         for (file, mode, contents) in self.files {
             let file = path.join(file);

@@ -14,7 +14,11 @@ fn main() -> ExitCode {
     let Some((_, make)) = applications::ALL.iter().find(|(known, _)| known == name) else {
         return refuse(&format!("{name} is not made here"));
     };
-    let reference = format!("docker.io/library/{name}");
+    let repository = match name.as_str() {
+        "cassandra:v13" => "gcr.io/google-samples",
+        _ => "docker.io/library",
+    };
+    let reference = format!("{repository}/{name}");
     make().write_archive(Path::new(file), &reference);
     ExitCode::SUCCESS
 }

