@@ -10,7 +10,7 @@ use kube::Client;
 use kube::api::Api;
 use pod_lifecycle::node_shutdown::Wave;
 use pod_lifecycle::resolv_conf::Resolver;
-use reconcile::{Cache, Change, Recorder, Source, WatchConfig};
+use reconcile::{Cache, Change, Changes, Recorder, Source, WatchConfig};
 use tokio::sync::{Semaphore, mpsc};
 use tokio::task::{JoinError, JoinHandle, JoinSet};
 use tokio_util::sync::CancellationToken;

@@ -31,7 +31,7 @@ fn the_rest_of_the_grace_is_for_the_signal_when_a_hook_does_not_end() {
     let mut world = World::new(json!({"terminationGracePeriodSeconds": 10, "containers": [
         {"name": "c", "image": "i", "lifecycle": {"preStop": {"exec": {"command": ["wait"]}}}}]}));
     world.behaviour.deaf.push("c");
-    world.behaviour.endless_hooks.push("c");
+    world.behaviour.slow_hooks.push("c");
     world.pass(1);
     world.delete(10);
     world.pass(30);
