@@ -44,8 +44,8 @@ pub trait Store: Send + Sync + 'static {
     /// the changes that had happened before the call, with the revision current at the call.
     ///
     /// *Errors.* `Compacted` or `Future` for a revision that cannot be watched from. The stream
-    /// itself ends with `WatcherTooSlow`, after everything that was buffered, or without an
-    /// error when the store closes.
+    /// itself ends with `WatcherTooSlow`, and what was buffered is dropped at once, or without
+    /// an error, after everything that was buffered, when the store closes.
     fn watch(&self, prefix: Vec<u8>, from: Revision) -> Result<WatchStream, StoreError>;
 
     /// Forgets history up to and including `revision`; older reads and watches get

@@ -102,6 +102,8 @@ pub struct Api {
     pub server: Arc<ApiServer>,
     pub store: Arc<EmbeddedStore>,
     pub node: Arc<EchoNode>,
+    /// What signs the tokens of accounts.
+    pub signer: Arc<TokenSigner>,
     service: LocalService,
 }
 
@@ -123,13 +125,14 @@ impl Api {
     ) -> Self {
         let cluster = ClusterConfig::default();
         let node = Arc::new(EchoNode::default());
+        let signer = Arc::new(TokenSigner::ephemeral().unwrap());
         let server = ApiServer::new(Config {
             store: seen,
             kinds: resource_kinds::all(&cluster),
             admission: resource_kinds::admission::plugins(),
             default_objects: resource_kinds::bootstrap::default_objects(),
             tls,
-            tokens: Some(Arc::new(TokenSigner::ephemeral().unwrap())),
+            tokens: Some(signer.clone()),
             token_audiences: Vec::new(),
             service_ip: cluster.service_range.api().into(),
             advertise: vec!["10.244.0.1:6443".parse().unwrap()],
@@ -143,6 +146,7 @@ impl Api {
             server,
             store,
             node,
+            signer,
             service,
         }
     }
@@ -153,6 +157,7 @@ impl Api {
             server: self.server.clone(),
             store: self.store.clone(),
             node: self.node.clone(),
+            signer: self.signer.clone(),
             service: self
                 .server
                 .local(UserInfo::new(name, groups.iter().copied())),

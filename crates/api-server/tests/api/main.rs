@@ -15,6 +15,7 @@ mod custom_resources;
 mod deletion;
 mod encryption;
 mod harness;
+mod hostile;
 mod impersonation;
 mod levels;
 mod listing;

@@ -17,17 +17,23 @@ use tokio_util::sync::CancellationToken;
 
 use crate::harness::{Api, PODS, pod};
 
-struct Served {
-    _dir: tempfile::TempDir,
-    authority: Authority,
+/// A server that listens.
+pub struct Served {
+    /// Where the authority keeps its keys.
+    pub dir: tempfile::TempDir,
+    pub authority: Authority,
     address: std::net::SocketAddr,
     stop: CancellationToken,
     done: tokio::task::JoinHandle<Result<(), api_server::ServeError>>,
-    api: Api,
+    pub api: Api,
 }
 
 impl Served {
-    async fn new(limits: Limits) -> Self {
+    pub async fn new(limits: Limits) -> Self {
+        Self::over(EmbeddedStore::in_memory(), limits).await
+    }
+
+    pub async fn over(store: Arc<EmbeddedStore>, limits: Limits) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let authority = Authority::open_or_create(dir.path()).unwrap();
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -39,12 +45,12 @@ impl Served {
             key_pem: identity.key_pem().to_owned(),
             client_ca_pem: authority.ca_pem().to_owned(),
         };
-        let api = Api::over(EmbeddedStore::in_memory(), limits, Some(tls)).await;
+        let api = Api::over(store, limits, Some(tls)).await;
         let stop = CancellationToken::new();
         let (server, token) = (api.server.clone(), stop.clone());
         let done = tokio::spawn(async move { server.serve(listener, token).await });
         Self {
-            _dir: dir,
+            dir,
             authority,
             address,
             stop,
@@ -53,13 +59,23 @@ impl Served {
         }
     }
 
-    fn admin(&self) -> Identity {
+    pub fn admin(&self) -> Identity {
         self.authority
             .client("mainstay-admin", &["system:masters"])
             .unwrap()
     }
 
-    async fn connect(&self, identity: Option<&Identity>) -> TlsStream<TcpStream> {
+    pub async fn connect(&self, identity: Option<&Identity>) -> TlsStream<TcpStream> {
+        let pems = identity.map(|one| (one.certificate_pem(), one.key_pem()));
+        self.connect_with(pems, &[]).await
+    }
+
+    /// Connects with a certificate and its key as PEM, and speaks one of these protocols.
+    pub async fn connect_with(
+        &self,
+        identity: Option<(&str, &str)>,
+        protocols: &[&str],
+    ) -> TlsStream<TcpStream> {
         let mut roots = RootCertStore::empty();
         roots
             .add(CertificateDer::from_pem_slice(self.authority.ca_pem().as_bytes()).unwrap())
@@ -69,16 +85,20 @@ impl Served {
             .with_safe_default_protocol_versions()
             .unwrap()
             .with_root_certificates(roots);
-        let config = match identity {
+        let mut config = match identity {
             None => builder.with_no_client_auth(),
-            Some(identity) => {
-                let chain = CertificateDer::pem_slice_iter(identity.certificate_pem().as_bytes());
-                let key = PrivateKeyDer::from_pem_slice(identity.key_pem().as_bytes()).unwrap();
+            Some((certificate, key)) => {
+                let chain = CertificateDer::pem_slice_iter(certificate.as_bytes());
+                let key = PrivateKeyDer::from_pem_slice(key.as_bytes()).unwrap();
                 builder
                     .with_client_auth_cert(chain.collect::<Result<_, _>>().unwrap(), key)
                     .unwrap()
             }
         };
+        config.alpn_protocols = protocols
+            .iter()
+            .map(|name| name.as_bytes().to_vec())
+            .collect();
         let stream = TcpStream::connect(self.address).await.unwrap();
         let name = ServerName::try_from("localhost").unwrap();
         TlsConnector::from(Arc::new(config))
@@ -88,9 +108,14 @@ impl Served {
     }
 
     /// Sends text and returns all that comes back until the server closes.
-    async fn talk(&self, identity: Option<&Identity>, text: &str) -> String {
-        let mut stream = self.connect(identity).await;
-        stream.write_all(text.as_bytes()).await.unwrap();
+    pub async fn talk(&self, identity: Option<&Identity>, text: &str) -> String {
+        let stream = self.connect(identity).await;
+        Self::talk_over(stream, text.as_bytes()).await
+    }
+
+    /// The same over a connection that is there.
+    pub async fn talk_over(mut stream: TlsStream<TcpStream>, bytes: &[u8]) -> String {
+        stream.write_all(bytes).await.unwrap();
         let mut answer = Vec::new();
         let reading = stream.read_to_end(&mut answer);
         // An unclean end of TLS is no concern of these tests.
@@ -101,7 +126,7 @@ impl Served {
     }
 }
 
-fn get(path: &str, headers: &str) -> String {
+pub fn get(path: &str, headers: &str) -> String {
     format!("GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n{headers}\r\n")
 }
 

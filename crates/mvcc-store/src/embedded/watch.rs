@@ -1,41 +1,78 @@
 //! Who watches what, and the bounded buffer between the commit thread and each watcher.
 //!
 //! The commit thread only hands a reference to the commit to the watchers that it concerns;
-//! picking out and copying the events happens in the watcher's own task.
+//! picking out and copying the events happens in the watcher's own task. A watcher that is cut off
+//! loses what waits for it at once: whoever does not read holds no commits of long ago.
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap, VecDeque},
     pin::Pin,
-    sync::{
-        Arc, Mutex, MutexGuard, PoisonError, Weak,
-        atomic::{AtomicBool, AtomicUsize, Ordering},
-    },
+    sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
     task::{Context, Poll},
 };
 
-use futures::Stream;
-use tokio::sync::mpsc::{self, error::TrySendError};
+use futures::{Stream, task::AtomicWaker};
 
 use super::{history::Commit, limits::Limits};
-use crate::{Event, Revision, StoreError, WatchEvents};
+use crate::{Revision, StoreError, WatchEvents};
+
+/// An empty buffer keeps room for no more than so many items.
+const IDLE_ITEMS_MAX: usize = 16;
 
 enum Item {
+    /// A change from before the watch began.
+    Replay(Arc<Commit>),
     Commit(Arc<Commit>),
     Progress(Revision),
+}
+
+/// Why nothing more comes.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum End {
+    /// The watcher was too slow.
+    Cut,
+    /// The store closed.
+    Closed,
+}
+
+/// What waits for a watcher.
+#[derive(Default)]
+struct Waiting {
+    items: VecDeque<Item>,
+    /// How many of the items are commits from after the beginning, and their size.
+    commits: usize,
+    bytes: usize,
+    end: Option<End>,
 }
 
 /// What both ends of a watcher's buffer see.
 #[derive(Default)]
 struct Buffer {
-    /// Bytes of the commits that wait.
-    bytes: AtomicUsize,
-    /// Set when the watcher was cut off.
-    cut: AtomicBool,
+    waiting: Mutex<Waiting>,
+    waker: AtomicWaker,
+}
+
+impl Buffer {
+    fn lock(&self) -> MutexGuard<'_, Waiting> {
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Ends the stream; a reason that was given before stays.
+    fn end(&self, why: End) {
+        let mut waiting = self.lock();
+        if waiting.end.is_none() {
+            waiting.end = Some(why);
+            if why == End::Cut {
+                waiting.items = VecDeque::new();
+            }
+        }
+        drop(waiting);
+        self.waker.wake();
+    }
 }
 
 struct Watcher {
     prefix: Arc<[u8]>,
-    sender: mpsc::Sender<Item>,
     buffer: Arc<Buffer>,
     /// Everything up to here has been handed over or does not concern this watcher and was
     /// marked as passed.
@@ -96,11 +133,18 @@ impl Hub {
             *self.prefix_lengths.entry(prefix.len()).or_default() += 1;
         }
         same.insert(id);
-        let (sender, receiver) = mpsc::channel(self.commits_max);
-        let buffer = Arc::new(Buffer::default());
+        let mut items: VecDeque<Item> = replay.into_iter().map(Item::Replay).collect();
+        items.push_back(Item::Progress(revision));
+        let waiting = Waiting {
+            items,
+            ..Waiting::default()
+        };
+        let buffer = Arc::new(Buffer {
+            waiting: Mutex::new(waiting),
+            ..Buffer::default()
+        });
         let watcher = Watcher {
             prefix: Arc::clone(&prefix),
-            sender,
             buffer: Arc::clone(&buffer),
             marked: revision,
         };
@@ -109,9 +153,6 @@ impl Hub {
             id,
             hub: Arc::downgrade(shared),
             prefix,
-            replay,
-            first_mark: Some(revision),
-            receiver,
             buffer,
             ended: false,
         }
@@ -141,7 +182,7 @@ impl Hub {
     pub(crate) fn publish(&mut self, commit: &Arc<Commit>) {
         for id in self.concerned(commit) {
             if let Some(watcher) = self.watchers.get_mut(&id)
-                && !watcher.offer(commit, self.bytes_max)
+                && !watcher.offer(commit, self.commits_max, self.bytes_max)
             {
                 self.remove(id);
             }
@@ -169,10 +210,7 @@ impl Hub {
             .values_mut()
             .filter(|watcher| watcher.marked < revision)
         {
-            // A full buffer needs no mark: its events say how far the watcher is.
-            if watcher.sender.try_send(Item::Progress(revision)).is_ok() {
-                watcher.marked = revision;
-            }
+            watcher.mark(revision);
         }
     }
 
@@ -191,26 +229,38 @@ impl Hub {
 
 impl Watcher {
     /// Returns whether the watcher is still there.
-    fn offer(&mut self, commit: &Arc<Commit>, bytes_max: usize) -> bool {
-        let waiting = self
-            .buffer
-            .bytes
-            .fetch_add(commit.bytes_watched, Ordering::Relaxed);
-        if waiting > bytes_max {
-            self.buffer.cut.store(true, Ordering::Release);
+    fn offer(&mut self, commit: &Arc<Commit>, commits_max: usize, bytes_max: usize) -> bool {
+        let mut waiting = self.buffer.lock();
+        if waiting.bytes > bytes_max || waiting.commits >= commits_max {
+            drop(waiting);
+            self.buffer.end(End::Cut);
             return false;
         }
-        match self.sender.try_send(Item::Commit(Arc::clone(commit))) {
-            Ok(()) => {
-                self.marked = commit.revision;
-                true
-            }
-            Err(TrySendError::Full(_)) => {
-                self.buffer.cut.store(true, Ordering::Release);
-                false
-            }
-            Err(TrySendError::Closed(_)) => false,
+        waiting.bytes += commit.bytes_watched;
+        waiting.commits += 1;
+        waiting.items.push_back(Item::Commit(Arc::clone(commit)));
+        drop(waiting);
+        self.marked = commit.revision;
+        self.buffer.waker.wake();
+        true
+    }
+
+    /// Marks how far history has got; of marks in a row only the last is kept.
+    fn mark(&mut self, revision: Revision) {
+        let mut waiting = self.buffer.lock();
+        match waiting.items.back_mut() {
+            Some(Item::Progress(last)) => *last = revision,
+            _ => waiting.items.push_back(Item::Progress(revision)),
         }
+        drop(waiting);
+        self.marked = revision;
+        self.buffer.waker.wake();
+    }
+}
+
+impl Drop for Watcher {
+    fn drop(&mut self) {
+        self.buffer.end(End::Closed);
     }
 }
 
@@ -219,21 +269,33 @@ pub(crate) struct Watch {
     id: u64,
     hub: Weak<Mutex<Hub>>,
     prefix: Arc<[u8]>,
-    replay: VecDeque<Arc<Commit>>,
-    /// Sent once after the replay.
-    first_mark: Option<Revision>,
-    receiver: mpsc::Receiver<Item>,
     buffer: Arc<Buffer>,
     ended: bool,
 }
 
 impl Watch {
-    fn events(&self, commit: &Commit) -> Vec<Event> {
+    fn events(&self, commit: &Commit) -> WatchEvents {
         let changes = commit.changes.iter();
         let under_prefix = changes.filter(|change| change.key.starts_with(&self.prefix));
-        under_prefix
-            .map(|change| change.event(commit.revision))
-            .collect()
+        let events = under_prefix.map(|change| change.event(commit.revision));
+        WatchEvents::Events(events.collect())
+    }
+
+    /// What waits, or else why nothing comes any more.
+    fn take(&self) -> Option<Result<Item, End>> {
+        let mut waiting = self.buffer.lock();
+        let Some(item) = waiting.items.pop_front() else {
+            return waiting.end.map(Err);
+        };
+        if let Item::Commit(commit) = &item {
+            waiting.bytes -= commit.bytes_watched;
+            waiting.commits -= 1;
+        }
+        if waiting.items.is_empty() && waiting.items.capacity() > IDLE_ITEMS_MAX {
+            // After a burst: most watchers are idle most of the time.
+            waiting.items = VecDeque::new();
+        }
+        Some(Ok(item))
     }
 }
 
@@ -244,29 +306,29 @@ impl Stream for Watch {
         if self.ended {
             return Poll::Ready(None);
         }
-        if let Some(commit) = self.replay.pop_front() {
-            return Poll::Ready(Some(Ok(WatchEvents::Events(self.events(&commit)))));
-        }
-        if let Some(revision) = self.first_mark.take() {
-            self.replay = VecDeque::new();
-            return Poll::Ready(Some(Ok(WatchEvents::Progress(revision))));
-        }
-        match futures::ready!(self.receiver.poll_recv(context)) {
-            Some(Item::Commit(commit)) => {
-                self.buffer
-                    .bytes
-                    .fetch_sub(commit.bytes_watched, Ordering::Relaxed);
-                Poll::Ready(Some(Ok(WatchEvents::Events(self.events(&commit)))))
-            }
-            Some(Item::Progress(revision)) => {
-                Poll::Ready(Some(Ok(WatchEvents::Progress(revision))))
-            }
+        let taken = match self.take() {
+            Some(taken) => taken,
             None => {
-                self.ended = true;
-                let cut = self.buffer.cut.load(Ordering::Acquire);
-                Poll::Ready(cut.then_some(Err(StoreError::WatcherTooSlow)))
+                self.buffer.waker.register(context.waker());
+                // Something may have come in between.
+                match self.take() {
+                    Some(taken) => taken,
+                    None => return Poll::Pending,
+                }
             }
-        }
+        };
+        let next = match taken {
+            Ok(Item::Replay(commit) | Item::Commit(commit)) => Ok(self.events(&commit)),
+            Ok(Item::Progress(revision)) => Ok(WatchEvents::Progress(revision)),
+            Err(end) => {
+                self.ended = true;
+                match end {
+                    End::Cut => Err(StoreError::WatcherTooSlow),
+                    End::Closed => return Poll::Ready(None),
+                }
+            }
+        };
+        Poll::Ready(Some(next))
     }
 }
 
