@@ -149,9 +149,19 @@ impl Maker {
             }
         }
         fields.sort_by(|one, other| one.name.cmp(&other.name));
+        let open = schema["x-kubernetes-preserve-unknown-fields"] == true;
+        let rest = open.then(|| {
+            Box::new(Field {
+                name: "".into(),
+                node: Node::Any,
+                required: false,
+                facts: Facts::default(),
+            })
+        });
         self.definitions.push(Definition {
             name: "".into(),
             fields: fields.into(),
+            rest,
             facts: facts(schema),
         });
         self.definitions.len() - 1

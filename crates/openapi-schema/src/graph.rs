@@ -39,6 +39,8 @@ pub(crate) struct Definition {
     pub name: Box<str>,
     /// Sorted by name.
     pub fields: Box<[Field]>,
+    /// What fields of other names are; `None` where there are none.
+    pub rest: Option<Box<Field>>,
     pub facts: Facts,
 }
 
@@ -47,7 +49,8 @@ impl Definition {
         let index = self
             .fields
             .binary_search_by(|field| (*field.name).cmp(name));
-        index.ok().map(|index| &self.fields[index])
+        let named = index.ok().map(|index| &self.fields[index]);
+        named.or(self.rest.as_deref())
     }
 }
 
@@ -135,6 +138,7 @@ impl Reader<'_> {
         Definition {
             name: name.into(),
             fields: fields.into(),
+            rest: None,
             facts: facts.get(name, ""),
         }
     }

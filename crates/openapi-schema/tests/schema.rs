@@ -374,6 +374,19 @@ mod custom {
     }
 
     #[test]
+    fn a_kind_that_leaves_all_open_has_no_unknown_fields() {
+        let mut boat = boat();
+        boat.schema["x-kubernetes-preserve-unknown-fields"] = json!(true);
+        let schema = Schema::custom(&boat.info, &boat.schema);
+        let object = json!({"metadata": {"nme": "b"}, "junk": {"x": 1}, "spec": {"junk": 1}});
+        let unknown = schema.unknown_fields("example.org", "v1", "Boat", &object);
+        assert_eq!(unknown, ["metadata.nme", "spec.junk"]);
+        let root = schema.lookup("example.org", "v1", "Boat").unwrap();
+        let junk = root.field("junk").unwrap();
+        assert_eq!(junk.type_ref().shape(), Shape::Any);
+    }
+
+    #[test]
     fn it_is_in_the_documents() {
         let custom = [boat()];
         let published = Schema::published();
