@@ -1,0 +1,269 @@
+//! Streams into containers by the stock client: exec, attach, run, cp, port-forward, logs, proxy
+//! (kubectl.md 5), over WebSocket and over SPDY.
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::process::{Child, Stdio};
+
+use end_to_end::registry::curl;
+use end_to_end::{Kubectl, with_images};
+
+/// A container that says what is typed, and one that serves a page.
+const PODS: &str = "
+apiVersion: v1
+kind: Pod
+metadata: {name: echo, labels: {app: echo}, annotations: {kubectl.kubernetes.io/default-container: main}}
+spec:
+  terminationGracePeriodSeconds: 0
+  containers:
+  - {name: side, image: busybox:1, command: [sleep, '1000']}
+  - name: main
+    image: busybox:1
+    stdin: true
+    command: [sh, -c, 'echo ready; while read line; do echo said $line; done; sleep 1000']
+---
+apiVersion: v1
+kind: Pod
+metadata: {name: page, labels: {app: page}}
+spec:
+  terminationGracePeriodSeconds: 0
+  containers: [{name: web, image: mainstay/hello, ports: [{containerPort: 80, name: http}]}]
+---
+apiVersion: v1
+kind: Service
+metadata: {name: page}
+spec: {selector: {app: page}, ports: [{port: 8080, targetPort: http, name: http}]}
+";
+
+/// What ends with the test.
+struct Background(Child);
+
+impl Drop for Background {
+    fn drop(&mut self) {
+        drop(self.0.kill());
+        drop(self.0.wait());
+    }
+}
+
+#[test]
+fn streams_into_containers() {
+    let (_registry, instance) = with_images();
+    let kubectl = instance.kubectl();
+    kubectl.apply(PODS);
+    kubectl.ok(&[
+        "wait",
+        "--for=condition=Ready",
+        "pods",
+        "--all",
+        "--timeout=60s",
+    ]);
+    for websocket in ["true", "false"] {
+        exec(&kubectl, websocket);
+        attach(&kubectl, websocket);
+        copy(&kubectl, websocket);
+        forward(&kubectl, websocket);
+    }
+    run(&kubectl);
+    logs(&kubectl);
+    proxy(&kubectl);
+}
+
+const REMOTE: &str = "KUBECTL_REMOTE_COMMAND_WEBSOCKETS";
+
+/// kubectl.md 5.1, 5.2, 5.10: exit codes come after all output.
+fn exec(kubectl: &Kubectl, websocket: &str) {
+    let script = "seq 1 2000; exit 7";
+    let mut command = kubectl.command(&["exec", "echo", "--", "sh", "-c", script]);
+    let output = command.env(REMOTE, websocket).output();
+    let output = output.expect("start kubectl");
+    assert_eq!(output.status.code(), Some(7), "{output:?}");
+    let lines = output.stdout.split(|byte| *byte == b'\n').count();
+    assert_eq!(lines, 2001);
+    let told = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(
+        told.contains("command terminated with exit code 7"),
+        "{told}"
+    );
+}
+
+/// kubectl.md 5.3
+fn attach(kubectl: &Kubectl, websocket: &str) {
+    let mut command = kubectl.command(&["attach", "-i", "echo"]);
+    command.env(REMOTE, websocket);
+    command
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped());
+    let mut attached = Background(command.spawn().expect("start kubectl"));
+    let hint = first_line(&mut attached.0.stderr, "press");
+    assert_eq!(
+        hint,
+        "If you don't see a command prompt, try pressing enter."
+    );
+    let mut input = attached.0.stdin.take().expect("a pipe");
+    writeln!(input, "over {websocket}").expect("type");
+    let said = first_line(&mut attached.0.stdout, "said");
+    assert_eq!(said, format!("said over {websocket}"));
+}
+
+/// The first line with a word in it. The pipe stays open for as long as its client writes.
+fn first_line(pipe: &mut Option<impl Read>, word: &str) -> String {
+    let pipe = BufReader::new(pipe.as_mut().expect("a pipe"));
+    let mut lines = pipe.lines().map_while(Result::ok);
+    lines.find(|line| line.contains(word)).unwrap_or_default()
+}
+
+/// kubectl.md 5.5
+fn copy(kubectl: &Kubectl, websocket: &str) {
+    let directory = tempfile::tempdir().expect("a directory");
+    let here = |name: &str| directory.path().join(name).display().to_string();
+    let text = "line\n".repeat(100_000);
+    std::fs::create_dir(here("tree")).expect("make a directory");
+    std::fs::write(here("tree/file"), &text).expect("write a file");
+    let run = |arguments: &[&str]| {
+        let mut command = kubectl.command(arguments);
+        let output = command.env(REMOTE, websocket).output();
+        let output = output.expect("start kubectl");
+        assert!(output.status.success(), "{output:?}");
+    };
+    let there = format!("echo:/tmp/{websocket}");
+    run(&["cp", &here("tree"), &there]);
+    run(&["cp", "--retries=2", &format!("{there}/file"), &here("back")]);
+    assert_eq!(std::fs::read_to_string(here("back")).expect("read"), text);
+}
+
+/// kubectl.md 5.6
+fn forward(kubectl: &Kubectl, websocket: &str) {
+    for target in ["pod/page", "service/page"] {
+        let port = if target == "pod/page" { ":80" } else { ":8080" };
+        let mut command = kubectl.command(&["port-forward", target, port]);
+        command.env("KUBECTL_PORT_FORWARD_WEBSOCKETS", websocket);
+        let command = command.stdout(Stdio::piped());
+        let mut child = Background(command.spawn().expect("start kubectl"));
+        let line = first_line(&mut child.0.stdout, "127.0.0.1");
+        let address = line
+            .strip_prefix("Forwarding from ")
+            .and_then(|rest| rest.split(' ').next())
+            .unwrap_or_else(|| panic!("no address in {line:?}"));
+        // Several connections, one after the other and at once.
+        let url = format!("http://{address}/");
+        let page = curl(&["--fail", "--parallel", &url, &url]).expect("pages");
+        assert!(page.contains("page"), "{page}");
+    }
+}
+
+/// kubectl.md 5.4
+fn run(kubectl: &Kubectl) {
+    let run = [
+        "run",
+        "once",
+        "--image=busybox:1",
+        "--restart=Never",
+        "-i",
+        "--rm",
+    ];
+    let once = [&run[..], &["--", "sh", "-c", "cat; exit 5"]].concat();
+    let once = kubectl.run_with_input(&once, "typed\n");
+    assert_eq!(once.code, 5, "{once:?}");
+    assert!(once.stdout.contains("typed\n"), "{once:?}");
+    let gone = "pod \"once\" deleted from default namespace";
+    assert!(once.stdout.contains(gone), "{once:?}");
+    // Over before anybody could attach: the log says what it said.
+    let quick = [
+        "run",
+        "quick",
+        "--image=busybox:1",
+        "--restart=Never",
+        "-i",
+        "--rm",
+    ];
+    let quick = kubectl.run(&[&quick[..], &["--quiet", "--", "echo", "done"]].concat());
+    assert_eq!(
+        (quick.code, quick.stdout.as_str()),
+        (0, "done\n"),
+        "{quick:?}"
+    );
+    let terminal = [
+        "run",
+        "tty",
+        "--image=busybox:1",
+        "--restart=Never",
+        "-it",
+        "--rm",
+    ];
+    let terminal = [&terminal[..], &["--", "sh"]].concat();
+    let terminal = kubectl.on_terminal(&terminal, "tty; exit 3\n");
+    assert!(terminal.stdout.contains("/dev/"), "{terminal:?}");
+    assert_eq!(terminal.code, 3, "{terminal:?}");
+    kubectl.ok(&["run", "stays", "--image=busybox:1", "--", "sleep", "1000"]);
+    let stays = kubectl.pod("stays");
+    assert_eq!(stays["spec"]["restartPolicy"], "Always");
+    assert_eq!(stays["metadata"]["labels"]["run"], "stays");
+    kubectl.ok(&["delete", "pod", "stays", "--now"]);
+}
+
+/// kubectl.md 5.7: the rest is in `commands`.
+fn logs(kubectl: &Kubectl) {
+    let log = |arguments: &[&str]| kubectl.ok(&[&["logs", "echo"], arguments].concat());
+    assert!(
+        log(&[]).starts_with("ready\nsaid over true\n"),
+        "{}",
+        log(&[])
+    );
+    assert_eq!(log(&["--tail=1"]), "said over false\n");
+    assert_eq!(log(&["--limit-bytes=3"]), "rea");
+    assert_eq!(log(&["--since=1h"]), log(&[]));
+    assert_eq!(log(&["--since-time=2999-01-01T00:00:00Z"]), "");
+    let stamped = log(&["--timestamps", "--tail=1"]);
+    let (time, rest) = stamped.split_once(' ').expect("a time and a text");
+    assert!(
+        time.ends_with('Z') && rest == "said over false\n",
+        "{stamped}"
+    );
+    let by_label = kubectl.ok(&[
+        "logs", "-l", "app=echo", "--prefix", "-c", "main", "--tail=1",
+    ]);
+    assert_eq!(by_label, "[pod/echo/main] said over false\n");
+    let unknown = kubectl.fails(&["logs", "echo", "-c", "none"]);
+    assert!(
+        unknown.contains("container none is not valid for pod echo"),
+        "{unknown}"
+    );
+    let previous = kubectl.fails(&["logs", "echo", "--previous"]);
+    let why = "previous terminated container \"main\" in pod \"echo\" not found";
+    assert!(previous.contains(why), "{previous}");
+    let waiting = "{apiVersion: v1, kind: Pod, metadata: {name: waits}, spec: {containers: \
+                   [{name: c, image: 'mainstay/hello', volumeMounts: [{name: v, mountPath: /v}]}], \
+                   volumes: [{name: v, configMap: {name: none}}]}}";
+    kubectl.apply(waiting);
+    kubectl.wait_waiting("waits", "ContainerCreating");
+    let waiting = kubectl.fails(&["logs", "waits"]);
+    let why = "container \"c\" in pod \"waits\" is waiting to start: ContainerCreating";
+    assert!(waiting.contains(why), "{waiting}");
+    kubectl.ok(&["delete", "pod", "waits", "--now"]);
+}
+
+/// kubectl.md 5.9: through the client's proxy, and through the server's.
+fn proxy(kubectl: &Kubectl) {
+    let mut command = kubectl.command(&["proxy", "--port=0"]);
+    let command = command.stdout(Stdio::piped());
+    let mut child = Background(command.spawn().expect("start kubectl"));
+    let line = first_line(&mut child.0.stdout, "127.0.0.1");
+    let address = line.rsplit(' ').next().unwrap_or_default();
+    let get = |path: &str| {
+        let url = format!("http://{address}{path}");
+        curl(&["--fail", "--location", &url]).unwrap_or_else(|error| panic!("{path}: {error}"))
+    };
+    assert!(get("/api/v1/namespaces/default/pods/echo").contains("\"kind\":\"Pod\""));
+    for path in [
+        "pods/page/proxy/",
+        "pods/page:80/proxy/",
+        "services/page:http/proxy/",
+        "services/http:page:8080/proxy/",
+    ] {
+        let page = get(&format!("/api/v1/namespaces/default/{path}"));
+        assert!(page.contains("page"), "{path}: {page}");
+    }
+    let node = kubectl.ok(&["get", "nodes", "-o", "jsonpath={.items[0].metadata.name}"]);
+    let healthy = get(&format!("/api/v1/nodes/{node}/proxy/healthz"));
+    assert_eq!(healthy, "ok");
+}
