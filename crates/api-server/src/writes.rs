@@ -13,7 +13,7 @@ use crate::pipeline::Call;
 use crate::query::Query;
 use crate::registry::Resource;
 use crate::server::ApiServer;
-use crate::storage::SyncReads;
+use crate::storage::{Asking, SyncReads};
 use crate::{field_managers, metadata};
 
 /// What to do about fields that are unknown or written twice (kubectl.md 0.8).
@@ -278,7 +278,10 @@ pub(crate) fn admit(
         user: &attempt.user.name,
         old,
     };
-    let cluster = SyncReads(server);
+    let cluster = Asking {
+        reads: SyncReads(server),
+        user: attempt.user,
+    };
     for plugin in &server.admission {
         plugin.admit(&request, object, &cluster)?;
     }

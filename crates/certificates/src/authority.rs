@@ -1,5 +1,6 @@
 //! The certificate authority of one data directory.
 
+use std::fmt;
 use std::path::{Path, PathBuf};
 
 use rcgen::{
@@ -37,6 +38,12 @@ pub struct Authority {
     dir: PathBuf,
     certificate_pem: String,
     issuer: Issuer<'static, KeyPair>,
+}
+
+impl fmt::Debug for Authority {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Authority").finish_non_exhaustive()
+    }
 }
 
 impl Authority {
@@ -102,6 +109,11 @@ impl Authority {
         };
         let file = format!("client-{}", file_name(common_name));
         self.open_or_issue(&file, &Wanted::Client(&subject), OffsetDateTime::now_utc())
+    }
+
+    /// What signs certificates.
+    pub(crate) fn issuer(&self) -> &Issuer<'static, KeyPair> {
+        &self.issuer
     }
 
     /// The key that signs service account tokens.
@@ -203,7 +215,9 @@ fn common_name(name: &str) -> DistinguishedName {
 }
 
 /// rcgen keeps one entry per type; a second organization goes in by its object identifier.
-fn distinguished_name(subject: &ClientSubject) -> Result<DistinguishedName, CertificateError> {
+pub(crate) fn distinguished_name(
+    subject: &ClientSubject,
+) -> Result<DistinguishedName, CertificateError> {
     let types = [
         DnType::OrganizationName,
         DnType::CustomDnType(ORGANIZATION_OID.to_vec()),

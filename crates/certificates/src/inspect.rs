@@ -11,6 +11,9 @@ use crate::{ClientSubject, SubjectAltNames};
 /// A certificate is renewed when less than this part of its life is left.
 const RENEWAL_PART: i32 = 3;
 
+/// A certificate starts a little early, for peers whose clocks are behind.
+pub(crate) const BACKDATED: Duration = Duration::hours(1);
+
 /// What a certificate is needed for.
 pub(crate) enum Wanted<'a> {
     Server(&'a SubjectAltNames),
@@ -84,10 +87,9 @@ fn address(bytes: &[u8]) -> Option<IpAddr> {
     }
 }
 
-/// From when to when a certificate made now is valid. It starts a little early, for peers whose
-/// clocks are behind.
+/// From when to when a certificate made now is valid.
 pub(crate) fn validity(now: OffsetDateTime, life: Duration) -> (OffsetDateTime, OffsetDateTime) {
-    (now - Duration::hours(1), now + life)
+    (now - BACKDATED, now + life)
 }
 
 #[cfg(test)]

@@ -10,6 +10,7 @@ mod files;
 mod identity;
 mod inspect;
 mod names;
+mod signing;
 mod subject;
 mod tokens;
 
@@ -18,6 +19,7 @@ use std::path::PathBuf;
 pub use authority::Authority;
 pub use identity::Identity;
 pub use names::SubjectAltNames;
+pub use signing::{LIFE_MAX, Usage};
 pub use subject::{ClientSubject, SubjectError};
 pub use tokens::{TokenError, TokenSigner};
 
@@ -46,6 +48,9 @@ pub enum CertificateError {
     /// A key or a certificate could not be made.
     #[error("make a certificate")]
     Generate(#[from] rcgen::Error),
+    /// What is to be signed is not a certificate request.
+    #[error("not a PEM certificate request")]
+    Request,
     /// More groups than a certificate made here can carry.
     #[error("a client certificate can name at most 2 groups, not {0}")]
     TooManyGroups(usize),

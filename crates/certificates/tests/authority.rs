@@ -250,7 +250,7 @@ fn what_cannot_be_replaced_is_never_replaced() {
     Authority::open_or_create(other_dir.path()).unwrap();
     let (key, certificate) = (read(dir, "ca.key"), read(dir, "ca.crt"));
     let refused = |what: &str| {
-        let error = Authority::open_or_create(dir).err().expect(what);
+        let error = Authority::open_or_create(dir).expect_err(what);
         assert!(
             matches!(error, CertificateError::Damaged { .. }),
             "{what}: {error}"

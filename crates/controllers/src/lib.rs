@@ -4,6 +4,7 @@
 //! decisions are in the crate `planners`.
 
 mod account_tokens;
+mod certificate_signing;
 mod context;
 mod cron_job;
 mod daemon_set;
@@ -63,6 +64,10 @@ fn all(context: &Context) -> Vec<(&'static str, BoxFuture<'static, ()>)> {
         (
             "account-tokens",
             Box::pin(account_tokens::run(context.clone())),
+        ),
+        (
+            "certificate-signing",
+            Box::pin(certificate_signing::run(context.clone())),
         ),
         ("endpoints", Box::pin(endpoints::run(context.clone()))),
         ("collection", Box::pin(collect(context.clone()))),

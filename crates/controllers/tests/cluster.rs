@@ -7,6 +7,8 @@
 mod access;
 #[path = "cluster/autoscaling.rs"]
 mod autoscaling;
+#[path = "cluster/certificate_signing.rs"]
+mod certificate_signing;
 #[path = "cluster/collection.rs"]
 mod collection;
 #[path = "cluster/contract.rs"]

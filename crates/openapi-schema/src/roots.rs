@@ -6,9 +6,10 @@ use k8s_openapi::Resource;
 use k8s_openapi::api::{
     apps::v1 as apps, authentication::v1 as authentication, authorization::v1 as authorization,
     autoscaling::v1 as autoscaling, autoscaling::v2 as autoscaling_v2, batch::v1 as batch,
-    coordination::v1 as coordination, core::v1 as core, discovery::v1 as discovery,
-    events::v1 as events, networking::v1 as networking, node::v1 as node, policy::v1 as policy,
-    rbac::v1 as rbac, scheduling::v1 as scheduling, storage::v1 as storage,
+    certificates::v1 as certificates, coordination::v1 as coordination, core::v1 as core,
+    discovery::v1 as discovery, events::v1 as events, networking::v1 as networking,
+    node::v1 as node, policy::v1 as policy, rbac::v1 as rbac, scheduling::v1 as scheduling,
+    storage::v1 as storage,
 };
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1 as apiextensions;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1 as meta;
@@ -64,6 +65,7 @@ pub(crate) fn roots() -> Vec<Root> {
         Root::of::<autoscaling_v2::HorizontalPodAutoscaler>(),
         Root::of::<batch::CronJob>(),
         Root::of::<batch::Job>(),
+        Root::of::<certificates::CertificateSigningRequest>(),
         Root::of::<coordination::Lease>(),
         Root::of::<core::Binding>(),
         Root::of::<core::ConfigMap>(),

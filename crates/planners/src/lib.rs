@@ -2,6 +2,7 @@
 //! what was observed (and the time) to a plan. No I/O, clock, randomness or logging.
 
 pub mod account_tokens;
+pub mod certificate_signing;
 pub mod cron_job;
 pub mod daemon_set;
 pub mod definitions;

@@ -140,6 +140,14 @@ pub trait Lookup {
     fn get(&self, group: &str, plural: &str, namespace: &str, name: &str) -> Option<Value>;
     /// All objects of a kind in a namespace (empty for all or cluster scope).
     fn list(&self, group: &str, plural: &str, namespace: &str) -> Vec<Value>;
+    /// Who makes the request: `uid`, `groups` and `extra`, as far as there are any.
+    fn asker(&self) -> Value {
+        Value::Null
+    }
+    /// Whether who makes the request may use a verb on an object of the whole cluster.
+    fn allows(&self, _verb: &str, _group: &str, _resource: &str, _name: &str) -> bool {
+        false
+    }
 }
 
 /// Everything that is particular to one kind. All methods are pure; none may panic on any input.

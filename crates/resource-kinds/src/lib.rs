@@ -10,6 +10,7 @@ mod at;
 pub mod autoscaling;
 pub mod batch;
 pub mod bootstrap;
+pub mod certificates;
 pub mod cluster;
 pub mod coordination;
 pub mod core;
@@ -71,6 +72,7 @@ pub fn all(config: &ClusterConfig) -> Vec<Arc<dyn Kind>> {
         Arc::new(autoscaling::HorizontalPodAutoscaler),
         Arc::new(batch::CronJob),
         Arc::new(batch::Job),
+        Arc::new(certificates::CertificateSigningRequest),
         Arc::new(coordination::Lease),
         Arc::new(discovery::EndpointSlice),
         Arc::new(events::Event),

@@ -77,6 +77,8 @@ fn samples() -> BTreeMap<&'static str, Value> {
         "volumes": [{"name": "v"}, {"name": "h", "hostPath": {"path": "/x"}}],
         "serviceAccountName": "default",
     });
+    let request = include_bytes!("../src/certificates/testdata/jane.csr");
+    let request = k8s_openapi::ByteString(request.to_vec());
     let mut brief = pod.clone();
     brief["restartPolicy"] = json!("Never");
     BTreeMap::from([
@@ -166,6 +168,11 @@ fn samples() -> BTreeMap<&'static str, Value> {
             "daemonsets",
             json!({"spec": {"selector": {"matchLabels": {"a": "b"}},
             "template": {"metadata": {"labels": {"a": "b"}}, "spec": pod}}}),
+        ),
+        (
+            "certificatesigningrequests",
+            json!({"spec": {"signerName": "example.com/mine", "usages": ["client auth"],
+            "request": request}}),
         ),
         ("podtemplates", json!({"template": {"spec": pod}})),
         ("jobs", json!({"spec": {"template": {"spec": brief}}})),

@@ -137,6 +137,7 @@ impl Instance {
                 Part::Controllers => {
                     let config = controllers::Config {
                         root_ca_pem: "certificates".to_owned(),
+                        ..controllers::Config::default()
                     };
                     let run = controllers::run_all(client, config, token.clone());
                     run.await.map_err(|error| error.to_string())

@@ -3,8 +3,10 @@
 use futures::FutureExt;
 use mvcc_store::{Range, RangeResult, StoreError};
 use resource_kinds::{Lookup, Taken};
-use serde_json::Value;
+use serde_json::{Value, json};
 
+use crate::authorize::{self, Asked};
+use crate::identity::UserInfo;
 use crate::registry::end_of;
 use crate::server::ApiServer;
 
@@ -107,6 +109,51 @@ impl Lookup for SyncReads<'_> {
                 ..Range::default()
             },
         )
+    }
+}
+
+/// The same reads on behalf of somebody, of whom admission may know what they may do.
+pub(crate) struct Asking<'s> {
+    pub(crate) reads: SyncReads<'s>,
+    pub(crate) user: &'s UserInfo,
+}
+
+impl Lookup for Asking<'_> {
+    fn get(&self, group: &str, plural: &str, namespace: &str, name: &str) -> Option<Value> {
+        self.reads.get(group, plural, namespace, name)
+    }
+
+    fn list(&self, group: &str, plural: &str, namespace: &str) -> Vec<Value> {
+        self.reads.list(group, plural, namespace)
+    }
+
+    fn asker(&self) -> Value {
+        let user = self.user;
+        let mut asker = json!({});
+        if !user.uid.is_empty() {
+            asker["uid"] = json!(user.uid);
+        }
+        if !user.groups.is_empty() {
+            asker["groups"] = json!(user.groups);
+        }
+        if !user.extra.is_empty() {
+            asker["extra"] = json!(user.extra);
+        }
+        asker
+    }
+
+    fn allows(&self, verb: &str, group: &str, resource: &str, name: &str) -> bool {
+        let asked = Asked {
+            verb,
+            group,
+            resource,
+            subresource: "",
+            namespace: "",
+            name,
+            path: None,
+            fields: "",
+        };
+        authorize::decide(self.reads.0, self.user, &asked).is_ok()
     }
 }
 

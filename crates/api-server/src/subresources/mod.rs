@@ -56,7 +56,7 @@ pub(crate) async fn answer(
     Form::of(&call.parts.headers, true)?;
     let reply = match name.as_str() {
         "status" => part(server, resource, verb, &call, body, Part::Status).await,
-        "ephemeralcontainers" | "resize" => {
+        "approval" | "ephemeralcontainers" | "resize" => {
             part(server, resource, verb, &call, body, Part::Subresource).await
         }
         "scale" => scale::answer(server, resource, verb, &call, body).await,

@@ -30,6 +30,8 @@ pub struct Cluster {
     pub client: Client,
     server: Arc<ApiServer>,
     pub shutdown: CancellationToken,
+    /// What signs certificates, if anything does.
+    pub authority: Option<Arc<certificates::Authority>>,
     _end: DropGuard,
 }
 
@@ -66,6 +68,7 @@ impl Cluster {
         Self {
             client,
             server,
+            authority: None,
             _end: shutdown.clone().drop_guard(),
             shutdown,
         }
@@ -79,12 +82,18 @@ impl Cluster {
         cluster
     }
 
+    /// A client of somebody else's.
+    pub fn client_of(&self, user: UserInfo) -> Client {
+        client(&self.server, user)
+    }
+
     /// Starts (more) controllers, which end with `shutdown` or the cluster.
     pub fn start_controllers(&self, shutdown: &CancellationToken) {
         let user = UserInfo::new("system:kube-controller-manager", ["system:authenticated"]);
         let client = client(&self.server, user);
         let config = controllers::Config {
             root_ca_pem: "certificates".to_owned(),
+            authority: self.authority.clone(),
         };
         let shutdown = shutdown.clone();
         tokio::spawn(async move {

@@ -111,6 +111,7 @@ impl Running {
         let controllers = server.client("system:kube-controller-manager", &masters);
         let config = controllers::Config {
             root_ca_pem: server.ca_pem.clone(),
+            authority: Some(server.authority.clone()),
         };
         self.run(Part::Decider, "controllers", |stop| {
             controllers::run_all(controllers, config, stop)

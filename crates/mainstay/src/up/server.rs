@@ -64,6 +64,8 @@ pub struct Server {
     pub kinds: Vec<Arc<dyn Kind>>,
     /// Certificates of the authority, PEM.
     pub ca_pem: String,
+    /// The authority.
+    pub authority: Arc<Authority>,
     /// Where it listens.
     pub address: SocketAddr,
     listeners: JoinSet<()>,
@@ -96,6 +98,7 @@ impl Server {
         let store = config.store.clone();
         let authority = Authority::open_or_create(&data.join("certificates"))
             .context("prepare the certificates")?;
+        let authority = Arc::new(authority);
         let service_ip = nth(config.ranges.service, 1)?;
         let node_ip = nth(config.ranges.pod, 1)?;
         let names = names(&config, service_ip, node_ip)?;
@@ -144,6 +147,7 @@ impl Server {
             store,
             kinds,
             ca_pem: authority.ca_pem().to_owned(),
+            authority: authority.clone(),
             address,
             listeners: JoinSet::new(),
         };

@@ -1,6 +1,7 @@
 //! What a cluster adds to, or refuses of, a request on account of other objects: the built-in
 //! admission plug-ins. Each is pure over the object and a [`Lookup`].
 
+mod certificates;
 mod default_tolerations;
 mod limit_ranger;
 mod namespace_lifecycle;
@@ -83,6 +84,10 @@ pub fn plugins() -> Vec<Box<dyn Admission>> {
         Box::new(storage::DefaultStorageClass),
         Box::new(storage::PersistentVolumeClaimResize),
         Box::new(pod_security::PodSecurity),
+        Box::new(certificates::CertificateRequestor),
+        Box::new(certificates::CertificateApproval),
+        Box::new(certificates::CertificateSigning),
+        Box::new(certificates::CertificateSubjectRestriction),
     ]
 }
 

@@ -37,6 +37,7 @@ const PURE_LIBRARIES: &[&str] = &[
     "json-patch",
     "regex",
     "thiserror",
+    "x509-parser",
 ];
 
 /// Layers from the bottom up; a crate may only depend on crates of lower or equal layers, and on

@@ -75,6 +75,7 @@ const KINDS: &[&str] = &[
     "csi_node",
     "volume_attachment",
     "horizontal_pod_autoscaler",
+    "certificate_signing_request",
 ];
 
 /// Checks every Rust file, and every file for words that do not belong.

@@ -1,0 +1,208 @@
+//! The controller of CertificateSigningRequests: approves nodes, signs with the cluster's authority,
+//! and removes what is done.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use certificates::{LIFE_MAX, Usage as Granted};
+use jiff::Timestamp;
+use k8s_openapi::ByteString;
+use k8s_openapi::api::authorization::v1::SubjectAccessReview;
+use k8s_openapi::api::certificates::v1::{
+    CertificateSigningRequest, CertificateSigningRequestCondition as Condition,
+};
+use kube::ResourceExt;
+use kube::api::{Api, PostParams};
+use planners::certificate_signing::{Action, Usage, failed, plan};
+use reconcile::execute::{self, Delete, chain};
+use reconcile::{Cache, Key, Outcome, Queue, run_workers};
+use resource_kinds::certificates::GROUP;
+use serde_json::json;
+
+use crate::Context;
+
+/// Requests that are worked on at once.
+const WORKERS: usize = 2;
+
+#[derive(Debug, thiserror::Error)]
+#[error("{what}")]
+struct Error {
+    what: &'static str,
+    #[source]
+    source: kube::Error,
+}
+
+fn failed_to(what: &'static str) -> impl FnOnce(kube::Error) -> Error {
+    move |source| Error { what, source }
+}
+
+struct Worker {
+    context: Context,
+    requests: Cache<CertificateSigningRequest>,
+    api: Api<CertificateSigningRequest>,
+}
+
+pub(crate) async fn run(context: Context) {
+    let worker = Arc::new(Worker {
+        requests: context.cache(),
+        api: Api::all(context.client.clone()),
+        context: context.clone(),
+    });
+    if !worker.requests.wait_synced().await {
+        return;
+    }
+    let queue = Queue::new();
+    let feed = tokio::spawn(feed(worker.requests.clone(), queue.clone()));
+    run_workers(queue, WORKERS, context.shutdown.clone(), move |key: Key| {
+        let worker = worker.clone();
+        async move { worker.reconcile(&key).await }
+    })
+    .await;
+    feed.abort();
+}
+
+impl Worker {
+    async fn reconcile(&self, key: &Key) -> Result<Outcome, Error> {
+        let Some(request) = self.requests.get_key(key) else {
+            return Ok(Outcome::Done);
+        };
+        let now = Timestamp::now();
+        let plan = plan(&request, now);
+        match plan.action {
+            None => {}
+            Some(Action::Delete) => {
+                let uid = request.uid().unwrap_or_default();
+                let deleted = execute::delete(&self.api, &key.name, Delete::of_uid(uid)).await;
+                deleted.map_err(failed_to("delete a certificate request"))?;
+            }
+            Some(Action::ApproveIf(rights)) => self.approve(&request, rights).await?,
+            Some(Action::Sign { usages, seconds }) => {
+                self.sign(&request, &usages, seconds, now).await?;
+            }
+            Some(Action::Fail(condition)) => self.fail(&request, condition).await?,
+        }
+        let wait = plan.wake_at.map(|at| at.duration_since(now));
+        let wait = wait.map(|wait| Duration::try_from(wait).unwrap_or_default());
+        Ok(Outcome::from(wait))
+    }
+
+    async fn approve(
+        &self,
+        request: &CertificateSigningRequest,
+        rights: Vec<(&'static str, Condition)>,
+    ) -> Result<(), Error> {
+        for (right, condition) in rights {
+            if self.may(request, right).await? {
+                let changed = with_condition(request, condition);
+                return self.write(&changed, "approval").await;
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether the asker may have requests of that sort approved.
+    async fn may(&self, request: &CertificateSigningRequest, right: &str) -> Result<bool, Error> {
+        let spec = &request.spec;
+        let review = json!({ "spec": {
+            "user": spec.username, "uid": spec.uid, "groups": spec.groups, "extra": spec.extra,
+            "resourceAttributes": { "group": GROUP, "resource": "certificatesigningrequests",
+                "subresource": right, "verb": "create" },
+        }});
+        let review: SubjectAccessReview = serde_json::from_value(review)
+            .map_err(kube::Error::SerdeError)
+            .map_err(failed_to("ask what somebody may do"))?;
+        let reviews: Api<SubjectAccessReview> = Api::all(self.context.client.clone());
+        let answer = reviews.create(&PostParams::default(), &review).await;
+        let answer = answer.map_err(failed_to("ask what somebody may do"))?;
+        Ok(answer.status.is_some_and(|status| status.allowed))
+    }
+
+    async fn sign(
+        &self,
+        request: &CertificateSigningRequest,
+        usages: &[Usage],
+        seconds: Option<i64>,
+        now: Timestamp,
+    ) -> Result<(), Error> {
+        let Some(authority) = &self.context.config.authority else {
+            return Ok(());
+        };
+        let usages: Vec<Granted> = usages.iter().map(|usage| granted(*usage)).collect();
+        let signed = authority.sign(
+            &request.spec.request.0,
+            &usages,
+            seconds.unwrap_or(LIFE_MAX),
+        );
+        match signed {
+            Ok(certificate) => {
+                let mut changed = request.clone();
+                let status = changed.status.get_or_insert_default();
+                status.certificate = Some(ByteString(certificate.into_bytes()));
+                self.write(&changed, "status").await
+            }
+            Err(error) => {
+                let condition = failed(chain(&error), now);
+                self.fail(request, condition).await
+            }
+        }
+    }
+
+    async fn fail(
+        &self,
+        request: &CertificateSigningRequest,
+        condition: Condition,
+    ) -> Result<(), Error> {
+        let changed = with_condition(request, condition);
+        self.write(&changed, "status").await
+    }
+
+    /// Writes over the state that was seen; what somebody else has changed is looked at anew.
+    async fn write(
+        &self,
+        request: &CertificateSigningRequest,
+        subresource: &'static str,
+    ) -> Result<(), Error> {
+        let name = request.name_any();
+        let params = PostParams::default();
+        let written = match subresource {
+            "status" => self.api.replace_status(&name, &params, request).await,
+            _ => {
+                let written = self
+                    .api
+                    .replace_subresource(subresource, &name, &params, request);
+                written.await
+            }
+        };
+        let written = execute::unless_outrun(written);
+        written
+            .map(drop)
+            .map_err(failed_to("write a certificate request"))
+    }
+}
+
+fn with_condition(
+    request: &CertificateSigningRequest,
+    condition: Condition,
+) -> CertificateSigningRequest {
+    let mut changed = request.clone();
+    let status = changed.status.get_or_insert_default();
+    status.conditions.get_or_insert_default().push(condition);
+    changed
+}
+
+fn granted(usage: Usage) -> Granted {
+    match usage {
+        Usage::ClientAuth => Granted::ClientAuth,
+        Usage::DigitalSignature => Granted::DigitalSignature,
+        Usage::KeyEncipherment => Granted::KeyEncipherment,
+        Usage::ServerAuth => Granted::ServerAuth,
+    }
+}
+
+/// Queues what is new or has changed: others write decisions into the status.
+async fn feed(requests: Cache<CertificateSigningRequest>, queue: Queue<Key>) {
+    let mut changes = requests.subscribe();
+    while let Some(change) = changes.next().await {
+        queue.add(Key::of(change.object().as_ref()));
+    }
+}

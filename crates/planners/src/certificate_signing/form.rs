@@ -1,0 +1,129 @@
+//! What requests for each signer have to look like.
+
+use std::collections::BTreeSet;
+
+use resource_kinds::certificates::{Request, signer};
+
+use super::Usage;
+
+const NODES: &str = "system:nodes";
+const NODE_NAME: &str = "system:node:";
+
+/// The form of requests for a signer.
+#[derive(Clone, Copy)]
+pub(super) enum Form {
+    /// Anybody, as a client.
+    ApiClient,
+    /// A node, as a client.
+    NodeClient,
+    /// A node, as a server.
+    NodeServing,
+}
+
+/// The form of a signer of the cluster; `None` for other people's.
+pub(super) fn of_signer(name: &str) -> Option<Form> {
+    match name {
+        signer::API_CLIENT => Some(Form::ApiClient),
+        signer::NODE_CLIENT => Some(Form::NodeClient),
+        signer::NODE_SERVING => Some(Form::NodeServing),
+        _ => None,
+    }
+}
+
+impl Form {
+    /// What the certificate will be usable for.
+    ///
+    /// *Errors.* What is not of this form, in Kubernetes' words.
+    pub fn check(self, asked: &Request, usages: &[String]) -> Result<Vec<Usage>, String> {
+        match self {
+            Self::ApiClient => client_usages(usages),
+            Self::NodeClient => {
+                let names = [
+                    (asked.dns.is_empty(), "DNS"),
+                    (asked.emails.is_empty(), "Email"),
+                    (asked.addresses.is_empty(), "IP"),
+                    (asked.uris.is_empty(), "URI"),
+                ];
+                check_organization(asked)?;
+                check_names(&names)?;
+                check_common_name(asked)?;
+                exactly(usages, Usage::ClientAuth)
+            }
+            Self::NodeServing => {
+                check_organization(asked)?;
+                if asked.dns.is_empty() && asked.addresses.is_empty() {
+                    return Err("DNS or IP subjectAltName is required".to_owned());
+                }
+                let names = [
+                    (asked.emails.is_empty(), "Email"),
+                    (asked.uris.is_empty(), "URI"),
+                ];
+                check_names(&names)?;
+                let usages = exactly(usages, Usage::ServerAuth)?;
+                check_common_name(asked)?;
+                Ok(usages)
+            }
+        }
+    }
+}
+
+fn check_organization(asked: &Request) -> Result<(), String> {
+    match asked.organizations.as_slice() {
+        [only] if only == NODES => Ok(()),
+        _ => Err("subject organization is not system:nodes".to_owned()),
+    }
+}
+
+fn check_common_name(asked: &Request) -> Result<(), String> {
+    match asked.common_name.starts_with(NODE_NAME) {
+        true => Ok(()),
+        false => Err("subject common name does not begin with system:node: ".to_owned()),
+    }
+}
+
+fn check_names(names: &[(bool, &str)]) -> Result<(), String> {
+    match names.iter().find(|(none, _)| !none) {
+        None => Ok(()),
+        Some((_, kind)) => Err(format!("{kind} subjectAltNames are not allowed")),
+    }
+}
+
+fn usage(name: &str) -> Option<Usage> {
+    match name {
+        "client auth" => Some(Usage::ClientAuth),
+        "digital signature" => Some(Usage::DigitalSignature),
+        "key encipherment" => Some(Usage::KeyEncipherment),
+        "server auth" => Some(Usage::ServerAuth),
+        _ => None,
+    }
+}
+
+fn client_usages(usages: &[String]) -> Result<Vec<Usage>, String> {
+    let mut found = BTreeSet::new();
+    for name in usages {
+        match usage(name) {
+            Some(usage) if usage != Usage::ServerAuth => found.insert(usage),
+            _ => return Err(format!("invalid usage for client certificate: {name}")),
+        };
+    }
+    match found.contains(&Usage::ClientAuth) {
+        true => Ok(found.into_iter().collect()),
+        false => Err("missing required usage for client certificate: client auth".to_owned()),
+    }
+}
+
+/// The purpose and signing, and encrypting keys where the kind of key can do so.
+fn exactly(usages: &[String], purpose: Usage) -> Result<Vec<Usage>, String> {
+    let found: BTreeSet<Option<Usage>> = usages.iter().map(|name| usage(name)).collect();
+    let needed = BTreeSet::from([Some(purpose), Some(Usage::DigitalSignature)]);
+    let mut all = needed.clone();
+    all.insert(Some(Usage::KeyEncipherment));
+    if found == needed || found == all {
+        return Ok(found.into_iter().flatten().collect());
+    }
+    let purpose = match purpose {
+        Usage::ServerAuth => ["digital signature", "key encipherment", "server auth"],
+        _ => ["client auth", "digital signature", "key encipherment"],
+    };
+    Err(format!("usages did not match [{}]", purpose.join(" ")))
+}

@@ -1,0 +1,174 @@
+//! CertificateSigningRequests for the signers that every cluster has.
+//!
+//! **Goal**: what is approved and right is signed, what is not right is failed with the reason; nodes
+//! that may have a client certificate need nobody's approval; what is decided or forgotten goes.
+//! **Relies on**: the API server letting only those approve who may, and keeping decisions.
+//! **Guarantees**: nothing is signed that is not approved, is denied, or is not of its signer's form;
+//! requests for other signers are only ever deleted for their age.
+
+mod form;
+
+use std::sync::Arc;
+
+use jiff::{SignedDuration, Timestamp};
+use k8s_openapi::api::certificates::v1::{
+    CertificateSigningRequest, CertificateSigningRequestCondition as Condition,
+};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use resource_kinds::certificates::{Request, condition, end_of_validity, signer};
+
+/// So long a request is kept after it was signed, denied or failed (as kube-controller-manager).
+const DECIDED: SignedDuration = SignedDuration::from_hours(1);
+/// So long a request waits for a decision.
+const PENDING: SignedDuration = SignedDuration::from_hours(24);
+/// When to see again whether somebody may have what they ask for.
+const AGAIN: SignedDuration = SignedDuration::from_mins(1);
+
+/// What to do about a request.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Action {
+    /// Delete it.
+    Delete,
+    /// Approve it with this condition, if its asker has one of these rights: the verb `create` on
+    /// these sub-resources of requests; the first that they have counts.
+    ApproveIf(Vec<(&'static str, Condition)>),
+    /// Sign it.
+    Sign {
+        /// What the certificate is to be usable for.
+        usages: Vec<Usage>,
+        /// How long it is to be valid, if the request says so.
+        seconds: Option<i64>,
+    },
+    /// Say that it cannot be signed.
+    Fail(Condition),
+}
+
+/// What certificates of these signers can be usable for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[expect(missing_docs, reason = "the API's own words")]
+pub enum Usage {
+    ClientAuth,
+    DigitalSignature,
+    KeyEncipherment,
+    ServerAuth,
+}
+
+/// What to do now, and when to look again.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Plan {
+    /// What to do.
+    pub action: Option<Action>,
+    /// When to plan again even if nothing happens.
+    pub wake_at: Option<Timestamp>,
+}
+
+/// Decides what to do about a request. Total.
+pub fn plan(request: &Arc<CertificateSigningRequest>, now: Timestamp) -> Plan {
+    if request.metadata.deletion_timestamp.is_some() {
+        return Plan::default();
+    }
+    let expiry = expiry(request);
+    if expiry.is_some_and(|at| at <= now) {
+        return Plan {
+            action: Some(Action::Delete),
+            wake_at: None,
+        };
+    }
+    let action = next(request, now);
+    let asks = matches!(action, Some(Action::ApproveIf(_)));
+    let again = asks.then(|| now.checked_add(AGAIN).unwrap_or(now));
+    Plan {
+        action,
+        wake_at: expiry.into_iter().chain(again).min(),
+    }
+}
+
+/// The condition that says that a request could not be signed.
+pub fn failed(message: String, now: Timestamp) -> Condition {
+    decision(condition::FAILED, "SignerValidationFailure", message, now)
+}
+
+fn decision(kind: &str, reason: &str, message: String, now: Timestamp) -> Condition {
+    let seconds = Timestamp::from_second(now.as_second()).unwrap_or(now);
+    Condition {
+        type_: kind.to_owned(),
+        status: "True".to_owned(),
+        reason: Some(reason.to_owned()),
+        message: Some(message),
+        last_update_time: Some(Time(seconds)),
+        last_transition_time: Some(Time(seconds)),
+    }
+}
+
+fn conditions(request: &CertificateSigningRequest) -> &[Condition] {
+    let status = request.status.as_ref();
+    let conditions = status.and_then(|status| status.conditions.as_deref());
+    conditions.unwrap_or_default()
+}
+
+fn certificate(request: &CertificateSigningRequest) -> Option<&[u8]> {
+    let certificate = request.status.as_ref()?.certificate.as_ref()?;
+    (!certificate.0.is_empty()).then_some(certificate.0.as_slice())
+}
+
+fn next(request: &CertificateSigningRequest, now: Timestamp) -> Option<Action> {
+    let has = |kind: &str| conditions(request).iter().any(|one| one.type_ == kind);
+    let done = certificate(request).is_some() || has(condition::FAILED) || has(condition::DENIED);
+    let spec = &request.spec;
+    let form = form::of_signer(&spec.signer_name)?;
+    if done {
+        return None;
+    }
+    let usages = spec.usages.as_deref().unwrap_or_default();
+    let asked = Request::parse(&spec.request.0).map_err(|error| error.to_string());
+    let checked = asked.and_then(|asked| Ok((form.check(&asked, usages)?, asked)));
+    if has(condition::APPROVED) {
+        return Some(match checked {
+            Ok((usages, _)) => Action::Sign {
+                usages,
+                seconds: spec.expiration_seconds.map(i64::from),
+            },
+            Err(why) => Action::Fail(failed(why, now)),
+        });
+    }
+    if spec.signer_name != signer::NODE_CLIENT {
+        return None;
+    }
+    let (_, asked) = checked.ok()?;
+    let own = spec.username.as_deref() == Some(asked.common_name.as_str());
+    let approved = |text: &str| {
+        let text = format!("Auto approving {text} after SubjectAccessReview.");
+        decision(condition::APPROVED, "AutoApproved", text, now)
+    };
+    let of_itself = (
+        "selfnodeclient",
+        approved("self kubelet client certificate"),
+    );
+    let of_another = ("nodeclient", approved("kubelet client certificate"));
+    let rights = own.then_some(of_itself).into_iter();
+    Some(Action::ApproveIf(rights.chain([of_another]).collect()))
+}
+
+/// When a request goes: at the end of its certificate, a while after it was decided, or when nobody
+/// decided it for long.
+fn expiry(request: &CertificateSigningRequest) -> Option<Timestamp> {
+    let created = request.metadata.creation_timestamp.as_ref();
+    let created = created.map(|time| time.0);
+    let later = |at: Option<Timestamp>, span: SignedDuration| at?.checked_add(span).ok();
+    let conditions = conditions(request);
+    if conditions.is_empty() {
+        return later(created, PENDING);
+    }
+    let certificate = certificate(request);
+    let ends = conditions.iter().filter_map(|one| {
+        let decided = match one.type_.as_str() {
+            condition::APPROVED => certificate.is_some(),
+            condition::DENIED | condition::FAILED => true,
+            _ => false,
+        };
+        let updated = one.last_update_time.as_ref().map(|time| time.0);
+        later(updated.or(created), DECIDED).filter(|_| decided)
+    });
+    let end_of_certificate = certificate.and_then(end_of_validity);
+    ends.chain(end_of_certificate).min()
+}

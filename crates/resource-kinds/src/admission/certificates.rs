@@ -1,0 +1,250 @@
+//! Requests for certificates: who asks is who asks, approving and signing need rights on the signer,
+//! and nobody gets a certificate that opens everything.
+
+use object_model::Status;
+use serde::Deserialize;
+use serde_json::Value;
+
+use super::{Admission, AdmissionRequest, Operation, forbidden};
+use crate::certificates::{GROUP, Request, signer};
+use crate::kind::Lookup;
+use crate::parts;
+
+const PLURAL: &str = "certificatesigningrequests";
+/// The group that may do everything.
+const MASTERS: &str = "system:masters";
+
+fn concerns(
+    request: &AdmissionRequest<'_>,
+    operation: Operation,
+    subresource: Option<&str>,
+) -> bool {
+    request.group == GROUP
+        && request.plural == PLURAL
+        && request.operation == operation
+        && subresource.is_none_or(|name| name == request.subresource)
+}
+
+/// Notes in a new request who makes it. (In Kubernetes the kind's storage does so.)
+pub(super) struct CertificateRequestor;
+
+impl Admission for CertificateRequestor {
+    fn name(&self) -> &'static str {
+        "CertificateRequestor"
+    }
+
+    fn admit(
+        &self,
+        request: &AdmissionRequest<'_>,
+        object: &mut Value,
+        cluster: &dyn Lookup,
+    ) -> Result<(), Status> {
+        if !concerns(request, Operation::Create, None) {
+            return Ok(());
+        }
+        let asker = cluster.asker();
+        if let Some(spec) = parts::entry(object, "spec") {
+            parts::set(spec, "username", request.user);
+            for field in ["uid", "groups", "extra"] {
+                parts::restore(spec, &asker, field);
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Approving and denying need the verb `approve` on the signer.
+pub(super) struct CertificateApproval;
+
+impl Admission for CertificateApproval {
+    fn name(&self) -> &'static str {
+        "CertificateApproval"
+    }
+
+    fn admit(
+        &self,
+        request: &AdmissionRequest<'_>,
+        object: &mut Value,
+        cluster: &dyn Lookup,
+    ) -> Result<(), Status> {
+        if concerns(request, Operation::Update, Some("approval")) {
+            check(request, object, cluster, "approve")?;
+        }
+        Ok(())
+    }
+}
+
+/// Issuing, and saying that it failed, need the verb `sign` on the signer.
+pub(super) struct CertificateSigning;
+
+impl Admission for CertificateSigning {
+    fn name(&self) -> &'static str {
+        "CertificateSigning"
+    }
+
+    fn admit(
+        &self,
+        request: &AdmissionRequest<'_>,
+        object: &mut Value,
+        cluster: &dyn Lookup,
+    ) -> Result<(), Status> {
+        let before = request.old.map(|old| &old["status"]);
+        if concerns(request, Operation::Update, Some("status"))
+            && before.is_none_or(|before| *before != object["status"])
+        {
+            check(request, object, cluster, "sign")?;
+        }
+        Ok(())
+    }
+}
+
+/// The signer is that of the stored request, whatever the sent one says.
+fn check(
+    request: &AdmissionRequest<'_>,
+    object: &Value,
+    cluster: &dyn Lookup,
+    verb: &str,
+) -> Result<(), Status> {
+    let stored = request.old.unwrap_or(object);
+    let name = stored["spec"]["signerName"].as_str().unwrap_or_default();
+    let domain = name.split_once('/').map_or(name, |(domain, _)| domain);
+    let whole_domain = format!("{domain}/*");
+    let mut names = [name, &whole_domain].into_iter();
+    if names.any(|name| cluster.allows(verb, GROUP, "signers", name)) {
+        return Ok(());
+    }
+    let why = format!("user not permitted to {verb} requests with signerName {name:?}");
+    Err(forbidden(request, object, &why))
+}
+
+/// A client certificate for the group that may do everything cannot be asked for.
+pub(super) struct CertificateSubjectRestriction;
+
+impl Admission for CertificateSubjectRestriction {
+    fn name(&self) -> &'static str {
+        "CertificateSubjectRestriction"
+    }
+
+    fn admit(
+        &self,
+        request: &AdmissionRequest<'_>,
+        object: &mut Value,
+        _cluster: &dyn Lookup,
+    ) -> Result<(), Status> {
+        let spec = &object["spec"];
+        if !concerns(request, Operation::Create, None) || spec["signerName"] != signer::API_CLIENT {
+            return Ok(());
+        }
+        let pem = k8s_openapi::ByteString::deserialize(&spec["request"]);
+        // What is no request is for validation to refuse.
+        let asked = pem.ok().and_then(|pem| Request::parse(&pem.0).ok());
+        let organizations = asked.map(|asked| asked.organizations).unwrap_or_default();
+        if organizations.iter().any(|group| group == MASTERS) {
+            let why = format!(
+                "use of {} signer with {MASTERS} group is not allowed",
+                signer::API_CLIENT
+            );
+            return Err(forbidden(request, object, &why));
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::super::testing::request;
+    use super::*;
+    use crate::certificates::tests::{JANE, MASTER};
+
+    /// May do one thing.
+    struct Rights(&'static str, &'static str);
+
+    impl Lookup for Rights {
+        fn get(&self, _: &str, _: &str, _: &str, _: &str) -> Option<Value> {
+            None
+        }
+
+        fn list(&self, _: &str, _: &str, _: &str) -> Vec<Value> {
+            Vec::new()
+        }
+
+        fn asker(&self) -> Value {
+            json!({"username": "me", "groups": ["us"], "uid": "7"})
+        }
+
+        fn allows(&self, verb: &str, group: &str, resource: &str, name: &str) -> bool {
+            (group, resource) == (GROUP, "signers") && (verb, name) == (self.0, self.1)
+        }
+    }
+
+    fn asked(pem: &str) -> Value {
+        let pem = k8s_openapi::ByteString(pem.as_bytes().to_vec());
+        json!({"metadata": {"name": "a"}, "spec": {"request": pem,
+            "signerName": signer::API_CLIENT}})
+    }
+
+    fn of(operation: Operation) -> AdmissionRequest<'static> {
+        AdmissionRequest {
+            group: GROUP,
+            ..request(operation, PLURAL)
+        }
+    }
+
+    #[test]
+    fn who_asks_is_noted() {
+        let mut object = asked(JANE);
+        object["spec"]["groups"] = json!(["system:masters"]);
+        let create = of(Operation::Create);
+        let cluster = Rights("", "");
+        CertificateRequestor
+            .admit(&create, &mut object, &cluster)
+            .unwrap();
+        assert_eq!(object["spec"]["username"], "me");
+        assert_eq!(object["spec"]["groups"], json!(["us"]));
+        assert!(object["spec"].get("extra").is_none());
+    }
+
+    #[test]
+    fn approving_and_signing_need_rights_on_the_signer() {
+        let old = asked(JANE);
+        let mut new = asked(JANE);
+        new["spec"]["signerName"] = json!("example.com/mine");
+        new["status"] = json!({"conditions": []});
+        let update = AdmissionRequest {
+            subresource: "approval",
+            old: Some(&old),
+            ..of(Operation::Update)
+        };
+        let mut try_it = |right: Rights| CertificateApproval.admit(&update, &mut new, &right);
+        assert!(try_it(Rights("approve", signer::API_CLIENT)).is_ok());
+        assert!(try_it(Rights("approve", "kubernetes.io/*")).is_ok());
+        let refused = try_it(Rights("approve", "example.com/mine")).unwrap_err();
+        assert_eq!(refused.code, 403);
+        assert!(refused.message.contains(
+            "user not permitted to approve requests with signerName \
+             \"kubernetes.io/kube-apiserver-client\""
+        ));
+        let sign = AdmissionRequest {
+            subresource: "status",
+            ..update
+        };
+        let mut try_it = |right: Rights| CertificateSigning.admit(&sign, &mut new, &right);
+        assert!(try_it(Rights("sign", signer::API_CLIENT)).is_ok());
+        assert!(try_it(Rights("approve", signer::API_CLIENT)).is_err());
+    }
+
+    #[test]
+    fn nobody_asks_for_everything() {
+        let admit = |mut object: Value| {
+            CertificateSubjectRestriction.admit(
+                &of(Operation::Create),
+                &mut object,
+                &Rights("", ""),
+            )
+        };
+        assert!(admit(asked(JANE)).is_ok());
+        assert_eq!(admit(asked(MASTER)).unwrap_err().code, 403);
+    }
+}

@@ -1,0 +1,143 @@
+//! What a certificate is requested for (PKCS#10).
+
+use std::net::IpAddr;
+
+use jiff::Timestamp;
+use x509_parser::certification_request::X509CertificationRequest;
+use x509_parser::extensions::{GeneralName, ParsedExtension};
+use x509_parser::parse_x509_certificate;
+use x509_parser::pem::parse_x509_pem;
+use x509_parser::prelude::FromDer;
+use x509_parser::x509::AttributeTypeAndValue;
+
+/// Subject and alternative names of a request.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Request {
+    /// The common name; empty if there is none.
+    pub common_name: String,
+    /// The organizations, in their order.
+    pub organizations: Vec<String>,
+    /// Alternative names: DNS.
+    pub dns: Vec<String>,
+    /// Alternative names: addresses.
+    pub addresses: Vec<IpAddr>,
+    /// Alternative names: electronic mail.
+    pub emails: Vec<String>,
+    /// Alternative names: URIs.
+    pub uris: Vec<String>,
+}
+
+/// Why something is no request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum RequestError {
+    /// It is not PEM, or not of this kind.
+    #[error("PEM block type must be CERTIFICATE REQUEST")]
+    NotPem,
+    /// What is inside cannot be read.
+    #[error("malformed certificate request")]
+    Malformed,
+}
+
+impl Request {
+    /// Reads a request (PEM). Whether its signature is right is for the signer to see.
+    ///
+    /// # Errors
+    /// What is not a request.
+    pub fn parse(pem: &[u8]) -> Result<Self, RequestError> {
+        let (_, block) = parse_x509_pem(pem).map_err(|_| RequestError::NotPem)?;
+        if block.label != "CERTIFICATE REQUEST" {
+            return Err(RequestError::NotPem);
+        }
+        let parsed = X509CertificationRequest::from_der(&block.contents);
+        let (rest, parsed) = parsed.map_err(|_| RequestError::Malformed)?;
+        if !rest.is_empty() {
+            return Err(RequestError::Malformed);
+        }
+        let subject = &parsed.certification_request_info.subject;
+        let mut request = Self::default();
+        // Of several common names the last one counts, as for client certificates.
+        for name in subject.iter_common_name() {
+            request.common_name = text(name)?;
+        }
+        for name in subject.iter_organization() {
+            request.organizations.push(text(name)?);
+        }
+        for extension in parsed.requested_extensions().into_iter().flatten() {
+            if let ParsedExtension::SubjectAlternativeName(names) = extension {
+                for name in &names.general_names {
+                    request.add(name)?;
+                }
+            }
+        }
+        Ok(request)
+    }
+
+    fn add(&mut self, name: &GeneralName<'_>) -> Result<(), RequestError> {
+        match name {
+            GeneralName::DNSName(name) => self.dns.push((*name).to_owned()),
+            GeneralName::RFC822Name(name) => self.emails.push((*name).to_owned()),
+            GeneralName::URI(name) => self.uris.push((*name).to_owned()),
+            GeneralName::IPAddress(bytes) => self.addresses.push(address(bytes)?),
+            // Kinds of names that no signer here puts into a certificate.
+            _ => {}
+        }
+        Ok(())
+    }
+}
+
+/// When a certificate (PEM; the first, if there are several) ends to be valid.
+pub fn end_of_validity(pem: &[u8]) -> Option<Timestamp> {
+    let (_, block) = parse_x509_pem(pem).ok()?;
+    let (_, certificate) = parse_x509_certificate(&block.contents).ok()?;
+    Timestamp::from_second(certificate.validity().not_after.timestamp()).ok()
+}
+
+fn text(name: &AttributeTypeAndValue<'_>) -> Result<String, RequestError> {
+    let text = name.as_str().map_err(|_| RequestError::Malformed)?;
+    Ok(text.to_owned())
+}
+
+fn address(bytes: &[u8]) -> Result<IpAddr, RequestError> {
+    if let Ok(bytes) = <[u8; 4]>::try_from(bytes) {
+        return Ok(bytes.into());
+    }
+    let bytes = <[u8; 16]>::try_from(bytes).map_err(|_| RequestError::Malformed)?;
+    Ok(bytes.into())
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+
+    /// For `system:node:n1` of `system:nodes`, with the names `n1` and 10.0.0.1.
+    pub(crate) const NODE: &str = include_str!("testdata/node.csr");
+    /// For `jane` of `developers` and `testers`, without other names.
+    pub(crate) const JANE: &str = include_str!("testdata/jane.csr");
+    /// For `root` of `system:masters`.
+    pub(crate) const MASTER: &str = include_str!("testdata/master.csr");
+
+    #[test]
+    fn a_request_says_who_it_is_for() {
+        let node = Request::parse(NODE.as_bytes()).unwrap();
+        assert_eq!(node.common_name, "system:node:n1");
+        assert_eq!(node.organizations, ["system:nodes"]);
+        assert_eq!(node.dns, ["n1"]);
+        assert_eq!(node.addresses, [IpAddr::from([10, 0, 0, 1])]);
+        let jane = Request::parse(JANE.as_bytes()).unwrap();
+        assert_eq!(jane.organizations, ["developers", "testers"]);
+        assert!(jane.dns.is_empty() && jane.uris.is_empty());
+    }
+
+    #[test]
+    fn other_things_are_no_requests() {
+        let parse = |text: &str| Request::parse(text.as_bytes());
+        assert_eq!(parse(""), Err(RequestError::NotPem));
+        assert_eq!(
+            parse(&NODE.replace("CERTIFICATE REQUEST", "CERTIFICATE")),
+            Err(RequestError::NotPem)
+        );
+        let short =
+            "-----BEGIN CERTIFICATE REQUEST-----\nMAA=\n-----END CERTIFICATE REQUEST-----\n";
+        assert_eq!(parse(short), Err(RequestError::Malformed));
+    }
+}
