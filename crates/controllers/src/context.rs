@@ -1,20 +1,17 @@
 //! What all controllers share: the client, the caches, the settings.
 
-use std::sync::Arc;
-
-use certificates::Authority;
 use k8s_openapi::api::apps::v1::{ControllerRevision, Deployment, ReplicaSet, StatefulSet};
 use k8s_openapi::api::batch::v1::Job;
 use k8s_openapi::api::core::v1::{
-    Endpoints, Namespace, Node, PersistentVolume, PersistentVolumeClaim, Pod,
-    ReplicationController, Service, ServiceAccount,
+    Endpoints, Namespace, Node, PersistentVolume, PersistentVolumeClaim, ReplicationController,
+    Service, ServiceAccount,
 };
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::api::storage::v1::StorageClass;
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use kube::{Api, Client};
-use reconcile::{Cache, Identity, Index, Object, Recorder, WatchConfig};
-use resource_kinds::pod_view::{PodView, Sharing};
+use reconcile::{Cache, Index, Object, Recorder, WatchConfig};
+use resource_kinds::pod_view::PodView;
 use serde::de::DeserializeOwned;
 use tokio_util::sync::CancellationToken;
 
@@ -26,8 +23,6 @@ pub struct Config {
     /// The certificates that pods are to trust the API server by (PEM); published in every
     /// namespace as the ConfigMap `kube-root-ca.crt`.
     pub root_ca_pem: String,
-    /// What signs certificates that were requested and approved; without one nothing is signed.
-    pub authority: Option<Arc<Authority>>,
 }
 
 /// Caches that more than one controller reads.
@@ -82,7 +77,7 @@ impl Context {
             replication_controllers: cache(&client, &shutdown),
             jobs: cache(&client, &shutdown),
             revisions: cache(&client, &shutdown),
-            pods: pods(&client, &shutdown),
+            pods: Cache::of_pods(&client, shutdown.clone()),
             claims: cache(&client, &shutdown),
             volumes: cache(&client, &shutdown),
             classes: cache(&client, &shutdown),
@@ -124,22 +119,6 @@ impl Context {
     {
         cache(&self.client, &self.shutdown)
     }
-}
-
-fn pods(client: &Client, shutdown: &CancellationToken) -> Cache<PodView> {
-    let mut sharing = Sharing::default();
-    Cache::spawn_as(
-        Api::all(client.clone()),
-        WatchConfig::default(),
-        shutdown.clone(),
-        |pod: &PodView| Identity {
-            namespace: &pod.namespace,
-            name: &pod.name,
-            uid: &pod.uid,
-            resource_version: &pod.resource_version,
-        },
-        move |pod: Pod| sharing.pod(pod),
-    )
 }
 
 fn cache<K>(client: &Client, shutdown: &CancellationToken) -> Cache<K>

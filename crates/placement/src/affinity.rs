@@ -1,7 +1,8 @@
 //! Pods that want to be near each other, or apart, within a topology (a node, a zone).
 
-use k8s_openapi::api::core::v1::{Node, Pod, PodAffinityTerm};
+use k8s_openapi::api::core::v1::{Node, PodAffinityTerm};
 use object_model::LabelSelector;
+use resource_kinds::pod_view::PodView;
 
 use crate::labels::{matches, parsed};
 use crate::view::ClusterView;
@@ -19,7 +20,7 @@ pub(crate) struct Term<'t> {
 }
 
 impl<'t> Term<'t> {
-    pub fn of(term: &'t PodAffinityTerm, owner: &'t Pod) -> Self {
+    pub fn of(term: &'t PodAffinityTerm, owner: &'t PodView) -> Self {
         let mut selector = parsed(term.label_selector.as_ref());
         let with = merged(term.match_label_keys.as_deref(), owner, false);
         let without = merged(term.mismatch_label_keys.as_deref(), owner, true);
@@ -36,7 +37,7 @@ impl<'t> Term<'t> {
             .map(String::as_str)
             .collect();
         if namespaces.is_empty() && term.namespace_selector.is_none() {
-            namespaces.push(owner.metadata.namespace.as_deref().unwrap_or_default());
+            namespaces.push(&owner.namespace);
         }
         let namespace_selector = term.namespace_selector.as_ref();
         Self {
@@ -47,8 +48,8 @@ impl<'t> Term<'t> {
         }
     }
 
-    pub fn selects(&self, pod: &Pod, view: &ClusterView) -> bool {
-        let namespace = pod.metadata.namespace.as_deref().unwrap_or_default();
+    pub fn selects(&self, pod: &PodView, view: &ClusterView) -> bool {
+        let namespace: &str = &pod.namespace;
         let in_namespace = self.namespaces.contains(&namespace)
             || self.namespace_selector.as_ref().is_some_and(|selector| {
                 let known = view.namespaces.get(namespace);
@@ -57,7 +58,7 @@ impl<'t> Term<'t> {
                     known.and_then(|known| known.metadata.labels.as_ref()),
                 )
             });
-        in_namespace && matches(&self.selector, pod.metadata.labels.as_ref())
+        in_namespace && self.selector.matches_by(|key| pod.label(key))
     }
 
     /// The node's value of the topology.
@@ -69,15 +70,14 @@ impl<'t> Term<'t> {
 
 fn merged(
     keys: Option<&[String]>,
-    owner: &Pod,
+    owner: &PodView,
     unequal: bool,
 ) -> Vec<object_model::selector::Requirement> {
     use object_model::selector::{Match, Requirement};
-    let labels = owner.metadata.labels.as_ref();
     keys.unwrap_or_default()
         .iter()
         .filter_map(|key| {
-            let value = labels?.get(key)?.clone();
+            let value = owner.label(key)?.to_owned();
             let values = [value].into();
             let condition = if unequal {
                 Match::NotIn(values)
@@ -93,7 +93,7 @@ fn merged(
 }
 
 /// Why the pod and those around cannot be so near, or so far apart; `None` if they can.
-pub(crate) fn objection(pod: &Pod, node: &Node, view: &ClusterView) -> Option<String> {
+pub(crate) fn objection(pod: &PodView, node: &Node, view: &ClusterView) -> Option<String> {
     let text = if !affinity_holds(pod, node, view) {
         AFFINITY
     } else if !anti_affinity_holds(pod, node, view) {
@@ -106,8 +106,8 @@ pub(crate) fn objection(pod: &Pod, node: &Node, view: &ClusterView) -> Option<St
     Some(text.to_owned())
 }
 
-fn affinity_terms(pod: &Pod) -> &[PodAffinityTerm] {
-    let affinity = pod.spec.as_ref().and_then(|spec| spec.affinity.as_ref());
+fn affinity_terms(pod: &PodView) -> &[PodAffinityTerm] {
+    let affinity = pod.spec.affinity.as_ref();
     let affinity = affinity.and_then(|affinity| affinity.pod_affinity.as_ref());
     let terms = affinity.and_then(|affinity| {
         affinity
@@ -117,8 +117,8 @@ fn affinity_terms(pod: &Pod) -> &[PodAffinityTerm] {
     terms.unwrap_or_default()
 }
 
-fn anti_affinity_terms(pod: &Pod) -> &[PodAffinityTerm] {
-    let affinity = pod.spec.as_ref().and_then(|spec| spec.affinity.as_ref());
+fn anti_affinity_terms(pod: &PodView) -> &[PodAffinityTerm] {
+    let affinity = pod.spec.affinity.as_ref();
     let affinity = affinity.and_then(|affinity| affinity.pod_anti_affinity.as_ref());
     let terms = affinity.and_then(|affinity| {
         affinity
@@ -136,7 +136,7 @@ fn has_neighbour(term: &Term<'_>, domain: &str, view: &ClusterView) -> bool {
     })
 }
 
-fn affinity_holds(pod: &Pod, node: &Node, view: &ClusterView) -> bool {
+fn affinity_holds(pod: &PodView, node: &Node, view: &ClusterView) -> bool {
     let terms: Vec<Term<'_>> = affinity_terms(pod)
         .iter()
         .map(|term| Term::of(term, pod))
@@ -164,7 +164,7 @@ fn affinity_holds(pod: &Pod, node: &Node, view: &ClusterView) -> bool {
     near || alone()
 }
 
-fn anti_affinity_holds(pod: &Pod, node: &Node, view: &ClusterView) -> bool {
+fn anti_affinity_holds(pod: &PodView, node: &Node, view: &ClusterView) -> bool {
     anti_affinity_terms(pod)
         .iter()
         .map(|term| Term::of(term, pod))
@@ -174,7 +174,7 @@ fn anti_affinity_holds(pod: &Pod, node: &Node, view: &ClusterView) -> bool {
         })
 }
 
-fn others_agree(pod: &Pod, node: &Node, view: &ClusterView) -> bool {
+fn others_agree(pod: &PodView, node: &Node, view: &ClusterView) -> bool {
     view.pods.iter().all(|other| {
         anti_affinity_terms(other)
             .iter()
@@ -189,7 +189,6 @@ fn others_agree(pod: &Pod, node: &Node, view: &ClusterView) -> bool {
     })
 }
 
-pub(crate) fn node_of<'v>(pod: &Pod, view: &'v ClusterView) -> Option<&'v Node> {
-    let name = pod.spec.as_ref()?.node_name.as_ref()?;
-    view.nodes.get(name).map(AsRef::as_ref)
+pub(crate) fn node_of<'v>(pod: &PodView, view: &'v ClusterView) -> Option<&'v Node> {
+    view.nodes.get(pod.node.as_deref()?).map(AsRef::as_ref)
 }

@@ -1,18 +1,18 @@
 //! Rules that only look at the node: its name, labels, taints and readiness for new pods.
 
 use k8s_openapi::api::core::v1::{Node, NodeSelector, Pod, PodSpec, Taint, Toleration};
+use resource_kinds::pod_view::PodView;
 use resource_kinds::reasons::taint::UNSCHEDULABLE;
 
 use crate::labels::node_selector_matches;
 
 /// Why the node is out of the question for the pod, or `None`.
-pub(crate) fn objection(pod: &Pod, node: &Node) -> Option<String> {
-    let spec = pod.spec.as_ref()?;
+pub(crate) fn objection(pod: &PodView, node: &Node) -> Option<String> {
+    let spec = &pod.spec;
     if is_cordoned(node) && !tolerates(spec, &cordon()) {
         return Some("node(s) were unschedulable".to_owned());
     }
-    let wanted = spec.node_name.as_deref().filter(|name| !name.is_empty());
-    if wanted.is_some() && wanted != node.metadata.name.as_deref() {
+    if pod.node.is_some() && pod.node.as_deref() != node.metadata.name.as_deref() {
         return Some("node(s) didn't match the requested node name".to_owned());
     }
     if untolerated_taint(spec, node).is_some() {

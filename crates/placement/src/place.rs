@@ -2,7 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use k8s_openapi::api::core::v1::{Node, Pod};
+use k8s_openapi::api::core::v1::Node;
+use resource_kinds::pod_view::PodView;
 
 use crate::resources::{Resources, Room, requests};
 use crate::score::score;
@@ -13,7 +14,7 @@ use crate::{affinity, node, ports, spread};
 /// Decides where the pod goes. `reserved` is the node on which a place was kept for it by an
 /// earlier decision: it is chosen again as long as it fits, because the pod's volumes are being
 /// made there.
-pub fn place(pod: &Pod, view: &ClusterView, reserved: Option<&str>) -> Decision {
+pub fn place(pod: &PodView, view: &ClusterView, reserved: Option<&str>) -> Decision {
     if let Some(obstacle) = gates(pod) {
         return Decision::Unschedulable(obstacle);
     }
@@ -65,9 +66,9 @@ pub fn place(pod: &Pod, view: &ClusterView, reserved: Option<&str>) -> Decision 
 /// All that speaks against a node, of the first rule that has something against it (as the
 /// scheduler framework reports it).
 fn node_objections(
-    pod: &Pod,
+    pod: &PodView,
     node: &Node,
-    pods: &[&Pod],
+    pods: &[&PodView],
     room: &Room,
     wanted: &Resources,
     claims: &Claims<'_>,
@@ -95,15 +96,8 @@ fn node_objections(
 }
 
 /// The pods on a node, without the pod itself.
-fn pods_on<'v>(node: &str, pod: &Pod, view: &'v ClusterView) -> Vec<&'v Pod> {
-    let is_there = |other: &&Pod| {
-        other.metadata.uid != pod.metadata.uid
-            && other
-                .spec
-                .as_ref()
-                .and_then(|spec| spec.node_name.as_deref())
-                == Some(node)
-    };
+fn pods_on<'v>(node: &str, pod: &PodView, view: &'v ClusterView) -> Vec<&'v PodView> {
+    let is_there = |other: &&PodView| other.uid != pod.uid && other.node.as_deref() == Some(node);
     view.pods
         .iter()
         .map(AsRef::as_ref)
@@ -111,8 +105,8 @@ fn pods_on<'v>(node: &str, pod: &Pod, view: &'v ClusterView) -> Vec<&'v Pod> {
         .collect()
 }
 
-fn gates(pod: &Pod) -> Option<Obstacle> {
-    let gates = pod.spec.as_ref()?.scheduling_gates.as_deref()?;
+fn gates(pod: &PodView) -> Option<Obstacle> {
+    let gates = pod.spec.scheduling_gates.as_deref()?;
     if gates.is_empty() {
         return None;
     }

@@ -1,6 +1,7 @@
 //! Host ports: two pods on a node cannot listen on the same one.
 
-use k8s_openapi::api::core::v1::{ContainerPort, Pod};
+use k8s_openapi::api::core::v1::ContainerPort;
+use resource_kinds::pod_view::PodView;
 
 /// A port on the host.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -20,7 +21,7 @@ impl HostPort<'_> {
 }
 
 /// Whether all host ports of the pod are free beside these pods.
-pub(crate) fn are_free<'p>(pod: &Pod, others: impl IntoIterator<Item = &'p Pod>) -> bool {
+pub(crate) fn are_free<'p>(pod: &PodView, others: impl IntoIterator<Item = &'p PodView>) -> bool {
     let wanted = host_ports(pod);
     wanted.is_empty()
         || !others
@@ -29,10 +30,8 @@ pub(crate) fn are_free<'p>(pod: &Pod, others: impl IntoIterator<Item = &'p Pod>)
             .any(|taken| wanted.iter().any(|port| port.collides(&taken)))
 }
 
-fn host_ports(pod: &Pod) -> Vec<HostPort<'_>> {
-    let Some(spec) = &pod.spec else {
-        return Vec::new();
-    };
+fn host_ports(pod: &PodView) -> Vec<HostPort<'_>> {
+    let spec = &pod.spec;
     let host_network = spec.host_network.unwrap_or_default();
     // Of the init containers only sidecars keep their ports.
     let sidecars = spec

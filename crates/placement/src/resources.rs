@@ -2,19 +2,18 @@
 
 use std::collections::BTreeMap;
 
-use k8s_openapi::api::core::v1::{Container, Node, Pod, PodSpec, ResourceRequirements};
+use k8s_openapi::api::core::v1::{Container, Node, PodSpec, ResourceRequirements};
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity as Amount;
 use object_model::Quantity;
+use resource_kinds::pod_view::PodView;
 
 /// Amounts by resource name.
 pub(crate) type Resources = BTreeMap<String, Quantity>;
 
 /// What the pod asks for: the sum of its containers and sidecars, or the largest moment of its
 /// init containers if that is more, with its overhead. Pod-level requests override the sum.
-pub(crate) fn requests(pod: &Pod) -> Resources {
-    let Some(spec) = &pod.spec else {
-        return Resources::new();
-    };
+pub(crate) fn requests(pod: &PodView) -> Resources {
+    let spec = &pod.spec;
     let mut total = Resources::new();
     for container in &spec.containers {
         add(&mut total, &container_requests(container));
@@ -92,7 +91,7 @@ pub(crate) struct Room {
 
 impl Room {
     /// The room on a node with these pods on it.
-    pub fn of<'p>(node: &Node, pods: impl IntoIterator<Item = &'p Pod>) -> Self {
+    pub fn of<'p>(node: &Node, pods: impl IntoIterator<Item = &'p PodView>) -> Self {
         let status = node.status.as_ref();
         let allocatable =
             status.and_then(|status| status.allocatable.as_ref().or(status.capacity.as_ref()));

@@ -1,7 +1,8 @@
 //! Which of several fitting nodes is the best: one rule after another, each deciding only what
 //! those before left open, and the name at last, so that the answer is always the same.
 
-use k8s_openapi::api::core::v1::{Node, Pod};
+use k8s_openapi::api::core::v1::Node;
+use resource_kinds::pod_view::PodView;
 
 use crate::affinity::{Term, node_of};
 use crate::labels::node_term_matches;
@@ -24,7 +25,7 @@ pub(crate) struct Score {
 
 /// Scores a node that fits.
 pub(crate) fn score(
-    pod: &Pod,
+    pod: &PodView,
     node: &Node,
     room: &Room,
     wanted: &Resources,
@@ -38,8 +39,8 @@ pub(crate) fn score(
     }
 }
 
-fn node_preference(pod: &Pod, node: &Node) -> i64 {
-    let affinity = pod.spec.as_ref().and_then(|spec| spec.affinity.as_ref());
+fn node_preference(pod: &PodView, node: &Node) -> i64 {
+    let affinity = pod.spec.affinity.as_ref();
     let preferences = affinity
         .and_then(|affinity| affinity.node_affinity.as_ref())
         .and_then(|affinity| {
@@ -54,8 +55,8 @@ fn node_preference(pod: &Pod, node: &Node) -> i64 {
     held.map(|preference| i64::from(preference.weight)).sum()
 }
 
-fn pod_preference(pod: &Pod, node: &Node, view: &ClusterView) -> i64 {
-    let affinity = pod.spec.as_ref().and_then(|spec| spec.affinity.as_ref());
+fn pod_preference(pod: &PodView, node: &Node, view: &ClusterView) -> i64 {
+    let affinity = pod.spec.affinity.as_ref();
     let wanted = affinity
         .and_then(|affinity| affinity.pod_affinity.as_ref())
         .and_then(|affinity| {
@@ -91,10 +92,8 @@ fn pod_preference(pod: &Pod, node: &Node, view: &ClusterView) -> i64 {
         .sum()
 }
 
-fn soft_taints(pod: &Pod, node: &Node) -> i64 {
-    let Some(spec) = &pod.spec else {
-        return 0;
-    };
+fn soft_taints(pod: &PodView, node: &Node) -> i64 {
+    let spec = &pod.spec;
     let soft = node::taints(node)
         .iter()
         .filter(|taint| taint.effect == "PreferNoSchedule" && !node::tolerates(spec, taint));
@@ -124,11 +123,11 @@ fn room_left(room: &Room, wanted: &Resources) -> i64 {
     left("cpu").min(left("memory"))
 }
 
-fn like_pods(pod: &Pod, node: &Node, view: &ClusterView) -> i64 {
-    let name = node.metadata.name.as_ref();
+fn like_pods(pod: &PodView, node: &Node, view: &ClusterView) -> i64 {
+    let name = node.metadata.name.as_deref();
     let like = view.pods.iter().filter(|other| {
-        other.spec.as_ref().and_then(|spec| spec.node_name.as_ref()) == name
-            && other.metadata.namespace == pod.metadata.namespace
+        other.node.as_deref() == name
+            && other.namespace == pod.namespace
             && owner(other).is_some()
             && owner(other) == owner(pod)
     });
@@ -136,8 +135,6 @@ fn like_pods(pod: &Pod, node: &Node, view: &ClusterView) -> i64 {
 }
 
 /// The uid of the pod's controller.
-fn owner(pod: &Pod) -> Option<&str> {
-    let owners = pod.metadata.owner_references.as_deref().unwrap_or_default();
-    let owner = owners.iter().find(|owner| owner.controller == Some(true))?;
-    Some(&owner.uid)
+fn owner(pod: &PodView) -> Option<&str> {
+    Some(&pod.controller.as_ref()?.uid)
 }

@@ -3,12 +3,13 @@
 
 use std::collections::BTreeMap;
 
-use k8s_openapi::api::core::v1::{Node, Pod, PodSpec, TopologySpreadConstraint};
+use k8s_openapi::api::core::v1::{Node, PodSpec, TopologySpreadConstraint};
 use object_model::LabelSelector;
 use object_model::selector::{Match, Requirement};
+use resource_kinds::pod_view::PodView;
 
 use crate::affinity::node_of;
-use crate::labels::{matches, parsed};
+use crate::labels::parsed;
 use crate::node;
 use crate::view::ClusterView;
 
@@ -17,8 +18,8 @@ const UNLABELLED: &str =
     "node(s) didn't match pod topology spread constraints (missing required label)";
 
 /// Why the pod would sit too close to its like, or `None`.
-pub(crate) fn objection(pod: &Pod, node: &Node, view: &ClusterView) -> Option<String> {
-    let spec = pod.spec.as_ref()?;
+pub(crate) fn objection(pod: &PodView, node: &Node, view: &ClusterView) -> Option<String> {
+    let spec = &pod.spec;
     let constraints: Vec<&TopologySpreadConstraint> = spec
         .topology_spread_constraints
         .iter()
@@ -33,7 +34,7 @@ pub(crate) fn objection(pod: &Pod, node: &Node, view: &ClusterView) -> Option<St
     }
     let holds = |constraint: &&TopologySpreadConstraint| {
         let counts = counts(pod, spec, constraint, &constraints, view);
-        let selected = matches(&selector(constraint, pod), pod.metadata.labels.as_ref());
+        let selected = selector(constraint, pod).matches_by(|key| pod.label(key));
         let here = domain(constraint, node)
             .and_then(|domain| counts.get(domain))
             .copied();
@@ -59,16 +60,15 @@ fn domain<'n>(constraint: &TopologySpreadConstraint, node: &'n Node) -> Option<&
     labels.get(&constraint.topology_key).map(String::as_str)
 }
 
-fn selector(constraint: &TopologySpreadConstraint, pod: &Pod) -> LabelSelector {
+fn selector(constraint: &TopologySpreadConstraint, pod: &PodView) -> LabelSelector {
     let base = parsed(constraint.label_selector.as_ref());
     let keys = constraint.match_label_keys.as_deref().unwrap_or_default();
     if keys.is_empty() {
         return base;
     }
-    let labels = pod.metadata.labels.as_ref();
     let mut all = base.requirements().to_vec();
     all.extend(keys.iter().filter_map(|key| {
-        let value = labels?.get(key)?.clone();
+        let value = pod.label(key)?.to_owned();
         Some(Requirement {
             key: key.clone(),
             condition: Match::In([value].into()),
@@ -79,7 +79,7 @@ fn selector(constraint: &TopologySpreadConstraint, pod: &Pod) -> LabelSelector {
 
 /// How many like pods each eligible domain has.
 fn counts<'v>(
-    pod: &Pod,
+    pod: &PodView,
     spec: &PodSpec,
     constraint: &TopologySpreadConstraint,
     all: &[&TopologySpreadConstraint],
@@ -100,9 +100,9 @@ fn counts<'v>(
         .collect();
     let selector = selector(constraint, pod);
     for other in &view.pods {
-        let like = other.metadata.namespace == pod.metadata.namespace
-            && other.metadata.deletion_timestamp.is_none()
-            && matches(&selector, other.metadata.labels.as_ref());
+        let like = other.namespace == pod.namespace
+            && !other.is_deleting()
+            && selector.matches_by(|key| other.label(key));
         let node = node_of(other, view).filter(|node| like && eligible(node));
         if let Some(count) = node
             .and_then(|node| domain(constraint, node))

@@ -3,8 +3,9 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use k8s_openapi::api::core::v1::{Namespace, Node, PersistentVolume, PersistentVolumeClaim, Pod};
+use k8s_openapi::api::core::v1::{Namespace, Node, PersistentVolume, PersistentVolumeClaim};
 use k8s_openapi::api::storage::v1::StorageClass;
+use resource_kinds::pod_view::PodView;
 
 /// The cluster as it is known. Objects are shared, so that a view is cheap to make.
 #[derive(Clone, Debug, Default)]
@@ -12,8 +13,8 @@ pub struct ClusterView {
     /// All nodes, by name.
     pub nodes: BTreeMap<String, Arc<Node>>,
     /// All pods that have a node and have not ended, also those that are only about to be bound
-    /// to the node (then with `spec.nodeName` filled in).
-    pub pods: Vec<Arc<Pod>>,
+    /// to the node (`PodView::node`).
+    pub pods: Vec<Arc<PodView>>,
     /// Namespaces, by name; their labels count for affinity.
     pub namespaces: BTreeMap<String, Arc<Namespace>>,
     /// Claims, by namespace and name.

@@ -4,10 +4,11 @@
 use std::collections::BTreeSet;
 
 use k8s_openapi::api::core::v1::{
-    Node, PersistentVolume, PersistentVolumeClaim, Pod, TopologySelectorTerm, Volume,
+    Node, PersistentVolume, PersistentVolumeClaim, TopologySelectorTerm,
 };
 use k8s_openapi::api::storage::v1::StorageClass;
 use resource_kinds::annotations::{BIND_COMPLETED, SELECTED_NODE};
+use resource_kinds::pod_view::PodView;
 use resource_kinds::volume_fit::{find, requested_class, requested_size};
 
 use crate::labels::node_selector_matches;
@@ -32,13 +33,14 @@ pub(crate) struct Claims<'v> {
 impl<'v> Claims<'v> {
     /// Looks at the pod's claims; the error is a text for people: nothing can be done for any
     /// node.
-    pub fn of(pod: &Pod, view: &'v ClusterView) -> Result<Self, String> {
+    pub fn of(pod: &PodView, view: &'v ClusterView) -> Result<Self, String> {
         let mut claims = Self::default();
-        let namespace = pod.metadata.namespace.clone().unwrap_or_default();
         let mut immediate = false;
-        for (name, ephemeral) in claim_names(pod) {
-            let Some(claim) = view.claims.get(&(namespace.clone(), name.clone())) else {
-                return Err(if ephemeral {
+        for used in &pod.claims {
+            let name = &*used.name;
+            let key = (pod.namespace.to_string(), name.to_owned());
+            let Some(claim) = view.claims.get(&key) else {
+                return Err(if used.ephemeral {
                     format!(
                         "waiting for ephemeral volume controller to create the \
                          persistentvolumeclaim {name:?}"
@@ -47,7 +49,7 @@ impl<'v> Claims<'v> {
                     format!("persistentvolumeclaim {name:?} not found")
                 });
             };
-            usable(claim, &name)?;
+            usable(claim, name)?;
             if is_bound(claim) {
                 claims.bound.push(claim);
             } else if waits_for_consumer(claim, view) && !names_volume(claim) {
@@ -55,7 +57,7 @@ impl<'v> Claims<'v> {
             } else {
                 immediate = true;
             }
-            claims.exclusive_in_use |= is_exclusive(claim) && is_used(&namespace, &name, pod, view);
+            claims.exclusive_in_use |= is_exclusive(claim) && is_used(name, pod, view);
         }
         if immediate {
             return Err("pod has unbound immediate PersistentVolumeClaims".to_owned());
@@ -142,26 +144,6 @@ impl<'v> Claims<'v> {
     }
 }
 
-/// Names of the claims that the pod's volumes use, and whether each is made for the pod.
-fn claim_names(pod: &Pod) -> Vec<(String, bool)> {
-    let pod_name = pod.metadata.name.as_deref().unwrap_or_default();
-    let volumes = pod
-        .spec
-        .as_ref()
-        .and_then(|spec| spec.volumes.as_deref())
-        .unwrap_or_default();
-    volumes
-        .iter()
-        .filter_map(|volume: &Volume| match &volume.persistent_volume_claim {
-            Some(source) => Some((source.claim_name.clone(), false)),
-            None => {
-                volume.ephemeral.as_ref()?;
-                Some((format!("{pod_name}-{}", volume.name), true))
-            }
-        })
-        .collect()
-}
-
 fn usable(claim: &PersistentVolumeClaim, name: &str) -> Result<(), String> {
     let phase = claim
         .status
@@ -231,11 +213,11 @@ fn is_exclusive(claim: &PersistentVolumeClaim) -> bool {
         .any(|mode| mode == "ReadWriteOncePod")
 }
 
-fn is_used(namespace: &str, claim: &str, pod: &Pod, view: &ClusterView) -> bool {
+fn is_used(claim: &str, pod: &PodView, view: &ClusterView) -> bool {
     view.pods.iter().any(|other| {
-        other.metadata.uid != pod.metadata.uid
-            && other.metadata.namespace.as_deref() == Some(namespace)
-            && claim_names(other).iter().any(|(name, _)| name == claim)
+        other.uid != pod.uid
+            && other.namespace == pod.namespace
+            && other.claims.iter().any(|used| *used.name == *claim)
     })
 }
 

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use k8s_openapi::api::core::v1::{Node, Pod};
 use placement::{ClusterView, Decision, place};
 use proptest::prelude::*;
+use resource_kinds::pod_view::PodView;
 use serde_json::json;
 
 const ROOM_MILLI: i64 = 1000;
@@ -23,14 +24,15 @@ fn cluster(nodes: usize) -> ClusterView {
     view
 }
 
-fn pod(index: usize, milli: i64) -> Pod {
-    serde_json::from_value(json!({
+fn pod(index: usize, milli: i64) -> PodView {
+    let pod: Pod = serde_json::from_value(json!({
         "metadata": {"name": format!("p{index}"), "namespace": "default", "uid": index.to_string()},
         "spec": {"containers": [
             {"name": "a", "resources": {"requests": {"cpu": format!("{milli}m")}}},
         ]},
     }))
-    .expect("a pod")
+    .expect("a pod");
+    pod.into()
 }
 
 proptest! {
@@ -49,9 +51,7 @@ proptest! {
                     let place: usize = node[1..].parse().expect("a node's number");
                     used[place] += milli;
                     prop_assert!(used[place] <= ROOM_MILLI);
-                    if let Some(spec) = &mut pod.spec {
-                        spec.node_name = Some(node);
-                    }
+                    pod.node = Some(node.into());
                     view.pods.push(Arc::new(pod));
                 }
                 Decision::Unschedulable(_) => {

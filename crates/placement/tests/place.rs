@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use k8s_openapi::api::core::v1::Pod;
 use placement::{ClaimStep, ClusterView, Decision, place};
+use resource_kinds::pod_view::PodView;
 use serde_json::{Value, json};
 
 /// Objects by kind; names, namespaces and defaults are filled in.
@@ -30,8 +31,8 @@ fn view(objects: Value) -> ClusterView {
     }
     for (_, mut pod) in named("pods") {
         pod["metadata"]["namespace"] = "default".into();
-        view.pods
-            .push(Arc::new(serde_json::from_value(pod).expect(read)));
+        let pod: Pod = serde_json::from_value(pod).expect(read);
+        view.pods.push(Arc::new(pod.into()));
     }
     for (name, mut claim) in named("claims") {
         claim["metadata"]["namespace"] = "default".into();
@@ -50,7 +51,7 @@ fn view(objects: Value) -> ClusterView {
     view
 }
 
-fn pod(spec: Value) -> Pod {
+fn pod(spec: Value) -> PodView {
     let mut spec = spec;
     if spec["containers"].is_null() {
         spec["containers"] = json!([{"name": "a"}]);
@@ -58,7 +59,9 @@ fn pod(spec: Value) -> Pod {
     let metadata = json!({
         "name": "web-0", "namespace": "default", "uid": "pod", "labels": {"app": "web"},
     });
-    serde_json::from_value(json!({"metadata": metadata, "spec": spec})).expect("a pod")
+    let pod = json!({"metadata": metadata, "spec": spec});
+    let pod: Pod = serde_json::from_value(pod).expect("a pod");
+    pod.into()
 }
 
 #[track_caller]

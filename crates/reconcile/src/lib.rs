@@ -1,14 +1,15 @@
 //! What everything that reconciles shares: watch caches ([`Cache`]), a keyed work queue
 //! ([`Queue`]), an event recorder ([`Recorder`]) and guarded writes ([`execute`]).
 //!
-//! Nothing here knows what is being reconciled. All of it is bounded (`limits.rs`), ends with a
-//! `CancellationToken`, and holds no lock across an await.
+//! Nothing here knows what is being reconciled; only that many watch all pods (`pods.rs`). All of
+//! it is bounded (`limits.rs`), ends with a `CancellationToken`, and holds no lock across an await.
 
 mod cache;
 mod changes;
 pub mod execute;
 mod key;
 pub mod limits;
+mod pods;
 mod queue;
 mod recorder;
 mod similarity;

@@ -4,21 +4,22 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::{Namespace, Node, PersistentVolume, PersistentVolumeClaim, Pod};
+use k8s_openapi::api::core::v1::{Namespace, Node, PersistentVolume, PersistentVolumeClaim};
 use k8s_openapi::api::storage::v1::StorageClass;
 use kube::{Api, Client};
 use placement::{ClaimStep, ClusterView, Decision, Obstacle, place};
 use reconcile::execute::message;
-use reconcile::{Cache, Change, Key, Object, Recorder, WatchConfig};
+use reconcile::{Cache, Change, EventType, Key, Object, Recorder, WatchConfig};
+use resource_kinds::pod_view::PodView;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use crate::backlog::{Backlog, Rank};
 use crate::reservations::{Reservation, Reservations, Stage, TakenStep};
-use crate::{Config, Error, limits, trimmed, writes};
+use crate::{Config, Error, limits, writes};
 
 struct Caches {
-    pods: Cache<Pod>,
+    pods: Cache<PodView>,
     nodes: Cache<Node>,
     namespaces: Cache<Namespace>,
     claims: Cache<PersistentVolumeClaim>,
@@ -29,7 +30,7 @@ struct Caches {
 /// A write that has ended.
 struct Written {
     key: Key,
-    pod: Arc<Pod>,
+    pod: Arc<PodView>,
     outcome: Outcome,
 }
 
@@ -64,7 +65,7 @@ pub(crate) struct Engine {
 impl Engine {
     pub fn new(client: Client, config: Config, shutdown: CancellationToken) -> Self {
         let caches = Caches {
-            pods: trimmed::pods(client.clone(), shutdown.clone()),
+            pods: Cache::of_pods(&client, shutdown.clone()),
             nodes: cache(&client, &shutdown),
             namespaces: cache(&client, &shutdown),
             claims: cache(&client, &shutdown),
@@ -185,7 +186,7 @@ impl Engine {
         if overdue {
             let text = "running PreBind plugin \"VolumeBinding\": binding volumes: \
                 context deadline exceeded";
-            self.recorder.warning(&*pod, "FailedScheduling", text);
+            self.warn(&pod, text);
             self.reservations.drop(&key);
         }
         let kept = kept.filter(|_| !overdue);
@@ -229,7 +230,7 @@ impl Engine {
         view
     }
 
-    fn bind(&mut self, key: Key, pod: Arc<Pod>, node: String) {
+    fn bind(&mut self, key: Key, pod: Arc<PodView>, node: String) {
         let reservation = Reservation {
             pod: pod.clone(),
             node: node.clone(),
@@ -248,7 +249,7 @@ impl Engine {
     fn prepare(
         &mut self,
         key: Key,
-        pod: Arc<Pod>,
+        pod: Arc<PodView>,
         node: String,
         steps: Vec<ClaimStep>,
         kept: Option<Reservation>,
@@ -286,11 +287,15 @@ impl Engine {
         });
     }
 
-    fn explain(&mut self, key: Key, pod: &Arc<Pod>, obstacle: &Obstacle) {
+    fn warn(&self, pod: &PodView, text: &str) {
+        let (kind, reason) = (EventType::Warning, "FailedScheduling");
+        self.recorder.event(pod.reference(), kind, reason, text);
+    }
+
+    fn explain(&mut self, key: Key, pod: &Arc<PodView>, obstacle: &Obstacle) {
         tracing::debug!(pod = %key, message = %obstacle.message, "no node for the pod");
         if obstacle.reason != "SchedulingGated" {
-            self.recorder
-                .warning(&**pod, "FailedScheduling", obstacle.message.clone());
+            self.warn(pod, &obstacle.message);
         }
         let Some(condition) = writes::condition(pod, obstacle, Timestamp::now()) else {
             return;
@@ -319,7 +324,9 @@ impl Engine {
             Outcome::Bound { node } => {
                 tracing::info!(pod = %key, node, "bound");
                 let text = format!("Successfully assigned {key} to {node}");
-                self.recorder.normal(&*pod, "Scheduled", text);
+                let kind = EventType::Normal;
+                self.recorder
+                    .event(pod.reference(), kind, "Scheduled", text);
                 self.settle(&key);
             }
             Outcome::Prepared(steps) => {
@@ -350,14 +357,14 @@ impl Engine {
             .caches
             .pods
             .get_key(key)
-            .is_none_or(|pod| has_node(&pod));
+            .is_none_or(|pod| pod.node.is_some());
         if bound {
             self.reservations.drop(key);
         }
     }
 
-    fn pod_changed(&mut self, change: Change<Pod>) {
-        let key = Key::of(&**change.object());
+    fn pod_changed(&mut self, change: Change<PodView>) {
+        let key = Key::of_pod(change.object());
         match change {
             Change::Applied(pod, previous) => {
                 let kept = self.reservations.get(&key);
@@ -376,14 +383,14 @@ impl Engine {
                 let ended = previous.is_some_and(|old| is_running(&old)) && !is_running(&pod);
                 if ended {
                     self.wake(|_| true);
-                } else if has_node(&pod) {
+                } else if pod.node.is_some() {
                     self.wake(wants_neighbours);
                 }
             }
             Change::Deleted(pod) => {
                 self.backlog.remove(&key);
                 self.reservations.drop(&key);
-                if has_node(&pod) {
+                if pod.node.is_some() {
                     self.wake(|_| true);
                 }
             }
@@ -409,23 +416,20 @@ impl Engine {
 
     fn claim_changed(&mut self, change: &Change<PersistentVolumeClaim>) {
         let claim = Key::of(&**change.object());
-        self.wake(|pod| {
-            pod.metadata.namespace.as_deref() == Some(claim.namespace.as_str()) && uses_claims(pod)
-        });
+        self.wake(|pod| *pod.namespace == *claim.namespace && uses_claims(pod));
     }
 
-    fn wake(&mut self, concerns: impl Fn(&Pod) -> bool) {
+    fn wake(&mut self, concerns: impl Fn(&PodView) -> bool) {
         let pods = &self.caches.pods;
         self.backlog
             .wake(|key| pods.get_key(key).is_some_and(|pod| concerns(&pod)));
     }
 
-    fn is_ours(&self, pod: &Pod) -> bool {
-        let spec = pod.spec.as_ref();
-        let scheduler = spec.and_then(|spec| spec.scheduler_name.as_deref());
-        !has_node(pod)
-            && pod.metadata.deletion_timestamp.is_none()
-            && !has_ended(pod)
+    fn is_ours(&self, pod: &PodView) -> bool {
+        let scheduler = pod.spec.scheduler_name.as_deref();
+        pod.node.is_none()
+            && !pod.is_deleting()
+            && !pod.has_ended()
             && scheduler.unwrap_or("default-scheduler") == self.config.scheduler_name
     }
 }
@@ -447,61 +451,37 @@ fn by_name<K: Object>(cache: &Cache<K>) -> std::collections::BTreeMap<String, Ar
     cache.list().into_iter().map(named).collect()
 }
 
-fn rank(pod: &Pod) -> Rank {
+fn rank(pod: &PodView) -> Rank {
     Rank {
-        priority: pod
-            .spec
-            .as_ref()
-            .and_then(|spec| spec.priority)
-            .unwrap_or_default(),
-        created: pod
-            .metadata
-            .creation_timestamp
-            .as_ref()
-            .map(|created| created.0),
+        priority: pod.spec.priority.unwrap_or_default(),
+        created: pod.created,
     }
 }
 
-fn same(a: &Pod, b: &Pod) -> bool {
-    a.metadata.uid == b.metadata.uid
-}
-
-fn has_node(pod: &Pod) -> bool {
-    let node = pod.spec.as_ref().and_then(|spec| spec.node_name.as_deref());
-    node.is_some_and(|node| !node.is_empty())
-}
-
-fn has_ended(pod: &Pod) -> bool {
-    let phase = pod
-        .status
-        .as_ref()
-        .and_then(|status| status.phase.as_deref());
-    matches!(phase, Some("Succeeded" | "Failed"))
+fn same(a: &PodView, b: &PodView) -> bool {
+    a.uid == b.uid
 }
 
 /// Takes up room on a node.
-fn is_running(pod: &Pod) -> bool {
-    has_node(pod) && !has_ended(pod)
+fn is_running(pod: &PodView) -> bool {
+    pod.node.is_some() && !pod.has_ended()
 }
 
 /// Whether the change can alter where the pod may go.
-fn matters(old: &Pod, new: &Pod) -> bool {
-    old.spec != new.spec || old.metadata.labels != new.metadata.labels || !same(old, new)
+fn matters(old: &PodView, new: &PodView) -> bool {
+    old.spec != new.spec
+        || old.claims != new.claims
+        || old.node != new.node
+        || old.labels != new.labels
+        || !same(old, new)
 }
 
-fn uses_claims(pod: &Pod) -> bool {
-    let volumes = pod.spec.as_ref().and_then(|spec| spec.volumes.as_deref());
-    volumes
-        .unwrap_or_default()
-        .iter()
-        .any(|volume| volume.persistent_volume_claim.is_some() || volume.ephemeral.is_some())
+fn uses_claims(pod: &PodView) -> bool {
+    !pod.claims.is_empty()
 }
 
-fn wants_neighbours(pod: &Pod) -> bool {
-    let affinity = pod.spec.as_ref().and_then(|spec| spec.affinity.as_ref());
+fn wants_neighbours(pod: &PodView) -> bool {
+    let affinity = pod.spec.affinity.as_ref();
     affinity.is_some_and(|affinity| affinity.pod_affinity.is_some())
-        || pod
-            .spec
-            .as_ref()
-            .is_some_and(|spec| spec.topology_spread_constraints.is_some())
+        || pod.spec.topology_spread_constraints.is_some()
 }

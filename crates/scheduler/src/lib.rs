@@ -5,7 +5,6 @@ mod backlog;
 mod engine;
 mod limits;
 mod reservations;
-mod trimmed;
 mod writes;
 
 use kube::Client;

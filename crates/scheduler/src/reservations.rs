@@ -5,10 +5,10 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Instant;
 
-use k8s_openapi::api::core::v1::Pod;
 use placement::{ClaimStep, ClusterView};
 use reconcile::Key;
 use resource_kinds::annotations::SELECTED_NODE;
+use resource_kinds::pod_view::PodView;
 use resource_kinds::volume_fit::claim_reference;
 
 /// How far it is.
@@ -53,7 +53,7 @@ impl TakenStep {
 /// A place on a node that is kept for a pod.
 #[derive(Clone, Debug)]
 pub(crate) struct Reservation {
-    pub pod: Arc<Pod>,
+    pub pod: Arc<PodView>,
     pub node: String,
     pub steps: Vec<TakenStep>,
     pub stage: Stage,
@@ -85,10 +85,10 @@ impl Reservations {
     /// Adds to the view what the caches do not show yet; of `asking` only its steps, not itself.
     pub fn overlay(&self, asking: &Key, view: &mut ClusterView) {
         for (key, reservation) in &self.by_pod {
-            let uid = &reservation.pod.metadata.uid;
-            if key != asking && !view.pods.iter().any(|pod| pod.metadata.uid == *uid) {
+            let uid = &reservation.pod.uid;
+            if key != asking && !view.pods.iter().any(|pod| pod.uid == *uid) {
                 let mut pod = (*reservation.pod).clone();
-                pod.spec.get_or_insert_default().node_name = Some(reservation.node.clone());
+                pod.node = Some(reservation.node.as_str().into());
                 view.pods.push(Arc::new(pod));
             }
             for taken in &reservation.steps {

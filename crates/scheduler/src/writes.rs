@@ -9,6 +9,7 @@ use kube::{Api, Client};
 use placement::{ClaimStep, Obstacle};
 use reconcile::{Cache, Key};
 use resource_kinds::annotations::{BOUND_BY_CONTROLLER, SELECTED_NODE};
+use resource_kinds::pod_view::PodView;
 use resource_kinds::reasons::pod_condition;
 use resource_kinds::volume_fit::claim_reference;
 use serde_json::json;
@@ -16,13 +17,12 @@ use serde_json::json;
 use crate::reservations::TakenStep;
 
 /// Binds the pod to the node.
-pub(crate) async fn bind(client: Client, pod: &Pod, node: &str) -> kube::Result<()> {
-    let namespace = pod.metadata.namespace.as_deref().unwrap_or_default();
-    let name = pod.metadata.name.as_deref().unwrap_or_default();
+pub(crate) async fn bind(client: Client, pod: &PodView, node: &str) -> kube::Result<()> {
+    let (namespace, name): (&str, &str) = (&pod.namespace, &pod.name);
     let binding = json!({
         "apiVersion": "v1",
         "kind": "Binding",
-        "metadata": {"name": name, "namespace": namespace, "uid": pod.metadata.uid},
+        "metadata": {"name": name, "namespace": namespace, "uid": &*pod.uid},
         "target": {"apiVersion": "v1", "kind": "Node", "name": node},
     });
     let api: Api<Pod> = Api::namespaced(client, namespace);
@@ -108,33 +108,28 @@ async fn select_node(
 }
 
 /// The condition that says why the pod has no node; `None` when the pod has it already.
-pub(crate) fn condition(pod: &Pod, obstacle: &Obstacle, now: Timestamp) -> Option<PodCondition> {
-    let conditions = pod
-        .status
-        .as_ref()
-        .and_then(|status| status.conditions.as_deref());
-    let present = conditions
-        .unwrap_or_default()
-        .iter()
-        .find(|condition| condition.type_ == pod_condition::SCHEDULED);
+pub(crate) fn condition(
+    pod: &PodView,
+    obstacle: &Obstacle,
+    now: Timestamp,
+) -> Option<PodCondition> {
+    let present = pod.condition(pod_condition::SCHEDULED);
+    let present = present.filter(|present| present.status() == "False");
     let same = present.is_some_and(|present| {
-        present.status == "False"
-            && present.reason.as_deref() == Some(obstacle.reason)
-            && present.message.as_deref() == Some(obstacle.message.as_str())
+        present.reason() == Some(obstacle.reason)
+            && present.message() == Some(obstacle.message.as_str())
     });
     if same {
         return None;
     }
-    let since = present
-        .filter(|present| present.status == "False")
-        .and_then(|present| present.last_transition_time.clone());
+    let since = present.and_then(|present| present.since);
     Some(PodCondition {
         type_: pod_condition::SCHEDULED.to_owned(),
         status: "False".to_owned(),
         reason: Some(obstacle.reason.to_owned()),
         message: Some(obstacle.message.clone()),
-        last_transition_time: Some(since.unwrap_or(Time(now))),
-        observed_generation: pod.metadata.generation,
+        last_transition_time: Some(Time(since.unwrap_or(now))),
+        observed_generation: pod.generation,
         ..PodCondition::default()
     })
 }
@@ -142,17 +137,19 @@ pub(crate) fn condition(pod: &Pod, obstacle: &Obstacle, now: Timestamp) -> Optio
 /// Writes the condition.
 pub(crate) async fn explain(
     client: Client,
-    pod: &Pod,
+    pod: &PodView,
     condition: PodCondition,
 ) -> kube::Result<()> {
     let patch = json!({
-        "metadata": {"uid": pod.metadata.uid},
+        "metadata": {"uid": &*pod.uid},
         "status": {"conditions": [condition]},
     });
-    let namespace = pod.metadata.namespace.as_deref().unwrap_or_default();
-    let api: Api<Pod> = Api::namespaced(client, namespace);
-    let name = pod.metadata.name.as_deref().unwrap_or_default();
-    api.patch_status(name, &PatchParams::default(), &Patch::Strategic(&patch))
-        .await
-        .map(|_| ())
+    let api: Api<Pod> = Api::namespaced(client, &pod.namespace);
+    api.patch_status(
+        &pod.name,
+        &PatchParams::default(),
+        &Patch::Strategic(&patch),
+    )
+    .await
+    .map(|_| ())
 }

@@ -1,0 +1,34 @@
+//! All pods: what most of those that reconcile look at, and what there are most of.
+
+use k8s_openapi::api::core::v1::Pod;
+use kube::{Api, Client};
+use resource_kinds::pod_view::{PodView, Sharing};
+use tokio_util::sync::CancellationToken;
+
+use crate::{Cache, Identity, Key, WatchConfig};
+
+impl Cache<PodView> {
+    /// Views of all pods; ends when `shutdown` is cancelled.
+    pub fn of_pods(client: &Client, shutdown: CancellationToken) -> Self {
+        let mut sharing = Sharing::default();
+        let all: Api<Pod> = Api::all(client.clone());
+        let view = move |pod| sharing.pod(pod);
+        Self::spawn_as(all, WatchConfig::default(), shutdown, identity, view)
+    }
+}
+
+impl Key {
+    /// The key of a pod.
+    pub fn of_pod(pod: &PodView) -> Self {
+        identity(pod).key()
+    }
+}
+
+fn identity(pod: &PodView) -> Identity<'_> {
+    Identity {
+        namespace: &pod.namespace,
+        name: &pod.name,
+        uid: &pod.uid,
+        resource_version: &pod.resource_version,
+    }
+}
