@@ -1,5 +1,8 @@
 //! What all controllers share: the client, the caches, the settings.
 
+use std::sync::Arc;
+
+use certificates::Authority;
 use k8s_openapi::api::apps::v1::{ControllerRevision, Deployment, ReplicaSet, StatefulSet};
 use k8s_openapi::api::batch::v1::Job;
 use k8s_openapi::api::core::v1::{
@@ -23,6 +26,8 @@ pub struct Config {
     /// The certificates that pods are to trust the API server by (PEM); published in every
     /// namespace as the ConfigMap `kube-root-ca.crt`.
     pub root_ca_pem: String,
+    /// What signs certificates that were requested and approved; without one nothing is signed.
+    pub authority: Option<Arc<Authority>>,
 }
 
 /// Caches that more than one controller reads.
