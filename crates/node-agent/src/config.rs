@@ -20,6 +20,25 @@ pub enum OnShutdown {
     LeavePods,
 }
 
+/// How much of a container's output is kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LogLimits {
+    /// A file of one container is put aside before it outgrows this many bytes.
+    pub file_bytes_max: u64,
+    /// Number of files of one instance, the current one included.
+    pub files_max: u32,
+}
+
+impl Default for LogLimits {
+    /// kubelet's `containerLogMaxSize` and `containerLogMaxFiles`.
+    fn default() -> Self {
+        Self {
+            file_bytes_max: 10 << 20,
+            files_max: 5,
+        }
+    }
+}
+
 /// Settings of a node agent.
 #[derive(Clone)]
 pub struct Config {
@@ -53,6 +72,8 @@ pub struct Config {
     pub pod_pids_max: i64,
     /// Which pods are taken.
     pub admission: Policy,
+    /// How much of their output is kept.
+    pub logs: LogLimits,
     /// Port of the kubelet API to report, 0 when it is reached in another way.
     pub kubelet_port: u16,
     /// What becomes of the pods at the end.

@@ -16,6 +16,7 @@ use pod_lifecycle::hostname::Names;
 use pod_lifecycle::qos::qos_class;
 use pod_lifecycle::spec;
 
+use crate::config::LogLimits;
 use crate::container_security::{check_non_root, check_supported, security, user_spec};
 use crate::layout::{PodDir, runtime_id};
 use crate::volumes::PreparedVolumes;
@@ -46,6 +47,8 @@ pub struct Ingredients<'a> {
     pub dir: &'a PodDir,
     /// The pod's names.
     pub names: &'a Names,
+    /// How much of its output is kept.
+    pub logs: LogLimits,
     /// Directory of the node's system call profiles.
     pub seccomp_profiles: &'a Path,
     /// The node's memory, for the order in which the kernel kills.
@@ -146,7 +149,8 @@ pub fn container_spec(of: &Ingredients<'_>) -> Result<ContainerSpec, String> {
         stdin_once: container.stdin_once == Some(true),
         log: LogSpec {
             path: Some(of.dir.log(&container.name, of.restart_count)),
-            ..LogSpec::default()
+            file_bytes_max: of.logs.file_bytes_max,
+            files_max: of.logs.files_max,
         },
         annotations: [
             (
@@ -441,6 +445,10 @@ mod tests {
             volumes: &volumes,
             dir: &PodDir::at(PathBuf::from("/pods/x")),
             names: &pod_lifecycle::hostname::names(&pod, "cluster.local").unwrap(),
+            logs: LogLimits {
+                file_bytes_max: 4096,
+                files_max: 2,
+            },
             seccomp_profiles: Path::new("/profiles"),
             node_memory_bytes: 1 << 30,
             process_target: None,
@@ -474,6 +482,7 @@ mod tests {
             .collect();
         assert_eq!(env, ["HOSTNAME=web-0", "PATH=/bin", "B=2", "A=1"]);
         assert_eq!(spec.log.path.unwrap(), PathBuf::from("/pods/x/c/2.log"));
+        assert_eq!((spec.log.file_bytes_max, spec.log.files_max), (4096, 2));
     }
 
     #[test]

@@ -6,6 +6,8 @@ use std::path::Path;
 
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 
+use crate::container_spec::HUGE_PAGES;
+
 /// What is read once, at start.
 #[derive(Clone, Debug, Default)]
 pub struct Machine {
@@ -15,6 +17,8 @@ pub struct Machine {
     pub memory_bytes: u64,
     /// Size in bytes of the file system of the data directory.
     pub disk_bytes: u64,
+    /// Bytes of memory that are set aside as huge pages, by the size of a page in bytes.
+    pub huge_pages: BTreeMap<u64, u64>,
     /// Kernel release.
     pub kernel: String,
     /// Name of the system.
@@ -49,6 +53,7 @@ impl Machine {
             cpus: std::thread::available_parallelism().map_or(1, usize::from),
             memory_bytes: meminfo("MemTotal").unwrap_or(0),
             disk_bytes: disk(data_dir).map_or(0, |disk| disk.total),
+            huge_pages: huge_pages(Path::new("/sys/kernel/mm/hugepages")),
             kernel: line("/proc/sys/kernel/osrelease"),
             os_image: os_release("PRETTY_NAME").unwrap_or_else(|| "Linux".to_owned()),
             machine_id: line("/etc/machine-id"),
@@ -60,7 +65,7 @@ impl Machine {
     /// What the node has, as resources.
     pub fn capacity(&self, pods_max: u32) -> BTreeMap<String, Quantity> {
         let quantity = |text: String| Quantity(text);
-        [
+        let mut capacity: BTreeMap<String, Quantity> = [
             ("cpu", quantity(self.cpus.to_string())),
             (
                 "memory",
@@ -75,8 +80,44 @@ impl Machine {
             ("pods", quantity(pods_max.to_string())),
         ]
         .map(|(name, amount)| (name.to_owned(), amount))
-        .into()
+        .into();
+        for (page, all) in &self.huge_pages {
+            let name = format!("{HUGE_PAGES}{}", bytes(*page));
+            capacity.insert(name, quantity(bytes(*all).to_string()));
+        }
+        capacity
     }
+
+    /// What of it pods may have: memory that is set aside as huge pages is nothing else.
+    pub fn allocatable(&self, pods_max: u32) -> BTreeMap<String, Quantity> {
+        let set_aside: u64 = self.huge_pages.values().sum();
+        let left = self.memory_bytes.saturating_sub(set_aside) / 1024;
+        let mut allocatable = self.capacity(pods_max);
+        allocatable.insert("memory".to_owned(), Quantity(format!("{left}Ki")));
+        allocatable
+    }
+}
+
+fn bytes(count: u64) -> object_model::Quantity {
+    object_model::Quantity::from_bytes(i64::try_from(count).unwrap_or(i64::MAX))
+}
+
+/// Huge pages by size, as the kernel lists them: `hugepages-2048kB/nr_hugepages`.
+fn huge_pages(root: &Path) -> BTreeMap<u64, u64> {
+    let entries = fs::read_dir(root).into_iter().flatten().flatten();
+    entries
+        .filter_map(|entry| {
+            let name = entry.file_name().into_string().ok()?;
+            let kib: u64 = name
+                .strip_prefix("hugepages-")?
+                .strip_suffix("kB")?
+                .parse()
+                .ok()?;
+            let count = fs::read_to_string(entry.path().join("nr_hugepages")).ok()?;
+            let count: u64 = count.trim().parse().ok()?;
+            Some((kib * 1024, kib * 1024 * count))
+        })
+        .collect()
 }
 
 /// Looks at what is left.
@@ -135,5 +176,31 @@ pub fn architecture() -> &'static str {
         "x86_64" => "amd64",
         "aarch64" => "arm64",
         other => other,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn huge_pages_are_told_and_are_no_other_memory() {
+        // statefulset.md 12.16
+        let temp = tempfile::tempdir().unwrap();
+        for (name, count) in [("hugepages-2048kB", "3\n"), ("hugepages-1048576kB", "0\n")] {
+            fs::create_dir(temp.path().join(name)).unwrap();
+            fs::write(temp.path().join(name).join("nr_hugepages"), count).unwrap();
+        }
+        let machine = Machine {
+            memory_bytes: 64 << 20,
+            huge_pages: huge_pages(temp.path()),
+            ..Machine::default()
+        };
+        let capacity = machine.capacity(1);
+        let of = |list: &BTreeMap<String, Quantity>, name: &str| list[name].0.clone();
+        assert_eq!(of(&capacity, "hugepages-2Mi"), "6Mi");
+        assert_eq!(of(&capacity, "hugepages-1Gi"), "0");
+        assert_eq!(of(&capacity, "memory"), "65536Ki");
+        assert_eq!(of(&machine.allocatable(1), "memory"), "59392Ki");
     }
 }

@@ -32,7 +32,7 @@ mod volumes;
 mod worker;
 
 pub use agent::{NodeAgent, run};
-pub use config::{Config, OnShutdown};
+pub use config::{Config, LogLimits, OnShutdown};
 pub use kubelet_api::{BoxBody, BoxError, NodeService};
 pub use pod_lifecycle::admission::Policy as AdmissionPolicy;
 

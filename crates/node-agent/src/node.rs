@@ -160,7 +160,7 @@ impl NodeKeeper {
                 address("InternalIP", self.config.node_ip.to_string()),
                 address("Hostname", self.config.node_name.clone()),
             ]),
-            allocatable: Some(capacity.clone()),
+            allocatable: Some(machine.allocatable(self.config.pods_max)),
             capacity: Some(capacity),
             conditions: Some(self.conditions.clone()),
             daemon_endpoints: (port > 0).then_some(NodeDaemonEndpoints {

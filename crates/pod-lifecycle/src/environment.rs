@@ -1,10 +1,11 @@
 //! A container's environment, command and arguments (statefulset.md §12.11, §12.12, §10.16).
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
-use k8s_openapi::api::core::v1::{Container, EnvVarSource, Pod};
+use k8s_openapi::api::core::v1::{Container, EnvVarSource, FileKeySelector, Pod};
 
 use crate::downward::{self, NodeFacts};
+use crate::env_file;
 use crate::expansion::expand;
 
 /// The objects that a container's environment is made of, fetched by the caller. An absent object
@@ -15,6 +16,8 @@ pub struct Sources {
     pub config_maps: BTreeMap<String, BTreeMap<String, String>>,
     /// Data of Secrets of the pod's namespace.
     pub secrets: BTreeMap<String, BTreeMap<String, Vec<u8>>>,
+    /// Texts of files by volume and path. An absent file is not in the map.
+    pub files: BTreeMap<(String, String), String>,
     /// What the node knows.
     pub facts: NodeFacts,
     /// Variables of Services.
@@ -215,11 +218,41 @@ fn value_from(
         let value = downward::resource(pod, Some(container), &sources.facts, reference);
         return value.map(Some).map_err(unsupported);
     }
-    if source.file_key_ref.is_some() {
-        let message = "environment from files (fileKeyRef) is not supported".to_owned();
-        return Err(Incomplete { message });
+    if let Some(reference) = &source.file_key_ref {
+        return of_file(sources, reference);
     }
     Ok(Some(String::new()))
+}
+
+fn of_file(sources: &Sources, reference: &FileKeySelector) -> Result<Option<String>, Incomplete> {
+    let FileKeySelector {
+        key,
+        path,
+        volume_name,
+        ..
+    } = reference;
+    let place = (volume_name.clone(), path.clone());
+    let found = match sources.files.get(&place) {
+        Some(text) => env_file::value(text, key).map_err(|wrong| Incomplete {
+            message: format!("environment file {path} of volume {volume_name}: {wrong}"),
+        })?,
+        None => None,
+    };
+    match found {
+        None if reference.optional != Some(true) => Err(Incomplete {
+            message: format!("couldn't find key {key} in file {path} of volume {volume_name}"),
+        }),
+        found => Ok(found),
+    }
+}
+
+/// The files that the container's environment needs, by volume and path.
+pub fn files(container: &Container) -> BTreeSet<(String, String)> {
+    let sources = container.env.iter().flatten();
+    let references = sources.filter_map(|var| var.value_from.as_ref()?.file_key_ref.as_ref());
+    references
+        .map(|reference| (reference.volume_name.clone(), reference.path.clone()))
+        .collect()
 }
 
 /// The program and arguments: the pod's where given, else the image's, with references expanded.
@@ -273,6 +306,11 @@ mod tests {
         Sources {
             config_maps: [("conf".to_owned(), [("K".to_owned(), "v".to_owned())].into())].into(),
             secrets: [("sec".to_owned(), [("P".to_owned(), b"pw".to_vec())].into())].into(),
+            files: [(
+                ("v".to_owned(), "conf.env".to_owned()),
+                "K='filed'\n".to_owned(),
+            )]
+            .into(),
             facts: NodeFacts::default(),
             services: vec![("S_HOST".to_owned(), "10.96.0.7".to_owned())],
         }
@@ -312,6 +350,27 @@ mod tests {
             found.unwrap(),
             ["X_P=pw", "K=own", "N=web-0", "S_HOST=10.96.0.7"]
         );
+    }
+
+    #[test]
+    fn files_give_variables() {
+        // statefulset.md 12.12
+        let of = |key: &str, path: &str, optional: bool| {
+            let reference = serde_json::json!({
+                "volumeName": "v", "path": path, "key": key, "optional": optional});
+            env(serde_json::json!({"env": [
+                {"name": "F", "valueFrom": {"fileKeyRef": reference}},
+                {"name": "G", "value": "$(F)"}]}))
+        };
+        let service = "S_HOST=10.96.0.7";
+        assert_eq!(
+            of("K", "conf.env", false).unwrap(),
+            ["F=filed", "G=filed", service]
+        );
+        assert_eq!(of("L", "conf.env", true).unwrap(), ["G=$(F)", service]);
+        assert_eq!(of("K", "none.env", true).unwrap(), ["G=$(F)", service]);
+        let message = of("K", "none.env", false).unwrap_err();
+        assert_eq!(message, "couldn't find key K in file none.env of volume v");
     }
 
     #[test]

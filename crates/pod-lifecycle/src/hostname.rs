@@ -28,15 +28,19 @@ pub struct TooLong {
 /// The kernel's name would be longer than it takes.
 pub fn names(pod: &Pod, zone: &str) -> Result<Names, TooLong> {
     let spec = pod.spec.as_ref();
-    let given = spec.and_then(|spec| {
-        spec.hostname_override
-            .as_ref()
-            .or(spec.hostname.as_ref())
-            .filter(|name| !name.is_empty())
-    });
+    let set = |name: &Option<String>| name.clone().filter(|name| !name.is_empty());
+    if let Some(name) = spec.and_then(|spec| set(&spec.hostname_override)) {
+        // It is a name for the pod itself: DNS knows nothing of it, and no domain goes with it.
+        return fits(Names {
+            hostname: name.clone(),
+            fqdn: None,
+            kernel: name,
+        });
+    }
+    let given = spec.and_then(|spec| set(&spec.hostname));
     let own = pod.metadata.name.as_deref().unwrap_or_default();
     let hostname = match given {
-        Some(given) => given.clone(),
+        Some(given) => given,
         None => own.chars().take(HOSTNAME_MAX).collect::<String>(),
     };
     let hostname = hostname.trim_end_matches(['-', '.']).to_owned();
@@ -50,18 +54,24 @@ pub fn names(pod: &Pod, zone: &str) -> Result<Names, TooLong> {
         Some(fqdn) if long => fqdn.clone(),
         _ => hostname.clone(),
     };
-    if kernel.len() > FQDN_HOSTNAME_MAX {
-        return Err(TooLong { name: kernel });
-    }
-    Ok(Names {
+    fits(Names {
         hostname,
         fqdn,
         kernel,
     })
 }
 
+fn fits(names: Names) -> Result<Names, TooLong> {
+    if names.kernel.len() > FQDN_HOSTNAME_MAX {
+        return Err(TooLong { name: names.kernel });
+    }
+    Ok(names)
+}
+
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+
     use super::*;
 
     fn with_no_containers(mut spec: serde_json::Value) -> serde_json::Value {
@@ -87,6 +97,17 @@ mod tests {
             Some("web-0.nginx.default.svc.cluster.local")
         );
         assert_eq!(found.kernel, "web-0");
+    }
+
+    #[test]
+    fn a_name_that_overrides_has_no_domain() {
+        // statefulset.md 10.13
+        let spec = json!({"hostname": "web-0", "subdomain": "nginx", "containers": [],
+            "hostnameOverride": "db.example.org"});
+        let found = names(&pod(spec), "cluster.local").unwrap();
+        assert_eq!(found.hostname, "db.example.org");
+        assert_eq!(found.kernel, "db.example.org");
+        assert_eq!(found.fqdn, None);
     }
 
     #[test]

@@ -8,6 +8,7 @@
 
 pub mod admission;
 pub mod downward;
+pub mod env_file;
 pub mod environment;
 pub mod expansion;
 pub mod hostname;

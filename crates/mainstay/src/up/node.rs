@@ -197,6 +197,7 @@ impl Running {
             admission: node_agent::AdmissionPolicy {
                 unsafe_sysctls: parts.pods.unsafe_sysctls(),
             },
+            logs: parts.pods.logs(),
             kubelet_port: 0,
             on_shutdown: OnShutdown::StopPods,
         };

@@ -178,6 +178,16 @@ mod tests {
         let from_flags = settings(&flags, file).pods;
         assert_eq!(from_flags.pids_max(), -1);
         assert_eq!(from_flags.unsafe_sysctls(), ["kernel.msg*", "net.*"]);
+        let flags = [
+            "--container-log-max-size",
+            "1Mi",
+            "--container-log-max-files",
+            "2",
+        ];
+        let logs = settings(&flags, "pods: {containerLogMaxSize: 2Mi}")
+            .pods
+            .logs();
+        assert_eq!((logs.file_bytes_max, logs.files_max), (1 << 20, 2));
     }
 
     #[test]

@@ -9,6 +9,7 @@ mod empty_dir;
 mod host_path;
 mod ownership;
 mod payload;
+pub mod text_file;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;

@@ -34,3 +34,49 @@ fn give(path: &Path, gid: u32) -> io::Result<()> {
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const GROUP: u32 = 3000;
+
+    fn shown(path: &Path) -> (u32, u32) {
+        let found = fs::symlink_metadata(path).unwrap();
+        (found.gid(), found.mode() & 0o7777)
+    }
+
+    #[test]
+    fn the_group_may_read_and_write_and_links_are_not_followed() {
+        // statefulset.md 12.16; needs root, as the agent does
+        let temp = tempfile::tempdir().unwrap();
+        let volume = temp.path().join("volume");
+        fs::create_dir_all(volume.join("dir")).unwrap();
+        let (inside, outside) = (volume.join("dir/file"), temp.path().join("outside"));
+        for file in [&inside, &outside] {
+            fs::write(file, "").unwrap();
+            fs::set_permissions(file, fs::Permissions::from_mode(0o640)).unwrap();
+        }
+        std::os::unix::fs::symlink(&outside, volume.join("link")).unwrap();
+        give_to_group(&volume, GROUP, false).unwrap();
+        assert_eq!(shown(&volume).1 & 0o2070, 0o2070);
+        assert_eq!(shown(&volume.join("dir")).0, GROUP);
+        assert_eq!(shown(&inside), (GROUP, 0o660));
+        assert_eq!(shown(&volume.join("link")).0, GROUP);
+        assert_eq!(shown(&outside), (0, 0o640));
+    }
+
+    #[test]
+    fn a_volume_that_is_the_groups_already_is_only_gone_through_when_asked() {
+        // statefulset.md 12.16
+        let temp = tempfile::tempdir().unwrap();
+        give_to_group(temp.path(), GROUP, true).unwrap();
+        let later = temp.path().join("later");
+        fs::write(&later, "").unwrap();
+        chown(&later, None, Some(0)).unwrap();
+        give_to_group(temp.path(), GROUP, true).unwrap();
+        assert_eq!(shown(&later).0, 0, "OnRootMismatch");
+        give_to_group(temp.path(), GROUP, false).unwrap();
+        assert_eq!(shown(&later).0, GROUP, "Always");
+    }
+}

@@ -9,7 +9,7 @@ use container_runtime::spec::{Exit as RuntimeExit, ResolvedUser};
 use container_runtime::{RuntimeError, Sandbox};
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Container, Pod};
-use pod_lifecycle::environment::{environment, references};
+use pod_lifecycle::environment::{environment, files, references};
 use pod_lifecycle::messages;
 use pod_lifecycle::record::{Exit, Hook, Instance, Running, User};
 use pod_lifecycle::spec;
@@ -22,7 +22,7 @@ use crate::events::PodEvents;
 use crate::layout::{PodDir, runtime_id, seccomp_dir};
 use crate::limits::{TERMINATION_LOG_BYTES, TERMINATION_LOG_LINES, TERMINATION_MESSAGE_BYTES_MAX};
 use crate::logs;
-use crate::volumes::PreparedVolumes;
+use crate::volumes::{PreparedVolumes, text_file};
 
 /// What starting one instance needs.
 struct Start {
@@ -183,7 +183,13 @@ impl Start {
             .sources
             .environment(&self.pod, wanted, facts)
             .await;
-        let sources = sources.map_err(config_error)?;
+        let mut sources = sources.map_err(config_error)?;
+        for (volume, path) in files(&self.container) {
+            let found = self.file(&volume, &path).map_err(config_error)?;
+            sources
+                .files
+                .extend(found.map(|text| ((volume, path), text)));
+        }
         let env = environment(&self.pod, &self.container, &sources)
             .map_err(|error| config_error(error.message))?;
         let names = pod_sandbox::names(&self.shared, &self.pod).map_err(config_error)?;
@@ -206,11 +212,21 @@ impl Start {
             volumes: &self.volumes,
             dir: &self.dir,
             names: &names,
+            logs: self.shared.config.logs,
             seccomp_profiles: &seccomp_dir(&self.shared.config.data_dir),
             node_memory_bytes: self.shared.machine.memory_bytes,
             process_target,
         });
         Ok((spec.map_err(config_error)?, image))
+    }
+
+    /// The text of a file of one of the pod's volumes.
+    fn file(&self, volume: &str, path: &str) -> Result<Option<String>, String> {
+        let Some(prepared) = self.volumes.get(volume) else {
+            return Err(format!("volume \"{volume}\" is not mounted"));
+        };
+        text_file::read(&prepared.path, path)
+            .map_err(|error| format!("read {path} of volume \"{volume}\": {error}"))
     }
 
     fn running(&self, image: &image_store::Image, started_at: Timestamp) -> Running {

@@ -82,7 +82,7 @@ impl Shared {
 
     /// What pods may know of the node.
     pub fn facts(&self, pod_ips: &[String]) -> NodeFacts {
-        let allocatable = self.machine.capacity(self.config.pods_max);
+        let allocatable = self.machine.allocatable(self.config.pods_max);
         let parsed = |(name, amount): (
             String,
             k8s_openapi::apimachinery::pkg::api::resource::Quantity,

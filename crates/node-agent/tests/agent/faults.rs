@@ -5,6 +5,40 @@ use serde_json::json;
 use crate::pods::SLEEP;
 use crate::world::{World, phase, state};
 
+pub async fn a_registry_that_is_down_or_silent_holds_up_nobody_else() {
+    // statefulset.md 12.9
+    drop(rustls::crypto::ring::default_provider().install_default());
+    let world = World::started("registries").await;
+    let listen = || std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    // Takes connections, and says nothing.
+    let silent = listen();
+    let image = |port: u16| format!("127.0.0.1:{port}/app:1");
+    let closed = listen().local_addr().unwrap().port();
+    let of = |image: String| json!({"containers": [{"name": "c", "image": image}]});
+    world.pod("down", of(image(closed))).await;
+    let port = silent.local_addr().unwrap().port();
+    world.pod("silent", of(image(port))).await;
+    world.event("silent", "Normal Pulling Pulling image").await;
+    let failed = |pod: &_| state(pod, "c").0 == "ErrImagePull";
+    world.until("down", "told", failed).await;
+    world
+        .event("down", "Warning Failed Failed to pull image")
+        .await;
+    let waits = |pod: &_| state(pod, "c").0 == "ImagePullBackOff";
+    world.until("down", "backing off", waits).await;
+    world
+        .event("down", "Normal BackOff Back-off pulling image")
+        .await;
+    let quiet = json!({"containers": [{"name": "c", "command": shell(SLEEP)}]});
+    world.pod("quiet", quiet).await;
+    world.ready("quiet").await;
+    // Nobody waits for an answer that does not come.
+    world.delete("silent").await;
+    world.gone("silent").await;
+    drop(silent);
+    world.end().await;
+}
+
 fn shell(script: &str) -> serde_json::Value {
     json!(["sh", "-c", script])
 }

@@ -52,8 +52,10 @@ const TESTS: &[(&str, Test)] = tests![
     spec::kernel_parameters_are_the_pods_own_or_refused,
     spec::images_are_volumes_and_files_of_the_node_are_profiles,
     spec::files_of_objects_change_at_once_but_not_those_mounted_alone,
+    spec::an_init_container_may_write_the_environment,
     spec::a_pod_that_writes_more_than_it_may_is_driven_out,
     faults::who_forks_eats_or_talks_without_end_harms_nobody_else,
+    faults::a_registry_that_is_down_or_silent_holds_up_nobody_else,
 ];
 
 /// No test may hang for ever.

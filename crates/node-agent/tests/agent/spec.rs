@@ -111,6 +111,29 @@ pub async fn files_of_objects_change_at_once_but_not_those_mounted_alone() {
     world.end().await;
 }
 
+pub async fn an_init_container_may_write_the_environment() {
+    // statefulset.md 12.12
+    let world = World::started("envfile").await;
+    let write = "printf \"# made here\\nHOST='db-0'\\n\" > /conf/made.env";
+    let reference = |key: &str, optional: bool| {
+        json!({"fileKeyRef": {"volumeName": "conf", "path": "made.env", "key": key,
+            "optional": optional}})
+    };
+    let script = format!("echo host $HOST port ${{PORT-unset}}; {SLEEP}");
+    let spec = json!({
+        "initContainers": [{"name": "i", "command": ["busybox", "sh", "-c", write],
+            "volumeMounts": [{"name": "conf", "mountPath": "/conf"}]}],
+        "containers": [{"name": "c", "command": shell(&script), "env": [
+            {"name": "HOST", "valueFrom": reference("HOST", false)},
+            {"name": "PORT", "valueFrom": reference("PORT", true)}]}],
+        "volumes": [{"name": "conf", "emptyDir": {}}]});
+    world.pod("p", spec).await;
+    world.ready("p").await;
+    let log = world.logged("p", "c", "host").await;
+    assert_eq!(log, "host db-0 port unset\n");
+    world.end().await;
+}
+
 pub async fn a_pod_that_writes_more_than_it_may_is_driven_out() {
     // statefulset.md 12.14
     let world = World::started("storage").await;

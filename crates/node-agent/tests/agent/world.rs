@@ -13,7 +13,7 @@ use k8s_openapi::api::core::v1::{Event, Pod};
 use kube::api::{Api, DeleteParams, ListParams, PostParams};
 use kube::{Client, Resource};
 use mvcc_store::embedded::EmbeddedStore;
-use node_agent::{Config, NodeAgent, OnShutdown};
+use node_agent::{Config, LogLimits, NodeAgent, OnShutdown};
 use pod_network::{PodNetwork, PodNetworkOptions, Ranges, Wanted, reserve_ranges};
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
@@ -206,6 +206,10 @@ impl World {
             pods_max: 110,
             pod_pids_max: 200,
             admission: Default::default(),
+            logs: LogLimits {
+                file_bytes_max: 1 << 20,
+                files_max: 3,
+            },
             kubelet_port: 0,
             on_shutdown,
         };

@@ -1,0 +1,54 @@
+//! Files in volumes that the agent itself reads.
+
+use std::fs::File;
+use std::io::{self, Read};
+use std::path::Path;
+
+use rustix::fs::{Mode, OFlags, ResolveFlags};
+
+/// Largest file that is read.
+const BYTES_MAX: u64 = 1 << 20;
+
+/// The text of a file below `volume`; `None` when there is none. What is in the volume is a
+/// container's work: no link is followed, lest the node's own files are read.
+pub fn read(volume: &Path, path: &str) -> io::Result<Option<String>> {
+    let dir = File::open(volume)?;
+    let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK;
+    let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS;
+    let file = match rustix::fs::openat2(&dir, path, flags, Mode::empty(), resolve) {
+        Ok(file) => File::from(file),
+        Err(rustix::io::Errno::NOENT | rustix::io::Errno::NOTDIR) => return Ok(None),
+        Err(errno) => return Err(errno.into()),
+    };
+    let found = file.metadata()?;
+    if !found.is_file() || found.len() > BYTES_MAX {
+        let what = format!("{path} is no file, or one of more than {BYTES_MAX} bytes");
+        return Err(io::Error::new(io::ErrorKind::InvalidData, what));
+    }
+    let mut text = String::new();
+    file.take(BYTES_MAX).read_to_string(&mut text)?;
+    Ok(Some(text))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::os::unix::fs::symlink;
+
+    use super::*;
+
+    #[test]
+    fn links_are_not_followed_and_absence_is_no_error() {
+        let temp = tempfile::tempdir().unwrap();
+        fs::create_dir(temp.path().join("dir")).unwrap();
+        fs::write(temp.path().join("dir/file"), "text").unwrap();
+        symlink("/etc/shadow", temp.path().join("link")).unwrap();
+        symlink("/etc", temp.path().join("etc")).unwrap();
+        let of = |path: &str| read(temp.path(), path);
+        assert_eq!(of("dir/file").unwrap().as_deref(), Some("text"));
+        assert_eq!(of("none").unwrap(), None);
+        for path in ["link", "etc/shadow", "../x", "dir"] {
+            assert!(of(path).is_err(), "{path}");
+        }
+    }
+}

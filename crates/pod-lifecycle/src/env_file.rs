@@ -1,0 +1,72 @@
+//! Files of environment variables (`fileKeyRef`, statefulset.md §12.12).
+//!
+//! The form is the part of a shell's that can be read in one way only: `NAME='value'`, one after the
+//! other, each on lines of its own. A value has anything but a single quote in it, line ends too.
+//! Empty lines and lines that begin with `#` are passed over.
+
+/// The value of `key` in a file; `None` when it has no such key.
+///
+/// # Errors
+/// A line before it, or its own, is not of that form.
+pub fn value(text: &str, key: &str) -> Result<Option<String>, String> {
+    let mut rest = text;
+    let mut line = 1;
+    while !rest.is_empty() {
+        let (head, tail) = rest.split_once('\n').unwrap_or((rest, ""));
+        let trimmed = head.trim();
+        if trimmed.is_empty() || trimmed.starts_with('#') {
+            (rest, line) = (tail, line + 1);
+            continue;
+        }
+        let wrong = |what: &str| Err(format!("line {line}: {what}"));
+        let Some((name, quoted)) = rest.split_once("='") else {
+            return wrong("not of the form NAME='value'");
+        };
+        let name = name.trim_start();
+        if name.is_empty() || !name.chars().all(|c| c.is_ascii_graphic() && c != '=') {
+            return wrong("not of the form NAME='value'");
+        }
+        let Some((found, after)) = quoted.split_once('\'') else {
+            return wrong("the quotation does not end");
+        };
+        let (left, tail) = after.split_once('\n').unwrap_or((after, ""));
+        if !left.trim().is_empty() {
+            return wrong("there is more after the quotation");
+        }
+        if name == key {
+            return Ok(Some(found.to_owned()));
+        }
+        line += 1 + found.matches('\n').count();
+        rest = tail;
+    }
+    Ok(None)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn values_are_quoted_and_may_have_several_lines() {
+        // statefulset.md 12.12
+        let text = "# comment\n\nA='1'\n  B='two\nlines = $(A)'  \nC=''\n";
+        let of = |key: &str| value(text, key).unwrap();
+        assert_eq!(of("A").as_deref(), Some("1"));
+        assert_eq!(of("B").as_deref(), Some("two\nlines = $(A)"));
+        assert_eq!(of("C").as_deref(), Some(""));
+        assert_eq!(of("D"), None);
+    }
+
+    #[test]
+    fn what_could_be_read_in_several_ways_is_an_error() {
+        for (text, wrong) in [
+            ("A=1\n", "line 1: not of the form"),
+            ("A='1'\nexport B='2'\n", "line 2: not of the form"),
+            ("A='x\ny'\nB='2\n", "line 3: the quotation does not end"),
+            ("A='1' B='2'\n", "line 1: there is more"),
+        ] {
+            let message = value(text, "Z").unwrap_err();
+            assert!(message.starts_with(wrong), "{text:?}: {message}");
+        }
+    }
+}
