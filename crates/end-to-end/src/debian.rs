@@ -63,8 +63,8 @@ impl Recipe<'_> {
     /// Changes with the recipe, the packages' versions, and the way of making images.
     fn key(&self, packages: &[PathBuf]) -> String {
         let names: Vec<Option<&OsStr>> = packages.iter().map(|path| path.file_name()).collect();
-        let made_by = include_str!("debian.rs");
-        let all = format!("{self:?}{names:?}{made_by}");
+        let made_by = [include_str!("debian.rs"), include_str!("image.rs")];
+        let all = format!("{self:?}{names:?}{made_by:?}");
         let digest = Sha256::digest(all.as_bytes());
         digest.iter().map(|byte| format!("{byte:02x}")).collect()
     }

@@ -26,7 +26,7 @@ fn publish(file: &str) -> String {
     format!("http://{address}/{file}")
 }
 
-/// seeds.md C2 with a URL, M8, M9, M10.
+/// seeds.md C2, M8 to M10: from URLs, as printed.
 #[test]
 fn the_tutorials_ring() {
     let image = cassandra();

@@ -90,6 +90,28 @@ fn no_acknowledged_row_is_lost() {
     assert!(acknowledged(&kubectl).is_superset(&before));
 
     nothing_is_missing(&kubectl);
+    no_empty_primary(&kubectl, &shell);
+}
+
+/// A primary without its disk does not begin anew while a replica has the data.
+fn no_empty_primary(kubectl: &Kubectl, shell: &Shell) {
+    shell.ok("kubectl delete pvc data-mariadb-0 --wait=false");
+    shell.ok("kubectl delete pod mariadb-0");
+    let said = "mariadb-0 has lost its data, but mariadb-1 is there";
+    wait_for("the refusal", 60, || {
+        let logs = shell.run("kubectl logs mariadb-0 -c prepare");
+        if logs.stdout.contains(said) {
+            Ok(())
+        } else {
+            Err(logs)
+        }
+    });
+    let rows = ask(
+        kubectl,
+        "mariadb-2",
+        "SELECT COUNT(*) > 25 FROM app.counted",
+    );
+    assert_eq!(rows, Ok("1\n".into()));
 }
 
 fn nothing_is_missing(kubectl: &Kubectl) {

@@ -109,8 +109,7 @@ fn comes_back_as_replica(kubectl: &Kubectl, primary: &str) {
     }
 }
 
-/// The article on Redis: two sets, replication by hand, names from pod to pod; seeds.md C24, C25,
-/// C26, M11.
+/// The article on Redis: two sets, replication by hand, names from pod to pod; seeds.md C25, C26.
 #[test]
 fn replication_by_hand() {
     let image = redis();
@@ -152,6 +151,7 @@ fn replication_by_hand() {
     kubectl.wait_ready("redis-pv-sts", 2);
     wait_answer(&kubectl, "redis-pv-sts-0", "get a", "111");
 
+    what_readers_ask(&kubectl, &shell);
     the_systems_pods_are_like_others(&shell);
     a_class_that_nobody_serves(&kubectl, &shell);
 
@@ -162,6 +162,35 @@ fn replication_by_hand() {
     });
     let claims = shell.ok("kubectl get pvc -o name");
     assert_eq!(claims.matches("redis-100m-pvc-redis-pv-sts-").count(), 2);
+}
+
+/// Who made a pod, what there is, and how a Service becomes headless: it is made anew.
+fn what_readers_ask(kubectl: &Kubectl, shell: &Shell) {
+    let described = shell.ok("kubectl describe pod redis-sts-0");
+    let owner = "Controlled By:  StatefulSet/redis-sts\n";
+    assert!(described.contains(owner), "{described}");
+    let all = shell.ok("kubectl get all -o name");
+    for name in [
+        "pod/redis-sts-1",
+        "service/redis-svc",
+        "statefulset.apps/redis-sts",
+    ] {
+        assert!(all.lines().any(|line| line == name), "{all}");
+    }
+    let service = |address: &str| {
+        format!(
+            "{{apiVersion: v1, kind: Service, metadata: {{name: vip}}, \
+             spec: {{{address}selector: {{app: redis-sts}}, ports: [{{port: 6379}}]}}}}"
+        )
+    };
+    kubectl.apply(&service(""));
+    let headless = service("clusterIP: None, ");
+    let refused = kubectl.run_with_input(&["apply", "-f", "-"], &headless);
+    let reason = "spec.clusterIPs[0]: Invalid value: [\"None\"]: may not change once set";
+    assert!(refused.stderr.contains(reason), "{refused:#?}");
+    shell.ok("kubectl delete service vip");
+    kubectl.apply(&headless);
+    shell.ok("kubectl delete service vip");
 }
 
 /// seeds.md C24: a Deployment's pods in `kube-system`, where the cluster's DNS does not suffer from
