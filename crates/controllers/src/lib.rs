@@ -12,6 +12,7 @@ mod definitions;
 mod deployment;
 mod disruption;
 mod endpoints;
+mod ephemeral_claims;
 mod garbage_collection;
 mod horizontal_pod_autoscaler;
 mod inventory;
@@ -79,6 +80,10 @@ fn all(context: &Context) -> Vec<(&'static str, BoxFuture<'static, ()>)> {
         (
             "horizontal-pod-autoscaler",
             Box::pin(horizontal_pod_autoscaler::run(context.clone())),
+        ),
+        (
+            "ephemeral-claims",
+            Box::pin(ephemeral_claims::run(context.clone())),
         ),
         ("job", Box::pin(job::run(context.clone()))),
         (

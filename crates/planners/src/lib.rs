@@ -10,6 +10,7 @@ pub mod deployment;
 pub mod diagnosis;
 pub mod disruption;
 pub mod endpoints;
+pub mod ephemeral_claims;
 pub mod garbage_collection;
 pub mod horizontal_pod_autoscaler;
 pub mod job;

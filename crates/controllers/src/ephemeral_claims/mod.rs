@@ -1,0 +1,129 @@
+//! Makes the claims of pods' `ephemeral` volumes, as their planner says.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Pod};
+use kube::Api;
+use kube::api::PostParams;
+use planners::ephemeral_claims::{Step, is_of_pod, plan};
+use reconcile::execute::{Refusal, found, refusal};
+use reconcile::{Key, Outcome, Queue, Recorder, run_workers};
+use resource_kinds::pod_view::PodView;
+use resource_kinds::reasons::volume::FAILED_BINDING;
+
+use crate::Context;
+
+/// Pods that are worked on at once.
+const WORKERS: usize = 2;
+/// When a name that was taken is looked at again; its claim's deletion is not waited for.
+const RETRY: Duration = Duration::from_secs(15);
+
+/// Why a claim was not made.
+#[derive(Debug, thiserror::Error)]
+enum Error {
+    /// The server said no, or was not there.
+    #[error("make the claim of an ephemeral volume")]
+    Api(#[from] kube::Error),
+}
+
+#[derive(Clone)]
+struct Worker {
+    context: Context,
+    recorder: Recorder,
+}
+
+pub(crate) async fn run(context: Context) {
+    let caches = &context.caches;
+    if !(caches.claims.wait_synced().await && caches.pods.wait_synced().await) {
+        return;
+    }
+    let worker = Arc::new(Worker {
+        recorder: context.recorder("ephemeral_volume"),
+        context: context.clone(),
+    });
+    let queue = Queue::new();
+    let feed = tokio::spawn(feed(context.clone(), queue.clone()));
+    run_workers(queue, WORKERS, context.shutdown.clone(), move |key: Key| {
+        let worker = worker.clone();
+        async move { worker.reconcile(&key).await }
+    })
+    .await;
+    feed.abort();
+}
+
+async fn feed(context: Context, queue: Queue<Key>) {
+    let mut pods = context.caches.pods.subscribe();
+    let mut claims = context.caches.claims.subscribe();
+    loop {
+        tokio::select! {
+            Some(change) = pods.next() => {
+                let pod = change.object();
+                if pod.claims.iter().any(|claim| claim.ephemeral) {
+                    queue.add(Key::new(&*pod.namespace, &*pod.name));
+                }
+            }
+            Some(change) = claims.next() => {
+                let metadata = &change.object().metadata;
+                let owners = metadata.owner_references.iter().flatten();
+                for owner in owners.filter(|owner| owner.kind == "Pod") {
+                    let namespace = metadata.namespace.clone().unwrap_or_default();
+                    queue.add(Key::new(namespace, owner.name.clone()));
+                }
+            }
+            else => return,
+        }
+    }
+}
+
+impl Worker {
+    async fn reconcile(&self, key: &Key) -> Result<Outcome, Error> {
+        let Some(view) = self.context.caches.pods.get_key(key) else {
+            return Ok(Outcome::Done);
+        };
+        if !self.lacks_claims(&view, key) {
+            return Ok(Outcome::Done);
+        }
+        let pods: Api<Pod> = Api::namespaced(self.context.client.clone(), &key.namespace);
+        let Some(pod) = found(pods.get(&key.name).await)? else {
+            return Ok(Outcome::Done);
+        };
+        let claims = &self.context.caches.claims;
+        let api: Api<PersistentVolumeClaim> =
+            Api::namespaced(self.context.client.clone(), &key.namespace);
+        let mut outcome = Outcome::Done;
+        for step in plan(&pod, |name| claims.get(&key.namespace, name)) {
+            match step {
+                Step::Create(claim) => {
+                    match api.create(&PostParams::default(), &claim).await {
+                        Ok(_) => tracing::info!(claim = claim.metadata.name, "claim made"),
+                        // Seen soon, and looked at then.
+                        Err(error) if refusal(&error) == Refusal::AlreadyExists => {
+                            outcome = Outcome::RequeueAfter(RETRY);
+                        }
+                        Err(error) => {
+                            let name = claim.metadata.name.as_deref().unwrap_or_default();
+                            let text = format!("create PVC {name}: {error}");
+                            self.recorder.warning(&pod, FAILED_BINDING, text);
+                            return Err(error.into());
+                        }
+                    }
+                }
+                Step::Conflict(text) => {
+                    self.recorder.warning(&pod, FAILED_BINDING, text);
+                    outcome = Outcome::RequeueAfter(RETRY);
+                }
+            }
+        }
+        Ok(outcome)
+    }
+
+    fn lacks_claims(&self, pod: &PodView, key: &Key) -> bool {
+        let mut wanted = pod.claims.iter().filter(|claim| claim.ephemeral);
+        !pod.is_deleting()
+            && wanted.any(|claim| {
+                let there = self.context.caches.claims.get(&key.namespace, &claim.name);
+                !there.is_some_and(|there| is_of_pod(&there, &pod.uid))
+            })
+    }
+}

@@ -1,0 +1,150 @@
+//! Claims of pods' `ephemeral` volumes: made for the pod, owned by it, and gone with it.
+//!
+//! Goal: each such volume of a living pod has its claim. Guarantees: a claim of that name that
+//! belongs to somebody else is neither used nor touched.
+
+use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Pod, Volume};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
+
+/// What is to be done for one volume.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Step {
+    /// Make the claim.
+    Create(Box<PersistentVolumeClaim>),
+    /// Somebody else's claim has the name: for people.
+    Conflict(String),
+}
+
+/// The name of the claim of a pod's volume.
+pub fn claim_name(pod: &str, volume: &str) -> String {
+    format!("{pod}-{volume}")
+}
+
+/// Whether the claim was made for the pod with that identity.
+pub fn is_of_pod(claim: &PersistentVolumeClaim, pod_uid: &str) -> bool {
+    let mut owners = claim.metadata.owner_references.iter().flatten();
+    owners.any(|owner| owner.controller == Some(true) && owner.uid == pod_uid)
+}
+
+/// What is to be done for a pod; `claim` finds claims of its namespace by name.
+pub fn plan<C: AsRef<PersistentVolumeClaim>>(
+    pod: &Pod,
+    claim: impl Fn(&str) -> Option<C>,
+) -> Vec<Step> {
+    let ended = pod
+        .status
+        .as_ref()
+        .and_then(|status| status.phase.as_deref());
+    let ended = matches!(ended, Some("Succeeded" | "Failed"));
+    if pod.metadata.deletion_timestamp.is_some() || ended {
+        return Vec::new();
+    }
+    let volumes = pod.spec.as_ref().and_then(|spec| spec.volumes.as_deref());
+    let volumes = volumes.unwrap_or_default().iter();
+    volumes
+        .filter_map(|volume| {
+            let wanted = wanted(pod, volume)?;
+            let name = wanted.metadata.name.clone().unwrap_or_default();
+            let uid = pod.metadata.uid.as_deref().unwrap_or_default();
+            match claim(&name) {
+                None => Some(Step::Create(Box::new(wanted))),
+                Some(there) if is_of_pod(there.as_ref(), uid) => None,
+                Some(_) => Some(Step::Conflict(conflict(pod, volume, &name))),
+            }
+        })
+        .collect()
+}
+
+fn wanted(pod: &Pod, volume: &Volume) -> Option<PersistentVolumeClaim> {
+    let template = volume.ephemeral.as_ref()?.volume_claim_template.clone()?;
+    let metadata = template.metadata.unwrap_or_default();
+    let pod_name = pod.metadata.name.clone().unwrap_or_default();
+    Some(PersistentVolumeClaim {
+        metadata: ObjectMeta {
+            name: Some(claim_name(&pod_name, &volume.name)),
+            namespace: pod.metadata.namespace.clone(),
+            labels: metadata.labels,
+            annotations: metadata.annotations,
+            owner_references: Some(vec![OwnerReference {
+                api_version: "v1".to_owned(),
+                kind: "Pod".to_owned(),
+                name: pod_name,
+                uid: pod.metadata.uid.clone().unwrap_or_default(),
+                controller: Some(true),
+                block_owner_deletion: Some(true),
+            }]),
+            ..ObjectMeta::default()
+        },
+        spec: Some(template.spec),
+        status: None,
+    })
+}
+
+fn conflict(pod: &Pod, volume: &Volume, claim: &str) -> String {
+    let namespace = pod.metadata.namespace.as_deref().unwrap_or_default();
+    let pod = pod.metadata.name.as_deref().unwrap_or_default();
+    format!(
+        "ephemeral volume {}: PVC {namespace}/{claim} was not created for pod {namespace}/{pod} \
+         (pod is not owner)",
+        volume.name
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    fn pod() -> Value {
+        json!({"metadata": {"name": "p", "namespace": "d", "uid": "u1"}, "spec": {
+            "containers": [], "volumes": [{"name": "plain", "emptyDir": {}},
+                {"name": "scratch", "ephemeral": {"volumeClaimTemplate": {
+                    "metadata": {"labels": {"a": "b"}},
+                    "spec": {"accessModes": ["ReadWriteOnce"],
+                        "resources": {"requests": {"storage": "1Gi"}}}}}}]}})
+    }
+
+    fn steps(pod: &Value, claim: Option<Value>) -> Vec<Step> {
+        let claim: Option<Box<PersistentVolumeClaim>> =
+            claim.map(|claim| serde_json::from_value(claim).unwrap());
+        plan(&serde_json::from_value(pod.clone()).unwrap(), |name| {
+            claim
+                .clone()
+                .filter(|claim| claim.metadata.name.as_deref() == Some(name))
+        })
+    }
+
+    #[test]
+    fn a_claim_is_made_for_the_pod_and_owned_by_it() {
+        let [Step::Create(claim)] = &steps(&pod(), None)[..] else {
+            panic!("not one claim");
+        };
+        let made = json!(claim);
+        assert_eq!(made["metadata"]["name"], "p-scratch");
+        assert_eq!(made["metadata"]["labels"]["a"], "b");
+        assert_eq!(made["metadata"]["ownerReferences"][0]["uid"], "u1");
+        assert_eq!(steps(&pod(), Some(made)), []);
+    }
+
+    #[test]
+    fn somebody_elses_claim_is_not_taken() {
+        let foreign = json!({"metadata": {"name": "p-scratch"}});
+        let text = "ephemeral volume scratch: PVC d/p-scratch was not created for pod d/p (pod is \
+            not owner)";
+        assert_eq!(
+            steps(&pod(), Some(foreign)),
+            [Step::Conflict(text.to_owned())]
+        );
+    }
+
+    #[test]
+    fn a_pod_that_goes_or_has_ended_gets_none() {
+        let mut going = pod();
+        going["metadata"]["deletionTimestamp"] = "2026-01-01T00:00:00Z".into();
+        assert_eq!(steps(&going, None), []);
+        let mut ended = pod();
+        ended["status"] = json!({"phase": "Succeeded"});
+        assert_eq!(steps(&ended, None), []);
+    }
+}
