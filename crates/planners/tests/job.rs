@@ -319,55 +319,198 @@ fn pods_of_a_job_that_is_gone_are_let_go() {
     assert_eq!(orphaned(&pods, "other", None).len(), 0);
 }
 
+/// The uid of the pod of an index that runs.
+fn of_index(world: &World, index: u32) -> Option<String> {
+    let running = world.running();
+    let mut pods = world.pods.iter();
+    let found = pods.find(|pod| {
+        let notes = pod.metadata.annotations.clone().unwrap_or_default();
+        notes.get("batch.kubernetes.io/job-completion-index") == Some(&index.to_string())
+            && running.contains(pod.metadata.uid.as_ref().unwrap())
+    });
+    found.and_then(|pod| pod.metadata.uid.clone())
+}
+
+/// Ends the pod of an index, and lets the next one come.
+fn end_index(world: &mut World, index: u32, code: i32) {
+    let uid = of_index(world, index).unwrap();
+    world.end(&uid, code == 0, code);
+    world.settle();
+    world.now += SignedDuration::from_secs(700);
+    world.settle();
+}
+
+fn indexes(world: &World) -> (String, String) {
+    let status = world.observed.job.status.clone().unwrap_or_default();
+    (
+        status.completed_indexes.unwrap_or_default(),
+        status.failed_indexes.unwrap_or_default(),
+    )
+}
+
+fn indexed(more: Value) -> World {
+    let mut spec = json!({"completionMode": "Indexed", "completions": 3, "parallelism": 3,
+        "backoffLimit": i32::MAX});
+    for (key, value) in more.as_object().unwrap() {
+        spec[key] = value.clone();
+    }
+    let mut world = World::new(spec);
+    world.settle();
+    world
+}
+
+#[test]
+fn an_index_that_fails_too_often_does_not_hold_up_the_others() {
+    let mut world = indexed(json!({"backoffLimitPerIndex": 1}));
+    let uid = of_index(&world, 1).unwrap();
+    world.end(&uid, false, 1);
+    world.settle();
+    // It waits, uncounted, for its replacement; the others go on.
+    assert_eq!((world.counts(), of_index(&world, 1)), ((0, 0), None));
+    assert_eq!(world.running().len(), 2);
+    let plan = world.plan();
+    assert_eq!(plan.requeue_after.map(|wait| wait.as_secs()), Some(10));
+    world.now += SignedDuration::from_secs(10);
+    world.settle();
+    assert_eq!(world.counts(), (0, 1));
+    let next = of_index(&world, 1).unwrap();
+    let notes = world.pod(&next).metadata.annotations.clone().unwrap();
+    assert_eq!(notes["batch.kubernetes.io/job-index-failure-count"], "1");
+    end_index(&mut world, 1, 1);
+    assert_eq!(indexes(&world), (String::new(), "1".to_owned()));
+    assert_eq!((world.counts(), of_index(&world, 1)), ((0, 2), None));
+    assert!(world.condition().is_empty());
+    end_index(&mut world, 0, 0);
+    end_index(&mut world, 2, 0);
+    assert_eq!(indexes(&world), ("0,2".to_owned(), "1".to_owned()));
+    assert_eq!(
+        world.condition(),
+        ["FailureTarget FailedIndexes", "Failed FailedIndexes"]
+    );
+    assert_eq!(world.counts(), (2, 2));
+}
+
+#[test]
+fn a_job_bears_so_many_failed_indexes() {
+    let mut world = indexed(json!({"backoffLimitPerIndex": 0, "maxFailedIndexes": 1}));
+    end_index(&mut world, 0, 1);
+    assert!(world.condition().is_empty());
+    end_index(&mut world, 2, 1);
+    assert_eq!(
+        world.condition(),
+        [
+            "FailureTarget MaxFailedIndexesExceeded",
+            "Failed MaxFailedIndexesExceeded"
+        ]
+    );
+    assert!(world.running().is_empty());
+    assert_eq!(indexes(&world).1, "0,2");
+}
+
+#[test]
+fn a_rule_fails_an_index_at_once_and_another_forgives() {
+    let rule = |action: &str, code: i32| json!({"action": action, "onExitCodes": {"operator": "In", "values": [code]}});
+    let rules = json!([rule("FailIndex", 42), rule("Ignore", 7)]);
+    let mut world =
+        indexed(json!({"backoffLimitPerIndex": 0, "podFailurePolicy": {"rules": rules}}));
+    for _ in 0..3 {
+        end_index(&mut world, 0, 7);
+    }
+    assert_eq!((world.counts(), indexes(&world).1.as_str()), ((0, 0), ""));
+    let mut world =
+        indexed(json!({"backoffLimitPerIndex": 5, "podFailurePolicy": {"rules": rules}}));
+    end_index(&mut world, 0, 42);
+    assert_eq!((world.counts(), indexes(&world).1.as_str()), ((0, 1), "0"));
+}
+
+#[test]
+fn a_job_may_be_done_before_all_indexes_are() {
+    let rules = json!([{"succeededIndexes": "0,2", "succeededCount": 2}, {"succeededCount": 3}]);
+    let mut world = indexed(json!({"successPolicy": {"rules": rules}}));
+    end_index(&mut world, 0, 0);
+    assert!(world.condition().is_empty());
+    end_index(&mut world, 2, 0);
+    assert_eq!(
+        world.condition(),
+        ["SuccessCriteriaMet SuccessPolicy", "Complete SuccessPolicy"]
+    );
+    assert!(world.running().is_empty());
+    let status = world.observed.job.status.clone().unwrap();
+    let message = status.conditions.unwrap()[0].message.clone().unwrap();
+    assert_eq!(message, "Matched rules at index 0");
+    let any = json!([{"succeededIndexes": "0-1"}, {"succeededCount": 1}]);
+    let mut world = indexed(json!({"successPolicy": {"rules": any}}));
+    end_index(&mut world, 2, 0);
+    assert_eq!(world.condition()[0], "SuccessCriteriaMet SuccessPolicy");
+}
+
+type Events = Vec<(u8, prop::sample::Index)>;
+
+/// The controller may die between any two writes, pods may be deleted by anyone: each pod is counted
+/// once, and never more run than are allowed.
+fn counted_once(mut world: World, events: Events) -> Result<(), TestCaseError> {
+    let (mut good, mut bad) = (0, 0);
+    for (event, which) in events {
+        let running = world.running();
+        match event {
+            0 if !running.is_empty() => {
+                let uid = running[which.index(running.len())].clone();
+                let well = which.index(2) == 0;
+                world.end(&uid, well, i32::from(!well));
+                if well { good += 1 } else { bad += 1 }
+            }
+            1 if !running.is_empty() => {
+                let uid = running[which.index(running.len())].clone();
+                let now = world.now;
+                world.pod(&uid).metadata.deletion_timestamp = Some(Time(now));
+                bad += 1;
+                world.collect();
+            }
+            2 => world.now += SignedDuration::from_secs(700),
+            3 | 4 => {
+                let upto = [Upto::Nothing, Upto::Status, Upto::Release][which.index(3)];
+                let plan = world.plan();
+                world.carry_out(plan, upto);
+            }
+            _ => world.step(),
+        }
+        prop_assert!(world.running().len() <= 2);
+    }
+    let stopped_early = !world.condition().is_empty();
+    world.now += SignedDuration::from_secs(7000);
+    for _ in 0..50 {
+        world.settle();
+        let Some(uid) = world.running().first().cloned() else {
+            break;
+        };
+        world.end(&uid, true, 0);
+        good += 1;
+    }
+    prop_assert!(world.condition().iter().any(|c| c.starts_with("Complete")));
+    prop_assert!(world.counts().0 >= 4);
+    if !stopped_early {
+        prop_assert_eq!(world.counts(), (good, bad));
+    }
+    Ok(())
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(300))]
 
-    /// The controller may die between any two writes, pods may be deleted by anyone: each pod is
-    /// counted once, and never more run than are allowed.
     #[test]
     fn each_pod_is_counted_once(
         events in proptest::collection::vec((0..6_u8, any::<prop::sample::Index>()), 0..60)
     ) {
-        let mut world = World::new(json!({"completions": 4, "parallelism": 2, "backoffLimit": 100}));
-        let (mut good, mut bad) = (0, 0);
-        for (event, which) in events {
-            let running = world.running();
-            match event {
-                0 if !running.is_empty() => {
-                    let uid = running[which.index(running.len())].clone();
-                    let well = which.index(2) == 0;
-                    world.end(&uid, well, i32::from(!well));
-                    if well { good += 1 } else { bad += 1 }
-                }
-                1 if !running.is_empty() => {
-                    let uid = running[which.index(running.len())].clone();
-                    let now = world.now;
-                    world.pod(&uid).metadata.deletion_timestamp = Some(Time(now));
-                    bad += 1;
-                    world.collect();
-                }
-                2 => world.now += SignedDuration::from_secs(700),
-                3 | 4 => {
-                    let upto = [Upto::Nothing, Upto::Status, Upto::Release][which.index(3)];
-                    let plan = world.plan();
-                    world.carry_out(plan, upto);
-                }
-                _ => world.step(),
-            }
-            prop_assert!(world.running().len() <= 2);
-        }
-        let stopped_early = !world.condition().is_empty();
-        world.now += SignedDuration::from_secs(7000);
-        for _ in 0..50 {
-            world.settle();
-            let Some(uid) = world.running().first().cloned() else { break };
-            world.end(&uid, true, 0);
-            good += 1;
-        }
-        prop_assert!(world.condition().iter().any(|c| c.starts_with("Complete")));
-        prop_assert!(world.counts().0 >= 4);
-        if !stopped_early {
-            prop_assert_eq!(world.counts(), (good, bad));
-        }
+        let spec = json!({"completions": 4, "parallelism": 2, "backoffLimit": 100});
+        counted_once(World::new(spec), events)?;
+    }
+
+    #[test]
+    fn each_pod_of_an_index_is_counted_once(
+        events in proptest::collection::vec((0..6_u8, any::<prop::sample::Index>()), 0..60)
+    ) {
+        let spec = json!({"completions": 4, "parallelism": 2, "completionMode": "Indexed",
+            "backoffLimit": i32::MAX, "backoffLimitPerIndex": 100});
+        counted_once(World::new(spec), events)?;
     }
 }

@@ -44,5 +44,9 @@ pub const LEGACY_CONTROLLER_UID: &str = "controller-uid";
 pub const LEGACY_JOB_NAME: &str = "job-name";
 /// The index of a pod of an Indexed job.
 pub const JOB_COMPLETION_INDEX: &str = "batch.kubernetes.io/job-completion-index";
+/// How often pods of that index failed before (an annotation).
+pub const JOB_INDEX_FAILURES: &str = "batch.kubernetes.io/job-index-failure-count";
+/// How often they failed in a way that does not count (an annotation).
+pub const JOB_INDEX_IGNORED_FAILURES: &str = "batch.kubernetes.io/job-index-ignored-failure-count";
 /// Keeps load balancers away from a node.
 pub const EXCLUDE_FROM_BALANCERS: &str = "node.kubernetes.io/exclude-from-external-load-balancers";

@@ -13,6 +13,8 @@ pub(super) enum Verdict {
     Count,
     /// It does not count.
     Ignore,
+    /// The pod's index has failed.
+    FailIndex,
     /// The job has failed, and why.
     FailJob(String),
 }
@@ -30,6 +32,7 @@ pub(super) fn verdict(spec: &JobSpec, pod: &PodState<'_>) -> Verdict {
         };
         return match rule.action.as_str() {
             "Ignore" => Verdict::Ignore,
+            "FailIndex" => Verdict::FailIndex,
             "FailJob" => Verdict::FailJob(format!(
                 "{what} matching {} rule at index {number}",
                 rule.action

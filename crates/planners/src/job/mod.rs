@@ -14,8 +14,10 @@ mod failure_policy;
 mod indexes;
 mod observed;
 mod outcome;
+mod per_index;
 mod plan;
 mod pods;
+mod success_policy;
 mod tracking;
 
 pub use observed::Observed;

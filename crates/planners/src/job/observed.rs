@@ -30,6 +30,8 @@ pub(super) struct World<'a> {
     pub sorted: Sorted<'a>,
     /// Number of indexes, if the pods have such.
     pub indexes: Option<u32>,
+    /// How often the pods of one index may fail, if each index has a limit of its own.
+    pub limit_per_index: Option<i32>,
     /// Whether a pod is replaced only when it has ended, not when it is being deleted.
     pub patient: bool,
 }
@@ -54,6 +56,7 @@ impl<'a> World<'a> {
             pods: states.collect(),
             sorted,
             indexes: indexed.then_some(count),
+            limit_per_index: spec.backoff_limit_per_index.filter(|_| indexed),
             patient: spec.pod_replacement_policy.as_deref() == Some("Failed"),
             spec,
         }
@@ -85,6 +88,19 @@ impl<'a> World<'a> {
     pub fn done_indexes(&self) -> BTreeSet<u32> {
         let text = self.stored.completed_indexes.as_deref();
         indexes::read(text.unwrap_or_default(), self.indexes.unwrap_or_default())
+    }
+}
+
+impl World<'_> {
+    /// The indexes that have failed, by the status.
+    pub fn failed_indexes(&self) -> BTreeSet<u32> {
+        let text = self.stored.failed_indexes.as_deref();
+        indexes::read(text.unwrap_or_default(), self.indexes.unwrap_or_default())
+    }
+
+    /// Whether the end has been decided, though pods may still run.
+    pub fn is_ending(&self) -> bool {
+        self.is("FailureTarget") || self.is("SuccessCriteriaMet")
     }
 }
 

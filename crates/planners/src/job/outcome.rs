@@ -6,7 +6,8 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
 use super::observed::{World, holds};
 use super::plan::Notice;
-use super::tracking::{Counted, active};
+use super::success_policy;
+use super::tracking::{Counted, active, number};
 
 /// How a job ends, and why.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -46,9 +47,19 @@ pub(super) fn judge(world: &World<'_>, counted: &Counted) -> Option<Outcome> {
         let text = "Job has reached the specified backoff limit";
         return Some(Outcome::bad("BackoffLimitExceeded", text));
     }
+    if let Some((reason, text)) = too_many_failed_indexes(world, counted) {
+        return Some(Outcome::bad(reason, text));
+    }
     if deadline(world).is_some_and(|at| at <= world.now) {
         let text = "Job was active longer than specified deadline";
         return Some(Outcome::bad("DeadlineExceeded", text));
+    }
+    if let Some(message) = success_policy::met(&world.spec, &counted.done) {
+        return Some(Outcome {
+            well: true,
+            reason: "SuccessPolicy".to_owned(),
+            message,
+        });
     }
     is_done(world, counted).then(|| Outcome {
         well: true,
@@ -63,6 +74,25 @@ fn is_done(world: &World<'_>, counted: &Counted) -> bool {
         // A queue of work is empty when one pod says so and the others have ended.
         None => counted.succeeded > 0 && active(world).next().is_none(),
     }
+}
+
+/// Why failed indexes end the job: there are more than it bears, or all others are done.
+fn too_many_failed_indexes(
+    world: &World<'_>,
+    counted: &Counted,
+) -> Option<(&'static str, &'static str)> {
+    world.limit_per_index?;
+    let lost = number(counted.lost.len());
+    if world
+        .spec
+        .max_failed_indexes
+        .is_some_and(|most| lost > most)
+    {
+        let text = "Job has exceeded the specified maximal number of failed indexes";
+        return Some(("MaxFailedIndexesExceeded", text));
+    }
+    let all = number(counted.done.len()).saturating_add(lost) >= world.spec.completions?;
+    (lost > 0 && all).then_some(("FailedIndexes", "Job has failed indexes"))
 }
 
 fn is_past_limit(world: &World<'_>, counted: &Counted) -> bool {

@@ -89,7 +89,7 @@ fn go_on(world: World<'_>, counted: Counted) -> Plan {
             actions.extend(pods::stop_all(&world));
             let nothing_runs = world.pods.iter().all(|pod| pod.ended());
             let all_counted = is_settled(&status);
-            let over = nothing_runs && all_counted;
+            let over = nothing_runs && all_counted && !counted.delayed;
             notices.extend(outcome::write(&mut status, decided, over, world.now));
         }
         None => {

@@ -8,7 +8,8 @@ use resource_kinds::labels::JOB_COMPLETION_INDEX;
 
 use super::TRACKING;
 use super::observed::{World, index};
-use super::tracking::{Counted, active};
+use super::per_index;
+use super::tracking::{Counted, active, number};
 use crate::pod_set::{Action, BURST_MAX, Names, Phase, PodState, pod_of};
 
 /// What the first failure costs; each more doubles it.
@@ -26,7 +27,10 @@ pub(super) fn adjust(world: &World<'_>, counted: &Counted) -> (Vec<Action>, Opti
     let running: Vec<&PodState<'_>> = active(world).collect();
     let parallelism = world.spec.parallelism.unwrap_or(1).max(0);
     let wanted = match world.spec.completions {
-        Some(completions) => (completions - counted.succeeded).clamp(0, parallelism),
+        Some(completions) => {
+            let lost = number(counted.lost.len());
+            (completions - counted.succeeded - lost).clamp(0, parallelism)
+        }
         // Of a queue of work nothing new is begun once a pod says that it is empty.
         None if counted.succeeded > 0 => running.len().try_into().unwrap_or(i32::MAX),
         None => parallelism,
@@ -47,11 +51,14 @@ pub(super) fn adjust(world: &World<'_>, counted: &Counted) -> (Vec<Action>, Opti
     if missing == 0 {
         return (stop, None);
     }
-    if let Some(at) = not_before(world).filter(|at| *at > world.now) {
+    // Where each index has a limit of its own, one that fails does not hold up the others.
+    let together = world.limit_per_index.is_none();
+    if together && let Some(at) = not_before(world).filter(|at| *at > world.now) {
         return (stop, Some(at));
     }
-    stop.extend(start(world, counted, &keep, missing));
-    (stop, None)
+    let (started, wake) = start(world, counted, &keep, missing);
+    stop.extend(started);
+    (stop, wake)
 }
 
 /// Of an Indexed job the first pod of each index that is not done stays; the others are surplus.
@@ -63,7 +70,7 @@ fn sort_out<'w, 'a>(
     let Some(end) = world.indexes else {
         return (running, Vec::new());
     };
-    let mut seen = counted.done.clone();
+    let mut seen = &counted.done | &counted.lost;
     running.into_iter().partition(|pod| {
         let index = index(pod).filter(|index| *index < end);
         index.is_some_and(|index| seen.insert(index))
@@ -75,26 +82,41 @@ fn start(
     counted: &Counted,
     running: &[&PodState<'_>],
     missing: usize,
-) -> Vec<Action> {
+) -> (Vec<Action>, Option<Timestamp>) {
     let taken = world.sorted.names.iter().cloned();
     let Some(end) = world.indexes else {
         let mut names = Names::new(world.owner.name, world.owner.uid, world.now, taken);
         let pods = std::iter::repeat_with(|| create(new_pod(world), names.draw()));
-        return pods.take(missing).collect();
+        return (pods.take(missing).collect(), None);
     };
     let mut busy: BTreeSet<u32> = running.iter().filter_map(|pod| index(pod)).collect();
     busy.extend(&counted.done);
+    busy.extend(&counted.lost);
     if world.patient {
         let leaving = world.pods.iter().filter(|p| p.terminating && !p.ended());
         busy.extend(leaving.filter_map(index));
     }
     let free = (0..end).filter(|index| !busy.contains(index));
-    let pods = free.take(missing).map(|index| {
+    let (mut started, mut wake) = (Vec::new(), None::<Timestamp>);
+    for index in free {
+        if started.len() == missing {
+            break;
+        }
+        let before = per_index::history(world, index);
+        let waits = before.as_ref().and_then(|before| before.not_before);
+        if let Some(at) = waits.filter(|at| *at > world.now) {
+            wake = Some(wake.map_or(at, |other| other.min(at)));
+            continue;
+        }
         let prefix = format!("{}-{index}", world.owner.name);
         let mut names = Names::new(&prefix, world.owner.uid, world.now, taken.clone());
-        create(indexed_pod(world, index), names.draw())
-    });
-    pods.collect()
+        let mut pod = indexed_pod(world, index);
+        if let Some(before) = before {
+            before.note(&mut pod);
+        }
+        started.push(create(pod, names.draw()));
+    }
+    (started, wake)
 }
 
 fn create(mut pod: Pod, name: String) -> Action {
@@ -160,18 +182,21 @@ fn not_before(world: &World<'_>) -> Option<Timestamp> {
         .filter(|at| success.is_none_or(|success| *at > success))
         .collect();
     let last = failures.iter().max()?;
-    let doublings = u32::try_from(failures.len() - 1)
-        .unwrap_or(u32::MAX)
-        .min(10);
-    let delay = BACKOFF
+    last.checked_add(delay(failures.len())).ok()
+}
+
+/// How long to wait after so many failures in a row.
+pub(super) fn delay(failures: usize) -> SignedDuration {
+    let doublings = failures.saturating_sub(1);
+    let doublings = u32::try_from(doublings).unwrap_or(u32::MAX).min(10);
+    BACKOFF
         .checked_mul(1_i32.checked_shl(doublings).unwrap_or(i32::MAX))
         .unwrap_or(BACKOFF_MAX)
-        .min(BACKOFF_MAX);
-    last.checked_add(delay).ok()
+        .min(BACKOFF_MAX)
 }
 
 /// When the last container of a pod ended.
-fn ended_at(pod: &PodState<'_>) -> Option<Timestamp> {
+pub(super) fn ended_at(pod: &PodState<'_>) -> Option<Timestamp> {
     let containers = pod.pod.containers.iter();
     let ends = containers.filter_map(|container| Some(container.end()?.finished_at.as_ref()?.0));
     ends.max().or_else(|| pod.created())

@@ -11,6 +11,7 @@ use resource_kinds::pod_view::PodView;
 
 use super::failure_policy::{self, Verdict};
 use super::observed::{World, index, tracked};
+use super::per_index::{self, Failure};
 use super::{TRACKING, indexes};
 use crate::pod_set::{Action, Phase, PodState};
 
@@ -27,6 +28,10 @@ pub(super) struct Counted {
     /// Failed pods, likewise.
     pub failed: i32,
     pub done: BTreeSet<u32>,
+    /// The indexes that have failed.
+    pub lost: BTreeSet<u32>,
+    /// Whether failed pods wait, uncounted, for those that replace them.
+    pub delayed: bool,
     /// Why a failure ends the job, by the job's policy.
     pub fatal: Option<String>,
 }
@@ -38,6 +43,8 @@ pub(super) fn count(world: &World<'_>) -> Counted {
         succeeded: 0,
         failed: 0,
         done: world.done_indexes(),
+        lost: world.failed_indexes(),
+        delayed: false,
         fatal: None,
         status: JobStatus::default(),
     };
@@ -72,16 +79,24 @@ pub(super) fn count(world: &World<'_>) -> Counted {
             (true, _, _) => {
                 good.insert(uid);
             }
-            (false, _, _) => match failure_policy::verdict(&world.spec, pod) {
-                Verdict::Ignore => {}
-                Verdict::Count => {
+            (false, index, _) => {
+                let verdict = failure_policy::verdict(&world.spec, pod);
+                let failed = per_index::failure(world, pod, index, &verdict);
+                if failed == Failure::OfIndexSoFar && !per_index::is_replaced(world, pod) {
+                    // Its replacement has to know of it.
+                    counted.delayed = true;
+                    continue;
+                }
+                if failed == Failure::OfIndex {
+                    counted.lost.extend(index);
+                }
+                if verdict != Verdict::Ignore {
                     bad.insert(uid);
                 }
-                Verdict::FailJob(why) => {
-                    bad.insert(uid);
+                if let Verdict::FailJob(why) = verdict {
                     counted.fatal.get_or_insert(why);
                 }
-            },
+            }
         }
         counted.release.extend(untrack(pod.pod));
     }
@@ -89,6 +104,10 @@ pub(super) fn count(world: &World<'_>) -> Counted {
         status.succeeded = Some(number(counted.done.len()));
         let text = indexes::write(&counted.done);
         status.completed_indexes = (!text.is_empty()).then_some(text);
+        let lost = &counted.lost - &counted.done;
+        let text = indexes::write(&lost);
+        status.failed_indexes = (!text.is_empty()).then_some(text);
+        counted.lost = lost;
     }
     counted.succeeded = status.succeeded.unwrap_or_default() + number(good.len());
     counted.failed = status.failed.unwrap_or_default() + number(bad.len());

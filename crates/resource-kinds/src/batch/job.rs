@@ -100,11 +100,7 @@ impl Kind for Job {
     }
 
     fn warnings(&self, object: &Value, old: Option<&Value>) -> Vec<String> {
-        let mut all = workload::warnings(object, old);
-        if old.is_none() {
-            all.extend(kept_only(object));
-        }
-        all
+        workload::warnings(object, old)
     }
 
     fn columns(&self) -> &'static [Column] {
@@ -133,15 +129,6 @@ impl Kind for Job {
     fn selectable_fields(&self) -> &'static [&'static str] {
         &["status.successful"]
     }
-}
-
-/// Advice on settings that nothing acts on yet.
-fn kept_only(object: &Value) -> impl Iterator<Item = String> {
-    let fields = ["backoffLimitPerIndex", "maxFailedIndexes", "successPolicy"];
-    let given = fields
-        .into_iter()
-        .filter(|field| !object["spec"][*field].is_null());
-    given.map(|field| format!("spec.{field}: stored, but mainstay does not act on it yet"))
 }
 
 fn default_spec(spec: &mut Value) {

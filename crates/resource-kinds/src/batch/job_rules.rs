@@ -136,6 +136,7 @@ pub(super) fn settings(spec: &At<'_>) -> Vec<FieldError> {
     errors.check_one_of_if_set(&replacement, &["Failed", "TerminatingOrFailed"]);
     errors.check_text_if_set(&spec.get("managedBy"), names::qualified_name);
     failure_policy(spec, &mut errors);
+    success_policy(spec, &mut errors);
     workload::check_template_for(spec, &["OnFailure", "Never"], &[], true, &mut errors);
     errors
 }
@@ -180,8 +181,83 @@ fn failure_policy(spec: &At<'_>, errors: &mut Vec<FieldError>) {
     }
 }
 
+fn success_policy(spec: &At<'_>, errors: &mut Vec<FieldError>) {
+    let policy = spec.get("successPolicy");
+    if !policy.is_set() {
+        return;
+    }
+    let rules = policy.get("rules");
+    let count = rules.items().count();
+    if count == 0 {
+        let detail = "at least one rules must be specified when the successPolicy is specified";
+        errors.push(rules.required(detail));
+    }
+    if count > RULES_MAX {
+        errors.push(rules.invalid(format!("must have at most {RULES_MAX} items")));
+    }
+    let completions = spec.get("completions").int().unwrap_or_default();
+    for rule in rules.items() {
+        let (indexes, count) = (rule.get("succeededIndexes"), rule.get("succeededCount"));
+        if !indexes.is_set() && !count.is_set() {
+            let detail = "at least one of succeededCount or succeededIndexes must be specified";
+            errors.push(rule.required(detail));
+        }
+        errors.check_not_negative(&count);
+        let listed = indexes
+            .is_set()
+            .then(|| listed(indexes.text(), completions));
+        if let Some(Err(detail)) = &listed {
+            errors.push(indexes.invalid(format!("error parsing succeededIndexes: {detail}")));
+        }
+        if count.int().is_some_and(|count| count > completions) {
+            let detail = format!(
+                "must be less than or equal to {completions} (the number of specified completions)"
+            );
+            errors.push(count.invalid(detail));
+        } else if let Some(Ok(listed)) = listed
+            && count.int().is_some_and(|count| count > listed)
+        {
+            errors.push(count.invalid(format!(
+                "must be less than or equal to {listed} (the number of indexes in the specified \
+                 succeededIndexes field)"
+            )));
+        }
+    }
+}
+
+/// How many indexes a text like `0,2-4` names.
+///
+/// *Errors.* What is not of that form, in order, or below `completions`.
+fn listed(text: &str, completions: i64) -> Result<i64, String> {
+    let number = |text: &str| {
+        let number = text.parse::<i64>();
+        number.map_err(|_| format!("cannot convert string to integer for index: {text:?}"))
+    };
+    let (mut all, mut next) = (0, 0);
+    for part in text.split(',').filter(|_| !text.is_empty()) {
+        let (first, last) = part.split_once('-').unwrap_or((part, part));
+        let (first, last) = (number(first)?, number(last)?);
+        if first < next || last < first {
+            return Err(format!(
+                "non-increasing order, previous: {}, current: {first}",
+                next - 1
+            ));
+        }
+        if last >= completions {
+            return Err(format!("too large index: {part:?}"));
+        }
+        all += last - first + 1;
+        next = last + 1;
+    }
+    Ok(all)
+}
+
 fn failure_rule(spec: &At<'_>, rule: &At<'_>, errors: &mut Vec<FieldError>) {
-    errors.check_one_of(&rule.get("action"), ACTIONS);
+    let action = rule.get("action");
+    errors.check_one_of(&action, ACTIONS);
+    if action.text() == "FailIndex" && !spec.get("backoffLimitPerIndex").is_set() {
+        errors.push(action.invalid("requires the backoffLimitPerIndex to be set"));
+    }
     let (codes, conditions) = (rule.get("onExitCodes"), rule.get("onPodConditions"));
     match (codes.is_set(), !conditions.is_empty()) {
         (true, true) => {
@@ -369,6 +445,65 @@ mod tests {
             [
                 "spec.podFailurePolicy.rules[0]: Invalid value: {\"action\":\"Ignore\"}: \
                  specifying one of OnExitCodes and OnPodConditions is required"
+            ]
+        );
+    }
+
+    #[test]
+    fn a_rule_about_success_names_indexes_that_there_are() {
+        let with = |rule: Value| {
+            checked(|spec| {
+                spec["completionMode"] = json!("Indexed");
+                spec["completions"] = json!(5);
+                spec["successPolicy"] = json!({"rules": [rule]});
+            })
+        };
+        assert_eq!(
+            with(json!({"succeededIndexes": "0,2-4", "succeededCount": 4})),
+            [""; 0]
+        );
+        for (rule, part) in [
+            (
+                json!({}),
+                "at least one of succeededCount or succeededIndexes",
+            ),
+            (json!({"succeededIndexes": "0,5"}), "too large index"),
+            (json!({"succeededIndexes": "3,1"}), "non-increasing order"),
+            (
+                json!({"succeededIndexes": "x"}),
+                "cannot convert string to integer",
+            ),
+            (
+                json!({"succeededCount": 6}),
+                "the number of specified completions",
+            ),
+            (
+                json!({"succeededIndexes": "0", "succeededCount": 2}),
+                "the number of indexes in",
+            ),
+        ] {
+            let errors = with(rule);
+            assert!(errors.len() == 1 && errors[0].contains(part), "{errors:?}");
+        }
+    }
+
+    #[test]
+    fn an_index_fails_only_where_indexes_have_a_limit() {
+        let rule = json!({"action": "FailIndex", "onExitCodes": {"operator": "In", "values": [1]}});
+        let with = |limit: Value| {
+            checked(|spec| {
+                spec["completionMode"] = json!("Indexed");
+                spec["completions"] = json!(5);
+                spec["backoffLimitPerIndex"] = limit;
+                spec["podFailurePolicy"] = json!({"rules": [rule]});
+            })
+        };
+        assert_eq!(with(json!(1)), [""; 0]);
+        assert_eq!(
+            with(Value::Null),
+            [
+                "spec.podFailurePolicy.rules[0].action: Invalid value: \"FailIndex\": requires the \
+              backoffLimitPerIndex to be set"
             ]
         );
     }

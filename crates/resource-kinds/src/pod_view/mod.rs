@@ -17,39 +17,51 @@ use k8s_openapi::api::core::v1::{ContainerStateTerminated, ObjectReference, Pod,
 pub use sharing::Sharing;
 
 use crate::annotations::POD_DELETION_COST;
-use crate::labels::JOB_COMPLETION_INDEX;
+use crate::labels::{JOB_COMPLETION_INDEX, JOB_INDEX_FAILURES, JOB_INDEX_IGNORED_FAILURES};
 
 /// The annotations that a view has.
-pub const ANNOTATIONS: [&str; 2] = [POD_DELETION_COST, JOB_COMPLETION_INDEX];
+pub const ANNOTATIONS: [&str; 4] = [
+    POD_DELETION_COST,
+    JOB_COMPLETION_INDEX,
+    JOB_INDEX_FAILURES,
+    JOB_INDEX_IGNORED_FAILURES,
+];
 
 /// A text that several pods may share.
 pub type Text = Arc<str>;
 
 /// A pod.
+///
+/// What every plan reads comes first, so that reading thousands of pods reads little more than that.
 #[derive(Clone, Debug, Default, PartialEq)]
+#[repr(C)]
 pub struct PodView {
     /// Name.
     pub name: Text,
     /// Namespace.
     pub namespace: Text,
+    /// Labels.
+    pub labels: Labels,
+    /// The owner that controls it.
+    pub controller: Option<Arc<Controller>>,
+    /// Conditions.
+    pub conditions: Box<[Condition]>,
+    /// Where in its life it is.
+    pub phase: Phase,
+    /// That it is being deleted.
+    pub deletion: Option<Deletion>,
+    /// When it was made.
+    pub created: Option<Timestamp>,
     /// Identity.
     pub uid: Text,
     /// The state that was seen.
     pub resource_version: Text,
     /// How often what it asks for has changed.
     pub generation: Option<i64>,
-    /// Labels.
-    pub labels: Labels,
     /// Those annotations that are in [`ANNOTATIONS`].
     pub annotations: Labels,
-    /// The owner that controls it.
-    pub controller: Option<Arc<Controller>>,
     /// What has to be done before it may go.
     pub finalizers: Box<[Text]>,
-    /// When it was made.
-    pub created: Option<Timestamp>,
-    /// That it is being deleted.
-    pub deletion: Option<Deletion>,
     /// Name of its node, never empty.
     pub node: Option<Text>,
     /// `spec.hostname`, never empty.
@@ -59,16 +71,12 @@ pub struct PodView {
     /// What it has in common with other pods of its template, without what only its node reads.
     /// `nodeName`, `hostname` and `volumes` are not here.
     pub spec: Arc<PodSpec>,
-    /// Where in its life it is.
-    pub phase: Phase,
-    /// Why it is there, in a word.
+    /// Why it is where in its life it is, in a word.
     pub reason: Option<Text>,
-    /// Why it is there, for people.
+    /// The same for people.
     pub message: Option<Text>,
     /// When its node took it on.
     pub started: Option<Timestamp>,
-    /// Conditions.
-    pub conditions: Box<[Condition]>,
     /// How its init containers do.
     pub init_containers: Box<[Container]>,
     /// How its containers do.

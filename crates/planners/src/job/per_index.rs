@@ -1,0 +1,120 @@
+//! Jobs whose indexes each have a limit of failures of their own (`backoffLimitPerIndex`).
+//!
+//! How often an index has failed is written on its next pod. A failed pod is therefore counted, and
+//! let go, only when the pod that replaces it is there, or the index has failed for good.
+
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::Pod;
+use resource_kinds::labels::{JOB_INDEX_FAILURES, JOB_INDEX_IGNORED_FAILURES};
+
+use super::failure_policy::{self, Verdict};
+use super::observed::{World, index};
+use super::pods::{delay, ended_at};
+use crate::pod_set::PodState;
+
+/// What the failure of a pod means for its index.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Failure {
+    /// Nothing: there is no limit for each index, or the job is about to end.
+    OfPod,
+    /// The index may try again.
+    OfIndexSoFar,
+    /// The index has failed.
+    OfIndex,
+}
+
+pub(super) fn failure(
+    world: &World<'_>,
+    pod: &PodState<'_>,
+    index: Option<u32>,
+    verdict: &Verdict,
+) -> Failure {
+    let Some(limit) = world.limit_per_index else {
+        return Failure::OfPod;
+    };
+    let known = world
+        .indexes
+        .is_some_and(|end| index.is_some_and(|index| index < end));
+    let exhausted = *verdict == Verdict::Count && failures(pod) >= i64::from(limit);
+    match verdict {
+        // What is stopped at the end of the job has not failed.
+        _ if !known || world.is_ending() => Failure::OfPod,
+        Verdict::FailIndex => Failure::OfIndex,
+        _ if exhausted => Failure::OfIndex,
+        Verdict::FailJob(_) => Failure::OfPod,
+        _ => Failure::OfIndexSoFar,
+    }
+}
+
+/// Whether there is a newer pod of the same index.
+pub(super) fn is_replaced(world: &World<'_>, pod: &PodState<'_>) -> bool {
+    let mut others = world.pods.iter();
+    others.any(|other| index(other) == index(pod) && age(other) > age(pod))
+}
+
+/// How often an index failed before its next pod.
+pub(super) struct History {
+    failures: i64,
+    ignored: i64,
+    /// When the next pod may be started; now, if nothing has failed.
+    pub not_before: Option<Timestamp>,
+}
+
+/// What the next pod of an index is to know; nothing where indexes have no limit of their own.
+pub(super) fn history(world: &World<'_>, wanted: u32) -> Option<History> {
+    world.limit_per_index?;
+    let failed = world.pods.iter().filter(|pod| world.failed(pod));
+    let last = failed
+        .filter(|pod| index(pod) == Some(wanted))
+        .max_by_key(|pod| age(pod));
+    let Some(last) = last else {
+        return Some(History {
+            failures: 0,
+            ignored: 0,
+            not_before: None,
+        });
+    };
+    let (mut failures, mut ignored) = (failures(last), ignored(last));
+    match failure_policy::verdict(&world.spec, last) {
+        Verdict::Ignore => ignored += 1,
+        _ => failures += 1,
+    }
+    let all = usize::try_from(failures.saturating_add(ignored)).unwrap_or_default();
+    Some(History {
+        failures,
+        ignored,
+        not_before: ended_at(last).and_then(|at| at.checked_add(delay(all)).ok()),
+    })
+}
+
+impl History {
+    /// Writes it on a pod.
+    pub fn note(&self, pod: &mut Pod) {
+        let notes = pod.metadata.annotations.get_or_insert_default();
+        notes.insert(JOB_INDEX_FAILURES.to_owned(), self.failures.to_string());
+        if self.ignored > 0 {
+            let key = JOB_INDEX_IGNORED_FAILURES.to_owned();
+            notes.insert(key, self.ignored.to_string());
+        }
+    }
+}
+
+/// How often the index had failed before this pod.
+fn failures(pod: &PodState<'_>) -> i64 {
+    number(pod, JOB_INDEX_FAILURES)
+}
+
+fn ignored(pod: &PodState<'_>) -> i64 {
+    number(pod, JOB_INDEX_IGNORED_FAILURES)
+}
+
+fn number(pod: &PodState<'_>, key: &str) -> i64 {
+    let text = pod.pod.annotations.get(key);
+    let number = text.and_then(|text| text.parse().ok()).unwrap_or(0);
+    i64::max(number, 0)
+}
+
+/// Pods of one index come one after the other; those of one moment are told apart by what they know.
+fn age(pod: &PodState<'_>) -> (Option<Timestamp>, i64) {
+    (pod.created(), failures(pod).saturating_add(ignored(pod)))
+}

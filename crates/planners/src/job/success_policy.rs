@@ -1,0 +1,31 @@
+//! Whether enough of an Indexed job is done, by its `successPolicy`.
+
+use std::collections::BTreeSet;
+
+use k8s_openapi::api::batch::v1::{JobSpec, SuccessPolicyRule};
+
+use super::indexes;
+
+/// The first rule that the succeeded indexes fulfil, in words.
+pub(super) fn met(spec: &JobSpec, done: &BTreeSet<u32>) -> Option<String> {
+    let policy = spec.success_policy.as_ref()?;
+    let end = u32::try_from(spec.completions.unwrap_or_default()).unwrap_or_default();
+    let mut rules = policy.rules.iter();
+    let index = rules.position(|rule| holds(rule, done, end))?;
+    Some(format!("Matched rules at index {index}"))
+}
+
+fn holds(rule: &SuccessPolicyRule, done: &BTreeSet<u32>, end: u32) -> bool {
+    let count = rule
+        .succeeded_count
+        .map(|count| usize::try_from(count).unwrap_or_default());
+    match (&rule.succeeded_indexes, count) {
+        (Some(text), count) => {
+            let wanted = indexes::read(text, end);
+            let found = wanted.intersection(done).count();
+            found >= count.unwrap_or(wanted.len())
+        }
+        (None, Some(count)) => done.len() >= count,
+        (None, None) => false,
+    }
+}
