@@ -1,63 +1,91 @@
-//! Every numbered item of the StatefulSet contract is cited by a test.
+//! Every numbered item of the contracts (StatefulSets, articles) is cited by a test.
 //!
-//! Tests cite as `statefulset.md 3.14, T6` (lists, `and`, ranges with `to` and paragraph signs are
-//! understood), in a comment or a golden file. What needs no test of its own is in one
-//! list here, with the reason.
+//! Tests cite as `statefulset.md 3.14, T6` or `seeds.md C9 to C11` (lists, `and`, ranges with `to`
+//! and paragraph signs are understood), in a comment or a golden file. What needs no test of its own
+//! is in one list here, with the reason.
 
 use std::collections::BTreeSet;
 
 use super::{Finding, SourceFile};
 
-/// The document's name in a citation.
-const DOCUMENT: &str = "statefulset.md";
+/// A document whose items are cited.
+struct Contract {
+    /// Its name in a citation.
+    document: &'static str,
+    /// The items: a paragraph and the first and last numbers of a run in it.
+    items: &'static [(&'static str, u32, u32)],
+    /// Items that no test can or need cite, and why.
+    exceptions: &'static [(&'static str, &'static str)],
+}
 
-/// The items: a paragraph and the first and last numbers of a run in it.
-const ITEMS: &[(&str, u32, u32)] = &[
-    ("1.", 1, 8),
-    ("2.", 1, 8),
-    ("2.", 10, 17),
-    ("3.", 1, 5),
-    ("3.", 10, 16),
-    ("3.", 20, 25),
-    ("3.", 30, 35),
-    ("3.", 40, 47),
-    ("4.", 1, 13),
-    ("5.", 1, 18),
-    ("5.", 20, 24),
-    ("6.", 1, 15),
-    ("7.", 1, 4),
-    ("8.", 1, 9),
-    ("T", 1, 45),
+const CONTRACTS: &[Contract] = &[
+    Contract {
+        document: "statefulset.md",
+        items: &[
+            ("1.", 1, 8),
+            ("2.", 1, 8),
+            ("2.", 10, 17),
+            ("3.", 1, 5),
+            ("3.", 10, 16),
+            ("3.", 20, 25),
+            ("3.", 30, 35),
+            ("3.", 40, 47),
+            ("4.", 1, 13),
+            ("5.", 1, 18),
+            ("5.", 20, 24),
+            ("6.", 1, 15),
+            ("7.", 1, 4),
+            ("8.", 1, 9),
+            ("T", 1, 45),
+        ],
+        exceptions: &[(
+            "3.47",
+            "the controllers have no figures of their own; status and conditions say what these \
+             two would",
+        )],
+    },
+    Contract {
+        document: "seeds.md",
+        items: &[("C", 1, 27), ("M", 1, 11)],
+        exceptions: &[],
+    },
 ];
-
-/// Items that no test can or need cite, and why.
-const EXCEPTIONS: &[(&str, &str)] = &[(
-    "3.47",
-    "the controllers have no figures of their own; status and conditions say what these two would",
-)];
 
 /// Checks that every item is cited or excepted, and that no exception has become needless.
 pub fn check(files: &[SourceFile]) -> Vec<Finding> {
-    let cited: BTreeSet<String> = files
+    CONTRACTS
         .iter()
-        .filter_map(|file| tests_in(file))
-        .flat_map(citations)
-        .collect();
-    let excepted = |item: &str| EXCEPTIONS.iter().any(|(number, _)| *number == item);
-    let missing = items().filter(|item| !cited.contains(item) && !excepted(item));
-    let needless = items().filter(|item| cited.contains(item) && excepted(item));
-    let finding = |text: String| Finding {
-        file: "crates/xtask/src/tidy/citations.rs".to_owned(),
-        text,
-    };
-    let missing = missing.map(|item| finding(format!("no test cites {DOCUMENT} {item}")));
-    let needless = needless.map(|item| finding(format!("{item} is cited, and excepted here")));
-    missing.chain(needless).collect()
+        .flat_map(|contract| contract.check(files))
+        .collect()
 }
 
-fn items() -> impl Iterator<Item = String> {
-    let runs = ITEMS.iter();
-    runs.flat_map(|(prefix, first, last)| (*first..=*last).map(move |n| format!("{prefix}{n}")))
+impl Contract {
+    fn check(&self, files: &[SourceFile]) -> Vec<Finding> {
+        let tests = files.iter().filter_map(tests_in);
+        let cited: BTreeSet<String> = tests
+            .flat_map(|text| citations(text, self.document))
+            .collect();
+        let excepted = |item: &str| self.exceptions.iter().any(|(number, _)| *number == item);
+        let document = self.document;
+        let mut findings = Vec::new();
+        for item in self.items() {
+            let text = match (cited.contains(&item), excepted(&item)) {
+                (false, false) => format!("no test cites {document} {item}"),
+                (true, true) => format!("{document} {item} is cited, and excepted here"),
+                _ => continue,
+            };
+            findings.push(Finding {
+                file: "crates/xtask/src/tidy/citations.rs".to_owned(),
+                text,
+            });
+        }
+        findings
+    }
+
+    fn items(&self) -> impl Iterator<Item = String> {
+        let runs = self.items.iter();
+        runs.flat_map(|(prefix, first, last)| (*first..=*last).map(move |n| format!("{prefix}{n}")))
+    }
 }
 
 /// The part of a file that is a test, if any is.
@@ -71,10 +99,10 @@ fn tests_in(file: &SourceFile) -> Option<&str> {
     Some(&file.text[start..])
 }
 
-/// The items that a text cites.
-fn citations(text: &str) -> Vec<String> {
+/// The items of a document that a text cites.
+fn citations(text: &str, document: &str) -> Vec<String> {
     let mut found = Vec::new();
-    for after in text.split(DOCUMENT).skip(1) {
+    for after in text.split(document).skip(1) {
         let line = after.lines().next().unwrap_or_default();
         let mut last: Option<(String, u32)> = None;
         let mut run = false;
@@ -102,7 +130,7 @@ fn citations(text: &str) -> Vec<String> {
     found
 }
 
-/// `3.14` as (`3.`, 14), `T6` as (`T`, 6).
+/// `3.14` as (`3.`, 14), `T6` as (`T`, 6); `C` are commands and `M` manifests of the articles.
 fn item(word: &str) -> Option<(String, u32)> {
     let at = word.find('.').map_or(1, |dot| dot + 1);
     let (prefix, number) = word.split_at_checked(at)?;
@@ -110,7 +138,7 @@ fn item(word: &str) -> Option<(String, u32)> {
     let paragraph = prefix
         .strip_suffix('.')
         .is_some_and(|p| p.parse::<u32>().is_ok());
-    (prefix == "T" || paragraph).then(|| (prefix.to_owned(), number))
+    (["C", "M", "T"].contains(&prefix) || paragraph).then(|| (prefix.to_owned(), number))
 }
 
 #[cfg(test)]
@@ -118,7 +146,7 @@ mod tests {
     use super::*;
 
     fn cited(text: &str) -> String {
-        citations(text).join(" ")
+        citations(text, "statefulset.md").join(" ")
     }
 
     #[test]
@@ -137,6 +165,8 @@ mod tests {
             cited("statefulset.md §6, kubectl.md 0.8; 3.14 of something"),
             ""
         );
+        let clients = citations("kubectl.md 0.8, 10.1 to 10.3", "kubectl.md");
+        assert_eq!(clients, ["0.8", "10.1", "10.2", "10.3"]);
     }
 
     #[test]
@@ -155,10 +185,9 @@ mod tests {
     #[test]
     fn an_item_that_nobody_cites_is_found() {
         let found = check(&[]);
-        assert!(
-            found
-                .iter()
-                .any(|finding| finding.text == "no test cites statefulset.md 3.14")
-        );
+        for item in ["statefulset.md 3.14", "seeds.md C27"] {
+            let wanted = format!("no test cites {item}");
+            assert!(found.iter().any(|finding| finding.text == wanted));
+        }
     }
 }
