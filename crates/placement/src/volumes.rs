@@ -49,6 +49,12 @@ impl<'v> Claims<'v> {
                     format!("persistentvolumeclaim {name:?} not found")
                 });
             };
+            if used.ephemeral && !is_of_pod(claim, pod) {
+                return Err(format!(
+                    "PVC {0}/{name} was not created for pod {0}/{1} (pod is not owner)",
+                    pod.namespace, pod.name
+                ));
+            }
             usable(claim, name)?;
             if is_bound(claim) {
                 claims.bound.push(claim);
@@ -142,6 +148,12 @@ impl<'v> Claims<'v> {
         }
         Some(steps)
     }
+}
+
+/// Whether the claim was made for the pod.
+fn is_of_pod(claim: &PersistentVolumeClaim, pod: &PodView) -> bool {
+    let mut owners = claim.metadata.owner_references.iter().flatten();
+    owners.any(|owner| owner.controller == Some(true) && *owner.uid == *pod.uid)
 }
 
 fn usable(claim: &PersistentVolumeClaim, name: &str) -> Result<(), String> {

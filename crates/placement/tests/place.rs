@@ -372,6 +372,24 @@ fn claims_that_cannot_serve_are_named() {
     check(with(json!({"x": lost})), claiming("x"), text);
 }
 
+/// The claim of an `ephemeral` volume is the pod's own.
+#[test]
+fn somebody_elses_claim_is_not_taken_for_an_ephemeral_volume() {
+    let spec = json!({"volumes": [{"name": "data", "ephemeral": {"volumeClaimTemplate":
+        {"spec": {"accessModes": ["ReadWriteOnce"]}}}}]});
+    let with = |owner: &str| {
+        let mut claim = bound("v");
+        claim["metadata"]["ownerReferences"] = json!([{"apiVersion": "v1", "kind": "Pod",
+            "name": "web-0", "uid": owner, "controller": true}]);
+        json!({"nodes": {"a": {}}, "classes": classes(), "claims": {"web-0-data": claim},
+            "volumes": {"v": volume("1Gi", "a")}})
+    };
+    check(with("pod"), spec.clone(), "bind a");
+    let text = "0/1 nodes are available: PVC default/web-0-data was not created for pod \
+        default/web-0 (pod is not owner).";
+    check(with("another"), spec, text);
+}
+
 /// statefulset.md §11.14: the disk decides where the pod runs.
 #[test]
 fn a_bound_volume_keeps_the_pod_on_its_node() {
