@@ -1,0 +1,298 @@
+//! Disks: what a volume of each class may hold, how it grows, and how it is copied
+//! (statefulset.md §11; kubectl.md 1.8).
+
+use end_to_end::{Kubectl, text, wait_for, with_images};
+use serde_json::{Value, json};
+
+#[test]
+fn volumes_are_limited_grow_and_are_copied() {
+    let (_registry, mut instance) = with_images();
+    let kubectl = instance.kubectl();
+    let pool = instance.data().join("pool");
+    kubectl.apply(&set());
+    kubectl.wait_ready("db", 2);
+    stopped_at_the_limit(&kubectl);
+    grows_in_use(&kubectl);
+    kept_and_restored(&kubectl);
+    cloned(&kubectl);
+    goes_with_its_pod(&kubectl);
+    // Killed, it is taken over as it is; told to end, it leaves no mount.
+    instance.kill();
+    instance.start_again();
+    let kubectl = instance.kubectl();
+    assert_eq!(read(&kubectl, "db-0", "/data/word"), "after");
+    instance.interrupt();
+    assert!(!pool.join("mount/volumes").exists(), "still mounted");
+    instance.start_again();
+    let kubectl = instance.kubectl();
+    kubectl.wait_ready("db", 2);
+    assert_eq!(read(&kubectl, "db-0", "/data/word"), "after");
+    removed(&kubectl, &pool);
+}
+
+#[test]
+fn what_a_plain_directory_cannot_be_is_said() {
+    let (_registry, instance) = with_images();
+    let kubectl = instance.kubectl();
+    kubectl.apply(&claim("data", "local", &Value::Null).to_string());
+    kubectl.apply(&pod("holder", "data").to_string());
+    ready(&kubectl, "holder");
+    kubectl.apply(&snapshot("s", "data").to_string());
+    let told = |object: &str, pointer: &str, part: &str| {
+        wait_for(&format!("{object} to say {part}"), 60, || {
+            let object = kubectl.json(&["get", object]);
+            let seen = text(&object, pointer).to_owned();
+            if seen.contains(part) {
+                Ok(())
+            } else {
+                Err(seen)
+            }
+        });
+    };
+    let cannot = "cannot make snapshots and clones; volumes of the class local-cow can";
+    told("volumesnapshot/s", "/status/error/message", cannot);
+    let of_claim = json!({"kind": "PersistentVolumeClaim", "name": "data"});
+    kubectl.apply(&claim("copy", "local", &of_claim).to_string());
+    kubectl.apply(&pod("copier", "copy").to_string());
+    event(&kubectl, "copy", "ProvisioningFailed", cannot);
+    // It grows all the same: nothing has to be done for that.
+    kubectl.ok(&["patch", "pvc", "data", "-p", &request("96Mi")]);
+    told("pvc/data", "/status/capacity/storage", "96Mi");
+    let less = kubectl.fails(&["patch", "pvc", "data", "-p", &request("64Mi")]);
+    assert!(
+        less.contains("field can not be less than status.capacity"),
+        "{less}"
+    );
+    kubectl.ok(&["delete", "pod", "holder", "copier", "--now"]);
+}
+
+fn claim(name: &str, class: &str, source: &Value) -> Value {
+    json!({"apiVersion": "v1", "kind": "PersistentVolumeClaim", "metadata": {"name": name},
+        "spec": {"storageClassName": class, "accessModes": ["ReadWriteOnce"],
+            "dataSource": source, "resources": {"requests": {"storage": "64Mi"}}}})
+}
+
+fn request(size: &str) -> String {
+    json!({"spec": {"resources": {"requests": {"storage": size}}}}).to_string()
+}
+
+fn snapshot(name: &str, claim: &str) -> Value {
+    json!({"apiVersion": "snapshot.storage.k8s.io/v1", "kind": "VolumeSnapshot",
+        "metadata": {"name": name}, "spec": {"source": {"persistentVolumeClaimName": claim}}})
+}
+
+fn container() -> Value {
+    json!({"name": "c", "image": "busybox:1",
+        "command": ["sh", "-c", "trap 'exit 0' TERM; while true; do sleep 0.2; done"],
+        "volumeMounts": [{"name": "data", "mountPath": "/data"}]})
+}
+
+fn pod(name: &str, claim: &str) -> Value {
+    json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": name}, "spec": {
+        "containers": [container()],
+        "volumes": [{"name": "data", "persistentVolumeClaim": {"claimName": claim}}]}})
+}
+
+fn set() -> String {
+    let template = json!({"metadata": {"labels": {"app": "db"}},
+        "spec": {"containers": [container()]}});
+    json!({"apiVersion": "apps/v1", "kind": "StatefulSet", "metadata": {"name": "db"},
+        "spec": {"serviceName": "db", "replicas": 2,
+            "selector": {"matchLabels": {"app": "db"}}, "template": template,
+            "volumeClaimTemplates": [{"metadata": {"name": "data"}, "spec": {
+                "storageClassName": "local-cow", "accessModes": ["ReadWriteOnce"],
+                "resources": {"requests": {"storage": "64Mi"}}}}]}})
+    .to_string()
+}
+
+fn ready(kubectl: &Kubectl, pod: &str) {
+    let pod = format!("pod/{pod}");
+    kubectl.ok(&["wait", "--for=condition=Ready", &pod, "--timeout=60s"]);
+}
+
+fn write(pod: &str, file: &str, mib: u64) -> Vec<String> {
+    let command = format!("dd if=/dev/zero of={file} bs=1M count={mib} && sync");
+    ["exec", pod, "--", "sh", "-c", &command]
+        .map(str::to_owned)
+        .to_vec()
+}
+
+fn words(line: &[String]) -> Vec<&str> {
+    line.iter().map(String::as_str).collect()
+}
+
+fn read(kubectl: &Kubectl, pod: &str, file: &str) -> String {
+    kubectl.ok(&["exec", pod, "--", "cat", file])
+}
+
+fn say(kubectl: &Kubectl, pod: &str, word: &str) {
+    let command = format!("printf {word} > /data/word; sync");
+    kubectl.ok(&["exec", pod, "--", "sh", "-c", &command]);
+}
+
+fn event(kubectl: &Kubectl, about: &str, reason: &str, part: &str) {
+    let selector = format!("involvedObject.name={about},reason={reason}");
+    wait_for(&format!("{reason} of {about}"), 60, || {
+        let events = kubectl.json(&["get", "events", "--field-selector", &selector]);
+        let messages: Vec<&str> = events["items"]
+            .as_array()
+            .into_iter()
+            .flatten()
+            .map(|event| text(event, "/message"))
+            .collect();
+        if messages.iter().any(|message| message.contains(part)) {
+            Ok(())
+        } else {
+            Err(messages.join("; "))
+        }
+    });
+}
+
+/// statefulset.md 11.3: a volume holds what its claim says; its neighbour does not notice.
+fn stopped_at_the_limit(kubectl: &Kubectl) {
+    let error = kubectl.fails(&words(&write("db-0", "/data/large", 80)));
+    assert!(error.contains("quota exceeded"), "{error}");
+    kubectl.ok(&words(&write("db-1", "/data/large", 32)));
+    kubectl.ok(&["exec", "db-0", "--", "rm", "/data/large"]);
+    kubectl.ok(&words(&write("db-0", "/data/small", 16)));
+}
+
+/// statefulset.md 11.12, 11.13.
+fn grows_in_use(kubectl: &Kubectl) {
+    kubectl.ok(&["patch", "pvc", "data-db-0", "-p", &request("160Mi")]);
+    wait_for("the claim to have grown", 60, || {
+        let claim = kubectl.json(&["get", "pvc", "data-db-0"]);
+        let conditions = claim["status"]["conditions"].to_string();
+        match text(&claim, "/status/capacity/storage") {
+            "160Mi" if matches!(conditions.as_str(), "null" | "[]") => Ok(()),
+            other => Err(format!("{other} {conditions}")),
+        }
+    });
+    event(kubectl, "data-db-0", "VolumeResizeSuccessful", "succeeded");
+    kubectl.ok(&words(&write("db-0", "/data/large", 80)));
+    // What the disk cannot hold is refused, and the volume stays as it is.
+    kubectl.ok(&["patch", "pvc", "data-db-0", "-p", &request("900Ti")]);
+    event(
+        kubectl,
+        "data-db-0",
+        "VolumeResizeFailed",
+        "the disk is too full",
+    );
+    kubectl.ok(&["patch", "pvc", "data-db-0", "-p", &request("192Mi")]);
+    wait_for("the claim to have grown again", 120, || {
+        let claim = kubectl.json(&["get", "pvc", "data-db-0"]);
+        match text(&claim, "/status/capacity/storage") {
+            "192Mi" => Ok(()),
+            other => Err(other.to_owned()),
+        }
+    });
+}
+
+/// statefulset.md 11.15.
+fn kept_and_restored(kubectl: &Kubectl) {
+    say(kubectl, "db-0", "before");
+    kubectl.apply(&snapshot("s", "data-db-0").to_string());
+    kubectl.ok(&[
+        "wait",
+        "--for=jsonpath={.status.readyToUse}=true",
+        "volumesnapshot/s",
+        "--timeout=60s",
+    ]);
+    say(kubectl, "db-0", "after");
+    let table = kubectl.ok(&["get", "volumesnapshot", "s"]);
+    let mut lines = table.lines();
+    let columns = lines.next().unwrap_or_default();
+    let wanted = "NAME READYTOUSE SOURCEPVC SOURCESNAPSHOTCONTENT RESTORESIZE SNAPSHOTCLASS \
+        SNAPSHOTCONTENT CREATIONTIME AGE";
+    assert_eq!(
+        columns.split_whitespace().collect::<Vec<_>>().join(" "),
+        wanted
+    );
+    let row = lines.next().unwrap_or_default();
+    for cell in ["true", "data-db-0", "192Mi", "local-cow"] {
+        assert!(row.contains(cell), "{row}");
+    }
+    let source = json!({"apiGroup": "snapshot.storage.k8s.io", "kind": "VolumeSnapshot",
+        "name": "s"});
+    // Too small at first: said so, and not made.
+    kubectl.apply(&claim("restored", "local-cow", &source).to_string());
+    kubectl.apply(&pod("reader", "restored").to_string());
+    event(
+        kubectl,
+        "restored",
+        "ProvisioningFailed",
+        "is less than the size",
+    );
+    kubectl.ok(&["delete", "pod/reader", "pvc/restored", "--now"]);
+    let mut fitting = claim("restored", "local-cow", &source);
+    fitting["spec"]["resources"]["requests"]["storage"] = "192Mi".into();
+    kubectl.apply(&fitting.to_string());
+    kubectl.apply(&pod("reader", "restored").to_string());
+    ready(kubectl, "reader");
+    assert_eq!(read(kubectl, "reader", "/data/word"), "before");
+}
+
+fn cloned(kubectl: &Kubectl) {
+    let source = json!({"kind": "PersistentVolumeClaim", "name": "data-db-1"});
+    say(kubectl, "db-1", "second");
+    kubectl.apply(&claim("cloned", "local-cow", &source).to_string());
+    kubectl.apply(&pod("cloner", "cloned").to_string());
+    ready(kubectl, "cloner");
+    assert_eq!(read(kubectl, "cloner", "/data/word"), "second");
+    say(kubectl, "cloner", "own");
+    assert_eq!(read(kubectl, "db-1", "/data/word"), "second");
+}
+
+/// An `ephemeral` volume's claim is the pod's, and not another's of its name.
+fn goes_with_its_pod(kubectl: &Kubectl) {
+    let mut scratch = pod("scratch", "");
+    scratch["spec"]["volumes"] = json!([{"name": "data", "ephemeral": {"volumeClaimTemplate": {
+        "spec": {"storageClassName": "local-cow", "accessModes": ["ReadWriteOnce"],
+            "resources": {"requests": {"storage": "64Mi"}}}}}}]);
+    kubectl.apply(&scratch.to_string());
+    ready(kubectl, "scratch");
+    let owner = "jsonpath={.metadata.ownerReferences[0].name}";
+    assert_eq!(
+        kubectl.ok(&["get", "pvc", "scratch-data", "-o", owner]),
+        "scratch"
+    );
+    kubectl.ok(&["delete", "pod", "scratch", "--now"]);
+    kubectl.ok(&["wait", "--for=delete", "pvc/scratch-data", "--timeout=60s"]);
+    kubectl.apply(&claim("scratch-data", "local-cow", &Value::Null).to_string());
+    kubectl.apply(&scratch.to_string());
+    event(
+        kubectl,
+        "scratch",
+        "FailedBinding",
+        "was not created for pod",
+    );
+    kubectl.ok(&["delete", "pod/scratch", "pvc/scratch-data", "--now"]);
+}
+
+/// statefulset.md 11.8: everything goes with its objects, what is kept with its snapshot.
+fn removed(kubectl: &Kubectl, pool: &std::path::Path) {
+    let count = |kind: &str| {
+        std::fs::read_dir(pool.join("mount").join(kind))
+            .map(Iterator::count)
+            .unwrap_or_default()
+    };
+    assert_eq!((count("volumes"), count("snapshots")), (4, 1));
+    kubectl.ok(&["delete", "volumesnapshot", "s", "--timeout=60s"]);
+    assert_eq!(
+        kubectl.ok(&["get", "volumesnapshotcontent", "-o", "name"]),
+        ""
+    );
+    assert_eq!(count("snapshots"), 0);
+    kubectl.ok(&[
+        "delete",
+        "statefulset/db",
+        "pod/reader",
+        "pod/cloner",
+        "--now",
+    ]);
+    kubectl.ok(&["delete", "pvc", "--all", "--timeout=60s"]);
+    wait_for("all volumes to be gone", 60, || match count("volumes") {
+        0 => Ok(()),
+        left => Err(format!("{left} left")),
+    });
+}
