@@ -135,7 +135,8 @@ impl Recipe<'_> {
     }
 }
 
-/// Unpacks a package, but for what only people read.
+/// Unpacks a package, but for what only people read, and PostgreSQL's compiler for queries, which is
+/// half of it.
 fn unpack(package: &Path, root: &Path) {
     let mut files = Command::new("dpkg-deb")
         .arg("--fsys-tarfile")
@@ -146,10 +147,11 @@ fn unpack(package: &Path, root: &Path) {
     let archive = files.stdout.take().expect("dpkg-deb's output");
     let unread = ["doc", "man", "info", "locale", "lintian", "bug"]
         .map(|directory| format!("--exclude=./usr/share/{directory}/*"));
+    let unused = ["libLLVM*", "llvmjit*", "bitcode"].map(|name| format!("--exclude={name}"));
     let unpacked = Command::new("tar")
         .args(["-x", "--keep-directory-symlink", "-C"])
         .arg(root)
-        .args(unread)
+        .args(unread.iter().chain(&unused))
         .stdin(archive)
         .status();
     let read = files.wait().expect("wait for dpkg-deb");
