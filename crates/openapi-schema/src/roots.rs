@@ -62,6 +62,7 @@ pub(crate) fn roots() -> Vec<Root> {
         Root::of::<authorization::SelfSubjectRulesReview>(),
         Root::of::<authorization::SubjectAccessReview>(),
         Root::of::<autoscaling::Scale>(),
+        Root::of::<autoscaling::HorizontalPodAutoscaler>(),
         Root::of::<autoscaling_v2::HorizontalPodAutoscaler>(),
         Root::of::<batch::CronJob>(),
         Root::of::<batch::Job>(),

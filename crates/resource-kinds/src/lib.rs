@@ -70,6 +70,7 @@ pub fn all(config: &ClusterConfig) -> Vec<Arc<dyn Kind>> {
         Arc::new(apps::ReplicaSet),
         Arc::new(apps::StatefulSet),
         Arc::new(autoscaling::HorizontalPodAutoscaler),
+        Arc::new(autoscaling::HorizontalPodAutoscalerV1),
         Arc::new(batch::CronJob),
         Arc::new(batch::Job),
         Arc::new(certificates::CertificateSigningRequest),

@@ -25,7 +25,10 @@ fn names_are_unique() {
     let mut short: BTreeMap<&str, &str> = BTreeMap::new();
     for kind in kinds() {
         let info = kind.info();
-        assert!(seen.insert((info.group, info.plural)), "{info:?}");
+        assert!(
+            seen.insert((info.group, info.version, info.plural)),
+            "{info:?}"
+        );
         assert_eq!(info.list_kind, format!("{}List", info.kind));
         assert_eq!(info.singular, info.kind.to_lowercase());
         for name in info.short_names {

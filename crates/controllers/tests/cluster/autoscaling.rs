@@ -1,6 +1,7 @@
 //! HorizontalPodAutoscalers (kubectl.md 10.2).
 
 use k8s_openapi::api::apps::v1::StatefulSet;
+use k8s_openapi::api::autoscaling::v1 as first;
 use k8s_openapi::api::autoscaling::v2::HorizontalPodAutoscaler;
 use k8s_openapi::api::core::v1::Event;
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
@@ -117,4 +118,34 @@ async fn any_kind_with_a_scale_can_be_a_target() {
         .await;
     wait_for(&cluster, "1 2 True=SucceededRescale", shows).await;
     assert_eq!(farms.get("east").await.unwrap().data["spec"]["size"], 2);
+}
+
+#[tokio::test]
+async fn a_scaler_of_the_first_version_is_the_same_object() {
+    let cluster = Cluster::new().await;
+    cluster.create::<StatefulSet>(set(1)).await;
+    let spec = json!({"maxReplicas": 5, "minReplicas": 2, "targetCPUUtilizationPercentage": 60,
+        "scaleTargetRef": {"apiVersion": "apps/v1", "kind": "StatefulSet", "name": "web"}});
+    let first = json!({"metadata": {"name": "scaler"}, "spec": spec});
+    cluster
+        .create::<first::HorizontalPodAutoscaler>(first)
+        .await;
+    wait_for(&cluster, "2", replicas).await;
+    wait_for(&cluster, "1 2 True=SucceededRescale", shows).await;
+    let second = cluster.api::<HorizontalPodAutoscaler>().get("scaler").await;
+    let metrics = second.unwrap().spec.metrics.unwrap();
+    let target = metrics[0].resource.clone().unwrap().target;
+    assert_eq!(target.average_utilization, Some(60));
+    let share = json!({"spec": {"targetCPUUtilizationPercentage": 70}});
+    let changed = cluster
+        .patch::<first::HorizontalPodAutoscaler>("scaler", share)
+        .await;
+    let status = changed.status.unwrap();
+    assert_eq!(status.desired_replicas, 2);
+    assert_eq!(
+        changed.spec.target_cpu_utilization_percentage,
+        Some(70),
+        "{:?}",
+        changed.metadata
+    );
 }

@@ -172,3 +172,33 @@ async fn a_cron_job_makes_jobs_by_the_clock() {
     })
     .await;
 }
+
+#[tokio::test]
+async fn indexes_fail_and_succeed_on_their_own() {
+    let cluster = Cluster::new().await;
+    let more = json!({ "completionMode": "Indexed", "completions": 2, "parallelism": 2,
+        "backoffLimitPerIndex": 0 });
+    cluster.create::<Job>(job("fails", more)).await;
+    wait_for(&cluster, "0 2 FailureTarget+Failed", shows).await;
+    let job_now = cluster.api::<Job>().get("pi").await.unwrap();
+    let status = job_now.status.unwrap();
+    assert_eq!(status.failed_indexes.as_deref(), Some("0,1"));
+    let conditions = status.conditions.unwrap();
+    assert_eq!(conditions[0].reason.as_deref(), Some("FailedIndexes"));
+    wait_for(&cluster, "0", finalizers).await;
+    cluster
+        .delete::<Job>("pi", DeleteParams::background())
+        .await;
+    wait_for(&cluster, "", names::<Job>).await;
+
+    let more = json!({ "completionMode": "Indexed", "completions": 3, "parallelism": 1,
+        "successPolicy": { "rules": [{ "succeededIndexes": "0" }] } });
+    cluster.create::<Job>(job("done", more)).await;
+    let done = |jobs: &[Job]| {
+        let status = jobs[0].status.clone().unwrap_or_default();
+        let mut conditions = status.conditions.into_iter().flatten();
+        let complete = conditions.find(|one| one.type_ == "Complete");
+        complete.and_then(|one| one.reason).unwrap_or_default()
+    };
+    wait_for(&cluster, "SuccessPolicy", done).await;
+}

@@ -2,4 +2,4 @@
 
 mod horizontal_pod_autoscaler;
 
-pub use horizontal_pod_autoscaler::HorizontalPodAutoscaler;
+pub use horizontal_pod_autoscaler::{HorizontalPodAutoscaler, HorizontalPodAutoscalerV1};

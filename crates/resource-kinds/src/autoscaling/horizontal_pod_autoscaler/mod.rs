@@ -2,6 +2,9 @@
 
 mod rules;
 mod targets;
+mod v1;
+
+pub use v1::HorizontalPodAutoscalerV1;
 
 use jiff::Timestamp;
 use k8s_openapi::api::autoscaling::v2 as api;
@@ -53,7 +56,7 @@ impl Kind for HorizontalPodAutoscaler {
     }
 
     fn decode(&self, object: Value) -> Result<Value, String> {
-        decode::<api::HorizontalPodAutoscaler>(object)
+        decode::<api::HorizontalPodAutoscaler>(v1::to_v2(object))
     }
 
     fn default(&self, object: &mut Value) {
