@@ -1,7 +1,7 @@
 //! The agent as a whole: starts, takes over what is there, hands pods to workers, ends.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use container_runtime::{Runtime, Sandbox};
 use jiff::Timestamp;
@@ -79,6 +79,7 @@ impl NodeAgent {
             sources: Sources::new(client.clone(), background.clone()),
             registry: Registry::default(),
             usage: History::default(),
+            allocation: Mutex::default(),
             machine,
             resolver: Resolver::parse(&resolver),
             pulls: Semaphore::new(PULLS_MAX),

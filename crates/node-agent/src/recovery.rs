@@ -233,6 +233,8 @@ fn running_of(
         liveness: Default::default(),
         readiness: Default::default(),
         stop: None,
+        resources: None,
+        update: Default::default(),
     })
 }
 

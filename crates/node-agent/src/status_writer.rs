@@ -82,6 +82,15 @@ fn changed_conditions(before: Option<&Value>, after: &Value) -> Value {
             }
         }
     }
+    // So has one that holds no longer, and is there only while it does.
+    let kept = list(after);
+    let gone = known.iter().filter(|old| {
+        !kept
+            .iter()
+            .any(|condition| condition["type"] == old["type"])
+    });
+    let gone = gone.map(|old| json!({"$patch": "delete", "type": old["type"]}));
+    changed.extend(gone);
     Value::Array(changed)
 }
 
@@ -150,5 +159,16 @@ mod tests {
             "reason": null});
         assert_eq!(difference(&before, &after), Some(expected));
         assert_eq!(difference(&after, &after), None);
+        let with = |types: &[&str]| {
+            let conditions: Vec<Value> = types
+                .iter()
+                .map(|type_| json!({"type": type_, "status": "True"}))
+                .collect();
+            status(json!({"conditions": conditions}))
+        };
+        assert_eq!(
+            difference(&with(&["Ready", "PodResizePending"]), &with(&["Ready"])),
+            Some(json!({"conditions": [{"$patch": "delete", "type": "PodResizePending"}]}))
+        );
     }
 }

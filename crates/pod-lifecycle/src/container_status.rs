@@ -3,7 +3,8 @@
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::{
     Container, ContainerState, ContainerStateRunning, ContainerStateTerminated,
-    ContainerStateWaiting, ContainerStatus, ContainerUser, LinuxContainerUser, VolumeMountStatus,
+    ContainerStateWaiting, ContainerStatus, ContainerUser, LinuxContainerUser,
+    ResourceRequirements, VolumeMountStatus,
 };
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
@@ -80,6 +81,9 @@ pub(crate) fn container_status(
             }
         }
     }
+    if kind != Kind::Ephemeral {
+        set_resources(&mut status, view, container, record);
+    }
     if kind == Kind::Ephemeral {
         // It is nothing that others wait for.
         status.started = None;
@@ -92,6 +96,27 @@ pub(crate) fn container_status(
         status.ready = ended.is_some_and(|ended| ended.exit_code == 0);
     }
     status
+}
+
+/// What the container has, and what the node has allocated for it; nothing where it asks for
+/// nothing.
+fn set_resources(
+    status: &mut ContainerStatus,
+    view: &View<'_>,
+    container: &Container,
+    record: &ContainerRecord,
+) {
+    let allocated = view.input.record.resize.allocated.as_ref();
+    let allocated = allocated.and_then(|allocated| allocated.get(&container.name));
+    let Some(allocated) = allocated.filter(|all| **all != ResourceRequirements::default()) else {
+        return;
+    };
+    let applied = match &record.instance {
+        Instance::Running(running) => running.resources.as_deref(),
+        _ => None,
+    };
+    status.resources = Some(applied.unwrap_or(allocated).clone());
+    status.allocated_resources = allocated.requests.clone();
 }
 
 fn shown_user(user: &User) -> ContainerUser {

@@ -21,6 +21,7 @@ pub mod plan;
 pub mod probes;
 pub mod qos;
 pub mod record;
+pub mod resize;
 pub mod resolv_conf;
 pub mod restart;
 pub mod service_env;

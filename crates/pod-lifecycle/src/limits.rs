@@ -25,6 +25,9 @@ pub const FRESH_ERROR: SignedDuration = SignedDuration::from_secs(2);
 /// it reaches the probe's own period.
 pub const EAGER_PROBE_INITIAL: SignedDuration = SignedDuration::from_millis(50);
 
+/// How long after a first refusal, or a failure, new resources are tried again.
+pub const RESIZE_RETRY: SignedDuration = SignedDuration::from_secs(10);
+
 /// A process that survived a kill is killed again after this long.
 pub const KILL_AGAIN: SignedDuration = SignedDuration::from_secs(10);
 

@@ -63,6 +63,7 @@ pub fn killing(container: &str, cause: &StopCause, restarts: bool) -> String {
         StopCause::Liveness => "failed liveness probe",
         StopCause::Startup => "failed startup probe",
         StopCause::Changed => "definition changed",
+        StopCause::Resized => return format!("Container {container} resize requires restart"),
     };
     let again = if restarts || *cause == StopCause::Changed {
         ", will be restarted"

@@ -13,6 +13,7 @@ use k8s_openapi::api::core::v1::{Container, Pod, PodSpec, PodStatus};
 use serde::{Deserialize, Serialize};
 
 use crate::record::{Dismissal, PodRecord, Removal, Sandbox, Volumes};
+use crate::resize::{Allocation, Pending, Room};
 use crate::spec::{self, ProbeKind};
 use crate::{backoff, messages, phase, starting, status, stopping};
 
@@ -33,6 +34,8 @@ pub struct PodInput<'a> {
     pub node_stopping: bool,
     /// The node's own addresses, the first the main one.
     pub host_ips: &'a [String],
+    /// What the node can give; only looked at when the pod asks for new resources.
+    pub room: Room,
 }
 
 /// What is to be done, said and waited for.
@@ -74,6 +77,8 @@ pub enum StopCause {
     PostStart,
     /// The container's specification was changed.
     Changed,
+    /// It has new resources, and takes them at its start.
+    Resized,
 }
 
 /// One step for the executor.
@@ -146,6 +151,28 @@ pub enum Action {
     },
     /// Note, and tell users, that the node does not run the pod any longer.
     Dismiss(Dismissal),
+    /// Note that the pod has these resources of the node, which it was taken with.
+    Allocate {
+        /// Resources by container.
+        resources: Allocation,
+    },
+    /// Note, and tell users, that the pod has other resources of the node from now on.
+    StartResize {
+        /// Resources by container.
+        resources: Allocation,
+        /// The pod's generation that asks for them.
+        generation: i64,
+    },
+    /// Note, and tell users, why the pod does not get what it asks for; `None` when it asks for
+    /// nothing new any more.
+    PostponeResize(Option<Pending>),
+    /// Change the limits of the running container to what is allocated.
+    UpdateResources {
+        /// The container.
+        container: String,
+    },
+    /// Note, and tell users, that all containers have what is allocated.
+    CompleteResize,
     /// Write the final status, then delete the object with grace 0 and its uid.
     RemoveObject,
 }

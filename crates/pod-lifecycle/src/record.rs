@@ -7,11 +7,13 @@
 use std::collections::BTreeMap;
 
 use jiff::Timestamp;
+use k8s_openapi::api::core::v1::ResourceRequirements;
 use serde::{Deserialize, Serialize};
 
 use crate::backoff::Backoff;
 use crate::plan::StopCause;
 use crate::probes::ProbeRecord;
+use crate::resize::{Resize, Update};
 
 /// Everything the planner knows of a pod beyond its API object.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -37,6 +39,9 @@ pub struct PodRecord {
     /// The removal of the API object.
     #[serde(default)]
     pub removal: Removal,
+    /// The resources it has of the node, and those it asks for.
+    #[serde(default)]
+    pub resize: Resize,
     /// Why the node does not run the pod, or not any longer.
     #[serde(default)]
     pub dismissal: Option<Dismissal>,
@@ -208,6 +213,12 @@ pub struct Running {
     pub readiness: ProbeRecord,
     /// How far its end has come, once that has begun.
     pub stop: Option<Stop>,
+    /// The resources it has, when that is known.
+    #[serde(default)]
+    pub resources: Option<Box<ResourceRequirements>>,
+    /// How their change gets on.
+    #[serde(default)]
+    pub update: Update,
 }
 
 /// The numbers that a process runs under.
@@ -466,6 +477,7 @@ impl ContainerRecord {
             if running.post_start == Hook::Running {
                 running.post_start = Hook::Pending;
             }
+            running.update = Update::None;
             if let Some(stop) = &mut running.stop
                 && stop.pre_stop == Hook::Running
             {

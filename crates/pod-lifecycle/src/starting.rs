@@ -12,6 +12,7 @@ use crate::messages;
 use crate::plan::{Action, Planner, StopCause, deadline};
 use crate::probes::Verdict;
 use crate::record::{ContainerRecord, Exit, Hook, Image, Instance, Running, Sandbox, Volumes};
+use crate::resize::{self, Step};
 use crate::spec::{Kind, ProbeKind, grace_seconds, init_containers, init_kind, probe};
 use crate::{backoff, container_status, phase, restart, stopping};
 
@@ -22,6 +23,10 @@ pub(crate) fn run_pod(planner: &mut Planner<'_>) {
     }
     if planner.input.predecessor {
         return planner.wait("", "the former pod of this name is still on the node");
+    }
+    if !resize::allocate(planner) {
+        // What follows is decided with that in the record.
+        return;
     }
     let sandbox = prepare_sandbox(planner);
     let volumes = prepare_volumes(planner);
@@ -274,6 +279,21 @@ fn watch(planner: &mut Planner<'_>, (kind, container): (Kind, &Container), runni
     }
     if kind != Kind::Init && container.image.as_deref() != Some(running.image.as_str()) {
         return begin_stop(planner, container, StopCause::Changed);
+    }
+    if kind == Kind::Main || kind == Kind::Sidecar {
+        match resize::step(planner.input.record, container, running, planner.now) {
+            Step::None => {}
+            Step::Restart => return begin_stop(planner, container, StopCause::Resized),
+            Step::Update => planner.act(Action::UpdateResources {
+                container: name.clone(),
+            }),
+            Step::Wait(at) => {
+                if let Some(at) = at {
+                    planner.wake(at);
+                }
+                planner.wait(name, "its new resources");
+            }
+        }
     }
     if running.startup.verdict == Verdict::Failure {
         return begin_stop(planner, container, StopCause::Startup);

@@ -18,13 +18,21 @@ use crate::record::{Instance, Sandbox};
 use crate::spec::{Kind, ephemeral_containers, init_containers, init_kind, uses_host_network};
 
 /// Condition types that the node agent owns.
-pub const OWN_CONDITIONS: [&str; 5] = [
+pub const OWN_CONDITIONS: [&str; 7] = [
     "PodReadyToStartContainers",
     "Initialized",
     "Ready",
     "ContainersReady",
     "PodScheduled",
+    PENDING,
+    IN_PROGRESS,
 ];
+
+/// The condition of a pod that asks for resources which the node does not give now.
+const PENDING: &str = "PodResizePending";
+
+/// The condition of a pod that does not have all its new resources yet.
+const IN_PROGRESS: &str = "PodResizeInProgress";
 
 /// The condition of a pod that ends by somebody else's will.
 const DISRUPTION_TARGET: &str = "DisruptionTarget";
@@ -211,6 +219,7 @@ fn conditions(
     for (type_, finding) in found {
         conditions.push(condition(input, type_, finding, now));
     }
+    conditions.extend(resize_conditions(input, now));
     let dismissal = input.record.dismissal.as_ref();
     if let Some(dismissal) = dismissal.filter(|dismissal| dismissal.disrupts) {
         conditions.retain(|condition| condition.type_ != DISRUPTION_TARGET);
@@ -222,6 +231,35 @@ fn conditions(
         conditions.push(condition(input, DISRUPTION_TARGET, finding, now));
     }
     conditions
+}
+
+/// They are there while they hold.
+fn resize_conditions(input: &PodInput<'_>, now: Timestamp) -> Vec<PodCondition> {
+    let resize = &input.record.resize;
+    let pending = resize.pending.as_ref().map(|pending| {
+        let finding = Finding {
+            holds: true,
+            reason: Some(pending.reason.word()),
+            message: Some(pending.message.clone()),
+        };
+        (PENDING, finding, pending.generation)
+    });
+    let progress = resize.progress.as_ref().map(|progress| {
+        let finding = Finding {
+            holds: true,
+            reason: progress.error.as_ref().map(|_| "Error"),
+            message: progress.error.clone(),
+        };
+        (IN_PROGRESS, finding, progress.generation)
+    });
+    [pending, progress]
+        .into_iter()
+        .flatten()
+        .map(|(type_, finding, generation)| PodCondition {
+            observed_generation: Some(generation),
+            ..condition(input, type_, finding, now)
+        })
+        .collect()
 }
 
 fn condition(input: &PodInput<'_>, type_: &str, finding: Finding, now: Timestamp) -> PodCondition {

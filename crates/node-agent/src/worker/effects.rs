@@ -62,6 +62,16 @@ impl Worker {
                     .normal(&dismissal.reason, dismissal.message.clone());
                 self.record.dismissal = Some(dismissal);
             }
+            Action::Allocate { resources } => self.record.resize.allocated = Some(resources),
+            Action::StartResize {
+                resources,
+                generation,
+            } => {
+                self.start_resize(resources, generation);
+            }
+            Action::PostponeResize(pending) => self.postpone_resize(pending),
+            Action::UpdateResources { container } => self.update_resources(container),
+            Action::CompleteResize => self.complete_resize(),
             Action::RemoveObject => self.remove_object(),
         }
     }

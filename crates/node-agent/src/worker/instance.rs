@@ -5,7 +5,7 @@ use std::io::{Read, Seek, SeekFrom};
 use std::path::Path;
 use std::sync::Arc;
 
-use container_runtime::spec::{Exit as RuntimeExit, ResolvedUser};
+use container_runtime::spec::{Exit as RuntimeExit, ResolvedUser, Resources};
 use container_runtime::{RuntimeError, Sandbox};
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Container, Pod};
@@ -37,6 +37,8 @@ struct Start {
     dir: PodDir,
     events: PodEvents,
     target: Target,
+    /// Limits that the pod as a whole has to have first.
+    pod_limits: Option<Resources>,
 }
 
 /// Whose processes the container is to see besides its own.
@@ -51,14 +53,18 @@ enum Target {
 impl Worker {
     pub(super) fn start_container(&mut self, name: &str, restart_count: u32) {
         self.record.container(name).starting(Timestamp::now());
-        let (Some(container), Some(sandbox)) = (self.container(name), self.sandbox.clone()) else {
+        let pod = self.allocated_pod();
+        let found = pod.spec.as_ref().and_then(|spec| spec::find(spec, name));
+        let container = found.map(|(_, container)| container.into_owned());
+        let (Some(container), Some(sandbox)) = (container, self.sandbox.clone()) else {
             return;
         };
         let target = self.target(name);
         let start = Start {
+            pod_limits: self.new_pod_limits(),
             target,
             shared: self.shared.clone(),
-            pod: self.pod.clone(),
+            pod,
             container,
             restart_count,
             sandbox,
@@ -102,6 +108,11 @@ impl Start {
             Err((reason, message)) => return self.refuse(reason, message),
         };
         let (id, image) = (spec.0.id.clone(), spec.1);
+        if let Some(limits) = self.pod_limits.clone()
+            && let Err(error) = self.sandbox.update_pod(limits).await
+        {
+            return self.refuse(messages::CREATE_CONTAINER_ERROR, error.to_string());
+        }
         if let Err(error) = self.sandbox.create_container(spec.0).await {
             // A start error at this stage: a mount or user that cannot be had.
             return self.refuse(messages::CREATE_CONTAINER_ERROR, error.to_string());
@@ -244,6 +255,10 @@ impl Start {
             liveness: Default::default(),
             readiness: Default::default(),
             stop: None,
+            resources: Some(Box::new(
+                self.container.resources.clone().unwrap_or_default(),
+            )),
+            update: Default::default(),
         }
     }
 

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use container_runtime::Sandbox;
 use container_runtime::spec::SandboxEvent;
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::api::core::v1::{Pod, ResourceRequirements};
 use pod_lifecycle::local_storage::DiskUsage;
 use pod_lifecycle::probes::Outcome;
 use pod_lifecycle::record::{Exit, Running};
@@ -103,6 +103,17 @@ pub enum Message {
         kind: ProbeKind,
         /// The answer.
         outcome: Outcome,
+    },
+    /// A running container's limits were changed, or not.
+    ResourcesUpdated {
+        /// The container.
+        container: String,
+        /// The instance that has them.
+        id: String,
+        /// Its resources from now on.
+        resources: Box<ResourceRequirements>,
+        /// How it went.
+        result: Result<(), String>,
     },
     /// The status was written, or not.
     StatusWritten(Written),

@@ -9,10 +9,11 @@ mod instance;
 mod local_storage;
 mod message;
 mod pod_sandbox;
+mod resources;
 mod take;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use container_runtime::{Runtime, Sandbox};
@@ -63,6 +64,8 @@ pub struct Shared {
     pub machine: Machine,
     /// The node's own resolver.
     pub resolver: Resolver,
+    /// One pod at a time is given new resources.
+    pub allocation: Mutex<()>,
     /// How many pulls may run at a time.
     pub pulls: Semaphore,
     /// Ends all workers at once, without touching the pods.
@@ -237,6 +240,7 @@ impl Worker {
                 predecessor: !self.predecessors.is_empty(),
                 node_stopping: self.node_stopping,
                 host_ips: &host_ips,
+                room: self.room(),
             };
             let plan = plan_pod(&input, Timestamp::now());
             self.status.clone_from(&plan.status);

@@ -22,7 +22,7 @@ use crate::layout::PodDir;
 impl Worker {
     pub(super) fn create_sandbox(&mut self) {
         self.record.sandbox = record::Sandbox::Creating;
-        let (shared, pod, dir) = (self.shared.clone(), self.pod.clone(), self.dir.clone());
+        let (shared, pod, dir) = (self.shared.clone(), self.allocated_pod(), self.dir.clone());
         let (sender, events) = (self.sender.clone(), self.events.clone());
         let number = self.record.sandboxes_made + 1;
         self.tasks.spawn(async move {

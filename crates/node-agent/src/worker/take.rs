@@ -69,6 +69,14 @@ impl Worker {
             } => {
                 self.probe_answered(&container, &id, kind, &outcome);
             }
+            Message::ResourcesUpdated {
+                container,
+                id,
+                resources,
+                result,
+            } => {
+                self.resources_updated(&container, &id, resources, result);
+            }
             Message::StatusWritten(written) => self.status_written(written),
             Message::ObjectRemoved(result) => self.object_removed(result),
         }

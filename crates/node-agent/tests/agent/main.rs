@@ -9,6 +9,7 @@
 mod ephemeral;
 mod faults;
 mod pods;
+mod resize;
 mod restarts;
 mod spdy_client;
 mod spec;
@@ -43,6 +44,7 @@ const TESTS: &[(&str, Test)] = tests![
     terminal::commands_run_with_input_output_and_exit_code,
     ephemeral::a_running_pod_is_looked_into,
     ephemeral::what_runs_has_figures,
+    resize::limits_follow_what_is_asked_for,
     spdy_client::older_clients_run_commands,
     spdy_client::ports_of_a_pod_are_forwarded,
     restarts::a_new_agent_takes_over_what_runs,

@@ -3,9 +3,10 @@
 #![expect(clippy::unwrap_used, reason = "a test that finds nothing fails")]
 
 mod dismissal;
-mod grace;
 mod ephemeral;
+mod grace;
 mod lifecycle;
 mod properties;
+mod resize;
 mod statuses;
 mod world;

@@ -9,6 +9,7 @@ use pod_lifecycle::probes::{Outcome, ProbeRecord};
 use pod_lifecycle::record::{
     Exit, Hook, Image, Instance, Removal, Running, Sandbox, Stop, User, Volumes,
 };
+use pod_lifecycle::resize::{Room, Update};
 use pod_lifecycle::spec::{self, ProbeKind};
 use pod_lifecycle::{Action, PodInput, PodPlan, PodRecord, plan_pod};
 
@@ -23,6 +24,8 @@ pub struct Behaviour {
     pub probes: BTreeMap<(&'static str, ProbeKind), VecDeque<Outcome>>,
     /// Images that cannot be pulled, with reason and message.
     pub bad_images: BTreeMap<&'static str, (&'static str, &'static str)>,
+    /// Containers whose limits cannot be changed.
+    pub bad_limits: Vec<&'static str>,
     /// Containers whose process cannot be started.
     pub bad_commands: Vec<&'static str>,
 }
@@ -36,6 +39,7 @@ pub struct World {
     pub predecessor: bool,
     pub node_stopping: bool,
     pub behaviour: Behaviour,
+    pub room: Room,
     /// What happened: seconds since the start and a word.
     pub log: Vec<(i64, String)>,
     pub plan: PodPlan,
@@ -63,6 +67,7 @@ impl World {
             predecessor: false,
             node_stopping: false,
             behaviour: Behaviour::default(),
+            room: Room::default(),
             log: Vec::new(),
             plan: PodPlan::default(),
         }
@@ -79,6 +84,7 @@ impl World {
             predecessor: self.predecessor,
             node_stopping: self.node_stopping,
             host_ips: &hosts,
+            room: self.room,
         };
         plan_pod(&input, self.now)
     }
@@ -210,8 +216,44 @@ impl World {
                 self.note(&dismissal.reason);
                 self.record.dismissal = Some(dismissal);
             }
+            Action::Allocate { resources } => self.record.resize.allocated = Some(resources),
+            Action::StartResize {
+                resources,
+                generation,
+            } => {
+                self.record.resize.start(resources, generation);
+                self.note("resize");
+            }
+            Action::PostponeResize(pending) => {
+                if let Some(pending) = &pending {
+                    self.note(pending.reason.word());
+                }
+                self.record.resize.pending = pending;
+            }
+            Action::UpdateResources { container } => self.update_resources(&container),
+            Action::CompleteResize => {
+                self.record.resize.progress = None;
+                self.note("resized");
+            }
             stop => self.perform_stop(stop),
         }
+    }
+
+    fn update_resources(&mut self, name: &str) {
+        let allocated = self.record.resize.allocated.clone().unwrap();
+        let fails = self.behaviour.bad_limits.contains(&name);
+        let now = self.now;
+        let running = self.running(name).unwrap();
+        if fails {
+            running.update = Update::Failed { at: now };
+            let progress = self.record.resize.progress.as_mut().unwrap();
+            progress.error = Some("below current usage".to_owned());
+        } else {
+            running.resources = Some(Box::new(allocated[name].clone()));
+            running.update = Update::None;
+        }
+        let how = if fails { " failed" } else { "" };
+        self.note(format!("update {name}{how}"));
     }
 
     fn perform_stop(&mut self, action: Action) {
@@ -296,6 +338,8 @@ impl World {
         let now = self.now;
         let sandbox = self.record.sandboxes_made;
         let bad = self.behaviour.bad_commands.contains(&name);
+        let allocated = self.record.resize.allocated.as_ref();
+        let resources = allocated.and_then(|allocated| allocated.get(name).cloned().map(Box::new));
         let record = self.record.container(name);
         assert!(
             !matches!(record.instance, Instance::Running(_)),
@@ -318,6 +362,8 @@ impl World {
             liveness: ProbeRecord::default(),
             readiness: ProbeRecord::default(),
             stop: None,
+            resources,
+            update: Update::None,
         };
         if bad {
             let exit = Exit {

@@ -163,24 +163,6 @@ fn quantities(list: &At<'_>) -> BTreeMap<String, Quantity> {
         .collect()
 }
 
-/// What is accepted and not yet acted upon.
-pub(super) fn warnings(object: &Value, old: &Value) -> Vec<String> {
-    let (new, old) = (&object["spec"], &old["spec"]);
-    let mut warnings = Vec::new();
-    let resources = |spec: &Value| -> Vec<Value> {
-        let lists = ["containers", "initContainers"].map(|list| spec[list].as_array().cloned());
-        let all = lists.into_iter().flatten().flatten();
-        all.map(|container| container["resources"].clone())
-            .collect()
-    };
-    if resources(new) != resources(old) {
-        let text = "spec.containers: new resources are accepted, but this cluster's nodes apply \
-                    them only when a container starts";
-        warnings.push(text.to_owned());
-    }
-    warnings
-}
-
 #[cfg(test)]
 mod tests {
     use serde_json::json;

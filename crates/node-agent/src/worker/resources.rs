@@ -1,0 +1,274 @@
+//! New resources for a running pod: what the planner says is noted, told and applied.
+
+use std::sync::{Arc, PoisonError};
+
+use container_runtime::Sandbox;
+use container_runtime::spec::Resources;
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::{Pod, ResourceRequirements};
+use object_model::Quantity;
+use pod_lifecycle::record::Instance;
+use pod_lifecycle::resize::{
+    self, Allocation, Amounts, Pending, PendingReason, Progress, Room, Update,
+};
+
+use super::message::Message;
+use super::{Worker, tell};
+use crate::container_spec::{container_resources, pod_resources};
+use crate::layout::runtime_id;
+
+impl Worker {
+    /// The pod with the resources that it has of the node: those that containers start with.
+    pub(super) fn allocated_pod(&self) -> Arc<Pod> {
+        let Some(spec) = self.pod.spec.as_ref() else {
+            return self.pod.clone();
+        };
+        if !resize::is_wanted(spec, &self.record) {
+            return self.pod.clone();
+        }
+        let mut pod = Pod::clone(&self.pod);
+        pod.spec = Some(resize::allocated_spec(spec, &self.record));
+        Arc::new(pod)
+    }
+
+    /// What the node can give this pod; nothing while it asks for nothing new.
+    pub(super) fn room(&self) -> Room {
+        let wanted = self.pod.spec.as_ref();
+        if wanted.is_some_and(|spec| resize::is_wanted(spec, &self.record)) {
+            self.measured_room()
+        } else {
+            Room::default()
+        }
+    }
+
+    fn measured_room(&self) -> Room {
+        let capacity = self.shared.machine.capacity(self.shared.config.pods_max);
+        let amount = |name: &str| -> Quantity {
+            let amount = capacity.get(name).and_then(|amount| amount.0.parse().ok());
+            amount.unwrap_or_default()
+        };
+        let others = self.shared.registry.list();
+        let others = others.iter().filter(|view| {
+            let ended = matches!(view.status.phase.as_deref(), Some("Succeeded" | "Failed"));
+            view.pod.metadata.uid != self.pod.metadata.uid && !ended
+        });
+        let used = others.filter_map(|view| {
+            let spec = view.pod.spec.as_ref()?;
+            Some(resize::requests(&resize::allocated_spec(
+                spec,
+                &view.record,
+            )))
+        });
+        Room {
+            capacity: Amounts {
+                cpu_milli: amount("cpu").milli_value(),
+                memory_bytes: amount("memory").value(),
+            },
+            others: used.fold(Amounts::default(), Amounts::plus),
+        }
+    }
+
+    /// Allocates, if that is still to be had: other pods decide at the same time.
+    pub(super) fn start_resize(&mut self, resources: Allocation, generation: i64) {
+        let shared = self.shared.clone();
+        let _turn = shared
+            .allocation
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        let spec = self.pod.spec.clone().unwrap_or_default();
+        if !resize::fits(&spec, &self.measured_room()) {
+            return;
+        }
+        self.record.resize.start(resources, generation);
+        for container in self.record.containers.values_mut() {
+            if let Instance::Running(running) = &mut container.instance
+                && matches!(running.update, Update::Failed { .. })
+            {
+                running.update = Update::None;
+            }
+        }
+        self.publish();
+        let words = resize::event("started", &self.pod, generation, None);
+        self.events.normal("ResizeStarted", words);
+    }
+
+    pub(super) fn postpone_resize(&mut self, pending: Option<Pending>) {
+        if let Some(pending) = &pending {
+            let (event, what) = match pending.reason {
+                PendingReason::Deferred => ("ResizeDeferred", "Deferred"),
+                PendingReason::Infeasible => ("ResizeInfeasible", "Infeasible"),
+            };
+            let why = Some(pending.message.as_str());
+            let words = resize::event(what, &self.pod, pending.generation, why);
+            self.events.warning(event, words);
+        }
+        self.record.resize.pending = pending;
+    }
+
+    pub(super) fn complete_resize(&mut self) {
+        let Some(Progress { generation, .. }) = self.record.resize.progress.take() else {
+            return;
+        };
+        let words = resize::event("completed", &self.pod, generation, None);
+        self.events.normal("ResizeCompleted", words);
+    }
+
+    /// What the containers have that run, and what the others will start with.
+    fn applied(&self) -> Allocation {
+        let mut applied = self.record.resize.allocated.clone().unwrap_or_default();
+        for (name, record) in &self.record.containers {
+            if let Instance::Running(running) = &record.instance
+                && let Some(resources) = &running.resources
+            {
+                applied.insert(name.clone(), ResourceRequirements::clone(resources));
+            }
+        }
+        applied
+    }
+
+    /// The pod's limits for a container that starts, when they are no longer those that its
+    /// sandbox was made with.
+    pub(super) fn new_pod_limits(&self) -> Option<Resources> {
+        self.record.resize.progress.as_ref()?;
+        let spec = self.pod.spec.as_ref()?;
+        Some(pod_resources(&resize::with(spec, Some(&self.applied()))))
+    }
+
+    /// Changes the limits of a running container, and those of the pod around it.
+    pub(super) fn update_resources(&mut self, name: String) {
+        let allocated = self.record.resize.allocated.as_ref();
+        let Some(wanted) = allocated.and_then(|allocated| allocated.get(&name).cloned()) else {
+            return;
+        };
+        let spec = self.pod.spec.clone().unwrap_or_default();
+        let mut applied = self.applied();
+        let before = pod_resources(&resize::with(&spec, Some(&applied)));
+        applied.insert(name.clone(), wanted.clone());
+        let after = pod_resources(&resize::with(&spec, Some(&applied)));
+        let runtime_id = runtime_id(&name, self.record.container(&name).restart_count);
+        let (Some(sandbox), Some(running)) = (self.sandbox.clone(), self.running(&name)) else {
+            return;
+        };
+        running.update = Update::InFlight;
+        let (id, sender) = (running.id.clone(), self.sender.clone());
+        self.tasks.spawn(async move {
+            let container = container_resources(Some(&wanted));
+            let change = Change {
+                before,
+                after,
+                container,
+            };
+            let result = change.apply(&sandbox, &runtime_id).await;
+            let message = Message::ResourcesUpdated {
+                container: name,
+                id,
+                resources: Box::new(wanted),
+                result,
+            };
+            tell(&sender, message).await;
+        });
+    }
+
+    pub(super) fn resources_updated(
+        &mut self,
+        name: &str,
+        id: &str,
+        resources: Box<ResourceRequirements>,
+        result: Result<(), String>,
+    ) {
+        let Some(running) = self.running(name).filter(|running| running.id == id) else {
+            return;
+        };
+        match &result {
+            Ok(()) => {
+                running.resources = Some(resources);
+                running.update = Update::None;
+            }
+            Err(_) => {
+                let at = Timestamp::now();
+                running.update = Update::Failed { at };
+            }
+        }
+        let Some(progress) = &mut self.record.resize.progress else {
+            return;
+        };
+        let known = progress.error.is_some();
+        progress.error = result.err();
+        if let Some(error) = progress.error.as_deref().filter(|_| !known) {
+            let words = resize::event("error", &self.pod, progress.generation, Some(error));
+            self.events.warning("ResizeError", words);
+        }
+    }
+}
+
+/// A change of one container's limits.
+struct Change {
+    /// The pod's limits until now.
+    before: Resources,
+    /// The pod's limits from now on.
+    after: Resources,
+    /// The container's limits from now on.
+    container: Resources,
+}
+
+impl Change {
+    /// The pod's limits are never less than those of what is in it: they grow first and shrink
+    /// last.
+    async fn apply(self, sandbox: &Sandbox, id: &str) -> Result<(), String> {
+        if let Some(limit) = self.container.memory_bytes {
+            let usage = sandbox.usage(Some(id)).map_err(|error| error.to_string())?;
+            let limit = u64::try_from(limit).unwrap_or(0);
+            if usage.working_set_bytes > limit {
+                let used = usage.working_set_bytes;
+                return Err(format!(
+                    "attempting to set container memory limit ({limit}) below current usage \
+                     ({used})"
+                ));
+            }
+        }
+        let both = wider(&self.before, &self.after);
+        let steps = async {
+            sandbox.update_pod(both).await?;
+            sandbox.update(id, self.container).await?;
+            sandbox.update_pod(self.after).await
+        };
+        steps
+            .await
+            .map_err(|error: container_runtime::RuntimeError| error.to_string())
+    }
+}
+
+/// The limits that allow what either allows; none where there is none yet.
+fn wider(before: &Resources, after: &Resources) -> Resources {
+    fn either<T: Ord + Copy>(a: Option<T>, b: Option<T>) -> Option<T> {
+        a.zip(b).map(|(a, b)| a.max(b))
+    }
+    Resources {
+        cpu_shares: either(before.cpu_shares, after.cpu_shares),
+        cpu_quota_us: either(before.cpu_quota_us, after.cpu_quota_us),
+        cpu_period_us: after.cpu_period_us,
+        memory_bytes: either(before.memory_bytes, after.memory_bytes),
+        ..Resources::default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_pod_is_as_wide_as_either() {
+        // kubectl.md 6.7
+        let limits = |quota, memory| Resources {
+            cpu_quota_us: quota,
+            memory_bytes: memory,
+            ..Resources::default()
+        };
+        let both = wider(&limits(Some(5), Some(9)), &limits(Some(7), Some(3)));
+        assert_eq!(both, limits(Some(7), Some(9)));
+        assert_eq!(
+            wider(&limits(None, Some(9)), &limits(Some(7), None)),
+            limits(None, None)
+        );
+    }
+}
