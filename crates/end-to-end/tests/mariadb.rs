@@ -75,16 +75,23 @@ fn no_acknowledged_row_is_lost() {
     });
     kubectl.wait_ready("mariadb", 3);
     wait_progress(&kubectl);
-    // Everything is rolled, from the last to the first.
+    // Everything is rolled, from the last to the first. In the midst of it the whole program dies:
+    // the databases go on without it, and it goes on where it was.
+    let last = kubectl.pod_uid("mariadb-2");
     shell.ok("kubectl rollout restart sts/mariadb");
-    shell.ok("kubectl rollout status sts/mariadb --timeout=120s");
-    kubectl.wait_ready("mariadb", 3);
-    wait_progress(&kubectl);
-    // The whole program dies, and the databases go on without it.
+    wait_for("the first pod to be replaced", 60, || {
+        let uid = shell.run("kubectl get pod mariadb-2 -o jsonpath={.metadata.uid}");
+        if uid.code == 0 && uid.stdout != last {
+            Ok(())
+        } else {
+            Err(uid)
+        }
+    });
     let before = acknowledged(&kubectl);
     instance.kill();
     instance.start_again();
     let kubectl = instance.kubectl();
+    shell.ok("kubectl rollout status sts/mariadb --timeout=120s");
     kubectl.wait_ready("mariadb", 3);
     wait_progress(&kubectl);
     assert!(acknowledged(&kubectl).is_superset(&before));
