@@ -30,8 +30,9 @@ pub fn claim_name(template: &str, set: &str, ordinal: i64) -> String {
 pub fn ordinal(set: &str, pod: &str) -> Option<i64> {
     let digits = pod.strip_prefix(set)?.strip_prefix('-')?;
     let ordinal: i32 = digits.parse().ok()?;
-    // Only the one spelling: `web-03` and `web-+3` are other names.
-    (ordinal >= 0 && ordinal.to_string() == digits).then_some(i64::from(ordinal))
+    // Only the one spelling: `web-03`, `web-+3` and `web--0` are other names.
+    let canonical = digits == "0" || digits.starts_with(|first| ('1'..='9').contains(&first));
+    canonical.then_some(i64::from(ordinal))
 }
 
 /// The labels that a pod has besides those of the template.
