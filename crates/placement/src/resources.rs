@@ -6,22 +6,24 @@ use k8s_openapi::api::core::v1::{Container, Node, PodSpec, ResourceRequirements}
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity as Amount;
 use object_model::Quantity;
 use resource_kinds::pod_view::PodView;
+use resource_kinds::reasons::pod_condition;
 
 /// Amounts by resource name.
 pub(crate) type Resources = BTreeMap<String, Quantity>;
 
 /// What the pod asks for: the sum of its containers and sidecars, or the largest moment of its
-/// init containers if that is more, with its overhead. Pod-level requests override the sum.
+/// init containers if that is more, with its overhead. Pod-level requests override the sum. While
+/// a container gets other resources (kubectl.md 6.7) it counts with the more of both.
 pub(crate) fn requests(pod: &PodView) -> Resources {
     let spec = &pod.spec;
     let mut total = Resources::new();
     for container in &spec.containers {
-        add(&mut total, &container_requests(container));
+        add(&mut total, &container_requests(pod, container));
     }
     let mut sidecars = Resources::new();
     let mut peak = Resources::new();
     for container in spec.init_containers.iter().flatten() {
-        let own = container_requests(container);
+        let own = container_requests(pod, container);
         if container.restart_policy.as_deref() == Some("Always") {
             add(&mut total, &own);
             add(&mut sidecars, &own);
@@ -43,12 +45,25 @@ fn pod_level(spec: &PodSpec) -> Resources {
     spec.resources.as_ref().map(effective).unwrap_or_default()
 }
 
-fn container_requests(container: &Container) -> Resources {
-    container
-        .resources
-        .as_ref()
-        .map(effective)
-        .unwrap_or_default()
+fn container_requests(pod: &PodView, container: &Container) -> Resources {
+    let own = container.resources.as_ref().map(effective);
+    let mut asked = own.unwrap_or_default();
+    let mut all = pod.containers.iter().chain(&pod.init_containers);
+    let status = all.find(|status| *status.name == *container.name);
+    if let Some(held) = status.and_then(|status| status.held.as_deref()) {
+        if is_infeasible(pod) {
+            asked.extend(held.clone());
+        } else {
+            raise(&mut asked, held);
+        }
+    }
+    asked
+}
+
+/// Whether its node will never give it what it asks for.
+fn is_infeasible(pod: &PodView) -> bool {
+    let pending = pod.condition(pod_condition::RESIZE_PENDING);
+    pending.is_some_and(|pending| pending.reason() == Some("Infeasible"))
 }
 
 /// Requests; where there is only a limit, that.
@@ -123,5 +138,33 @@ impl Room {
             }
         }
         shortages
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use k8s_openapi::api::core::v1::Pod;
+    use serde_json::{Value, json};
+
+    fn cpu(conditions: Value) -> i64 {
+        let amounts = |requested: &str| json!({"requests": {"cpu": requested}});
+        let pod: Pod = serde_json::from_value(json!({
+            "spec": {"containers": [{"name": "c", "resources": amounts("3")}]},
+            "status": {"conditions": conditions, "containerStatuses": [{
+                "name": "c", "image": "", "imageID": "", "ready": true, "restartCount": 0,
+                "allocatedResources": {"cpu": "1"}, "resources": amounts("2")}]}}))
+        .unwrap();
+        requests(&PodView::from(pod))["cpu"].value()
+    }
+
+    #[test]
+    fn a_container_that_gets_other_resources_has_the_more_of_both() {
+        // kubectl.md 6.7
+        assert_eq!(cpu(json!([])), 3);
+        let pending = |reason: &str| json!([{"type": "PodResizePending", "status": "True", "reason": reason}]);
+        assert_eq!(cpu(pending("Deferred")), 3);
+        // What the node never gives counts for nothing.
+        assert_eq!(cpu(pending("Infeasible")), 2);
     }
 }

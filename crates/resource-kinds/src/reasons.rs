@@ -12,6 +12,8 @@ pub mod pod_condition {
     pub const CONTAINERS_READY: &str = "ContainersReady";
     /// The pod takes requests.
     pub const READY: &str = "Ready";
+    /// The pod asks for new resources that its node does not give it now.
+    pub const RESIZE_PENDING: &str = "PodResizePending";
     /// The pod is about to go on account of something that happened.
     pub const DISRUPTION_TARGET: &str = "DisruptionTarget";
 }

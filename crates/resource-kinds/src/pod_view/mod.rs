@@ -9,10 +9,12 @@ mod sharing;
 mod spec;
 mod status;
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{ContainerStateTerminated, ObjectReference, Pod, PodSpec};
+use object_model::Quantity;
 
 pub use sharing::Sharing;
 
@@ -170,6 +172,8 @@ pub struct Container {
     pub state: State,
     /// How the run before this one ended.
     pub last_end: Option<Box<ContainerStateTerminated>>,
+    /// What it has of its node by name, while that is not what it asks for.
+    pub held: Option<Box<BTreeMap<String, Quantity>>>,
 }
 
 /// What a container does.

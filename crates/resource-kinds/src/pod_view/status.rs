@@ -1,8 +1,11 @@
 //! How a pod does.
 
+use std::collections::BTreeMap;
+
 use k8s_openapi::api::core::v1::{
-    ContainerState, ContainerStateTerminated, ContainerStatus, PodCondition, PodStatus,
+    ContainerState, ContainerStateTerminated, ContainerStatus, PodCondition, PodSpec, PodStatus,
 };
+use object_model::Quantity;
 
 use super::{Condition, Container, Phase, PodView, Said, Sharing, State, Text};
 
@@ -20,9 +23,10 @@ pub(super) fn fill(view: &mut PodView, sharing: &mut Sharing, status: PodStatus)
     view.started = status.start_time.map(|time| time.0);
     let conditions = status.conditions.unwrap_or_default().into_iter();
     view.conditions = conditions.map(|one| condition(sharing, one)).collect();
+    let spec = view.spec.clone();
     let mut containers = |all: Option<Vec<ContainerStatus>>| {
         let all = all.unwrap_or_default().into_iter();
-        all.map(|one| container(sharing, one)).collect()
+        all.map(|one| container(sharing, &spec, one)).collect()
     };
     view.init_containers = containers(status.init_container_statuses);
     view.containers = containers(status.container_statuses);
@@ -51,8 +55,9 @@ fn condition(sharing: &mut Sharing, condition: PodCondition) -> Condition {
     }
 }
 
-fn container(sharing: &mut Sharing, status: ContainerStatus) -> Container {
+fn container(sharing: &mut Sharing, spec: &PodSpec, status: ContainerStatus) -> Container {
     Container {
+        held: held(spec, &status).map(Box::new),
         name: sharing.text(&status.name),
         ready: status.ready,
         started: status.started.unwrap_or_default(),
@@ -60,6 +65,34 @@ fn container(sharing: &mut Sharing, status: ContainerStatus) -> Container {
         state: status.state.map_or(State::Unset, |one| state(sharing, one)),
         last_end: status.last_state.and_then(|last| last.terminated).map(end),
     }
+}
+
+/// What a container has that gets other resources than it has, or does not get those that it asks
+/// for: the more of what is allocated and what is applied.
+fn held(spec: &PodSpec, status: &ContainerStatus) -> Option<BTreeMap<String, Quantity>> {
+    let mut all = spec
+        .containers
+        .iter()
+        .chain(spec.init_containers.iter().flatten());
+    let asked = all.find(|one| one.name == status.name)?.resources.as_ref();
+    let asked = asked.and_then(|asked| asked.requests.as_ref());
+    let applied = status.resources.as_ref();
+    let applied = applied.and_then(|applied| applied.requests.as_ref());
+    let mut held = BTreeMap::new();
+    for (name, amount) in [status.allocated_resources.as_ref(), applied]
+        .into_iter()
+        .flatten()
+        .flatten()
+    {
+        let amount: Quantity = amount.0.parse().ok()?;
+        let known: &mut Quantity = held.entry(name.clone()).or_default();
+        *known = (*known).max(amount);
+    }
+    let is_asked = |(name, amount): (&String, &Quantity)| {
+        let asked = asked.and_then(|asked| asked.get(name)?.0.parse::<Quantity>().ok());
+        asked == Some(*amount)
+    };
+    (!held.iter().all(is_asked)).then_some(held)
 }
 
 fn state(sharing: &mut Sharing, state: ContainerState) -> State {
