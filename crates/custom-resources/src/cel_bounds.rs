@@ -1,0 +1,155 @@
+//! How large an expression may be. Reading, judging and dropping one takes stack for each of its
+//! levels, and whoever runs out of that ends the whole process: what is too deep is refused before
+//! anybody looks at it.
+
+/// Longest expression, in bytes.
+const BYTES_MAX: usize = 16 * 1024;
+/// How deep brackets may be nested.
+const DEPTH_MAX: usize = 12;
+/// Most operators, selections and calls: each may be a level of its own (`a + a + a`).
+const OPERATORS_MAX: usize = 200;
+
+/// Checks the size of an expression.
+///
+/// # Errors
+/// A text that says what there is too much of.
+pub(crate) fn check(source: &str) -> Result<(), String> {
+    if source.len() > BYTES_MAX {
+        return Err(format!("the expression is longer than {BYTES_MAX} bytes"));
+    }
+    let (mut depth, mut deepest, mut operators) = (0_usize, 0, 0);
+    let mut rest = source;
+    while let Some(letter) = rest.chars().next() {
+        if matches!(letter, '\'' | '"') {
+            rest = after_text(rest, letter);
+            continue;
+        }
+        match letter {
+            '(' | '[' | '{' => depth += 1,
+            ')' | ']' | '}' => depth = depth.saturating_sub(1),
+            _ => {}
+        }
+        deepest = deepest.max(depth);
+        operators += usize::from("([{+-*/%<>=!&|?:.".contains(letter));
+        rest = &rest[letter.len_utf8()..];
+    }
+    if deepest > DEPTH_MAX {
+        return Err(format!(
+            "the expression is nested more than {DEPTH_MAX} deep"
+        ));
+    }
+    if operators > OPERATORS_MAX {
+        return Err(format!(
+            "the expression has more than {OPERATORS_MAX} operators"
+        ));
+    }
+    Ok(())
+}
+
+/// What follows a text in quotes. That the text may be raw, where a backslash means nothing, is left
+/// out of account: it then ends later here than it does, but never hides a bracket that opens more
+/// than it hides of those that close.
+fn after_text(source: &str, quote: char) -> &str {
+    let long: String = std::iter::repeat_n(quote, 3).collect();
+    let end = if source.starts_with(&long) {
+        long
+    } else {
+        quote.to_string()
+    };
+    let mut rest = &source[end.len()..];
+    while let Some(letter) = rest.chars().next() {
+        if let Some(after) = rest.strip_prefix(end.as_str()) {
+            return after;
+        }
+        let escaped = usize::from(letter == '\\');
+        let skipped = rest.chars().take(1 + escaped).map(char::len_utf8).sum();
+        rest = &rest[skipped..];
+    }
+    rest
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{Expression, Schema, broken_rules};
+    use serde_json::json;
+
+    /// Of the server's threads each has 2 MiB. A build without optimisation takes some five times as
+    /// much for the same.
+    const STACK_BYTES: usize = if cfg!(debug_assertions) { 16 } else { 2 } << 20;
+
+    /// What an expression says, on a thread with no more stack than the server's have.
+    fn judged(source: String) -> Result<(), String> {
+        let work = move || {
+            Expression::compile(&source)?;
+            let list = json!({"type": "array", "items": {"type": "integer"}});
+            let schema = Schema::parse(&json!({
+                "type": "object",
+                "properties": {"a": {"type": "integer"}, "l": list},
+                "x-kubernetes-validations": [{"rule": source}],
+            }));
+            match &broken_rules(&json!({"a": 1, "l": [1, 2]}), None, &schema)[..] {
+                [] => Ok(()),
+                [broken, ..] => Err(broken.to_string()),
+            }
+        };
+        let thread = std::thread::Builder::new().stack_size(STACK_BYTES);
+        thread.spawn(work).unwrap().join().unwrap()
+    }
+
+    #[test]
+    fn deep_expressions_are_refused_and_those_within_bounds_fit_the_stack() {
+        let nested = |open: &str, inner: &str, close: &str, times: usize| {
+            format!("{}{inner}{}", open.repeat(times), close.repeat(times))
+        };
+        for (open, inner, close) in [
+            ("(", "1", ")"),
+            ("[", "1", "]"),
+            ("{'a':", "1", "}"),
+            ("size([", "1", "])"),
+            ("[1].map(i, ", "1", ")"),
+            ("self.l.all(i, ", "true", ")"),
+            ("!(", "true", ")"),
+            ("(1 + ", "1", ")"),
+            ("(true ? ", "1", " : 2)"),
+            ("n.starts(n, ", "", ""),
+        ] {
+            for times in [4, 6, 12, 13, 200, 100_000] {
+                let _said = judged(nested(open, inner, close, times));
+            }
+            assert!(judged(nested(open, inner, close, 200)).is_err(), "{open}");
+        }
+        for (link, first) in [
+            (" + 1", "1"),
+            (" && true", "true"),
+            (" || false", "false"),
+            (".a", "self"),
+            ("[0]", "self.l"),
+            (" ? 1 : true", "true"),
+            (".map(i, i)", "self.l"),
+            (" in self.l", "1"),
+        ] {
+            for times in [10, 99, 199, 201, 5000] {
+                let _said = judged(format!("{first}{}", link.repeat(times)));
+            }
+        }
+        for prefix in ["!", "-", "- "] {
+            for times in [10, 100, 200, 5000] {
+                let _said = judged(format!("{}1", prefix.repeat(times)));
+            }
+        }
+        assert_eq!(judged(format!("1{} == 91", " + 1".repeat(90))), Ok(()));
+    }
+
+    #[test]
+    fn texts_are_not_counted() {
+        assert_eq!(check(&format!("self.a == '{}'", "(".repeat(1000))), Ok(()));
+        assert_eq!(
+            check(&format!("\"\"\"{}\"\"\" != r'x'", "['".repeat(500))),
+            Ok(())
+        );
+        assert_eq!(check(&format!("'\\'{}'", "(".repeat(1000))), Ok(()));
+        assert!(check(&format!("'a'{}", "(".repeat(1000))).is_err());
+        assert!(check(&"x".repeat(20_000)).is_err());
+    }
+}
