@@ -58,7 +58,11 @@ pub(crate) async fn run(server: &ApiServer, cluster: &Cluster) -> Result<(), Sta
 }
 
 /// Creates an object if it is not there; objects of kinds that are not served are left out.
-async fn ensure(server: &ApiServer, user: &UserInfo, object: &Value) -> Result<(), StartError> {
+pub(crate) async fn ensure(
+    server: &ApiServer,
+    user: &UserInfo,
+    object: &Value,
+) -> Result<(), StartError> {
     let Some(resource) = resource_of(server, object) else {
         return Ok(());
     };

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+/// Longest answer of a webhook.
+pub(crate) const WEBHOOK_ANSWER_BYTES_MAX: usize = 8 << 20;
 /// Bounds on connections and requests. The defaults suit one machine.
 #[derive(Clone, Debug)]
 pub struct Limits {

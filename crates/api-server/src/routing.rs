@@ -13,7 +13,10 @@ use crate::registry::Resource;
 use crate::reply::Reply;
 use crate::resource_metrics;
 use crate::server::ApiServer;
-use crate::{discovery, health, issuer, metrics, openapi, reviews, subresources, verbs, version};
+use crate::{
+    discovery, dynamic_admission, group_services, health, issuer, metrics, openapi, reviews,
+    subresources, verbs, version,
+};
 
 /// Whether everybody may ask, even without credentials.
 pub(crate) fn is_public(path: &str) -> bool {
@@ -57,6 +60,7 @@ pub(crate) async fn route(
     let defines = (info.group.as_str(), info.resource.as_str())
         == (custom_resources::GROUP, custom_resources::PLURAL)
         && !matches!(info.verb.as_str(), "get" | "list" | "watch");
+    let has_say = dynamic_admission::is_about(&info.group, &info.verb);
     let answer = if info.subresource.is_empty() {
         let verb = verb_of(&call)
             .filter(|verb| resource.allows(*verb))
@@ -69,6 +73,10 @@ pub(crate) async fn route(
     };
     if defines && answer.is_ok() {
         server.follow_definitions().await?;
+        group_services::follow(server).await?;
+    }
+    if has_say && answer.is_ok() {
+        server.follow_registrations();
     }
     answer
 }

@@ -15,7 +15,9 @@ use crate::audit::Audit;
 use crate::authorize::{self, Rbac, Sources};
 use crate::bootstrap;
 use crate::config::Config;
+use crate::dynamic_admission::Registrations;
 use crate::fairness::Shares;
+use crate::group_services;
 use crate::identity::UserInfo;
 use crate::limits::Limits;
 use crate::local::LocalService;
@@ -56,6 +58,7 @@ pub struct ApiServer {
     /// Held while definitions are read.
     pub(crate) definitions: tokio::sync::Mutex<()>,
     pub(crate) admission: Vec<Box<dyn Admission>>,
+    pub(crate) registrations: RwLock<Arc<Registrations>>,
     pub(crate) rbac: Arc<Rbac>,
     pub(crate) nodes: Arc<dyn NodeConnector>,
     pub(crate) tls: Option<Tls>,
@@ -83,12 +86,15 @@ impl ApiServer {
         let limits = config.limits.clone();
         let mut kinds = config.kinds;
         kinds.push(Arc::new(custom_resources::Definition));
+        let mut admission = config.admission;
+        admission.push(Box::new(admission_rules::Expressions));
         let server = Arc::new(Self {
             store: config.store.clone(),
             served: RwLock::new(Arc::new(Served::new(&kinds, &[]))),
             kinds,
             definitions: tokio::sync::Mutex::default(),
-            admission: config.admission,
+            admission,
+            registrations: RwLock::default(),
             rbac: Arc::default(),
             nodes: config.nodes.clone(),
             tls,
@@ -116,6 +122,13 @@ impl ApiServer {
                 source,
             })?;
         bootstrap::run(&server, &cluster).await?;
+        group_services::follow(&server)
+            .await
+            .map_err(|source| StartError::DefaultObject {
+                what: "the objects of the groups that are served".to_owned(),
+                source,
+            })?;
+        server.follow_registrations();
         let sources = Sources::of(&server.served().registry);
         authorize::fill(&server.rbac, server.store.as_ref(), &sources).await?;
         let fresh = authorize::keep_fresh(

@@ -1,7 +1,6 @@
 //! Custom resources: the schema that a CustomResourceDefinition carries, and what it does to
 //! objects: pruning, defaulting, validation. Pure: no I/O, no clock.
 
-mod cel_bounds;
 mod cel_library;
 mod cel_values;
 mod custom;
@@ -17,7 +16,7 @@ mod validate;
 pub use custom::{CustomKind, ServedVersion, served_versions};
 pub use definition::{Definition, GROUP, PLURAL};
 pub use json_path::JsonPath;
-pub use rules::{Expression, broken_rules};
+pub use rules::{Expression, Said, Values, broken_rules};
 pub use schema::{Additional, Limits, ListType, Pattern, Schema, Type, Validation};
 pub use shape::{default, prune};
 pub use validate::validate;

@@ -1,15 +1,16 @@
 //! Rules in the Common Expression Language (`x-kubernetes-validations`): compiled once, judged at
 //! each place of an object that has them.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::{Arc, LazyLock};
 
 use cel::common::ast::{EntryExpr, Expr, IdedEntryExpr, IdedExpr};
+use cel::objects::{Key, Map};
 use cel::{Context, Env, Program, Value as Cel};
 use object_model::{FieldError, FieldErrorType, FieldPath};
 use serde_json::Value;
 
-use crate::cel_bounds;
 use crate::cel_library::{add_functions, environment};
 use crate::cel_values::{size, typed};
 use crate::schema::{ListType, Schema, Validation};
@@ -50,15 +51,25 @@ impl Expression {
     /// # Errors
     /// A text that says where it cannot be read.
     pub fn compile(source: &str) -> Result<Self, String> {
-        cel_bounds::check(source)?;
+        Self::compile_about(source, &["self", "oldSelf"])
+    }
+
+    /// Compiles an expression that is about the named values.
+    ///
+    /// # Errors
+    /// A text that says where it cannot be read.
+    pub fn compile_about(source: &str, names: &[&str]) -> Result<Self, String> {
         let program = ENVIRONMENT
             .compile(source)
             .map_err(|error| error.to_string())?;
         let references = program.references();
         let mut shape = Shape::default();
         shape.visit(program.expression());
-        let known =
-            |name: &str| KNOWN.contains(&name) || shape.bound.iter().any(|bound| bound == name);
+        let known = |name: &str| {
+            LIBRARIES.contains(&name)
+                || names.contains(&name)
+                || shape.bound.iter().any(|bound| bound == name)
+        };
         let mut strangers = references.variables().into_iter();
         if let Some(stranger) = strangers.find(|name| !known(name)) {
             return Err(format!("undeclared reference to '{stranger}'"));
@@ -81,12 +92,78 @@ impl Expression {
             .execute(&context)
             .map_err(|error| error.to_string())
     }
+
+    /// What the expression says of some values.
+    ///
+    /// # Errors
+    /// A text: a function that failed, a field that is not there, or more work than one expression
+    /// may make.
+    pub fn say(&self, values: &Values) -> Result<Said, String> {
+        if values.nodes.saturating_pow(self.depth.max(1)) > BUDGET {
+            return Err("running out of cost budget".to_owned());
+        }
+        let mut context = Context::with_env(ENVIRONMENT.clone());
+        add_functions(&mut context);
+        for (name, value) in &values.all {
+            context.add_variable_from_value(name.as_str(), value.clone());
+        }
+        let said = self.program.execute(&context);
+        said.map(Said).map_err(|error| error.to_string())
+    }
 }
 
-/// What expressions may mention: the values that are judged, types, and libraries with a name.
-const KNOWN: [&str; 20] = [
-    "self",
-    "oldSelf",
+/// The values that an expression is about, by name.
+#[derive(Clone, Debug, Default)]
+pub struct Values {
+    all: BTreeMap<String, Cel>,
+    nodes: u64,
+}
+
+impl Values {
+    /// Adds a value; what is null is known by its name all the same.
+    pub fn add(&mut self, name: &str, value: &Value) {
+        self.nodes += size(value) as u64;
+        self.all.insert(name.to_owned(), typed(value, None));
+    }
+
+    /// Adds what an expression said, as an entry of the map of that name.
+    pub fn add_entry(&mut self, name: &str, key: &str, said: &Said) {
+        let mut entries = match self.all.remove(name) {
+            Some(Cel::Map(map)) => Arc::unwrap_or_clone(map.map),
+            _ => Default::default(),
+        };
+        entries.insert(Key::String(Arc::new(key.to_owned())), said.0.clone());
+        let map = Map {
+            map: Arc::new(entries),
+        };
+        self.all.insert(name.to_owned(), Cel::Map(map));
+    }
+}
+
+/// What an expression says.
+#[derive(Clone, Debug)]
+pub struct Said(Cel);
+
+impl Said {
+    /// Yes or no, if it is either.
+    pub fn as_bool(&self) -> Option<bool> {
+        match self.0 {
+            Cel::Bool(said) => Some(said),
+            _ => None,
+        }
+    }
+
+    /// The text, if it is one.
+    pub fn as_text(&self) -> Option<&str> {
+        match &self.0 {
+            Cel::String(text) => Some(text),
+            _ => None,
+        }
+    }
+}
+
+/// What all expressions may mention: types, and libraries with a name.
+const LIBRARIES: [&str; 18] = [
     "base64",
     "bool",
     "bytes",
@@ -424,6 +501,31 @@ mod tests {
         assert!(Expression::compile("self.a +").is_err());
         let error = Expression::compile("other.a == 1").unwrap_err();
         assert_eq!(error, "undeclared reference to 'other'");
+    }
+
+    #[test]
+    fn expressions_may_be_about_other_values() {
+        let says = |source: &str, values: &Values| {
+            let names = ["object", "params", "variables"];
+            Expression::compile_about(source, &names)?.say(values)
+        };
+        let mut values = Values::default();
+        values.add("object", &json!({"spec": {"replicas": 3}, "kind": "X"}));
+        values.add("params", &Value::Null);
+        let many = says("object.spec.replicas > 2", &values).unwrap();
+        assert_eq!(many.as_bool(), Some(true));
+        values.add_entry("variables", "many", &many);
+        let kind = says("object.kind + 'Y'", &values).unwrap();
+        assert_eq!((kind.as_text(), kind.as_bool()), (Some("XY"), None));
+        values.add_entry("variables", "kind", &kind);
+        let both = "variables.many && variables.kind == 'XY' && params == null";
+        assert_eq!(says(both, &values).unwrap().as_bool(), Some(true));
+        assert!(says("object.spec.missing > 1", &values).is_err());
+        let unknown = says("self.a", &values).unwrap_err();
+        assert_eq!(unknown, "undeclared reference to 'self'");
+        values.add("object", &json!(vec![1; 1000]));
+        let costly = "object.all(a, object.all(b, object.all(c, a + b + c > 0)))";
+        assert!(says(costly, &values).unwrap_err().contains("cost budget"));
     }
 
     #[test]

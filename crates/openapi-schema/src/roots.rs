@@ -4,7 +4,8 @@ use std::borrow::Cow;
 
 use k8s_openapi::Resource;
 use k8s_openapi::api::{
-    apps::v1 as apps, authentication::v1 as authentication, authorization::v1 as authorization,
+    admissionregistration::v1 as admissionregistration, apps::v1 as apps,
+    authentication::v1 as authentication, authorization::v1 as authorization,
     autoscaling::v1 as autoscaling, autoscaling::v2 as autoscaling_v2, batch::v1 as batch,
     certificates::v1 as certificates, coordination::v1 as coordination, core::v1 as core,
     discovery::v1 as discovery, events::v1 as events, networking::v1 as networking,
@@ -13,6 +14,7 @@ use k8s_openapi::api::{
 };
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1 as apiextensions;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1 as meta;
+use k8s_openapi::kube_aggregator::pkg::apis::apiregistration::v1 as apiregistration;
 use schemars::generate::SchemaSettings;
 use schemars::{JsonSchema, Schema, SchemaGenerator};
 
@@ -48,7 +50,12 @@ impl Root {
 /// All known kinds.
 pub(crate) fn roots() -> Vec<Root> {
     vec![
+        Root::of::<admissionregistration::MutatingWebhookConfiguration>(),
+        Root::of::<admissionregistration::ValidatingAdmissionPolicy>(),
+        Root::of::<admissionregistration::ValidatingAdmissionPolicyBinding>(),
+        Root::of::<admissionregistration::ValidatingWebhookConfiguration>(),
         Root::of::<apiextensions::CustomResourceDefinition>(),
+        Root::of::<apiregistration::APIService>(),
         Root::of::<apps::ControllerRevision>(),
         Root::of::<apps::DaemonSet>(),
         Root::of::<apps::Deployment>(),
@@ -86,9 +93,11 @@ pub(crate) fn roots() -> Vec<Root> {
         Root::of::<core::ServiceAccount>(),
         Root::of::<discovery::EndpointSlice>(),
         Root::of::<events::Event>(),
+        Root::of::<networking::IPAddress>(),
         Root::of::<networking::Ingress>(),
         Root::of::<networking::IngressClass>(),
         Root::of::<networking::NetworkPolicy>(),
+        Root::of::<networking::ServiceCIDR>(),
         Root::of::<node::RuntimeClass>(),
         Root::of::<policy::Eviction>(),
         Root::of::<policy::PodDisruptionBudget>(),
@@ -99,8 +108,10 @@ pub(crate) fn roots() -> Vec<Root> {
         Root::of::<scheduling::PriorityClass>(),
         Root::of::<storage::CSIDriver>(),
         Root::of::<storage::CSINode>(),
+        Root::of::<storage::CSIStorageCapacity>(),
         Root::of::<storage::StorageClass>(),
         Root::of::<storage::VolumeAttachment>(),
+        Root::of::<storage::VolumeAttributesClass>(),
     ]
 }
 

@@ -25,7 +25,14 @@ const QUANTITY_MAPS: &[&str] = &[
     "used",
 ];
 /// Fields that are quantities.
-const QUANTITIES: &[&str] = &["averageValue", "divisor", "sizeLimit", "tolerance"];
+const QUANTITIES: &[&str] = &[
+    "averageValue",
+    "capacity",
+    "divisor",
+    "maximumVolumeSize",
+    "sizeLimit",
+    "tolerance",
+];
 /// Maps with free keys: what is in them is the user's.
 const FREE_MAPS: &[&str] = &[
     "annotations",

@@ -110,12 +110,14 @@ pub type Cell = Value;
 
 /// A thing of which the cluster has only one: a Service address, a node port. The pipeline stores
 /// it in the same transaction as the object that holds it, so that two can never hold the same.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Exclusive {
     /// For instance `service-ip/10.96.0.10` or `node-port/TCP/30080`.
     pub key: String,
     /// What the refusal says when it is taken.
     pub refusal: Refusal,
+    /// The object that shows it to clients, if any does; it comes and goes with the holding.
+    pub object: Option<Value>,
 }
 
 /// The field that named the exclusive thing and the text of the refusal.

@@ -1,5 +1,11 @@
 //! Well-known labels.
 
+/// On the object of an address: its family.
+pub const IP_FAMILY: &str = "ipaddress.kubernetes.io/ip-family";
+/// On the object of an address: who gave it out.
+pub const IP_MANAGED_BY: &str = "ipaddress.kubernetes.io/managed-by";
+/// On objects that the server keeps in step with what it serves.
+pub const API_SERVICE_AUTOMANAGED: &str = "kube-aggregator.kubernetes.io/automanaged";
 /// A namespace's own name.
 pub const METADATA_NAME: &str = "kubernetes.io/metadata.name";
 /// The node's host name; volumes of one node select by it.

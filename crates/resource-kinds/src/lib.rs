@@ -3,8 +3,10 @@
 
 mod addresses;
 pub mod admission;
+pub mod admissionregistration;
 mod advice;
 pub mod annotations;
+pub mod apiregistration;
 pub mod apps;
 mod at;
 pub mod autoscaling;
@@ -31,8 +33,8 @@ pub mod policy;
 pub mod rbac;
 pub mod reasons;
 pub mod scheduling;
-pub mod storage;
 pub mod snapshot;
+pub mod storage;
 pub mod table;
 pub mod usage;
 pub mod volume_fit;
@@ -64,6 +66,11 @@ pub fn all(config: &ClusterConfig) -> Vec<Arc<dyn Kind>> {
         Arc::new(core::Secret),
         Arc::new(core::Service::new(config.service_range)),
         Arc::new(core::ServiceAccount),
+        Arc::new(admissionregistration::WebhookConfiguration::Mutating),
+        Arc::new(admissionregistration::ValidatingAdmissionPolicy),
+        Arc::new(admissionregistration::ValidatingAdmissionPolicyBinding),
+        Arc::new(admissionregistration::WebhookConfiguration::Validating),
+        Arc::new(apiregistration::APIService),
         Arc::new(apps::ControllerRevision),
         Arc::new(apps::DaemonSet),
         Arc::new(apps::Deployment),
@@ -77,9 +84,11 @@ pub fn all(config: &ClusterConfig) -> Vec<Arc<dyn Kind>> {
         Arc::new(coordination::Lease),
         Arc::new(discovery::EndpointSlice),
         Arc::new(events::Event),
+        Arc::new(networking::IPAddress),
         Arc::new(networking::Ingress),
         Arc::new(networking::IngressClass),
         Arc::new(networking::NetworkPolicy),
+        Arc::new(networking::ServiceCIDR),
         Arc::new(node::RuntimeClass),
         Arc::new(policy::PodDisruptionBudget),
         Arc::new(rbac::ClusterRole),
@@ -89,7 +98,9 @@ pub fn all(config: &ClusterConfig) -> Vec<Arc<dyn Kind>> {
         Arc::new(scheduling::PriorityClass),
         Arc::new(storage::CSIDriver),
         Arc::new(storage::CSINode),
+        Arc::new(storage::CSIStorageCapacity),
         Arc::new(storage::StorageClass),
         Arc::new(storage::VolumeAttachment),
+        Arc::new(storage::VolumeAttributesClass),
     ]
 }

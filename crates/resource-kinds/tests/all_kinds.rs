@@ -84,6 +84,11 @@ fn samples() -> BTreeMap<&'static str, Value> {
     let request = k8s_openapi::ByteString(request.to_vec());
     let mut brief = pod.clone();
     brief["restartPolicy"] = json!("Never");
+    let rule = json!({"operations": ["*"], "apiGroups": ["*"], "apiVersions": ["*"],
+        "resources": ["*"]});
+    let webhook = json!({"name": "a.b.c", "clientConfig": {"service": {"name": "a",
+        "namespace": "d"}}, "sideEffects": "None", "admissionReviewVersions": ["v1"],
+        "rules": [rule]});
     BTreeMap::from([
         ("configmaps", json!({"data": {"a": ""}})),
         ("secrets", json!({"stringData": {"a": "b"}})),
@@ -138,6 +143,41 @@ fn samples() -> BTreeMap<&'static str, Value> {
             json!({"spec": {"podSelector": {}, "egress": [{}]}}),
         ),
         ("csidrivers", json!({"spec": {}})),
+        (
+            "csistoragecapacities",
+            json!({"storageClassName": "a", "capacity": "1024Mi", "nodeTopology": {}}),
+        ),
+        (
+            "volumeattributesclasses",
+            json!({"driverName": "a", "parameters": {"a": "b"}}),
+        ),
+        (
+            "ipaddresses",
+            json!({"spec": {"parentRef": {"resource": "services", "name": "a"}}}),
+        ),
+        ("servicecidrs", json!({"spec": {"cidrs": ["10.0.0.0/24"]}})),
+        (
+            "validatingwebhookconfigurations",
+            json!({"webhooks": [webhook]}),
+        ),
+        (
+            "mutatingwebhookconfigurations",
+            json!({"webhooks": [webhook]}),
+        ),
+        (
+            "validatingadmissionpolicies",
+            json!({"spec": {"matchConstraints": {"resourceRules": [rule]},
+            "validations": [{"expression": "true"}]}}),
+        ),
+        (
+            "validatingadmissionpolicybindings",
+            json!({"spec": {"policyName": "a", "validationActions": ["Deny"]}}),
+        ),
+        (
+            "apiservices",
+            json!({"spec": {"group": "apps", "version": "v1", "groupPriorityMinimum": 1,
+            "versionPriority": 1}}),
+        ),
         (
             "csinodes",
             json!({"spec": {"drivers": [{"name": "a", "nodeID": "n"}]}}),
@@ -232,7 +272,12 @@ fn an_object_sent_back_is_the_same_object() {
         }
         object["apiVersion"] = json!(info.api_version());
         object["kind"] = json!(info.kind);
-        object["metadata"] = json!({"name": "name", "uid": "u"});
+        let name = match info.plural {
+            "apiservices" => "v1.apps",
+            "ipaddresses" => "10.0.0.1",
+            _ => "name",
+        };
+        object["metadata"] = json!({"name": name, "uid": "u"});
         if info.scope == Scope::Namespaced {
             object["metadata"]["namespace"] = json!("d");
         }

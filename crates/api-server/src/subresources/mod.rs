@@ -25,6 +25,8 @@ use crate::server::ApiServer;
 use crate::verbs::update::{self, Part};
 use crate::verbs::{namespace, patch, read};
 
+pub(crate) use proxy::service_address;
+
 /// Answers a request for a sub-resource.
 ///
 /// *Errors.* 404 if the kind has none of that name, 405 if it does not allow the verb.

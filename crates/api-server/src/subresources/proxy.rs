@@ -150,6 +150,24 @@ async fn of_pod(
     address(pod["status"]["podIP"].as_str().unwrap_or_default(), port)
 }
 
+/// Where a port of a service leads: one of its ready addresses.
+///
+/// *Errors.* 404 if there is no such service, 503 if nothing serves it.
+pub(crate) async fn service_address(
+    server: &ApiServer,
+    namespace: &str,
+    name: &str,
+    port: u16,
+) -> Result<SocketAddr, Status> {
+    let found = server.served().registry.any_version("", "services");
+    let resource = found.ok_or_else(|| Status::internal("Services are not served"))?;
+    let target = Target {
+        name: name.to_owned(),
+        port: port.to_string(),
+    };
+    of_service(server, &resource, namespace, &target).await
+}
+
 /// One of the ready addresses of the service, at random.
 async fn of_service(
     server: &ApiServer,

@@ -2,7 +2,6 @@
 
 use http::StatusCode;
 use jiff::Timestamp;
-use mvcc_store::Value as Bytes;
 use mvcc_store::{Compare, KeyValue, Operation as Write, OperationResult, Txn, TxnResult};
 use object_model::{FieldError, FieldPath, Status, StatusReason};
 use resource_kinds::admission::Operation;
@@ -15,11 +14,12 @@ use crate::pipeline::Call;
 use crate::registry::Resource;
 use crate::reply::Reply;
 use crate::server::ApiServer;
-use crate::storage::{self, SyncReads, encode, exclusive_key};
+use crate::storage::{self, SyncReads, encode};
 use crate::usage::{self, Change};
+use crate::verbs::exclusive::take;
 use crate::verbs::update::{MODIFIED, Part};
-use crate::writes::{Attempt, WriteOptions, Written, accept, admit};
-use crate::{authorize, field_managers, metadata, output};
+use crate::writes::{Attempt, WriteOptions, Written, accept};
+use crate::{authorize, dynamic_admission, field_managers, metadata, output};
 
 /// Answers a POST to a collection.
 pub(crate) async fn answer(
@@ -87,7 +87,9 @@ async fn create_named(
         name: &name,
         ..*attempt
     };
-    let advice = admit(server, attempt, Operation::Create, &mut object, None)?;
+    let create = Operation::Create;
+    let advice =
+        dynamic_admission::admit_and_change(server, attempt, create, &mut object, None).await?;
     kind.default(&mut object);
     let asked = kind.exclusives(&object);
     let draft = object;
@@ -102,6 +104,8 @@ async fn create_named(
         }
         let mut warnings = kind.warnings(&object, None);
         warnings.extend(advice.iter().cloned());
+        let said = dynamic_admission::validate(server, attempt, create, &object, None).await?;
+        warnings.extend(said);
         let wanted = kind.exclusives(&object);
         let outcome = if attempt.dry_run {
             dry_create(server, attempt, &object, &wanted).await?
@@ -206,7 +210,7 @@ async fn try_store(
         }],
     };
     for exclusive in wanted {
-        take(&mut txn, exclusive, &key);
+        take(server, &mut txn, exclusive, &key);
     }
     usage::charge(server, change(attempt, object), &mut txn).await?;
     match server
@@ -242,18 +246,6 @@ fn change<'a>(attempt: &Attempt<'a>, object: &'a Value) -> Change<'a> {
         old: None,
         new: Some(object),
     }
-}
-
-/// Adds to a transaction that an exclusive thing is held by the object from now on.
-pub(crate) fn take(txn: &mut Txn, exclusive: &Exclusive, holder: &[u8]) {
-    let key = exclusive_key(&exclusive.key);
-    txn.compare.push(Compare::Absent(key.clone()));
-    let value = Bytes::Plain(holder.to_vec().into());
-    txn.operations.push(Write::Put {
-        key,
-        value,
-        lease: None,
-    });
 }
 
 /// What is wrong with asking for something that somebody else holds.

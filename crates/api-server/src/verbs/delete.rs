@@ -19,7 +19,7 @@ use crate::reply::Reply;
 use crate::server::ApiServer;
 use crate::storage::{self, encode};
 use crate::writes::{Attempt, Validation, WriteOptions, Written, admit, dry_run};
-use crate::{decode, metadata, output};
+use crate::{decode, dynamic_admission, metadata, output};
 
 const ORPHAN: &str = "orphan";
 const FOREGROUND: &str = "foregroundDeletion";
@@ -188,7 +188,8 @@ pub(crate) async fn answer(
     let deleted = delete(server, &attempt, &options).await?;
     if deleted.gone {
         let object = storage::decode(resource, &deleted.stored)?;
-        return output::value(call, &success(resource, &object), StatusCode::OK);
+        let reply = output::value(call, &success(resource, &object), StatusCode::OK)?;
+        return Ok(reply.with_warnings(&deleted.warnings));
     }
     output::written(call, resource, &deleted, options.code_of_pending())
 }
@@ -230,12 +231,15 @@ pub(crate) async fn delete(
             &mut Value::Null,
             Some(&object),
         )?;
+        let (operation, nothing) = (Operation::Delete, &Value::Null);
+        let warnings =
+            dynamic_admission::validate(server, attempt, operation, nothing, Some(&object)).await?;
         let marked = mark(resource, &object, options, Timestamp::now());
         let gone = may_go(resource, &marked);
         if attempt.dry_run || (!gone && metadata::same(&marked, &object)) {
             return Ok(Written {
                 stored,
-                warnings: Vec::new(),
+                warnings,
                 gone,
             });
         }
@@ -243,7 +247,7 @@ pub(crate) async fn delete(
             let revision = remove(server, resource, &stored).await?;
             revision.map(|_| Written {
                 stored,
-                warnings: Vec::new(),
+                warnings: warnings.clone(),
                 gone: true,
             })
         } else {

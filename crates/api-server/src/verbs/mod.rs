@@ -4,6 +4,7 @@ pub(crate) mod apply;
 mod collection;
 pub(crate) mod create;
 pub(crate) mod delete;
+mod exclusive;
 pub(crate) mod list;
 pub(crate) mod patch;
 pub(crate) mod remove;

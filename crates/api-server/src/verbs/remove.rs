@@ -5,8 +5,9 @@ use object_model::Status;
 
 use crate::registry::Resource;
 use crate::server::ApiServer;
-use crate::storage::{self, exclusive_key};
+use crate::storage;
 use crate::usage::{self, Change};
+use crate::verbs::exclusive::give_up;
 
 /// Removes an object if it is still as given; returns the revision of the removal.
 pub(crate) async fn remove(
@@ -21,9 +22,7 @@ pub(crate) async fn remove(
         operations: vec![Write::Delete { key }],
     };
     for exclusive in resource.kind.exclusives(&object) {
-        txn.operations.push(Write::Delete {
-            key: exclusive_key(&exclusive.key),
-        });
+        give_up(server, &mut txn, &exclusive);
     }
     let (namespace, name) = resource.names(&stored.key);
     let change = Change {

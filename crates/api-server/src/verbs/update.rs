@@ -14,11 +14,12 @@ use crate::pipeline::Call;
 use crate::registry::Resource;
 use crate::reply::Reply;
 use crate::server::ApiServer;
-use crate::storage::{self, SyncReads, encode, exclusive_key};
+use crate::storage::{self, SyncReads, encode};
 use crate::usage::{self, Change as Charged};
-use crate::verbs::create::{create, refused, take};
+use crate::verbs::create::{create, refused};
+use crate::verbs::exclusive::{give_up, take};
 use crate::writes::{Attempt, WriteOptions, Written, accept, admit};
-use crate::{authorize, field_managers, metadata, output};
+use crate::{authorize, dynamic_admission, field_managers, metadata, output};
 
 /// The text of a 409 for an object that has changed in between.
 pub(crate) const MODIFIED: &str = "the object has been modified; please apply your changes to \
@@ -114,7 +115,7 @@ pub(crate) async fn update(
         if !matches!(version, "" | "0") && version != stored.mod_revision.0.to_string() {
             return Err(resource.conflict(attempt.name, MODIFIED));
         }
-        let mut draft = prepare(server, attempt, part, object, &old)?;
+        let mut draft = prepare(server, attempt, part, object, &old).await?;
         if part == Part::Whole {
             usage::count(server, resource, attempt.namespace, &mut draft.object);
         }
@@ -143,7 +144,7 @@ struct Draft {
     asked: Vec<Exclusive>,
 }
 
-fn prepare(
+async fn prepare(
     server: &ApiServer,
     attempt: &Attempt<'_>,
     part: Part,
@@ -161,7 +162,13 @@ fn prepare(
         Part::Chosen => {}
     }
     field_managers::track(attempt, part, &mut object, Some(old));
-    let advice = admit(server, attempt, Operation::Update, &mut object, Some(old))?;
+    let (update, before) = (Operation::Update, Some(old));
+    let outside = part != Part::Chosen;
+    let advice = if outside {
+        dynamic_admission::admit_and_change(server, attempt, update, &mut object, before).await?
+    } else {
+        admit(server, attempt, update, &mut object, before)?
+    };
     kind.default(&mut object);
     let asked = kind.exclusives(&object);
     let mut errors = metadata::validate_update(&object, old);
@@ -189,6 +196,10 @@ fn prepare(
     errors.extend(annotations::validate(kind.info().kind, &object, Some(old)));
     if !errors.is_empty() {
         return Err(resource.invalid(attempt.name, &errors));
+    }
+    if outside {
+        let said = dynamic_admission::validate(server, attempt, update, &object, before).await?;
+        warnings.extend(said);
     }
     let before = kind.exclusives(old);
     let after = kind.exclusives(&object);
@@ -306,12 +317,10 @@ async fn transaction(
         }],
     };
     for exclusive in taken {
-        take(&mut txn, exclusive, &key);
+        take(server, &mut txn, exclusive, &key);
     }
     for exclusive in given_up {
-        txn.operations.push(Write::Delete {
-            key: exclusive_key(&exclusive.key),
-        });
+        give_up(server, &mut txn, exclusive);
     }
     Ok(txn)
 }

@@ -13,6 +13,7 @@ mod binary;
 mod client;
 mod custom_resources;
 mod deletion;
+mod dynamic_admission;
 mod encryption;
 mod harness;
 mod hostile;

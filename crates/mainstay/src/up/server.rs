@@ -110,11 +110,13 @@ impl Server {
             service_range: service_range(config.ranges.service)?,
         };
         let kinds = resource_kinds::all(&cluster);
+        let mut default_objects = resource_kinds::bootstrap::default_objects();
+        default_objects.extend(resource_kinds::snapshot::definitions());
+        let range = resource_kinds::networking::default_range(cluster.service_range);
+        default_objects.push(range);
         let encryption = config.protection.encryption;
         let seen = encryption::over(store.clone(), encryption)
             .await
-        let mut default_objects = resource_kinds::bootstrap::default_objects();
-        default_objects.extend(resource_kinds::snapshot::definitions());
             .context("open the encrypted objects (--encryption-provider-config)")?;
         let api = ApiServer::new(api_server::Config {
             store: seen,

@@ -23,6 +23,7 @@ pub const VOCABULARY: &[&str] = &[
     "openapi-schema",
     "structured-merge",
     "custom-resources",
+    "admission-rules",
 ];
 
 /// What pure crates may use beside each other.
@@ -48,6 +49,7 @@ const LAYERS: &[(&str, u8)] = &[
     ("openapi-schema", 2),
     ("structured-merge", 3),
     ("custom-resources", 3),
+    ("admission-rules", 4),
     ("planners", 4),
     ("placement", 4),
     ("pod-lifecycle", 4),

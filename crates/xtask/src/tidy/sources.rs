@@ -74,6 +74,13 @@ const KINDS: &[&str] = &[
     "csi_driver",
     "csi_node",
     "volume_attachment",
+    "csi_storage_capacity",
+    "volume_attributes_class",
+    "ip_address",
+    "service_cidr",
+    "webhook_configuration",
+    "policy_binding",
+    "api_service",
     "horizontal_pod_autoscaler",
     "certificate_signing_request",
 ];

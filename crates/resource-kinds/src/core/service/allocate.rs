@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 use crate::at::At;
 use crate::cluster::ServiceRange;
 use crate::kind::{Exclusive, Refusal, Taken};
+use crate::networking::address_of;
 use crate::{limits, parts};
 
 const NODE_PORT_RANGE: &str = "provided port is not in the valid range. The range of valid ports \
@@ -336,6 +337,7 @@ pub(super) fn exclusives(object: &Value) -> Vec<Exclusive> {
                     field: "spec.clusterIPs".to_owned(),
                     detail: format!("failed to allocate IP {}: {ADDRESS_TAKEN}", address.text()),
                 },
+                object: Some(address_of(address.text(), "services", object)),
             });
         }
     }
@@ -348,6 +350,7 @@ pub(super) fn exclusives(object: &Value) -> Vec<Exclusive> {
                     field: number.path.to_string(),
                     detail: PORT_TAKEN.to_owned(),
                 },
+                object: None,
             });
         }
     }

@@ -1,0 +1,180 @@
+//! Expressions in webhooks and policies: read when they are written, so that what cannot be read is
+//! refused there.
+
+use custom_resources::{Expression, Values};
+use object_model::{FieldError, FieldPath, Status};
+use resource_kinds::Lookup;
+use resource_kinds::admission::{Admission, AdmissionRequest, Operation};
+use resource_kinds::admissionregistration::GROUP;
+use serde_json::Value;
+
+/// What conditions and rules may mention.
+const ABOUT: [&str; 4] = ["object", "oldObject", "request", "namespaceObject"];
+/// What those of policies with settings may mention as well.
+const PARAMS: &str = "params";
+/// What the rules of a policy may mention as well: what it has worked out before.
+pub(crate) const VARIABLES: &str = "variables";
+
+/// A named expression.
+#[derive(Clone, Debug)]
+pub(crate) struct Condition {
+    pub(crate) name: String,
+    expression: Expression,
+}
+
+/// Whether a request is meant.
+pub(crate) enum Met {
+    Yes,
+    No,
+    /// One that could not be worked out, while no other said no.
+    Unknown(String),
+}
+
+/// Reads the conditions of a webhook or policy.
+///
+/// # Errors
+/// The first that cannot be read. (None is stored that could not be.)
+pub(crate) fn conditions(list: &Value, params: bool) -> Result<Vec<Condition>, String> {
+    let list = list.as_array().into_iter().flatten();
+    list.map(|condition| {
+        Ok(Condition {
+            name: condition["name"].as_str().unwrap_or_default().to_owned(),
+            expression: compile(&condition["expression"], &names(params, false))?,
+        })
+    })
+    .collect()
+}
+
+/// Whether all conditions hold.
+pub(crate) fn met(conditions: &[Condition], values: &Values) -> Met {
+    let mut unknown = None;
+    for condition in conditions {
+        match condition.expression.say(values) {
+            Ok(said) if said.as_bool() == Some(true) => {}
+            Ok(said) if said.as_bool() == Some(false) => return Met::No,
+            Ok(_) => unknown = Some(format!("{}: not true or false", condition.name)),
+            Err(error) => unknown = Some(format!("{}: {error}", condition.name)),
+        }
+    }
+    unknown.map_or(Met::Yes, Met::Unknown)
+}
+
+pub(crate) fn names(params: bool, variables: bool) -> Vec<&'static str> {
+    let mut names = ABOUT.to_vec();
+    names.extend(params.then_some(PARAMS));
+    names.extend(variables.then_some(VARIABLES));
+    names
+}
+
+pub(crate) fn compile(source: &Value, names: &[&str]) -> Result<Expression, String> {
+    Expression::compile_about(source.as_str().unwrap_or_default(), names)
+}
+
+/// The plug-in that refuses webhooks and policies with expressions that cannot be read.
+#[derive(Debug)]
+pub struct Expressions;
+
+impl Admission for Expressions {
+    fn name(&self) -> &'static str {
+        "AdmissionExpressions"
+    }
+
+    fn admit(
+        &self,
+        request: &AdmissionRequest<'_>,
+        object: &mut Value,
+        _cluster: &dyn Lookup,
+    ) -> Result<(), Status> {
+        let writes = matches!(request.operation, Operation::Create | Operation::Update);
+        if request.group != GROUP || !writes || !request.subresource.is_empty() {
+            return Ok(());
+        }
+        let errors = unreadable(object);
+        if errors.is_empty() {
+            return Ok(());
+        }
+        let kind = object["kind"].as_str().unwrap_or_default();
+        let name = object["metadata"]["name"].as_str().unwrap_or_default();
+        Err(Status::invalid(GROUP, kind, name, &errors))
+    }
+}
+
+/// All expressions of an object that cannot be read.
+fn unreadable(object: &Value) -> Vec<FieldError> {
+    let mut errors = Vec::new();
+    let root = FieldPath::default();
+    for (index, hook) in items(&object["webhooks"]) {
+        let at = root.child("webhooks").index(index).child("matchConditions");
+        check(
+            &hook["matchConditions"],
+            &at,
+            "expression",
+            &names(false, false),
+            &mut errors,
+        );
+    }
+    let spec = &object["spec"];
+    let (at, params) = (root.child("spec"), spec["paramKind"].is_object());
+    let (plain, all) = (names(params, false), names(params, true));
+    for (list, field, names) in [
+        ("matchConditions", "expression", &plain),
+        ("variables", "expression", &all),
+        ("validations", "expression", &all),
+        ("validations", "messageExpression", &all),
+        ("auditAnnotations", "valueExpression", &all),
+    ] {
+        check(&spec[list], &at.child(list), field, names, &mut errors);
+    }
+    errors
+}
+
+fn items(list: &Value) -> impl Iterator<Item = (usize, &Value)> {
+    list.as_array().into_iter().flatten().enumerate()
+}
+
+fn check(list: &Value, at: &FieldPath, field: &str, names: &[&str], errors: &mut Vec<FieldError>) {
+    for (index, item) in items(list) {
+        let source = &item[field];
+        if source
+            .as_str()
+            .is_none_or(|source| source.trim().is_empty())
+        {
+            continue;
+        }
+        if let Err(why) = compile(source, names) {
+            let field = at.index(index).child(field);
+            let text = format!("compilation failed: {why}");
+            errors.push(FieldError::invalid(&field, source.clone(), text));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn what_cannot_be_read_is_named() {
+        let object = json!({"webhooks": [{"matchConditions": [
+            {"name": "a", "expression": "request.operation == 'CREATE'"},
+            {"name": "b", "expression": "params.x"}]}],
+            "spec": {"validations": [{"expression": "variables.a ==", "messageExpression": "1"}],
+                "variables": [{"name": "a", "expression": "authorizer.path('/')"}]}});
+        let errors: Vec<String> = unreadable(&object)
+            .iter()
+            .map(ToString::to_string)
+            .collect();
+        assert_eq!(errors.len(), 3, "{errors:?}");
+        assert!(errors[0].starts_with("webhooks[0].matchConditions[1].expression: Invalid value"));
+        assert!(
+            errors[1].contains("undeclared reference to 'authorizer'"),
+            "{errors:?}"
+        );
+        assert!(
+            errors[2].starts_with("spec.validations[0].expression"),
+            "{errors:?}"
+        );
+    }
+}

@@ -1,0 +1,210 @@
+//! Which requests webhooks and policies are for.
+
+use object_model::LabelSelector;
+use serde_json::Value;
+
+use crate::request::Request;
+
+/// Where objects of a kind live, as rules name it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Scope {
+    /// In the cluster as a whole.
+    Cluster,
+    /// In a namespace.
+    Namespaced,
+}
+
+/// What is written, as its path says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Target<'a> {
+    /// API group, empty for core.
+    pub group: &'a str,
+    /// Version.
+    pub version: &'a str,
+    /// Resource, plural.
+    pub plural: &'a str,
+    /// Sub-resource, empty for the object itself.
+    pub subresource: &'a str,
+    /// Where such objects live.
+    pub scope: Scope,
+}
+
+/// The texts of a list.
+pub(crate) fn texts(list: &Value) -> impl Iterator<Item = &str> {
+    list.as_array()
+        .into_iter()
+        .flatten()
+        .filter_map(Value::as_str)
+}
+
+fn has(list: &Value, wanted: &str) -> bool {
+    texts(list).any(|text| text == "*" || text == wanted)
+}
+
+/// Whether a rule is for an operation on a target. (`resourceNames` are those of policies.)
+pub(crate) fn rule_matches(rule: &Value, target: &Target<'_>, request: &Request<'_>) -> bool {
+    let scope = match rule["scope"].as_str() {
+        Some("Cluster") => target.scope == Scope::Cluster,
+        Some("Namespaced") => target.scope == Scope::Namespaced,
+        _ => true,
+    };
+    let mut resources = texts(&rule["resources"]);
+    let names = rule["resourceNames"].as_array();
+    let named =
+        names.is_none_or(|names| names.is_empty() || names.iter().any(|name| name == request.name));
+    scope
+        && named
+        && has(&rule["operations"], request.operation)
+        && has(&rule["apiGroups"], target.group)
+        && has(&rule["apiVersions"], target.version)
+        && resources.any(|resource| resource_matches(resource, target))
+}
+
+/// `pods`, `pods/log`, `pods/*`, `*`, `*/scale`, `*/*`.
+fn resource_matches(resource: &str, target: &Target<'_>) -> bool {
+    let (resource, sub) = resource.split_once('/').unwrap_or((resource, ""));
+    (resource == "*" || resource == target.plural) && (sub == "*" || sub == target.subresource)
+}
+
+/// Whether the selectors of a webhook or policy choose the request.
+///
+/// # Errors
+/// A selector that cannot be read.
+pub(crate) fn selected(part: &Value, request: &Request<'_>) -> Result<bool, String> {
+    let chooses = |selector: &Value, object: &Value| -> Result<bool, String> {
+        if selector.as_object().is_none_or(serde_json::Map::is_empty) {
+            return Ok(true);
+        }
+        let selector = LabelSelector::from_json(selector).map_err(|error| error.to_string())?;
+        Ok(selector.matches_object(object))
+    };
+    // Objects of the cluster have no namespace to be chosen by; a namespace is chosen by itself.
+    let is_namespace = request.target.group.is_empty() && request.target.plural == "namespaces";
+    let of_namespace = &part["namespaceSelector"];
+    let in_namespace = if is_namespace && request.operation == "DELETE" {
+        chooses(of_namespace, request.old)?
+    } else if is_namespace {
+        chooses(of_namespace, request.object)?
+    } else if request.namespace.is_empty() {
+        true
+    } else {
+        chooses(of_namespace, request.namespace_object)?
+    };
+    let of_object = &part["objectSelector"];
+    let mut chosen = of_object.as_object().is_none_or(serde_json::Map::is_empty);
+    for object in [request.object, request.old] {
+        chosen = chosen || (object.is_object() && chooses(of_object, object)?);
+    }
+    Ok(in_namespace && chosen)
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn target(path: &'static str) -> Target<'static> {
+        let (plural, subresource) = path.split_once('/').unwrap_or((path, ""));
+        Target {
+            group: "apps",
+            version: "v1",
+            plural,
+            subresource,
+            scope: Scope::Namespaced,
+        }
+    }
+
+    fn request<'a>(target: Target<'a>, object: &'a Value, namespace: &'a Value) -> Request<'a> {
+        Request {
+            uid: "u",
+            operation: "UPDATE",
+            target,
+            kind: "Deployment",
+            namespace: "d",
+            name: "web",
+            user: json!({"username": "me"}),
+            object,
+            old: &Value::Null,
+            dry_run: false,
+            options: Value::Null,
+            namespace_object: namespace,
+        }
+    }
+
+    #[test]
+    fn rules_name_operations_groups_versions_resources_and_parts() {
+        let rule = |resource: &str, more: Value| {
+            let mut rule = json!({"operations": ["CREATE", "UPDATE"], "apiGroups": ["apps"],
+                "apiVersions": ["*"], "resources": [resource]});
+            for (field, value) in more.as_object().into_iter().flatten() {
+                rule[field] = value.clone();
+            }
+            rule
+        };
+        for (rule, path, wanted) in [
+            (rule("deployments", json!({})), "deployments", true),
+            (rule("deployments", json!({})), "deployments/scale", false),
+            (rule("*", json!({})), "deployments/scale", false),
+            (rule("*/*", json!({})), "deployments/scale", true),
+            (rule("*/*", json!({})), "deployments", true),
+            (rule("*/scale", json!({})), "deployments/scale", true),
+            (rule("deployments/*", json!({})), "deployments/status", true),
+            (
+                rule("*", json!({"operations": ["DELETE"]})),
+                "deployments",
+                false,
+            ),
+            (rule("*", json!({"operations": ["*"]})), "deployments", true),
+            (rule("*", json!({"apiGroups": [""]})), "deployments", false),
+            (
+                rule("*", json!({"apiVersions": ["v2"]})),
+                "deployments",
+                false,
+            ),
+            (rule("*", json!({"scope": "Cluster"})), "deployments", false),
+            (
+                rule("*", json!({"resourceNames": ["web"]})),
+                "deployments",
+                true,
+            ),
+            (
+                rule("*", json!({"resourceNames": ["db"]})),
+                "deployments",
+                false,
+            ),
+        ] {
+            let (target, nothing) = (target(path), Value::Null);
+            let request = request(target, &nothing, &nothing);
+            assert_eq!(
+                rule_matches(&rule, &target, &request),
+                wanted,
+                "{rule} {path}"
+            );
+        }
+    }
+
+    #[test]
+    fn selectors_look_at_the_namespace_and_at_either_object() {
+        let namespace = json!({"metadata": {"labels": {"env": "prod"}}});
+        let object = json!({"metadata": {"labels": {"app": "web"}}});
+        let chosen = |part: Value| {
+            let request = request(target("deployments"), &object, &namespace);
+            selected(&part, &request)
+        };
+        let label = |key: &str, value: &str| json!({"matchLabels": {key: value}});
+        assert_eq!(chosen(json!({})), Ok(true));
+        let prod = json!({"namespaceSelector": label("env", "prod")});
+        assert_eq!(chosen(prod), Ok(true));
+        let test = json!({"namespaceSelector": label("env", "test")});
+        assert_eq!(chosen(test), Ok(false));
+        assert_eq!(
+            chosen(json!({"objectSelector": label("app", "web")})),
+            Ok(true)
+        );
+        assert_eq!(
+            chosen(json!({"objectSelector": label("app", "db")})),
+            Ok(false)
+        );
+    }
+}

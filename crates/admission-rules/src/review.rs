@@ -1,0 +1,206 @@
+//! Questions to webhooks, and what is made of their answers (`admission.k8s.io` AdmissionReview).
+
+use object_model::{Status, StatusReason};
+use serde_json::{Value, json};
+
+use crate::request::Request;
+use crate::webhook::Webhook;
+
+/// What a webhook answered.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Verdict {
+    /// The request may go on.
+    Allowed {
+        /// A JSON patch in base64, if the object is to be changed.
+        patch: Option<String>,
+        /// What the client is told.
+        warnings: Vec<String>,
+    },
+    /// The request is refused.
+    Denied {
+        /// What the client is answered.
+        status: Status,
+        /// What the client is told besides.
+        warnings: Vec<String>,
+    },
+}
+
+/// The question.
+pub fn review(webhook: &Webhook, request: &Request<'_>) -> Value {
+    let mut facts = request.facts();
+    facts["object"] = request.object.clone();
+    facts["oldObject"] = request.old.clone();
+    json!({
+        "kind": "AdmissionReview",
+        "apiVersion": format!("admission.k8s.io/{}", webhook.version),
+        "request": facts,
+    })
+}
+
+/// The answer.
+///
+/// # Errors
+/// What makes it none: another form, the answer to another question, a patch of another type.
+pub fn verdict(webhook: &Webhook, uid: &str, review: &Value) -> Result<Verdict, String> {
+    let version = format!("admission.k8s.io/{}", webhook.version);
+    let response = &review["response"];
+    if webhook.version == "v1" {
+        if review["kind"] != "AdmissionReview" || review["apiVersion"] != version.as_str() {
+            let found = (&review["apiVersion"], &review["kind"]);
+            return Err(format!(
+                "expected webhook response of {version}, Kind=AdmissionReview, got {}, Kind={}",
+                found.0, found.1
+            ));
+        }
+        if response["uid"] != uid {
+            return Err(format!(
+                "expected response.uid={uid:?}, got {}",
+                response["uid"]
+            ));
+        }
+    }
+    if !response.is_object() {
+        return Err("webhook response was absent".to_owned());
+    }
+    let list = response["warnings"].as_array().into_iter().flatten();
+    let warnings = list
+        .filter_map(|text| text.as_str().map(str::to_owned))
+        .collect();
+    if response["allowed"] != true {
+        let status = denied(&webhook.name, &response["status"]);
+        return Ok(Verdict::Denied { status, warnings });
+    }
+    let patch = response["patch"].as_str().filter(|patch| !patch.is_empty());
+    match (patch, response["patchType"].as_str()) {
+        (None, None) | (Some(_), Some("JSONPatch")) => {}
+        (Some(_), None) if webhook.version == "v1beta1" => {}
+        (patch, kind) => {
+            return Err(format!(
+                "webhook returned response.patch: {}, response.patchType: {kind:?}; both or \
+                 neither have to be there, and the type JSONPatch",
+                patch.is_some()
+            ));
+        }
+    }
+    Ok(Verdict::Allowed {
+        patch: patch.map(str::to_owned),
+        warnings,
+    })
+}
+
+/// The refusal, in the webhook's words if it has any.
+fn denied(name: &str, result: &Value) -> Status {
+    let text = |field: &str| result[field].as_str().unwrap_or_default();
+    let by = format!("admission webhook {name:?} denied the request");
+    let message = match (text("message"), text("reason")) {
+        ("", "") => format!("{by} without explanation"),
+        ("", why) | (why, _) => format!("{by}: {why}"),
+    };
+    let reasons = [
+        ("Unauthorized", StatusReason::Unauthorized),
+        ("Forbidden", StatusReason::Forbidden),
+        ("NotFound", StatusReason::NotFound),
+        ("AlreadyExists", StatusReason::AlreadyExists),
+        ("Conflict", StatusReason::Conflict),
+        ("Invalid", StatusReason::Invalid),
+        ("TooManyRequests", StatusReason::TooManyRequests),
+        ("InternalError", StatusReason::InternalError),
+    ];
+    let known = reasons.iter().find(|(word, _)| *word == text("reason"));
+    let code = result["code"]
+        .as_u64()
+        .and_then(|code| u16::try_from(code).ok());
+    let mut status = match (known, code) {
+        (Some((_, reason)), _) => Status::new(*reason, message),
+        (None, Some(403)) => Status::new(StatusReason::Forbidden, message),
+        _ => Status::bad_request(message),
+    };
+    if let Some(code) = code.filter(|code| (400..=599).contains(code)) {
+        status.code = code;
+    }
+    status
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::webhook::webhooks;
+
+    fn hook(version: &str) -> Webhook {
+        let configuration = json!({"metadata": {"name": "a"}, "webhooks": [{"name": "a.b.c",
+            "admissionReviewVersions": [version]}]});
+        webhooks(&[configuration]).remove(0)
+    }
+
+    fn answer(version: &str, response: Value) -> Value {
+        json!({"apiVersion": format!("admission.k8s.io/{version}"), "kind": "AdmissionReview",
+            "response": response})
+    }
+
+    #[test]
+    fn an_answer_is_to_the_question() {
+        let said = |review: &Value| verdict(&hook("v1"), "u", review);
+        let fine = answer(
+            "v1",
+            json!({"uid": "u", "allowed": true, "warnings": ["w"]}),
+        );
+        let allowed = Verdict::Allowed {
+            patch: None,
+            warnings: vec!["w".to_owned()],
+        };
+        assert_eq!(said(&fine), Ok(allowed));
+        for (review, why) in [
+            (
+                answer("v1", json!({"uid": "x", "allowed": true})),
+                "response.uid",
+            ),
+            (
+                answer("v1beta1", json!({"uid": "u"})),
+                "expected webhook response",
+            ),
+            (json!([]), "expected webhook response"),
+            (
+                answer("v1", json!({"uid": "u", "allowed": true, "patch": "W10="})),
+                "patchType",
+            ),
+        ] {
+            let told = said(&review).unwrap_err();
+            assert!(told.contains(why), "{told}");
+        }
+        // The older form does not name the question.
+        let older = answer("v1beta1", json!({"allowed": true, "patch": "W10="}));
+        assert!(verdict(&hook("v1beta1"), "u", &older).is_ok());
+    }
+
+    #[test]
+    fn a_refusal_has_the_webhooks_words_and_never_a_code_of_success() {
+        let told = |status: Value| {
+            let response = json!({"uid": "u", "allowed": false, "status": status});
+            match verdict(&hook("v1"), "u", &answer("v1", response)) {
+                Ok(Verdict::Denied { status, .. }) => (status.code, status.message),
+                other => panic!("{other:?}"),
+            }
+        };
+        let by = "admission webhook \"a.b.c\" denied the request";
+        for (status, code, message) in [
+            (Value::Null, 400, format!("{by} without explanation")),
+            (
+                json!({"code": 200, "message": "no"}),
+                400,
+                format!("{by}: no"),
+            ),
+            (
+                json!({"code": 403, "message": "no"}),
+                403,
+                format!("{by}: no"),
+            ),
+            (
+                json!({"reason": "Forbidden"}),
+                403,
+                format!("{by}: Forbidden"),
+            ),
+        ] {
+            assert_eq!(told(status), (code, message));
+        }
+    }
+}

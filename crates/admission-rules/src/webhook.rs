@@ -1,0 +1,154 @@
+//! Webhooks as their configurations describe them.
+
+use serde_json::Value;
+
+use crate::expressions::{Condition, Met, conditions, met};
+use crate::matching::{Target, rule_matches, selected};
+use crate::request::Request;
+
+/// How a webhook is reached.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Client {
+    /// At a URL.
+    Url(String),
+    /// As a Service of the cluster.
+    Service {
+        /// Its namespace.
+        namespace: String,
+        /// Its name.
+        name: String,
+        /// Its port.
+        port: u16,
+        /// The path, with its slash.
+        path: String,
+    },
+}
+
+/// One webhook.
+#[derive(Clone, Debug)]
+pub struct Webhook {
+    /// Its name.
+    pub name: String,
+    /// The name of the configuration that has it.
+    pub configuration: String,
+    /// How it is reached.
+    pub client: Client,
+    /// Whose signature its certificate has, in PEM and base64; empty for those that the machine
+    /// trusts.
+    pub ca_bundle: String,
+    /// How long it may take, in seconds.
+    pub timeout_seconds: u64,
+    /// Whether a request is refused when the webhook cannot be asked.
+    pub must_answer: bool,
+    /// Whether it wants to be asked again after later ones have changed the object.
+    pub asked_again: bool,
+    /// The form of the question: `v1` or `v1beta1`.
+    pub version: &'static str,
+    exact: bool,
+    source: Value,
+    conditions: Result<Vec<Condition>, String>,
+}
+
+/// The webhooks of the configurations, in the order in which they are asked: by the name of the
+/// configuration, then as listed.
+pub fn webhooks(configurations: &[Value]) -> Vec<Webhook> {
+    let name = |configuration: &Value| {
+        let name = configuration["metadata"]["name"].as_str();
+        name.unwrap_or_default().to_owned()
+    };
+    let mut sorted: Vec<(String, &Value)> =
+        configurations.iter().map(|one| (name(one), one)).collect();
+    sorted.sort_by(|one, other| one.0.cmp(&other.0));
+    let mut all = Vec::new();
+    for (configuration, object) in sorted {
+        let hooks = object["webhooks"].as_array().into_iter().flatten();
+        all.extend(hooks.map(|hook| Webhook::of(&configuration, hook)));
+    }
+    all
+}
+
+impl Webhook {
+    fn of(configuration: &str, hook: &Value) -> Self {
+        let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+        let client = &hook["clientConfig"];
+        let service = &client["service"];
+        let versions = hook["admissionReviewVersions"].as_array();
+        let mut versions = versions.into_iter().flatten().filter_map(Value::as_str);
+        let first = versions.find(|version| matches!(*version, "v1" | "v1beta1"));
+        Self {
+            name: text(&hook["name"]),
+            configuration: configuration.to_owned(),
+            client: if service.is_object() {
+                Client::Service {
+                    namespace: text(&service["namespace"]),
+                    name: text(&service["name"]),
+                    port: service["port"]
+                        .as_u64()
+                        .and_then(|port| u16::try_from(port).ok())
+                        .unwrap_or(443),
+                    path: match service["path"].as_str() {
+                        Some(path) if path.starts_with('/') => path.to_owned(),
+                        _ => "/".to_owned(),
+                    },
+                }
+            } else {
+                Client::Url(text(&client["url"]))
+            },
+            ca_bundle: text(&client["caBundle"]),
+            timeout_seconds: hook["timeoutSeconds"].as_u64().unwrap_or(10).clamp(1, 30),
+            must_answer: hook["failurePolicy"] != "Ignore",
+            asked_again: hook["reinvocationPolicy"] == "IfNeeded",
+            version: if first == Some("v1beta1") {
+                "v1beta1"
+            } else {
+                "v1"
+            },
+            exact: hook["matchPolicy"] == "Exact",
+            conditions: conditions(&hook["matchConditions"], false),
+            source: hook.clone(),
+        }
+    }
+
+    /// As which of the targets the webhook wants to be told of the request: the first is the
+    /// request's own, the others are the same objects in other versions. `None` if it has no say.
+    ///
+    /// # Errors
+    /// What kept it from being known, where the webhook must answer.
+    pub fn wants(
+        &self,
+        request: &Request<'_>,
+        targets: &[Target<'_>],
+    ) -> Result<Option<usize>, String> {
+        let targets = if self.exact {
+            targets.get(..1).unwrap_or_default()
+        } else {
+            targets
+        };
+        let rules = self.source["rules"].as_array();
+        let matches = |target: &Target<'_>| {
+            let mut rules = rules.into_iter().flatten();
+            rules.any(|rule| rule_matches(rule, target, request))
+        };
+        let Some(index) = targets.iter().position(matches) else {
+            return Ok(None);
+        };
+        let failed = |why: String| if self.must_answer { Err(why) } else { Ok(None) };
+        match selected(&self.source, request) {
+            Ok(true) => {}
+            Ok(false) => return Ok(None),
+            Err(why) => return failed(why),
+        }
+        let conditions = match &self.conditions {
+            Ok(conditions) => conditions,
+            Err(why) => return failed(why.clone()),
+        };
+        if conditions.is_empty() {
+            return Ok(Some(index));
+        }
+        match met(conditions, &request.values()) {
+            Met::Yes => Ok(Some(index)),
+            Met::No => Ok(None),
+            Met::Unknown(why) => failed(why),
+        }
+    }
+}

@@ -1,0 +1,75 @@
+//! The objects that say which groups and versions are served (`kubectl get apiservices`): made for
+//! what is served, and taken away with it.
+
+use std::collections::BTreeSet;
+
+use object_model::{Status, StatusReason};
+use resource_kinds::Lookup;
+use resource_kinds::apiregistration::local_service;
+use resource_kinds::labels::API_SERVICE_AUTOMANAGED;
+use serde_json::Value;
+
+use crate::bootstrap::ensure;
+use crate::identity::UserInfo;
+use crate::metadata;
+use crate::server::{ApiServer, StartError};
+use crate::storage::SyncReads;
+use crate::verbs::delete::{DeleteOptions, delete};
+use crate::writes::Attempt;
+
+const GROUP: &str = "apiregistration.k8s.io";
+const PLURAL: &str = "apiservices";
+
+/// Makes those that are missing and removes those that the server made and that mean nothing now.
+///
+/// *Errors.* What the writes say; what is there stays as it is.
+pub(crate) async fn follow(server: &ApiServer) -> Result<(), Status> {
+    let served = server.served();
+    let Some(resource) = served.registry.any_version(GROUP, PLURAL) else {
+        return Ok(());
+    };
+    let user = UserInfo::new("system:apiserver", ["system:masters"]);
+    let versions: BTreeSet<(&str, &str)> = served
+        .registry
+        .resources()
+        .map(|resource| (resource.info().group, resource.info().version))
+        .collect();
+    let wanted: Vec<Value> = versions
+        .into_iter()
+        .map(|(group, version)| local_service(group, version))
+        .collect();
+    let found = SyncReads(server).list(GROUP, PLURAL, "");
+    let is_there = |list: &[Value], object: &Value| {
+        let name = metadata::text(object, "name");
+        list.iter()
+            .any(|other| metadata::text(other, "name") == name)
+    };
+    for object in wanted.iter().filter(|object| !is_there(&found, object)) {
+        match ensure(server, &user, object).await {
+            Err(StartError::DefaultObject { source, .. }) => return Err(source),
+            Err(error) => return Err(Status::internal(error.to_string())),
+            Ok(()) => {}
+        }
+    }
+    let ours = |object: &&Value| object["metadata"]["labels"][API_SERVICE_AUTOMANAGED] == "true";
+    for object in found.iter().filter(ours) {
+        if is_there(&wanted, object) {
+            continue;
+        }
+        let attempt = Attempt {
+            resource: &resource,
+            namespace: "",
+            name: metadata::text(object, "name"),
+            subresource: "",
+            user: &user,
+            dry_run: false,
+            manager: "kube-apiserver",
+            applied: false,
+        };
+        match delete(server, &attempt, &DeleteOptions::default()).await {
+            Err(status) if status.reason != StatusReason::NotFound => return Err(status),
+            _ => {}
+        }
+    }
+    Ok(())
+}

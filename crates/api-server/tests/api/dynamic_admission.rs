@@ -1,0 +1,503 @@
+//! Webhooks and policies: who else has a say in what is written (kubectl.md 10.5). A webhook runs in
+//! this process; it does what the test says and keeps what it was asked.
+
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex};
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use certificates::{Authority, SubjectAltNames};
+use http::{Request, Response};
+use http_body_util::{BodyExt, Full};
+use hyper::body::{Bytes, Incoming};
+use hyper_util::rt::TokioIo;
+use serde_json::{Value, json};
+use tokio::net::TcpListener;
+
+use crate::harness::{Answer, Api};
+
+const GROUP: &str = "/apis/admissionregistration.k8s.io/v1";
+const MAPS: &str = "/api/v1/namespaces/default/configmaps";
+
+type Rule = dyn Fn(&Value) -> Value + Send + Sync;
+
+/// A webhook, and what it was asked.
+struct Hook {
+    address: SocketAddr,
+    bundle: String,
+    asked: Arc<Mutex<Vec<Value>>>,
+    serving: tokio::task::JoinHandle<()>,
+}
+
+impl Drop for Hook {
+    fn drop(&mut self) {
+        self.serving.abort();
+    }
+}
+
+impl Hook {
+    /// A webhook that answers as `rule` says, with the members of a response.
+    async fn start(rule: impl Fn(&Value) -> Value + Send + Sync + 'static) -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let authority = Authority::open_or_create(directory.path()).unwrap();
+        let names = SubjectAltNames {
+            addresses: ["127.0.0.1".parse().unwrap()].into(),
+            ..SubjectAltNames::default()
+        };
+        let identity = authority.server(&names).unwrap();
+        let chain = vec![identity.certificate_der()];
+        let key = identity.key_der();
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let config = rustls::ServerConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_no_client_auth()
+            .with_single_cert(chain, key)
+            .unwrap();
+        let acceptor = tokio_rustls::TlsAcceptor::from(Arc::new(config));
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let asked: Arc<Mutex<Vec<Value>>> = Arc::default();
+        let (rule, kept): (Arc<Rule>, _) = (Arc::new(rule), asked.clone());
+        let serving = tokio::spawn(async move {
+            while let Ok((stream, _)) = listener.accept().await {
+                let (acceptor, rule, kept) = (acceptor.clone(), rule.clone(), kept.clone());
+                tokio::spawn(async move {
+                    let Ok(stream) = acceptor.accept(stream).await else {
+                        return;
+                    };
+                    let service = hyper::service::service_fn(move |request| {
+                        answer(request, rule.clone(), kept.clone())
+                    });
+                    let http = hyper::server::conn::http1::Builder::new();
+                    drop(http.serve_connection(TokioIo::new(stream), service).await);
+                });
+            }
+        });
+        Self {
+            address,
+            bundle: STANDARD.encode(authority.ca_pem()),
+            asked,
+            serving,
+        }
+    }
+
+    fn asked(&self) -> Vec<Value> {
+        std::mem::take(&mut *self.asked.lock().unwrap())
+    }
+
+    /// A configuration that asks it about ConfigMaps.
+    fn configuration(&self, kind: &str, name: &str, more: Value) -> Value {
+        let mut hook = json!({"name": format!("{name}.example.com"), "sideEffects": "None",
+            "admissionReviewVersions": ["v1"], "timeoutSeconds": 5,
+            "clientConfig": {"url": format!("https://{}/x", self.address),
+                "caBundle": self.bundle},
+            "rules": [{"operations": ["*"], "apiGroups": [""], "apiVersions": ["v1"],
+                "resources": ["configmaps"]}]});
+        for (field, value) in more.as_object().into_iter().flatten() {
+            hook[field] = value.clone();
+        }
+        json!({"apiVersion": "admissionregistration.k8s.io/v1", "kind": kind,
+            "metadata": {"name": name}, "webhooks": [hook]})
+    }
+}
+
+async fn answer(
+    request: Request<Incoming>,
+    rule: Arc<Rule>,
+    kept: Arc<Mutex<Vec<Value>>>,
+) -> Result<Response<Full<Bytes>>, hyper::Error> {
+    let body = request.into_body().collect().await?.to_bytes();
+    let review: Value = serde_json::from_slice(&body).unwrap();
+    let mut response = rule(&review["request"]);
+    if response["uid"].is_null() {
+        response["uid"] = review["request"]["uid"].clone();
+    }
+    kept.lock().unwrap().push(review["request"].clone());
+    let answer = json!({"apiVersion": "admission.k8s.io/v1", "kind": "AdmissionReview",
+        "response": response});
+    Ok(Response::new(Full::new(Bytes::from(answer.to_string()))))
+}
+
+fn map(name: &str, data: Value) -> Value {
+    json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": name}, "data": data})
+}
+
+fn patch(operations: Value) -> Value {
+    json!({"allowed": true, "patchType": "JSONPatch",
+        "patch": STANDARD.encode(operations.to_string())})
+}
+
+/// The whole answer to the creation of a ConfigMap.
+async fn post(api: &Api, object: Value) -> Answer {
+    let headers = [("content-type", "application/json")];
+    api.raw("POST", MAPS, &headers, object.to_string()).await
+}
+
+async fn make(api: &Api, plural: &str, object: Value) {
+    let (code, answer) = api.send("POST", &format!("{GROUP}/{plural}"), object).await;
+    assert_eq!(code, 201, "{answer}");
+}
+
+const VALIDATING: &str = "validatingwebhookconfigurations";
+const MUTATING: &str = "mutatingwebhookconfigurations";
+
+#[tokio::test]
+async fn a_webhook_is_told_of_a_write_and_may_refuse_it() {
+    let api = Api::new().await;
+    let hook = Hook::start(|request| {
+        let bad = request["object"]["data"]["bad"].is_string() || request["operation"] == "DELETE";
+        if bad {
+            json!({"allowed": false, "status": {"message": "not like this", "code": 403}})
+        } else {
+            json!({"allowed": true, "warnings": ["looked at"]})
+        }
+    })
+    .await;
+    let kind = "ValidatingWebhookConfiguration";
+    make(
+        &api,
+        VALIDATING,
+        hook.configuration(kind, "look", json!({})),
+    )
+    .await;
+
+    let made = post(&api, map("a", json!({"x": "y"}))).await;
+    assert_eq!(made.code, 201, "{}", made.text());
+    assert_eq!(made.headers["warning"], "299 - \"looked at\"");
+    let asked = hook.asked();
+    assert_eq!(asked.len(), 1);
+    for (pointer, wanted) in [
+        ("/operation", json!("CREATE")),
+        (
+            "/kind",
+            json!({"group": "", "version": "v1", "kind": "ConfigMap"}),
+        ),
+        (
+            "/resource",
+            json!({"group": "", "version": "v1", "resource": "configmaps"}),
+        ),
+        ("/namespace", json!("default")),
+        ("/name", json!("a")),
+        ("/dryRun", json!(false)),
+        ("/oldObject", Value::Null),
+        ("/object/data/x", json!("y")),
+        ("/options/kind", json!("CreateOptions")),
+    ] {
+        assert_eq!(asked[0].pointer(pointer), Some(&wanted), "{pointer}");
+    }
+    assert!(asked[0]["userInfo"]["username"].is_string());
+
+    let (code, refused) = api.send("POST", MAPS, map("b", json!({"bad": "1"}))).await;
+    assert_eq!(code, 403);
+    let why = "admission webhook \"look.example.com\" denied the request: not like this";
+    assert_eq!(refused["message"], why);
+    let one = format!("{MAPS}/a");
+    let merge = json!({"data": {"bad": "1"}});
+    assert_eq!(api.patch(&one, "merge", merge).await.0, 403);
+    assert_eq!(api.send("DELETE", &one, Value::Null).await.0, 403);
+    let last = hook.asked().pop().unwrap();
+    assert_eq!(last["operation"], "DELETE");
+    assert_eq!(last["oldObject"]["data"]["x"], "y");
+    assert_eq!(last["object"], Value::Null);
+    // A dry run is one for the webhook too; other kinds are not its business.
+    let dry = format!("{MAPS}?dryRun=All");
+    assert_eq!(api.send("POST", &dry, map("c", json!({}))).await.0, 201);
+    assert_eq!(hook.asked()[0]["dryRun"], true);
+    let account = json!({"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": "s"}});
+    let accounts = "/api/v1/namespaces/default/serviceaccounts";
+    assert_eq!(api.send("POST", accounts, account).await.0, 201);
+    assert_eq!(hook.asked(), [Value::Null; 0]);
+    // It has no say in its own end.
+    let configuration = format!("{GROUP}/{VALIDATING}/look");
+    assert_eq!(api.send("DELETE", &configuration, Value::Null).await.0, 200);
+    assert_eq!(api.send("DELETE", &one, Value::Null).await.0, 200);
+}
+
+#[tokio::test]
+async fn webhooks_may_change_what_is_written_and_see_what_others_changed() {
+    let api = Api::new().await;
+    let first = Hook::start(|_| {
+        patch(json!([{"op": "add", "path": "/metadata/labels", "value": {"by": "first"}}]))
+    })
+    .await;
+    let second = Hook::start(|request| {
+        let labels = request["object"]["metadata"]["labels"]["by"].clone();
+        patch(json!([{"op": "add", "path": "/data/seen", "value": labels}]))
+    })
+    .await;
+    let kind = "MutatingWebhookConfiguration";
+    let again = json!({"reinvocationPolicy": "IfNeeded"});
+    make(&api, MUTATING, first.configuration(kind, "a-first", again)).await;
+    make(
+        &api,
+        MUTATING,
+        second.configuration(kind, "b-second", json!({})),
+    )
+    .await;
+    let (code, made) = api.send("POST", MAPS, map("a", json!({"x": "y"}))).await;
+    assert_eq!(code, 201, "{made}");
+    assert_eq!(made["metadata"]["labels"], json!({"by": "first"}));
+    assert_eq!(made["data"], json!({"x": "y", "seen": "first"}));
+    let asked = first.asked();
+    assert_eq!(asked.len(), 2, "once more, after the second");
+    assert_eq!(asked[1]["object"]["data"]["seen"], "first");
+    assert_eq!(second.asked().len(), 1);
+    // A patch that makes no object of its kind is the webhook's mistake.
+    let wrong =
+        Hook::start(|_| patch(json!([{"op": "add", "path": "/data", "value": "text"}]))).await;
+    make(
+        &api,
+        MUTATING,
+        wrong.configuration(kind, "c-wrong", json!({})),
+    )
+    .await;
+    let (code, refused) = api.send("POST", MAPS, map("b", json!({"x": "y"}))).await;
+    assert_eq!(code, 500, "{refused}");
+    let why = "Internal error occurred: failed calling webhook \"c-wrong.example.com\": ";
+    assert!(
+        refused["message"].as_str().unwrap().starts_with(why),
+        "{refused}"
+    );
+}
+
+#[tokio::test]
+async fn who_does_not_answer_counts_as_its_policy_says() {
+    let api = Api::new().await;
+    let hook = Hook::start(|_| json!({"allowed": true, "uid": "another"})).await;
+    let kind = "ValidatingWebhookConfiguration";
+    let ignored = json!({"failurePolicy": "Ignore"});
+    make(&api, VALIDATING, hook.configuration(kind, "a", ignored)).await;
+    assert_eq!(api.send("POST", MAPS, map("a", json!({}))).await.0, 201);
+    // Nobody listens there, and nobody could be believed.
+    let nobody = json!({"clientConfig": {"url": "https://127.0.0.1:1/"}});
+    make(&api, VALIDATING, hook.configuration(kind, "b", nobody)).await;
+    let (code, refused) = api.send("POST", MAPS, map("b", json!({}))).await;
+    assert_eq!(code, 500);
+    let why = "Internal error occurred: failed calling webhook \"b.example.com\": failed to call \
+               webhook: Post \"https://127.0.0.1:1/?timeout=5s\": ";
+    assert!(
+        refused["message"].as_str().unwrap().starts_with(why),
+        "{refused}"
+    );
+    // A service that is not there is no answer either.
+    let path = format!("{GROUP}/{VALIDATING}/b");
+    let service = json!({"clientConfig": {"service": {"namespace": "default", "name": "none"}}});
+    let service = hook.configuration(kind, "b", service);
+    assert_eq!(
+        api.send("PUT", &path, with_version(&api, &path, service).await)
+            .await
+            .0,
+        200
+    );
+    let (code, refused) = api.send("POST", MAPS, map("b", json!({}))).await;
+    assert_eq!(code, 500);
+    assert!(
+        refused
+            .to_string()
+            .contains("services \\\"none\\\" not found"),
+        "{refused}"
+    );
+}
+
+/// The object with the version of the stored one.
+async fn with_version(api: &Api, path: &str, mut object: Value) -> Value {
+    let (_, stored) = api.get(path).await;
+    object["metadata"]["resourceVersion"] = stored["metadata"]["resourceVersion"].clone();
+    object
+}
+
+#[tokio::test]
+async fn selectors_and_conditions_say_when_a_webhook_is_asked() {
+    let api = Api::new().await;
+    let hook = Hook::start(|_| json!({"allowed": true})).await;
+    let kind = "ValidatingWebhookConfiguration";
+    let more = json!({
+        "namespaceSelector": {"matchExpressions": [{"key": "kubernetes.io/metadata.name",
+            "operator": "NotIn", "values": ["kube-system"]}]},
+        "objectSelector": {"matchLabels": {"look": "yes"}},
+        "matchConditions": [{"name": "created", "expression":
+            "request.operation == 'CREATE' && !(has(object.data) && 'skip' in object.data)"}]});
+    make(&api, VALIDATING, hook.configuration(kind, "a", more)).await;
+    let with_label = |name: &str, data: Value| {
+        let mut object = map(name, data);
+        object["metadata"]["labels"] = json!({"look": "yes"});
+        object
+    };
+    let system = "/api/v1/namespaces/kube-system/configmaps";
+    for (path, object, times) in [
+        (MAPS, map("a", json!({})), 0),
+        (MAPS, with_label("b", json!({"skip": "1"})), 0),
+        (system, with_label("c", json!({})), 0),
+        (MAPS, with_label("d", json!({})), 1),
+    ] {
+        let (code, answer) = api.send("POST", path, object).await;
+        assert_eq!(code, 201, "{answer}");
+        assert_eq!(hook.asked().len(), times, "{answer}");
+    }
+    let bad = json!({"matchConditions": [{"name": "a", "expression": "object."}]});
+    let bad = hook.configuration(kind, "bad", bad);
+    let (code, refused) = api
+        .send("POST", &format!("{GROUP}/{VALIDATING}"), bad)
+        .await;
+    assert_eq!(code, 422);
+    let field = "webhooks[0].matchConditions[0].expression";
+    assert_eq!(refused["details"]["causes"][0]["field"], field);
+}
+
+#[tokio::test]
+async fn scales_are_shown_as_scales() {
+    let api = Api::new().await;
+    let hook = Hook::start(|request| {
+        let few = request["object"]["spec"]["replicas"].as_u64() < Some(5);
+        json!({"allowed": few})
+    })
+    .await;
+    let kind = "ValidatingWebhookConfiguration";
+    let more = json!({"rules": [{"operations": ["UPDATE"], "apiGroups": ["apps"],
+        "apiVersions": ["*"], "resources": ["*/scale"]}]});
+    make(&api, VALIDATING, hook.configuration(kind, "few", more)).await;
+    let set = json!({"apiVersion": "apps/v1", "kind": "StatefulSet", "metadata": {"name": "web"},
+        "spec": {"serviceName": "web", "replicas": 1, "selector": {"matchLabels": {"a": "b"}},
+            "template": {"metadata": {"labels": {"a": "b"}},
+                "spec": {"containers": [{"name": "a", "image": "a"}]}}}});
+    let sets = "/apis/apps/v1/namespaces/default/statefulsets";
+    assert_eq!(api.send("POST", sets, set).await.0, 201);
+    let scale = format!("{sets}/web/scale");
+    let to = |replicas: u32| json!({"spec": {"replicas": replicas}});
+    assert_eq!(api.patch(&scale, "merge", to(3)).await.0, 200);
+    let (code, refused) = api.patch(&scale, "merge", to(7)).await;
+    assert_eq!(code, 400, "{refused}");
+    let why = "admission webhook \"few.example.com\" denied the request without explanation";
+    assert_eq!(refused["message"], why);
+    let asked = hook.asked();
+    assert_eq!(asked[0]["kind"]["kind"], "Scale");
+    assert_eq!(asked[0]["subResource"], "scale");
+    assert_eq!(asked[0]["oldObject"]["spec"]["replicas"], 1);
+}
+
+fn policy(more: Value) -> Value {
+    let mut object = json!({"apiVersion": "admissionregistration.k8s.io/v1",
+        "kind": "ValidatingAdmissionPolicy", "metadata": {"name": "few"},
+        "spec": {"matchConstraints": {"resourceRules": [{"operations": ["CREATE", "UPDATE"],
+            "apiGroups": [""], "apiVersions": ["v1"], "resources": ["configmaps"]}]}}});
+    for (field, value) in more.as_object().into_iter().flatten() {
+        object["spec"][field] = value.clone();
+    }
+    object
+}
+
+fn binding(more: Value) -> Value {
+    let mut object = json!({"apiVersion": "admissionregistration.k8s.io/v1",
+        "kind": "ValidatingAdmissionPolicyBinding", "metadata": {"name": "here"},
+        "spec": {"policyName": "few", "validationActions": ["Deny"]}});
+    for (field, value) in more.as_object().into_iter().flatten() {
+        object["spec"][field] = value.clone();
+    }
+    object
+}
+
+const POLICIES: &str = "validatingadmissionpolicies";
+const BINDINGS: &str = "validatingadmissionpolicybindings";
+
+#[tokio::test]
+async fn a_policy_holds_where_it_is_bound() {
+    let api = Api::new().await;
+    let rules = json!({"variables": [{"name": "count", "expression": "size(object.data)"}],
+        "validations": [{"expression": "variables.count < 3",
+            "messageExpression": "'too many: ' + string(variables.count)"},
+            {"expression": "!('a' in object.data)", "reason": "Forbidden", "message": "no a"}]});
+    make(&api, POLICIES, policy(rules)).await;
+    let many = json!({"x": "1", "y": "2", "z": "3"});
+    assert_eq!(api.send("POST", MAPS, map("a", many.clone())).await.0, 201);
+    let only = json!({"matchResources": {"namespaceSelector": {"matchLabels":
+        {"kubernetes.io/metadata.name": "default"}}}});
+    make(&api, BINDINGS, binding(only)).await;
+    let (code, refused) = api.send("POST", MAPS, map("b", many.clone())).await;
+    assert_eq!(code, 422);
+    let why = "configmaps \"b\" is forbidden: ValidatingAdmissionPolicy 'few' with binding 'here' \
+               denied request: too many: 3";
+    assert_eq!(refused["message"], why);
+    assert_eq!(refused["reason"], "Invalid");
+    let (code, refused) = api.send("POST", MAPS, map("b", json!({"a": "1"}))).await;
+    assert_eq!((code, &refused["reason"]), (403, &json!("Forbidden")));
+    let system = "/api/v1/namespaces/kube-system/configmaps";
+    assert_eq!(
+        api.send("POST", system, map("b", many.clone())).await.0,
+        201
+    );
+    // An expression that fails is no yes.
+    let (code, refused) = api
+        .send(
+            "POST",
+            MAPS,
+            json!({"apiVersion": "v1", "kind": "ConfigMap",
+        "metadata": {"name": "c"}}),
+        )
+        .await;
+    assert_eq!(code, 422, "{refused}");
+    assert!(
+        refused.to_string().contains("expression resulted in error"),
+        "{refused}"
+    );
+    // From now on it is only said.
+    let path = format!("{GROUP}/{BINDINGS}/here");
+    let warn = json!({"spec": {"validationActions": ["Warn"]}});
+    assert_eq!(api.patch(&path, "merge", warn).await.0, 200);
+    let made = post(&api, map("d", many)).await;
+    assert_eq!(made.code, 201);
+    let said = made.headers["warning"].to_str().unwrap();
+    assert!(
+        said.contains("Validation failed for ValidatingAdmissionPolicy 'few'"),
+        "{said}"
+    );
+}
+
+#[tokio::test]
+async fn a_policy_may_have_settings() {
+    let api = Api::new().await;
+    make(
+        &api,
+        POLICIES,
+        policy(json!({"paramKind": {"apiVersion": "v1", "kind": "Secret"},
+        "matchConditions": [{"name": "named", "expression": "object.metadata.name != 'free'"}],
+        "validations": [{"expression": "object.metadata.name != params.metadata.name"}]})),
+    )
+    .await;
+    let settings = json!({"paramRef": {"name": "never", "parameterNotFoundAction": "Deny"}});
+    make(&api, BINDINGS, binding(settings)).await;
+    let (code, refused) = api.send("POST", MAPS, map("a", json!({}))).await;
+    assert_eq!(code, 422);
+    assert!(refused.to_string().contains("no params found"), "{refused}");
+    let secret = json!({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "never"}});
+    let secrets = "/api/v1/namespaces/default/secrets";
+    assert_eq!(api.send("POST", secrets, secret).await.0, 201);
+    assert_eq!(api.send("POST", MAPS, map("a", json!({}))).await.0, 201);
+    assert_eq!(api.send("POST", MAPS, map("never", json!({}))).await.0, 422);
+    assert_eq!(api.send("POST", MAPS, map("free", json!({}))).await.0, 201);
+}
+
+/// kubectl.md 10.5: what is served is listed as upstream lists it; nobody else serves.
+#[tokio::test]
+async fn groups_that_are_served_have_their_objects() {
+    let api = Api::new().await;
+    let services = "/apis/apiregistration.k8s.io/v1/apiservices";
+    let (_, listed) = api.get(services).await;
+    let items = listed["items"].as_array().unwrap();
+    let find = |name: &str| items.iter().find(|item| item["metadata"]["name"] == name);
+    for name in ["v1.", "v1.apps", "v1.apiregistration.k8s.io"] {
+        let found = find(name).unwrap_or_else(|| panic!("{name} is not in {listed}"));
+        let condition = &found["status"]["conditions"][0];
+        assert_eq!(
+            (&condition["type"], &condition["status"]),
+            (&json!("Available"), &json!("True"))
+        );
+    }
+    let remote = json!({"apiVersion": "apiregistration.k8s.io/v1", "kind": "APIService",
+        "metadata": {"name": "v1.example.com"}, "spec": {"group": "example.com", "version": "v1",
+            "groupPriorityMinimum": 1, "versionPriority": 1,
+            "service": {"namespace": "default", "name": "s"}}});
+    let (code, refused) = api.send("POST", services, remote).await;
+    assert_eq!(code, 422);
+    assert_eq!(refused["details"]["causes"][0]["field"], "spec.service");
+}

@@ -1,0 +1,13 @@
+//! admissionregistration.k8s.io: who else has a say in what is written.
+
+mod policy;
+mod policy_binding;
+mod rules;
+mod webhook_configuration;
+
+pub use policy::ValidatingAdmissionPolicy;
+pub use policy_binding::ValidatingAdmissionPolicyBinding;
+pub use webhook_configuration::WebhookConfiguration;
+
+/// The group, whose own objects no webhook and no policy has a say in.
+pub const GROUP: &str = "admissionregistration.k8s.io";

@@ -1,0 +1,128 @@
+//! storage.k8s.io/v1 VolumeAttributesClass.
+
+use jiff::Timestamp;
+use k8s_openapi::api::storage::v1 as api;
+use object_model::{FieldError, names};
+use serde_json::{Value, json};
+
+use super::storage_class::is_default;
+use crate::at::{At, Rules};
+use crate::decode::decode;
+use crate::info::{Names, cluster};
+use crate::kind::{Cell, Column, Kind, KindInfo};
+use crate::{advice, metadata, table};
+
+/// storage.k8s.io/v1 VolumeAttributesClass.
+#[derive(Debug)]
+pub struct VolumeAttributesClass;
+
+const INFO: KindInfo = cluster(Names {
+    group: "storage.k8s.io",
+    kind: "VolumeAttributesClass",
+    list_kind: "VolumeAttributesClassList",
+    plural: "volumeattributesclasses",
+    singular: "volumeattributesclass",
+    short: &["vac"],
+});
+
+const COLUMNS: &[Column] = &[
+    table::NAME,
+    table::column("DriverName", "The driver whose volumes are changed."),
+    table::AGE,
+];
+
+impl Kind for VolumeAttributesClass {
+    fn info(&self) -> &'static KindInfo {
+        &INFO
+    }
+
+    fn decode(&self, object: Value) -> Result<Value, String> {
+        decode::<api::VolumeAttributesClass>(object)
+    }
+
+    fn default(&self, _object: &mut Value) {}
+
+    fn validate_create(&self, object: &Value) -> Vec<FieldError> {
+        let mut errors = metadata::validate(self, object);
+        errors.extend(validate(object));
+        errors
+    }
+
+    fn validate_update(&self, object: &Value, old: &Value) -> Vec<FieldError> {
+        let mut errors = metadata::validate_update(object);
+        for field in ["driverName", "parameters"] {
+            if object[field] != old[field] {
+                let at = At::root(object).get(field);
+                errors.push(at.forbidden(format!("updates to {field} are forbidden.")));
+            }
+        }
+        errors
+    }
+
+    fn warnings(&self, _object: &Value, old: Option<&Value>) -> Vec<String> {
+        let what = "volumes have no attributes that could be changed";
+        advice::not_acted_on("VolumeAttributesClass", what, old)
+    }
+
+    fn columns(&self) -> &'static [Column] {
+        COLUMNS
+    }
+
+    fn row(&self, object: &Value, now: Timestamp) -> Vec<Cell> {
+        let name = object["metadata"]["name"].as_str().unwrap_or_default();
+        let shown = if is_default(object) {
+            json!(format!("{name} (default)"))
+        } else {
+            json!(name)
+        };
+        vec![
+            shown,
+            table::text_or(&object["driverName"], ""),
+            table::age(object, now),
+        ]
+    }
+}
+
+fn validate(object: &Value) -> Vec<FieldError> {
+    let root = At::root(object);
+    let mut errors = Vec::new();
+    let driver = root.get("driverName");
+    if driver.is_empty() {
+        errors.push(driver.required(""));
+    } else {
+        errors.check_text(&driver, |text| names::qualified_name(&text.to_lowercase()));
+    }
+    let parameters = root.get("parameters");
+    if parameters.is_empty() {
+        errors.push(parameters.required("must contain at least one key/value pair"));
+    }
+    for (key, value) in parameters.entries() {
+        if key.is_empty() {
+            errors.push(value.invalid("field can not be empty."));
+        }
+    }
+    errors
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_class_says_what_to_change_and_stays() {
+        let class = json!({"metadata": {"name": "gold"}, "driverName": "a.example",
+            "parameters": {"iops": "1"}});
+        assert_eq!(VolumeAttributesClass.validate_create(&class), []);
+        let mut other = class.clone();
+        other["parameters"] = json!({});
+        let told = |errors: Vec<FieldError>| errors[0].to_string();
+        assert_eq!(
+            told(VolumeAttributesClass.validate_create(&other)),
+            "parameters: Required value: must contain at least one key/value pair"
+        );
+        assert_eq!(
+            told(VolumeAttributesClass.validate_update(&other, &class)),
+            "parameters: Forbidden: updates to parameters are forbidden."
+        );
+    }
+}
