@@ -1,6 +1,7 @@
 //! Custom resources: the schema that a CustomResourceDefinition carries, and what it does to
 //! objects: pruning, defaulting, validation. Pure: no I/O, no clock.
 
+mod cel_bounds;
 mod cel_library;
 mod cel_values;
 mod custom;

@@ -11,6 +11,7 @@ use cel::{Context, Env, Program, Value as Cel};
 use object_model::{FieldError, FieldErrorType, FieldPath};
 use serde_json::Value;
 
+use crate::cel_bounds;
 use crate::cel_library::{add_functions, environment};
 use crate::cel_values::{size, typed};
 use crate::schema::{ListType, Schema, Validation};
@@ -59,6 +60,7 @@ impl Expression {
     /// # Errors
     /// A text that says where it cannot be read.
     pub fn compile_about(source: &str, names: &[&str]) -> Result<Self, String> {
+        cel_bounds::check(source)?;
         let program = ENVIRONMENT
             .compile(source)
             .map_err(|error| error.to_string())?;
