@@ -106,10 +106,10 @@ pub(crate) fn of(security: &Security, devices_guarded: bool) -> Result<Capabilit
             set |= bit(name).unwrap_or(0);
         }
     }
-    if security.capabilities_add.iter().any(is_all) {
+    if security.capabilities_add.iter().any(|name| is_all(name)) {
         set = ALL;
     }
-    if security.capabilities_drop.iter().any(is_all) {
+    if security.capabilities_drop.iter().any(|name| is_all(name)) {
         set = 0;
     }
     set |= named(&security.capabilities_add)?;
@@ -117,7 +117,7 @@ pub(crate) fn of(security: &Security, devices_guarded: bool) -> Result<Capabilit
     Ok(Capabilities(set))
 }
 
-fn is_all(name: &String) -> bool {
+fn is_all(name: &str) -> bool {
     name.eq_ignore_ascii_case("ALL")
 }
 
