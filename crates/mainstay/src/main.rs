@@ -38,7 +38,7 @@ enum Command {
     Kubeconfig(kubeconfig::KubeconfigArguments),
     /// Say what a StatefulSet, pod or claim waits for, and what would unblock it
     Why(why::WhyArguments),
-    /// Measure an API server, this one's or another
+    /// Measure an API server, this one's or another, or a disk
     Bench(bench::BenchArguments),
     /// Print the version of this program and of the API it serves
     Version,

@@ -48,6 +48,10 @@ const BENCHMARKS: &[Benchmark] = &[
             "whole_program",
         ],
     ),
+    (
+        "volumes",
+        &["bench", "--package", "end-to-end", "--bench", "volumes"],
+    ),
 ];
 
 /// Runs the benchmarks whose name contains `filter`.
@@ -62,7 +66,7 @@ pub fn run(root: &Path, filter: Option<&str>) -> Result<()> {
     }
     if wanted
         .iter()
-        .any(|(name, _)| *name == "startup-memory-pods")
+        .any(|(_, arguments)| arguments.contains(&"end-to-end"))
     {
         cargo(root, &["build", "--release", "--package", "mainstay"])?;
     }

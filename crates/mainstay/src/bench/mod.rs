@@ -1,6 +1,7 @@
-//! `mainstay bench`: measures a Kubernetes API, mainstay's or another, from the outside.
+//! `mainstay bench`: measures a Kubernetes API, mainstay's or another, from the outside; and a disk.
 
 mod call;
+mod disk;
 mod load;
 mod memory;
 mod plan;
@@ -28,6 +29,8 @@ pub struct BenchArguments {
 enum What {
     /// Measure a Kubernetes API server: requests per second, latency, watches, memory
     Api(ApiArguments),
+    /// Measure the disk of a directory as a database uses it
+    Disk(disk::DiskArguments),
 }
 
 /// Arguments of `mainstay bench api`.
@@ -83,8 +86,10 @@ enum Form {
 
 /// Measures and prints.
 pub async fn run(arguments: BenchArguments) -> Result<()> {
-    let What::Api(arguments) = arguments.what;
-    run::run(arguments).await
+    match arguments.what {
+        What::Api(arguments) => run::run(arguments).await,
+        What::Disk(arguments) => disk::run(&arguments),
+    }
 }
 
 #[cfg(test)]

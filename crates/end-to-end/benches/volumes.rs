@@ -1,0 +1,95 @@
+//! What a database pays for a volume of each class, against the bare disk: `mainstay bench disk` in
+//! pods, and beside them in the data directory.
+//!
+//! Run it on an idle machine with `cargo xtask bench volumes`.
+
+use std::process::Command;
+
+use end_to_end::{Instance, Kubectl, binary};
+use serde_json::{Value, json};
+
+/// Rounds, so that what else the machine does meets all alike.
+const ROUNDS: usize = 5;
+/// What one round does, in each place.
+const ARGUMENTS: [&str; 6] = ["--pages", "1000", "--size", "128", "-o", "json"];
+const FIGURES: [&str; 4] = [
+    "durableMedianMs",
+    "durable99Ms",
+    "sequentialMiBPerSecond",
+    "randomPerSecond",
+];
+
+fn main() {
+    let instance = Instance::start(&[]);
+    let kubectl = instance.kubectl();
+    let places = ["local", "local-cow", "empty-dir"];
+    for place in places {
+        start(&kubectl, place);
+    }
+    let mut seen: Vec<(&str, Vec<Value>)> = vec![("bare disk", Vec::new())];
+    seen.extend(places.map(|place| (place, Vec::new())));
+    for _ in 0..ROUNDS {
+        for (place, figures) in &mut seen {
+            figures.push(match *place {
+                "bare disk" => on_host(&instance),
+                place => in_pod(&kubectl, place),
+            });
+        }
+    }
+    println!("median of {ROUNDS} rounds (from to)");
+    for (place, figures) in &seen {
+        let cells = FIGURES.map(|figure| shown(figures, figure));
+        println!("{place}: {}", cells.join("; "));
+    }
+}
+
+fn start(kubectl: &Kubectl, place: &str) {
+    let mut volume = json!({"name": "data", "emptyDir": {}});
+    if place != "empty-dir" {
+        let claim = json!({"apiVersion": "v1", "kind": "PersistentVolumeClaim",
+            "metadata": {"name": place}, "spec": {"storageClassName": place,
+                "accessModes": ["ReadWriteOnce"],
+                "resources": {"requests": {"storage": "1Gi"}}}});
+        kubectl.apply(&claim.to_string());
+        volume = json!({"name": "data", "persistentVolumeClaim": {"claimName": place}});
+    }
+    let pod = json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": place}, "spec": {
+        "volumes": [volume],
+        "containers": [{"name": "c", "image": "mainstay/hello",
+            "volumeMounts": [{"name": "data", "mountPath": "/data"}]}]}});
+    kubectl.apply(&pod.to_string());
+    let pod = format!("pod/{place}");
+    kubectl.ok(&["wait", "--for=condition=Ready", &pod, "--timeout=60s"]);
+}
+
+fn in_pod(kubectl: &Kubectl, pod: &str) -> Value {
+    let mut line = vec!["exec", pod, "--", "/mainstay", "bench", "disk", "/data"];
+    line.extend(ARGUMENTS);
+    parsed(&kubectl.ok(&line))
+}
+
+fn on_host(instance: &Instance) -> Value {
+    let done = Command::new(binary())
+        .args(["bench", "disk"])
+        .arg(instance.data())
+        .args(ARGUMENTS)
+        .output()
+        .expect("run mainstay bench disk");
+    assert!(done.status.success(), "{done:?}");
+    parsed(&String::from_utf8_lossy(&done.stdout))
+}
+
+fn parsed(text: &str) -> Value {
+    serde_json::from_str(text.trim()).expect("figures as JSON")
+}
+
+fn shown(figures: &[Value], name: &str) -> String {
+    let mut values: Vec<f64> = figures
+        .iter()
+        .map(|round| round[name].as_f64().expect("a figure"))
+        .collect();
+    values.sort_by(f64::total_cmp);
+    let (least, middle) = (values[0], values[values.len() / 2]);
+    let most = values[values.len() - 1];
+    format!("{name} {middle:.2} ({least:.2}–{most:.2})")
+}

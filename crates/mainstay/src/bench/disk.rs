@@ -1,0 +1,189 @@
+//! What a database pays for a directory's disk: small writes that are made durable one by one,
+//! one long write, small writes all over a file.
+
+use std::fs::{File, OpenOptions};
+use std::io::Write;
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result};
+use serde_json::json;
+
+use super::Form;
+
+/// A page of a database.
+const PAGE: usize = 8 << 10;
+const BLOCK: usize = 1 << 20;
+
+/// Arguments of `mainstay bench disk`.
+#[derive(clap::Args, Debug)]
+#[command(after_help = AFTER_HELP)]
+pub struct DiskArguments {
+    /// The directory; a file is made in it and removed at the end
+    directory: PathBuf,
+    /// How many pages are written and made durable one by one
+    #[arg(long, value_name = "N", default_value_t = 2000,
+          value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    pages: u32,
+    /// How large the long write is, and the file that is written all over, in MiB
+    #[arg(long, value_name = "MIB", default_value_t = 256,
+          value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    size: u32,
+    /// How to print the figures
+    #[arg(short, long, value_enum, value_name = "FORM", default_value = "text")]
+    output: Form,
+}
+
+const AFTER_HELP: &str = "\
+Inside a pod of the image mainstay/hello:
+  kubectl exec web-0 -- /mainstay bench disk /data";
+
+/// What was measured.
+struct Figures {
+    /// From the call of a write to the end of its fdatasync, sorted.
+    durable: Vec<Duration>,
+    /// Bytes per second.
+    sequential: f64,
+    /// Pages per second.
+    random: f64,
+}
+
+/// Measures and prints.
+pub fn run(arguments: &DiskArguments) -> Result<()> {
+    let path = arguments
+        .directory
+        .join(format!(".mainstay-bench-{}", std::process::id()));
+    let measured = measure(&path, arguments);
+    std::fs::remove_file(&path).ok();
+    let figures = measured.with_context(|| format!("write to {}", path.display()))?;
+    println!("{}", shown(&figures, arguments.output));
+    Ok(())
+}
+
+fn measure(path: &Path, arguments: &DiskArguments) -> Result<Figures> {
+    let file = OpenOptions::new()
+        .create_new(true)
+        .read(true)
+        .write(true)
+        .open(path)?;
+    let mut durable = Vec::new();
+    for page in 0..arguments.pages {
+        let content = page_of(page.into());
+        let started = Instant::now();
+        file.write_all_at(&content, u64::from(page) * PAGE as u64)?;
+        file.sync_data()?;
+        durable.push(started.elapsed());
+    }
+    durable.sort();
+    file.set_len(0)?;
+    file.sync_all()?;
+    let sequential = sequential(&file, arguments.size)?;
+    let random = random(&file, arguments)?;
+    Ok(Figures {
+        durable,
+        sequential,
+        random,
+    })
+}
+
+fn sequential(mut file: &File, mib: u32) -> Result<f64> {
+    let mut random = Random(1);
+    let block: Vec<u8> = (0..BLOCK / 8)
+        .flat_map(|_| random.next().to_le_bytes())
+        .collect();
+    let started = Instant::now();
+    for _ in 0..mib {
+        file.write_all(&block)?;
+    }
+    file.sync_data()?;
+    Ok(f64::from(mib) * BLOCK as f64 / started.elapsed().as_secs_f64())
+}
+
+/// Pages all over the file, made durable together at the end.
+fn random(file: &File, arguments: &DiskArguments) -> Result<f64> {
+    let pages = u64::from(arguments.size) * (BLOCK / PAGE) as u64;
+    let mut random = Random(2);
+    let content = page_of(0);
+    let started = Instant::now();
+    for _ in 0..arguments.pages {
+        file.write_all_at(&content, random.next() % pages * PAGE as u64)?;
+    }
+    file.sync_data()?;
+    Ok(f64::from(arguments.pages) / started.elapsed().as_secs_f64())
+}
+
+/// A page that is not like others, so that nothing is saved on equal ones.
+fn page_of(number: u64) -> Vec<u8> {
+    let mut random = Random(number);
+    (0..PAGE / 8)
+        .flat_map(|_| random.next().to_le_bytes())
+        .collect()
+}
+
+/// Numbers that are random enough for places on a disk (`splitmix64`).
+struct Random(u64);
+
+impl Random {
+    fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mixed = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        mixed ^ (mixed >> 31)
+    }
+}
+
+fn shown(figures: &Figures, form: Form) -> String {
+    let at = |part: usize| {
+        let last = figures.durable.len().saturating_sub(1);
+        let place = (figures.durable.len() * part / 100).min(last);
+        let time = figures.durable.get(place).copied().unwrap_or_default();
+        time.as_secs_f64() * 1000.0
+    };
+    let mib = figures.sequential / BLOCK as f64;
+    match form {
+        Form::Text => format!(
+            "8 KiB write and fdatasync: median {:.2} ms, 99th percentile {:.2} ms\n\
+             long write and fdatasync: {mib:.0} MiB/s\n\
+             8 KiB writes all over, one fdatasync: {:.0} per second",
+            at(50),
+            at(99),
+            figures.random
+        ),
+        Form::Json => json!({
+            "durableMedianMs": at(50), "durable99Ms": at(99),
+            "sequentialMiBPerSecond": mib, "randomPerSecond": figures.random,
+        })
+        .to_string(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn it_measures_and_leaves_nothing() {
+        let directory = tempfile::tempdir().unwrap();
+        let arguments = DiskArguments {
+            directory: directory.path().to_owned(),
+            pages: 3,
+            size: 1,
+            output: Form::Json,
+        };
+        run(&arguments).unwrap();
+        assert_eq!(std::fs::read_dir(directory.path()).unwrap().count(), 0);
+    }
+
+    #[test]
+    fn figures_are_shown_in_both_forms() {
+        let figures = Figures {
+            durable: vec![Duration::from_millis(1), Duration::from_millis(3)],
+            sequential: 2.0 * BLOCK as f64,
+            random: 5.0,
+        };
+        assert!(shown(&figures, Form::Text).contains("median 3.00 ms"));
+        let json: serde_json::Value = serde_json::from_str(&shown(&figures, Form::Json)).unwrap();
+        assert_eq!(json["sequentialMiBPerSecond"], 2.0);
+    }
+}
