@@ -161,15 +161,15 @@ impl Running {
     ) -> Result<()> {
         let user = format!("system:node:{}", parts.node_name);
         let client = server.client(&user, &["system:nodes"]);
-        let provisioner = node_agent::provisioner::ProvisionerConfig {
         let storage = Storage::open(parts.data_dir)
             .await
             .context("open the volumes")?;
+        let provisioner = node_agent::provisioner::ProvisionerConfig {
             node_name: parts.node_name.to_owned(),
             storage: storage.clone(),
         };
-        let provisioner_client = client.clone();
         self.storage = Some(storage);
+        let provisioner_client = client.clone();
         self.run(Part::Network, "provisioner", |stop| {
             node_agent::provisioner::run(provisioner_client, provisioner, stop)
         });
