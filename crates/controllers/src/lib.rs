@@ -30,8 +30,8 @@ mod role_aggregation;
 mod stateful_set;
 mod volume_binding;
 mod volume_protection;
-
 mod volume_snapshot;
+
 use std::sync::Arc;
 
 use futures::future::BoxFuture;
@@ -124,14 +124,14 @@ fn all(context: &Context) -> Vec<(&'static str, BoxFuture<'static, ()>)> {
             "volume-protection",
             Box::pin(volume_protection::run(context.clone())),
         ),
+        (
+            "volume-snapshot",
+            Box::pin(volume_snapshot::run(context.clone())),
+        ),
     ]
 }
 
 /// The two that look at everything there is share what they see.
-        ),
-        (
-            "volume-snapshot",
-            Box::pin(volume_snapshot::run(context.clone())),
 ///
 /// They begin anew when other custom kinds are served: what has no watch cannot be collected.
 async fn collect(context: Context) {

@@ -25,6 +25,6 @@ pub mod replica_set;
 pub mod role_aggregation;
 pub mod stateful_set;
 pub mod volume_binding;
-pub mod volume_protection;
 pub mod volume_expansion;
+pub mod volume_protection;
 pub mod volume_snapshot;
