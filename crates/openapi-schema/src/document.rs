@@ -23,6 +23,12 @@ const PATCH_TYPES: [&str; 4] = [
     "application/merge-patch+json",
     "application/strategic-merge-patch+json",
 ];
+/// As above, for kinds without published merge keys: a client that finds the strategic form sends it.
+const CUSTOM_PATCH_TYPES: [&str; 3] = [
+    "application/apply-patch+yaml",
+    "application/json-patch+json",
+    "application/merge-patch+json",
+];
 const BODY_TYPES: [&str; 2] = ["application/json", "application/yaml"];
 
 /// `{paths: {"apis/apps/v1": {serverRelativeURL: …?hash=…}}}`; the hash is of the document, so
@@ -219,10 +225,9 @@ impl Source {
             "x-kubernetes-group-version-kind": gvk(group, version, kind),
         });
         if let Some(body) = self.body(operation) {
-            let types: &[&str] = if operation.action == Action::Patch {
-                &PATCH_TYPES
-            } else {
-                &BODY_TYPES
+            let types: &[&str] = match operation.action {
+                Action::Patch => self.patch_types(&operation.gvk),
+                _ => &BODY_TYPES,
             };
             match dialect {
                 Dialect::V3 => {
@@ -244,6 +249,16 @@ impl Source {
             written["produces"] = json!(["application/json"]);
         }
         written
+    }
+
+    /// The forms of patches: strategic ones are for the server's own kinds.
+    fn patch_types(&self, gvk: &Gvk) -> &'static [&'static str] {
+        let name = self.names.get(gvk);
+        if name.is_some_and(|name| self.custom.contains(name)) {
+            &CUSTOM_PATCH_TYPES
+        } else {
+            &PATCH_TYPES
+        }
     }
 
     fn responses(&self, dialect: Dialect, operation: &Operation) -> Value {

@@ -323,7 +323,7 @@ mod custom {
         short_names: &[],
         categories: &[],
         scope: Scope::Namespaced,
-        verbs: &[Verb::Get, Verb::List, Verb::Create],
+        verbs: &[Verb::Get, Verb::List, Verb::Create, Verb::Patch],
         subresources: &[],
         storage: "example.org/boats",
     };
@@ -401,6 +401,11 @@ mod custom {
         assert_eq!(boat["properties"]["spec"]["required"], json!(["name"]));
         assert!(v3["components"]["schemas"]["org.example.v1.BoatList"].is_object());
         assert!(v3["paths"]["/apis/example.org/v1/namespaces/{namespace}/boats"].is_object());
+        let one = &v3["paths"]["/apis/example.org/v1/namespaces/{namespace}/boats/{name}"];
+        let patches = one["patch"]["requestBody"]["content"].as_object().unwrap();
+        assert!(patches.contains_key("application/merge-patch+json"));
+        let strategic = "application/strategic-merge-patch+json";
+        assert!(!patches.contains_key(strategic), "clients would send it");
         let v2 = read(published.openapi_v2_document(&[BOAT], &custom));
         let spec = &v2["definitions"]["org.example.v1.Boat"]["properties"]["spec"];
         assert_eq!(
