@@ -230,6 +230,7 @@ async fn names_of_the_cluster_are_answered_and_follow_changes() {
         missing.authorities[0].ttl, 1,
         "no one may keep a missing peer for long"
     );
+    // kubectl.md 9.5: older clients print the names of addresses.
     let pointer = world.ask("11.0.244.10.in-addr.arpa", RecordType::PTR).await;
     assert_eq!(
         addresses(&pointer),

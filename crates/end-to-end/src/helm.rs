@@ -12,6 +12,7 @@ use crate::{Instance, Output};
 pub struct Helm {
     kubeconfig: PathBuf,
     home: PathBuf,
+    driver: &'static str,
 }
 
 impl Helm {
@@ -20,6 +21,15 @@ impl Helm {
         Self {
             kubeconfig: instance.data().join("kubeconfig"),
             home: instance.data().join("helm-home"),
+            driver: "secret",
+        }
+    }
+
+    /// A client that keeps its state in another kind of object.
+    pub fn with_driver(&self, driver: &'static str) -> Self {
+        Self {
+            driver,
+            ..self.clone()
         }
     }
 
@@ -35,6 +45,7 @@ impl Helm {
             .env("HELM_CACHE_HOME", self.home.join("cache"))
             .env("HELM_CONFIG_HOME", self.home.join("config"))
             .env("HELM_DATA_HOME", self.home.join("data"))
+            .env("HELM_DRIVER", self.driver)
             .env("HOME", &self.home)
             .stdin(Stdio::null())
             .output()

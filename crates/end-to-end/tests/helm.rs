@@ -20,7 +20,8 @@ fn left(kubectl: &Kubectl, selector: &str) -> Vec<String> {
     items.iter().map(name).collect()
 }
 
-/// The chart as `helm create` writes it: Deployment, Service, ServiceAccount, probes, a test pod.
+/// kubectl.md 7.3, 7.5, 7.6: the chart as `helm create` writes it: Deployment, Service,
+/// ServiceAccount, probes, a test pod.
 #[test]
 fn the_chart_that_helm_creates() {
     let (registry, instance) = with_images();
@@ -77,8 +78,8 @@ fn nothing_is_left(kubectl: &Kubectl, selector: &str) {
     });
 }
 
-/// A database of its own: StatefulSet with claims, headless Service, hooks, a test, a budget,
-/// rights (`examples/charts/ledger`).
+/// kubectl.md 7.5, 7.7, 10.6: a database of its own: StatefulSet with claims, headless Service,
+/// hooks, a test, a budget, rights (`examples/charts/ledger`).
 #[test]
 fn a_chart_with_a_stateful_set_and_hooks() {
     let (_registry, instance) = with_images();

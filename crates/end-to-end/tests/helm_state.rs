@@ -1,0 +1,143 @@
+//! helm, further: what it asks before it installs, both ways of applying, where it keeps its
+//! state, and what it says of it (kubectl.md 7).
+
+use std::path::PathBuf;
+
+use end_to_end::{Helm, Instance, Kubectl, text};
+
+#[test]
+fn releases_of_a_stateful_chart() {
+    let instance = Instance::start(&[]);
+    let kubectl = instance.kubectl();
+    let charts = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/charts");
+    let chart = charts.join("well").display().to_string();
+    kubectl.ok(&["create", "configmap", "given", "--from-literal=word=hello"]);
+    let helm = Helm::new(&instance);
+    asked_while_rendering(&helm, &kubectl, &chart);
+    by_the_server(&helm, &kubectl, &chart);
+    by_the_client(&helm, &kubectl, &chart);
+    in_config_maps(&helm.with_driver("configmap"), &kubectl, &chart);
+}
+
+/// kubectl.md 7.1, 7.8: versions, kinds and objects that a chart looks up; nothing is kept.
+fn asked_while_rendering(helm: &Helm, kubectl: &Kubectl, chart: &str) {
+    let wanted = [
+        "given: \"hello\"",
+        "version: \"v1.36.0+mainstay",
+        "sets: \"true\"",
+        "monitors: \"false\"",
+    ];
+    let template = ["template", "dry", chart, "--dry-run=server"];
+    let install = ["install", "dry", chart, "--dry-run=server"];
+    for command in [template, install] {
+        let rendered = helm.ok(&command);
+        for line in wanted {
+            assert!(rendered.contains(line), "{line} is not in:\n{rendered}");
+        }
+        assert!(!rendered.contains("namespaces: \"0\""), "{rendered}");
+    }
+    assert_eq!(helm.ok(&["list", "-q", "-A"]), "");
+    assert!(kubectl.fails(&["get", "sts", "dry"]).contains("NotFound"));
+}
+
+/// The manager of the set's replicas, and how it wrote.
+fn manager(kubectl: &Kubectl, set: &str) -> String {
+    let found = kubectl.json(&["get", "sts", set, "--show-managed-fields"]);
+    let list = found["metadata"]["managedFields"].as_array().cloned();
+    let owns = |entry: &&serde_json::Value| entry.to_string().contains("\"f:replicas\":{}");
+    let spec = |entry: &&serde_json::Value| entry["subresource"].is_null();
+    let list = list.unwrap_or_default();
+    let entry = list.iter().filter(spec).find(owns).expect("a manager");
+    format!("{} {}", text(entry, "/manager"), text(entry, "/operation"))
+}
+
+/// What is done to any release, from its installation to its end.
+fn through_its_life(helm: &Helm, kubectl: &Kubectl, chart: &str, name: &str, way: &str) {
+    let wait = ["--wait", "--timeout", "90s"];
+    let run = |verb: &str, more: &[&str]| {
+        helm.run(&[&[verb, name, chart, way], &wait[..], more].concat())
+    };
+    run("install", &[]).expect_success("helm install");
+    let set = kubectl.json(&["get", "sts", name]);
+    assert_eq!(set["status"]["readyReplicas"], 1);
+    let owner = "/metadata/annotations/meta.helm.sh~1release-name";
+    assert_eq!(text(&set, owner), name);
+    let colours = ["--set", "colour=red", "--set", "extra=false"];
+    run("upgrade", &colours).expect_success("helm upgrade");
+    let set = kubectl.json(&["get", "sts", name]);
+    let colour = "/spec/template/spec/containers/0/env/0/value";
+    assert_eq!(text(&set, colour), "red");
+    let extra = format!("{name}-extra");
+    assert!(
+        kubectl
+            .fails(&["get", "secret", &extra])
+            .contains("NotFound")
+    );
+    // What no set may change is refused with the set's own words.
+    let grown = run("upgrade", &["--set", "storage=16Mi"]);
+    let why = "updates to statefulset spec for fields other than";
+    assert!(grown.code != 0 && grown.stderr.contains(why), "{grown:?}");
+    helm.ok(&[&["rollback", name, "1"], &wait[..]].concat());
+    assert_eq!(text(&kubectl.json(&["get", "sts", name]), colour), "blue");
+    kubectl.ok(&["get", "secret", &extra]);
+    assert_eq!(
+        helm.revisions(name),
+        "1:superseded 2:superseded 3:failed 4:deployed"
+    );
+    let all = helm.ok(&["get", "all", name]);
+    for part in ["COMPUTED VALUES:", "kind: StatefulSet", "NOTES:"] {
+        assert!(all.contains(part), "{part} is not in:\n{all}");
+    }
+    let notes = helm.ok(&["get", "notes", name]);
+    assert!(notes.contains(&format!("{name} is blue.")), "{notes}");
+    let metadata = helm.json(&["get", "metadata", name]);
+    assert_eq!(metadata["chart"], "well");
+    assert_eq!(helm.ok(&["list", "-q", "-A"]), format!("{name}\n"));
+}
+
+fn ended(helm: &Helm, kubectl: &Kubectl, name: &str) {
+    helm.ok(&["uninstall", name, "--wait", "--timeout", "60s"]);
+    let kinds = "sts,secrets,configmaps,pods";
+    let left = kubectl.ok(&["get", kinds, "-o", "name"]);
+    assert!(!left.contains(&format!("/{name}")), "{left}");
+    assert!(!left.contains("sh.helm.release"), "{left}");
+}
+
+/// kubectl.md 7.2, 7.3, 7.4, 7.6: helm 4's way. The state is in Secrets with labels.
+fn by_the_server(helm: &Helm, kubectl: &Kubectl, chart: &str) {
+    through_its_life(helm, kubectl, chart, "new", "--server-side=true");
+    assert_eq!(manager(kubectl, "new"), "helm Apply");
+    let labels = "owner=helm,name=new,status=deployed,version=4";
+    let kept = kubectl.json(&["get", "secrets", "-l", labels]);
+    let kept = &kept["items"][0];
+    assert_eq!(text(kept, "/type"), "helm.sh/release.v1");
+    assert_eq!(text(kept, "/metadata/name"), "sh.helm.release.v1.new.v4");
+    // An object that is somebody else's is not taken over.
+    kubectl.ok(&["create", "configmap", "theirs"]);
+    let taken = helm.run(&["install", "theirs", chart]);
+    assert!(
+        taken.stderr.contains("invalid ownership metadata"),
+        "{taken:?}"
+    );
+    ended(helm, kubectl, "new");
+}
+
+/// kubectl.md 7.3, 7.4, 7.5: helm 3's way, three-way patches; its way of waiting.
+fn by_the_client(helm: &Helm, kubectl: &Kubectl, chart: &str) {
+    through_its_life(helm, kubectl, chart, "old", "--server-side=false");
+    assert_eq!(manager(kubectl, "old"), "helm Update");
+    let legacy = ["--server-side=true", "--force-conflicts", "--wait=legacy"];
+    let legacy = [&["upgrade", "old", chart, "--timeout", "90s"], &legacy[..]].concat();
+    helm.ok(&legacy);
+    assert_eq!(manager(kubectl, "old"), "helm Apply");
+    ended(helm, kubectl, "old");
+}
+
+/// kubectl.md 7.2, 7.6
+fn in_config_maps(helm: &Helm, kubectl: &Kubectl, chart: &str) {
+    helm.ok(&["install", "open", chart, "--set", "replicas=0"]);
+    let kept = kubectl.ok(&["get", "configmaps", "-l", "owner=helm", "-o", "name"]);
+    assert_eq!(kept, "configmap/sh.helm.release.v1.open.v1\n");
+    assert_eq!(helm.revisions("open"), "1:deployed");
+    ended(helm, kubectl, "open");
+}

@@ -1,0 +1,248 @@
+//! What is served, group by group, and the kinds that nothing here acts on but clients look for
+//! (kubectl.md 10).
+
+use end_to_end::{Instance, Kubectl};
+use serde_json::Value;
+
+#[test]
+fn everything_that_charts_touch() {
+    let instance = Instance::start(&[]);
+    let kubectl = instance.kubectl();
+    served(&kubectl);
+    kept(&kubectl);
+    own_groups_are_available(&kubectl);
+    policies(&kubectl.in_new_namespace("policies"));
+    reviews(&kubectl);
+}
+
+/// kubectl.md 10.1 to 10.5: each group version, with its resources and their parts.
+const SERVED: &[(&str, &str)] = &[
+    (
+        "/api/v1",
+        "namespaces namespaces/status namespaces/finalize nodes nodes/status nodes/proxy pods \
+         pods/status pods/log pods/exec pods/attach pods/portforward pods/eviction \
+         pods/ephemeralcontainers pods/resize pods/binding pods/proxy services services/status \
+         services/proxy endpoints configmaps secrets serviceaccounts serviceaccounts/token events \
+         persistentvolumes persistentvolumes/status persistentvolumeclaims \
+         persistentvolumeclaims/status limitranges resourcequotas podtemplates \
+         replicationcontrollers replicationcontrollers/scale replicationcontrollers/status",
+    ),
+    (
+        "/apis/apps/v1",
+        "statefulsets statefulsets/status statefulsets/scale deployments deployments/status \
+         deployments/scale replicasets replicasets/status replicasets/scale daemonsets \
+         daemonsets/status controllerrevisions",
+    ),
+    (
+        "/apis/batch/v1",
+        "jobs jobs/status cronjobs cronjobs/status",
+    ),
+    (
+        "/apis/policy/v1",
+        "poddisruptionbudgets poddisruptionbudgets/status",
+    ),
+    (
+        "/apis/autoscaling/v2",
+        "horizontalpodautoscalers horizontalpodautoscalers/status",
+    ),
+    (
+        "/apis/storage.k8s.io/v1",
+        "storageclasses volumeattachments csinodes csidrivers csistoragecapacities \
+         volumeattributesclasses",
+    ),
+    (
+        "/apis/networking.k8s.io/v1",
+        "networkpolicies ingresses ingresses/status ingressclasses ipaddresses servicecidrs",
+    ),
+    ("/apis/discovery.k8s.io/v1", "endpointslices"),
+    ("/apis/coordination.k8s.io/v1", "leases"),
+    ("/apis/events.k8s.io/v1", "events"),
+    (
+        "/apis/rbac.authorization.k8s.io/v1",
+        "roles rolebindings clusterroles clusterrolebindings",
+    ),
+    (
+        "/apis/authentication.k8s.io/v1",
+        "tokenreviews selfsubjectreviews",
+    ),
+    (
+        "/apis/authorization.k8s.io/v1",
+        "subjectaccessreviews selfsubjectaccessreviews localsubjectaccessreviews \
+         selfsubjectrulesreviews",
+    ),
+    ("/apis/scheduling.k8s.io/v1", "priorityclasses"),
+    ("/apis/node.k8s.io/v1", "runtimeclasses"),
+    (
+        "/apis/admissionregistration.k8s.io/v1",
+        "validatingwebhookconfigurations mutatingwebhookconfigurations \
+         validatingadmissionpolicies validatingadmissionpolicybindings",
+    ),
+    (
+        "/apis/apiextensions.k8s.io/v1",
+        "customresourcedefinitions customresourcedefinitions/status",
+    ),
+    (
+        "/apis/apiregistration.k8s.io/v1",
+        "apiservices apiservices/status",
+    ),
+];
+
+fn served(kubectl: &Kubectl) {
+    for (path, wanted) in SERVED {
+        let document = kubectl.ok(&["get", "--raw", path]);
+        let document: Value = serde_json::from_str(&document).expect("JSON");
+        let resources = document["resources"].as_array().expect("a list");
+        for name in wanted.split_whitespace() {
+            let found = resources.iter().any(|resource| resource["name"] == name);
+            assert!(found, "{name} is not in {path}: {document}");
+        }
+    }
+}
+
+/// kubectl.md 10.3, 10.4: kinds without anybody who acts on them are kept as they are.
+fn kept(kubectl: &Kubectl) {
+    let objects = "
+{apiVersion: storage.k8s.io/v1, kind: VolumeAttributesClass, metadata: {name: gold},
+  driverName: disks.example.com, parameters: {iops: '100'}}
+---
+{apiVersion: storage.k8s.io/v1, kind: CSIStorageCapacity, metadata: {name: free},
+  storageClassName: local, capacity: 1024Mi, nodeTopology: {}}
+---
+{apiVersion: networking.k8s.io/v1, kind: ServiceCIDR, metadata: {name: more},
+  spec: {cidrs: [10.200.0.0/24]}}
+---
+{apiVersion: networking.k8s.io/v1, kind: IPAddress, metadata: {name: 10.200.0.7},
+  spec: {parentRef: {resource: services, namespace: default, name: s}}}
+---
+{apiVersion: node.k8s.io/v1, kind: RuntimeClass, metadata: {name: sandbox}, handler: runsc}
+";
+    let made = kubectl.run_with_input(&["apply", "-f", "-"], objects);
+    assert_eq!(made.code, 0, "{made:?}");
+    assert!(made.stderr.contains("does not act on it yet"), "{made:?}");
+    let again = kubectl.ok_with_input(&["apply", "-f", "-"], objects);
+    assert!(
+        again.lines().all(|line| line.ends_with(" unchanged")),
+        "{again}"
+    );
+    let row = |kind: &str, name: &str| {
+        let printed = kubectl.ok(&["get", kind, name, "--no-headers"]);
+        let mut words: Vec<String> = printed.split_whitespace().map(str::to_owned).collect();
+        words.truncate(3);
+        words.join(" ")
+    };
+    assert_eq!(row("csistoragecapacities", "free"), "free local 1Gi");
+    assert!(row("vac", "gold").starts_with("gold disks.example.com"));
+    assert!(row("servicecidrs", "more").starts_with("more 10.200.0.0/24"));
+    assert!(row("ip", "10.200.0.7").starts_with("10.200.0.7 services/default/s"));
+    let ready = "--for=condition=Ready";
+    kubectl.ok(&["wait", ready, "servicecidr/kubernetes", "--timeout=10s"]);
+    // Each address of a Service has its object, for as long as the Service is there.
+    kubectl.ok(&["create", "service", "clusterip", "brief", "--tcp=80"]);
+    let address = kubectl.json(&["get", "service", "brief"])["spec"]["clusterIP"].clone();
+    let address = address.as_str().expect("an address");
+    assert!(row("ip", address).starts_with(&format!("{address} services/default/brief")));
+    kubectl.ok(&["delete", "service", "brief"]);
+    assert!(kubectl.fails(&["get", "ip", address]).contains("NotFound"));
+}
+
+/// kubectl.md 10.5
+fn own_groups_are_available(kubectl: &Kubectl) {
+    let listed = kubectl.ok(&["get", "apiservices", "--no-headers"]);
+    let rows: Vec<Vec<&str>> = listed
+        .lines()
+        .map(|line| line.split_whitespace().take(3).collect())
+        .collect();
+    for name in [
+        "v1.",
+        "v1.apps",
+        "v1.batch",
+        "v1.admissionregistration.k8s.io",
+    ] {
+        assert!(rows.contains(&vec![name, "Local", "True"]), "{listed}");
+    }
+    let waited = kubectl.ok(&["wait", "--for=condition=Available", "apiservice/v1.apps"]);
+    assert!(waited.ends_with("condition met\n"), "{waited}");
+}
+
+/// kubectl.md 10.5: a policy refuses what the client sends, in its own words.
+fn policies(kubectl: &Kubectl) {
+    let objects = "
+apiVersion: admissionregistration.k8s.io/v1
+kind: ValidatingAdmissionPolicy
+metadata: {name: few}
+spec:
+  matchConstraints:
+    resourceRules:
+    - {apiGroups: [apps], apiVersions: [v1], operations: [CREATE, UPDATE], resources: [deployments]}
+  validations:
+  - expression: object.spec.replicas <= 2
+    message: no more than two
+---
+apiVersion: admissionregistration.k8s.io/v1
+kind: ValidatingAdmissionPolicyBinding
+metadata: {name: few}
+spec:
+  policyName: few
+  validationActions: [Deny]
+  matchResources:
+    namespaceSelector: {matchLabels: {kubernetes.io/metadata.name: policies}}
+";
+    kubectl.apply(objects);
+    let create = |replicas: &str| {
+        let image = "--image=mainstay/hello";
+        kubectl.run(&["create", "deployment", "web", image, replicas])
+    };
+    let refused = create("--replicas=3");
+    let why = "ValidatingAdmissionPolicy 'few' with binding 'few' denied request: no more than two";
+    assert!(refused.stderr.contains(why), "{refused:?}");
+    assert_eq!(create("--replicas=0").code, 0);
+    let scaled = kubectl.fails(&["set", "env", "deployment/web", "A="]);
+    assert!(!scaled.contains("denied"), "{scaled}");
+    let patch = r#"{"spec":{"replicas":5}}"#;
+    let patched = kubectl.fails(&["patch", "deployment", "web", "-p", patch]);
+    assert!(patched.contains(why), "{patched}");
+}
+
+/// kubectl.md 10.5: questions that are answered and not kept.
+fn reviews(kubectl: &Kubectl) {
+    let ask = |kind: &str, group: &str, spec: &str| {
+        let review = format!("{{apiVersion: {group}/v1, kind: {kind}, spec: {spec}}}");
+        let answer = kubectl.ok_with_input(&["create", "-o", "json", "-f", "-"], &review);
+        let answer: Value = serde_json::from_str(&answer).expect("JSON");
+        answer["status"].clone()
+    };
+    let authorization = "authorization.k8s.io";
+    let pods = "{verb: get, resource: pods, namespace: default}";
+    let own = format!("{{resourceAttributes: {pods}}}");
+    let jane = format!("{{user: jane, resourceAttributes: {pods}}}");
+    assert_eq!(
+        ask("SelfSubjectAccessReview", authorization, &own)["allowed"],
+        true
+    );
+    assert_eq!(
+        ask("SubjectAccessReview", authorization, &jane)["allowed"],
+        false
+    );
+    assert_eq!(
+        ask("LocalSubjectAccessReview", authorization, &jane)["allowed"],
+        false
+    );
+    let rules = ask(
+        "SelfSubjectRulesReview",
+        authorization,
+        "{namespace: default}",
+    );
+    assert!(rules["resourceRules"].is_array(), "{rules}");
+    let authentication = "authentication.k8s.io";
+    let me = ask("SelfSubjectReview", authentication, "{}");
+    assert_eq!(me["userInfo"]["username"], "mainstay-admin");
+    kubectl.ok(&["create", "serviceaccount", "asked"]);
+    let token = kubectl.ok(&["create", "token", "asked"]);
+    let token = format!("{{token: {}}}", token.trim());
+    let known = ask("TokenReview", authentication, &token);
+    let name = "system:serviceaccount:default:asked";
+    assert_eq!(
+        (&known["authenticated"], &known["user"]["username"]),
+        (&true.into(), &name.into())
+    );
+}
