@@ -7,14 +7,53 @@ use std::time::Duration;
 
 use futures::StreamExt;
 use futures::stream::SelectAll;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use kube::api::{Api, ApiResource, DynamicObject, PartialObjectMeta};
 use kube::core::discovery::{ApiCapabilities, Scope, verbs};
 use kube::{Client, Discovery};
-use reconcile::{Cache, Change, Index, WatchConfig};
+use reconcile::{Cache, Change, Identity, Index, WatchConfig};
 use tokio_util::sync::CancellationToken;
 
-/// An object of any kind, without what is particular to its kind.
-pub(crate) type Meta = PartialObjectMeta<DynamicObject>;
+/// An object of any kind, as the server gives it without what is particular to its kind.
+pub(crate) type Metadata = PartialObjectMeta<DynamicObject>;
+
+/// What is kept of an object: there are as many as the store has.
+#[derive(Debug)]
+pub(crate) struct Meta {
+    pub namespace: Box<str>,
+    pub name: Box<str>,
+    pub uid: Box<str>,
+    pub resource_version: Box<str>,
+    pub deleting: bool,
+    pub finalizers: Box<[String]>,
+    pub owners: Box<[OwnerReference]>,
+}
+
+impl From<Metadata> for Meta {
+    fn from(object: Metadata) -> Self {
+        let meta = object.metadata;
+        Self {
+            namespace: meta.namespace.unwrap_or_default().into(),
+            name: meta.name.unwrap_or_default().into(),
+            uid: meta.uid.unwrap_or_default().into(),
+            resource_version: meta.resource_version.unwrap_or_default().into(),
+            deleting: meta.deletion_timestamp.is_some(),
+            finalizers: meta.finalizers.unwrap_or_default().into(),
+            owners: meta.owner_references.unwrap_or_default().into(),
+        }
+    }
+}
+
+impl Meta {
+    fn identity(&self) -> Identity<'_> {
+        Identity {
+            namespace: &self.namespace,
+            name: &self.name,
+            uid: &self.uid,
+            resource_version: &self.resource_version,
+        }
+    }
+}
 
 /// Everything the server serves that can be listed and deleted.
 pub(crate) struct Inventory {
@@ -137,7 +176,7 @@ impl Inventory {
     }
 
     /// The API of a kind, in a namespace for those that have one.
-    pub fn api(&self, resource: usize, namespace: &str) -> Api<Meta> {
+    pub fn api(&self, resource: usize, namespace: &str) -> Api<Metadata> {
         let resource = &self.resources[resource];
         if resource.namespaced {
             Api::namespaced_with(self.client.clone(), namespace, &resource.api)
@@ -169,12 +208,13 @@ fn resource(
     // Events have no owners and are many: they are not worth watching.
     let watch = can.supports_operation(verbs::WATCH) && api.plural != "events";
     let watched = watch.then(|| {
-        let all: Api<Meta> = Api::all_with(client.clone(), &api);
-        let cache = Cache::spawn(all, WatchConfig::default(), shutdown.clone());
+        let all: Api<Metadata> = Api::all_with(client.clone(), &api);
+        let config = WatchConfig::default();
+        let cache = Cache::spawn_as(all, config, shutdown.clone(), Meta::identity, Meta::from);
         Watched {
-            by_uid: cache.index(|object: &Meta| object.metadata.uid.iter().cloned().collect()),
+            by_uid: cache.index(|object: &Meta| vec![object.uid.to_string()]),
             by_owner: cache.index(|object: &Meta| {
-                let owners = object.metadata.owner_references.iter().flatten();
+                let owners = object.owners.iter();
                 owners.map(|owner| owner.uid.clone()).collect()
             }),
             cache,

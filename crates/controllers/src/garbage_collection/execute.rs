@@ -10,7 +10,7 @@ use reconcile::execute::{self, Delete};
 use serde_json::{Value, json};
 
 use super::observe;
-use crate::inventory::{Found, Inventory, Meta};
+use crate::inventory::{Found, Inventory, Metadata};
 
 /// Why nothing came of it; it is tried again.
 #[derive(Debug, thiserror::Error)]
@@ -63,19 +63,14 @@ impl Executor {
         }
     }
 
-    fn api(&self, found: &Found) -> Api<Meta> {
-        let namespace = found
-            .object
-            .metadata
-            .namespace
-            .as_deref()
-            .unwrap_or_default();
+    fn api(&self, found: &Found) -> Api<Metadata> {
+        let namespace = &found.object.namespace;
         self.inventory.api(found.resource, namespace)
     }
 
     /// The dependents first, then the finalizer: a crash in between leaves the finalizer.
     async fn orphan(&self, found: &Found) -> Result<(), Error> {
-        let uid = found.object.metadata.uid.clone().unwrap_or_default();
+        let uid = found.object.uid.to_string();
         for dependent in self.inventory.by_owner(&uid) {
             self.set_owners(&dependent, |owner| {
                 (owner.uid != uid).then(|| owner.clone())
@@ -88,17 +83,15 @@ impl Executor {
     }
 
     async fn finish(&self, found: &Found, finalizer: &'static str) -> Result<(), Error> {
-        let finalizers = found.object.metadata.finalizers.iter().flatten();
+        let finalizers = found.object.finalizers.iter();
         let left: Vec<&String> = finalizers.filter(|other| *other != finalizer).collect();
         self.patch(found, json!({ "finalizers": left }), "remove finalizer")
             .await
     }
 
     async fn unblock(&self, found: &Found) -> Result<(), Error> {
-        let owners = found.object.metadata.owner_references.iter().flatten();
-        let blocks = owners
-            .into_iter()
-            .any(|owner| owner.block_owner_deletion == Some(true));
+        let mut owners = found.object.owners.iter();
+        let blocks = owners.any(|owner| owner.block_owner_deletion == Some(true));
         if blocks {
             self.set_owners(found, |owner| {
                 Some(OwnerReference {
@@ -117,7 +110,7 @@ impl Executor {
         found: &Found,
         change: impl Fn(&OwnerReference) -> Option<OwnerReference>,
     ) -> Result<(), Error> {
-        let owners = found.object.metadata.owner_references.iter().flatten();
+        let owners = found.object.owners.iter();
         let owners: Vec<OwnerReference> = owners.filter_map(change).collect();
         self.patch(found, json!({ "ownerReferences": owners }), "set owners")
             .await
@@ -125,37 +118,35 @@ impl Executor {
 
     async fn patch(&self, found: &Found, meta: Value, what: &'static str) -> Result<(), Error> {
         let mut patch = meta;
-        let object = &found.object.metadata;
+        let object = &found.object;
         patch["uid"] = json!(object.uid);
         patch["resourceVersion"] = json!(object.resource_version);
         let patch = Patch::Merge(json!({ "metadata": patch }));
-        let name = object.name.as_deref().unwrap_or_default();
         let written = self
             .api(found)
-            .patch(name, &PatchParams::default(), &patch)
+            .patch(&object.name, &PatchParams::default(), &patch)
             .await;
         execute::found(written).map(drop).map_err(failed(what))
     }
 
     async fn delete(&self, found: &Found, propagation: Propagation) -> Result<(), Error> {
-        let meta = &found.object.metadata;
+        let meta = &found.object;
         let policy = match propagation {
             Propagation::Background => PropagationPolicy::Background,
             Propagation::Foreground => PropagationPolicy::Foreground,
             Propagation::Orphan => PropagationPolicy::Orphan,
         };
         let how = Delete {
-            uid: meta.uid.clone(),
-            resource_version: meta.resource_version.clone(),
+            uid: Some(meta.uid.to_string()),
+            resource_version: Some(meta.resource_version.to_string()),
             propagation: Some(policy),
             ..Delete::default()
         };
-        let name = meta.name.as_deref().unwrap_or_default();
-        let deleted = execute::delete(&self.api(found), name, how).await;
+        let deleted = execute::delete(&self.api(found), &meta.name, how).await;
         // If it has changed meanwhile, or is gone, the change itself brings it back here. But
         // only changes that matter do: one of its status must not hide it.
         if !deleted.map_err(failed("delete"))? {
-            let uid = meta.uid.clone().unwrap_or_default();
+            let uid = meta.uid.to_string();
             if self.inventory.by_uid(&uid).is_some() {
                 self.queue.add_rate_limited(uid);
             }

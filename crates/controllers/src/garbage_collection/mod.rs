@@ -62,36 +62,33 @@ async fn feed(inventory: Arc<Inventory>, queue: Queue<String>) {
 
 fn concerned(inventory: &Inventory, change: &Change<Meta>) -> Vec<String> {
     let owners = |object: &Meta| -> Vec<String> {
-        let owners = object.metadata.owner_references.iter().flatten();
+        let owners = object.owners.iter();
         owners.map(|owner| owner.uid.clone()).collect()
     };
     match change {
         Change::Applied(new, Some(old))
-            if new.metadata.owner_references == old.metadata.owner_references
-                && new.metadata.deletion_timestamp == old.metadata.deletion_timestamp
-                && new.metadata.finalizers == old.metadata.finalizers =>
+            if new.owners == old.owners
+                && new.deleting == old.deleting
+                && new.finalizers == old.finalizers =>
         {
             Vec::new()
         }
         Change::Applied(new, old) => {
             let mut uids = owners(new);
-            let deleting = new.metadata.deletion_timestamp.is_some();
             // Only these can have anything to be done about them.
-            if deleting || !uids.is_empty() {
-                uids.extend(new.metadata.uid.clone());
+            if new.deleting || !uids.is_empty() {
+                uids.push(new.uid.to_string());
             }
-            if deleting {
+            if new.deleting {
                 // Dependents of an owner that waits are judged anew.
-                let uid = new.metadata.uid.as_deref().unwrap_or_default();
-                uids.extend(dependents(inventory, uid));
+                uids.extend(dependents(inventory, &new.uid));
             }
             uids.extend(old.iter().flat_map(|old| owners(old)));
             uids
         }
         Change::Deleted(old) => {
             let mut uids = owners(old);
-            let uid = old.metadata.uid.as_deref().unwrap_or_default();
-            uids.extend(dependents(inventory, uid));
+            uids.extend(dependents(inventory, &old.uid));
             uids
         }
     }
@@ -100,6 +97,6 @@ fn concerned(inventory: &Inventory, change: &Change<Meta>) -> Vec<String> {
 fn dependents(inventory: &Inventory, uid: &str) -> Vec<String> {
     let dependents = inventory.by_owner(uid).into_iter();
     dependents
-        .filter_map(|found| found.object.metadata.uid.clone())
+        .map(|found| found.object.uid.to_string())
         .collect()
 }

@@ -4,7 +4,7 @@ use std::collections::{HashSet, VecDeque};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use k8s_openapi::api::core::v1::ObjectReference;
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use planners::garbage_collection::{Dependent, FOREGROUND, Item, Owner, OwnerState};
 use reconcile::{EventType, Recorder};
 
@@ -51,11 +51,11 @@ impl Observer {
         let Some(found) = self.inventory.by_uid(uid) else {
             return Ok(None);
         };
-        let meta = &found.object.metadata;
-        let deleting = meta.deletion_timestamp.is_some();
+        let meta = &found.object;
+        let deleting = meta.deleting;
         let mut owners = Vec::new();
         // Owners matter only to what is not on its way already.
-        for owner in meta.owner_references.iter().flatten().filter(|_| !deleting) {
+        for owner in meta.owners.iter().filter(|_| !deleting) {
             let state = self.state(&found, owner).await?;
             owners.push(Owner {
                 uid: owner.uid.clone(),
@@ -67,7 +67,7 @@ impl Observer {
             .iter()
             .map(|found| dependent(&found.object, uid))
             .collect();
-        let finalizers = meta.finalizers.clone().unwrap_or_default();
+        let finalizers = meta.finalizers.to_vec();
         Ok(Some((
             found,
             Item {
@@ -80,7 +80,7 @@ impl Observer {
     }
 
     async fn state(&self, found: &Found, owner: &OwnerReference) -> Result<OwnerState, Error> {
-        let namespace = found.object.metadata.namespace.clone().unwrap_or_default();
+        let namespace = &found.object.namespace;
         let kind = self.inventory.resource_of(&owner.api_version, &owner.kind);
         let kind = kind.ok_or_else(|| Error::UnknownKind {
             api_version: owner.api_version.clone(),
@@ -93,24 +93,25 @@ impl Observer {
             return Ok(OwnerState::Solid);
         }
         if let Some(known) = self.inventory.by_uid(&owner.uid) {
-            let elsewhere = known.object.metadata.namespace.as_ref() != Some(&namespace);
+            let elsewhere = known.object.namespace != *namespace;
             if known.resource != kind || (namespaced && elsewhere) {
                 self.report(found, owner);
                 return Ok(OwnerState::Absent);
             }
-            return Ok(state_of(&known.object.metadata));
+            return Ok(state_of(&known.object));
         }
         if self.is_absent(&owner.uid) {
             return Ok(OwnerState::Absent);
         }
-        let api = self.inventory.api(kind, &namespace);
+        let api = self.inventory.api(kind, namespace);
         let live = api.get_opt(&owner.name).await;
         let live = live.map_err(|source| Error::ReadOwner {
             name: owner.name.clone(),
             source,
         })?;
-        match live.filter(|live| live.metadata.uid.as_ref() == Some(&owner.uid)) {
-            Some(live) => Ok(state_of(&live.metadata)),
+        let live = live.map(Meta::from);
+        match live.filter(|live| *live.uid == *owner.uid) {
+            Some(live) => Ok(state_of(&live)),
             None => {
                 self.remember_absent(&owner.uid);
                 Ok(OwnerState::Absent)
@@ -140,16 +141,16 @@ impl Observer {
 
     fn report(&self, found: &Found, owner: &OwnerReference) {
         let resource = &self.inventory.resources[found.resource].api;
-        let meta = &found.object.metadata;
+        let meta = &found.object;
         let object = ObjectReference {
             api_version: Some(resource.api_version.clone()),
             kind: Some(resource.kind.clone()),
-            namespace: meta.namespace.clone(),
-            name: meta.name.clone(),
-            uid: meta.uid.clone(),
+            namespace: Some(meta.namespace.to_string()),
+            name: Some(meta.name.to_string()),
+            uid: Some(meta.uid.to_string()),
             ..ObjectReference::default()
         };
-        let namespace = meta.namespace.as_deref().unwrap_or_default();
+        let namespace = &meta.namespace;
         let text = format!(
             "ownerRef [{}/{}, namespace: {namespace}, name: {}, uid: {}] does not exist in \
              namespace \"{namespace}\"",
@@ -160,7 +161,7 @@ impl Observer {
     }
 }
 
-fn state_of(meta: &ObjectMeta) -> OwnerState {
+fn state_of(meta: &Meta) -> OwnerState {
     if is_waiting(meta) {
         OwnerState::Waiting
     } else {
@@ -168,23 +169,21 @@ fn state_of(meta: &ObjectMeta) -> OwnerState {
     }
 }
 
-fn is_waiting(meta: &ObjectMeta) -> bool {
-    meta.deletion_timestamp.is_some()
+fn is_waiting(meta: &Meta) -> bool {
+    meta.deleting
         && meta
             .finalizers
             .iter()
-            .flatten()
             .any(|finalizer| finalizer == FOREGROUND)
 }
 
 fn dependent(object: &Meta, owner: &str) -> Dependent {
-    let meta = &object.metadata;
-    let mut references = meta.owner_references.iter().flatten();
+    let mut references = object.owners.iter();
     Dependent {
-        uid: meta.uid.clone().unwrap_or_default(),
+        uid: object.uid.to_string(),
         blocks: references.any(|reference| {
             reference.uid == owner && reference.block_owner_deletion == Some(true)
         }),
-        waiting: is_waiting(meta),
+        waiting: is_waiting(object),
     }
 }

@@ -93,10 +93,10 @@ async fn feed(context: Context, inventory: Arc<Inventory>, queue: Queue<Key>) {
             }
             Some((_, change)) = contents.next() => {
                 if let Change::Deleted(old) = &change
-                    && let Some(namespace) = old.metadata.namespace.as_deref()
-                    && context.caches.namespaces.get("", namespace).is_some_and(|n| is_going(&n))
+                    && let Some(namespace) = context.caches.namespaces.get("", &old.namespace)
+                    && is_going(&namespace)
                 {
-                    queue.add(Key::cluster(namespace));
+                    queue.add(Key::cluster(&*old.namespace));
                 }
             }
             else => return,
