@@ -16,11 +16,11 @@ use crate::pod_set::PodState;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Failure {
     /// Nothing: there is no limit for each index, or the job is about to end.
-    OfPod,
+    Pod,
     /// The index may try again.
-    OfIndexSoFar,
+    IndexSoFar,
     /// The index has failed.
-    OfIndex,
+    Index,
 }
 
 pub(super) fn failure(
@@ -30,7 +30,7 @@ pub(super) fn failure(
     verdict: &Verdict,
 ) -> Failure {
     let Some(limit) = world.limit_per_index else {
-        return Failure::OfPod;
+        return Failure::Pod;
     };
     let known = world
         .indexes
@@ -38,11 +38,11 @@ pub(super) fn failure(
     let exhausted = *verdict == Verdict::Count && failures(pod) >= i64::from(limit);
     match verdict {
         // What is stopped at the end of the job has not failed.
-        _ if !known || world.is_ending() => Failure::OfPod,
-        Verdict::FailIndex => Failure::OfIndex,
-        _ if exhausted => Failure::OfIndex,
-        Verdict::FailJob(_) => Failure::OfPod,
-        _ => Failure::OfIndexSoFar,
+        _ if !known || world.is_ending() => Failure::Pod,
+        Verdict::FailIndex => Failure::Index,
+        _ if exhausted => Failure::Index,
+        Verdict::FailJob(_) => Failure::Pod,
+        _ => Failure::IndexSoFar,
     }
 }
 

@@ -82,12 +82,12 @@ pub(super) fn count(world: &World<'_>) -> Counted {
             (false, index, _) => {
                 let verdict = failure_policy::verdict(&world.spec, pod);
                 let failed = per_index::failure(world, pod, index, &verdict);
-                if failed == Failure::OfIndexSoFar && !per_index::is_replaced(world, pod) {
+                if failed == Failure::IndexSoFar && !per_index::is_replaced(world, pod) {
                     // Its replacement has to know of it.
                     counted.delayed = true;
                     continue;
                 }
-                if failed == Failure::OfIndex {
+                if failed == Failure::Index {
                     counted.lost.extend(index);
                 }
                 if verdict != Verdict::Ignore {
