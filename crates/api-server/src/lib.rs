@@ -15,6 +15,7 @@ mod body;
 mod bootstrap;
 mod config;
 mod decode;
+pub mod decoders;
 mod discovery;
 mod dynamic_admission;
 pub mod encryption;

@@ -1,9 +1,10 @@
 //! The project's chores: `cargo xtask test` runs everything that must hold, `cargo xtask tidy`
 //! the architecture checks alone, `cargo xtask setup` installs what the end-to-end tests need,
 //! `cargo xtask simulate` runs simulated worlds, `cargo xtask model-check` explores small ones,
-//! `cargo xtask bench` measures.
+//! `cargo xtask fuzz` feeds decoders with nonsense, `cargo xtask bench` measures.
 
 mod bench;
+mod fuzz;
 mod model_check;
 mod setup;
 mod simulate;
@@ -39,6 +40,8 @@ enum Chore {
     Simulate(simulate::Simulate),
     /// Explores every interleaving of small worlds with the StatefulSet planner
     ModelCheck(model_check::ModelCheck),
+    /// Feeds decoders with inputs that were made from good ones; each finding repeats exactly
+    Fuzz(fuzz::Fuzz),
     /// Measures speed and size; prints medians and ratios
     Bench {
         /// Only the benchmarks whose name contains this
@@ -64,6 +67,7 @@ fn run(arguments: Arguments) -> Result<()> {
         Chore::Setup => setup::run(&root),
         Chore::Simulate(wanted) => simulate::run(&root, &wanted),
         Chore::ModelCheck(wanted) => model_check::run(&root, &wanted),
+        Chore::Fuzz(wanted) => fuzz::run(&root, &wanted),
         Chore::Bench { filter } => bench::run(&root, filter.as_deref()),
     }
 }

@@ -6,7 +6,11 @@ use std::time::Instant;
 
 use anyhow::{Context, Result, bail};
 
+use crate::fuzz::{self, Fuzz};
 use crate::{setup, tidy};
+
+/// How long each decoder is fed in a run of all tests.
+const FUZZ_SECONDS: u64 = 5;
 
 /// Runs everything, or everything that needs no root and no installed tools.
 pub fn test(root: &Path, without_end_to_end: bool) -> Result<()> {
@@ -25,11 +29,13 @@ pub fn test(root: &Path, without_end_to_end: bool) -> Result<()> {
     })?;
     if without_end_to_end {
         step("tests", || run_plain_tests(root))?;
+        step("fuzz", || fuzz::run(root, &Fuzz::all(FUZZ_SECONDS)))?;
         println!("xtask: the tests that need root and installed tools were left out, as asked");
         return Ok(());
     }
     step("setup", || setup::run(root))?;
     step("tests", || run_inner_tests(root))?;
+    step("fuzz", || fuzz::run(root, &Fuzz::all(FUZZ_SECONDS)))?;
     step("release build", || {
         cargo(root, &["build", "--release", "--package", "mainstay"])
     })?;

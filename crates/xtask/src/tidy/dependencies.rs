@@ -71,6 +71,7 @@ const LAYERS: &[(&str, u8)] = &[
     ("dns-server", 6),
     ("mainstay", 7),
     ("simulation", 8),
+    ("fuzzing", 8),
     ("end-to-end", 8),
     ("xtask", 8),
 ];

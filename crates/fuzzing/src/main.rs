@@ -1,0 +1,52 @@
+//! Feeds every decoder that a stranger can reach with inputs made from good ones by mutation.
+//!
+//! Input number `i` of a target follows from the target, the seed and `i` alone: whatever is found is
+//! repeated by those three. Each target runs in a process of its own with bounded memory, so that an
+//! endless loop, an exhausted stack and an allocation past all bounds are found like a panic. What was
+//! found once is kept in `corpus/<target>` and tried first from then on.
+
+mod mutate;
+mod runner;
+mod targets;
+
+use std::process::ExitCode;
+
+use cap::Cap;
+use clap::Parser;
+
+/// Memory past the bound is refused, which ends the process.
+#[global_allocator]
+static MEMORY: Cap<std::alloc::System> = Cap::new(std::alloc::System, usize::MAX);
+
+#[derive(Parser)]
+#[command(about = "Feeds decoders with inputs that were made from good ones by mutation")]
+struct Arguments {
+    /// The targets to run; all if none is named
+    targets: Vec<String>,
+    /// How long each target runs
+    #[arg(long, default_value_t = 5)]
+    seconds: u64,
+    /// What the inputs follow from; a new one each time unless given
+    #[arg(long)]
+    seed: Option<u64>,
+    /// Runs this one input, and prints it
+    #[arg(long, requires = "seed")]
+    iteration: Option<u64>,
+    /// Lists the targets
+    #[arg(long)]
+    list: bool,
+    /// Where a process of one target notes the number of its input
+    #[arg(long, hide = true)]
+    note: Option<std::path::PathBuf>,
+}
+
+fn main() -> ExitCode {
+    match runner::run(&Arguments::parse()) {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(error) => {
+            eprintln!("fuzzing: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}

@@ -1,0 +1,159 @@
+//! Running targets: each in a process of its own, watched from outside.
+
+use std::fs::{File, OpenOptions};
+use std::os::unix::fs::FileExt;
+use std::path::Path;
+use std::process::{Child, Command};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+
+use crate::mutate::Maker;
+use crate::targets::{self, Target};
+use crate::{Arguments, MEMORY};
+
+/// What one input may take beside what the process has anyway.
+const INPUT_BYTES_MAX: usize = 512 << 20;
+/// An input that takes longer than this makes the target hang. (Debug builds on busy machines are
+/// slow; nothing here needs a tenth of it.)
+const INPUT_TIME_MAX: Duration = Duration::from_secs(20);
+const POLL: Duration = Duration::from_millis(50);
+
+/// As much stack as the server's own threads have; a build without optimisation takes some five times
+/// as much for the same.
+const STACK_BYTES: usize = if cfg!(debug_assertions) { 16 } else { 2 } << 20;
+
+/// Runs what was asked for; says whether all went well.
+pub fn run(arguments: &Arguments) -> Result<bool> {
+    if arguments.list {
+        targets::ALL
+            .iter()
+            .for_each(|target| println!("{}", target.name));
+        return Ok(true);
+    }
+    let mut chosen = Vec::new();
+    for name in &arguments.targets {
+        let found = targets::ALL.iter().find(|target| target.name == name);
+        chosen.push(found.with_context(|| format!("no target {name}; --list shows all"))?);
+    }
+    if chosen.is_empty() {
+        chosen.extend(targets::ALL);
+    }
+    let seed = arguments.seed.unwrap_or_else(rand::random);
+    match (arguments.iteration, &arguments.note) {
+        (Some(iteration), _) => {
+            for target in chosen {
+                let input = Maker::new(target)?.input(seed, iteration);
+                println!("{}", shown(&input));
+                within_stack(|| {
+                    (target.run)(&input);
+                    Ok(())
+                })?;
+            }
+            Ok(true)
+        }
+        (None, Some(note)) => {
+            let [target] = chosen[..] else {
+                bail!("one target at a time");
+            };
+            let time = Duration::from_secs(arguments.seconds);
+            within_stack(|| work(target, seed, time, note))?;
+            Ok(true)
+        }
+        (None, None) => {
+            println!("seed {seed}");
+            let mut well = true;
+            for target in chosen {
+                well &= watch(target, seed, arguments.seconds)?;
+            }
+            Ok(well)
+        }
+    }
+}
+
+/// Does something on a thread like the server's.
+fn within_stack(work: impl FnOnce() -> Result<()> + Send) -> Result<()> {
+    std::thread::scope(|scope| {
+        let thread = std::thread::Builder::new().stack_size(STACK_BYTES);
+        let done = thread.spawn_scoped(scope, work)?.join();
+        done.unwrap_or_else(|_| bail!("it panicked"))
+    })
+}
+
+/// Runs a target for a time, and notes before each input its number.
+fn work(target: &Target, seed: u64, time: Duration, note: &Path) -> Result<()> {
+    let note = OpenOptions::new().write(true).open(note)?;
+    let maker = Maker::new(target)?;
+    let started = Instant::now();
+    let mut iteration = 0;
+    // What is kept is tried whatever the time.
+    while iteration < maker.kept() || started.elapsed() < time {
+        note.write_all_at(&u64::to_le_bytes(iteration), 0)?;
+        let input = maker.input(seed, iteration);
+        MEMORY
+            .set_limit(MEMORY.allocated() + INPUT_BYTES_MAX)
+            .map_err(|_| anyhow::anyhow!("the process has more memory than it may have"))?;
+        (target.run)(&input);
+        iteration += 1;
+    }
+    println!("{}: {iteration} inputs", target.name);
+    Ok(())
+}
+
+/// Runs a target in a process of its own; says whether it went well.
+fn watch(target: &Target, seed: u64, seconds: u64) -> Result<bool> {
+    let note = tempfile::NamedTempFile::new()?;
+    note.as_file().write_all_at(&u64::to_le_bytes(0), 0)?;
+    let mut child = Command::new(std::env::current_exe()?)
+        .args([
+            target.name,
+            "--seconds",
+            &seconds.to_string(),
+            "--seed",
+            &seed.to_string(),
+        ])
+        .arg("--note")
+        .arg(note.path())
+        .spawn()
+        .context("start a process for the target")?;
+    let Some(end) = end_of(&mut child, note.as_file())? else {
+        return Ok(true);
+    };
+    let iteration = noted(note.as_file())?;
+    let input = Maker::new(target)?.input(seed, iteration);
+    println!("{}: {end}, by this input:\n{}", target.name, shown(&input));
+    let name = target.name;
+    println!("repeat it by: cargo xtask fuzz {name} --seed {seed} --iteration {iteration}");
+    println!("then keep it in crates/fuzzing/corpus/{name}");
+    Ok(false)
+}
+
+/// Waits for the process; says how it ended if not well.
+fn end_of(child: &mut Child, note: &File) -> Result<Option<String>> {
+    let (mut last, mut since) = (noted(note)?, Instant::now());
+    loop {
+        if let Some(status) = child.try_wait()? {
+            return Ok((!status.success()).then(|| format!("ended with {status}")));
+        }
+        let now = noted(note)?;
+        if now != last {
+            (last, since) = (now, Instant::now());
+        } else if since.elapsed() > INPUT_TIME_MAX {
+            child.kill()?;
+            child.wait()?;
+            return Ok(Some(format!("no end within {INPUT_TIME_MAX:?}")));
+        }
+        std::thread::sleep(POLL);
+    }
+}
+
+fn noted(note: &File) -> Result<u64> {
+    let mut bytes = [0; 8];
+    note.read_exact_at(&mut bytes, 0)?;
+    Ok(u64::from_le_bytes(bytes))
+}
+
+/// An input as a literal of Rust.
+fn shown(input: &[u8]) -> String {
+    format!("b\"{}\"", input.escape_ascii())
+}

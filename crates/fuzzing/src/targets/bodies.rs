@@ -1,0 +1,96 @@
+//! Bodies of requests.
+
+use api_server::decoders;
+
+use serde_json::Value;
+
+use super::Target;
+
+const WORDS: &[&str] = &[
+    "apiVersion",
+    "kind",
+    "metadata",
+    "name",
+    "\\u0000",
+    "\\ud800",
+    "true",
+    "null",
+    "---\n",
+    "...",
+    "&a",
+    "*a",
+    "<<: ",
+    "!!binary ",
+    "!!map",
+    "|-\n",
+    ">\n",
+    "? ",
+    "- ",
+    "0o7",
+    "0x1F",
+    ".nan",
+    "~",
+    "2001-01-01",
+    "\t",
+    "#",
+    "%YAML 1.2",
+    "'",
+    "\"",
+];
+
+const MAP: &[u8] =
+    br#"{"apiVersion":"v1","kind":"ConfigMap","metadata":{"name":"a","labels":{"x":"y"},
+"creationTimestamp":null,"generation":3},"data":{"k":"v","l":"\u00e9\n"}}"#;
+
+pub const JSON: Target = Target {
+    name: "json",
+    seeds: &[MAP, b"[1,-2.5e3,true,null,\"x\"]", b"{}"],
+    words: WORDS,
+    run: |bytes| {
+        if let Some(value) = decoders::json(bytes).filter(|value| !has_fraction(value)) {
+            // What was read can be written, and is then read as the same.
+            assert_eq!(decoders::json(value.to_string().as_bytes()), Some(value));
+        }
+    },
+};
+
+/// Whether there is a number that is not whole: these may be off by the last bit once read.
+fn has_fraction(value: &Value) -> bool {
+    match value {
+        Value::Number(number) => number.is_f64(),
+        Value::Array(list) => list.iter().any(has_fraction),
+        Value::Object(map) => map.values().any(has_fraction),
+        _ => false,
+    }
+}
+
+pub const YAML: Target = Target {
+    name: "yaml",
+    seeds: &[
+        b"apiVersion: v1\nkind: ConfigMap\nmetadata:\n  name: a\ndata:\n  k: |\n    text\n  l: >-\n    x\n",
+        b"a: &a [1, 2, {b: c}]\nd: *a\ne: !!str 5\nmode: 0644\n? complex\n: value\n",
+        b"--- # one\n- a\n- 'it''s'\n- \"q\\u0041\"\n- ~\n- [x, {y: z}]\n",
+        MAP,
+    ],
+    words: WORDS,
+    run: |bytes| drop(decoders::yaml(bytes)),
+};
+
+pub const PROTOBUF: Target = Target {
+    name: "protobuf",
+    seeds: &[
+        b"k8s\0\n\x0f\n\x02v1\x12\tConfigMap\x12\x12\n\x03\n\x01p\x12\x06\n\x01k\x12\x01v",
+        b"k8s\0\n\x09\n\x02v1\x12\x03Pod\x12\x1b\n\x0b\n\x01p\"\x00J\x04\x08\x01\x10\x02\x12\x0c\x12\x0a\n\x01c\x12\x01i2\x02\x18P",
+        b"k8s\0\n\x17\n\x07apps/v1\x12\x0bStatefulSet\x12\x0d\n\x03\n\x01w\x12\x06\x08\x03*\x02\n\x00\x1a\x00\"\x00",
+    ],
+    words: &["k8s\0", "\n\x02v1", "\x12\x03Pod", "\x12\x06Secret", "apps/v1", "StatefulSet", "\x7a\x7f"],
+    run: |bytes| {
+        if let Some(value) = decoders::protobuf(bytes)
+            && let Some(encoded) = decoders::to_protobuf(&value)
+        {
+            // What was written can be read, and is then written as the same.
+            let again = decoders::protobuf(&encoded).expect("what was written is read");
+            assert_eq!(decoders::to_protobuf(&again), Some(encoded));
+        }
+    },
+};

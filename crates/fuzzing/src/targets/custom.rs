@@ -1,0 +1,153 @@
+//! What CustomResourceDefinitions bring: schemas, rules, paths.
+
+use api_server::decoders;
+use custom_resources::{Definition, Expression, JsonPath, Schema, broken_rules, served_versions};
+use resource_kinds::Kind;
+use serde_json::{Value, json};
+
+use super::Target;
+
+pub const CEL: Target = Target {
+    name: "cel",
+    seeds: &[
+        b"self.replicas >= 1 && self.names.all(n, n.startsWith('a') || n.matches('^[a-z]+$'))",
+        b"has(self.x) ? self.x.map(i, i * 2).exists(i, i > 3) : size(self.names) < 5",
+        b"self.names.filter(n, n.size() > 1).map(n, n.upperAscii()).join(',') != ''",
+        b"duration('1h') < duration('90m') && timestamp('2026-01-01T00:00:00Z').getFullYear() == 2026",
+        b"quantity('1Gi').isGreaterThan(quantity('100M')) && ip('10.0.0.1').family() == 4",
+        b"oldSelf.replicas - self.replicas < 3 && dyn(self) != null && [1, 2u, 3.0, b'x', {'a': 1}].size() == 5",
+    ],
+    words: &[
+        "self", "oldSelf", ".all(", ".map(", "exists_one(", "has(", "size(", "&&", "||", "?", ":", "in", "[",
+        "]", "{", "}", "(", ")", "'", "r'", "b\"", "\\u0041", "1u", "0x1", "9223372036854775807", "-", "*", "/", "%",
+        ".matches('(a+)+$')", "duration(", "timestamp(", ".repeat(", ".split('')", ".replace(", "optional", "null",
+    ],
+    run: |bytes| {
+        let Ok(text) = std::str::from_utf8(bytes) else {
+            return;
+        };
+        if Expression::compile(text).is_err() {
+            return;
+        }
+        let object = json!({"replicas": 3, "names": ["ab", "c"], "x": [1, 2, 3]});
+        let numbers = json!({"type": "array", "items": {"type": "integer"}});
+        let names = json!({"type": "array", "items": {"type": "string"}});
+        let schema = Schema::parse(&json!({
+            "type": "object",
+            "properties": {"replicas": {"type": "integer"}, "names": names, "x": numbers},
+            "x-kubernetes-validations": [{"rule": text}],
+        }));
+        broken_rules(&object, Some(&object), &schema);
+    },
+};
+
+const DEFINITION: &[u8] = br#"[{"apiVersion":"apiextensions.k8s.io/v1","kind":"CustomResourceDefinition","metadata":
+{"name":"things.example.com"},"spec":{"group":"example.com","scope":"Namespaced","names":{"plural":"things",
+"singular":"thing","kind":"Thing","listKind":"ThingList","shortNames":["th"]},"versions":[{"name":"v1","served":true,
+"storage":true,"subresources":{"status":{},"scale":{"specReplicasPath":".spec.replicas","statusReplicasPath":
+".status.replicas"}},"additionalPrinterColumns":[{"name":"N","type":"integer","jsonPath":".spec.replicas"}],
+"selectableFields":[{"jsonPath":".spec.color"}],"schema":{"openAPIV3Schema":{"type":"object","properties":{"spec":{
+"type":"object","required":["replicas"],"x-kubernetes-validations":[{"rule":"self.replicas < 9","message":"m"}],
+"properties":{"replicas":{"type":"integer","minimum":1,"default":2,"format":"int32"},"color":{"type":"string","enum":
+["red","blue"],"maxLength":9,"pattern":"^[a-z]+$"},"list":{"type":"array","x-kubernetes-list-type":"map",
+"x-kubernetes-list-map-keys":["k"],"items":{"type":"object","required":["k"],"properties":{"k":{"type":"string"},
+"v":{"x-kubernetes-int-or-string":true}}}},"any":{"type":"object","x-kubernetes-preserve-unknown-fields":true},
+"map":{"type":"object","additionalProperties":{"type":"string","format":"date-time"}},"one":{"type":"object",
+"oneOf":[{"required":["a"]},{"required":["b"]}],"properties":{"a":{"type":"number"},"b":{"type":"boolean",
+"nullable":true}}}}},"status":{"type":"object","properties":{"replicas":{"type":"integer"}}}}}}}]},"status":
+{"conditions":[{"type":"NamesAccepted","status":"True"}]}},{"apiVersion":"example.com/v1","kind":"Thing","metadata":
+{"name":"a"},"spec":{"replicas":3,"color":"red","list":[{"k":"x","v":1}],"any":{"x":[1]},"map":{"a":
+"2026-01-01T00:00:00Z"},"one":{"a":1.5}}}]"#;
+
+pub const SCHEMA: Target = Target {
+    name: "custom-schema",
+    seeds: &[DEFINITION],
+    words: &[
+        "type",
+        "object",
+        "array",
+        "properties",
+        "items",
+        "required",
+        "default",
+        "enum",
+        "pattern",
+        "(a*)*$",
+        "oneOf",
+        "anyOf",
+        "allOf",
+        "not",
+        "nullable",
+        "format",
+        "additionalProperties",
+        "x-kubernetes-validations",
+        "rule",
+        "x-kubernetes-list-type",
+        "set",
+        "map",
+        "atomic",
+        "x-kubernetes-list-map-keys",
+        "maxItems",
+        "minimum",
+        "maximum",
+        "multipleOf",
+        "uniqueItems",
+        "x-kubernetes-preserve-unknown-fields",
+        "x-kubernetes-embedded-resource",
+        "$ref",
+        "x-kubernetes-int-or-string",
+        "spec",
+        "metadata",
+        "self.all(x, true)",
+    ],
+    run: |bytes| {
+        let Some(Value::Array(pair)) = decoders::json(bytes) else {
+            return;
+        };
+        let [definition, object] = &pair[..] else {
+            return;
+        };
+        let Ok(mut definition) = Definition.decode(definition.clone()) else {
+            return;
+        };
+        Definition.default(&mut definition);
+        let accepted = Definition.validate_create(&definition).is_empty();
+        // Also one that is refused must not bring anything down, as it may be stored already.
+        for version in served_versions(&definition) {
+            let Ok(mut object) = version.kind.decode(object.clone()) else {
+                continue;
+            };
+            version.kind.default(&mut object);
+            if accepted && version.kind.validate_create(&object).is_empty() {
+                version.kind.validate_update(&object, &object);
+                version.kind.row(&object, jiff::Timestamp::UNIX_EPOCH);
+            }
+            let schema = openapi_schema::Schema::custom(version.kind.info(), &version.schema);
+            let info = version.kind.info();
+            schema.unknown_fields(info.group, info.version, info.kind, &object);
+            Schema::parse(&version.schema);
+        }
+    },
+};
+
+pub const JSON_PATH: Target = Target {
+    name: "json-path",
+    seeds: &[
+        b".spec.replicas",
+        b".status.conditions[?(@.type==\"Ready\")].status",
+        b".a['b.c'][0][*]",
+        b"$.x..y",
+    ],
+    words: &[
+        ".", "[", "]", "*", "?", "(@.", "==", "'", "\"", "\\", "..", "[-1]", "[0:2]", "$",
+    ],
+    run: |bytes| {
+        let Some(path) = std::str::from_utf8(bytes).ok().and_then(JsonPath::parse) else {
+            return;
+        };
+        let mut value = json!({"spec": {"replicas": 1}, "a": {"b.c": [[1]]},
+            "status": {"conditions": [{"type": "Ready", "status": "True"}]}});
+        path.all(&value);
+        path.set(&mut value, json!(2));
+    },
+};

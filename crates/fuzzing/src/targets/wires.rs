@@ -1,0 +1,44 @@
+//! Frames on a connection.
+
+use bytes::{Buf, Bytes};
+use spdy::{Frame, Header, Inflater, parse_head, read_control};
+
+use super::Target;
+
+pub const SPDY: Target = Target {
+    name: "spdy",
+    seeds: &[
+        // A ping, data, a reset, settings.
+        b"\x80\x03\0\x06\0\0\0\x04\0\0\0\x01\0\0\0\x01\x01\0\0\x03abc\x80\x03\0\x03\0\0\0\x08\0\0\0\x01\0\0\0\x05\x80\x03\0\x04\0\0\0\x04\0\0\0\0",
+        // A stream with headers, compressed with the dictionary.
+        b"\x80\x03\0\x01\x01\0\0\x2e\0\0\0\x01\0\0\0\0\0\0\x78\xbb\xe3\xc6\xa7\xc2\x62\x60\x60\x60\x62\x60\x60\x60\x01\xe2\x92\xa2\xc4\xbc\xe2\xcc\x92\xcc\xfc\x3c\x06\x06\x00\0\0\xff\xff",
+        // The same without one.
+        b"\x80\x03\0\x01\0\0\0\x1e\0\0\0\x03\0\0\0\0\0\0\x78\x9c\x63\x60\x60\x60\x64\x60\x60\x60\x4c\x04\x52\x8c\x49\x00\0\0\0\xff\xff",
+    ],
+    words: &["\u{0}\u{0}\u{0}\u{1}", "x\u{bb}", "streamtype", "\u{7f}"],
+    run: |bytes| {
+        let mut rest = Bytes::copy_from_slice(bytes);
+        let mut inflater = Inflater::default();
+        while rest.len() >= 8 {
+            let mut head = [0; 8];
+            rest.copy_to_slice(&mut head);
+            let length = match parse_head(head) {
+                Err(_) => return,
+                Ok(Header::Data { length, .. } | Header::Control { length, .. }) => length,
+            };
+            let payload = rest.split_to(length.min(rest.len()));
+            let Ok(Header::Control { kind, flags, .. }) = parse_head(head) else {
+                continue;
+            };
+            match read_control(kind, flags, &payload) {
+                Ok(Frame::Open { block, .. } | Frame::Headers { block, .. } | Frame::Reply { block, .. }) => {
+                    if inflater.headers(&block).is_err() {
+                        return;
+                    }
+                }
+                Ok(_) => {}
+                Err(_) => return,
+            }
+        }
+    },
+};
