@@ -1,7 +1,7 @@
 //! The decoders of what strangers send, for tests that send them anything. Nothing else uses this.
 
-use http::header::{ACCEPT, HeaderMap, HeaderValue};
 use http::Method;
+use http::header::{ACCEPT, HeaderMap, HeaderValue};
 use mvcc_store::Revision;
 use serde_json::Value;
 

@@ -1,0 +1,134 @@
+//! Services for the outside, on real containers: load balancers by the node's own addresses, a port
+//! of its own for each ordinal, clients that stay with their pod (DESIGN §8; statefulset.md §10).
+
+use end_to_end::registry::curl;
+use end_to_end::{Kubectl, text, wait_for, with_images};
+
+/// A set whose pods tell their names.
+const NAMES: &str = r#"
+apiVersion: v1
+kind: Service
+metadata: {name: names}
+spec:
+  clusterIP: None
+  selector: {app: names}
+  ports: [{name: http, port: 80}]
+---
+apiVersion: apps/v1
+kind: StatefulSet
+metadata:
+  name: names
+  annotations: {mainstay.dev/ordinal-node-port: "31410"}
+spec:
+  serviceName: names
+  replicas: 2
+  podManagementPolicy: Parallel
+  selector: {matchLabels: {app: names}}
+  template:
+    metadata: {labels: {app: names}}
+    spec:
+      terminationGracePeriodSeconds: 1
+      containers:
+      - name: http
+        image: nginx:1
+        ports: [{containerPort: 80}]
+        lifecycle:
+          postStart:
+            exec: {command: [sh, -c, 'hostname > /usr/share/nginx/html/index.html']}
+"#;
+
+const FRONT: &str = r"
+apiVersion: v1
+kind: Service
+metadata: {name: front}
+spec:
+  type: LoadBalancer
+  selector: {app: names}
+  sessionAffinity: ClientIP
+  ports: [{port: 18480, targetPort: 80}]
+";
+
+/// The address of the only node.
+fn node_address(kubectl: &Kubectl) -> String {
+    let nodes = kubectl.json(&["get", "nodes"]);
+    let addresses = nodes["items"][0]["status"]["addresses"].as_array();
+    let internal = addresses
+        .into_iter()
+        .flatten()
+        .find(|address| address["type"] == "InternalIP");
+    text(internal.expect("the node has an address"), "/address").to_owned()
+}
+
+fn page(url: &str) -> Result<String, String> {
+    let page = curl(&["--fail", "--max-time", "5", url])?;
+    Ok(page.trim().to_owned())
+}
+
+#[track_caller]
+fn answers(url: &str, wanted: &str) {
+    wait_for(&format!("{wanted} at {url}"), 30, || match page(url) {
+        Ok(page) if page == wanted => Ok(()),
+        other => Err(format!("{other:?}")),
+    });
+}
+
+#[test]
+fn each_ordinal_and_a_load_balancer_are_reached_from_outside() {
+    let (_registry, instance) = with_images();
+    let kubectl = instance.kubectl();
+    kubectl.apply(NAMES);
+    kubectl.ok(&["rollout", "status", "statefulset/names", "--timeout=120s"]);
+    let node = node_address(&kubectl);
+    for ordinal in 0..2 {
+        answers(
+            &format!("http://{node}:{}/", 31410 + ordinal),
+            &format!("names-{ordinal}"),
+        );
+    }
+
+    // The type LoadBalancer: no node port needed, the port of the Service itself.
+    kubectl.apply(FRONT);
+    let shown = wait_for("an address for front", 30, || {
+        let shown = kubectl.ok(&["get", "service", "front", "--no-headers"]);
+        if shown.contains(&node) {
+            Ok(shown)
+        } else {
+            Err(shown)
+        }
+    });
+    assert!(shown.contains("LoadBalancer"), "{shown}");
+    let front = format!("http://{node}:18480/");
+    let first = wait_for("the front to answer", 30, || page(&front));
+    // A client stays with its pod for as long as that is there.
+    for _ in 0..6 {
+        assert_eq!(page(&front).as_ref(), Ok(&first));
+    }
+    let described = kubectl.ok(&["describe", "service", "front"]);
+    assert!(described.contains("EnsuredLoadBalancer"), "{described}");
+
+    // A second load balancer cannot have the port, and its events say who has.
+    kubectl.ok(&[
+        "create",
+        "service",
+        "loadbalancer",
+        "late",
+        "--tcp=18480:80",
+    ]);
+    wait_for("late to say what it waits for", 30, || {
+        let described = kubectl.ok(&["describe", "service", "late"]);
+        let told = described.contains("is taken by Service default/front");
+        if told { Ok(()) } else { Err(described) }
+    });
+    let late = kubectl.ok(&["get", "service", "late", "--no-headers"]);
+    assert!(late.contains("<pending>"), "{late}");
+
+    // Scaled down, the ordinal's port is closed.
+    kubectl.ok(&["scale", "statefulset", "names", "--replicas=1"]);
+    wait_for("the port of names-1 to close", 30, || {
+        match page(&format!("http://{node}:31411/")) {
+            Err(_) => Ok(()),
+            Ok(page) => Err(page),
+        }
+    });
+    answers(&format!("http://{node}:31410/"), "names-0");
+}
