@@ -255,7 +255,12 @@ mod tests {
         for own in OWN {
             let (good, bad) = match own.values {
                 Values::Words(words) => (words.to_vec(), ["", "replace", "Replace ", "1"]),
-                Values::Number { .. } => (vec!["1", "600", "2147483647"], ["", "0", "+1", "10s"]),
+                Values::Number { min, max } => {
+                    let (low, high) = (on_a_set(own.name, &min.to_string()), max.to_string());
+                    assert!(low.is_empty(), "{}", own.name);
+                    assert!(on_a_set(own.name, &high).is_empty(), "{}", own.name);
+                    (vec!["600"], ["", "0", "+1", "10s"])
+                }
             };
             assert!(own.kinds == ["StatefulSet"], "{}", own.name);
             assert!(good.contains(&own.default) || own.default == "none");
@@ -294,8 +299,8 @@ mod tests {
             [
                 "metadata.annotations[mainstay.dev/stuck]: Invalid value: \"mainstay.dev/stuck\": \
                  no such annotation; a StatefulSet may have: mainstay.dev/max-unavailable \
-                 (AsReleased or Corrected), mainstay.dev/progress-deadline-seconds (1 to \
-                 2147483647), mainstay.dev/scale-down (HighestFirst or WaitForLowest), \
+                 (AsReleased or Corrected), mainstay.dev/ordinal-node-port (1 to 65535), \
+                 mainstay.dev/progress-deadline-seconds (1 to 2147483647), mainstay.dev/scale-down (HighestFirst or WaitForLowest), \
                  mainstay.dev/stuck-rollout (Replace or Wait)"
             ]
         );
