@@ -29,7 +29,7 @@ struct CommandLine {
 #[derive(Subcommand)]
 enum Command {
     /// Run everything in this process: API, controllers, node; apply manifests, show progress
-    Up(up::UpArguments),
+    Up(Box<up::UpArguments>),
     /// Stop a server that runs in the background
     Down(process::DownArguments),
     /// Import, list, remove and pull images
@@ -77,7 +77,7 @@ fn run(command: Command) -> Result<()> {
     match command {
         Command::Up(arguments) => {
             prepare();
-            runtime(tokio::runtime::Builder::new_multi_thread())?.block_on(up::run(arguments))
+            runtime(tokio::runtime::Builder::new_multi_thread())?.block_on(up::run(*arguments))
         }
         Command::Down(arguments) => process::down(&arguments),
         Command::Image(arguments) => {

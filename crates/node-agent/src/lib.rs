@@ -33,7 +33,7 @@ mod worker;
 
 pub use agent::{NodeAgent, run};
 pub use config::{Config, LogLimits, OnShutdown};
-pub use kubelet_api::{BoxBody, BoxError, NodeService};
+pub use kubelet_api::{BoxBody, BoxError, NodeService, decoders};
 pub use pod_lifecycle::admission::Policy as AdmissionPolicy;
 
 /// An agent that cannot start, or cannot go on.

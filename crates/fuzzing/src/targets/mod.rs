@@ -34,6 +34,7 @@ pub const ALL: &[Target] = &[
     texts::REQUEST,
     texts::TOKEN,
     wires::SPDY,
+    wires::WEB_SOCKET,
     custom::CEL,
     custom::SCHEMA,
     custom::JSON_PATH,

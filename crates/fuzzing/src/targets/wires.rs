@@ -42,3 +42,21 @@ pub const SPDY: Target = Target {
         }
     },
 };
+
+pub const WEB_SOCKET: Target = Target {
+    name: "web-socket",
+    seeds: &[
+        // Masked with zeros: input, a terminal's size, the end of input, a ping, a close.
+        b"\x82\x82\0\0\0\0\0a\x82\x99\0\0\0\0\x04{\"Width\":80,\"Height\":24}\x82\x82\0\0\0\0\xff\0\x89\x80\0\0\0\0\x88\x82\0\0\0\0\x03\xe8",
+        // A message in parts, with a ping between them, and a length in two bytes.
+        b"\x02\x82\x01\x02\x03\x04\x01c\x89\x80\0\0\0\0\x80\xfe\0\x03\0\0\0\0abc",
+        // A text, and a length in eight bytes that is not there.
+        b"\x81\x83\0\0\0\0\0\xc3\xa9\x82\xff\0\0\0\0\0\x10\0\0\0\0\0\0",
+    ],
+    words: &["\u{1}", "\u{2}", "\u{7f}", "{\"Width\":"],
+    run: |bytes| {
+        let said = node_agent::decoders::web_socket(bytes);
+        // A frame has a head and a mask of four bytes at least, and is read in both versions.
+        assert!(said <= 2 * bytes.len() / 6);
+    },
+};

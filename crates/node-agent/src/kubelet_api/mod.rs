@@ -4,6 +4,7 @@
 //! Who may ask is decided before a request comes here.
 
 mod container_logs;
+pub mod decoders;
 mod port_channels;
 mod port_forward;
 mod query;

@@ -5,6 +5,7 @@
 //! final status, 4 the terminal's size; in version 5 also 255, which closes the channel whose
 //! number follows.
 
+use bytes::Bytes;
 use container_runtime::spec::TerminalSize;
 use container_runtime::{Session, SessionControl, SessionInput, SessionOutput};
 use futures::stream::{SplitSink, SplitStream};
@@ -134,26 +135,47 @@ async fn take_input(
     resizes: mpsc::Sender<TerminalSize>,
 ) {
     while let Some(Ok(message)) = stream.next().await {
-        let bytes = match message {
-            Message::Binary(bytes) => bytes,
-            Message::Text(text) => text.into(),
-            Message::Close(_) => return,
-            Message::Ping(_) | Message::Pong(_) | Message::Frame(_) => continue,
-        };
-        match (bytes.first().copied(), protocol) {
-            (Some(STDIN), _) => write_input(&mut stdin, &bytes[1..]).await,
-            (Some(RESIZE), _) => {
-                if let Some(size) = terminal_size(&bytes[1..])
-                    && resizes.send(size).await.is_err()
-                {
-                    tracing::debug!("resize after the end of a session");
+        if let Message::Close(_) = message {
+            return;
+        }
+        match said(message, protocol) {
+            Some(Said::Input(bytes)) => write_input(&mut stdin, &bytes).await,
+            Some(Said::Size(size)) => {
+                if let Err(late) = resizes.send(size).await {
+                    tracing::debug!(size = ?late.0, "resize after the end of a session");
                 }
             }
-            (Some(CLOSE), Protocol::V5) if bytes.get(1) == Some(&STDIN) => {
-                close_input(&mut stdin).await;
-            }
-            _ => {}
+            Some(Said::InputEnds) => close_input(&mut stdin).await,
+            None => {}
         }
+    }
+}
+
+/// What a client may say in a session.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Said {
+    /// Input.
+    Input(Bytes),
+    /// The terminal's size.
+    Size(TerminalSize),
+    /// There is no more input.
+    InputEnds,
+}
+
+/// Reads a message; nothing if it says nothing that means anything here.
+pub(super) fn said(message: Message, protocol: Protocol) -> Option<Said> {
+    let mut bytes: Bytes = match message {
+        Message::Binary(bytes) => bytes,
+        Message::Text(text) => text.into(),
+        _ => return None,
+    };
+    let channel = *bytes.first()?;
+    let rest = bytes.split_off(1);
+    match (channel, protocol) {
+        (STDIN, _) => Some(Said::Input(rest)),
+        (RESIZE, _) => terminal_size(&rest).map(Said::Size),
+        (CLOSE, Protocol::V5) if rest.first() == Some(&STDIN) => Some(Said::InputEnds),
+        _ => None,
     }
 }
 

@@ -1,0 +1,58 @@
+//! The decoders of what clients send once a connection is theirs, for tests that send them anything.
+//! Nothing else uses this.
+
+use std::io::{self, Cursor, Read, Write};
+
+use tokio_tungstenite::tungstenite::protocol::{Role, WebSocket};
+
+use super::streams::{Protocol, said};
+
+/// A client that has said all it will say, and does not read.
+struct Recorded<'b>(Cursor<&'b [u8]>);
+
+impl Read for Recorded<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        self.0.read(buffer)
+    }
+}
+
+impl Write for Recorded<'_> {
+    fn write(&mut self, buffer: &[u8]) -> io::Result<usize> {
+        Ok(buffer.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// Reads all frames of a WebSocket (RFC 6455 §5), and what their messages say in a session; returns
+/// how many said something.
+pub fn web_socket(bytes: &[u8]) -> usize {
+    let mut socket = WebSocket::from_raw_socket(Recorded(Cursor::new(bytes)), Role::Server, None);
+    let mut count = 0;
+    // Every message took bytes of the input, which ends.
+    while let Ok(message) = socket.read() {
+        for protocol in [Protocol::V4, Protocol::V5] {
+            count += usize::from(said(message.clone(), protocol).is_some());
+        }
+    }
+    count
+}
+
+#[cfg(test)]
+mod tests {
+    use super::web_socket;
+
+    #[test]
+    fn frames_are_read_and_understood() {
+        // Masked with zeros: input "a", a size, the end of input, which version 4 does not know.
+        let input = b"\x82\x82\0\0\0\0\0a";
+        let size = b"\x82\x99\0\0\0\0\x04{\"Width\":80,\"Height\":24}";
+        let end = b"\x82\x82\0\0\0\0\xff\0";
+        assert_eq!(web_socket(input), 2);
+        assert_eq!(web_socket(&[&input[..], size, end].concat()), 5);
+        // One that is not masked ends the connection.
+        assert_eq!(web_socket(b"\x82\x02\0a"), 0);
+    }
+}
