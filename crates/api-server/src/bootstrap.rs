@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use futures::{StreamExt, TryStreamExt, stream};
 use object_model::{Status, StatusReason};
+use resource_kinds::annotations::RBAC_AUTOUPDATE;
 use serde_json::{Value, json};
 
 use crate::decode::Decoded;
@@ -12,6 +13,7 @@ use crate::identity::UserInfo;
 use crate::metadata;
 use crate::registry::Resource;
 use crate::server::{ApiServer, StartError};
+use crate::storage;
 use crate::verbs::create::create;
 use crate::verbs::update::{Part, update};
 use crate::writes::{Attempt, Validation, accept};
@@ -57,7 +59,47 @@ pub(crate) async fn run(server: &ApiServer, cluster: &Cluster) -> Result<(), Sta
     Ok(())
 }
 
-/// Creates an object if it is not there; objects of kinds that are not served are left out.
+/// What a default role or binding that is there already lacks: rules, subjects and labels that the
+/// default has and it has not. Nothing of it is taken away, and it is left alone where its annotation
+/// `rbac.authorization.kubernetes.io/autoupdate` says `false`. `None` where nothing is lacking.
+fn kept_up(there: &Value, default: &Value) -> Option<Value> {
+    let keeps = |object: &Value| object["metadata"]["annotations"][RBAC_AUTOUPDATE].clone();
+    if keeps(default) != "true" || keeps(there) == "false" {
+        return None;
+    }
+    let mut kept = there.clone();
+    for field in ["rules", "subjects"] {
+        for element in default[field].as_array().into_iter().flatten() {
+            let lacking = !kept[field]
+                .as_array()
+                .is_some_and(|all| all.contains(element));
+            if lacking && let Some(all) = array_at(&mut kept, field) {
+                all.push(element.clone());
+            }
+        }
+    }
+    for (key, value) in default["metadata"]["labels"]
+        .as_object()
+        .into_iter()
+        .flatten()
+    {
+        let labels = &mut kept["metadata"]["labels"];
+        if labels.get(key).is_none() {
+            labels[key] = value.clone();
+        }
+    }
+    (kept != *there).then_some(kept)
+}
+
+fn array_at<'v>(object: &'v mut Value, field: &str) -> Option<&'v mut Vec<Value>> {
+    if object[field].is_null() {
+        object[field] = json!([]);
+    }
+    object[field].as_array_mut()
+}
+
+/// Creates an object if it is not there, and keeps default roles and bindings up; objects of kinds that
+/// are not served are left out.
 pub(crate) async fn ensure(
     server: &ApiServer,
     user: &UserInfo,
@@ -71,15 +113,21 @@ pub(crate) async fn ensure(
         what: describe(object),
         source,
     };
-    if server
+    let attempt = attempt(&resource, user, namespace, name);
+    if let Some(stored) = server
         .read(&resource, namespace, name)
         .await
         .map_err(failed)?
-        .is_some()
     {
-        return Ok(());
+        let there = storage::decode(&resource, &stored).map_err(failed)?;
+        if kept_up(&there, object).is_none() {
+            return Ok(());
+        }
+        let mut change =
+            |there: &Value| Ok(kept_up(there, object).unwrap_or_else(|| there.clone()));
+        let done = update(server, &attempt, Part::Whole, &mut change).await;
+        return done.map(drop).map_err(failed);
     }
-    let attempt = attempt(&resource, user, namespace, name);
     let created = match accepted(&resource, object) {
         Ok(object) => create(server, &attempt, object).await,
         Err(status) => Err(status),
@@ -235,4 +283,41 @@ fn endpoint_slice(advertise: &[SocketAddr]) -> Value {
         "endpoints": endpoints,
         "ports": [{"name": "https", "port": port, "protocol": "TCP"}],
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn role(autoupdate: &str, rules: &[&str]) -> Value {
+        let rules: Vec<Value> = rules.iter().map(|verb| json!({"verbs": [verb]})).collect();
+        json!({
+            "kind": "ClusterRole",
+            "metadata": {"name": "view", "annotations": {RBAC_AUTOUPDATE: autoupdate}},
+            "rules": rules,
+        })
+    }
+
+    #[test]
+    fn default_roles_get_what_they_lack_and_keep_what_they_have() {
+        let default = role("true", &["get", "list"]);
+        let kept = kept_up(&role("true", &["list", "mine"]), &default);
+        assert_eq!(kept, Some(role("true", &["list", "mine", "get"])));
+        assert_eq!(kept_up(&kept.unwrap(), &default), None);
+        let mut empty = role("true", &[]);
+        empty["rules"] = Value::Null;
+        assert_eq!(kept_up(&empty, &default), Some(default.clone()));
+        assert_eq!(kept_up(&role("false", &[]), &default), None);
+        assert_eq!(kept_up(&role("true", &[]), &role("", &["get"])), None);
+    }
+
+    #[test]
+    fn labels_that_are_lacking_come_back() {
+        let mut default = role("true", &[]);
+        default["metadata"]["labels"] = json!({"a": "b", "c": "d"});
+        let mut there = role("true", &[]);
+        there["metadata"]["labels"] = json!({"a": "mine"});
+        let kept = kept_up(&there, &default).unwrap();
+        assert_eq!(kept["metadata"]["labels"], json!({"a": "mine", "c": "d"}));
+    }
 }

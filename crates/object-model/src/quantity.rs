@@ -13,9 +13,10 @@ use serde_json::Value;
 const NANOS: i128 = 1_000_000_000;
 /// Upstream caps what it reads at the largest 64-bit integer.
 const NANOS_MAX: i128 = i64::MAX as i128 * NANOS;
-/// Digits that are kept exactly: with this many, a mantissa times 2^60 still fits 128 bits, and
-/// a number with more integral digits is beyond the cap anyway.
-const DIGITS_MAX: usize = 20;
+/// Digits that are kept: as many as the cap has billionths, and one.
+const DIGITS_MAX: usize = 29;
+/// Bits by which a number of that many digits can be moved within 128 bits.
+const SHIFT_MAX: u32 = 30;
 
 /// Why a text is not a quantity.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -89,7 +90,7 @@ impl Quantity {
     pub fn round_up_to_milli(&self) -> Self {
         let unit = NANOS / 1000;
         Self {
-            nanos: round_away(self.nanos, unit, false) * unit,
+            nanos: round_away(self.nanos, unit) * unit,
             format: self.format,
         }
     }
@@ -143,15 +144,15 @@ impl Quantity {
     }
 
     fn scaled(&self, unit: i128) -> i64 {
-        let rounded = round_away(self.nanos, unit, false);
+        let rounded = round_away(self.nanos, unit);
         i64::try_from(rounded).unwrap_or(if rounded < 0 { i64::MIN } else { i64::MAX })
     }
 }
 
-/// `value / unit`, away from zero when it does not divide evenly (or `inexact` says so).
-fn round_away(value: i128, unit: i128, inexact: bool) -> i128 {
+/// `value / unit`, away from zero when it does not divide evenly.
+fn round_away(value: i128, unit: i128) -> i128 {
     let quotient = value / unit;
-    if value % unit == 0 && !inexact {
+    if value % unit == 0 {
         quotient
     } else {
         quotient + value.signum()
@@ -277,22 +278,45 @@ fn suffix(text: &str) -> Result<(Format, i32, u32), QuantityError> {
 
 /// The amount in billionths: rounded up, capped.
 fn nanos(digits: &Digits, power_of_ten: i32, power_of_two: u32) -> i128 {
-    let mantissa = digits.mantissa << power_of_two;
-    if mantissa == 0 {
-        return 0;
-    }
     let power = digits
         .exponent
         .saturating_add(power_of_ten)
         .saturating_add(9);
-    let factor = 10_i128.checked_pow(power.unsigned_abs());
-    let nanos = match (power < 0, factor) {
-        (true, Some(factor)) => round_away(mantissa, factor, digits.inexact),
-        (true, None) => 1,
-        (false, Some(factor)) => mantissa.checked_mul(factor).unwrap_or(NANOS_MAX),
-        (false, None) => NANOS_MAX,
+    let nanos = if power < 0 {
+        divided(digits, power.unsigned_abs(), power_of_two)
+    } else {
+        let factor = 10_i128.checked_pow(power.unsigned_abs());
+        let factor = factor.and_then(|factor| factor.checked_mul(1 << power_of_two));
+        factor.and_then(|factor| digits.mantissa.checked_mul(factor))
     };
-    nanos.min(NANOS_MAX)
+    match nanos {
+        Some(nanos) => nanos.min(NANOS_MAX),
+        None if digits.mantissa == 0 => 0,
+        None => NANOS_MAX,
+    }
+}
+
+/// The mantissa, times two to the one power, by ten to the other, rounded up; `None` beyond 128 bits.
+fn divided(digits: &Digits, mut power_of_ten: u32, mut power_of_two: u32) -> Option<i128> {
+    let (mut mantissa, mut inexact) = (digits.mantissa, digits.inexact);
+    while power_of_ten as usize > DIGITS_MAX && mantissa != 0 {
+        inexact |= mantissa % 10 != 0;
+        mantissa /= 10;
+        power_of_ten -= 1;
+    }
+    if mantissa == 0 {
+        return Some(i128::from(inexact));
+    }
+    let divisor = 10_i128.checked_pow(power_of_ten)?;
+    let (mut quotient, mut rest) = (mantissa / divisor, mantissa % divisor);
+    while power_of_two > 0 {
+        let bits = power_of_two.min(SHIFT_MAX);
+        rest <<= bits;
+        quotient = quotient.checked_mul(1 << bits)? + rest / divisor;
+        rest %= divisor;
+        power_of_two -= bits;
+    }
+    Some(quotient + i128::from(rest != 0 || inexact))
 }
 
 impl fmt::Display for Quantity {
@@ -388,6 +412,9 @@ mod tests {
             ("1e99", "9223372036854775807"),
             ("123456789012345678901234567890", "9223372036854775807"),
             ("0.00000000000000000000000000000000001", "1n"),
+            ("0.00000000000000000000000000000000001Ei", "1n"),
+            ("1127.5429496729667296672966Gi", "1210690023420191499805n"),
+            ("1210690023420191499733n", "1210690023420191499733n"),
         ] {
             assert_eq!(canonical(given), wanted, "{given}");
         }
