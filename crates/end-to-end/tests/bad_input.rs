@@ -334,8 +334,9 @@ fn request_bodies() {
     drop(cut_off);
     let anonymous = curl(&["--insecure", &format!("{config}/api/v1/namespaces")]);
     let anonymous = anonymous.expect("an answer");
+    // To curl, replies are indented.
     assert!(
-        anonymous.contains("\"reason\":\"Unauthorized\""),
+        anonymous.contains("\"reason\": \"Unauthorized\""),
         "{anonymous}"
     );
     let version = curl(&["--insecure", &format!("{config}/version")]).expect("an answer");

@@ -106,7 +106,7 @@ fn kept(kubectl: &Kubectl) {
   driverName: disks.example.com, parameters: {iops: '100'}}
 ---
 {apiVersion: storage.k8s.io/v1, kind: CSIStorageCapacity, metadata: {name: free},
-  storageClassName: local, capacity: 1024Mi, nodeTopology: {}}
+  storageClassName: local, capacity: 1Gi, nodeTopology: {}}
 ---
 {apiVersion: networking.k8s.io/v1, kind: ServiceCIDR, metadata: {name: more},
   spec: {cidrs: [10.200.0.0/24]}}

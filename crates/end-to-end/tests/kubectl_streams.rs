@@ -253,7 +253,9 @@ fn proxy(kubectl: &Kubectl) {
         let url = format!("http://{address}{path}");
         curl(&["--fail", "--location", &url]).unwrap_or_else(|error| panic!("{path}: {error}"))
     };
-    assert!(get("/api/v1/namespaces/default/pods/echo").contains("\"kind\":\"Pod\""));
+    let pod: serde_json::Value =
+        serde_json::from_str(&get("/api/v1/namespaces/default/pods/echo")).expect("JSON");
+    assert_eq!(pod["kind"], "Pod");
     for path in [
         "pods/page/proxy/",
         "pods/page:80/proxy/",

@@ -278,12 +278,14 @@ fn scaled_and_rolled_back(kubectl: &Kubectl) {
     );
     let rollout = |more: &[&str]| {
         let output = kubectl.run(&[&["rollout"], more, &["sts/web"]].concat());
-        // A success may come with a warning that the set was applied before.
-        if output.code == 0 {
+        // A warning that the set was applied before may come with either.
+        let said = if output.code == 0 {
             output.stdout
         } else {
             output.stderr
-        }
+        };
+        let lines = said.lines().filter(|line| !line.starts_with("Warning: "));
+        lines.map(|line| format!("{line}\n")).collect::<String>()
     };
     assert_eq!(
         rollout(&["undo"]),
