@@ -205,7 +205,11 @@ spec:
 /// kubectl.md 10.5: questions that are answered and not kept.
 fn reviews(kubectl: &Kubectl) {
     let ask = |kind: &str, group: &str, spec: &str| {
-        let review = format!("{{apiVersion: {group}/v1, kind: {kind}, spec: {spec}}}");
+        let spec = match spec {
+            "" => String::new(),
+            spec => format!(", spec: {spec}"),
+        };
+        let review = format!("{{apiVersion: {group}/v1, kind: {kind}{spec}}}");
         let answer = kubectl.ok_with_input(&["create", "-o", "json", "-f", "-"], &review);
         let answer: Value = serde_json::from_str(&answer).expect("JSON");
         answer["status"].clone()
@@ -233,7 +237,7 @@ fn reviews(kubectl: &Kubectl) {
     );
     assert!(rules["resourceRules"].is_array(), "{rules}");
     let authentication = "authentication.k8s.io";
-    let me = ask("SelfSubjectReview", authentication, "{}");
+    let me = ask("SelfSubjectReview", authentication, "");
     assert_eq!(me["userInfo"]["username"], "mainstay-admin");
     kubectl.ok(&["create", "serviceaccount", "asked"]);
     let token = kubectl.ok(&["create", "token", "asked"]);
