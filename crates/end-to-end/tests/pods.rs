@@ -109,7 +109,8 @@ fn pods_in_full() {
         "keys",
         "--from-literal=key=s3cret",
     ]);
-    kubectl.apply(FULL_POD);
+    let host = instance.data().with_file_name("on-the-host");
+    kubectl.apply(&FULL_POD.replace("ON_THE_HOST", &host.to_string_lossy()));
     kubectl.ok(&["wait", "--for=condition=Ready", "pod/full", "--timeout=60s"]);
     let read = |command: &str| kubectl.ok(&["exec", "full", "--", "sh", "-c", command]);
     assert_eq!(read("cat /shared/first"), "from init\n");
@@ -212,5 +213,5 @@ spec:
   - {name: settings, configMap: {name: settings}}
   - {name: keys, secret: {secretName: keys}}
   - {name: podinfo, downwardAPI: {items: [{path: labels, fieldRef: {fieldPath: metadata.labels}}]}}
-  - {name: host, hostPath: {path: /tmp/mainstay-end-to-end-host, type: DirectoryOrCreate}}
+  - {name: host, hostPath: {path: ON_THE_HOST, type: DirectoryOrCreate}}
 ";
