@@ -7,6 +7,7 @@ use http::HeaderMap;
 use http::header::AUTHORIZATION;
 use object_model::{Status, StatusReason};
 use rustls::pki_types::{CertificateDer, UnixTime};
+use serde_json::{Value, json};
 
 use crate::server::ApiServer;
 use crate::tls::Tls;
@@ -44,6 +45,18 @@ impl UserInfo {
 
     pub(crate) fn is_anonymous(&self) -> bool {
         self.name == ANONYMOUS
+    }
+
+    /// As a `UserInfo` of `authentication.k8s.io`.
+    pub(crate) fn to_json(&self) -> Value {
+        let mut info = json!({"username": self.name, "groups": self.groups});
+        if !self.uid.is_empty() {
+            info["uid"] = json!(self.uid);
+        }
+        if !self.extra.is_empty() {
+            info["extra"] = json!(self.extra);
+        }
+        info
     }
 
     /// Adds the group that everybody known is in.

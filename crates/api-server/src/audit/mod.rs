@@ -112,17 +112,6 @@ fn time() -> String {
         .to_string()
 }
 
-fn user_info(user: &UserInfo) -> Value {
-    let mut value = json!({"username": user.name, "groups": user.groups});
-    if !user.uid.is_empty() {
-        value["uid"] = json!(user.uid);
-    }
-    if !user.extra.is_empty() {
-        value["extra"] = json!(user.extra);
-    }
-    value
-}
-
 /// What is known of a request from its head.
 fn first(user: &UserInfo, info: &RequestInfo, parts: &Parts, level: Level) -> Value {
     let mut event = json!({
@@ -133,7 +122,7 @@ fn first(user: &UserInfo, info: &RequestInfo, parts: &Parts, level: Level) -> Va
         "stage": "",
         "requestURI": parts.uri.path_and_query().map_or("", |uri| uri.as_str()),
         "verb": info.verb,
-        "user": user_info(user),
+        "user": user.to_json(),
     });
     if let Some(Peer(address)) = parts.extensions.get::<Peer>() {
         event["sourceIPs"] = json!([address.to_string()]);
@@ -190,7 +179,7 @@ impl Record {
 
     /// Notes whom the request is made as.
     pub(crate) fn acts_as(&mut self, user: &UserInfo) {
-        self.event["impersonatedUser"] = user_info(user);
+        self.event["impersonatedUser"] = user.to_json();
     }
 
     /// Notes how the request was answered; `None` for a body that is not known.

@@ -212,14 +212,6 @@ impl<'a> Round<'a> {
 
     fn request<'r>(&'r self, uid: &'r str, object: &'r Value) -> Request<'r> {
         let attempt = self.attempt;
-        let user = attempt.user;
-        let mut who = json!({"username": user.name, "groups": user.groups});
-        if !user.uid.is_empty() {
-            who["uid"] = json!(user.uid);
-        }
-        if !user.extra.is_empty() {
-            who["extra"] = json!(user.extra);
-        }
         let kind = match self.operation {
             "CREATE" => "CreateOptions",
             "UPDATE" => "UpdateOptions",
@@ -243,7 +235,7 @@ impl<'a> Round<'a> {
             },
             namespace: attempt.namespace,
             name: attempt.name,
-            user: who,
+            user: attempt.user.to_json(),
             object,
             old: self.old.unwrap_or(&Value::Null),
             dry_run: attempt.dry_run,

@@ -10,7 +10,7 @@ use crate::subresources::token;
 
 /// The status of a SelfSubjectReview.
 pub(super) fn own(user: &UserInfo) -> Value {
-    json!({"userInfo": user_info(user)})
+    json!({"userInfo": user.to_json()})
 }
 
 /// The status of a TokenReview. The token itself does not come back.
@@ -28,20 +28,9 @@ pub(super) async fn of_token(server: &ApiServer, review: &mut Value) -> Result<V
     match token::authenticate(server, &token, &audiences).await {
         Ok(accepted) => Ok(json!({
             "authenticated": true,
-            "user": user_info(&accepted.user),
+            "user": accepted.user.to_json(),
             "audiences": accepted.audiences,
         })),
         Err(refused) => Ok(json!({"user": {}, "error": refused.to_string()})),
     }
-}
-
-fn user_info(user: &UserInfo) -> Value {
-    let mut info = json!({"username": user.name, "groups": user.groups});
-    if !user.uid.is_empty() {
-        info["uid"] = json!(user.uid);
-    }
-    if !user.extra.is_empty() {
-        info["extra"] = json!(user.extra);
-    }
-    info
 }
