@@ -1,7 +1,6 @@
 //! What every cluster has: default objects, and the Service by which pods find this server.
 
 use std::net::{IpAddr, SocketAddr};
-use std::sync::Arc;
 
 use futures::{StreamExt, TryStreamExt, stream};
 use object_model::{Status, StatusReason};
@@ -105,7 +104,7 @@ pub(crate) async fn ensure(
     user: &UserInfo,
     object: &Value,
 ) -> Result<(), StartError> {
-    let Some(resource) = resource_of(server, object) else {
+    let Some(resource) = server.served().registry.of(object) else {
         return Ok(());
     };
     let (namespace, name) = place(object);
@@ -142,7 +141,7 @@ pub(crate) async fn ensure(
 /// Creates an object, or makes it say what this one says.
 async fn put(server: &ApiServer, user: &UserInfo, object: &Value) -> Result<(), StartError> {
     ensure(server, user, object).await?;
-    let Some(resource) = resource_of(server, object) else {
+    let Some(resource) = server.served().registry.of(object) else {
         return Ok(());
     };
     let (namespace, name) = place(object);
@@ -163,11 +162,6 @@ async fn put(server: &ApiServer, user: &UserInfo, object: &Value) -> Result<(), 
             what: describe(object),
             source,
         })
-}
-
-fn resource_of(server: &ApiServer, object: &Value) -> Option<Arc<Resource>> {
-    let (version, kind) = (object["apiVersion"].as_str()?, object["kind"].as_str()?);
-    server.served().registry.of_kind(version, kind)
 }
 
 fn accepted(resource: &Resource, object: &Value) -> Result<Value, Status> {

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use object_model::{FieldError, Status};
 use openapi_schema::Schema;
 use resource_kinds::{Kind, KindInfo, Scope, Subresource, Verb};
+use serde_json::Value;
 
 /// A kind as a part of the API.
 pub(crate) struct Resource {
@@ -100,6 +101,11 @@ pub(crate) fn end_of(prefix: &[u8]) -> Vec<u8> {
     vec![u8::MAX]
 }
 
+/// Whether the objects of a kind are at a path.
+pub(crate) fn is_at(info: &KindInfo, group: &str, version: &str, plural: &str) -> bool {
+    (info.group, info.version, info.plural) == (group, version, plural)
+}
+
 /// All resources that are served.
 pub(crate) struct Registry {
     resources: Vec<Arc<Resource>>,
@@ -136,10 +142,7 @@ impl Registry {
 
     pub(crate) fn find(&self, group: &str, version: &str, plural: &str) -> Option<Arc<Resource>> {
         let mut resources = self.resources();
-        let found = resources.find(|resource| {
-            let info = resource.info();
-            (info.group, info.version, info.plural) == (group, version, plural)
-        });
+        let found = resources.find(|resource| is_at(resource.info(), group, version, plural));
         found.cloned()
     }
 
@@ -153,7 +156,12 @@ impl Registry {
         found.cloned()
     }
 
-    /// The resource of an object.
+    /// The resource of an object that says its kind.
+    pub(crate) fn of(&self, object: &Value) -> Option<Arc<Resource>> {
+        self.of_kind(object["apiVersion"].as_str()?, object["kind"].as_str()?)
+    }
+
+    /// The resource of objects of a kind.
     pub(crate) fn of_kind(&self, api_version: &str, kind: &str) -> Option<Arc<Resource>> {
         let mut resources = self.resources();
         let found = resources.find(|resource| {

@@ -25,7 +25,7 @@ use crate::limits::{NODE_SUMMARIES_AT_ONCE, NODE_SUMMARY_BYTES_MAX, NODE_SUMMARY
 use crate::nodes::empty_body;
 use crate::output;
 use crate::pipeline::Call;
-use crate::registry::Resource;
+use crate::registry::{Resource, is_at};
 use crate::reply::Reply;
 use crate::routing::{not_allowed, unknown_path};
 use crate::selection::Selection;
@@ -65,9 +65,8 @@ pub(crate) const INFOS: &[KindInfo] = &[OF_NODES, OF_PODS];
 
 /// The kind at a path, if there is one.
 pub(crate) fn find(group: &str, version: &str, plural: &str) -> Option<&'static KindInfo> {
-    INFOS
-        .iter()
-        .find(|info| info.group == group && info.version == version && info.plural == plural)
+    let mut infos = INFOS.iter();
+    infos.find(|info| is_at(info, group, version, plural))
 }
 
 /// Answers a get or a list.

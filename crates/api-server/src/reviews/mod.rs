@@ -12,6 +12,7 @@ use serde_json::{Value, json};
 
 use crate::body::{self, BoxBody};
 use crate::pipeline::Call;
+use crate::registry::is_at;
 use crate::reply::Reply;
 use crate::routing::not_allowed;
 use crate::server::ApiServer;
@@ -91,9 +92,8 @@ pub(crate) const INFOS: &[KindInfo] = &[
 
 /// The review at a path, if there is one.
 pub(crate) fn find(group: &str, version: &str, plural: &str) -> Option<&'static KindInfo> {
-    INFOS
-        .iter()
-        .find(|info| info.group == group && info.version == version && info.plural == plural)
+    let mut infos = INFOS.iter();
+    infos.find(|info| is_at(info, group, version, plural))
 }
 
 /// Answers a review.

@@ -47,7 +47,6 @@ pub(crate) fn give_up(server: &ApiServer, txn: &mut Txn, exclusive: &Exclusive) 
 /// The object that shows an exclusive thing, where its kind is served.
 fn shown(server: &ApiServer, exclusive: &Exclusive) -> Option<(Arc<Resource>, Value)> {
     let object = exclusive.object.as_ref()?;
-    let (version, kind) = (object["apiVersion"].as_str()?, object["kind"].as_str()?);
-    let resource = server.served().registry.of_kind(version, kind)?;
+    let resource = server.served().registry.of(object)?;
     Some((resource, object.clone()))
 }
