@@ -27,9 +27,14 @@ pub(crate) struct Cluster {
     pub(crate) advertise: Vec<SocketAddr>,
 }
 
+/// As whom the server itself writes.
+pub(crate) fn this_server() -> UserInfo {
+    UserInfo::new("system:apiserver", ["system:masters"])
+}
+
 /// Creates what is missing, and says where this server is.
 pub(crate) async fn run(server: &ApiServer, cluster: &Cluster) -> Result<(), StartError> {
-    let user = UserInfo::new("system:apiserver", ["system:masters"]);
+    let user = this_server();
     // Other objects need their namespace.
     let (first, rest): (Vec<&Value>, Vec<&Value>) = cluster
         .default_objects
@@ -68,13 +73,14 @@ fn kept_up(there: &Value, default: &Value) -> Option<Value> {
     }
     let mut kept = there.clone();
     for field in ["rules", "subjects"] {
+        let mut all = there[field].as_array().cloned().unwrap_or_default();
         for element in default[field].as_array().into_iter().flatten() {
-            let lacking = !kept[field]
-                .as_array()
-                .is_some_and(|all| all.contains(element));
-            if lacking && let Some(all) = array_at(&mut kept, field) {
+            if !all.contains(element) {
                 all.push(element.clone());
             }
+        }
+        if !all.is_empty() {
+            kept[field] = all.into();
         }
     }
     for (key, value) in default["metadata"]["labels"]
@@ -90,13 +96,6 @@ fn kept_up(there: &Value, default: &Value) -> Option<Value> {
     (kept != *there).then_some(kept)
 }
 
-fn array_at<'v>(object: &'v mut Value, field: &str) -> Option<&'v mut Vec<Value>> {
-    if object[field].is_null() {
-        object[field] = json!([]);
-    }
-    object[field].as_array_mut()
-}
-
 /// Creates an object if it is not there, and keeps default roles and bindings up; objects of kinds that
 /// are not served are left out.
 pub(crate) async fn ensure(
@@ -108,10 +107,7 @@ pub(crate) async fn ensure(
         return Ok(());
     };
     let (namespace, name) = place(object);
-    let failed = |source| StartError::DefaultObject {
-        what: describe(object),
-        source,
-    };
+    let failed = |source| failed(object, source);
     let attempt = attempt(&resource, user, namespace, name);
     if let Some(stored) = server
         .read(&resource, namespace, name)
@@ -157,11 +153,7 @@ async fn put(server: &ApiServer, user: &UserInfo, object: &Value) -> Result<(), 
         Ok(changed)
     };
     let done = update(server, &attempt, Part::Whole, &mut change).await;
-    done.map(|_| ())
-        .map_err(|source| StartError::DefaultObject {
-            what: describe(object),
-            source,
-        })
+    done.map(drop).map_err(|source| failed(object, source))
 }
 
 fn accepted(resource: &Resource, object: &Value) -> Result<Value, Status> {
@@ -172,7 +164,8 @@ fn accepted(resource: &Resource, object: &Value) -> Result<Value, Status> {
     accept(resource, decoded, Validation::Ignore).map(|(object, _)| object)
 }
 
-fn attempt<'a>(
+/// A write of a whole object by the server itself.
+pub(crate) fn attempt<'a>(
     resource: &'a Resource,
     user: &'a UserInfo,
     namespace: &'a str,
@@ -197,12 +190,11 @@ fn place(object: &Value) -> (&str, &str) {
     )
 }
 
-fn describe(object: &Value) -> String {
+fn failed(object: &Value, source: Status) -> StartError {
     let (namespace, name) = place(object);
-    format!(
-        "{} {namespace}/{name}",
-        object["kind"].as_str().unwrap_or_default()
-    )
+    let kind = object["kind"].as_str().unwrap_or_default();
+    let what = format!("{kind} {namespace}/{name}");
+    StartError::DefaultObject { what, source }
 }
 
 fn service(cluster: &Cluster) -> Value {

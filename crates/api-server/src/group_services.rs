@@ -9,13 +9,11 @@ use resource_kinds::apiregistration::local_service;
 use resource_kinds::labels::API_SERVICE_AUTOMANAGED;
 use serde_json::Value;
 
-use crate::bootstrap::ensure;
-use crate::identity::UserInfo;
+use crate::bootstrap::{attempt, ensure, this_server};
 use crate::metadata;
 use crate::server::{ApiServer, StartError};
 use crate::storage::SyncReads;
 use crate::verbs::delete::{DeleteOptions, delete};
-use crate::writes::Attempt;
 
 const GROUP: &str = "apiregistration.k8s.io";
 const PLURAL: &str = "apiservices";
@@ -28,7 +26,7 @@ pub(crate) async fn follow(server: &ApiServer) -> Result<(), Status> {
     let Some(resource) = served.registry.any_version(GROUP, PLURAL) else {
         return Ok(());
     };
-    let user = UserInfo::new("system:apiserver", ["system:masters"]);
+    let user = this_server();
     let versions: BTreeSet<(&str, &str)> = served
         .registry
         .resources()
@@ -56,16 +54,7 @@ pub(crate) async fn follow(server: &ApiServer) -> Result<(), Status> {
         if is_there(&wanted, object) {
             continue;
         }
-        let attempt = Attempt {
-            resource: &resource,
-            namespace: "",
-            name: metadata::text(object, "name"),
-            subresource: "",
-            user: &user,
-            dry_run: false,
-            manager: "kube-apiserver",
-            applied: false,
-        };
+        let attempt = attempt(&resource, &user, "", metadata::text(object, "name"));
         match delete(server, &attempt, &DeleteOptions::default()).await {
             Err(status) if status.reason != StatusReason::NotFound => return Err(status),
             _ => {}
