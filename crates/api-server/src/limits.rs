@@ -2,8 +2,6 @@
 
 use std::time::Duration;
 
-/// Longest answer of a webhook.
-pub(crate) const WEBHOOK_ANSWER_BYTES_MAX: usize = 8 << 20;
 /// Bounds on connections and requests. The defaults suit one machine.
 #[derive(Clone, Debug)]
 pub struct Limits {
@@ -107,6 +105,9 @@ pub(crate) const DELETE_COLLECTION_WORKERS: usize = 8;
 
 /// A proxied request's connection is there within this time.
 pub(crate) const PROXY_CONNECT_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// Longest answer of a webhook.
+pub(crate) const WEBHOOK_ANSWER_BYTES_MAX: usize = 8 << 20;
 
 /// A node tells what it and its pods use within this time, or is left out.
 pub(crate) const NODE_SUMMARY_TIMEOUT: Duration = Duration::from_secs(5);

@@ -4,17 +4,16 @@ use std::sync::Arc;
 
 use http::{HeaderMap, Method};
 use object_model::{Status, StatusDetails, StatusReason};
-use resource_kinds::Verb;
+use resource_kinds::{Verb, admissionregistration};
 use serde_json::{Value, json};
 
 use crate::body::BoxBody;
 use crate::pipeline::{Answer, Call};
 use crate::registry::Resource;
 use crate::reply::Reply;
-use crate::resource_metrics;
 use crate::server::ApiServer;
 use crate::{
-    discovery, dynamic_admission, group_services, health, issuer, metrics, openapi, reviews,
+    discovery, group_services, health, issuer, metrics, openapi, resource_metrics, reviews,
     subresources, verbs, version,
 };
 
@@ -57,10 +56,11 @@ pub(crate) async fn route(
     if !info.rest.is_empty() && info.subresource != "proxy" {
         return Err(unknown_path());
     }
-    let defines = (info.group.as_str(), info.resource.as_str())
-        == (custom_resources::GROUP, custom_resources::PLURAL)
-        && !matches!(info.verb.as_str(), "get" | "list" | "watch");
-    let has_say = dynamic_admission::is_about(&info.group, &info.verb);
+    let writes = !matches!(info.verb.as_str(), "get" | "list" | "watch");
+    let defines = writes
+        && (info.group.as_str(), info.resource.as_str())
+            == (custom_resources::GROUP, custom_resources::PLURAL);
+    let has_say = writes && info.group == admissionregistration::GROUP;
     let answer = if info.subresource.is_empty() {
         let verb = verb_of(&call)
             .filter(|verb| resource.allows(*verb))

@@ -42,11 +42,6 @@ impl Registrations {
     }
 }
 
-/// Whether a path is that of an object which says who else has a say.
-pub(crate) fn is_about(group: &str, verb: &str) -> bool {
-    group == GROUP && !matches!(verb, "get" | "list" | "watch")
-}
-
 impl ApiServer {
     /// Takes notice of changed webhooks and policies: whoever has been told of a change finds it in
     /// force.
