@@ -130,9 +130,14 @@ struct Series {
     durations: BTreeMap<Label, Durations>,
 }
 
+/// Says something in figures, in the text form of Prometheus.
+type Source = Box<dyn Fn() -> String + Send + Sync>;
+
 /// Counters of the server.
 pub(crate) struct Metrics {
     series: Mutex<Series>,
+    /// Other parts of the program that have something to say.
+    sources: Mutex<Vec<Source>>,
     pub(crate) watches: AtomicUsize,
     reading: Arc<AtomicUsize>,
     writing: Arc<AtomicUsize>,
@@ -143,6 +148,7 @@ impl Default for Metrics {
     fn default() -> Self {
         Self {
             series: Mutex::default(),
+            sources: Mutex::default(),
             watches: AtomicUsize::new(0),
             reading: Arc::default(),
             writing: Arc::default(),
@@ -222,6 +228,19 @@ impl Metrics {
     }
 }
 
+impl ApiServer {
+    /// Shows figures of another part of the program at `/metrics`, after the server's own: lines in
+    /// the text form of Prometheus.
+    pub fn add_metrics(&self, source: impl Fn() -> String + Send + Sync + 'static) {
+        let mut sources = self
+            .metrics
+            .sources
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        sources.push(Box::new(source));
+    }
+}
+
 /// The answer to `/metrics`.
 pub(crate) fn document(server: &ApiServer) -> String {
     let mut out = String::new();
@@ -291,7 +310,14 @@ fn write_all(
         "Revision of the newest write.",
         revision,
     )?;
-    process(server, out)
+    process(server, out)?;
+    let sources = metrics
+        .sources
+        .lock()
+        .unwrap_or_else(PoisonError::into_inner);
+    sources
+        .iter()
+        .try_for_each(|source| out.write_str(&source()))
 }
 
 fn process(server: &ApiServer, out: &mut String) -> std::fmt::Result {

@@ -18,6 +18,7 @@ use resource_kinds::pod_view::PodView;
 use serde::de::DeserializeOwned;
 use tokio_util::sync::CancellationToken;
 
+use crate::figures::Figures;
 use crate::owned;
 
 /// Settings of the controllers.
@@ -28,6 +29,8 @@ pub struct Config {
     pub root_ca_pem: String,
     /// What signs certificates that were requested and approved; without one nothing is signed.
     pub authority: Option<Arc<Authority>>,
+    /// Where the controllers tell how they get on.
+    pub figures: Figures,
 }
 
 /// Caches that more than one controller reads.

@@ -13,6 +13,7 @@ mod deployment;
 mod disruption;
 mod endpoints;
 mod ephemeral_claims;
+mod figures;
 mod garbage_collection;
 mod horizontal_pod_autoscaler;
 mod inventory;
@@ -42,6 +43,7 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 pub use context::{Caches, Config, Context};
+pub use figures::Figures;
 
 use inventory::Inventory;
 
@@ -172,6 +174,7 @@ pub async fn run_all(
     shutdown: CancellationToken,
 ) -> Result<(), Error> {
     let context = Context::new(client, config, shutdown.clone());
+    context.config.figures.read(&context.caches.stateful_sets);
     let mut tasks = JoinSet::new();
     for (name, controller) in all(&context) {
         tasks.spawn(async move {

@@ -112,7 +112,9 @@ impl Running {
         let config = controllers::Config {
             root_ca_pem: server.ca_pem.clone(),
             authority: Some(server.authority.clone()),
+            figures: controllers::Figures::default(),
         };
+        server.show(config.figures.clone());
         self.run(Part::Decider, "controllers", |stop| {
             controllers::run_all(controllers, config, stop)
         });

@@ -187,6 +187,11 @@ impl Server {
         Client::new(self.api.local(user), "default")
     }
 
+    /// Shows what the controllers tell at `/metrics`.
+    pub fn show(&self, figures: controllers::Figures) {
+        self.api.add_metrics(move || figures.text());
+    }
+
     /// The facts of all kinds.
     pub fn kind_infos(&self) -> Vec<KindInfo> {
         self.kinds.iter().map(|kind| *kind.info()).collect()

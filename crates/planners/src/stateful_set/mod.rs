@@ -12,7 +12,7 @@
 //! `revisions` finds
 //! what to make pods from, `replica` walks the wanted ordinals, `scale` the surplus, `rollout`
 //! the outdated, `recovery` frees a rollout that is stuck, `held_back` says who waits for whom,
-//! `status` counts, `conditions` and `deadline` judge. `course` says in which
+//! `status` counts, `conditions` and `deadline` judge, `figures` tells dashboards. `course` says in which
 //! order a plan is written.
 
 pub mod claims;
@@ -20,6 +20,7 @@ mod conditions;
 pub mod course;
 mod deadline;
 mod draft;
+mod figures;
 mod held_back;
 pub mod identity;
 pub mod invariants;
@@ -34,6 +35,7 @@ mod scale;
 mod status;
 mod waiting;
 
+pub use figures::{Figures, figures};
 pub use observed::{Member, Observed, Phase};
 pub use options::{MaxUnavailable, Options, ScaleDown, StuckRollout};
 pub use plan::{Action, Notice, Pace, Plan, PodWork, plan};

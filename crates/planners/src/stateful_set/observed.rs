@@ -197,6 +197,17 @@ impl<'a> Spec<'a> {
         self.ordinals().contains(&ordinal)
     }
 
+    /// How many pods a rolling update may make unavailable; none where that is not said, and they
+    /// go one after the other.
+    pub fn budget(&self) -> Option<i64> {
+        let Strategy::RollingUpdate(Some(rolling)) = self.strategy else {
+            return None;
+        };
+        let max = rolling.max_unavailable?;
+        let replicas = i32::try_from(self.replicas).unwrap_or(i32::MAX);
+        Some(i64::from(max.of(replicas, false).max(1)))
+    }
+
     /// The lowest ordinal that a rolling update may touch.
     pub fn first_updatable(&self) -> i64 {
         match self.strategy {

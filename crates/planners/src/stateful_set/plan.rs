@@ -202,9 +202,9 @@ fn decide(world: &World<'_>, chosen: &revisions::Chosen, draft: &mut Draft) {
     }
     match world.spec.strategy {
         Strategy::OnDelete => rollout::mention_outdated(world, chosen, draft),
-        Strategy::RollingUpdate(rolling) => {
+        Strategy::RollingUpdate(_) => {
             if flow == Flow::Go {
-                rollout::replace_outdated(world, chosen, rolling, draft);
+                rollout::replace_outdated(world, chosen, draft);
             }
             if world.spec.options.stuck_rollout == StuckRollout::Replace && !draft.changes_pods() {
                 recovery::replace_stuck(world, chosen, draft);

@@ -3,26 +3,16 @@
 
 use super::draft::Draft;
 use super::identity;
-use super::observed::{Member, Rolling, Strategy, World};
+use super::observed::{Member, Strategy, World};
 use super::options::MaxUnavailable;
 use super::replica;
 use super::revisions::Chosen;
 use super::waiting::Cause;
 
-pub(super) fn replace_outdated(
-    world: &World<'_>,
-    chosen: &Chosen,
-    rolling: Option<Rolling>,
-    draft: &mut Draft,
-) {
-    let max = rolling.and_then(|rolling| rolling.max_unavailable);
-    match max {
+pub(super) fn replace_outdated(world: &World<'_>, chosen: &Chosen, draft: &mut Draft) {
+    match world.spec.budget() {
         None => one_at_a_time(world, chosen, draft),
-        Some(max) => {
-            let replicas = i32::try_from(world.spec.replicas).unwrap_or(i32::MAX);
-            let max = i64::from(max.of(replicas, false).max(1));
-            within_budget(world, chosen, max, draft);
-        }
+        Some(max) => within_budget(world, chosen, max, draft),
     }
 }
 

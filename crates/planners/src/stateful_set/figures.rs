@@ -1,0 +1,73 @@
+//! What dashboards show of a set (`statefulset.md` 3.47).
+
+use k8s_openapi::api::apps::v1::StatefulSet;
+
+use super::observed::{Spec, Strategy};
+
+/// How a set that is updated by itself is off.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Figures {
+    /// Pods that a rolling update may make unavailable.
+    pub max_unavailable: i64,
+    /// Wanted pods that are not available.
+    pub unavailable: i64,
+    /// `OrderedReady` or `Parallel`.
+    pub pod_management_policy: &'static str,
+}
+
+/// The figures of a set; none where pods are replaced as somebody deletes them.
+pub fn figures(set: &StatefulSet) -> Option<Figures> {
+    let spec = Spec::of(set);
+    if spec.strategy == Strategy::OnDelete {
+        return None;
+    }
+    let status = set.status.as_ref();
+    let available = status.and_then(|status| status.available_replicas);
+    Some(Figures {
+        max_unavailable: spec.budget().unwrap_or(1),
+        unavailable: (spec.replicas - i64::from(available.unwrap_or_default())).max(0),
+        pod_management_policy: if spec.ordered {
+            "OrderedReady"
+        } else {
+            "Parallel"
+        },
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    fn of(strategy: Value, policy: &str, available: i32) -> Option<Figures> {
+        let set = json!({
+            "spec": {"replicas": 4, "podManagementPolicy": policy, "updateStrategy": strategy},
+            "status": {"replicas": 4, "availableReplicas": available},
+        });
+        figures(&serde_json::from_value(set).unwrap())
+    }
+
+    /// statefulset.md 3.47
+    #[test]
+    fn a_set_says_what_may_be_and_what_is_unavailable() {
+        let figures = |max_unavailable, unavailable, pod_management_policy| {
+            Some(Figures {
+                max_unavailable,
+                unavailable,
+                pod_management_policy,
+            })
+        };
+        let half = json!({"type": "RollingUpdate", "rollingUpdate": {"maxUnavailable": "50%"}});
+        assert_eq!(of(half, "Parallel", 1), figures(2, 3, "Parallel"));
+        assert_eq!(
+            of(json!({}), "OrderedReady", 4),
+            figures(1, 0, "OrderedReady")
+        );
+        assert_eq!(
+            of(json!({}), "OrderedReady", 6),
+            figures(1, 0, "OrderedReady")
+        );
+        assert_eq!(of(json!({"type": "OnDelete"}), "OrderedReady", 0), None);
+    }
+}
