@@ -58,8 +58,7 @@ fn start(kubectl: &Kubectl, place: &str) {
         "containers": [{"name": "c", "image": "mainstay/hello",
             "volumeMounts": [{"name": "data", "mountPath": "/data"}]}]}});
     kubectl.apply(&pod.to_string());
-    let pod = format!("pod/{place}");
-    kubectl.ok(&["wait", "--for=condition=Ready", &pod, "--timeout=60s"]);
+    kubectl.wait_pods_ready(&[&format!("pod/{place}")]);
 }
 
 fn in_pod(kubectl: &Kubectl, pod: &str) -> Value {

@@ -45,6 +45,44 @@ impl Kubectl {
             .to_owned()
     }
 
+    /// Waits until pods, named as `kubectl wait` names them, are Ready.
+    ///
+    /// # Panics
+    /// When it takes too long.
+    #[track_caller]
+    pub fn wait_pods_ready(&self, pods: &[&str]) {
+        let wait = ["wait", "--for=condition=Ready", "--timeout=60s"];
+        self.ok(&[&wait[..], pods].concat());
+    }
+
+    /// The only node.
+    #[track_caller]
+    fn node(&self) -> Value {
+        self.json(&["get", "nodes"])["items"][0].take()
+    }
+
+    /// The name of the only node.
+    ///
+    /// # Panics
+    /// When there is no node.
+    #[track_caller]
+    pub fn node_name(&self) -> String {
+        text(&self.node(), "/metadata/name").to_owned()
+    }
+
+    /// The address of the only node.
+    ///
+    /// # Panics
+    /// When it has none.
+    #[track_caller]
+    pub fn node_address(&self) -> String {
+        let node = self.node();
+        let addresses = node["status"]["addresses"].as_array();
+        let mut addresses = addresses.into_iter().flatten();
+        let internal = addresses.find(|address| address["type"] == "InternalIP");
+        text(internal.expect("the node has an address"), "/address").to_owned()
+    }
+
     /// Waits until a pod's first container is in the given waiting state.
     ///
     /// # Panics
@@ -77,6 +115,21 @@ impl Kubectl {
             }
         });
     }
+}
+
+/// Whether a pod has the condition `Ready`.
+pub fn is_ready(pod: &Value) -> bool {
+    let conditions = pod["status"]["conditions"].as_array();
+    let mut conditions = conditions.into_iter().flatten();
+    conditions.any(|c| c["type"] == "Ready" && c["status"] == "True")
+}
+
+/// The words of each line.
+pub fn words(printed: &str) -> Vec<Vec<&str>> {
+    let lines = printed.lines();
+    lines
+        .map(|line| line.split_whitespace().collect())
+        .collect()
 }
 
 /// The string at a JSON pointer.

@@ -204,14 +204,12 @@ impl Drop for Instance {
 /// When either does not start.
 #[track_caller]
 pub fn with_images() -> (Registry, Instance) {
-    let registry = Registry::start();
-    registry.push("library/busybox", "1", &busybox());
-    registry.push("library/nginx", "1", &nginx("1"));
-    registry.push("library/nginx", "2", &nginx("2"));
-    let instance = Instance::start_prepared(&[], |data| {
-        fs::write(data.join("registries.yaml"), registry.registries_yaml()).expect("write");
-    });
-    (registry, instance)
+    let images = [
+        ("library/busybox", "1", &busybox()),
+        ("library/nginx", "1", &nginx("1")),
+        ("library/nginx", "2", &nginx("2")),
+    ];
+    with_mirrors_of(&["docker.io"], &images)
 }
 
 /// A server whose pulls from docker.io, and from the hosts that the articles name, go to a registry
@@ -221,11 +219,16 @@ pub fn with_images() -> (Registry, Instance) {
 /// When either does not start.
 #[track_caller]
 pub fn with_registry_of(images: &[(&str, &str, &Image)]) -> (Registry, Instance) {
+    with_mirrors_of(&["docker.io", "k8s.gcr.io", "gcr.io"], images)
+}
+
+#[track_caller]
+fn with_mirrors_of(registries: &[&str], images: &[(&str, &str, &Image)]) -> (Registry, Instance) {
     let registry = Registry::start();
     for (repository, tag, image) in images {
         registry.push(repository, tag, image);
     }
-    let mirrors = registry.mirrors(&["docker.io", "k8s.gcr.io", "gcr.io"]);
+    let mirrors = registry.mirrors(registries);
     let instance = Instance::start_prepared(&[], |data| {
         fs::write(data.join("registries.yaml"), mirrors).expect("write");
     });

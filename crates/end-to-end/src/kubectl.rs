@@ -6,6 +6,8 @@ use std::process::{Child, Command, Stdio};
 
 use serde_json::Value;
 
+use crate::shell::Beside;
+
 /// Runs `kubectl` with one kubeconfig.
 #[derive(Clone, Debug)]
 pub struct Kubectl {
@@ -177,6 +179,15 @@ impl Kubectl {
         finish(command.spawn(), Some(input))
     }
 
+    /// Starts a command that goes on beside the test.
+    ///
+    /// # Panics
+    /// When there is no kubectl, or its output cannot be kept.
+    #[track_caller]
+    pub fn beside(&self, arguments: &[&str]) -> Beside {
+        Beside::start(self.command(arguments))
+    }
+
     /// Applies a manifest given as text.
     ///
     /// # Panics
@@ -206,6 +217,18 @@ impl Output {
     pub fn expect_success(self, what: &str) -> String {
         assert_eq!(self.code, 0, "{what} failed: {self:#?}");
         self.stdout
+    }
+
+    /// Standard output of a success, or all that is known of a failure.
+    ///
+    /// # Errors
+    /// When it was a failure.
+    pub fn success(self) -> Result<String, Self> {
+        if self.code == 0 {
+            Ok(self.stdout)
+        } else {
+            Err(self)
+        }
     }
 }
 

@@ -18,13 +18,13 @@ pub mod wait;
 
 use std::path::PathBuf;
 
-pub use cluster::text;
+pub use cluster::{text, words};
 pub use helm::Helm;
 pub use instance::{Instance, with_images, with_registry_of};
 pub use kubectl::{Kubectl, Output};
 pub use registry::Registry;
 pub use shell::Shell;
-pub use wait::wait_for;
+pub use wait::{wait_for, wait_for_text};
 
 /// Cargo's target directory.
 fn target() -> PathBuf {

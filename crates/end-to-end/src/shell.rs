@@ -87,16 +87,10 @@ impl Shell {
     /// When there is no shell, or its output cannot be kept.
     #[track_caller]
     pub fn beside(&self, line: &str) -> Beside {
-        let output = tempfile::NamedTempFile::new().expect("a file for the output");
-        let log = File::create(output.path()).expect("open the output");
+        let mut shell = self.command("sh");
         // The shell makes way for the program, which then is what is killed.
-        let child = self
-            .command("sh")
-            .args(["-c", &format!("exec {line}")])
-            .stdout(log)
-            .spawn()
-            .expect("start a shell");
-        Beside { child, output }
+        shell.args(["-c", &format!("exec {line}")]);
+        Beside::start(shell)
     }
 }
 
@@ -108,6 +102,14 @@ pub struct Beside {
 }
 
 impl Beside {
+    #[track_caller]
+    pub(crate) fn start(mut command: Command) -> Self {
+        let output = tempfile::NamedTempFile::new().expect("a file for the output");
+        let log = File::create(output.path()).expect("open the output");
+        let child = command.stdout(log).spawn().expect("start a program");
+        Self { child, output }
+    }
+
     /// What it has printed so far.
     pub fn output(&self) -> String {
         read(self.output.path())
@@ -147,6 +149,19 @@ impl Beside {
         wait_for(row, 90, || {
             let rows = self.rows(3);
             let shown = rows.iter().any(|shown| shown == row);
+            if shown { Ok(()) } else { Err(rows) }
+        });
+    }
+
+    /// Waits until the last row that a watch of pods has shown is this one.
+    ///
+    /// # Panics
+    /// When it takes too long.
+    #[track_caller]
+    pub fn wait_last_row(&self, row: &str) {
+        wait_for(&format!("{row} at the end"), 20, || {
+            let rows = self.rows(3);
+            let shown = rows.last().is_some_and(|last| last == row);
             if shown { Ok(()) } else { Err(rows) }
         });
     }

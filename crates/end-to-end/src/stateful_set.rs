@@ -2,6 +2,7 @@
 
 use serde_json::{Value, json};
 
+use crate::cluster::is_ready;
 use crate::{Kubectl, wait_for};
 
 /// A set `web` of version `a`, ready as soon as it answers.
@@ -61,11 +62,9 @@ impl Kubectl {
             let ordinal = name.rsplit('-').next().and_then(|n| n.parse().ok());
             let environment = &pod["spec"]["containers"][0]["env"];
             let version = environment[0]["value"].as_str().unwrap_or("?");
-            let conditions = pod["status"]["conditions"].as_array();
-            let mut conditions = conditions.into_iter().flatten();
-            let ready = conditions.any(|c| c["type"] == "Ready" && c["status"] == "True");
             let dying = !pod["metadata"]["deletionTimestamp"].is_null();
-            let (bad, gone) = (if ready { "" } else { "!" }, if dying { "~" } else { "" });
+            let bad = if is_ready(pod) { "" } else { "!" };
+            let gone = if dying { "~" } else { "" };
             let ordinal = ordinal.unwrap_or(u64::MAX);
             shown.push((ordinal, format!("{ordinal}:{version}{bad}{gone}")));
         }

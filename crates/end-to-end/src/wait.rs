@@ -4,6 +4,23 @@ use std::fmt::Debug;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
+/// Calls `read` until it answers with a text that contains `part`, and returns that; fails with the
+/// last text after `seconds`.
+///
+/// # Panics
+/// When the time is over.
+#[track_caller]
+pub fn wait_for_text(part: &str, seconds: u64, mut read: impl FnMut() -> String) -> String {
+    wait_for(part, seconds, || {
+        let text = read();
+        if text.contains(part) {
+            Ok(text)
+        } else {
+            Err(text)
+        }
+    })
+}
+
 /// Calls `probe` until it answers `Ok`, and fails with its last `Err` after `seconds`.
 ///
 /// # Panics

@@ -81,7 +81,6 @@ fn scaled(kubectl: &Kubectl, shell: &Shell) {
         .iter()
         .flat_map(|n| ["0/1 Pending", "1/1 Running"].map(|stage| format!("web-{n} {stage}")))
         .collect();
-    let order: Vec<&str> = order.iter().map(String::as_str).collect();
     watch.showed_in_order(&order);
     assert_eq!(
         shell.ok(r#"kubectl patch sts web -p '{"spec":{"replicas":3}}'"#),
@@ -111,14 +110,7 @@ fn updated(kubectl: &Kubectl, shell: &Shell) {
     assert!(told.ends_with(complete), "{told}");
     let one = "gcr.io/google_containers/nginx-slim:0.8\n";
     assert_eq!(shell.ok(IMAGES), one.repeat(3));
-    wait_for("the watch", 20, || {
-        let rows = watch.rows(3);
-        if rows.last().is_some_and(|row| row == "web-0 1/1 Running") {
-            Ok(())
-        } else {
-            Err(rows)
-        }
-    });
+    watch.wait_last_row("web-0 1/1 Running");
     let order: Vec<String> = [2, 1, 0]
         .iter()
         .flat_map(|n| {
@@ -131,7 +123,6 @@ fn updated(kubectl: &Kubectl, shell: &Shell) {
             stages.map(|stage| format!("web-{n} {stage}"))
         })
         .collect();
-    let order: Vec<&str> = order.iter().map(String::as_str).collect();
     watch.showed_in_order(&order);
 
     let partition = |number: u32| {

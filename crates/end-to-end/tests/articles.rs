@@ -3,14 +3,24 @@
 //! client's form.
 
 use end_to_end::applications::{nginx, old_busybox};
-use end_to_end::{Instance, Shell, example, text, wait_for, with_registry_of};
+use end_to_end::{
+    Instance, Registry, Shell, example, text, wait_for, wait_for_text, with_registry_of, words,
+};
+
+/// A server for an article, with its nginx and its version of busybox.
+#[track_caller]
+fn with_busybox(version: &str) -> (Registry, Instance) {
+    with_registry_of(&[
+        ("library/nginx", "1.9.1", &nginx("1.9.1")),
+        ("library/busybox", version, &old_busybox()),
+    ])
+}
 
 /// The fields of a row of a table.
 fn fields(table: &str, row: usize) -> Vec<&str> {
-    let line = table.lines().nth(row);
-    line.unwrap_or_else(|| panic!("no row {row} in:\n{table}"))
-        .split_whitespace()
-        .collect()
+    let mut rows = words(table).into_iter();
+    let fields = rows.nth(row);
+    fields.unwrap_or_else(|| panic!("no row {row} in:\n{table}"))
 }
 
 /// What a pod goes through until it runs, as a watch shows it.
@@ -51,12 +61,7 @@ fn looked_up(shown: &str, instance: &Instance, pod: &str) {
 /// The first article; seeds.md C1, C3, C4, C5, C6, C7, C9, C10, C11, M1, M2.
 #[test]
 fn names_stay() {
-    let (nginx, busybox) = (nginx("1.9.1"), old_busybox());
-    let images = [
-        ("library/nginx", "1.9.1", &nginx),
-        ("library/busybox", "1.28.4", &busybox),
-    ];
-    let (_registry, instance) = with_registry_of(&images);
+    let (_registry, instance) = with_busybox("1.28.4");
     let kubectl = instance.kubectl();
     let shell = Shell::new(&instance, example("nginx"));
 
@@ -87,14 +92,7 @@ fn names_stay() {
     assert_eq!(fields(&set, 0), ["NAME", "READY", "AGE"]);
     assert_eq!(&fields(&set, 1)[..2], ["web", "2/2"]);
     let births = births(&["web-0", "web-1"]);
-    wait_for("the watch", 20, || {
-        let rows = watch.rows(3);
-        if rows.last() == births.last() {
-            Ok(())
-        } else {
-            Err(rows)
-        }
-    });
+    watch.wait_last_row("web-1 1/1 Running");
     let output = watch.output();
     let header = ["NAME", "READY", "STATUS", "RESTARTS", "AGE"];
     assert_eq!(fields(&output, 0), header);
@@ -126,14 +124,7 @@ fn names_stay() {
     );
     kubectl.wait_ready("web", 2);
     assert!(!gone.contains(&kubectl.pod_uid("web-0")));
-    wait_for("the watch", 20, || {
-        let rows = watch.rows(3);
-        if rows.last() == births.last() {
-            Ok(())
-        } else {
-            Err(rows)
-        }
-    });
+    watch.wait_last_row("web-1 1/1 Running");
     let rows = watch.rows(3);
     watch.showed_in_order(&births);
     for pod in ["web-0", "web-1"] {
@@ -195,12 +186,7 @@ fn a_claim_and_its_pod() {
 /// The second article; seeds.md C1, C5, C8, C9, C10, C11, C20, C21, C22, C23, C27, M3.
 #[test]
 fn claims_keep_what_pods_wrote() {
-    let (nginx, busybox) = (nginx("1.9.1"), old_busybox());
-    let images = [
-        ("library/nginx", "1.9.1", &nginx),
-        ("library/busybox", "1.28.3", &busybox),
-    ];
-    let (_registry, instance) = with_registry_of(&images);
+    let (_registry, instance) = with_busybox("1.28.3");
     let kubectl = instance.kubectl();
     let shell = Shell::new(&instance, example("nginx/with-claims"));
 
@@ -248,8 +234,8 @@ fn claims_keep_what_pods_wrote() {
 fn a_labelled_node_and_a_directory(instance: &Instance, shell: &Shell) {
     let namespace = shell.ok("kubectl create namespace data");
     assert_eq!(namespace, "namespace/data created\n");
-    let node = shell.ok("kubectl get nodes -o name");
-    let node = node.trim().trim_start_matches("node/");
+    let kubectl = instance.kubectl();
+    let node = kubectl.node_name();
     let directory = instance.data().with_file_name("mnt/mysql");
     let directory = directory.display();
     shell.ok(&format!("mkdir -p {directory}"));
@@ -261,17 +247,9 @@ fn a_labelled_node_and_a_directory(instance: &Instance, shell: &Shell) {
                 "volumeMounts": [{{"name": "data", "mountPath": "/data"}}]}}],
             "volumes": [{{"name": "data", "hostPath": {{"path": "{directory}"}}}}]}}}}"#
     );
-    let kubectl = instance.kubectl();
     kubectl.ok_with_input(&["create", "-f", "-"], &pod);
-    wait_for("the scheduler's answer", 20, || {
-        let described = shell.ok("kubectl describe pod mysql");
-        let selector = "didn't match Pod's node affinity/selector";
-        if described.contains(selector) {
-            Ok(())
-        } else {
-            Err(described)
-        }
-    });
+    let selector = "didn't match Pod's node affinity/selector";
+    wait_for_text(selector, 20, || shell.ok("kubectl describe pod mysql"));
     let labelled = shell.ok(&format!("kubectl label nodes {node} mysql=master"));
     assert_eq!(labelled, format!("node/{node} labeled\n"));
     wait_for("the file on the node", 60, || {

@@ -39,14 +39,17 @@ fn replicas_follow_the_load() {
     let (_registry, instance) = with_images();
     let kubectl = instance.kubectl();
     kubectl.apply(SET);
-    wait_for("two replicas under load", 180, || {
-        let set = kubectl.json(&["get", "statefulset", "load"]);
-        if set["status"]["readyReplicas"] == 2 {
-            Ok(())
-        } else {
-            Err(kubectl.ok(&["describe", "hpa", "load"]))
-        }
-    });
+    let wait_set = |what: &str, field: &str, wanted: u64| {
+        wait_for(what, 180, || {
+            let set = kubectl.json(&["get", "statefulset", "load"]);
+            if set.pointer(field) == Some(&wanted.into()) {
+                Ok(())
+            } else {
+                Err(kubectl.ok(&["describe", "hpa", "load"]))
+            }
+        });
+    };
+    wait_set("two replicas under load", "/status/readyReplicas", 2);
     let events = kubectl.ok(&["get", "events", "--field-selector=reason=SuccessfulRescale"]);
     let reason = "cpu resource utilization (percentage of request) above target";
     assert!(events.contains(reason), "{events}");
@@ -65,14 +68,7 @@ fn replicas_follow_the_load() {
     for pod in ["load-0", "load-1"] {
         kubectl.ok(&["exec", pod, "--", "touch", "/tmp/quiet"]);
     }
-    wait_for("one replica without load", 180, || {
-        let set = kubectl.json(&["get", "statefulset", "load"]);
-        if set["spec"]["replicas"] == 1 {
-            Ok(())
-        } else {
-            Err(kubectl.ok(&["describe", "hpa", "load"]))
-        }
-    });
+    wait_set("one replica without load", "/spec/replicas", 1);
     let scaler = kubectl.json(&["get", "hpa", "load"]);
     assert_eq!(text(&scaler, "/status/conditions/0/type"), "AbleToScale");
     assert_eq!(text(&scaler, "/status/conditions/1/status"), "True");

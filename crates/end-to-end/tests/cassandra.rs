@@ -6,7 +6,7 @@ use std::net::TcpListener;
 use std::thread;
 
 use end_to_end::applications::cassandra;
-use end_to_end::{Kubectl, Shell, example, text, wait_for, with_registry_of};
+use end_to_end::{Kubectl, Shell, example, text, wait_for, wait_for_text, with_registry_of};
 use serde_json::json;
 
 /// Serves a file once, as the tutorial's site does; the URL.
@@ -57,46 +57,18 @@ fn the_tutorials_ring() {
         and key_validation_class = UTF8Type and default_validation_class = UTF8Type;
         set towns['1']['name'] = 'Ghent';
 ";
-    let client = [
-        "exec",
-        "-i",
-        "cassandra-0",
-        "--",
-        "cassandra-cli",
-        "-h",
-        "127.0.0.1",
-    ];
-    let told = kubectl.ok_with_input(&client, statements);
+    let client = |pod| ["exec", "-i", pod, "--", "cassandra-cli", "-h", "127.0.0.1"];
+    let told = kubectl.ok_with_input(&client("cassandra-0"), statements);
     assert!(told.contains("Value inserted"), "{told}");
 
     // A member is drained, stopped, and back with its data under another address.
     let logs = shell.beside("kubectl logs -f cassandra-1");
     kubectl.ok(&["delete", "pod", "cassandra-1"]);
-    wait_for("the drain", 30, || {
-        let output = logs.output();
-        if output.contains("DRAINED") {
-            Ok(())
-        } else {
-            Err(output)
-        }
-    });
+    wait_for_text("DRAINED", 30, || logs.output());
     wait_ring(&kubectl, 3);
-    let client = [
-        "exec",
-        "-i",
-        "cassandra-1",
-        "--",
-        "cassandra-cli",
-        "-h",
-        "127.0.0.1",
-    ];
-    let read = wait_for("the row", 60, || {
-        let output = kubectl.run_with_input(&client, "use app;\nget towns['1'];\n");
-        if output.stdout.contains("value=Ghent") {
-            Ok(output.stdout)
-        } else {
-            Err(output)
-        }
+    let read = wait_for_text("value=Ghent", 60, || {
+        let ask = "use app;\nget towns['1'];\n";
+        kubectl.run_with_input(&client("cassandra-1"), ask).stdout
     });
     assert!(read.contains("Returned 1 results"), "{read}");
 }

@@ -1,6 +1,6 @@
 //! A certificate by the stock client: asked for, approved, denied (kubectl.md 10.5).
 
-use end_to_end::{Instance, text, wait_for};
+use end_to_end::{Instance, text, wait_for_text, words};
 use k8s_openapi::ByteString;
 use serde_json::json;
 
@@ -18,12 +18,6 @@ fn requests_are_approved_and_denied() {
         kubectl.apply(&request.to_string());
     }
     let columns = kubectl.ok(&["get", "csr"]);
-    let heading: Vec<&str> = columns
-        .lines()
-        .next()
-        .unwrap_or_default()
-        .split_whitespace()
-        .collect();
     let wanted = [
         "NAME",
         "AGE",
@@ -32,7 +26,7 @@ fn requests_are_approved_and_denied() {
         "REQUESTEDDURATION",
         "CONDITION",
     ];
-    assert_eq!(heading, wanted, "{columns}");
+    assert_eq!(words(&columns)[0], wanted, "{columns}");
     assert!(
         columns.contains("60m") && columns.contains("Pending"),
         "{columns}"
@@ -43,13 +37,8 @@ fn requests_are_approved_and_denied() {
         approved.trim(),
         "certificatesigningrequest.certificates.k8s.io/jane approved"
     );
-    wait_for("the certificate", 20, || {
-        let row = kubectl.ok(&["get", "csr", "jane", "--no-headers"]);
-        if row.contains("Approved,Issued") {
-            Ok(())
-        } else {
-            Err(row)
-        }
+    wait_for_text("Approved,Issued", 20, || {
+        kubectl.ok(&["get", "csr", "jane", "--no-headers"])
     });
     let certificate = kubectl.ok(&["get", "csr", "jane", "-o", "jsonpath={.status.certificate}"]);
     let certificate: ByteString = serde_json::from_value(json!(certificate)).expect("base64");

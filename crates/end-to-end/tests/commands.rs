@@ -295,7 +295,7 @@ fn writing() {
     );
     kubectl.ok(&["delete", "namespace", "data", "--timeout=60s"]);
     assert!(kubectl.fails(&["get", "ns", "data"]).contains("not found"));
-    let node = kubectl.ok(&["get", "nodes", "-o", "jsonpath={.items[0].metadata.name}"]);
+    let node = kubectl.node_name();
     assert_eq!(
         kubectl.ok(&["label", "nodes", &node, "mysql=master"]),
         format!("node/{node} labeled\n")

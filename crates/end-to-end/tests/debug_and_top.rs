@@ -1,7 +1,7 @@
 //! Looking into what runs: `kubectl debug` (kubectl.md 5.8) and `kubectl top` (kubectl.md 6.1), on
 //! real containers.
 
-use end_to_end::{Kubectl, text, wait_for, with_images};
+use end_to_end::{Kubectl, wait_for, with_images};
 use serde_json::Value;
 
 const BUSY: &str = "trap 'exit 0' TERM; while true; do :; done";
@@ -31,7 +31,7 @@ spec:
 }
 
 fn ephemeral(kubectl: &Kubectl, pod: &str, name: &str) -> Value {
-    let pod = kubectl.json(&["get", "pod", pod]);
+    let pod = kubectl.pod(pod);
     let statuses = pod["status"]["ephemeralContainerStatuses"].as_array();
     let mut statuses = statuses.into_iter().flatten();
     let found = statuses.find(|status| status["name"] == name);
@@ -63,7 +63,7 @@ fn a_running_pod_is_debugged() {
     assert!(logs.contains("pid-42"), "{logs}");
     let described = kubectl.ok(&["describe", "pod", "web-0"]);
     assert!(described.contains("Ephemeral Containers:"), "{described}");
-    let pod = kubectl.json(&["get", "pod", "web-0"]);
+    let pod = kubectl.pod("web-0");
     assert_eq!(pod["status"]["containerStatuses"][0]["restartCount"], 0);
 
     // One that runs on stays through the agent's sudden end, and ends with its pod.
@@ -99,12 +99,7 @@ fn a_running_pod_is_debugged() {
         "/proc/self/status",
     ];
     let caps = wait_for("the second shell after the kill", 20, || {
-        let output = kubectl.run(&caps);
-        if output.code == 0 {
-            Ok(output.stdout)
-        } else {
-            Err(output)
-        }
+        kubectl.run(&caps).success()
     });
     assert!(!caps.contains("a80425fb"), "{caps}");
     assert_eq!(wait_for("its status", 20, running), since);
@@ -129,18 +124,16 @@ fn a_copy_and_a_node_are_debugged() {
         "sleep",
         "1000",
     ]);
-    kubectl.ok(&["wait", "--for=condition=Ready", "pod/copy", "--timeout=60s"]);
+    kubectl.wait_pods_ready(&["pod/copy"]);
     let seen = kubectl.ok(&["exec", "copy", "-c", "dbg", "--", "ps"]);
     assert!(seen.contains("trap 'exit 0' TERM"), "{seen}");
 
-    let nodes = kubectl.json(&["get", "nodes"]);
-    let node = text(&nodes["items"][0], "/metadata/name");
-    let target = format!("node/{node}");
+    let target = format!("node/{}", kubectl.node_name());
     kubectl.ok(&["debug", &target, "--image=busybox:1", "--", "sleep", "1000"]);
     let pods = kubectl.ok(&["get", "pods", "-o", "name"]);
     let debugger = pods.lines().find(|name| name.contains("node-debugger-"));
     let debugger = debugger.expect("a pod for the node");
-    kubectl.ok(&["wait", "--for=condition=Ready", debugger, "--timeout=60s"]);
+    kubectl.wait_pods_ready(&[debugger]);
     let host = kubectl.ok(&[
         "exec",
         debugger,
@@ -221,8 +214,7 @@ fn the_top_shows_who_uses_what() {
         "{listed}"
     );
     // The same in the form that Prometheus reads, by way of the node's proxy.
-    let nodes = kubectl.json(&["get", "nodes"]);
-    let name = text(&nodes["items"][0], "/metadata/name");
+    let name = kubectl.node_name();
     let path = format!("/api/v1/nodes/{name}/proxy/metrics/resource");
     let metrics = kubectl.ok(&["get", "--raw", &path]);
     assert!(

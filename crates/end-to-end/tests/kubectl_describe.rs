@@ -1,10 +1,8 @@
 //! `describe`, `events`, and the commands about the cluster, by the stock client
 //! (kubectl.md 4 and 6).
 
-use std::process::Stdio;
-
 use end_to_end::stateful_set::{web, web_with_claims};
-use end_to_end::{Instance, Kubectl, text, wait_for};
+use end_to_end::{Instance, Kubectl, text, wait_for, wait_for_text, words};
 use serde_json::json;
 
 #[test]
@@ -28,10 +26,8 @@ fn describing_and_administering() {
 /// Whether each line is there, whatever the spaces.
 #[track_caller]
 fn has(printed: &str, lines: &[&str]) {
-    let squeezed: Vec<String> = printed
-        .lines()
-        .map(|line| line.split_whitespace().collect::<Vec<_>>().join(" "))
-        .collect();
+    let rows = words(printed);
+    let squeezed: Vec<String> = rows.iter().map(|row| row.join(" ")).collect();
     for line in lines {
         assert!(
             squeezed.iter().any(|found| found.starts_with(line)),
@@ -159,18 +155,11 @@ fn events(kubectl: &Kubectl) {
     });
     assert_eq!(both[0].lines().count(), 2, "{both:?}");
     assert_eq!(both[1].lines().count(), 2, "{both:?}");
-    let mut watch = kubectl.command(&["events", "--watch", "--for=pod/late"]);
-    let watch = watch.stdout(Stdio::piped()).stderr(Stdio::null());
-    let watch = watch.spawn().expect("start kubectl");
+    let watch = kubectl.beside(&["events", "--watch", "--for=pod/late"]);
     let image = "--image=mainstay/hello";
     kubectl.ok(&["run", "late", image]);
-    kubectl.ok(&["wait", "--for=condition=Ready", "pod/late", "--timeout=60s"]);
-    std::thread::sleep(std::time::Duration::from_millis(500));
-    let pid = nix::unistd::Pid::from_raw(i32::try_from(watch.id()).expect("a pid"));
-    nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGTERM).expect("stop the watch");
-    let output = watch.wait_with_output().expect("the watch ends");
-    let seen = String::from_utf8_lossy(&output.stdout);
-    assert!(seen.contains("Started"), "{seen}");
+    kubectl.wait_pods_ready(&["pod/late"]);
+    wait_for_text("Started", 10, || watch.output());
     kubectl.ok(&["delete", "pod", "late", "--now"]);
 }
 
@@ -187,8 +176,7 @@ fn waiting(kubectl: &Kubectl) {
         assert_eq!(output.stdout, format!("{object} condition met\n"));
     }
     kubectl.ok(&["create", "configmap", "brief"]);
-    let background = kubectl.command(&["wait", "--for=delete", "configmap/brief"]);
-    let mut background = background;
+    let mut background = kubectl.command(&["wait", "--for=delete", "configmap/brief"]);
     let child = background.spawn().expect("start kubectl");
     kubectl.ok(&["delete", "configmap", "brief"]);
     let ended = child.wait_with_output().expect("the wait ends");
@@ -295,7 +283,7 @@ fn configuration(kubectl: &Kubectl) {
 
 /// kubectl.md 6.3: cordon, taint, and a drain that waits for a budget.
 fn drained(kubectl: &Kubectl) {
-    let name = kubectl.ok(&["get", "nodes", "-o", "jsonpath={.items[0].metadata.name}"]);
+    let name = kubectl.node_name();
     let name = name.as_str();
     let taint = |taint: &str| kubectl.ok(&["taint", "node", name, taint]);
     assert_eq!(

@@ -3,7 +3,7 @@
 use std::process::Stdio;
 
 use end_to_end::stateful_set::web;
-use end_to_end::{Instance, Kubectl, text, wait_for};
+use end_to_end::{Instance, Kubectl, text, wait_for, words};
 
 #[test]
 fn reading_with_the_stock_client() {
@@ -21,14 +21,6 @@ fn reading_with_the_stock_client() {
     the_category_all(&kubectl);
     nothing_found(&kubectl);
     events_of_a_watch(&kubectl.in_new_namespace("watched"));
-}
-
-/// The words of each line.
-fn words(printed: &str) -> Vec<Vec<&str>> {
-    let lines = printed.lines();
-    lines
-        .map(|line| line.split_whitespace().collect())
-        .collect()
 }
 
 /// kubectl.md 0.5, 0.6, 0.8: what the client makes of a `Status` and of warnings.
@@ -326,6 +318,5 @@ fn events_of_a_watch(kubectl: &Kubectl) {
     };
     let news = rows(only_news, "during");
     assert_eq!(news, ["ADDED 0", "MODIFIED 1", "DELETED 1"]);
-    let both = with_list;
-    assert_eq!(rows(both, "before"), ["ADDED 0"]);
+    assert_eq!(rows(with_list, "before"), ["ADDED 0"]);
 }

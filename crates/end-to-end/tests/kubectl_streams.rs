@@ -49,13 +49,7 @@ fn streams_into_containers() {
     let (_registry, instance) = with_images();
     let kubectl = instance.kubectl();
     kubectl.apply(PODS);
-    kubectl.ok(&[
-        "wait",
-        "--for=condition=Ready",
-        "pods",
-        "--all",
-        "--timeout=60s",
-    ]);
+    kubectl.wait_pods_ready(&["pods", "--all"]);
     for websocket in ["true", "false"] {
         exec(&kubectl, websocket);
         attach(&kubectl, websocket);
@@ -153,44 +147,21 @@ fn forward(kubectl: &Kubectl, websocket: &str) {
 
 /// kubectl.md 5.4
 fn run(kubectl: &Kubectl) {
-    let run = [
-        "run",
-        "once",
-        "--image=busybox:1",
-        "--restart=Never",
-        "-i",
-        "--rm",
-    ];
-    let once = [&run[..], &["--", "sh", "-c", "cat; exit 5"]].concat();
+    let run = ["run", "--image=busybox:1", "--restart=Never", "--rm"];
+    let run = |more: &[&'static str]| [&run[..], more].concat();
+    let once = run(&["once", "-i", "--", "sh", "-c", "cat; exit 5"]);
     let once = kubectl.run_with_input(&once, "typed\n");
     assert_eq!(once.code, 5, "{once:?}");
     assert!(once.stdout.contains("typed\n"), "{once:?}");
     let gone = "pod \"once\" deleted from default namespace";
     assert!(once.stdout.contains(gone), "{once:?}");
     // Over before anybody could attach: the log says what it said.
-    let quick = [
-        "run",
-        "quick",
-        "--image=busybox:1",
-        "--restart=Never",
-        "-i",
-        "--rm",
-    ];
-    let quick = kubectl.run(&[&quick[..], &["--quiet", "--", "echo", "done"]].concat());
+    let quick = kubectl.run(&run(&["quick", "-i", "--quiet", "--", "echo", "done"]));
     // The client reads the log before it attaches, and again when it was too late for that.
     assert_eq!(quick.code, 0, "{quick:?}");
     let told: Vec<&str> = quick.stdout.lines().collect();
     assert!(matches!(told[..], ["done"] | ["done", "done"]), "{quick:?}");
-    let terminal = [
-        "run",
-        "tty",
-        "--image=busybox:1",
-        "--restart=Never",
-        "-it",
-        "--rm",
-    ];
-    let terminal = [&terminal[..], &["--", "sh"]].concat();
-    let terminal = kubectl.on_terminal(&terminal, "tty; exit 3\n");
+    let terminal = kubectl.on_terminal(&run(&["tty", "-it", "--", "sh"]), "tty; exit 3\n");
     assert!(terminal.stdout.contains("/dev/"), "{terminal:?}");
     assert_eq!(terminal.code, 3, "{terminal:?}");
     kubectl.ok(&["run", "stays", "--image=busybox:1", "--", "sleep", "1000"]);
@@ -264,7 +235,7 @@ fn proxy(kubectl: &Kubectl) {
         let page = get(&format!("/api/v1/namespaces/default/{path}"));
         assert!(page.contains("page"), "{path}: {page}");
     }
-    let node = kubectl.ok(&["get", "nodes", "-o", "jsonpath={.items[0].metadata.name}"]);
+    let node = kubectl.node_name();
     let healthy = get(&format!("/api/v1/nodes/{node}/proxy/healthz"));
     assert_eq!(healthy, "ok");
 }

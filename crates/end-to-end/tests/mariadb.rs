@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 
 use end_to_end::applications::mariadb;
 use end_to_end::process::kill_in_pod;
-use end_to_end::{Kubectl, Shell, example, wait_for, with_registry_of};
+use end_to_end::{Kubectl, Shell, example, wait_for, wait_for_text, with_registry_of};
 
 const PODS: [&str; 3] = ["mariadb-0", "mariadb-1", "mariadb-2"];
 
@@ -13,11 +13,7 @@ const PODS: [&str; 3] = ["mariadb-0", "mariadb-1", "mariadb-2"];
 fn ask(kubectl: &Kubectl, pod: &str, sql: &str) -> Result<String, String> {
     let client = format!("MYSQL_PWD=$ROOT_PASSWORD mariadb -u root -N -e \"{sql}\"");
     let output = kubectl.run(&["exec", pod, "-c", "mariadb", "--", "sh", "-c", &client]);
-    if output.code == 0 {
-        Ok(output.stdout)
-    } else {
-        Err(output.stderr)
-    }
+    output.success().map_err(|output| output.stderr)
 }
 
 /// The rows that the writer got acknowledged.
@@ -105,13 +101,8 @@ fn no_empty_primary(kubectl: &Kubectl, shell: &Shell) {
     shell.ok("kubectl delete pvc data-mariadb-0 --wait=false");
     shell.ok("kubectl delete pod mariadb-0");
     let said = "mariadb-0 has lost its data, but mariadb-1 is there";
-    wait_for("the refusal", 60, || {
-        let logs = shell.run("kubectl logs mariadb-0 -c prepare");
-        if logs.stdout.contains(said) {
-            Ok(())
-        } else {
-            Err(logs)
-        }
+    wait_for_text(said, 60, || {
+        shell.run("kubectl logs mariadb-0 -c prepare").stdout
     });
     let rows = ask(
         kubectl,
@@ -124,12 +115,8 @@ fn no_empty_primary(kubectl: &Kubectl, shell: &Shell) {
 fn nothing_is_missing(kubectl: &Kubectl) {
     kubectl.ok(&["exec", "writer", "--", "touch", "/notes/stop"]);
     wait_for("the writer to stop", 30, || {
-        let stopped = kubectl.run(&["exec", "writer", "--", "ls", "/notes/stopped"]);
-        if stopped.code == 0 {
-            Ok(())
-        } else {
-            Err(stopped)
-        }
+        let list = ["exec", "writer", "--", "ls", "/notes/stopped"];
+        kubectl.run(&list).success()
     });
     let acknowledged = acknowledged(kubectl);
     assert!(acknowledged.len() > 25, "{}", acknowledged.len());

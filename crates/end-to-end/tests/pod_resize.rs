@@ -57,7 +57,7 @@ fn has(pod: &Value, cpu: &str, memory: &str, restarts: i64) -> bool {
 
 fn wait(kubectl: &Kubectl, what: &str, wanted: impl Fn(&Value) -> bool) -> Value {
     wait_for(what, 30, || {
-        let pod = kubectl.json(&["get", "pod", "sized"]);
+        let pod = kubectl.pod("sized");
         if wanted(&pod) { Ok(pod) } else { Err(pod) }
     })
 }
@@ -67,12 +67,7 @@ fn a_running_pod_gets_other_resources() {
     let (_registry, instance) = with_images();
     let kubectl = instance.kubectl();
     kubectl.apply(POD);
-    kubectl.ok(&[
-        "wait",
-        "--for=condition=Ready",
-        "pod/sized",
-        "--timeout=60s",
-    ]);
+    kubectl.wait_pods_ready(&["pod/sized"]);
     wait(&kubectl, "what it asked for", |pod| {
         has(pod, "100m", "64Mi", 0)
     });
@@ -104,7 +99,7 @@ fn a_running_pod_gets_other_resources() {
     ]);
     let described = kubectl.ok(&["describe", "pod", "sized"]);
     assert!(described.contains("ResizeInfeasible"), "{described}");
-    let pod = kubectl.json(&["get", "pod", "sized"]);
+    let pod = kubectl.pod("sized");
     let status = &pod["status"]["containerStatuses"][0];
     assert_eq!(status["allocatedResources"]["cpu"], "300m");
     resize(&kubectl, "50m", "96Mi");

@@ -35,26 +35,13 @@ fn service_addresses() {
         "-c",
         "trap 'exit 0' TERM; while true; do sleep 0.1; done",
     ]);
-    kubectl.ok(&[
-        "wait",
-        "--for=condition=Ready",
-        "pod/server",
-        "pod/client",
-        "--timeout=60s",
-    ]);
+    kubectl.wait_pods_ready(&["pod/server", "pod/client"]);
     let service = kubectl.json(&["get", "service", "front"]);
     let address = format!("{}:8080", text(&service, "/spec/clusterIP"));
     let port = service["spec"]["ports"][0]["nodePort"]
         .as_u64()
         .expect("a node port");
-    let node = kubectl.json(&["get", "nodes"]);
-    let host = node["items"][0]["status"]["addresses"]
-        .as_array()
-        .into_iter()
-        .flatten()
-        .find(|address| address["type"] == "InternalIP")
-        .map(|address| text(address, "/address").to_owned())
-        .expect("the node has an address");
+    let host = kubectl.node_address();
     for target in [
         address.clone(),
         "front:8080".to_owned(),
@@ -111,7 +98,7 @@ fn pods_in_full() {
     ]);
     let host = instance.data().with_file_name("on-the-host");
     kubectl.apply(&FULL_POD.replace("ON_THE_HOST", &host.to_string_lossy()));
-    kubectl.ok(&["wait", "--for=condition=Ready", "pod/full", "--timeout=60s"]);
+    kubectl.wait_pods_ready(&["pod/full"]);
     let read = |command: &str| kubectl.ok(&["exec", "full", "--", "sh", "-c", command]);
     assert_eq!(read("cat /shared/first"), "from init\n");
     assert_eq!(read("cat /shared/started"), "post-start\n");

@@ -16,12 +16,9 @@ fn ask(kubectl: &Kubectl, pod: &str, sql: &str) -> Result<String, String> {
         sql,
     ];
     let exec = ["exec", pod, "-c", "postgres", "--"];
-    let output = kubectl.run(&[&exec[..], &client].concat());
-    if output.code == 0 {
-        Ok(output.stdout.trim_end().to_owned())
-    } else {
-        Err(output.stderr)
-    }
+    let answer = kubectl.run(&[&exec[..], &client].concat()).success();
+    let answer = answer.map(|printed| printed.trim_end().to_owned());
+    answer.map_err(|output| output.stderr)
 }
 
 #[track_caller]
@@ -47,19 +44,13 @@ fn replicas_follow_the_primary() {
     let streaming = "SELECT count(*) FROM pg_stat_replication WHERE state = 'streaming'";
     wait_answer(&kubectl, "postgres-0", streaming, "1");
 
-    let made = ask(
-        &kubectl,
-        "postgres-0",
-        "CREATE TABLE towns (name text); INSERT INTO towns VALUES ('Ghent')",
-    );
+    let make = "CREATE TABLE towns (name text); INSERT INTO towns VALUES ('Ghent')";
+    let made = ask(&kubectl, "postgres-0", make);
     assert!(made.is_ok(), "{made:?}");
     let names = "SELECT string_agg(name, ' ' ORDER BY name) FROM towns";
     wait_answer(&kubectl, "postgres-1", names, "Ghent");
-    let refused = ask(
-        &kubectl,
-        "postgres-1",
-        "INSERT INTO towns VALUES ('Bruges')",
-    );
+    let add = |town: &str| format!("INSERT INTO towns VALUES ('{town}')");
+    let refused = ask(&kubectl, "postgres-1", &add("Bruges"));
     let refused = refused.expect_err("a replica takes no writes");
     assert!(refused.contains("read-only transaction"), "{refused}");
 
@@ -73,14 +64,10 @@ fn replicas_follow_the_primary() {
     shell.ok("kubectl delete pod postgres-0");
     kubectl.wait_ready("postgres", 3);
     wait_answer(&kubectl, "postgres-0", streaming, "2");
-    let more = ask(
-        &kubectl,
-        "postgres-0",
-        "INSERT INTO towns VALUES ('Leuven')",
-    );
+    let more = ask(&kubectl, "postgres-0", &add("Leuven"));
     assert_eq!(more.as_deref(), Ok("INSERT 0 1"));
     // It crashes: what was acknowledged is in its log.
-    let more = ask(&kubectl, "postgres-0", "INSERT INTO towns VALUES ('Mons')");
+    let more = ask(&kubectl, "postgres-0", &add("Mons"));
     assert_eq!(more.as_deref(), Ok("INSERT 0 1"));
     kill_in_pod(&kubectl, "postgres-0", "postgres");
     wait_answer(&kubectl, "postgres-0", streaming, "2");

@@ -8,12 +8,9 @@ use end_to_end::{Kubectl, Shell, example, wait_for, with_registry_of};
 fn ask(kubectl: &Kubectl, pod: &str, command: &str) -> Result<String, String> {
     let mut words = vec!["exec", pod, "--", "redis-cli", "--raw"];
     words.extend(command.split(' '));
-    let output = kubectl.run(&words);
-    if output.code == 0 {
-        Ok(output.stdout.replace('\r', "").trim_end().to_owned())
-    } else {
-        Err(output.stderr)
-    }
+    let answer = kubectl.run(&words).success();
+    let answer = answer.map(|printed| printed.replace('\r', "").trim_end().to_owned());
+    answer.map_err(|output| output.stderr)
 }
 
 #[track_caller]

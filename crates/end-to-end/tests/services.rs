@@ -2,7 +2,7 @@
 //! of its own for each ordinal, clients that stay with their pod (DESIGN §8; statefulset.md §10).
 
 use end_to_end::registry::curl;
-use end_to_end::{Kubectl, text, wait_for, with_images};
+use end_to_end::{wait_for, wait_for_text, with_images};
 
 /// A set whose pods tell their names.
 const NAMES: &str = r#"
@@ -48,17 +48,6 @@ spec:
   ports: [{port: 18480, targetPort: 80}]
 ";
 
-/// The address of the only node.
-fn node_address(kubectl: &Kubectl) -> String {
-    let nodes = kubectl.json(&["get", "nodes"]);
-    let addresses = nodes["items"][0]["status"]["addresses"].as_array();
-    let internal = addresses
-        .into_iter()
-        .flatten()
-        .find(|address| address["type"] == "InternalIP");
-    text(internal.expect("the node has an address"), "/address").to_owned()
-}
-
 fn page(url: &str) -> Result<String, String> {
     let page = curl(&["--fail", "--max-time", "5", url])?;
     Ok(page.trim().to_owned())
@@ -78,7 +67,7 @@ fn each_ordinal_and_a_load_balancer_are_reached_from_outside() {
     let kubectl = instance.kubectl();
     kubectl.apply(NAMES);
     kubectl.ok(&["rollout", "status", "statefulset/names", "--timeout=120s"]);
-    let node = node_address(&kubectl);
+    let node = kubectl.node_address();
     for ordinal in 0..2 {
         answers(
             &format!("http://{node}:{}/", 31410 + ordinal),
@@ -88,13 +77,8 @@ fn each_ordinal_and_a_load_balancer_are_reached_from_outside() {
 
     // The type LoadBalancer: no node port needed, the port of the Service itself.
     kubectl.apply(FRONT);
-    let shown = wait_for("an address for front", 30, || {
-        let shown = kubectl.ok(&["get", "service", "front", "--no-headers"]);
-        if shown.contains(&node) {
-            Ok(shown)
-        } else {
-            Err(shown)
-        }
+    let shown = wait_for_text(&node, 30, || {
+        kubectl.ok(&["get", "service", "front", "--no-headers"])
     });
     assert!(shown.contains("LoadBalancer"), "{shown}");
     let front = format!("http://{node}:18480/");
@@ -114,10 +98,8 @@ fn each_ordinal_and_a_load_balancer_are_reached_from_outside() {
         "late",
         "--tcp=18480:80",
     ]);
-    wait_for("late to say what it waits for", 30, || {
-        let described = kubectl.ok(&["describe", "service", "late"]);
-        let told = described.contains("is taken by Service default/front");
-        if told { Ok(()) } else { Err(described) }
+    wait_for_text("is taken by Service default/front", 30, || {
+        kubectl.ok(&["describe", "service", "late"])
     });
     let late = kubectl.ok(&["get", "service", "late", "--no-headers"]);
     assert!(late.contains("<pending>"), "{late}");

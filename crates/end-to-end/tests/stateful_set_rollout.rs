@@ -1,7 +1,7 @@
 //! Rollouts: canary by partition and back, by hand, without a block, history and undo.
 
 use end_to_end::stateful_set::{version, web};
-use end_to_end::{Instance, Kubectl};
+use end_to_end::{Instance, Kubectl, wait_for};
 use serde_json::json;
 
 #[test]
@@ -179,6 +179,22 @@ fn history_and_undo(kubectl: &Kubectl) {
     assert_eq!(rows().len(), 3, "a restart is a revision");
 }
 
+/// statefulset.md 3.47: what may be and what is unavailable, for dashboards.
+fn figures(kubectl: &Kubectl) {
+    let labels = "{pod_management_policy=\"Parallel\",statefulset_name=\"web\",\
+                  statefulset_namespace=\"several\"}";
+    for line in [
+        format!("statefulset_controller_statefulset_max_unavailable{labels} 2"),
+        format!("statefulset_controller_statefulset_unavailable_replicas{labels} 0"),
+    ] {
+        wait_for(&line, 30, || {
+            let told = kubectl.ok(&["get", "--raw", "/metrics"]);
+            let here = told.lines().any(|other| other == line);
+            if here { Ok(()) } else { Err(told) }
+        });
+    }
+}
+
 /// statefulset.md 3.42, 3.45, T44: what is down anyway goes first, and two at a time are down.
 fn several_at_once(kubectl: &Kubectl) {
     let mut set = web(4);
@@ -195,6 +211,7 @@ fn several_at_once(kubectl: &Kubectl) {
         "-o",
         "jsonpath={range .items[?(@.reason==\"SuccessfulDelete\")]}{.message}{\"\\n\"}{end}",
     ]);
+    figures(kubectl);
     let first: Vec<&str> = deleted.lines().take(2).collect();
     let both = ["web-3", "web-2"];
     let tells = |pod: &&str| first.iter().any(|line| line.contains(*pod));

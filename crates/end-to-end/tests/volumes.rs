@@ -1,7 +1,7 @@
 //! Disks: what a volume of each class may hold, how it grows, and how it is copied
 //! (statefulset.md §11; kubectl.md 1.8).
 
-use end_to_end::{Kubectl, text, wait_for, with_images};
+use end_to_end::{Kubectl, Output, text, wait_for, wait_for_text, with_images, words};
 use serde_json::{Value, json};
 
 #[test]
@@ -36,17 +36,11 @@ fn what_a_plain_directory_cannot_be_is_said() {
     let kubectl = instance.kubectl();
     kubectl.apply(&claim("data", "local", &Value::Null).to_string());
     kubectl.apply(&pod("holder", "data").to_string());
-    ready(&kubectl, "holder");
+    kubectl.wait_pods_ready(&["pod/holder"]);
     kubectl.apply(&snapshot("s", "data").to_string());
     let told = |object: &str, pointer: &str, part: &str| {
-        wait_for(&format!("{object} to say {part}"), 60, || {
-            let object = kubectl.json(&["get", object]);
-            let seen = text(&object, pointer).to_owned();
-            if seen.contains(part) {
-                Ok(())
-            } else {
-                Err(seen)
-            }
+        wait_for_text(part, 60, || {
+            text(&kubectl.json(&["get", object]), pointer).to_owned()
         });
     };
     let cannot = "cannot make snapshots and clones; volumes of the class local-cow can";
@@ -105,20 +99,9 @@ fn set() -> String {
     .to_string()
 }
 
-fn ready(kubectl: &Kubectl, pod: &str) {
-    let pod = format!("pod/{pod}");
-    kubectl.ok(&["wait", "--for=condition=Ready", &pod, "--timeout=60s"]);
-}
-
-fn write(pod: &str, file: &str, mib: u64) -> Vec<String> {
+fn write(kubectl: &Kubectl, pod: &str, file: &str, mib: u64) -> Output {
     let command = format!("dd if=/dev/zero of={file} bs=1M count={mib} && sync");
-    ["exec", pod, "--", "sh", "-c", &command]
-        .map(str::to_owned)
-        .to_vec()
-}
-
-fn words(line: &[String]) -> Vec<&str> {
-    line.iter().map(String::as_str).collect()
+    kubectl.run(&["exec", pod, "--", "sh", "-c", &command])
 }
 
 fn read(kubectl: &Kubectl, pod: &str, file: &str) -> String {
@@ -150,11 +133,12 @@ fn event(kubectl: &Kubectl, about: &str, reason: &str, part: &str) {
 
 /// statefulset.md 11.3: a volume holds what its claim says; its neighbour does not notice.
 fn stopped_at_the_limit(kubectl: &Kubectl) {
-    let error = kubectl.fails(&words(&write("db-0", "/data/large", 80)));
-    assert!(error.contains("quota exceeded"), "{error}");
-    kubectl.ok(&words(&write("db-1", "/data/large", 32)));
+    let full = write(kubectl, "db-0", "/data/large", 80);
+    assert_ne!(full.code, 0, "{full:#?}");
+    assert!(full.stderr.contains("quota exceeded"), "{full:#?}");
+    write(kubectl, "db-1", "/data/large", 32).expect_success("write to the neighbour");
     kubectl.ok(&["exec", "db-0", "--", "rm", "/data/large"]);
-    kubectl.ok(&words(&write("db-0", "/data/small", 16)));
+    write(kubectl, "db-0", "/data/small", 16).expect_success("write what fits");
 }
 
 /// statefulset.md 11.12, 11.13.
@@ -169,7 +153,7 @@ fn grows_in_use(kubectl: &Kubectl) {
         }
     });
     event(kubectl, "data-db-0", "VolumeResizeSuccessful", "succeeded");
-    kubectl.ok(&words(&write("db-0", "/data/large", 80)));
+    write(kubectl, "db-0", "/data/large", 80).expect_success("write what fits now");
     // What the disk cannot hold is refused, and the volume stays as it is.
     kubectl.ok(&["patch", "pvc", "data-db-0", "-p", &request("900Ti")]);
     event(
@@ -200,17 +184,12 @@ fn kept_and_restored(kubectl: &Kubectl) {
     ]);
     say(kubectl, "db-0", "after");
     let table = kubectl.ok(&["get", "volumesnapshot", "s"]);
-    let mut lines = table.lines();
-    let columns = lines.next().unwrap_or_default();
+    let rows = words(&table);
     let wanted = "NAME READYTOUSE SOURCEPVC SOURCESNAPSHOTCONTENT RESTORESIZE SNAPSHOTCLASS \
         SNAPSHOTCONTENT CREATIONTIME AGE";
-    assert_eq!(
-        columns.split_whitespace().collect::<Vec<_>>().join(" "),
-        wanted
-    );
-    let row = lines.next().unwrap_or_default();
+    assert_eq!(rows[0].join(" "), wanted);
     for cell in ["true", "data-db-0", "192Mi", "local-cow"] {
-        assert!(row.contains(cell), "{row}");
+        assert!(rows[1].contains(&cell), "{table}");
     }
     let source = json!({"apiGroup": "snapshot.storage.k8s.io", "kind": "VolumeSnapshot",
         "name": "s"});
@@ -228,7 +207,7 @@ fn kept_and_restored(kubectl: &Kubectl) {
     fitting["spec"]["resources"]["requests"]["storage"] = "192Mi".into();
     kubectl.apply(&fitting.to_string());
     kubectl.apply(&pod("reader", "restored").to_string());
-    ready(kubectl, "reader");
+    kubectl.wait_pods_ready(&["pod/reader"]);
     assert_eq!(read(kubectl, "reader", "/data/word"), "before");
 }
 
@@ -237,7 +216,7 @@ fn cloned(kubectl: &Kubectl) {
     say(kubectl, "db-1", "second");
     kubectl.apply(&claim("cloned", "local-cow", &source).to_string());
     kubectl.apply(&pod("cloner", "cloned").to_string());
-    ready(kubectl, "cloner");
+    kubectl.wait_pods_ready(&["pod/cloner"]);
     assert_eq!(read(kubectl, "cloner", "/data/word"), "second");
     say(kubectl, "cloner", "own");
     assert_eq!(read(kubectl, "db-1", "/data/word"), "second");
@@ -250,7 +229,7 @@ fn goes_with_its_pod(kubectl: &Kubectl) {
         "spec": {"storageClassName": "local-cow", "accessModes": ["ReadWriteOnce"],
             "resources": {"requests": {"storage": "64Mi"}}}}}}]);
     kubectl.apply(&scratch.to_string());
-    ready(kubectl, "scratch");
+    kubectl.wait_pods_ready(&["pod/scratch"]);
     let owner = "jsonpath={.metadata.ownerReferences[0].name}";
     assert_eq!(
         kubectl.ok(&["get", "pvc", "scratch-data", "-o", owner]),

@@ -53,7 +53,7 @@ fn a_pod_has_a_say() {
             "tls.key": identity.key_pem()}});
     kubectl.apply(&secret.to_string());
     kubectl.apply(&pod_and_service().to_string());
-    kubectl.ok(&["wait", "--for=condition=Ready", "pod/hook", "--timeout=60s"]);
+    kubectl.wait_pods_ready(&["pod/hook"]);
     let bundle = directory.path().join("bundle");
     std::fs::write(&bundle, authority.ca_pem()).expect("write the bundle");
     // The client encodes it, as people let it.

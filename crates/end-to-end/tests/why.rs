@@ -149,12 +149,9 @@ fn a_set_is_led_back_to_the_probe_that_fails() {
     );
     for pod in ["web-0", "web-1"] {
         wait_for("the pod to run", 60, || {
-            let output = kubectl.run(&["exec", pod, "--", "touch", "/tmp/ready"]);
-            if output.code == 0 {
-                Ok(())
-            } else {
-                Err(output)
-            }
+            kubectl
+                .run(&["exec", pod, "--", "touch", "/tmp/ready"])
+                .success()
         });
     }
     kubectl.wait_ready("web", 2);

@@ -4,7 +4,8 @@
 use std::collections::BTreeSet;
 
 use end_to_end::applications::zookeeper;
-use end_to_end::{Kubectl, Shell, example, wait_for, with_registry_of};
+use end_to_end::cluster::is_ready;
+use end_to_end::{Kubectl, Shell, example, text, wait_for, with_registry_of};
 
 const PODS: [&str; 3] = ["zk-0", "zk-1", "zk-2"];
 
@@ -31,14 +32,7 @@ fn wait_ensemble(kubectl: &Kubectl) {
 /// Runs commands of ZooKeeper's own client, against the ensemble.
 fn tell(shell: &Shell, pod: &str, command: &str) -> String {
     let client = format!("kubectl exec {pod} -- zkCli.sh -server zk-client:2181 {command}");
-    wait_for(command, 60, || {
-        let output = shell.run(&client);
-        if output.code == 0 {
-            Ok(output.stdout)
-        } else {
-            Err(output)
-        }
-    })
+    wait_for(command, 60, || shell.run(&client).success())
 }
 
 #[test]
@@ -54,8 +48,9 @@ fn a_quorum_is_rolled_one_by_one() {
     let before = PODS.map(|pod| kubectl.pod_uid(pod));
     shell.ok("kubectl rollout restart sts/zk");
     let mut seen = BTreeSet::new();
+    let mut served = BTreeSet::from(before.clone());
     wait_for("the rollout", 120, || {
-        let (away, renewed) = members(&kubectl, &before);
+        let (away, renewed) = members(&kubectl, &before, &mut served);
         assert!(away.len() <= 1, "no quorum: {away:?} are away");
         seen.extend(away);
         if renewed == 3 { Ok(()) } else { Err(renewed) }
@@ -77,19 +72,30 @@ fn a_quorum_is_rolled_one_by_one() {
     assert!(read.lines().any(|line| line == "Bruges"), "{read}");
 }
 
-/// Members that do not serve, and how many that are ready are not those of before.
-fn members(kubectl: &Kubectl, before: &[String]) -> (Vec<String>, usize) {
+/// Members that are not there to serve, and how many that are ready are not those of before.
+///
+/// `served` are those that have been ready: while a leader is elected no member answers, but it takes
+/// part in the quorum.
+fn members(
+    kubectl: &Kubectl,
+    before: &[String],
+    served: &mut BTreeSet<String>,
+) -> (Vec<String>, usize) {
     let pods = kubectl.json(&["get", "pods", "-l", "app=zk"]);
     let mut away: Vec<String> = PODS.map(str::to_owned).to_vec();
     let mut renewed = 0;
     for pod in pods["items"].as_array().into_iter().flatten() {
-        let conditions = pod["status"]["conditions"].as_array();
-        let mut conditions = conditions.into_iter().flatten();
-        let ready = conditions.any(|c| c["type"] == "Ready" && c["status"] == "True");
-        if ready && pod["metadata"]["deletionTimestamp"].is_null() {
-            away.retain(|name| pod["metadata"]["name"] != name.as_str());
-            let uid = pod["metadata"]["uid"].as_str().unwrap_or_default();
+        let uid = text(pod, "/metadata/uid");
+        if !pod["metadata"]["deletionTimestamp"].is_null() {
+            continue;
+        }
+        if is_ready(pod) {
+            served.insert(uid.to_owned());
             renewed += usize::from(before.iter().all(|old| old != uid));
+        }
+        let runs = !pod["status"]["containerStatuses"][0]["state"]["running"].is_null();
+        if runs && served.contains(uid) {
+            away.retain(|name| pod["metadata"]["name"] != name.as_str());
         }
     }
     (away, renewed)

@@ -1,0 +1,126 @@
+//! What mainstay does where Kubernetes stays stuck, and the annotations that bring that back.
+
+use end_to_end::stateful_set::{version, web};
+use end_to_end::{Kubectl, wait_for, with_images};
+use serde_json::{Value, json};
+
+#[test]
+fn each_option_brings_back_what_kubernetes_does() {
+    let (_registry, instance) = with_images();
+    let kubectl = instance.kubectl();
+    unhealthy_surplus_goes(&kubectl.in_new_namespace("down"));
+    unhealthy_surplus_waits(&kubectl.in_new_namespace("down-waiting"));
+    down_anyway(&kubectl.in_new_namespace("down-anyway"));
+    short_history(&kubectl.in_new_namespace("short-history"));
+    unknown_ones_are_refused(&kubectl.in_new_namespace("unknown"));
+}
+
+/// A set whose pods are Ready for as long as they have a file.
+fn with_file(replicas: u64) -> Value {
+    let mut set = web(replicas);
+    let container = &mut set["spec"]["template"]["spec"]["containers"][0];
+    container["image"] = json!("busybox:1");
+    let script = "touch /tmp/ready; trap 'exit 0' TERM; while true; do sleep 0.1; done";
+    container["command"] = json!(["sh", "-c", script]);
+    container["readinessProbe"] = json!({"periodSeconds": 1, "failureThreshold": 1,
+        "exec": {"command": ["test", "-f", "/tmp/ready"]}});
+    set
+}
+
+/// Three pods, of which the upper two are not Ready.
+fn upper_two_unhealthy(kubectl: &Kubectl, annotations: Value) {
+    let mut set = with_file(3);
+    set["metadata"]["annotations"] = annotations;
+    kubectl.apply(&set.to_string());
+    kubectl.wait_ready("web", 3);
+    for pod in ["web-1", "web-2"] {
+        kubectl.ok(&["exec", pod, "--", "rm", "/tmp/ready"]);
+    }
+    kubectl.wait_versions("0:a 1:a! 2:a!");
+}
+
+/// statefulset.md 3.14, T6: surplus pods go from the top, whatever their health.
+fn unhealthy_surplus_goes(kubectl: &Kubectl) {
+    upper_two_unhealthy(kubectl, json!({}));
+    kubectl.ok(&["scale", "statefulset", "web", "--replicas=1"]);
+    kubectl.wait_versions("0:a");
+}
+
+/// statefulset.md 3.14: each waits for the other, until somebody deletes one.
+fn unhealthy_surplus_waits(kubectl: &Kubectl) {
+    upper_two_unhealthy(kubectl, json!({"mainstay.dev/scale-down": "WaitForLowest"}));
+    kubectl.ok(&["scale", "statefulset", "web", "--replicas=1"]);
+    seen(kubectl);
+    std::thread::sleep(std::time::Duration::from_secs(2));
+    assert_eq!(kubectl.versions(), "0:a 1:a! 2:a!");
+    kubectl.ok(&["delete", "pod", "web-2"]);
+    kubectl.wait_versions("0:a");
+}
+
+/// statefulset.md 3.43, 3.44, 3.45: a pod that is down anyway uses up the budget, as first released;
+/// without that it goes at once.
+fn down_anyway(kubectl: &Kubectl) {
+    let mut set = web(1);
+    set["metadata"]["annotations"] = json!({
+        "mainstay.dev/max-unavailable": "AsReleased",
+        "mainstay.dev/stuck-rollout": "Wait",
+    });
+    set["spec"]["podManagementPolicy"] = json!("Parallel");
+    set["spec"]["updateStrategy"] = json!({"rollingUpdate": {"maxUnavailable": 1}});
+    let probe = &mut set["spec"]["template"]["spec"]["containers"][0]["readinessProbe"];
+    probe["httpGet"]["path"] = json!("/missing");
+    kubectl.apply(&set.to_string());
+    kubectl.wait_versions("0:a!");
+    kubectl.patch_web(&version("b"));
+    seen(kubectl);
+    std::thread::sleep(std::time::Duration::from_secs(2));
+    assert_eq!(kubectl.versions(), "0:a!");
+    kubectl.ok(&[
+        "annotate",
+        "statefulset",
+        "web",
+        "mainstay.dev/max-unavailable-",
+    ]);
+    kubectl.wait_versions("0:b!");
+}
+
+/// statefulset.md 4.11: only as many old revisions are kept as the set says.
+fn short_history(kubectl: &Kubectl) {
+    let mut set = web(1);
+    set["spec"]["revisionHistoryLimit"] = json!(1);
+    kubectl.apply(&set.to_string());
+    for next in ["b", "c", "d"] {
+        kubectl.wait_ready("web", 1);
+        kubectl.patch_web(&version(next));
+        kubectl.wait_versions(&format!("0:{next}"));
+    }
+    wait_for("two revisions", 30, || {
+        let all = kubectl.ok(&["get", "controllerrevisions", "-o", "name"]);
+        if all.lines().count() == 2 {
+            Ok(())
+        } else {
+            Err(all)
+        }
+    });
+}
+
+fn unknown_ones_are_refused(kubectl: &Kubectl) {
+    let mut set = web(1);
+    set["metadata"]["annotations"] = json!({"mainstay.dev/scale-down": "Lowest"});
+    let refused = kubectl.run_with_input(&["apply", "-f", "-"], &set.to_string());
+    let allowed = "supported values: \"HighestFirst\", \"WaitForLowest\"";
+    assert_ne!(refused.code, 0, "{refused:?}");
+    assert!(refused.stderr.contains(allowed), "{refused:?}");
+}
+
+/// Waits until the controller has seen the set as it is.
+fn seen(kubectl: &Kubectl) {
+    let path = "jsonpath={.metadata.generation}={.status.observedGeneration}";
+    wait_for("the set to be seen", 30, || {
+        let seen = kubectl.ok(&["get", "statefulset", "web", "-o", path]);
+        let same = seen
+            .split_once('=')
+            .is_some_and(|(wanted, seen)| wanted == seen);
+        if same { Ok(()) } else { Err(seen) }
+    });
+}
