@@ -10,8 +10,9 @@ mod review;
 mod webhook;
 
 pub use expressions::Expressions;
-pub use matching::{Scope, Target};
+pub use matching::Target;
 pub use policy::{Judgement, PluralOf, Policies};
 pub use request::Request;
+pub use resource_kinds::Scope;
 pub use review::{Verdict, review, verdict};
 pub use webhook::{Client, Webhook, webhooks};

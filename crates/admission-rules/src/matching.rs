@@ -1,18 +1,10 @@
 //! Which requests webhooks and policies are for.
 
 use object_model::LabelSelector;
+use resource_kinds::Scope;
 use serde_json::Value;
 
 use crate::request::Request;
-
-/// Where objects of a kind live, as rules name it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Scope {
-    /// In the cluster as a whole.
-    Cluster,
-    /// In a namespace.
-    Namespaced,
-}
 
 /// What is written, as its path says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -42,7 +42,7 @@ struct Validation {
     expression: Expression,
     message: String,
     made: Option<Expression>,
-    reason: String,
+    reason: StatusReason,
 }
 
 /// What the policies say of a request.
@@ -56,10 +56,11 @@ pub struct Judgement {
     pub audited: Vec<String>,
 }
 
-/// Something that a policy does not allow.
+/// Something that a policy does not allow, or could not judge.
 struct Complaint {
     message: String,
-    reason: String,
+    /// The reason of the refusal; `None` of what is no answer of the policy's.
+    reason: Option<StatusReason>,
 }
 
 impl Policies {
@@ -134,7 +135,7 @@ impl Rules {
                     message
                 },
                 made: made.is_string().then(|| compile(made, &all)).transpose()?,
-                reason: text(&one["reason"]),
+                reason: reason(&one["reason"]),
             })
         });
         Ok(Self {
@@ -145,55 +146,54 @@ impl Rules {
     }
 
     /// All that is wrong, with one object of settings or none.
-    fn broken(&self, values: &Values) -> Vec<Result<(), Complaint>> {
-        let mut values = values.clone();
+    fn broken(&self, mut values: Values) -> Vec<Complaint> {
         for (name, expression) in &self.variables {
             // One that cannot be worked out is missing: a rule that mentions it fails.
             if let Ok(said) = expression.say(&values) {
                 values.add_entry(VARIABLES, name, &said);
             }
         }
-        let judged =
-            self.validations
-                .iter()
-                .map(|validation| match validation.expression.say(&values) {
-                    Ok(said) if said.as_bool() == Some(true) => Ok(()),
-                    Ok(said) if said.as_bool() == Some(false) => Err(validation.complaint(&values)),
-                    Ok(_) => Err(Complaint::failure(
-                        "cel expression resulted in other than a bool",
-                    )),
-                    Err(error) => Err(Complaint::failure(&format!(
-                        "expression resulted in error: {error}"
-                    ))),
-                });
-        judged.collect()
+        let validations = self.validations.iter();
+        validations
+            .filter_map(|validation| validation.judge(&values))
+            .collect()
     }
 }
 
 impl Validation {
+    fn judge(&self, values: &Values) -> Option<Complaint> {
+        match self.expression.say(values).map(|said| said.as_bool()) {
+            Ok(Some(true)) => None,
+            Ok(Some(false)) => Some(self.complaint(values)),
+            Ok(None) => Some(Complaint::failure(
+                "cel expression resulted in other than a bool".to_owned(),
+            )),
+            Err(error) => Some(Complaint::failure(format!(
+                "expression resulted in error: {error}"
+            ))),
+        }
+    }
+
     fn complaint(&self, values: &Values) -> Complaint {
         let made = self.made.as_ref().and_then(|made| made.say(values).ok());
         let made = made.as_ref().and_then(|said| said.as_text()).map(str::trim);
         let made = made.filter(|text| !text.is_empty() && !text.contains('\n'));
         Complaint {
             message: made.unwrap_or(&self.message).to_owned(),
-            reason: self.reason.clone(),
+            reason: Some(self.reason),
         }
     }
 }
 
 impl Complaint {
-    /// Something that went wrong while judging; `reason` tells it from a rule that is broken.
-    fn failure(message: &str) -> Self {
+    /// Something that went wrong while judging.
+    fn failure(message: String) -> Self {
         Self {
-            message: message.to_owned(),
-            reason: FAILURE.to_owned(),
+            message,
+            reason: None,
         }
     }
 }
-
-/// The reason of what is no answer of the policy's.
-const FAILURE: &str = "\0failure";
 
 impl Bound {
     fn complaints(
@@ -204,14 +204,11 @@ impl Bound {
         plural_of: &PluralOf<'_>,
     ) -> Vec<Complaint> {
         let found = self.judged(request, targets, cluster, plural_of);
-        let complaints = match found {
-            Ok(complaints) => complaints,
-            Err(why) => vec![Complaint::failure(&why)],
-        };
+        let mut complaints = found.unwrap_or_else(|why| vec![Complaint::failure(why)]);
         // Those that are no answers count only where the policy must answer.
-        let must = self.spec["failurePolicy"] != "Ignore";
-        let mut complaints = complaints;
-        complaints.retain(|complaint| must || complaint.reason != FAILURE);
+        if self.spec["failurePolicy"] == "Ignore" {
+            complaints.retain(|complaint| complaint.reason.is_some());
+        }
         complaints
     }
 
@@ -229,15 +226,16 @@ impl Bound {
         }
         let rules = self.rules.as_ref().map_err(Clone::clone)?;
         let mut complaints = Vec::new();
+        let of_request = request.values();
         for settings in self.settings(request, cluster, plural_of)? {
-            let mut values = request.values();
+            let mut values = of_request.clone();
             values.add("params", &settings);
             match met(&rules.conditions, &values) {
                 Met::Yes => {}
                 Met::No => continue,
                 Met::Unknown(why) => return Err(why),
             }
-            complaints.extend(rules.broken(&values).into_iter().filter_map(Result::err));
+            complaints.extend(rules.broken(values));
         }
         Ok(complaints)
     }
@@ -302,7 +300,8 @@ impl Bound {
                         "ValidatingAdmissionPolicy '{policy}' with binding '{binding}' denied \
                          request: {message}"
                     );
-                    judgement.denied = Some(denied(request, text, &complaint.reason));
+                    let reason = complaint.reason.unwrap_or(StatusReason::Invalid);
+                    judgement.denied = Some(denied(request, text, reason));
                 }
                 _ => {}
             }
@@ -343,15 +342,19 @@ fn holds(
     selected(part, request)
 }
 
-/// The refusal.
-fn denied(request: &Request<'_>, text: String, reason: &str) -> Status {
-    let target = &request.target;
-    let reason = match reason {
-        "Unauthorized" => StatusReason::Unauthorized,
-        "Forbidden" => StatusReason::Forbidden,
-        "RequestEntityTooLarge" => StatusReason::RequestEntityTooLarge,
+/// The reason of a refusal, as a rule names it.
+fn reason(word: &Value) -> StatusReason {
+    match word.as_str() {
+        Some("Unauthorized") => StatusReason::Unauthorized,
+        Some("Forbidden") => StatusReason::Forbidden,
+        Some("RequestEntityTooLarge") => StatusReason::RequestEntityTooLarge,
         _ => StatusReason::Invalid,
-    };
+    }
+}
+
+/// The refusal.
+fn denied(request: &Request<'_>, text: String, reason: StatusReason) -> Status {
+    let target = &request.target;
     let mut status = Status::forbidden(target.group, target.plural, request.name, &text);
     status.reason = reason;
     status.code = reason.code();

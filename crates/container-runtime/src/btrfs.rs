@@ -23,8 +23,6 @@ const NAME_MAX: usize = 255;
 const SNAPSHOT_READ_ONLY: u64 = 1 << 1;
 const QUOTA_ENABLE: u64 = 1;
 const LIMIT_REFERENCED: u64 = 1;
-/// A limit that is none.
-const UNLIMITED: u64 = u64::MAX;
 
 #[repr(C)]
 struct VolumeArguments {
@@ -187,17 +185,17 @@ pub fn subvolume_id(path: &Path) -> io::Result<u64> {
     Ok(found.tree)
 }
 
-/// Limits what the subvolume may refer to, in bytes; `None` lifts the limit.
+/// Limits what the subvolume may refer to, in bytes.
 ///
 /// # Errors
 /// Of the kernel: `ENOTCONN` where quotas are off.
-pub fn limit(subvolume: &Path, bytes: Option<u64>) -> io::Result<()> {
+pub fn limit(subvolume: &Path, bytes: u64) -> io::Result<()> {
     let file = File::open(subvolume)?;
     let mut limit = GroupLimit {
         // The subvolume's own.
         group: 0,
         flags: LIMIT_REFERENCED,
-        max_referenced: bytes.unwrap_or(UNLIMITED),
+        max_referenced: bytes,
         max_exclusive: 0,
         reserved_referenced: 0,
         reserved_exclusive: 0,
@@ -302,7 +300,7 @@ pub fn counts_dir(root: &Path) -> io::Result<PathBuf> {
 }
 
 /// The usual spelling of a UUID.
-pub fn uuid_text(uuid: &[u8; 16]) -> String {
+fn uuid_text(uuid: &[u8; 16]) -> String {
     let hex: String = uuid.iter().map(|byte| format!("{byte:02x}")).collect();
     let parts = [
         &hex[..8],

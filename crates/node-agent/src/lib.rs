@@ -10,6 +10,7 @@ mod agent;
 mod config;
 mod container_security;
 mod container_spec;
+mod disk_usage;
 mod events;
 mod facts;
 mod grpc_probe;

@@ -5,26 +5,11 @@
 //! with less: it fails at once, and says why.
 
 use k8s_openapi::api::core::v1::{AppArmorProfile, Pod, PodSpec};
+use resource_kinds::sysctls;
 
 use crate::messages;
 use crate::record::Dismissal;
 use crate::spec::{containers, uses_host_network};
-
-/// Kernel parameters that concern nobody but the pod.
-const SAFE_SYSCTLS: [&str; 12] = [
-    "kernel.shm_rmid_forced",
-    "net.ipv4.ip_local_port_range",
-    "net.ipv4.ip_local_reserved_ports",
-    "net.ipv4.ip_unprivileged_port_start",
-    "net.ipv4.ping_group_range",
-    "net.ipv4.tcp_fin_timeout",
-    "net.ipv4.tcp_keepalive_intvl",
-    "net.ipv4.tcp_keepalive_probes",
-    "net.ipv4.tcp_keepalive_time",
-    "net.ipv4.tcp_rmem",
-    "net.ipv4.tcp_syncookies",
-    "net.ipv4.tcp_wmem",
-];
 
 /// What this node allows beyond what is always allowed.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -76,7 +61,7 @@ fn forbidden_sysctl(spec: &PodSpec, policy: &Policy) -> Option<String> {
             }
         };
         let known =
-            SAFE_SYSCTLS.contains(&name.as_str()) || policy.unsafe_sysctls.iter().any(allowed);
+            sysctls::SAFE.contains(&name.as_str()) || policy.unsafe_sysctls.iter().any(allowed);
         let network = name.starts_with("net.");
         if !known {
             Some(format!("\"{name}\" not allowlisted"))

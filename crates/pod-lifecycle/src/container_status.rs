@@ -81,12 +81,11 @@ pub(crate) fn container_status(
             }
         }
     }
-    if kind != Kind::Ephemeral {
-        set_resources(&mut status, view, container, record);
-    }
     if kind == Kind::Ephemeral {
         // It is nothing that others wait for.
         status.started = None;
+    } else {
+        set_resources(&mut status, view, container, record);
     }
     if kind == Kind::Init {
         let ended = status

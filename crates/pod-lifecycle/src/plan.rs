@@ -231,13 +231,12 @@ pub fn plan_pod(input: &PodInput<'_>, now: Timestamp) -> PodPlan {
         plan: PodPlan::default(),
     };
     let ending = ending(input, spec);
-    if ending.is_none() && deadline(input, spec).is_some_and(|at| at <= now) {
-        planner.act(Action::Dismiss(messages::deadline_exceeded()));
-    }
     match ending {
         Some(ending) => stopping::end_pod(&mut planner, ending),
         // What follows is decided with the dismissal in the record.
-        None if !planner.plan.actions.is_empty() => {}
+        None if deadline(input, spec).is_some_and(|at| at <= now) => {
+            planner.act(Action::Dismiss(messages::deadline_exceeded()));
+        }
         None => starting::run_pod(&mut planner),
     }
     let gone = match ending {

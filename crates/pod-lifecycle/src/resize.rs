@@ -169,16 +169,32 @@ pub fn with(spec: &PodSpec, resources: Option<&Allocation>) -> PodSpec {
     spec
 }
 
-/// What a pod with this specification has of the node.
-pub fn requests(spec: &PodSpec) -> Amounts {
+/// What a pod has of the node.
+pub fn held(spec: &PodSpec, record: &PodRecord) -> Amounts {
+    let allocated = record.resize.allocated.as_ref();
+    together(spec, |container| {
+        let own = allocated.and_then(|allocated| allocated.get(&container.name));
+        own.or(container.resources.as_ref())
+    })
+}
+
+/// What a pod with this specification asks for.
+fn requests(spec: &PodSpec) -> Amounts {
+    together(spec, |container| container.resources.as_ref())
+}
+
+/// What a pod whose containers have these resources has.
+fn together<'a>(
+    spec: &'a PodSpec,
+    resources: impl Fn(&'a Container) -> Option<&'a ResourceRequirements>,
+) -> Amounts {
     if let Some(of_pod) = &spec.resources {
         return requested(of_pod);
     }
     let mut sum = Amounts::default();
     let mut peak = Amounts::default();
     for (kind, container) in containers(spec) {
-        let own = container.resources.as_ref().map(requested);
-        let own = own.unwrap_or_default();
+        let own = resources(container).map(requested).unwrap_or_default();
         match kind {
             // Runs before the main ones, beside the sidecars before it.
             Kind::Init => peak = peak.max(sum.plus(own)),

@@ -117,6 +117,8 @@ impl<'a> At<'a> {
 pub(crate) trait Rules {
     /// The clauses of a name check, for the text at a place.
     fn check_text(&mut self, at: &At<'_>, check: fn(&str) -> Vec<String>);
+    /// As [`check_text`](Self::check_text); an empty text is `Required`.
+    fn check_required_text(&mut self, at: &At<'_>, check: fn(&str) -> Vec<String>);
     /// As [`check_text`](Self::check_text), unless the text is empty.
     fn check_text_if_set(&mut self, at: &At<'_>, check: fn(&str) -> Vec<String>);
     /// The number, if given, is not below zero.
@@ -139,6 +141,14 @@ impl Rules for Vec<FieldError> {
         let text = at.text();
         let clauses = check(text).into_iter();
         self.extend(clauses.map(|clause| FieldError::invalid(&at.path, text, clause)));
+    }
+
+    fn check_required_text(&mut self, at: &At<'_>, check: fn(&str) -> Vec<String>) {
+        if at.is_empty() {
+            self.push(at.required(""));
+        } else {
+            self.check_text(at, check);
+        }
     }
 
     fn check_text_if_set(&mut self, at: &At<'_>, check: fn(&str) -> Vec<String>) {

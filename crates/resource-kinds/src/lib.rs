@@ -35,6 +35,7 @@ pub mod reasons;
 pub mod scheduling;
 pub mod snapshot;
 pub mod storage;
+pub mod sysctls;
 pub mod table;
 pub mod usage;
 pub mod volume_fit;

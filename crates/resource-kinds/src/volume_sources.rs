@@ -306,9 +306,5 @@ pub(crate) fn service_account_volume(name: &str) -> Value {
 
 /// The name of a volume.
 pub(crate) fn name(at: &At<'_>, errors: &mut Vec<FieldError>) {
-    if at.is_empty() {
-        errors.push(at.required(""));
-    } else {
-        errors.check_text(at, names::dns_label);
-    }
+    errors.check_required_text(at, names::dns_label);
 }

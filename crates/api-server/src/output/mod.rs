@@ -17,7 +17,7 @@ use crate::reply::{JSON, Reply};
 use crate::storage;
 use crate::writes::Written;
 
-pub(crate) use computed::{computed, computed_list};
+pub(crate) use computed::{Columns, computed, computed_list};
 pub(crate) use table::{Include, TableStyle};
 
 /// How a request's objects are shown.

@@ -21,6 +21,15 @@ pub(crate) enum Include {
 }
 
 impl Include {
+    /// What a row shows of its object.
+    pub(super) fn shown(self, object: Value, version: &str) -> Value {
+        match self {
+            Self::Nothing => Value::Null,
+            Self::Metadata => partial(&object, version),
+            Self::Object => object,
+        }
+    }
+
     pub(crate) fn parse(query: &Query) -> Result<Self, Status> {
         match query.get("includeObject") {
             Some("None") => Ok(Self::Nothing),
@@ -79,7 +88,7 @@ pub(super) fn table(
     Ok(text.into())
 }
 
-fn heading(column: &Column) -> Value {
+pub(super) fn heading(column: &Column) -> Value {
     json!({
         "name": column.name,
         "type": column.kind,
@@ -106,11 +115,7 @@ fn row(resource: &Resource, object: Value, style: TableStyle, now: Timestamp) ->
     if !conditions.is_empty() {
         row.insert("conditions".to_owned(), Value::Array(conditions));
     }
-    let shown = match style.include {
-        Include::Nothing => Value::Null,
-        Include::Metadata => partial(&object, style.version),
-        Include::Object => object,
-    };
+    let shown = style.include.shown(object, style.version);
     row.insert("object".to_owned(), shown);
     Value::Object(row)
 }
@@ -120,9 +125,13 @@ pub(super) fn of_value(object: &Value, version: &str) -> Value {
     let name = &object["metadata"]["name"];
     let created = object["metadata"]["creationTimestamp"].as_str();
     let age = json!(duration::age(created, Timestamp::now()));
-    let text = |name: &str, kind: &str, format: &str| {
-        json!({
-            "name": name, "type": kind, "format": format, "description": "", "priority": 0,
+    let text = |name, kind, format| {
+        heading(&Column {
+            name,
+            kind,
+            format,
+            description: "",
+            priority: 0,
         })
     };
     let (columns, cells) = if object["kind"] == "Scale" {

@@ -2,8 +2,11 @@
 
 use jiff::{SignedDuration, Timestamp};
 use object_model::{Quantity, duration};
+use resource_kinds::Column;
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
+
+use crate::output::Columns;
 
 /// The part of kubelet's summary that is used here.
 #[derive(Clone, Debug, Default, Deserialize)]
@@ -132,9 +135,28 @@ fn whole_millis(window: SignedDuration) -> SignedDuration {
     SignedDuration::new(window.as_secs(), window.subsec_millis() * 1_000_000)
 }
 
-/// The cells of a row: name, what is used of each resource, the window; of pods the sum of their
-/// containers.
-pub(super) fn cells(metrics: &Value) -> Vec<(&'static str, Value)> {
+const fn text(name: &'static str, format: &'static str) -> Column {
+    Column {
+        name,
+        kind: "string",
+        format,
+        description: "",
+        priority: 0,
+    }
+}
+
+/// The name, what is used of each resource, the window; of pods the sum of their containers.
+pub(super) const COLUMNS: Columns = Columns {
+    headings: &[
+        text("Name", "name"),
+        text("cpu", ""),
+        text("memory", ""),
+        text("Window", ""),
+    ],
+    cells,
+};
+
+fn cells(metrics: &Value) -> Vec<Value> {
     let of_containers = metrics["containers"].as_array();
     let lists: Vec<&Value> = match of_containers {
         Some(containers) => containers.iter().map(|one| &one["usage"]).collect(),
@@ -148,10 +170,10 @@ pub(super) fn cells(metrics: &Value) -> Vec<(&'static str, Value)> {
         json!(sum.unwrap_or_default())
     };
     vec![
-        ("Name", metrics["metadata"]["name"].clone()),
-        ("cpu", sum("cpu")),
-        ("memory", sum("memory")),
-        ("Window", metrics["window"].clone()),
+        metrics["metadata"]["name"].clone(),
+        sum("cpu"),
+        sum("memory"),
+        metrics["window"].clone(),
     ]
 }
 
@@ -213,8 +235,10 @@ mod tests {
         assert_eq!(metrics["timestamp"], "2026-01-01T00:00:08Z");
         assert_eq!(metrics["window"], "10s");
         assert_eq!(metrics["containers"][0]["usage"]["cpu"], "1001n");
+        let headings = COLUMNS.headings.iter().map(|column| column.name);
+        let row: Vec<(&str, Value)> = headings.zip(cells(&metrics)).collect();
         assert_eq!(
-            cells(&metrics),
+            row,
             [
                 ("Name", json!("p")),
                 ("cpu", json!("2001001n")),

@@ -100,10 +100,10 @@ pub(crate) async fn answer(
     };
     let found = measured(server, info, &objects).await;
     if is_list {
-        return output::computed_list(&call, info, &found, figures::cells);
+        return output::computed_list(&call, info, found, &figures::COLUMNS);
     }
     match found.first() {
-        Some(one) => output::computed(&call, one, figures::cells),
+        Some(one) => output::computed(&call, info, one, &figures::COLUMNS),
         None => Err(Status::not_found(
             GROUP,
             &info.kind.to_lowercase(),

@@ -14,10 +14,9 @@ use hyper_util::rt::TokioIo;
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
 
-use crate::harness::{Answer, Api};
+use crate::harness::{Answer, Api, CONFIG_MAPS as MAPS, SETS, stateful_set};
 
 const GROUP: &str = "/apis/admissionregistration.k8s.io/v1";
-const MAPS: &str = "/api/v1/namespaces/default/configmaps";
 
 type Rule = dyn Fn(&Value) -> Value + Send + Sync;
 
@@ -357,13 +356,8 @@ async fn scales_are_shown_as_scales() {
     let more = json!({"rules": [{"operations": ["UPDATE"], "apiGroups": ["apps"],
         "apiVersions": ["*"], "resources": ["*/scale"]}]});
     make(&api, VALIDATING, hook.configuration(kind, "few", more)).await;
-    let set = json!({"apiVersion": "apps/v1", "kind": "StatefulSet", "metadata": {"name": "web"},
-        "spec": {"serviceName": "web", "replicas": 1, "selector": {"matchLabels": {"a": "b"}},
-            "template": {"metadata": {"labels": {"a": "b"}},
-                "spec": {"containers": [{"name": "a", "image": "a"}]}}}});
-    let sets = "/apis/apps/v1/namespaces/default/statefulsets";
-    assert_eq!(api.send("POST", sets, set).await.0, 201);
-    let scale = format!("{sets}/web/scale");
+    api.create(SETS, stateful_set("web")).await;
+    let scale = format!("{SETS}/web/scale");
     let to = |replicas: u32| json!({"spec": {"replicas": replicas}});
     assert_eq!(api.patch(&scale, "merge", to(3)).await.0, 200);
     let (code, refused) = api.patch(&scale, "merge", to(7)).await;

@@ -164,7 +164,7 @@ pub(crate) fn load(offset: u32) -> sock_filter {
     statement(libc::BPF_LD | libc::BPF_W | libc::BPF_ABS, offset)
 }
 
-pub(crate) fn answer(errno: i32) -> sock_filter {
+fn answer(errno: i32) -> sock_filter {
     statement(
         libc::BPF_RET | libc::BPF_K,
         libc::SECCOMP_RET_ERRNO | errno as u32,
@@ -217,12 +217,13 @@ pub(crate) fn install(program: &mut [sock_filter]) -> io::Result<()> {
     }
 }
 
+/// A machine for filters, as far as they are made of the instructions used here.
 #[cfg(test)]
-mod tests {
+pub(crate) mod machine {
     use super::*;
 
-    /// A tiny interpreter for the instructions used here.
-    fn run(code: &[sock_filter], arch: u32, number: u32, argument: u32) -> u32 {
+    /// What a filter says of one call.
+    pub(crate) fn run(code: &[sock_filter], arch: u32, number: u32, arguments: [u64; 6]) -> u32 {
         let (mut at, mut accumulator) = (0, 0);
         loop {
             let op = &code[at];
@@ -232,8 +233,15 @@ mod tests {
                     accumulator = match op.k {
                         OFFSET_NUMBER => number,
                         OFFSET_ARCH => arch,
-                        _ => argument,
+                        k => {
+                            let at = k - OFFSET_FIRST_ARGUMENT;
+                            (arguments[(at / 8) as usize] >> (at % 8 * 8)) as u32
+                        }
                     };
+                    continue;
+                }
+                c if c == libc::BPF_ALU | libc::BPF_AND | libc::BPF_K => {
+                    accumulator &= op.k;
                     continue;
                 }
                 c if c == libc::BPF_RET | libc::BPF_K => return op.k,
@@ -246,6 +254,16 @@ mod tests {
             at += usize::from(if taken { op.jt } else { op.jf });
         }
     }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::machine::run;
+    use super::*;
+
+    fn first(argument: u64) -> [u64; 6] {
+        [argument, 0, 0, 0, 0, 0]
+    }
 
     fn refused(errno: i32) -> u32 {
         libc::SECCOMP_RET_ERRNO | errno as u32
@@ -254,7 +272,8 @@ mod tests {
     #[test]
     fn filter_refuses_what_it_lists_and_allows_the_rest() {
         let code = runtime_default(Capabilities(0xa804_25fb));
-        let call = |number: libc::c_long, argument| run(&code, AUDIT_ARCH, number as u32, argument);
+        let call =
+            |number: libc::c_long, argument| run(&code, AUDIT_ARCH, number as u32, first(argument));
         assert_eq!(call(libc::SYS_mount, 0), refused(libc::EPERM));
         assert_eq!(call(libc::SYS_keyctl, 0), refused(libc::EPERM));
         assert_eq!(call(libc::SYS_clone, 0x1000_0000), refused(libc::EPERM));
@@ -269,22 +288,22 @@ mod tests {
         ] {
             assert_eq!(call(number, 0), libc::SECCOMP_RET_ALLOW);
         }
-        assert_eq!(run(&code, 0x4000_0003, 1, 0), refused(libc::EPERM));
+        assert_eq!(run(&code, 0x4000_0003, 1, first(0)), refused(libc::EPERM));
     }
 
     #[test]
     fn capabilities_lift_refusals() {
         let code = runtime_default(Capabilities(1 << 21));
         assert_eq!(
-            run(&code, AUDIT_ARCH, libc::SYS_mount as u32, 0),
+            run(&code, AUDIT_ARCH, libc::SYS_mount as u32, first(0)),
             libc::SECCOMP_RET_ALLOW
         );
         assert_eq!(
-            run(&code, AUDIT_ARCH, libc::SYS_clone3 as u32, 0),
+            run(&code, AUDIT_ARCH, libc::SYS_clone3 as u32, first(0)),
             libc::SECCOMP_RET_ALLOW
         );
         assert_eq!(
-            run(&code, AUDIT_ARCH, libc::SYS_reboot as u32, 0),
+            run(&code, AUDIT_ARCH, libc::SYS_reboot as u32, first(0)),
             refused(libc::EPERM)
         );
     }

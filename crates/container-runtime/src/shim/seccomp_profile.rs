@@ -259,35 +259,11 @@ fn comparison(condition: &Condition) -> Vec<Step> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::shim::seccomp::AUDIT_ARCH;
+    use crate::shim::seccomp::{AUDIT_ARCH, machine};
 
     /// Runs a filter over one call of this machine's kind.
     fn run(code: &[sock_filter], number: u32, arguments: [u64; 6]) -> u32 {
-        let (mut at, mut accumulator) = (0, 0);
-        loop {
-            let op = &code[at];
-            at += 1;
-            let taken = match u32::from(op.code) & 0xf7 {
-                c if c == libc::BPF_LD | libc::BPF_W | libc::BPF_ABS => {
-                    accumulator = match op.k {
-                        0 => number,
-                        4 => AUDIT_ARCH,
-                        k => (arguments[(k as usize - 16) / 8] >> (k % 8 * 8)) as u32,
-                    };
-                    continue;
-                }
-                c if c == libc::BPF_ALU | libc::BPF_AND | libc::BPF_K => {
-                    accumulator &= op.k;
-                    continue;
-                }
-                c if c == libc::BPF_RET | libc::BPF_K => return op.k,
-                c if c == libc::BPF_JMP | libc::BPF_JEQ => accumulator == op.k,
-                c if c == libc::BPF_JMP | libc::BPF_JGE => accumulator >= op.k,
-                c if c == libc::BPF_JMP | libc::BPF_JGT => accumulator > op.k,
-                other => panic!("instruction {other:x}"),
-            };
-            at += usize::from(if taken { op.jt } else { op.jf });
-        }
+        machine::run(code, AUDIT_ARCH, number, arguments)
     }
 
     fn compiled(rules: serde_json::Value) -> Vec<sock_filter> {

@@ -69,7 +69,7 @@ fn measure(path: &Path, arguments: &DiskArguments) -> Result<Figures> {
         .open(path)?;
     let mut durable = Vec::new();
     for page in 0..arguments.pages {
-        let content = page_of(page.into());
+        let content = noise(page.into(), PAGE);
         let started = Instant::now();
         file.write_all_at(&content, u64::from(page) * PAGE as u64)?;
         file.sync_data()?;
@@ -88,10 +88,7 @@ fn measure(path: &Path, arguments: &DiskArguments) -> Result<Figures> {
 }
 
 fn sequential(mut file: &File, mib: u32) -> Result<f64> {
-    let mut random = Random(1);
-    let block: Vec<u8> = (0..BLOCK / 8)
-        .flat_map(|_| random.next().to_le_bytes())
-        .collect();
+    let block = noise(1, BLOCK);
     let started = Instant::now();
     for _ in 0..mib {
         file.write_all(&block)?;
@@ -104,7 +101,7 @@ fn sequential(mut file: &File, mib: u32) -> Result<f64> {
 fn random(file: &File, arguments: &DiskArguments) -> Result<f64> {
     let pages = u64::from(arguments.size) * (BLOCK / PAGE) as u64;
     let mut random = Random(2);
-    let content = page_of(0);
+    let content = noise(0, PAGE);
     let started = Instant::now();
     for _ in 0..arguments.pages {
         file.write_all_at(&content, random.next() % pages * PAGE as u64)?;
@@ -113,10 +110,10 @@ fn random(file: &File, arguments: &DiskArguments) -> Result<f64> {
     Ok(f64::from(arguments.pages) / started.elapsed().as_secs_f64())
 }
 
-/// A page that is not like others, so that nothing is saved on equal ones.
-fn page_of(number: u64) -> Vec<u8> {
-    let mut random = Random(number);
-    (0..PAGE / 8)
+/// Bytes that are not like those of other seeds, so that nothing is saved on equal ones.
+fn noise(seed: u64, bytes: usize) -> Vec<u8> {
+    let mut random = Random(seed);
+    (0..bytes / 8)
         .flat_map(|_| random.next().to_le_bytes())
         .collect()
 }

@@ -8,7 +8,7 @@ use std::fmt::Write;
 use std::sync::Arc;
 
 use http::{Response, header};
-use pod_lifecycle::record::Instance;
+use pod_lifecycle::record::{Instance, Running};
 use serde_json::{Value, json};
 
 use super::{BoxBody, text};
@@ -47,9 +47,10 @@ fn pod(shared: &Shared, view: &PodView) -> Value {
         "startTime": view.record.started_at.map(|at| at.to_string()),
         "containers": [],
     });
-    let containers = running(view).map(|(name, id, started_at)| {
+    let containers = running(view).map(|(name, running)| {
+        let started_at = running.started_at.to_string();
         let mut container = json!({"name": name, "startTime": started_at});
-        if let Some(figures) = shared.usage.figures(&Subject::Container(id)) {
+        if let Some(figures) = figures_of(shared, running) {
             usage(&mut container, &figures);
         }
         container
@@ -62,16 +63,18 @@ fn pod(shared: &Shared, view: &PodView) -> Value {
     pod
 }
 
-/// The containers that run: name, id and start.
-fn running(view: &PodView) -> impl Iterator<Item = (&str, String, String)> {
+/// The containers that run, by name.
+fn running(view: &PodView) -> impl Iterator<Item = (&str, &Running)> {
     let containers = view.record.containers.iter();
     containers.filter_map(|(name, record)| match &record.instance {
-        Instance::Running(running) => {
-            let started_at = running.started_at.to_string();
-            Some((name.as_str(), running.id.clone(), started_at))
-        }
+        Instance::Running(running) => Some((name.as_str(), running)),
         _ => None,
     })
+}
+
+fn figures_of(shared: &Shared, running: &Running) -> Option<Figures> {
+    let subject = Subject::Container(running.id.clone());
+    shared.usage.figures(&subject)
 }
 
 fn usage(of: &mut Value, figures: &Figures) {
@@ -114,8 +117,8 @@ impl Page {
             meta.name.as_deref().unwrap_or_default(),
         );
         let of_pod = format!("namespace=\"{namespace}\",pod=\"{name}\"");
-        for (container, id, _) in running(view) {
-            if let Some(figures) = shared.usage.figures(&Subject::Container(id)) {
+        for (container, running) in running(view) {
+            if let Some(figures) = figures_of(shared, running) {
                 let labels = format!("container=\"{container}\",{of_pod}");
                 self.add("container", &labels, &figures);
             }

@@ -6,8 +6,8 @@ use std::time::{Duration, Instant};
 use k8s_openapi::api::core::v1::{Node, PersistentVolume, PersistentVolumeClaim};
 use k8s_openapi::api::storage::v1::StorageClass;
 use kube::Api;
-use kube::api::{ListParams, Patch, PatchParams, PostParams};
-use reconcile::execute::{Refusal, chain, refusal, unless_outrun};
+use kube::api::{ListParams, PostParams};
+use reconcile::execute::{Refusal, chain, refusal};
 use reconcile::{Key, Outcome};
 use resource_kinds::annotations::SELECTED_NODE;
 use resource_kinds::reasons::volume as reasons;
@@ -15,11 +15,11 @@ use resource_kinds::storage::Driver;
 use serde_json::json;
 
 use super::decide::{
-    self, Demand, Origin, class_name, demand, node_of, origin, provisioned_by, size_of, volume,
-    volume_name,
+    Demand, Origin, class_name, demand, node_of, origin, provisioned_by, size_of, size_of_volume,
+    volume, volume_name,
 };
 use super::subvolumes::Content;
-use super::{Provisioner, ProvisionerError as Error};
+use super::{Provisioner, ProvisionerError as Error, writes};
 
 /// What a volume is to be made from.
 pub(crate) enum Source {
@@ -157,10 +157,7 @@ impl Provisioner {
         if provisioned_by(&volume) != Some(driver) {
             return Err(cannot("its volume is of another kind of class"));
         }
-        let has = volume.spec.as_ref().and_then(|spec| spec.capacity.as_ref());
-        let has = has.and_then(|capacity| capacity.get("storage"));
-        let has = has.map_or(0, decide::whole_bytes);
-        if size_of(claim) < has {
+        if size_of(claim) < size_of_volume(&volume) {
             return Err(cannot("the new claim is smaller"));
         }
         let volume_name = volume.metadata.name.clone().unwrap_or_default();
@@ -206,17 +203,8 @@ impl Provisioner {
     ) -> Result<(), Error> {
         let namespace = claim.metadata.namespace.as_deref().unwrap_or_default();
         let api: Api<PersistentVolumeClaim> = Api::namespaced(self.client.clone(), namespace);
-        let patch = json!({"metadata": {
-            "uid": claim.metadata.uid,
-            "resourceVersion": claim.metadata.resource_version,
-            "annotations": {SELECTED_NODE: node},
-        }});
-        let name = claim.metadata.name.as_deref().unwrap_or_default();
-        let written = api
-            .patch(name, &PatchParams::default(), &Patch::Merge(&patch))
-            .await;
-        unless_outrun(written)?;
-        Ok(())
+        let patch = json!({"metadata": {"annotations": {SELECTED_NODE: node}}});
+        writes::merge(&api, claim, patch).await
     }
 
     /// Claims that do not care where they are go to the first of the nodes that are ready, so

@@ -8,15 +8,15 @@ use k8s_openapi::api::core::v1::{
     PersistentVolumeClaim, PersistentVolumeSpec, VolumeNodeAffinity,
 };
 use k8s_openapi::api::storage::v1::StorageClass;
-use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use planners::volume_expansion::bytes as whole_bytes;
 use reconcile::Key;
 use resource_kinds::annotations::{
     BETA_STORAGE_PROVISIONER, PROVISIONED_BY, SELECTED_NODE, STORAGE_PROVISIONER,
 };
 use resource_kinds::snapshot;
 use resource_kinds::storage::Driver;
-use resource_kinds::volume_fit::{claim_reference, requested_class};
+use resource_kinds::volume_fit::{capacity, claim_reference, requested_class, requested_size};
 
 use super::directories::VOLUME_PREFIX;
 
@@ -146,16 +146,18 @@ pub(crate) fn origin(claim: &PersistentVolumeClaim) -> Origin {
 
 /// What a claim asks for, in bytes.
 pub(crate) fn size_of(claim: &PersistentVolumeClaim) -> u64 {
-    let resources = claim.spec.as_ref().and_then(|spec| spec.resources.as_ref());
-    let requests = resources.and_then(|resources| resources.requests.as_ref());
-    let size = requests.and_then(|requests| requests.get("storage"));
-    size.map_or(0, whole_bytes)
+    whole_bytes(requested_size(claim))
 }
 
-/// A quantity in whole bytes.
-pub(crate) fn whole_bytes(quantity: &Quantity) -> u64 {
-    let parsed: Option<object_model::Quantity> = quantity.0.parse().ok();
-    parsed.map_or(0, planners::volume_expansion::bytes)
+/// What a volume has, in bytes.
+pub(crate) fn size_of_volume(volume: &PersistentVolume) -> u64 {
+    whole_bytes(capacity(volume))
+}
+
+/// Where a volume is on its node; empty where it does not say so.
+pub(crate) fn path_of(volume: &PersistentVolume) -> &str {
+    let local = volume.spec.as_ref().and_then(|spec| spec.local.as_ref());
+    local.map_or("", |local| local.path.as_str())
 }
 
 /// The claim that a volume names.

@@ -3,16 +3,15 @@
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim};
 use kube::Api;
-use kube::api::{Patch, PatchParams};
 use planners::volume_expansion::{Step, failure, plan};
 use reconcile::Outcome;
-use reconcile::execute::{chain, unless_outrun};
+use reconcile::execute::chain;
 use resource_kinds::reasons::volume as reasons;
 use resource_kinds::storage::Driver;
 use serde_json::Value;
 
 use super::decide::{is_ours, provisioned_by};
-use super::{Provisioner, ProvisionerError as Error};
+use super::{Provisioner, ProvisionerError as Error, writes};
 
 impl Provisioner {
     /// Does the next step; the change that it makes brings the claim back here for the one after.
@@ -79,32 +78,20 @@ impl Provisioner {
             return Ok(Outcome::RequeueAfter(delay));
         }
         self.forget_setbacks(&uid);
-        let mut patch = patch;
-        patch["metadata"]["uid"] = volume.metadata.uid.clone().into();
-        patch["metadata"]["resourceVersion"] = volume.metadata.resource_version.clone().into();
-        let api: Api<PersistentVolume> = Api::all(self.client.clone());
-        let written = api
-            .patch(name, &PatchParams::default(), &Patch::Merge(&patch))
-            .await;
-        unless_outrun(written)?;
+        let api = Api::all(self.client.clone());
+        writes::merge(&api, volume, patch).await?;
         tracing::info!(volume = name, bytes, "volume grown");
         Ok(Outcome::Done)
     }
 
-    pub(crate) async fn write_claim_status(
+    async fn write_claim_status(
         &self,
         claim: &PersistentVolumeClaim,
         mut patch: Value,
     ) -> Result<(), Error> {
-        patch["metadata"]["uid"] = claim.metadata.uid.clone().into();
         patch["metadata"]["resourceVersion"] = claim.metadata.resource_version.clone().into();
         let namespace = claim.metadata.namespace.as_deref().unwrap_or_default();
-        let api: Api<PersistentVolumeClaim> = Api::namespaced(self.client.clone(), namespace);
-        let name = claim.metadata.name.as_deref().unwrap_or_default();
-        let written = api
-            .patch_status(name, &PatchParams::default(), &Patch::Merge(&patch))
-            .await;
-        unless_outrun(written)?;
-        Ok(())
+        let api = Api::namespaced(self.client.clone(), namespace);
+        writes::merge_status(&api, claim, patch).await
     }
 }

@@ -21,6 +21,7 @@ mod subvolumes;
 #[cfg(test)]
 mod tests;
 mod watch;
+mod writes;
 
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};

@@ -2,12 +2,11 @@
 
 use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim};
 use kube::Api;
-use kube::api::{Patch, PatchParams};
-use reconcile::execute::{Delete, chain, delete, found, unless_outrun};
+use reconcile::execute::{Delete, chain, delete, found};
 use serde_json::json;
 
-use super::decide::{Fate, REMOVAL_FINALIZER, fate, holds, provisioned_by};
-use super::{Provisioner, ProvisionerError as Error};
+use super::decide::{Fate, REMOVAL_FINALIZER, fate, holds, path_of, provisioned_by};
+use super::{Provisioner, ProvisionerError as Error, writes};
 
 /// Reason of the event, and of the phase Failed (statefulset.md §11.8).
 const FAILED_DELETE: &str = "VolumeFailedDelete";
@@ -71,10 +70,9 @@ impl Provisioner {
     }
 
     async fn remove_directory(&self, name: &str, volume: &PersistentVolume) -> Result<(), Error> {
-        let local = volume.spec.as_ref().and_then(|spec| spec.local.as_ref());
-        let path = local.map(|local| local.path.as_str()).unwrap_or_default();
         let driver = provisioned_by(volume)
             .ok_or_else(|| Error::Unsupported("the volume is not ours".to_owned()))?;
+        let path = path_of(volume);
         self.config.storage.remove(driver, name, path).await
     }
 
@@ -90,17 +88,7 @@ impl Provisioner {
         let rest: Vec<&String> = finalizers
             .filter(|present| *present != REMOVAL_FINALIZER)
             .collect();
-        let patch = json!({"metadata": {
-            "uid": volume.metadata.uid,
-            "resourceVersion": volume.metadata.resource_version,
-            "finalizers": rest,
-        }});
-        let name = volume.metadata.name.as_deref().unwrap_or_default();
-        let written = api
-            .patch(name, &PatchParams::default(), &Patch::Merge(&patch))
-            .await;
-        unless_outrun(written)?;
-        Ok(())
+        writes::merge(api, volume, json!({"metadata": {"finalizers": rest}})).await
     }
 
     async fn complain(
@@ -116,15 +104,7 @@ impl Provisioner {
             "volume not removed"
         );
         self.recorder.warning(volume, FAILED_DELETE, text.clone());
-        let patch = json!({
-            "metadata": {"uid": volume.metadata.uid},
-            "status": {"phase": "Failed", "reason": FAILED_DELETE, "message": text},
-        });
-        let name = volume.metadata.name.as_deref().unwrap_or_default();
-        let written = api
-            .patch_status(name, &PatchParams::default(), &Patch::Merge(&patch))
-            .await;
-        unless_outrun(written)?;
-        Ok(())
+        let status = json!({"phase": "Failed", "reason": FAILED_DELETE, "message": text});
+        writes::merge_status(api, volume, json!({"status": status})).await
     }
 }

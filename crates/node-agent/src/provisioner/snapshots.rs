@@ -6,10 +6,9 @@ use std::sync::Arc;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::PersistentVolumeClaim;
 use kube::Api;
-use kube::api::{Patch, PatchParams};
 use planners::volume_snapshot::{Handle, Step, plan_on_node};
 use reconcile::Outcome;
-use reconcile::execute::{chain, found, unless_outrun};
+use reconcile::execute::{chain, found};
 use resource_kinds::snapshot::{CONTENT_PROTECTION, VolumeSnapshot, VolumeSnapshotContent};
 use resource_kinds::storage::Driver;
 use serde_json::{Value, json};
@@ -17,7 +16,7 @@ use serde_json::{Value, json};
 use super::claims::Source;
 use super::decide::{node_of, size_of};
 use super::subvolumes::Content;
-use super::{Provisioner, ProvisionerError as Error};
+use super::{Provisioner, ProvisionerError as Error, writes};
 
 impl Provisioner {
     /// Does what is next for a content, if that is for this node to do.
@@ -98,14 +97,8 @@ impl Provisioner {
         content: &VolumeSnapshotContent,
         status: Value,
     ) -> Result<(), Error> {
-        let patch = json!({"metadata": {"uid": content.metadata.uid}, "status": status});
-        let api: Api<VolumeSnapshotContent> = Api::all(self.client.clone());
-        let name = content.metadata.name.as_deref().unwrap_or_default();
-        let written = api
-            .patch_status(name, &PatchParams::default(), &Patch::Merge(&patch))
-            .await;
-        unless_outrun(written)?;
-        Ok(())
+        let api = Api::all(self.client.clone());
+        writes::merge_status(&api, content, json!({"status": status})).await
     }
 
     async fn let_content_go(&self, content: &VolumeSnapshotContent) -> Result<(), Error> {
@@ -113,18 +106,8 @@ impl Provisioner {
         let rest: Vec<&String> = finalizers
             .filter(|present| *present != CONTENT_PROTECTION)
             .collect();
-        let patch = json!({"metadata": {
-            "uid": content.metadata.uid,
-            "resourceVersion": content.metadata.resource_version,
-            "finalizers": rest,
-        }});
-        let api: Api<VolumeSnapshotContent> = Api::all(self.client.clone());
-        let name = content.metadata.name.as_deref().unwrap_or_default();
-        let written = api
-            .patch(name, &PatchParams::default(), &Patch::Merge(&patch))
-            .await;
-        unless_outrun(written)?;
-        Ok(())
+        let api = Api::all(self.client.clone());
+        writes::merge(&api, content, json!({"metadata": {"finalizers": rest}})).await
     }
 
     async fn content_failed(

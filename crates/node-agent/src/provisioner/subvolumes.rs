@@ -44,7 +44,7 @@ pub(crate) fn make(
 /// Limits a subvolume, where the file system counts. A host's own may not: then the volume is
 /// watched as a plain directory is.
 pub(crate) fn limit(path: &Path, bytes: u64) -> io::Result<()> {
-    match btrfs::limit(path, Some(bytes)) {
+    match btrfs::limit(path, bytes) {
         Err(error) if error.raw_os_error() == Some(nix::libc::ENOTCONN) => Ok(()),
         other => other,
     }

@@ -4,18 +4,17 @@
 //! Where the file system counts, looking costs nothing. A plain directory is walked through, and
 //! the longer that takes, the less often it is done.
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::io;
-use std::os::unix::fs::MetadataExt;
-use std::path::{Path, PathBuf};
+use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim};
 use resource_kinds::reasons::volume as reasons;
 
-use super::decide::{claim_of, is_ours, provisioned_by, whole_bytes};
+use super::decide::{claim_of, is_ours, path_of, provisioned_by, size_of_volume};
 use super::{Provisioner, ProvisionerError as Error, amount};
+use crate::disk_usage;
 
 /// How often volumes are looked at.
 const INTERVAL: Duration = Duration::from_secs(30);
@@ -94,18 +93,17 @@ impl Provisioner {
             Some(count) => (count.referenced, count.limit.is_some(), None),
             None => {
                 let start = Instant::now();
-                let path = path_of(volume);
-                let walked = tokio::task::spawn_blocking(move || used(&path))
-                    .await
-                    .map_err(Error::CutOff)?;
-                let path = path_of(volume);
-                let used = walked.map_err(super::directories::failed("measure", &path))?;
+                let path = PathBuf::from(path_of(volume));
+                let walk = move || {
+                    let used = disk_usage::below(&path);
+                    used.map_err(super::directories::failed("measure", &path))
+                };
+                let walked = tokio::task::spawn_blocking(walk).await;
+                let used = walked.map_err(Error::CutOff)??;
                 (used, false, Some(Instant::now() + start.elapsed() * PART))
             }
         };
-        let capacity = volume.spec.as_ref().and_then(|spec| spec.capacity.as_ref());
-        let size = capacity.and_then(|capacity| capacity.get("storage"));
-        let size = size.map_or(u64::MAX, whole_bytes);
+        let size = size_of_volume(volume);
         let level = level(used, size);
         if level > before.level
             && let Some(claim) = self.claim(volume)
@@ -138,43 +136,6 @@ fn words(level: Level, limited: bool, used: u64, size: u64) -> (&'static str, St
     }
 }
 
-fn path_of(volume: &PersistentVolume) -> PathBuf {
-    let local = volume.spec.as_ref().and_then(|spec| spec.local.as_ref());
-    local
-        .map(|local| PathBuf::from(&local.path))
-        .unwrap_or_default()
-}
-
-/// What the files below a directory take on its disk, in bytes. Links are not followed, what has
-/// several names counts once, and other file systems do not count.
-fn used(root: &Path) -> io::Result<u64> {
-    let device = std::fs::symlink_metadata(root)?.dev();
-    let mut several: BTreeSet<u64> = BTreeSet::new();
-    let mut open = vec![root.to_owned()];
-    let mut sum: u64 = 0;
-    while let Some(directory) = open.pop() {
-        // What goes while it is looked at is not there.
-        let Ok(entries) = std::fs::read_dir(&directory) else {
-            continue;
-        };
-        for entry in entries.flatten() {
-            let Ok(metadata) = entry.metadata() else {
-                continue;
-            };
-            if metadata.dev() != device {
-                continue;
-            }
-            if metadata.is_dir() {
-                open.push(entry.path());
-            } else if metadata.nlink() > 1 && !several.insert(metadata.ino()) {
-                continue;
-            }
-            sum = sum.saturating_add(metadata.blocks().saturating_mul(512));
-        }
-    }
-    Ok(sum)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -191,19 +152,5 @@ mod tests {
     fn what_is_limited_cannot_be_overfull() {
         assert_eq!(words(Level::Over, true, 2, 1).0, reasons::NEARLY_FULL);
         assert_eq!(words(Level::Over, false, 2, 1).0, reasons::OVERFULL);
-    }
-
-    #[test]
-    fn blocks_are_counted_once() {
-        let root = tempfile::tempdir().unwrap();
-        let path = |name: &str| root.path().join(name);
-        let empty = used(root.path()).unwrap();
-        std::fs::create_dir(path("inner")).unwrap();
-        std::fs::write(path("inner/file"), vec![1; 1 << 20]).unwrap();
-        let once = used(root.path()).unwrap();
-        assert!(once >= empty + (1 << 20));
-        std::fs::hard_link(path("inner/file"), path("again")).unwrap();
-        std::os::unix::fs::symlink("/usr", path("link")).unwrap();
-        assert!(used(root.path()).unwrap() < once + (1 << 20));
     }
 }

@@ -1,9 +1,5 @@
 //! Looks at what a pod has written on the node's disk, where that is limited.
 
-use std::collections::BTreeSet;
-use std::fs::{self, Metadata};
-use std::io;
-use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use jiff::Timestamp;
@@ -12,11 +8,9 @@ use pod_lifecycle::spec;
 
 use super::message::Message;
 use super::{Worker, tell};
+use crate::disk_usage;
 use crate::layout::runtime_id;
 use crate::limits::LOCAL_STORAGE_PERIOD;
-
-/// Unit of the size that the kernel says a file has on disk.
-const BLOCK_BYTES: u64 = 512;
 
 impl Worker {
     /// Has the pod's usage looked at from now on, if anything of it is limited.
@@ -85,36 +79,14 @@ impl Worker {
 
 /// What a directory takes on its disk. What goes while it is looked at takes nothing.
 fn size_of(dir: &Path) -> i64 {
-    let mut seen = BTreeSet::new();
-    let bytes = match fs::symlink_metadata(dir) {
-        Ok(found) => sum(dir, &found, &mut seen).unwrap_or(0),
-        Err(_) => 0,
-    };
+    let bytes = disk_usage::of(dir).unwrap_or(0);
     i64::try_from(bytes).unwrap_or(i64::MAX)
-}
-
-/// Of a file with several names the first counts; other file systems do not.
-fn sum(path: &Path, found: &Metadata, seen: &mut BTreeSet<u64>) -> io::Result<u64> {
-    if found.nlink() > 1 && !found.is_dir() && !seen.insert(found.ino()) {
-        return Ok(0);
-    }
-    let mut bytes = found.blocks() * BLOCK_BYTES;
-    if !found.is_dir() {
-        return Ok(bytes);
-    }
-    for entry in fs::read_dir(path)? {
-        let entry = entry?;
-        if let Ok(inner) = entry.metadata()
-            && inner.dev() == found.dev()
-        {
-            bytes += sum(&entry.path(), &inner, seen).unwrap_or(0);
-        }
-    }
-    Ok(bytes)
 }
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
 
     #[test]

@@ -54,10 +54,7 @@ impl Worker {
         });
         let used = others.filter_map(|view| {
             let spec = view.pod.spec.as_ref()?;
-            Some(resize::requests(&resize::allocated_spec(
-                spec,
-                &view.record,
-            )))
+            Some(resize::held(spec, &view.record))
         });
         Room {
             capacity: Amounts {
@@ -94,12 +91,12 @@ impl Worker {
 
     pub(super) fn postpone_resize(&mut self, pending: Option<Pending>) {
         if let Some(pending) = &pending {
-            let (event, what) = match pending.reason {
-                PendingReason::Deferred => ("ResizeDeferred", "Deferred"),
-                PendingReason::Infeasible => ("ResizeInfeasible", "Infeasible"),
+            let event = match pending.reason {
+                PendingReason::Deferred => "ResizeDeferred",
+                PendingReason::Infeasible => "ResizeInfeasible",
             };
             let why = Some(pending.message.as_str());
-            let words = resize::event(what, &self.pod, pending.generation, why);
+            let words = resize::event(pending.reason.word(), &self.pod, pending.generation, why);
             self.events.warning(event, words);
         }
         self.record.resize.pending = pending;

@@ -2,7 +2,6 @@
 //! and nobody gets a certificate that opens everything.
 
 use object_model::Status;
-use serde::Deserialize;
 use serde_json::Value;
 
 use super::{Admission, AdmissionRequest, Operation, forbidden};
@@ -135,10 +134,9 @@ impl Admission for CertificateSubjectRestriction {
         if !concerns(request, Operation::Create, None) || spec["signerName"] != signer::API_CLIENT {
             return Ok(());
         }
-        let pem = k8s_openapi::ByteString::deserialize(&spec["request"]);
         // What is no request is for validation to refuse.
-        let asked = pem.ok().and_then(|pem| Request::parse(&pem.0).ok());
-        let organizations = asked.map(|asked| asked.organizations).unwrap_or_default();
+        let asked = Request::of(&spec["request"]).unwrap_or_default();
+        let organizations = asked.organizations;
         if organizations.iter().any(|group| group == MASTERS) {
             let why = format!(
                 "use of {} signer with {MASTERS} group is not allowed",

@@ -99,11 +99,7 @@ impl Kind for ValidatingAdmissionPolicyBinding {
 fn validate(spec: &At<'_>) -> Vec<FieldError> {
     let mut errors = Vec::new();
     let policy = spec.get("policyName");
-    if policy.is_empty() {
-        errors.push(policy.required(""));
-    } else {
-        errors.check_text(&policy, names::dns_subdomain);
-    }
+    errors.check_required_text(&policy, names::dns_subdomain);
     let settings = spec.get("paramRef");
     if settings.is_set() {
         let (name, selector) = (settings.get("name"), settings.get("selector"));

@@ -65,15 +65,18 @@ fn check_rule(rule: &At<'_>) -> Vec<FieldError> {
     errors
 }
 
-/// A list that is not empty, in which `*` stands alone.
-fn check_words(list: &At<'_>, what: &str, errors: &mut Vec<FieldError>) {
-    let words: Vec<&str> = list
-        .items()
-        .map(|word| word.value.as_str().unwrap_or(""))
-        .collect();
+/// The words of a list that must not be empty.
+fn listed<'a>(list: &At<'a>, errors: &mut Vec<FieldError>) -> Vec<&'a str> {
+    let words: Vec<&str> = list.items().map(|word| word.text()).collect();
     if words.is_empty() {
         errors.push(list.required(""));
     }
+    words
+}
+
+/// A list that is not empty, in which `*` stands alone.
+fn check_words(list: &At<'_>, what: &str, errors: &mut Vec<FieldError>) {
+    let words = listed(list, errors);
     if words.len() > 1 && words.contains(&"*") {
         let text = format!("if '*' is present, must not specify other {what}");
         errors.push(list.invalid(text));
@@ -82,13 +85,7 @@ fn check_words(list: &At<'_>, what: &str, errors: &mut Vec<FieldError>) {
 
 /// Resources, with or without sub-resources; each star leaves nothing to say for some others.
 fn check_resources(list: &At<'_>, errors: &mut Vec<FieldError>) {
-    let words: Vec<&str> = list
-        .items()
-        .map(|word| word.value.as_str().unwrap_or(""))
-        .collect();
-    if words.is_empty() {
-        errors.push(list.required(""));
-    }
+    let words = listed(list, errors);
     for word in list.items() {
         if word.is_empty() {
             errors.push(word.required(""));
@@ -127,11 +124,7 @@ pub(super) fn check_conditions(list: &At<'_>) -> Vec<FieldError> {
     }
     for condition in list.items() {
         let (name, expression) = (condition.get("name"), condition.get("expression"));
-        if name.is_empty() {
-            errors.push(name.required(""));
-        } else {
-            errors.check_text(&name, names::qualified_name);
-        }
+        errors.check_required_text(&name, names::qualified_name);
         if expression.text().trim().is_empty() {
             errors.push(expression.required(""));
         }

@@ -116,11 +116,7 @@ fn validate(object: &Value) -> Vec<FieldError> {
 fn check(hook: &At<'_>) -> Vec<FieldError> {
     let mut errors = Vec::new();
     let name = hook.get("name");
-    if name.is_empty() {
-        errors.push(name.required(""));
-    } else {
-        errors.check_text(&name, qualified);
-    }
+    errors.check_required_text(&name, qualified);
     errors.extend(check_rules(&hook.get("rules")));
     errors.extend(check_match(hook));
     errors.check_one_of_if_set(&hook.get("failurePolicy"), &["Fail", "Ignore"]);

@@ -3,12 +3,11 @@
 use std::collections::BTreeSet;
 
 use jiff::Timestamp;
-use k8s_openapi::ByteString;
 use k8s_openapi::api::certificates::v1 as api;
 use object_model::{FieldError, duration, names};
-use serde::Deserialize;
 use serde_json::{Value, json};
 
+use super::request::bytes;
 use super::{GROUP, Request, condition, signer};
 use crate::at::{At, Rules};
 use crate::decode::decode;
@@ -240,7 +239,7 @@ fn date_conditions(object: &mut Value) {
 fn validate_spec(spec: &At<'_>) -> Vec<FieldError> {
     let mut errors = Vec::new();
     let request = spec.get("request");
-    if let Err(error) = Request::parse(&bytes(request.value)) {
+    if let Err(error) = Request::of(request.value) {
         errors.push(request.invalid(error.to_string()));
     }
     let usages = spec.get("usages");
@@ -326,10 +325,6 @@ fn validate_conditions(status: &At<'_>, before: &At<'_>) -> Vec<FieldError> {
     errors
 }
 
-fn bytes(value: &Value) -> Vec<u8> {
-    ByteString::deserialize(value).map_or_else(|_| Vec::new(), |bytes| bytes.0)
-}
-
 fn is_certificate(value: &Value) -> bool {
     let bytes = bytes(value);
     let mut blocks = x509_parser::pem::Pem::iter_from_buffer(&bytes).peekable();
@@ -339,6 +334,8 @@ fn is_certificate(value: &Value) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use k8s_openapi::ByteString;
+
     use super::super::tests::{JANE, NODE};
     use super::*;
 

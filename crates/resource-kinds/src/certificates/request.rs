@@ -3,6 +3,9 @@
 use std::net::IpAddr;
 
 use jiff::Timestamp;
+use k8s_openapi::ByteString;
+use serde::Deserialize;
+use serde_json::Value;
 use x509_parser::certification_request::X509CertificationRequest;
 use x509_parser::extensions::{GeneralName, ParsedExtension};
 use x509_parser::parse_x509_certificate;
@@ -38,7 +41,17 @@ pub enum RequestError {
     Malformed,
 }
 
+/// The bytes of a field that has them in base64; none where it has not.
+pub(super) fn bytes(field: &Value) -> Vec<u8> {
+    ByteString::deserialize(field).map_or_else(|_| Vec::new(), |bytes| bytes.0)
+}
+
 impl Request {
+    /// Reads the request in a field of an object (base64 of PEM).
+    pub(crate) fn of(field: &Value) -> Result<Self, RequestError> {
+        Self::parse(&bytes(field))
+    }
+
     /// Reads a request (PEM). Whether its signature is right is for the signer to see.
     ///
     /// # Errors

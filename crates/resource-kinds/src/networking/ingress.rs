@@ -187,11 +187,7 @@ fn check_backend(backend: &At<'_>, errors: &mut Vec<FieldError>) {
 
 fn check_service(service: &At<'_>, errors: &mut Vec<FieldError>) {
     let name = service.get("name");
-    if name.is_empty() {
-        errors.push(name.required(""));
-    } else {
-        errors.check_text(&name, names::dns_1035_label);
-    }
+    errors.check_required_text(&name, names::dns_1035_label);
     let (number, port) = (service.get("port.number"), service.get("port.name"));
     match (number.int(), port.text()) {
         (None, "") => errors.push(service.required("port name or number is required")),

@@ -45,11 +45,7 @@ pub(super) fn validate(
 
 fn one(container: &At<'_>, volumes: &BTreeMap<String, bool>, errors: &mut Vec<FieldError>) {
     let (name, image) = (container.get("name"), container.get("image"));
-    if name.is_empty() {
-        errors.push(name.required(""));
-    } else {
-        errors.check_text(&name, names::dns_label);
-    }
+    errors.check_required_text(&name, names::dns_label);
     if image.is_empty() {
         errors.push(image.required(""));
     } else if image.text().trim() != image.text() {

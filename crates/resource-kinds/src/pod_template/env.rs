@@ -44,11 +44,7 @@ const SOURCES: &[&str] = &[
 pub(super) fn validate(container: &At<'_>, errors: &mut Vec<FieldError>) {
     for variable in container.get("env").items() {
         let name = variable.get("name");
-        if name.is_empty() {
-            errors.push(name.required(""));
-        } else {
-            errors.check_text(&name, names::env_var_name);
-        }
+        errors.check_required_text(&name, names::env_var_name);
         if variable.get("valueFrom").is_set() {
             source(&variable, errors);
         }
@@ -95,11 +91,7 @@ fn source(variable: &At<'_>, errors: &mut Vec<FieldError>) {
             }
             _ => {
                 object_name(&at.get("name"), errors);
-                if at.get("key").is_empty() {
-                    errors.push(at.get("key").required(""));
-                } else {
-                    errors.check_text(&at.get("key"), names::config_key);
-                }
+                errors.check_required_text(&at.get("key"), names::config_key);
             }
         }
     }
@@ -119,11 +111,7 @@ fn source(variable: &At<'_>, errors: &mut Vec<FieldError>) {
 }
 
 fn object_name(at: &At<'_>, errors: &mut Vec<FieldError>) {
-    if at.is_empty() {
-        errors.push(at.required(""));
-    } else {
-        errors.check_text(at, names::dns_subdomain);
-    }
+    errors.check_required_text(at, names::dns_subdomain);
 }
 
 /// A reference to a field of the pod, by a variable or a file.

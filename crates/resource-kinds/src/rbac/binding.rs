@@ -184,11 +184,7 @@ fn validate(object: &Value, roles: &[&str]) -> Vec<FieldError> {
     if !roles.contains(&role.get("kind").text()) {
         errors.push(role.get("kind").not_supported(roles));
     }
-    if role.get("name").is_empty() {
-        errors.push(role.get("name").required(""));
-    } else {
-        errors.check_text(&role.get("name"), names::path_segment);
-    }
+    errors.check_required_text(&role.get("name"), names::path_segment);
     for subject in root.get("subjects").items() {
         errors.extend(validate_subject(&subject, roles.contains(&"Role")));
     }

@@ -80,8 +80,7 @@ fn validate(object: &Value) -> Vec<FieldError> {
     let mut errors = metadata::label_selector(&root.get("nodeTopology"));
     errors.check_text(&root.get("storageClassName"), names::dns_subdomain);
     let capacity = root.get("capacity");
-    let amount = Quantity::from_json(capacity.value).ok();
-    if amount.is_some_and(|amount| amount.to_string().starts_with('-')) {
+    if Quantity::from_json(capacity.value).is_ok_and(|amount| amount.is_negative()) {
         errors.push(capacity.invalid(NEGATIVE));
     }
     errors

@@ -76,21 +76,25 @@ impl Kind for StorageClass {
     }
 
     fn row(&self, object: &Value, now: Timestamp) -> Vec<Cell> {
-        let name = object["metadata"]["name"].as_str().unwrap_or_default();
         let expands = object["allowVolumeExpansion"].as_bool().unwrap_or_default();
-        let shown = if is_default(object) {
-            format!("{name} (default)")
-        } else {
-            name.to_owned()
-        };
         vec![
-            json!(shown),
+            name(object),
             table::text_or(&object["provisioner"], ""),
             table::text_or(&object["reclaimPolicy"], "Delete"),
             table::text_or(&object["volumeBindingMode"], "Immediate"),
             json!(expands),
             table::age(object, now),
         ]
+    }
+}
+
+/// The cell with the name of a class, which says whether it is the default.
+pub(super) fn name(object: &Value) -> Cell {
+    let name = object["metadata"]["name"].as_str().unwrap_or_default();
+    if is_default(object) {
+        json!(format!("{name} (default)"))
+    } else {
+        json!(name)
     }
 }
 
@@ -109,13 +113,9 @@ fn validate(object: &Value) -> Vec<FieldError> {
     let root = At::root(object);
     let mut errors = Vec::new();
     let provisioner = root.get("provisioner");
-    if provisioner.is_empty() {
-        errors.push(provisioner.required(""));
-    } else {
-        errors.check_text(&provisioner, |text| {
-            names::qualified_name(&text.to_lowercase())
-        });
-    }
+    errors.check_required_text(&provisioner, |text| {
+        names::qualified_name(&text.to_lowercase())
+    });
     for (key, value) in root.get("parameters").entries() {
         if key.is_empty() {
             errors.push(value.invalid("field can not be empty."));

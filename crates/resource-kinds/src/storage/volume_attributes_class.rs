@@ -3,9 +3,9 @@
 use jiff::Timestamp;
 use k8s_openapi::api::storage::v1 as api;
 use object_model::{FieldError, names};
-use serde_json::{Value, json};
+use serde_json::Value;
 
-use super::storage_class::is_default;
+use super::storage_class;
 use crate::at::{At, Rules};
 use crate::decode::decode;
 use crate::info::{Names, cluster};
@@ -69,14 +69,8 @@ impl Kind for VolumeAttributesClass {
     }
 
     fn row(&self, object: &Value, now: Timestamp) -> Vec<Cell> {
-        let name = object["metadata"]["name"].as_str().unwrap_or_default();
-        let shown = if is_default(object) {
-            json!(format!("{name} (default)"))
-        } else {
-            json!(name)
-        };
         vec![
-            shown,
+            storage_class::name(object),
             table::text_or(&object["driverName"], ""),
             table::age(object, now),
         ]
@@ -87,11 +81,7 @@ fn validate(object: &Value) -> Vec<FieldError> {
     let root = At::root(object);
     let mut errors = Vec::new();
     let driver = root.get("driverName");
-    if driver.is_empty() {
-        errors.push(driver.required(""));
-    } else {
-        errors.check_text(&driver, |text| names::qualified_name(&text.to_lowercase()));
-    }
+    errors.check_required_text(&driver, |text| names::qualified_name(&text.to_lowercase()));
     let parameters = root.get("parameters");
     if parameters.is_empty() {
         errors.push(parameters.required("must contain at least one key/value pair"));
@@ -106,6 +96,8 @@ fn validate(object: &Value) -> Vec<FieldError> {
 
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+
     use super::*;
 
     #[test]

@@ -15,7 +15,7 @@ mod fits;
 use std::collections::BTreeMap;
 
 use futures::future::join_all;
-use mvcc_store::{Revision, Store};
+use mvcc_store::Store;
 use serde::Deserialize;
 use serde_json::Value;
 
@@ -163,24 +163,20 @@ impl Kept {
 impl Ask {
     async fn answered(&self, api: &Api, kept: &Kept) -> Answer {
         let (method, path) = self.ask.split_once(' ').unwrap();
-        let mut headers: Vec<(String, String)> = Vec::new();
         let named = [
             ("accept", &self.accept),
             ("content-type", &self.content_type),
         ];
-        headers.extend(named.into_iter().filter_map(|(name, value)| {
-            let value = value.as_ref()?;
-            Some((name.to_owned(), value.clone()))
-        }));
-        headers.extend(
-            self.with
-                .iter()
-                .map(|(name, value)| (name.clone(), kept.fill(value))),
-        );
-        let headers: Vec<(&str, &str)> = headers
+        let named = named
+            .into_iter()
+            .filter_map(|(name, value)| Some((name, value.as_deref()?)));
+        let others: Vec<(&str, String)> = self
+            .with
             .iter()
-            .map(|(name, value)| (name.as_str(), value.as_str()))
+            .map(|(name, value)| (name.as_str(), kept.fill(value)))
             .collect();
+        let others = others.iter().map(|(name, value)| (*name, value.as_str()));
+        let headers: Vec<(&str, &str)> = named.chain(others).collect();
         let body = match (&self.json, &self.text_sent, self.padding) {
             (Some(json), _, _) => kept.fill_all(json).to_string(),
             (None, Some(text), _) => text.clone(),
@@ -266,12 +262,9 @@ async fn run(chapter: &Chapter) -> Vec<String> {
         match row {
             Row::Do(Deed::Compact) => {
                 let current = api.store.current_revision();
-                api.create(
-                    NAMES[4].1,
-                    serde_json::json!({"metadata": {"generateName": "x-"}}),
-                )
-                .await;
-                api.store.compact(Revision(current.0)).await.unwrap();
+                let secret = serde_json::json!({"metadata": {"generateName": "x-"}});
+                api.create(&kept.fill("$secrets"), secret).await;
+                api.store.compact(current).await.unwrap();
             }
             Row::Ask(ask) => {
                 let answer = ask.answered(&api, &kept).await;

@@ -357,25 +357,12 @@ fn seccomp_restricted(pod: &Value) -> Option<Violation> {
     )
 }
 
-const SAFE_SYSCTLS: &[&str] = &[
-    "kernel.shm_rmid_forced",
-    "net.ipv4.ip_local_port_range",
-    "net.ipv4.ip_local_reserved_ports",
-    "net.ipv4.ip_unprivileged_port_start",
-    "net.ipv4.ping_group_range",
-    "net.ipv4.tcp_fin_timeout",
-    "net.ipv4.tcp_keepalive_intvl",
-    "net.ipv4.tcp_keepalive_probes",
-    "net.ipv4.tcp_keepalive_time",
-    "net.ipv4.tcp_rmem",
-    "net.ipv4.tcp_syncookies",
-    "net.ipv4.tcp_wmem",
-];
-
 fn sysctls(pod: &Value) -> Option<Violation> {
     let set = list(&pod["spec"]["securityContext"]["sysctls"]).iter();
     let names = set.map(|sysctl| text(sysctl, "name"));
-    let names: Vec<&str> = names.filter(|name| !SAFE_SYSCTLS.contains(name)).collect();
+    let names: Vec<&str> = names
+        .filter(|name| !crate::sysctls::SAFE.contains(name))
+        .collect();
     if names.is_empty() {
         return None;
     }

@@ -128,11 +128,7 @@ fn template(spec: &At<'_>, whole: bool, errors: &mut Vec<FieldError>) {
 fn claim_template(claim: &At<'_>, errors: &mut Vec<FieldError>) {
     let metadata = claim.get("metadata");
     let name = metadata.get("name");
-    if name.is_empty() {
-        errors.push(name.required(""));
-    } else {
-        errors.check_text(&name, names::dns_subdomain);
-    }
+    errors.check_required_text(&name, names::dns_subdomain);
     errors.extend(metadata::labels(&metadata.get("labels")));
     errors.extend(metadata::annotations(&metadata.get("annotations")));
     errors.extend(validate_claim_spec(&claim.get("spec")));

@@ -12,23 +12,23 @@ use object_model::FieldError;
 use serde_json::{Value, json};
 
 use crate::decode::decode;
-use crate::info::{Names, namespaced};
-use crate::kind::{Cell, Column, Kind, KindInfo, Subresource, Verb};
+use crate::info::{Names, namespaced, status};
+use crate::kind::{Cell, Column, Kind, KindInfo, Subresource};
 use crate::{metadata, parts, table};
 
 /// autoscaling/v2 HorizontalPodAutoscaler.
 #[derive(Debug)]
 pub struct HorizontalPodAutoscaler;
 
+/// The share of processor time that is wanted where nothing is said, in percent.
+const CPU_SHARE: i64 = 80;
+
 const INFO: KindInfo = KindInfo {
     version: "v2",
     categories: &["all"],
     subresources: &[Subresource {
-        name: "status",
-        group: "autoscaling",
         version: "v2",
-        kind: "HorizontalPodAutoscaler",
-        verbs: &[Verb::Get, Verb::Patch, Verb::Update],
+        ..status("autoscaling", "HorizontalPodAutoscaler")
     }],
     ..namespaced(Names {
         group: "autoscaling",
@@ -64,7 +64,7 @@ impl Kind for HorizontalPodAutoscaler {
             return;
         };
         parts::fill(spec, "minReplicas", 1);
-        let target = json!({"type": "Utilization", "averageUtilization": 80});
+        let target = json!({"type": "Utilization", "averageUtilization": CPU_SHARE});
         let processor = json!({"type": "Resource", "resource": {"name": "cpu", "target": target}});
         parts::fill(spec, "metrics", json!([processor]));
         let behavior = spec.get_mut("behavior").filter(|b| b.is_object());

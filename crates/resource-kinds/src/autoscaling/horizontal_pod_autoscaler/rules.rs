@@ -48,11 +48,7 @@ pub(super) fn validate(object: &Value) -> Vec<FieldError> {
 fn check_reference(errors: &mut Vec<FieldError>, reference: &At<'_>) {
     for field in ["kind", "name"] {
         let at = reference.get(field);
-        if at.is_empty() {
-            errors.push(at.required(""));
-        } else {
-            errors.check_text(&at, names::path_segment);
-        }
+        errors.check_required_text(&at, names::path_segment);
     }
 }
 

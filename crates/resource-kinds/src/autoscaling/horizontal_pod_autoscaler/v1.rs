@@ -6,7 +6,7 @@ use k8s_openapi::api::autoscaling::v1 as api;
 use object_model::FieldError;
 use serde_json::{Map, Value, json};
 
-use super::{HorizontalPodAutoscaler, INFO as V2};
+use super::{CPU_SHARE, HorizontalPodAutoscaler, INFO as V2};
 use crate::decode::decode;
 use crate::kind::{Cell, Column, Kind, KindInfo, Subresource};
 use crate::{metadata, parts};
@@ -29,8 +29,6 @@ const CURRENT_METRICS: &str = "autoscaling.alpha.kubernetes.io/current-metrics";
 const BEHAVIOR: &str = "autoscaling.alpha.kubernetes.io/behavior";
 const CONDITIONS: &str = "autoscaling.alpha.kubernetes.io/conditions";
 const ANNOTATIONS: [&str; 4] = [METRICS, CURRENT_METRICS, BEHAVIOR, CONDITIONS];
-/// The share of processor time that is wanted where nothing is said, in percent.
-const CPU_SHARE: i64 = 80;
 
 /// What the two versions call the parts of a metric: its field, and the parts in version 1 and 2.
 type Names = (&'static str, &'static [(&'static str, &'static str)]);

@@ -1,0 +1,43 @@
+//! Writes to objects that may have changed, or gone, since they were seen: then nothing is written,
+//! and what they are now comes back by the caches.
+
+use kube::Api;
+use kube::api::{Patch, PatchParams};
+use reconcile::Object;
+use reconcile::execute::unless_outrun;
+use serde_json::Value;
+
+use super::ProvisionerError as Error;
+
+/// Merges a patch into the object, if it is as it was seen.
+pub(super) async fn merge<K: Object>(
+    api: &Api<K>,
+    seen: &K,
+    mut patch: Value,
+) -> Result<(), Error> {
+    let meta = seen.meta();
+    patch["metadata"]["uid"] = meta.uid.clone().into();
+    patch["metadata"]["resourceVersion"] = meta.resource_version.clone().into();
+    let name = meta.name.as_deref().unwrap_or_default();
+    let written = api
+        .patch(name, &PatchParams::default(), &Patch::Merge(&patch))
+        .await;
+    unless_outrun(written)?;
+    Ok(())
+}
+
+/// Merges a patch into the status of the object, if it is still the same one.
+pub(super) async fn merge_status<K: Object>(
+    api: &Api<K>,
+    seen: &K,
+    mut patch: Value,
+) -> Result<(), Error> {
+    let meta = seen.meta();
+    patch["metadata"]["uid"] = meta.uid.clone().into();
+    let name = meta.name.as_deref().unwrap_or_default();
+    let written = api
+        .patch_status(name, &PatchParams::default(), &Patch::Merge(&patch))
+        .await;
+    unless_outrun(written)?;
+    Ok(())
+}
