@@ -24,7 +24,7 @@ struct Arguments {
     /// The targets to run; all if none is named
     targets: Vec<String>,
     /// How long each target runs
-    #[arg(long, default_value_t = 5)]
+    #[arg(long, default_value_t = 30)]
     seconds: u64,
     /// What the inputs follow from; a new one each time unless given
     #[arg(long)]

@@ -42,7 +42,8 @@ pub fn json_patch(document: Value, patch: &Value) -> Result<Value, PatchError> {
     let mut copied = 0;
     for (index, operation) in operations.iter().enumerate() {
         let fails = |why: String| PatchError::DoesNotApply(format!("operation {index}{why}"));
-        copied += copied_bytes(&document, operation);
+        let operation = placed(&document, operation);
+        copied += copied_bytes(&document, &operation);
         if copied > COPIED_BYTES_MAX {
             return Err(fails(format!(
                 ": copies add more than {COPIED_BYTES_MAX} bytes"
@@ -53,8 +54,8 @@ pub fn json_patch(document: Value, patch: &Value) -> Result<Value, PatchError> {
     Ok(document)
 }
 
-/// Applies one operation; the error is what comes after its number.
-fn apply_one(document: &mut Value, operation: &Value) -> Result<(), String> {
+/// The operation with its places in lists counted from the start.
+fn placed(document: &Value, operation: &Value) -> Value {
     let mut operation = operation.clone();
     let adds = matches!(operation["op"].as_str(), Some("add" | "copy"));
     let moves = operation["op"] == "move";
@@ -66,14 +67,18 @@ fn apply_one(document: &mut Value, operation: &Value) -> Result<(), String> {
             operation[field] = from_the_start(document, path, adds).into();
         }
     }
-    if moves {
+    operation
+}
+
+/// Applies one operation; the error is what comes after its number.
+fn apply_one(document: &mut Value, operation: Value) -> Result<(), String> {
+    if operation["op"] == "move" {
         let from = operation["from"].as_str().unwrap_or_default();
         let value = document.pointer(from).cloned();
         let value = value.ok_or_else(|| format!(", at {from:?}: path is invalid"))?;
-        let remove = json!({"op": "remove", "path": from});
-        apply_one(document, &remove)?;
+        apply_one(document, json!({"op": "remove", "path": from}))?;
         let add = json!({"op": "add", "path": operation["path"], "value": value});
-        return apply_one(document, &add);
+        return apply_one(document, placed(document, &add));
     }
     let operation: PatchOperation =
         serde_json::from_value(operation).map_err(|error| format!(": {error}"))?;

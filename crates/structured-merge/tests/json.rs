@@ -147,4 +147,9 @@ fn doubling_by_copies_is_stopped() {
     }
     let error = json_patch(json!({}), &Value::Array(operations)).unwrap_err();
     assert!(matches!(error, PatchError::DoesNotApply(_)), "{error}");
+    // Of a place that is counted from the end as well.
+    let copy = json!({"op": "copy", "from": "/l/-1", "path": "/l/-1/-"});
+    let list = json!({"l": [["x".repeat(1024)]]});
+    let error = json_patch(list, &Value::Array(vec![copy; 14])).unwrap_err();
+    assert!(error.to_string().contains("copies add more"), "{error}");
 }

@@ -27,12 +27,8 @@ const PERIOD: Duration = Duration::from_secs(15);
 const CONFLICTS_MAX: usize = 4;
 
 #[derive(Debug, thiserror::Error)]
-#[error("{what}")]
-struct Error {
-    what: &'static str,
-    #[source]
-    source: kube::Error,
-}
+#[error("write the status of a scaler")]
+struct Error(#[source] kube::Error);
 
 struct Worker {
     context: Context,
@@ -57,7 +53,7 @@ pub(crate) async fn run(context: Context) {
         context: context.clone(),
         known: Mutex::default(),
     });
-    if !worker.autoscalers.wait_synced().await {
+    if !worker.autoscalers.wait_synced().await || !context.caches.pods.wait_synced().await {
         return;
     }
     let queue = Queue::new();
@@ -81,7 +77,7 @@ impl Worker {
         }
         let mut conflicts = 0;
         let conclusion = loop {
-            let (observed, found) = self.observe(key, &autoscaler).await?;
+            let (observed, found) = self.observe(key, &autoscaler).await;
             let memory = self.memory(key, &autoscaler);
             let plan = plan(&observed, &memory, Timestamp::now());
             let outcome = match (&plan.rescale, found) {
@@ -137,10 +133,7 @@ impl Worker {
         let written = api
             .replace_status(&name, &PostParams::default(), &object)
             .await;
-        execute::found(written).map(drop).map_err(|source| Error {
-            what: "write the status of a scaler",
-            source,
-        })
+        execute::found(written).map(drop).map_err(Error)
     }
 
     fn with_known<T>(&self, use_it: impl FnOnce(&mut BTreeMap<Key, Known>) -> T) -> T {

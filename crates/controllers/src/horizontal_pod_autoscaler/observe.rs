@@ -1,27 +1,26 @@
-//! What there is: scale, pods and measurements, asked for anew each time. (Scales and measurements
-//! cannot be watched; the pods are asked for with them so that they fit.)
+//! What there is: scale and measurements, asked for anew each time because they cannot be watched,
+//! and the pods that the scale selects.
 
 use std::sync::Arc;
 
 use k8s_openapi::api::autoscaling::v2::{HorizontalPodAutoscaler, MetricSpec};
-use k8s_openapi::api::core::v1::Pod;
-use kube::ResourceExt;
-use kube::api::{Api, ListParams, Request};
+use kube::api::{ListParams, Request};
 use object_model::LabelSelector;
 use planners::horizontal_pod_autoscaler::{Observed, PodFacts, Sample, Scale, samples};
 use reconcile::Key;
 use reconcile::execute::{self, Refusal, refusal};
+use resource_kinds::pod_view::PodView;
 use serde_json::Value;
 
+use super::Worker;
 use super::target::Target;
-use super::{Error, Worker};
 
 impl Worker {
     pub(super) async fn observe(
         &self,
         key: &Key,
         autoscaler: &Arc<HorizontalPodAutoscaler>,
-    ) -> Result<(Observed, Option<Target>), Error> {
+    ) -> (Observed, Option<Target>) {
         let (scale, found) = match Target::read(&self.context.client, autoscaler).await {
             Ok(target) => (Ok(scale(&target)), Some(target)),
             Err(error) => (Err(error), None),
@@ -43,24 +42,21 @@ impl Worker {
             let known = known.entry(key.clone()).or_default();
             known.selector = parsed.clone();
         });
-        if let (Some(text), Some(_)) = (text, parsed) {
-            let pods = self.pods(&key.namespace, &text).await?;
-            observed.pods = pods.iter().map(PodFacts::of).collect();
+        if let (Some(text), Some(selector)) = (text, parsed) {
+            let pods = self.pods(&key.namespace, &selector);
+            observed.pods = pods.iter().map(|pod| PodFacts::of(pod)).collect();
             observed.selecting = self.selecting(&key.namespace, &pods);
             if autoscaler.spec.metrics.iter().flatten().any(is_measured) {
                 observed.samples = self.samples(&key.namespace, &text).await;
             }
         }
-        Ok((observed, found))
+        (observed, found)
     }
 
-    async fn pods(&self, namespace: &str, selector: &str) -> Result<Vec<Pod>, Error> {
-        let api: Api<Pod> = Api::namespaced(self.context.client.clone(), namespace);
-        let listed = api.list(&ListParams::default().labels(selector)).await;
-        listed.map(|list| list.items).map_err(|source| Error {
-            what: "list the pods of a scaler's target",
-            source,
-        })
+    fn pods(&self, namespace: &str, selector: &LabelSelector) -> Vec<Arc<PodView>> {
+        let mut pods = self.context.caches.pods.list_in(namespace);
+        pods.retain(|pod| selector.matches_by(|key| pod.label(key)));
+        pods
     }
 
     async fn samples(&self, namespace: &str, selector: &str) -> Result<Vec<Sample>, String> {
@@ -81,12 +77,10 @@ impl Worker {
     }
 
     /// The scalers whose targets select one of these pods.
-    fn selecting(&self, namespace: &str, pods: &[Pod]) -> Vec<String> {
+    fn selecting(&self, namespace: &str, pods: &[Arc<PodView>]) -> Vec<String> {
         let selects = |selector: &LabelSelector| {
-            pods.iter().any(|pod| {
-                let labels = pod.labels();
-                selector.matches_by(|key| labels.get(key).map(String::as_str))
-            })
+            let mut pods = pods.iter();
+            pods.any(|pod| selector.matches_by(|key| pod.label(key)))
         };
         self.with_known(|known| {
             let in_namespace = known.iter().filter(|(key, _)| key.namespace == namespace);

@@ -4,9 +4,10 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use futures::FutureExt;
-use k8s_openapi::api::core::v1::Service;
+use k8s_openapi::api::core::v1::{LoadBalancerStatus, Service};
+use kube::ResourceExt;
 use kube::api::{Api, Patch, PatchParams};
-use planners::load_balancer::{Decision, Notice, Observed, plan};
+use planners::load_balancer::{Notice, Observed, plan};
 use reconcile::execute::unless_outrun;
 use reconcile::{Key, Recorder};
 use serde_json::json;
@@ -31,7 +32,7 @@ pub(crate) async fn run(context: Context) {
     let mut slices = caches.slices.subscribe();
     let mut nodes = caches.nodes.subscribe();
     // What was told of a Service last is not told again.
-    let mut told: BTreeMap<(String, String), Notice> = BTreeMap::new();
+    let mut told: BTreeMap<Key, Notice> = BTreeMap::new();
     loop {
         let observed = Observed {
             services: caches.services.list(),
@@ -40,17 +41,20 @@ pub(crate) async fn run(context: Context) {
         };
         let mut failed = false;
         let mut telling = BTreeMap::new();
-        for mut decision in plan(&observed) {
-            let notice = decision.notice.take();
-            if let Err(error) = write(&context, &observed, &decision).await {
-                let (namespace, name) = &decision.key;
+        for decision in plan(&observed) {
+            let service = decision.service.as_ref();
+            let key = Key::of(service);
+            if let Some(status) = &decision.status
+                && let Err(error) = write(&context, service, status).await
+            {
+                let Key { namespace, name } = key;
                 tracing::warn!(namespace, name, %error, "addresses not written");
                 failed = true;
-            } else if let Some(notice) = notice {
-                if told.get(&decision.key) != Some(&notice) {
-                    tell(&recorder, &observed, &decision, &notice);
+            } else if let Some(notice) = decision.notice {
+                if told.get(&key) != Some(&notice) {
+                    tell(&recorder, service, &notice);
                 }
-                telling.insert(decision.key, notice);
+                telling.insert(key, notice);
             }
         }
         told = telling;
@@ -68,34 +72,24 @@ pub(crate) async fn run(context: Context) {
     }
 }
 
-fn find<'o>(observed: &'o Observed, decision: &Decision) -> Option<&'o Service> {
-    let key = Key::new(&decision.key.0, &decision.key.1);
-    let mut services = observed.services.iter();
-    services
-        .find(|service| Key::of(service.as_ref()) == key)
-        .map(AsRef::as_ref)
-}
-
-async fn write(context: &Context, observed: &Observed, decision: &Decision) -> kube::Result<()> {
-    let (namespace, name) = &decision.key;
-    let (Some(status), Some(service)) = (&decision.status, find(observed, decision)) else {
-        return Ok(());
-    };
-    let balancer = status.load_balancer.clone().unwrap_or_default();
+async fn write(
+    context: &Context,
+    service: &Service,
+    status: &LoadBalancerStatus,
+) -> kube::Result<()> {
     let patch = json!({
         "metadata": {"resourceVersion": service.metadata.resource_version},
-        "status": {"loadBalancer": {"ingress": balancer.ingress}},
+        "status": {"loadBalancer": {"ingress": status.ingress}},
     });
-    let api: Api<Service> = Api::namespaced(context.client.clone(), namespace);
+    let namespace = service.namespace().unwrap_or_default();
+    let api: Api<Service> = Api::namespaced(context.client.clone(), &namespace);
     let params = PatchParams::default();
-    let written = api.patch_status(name, &params, &Patch::Merge(patch)).await;
+    let patch = Patch::Merge(patch);
+    let written = api.patch_status(&service.name_any(), &params, &patch).await;
     unless_outrun(written).map(drop)
 }
 
-fn tell(recorder: &Recorder, observed: &Observed, decision: &Decision, notice: &Notice) {
-    let Some(service) = find(observed, decision) else {
-        return;
-    };
+fn tell(recorder: &Recorder, service: &Service, notice: &Notice) {
     if notice.warning {
         recorder.warning(service, notice.reason, notice.message.clone());
     } else {

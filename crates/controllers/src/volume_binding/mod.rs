@@ -13,7 +13,8 @@ use reconcile::{Change, Key, Outcome, Queue, run_workers};
 
 use crate::Context;
 use execute::{Error, Executor};
-use observe::{Observer, claim_of, is_unbound, volume_of};
+use observe::{Observer, claim_of};
+pub(crate) use observe::{is_unbound, volume_of};
 
 /// Claims and volumes that are worked on at once. More than one is safe: each write names the
 /// state that it is based on.

@@ -12,10 +12,10 @@ use kube::{Api, Client};
 use planners::volume_snapshot::{View, plan_snapshot};
 use reconcile::execute::found;
 use reconcile::{Cache, Key, Outcome, Queue, run_workers};
-use resource_kinds::annotations::BIND_COMPLETED;
 use resource_kinds::snapshot::{GROUP, VolumeSnapshot, VolumeSnapshotClass, VolumeSnapshotContent};
 
 use crate::Context;
+use crate::volume_binding::{is_unbound, volume_of};
 use execute::{Error, Executor};
 
 /// Snapshots that are worked on at once.
@@ -112,10 +112,9 @@ impl Observer {
         };
         let claim = snapshot.spec.source.persistent_volume_claim_name.as_ref();
         let claim = claim.and_then(|name| self.claims.get(&key.namespace, name));
-        let volume = claim.as_ref().and_then(|claim| {
-            let name = claim.spec.as_ref()?.volume_name.as_ref()?;
-            self.volumes.get("", name)
-        });
+        let volume = claim
+            .as_ref()
+            .and_then(|claim| self.volumes.get("", &volume_of(claim)?));
         let classes: Vec<VolumeSnapshotClass> = self
             .classes
             .list()
@@ -139,7 +138,9 @@ impl Observer {
     fn restoring(&self, snapshot: &Key) -> Option<String> {
         let claims = self.claims.list_in(&snapshot.namespace);
         let claim = claims.iter().find(|claim| {
-            restored_from(claim).as_deref() == Some(&snapshot.name) && is_unbound(claim)
+            restored_from(claim).as_deref() == Some(&snapshot.name)
+                && claim.metadata.deletion_timestamp.is_none()
+                && is_unbound(claim)
         })?;
         claim.metadata.name.clone()
     }
@@ -166,10 +167,4 @@ fn restored_from(claim: &PersistentVolumeClaim) -> Option<String> {
     let source = claim.spec.as_ref()?.data_source.as_ref()?;
     let snapshot = source.api_group.as_deref() == Some(GROUP) && source.kind == "VolumeSnapshot";
     snapshot.then(|| source.name.clone())
-}
-
-fn is_unbound(claim: &PersistentVolumeClaim) -> bool {
-    let annotations = claim.metadata.annotations.as_ref();
-    claim.metadata.deletion_timestamp.is_none()
-        && !annotations.is_some_and(|all| all.contains_key(BIND_COMPLETED))
 }

@@ -1,11 +1,10 @@
 //! What CustomResourceDefinitions bring: schemas, rules, paths.
 
-use api_server::decoders;
 use custom_resources::{Definition, Expression, JsonPath, Schema, broken_rules, served_versions};
 use resource_kinds::Kind;
-use serde_json::{Value, json};
+use serde_json::json;
 
-use super::Target;
+use super::{Target, pair};
 
 pub const CEL: Target = Target {
     name: "cel",
@@ -101,13 +100,10 @@ pub const SCHEMA: Target = Target {
         "self.all(x, true)",
     ],
     run: |bytes| {
-        let Some(Value::Array(pair)) = decoders::json(bytes) else {
+        let Some((definition, object)) = pair(bytes) else {
             return;
         };
-        let [definition, object] = &pair[..] else {
-            return;
-        };
-        let Ok(mut definition) = Definition.decode(definition.clone()) else {
+        let Ok(mut definition) = Definition.decode(definition) else {
             return;
         };
         Definition.default(&mut definition);

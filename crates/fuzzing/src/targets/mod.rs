@@ -6,6 +6,9 @@ mod patches;
 mod texts;
 mod wires;
 
+use api_server::decoders;
+use serde_json::Value;
+
 /// Something that decodes what strangers send.
 pub struct Target {
     pub name: &'static str,
@@ -16,6 +19,15 @@ pub struct Target {
     /// Decodes an input. Must not panic, hang or take memory past all bounds; some also check what
     /// must hold of the result.
     pub run: fn(&[u8]),
+}
+
+/// Two values in a list; `None` for anything else.
+fn pair(bytes: &[u8]) -> Option<(Value, Value)> {
+    let Value::Array(pair) = decoders::json(bytes)? else {
+        return None;
+    };
+    let [first, second] = <[Value; 2]>::try_from(pair).ok()?;
+    Some((first, second))
 }
 
 pub const ALL: &[Target] = &[

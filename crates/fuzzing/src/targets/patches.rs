@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use structured_merge::apply::{self, Reach, Writer};
 use structured_merge::{json_patch, merge_patch, strategic_merge_patch};
 
-use super::Target;
+use super::{Target, pair};
 
 const WORDS: &[&str] = &[
     "op",
@@ -55,18 +55,18 @@ const WORDS: &[&str] = &[
     "template",
 ];
 
-/// A document and what is to be done to it; `None` for what is no such pair.
-fn pair(bytes: &[u8]) -> Option<(Value, Value)> {
-    let Value::Array(pair) = decoders::json(bytes)? else {
-        return None;
-    };
-    let [document, patch] = <[Value; 2]>::try_from(pair).ok()?;
-    Some((document, patch))
-}
-
 fn stateful_set() -> TypeRef<'static> {
     let found = Schema::published().lookup("apps", "v1", "StatefulSet");
     found.expect("a kind that every cluster has")
+}
+
+fn writer(manager: &str) -> Writer<'_> {
+    Writer {
+        manager,
+        api_version: "apps/v1",
+        subresource: "",
+        now: "2026-01-01T00:00:00Z",
+    }
 }
 
 pub const JSON: Target = Target {
@@ -140,12 +140,6 @@ pub const APPLY: Target = Target {
         else {
             return;
         };
-        let writer = |manager| Writer {
-            manager,
-            api_version: "apps/v1",
-            subresource: "",
-            now: "2026-01-01T00:00:00Z",
-        };
         let kind = stateful_set();
         let reach = Reach::AllBut(&["status"]);
         let apply = |live: Option<&Value>, manager| {
@@ -186,12 +180,7 @@ pub const MANAGED_FIELDS: Target = Target {
         });
         let mut config = live.clone();
         config["spec"]["replicas"] = json!(2);
-        let writer = Writer {
-            manager: "me",
-            api_version: "apps/v1",
-            subresource: "",
-            now: "2026-01-01T00:00:00Z",
-        };
+        let writer = writer("me");
         let mut changed = config.clone();
         apply::track(Some(&live), &mut changed, stateful_set(), &writer, Reach::Everything);
         config["metadata"] = json!({"name": "w"});

@@ -6,6 +6,8 @@
 use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Pod, Volume};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
 
+use crate::ownership::controller;
+
 /// What is to be done for one volume.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Step {
@@ -22,8 +24,8 @@ pub fn claim_name(pod: &str, volume: &str) -> String {
 
 /// Whether the claim was made for the pod with that identity.
 pub fn is_of_pod(claim: &PersistentVolumeClaim, pod_uid: &str) -> bool {
-    let mut owners = claim.metadata.owner_references.iter().flatten();
-    owners.any(|owner| owner.controller == Some(true) && owner.uid == pod_uid)
+    let owner = controller(claim.metadata.owner_references.as_deref());
+    owner.is_some_and(|owner| owner.uid == pod_uid)
 }
 
 /// What is to be done for a pod; `claim` finds claims of its namespace by name.

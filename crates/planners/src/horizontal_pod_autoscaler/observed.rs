@@ -5,8 +5,9 @@ use std::sync::Arc;
 
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::autoscaling::v2::HorizontalPodAutoscaler;
-use k8s_openapi::api::core::v1::{Container, Pod, ResourceRequirements};
+use k8s_openapi::api::core::v1::{Container, ResourceRequirements};
 use object_model::Quantity;
+use resource_kinds::pod_view::{Phase, PodView};
 use resource_kinds::reasons::pod_condition;
 use serde_json::Value;
 
@@ -58,29 +59,23 @@ pub struct PodFacts {
 
 impl PodFacts {
     /// What is needed of this pod.
-    pub fn of(pod: &Pod) -> Self {
-        let status = pod.status.clone().unwrap_or_default();
-        let spec = pod.spec.as_ref();
-        let phase = status.phase.as_deref().unwrap_or("Pending");
-        let conditions = status.conditions.unwrap_or_default();
-        let ready = conditions.iter().find(|c| c.type_ == pod_condition::READY);
-        let inits = spec.and_then(|spec| spec.init_containers.as_deref());
+    pub fn of(pod: &PodView) -> Self {
+        let spec = &pod.spec;
+        let ready = pod.condition(pod_condition::READY);
+        let inits = spec.init_containers.iter().flatten();
         let beside = |container: &&Container| container.restart_policy.as_deref() == Some("Always");
-        let containers = spec.map_or(&[][..], |spec| &spec.containers).iter();
-        let containers = containers.chain(inits.unwrap_or_default().iter().filter(beside));
+        let containers = spec.containers.iter().chain(inits.filter(beside));
         Self {
-            name: pod.metadata.name.clone().unwrap_or_default(),
-            gone: pod.metadata.deletion_timestamp.is_some()
-                || matches!(phase, "Succeeded" | "Failed"),
-            pending: phase == "Pending",
-            started: status.start_time.map(|time| time.0),
+            name: pod.name.to_string(),
+            gone: pod.is_deleting() || pod.has_ended(),
+            pending: matches!(pod.phase, Phase::Unset | Phase::Pending),
+            started: pod.started,
             ready: ready.map(|condition| {
-                let since = condition.last_transition_time.as_ref();
-                let since = since.map_or(Timestamp::UNIX_EPOCH, |time| time.0);
+                let since = condition.since.unwrap_or(Timestamp::UNIX_EPOCH);
                 // Unknown is not the same as False.
-                (condition.status != "False", since)
+                (condition.status() != "False", since)
             }),
-            requests: requests(spec.and_then(|spec| spec.resources.as_ref())),
+            requests: requests(spec.resources.as_ref()),
             containers: containers
                 .map(|one| (one.name.clone(), requests(one.resources.as_ref())))
                 .collect(),

@@ -10,9 +10,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use k8s_openapi::api::core::v1::{
-    LoadBalancerIngress, LoadBalancerStatus, Node, Service, ServiceStatus,
-};
+use k8s_openapi::api::core::v1::{LoadBalancerIngress, LoadBalancerStatus, Node, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use resource_kinds::labels;
 use resource_kinds::reasons::{node_condition, service as reasons};
@@ -34,10 +32,10 @@ pub struct Observed {
 /// What becomes of one Service.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Decision {
-    /// Its namespace and name.
-    pub key: (String, String),
-    /// Its status, if it differs from what is stored.
-    pub status: Option<ServiceStatus>,
+    /// The Service as it was seen.
+    pub service: Arc<Service>,
+    /// Its `status.loadBalancer`, if that differs from what is stored.
+    pub status: Option<LoadBalancerStatus>,
     /// What is to be told about it: the reason of an event, and its text.
     pub notice: Option<Notice>,
 }
@@ -84,26 +82,18 @@ pub fn plan(observed: &Observed) -> Vec<Decision> {
 }
 
 fn decide(
-    service: &Service,
+    service: &Arc<Service>,
     observed: &Observed,
     taken: &mut BTreeMap<Place, String>,
 ) -> Option<Decision> {
-    let meta = &service.metadata;
-    let (namespace, name) = (meta.namespace.clone()?, meta.name.clone()?);
     let (chosen, mut problems) = match kind(service) {
         Kind::Balanced => choose(service, observed, taken),
         Kind::Foreign => return None,
         Kind::Other => Default::default(),
     };
     let had = addresses(service);
-    let status = (had != chosen).then(|| ServiceStatus {
-        load_balancer: Some(LoadBalancerStatus {
-            ingress: (!chosen.is_empty()).then(|| chosen.iter().map(ingress).collect()),
-        }),
-        conditions: service
-            .status
-            .as_ref()
-            .and_then(|status| status.conditions.clone()),
+    let status = (had != chosen).then(|| LoadBalancerStatus {
+        ingress: (!chosen.is_empty()).then(|| chosen.iter().map(ingress).collect()),
     });
     problems.dedup();
     let notice = if !problems.is_empty() {
@@ -123,7 +113,7 @@ fn decide(
             })
     };
     (status.is_some() || notice.is_some()).then_some(Decision {
-        key: (namespace, name),
+        service: service.clone(),
         status,
         notice,
     })
@@ -375,21 +365,14 @@ mod tests {
     fn decided(observed: &Observed) -> Vec<String> {
         let mut lines = Vec::new();
         for decision in plan(observed) {
-            if let Some(status) = &decision.status {
-                let balancer = status.load_balancer.clone().unwrap();
-                let ips = balancer
-                    .ingress
-                    .unwrap_or_default()
-                    .into_iter()
-                    .filter_map(|i| i.ip);
-                lines.push(format!(
-                    "{}={}",
-                    decision.key.1,
-                    ips.collect::<Vec<_>>().join(",")
-                ));
+            let name = decision.service.metadata.name.as_deref().unwrap();
+            if let Some(status) = decision.status {
+                let ingress = status.ingress.unwrap_or_default().into_iter();
+                let ips: Vec<String> = ingress.filter_map(|one| one.ip).collect();
+                lines.push(format!("{name}={}", ips.join(",")));
             }
             if let Some(notice) = decision.notice.filter(|notice| notice.warning) {
-                lines.push(format!("{}: {}", decision.key.1, notice.message));
+                lines.push(format!("{name}: {}", notice.message));
             }
         }
         lines

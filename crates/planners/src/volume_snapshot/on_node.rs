@@ -3,8 +3,10 @@
 use k8s_openapi::api::core::v1::PersistentVolume;
 use resource_kinds::snapshot::{BEING_DELETED, CONTENT_PROTECTION, VolumeSnapshotContent};
 use resource_kinds::storage::Driver;
+use resource_kinds::volume_fit::capacity;
 
 use super::kept_name;
+use crate::volume_expansion::bytes;
 
 /// Where something is kept: `<node>/<name>`, the snapshot handle of the built-in drivers.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -110,7 +112,7 @@ pub fn plan_on_node(
             driver,
             volume: name.clone(),
             handle,
-            bytes: capacity(volume),
+            bytes: bytes(capacity(volume)),
         },
         (Some(_), None) => Step::Nothing,
         (None, _) => Step::Find { driver, handle },
@@ -151,11 +153,4 @@ fn end(content: &VolumeSnapshotContent) -> End {
         (true, "Delete") => End::Wait,
         (true, _) => End::LetGo,
     }
-}
-
-fn capacity(volume: &PersistentVolume) -> u64 {
-    let capacity = volume.spec.as_ref().and_then(|spec| spec.capacity.as_ref());
-    let storage = capacity.and_then(|capacity| capacity.get("storage"));
-    let parsed = storage.and_then(|storage| storage.0.parse().ok());
-    parsed.map_or(0, crate::volume_expansion::bytes)
 }

@@ -2,8 +2,9 @@
 
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{ObjectReference, PersistentVolume, PersistentVolumeClaim};
-use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
+use k8s_openapi::apimachinery::pkg::api::resource::Quantity as Amount;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
+use object_model::Quantity;
 use resource_kinds::annotations::PROVISIONED_BY;
 use resource_kinds::snapshot::{
     BEING_DELETED, BOUND_PROTECTION, CONTENT_PROTECTION, ContentSource, ContentSpec, DEFAULT_CLASS,
@@ -346,7 +347,9 @@ fn follow(view: &View<'_>, content: &VolumeSnapshotContent, plan: &mut Plan) {
         bound_volume_snapshot_content_name: content.metadata.name.clone(),
         creation_time: created.map(Time),
         ready_to_use: Some(ready),
-        restore_size: of_content.restore_size.map(|bytes| Quantity(shown(bytes))),
+        restore_size: of_content
+            .restore_size
+            .map(|bytes| Amount(Quantity::from_bytes(bytes).to_string())),
         error: of_content.error.clone().filter(|_| !ready),
     };
     let became_ready = ready && stored.ready_to_use != Some(true);
@@ -375,18 +378,6 @@ fn follow(view: &View<'_>, content: &VolumeSnapshotContent, plan: &mut Plan) {
     }
     if status != stored {
         plan.actions.push(Action::SetStatus(Box::new(status)));
-    }
-}
-
-/// Bytes as Kubernetes writes them, in the largest unit that they are a whole number of.
-fn shown(bytes: i64) -> String {
-    let units = [(40, "Ti"), (30, "Gi"), (20, "Mi"), (10, "Ki")];
-    let fitting = units
-        .iter()
-        .find(|(shift, _)| bytes != 0 && bytes % (1_i64 << shift) == 0);
-    match fitting {
-        Some((shift, unit)) => format!("{}{unit}", bytes >> shift),
-        None => bytes.to_string(),
     }
 }
 
