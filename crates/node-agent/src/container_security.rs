@@ -47,27 +47,22 @@ pub fn unmet_wishes(pod: &Pod) -> Vec<String> {
     };
     let mut unmet = Vec::new();
     for (_, container) in spec::containers(pod_spec) {
-        let ports = container.ports.iter().flatten();
-        let host_ports = ports
-            .filter_map(|port| port.host_port)
-            .filter(|port| *port > 0);
+        let wanted = container.ports.iter().flatten();
+        let wanted = wanted.filter(|port| port.host_port.is_some_and(|number| number > 0));
+        let refused = wanted.filter_map(|port| {
+            service_routing::host_address(port.host_ip.as_deref())
+                .err()
+                .map(|address| (port.host_port.unwrap_or_default(), address))
+        });
         if !spec::uses_host_network(pod_spec) {
-            unmet.extend(host_ports.map(|port| {
+            unmet.extend(refused.map(|(port, address)| {
                 format!(
-                    "container {}: hostPort {port} is not served on this node",
+                    "container {}: hostPort {port} is not served on {address}: this node's pods \
+                     have IPv4 only",
                     container.name
                 )
             }));
         }
-    }
-    if pod_spec
-        .ephemeral_containers
-        .iter()
-        .flatten()
-        .next()
-        .is_some()
-    {
-        unmet.push("ephemeral containers are not supported on this node".to_owned());
     }
     unmet
 }

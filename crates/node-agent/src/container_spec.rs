@@ -546,11 +546,12 @@ mod tests {
         let message = built(pod, image()).unwrap_err();
         assert_eq!(message, "hostUsers: false is not supported on this node");
         let pod = serde_json::from_value(serde_json::json!({"spec": {"containers": [
-            {"name": "c", "ports": [{"containerPort": 80, "hostPort": 8080}]}]}}))
+            {"name": "c", "ports": [{"containerPort": 80, "hostPort": 8080},
+                {"containerPort": 81, "hostPort": 8081, "hostIP": "::1"}]}]}}))
         .unwrap();
         assert_eq!(
             unmet_wishes(&pod),
-            ["container c: hostPort 8080 is not served on this node"]
+            ["container c: hostPort 8081 is not served on ::1: this node's pods have IPv4 only"]
         );
     }
 

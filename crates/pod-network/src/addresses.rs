@@ -1,4 +1,5 @@
-//! Which pod has which address, kept on disk: one small file per pod, named by its uid.
+//! Which pod has which address and which ports of the node, kept on disk: one small file per pod,
+//! named by its uid, with the address in its first line and a port in each further one.
 //!
 //! A file is written beside and renamed, so a crash leaves the old state or the new one. It is
 //! not synced: pods do not outlive a power failure, only a crash of the process. A file that
@@ -9,6 +10,7 @@ use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 
 use object_model::cidr::Cidr;
+use service_routing::{HostPort, PublishedPort};
 
 use crate::error::{Error, file};
 
@@ -20,8 +22,30 @@ const FIRST_POD_INDEX: u32 = 2;
 pub(crate) struct Addresses {
     dir: PathBuf,
     range: Cidr,
-    by_uid: BTreeMap<String, Ipv4Addr>,
+    by_uid: BTreeMap<String, Held>,
     next_index: u32,
+}
+
+/// What a pod has of the network.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Held {
+    ip: Ipv4Addr,
+    ports: Vec<HostPort>,
+}
+
+impl Held {
+    /// Reads what [`Held::text`] writes; a line that is no port is left out.
+    fn read(text: &str) -> Option<Held> {
+        let mut lines = text.lines();
+        let ip = lines.next()?.trim().parse().ok()?;
+        let ports = lines.filter_map(|line| line.parse().ok()).collect();
+        Some(Held { ip, ports })
+    }
+
+    fn text(&self) -> String {
+        let ports = self.ports.iter().map(|port| format!("\n{port}"));
+        format!("{}{}", self.ip, ports.collect::<String>())
+    }
 }
 
 impl Addresses {
@@ -33,20 +57,20 @@ impl Addresses {
         for entry in std::fs::read_dir(dir).map_err(file("read directory", dir))? {
             let entry = entry.map_err(file("read directory", dir))?;
             let path = entry.path();
-            let address = std::fs::read_to_string(&path)
+            let held = std::fs::read_to_string(&path)
                 .ok()
-                .and_then(|text| text.trim().parse::<Ipv4Addr>().ok())
-                .filter(|address| range.contains(*address));
+                .and_then(|text| Held::read(&text))
+                .filter(|held| range.contains(held.ip));
             let name = entry
                 .file_name()
                 .into_string()
                 .ok()
                 .filter(|name| valid_uid(name));
-            match (name, address) {
-                (Some(uid), Some(address)) => {
+            match (name, held) {
+                (Some(uid), Some(held)) => {
                     let written = entry.metadata().and_then(|data| data.modified()).ok();
-                    newest = newest.max(written.map(|at| (at, address)));
-                    by_uid.insert(uid, address);
+                    newest = newest.max(written.map(|at| (at, held.ip)));
+                    by_uid.insert(uid, held);
                 }
                 _ => std::fs::remove_file(&path).map_err(file("remove", &path))?,
             }
@@ -63,8 +87,8 @@ impl Addresses {
     /// Returns the pod's address, choosing and keeping one when it has none. Addresses are given
     /// in turn, so that one that was freed is not used again at once.
     pub(crate) fn assign(&mut self, uid: &str) -> Result<Ipv4Addr, Error> {
-        if let Some(address) = self.by_uid.get(uid) {
-            return Ok(*address);
+        if let Some(held) = self.by_uid.get(uid) {
+            return Ok(held.ip);
         }
         if !valid_uid(uid) {
             return Err(Error::InvalidUid {
@@ -74,17 +98,44 @@ impl Addresses {
         let address = self
             .free_address()
             .ok_or(Error::AddressesExhausted { range: self.range })?;
-        let path = self.dir.join(uid);
-        let beside = self.dir.join(format!(".{uid}"));
-        std::fs::write(&beside, address.to_string()).map_err(file("write", &beside))?;
-        std::fs::rename(&beside, &path).map_err(file("rename", &beside))?;
-        self.by_uid.insert(uid.to_owned(), address);
+        let ports = Vec::new();
+        self.keep(uid, Held { ip: address, ports })?;
         self.next_index = index_of(self.range, address) + 1;
         Ok(address)
     }
 
+    fn keep(&mut self, uid: &str, held: Held) -> Result<(), Error> {
+        let path = self.dir.join(uid);
+        let beside = self.dir.join(format!(".{uid}"));
+        std::fs::write(&beside, held.text()).map_err(file("write", &beside))?;
+        std::fs::rename(&beside, &path).map_err(file("rename", &beside))?;
+        self.by_uid.insert(uid.to_owned(), held);
+        Ok(())
+    }
+
+    /// Gives ports of the node to a pod that has an address, instead of those it had.
+    pub(crate) fn publish(&mut self, uid: &str, ports: Vec<HostPort>) -> Result<(), Error> {
+        match self.by_uid.get(uid) {
+            Some(held) if held.ports != ports => {
+                let ip = held.ip;
+                self.keep(uid, Held { ip, ports })
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Returns all ports of the node that pods have, in the order of the pods' uids.
+    pub(crate) fn published(&self) -> Vec<PublishedPort> {
+        let of = |held: &Held| {
+            let pod = held.ip;
+            let ports = held.ports.clone().into_iter();
+            ports.map(move |port| PublishedPort { pod, port })
+        };
+        self.by_uid.values().flat_map(of).collect()
+    }
+
     fn free_address(&self) -> Option<Ipv4Addr> {
-        let used: BTreeSet<Ipv4Addr> = self.by_uid.values().copied().collect();
+        let used: BTreeSet<Ipv4Addr> = self.by_uid.values().map(|held| held.ip).collect();
         let end = u32::try_from(self.range.size() - 1).unwrap_or(u32::MAX);
         let start = self.next_index.clamp(FIRST_POD_INDEX, end);
         (start..end)
@@ -95,7 +146,7 @@ impl Addresses {
 
     /// Returns the pod's address when it has one.
     pub(crate) fn of(&self, uid: &str) -> Option<Ipv4Addr> {
-        self.by_uid.get(uid).copied()
+        self.by_uid.get(uid).map(|held| held.ip)
     }
 
     /// Forgets the pod's address; it may then be given to another.
@@ -149,6 +200,26 @@ mod tests {
         assert_eq!(again.of("b"), Some(second));
         assert_eq!(again.assign("a").unwrap(), first);
         assert_eq!(again.assign("c").unwrap().to_string(), "10.244.0.4");
+    }
+
+    #[test]
+    fn ports_of_the_node_are_kept_with_the_address_and_go_with_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut addresses = Addresses::open(dir.path(), range()).unwrap();
+        addresses.assign("a").unwrap();
+        addresses.assign("b").unwrap();
+        let ports = ["tcp *:8080 80", "udp 127.0.0.1:53 53"].map(|port| port.parse().unwrap());
+        addresses.publish("b", ports.to_vec()).unwrap();
+        addresses.publish("unknown", ports.to_vec()).unwrap();
+        let mut again = Addresses::open(dir.path(), range()).unwrap();
+        let published = again.published();
+        assert_eq!(published.len(), 2);
+        assert_eq!(addresses.published(), published);
+        let pod = again.of("b").unwrap();
+        assert!(published.iter().all(|port| port.pod == pod));
+        assert_eq!([published[0].port, published[1].port], ports);
+        again.release("b").unwrap();
+        assert!(again.published().is_empty());
     }
 
     #[test]

@@ -7,7 +7,8 @@
 //!
 //! Everything made in the kernel carries the instance's id (link names and aliases, labels of
 //! addresses), so that it is found again after a crash, told apart from other instances and
-//! removed. Addresses are kept on disk. Masquerading outwards is in the service proxy's table.
+//! removed. Addresses are kept on disk, with the ports of the node that belong to pods. Masquerading
+//! outwards and those ports are in the service proxy's table.
 
 mod addresses;
 mod error;

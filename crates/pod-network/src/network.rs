@@ -5,7 +5,8 @@ use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 
 use object_model::cidr::Cidr;
-use tokio::sync::Mutex;
+use service_routing::{HostPort, PublishedPort};
+use tokio::sync::{Mutex, watch};
 use tokio::task::JoinSet;
 
 use crate::addresses::Addresses;
@@ -48,6 +49,7 @@ pub struct PodNetwork {
     dns: Option<Ipv4Addr>,
     mtu: u32,
     addresses: Mutex<Addresses>,
+    published: watch::Sender<Vec<PublishedPort>>,
     deletions: Mutex<JoinSet<()>>,
 }
 
@@ -77,6 +79,7 @@ impl PodNetwork {
             gateway,
             dns: ranges.service.nth(10),
             mtu,
+            published: watch::Sender::new(addresses.published()),
             addresses: Mutex::new(addresses),
             deletions: Mutex::new(JoinSet::new()),
         })
@@ -113,6 +116,32 @@ impl PodNetwork {
         Ok(PodAddress { ip, gateway })
     }
 
+    /// Gives ports of the node to an attached pod, instead of those it had, until it is detached.
+    ///
+    /// # Errors
+    /// When files fail.
+    pub async fn publish(&self, pod_uid: &str, ports: Vec<HostPort>) -> Result<(), Error> {
+        let mut addresses = self.addresses.lock().await;
+        addresses.publish(pod_uid, ports)?;
+        self.tell(&addresses);
+        Ok(())
+    }
+
+    /// Returns the ports of the node that belong to pods, now and from now on. They are only kept
+    /// here; the service proxy serves them.
+    pub fn published(&self) -> watch::Receiver<Vec<PublishedPort>> {
+        self.published.subscribe()
+    }
+
+    fn tell(&self, addresses: &Addresses) {
+        let now = addresses.published();
+        self.published.send_if_modified(|known| {
+            let differs = *known != now;
+            *known = now;
+            differs
+        });
+    }
+
     /// Returns where a pod is when it was attached before.
     pub async fn address(&self, pod_uid: &str) -> Option<PodAddress> {
         let ip = self.addresses.lock().await.of(pod_uid)?;
@@ -134,7 +163,10 @@ impl PodNetwork {
         if let Some(index) = links::unroute(&self.host, pod_uid, ip).await? {
             self.delete_in_background(index).await;
         }
-        self.addresses.lock().await.release(pod_uid)
+        let mut addresses = self.addresses.lock().await;
+        addresses.release(pod_uid)?;
+        self.tell(&addresses);
+        Ok(())
     }
 
     async fn delete_in_background(&self, index: u32) {
@@ -161,11 +193,12 @@ impl PodNetwork {
                 gone.insert(uid);
             }
         }
-        let known = self.addresses.lock().await.uids();
-        gone.extend(known.difference(live).cloned());
+        let mut addresses = self.addresses.lock().await;
+        gone.extend(addresses.uids().difference(live).cloned());
         for uid in &gone {
-            self.addresses.lock().await.release(uid)?;
+            addresses.release(uid)?;
         }
+        self.tell(&addresses);
         Ok(gone)
     }
 

@@ -1,8 +1,9 @@
-//! Makes the kernel forget UDP flows to endpoints that are gone.
+//! Makes the kernel forget UDP flows that no longer go where they should.
 
+use std::collections::BTreeSet;
 use std::net::Ipv4Addr;
 
-use service_routing::{Endpoint, Flow, ServicePort, stale_flows};
+use service_routing::{Endpoint, Flow};
 
 use crate::kernel::{Kernel, KernelError};
 use crate::message::{FAMILY_IPV4, find, single};
@@ -23,11 +24,14 @@ const PROTOCOL_UDP: u8 = 17;
 /// The flow ended by itself between list and removal.
 const ENOENT: i32 = 2;
 
-/// Removes the flows and returns how many there were.
+/// Removes the flows at the places that are chosen and returns how many there were.
 ///
 /// # Errors
 /// When the kernel refuses.
-pub fn forget_stale(kernel: &mut Kernel, ports: &[ServicePort]) -> Result<usize, KernelError> {
+pub fn forget(
+    kernel: &mut Kernel,
+    choose: impl FnOnce(&[Flow]) -> Vec<usize>,
+) -> Result<usize, KernelError> {
     let (mut flows, mut names) = (Vec::new(), Vec::new());
     let each = |_, attributes: &[u8]| {
         if let Some(flow) = flow(attributes) {
@@ -36,7 +40,7 @@ pub fn forget_stale(kernel: &mut Kernel, ports: &[ServicePort]) -> Result<usize,
         }
     };
     kernel.list(FAMILY_IPV4, GET, |_| {}, each)?;
-    let stale = stale_flows(&flows, ports);
+    let stale = choose(&flows);
     for place in &stale {
         let (tuple, zone) = &names[*place];
         let message = single(FAMILY_IPV4, DELETE, 0, |a| {
@@ -51,6 +55,15 @@ pub fn forget_stale(kernel: &mut Kernel, ports: &[ServicePort]) -> Result<usize,
         }
     }
     Ok(stale.len())
+}
+
+/// The addresses of this machine.
+pub fn local_addresses() -> BTreeSet<Ipv4Addr> {
+    let interfaces = nix::ifaddrs::getifaddrs().into_iter().flatten();
+    let v4 = |address: nix::sys::socket::SockaddrStorage| Some(address.as_sockaddr_in()?.ip());
+    interfaces
+        .filter_map(|interface| v4(interface.address?))
+        .collect()
 }
 
 /// What the kernel knows a flow by.

@@ -1,4 +1,5 @@
-//! Watches Services and EndpointSlices and keeps the kernel's table in step.
+//! Watches Services, EndpointSlices and the pods' ports on the node, and keeps the kernel's table in
+//! step.
 
 use std::collections::BTreeSet;
 use std::net::Ipv4Addr;
@@ -11,7 +12,11 @@ use k8s_openapi::api::discovery::v1::EndpointSlice;
 use kube::{Api, Client};
 use object_model::cidr::Cidr;
 use reconcile::{Cache, WatchConfig};
-use service_routing::{ServicePort, Settings, Table, has_lost_endpoints, ports, table};
+use service_routing::{
+    Flow, PublishedPort, Settings, Table, has_lost_endpoints, misled_flows, ports, publish,
+    stale_flows, table, udp_differs,
+};
+use tokio::sync::watch;
 use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
 
@@ -38,6 +43,8 @@ pub struct Config {
     /// What the names of the host's ends of the pods' links begin with; the machine's firewalls
     /// are told to let these through.
     pub pod_link_prefix: String,
+    /// Ports of the node that belong to pods.
+    pub host_ports: watch::Receiver<Vec<PublishedPort>>,
     /// Whether the table goes when the proxy ends; otherwise it goes on serving for the next.
     pub remove_on_shutdown: bool,
 }
@@ -71,7 +78,7 @@ pub async fn run(client: Client, config: Config, shutdown: CancellationToken) ->
 pub async fn serve(
     services: Cache<Service>,
     slices: Cache<EndpointSlice>,
-    config: Config,
+    mut config: Config,
     shutdown: CancellationToken,
 ) -> Result<(), Error> {
     let settings = Settings {
@@ -104,6 +111,7 @@ pub async fn serve(
     let mut service_changes = services.subscribe();
     let mut slice_changes = slices.subscribe();
     let mut before = Vec::new();
+    let mut published_before = Vec::new();
     let mut due = synced;
     while !shutdown.is_cancelled() {
         let mut retry = false;
@@ -115,16 +123,32 @@ pub async fn serve(
                 slices.iter().map(Arc::as_ref),
                 &config.node_name,
             );
-            retry = !proxy.apply(table(&ports, &settings)).await?;
-            if !retry && has_lost_endpoints(&before, &ports) {
-                proxy.forget_stale_flows(ports.clone()).await?;
+            let published = config.host_ports.borrow_and_update().clone();
+            let mut wanted = table(&ports, &settings);
+            publish(&mut wanted, &published);
+            retry = !proxy.apply(wanted).await?;
+            if !retry {
+                if has_lost_endpoints(&before, &ports) {
+                    let ports = ports.clone();
+                    proxy
+                        .forget_flows(move |all| stale_flows(all, &ports))
+                        .await?;
+                }
+                if udp_differs(&published_before, &published) {
+                    let (former, now) = (published_before, published.clone());
+                    let misled = move |all: &[Flow]| {
+                        misled_flows(all, &former, &now, &conntrack::local_addresses())
+                    };
+                    proxy.forget_flows(misled).await?;
+                }
+                (before, published_before) = (ports, published);
             }
-            before = ports;
         }
         tokio::select! {
             () = shutdown.cancelled() => break,
             Some(_) = service_changes.next() => due = true,
             Some(_) = slice_changes.next() => due = true,
+            Ok(()) = config.host_ports.changed() => due = synced,
             () = tokio::time::sleep(limits::RETRY_DELAY), if retry => due = true,
             _ = check.tick() => {
                 due = retry || (synced && !proxy.with(Kernel::is_present).await??);
@@ -180,14 +204,18 @@ impl Proxy {
         Ok(())
     }
 
-    /// Ends UDP flows to endpoints that are gone; the rules hold whether that works or not.
-    async fn forget_stale_flows(&self, ports: Vec<ServicePort>) -> Result<(), Error> {
+    /// Ends UDP flows that no longer go where they should; the rules hold whether that works or
+    /// not.
+    async fn forget_flows(
+        &self,
+        choose: impl FnOnce(&[Flow]) -> Vec<usize> + Send + 'static,
+    ) -> Result<(), Error> {
         match self
-            .with(move |kernel| conntrack::forget_stale(kernel, &ports))
+            .with(move |kernel| conntrack::forget(kernel, choose))
             .await?
         {
-            Ok(count) => tracing::debug!(count, "flows to former endpoints ended"),
-            Err(error) => tracing::warn!(%error, "flows to former endpoints may go on"),
+            Ok(count) => tracing::debug!(count, "flows to former places ended"),
+            Err(error) => tracing::warn!(%error, "flows to former places may go on"),
         }
         Ok(())
     }

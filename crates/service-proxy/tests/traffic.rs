@@ -12,7 +12,7 @@ use k8s_openapi::api::discovery::v1::EndpointSlice;
 use pod_network::{PodNetwork, PodNetworkOptions};
 use serde_json::{Value, json};
 use service_proxy::{Kernel, conntrack};
-use service_routing::{Settings, ports, table};
+use service_routing::{PublishedPort, Settings, misled_flows, ports, publish, stale_flows, table};
 
 #[allow(dead_code, reason = "shared with other tests, which use the rest")]
 #[path = "../../pod-network/tests/namespaces/mod.rs"]
@@ -73,13 +73,38 @@ impl World {
         }
     }
 
+    /// Both pods answer with their names on UDP port 5353.
+    fn serve_udp(&self) {
+        for (pod, name) in [(&self.a, "a"), (&self.b, "b")] {
+            let socket = pod.run(|| UdpSocket::bind("0.0.0.0:5353")).unwrap();
+            std::thread::spawn(move || {
+                let mut buffer = [0; 64];
+                while let Ok((_, client)) = socket.recv_from(&mut buffer) {
+                    socket.send_to(name.as_bytes(), client).ok();
+                }
+            });
+        }
+    }
+
+    /// Programs one Service with the endpoints, and ports of the node that belong to pods.
+    fn program_with(&mut self, spec: Value, endpoints: &[(&str, &str)], on: &[PublishedPort]) {
+        let (service, slice) = objects(spec, endpoints);
+        let mut table = table(&ports([&service], [&slice], "here"), &World::settings());
+        publish(&mut table, on);
+        self.kernel.apply(&table).unwrap();
+    }
+
     /// Programs one Service with the endpoints (address, node).
     fn program(&mut self, spec: Value, endpoints: &[(&str, &str)]) {
-        let (service, slice) = objects(spec, endpoints);
-        let ports = ports([&service], [&slice], "here");
-        self.kernel
-            .apply(&table(&ports, &World::settings()))
-            .unwrap();
+        self.program_with(spec, endpoints, &[]);
+    }
+}
+
+/// A port of the node that leads to `10.244.0.<pod>`.
+fn published(pod: u8, port: &str) -> PublishedPort {
+    PublishedPort {
+        pod: Ipv4Addr::new(10, 244, 0, pod),
+        port: port.parse().unwrap(),
     }
 }
 
@@ -223,6 +248,77 @@ fn pods_do_not_reach_the_loopback_of_the_host() {
 }
 
 #[test]
+fn ports_of_the_node_lead_to_pods_for_everybody_and_show_the_client() {
+    let mut world = World::new();
+    let ports = [
+        published(2, "tcp *:8090 8080"),
+        published(2, "tcp 127.0.0.1:8091 8080"),
+        published(3, "tcp 198.51.100.1:8091 8080"),
+        published(2, "tcp *:30080 8080"),
+    ];
+    world.program_with(json!({ "type": "NodePort" }), &BOTH[1..], &ports);
+    let node = Ipv4Addr::new(198, 51, 100, 1);
+    let gateway = Ipv4Addr::new(10, 244, 0, 1);
+    for (from, ip, client) in [
+        (&world.outside, node, "198.51.100.2"),
+        (&world.host, node, "198.51.100.1"),
+        (&world.host, Ipv4Addr::LOCALHOST, "10.244.0.1"),
+        (&world.b, node, "10.244.0.3"),
+        (&world.b, gateway, "10.244.0.3"),
+        (&world.a, node, "10.244.0.1"),
+        (&world.a, gateway, "10.244.0.1"),
+    ] {
+        let answer = from.ask(to(ip, 8090)).unwrap();
+        assert_eq!(answer, ("a".into(), client.into()), "{ip}");
+    }
+    let on_one = |from: &Namespace, ip| from.ask(to(ip, 8091)).map(|(by, _)| by).ok();
+    assert_eq!(on_one(&world.host, Ipv4Addr::LOCALHOST), Some("a".into()));
+    assert_eq!(on_one(&world.outside, node), Some("b".into()));
+    assert_eq!(on_one(&world.b, gateway), None, "on no other address");
+    let (by, _) = world.outside.ask(to(node, 30080)).unwrap();
+    assert_eq!(by, "b", "a Service's node port comes first");
+    assert_eq!(
+        world.a.ask(to([198, 51, 100, 2], 8080)).unwrap().0,
+        "outside",
+        "ports of other machines are not concerned"
+    );
+    world.program(json!({ "type": "NodePort" }), &BOTH[1..]);
+    refused(&world.outside, to(node, 8090));
+}
+
+#[test]
+fn udp_clients_that_never_stop_find_the_pod_that_gets_the_port() {
+    let mut world = World::new();
+    world.serve_udp();
+    let node = Ipv4Addr::new(198, 51, 100, 1);
+    let client = world.outside.run(|| UdpSocket::bind("0.0.0.0:0")).unwrap();
+    client
+        .set_read_timeout(Some(Duration::from_secs(2)))
+        .unwrap();
+    let ask = || {
+        client.send_to(b"?", to(node, 5300)).unwrap();
+        let mut buffer = [0; 64];
+        let length = client.recv(&mut buffer).unwrap();
+        String::from_utf8(buffer[..length].to_vec()).unwrap()
+    };
+    let local = world.host.run(conntrack::local_addresses);
+    assert!(local.contains(&node), "{local:?}");
+    world.program(json!({}), &[]);
+    client.send_to(b"?", to(node, 5300)).unwrap();
+    let (none, a, b) = (
+        &[][..],
+        &[published(2, "udp *:5300 5353")][..],
+        &[published(3, "udp *:5300 5353")][..],
+    );
+    for (before, now, answer) in [(none, a, "a"), (a, b, "b")] {
+        world.program_with(json!({}), &[], now);
+        let misled = |all: &[_]| misled_flows(all, before, now, &local);
+        assert_eq!(conntrack::forget(&mut world.kernel, misled).unwrap(), 1);
+        assert_eq!(ask(), answer);
+    }
+}
+
+#[test]
 fn external_addresses_lead_to_endpoints() {
     let mut world = World::new();
     world.program(json!({ "externalIPs": ["203.0.113.7"] }), &BOTH[..1]);
@@ -330,6 +426,7 @@ fn the_proxy_follows_what_it_watches() {
     use reconcile::Cache;
 
     let world = Arc::new(World::new());
+    let host_ports = tokio::sync::watch::channel(Vec::new());
     let config = service_proxy::Config {
         instance_id: "a1b2c3".to_owned(),
         node_name: "here".to_owned(),
@@ -338,6 +435,7 @@ fn the_proxy_follows_what_it_watches() {
         service_cidr: World::settings().service_range,
         unmanaged: World::settings().unmanaged,
         pod_link_prefix: pod_network::link_prefix("a1b2c3"),
+        host_ports: host_ports.1,
         remove_on_shutdown: true,
     };
     let (service, slice_a) = objects(json!({}), &BOTH[..1]);
@@ -355,11 +453,11 @@ fn the_proxy_follows_what_it_watches() {
         let shutdown = tokio_util::sync::CancellationToken::new();
         let proxy = service_proxy::serve(services, slices, config, shutdown.clone());
         let proxy = tokio::spawn(proxy);
-        let answered_by = |name: &'static str| {
+        let answers = |at: SocketAddr, name: &'static str| {
             let world = asker.clone();
             tokio::task::spawn_blocking(move || {
                 for _ in 0..200 {
-                    if world.a.ask(to(SERVICE, 80)).is_ok_and(|(by, _)| by == name) {
+                    if world.a.ask(at).is_ok_and(|(by, _)| by == name) {
                         return;
                     }
                     std::thread::sleep(Duration::from_millis(5));
@@ -367,9 +465,14 @@ fn the_proxy_follows_what_it_watches() {
                 panic!("{name} never answered");
             })
         };
+        let answered_by = |name| answers(to(SERVICE, 80), name);
         answered_by("a").await.unwrap();
         send.unbounded_send(Event::Apply(slice_b)).unwrap();
         answered_by("b").await.unwrap();
+        let ports = vec![published(3, "tcp *:8090 8080")];
+        host_ports.0.send(ports).unwrap();
+        let node = to([10, 244, 0, 1], 8090);
+        answers(node, "b").await.unwrap();
         shutdown.cancel();
         proxy.await.unwrap().unwrap();
         assert!(!Kernel::open("a1b2c3").unwrap().is_present().unwrap());
@@ -413,15 +516,7 @@ fn a_thousand_services_are_one_transaction() {
 #[test]
 fn udp_clients_that_never_stop_are_moved_from_endpoints_that_are_gone() {
     let mut world = World::new();
-    for (pod, name) in [(&world.a, "a"), (&world.b, "b")] {
-        let socket = pod.run(|| UdpSocket::bind("0.0.0.0:5353")).unwrap();
-        std::thread::spawn(move || {
-            let mut buffer = [0; 64];
-            while let Ok((_, client)) = socket.recv_from(&mut buffer) {
-                socket.send_to(name.as_bytes(), client).ok();
-            }
-        });
-    }
+    world.serve_udp();
     let ports_with = |endpoints: &[(&str, &str)]| {
         let udp = json!([{ "name": "dns", "port": 53, "protocol": "UDP" }]);
         let (service, mut slice) = objects(json!({ "ports": udp }), endpoints);
@@ -452,12 +547,12 @@ fn udp_clients_that_never_stop_are_moved_from_endpoints_that_are_gone() {
     assert_eq!(ask(), "a", "the kernel remembers");
     assert!(service_routing::has_lost_endpoints(&before, &after));
     assert_eq!(
-        conntrack::forget_stale(&mut world.kernel, &after).unwrap(),
+        conntrack::forget(&mut world.kernel, |all| stale_flows(all, &after)).unwrap(),
         1
     );
     assert_eq!(ask(), "b");
     assert_eq!(
-        conntrack::forget_stale(&mut world.kernel, &after).unwrap(),
+        conntrack::forget(&mut world.kernel, |all| stale_flows(all, &after)).unwrap(),
         0
     );
 }

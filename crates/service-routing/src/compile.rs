@@ -4,7 +4,8 @@
 //! `service-nodeports`; the answer is the Service's chain, `svc/…` for the cluster address,
 //! `ext/…` for addresses of the outside (which marks for masquerading or keeps to this node);
 //! there an endpoint's chain `ep/…` is chosen, which rewrites the destination. A Service without
-//! endpoints is in `refused-…` instead, asked by hooks that may answer.
+//! endpoints is in `refused-…` instead, asked by hooks that may answer. What is for no Service may
+//! be for a port of the node that is a pod's: `host-ips` and `host-ports` are asked last.
 
 use std::collections::BTreeSet;
 use std::net::Ipv4Addr;
@@ -75,16 +76,20 @@ fn base(settings: &Settings) -> Table {
         None,
         vec![
             Rule::always(Action::Ask(MapName::ServiceIps)),
-            Rule::when(
-                [Match::DestinationIsLocal(true)],
-                Action::Ask(MapName::ServiceNodePorts),
-            ),
+            to_node(MapName::ServiceNodePorts),
+            to_node(MapName::HostIps),
+            to_node(MapName::HostPorts),
         ],
     );
     for (name, chain) in refusing(settings) {
         add(name, chain.hook, chain.rules);
     }
     table
+}
+
+/// Asks about what is for an address of this machine.
+fn to_node(map: MapName) -> Rule {
+    Rule::when([Match::DestinationIsLocal(true)], Action::Ask(map))
 }
 
 /// Connections that nobody would answer are refused at once: to Services without endpoints, to
@@ -132,10 +137,7 @@ fn refusing(settings: &Settings) -> Vec<(&'static str, Chain)> {
         None,
         vec![
             Rule::always(Action::Ask(MapName::RefusedIps)),
-            Rule::when(
-                [Match::DestinationIsLocal(true)],
-                Action::Ask(MapName::RefusedNodePorts),
-            ),
+            to_node(MapName::RefusedNodePorts),
         ],
     );
     // The kernel makes no ICMP answer to the node's own packets here, but resets work for all.

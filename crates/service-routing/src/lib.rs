@@ -1,7 +1,8 @@
 //! Decides how connections to Services reach their endpoints, as an nftables table.
 //!
 //! [`ports`] reads Services and EndpointSlices into one [`ServicePort`] per port; [`table`] turns
-//! these into a [`Table`] of chains, maps and sets; [`changes`] gives the least that turns one
+//! these into a [`Table`] of chains, maps and sets, to which [`publish`] adds the ports of the node
+//! that belong to pods; [`changes`] gives the least that turns one
 //! table into another, in an order that the kernel accepts in one transaction.
 //!
 //! Pure: no I/O, no clock, no randomness. What is said in `Rule`s here is encoded for the kernel
@@ -11,6 +12,7 @@ mod change;
 mod compile;
 mod endpoints;
 mod flows;
+mod host_ports;
 mod model;
 mod services;
 
@@ -18,6 +20,10 @@ pub use change::{ApplyError, Change, apply, changes};
 pub use compile::{MARK_MASQUERADE, Settings, table};
 pub use endpoints::{Endpoint, Endpoints};
 pub use flows::{Flow, has_lost_endpoints, stale_flows};
+pub use host_ports::{
+    HostPort, NoHostPort, PublishedPort, address as host_address, host_ports, misled_flows,
+    publish, udp_differs,
+};
 pub use model::{
     Action, Chain, Hook, HookKind, Key, MapName, Match, Protocol, Rule, Table, Verdict,
 };

@@ -103,15 +103,21 @@ pub enum MapName {
     RefusedIps,
     /// Node ports of Services that have no endpoints → refusal.
     RefusedNodePorts,
+    /// Address of the node, protocol and port that belong to a pod → its chain.
+    HostIps,
+    /// Protocol and port that belong to a pod on all addresses of the node → its chain.
+    HostPorts,
 }
 
 impl MapName {
     /// All maps.
-    pub const ALL: [MapName; 4] = [
+    pub const ALL: [MapName; 6] = [
         MapName::ServiceIps,
         MapName::ServiceNodePorts,
         MapName::RefusedIps,
         MapName::RefusedNodePorts,
+        MapName::HostIps,
+        MapName::HostPorts,
     ];
 
     /// Returns the map's name in the kernel.
@@ -121,12 +127,17 @@ impl MapName {
             MapName::ServiceNodePorts => "service-nodeports",
             MapName::RefusedIps => "refused-ips",
             MapName::RefusedNodePorts => "refused-nodeports",
+            MapName::HostIps => "host-ips",
+            MapName::HostPorts => "host-ports",
         }
     }
 
     /// Says whether keys have an address (else only protocol and port).
     pub fn by_address(self) -> bool {
-        matches!(self, MapName::ServiceIps | MapName::RefusedIps)
+        matches!(
+            self,
+            MapName::ServiceIps | MapName::RefusedIps | MapName::HostIps
+        )
     }
 }
 

@@ -5,7 +5,7 @@
 use k8s_openapi::api::core::v1::Service;
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use serde_json::{Value, json};
-use service_routing::{Settings, Table, apply, changes, ports, table};
+use service_routing::{PublishedPort, Settings, Table, apply, changes, ports, publish, table};
 
 fn settings() -> Settings {
     Settings {
@@ -99,6 +99,8 @@ reject: tcp reset
 reject: reject
 services: vmap @service-ips
 services: fib daddr local vmap @service-nodeports
+services: fib daddr local vmap @host-ips
+services: fib daddr local vmap @host-ports
 ";
     assert_eq!(table(&[], &settings()).to_string(), expected);
 }
@@ -293,4 +295,43 @@ fn a_change_of_endpoints_touches_only_that_service() {
     assert!(text.iter().all(|step| !step.contains("other")), "{text:#?}");
     assert_eq!(apply(before, &steps), Ok(after.clone()));
     assert_eq!(changes(&after, &after), []);
+}
+
+#[test]
+fn ports_of_the_node_lead_to_pods_and_the_first_of_two_pods_keeps_one() {
+    let published = |pod: &str, port: &str| PublishedPort {
+        pod: pod.parse().unwrap(),
+        port: port.parse().unwrap(),
+    };
+    let empty = table(&[], &settings());
+    let mut full = empty.clone();
+    publish(
+        &mut full,
+        &[
+            published("10.244.0.2", "tcp *:8080 80"),
+            published("10.244.0.2", "udp 127.0.0.1:53 5353"),
+            published("10.244.0.3", "tcp *:8080 80"),
+        ],
+    );
+    let base = empty.to_string();
+    let added = full.to_string();
+    let added: Vec<&str> = added
+        .lines()
+        .filter(|line| !base.lines().any(|base| base == *line))
+        .collect();
+    let expected = "\
+host-ips: 127.0.0.1 udp 53 -> goto host/10.244.0.2/udp/5353
+host-ports: tcp 8080 -> goto host/10.244.0.2/tcp/80
+host/10.244.0.2/tcp/80: saddr 10.244.0.2/32 mark
+host/10.244.0.2/tcp/80: dnat 10.244.0.2:80
+host/10.244.0.2/udp/5353: saddr 10.244.0.2/32 mark
+host/10.244.0.2/udp/5353: dnat 10.244.0.2:5353
+host/10.244.0.3/tcp/80: saddr 10.244.0.3/32 mark
+host/10.244.0.3/tcp/80: dnat 10.244.0.3:80";
+    assert_eq!(added.join("\n"), expected);
+    assert_eq!(
+        apply(empty.clone(), &changes(&empty, &full)).as_ref(),
+        Ok(&full)
+    );
+    assert_eq!(apply(full.clone(), &changes(&full, &empty)), Ok(empty));
 }

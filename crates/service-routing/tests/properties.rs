@@ -6,7 +6,8 @@
 use std::net::Ipv4Addr;
 
 use service_routing::{
-    Affinity, Endpoint, Endpoints, Protocol, ServicePort, Settings, apply, changes, table,
+    Affinity, Endpoint, Endpoints, HostPort, Protocol, PublishedPort, ServicePort, Settings, Table,
+    apply, changes, publish, table,
 };
 
 /// A small generator of numbers: the same seed gives the same cluster.
@@ -74,10 +75,26 @@ fn port(numbers: &mut Numbers, name: u64) -> ServicePort {
     }
 }
 
-fn cluster(numbers: &mut Numbers) -> Vec<ServicePort> {
-    (0..numbers.below(6))
+fn cluster(numbers: &mut Numbers, settings: &Settings) -> Table {
+    let ports: Vec<ServicePort> = (0..numbers.below(6))
         .map(|name| port(numbers, name))
-        .collect()
+        .collect();
+    let published: Vec<PublishedPort> = (0..numbers.below(4)).map(|_| host_port(numbers)).collect();
+    let mut table = table(&ports, settings);
+    publish(&mut table, &published);
+    table
+}
+
+fn host_port(numbers: &mut Numbers) -> PublishedPort {
+    PublishedPort {
+        pod: address(numbers, [10, 244, 0]),
+        port: HostPort {
+            protocol: Protocol::Udp,
+            address: numbers.chance().then(|| address(numbers, [203, 0, 113])),
+            port: 30_000 + u16::try_from(numbers.below(3)).unwrap(),
+            target: 80 + u16::try_from(numbers.below(2)).unwrap(),
+        },
+    }
 }
 
 #[test]
@@ -90,8 +107,8 @@ fn changes_lead_from_any_table_to_any_other() {
     };
     for seed in 1..3_000_u64 {
         let mut numbers = Numbers(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15));
-        let before = table(&cluster(&mut numbers), &settings);
-        let after = table(&cluster(&mut numbers), &settings);
+        let before = cluster(&mut numbers, &settings);
+        let after = cluster(&mut numbers, &settings);
         let steps = changes(&before, &after);
         assert_eq!(
             apply(before.clone(), &steps).as_ref(),

@@ -134,6 +134,7 @@ impl Running {
             service_cidr: parts.ranges.service,
             unmanaged: BTreeSet::from([dns_ip]),
             pod_link_prefix: pod_network::link_prefix(parts.instance_id),
+            host_ports: parts.network.published(),
             remove_on_shutdown: true,
         };
         let proxy_client = server.client("system:kube-proxy", &["system:node-proxier"]);

@@ -83,7 +83,7 @@ async fn create(
     let uid = wanted.id.clone();
     let made = shared.runtime.create_sandbox(wanted).await;
     let sandbox = made.map_err(|error| error.to_string())?;
-    let connected = connect(shared, &sandbox, &uid).await;
+    let connected = connect(shared, &sandbox, pod, &uid).await;
     let done = match connected {
         Ok((ips, stream)) => write_files(shared, pod, dir, &names, &ips, events)
             .map(|()| (ips, stream))
@@ -104,14 +104,21 @@ async fn create(
 async fn connect(
     shared: &Shared,
     sandbox: &Sandbox,
+    pod: &Pod,
     uid: &str,
 ) -> Result<(Vec<String>, Events), String> {
     let stream = sandbox.events().await.map_err(|error| error.to_string())?;
     let Some(netns) = sandbox.netns_path().map_err(|error| error.to_string())? else {
         return Ok((vec![shared.config.node_ip.to_string()], stream));
     };
-    let address = shared.config.network.attach(uid, &netns).await;
-    let address = address.map_err(|error| format!("set up the pod's network: {error}"))?;
+    let failed = |error| format!("set up the pod's network: {error}");
+    let network = &shared.config.network;
+    let address = network.attach(uid, &netns).await.map_err(failed)?;
+    let ports = pod.spec.as_ref().map(service_routing::host_ports);
+    network
+        .publish(uid, ports.unwrap_or_default())
+        .await
+        .map_err(failed)?;
     Ok((vec![address.ip.to_string()], stream))
 }
 

@@ -1,0 +1,285 @@
+//! Ports of the node that belong to a pod (`hostPort`), as the portmap plugin of CNI serves them.
+//!
+//! They answer on the node's own addresses, or on one of them (`hostIP`), for clients outside, on
+//! the node and in pods; clients keep their own addresses. A Service that has the same port of the
+//! same address as a node port or an external address comes first.
+
+use std::collections::BTreeSet;
+use std::fmt;
+use std::net::{IpAddr, Ipv4Addr};
+use std::str::FromStr;
+
+use k8s_openapi::api::core::v1::{Container, PodSpec};
+use object_model::cidr::Cidr;
+
+use crate::endpoints::Endpoint;
+use crate::flows::Flow;
+use crate::model::{Action, Chain, Key, MapName, Match, Protocol, Rule, Table, Verdict};
+
+/// A port of the node that a pod asks for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct HostPort {
+    /// The protocol.
+    pub protocol: Protocol,
+    /// The node's address; all of them when there is none.
+    pub address: Option<Ipv4Addr>,
+    /// The node's port.
+    pub port: u16,
+    /// The pod's port.
+    pub target: u16,
+}
+
+/// A port of the node that leads to a pod.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct PublishedPort {
+    /// The pod's address.
+    pub pod: Ipv4Addr,
+    /// What it asks for.
+    pub port: HostPort,
+}
+
+impl PublishedPort {
+    fn endpoint(&self) -> Endpoint {
+        Endpoint {
+            ip: self.pod,
+            port: self.port.target,
+        }
+    }
+
+    fn serves(&self, flow: &Flow) -> bool {
+        let port = &self.port;
+        let on_address = port.address.is_none_or(|address| address == flow.address);
+        port.protocol == Protocol::Udp && port.port == flow.port && on_address
+    }
+}
+
+/// Returns the ports of the node that the pod's containers and sidecars ask for. A pod in the
+/// node's own network has them without further ado; those on IPv6 addresses are left out.
+pub fn host_ports(spec: &PodSpec) -> Vec<HostPort> {
+    if spec.host_network == Some(true) {
+        return Vec::new();
+    }
+    let is_sidecar = |container: &&Container| container.restart_policy.as_deref() == Some("Always");
+    let sidecars = spec.init_containers.iter().flatten().filter(is_sidecar);
+    let containers = spec.containers.iter().chain(sidecars);
+    let mut ports: Vec<HostPort> = containers
+        .flat_map(|container| container.ports.iter().flatten())
+        .filter_map(|port| {
+            let number = |port: i32| u16::try_from(port).ok().filter(|port| *port != 0);
+            Some(HostPort {
+                protocol: Protocol::of(port.protocol.as_deref())?,
+                address: address(port.host_ip.as_deref()).ok()?,
+                port: number(port.host_port?)?,
+                target: number(port.container_port)?,
+            })
+        })
+        .collect();
+    ports.sort_unstable();
+    ports.dedup();
+    ports
+}
+
+/// Reads `hostIP`.
+///
+/// # Errors
+/// The text, when it is not an IPv4 address.
+pub fn address(host_ip: Option<&str>) -> Result<Option<Ipv4Addr>, &str> {
+    let Some(text) = host_ip.filter(|text| !text.is_empty()) else {
+        return Ok(None);
+    };
+    match text.parse() {
+        Ok(IpAddr::V4(address)) => Ok(Some(address).filter(|address| !address.is_unspecified())),
+        _ => Err(text),
+    }
+}
+
+/// Adds the ports to a table of Services. When two ask for one port of one address, the first
+/// keeps it.
+pub fn publish(table: &mut Table, ports: &[PublishedPort]) {
+    for published in ports {
+        let PublishedPort { pod, port } = *published;
+        let chain = format!("host/{pod}/{}/{}", port.protocol, port.target);
+        let map = match port.address {
+            Some(_) => MapName::HostIps,
+            None => MapName::HostPorts,
+        };
+        let key = Key {
+            address: port.address,
+            protocol: port.protocol,
+            port: port.port,
+        };
+        let goto = || Verdict::Goto(chain.clone());
+        table.elements.entry((map, key)).or_insert_with(goto);
+        // A pod that reaches itself must not see its own address as the client's.
+        let itself = Match::Source(Cidr::new(pod, 32), true);
+        let rules = vec![
+            Rule::when([itself], Action::Mark),
+            Rule::always(Action::Endpoint(pod, port.target)),
+        ];
+        table.chains.insert(chain, Chain { hook: None, rules });
+    }
+}
+
+/// Returns the places of the UDP flows that a change of ports leaves going to the wrong place: to
+/// a pod that has lost the port, or past one that has got it. `local` are the node's addresses.
+pub fn misled_flows(
+    flows: &[Flow],
+    before: &[PublishedPort],
+    now: &[PublishedPort],
+    local: &BTreeSet<Ipv4Addr>,
+) -> Vec<usize> {
+    let lost: Vec<_> = before.iter().filter(|port| !now.contains(port)).collect();
+    let new: Vec<_> = now.iter().filter(|port| !before.contains(port)).collect();
+    let is_misled = |flow: &Flow| {
+        let to = |port: &PublishedPort| flow.endpoint == port.endpoint();
+        lost.iter().any(|port| port.serves(flow) && to(port))
+            || new.iter().any(|port| port.serves(flow) && !to(port))
+    };
+    (0..)
+        .zip(flows)
+        .filter(|(_, flow)| local.contains(&flow.address) && is_misled(flow))
+        .map(|(place, _)| place)
+        .collect()
+}
+
+/// Says whether a UDP port was got or lost: only then it is worth while to look at all flows.
+pub fn udp_differs(before: &[PublishedPort], now: &[PublishedPort]) -> bool {
+    let of = |ports: &[PublishedPort]| -> BTreeSet<PublishedPort> {
+        let udp = |port: &&PublishedPort| port.port.protocol == Protocol::Udp;
+        ports.iter().filter(udp).copied().collect()
+    };
+    of(before) != of(now)
+}
+
+/// `tcp 192.0.2.1:8080 80`, or `tcp *:8080 80` for all addresses.
+impl fmt::Display for HostPort {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} ", self.protocol)?;
+        match self.address {
+            Some(address) => write!(f, "{address}")?,
+            None => write!(f, "*")?,
+        }
+        write!(f, ":{} {}", self.port, self.target)
+    }
+}
+
+/// A text that is no host port.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct NoHostPort;
+
+impl FromStr for HostPort {
+    type Err = NoHostPort;
+
+    /// Reads what `Display` writes.
+    fn from_str(text: &str) -> Result<Self, NoHostPort> {
+        let read = || {
+            let mut words = text.split(' ');
+            let protocol = Protocol::of(Some(&words.next()?.to_ascii_uppercase()))?;
+            let (address, port) = words.next()?.split_once(':')?;
+            let address = match address {
+                "*" => None,
+                address => Some(address.parse().ok()?),
+            };
+            let (port, target) = (port.parse().ok()?, words.next()?.parse().ok()?);
+            words.next().is_none().then_some(HostPort {
+                protocol,
+                address,
+                port,
+                target,
+            })
+        };
+        read().ok_or(NoHostPort)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn of(spec: serde_json::Value) -> Vec<String> {
+        let spec = serde_json::from_value(spec).unwrap();
+        host_ports(&spec).iter().map(HostPort::to_string).collect()
+    }
+
+    #[test]
+    fn containers_and_sidecars_have_ports_of_the_node() {
+        let spec = json!({
+            "containers": [
+                {"name": "a", "ports": [
+                    {"containerPort": 80},
+                    {"containerPort": 80, "hostPort": 8080},
+                    {"containerPort": 53, "hostPort": 53, "protocol": "UDP", "hostIP": "0.0.0.0"},
+                    {"containerPort": 81, "hostPort": 81, "hostIP": "127.0.0.1"},
+                    {"containerPort": 82, "hostPort": 82, "hostIP": "::1"}]}],
+            "initContainers": [
+                {"name": "i", "ports": [{"containerPort": 1, "hostPort": 1}]},
+                {"name": "s", "restartPolicy": "Always",
+                    "ports": [{"containerPort": 2, "hostPort": 2}]}]});
+        let expected = [
+            "tcp *:2 2",
+            "tcp *:8080 80",
+            "tcp 127.0.0.1:81 81",
+            "udp *:53 53",
+        ];
+        assert_eq!(of(spec.clone()), expected);
+        let mut on_host = spec;
+        on_host["hostNetwork"] = json!(true);
+        assert!(of(on_host).is_empty());
+    }
+
+    #[test]
+    fn what_is_written_is_read_again() {
+        for text in ["tcp *:8080 80", "udp 192.0.2.1:53 5353", "sctp *:1 1"] {
+            assert_eq!(
+                text.parse().map(|port: HostPort| port.to_string()),
+                Ok(text.to_owned())
+            );
+        }
+        for text in [
+            "",
+            "tcp",
+            "tcp *:8080",
+            "icmp *:1 1",
+            "tcp *:1 1 1",
+            "tcp *:70000 1",
+        ] {
+            assert_eq!(text.parse::<HostPort>(), Err(NoHostPort), "{text}");
+        }
+    }
+
+    fn published(pod: u8, port: &str) -> PublishedPort {
+        PublishedPort {
+            pod: Ipv4Addr::new(10, 244, 0, pod),
+            port: port.parse().unwrap(),
+        }
+    }
+
+    #[test]
+    fn flows_follow_the_ports_that_pods_get_and_lose() {
+        let node = Ipv4Addr::new(192, 0, 2, 1);
+        let flow = |address, port, ip, target| Flow {
+            address,
+            port,
+            endpoint: Endpoint { ip, port: target },
+        };
+        let pod = Ipv4Addr::new(10, 244, 0, 2);
+        let elsewhere = Ipv4Addr::new(198, 51, 100, 9);
+        let flows = [
+            flow(node, 5300, pod, 53),
+            flow(node, 5300, node, 5300),
+            flow(elsewhere, 5300, elsewhere, 5300),
+            flow(node, 5301, node, 5301),
+        ];
+        let local = BTreeSet::from([node]);
+        let ports = [published(2, "udp *:5300 53")];
+        let misled = |before, now| misled_flows(&flows, before, now, &local);
+        assert_eq!(misled(&ports, &[]), [0]);
+        assert_eq!(misled(&[], &ports), [1]);
+        assert_eq!(misled(&ports, &ports), [0; 0]);
+        assert_eq!(misled(&ports, &[published(3, "udp *:5300 53")]), [0, 1]);
+        assert!(udp_differs(&ports, &[]));
+        assert!(!udp_differs(&ports, &[ports[0], published(3, "tcp *:1 1")]));
+    }
+}
