@@ -9,6 +9,8 @@ use serde_json::{Value, json};
 
 use crate::pod_template;
 
+mod pod;
+
 /// Group and plural of the quotas themselves.
 pub const QUOTAS: (&str, &str) = ("", "resourcequotas");
 
@@ -72,7 +74,7 @@ pub fn of(group: &str, plural: &str, object: &Value) -> Amounts {
     }
     match plural {
         "pods" if is_over(object) => {}
-        "pods" => pod(object, &mut used),
+        "pods" => pod::add(object, &mut used),
         "persistentvolumeclaims" => claim(object, &mut used),
         "services" => service(object, &mut used),
         _ if SHORT.iter().any(|(short, _)| *short == plural) => add(&mut used, plural, &one()),
@@ -101,70 +103,12 @@ fn list(value: &Value) -> &[Value] {
     value.as_array().map_or(&[], Vec::as_slice)
 }
 
-fn pod(object: &Value, used: &mut Amounts) {
-    add(used, "pods", &one());
-    for (name, amount) in together(&object["spec"], "requests") {
-        let compute = matches!(name.as_str(), "cpu" | "memory" | "ephemeral-storage");
-        if compute || name.starts_with("hugepages-") {
-            add(used, &name, &amount);
-        }
-        add(used, &format!("requests.{name}"), &amount);
-    }
-    for (name, amount) in together(&object["spec"], "limits") {
-        add(used, &format!("limits.{name}"), &amount);
-    }
-}
-
-/// What a pod's containers need together at any time.
-fn together(spec: &Value, field: &str) -> Amounts {
-    let of = |holder: &Value| -> Amounts {
-        let given = holder["resources"][field].as_object().into_iter().flatten();
-        given
-            .filter_map(|(name, amount)| Some((name.clone(), Quantity::from_json(amount).ok()?)))
-            .collect()
-    };
-    let sum = |mut left: Amounts, right: &Amounts| {
-        for (name, amount) in right {
-            add(&mut left, name, amount);
-        }
-        left
-    };
-    let mut beside = Amounts::new();
-    let mut peak = Amounts::new();
-    for container in list(&spec["initContainers"]) {
-        if container["restartPolicy"] == "Always" {
-            beside = sum(beside, &of(container));
-        } else {
-            raise(&mut peak, sum(beside.clone(), &of(container)));
-        }
-    }
-    let containers = list(&spec["containers"]).iter();
-    let running = containers.fold(beside, |all, container| sum(all, &of(container)));
-    raise(&mut peak, running);
-    // What is said of the pod as a whole counts instead.
-    for (name, amount) in of(spec) {
-        peak.insert(name, amount);
-    }
-    if field == "requests" {
-        for (name, amount) in spec["overhead"].as_object().into_iter().flatten() {
-            if let Ok(amount) = Quantity::from_json(amount) {
-                add(&mut peak, name, &amount);
-            }
-        }
-    }
-    peak
-}
-
-fn raise(peak: &mut Amounts, to: Amounts) {
-    for (name, amount) in to {
-        let before = peak.get(&name).copied().unwrap_or_default();
-        peak.insert(name, before.max(amount));
-    }
-}
-
 fn claim(object: &Value, used: &mut Amounts) {
     let spec = &object["spec"];
-    let asked = Quantity::from_json(&spec["resources"]["requests"]["storage"]).unwrap_or_default();
+    let storage = |amounts: &Value| Quantity::from_json(&amounts["storage"]).unwrap_or_default();
+    // A larger size that is being made, though it is no longer wanted, is used all the same.
+    let asked = storage(&spec["resources"]["requests"]);
+    let asked = asked.max(storage(&object["status"]["allocatedResources"]));
     add(used, "persistentvolumeclaims", &one());
     add(used, "requests.storage", &asked);
     if let Some(class) = spec["storageClassName"]
@@ -288,6 +232,8 @@ pub fn charge(
         return Err(format!("failed quota: {name}: must specify {missing}"));
     }
     let (before, after) = (used_of(quota, kind, old), used_of(quota, kind, new));
+    // What a status alone says is so already: it counts, but nobody can be refused it.
+    let asked = old.is_none_or(|old| new.is_some_and(|new| old["spec"] != new["spec"]));
     let names: BTreeSet<&String> = before.keys().chain(after.keys()).collect();
     let amount = |amounts: &Amounts, name: &str| amounts.get(name).copied().unwrap_or_default();
     let status = |part: &str, name: &str| {
@@ -302,7 +248,7 @@ pub fn charge(
         }
         let used = status("used", resource).plus(&more);
         let hard = Quantity::from_json(&quota["spec"]["hard"][resource]).unwrap_or_default();
-        if !more.is_negative() && used > hard {
+        if asked && !more.is_negative() && used > hard {
             exceeded.note(resource, &more, &status("used", resource), &hard);
         }
         // Less than nothing is never used, whatever was counted before.
@@ -482,15 +428,10 @@ mod tests {
             text("apps", "deployments", json!({})),
             ["count/deployments.apps=1"]
         );
-        let busy = json!({"spec": {
-            "initContainers": [
-                {"resources": {"requests": {"cpu": "1"}}, "restartPolicy": "Always"},
-                {"resources": {"requests": {"cpu": "3"}}},
-            ],
-            "containers": [{"resources": {"requests": {"cpu": "2"}}}],
-        }});
-        let amounts = of("", "pods", &busy);
-        assert_eq!(amounts["requests.cpu"].to_string(), "4");
+        let shrinking = json!({"spec": {"resources": {"requests": {"storage": "2Gi"}}},
+            "status": {"allocatedResources": {"storage": "3Gi"}}});
+        let amounts = of("", "persistentvolumeclaims", &shrinking);
+        assert_eq!(amounts["requests.storage"].to_string(), "3Gi");
     }
 
     #[test]
@@ -507,6 +448,21 @@ mod tests {
         let mut high = idle;
         high["spec"]["priorityClassName"] = json!("high");
         assert!(charge(&scoped, PODS, None, Some(&high)).is_err());
+    }
+
+    #[test]
+    fn what_a_status_says_counts_but_is_not_refused() {
+        let with = |cpu: &str, actual: &str| {
+            let mut object = pod(cpu);
+            object["status"] = json!({"containerStatuses": [
+                {"name": "c", "resources": {"requests": {"cpu": actual}}}]});
+            object
+        };
+        let now = quota(json!({"cpu": "1"}), json!({"cpu": "1"}));
+        let grown = charge(&now, PODS, Some(&with("1", "1")), Some(&with("1", "2")));
+        assert_eq!(grown.unwrap().unwrap()["status"]["used"]["cpu"], "2");
+        let asked = charge(&now, PODS, Some(&with("1", "1")), Some(&with("2", "1")));
+        assert!(asked.unwrap_err().starts_with("exceeded quota"));
     }
 
     #[test]

@@ -136,3 +136,41 @@ async fn pods_say_what_they_need_where_that_is_limited() {
     api.create(PODS, said).await;
     assert_eq!(used(&api).await, json!({"requests.cpu": "300m"}));
 }
+
+/// kubectl.md 6.7
+#[tokio::test]
+async fn a_pod_that_shrinks_is_charged_until_its_node_has_shrunk_it() {
+    let api = Api::new().await;
+    api.with_account().await;
+    api.create(QUOTAS, quota(json!({"requests.cpu": "1"})))
+        .await;
+    let sized = |name: &str, cpu: &str| {
+        let mut sized = pod(name);
+        sized["spec"]["containers"][0]["resources"] = json!({"requests": {"cpu": cpu}});
+        sized
+    };
+    api.create(PODS, sized("p", "800m")).await;
+    let has = |cpu: &str| {
+        json!({"status": {"containerStatuses": [{
+            "name": "c", "image": "i", "imageID": "", "ready": true, "restartCount": 0,
+            "allocatedResources": {"cpu": cpu}, "resources": {"requests": {"cpu": cpu}}}]}})
+    };
+    let status = format!("{PODS}/p/status");
+    assert_eq!(api.patch(&status, "merge", has("800m")).await.0, 200);
+    let wants = |cpu: &str| {
+        json!({"spec": {"containers": [
+            {"name": "c", "resources": {"requests": {"cpu": cpu}}}]}})
+    };
+    let resize = format!("{PODS}/p/resize");
+    let (code, refused) = api.patch(&resize, "strategic", wants("1100m")).await;
+    assert_eq!(code, 403, "{refused}");
+    assert_eq!(api.patch(&resize, "strategic", wants("200m")).await.0, 200);
+    assert_eq!(used(&api).await, json!({"requests.cpu": "800m"}));
+    assert_eq!(api.send("POST", PODS, sized("q", "500m")).await.0, 403);
+    assert_eq!(api.patch(&status, "merge", has("200m")).await.0, 200);
+    assert_eq!(used(&api).await, json!({"requests.cpu": "200m"}));
+    api.create(PODS, sized("q", "800m")).await;
+    // What a node says it has given counts, whatever the quota says.
+    assert_eq!(api.patch(&status, "merge", has("300m")).await.0, 200);
+    assert_eq!(used(&api).await, json!({"requests.cpu": "1100m"}));
+}

@@ -1,0 +1,217 @@
+//! What a pod uses: what its containers ask for, or still have while they get something else.
+
+use object_model::Quantity;
+use serde_json::Value;
+
+use super::{Amounts, add as sum_up, list, one};
+use crate::reasons::pod_condition;
+
+/// Adds what a pod uses, under the names that quotas have for it.
+pub(super) fn add(pod: &Value, used: &mut Amounts) {
+    sum_up(used, "pods", &one());
+    for (name, amount) in together(pod, Side::Requests) {
+        let compute = matches!(name.as_str(), "cpu" | "memory" | "ephemeral-storage");
+        if compute || name.starts_with("hugepages-") {
+            sum_up(used, &name, &amount);
+        }
+        sum_up(used, &format!("requests.{name}"), &amount);
+    }
+    for (name, amount) in together(pod, Side::Limits) {
+        sum_up(used, &format!("limits.{name}"), &amount);
+    }
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Side {
+    Requests,
+    Limits,
+}
+
+impl Side {
+    fn field(self) -> &'static str {
+        match self {
+            Self::Requests => "requests",
+            Self::Limits => "limits",
+        }
+    }
+}
+
+/// What a pod's containers need together at any time.
+fn together(pod: &Value, side: Side) -> Amounts {
+    let (spec, status) = (&pod["spec"], &pod["status"]);
+    let resizing = Resizing::of(pod);
+    let asked = |holder: &Value| amounts(&holder["resources"][side.field()]);
+    let held = |container: &Value| {
+        let lists = ["containerStatuses", "initContainerStatuses"];
+        let mut all = lists.into_iter().flat_map(|field| list(&status[field]));
+        let of_it = all.find(|one| one["name"] == container["name"]);
+        resizing.larger(asked(container), of_it.unwrap_or(&Value::Null), side)
+    };
+    let sum = |mut left: Amounts, right: &Amounts| {
+        for (name, amount) in right {
+            sum_up(&mut left, name, amount);
+        }
+        left
+    };
+    let mut beside = Amounts::new();
+    let mut peak = Amounts::new();
+    for container in list(&spec["initContainers"]) {
+        if container["restartPolicy"] == "Always" {
+            beside = sum(beside, &held(container));
+        } else {
+            raise(&mut peak, sum(beside.clone(), &asked(container)));
+        }
+    }
+    let containers = list(&spec["containers"]).iter();
+    let running = containers.fold(beside, |all, container| sum(all, &held(container)));
+    raise(&mut peak, running);
+    // What is said of the pod as a whole counts instead.
+    let of_pod = asked(spec);
+    let names: Vec<String> = of_pod.keys().cloned().collect();
+    let mut of_pod = resizing.larger(of_pod, status, side);
+    for name in names {
+        peak.insert(name.clone(), of_pod.remove(&name).unwrap_or_default());
+    }
+    for (name, amount) in amounts(&spec["overhead"]) {
+        // To limits it is added where there are any.
+        if side == Side::Requests || peak.get(&name).is_some_and(|limit| !limit.is_zero()) {
+            sum_up(&mut peak, &name, &amount);
+        }
+    }
+    peak
+}
+
+/// How a change of resources in place is going.
+#[derive(Clone, Copy)]
+enum Resizing {
+    /// It may come to be, or has: the larger counts.
+    Possible,
+    /// Its node will never do it: what is asked for does not count.
+    Infeasible,
+}
+
+impl Resizing {
+    fn of(pod: &Value) -> Self {
+        let mut conditions = list(&pod["status"]["conditions"]).iter();
+        let pending = conditions.find(|one| one["type"] == pod_condition::RESIZE_PENDING);
+        match pending {
+            Some(pending) if pending["reason"] == "Infeasible" => Self::Infeasible,
+            _ => Self::Possible,
+        }
+    }
+
+    /// What counts of what is asked for and what a status says is there; a status that does not
+    /// say what is in force says nothing.
+    fn larger(self, asked: Amounts, status: &Value, side: Side) -> Amounts {
+        if !status["resources"].is_object() {
+            return asked;
+        }
+        let mut larger = match self {
+            Self::Possible => asked,
+            Self::Infeasible => Amounts::new(),
+        };
+        raise(&mut larger, amounts(&status["resources"][side.field()]));
+        if side == Side::Requests {
+            raise(&mut larger, amounts(&status["allocatedResources"]));
+        }
+        larger
+    }
+}
+
+fn amounts(given: &Value) -> Amounts {
+    let given = given.as_object().into_iter().flatten();
+    given
+        .filter_map(|(name, amount)| Some((name.clone(), Quantity::from_json(amount).ok()?)))
+        .collect()
+}
+
+fn raise(peak: &mut Amounts, to: Amounts) {
+    for (name, amount) in to {
+        let before = peak.get(&name).copied().unwrap_or_default();
+        peak.insert(name, before.max(amount));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn used(pod: &Value, name: &str) -> String {
+        let mut used = Amounts::new();
+        add(pod, &mut used);
+        used.get(name).map(ToString::to_string).unwrap_or_default()
+    }
+
+    #[test]
+    fn init_containers_run_beside_the_sidecars_before_them() {
+        let busy = json!({"spec": {
+            "initContainers": [
+                {"resources": {"requests": {"cpu": "1"}}, "restartPolicy": "Always"},
+                {"resources": {"requests": {"cpu": "3"}}},
+            ],
+            "containers": [{"resources": {"requests": {"cpu": "2"}}}],
+        }});
+        assert_eq!(used(&busy, "requests.cpu"), "4");
+    }
+
+    #[test]
+    fn overhead_is_added_to_requests_and_to_what_limits_there_are() {
+        let pod = json!({"spec": {
+            "overhead": {"cpu": "1", "memory": "1Mi"},
+            "containers": [{"resources": {"limits": {"cpu": "2"}}}],
+        }});
+        assert_eq!(used(&pod, "requests.cpu"), "1");
+        assert_eq!(used(&pod, "limits.cpu"), "3");
+        assert_eq!(used(&pod, "limits.memory"), "");
+    }
+
+    /// kubectl.md 6.7
+    #[test]
+    fn while_resources_change_the_larger_count() {
+        let resized = |asked: &str, allocated: &str, actual: &str, why: &str| {
+            json!({
+                "spec": {"containers": [{"name": "c", "resources":
+                    {"requests": {"cpu": asked}, "limits": {"cpu": asked}}}]},
+                "status": {
+                    "containerStatuses": [{"name": "c",
+                        "allocatedResources": {"cpu": allocated},
+                        "resources": {"requests": {"cpu": actual}, "limits": {"cpu": actual}}}],
+                    "conditions": [{"type": "PodResizePending", "status": "True", "reason": why}],
+                },
+            })
+        };
+        let cases = [
+            // Down: what is still there counts.
+            (("1", "1", "3", ""), ("3", "3")),
+            (("1", "3", "2", ""), ("3", "2")),
+            // Up: what is wanted counts at once, also while it is put off.
+            (("4", "1", "1", "Deferred"), ("4", "4")),
+            // What will never be does not count.
+            (("4", "2", "1", "Infeasible"), ("2", "1")),
+        ];
+        for ((asked, allocated, actual, why), (requests, limits)) in cases {
+            let pod = resized(asked, allocated, actual, why);
+            assert_eq!(used(&pod, "requests.cpu"), requests, "{pod}");
+            assert_eq!(used(&pod, "limits.cpu"), limits, "{pod}");
+        }
+        // A status that says nothing of what is in force.
+        let mut pod = resized("1", "3", "3", "");
+        pod["status"]["containerStatuses"][0]["resources"] = Value::Null;
+        assert_eq!(used(&pod, "requests.cpu"), "1");
+    }
+
+    #[test]
+    fn what_is_said_of_the_pod_counts_in_the_same_way() {
+        let mut pod = json!({
+            "spec": {"resources": {"requests": {"cpu": "1"}},
+                "containers": [{"name": "c", "resources": {"requests": {"cpu": "500m"}}}]},
+            "status": {"resources": {"requests": {"cpu": "2", "memory": "1Gi"}}},
+        });
+        assert_eq!(used(&pod, "cpu"), "2");
+        assert_eq!(used(&pod, "memory"), "");
+        pod["status"] = Value::Null;
+        assert_eq!(used(&pod, "cpu"), "1");
+    }
+}
