@@ -17,10 +17,10 @@ use sha2::{Digest, Sha256};
 use crate::negotiate::clauses;
 use crate::query::Query;
 use crate::reply::{JSON, Reply, compress};
-use crate::reviews;
 use crate::routing::unknown_path;
 use crate::served::Served;
 use crate::server::ApiServer;
+use crate::{resource_metrics, reviews};
 
 const PROTOBUF: &str = "application/com.github.proto-openapi.spec.v2.v1.0+protobuf";
 /// The former name, which is no valid media type; clients still ask for it.
@@ -177,7 +177,8 @@ async fn document(
 
 fn make(served: &Served, path: &str, encoding: Encoding) -> Option<Arc<Document>> {
     let schema = Schema::published();
-    let kinds = [served.registry.infos(), reviews::INFOS].concat();
+    let computed = [reviews::INFOS, resource_metrics::INFOS].concat();
+    let kinds = [served.registry.infos(), computed.as_slice()].concat();
     let bytes = match path.strip_prefix("/openapi/")? {
         "v2" => match encoding {
             Encoding::Json => schema.openapi_v2_document(&kinds, &served.custom),

@@ -12,6 +12,7 @@ mod graph;
 mod operations;
 mod parameters;
 mod protobuf;
+mod resource_metrics;
 mod roots;
 mod types;
 mod unknown;

@@ -18,6 +18,8 @@ use k8s_openapi::kube_aggregator::pkg::apis::apiregistration::v1 as apiregistrat
 use schemars::generate::SchemaSettings;
 use schemars::{JsonSchema, Schema, SchemaGenerator};
 
+use crate::resource_metrics::{NodeMetrics, PodMetrics};
+
 /// Where references point while schemas are being generated.
 pub(crate) const REFERENCE_PREFIX: &str = "#/components/schemas/";
 
@@ -93,6 +95,8 @@ pub(crate) fn roots() -> Vec<Root> {
         Root::of::<core::ServiceAccount>(),
         Root::of::<discovery::EndpointSlice>(),
         Root::of::<events::Event>(),
+        Root::of::<NodeMetrics>(),
+        Root::of::<PodMetrics>(),
         Root::of::<networking::IPAddress>(),
         Root::of::<networking::Ingress>(),
         Root::of::<networking::IngressClass>(),

@@ -182,3 +182,29 @@ async fn discovery_lists_them_and_readers_may_read() {
         tokio::task::yield_now().await;
     }
 }
+
+#[tokio::test]
+async fn the_documents_explain_them() {
+    // kubectl.md 0.10, 6.1
+    let api = Api::new().await;
+    let (_, index) = api.get("/openapi/v3").await;
+    let url = &index["paths"]["apis/metrics.k8s.io/v1beta1"]["serverRelativeURL"];
+    let (code, document) = api.get(url.as_str().unwrap()).await;
+    assert_eq!(code, 200);
+    let package = "io.k8s.metrics.pkg.apis.metrics.v1beta1";
+    let nodes = &document["components"]["schemas"][format!("{package}.NodeMetrics")];
+    assert_eq!(
+        nodes["x-kubernetes-group-version-kind"],
+        json!([{"group": "metrics.k8s.io", "version": "v1beta1", "kind": "NodeMetrics"}])
+    );
+    assert_eq!(nodes["properties"]["window"]["type"], "string");
+    let list = &document["paths"][NODES]["get"];
+    assert_eq!(list["x-kubernetes-action"], "list");
+    assert!(document["paths"][format!("{NODES}/{{name}}")]["get"].is_object());
+    let (_, older) = api.get("/openapi/v2").await;
+    let items = &older["definitions"][format!("{package}.PodMetrics")]["properties"]["containers"];
+    assert_eq!(
+        items["items"]["$ref"],
+        format!("#/definitions/{package}.ContainerMetrics")
+    );
+}
