@@ -3,13 +3,16 @@
 use http::header::USER_AGENT;
 use jiff::Timestamp;
 use object_model::{FieldError, FieldPath, Status};
+use openapi_schema::TypeRef;
 use serde_json::Value;
-use structured_merge::apply::{self, Reach, Writer};
+use structured_merge::apply::{self, ObjectType, Reach, Versions, Writer};
 
 use crate::limits::MANAGER_NAME_BYTES_MAX;
 use crate::metadata;
 use crate::pipeline::Call;
 use crate::query::Query;
+use crate::registry::{Registry, Resource};
+use crate::server::ApiServer;
 use crate::verbs::update::Part;
 use crate::writes::Attempt;
 
@@ -56,8 +59,33 @@ pub(crate) fn errors(query: &Query, applies: Option<bool>) -> Vec<FieldError> {
     errors
 }
 
+/// The other versions of a resource's objects.
+struct Others<'a> {
+    registry: &'a Registry,
+    own: &'a Resource,
+}
+
+impl Versions for Others<'_> {
+    fn type_in(&self, api_version: &str) -> Option<TypeRef<'_>> {
+        let other = self.registry.in_version(self.own, api_version)?;
+        let info = other.info();
+        other.schema().lookup(info.group, info.version, info.kind)
+    }
+
+    fn convert(&self, object: &Value, api_version: &str) -> Option<Value> {
+        let other = self.registry.in_version(self.own, api_version)?;
+        other.convert(object.clone()).ok()
+    }
+}
+
 /// Notes in the object who has changed what since `old` (`None` for a new object).
-pub(crate) fn track(attempt: &Attempt<'_>, part: Part, object: &mut Value, old: Option<&Value>) {
+pub(crate) fn track(
+    server: &ApiServer,
+    attempt: &Attempt<'_>,
+    part: Part,
+    object: &mut Value,
+    old: Option<&Value>,
+) {
     // What was applied has its owners already.
     if attempt.applied || part == Part::Chosen {
         return;
@@ -69,6 +97,12 @@ pub(crate) fn track(attempt: &Attempt<'_>, part: Part, object: &mut Value, old: 
         Some(known) => {
             let (version, now) = (info.api_version(), now());
             let writer = writer(attempt, &version, &now);
+            let served = server.served();
+            let others = Others {
+                registry: &served.registry,
+                own: attempt.resource,
+            };
+            let known = ObjectType::with_others(known, &others);
             apply::track(old, object, known, &writer, reach(attempt, part));
         }
         None => {
@@ -81,6 +115,7 @@ pub(crate) fn track(attempt: &Attempt<'_>, part: Part, object: &mut Value, old: 
 ///
 /// *Errors.* 400 if it is not of the object's type, 409 with the conflicts.
 pub(crate) fn merge(
+    server: &ApiServer,
     attempt: &Attempt<'_>,
     part: Part,
     config: &Value,
@@ -100,6 +135,12 @@ pub(crate) fn merge(
     let (version, now) = (info.api_version(), now());
     let writer = writer(attempt, &version, &now);
     let reach = reach(attempt, part);
+    let served = server.served();
+    let others = Others {
+        registry: &served.registry,
+        own: attempt.resource,
+    };
+    let known = ObjectType::with_others(known, &others);
     apply::apply(old, config, known, &writer, reach, force).map_err(|error| error.status())
 }
 

@@ -31,6 +31,20 @@ impl Resource {
         }
     }
 
+    /// An object of another version of the kind as one of this.
+    ///
+    /// *Errors.* What of it does not fit.
+    pub(crate) fn convert(&self, mut object: Value) -> Result<Value, String> {
+        if self.custom.is_none() {
+            return self.kind.decode(object);
+        }
+        // Nothing but the name: what one version does not know the others may.
+        if let Some(map) = object.as_object_mut() {
+            map.insert("apiVersion".to_owned(), self.info().api_version().into());
+        }
+        Ok(object)
+    }
+
     pub(crate) fn namespaced(&self) -> bool {
         self.info().scope == Scope::Namespaced
     }
@@ -109,13 +123,18 @@ pub(crate) fn is_at(info: &KindInfo, group: &str, version: &str, plural: &str) -
 /// All resources that are served.
 pub(crate) struct Registry {
     resources: Vec<Arc<Resource>>,
+    /// Versions of custom kinds that are described, but not served.
+    withdrawn: Vec<Resource>,
     /// In the order in which the kinds were given.
     infos: Vec<KindInfo>,
 }
 
 impl Registry {
-    /// The kinds, custom ones with their schemas.
-    pub(crate) fn new(kinds: Vec<(Arc<dyn Kind>, Option<Schema>)>) -> Self {
+    /// The kinds, custom ones with their schemas; and the versions that are not served.
+    pub(crate) fn new(
+        kinds: Vec<(Arc<dyn Kind>, Option<Schema>)>,
+        withdrawn: Vec<(Arc<dyn Kind>, Option<Schema>)>,
+    ) -> Self {
         let mut users: BTreeMap<&str, usize> = BTreeMap::new();
         for (kind, _) in kinds
             .iter()
@@ -137,7 +156,24 @@ impl Registry {
                 })
             })
             .collect();
-        Self { resources, infos }
+        let withdrawn = withdrawn.into_iter();
+        let withdrawn = withdrawn.map(|(kind, custom)| Resource {
+            kind,
+            shared: true,
+            custom,
+        });
+        Self {
+            resources,
+            withdrawn: withdrawn.collect(),
+            infos,
+        }
+    }
+
+    /// Another version of a resource's objects, whether it is served or not.
+    pub(crate) fn in_version(&self, own: &Resource, api_version: &str) -> Option<&Resource> {
+        let known = self.resources().map(Arc::as_ref).chain(&self.withdrawn);
+        let mut same = known.filter(|other| other.info().storage == own.info().storage);
+        same.find(|other| other.info().api_version() == api_version)
     }
 
     pub(crate) fn find(&self, group: &str, version: &str, plural: &str) -> Option<Arc<Resource>> {

@@ -3,7 +3,7 @@
 
 use std::sync::{Arc, PoisonError};
 
-use custom_resources::{GROUP, PLURAL, served_versions};
+use custom_resources::{GROUP, PLURAL, served_versions, withdrawn_versions};
 use object_model::Status;
 use openapi_schema::{CustomKind, Schema};
 use resource_kinds::Kind;
@@ -38,8 +38,13 @@ impl Served {
                 schema: version.schema,
             });
         }
+        let withdrawn = definitions.iter().flat_map(withdrawn_versions);
+        let withdrawn = withdrawn.map(|version| {
+            let schema = Schema::custom(version.kind.info(), &version.schema);
+            (version.kind, Some(schema))
+        });
         Self {
-            registry: Registry::new(all),
+            registry: Registry::new(all, withdrawn.collect()),
             custom,
             discovery: Discovery::default(),
             openapi: OpenApi::default(),

@@ -41,8 +41,8 @@ struct ScalePaths {
     selector: Option<JsonPath>,
 }
 
-/// A version of a definition that is served.
-pub struct ServedVersion {
+/// A version of a definition.
+pub struct DefinedVersion {
     /// What its objects are.
     pub kind: Arc<dyn Kind>,
     /// Their `openAPIV3Schema`.
@@ -50,15 +50,22 @@ pub struct ServedVersion {
 }
 
 /// The versions of a definition that are served; none until its names are accepted.
-pub fn served_versions(definition: &Value) -> Vec<ServedVersion> {
+pub fn served_versions(definition: &Value) -> Vec<DefinedVersion> {
+    versions_where(definition, |version| version["served"] == true)
+}
+
+/// The versions of a definition that are described, but not served (any longer).
+pub fn withdrawn_versions(definition: &Value) -> Vec<DefinedVersion> {
+    versions_where(definition, |version| version["served"] != true)
+}
+
+fn versions_where(definition: &Value, which: impl Fn(&Value) -> bool) -> Vec<DefinedVersion> {
     if condition(definition, "NamesAccepted") != Some("True") {
         return Vec::new();
     }
-    let served = versions(definition)
-        .iter()
-        .filter(|version| version["served"] == true);
-    served
-        .map(|version| ServedVersion {
+    let chosen = versions(definition).iter().filter(|version| which(version));
+    chosen
+        .map(|version| DefinedVersion {
             kind: Arc::new(CustomKind::new(definition, version)),
             schema: version["schema"]["openAPIV3Schema"].clone(),
         })
@@ -442,6 +449,8 @@ mod tests {
     #[test]
     fn only_served_versions_of_accepted_names_are_kinds() {
         assert_eq!(served_versions(&definition()).len(), 1);
+        let withdrawn = withdrawn_versions(&definition());
+        assert_eq!(withdrawn[0].kind.info().version, "v0");
         let mut waiting = definition();
         waiting["status"] = json!({});
         assert!(served_versions(&waiting).is_empty());

@@ -14,7 +14,7 @@ mod shape;
 mod structural;
 mod validate;
 
-pub use custom::{CustomKind, ServedVersion, served_versions};
+pub use custom::{CustomKind, DefinedVersion, served_versions, withdrawn_versions};
 pub use definition::{Definition, GROUP, PLURAL};
 pub use json_path::JsonPath;
 pub use rules::{Expression, Said, Values, broken_rules};

@@ -252,8 +252,15 @@ impl<'a> Round<'a> {
         let patch: Value =
             serde_json::from_slice(&decoded).map_err(|error| broken(error.to_string()))?;
         let seen = self.in_version(version, object)?;
-        let changed = json_patch(seen, &patch).map_err(|error| broken(error.to_string()))?;
-        let changed = decoded_as(self.attempt.resource, &changed).map_err(broken)?;
+        let changed = json_patch(seen.clone(), &patch);
+        let mut changed = changed.map_err(|error| broken(error.to_string()))?;
+        // What it is it stays, whatever the patch says of it.
+        for field in ["apiVersion", "kind"] {
+            if let Some(map) = changed.as_object_mut() {
+                map.insert(field.to_owned(), seen[field].clone());
+            }
+        }
+        let changed = self.attempt.resource.kind.decode(changed).map_err(broken)?;
         for field in ["name", "namespace", "uid"] {
             if metadata::text(&changed, field) != metadata::text(object, field) {
                 return Err(broken(format!("it may not change metadata.{field}")));
@@ -336,7 +343,8 @@ impl<'a> Round<'a> {
         let other = version.checked_sub(1).and_then(|at| self.versions.get(at));
         match other {
             Some(other) if object.is_object() => {
-                decoded_as(other, object).map_err(Status::internal)
+                let seen = other.kind.decode(object.clone());
+                seen.map_err(Status::internal)
             }
             _ => Ok(object.clone()),
         }
@@ -361,17 +369,6 @@ impl<'a> Round<'a> {
         self.warnings.extend(judgement.warnings);
         judgement.denied.map_or(Ok(()), Err)
     }
-}
-
-/// The object as one of another resource's kind.
-fn decoded_as(resource: &Resource, object: &Value) -> Result<Value, String> {
-    let info = resource.info();
-    let mut object = object.clone();
-    if let Some(map) = object.as_object_mut() {
-        map.insert("apiVersion".to_owned(), info.api_version().into());
-        map.insert("kind".to_owned(), info.kind.into());
-    }
-    resource.kind.decode(object)
 }
 
 /// A webhook that must answer did not, or not in a way that can be understood.

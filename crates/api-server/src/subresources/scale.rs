@@ -119,7 +119,7 @@ async fn apply(
     let mut merge = |old: &Value| {
         // Says what is wrong with the Scale in its own words.
         set_scale(resource, &mut old.clone(), scale, &call.info.name)?;
-        field_managers::merge(&attempt, Part::Whole, &wanted, Some(old), force)
+        field_managers::merge(server, &attempt, Part::Whole, &wanted, Some(old), force)
     };
     let written = update(server, &attempt, Part::Whole, &mut merge).await?;
     let scale = scale_of(resource, &storage::decode(resource, &written.stored)?)?;

@@ -163,7 +163,8 @@ impl Apply<'_> {
 
     /// The object as it is to be.
     fn merged(&self, old: Option<&Value>) -> Result<Value, Status> {
-        let value = field_managers::merge(&self.attempt, self.part, self.config, old, self.force)?;
+        let (attempt, part, config) = (&self.attempt, self.part, self.config);
+        let value = field_managers::merge(self.server, attempt, part, config, old, self.force)?;
         let decoded = Decoded {
             value,
             duplicates: Vec::new(),

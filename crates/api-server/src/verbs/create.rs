@@ -49,7 +49,7 @@ pub(crate) async fn create(
     let resource = attempt.resource;
     resource.kind.default(&mut object);
     // The user's is what is there now; what the server adds from here on is nobody's.
-    field_managers::track(attempt, Part::Whole, &mut object, None);
+    field_managers::track(server, attempt, Part::Whole, &mut object, None);
     metadata::prepare_create(resource, attempt.namespace, &mut object, Timestamp::now())?;
     let prefix = metadata::text(&object, "generateName").to_owned();
     let generated = metadata::text(&object, "name").is_empty() && !prefix.is_empty();

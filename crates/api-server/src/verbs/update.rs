@@ -161,7 +161,7 @@ async fn prepare(
         Part::Subresource => kind.prepare_subresource_update(sub, &mut object, old),
         Part::Chosen => {}
     }
-    field_managers::track(attempt, part, &mut object, Some(old));
+    field_managers::track(server, attempt, part, &mut object, Some(old));
     let (update, before) = (Operation::Update, Some(old));
     let outside = part != Part::Chosen;
     let advice = if outside {

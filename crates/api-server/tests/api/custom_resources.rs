@@ -241,3 +241,38 @@ async fn a_definition_that_is_none_is_refused_and_changes_nothing() {
     );
     assert_eq!(api.get(DEFINITIONS).await.1["items"], json!([]));
 }
+
+/// Applies a Boat in a version.
+async fn applied(api: &Api, version: &str, manager: &str, spec: Value) -> (u16, Value) {
+    let mut boat = boat("a", spec);
+    boat["apiVersion"] = json!(format!("example.org/{version}"));
+    let path =
+        format!("/apis/example.org/{version}/namespaces/default/boats/a?fieldManager={manager}");
+    api.patch(&path, "apply", boat).await
+}
+
+/// kubectl.md 0.7
+#[tokio::test]
+async fn who_applied_in_another_version_still_owns_and_drops_what_it_said() {
+    let api = with_boats().await;
+    let all = json!({"crew": 3, "ropes": [{"name": "main", "length": 5}]});
+    assert_eq!(applied(&api, "v1beta1", "one", all).await.0, 201);
+    let (code, refused) = applied(&api, "v1", "two", json!({"crew": 4})).await;
+    assert_eq!(
+        (code, &refused["message"]),
+        (
+            409,
+            &json!("Apply failed with 1 conflict: conflict with \"one\": .spec.crew")
+        )
+    );
+    // The same manager in the other version, also when the former is no longer served.
+    let (_, mut definition) = api.get(&format!("{DEFINITIONS}/boats.example.org")).await;
+    definition["spec"]["versions"][1]["served"] = json!(false);
+    let path = format!("{DEFINITIONS}/boats.example.org");
+    assert_eq!(api.send("PUT", &path, definition).await.0, 200);
+    let (code, boat) = applied(&api, "v1", "one", json!({"crew": 4})).await;
+    assert_eq!((code, &boat["spec"]), (200, &json!({"crew": 4})), "{boat}");
+    let managers = boat["metadata"]["managedFields"].as_array().unwrap();
+    let versions: Vec<&Value> = managers.iter().map(|one| &one["apiVersion"]).collect();
+    assert_eq!(versions, ["example.org/v1"]);
+}

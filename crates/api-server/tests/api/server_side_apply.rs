@@ -503,3 +503,47 @@ async fn many_appliers_at_once_all_get_their_way() {
     assert_eq!(object["data"].as_object().unwrap().len(), 12);
     assert_eq!(owners(&object).len(), 12);
 }
+
+#[tokio::test]
+async fn versions_that_name_things_differently_conflict_in_the_owners_words() {
+    // kubectl.md 0.7
+    let api = Api::new().await;
+    let path = |version: &str, manager: &str| {
+        format!(
+            "/apis/autoscaling/{version}/namespaces/default/horizontalpodautoscalers/a\
+             ?fieldManager={manager}"
+        )
+    };
+    let scaler = |version: &str, spec: Value| {
+        json!({"apiVersion": format!("autoscaling/{version}"), "kind": "HorizontalPodAutoscaler",
+            "metadata": {"name": "a"}, "spec": spec})
+    };
+    let target = json!({"kind": "Deployment", "name": "d", "apiVersion": "apps/v1"});
+    let spec = json!({"scaleTargetRef": target, "maxReplicas": 3,
+        "targetCPUUtilizationPercentage": 50});
+    let (code, made) = api
+        .patch(&path("v1", "one"), "apply", scaler("v1", spec))
+        .await;
+    assert_eq!(code, 201, "{made}");
+    let metrics = |percent: u32| {
+        json!({"metrics": [{"type": "Resource", "resource": {"name": "cpu",
+            "target": {"type": "Utilization", "averageUtilization": percent}}}]})
+    };
+    let (code, same) = api
+        .patch(&path("v2", "two"), "apply", scaler("v2", metrics(50)))
+        .await;
+    assert_eq!(code, 200, "{same}");
+    let (code, refused) = api
+        .patch(&path("v2", "two"), "apply", scaler("v2", metrics(60)))
+        .await;
+    assert_eq!(
+        (code, &refused["message"]),
+        (
+            409,
+            &json!(
+                "Apply failed with 1 conflict: conflict with \"one\": \
+                 .spec.targetCPUUtilizationPercentage"
+            )
+        )
+    );
+}

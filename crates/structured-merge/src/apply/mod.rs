@@ -3,7 +3,8 @@
 //! Every manager (a name, an operation, a sub-resource) has a set of fields, kept in
 //! `metadata.managedFields`. [`apply`] merges a configuration by the published schema, refuses to
 //! take what others hold, and drops what its manager no longer names and nobody else has.
-//! [`track`] notes who changed what by any other write. Pure: the time is an argument.
+//! [`track`] notes who changed what by any other write. Pure: the time is an argument, and so are
+//! the other versions of the kind.
 
 mod check;
 mod compare;
@@ -17,16 +18,19 @@ mod merge;
 mod merge_list;
 mod owned;
 mod path;
+mod prune;
 mod remove;
 mod server_side;
 mod set;
 mod track;
+mod versions;
 
 pub use conflict::{ApplyError, Conflict};
 pub use managers::same_but_for_times;
 pub use server_side::apply;
 pub use set::FieldSet;
 pub use track::track;
+pub use versions::{ObjectType, Versions};
 
 /// Who writes, through what, and when.
 #[derive(Clone, Copy, Debug)]

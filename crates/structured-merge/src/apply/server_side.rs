@@ -1,6 +1,5 @@
 //! Applying a configuration.
 
-use openapi_schema::TypeRef;
 use serde_json::{Map, Value};
 
 use super::check::problems;
@@ -10,11 +9,10 @@ use super::form::Form;
 use super::last_applied;
 use super::managers::{Entry, Manager, Managers, Operation};
 use super::merge::merge;
-use super::owned::{fields_of, with_named_fields};
-use super::path::Step;
-use super::remove::remove;
-use super::set::{FieldSet, Node};
+use super::owned::fields_of;
+use super::set::FieldSet;
 use super::track::{note, set_managed, strip, take_managed};
+use super::versions::{ObjectType, OtherViews, View};
 use super::{Reach, Writer};
 
 /// Who owned what was there before anybody applied.
@@ -26,15 +24,16 @@ const BEFORE: &str = "before-first-apply";
 /// # Errors
 /// `Malformed` if the configuration is not of the object's type; `Conflicts` if it changes what
 /// others own, unless by `force`.
-pub fn apply(
+pub fn apply<'t>(
     live: Option<&Value>,
     config: &Value,
-    object_type: TypeRef<'_>,
+    object_type: impl Into<ObjectType<'t>>,
     writer: &Writer<'_>,
     reach: Reach<'_>,
     force: bool,
 ) -> Result<Value, ApplyError> {
-    let form = Form::of_type(object_type);
+    let object_type = object_type.into();
+    let form = Form::of_type(object_type.own);
     check(form, config)?;
     let nothing = Value::Object(Map::new());
     let mut before = live.unwrap_or(&nothing).clone();
@@ -48,9 +47,12 @@ pub fn apply(
             manager: BEFORE,
             ..*writer
         };
-        note(&mut managers, changes, &earlier);
+        let sides = (&nothing, &before);
+        let mut views = OtherViews::new(object_type, writer.api_version, reach, sides);
+        note(&mut managers, changes, &earlier, &mut views);
     }
     let work = Work {
+        object_type,
         form,
         live: &before,
         config,
@@ -59,7 +61,7 @@ pub fn apply(
     };
     let outcome = match work.apply(managers.clone(), force) {
         Err(Refused(conflicts)) if writer.manager == last_applied::KUBECTL => {
-            work.take_over(managers, conflicts, object_type)
+            work.take_over(managers, conflicts)
         }
         outcome => outcome,
     };
@@ -95,11 +97,12 @@ fn check(form: Form<'_>, config: &Value) -> Result<(), ApplyError> {
 }
 
 /// One apply.
-struct Work<'a, 's> {
-    form: Form<'s>,
-    live: &'a Value,
+pub(super) struct Work<'a, 's> {
+    pub object_type: ObjectType<'s>,
+    pub form: Form<'s>,
+    pub live: &'a Value,
     config: &'a Value,
-    writer: &'a Writer<'a>,
+    pub writer: &'a Writer<'a>,
     reach: Reach<'a>,
 }
 
@@ -130,13 +133,16 @@ impl<'a> Work<'a, '_> {
         let merged = merge(self.form, Some(self.live), Some(self.config)).unwrap_or_default();
         let mut last = managers.0.remove(&id);
         let merged = match &mut last {
-            Some(last) => self.prune(merged, last.fields(), &own, &mut managers),
+            Some(last) => self.prune(merged, last, &own, &mut managers),
             None => merged,
         };
         let changed = merged != *self.live;
         let mut changes = compare(self.form, self.live, &merged);
         changes.retain_top(|field| self.reach.has(field));
-        contest(&mut managers, changes, force)?;
+        let sides = (self.live, &merged);
+        let mut views =
+            OtherViews::new(self.object_type, self.writer.api_version, self.reach, sides);
+        contest(&mut managers, changes, &mut views, force)?;
         let own = strip(own);
         if !own.is_empty() {
             let mut entry = Entry::new(own, self.writer.api_version, self.writer.now);
@@ -150,46 +156,17 @@ impl<'a> Work<'a, '_> {
         Ok((merged, managers.encode()))
     }
 
-    /// Takes out what the manager applied before and no longer does, unless somebody else owns it.
-    fn prune(
-        &self,
-        merged: Value,
-        last: &FieldSet<'a>,
-        own: &FieldSet<'_>,
-        others: &mut Managers<'a>,
-    ) -> Value {
-        if last.is_subset(own) {
-            return merged;
-        }
-        let all = |set: &FieldSet<'_>| with_named_fields(set, self.form).into_owned();
-        let present = |value: &Value| all(&fields_of(self.form, value).0);
-        let last = all(last);
-        let mut kept = own.union(&identity()).into_owned();
-        for entry in others.0.values_mut() {
-            kept = kept.union(&entry.fields().clone().into_owned());
-        }
-        let before = present(&merged);
-        let pruned = remove(self.form, &merged, &last);
-        // Back comes what somebody owns, though it went with what held it …
-        let gone = before.difference(&present(&pruned).union(&all(&kept)));
-        let pruned = remove(self.form, &merged, &gone);
-        // … and what nobody owns: it was never this manager's to take away.
-        let gone = before.difference(&present(&pruned)).intersection(&last);
-        remove(self.form, &merged, &gone)
-    }
-
     /// Applies by force if all conflicts are about what the same user applied before through the
     /// client, and has not changed since.
     fn take_over(
         &self,
         managers: Managers<'a>,
         conflicts: Vec<(Manager<'a>, FieldSet<'static>)>,
-        object_type: TypeRef<'_>,
     ) -> Outcome<'a> {
         let Some(applied) = last_applied::configuration(self.live, self.writer.api_version) else {
             return Err(Refused(conflicts));
         };
-        let allowed = last_applied::unchanged(&applied, self.live, object_type);
+        let allowed = last_applied::unchanged(&applied, self.live, self.object_type.own);
         let left: Vec<_> = conflicts
             .into_iter()
             .map(|(manager, fields)| (manager, fields.difference(&allowed)))
@@ -203,32 +180,34 @@ impl<'a> Work<'a, '_> {
     }
 }
 
-/// The object's metadata: it is never anybody's to take away as a whole.
-fn identity() -> FieldSet<'static> {
-    FieldSet::of(vec![Node {
-        step: Step::Field("metadata".into()),
-        member: true,
-        below: FieldSet::default(),
-    }])
-}
-
 /// Takes what changes from those who own it, if they may be made to give it up.
 fn contest<'a>(
     managers: &mut Managers<'a>,
     changes: Changes<'_>,
+    views: &mut OtherViews<'_>,
     force: bool,
 ) -> Result<(), Refused<'a>> {
     let (changed, removed) = changes.split();
-    let (changed, removed) = (changed.into_owned(), removed.into_owned());
+    let own = (changed.into_owned(), removed.into_owned());
     let mut conflicts = Vec::new();
-    for (manager, entry) in &mut managers.0 {
-        let contested = entry.shared(&changed);
+    managers.0.retain(|manager, entry| {
+        let (changed, removed) = if entry.api_version == views.written {
+            (&own.0, &own.1)
+        } else {
+            match views.of(&entry.api_version) {
+                View::Changes(changed, removed) => (changed, removed),
+                View::Unknown => return true,
+                View::Gone => return false,
+            }
+        };
+        let contested = entry.shared(changed);
         if !contested.is_empty() {
             conflicts.push((manager.clone(), contested.into_owned()));
         }
-        entry.lose(&changed);
-        entry.lose(&removed);
-    }
+        entry.lose(changed);
+        entry.lose(removed);
+        true
+    });
     if conflicts.is_empty() || force {
         Ok(())
     } else {

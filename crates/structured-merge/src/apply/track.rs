@@ -6,8 +6,8 @@ use super::compare::{Changes, compare};
 use super::form::Form;
 use super::managers::{Entry, Manager, Managers, Operation, is_reset};
 use super::set::FieldSet;
+use super::versions::{ObjectType, OtherViews, View};
 use super::{Reach, Writer};
-use openapi_schema::TypeRef;
 
 /// Notes in the managed fields of `object` what the writer has changed: it owns that from now on,
 /// and nobody else does. `live` is the object before, `None` for a new one.
@@ -15,13 +15,14 @@ use openapi_schema::TypeRef;
 /// `object` may come with managed fields of its own (clients send back what they read, and may
 /// edit it); an empty list, or one empty entry, makes the server forget. An object that nobody's
 /// fields are known of is left alone until the first apply.
-pub fn track(
+pub fn track<'t>(
     live: Option<&Value>,
     object: &mut Value,
-    object_type: TypeRef<'_>,
+    object_type: impl Into<ObjectType<'t>>,
     writer: &Writer<'_>,
     reach: Reach<'_>,
 ) {
+    let object_type = object_type.into();
     let sent = take_managed(object);
     let managed = tracked(live, sent, object, object_type, writer, reach);
     set_managed(object, managed);
@@ -31,7 +32,7 @@ fn tracked(
     live: Option<&Value>,
     sent: Value,
     object: &Value,
-    object_type: TypeRef<'_>,
+    object_type: ObjectType<'_>,
     writer: &Writer<'_>,
     reach: Reach<'_>,
 ) -> Value {
@@ -40,9 +41,11 @@ fn tracked(
         _ => return Value::Null,
     };
     let nothing = Value::Object(Map::new());
-    let mut changes = compare(Form::of_type(object_type), live.unwrap_or(&nothing), object);
+    let old = live.unwrap_or(&nothing);
+    let mut changes = compare(Form::of_type(object_type.own), old, object);
     changes.retain_top(|field| reach.has(field));
-    note(&mut managers, changes, writer);
+    let mut views = OtherViews::new(object_type, writer.api_version, reach, (old, object));
+    note(&mut managers, changes, writer, &mut views);
     managers.cap();
     managers.encode()
 }
@@ -66,18 +69,35 @@ fn known<'a>(live: Option<&Value>, sent: Value, writer: &Writer<'_>) -> Option<M
 }
 
 /// Gives the writer what it has changed, and takes that from all others.
-pub(super) fn note<'a>(managers: &mut Managers<'a>, changes: Changes<'a>, writer: &Writer<'a>) {
+pub(super) fn note<'a>(
+    managers: &mut Managers<'a>,
+    changes: Changes<'a>,
+    writer: &Writer<'a>,
+    views: &mut OtherViews<'_>,
+) {
     if changes.is_empty() {
         return;
     }
     let (set, removed) = changes.split();
     let writer_id = Manager::of(writer, Operation::Update);
-    for (manager, entry) in &mut managers.0 {
+    managers.0.retain(|manager, entry| {
+        if entry.api_version != writer.api_version {
+            match views.of(&entry.api_version) {
+                View::Changes(set, removed) => {
+                    entry.lose(set);
+                    entry.lose(removed);
+                }
+                View::Unknown => {}
+                View::Gone => return false,
+            }
+            return true;
+        }
         if *manager != writer_id {
             entry.lose(&set);
         }
         entry.lose(&removed);
-    }
+        true
+    });
     let own = strip(set);
     if !own.is_empty() {
         match managers.0.get_mut(&writer_id) {

@@ -5,3 +5,4 @@ mod custom;
 mod managers;
 mod merging;
 mod ownership;
+mod versions;

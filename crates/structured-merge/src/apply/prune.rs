@@ -1,0 +1,127 @@
+//! What a manager applied before and no longer does.
+
+use std::borrow::Cow;
+use std::collections::BTreeMap;
+
+use serde_json::Value;
+
+use super::form::Form;
+use super::managers::{Entry, Managers};
+use super::owned::{fields_of, with_named_fields};
+use super::path::Step;
+use super::remove::remove;
+use super::server_side::Work;
+use super::set::{FieldSet, Node};
+
+impl<'a> Work<'a, '_> {
+    /// Takes out what the manager applied before and no longer does, unless somebody else owns it.
+    ///
+    /// It said so in the version of that time. Where that is not there any longer, or the object
+    /// cannot be brought into it, all stays.
+    pub(super) fn prune(
+        &self,
+        merged: Value,
+        last: &mut Entry<'a>,
+        own: &FieldSet<'_>,
+        others: &mut Managers<'a>,
+    ) -> Value {
+        let (then, now) = (
+            last.api_version.clone().into_owned(),
+            self.writer.api_version,
+        );
+        if then == now && last.fields().is_subset(own) {
+            return merged;
+        }
+        let pruned = self.pruned(&merged, &then, last.fields(), own, others);
+        pruned.unwrap_or(merged)
+    }
+
+    /// `None` if nothing goes.
+    fn pruned(
+        &self,
+        merged: &Value,
+        then: &str,
+        last: &FieldSet<'a>,
+        own: &FieldSet<'_>,
+        others: &mut Managers<'a>,
+    ) -> Option<Value> {
+        let now = self.writer.api_version;
+        let form = self.object_type.form_in(then, now)?;
+        let last = with_named_fields(last, form).into_owned();
+        let before = self.object_type.convert(merged, now, then)?;
+        let pruned = remove(form, &before, &last);
+        // Back comes what somebody owns, though it went with what held it …
+        let pruned = self.with_what_is_owned(&before, pruned, then, owned(own, now, others))?;
+        // … and what nobody owns: it was never this manager's to take away.
+        let gone = present(form, &before).difference(&present(form, &pruned));
+        let gone = gone.intersection(&last);
+        if gone.is_empty() {
+            return None;
+        }
+        let left = remove(form, &before, &gone);
+        self.object_type
+            .convert(&left, then, now)
+            .map(Cow::into_owned)
+    }
+
+    /// What is left of an object, and of what went all that somebody owns, each in the words of
+    /// the version in which it is owned.
+    fn with_what_is_owned(
+        &self,
+        before: &Value,
+        mut left: Value,
+        then: &str,
+        mut owned: BTreeMap<String, FieldSet<'static>>,
+    ) -> Option<Value> {
+        // The version at hand comes first: others may need what comes back in it.
+        let first = owned.remove_entry(then);
+        for (version, kept) in first.into_iter().chain(owned) {
+            let Some(form) = self.object_type.form_in(&version, self.writer.api_version) else {
+                continue;
+            };
+            let convert = |object| self.object_type.convert(object, then, &version);
+            let (Some(all), Some(some)) = (convert(before), convert(&left)) else {
+                continue;
+            };
+            let kept = with_named_fields(&kept, form).into_owned();
+            let stays = present(form, &some).union(&kept).into_owned();
+            let with = remove(form, &all, &present(form, &all).difference(&stays));
+            let back = self.object_type.convert(&with, &version, then)?;
+            left = back.into_owned();
+        }
+        Some(left)
+    }
+}
+
+/// The fields that an object has.
+fn present(form: Form<'_>, object: &Value) -> FieldSet<'static> {
+    with_named_fields(&fields_of(form, object).0, form).into_owned()
+}
+
+/// What all own, by version; with what the manager applies now, and the object's identity.
+fn owned(
+    own: &FieldSet<'_>,
+    now: &str,
+    others: &mut Managers<'_>,
+) -> BTreeMap<String, FieldSet<'static>> {
+    let mut owned = BTreeMap::from([(now.to_owned(), own.clone().into_owned())]);
+    for entry in others.0.values_mut() {
+        let version = entry.api_version.clone().into_owned();
+        let more = entry.fields().clone().into_owned();
+        let all = owned.entry(version).or_default();
+        *all = all.union(&more);
+    }
+    for all in owned.values_mut() {
+        *all = all.union(&identity());
+    }
+    owned
+}
+
+/// The object's metadata: it is never anybody's to take away as a whole.
+fn identity() -> FieldSet<'static> {
+    FieldSet::of(vec![Node {
+        step: Step::Field("metadata".into()),
+        member: true,
+        below: FieldSet::default(),
+    }])
+}

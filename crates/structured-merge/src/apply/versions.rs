@@ -1,0 +1,130 @@
+//! Managers who wrote an object in other versions than the one that is written now. What they own
+//! is said in the words of their version: so the objects are brought into it, and not the fields.
+
+use std::borrow::Cow;
+use std::collections::BTreeMap;
+
+use openapi_schema::TypeRef;
+use serde_json::Value;
+
+use super::Reach;
+use super::compare::compare;
+use super::form::Form;
+use super::set::FieldSet;
+
+/// The other versions that the objects of a kind may have.
+pub trait Versions {
+    /// The type of the objects in a version; `None` of one that there is not (any longer).
+    fn type_in(&self, api_version: &str) -> Option<TypeRef<'_>>;
+
+    /// An object, whichever version it says it has, in another; `None` if it cannot be.
+    fn convert(&self, object: &Value, api_version: &str) -> Option<Value>;
+}
+
+/// The type of an object in the version that is written, and the others that it may have.
+#[derive(Clone, Copy)]
+pub struct ObjectType<'s> {
+    pub(super) own: TypeRef<'s>,
+    others: Option<&'s dyn Versions>,
+}
+
+impl<'s> From<TypeRef<'s>> for ObjectType<'s> {
+    /// Of a kind with one version alone.
+    fn from(own: TypeRef<'s>) -> Self {
+        Self { own, others: None }
+    }
+}
+
+impl<'s> ObjectType<'s> {
+    /// Of a kind with several versions.
+    pub fn with_others(own: TypeRef<'s>, others: &'s dyn Versions) -> Self {
+        let others = Some(others);
+        Self { own, others }
+    }
+
+    /// The form of the objects in a version, where `written` is the one that is written.
+    pub(super) fn form_in(&self, api_version: &str, written: &str) -> Option<Form<'s>> {
+        if api_version == written {
+            return Some(Form::of_type(self.own));
+        }
+        self.others?.type_in(api_version).map(Form::of_type)
+    }
+
+    /// An object that is in the version `from` in another.
+    pub(super) fn convert<'v>(
+        &self,
+        object: &'v Value,
+        from: &str,
+        to: &str,
+    ) -> Option<Cow<'v, Value>> {
+        if from == to {
+            return Some(Cow::Borrowed(object));
+        }
+        self.others?.convert(object, to).map(Cow::Owned)
+    }
+}
+
+/// What a write changes, as other versions see it.
+pub(super) struct OtherViews<'a> {
+    pub object_type: ObjectType<'a>,
+    /// The version that is written, and what its writer can own.
+    pub written: &'a str,
+    pub reach: Reach<'a>,
+    pub old: &'a Value,
+    pub new: &'a Value,
+    known: BTreeMap<String, View>,
+}
+
+/// What a write changes, as one other version sees it.
+pub(super) enum View {
+    /// What has another value than before; and what is gone.
+    Changes(FieldSet<'static>, FieldSet<'static>),
+    /// It cannot be told.
+    Unknown,
+    /// There is no such version any longer: who wrote it is forgotten.
+    Gone,
+}
+
+impl<'a> OtherViews<'a> {
+    pub fn new(
+        object_type: ObjectType<'a>,
+        written: &'a str,
+        reach: Reach<'a>,
+        (old, new): (&'a Value, &'a Value),
+    ) -> Self {
+        Self {
+            object_type,
+            written,
+            reach,
+            old,
+            new,
+            known: BTreeMap::new(),
+        }
+    }
+
+    pub fn of(&mut self, api_version: &str) -> &View {
+        if !self.known.contains_key(api_version) {
+            let view = self.look(api_version);
+            self.known.insert(api_version.to_owned(), view);
+        }
+        self.known.get(api_version).unwrap_or(&View::Unknown)
+    }
+
+    fn look(&self, api_version: &str) -> View {
+        let Some(form) = self.object_type.form_in(api_version, self.written) else {
+            return View::Gone;
+        };
+        let convert = |object: &'a Value| match object.as_object() {
+            // There was no object.
+            Some(fields) if fields.is_empty() => Some(Cow::Borrowed(object)),
+            _ => self.object_type.convert(object, self.written, api_version),
+        };
+        let (Some(old), Some(new)) = (convert(self.old), convert(self.new)) else {
+            return View::Unknown;
+        };
+        let mut changes = compare(form, &old, &new);
+        changes.retain_top(|field| self.reach.has(field));
+        let (set, removed) = changes.split();
+        View::Changes(set.into_owned(), removed.into_owned())
+    }
+}
