@@ -14,6 +14,7 @@ mod authorize;
 mod body;
 mod bootstrap;
 mod config;
+mod connection;
 mod decode;
 pub mod decoders;
 mod discovery;

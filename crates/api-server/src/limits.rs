@@ -26,6 +26,9 @@ pub struct Limits {
     pub long_running_per_user_max: usize,
     /// How many connections are open at once.
     pub connections_max: usize,
+    /// How long after the end of a watch its client may take to read what was sent; then the
+    /// connection is closed.
+    pub watch_end_grace: Duration,
     /// How long open connections may finish after shutdown has begun.
     pub shutdown_grace: Duration,
 }
@@ -43,6 +46,7 @@ impl Default for Limits {
             per_user_max: 200,
             long_running_per_user_max: 2000,
             connections_max: 4096,
+            watch_end_grace: Duration::from_secs(30),
             shutdown_grace: Duration::from_secs(2),
         }
     }

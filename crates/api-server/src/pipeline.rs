@@ -11,7 +11,6 @@ use http::request::Parts;
 use http::{Method, Request, Response};
 use object_model::{Status, StatusReason};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
-use tokio_util::sync::CancellationToken;
 
 use crate::allow;
 use crate::audit::Record;
@@ -26,10 +25,6 @@ use crate::reply::Reply;
 use crate::request_info::RequestInfo;
 use crate::routing;
 use crate::server::ApiServer;
-
-/// Tells a request that the listener it came from is closing.
-#[derive(Clone, Debug)]
-pub(crate) struct Stopping(pub(crate) CancellationToken);
 
 /// A request that has passed authentication and authorisation.
 pub(crate) struct Call {

@@ -17,9 +17,10 @@ use tokio_util::task::TaskTracker;
 
 use crate::audit::Peer;
 use crate::body::{BoxError, boxed};
+use crate::connection::{Connection, Observed, Unsent};
 use crate::identity::{Caller, Certificate};
 use crate::limits::PLAIN_BYTES_MAX;
-use crate::pipeline::{self, Stopping};
+use crate::pipeline;
 use crate::server::ApiServer;
 
 /// Why a listener could not be served.
@@ -104,10 +105,17 @@ async fn connection(
         None => Certificate::Absent,
     };
     let h2 = session.alpn_protocol() == Some(b"h2");
+    let unsent = Unsent::default();
+    let from = Connection {
+        stopping: stop.clone(),
+        close: CancellationToken::new(),
+        unsent: (!h2).then(|| unsent.clone()),
+    };
+    let close = from.close.clone();
     let service = {
-        let (server, stop) = (server.clone(), stop.clone());
+        let server = server.clone();
         service_fn(move |mut request: http::Request<Incoming>| {
-            request.extensions_mut().insert(Stopping(stop.clone()));
+            request.extensions_mut().insert(from.clone());
             request.extensions_mut().insert(peer);
             let caller = Caller::Network(certificate.clone());
             let answer = pipeline::run(server.clone(), request.map(boxed), caller);
@@ -115,10 +123,12 @@ async fn connection(
         })
     };
     let builder = builder(&server, h2);
-    let connection = builder.serve_connection_with_upgrades(TokioIo::new(stream), service);
+    let stream = TokioIo::new(Observed::new(stream, unsent));
+    let connection = builder.serve_connection_with_upgrades(stream, service);
     tokio::pin!(connection);
     tokio::select! {
         done = connection.as_mut() => return done,
+        () = close.cancelled() => return Ok(()),
         () = stop.cancelled() => connection.as_mut().graceful_shutdown(),
     }
     match tokio::time::timeout(server.limits.shutdown_grace, connection).await {

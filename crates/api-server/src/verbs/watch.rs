@@ -18,17 +18,18 @@ use object_model::{FieldError, FieldPath, Status};
 use rand::RngExt;
 use serde_json::{Value, json};
 use tokio::time::{Instant, sleep_until};
-use tokio_util::sync::CancellationToken;
+use tokio_util::task::AbortOnDropHandle;
 
 use super::list::{parse_version, span};
 use super::namespace;
 use crate::body::boxed;
+use crate::connection::Connection;
 use crate::limits::{
     BOOKMARK_INTERVAL, WATCH_BATCH_BYTES, WATCH_TIMEOUT_MAX_SECS, WATCH_TIMEOUT_MIN_SECS,
 };
 use crate::negotiate::Form;
 use crate::output::{View, event, event_of_value};
-use crate::pipeline::{Call, Stopping};
+use crate::pipeline::Call;
 use crate::query::Query;
 use crate::registry::Resource;
 use crate::reply::Reply;
@@ -65,6 +66,9 @@ pub(crate) async fn answer(
         Some(asked) => asked.min(WATCH_TIMEOUT_MAX_SECS),
         None => rand::rng().random_range(WATCH_TIMEOUT_MIN_SECS..2 * WATCH_TIMEOUT_MIN_SECS),
     };
+    let deadline = Instant::now() + Duration::from_secs(seconds);
+    let grace = server.limits.watch_end_grace;
+    let connection = call.parts.extensions.get::<Connection>();
     let (start, end) = span(resource, namespace(resource, call), &selection);
     let mut watcher = Watcher {
         server: server.clone(),
@@ -78,12 +82,9 @@ pub(crate) async fn answer(
         told: newest,
         ready: VecDeque::new(),
         changes: None,
-        stop: call
-            .parts
-            .extensions
-            .get::<Stopping>()
-            .map(|stop| stop.0.clone()),
-        deadline: Instant::now() + Duration::from_secs(seconds),
+        closing: connection.map(|connection| connection.close_at(deadline + grace)),
+        connection: connection.cloned(),
+        deadline,
         bookmark_due: Instant::now() + BOOKMARK_INTERVAL,
         ended: false,
     };
@@ -170,7 +171,10 @@ struct Watcher {
     told: Revision,
     ready: VecDeque<Ready>,
     changes: Option<WatchStream>,
-    stop: Option<CancellationToken>,
+    /// `None` within this process.
+    connection: Option<Connection>,
+    /// Closes the connection when the watch should long be over.
+    closing: Option<AbortOnDropHandle<()>>,
     deadline: Instant,
     bookmark_due: Instant,
     ended: bool,
@@ -230,10 +234,11 @@ impl Watcher {
                 return Some(self.batch());
             }
             if self.ended {
+                self.taken().await;
                 return None;
             }
             let changes = self.changes.as_mut()?;
-            let stop = self.stop.clone();
+            let stop = self.connection.as_ref().map(|one| one.stopping.clone());
             let stopped = async move {
                 match stop {
                     Some(stop) => stop.cancelled().await,
@@ -253,6 +258,16 @@ impl Watcher {
                     self.tell();
                 }
             }
+        }
+    }
+
+    /// Waits, for a while, until the client has what was sent: over what it leaves unread no
+    /// connection ends by itself.
+    async fn taken(&mut self) {
+        if let Some(connection) = self.connection.clone() {
+            let latest = Instant::now() + self.server.limits.watch_end_grace;
+            self.closing = Some(connection.close_at(latest));
+            connection.flushed().await;
         }
     }
 

@@ -398,3 +398,64 @@ async fn a_watch_that_is_not_read_is_cut_off_and_holds_up_nobody() {
         "{last:.300}"
     );
 }
+
+/// Writes so much that neither sockets nor buffers hold it.
+async fn change_a_large_map(served: &Served) {
+    let mut map = config_map("large");
+    for round in 0..48 {
+        map["data"]["a"] = json!(format!("{round}{}", "x".repeat(512 * 1024)));
+        let (method, path) = match round {
+            0 => ("POST", CONFIG_MAPS.to_owned()),
+            _ => ("PUT", format!("{CONFIG_MAPS}/large")),
+        };
+        let (code, answer) = served.api.send(method, &path, map.clone()).await;
+        assert!(code < 300, "{answer}");
+    }
+}
+
+/// Waits as long as it takes, but not for ever.
+async fn soon<T>(what: impl Future<Output = T>) -> T {
+    let done = tokio::time::timeout(Duration::from_secs(60), what).await;
+    done.expect("within a minute")
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_watch_that_is_over_and_not_read_gives_its_connection_back() {
+    let limits = Limits {
+        // So the next client comes in when the connection of the first is closed.
+        connections_max: 1,
+        watch_end_grace: Duration::from_millis(200),
+        ..Limits::default()
+    };
+    let served = Served::new(limits).await;
+    let admin = served.admin();
+    let mut slow = served.connect(Some(&admin)).await;
+    let watch = get(&format!("{CONFIG_MAPS}?watch=1&timeoutSeconds=2"), "");
+    slow.write_all(watch.as_bytes()).await.unwrap();
+    slow.read_u8().await.unwrap();
+    change_a_large_map(&served).await;
+    let next = soon(served.talk(Some(&admin), &get("/version", ""))).await;
+    assert!(next.starts_with("HTTP/1.1 200"), "{next}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stream_without_room_does_not_keep_its_watch_for_ever() {
+    let limits = Limits {
+        watch_end_grace: Duration::from_millis(200),
+        ..Limits::default()
+    };
+    let served = Served::new(limits).await;
+    let admin = served.admin();
+    let pems = Some((admin.certificate_pem(), admin.key_pem()));
+    let stream = TokioIo::new(served.connect_with(pems, &["h2"]).await);
+    let handshake = hyper::client::conn::http2::handshake(TokioExecutor::new(), stream);
+    let (mut sender, connection) = handshake.await.unwrap();
+    // This answers pings, as long as there is a connection.
+    let connection = tokio::spawn(connection);
+    let path = format!("https://localhost{CONFIG_MAPS}?watch=1&timeoutSeconds=2");
+    let request = Request::get(path).body(Empty::<Bytes>::new()).unwrap();
+    let unread = sender.send_request(request).await.unwrap();
+    assert_eq!(unread.status(), 200);
+    change_a_large_map(&served).await;
+    let _closed = soon(connection).await.unwrap();
+}
