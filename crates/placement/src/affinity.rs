@@ -5,7 +5,7 @@ use object_model::LabelSelector;
 use resource_kinds::pod_view::PodView;
 
 use crate::labels::{matches, parsed};
-use crate::view::ClusterView;
+use crate::scene::{Objection, Scene};
 
 const AFFINITY: &str = "node(s) didn't match pod affinity rules";
 const ANTI_AFFINITY: &str = "node(s) didn't match pod anti-affinity rules";
@@ -48,11 +48,11 @@ impl<'t> Term<'t> {
         }
     }
 
-    pub fn selects(&self, pod: &PodView, view: &ClusterView) -> bool {
+    pub fn selects(&self, pod: &PodView, scene: &Scene<'_>) -> bool {
         let namespace: &str = &pod.namespace;
         let in_namespace = self.namespaces.contains(&namespace)
             || self.namespace_selector.as_ref().is_some_and(|selector| {
-                let known = view.namespaces.get(namespace);
+                let known = scene.view.namespaces.get(namespace);
                 matches(
                     selector,
                     known.and_then(|known| known.metadata.labels.as_ref()),
@@ -93,17 +93,16 @@ fn merged(
 }
 
 /// Why the pod and those around cannot be so near, or so far apart; `None` if they can.
-pub(crate) fn objection(pod: &PodView, node: &Node, view: &ClusterView) -> Option<String> {
-    let text = if !affinity_holds(pod, node, view) {
-        AFFINITY
-    } else if !anti_affinity_holds(pod, node, view) {
-        ANTI_AFFINITY
-    } else if !others_agree(pod, node, view) {
-        EXISTING
+pub(crate) fn objection(pod: &PodView, node: &Node, scene: &Scene<'_>) -> Option<Objection> {
+    if !affinity_holds(pod, node, scene) {
+        Some(Objection::lasting(AFFINITY))
+    } else if !anti_affinity_holds(pod, node, scene) {
+        Some(Objection::of_pods(ANTI_AFFINITY))
+    } else if !others_agree(pod, node, scene) {
+        Some(Objection::of_pods(EXISTING))
     } else {
-        return None;
-    };
-    Some(text.to_owned())
+        None
+    }
 }
 
 fn affinity_terms(pod: &PodView) -> &[PodAffinityTerm] {
@@ -129,14 +128,14 @@ fn anti_affinity_terms(pod: &PodView) -> &[PodAffinityTerm] {
 }
 
 /// Whether some placed pod matches the term in the node's domain.
-fn has_neighbour(term: &Term<'_>, domain: &str, view: &ClusterView) -> bool {
-    view.pods.iter().any(|other| {
-        let node = node_of(other, view);
-        node.and_then(|node| term.domain(node)) == Some(domain) && term.selects(other, view)
+fn has_neighbour(term: &Term<'_>, domain: &str, scene: &Scene<'_>) -> bool {
+    scene.pods.iter().any(|other| {
+        let node = node_of(other, scene);
+        node.and_then(|node| term.domain(node)) == Some(domain) && term.selects(other, scene)
     })
 }
 
-fn affinity_holds(pod: &PodView, node: &Node, view: &ClusterView) -> bool {
+fn affinity_holds(pod: &PodView, node: &Node, scene: &Scene<'_>) -> bool {
     let terms: Vec<Term<'_>> = affinity_terms(pod)
         .iter()
         .map(|term| Term::of(term, pod))
@@ -151,31 +150,31 @@ fn affinity_holds(pod: &PodView, node: &Node, view: &ClusterView) -> bool {
     let near = terms
         .iter()
         .zip(&domains)
-        .all(|(term, domain)| has_neighbour(term, domain, view));
+        .all(|(term, domain)| has_neighbour(term, domain, scene));
     // The first of a group that wants to be together matches itself.
     let alone = || {
-        let nobody = !view.pods.iter().any(|other| {
-            let placed = node_of(other, view);
-            terms.iter().all(|term| term.selects(other, view))
+        let nobody = !scene.pods.iter().any(|other| {
+            let placed = node_of(other, scene);
+            terms.iter().all(|term| term.selects(other, scene))
                 && placed.is_some_and(|node| terms.iter().all(|term| term.domain(node).is_some()))
         });
-        nobody && terms.iter().all(|term| term.selects(pod, view))
+        nobody && terms.iter().all(|term| term.selects(pod, scene))
     };
     near || alone()
 }
 
-fn anti_affinity_holds(pod: &PodView, node: &Node, view: &ClusterView) -> bool {
+fn anti_affinity_holds(pod: &PodView, node: &Node, scene: &Scene<'_>) -> bool {
     anti_affinity_terms(pod)
         .iter()
         .map(|term| Term::of(term, pod))
         .all(|term| {
             term.domain(node)
-                .is_none_or(|domain| !has_neighbour(&term, domain, view))
+                .is_none_or(|domain| !has_neighbour(&term, domain, scene))
         })
 }
 
-fn others_agree(pod: &PodView, node: &Node, view: &ClusterView) -> bool {
-    view.pods.iter().all(|other| {
+fn others_agree(pod: &PodView, node: &Node, scene: &Scene<'_>) -> bool {
+    scene.pods.iter().all(|other| {
         anti_affinity_terms(other)
             .iter()
             .map(|term| Term::of(term, other))
@@ -183,12 +182,16 @@ fn others_agree(pod: &PodView, node: &Node, view: &ClusterView) -> bool {
                 let Some(domain) = term.domain(node) else {
                     return true;
                 };
-                let theirs = node_of(other, view).and_then(|node| term.domain(node));
-                theirs != Some(domain) || !term.selects(pod, view)
+                let theirs = node_of(other, scene).and_then(|node| term.domain(node));
+                theirs != Some(domain) || !term.selects(pod, scene)
             })
     })
 }
 
-pub(crate) fn node_of<'v>(pod: &PodView, view: &'v ClusterView) -> Option<&'v Node> {
-    view.nodes.get(pod.node.as_deref()?).map(AsRef::as_ref)
+pub(crate) fn node_of<'v>(pod: &PodView, scene: &Scene<'v>) -> Option<&'v Node> {
+    scene
+        .view
+        .nodes
+        .get(pod.node.as_deref()?)
+        .map(AsRef::as_ref)
 }

@@ -5,21 +5,26 @@ use resource_kinds::pod_view::PodView;
 use resource_kinds::reasons::taint::UNSCHEDULABLE;
 
 use crate::labels::node_selector_matches;
+use crate::scene::Objection;
 
 /// Why the node is out of the question for the pod, or `None`.
-pub(crate) fn objection(pod: &PodView, node: &Node) -> Option<String> {
+pub(crate) fn objection(pod: &PodView, node: &Node) -> Option<Objection> {
     let spec = &pod.spec;
     if is_cordoned(node) && !tolerates(spec, &cordon()) {
-        return Some("node(s) were unschedulable".to_owned());
+        return Some(Objection::lasting("node(s) were unschedulable"));
     }
     if pod.node.is_some() && pod.node.as_deref() != node.metadata.name.as_deref() {
-        return Some("node(s) didn't match the requested node name".to_owned());
+        return Some(Objection::lasting(
+            "node(s) didn't match the requested node name",
+        ));
     }
     if untolerated_taint(spec, node).is_some() {
-        return Some("node(s) had untolerated taint(s)".to_owned());
+        return Some(Objection::lasting("node(s) had untolerated taint(s)"));
     }
     if !matches_affinity(spec, node) {
-        return Some("node(s) didn't match Pod's node affinity/selector".to_owned());
+        return Some(Objection::lasting(
+            "node(s) didn't match Pod's node affinity/selector",
+        ));
     }
     None
 }

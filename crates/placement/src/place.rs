@@ -1,48 +1,49 @@
-//! The decision: filters over all nodes, then scores.
+//! The decision: filters over all nodes, then scores; where no node is left, who would have to go.
 
 use std::collections::BTreeMap;
 
-use k8s_openapi::api::core::v1::Node;
 use resource_kinds::pod_view::PodView;
 
-use crate::resources::{Resources, Room, requests};
-use crate::score::score;
-use crate::view::{ClusterView, Decision, Obstacle};
-use crate::volumes::Claims;
-use crate::{affinity, node, ports, spread};
+use crate::preempt::{Verdict, preempt, without_nodes};
+use crate::resources::Room;
+use crate::scene::{Case, Objection, Scene};
+use crate::view::{ClusterView, Decision, Obstacle, Preemption};
 
 /// Decides where the pod goes. `reserved` is the node on which a place was kept for it by an
 /// earlier decision: it is chosen again as long as it fits, because the pod's volumes are being
-/// made there.
+/// made there. So is the node that others were driven from for it.
 pub fn place(pod: &PodView, view: &ClusterView, reserved: Option<&str>) -> Decision {
     if let Some(obstacle) = gates(pod) {
         return Decision::Unschedulable(obstacle);
     }
     if view.nodes.is_empty() {
-        return unschedulable("no nodes available to schedule pods".to_owned());
+        let message = "no nodes available to schedule pods".to_owned();
+        return Decision::Unschedulable(unschedulable(message, false));
     }
     let total = view.nodes.len();
-    let claims = match Claims::of(pod, view) {
-        Ok(claims) => claims,
-        Err(text) => return unschedulable(format!("0/{total} nodes are available: {text}.")),
+    let case = match Case::of(pod, view) {
+        Ok(case) => case,
+        Err(text) => {
+            let verdict = without_nodes(pod, view);
+            return unplaced(format!("0/{total} nodes are available: {text}."), verdict);
+        }
     };
-    let wanted = requests(pod);
-    let mut objections: BTreeMap<String, usize> = BTreeMap::new();
+    let mut scene = Scene::of(view);
+    let mut against: BTreeMap<&str, Objection> = BTreeMap::new();
     let mut fitting = Vec::new();
     for (name, node) in &view.nodes {
-        let pods = pods_on(name, pod, view);
-        let room = Room::of(node, pods.iter().copied());
-        let found = node_objections(pod, node, &pods, &room, &wanted, &claims, view);
-        if found.is_empty() {
-            fitting.push((score(pod, node, &room, &wanted, view), name, node));
-        }
-        for objection in found {
-            *objections.entry(objection).or_default() += 1;
+        let room = Room::of(node, scene.on(name, pod));
+        match case.check(node, &room, &mut scene) {
+            Ok(()) => fitting.push((case.score(node, &room, &scene), name, node)),
+            Err(objection) => {
+                against.insert(name, objection);
+            }
         }
     }
+    let wanted = reserved.or(pod.nominated.as_deref());
     let kept = fitting
         .iter()
-        .find(|(_, name, _)| Some(name.as_str()) == reserved);
+        .find(|(_, name, _)| Some(name.as_str()) == wanted);
     // Of equal scores the first name wins.
     let best = kept.or_else(|| {
         fitting
@@ -50,59 +51,18 @@ pub fn place(pod: &PodView, view: &ClusterView, reserved: Option<&str>) -> Decis
             .max_by(|(a, a_name, _), (b, b_name, _)| a.cmp(b).then(b_name.cmp(a_name)))
     });
     let Some((_, name, node)) = best else {
-        return unschedulable(explain(total, &objections));
+        let texts = against.values().flat_map(|objection| &objection.texts);
+        let message = explain(total, texts);
+        return unplaced(message, preempt(&case, &scene, &against));
     };
     let node_name = (*name).clone();
-    if claims.are_bound() {
-        return Decision::Bind { node: node_name };
+    match case.steps(node, view) {
+        None => Decision::Bind { node: node_name },
+        Some(steps) => Decision::Prepare {
+            node: node_name,
+            steps,
+        },
     }
-    let steps = claims.steps(node, view).unwrap_or_default();
-    Decision::Prepare {
-        node: node_name,
-        steps,
-    }
-}
-
-/// All that speaks against a node, of the first rule that has something against it (as the
-/// scheduler framework reports it).
-fn node_objections(
-    pod: &PodView,
-    node: &Node,
-    pods: &[&PodView],
-    room: &Room,
-    wanted: &Resources,
-    claims: &Claims<'_>,
-    view: &ClusterView,
-) -> Vec<String> {
-    if let Some(objection) = node::objection(pod, node) {
-        return vec![objection];
-    }
-    if !ports::are_free(pod, pods.iter().copied()) {
-        return vec!["node(s) didn't have free ports for the requested pod ports".to_owned()];
-    }
-    let shortages = room.shortages(wanted);
-    if !shortages.is_empty() {
-        return shortages;
-    }
-    let volumes = claims.objections(node, view);
-    if !volumes.is_empty() {
-        return volumes;
-    }
-    let spread = spread::objection(pod, node, view);
-    spread
-        .or_else(|| affinity::objection(pod, node, view))
-        .into_iter()
-        .collect()
-}
-
-/// The pods on a node, without the pod itself.
-fn pods_on<'v>(node: &str, pod: &PodView, view: &'v ClusterView) -> Vec<&'v PodView> {
-    let is_there = |other: &&PodView| other.uid != pod.uid && other.node.as_deref() == Some(node);
-    view.pods
-        .iter()
-        .map(AsRef::as_ref)
-        .filter(is_there)
-        .collect()
 }
 
 fn gates(pod: &PodView) -> Option<Obstacle> {
@@ -114,19 +74,50 @@ fn gates(pod: &PodView) -> Option<Obstacle> {
     Some(Obstacle {
         reason: "SchedulingGated",
         message,
+        keeps_nomination: false,
     })
 }
 
-fn unschedulable(message: String) -> Decision {
-    Decision::Unschedulable(Obstacle {
+fn unschedulable(message: String, keeps_nomination: bool) -> Obstacle {
+    Obstacle {
         reason: "Unschedulable",
         message,
-    })
+        keeps_nomination,
+    }
+}
+
+/// What becomes of a pod that no node takes as things are.
+fn unplaced(message: String, verdict: Verdict) -> Decision {
+    let (text, keeps_nomination) = match verdict {
+        Verdict::Victims {
+            node,
+            victims,
+            displaced,
+        } => {
+            return Decision::Preempt(Preemption {
+                node,
+                victims,
+                displaced,
+                obstacle: unschedulable(message, true),
+            });
+        }
+        Verdict::NotEligible(text) => (text.to_owned(), true),
+        Verdict::NoHelp(texts) => {
+            let total = texts.len();
+            (explain(total, texts.iter().flatten()), false)
+        }
+    };
+    let message = format!("{message} preemption: {text}");
+    Decision::Unschedulable(unschedulable(message, keeps_nomination))
 }
 
 /// `0/3 nodes are available: 1 Insufficient cpu, 2 node(s) were unschedulable.`
-fn explain(total: usize, objections: &BTreeMap<String, usize>) -> String {
-    let mut parts: Vec<String> = objections
+fn explain<'t>(total: usize, texts: impl Iterator<Item = &'t String>) -> String {
+    let mut counts: BTreeMap<&str, usize> = BTreeMap::new();
+    for text in texts {
+        *counts.entry(text).or_default() += 1;
+    }
+    let mut parts: Vec<String> = counts
         .iter()
         .map(|(text, count)| format!("{count} {text}"))
         .collect();

@@ -3,6 +3,10 @@
 use k8s_openapi::api::core::v1::ContainerPort;
 use resource_kinds::pod_view::PodView;
 
+use crate::scene::Objection;
+
+const TAKEN: &str = "node(s) didn't have free ports for the requested pod ports";
+
 /// A port on the host.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct HostPort<'p> {
@@ -20,14 +24,19 @@ impl HostPort<'_> {
     }
 }
 
-/// Whether all host ports of the pod are free beside these pods.
-pub(crate) fn are_free<'p>(pod: &PodView, others: impl IntoIterator<Item = &'p PodView>) -> bool {
+/// Why the pod cannot be beside these: one of them has a host port that it wants.
+pub(crate) fn objection<'p>(
+    pod: &PodView,
+    others: impl IntoIterator<Item = &'p PodView>,
+) -> Option<Objection> {
     let wanted = host_ports(pod);
-    wanted.is_empty()
-        || !others
-            .into_iter()
-            .flat_map(host_ports)
-            .any(|taken| wanted.iter().any(|port| port.collides(&taken)))
+    if wanted.is_empty() {
+        return None;
+    }
+    let mut taken = others.into_iter().flat_map(host_ports);
+    taken
+        .any(|taken| wanted.iter().any(|port| port.collides(&taken)))
+        .then(|| Objection::of_pods(TAKEN))
 }
 
 fn host_ports(pod: &PodView) -> Vec<HostPort<'_>> {

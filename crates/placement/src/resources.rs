@@ -1,12 +1,15 @@
 //! Does it fit: what pods ask for against what nodes have to give.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use k8s_openapi::api::core::v1::{Container, Node, PodSpec, ResourceRequirements};
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity as Amount;
 use object_model::Quantity;
 use resource_kinds::pod_view::PodView;
 use resource_kinds::reasons::pod_condition;
+
+use crate::scene::Objection;
 
 /// Amounts by resource name.
 pub(crate) type Resources = BTreeMap<String, Quantity>;
@@ -39,6 +42,26 @@ pub(crate) fn requests(pod: &PodView) -> Resources {
     total.extend(pod_level(spec));
     add(&mut total, &read(spec.overhead.as_ref()));
     total
+}
+
+/// Whether a pod asks for less of something than before, so that others may have it.
+pub fn asks_for_less(old: &PodView, new: &PodView) -> bool {
+    let same = Arc::ptr_eq(&old.spec, &new.spec)
+        && held(old).eq(held(new))
+        && is_infeasible(old) == is_infeasible(new);
+    if same {
+        return false;
+    }
+    let after = requests(new);
+    let less =
+        |(name, before): (&String, &Quantity)| after.get(name).is_none_or(|now| now < before);
+    requests(old).iter().any(less)
+}
+
+/// What the containers have of their node that is not what they ask for.
+fn held(pod: &PodView) -> impl Iterator<Item = Option<&Resources>> {
+    let all = pod.containers.iter().chain(&pod.init_containers);
+    all.map(|status| status.held.as_deref())
 }
 
 fn pod_level(spec: &PodSpec) -> Resources {
@@ -110,22 +133,27 @@ impl Room {
         let status = node.status.as_ref();
         let allocatable =
             status.and_then(|status| status.allocatable.as_ref().or(status.capacity.as_ref()));
-        let mut used = Resources::new();
-        let mut count = 0;
-        for pod in pods {
-            add(&mut used, &requests(pod));
-            count += 1;
-        }
-        Self {
+        let mut room = Self {
             allocatable: read(allocatable),
-            used,
-            pods: count,
+            used: Resources::new(),
+            pods: 0,
+        };
+        for pod in pods {
+            room.add(&requests(pod));
         }
+        room
     }
 
-    /// Why what the pod asks for is not there; empty if it is.
-    pub fn shortages(&self, wanted: &Resources) -> Vec<String> {
+    /// The room with one more pod, which asks for that.
+    pub fn add(&mut self, requests: &Resources) {
+        add(&mut self.used, requests);
+        self.pods += 1;
+    }
+
+    /// Why what the pod asks for is not there; `None` if it is.
+    pub fn shortage(&self, wanted: &Resources) -> Option<Objection> {
         let mut shortages = Vec::new();
+        let mut ever = true;
         let limit = self.allocatable.get("pods").map(Quantity::value);
         if limit.is_some_and(|limit| self.pods >= limit) {
             shortages.push("Too many pods".to_owned());
@@ -135,9 +163,14 @@ impl Room {
             let used = self.used.get(name).copied().unwrap_or_default();
             if used.plus(amount) > has {
                 shortages.push(format!("Insufficient {name}"));
+                ever &= *amount <= has;
             }
         }
-        shortages
+        match (shortages.is_empty(), ever) {
+            (true, _) => None,
+            (false, true) => Objection::all_of_pods(shortages),
+            (false, false) => Objection::all_lasting(shortages),
+        }
     }
 }
 

@@ -8,7 +8,7 @@ use crate::affinity::{Term, node_of};
 use crate::labels::node_term_matches;
 use crate::node;
 use crate::resources::{Resources, Room};
-use crate::view::ClusterView;
+use crate::scene::Scene;
 
 /// The score of a node; the greatest wins.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -29,13 +29,13 @@ pub(crate) fn score(
     node: &Node,
     room: &Room,
     wanted: &Resources,
-    view: &ClusterView,
+    scene: &Scene<'_>,
 ) -> Score {
     Score {
-        preferred: node_preference(pod, node) + pod_preference(pod, node, view),
+        preferred: node_preference(pod, node) + pod_preference(pod, node, scene),
         untainted: -soft_taints(pod, node),
         room: room_left(room, wanted),
-        apart: -like_pods(pod, node, view),
+        apart: -like_pods(pod, node, scene),
     }
 }
 
@@ -55,7 +55,7 @@ fn node_preference(pod: &PodView, node: &Node) -> i64 {
     held.map(|preference| i64::from(preference.weight)).sum()
 }
 
-fn pod_preference(pod: &PodView, node: &Node, view: &ClusterView) -> i64 {
+fn pod_preference(pod: &PodView, node: &Node, scene: &Scene<'_>) -> i64 {
     let affinity = pod.spec.affinity.as_ref();
     let wanted = affinity
         .and_then(|affinity| affinity.pod_affinity.as_ref())
@@ -82,9 +82,9 @@ fn pod_preference(pod: &PodView, node: &Node, view: &ClusterView) -> i64 {
             let Some(domain) = term.domain(node) else {
                 return 0;
             };
-            let neighbours = view.pods.iter().filter(|other| {
-                node_of(other, view).and_then(|node| term.domain(node)) == Some(domain)
-                    && term.selects(other, view)
+            let neighbours = scene.pods.iter().filter(|other| {
+                node_of(other, scene).and_then(|node| term.domain(node)) == Some(domain)
+                    && term.selects(other, scene)
             });
             let count = i64::try_from(neighbours.count()).unwrap_or(i64::MAX);
             sign * i64::from(weighted.weight) * count.min(1000)
@@ -123,9 +123,9 @@ fn room_left(room: &Room, wanted: &Resources) -> i64 {
     left("cpu").min(left("memory"))
 }
 
-fn like_pods(pod: &PodView, node: &Node, view: &ClusterView) -> i64 {
+fn like_pods(pod: &PodView, node: &Node, scene: &Scene<'_>) -> i64 {
     let name = node.metadata.name.as_deref();
-    let like = view.pods.iter().filter(|other| {
+    let like = scene.pods.iter().filter(|other| {
         other.node.as_deref() == name
             && other.namespace == pod.namespace
             && owner(other).is_some()

@@ -11,14 +11,14 @@ use resource_kinds::pod_view::PodView;
 use crate::affinity::node_of;
 use crate::labels::parsed;
 use crate::node;
-use crate::view::ClusterView;
+use crate::scene::{Objection, Scene};
 
 const SKEWED: &str = "node(s) didn't match pod topology spread constraints";
 const UNLABELLED: &str =
     "node(s) didn't match pod topology spread constraints (missing required label)";
 
 /// Why the pod would sit too close to its like, or `None`.
-pub(crate) fn objection(pod: &PodView, node: &Node, view: &ClusterView) -> Option<String> {
+pub(crate) fn objection(pod: &PodView, node: &Node, scene: &Scene<'_>) -> Option<Objection> {
     let spec = &pod.spec;
     let constraints: Vec<&TopologySpreadConstraint> = spec
         .topology_spread_constraints
@@ -30,10 +30,10 @@ pub(crate) fn objection(pod: &PodView, node: &Node, view: &ClusterView) -> Optio
         .iter()
         .any(|constraint| domain(constraint, node).is_none())
     {
-        return Some(UNLABELLED.to_owned());
+        return Some(Objection::lasting(UNLABELLED));
     }
     let holds = |constraint: &&TopologySpreadConstraint| {
-        let counts = counts(pod, spec, constraint, &constraints, view);
+        let counts = counts(pod, spec, constraint, &constraints, scene);
         let selected = selector(constraint, pod).matches_by(|key| pod.label(key));
         let here = domain(constraint, node)
             .and_then(|domain| counts.get(domain))
@@ -51,7 +51,7 @@ pub(crate) fn objection(pod: &PodView, node: &Node, view: &ClusterView) -> Optio
     if constraints.iter().all(holds) {
         None
     } else {
-        Some(SKEWED.to_owned())
+        Some(Objection::of_pods(SKEWED))
     }
 }
 
@@ -83,7 +83,7 @@ fn counts<'v>(
     spec: &PodSpec,
     constraint: &TopologySpreadConstraint,
     all: &[&TopologySpreadConstraint],
-    view: &'v ClusterView,
+    scene: &Scene<'v>,
 ) -> BTreeMap<&'v str, i64> {
     let by_affinity = constraint.node_affinity_policy.as_deref() != Some("Ignore");
     let by_taints = constraint.node_taints_policy.as_deref() == Some("Honor");
@@ -92,18 +92,19 @@ fn counts<'v>(
             && (!by_affinity || node::matches_affinity(spec, node))
             && (!by_taints || node::untolerated_taint(spec, node).is_none())
     };
-    let mut counts: BTreeMap<&str, i64> = view
+    let mut counts: BTreeMap<&str, i64> = scene
+        .view
         .nodes
         .values()
         .filter(|node| eligible(node))
         .filter_map(|node| Some((domain(constraint, node)?, 0)))
         .collect();
     let selector = selector(constraint, pod);
-    for other in &view.pods {
+    for other in &scene.pods {
         let like = other.namespace == pod.namespace
             && !other.is_deleting()
             && selector.matches_by(|key| other.label(key));
-        let node = node_of(other, view).filter(|node| like && eligible(node));
+        let node = node_of(other, scene).filter(|node| like && eligible(node));
         if let Some(count) = node
             .and_then(|node| domain(constraint, node))
             .and_then(|domain| counts.get_mut(domain))

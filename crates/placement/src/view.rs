@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use k8s_openapi::api::core::v1::{Namespace, Node, PersistentVolume, PersistentVolumeClaim};
+use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use k8s_openapi::api::storage::v1::StorageClass;
 use resource_kinds::pod_view::PodView;
 
@@ -15,6 +16,11 @@ pub struct ClusterView {
     /// All pods that have a node and have not ended, also those that are only about to be bound
     /// to the node (`PodView::node`).
     pub pods: Vec<Arc<PodView>>,
+    /// Pods without a node for which a place is being made on one (`PodView::node`, here): others
+    /// have been driven out for them.
+    pub nominated: Vec<Arc<PodView>>,
+    /// How many pods of which kind may go.
+    pub budgets: Vec<Arc<PodDisruptionBudget>>,
     /// Namespaces, by name; their labels count for affinity.
     pub namespaces: BTreeMap<String, Arc<Namespace>>,
     /// Claims, by namespace and name.
@@ -43,7 +49,7 @@ pub enum ClaimStep {
 }
 
 /// What is to happen with the pod.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub enum Decision {
     /// Bind it to this node.
     Bind {
@@ -58,6 +64,8 @@ pub enum Decision {
         /// What is to be written, in this order.
         steps: Vec<ClaimStep>,
     },
+    /// It can go nowhere now, but it could if others went.
+    Preempt(Preemption),
     /// It can go nowhere now.
     Unschedulable(Obstacle),
 }
@@ -69,4 +77,19 @@ pub struct Obstacle {
     pub reason: &'static str,
     /// For people, for instance `0/1 nodes are available: 1 Insufficient cpu.`
     pub message: String,
+    /// Whether the place that may be being made for it (`status.nominatedNodeName`) still is.
+    pub keeps_nomination: bool,
+}
+
+/// Who is to go, so that a pod fits.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Preemption {
+    /// Where the place is made.
+    pub node: String,
+    /// Who is to be deleted, the most important first; some may be going already.
+    pub victims: Vec<Arc<PodView>>,
+    /// Who no longer has the place on the node that was being made for it.
+    pub displaced: Vec<Arc<PodView>>,
+    /// What is to be said of the pod meanwhile.
+    pub obstacle: Obstacle,
 }

@@ -12,6 +12,7 @@ use resource_kinds::pod_view::PodView;
 use resource_kinds::volume_fit::{find, requested_class, requested_size};
 
 use crate::labels::node_selector_matches;
+use crate::scene::{Objection, Scene};
 use crate::view::{ClaimStep, ClusterView};
 
 const NO_MATCH: &str = "node(s) didn't find available persistent volumes to bind";
@@ -27,7 +28,8 @@ pub(crate) struct Claims<'v> {
     /// They get their volumes where the pod goes; the smallest first, so that small claims do
     /// not take large volumes from others.
     waiting: Vec<&'v PersistentVolumeClaim>,
-    exclusive_in_use: bool,
+    /// They may be used by one pod at a time.
+    exclusive: Vec<&'v str>,
 }
 
 impl<'v> Claims<'v> {
@@ -63,7 +65,9 @@ impl<'v> Claims<'v> {
             } else {
                 immediate = true;
             }
-            claims.exclusive_in_use |= is_exclusive(claim) && is_used(name, pod, view);
+            if is_exclusive(claim) {
+                claims.exclusive.extend(claim.metadata.name.as_deref());
+            }
         }
         if immediate {
             return Err("pod has unbound immediate PersistentVolumeClaims".to_owned());
@@ -80,12 +84,13 @@ impl<'v> Claims<'v> {
         self.waiting.is_empty()
     }
 
-    /// Why the claims cannot be had on the node; empty if they can.
-    pub fn objections(&self, node: &Node, view: &ClusterView) -> Vec<String> {
-        let mut objections = BTreeSet::new();
-        if self.exclusive_in_use {
-            objections.insert(IN_USE);
+    /// Why the pod's claims cannot be had on the node; `None` if they can.
+    pub fn objection(&self, pod: &PodView, node: &Node, scene: &Scene<'_>) -> Option<Objection> {
+        if self.exclusive.iter().any(|name| is_used(name, pod, scene)) {
+            return Some(Objection::of_pods(IN_USE));
         }
+        let view = scene.view;
+        let mut objections = BTreeSet::new();
         for claim in &self.bound {
             let name = claim
                 .spec
@@ -104,7 +109,7 @@ impl<'v> Claims<'v> {
         if self.steps(node, view).is_none() {
             objections.insert(NO_MATCH);
         }
-        objections.into_iter().map(str::to_owned).collect()
+        Objection::all_lasting(objections.into_iter().map(str::to_owned))
     }
 
     /// What must be written to get all waiting claims bound on the node; `None` if it cannot be.
@@ -225,8 +230,8 @@ fn is_exclusive(claim: &PersistentVolumeClaim) -> bool {
         .any(|mode| mode == "ReadWriteOncePod")
 }
 
-fn is_used(claim: &str, pod: &PodView, view: &ClusterView) -> bool {
-    view.pods.iter().any(|other| {
+fn is_used(claim: &str, pod: &PodView, scene: &Scene<'_>) -> bool {
+    scene.pods.iter().any(|other| {
         other.uid != pod.uid
             && other.namespace == pod.namespace
             && other.claims.iter().any(|used| *used.name == *claim)

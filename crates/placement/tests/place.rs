@@ -80,7 +80,15 @@ fn check(objects: Value, spec: Value, expected: &str) {
                 .trim_end()
                 .to_owned()
         }
-        Decision::Unschedulable(obstacle) => obstacle.message,
+        Decision::Unschedulable(obstacle) => {
+            // What is said of others that could go: preempt.rs.
+            let (shown, _) = obstacle
+                .message
+                .split_once(" preemption: ")
+                .unwrap_or((&obstacle.message, ""));
+            shown.to_owned()
+        }
+        Decision::Preempt(preemption) => format!("preempt on {}", preemption.node),
     };
     assert_eq!(shown, expected);
 }

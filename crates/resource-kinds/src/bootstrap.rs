@@ -387,6 +387,13 @@ mod tests {
         ),
         ("system:kube-scheduler", "create", "", "pods/binding"),
         ("system:kube-scheduler", "patch", "", "pods/status"),
+        ("system:kube-scheduler", "delete list watch", "", "pods"),
+        (
+            "system:kube-scheduler",
+            "list watch",
+            "policy",
+            "poddisruptionbudgets",
+        ),
         (
             "system:kube-scheduler",
             "patch list",

@@ -16,6 +16,8 @@ pub mod pod_condition {
     pub const RESIZE_PENDING: &str = "PodResizePending";
     /// The pod is about to go on account of something that happened.
     pub const DISRUPTION_TARGET: &str = "DisruptionTarget";
+    /// Why it is about to go: another, more important one gets its place.
+    pub const PREEMPTION_BY_SCHEDULER: &str = "PreemptionByScheduler";
 }
 
 /// Node conditions.

@@ -1,9 +1,11 @@
 //! Gives every pod a node: observes through watch caches, asks `placement` and writes what it
 //! says. Decisions are made one after the other, each seeing those before it; writes go on beside.
+//! For a pod that fits nowhere less important ones are deleted, where that helps.
 
 mod backlog;
 mod engine;
 mod limits;
+mod nominations;
 mod reservations;
 mod writes;
 

@@ -1,20 +1,25 @@
 //! The scheduler's writes. Each names the identity it means, so that one that comes too late, or
 //! twice, does no harm.
 
+use std::sync::Arc;
+
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim, Pod, PodCondition};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
 use kube::api::{Patch, PatchParams, PostParams};
 use kube::{Api, Client};
-use placement::{ClaimStep, Obstacle};
+use placement::{ClaimStep, Obstacle, Preemption};
+use reconcile::execute::{Delete, delete, unless_outrun};
 use reconcile::{Cache, Key};
 use resource_kinds::annotations::{BOUND_BY_CONTROLLER, SELECTED_NODE};
 use resource_kinds::pod_view::PodView;
 use resource_kinds::reasons::pod_condition;
 use resource_kinds::volume_fit::claim_reference;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::reservations::TakenStep;
+
+const NOMINATED: &str = "nominatedNodeName";
 
 /// Binds the pod to the node.
 pub(crate) async fn bind(client: Client, pod: &PodView, node: &str) -> kube::Result<()> {
@@ -134,22 +139,91 @@ pub(crate) fn condition(
     })
 }
 
-/// Writes the condition.
+/// What becomes of the place that is being made for a pod.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Nominated {
+    /// It stays what it is.
+    Unchanged,
+    /// It is on this node.
+    On(String),
+    /// There is none.
+    Nowhere,
+}
+
+/// Writes why the pod has no node, and where one is being made; says at which revision.
 pub(crate) async fn explain(
-    client: Client,
+    client: &Client,
     pod: &PodView,
-    condition: PodCondition,
-) -> kube::Result<()> {
-    let patch = json!({
-        "metadata": {"uid": &*pod.uid},
-        "status": {"conditions": [condition]},
-    });
-    let api: Api<Pod> = Api::namespaced(client, &pod.namespace);
-    api.patch_status(
-        &pod.name,
-        &PatchParams::default(),
-        &Patch::Strategic(&patch),
-    )
-    .await
-    .map(|_| ())
+    condition: Option<PodCondition>,
+    nominated: Nominated,
+) -> kube::Result<Option<u64>> {
+    let mut status = serde_json::Map::new();
+    if let Some(condition) = condition {
+        status.insert("conditions".to_owned(), json!([condition]));
+    }
+    match nominated {
+        Nominated::Unchanged => {}
+        Nominated::On(node) => {
+            status.insert(NOMINATED.to_owned(), node.into());
+        }
+        Nominated::Nowhere => {
+            status.insert(NOMINATED.to_owned(), Value::Null);
+        }
+    }
+    let written = patch_status(client, pod, status.into()).await?;
+    let revision = written.metadata.resource_version;
+    Ok(revision.and_then(|revision| revision.parse().ok()))
+}
+
+async fn patch_status(client: &Client, pod: &PodView, status: Value) -> kube::Result<Pod> {
+    let patch = json!({"metadata": {"uid": &*pod.uid}, "status": status});
+    let api: Api<Pod> = Api::namespaced(client.clone(), &pod.namespace);
+    let patch = Patch::Strategic(&patch);
+    api.patch_status(&pod.name, &PatchParams::default(), &patch)
+        .await
+}
+
+/// Nominates the pod, takes their nominations from the displaced, and deletes the victims; says at
+/// which revision the pod was nominated, and who was deleted.
+pub(crate) async fn preempt(
+    client: &Client,
+    pod: &PodView,
+    condition: Option<PodCondition>,
+    preemption: Preemption,
+) -> kube::Result<(Option<u64>, Vec<Arc<PodView>>)> {
+    let on = Nominated::On(preemption.node);
+    let revision = explain(client, pod, condition, on).await?;
+    for other in &preemption.displaced {
+        let written = explain(client, other, None, Nominated::Nowhere).await;
+        unless_outrun(written)?;
+    }
+    let mut deleted = Vec::new();
+    for victim in preemption.victims {
+        if !victim.is_deleting() && drive_out(client, &victim, pod).await? {
+            deleted.push(victim);
+        }
+    }
+    Ok((revision, deleted))
+}
+
+/// Says in a pod why it goes, then deletes it; `false` when it was gone.
+async fn drive_out(client: &Client, victim: &PodView, pod: &PodView) -> kube::Result<bool> {
+    let scheduler = pod.spec.scheduler_name.as_deref().unwrap_or_default();
+    let condition = PodCondition {
+        type_: pod_condition::DISRUPTION_TARGET.to_owned(),
+        status: "True".to_owned(),
+        reason: Some(pod_condition::PREEMPTION_BY_SCHEDULER.to_owned()),
+        message: Some(format!(
+            "{scheduler}: preempting to accommodate a higher priority pod"
+        )),
+        last_transition_time: Some(Time(Timestamp::now())),
+        observed_generation: victim.generation,
+        ..PodCondition::default()
+    };
+    let marked = patch_status(client, victim, json!({"conditions": [condition]})).await;
+    if unless_outrun(marked)?.is_none() {
+        return Ok(false);
+    }
+    let api: Api<Pod> = Api::namespaced(client.clone(), &victim.namespace);
+    delete(&api, &victim.name, Delete::of_uid(&*victim.uid)).await
 }

@@ -3,6 +3,11 @@
 
 #![expect(clippy::unwrap_used, reason = "a test")]
 
+#[path = "cluster/preemption.rs"]
+mod preemption;
+#[path = "cluster/resizing.rs"]
+mod resizing;
+
 use std::fmt::Debug;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -186,6 +191,11 @@ fn claiming(claim: &str) -> Value {
     json!({"volumes": [{"name": "data", "persistentVolumeClaim": {"claimName": claim}}]})
 }
 
+fn asking(cpu: &str) -> Value {
+    json!({"containers": [
+        {"name": "a", "image": "a", "resources": {"requests": {"cpu": cpu}}}]})
+}
+
 fn phase_of(claim: &PersistentVolumeClaim) -> String {
     claim
         .status
@@ -206,22 +216,22 @@ async fn a_pod_is_bound_and_told_so() {
 #[tokio::test]
 async fn a_pod_that_fits_nowhere_is_placed_when_there_is_room() {
     let cluster = Cluster::new(&["n1"]).await;
-    let asking = |cpu: &str| {
-        json!({"containers": [
-            {"name": "a", "image": "a", "resources": {"requests": {"cpu": cpu}}}]})
-    };
     cluster.create_pod("large", asking("1500m")).await;
     eventually("n1".to_owned(), || cluster.place_of("large")).await;
     cluster.create_pod("second", asking("1")).await;
-    let full = "0/1 nodes are available: 1 Insufficient cpu.";
-    eventually(full.to_owned(), || cluster.place_of("second")).await;
+    let nobody = "preemption: 0/1 nodes are available:";
+    let full = format!(
+        "0/1 nodes are available: 1 Insufficient cpu. {nobody} \
+         1 No preemption victims found for incoming pod."
+    );
+    eventually(full.clone(), || cluster.place_of("second")).await;
     let told = format!("Warning FailedScheduling: {full}");
     eventually(told, || cluster.events("second")).await;
     let now = DeleteParams::default().grace_period(0);
     cluster.pods().delete("large", &now).await.unwrap();
     eventually("n1".to_owned(), || cluster.place_of("second")).await;
     cluster.create_pod("third", asking("2")).await;
-    eventually(full.to_owned(), || cluster.place_of("third")).await;
+    eventually(full, || cluster.place_of("third")).await;
     cluster.add_node("n2").await;
     eventually("n2".to_owned(), || cluster.place_of("third")).await;
 }
@@ -233,7 +243,8 @@ async fn a_pod_waits_for_its_volume_and_is_bound_where_it_is() {
     let mut spec = claiming("data");
     spec["nodeSelector"] = json!({"kubernetes.io/hostname": "n2"});
     cluster.create_pod("web-0", spec).await;
-    let missing = "0/2 nodes are available: persistentvolumeclaim \"data\" not found.";
+    let missing = "0/2 nodes are available: persistentvolumeclaim \"data\" not found. preemption: \
+        0/2 nodes are available: 2 Preemption is not helpful for scheduling.";
     eventually(missing.to_owned(), || cluster.place_of("web-0")).await;
     cluster.create_claim("data", "local").await;
     let annotation = |key: &'static str| {

@@ -111,6 +111,10 @@ fn assigned(
             object["metadata"]["annotations"][key] = value.clone();
         }
     }
+    if let Some(status) = object["status"].as_object_mut() {
+        // It has its place: none is being made for it.
+        status.remove("nominatedNodeName");
+    }
     if !object["status"]["conditions"].is_array() {
         object["status"]["conditions"] = json!([]);
     }

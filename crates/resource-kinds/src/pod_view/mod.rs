@@ -66,6 +66,8 @@ pub struct PodView {
     pub finalizers: Box<[Text]>,
     /// Name of its node, never empty.
     pub node: Option<Text>,
+    /// Name of the node on which a place is being made for it, never empty.
+    pub nominated: Option<Text>,
     /// `spec.hostname`, never empty.
     pub hostname: Option<Text>,
     /// The claims that its volumes use.

@@ -38,6 +38,8 @@ fn shared(spec: PodSpec) -> PodSpec {
         init_containers: spec.init_containers.map(containers),
         node_selector: spec.node_selector,
         overhead: spec.overhead,
+        // What is usual takes no room.
+        preemption_policy: spec.preemption_policy.filter(|policy| policy == "Never"),
         priority: spec.priority,
         readiness_gates: spec.readiness_gates,
         resources: spec.resources,

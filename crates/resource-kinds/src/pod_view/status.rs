@@ -20,6 +20,8 @@ pub(super) fn fill(view: &mut PodView, sharing: &mut Sharing, status: PodStatus)
     };
     view.reason = status.reason.map(|reason| sharing.text(&reason));
     view.message = status.message.map(|message| sharing.text(&message));
+    let nominated = status.nominated_node_name.filter(|node| !node.is_empty());
+    view.nominated = nominated.map(|node| sharing.text(&node));
     view.started = status.start_time.map(|time| time.0);
     let conditions = status.conditions.unwrap_or_default().into_iter();
     view.conditions = conditions.map(|one| condition(sharing, one)).collect();

@@ -1,13 +1,16 @@
 //! The scheduler's one loop: changes in, decisions out.
 
+mod preempting;
+
 use std::sync::Arc;
 use std::time::Instant;
 
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Namespace, Node, PersistentVolume, PersistentVolumeClaim};
+use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use k8s_openapi::api::storage::v1::StorageClass;
 use kube::{Api, Client};
-use placement::{ClaimStep, ClusterView, Decision, Obstacle, place};
+use placement::{ClaimStep, ClusterView, Decision, Obstacle, asks_for_less, place};
 use reconcile::execute::message;
 use reconcile::{Cache, Change, EventType, Key, Object, Recorder, WatchConfig};
 use resource_kinds::pod_view::PodView;
@@ -15,7 +18,9 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use crate::backlog::{Backlog, Rank};
+use crate::nominations::Nominations;
 use crate::reservations::{Reservation, Reservations, Stage, TakenStep};
+use crate::writes::Nominated;
 use crate::{Config, Error, limits, writes};
 
 struct Caches {
@@ -25,6 +30,7 @@ struct Caches {
     claims: Cache<PersistentVolumeClaim>,
     volumes: Cache<PersistentVolume>,
     classes: Cache<StorageClass>,
+    budgets: Cache<PodDisruptionBudget>,
 }
 
 /// A write that has ended.
@@ -35,14 +41,24 @@ struct Written {
 }
 
 enum Outcome {
-    Bound { node: String },
+    Bound {
+        node: String,
+    },
     Prepared(Vec<TakenStep>),
     Explained,
-    Failed { decided: bool, error: kube::Error },
+    Preempted {
+        node: String,
+        revision: Option<u64>,
+        victims: Vec<Arc<PodView>>,
+    },
+    Failed {
+        decided: bool,
+        error: kube::Error,
+    },
 }
 
 impl Outcome {
-    /// A failure of a write that a reservation stands for.
+    /// A failure of a write that a reservation or a nomination stands for.
     fn failed(error: kube::Error) -> Self {
         Self::Failed {
             decided: true,
@@ -59,6 +75,7 @@ pub(crate) struct Engine {
     recorder: Recorder,
     backlog: Backlog,
     reservations: Reservations,
+    nominations: Nominations,
     writes: JoinSet<Written>,
 }
 
@@ -71,6 +88,7 @@ impl Engine {
             claims: cache(&client, &shutdown),
             volumes: cache(&client, &shutdown),
             classes: cache(&client, &shutdown),
+            budgets: cache(&client, &shutdown),
         };
         let source = config.scheduler_name.as_str();
         let recorder = Recorder::spawn(client.clone(), source, shutdown.clone());
@@ -82,6 +100,7 @@ impl Engine {
             recorder,
             backlog: Backlog::default(),
             reservations: Reservations::default(),
+            nominations: Nominations::default(),
             writes: JoinSet::new(),
         }
     }
@@ -149,6 +168,7 @@ impl Engine {
         self.caches.claims.wait_synced().await;
         self.caches.volumes.wait_synced().await;
         self.caches.classes.wait_synced().await;
+        self.caches.budgets.wait_synced().await;
     }
 
     fn has_room(&self) -> bool {
@@ -173,6 +193,12 @@ impl Engine {
             self.backlog.remove(&key);
             return;
         };
+        let nomination = self.nominations.get(&key);
+        let nomination = nomination.filter(|own| same(&own.pod, &pod));
+        if nomination.is_some_and(|own| own.is_under_way(&pod, |pod| self.current(pod))) {
+            return;
+        }
+        self.nominations.drop(&key);
         let kept = self
             .reservations
             .get(&key)
@@ -195,6 +221,7 @@ impl Engine {
         match place(&pod, &view, kept.as_ref().map(|kept| kept.node.as_str())) {
             Decision::Bind { node } => self.bind(key, pod, node),
             Decision::Prepare { node, steps } => self.prepare(key, pod, node, steps, kept),
+            Decision::Preempt(preemption) => self.preempt(key, pod, preemption),
             Decision::Unschedulable(obstacle) => self.explain(key, &pod, &obstacle),
         }
     }
@@ -203,14 +230,21 @@ impl Engine {
     fn view(&self, pod: &Key) -> ClusterView {
         let name = |name: &Option<String>| name.clone().unwrap_or_default();
         let caches = &self.caches;
+        let (mut placed, mut nominated) = (Vec::new(), Vec::new());
+        for pod in caches.pods.list() {
+            if is_running(&pod) {
+                placed.push(pod);
+            } else if let Some(node) = self.nominated(&pod) {
+                let mut there = (*pod).clone();
+                there.node = Some(node.into());
+                nominated.push(Arc::new(there));
+            }
+        }
         let mut view = ClusterView {
             nodes: by_name(&caches.nodes),
-            pods: caches
-                .pods
-                .list()
-                .into_iter()
-                .filter(|pod| is_running(pod))
-                .collect(),
+            pods: placed,
+            nominated,
+            budgets: caches.budgets.list(),
             namespaces: by_name(&caches.namespaces),
             claims: caches
                 .claims
@@ -297,13 +331,18 @@ impl Engine {
         if obstacle.reason != "SchedulingGated" {
             self.warn(pod, &obstacle.message);
         }
-        let Some(condition) = writes::condition(pod, obstacle, Timestamp::now()) else {
-            return;
+        let condition = writes::condition(pod, obstacle, Timestamp::now());
+        let nominated = match &pod.nominated {
+            Some(_) if !obstacle.keeps_nomination => Nominated::Nowhere,
+            _ => Nominated::Unchanged,
         };
+        if condition.is_none() && nominated == Nominated::Unchanged {
+            return;
+        }
         let (client, pod) = (self.client.clone(), pod.clone());
         self.writes.spawn(async move {
-            let outcome = match writes::explain(client, &pod, condition).await {
-                Ok(()) => Outcome::Explained,
+            let outcome = match writes::explain(&client, &pod, condition, nominated).await {
+                Ok(_) => Outcome::Explained,
                 Err(error) => Outcome::Failed {
                     decided: false,
                     error,
@@ -321,6 +360,11 @@ impl Engine {
             .is_some_and(|kept| same(&kept.pod, &pod));
         match outcome {
             Outcome::Explained => {}
+            Outcome::Preempted {
+                node,
+                revision,
+                victims,
+            } => self.preempted(&key, &node, revision, &victims, &pod),
             Outcome::Bound { node } => {
                 tracing::info!(pod = %key, node, "bound");
                 let text = format!("Successfully assigned {key} to {node}");
@@ -345,6 +389,7 @@ impl Engine {
                 if current {
                     self.reservations.drop(&key);
                 }
+                self.not_preempted(&key, &pod);
                 // Also when the pod is gone: the cache will say so.
                 self.backlog.retry(&key, Instant::now());
             }
@@ -371,7 +416,11 @@ impl Engine {
                 if kept.is_some_and(|kept| !same(&kept.pod, &pod)) {
                     self.reservations.drop(&key);
                 }
+                if previous.as_ref().is_some_and(|old| leaves(old, &pod)) {
+                    self.wake(|_| true);
+                }
                 if self.is_ours(&pod) {
+                    self.wake_free(&key);
                     let changed = previous.as_ref().is_none_or(|old| matters(old, &pod));
                     if changed || !self.backlog.contains(&key) {
                         self.backlog.add(key, rank(&pod));
@@ -379,9 +428,10 @@ impl Engine {
                     return;
                 }
                 self.backlog.remove(&key);
+                self.nominations.drop(&key);
                 self.settle(&key);
-                let ended = previous.is_some_and(|old| is_running(&old)) && !is_running(&pod);
-                if ended {
+                let before = previous.filter(|old| is_running(old));
+                if before.is_some_and(|old| !is_running(&pod) || asks_for_less(&old, &pod)) {
                     self.wake(|_| true);
                 } else if pod.node.is_some() {
                     self.wake(wants_neighbours);
@@ -390,7 +440,9 @@ impl Engine {
             Change::Deleted(pod) => {
                 self.backlog.remove(&key);
                 self.reservations.drop(&key);
-                if pod.node.is_some() {
+                let nominated = pod.nominated.is_some() || self.nominations.get(&key).is_some();
+                self.nominations.drop(&key);
+                if pod.node.is_some() || nominated {
                     self.wake(|_| true);
                 }
             }
@@ -474,6 +526,12 @@ fn matters(old: &PodView, new: &PodView) -> bool {
         || old.node != new.node
         || old.labels != new.labels
         || !same(old, new)
+}
+
+/// Whether a place that was being made for the pod is not for it any more.
+fn leaves(old: &PodView, new: &PodView) -> bool {
+    let place = new.nominated.as_ref().or(new.node.as_ref());
+    old.nominated.is_some() && old.nominated.as_ref() != place
 }
 
 fn uses_claims(pod: &PodView) -> bool {

@@ -1,0 +1,246 @@
+//! Who has to go for a pod that fits nowhere: pods of lower priority, as few and as unimportant
+//! ones as possible, as kube-scheduler's default preemption chooses them.
+//!
+//! Of each node all pods of lower priority are taken away; if the pod fits then, they are put back
+//! one after the other as long as it still does: first those whose disruption budget their end
+//! would break, the most important of each first. Then the nodes are compared.
+
+use std::cmp::Reverse;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::Node;
+use k8s_openapi::api::policy::v1::PodDisruptionBudget;
+use object_model::LabelSelector;
+use resource_kinds::pod_view::PodView;
+use resource_kinds::reasons::pod_condition::{DISRUPTION_TARGET, PREEMPTION_BY_SCHEDULER};
+
+use crate::labels::parsed;
+use crate::resources::{Room, requests};
+use crate::scene::{Case, Objection, Scene, priority};
+use crate::view::ClusterView;
+
+const NEVER: &str = "not eligible due to preemptionPolicy=Never.";
+const ENDING: &str = "not eligible due to a terminating pod on the nominated node.";
+const NO_HELP: &str = "Preemption is not helpful for scheduling";
+const NO_VICTIMS: &str = "No preemption victims found for incoming pod";
+
+/// What can be done for a pod that fits nowhere.
+pub(crate) enum Verdict {
+    /// It fits on the node without the victims (the most important first). Those that are
+    /// displaced, of lower priority too, only waited for a place there.
+    Victims {
+        node: String,
+        victims: Vec<Arc<PodView>>,
+        displaced: Vec<Arc<PodView>>,
+    },
+    /// Nobody goes for it now.
+    NotEligible(&'static str),
+    /// It would not help: for each node, why.
+    NoHelp(Vec<Vec<String>>),
+}
+
+/// The verdict on a pod that no node is looked at for.
+pub(crate) fn without_nodes(pod: &PodView, view: &ClusterView) -> Verdict {
+    if never(pod) {
+        return Verdict::NotEligible(NEVER);
+    }
+    let why = || vec![NO_HELP.to_owned()];
+    Verdict::NoHelp(view.nodes.iter().map(|_| why()).collect())
+}
+
+/// Decides who goes. `against` is what each node has against the pod.
+pub(crate) fn preempt<'v>(
+    case: &Case<'v>,
+    scene: &Scene<'v>,
+    against: &BTreeMap<&str, Objection>,
+) -> Verdict {
+    if never(case.pod) {
+        return Verdict::NotEligible(NEVER);
+    }
+    if is_waited_for(case.pod, scene, against) {
+        return Verdict::NotEligible(ENDING);
+    }
+    let mut why = Vec::new();
+    let mut candidates = Vec::new();
+    for (name, objection) in against {
+        let node = scene.view.nodes.get(*name);
+        let Some(node) = node.filter(|_| objection.is_of_pods) else {
+            why.push(vec![NO_HELP.to_owned()]);
+            continue;
+        };
+        match victims_on(node, name, case, scene) {
+            Ok(victims) => candidates.push((*name, victims)),
+            Err(texts) => why.push(texts),
+        }
+    }
+    // Of equal ones the first name wins.
+    let best = candidates.into_iter().min_by_key(|(_, found)| found.cost());
+    let Some((node, found)) = best else {
+        return Verdict::NoHelp(why);
+    };
+    let is_displaced =
+        |other: &&Arc<PodView>| other.node.as_deref() == Some(node) && is_below(other, case.pod);
+    let nominated = scene.view.nominated.iter();
+    Verdict::Victims {
+        node: node.to_owned(),
+        victims: found.pods.into_iter().cloned().collect(),
+        displaced: nominated.filter(is_displaced).cloned().collect(),
+    }
+}
+
+fn never(pod: &PodView) -> bool {
+    pod.spec.preemption_policy.as_deref() == Some("Never")
+}
+
+/// Whether somebody goes for the pod already, on a node that it may still get.
+fn is_waited_for(pod: &PodView, scene: &Scene<'_>, against: &BTreeMap<&str, Objection>) -> bool {
+    let Some(node) = pod.nominated.as_deref() else {
+        return false;
+    };
+    let is_lost = against.get(node).is_some_and(|found| !found.is_of_pods);
+    let was_driven_out = |other: &PodView| {
+        let why = other.condition(DISRUPTION_TARGET);
+        other.is_deleting()
+            && why.is_some_and(|why| why.holds() && why.reason() == Some(PREEMPTION_BY_SCHEDULER))
+    };
+    let mut there = scene.on(node, pod);
+    !is_lost && there.any(|other| is_below(other, pod) && was_driven_out(other))
+}
+
+fn is_below(other: &PodView, pod: &PodView) -> bool {
+    other.uid != pod.uid && priority(other) < priority(pod)
+}
+
+/// Who would go from a node.
+struct Victims<'v> {
+    /// The most important first; not empty.
+    pods: Vec<&'v Arc<PodView>>,
+    /// Of how many the end breaks a disruption budget.
+    violations: usize,
+}
+
+impl Victims<'_> {
+    /// The cheapest goes: budgets that are broken, how important the most important is and all
+    /// together are, how many there are, how long the most important have run.
+    fn cost(&self) -> (usize, Option<i32>, i64, usize, Reverse<Option<Timestamp>>) {
+        let highest = self.pods.iter().map(|pod| priority(pod)).max();
+        // So that fewer cost less also where priorities are negative.
+        let worth = |pod: &&Arc<PodView>| i64::from(priority(pod)) - i64::from(i32::MIN);
+        let of_highest = |pod: &&&Arc<PodView>| Some(priority(pod)) == highest;
+        let longest = self.pods.iter().filter(of_highest).map(|pod| since(pod));
+        (
+            self.violations,
+            highest,
+            self.pods.iter().map(worth).sum(),
+            self.pods.len(),
+            Reverse(longest.min()),
+        )
+    }
+}
+
+/// Since when the pod runs; one that does not, since the end of time.
+fn since(pod: &PodView) -> Timestamp {
+    pod.started.unwrap_or(Timestamp::MAX)
+}
+
+/// How a pod compares with others that could go; the most important first.
+fn importance(pod: &PodView) -> (Reverse<i32>, Timestamp, &str) {
+    (Reverse(priority(pod)), since(pod), &pod.uid)
+}
+
+/// The error says why nobody's end on the node would help.
+fn victims_on<'v>(
+    node: &Node,
+    name: &str,
+    case: &Case<'v>,
+    scene: &Scene<'v>,
+) -> Result<Victims<'v>, Vec<String>> {
+    let is_below =
+        |other: &&Arc<PodView>| other.node.as_deref() == Some(name) && is_below(other, case.pod);
+    let (mut below, others): (Vec<_>, Vec<_>) = scene.pods.iter().copied().partition(is_below);
+    if below.is_empty() {
+        return Err(vec![NO_VICTIMS.to_owned()]);
+    }
+    let mut without = Scene {
+        view: scene.view,
+        pods: others,
+    };
+    let mut room = Room::of(node, without.on(name, case.pod));
+    case.check(node, &room, &mut without)
+        .map_err(|objection| objection.texts)?;
+    below.sort_by(|a, b| importance(a).cmp(&importance(b)));
+    let (guarded, free) = by_budget(below, &scene.view.budgets);
+    let mut stays = |pod: &'v Arc<PodView>| {
+        let mut less = room.clone();
+        less.add(&requests(pod));
+        without.pods.push(pod);
+        let fits = case.check(node, &less, &mut without).is_ok();
+        if fits {
+            room = less;
+        } else {
+            without.pods.pop();
+        }
+        fits
+    };
+    let mut pods: Vec<_> = guarded.into_iter().filter(|pod| !stays(pod)).collect();
+    let violations = pods.len();
+    pods.extend(free.into_iter().filter(|pod| !stays(pod)));
+    pods.sort_by(|a, b| importance(a).cmp(&importance(b)));
+    if pods.is_empty() {
+        // It fits with all of them: then it is not they that it does not fit with.
+        return Err(vec![NO_HELP.to_owned()]);
+    }
+    Ok(Victims { pods, violations })
+}
+
+/// Those whose end breaks a disruption budget if all of them go in this order, and the others.
+fn by_budget<'v>(
+    pods: Vec<&'v Arc<PodView>>,
+    budgets: &[Arc<PodDisruptionBudget>],
+) -> (Vec<&'v Arc<PodView>>, Vec<&'v Arc<PodView>>) {
+    let mut budgets: Vec<Budget<'_>> = budgets.iter().map(|budget| Budget::of(budget)).collect();
+    pods.into_iter().partition(|pod| {
+        let mut broken = false;
+        for budget in &mut budgets {
+            if budget.covers(pod) {
+                budget.left -= 1;
+                broken |= budget.left < 0;
+            }
+        }
+        broken
+    })
+}
+
+struct Budget<'b> {
+    object: &'b PodDisruptionBudget,
+    selector: LabelSelector,
+    left: i64,
+}
+
+impl<'b> Budget<'b> {
+    fn of(object: &'b PodDisruptionBudget) -> Self {
+        let spec = object.spec.as_ref();
+        let status = object.status.as_ref();
+        Self {
+            object,
+            selector: parsed(spec.and_then(|spec| spec.selector.as_ref())),
+            left: status
+                .and_then(|status| status.disruptions_allowed)
+                .unwrap_or_default()
+                .into(),
+        }
+    }
+
+    /// Whether the pod counts, and has not been counted by the budget's status already. A selector
+    /// without conditions selects nobody here.
+    fn covers(&self, pod: &PodView) -> bool {
+        let status = self.object.status.as_ref();
+        let known = status.and_then(|status| status.disrupted_pods.as_ref());
+        self.object.metadata.namespace.as_deref() == Some(&*pod.namespace)
+            && !self.selector.requirements().is_empty()
+            && self.selector.matches_by(|key| pod.label(key))
+            && !known.is_some_and(|known| known.contains_key(&*pod.name))
+    }
+}

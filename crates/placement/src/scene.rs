@@ -1,0 +1,155 @@
+//! One pod held against one node, with certain pods in the cluster.
+
+use std::sync::Arc;
+
+use k8s_openapi::api::core::v1::Node;
+use resource_kinds::pod_view::PodView;
+
+use crate::resources::{Resources, Room, requests};
+use crate::score::{Score, score};
+use crate::view::{ClaimStep, ClusterView};
+use crate::volumes::Claims;
+use crate::{affinity, node, ports, spread};
+
+/// The cluster as a rule sees it: not always with all the pods that are there.
+pub(crate) struct Scene<'v> {
+    pub view: &'v ClusterView,
+    /// Pods that have a node, or that the rule is to think of as having it.
+    pub pods: Vec<&'v Arc<PodView>>,
+}
+
+impl<'v> Scene<'v> {
+    /// The cluster as it is.
+    pub fn of(view: &'v ClusterView) -> Self {
+        let pods = view.pods.iter().collect();
+        Self { view, pods }
+    }
+
+    /// The pods on a node, without the pod that asks.
+    pub fn on<'s>(
+        &'s self,
+        node: &'s str,
+        asking: &'s PodView,
+    ) -> impl Iterator<Item = &'v PodView> + 's {
+        let there = self
+            .pods
+            .iter()
+            .filter(move |pod| pod.uid != asking.uid && pod.node.as_deref() == Some(node));
+        there.map(|pod| &***pod)
+    }
+}
+
+/// What the first rule that objects to a node has against it, in texts for people.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Objection {
+    pub texts: Vec<String>,
+    /// Whether it could be otherwise with fewer pods on the node.
+    pub is_of_pods: bool,
+}
+
+impl Objection {
+    /// One that no pod can do anything about.
+    pub fn lasting(text: &str) -> Self {
+        Self {
+            texts: vec![text.to_owned()],
+            is_of_pods: false,
+        }
+    }
+
+    /// One that is about the pods that are there.
+    pub fn of_pods(text: &str) -> Self {
+        Self {
+            is_of_pods: true,
+            ..Self::lasting(text)
+        }
+    }
+
+    /// Several of a rule; `None` where there is none.
+    pub fn all_lasting(texts: impl IntoIterator<Item = String>) -> Option<Self> {
+        let texts: Vec<String> = texts.into_iter().collect();
+        (!texts.is_empty()).then_some(Self {
+            texts,
+            is_of_pods: false,
+        })
+    }
+
+    /// The same, about the pods that are there.
+    pub fn all_of_pods(texts: impl IntoIterator<Item = String>) -> Option<Self> {
+        Self::all_lasting(texts).map(|all| Self {
+            is_of_pods: true,
+            ..all
+        })
+    }
+}
+
+/// A pod that wants a place, and what is needed to hold it against nodes.
+pub(crate) struct Case<'v> {
+    pub pod: &'v PodView,
+    wanted: Resources,
+    claims: Claims<'v>,
+    /// Those for whom places are being made that they have a claim to before this pod.
+    before: Vec<&'v Arc<PodView>>,
+}
+
+impl<'v> Case<'v> {
+    /// The error is a text for people: nothing can be done for any node.
+    pub fn of(pod: &'v PodView, view: &'v ClusterView) -> Result<Self, String> {
+        let before =
+            |other: &&Arc<PodView>| other.uid != pod.uid && priority(other) >= priority(pod);
+        Ok(Self {
+            pod,
+            wanted: requests(pod),
+            claims: Claims::of(pod, view)?,
+            before: view.nominated.iter().filter(before).collect(),
+        })
+    }
+
+    /// Whether the pod can be on the node: with those that go before it, whether they come or not.
+    pub fn check(&self, node: &Node, room: &Room, scene: &mut Scene<'v>) -> Result<(), Objection> {
+        let name = node.metadata.name.as_deref();
+        let present = scene.pods.len();
+        let coming = self.before.iter().filter(|pod| pod.node.as_deref() == name);
+        scene.pods.extend(coming);
+        if scene.pods.len() > present {
+            let mut less = room.clone();
+            for pod in scene.pods.iter().skip(present) {
+                less.add(&requests(pod));
+            }
+            let objection = self.objection(node, &less, scene);
+            scene.pods.truncate(present);
+            objection.map_or(Ok(()), Err)?;
+        }
+        self.objection(node, room, scene).map_or(Ok(()), Err)
+    }
+
+    /// What speaks against a node, of the first rule that has something against it (as the
+    /// scheduler framework reports it).
+    fn objection(&self, node: &Node, room: &Room, scene: &Scene<'v>) -> Option<Objection> {
+        let (pod, name) = (self.pod, node.metadata.name.as_deref());
+        node::objection(pod, node)
+            .or_else(|| ports::objection(pod, scene.on(name.unwrap_or_default(), pod)))
+            .or_else(|| room.shortage(&self.wanted))
+            .or_else(|| self.claims.objection(pod, node, scene))
+            .or_else(|| spread::objection(pod, node, scene))
+            .or_else(|| affinity::objection(pod, node, scene))
+    }
+
+    /// How good a node is that the pod can be on.
+    pub fn score(&self, node: &Node, room: &Room, scene: &Scene<'v>) -> Score {
+        score(self.pod, node, room, &self.wanted, scene)
+    }
+
+    /// What has to be written for the pod's claims before it is bound to the node; `None` when
+    /// there is nothing left to be waited for.
+    pub fn steps(&self, node: &Node, view: &ClusterView) -> Option<Vec<ClaimStep>> {
+        if self.claims.are_bound() {
+            return None;
+        }
+        Some(self.claims.steps(node, view).unwrap_or_default())
+    }
+}
+
+/// How important a pod is.
+pub(crate) fn priority(pod: &PodView) -> i32 {
+    pod.spec.priority.unwrap_or_default()
+}

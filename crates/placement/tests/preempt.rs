@@ -1,0 +1,331 @@
+//! Who goes for a more important pod, situation by situation, as kube-scheduler decides it.
+
+use std::sync::Arc;
+
+use k8s_openapi::api::core::v1::{Node, Pod};
+use k8s_openapi::api::policy::v1::PodDisruptionBudget;
+use placement::{ClusterView, Decision, place};
+use resource_kinds::pod_view::PodView;
+use serde_json::{Value, json};
+
+/// A node per name, with two CPUs and ten pods.
+fn cluster(nodes: &[&str]) -> ClusterView {
+    let mut view = ClusterView::default();
+    for name in nodes {
+        let node: Node = serde_json::from_value(json!({
+            "metadata": {"name": name, "labels": {"kubernetes.io/hostname": name}},
+            "status": {"allocatable": {"cpu": "2", "pods": "10"}},
+        }))
+        .expect("a node");
+        view.nodes.insert((*name).to_owned(), Arc::new(node));
+    }
+    view
+}
+
+/// `name priority cpu`, then words: `on=NODE`, `since=SECONDS`, `app=LABEL`, `never`, `ending` (by
+/// the user), `driven` (ending for another pod), `for=NODE` (a place is made there).
+fn pod(line: &str) -> PodView {
+    let mut words = line.split_whitespace();
+    let mut next = || words.next().expect("name, priority and cpu");
+    let (name, priority, cpu) = (next(), next(), next());
+    let mut pod = json!({
+        "metadata": {"name": name, "namespace": "default", "uid": format!("uid-{name}")},
+        "spec": {"priority": priority.parse::<i32>().expect("a priority"), "containers": [
+            {"name": "a", "resources": {"requests": {"cpu": cpu}}}]},
+    });
+    for word in words {
+        match word.split_once('=').unwrap_or((word, "")) {
+            ("on", node) => pod["spec"]["nodeName"] = node.into(),
+            ("for", node) => pod["status"]["nominatedNodeName"] = node.into(),
+            ("app", label) => pod["metadata"]["labels"] = json!({"app": label}),
+            ("since", second) => {
+                pod["status"]["startTime"] = format!("2026-01-01T00:00:{second}Z").into();
+            }
+            ("never", _) => pod["spec"]["preemptionPolicy"] = "Never".into(),
+            (how @ ("ending" | "driven"), _) => {
+                pod["metadata"]["deletionTimestamp"] = "2026-01-01T00:01:00Z".into();
+                if how == "driven" {
+                    pod["status"]["conditions"] = json!([{"type": "DisruptionTarget",
+                        "status": "True", "reason": "PreemptionByScheduler"}]);
+                }
+            }
+            (word, _) => panic!("{word} means nothing"),
+        }
+    }
+    let pod: Pod = serde_json::from_value(pod).expect("a pod");
+    pod.into()
+}
+
+fn with(mut view: ClusterView, pods: &[&str]) -> ClusterView {
+    for line in pods {
+        let mut pod = pod(line);
+        if pod.node.is_some() {
+            view.pods.push(Arc::new(pod));
+        } else {
+            pod.node = pod.nominated.clone();
+            view.nominated.push(Arc::new(pod));
+        }
+    }
+    view
+}
+
+fn budget(mut view: ClusterView, app: &str, status: Value) -> ClusterView {
+    let object = json!({"metadata": {"name": app, "namespace": "default"},
+        "spec": {"selector": {"matchLabels": {"app": app}}}, "status": status});
+    let object: PodDisruptionBudget = serde_json::from_value(object).expect("a budget");
+    view.budgets.push(Arc::new(object));
+    view
+}
+
+fn show(pod: &PodView, view: &ClusterView) -> String {
+    match place(pod, view, None) {
+        Decision::Bind { node } => format!("bind {node}"),
+        Decision::Prepare { node, .. } => format!("prepare {node}"),
+        Decision::Unschedulable(obstacle) => {
+            let kept = if obstacle.keeps_nomination {
+                "kept: "
+            } else {
+                ""
+            };
+            format!("{kept}{}", obstacle.message)
+        }
+        Decision::Preempt(preemption) => {
+            let names = |pods: &[Arc<PodView>]| {
+                let names: Vec<&str> = pods.iter().map(|pod| &*pod.name).collect();
+                names.join(" ")
+            };
+            let mut shown = format!("on {}: {}", preemption.node, names(&preemption.victims));
+            if !preemption.displaced.is_empty() {
+                shown = format!("{shown}; displaced {}", names(&preemption.displaced));
+            }
+            shown
+        }
+    }
+}
+
+#[track_caller]
+fn check(view: &ClusterView, coming: &str, expected: &str) {
+    assert_eq!(show(&pod(coming), view), expected);
+}
+
+#[test]
+fn the_less_important_go_and_no_more_than_has_to() {
+    let view = with(
+        cluster(&["n"]),
+        &["a 5 1 on=n", "b 0 500m on=n", "c 3 500m on=n"],
+    );
+    check(&view, "new 10 500m", "on n: b");
+    check(&view, "new 10 1", "on n: c b");
+    check(&view, "new 10 2", "on n: a c b");
+    check(&view, "new 4 1", "on n: c b");
+    let full = "0/1 nodes are available: 1 Insufficient cpu. preemption: 0/1 nodes are available: \
+        1 Insufficient cpu.";
+    check(&view, "new 4 1500m", full);
+}
+
+#[test]
+fn a_pod_that_fits_drives_nobody_out() {
+    let view = with(cluster(&["m", "n"]), &["a 0 1 on=m", "b 0 1 on=n"]);
+    check(&view, "new 10 1", "bind m");
+    let view = with(cluster(&["m", "n"]), &["a 0 2 on=m", "b 0 1 on=n"]);
+    check(&view, "new 10 1", "bind n");
+}
+
+#[test]
+fn equals_stay() {
+    let view = with(cluster(&["n"]), &["a 5 2 on=n"]);
+    let text = "0/1 nodes are available: 1 Insufficient cpu. preemption: 0/1 nodes are available: \
+        1 No preemption victims found for incoming pod.";
+    check(&view, "new 5 1", text);
+    check(&view, "new 4 1", text);
+}
+
+#[test]
+fn what_no_pod_can_help_is_said() {
+    let view = with(cluster(&["n"]), &["a 0 2 on=n"]);
+    check(
+        &view,
+        "new 9 3",
+        "0/1 nodes are available: 1 Insufficient cpu. preemption: 0/1 nodes are available: \
+         1 Preemption is not helpful for scheduling.",
+    );
+    let mut elsewhere = pod("new 9 1");
+    let spec = Arc::make_mut(&mut elsewhere.spec);
+    spec.node_selector = Some([("disk".to_owned(), "ssd".to_owned())].into());
+    assert_eq!(
+        show(&elsewhere, &view),
+        "0/1 nodes are available: 1 node(s) didn't match Pod's node affinity/selector. \
+         preemption: 0/1 nodes are available: 1 Preemption is not helpful for scheduling."
+    );
+    let mut claiming = pod("new 9 1");
+    claiming.claims = [resource_kinds::pod_view::Claim {
+        name: "data".into(),
+        ephemeral: false,
+    }]
+    .into();
+    assert_eq!(
+        show(&claiming, &view),
+        "0/1 nodes are available: persistentvolumeclaim \"data\" not found. preemption: \
+         0/1 nodes are available: 1 Preemption is not helpful for scheduling."
+    );
+}
+
+#[test]
+fn a_class_may_be_content_to_wait() {
+    let view = with(cluster(&["n"]), &["a 0 2 on=n"]);
+    let text = "kept: 0/1 nodes are available: 1 Insufficient cpu. preemption: not eligible due \
+        to preemptionPolicy=Never.";
+    check(&view, "new 9 1 never", text);
+}
+
+#[test]
+fn of_equals_the_younger_goes() {
+    let view = with(
+        cluster(&["n"]),
+        &["a 0 1 on=n since=20", "b 0 1 on=n since=10"],
+    );
+    check(&view, "new 9 1", "on n: a");
+    let view = with(cluster(&["n"]), &["a 0 1 on=n", "b 0 1 on=n since=10"]);
+    check(&view, "new 9 1", "on n: a");
+}
+
+#[test]
+fn a_budget_is_kept_where_it_can_be() {
+    let pods = ["a 1 1 on=n app=x", "b 2 1 on=n app=y"];
+    let none = json!({"disruptionsAllowed": 0});
+    let view = budget(with(cluster(&["n"]), &pods), "x", none.clone());
+    check(&view, "new 9 1", "on n: b");
+    check(&view, "new 9 2", "on n: b a");
+    // One is allowed, and the first that would go is one.
+    let one = budget(
+        with(cluster(&["n"]), &pods),
+        "x",
+        json!({"disruptionsAllowed": 1}),
+    );
+    check(&one, "new 9 1", "on n: a");
+    // It is on its way already, and counted.
+    let counted = json!({"disruptionsAllowed": 0,
+        "disruptedPods": {"a": "2026-01-01T00:00:00Z"}});
+    let counted = budget(with(cluster(&["n"]), &pods), "x", counted);
+    check(&counted, "new 9 1", "on n: a");
+    // A budget of another namespace is none.
+    let mut elsewhere = budget(with(cluster(&["n"]), &pods), "x", none);
+    Arc::make_mut(&mut elsewhere.budgets[0]).metadata.namespace = Some("other".to_owned());
+    check(&elsewhere, "new 9 1", "on n: a");
+}
+
+#[test]
+fn nodes_are_compared_by_what_goes() {
+    // Budgets first.
+    let view = with(cluster(&["m", "n"]), &["a 0 2 on=m app=x", "b 5 2 on=n"]);
+    let view = budget(view, "x", json!({"disruptionsAllowed": 0}));
+    check(&view, "new 9 2", "on n: b");
+    // Then the most important victim.
+    let view = with(
+        cluster(&["m", "n"]),
+        &["a 5 2 on=m", "b 4 1 on=n", "c 4 1 on=n"],
+    );
+    check(&view, "new 9 2", "on n: b c");
+    // Then all together; fewer are less, also of negative ones.
+    let view = with(
+        cluster(&["m", "n"]),
+        &["a 5 1 on=m", "b 3 1 on=m", "c 5 1 on=n", "d 2 1 on=n"],
+    );
+    check(&view, "new 9 2", "on n: c d");
+    let view = with(
+        cluster(&["m", "n"]),
+        &["a -5 1 on=m", "b -5 1 on=m", "c -5 2 on=n"],
+    );
+    check(&view, "new 9 2", "on n: c");
+    // Then those that have not run long.
+    let view = with(
+        cluster(&["m", "n"]),
+        &["a 5 2 on=m since=10", "b 5 2 on=n since=20"],
+    );
+    check(&view, "new 9 2", "on n: b");
+    // Then the name.
+    let view = with(
+        cluster(&["m", "n"]),
+        &["a 5 2 on=m since=10", "b 5 2 on=n since=10"],
+    );
+    check(&view, "new 9 2", "on m: a");
+}
+
+#[test]
+fn a_place_that_is_being_made_is_not_given_away() {
+    let driven = "old 0 2 on=n driven";
+    let view = with(cluster(&["n"]), &[driven, "first 5 2 for=n"]);
+    // Who is waited for is not followed by others.
+    check(
+        &view,
+        "first 5 2 for=n",
+        "kept: 0/1 nodes are available: 1 Insufficient cpu. preemption: not eligible due to a \
+         terminating pod on the nominated node.",
+    );
+    // When they are gone, the place is that of the pod that it was made for, not of its equals.
+    let view = with(cluster(&["n"]), &["first 5 2 for=n"]);
+    check(&view, "first 5 2 for=n", "bind n");
+    let text = "0/1 nodes are available: 1 Insufficient cpu. preemption: 0/1 nodes are available: \
+        1 No preemption victims found for incoming pod.";
+    check(&view, "second 5 1", text);
+    check(&view, "more 6 1", "bind n");
+    // A more important one takes its place.
+    let view = with(cluster(&["n"]), &["old 0 2 on=n", "first 5 2 for=n"]);
+    check(&view, "more 6 1", "on n: old; displaced first");
+    // An equal one makes room beside it.
+    let view = with(
+        cluster(&["n"]),
+        &["old 0 1 on=n", "older 1 1 on=n", "first 5 1 for=n"],
+    );
+    check(&view, "second 5 1", "on n: older old");
+}
+
+#[test]
+fn a_node_that_is_out_of_the_question_is_not_waited_for() {
+    let mut view = with(
+        cluster(&["m", "n"]),
+        &["old 0 2 on=n driven", "other 0 2 on=m", "first 5 2 for=n"],
+    );
+    let node = view.nodes.get_mut("n").expect("it is there");
+    let spec = Arc::make_mut(node).spec.get_or_insert_default();
+    spec.unschedulable = Some(true);
+    check(&view, "first 5 2 for=n", "on m: other");
+}
+
+/// Whom the user deletes goes anyway, and is waited for like any other.
+#[test]
+fn who_goes_already_counts_as_a_victim() {
+    let view = with(cluster(&["n"]), &["a 0 2 on=n ending"]);
+    check(&view, "new 9 1", "on n: a");
+}
+
+#[test]
+fn ports_and_exclusive_neighbours_are_reasons_too() {
+    let mut view = cluster(&["n"]);
+    let ports = |pod: &mut PodView| {
+        let spec = Arc::make_mut(&mut pod.spec);
+        spec.containers[0].ports = Some(vec![k8s_openapi::api::core::v1::ContainerPort {
+            container_port: 80,
+            host_port: Some(80),
+            ..Default::default()
+        }]);
+    };
+    let mut there = pod("a 0 100m on=n");
+    ports(&mut there);
+    view.pods.push(Arc::new(there));
+    view.pods.push(Arc::new(pod("b 0 100m on=n")));
+    let mut coming = pod("new 9 100m");
+    ports(&mut coming);
+    assert_eq!(show(&coming, &view), "on n: a");
+
+    let mut view = cluster(&["n"]);
+    let apart = json!({"podAntiAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": [{
+        "labelSelector": {"matchLabels": {"app": "x"}},
+        "topologyKey": "kubernetes.io/hostname"}]}});
+    view.pods.push(Arc::new(pod("a 0 100m on=n app=x")));
+    view.pods.push(Arc::new(pod("b 0 100m on=n app=y")));
+    let mut coming = pod("new 9 100m");
+    let affinity = serde_json::from_value(apart).expect("an affinity");
+    Arc::make_mut(&mut coming.spec).affinity = Some(affinity);
+    assert_eq!(show(&coming, &view), "on n: a");
+}

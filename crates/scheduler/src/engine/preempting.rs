@@ -1,0 +1,126 @@
+//! Others go for a pod: what is decided about that is written, and kept in mind until it is seen.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use jiff::Timestamp;
+use placement::Preemption;
+use reconcile::{EventType, Key};
+use resource_kinds::pod_view::PodView;
+
+use super::{Engine, Outcome, Written, same};
+use crate::nominations::{self, Nomination};
+use crate::reservations::{Reservation, Stage};
+use crate::writes;
+
+impl Engine {
+    /// The node on which a place is being made for a pod that has none, not even in mind.
+    pub(super) fn nominated<'p>(&'p self, pod: &'p PodView) -> Option<&'p str> {
+        if pod.node.is_some() || pod.is_deleting() || pod.has_ended() {
+            return None;
+        }
+        if pod.nominated.is_none() && self.nominations.is_empty() {
+            return None;
+        }
+        let key = Key::of_pod(pod);
+        let kept = self.reservations.get(&key);
+        if kept.is_some_and(|kept| same(&kept.pod, pod)) {
+            return None;
+        }
+        self.nominations.node_of(&key, pod)
+    }
+
+    /// The pod as it is seen now.
+    pub(super) fn current(&self, pod: &PodView) -> Option<Arc<PodView>> {
+        let current = self.caches.pods.get(&pod.namespace, &pod.name);
+        current.filter(|current| same(current, pod))
+    }
+
+    /// Makes a place for the pod: others go for it.
+    pub(super) fn preempt(&mut self, key: Key, pod: Arc<PodView>, mut preemption: Preemption) {
+        let (node, obstacle) = (preemption.node.clone(), &preemption.obstacle);
+        tracing::info!(pod = %key, node, victims = preemption.victims.len(), "others go for it");
+        self.warn(&pod, &obstacle.message);
+        let condition = writes::condition(&pod, obstacle, Timestamp::now());
+        for other in &preemption.displaced {
+            self.nominations.drop(&Key::of_pod(other));
+        }
+        let now = Instant::now();
+        preemption
+            .victims
+            .retain(|victim| !self.gives_way(victim, now));
+        let nomination = Nomination {
+            pod: pod.clone(),
+            node: node.clone(),
+            victims: preemption.victims.clone(),
+            written: nominations::Written::NotYet,
+        };
+        self.nominations.keep(key.clone(), nomination);
+        let client = self.client.clone();
+        self.writes.spawn(async move {
+            let result = writes::preempt(&client, &pod, condition, preemption).await;
+            let outcome =
+                result.map_or_else(Outcome::failed, |(revision, victims)| Outcome::Preempted {
+                    node,
+                    revision,
+                    victims,
+                });
+            Written { key, pod, outcome }
+        });
+    }
+
+    /// Whether the victim has no more than a place that is kept for it: then it need not be
+    /// deleted, but looks for another.
+    fn gives_way(&mut self, victim: &PodView, now: Instant) -> bool {
+        let key = Key::of_pod(victim);
+        let kept = self.reservations.get(&key);
+        let waits = |kept: &Reservation| kept.stage != Stage::Binding && same(&kept.pod, victim);
+        if !kept.is_some_and(waits) {
+            return false;
+        }
+        self.reservations.drop(&key);
+        self.backlog.retry(&key, now);
+        true
+    }
+
+    pub(super) fn preempted(
+        &mut self,
+        key: &Key,
+        node: &str,
+        revision: Option<u64>,
+        victims: &[Arc<PodView>],
+        pod: &PodView,
+    ) {
+        for victim in victims {
+            let text = format!("Preempted by pod {} on node {node}", pod.uid);
+            let kind = EventType::Normal;
+            self.recorder
+                .event(victim.reference(), kind, "Preempted", text);
+        }
+        if let Some(own) = self
+            .nominations
+            .get_mut(key)
+            .filter(|own| same(&own.pod, pod))
+        {
+            own.written = nominations::Written::At(revision.unwrap_or_default());
+        }
+        self.wake_free(key);
+    }
+
+    /// Looks again at a pod if all who went for it are gone.
+    pub(super) fn wake_free(&mut self, key: &Key) {
+        let nomination = self.nominations.get(key);
+        if nomination.is_some_and(|own| own.is_free(|pod| self.current(pod))) {
+            self.backlog.wake(|other| other == key);
+        }
+    }
+
+    /// The others could not be made to go, or not all of them.
+    pub(super) fn not_preempted(&mut self, key: &Key, pod: &PodView) {
+        let nomination = self.nominations.get(key);
+        if nomination.is_some_and(|own| same(&own.pod, pod)) {
+            self.nominations.drop(key);
+            self.wake(|_| true);
+        }
+    }
+}

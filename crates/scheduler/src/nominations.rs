@@ -1,0 +1,147 @@
+//! Places that are being made: pods for which others have been driven out, as long as the caches do
+//! not show all of it.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use reconcile::Key;
+use resource_kinds::pod_view::PodView;
+
+/// A pod for which others go.
+#[derive(Clone, Debug)]
+pub(crate) struct Nomination {
+    pub pod: Arc<PodView>,
+    pub node: String,
+    /// Who was, or is just being, deleted for it.
+    pub victims: Vec<Arc<PodView>>,
+    pub written: Written,
+}
+
+/// How far the writes are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Written {
+    /// Under way.
+    NotYet,
+    /// All are done; the pod has been nominated at that revision.
+    At(u64),
+}
+
+/// All of them, by pod.
+#[derive(Debug, Default)]
+pub(crate) struct Nominations {
+    by_pod: BTreeMap<Key, Nomination>,
+}
+
+impl Nominations {
+    pub fn get(&self, key: &Key) -> Option<&Nomination> {
+        self.by_pod.get(key)
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.by_pod.is_empty()
+    }
+
+    pub fn get_mut(&mut self, key: &Key) -> Option<&mut Nomination> {
+        self.by_pod.get_mut(key)
+    }
+
+    pub fn keep(&mut self, key: Key, nomination: Nomination) {
+        self.by_pod.insert(key, nomination);
+    }
+
+    pub fn drop(&mut self, key: &Key) {
+        self.by_pod.remove(key);
+    }
+
+    /// The node on which a place is being made for the pod, as the cache shows it or as it was
+    /// decided since.
+    pub fn node_of<'n>(&'n self, key: &Key, pod: &'n PodView) -> Option<&'n str> {
+        let decided = self.by_pod.get(key).filter(|own| own.is_news_to(pod));
+        let decided = decided.map(|own| own.node.as_str());
+        decided.or(pod.nominated.as_deref())
+    }
+}
+
+impl Nomination {
+    /// Whether the pod was seen before it was nominated.
+    fn is_news_to(&self, seen: &PodView) -> bool {
+        self.pod.uid == seen.uid
+            && match (self.written, seen.resource_version.parse::<u64>()) {
+                (Written::At(revision), Ok(seen)) => seen < revision,
+                (Written::NotYet, _) | (_, Err(_)) => true,
+            }
+    }
+
+    /// Whether deciding on the pod now would be deciding on what is no longer so. `current` finds
+    /// a pod as it is seen now.
+    pub fn is_under_way(
+        &self,
+        seen: &PodView,
+        current: impl Fn(&PodView) -> Option<Arc<PodView>>,
+    ) -> bool {
+        let stays = |victim: &Arc<PodView>| current(victim).is_some_and(|pod| !pod.is_deleting());
+        self.is_news_to(seen) || self.victims.iter().any(stays)
+    }
+
+    /// Whether nobody is waited for any more.
+    pub fn is_free(&self, current: impl Fn(&PodView) -> Option<Arc<PodView>>) -> bool {
+        self.written != Written::NotYet && !self.victims.iter().any(|one| current(one).is_some())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn pod(uid: &str, revision: &str) -> PodView {
+        PodView {
+            uid: uid.into(),
+            resource_version: revision.into(),
+            ..PodView::default()
+        }
+    }
+
+    #[test]
+    fn what_was_decided_counts_until_it_is_seen() {
+        let mut nominations = Nominations::default();
+        let key = Key::new("default", "p");
+        let own = Nomination {
+            pod: Arc::new(pod("p", "3")),
+            node: "n".to_owned(),
+            victims: vec![Arc::new(pod("v", "2"))],
+            written: Written::NotYet,
+        };
+        nominations.keep(key.clone(), own.clone());
+        let old = pod("p", "3");
+        assert_eq!(nominations.node_of(&key, &old), Some("n"));
+        assert_eq!(nominations.node_of(&key, &pod("another", "4")), None);
+        nominations.get_mut(&key).expect("it is kept").written = Written::At(5);
+        assert_eq!(nominations.node_of(&key, &old), Some("n"));
+        // Seen, and taken back since.
+        assert_eq!(nominations.node_of(&key, &pod("p", "6")), None);
+    }
+
+    #[test]
+    fn nothing_is_decided_before_the_victims_are_seen_to_go() {
+        let own = Nomination {
+            pod: Arc::new(pod("p", "3")),
+            node: "n".to_owned(),
+            victims: vec![Arc::new(pod("v", "2"))],
+            written: Written::At(5),
+        };
+        let there = |_: &PodView| Some(Arc::new(pod("v", "2")));
+        let going = |_: &PodView| {
+            let mut pod = pod("v", "6");
+            pod.deletion = Some(resource_kinds::pod_view::Deletion {
+                deadline: jiff::Timestamp::UNIX_EPOCH,
+                grace: 30,
+            });
+            Some(Arc::new(pod))
+        };
+        let gone = |_: &PodView| None;
+        assert!(own.is_under_way(&pod("p", "3"), gone));
+        assert!(own.is_under_way(&pod("p", "5"), there));
+        assert!(!own.is_under_way(&pod("p", "5"), going) && !own.is_free(going));
+        assert!(!own.is_under_way(&pod("p", "5"), gone) && own.is_free(gone));
+    }
+}
