@@ -7,15 +7,15 @@ use container_runtime::{Runtime, Sandbox};
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Pod;
 use kube::Client;
-use kube::api::Api;
 use pod_lifecycle::node_shutdown::Wave;
 use pod_lifecycle::resolv_conf::Resolver;
-use reconcile::{Cache, Change, Changes, Recorder, Source, WatchConfig};
+use reconcile::{Cache, Change, Changes, Recorder, Source};
 use tokio::sync::{Semaphore, mpsc};
 use tokio::task::{JoinError, JoinHandle, JoinSet};
 use tokio_util::sync::CancellationToken;
 
 use crate::Error;
+use crate::admission::Admission;
 use crate::config::{Config, OnShutdown};
 use crate::facts::Machine;
 use crate::kubelet_api::{self, NodeService};
@@ -89,6 +89,7 @@ impl NodeAgent {
             config,
         });
         let dispatcher = Dispatcher {
+            admission: Admission::new(shared.clone(), &background),
             shared: shared.clone(),
             workers: BTreeMap::new(),
             tasks: JoinSet::new(),
@@ -118,6 +119,7 @@ type OfName = BTreeMap<String, mpsc::Sender<Message>>;
 
 struct Dispatcher {
     shared: Arc<Shared>,
+    admission: Admission,
     workers: BTreeMap<Name, OfName>,
     tasks: JoinSet<()>,
     /// Which pod each task works for.
@@ -147,14 +149,11 @@ impl Dispatcher {
     ) {
         let heartbeat = tokio::spawn(keeper.keep(background.clone()));
         let figures = tokio::spawn(usage::watch(self.shared.clone(), background.clone()));
-        let api: Api<Pod> = Api::all(self.shared.client.clone());
-        let mine = format!("spec.nodeName={}", self.shared.config.node_name);
-        let config = WatchConfig::default().fields(&mine);
-        let pods = Cache::spawn(api, config, background.clone());
+        let pods = self.admission.pods().clone();
         let synced = tokio::select! {
             () = shutdown.cancelled() => false,
             (pods, services) = async {
-                tokio::join!(pods.wait_synced(), self.shared.sources.wait_synced())
+                tokio::join!(self.admission.wait_synced(), self.shared.sources.wait_synced())
             } => pods && services,
         };
         if synced {
@@ -222,16 +221,25 @@ impl Dispatcher {
                 self.send(&view.clone(), Message::Removed(view)).await;
             }
         }
-        let stored = Stored::default();
-        let beginning = Beginning {
+        self.begin_new(pod, others.into_iter().collect()).await;
+    }
+
+    /// Begins a pod that is new here, if the node takes it.
+    async fn begin_new(&mut self, pod: Arc<Pod>, predecessors: BTreeSet<String>) {
+        let phase = pod.status.as_ref().and_then(|s| s.phase.as_deref());
+        let rejection = match phase {
+            Some("Succeeded" | "Failed") => None,
+            _ => self.admission.rejection(&pod).await,
+        };
+        self.begin(Beginning {
             pod,
             removed: false,
-            stored,
+            rejection,
+            stored: Stored::default(),
             sandbox: None,
             events: None,
-            predecessors: others.into_iter().collect(),
-        };
-        self.begin(beginning);
+            predecessors,
+        });
     }
 
     fn view_of(&self, name: &Name, uid: &str) -> Option<Arc<Pod>> {
@@ -393,18 +401,16 @@ impl Dispatcher {
             )
             .await;
         }
-        for pod in current.into_values() {
+        let mut current: Vec<_> = current.into_values().collect();
+        current.sort_by(|a, b| {
+            let age = |pod: &Pod| pod.metadata.creation_timestamp.clone().map(|time| time.0);
+            age(a).cmp(&age(b))
+        });
+        for pod in current {
             let known = self.workers.get(&name_of(&pod));
             if !known.is_some_and(|workers| workers.contains_key(&uid_of(&pod))) {
                 let predecessors = former.get(&name_of(&pod)).cloned().unwrap_or_default();
-                self.begin(Beginning {
-                    pod,
-                    removed: false,
-                    stored: Stored::default(),
-                    sandbox: None,
-                    events: None,
-                    predecessors,
-                });
+                self.begin_new(pod, predecessors).await;
             }
         }
     }
@@ -421,6 +427,14 @@ impl Dispatcher {
         let mut events = None;
         let mut state = None;
         if let Some(sandbox) = &sandbox {
+            let ports = pod.spec.as_ref().map(service_routing::host_ports);
+            let network = &self.shared.config.network;
+            if let Err(error) = network
+                .publish(sandbox.id(), ports.unwrap_or_default())
+                .await
+            {
+                tracing::error!(sandbox = sandbox.id(), %error, "host ports of a pod not kept");
+            }
             match recovery::look(sandbox).await {
                 Ok((seen, stream)) => (state, events) = (Some(seen), stream),
                 Err(error) => {
@@ -438,6 +452,7 @@ impl Dispatcher {
         self.begin(Beginning {
             pod,
             removed,
+            rejection: None,
             stored,
             sandbox,
             events,

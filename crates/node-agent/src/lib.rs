@@ -6,6 +6,7 @@
 //! timer, never to look around. Containers live in their shims and outlive the agent; a new agent
 //! finds them again ([`recovery`]).
 
+mod admission;
 mod agent;
 mod config;
 mod container_security;

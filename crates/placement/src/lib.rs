@@ -7,6 +7,7 @@
 //! it; of several fitting nodes the same one is always chosen; nobody goes for a pod that fits
 //! somewhere, nor for one that is not more important.
 
+mod admission;
 mod affinity;
 mod labels;
 mod node;
@@ -20,6 +21,7 @@ mod spread;
 mod view;
 mod volumes;
 
+pub use admission::{Misfit, misfit};
 pub use labels::node_selector_matches;
 pub use node::takes;
 pub use place::place;

@@ -2,7 +2,8 @@
 //!
 //! As kubelet's admission: a pod that asks for kernel parameters that are neither known to concern
 //! it alone nor allowed on this node, or for a guard that the kernel does not have, is not run
-//! with less: it fails at once, and says why.
+//! with less: it fails at once, and says why. Whether there is room for it is found out elsewhere
+//! (`placement::misfit`), and ends in a [`Rejection`] as well.
 
 use k8s_openapi::api::core::v1::{AppArmorProfile, Pod, PodSpec};
 use resource_kinds::sysctls;
@@ -22,7 +23,7 @@ pub struct Policy {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Rejection {
     /// Reason of the event and of the pod's status.
-    pub reason: &'static str,
+    pub reason: String,
     /// What is wrong, as the event says it.
     pub message: String,
 }
@@ -31,7 +32,7 @@ impl Rejection {
     /// What becomes of the pod.
     pub fn dismissal(&self) -> Dismissal {
         Dismissal {
-            reason: self.reason.to_owned(),
+            reason: self.reason.clone(),
             message: messages::rejected(&self.message),
             grace_seconds: None,
             disrupts: false,
@@ -45,6 +46,7 @@ pub fn rejection(pod: &Pod, policy: &Policy) -> Option<Rejection> {
     let (reason, message) = forbidden_sysctl(spec, policy)
         .map(|why| ("SysctlForbidden", why))
         .or_else(|| app_armor(spec).map(|why| ("AppArmor", why)))?;
+    let reason = reason.to_owned();
     Some(Rejection { reason, message })
 }
 

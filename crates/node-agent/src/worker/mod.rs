@@ -20,9 +20,10 @@ use container_runtime::{Runtime, Sandbox};
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Pod, PodStatus};
 use kube::Client;
+use pod_lifecycle::admission::Rejection;
 use pod_lifecycle::downward::NodeFacts;
 use pod_lifecycle::resolv_conf::Resolver;
-use pod_lifecycle::{PodInput, PodPlan, PodRecord, admission, plan_pod};
+use pod_lifecycle::{PodInput, PodPlan, PodRecord, plan_pod};
 use reconcile::Recorder;
 use tokio::sync::{Semaphore, mpsc};
 use tokio::task::{AbortHandle, JoinSet};
@@ -104,6 +105,8 @@ pub struct Beginning {
     pub pod: Arc<Pod>,
     /// Whether that is gone from the API already.
     pub removed: bool,
+    /// Why the node does not take the pod, which is then new here.
+    pub rejection: Option<Rejection>,
     /// What a former agent knew of the pod.
     pub stored: Stored,
     /// The pod's sandbox, if it is there.
@@ -182,15 +185,22 @@ impl Worker {
         if let Some(events) = from.events {
             worker.follow_sandbox(events);
         }
+        if worker.record.started_at.is_none() {
+            worker.record.started_at = Some(Timestamp::now());
+        }
+        if let Some(rejection) = from.rejection {
+            worker
+                .events
+                .warning(&rejection.reason, rejection.message.clone());
+            worker.record.dismissal = Some(rejection.dismissal());
+        }
+        // The next pod that comes is held against this one.
+        worker.publish();
         (worker, sender)
     }
 
     /// Runs until nothing of the pod is left here, or the agent leaves it.
     pub async fn run(mut self) {
-        if self.record.started_at.is_none() {
-            self.record.started_at = Some(Timestamp::now());
-            self.admit();
-        }
         if self.record.volumes == pod_lifecycle::record::Volumes::Ready && !self.removed {
             self.watch_sources();
             self.refresh_volumes();
@@ -209,21 +219,6 @@ impl Worker {
             }
         }
         self.end();
-    }
-
-    /// Looks at a pod that is new here: what this node cannot do for it, it does not do by halves.
-    fn admit(&mut self) {
-        let status = self.pod.status.as_ref();
-        let phase = status.and_then(|status| status.phase.as_deref());
-        if self.removed || matches!(phase, Some("Succeeded" | "Failed")) {
-            return;
-        }
-        let policy = &self.shared.config.admission;
-        if let Some(rejection) = admission::rejection(&self.pod, policy) {
-            self.events
-                .warning(rejection.reason, rejection.message.clone());
-            self.record.dismissal = Some(rejection.dismissal());
-        }
     }
 
     /// Plans until there is nothing to do now.

@@ -6,6 +6,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a test that finds nothing fails")]
 
+mod admission;
 mod ephemeral;
 mod faults;
 mod pods;
@@ -41,6 +42,8 @@ const TESTS: &[(&str, Test)] = tests![
     pods::the_end_is_graceful,
     volumes::files_environment_and_tokens_are_there_and_follow_their_objects,
     volumes::a_claim_keeps_what_a_pod_wrote,
+    admission::what_does_not_fit_is_refused_once,
+    admission::ports_of_the_node_are_one_pods,
     terminal::commands_run_with_input_output_and_exit_code,
     ephemeral::a_running_pod_is_looked_into,
     ephemeral::what_runs_has_figures,

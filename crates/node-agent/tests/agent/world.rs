@@ -19,7 +19,7 @@ use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 
 pub const IMAGE: &str = "test/busybox:1";
-const NODE: &str = "node-a";
+pub const NODE: &str = "node-a";
 
 /// How long something may take that has to happen.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -219,6 +219,21 @@ impl World {
             .unwrap();
         *self.connector.0.lock().unwrap() = Some(agent.kubelet_api());
         self.agent = Some((agent, stop));
+    }
+
+    /// How a service proxy beside the agent is run.
+    pub fn proxy_config(&self) -> service_proxy::Config {
+        service_proxy::Config {
+            instance_id: self.options.instance_id.clone(),
+            node_name: NODE.to_owned(),
+            pod_cidr: self.ranges.pod,
+            cluster_cidr: self.ranges.pod,
+            service_cidr: self.ranges.service,
+            unmanaged: Default::default(),
+            pod_link_prefix: pod_network::link_prefix(&self.options.instance_id),
+            host_ports: self.network.published(),
+            remove_on_shutdown: true,
+        }
     }
 
     /// Ends the agent in order.

@@ -1,0 +1,91 @@
+//! Which pods this node takes, of those that are bound to it.
+//!
+//! A pod is looked at once, when it is new here. One that a former agent has taken is not looked at
+//! again: it has its place.
+
+use std::sync::Arc;
+
+use k8s_openapi::api::core::v1::{Node, Pod};
+use kube::Api;
+use placement::{Misfit, misfit};
+use pod_lifecycle::admission::{Rejection, rejection};
+use reconcile::{Cache, WatchConfig};
+use resource_kinds::pod_view::PodView;
+use tokio_util::sync::CancellationToken;
+
+use crate::worker::Shared;
+
+/// The pods of the node as the API has them, and the node.
+pub struct Admission {
+    shared: Arc<Shared>,
+    pods: Cache<Pod>,
+    nodes: Cache<Node>,
+}
+
+impl Admission {
+    /// Starts to follow the node's pods and its object.
+    pub fn new(shared: Arc<Shared>, shutdown: &CancellationToken) -> Self {
+        let name = &shared.config.node_name;
+        let follow = |fields: String| WatchConfig::default().fields(&fields);
+        let mine = follow(format!("spec.nodeName={name}"));
+        let own = follow(format!("metadata.name={name}"));
+        let client = &shared.client;
+        Self {
+            pods: Cache::spawn(Api::all(client.clone()), mine, shutdown.clone()),
+            nodes: Cache::spawn(Api::all(client.clone()), own, shutdown.clone()),
+            shared,
+        }
+    }
+
+    /// The pods of the node.
+    pub fn pods(&self) -> &Cache<Pod> {
+        &self.pods
+    }
+
+    /// Waits until pods and node are known.
+    pub async fn wait_synced(&self) -> bool {
+        self.pods.wait_synced().await && self.nodes.wait_synced().await
+    }
+
+    /// Why the node does not take a pod that is new here; `None` if it does.
+    pub async fn rejection(&self, pod: &Pod) -> Option<Rejection> {
+        let policy = &self.shared.config.admission;
+        if let Some(rejection) = rejection(pod, policy) {
+            return Some(rejection);
+        }
+        // Without its object the node knows of no labels, and of no limits but its own.
+        let node = self.nodes.get("", &self.shared.config.node_name)?;
+        let wanted = PodView::from(pod);
+        let others = self.others(pod);
+        let mut found = misfit(&wanted, &node, &others);
+        if found == Some(Misfit::NodeAffinity) {
+            // Who bound the pod may have seen newer labels.
+            let api: Api<Node> = Api::all(self.shared.client.clone());
+            match api.get(&self.shared.config.node_name).await {
+                Ok(node) => found = misfit(&wanted, &node, &others),
+                Err(error) => tracing::warn!(%error, "labels of the node not read"),
+            }
+        }
+        found.map(|misfit| Rejection {
+            reason: misfit.reason(),
+            message: misfit.message(),
+        })
+    }
+
+    /// The pods that have their place on the node: neither ended nor refused, and there before.
+    fn others(&self, pod: &Pod) -> Vec<PodView> {
+        let taken = self.shared.registry.list();
+        let has_place = |other: &&Arc<Pod>| {
+            let phase = other.status.as_ref().and_then(|s| s.phase.as_deref());
+            let view = taken
+                .iter()
+                .find(|v| v.pod.metadata.uid == other.metadata.uid);
+            other.metadata.uid != pod.metadata.uid
+                && !matches!(phase, Some("Succeeded" | "Failed"))
+                && view.is_some_and(|v| v.record.dismissal.is_none() || v.record.anything_runs())
+        };
+        let pods = self.pods.list();
+        let others = pods.iter().filter(has_place);
+        others.map(|other| PodView::from(&**other)).collect()
+    }
+}

@@ -1,0 +1,146 @@
+//! Pods that somebody binds by hand: the node takes those that fit, and gives them its ports.
+
+use std::io::Read;
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::time::{Duration, Instant};
+
+use k8s_openapi::api::core::v1::{Node, Pod};
+use kube::api::{Api, Patch, PatchParams};
+use node_agent::OnShutdown;
+use serde_json::{Value, json};
+use tokio_util::sync::CancellationToken;
+
+use crate::pods::SLEEP;
+use crate::world::{NODE, World, phase};
+
+async fn refused(world: &World, name: &str, spec: Value) -> (String, String) {
+    world.pod(name, spec).await;
+    let ended = world
+        .until(name, "refused", |pod| phase(pod) == "Failed")
+        .await;
+    let status = ended.status.unwrap();
+    let (reason, message) = (status.reason.unwrap(), status.message.unwrap());
+    let event = message.strip_prefix("Pod was rejected: ").unwrap();
+    world
+        .event(name, &format!("Warning {reason} {event}"))
+        .await;
+    assert!(status.container_statuses.is_none(), "nothing was started");
+    world.delete(name).await;
+    world.gone(name).await;
+    (reason, message)
+}
+
+fn sleeps() -> Value {
+    json!({"name": "c", "command": ["sh", "-c", SLEEP]})
+}
+
+pub async fn what_does_not_fit_is_refused_once() {
+    let mut world = World::started("admission").await;
+    let mut greedy = sleeps();
+    greedy["resources"] = json!({"requests": {"cpu": "1k"}});
+    let (reason, message) = refused(&world, "greedy", json!({"containers": [greedy]})).await;
+    assert_eq!(reason, "OutOfcpu");
+    assert!(
+        message.starts_with(
+            "Pod was rejected: Node didn't have enough resource: cpu, requested: 1000000, used: 0"
+        ),
+        "{message}"
+    );
+    let picky = || json!({"nodeSelector": {"disk": "ssd"}, "containers": [sleeps()]});
+    let (reason, message) = refused(&world, "picky", picky()).await;
+    assert_eq!(reason, "NodeAffinity");
+    assert!(message.ends_with("node(s) didn't match Pod's node affinity/selector"));
+    let nodes: Api<Node> = Api::all(world.client.clone());
+    let label = |value: Value| Patch::Merge(json!({"metadata": {"labels": {"disk": value}}}));
+    let params = PatchParams::default();
+    nodes
+        .patch(NODE, &params, &label(json!("ssd")))
+        .await
+        .unwrap();
+    world.pod("at-home", picky()).await;
+    world.ready("at-home").await;
+    // It has its place, whatever becomes of the node, and of the agent.
+    nodes
+        .patch(NODE, &params, &label(Value::Null))
+        .await
+        .unwrap();
+    world.stop().await;
+    world.start(OnShutdown::StopPods).await;
+    let again = world
+        .until("at-home", "back", |pod| restarts(pod) == 1)
+        .await;
+    assert_ne!(phase(&again), "Failed");
+    world.delete("at-home").await;
+    world.gone("at-home").await;
+    world.end().await;
+}
+
+fn restarts(pod: &Pod) -> i32 {
+    let status = pod.status.as_ref();
+    let containers = status.and_then(|status| status.container_statuses.as_deref());
+    containers
+        .and_then(<[_]>::first)
+        .map_or(0, |container| container.restart_count)
+}
+
+pub async fn ports_of_the_node_are_one_pods() {
+    let mut world = World::new("hostports").await;
+    world.start(OnShutdown::LeavePods).await;
+    let stop = CancellationToken::new();
+    let proxy = tokio::spawn(service_proxy::run(
+        world.client.clone(),
+        world.proxy_config(),
+        stop.clone(),
+    ));
+    // Free now; whoever else takes it on this machine is not asked.
+    let port = TcpListener::bind("127.0.0.1:0")
+        .unwrap()
+        .local_addr()
+        .unwrap()
+        .port();
+    let spec = || {
+        let mut container = sleeps();
+        container["command"] = json!(["sh", "-c", "while true; do echo hello | nc -l -p 80; done"]);
+        container["ports"] = json!([{"containerPort": 80, "hostPort": port}]);
+        json!({"terminationGracePeriodSeconds": 1, "containers": [container]})
+    };
+    world.pod("first", spec()).await;
+    world.ready("first").await;
+    answers(port).await;
+    let (reason, _) = refused(&world, "second", spec()).await;
+    assert_eq!(reason, "NodePorts");
+    world.stop().await;
+    answers(port).await;
+    world.start(OnShutdown::StopPods).await;
+    assert_eq!(restarts(&world.ready("first").await), 0);
+    answers(port).await;
+    world.delete("first").await;
+    world.gone("first").await;
+    until(|| !says_hello(port)).await;
+    stop.cancel();
+    proxy.await.unwrap().unwrap();
+    world.end().await;
+}
+
+async fn answers(port: u16) {
+    until(|| says_hello(port)).await;
+}
+
+async fn until(holds: impl Fn() -> bool) {
+    let begun = Instant::now();
+    while !holds() {
+        assert!(begun.elapsed() < Duration::from_secs(30), "it never does");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+fn says_hello(port: u16) -> bool {
+    let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+    let ask = || {
+        let mut stream = TcpStream::connect_timeout(&address, Duration::from_secs(1))?;
+        stream.set_read_timeout(Some(Duration::from_secs(1)))?;
+        let mut text = String::new();
+        stream.read_to_string(&mut text).map(|_| text)
+    };
+    ask().is_ok_and(|text| text == "hello\n")
+}

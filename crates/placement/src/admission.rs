@@ -1,0 +1,234 @@
+//! Whether a node can run a pod that was bound to it: what kubelet checks again before it takes one.
+//!
+//! What the scheduler binds, fits; a pod that somebody binds by hand (`nodeName`) may not. Of
+//! several reasons the first counts: resources, then the node's labels, then ports, then taints.
+
+use k8s_openapi::api::core::v1::Node;
+use object_model::Quantity;
+use resource_kinds::pod_view::PodView;
+
+use crate::node::{matches_affinity, taints, tolerates};
+use crate::ports;
+use crate::resources::{Room, requests};
+
+/// Why a node cannot run a pod.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Misfit {
+    /// There is not enough of a resource. Amounts of `cpu` are in thousandths.
+    Resource {
+        /// Its name.
+        name: String,
+        /// What the pod asks for.
+        requested: i64,
+        /// What the pods have that are there.
+        used: i64,
+        /// What there is.
+        capacity: i64,
+    },
+    /// The pod does not want a node with such labels.
+    NodeAffinity,
+    /// Another pod has a port of the node that the pod wants.
+    NodePorts,
+    /// The node has a taint that drives the pod out.
+    Taint,
+}
+
+impl Misfit {
+    /// Reason of the pod's status, as kubelet has it.
+    pub fn reason(&self) -> String {
+        match self {
+            Misfit::Resource { name, .. } => format!("OutOf{name}"),
+            Misfit::NodeAffinity => "NodeAffinity".to_owned(),
+            Misfit::NodePorts => "NodePorts".to_owned(),
+            Misfit::Taint => "TaintToleration".to_owned(),
+        }
+    }
+
+    /// What is wrong, in kubelet's words.
+    pub fn message(&self) -> String {
+        let why = match self {
+            Misfit::Resource {
+                name,
+                requested,
+                used,
+                capacity,
+            } => {
+                return format!(
+                    "Node didn't have enough resource: {name}, requested: {requested}, used: \
+                     {used}, capacity: {capacity}"
+                );
+            }
+            Misfit::NodeAffinity => "node(s) didn't match Pod's node affinity/selector",
+            Misfit::NodePorts => "node(s) didn't have free ports for the requested pod ports",
+            Misfit::Taint => "node(s) had taints that the pod didn't tolerate",
+        };
+        format!("Predicate {} failed: {why}", self.reason())
+    }
+}
+
+/// Says why the node cannot run the pod beside the others; `None` if it can.
+pub fn misfit(pod: &PodView, node: &Node, others: &[PodView]) -> Option<Misfit> {
+    let against = [
+        shortage(pod, node, others),
+        (!matches_affinity(&pod.spec, node)).then_some(Misfit::NodeAffinity),
+        ports::objection(pod, others).map(|_| Misfit::NodePorts),
+        is_driven_out(pod, node).then_some(Misfit::Taint),
+    ];
+    against.into_iter().flatten().next()
+}
+
+fn is_driven_out(pod: &PodView, node: &Node) -> bool {
+    taints(node)
+        .iter()
+        .any(|taint| taint.effect == "NoExecute" && !tolerates(&pod.spec, taint))
+}
+
+fn shortage(pod: &PodView, node: &Node, others: &[PodView]) -> Option<Misfit> {
+    let room = Room::of(node, others);
+    let count = i64::try_from(others.len()).unwrap_or(i64::MAX);
+    let pods = room.allocatable.get("pods").map(Quantity::value);
+    if let Some(capacity) = pods.filter(|capacity| count >= *capacity) {
+        return Some(Misfit::Resource {
+            name: "pods".to_owned(),
+            requested: 1,
+            used: count,
+            capacity,
+        });
+    }
+    let wanted = requests(pod);
+    // Extended resources that the node does not know are somebody else's affair.
+    let counts = |name: &str| room.allocatable.contains_key(name) || !is_extended(name);
+    let mut wanted: Vec<_> = wanted
+        .iter()
+        .filter(|(name, amount)| !amount.is_zero() && counts(name))
+        .collect();
+    wanted.sort_by_key(|(name, _)| order(name));
+    wanted.into_iter().find_map(|(name, amount)| {
+        let used = room.used.get(name).copied().unwrap_or_default();
+        let capacity = room.allocatable.get(name).copied().unwrap_or_default();
+        (used.plus(amount) > capacity).then(|| {
+            let number = |amount: &Quantity| match name.as_str() {
+                "cpu" => amount.milli_value(),
+                _ => amount.value(),
+            };
+            Misfit::Resource {
+                name: name.clone(),
+                requested: number(amount),
+                used: number(&used),
+                capacity: number(&capacity),
+            }
+        })
+    })
+}
+
+/// In which order resources are looked at; others come last, by name.
+fn order(name: &str) -> usize {
+    let first = ["cpu", "memory", "ephemeral-storage"];
+    let place = first.iter().position(|one| *one == name);
+    place.unwrap_or(first.len())
+}
+
+fn is_extended(name: &str) -> bool {
+    name.contains('/') && !name.contains("kubernetes.io/")
+}
+
+#[cfg(test)]
+mod tests {
+    use k8s_openapi::api::core::v1::Pod;
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    fn pod(spec: Value) -> PodView {
+        let mut whole = json!({"containers": [{"name": "c"}]});
+        for (key, part) in spec.as_object().unwrap() {
+            whole[key] = part.clone();
+        }
+        let pod = json!({"metadata": {"name": "p"}, "spec": whole});
+        PodView::from(serde_json::from_value::<Pod>(pod).unwrap())
+    }
+
+    fn asks(resources: Value) -> PodView {
+        pod(json!({"containers": [{"name": "c", "resources": {"requests": resources}}]}))
+    }
+
+    fn node() -> Node {
+        serde_json::from_value(json!({
+            "metadata": {"name": "n", "labels": {"disk": "ssd"}},
+            "spec": {"taints": [{"key": "out", "effect": "NoExecute"},
+                {"key": "new", "effect": "NoSchedule"}]},
+            "status": {"allocatable": {"cpu": "2", "memory": "1Gi", "ephemeral-storage": "1Gi",
+                "pods": "3"}}}))
+        .unwrap()
+    }
+
+    fn tolerant(mut pod: PodView) -> PodView {
+        let mut spec = (*pod.spec).clone();
+        let toleration = json!([{"key": "out", "operator": "Exists"}]);
+        spec.tolerations = serde_json::from_value(toleration).unwrap();
+        pod.spec = spec.into();
+        pod
+    }
+
+    fn said(pod: PodView, others: &[PodView]) -> Option<(String, String)> {
+        let found = misfit(&tolerant(pod), &node(), others);
+        found.map(|misfit| (misfit.reason(), misfit.message()))
+    }
+
+    #[test]
+    fn resources_are_held_against_what_others_leave() {
+        let others = [asks(json!({"cpu": "1500m", "memory": "512Mi"}))];
+        assert_eq!(said(asks(json!({"cpu": "500m"})), &others), None);
+        let (reason, message) =
+            said(asks(json!({"cpu": "501m", "memory": "2Gi"})), &others).unwrap();
+        assert_eq!(reason, "OutOfcpu");
+        assert_eq!(
+            message,
+            "Node didn't have enough resource: cpu, requested: 501, used: 1500, capacity: 2000"
+        );
+        let (reason, message) = said(asks(json!({"memory": "600Mi"})), &others).unwrap();
+        assert_eq!(reason, "OutOfmemory");
+        assert!(message.ends_with("requested: 629145600, used: 536870912, capacity: 1073741824"));
+        let (reason, _) = said(asks(json!({"ephemeral-storage": "2Gi"})), &[]).unwrap();
+        assert_eq!(reason, "OutOfephemeral-storage");
+        let (reason, _) = said(asks(json!({"hugepages-2Mi": "2Mi"})), &[]).unwrap();
+        assert_eq!(reason, "OutOfhugepages-2Mi");
+        assert_eq!(said(asks(json!({"example.com/gpu": "1"})), &[]), None);
+    }
+
+    #[test]
+    fn a_node_takes_so_many_pods() {
+        let others: Vec<_> = (0..3).map(|_| pod(json!({}))).collect();
+        assert_eq!(said(pod(json!({})), &others[1..]), None);
+        let (reason, message) = said(pod(json!({})), &others).unwrap();
+        assert_eq!(reason, "OutOfpods");
+        assert!(message.ends_with("pods, requested: 1, used: 3, capacity: 3"));
+    }
+
+    #[test]
+    fn labels_ports_and_taints_count() {
+        let (reason, message) = said(pod(json!({"nodeSelector": {"disk": "hdd"}})), &[]).unwrap();
+        assert_eq!(reason, "NodeAffinity");
+        assert_eq!(
+            message,
+            "Predicate NodeAffinity failed: node(s) didn't match Pod's node affinity/selector"
+        );
+        assert_eq!(
+            said(pod(json!({"nodeSelector": {"disk": "ssd"}})), &[]),
+            None
+        );
+        let on = |port: i32| {
+            let port = json!([{"containerPort": 80, "hostPort": port}]);
+            pod(json!({"containers": [{"name": "c", "ports": port}]}))
+        };
+        assert_eq!(said(on(8080), &[on(8081)]), None);
+        let (reason, message) = said(on(8080), &[on(8080)]).unwrap();
+        assert_eq!(reason, "NodePorts");
+        assert_eq!(
+            message,
+            "Predicate NodePorts failed: node(s) didn't have free ports for the requested pod ports"
+        );
+        let found = misfit(&pod(json!({})), &node(), &[]).unwrap();
+        assert_eq!(found.reason(), "TaintToleration");
+    }
+}
