@@ -3,7 +3,7 @@
 use std::sync::atomic::Ordering;
 
 use http::StatusCode;
-use mvcc_store::Range;
+use mvcc_store::{Range, StoreError};
 use object_model::Status;
 
 use crate::query::Query;
@@ -41,7 +41,7 @@ pub(crate) async fn answer(server: &ApiServer, path: &str, query: &Query) -> Res
     let mut lines = String::new();
     let mut failed = false;
     for name in checks {
-        if passes(server, name).await {
+        if passes(server, name, endpoint == "livez").await {
             lines.push_str(&format!("[+]{name} ok\n"));
         } else {
             failed = true;
@@ -61,14 +61,20 @@ pub(crate) async fn answer(server: &ApiServer, path: &str, query: &Query) -> Res
     Ok(Reply::bytes(TEXT, "ok"))
 }
 
-async fn passes(server: &ApiServer, check: &str) -> bool {
+async fn passes(server: &ApiServer, check: &str, alive: bool) -> bool {
     match check {
         "store" => {
             let range = Range {
                 start: b"/health".to_vec(),
                 ..Range::default()
             };
-            server.store.range(range).await.is_ok()
+            let writes = match server.store.failure() {
+                None => true,
+                // It goes on by itself.
+                Some(StoreError::Full(_)) => alive,
+                Some(_) => false,
+            };
+            writes && server.store.range(range).await.is_ok()
         }
         "rbac-index" => server.rbac.is_synced(),
         "default-objects" => server.bootstrapped.load(Ordering::Acquire),

@@ -25,12 +25,17 @@ pub trait Store: Send + Sync + 'static {
     /// The revision of the newest committed write (1 for a fresh store).
     fn current_revision(&self) -> Revision;
 
+    /// Why no writes are taken, if that is so.
+    fn failure(&self) -> Option<StoreError>;
+
     /// Applies all operations atomically under one new revision if every comparison holds,
     /// otherwise applies nothing. Returns after the commit is durable. A transaction that
     /// changes nothing (no operations, or deletions of absent keys) makes no revision.
     ///
     /// *Errors.* After `Io` the writes may or may not be durable; the embedded engine then takes
-    /// no more of them until it is opened again.
+    /// no more of them until it is opened again. After `Full` it goes on by itself once there is
+    /// room; when little is left, what makes new keys is refused so that others can still be
+    /// changed and deleted.
     fn txn(&self, txn: Txn) -> BoxFuture<'_, Result<TxnResult, StoreError>>;
 
     /// Reads a range of keys, by default at the newest revision, which includes every write

@@ -211,6 +211,10 @@ pub enum StoreError {
     /// What is on disk is damaged beyond a torn tail.
     #[error("stored data is damaged: {0}")]
     Damaged(String),
+    /// The disk has no room. Nothing of what was asked can be seen; should it turn out to be on the
+    /// disk after all, it appears when the store goes on.
+    #[error("no room on the disk of the store: {0}")]
+    Full(String),
     /// The disk failed, or the engine did; the write may or may not be durable.
     #[error("storage failed: {0}")]
     Io(String),

@@ -92,6 +92,10 @@ impl Store for Disk {
         self.store.current_revision()
     }
 
+    fn failure(&self) -> Option<StoreError> {
+        self.store.failure()
+    }
+
     fn txn(&self, txn: Txn) -> BoxFuture<'_, Result<TxnResult, StoreError>> {
         self.submitting(self.store.txn(txn)).boxed()
     }

@@ -212,6 +212,10 @@ impl Store for Encrypted {
         self.inner.current_revision()
     }
 
+    fn failure(&self) -> Option<StoreError> {
+        self.inner.failure()
+    }
+
     fn txn(&self, txn: Txn) -> BoxFuture<'_, Result<TxnResult, StoreError>> {
         async move {
             let operations = txn.operations.into_iter().map(|op| self.ring.seal(op));

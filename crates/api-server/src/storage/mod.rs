@@ -86,6 +86,8 @@ pub(crate) fn refusal(error: &StoreError) -> Status {
         StoreError::Future { asked, newest } => too_large(*asked, *newest),
         StoreError::WatcherTooSlow => Status::new(StatusReason::Expired, error.to_string()),
         StoreError::Closed => Status::new(StatusReason::ServiceUnavailable, error.to_string()),
+        // The store has said so, once.
+        StoreError::Full(_) => Status::internal(error.to_string()),
         other => {
             tracing::error!(error = %other, "store failed");
             Status::internal(other.to_string())

@@ -107,6 +107,14 @@ impl Draft {
         })
     }
 
+    /// Whether the transaction would add a key.
+    pub(crate) fn adds(&self, txn: &Txn) -> bool {
+        txn.operations.iter().any(|operation| match operation {
+            Operation::Put { key, .. } => !self.live.contains_key(key.as_slice()),
+            Operation::Delete { .. } => false,
+        })
+    }
+
     /// Creates a lease.
     pub(crate) fn grant(&mut self, lease: LeaseId, ttl: Duration, leases: &mut Leases) {
         leases.insert(lease, ttl, self.now);

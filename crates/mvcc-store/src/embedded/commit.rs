@@ -3,7 +3,8 @@
 //! It takes what waits, applies it in order to a draft, writes the draft durably with one sync,
 //! publishes it to readers and watchers, and only then answers. While one group syncs, the next
 //! one gathers. After a failed write nothing more is written: what the disk holds is unknown
-//! until the store is opened again.
+//! until the store is opened again. Where the disk had no room, that is done here as soon as it
+//! has some.
 
 use std::{
     sync::{
@@ -18,7 +19,7 @@ use super::{
     apply::Draft,
     disk::{Counters, Durable},
     leases::Leases,
-    limits::DURABLE_NOTE_INTERVAL,
+    limits::{DURABLE_NOTE_INTERVAL, FULL_RETRY_INTERVAL},
     published::Published,
     queue::{Queue, Reply, Request, Taken},
     watch::{self, SharedHub},
@@ -35,6 +36,8 @@ pub(crate) struct Shared {
     pub(crate) hub: SharedHub,
     /// How many groups were written and synced.
     pub(crate) syncs: AtomicU64,
+    /// Why no writes are taken.
+    pub(crate) failure: RwLock<Option<StoreError>>,
 }
 
 /// An answer that is held back until the group is durable.
@@ -69,7 +72,16 @@ pub(crate) struct Committer {
     /// When watchers that nothing concerned are to be told how far history has got.
     progress_due: Option<Instant>,
     note_due: Option<Instant>,
-    failure: Option<StoreError>,
+    failure: Option<Failure>,
+}
+
+/// A write that failed.
+struct Failure {
+    error: StoreError,
+    /// What was to be written, and may have been.
+    draft: Draft,
+    /// When to look whether writes can go on; never, after what makes the disk untrustworthy.
+    retry_due: Option<Instant>,
 }
 
 /// A panic here means a broken invariant, and the state may be half-changed. Nothing must be
@@ -131,12 +143,14 @@ impl Committer {
     fn commit(&mut self, requests: Vec<Request>) {
         let mut draft = self.draft();
         let mut answers = Vec::with_capacity(requests.len());
+        let room = self.disk.check_room();
         for request in requests {
-            answers.push(self.prepare(request, &mut draft));
+            answers.push(self.prepare(request, &mut draft, &room));
         }
         self.make_durable(draft);
+        let failure = self.failure.as_ref().map(|failure| &failure.error);
         for answer in answers {
-            answer.send(self.failure.as_ref());
+            answer.send(failure);
         }
     }
 
@@ -149,10 +163,21 @@ impl Committer {
         Draft::new(published.live.clone(), published.revision, Instant::now())
     }
 
-    fn prepare(&mut self, request: Request, draft: &mut Draft) -> Answer {
+    fn prepare(
+        &mut self,
+        request: Request,
+        draft: &mut Draft,
+        room: &Result<(), StoreError>,
+    ) -> Answer {
         let leases = &mut self.leases;
         match request {
-            Request::Txn(txn, reply) => Answer::Txn(reply, draft.apply(&txn, leases)),
+            Request::Txn(txn, reply) => {
+                let result = match room {
+                    Err(full) if draft.adds(&txn) => Err(full.clone()),
+                    _ => draft.apply(&txn, leases),
+                };
+                Answer::Txn(reply, result)
+            }
             Request::Grant(ttl, reply) => {
                 let lease = LeaseId(self.counters.next_lease);
                 self.counters.next_lease += 1;
@@ -173,18 +198,70 @@ impl Committer {
         }
         self.counters.revision = draft.revision;
         if let Err(error) = self.disk.write(&draft.writes, self.counters) {
-            tracing::error!(%error, "a write failed; the store takes no more writes");
-            self.failure = Some(match error {
-                StoreError::Io(cause) => StoreError::Io(format!(
-                    "{cause}; no more writes are taken until the store is opened again"
-                )),
-                other => other,
-            });
+            self.fail(error, draft);
             return;
         }
         self.shared.syncs.fetch_add(1, Ordering::Relaxed);
         if !draft.commits.is_empty() {
             self.publish(draft);
+        }
+    }
+
+    fn fail(&mut self, error: StoreError, draft: Draft) {
+        tracing::error!(%error, "a write failed; the store takes no more writes");
+        let full = matches!(error, StoreError::Full(_));
+        let error = match error {
+            StoreError::Io(cause) => StoreError::Io(format!(
+                "{cause}; no more writes are taken until the store is opened again"
+            )),
+            other => other,
+        };
+        self.say_failure(Some(error.clone()));
+        self.failure = Some(Failure {
+            error,
+            draft,
+            retry_due: full.then(|| Instant::now() + FULL_RETRY_INTERVAL),
+        });
+    }
+
+    fn say_failure(&self, error: Option<StoreError>) {
+        let failure = self.shared.failure.write();
+        *failure.unwrap_or_else(PoisonError::into_inner) = error;
+    }
+
+    /// Goes on where there was no room and now is some.
+    fn go_on(&mut self, now: Instant) {
+        let due = |failure: &Failure| failure.retry_due.is_some_and(|due| due <= now);
+        let Some(mut failure) = self.failure.take_if(|failure| due(failure)) else {
+            return;
+        };
+        match self.disk.reopen() {
+            Err(StoreError::Damaged(what)) => {
+                failure.retry_due = None;
+                failure.error = StoreError::Damaged(what);
+                self.say_failure(Some(failure.error.clone()));
+                self.failure = Some(failure);
+            }
+            Err(error) => {
+                tracing::debug!(%error, "the store cannot go on yet");
+                failure.retry_due = Some(now + FULL_RETRY_INTERVAL);
+                self.failure = Some(failure);
+            }
+            Ok(found) => {
+                let (written, before) = (failure.draft.revision, self.published_revision());
+                let revision = found.counters.revision;
+                assert!(
+                    revision == written || revision == before,
+                    "a group is written whole or not at all"
+                );
+                self.leases = found.leases;
+                self.counters = found.counters;
+                if revision > before {
+                    self.publish(failure.draft);
+                }
+                self.say_failure(None);
+                tracing::info!("the store takes writes again");
+            }
         }
     }
 
@@ -218,6 +295,7 @@ impl Committer {
     }
 
     fn run_timers(&mut self, now: Instant) {
+        self.go_on(now);
         self.end_expired_leases(now);
         if self.progress_due.is_some_and(|due| due <= now) {
             self.progress_due = None;
@@ -256,9 +334,9 @@ impl Committer {
 
     /// When the thread must wake up by itself.
     fn next_deadline(&self) -> Option<Instant> {
-        let leases = match self.failure {
-            None => self.leases.next_deadline(),
-            Some(_) => None,
+        let (leases, retry) = match &self.failure {
+            None => (self.leases.next_deadline(), None),
+            Some(failure) => (None, failure.retry_due),
         };
         let published = self
             .shared
@@ -271,7 +349,7 @@ impl Committer {
             .history
             .next_expiry()
             .map(|expiry| expiry.max(soon));
-        [leases, self.progress_due, self.note_due, trim]
+        [leases, retry, self.progress_due, self.note_due, trim]
             .into_iter()
             .flatten()
             .min()
@@ -301,120 +379,4 @@ impl Stepper {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::sync::atomic::AtomicUsize;
-
-    use super::super::{EmbeddedStore, Limits, apply::Writes, disk::Loaded};
-    use super::*;
-    use crate::{Operation, Range, Store, Txn, Value};
-
-    /// A disk that is full after some writes.
-    struct FullAfter {
-        left: usize,
-        written: Arc<AtomicUsize>,
-    }
-
-    impl Durable for FullAfter {
-        fn write(&mut self, _: &Writes, _: Counters) -> Result<(), StoreError> {
-            self.written.fetch_add(1, Ordering::SeqCst);
-            self.left = self
-                .left
-                .checked_sub(1)
-                .ok_or(StoreError::Io("no space left".to_owned()))?;
-            Ok(())
-        }
-
-        fn note_durable(&mut self, revision: Revision) {
-            panic!("revision {} is in doubt", revision.0);
-        }
-    }
-
-    fn put(key: &str) -> Txn {
-        let value = Value::Plain(bytes::Bytes::new());
-        let operation = Operation::Put {
-            key: key.into(),
-            value,
-            lease: None,
-        };
-        Txn {
-            compare: vec![],
-            operations: vec![operation],
-        }
-    }
-
-    #[tokio::test]
-    async fn after_a_failed_write_nothing_is_acknowledged_or_even_tried() {
-        let written = Arc::new(AtomicUsize::new(0));
-        let disk = FullAfter {
-            left: 1,
-            written: Arc::clone(&written),
-        };
-        let store =
-            EmbeddedStore::start(Box::new(disk), Loaded::default(), &Limits::default()).unwrap();
-        store.txn(put("a")).await.unwrap();
-        for key in ["b", "c"] {
-            let error = store.txn(put(key)).await.unwrap_err();
-            assert!(matches!(&error, StoreError::Io(cause) if cause.starts_with("no space left")));
-        }
-        assert!(matches!(
-            store.lease_grant(Duration::from_secs(1)).await,
-            Err(StoreError::Io(_))
-        ));
-        assert_eq!(written.load(Ordering::SeqCst), 2);
-        // What was durable before can still be read, and nothing else.
-        let all = Range {
-            start: vec![],
-            end: Some(vec![0xff]),
-            ..Range::default()
-        };
-        let read = store.range(all).await.unwrap();
-        assert_eq!((read.revision, read.count), (Revision(2), 1));
-    }
-
-    /// A disk that lets go of one write each time it is told to.
-    struct Gate(std::sync::mpsc::Receiver<()>, Arc<AtomicUsize>);
-
-    impl Durable for Gate {
-        fn write(&mut self, writes: &Writes, _: Counters) -> Result<(), StoreError> {
-            self.0
-                .recv()
-                .map_err(|_| StoreError::Io("gate is gone".to_owned()))?;
-            self.1.fetch_max(writes.keys.len(), Ordering::SeqCst);
-            Ok(())
-        }
-    }
-
-    #[tokio::test]
-    async fn what_waits_during_a_sync_shares_the_next_one_and_is_not_seen_before() {
-        let (open_gate, gate) = std::sync::mpsc::channel();
-        let largest_group = Arc::new(AtomicUsize::new(0));
-        let disk = Gate(gate, Arc::clone(&largest_group));
-        let store =
-            EmbeddedStore::start(Box::new(disk), Loaded::default(), &Limits::default()).unwrap();
-        let spawn = |key: String| {
-            let store = Arc::clone(&store);
-            tokio::spawn(async move { store.txn(put(&key)).await })
-        };
-        let first = spawn("first".to_owned());
-        let others: Vec<_> = (0..50)
-            .map(|number| spawn(format!("other-{number}")))
-            .collect();
-        tokio::task::yield_now().await;
-        assert_eq!(
-            store.current_revision(),
-            Revision(1),
-            "nothing is visible before the sync"
-        );
-        open_gate.send(()).unwrap();
-        first.await.unwrap().unwrap();
-        // Generous: however the tasks were scheduled, few groups must do.
-        for _ in 0..51 {
-            open_gate.send(()).unwrap();
-        }
-        for other in others {
-            other.await.unwrap().unwrap();
-        }
-        assert!(largest_group.load(Ordering::SeqCst) >= 25);
-        assert_eq!(store.current_revision(), Revision(52));
-    }
-}
+mod tests;

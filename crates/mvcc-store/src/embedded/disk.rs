@@ -16,6 +16,7 @@ use fjall::{
     compaction::Leveled,
     config::{BlockSizePolicy, FilterPolicy, PinningPolicy},
 };
+use rustix::fs::statvfs;
 
 use super::{
     apply::{LiveKeys, Writes},
@@ -23,7 +24,8 @@ use super::{
     journal,
     leases::Leases,
     limits::{
-        BLOCK_CACHE_BYTES, DATA_BLOCK_BYTES, L0_TABLES_MAX, MEMTABLE_BYTES_MAX, OPEN_FILES_MAX,
+        BLOCK_CACHE_BYTES, DATA_BLOCK_BYTES, FREE_BYTES_MIN, L0_TABLES_MAX, MEMTABLE_BYTES_MAX,
+        OPEN_FILES_MAX,
     },
     record,
 };
@@ -56,8 +58,21 @@ impl Default for Counters {
 pub(crate) trait Durable: Send {
     /// Writes everything atomically and returns once it would survive power loss.
     ///
-    /// *Errors.* After one, nothing is known about this write, and no other must follow it.
+    /// *Errors.* After one, nothing is known about this write, and no other must follow it, but
+    /// after a [`reopen`](Self::reopen).
     fn write(&mut self, writes: &Writes, counters: Counters) -> Result<(), StoreError>;
+
+    /// Starts over after a write for which there was no room, and returns all that is durable.
+    ///
+    /// *Errors.* `Full` while there still is no room, and those of opening.
+    fn reopen(&mut self) -> Result<Loaded, StoreError>;
+
+    /// Whether there is room for what is new.
+    ///
+    /// *Errors.* `Full`.
+    fn check_room(&self) -> Result<(), StoreError> {
+        Ok(())
+    }
 
     /// Notes outside of the data that this revision is durable.
     fn note_durable(&mut self, _revision: Revision) {}
@@ -69,6 +84,10 @@ pub(crate) struct Memory;
 impl Durable for Memory {
     fn write(&mut self, _: &Writes, _: Counters) -> Result<(), StoreError> {
         Ok(())
+    }
+
+    fn reopen(&mut self) -> Result<Loaded, StoreError> {
+        Err(StoreError::Closed)
     }
 }
 
@@ -83,59 +102,69 @@ pub(crate) struct Loaded {
 /// The engine on disk.
 pub(crate) struct Disk {
     // The order matters: the engine must be closed before the lock is released.
+    engine: Option<Engine>,
+    directory: Directory,
+}
+
+struct Engine {
     keyspace: Keyspace,
     database: Database,
-    directory: Directory,
 }
 
 impl Disk {
     /// Opens the store in `dir` and reads everything.
     pub(crate) fn open(dir: &Path) -> Result<(Self, Loaded), StoreError> {
         let directory = Directory::open(dir, |engine| open_engine(engine).map(drop))?;
-        let engine = directory.engine();
-        journal::verify(&engine, &directory.torn_tail())?;
-        // The engine asserts some of its invariants while it reads damaged files.
-        let opened = catch_unwind(AssertUnwindSafe(|| {
-            let (database, keyspace) = open_engine(&engine)?;
-            let loaded = load(&keyspace)?;
-            Ok((database, keyspace, loaded))
-        }));
-        let (database, keyspace, loaded) = opened.unwrap_or_else(|_| {
-            Err(StoreError::Damaged(format!(
-                "files in {} contradict each other",
-                engine.display()
-            )))
-        })?;
-        let found = loaded.counters.revision;
-        if let Some(noted) = directory.noted_durable().filter(|noted| *noted > found) {
-            return Err(StoreError::Damaged(format!(
-                "the newest revision in {} is {}, but {} was durable before: files are missing \
-                 or were replaced by older ones",
-                engine.display(),
-                found.0,
-                noted.0
-            )));
-        }
+        journal::verify(&directory.engine(), &directory.torn_tail())?;
+        let (engine, loaded) = open_and_read(&directory)?;
         let disk = Self {
-            keyspace,
-            database,
+            engine: Some(engine),
             directory,
         };
         Ok((disk, loaded))
     }
 }
 
+fn open_and_read(directory: &Directory) -> Result<(Engine, Loaded), StoreError> {
+    let engine = directory.engine();
+    // The engine asserts some of its invariants while it reads damaged files.
+    let opened = catch_unwind(AssertUnwindSafe(|| {
+        let opened = open_engine(&engine)?;
+        let loaded = load(&opened.keyspace)?;
+        Ok((opened, loaded))
+    }));
+    let (opened, loaded) = opened.unwrap_or_else(|_| {
+        Err(StoreError::Damaged(format!(
+            "files in {} contradict each other",
+            engine.display()
+        )))
+    })?;
+    let found = loaded.counters.revision;
+    if let Some(noted) = directory.noted_durable().filter(|noted| *noted > found) {
+        return Err(StoreError::Damaged(format!(
+            "the newest revision in {} is {}, but {} was durable before: files are missing \
+             or were replaced by older ones",
+            engine.display(),
+            found.0,
+            noted.0
+        )));
+    }
+    Ok((opened, loaded))
+}
+
 impl Durable for Disk {
     fn write(&mut self, writes: &Writes, counters: Counters) -> Result<(), StoreError> {
-        let mut batch = self
+        let engine = self.engine.as_ref().ok_or(StoreError::Closed)?;
+        let keyspace = &engine.keyspace;
+        let mut batch = engine
             .database
             .batch()
             .durability(Some(PersistMode::SyncData));
         for (key, record) in &writes.keys {
             let key = tagged(TAG_KEY, key);
             match record {
-                Some(record) => batch.insert(&self.keyspace, key, record.clone()),
-                None => batch.remove(&self.keyspace, key),
+                Some(record) => batch.insert(keyspace, key, record.clone()),
+                None => batch.remove(keyspace, key),
             }
         }
         for (lease, ttl) in &writes.leases {
@@ -143,18 +172,50 @@ impl Durable for Disk {
             match ttl {
                 Some(ttl) => {
                     let millis = u64::try_from(ttl.as_millis()).unwrap_or(u64::MAX);
-                    batch.insert(&self.keyspace, key, &millis.to_le_bytes()[..]);
+                    batch.insert(keyspace, key, &millis.to_le_bytes()[..]);
                 }
-                None => batch.remove(&self.keyspace, key),
+                None => batch.remove(keyspace, key),
             }
         }
         let mut encoded = [0; 16];
         encoded[..8].copy_from_slice(&counters.revision.0.to_le_bytes());
         encoded[8..].copy_from_slice(&counters.next_lease.to_le_bytes());
-        batch.insert(&self.keyspace, COUNTERS, &encoded[..]);
-        batch
-            .commit()
-            .map_err(|error| StoreError::Io(format!("write to the journal: {error}")))
+        batch.insert(keyspace, COUNTERS, &encoded[..]);
+        batch.commit().map_err(|error| match &error {
+            fjall::Error::Io(cause) if is_full(cause) => {
+                StoreError::Full(format!("write to the journal: {cause}"))
+            }
+            // One of its threads failed before; that there is no room is likely why.
+            fjall::Error::Poisoned if self.check_room().is_err() => {
+                StoreError::Full("the engine has stopped".to_owned())
+            }
+            _ => StoreError::Io(format!("write to the journal: {error}")),
+        })
+    }
+
+    fn reopen(&mut self) -> Result<Loaded, StoreError> {
+        self.check_room()?;
+        self.engine = None;
+        let directory = &self.directory;
+        journal::verify(&directory.engine(), &directory.torn_tail())?;
+        journal::write_again(&directory.engine())?;
+        let (engine, loaded) = open_and_read(directory)?;
+        self.engine = Some(engine);
+        Ok(loaded)
+    }
+
+    fn check_room(&self) -> Result<(), StoreError> {
+        let engine = self.directory.engine();
+        // A file system that does not say is not full.
+        let free = statvfs(&engine).map_or(u64::MAX, |found| found.f_bavail * found.f_frsize);
+        if free >= FREE_BYTES_MIN {
+            return Ok(());
+        }
+        Err(StoreError::Full(format!(
+            "{} MiB are free, new objects need {}; what is there can be deleted",
+            free >> 20,
+            FREE_BYTES_MIN >> 20
+        )))
     }
 
     fn note_durable(&mut self, revision: Revision) {
@@ -169,7 +230,12 @@ fn tagged(tag: u8, rest: &[u8]) -> Vec<u8> {
     key
 }
 
-fn open_engine(path: &Path) -> Result<(Database, Keyspace), StoreError> {
+fn is_full(error: &std::io::Error) -> bool {
+    use std::io::ErrorKind::{QuotaExceeded, StorageFull};
+    matches!(error.kind(), StorageFull | QuotaExceeded)
+}
+
+fn open_engine(path: &Path) -> Result<Engine, StoreError> {
     let database = Database::builder(path)
         .cache_size(BLOCK_CACHE_BYTES)
         .max_cached_files(Some(OPEN_FILES_MAX))
@@ -193,7 +259,7 @@ fn open_engine(path: &Path) -> Result<(Database, Keyspace), StoreError> {
                 .filter_block_pinning_policy(PinningPolicy::disabled())
         })
         .map_err(|error| open_error(path, error))?;
-    Ok((database, keyspace))
+    Ok(Engine { keyspace, database })
 }
 
 fn load(keyspace: &Keyspace) -> Result<Loaded, StoreError> {

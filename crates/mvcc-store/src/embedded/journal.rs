@@ -15,6 +15,7 @@
 use std::{
     fs::{self, File, OpenOptions},
     io::{self, BufReader, Read},
+    os::unix::fs::FileExt as _,
     path::{Path, PathBuf},
 };
 
@@ -35,6 +36,41 @@ const TRAILER: [u8; 4] = *b"FJL\x03";
 /// Checks all journals in the engine's directory and moves a torn tail of the newest to
 /// `torn_tail`, in case someone wants to look at it.
 pub(crate) fn verify(engine: &Path, torn_tail: &Path) -> Result<(), StoreError> {
+    let mut journals = journals(engine)?;
+    let newest = journals.pop();
+    for path in &journals {
+        verify_one(path, None)?;
+    }
+    newest.map_or(Ok(()), |path| verify_one(&path, Some(torn_tail)))
+}
+
+/// Writes the newest journal over itself and syncs it. After a sync that failed, what is read from
+/// it may not be on the disk although no later sync says so.
+pub(crate) fn write_again(engine: &Path) -> Result<(), StoreError> {
+    let Some(path) = journals(engine)?.pop() else {
+        return Ok(());
+    };
+    let rewritten = OpenOptions::new().read(true).write(true).open(&path);
+    let rewritten = rewritten.and_then(|file| {
+        let mut chunk = vec![0; 64 * 1024];
+        let mut at = 0;
+        loop {
+            let len = file.read_at(&mut chunk, at)?;
+            if len == 0 {
+                return file.sync_all();
+            }
+            // What has never been written stays so.
+            if chunk[..len].iter().any(|byte| *byte != 0) {
+                file.write_all_at(&chunk[..len], at)?;
+            }
+            at += len as u64;
+        }
+    });
+    rewritten.map_err(|error| failed("write again", &path, &error))
+}
+
+/// The journals in the engine's directory, the newest last.
+fn journals(engine: &Path) -> Result<Vec<PathBuf>, StoreError> {
     let mut journals = Vec::new();
     for entry in fs::read_dir(engine).map_err(|error| failed("list", engine, &error))? {
         let path = entry
@@ -49,11 +85,7 @@ pub(crate) fn verify(engine: &Path, torn_tail: &Path) -> Result<(), StoreError> 
         }
     }
     journals.sort();
-    let newest = journals.pop();
-    for (_, path) in &journals {
-        verify_one(path, None)?;
-    }
-    newest.map_or(Ok(()), |(_, path)| verify_one(&path, Some(torn_tail)))
+    Ok(journals.into_iter().map(|(_, path)| path).collect())
 }
 
 fn verify_one(path: &Path, torn_tail: Option<&Path>) -> Result<(), StoreError> {

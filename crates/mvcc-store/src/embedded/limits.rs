@@ -24,6 +24,13 @@ pub(crate) const COMMIT_OVERHEAD_BYTES: usize = 256;
 /// How often the lower bound of the newest durable revision is noted beside the data.
 pub(crate) const DURABLE_NOTE_INTERVAL: Duration = Duration::from_secs(60);
 
+/// Free bytes on the disk below which nothing new is stored. What is left is for changes and
+/// deletions: it lasts for hours of them, and for the engine to put its files in order.
+pub(crate) const FREE_BYTES_MIN: u64 = 32 * 1024 * 1024;
+
+/// How often a store that found no room on its disk looks whether there is some.
+pub(crate) const FULL_RETRY_INTERVAL: Duration = Duration::from_secs(1);
+
 /// Size of the engine's write buffer before it goes to a table. Small, as every live object is
 /// in memory anyway; at a few writes per second it takes an hour to fill.
 pub(crate) const MEMTABLE_BYTES_MAX: u64 = 4 * 1024 * 1024;

@@ -140,6 +140,7 @@ impl EmbeddedStore {
             revision: AtomicU64::new(counters.revision.0),
             hub: Arc::new(Mutex::new(Hub::new(limits))),
             syncs: AtomicU64::new(0),
+            failure: RwLock::new(None),
         });
         let committer = Committer::new(
             Arc::clone(&shared),
@@ -188,6 +189,11 @@ impl Drop for EmbeddedStore {
 impl Store for EmbeddedStore {
     fn current_revision(&self) -> Revision {
         Revision(self.shared.revision.load(Ordering::Acquire))
+    }
+
+    fn failure(&self) -> Option<StoreError> {
+        let failure = self.shared.failure.read();
+        failure.unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     fn txn(&self, txn: Txn) -> BoxFuture<'_, Result<TxnResult, StoreError>> {
