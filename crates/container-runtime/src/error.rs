@@ -52,6 +52,9 @@ pub enum RuntimeError {
     /// The shim reported a failure of its own.
     #[error("{0}")]
     Shim(String),
+    /// Every range of ids is some pod's.
+    #[error("no range of user ids of the node is free for the pod (hostUsers: false)")]
+    NoIds,
     /// The shim process ended before it was ready.
     #[error("start the sandbox's shim: {0}")]
     ShimStart(String),

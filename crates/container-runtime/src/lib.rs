@@ -13,6 +13,7 @@ pub mod btrfs;
 mod cgroup;
 mod client;
 mod error;
+mod id_range;
 pub mod loop_device;
 mod mounts;
 pub mod protocol;

@@ -25,6 +25,9 @@ pub struct SandboxSpec {
     pub host_pid: bool,
     /// One process namespace for all containers of the pod.
     pub share_process_namespace: bool,
+    /// Users of its own: ids and capabilities of its containers count in its own namespaces only,
+    /// none of which may then be the node's.
+    pub own_users: bool,
     /// Kernel parameters of the pod's namespaces (`net.core.somaxconn` → value).
     pub sysctls: BTreeMap<String, String>,
     /// Limits of the pod as a whole (parent of all its containers' control groups).

@@ -23,6 +23,7 @@ use jiff::Timestamp;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
+use crate::id_range::IdRange;
 use crate::spec::{ContainerState, SandboxSpec};
 
 /// Version of the files' form.
@@ -46,6 +47,10 @@ pub(crate) struct SandboxFile {
     /// Control group of all shims, so that no pod pays for its shim nor can starve it.
     pub shim_cgroup: String,
     pub created_at: Timestamp,
+    /// The node's ids that are the pod's, where it has users of its own: as long as this file is
+    /// there, they are nobody else's.
+    #[serde(default)]
+    pub ids: Option<IdRange>,
     pub spec: SandboxSpec,
 }
 

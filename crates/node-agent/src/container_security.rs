@@ -13,10 +13,6 @@ pub fn check_supported(of: &Ingredients<'_>) -> Result<(), String> {
     let spec = of.pod.spec.as_ref();
     let refused = [
         (
-            spec.and_then(|spec| spec.host_users) == Some(false),
-            "hostUsers: false",
-        ),
-        (
             spec.is_some_and(|spec| {
                 spec.runtime_class_name
                     .as_deref()

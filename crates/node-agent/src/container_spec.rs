@@ -59,10 +59,14 @@ pub struct Ingredients<'a> {
 
 /// Kernel parameters of every pod with a network of its own: any user may serve any port and send
 /// echo requests, as with other runtimes. Harmless, since nobody else is in that network.
-const NETWORK_SYSCTLS: [(&str, &str); 2] = [
-    ("net.ipv4.ip_unprivileged_port_start", "0"),
-    ("net.ipv4.ping_group_range", "0 2147483647"),
-];
+fn network_sysctls(own_users: bool) -> [(&'static str, &'static str); 2] {
+    // A range may only name groups that are the pod's.
+    let groups = if own_users { "0 65535" } else { "0 2147483647" };
+    [
+        ("net.ipv4.ip_unprivileged_port_start", "0"),
+        ("net.ipv4.ping_group_range", groups),
+    ]
+}
 
 /// The sandbox of a pod that may have `pids_max` processes and threads.
 pub fn sandbox_spec(pod: &Pod, names: &Names, pids_max: i64) -> SandboxSpec {
@@ -72,9 +76,10 @@ pub fn sandbox_spec(pod: &Pod, names: &Names, pids_max: i64) -> SandboxSpec {
     let own = |value: &Option<String>| value.clone().unwrap_or_default();
     let context = spec.security_context.as_ref();
     let owned = |(name, value): (&str, &str)| (name.to_owned(), value.to_owned());
+    let own_users = spec.host_users == Some(false);
     let mut sysctls: BTreeMap<String, String> = BTreeMap::new();
     if !spec::uses_host_network(spec) {
-        sysctls.extend(NETWORK_SYSCTLS.map(owned));
+        sysctls.extend(network_sysctls(own_users).map(owned));
     }
     let wanted = context.and_then(|context| context.sysctls.as_ref());
     for sysctl in wanted.into_iter().flatten() {
@@ -87,6 +92,7 @@ pub fn sandbox_spec(pod: &Pod, names: &Names, pids_max: i64) -> SandboxSpec {
         host_ipc: spec.host_ipc == Some(true),
         host_pid: spec.host_pid == Some(true),
         share_process_namespace: spec.share_process_namespace == Some(true),
+        own_users,
         sysctls,
         resources: Resources {
             pids: Some(pids_max),
@@ -542,9 +548,9 @@ mod tests {
 
     #[test]
     fn what_cannot_be_had_is_refused() {
-        let pod = json!({"containers": [{"name": "c"}], "hostUsers": false});
+        let pod = json!({"containers": [{"name": "c"}], "runtimeClassName": "other"});
         let message = built(pod, image()).unwrap_err();
-        assert_eq!(message, "hostUsers: false is not supported on this node");
+        assert_eq!(message, "runtimeClassName is not supported on this node");
         let pod = serde_json::from_value(serde_json::json!({"spec": {"containers": [
             {"name": "c", "ports": [{"containerPort": 80, "hostPort": 8080},
                 {"containerPort": 81, "hostPort": 8081, "hostIP": "::1"}]}]}}))

@@ -17,6 +17,7 @@ use super::connection::Peer;
 use super::sandbox::Sandbox;
 use crate::cgroup;
 use crate::error::{Result, RuntimeError};
+use crate::id_range::IdRange;
 use crate::protocol::Call;
 use crate::spec::SandboxSpec;
 use crate::state_dir::{self, SandboxFile};
@@ -52,6 +53,8 @@ struct Inner {
     // One creation or clean-up at a time per runtime would be too few, per id is right; the
     // set is bounded by the number of sandboxes.
     busy: tokio::sync::Mutex<std::collections::BTreeMap<String, Arc<tokio::sync::Mutex<()>>>>,
+    // Held from the choice of ids until the file that takes them is there.
+    choosing_ids: std::sync::Mutex<()>,
 }
 
 impl Runtime {
@@ -85,7 +88,11 @@ impl Runtime {
             .map_err(RuntimeError::io("resolve", &options.state_dir))?;
         let busy = tokio::sync::Mutex::default();
         Ok(Runtime {
-            inner: Arc::new(Inner { options, busy }),
+            inner: Arc::new(Inner {
+                options,
+                busy,
+                choosing_ids: std::sync::Mutex::default(),
+            }),
         })
     }
 
@@ -131,6 +138,9 @@ impl Runtime {
     /// of a dead one is removed first, so there are never two shims for one id.
     pub async fn create_sandbox(&self, spec: SandboxSpec) -> Result<Sandbox> {
         check_id("sandbox id", &spec.id)?;
+        if spec.own_users && (spec.host_network || spec.host_ipc || spec.host_pid) {
+            return Err(invalid("own_users", "needs namespaces of the pod's own"));
+        }
         let gate = self.gate(&spec.id).await;
         let _only = gate.lock().await;
         let dir = self.dir(&spec.id);
@@ -145,14 +155,18 @@ impl Runtime {
             }
         }
         let options = &self.inner.options;
-        let file = SandboxFile {
+        let mut file = SandboxFile {
             version: state_dir::VERSION,
             cgroup: format!("{}/pod{}", options.cgroup_parent, spec.id),
             shim_cgroup: format!("{}/shims", options.cgroup_parent),
             created_at: Timestamp::now(),
+            ids: None,
             spec,
         };
-        write_new(&dir, &file).map_err(RuntimeError::io("make", &dir))?;
+        match file.spec.own_users {
+            true => self.write_with_ids(&dir, &mut file)?,
+            false => write_new(&dir, &file).map_err(RuntimeError::io("make", &dir))?,
+        }
         let sandbox = self.handle(file);
         if let Err(error) = self.start_shim(&dir).await {
             // The first error is the one to tell; the next attempt cleans up again anyway.
@@ -168,6 +182,25 @@ impl Runtime {
     pub async fn close(&self) -> Result<()> {
         let parent = &self.inner.options.cgroup_parent;
         cgroup::remove(parent).map_err(RuntimeError::io("remove control group", parent))
+    }
+
+    /// Writes a sandbox's file with ids that no other sandbox has.
+    fn write_with_ids(&self, dir: &Path, file: &mut SandboxFile) -> Result<()> {
+        let _only = self.inner.choosing_ids.lock();
+        let root = self.inner.options.state_dir.join(state_dir::SANDBOXES);
+        let mut taken = Vec::new();
+        for entry in fs::read_dir(&root).map_err(RuntimeError::io("list", &root))? {
+            let path = entry.map_err(RuntimeError::io("list", &root))?.path();
+            match SandboxFile::read(&path) {
+                Ok(other) => taken.extend(other.ids),
+                // Nothing was started from a directory without a file.
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                // Not knowing whose ids are taken, none are given out.
+                Err(error) => return Err(RuntimeError::io("read", path)(error)),
+            }
+        }
+        file.ids = Some(IdRange::lowest_free(&taken).ok_or(RuntimeError::NoIds)?);
+        write_new(dir, file).map_err(RuntimeError::io("make", dir))
     }
 
     async fn start_shim(&self, dir: &Path) -> Result<()> {

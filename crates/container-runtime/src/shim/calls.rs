@@ -1,5 +1,6 @@
 //! The calls of the node agent.
 
+use std::fs::File;
 use std::io;
 
 use jiff::Timestamp;
@@ -7,9 +8,10 @@ use jiff::Timestamp;
 use super::connection::Role;
 use super::jobs::Job;
 use super::oci::{PidNamespace, Surroundings};
+use super::prepare;
 use super::process::{Ends, Owner, Wiring};
 use super::supervisor::{Container, Supervisor, kill};
-use super::worker::{self, Report};
+use super::worker::{self, Machine, Report};
 use crate::cgroup;
 use crate::protocol::{Call, Failure, FrameKind, Reply, Request, VERSION};
 use crate::spec::{
@@ -130,7 +132,10 @@ impl Supervisor {
             container: id,
             connection,
         };
-        self.start_job(job, move || worker::create(&spec, &place));
+        let users = self.users.clone();
+        self.start_job(job, move || {
+            prepare::create(&spec, &place, users.as_deref())
+        });
         Ok(())
     }
 
@@ -143,23 +148,25 @@ impl Supervisor {
         let spec: ContainerSpec = state_dir::read_json(&place.dir.join(state_dir::SPEC_FILE))
             .map_err(internal("read the container's specification"))?;
         let pid_namespace = self.pid_namespace(spec.process_target.as_deref())?;
+        let user = self.container(id)?.state.user.clone();
+        let owner = self.on_node(&user)?;
         let container = self.container(id)?;
         let wiring = Wiring {
             tty: container.tty,
             stdin: container.stdin,
-            uid: container.state.user.uid,
-            gid: container.state.user.gid,
+            owner,
         };
         let (ends, streams) = Ends::open(wiring).map_err(internal("make streams"))?;
         container.busy = true;
         let (shm, unified) = (self.shm(), self.unified);
-        let cgroup = place.cgroup.clone();
-        let around = move |root, sub_paths| Surroundings {
+        let (cgroup, users) = (place.cgroup.clone(), self.users.clone());
+        let around = move |root, staged| Surroundings {
             root,
             cgroup,
             shm,
             pid_namespace,
-            sub_paths,
+            staged,
+            users,
             unified,
             cgroup_trees: worker::cgroup_trees(),
         };
@@ -175,18 +182,22 @@ impl Supervisor {
     /// The process namespace of a new container: the pod's, else that of the container it is to
     /// look into, else one of its own.
     fn pid_namespace(&self, target: Option<&str>) -> Result<PidNamespace, Failure> {
-        let of_process = |pid: i32| PidNamespace::Shared(format!("/proc/{pid}/ns/pid").into());
+        let of_process = |pid: i32| {
+            File::open(format!("/proc/{pid}/ns/pid"))
+                .map(PidNamespace::Shared)
+                .map_err(internal("find the process namespace"))
+        };
         if self.file.spec.host_pid {
             return Ok(PidNamespace::Node);
         }
         if let Some(pid) = self.pause {
-            return Ok(of_process(pid));
+            return of_process(pid);
         }
         let Some(target) = target else {
             return Ok(PidNamespace::Own);
         };
         match self.containers.get(target).map(|c| &c.state.status) {
-            Some(ContainerStatus::Running { pid, .. }) => Ok(of_process(*pid)),
+            Some(ContainerStatus::Running { pid, .. }) => of_process(*pid),
             _ => Err(Failure::WrongState(format!(
                 "container {target}, whose processes it is to see, does not run"
             ))),
@@ -267,16 +278,18 @@ impl Supervisor {
         let ContainerStatus::Running { pid, .. } = container.state.status else {
             return Err(Failure::WrongState(describe(container).to_owned()));
         };
-        let user = &container.state.user;
+        let user = container.state.user.clone();
         let wiring = Wiring {
             tty: spec.tty,
             stdin: spec.stdin,
-            uid: user.uid,
-            gid: user.gid,
+            owner: self.on_node(&user)?,
         };
         let (ends, streams) = Ends::open(wiring).map_err(internal("make streams"))?;
         let (stdin, kill_on_drop) = (spec.stdin, spec.kill_on_drop);
-        let unified = self.unified;
+        let machine = Machine {
+            unified: self.unified,
+            own_users: self.users.is_some(),
+        };
         let job = Job::Exec {
             connection,
             ends,
@@ -284,7 +297,7 @@ impl Supervisor {
             kill_on_drop,
         };
         self.start_job(job, move || {
-            worker::exec(&spec, &place, pid, streams, unified)
+            worker::exec(&spec, &place, pid, streams, machine)
         });
         Ok(())
     }
@@ -333,6 +346,16 @@ impl Supervisor {
 
     fn container(&mut self, id: &str) -> Result<&mut Container, Failure> {
         self.containers.get_mut(id).ok_or(Failure::NoSuchContainer)
+    }
+
+    /// User and group of a container as the node has them.
+    fn on_node(&self, user: &ResolvedUser) -> Result<(u32, u32), Failure> {
+        let Some(users) = &self.users else {
+            return Ok((user.uid, user.gid));
+        };
+        let ids = users.ids.on_node(user.uid).zip(users.ids.on_node(user.gid));
+        // The container was not made with other ids.
+        ids.ok_or_else(|| Failure::Internal("the container's user is none of the pod's".to_owned()))
     }
 
     fn shm(&self) -> std::path::PathBuf {

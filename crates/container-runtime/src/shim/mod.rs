@@ -11,13 +11,16 @@ mod jobs;
 mod launch;
 mod limits;
 mod log;
+mod mapped_mounts;
 mod oci;
 mod pause;
+mod prepare;
 mod process;
 mod rootfs;
 mod seccomp;
 mod seccomp_profile;
 mod supervisor;
+mod user_namespace;
 mod users;
 mod worker;
 
@@ -28,6 +31,7 @@ use std::os::fd::AsRawFd;
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::rc::Rc;
 
 use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, unshare};
@@ -42,6 +46,7 @@ use crate::protocol::SOCKET;
 use crate::spec::{Resources, SandboxSpec};
 use crate::state_dir::{READY, SandboxFile};
 use supervisor::Supervisor;
+use user_namespace::UserNamespace;
 
 /// Mount point of the pod's shared memory in the sandbox's directory.
 const SHM: &str = "shm";
@@ -123,35 +128,52 @@ fn set_up(dir: PathBuf) -> io::Result<Supervisor> {
     }
     cgroup::move_self(&file.shim_cgroup).map_err(doing("leave the agent's control group"))?;
     cgroup::create(&file.cgroup, &file.spec.resources).map_err(doing("make the pod's group"))?;
-    make_namespaces(&file.spec)?;
+    let users = make_namespaces(&file)?;
     if !file.spec.host_ipc {
-        mount_shm(&dir.join(SHM)).map_err(doing("mount shared memory"))?;
+        let root = users.as_ref().and_then(|users| users.ids.on_node(0));
+        mount_shm(&dir.join(SHM), root.unwrap_or(0)).map_err(doing("mount shared memory"))?;
     }
     let signals = block_signals()?;
     let pause = match file.spec.share_process_namespace && !file.spec.host_pid {
         true => {
             let group = format!("{}/pause", file.cgroup);
             cgroup::create(&group, &Resources::default())?;
-            Some(pause::start(&group).map_err(doing("make a process namespace"))?)
+            Some(pause::start(&group, users.as_ref()).map_err(doing("make a process namespace"))?)
         }
         false => None,
     };
     let listener = listen().map_err(doing("open the socket"))?;
-    Ok(Supervisor::new(dir, file, listener, signals, pause))
+    let users = users.map(Rc::new);
+    Ok(Supervisor::new(dir, file, listener, signals, pause, users))
 }
 
 fn doing(what: &'static str) -> impl FnOnce(io::Error) -> io::Error {
     move |error| io::Error::new(error.kind(), format!("{what}: {error}"))
 }
 
-fn make_namespaces(spec: &SandboxSpec) -> io::Result<()> {
-    let mut flags = CloneFlags::empty();
-    flags.set(
+/// Makes the pod's namespaces and enters them, but for the one of users that it may have.
+fn make_namespaces(file: &SandboxFile) -> io::Result<Option<UserNamespace>> {
+    let spec = &file.spec;
+    let mut kinds = CloneFlags::empty();
+    kinds.set(
         CloneFlags::CLONE_NEWNET | CloneFlags::CLONE_NEWUTS,
         !spec.host_network,
     );
-    flags.set(CloneFlags::CLONE_NEWIPC, !spec.host_ipc);
-    unshare(flags).map_err(|errno| doing("make namespaces")(errno.into()))?;
+    kinds.set(CloneFlags::CLONE_NEWIPC, !spec.host_ipc);
+    match file.ids {
+        Some(ids) => UserNamespace::create(ids, kinds, || set_up_namespaces(spec))
+            .map(Some)
+            .map_err(doing("make namespaces with users of their own")),
+        None => {
+            unshare(kinds).map_err(|errno| doing("make namespaces")(errno.into()))?;
+            set_up_namespaces(spec)?;
+            Ok(None)
+        }
+    }
+}
+
+/// Prepares the pod's namespaces, as their root.
+fn set_up_namespaces(spec: &SandboxSpec) -> io::Result<()> {
     if !spec.host_network {
         raise_loopback().map_err(doing("raise the loopback interface"))?;
         if !spec.hostname.is_empty() {
@@ -220,10 +242,10 @@ fn raise_loopback() -> io::Result<()> {
     }
 }
 
-fn mount_shm(target: &Path) -> io::Result<()> {
+fn mount_shm(target: &Path, root: u32) -> io::Result<()> {
     fs::create_dir_all(target)?;
     let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC;
-    let data = format!("mode=1777,size={SHM_BYTES}");
+    let data = format!("mode=1777,size={SHM_BYTES},uid={root},gid={root}");
     mount(
         Some("shm"),
         target,

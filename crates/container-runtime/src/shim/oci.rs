@@ -4,10 +4,12 @@
 //! [`Launch`](super::launch::Launch) after libcontainer has made the container, because
 //! libcontainer drops capabilities before its executor could install a filter.
 
-use std::fs;
+use std::fs::{self, File};
 use std::io;
+use std::os::fd::AsRawFd;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
+use std::rc::Rc;
 
 use oci_spec::OciSpecError;
 use oci_spec::runtime::{
@@ -18,6 +20,7 @@ use oci_spec::runtime::{
     SpecBuilder, UserBuilder,
 };
 
+use super::user_namespace::UserNamespace;
 use crate::spec::{ContainerSpec, Device, Mount, MountSource, Propagation, Resources};
 
 /// What the sandbox adds to the container's own specification.
@@ -31,8 +34,10 @@ pub(crate) struct Surroundings {
     pub shm: PathBuf,
     /// Process namespace: the pod's shared one, the node's, or one of its own.
     pub pid_namespace: PidNamespace,
-    /// Bound sub-paths by index of the mount.
-    pub sub_paths: PathBuf,
+    /// What was bound to be mounted, by index of the mount.
+    pub staged: PathBuf,
+    /// The pod's users, where they are not the node's.
+    pub users: Option<Rc<UserNamespace>>,
     /// The machine has control groups version 2.
     pub unified: bool,
     /// Roots of the version 1 trees that have the container's group.
@@ -40,11 +45,12 @@ pub(crate) struct Surroundings {
 }
 
 /// Which process namespace a container gets.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Debug)]
 pub(crate) enum PidNamespace {
     Own,
     Node,
-    Shared(PathBuf),
+    /// The one that is held open: its path could not be opened by the users of a pod.
+    Shared(File),
 }
 
 /// Why no specification came out.
@@ -154,21 +160,27 @@ fn namespaces(around: &Surroundings) -> Result<Vec<LinuxNamespace>, OciError> {
     }
     match &around.pid_namespace {
         PidNamespace::Own => list.push(namespace(LinuxNamespaceType::Pid, None)?),
-        PidNamespace::Shared(path) => {
-            list.push(namespace(LinuxNamespaceType::Pid, Some(path))?);
+        PidNamespace::Shared(held) => {
+            list.push(namespace(LinuxNamespaceType::Pid, Some(held))?);
         }
         PidNamespace::Node => {}
+    }
+    if let Some(users) = &around.users {
+        list.push(namespace(LinuxNamespaceType::User, Some(users.handle()))?);
     }
     Ok(list)
 }
 
 fn namespace(
     kind: LinuxNamespaceType,
-    path: Option<&Path>,
+    held: Option<&File>,
 ) -> Result<LinuxNamespace, OciSpecError> {
     let builder = LinuxNamespaceBuilder::default().typ(kind);
-    match path {
-        Some(path) => builder.path(path).build(),
+    match held {
+        // libcontainer's processes are copies of this one, and have the same descriptors.
+        Some(held) => builder
+            .path(format!("/proc/self/fd/{}", held.as_raw_fd()))
+            .build(),
         None => builder.build(),
     }
 }
@@ -345,15 +357,13 @@ fn mounts(container: &ContainerSpec, around: &Surroundings) -> Result<Vec<OciMou
         )?,
     });
     for (index, wanted) in container.mounts.iter().enumerate() {
-        list.push(pod_mount(
-            wanted,
-            &around.sub_paths.join(index.to_string()),
-        )?);
+        let staged = around.staged.join(index.to_string());
+        list.push(pod_mount(wanted, &staged, around.users.is_some())?);
     }
     Ok(list)
 }
 
-fn pod_mount(wanted: &Mount, sub_path_target: &Path) -> Result<OciMount, OciError> {
+fn pod_mount(wanted: &Mount, staged: &Path, mapped: bool) -> Result<OciMount, OciError> {
     match &wanted.source {
         MountSource::Bind {
             path,
@@ -361,8 +371,8 @@ fn pod_mount(wanted: &Mount, sub_path_target: &Path) -> Result<OciMount, OciErro
             recursive_read_only,
             propagation,
         } => {
-            let source = if sub_path.is_some() {
-                sub_path_target
+            let source = if sub_path.is_some() || mapped {
+                staged
             } else {
                 path
             };
@@ -381,7 +391,7 @@ fn pod_mount(wanted: &Mount, sub_path_target: &Path) -> Result<OciMount, OciErro
         }
         MountSource::Layers { .. } => {
             let options = ["rbind", "ro", "nosuid", "nodev", "noexec"];
-            bind(&wanted.destination, sub_path_target, &options)
+            bind(&wanted.destination, staged, &options)
         }
         MountSource::Tmpfs { size_bytes, mode } => {
             let access = if wanted.read_only { "ro" } else { "rw" };

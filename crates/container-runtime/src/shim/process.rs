@@ -40,8 +40,8 @@ pub(crate) struct Ends {
 pub(crate) struct Wiring {
     pub tty: bool,
     pub stdin: bool,
-    pub uid: u32,
-    pub gid: u32,
+    /// User and group of the process, as the node has them.
+    pub owner: (u32, u32),
 }
 
 impl Ends {
@@ -110,8 +110,8 @@ fn pipe(wiring: Wiring) -> io::Result<(OwnedFd, OwnedFd)> {
     let (reader, writer) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)?;
     // So that the container's user may open /dev/stdout and the like by name.
     let (uid, gid) = (
-        rustix::fs::Uid::from_raw(wiring.uid),
-        rustix::fs::Gid::from_raw(wiring.gid),
+        rustix::fs::Uid::from_raw(wiring.owner.0),
+        rustix::fs::Gid::from_raw(wiring.owner.1),
     );
     rustix::fs::fchown(&writer, Some(uid), Some(gid))?;
     Ok((reader, writer))

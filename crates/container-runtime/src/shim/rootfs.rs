@@ -10,6 +10,8 @@ use std::path::{Component, Path, PathBuf};
 use nix::mount::{MsFlags, mount};
 use rustix::fs::{Mode, OFlags, ResolveFlags};
 
+use super::mapped_mounts::{self, Depth, MappedLayers};
+use super::user_namespace::UserNamespace;
 use crate::spec::RootfsSpec;
 
 /// Longest mount data: one page, with the end of the string.
@@ -18,8 +20,15 @@ const MOUNT_DATA_BYTES_MAX: usize = 4095;
 /// Largest `/etc/passwd` or `/etc/group` that is believed.
 const USER_FILE_BYTES_MAX: u64 = 1 << 20;
 
-/// Mounts the overlay at `target`. Nothing happens when it is mounted already.
-pub(crate) fn mount_overlay(rootfs: &RootfsSpec, target: &Path) -> io::Result<()> {
+/// Mounts the overlay at `target`; with `users`, as they have its ids.
+///
+/// What they write keeps their ids on disk: an overlay makes things of its own beside it, as the
+/// node's root, which is nobody among them. The directories go with the container.
+pub(crate) fn mount_overlay(
+    rootfs: &RootfsSpec,
+    target: &Path,
+    users: Option<&UserNamespace>,
+) -> io::Result<()> {
     for dir in [target, &rootfs.upper_dir, &rootfs.work_dir] {
         fs::create_dir_all(dir)?;
     }
@@ -28,8 +37,18 @@ pub(crate) fn mount_overlay(rootfs: &RootfsSpec, target: &Path) -> io::Result<()
         &rootfs.upper_dir,
         std::os::unix::fs::PermissionsExt::from_mode(0o755),
     )?;
-    let data = |relative_to: Option<&Path>| overlay_data(rootfs, relative_to);
-    mount_data(&rootfs.lowerdirs, data, target, MsFlags::empty())
+    let mount = |layers: &[PathBuf]| {
+        let data = |relative_to: Option<&Path>| overlay_data(layers, rootfs, relative_to);
+        mount_data(layers, data, target, MsFlags::empty())
+    };
+    let Some(users) = users else {
+        return mount(&rootfs.lowerdirs);
+    };
+    let root = users.ids.on_node(0);
+    std::os::unix::fs::chown(&rootfs.upper_dir, root, root)?;
+    let staged = target.with_extension("layers");
+    let layers = MappedLayers::mount(&rootfs.lowerdirs, &staged, users)?;
+    mount(&layers.lowerdirs)
 }
 
 /// Mounts an overlay with the options that `data` makes for paths relative to a directory.
@@ -63,25 +82,39 @@ fn mount_data(
     })
 }
 
-/// Mounts layers at `target`, read-only.
-pub(crate) fn mount_layers(layers: &[PathBuf], target: &Path) -> io::Result<()> {
+/// Mounts layers at `target`, read-only; with `users`, as they have their ids.
+pub(crate) fn mount_layers(
+    layers: &[PathBuf],
+    target: &Path,
+    users: Option<&UserNamespace>,
+) -> io::Result<()> {
     // Without anything to write to, the kernel wants two directories at least.
     let empty = target.with_extension("empty");
     for dir in [target, &empty] {
         fs::create_dir_all(dir)?;
     }
-    let all: Vec<PathBuf> = std::iter::once(empty)
+    let mut all: Vec<PathBuf> = std::iter::once(empty)
         .chain(layers.iter().cloned())
         .collect();
+    let mapped = match users {
+        Some(users) => {
+            let staged = target.with_extension("mapped");
+            Some(MappedLayers::mount(&all, &staged, users)?)
+        }
+        None => None,
+    };
+    if let Some(mapped) = &mapped {
+        all.clone_from(&mapped.lowerdirs);
+    }
     let flags = MsFlags::MS_RDONLY | MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC;
-    // The empty one is elsewhere, and named as it is.
+    // The empty one may be elsewhere, and is then named as it is.
     let data = |relative_to: Option<&Path>| layers_data(&all, relative_to);
-    mount_data(layers, data, target, flags)
+    mount_data(&all[1..], data, target, flags)
 }
 
 /// The overlay's mount options; pure.
-fn overlay_data(rootfs: &RootfsSpec, relative_to: Option<&Path>) -> Vec<u8> {
-    let mut data = layers_data(&rootfs.lowerdirs, relative_to);
+fn overlay_data(lowerdirs: &[PathBuf], rootfs: &RootfsSpec, relative_to: Option<&Path>) -> Vec<u8> {
+    let mut data = layers_data(lowerdirs, relative_to);
     data.extend(b",upperdir=");
     escape(&rootfs.upper_dir, b",\\", &mut data);
     data.extend(b",workdir=");
@@ -141,27 +174,14 @@ pub(crate) fn read_inside(root: &Path, path: &str) -> io::Result<String> {
 
 /// Binds `sub_path` of `volume` to `target`, whatever links the volume contains: each step is
 /// resolved by the kernel below the volume's root, and what was found is what is bound.
-pub(crate) fn bind_sub_path(volume: &Path, sub_path: &Path, target: &Path) -> io::Result<()> {
+pub(crate) fn bind_sub_path(
+    volume: &Path,
+    sub_path: &Path,
+    target: &Path,
+    users: Option<&UserNamespace>,
+) -> io::Result<()> {
     let found = open_beneath(volume, sub_path)?;
-    let metadata = File::from(found.try_clone()?).metadata()?;
-    if metadata.is_dir() {
-        fs::create_dir_all(target)?;
-    } else {
-        if let Some(parent) = target.parent() {
-            fs::create_dir_all(parent)?;
-        }
-        File::create(target)?;
-    }
-    let source = format!("/proc/self/fd/{}", found.as_raw_fd());
-    let flags = MsFlags::MS_BIND | MsFlags::MS_REC;
-    mount(
-        Some(source.as_str()),
-        target,
-        None::<&str>,
-        flags,
-        None::<&str>,
-    )?;
-    Ok(())
+    mapped_mounts::bind(&found, target, Depth::All, users)
 }
 
 fn open_beneath(volume: &Path, sub_path: &Path) -> io::Result<OwnedFd> {
@@ -222,12 +242,13 @@ mod tests {
         };
         let text = |data| String::from_utf8(data).unwrap();
         assert_eq!(
-            text(overlay_data(&rootfs, None)),
+            text(overlay_data(&rootfs.lowerdirs, &rootfs, None)),
             r"lowerdir=/l/top\:x:/l/base,upperdir=/u\,1,workdir=/w"
         );
         let parent = common_parent(&rootfs.lowerdirs).unwrap();
         assert_eq!(parent, Path::new("/l"));
-        assert!(text(overlay_data(&rootfs, Some(&parent))).starts_with(r"lowerdir=top\:x:base,"));
+        let relative = text(overlay_data(&rootfs.lowerdirs, &rootfs, Some(&parent)));
+        assert!(relative.starts_with(r"lowerdir=top\:x:base,"));
     }
 
     #[test]

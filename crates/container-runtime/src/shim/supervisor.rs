@@ -8,6 +8,7 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::net::UnixListener;
 use std::path::PathBuf;
+use std::rc::Rc;
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -20,6 +21,7 @@ use super::jobs::Job;
 use super::limits::{CONNECTIONS_MAX, EARLY_EXITS_MAX, STUCK_CLIENT_MS};
 use super::log::Stream;
 use super::process::{Output, Owner, Process};
+use super::user_namespace::UserNamespace;
 use super::worker::Worker;
 use crate::protocol::FrameKind;
 use crate::spec::{ContainerState, LogSpec, SandboxEvent};
@@ -50,6 +52,8 @@ pub(crate) struct Supervisor {
     pub file: SandboxFile,
     pub unified: bool,
     pub pause: Option<i32>,
+    /// The pod's users, where they are not the node's.
+    pub users: Option<Rc<UserNamespace>>,
     pub containers: BTreeMap<String, Container>,
     pub processes: BTreeMap<u64, Process>,
     pub connections: BTreeMap<u64, Connection>,
@@ -82,12 +86,14 @@ impl Supervisor {
         listener: UnixListener,
         signals: SignalFd,
         pause: Option<i32>,
+        users: Option<Rc<UserNamespace>>,
     ) -> Supervisor {
         Supervisor {
             dir,
             file,
             unified: super::worker::is_unified(),
             pause,
+            users,
             containers: BTreeMap::new(),
             processes: BTreeMap::new(),
             connections: BTreeMap::new(),

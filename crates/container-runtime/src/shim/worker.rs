@@ -21,14 +21,15 @@ use nix::unistd::{ForkResult, fork};
 use serde::{Deserialize, Serialize};
 
 use super::launch::Launch;
+use super::mapped_mounts::{self, Depth};
 use super::oci::{self, Surroundings};
-use super::users::{self, Account};
-use super::{rootfs, seccomp, seccomp_profile};
+use super::prepare::account;
+use super::{seccomp, user_namespace};
 use crate::cgroup::{self, Hierarchies};
 use crate::client::cleanup;
 use crate::protocol::Failure;
 use crate::spec::{
-    ContainerSpec, ExecSpec, Mount, MountSource, Propagation, ResolvedUser, Seccomp, StartError,
+    ContainerSpec, ExecSpec, Mount, MountSource, Propagation, ResolvedUser, StartError,
     StartErrorKind,
 };
 use crate::state_dir::{self, Durability};
@@ -109,96 +110,14 @@ pub(crate) struct Place {
 }
 
 impl Place {
-    fn root(&self) -> PathBuf {
+    pub fn root(&self) -> PathBuf {
         self.dir.join(state_dir::BUNDLE).join("rootfs")
     }
 
-    fn sub_paths(&self) -> PathBuf {
+    /// What was bound to be mounted: sub-paths, and all where ids are mapped.
+    pub fn staged(&self) -> PathBuf {
         self.dir.join("sub-paths")
     }
-}
-
-/// Mounts a container's root and looks its user up.
-pub(crate) fn create(spec: &ContainerSpec, place: &Place) -> Report {
-    match prepare(spec, place) {
-        Ok(account) => Report::Created { user: account.user },
-        Err(error) => {
-            // A half-made container is taken down here; what that fails at, `remove` or
-            // `destroy` will find again.
-            if let Report::Failed(second) = remove(place, Some(spec)) {
-                tracing::debug!(?second, "clean-up of a failed creation");
-            }
-            Report::Failed(Failure::Start(error))
-        }
-    }
-}
-
-fn prepare(spec: &ContainerSpec, place: &Place) -> Result<Account, StartError> {
-    let mount_error = |message: String| StartError {
-        kind: StartErrorKind::Mount,
-        message,
-    };
-    rootfs::mount_overlay(&spec.rootfs, &place.root())
-        .map_err(|error| mount_error(error.to_string()))?;
-    for (index, mount) in spec.mounts.iter().enumerate() {
-        let target = place.sub_paths().join(index.to_string());
-        prepare_mount(mount, &target).map_err(mount_error)?;
-    }
-    if let Seccomp::Localhost(path) = &spec.security.seccomp {
-        // Read again when the command starts; what is wrong with it is told before.
-        seccomp_profile::program(path).map_err(|message| StartError {
-            kind: StartErrorKind::Other,
-            message,
-        })?;
-    }
-    account(spec, place)
-}
-
-/// Finds, or makes at `target`, what is mounted.
-fn prepare_mount(mount: &Mount, target: &Path) -> Result<(), String> {
-    let (volume, sub_path) = match &mount.source {
-        MountSource::Tmpfs { .. } => return Ok(()),
-        MountSource::Layers {
-            lowerdirs,
-            sub_path,
-        } => {
-            let whole = target.with_extension("layers");
-            rootfs::mount_layers(lowerdirs, &whole).map_err(|error| error.to_string())?;
-            (whole, sub_path.clone().unwrap_or_else(|| ".".into()))
-        }
-        MountSource::Bind {
-            path,
-            sub_path: Some(sub_path),
-            ..
-        } => (path.clone(), sub_path.clone()),
-        MountSource::Bind { path, .. } => {
-            return match fs::symlink_metadata(path) {
-                Ok(_) => Ok(()),
-                Err(error) => {
-                    let (path, to) = (path.display(), mount.destination.display());
-                    Err(format!("mount {path} to {to}: {error}"))
-                }
-            };
-        }
-    };
-    rootfs::bind_sub_path(&volume, &sub_path, target).map_err(|error| {
-        let (volume, sub) = (volume.display(), sub_path.display());
-        format!("prepare subPath {sub} of {volume}: {error}")
-    })
-}
-
-fn account(spec: &ContainerSpec, place: &Place) -> Result<Account, StartError> {
-    let read = |path| {
-        rootfs::read_inside(&place.root(), path).map_err(|error| StartError {
-            kind: StartErrorKind::Other,
-            message: format!("read the image's /{path}: {error}"),
-        })
-    };
-    let (passwd, group) = (read("etc/passwd")?, read("etc/group")?);
-    users::resolve(&spec.user, &passwd, &group).map_err(|message| StartError {
-        kind: StartErrorKind::UserNotFound,
-        message,
-    })
 }
 
 /// Standard streams of a new process; the worker's own ends.
@@ -217,8 +136,8 @@ pub(crate) fn start(
     around: impl FnOnce(PathBuf, PathBuf) -> Surroundings,
     streams: Streams,
 ) -> Report {
-    let around = around(place.root(), place.sub_paths());
-    match run_container(spec, place, &around, streams) {
+    let around = around(place.root(), place.staged());
+    match run_container(spec, place, around, streams) {
         Ok(pid) => Report::Running { pid },
         Err(error) => Report::Failed(Failure::Start(error)),
     }
@@ -227,7 +146,7 @@ pub(crate) fn start(
 fn run_container(
     spec: &ContainerSpec,
     place: &Place,
-    around: &Surroundings,
+    mut around: Surroundings,
     streams: Streams,
 ) -> Result<i32, StartError> {
     let (status, status_writer) = status_pipe()?;
@@ -237,8 +156,14 @@ fn run_container(
     launch.propagation = propagation(&spec.mounts);
     connect(streams.pipes).map_err(failed("connect the container's streams"))?;
     set_oom_score(spec.oom_score_adj.unwrap_or(0));
+    if around.users.is_some() {
+        mapped_mounts::leave_the_nodes()
+            .and_then(|()| stage_shm(&mut around))
+            .and_then(|()| mapped_mounts::open_the_way_to(&place.dir))
+            .map_err(failed("prepare the way to the container's root"))?;
+    }
     let bundle = place.dir.join(state_dir::BUNDLE);
-    let config = oci::spec(spec, around).map_err(|error| describe("specify", &error))?;
+    let config = oci::spec(spec, &around).map_err(|error| describe("specify", &error))?;
     state_dir::write_json(&bundle.join("config.json"), &config, Durability::PageCache)
         .map_err(failed("write the container's configuration"))?;
     let library_root = place.dir.join("libcontainer");
@@ -263,6 +188,28 @@ fn run_container(
     wait_for_exec(status).map(|()| pid)
 }
 
+/// Brings the pod's shared memory to where the pod's users can reach it.
+fn stage_shm(around: &mut Surroundings) -> io::Result<()> {
+    let target = around.staged.join("shm");
+    mapped_mounts::bind(
+        &mapped_mounts::find(&around.shm)?,
+        &target,
+        Depth::One,
+        None,
+    )?;
+    around.shm = target;
+    Ok(())
+}
+
+/// What a command must know of where it is to run.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Machine {
+    /// Control groups are version 2.
+    pub unified: bool,
+    /// The pod has users of its own.
+    pub own_users: bool,
+}
+
 /// Runs a command in a running container.
 ///
 /// Joins the namespaces by itself instead of through libcontainer: it needs neither the
@@ -273,13 +220,13 @@ pub(crate) fn exec(
     place: &Place,
     container_pid: i32,
     streams: Streams,
-    unified: bool,
+    machine: Machine,
 ) -> Report {
     let spec: ContainerSpec = match state_dir::read_json(&place.dir.join(state_dir::SPEC_FILE)) {
         Ok(spec) => spec,
         Err(error) => return Report::failed("read the container's specification", error),
     };
-    match run_exec(exec, &spec, place, container_pid, streams, unified) {
+    match run_exec(exec, &spec, place, container_pid, streams, machine) {
         Ok(pid) => Report::Running { pid },
         Err(error) => Report::Failed(Failure::Start(error)),
     }
@@ -291,10 +238,10 @@ fn run_exec(
     place: &Place,
     container_pid: i32,
     streams: Streams,
-    unified: bool,
+    machine: Machine,
 ) -> Result<i32, StartError> {
     let (status, status_writer) = status_pipe()?;
-    let mut launch = launch(spec, &exec.args, place, &streams, unified)?;
+    let mut launch = launch(spec, &exec.args, place, &streams, machine.unified)?;
     launch.env.extend(
         exec.env
             .iter()
@@ -321,10 +268,12 @@ fn run_exec(
     )
     .map_err(|errno| failed("find the container")(errno.into()))?;
     let mut kinds = CloneFlags::CLONE_NEWNS | CloneFlags::CLONE_NEWPID;
-    if unified {
-        kinds |= CloneFlags::CLONE_NEWCGROUP;
-    }
+    kinds.set(CloneFlags::CLONE_NEWCGROUP, machine.unified);
+    kinds.set(CloneFlags::CLONE_NEWUSER, machine.own_users);
     setns(target.as_fd(), kinds).map_err(|errno| describe("enter the container", &errno))?;
+    if machine.own_users {
+        user_namespace::become_root().map_err(failed("become the pod's root"))?;
+    }
     // SAFETY: this process has one thread. The child is the first in the process namespace.
     match unsafe { fork() }.map_err(|errno| describe("fork", &errno))? {
         ForkResult::Child => {

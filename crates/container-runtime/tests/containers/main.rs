@@ -7,4 +7,5 @@ mod lifecycle;
 mod mounts;
 mod recovery;
 mod sessions;
+mod user_namespaces;
 mod world;

@@ -1,0 +1,66 @@
+//! Which ids of the node a pod with users of its own gets; pure.
+
+use serde::{Deserialize, Serialize};
+
+/// Ids of each such pod: as many as images and pods commonly name (KEP-127).
+pub(crate) const IDS_PER_POD: u32 = 1 << 16;
+
+/// Ranges that there are. The first is for the node's own users; the last ends with the id that
+/// stands for none.
+const RANGES: std::ops::Range<u32> = 1..u32::MAX / IDS_PER_POD;
+
+/// User and group ids of the node that are one pod's alone: `first` is the pod's 0.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct IdRange {
+    first: u32,
+}
+
+impl IdRange {
+    /// The lowest range that is nobody's.
+    pub fn lowest_free(taken: &[IdRange]) -> Option<IdRange> {
+        RANGES
+            .map(|number| IdRange {
+                first: number * IDS_PER_POD,
+            })
+            .find(|range| !taken.contains(range))
+    }
+
+    /// What an id of the pod is on the node, if the pod has it.
+    pub fn on_node(self, id: u32) -> Option<u32> {
+        (id < IDS_PER_POD).then(|| self.first + id)
+    }
+
+    /// The line of `uid_map` and `gid_map`.
+    pub fn map(self) -> String {
+        format!("0 {} {IDS_PER_POD}\n", self.first)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_pod_has_a_range_of_its_own_above_the_nodes_users() {
+        let first = IdRange::lowest_free(&[]).unwrap();
+        assert_eq!(first.map(), "0 65536 65536\n");
+        let second = IdRange::lowest_free(&[first]).unwrap();
+        assert_eq!(second.map(), "0 131072 65536\n");
+        // What a pod leaves, another gets.
+        assert_eq!(IdRange::lowest_free(&[second]), Some(first));
+        assert_eq!(first.on_node(1000), Some(66_536));
+        assert_eq!(first.on_node(IDS_PER_POD), None);
+    }
+
+    #[test]
+    fn the_last_range_ends_before_the_id_that_is_none() {
+        let all: Vec<_> = RANGES
+            .map(|number| IdRange {
+                first: number * IDS_PER_POD,
+            })
+            .collect();
+        let last = all.last().unwrap().on_node(IDS_PER_POD - 1).unwrap();
+        assert!(last < u32::MAX);
+        assert_eq!(IdRange::lowest_free(&all), None);
+    }
+}

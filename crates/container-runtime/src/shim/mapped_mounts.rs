@@ -1,0 +1,194 @@
+//! Mounts that show files with the ids that a pod's user namespace gives them.
+//!
+//! On disk nothing changes: what belongs to root belongs to the pod's root where the pod sees it,
+//! and what the pod's root makes belongs to root on disk.
+
+use std::fs::{self, File};
+use std::io;
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+
+use nix::mount::{MntFlags, MsFlags, mount, umount2};
+use nix::sched::{CloneFlags, unshare};
+use rustix::fs::{CWD, Mode, OFlags};
+use rustix::mount::{MoveMountFlags, OpenTreeFlags, move_mount, open_tree};
+
+use super::user_namespace::UserNamespace;
+
+const MOUNT_ATTR_IDMAP: u64 = 0x0010_0000;
+
+/// `struct mount_attr` of `linux/mount.h`.
+#[repr(C)]
+struct MountAttributes {
+    set: u64,
+    clear: u64,
+    propagation: u64,
+    user_namespace: u64,
+}
+
+/// How much of a tree of mounts is taken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Depth {
+    /// The mount alone.
+    One,
+    /// All that is mounted below it, too.
+    All,
+}
+
+/// Finds a file or directory of the node.
+pub(crate) fn find(path: &Path) -> io::Result<OwnedFd> {
+    let flags = OFlags::PATH | OFlags::CLOEXEC;
+    Ok(rustix::fs::open(path, flags, Mode::empty())?)
+}
+
+/// Binds what was found to `target`, which is made; with `users`, as they have the ids.
+pub(crate) fn bind(
+    found: &OwnedFd,
+    target: &Path,
+    depth: Depth,
+    users: Option<&UserNamespace>,
+) -> io::Result<()> {
+    make_target(found, target)?;
+    let tree = copy(found, depth)?;
+    if let Some(users) = users {
+        map_ids(&tree, depth, users)?;
+    }
+    attach(&tree, target)
+}
+
+fn make_target(found: &OwnedFd, target: &Path) -> io::Result<()> {
+    if File::from(found.try_clone()?).metadata()?.is_dir() {
+        return fs::create_dir_all(target);
+    }
+    if let Some(parent) = target.parent() {
+        fs::create_dir_all(parent)?;
+    }
+    File::create(target).map(drop)
+}
+
+/// A copy of the mounts at a place, attached nowhere yet.
+fn copy(found: &OwnedFd, depth: Depth) -> io::Result<OwnedFd> {
+    let mut flags = OpenTreeFlags::OPEN_TREE_CLONE
+        | OpenTreeFlags::OPEN_TREE_CLOEXEC
+        | OpenTreeFlags::AT_EMPTY_PATH;
+    flags.set(OpenTreeFlags::AT_RECURSIVE, depth == Depth::All);
+    Ok(open_tree(found, "", flags)?)
+}
+
+fn attach(tree: &OwnedFd, target: &Path) -> io::Result<()> {
+    let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH;
+    Ok(move_mount(tree, "", CWD, target, flags)?)
+}
+
+fn map_ids(tree: &OwnedFd, depth: Depth, users: &UserNamespace) -> io::Result<()> {
+    let attributes = MountAttributes {
+        set: MOUNT_ATTR_IDMAP,
+        clear: 0,
+        propagation: 0,
+        user_namespace: users.handle().as_raw_fd() as u64,
+    };
+    let mut flags = libc::AT_EMPTY_PATH;
+    if depth == Depth::All {
+        flags |= libc::AT_RECURSIVE;
+    }
+    // SAFETY: the empty name and the structure, of the size given, live through the call.
+    let result = unsafe {
+        libc::syscall(
+            libc::SYS_mount_setattr,
+            tree.as_raw_fd(),
+            c"".as_ptr(),
+            flags,
+            &raw const attributes,
+            size_of::<MountAttributes>(),
+        )
+    };
+    if result == 0 {
+        return Ok(());
+    }
+    let error = io::Error::last_os_error();
+    Err(match error.raw_os_error() {
+        // Each file system has to say that it can; one that is mapped already cannot again.
+        Some(libc::EINVAL | libc::EPERM) => io::Error::new(
+            io::ErrorKind::Unsupported,
+            "its file system, or one that is mounted below it, cannot show the ids of the pod's \
+             user namespace (hostUsers: false)",
+        ),
+        _ => error,
+    })
+}
+
+/// Layers of an overlay, each as the pod's users have its ids, mounted until this is dropped: the
+/// overlay keeps what it is made of.
+pub(crate) struct MappedLayers {
+    dir: PathBuf,
+    /// Where they are mounted, in their order.
+    pub lowerdirs: Vec<PathBuf>,
+}
+
+impl MappedLayers {
+    /// Mounts the layers below `dir`, which is made.
+    pub fn mount(lowerdirs: &[PathBuf], dir: &Path, users: &UserNamespace) -> io::Result<Self> {
+        let mut layers = MappedLayers {
+            dir: dir.to_owned(),
+            lowerdirs: Vec::new(),
+        };
+        for (index, layer) in lowerdirs.iter().enumerate() {
+            let target = dir.join(index.to_string());
+            find(layer)
+                .and_then(|found| bind(&found, &target, Depth::One, Some(users)))
+                .map_err(|error| {
+                    let layer = layer.display();
+                    io::Error::new(error.kind(), format!("mount {layer}: {error}"))
+                })?;
+            layers.lowerdirs.push(target);
+        }
+        Ok(layers)
+    }
+}
+
+impl Drop for MappedLayers {
+    fn drop(&mut self) {
+        // What stays is in the container's directory, and goes with it.
+        for target in &self.lowerdirs {
+            umount2(target, MntFlags::MNT_DETACH).ok();
+            fs::remove_dir(target).ok();
+        }
+        fs::remove_dir(&self.dir).ok();
+    }
+}
+
+/// Gives this process mounts of its own: what is mounted later is seen by nobody else.
+pub(crate) fn leave_the_nodes() -> io::Result<()> {
+    unshare(CloneFlags::CLONE_NEWNS)?;
+    let flags = MsFlags::MS_SLAVE | MsFlags::MS_REC;
+    mount(None::<&str>, "/", None::<&str>, flags, None::<&str>)?;
+    Ok(())
+}
+
+/// Lets anybody reach `dir`, in mounts of this process's own.
+///
+/// Root of a user namespace is nobody on the way to the container's root. A directory that is
+/// closed to others, as `/root` is, is covered by one that has nothing but the way down.
+pub(crate) fn open_the_way_to(dir: &Path) -> io::Result<()> {
+    let Some(closed) = outermost_closed(dir)? else {
+        return Ok(());
+    };
+    let tree = copy(&find(dir)?, Depth::All)?;
+    let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC;
+    let kind = Some("tmpfs");
+    mount(kind, &closed, kind, flags, Some("mode=755,size=64k"))?;
+    fs::create_dir_all(dir)?;
+    attach(&tree, dir)
+}
+
+/// The outermost directory above `dir` that others may not search.
+fn outermost_closed(dir: &Path) -> io::Result<Option<PathBuf>> {
+    let mut closed = None;
+    for above in dir.ancestors().skip(1) {
+        if fs::metadata(above)?.permissions().mode() & 0o001 == 0 {
+            closed = Some(above.to_owned());
+        }
+    }
+    Ok(closed)
+}

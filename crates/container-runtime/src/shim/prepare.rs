@@ -1,0 +1,151 @@
+//! Makes what a container is started from: its root, what is mounted into it, its user.
+
+use std::fs;
+use std::path::Path;
+
+use super::mapped_mounts::{self, Depth};
+use super::user_namespace::UserNamespace;
+use super::users::{self, Account};
+use super::worker::{Place, Report, remove};
+use super::{rootfs, seccomp_profile};
+use crate::id_range::{IDS_PER_POD, IdRange};
+use crate::protocol::Failure;
+use crate::spec::{
+    ContainerSpec, Mount, MountSource, Propagation, Seccomp, StartError, StartErrorKind,
+};
+
+/// Mounts a container's root and looks its user up.
+pub(crate) fn create(spec: &ContainerSpec, place: &Place, users: Option<&UserNamespace>) -> Report {
+    match prepare(spec, place, users) {
+        Ok(account) => Report::Created { user: account.user },
+        Err(error) => {
+            // A half-made container is taken down here; what that fails at, `remove` or
+            // `destroy` will find again.
+            if let Report::Failed(second) = remove(place, Some(spec)) {
+                tracing::debug!(?second, "clean-up of a failed creation");
+            }
+            Report::Failed(Failure::Start(error))
+        }
+    }
+}
+
+fn prepare(
+    spec: &ContainerSpec,
+    place: &Place,
+    users: Option<&UserNamespace>,
+) -> Result<Account, StartError> {
+    let mount_error = |message: String| StartError {
+        kind: StartErrorKind::Mount,
+        message,
+    };
+    rootfs::mount_overlay(&spec.rootfs, &place.root(), users)
+        .map_err(|error| mount_error(error.to_string()))?;
+    for (index, mount) in spec.mounts.iter().enumerate() {
+        let target = place.staged().join(index.to_string());
+        prepare_mount(mount, &target, users).map_err(mount_error)?;
+    }
+    if let Seccomp::Localhost(path) = &spec.security.seccomp {
+        // Read again when the command starts; what is wrong with it is told before.
+        seccomp_profile::program(path).map_err(|message| StartError {
+            kind: StartErrorKind::Other,
+            message,
+        })?;
+    }
+    let account = account(spec, place)?;
+    match users {
+        Some(users) => check_ids(&account, users.ids).map(|()| account),
+        None => Ok(account),
+    }
+}
+
+/// Tells whether a container's user and groups exist in the pod.
+fn check_ids(account: &Account, ids: IdRange) -> Result<(), StartError> {
+    let user = &account.user;
+    let mut all = [user.uid, user.gid].into_iter().chain(user.groups.clone());
+    match all.find(|id| ids.on_node(*id).is_none()) {
+        None => Ok(()),
+        Some(id) => Err(StartError {
+            kind: StartErrorKind::Other,
+            message: format!(
+                "user or group {id} is none of the pod's user namespace, which has 0 to {} \
+                 (hostUsers: false)",
+                IDS_PER_POD - 1
+            ),
+        }),
+    }
+}
+
+/// Finds, or makes at `target`, what is mounted.
+fn prepare_mount(
+    mount: &Mount,
+    target: &Path,
+    users: Option<&UserNamespace>,
+) -> Result<(), String> {
+    match &mount.source {
+        MountSource::Tmpfs { .. } => Ok(()),
+        MountSource::Layers {
+            lowerdirs,
+            sub_path,
+        } => {
+            let whole = target.with_extension("layers");
+            rootfs::mount_layers(lowerdirs, &whole, users).map_err(|error| error.to_string())?;
+            let sub_path = sub_path.as_deref().unwrap_or(Path::new("."));
+            // Its ids are mapped already.
+            bind_sub_path(&whole, sub_path, target, None)
+        }
+        MountSource::Bind {
+            propagation: Propagation::Bidirectional,
+            ..
+        } if users.is_some() => {
+            // The kernel takes no mounts from namespaces that may do less.
+            let to = mount.destination.display();
+            Err(format!(
+                "mount to {to}: mountPropagation Bidirectional needs the node's users \
+                 (hostUsers: true)"
+            ))
+        }
+        MountSource::Bind {
+            path,
+            sub_path: Some(sub_path),
+            ..
+        } => bind_sub_path(path, sub_path, target, users),
+        MountSource::Bind { path, .. } => {
+            let found = match users {
+                None => fs::symlink_metadata(path).map(drop),
+                Some(_) => mapped_mounts::find(path)
+                    .and_then(|found| mapped_mounts::bind(&found, target, Depth::All, users)),
+            };
+            found.map_err(|error| {
+                let (path, to) = (path.display(), mount.destination.display());
+                format!("mount {path} to {to}: {error}")
+            })
+        }
+    }
+}
+
+fn bind_sub_path(
+    volume: &Path,
+    sub_path: &Path,
+    target: &Path,
+    users: Option<&UserNamespace>,
+) -> Result<(), String> {
+    rootfs::bind_sub_path(volume, sub_path, target, users).map_err(|error| {
+        let (volume, sub) = (volume.display(), sub_path.display());
+        format!("prepare subPath {sub} of {volume}: {error}")
+    })
+}
+
+/// Whom a container runs as, by its image's own files.
+pub(crate) fn account(spec: &ContainerSpec, place: &Place) -> Result<Account, StartError> {
+    let read = |path| {
+        rootfs::read_inside(&place.root(), path).map_err(|error| StartError {
+            kind: StartErrorKind::Other,
+            message: format!("read the image's /{path}: {error}"),
+        })
+    };
+    let (passwd, group) = (read("etc/passwd")?, read("etc/group")?);
+    users::resolve(&spec.user, &passwd, &group).map_err(|message| StartError {
+        kind: StartErrorKind::UserNotFound,
+        message,
+    })
+}
