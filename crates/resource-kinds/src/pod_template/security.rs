@@ -49,13 +49,31 @@ pub(super) fn validate_pod(spec: &At<'_>, errors: &mut Vec<FieldError>) {
     if shared.is_true() && spec.get("hostPID").is_true() {
         errors.push(shared.invalid("ShareProcessNamespace and HostPID cannot both be enabled"));
     }
+    users(spec, errors);
+}
+
+/// What goes with users of the pod's own only, and what does not go with them (KEP-127).
+fn users(spec: &At<'_>, errors: &mut Vec<FieldError>) {
+    let containers = super::CONTAINER_LISTS.map(|list| spec.get(list));
+    let containers = containers.iter().flat_map(At::items);
     if spec.get("hostUsers").value == false {
+        let detail = "when `hostUsers` is false";
         for field in ["hostNetwork", "hostPID", "hostIPC"] {
             if spec.get(field).is_true() {
-                let detail = "when `hostUsers` is false";
                 errors.push(spec.get(field).forbidden(detail));
             }
         }
+        let devices = containers.map(|container| container.get("volumeDevices"));
+        errors.extend(
+            devices
+                .filter(|devices| !devices.is_empty())
+                .map(|devices| devices.forbidden(detail)),
+        );
+    } else {
+        let detail = "`hostUsers` must be false to use `Unmasked`";
+        let mounts = containers.map(|c| c.get("securityContext.procMount"));
+        let unmasked = mounts.filter(|mount| mount.text() == "Unmasked");
+        errors.extend(unmasked.map(|mount| mount.invalid(detail)));
     }
 }
 
@@ -101,5 +119,43 @@ mod tests {
         let mut errors = Vec::new();
         validate_pod(&At::root(&spec), &mut errors);
         assert_eq!(errors.len(), 1);
+    }
+
+    fn pod_errors(spec: serde_json::Value) -> Vec<String> {
+        let mut errors = Vec::new();
+        validate_pod(&At::root(&spec), &mut errors);
+        errors.iter().map(ToString::to_string).collect()
+    }
+
+    #[test]
+    fn users_of_its_own_need_namespaces_of_its_own() {
+        // statefulset.md 12.16
+        let pod = json!({"hostUsers": false, "hostNetwork": true, "hostPID": true,
+            "hostIPC": true, "containers": [{"volumeDevices": [{"name": "d"}],
+                "securityContext": {"procMount": "Unmasked"}}]});
+        let detail = "Forbidden: when `hostUsers` is false";
+        let fields = [
+            "hostNetwork",
+            "hostPID",
+            "hostIPC",
+            "containers[0].volumeDevices",
+        ];
+        assert_eq!(pod_errors(pod), fields.map(|at| format!("{at}: {detail}")));
+        let alone = json!({"hostUsers": false, "containers": [{}]});
+        assert_eq!(pod_errors(alone), [""; 0]);
+    }
+
+    #[test]
+    fn all_of_proc_is_for_users_of_its_own() {
+        // statefulset.md 12.16
+        let with = |host_users: serde_json::Value| {
+            let container = json!({"securityContext": {"procMount": "Unmasked"}});
+            pod_errors(json!({"hostUsers": host_users, "initContainers": [container]}))
+        };
+        let refused = "initContainers[0].securityContext.procMount: Invalid value: \"Unmasked\": \
+                       `hostUsers` must be false to use `Unmasked`";
+        assert_eq!(with(json!(null)), [refused]);
+        assert_eq!(with(json!(true)), [refused]);
+        assert_eq!(with(json!(false)), [""; 0]);
     }
 }
