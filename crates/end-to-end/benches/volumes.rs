@@ -5,13 +5,10 @@
 
 use std::process::Command;
 
+use end_to_end::figures::{Sample, sized};
 use end_to_end::{Instance, Kubectl, binary};
 use serde_json::{Value, json};
 
-/// Rounds, so that what else the machine does meets all alike.
-const ROUNDS: usize = 5;
-/// What one round does, in each place.
-const ARGUMENTS: [&str; 6] = ["--pages", "1000", "--size", "128", "-o", "json"];
 const FIGURES: [&str; 4] = [
     "durableMedianMs",
     "durable99Ms",
@@ -28,7 +25,9 @@ fn main() {
     }
     let mut seen: Vec<(&str, Vec<Value>)> = vec![("bare disk", Vec::new())];
     seen.extend(places.map(|place| (place, Vec::new())));
-    for _ in 0..ROUNDS {
+    // Rounds, so that what else the machine does meets all alike.
+    let rounds = sized(5, 1);
+    for _ in 0..rounds {
         for (place, figures) in &mut seen {
             figures.push(match *place {
                 "bare disk" => on_host(&instance),
@@ -36,7 +35,7 @@ fn main() {
             });
         }
     }
-    println!("median of {ROUNDS} rounds (from to)");
+    println!("median of {rounds} rounds (from to)");
     for (place, figures) in &seen {
         let cells = FIGURES.map(|figure| shown(figures, figure));
         println!("{place}: {}", cells.join("; "));
@@ -61,9 +60,15 @@ fn start(kubectl: &Kubectl, place: &str) {
     kubectl.wait_pods_ready(&[&format!("pod/{place}")]);
 }
 
+/// What one round does, in each place.
+fn arguments() -> [&'static str; 6] {
+    let [pages, size] = sized(["1000", "128"], ["20", "4"]);
+    ["--pages", pages, "--size", size, "-o", "json"]
+}
+
 fn in_pod(kubectl: &Kubectl, pod: &str) -> Value {
     let mut line = vec!["exec", pod, "--", "/mainstay", "bench", "disk", "/data"];
-    line.extend(ARGUMENTS);
+    line.extend(arguments());
     parsed(&kubectl.ok(&line))
 }
 
@@ -71,7 +76,7 @@ fn on_host(instance: &Instance) -> Value {
     let done = Command::new(binary())
         .args(["bench", "disk"])
         .arg(instance.data())
-        .args(ARGUMENTS)
+        .args(arguments())
         .output()
         .expect("run mainstay bench disk");
     assert!(done.status.success(), "{done:?}");
@@ -83,12 +88,9 @@ fn parsed(text: &str) -> Value {
 }
 
 fn shown(figures: &[Value], name: &str) -> String {
-    let mut values: Vec<f64> = figures
-        .iter()
-        .map(|round| round[name].as_f64().expect("a figure"))
-        .collect();
-    values.sort_by(f64::total_cmp);
-    let (least, middle) = (values[0], values[values.len() / 2]);
-    let most = values[values.len() - 1];
-    format!("{name} {middle:.2} ({least:.2}–{most:.2})")
+    let mut sample = Sample::new("");
+    for round in figures {
+        sample.push(round[name].as_f64().expect("a figure"));
+    }
+    format!("{name} {sample}")
 }

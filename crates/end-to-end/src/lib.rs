@@ -3,25 +3,31 @@
 //!
 //! Everything that a test starts belongs to a value here and ends with it, by pid.
 
+pub mod api;
 pub mod applications;
 pub mod cluster;
 pub mod debian;
+pub mod figures;
 pub mod helm;
 pub mod image;
 pub mod instance;
 pub mod kubectl;
+pub mod network;
 pub mod process;
 pub mod registry;
+pub mod runc;
 pub mod shell;
 pub mod stateful_set;
 pub mod wait;
 
 use std::path::PathBuf;
 
+pub use api::Api;
 pub use cluster::{text, words};
 pub use helm::Helm;
 pub use instance::{Instance, with_images, with_registry_of};
 pub use kubectl::{Kubectl, Output};
+pub use network::Network;
 pub use registry::Registry;
 pub use shell::Shell;
 pub use wait::{wait_for, wait_for_text};

@@ -1,6 +1,8 @@
-//! The processes of a pod, as the host sees them.
+//! The processes of a pod and of a server, as the host sees them.
 
 use std::fs;
+use std::path::Path;
+use std::time::Duration;
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -33,4 +35,69 @@ pub fn of_pod(kubectl: &Kubectl, pod: &str, program: &str) -> Pid {
 #[track_caller]
 pub fn kill_in_pod(kubectl: &Kubectl, pod: &str, program: &str) {
     kill(of_pod(kubectl, pod, program), Signal::SIGKILL).expect("send SIGKILL");
+}
+
+/// What a process has in memory, in MiB.
+#[derive(Clone, Copy, Debug)]
+pub struct Memory {
+    /// All of it (`Rss`).
+    pub resident: f64,
+    /// Pages that several processes have, divided among them (`Pss`).
+    pub proportional: f64,
+    /// Pages that only this one has.
+    pub own: f64,
+}
+
+/// What a process has in memory.
+///
+/// # Panics
+/// When it does not run.
+#[track_caller]
+pub fn memory(pid: i32) -> Memory {
+    let text = fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).expect("a running process");
+    let mib = |name: &str| {
+        let line = text.lines().find(|line| line.starts_with(name));
+        let number = line.and_then(|line| line.split_whitespace().nth(1)?.parse::<u32>().ok());
+        f64::from(number.unwrap_or_else(|| panic!("{name} {text}"))) / 1024.0
+    };
+    Memory {
+        resident: mib("Rss:"),
+        proportional: mib("Pss:"),
+        own: mib("Private_Clean:") + mib("Private_Dirty:"),
+    }
+}
+
+/// The processor time that a process has used, its ended threads included.
+///
+/// # Panics
+/// When it does not run.
+#[track_caller]
+pub fn processor_time(pid: i32) -> Duration {
+    let text = fs::read_to_string(format!("/proc/{pid}/stat")).expect("a running process");
+    // The name, which may have anything in it, is in parentheses; user and system time are the
+    // twelfth and thirteenth words after it, in hundredths of a second.
+    let after = text.rsplit(')').next().unwrap_or_default();
+    let ticks = after.split_whitespace().skip(11).take(2);
+    let hundredths: u64 = ticks.filter_map(|word| word.parse::<u64>().ok()).sum();
+    Duration::from_millis(hundredths * 10)
+}
+
+/// The shims of the server on that data directory.
+///
+/// # Panics
+/// When the processes cannot be listed.
+pub fn shims(data: &Path) -> Vec<i32> {
+    let data = data.to_string_lossy();
+    let processes = fs::read_dir("/proc").expect("read /proc");
+    let mut pids: Vec<i32> = processes
+        .filter_map(|entry| {
+            let entry = entry.ok()?;
+            let pid: i32 = entry.file_name().to_str()?.parse().ok()?;
+            let line = fs::read_to_string(entry.path().join("cmdline")).ok()?;
+            let is_shim = line.split('\0').nth(1) == Some("shim");
+            (is_shim && line.contains(data.as_ref())).then_some(pid)
+        })
+        .collect();
+    pids.sort_unstable();
+    pids
 }

@@ -6,73 +6,61 @@ use anyhow::{Result, bail};
 
 use crate::steps::cargo;
 
-/// A benchmark: its name and the cargo arguments that run it.
-type Benchmark = (&'static str, &'static [&'static str]);
+/// A benchmark.
+struct Benchmark {
+    /// What it is chosen by.
+    name: &'static str,
+    /// Where it is.
+    package: &'static str,
+    /// Its target there.
+    bench: &'static str,
+}
+
+const fn bench(name: &'static str, package: &'static str, bench: &'static str) -> Benchmark {
+    Benchmark {
+        name,
+        package,
+        bench,
+    }
+}
 
 const BENCHMARKS: &[Benchmark] = &[
-    (
-        "store-group-commit",
-        &[
-            "bench",
-            "--package",
-            "mvcc-store",
-            "--bench",
-            "group_commit",
-        ],
-    ),
-    (
-        "planner-stateful-set",
-        &["bench", "--package", "planners", "--bench", "stateful_set"],
-    ),
-    (
-        "stateful-sets",
-        &[
-            "bench",
-            "--package",
-            "simulation",
-            "--bench",
-            "stateful_sets",
-        ],
-    ),
-    (
-        "api-writes",
-        &["bench", "--package", "api-server", "--bench", "writes"],
-    ),
-    (
-        "startup-memory-pods",
-        &[
-            "bench",
-            "--package",
-            "end-to-end",
-            "--bench",
-            "whole_program",
-        ],
-    ),
-    (
-        "volumes",
-        &["bench", "--package", "end-to-end", "--bench", "volumes"],
-    ),
+    bench("store-group-commit", "mvcc-store", "group_commit"),
+    bench("planner-stateful-set", "planners", "stateful_set"),
+    bench("stateful-sets", "simulation", "stateful_sets"),
+    bench("api-writes", "api-server", "writes"),
+    bench("startup-memory", END_TO_END, "whole_program"),
+    bench("pods", END_TO_END, "pods"),
+    bench("exec", END_TO_END, "exec"),
+    bench("idle", END_TO_END, "idle"),
+    bench("dns", END_TO_END, "dns"),
+    bench("services", END_TO_END, "services"),
+    bench("volumes", END_TO_END, "volumes"),
 ];
+
+/// The crate whose benchmarks drive the release binary.
+const END_TO_END: &str = "end-to-end";
 
 /// Runs the benchmarks whose name contains `filter`.
 pub fn run(root: &Path, filter: Option<&str>) -> Result<()> {
     let wanted: Vec<&Benchmark> = BENCHMARKS
         .iter()
-        .filter(|(name, _)| filter.is_none_or(|filter| name.contains(filter)))
+        .filter(|benchmark| filter.is_none_or(|filter| benchmark.name.contains(filter)))
         .collect();
     if wanted.is_empty() {
-        let names: Vec<&str> = BENCHMARKS.iter().map(|(name, _)| *name).collect();
+        let names: Vec<&str> = BENCHMARKS.iter().map(|benchmark| benchmark.name).collect();
         bail!("no benchmark matches; there are: {}", names.join(", "));
     }
     if wanted
         .iter()
-        .any(|(_, arguments)| arguments.contains(&"end-to-end"))
+        .any(|benchmark| benchmark.package == END_TO_END)
     {
         cargo(root, &["build", "--release", "--package", "mainstay"])?;
     }
-    for (name, arguments) in wanted {
-        println!("xtask: {name}");
-        cargo(root, arguments)?;
+    for benchmark in wanted {
+        println!("xtask: {}", benchmark.name);
+        let Benchmark { package, bench, .. } = benchmark;
+        cargo(root, &["bench", "--package", package, "--bench", bench])?;
     }
     Ok(())
 }

@@ -1,0 +1,130 @@
+//! The API without a client's start in between: for benchmarks, and for thousands of objects.
+
+use std::path::PathBuf;
+use std::sync::mpsc::{Receiver, channel};
+use std::time::Instant;
+
+use futures::{StreamExt, TryStreamExt};
+use http::{Method, Request};
+use kube::core::WatchEvent;
+use kube::{Client, Config, config};
+use serde_json::Value;
+use tokio::runtime::Runtime;
+
+use crate::Instance;
+
+/// Requests that are sent at once where there are many.
+const AT_ONCE: usize = 16;
+
+/// An administrator's connections to a server.
+pub struct Api {
+    runtime: Runtime,
+    kubeconfig: PathBuf,
+    client: Client,
+}
+
+impl Api {
+    /// Connects.
+    ///
+    /// # Panics
+    /// When the kubeconfig is not usable.
+    pub fn new(instance: &Instance) -> Self {
+        let runtime = Runtime::new().expect("a runtime");
+        let kubeconfig = instance.data().join("kubeconfig");
+        let client = runtime.block_on(async {
+            Client::try_from(configuration(&kubeconfig).await).expect("a client")
+        });
+        Self {
+            runtime,
+            kubeconfig,
+            client,
+        }
+    }
+
+    /// Waits for what is done asynchronously.
+    pub fn block_on<T>(&self, work: impl Future<Output = T>) -> T {
+        self.runtime.block_on(work)
+    }
+
+    /// How to connect, for those who do so themselves.
+    pub fn configuration(&self) -> Config {
+        self.block_on(configuration(&self.kubeconfig))
+    }
+
+    /// Creates an object in the collection at `path`.
+    ///
+    /// # Panics
+    /// When the server refuses.
+    pub fn create(&self, path: &str, object: &Value) -> Value {
+        self.block_on(send(&self.client, Method::POST, path, Some(object)))
+    }
+
+    /// Creates objects, several at once, and returns them as they were asked for.
+    ///
+    /// # Panics
+    /// When the server refuses one.
+    pub fn create_all(&self, path: &str, objects: &[Value]) -> Vec<Value> {
+        let requests = objects
+            .iter()
+            .map(|object| send(&self.client, Method::POST, path, Some(object)));
+        let all = futures::stream::iter(requests).buffered(AT_ONCE);
+        self.block_on(all.collect())
+    }
+
+    /// Deletes the object at `path`.
+    ///
+    /// # Panics
+    /// When the server refuses.
+    pub fn delete(&self, path: &str) {
+        self.block_on(send(&self.client, Method::DELETE, path, None));
+    }
+
+    /// Watches the collection at `path` from now on, until the receiver is dropped: what each object
+    /// became, and when that arrived here.
+    ///
+    /// # Panics
+    /// When the server refuses.
+    pub fn watch(&self, path: &str) -> Receiver<(Instant, Value)> {
+        let (sender, receiver) = channel();
+        let list = self.block_on(send(&self.client, Method::GET, path, None));
+        let version = crate::text(&list, "/metadata/resourceVersion");
+        let path = format!("{path}?watch=true&resourceVersion={version}");
+        let request = Request::get(path).body(Vec::new()).expect("a request");
+        let client = self.client.clone();
+        let events = self.block_on(async move {
+            let events = client.request_events::<Value>(request).await;
+            events.expect("a watch").boxed()
+        });
+        self.runtime.spawn(async move {
+            let mut events = events;
+            while let Ok(Some(event)) = events.try_next().await {
+                let (WatchEvent::Added(object) | WatchEvent::Modified(object)) = event else {
+                    continue;
+                };
+                if sender.send((Instant::now(), object)).is_err() {
+                    return;
+                }
+            }
+        });
+        receiver
+    }
+}
+
+async fn configuration(kubeconfig: &std::path::Path) -> Config {
+    let read = config::Kubeconfig::read_from(kubeconfig).expect("read the kubeconfig");
+    let options = config::KubeConfigOptions::default();
+    let configuration = Config::from_custom_kubeconfig(read, &options).await;
+    configuration.expect("a configuration")
+}
+
+async fn send(client: &Client, method: Method, path: &str, object: Option<&Value>) -> Value {
+    let body = object.map(|object| object.to_string().into_bytes());
+    let request = Request::builder()
+        .method(method)
+        .uri(path)
+        .header("Content-Type", "application/json")
+        .body(body.unwrap_or_default())
+        .expect("a request");
+    let answer = client.request(request).await;
+    answer.unwrap_or_else(|error| panic!("{path}: {error}"))
+}

@@ -1,0 +1,112 @@
+//! What benchmarks print: medians with their range, and how two things compare.
+
+use std::fmt;
+use std::time::Duration;
+
+/// Whether benchmarks only show that they run: `MAINSTAY_BENCH_SMALL` is set, the sizes are small
+/// and the figures worth nothing.
+pub fn is_small() -> bool {
+    std::env::var_os("MAINSTAY_BENCH_SMALL").is_some()
+}
+
+/// The size for figures, or the one that shows that it runs.
+pub fn sized<T>(full: T, small: T) -> T {
+    if is_small() { small } else { full }
+}
+
+/// Measurements of one thing.
+#[derive(Clone, Debug)]
+pub struct Sample {
+    unit: &'static str,
+    values: Vec<f64>,
+}
+
+impl Sample {
+    /// Nothing measured yet. A unit may be empty.
+    pub fn new(unit: &'static str) -> Self {
+        Self {
+            unit,
+            values: Vec::new(),
+        }
+    }
+
+    /// Times in milliseconds.
+    pub fn of_times(times: impl IntoIterator<Item = Duration>) -> Self {
+        let mut sample = Self::new("ms");
+        sample.values.extend(times.into_iter().map(milliseconds));
+        sample
+    }
+
+    /// Adds a measurement.
+    pub fn push(&mut self, value: f64) {
+        self.values.push(value);
+    }
+
+    /// Adds a time to a sample of milliseconds.
+    pub fn push_time(&mut self, time: Duration) {
+        self.push(milliseconds(time));
+    }
+
+    /// The value in the middle.
+    ///
+    /// # Panics
+    /// When nothing was measured.
+    pub fn median(&self) -> f64 {
+        let sorted = self.sorted();
+        sorted[sorted.len() / 2]
+    }
+
+    /// How many times the other's median this one's is.
+    pub fn against(&self, other: &Self) -> String {
+        format!("{:.2}", self.median() / other.median())
+    }
+
+    fn sorted(&self) -> Vec<f64> {
+        let mut values = self.values.clone();
+        values.sort_by(f64::total_cmp);
+        values
+    }
+}
+
+/// `110 ms (96–114)`.
+impl fmt::Display for Sample {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let sorted = self.sorted();
+        let (Some(least), Some(most)) = (sorted.first(), sorted.last()) else {
+            return f.write_str("nothing");
+        };
+        let [median, least, most] = [self.median(), *least, *most].map(shown);
+        let space = if self.unit.is_empty() { "" } else { " " };
+        write!(f, "{median}{space}{} ({least}–{most})", self.unit)
+    }
+}
+
+/// Three digits that mean something.
+fn shown(value: f64) -> String {
+    let digits = match value.abs() {
+        small if small < 1.0 => 3,
+        small if small < 10.0 => 2,
+        medium if medium < 100.0 => 1,
+        _ => 0,
+    };
+    format!("{value:.digits$}")
+}
+
+fn milliseconds(time: Duration) -> f64 {
+    time.as_secs_f64() * 1000.0
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_sample_is_shown_by_its_median_and_range() {
+        let times = [114, 96, 110].map(Duration::from_millis);
+        let sample = Sample::of_times(times);
+        assert_eq!(sample.to_string(), "110 ms (96.0–114)");
+        let half = Sample::of_times([Duration::from_millis(55)]);
+        assert_eq!(sample.against(&half), "2.00");
+        assert_eq!(Sample::new("ms").to_string(), "nothing");
+    }
+}

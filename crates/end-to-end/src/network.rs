@@ -1,0 +1,52 @@
+//! Work in a pod's network, done by this process: each thread can be in another network.
+
+use std::fs::File;
+
+use nix::sched::{CloneFlags, setns};
+
+use crate::{Kubectl, process};
+
+/// The network of a pod, or of this machine.
+pub struct Network {
+    namespace: File,
+}
+
+impl Network {
+    /// The network of this machine.
+    ///
+    /// # Panics
+    /// When the kernel does not tell.
+    pub fn of_machine() -> Self {
+        Self::open("/proc/thread-self/ns/net")
+    }
+
+    /// The network of the pod in which that program runs.
+    ///
+    /// # Panics
+    /// When it does not run.
+    #[track_caller]
+    pub fn of_pod(kubectl: &Kubectl, pod: &str, program: &str) -> Self {
+        let pid = process::of_pod(kubectl, pod, program);
+        Self::open(&format!("/proc/{pid}/ns/net"))
+    }
+
+    fn open(path: &str) -> Self {
+        let namespace = File::open(path).expect("open a network namespace");
+        Self { namespace }
+    }
+
+    /// Does the work in a thread that is in this network. Sockets that it opens, and threads that
+    /// it starts, stay there.
+    ///
+    /// # Panics
+    /// When the work does.
+    pub fn run<T: Send>(&self, work: impl FnOnce() -> T + Send) -> T {
+        std::thread::scope(|scope| {
+            let inside = scope.spawn(|| {
+                setns(&self.namespace, CloneFlags::CLONE_NEWNET).expect("enter the network");
+                work()
+            });
+            inside.join().expect("the work in the network")
+        })
+    }
+}
