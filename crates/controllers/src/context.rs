@@ -13,7 +13,7 @@ use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::api::storage::v1::StorageClass;
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use kube::{Api, Client};
-use reconcile::{Cache, Index, Object, Recorder, WatchConfig};
+use reconcile::{Cache, Index, Object, Queue, Recorder, WatchConfig, Work};
 use resource_kinds::pod_view::PodView;
 use serde::de::DeserializeOwned;
 use tokio_util::sync::CancellationToken;
@@ -112,6 +112,12 @@ impl Context {
             shutdown,
             ..self.clone()
         }
+    }
+
+    /// A queue whose figures are told under that name: kube-controller-manager's, where it has one
+    /// for the same work.
+    pub fn queue<T: Work>(&self, name: &'static str) -> Queue<T> {
+        self.config.figures.queues().queue(name)
     }
 
     /// A recorder of events in the name of a component.

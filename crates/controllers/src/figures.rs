@@ -1,11 +1,11 @@
 //! What the controllers have to say in figures, for `/metrics`.
 
-use std::fmt::Write;
 use std::sync::{Arc, OnceLock};
 
 use k8s_openapi::api::apps::v1::StatefulSet;
 use planners::stateful_set::figures;
 use reconcile::Cache;
+use reconcile::figures::{QueueFigures, heading, line};
 
 const MAX_UNAVAILABLE: &str = "statefulset_controller_statefulset_max_unavailable";
 const UNAVAILABLE: &str = "statefulset_controller_statefulset_unavailable_replicas";
@@ -14,6 +14,7 @@ const UNAVAILABLE: &str = "statefulset_controller_statefulset_unavailable_replic
 #[derive(Clone, Default)]
 pub struct Figures {
     sets: Arc<OnceLock<Cache<StatefulSet>>>,
+    queues: QueueFigures,
 }
 
 impl std::fmt::Debug for Figures {
@@ -28,14 +29,19 @@ impl Figures {
         self.sets.get_or_init(|| sets.clone());
     }
 
+    /// Those of the queues.
+    pub(crate) fn queues(&self) -> &QueueFigures {
+        &self.queues
+    }
+
     /// The figures in the text form of Prometheus, with kube-controller-manager's names.
     pub fn text(&self) -> String {
         let sets = self.sets.get().map(Cache::list).unwrap_or_default();
-        let mut limits = heading(
-            MAX_UNAVAILABLE,
-            "Pods that a rolling update may make unavailable.",
-        );
-        let mut states = heading(UNAVAILABLE, "Wanted pods that are not available.");
+        let (mut limits, mut states) = (self.queues.text(), String::new());
+        let help = "Pods that a rolling update may make unavailable.";
+        heading(&mut limits, MAX_UNAVAILABLE, "gauge", help);
+        let help = "Wanted pods that are not available.";
+        heading(&mut states, UNAVAILABLE, "gauge", help);
         for set in sets {
             let Some(figures) = figures(&set) else {
                 continue;
@@ -47,14 +53,9 @@ impl Figures {
                 set.metadata.namespace.as_deref().unwrap_or_default(),
             );
             let (max, now) = (figures.max_unavailable, figures.unavailable);
-            // Writing to a string does not fail.
-            let _written = writeln!(limits, "{MAX_UNAVAILABLE}{{{labels}}} {max}");
-            let _written = writeln!(states, "{UNAVAILABLE}{{{labels}}} {now}");
+            line(&mut limits, MAX_UNAVAILABLE, &labels, max);
+            line(&mut states, UNAVAILABLE, &labels, now);
         }
         limits + &states
     }
-}
-
-fn heading(name: &str, help: &str) -> String {
-    format!("# HELP {name} {help}\n# TYPE {name} gauge\n")
 }

@@ -1,5 +1,6 @@
 //! What everything that reconciles shares: watch caches ([`Cache`]), a keyed work queue
-//! ([`Queue`]), an event recorder ([`Recorder`]) and guarded writes ([`execute`]).
+//! ([`Queue`]), an event recorder ([`Recorder`]), guarded writes ([`execute`]) and figures for
+//! `/metrics` ([`figures`]).
 //!
 //! Nothing here knows what is being reconciled; only that many watch all pods (`pods.rs`). All of
 //! it is bounded (`limits.rs`), ends with a `CancellationToken`, and holds no lock across an await.
@@ -7,6 +8,7 @@
 mod cache;
 mod changes;
 pub mod execute;
+pub mod figures;
 mod key;
 pub mod limits;
 mod pods;

@@ -4,7 +4,7 @@
 //! worked on waits until that is done, so a key has one worker at a time. A key that fails comes
 //! back after a delay that doubles with each failure.
 
-use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::fmt::Debug;
 use std::future::Future;
 use std::hash::Hash;
@@ -19,6 +19,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::execute::chain;
+use crate::figures::{Counts, Load, Loaded};
 use crate::limits;
 
 /// What can be queued.
@@ -46,14 +47,16 @@ impl<T: Work> Default for Queue<T> {
 
 struct Shared<T> {
     state: Mutex<State<T>>,
+    counts: Arc<Mutex<Counts>>,
     changed: Notify,
 }
 
 struct State<T> {
     ready: VecDeque<T>,
-    /// What is in `ready`, and what was added while being worked on.
-    wanted: HashSet<T>,
-    working: HashSet<T>,
+    /// What is in `ready`, and what was added while being worked on; since when.
+    wanted: HashMap<T, Instant>,
+    /// Since when it is being worked on.
+    working: HashMap<T, Instant>,
     delayed: BTreeMap<(Instant, u64), T>,
     delayed_at: HashMap<T, (Instant, u64)>,
     sequence: u64,
@@ -95,12 +98,17 @@ impl From<Option<Duration>> for Outcome {
 }
 
 impl<T: Work> Queue<T> {
-    /// An empty queue.
+    /// An empty queue, which tells nobody what it counts.
     pub fn new() -> Self {
+        Self::counted(Arc::default())
+    }
+
+    /// An empty queue that counts there.
+    pub(crate) fn counted(counts: Arc<Mutex<Counts>>) -> Self {
         let state = State {
             ready: VecDeque::new(),
-            wanted: HashSet::new(),
-            working: HashSet::new(),
+            wanted: HashMap::new(),
+            working: HashMap::new(),
             delayed: BTreeMap::new(),
             delayed_at: HashMap::new(),
             sequence: 0,
@@ -109,9 +117,19 @@ impl<T: Work> Queue<T> {
         Self {
             shared: Arc::new(Shared {
                 state: Mutex::new(state),
+                counts,
                 changed: Notify::new(),
             }),
         }
+    }
+
+    pub(crate) fn loaded(&self) -> Arc<dyn Loaded> {
+        self.shared.clone()
+    }
+
+    fn counts(&self) -> MutexGuard<'_, Counts> {
+        let counts = self.shared.counts.lock();
+        counts.unwrap_or_else(PoisonError::into_inner)
     }
 
     fn state(&self) -> MutexGuard<'_, State<T>> {
@@ -123,12 +141,15 @@ impl<T: Work> Queue<T> {
 
     /// Queues the key, unless it waits already.
     pub fn add(&self, key: T) {
-        self.state().add(key);
+        if self.state().add(key, Instant::now()) {
+            self.counts().adds += 1;
+        }
         self.shared.changed.notify_one();
     }
 
     /// Queues the key after a delay. Of several delays of one key the shortest counts.
     pub fn add_after(&self, key: T, delay: Duration) {
+        self.counts().retries += 1;
         if delay.is_zero() {
             return self.add(key);
         }
@@ -147,6 +168,7 @@ impl<T: Work> Queue<T> {
             .min(limits::RETRY_DELAY_MAX);
         state.add_at(key, Instant::now() + delay);
         drop(state);
+        self.counts().retries += 1;
         self.shared.changed.notify_one();
     }
 
@@ -174,14 +196,20 @@ impl<T: Work> Queue<T> {
     /// The next key to work on; waits for one. Cancel-safe.
     pub async fn next(&self) -> Lease<T> {
         loop {
-            let (key, more, wake) = {
+            let now = Instant::now();
+            let (released, taken, more, wake) = {
                 let mut state = self.state();
-                state.release_due(Instant::now());
-                let key = state.take();
+                let released = state.release_due(now);
+                let taken = state.take(now);
                 let wake = state.delayed.keys().next().map(|(at, _)| *at);
-                (key, !state.ready.is_empty() || wake.is_some(), wake)
+                let more = !state.ready.is_empty() || wake.is_some();
+                (released, taken, more, wake)
             };
-            if let Some(key) = key {
+            if released > 0 {
+                self.counts().adds += released;
+            }
+            if let Some((key, waited)) = taken {
+                self.counts().waited.observe(waited.as_secs_f64());
                 // Only one waiter is woken per change: pass the rest on.
                 if more {
                     self.shared.changed.notify_one();
@@ -203,26 +231,36 @@ impl<T: Work> Queue<T> {
 
     fn done(&self, key: &T) {
         let mut state = self.state();
-        state.working.remove(key);
-        if state.wanted.contains(key) {
+        let since = state.working.remove(key);
+        let again = state.wanted.contains_key(key);
+        if again {
             state.ready.push_back(key.clone());
-            drop(state);
+        }
+        drop(state);
+        if again {
             self.shared.changed.notify_one();
+        }
+        if let Some(since) = since {
+            let worked = since.elapsed().as_secs_f64();
+            self.counts().worked.observe(worked);
         }
     }
 }
 
 impl<T: Work> State<T> {
-    fn add(&mut self, key: T) {
+    /// `false` when it waits already.
+    fn add(&mut self, key: T, now: Instant) -> bool {
         if let Some(at) = self.delayed_at.remove(&key) {
             self.delayed.remove(&at);
         }
-        if !self.wanted.insert(key.clone()) {
-            return;
+        if self.wanted.contains_key(&key) {
+            return false;
         }
-        if !self.working.contains(&key) {
+        self.wanted.insert(key.clone(), now);
+        if !self.working.contains_key(&key) {
             self.ready.push_back(key);
         }
+        true
     }
 
     fn add_at(&mut self, key: T, at: Instant) {
@@ -237,22 +275,39 @@ impl<T: Work> State<T> {
         self.delayed_at.insert(key, (at, self.sequence));
     }
 
-    fn release_due(&mut self, now: Instant) {
+    /// How many there were.
+    fn release_due(&mut self, now: Instant) -> u64 {
+        let mut released = 0;
         while let Some(entry) = self.delayed.first_entry() {
             if entry.key().0 > now {
                 break;
             }
             let key = entry.remove();
             self.delayed_at.remove(&key);
-            self.add(key);
+            released += u64::from(self.add(key, now));
         }
+        released
     }
 
-    fn take(&mut self) -> Option<T> {
+    /// The next key, and how long it has waited.
+    fn take(&mut self, now: Instant) -> Option<(T, Duration)> {
         let key = self.ready.pop_front()?;
-        self.wanted.remove(&key);
-        self.working.insert(key.clone());
-        Some(key)
+        let since = self.wanted.remove(&key).unwrap_or(now);
+        self.working.insert(key.clone(), now);
+        Some((key, now.saturating_duration_since(since)))
+    }
+}
+
+impl<T: Work> Loaded for Shared<T> {
+    fn load(&self, now: Instant) -> Load {
+        let state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let since = state.working.values();
+        let times = since.map(|since| now.saturating_duration_since(*since));
+        Load {
+            depth: state.wanted.len(),
+            longest: times.clone().max().unwrap_or_default(),
+            unfinished: times.sum(),
+        }
     }
 }
 

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use jiff::Timestamp;
 use reconcile::Key;
 
+use crate::figures;
 use crate::limits;
 
 /// What orders pods: the more important first, then the older.
@@ -19,6 +20,7 @@ pub(crate) struct Rank {
 #[derive(Clone, Debug)]
 struct Pending {
     rank: Rank,
+    since: Instant,
     attempts: u32,
     state: State,
 }
@@ -31,6 +33,8 @@ enum State {
     Parked(Instant),
     /// To be looked at, but not before that time.
     Delayed(Instant),
+    /// Looked at at that time; held back until the pod itself changes.
+    Held(Instant),
 }
 
 /// The pods without a node.
@@ -41,9 +45,11 @@ pub(crate) struct Backlog {
 
 impl Backlog {
     /// Adds a pod, or makes a changed one ready at once.
-    pub fn add(&mut self, key: Key, rank: Rank) {
+    pub fn add(&mut self, key: Key, rank: Rank, now: Instant) {
+        let since = self.pods.get(&key).map_or(now, |known| known.since);
         let pending = Pending {
             rank,
+            since,
             attempts: 0,
             state: State::Ready,
         };
@@ -96,9 +102,36 @@ impl Backlog {
         }
     }
 
+    /// Nothing that happens to others can help the pod.
+    pub fn hold(&mut self, key: &Key, now: Instant) {
+        if let Some(pending) = self.pods.get_mut(key) {
+            pending.state = State::Held(now);
+        }
+    }
+
     /// When the next pod becomes ready by itself.
     pub fn next_due(&self, now: Instant) -> Option<Instant> {
         self.pods.values().map(|pending| pending.due(now)).min()
+    }
+
+    /// How many pods wait for what.
+    pub fn figures(&self) -> figures::Pending {
+        let mut counts = figures::Pending::default();
+        for pending in self.pods.values() {
+            *match pending.state {
+                State::Ready => &mut counts.active,
+                State::Delayed(_) => &mut counts.backoff,
+                State::Parked(_) => &mut counts.unschedulable,
+                State::Held(_) => &mut counts.gated,
+            } += 1;
+        }
+        counts
+    }
+
+    /// How often the pod has been looked at, and since when it waits.
+    pub fn history(&self, key: &Key) -> Option<(u32, Instant)> {
+        let pending = self.pods.get(key)?;
+        Some((pending.attempts, pending.since))
     }
 
     /// Whether the pod has no node and is known.
@@ -111,7 +144,7 @@ impl Pending {
     fn due(&self, now: Instant) -> Instant {
         match self.state {
             State::Ready => now,
-            State::Parked(since) => since + limits::FORGOTTEN_AFTER,
+            State::Parked(since) | State::Held(since) => since + limits::FORGOTTEN_AFTER,
             State::Delayed(until) => until,
         }
     }
@@ -149,21 +182,19 @@ mod tests {
     #[test]
     fn the_important_come_first_then_the_old() {
         let mut backlog = Backlog::default();
-        backlog.add(key("young"), rank(0, 2));
-        backlog.add(key("old"), rank(0, 1));
-        backlog.add(key("important"), rank(9, 3));
         let now = Instant::now();
-        let order: Vec<String> = std::iter::from_fn(|| backlog.next(now))
-            .map(|key| key.name)
-            .collect();
-        assert_eq!(order, ["important", "old", "young"]);
+        backlog.add(key("young"), rank(0, 2), now);
+        backlog.add(key("old"), rank(0, 1), now);
+        backlog.add(key("important"), rank(9, 3), now);
+        let order: Vec<Key> = std::iter::from_fn(|| backlog.next(now)).collect();
+        assert_eq!(order, ["important", "old", "young"].map(key));
     }
 
     #[test]
     fn parked_pods_come_back_when_woken_at_once_at_first_and_later_with_delay() {
         let mut backlog = Backlog::default();
-        backlog.add(key("a"), rank(0, 1));
         let now = Instant::now();
+        backlog.add(key("a"), rank(0, 1), now);
         for _ in 0..limits::PROMPT_ATTEMPTS {
             assert_eq!(backlog.next(now), Some(key("a")));
             assert_eq!(backlog.next(now), None);
@@ -179,9 +210,41 @@ mod tests {
     #[test]
     fn nothing_is_forgotten_for_ever() {
         let mut backlog = Backlog::default();
-        backlog.add(key("a"), rank(0, 1));
         let now = Instant::now();
+        backlog.add(key("a"), rank(0, 1), now);
         assert!(backlog.next(now).is_some());
         assert_eq!(backlog.next(now + limits::FORGOTTEN_AFTER), Some(key("a")));
+    }
+
+    #[test]
+    fn pods_are_counted_by_what_they_wait_for() {
+        let mut backlog = Backlog::default();
+        let now = Instant::now();
+        for name in ["a", "b", "c", "d"] {
+            backlog.add(key(name), rank(0, 1), now);
+        }
+        for _ in 0..3 {
+            backlog.next(now);
+        }
+        backlog.retry(&key("b"), now);
+        backlog.hold(&key("c"), now);
+        let counts = figures::Pending {
+            active: 1,
+            backoff: 1,
+            unschedulable: 1,
+            gated: 1,
+        };
+        assert_eq!(backlog.figures(), counts);
+        backlog.wake(|_| true);
+        let counts = figures::Pending {
+            active: 2,
+            unschedulable: 0,
+            ..counts
+        };
+        assert_eq!(backlog.figures(), counts);
+        // A pod that changes waits since it came.
+        let later = now + limits::BACK_OFF_MIN;
+        backlog.add(key("a"), rank(0, 1), later);
+        assert_eq!(backlog.history(&key("a")), Some((0, now)));
     }
 }

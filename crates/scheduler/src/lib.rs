@@ -4,11 +4,13 @@
 
 mod backlog;
 mod engine;
+mod figures;
 mod limits;
 mod nominations;
 mod reservations;
 mod writes;
 
+pub use figures::Figures;
 use kube::Client;
 use tokio_util::sync::CancellationToken;
 
@@ -17,12 +19,15 @@ use tokio_util::sync::CancellationToken;
 pub struct Config {
     /// Pods that ask for a scheduler of this name are scheduled; it also signs the events.
     pub scheduler_name: String,
+    /// Where the scheduler tells how it gets on.
+    pub figures: Figures,
 }
 
 impl Default for Config {
     fn default() -> Self {
         Self {
             scheduler_name: "default-scheduler".to_owned(),
+            figures: Figures::default(),
         }
     }
 }

@@ -99,7 +99,7 @@ impl Reservations {
 }
 
 fn overlay_step(pod: &Key, node: &str, taken: &TakenStep, view: &mut ClusterView) {
-    let claim_key = |claim: &String| (pod.namespace.clone(), claim.clone());
+    let claim_key = |claim: &String| (pod.namespace.to_string(), claim.clone());
     match &taken.step {
         ClaimStep::SelectNode { claim } => {
             if let Some(claim) = view.claims.get_mut(&claim_key(claim))

@@ -46,7 +46,7 @@ pub(crate) async fn run(context: Context) {
     if !(keeper.secrets.wait_synced().await && keeper.accounts.wait_synced().await) {
         return;
     }
-    let queue = Queue::new();
+    let queue = context.queue("serviceaccount_tokens_secret");
     let feed = tokio::spawn(feed(keeper.clone(), queue.clone()));
     run_workers(queue, WORKERS, context.shutdown.clone(), move |key: Key| {
         let keeper = keeper.clone();
@@ -123,7 +123,7 @@ impl Keeper {
                 bound_object_ref: Some(BoundObjectReference {
                     api_version: Some("v1".to_owned()),
                     kind: Some("Secret".to_owned()),
-                    name: Some(key.name.clone()),
+                    name: Some(key.name.to_string()),
                     uid: secret.metadata.uid.clone(),
                 }),
                 expiration_seconds: Some(SECONDS),

@@ -51,7 +51,7 @@ pub(crate) async fn run(context: Context) {
     if !worker.requests.wait_synced().await {
         return;
     }
-    let queue = Queue::new();
+    let queue = context.queue("certificate");
     let feed = tokio::spawn(feed(worker.requests.clone(), queue.clone()));
     run_workers(queue, WORKERS, context.shutdown.clone(), move |key: Key| {
         let worker = worker.clone();

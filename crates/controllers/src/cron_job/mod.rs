@@ -48,7 +48,7 @@ pub(crate) async fn run(context: Context) {
     if !worker.cron_jobs.wait_synced().await || !worker.jobs.wait_synced().await {
         return;
     }
-    let queue = Queue::new();
+    let queue = context.queue("cronjob");
     let feed = tokio::spawn(feed(worker.clone(), queue.clone()));
     run_workers(queue, WORKERS, context.shutdown.clone(), move |key: Key| {
         let worker = worker.clone();

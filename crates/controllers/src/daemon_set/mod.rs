@@ -34,7 +34,7 @@ pub(crate) async fn run(context: Context) {
     {
         return;
     }
-    let queue = Queue::new();
+    let queue = context.queue("daemonset");
     let feed = tokio::spawn(feed(observer.clone(), queue.clone()));
     let executor = Arc::new(Executor {
         pods: caches.pods.clone(),

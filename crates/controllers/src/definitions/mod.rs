@@ -41,7 +41,7 @@ pub(crate) async fn run(context: Context) {
     if !cache.wait_synced().await {
         return;
     }
-    let queue = Queue::new();
+    let queue = context.queue("definitions");
     let feed = tokio::spawn(feed(cache.clone(), queue.clone()));
     let client = context.client.clone();
     run_workers(

@@ -42,7 +42,7 @@ pub(crate) async fn run(context: Context) {
     {
         return;
     }
-    let queue = Queue::new();
+    let queue = context.queue("deployment");
     let feed = tokio::spawn(feed(context.clone(), observer.clone(), queue.clone()));
     let executor = Arc::new(Executor {
         client: context.client.clone(),

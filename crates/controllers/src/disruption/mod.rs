@@ -42,7 +42,7 @@ pub(crate) async fn run(context: Context) {
     if !worker.wait_synced().await {
         return;
     }
-    let queue = Queue::new();
+    let queue = context.queue("disruption");
     let feed = tokio::spawn(feed(worker.clone(), queue.clone()));
     run_workers(queue, WORKERS, context.shutdown.clone(), move |key: Key| {
         let worker = worker.clone();

@@ -22,7 +22,7 @@ pub(crate) async fn run(context: Context) {
     if !observer.wait_synced().await {
         return;
     }
-    let queue = Queue::new();
+    let queue = context.queue("endpoint_slice");
     let feed = tokio::spawn(feed(context.clone(), observer.clone(), queue.clone()));
     let executor = Arc::new(Executor::new(&context));
     run_workers(queue, WORKERS, context.shutdown.clone(), move |key: Key| {
@@ -58,7 +58,7 @@ async fn feed(context: Context, observer: Arc<Observer>, queue: Queue<Key>) {
                 let labels = slice.metadata.labels.as_ref();
                 let name = labels.and_then(|labels| labels.get(labels::SERVICE_NAME));
                 let namespace = slice.metadata.namespace.clone().unwrap_or_default();
-                name.map(|name| Key::new(namespace, name)).into_iter().collect()
+                name.map(|name| Key::new(namespace, name.as_str())).into_iter().collect()
             }
             Some(change) = endpoints.next() => vec![Key::of(change.object().as_ref())],
             Some(change) = nodes.next() => match &change {

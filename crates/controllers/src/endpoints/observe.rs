@@ -58,8 +58,8 @@ impl Observer {
             .iter()
             .filter_map(|node| Some((node.metadata.name.clone()?, zone(node)?.to_owned())));
         Observed {
-            namespace: key.namespace.clone(),
-            name: key.name.clone(),
+            namespace: key.namespace.to_string(),
+            name: key.name.to_string(),
             service,
             pods,
             zones: zones.collect::<BTreeMap<_, _>>(),

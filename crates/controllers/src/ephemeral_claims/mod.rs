@@ -42,7 +42,7 @@ pub(crate) async fn run(context: Context) {
         recorder: context.recorder("ephemeral_volume"),
         context: context.clone(),
     });
-    let queue = Queue::new();
+    let queue = context.queue("ephemeral_volume");
     let feed = tokio::spawn(feed(context.clone(), queue.clone()));
     run_workers(queue, WORKERS, context.shutdown.clone(), move |key: Key| {
         let worker = worker.clone();

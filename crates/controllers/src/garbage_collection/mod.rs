@@ -22,7 +22,7 @@ use observe::Observer;
 const WORKERS: usize = 20;
 
 pub(crate) async fn run(context: Context, inventory: Arc<Inventory>) {
-    let queue = Queue::new();
+    let queue = context.queue("garbage_collector_attempt_to_delete");
     let observer = Arc::new(Observer::new(
         inventory.clone(),
         context.recorder("garbage-collector-controller"),

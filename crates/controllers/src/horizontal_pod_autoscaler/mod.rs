@@ -56,7 +56,7 @@ pub(crate) async fn run(context: Context) {
     if !worker.autoscalers.wait_synced().await || !context.caches.pods.wait_synced().await {
         return;
     }
-    let queue = Queue::new();
+    let queue = context.queue("horizontalpodautoscaler");
     let feed = tokio::spawn(feed(worker.clone(), queue.clone()));
     run_workers(queue, WORKERS, context.shutdown.clone(), move |key: Key| {
         let worker = worker.clone();

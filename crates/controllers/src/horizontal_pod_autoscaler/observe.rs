@@ -83,7 +83,7 @@ impl Worker {
             pods.any(|pod| selector.matches_by(|key| pod.label(key)))
         };
         self.with_known(|known| {
-            let in_namespace = known.iter().filter(|(key, _)| key.namespace == namespace);
+            let in_namespace = known.iter().filter(|(key, _)| *key.namespace == *namespace);
             in_namespace
                 .filter(|(_, known)| known.selector.as_ref().is_some_and(selects))
                 .map(|(key, _)| key.to_string())

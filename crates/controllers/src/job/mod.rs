@@ -48,7 +48,7 @@ pub(crate) async fn run(context: Context) {
     if !worker.jobs.wait_synced().await || !context.caches.pods.wait_synced().await {
         return;
     }
-    let queue = Queue::new();
+    let queue = context.queue("job");
     let feed = tokio::spawn(feed(worker.clone(), queue.clone()));
     run_workers(queue, WORKERS, context.shutdown.clone(), move |key: Key| {
         let worker = worker.clone();
@@ -180,8 +180,8 @@ impl Worker {
 /// A job of that name that is not there any more.
 fn named(key: &Key) -> Job {
     let mut job = Job::default();
-    job.metadata.name = Some(key.name.clone());
-    job.metadata.namespace = Some(key.namespace.clone());
+    job.metadata.name = Some(key.name.to_string());
+    job.metadata.namespace = Some(key.namespace.to_string());
     job
 }
 

@@ -48,7 +48,7 @@ pub(crate) async fn run(context: Context) {
                 && let Err(error) = write(&context, service, status).await
             {
                 let Key { namespace, name } = key;
-                tracing::warn!(namespace, name, %error, "addresses not written");
+                tracing::warn!(%namespace, %name, %error, "addresses not written");
                 failed = true;
             } else if let Some(notice) = decision.notice {
                 if told.get(&key) != Some(&notice) {

@@ -55,7 +55,7 @@ pub(crate) async fn run(context: Context) {
     if !synced {
         return;
     }
-    let queue = Queue::new();
+    let queue = context.queue("namespace_defaults");
     let feed = tokio::spawn(feed(keeper.clone(), queue.clone()));
     run_workers(queue, WORKERS, context.shutdown.clone(), move |key: Key| {
         let keeper = keeper.clone();

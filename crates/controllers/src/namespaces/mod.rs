@@ -25,7 +25,7 @@ pub(crate) async fn run(context: Context, inventory: Arc<Inventory>) {
     if !namespaces.wait_synced().await {
         return;
     }
-    let queue = Queue::new();
+    let queue = context.queue("namespace");
     let feed = tokio::spawn(feed(context.clone(), inventory.clone(), queue.clone()));
     let executor = Arc::new(Executor {
         client: context.client.clone(),

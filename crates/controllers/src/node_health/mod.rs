@@ -44,7 +44,7 @@ pub(crate) async fn run(context: Context) {
     if !synced {
         return;
     }
-    let queue = Queue::new();
+    let queue = context.queue("node_lifecycle_controller");
     let feed = tokio::spawn(feed(context.clone(), observer.clone(), queue.clone()));
     let executor = Executor {
         client: context.client.clone(),

@@ -36,7 +36,7 @@ pub(crate) async fn run(context: Context) {
     if !caches.stateful_sets.wait_synced().await || !caches.services.wait_synced().await {
         return;
     }
-    let queue = Queue::new();
+    let queue = context.queue("ordinal_services");
     let feed = tokio::spawn(feed(context.clone(), queue.clone()));
     let worker = Arc::new(Worker {
         recorder: context.recorder("ordinal-service-controller"),
@@ -79,7 +79,7 @@ fn sets_of(context: &Context, change: &Change<Service>) -> Vec<Key> {
     let namespace = service.metadata.namespace.as_deref().unwrap_or_default();
     let owner = controller(service.metadata.owner_references.as_deref());
     if let Some(owner) = owner {
-        return vec![Key::new(namespace, &owner.name)];
+        return vec![Key::new(namespace, owner.name.as_str())];
     }
     let name = service.metadata.name.as_deref().unwrap_or_default();
     let stem = crate::owned::stem(name);

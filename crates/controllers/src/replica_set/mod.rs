@@ -29,6 +29,8 @@ pub(crate) trait Replicated:
     const KIND: (&'static str, &'static str);
     /// In whose name events are reported.
     const COMPONENT: &'static str;
+    /// Under which name the figures of its queue are told.
+    const QUEUE: &'static str;
 
     /// The object as a ReplicaSet.
     fn converted(self: Arc<Self>) -> Arc<ReplicaSet>;
@@ -39,6 +41,7 @@ pub(crate) trait Replicated:
 impl Replicated for ReplicaSet {
     const KIND: (&'static str, &'static str) = planner::REPLICA_SET;
     const COMPONENT: &'static str = "replicaset-controller";
+    const QUEUE: &'static str = "replicaset";
 
     fn converted(self: Arc<Self>) -> Arc<ReplicaSet> {
         self
@@ -55,6 +58,7 @@ impl Replicated for ReplicaSet {
 impl Replicated for ReplicationController {
     const KIND: (&'static str, &'static str) = planner::REPLICATION_CONTROLLER;
     const COMPONENT: &'static str = "replication-controller";
+    const QUEUE: &'static str = "replicationmanager";
 
     fn converted(self: Arc<Self>) -> Arc<ReplicaSet> {
         Arc::new(planner::converted(&self))
@@ -90,7 +94,7 @@ where
     if !worker.sets.wait_synced().await || !context.caches.pods.wait_synced().await {
         return;
     }
-    let queue = Queue::new();
+    let queue = context.queue(K::QUEUE);
     let feed = tokio::spawn(feed(worker.clone(), queue.clone()));
     run_workers(queue, WORKERS, context.shutdown.clone(), move |key: Key| {
         let worker = worker.clone();

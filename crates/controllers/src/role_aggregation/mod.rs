@@ -19,7 +19,7 @@ pub(crate) async fn run(context: Context) {
     if !roles.wait_synced().await {
         return;
     }
-    let queue = Queue::new();
+    let queue = context.queue("ClusterRoleAggregator");
     let feed = tokio::spawn(feed(roles.clone(), queue.clone()));
     let api: Api<ClusterRole> = Api::all(context.client.clone());
     run_workers(

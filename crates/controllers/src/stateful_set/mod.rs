@@ -26,7 +26,7 @@ pub(crate) async fn run(context: Context) {
     if !observer.wait_synced().await {
         return;
     }
-    let queue = Queue::new();
+    let queue = context.queue("statefulset");
     let feed = tokio::spawn(feed(context.clone(), observer.clone(), queue.clone()));
     let executor = Executor {
         client: context.client.clone(),

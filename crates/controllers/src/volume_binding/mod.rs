@@ -32,7 +32,7 @@ pub(crate) async fn run(context: Context) {
     if !observer.wait_synced().await {
         return;
     }
-    let queue = Queue::new();
+    let queue = context.queue("volume_binding");
     let feed = tokio::spawn(feed(context.clone(), observer.clone(), queue.clone()));
     let executor = Executor {
         client: context.client.clone(),

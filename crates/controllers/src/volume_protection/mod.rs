@@ -42,7 +42,7 @@ pub(crate) async fn run(context: Context) {
     if !synced {
         return;
     }
-    let queue = Queue::new();
+    let queue = context.queue("pvcprotection");
     let feed = tokio::spawn(feed(context.clone(), queue.clone()));
     let shared = Arc::new(context.clone());
     run_workers(

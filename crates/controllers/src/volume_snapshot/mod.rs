@@ -57,7 +57,7 @@ pub(crate) async fn run(context: Context) {
         let error = reconcile::execute::chain(&error);
         tracing::warn!(error, "default snapshot classes are not made");
     }
-    let queue = Queue::new();
+    let queue = context.queue("snapshot-controller-snapshot");
     let feed = tokio::spawn(feed(observer.clone(), queue.clone()));
     run_workers(queue, WORKERS, context.shutdown.clone(), move |key: Key| {
         let (observer, executor) = (observer.clone(), executor.clone());

@@ -114,13 +114,17 @@ impl Running {
             authority: Some(server.authority.clone()),
             figures: controllers::Figures::default(),
         };
-        server.show(config.figures.clone());
+        let figures = config.figures.clone();
+        server.show(move || figures.text());
         self.run(Part::Decider, "controllers", |stop| {
             controllers::run_all(controllers, config, stop)
         });
         let scheduler = server.client("system:kube-scheduler", &masters);
+        let config = scheduler::Config::default();
+        let figures = config.figures.clone();
+        server.show(move || figures.text());
         self.run(Part::Decider, "scheduler", |stop| {
-            scheduler::run(scheduler, scheduler::Config::default(), stop)
+            scheduler::run(scheduler, config, stop)
         });
     }
 

@@ -187,9 +187,9 @@ impl Server {
         Client::new(self.api.local(user), "default")
     }
 
-    /// Shows what the controllers tell at `/metrics`.
-    pub fn show(&self, figures: controllers::Figures) {
-        self.api.add_metrics(move || figures.text());
+    /// Shows what another part tells at `/metrics`.
+    pub fn show(&self, figures: impl Fn() -> String + Send + Sync + 'static) {
+        self.api.add_metrics(figures);
     }
 
     /// The facts of all kinds.

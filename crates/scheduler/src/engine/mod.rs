@@ -18,6 +18,7 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use crate::backlog::{Backlog, Rank};
+use crate::figures::Attempt;
 use crate::nominations::Nominations;
 use crate::reservations::{Reservation, Reservations, Stage, TakenStep};
 use crate::writes::Nominated;
@@ -37,12 +38,16 @@ struct Caches {
 struct Written {
     key: Key,
     pod: Arc<PodView>,
+    /// When what was written began to be decided.
+    begun: Instant,
     outcome: Outcome,
 }
 
 enum Outcome {
     Bound {
         node: String,
+        /// How often the pod had been looked at, and since when it waited.
+        history: Option<(u32, Instant)>,
     },
     Prepared(Vec<TakenStep>),
     Explained,
@@ -91,6 +96,7 @@ impl Engine {
             budgets: cache(&client, &shutdown),
         };
         let source = config.scheduler_name.as_str();
+        config.figures.of(source);
         let recorder = Recorder::spawn(client.clone(), source, shutdown.clone());
         Self {
             client,
@@ -118,6 +124,7 @@ impl Engine {
         let mut classes = self.caches.classes.subscribe();
         loop {
             self.schedule_ready();
+            self.config.figures.pending(self.backlog.figures());
             let due = self.backlog.next_due(Instant::now());
             let due = due.unwrap_or_else(|| Instant::now() + limits::FORGOTTEN_AFTER);
             let kind = tokio::select! {
@@ -184,6 +191,7 @@ impl Engine {
     }
 
     fn schedule(&mut self, key: Key) {
+        let begun = Instant::now();
         let Some(pod) = self
             .caches
             .pods
@@ -219,10 +227,10 @@ impl Engine {
         let view = self.view(&key);
         self.reservations.drop(&key);
         match place(&pod, &view, kept.as_ref().map(|kept| kept.node.as_str())) {
-            Decision::Bind { node } => self.bind(key, pod, node),
-            Decision::Prepare { node, steps } => self.prepare(key, pod, node, steps, kept),
-            Decision::Preempt(preemption) => self.preempt(key, pod, preemption),
-            Decision::Unschedulable(obstacle) => self.explain(key, &pod, &obstacle),
+            Decision::Bind { node } => self.bind(key, pod, node, begun),
+            Decision::Prepare { node, steps } => self.prepare(key, pod, node, steps, kept, begun),
+            Decision::Preempt(preemption) => self.preempt(key, pod, preemption, begun),
+            Decision::Unschedulable(obstacle) => self.explain(key, &pod, &obstacle, begun),
         }
     }
 
@@ -264,7 +272,7 @@ impl Engine {
         view
     }
 
-    fn bind(&mut self, key: Key, pod: Arc<PodView>, node: String) {
+    fn bind(&mut self, key: Key, pod: Arc<PodView>, node: String, begun: Instant) {
         let reservation = Reservation {
             pod: pod.clone(),
             node: node.clone(),
@@ -272,11 +280,17 @@ impl Engine {
             stage: Stage::Binding,
         };
         self.reservations.keep(key.clone(), reservation);
+        let history = self.backlog.history(&key);
         let client = self.client.clone();
         self.writes.spawn(async move {
             let result = writes::bind(client, &pod, &node).await;
-            let outcome = result.map_or_else(Outcome::failed, |()| Outcome::Bound { node });
-            Written { key, pod, outcome }
+            let bound = |()| Outcome::Bound { node, history };
+            Written {
+                key,
+                pod,
+                begun,
+                outcome: result.map_or_else(Outcome::failed, bound),
+            }
         });
     }
 
@@ -287,6 +301,7 @@ impl Engine {
         node: String,
         steps: Vec<ClaimStep>,
         kept: Option<Reservation>,
+        begun: Instant,
     ) {
         let kept = kept.filter(|kept| kept.node == node);
         if steps.is_empty() {
@@ -316,6 +331,7 @@ impl Engine {
             Written {
                 key,
                 pod,
+                begun,
                 outcome: result.map_or_else(Outcome::failed, Outcome::Prepared),
             }
         });
@@ -326,10 +342,15 @@ impl Engine {
         self.recorder.event(pod.reference(), kind, reason, text);
     }
 
-    fn explain(&mut self, key: Key, pod: &Arc<PodView>, obstacle: &Obstacle) {
+    fn explain(&mut self, key: Key, pod: &Arc<PodView>, obstacle: &Obstacle, begun: Instant) {
         tracing::debug!(pod = %key, message = %obstacle.message, "no node for the pod");
-        if obstacle.reason != "SchedulingGated" {
+        if obstacle.reason == "SchedulingGated" {
+            self.backlog.hold(&key, begun);
+        } else {
             self.warn(pod, &obstacle.message);
+            let figures = &self.config.figures;
+            figures.attempt(Attempt::Unschedulable, begun.elapsed());
+            figures.preemption(None);
         }
         let condition = writes::condition(pod, obstacle, Timestamp::now());
         let nominated = match &pod.nominated {
@@ -348,12 +369,22 @@ impl Engine {
                     error,
                 },
             };
-            Written { key, pod, outcome }
+            Written {
+                key,
+                pod,
+                begun,
+                outcome,
+            }
         });
     }
 
     fn written(&mut self, written: Written) {
-        let Written { key, pod, outcome } = written;
+        let Written {
+            key,
+            pod,
+            begun,
+            outcome,
+        } = written;
         let current = self
             .reservations
             .get(&key)
@@ -365,7 +396,12 @@ impl Engine {
                 revision,
                 victims,
             } => self.preempted(&key, &node, revision, &victims, &pod),
-            Outcome::Bound { node } => {
+            Outcome::Bound { node, history } => {
+                let figures = &self.config.figures;
+                figures.attempt(Attempt::Scheduled, begun.elapsed());
+                if let Some((attempts, since)) = history {
+                    figures.placed(attempts, since.elapsed());
+                }
                 tracing::info!(pod = %key, node, "bound");
                 let text = format!("Successfully assigned {key} to {node}");
                 let kind = EventType::Normal;
@@ -386,6 +422,7 @@ impl Engine {
                 if !decided {
                     return;
                 }
+                self.config.figures.attempt(Attempt::Error, begun.elapsed());
                 if current {
                     self.reservations.drop(&key);
                 }
@@ -423,7 +460,7 @@ impl Engine {
                     self.wake_free(&key);
                     let changed = previous.as_ref().is_none_or(|old| matters(old, &pod));
                     if changed || !self.backlog.contains(&key) {
-                        self.backlog.add(key, rank(&pod));
+                        self.backlog.add(key, rank(&pod), Instant::now());
                     }
                     return;
                 }

@@ -9,6 +9,7 @@ use reconcile::{EventType, Key};
 use resource_kinds::pod_view::PodView;
 
 use super::{Engine, Outcome, Written, same};
+use crate::figures::Attempt;
 use crate::nominations::{self, Nomination};
 use crate::reservations::{Reservation, Stage};
 use crate::writes;
@@ -37,7 +38,16 @@ impl Engine {
     }
 
     /// Makes a place for the pod: others go for it.
-    pub(super) fn preempt(&mut self, key: Key, pod: Arc<PodView>, mut preemption: Preemption) {
+    pub(super) fn preempt(
+        &mut self,
+        key: Key,
+        pod: Arc<PodView>,
+        mut preemption: Preemption,
+        begun: Instant,
+    ) {
+        let figures = &self.config.figures;
+        figures.attempt(Attempt::Unschedulable, begun.elapsed());
+        figures.preemption(Some(preemption.victims.len()));
         let (node, obstacle) = (preemption.node.clone(), &preemption.obstacle);
         tracing::info!(pod = %key, node, victims = preemption.victims.len(), "others go for it");
         self.warn(&pod, &obstacle.message);
@@ -45,10 +55,9 @@ impl Engine {
         for other in &preemption.displaced {
             self.nominations.drop(&Key::of_pod(other));
         }
-        let now = Instant::now();
         preemption
             .victims
-            .retain(|victim| !self.gives_way(victim, now));
+            .retain(|victim| !self.gives_way(victim, begun));
         let nomination = Nomination {
             pod: pod.clone(),
             node: node.clone(),
@@ -65,7 +74,12 @@ impl Engine {
                     revision,
                     victims,
                 });
-            Written { key, pod, outcome }
+            Written {
+                key,
+                pod,
+                begun,
+                outcome,
+            }
         });
     }
 

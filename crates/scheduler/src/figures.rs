@@ -1,0 +1,248 @@
+//! What the scheduler has to say in figures, for `/metrics`, with kube-scheduler's names and bounds.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use reconcile::figures::{Histogram, heading, line};
+
+/// Bounds of the time of an attempt, in seconds.
+const ATTEMPT: [f64; 15] = [
+    0.001, 0.002, 0.004, 0.008, 0.016, 0.032, 0.064, 0.128, 0.256, 0.512, 1.024, 2.048, 4.096,
+    8.192, 16.384,
+];
+/// Bounds of the time from a pod's arrival to its node, in seconds.
+const POD: [f64; 20] = [
+    0.01, 0.02, 0.04, 0.08, 0.16, 0.32, 0.64, 1.28, 2.56, 5.12, 10.24, 20.48, 40.96, 81.92, 163.84,
+    327.68, 655.36, 1310.72, 2621.44, 5242.88,
+];
+/// Bounds of the number of attempts.
+const ATTEMPTS: [f64; 5] = [1.0, 2.0, 4.0, 8.0, 16.0];
+/// Bounds of the number of victims.
+const VICTIMS: [f64; 7] = [1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0];
+
+/// Handed to the scheduler, and asked by whoever serves `/metrics`; clones are one.
+#[derive(Clone, Debug, Default)]
+pub struct Figures {
+    counts: Arc<Mutex<Counts>>,
+}
+
+/// What has come of an attempt.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Attempt {
+    Scheduled,
+    Unschedulable,
+    Error,
+}
+
+impl Attempt {
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::Scheduled => "scheduled",
+            Self::Unschedulable => "unschedulable",
+            Self::Error => "error",
+        }
+    }
+}
+
+/// How many pods have no node, by what they wait for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Pending {
+    /// To be looked at.
+    pub active: usize,
+    /// To be looked at after a while.
+    pub backoff: usize,
+    /// To be looked at when something changes.
+    pub unschedulable: usize,
+    /// Held back by gates.
+    pub gated: usize,
+}
+
+#[derive(Debug)]
+struct Counts {
+    profile: String,
+    pending: Pending,
+    attempts: BTreeMap<Attempt, (u64, Histogram)>,
+    /// By the number of attempts, in words.
+    pods: BTreeMap<String, Histogram>,
+    pod_attempts: Histogram,
+    preemptions: u64,
+    victims: Histogram,
+}
+
+impl Default for Counts {
+    fn default() -> Self {
+        Self {
+            profile: String::new(),
+            pending: Pending::default(),
+            attempts: BTreeMap::new(),
+            pods: BTreeMap::new(),
+            pod_attempts: Histogram::new(&ATTEMPTS),
+            preemptions: 0,
+            victims: Histogram::new(&VICTIMS),
+        }
+    }
+}
+
+impl Figures {
+    fn counts(&self) -> MutexGuard<'_, Counts> {
+        self.counts.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whose figures they are.
+    pub(crate) fn of(&self, scheduler: &str) {
+        scheduler.clone_into(&mut self.counts().profile);
+    }
+
+    /// Pods without a node, now.
+    pub(crate) fn pending(&self, pending: Pending) {
+        self.counts().pending = pending;
+    }
+
+    /// An attempt has ended.
+    pub(crate) fn attempt(&self, result: Attempt, took: Duration) {
+        let mut counts = self.counts();
+        let first = || (0, Histogram::new(&ATTEMPT));
+        let (count, times) = counts.attempts.entry(result).or_insert_with(first);
+        *count += 1;
+        times.observe(took.as_secs_f64());
+    }
+
+    /// A pod got its node after so many attempts, so long after it had come.
+    pub(crate) fn placed(&self, attempts: u32, after: Duration) {
+        let mut counts = self.counts();
+        counts.pod_attempts.observe(attempts.into());
+        let label = match attempts {
+            0..=15 => attempts.to_string(),
+            _ => "16+".to_owned(),
+        };
+        let times = counts.pods.entry(label);
+        let times = times.or_insert_with(|| Histogram::new(&POD));
+        times.observe(after.as_secs_f64());
+    }
+
+    /// It was tried to make room for a pod, at the cost of so many others; `None` for nobody's.
+    pub(crate) fn preemption(&self, victims: Option<usize>) {
+        let mut counts = self.counts();
+        counts.preemptions += 1;
+        if let Some(victims) = victims {
+            let victims = u32::try_from(victims).unwrap_or(u32::MAX);
+            counts.victims.observe(victims.into());
+        }
+    }
+
+    /// The figures in the text form of Prometheus.
+    pub fn text(&self) -> String {
+        let counts = self.counts();
+        let mut out = String::new();
+        let name = "scheduler_pending_pods";
+        heading(&mut out, name, "gauge", "Pods without a node.");
+        let Pending {
+            active,
+            backoff,
+            unschedulable,
+            gated,
+        } = counts.pending;
+        for (queue, count) in [
+            ("active", active),
+            ("backoff", backoff),
+            ("gated", gated),
+            ("unschedulable", unschedulable),
+        ] {
+            line(&mut out, name, &format!("queue=\"{queue}\""), count);
+        }
+        let profile = &counts.profile;
+        let labels = |result: &Attempt| {
+            let result = result.as_str();
+            format!("profile=\"{profile}\",result=\"{result}\"")
+        };
+        let name = "scheduler_schedule_attempts_total";
+        heading(
+            &mut out,
+            name,
+            "counter",
+            "Attempts to find a node for a pod.",
+        );
+        for (result, (count, _)) in &counts.attempts {
+            line(&mut out, name, &labels(result), count);
+        }
+        let name = "scheduler_scheduling_attempt_duration_seconds";
+        heading(
+            &mut out,
+            name,
+            "histogram",
+            "Time of an attempt, its writes included.",
+        );
+        for (result, (_, times)) in &counts.attempts {
+            times.write(&mut out, name, &labels(result));
+        }
+        let name = "scheduler_pod_scheduling_sli_duration_seconds";
+        heading(
+            &mut out,
+            name,
+            "histogram",
+            "Time from a pod's arrival to its node.",
+        );
+        for (attempts, times) in &counts.pods {
+            times.write(&mut out, name, &format!("attempts=\"{attempts}\""));
+        }
+        let name = "scheduler_pod_scheduling_attempts";
+        heading(
+            &mut out,
+            name,
+            "histogram",
+            "Attempts until a pod got its node.",
+        );
+        counts.pod_attempts.write(&mut out, name, "");
+        let name = "scheduler_preemption_attempts_total";
+        let help = "Attempts to make room for a pod at the cost of others.";
+        heading(&mut out, name, "counter", help);
+        line(&mut out, name, "", counts.preemptions);
+        let name = "scheduler_preemption_victims";
+        heading(&mut out, name, "histogram", "Pods that went for one.");
+        counts.victims.write(&mut out, name, "");
+        out
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn figures_are_told_by_their_names() {
+        let figures = Figures::default();
+        figures.of("default-scheduler");
+        figures.pending(Pending {
+            active: 1,
+            backoff: 2,
+            unschedulable: 3,
+            gated: 4,
+        });
+        figures.attempt(Attempt::Scheduled, Duration::from_millis(3));
+        figures.attempt(Attempt::Unschedulable, Duration::ZERO);
+        figures.placed(2, Duration::from_secs(1));
+        figures.placed(20, Duration::from_secs(1));
+        figures.preemption(Some(3));
+        figures.preemption(None);
+        let text = figures.text();
+        for wanted in [
+            "scheduler_pending_pods{queue=\"active\"} 1",
+            "scheduler_pending_pods{queue=\"backoff\"} 2",
+            "scheduler_pending_pods{queue=\"unschedulable\"} 3",
+            "scheduler_pending_pods{queue=\"gated\"} 4",
+            "scheduler_schedule_attempts_total{profile=\"default-scheduler\",\
+             result=\"unschedulable\"} 1",
+            "scheduler_scheduling_attempt_duration_seconds_bucket{profile=\"default-scheduler\",\
+             result=\"scheduled\",le=\"0.004\"} 1",
+            "scheduler_pod_scheduling_sli_duration_seconds_count{attempts=\"2\"} 1",
+            "scheduler_pod_scheduling_sli_duration_seconds_count{attempts=\"16+\"} 1",
+            "scheduler_pod_scheduling_attempts_bucket{le=\"16\"} 1",
+            "scheduler_pod_scheduling_attempts_count 2",
+            "scheduler_preemption_attempts_total 2",
+            "scheduler_preemption_victims_bucket{le=\"4\"} 1",
+        ] {
+            assert!(text.lines().any(|line| line == wanted), "{wanted}: {text}");
+        }
+    }
+}
