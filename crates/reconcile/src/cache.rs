@@ -175,7 +175,7 @@ impl<K: Send + Sync + 'static> Cache<K> {
         let state = self.shared.read();
         let from = Key::new(namespace, "");
         let of_namespace = state.objects.range(from..);
-        let mine = of_namespace.take_while(|(key, _)| key.namespace == namespace);
+        let mine = of_namespace.take_while(|(key, _)| *key.namespace == *namespace);
         mine.map(|(_, object)| object.clone()).collect()
     }
 

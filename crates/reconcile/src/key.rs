@@ -1,21 +1,23 @@
 //! The name of an object within its kind.
 
 use std::fmt;
+use std::sync::Arc;
 
 use kube::Resource;
 
-/// Namespace and name of an object; the namespace is empty for cluster-scoped kinds.
+/// Namespace and name of an object; the namespace is empty for cluster-scoped kinds. Clones share
+/// the texts.
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Key {
     /// Namespace, empty for cluster-scoped kinds.
-    pub namespace: String,
+    pub namespace: Arc<str>,
     /// Name.
-    pub name: String,
+    pub name: Arc<str>,
 }
 
 impl Key {
     /// The key of a namespaced object.
-    pub fn new(namespace: impl Into<String>, name: impl Into<String>) -> Self {
+    pub fn new(namespace: impl Into<Arc<str>>, name: impl Into<Arc<str>>) -> Self {
         Self {
             namespace: namespace.into(),
             name: name.into(),
@@ -23,7 +25,7 @@ impl Key {
     }
 
     /// The key of a cluster-scoped object.
-    pub fn cluster(name: impl Into<String>) -> Self {
+    pub fn cluster(name: impl Into<Arc<str>>) -> Self {
         Self::new("", name)
     }
 

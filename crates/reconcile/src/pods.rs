@@ -18,9 +18,9 @@ impl Cache<PodView> {
 }
 
 impl Key {
-    /// The key of a pod.
+    /// The key of a pod, which shares its texts.
     pub fn of_pod(pod: &PodView) -> Self {
-        identity(pod).key()
+        Self::new(pod.namespace.clone(), pod.name.clone())
     }
 }
 

@@ -230,7 +230,7 @@ impl Agent {
 
     /// Does the next thing about the pod of that name.
     async fn sync(&self, key: &Key) -> kube::Result<Outcome> {
-        let identity: Identity = (key.namespace.clone(), key.name.clone());
+        let identity: Identity = (key.namespace.to_string(), key.name.to_string());
         let pod = self.pods.get_key(key);
         let uid = pod.as_ref().and_then(|pod| pod.metadata.uid.clone());
         let uid = uid.unwrap_or_default();
