@@ -1,0 +1,130 @@
+//! Pods of higher priority take the place of others, as people see it with kubectl.
+
+use end_to_end::{Instance, Kubectl, text, wait_for};
+use serde_json::{Value, json};
+
+const CLASSES: &str = r#"
+apiVersion: scheduling.k8s.io/v1
+kind: PriorityClass
+metadata: {name: low}
+value: 10
+---
+apiVersion: scheduling.k8s.io/v1
+kind: PriorityClass
+metadata: {name: high}
+value: 1000
+---
+apiVersion: scheduling.k8s.io/v1
+kind: PriorityClass
+metadata: {name: patient}
+value: 1000
+preemptionPolicy: Never
+"#;
+
+fn spec(class: &str, milli: i64) -> Value {
+    let requests = json!({"requests": {"cpu": format!("{milli}m")}});
+    json!({
+        "priorityClassName": class,
+        "terminationGracePeriodSeconds": 5,
+        "containers": [{"name": "hello", "image": "mainstay/hello", "resources": requests}],
+    })
+}
+
+fn pod(name: &str, class: &str, milli: i64) -> String {
+    json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": name},
+        "spec": spec(class, milli)})
+    .to_string()
+}
+
+fn low(milli: i64) -> String {
+    json!({"apiVersion": "apps/v1", "kind": "StatefulSet", "metadata": {"name": "low"}, "spec": {
+        "replicas": 2, "selector": {"matchLabels": {"app": "low"}}, "serviceName": "low",
+        "podManagementPolicy": "Parallel",
+        "template": {"metadata": {"labels": {"app": "low"}}, "spec": spec("low", milli)}}})
+    .to_string()
+}
+
+/// What the node has of processor time that nobody has asked for, in thousandths.
+fn free(kubectl: &Kubectl) -> i64 {
+    let nodes = kubectl.json(&["get", "nodes"]);
+    let all = text(&nodes, "/items/0/status/allocatable/cpu").to_owned();
+    match all.strip_suffix('m') {
+        Some(milli) => milli.parse().expect("a number"),
+        None => 1000 * all.parse::<i64>().expect("a number"),
+    }
+}
+
+fn scheduled(kubectl: &Kubectl, pod: &str) -> String {
+    let pod = kubectl.pod(pod);
+    let conditions = pod["status"]["conditions"].as_array();
+    let mut conditions = conditions.into_iter().flatten();
+    let why = conditions.find(|condition| condition["type"] == "PodScheduled");
+    why.map_or_else(String::new, |why| {
+        why["message"].as_str().unwrap_or_default().to_owned()
+    })
+}
+
+fn wait_for_message(kubectl: &Kubectl, pod: &str, wanted: &str) {
+    wait_for(&format!("{pod} to wait"), 60, || {
+        let said = scheduled(kubectl, pod);
+        if said == wanted { Ok(()) } else { Err(said) }
+    });
+}
+
+#[test]
+fn the_important_come_first() {
+    let instance = Instance::start(&[]);
+    let kubectl = instance.kubectl();
+    kubectl.apply(CLASSES);
+    let part = free(&kubectl) * 2 / 5;
+    kubectl.apply(&low(part));
+    kubectl.wait_ready("low", 2);
+
+    // Who may not drive others out waits, and says so.
+    kubectl.apply(&pod("patient", "patient", part));
+    let full = "0/1 nodes are available: 1 Insufficient cpu.";
+    let waits = format!("{full} preemption: not eligible due to preemptionPolicy=Never.");
+    wait_for_message(&kubectl, "patient", &waits);
+    kubectl.ok(&["delete", "pod", "patient"]);
+
+    kubectl.apply(&pod("important", "high", part));
+    kubectl.wait_pods_ready(&["pod/important"]);
+    let important = kubectl.pod("important");
+    let described = kubectl.ok(&["describe", "pod", "important"]);
+    assert!(described.contains(full), "{described}");
+    let events = kubectl.json(&["get", "events", "--field-selector=reason=Preempted"]);
+    let events = events["items"].as_array().expect("a list");
+    assert_eq!(events.len(), 1, "one was enough: {events:#?}");
+    let told = format!(
+        "Preempted by pod {} on node {}",
+        text(&important, "/metadata/uid"),
+        text(&important, "/spec/nodeName")
+    );
+    assert_eq!(text(&events[0], "/message"), told);
+    assert_eq!(important["status"]["nominatedNodeName"], Value::Null);
+
+    // The set makes its pod again, which has to wait, and drives nobody out.
+    let victim = text(&events[0], "/involvedObject/name").to_owned();
+    let waits = format!(
+        "{full} preemption: 0/1 nodes are available: 1 No preemption victims found for incoming \
+         pod."
+    );
+    wait_for(&format!("{victim} to wait"), 60, || {
+        let said = kubectl.run(&["get", "pod", &victim]);
+        if said.code == 0 && scheduled(&kubectl, &victim) == waits {
+            Ok(())
+        } else {
+            Err(said)
+        }
+    });
+    let told = kubectl.ok(&["get", "--raw", "/metrics"]);
+    for wanted in [
+        "scheduler_preemption_victims_sum 1",
+        "scheduler_pending_pods{queue=\"unschedulable\"} 1",
+        "workqueue_depth{name=\"statefulset\"} 0",
+    ] {
+        assert!(told.lines().any(|line| line == wanted), "{wanted}: {told}");
+    }
+    kubectl.ok(&["delete", "pod", "important"]);
+    kubectl.wait_ready("low", 2);
+}
