@@ -134,7 +134,7 @@ impl MappedLayers {
             lowerdirs: Vec::new(),
         };
         for (index, layer) in lowerdirs.iter().enumerate() {
-            let target = dir.join(index.to_string());
+            let target = dir.join(staged_name(index, layer));
             find(layer)
                 .and_then(|found| bind(&found, &target, Depth::One, Some(users)))
                 .map_err(|error| {
@@ -145,6 +145,14 @@ impl MappedLayers {
         }
         Ok(layers)
     }
+}
+
+/// Where a layer is mounted for a moment. The overlay's options go on naming it, and by them others
+/// see that the layer is in use: so it has the names that it has in its store.
+fn staged_name(index: usize, layer: &Path) -> String {
+    let names: Vec<_> = layer.iter().map(|name| name.to_string_lossy()).collect();
+    let last = names.len().saturating_sub(2);
+    format!("{index}-{}", names[last..].join("-"))
 }
 
 impl Drop for MappedLayers {
@@ -191,4 +199,16 @@ fn outermost_closed(dir: &Path) -> io::Result<Option<PathBuf>> {
         }
     }
     Ok(closed)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_mounted_layer_keeps_its_name() {
+        let layer = Path::new("/data/images/layers/0a1b/fs");
+        assert_eq!(staged_name(3, layer), "3-0a1b-fs");
+        assert_eq!(staged_name(0, Path::new("x")), "0-x");
+    }
 }
