@@ -156,6 +156,17 @@ impl ApiServer {
         serve::serve(self, listener, shutdown).await
     }
 
+    /// Shows another certificate to those who connect from now on: the server is known by other
+    /// names. Connections that are open stay; a server that was made without any goes on without.
+    ///
+    /// *Errors.* The certificate or its key cannot be used.
+    pub fn show_certificate(&self, certificate_pem: &str, key_pem: &str) -> Result<(), StartError> {
+        match &self.tls {
+            Some(tls) => Ok(tls.show(certificate_pem, key_pem)?),
+            None => Ok(()),
+        }
+    }
+
     /// Notes all requests from now on; the first call counts.
     pub fn audit(&self, audit: Audit) {
         self.audit.get_or_init(|| Arc::new(audit));

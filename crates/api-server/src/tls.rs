@@ -4,14 +4,15 @@
 //! was signed by somebody we trust is decided afterwards. So a client with a stale certificate
 //! gets a 401 that says so, and not a broken connection.
 
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError, RwLock};
 
 use rustls::client::danger::HandshakeSignatureValid;
 use rustls::crypto::{CryptoProvider, ring};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, UnixTime};
-use rustls::server::WebPkiClientVerifier;
 use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
+use rustls::server::{ClientHello, ResolvesServerCert, WebPkiClientVerifier};
+use rustls::sign::CertifiedKey;
 use rustls::{
     DigitallySignedStruct, DistinguishedName, RootCertStore, ServerConfig, SignatureScheme,
 };
@@ -42,6 +43,7 @@ pub enum TlsError {
 pub(crate) struct Tls {
     pub(crate) config: Arc<ServerConfig>,
     pub(crate) clients: Arc<dyn ClientCertVerifier>,
+    shown: Arc<Shown>,
 }
 
 impl Tls {
@@ -54,13 +56,8 @@ impl Tls {
         let clients =
             WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider.clone())
                 .build()?;
-        let chain = certificates(&material.certificate_pem, "server certificate")?;
-        let key = PrivateKeyDer::from_pem_slice(material.key_pem.as_bytes()).map_err(|source| {
-            TlsError::Pem {
-                what: "server key",
-                source,
-            }
-        })?;
+        let identity = identity(&material.certificate_pem, &material.key_pem)?;
+        let shown = Arc::new(Shown(RwLock::new(identity)));
         let lenient = AnyHeldCertificate {
             provider: provider.clone(),
             trusted: clients.clone(),
@@ -68,13 +65,43 @@ impl Tls {
         let mut config = ServerConfig::builder_with_provider(provider)
             .with_safe_default_protocol_versions()?
             .with_client_cert_verifier(Arc::new(lenient))
-            .with_single_cert(chain, key)?;
+            .with_cert_resolver(shown.clone());
         config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
         Ok(Self {
             config: Arc::new(config),
             clients,
+            shown,
         })
     }
+
+    /// Shows another certificate to whoever connects from now on.
+    pub(crate) fn show(&self, certificate_pem: &str, key_pem: &str) -> Result<(), TlsError> {
+        let identity = identity(certificate_pem, key_pem)?;
+        *self.shown.0.write().unwrap_or_else(PoisonError::into_inner) = identity;
+        Ok(())
+    }
+}
+
+/// The certificate that the server shows now.
+#[derive(Debug)]
+struct Shown(RwLock<Arc<CertifiedKey>>);
+
+impl ResolvesServerCert for Shown {
+    fn resolve(&self, _: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+        let shown = self.0.read().unwrap_or_else(PoisonError::into_inner);
+        Some(shown.clone())
+    }
+}
+
+fn identity(certificate_pem: &str, key_pem: &str) -> Result<Arc<CertifiedKey>, TlsError> {
+    let chain = certificates(certificate_pem, "server certificate")?;
+    let key =
+        PrivateKeyDer::from_pem_slice(key_pem.as_bytes()).map_err(|source| TlsError::Pem {
+            what: "server key",
+            source,
+        })?;
+    let provider = ring::default_provider();
+    Ok(Arc::new(CertifiedKey::from_der(chain, key, &provider)?))
 }
 
 fn certificates(pem: &str, what: &'static str) -> Result<Vec<CertificateDer<'static>>, TlsError> {

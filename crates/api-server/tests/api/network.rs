@@ -131,6 +131,35 @@ pub fn get(path: &str, headers: &str) -> String {
 }
 
 #[tokio::test]
+async fn a_server_with_other_addresses_shows_another_certificate_and_keeps_its_connections() {
+    let served = Served::new(Limits::default()).await;
+    let before = served.connect(None).await;
+    let shown = |stream: &TlsStream<TcpStream>| {
+        let chain = stream.get_ref().1.peer_certificates().unwrap();
+        chain[0].to_vec()
+    };
+    let names = SubjectAltNames::api_server("localhost", ["192.0.2.7".parse().unwrap()]);
+    let identity = served.authority.server(&names).unwrap();
+    let (certificate, key) = (identity.certificate_pem(), identity.key_pem());
+    served
+        .api
+        .server
+        .show_certificate(certificate, key)
+        .unwrap();
+    let after = served.connect(None).await;
+    assert_ne!(shown(&before), shown(&after));
+    let wanted = CertificateDer::from_pem_slice(certificate.as_bytes()).unwrap();
+    assert_eq!(shown(&after), wanted.to_vec());
+    for stream in [before, after] {
+        let answer = Served::talk_over(stream, get("/livez", "").as_bytes()).await;
+        assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+    }
+    let broken = served.api.server.show_certificate("nonsense", key);
+    assert!(broken.is_err());
+    served.connect(None).await;
+}
+
+#[tokio::test]
 async fn only_those_who_are_known_get_beyond_health_and_version() {
     let served = Served::new(Limits::default()).await;
     let pods = get("/api/v1/pods", "");
