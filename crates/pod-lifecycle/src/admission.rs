@@ -2,15 +2,22 @@
 //!
 //! As kubelet's admission: a pod that asks for kernel parameters that are neither known to concern
 //! it alone nor allowed on this node, or for a guard that the kernel does not have, is not run
-//! with less: it fails at once, and says why. Whether there is room for it is found out elsewhere
+//! with less: it fails at once, and says why. So does a pod that would take of what the node is
+//! about to run out of. Whether there is room for it is found out elsewhere
 //! (`placement::misfit`), and ends in a [`Rejection`] as well.
 
-use k8s_openapi::api::core::v1::{AppArmorProfile, Pod, PodSpec};
+use std::collections::BTreeSet;
+
+use k8s_openapi::api::core::v1::{AppArmorProfile, Pod, PodSpec, Toleration};
 use resource_kinds::sysctls;
 
+use crate::eviction::Condition;
 use crate::messages;
+use crate::qos::qos_class;
 use crate::record::Dismissal;
-use crate::spec::{containers, uses_host_network};
+use crate::spec::{containers, is_critical, uses_host_network};
+
+const MEMORY_PRESSURE_TAINT: &str = "node.kubernetes.io/memory-pressure";
 
 /// What this node allows beyond what is always allowed.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -48,6 +55,42 @@ pub fn rejection(pod: &Pod, policy: &Policy) -> Option<Rejection> {
         .or_else(|| app_armor(spec).map(|why| ("AppArmor", why)))?;
     let reason = reason.to_owned();
     Some(Rejection { reason, message })
+}
+
+/// Looks at a pod that is new on a node with these conditions. Of memory, pods may have what they
+/// ask for; of the disk there is nothing to be had.
+pub fn under_pressure(pod: &Pod, conditions: &BTreeSet<Condition>) -> Option<Rejection> {
+    let spec = pod.spec.as_ref()?;
+    if conditions.is_empty() || is_critical(pod) {
+        return None;
+    }
+    let memory_only = conditions.iter().eq([&Condition::MemoryPressure]);
+    if memory_only && (qos_class(spec) != "BestEffort" || tolerates_memory_pressure(spec)) {
+        return None;
+    }
+    let names: Vec<&str> = conditions.iter().map(|one| one.name()).collect();
+    Some(Rejection {
+        reason: "Evicted".to_owned(),
+        message: messages::node_had_conditions(&names),
+    })
+}
+
+fn tolerates_memory_pressure(spec: &PodSpec) -> bool {
+    let covers = |toleration: &Toleration| {
+        let text = |text: &Option<String>| text.clone().unwrap_or_default();
+        let effect = text(&toleration.effect);
+        let effect_fits = effect.is_empty() || effect == "NoSchedule";
+        let key_fits = match text(&toleration.operator).as_str() {
+            "Exists" => matches!(text(&toleration.key).as_str(), "" | MEMORY_PRESSURE_TAINT),
+            // The taint has no value.
+            "" | "Equal" => {
+                text(&toleration.key) == MEMORY_PRESSURE_TAINT && text(&toleration.value).is_empty()
+            }
+            _ => false,
+        };
+        effect_fits && key_fits
+    };
+    spec.tolerations.iter().flatten().any(covers)
 }
 
 fn forbidden_sysctl(spec: &PodSpec, policy: &Policy) -> Option<String> {
@@ -186,5 +229,60 @@ mod tests {
                 .starts_with("AppArmor ")
         );
         assert_eq!(said(with("Unconfined")), None);
+    }
+
+    #[test]
+    fn a_node_that_lacks_something_takes_only_who_does_no_harm() {
+        // statefulset.md 12.16
+        let under = |conditions: &[Condition], spec: serde_json::Value| {
+            let mut whole = json!({"containers": [{"name": "c"}]});
+            for (key, part) in spec.as_object().unwrap() {
+                whole[key] = part.clone();
+            }
+            let pod = serde_json::from_value(json!({"spec": whole})).unwrap();
+            let conditions = conditions.iter().copied().collect();
+            let found = under_pressure(&pod, &conditions)?.dismissal();
+            Some(format!("{} {}", found.reason, found.message))
+        };
+        let (memory, disk) = (Condition::MemoryPressure, Condition::DiskPressure);
+        let burstable = json!({"containers": [{"name": "c",
+            "resources": {"requests": {"memory": "1Mi"}}}]});
+        let critical = json!({"priority": 2_000_000_000});
+        let tolerant = |toleration: serde_json::Value| json!({"tolerations": [toleration]});
+        let said = |conditions: &str| {
+            let text =
+                format!("Evicted Pod was rejected: The node had condition: [{conditions}]. ");
+            Some(text)
+        };
+        assert_eq!(under(&[], json!({})), None);
+        assert_eq!(under(&[memory], json!({})), said("MemoryPressure"));
+        assert_eq!(under(&[memory], burstable.clone()), None);
+        assert_eq!(under(&[disk], burstable.clone()), said("DiskPressure"));
+        assert_eq!(
+            under(&[disk, memory], burstable),
+            said("DiskPressure MemoryPressure")
+        );
+        assert_eq!(under(&[disk, memory], critical), None);
+        for (toleration, taken) in [
+            (json!({"operator": "Exists"}), true),
+            (
+                json!({"key": MEMORY_PRESSURE_TAINT, "operator": "Exists", "effect": "NoSchedule"}),
+                true,
+            ),
+            (json!({"key": MEMORY_PRESSURE_TAINT}), true),
+            (json!({"key": MEMORY_PRESSURE_TAINT, "value": "x"}), false),
+            (
+                json!({"key": MEMORY_PRESSURE_TAINT, "effect": "NoExecute"}),
+                false,
+            ),
+            (
+                json!({"key": "node.kubernetes.io/disk-pressure", "operator": "Exists"}),
+                false,
+            ),
+        ] {
+            let found = under(&[memory], tolerant(toleration.clone()));
+            assert_eq!(found.is_none(), taken, "{toleration}");
+            assert!(under(&[disk], tolerant(toleration)).is_some());
+        }
     }
 }

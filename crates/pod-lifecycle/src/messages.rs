@@ -43,6 +43,11 @@ pub fn deadline_exceeded() -> Dismissal {
     }
 }
 
+/// Why a node that lacks something does not take a pod.
+pub fn node_had_conditions(names: &[&str]) -> String {
+    format!("The node had condition: [{}]. ", names.join(" "))
+}
+
 /// Status message of a pod that the node did not take.
 pub fn rejected(why: &str) -> String {
     format!("Pod was rejected: {why}")

@@ -6,6 +6,9 @@ use k8s_openapi::api::core::v1::{Container, EphemeralContainer, Pod, PodSpec, Pr
 
 use crate::limits::GRACE_DEFAULT_SECONDS;
 
+/// Priority from which on a pod is critical (`system-cluster-critical`).
+const CRITICAL_PRIORITY: i32 = 2_000_000_000;
+
 /// What a container is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Kind {
@@ -135,6 +138,12 @@ pub fn grace_seconds(spec: &PodSpec) -> i64 {
 /// Whether the pod uses the node's network.
 pub fn uses_host_network(spec: &PodSpec) -> bool {
     spec.host_network == Some(true)
+}
+
+/// Whether the cluster itself lives on the pod.
+pub fn is_critical(pod: &Pod) -> bool {
+    let priority = pod.spec.as_ref().and_then(|spec| spec.priority);
+    priority.is_some_and(|priority| priority >= CRITICAL_PRIORITY)
 }
 
 /// How messages name a pod: `name_namespace(uid)`.

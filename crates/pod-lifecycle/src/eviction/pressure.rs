@@ -1,0 +1,169 @@
+//! What the node lacks, and for how long it says so.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use jiff::{SignedDuration, Timestamp};
+
+use super::thresholds::{Signal, Thresholds};
+
+/// A condition of the node by which pods are kept away.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Condition {
+    /// The disk is about to run out.
+    DiskPressure,
+    /// Memory is about to run out.
+    MemoryPressure,
+}
+
+impl Condition {
+    /// The condition's type.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::DiskPressure => "DiskPressure",
+            Self::MemoryPressure => "MemoryPressure",
+        }
+    }
+}
+
+/// How much there is of something.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Observation {
+    /// What can still be had.
+    pub available: i64,
+    /// All of it.
+    pub capacity: i64,
+}
+
+/// One look at the node; what could not be seen is not in it.
+pub type Observations = BTreeMap<Signal, Observation>;
+
+/// A threshold that is not met.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Shortage {
+    /// Of what.
+    pub signal: Signal,
+    /// What should be available at least.
+    pub threshold: i64,
+    /// What is.
+    pub available: i64,
+}
+
+/// What the node lacks, the most pressing first.
+pub fn shortages(thresholds: &Thresholds, seen: &Observations) -> Vec<Shortage> {
+    let each = thresholds.iter().filter_map(|(signal, amount)| {
+        let seen = seen.get(&signal)?;
+        let threshold = amount.of(seen.capacity);
+        (seen.available < threshold).then_some(Shortage {
+            signal,
+            threshold,
+            available: seen.available,
+        })
+    });
+    each.collect()
+}
+
+/// The node's conditions: they hold from a shortage on until there was none for the transition
+/// period, so that they do not come and go.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Pressure {
+    /// When the last shortage of that kind was seen.
+    last_seen: BTreeMap<Condition, Timestamp>,
+}
+
+impl Pressure {
+    /// The conditions after another look.
+    #[must_use]
+    pub fn after(&self, shortages: &[Shortage], period: SignedDuration, now: Timestamp) -> Self {
+        let lasting = self.last_seen.iter().filter_map(|(condition, last)| {
+            // A clock that was put back must not make a condition last for ever.
+            let last = (*last).min(now);
+            (now.duration_since(last) < period).then_some((*condition, last))
+        });
+        let mut last_seen: BTreeMap<Condition, Timestamp> = lasting.collect();
+        last_seen.extend(shortages.iter().map(|one| (one.signal.condition(), now)));
+        Self { last_seen }
+    }
+
+    /// Whether the condition holds.
+    pub fn has(&self, condition: Condition) -> bool {
+        self.last_seen.contains_key(&condition)
+    }
+
+    /// The conditions that hold.
+    pub fn conditions(&self) -> BTreeSet<Condition> {
+        self.last_seen.keys().copied().collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn look(memory: i64, disk: i64, image_disk: i64) -> Vec<Shortage> {
+        let of = |available| Observation {
+            available,
+            capacity: 1000,
+        };
+        let seen = Observations::from([
+            (Signal::MemoryAvailable, of(memory)),
+            (Signal::NodefsAvailable, of(disk)),
+            (Signal::ImagefsAvailable, of(image_disk)),
+        ]);
+        let text =
+            "memory.available<100,nodefs.available<10%,imagefs.available<15%,nodefs.inodesFree<5%";
+        shortages(&text.parse().unwrap(), &seen)
+    }
+
+    fn signals(found: &[Shortage]) -> Vec<Signal> {
+        found.iter().map(|one| one.signal).collect()
+    }
+
+    #[test]
+    fn less_than_the_threshold_is_a_shortage_and_memory_comes_first() {
+        // statefulset.md 12.16
+        assert_eq!(look(100, 100, 150), []);
+        assert_eq!(
+            signals(&look(99, 99, 149)),
+            [
+                Signal::MemoryAvailable,
+                Signal::NodefsAvailable,
+                Signal::ImagefsAvailable
+            ]
+        );
+        let found = look(500, 500, 120);
+        assert_eq!(
+            found,
+            [Shortage {
+                signal: Signal::ImagefsAvailable,
+                threshold: 150,
+                available: 120
+            }]
+        );
+    }
+
+    #[test]
+    fn conditions_last_for_the_transition_period() {
+        // statefulset.md 12.16
+        let at = |second| Timestamp::from_second(second).unwrap();
+        let period = SignedDuration::from_mins(5);
+        let none = Pressure::default();
+        let short = none.after(&look(1, 500, 500), period, at(1000));
+        assert!(short.has(Condition::MemoryPressure) && !short.has(Condition::DiskPressure));
+        let both = short.after(&look(500, 1, 500), period, at(1100));
+        assert_eq!(
+            both.conditions(),
+            BTreeSet::from([Condition::DiskPressure, Condition::MemoryPressure])
+        );
+        let disk = both.after(&[], period, at(1300));
+        assert_eq!(disk.conditions(), BTreeSet::from([Condition::DiskPressure]));
+        assert_eq!(disk.after(&[], period, at(1400)), none);
+        // A clock that is put back begins the period anew; without a period only what is now counts.
+        let back = short.after(&[], period, at(10));
+        assert!(back.has(Condition::MemoryPressure));
+        assert_eq!(back.after(&[], period, at(310)), none);
+        let zero = SignedDuration::ZERO;
+        let now = none.after(&look(1, 500, 500), zero, at(10));
+        assert!(now.has(Condition::MemoryPressure));
+        assert_eq!(now.after(&[], zero, at(10)), none);
+    }
+}

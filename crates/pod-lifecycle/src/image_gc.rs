@@ -1,0 +1,294 @@
+//! Which images go when the disk that they are on is nearly full, or when nobody has used them for
+//! long (statefulset.md §12.16).
+//!
+//! As kubelet's image garbage collection: above the high threshold as many go as bring the disk
+//! down to the low one, those first that were not used for longest. Those in use, those that no
+//! registry has, and those that have just come stay.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use jiff::{SignedDuration, Timestamp};
+
+/// When images go.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Policy {
+    /// Percentage of the disk in use from which on images go; 100 for never.
+    pub high_percent: u8,
+    /// Percentage of the disk in use down to which they go.
+    pub low_percent: u8,
+    /// How long an image stays after it was first seen, used or not.
+    pub minimum_age: SignedDuration,
+    /// How long an image may go unused, however much room there is; `None` for ever.
+    pub maximum_age: Option<SignedDuration>,
+}
+
+impl Default for Policy {
+    /// kubelet's.
+    fn default() -> Self {
+        Self {
+            high_percent: 85,
+            low_percent: 80,
+            minimum_age: SignedDuration::from_mins(2),
+            maximum_age: None,
+        }
+    }
+}
+
+impl Policy {
+    /// Whether images ever go by themselves, without the node being short of disk.
+    pub fn collects(&self) -> bool {
+        self.high_percent < 100 || self.maximum_age.is_some()
+    }
+
+    /// How many bytes to free on a disk; `None` when it is not too full.
+    pub fn to_free(&self, capacity: u64, available: u64) -> Option<u64> {
+        if self.high_percent >= 100 || capacity == 0 {
+            return None;
+        }
+        let available = available.min(capacity);
+        let share = |percent: u128| u128::from(capacity) * percent / 100;
+        let used_percent = 100 - u128::from(available) * 100 / u128::from(capacity);
+        if used_percent < u128::from(self.high_percent) {
+            return None;
+        }
+        let wanted = share(100 - u128::from(self.low_percent.min(100)));
+        let lacking = wanted.saturating_sub(u128::from(available));
+        u64::try_from(lacking).ok().filter(|bytes| *bytes > 0)
+    }
+}
+
+/// An image that is present.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Present {
+    /// Its digest.
+    pub digest: String,
+    /// Whether it stays whatever happens: no registry has it.
+    pub pinned: bool,
+    /// Whether some pod needs it.
+    pub in_use: bool,
+}
+
+/// What is known of an image's past.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Past {
+    /// When it came; `None` for one that was there at the first look.
+    first_seen: Option<Timestamp>,
+    last_used: Option<Timestamp>,
+}
+
+/// When images came and were last used, as far as somebody looked.
+#[derive(Clone, Debug, Default)]
+pub struct History {
+    /// The first look.
+    began: Option<Timestamp>,
+    images: BTreeMap<String, Past>,
+}
+
+impl History {
+    /// Notes one look at all images.
+    pub fn note(&mut self, present: &[Present], now: Timestamp) {
+        let first_seen = self.began.map(|_| now);
+        self.began.get_or_insert(now);
+        for image in present {
+            let past = self.images.entry(image.digest.clone()).or_insert(Past {
+                first_seen,
+                last_used: None,
+            });
+            if image.in_use {
+                past.last_used = Some(now);
+            }
+        }
+        let there: BTreeSet<&str> = present.iter().map(|one| one.digest.as_str()).collect();
+        self.images
+            .retain(|digest, _| there.contains(digest.as_str()));
+    }
+
+    fn past(&self, digest: &str) -> Past {
+        self.images.get(digest).copied().unwrap_or_default()
+    }
+
+    /// The images that may go, in the order in which they go; as they were noted last.
+    pub fn collectable<'p>(
+        &self,
+        present: &'p [Present],
+        policy: &Policy,
+        now: Timestamp,
+    ) -> Vec<&'p str> {
+        let mut free: Vec<(Past, &str)> = present
+            .iter()
+            .filter(|image| !image.in_use && !image.pinned)
+            .map(|image| (self.past(&image.digest), image.digest.as_str()))
+            .filter(|(past, _)| {
+                past.first_seen
+                    .is_none_or(|seen| now.duration_since(seen) >= policy.minimum_age)
+            })
+            .collect();
+        free.sort_by_key(|(past, digest)| (past.last_used, past.first_seen, *digest));
+        free.into_iter().map(|(_, digest)| digest).collect()
+    }
+
+    /// The images that nobody has used for longer than the policy allows. What happened before the
+    /// first look is not known, and counts as use.
+    pub fn outdated<'p>(
+        &self,
+        present: &'p [Present],
+        policy: &Policy,
+        now: Timestamp,
+    ) -> Vec<&'p str> {
+        let (Some(age), Some(began)) = (policy.maximum_age, self.began) else {
+            return Vec::new();
+        };
+        let mut old = self.collectable(present, policy, now);
+        old.retain(|digest| {
+            let past = self.past(digest);
+            let since = past.last_used.max(past.first_seen).unwrap_or(began);
+            now.duration_since(since) > age
+        });
+        old
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const GI: u64 = 1 << 30;
+
+    fn at(second: i64) -> Timestamp {
+        Timestamp::from_second(second).unwrap()
+    }
+
+    fn image(digest: &str, in_use: bool) -> Present {
+        Present {
+            digest: digest.to_owned(),
+            pinned: false,
+            in_use,
+        }
+    }
+
+    #[test]
+    fn a_disk_that_is_too_full_is_brought_down_to_the_low_threshold() {
+        // statefulset.md 12.16
+        let policy = Policy::default();
+        assert_eq!(policy.to_free(100 * GI, 16 * GI), None);
+        assert_eq!(policy.to_free(100 * GI, 15 * GI), Some(5 * GI));
+        assert_eq!(policy.to_free(100 * GI, 0), Some(20 * GI));
+        assert_eq!(policy.to_free(100 * GI, 200 * GI), None);
+        assert_eq!(policy.to_free(0, 0), None);
+        let never = Policy {
+            high_percent: 100,
+            ..policy
+        };
+        assert_eq!(never.to_free(100 * GI, 0), None);
+        assert!(policy.collects() && !never.collects());
+    }
+
+    #[test]
+    fn who_was_not_used_for_longest_goes_first() {
+        // statefulset.md 12.16
+        let policy = Policy::default();
+        let mut history = History::default();
+        let (a, b) = (image("a", true), image("b", false));
+        history.note(&[a.clone(), b.clone()], at(1000));
+        let now = [
+            image("a", false),
+            b.clone(),
+            image("c", true),
+            image("d", false),
+        ];
+        history.note(&now, at(2000));
+        // What has just come stays for a while, and what is used stays.
+        assert_eq!(history.collectable(&now, &policy, at(2000)), ["b", "a"]);
+        assert_eq!(
+            history.collectable(&now, &policy, at(2120)),
+            ["b", "d", "a"]
+        );
+        let pinned = Present {
+            pinned: true,
+            ..b.clone()
+        };
+        assert_eq!(
+            history.collectable(&[a, pinned], &policy, at(9000)),
+            [""; 0]
+        );
+        // What is gone is forgotten: when it comes back it is new.
+        history.note(&[], at(3000));
+        history.note(std::slice::from_ref(&b), at(3300));
+        assert_eq!(history.collectable(&[b], &policy, at(3300)), [""; 0]);
+    }
+
+    #[test]
+    fn what_nobody_used_for_long_goes_without_need() {
+        // statefulset.md 12.16
+        let policy = Policy {
+            maximum_age: Some(SignedDuration::from_hours(1)),
+            ..Policy::default()
+        };
+        let mut history = History::default();
+        let all = [image("a", false), image("b", true)];
+        assert_eq!(history.outdated(&all, &policy, at(0)), [""; 0]);
+        history.note(&all, at(1000));
+        assert_eq!(history.outdated(&all, &policy, at(4600)), [""; 0]);
+        assert_eq!(history.outdated(&all, &policy, at(4601)), ["a"]);
+        let unused = ["a", "b", "c"].map(|digest| image(digest, false));
+        let later = [image("a", false), image("b", true), image("c", false)];
+        history.note(&later, at(2000));
+        assert_eq!(history.outdated(&unused, &policy, at(4700)), ["a"]);
+        assert_eq!(
+            history.outdated(&unused, &policy, at(5601)),
+            ["a", "c", "b"]
+        );
+        let for_ever = Policy::default();
+        assert_eq!(history.outdated(&unused, &for_ever, at(99_999)), [""; 0]);
+    }
+
+    proptest! {
+        /// statefulset.md 12.16: what is used, pinned or new never goes, and of two that may go the
+        /// one that was used later goes later.
+        #[test]
+        fn only_old_unused_images_go_in_the_order_of_their_use(
+            looks in proptest::collection::vec(
+                proptest::collection::btree_map(0..6_u8, (any::<bool>(), any::<bool>()), 0..6),
+                1..12,
+            ),
+        ) {
+            let policy = Policy::default();
+            let mut history = History::default();
+            let mut came: BTreeMap<String, Option<i64>> = BTreeMap::new();
+            let mut used: BTreeMap<String, i64> = BTreeMap::new();
+            for (round, look) in looks.iter().enumerate() {
+                let second = i64::try_from(round).unwrap() * 60;
+                let present: Vec<Present> = look
+                    .iter()
+                    .map(|(name, (in_use, pinned))| Present {
+                        digest: name.to_string(),
+                        pinned: *pinned,
+                        in_use: *in_use,
+                    })
+                    .collect();
+                came.retain(|name, _| present.iter().any(|one| one.digest == *name));
+                used.retain(|name, _| present.iter().any(|one| one.digest == *name));
+                for one in &present {
+                    came.entry(one.digest.clone()).or_insert((round > 0).then_some(second));
+                    if one.in_use {
+                        used.insert(one.digest.clone(), second);
+                    }
+                }
+                history.note(&present, at(second));
+                let gone = history.collectable(&present, &policy, at(second));
+                let may = |one: &&Present| {
+                    let old = came[&one.digest].is_none_or(|came| second - came >= 120);
+                    !one.in_use && !one.pinned && old
+                };
+                let wanted: BTreeSet<&str> =
+                    present.iter().filter(may).map(|one| one.digest.as_str()).collect();
+                prop_assert_eq!(gone.iter().copied().collect::<BTreeSet<_>>(), wanted);
+                let order: Vec<Option<i64>> =
+                    gone.iter().map(|digest| used.get(*digest).copied()).collect();
+                prop_assert!(order.is_sorted(), "{:?}", order);
+            }
+        }
+    }
+}
