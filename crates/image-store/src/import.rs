@@ -298,6 +298,7 @@ impl Import<'_> {
             layers,
             size,
             fingerprint: None,
+            pulled: false,
         };
         self.store.insert(name, digest.as_str(), record)?;
         Ok(Ok(()))

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use crate::manifest::ImageConfig;
+use crate::reference::{InvalidReference, normalize};
 
 /// An image that is present: its layers are unpacked.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -24,6 +25,8 @@ pub struct Image {
     pub layers: Vec<PathBuf>,
     /// Bytes of the layers as unpacked.
     pub size: u64,
+    /// Whether it is for its owner alone to remove it: no registry is known to have it.
+    pub pinned: bool,
 }
 
 /// The file's contents.
@@ -46,6 +49,9 @@ pub struct Record {
     /// For images that were made here: what they were made of.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub fingerprint: Option<String>,
+    /// It came from a registry, and can be had from there again.
+    #[serde(default)]
+    pub pulled: bool,
 }
 
 impl Index {
@@ -71,8 +77,12 @@ impl Index {
         Ok(())
     }
 
-    /// Adds an image under a name.
-    pub fn insert(&mut self, reference: &str, digest: &str, record: Record) {
+    /// Adds an image under a name. What a registry has under this name it may not have under the
+    /// others.
+    pub fn insert(&mut self, reference: &str, digest: &str, mut record: Record) {
+        let former = self.images.get(digest);
+        let others = self.names_of(digest).iter().any(|name| name != reference);
+        record.pulled &= former.is_none_or(|former| former.pulled || !others);
         self.images.insert(digest.to_owned(), record);
         self.references
             .insert(reference.to_owned(), digest.to_owned());
@@ -84,6 +94,12 @@ impl Index {
         let known = self.references.remove(reference).is_some();
         self.drop_unnamed();
         known
+    }
+
+    /// Takes an image away with all its names.
+    pub fn remove_image(&mut self, digest: &str) {
+        self.references.retain(|_, named| named != digest);
+        self.drop_unnamed();
     }
 
     fn drop_unnamed(&mut self) {
@@ -100,6 +116,14 @@ impl Index {
         };
         let digest = self.references.get(reference).cloned().or_else(by_digest)?;
         self.images.get_key_value(&digest)
+    }
+
+    /// The image that a name (completed as Docker does) or an id means.
+    pub fn look_up(&self, reference: &str) -> Result<Option<(&String, &Record)>, InvalidReference> {
+        match self.find_id(reference) {
+            Some(found) => Ok(Some(found)),
+            None => Ok(self.find(&normalize(reference)?)),
+        }
     }
 
     /// The image of an id (the digest of its configuration).
@@ -134,6 +158,7 @@ mod tests {
             layers: vec![layer.to_owned()],
             size: 1,
             fingerprint: None,
+            pulled: false,
         }
     }
 
@@ -151,6 +176,23 @@ mod tests {
         assert!(index.remove("b:1"));
         assert_eq!(index.layers().into_iter().collect::<Vec<_>>(), ["y"]);
         assert!(!index.remove("b:1"));
+    }
+
+    #[test]
+    fn what_came_by_hand_stays_pinned_under_its_name() {
+        let pulled = || Record {
+            pulled: true,
+            ..record("x")
+        };
+        let mut index = Index::default();
+        index.insert("by-hand:1", "sha256:x", record("x"));
+        index.insert("registry/a:1", "sha256:x", pulled());
+        assert!(!index.images["sha256:x"].pulled);
+        index.remove("by-hand:1");
+        index.insert("registry/a:1", "sha256:x", pulled());
+        assert!(index.images["sha256:x"].pulled);
+        index.insert("by-hand:1", "sha256:x", record("x"));
+        assert!(!index.images["sha256:x"].pulled);
     }
 
     #[test]

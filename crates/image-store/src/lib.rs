@@ -5,6 +5,7 @@
 //! `layers/` (unpacked, by the digest of their uncompressed archive). Several processes may use one
 //! store: changes are made under a file lock, and what is read is read from disk.
 
+mod collection;
 mod compression;
 mod digest;
 mod import;
@@ -16,6 +17,7 @@ mod registries;
 mod store;
 mod unpack;
 
+pub use collection::{Needed, Withdrawn};
 pub use import::ImportError;
 pub use index::Image;
 pub use manifest::ImageConfig;

@@ -318,6 +318,7 @@ impl<'a> Pull<'a> {
                 .collect(),
             size: sizes.iter().sum(),
             fingerprint: None,
+            pulled: true,
         };
         self.store
             .insert(&self.name, digest.as_str(), record)
@@ -381,15 +382,8 @@ impl<'a> Pull<'a> {
 
     /// Downloads a layer to disk, checks it, unpacks it. Returns its size as unpacked.
     async fn layer(&self, blob: Blob, diff_id: Digest) -> Result<u64, PullError> {
-        if self
-            .store
-            .layers()
-            .is_ok_and(|layers| layers.contains(diff_id.hex()))
-        {
-            return self
-                .store
-                .add_layer(io::empty(), &diff_id)
-                .map_err(|source| self.store_error(source));
+        if let Some(size) = self.store.layer_size(&diff_id) {
+            return Ok(size);
         }
         let scratch = self
             .store

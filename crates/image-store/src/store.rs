@@ -106,17 +106,18 @@ impl ImageStore {
         Ok(store)
     }
 
+    /// The directory.
+    pub fn directory(&self) -> &Path {
+        &self.directory
+    }
+
     /// The image of that name (completed as Docker does) or id, if it is present.
     ///
     /// # Errors
     /// When the name is malformed or the disk fails.
     pub fn get(&self, reference: &str) -> Result<Option<Image>, StoreError> {
         let index = self.index()?;
-        if let Some((digest, record)) = index.find_id(reference) {
-            return Ok(Some(self.image(&index, digest, record)));
-        }
-        let reference = normalize(reference)?;
-        let found = index.find(&reference);
+        let found = index.look_up(reference)?;
         Ok(found.map(|(digest, record)| self.image(&index, digest, record)))
     }
 
@@ -206,6 +207,7 @@ impl ImageStore {
             layers: vec![diff_id.hex().to_owned()],
             size,
             fingerprint: Some(fingerprint.to_owned()),
+            pulled: false,
         };
         self.insert(&reference, id.as_str(), record)
     }
@@ -266,7 +268,7 @@ impl ImageStore {
             .map_err(io_error("sync", &layers))
     }
 
-    fn layer_size(&self, diff_id: &Digest) -> Option<u64> {
+    pub(crate) fn layer_size(&self, diff_id: &Digest) -> Option<u64> {
         let size = self.layer(diff_id.hex()).join("size");
         fs::read_to_string(size).ok()?.trim().parse().ok()
     }
@@ -286,10 +288,11 @@ impl ImageStore {
             return Err(StoreError::LayerCleared { layer });
         }
         let mut index = self.index()?;
-        index.insert(reference, digest, record.clone());
+        index.insert(reference, digest, record);
         self.write_index(&index)?;
         drop(lock);
-        Ok(self.image(&index, digest, &record))
+        let record = &index.images[digest];
+        Ok(self.image(&index, digest, record))
     }
 
     /// Removes layers that no image names and no container has mounted.
@@ -316,7 +319,7 @@ impl ImageStore {
     }
 
     /// Whether some mount of this machine stands on one of the layers.
-    fn is_mounted(&self, layers: &[String]) -> Result<bool, StoreError> {
+    pub(crate) fn is_mounted(&self, layers: &[String]) -> Result<bool, StoreError> {
         let path = Path::new("/proc/self/mountinfo");
         let mounts = fs::read_to_string(path).map_err(io_error("read", path))?;
         Ok(layers.iter().any(|layer| mounts.contains(layer.as_str())))
@@ -334,10 +337,11 @@ impl ImageStore {
                 .map(|layer| self.layer(layer).join("fs"))
                 .collect(),
             size: record.size,
+            pinned: !record.pulled,
         }
     }
 
-    fn layer(&self, hex: &str) -> PathBuf {
+    pub(crate) fn layer(&self, hex: &str) -> PathBuf {
         self.directory.join("layers").join(hex)
     }
 
@@ -370,12 +374,12 @@ impl ImageStore {
         Ok(())
     }
 
-    fn index(&self) -> Result<Index, StoreError> {
+    pub(crate) fn index(&self) -> Result<Index, StoreError> {
         let path = self.index_path();
         Index::read(&path).map_err(io_error("read", &path))
     }
 
-    fn write_index(&self, index: &Index) -> Result<(), StoreError> {
+    pub(crate) fn write_index(&self, index: &Index) -> Result<(), StoreError> {
         let path = self.index_path();
         index.write(&path).map_err(io_error("write", &path))
     }
@@ -385,7 +389,7 @@ impl ImageStore {
     }
 
     /// Keeps other processes from changing the index until it is dropped.
-    fn lock(&self) -> Result<File, StoreError> {
+    pub(crate) fn lock(&self) -> Result<File, StoreError> {
         let path = self.directory.join("lock");
         let file = File::create(&path).map_err(io_error("open", &path))?;
         rustix::fs::flock(&file, FlockOperation::LockExclusive)

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use k8s_openapi::api::core::v1::{Node, Pod};
 use kube::Api;
 use placement::{Misfit, misfit};
-use pod_lifecycle::admission::{Rejection, rejection};
+use pod_lifecycle::admission::{Rejection, rejection, under_pressure};
 use reconcile::{Cache, WatchConfig};
 use resource_kinds::pod_view::PodView;
 use tokio_util::sync::CancellationToken;
@@ -49,6 +49,10 @@ impl Admission {
 
     /// Why the node does not take a pod that is new here; `None` if it does.
     pub async fn rejection(&self, pod: &Pod) -> Option<Rejection> {
+        let conditions = self.shared.monitor.conditions();
+        if let Some(rejection) = under_pressure(pod, &conditions) {
+            return Some(rejection);
+        }
         let policy = &self.shared.config.admission;
         if let Some(rejection) = rejection(pod, policy) {
             return Some(rejection);

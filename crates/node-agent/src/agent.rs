@@ -10,18 +10,21 @@ use kube::Client;
 use pod_lifecycle::node_shutdown::Wave;
 use pod_lifecycle::resolv_conf::Resolver;
 use reconcile::{Cache, Change, Changes, Recorder, Source};
-use tokio::sync::{Semaphore, mpsc};
+use tokio::sync::{RwLock, Semaphore, mpsc};
 use tokio::task::{JoinError, JoinHandle, JoinSet};
 use tokio_util::sync::CancellationToken;
 
 use crate::Error;
 use crate::admission::Admission;
 use crate::config::{Config, OnShutdown};
+use crate::eviction;
 use crate::facts::Machine;
+use crate::image_gc::Collector;
 use crate::kubelet_api::{self, NodeService};
 use crate::layout::{PodDir, pods_dir};
 use crate::limits::{PULLS_MAX, WORKER_RESTART_DELAY};
 use crate::node::NodeKeeper;
+use crate::pressure::Monitor;
 use crate::recovery::{self, Found, Stored};
 use crate::registry::Registry;
 use crate::sources::Sources;
@@ -66,7 +69,18 @@ impl NodeAgent {
         let runtime = Runtime::open(config.runtime.clone()).map_err(Error::Runtime)?;
         let sandboxes = runtime.sandboxes().await.map_err(Error::Runtime)?;
         let machine = Machine::read(&config.data_dir);
-        let keeper = NodeKeeper::register(client.clone(), config.clone(), machine.clone()).await?;
+        let monitor = Arc::new(Monitor::new(
+            config.eviction.clone(),
+            &pods_dir(&config.data_dir),
+            config.images.directory(),
+        ));
+        let keeper = NodeKeeper::register(
+            client.clone(),
+            config.clone(),
+            machine.clone(),
+            monitor.clone(),
+        )
+        .await?;
         // Watches, events and heartbeats go on while pods are being stopped.
         let background = CancellationToken::new();
         let source = Source {
@@ -81,8 +95,10 @@ impl NodeAgent {
             usage: History::default(),
             allocation: Mutex::default(),
             machine,
+            monitor,
             resolver: Resolver::parse(&resolver),
             pulls: Semaphore::new(PULLS_MAX),
+            image_looks: RwLock::default(),
             abandon: CancellationToken::new(),
             runtime,
             client,
@@ -147,7 +163,8 @@ impl Dispatcher {
         background: CancellationToken,
         shutdown: CancellationToken,
     ) {
-        let heartbeat = tokio::spawn(keeper.keep(background.clone()));
+        let recorder = self.shared.recorder.clone();
+        let heartbeat = tokio::spawn(keeper.keep(recorder, background.clone()));
         let figures = tokio::spawn(usage::watch(self.shared.clone(), background.clone()));
         let pods = self.admission.pods().clone();
         let synced = tokio::select! {
@@ -156,8 +173,14 @@ impl Dispatcher {
                 tokio::join!(self.admission.wait_synced(), self.shared.sources.wait_synced())
             } => pods && services,
         };
+        let mut room = JoinSet::new();
         if synced {
             self.recover(&pods, found, sandboxes).await;
+            // From here on the registry has all pods.
+            let images = Arc::new(Collector::new(self.shared.clone()));
+            let relief = eviction::watch(self.shared.clone(), images.clone(), shutdown.clone());
+            room.spawn(relief);
+            room.spawn(images.watch(shutdown.clone()));
             self.follow(&pods, &shutdown).await;
         }
         match self.shared.config.on_shutdown {
@@ -170,6 +193,11 @@ impl Dispatcher {
             OnShutdown::LeavePods => self.shared.abandon.cancel(),
         }
         while self.tasks.join_next().await.is_some() {}
+        while let Some(ended) = room.join_next().await {
+            if let Err(error) = ended {
+                tracing::error!(%error, "the node no longer makes room");
+            }
+        }
         background.cancel();
         if let Err(error) = heartbeat.await {
             tracing::error!(%error, "heartbeat ended unexpectedly");

@@ -7,7 +7,10 @@ use std::sync::Arc;
 
 use container_runtime::RuntimeOptions;
 use image_store::{ImageStore, RegistriesConfig};
+use jiff::SignedDuration;
 use pod_lifecycle::admission::Policy;
+use pod_lifecycle::eviction::Thresholds;
+use pod_lifecycle::image_gc;
 use pod_network::PodNetwork;
 
 /// What becomes of the pods when the agent is told to end.
@@ -35,6 +38,25 @@ impl Default for LogLimits {
         Self {
             file_bytes_max: 10 << 20,
             files_max: 5,
+        }
+    }
+}
+
+/// What the node does when it runs out of memory or disk.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Eviction {
+    /// How much should be left; pods are driven out while there is less.
+    pub thresholds: Thresholds,
+    /// For how long after that the node keeps the condition that keeps pods away.
+    pub transition_period: SignedDuration,
+}
+
+impl Default for Eviction {
+    /// kubelet's `evictionHard` and `evictionPressureTransitionPeriod`.
+    fn default() -> Self {
+        Self {
+            thresholds: Thresholds::default(),
+            transition_period: SignedDuration::from_mins(5),
         }
     }
 }
@@ -72,6 +94,10 @@ pub struct Config {
     pub pod_pids_max: i64,
     /// Which pods are taken.
     pub admission: Policy,
+    /// When pods are driven out.
+    pub eviction: Eviction,
+    /// When unused images are removed.
+    pub image_gc: image_gc::Policy,
     /// How much of their output is kept.
     pub logs: LogLimits,
     /// Port of the kubelet API to report, 0 when it is reached in another way.

@@ -9,19 +9,50 @@ use std::path::Path;
 /// Unit of the size that the kernel says a file has on disk.
 const BLOCK_BYTES: u64 = 512;
 
-/// What a directory takes on its disk, with all that is below it, in bytes.
-pub fn of(root: &Path) -> io::Result<u64> {
-    let own = fs::symlink_metadata(root)?.blocks();
-    Ok(below(root)?.saturating_add(own.saturating_mul(BLOCK_BYTES)))
+/// What something takes on its disk.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Taken {
+    /// Bytes.
+    pub bytes: u64,
+    /// Files and directories.
+    pub files: u64,
 }
 
-/// What the files below a directory take on its disk, in bytes. Links are not followed, what has
-/// several names counts once, and other file systems do not count.
+impl Taken {
+    /// Both together.
+    #[must_use]
+    pub fn plus(self, more: Self) -> Self {
+        Self {
+            bytes: self.bytes.saturating_add(more.bytes),
+            files: self.files.saturating_add(more.files),
+        }
+    }
+
+    fn one(blocks: u64) -> Self {
+        Self {
+            bytes: blocks.saturating_mul(BLOCK_BYTES),
+            files: 1,
+        }
+    }
+}
+
+/// What a directory takes on its disk, with all that is below it.
+pub fn taken(root: &Path) -> io::Result<Taken> {
+    let own = fs::symlink_metadata(root)?.blocks();
+    Ok(content(root)?.plus(Taken::one(own)))
+}
+
+/// What the files below a directory take on its disk, in bytes.
 pub fn below(root: &Path) -> io::Result<u64> {
+    Ok(content(root)?.bytes)
+}
+
+/// Links are not followed, what has several names counts once, and other file systems do not count.
+fn content(root: &Path) -> io::Result<Taken> {
     let device = fs::symlink_metadata(root)?.dev();
     let mut several: BTreeSet<u64> = BTreeSet::new();
     let mut open = vec![root.to_owned()];
-    let mut sum: u64 = 0;
+    let mut sum = Taken::default();
     while let Some(directory) = open.pop() {
         // What goes while it is looked at is not there.
         let Ok(entries) = fs::read_dir(&directory) else {
@@ -39,7 +70,7 @@ pub fn below(root: &Path) -> io::Result<u64> {
             } else if metadata.nlink() > 1 && !several.insert(metadata.ino()) {
                 continue;
             }
-            sum = sum.saturating_add(metadata.blocks().saturating_mul(BLOCK_BYTES));
+            sum = sum.plus(Taken::one(metadata.blocks()));
         }
     }
     Ok(sum)
@@ -61,5 +92,8 @@ mod tests {
         fs::hard_link(path("inner/file"), path("again")).unwrap();
         std::os::unix::fs::symlink("/usr", path("link")).unwrap();
         assert!(below(root.path()).unwrap() < once + (1 << 20));
+        assert!(taken(&path("nowhere")).is_err());
+        // The root, the directory in it, the file under two names, the link.
+        assert_eq!(taken(root.path()).unwrap().files, 4);
     }
 }

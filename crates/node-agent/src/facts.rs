@@ -31,15 +31,6 @@ pub struct Machine {
     pub system_uuid: String,
 }
 
-/// What changes.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Pressure {
-    /// Memory is about to run out.
-    pub memory: bool,
-    /// The disk is about to run out.
-    pub disk: bool,
-}
-
 impl Machine {
     /// Looks at the machine.
     pub fn read(data_dir: &Path) -> Self {
@@ -120,18 +111,6 @@ fn huge_pages(root: &Path) -> BTreeMap<u64, u64> {
         .collect()
 }
 
-/// Looks at what is left.
-pub fn pressure(data_dir: &Path) -> Pressure {
-    let available = meminfo("MemAvailable");
-    let disk = disk(data_dir);
-    Pressure {
-        memory: available.is_some_and(|bytes| bytes < crate::limits::MEMORY_AVAILABLE_BYTES_MIN),
-        disk: disk.is_some_and(|disk| {
-            disk.free < disk.total / 100 * crate::limits::DISK_FREE_PERCENT_MIN
-        }),
-    }
-}
-
 /// A line of `/proc/meminfo`, in bytes.
 pub fn meminfo(field: &str) -> Option<u64> {
     let text = fs::read_to_string("/proc/meminfo").ok()?;
@@ -149,13 +128,17 @@ fn os_release(field: &str) -> Option<String> {
 }
 
 /// A file system's bytes, without what it keeps back for itself: the share that is free is then the
-/// one that `df` shows.
+/// one that `df` shows. And its files.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Disk {
     /// All of it.
     pub total: u64,
     /// What can still be written.
     pub free: u64,
+    /// All files that it has room for; 0 where it sets no limit.
+    pub files: u64,
+    /// The files that can still be made.
+    pub files_free: u64,
 }
 
 /// Looks at the file system that holds `path`.
@@ -167,6 +150,8 @@ pub fn disk(path: &Path) -> Option<Disk> {
     Some(Disk {
         total: (used + available) * unit,
         free: available * unit,
+        files: stat.files(),
+        files_free: stat.files_available(),
     })
 }
 

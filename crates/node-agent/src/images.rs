@@ -8,7 +8,7 @@ use jiff::SignedDuration;
 use k8s_openapi::ByteString;
 use k8s_openapi::api::core::v1::{Pod, Secret};
 use pod_lifecycle::messages;
-use tokio::sync::Semaphore;
+use tokio::sync::{RwLock, Semaphore};
 
 use crate::events::PodEvents;
 use crate::sources::Sources;
@@ -32,6 +32,8 @@ pub struct Puller<'a> {
     pub sources: &'a Sources,
     /// How many pulls may run at a time.
     pub turns: &'a Semaphore,
+    /// Held while an image is looked for: none is removed meanwhile.
+    pub looks: &'a RwLock<()>,
 }
 
 /// The policy where none is named: `Always` for `latest`.
@@ -52,7 +54,10 @@ impl Puller<'_> {
         pull_policy: Option<&str>,
         events: &PodEvents,
     ) -> Result<Image, ImageTrouble> {
+        // Its pod is in the registry: what is found from here on stays.
+        let look = self.looks.read().await;
         let present = self.look(name, events)?;
+        drop(look);
         match (policy(pull_policy, name), present) {
             ("Always", _) | ("IfNotPresent", None) => self.pull(pod, name, events).await,
             (_, Some(image)) => {

@@ -13,9 +13,11 @@ mod container_security;
 mod container_spec;
 mod disk_usage;
 mod events;
+mod eviction;
 mod facts;
 mod grpc_probe;
 mod hooks;
+mod image_gc;
 mod images;
 mod insecure_tls;
 mod kubelet_api;
@@ -23,6 +25,9 @@ mod layout;
 mod limits;
 mod logs;
 mod node;
+mod node_images;
+mod pod_files;
+mod pressure;
 mod prober;
 pub mod provisioner;
 mod recovery;
@@ -34,9 +39,11 @@ mod volumes;
 mod worker;
 
 pub use agent::{NodeAgent, run};
-pub use config::{Config, LogLimits, OnShutdown};
+pub use config::{Config, Eviction, LogLimits, OnShutdown};
 pub use kubelet_api::{BoxBody, BoxError, NodeService, decoders};
 pub use pod_lifecycle::admission::Policy as AdmissionPolicy;
+pub use pod_lifecycle::eviction::{InvalidThreshold, Thresholds};
+pub use pod_lifecycle::image_gc::Policy as ImageGcPolicy;
 
 /// An agent that cannot start, or cannot go on.
 #[derive(Debug, thiserror::Error)]

@@ -11,7 +11,7 @@ pub const LEASE_SECONDS: i32 = 40;
 /// How often an unchanged node status is written all the same.
 pub const NODE_STATUS_PERIOD: Duration = Duration::from_secs(300);
 
-/// How often the node's own conditions are looked at.
+/// How often it is looked at what is left of the node's memory and disks (kubelet's figure).
 pub const NODE_CHECK_PERIOD: Duration = Duration::from_secs(10);
 
 /// How often the disk usage of a pod that is limited is looked at (kubelet's figure).
@@ -56,11 +56,25 @@ pub const WORKER_RESTART_DELAY: Duration = Duration::from_millis(200);
 /// Pulls at a time on the node.
 pub const PULLS_MAX: usize = 4;
 
-/// Free share of the disk below which the node reports pressure.
-pub const DISK_FREE_PERCENT_MIN: u64 = 5;
+/// How long a pod that is driven out is waited for before the next one is chosen (kubelet's
+/// figure).
+pub const EVICTION_WAIT: Duration = Duration::from_secs(30);
 
-/// Available memory below which the node reports pressure.
-pub const MEMORY_AVAILABLE_BYTES_MIN: u64 = 100 << 20;
+/// How often it is looked at whether it is gone.
+pub const EVICTION_POLL: Duration = Duration::from_millis(200);
+
+/// How often unused images are looked for (kubelet's figure).
+pub const IMAGE_GC_PERIOD: Duration = Duration::from_secs(300);
+
+/// Layers that no image names are left alone for so long: they may belong to an image that is
+/// being imported.
+pub const ORPHAN_LAYER_AGE: Duration = Duration::from_secs(3600);
+
+/// Most images that the node's status names, the largest first (kubelet's figure).
+pub const STATUS_IMAGES_MAX: usize = 50;
+
+/// Most names of one of them (kubelet's figure).
+pub const STATUS_IMAGE_NAMES_MAX: usize = 5;
 
 /// How often it is looked at what the node and its containers use (kubelet's figure).
 pub const USAGE_PERIOD: Duration = Duration::from_secs(10);

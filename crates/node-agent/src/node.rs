@@ -1,22 +1,29 @@
 //! The Node object and its lease: registration, heartbeat, conditions.
 
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
 use jiff::Timestamp;
 use k8s_openapi::api::coordination::v1::{Lease, LeaseSpec};
-use k8s_openapi::api::core::v1::DaemonEndpoint;
 use k8s_openapi::api::core::v1::{
-    Node, NodeAddress, NodeCondition, NodeDaemonEndpoints, NodeSpec, NodeStatus, NodeSystemInfo,
+    ContainerImage, DaemonEndpoint, Node, NodeAddress, NodeCondition, NodeDaemonEndpoints,
+    NodeSpec, NodeStatus, NodeSystemInfo, ObjectReference,
 };
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{MicroTime, ObjectMeta, OwnerReference, Time};
 use kube::Client;
 use kube::api::{Api, Patch, PatchParams, PostParams};
+use pod_lifecycle::eviction::Condition;
 use reconcile::execute::{Refusal, refusal};
+use reconcile::{EventType, Recorder};
 use tokio::time::{Instant, MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 
 use crate::Error;
 use crate::config::Config;
-use crate::facts::{Machine, Pressure, architecture, pressure};
+use crate::facts::{Machine, architecture};
 use crate::limits::{LEASE_RENEW, LEASE_SECONDS, NODE_CHECK_PERIOD, NODE_STATUS_PERIOD};
+use crate::node_images::status_images;
+use crate::pressure::Monitor;
 
 const LEASE_NAMESPACE: &str = "kube-node-lease";
 
@@ -25,19 +32,46 @@ pub struct NodeKeeper {
     client: Client,
     config: Config,
     machine: Machine,
+    monitor: Arc<Monitor>,
     uid: Option<String>,
     conditions: Vec<NodeCondition>,
+    told: Seen,
+}
+
+/// What is said of the node besides what never changes.
+#[derive(Clone, Debug, Default, PartialEq)]
+struct Seen {
+    pressure: BTreeSet<Condition>,
+    images: Vec<ContainerImage>,
+}
+
+/// The node as events about it name it: kubelet has no other uid for it than its name.
+pub fn event_reference(node: &str) -> ObjectReference {
+    ObjectReference {
+        api_version: Some("v1".to_owned()),
+        kind: Some("Node".to_owned()),
+        name: Some(node.to_owned()),
+        uid: Some(node.to_owned()),
+        ..ObjectReference::default()
+    }
 }
 
 impl NodeKeeper {
     /// Registers the node, or takes over the object that is there.
-    pub async fn register(client: Client, config: Config, machine: Machine) -> Result<Self, Error> {
+    pub async fn register(
+        client: Client,
+        config: Config,
+        machine: Machine,
+        monitor: Arc<Monitor>,
+    ) -> Result<Self, Error> {
         let mut keeper = Self {
             client,
             config,
             machine,
+            monitor,
             uid: None,
             conditions: Vec::new(),
+            told: Seen::default(),
         };
         let api: Api<Node> = Api::all(keeper.client.clone());
         let name = keeper.config.node_name.clone();
@@ -62,23 +96,34 @@ impl NodeKeeper {
             .status
             .and_then(|status| status.conditions)
             .unwrap_or_default();
-        keeper
-            .write_status(pressure(&keeper.config.data_dir))
-            .await
-            .map_err(failed)?;
+        let seen = keeper.look();
+        keeper.write_status(&seen).await.map_err(failed)?;
+        keeper.told = seen;
         Ok(keeper)
     }
 
+    fn look(&self) -> Seen {
+        let images = self.config.images.list().unwrap_or_else(|error| {
+            tracing::warn!(%error, "images not listed");
+            Vec::new()
+        });
+        Seen {
+            pressure: self.monitor.conditions(),
+            images: status_images(images),
+        }
+    }
+
     /// Renews lease and status until `shutdown`.
-    pub async fn keep(mut self, shutdown: CancellationToken) {
+    pub async fn keep(mut self, recorder: Recorder, shutdown: CancellationToken) {
         let mut lease_tick = interval(LEASE_RENEW);
         lease_tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut check_tick = interval(NODE_CHECK_PERIOD);
         check_tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut conditions = self.monitor.changes();
         let mut written = Instant::now();
-        let mut told = pressure(&self.config.data_dir);
         let mut renewed = Timestamp::now();
         let mut is_missed = false;
+        self.announce(&recorder, &BTreeSet::new(), &self.told.pressure);
         loop {
             tokio::select! {
                 () = shutdown.cancelled() => return,
@@ -91,21 +136,43 @@ impl NodeKeeper {
                         }
                         Err(error) => tracing::warn!(error = %error, "node lease not renewed"),
                     }
+                    continue;
                 }
-                _ = check_tick.tick() => {
-                    let seen = pressure(&self.config.data_dir);
-                    if seen == told && !is_missed && written.elapsed() < NODE_STATUS_PERIOD {
-                        continue;
-                    }
-                    match self.write_status(seen).await {
-                        Ok(()) => {
-                            (told, written) = (seen, Instant::now());
-                            is_missed = false;
-                        }
-                        Err(error) => tracing::warn!(error = %error, "node status not written"),
-                    }
-                }
+                _ = check_tick.tick() => {}
+                Ok(()) = conditions.changed() => {}
             }
+            let seen = self.look();
+            if seen == self.told && !is_missed && written.elapsed() < NODE_STATUS_PERIOD {
+                continue;
+            }
+            match self.write_status(&seen).await {
+                Ok(()) => {
+                    self.announce(&recorder, &self.told.pressure, &seen.pressure);
+                    (self.told, written) = (seen, Instant::now());
+                    is_missed = false;
+                }
+                Err(error) => tracing::warn!(error = %error, "node status not written"),
+            }
+        }
+    }
+
+    /// Tells users which conditions have come and gone.
+    fn announce(
+        &self,
+        recorder: &Recorder,
+        before: &BTreeSet<Condition>,
+        now: &BTreeSet<Condition>,
+    ) {
+        let name = &self.config.node_name;
+        for condition in before.symmetric_difference(now) {
+            let word = match (condition, now.contains(condition)) {
+                (Condition::MemoryPressure, true) => "NodeHasInsufficientMemory",
+                (Condition::MemoryPressure, false) => "NodeHasSufficientMemory",
+                (Condition::DiskPressure, true) => "NodeHasDiskPressure",
+                (Condition::DiskPressure, false) => "NodeHasNoDiskPressure",
+            };
+            let message = format!("Node {name} status is now: {word}");
+            recorder.event(event_reference(name), EventType::Normal, word, message);
         }
     }
 
@@ -136,9 +203,9 @@ impl NodeKeeper {
         }
     }
 
-    async fn write_status(&mut self, seen: Pressure) -> Result<(), kube::Error> {
-        self.conditions = conditions(&self.conditions, seen, Timestamp::now());
-        let status = self.status();
+    async fn write_status(&mut self, seen: &Seen) -> Result<(), kube::Error> {
+        self.conditions = conditions(&self.conditions, &seen.pressure, Timestamp::now());
+        let status = self.status(seen.images.clone());
         let api: Api<Node> = Api::all(self.client.clone());
         let patch = Patch::Strategic(serde_json::json!({"status": status}));
         let name = &self.config.node_name;
@@ -147,7 +214,7 @@ impl NodeKeeper {
             .map(|_| ())
     }
 
-    fn status(&self) -> NodeStatus {
+    fn status(&self, images: Vec<ContainerImage>) -> NodeStatus {
         let machine = &self.machine;
         let capacity = machine.capacity(self.config.pods_max);
         let address = |type_: &str, address: String| NodeAddress {
@@ -163,6 +230,7 @@ impl NodeKeeper {
             allocatable: Some(machine.allocatable(self.config.pods_max)),
             capacity: Some(capacity),
             conditions: Some(self.conditions.clone()),
+            images: Some(images),
             daemon_endpoints: (port > 0).then_some(NodeDaemonEndpoints {
                 kubelet_endpoint: Some(DaemonEndpoint { port }),
             }),
@@ -234,7 +302,13 @@ fn may_be_missed(renewed: Timestamp, now: Timestamp) -> bool {
 }
 
 /// The node's conditions; times of transition stay while nothing changes.
-fn conditions(before: &[NodeCondition], seen: Pressure, now: Timestamp) -> Vec<NodeCondition> {
+fn conditions(
+    before: &[NodeCondition],
+    seen: &BTreeSet<Condition>,
+    now: Timestamp,
+) -> Vec<NodeCondition> {
+    let lacks_memory = seen.contains(&Condition::MemoryPressure);
+    let lacks_disk = seen.contains(&Condition::DiskPressure);
     let one = |type_: &str, holds: bool, reason: &str, message: &str| {
         let status = if holds { "True" } else { "False" };
         let same = before
@@ -250,7 +324,7 @@ fn conditions(before: &[NodeCondition], seen: Pressure, now: Timestamp) -> Vec<N
             last_transition_time: Some(since.unwrap_or(Time(now))),
         }
     };
-    let memory = if seen.memory {
+    let memory = if lacks_memory {
         (
             "KubeletHasInsufficientMemory",
             "kubelet has insufficient memory available",
@@ -261,14 +335,14 @@ fn conditions(before: &[NodeCondition], seen: Pressure, now: Timestamp) -> Vec<N
             "kubelet has sufficient memory available",
         )
     };
-    let disk = if seen.disk {
+    let disk = if lacks_disk {
         ("KubeletHasDiskPressure", "kubelet has disk pressure")
     } else {
         ("KubeletHasNoDiskPressure", "kubelet has no disk pressure")
     };
     vec![
-        one("MemoryPressure", seen.memory, memory.0, memory.1),
-        one("DiskPressure", seen.disk, disk.0, disk.1),
+        one("MemoryPressure", lacks_memory, memory.0, memory.1),
+        one("DiskPressure", lacks_disk, disk.0, disk.1),
         one(
             "PIDPressure",
             false,
@@ -299,12 +373,9 @@ mod tests {
     fn conditions_keep_their_transition_time() {
         let first = Timestamp::from_second(1000).unwrap();
         let later = Timestamp::from_second(2000).unwrap();
-        let before = conditions(&[], Pressure::default(), first);
-        let seen = Pressure {
-            memory: true,
-            disk: false,
-        };
-        let after = conditions(&before, seen, later);
+        let before = conditions(&[], &BTreeSet::new(), first);
+        let seen = BTreeSet::from([Condition::MemoryPressure]);
+        let after = conditions(&before, &seen, later);
         let since = |type_: &str| {
             let found = after.iter().find(|c| c.type_ == type_).unwrap();
             (

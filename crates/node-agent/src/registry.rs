@@ -6,8 +6,11 @@ use std::sync::{Arc, PoisonError, RwLock};
 use container_runtime::Sandbox;
 use k8s_openapi::api::core::v1::{Pod, PodStatus};
 use pod_lifecycle::PodRecord;
+use tokio::sync::mpsc;
 
 use crate::layout::PodDir;
+use crate::volumes::PreparedVolumes;
+use crate::worker::Message;
 
 /// One pod as its worker last saw it.
 #[derive(Clone)]
@@ -20,8 +23,19 @@ pub struct PodView {
     pub status: PodStatus,
     /// Its sandbox, while there is one.
     pub sandbox: Option<Sandbox>,
+    /// Its volumes, those that are there.
+    pub volumes: PreparedVolumes,
     /// Its files.
     pub dir: PodDir,
+    /// The way to its worker.
+    pub worker: mpsc::Sender<Message>,
+}
+
+impl PodView {
+    /// Whether the pod has ended for good.
+    pub fn has_ended(&self) -> bool {
+        matches!(self.status.phase.as_deref(), Some("Succeeded" | "Failed"))
+    }
 }
 
 type Name = (String, String);

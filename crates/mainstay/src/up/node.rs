@@ -204,6 +204,8 @@ impl Running {
             admission: node_agent::AdmissionPolicy {
                 unsafe_sysctls: parts.pods.unsafe_sysctls(),
             },
+            eviction: parts.pods.eviction(),
+            image_gc: parts.pods.image_gc()?,
             logs: parts.pods.logs(),
             kubelet_port: 0,
             on_shutdown: OnShutdown::StopPods,

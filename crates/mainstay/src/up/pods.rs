@@ -1,6 +1,8 @@
 //! What pods may do on this node.
 
-use node_agent::LogLimits;
+use anyhow::{Result, ensure};
+use jiff::SignedDuration;
+use node_agent::{Eviction, ImageGcPolicy, LogLimits, Thresholds};
 use object_model::quantity::Quantity;
 use serde::Deserialize;
 
@@ -29,6 +31,25 @@ pub struct PodSettings {
     /// Kernel parameters that pods may set besides the safe ones, with commas; one may end with *
     #[arg(long, value_name = "NAMES", value_delimiter = ',')]
     allowed_unsafe_sysctls: Vec<String>,
+    /// What should be left of memory and disks, as in memory.available<100Mi,nodefs.available<10%;
+    /// pods are driven out while there is less; empty for never [default: as kubelet]
+    #[arg(long, value_name = "THRESHOLDS")]
+    eviction_hard: Option<Thresholds>,
+    /// How long after a shortage the node keeps other pods away [default: 5m]
+    #[arg(long, value_name = "DURATION")]
+    eviction_pressure_transition_period: Option<SignedDuration>,
+    /// Percentage of the disk in use from which on unused images go; 100 for never [default: 85]
+    #[arg(long, value_name = "PERCENT")]
+    image_gc_high_threshold: Option<u8>,
+    /// Percentage of the disk in use down to which unused images go [default: 80]
+    #[arg(long, value_name = "PERCENT")]
+    image_gc_low_threshold: Option<u8>,
+    /// How long an image may be unused before it goes in any case; 0 for ever [default: 0s]
+    #[arg(long, value_name = "DURATION")]
+    image_maximum_gc_age: Option<SignedDuration>,
+    /// How long a new image stays in any case [default: 2m]
+    #[arg(long, value_name = "DURATION")]
+    minimum_image_ttl_duration: Option<SignedDuration>,
 }
 
 impl PodSettings {
@@ -44,6 +65,18 @@ impl PodSettings {
                 true => file.allowed_unsafe_sysctls,
                 false => self.allowed_unsafe_sysctls,
             },
+            eviction_hard: self.eviction_hard.or(file.eviction_hard),
+            eviction_pressure_transition_period: self
+                .eviction_pressure_transition_period
+                .or(file.eviction_pressure_transition_period),
+            image_gc_high_threshold: self
+                .image_gc_high_threshold
+                .or(file.image_gc_high_threshold),
+            image_gc_low_threshold: self.image_gc_low_threshold.or(file.image_gc_low_threshold),
+            image_maximum_gc_age: self.image_maximum_gc_age.or(file.image_maximum_gc_age),
+            minimum_image_ttl_duration: self
+                .minimum_image_ttl_duration
+                .or(file.minimum_image_ttl_duration),
         }
     }
 
@@ -68,5 +101,41 @@ impl PodSettings {
     /// Kernel parameters that are allowed besides the safe ones.
     pub fn unsafe_sysctls(&self) -> Vec<String> {
         self.allowed_unsafe_sysctls.clone()
+    }
+
+    /// When pods are driven out.
+    pub fn eviction(&self) -> Eviction {
+        let default = Eviction::default();
+        Eviction {
+            thresholds: self.eviction_hard.clone().unwrap_or(default.thresholds),
+            transition_period: self
+                .eviction_pressure_transition_period
+                .unwrap_or(default.transition_period),
+        }
+    }
+
+    /// When unused images go.
+    pub fn image_gc(&self) -> Result<ImageGcPolicy> {
+        let default = ImageGcPolicy::default();
+        let policy = ImageGcPolicy {
+            high_percent: self.image_gc_high_threshold.unwrap_or(default.high_percent),
+            low_percent: self.image_gc_low_threshold.unwrap_or(default.low_percent),
+            minimum_age: self
+                .minimum_image_ttl_duration
+                .unwrap_or(default.minimum_age),
+            maximum_age: self
+                .image_maximum_gc_age
+                .filter(|age| *age > SignedDuration::ZERO),
+        };
+        let (low, high) = (policy.low_percent, policy.high_percent);
+        ensure!(
+            high <= 100,
+            "--image-gc-high-threshold {high}: a percentage is from 0 to 100"
+        );
+        ensure!(
+            low < high,
+            "--image-gc-low-threshold {low} has to be less than --image-gc-high-threshold {high}"
+        );
+        Ok(policy)
     }
 }

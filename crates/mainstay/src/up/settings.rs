@@ -96,6 +96,8 @@ impl UpArguments {
         let data_dir = std::path::absolute(&data_dir)
             .with_context(|| format!("data directory {}", data_dir.display()))?;
         let registries = self.registries.or(file.registries);
+        let pods = self.pods.or(file.pods);
+        pods.image_gc()?;
         Ok(Settings {
             files: if self.files.is_empty() {
                 file.files
@@ -113,7 +115,7 @@ impl UpArguments {
             pod_cidr: self.pod_cidr.or(file.pod_cidr),
             service_cidr: self.service_cidr.or(file.service_cidr),
             protection: self.protection.or(file.protection),
-            pods: self.pods.or(file.pods),
+            pods,
             detach: self.detach,
             data_dir,
         })
@@ -129,6 +131,7 @@ fn read(path: &Path) -> Result<ConfigurationFile> {
 mod tests {
     use super::*;
     use clap::Parser;
+    use jiff::SignedDuration;
 
     #[derive(Parser)]
     struct Command {
@@ -188,6 +191,72 @@ mod tests {
             .pods
             .logs();
         assert_eq!((logs.file_bytes_max, logs.files_max), (1 << 20, 2));
+    }
+
+    #[test]
+    fn what_a_full_node_does_is_set_by_flag_or_file() {
+        let minutes = SignedDuration::from_mins;
+        let pods = settings(&[], "{}").pods;
+        assert_eq!(pods.eviction(), node_agent::Eviction::default());
+        assert_eq!(
+            pods.image_gc().unwrap(),
+            node_agent::ImageGcPolicy::default()
+        );
+        let file = "pods: {evictionHard: {memory.available: 1Gi, nodefs.available: 5%}, \
+                    evictionPressureTransitionPeriod: 30s, imageGcHighThreshold: 90, \
+                    imageMaximumGcAge: 168h}";
+        let from_file = settings(&[], file).pods;
+        let text = "memory.available<1Gi,nodefs.available<5%";
+        assert_eq!(
+            from_file.eviction(),
+            node_agent::Eviction {
+                thresholds: text.parse().unwrap(),
+                transition_period: SignedDuration::from_secs(30),
+            }
+        );
+        let policy = from_file.image_gc().unwrap();
+        assert_eq!((policy.high_percent, policy.low_percent), (90, 80));
+        assert_eq!(policy.maximum_age, Some(SignedDuration::from_hours(168)));
+        let flags = [
+            "--eviction-hard=",
+            "--eviction-pressure-transition-period=5m0s",
+            "--image-gc-low-threshold=10",
+            "--image-maximum-gc-age=0s",
+            "--minimum-image-ttl-duration=1h30m",
+        ];
+        let from_flags = settings(&flags, file).pods;
+        let eviction = from_flags.eviction();
+        assert_eq!(eviction.thresholds, node_agent::Thresholds::none());
+        assert_eq!(eviction.transition_period, minutes(5));
+        let policy = from_flags.image_gc().unwrap();
+        assert_eq!((policy.high_percent, policy.low_percent), (90, 10));
+        assert_eq!(
+            (policy.maximum_age, policy.minimum_age),
+            (None, minutes(90))
+        );
+    }
+
+    #[test]
+    fn thresholds_that_make_no_sense_are_refused_at_once() {
+        let refused = |arguments: &[&str], file: &str| {
+            let words = std::iter::once("up").chain(arguments.iter().copied());
+            match Command::try_parse_from(words) {
+                Ok(command) => {
+                    let file = serde_saphyr::from_str(file).unwrap();
+                    command.up.over(file).unwrap_err().to_string()
+                }
+                Err(error) => error.to_string(),
+            }
+        };
+        let said = refused(&["--image-gc-high-threshold=80"], "{}");
+        assert!(
+            said.contains("--image-gc-low-threshold 80 has to be less"),
+            "{said}"
+        );
+        let said = refused(&[], "pods: {imageGcHighThreshold: 101}");
+        assert!(said.contains("from 0 to 100"), "{said}");
+        let said = refused(&["--eviction-hard=memory<1Gi"], "{}");
+        assert!(said.contains("the signals are memory.available"), "{said}");
     }
 
     #[test]

@@ -91,6 +91,8 @@ impl Worker {
 
     fn prepare_volumes(&mut self) {
         self.record.volumes = Volumes::Preparing;
+        // Before images are looked for, it is known that they are needed.
+        self.publish();
         let (shared, pod, dir) = (self.shared.clone(), self.pod.clone(), self.dir.clone());
         let sender = self.sender.clone();
         let facts = shared.facts(&self.record.pod_ips);
@@ -211,6 +213,8 @@ impl Worker {
             return;
         };
         self.record.container(&name).image = Image::Ensuring;
+        // Before the image is looked for, it is known that it is needed.
+        self.publish();
         let (shared, pod, sender) = (self.shared.clone(), self.pod.clone(), self.sender.clone());
         let events = self.events.container(&pod, &name);
         self.tasks.spawn(async move {

@@ -22,6 +22,7 @@ use crate::events::PodEvents;
 use crate::layout::{PodDir, runtime_id, seccomp_dir};
 use crate::limits::{TERMINATION_LOG_BYTES, TERMINATION_LOG_LINES, TERMINATION_MESSAGE_BYTES_MAX};
 use crate::logs;
+use crate::node_images::by_digest;
 use crate::volumes::{PreparedVolumes, text_file};
 
 /// What starting one instance needs.
@@ -103,6 +104,8 @@ type Refused = (&'static str, String);
 impl Start {
     async fn run(self) -> StartResult {
         self.remove_former().await;
+        // Until it is mounted, the image must not go.
+        let looks = self.shared.image_looks.read().await;
         let spec = match self.spec().await {
             Ok(spec) => spec,
             Err((reason, message)) => return self.refuse(reason, message),
@@ -117,6 +120,7 @@ impl Start {
             // A start error at this stage: a mount or user that cannot be had.
             return self.refuse(messages::CREATE_CONTAINER_ERROR, error.to_string());
         }
+        drop(looks);
         self.events.normal("Created", "Container created");
         let asked = Timestamp::now();
         match self.sandbox.start(&id).await {
@@ -284,19 +288,10 @@ pub(crate) fn user_of(found: &ResolvedUser) -> User {
 
 /// How statuses name an image: by the digest that a registry would know, if there is one.
 pub(super) fn image_id(image: &image_store::Image) -> String {
-    let by_digest = |reference: &String| {
-        let name = reference.split('@').next().unwrap_or_default();
-        let slash = name.rfind('/').map_or(0, |at| at + 1);
-        let bare = match name[slash..].find(':') {
-            Some(colon) => &name[..slash + colon],
-            None => name,
-        };
-        format!("{bare}@{}", image.digest)
-    };
-    image
-        .references
-        .first()
-        .map_or_else(|| image.id.clone(), by_digest)
+    image.references.first().map_or_else(
+        || image.id.clone(),
+        |reference| by_digest(reference, &image.digest),
+    )
 }
 
 /// The id of an instance as the API shows it: 64 hexadecimal digits, unique everywhere.
@@ -383,6 +378,7 @@ mod tests {
             config: Default::default(),
             layers: Vec::new(),
             size: 0,
+            pinned: false,
         };
         assert_eq!(image_id(&image), "localhost:5000/a/b@sha256:m");
         image.references = vec!["localhost:5000/a/b".to_owned()];

@@ -6,6 +6,7 @@ use container_runtime::Sandbox;
 use container_runtime::spec::SandboxEvent;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Pod, ResourceRequirements};
+use pod_lifecycle::Dismissal;
 use pod_lifecycle::local_storage::DiskUsage;
 use pod_lifecycle::probes::Outcome;
 use pod_lifecycle::record::{Exit, Running};
@@ -40,6 +41,8 @@ pub enum Message {
     PredecessorGone(String),
     /// The node stops, and its pods with it.
     NodeStops,
+    /// The node drives the pod out.
+    Dismiss(Dismissal),
     /// The runtime reports.
     Runtime {
         /// Number of the sandbox that it reports of.

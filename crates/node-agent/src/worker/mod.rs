@@ -25,7 +25,7 @@ use pod_lifecycle::downward::NodeFacts;
 use pod_lifecycle::resolv_conf::Resolver;
 use pod_lifecycle::{PodInput, PodPlan, PodRecord, plan_pod};
 use reconcile::Recorder;
-use tokio::sync::{Semaphore, mpsc};
+use tokio::sync::{RwLock, Semaphore, mpsc};
 use tokio::task::{AbortHandle, JoinSet};
 use tokio_util::sync::CancellationToken;
 
@@ -35,6 +35,7 @@ use crate::facts::Machine;
 use crate::images::Puller;
 use crate::layout::PodDir;
 use crate::limits::{PLANS_IN_A_ROW_MAX, STATUS_RETRY_MAX, STATUS_RETRY_MIN, WORKER_MESSAGES_MAX};
+use crate::pressure::Monitor;
 use crate::recovery::{self, Stored};
 use crate::registry::{PodView, Registry};
 use crate::sources::Sources;
@@ -63,12 +64,16 @@ pub struct Shared {
     pub usage: History,
     /// The machine.
     pub machine: Machine,
+    /// What is left of its memory and disks.
+    pub monitor: Arc<Monitor>,
     /// The node's own resolver.
     pub resolver: Resolver,
     /// One pod at a time is given new resources.
     pub allocation: Mutex<()>,
     /// How many pulls may run at a time.
     pub pulls: Semaphore,
+    /// Held by those who look for an image or mount one: none is removed meanwhile.
+    pub image_looks: RwLock<()>,
     /// Ends all workers at once, without touching the pods.
     pub abandon: CancellationToken,
 }
@@ -81,6 +86,7 @@ impl Shared {
             registries: &self.config.registries,
             sources: &self.sources,
             turns: &self.pulls,
+            looks: &self.image_looks,
         }
     }
 
@@ -312,7 +318,9 @@ impl Worker {
             record: self.record.clone(),
             status: self.status.clone(),
             sandbox: self.sandbox.clone(),
+            volumes: self.volumes.clone(),
             dir: self.dir.clone(),
+            worker: self.sender.clone(),
         });
     }
 

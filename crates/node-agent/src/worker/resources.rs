@@ -48,10 +48,9 @@ impl Worker {
             amount.unwrap_or_default()
         };
         let others = self.shared.registry.list();
-        let others = others.iter().filter(|view| {
-            let ended = matches!(view.status.phase.as_deref(), Some("Succeeded" | "Failed"));
-            view.pod.metadata.uid != self.pod.metadata.uid && !ended
-        });
+        let others = others
+            .iter()
+            .filter(|view| view.pod.metadata.uid != self.pod.metadata.uid && !view.has_ended());
         let used = others.filter_map(|view| {
             let spec = view.pod.spec.as_ref()?;
             Some(resize::held(spec, &view.record))

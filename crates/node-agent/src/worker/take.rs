@@ -5,6 +5,7 @@ use std::sync::Arc;
 use container_runtime::spec::{Exit as RuntimeExit, SandboxEvent};
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Pod;
+use pod_lifecycle::Dismissal;
 use pod_lifecycle::messages;
 use pod_lifecycle::probes::Outcome;
 use pod_lifecycle::record::{Hook, Image, Instance, Removal, Sandbox, Volumes};
@@ -30,6 +31,7 @@ impl Worker {
                 self.predecessors.remove(&uid);
             }
             Message::NodeStops => self.node_stopping = true,
+            Message::Dismiss(dismissal) => self.drive_out(dismissal),
             Message::Runtime { sandbox, event } => {
                 if sandbox == self.record.sandboxes_made {
                     self.runtime_event(event);
@@ -80,6 +82,17 @@ impl Worker {
             Message::StatusWritten(written) => self.status_written(written),
             Message::ObjectRemoved(result) => self.object_removed(result),
         }
+    }
+
+    /// Notes, and tells users, that the pod has to go; what has ended already is as it is.
+    pub(super) fn drive_out(&mut self, dismissal: Dismissal) {
+        let ended = matches!(self.status.phase.as_deref(), Some("Succeeded" | "Failed"));
+        if ended || self.record.dismissal.is_some() {
+            return;
+        }
+        self.events
+            .warning(&dismissal.reason, dismissal.message.clone());
+        self.record.dismissal = Some(dismissal);
     }
 
     fn pod_changed(&mut self, pod: Arc<Pod>) {

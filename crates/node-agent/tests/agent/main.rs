@@ -10,6 +10,8 @@ mod admission;
 mod ephemeral;
 mod faults;
 mod pods;
+mod pressure;
+mod registry;
 mod resize;
 mod restarts;
 mod spdy_client;
@@ -59,6 +61,9 @@ const TESTS: &[(&str, Test)] = tests![
     spec::files_of_objects_change_at_once_but_not_those_mounted_alone,
     spec::an_init_container_may_write_the_environment,
     spec::a_pod_that_writes_more_than_it_may_is_driven_out,
+    pressure::who_uses_most_over_its_request_goes_first,
+    pressure::a_full_disk_costs_logs_of_ended_pods_then_the_pod_that_wrote_most,
+    pressure::images_that_nobody_uses_make_room,
     faults::who_forks_eats_or_talks_without_end_harms_nobody_else,
     faults::a_registry_that_is_down_or_silent_holds_up_nobody_else,
 ];

@@ -13,7 +13,7 @@ use k8s_openapi::api::core::v1::{Event, Pod};
 use kube::api::{Api, DeleteParams, ListParams, PostParams};
 use kube::{Client, Resource};
 use mvcc_store::embedded::EmbeddedStore;
-use node_agent::{Config, LogLimits, NodeAgent, OnShutdown};
+use node_agent::{Config, Eviction, ImageGcPolicy, LogLimits, NodeAgent, OnShutdown, Thresholds};
 use pod_network::{PodNetwork, PodNetworkOptions, Ranges, Wanted, reserve_ranges};
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
@@ -40,12 +40,18 @@ pub struct World {
     pub network: Arc<PodNetwork>,
     connector: Arc<Connector>,
     options: RuntimeOptions,
-    images: ImageStore,
+    pub images: ImageStore,
     ranges: Ranges,
     agent: Option<(NodeAgent, CancellationToken)>,
+    /// What the next agent does when the node runs out of something: nothing, unless a test sets
+    /// it, for what else is on the machine is nothing to its pods.
+    pub eviction: Eviction,
+    /// When the next agent removes images.
+    pub image_gc: ImageGcPolicy,
 }
 
-fn layer() -> Vec<u8> {
+/// A layer with busybox and what it needs.
+pub fn layer() -> Vec<u8> {
     let busybox = ["/bin/busybox", "/usr/bin/busybox"];
     let program_path = busybox.iter().find(|path| Path::new(path).exists());
     let program_path = program_path.expect("these tests need busybox");
@@ -171,6 +177,14 @@ impl World {
             network: Arc::new(network.await.unwrap()),
             images: images(),
             agent: None,
+            eviction: Eviction {
+                thresholds: Thresholds::none(),
+                ..Eviction::default()
+            },
+            image_gc: ImageGcPolicy {
+                high_percent: 100,
+                ..ImageGcPolicy::default()
+            },
             dir,
             connector,
             options,
@@ -206,6 +220,8 @@ impl World {
             pods_max: 110,
             pod_pids_max: 200,
             admission: Default::default(),
+            eviction: self.eviction.clone(),
+            image_gc: self.image_gc,
             logs: LogLimits {
                 file_bytes_max: 1 << 20,
                 files_max: 3,

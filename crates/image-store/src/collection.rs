@@ -1,0 +1,360 @@
+//! Taking away images that nobody needs, without harm to those who begin to need them meanwhile.
+//!
+//! Which images go is not decided here; that none goes which is needed is. An image is taken out
+//! of the index first, then its layers out of their places, both under the store's lock; only then
+//! are they deleted, which takes long and holds up nobody. After a crash in between there are
+//! layers that no image names, or scratch directories of a process that is gone: the former go
+//! with the next [`ImageStore::withdraw_orphans`], the latter when the store is opened next.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, PoisonError};
+use std::time::{Duration, SystemTime};
+
+use crate::index::{Index, Record};
+use crate::store::{ImageStore, StoreError, io_error};
+
+/// What pods need of the store, whether or not it is mounted yet.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Needed {
+    /// Images by the names that pods have for them.
+    pub references: BTreeSet<String>,
+    /// Unpacked layers, as [`crate::Image::layers`] has them.
+    pub layers: BTreeSet<PathBuf>,
+}
+
+/// What is no longer in the store and still takes room on the disk.
+#[derive(Debug, Default)]
+#[must_use = "it takes room until it is discarded"]
+pub struct Withdrawn {
+    /// The names that are gone.
+    pub references: Vec<String>,
+    /// Bytes of the layers, as unpacked.
+    pub bytes: u64,
+    places: Vec<PathBuf>,
+}
+
+impl Withdrawn {
+    /// Deletes it.
+    ///
+    /// # Errors
+    /// When the disk fails; what is left goes when the store is opened next.
+    pub fn discard(self) -> Result<(), StoreError> {
+        let mut result = Ok(());
+        for place in &self.places {
+            match fs::remove_dir_all(place).map_err(io_error("remove", place)) {
+                Err(error) if result.is_ok() => result = Err(error),
+                _ => {}
+            }
+        }
+        result
+    }
+}
+
+impl ImageStore {
+    /// Takes an image out of the store with all its names, and those of its layers that no other
+    /// image has and nobody has mounted or needs. `None` when it is pinned, needed, or gone.
+    ///
+    /// # Errors
+    /// When the disk fails.
+    pub fn withdraw(&self, digest: &str, needed: &Needed) -> Result<Option<Withdrawn>, StoreError> {
+        let _lock = self.lock()?;
+        let mut index = self.index()?;
+        let Some(record) = index.images.get(digest).cloned() else {
+            return Ok(None);
+        };
+        if !record.pulled || self.is_needed(&index, digest, &record, needed)? {
+            return Ok(None);
+        }
+        let mut withdrawn = Withdrawn {
+            references: index.names_of(digest),
+            ..Withdrawn::default()
+        };
+        index.remove_image(digest);
+        self.write_index(&index)?;
+        for layer in &record.layers {
+            self.withdraw_layer(&index, layer, needed, &mut withdrawn);
+        }
+        Ok(Some(withdrawn))
+    }
+
+    /// Takes away layers that no image names, if they are of that age at least: younger ones may
+    /// belong to an image that is being added.
+    ///
+    /// # Errors
+    /// When the disk fails.
+    pub fn withdraw_orphans(
+        &self,
+        needed: &Needed,
+        age: Duration,
+    ) -> Result<Withdrawn, StoreError> {
+        let _lock = self.lock()?;
+        let mut withdrawn = Withdrawn::default();
+        if self.pulls_are_under_way() {
+            return Ok(withdrawn);
+        }
+        let index = self.index()?;
+        let now = SystemTime::now();
+        for layer in self.layers()? {
+            let unpacked = fs::metadata(self.layer(&layer).join("size"));
+            let unpacked = unpacked.and_then(|size| size.modified());
+            let old = |at: SystemTime| now.duration_since(at).is_ok_and(|since| since >= age);
+            if unpacked.is_ok_and(old) {
+                self.withdraw_layer(&index, &layer, needed, &mut withdrawn);
+            }
+        }
+        Ok(withdrawn)
+    }
+
+    /// Digests of the images that are needed or mounted.
+    ///
+    /// # Errors
+    /// When the disk fails.
+    pub fn in_use(&self, needed: &Needed) -> Result<BTreeSet<String>, StoreError> {
+        let index = self.index()?;
+        let mut found = BTreeSet::new();
+        for (digest, record) in &index.images {
+            if self.is_needed(&index, digest, record, needed)? {
+                found.insert(digest.clone());
+            }
+        }
+        Ok(found)
+    }
+
+    /// The topmost layer stands for the image: whoever has mounted that has all of the image.
+    fn is_needed(
+        &self,
+        index: &Index,
+        digest: &str,
+        record: &Record,
+        needed: &Needed,
+    ) -> Result<bool, StoreError> {
+        let means = |reference: &String| {
+            let found = index.look_up(reference).ok().flatten();
+            found.is_some_and(|(other, _)| other == digest)
+        };
+        if needed.references.iter().any(means) {
+            return Ok(true);
+        }
+        let Some(top) = record.layers.last() else {
+            return Ok(false);
+        };
+        Ok(needed.layers.contains(&self.layer(top).join("fs"))
+            || self.is_mounted(std::slice::from_ref(top))?)
+    }
+
+    /// Takes a layer out of its place, if it is nobody's. What fails is told, and left for the
+    /// next time: the image is gone already.
+    fn withdraw_layer(
+        &self,
+        index: &Index,
+        layer: &String,
+        needed: &Needed,
+        withdrawn: &mut Withdrawn,
+    ) {
+        let place = self.layer(layer);
+        if index.layers().contains(layer.as_str())
+            || needed.layers.contains(&place.join("fs"))
+            || !matches!(self.is_mounted(std::slice::from_ref(layer)), Ok(false))
+        {
+            return;
+        }
+        let bytes = bytes_of(&place);
+        match self.put_aside(&place) {
+            Ok(scratch) => {
+                withdrawn.bytes = withdrawn.bytes.saturating_add(bytes);
+                withdrawn.places.push(scratch);
+            }
+            // An image may have a layer twice.
+            Err(StoreError::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => tracing::warn!(layer, %error, "layer stays behind"),
+        }
+    }
+
+    fn put_aside(&self, place: &Path) -> Result<PathBuf, StoreError> {
+        fs::metadata(place).map_err(io_error("read", place))?;
+        let scratch = self.scratch()?;
+        fs::rename(place, &scratch).map_err(io_error("rename to", &scratch))?;
+        Ok(scratch)
+    }
+
+    /// Whether this process adds images from registries just now.
+    fn pulls_are_under_way(&self) -> bool {
+        let pulls = self.pulls.lock().unwrap_or_else(PoisonError::into_inner);
+        pulls.values().any(|lock| Arc::strong_count(lock) > 1)
+    }
+}
+
+/// The size of a layer as unpacked.
+fn bytes_of(place: &Path) -> u64 {
+    let size = fs::read_to_string(place.join("size")).unwrap_or_default();
+    size.trim().parse().unwrap_or(0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::digest::Digest;
+    use crate::manifest::ImageConfig;
+
+    fn store() -> (tempfile::TempDir, ImageStore) {
+        let directory = tempfile::tempdir().unwrap();
+        let store = ImageStore::open(directory.path()).unwrap();
+        (directory, store)
+    }
+
+    fn archive(text: &str) -> Vec<u8> {
+        let mut builder = tar::Builder::new(Vec::new());
+        let mut header = tar::Header::new_gnu();
+        header.set_size(text.len() as u64);
+        header.set_mode(0o644);
+        builder
+            .append_data(&mut header, "file", text.as_bytes())
+            .unwrap();
+        builder.into_inner().unwrap()
+    }
+
+    /// Adds an image of these layers as if it had been pulled; its digest.
+    fn add(store: &ImageStore, name: &str, layers: &[&str]) -> String {
+        let hexes = layers.iter().map(|text| {
+            let bytes = archive(text);
+            let diff_id = Digest::of(&bytes);
+            store.add_layer(bytes.as_slice(), &diff_id).unwrap();
+            diff_id.hex().to_owned()
+        });
+        let record = Record {
+            id: format!("sha256:{name}"),
+            config: ImageConfig::default(),
+            layers: hexes.collect(),
+            size: 0,
+            fingerprint: None,
+            pulled: true,
+        };
+        let digest = Digest::of(layers.concat().as_bytes()).to_string();
+        let reference = format!("docker.io/library/{name}");
+        store.insert(&reference, &digest, record).unwrap();
+        digest
+    }
+
+    fn hex(text: &str) -> String {
+        Digest::of(&archive(text)).hex().to_owned()
+    }
+
+    fn layers(store: &ImageStore) -> BTreeSet<String> {
+        store.layers().unwrap()
+    }
+
+    fn scratch(directory: &tempfile::TempDir) -> usize {
+        fs::read_dir(directory.path().join("temporary"))
+            .unwrap()
+            .count()
+    }
+
+    #[test]
+    fn an_image_goes_with_the_layers_that_no_other_has() {
+        // statefulset.md 12.16
+        let (directory, store) = store();
+        let old = add(&store, "old:1", &["base", "a"]);
+        let new = add(&store, "new:1", &["base", "b"]);
+        let gone = store.withdraw(&old, &Needed::default()).unwrap().unwrap();
+        assert_eq!(gone.references, ["docker.io/library/old:1"]);
+        assert_eq!(gone.bytes, 1);
+        assert_eq!(layers(&store), [hex("base"), hex("b")].into());
+        assert_eq!(scratch(&directory), 1, "deleted only when it is discarded");
+        gone.discard().unwrap();
+        assert_eq!(scratch(&directory), 0);
+        assert_eq!(store.get("old:1").unwrap(), None);
+        let kept = store.get("new:1").unwrap().unwrap();
+        assert!(!kept.pinned && kept.layers.iter().all(|layer| layer.is_dir()));
+        // Once more there is nothing to take.
+        assert!(store.withdraw(&old, &Needed::default()).unwrap().is_none());
+        let gone = store.withdraw(&new, &Needed::default()).unwrap().unwrap();
+        assert_eq!(gone.bytes, 5);
+        gone.discard().unwrap();
+        assert_eq!(layers(&store), BTreeSet::new());
+    }
+
+    #[test]
+    fn what_is_needed_or_pinned_stays() {
+        // statefulset.md 12.16
+        let (_directory, store) = store();
+        let named = add(&store, "named:1", &["base", "a"]);
+        let mounted = add(&store, "layers:1", &["base", "b"]);
+        let by_hand = store
+            .put_builtin("own", &archive("own"), &ImageConfig::default(), "f")
+            .unwrap();
+        assert!(by_hand.pinned);
+        let place = store
+            .get("layers:1")
+            .unwrap()
+            .unwrap()
+            .layers
+            .pop()
+            .unwrap();
+        let needed = Needed {
+            references: ["named:1".to_owned(), "No Name".to_owned()].into(),
+            layers: [place].into(),
+        };
+        for digest in [&named, &mounted, &by_hand.digest] {
+            assert!(store.withdraw(digest, &needed).unwrap().is_none());
+        }
+        let in_use = store.in_use(&needed).unwrap();
+        assert_eq!(in_use, [named.clone(), mounted.clone()].into());
+        // By id and by digest too.
+        for name in ["sha256:named:1".to_owned(), format!("any@{named}")] {
+            let needed = Needed {
+                references: [name].into(),
+                ..Needed::default()
+            };
+            assert!(store.withdraw(&named, &needed).unwrap().is_none());
+        }
+        // A layer that somebody needs stays when its image goes.
+        let base = store.get("named:1").unwrap().unwrap().layers[0].clone();
+        let needed = Needed {
+            layers: [base].into(),
+            ..Needed::default()
+        };
+        for digest in [&named, &mounted] {
+            let gone = store.withdraw(digest, &needed).unwrap().unwrap();
+            gone.discard().unwrap();
+        }
+        assert_eq!(layers(&store), [hex("base"), hex("own")].into());
+    }
+
+    #[test]
+    fn what_a_crash_left_goes_the_next_time() {
+        let (directory, store) = store();
+        let kept = add(&store, "kept:1", &["base"]);
+        let digest = add(&store, "gone:1", &["base", "a"]);
+        // The index is written, the layers are still there.
+        let mut index = store.index().unwrap();
+        index.remove_image(&digest);
+        store.write_index(&index).unwrap();
+        let store = ImageStore::open(directory.path()).unwrap();
+        assert_eq!(layers(&store).len(), 2);
+        let hour = Duration::from_secs(3600);
+        let young = store.withdraw_orphans(&Needed::default(), hour).unwrap();
+        young.discard().unwrap();
+        assert_eq!(
+            layers(&store).len(),
+            2,
+            "it may be part of an image to come"
+        );
+        let pull = store.pull_lock("other:1");
+        let none = store.withdraw_orphans(&Needed::default(), Duration::ZERO);
+        assert_eq!(none.unwrap().bytes, 0, "a pull may be about to name it");
+        drop(pull);
+        let gone = store.withdraw_orphans(&Needed::default(), Duration::ZERO);
+        let gone = gone.unwrap();
+        assert_eq!(gone.bytes, 1);
+        // It is out of the store, and a process that ends here leaves it for the next one.
+        let left = directory.path().join("temporary/0-0");
+        fs::rename(&gone.places[0], &left).unwrap();
+        ImageStore::open(directory.path()).unwrap();
+        assert!(!left.exists());
+        assert!(store.get(&format!("any@{kept}")).unwrap().is_some());
+        assert_eq!(layers(&store), [hex("base")].into());
+    }
+}

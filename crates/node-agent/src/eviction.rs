@@ -1,0 +1,194 @@
+//! Drives pods out while the node lacks memory or disk, one after the other.
+//!
+//! Who goes, and why, is decided in [`pod_lifecycle::eviction`]. Before pods go for want of disk,
+//! what nobody needs goes: the logs of pods that have ended, and unused images.
+
+use std::fs;
+use std::io;
+use std::sync::Arc;
+
+use pod_lifecycle::eviction::{self, Candidate, PodUsage, Resource, Shortage, Signal};
+use pod_lifecycle::record::{Instance, Sandbox, Volumes};
+use pod_lifecycle::spec;
+use reconcile::EventType;
+use tokio::time::{Instant, sleep};
+use tokio_util::sync::CancellationToken;
+
+use crate::image_gc::Collector;
+use crate::layout::runtime_id;
+use crate::limits::{EVICTION_POLL, EVICTION_WAIT, NODE_CHECK_PERIOD};
+use crate::node;
+use crate::pod_files::Places;
+use crate::registry::PodView;
+use crate::worker::{Message, Shared};
+
+/// Looks at the node at intervals until `shutdown`.
+pub async fn watch(shared: Arc<Shared>, images: Arc<Collector>, shutdown: CancellationToken) {
+    let rounds = async {
+        loop {
+            match relieve(&shared, &images).await {
+                Some(gone) => wait_for_end(&shared, &gone).await,
+                None => sleep(NODE_CHECK_PERIOD).await,
+            }
+        }
+    };
+    tokio::select! {
+        () = shutdown.cancelled() => {}
+        () = rounds => {}
+    }
+}
+
+/// Does the next thing about the most pressing shortage; the pod that was told to go, if one was.
+async fn relieve(shared: &Arc<Shared>, images: &Collector) -> Option<Arc<PodView>> {
+    let mut shortage = *shared.monitor.look().first()?;
+    let resource = shortage.signal.resource();
+    let words = format!("Attempting to reclaim {}", resource.name());
+    let node = node::event_reference(&shared.config.node_name);
+    shared
+        .recorder
+        .event(node, EventType::Warning, "EvictionThresholdMet", words);
+    if resource != Resource::Memory {
+        reclaim(shared, images, shortage.signal).await;
+        shortage = *shared.monitor.look().first()?;
+    }
+    drive_out(shared, shortage).await
+}
+
+/// Frees what nobody needs of the file system that is full.
+async fn reclaim(shared: &Shared, images: &Collector, signal: Signal) {
+    let apart = shared.monitor.images_are_apart();
+    let of_images = matches!(signal, Signal::ImagefsAvailable | Signal::ImagefsInodesFree);
+    if !(apart && of_images) {
+        for view in shared.registry.list() {
+            remove_logs_of_ended(&view);
+        }
+    }
+    if (!apart || of_images)
+        && let Err(error) = images.remove_unused().await
+    {
+        tracing::warn!(error, "unused images not removed");
+    }
+}
+
+/// Of a pod that has ended, the node has nothing but logs.
+fn remove_logs_of_ended(view: &PodView) {
+    if !view.has_ended() || view.record.sandbox != Sandbox::None {
+        return;
+    }
+    for name in view.record.containers.keys() {
+        let dir = view.dir.logs(name);
+        if let Err(error) = fs::remove_dir_all(&dir)
+            && error.kind() != io::ErrorKind::NotFound
+        {
+            tracing::warn!(path = %dir.display(), %error, "logs not removed");
+        }
+    }
+}
+
+/// Chooses a pod and tells it.
+async fn drive_out(shared: &Shared, shortage: Shortage) -> Option<Arc<PodView>> {
+    let resource = shortage.signal.resource();
+    // A pod of which nothing is here has nothing to give back.
+    let mut views = shared.registry.list();
+    views.retain(|view| !view.has_ended() && view.record.dismissal.is_none() && is_here(view));
+    let measured = views.clone();
+    let apart = shared.monitor.images_are_apart();
+    let looked = tokio::task::spawn_blocking(move || {
+        let each = measured.iter();
+        each.map(|view| usage(view, shortage.signal, apart))
+            .collect::<Vec<Option<PodUsage>>>()
+    });
+    let usages = match looked.await {
+        Ok(usages) => usages,
+        Err(error) => {
+            tracing::error!(%error, "usage of pods not read");
+            return None;
+        }
+    };
+    let both = views.iter().zip(&usages);
+    let candidates: Vec<Candidate<'_>> = both
+        .map(|(view, usage)| Candidate {
+            pod: &view.pod,
+            usage: usage.as_ref(),
+        })
+        .collect();
+    let Some(index) = eviction::first_to_go(resource, &candidates) else {
+        tracing::warn!(signal = shortage.signal.name(), "no pod can be driven out");
+        return None;
+    };
+    let candidate = candidates.get(index)?;
+    let view = views.get(index)?;
+    tracing::warn!(
+        pod = spec::display_name(&view.pod),
+        signal = shortage.signal.name(),
+        threshold = shortage.threshold,
+        available = shortage.available,
+        "pod driven out"
+    );
+    let dismissal = eviction::dismissal(candidate.pod, candidate.usage, &shortage);
+    if view.worker.send(Message::Dismiss(dismissal)).await.is_err() {
+        tracing::debug!("the pod has just ended");
+    }
+    Some(view.clone())
+}
+
+fn is_here(view: &PodView) -> bool {
+    view.record.sandbox != Sandbox::None || view.record.volumes != Volumes::None
+}
+
+/// What the pod uses of what is lacking. Images are no pod's: where they have a disk of their own,
+/// no pod uses any of that.
+fn usage(view: &PodView, signal: Signal, images_apart: bool) -> Option<PodUsage> {
+    match signal {
+        Signal::MemoryAvailable => memory(view),
+        Signal::ImagefsAvailable | Signal::ImagefsInodesFree if images_apart => {
+            Some(PodUsage::default())
+        }
+        Signal::NodefsAvailable
+        | Signal::NodefsInodesFree
+        | Signal::ImagefsAvailable
+        | Signal::ImagefsInodesFree => {
+            let places = Places::of(&view.pod, &view.record, &view.dir);
+            Some(places.taken().usage(signal.resource()))
+        }
+    }
+}
+
+/// Memory of the pod and its containers, as it is now.
+fn memory(view: &PodView) -> Option<PodUsage> {
+    let Some(sandbox) = &view.sandbox else {
+        return Some(PodUsage::default());
+    };
+    let bytes = |container: Option<&str>| match sandbox.usage(container) {
+        Ok(usage) => Some(i64::try_from(usage.working_set_bytes).unwrap_or(i64::MAX)),
+        // It may just have ended.
+        Err(error) => {
+            tracing::debug!(sandbox = sandbox.id(), %error, "usage not read");
+            None
+        }
+    };
+    let containers = view.record.containers.iter().filter_map(|(name, record)| {
+        let runs = matches!(record.instance, Instance::Running(_));
+        let id = runs.then(|| runtime_id(name, record.restart_count))?;
+        Some((name.clone(), bytes(Some(&id))?))
+    });
+    Some(PodUsage {
+        total: bytes(None)?,
+        containers: containers.collect(),
+    })
+}
+
+/// Waits until nothing of the pod is left here, for a time: what it has comes back only then.
+async fn wait_for_end(shared: &Shared, gone: &PodView) {
+    let begun = Instant::now();
+    while begun.elapsed() < EVICTION_WAIT {
+        let views = shared.registry.list();
+        let left = views
+            .iter()
+            .find(|view| view.pod.metadata.uid == gone.pod.metadata.uid);
+        if !left.is_some_and(|view| is_here(view)) {
+            return;
+        }
+        sleep(EVICTION_POLL).await;
+    }
+}

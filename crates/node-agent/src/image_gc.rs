@@ -1,0 +1,261 @@
+//! Removes images that nobody uses: when their disk is nearly full, and when they are old.
+//!
+//! Which ones go is decided in [`pod_lifecycle::image_gc`], that none goes which is needed in
+//! [`image_store`]. Here it is found out what is needed: the images of all pods that have not
+//! ended. A pod is known to the registry before it looks for its images, and it looks for them,
+//! and mounts them, while it holds `Shared::image_looks`; nothing is taken away meanwhile.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use image_store::{ImageStore, Needed, StoreError, Withdrawn};
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::Pod;
+use pod_lifecycle::image_gc::{History, Present};
+use pod_lifecycle::spec;
+use reconcile::EventType;
+use tokio::sync::{Mutex, RwLockWriteGuard};
+use tokio::time::{MissedTickBehavior, interval, sleep};
+use tokio_util::sync::CancellationToken;
+
+use crate::facts;
+use crate::limits::{IMAGE_GC_PERIOD, ORPHAN_LAYER_AGE};
+use crate::node;
+use crate::worker::Shared;
+
+/// How often it is tried to find a moment when nobody looks for images.
+const TRIES: u32 = 100;
+
+/// The pause between two tries.
+const PAUSE: Duration = Duration::from_millis(50);
+
+/// Removes images; one removal at a time.
+pub struct Collector {
+    shared: Arc<Shared>,
+    history: Mutex<History>,
+}
+
+/// What a round wants to achieve.
+#[derive(Clone, Copy)]
+enum Goal {
+    /// So many bytes less.
+    Bytes(u64),
+    /// Nothing left that may go.
+    Everything,
+    /// What is too old.
+    Age,
+}
+
+impl Collector {
+    /// A collector that knows nothing yet; all pods that are on the node must be in the registry.
+    pub fn new(shared: Arc<Shared>) -> Self {
+        Self {
+            shared,
+            history: Mutex::default(),
+        }
+    }
+
+    /// Removes what has to go, at intervals, until `shutdown`.
+    pub async fn watch(self: Arc<Self>, shutdown: CancellationToken) {
+        if !self.shared.config.image_gc.collects() {
+            return;
+        }
+        let mut tick = interval(IMAGE_GC_PERIOD);
+        tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut failed_before = false;
+        loop {
+            tokio::select! {
+                () = shutdown.cancelled() => return,
+                _ = tick.tick() => {}
+            }
+            let result = self.collect().await;
+            if let Err(error) = &result {
+                tracing::warn!(error, "image garbage collection");
+                // Once may be bad luck.
+                if failed_before {
+                    self.warn("ImageGCFailed", error.clone());
+                }
+            }
+            failed_before = result.is_err();
+        }
+    }
+
+    /// Removes images that are too old, then as many as the disk wants.
+    async fn collect(&self) -> Result<(), String> {
+        self.remove(Goal::Age).await?;
+        let shared = &self.shared;
+        let disk = facts::disk(shared.config.images.directory());
+        let disk = disk.ok_or("the disk of the images cannot be looked at")?;
+        if disk.total == 0 {
+            let text = "invalid capacity 0 on image filesystem".to_owned();
+            self.warn("InvalidDiskCapacity", text.clone());
+            return Err(text);
+        }
+        let Some(wanted) = shared.config.image_gc.to_free(disk.total, disk.free) else {
+            return Ok(());
+        };
+        let freed = self.remove(Goal::Bytes(wanted)).await?;
+        if freed < wanted {
+            let text = format!(
+                "Failed to garbage collect required amount of images. Attempted to free {wanted} \
+                 bytes, but only found {freed} bytes eligible to free."
+            );
+            self.warn("FreeDiskSpaceFailed", text.clone());
+            return Err(text);
+        }
+        Ok(())
+    }
+
+    /// Removes all images that may go; the bytes that this freed.
+    pub async fn remove_unused(&self) -> Result<u64, String> {
+        self.remove(Goal::Everything).await
+    }
+
+    async fn remove(&self, goal: Goal) -> Result<u64, String> {
+        let mut history = self.history.lock().await;
+        let candidates = self.candidates(&mut history, goal).await?;
+        let wanted = match goal {
+            Goal::Bytes(wanted) => wanted,
+            Goal::Everything | Goal::Age => u64::MAX,
+        };
+        let mut freed = 0_u64;
+        if !matches!(goal, Goal::Age) {
+            freed = self.withdraw(None).await?;
+        }
+        for digest in candidates {
+            if freed >= wanted {
+                break;
+            }
+            freed = freed.saturating_add(self.withdraw(Some(digest)).await?);
+        }
+        Ok(freed)
+    }
+
+    /// The images that may go, in their order.
+    async fn candidates(&self, history: &mut History, goal: Goal) -> Result<Vec<String>, String> {
+        let needed = self.needed();
+        let present = self.blocking(move |store| present(store, &needed)).await?;
+        let (policy, now) = (self.shared.config.image_gc, Timestamp::now());
+        history.note(&present, now);
+        let chosen = match goal {
+            Goal::Age => history.outdated(&present, &policy, now),
+            Goal::Bytes(_) | Goal::Everything => history.collectable(&present, &policy, now),
+        };
+        Ok(chosen.into_iter().map(str::to_owned).collect())
+    }
+
+    /// Removes one image, unless somebody has come to need it; without an image, what is left of
+    /// former ones. The bytes that this freed.
+    async fn withdraw(&self, digest: Option<String>) -> Result<u64, String> {
+        let turn = self.turn().await?;
+        let needed = self.needed();
+        let withdrawn: Withdrawn = self
+            .blocking(move |store| match digest {
+                Some(digest) => Ok(store.withdraw(&digest, &needed)?.unwrap_or_default()),
+                None => store.withdraw_orphans(&needed, ORPHAN_LAYER_AGE),
+            })
+            .await?;
+        drop(turn);
+        for reference in &withdrawn.references {
+            tracing::info!(image = reference, "unused image removed");
+        }
+        let bytes = withdrawn.bytes;
+        self.blocking(move |_| withdrawn.discard()).await?;
+        Ok(bytes)
+    }
+
+    /// The time when no pod looks for an image or mounts one. Nobody who does has to wait for this
+    /// one: who begins meanwhile goes first.
+    async fn turn(&self) -> Result<RwLockWriteGuard<'_, ()>, String> {
+        for _ in 0..TRIES {
+            if let Ok(turn) = self.shared.image_looks.try_write() {
+                return Ok(turn);
+            }
+            sleep(PAUSE).await;
+        }
+        Err("pods look for images all the time".to_owned())
+    }
+
+    /// What the pods need that have not ended.
+    fn needed(&self) -> Needed {
+        let mut needed = Needed::default();
+        for view in self.shared.registry.list() {
+            if view.has_ended() && view.sandbox.is_none() {
+                continue;
+            }
+            needed.references.extend(references(&view.pod));
+            let volumes = view.volumes.values();
+            needed
+                .layers
+                .extend(volumes.flat_map(|volume| volume.layers.clone()));
+        }
+        needed
+    }
+
+    async fn blocking<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&ImageStore) -> Result<T, StoreError> + Send + 'static,
+    ) -> Result<T, String> {
+        let store = self.shared.config.images.clone();
+        match tokio::task::spawn_blocking(move || work(&store)).await {
+            Ok(result) => result.map_err(|error| error.to_string()),
+            Err(error) => Err(error.to_string()),
+        }
+    }
+
+    fn warn(&self, reason: &str, message: String) {
+        let node = node::event_reference(&self.shared.config.node_name);
+        self.shared
+            .recorder
+            .event(node, EventType::Warning, reason, message);
+    }
+}
+
+fn present(store: &ImageStore, needed: &Needed) -> Result<Vec<Present>, StoreError> {
+    let in_use = store.in_use(needed)?;
+    let images = store.list()?.into_iter();
+    Ok(images
+        .map(|image| Present {
+            in_use: in_use.contains(&image.digest),
+            digest: image.digest,
+            pinned: image.pinned,
+        })
+        .collect())
+}
+
+/// The names of all images that a pod is made of.
+fn references(pod: &Pod) -> BTreeSet<String> {
+    let Some(pod_spec) = &pod.spec else {
+        return BTreeSet::new();
+    };
+    let ephemeral = spec::ephemeral_containers(pod_spec);
+    let own = spec::containers(pod_spec).filter_map(|(_, container)| container.image.clone());
+    let added = ephemeral.iter().filter_map(|one| one.image.clone());
+    let volumes = pod_spec.volumes.iter().flatten();
+    let mounted = volumes.filter_map(|volume| volume.image.as_ref()?.reference.clone());
+    own.chain(added).chain(mounted).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn a_pod_is_made_of_the_images_of_all_its_containers_and_volumes() {
+        // statefulset.md 12.16
+        let pod = serde_json::from_value(json!({"spec": {
+            "initContainers": [{"name": "i", "image": "init"}],
+            "containers": [{"name": "c", "image": "main"}, {"name": "d", "image": "main"}],
+            "ephemeralContainers": [{"name": "e", "image": "debug"}],
+            "volumes": [{"name": "v", "image": {"reference": "data"}}, {"name": "w"}]}}))
+        .unwrap();
+        let found = references(&pod);
+        assert!(
+            found.iter().eq(["data", "debug", "init", "main"]),
+            "{found:?}"
+        );
+    }
+}

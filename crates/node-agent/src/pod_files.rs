@@ -1,0 +1,153 @@
+//! What a pod has written on the node's disk.
+
+use std::path::{Path, PathBuf};
+
+use k8s_openapi::api::core::v1::Pod;
+use pod_lifecycle::PodRecord;
+use pod_lifecycle::eviction::{PodUsage, Resource};
+use pod_lifecycle::local_storage::{self, DiskUsage};
+use pod_lifecycle::spec;
+
+use crate::disk_usage::{self, Taken};
+use crate::layout::{PodDir, runtime_id};
+
+/// Where a pod writes: by container its writable layer and its logs, by name its volumes.
+pub struct Places {
+    containers: Vec<(String, [PathBuf; 2])>,
+    volumes: Vec<(String, PathBuf)>,
+}
+
+/// What is there.
+#[derive(Clone, Debug, Default)]
+pub struct PodFiles {
+    /// Writable layers and logs by container.
+    containers: Vec<(String, Taken)>,
+    /// emptyDir volumes on disk by name.
+    volumes: Vec<(String, Taken)>,
+}
+
+impl Places {
+    /// Where the pod's containers, those that ever ran, and volumes are.
+    pub fn of(pod: &Pod, record: &PodRecord, dir: &PodDir) -> Self {
+        let Some(pod_spec) = &pod.spec else {
+            return Self {
+                containers: Vec::new(),
+                volumes: Vec::new(),
+            };
+        };
+        let containers = spec::containers(pod_spec).filter_map(|(_, container)| {
+            let name = &container.name;
+            let known = record.containers.get(name)?;
+            let layer = dir.rootfs(&runtime_id(name, known.restart_count));
+            Some((name.clone(), [layer, dir.logs(name)]))
+        });
+        let volumes = local_storage::disk_volume_names(pod_spec)
+            .map(|name| (name.to_owned(), dir.volume(name)));
+        Self {
+            containers: containers.collect(),
+            volumes: volumes.collect(),
+        }
+    }
+
+    /// Looks at all files.
+    pub fn taken(&self) -> PodFiles {
+        let containers = self.containers.iter().map(|(name, dirs)| {
+            let [layer, logs] = dirs.each_ref().map(|dir| taken(dir));
+            (name.clone(), layer.plus(logs))
+        });
+        let volumes = self.volumes.iter();
+        PodFiles {
+            containers: containers.collect(),
+            volumes: volumes
+                .map(|(name, dir)| (name.clone(), taken(dir)))
+                .collect(),
+        }
+    }
+}
+
+impl PodFiles {
+    /// The bytes.
+    pub fn bytes(&self) -> DiskUsage {
+        let bytes = |list: &[(String, Taken)]| {
+            let each = list.iter();
+            each.map(|(name, taken)| (name.clone(), amount(taken.bytes)))
+                .collect()
+        };
+        DiskUsage {
+            containers: bytes(&self.containers),
+            volumes: bytes(&self.volumes),
+        }
+    }
+
+    /// What of it counts when the node is short of the resource.
+    pub fn usage(&self, resource: Resource) -> PodUsage {
+        let of = |taken: &Taken| match resource {
+            Resource::Inodes => amount(taken.files),
+            Resource::EphemeralStorage | Resource::Memory => amount(taken.bytes),
+        };
+        let containers = self.containers.iter();
+        let containers: Vec<(String, i64)> = containers
+            .map(|(name, taken)| (name.clone(), of(taken)))
+            .collect();
+        let volumes = self.volumes.iter().map(|(_, taken)| of(taken));
+        let each = containers.iter().map(|(_, used)| *used).chain(volumes);
+        PodUsage {
+            total: each.fold(0, i64::saturating_add),
+            containers,
+        }
+    }
+}
+
+/// What goes while it is looked at takes nothing.
+fn taken(dir: &Path) -> Taken {
+    disk_usage::taken(dir).unwrap_or_default()
+}
+
+fn amount(count: u64) -> i64 {
+    i64::try_from(count).unwrap_or(i64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use pod_lifecycle::record::ContainerRecord;
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn layers_logs_and_volumes_are_the_pods_files() {
+        // statefulset.md 12.14
+        let temp = tempfile::tempdir().unwrap();
+        let dir = PodDir::at(temp.path().to_owned());
+        let pod: Pod = serde_json::from_value(json!({"spec": {
+            "containers": [{"name": "c"}, {"name": "never-ran"}],
+            "volumes": [{"name": "v", "emptyDir": {}}]}}))
+        .unwrap();
+        let known = ContainerRecord {
+            restart_count: 2,
+            ..ContainerRecord::default()
+        };
+        let record = PodRecord {
+            containers: [("c".to_owned(), known)].into(),
+            ..PodRecord::default()
+        };
+        let empty = Places::of(&pod, &record, &dir).taken();
+        assert_eq!(empty.usage(Resource::EphemeralStorage).total, 0);
+        for place in [dir.rootfs("c-2"), dir.logs("c"), dir.volume("v")] {
+            fs::create_dir_all(&place).unwrap();
+            fs::write(place.join("file"), vec![1; 1 << 20]).unwrap();
+        }
+        let files = Places::of(&pod, &record, &dir).taken();
+        let bytes = files.bytes();
+        assert!(bytes.containers["c"] >= 2 << 20 && bytes.volumes["v"] >= 1 << 20);
+        let usage = files.usage(Resource::EphemeralStorage);
+        assert_eq!(usage.total, bytes.containers["c"] + bytes.volumes["v"]);
+        let inodes = files.usage(Resource::Inodes);
+        assert_eq!(
+            (inodes.total, inodes.containers),
+            (6, vec![("c".to_owned(), 4)])
+        );
+    }
+}

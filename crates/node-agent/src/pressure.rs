@@ -1,0 +1,145 @@
+//! Looks at what is left of the node's memory and disks, and keeps its conditions.
+//!
+//! What follows from what is seen is decided in [`pod_lifecycle::eviction`]. Node object,
+//! admission and eviction go by the same conditions, which are kept here.
+
+use std::collections::BTreeSet;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
+
+use jiff::Timestamp;
+use pod_lifecycle::eviction::{
+    Condition, Observation, Observations, Pressure, Shortage, Signal, shortages,
+};
+use tokio::sync::watch;
+
+use crate::config::Eviction;
+use crate::facts::{self, meminfo};
+
+/// Watches the node's memory and disks.
+pub struct Monitor {
+    policy: Eviction,
+    /// A place on the file system that pods write to.
+    node_files: PathBuf,
+    /// A place on the file system that images are on.
+    image_files: PathBuf,
+    pressure: Mutex<Pressure>,
+    conditions: watch::Sender<BTreeSet<Condition>>,
+}
+
+impl Monitor {
+    /// Looks for the first time.
+    pub fn new(policy: Eviction, node_files: &Path, image_files: &Path) -> Self {
+        let monitor = Self {
+            policy,
+            node_files: node_files.to_owned(),
+            image_files: image_files.to_owned(),
+            pressure: Mutex::default(),
+            conditions: watch::Sender::new(BTreeSet::new()),
+        };
+        monitor.look();
+        monitor
+    }
+
+    /// Looks again: what the node lacks now, the most pressing first.
+    pub fn look(&self) -> Vec<Shortage> {
+        let seen = observe(&self.node_files, &self.image_files);
+        let found = shortages(&self.policy.thresholds, &seen);
+        let mut pressure = self.pressure.lock().unwrap_or_else(PoisonError::into_inner);
+        *pressure = pressure.after(&found, self.policy.transition_period, Timestamp::now());
+        let now = pressure.conditions();
+        self.conditions.send_if_modified(|known| {
+            let changed = *known != now;
+            *known = now;
+            changed
+        });
+        found
+    }
+
+    /// The conditions that hold.
+    pub fn conditions(&self) -> BTreeSet<Condition> {
+        self.conditions.borrow().clone()
+    }
+
+    /// Tells of changes of the conditions.
+    pub fn changes(&self) -> watch::Receiver<BTreeSet<Condition>> {
+        self.conditions.subscribe()
+    }
+
+    /// Whether images are on another file system than what pods write.
+    pub fn images_are_apart(&self) -> bool {
+        let device = |path: &Path| std::fs::metadata(path).ok().map(|found| found.dev());
+        device(&self.node_files) != device(&self.image_files)
+    }
+}
+
+fn observe(node_files: &Path, image_files: &Path) -> Observations {
+    let amount = |bytes: u64| i64::try_from(bytes).unwrap_or(i64::MAX);
+    let of = |available: u64, capacity: u64| Observation {
+        available: amount(available),
+        capacity: amount(capacity),
+    };
+    let mut seen = Observations::new();
+    if let (Some(available), Some(total)) = (meminfo("MemAvailable"), meminfo("MemTotal")) {
+        seen.insert(Signal::MemoryAvailable, of(available, total));
+    }
+    for (place, space, files) in [
+        (
+            node_files,
+            Signal::NodefsAvailable,
+            Signal::NodefsInodesFree,
+        ),
+        (
+            image_files,
+            Signal::ImagefsAvailable,
+            Signal::ImagefsInodesFree,
+        ),
+    ] {
+        let Some(disk) = facts::disk(place) else {
+            tracing::warn!(path = %place.display(), "file system not looked at");
+            continue;
+        };
+        seen.insert(space, of(disk.free, disk.total));
+        // Some file systems make room for files as they need it.
+        if disk.files > 0 {
+            seen.insert(files, of(disk.files_free, disk.files));
+        }
+    }
+    seen
+}
+
+#[cfg(test)]
+mod tests {
+    use jiff::SignedDuration;
+    use pod_lifecycle::eviction::Thresholds;
+
+    use super::*;
+
+    fn monitor(thresholds: &str) -> Monitor {
+        let policy = Eviction {
+            thresholds: thresholds.parse().unwrap(),
+            transition_period: SignedDuration::from_mins(5),
+        };
+        Monitor::new(policy, Path::new("/proc"), Path::new("/"))
+    }
+
+    #[test]
+    fn the_machine_is_seen_and_its_conditions_are_told() {
+        // statefulset.md 12.16
+        let seen = observe(Path::new("/"), Path::new("/"));
+        assert!(seen[&Signal::MemoryAvailable].available > 0);
+        assert_eq!(
+            seen[&Signal::NodefsAvailable],
+            seen[&Signal::ImagefsAvailable]
+        );
+        let short = monitor("memory.available<8Ei");
+        assert_eq!(short.look().len(), 1);
+        assert_eq!(short.conditions(), [Condition::MemoryPressure].into());
+        let fine = monitor("memory.available<1");
+        assert_eq!((fine.look(), fine.conditions()), (vec![], BTreeSet::new()));
+        assert!(fine.images_are_apart());
+        let none = Thresholds::none();
+        assert_eq!(shortages(&none, &seen), []);
+    }
+}
