@@ -112,6 +112,20 @@ impl Instance {
         );
     }
 
+    /// Starts the server where it cannot run, and returns what it says of that.
+    ///
+    /// # Panics
+    /// When it does not end by itself, with a failure.
+    #[track_caller]
+    pub fn start_refused(&mut self) -> String {
+        self.spawn();
+        let mut child = self.child.take().expect("the server was started");
+        let status = self.wait_end(&mut child);
+        let output = self.output();
+        assert!(!status.success(), "it ran:\n{output}");
+        output
+    }
+
     fn spawn(&mut self) {
         self.starts += 1;
         let log = File::create(self.log()).expect("make a log file");
@@ -144,10 +158,14 @@ impl Instance {
     pub fn interrupt(&mut self) -> ExitStatus {
         kill(Pid::from_raw(self.pid()), Signal::SIGINT).expect("send SIGINT");
         let mut child = self.child.take().expect("the server runs");
-        let output = self.output();
+        self.wait_end(&mut child)
+    }
+
+    #[track_caller]
+    fn wait_end(&self, child: &mut Child) -> ExitStatus {
         wait_for("mainstay to end", 120, || match child.try_wait() {
             Ok(Some(status)) => Ok(status),
-            Ok(None) => Err(output.clone()),
+            Ok(None) => Err(self.output()),
             Err(error) => Err(error.to_string()),
         })
     }

@@ -7,6 +7,7 @@ pub mod api;
 pub mod applications;
 pub mod cluster;
 pub mod debian;
+pub mod disk;
 pub mod figures;
 pub mod helm;
 pub mod image;

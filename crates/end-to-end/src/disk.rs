@@ -1,0 +1,127 @@
+//! A disk of a test's own, which can be filled, held up and broken.
+
+use std::fs::{self, File};
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+/// A file system in a file, mounted; unmounted when dropped.
+pub struct Disk {
+    _image: tempfile::TempDir,
+    at: PathBuf,
+}
+
+impl Disk {
+    /// Makes an ext4 file system of that many MiB and mounts it.
+    ///
+    /// # Panics
+    /// When that fails, for want of root above all.
+    #[track_caller]
+    pub fn mount(at: &Path, mib: u64) -> Self {
+        let directory = tempfile::tempdir().expect("make a directory");
+        let image = directory.path().join("disk");
+        let file = File::create(&image).expect("make the disk");
+        file.set_len(mib << 20).expect("give the disk its size");
+        run("mkfs.ext4", &["-q", "-m", "0", path(&image)]);
+        run("mount", &["-o", "loop", path(&image), path(at)]);
+        Self {
+            _image: directory,
+            at: at.to_owned(),
+        }
+    }
+
+    /// Fills the disk until not more than that many MiB are free.
+    ///
+    /// # Panics
+    /// When it cannot be filled.
+    #[track_caller]
+    pub fn fill(&self, left_mib: u64) {
+        let filler = File::options()
+            .create(true)
+            .append(true)
+            .open(self.filler())
+            .expect("make a file");
+        let chunk = vec![1; 64 << 10];
+        while self.free_bytes() > left_mib << 20 {
+            if (&filler).write_all(&chunk).is_err() {
+                break;
+            }
+        }
+        filler.sync_all().expect("sync the file");
+    }
+
+    /// Takes back what [`fill`](Self::fill) took.
+    ///
+    /// # Panics
+    /// When nothing was filled.
+    #[track_caller]
+    pub fn make_room(&self) {
+        fs::remove_file(self.filler()).expect("remove the file");
+    }
+
+    /// Lets all writes wait, as a disk does that does not answer.
+    ///
+    /// # Panics
+    /// When it is held up already.
+    #[track_caller]
+    pub fn hold_up(&self) {
+        run("fsfreeze", &["--freeze", path(&self.at)]);
+    }
+
+    /// Lets writes go on.
+    ///
+    /// # Panics
+    /// When they do.
+    #[track_caller]
+    pub fn let_go(&self) {
+        run("fsfreeze", &["--unfreeze", path(&self.at)]);
+    }
+
+    /// Makes it read-only, or writable again; nobody may be writing.
+    ///
+    /// # Panics
+    /// When somebody is.
+    #[track_caller]
+    pub fn set_read_only(&self, read_only: bool) {
+        let mode = if read_only { "ro" } else { "rw" };
+        let options = format!("remount,{mode}");
+        run("mount", &["-o", &options, path(&self.at)]);
+    }
+
+    fn filler(&self) -> PathBuf {
+        self.at.join("filler")
+    }
+
+    fn free_bytes(&self) -> u64 {
+        let found = nix::sys::statvfs::statvfs(&self.at).expect("look at the disk");
+        found.blocks_available() * found.fragment_size()
+    }
+}
+
+impl Drop for Disk {
+    fn drop(&mut self) {
+        // Held up, nothing could be unmounted. Fails where it is not.
+        let thaw = ["--unfreeze", path(&self.at)];
+        drop(Command::new("fsfreeze").args(thaw).output());
+        let unmounted = Command::new("umount").args(["-l", path(&self.at)]).output();
+        if let Err(error) = unmounted {
+            eprintln!("{} stays mounted: {error}", self.at.display());
+        }
+        // The mount kept whoever owns the directory from removing it.
+        if let Some(parent) = self.at.parent() {
+            drop(fs::remove_dir_all(parent));
+        }
+    }
+}
+
+fn path(path: &Path) -> &str {
+    path.to_str().expect("a path in UTF-8")
+}
+
+#[track_caller]
+fn run(program: &str, arguments: &[&str]) {
+    let output = Command::new(program).args(arguments).output();
+    let output = output.unwrap_or_else(|error| panic!("start {program}: {error}"));
+    let errors = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{program} {arguments:?}: {errors}");
+}

@@ -1,0 +1,145 @@
+//! The disk of the data directory is full, does not answer, or cannot be written: the error says so,
+//! pods go on, and nothing is lost that was acknowledged.
+
+use std::fs;
+use std::thread::sleep;
+use std::time::Duration;
+
+use end_to_end::disk::Disk;
+use end_to_end::stateful_set::web_with_claims;
+use end_to_end::{Instance, Kubectl, wait_for};
+use serde_json::json;
+
+/// A server with a disk of its own, and a pod on it. The server ends before its disk.
+struct OnADisk {
+    instance: Instance,
+    disk: Disk,
+}
+
+impl OnADisk {
+    fn start() -> Self {
+        let mut disk = None;
+        // Without the node's own measures, which would drive the pod out.
+        let arguments = ["--eviction-hard=memory.available<1Mi"];
+        let instance = Instance::start_prepared(&arguments, |data| {
+            disk = Some(Disk::mount(data, 512));
+        });
+        let kubectl = instance.kubectl();
+        kubectl.apply(&web_with_claims(1).to_string());
+        kubectl.wait_ready("web", 1);
+        let disk = disk.expect("a disk");
+        Self { instance, disk }
+    }
+}
+
+/// The only pod, and how often its container was started again.
+fn pod(kubectl: &Kubectl) -> (String, String) {
+    let restarts = "jsonpath={.status.containerStatuses[0].restartCount}";
+    let restarts = kubectl.ok(&["get", "pod", "web-0", "-o", restarts]);
+    (kubectl.pod_uid("web-0"), restarts)
+}
+
+#[test]
+fn a_full_disk_holds_up_what_is_new() {
+    let world = OnADisk::start();
+    let (instance, disk) = (&world.instance, &world.disk);
+    let kubectl = instance.kubectl();
+    let before = pod(&kubectl);
+    kubectl.ok(&["create", "configmap", "old"]);
+    kubectl.ok(&["create", "configmap", "kept", "--from-literal=count=0"]);
+    let create = ["create", "configmap", "new"];
+
+    disk.fill(16);
+    let refused = kubectl.fails(&create);
+    assert!(
+        refused.contains("no room on the disk of the store: "),
+        "{refused}"
+    );
+    // What is there can be changed and removed.
+    kubectl.ok(&["label", "statefulset", "web", "disk=full"]);
+    kubectl.ok(&["delete", "configmap", "old"]);
+    kubectl.ok(&["get", "--raw", "/readyz"]);
+
+    disk.fill(0);
+    let mut patches = 0;
+    let refused = wait_for("the disk to be full", 120, || {
+        patches += 1;
+        let text = patches.to_string().repeat(100_000);
+        let patch = json!({"data": {"count": patches.to_string(), "text": text}});
+        let output = kubectl.run_with_input(
+            &["patch", "configmap", "kept", "--patch-file=/dev/stdin"],
+            &patch.to_string(),
+        );
+        if output.code == 0 {
+            Err(patches)
+        } else {
+            Ok(output.stderr)
+        }
+    });
+    assert!(
+        refused.contains("no room on the disk of the store: "),
+        "{refused}"
+    );
+    let ready = kubectl.fails(&["get", "--raw", "/readyz?verbose"]);
+    assert!(ready.contains("[-]store failed"), "{ready}");
+    kubectl.ok(&["get", "--raw", "/livez"]);
+    assert_eq!(pod(&kubectl), before);
+
+    disk.make_room();
+    wait_for("the store to go on", 60, || kubectl.run(&create).success());
+    kubectl.ok(&["get", "--raw", "/readyz"]);
+    assert_eq!(pod(&kubectl), before);
+    let count = "jsonpath={.data.count}";
+    let count = kubectl.ok(&["get", "configmap", "kept", "-o", count]);
+    let count: i32 = count.parse().expect("a number");
+    // The last one, which was refused, may be there or not.
+    assert!(patches - count <= 1, "{count} of {patches}");
+    // The set still gets its pods.
+    kubectl.ok(&["delete", "pod", "web-0"]);
+    kubectl.wait_ready("web", 1);
+}
+
+#[test]
+fn a_disk_that_does_not_answer_is_waited_for() {
+    let world = OnADisk::start();
+    let (instance, disk) = (&world.instance, &world.disk);
+    // The client keeps what it has learnt beside its configuration.
+    let own = tempfile::tempdir().expect("a directory");
+    let config = own.path().join("kubeconfig");
+    fs::copy(instance.data().join("kubeconfig"), &config).expect("copy");
+    let kubectl = Kubectl::new(&config);
+    let before = pod(&kubectl);
+    disk.hold_up();
+    let create = kubectl.beside(&["create", "configmap", "new"]);
+    // Longer than it takes to tell a node that is gone from one that is slow to write.
+    for _ in 0..10 {
+        sleep(Duration::from_secs(1));
+        assert_eq!(create.output(), "", "acknowledged before it was written");
+        assert_eq!(pod(&kubectl), before);
+    }
+    disk.let_go();
+    wait_for("the object", 30, || match create.output() {
+        text if text == "configmap/new created\n" => Ok(()),
+        text => Err(text),
+    });
+    assert_eq!(pod(&kubectl), before);
+    kubectl.wait_ready("web", 1);
+}
+
+#[test]
+fn a_disk_that_cannot_be_written_is_refused_at_start() {
+    let mut world = OnADisk::start();
+    let (instance, disk) = (&mut world.instance, &world.disk);
+    let claim = "jsonpath={.metadata.uid}";
+    let claim = ["get", "pvc", "data-web-0", "-o", claim];
+    let before = instance.kubectl().ok(&claim);
+    assert!(instance.interrupt().success());
+    disk.set_read_only(true);
+    let refused = instance.start_refused();
+    assert!(refused.contains("Read-only file system"), "{refused}");
+    disk.set_read_only(false);
+    instance.start_again();
+    let kubectl = instance.kubectl();
+    kubectl.wait_ready("web", 1);
+    assert_eq!(kubectl.ok(&claim), before);
+}
