@@ -180,8 +180,12 @@ fn states<'a>(
         }
         Instance::Exited(exit) => match delayed(view, kind, container, record, exit) {
             Some((reason, message)) => (waiting(&reason, message), Some(exit)),
+            None if record.anew && view.starts => (unstarted(view, container, record), Some(exit)),
             None => (terminated(exit), last),
         },
+        Instance::Starting {
+            previous: Some(exit),
+        } if record.anew => (unstarted(view, container, record), Some(exit)),
         Instance::Starting {
             previous: Some(exit),
         } => (terminated(exit), last),
@@ -237,7 +241,7 @@ fn delayed(
     exit: &Exit,
 ) -> Option<Trouble> {
     let spec = view.input.pod.spec.as_ref()?;
-    if !view.starts || !restart::wanted(spec, kind, container, exit) {
+    if !view.starts || !(record.anew || restart::wanted(spec, kind, container, exit)) {
         return None;
     }
     if let Some(trouble) = image_trouble(view, container, record) {

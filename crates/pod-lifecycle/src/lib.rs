@@ -26,6 +26,7 @@ pub mod record;
 pub mod resize;
 pub mod resolv_conf;
 pub mod restart;
+pub mod restart_all;
 pub mod service_env;
 pub mod spec;
 pub mod status;

@@ -61,7 +61,7 @@ pub fn is_backed_off(reason: &str) -> bool {
 /// `Killing` event.
 pub fn killing(container: &str, cause: &StopCause, restarts: bool) -> String {
     let why = match cause {
-        StopCause::PodEnds | StopCause::NodeStops => {
+        StopCause::PodEnds | StopCause::NodeStops | StopCause::AllRestart => {
             return format!("Stopping container {container}");
         }
         StopCause::PostStart => return "FailedPostStartHook".to_owned(),

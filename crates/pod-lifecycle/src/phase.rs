@@ -6,8 +6,8 @@
 use k8s_openapi::api::core::v1::{Container, ContainerState, ContainerStatus, PodSpec};
 
 use crate::record::{Exit, Instance, PodRecord};
-use crate::restart;
 use crate::spec::{Kind, containers, init_containers, init_kind};
+use crate::{restart, restart_all};
 
 /// Whether and why a pod's status is its last.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -25,7 +25,7 @@ pub(crate) enum Final {
 pub(crate) fn is_complete(spec: &PodSpec, record: &PodRecord) -> bool {
     let over = |kind: Kind, container: &Container| match record.containers.get(&container.name) {
         Some(record) => match &record.instance {
-            Instance::Exited(exit) => !restart::wanted(spec, kind, container, exit),
+            Instance::Exited(exit) => !record.anew && !restart::wanted(spec, kind, container, exit),
             _ => false,
         },
         None => false,
@@ -34,6 +34,9 @@ pub(crate) fn is_complete(spec: &PodSpec, record: &PodRecord) -> bool {
         Some(record) => matches!(&record.instance, Instance::Exited(exit) if exit.code != 0),
         None => false,
     };
+    if record.restart_all.is_some() || restart_all::asked_for(spec, record).is_some() {
+        return false;
+    }
     let init_failed = containers(spec)
         .any(|(kind, container)| kind == Kind::Init && failed(container) && over(kind, container));
     let mains_over = spec
@@ -48,7 +51,7 @@ pub(crate) fn main_begun(spec: &PodSpec, record: &PodRecord) -> bool {
     let begun = |container: &Container| match record.containers.get(&container.name) {
         Some(known) => match &known.instance {
             Instance::Running(running) => running.sandbox == record.sandboxes_made,
-            Instance::Exited(exit) => exit.sandbox == record.sandboxes_made,
+            Instance::Exited(exit) => exit.sandbox == record.sandboxes_made && !known.anew,
             Instance::Starting { .. } => true,
             Instance::Refused(_) | Instance::Absent => false,
         },
@@ -76,6 +79,21 @@ pub(crate) struct Facts<'a> {
     pub terminal: bool,
     /// A main container has begun to run.
     pub initialized: bool,
+    /// What the node knows of the pod.
+    pub record: &'a PodRecord,
+}
+
+impl Facts<'_> {
+    /// Whether the container starts anew, however it ended.
+    fn starts_anew(&self, container: &Container) -> bool {
+        let known = self.record.containers.get(&container.name);
+        !self.terminal && known.is_some_and(|known| known.anew)
+    }
+
+    /// Whether all containers end, to start anew.
+    fn restarts(&self) -> bool {
+        !self.terminal && self.record.restart_all.is_some()
+    }
 }
 
 /// The phase of a pod.
@@ -95,6 +113,7 @@ pub(crate) fn phase(facts: &Facts<'_>) -> &'static str {
                 }
                 None => count.unknown += 1,
             },
+            _ if facts.starts_anew(container) => init_pending = true,
             kind => match init_progress(facts.spec, kind, container, state) {
                 InitProgress::Failed => return "Failed",
                 InitProgress::Pending => init_pending = true,
@@ -104,11 +123,15 @@ pub(crate) fn phase(facts: &Facts<'_>) -> &'static str {
     }
     for container in &facts.spec.containers {
         match state_of(facts.main, &container.name) {
-            Some((state, last, _)) => count.add(facts.spec, container, state, last),
+            Some((state, last, _)) => count.add(facts, container, state, last),
             None => count.unknown += 1,
         }
     }
-    if init_pending || (sidecar_pending && !facts.initialized) || count.waiting > 0 {
+    if facts.restarts()
+        || init_pending
+        || (sidecar_pending && !facts.initialized)
+        || count.waiting > 0
+    {
         return "Pending";
     }
     count.phase(facts.terminal)
@@ -187,7 +210,7 @@ fn exit_of(code: i32) -> Exit {
 impl Count {
     fn add(
         &mut self,
-        spec: &PodSpec,
+        facts: &Facts<'_>,
         container: &Container,
         state: &ContainerState,
         last: Option<&ContainerState>,
@@ -203,7 +226,8 @@ impl Count {
             return;
         };
         self.stopped += 1;
-        let again = restart::wanted(spec, Kind::Main, container, &exit_of(ended.exit_code));
+        let again = facts.starts_anew(container)
+            || restart::wanted(facts.spec, Kind::Main, container, &exit_of(ended.exit_code));
         self.for_good += usize::from(!again);
         self.succeeded += usize::from(ended.exit_code == 0 && state.terminated.is_some());
     }

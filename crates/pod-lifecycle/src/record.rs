@@ -14,6 +14,7 @@ use crate::backoff::Backoff;
 use crate::plan::StopCause;
 use crate::probes::ProbeRecord;
 use crate::resize::{Resize, Update};
+use crate::restart_all::RestartAll;
 
 /// Everything the planner knows of a pod beyond its API object.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -45,6 +46,9 @@ pub struct PodRecord {
     /// Why the node does not run the pod, or not any longer.
     #[serde(default)]
     pub dismissal: Option<Dismissal>,
+    /// Why all containers end, to start anew.
+    #[serde(default)]
+    pub restart_all: Option<RestartAll>,
 }
 
 /// The node's decision not to run a pod, or not any longer: the pod ends as `Failed`, once nothing
@@ -133,6 +137,9 @@ pub struct ContainerRecord {
     pub restart_count: u32,
     /// How the instance before the current one ended.
     pub last_exit: Option<Exit>,
+    /// Its last exit counts for nothing: it starts anew with all containers of the pod.
+    #[serde(default)]
+    pub anew: bool,
     /// Delay between restarts.
     #[serde(default)]
     pub backoff: Backoff,
@@ -320,6 +327,16 @@ impl PodRecord {
         self.containers.entry(name.to_owned()).or_default()
     }
 
+    /// The containers of these names have ended, and begin as in a new pod.
+    pub fn start_anew(&mut self, containers: &[String]) {
+        self.restart_all = None;
+        for name in containers {
+            if let Some(record) = self.containers.get_mut(name) {
+                record.anew = record.ended().is_some();
+            }
+        }
+    }
+
     /// Whether any container runs or is about to.
     pub fn anything_runs(&self) -> bool {
         self.containers
@@ -432,6 +449,7 @@ impl ContainerRecord {
             self.last_exit = Some(exit);
         }
         self.instance = Instance::Running(running);
+        self.anew = false;
         self.backoff_announced = false;
     }
 
@@ -448,6 +466,7 @@ impl ContainerRecord {
         if let Some(previous) = self.ended().cloned() {
             self.last_exit = Some(previous);
         }
+        self.anew = false;
         self.exited(exit);
     }
 

@@ -8,6 +8,9 @@ use k8s_openapi::api::core::v1::{Container, ContainerRestartRule, PodSpec};
 use crate::record::Exit;
 use crate::spec::{Kind, restart_policy};
 
+/// The action of a rule that has all containers of the pod start anew.
+pub(crate) const RESTART_ALL: &str = "RestartAllContainers";
+
 /// Whether the container is to run again after that exit, as far as policies go.
 pub fn wanted(spec: &PodSpec, kind: Kind, container: &Container, exit: &Exit) -> bool {
     match kind {
@@ -18,12 +21,8 @@ pub fn wanted(spec: &PodSpec, kind: Kind, container: &Container, exit: &Exit) ->
     if kind == Kind::Init && exit.code == 0 {
         return false;
     }
-    let rules = container
-        .restart_policy_rules
-        .as_deref()
-        .unwrap_or_default();
-    if let Some(rule) = rules.iter().find(|rule| rule_matches(rule, exit.code)) {
-        return matches!(rule.action.as_str(), "Restart" | "RestartAllContainers");
+    if let Some(action) = action_for(container, exit.code) {
+        return matches!(action, "Restart" | RESTART_ALL);
     }
     match container
         .restart_policy
@@ -34,6 +33,13 @@ pub fn wanted(spec: &PodSpec, kind: Kind, container: &Container, exit: &Exit) ->
         "OnFailure" => exit.code != 0,
         _ => true,
     }
+}
+
+/// What the container's own rules say of an exit code: the first that matches decides.
+pub(crate) fn action_for(container: &Container, code: i32) -> Option<&str> {
+    let mut rules = container.restart_policy_rules.iter().flatten();
+    let found = rules.find(|rule| rule_matches(rule, code));
+    found.map(|rule| rule.action.as_str())
 }
 
 fn rule_matches(rule: &ContainerRestartRule, code: i32) -> bool {

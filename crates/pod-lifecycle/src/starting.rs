@@ -14,7 +14,7 @@ use crate::probes::Verdict;
 use crate::record::{ContainerRecord, Exit, Hook, Image, Instance, Running, Sandbox, Volumes};
 use crate::resize::{self, Step};
 use crate::spec::{Kind, ProbeKind, grace_seconds, init_containers, init_kind, probe};
-use crate::{backoff, container_status, phase, restart, stopping};
+use crate::{backoff, container_status, phase, restart, restart_all, stopping};
 
 /// Plans a pod that is to run.
 pub(crate) fn run_pod(planner: &mut Planner<'_>) {
@@ -23,6 +23,13 @@ pub(crate) fn run_pod(planner: &mut Planner<'_>) {
     }
     if planner.input.predecessor {
         return planner.wait("", "the former pod of this name is still on the node");
+    }
+    if planner.input.record.restart_all.is_some() {
+        return restart_all::end_all(planner);
+    }
+    if let Some(asked) = restart_all::asked_for(planner.spec, planner.input.record) {
+        // What follows is decided with that in the record.
+        return planner.act(Action::RestartAll(asked));
     }
     if !resize::allocate(planner) {
         // What follows is decided with that in the record.
@@ -117,9 +124,12 @@ fn start_init_containers(planner: &mut Planner<'_>, ready: bool) -> bool {
 /// Whether the container has an instance of the current sandbox.
 fn begun_here(planner: &Planner<'_>, name: &str) -> bool {
     let record = planner.input.record;
-    match record.containers.get(name).map(|c| &c.instance) {
-        Some(Instance::Running(running)) => running.sandbox == record.sandboxes_made,
-        Some(Instance::Exited(exit)) => exit.sandbox == record.sandboxes_made,
+    let Some(known) = record.containers.get(name) else {
+        return false;
+    };
+    match &known.instance {
+        Instance::Running(running) => running.sandbox == record.sandboxes_made,
+        Instance::Exited(exit) => exit.sandbox == record.sandboxes_made && !known.anew,
         _ => false,
     }
 }
@@ -137,7 +147,7 @@ fn init_done(planner: &mut Planner<'_>, container: &Container, ready: bool) -> b
         .containers
         .get(&container.name)
         .and_then(|c| match &c.instance {
-            Instance::Exited(exit) => Some(exit),
+            Instance::Exited(exit) if !c.anew => Some(exit),
             _ => None,
         });
     if exit.is_some_and(|exit| exit.code == 0 && exit.sandbox == record.sandboxes_made) {
@@ -219,9 +229,9 @@ fn restart(
         return;
     }
     let ours = exit.sandbox == planner.input.record.sandboxes_made;
-    if ours && !restart::wanted(planner.spec, kind, container, exit)
-        || !ours && kind == Kind::Main && !wanted_again(planner, container, exit)
-    {
+    let over = ours && !restart::wanted(planner.spec, kind, container, exit)
+        || !ours && kind == Kind::Main && !wanted_again(planner, container, exit);
+    if over && !record.anew {
         return;
     }
     if !ours || exit.by_node {

@@ -8,5 +8,6 @@ mod grace;
 mod lifecycle;
 mod properties;
 mod resize;
+mod restart_all;
 mod statuses;
 mod world;

@@ -29,19 +29,37 @@ fn step() -> impl Strategy<Value = Step> {
     ]
 }
 
+/// Rules of a container, if it has some.
+fn rules() -> impl Strategy<Value = Value> {
+    let rule =
+        |action: &str| json!([{"action": action, "exitCodes": {"operator": "In", "values": [1]}}]);
+    prop_oneof![
+        4 => Just(Value::Null),
+        1 => Just(rule("Restart")),
+        1 => Just(rule("RestartAllContainers")),
+    ]
+}
+
 fn pod() -> impl Strategy<Value = Value> {
     let policy = prop_oneof![Just("Always"), Just("OnFailure"), Just("Never")];
     let init = prop_oneof![Just(Value::Null), Just(json!("Always"))];
-    (policy, proptest::collection::vec(init, 0..3), 1usize..3).prop_map(|(policy, init, mains)| {
+    let init = proptest::collection::vec((init, rules()), 0..3);
+    let mains = proptest::collection::vec(rules(), 1..3);
+    (policy, init, mains).prop_map(|(policy, init, mains)| {
         let init: Vec<Value> = init
             .iter()
             .enumerate()
-            .map(|(i, policy)| {
-                json!({"name": format!("i{i}"), "image": "x", "restartPolicy": policy})
+            .map(|(i, (policy, rules))| {
+                json!({"name": format!("i{i}"), "image": "x", "restartPolicy": policy,
+                    "restartPolicyRules": rules})
             })
             .collect();
-        let mains: Vec<Value> = (0..mains)
-            .map(|i| json!({"name": format!("c{i}"), "image": "x"}))
+        let mains: Vec<Value> = mains
+            .iter()
+            .enumerate()
+            .map(|(i, rules)| {
+                json!({"name": format!("c{i}"), "image": "x", "restartPolicyRules": rules})
+            })
             .collect();
         json!({"restartPolicy": policy, "initContainers": init, "containers": mains})
     })

@@ -1,0 +1,91 @@
+//! All containers of a pod start anew at the word of one: the rule action `RestartAllContainers`
+//! (KEP-5532, statefulset.md §12.4).
+//!
+//! First all of them end, at once: no hook runs, and no grace is given. Then the pod begins as a new
+//! one does, init containers first, with the sandbox, the address and the volumes that it has.
+//! Ephemeral containers have no part in it. Delays between restarts are those of each container.
+
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::PodSpec;
+use serde::{Deserialize, Serialize};
+
+use crate::limits::KILL_AGAIN;
+use crate::plan::{Action, Planner, StopCause};
+use crate::record::{Instance, PodRecord, Running};
+use crate::restart::{RESTART_ALL, action_for};
+use crate::spec::containers;
+use crate::stopping;
+
+/// Which container wants it, and how it ended.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RestartAll {
+    /// The container.
+    pub container: String,
+    /// Its exit code.
+    pub code: i32,
+}
+
+impl RestartAll {
+    /// Message of the condition.
+    pub(crate) fn message(&self) -> String {
+        let RestartAll { container, code } = self;
+        format!("Container {container} exited with code {code}, triggering pod restart")
+    }
+}
+
+/// The first container, if any, whose end asks for it.
+pub(crate) fn asked_for(spec: &PodSpec, record: &PodRecord) -> Option<RestartAll> {
+    containers(spec).find_map(|(_, container)| {
+        let known = record.containers.get(&container.name)?;
+        let Instance::Exited(exit) = &known.instance else {
+            return None;
+        };
+        let counts = !known.anew && exit.sandbox == record.sandboxes_made;
+        let asks = action_for(container, exit.code) == Some(RESTART_ALL);
+        (counts && asks).then(|| RestartAll {
+            container: container.name.clone(),
+            code: exit.code,
+        })
+    })
+}
+
+/// Ends all containers; when nothing of them runs, they are to start anew.
+pub(crate) fn end_all(planner: &mut Planner<'_>) {
+    let mut left = false;
+    let mut names = Vec::new();
+    for (_, container) in containers(planner.spec) {
+        names.push(container.name.clone());
+        let record = planner.input.record.containers.get(&container.name);
+        match record.map(|record| &record.instance) {
+            Some(Instance::Running(running)) => {
+                left = true;
+                if running.stop.is_none() {
+                    stopping::begin_at_once(planner, container, StopCause::AllRestart);
+                } else {
+                    kill(planner, &container.name, running);
+                }
+            }
+            Some(Instance::Starting { .. }) => {
+                left = true;
+                planner.wait(&container.name, "start");
+            }
+            Some(Instance::Absent | Instance::Refused(_) | Instance::Exited(_)) | None => {}
+        }
+    }
+    if !left {
+        planner.act(Action::StartAnew { containers: names });
+    }
+}
+
+fn kill(planner: &mut Planner<'_>, container: &str, running: &Running) {
+    let killed = running.stop.as_ref().and_then(|stop| stop.killed_at);
+    match killed.map(|at: Timestamp| at + KILL_AGAIN) {
+        Some(due) if due > planner.now => {
+            planner.wake(due);
+            planner.wait(container, "its process to end");
+        }
+        _ => planner.act(Action::Kill {
+            container: container.to_owned(),
+        }),
+    }
+}
