@@ -1,8 +1,8 @@
-//! The kernel's copy of one table: knows what is in it and changes it in whole transactions.
+//! The kernel's copy of one table, changed in whole transactions.
 
 use netlink_sys::{Socket, SocketAddr, protocols::NETLINK_NETFILTER};
 use nix::sys::socket::{setsockopt, sockopt};
-use service_routing::{Table, changes};
+use service_routing::{Change, Table, changes};
 
 use crate::encode::{Encoder, GET_TABLE};
 use crate::limits;
@@ -41,13 +41,12 @@ fn failed(doing: &'static str) -> impl FnOnce(std::io::Error) -> KernelError {
 pub struct Kernel {
     socket: Socket,
     name: String,
-    current: Option<Table>,
     send_buffer_bytes: usize,
 }
 
 impl Kernel {
     /// Opens a connection for the table of an instance. Nothing is changed yet: what a former
-    /// process left goes on serving until the first [`Kernel::apply`].
+    /// process left goes on serving until the first [`Kernel::replace`].
     ///
     /// # Errors
     /// When there is no netfilter or no right to use it.
@@ -63,36 +62,34 @@ impl Kernel {
         Ok(Kernel {
             socket,
             name,
-            current: None,
             send_buffer_bytes: 0,
         })
     }
 
-    /// Makes the kernel's table equal to `table`, in one transaction. The first time, and after a
-    /// refusal, the table is replaced as a whole, else only what differs is sent.
-    ///
-    /// Returns the number of steps; none means there was nothing to do.
+    /// Puts `table` in the place of what the kernel has, in one transaction, and returns the number
+    /// of steps.
     ///
     /// # Errors
     /// When the kernel refuses; its table is then as before.
-    pub fn apply(&mut self, table: &Table) -> Result<usize, KernelError> {
-        let empty = Table::default();
+    pub fn replace(&mut self, table: &Table) -> Result<usize, KernelError> {
         let mut encoder = Encoder::new(&self.name);
-        if self.current.is_none() {
-            encoder.remove_table();
-            encoder.add_table();
+        encoder.remove_table();
+        encoder.add_table();
+        let steps = changes(&Table::default(), table);
+        let bytes = with_steps(encoder, &steps);
+        self.transact(&bytes).map(|()| steps.len())
+    }
+
+    /// Does the steps to the kernel's table, in one transaction.
+    ///
+    /// # Errors
+    /// When the kernel refuses; its table is then as before.
+    pub fn change(&mut self, steps: &[Change]) -> Result<(), KernelError> {
+        if steps.is_empty() {
+            return Ok(());
         }
-        let steps = changes(self.current.as_ref().unwrap_or(&empty), table);
-        if self.current.is_some() && steps.is_empty() {
-            return Ok(0);
-        }
-        for step in &steps {
-            encoder.change(step);
-        }
-        let bytes = encoder.into_bytes();
-        let sent = self.transact(&bytes);
-        self.current = sent.is_ok().then(|| table.clone());
-        sent.map(|()| steps.len())
+        let bytes = with_steps(Encoder::new(&self.name), steps);
+        self.transact(&bytes)
     }
 
     /// Removes the table, also one that a former process left.
@@ -100,15 +97,13 @@ impl Kernel {
     /// # Errors
     /// When the kernel refuses.
     pub fn remove(&mut self) -> Result<(), KernelError> {
-        self.current = None;
         let mut encoder = Encoder::new(&self.name);
         encoder.remove_table();
         let bytes = encoder.into_bytes();
         self.transact(&bytes)
     }
 
-    /// Says whether the table is in the kernel; when it is not, the next [`Kernel::apply`] makes
-    /// it anew.
+    /// Says whether the table is in the kernel.
     ///
     /// # Errors
     /// When the socket fails.
@@ -117,15 +112,11 @@ impl Kernel {
         let ask = message::single(FAMILY_IPV4, message::nftables(GET_TABLE), 0, |attributes| {
             attributes.text(1, &name)
         });
-        let present = match self.transact(&ask) {
-            Ok(()) => true,
-            Err(KernelError::Refused { errno: ENOENT, .. }) => false,
-            Err(error) => return Err(error),
-        };
-        if !present {
-            self.current = None;
+        match self.transact(&ask) {
+            Ok(()) => Ok(true),
+            Err(KernelError::Refused { errno: ENOENT, .. }) => Ok(false),
+            Err(error) => Err(error),
         }
-        Ok(present)
     }
 
     /// Asks for a list of objects and hands the family and attributes of each to `each`.
@@ -181,4 +172,11 @@ impl Kernel {
         }
         Ok(())
     }
+}
+
+fn with_steps(mut encoder: Encoder<'_>, steps: &[Change]) -> Vec<u8> {
+    for step in steps {
+        encoder.change(step);
+    }
+    encoder.into_bytes()
 }

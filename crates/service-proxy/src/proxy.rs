@@ -1,7 +1,7 @@
 //! Watches Services, EndpointSlices and the pods' ports on the node, and keeps the kernel's table in
-//! step.
+//! step. What is decided and sent is about the Services that changed, however many there are.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
@@ -11,10 +11,10 @@ use k8s_openapi::api::core::v1::Service;
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use kube::{Api, Client};
 use object_model::cidr::Cidr;
-use reconcile::{Cache, WatchConfig};
+use reconcile::{Cache, Change, Changes, Index, WatchConfig};
 use service_routing::{
-    Flow, PublishedPort, Settings, Table, has_lost_endpoints, misled_flows, ports, publish,
-    stale_flows, table, udp_differs,
+    Change as Step, Flow, Protocol, PublishedPort, Routes, ServiceName, ServicePort, Settings,
+    has_lost_endpoints, misled_flows, ports, stale_flows, udp_differs,
 };
 use tokio::sync::watch;
 use tokio::time::MissedTickBehavior;
@@ -88,12 +88,14 @@ pub async fn serve(
         unmanaged: config.unmanaged.clone(),
     };
     let kernel = Kernel::open(&config.instance_id)?;
-    let proxy = Proxy {
+    let mut proxy = Proxy {
         kernel: Arc::new(Mutex::new(kernel)),
+        in_step: false,
     };
+    let mut routes = Routes::new(settings);
     // Pods reach the world outside from the start; a table of before serves until ours is known.
-    if !proxy.with(Kernel::is_present).await?? {
-        proxy.apply(table(&[], &settings)).await?;
+    if !proxy.is_present().await? {
+        proxy.apply(&routes, Vec::new()).await?;
     }
     let node_address = config.pod_cidr.nth(1);
     let links = PodLinks {
@@ -108,57 +110,42 @@ pub async fn serve(
     check.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let synced = async { services.wait_synced().await && slices.wait_synced().await };
     let synced = shutdown.run_until_cancelled(synced).await.unwrap_or(false);
-    let mut service_changes = services.subscribe();
-    let mut slice_changes = slices.subscribe();
-    let mut before = Vec::new();
-    let mut published_before = Vec::new();
+    let mut watched = Watched {
+        service_changes: services.subscribe(),
+        slice_changes: slices.subscribe(),
+        slices: slices.index(|slice| ServiceName::of_slice(slice).iter().map(term).collect()),
+        services,
+        node_name: config.node_name,
+        changed: BTreeSet::new(),
+    };
+    let mut flows = StaleFlows::default();
     let mut due = synced;
     while !shutdown.is_cancelled() {
         let mut retry = false;
         if due {
-            let services = services.list();
-            let slices = slices.list();
-            let ports = ports(
-                services.iter().map(Arc::as_ref),
-                slices.iter().map(Arc::as_ref),
-                &config.node_name,
-            );
+            let changed = watched.take_changed();
             let published = config.host_ports.borrow_and_update().clone();
-            let mut wanted = table(&ports, &settings);
-            publish(&mut wanted, &published);
-            retry = !proxy.apply(wanted).await?;
+            flows.note(&routes, &changed, &published);
+            let mut steps = routes.replace(changed);
+            steps.extend(routes.publish(published));
+            retry = !proxy.apply(&routes, steps).await?;
             if !retry {
-                if has_lost_endpoints(&before, &ports) {
-                    let ports = ports.clone();
-                    proxy
-                        .forget_flows(move |all| stale_flows(all, &ports))
-                        .await?;
-                }
-                if udp_differs(&published_before, &published) {
-                    let (former, now) = (published_before, published.clone());
-                    let misled = move |all: &[Flow]| {
-                        misled_flows(all, &former, &now, &conntrack::local_addresses())
-                    };
-                    proxy.forget_flows(misled).await?;
-                }
-                (before, published_before) = (ports, published);
+                let stale = std::mem::take(&mut flows);
+                proxy.forget_stale(stale, &routes).await?;
             }
         }
         tokio::select! {
             () = shutdown.cancelled() => break,
-            Some(_) = service_changes.next() => due = true,
-            Some(_) = slice_changes.next() => due = true,
+            () = watched.wait() => due = true,
             Ok(()) = config.host_ports.changed() => due = synced,
             () = tokio::time::sleep(limits::RETRY_DELAY), if retry => due = true,
             _ = check.tick() => {
-                due = retry || (synced && !proxy.with(Kernel::is_present).await??);
+                due = retry || (synced && !proxy.is_present().await?);
                 proxy.pass_firewalls(&links).await?;
                 continue;
             }
         }
         tokio::time::sleep(limits::DEBOUNCE).await;
-        while service_changes.next().now_or_never().flatten().is_some() {}
-        while slice_changes.next().now_or_never().flatten().is_some() {}
     }
     if config.remove_on_shutdown {
         proxy.with(Kernel::remove).await??;
@@ -177,9 +164,99 @@ pub fn remove(instance_id: &str) -> Result<(), KernelError> {
     Kernel::open(instance_id)?.remove()
 }
 
+/// What the slices of a Service are found by.
+fn term(service: &ServiceName) -> String {
+    format!("{}/{}", service.namespace, service.name)
+}
+
+/// Services and their slices, and which of them have changed.
+struct Watched {
+    services: Cache<Service>,
+    slices: Index<EndpointSlice>,
+    service_changes: Changes<Service>,
+    slice_changes: Changes<EndpointSlice>,
+    node_name: String,
+    changed: BTreeSet<ServiceName>,
+}
+
+impl Watched {
+    /// Waits for a change.
+    async fn wait(&mut self) {
+        tokio::select! {
+            Some(change) = self.service_changes.next() => self.note_service(&change),
+            Some(change) = self.slice_changes.next() => self.note_slice(&change),
+            // The caches have ended, and with them the process.
+            else => std::future::pending().await,
+        }
+    }
+
+    fn note_service(&mut self, change: &Change<Service>) {
+        self.changed.insert(ServiceName::of(change.object()));
+    }
+
+    /// A slice may pass from one Service to another.
+    fn note_slice(&mut self, change: &Change<EndpointSlice>) {
+        self.changed.extend(ServiceName::of_slice(change.object()));
+        if let Change::Applied(_, Some(before)) = change {
+            self.changed.extend(ServiceName::of_slice(before));
+        }
+    }
+
+    /// The Services that have changed, as they are now.
+    fn take_changed(&mut self) -> BTreeMap<ServiceName, Vec<ServicePort>> {
+        while let Some(change) = self.service_changes.next().now_or_never().flatten() {
+            self.note_service(&change);
+        }
+        while let Some(change) = self.slice_changes.next().now_or_never().flatten() {
+            self.note_slice(&change);
+        }
+        let changed = std::mem::take(&mut self.changed).into_iter();
+        changed
+            .map(|name| {
+                let service = self.services.get(&name.namespace, &name.name);
+                let slices = self.slices.get(&term(&name));
+                let ports = ports(
+                    service.iter().map(Arc::as_ref),
+                    slices.iter().map(Arc::as_ref),
+                    &self.node_name,
+                );
+                (name, ports)
+            })
+            .collect()
+    }
+}
+
+/// What changes have left of UDP flows that go where they should not, until the kernel has the
+/// rules that make it so.
+#[derive(Default)]
+struct StaleFlows {
+    /// A Service has lost an endpoint.
+    of_services: bool,
+    /// The ports of the node before they changed.
+    published_before: Option<Vec<PublishedPort>>,
+}
+
+impl StaleFlows {
+    fn note(
+        &mut self,
+        routes: &Routes,
+        changed: &BTreeMap<ServiceName, Vec<ServicePort>>,
+        published: &[PublishedPort],
+    ) {
+        self.of_services |= changed
+            .iter()
+            .any(|(service, now)| has_lost_endpoints(routes.ports_of(service), now));
+        if udp_differs(routes.published(), published) && self.published_before.is_none() {
+            self.published_before = Some(routes.published().to_vec());
+        }
+    }
+}
+
 /// The kernel, used on threads that may block.
 struct Proxy {
     kernel: Arc<Mutex<Kernel>>,
+    /// Whether the kernel's table is what was applied last; if not it has to be made anew.
+    in_step: bool,
 }
 
 impl Proxy {
@@ -220,20 +297,49 @@ impl Proxy {
         Ok(())
     }
 
-    /// Programs the table and says whether the kernel took it.
-    async fn apply(&self, table: Table) -> Result<bool, Error> {
+    /// Ends the flows that go where they should not under these routes.
+    async fn forget_stale(&self, stale: StaleFlows, routes: &Routes) -> Result<(), Error> {
+        if stale.of_services {
+            let udp = routes.ports().filter(|port| port.protocol == Protocol::Udp);
+            let udp: Vec<ServicePort> = udp.cloned().collect();
+            self.forget_flows(move |all| stale_flows(all, &udp)).await?;
+        }
+        if let Some(former) = stale.published_before {
+            let now = routes.published().to_vec();
+            let misled =
+                move |all: &[Flow]| misled_flows(all, &former, &now, &conntrack::local_addresses());
+            self.forget_flows(misled).await?;
+        }
+        Ok(())
+    }
+
+    /// Says whether the table is in the kernel.
+    async fn is_present(&mut self) -> Result<bool, Error> {
+        let present = self.with(Kernel::is_present).await??;
+        self.in_step &= present;
+        Ok(present)
+    }
+
+    /// Programs the steps that led to the routes, or all of them where the kernel is not in step, and
+    /// says whether the kernel took it.
+    async fn apply(&mut self, routes: &Routes, steps: Vec<Step>) -> Result<bool, Error> {
         let started = Instant::now();
-        match self.with(move |kernel| kernel.apply(&table)).await? {
-            Ok(0) => Ok(true),
+        let done = if self.in_step {
+            let changed = move |kernel: &mut Kernel| kernel.change(&steps).map(|()| steps.len());
+            self.with(changed).await?
+        } else {
+            let table = routes.table();
+            self.with(move |kernel| kernel.replace(&table)).await?
+        };
+        self.in_step = done.is_ok();
+        match done {
+            Ok(0) => {}
             Ok(steps) => {
                 let took_us = started.elapsed().as_micros();
                 tracing::debug!(steps, took_us, "services programmed");
-                Ok(true)
             }
-            Err(error) => {
-                tracing::warn!(%error, "service rules refused; making the table anew");
-                Ok(false)
-            }
+            Err(error) => tracing::warn!(%error, "service rules refused; making the table anew"),
         }
+        Ok(self.in_step)
     }
 }

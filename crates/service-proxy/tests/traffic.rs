@@ -12,7 +12,9 @@ use k8s_openapi::api::discovery::v1::EndpointSlice;
 use pod_network::{PodNetwork, PodNetworkOptions};
 use serde_json::{Value, json};
 use service_proxy::{Kernel, conntrack};
-use service_routing::{PublishedPort, Settings, misled_flows, ports, publish, stale_flows, table};
+use service_routing::{
+    PublishedPort, Settings, Table, changes, misled_flows, ports, publish, stale_flows, table,
+};
 
 #[allow(dead_code, reason = "shared with other tests, which use the rest")]
 #[path = "../../pod-network/tests/namespaces/mod.rs"]
@@ -30,6 +32,8 @@ struct World {
     b: Namespace,
     outside: Namespace,
     kernel: Kernel,
+    /// What was programmed through this connection.
+    programmed: Option<Table>,
     _dir: tempfile::TempDir,
 }
 
@@ -60,6 +64,7 @@ impl World {
             b,
             outside,
             kernel,
+            programmed: None,
             _dir: dir,
         }
     }
@@ -91,7 +96,17 @@ impl World {
         let (service, slice) = objects(spec, endpoints);
         let mut table = table(&ports([&service], [&slice], "here"), &World::settings());
         publish(&mut table, on);
-        self.kernel.apply(&table).unwrap();
+        self.apply(table);
+    }
+
+    /// Programs the whole table the first time, then what differs.
+    fn apply(&mut self, table: Table) {
+        let done = match &self.programmed {
+            Some(before) => self.kernel.change(&changes(before, &table)),
+            None => self.kernel.replace(&table).map(drop),
+        };
+        done.unwrap();
+        self.programmed = Some(table);
     }
 
     /// Programs one Service with the endpoints (address, node).
@@ -403,6 +418,7 @@ fn the_table_of_a_killed_process_serves_until_it_is_replaced() {
     let mut world = World::new();
     world.program(json!({}), &BOTH[..1]);
     world.kernel = world.host.run(|| Kernel::open("a1b2c3")).unwrap();
+    world.programmed = None;
     assert!(world.kernel.is_present().unwrap());
     assert_eq!(world.host.ask(to(SERVICE, 80)).unwrap().0, "a");
     world.program(json!({}), &BOTH[1..]);
@@ -415,6 +431,7 @@ fn a_table_that_someone_flushed_is_noticed_and_made_anew() {
     world.program(json!({}), &BOTH[..1]);
     world.host.run(|| service_proxy::remove("a1b2c3")).unwrap();
     assert!(!world.kernel.is_present().unwrap());
+    world.programmed = None;
     world.program(json!({}), &BOTH[..1]);
     assert_eq!(world.host.ask(to(SERVICE, 80)).unwrap().0, "a");
 }
@@ -498,17 +515,11 @@ fn a_thousand_services_are_one_transaction() {
     };
     let mut all: Vec<_> = (0..1000).map(port).collect();
     let started = std::time::Instant::now();
-    world
-        .kernel
-        .apply(&table(&all, &World::settings()))
-        .unwrap();
+    world.apply(table(&all, &World::settings()));
     println!("1000 services x 3 endpoints: {:?}", started.elapsed());
     all[500].endpoints.cluster = vec![endpoint(3)];
     let started = std::time::Instant::now();
-    world
-        .kernel
-        .apply(&table(&all, &World::settings()))
-        .unwrap();
+    world.apply(table(&all, &World::settings()));
     println!("one of them changed: {:?}", started.elapsed());
     assert_eq!(world.a.ask(to(all[500].cluster_ip, 80)).unwrap().0, "b");
 }
@@ -535,15 +546,9 @@ fn udp_clients_that_never_stop_are_moved_from_endpoints_that_are_gone() {
         String::from_utf8(buffer[..length].to_vec()).unwrap()
     };
     let (before, after) = (ports_with(&BOTH[..1]), ports_with(&BOTH[1..]));
-    world
-        .kernel
-        .apply(&table(&before, &World::settings()))
-        .unwrap();
+    world.apply(table(&before, &World::settings()));
     assert_eq!(ask(), "a");
-    world
-        .kernel
-        .apply(&table(&after, &World::settings()))
-        .unwrap();
+    world.apply(table(&after, &World::settings()));
     assert_eq!(ask(), "a", "the kernel remembers");
     assert!(service_routing::has_lost_endpoints(&before, &after));
     assert_eq!(

@@ -165,7 +165,7 @@ fn masquerading(settings: &Settings) -> Vec<Rule> {
     ]
 }
 
-fn add_port(table: &mut Table, port: &ServicePort, settings: &Settings) {
+pub(crate) fn add_port(table: &mut Table, port: &ServicePort, settings: &Settings) {
     let key = |address, number| Key {
         address,
         protocol: port.protocol,

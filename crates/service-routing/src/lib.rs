@@ -3,7 +3,8 @@
 //! [`ports`] reads Services and EndpointSlices into one [`ServicePort`] per port; [`table`] turns
 //! these into a [`Table`] of chains, maps and sets, to which [`publish`] adds the ports of the node
 //! that belong to pods; [`changes`] gives the least that turns one
-//! table into another, in an order that the kernel accepts in one transaction.
+//! table into another, in an order that the kernel accepts in one transaction. [`Routes`] does the
+//! same for the Services that changed alone.
 //!
 //! Pure: no I/O, no clock, no randomness. What is said in `Rule`s here is encoded for the kernel
 //! elsewhere. IPv4 only.
@@ -14,6 +15,7 @@ mod endpoints;
 mod flows;
 mod host_ports;
 mod model;
+mod routes;
 mod services;
 
 pub use change::{ApplyError, Change, apply, changes};
@@ -27,4 +29,5 @@ pub use host_ports::{
 pub use model::{
     Action, Chain, Hook, HookKind, Key, MapName, Match, Protocol, Rule, Table, Verdict,
 };
+pub use routes::{Routes, ServiceName};
 pub use services::{Affinity, ServicePort, ports};

@@ -3,11 +3,12 @@
 
 #![expect(clippy::unwrap_used, reason = "a test fails by a panic")]
 
+use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
 
 use service_routing::{
-    Affinity, Endpoint, Endpoints, HostPort, Protocol, PublishedPort, ServicePort, Settings, Table,
-    apply, changes, publish, table,
+    Affinity, Endpoint, Endpoints, HostPort, Protocol, PublishedPort, Routes, ServiceName,
+    ServicePort, Settings, Table, apply, changes, publish, table,
 };
 
 /// A small generator of numbers: the same seed gives the same cluster.
@@ -97,16 +98,70 @@ fn host_port(numbers: &mut Numbers) -> PublishedPort {
     }
 }
 
-#[test]
-fn changes_lead_from_any_table_to_any_other() {
-    let settings = Settings {
+fn settings() -> Settings {
+    Settings {
         pod_range: "10.244.0.0/24".parse().unwrap(),
         cluster_range: "10.244.0.0/16".parse().unwrap(),
         service_range: "10.96.0.0/16".parse().unwrap(),
         unmanaged: ["10.96.0.7".parse().unwrap()].into(),
-    };
+    }
+}
+
+fn numbers(seed: u64) -> Numbers {
+    Numbers(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15))
+}
+
+/// Services that are changed, made or removed; they contend for few addresses.
+fn some_services(numbers: &mut Numbers) -> BTreeMap<ServiceName, Vec<ServicePort>> {
+    let some = (0..numbers.below(4)).map(|_| {
+        let name = numbers.below(6);
+        let service = ServiceName {
+            namespace: "default".to_owned(),
+            name: format!("s{name}"),
+        };
+        let ports = (0..numbers.below(3)).map(|second| {
+            let mut port = port(numbers, name);
+            port.id = format!("default/s{name}/tcp/{second}");
+            port
+        });
+        (service, ports.collect())
+    });
+    some.collect()
+}
+
+#[test]
+fn services_one_by_one_lead_to_the_table_of_all() {
+    let settings = settings();
+    for seed in 1..1_000_u64 {
+        let mut numbers = numbers(seed);
+        let mut routes = Routes::new(settings.clone());
+        let mut followed = routes.table();
+        let mut services = BTreeMap::new();
+        for round in 0..8 {
+            let steps = if numbers.below(4) == 0 {
+                let ports = (0..numbers.below(4)).map(|_| host_port(&mut numbers));
+                routes.publish(ports.collect())
+            } else {
+                let changed = some_services(&mut numbers);
+                services.extend(changed.clone());
+                routes.replace(changed)
+            };
+            let before = followed.clone();
+            followed = apply(followed, &steps).unwrap();
+            assert_eq!(followed, routes.table(), "seed {seed}, round {round}");
+            assert_eq!(steps.is_empty(), followed == before, "seed {seed}");
+            let mut whole = table(services.values().flatten(), &settings);
+            publish(&mut whole, routes.published());
+            assert_eq!(followed, whole, "seed {seed}, round {round}");
+        }
+    }
+}
+
+#[test]
+fn changes_lead_from_any_table_to_any_other() {
+    let settings = settings();
     for seed in 1..3_000_u64 {
-        let mut numbers = Numbers(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15));
+        let mut numbers = numbers(seed);
         let before = cluster(&mut numbers, &settings);
         let after = cluster(&mut numbers, &settings);
         let steps = changes(&before, &after);
