@@ -7,7 +7,7 @@ use container_runtime::{Runtime, Sandbox};
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Pod;
 use kube::Client;
-use pod_lifecycle::node_shutdown::Wave;
+use pod_lifecycle::node_shutdown::NodeStop;
 use pod_lifecycle::resolv_conf::Resolver;
 use reconcile::{Cache, Change, Changes, Recorder, Source};
 use tokio::sync::{RwLock, Semaphore, mpsc};
@@ -210,6 +210,8 @@ impl Dispatcher {
     /// Hands each change to the pod's worker until the end.
     async fn follow(&mut self, pods: &Cache<Pod>, shutdown: &CancellationToken) {
         let mut changes = pods.subscribe();
+        let mut address = self.shared.config.node_ip.clone();
+        address.mark_unchanged();
         loop {
             tokio::select! {
                 biased;
@@ -221,6 +223,15 @@ impl Dispatcher {
                     Some(change) => self.take(change).await,
                     None => return,
                 },
+                Ok(()) = address.changed() => self.address_changed().await,
+            }
+        }
+    }
+
+    async fn address_changed(&mut self) {
+        for worker in self.workers.values().flat_map(BTreeMap::values) {
+            if worker.send(Message::NodeAddressChanged).await.is_err() {
+                tracing::debug!("a pod's worker has just ended");
             }
         }
     }
@@ -492,23 +503,32 @@ impl Dispatcher {
     async fn stop_pods(&mut self, pods: &Cache<Pod>) {
         let mut changes = pods.subscribe();
         let views = self.shared.registry.list();
-        let waves: HashMap<String, Wave> = views
+        let order = self.shared.config.shutdown_order.clone();
+        let waves: HashMap<String, usize> = views
             .iter()
-            .map(|view| (uid_of(&view.pod), Wave::of(&view.pod)))
+            .map(|view| (uid_of(&view.pod), order.wave_of(&view.pod)))
             .collect();
         // Who is not known yet has nothing that runs.
-        let wave_of = |uid: &str| waves.get(uid).copied().unwrap_or(Wave::Regular);
-        for wave in Wave::ALL {
-            self.stop_wave(|uid| wave_of(uid) == wave, &mut changes)
+        let wave_of = |uid: &str| waves.get(uid).copied().unwrap_or_default();
+        for (place, wave) in order.waves().iter().enumerate() {
+            let stop = NodeStop {
+                grace_seconds: wave.grace_seconds,
+            };
+            self.stop_wave(stop, |uid| wave_of(uid) == place, &mut changes)
                 .await;
         }
     }
 
     /// Stops the pods of these uids side by side and waits for their ends.
-    async fn stop_wave(&mut self, is_in: impl Fn(&str) -> bool, changes: &mut Changes<Pod>) {
+    async fn stop_wave(
+        &mut self,
+        stop: NodeStop,
+        is_in: impl Fn(&str) -> bool,
+        changes: &mut Changes<Pod>,
+    ) {
         let all = self.workers.values().flatten();
         for (_, worker) in all.filter(|(uid, _)| is_in(uid)) {
-            if worker.send(Message::NodeStops).await.is_err() {
+            if worker.send(Message::NodeStops(stop)).await.is_err() {
                 tracing::debug!("a pod's worker has just ended");
             }
         }

@@ -11,7 +11,9 @@ use jiff::SignedDuration;
 use pod_lifecycle::admission::Policy;
 use pod_lifecycle::eviction::Thresholds;
 use pod_lifecycle::image_gc;
+use pod_lifecycle::node_shutdown::ShutdownOrder;
 use pod_network::PodNetwork;
+use tokio::sync::watch;
 
 /// What becomes of the pods when the agent is told to end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -76,8 +78,8 @@ pub struct Config {
     pub registries: RegistriesConfig,
     /// The pods' network.
     pub network: Arc<PodNetwork>,
-    /// The node's own address.
-    pub node_ip: IpAddr,
+    /// The node's own address, now and from now on.
+    pub node_ip: watch::Receiver<IpAddr>,
     /// Pod ranges to write into the Node object (`spec.podCIDR`).
     pub pod_cidr: Option<String>,
     /// Addresses of the cluster's DNS.
@@ -104,4 +106,13 @@ pub struct Config {
     pub kubelet_port: u16,
     /// What becomes of the pods at the end.
     pub on_shutdown: OnShutdown,
+    /// In which order they are stopped.
+    pub shutdown_order: ShutdownOrder,
+}
+
+impl Config {
+    /// The node's own address, now.
+    pub fn node_ip(&self) -> IpAddr {
+        *self.node_ip.borrow()
+    }
 }

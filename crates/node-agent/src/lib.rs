@@ -42,6 +42,7 @@ pub use agent::{NodeAgent, run};
 pub use config::{Config, Eviction, LogLimits, OnShutdown};
 pub use kubelet_api::{BoxBody, BoxError, NodeService, decoders};
 pub use pod_lifecycle::admission::Policy as AdmissionPolicy;
+pub use pod_lifecycle::node_shutdown::{InvalidOrder, ShutdownOrder};
 pub use pod_lifecycle::eviction::{InvalidThreshold, Thresholds};
 pub use pod_lifecycle::image_gc::Policy as ImageGcPolicy;
 

@@ -1,6 +1,7 @@
 //! The Node object and its lease: registration, heartbeat, conditions.
 
 use std::collections::BTreeSet;
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use jiff::Timestamp;
@@ -43,6 +44,7 @@ pub struct NodeKeeper {
 struct Seen {
     pressure: BTreeSet<Condition>,
     images: Vec<ContainerImage>,
+    address: Option<IpAddr>,
 }
 
 /// The node as events about it name it: kubelet has no other uid for it than its name.
@@ -92,13 +94,15 @@ impl NodeKeeper {
             Err(error) => return Err(failed(error)),
         };
         keeper.uid = node.metadata.uid;
-        keeper.conditions = node
-            .status
-            .and_then(|status| status.conditions)
-            .unwrap_or_default();
+        let status = node.status.unwrap_or_default();
+        let former = address_of(&status);
+        keeper.conditions = status.conditions.unwrap_or_default();
         let seen = keeper.look();
         keeper.write_status(&seen).await.map_err(failed)?;
-        keeper.told = seen;
+        keeper.told = Seen {
+            address: former.or(seen.address),
+            ..seen
+        };
         Ok(keeper)
     }
 
@@ -110,6 +114,7 @@ impl NodeKeeper {
         Seen {
             pressure: self.monitor.conditions(),
             images: status_images(images),
+            address: Some(self.config.node_ip()),
         }
     }
 
@@ -120,6 +125,7 @@ impl NodeKeeper {
         let mut check_tick = interval(NODE_CHECK_PERIOD);
         check_tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut conditions = self.monitor.changes();
+        let mut address = self.config.node_ip.clone();
         let mut written = Instant::now();
         let mut renewed = Timestamp::now();
         let mut is_missed = false;
@@ -140,6 +146,7 @@ impl NodeKeeper {
                 }
                 _ = check_tick.tick() => {}
                 Ok(()) = conditions.changed() => {}
+                Ok(()) = address.changed() => {}
             }
             let seen = self.look();
             if seen == self.told && !is_missed && written.elapsed() < NODE_STATUS_PERIOD {
@@ -148,6 +155,7 @@ impl NodeKeeper {
             match self.write_status(&seen).await {
                 Ok(()) => {
                     self.announce(&recorder, &self.told.pressure, &seen.pressure);
+                    self.announce_address(&recorder, self.told.address, seen.address);
                     (self.told, written) = (seen, Instant::now());
                     is_missed = false;
                 }
@@ -173,6 +181,18 @@ impl NodeKeeper {
             };
             let message = format!("Node {name} status is now: {word}");
             recorder.event(event_reference(name), EventType::Normal, word, message);
+        }
+    }
+
+    fn announce_address(&self, recorder: &Recorder, before: Option<IpAddr>, now: Option<IpAddr>) {
+        if let (Some(before), Some(now)) = (before, now)
+            && before != now
+        {
+            let name = &self.config.node_name;
+            let message = format!("Node {name} has the address {now}; it was {before}");
+            tracing::warn!(node = name, %before, %now, "the node has another address");
+            let reason = "NodeAddressChanged";
+            recorder.event(event_reference(name), EventType::Normal, reason, message);
         }
     }
 
@@ -224,7 +244,7 @@ impl NodeKeeper {
         let port = i32::from(self.config.kubelet_port);
         NodeStatus {
             addresses: Some(vec![
-                address("InternalIP", self.config.node_ip.to_string()),
+                address("InternalIP", self.config.node_ip().to_string()),
                 address("Hostname", self.config.node_name.clone()),
             ]),
             allocatable: Some(machine.allocatable(self.config.pods_max)),
@@ -293,6 +313,13 @@ impl NodeKeeper {
             }),
         }
     }
+}
+
+/// The address that a status tells.
+fn address_of(status: &NodeStatus) -> Option<IpAddr> {
+    let mut addresses = status.addresses.iter().flatten();
+    let own = addresses.find(|address| address.type_ == "InternalIP")?;
+    own.address.parse().ok()
 }
 
 /// Whether the lease was not renewed for so long that others may have said the node is lost. Only

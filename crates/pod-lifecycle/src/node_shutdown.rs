@@ -1,51 +1,210 @@
-//! In which order pods end with their node (statefulset.md §12.17).
+//! In which order pods end with their node, and how long each may take (statefulset.md §12.17).
 //!
-//! As kubelet's graceful shutdown: what the cluster itself lives on ends last.
+//! As kubelet's graceful shutdown: pods of low priority first, what the cluster itself lives on
+//! last. Unless the node says otherwise, every pod has its own grace period.
+
+use std::fmt;
 
 use k8s_openapi::api::core::v1::Pod;
 
-/// Priority from which on a pod is critical (`system-cluster-critical`).
-const CRITICAL_PRIORITY: i32 = 2_000_000_000;
+use crate::spec::CRITICAL_PRIORITY;
 
-/// Pods of one wave end together; the next wave begins when they are gone.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Wave {
-    /// Everybody's pods.
-    Regular,
-    /// Pods that others depend upon.
-    Critical,
+/// Pods that end together; the next wave begins when they are gone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Wave {
+    /// The lowest priority of its pods, up to that of the next wave.
+    pub priority: i32,
+    /// Seconds that a pod has at most, whatever its own grace period is.
+    pub grace_seconds: Option<i64>,
 }
 
-impl Wave {
-    /// All of them, in order.
-    pub const ALL: [Wave; 2] = [Wave::Regular, Wave::Critical];
+/// What a pod is told when its node stops.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct NodeStop {
+    /// Seconds that it has at most, whatever its own grace period is.
+    pub grace_seconds: Option<i64>,
+}
 
-    /// The wave that the pod ends in.
-    pub fn of(pod: &Pod) -> Self {
-        let priority = pod.spec.as_ref().and_then(|spec| spec.priority);
-        if priority.is_some_and(|priority| priority >= CRITICAL_PRIORITY) {
-            Wave::Critical
-        } else {
-            Wave::Regular
+/// The waves in which the pods of a node end.
+///
+/// *Invariant*: there is at least one, and each has a higher priority than the one before.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ShutdownOrder {
+    waves: Vec<Wave>,
+}
+
+/// Why an order cannot be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum InvalidOrder {
+    /// Critical pods would have more time than all pods together.
+    CriticalLongerThanAll,
+    /// Two waves have this priority.
+    SamePriority(i32),
+    /// A wave has less than no time.
+    NegativeGrace(i64),
+}
+
+impl fmt::Display for InvalidOrder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            InvalidOrder::CriticalLongerThanAll => write!(
+                f,
+                "the shutdown grace period of critical pods is part of that of all pods and cannot \
+                 be longer"
+            ),
+            InvalidOrder::SamePriority(priority) => write!(
+                f,
+                "there are two shutdown grace periods for pods from priority {priority} on"
+            ),
+            InvalidOrder::NegativeGrace(seconds) => {
+                write!(
+                    f,
+                    "a shutdown grace period of {seconds} seconds is negative"
+                )
+            }
         }
+    }
+}
+
+impl std::error::Error for InvalidOrder {}
+
+impl Default for ShutdownOrder {
+    /// Critical pods last, and to each its own grace period.
+    fn default() -> Self {
+        let wave = |priority| Wave {
+            priority,
+            grace_seconds: None,
+        };
+        Self {
+            waves: vec![wave(i32::MIN), wave(CRITICAL_PRIORITY)],
+        }
+    }
+}
+
+impl ShutdownOrder {
+    /// Critical pods last; all pods have so many seconds together, and the critical ones the last
+    /// of them (kubelet's `shutdownGracePeriod` and `shutdownGracePeriodCriticalPods`).
+    ///
+    /// # Errors
+    /// When one is negative, or the part greater than the whole.
+    pub fn of_periods(all: i64, critical: i64) -> Result<Self, InvalidOrder> {
+        if critical > all {
+            return Err(InvalidOrder::CriticalLongerThanAll);
+        }
+        Self::by_priority([(i32::MIN, all - critical), (CRITICAL_PRIORITY, critical)])
+    }
+
+    /// Pods from each priority on have so many seconds, lower ones first; those below all belong
+    /// to the first wave (kubelet's `shutdownGracePeriodByPodPriority`).
+    ///
+    /// # Errors
+    /// When a priority comes twice, or a time is negative.
+    pub fn by_priority(
+        periods: impl IntoIterator<Item = (i32, i64)>,
+    ) -> Result<Self, InvalidOrder> {
+        let mut waves: Vec<Wave> = Vec::new();
+        for (priority, seconds) in periods {
+            if seconds < 0 {
+                return Err(InvalidOrder::NegativeGrace(seconds));
+            }
+            if waves.iter().any(|wave| wave.priority == priority) {
+                return Err(InvalidOrder::SamePriority(priority));
+            }
+            waves.push(Wave {
+                priority,
+                grace_seconds: Some(seconds),
+            });
+        }
+        waves.sort_by_key(|wave| wave.priority);
+        match waves.is_empty() {
+            true => Ok(Self::default()),
+            false => Ok(Self { waves }),
+        }
+    }
+
+    /// The waves, in order.
+    pub fn waves(&self) -> &[Wave] {
+        &self.waves
+    }
+
+    /// The place in [`waves`](Self::waves) of the one that the pod ends in.
+    pub fn wave_of(&self, pod: &Pod) -> usize {
+        let priority = pod.spec.as_ref().and_then(|spec| spec.priority);
+        let priority = priority.unwrap_or_default();
+        let reached = self.waves.partition_point(|wave| wave.priority <= priority);
+        reached.saturating_sub(1)
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
+
+    fn of_priority(priority: Option<i32>) -> Pod {
+        let spec = serde_json::json!({"containers": [], "priority": priority});
+        serde_json::from_value(serde_json::json!({"spec": spec})).unwrap()
+    }
 
     #[test]
     fn critical_pods_end_last() {
         // statefulset.md 12.17
-        let of = |priority: Option<i32>| {
-            let spec = serde_json::json!({"containers": [], "priority": priority});
-            let pod = serde_json::json!({"spec": spec});
-            Wave::of(&serde_json::from_value(pod).unwrap())
-        };
-        assert_eq!(of(None), Wave::Regular);
-        assert_eq!(of(Some(1_000_000_000)), Wave::Regular);
-        assert_eq!(of(Some(2_000_000_000)), Wave::Critical);
-        assert!(Wave::ALL.is_sorted());
+        let order = ShutdownOrder::default();
+        let of = |priority| order.wave_of(&of_priority(priority));
+        assert_eq!(of(None), 0);
+        assert_eq!(of(Some(-5)), 0);
+        assert_eq!(of(Some(1_000_000_000)), 0);
+        assert_eq!(of(Some(2_000_000_000)), 1);
+        assert!(
+            order
+                .waves()
+                .iter()
+                .all(|wave| wave.grace_seconds.is_none())
+        );
+    }
+
+    #[test]
+    fn critical_pods_have_a_part_of_the_time() {
+        // statefulset.md 12.17
+        let order = ShutdownOrder::of_periods(30, 10).unwrap();
+        let seconds: Vec<_> = order
+            .waves()
+            .iter()
+            .map(|wave| wave.grace_seconds)
+            .collect();
+        assert_eq!(seconds, [Some(20), Some(10)]);
+        assert_eq!(order.wave_of(&of_priority(Some(2_000_001_000))), 1);
+        let longer = ShutdownOrder::of_periods(10, 30);
+        assert_eq!(longer, Err(InvalidOrder::CriticalLongerThanAll));
+    }
+
+    #[test]
+    fn waves_go_by_priority() {
+        // statefulset.md 12.17
+        let order = ShutdownOrder::by_priority([(100_000, 10), (0, 60), (10_000, 20)]).unwrap();
+        let of = |priority| order.waves()[order.wave_of(&of_priority(Some(priority)))];
+        assert_eq!(of(-1).grace_seconds, Some(60));
+        assert_eq!(of(9_999).grace_seconds, Some(60));
+        assert_eq!(of(10_000).grace_seconds, Some(20));
+        assert_eq!(of(i32::MAX).grace_seconds, Some(10));
+        let twice = ShutdownOrder::by_priority([(1, 1), (1, 2)]);
+        assert_eq!(twice, Err(InvalidOrder::SamePriority(1)));
+        let negative = ShutdownOrder::by_priority([(1, -1)]);
+        assert_eq!(negative, Err(InvalidOrder::NegativeGrace(-1)));
+        assert_eq!(ShutdownOrder::by_priority([]), Ok(ShutdownOrder::default()));
+    }
+
+    proptest! {
+        #[test]
+        fn who_is_more_important_never_ends_before(
+            periods in proptest::collection::btree_map(-9..9, 0..100_i64, 0..5),
+            (a, b) in (-12..12, -12..12),
+        ) {
+            let order = ShutdownOrder::by_priority(periods).unwrap();
+            let wave = |priority| order.wave_of(&of_priority(Some(priority)));
+            prop_assert!(a > b || wave(a) <= wave(b));
+            prop_assert!(wave(a) < order.waves().len());
+        }
     }
 }

@@ -12,9 +12,9 @@ use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Container, Pod, PodSpec, PodStatus};
 use serde::{Deserialize, Serialize};
 
+use crate::node_shutdown::NodeStop;
 use crate::record::{Dismissal, PodRecord, Removal, Sandbox, Volumes};
 use crate::resize::{Allocation, Pending, Room};
-use crate::restart_all::RestartAll;
 use crate::spec::{self, ProbeKind};
 use crate::{backoff, messages, phase, starting, status, stopping};
 
@@ -31,8 +31,8 @@ pub struct PodInput<'a> {
     pub removed: bool,
     /// Whether a pod of the same name, with another uid, is still here.
     pub predecessor: bool,
-    /// Whether the node is shutting down, and all its pods with it.
-    pub node_stopping: bool,
+    /// That the node is shutting down, and all its pods with it.
+    pub node_stops: Option<NodeStop>,
     /// The node's own addresses, the first the main one.
     pub host_ips: &'a [String],
     /// What the node can give; only looked at when the pod asks for new resources.
@@ -80,8 +80,6 @@ pub enum StopCause {
     Changed,
     /// It has new resources, and takes them at its start.
     Resized,
-    /// All containers of the pod start anew.
-    AllRestart,
 }
 
 /// One step for the executor.
@@ -154,13 +152,6 @@ pub enum Action {
     },
     /// Note, and tell users, that the node does not run the pod any longer.
     Dismiss(Dismissal),
-    /// Note that all containers are to end, and to start anew.
-    RestartAll(RestartAll),
-    /// Note that these containers have ended, and begin as in a new pod.
-    StartAnew {
-        /// All but the ephemeral ones.
-        containers: Vec<String>,
-    },
     /// Note that the pod has these resources of the node, which it was taken with.
     Allocate {
         /// Resources by container.
@@ -270,7 +261,7 @@ fn ending(input: &PodInput<'_>, spec: &PodSpec) -> Option<Ending> {
     if input.record.dismissal.is_some() {
         return Some(Ending::Dismissed);
     }
-    if input.node_stopping {
+    if input.node_stops.is_some() {
         return Some(Ending::NodeStops);
     }
     phase::is_complete(spec, input.record).then_some(Ending::Complete)
@@ -314,7 +305,7 @@ pub(crate) fn clear_away(planner: &mut Planner<'_>, ending: Ending) {
         }
         Volumes::Preparing | Volumes::Releasing => planner.wait("", "volumes"),
         Volumes::None if ending == Ending::Deleted => remove_object(planner),
-        Volumes::None => planner.plan.finished = planner.input.node_stopping,
+        Volumes::None => planner.plan.finished = planner.input.node_stops.is_some(),
     }
 }
 
@@ -327,7 +318,9 @@ fn remove_object(planner: &mut Planner<'_>) {
         Removal::None => planner.act(Action::RemoveObject),
         Removal::Asked => planner.wait("", "removal of the object"),
         // The object stays; the next agent finds it and removes it.
-        Removal::Failed { .. } if planner.input.node_stopping => planner.plan.finished = true,
+        Removal::Failed { .. } if planner.input.node_stops.is_some() => {
+            planner.plan.finished = true
+        }
         Removal::Failed { at, failures } => {
             let due = backoff::retry_at(*at, *failures);
             if due <= planner.now {

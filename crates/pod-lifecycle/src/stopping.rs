@@ -62,15 +62,21 @@ fn end_container(
 }
 
 /// The grace period that holds now: what the deletion says, else the pod's own; never more than a
-/// dismissal leaves.
+/// dismissal or a node that stops leaves.
 fn pod_grace(planner: &Planner<'_>) -> i64 {
     let asked = planner.input.pod.metadata.deletion_grace_period_seconds;
     let seconds = asked.unwrap_or_else(|| grace_seconds(planner.spec)).max(1);
     let dismissal = planner.input.record.dismissal.as_ref();
-    match dismissal.and_then(|dismissal| dismissal.grace_seconds) {
-        Some(left) => seconds.min(left),
-        None => seconds,
-    }
+    let left = [
+        dismissal.and_then(|dismissal| dismissal.grace_seconds),
+        node_grace(planner),
+    ];
+    left.into_iter().flatten().fold(seconds, i64::min)
+}
+
+/// What a node that stops leaves, if it has an opinion.
+fn node_grace(planner: &Planner<'_>) -> Option<i64> {
+    planner.input.node_stops.and_then(|stop| stop.grace_seconds)
 }
 
 /// Whether everything that a sidecar serves has ended.
@@ -103,17 +109,6 @@ pub(crate) fn begin(
         cause,
         grace_seconds,
         pre_stop: lifecycle.is_some_and(|l| l.pre_stop.is_some()),
-    });
-}
-
-/// Begins the end of a container that gets no grace.
-pub(crate) fn begin_at_once(planner: &mut Planner<'_>, container: &Container, cause: StopCause) {
-    planner.act(Action::BeginStop {
-        container: container.name.clone(),
-        message: messages::killing(&container.name, &cause, true),
-        cause,
-        grace_seconds: 0,
-        pre_stop: false,
     });
 }
 
@@ -162,7 +157,8 @@ pub(crate) fn advance_stop(
 /// The end of the grace period; a later deletion may shorten it, never lengthen it.
 fn grace_end(planner: &Planner<'_>, stop: &Stop) -> Timestamp {
     let ending = planner.input.removed || planner.input.pod.metadata.deletion_timestamp.is_some();
-    let seconds = if ending && stop.cause == StopCause::PodEnds {
+    let sooner = ending && stop.cause == StopCause::PodEnds;
+    let seconds = if sooner || node_grace(planner).is_some() {
         stop.grace_seconds.min(pod_grace(planner))
     } else {
         stop.grace_seconds

@@ -2,20 +2,26 @@
 
 use std::net::{IpAddr, Ipv4Addr};
 use std::path::Path;
+use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use nix::net::if_::InterfaceFlags;
 use sha2::{Digest, Sha256};
+use tokio::time::{MissedTickBehavior, interval};
+use tokio_util::sync::CancellationToken;
+
+/// How often the machine's addresses are looked at.
+const ADDRESS_CHECK: Duration = Duration::from_secs(5);
 
 /// The machine.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Host {
     /// Its name in lower case: the node's name.
     pub name: String,
     /// All its addresses.
     pub addresses: Vec<IpAddr>,
-    /// The first address of a link to others, if there is one.
-    reachable: Option<Ipv4Addr>,
+    /// Addresses of links to others.
+    outward: Vec<IpAddr>,
 }
 
 impl Host {
@@ -24,7 +30,7 @@ impl Host {
         let name = nix::unistd::gethostname().context("the host's name")?;
         let name = name.to_string_lossy().to_ascii_lowercase();
         let mut addresses = Vec::new();
-        let mut reachable = None;
+        let mut outward = Vec::new();
         for interface in nix::ifaddrs::getifaddrs().context("the host's addresses")? {
             let Some(address) = interface.address else {
                 continue;
@@ -38,20 +44,67 @@ impl Host {
                 continue;
             }
             addresses.push(address);
-            // Other instances keep addresses of their own on `lo`.
-            let outward = !interface.flags.contains(InterfaceFlags::IFF_LOOPBACK);
-            reachable = reachable.or(v4.filter(|_| outward));
+            // Instances keep addresses of their own on `lo`.
+            if !interface.flags.contains(InterfaceFlags::IFF_LOOPBACK) {
+                outward.push(address);
+            }
         }
         Ok(Self {
             name,
             addresses,
-            reachable,
+            outward,
         })
     }
 
     /// The address by which the node is known: one that others can reach, else the given one.
     pub fn node_address(&self, otherwise: Ipv4Addr) -> IpAddr {
-        IpAddr::V4(self.reachable.unwrap_or(otherwise))
+        let v4 = self.outward.iter().copied().find(IpAddr::is_ipv4);
+        v4.unwrap_or(IpAddr::V4(otherwise))
+    }
+}
+
+/// Looks at the machine from time to time until `stop`, and tells of one that has other addresses
+/// than before.
+pub async fn follow(known: Host, stop: CancellationToken, mut tell: impl FnMut(&Host)) {
+    let mut watched = Watched::new(known);
+    let mut tick = interval(ADDRESS_CHECK);
+    tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    while stop.run_until_cancelled(tick.tick()).await.is_some() {
+        match Host::inspect() {
+            Ok(seen) => {
+                if let Some(host) = watched.look(seen) {
+                    tell(host);
+                }
+            }
+            Err(error) => tracing::warn!("the machine's addresses are not known: {error:#}"),
+        }
+    }
+}
+
+/// A machine whose addresses count once they were seen twice: while one is exchanged for another,
+/// there may be none, or one of a link that nobody outside knows.
+struct Watched {
+    known: Host,
+    last: Host,
+}
+
+impl Watched {
+    fn new(known: Host) -> Self {
+        Self {
+            last: known.clone(),
+            known,
+        }
+    }
+
+    /// The machine, when it is another than was known.
+    fn look(&mut self, seen: Host) -> Option<&Host> {
+        let settled = seen.outward == self.last.outward;
+        self.last = seen;
+        if !settled || self.last.outward == self.known.outward {
+            return None;
+        }
+        self.known = self.last.clone();
+        Some(&self.known)
     }
 }
 
@@ -101,15 +154,43 @@ mod tests {
         let alone = Host {
             name: "h".to_owned(),
             addresses: Vec::new(),
-            reachable: None,
+            outward: Vec::new(),
         };
         let fallback = Ipv4Addr::new(10, 244, 0, 1);
         assert_eq!(alone.node_address(fallback), IpAddr::from(fallback));
         let linked = Host {
-            reachable: Some([192, 0, 2, 7].into()),
+            outward: vec![
+                "2001:db8::7".parse().unwrap(),
+                [192, 0, 2, 7].into(),
+                [192, 0, 2, 8].into(),
+            ],
             ..alone
         };
         assert_eq!(linked.node_address(fallback), IpAddr::from([192, 0, 2, 7]));
+    }
+
+    #[test]
+    fn other_addresses_count_when_they_stay() {
+        let with = |last: &[u8]| Host {
+            name: "h".to_owned(),
+            addresses: Vec::new(),
+            outward: last.iter().map(|last| [192, 0, 2, *last].into()).collect(),
+        };
+        let mut watched = Watched::new(with(&[7]));
+        for (seen, told) in [
+            (with(&[7]), false),
+            (with(&[]), false),
+            (with(&[7]), false),
+            (with(&[]), false),
+            (with(&[8]), false),
+            (with(&[8]), true),
+            (with(&[8]), false),
+            (with(&[]), false),
+            (with(&[]), true),
+        ] {
+            let host = watched.look(seen.clone());
+            assert_eq!(host, told.then_some(&seen), "{seen:?}");
+        }
     }
 
     #[test]

@@ -9,6 +9,7 @@ mod progress;
 mod protection;
 mod server;
 mod settings;
+mod shutdown;
 
 use std::io::Write;
 use std::sync::Arc;
@@ -134,13 +135,13 @@ impl Cluster {
             let parts = Parts {
                 data_dir,
                 instance_id: &instance_id,
-                node_name: &host.name,
-                node_ip: host.node_address(node_address),
+                host: host.clone(),
                 ranges,
                 network: Arc::clone(&network),
                 images,
                 registries,
                 pods: settings.pods.clone(),
+                shutdown_order: settings.shutdown_order.clone(),
             };
             let running = Running::start(parts, &server, &nodes).await?;
             Ok((server, running))

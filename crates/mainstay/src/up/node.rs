@@ -1,6 +1,7 @@
 //! The lower half and the deciding parts: everything that is a client of the API.
 
 use std::collections::BTreeSet;
+use std::convert::Infallible;
 use std::future::Future;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
@@ -10,11 +11,13 @@ use anyhow::{Context, Result};
 use container_runtime::RuntimeOptions;
 use image_store::{ImageConfig, ImageStore, RegistriesConfig};
 use node_agent::provisioner::Storage;
-use node_agent::{NodeAgent, OnShutdown};
+use node_agent::{NodeAgent, OnShutdown, ShutdownOrder};
 use pod_network::{PodNetwork, Ranges};
+use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
+use super::host::{self, Host};
 use super::pods::PodSettings;
 use super::server::{LocalNode, Server};
 use crate::builtin;
@@ -34,10 +37,8 @@ pub struct Parts<'a> {
     pub data_dir: &'a Path,
     /// The instance's id.
     pub instance_id: &'a str,
-    /// The node's name.
-    pub node_name: &'a str,
-    /// The node's address.
-    pub node_ip: IpAddr,
+    /// The machine, whose name is the node's.
+    pub host: Host,
     /// Pod and Service addresses.
     pub ranges: Ranges,
     /// The pods' network.
@@ -48,6 +49,8 @@ pub struct Parts<'a> {
     pub registries: RegistriesConfig,
     /// What pods may do.
     pub pods: PodSettings,
+    /// In which order they are stopped.
+    pub shutdown_order: ShutdownOrder,
 }
 
 /// Parts that end together.
@@ -132,7 +135,7 @@ impl Running {
         let dns_ip = dns_address(&parts.ranges)?;
         let proxy = service_proxy::Config {
             instance_id: parts.instance_id.to_owned(),
-            node_name: parts.node_name.to_owned(),
+            node_name: parts.host.name.clone(),
             pod_cidr: parts.ranges.pod,
             cluster_cidr: parts.ranges.pod,
             service_cidr: parts.ranges.service,
@@ -166,13 +169,13 @@ impl Running {
         server: &Server,
         node: &LocalNode,
     ) -> Result<()> {
-        let user = format!("system:node:{}", parts.node_name);
+        let user = format!("system:node:{}", parts.host.name);
         let client = server.client(&user, &["system:nodes"]);
         let storage = Storage::open(parts.data_dir)
             .await
             .context("open the volumes")?;
         let provisioner = node_agent::provisioner::ProvisionerConfig {
-            node_name: parts.node_name.to_owned(),
+            node_name: parts.host.name.clone(),
             storage: storage.clone(),
         };
         self.storage = Some(storage);
@@ -180,8 +183,9 @@ impl Running {
         self.run(Part::Network, "provisioner", |stop| {
             node_agent::provisioner::run(provisioner_client, provisioner, stop)
         });
+        let node_ip = self.follow_address(&parts, server);
         let config = node_agent::Config {
-            node_name: parts.node_name.to_owned(),
+            node_name: parts.host.name.clone(),
             data_dir: parts.data_dir.to_owned(),
             runtime: RuntimeOptions {
                 state_dir: parts.data_dir.to_owned(),
@@ -193,7 +197,7 @@ impl Running {
             images: parts.images,
             registries: parts.registries,
             network: parts.network,
-            node_ip: parts.node_ip,
+            node_ip,
             pod_cidr: Some(parts.ranges.pod.to_string()),
             cluster_dns: vec![dns_address(&parts.ranges)?.to_string()],
             cluster_domain: DOMAIN.to_owned(),
@@ -209,6 +213,7 @@ impl Running {
             logs: parts.pods.logs(),
             kubelet_port: 0,
             on_shutdown: OnShutdown::StopPods,
+            shutdown_order: parts.shutdown_order,
         };
         let stop = self.agent.stop.clone();
         let agent = NodeAgent::start(config, client, stop.clone())
@@ -223,6 +228,26 @@ impl Running {
             .tasks
             .spawn(watched("node agent", part, stop, self.failed.clone()));
         Ok(())
+    }
+
+    /// Keeps the node's address and the server's certificate in step with the machine.
+    fn follow_address(&mut self, parts: &Parts<'_>, server: &Server) -> watch::Receiver<IpAddr> {
+        let otherwise = parts.network.node_address();
+        let sender = watch::Sender::new(parts.host.node_address(otherwise));
+        let receiver = sender.subscribe();
+        let (known, certifier) = (parts.host.clone(), server.certifier());
+        let tell = move |host: &Host| {
+            if let Err(error) = certifier.certify(&host.addresses) {
+                tracing::error!("the API server is not known by new addresses: {error:#}");
+            }
+            let now = host.node_address(otherwise);
+            sender.send_if_modified(|address| std::mem::replace(address, now) != now);
+        };
+        self.run(Part::Network, "machine's addresses", |stop| async move {
+            host::follow(known, stop, tell).await;
+            Ok::<(), Infallible>(())
+        });
+        receiver
     }
 
     fn run<F, E>(

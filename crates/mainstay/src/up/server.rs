@@ -66,6 +66,9 @@ pub struct Server {
     pub ca_pem: String,
     /// The authority.
     pub authority: Arc<Authority>,
+    /// Addresses that are its own whatever those of the host are.
+    own_addresses: Vec<IpAddr>,
+    host_name: String,
     /// Where it listens.
     pub address: SocketAddr,
     listeners: JoinSet<()>,
@@ -101,9 +104,17 @@ impl Server {
         let authority = Arc::new(authority);
         let service_ip = nth(config.ranges.service, 1)?;
         let node_ip = nth(config.ranges.pod, 1)?;
-        let names = names(&config, service_ip, node_ip)?;
+        let listen = config
+            .listener
+            .local_addr()
+            .context("the listening address")?;
+        let own_addresses = vec![service_ip.into(), node_ip.into(), listen.ip()];
         let identity = authority
-            .server(&names)
+            .server(&names(
+                config.host_name,
+                &own_addresses,
+                config.host_addresses,
+            ))
             .context("prepare the server's certificate")?;
         let signer = authority.token_signer().context("prepare the token key")?;
         let cluster = ClusterConfig {
@@ -140,21 +151,19 @@ impl Server {
         if let Some(audit) = config.protection.audit {
             api.audit(audit);
         }
-        let address = config
-            .listener
-            .local_addr()
-            .context("the listening address")?;
         let mut server = Self {
             api,
             store,
             kinds,
             ca_pem: authority.ca_pem().to_owned(),
             authority: authority.clone(),
-            address,
+            own_addresses,
+            host_name: config.host_name.to_owned(),
+            address: listen,
             listeners: JoinSet::new(),
         };
         server.serve(config.listener, shutdown);
-        write_kubeconfig(data, &authority, address)?;
+        write_kubeconfig(data, &authority, listen)?;
         Ok(server)
     }
 
@@ -181,6 +190,16 @@ impl Server {
         });
     }
 
+    /// What keeps the server's certificate in step with the host's addresses.
+    pub fn certifier(&self) -> Certifier {
+        Certifier {
+            api: self.api.clone(),
+            authority: self.authority.clone(),
+            own_addresses: self.own_addresses.clone(),
+            host_name: self.host_name.clone(),
+        }
+    }
+
     /// A client for one of the parts, which may do what its role allows.
     pub fn client(&self, user: &str, groups: &[&str]) -> Client {
         let user = UserInfo::new(user, groups.iter().copied());
@@ -205,6 +224,28 @@ impl Server {
         if let Err(error) = tokio::task::spawn_blocking(move || store.close()).await {
             tracing::error!(%error, "the store was not closed in order");
         }
+    }
+}
+
+/// Makes the server known by the addresses that the host has.
+pub struct Certifier {
+    api: Arc<ApiServer>,
+    authority: Arc<Authority>,
+    own_addresses: Vec<IpAddr>,
+    host_name: String,
+}
+
+impl Certifier {
+    /// Shows a certificate for these addresses of the host from now on.
+    pub fn certify(&self, host_addresses: &[IpAddr]) -> Result<()> {
+        let names = names(&self.host_name, &self.own_addresses, host_addresses);
+        let identity = self
+            .authority
+            .server(&names)
+            .context("prepare the server's certificate")?;
+        self.api
+            .show_certificate(identity.certificate_pem(), identity.key_pem())
+            .context("show the server's certificate")
     }
 }
 
@@ -239,15 +280,8 @@ fn service_range(range: pod_network::Cidr) -> Result<resource_kinds::ServiceRang
         .with_context(|| format!("Service range {range}"))
 }
 
-fn names(config: &ServerConfig<'_>, service: Ipv4Addr, node: Ipv4Addr) -> Result<SubjectAltNames> {
-    let listen = config
-        .listener
-        .local_addr()
-        .context("the listening address")?
-        .ip();
-    let own = [service.into(), node.into(), listen];
-    let addresses = config.host_addresses.iter().copied().chain(own);
-    Ok(SubjectAltNames::api_server(config.host_name, addresses))
+fn names(host_name: &str, own: &[IpAddr], of_host: &[IpAddr]) -> SubjectAltNames {
+    SubjectAltNames::api_server(host_name, of_host.iter().chain(own).copied())
 }
 
 fn write_kubeconfig(data: &Path, authority: &Authority, address: SocketAddr) -> Result<()> {

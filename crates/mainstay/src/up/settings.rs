@@ -5,11 +5,13 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
+use node_agent::ShutdownOrder;
 use pod_network::Cidr;
 use serde::Deserialize;
 
 use super::pods::PodSettings;
 use super::protection::ProtectionSettings;
+use super::shutdown::ShutdownSettings;
 use crate::settings::DataDirectory;
 
 /// Arguments of `mainstay up`.
@@ -36,6 +38,8 @@ pub struct UpArguments {
     protection: ProtectionSettings,
     #[command(flatten)]
     pods: PodSettings,
+    #[command(flatten)]
+    shutdown: ShutdownSettings,
     /// Run in the background; `mainstay down` stops it
     #[arg(long)]
     detach: bool,
@@ -56,6 +60,7 @@ struct ConfigurationFile {
     service_cidr: Option<Cidr>,
     protection: ProtectionSettings,
     pods: PodSettings,
+    shutdown: ShutdownSettings,
 }
 
 /// What `up` goes by.
@@ -77,6 +82,8 @@ pub struct Settings {
     pub protection: ProtectionSettings,
     /// What pods may do.
     pub pods: PodSettings,
+    /// In which order they are stopped.
+    pub shutdown_order: ShutdownOrder,
     /// Run in the background.
     pub detach: bool,
 }
@@ -116,6 +123,7 @@ impl UpArguments {
             service_cidr: self.service_cidr.or(file.service_cidr),
             protection: self.protection.or(file.protection),
             pods,
+            shutdown_order: self.shutdown.or(file.shutdown).order()?,
             detach: self.detach,
             data_dir,
         })

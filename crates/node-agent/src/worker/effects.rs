@@ -62,8 +62,6 @@ impl Worker {
                     .normal(&dismissal.reason, dismissal.message.clone());
                 self.record.dismissal = Some(dismissal);
             }
-            Action::RestartAll(asked) => self.record.restart_all = Some(asked),
-            Action::StartAnew { containers } => self.record.start_anew(&containers),
             Action::Allocate { resources } => self.record.resize.allocated = Some(resources),
             Action::StartResize {
                 resources,
@@ -259,7 +257,7 @@ impl Worker {
         let runtime_id = runtime_id(name, self.record.container(name).restart_count);
         let pod_ip = match self.record.pod_ips.first() {
             Some(ip) => ip.clone(),
-            None => self.shared.config.node_ip.to_string(),
+            None => self.shared.config.node_ip().to_string(),
         };
         Some((
             Asked {

@@ -8,6 +8,7 @@ use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Pod, ResourceRequirements};
 use pod_lifecycle::Dismissal;
 use pod_lifecycle::local_storage::DiskUsage;
+use pod_lifecycle::node_shutdown::NodeStop;
 use pod_lifecycle::probes::Outcome;
 use pod_lifecycle::record::{Exit, Running};
 use pod_lifecycle::spec::ProbeKind;
@@ -39,8 +40,10 @@ pub enum Message {
     Removed(Arc<Pod>),
     /// The former pod of this name, by uid, is gone from the node.
     PredecessorGone(String),
+    /// The node has another address.
+    NodeAddressChanged,
     /// The node stops, and its pods with it.
-    NodeStops,
+    NodeStops(NodeStop),
     /// The node drives the pod out.
     Dismiss(Dismissal),
     /// The runtime reports.

@@ -22,6 +22,7 @@ use k8s_openapi::api::core::v1::{Pod, PodStatus};
 use kube::Client;
 use pod_lifecycle::admission::Rejection;
 use pod_lifecycle::downward::NodeFacts;
+use pod_lifecycle::node_shutdown::NodeStop;
 use pod_lifecycle::resolv_conf::Resolver;
 use pod_lifecycle::{PodInput, PodPlan, PodRecord, plan_pod};
 use reconcile::Recorder;
@@ -98,7 +99,7 @@ impl Shared {
             k8s_openapi::apimachinery::pkg::api::resource::Quantity,
         )| { amount.0.parse().ok().map(|amount| (name, amount)) };
         NodeFacts {
-            host_ips: vec![self.config.node_ip.to_string()],
+            host_ips: vec![self.config.node_ip().to_string()],
             pod_ips: pod_ips.to_vec(),
             allocatable: allocatable.into_iter().filter_map(parsed).collect(),
         }
@@ -128,7 +129,7 @@ pub struct Worker {
     shared: Arc<Shared>,
     pod: Arc<Pod>,
     removed: bool,
-    node_stopping: bool,
+    node_stops: Option<NodeStop>,
     predecessors: BTreeSet<String>,
     dir: PodDir,
     events: PodEvents,
@@ -164,7 +165,7 @@ impl Worker {
             dir: PodDir::of(&shared.config.data_dir, &from.pod),
             events: PodEvents::of(&shared.recorder, &from.pod),
             removed: from.removed,
-            node_stopping: false,
+            node_stops: None,
             predecessors: from.predecessors,
             record: from.stored.record.clone(),
             volumes: from.stored.volumes.clone(),
@@ -200,6 +201,7 @@ impl Worker {
                 .warning(&rejection.reason, rejection.message.clone());
             worker.record.dismissal = Some(rejection.dismissal());
         }
+        worker.follow_address();
         // The next pod that comes is held against this one.
         worker.publish();
         (worker, sender)
@@ -229,7 +231,7 @@ impl Worker {
 
     /// Plans until there is nothing to do now.
     fn plan_and_act(&mut self) -> PodPlan {
-        let host_ips = [self.shared.config.node_ip.to_string()];
+        let host_ips = [self.shared.config.node_ip().to_string()];
         let mut rounds = 0;
         loop {
             let pod = self.pod.clone();
@@ -239,7 +241,7 @@ impl Worker {
                 previous: &self.status,
                 removed: self.removed,
                 predecessor: !self.predecessors.is_empty(),
-                node_stopping: self.node_stopping,
+                node_stops: self.node_stops,
                 host_ips: &host_ips,
                 room: self.room(),
             };
@@ -363,6 +365,15 @@ impl Worker {
             tracing::warn!(pod = self.name(), %error, "pod directory not removed");
         }
         tracing::info!(pod = self.name(), gone, "pod ended");
+    }
+
+    /// A pod in the node's own network has the node's address.
+    fn follow_address(&mut self) {
+        let spec = self.pod.spec.as_ref();
+        let is_ready = self.record.sandbox == pod_lifecycle::record::Sandbox::Ready;
+        if is_ready && spec.is_some_and(pod_lifecycle::spec::uses_host_network) {
+            self.record.pod_ips = vec![self.shared.config.node_ip().to_string()];
+        }
     }
 
     fn name(&self) -> String {

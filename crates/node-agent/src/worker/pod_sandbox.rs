@@ -109,7 +109,7 @@ async fn connect(
 ) -> Result<(Vec<String>, Events), String> {
     let stream = sandbox.events().await.map_err(|error| error.to_string())?;
     let Some(netns) = sandbox.netns_path().map_err(|error| error.to_string())? else {
-        return Ok((vec![shared.config.node_ip.to_string()], stream));
+        return Ok((vec![shared.config.node_ip().to_string()], stream));
     };
     let failed = |error| format!("set up the pod's network: {error}");
     let network = &shared.config.network;

@@ -30,7 +30,8 @@ impl Worker {
             Message::PredecessorGone(uid) => {
                 self.predecessors.remove(&uid);
             }
-            Message::NodeStops => self.node_stopping = true,
+            Message::NodeAddressChanged => self.follow_address(),
+            Message::NodeStops(stop) => self.node_stops = Some(stop),
             Message::Dismiss(dismissal) => self.drive_out(dismissal),
             Message::Runtime { sandbox, event } => {
                 if sandbox == self.record.sandboxes_made {

@@ -9,6 +9,7 @@
 mod admission;
 mod ephemeral;
 mod faults;
+mod node;
 mod pods;
 mod pressure;
 mod registry;
@@ -46,6 +47,8 @@ const TESTS: &[(&str, Test)] = tests![
     volumes::a_claim_keeps_what_a_pod_wrote,
     admission::what_does_not_fit_is_refused_once,
     admission::ports_of_the_node_are_one_pods,
+    node::pods_end_by_priority_within_the_time_that_the_node_leaves,
+    node::another_address_is_told_and_harms_nobody,
     terminal::commands_run_with_input_output_and_exit_code,
     ephemeral::a_running_pod_is_looked_into,
     ephemeral::what_runs_has_figures,

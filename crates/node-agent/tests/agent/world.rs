@@ -13,9 +13,12 @@ use k8s_openapi::api::core::v1::{Event, Pod};
 use kube::api::{Api, DeleteParams, ListParams, PostParams};
 use kube::{Client, Resource};
 use mvcc_store::embedded::EmbeddedStore;
-use node_agent::{Config, Eviction, ImageGcPolicy, LogLimits, NodeAgent, OnShutdown, Thresholds};
+use node_agent::{
+    Config, Eviction, ImageGcPolicy, LogLimits, NodeAgent, OnShutdown, ShutdownOrder, Thresholds,
+};
 use pod_network::{PodNetwork, PodNetworkOptions, Ranges, Wanted, reserve_ranges};
 use serde_json::{Value, json};
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 pub const IMAGE: &str = "test/busybox:1";
@@ -43,6 +46,10 @@ pub struct World {
     pub images: ImageStore,
     ranges: Ranges,
     agent: Option<(NodeAgent, CancellationToken)>,
+    /// The node's address.
+    pub node_ip: watch::Sender<IpAddr>,
+    /// In which order the next agent stops its pods.
+    pub shutdown_order: ShutdownOrder,
     /// What the next agent does when the node runs out of something: nothing, unless a test sets
     /// it, for what else is on the machine is nothing to its pods.
     pub eviction: Eviction,
@@ -177,6 +184,8 @@ impl World {
             network: Arc::new(network.await.unwrap()),
             images: images(),
             agent: None,
+            node_ip: watch::Sender::new(IpAddr::V4(Ipv4Addr::LOCALHOST)),
+            shutdown_order: ShutdownOrder::default(),
             eviction: Eviction {
                 thresholds: Thresholds::none(),
                 ..Eviction::default()
@@ -211,7 +220,7 @@ impl World {
             images: self.images.clone(),
             registries: RegistriesConfig::default(),
             network: self.network.clone(),
-            node_ip: IpAddr::V4(Ipv4Addr::LOCALHOST),
+            node_ip: self.node_ip.subscribe(),
             pod_cidr: Some(self.ranges.pod.to_string()),
             cluster_dns: vec!["10.96.0.10".to_owned()],
             cluster_domain: "cluster.local".to_owned(),
@@ -228,6 +237,7 @@ impl World {
             },
             kubelet_port: 0,
             on_shutdown,
+            shutdown_order: self.shutdown_order.clone(),
         };
         let stop = CancellationToken::new();
         let agent = NodeAgent::start(config, self.client.clone(), stop.clone())

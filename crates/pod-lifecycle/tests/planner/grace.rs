@@ -1,5 +1,6 @@
 //! How long containers have for their end.
 
+use pod_lifecycle::node_shutdown::NodeStop;
 use pod_lifecycle::probes::Outcome;
 use pod_lifecycle::spec::ProbeKind;
 use serde_json::json;
@@ -39,4 +40,44 @@ fn the_rest_of_the_grace_is_for_the_signal_when_a_hook_does_not_end() {
     for what in ["11 TERM c", "13 KILL c"] {
         assert!(told.contains(&what.to_owned()), "{what}: {told:?}");
     }
+}
+
+#[test]
+fn a_node_that_stops_may_leave_less_time_than_the_pod_has() {
+    // statefulset.md 12.17
+    for (limit, killed) in [
+        (Some(4), "5 KILL c"),
+        (Some(60), "11 KILL c"),
+        (None, "11 KILL c"),
+    ] {
+        let mut world = World::new(json!({"terminationGracePeriodSeconds": 10, "containers": [
+            {"name": "c", "image": "i"}]}));
+        world.behaviour.deaf.push("c");
+        world.pass(1);
+        world.node_stops = Some(NodeStop {
+            grace_seconds: limit,
+        });
+        world.pass(30);
+        let told = world.told();
+        for what in ["1 TERM c", killed] {
+            assert!(told.contains(&what.to_owned()), "{what}: {told:?}");
+        }
+    }
+}
+
+#[test]
+fn a_pod_that_is_ending_already_has_no_more_time_than_the_node_leaves() {
+    // statefulset.md 12.17
+    let mut world = World::new(json!({"terminationGracePeriodSeconds": 60, "containers": [
+        {"name": "c", "image": "i"}]}));
+    world.behaviour.deaf.push("c");
+    world.pass(1);
+    world.delete(60);
+    world.pass(3);
+    world.node_stops = Some(NodeStop {
+        grace_seconds: Some(5),
+    });
+    world.pass(30);
+    let told = world.told();
+    assert!(told.contains(&"6 KILL c".to_owned()), "{told:?}");
 }

@@ -1,6 +1,7 @@
 //! Situations of a pod's life and what the planner does about them, item by item.
 
 use crate::world::World;
+use pod_lifecycle::node_shutdown::NodeStop;
 use pod_lifecycle::probes::Outcome;
 use pod_lifecycle::record::Sandbox;
 use pod_lifecycle::spec::ProbeKind;
@@ -557,7 +558,7 @@ fn lost_sandbox_is_made_again_with_its_containers() {
 fn node_that_stops_keeps_the_pod() {
     let mut world = World::new(one(json!({})));
     world.pass(0);
-    world.node_stopping = true;
+    world.node_stops = Some(NodeStop::default());
     world.pass(0);
     assert!(world.plan.finished);
     assert_eq!(world.status.phase.as_deref(), Some("Running"));
@@ -567,7 +568,7 @@ fn node_that_stops_keeps_the_pod() {
             .starts_with("False ContainersNotReady")
     );
     // The next agent finds the record and goes on.
-    world.node_stopping = false;
+    world.node_stops = None;
     world.pass(0);
     assert_eq!(world.state("c"), "running, ready true, restarts 1");
 }

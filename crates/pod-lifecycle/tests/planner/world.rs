@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, VecDeque};
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::{Pod, PodStatus};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use pod_lifecycle::node_shutdown::NodeStop;
 use pod_lifecycle::probes::{Outcome, ProbeRecord};
 use pod_lifecycle::record::{
     Exit, Hook, Image, Instance, Removal, Running, Sandbox, Stop, User, Volumes,
@@ -37,7 +38,7 @@ pub struct World {
     pub now: Timestamp,
     pub removed: bool,
     pub predecessor: bool,
-    pub node_stopping: bool,
+    pub node_stops: Option<NodeStop>,
     pub behaviour: Behaviour,
     pub room: Room,
     /// What happened: seconds since the start and a word.
@@ -65,7 +66,7 @@ impl World {
             now: origin(),
             removed: false,
             predecessor: false,
-            node_stopping: false,
+            node_stops: None,
             behaviour: Behaviour::default(),
             room: Room::default(),
             log: Vec::new(),
@@ -82,7 +83,7 @@ impl World {
             previous: &self.status,
             removed: self.removed,
             predecessor: self.predecessor,
-            node_stopping: self.node_stopping,
+            node_stops: self.node_stops,
             host_ips: &hosts,
             room: self.room,
         };
@@ -215,14 +216,6 @@ impl World {
             Action::Dismiss(dismissal) => {
                 self.note(&dismissal.reason);
                 self.record.dismissal = Some(dismissal);
-            }
-            Action::RestartAll(asked) => {
-                self.note(format!("restart all for {}", asked.container));
-                self.record.restart_all = Some(asked);
-            }
-            Action::StartAnew { containers } => {
-                assert!(!self.record.anything_runs(), "starts anew beside itself");
-                self.record.start_anew(&containers);
             }
             Action::Allocate { resources } => self.record.resize.allocated = Some(resources),
             Action::StartResize {

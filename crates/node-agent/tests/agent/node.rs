@@ -1,0 +1,131 @@
+//! What becomes of pods when something becomes of their node.
+
+use std::net::IpAddr;
+use std::time::{Duration, Instant};
+
+use k8s_openapi::api::core::v1::{ContainerStateTerminated, Event, Node, Pod};
+use k8s_openapi::api::scheduling::v1::PriorityClass;
+use kube::api::{Api, ListParams, PostParams};
+use node_agent::{OnShutdown, ShutdownOrder};
+use serde_json::{Value, json};
+
+use crate::pods::SLEEP;
+use crate::world::{NODE, World};
+
+/// Hears that it is to end, and does not.
+const DEAF: &str = "trap '' TERM; while true; do sleep 0.1; done";
+
+fn container(script: &str) -> Value {
+    json!([{"name": "c", "command": ["sh", "-c", script]}])
+}
+
+pub async fn pods_end_by_priority_within_the_time_that_the_node_leaves() {
+    // statefulset.md 12.17
+    let mut world = World::new("order").await;
+    world.shutdown_order = ShutdownOrder::by_priority([(0, 1), (1000, 2)]).unwrap();
+    world.start(OnShutdown::StopPods).await;
+    let classes: Api<PriorityClass> = Api::all(world.client.clone());
+    let high = json!({"metadata": {"name": "high"}, "value": 1000});
+    let high = serde_json::from_value(high).unwrap();
+    classes.create(&PostParams::default(), &high).await.unwrap();
+    let spec = |class: &str| {
+        json!({"terminationGracePeriodSeconds": 3600, "priorityClassName": class,
+            "containers": container(DEAF)})
+    };
+    world.pod("low", spec("")).await;
+    world.pod("high", spec("high")).await;
+    world.ready("low").await;
+    world.ready("high").await;
+    world.stop().await;
+    world.start(OnShutdown::StopPods).await;
+    let low = former_end(&world.ready("low").await);
+    let high = former_end(&world.ready("high").await);
+    assert_eq!((low.exit_code, high.exit_code), (137, 137));
+    let (low, high) = (low.finished_at.unwrap().0, high.finished_at.unwrap().0);
+    assert!(low < high, "{low} {high}");
+    world.end().await;
+}
+
+/// How the instance before the one that runs has ended.
+fn former_end(pod: &Pod) -> ContainerStateTerminated {
+    let status = pod.status.clone().unwrap();
+    let container = status.container_statuses.unwrap().remove(0);
+    assert_eq!(container.restart_count, 1);
+    container.last_state.unwrap().terminated.unwrap()
+}
+
+pub async fn another_address_is_told_and_harms_nobody() {
+    let mut world = World::started("address").await;
+    let on_host = json!({"hostNetwork": true, "containers": container(SLEEP)});
+    world.pod("on-host", on_host).await;
+    world
+        .pod("plain", json!({"containers": container(SLEEP)}))
+        .await;
+    world.ready("on-host").await;
+    let own = addresses(&world.ready("plain").await);
+    for address in ["192.0.2.8", "192.0.2.9"] {
+        if address == "192.0.2.8" {
+            world.node_ip.send_replace(address.parse().unwrap());
+        } else {
+            // While no agent looks.
+            world.stop().await;
+            world.node_ip.send_replace(address.parse().unwrap());
+            world.start(OnShutdown::StopPods).await;
+        }
+        told(&world, address).await;
+        let follows = |pod: &Pod| {
+            let (host, pods) = addresses(pod);
+            host == [address] && pods == [address]
+        };
+        world.until("on-host", "at the new address", follows).await;
+        let plain = |pod: &Pod| addresses(pod).0 == [address];
+        let seen = world.until("plain", "on the new address", plain).await;
+        if address == "192.0.2.8" {
+            assert_eq!(addresses(&seen).1, own.1, "its own address stays");
+        }
+    }
+    world.end().await;
+}
+
+/// Addresses of the pod's node, and its own.
+fn addresses(pod: &Pod) -> (Vec<String>, Vec<String>) {
+    let status = pod.status.clone().unwrap();
+    let (hosts, pods) = (status.host_ips.unwrap(), status.pod_ips.unwrap());
+    assert_eq!(status.host_ip.as_ref(), hosts.first().map(|ip| &ip.ip));
+    assert_eq!(status.pod_ip.as_ref(), pods.first().map(|ip| &ip.ip));
+    (
+        hosts.into_iter().map(|ip| ip.ip).collect(),
+        pods.into_iter().map(|ip| ip.ip).collect(),
+    )
+}
+
+/// Waits until the node has the address, and an event says so.
+async fn told(world: &World, address: &str) {
+    let expected: IpAddr = address.parse().unwrap();
+    let nodes: Api<Node> = Api::all(world.client.clone());
+    let events: Api<Event> = Api::all(world.client.clone());
+    let about = ListParams::default().fields(&format!("involvedObject.name={NODE}"));
+    let begun = Instant::now();
+    loop {
+        let status = nodes.get(NODE).await.unwrap().status.unwrap();
+        let listed: Vec<_> = status
+            .addresses
+            .unwrap()
+            .into_iter()
+            .filter(|address| address.type_ == "InternalIP")
+            .map(|address| address.address)
+            .collect();
+        let said = events.list(&about).await.unwrap().items;
+        let said = said.into_iter().any(|event| {
+            event.reason.as_deref() == Some("NodeAddressChanged")
+                && event
+                    .message
+                    .is_some_and(|text| text.contains(&format!("address {expected};")))
+        });
+        if listed == [address] && said {
+            return;
+        }
+        assert!(begun.elapsed() < Duration::from_secs(30), "{listed:?}");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
