@@ -15,6 +15,7 @@ use serde::{Deserialize, Serialize};
 use crate::node_shutdown::NodeStop;
 use crate::record::{Dismissal, PodRecord, Removal, Sandbox, Volumes};
 use crate::resize::{Allocation, Pending, Room};
+use crate::restart_all::RestartAll;
 use crate::spec::{self, ProbeKind};
 use crate::{backoff, messages, phase, starting, status, stopping};
 
@@ -80,6 +81,8 @@ pub enum StopCause {
     Changed,
     /// It has new resources, and takes them at its start.
     Resized,
+    /// All containers of the pod start anew.
+    AllRestart,
 }
 
 /// One step for the executor.
@@ -152,6 +155,13 @@ pub enum Action {
     },
     /// Note, and tell users, that the node does not run the pod any longer.
     Dismiss(Dismissal),
+    /// Note that all containers are to end, and to start anew.
+    RestartAll(RestartAll),
+    /// Note that these containers have ended, and begin as in a new pod.
+    StartAnew {
+        /// All but the ephemeral ones.
+        containers: Vec<String>,
+    },
     /// Note that the pod has these resources of the node, which it was taken with.
     Allocate {
         /// Resources by container.

@@ -18,7 +18,7 @@ use crate::record::{Instance, Sandbox};
 use crate::spec::{Kind, ephemeral_containers, init_containers, init_kind, uses_host_network};
 
 /// Condition types that the node agent owns.
-pub const OWN_CONDITIONS: [&str; 7] = [
+pub const OWN_CONDITIONS: [&str; 8] = [
     "PodReadyToStartContainers",
     "Initialized",
     "Ready",
@@ -26,6 +26,7 @@ pub const OWN_CONDITIONS: [&str; 7] = [
     "PodScheduled",
     PENDING,
     IN_PROGRESS,
+    RESTARTING,
 ];
 
 /// The condition of a pod that asks for resources which the node does not give now.
@@ -33,6 +34,9 @@ const PENDING: &str = "PodResizePending";
 
 /// The condition of a pod that does not have all its new resources yet.
 const IN_PROGRESS: &str = "PodResizeInProgress";
+
+/// The condition of a pod whose containers all end, to start anew.
+const RESTARTING: &str = "AllContainersRestarting";
 
 /// The condition of a pod that ends by somebody else's will.
 const DISRUPTION_TARGET: &str = "DisruptionTarget";
@@ -75,6 +79,7 @@ pub(crate) fn pod_status(
         main: &main,
         terminal: deleted || last == Final::Dismissed,
         initialized,
+        record,
     };
     let mut status = PodStatus {
         start_time: record.started_at.map(Time),
@@ -220,6 +225,7 @@ fn conditions(
         conditions.push(condition(input, type_, finding, now));
     }
     conditions.extend(resize_conditions(input, now));
+    conditions.extend(restarting(input, now));
     let dismissal = input.record.dismissal.as_ref();
     if let Some(dismissal) = dismissal.filter(|dismissal| dismissal.disrupts) {
         conditions.retain(|condition| condition.type_ != DISRUPTION_TARGET);
@@ -262,8 +268,25 @@ fn resize_conditions(input: &PodInput<'_>, now: Timestamp) -> Vec<PodCondition> 
         .collect()
 }
 
-fn condition(input: &PodInput<'_>, type_: &str, finding: Finding, now: Timestamp) -> PodCondition {
-    let status = if finding.holds { "True" } else { "False" };
+/// Whether all containers end, to start anew; told of a pod where it has come to that.
+fn restarting(input: &PodInput<'_>, now: Timestamp) -> Option<PodCondition> {
+    let finding = match &input.record.restart_all {
+        Some(cause) => Finding {
+            holds: true,
+            reason: Some("ContainerExited"),
+            message: Some(cause.message()),
+        },
+        None => Finding {
+            holds: false,
+            reason: Some("ContainerExited"),
+            message: former(input, RESTARTING)?.message,
+        },
+    };
+    Some(condition(input, RESTARTING, finding, now))
+}
+
+/// The condition as it was last told.
+fn former(input: &PodInput<'_>, type_: &str) -> Option<PodCondition> {
     let before = |status: &PodStatus| -> Option<PodCondition> {
         status
             .conditions
@@ -272,8 +295,12 @@ fn condition(input: &PodInput<'_>, type_: &str, finding: Finding, now: Timestamp
             .find(|c| c.type_ == type_)
             .cloned()
     };
-    let known = before(input.previous).or_else(|| input.pod.status.as_ref().and_then(before));
-    let since = known
+    before(input.previous).or_else(|| input.pod.status.as_ref().and_then(before))
+}
+
+fn condition(input: &PodInput<'_>, type_: &str, finding: Finding, now: Timestamp) -> PodCondition {
+    let status = if finding.holds { "True" } else { "False" };
+    let since = former(input, type_)
         .filter(|c| c.status == status)
         .and_then(|c| c.last_transition_time);
     PodCondition {

@@ -112,6 +112,17 @@ pub(crate) fn begin(
     });
 }
 
+/// Begins the end of a container that gets no grace.
+pub(crate) fn begin_at_once(planner: &mut Planner<'_>, container: &Container, cause: StopCause) {
+    planner.act(Action::BeginStop {
+        container: container.name.clone(),
+        message: messages::killing(&container.name, &cause, true),
+        cause,
+        grace_seconds: 0,
+        pre_stop: false,
+    });
+}
+
 /// Brings a container's end a step further; `turn` says whether it may get its signal.
 pub(crate) fn advance_stop(
     planner: &mut Planner<'_>,

@@ -62,6 +62,8 @@ impl Worker {
                     .normal(&dismissal.reason, dismissal.message.clone());
                 self.record.dismissal = Some(dismissal);
             }
+            Action::RestartAll(asked) => self.record.restart_all = Some(asked),
+            Action::StartAnew { containers } => self.record.start_anew(&containers),
             Action::Allocate { resources } => self.record.resize.allocated = Some(resources),
             Action::StartResize {
                 resources,

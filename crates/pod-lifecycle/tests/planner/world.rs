@@ -217,6 +217,14 @@ impl World {
                 self.note(&dismissal.reason);
                 self.record.dismissal = Some(dismissal);
             }
+            Action::RestartAll(asked) => {
+                self.note(format!("restart all for {}", asked.container));
+                self.record.restart_all = Some(asked);
+            }
+            Action::StartAnew { containers } => {
+                assert!(!self.record.anything_runs(), "starts anew beside itself");
+                self.record.start_anew(&containers);
+            }
             Action::Allocate { resources } => self.record.resize.allocated = Some(resources),
             Action::StartResize {
                 resources,
