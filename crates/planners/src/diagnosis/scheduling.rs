@@ -22,8 +22,19 @@ pub(super) fn without_node(pod: &PodView) -> Diagnosis {
         )
         .since(since);
     }
+    if let Some(node) = &pod.nominated {
+        return Diagnosis::new(
+            Reason::Unschedulable,
+            format!("pods of lower priority make room for it on node {node}"),
+            "nothing to do: it starts there when they have ended".to_owned(),
+        )
+        .since(since);
+    }
     let message = scheduled.and_then(|condition| condition.message());
-    let message = words::line(message.unwrap_or_default());
+    let message = message.unwrap_or_default();
+    // That nobody goes for it is no reason of its own.
+    let (message, _) = message.split_once(" preemption: ").unwrap_or((message, ""));
+    let message = words::line(message);
     if message.is_empty() {
         return not_looked_at(pod);
     }

@@ -89,6 +89,24 @@ fn a_pod_without_a_node_says_what_the_scheduler_said() {
             "make room on a node or ask for less; kubectl describe nodes shows what nodes have",
         ],
     );
+    // What others could do about it is left out.
+    let longer = format!(
+        "{said} preemption: 0/1 nodes are available: 1 No preemption victims found for incoming pod."
+    );
+    let found = pod(&web_1(json!({ "spec": { "nodeName": null }, "status": {
+        "conditions": [condition("PodScheduled", "False", &longer)] } })));
+    let message = found.map(|found| found.message);
+    assert_eq!(message, Some(format!("no node fits: {said}")));
+    check(
+        pod(&web_1(json!({ "spec": { "nodeName": null }, "status": {
+            "nominatedNodeName": "n",
+            "conditions": [condition("PodScheduled", "False", said)] } }))),
+        [
+            "Unschedulable",
+            "pods of lower priority make room for it on node n",
+            "nothing to do: it starts there when they have ended",
+        ],
+    );
     let unseen = web_1(json!({ "spec": { "nodeName": null }, "status": { "phase": "Pending" } }));
     check(
         pod(&unseen),
