@@ -4,8 +4,10 @@
 mod cel_bounds;
 mod cel_library;
 mod cel_values;
+mod construction;
 mod custom;
 mod definition;
+mod expression;
 mod format;
 mod json_path;
 mod rules;
@@ -16,8 +18,9 @@ mod validate;
 
 pub use custom::{CustomKind, DefinedVersion, served_versions, withdrawn_versions};
 pub use definition::{Definition, GROUP, PLURAL};
+pub use expression::{Expression, Said, Values};
 pub use json_path::JsonPath;
-pub use rules::{Expression, Said, Values, broken_rules};
+pub use rules::broken_rules;
 pub use schema::{Additional, Limits, ListType, Pattern, Schema, Type, Validation};
 pub use shape::{default, prune};
 pub use validate::validate;

@@ -5,7 +5,7 @@ use object_model::{FieldError, FieldPath};
 use regex::Regex;
 use serde_json::{Map, Value};
 
-use crate::rules::Expression;
+use crate::expression::Expression;
 use crate::schema::{Schema, Type};
 use crate::shape::prune;
 use crate::validate::validate;

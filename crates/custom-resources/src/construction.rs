@@ -1,0 +1,270 @@
+//! What expressions may construct: `Object{spec: Object.spec{replicas: 3}}`, which is a part of an
+//! object that is to be, and `JSONPatch{op: 'remove', path: '/spec/x'}`.
+//!
+//! Types are not declared anywhere: each name that is `Object`, or begins with it, is one. That an
+//! object's parts have the names of the places where they stand is checked when it is made JSON.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use cel::common::types::{CelOptional, CelString, CelStruct, Type};
+use cel::common::value::{CowVal, Val};
+use cel::objects::Key;
+use cel::{Env, ExecutionError, StructType, Value as Cel};
+use serde_json::{Map, Value};
+
+use crate::cel_library::environment;
+
+/// The type of one operation of a patch.
+const PATCH: &str = "JSONPatch";
+/// Its fields.
+const PATCH_FIELDS: [&str; 4] = ["op", "path", "from", "value"];
+/// The type of an object as a whole.
+const OBJECT: &str = "Object";
+
+/// An environment in which values of the named types can be constructed.
+///
+/// # Errors
+/// The first name that is no such type.
+pub(crate) fn environment_with(names: &BTreeSet<String>) -> Result<Env, String> {
+    let mut environment = environment();
+    for name in names {
+        if name != PATCH && name != OBJECT && !name.starts_with("Object.") {
+            return Err(format!("undeclared reference to '{name}'"));
+        }
+        environment
+            .add_type(Constructed(Type::new_struct(name.clone())))
+            .map_err(|error| error.to_string())?;
+    }
+    cel::add_overload!(
+        &mut environment,
+        fn escape_key: (CelString<'_>) -> CelString<'static>,
+        name = "jsonpatch.escapeKey"
+    )
+    .map_err(|error| error.to_string())?;
+    Ok(environment)
+}
+
+/// A key as a part of a path in a patch.
+fn escape_key(key: &CelString<'_>) -> CelString<'static> {
+    key.inner().replace('~', "~0").replace('/', "~1").into()
+}
+
+/// A type whose values have whatever fields they are given.
+struct Constructed(Type);
+
+impl StructType for Constructed {
+    fn get_type(&self) -> &Type {
+        &self.0
+    }
+
+    fn new_value<'b, 'v>(
+        &self,
+        fields: BTreeMap<String, CowVal<'b, 'v>>,
+    ) -> Result<Box<dyn Val + 'v>, ExecutionError> {
+        let name = self.0.name();
+        let mut made = CelStruct::new(name.to_owned());
+        for (field, value) in fields {
+            if name == PATCH && !PATCH_FIELDS.contains(&field.as_str()) {
+                let text = format!("undefined field '{field}'");
+                return Err(ExecutionError::function_error(name, text));
+            }
+            // `?field: …` may give nothing.
+            match value.downcast_ref::<CelOptional<'_>>() {
+                None => made.add_field_value(field, value),
+                Some(optional) => {
+                    if let Some(value) = optional.option() {
+                        let value = CowVal::Owned(value.clone_as_boxed());
+                        made.add_field_value(field, value);
+                    }
+                }
+            }
+        }
+        Ok(Box::new(made))
+    }
+}
+
+/// An `Object{…}` as JSON.
+///
+/// # Errors
+/// Another value; a part that has the type of another place; what JSON does not have.
+pub(crate) fn object(value: &Cel) -> Result<Value, String> {
+    match value {
+        Cel::Struct(made) if made.name() == OBJECT => json(value, OBJECT),
+        other => Err(format!("expected an Object, found {}", shown(other))),
+    }
+}
+
+/// A list of `JSONPatch{…}` as JSON.
+///
+/// # Errors
+/// As [`object`].
+pub(crate) fn patch(value: &Cel) -> Result<Value, String> {
+    let Cel::List(list) = value else {
+        let found = shown(value);
+        return Err(format!("expected a list of JSONPatch, found {found}"));
+    };
+    let operations = list.iter().map(|operation| match operation {
+        Cel::Struct(made) if made.name() == PATCH => fields(made, |field, value| {
+            // The value is of a type of its own, or none.
+            let path = match value {
+                Cel::Struct(part) => part.name().to_owned(),
+                _ => field.to_owned(),
+            };
+            json(value, &path)
+        }),
+        other => Err(format!("expected a JSONPatch, found {}", shown(other))),
+    });
+    operations.collect()
+}
+
+fn shown(value: &Cel) -> String {
+    match value {
+        Cel::Struct(made) => made.name().to_owned(),
+        other => other.type_of().to_string(),
+    }
+}
+
+fn fields(
+    made: &CelStruct<'_>,
+    mut to_json: impl FnMut(&str, &Cel) -> Result<Value, String>,
+) -> Result<Value, String> {
+    let fields = made.field_values().into_iter().map(|(name, value)| {
+        let value: Cel = value.as_ref().try_into().map_err(text)?;
+        let value = to_json(&name, &value)?;
+        Ok((name, value))
+    });
+    fields
+        .collect::<Result<Map<_, _>, String>>()
+        .map(Value::Object)
+}
+
+fn text(error: ExecutionError) -> String {
+    error.to_string()
+}
+
+/// A value as JSON; `path` is the type that an object here must have.
+fn json(value: &Cel, path: &str) -> Result<Value, String> {
+    match value {
+        Cel::Null => Ok(Value::Null),
+        Cel::Bool(flag) => Ok((*flag).into()),
+        Cel::Int(number) => Ok((*number).into()),
+        Cel::UInt(number) => Ok((*number).into()),
+        Cel::Float(number) => serde_json::Number::from_f64(*number)
+            .map(Value::Number)
+            .ok_or_else(|| format!("{number} is no number in JSON")),
+        Cel::String(text) => Ok(text.as_str().into()),
+        Cel::Timestamp(time) => {
+            let seconds = chrono::SecondsFormat::AutoSi;
+            Ok(time.to_utc().to_rfc3339_opts(seconds, true).into())
+        }
+        Cel::List(list) => list.iter().map(|item| json(item, path)).collect(),
+        Cel::Map(map) => {
+            let entries = map.map.iter().map(|(key, value)| match key {
+                Key::String(key) => Ok((key.as_ref().clone(), json(value, path)?)),
+                other => Err(format!("the key {other:?} of a map is no text")),
+            });
+            let entries: Result<BTreeMap<String, Value>, String> = entries.collect();
+            Ok(Value::Object(entries?.into_iter().collect()))
+        }
+        Cel::Struct(made) => {
+            if made.name() != path {
+                return Err(format!(
+                    "type mismatch: unexpected type name {:?}, expected {path:?}, which matches \
+                     field name path from root Object type",
+                    made.name()
+                ));
+            }
+            fields(made, |field, value| json(value, &format!("{path}.{field}")))
+        }
+        other => Err(format!("a {} has no form in JSON", other.type_of())),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use crate::{Expression, Values};
+
+    fn values() -> Values {
+        let mut values = Values::default();
+        let object = json!({"metadata": {"name": "a", "labels": {"x/y": "1"}},
+            "spec": {"replicas": 2, "names": ["b", "c"]}});
+        values.add("object", &object);
+        values
+    }
+
+    fn made(source: &str) -> Result<serde_json::Value, String> {
+        let expression = Expression::compile_making(source, &["object"])?;
+        expression.say(&values())?.to_object()
+    }
+
+    fn patched(source: &str) -> Result<serde_json::Value, String> {
+        let expression = Expression::compile_making(source, &["object"])?;
+        expression.say(&values())?.to_patch()
+    }
+
+    #[test]
+    fn objects_are_made_of_typed_parts_lists_and_maps() {
+        let source = "Object{metadata: Object.metadata{labels: {'app': object.metadata.name}}, \
+             spec: Object.spec{replicas: object.spec.replicas + 1, ratio: 0.5, \
+             containers: object.spec.names.map(n, Object.spec.containers{name: n})}}";
+        assert_eq!(
+            made(source),
+            Ok(json!({"metadata": {"labels": {"app": "a"}},
+                "spec": {"replicas": 3, "ratio": 0.5,
+                    "containers": [{"name": "b"}, {"name": "c"}]}}))
+        );
+        let chosen = "has(object.spec.paused) ? Object{} : Object{spec: Object.spec{paused: true}}";
+        assert_eq!(made(chosen), Ok(json!({"spec": {"paused": true}})));
+        let optional = "Object{spec: Object.spec{?a: object.?spec.?replicas, ?b: object.?other}}";
+        assert_eq!(made(optional), Ok(json!({"spec": {"a": 2}})));
+    }
+
+    #[test]
+    fn parts_of_other_places_and_other_values_are_refused() {
+        let wrong = made("Object{spec: Object.status{replicas: 1}}").unwrap_err();
+        assert!(
+            wrong.contains("unexpected type name \"Object.status\", expected \"Object.spec\""),
+            "{wrong}"
+        );
+        let plain = made("{'spec': {'replicas': 1}}").unwrap_err();
+        assert_eq!(plain, "expected an Object, found map");
+        let part = made("Object.spec{replicas: 1}").unwrap_err();
+        assert_eq!(part, "expected an Object, found Object.spec");
+        assert!(made("Object{spec: quantity('1')}").is_err());
+        assert!(made("Object{spec: {1: 2}}").is_err());
+        let stranger = made("acme.Thing{a: 1}").unwrap_err();
+        assert_eq!(stranger, "undeclared reference to 'acme.Thing'");
+        let rule = Expression::compile_about("Object{} == Object{}", &["object"]);
+        assert_eq!(rule.unwrap_err(), "undeclared reference to 'Object'");
+    }
+
+    #[test]
+    fn patches_are_lists_of_operations() {
+        let source = "[JSONPatch{op: 'test', path: '/spec/replicas', value: 2}, \
+             JSONPatch{op: 'add', path: '/metadata/labels/' + jsonpatch.escapeKey('a~/b'), \
+             value: 'z'}, JSONPatch{op: 'move', from: '/a', path: '/b'}, \
+             JSONPatch{op: 'add', path: '/spec/x', value: Object.spec.x{y: 1}}]";
+        assert_eq!(
+            patched(source),
+            Ok(json!([
+                {"op": "test", "path": "/spec/replicas", "value": 2},
+                {"op": "add", "path": "/metadata/labels/a~0~1b", "value": "z"},
+                {"op": "move", "from": "/a", "path": "/b"},
+                {"op": "add", "path": "/spec/x", "value": {"y": 1}},
+            ]))
+        );
+        assert_eq!(patched("[]"), Ok(json!([])));
+        assert_eq!(
+            patched("Object{}").unwrap_err(),
+            "expected a list of JSONPatch, found Object"
+        );
+        assert_eq!(
+            patched("[Object{}]").unwrap_err(),
+            "expected a JSONPatch, found Object"
+        );
+        let field = patched("[JSONPatch{op: 'add', where: '/a'}]").unwrap_err();
+        assert!(field.contains("undefined field 'where'"), "{field}");
+    }
+}

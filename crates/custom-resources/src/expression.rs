@@ -1,0 +1,323 @@
+//! Expressions in the Common Expression Language: compiled once, and what they say of values.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+use std::sync::{Arc, LazyLock};
+
+use cel::common::ast::{EntryExpr, Expr, IdedEntryExpr, IdedExpr};
+use cel::objects::{Key, Map};
+use cel::{Context, Env, Program, Value as Cel};
+use serde_json::Value;
+
+use crate::cel_bounds;
+use crate::cel_library::{add_functions, environment};
+use crate::cel_values::{size, typed};
+use crate::construction;
+
+static ENVIRONMENT: LazyLock<Arc<Env>> = LazyLock::new(|| Arc::new(environment()));
+
+/// What one object may cost to judge: values looked at, where loops within loops multiply.
+pub(crate) const BUDGET: u64 = 10_000_000;
+
+/// An expression, ready to be evaluated.
+#[derive(Clone)]
+pub struct Expression {
+    program: Arc<Program>,
+    environment: Arc<Env>,
+    /// Whether it looks at the former value.
+    pub(crate) compares: bool,
+    /// How deep its loops are nested.
+    pub(crate) depth: u32,
+}
+
+impl fmt::Debug for Expression {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Expression").finish_non_exhaustive()
+    }
+}
+
+/// Programs are compared by their sources, which stand beside them.
+impl PartialEq for Expression {
+    fn eq(&self, _: &Self) -> bool {
+        true
+    }
+}
+
+impl Eq for Expression {}
+
+impl Expression {
+    /// Compiles an expression.
+    ///
+    /// # Errors
+    /// A text that says where it cannot be read.
+    pub fn compile(source: &str) -> Result<Self, String> {
+        Self::compile_about(source, &["self", "oldSelf"])
+    }
+
+    /// Compiles an expression that is about the named values.
+    ///
+    /// # Errors
+    /// A text that says where it cannot be read.
+    pub fn compile_about(source: &str, names: &[&str]) -> Result<Self, String> {
+        let (expression, made) = Self::read(source, names)?;
+        match made.first() {
+            None => Ok(expression),
+            Some(name) => Err(format!("undeclared reference to '{name}'")),
+        }
+    }
+
+    /// Compiles an expression that is about the named values, and may make objects and patches of
+    /// them: `Object{spec: Object.spec{replicas: 1}}`, `[JSONPatch{op: 'remove', path: '/a'}]`.
+    ///
+    /// # Errors
+    /// A text that says where it cannot be read.
+    pub fn compile_making(source: &str, names: &[&str]) -> Result<Self, String> {
+        let names = [names, &["jsonpatch"]].concat();
+        let (expression, made) = Self::read(source, &names)?;
+        Ok(Self {
+            environment: Arc::new(construction::environment_with(&made)?),
+            ..expression
+        })
+    }
+
+    /// An expression, and the names of the types of which it makes values.
+    fn read(source: &str, names: &[&str]) -> Result<(Self, BTreeSet<String>), String> {
+        cel_bounds::check(source)?;
+        let program = ENVIRONMENT
+            .compile(source)
+            .map_err(|error| error.to_string())?;
+        let references = program.references();
+        let mut shape = Shape::default();
+        shape.visit(program.expression());
+        let known = |name: &str| {
+            LIBRARIES.contains(&name)
+                || names.contains(&name)
+                || shape.bound.iter().any(|bound| bound == name)
+        };
+        let mut strangers = references.variables().into_iter();
+        if let Some(stranger) = strangers.find(|name| !known(name)) {
+            return Err(format!("undeclared reference to '{stranger}'"));
+        }
+        let made = std::mem::take(&mut shape.made);
+        let expression = Self {
+            compares: references.has_variable("oldSelf"),
+            depth: shape.deepest,
+            program: Arc::new(program),
+            environment: ENVIRONMENT.clone(),
+        };
+        Ok((expression, made))
+    }
+
+    /// What it says of a value, and of what that was before.
+    pub(crate) fn evaluate(&self, value: &Cel, old: Option<&Cel>) -> Result<Cel, String> {
+        let mut context = Context::with_env(ENVIRONMENT.clone());
+        add_functions(&mut context);
+        context.add_variable_from_value("self", value.clone());
+        if let Some(old) = old {
+            context.add_variable_from_value("oldSelf", old.clone());
+        }
+        self.program
+            .execute(&context)
+            .map_err(|error| error.to_string())
+    }
+
+    /// What the expression says of some values.
+    ///
+    /// # Errors
+    /// A text: a function that failed, a field that is not there, or more work than one expression
+    /// may make.
+    pub fn say(&self, values: &Values) -> Result<Said, String> {
+        if values.nodes.saturating_pow(self.depth.max(1)) > BUDGET {
+            return Err("running out of cost budget".to_owned());
+        }
+        let mut context = Context::with_env(self.environment.clone());
+        add_functions(&mut context);
+        for (name, value) in &values.all {
+            context.add_variable_from_value(name.as_str(), value.clone());
+        }
+        let said = self.program.execute(&context);
+        said.map(Said).map_err(|error| error.to_string())
+    }
+}
+
+/// The values that an expression is about, by name.
+#[derive(Clone, Debug, Default)]
+pub struct Values {
+    all: BTreeMap<String, Cel>,
+    nodes: u64,
+}
+
+impl Values {
+    /// Adds a value; what is null is known by its name all the same.
+    pub fn add(&mut self, name: &str, value: &Value) {
+        self.nodes += size(value) as u64;
+        self.all.insert(name.to_owned(), typed(value, None));
+    }
+
+    /// Adds what an expression said, as an entry of the map of that name.
+    pub fn add_entry(&mut self, name: &str, key: &str, said: &Said) {
+        let mut entries = match self.all.remove(name) {
+            Some(Cel::Map(map)) => Arc::unwrap_or_clone(map.map),
+            _ => Default::default(),
+        };
+        entries.insert(Key::String(Arc::new(key.to_owned())), said.0.clone());
+        let map = Map {
+            map: Arc::new(entries),
+        };
+        self.all.insert(name.to_owned(), Cel::Map(map));
+    }
+}
+
+/// What an expression says.
+#[derive(Clone, Debug)]
+pub struct Said(Cel);
+
+impl Said {
+    /// Yes or no, if it is either.
+    pub fn as_bool(&self) -> Option<bool> {
+        match self.0 {
+            Cel::Bool(said) => Some(said),
+            _ => None,
+        }
+    }
+
+    /// The object that it makes, as JSON.
+    ///
+    /// # Errors
+    /// Another value; parts whose types are not those of their places; what JSON does not have.
+    pub fn to_object(&self) -> Result<Value, String> {
+        construction::object(&self.0)
+    }
+
+    /// The JSON patch that it makes.
+    ///
+    /// # Errors
+    /// As [`to_object`](Self::to_object).
+    pub fn to_patch(&self) -> Result<Value, String> {
+        construction::patch(&self.0)
+    }
+
+    /// The text, if it is one.
+    pub fn as_text(&self) -> Option<&str> {
+        match &self.0 {
+            Cel::String(text) => Some(text),
+            _ => None,
+        }
+    }
+}
+
+/// What all expressions may mention: types, and libraries with a name.
+const LIBRARIES: [&str; 18] = [
+    "base64",
+    "bool",
+    "bytes",
+    "cel",
+    "double",
+    "duration",
+    "dyn",
+    "google",
+    "int",
+    "list",
+    "lists",
+    "map",
+    "math",
+    "null_type",
+    "optional",
+    "string",
+    "strings",
+    "uint",
+];
+
+/// What an expression is made of.
+#[derive(Default)]
+struct Shape {
+    depth: u32,
+    /// How deep loops are nested.
+    deepest: u32,
+    /// Names that its loops give to elements.
+    bound: Vec<String>,
+    /// The types of which it makes values.
+    made: BTreeSet<String>,
+}
+
+impl Shape {
+    fn visit(&mut self, expression: &IdedExpr) {
+        match &expression.expr {
+            Expr::Comprehension(all) => {
+                self.visit(&all.iter_range);
+                self.bound.push(all.iter_var.clone());
+                self.bound.extend(all.iter_var2.clone());
+                self.bound.push(all.accu_var.clone());
+                self.depth += 1;
+                self.deepest = self.deepest.max(self.depth);
+                for part in [&all.accu_init, &all.loop_cond, &all.loop_step, &all.result] {
+                    self.visit(part);
+                }
+                self.depth -= 1;
+            }
+            Expr::Call(call) => {
+                if let Some(target) = &call.target {
+                    self.visit(target);
+                }
+                call.args.iter().for_each(|part| self.visit(part));
+            }
+            Expr::List(list) => list.elements.iter().for_each(|part| self.visit(part)),
+            Expr::Map(map) => map.entries.iter().for_each(|entry| self.visit_entry(entry)),
+            Expr::Struct(all) => {
+                self.made.insert(all.type_name.clone());
+                all.entries.iter().for_each(|entry| self.visit_entry(entry));
+            }
+            Expr::Select(select) => self.visit(&select.operand),
+            Expr::Unspecified | Expr::Ident(_) | Expr::Literal(_) => {}
+        }
+    }
+
+    fn visit_entry(&mut self, entry: &IdedEntryExpr) {
+        match &entry.expr {
+            EntryExpr::StructField(field) => self.visit(&field.value),
+            EntryExpr::MapEntry(entry) => {
+                self.visit(&entry.key);
+                self.visit(&entry.value);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn what_cannot_be_compiled_is_refused_with_a_reason() {
+        assert!(Expression::compile("self.a +").is_err());
+        let error = Expression::compile("other.a == 1").unwrap_err();
+        assert_eq!(error, "undeclared reference to 'other'");
+    }
+
+    #[test]
+    fn expressions_may_be_about_other_values() {
+        let says = |source: &str, values: &Values| {
+            let names = ["object", "params", "variables"];
+            Expression::compile_about(source, &names)?.say(values)
+        };
+        let mut values = Values::default();
+        values.add("object", &json!({"spec": {"replicas": 3}, "kind": "X"}));
+        values.add("params", &Value::Null);
+        let many = says("object.spec.replicas > 2", &values).unwrap();
+        assert_eq!(many.as_bool(), Some(true));
+        values.add_entry("variables", "many", &many);
+        let kind = says("object.kind + 'Y'", &values).unwrap();
+        assert_eq!((kind.as_text(), kind.as_bool()), (Some("XY"), None));
+        values.add_entry("variables", "kind", &kind);
+        let both = "variables.many && variables.kind == 'XY' && params == null";
+        assert_eq!(says(both, &values).unwrap().as_bool(), Some(true));
+        assert!(says("object.spec.missing > 1", &values).is_err());
+        let unknown = says("self.a", &values).unwrap_err();
+        assert_eq!(unknown, "undeclared reference to 'self'");
+        values.add("object", &json!(vec![1; 1000]));
+        let costly = "object.all(a, object.all(b, object.all(c, a + b + c > 0)))";
+        assert!(says(costly, &values).unwrap_err().contains("cost budget"));
+    }
+}
