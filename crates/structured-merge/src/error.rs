@@ -20,6 +20,9 @@ pub enum PatchError {
     /// A JSON patch is well-formed but does not fit the document.
     #[error("{0}")]
     DoesNotApply(String),
+    /// A test in a JSON patch fails.
+    #[error("{0}")]
+    TestFailed(String),
     /// A list element lacks the field that tells it from the others.
     #[error("map: {map} does not contain declared merge key: {key}")]
     NoMergeKey {
@@ -42,15 +45,15 @@ pub enum PatchError {
 }
 
 impl PatchError {
-    /// What the client is told. `DoesNotApply` has upstream's text for 422, and says in the details
-    /// what upstream leaves to be guessed: what does not fit.
+    /// What the client is told. What does not apply has upstream's text for 422, and says in the
+    /// details what upstream leaves to be guessed: what does not fit.
     pub fn status(&self) -> Status {
         match self {
             Self::TooManyOperations { .. } => Status::new(
                 StatusReason::RequestEntityTooLarge,
                 format!("Request entity too large: {self}"),
             ),
-            Self::DoesNotApply(_) | Self::ListOfLists => {
+            Self::DoesNotApply(_) | Self::TestFailed(_) | Self::ListOfLists => {
                 let text = "the server rejected our request due to an error in our request";
                 let mut status = Status::new(StatusReason::Invalid, text);
                 status.details = Some(Box::new(StatusDetails {

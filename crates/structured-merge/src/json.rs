@@ -1,6 +1,6 @@
 //! JSON patch and merge patch, with bounds on what they may cost.
 
-use json_patch::PatchOperation;
+use json_patch::{PatchErrorKind, PatchOperation};
 use serde_json::{Value, json};
 
 use crate::PatchError;
@@ -15,7 +15,7 @@ const COPIED_BYTES_MAX: usize = 3 * 1024 * 1024;
 ///
 /// # Errors
 /// `Malformed` for what is no list of objects, `TooManyOperations`, `DoesNotApply` when an operation
-/// makes no sense, a path is missing, a test fails, or copies grow beyond their bound.
+/// makes no sense, a path is missing, or copies grow beyond their bound; `TestFailed`.
 pub fn json_patch(document: Value, patch: &Value) -> Result<Value, PatchError> {
     let Some(operations) = patch.as_array() else {
         let text = format!(
@@ -49,7 +49,10 @@ pub fn json_patch(document: Value, patch: &Value) -> Result<Value, PatchError> {
                 ": copies add more than {COPIED_BYTES_MAX} bytes"
             )));
         }
-        apply_one(&mut document, operation).map_err(fails)?;
+        apply_one(&mut document, operation).map_err(|misfit| match misfit {
+            Misfit::Test(why) => PatchError::TestFailed(format!("operation {index}{why}")),
+            Misfit::Other(why) => fails(why),
+        })?;
     }
     Ok(document)
 }
@@ -70,23 +73,35 @@ fn placed(document: &Value, operation: &Value) -> Value {
     operation
 }
 
-/// Applies one operation; the error is what comes after its number.
-fn apply_one(document: &mut Value, operation: Value) -> Result<(), String> {
+/// Why an operation does not fit: what comes after its number.
+enum Misfit {
+    /// It is a test, which fails.
+    Test(String),
+    Other(String),
+}
+
+fn apply_one(document: &mut Value, operation: Value) -> Result<(), Misfit> {
     if operation["op"] == "move" {
         let from = operation["from"].as_str().unwrap_or_default();
         let value = document.pointer(from).cloned();
-        let value = value.ok_or_else(|| format!(", at {from:?}: path is invalid"))?;
+        let value =
+            value.ok_or_else(|| Misfit::Other(format!(", at {from:?}: path is invalid")))?;
         apply_one(document, json!({"op": "remove", "path": from}))?;
         let add = json!({"op": "add", "path": operation["path"], "value": value});
         return apply_one(document, placed(document, &add));
     }
     let operation: PatchOperation =
-        serde_json::from_value(operation).map_err(|error| format!(": {error}"))?;
+        serde_json::from_value(operation).map_err(|error| Misfit::Other(format!(": {error}")))?;
     if tests_absence(document, &operation) {
         return Ok(());
     }
-    json_patch::patch(document, std::slice::from_ref(&operation))
-        .map_err(|error| format!(", at \"{}\": {}", error.path, error.kind))
+    json_patch::patch(document, std::slice::from_ref(&operation)).map_err(|error| {
+        let why = format!(", at \"{}\": {}", error.path, error.kind);
+        match error.kind {
+            PatchErrorKind::TestFailed => Misfit::Test(why),
+            _ => Misfit::Other(why),
+        }
+    })
 }
 
 /// The path with places in lists that are counted from the end (`-1` is the last) counted from the

@@ -125,6 +125,17 @@ fn bad_patches_are_400() {
 }
 
 #[test]
+fn a_test_that_fails_is_told_from_what_does_not_fit() {
+    let tested = |path: &str| {
+        let patch = json!([{"op": "test", "path": path, "value": 1}]);
+        json_patch(json!({"a": 2}), &patch).unwrap_err()
+    };
+    assert!(matches!(tested("/a"), PatchError::TestFailed(_)));
+    assert!(matches!(tested("/b"), PatchError::DoesNotApply(_)));
+    assert_eq!(tested("/a").status().code, 422);
+}
+
+#[test]
 fn too_many_operations_are_413() {
     let operation = json!({"op": "add", "path": "/a", "value": 1});
     let patch = Value::Array(vec![operation; 10_001]);

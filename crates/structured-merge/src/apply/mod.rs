@@ -16,6 +16,7 @@ mod last_applied;
 mod managers;
 mod merge;
 mod merge_list;
+mod overlay;
 mod owned;
 mod path;
 mod prune;
@@ -27,6 +28,7 @@ mod versions;
 
 pub use conflict::{ApplyError, Conflict};
 pub use managers::same_but_for_times;
+pub use overlay::overlay;
 pub use server_side::apply;
 pub use set::FieldSet;
 pub use track::track;

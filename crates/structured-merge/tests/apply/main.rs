@@ -4,5 +4,6 @@ mod bench;
 mod custom;
 mod managers;
 mod merging;
+mod overlay;
 mod ownership;
 mod versions;

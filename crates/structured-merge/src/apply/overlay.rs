@@ -1,0 +1,53 @@
+//! Merging what a policy wants: as an apply does, but nobody comes to own anything.
+
+use openapi_schema::TypeRef;
+use serde_json::Value;
+
+use super::check::problems;
+use super::form::Form;
+use super::merge::merge;
+use super::path::Step;
+
+/// Merges `config` into `object`. Lists and maps that are one value may not be part of it: who names
+/// some of their entries would take away the others.
+///
+/// # Errors
+/// What of the configuration is not of the object's type, or is one value.
+pub fn overlay(object: &Value, config: &Value, object_type: TypeRef<'_>) -> Result<Value, String> {
+    let form = Form::of_type(object_type);
+    let found = problems(form, config);
+    if !found.is_empty() {
+        let found = found.join(", ");
+        return Err(format!(
+            "failed to convert patch object to typed object: {found}"
+        ));
+    }
+    let mut wholes = Vec::new();
+    find_wholes(form, config, String::new(), &mut wholes);
+    if !wholes.is_empty() {
+        return Err(format!(
+            "invalid ApplyConfiguration: may not mutate atomic arrays, maps or structs: {}",
+            wholes.join(", ")
+        ));
+    }
+    Ok(merge(form, Some(object), Some(config)).unwrap_or_default())
+}
+
+/// The paths of lists and maps that are one value.
+fn find_wholes(form: Form<'_>, value: &Value, path: String, found: &mut Vec<String>) {
+    match (form, value) {
+        (Form::Struct(_) | Form::Map(_) | Form::Open, Value::Object(object)) => {
+            for (name, value) in object {
+                let step = Step::Field(name.into());
+                find_wholes(form.entry(name).0, value, format!("{path}{step}"), found);
+            }
+        }
+        (Form::Set | Form::Keyed(_), Value::Array(list)) => {
+            for (index, element) in list.iter().enumerate() {
+                find_wholes(form.element(), element, format!("{path}[{index}]"), found);
+            }
+        }
+        (Form::Leaf, Value::Array(_) | Value::Object(_)) => found.push(path),
+        _ => {}
+    }
+}
