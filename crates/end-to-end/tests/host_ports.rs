@@ -1,0 +1,117 @@
+//! Ports of the node that belong to pods, by the stock client, on real containers; pods that are
+//! bound by hand to a node that has no room for them.
+
+use end_to_end::registry::curl;
+use end_to_end::{Kubectl, Network, text, wait_for, wait_for_text, with_images};
+use serde_json::{Value, json};
+
+const PORT: u16 = 18_580;
+
+fn pod(name: &str, port: &Value) -> Value {
+    json!({
+        "apiVersion": "v1", "kind": "Pod",
+        "metadata": {"name": name},
+        "spec": {
+            "terminationGracePeriodSeconds": 1,
+            "containers": [{
+                "name": "http", "image": "nginx:1", "ports": [port],
+                "lifecycle": {"postStart": {"exec": {"command":
+                    ["sh", "-c", "hostname > /usr/share/nginx/html/index.html"]}}},
+            }],
+        },
+    })
+}
+
+fn bound(kubectl: &Kubectl, mut pod: Value) -> Value {
+    pod["spec"]["nodeName"] = json!(kubectl.node_name());
+    pod
+}
+
+fn page(address: &str, port: u16) -> Result<String, String> {
+    let url = format!("http://{address}:{port}/");
+    let page = curl(&["--fail", "--max-time", "5", &url])?;
+    Ok(page.trim().to_owned())
+}
+
+#[track_caller]
+fn answers(address: &str, port: u16, wanted: &str) {
+    wait_for(
+        &format!("{wanted} at {address}:{port}"),
+        30,
+        || match page(address, port) {
+            Ok(page) if page == wanted => Ok(()),
+            other => Err(format!("{other:?}")),
+        },
+    );
+}
+
+#[track_caller]
+fn refused(kubectl: &Kubectl, name: &str, reason: &str, message: &str) {
+    kubectl.wait_phase(name, "Failed");
+    let pod = kubectl.pod(name);
+    assert_eq!(text(&pod, "/status/reason"), reason);
+    let said = text(&pod, "/status/message");
+    assert!(said.starts_with("Pod was rejected: "), "{said}");
+    assert!(said.contains(message), "{said}");
+    let row = kubectl.ok(&["get", "pod", name, "--no-headers"]);
+    assert!(row.contains(reason), "{row}");
+    wait_for_text(message, 30, || kubectl.ok(&["describe", "pod", name]));
+}
+
+#[test]
+fn a_port_of_the_node_is_one_pods_and_answers_everybody() {
+    let (_registry, mut instance) = with_images();
+    let kubectl = instance.kubectl();
+    let node = kubectl.node_address();
+    let port = json!({"containerPort": 80, "hostPort": PORT});
+    kubectl.apply(&pod("first", &port).to_string());
+    let on_localhost = json!({"containerPort": 80, "hostPort": PORT + 1, "hostIP": "127.0.0.1"});
+    kubectl.apply(&pod("inside", &on_localhost).to_string());
+    kubectl.wait_pods_ready(&["pod/first", "pod/inside"]);
+    answers(&node, PORT, "first");
+    answers("127.0.0.1", PORT, "first");
+    answers("127.0.0.1", PORT + 1, "inside");
+    assert!(page(&node, PORT + 1).is_err(), "on 127.0.0.1 alone");
+    // From pods, and from the pod itself.
+    for from in ["inside", "first"] {
+        let network = Network::of_pod(&kubectl, from, "nginx");
+        assert_eq!(network.run(|| page(&node, PORT)).as_deref(), Ok("first"));
+    }
+
+    // Another pod that wants the port waits for it, and fails where it is bound by hand.
+    kubectl.apply(&pod("second", &port).to_string());
+    wait_for_text(
+        "didn't have free ports for the requested pod ports",
+        30,
+        || kubectl.ok(&["describe", "pod", "second"]),
+    );
+    kubectl.apply(&bound(&kubectl, pod("forced", &port)).to_string());
+    refused(
+        &kubectl,
+        "forced",
+        "NodePorts",
+        "Predicate NodePorts failed",
+    );
+    let mut greedy = pod("greedy", &json!({"containerPort": 80}));
+    greedy["spec"]["containers"][0]["resources"] = json!({"requests": {"memory": "100Ti"}});
+    kubectl.apply(&bound(&kubectl, greedy).to_string());
+    let message = "Node didn't have enough resource: memory, requested: 109951162777600";
+    refused(&kubectl, "greedy", "OutOfmemory", message);
+
+    // The port is served while no server runs, and by the next one.
+    instance.kill();
+    assert_eq!(page("127.0.0.1", PORT).as_deref(), Ok("first"));
+    instance.start_again();
+    assert_eq!(page("127.0.0.1", PORT).as_deref(), Ok("first"));
+    kubectl.wait_pods_ready(&["pod/first"]);
+
+    // It goes with its pod, and the next one gets it.
+    kubectl.ok(&["delete", "pod", "first"]);
+    kubectl.wait_pods_ready(&["pod/second"]);
+    answers("127.0.0.1", PORT, "second");
+    kubectl.ok(&["delete", "pod", "second"]);
+    wait_for("the port to close", 30, || match page(&node, PORT) {
+        Err(_) => Ok(()),
+        Ok(page) => Err(page),
+    });
+}
