@@ -44,6 +44,9 @@ struct ApiArguments {
     #[arg(long, value_name = "N", default_value_t = 5000,
           value_parser = clap::value_parser!(u32).range(1..=100_000))]
     objects: u32,
+    /// Make pods that have nothing in common; else they are of one template
+    #[arg(long)]
+    distinct: bool,
     /// How many clients send at once, each on a connection of its own; one round for each number
     #[arg(long, value_name = "N,…", value_delimiter = ',', default_value = "1,16,64",
           value_parser = clap::value_parser!(u32).range(1..=1000))]

@@ -19,12 +19,15 @@ const ANNOTATION: &str = "bench/written-by";
 pub struct Pods {
     /// `/api/v1/namespaces/NAMESPACE/pods`
     path: String,
+    /// Whether each is of a template of its own.
+    distinct: bool,
 }
 
 impl Pods {
-    pub fn of(namespace: &str) -> Self {
+    pub fn of(namespace: &str, distinct: bool) -> Self {
         Self {
             path: format!("/api/v1/namespaces/{namespace}/pods"),
+            distinct,
         }
     }
 
@@ -33,7 +36,8 @@ impl Pods {
     }
 
     pub fn create(&self, name: &str) -> Call {
-        Call::post(self.path.clone(), &manifest(name))
+        let template = if self.distinct { name } else { "bench" };
+        Call::post(self.path.clone(), &manifest(name, template))
     }
 
     pub fn get(&self, name: &str) -> Call {
@@ -85,15 +89,17 @@ impl Pods {
 }
 
 /// A pod like those of a database: with probes, volumes, limits; allowed everywhere.
-fn manifest(name: &str) -> Value {
-    let probe =
-        |path: &str| json!({"httpGet": {"path": path, "port": "http"}, "periodSeconds": 10});
+fn manifest(name: &str, template: &str) -> Value {
+    let probe = |path: &str| {
+        let path = format!("/{template}/{path}");
+        json!({"httpGet": {"path": path, "port": "http"}, "periodSeconds": 10})
+    };
     json!({
         "apiVersion": "v1",
         "kind": "Pod",
         "metadata": {
             "name": name,
-            "labels": {"app.kubernetes.io/name": "bench", "app.kubernetes.io/instance": name},
+            "labels": {"app.kubernetes.io/name": template, "app.kubernetes.io/instance": name},
             "annotations": {ANNOTATION: "create"},
         },
         "spec": {
@@ -107,24 +113,24 @@ fn manifest(name: &str) -> Value {
             },
             "containers": [{
                 "name": "main",
-                "image": "registry.invalid/bench:1",
-                "args": ["--data=/data", "--listen=:8080"],
+                "image": format!("registry.invalid/{template}:1"),
+                "args": [format!("--data=/data/{template}"), "--listen=:8080"],
                 "ports": [{"name": "http", "containerPort": 8080}],
                 "env": [
                     {"name": "POD_NAME", "valueFrom": {"fieldRef": {"fieldPath": "metadata.name"}}},
-                    {"name": "LEVEL", "value": "info"},
+                    {"name": "CLUSTER", "value": template},
                 ],
                 "resources": {
                     "requests": {"cpu": "10m", "memory": "16Mi"},
                     "limits": {"memory": "64Mi"},
                 },
-                "readinessProbe": probe("/ready"),
-                "livenessProbe": probe("/alive"),
+                "readinessProbe": probe("ready"),
+                "livenessProbe": probe("alive"),
                 "securityContext": {
                     "allowPrivilegeEscalation": false,
                     "capabilities": {"drop": ["ALL"]},
                 },
-                "volumeMounts": [{"name": "data", "mountPath": "/data"}],
+                "volumeMounts": [{"name": "data", "mountPath": format!("/data/{template}")}],
             }],
             "volumes": [{"name": "data", "emptyDir": {}}],
         },
@@ -137,14 +143,14 @@ mod tests {
 
     #[test]
     fn no_scheduler_takes_the_pods() {
-        let pod = manifest("a");
+        let pod = manifest("a", "b");
         assert_eq!(pod["spec"]["schedulerName"], SCHEDULER);
         assert!(pod["spec"]["nodeName"].is_null());
     }
 
     #[test]
     fn what_is_listed_can_be_sent_back() {
-        let pods = Pods::of("ns");
+        let pods = Pods::of("ns", false);
         let listed = json!({"metadata": {"name": "a", "resourceVersion": "7"}});
         let call = format!("{:?}", pods.update(listed, "w").unwrap());
         assert!(call.contains("/api/v1/namespaces/ns/pods/a"), "{call}");

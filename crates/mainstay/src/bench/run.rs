@@ -28,7 +28,7 @@ pub async fn run(arguments: ApiArguments) -> Result<()> {
     if let Some(pid) = arguments.server_pid {
         Memory::of(pid)?;
     }
-    let target = Target::prepare(&arguments.kubeconfig).await?;
+    let target = Target::prepare(&arguments.kubeconfig, arguments.distinct).await?;
     let mut report = Report::of(arguments.objects);
     let measured = tokio::select! {
         measured = measure(&target, &plan, &arguments, &mut report) => measured,
@@ -103,7 +103,7 @@ async fn send(
     names: &[String],
     word: &str,
 ) -> Result<Load> {
-    let pods = Pods::of(&target.namespace);
+    let pods = target.pods();
     let each = |call: &dyn Fn(&str) -> Call| names.iter().map(|name| call(name)).collect();
     let lists = LISTS_MIN.max(clients.len() * LISTS_PER_CLIENT);
     let calls: Vec<Call> = match step.operation {
@@ -137,7 +137,7 @@ async fn pod_memory(
     before: Memory,
     after: Memory,
 ) -> Result<PodMemory> {
-    let pods = Pods::of(&target.namespace);
+    let pods = target.pods();
     let weighed = names.iter().take(WEIGHED);
     let mut json_bytes = 0;
     for name in weighed.clone() {

@@ -9,7 +9,7 @@ use kube::{Client, Config};
 use serde_json::json;
 
 use super::call::{Call, is_not_found};
-use super::pods::ACCOUNT;
+use super::pods::{ACCOUNT, Pods};
 
 /// A server that has nothing to say within that time is not there.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
@@ -26,11 +26,12 @@ pub struct Target {
     /// For what is not measured.
     pub client: Client,
     pub namespace: String,
+    distinct: bool,
 }
 
 impl Target {
     /// Makes a namespace on the server of the kubeconfig.
-    pub async fn prepare(kubeconfig: &Path) -> Result<Self> {
+    pub async fn prepare(kubeconfig: &Path, distinct: bool) -> Result<Self> {
         let context = || format!("use {}", kubeconfig.display());
         let read = Kubeconfig::read_from(kubeconfig).with_context(context)?;
         let config = Config::from_custom_kubeconfig(read, &KubeConfigOptions::default()).await;
@@ -44,7 +45,13 @@ impl Target {
             config,
             client,
             namespace,
+            distinct,
         })
+    }
+
+    /// Its pods.
+    pub fn pods(&self) -> Pods {
+        Pods::of(&self.namespace, self.distinct)
     }
 
     /// What pods need beside a namespace.

@@ -13,7 +13,6 @@ use tokio::sync::{Semaphore, mpsc};
 use tokio::task::JoinSet;
 
 use super::memory::Memory;
-use super::pods::Pods;
 use super::statistics::{Summary, percentile};
 use super::target::Target;
 
@@ -42,7 +41,7 @@ pub struct FanOut {
 /// Opens watches, writes, and waits for all of them each time.
 pub async fn measure(target: &Target, watchers: u32, server: Option<u32>) -> Result<FanOut> {
     allow_many_connections()?;
-    let pods = Pods::of(&target.namespace);
+    let pods = target.pods();
     let pod = pods.create(NAME).json(&target.client).await?;
     let version = pod["metadata"]["resourceVersion"].as_str();
     let uri = pods.watch(version.context("a pod without a resourceVersion")?);
