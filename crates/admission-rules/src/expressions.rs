@@ -13,13 +13,42 @@ const ABOUT: [&str; 4] = ["object", "oldObject", "request", "namespaceObject"];
 /// What those of policies with settings may mention as well.
 const PARAMS: &str = "params";
 /// What the rules of a policy may mention as well: what it has worked out before.
-pub(crate) const VARIABLES: &str = "variables";
+const VARIABLES: &str = "variables";
 
 /// A named expression.
 #[derive(Clone, Debug)]
 pub(crate) struct Condition {
     pub(crate) name: String,
     expression: Expression,
+}
+
+/// What a policy works out before its rules, by name.
+#[derive(Clone, Debug)]
+pub(crate) struct Variables(Vec<(String, Expression)>);
+
+impl Variables {
+    /// Reads the variables of a policy.
+    ///
+    /// # Errors
+    /// The first that cannot be read.
+    pub fn read(list: &Value, names: &[&str]) -> Result<Self, String> {
+        let list = list.as_array().into_iter().flatten();
+        let variables = list.map(|one| {
+            let name = one["name"].as_str().unwrap_or_default().to_owned();
+            Ok((name, compile(&one["expression"], names)?))
+        });
+        variables.collect::<Result<_, String>>().map(Self)
+    }
+
+    /// Works them out, one after the other.
+    pub fn add_to(&self, values: &mut Values) {
+        for (name, expression) in &self.0 {
+            // One that cannot be worked out is missing: a rule that mentions it fails.
+            if let Ok(said) = expression.say(values) {
+                values.add_entry(VARIABLES, name, &said);
+            }
+        }
+    }
 }
 
 /// Whether a request is meant.
@@ -70,6 +99,11 @@ pub(crate) fn compile(source: &Value, names: &[&str]) -> Result<Expression, Stri
     Expression::compile_about(source.as_str().unwrap_or_default(), names)
 }
 
+/// Reads an expression that may make objects and patches.
+pub(crate) fn making(source: &Value, names: &[&str]) -> Result<Expression, String> {
+    Expression::compile_making(source.as_str().unwrap_or_default(), names)
+}
+
 /// The plug-in that refuses webhooks and policies with expressions that cannot be read.
 #[derive(Debug)]
 pub struct Expressions;
@@ -116,6 +150,14 @@ fn unreadable(object: &Value) -> Vec<FieldError> {
     let spec = &object["spec"];
     let (at, params) = (root.child("spec"), spec["paramKind"].is_object());
     let (plain, all) = (names(params, false), names(params, true));
+    for (index, mutation) in items(&spec["mutations"]) {
+        let at = at.child("mutations").index(index);
+        for patch in ["applyConfiguration", "jsonPatch"] {
+            let field = at.child(patch).child("expression");
+            let read = |source: &Value| making(source, &all);
+            check_one(&mutation[patch]["expression"], &field, read, &mut errors);
+        }
+    }
     for (list, field, names) in [
         ("matchConditions", "expression", &plain),
         ("variables", "expression", &all),
@@ -134,18 +176,30 @@ fn items(list: &Value) -> impl Iterator<Item = (usize, &Value)> {
 
 fn check(list: &Value, at: &FieldPath, field: &str, names: &[&str], errors: &mut Vec<FieldError>) {
     for (index, item) in items(list) {
-        let source = &item[field];
-        if source
-            .as_str()
-            .is_none_or(|source| source.trim().is_empty())
-        {
-            continue;
-        }
-        if let Err(why) = compile(source, names) {
-            let field = at.index(index).child(field);
-            let text = format!("compilation failed: {why}");
-            errors.push(FieldError::invalid(&field, source.clone(), text));
-        }
+        let place = at.index(index).child(field);
+        check_one(
+            &item[field],
+            &place,
+            |source| compile(source, names),
+            errors,
+        );
+    }
+}
+
+/// Notes what is wrong with an expression. That there is none is for the kind to say.
+fn check_one(
+    source: &Value,
+    field: &FieldPath,
+    read: impl Fn(&Value) -> Result<Expression, String>,
+    errors: &mut Vec<FieldError>,
+) {
+    let text = source.as_str().unwrap_or_default();
+    if text.trim().is_empty() {
+        return;
+    }
+    if let Err(why) = read(source) {
+        let text = format!("compilation failed: {why}");
+        errors.push(FieldError::invalid(field, source.clone(), text));
     }
 }
 
@@ -161,19 +215,26 @@ mod tests {
             {"name": "a", "expression": "request.operation == 'CREATE'"},
             {"name": "b", "expression": "params.x"}]}],
             "spec": {"validations": [{"expression": "variables.a ==", "messageExpression": "1"}],
+                "mutations": [{"jsonPatch": {"expression": "[JSONPatch{op: variables.op}]"}},
+                    {"applyConfiguration": {"expression": "Thing{a: object}"}}],
                 "variables": [{"name": "a", "expression": "authorizer.path('/')"}]}});
         let errors: Vec<String> = unreadable(&object)
             .iter()
             .map(ToString::to_string)
             .collect();
-        assert_eq!(errors.len(), 3, "{errors:?}");
+        assert_eq!(errors.len(), 4, "{errors:?}");
         assert!(errors[0].starts_with("webhooks[0].matchConditions[1].expression: Invalid value"));
         assert!(
-            errors[1].contains("undeclared reference to 'authorizer'"),
+            errors[1].starts_with("spec.mutations[1].applyConfiguration.expression")
+                && errors[1].contains("undeclared reference to 'Thing'"),
             "{errors:?}"
         );
         assert!(
-            errors[2].starts_with("spec.validations[0].expression"),
+            errors[2].contains("undeclared reference to 'authorizer'"),
+            "{errors:?}"
+        );
+        assert!(
+            errors[3].starts_with("spec.validations[0].expression"),
             "{errors:?}"
         );
     }

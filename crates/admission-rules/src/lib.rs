@@ -1,18 +1,22 @@
 //! Who else has a say in what is written: which webhooks are asked about a request and what is
-//! made of their answers; which policies hold for it and what they say. Pure: calling a webhook is
-//! the API server's.
+//! made of their answers; which policies hold for it, what they say and what they change. Pure:
+//! calling a webhook, and changing the object, is the API server's.
 
+mod binding;
 mod expressions;
 mod matching;
+mod mutation;
 mod policy;
 mod request;
 mod review;
 mod webhook;
 
+pub use binding::{Cluster, PluralOf};
 pub use expressions::Expressions;
 pub use matching::Target;
-pub use policy::{Judgement, PluralOf, Policies};
-pub use request::Request;
+pub use mutation::{MutatingPolicies, MutatingPolicy, Patch};
+pub use policy::{Judgement, Policies, Seen, SeenAs};
+pub use request::{ObjectKind, Request, Subject};
 pub use resource_kinds::Scope;
 pub use review::{Verdict, review, verdict};
 pub use webhook::{Client, Webhook, webhooks};

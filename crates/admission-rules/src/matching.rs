@@ -71,7 +71,9 @@ pub(crate) fn selected(part: &Value, request: &Request<'_>) -> Result<bool, Stri
         Ok(selector.matches_object(object))
     };
     // Objects of the cluster have no namespace to be chosen by; a namespace is chosen by itself.
-    let is_namespace = request.target.group.is_empty() && request.target.plural == "namespaces";
+    let target = &request.subject.target;
+    let is_namespace =
+        target.group.is_empty() && target.plural == "namespaces" && target.subresource.is_empty();
     let of_namespace = &part["namespaceSelector"];
     let in_namespace = if is_namespace && request.operation == "DELETE" {
         chooses(of_namespace, request.old)?
@@ -85,7 +87,9 @@ pub(crate) fn selected(part: &Value, request: &Request<'_>) -> Result<bool, Stri
     let of_object = &part["objectSelector"];
     let mut chosen = of_object.as_object().is_none_or(serde_json::Map::is_empty);
     for object in [request.object, request.old] {
-        chosen = chosen || (object.is_object() && chooses(of_object, object)?);
+        // The options of a connection are no objects with labels.
+        let labelled = object.is_object() && request.operation != "CONNECT";
+        chosen = chosen || (labelled && chooses(of_object, object)?);
     }
     Ok(in_namespace && chosen)
 }
@@ -95,6 +99,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+    use crate::request::{ObjectKind, Subject};
 
     fn target(path: &'static str) -> Target<'static> {
         let (plural, subresource) = path.split_once('/').unwrap_or((path, ""));
@@ -108,11 +113,17 @@ mod tests {
     }
 
     fn request<'a>(target: Target<'a>, object: &'a Value, namespace: &'a Value) -> Request<'a> {
+        let kind = ObjectKind {
+            group: "apps",
+            version: "v1",
+            kind: "Deployment",
+        };
+        let subject = Subject { target, kind };
         Request {
             uid: "u",
             operation: "UPDATE",
-            target,
-            kind: "Deployment",
+            subject,
+            requested: subject,
             namespace: "d",
             name: "web",
             user: json!({"username": "me"}),

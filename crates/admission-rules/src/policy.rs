@@ -2,38 +2,35 @@
 
 use custom_resources::{Expression, Values};
 use object_model::{Cause, Status, StatusReason};
-use resource_kinds::Lookup;
 use serde_json::Value;
 
-use crate::expressions::{Condition, Met, VARIABLES, compile, conditions, met, names};
-use crate::matching::{Target, rule_matches, selected};
-use crate::request::Request;
-
-/// Group and plural of a kind that is served, by its version (`apps/v1`) and name.
-pub type PluralOf<'a> = dyn Fn(&str, &str) -> Option<(String, String)> + 'a;
+use crate::binding::{Bound, Cluster};
+use crate::expressions::{Condition, Met, Variables, compile, conditions, met, names};
+use crate::request::{Request, Subject};
 
 /// All policies and where they hold.
 #[derive(Clone, Debug, Default)]
 pub struct Policies {
-    bound: Vec<Bound>,
+    bound: Vec<Bound<Rules>>,
 }
 
-/// A policy, and one place where it holds.
+/// The objects of a request, as another version has them.
 #[derive(Clone, Debug)]
-struct Bound {
-    policy: String,
-    binding: String,
-    /// Both specs.
-    spec: Value,
-    bound: Value,
-    rules: Result<Rules, String>,
+pub struct Seen {
+    /// The object as it is to be; null when it goes.
+    pub object: Value,
+    /// The object as it is; null when it is new.
+    pub old: Value,
 }
+
+/// The objects of a request as about one of its subjects.
+pub type SeenAs<'a> = dyn Fn(usize) -> Result<Seen, String> + 'a;
 
 /// The expressions of a policy.
 #[derive(Clone, Debug)]
 struct Rules {
     conditions: Vec<Condition>,
-    variables: Vec<(String, Expression)>,
+    variables: Variables,
     validations: Vec<Validation>,
 }
 
@@ -66,26 +63,9 @@ struct Complaint {
 impl Policies {
     /// The policies that are bound somewhere.
     pub fn new(policies: &[Value], bindings: &[Value]) -> Self {
-        let name = |object: &Value| {
-            let name = object["metadata"]["name"].as_str();
-            name.unwrap_or_default().to_owned()
-        };
-        let mut bound = Vec::new();
-        for binding in bindings {
-            let wanted = &binding["spec"]["policyName"];
-            let found = policies
-                .iter()
-                .find(|one| one["metadata"]["name"] == *wanted);
-            let Some(policy) = found else { continue };
-            bound.push(Bound {
-                policy: name(policy),
-                binding: name(binding),
-                spec: policy["spec"].clone(),
-                bound: binding["spec"].clone(),
-                rules: Rules::read(&policy["spec"]),
-            });
+        Self {
+            bound: Bound::all(policies, bindings, Rules::read),
         }
-        Self { bound }
     }
 
     /// Whether there are none.
@@ -93,18 +73,18 @@ impl Policies {
         self.bound.is_empty()
     }
 
-    /// What the policies say of a request, told as any of the targets: the first is its own, the
-    /// others are the same objects in other versions.
+    /// What the policies say of a request, told as about any of the subjects: the first is its own,
+    /// the others are the same objects in other versions.
     pub fn judge(
         &self,
         request: &Request<'_>,
-        targets: &[Target<'_>],
-        cluster: &dyn Lookup,
-        plural_of: &PluralOf<'_>,
+        subjects: &[Subject<'_>],
+        seen_as: &SeenAs<'_>,
+        cluster: &Cluster<'_>,
     ) -> Judgement {
         let mut judgement = Judgement::default();
         for bound in &self.bound {
-            let complaints = bound.complaints(request, targets, cluster, plural_of);
+            let complaints = bound.complaints(request, subjects, seen_as, cluster);
             for complaint in complaints {
                 bound.act(request, &complaint, &mut judgement);
             }
@@ -119,10 +99,6 @@ impl Rules {
         let all = names(params, true);
         let list = |field: &str| spec[field].as_array().cloned().unwrap_or_default();
         let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
-        let variables = list("variables");
-        let variables = variables
-            .iter()
-            .map(|one| Ok((text(&one["name"]), compile(&one["expression"], &all)?)));
         let validations = list("validations");
         let validations = validations.iter().map(|one| {
             let message = text(&one["message"]).trim().to_owned();
@@ -140,19 +116,14 @@ impl Rules {
         });
         Ok(Self {
             conditions: conditions(&spec["matchConditions"], params)?,
-            variables: variables.collect::<Result<_, String>>()?,
+            variables: Variables::read(&spec["variables"], &all)?,
             validations: validations.collect::<Result<_, String>>()?,
         })
     }
 
     /// All that is wrong, with one object of settings or none.
     fn broken(&self, mut values: Values) -> Vec<Complaint> {
-        for (name, expression) in &self.variables {
-            // One that cannot be worked out is missing: a rule that mentions it fails.
-            if let Ok(said) = expression.say(&values) {
-                values.add_entry(VARIABLES, name, &said);
-            }
-        }
+        self.variables.add_to(&mut values);
         let validations = self.validations.iter();
         validations
             .filter_map(|validation| validation.judge(&values))
@@ -195,18 +166,18 @@ impl Complaint {
     }
 }
 
-impl Bound {
+impl Bound<Rules> {
     fn complaints(
         &self,
         request: &Request<'_>,
-        targets: &[Target<'_>],
-        cluster: &dyn Lookup,
-        plural_of: &PluralOf<'_>,
+        subjects: &[Subject<'_>],
+        seen_as: &SeenAs<'_>,
+        cluster: &Cluster<'_>,
     ) -> Vec<Complaint> {
-        let found = self.judged(request, targets, cluster, plural_of);
+        let found = self.judged(request, subjects, seen_as, cluster);
         let mut complaints = found.unwrap_or_else(|why| vec![Complaint::failure(why)]);
         // Those that are no answers count only where the policy must answer.
-        if self.spec["failurePolicy"] == "Ignore" {
+        if self.may_fail() {
             complaints.retain(|complaint| complaint.reason.is_some());
         }
         complaints
@@ -215,19 +186,29 @@ impl Bound {
     fn judged(
         &self,
         request: &Request<'_>,
-        targets: &[Target<'_>],
-        cluster: &dyn Lookup,
-        plural_of: &PluralOf<'_>,
+        subjects: &[Subject<'_>],
+        seen_as: &SeenAs<'_>,
+        cluster: &Cluster<'_>,
     ) -> Result<Vec<Complaint>, String> {
-        let about = holds(&self.spec["matchConstraints"], request, targets, false)?
-            && holds(&self.bound["matchResources"], request, targets, true)?;
-        if !about {
+        let Some(place) = self.wants(request, subjects)? else {
             return Ok(Vec::new());
-        }
+        };
         let rules = self.rules.as_ref().map_err(Clone::clone)?;
+        let of_request = match subjects.get(place).filter(|_| place > 0) {
+            None => request.values(),
+            Some(subject) => {
+                let Seen { object, old } = seen_as(place)?;
+                let told = Request {
+                    subject: *subject,
+                    object: &object,
+                    old: &old,
+                    ..request.clone()
+                };
+                told.values()
+            }
+        };
         let mut complaints = Vec::new();
-        let of_request = request.values();
-        for settings in self.settings(request, cluster, plural_of)? {
+        for settings in self.settings(request, cluster)? {
             let mut values = of_request.clone();
             values.add("params", &settings);
             match met(&rules.conditions, &values) {
@@ -238,47 +219,6 @@ impl Bound {
             complaints.extend(rules.broken(values));
         }
         Ok(complaints)
-    }
-
-    /// The objects with settings: one null where the policy has none.
-    fn settings(
-        &self,
-        request: &Request<'_>,
-        cluster: &dyn Lookup,
-        plural_of: &PluralOf<'_>,
-    ) -> Result<Vec<Value>, String> {
-        let (kind, reference) = (&self.spec["paramKind"], &self.bound["paramRef"]);
-        if !kind.is_object() || !reference.is_object() {
-            return Ok(vec![Value::Null]);
-        }
-        let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
-        let (version, name) = (text(&kind["apiVersion"]), text(&kind["kind"]));
-        let Some((group, plural)) = plural_of(&version, &name) else {
-            return Err(format!("paramKind {version}, Kind={name} is not served"));
-        };
-        let namespace = match text(&reference["namespace"]) {
-            none if none.is_empty() => request.namespace.to_owned(),
-            namespace => namespace,
-        };
-        let found: Vec<Value> = match text(&reference["name"]) {
-            name if !name.is_empty() => cluster
-                .get(&group, &plural, &namespace, &name)
-                .into_iter()
-                .collect(),
-            _ => {
-                let selector = object_model::LabelSelector::from_json(&reference["selector"]);
-                let selector = selector.map_err(|error| error.to_string())?;
-                let mut all = cluster.list(&group, &plural, &namespace);
-                all.retain(|object| selector.matches_object(object));
-                all
-            }
-        };
-        if found.is_empty() && reference["parameterNotFoundAction"] != "Allow" {
-            return Err(
-                "no params found for policy binding with `Deny` parameterNotFoundAction".to_owned(),
-            );
-        }
-        Ok(found)
     }
 
     /// Does about a complaint what the binding says.
@@ -309,39 +249,6 @@ impl Bound {
     }
 }
 
-/// Whether a request is among those that a match means; an empty list of rules means all of them
-/// where that is allowed.
-fn holds(
-    part: &Value,
-    request: &Request<'_>,
-    targets: &[Target<'_>],
-    all: bool,
-) -> Result<bool, String> {
-    if !part.is_object() {
-        return Ok(all);
-    }
-    let targets = if part["matchPolicy"] == "Exact" {
-        targets.get(..1).unwrap_or_default()
-    } else {
-        targets
-    };
-    let any = |list: &Value| {
-        let rules = list.as_array().map_or(&[][..], Vec::as_slice);
-        let mut rules = rules.iter();
-        rules.any(|rule| {
-            targets
-                .iter()
-                .any(|target| rule_matches(rule, target, request))
-        })
-    };
-    let rules = &part["resourceRules"];
-    let unbounded = all && rules.as_array().is_none_or(Vec::is_empty);
-    if any(&part["excludeResourceRules"]) || !(unbounded || any(rules)) {
-        return Ok(false);
-    }
-    selected(part, request)
-}
-
 /// The reason of a refusal, as a rule names it.
 fn reason(word: &Value) -> StatusReason {
     match word.as_str() {
@@ -354,7 +261,7 @@ fn reason(word: &Value) -> StatusReason {
 
 /// The refusal.
 fn denied(request: &Request<'_>, text: String, reason: StatusReason) -> Status {
-    let target = &request.target;
+    let target = &request.subject.target;
     let mut status = Status::forbidden(target.group, target.plural, request.name, &text);
     status.reason = reason;
     status.code = reason.code();

@@ -5,17 +5,37 @@ use serde_json::{Value, json};
 
 use crate::matching::Target;
 
-/// A write, as webhooks and policies are told of it.
+/// A kind of objects.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ObjectKind<'a> {
+    /// API group, empty for core.
+    pub group: &'a str,
+    /// Version.
+    pub version: &'a str,
+    /// Name.
+    pub kind: &'a str,
+}
+
+/// What a request is about: a place, and the kind of the object that is sent there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Subject<'a> {
+    /// The place.
+    pub target: Target<'a>,
+    /// The kind; not that of the place's objects where a sub-resource has one of its own.
+    pub kind: ObjectKind<'a>,
+}
+
+/// A request, as webhooks and policies are told of it.
 #[derive(Clone, Debug)]
 pub struct Request<'a> {
     /// Tells one question from another.
     pub uid: &'a str,
-    /// `CREATE`, `UPDATE` or `DELETE`.
+    /// `CREATE`, `UPDATE`, `DELETE` or `CONNECT`.
     pub operation: &'static str,
-    /// What is written, as its path says.
-    pub target: Target<'a>,
-    /// Kind of the object that is written.
-    pub kind: &'a str,
+    /// As what they are told of it.
+    pub subject: Subject<'a>,
+    /// What the client sent; the same in another version, if they want to be told of that.
+    pub requested: Subject<'a>,
     /// Namespace, empty for cluster scope.
     pub namespace: &'a str,
     /// Name; empty where it is still to be generated.
@@ -28,7 +48,7 @@ pub struct Request<'a> {
     pub old: &'a Value,
     /// Whether nothing is to be written.
     pub dry_run: bool,
-    /// `CreateOptions` and the like.
+    /// `CreateOptions` and the like; null of `CONNECT`.
     pub options: Value,
     /// The namespace's object; null for cluster scope.
     pub namespace_object: &'a Value,
@@ -37,29 +57,32 @@ pub struct Request<'a> {
 impl Request<'_> {
     /// The members of an `admission.k8s.io` AdmissionRequest, but for the objects.
     pub fn facts(&self) -> Value {
-        let Target {
-            group,
-            version,
-            plural,
-            subresource,
-            ..
-        } = self.target;
-        let kind = json!({"group": group, "version": version, "kind": self.kind});
-        let resource = json!({"group": group, "version": version, "resource": plural});
+        let kind = |subject: &Subject<'_>| {
+            let ObjectKind {
+                group,
+                version,
+                kind,
+            } = subject.kind;
+            json!({"group": group, "version": version, "kind": kind})
+        };
+        let resource = |subject: &Subject<'_>| {
+            let target = &subject.target;
+            json!({"group": target.group, "version": target.version, "resource": target.plural})
+        };
         let mut facts = json!({
             "uid": self.uid,
-            "kind": kind,
-            "resource": resource,
-            "requestKind": kind,
-            "requestResource": resource,
+            "kind": kind(&self.subject),
+            "resource": resource(&self.subject),
+            "requestKind": kind(&self.requested),
+            "requestResource": resource(&self.requested),
             "operation": self.operation,
             "userInfo": self.user,
             "dryRun": self.dry_run,
             "options": self.options,
         });
         for (field, text) in [
-            ("subResource", subresource),
-            ("requestSubResource", subresource),
+            ("subResource", self.subject.target.subresource),
+            ("requestSubResource", self.requested.target.subresource),
             ("name", self.name),
             ("namespace", self.namespace),
         ] {

@@ -3,8 +3,8 @@
 use serde_json::Value;
 
 use crate::expressions::{Condition, Met, conditions, met};
-use crate::matching::{Target, rule_matches, selected};
-use crate::request::Request;
+use crate::matching::{rule_matches, selected};
+use crate::request::{Request, Subject};
 
 /// How a webhook is reached.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -109,7 +109,7 @@ impl Webhook {
         }
     }
 
-    /// As which of the targets the webhook wants to be told of the request: the first is the
+    /// As about which of the subjects the webhook wants to be told of the request: the first is the
     /// request's own, the others are the same objects in other versions. `None` if it has no say.
     ///
     /// # Errors
@@ -117,19 +117,19 @@ impl Webhook {
     pub fn wants(
         &self,
         request: &Request<'_>,
-        targets: &[Target<'_>],
+        subjects: &[Subject<'_>],
     ) -> Result<Option<usize>, String> {
-        let targets = if self.exact {
-            targets.get(..1).unwrap_or_default()
+        let subjects = if self.exact {
+            subjects.get(..1).unwrap_or_default()
         } else {
-            targets
+            subjects
         };
         let rules = self.source["rules"].as_array();
-        let matches = |target: &Target<'_>| {
+        let matches = |subject: &Subject<'_>| {
             let mut rules = rules.into_iter().flatten();
-            rules.any(|rule| rule_matches(rule, target, request))
+            rules.any(|rule| rule_matches(rule, &subject.target, request))
         };
-        let Some(index) = targets.iter().position(matches) else {
+        let Some(index) = subjects.iter().position(matches) else {
             return Ok(None);
         };
         let failed = |why: String| if self.must_answer { Err(why) } else { Ok(None) };

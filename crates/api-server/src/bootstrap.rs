@@ -180,6 +180,7 @@ pub(crate) fn attempt<'a>(
         dry_run: false,
         manager: "kube-apiserver",
         applied: false,
+        asked: false,
     }
 }
 

@@ -95,11 +95,7 @@ impl Reply {
 
     /// Adds a `Warning` header per text (kubectl.md 0.6).
     pub(crate) fn with_warnings(mut self, warnings: &[String]) -> Self {
-        for text in warnings {
-            if let Ok(value) = HeaderValue::from_str(&warning(text)) {
-                self.headers.push((WARNING, value));
-            }
-        }
+        self.headers.extend(warning_headers(warnings));
         self
     }
 
@@ -168,6 +164,16 @@ pub(crate) fn compress(parts: &[Bytes]) -> Bytes {
         }
     }
     encoder.finish().unwrap_or_default().into()
+}
+
+/// A `Warning` header for each text.
+pub(crate) fn warning_headers(
+    warnings: &[String],
+) -> impl Iterator<Item = (HeaderName, HeaderValue)> {
+    let values = warnings
+        .iter()
+        .filter_map(|text| HeaderValue::from_str(&warning(text)).ok());
+    values.map(|value| (WARNING, value))
 }
 
 /// The value of a `Warning` header, quoted as RFC 7234 wants it.

@@ -238,6 +238,8 @@ pub(crate) struct Attempt<'a> {
     pub(crate) manager: &'a str,
     /// Whether the object comes from a server-side apply, which sees to its managers itself.
     pub(crate) applied: bool,
+    /// Whether webhooks and policies have been asked about what this is a part of.
+    pub(crate) asked: bool,
 }
 
 impl<'a> Attempt<'a> {
@@ -255,6 +257,7 @@ impl<'a> Attempt<'a> {
             dry_run: options.dry_run,
             manager: field_managers::name_of(call),
             applied: false,
+            asked: false,
         }
     }
 }

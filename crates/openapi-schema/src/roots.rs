@@ -52,6 +52,8 @@ impl Root {
 /// All known kinds.
 pub(crate) fn roots() -> Vec<Root> {
     vec![
+        Root::of::<admissionregistration::MutatingAdmissionPolicy>(),
+        Root::of::<admissionregistration::MutatingAdmissionPolicyBinding>(),
         Root::of::<admissionregistration::MutatingWebhookConfiguration>(),
         Root::of::<admissionregistration::ValidatingAdmissionPolicy>(),
         Root::of::<admissionregistration::ValidatingAdmissionPolicyBinding>(),

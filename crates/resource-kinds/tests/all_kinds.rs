@@ -165,6 +165,15 @@ fn samples() -> BTreeMap<&'static str, Value> {
             json!({"webhooks": [webhook]}),
         ),
         (
+            "mutatingadmissionpolicies",
+            json!({"spec": {"matchConstraints": {"resourceRules": [rule]},
+            "mutations": [{"patchType": "JSONPatch", "jsonPatch": {"expression": "[]"}}]}}),
+        ),
+        (
+            "mutatingadmissionpolicybindings",
+            json!({"spec": {"policyName": "a"}}),
+        ),
+        (
             "validatingadmissionpolicies",
             json!({"spec": {"matchConstraints": {"resourceRules": [rule]},
             "validations": [{"expression": "true"}]}}),

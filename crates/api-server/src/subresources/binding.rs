@@ -12,7 +12,7 @@ use crate::reply::Reply;
 use crate::server::ApiServer;
 use crate::verbs::update::{Part, update};
 use crate::writes::{Attempt, WriteOptions};
-use crate::{decode, metadata, output};
+use crate::{decode, dynamic_admission, metadata, output};
 
 /// Answers a POST of a Binding.
 pub(super) async fn answer(
@@ -23,16 +23,19 @@ pub(super) async fn answer(
 ) -> Result<Reply, Status> {
     let options = WriteOptions::parse(&call.query, "CreateOptions")?;
     let bytes = body::read(body, &server.limits).await?;
-    let binding = decode::body(&call.parts.headers, &bytes, "Binding")?.value;
+    let mut binding = decode::body(&call.parts.headers, &bytes, "Binding")?.value;
     check(&binding, &call.info.name)?;
     let attempt = Attempt::of(call, resource, options);
+    let warnings = dynamic_admission::admit_part(server, &attempt, &mut binding).await?;
+    check(&binding, &call.info.name)?;
     let name = call.info.name.as_str();
     let mut change = |old: &Value| assigned(resource, name, old, &binding);
     let written = update(server, &attempt, Part::Chosen, &mut change).await?;
     let status = json!({
         "kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "code": 201,
     });
-    Ok(output::value(call, &status, StatusCode::CREATED)?.with_warnings(&written.warnings))
+    let reply = output::value(call, &status, StatusCode::CREATED)?.with_warnings(&warnings);
+    Ok(reply.with_warnings(&written.warnings))
 }
 
 fn check(binding: &Value, name: &str) -> Result<(), Status> {

@@ -21,7 +21,7 @@ use crate::storage::{self, SyncReads};
 use crate::verbs::delete::{DeleteOptions, delete};
 use crate::verbs::update::{Part, update};
 use crate::writes::{Attempt, WriteOptions};
-use crate::{decode, metadata, output};
+use crate::{decode, dynamic_admission, metadata, output};
 
 const GROUP: &str = "policy";
 const BUDGETS: &str = "poddisruptionbudgets";
@@ -35,18 +35,22 @@ pub(super) async fn answer(
 ) -> Result<Reply, Status> {
     let mut write = WriteOptions::parse(&call.query, "CreateOptions")?;
     let bytes = body::read(body, &server.limits).await?;
-    let eviction = decode::body(&call.parts.headers, &bytes, "Eviction")?.value;
-    let (options, dry_run) = options(&eviction, &call.info.name)?;
-    write.dry_run |= dry_run;
+    let mut eviction = decode::body(&call.parts.headers, &bytes, "Eviction")?.value;
+    let name = &call.info.name;
+    write.dry_run |= options(&eviction, name)?.1;
+    let attempt = Attempt::of(call, resource, write);
+    let warnings = dynamic_admission::admit_part(server, &attempt, &mut eviction).await?;
+    let (options, _) = options(&eviction, name)?;
     let attempt = Attempt {
         subresource: "",
-        ..Attempt::of(call, resource, write)
+        asked: true,
+        ..attempt
     };
     evict(server, &attempt, options).await?;
     let status = json!({
         "kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "code": 201,
     });
-    output::value(call, &status, StatusCode::CREATED)
+    Ok(output::value(call, &status, StatusCode::CREATED)?.with_warnings(&warnings))
 }
 
 fn options(eviction: &Value, name: &str) -> Result<(DeleteOptions, bool), Status> {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use futures::future::BoxFuture;
 use http::{Method, Request, Response, Uri};
 use object_model::{Status, StatusReason};
-use serde_json::Value;
+use serde_json::{Value, json};
 use tower::ServiceExt;
 
 use super::super::nodes::empty_body;
@@ -15,10 +15,10 @@ use crate::limits::NODE_ERROR_BYTES_MAX;
 use crate::pipeline::{Answer, Call};
 use crate::query::{Query, encode};
 use crate::registry::Resource;
-use crate::reply::Reply;
+use crate::reply::{Reply, warning_headers};
 use crate::routing::not_allowed;
 use crate::server::ApiServer;
-use crate::storage;
+use crate::{dynamic_admission, storage};
 
 /// Answers with whatever the node answers.
 pub(super) async fn answer(
@@ -39,6 +39,11 @@ pub(super) async fn answer(
         info.verb = "create".to_owned();
         authorize(server, &call.user, &info)?;
     }
+    let mut options = options(&call.query)?;
+    let mut warnings = Vec::new();
+    if !log {
+        warnings = dynamic_admission::connect(server, resource, &call, &mut options).await?;
+    }
     let stored = server
         .must_read(resource, &call.info.namespace, &call.info.name)
         .await?;
@@ -46,7 +51,7 @@ pub(super) async fn answer(
     let container = match call.info.subresource.as_str() {
         // It is about the pod as a whole.
         "portforward" => None,
-        _ => Some(container(&pod, call.query.get("container"))?),
+        _ => Some(container(&pod, options["container"].as_str())?),
     };
     let node = pod["spec"]["nodeName"].as_str().unwrap_or_default();
     if node.is_empty() {
@@ -66,7 +71,11 @@ pub(super) async fn answer(
         );
         Status::new(StatusReason::ServiceUnavailable, text)
     })?;
-    let uri = uri(&call, container.as_deref())?;
+    let query = match log {
+        true => parameters(&call.query),
+        false => parameters_of(&options),
+    };
+    let uri = uri(&call, container.as_deref(), &query)?;
     let mut request = Request::from_parts(call.parts, if log { empty_body() } else { body });
     *request.uri_mut() = uri;
     request.headers_mut().remove(http::header::AUTHORIZATION);
@@ -88,7 +97,38 @@ pub(super) async fn answer(
             response.headers_mut().remove(name);
         }
     }
+    response.headers_mut().extend(warning_headers(&warnings));
     Ok(Answer::Raw(response))
+}
+
+/// The options of a connection (`PodExecOptions` and the like), or of a log, as its query has them.
+///
+/// *Errors.* 400 for a port that is none.
+fn options(query: &Query) -> Result<Value, Status> {
+    let mut options = json!({});
+    for name in ["stdin", "stdout", "stderr", "tty"] {
+        if query.flag(name) {
+            options[name] = json!(true);
+        }
+    }
+    if let Some(container) = query.get("container").filter(|name| !name.is_empty()) {
+        options["container"] = json!(container);
+    }
+    let command = query.all("command");
+    if !command.is_empty() {
+        options["command"] = json!(command);
+    }
+    let ports = query.all("ports");
+    let ports = ports.iter().flat_map(|list| list.split(','));
+    let ports = ports.map(|port| {
+        let wrong = |error| Status::bad_request(format!("invalid port {port:?}: {error}"));
+        port.parse::<i32>().map_err(wrong)
+    });
+    let ports: Vec<i32> = ports.collect::<Result<_, _>>()?;
+    if !ports.is_empty() {
+        options["ports"] = json!(ports);
+    }
+    Ok(options)
 }
 
 /// Chooses the container: the one that is asked for, or the only one.
@@ -139,7 +179,7 @@ fn container(pod: &Value, asked: Option<&str>) -> Result<String, Status> {
 }
 
 /// The kubelet's path for the request.
-fn uri(call: &Call, container: Option<&str>) -> Result<Uri, Status> {
+fn uri(call: &Call, container: Option<&str>, query: &str) -> Result<Uri, Status> {
     let action = match call.info.subresource.as_str() {
         "log" => "containerLogs",
         "portforward" => "portForward",
@@ -148,7 +188,6 @@ fn uri(call: &Call, container: Option<&str>) -> Result<Uri, Status> {
     let names = [call.info.namespace.as_str(), call.info.name.as_str()];
     let path: Vec<String> = names.into_iter().chain(container).map(encode).collect();
     let path = path.join("/");
-    let query = parameters(&call.query);
     let text = if query.is_empty() {
         format!("/{action}/{path}")
     } else {
@@ -158,9 +197,9 @@ fn uri(call: &Call, container: Option<&str>) -> Result<Uri, Status> {
         .map_err(|e| Status::bad_request(format!("path for the node: {e}")))
 }
 
-/// The parameters that nodes know; the container is in the path.
+/// The parameters of a log that nodes know; the container is in the path.
 fn parameters(query: &Query) -> String {
-    const KNOWN: [&str; 13] = [
+    const KNOWN: [&str; 8] = [
         "follow",
         "previous",
         "timestamps",
@@ -169,17 +208,30 @@ fn parameters(query: &Query) -> String {
         "tailLines",
         "limitBytes",
         "stream",
-        "stdin",
-        "stdout",
-        "stderr",
-        "tty",
-        "ports",
     ];
     let mut pairs = Vec::new();
-    for name in ["command"].iter().chain(&KNOWN) {
+    for name in KNOWN {
         for value in query.all(name) {
             pairs.push(format!("{name}={}", encode(value)));
         }
+    }
+    pairs.join("&")
+}
+
+/// The same of a connection, whose options somebody may have changed.
+fn parameters_of(options: &Value) -> String {
+    const KNOWN: [&str; 6] = ["command", "stdin", "stdout", "stderr", "tty", "ports"];
+    let mut pairs = Vec::new();
+    for name in KNOWN {
+        let values = match &options[name] {
+            Value::Array(list) => list.as_slice(),
+            Value::Null | Value::Bool(false) => &[],
+            one => std::slice::from_ref(one),
+        };
+        pairs.extend(values.iter().map(|value| match value {
+            Value::String(text) => format!("{name}={}", encode(text)),
+            other => format!("{name}={other}"),
+        }));
     }
     pairs.join("&")
 }
@@ -234,8 +286,22 @@ mod tests {
     fn the_node_gets_its_own_parameters_only() {
         let query = Query::parse("command=sh&command=-c&command=a%20%26b&container=c&tty=1&x=y");
         assert_eq!(
-            parameters(&query),
-            "command=sh&command=-c&command=a%20%26b&tty=1"
+            parameters_of(&options(&query).unwrap()),
+            "command=sh&command=-c&command=a%20%26b&tty=true"
         );
+        assert_eq!(
+            parameters(&Query::parse("x=y&tailLines=5&stdin=1")),
+            "tailLines=5"
+        );
+    }
+
+    #[test]
+    fn options_are_what_the_query_says() {
+        let read = |query: &str| options(&Query::parse(query));
+        assert_eq!(
+            read("stdin=true&stdout=false&stderr=0&container=&ports=1,2&ports=3").unwrap(),
+            json!({"stdin": true, "ports": [1, 2, 3]})
+        );
+        assert_eq!(read("ports=x").unwrap_err().code, 400);
     }
 }

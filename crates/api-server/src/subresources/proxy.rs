@@ -10,15 +10,17 @@ use hyper_util::rt::TokioIo;
 use object_model::{Status, StatusReason};
 use rand::RngExt;
 use resource_kinds::Lookup;
-use serde_json::Value;
+use serde_json::{Value, json};
 use tokio::net::TcpStream;
 use tower::ServiceExt;
 
 use crate::body::{BoxBody, BoxError, Segments, boxed};
+use crate::dynamic_admission;
 use crate::limits::PROXY_CONNECT_TIMEOUT;
 use crate::pipeline::{Answer, Call};
-use crate::query::decode;
+use crate::query::{decode, encode};
 use crate::registry::Resource;
+use crate::reply::warning_headers;
 use crate::server::ApiServer;
 use crate::storage::{self, SyncReads};
 
@@ -40,7 +42,34 @@ pub(super) async fn answer(
     call: Call,
     body: BoxBody,
 ) -> Result<Answer, Status> {
-    let path = path_behind(&call.info.path, resource.namespaced());
+    let path = path_behind(&call.info.path, resource.namespaced()).to_owned();
+    let asked = decode(&path, false);
+    let mut options = match asked.as_str() {
+        "" => json!({}),
+        path => json!({"path": path}),
+    };
+    let warnings = dynamic_admission::connect(server, resource, &call, &mut options).await?;
+    let path = match options["path"].as_str().unwrap_or_default() {
+        same if same == asked => path,
+        other => other.split('/').map(encode).collect::<Vec<_>>().join("/"),
+    };
+    let answer = pass_on(server, resource, &path, call, body).await?;
+    Ok(match answer {
+        Answer::Raw(mut response) => {
+            response.headers_mut().extend(warning_headers(&warnings));
+            Answer::Raw(response)
+        }
+        Answer::Reply(reply) => Answer::Reply(reply.with_warnings(&warnings)),
+    })
+}
+
+async fn pass_on(
+    server: &Arc<ApiServer>,
+    resource: &Resource,
+    path: &str,
+    call: Call,
+    body: BoxBody,
+) -> Result<Answer, Status> {
     if path.is_empty() && matches!(call.parts.method, Method::GET | Method::HEAD) {
         return redirect(&call);
     }

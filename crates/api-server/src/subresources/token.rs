@@ -17,7 +17,7 @@ use crate::registry::Resource;
 use crate::reply::Reply;
 use crate::server::ApiServer;
 use crate::writes::{Attempt, Validation, WriteOptions, admit};
-use crate::{decode, metadata, output, storage};
+use crate::{decode, dynamic_admission, metadata, output, storage};
 
 /// Who issues the tokens (upstream's default).
 pub(crate) const ISSUER: &str = "https://kubernetes.default.svc.cluster.local";
@@ -224,6 +224,12 @@ pub(super) async fn answer(
     let (namespace, name) = (&call.info.namespace, &call.info.name);
     let stored = server.must_read(resource, namespace, name).await?;
     let account = storage::decode(resource, &stored)?;
+    if request["spec"]["expirationSeconds"].is_null() {
+        request["spec"]["expirationSeconds"] = json!(SECONDS_DEFAULT);
+    }
+    let attempt = Attempt::of(call, resource, options);
+    admit(server, &attempt, Operation::Create, &mut request, None)?;
+    let warnings = dynamic_admission::admit_part(server, &attempt, &mut request).await?;
     let seconds = request["spec"]["expirationSeconds"]
         .as_i64()
         .unwrap_or(SECONDS_DEFAULT);
@@ -237,8 +243,6 @@ pub(super) async fn answer(
     if audiences.is_empty() {
         audiences.clone_from(&server.tokens.audiences);
     }
-    let attempt = Attempt::of(call, resource, options);
-    admit(server, &attempt, Operation::Create, &mut request, None)?;
     let mut bound = json!({
         "namespace": namespace,
         "serviceaccount": {"name": name, "uid": account["metadata"]["uid"]},
@@ -267,7 +271,7 @@ pub(super) async fn answer(
     request["status"] = json!({
         "token": signer.sign(&claims), "expirationTimestamp": metadata::time(end),
     });
-    output::value(call, &request, StatusCode::CREATED)
+    Ok(output::value(call, &request, StatusCode::CREATED)?.with_warnings(&warnings))
 }
 
 fn check_seconds(seconds: i64, name: &str) -> Result<(), Status> {

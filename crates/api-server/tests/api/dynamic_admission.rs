@@ -1,130 +1,12 @@
-//! Webhooks and policies: who else has a say in what is written (kubectl.md 10.5). A webhook runs in
-//! this process; it does what the test says and keeps what it was asked.
+//! Webhooks and policies: who else has a say in what is written (kubectl.md 10.5).
 
-use std::net::SocketAddr;
-use std::sync::{Arc, Mutex};
-
-use base64::Engine;
-use base64::engine::general_purpose::STANDARD;
-use certificates::{Authority, SubjectAltNames};
-use http::{Request, Response};
-use http_body_util::{BodyExt, Full};
-use hyper::body::{Bytes, Incoming};
-use hyper_util::rt::TokioIo;
 use serde_json::{Value, json};
-use tokio::net::TcpListener;
 
 use crate::harness::{Answer, Api, CONFIG_MAPS as MAPS, SETS, stateful_set};
-
-const GROUP: &str = "/apis/admissionregistration.k8s.io/v1";
-
-type Rule = dyn Fn(&Value) -> Value + Send + Sync;
-
-/// A webhook, and what it was asked.
-struct Hook {
-    address: SocketAddr,
-    bundle: String,
-    asked: Arc<Mutex<Vec<Value>>>,
-    serving: tokio::task::JoinHandle<()>,
-}
-
-impl Drop for Hook {
-    fn drop(&mut self) {
-        self.serving.abort();
-    }
-}
-
-impl Hook {
-    /// A webhook that answers as `rule` says, with the members of a response.
-    async fn start(rule: impl Fn(&Value) -> Value + Send + Sync + 'static) -> Self {
-        let directory = tempfile::tempdir().unwrap();
-        let authority = Authority::open_or_create(directory.path()).unwrap();
-        let names = SubjectAltNames {
-            addresses: ["127.0.0.1".parse().unwrap()].into(),
-            ..SubjectAltNames::default()
-        };
-        let identity = authority.server(&names).unwrap();
-        let chain = vec![identity.certificate_der()];
-        let key = identity.key_der();
-        let provider = Arc::new(rustls::crypto::ring::default_provider());
-        let config = rustls::ServerConfig::builder_with_provider(provider)
-            .with_safe_default_protocol_versions()
-            .unwrap()
-            .with_no_client_auth()
-            .with_single_cert(chain, key)
-            .unwrap();
-        let acceptor = tokio_rustls::TlsAcceptor::from(Arc::new(config));
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let address = listener.local_addr().unwrap();
-        let asked: Arc<Mutex<Vec<Value>>> = Arc::default();
-        let (rule, kept): (Arc<Rule>, _) = (Arc::new(rule), asked.clone());
-        let serving = tokio::spawn(async move {
-            while let Ok((stream, _)) = listener.accept().await {
-                let (acceptor, rule, kept) = (acceptor.clone(), rule.clone(), kept.clone());
-                tokio::spawn(async move {
-                    let Ok(stream) = acceptor.accept(stream).await else {
-                        return;
-                    };
-                    let service = hyper::service::service_fn(move |request| {
-                        answer(request, rule.clone(), kept.clone())
-                    });
-                    let http = hyper::server::conn::http1::Builder::new();
-                    drop(http.serve_connection(TokioIo::new(stream), service).await);
-                });
-            }
-        });
-        Self {
-            address,
-            bundle: STANDARD.encode(authority.ca_pem()),
-            asked,
-            serving,
-        }
-    }
-
-    fn asked(&self) -> Vec<Value> {
-        std::mem::take(&mut *self.asked.lock().unwrap())
-    }
-
-    /// A configuration that asks it about ConfigMaps.
-    fn configuration(&self, kind: &str, name: &str, more: Value) -> Value {
-        let mut hook = json!({"name": format!("{name}.example.com"), "sideEffects": "None",
-            "admissionReviewVersions": ["v1"], "timeoutSeconds": 5,
-            "clientConfig": {"url": format!("https://{}/x", self.address),
-                "caBundle": self.bundle},
-            "rules": [{"operations": ["*"], "apiGroups": [""], "apiVersions": ["v1"],
-                "resources": ["configmaps"]}]});
-        for (field, value) in more.as_object().into_iter().flatten() {
-            hook[field] = value.clone();
-        }
-        json!({"apiVersion": "admissionregistration.k8s.io/v1", "kind": kind,
-            "metadata": {"name": name}, "webhooks": [hook]})
-    }
-}
-
-async fn answer(
-    request: Request<Incoming>,
-    rule: Arc<Rule>,
-    kept: Arc<Mutex<Vec<Value>>>,
-) -> Result<Response<Full<Bytes>>, hyper::Error> {
-    let body = request.into_body().collect().await?.to_bytes();
-    let review: Value = serde_json::from_slice(&body).unwrap();
-    let mut response = rule(&review["request"]);
-    if response["uid"].is_null() {
-        response["uid"] = review["request"]["uid"].clone();
-    }
-    kept.lock().unwrap().push(review["request"].clone());
-    let answer = json!({"apiVersion": "admission.k8s.io/v1", "kind": "AdmissionReview",
-        "response": response});
-    Ok(Response::new(Full::new(Bytes::from(answer.to_string()))))
-}
+use crate::hook::{GROUP, Hook, MUTATING, VALIDATING, make, patch};
 
 fn map(name: &str, data: Value) -> Value {
     json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": name}, "data": data})
-}
-
-fn patch(operations: Value) -> Value {
-    json!({"allowed": true, "patchType": "JSONPatch",
-        "patch": STANDARD.encode(operations.to_string())})
 }
 
 /// The whole answer to the creation of a ConfigMap.
@@ -132,14 +14,6 @@ async fn post(api: &Api, object: Value) -> Answer {
     let headers = [("content-type", "application/json")];
     api.raw("POST", MAPS, &headers, object.to_string()).await
 }
-
-async fn make(api: &Api, plural: &str, object: Value) {
-    let (code, answer) = api.send("POST", &format!("{GROUP}/{plural}"), object).await;
-    assert_eq!(code, 201, "{answer}");
-}
-
-const VALIDATING: &str = "validatingwebhookconfigurations";
-const MUTATING: &str = "mutatingwebhookconfigurations";
 
 #[tokio::test]
 async fn a_webhook_is_told_of_a_write_and_may_refuse_it() {
@@ -365,7 +239,8 @@ async fn scales_are_shown_as_scales() {
     let why = "admission webhook \"few.example.com\" denied the request without explanation";
     assert_eq!(refused["message"], why);
     let asked = hook.asked();
-    assert_eq!(asked[0]["kind"]["kind"], "Scale");
+    let scale = json!({"group": "autoscaling", "version": "v1", "kind": "Scale"});
+    assert_eq!(asked[0]["kind"], scale);
     assert_eq!(asked[0]["subResource"], "scale");
     assert_eq!(asked[0]["oldObject"]["spec"]["replicas"], 1);
 }
@@ -494,4 +369,34 @@ async fn groups_that_are_served_have_their_objects() {
     let (code, refused) = api.send("POST", services, remote).await;
     assert_eq!(code, 422);
     assert_eq!(refused["details"]["causes"][0]["field"], "spec.service");
+}
+
+#[tokio::test]
+async fn each_webhook_of_a_configuration_has_owners_of_its_own() {
+    // kubectl.md 2.3, 2.4
+    let api = Api::new().await;
+    let hook = |name: &str| {
+        json!({"name": format!("{name}.example.com"), "sideEffects": "None",
+            "admissionReviewVersions": ["v1"], "clientConfig": {"url": "https://127.0.0.1/x"}})
+    };
+    let configuration = |hooks: Value| {
+        json!({"apiVersion": "admissionregistration.k8s.io/v1",
+            "kind": "ValidatingWebhookConfiguration", "metadata": {"name": "c"},
+            "webhooks": hooks})
+    };
+    let path = |manager: &str| format!("{GROUP}/{VALIDATING}/c?fieldManager={manager}");
+    for name in ["one", "two"] {
+        let config = configuration(json!([hook(name)]));
+        let (code, answer) = api.patch(&path(name), "apply", config).await;
+        assert!(code < 300, "{answer}");
+    }
+    let merge = json!({"webhooks": [{"name": "two.example.com", "timeoutSeconds": 3}]});
+    let (_, merged) = api.patch(&path("three"), "strategic", merge).await;
+    let seconds = |at: usize| merged["webhooks"][at]["timeoutSeconds"].clone();
+    assert_eq!((seconds(0), seconds(1)), (json!(10), json!(3)), "{merged}");
+    let nothing = configuration(json!([]));
+    let (_, left) = api.patch(&path("one"), "apply", nothing).await;
+    let names = left["webhooks"].as_array().unwrap().iter();
+    let names: Vec<&Value> = names.map(|hook| &hook["name"]).collect();
+    assert_eq!(names, ["two.example.com"]);
 }

@@ -6,6 +6,7 @@
 )]
 
 mod access;
+mod admission_of_parts;
 mod annotations;
 mod audit;
 mod bad_input;
@@ -16,10 +17,12 @@ mod deletion;
 mod dynamic_admission;
 mod encryption;
 mod harness;
+mod hook;
 mod hostile;
 mod impersonation;
 mod levels;
 mod listing;
+mod mutating_policies;
 mod network;
 mod nodes;
 mod pages;

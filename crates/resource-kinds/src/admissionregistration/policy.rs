@@ -78,23 +78,34 @@ impl Kind for ValidatingAdmissionPolicy {
 
     fn row(&self, object: &Value, now: Timestamp) -> Vec<Cell> {
         let spec = &object["spec"];
-        let settings = &spec["paramKind"];
-        let text = |field: &str| settings[field].as_str().unwrap_or_default();
-        let settings = if settings.is_object() {
-            format!("{}/{}", text("apiVersion"), text("kind"))
-        } else {
-            "<unset>".to_owned()
-        };
         vec![
             table::name(object),
             json!(table::count(&spec["validations"])),
-            json!(settings),
+            json!(settings_kind(spec)),
             table::age(object, now),
         ]
     }
 }
 
+/// The kind of objects with settings, as tables show it.
+pub(super) fn settings_kind(spec: &Value) -> String {
+    let settings = &spec["paramKind"];
+    let text = |field: &str| settings[field].as_str().unwrap_or_default();
+    if settings.is_object() {
+        format!("{}/{}", text("apiVersion"), text("kind"))
+    } else {
+        "<unset>".to_owned()
+    }
+}
+
 fn validate(spec: &At<'_>) -> Vec<FieldError> {
+    let mut errors = check_common(spec);
+    check_validations(spec, &mut errors);
+    errors
+}
+
+/// All that is wrong with what policies of either kind have.
+pub(super) fn check_common(spec: &At<'_>) -> Vec<FieldError> {
     let mut errors = Vec::new();
     errors.check_one_of(&spec.get("failurePolicy"), &["Fail", "Ignore"]);
     let settings = spec.get("paramKind");
@@ -124,7 +135,6 @@ fn validate(spec: &At<'_>) -> Vec<FieldError> {
         check_expression(&variable.get("expression"), &mut errors);
     }
     errors.extend(metadata::duplicates(&spec.get("variables"), "name"));
-    check_validations(spec, &mut errors);
     errors
 }
 
@@ -167,7 +177,7 @@ fn check_validations(spec: &At<'_>, errors: &mut Vec<FieldError>) {
     }
 }
 
-fn check_expression(at: &At<'_>, errors: &mut Vec<FieldError>) {
+pub(super) fn check_expression(at: &At<'_>, errors: &mut Vec<FieldError>) {
     if at.text().trim().is_empty() {
         let name = at.path.to_string();
         let name = name.rsplit('.').next().unwrap_or_default();

@@ -1,4 +1,4 @@
-//! admissionregistration.k8s.io/v1 ValidatingAdmissionPolicyBinding.
+//! admissionregistration.k8s.io/v1 ValidatingAdmissionPolicyBinding and MutatingAdmissionPolicyBinding.
 
 use jiff::Timestamp;
 use k8s_openapi::api::admissionregistration::v1 as api;
@@ -13,12 +13,25 @@ use crate::info::{Names, cluster};
 use crate::kind::{Cell, Column, Kind, KindInfo};
 use crate::{metadata, parts, table, workload};
 
-/// admissionregistration.k8s.io/v1 ValidatingAdmissionPolicyBinding: where a policy holds, with
-/// which settings, and what follows.
-#[derive(Debug)]
-pub struct ValidatingAdmissionPolicyBinding;
+/// Where a policy holds, with which settings, and, of one that refuses, what follows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PolicyBinding {
+    /// MutatingAdmissionPolicyBinding.
+    Mutating,
+    /// ValidatingAdmissionPolicyBinding.
+    Validating,
+}
 
-const INFO: KindInfo = cluster(Names {
+const MUTATING: KindInfo = cluster(Names {
+    group: GROUP,
+    kind: "MutatingAdmissionPolicyBinding",
+    list_kind: "MutatingAdmissionPolicyBindingList",
+    plural: "mutatingadmissionpolicybindings",
+    singular: "mutatingadmissionpolicybinding",
+    short: &[],
+});
+
+const VALIDATING: KindInfo = cluster(Names {
     group: GROUP,
     kind: "ValidatingAdmissionPolicyBinding",
     list_kind: "ValidatingAdmissionPolicyBindingList",
@@ -34,13 +47,19 @@ const COLUMNS: &[Column] = &[
     table::AGE,
 ];
 
-impl Kind for ValidatingAdmissionPolicyBinding {
+impl Kind for PolicyBinding {
     fn info(&self) -> &'static KindInfo {
-        &INFO
+        match self {
+            Self::Mutating => &MUTATING,
+            Self::Validating => &VALIDATING,
+        }
     }
 
     fn decode(&self, object: Value) -> Result<Value, String> {
-        decode::<api::ValidatingAdmissionPolicyBinding>(object)
+        match self {
+            Self::Mutating => decode::<api::MutatingAdmissionPolicyBinding>(object),
+            Self::Validating => decode::<api::ValidatingAdmissionPolicyBinding>(object),
+        }
     }
 
     fn default(&self, object: &mut Value) {
@@ -61,13 +80,13 @@ impl Kind for ValidatingAdmissionPolicyBinding {
 
     fn validate_create(&self, object: &Value) -> Vec<FieldError> {
         let mut errors = metadata::validate(self, object);
-        errors.extend(validate(&At::root(object).get("spec")));
+        errors.extend(self.validate(&At::root(object).get("spec")));
         errors
     }
 
     fn validate_update(&self, object: &Value, _old: &Value) -> Vec<FieldError> {
         let mut errors = metadata::validate_update(object);
-        errors.extend(validate(&At::root(object).get("spec")));
+        errors.extend(self.validate(&At::root(object).get("spec")));
         errors
     }
 
@@ -96,7 +115,17 @@ impl Kind for ValidatingAdmissionPolicyBinding {
     }
 }
 
-fn validate(spec: &At<'_>) -> Vec<FieldError> {
+impl PolicyBinding {
+    fn validate(self, spec: &At<'_>) -> Vec<FieldError> {
+        let mut errors = check_common(spec);
+        if self == Self::Validating {
+            check_actions(&spec.get("validationActions"), &mut errors);
+        }
+        errors
+    }
+}
+
+fn check_common(spec: &At<'_>) -> Vec<FieldError> {
     let mut errors = Vec::new();
     let policy = spec.get("policyName");
     errors.check_required_text(&policy, names::dns_subdomain);
@@ -120,7 +149,6 @@ fn validate(spec: &At<'_>) -> Vec<FieldError> {
     errors.extend(check_match(&matched));
     errors.extend(check_rules(&matched.get("resourceRules")));
     errors.extend(check_rules(&matched.get("excludeResourceRules")));
-    check_actions(&spec.get("validationActions"), &mut errors);
     errors
 }
 
@@ -150,8 +178,8 @@ mod tests {
 
     fn told(spec: Value) -> Vec<String> {
         let mut object = json!({"metadata": {"name": "few"}, "spec": spec});
-        ValidatingAdmissionPolicyBinding.default(&mut object);
-        let errors = ValidatingAdmissionPolicyBinding.validate_create(&object);
+        PolicyBinding::Validating.default(&mut object);
+        let errors = PolicyBinding::Validating.validate_create(&object);
         errors.iter().map(ToString::to_string).collect()
     }
 

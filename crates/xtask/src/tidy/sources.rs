@@ -79,6 +79,7 @@ const KINDS: &[&str] = &[
     "ip_address",
     "service_cidr",
     "webhook_configuration",
+    "mutating_policy",
     "policy_binding",
     "api_service",
     "horizontal_pod_autoscaler",

@@ -1,0 +1,153 @@
+//! Policies of either kind and the places where they hold: for which requests, and with which
+//! settings.
+
+use resource_kinds::Lookup;
+use serde_json::Value;
+
+use crate::matching::{rule_matches, selected};
+use crate::request::{Request, Subject};
+
+/// Group and plural of a kind that is served, by its version (`apps/v1`) and name.
+pub type PluralOf<'a> = dyn Fn(&str, &str) -> Option<(String, String)> + 'a;
+
+/// Where settings are looked for.
+#[derive(Clone, Copy)]
+pub struct Cluster<'a> {
+    /// All objects.
+    pub objects: &'a dyn Lookup,
+    /// All kinds.
+    pub plural_of: &'a PluralOf<'a>,
+}
+
+/// A policy, and one place where it holds.
+#[derive(Clone, Debug)]
+pub(crate) struct Bound<R> {
+    pub policy: String,
+    pub binding: String,
+    /// Both specs.
+    pub spec: Value,
+    pub bound: Value,
+    /// What the policy says, or why it cannot be read.
+    pub rules: Result<R, String>,
+}
+
+impl<R> Bound<R> {
+    /// The policies that are bound somewhere.
+    pub fn all(
+        policies: &[Value],
+        bindings: &[Value],
+        read: impl Fn(&Value) -> Result<R, String>,
+    ) -> Vec<Self> {
+        let name = |object: &Value| {
+            let name = object["metadata"]["name"].as_str();
+            name.unwrap_or_default().to_owned()
+        };
+        let mut bound = Vec::new();
+        for binding in bindings {
+            let wanted = &binding["spec"]["policyName"];
+            let found = policies
+                .iter()
+                .find(|one| one["metadata"]["name"] == *wanted);
+            let Some(policy) = found else { continue };
+            bound.push(Self {
+                policy: name(policy),
+                binding: name(binding),
+                spec: policy["spec"].clone(),
+                bound: binding["spec"].clone(),
+                rules: read(&policy["spec"]),
+            });
+        }
+        bound
+    }
+
+    /// As about which of the subjects the policy wants to be told of the request; `None` if it does
+    /// not hold for it.
+    pub fn wants(
+        &self,
+        request: &Request<'_>,
+        subjects: &[Subject<'_>],
+    ) -> Result<Option<usize>, String> {
+        let of_policy = holds(&self.spec["matchConstraints"], request, subjects, false)?;
+        let of_binding = holds(&self.bound["matchResources"], request, subjects, true)?;
+        Ok(of_policy.filter(|_| of_binding.is_some()))
+    }
+
+    /// Whether what goes wrong is no reason to refuse.
+    pub fn may_fail(&self) -> bool {
+        self.spec["failurePolicy"] == "Ignore"
+    }
+
+    /// The objects with settings: one null where the policy has none.
+    pub fn settings(
+        &self,
+        request: &Request<'_>,
+        cluster: &Cluster<'_>,
+    ) -> Result<Vec<Value>, String> {
+        let (kind, reference) = (&self.spec["paramKind"], &self.bound["paramRef"]);
+        if !kind.is_object() || !reference.is_object() {
+            return Ok(vec![Value::Null]);
+        }
+        let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+        let (version, name) = (text(&kind["apiVersion"]), text(&kind["kind"]));
+        let Some((group, plural)) = (cluster.plural_of)(&version, &name) else {
+            return Err(format!("paramKind {version}, Kind={name} is not served"));
+        };
+        let namespace = match text(&reference["namespace"]) {
+            none if none.is_empty() => request.namespace.to_owned(),
+            namespace => namespace,
+        };
+        let found: Vec<Value> = match text(&reference["name"]) {
+            name if !name.is_empty() => cluster
+                .objects
+                .get(&group, &plural, &namespace, &name)
+                .into_iter()
+                .collect(),
+            _ => {
+                let selector = object_model::LabelSelector::from_json(&reference["selector"]);
+                let selector = selector.map_err(|error| error.to_string())?;
+                let mut all = cluster.objects.list(&group, &plural, &namespace);
+                all.retain(|object| selector.matches_object(object));
+                all
+            }
+        };
+        if found.is_empty() && reference["parameterNotFoundAction"] != "Allow" {
+            return Err(
+                "no params found for policy binding with `Deny` parameterNotFoundAction".to_owned(),
+            );
+        }
+        Ok(found)
+    }
+}
+
+/// As about which of the subjects a request is among those that a match means; an empty list of rules
+/// means all of them where that is allowed.
+fn holds(
+    part: &Value,
+    request: &Request<'_>,
+    subjects: &[Subject<'_>],
+    all: bool,
+) -> Result<Option<usize>, String> {
+    if !part.is_object() {
+        return Ok(all.then_some(0));
+    }
+    let subjects = if part["matchPolicy"] == "Exact" {
+        subjects.get(..1).unwrap_or_default()
+    } else {
+        subjects
+    };
+    let first = |list: &Value| {
+        let rules = list.as_array().map_or(&[][..], Vec::as_slice);
+        let any = |subject: &Subject<'_>| {
+            let mut rules = rules.iter();
+            rules.any(|rule| rule_matches(rule, &subject.target, request))
+        };
+        subjects.iter().position(any)
+    };
+    let rules = &part["resourceRules"];
+    let unbounded = all && rules.as_array().is_none_or(Vec::is_empty);
+    let matched = if unbounded { Some(0) } else { first(rules) };
+    if matched.is_none() || first(&part["excludeResourceRules"]).is_some() {
+        return Ok(None);
+    }
+    Ok(selected(part, request)?.then_some(0).and(matched))
+}

@@ -1,0 +1,365 @@
+//! MutatingAdmissionPolicies: for which requests they hold, and what they change.
+
+use custom_resources::Expression;
+use object_model::{Cause, Status, StatusReason};
+use serde_json::Value;
+
+use crate::binding::{Bound, Cluster};
+use crate::expressions::{Condition, Met, Variables, conditions, making, met, names};
+use crate::request::{Request, Subject};
+
+/// All policies that change what is written, and where they hold.
+#[derive(Clone, Debug, Default)]
+pub struct MutatingPolicies {
+    bound: Vec<MutatingPolicy>,
+}
+
+/// A policy, and one place where it holds.
+#[derive(Clone, Debug)]
+pub struct MutatingPolicy(Bound<Changes>);
+
+/// What a policy changes.
+#[derive(Clone, Debug)]
+struct Changes {
+    conditions: Vec<Condition>,
+    variables: Variables,
+    mutations: Vec<Mutation>,
+}
+
+#[derive(Clone, Debug)]
+enum Mutation {
+    Apply(Expression),
+    Json(Expression),
+}
+
+/// One change.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Patch {
+    /// A part of an object, to be merged into what is there.
+    Apply(Value),
+    /// A JSON patch.
+    Json(Value),
+}
+
+impl MutatingPolicies {
+    /// The policies that are bound somewhere, in the order of their names and then of their
+    /// bindings'.
+    pub fn new(policies: &[Value], bindings: &[Value]) -> Self {
+        let mut bound = Bound::all(policies, bindings, Changes::read);
+        bound.sort_by(|one, two| (&one.policy, &one.binding).cmp(&(&two.policy, &two.binding)));
+        Self {
+            bound: bound.into_iter().map(MutatingPolicy).collect(),
+        }
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.bound.is_empty()
+    }
+
+    /// One after the other.
+    pub fn iter(&self) -> impl Iterator<Item = &MutatingPolicy> {
+        self.bound.iter()
+    }
+}
+
+impl Changes {
+    fn read(spec: &Value) -> Result<Self, String> {
+        let params = spec["paramKind"].is_object();
+        let all = names(params, true);
+        let list = spec["mutations"].as_array().into_iter().flatten();
+        let mutations = list.map(|one| match one["patchType"].as_str() {
+            Some("JSONPatch") => making(&one["jsonPatch"]["expression"], &all).map(Mutation::Json),
+            _ => making(&one["applyConfiguration"]["expression"], &all).map(Mutation::Apply),
+        });
+        Ok(Self {
+            conditions: conditions(&spec["matchConditions"], params)?,
+            variables: Variables::read(&spec["variables"], &all)?,
+            mutations: mutations.collect::<Result<_, String>>()?,
+        })
+    }
+}
+
+impl MutatingPolicy {
+    /// Whether it wants to be asked again after others have changed the object.
+    pub fn asked_again(&self) -> bool {
+        self.0.spec["reinvocationPolicy"] == "IfNeeded"
+    }
+
+    /// How many changes it makes.
+    pub fn changes(&self) -> usize {
+        self.0
+            .rules
+            .as_ref()
+            .map_or(0, |rules| rules.mutations.len())
+    }
+
+    /// As about which of the subjects the policy wants to be told of the request, the first of which is
+    /// the request's own; and with which settings: one null where it has none. `None` if it does not
+    /// hold for it.
+    ///
+    /// # Errors
+    /// The refusal, where it could not be found out and the policy must not fail.
+    pub fn wants(
+        &self,
+        request: &Request<'_>,
+        subjects: &[Subject<'_>],
+        cluster: &Cluster<'_>,
+    ) -> Result<Option<(usize, Vec<Value>)>, Status> {
+        let wanted = || -> Result<Option<(usize, Vec<Value>)>, String> {
+            let Some(place) = self.0.wants(request, subjects)? else {
+                return Ok(None);
+            };
+            self.0.rules.as_ref().map_err(Clone::clone)?;
+            Ok(Some((place, self.0.settings(request, cluster)?)))
+        };
+        self.unless_it_may_fail(request, wanted())
+    }
+
+    /// Whether its conditions hold with some settings.
+    ///
+    /// # Errors
+    /// As of [`wants`](Self::wants).
+    pub fn applies(&self, request: &Request<'_>, settings: &Value) -> Result<bool, Status> {
+        let Ok(rules) = &self.0.rules else {
+            return Ok(false);
+        };
+        let mut values = request.values();
+        values.add("params", settings);
+        let applies = match met(&rules.conditions, &values) {
+            Met::Yes => Ok(Some(true)),
+            Met::No => Ok(None),
+            Met::Unknown(why) => Err(why),
+        };
+        let applies = self.unless_it_may_fail(request, applies)?;
+        Ok(applies.is_some())
+    }
+
+    /// One of its changes to the object of a request.
+    ///
+    /// # Errors
+    /// What could not be worked out.
+    pub fn change(
+        &self,
+        number: usize,
+        request: &Request<'_>,
+        settings: &Value,
+    ) -> Result<Option<Patch>, String> {
+        let rules = self.0.rules.as_ref().map_err(Clone::clone)?;
+        let mut values = request.values();
+        values.add("params", settings);
+        rules.variables.add_to(&mut values);
+        match rules.mutations.get(number) {
+            None => Ok(None),
+            Some(Mutation::Apply(expression)) => {
+                let made = expression.say(&values)?.to_object()?;
+                Ok(Some(Patch::Apply(made)))
+            }
+            Some(Mutation::Json(expression)) => {
+                let made = expression.say(&values)?.to_patch()?;
+                Ok(Some(Patch::Json(made)))
+            }
+        }
+    }
+
+    /// What was found; nothing where it could not be and the policy may fail.
+    ///
+    /// # Errors
+    /// The refusal, where it must not.
+    pub fn unless_it_may_fail<T>(
+        &self,
+        request: &Request<'_>,
+        found: Result<Option<T>, String>,
+    ) -> Result<Option<T>, Status> {
+        match found {
+            Ok(found) => Ok(found),
+            Err(_) if self.0.may_fail() => Ok(None),
+            Err(why) => Err(self.refusal(request, &why)),
+        }
+    }
+
+    fn refusal(&self, request: &Request<'_>, why: &str) -> Status {
+        let Bound {
+            policy, binding, ..
+        } = &self.0;
+        let text = format!("policy '{policy}' with binding '{binding}' denied request: {why}");
+        let target = &request.subject.target;
+        let mut status = Status::forbidden(target.group, target.plural, request.name, why);
+        status.reason = StatusReason::Invalid;
+        status.message.clone_from(&text);
+        if let Some(details) = &mut status.details {
+            details.causes.push(Cause {
+                reason: String::new(),
+                message: text,
+                field: String::new(),
+            });
+        }
+        status
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use resource_kinds::{Lookup, Scope};
+    use serde_json::json;
+
+    use super::*;
+    use crate::matching::Target;
+    use crate::request::ObjectKind;
+
+    /// A cluster with one object of settings.
+    struct Settings;
+
+    impl Lookup for Settings {
+        fn get(&self, _: &str, plural: &str, namespace: &str, name: &str) -> Option<Value> {
+            let found = (plural, namespace, name) == ("configmaps", "d", "settings");
+            found.then(|| json!({"metadata": {"name": "settings"}, "data": {"team": "red"}}))
+        }
+
+        fn list(&self, _: &str, _: &str, _: &str) -> Vec<Value> {
+            Vec::new()
+        }
+    }
+
+    fn policy(spec: Value) -> Value {
+        let mut object = json!({"metadata": {"name": "p"}, "spec": {
+            "failurePolicy": "Fail",
+            "matchConstraints": {"resourceRules": [{"operations": ["CREATE"], "apiGroups": [""],
+                "apiVersions": ["v1"], "resources": ["pods"]}]}}});
+        for (field, value) in spec.as_object().into_iter().flatten() {
+            object["spec"][field] = value.clone();
+        }
+        object
+    }
+
+    /// What a policy makes of a pod: its patches.
+    fn patches(spec: Value, binding: Value) -> Result<Vec<Patch>, Status> {
+        let mut bound = json!({"metadata": {"name": "b"}, "spec": {"policyName": "p"}});
+        for (field, value) in binding.as_object().into_iter().flatten() {
+            bound["spec"][field] = value.clone();
+        }
+        let policies = MutatingPolicies::new(&[policy(spec)], &[bound]);
+        let subject = Subject {
+            target: Target {
+                group: "",
+                version: "v1",
+                plural: "pods",
+                subresource: "",
+                scope: Scope::Namespaced,
+            },
+            kind: ObjectKind {
+                group: "",
+                version: "v1",
+                kind: "Pod",
+            },
+        };
+        let object = json!({"metadata": {"name": "web"}, "spec": {"priority": 3}});
+        let request = Request {
+            uid: "u",
+            operation: "CREATE",
+            subject,
+            requested: subject,
+            namespace: "d",
+            name: "web",
+            user: json!({"username": "me"}),
+            object: &object,
+            old: &Value::Null,
+            dry_run: false,
+            options: Value::Null,
+            namespace_object: &Value::Null,
+        };
+        let plural_of = |_: &str, kind: &str| {
+            (kind == "ConfigMap").then(|| (String::new(), "configmaps".into()))
+        };
+        let cluster = Cluster {
+            objects: &Settings,
+            plural_of: &plural_of,
+        };
+        let mut patches = Vec::new();
+        for policy in policies.iter() {
+            let Some((_, all)) = policy.wants(&request, &[subject], &cluster)? else {
+                continue;
+            };
+            for settings in all {
+                if !policy.applies(&request, &settings)? {
+                    continue;
+                }
+                for number in 0..policy.changes() {
+                    let patch = policy.change(number, &request, &settings);
+                    patches.extend(policy.unless_it_may_fail(&request, patch)?);
+                }
+            }
+        }
+        Ok(patches)
+    }
+
+    fn applying(expression: &str) -> Value {
+        json!([{"patchType": "ApplyConfiguration", "applyConfiguration":
+            {"expression": expression}}])
+    }
+
+    #[test]
+    fn changes_are_made_of_the_request_settings_and_variables() {
+        let spec = json!({
+            "paramKind": {"apiVersion": "v1", "kind": "ConfigMap"},
+            "variables": [{"name": "next", "expression": "object.spec.priority + 1"}],
+            "mutations": [
+                {"patchType": "ApplyConfiguration", "applyConfiguration": {"expression":
+                    "Object{metadata: Object.metadata{labels: {'team': params.data.team}}}"}},
+                {"patchType": "JSONPatch", "jsonPatch": {"expression":
+                    "[JSONPatch{op: 'replace', path: '/spec/priority', value: variables.next}]"}},
+            ],
+        });
+        let bound = json!({"paramRef": {"name": "settings"}});
+        assert_eq!(
+            patches(spec.clone(), bound).unwrap(),
+            [
+                Patch::Apply(json!({"metadata": {"labels": {"team": "red"}}})),
+                Patch::Json(json!([{"op": "replace", "path": "/spec/priority", "value": 4}])),
+            ]
+        );
+        let other = patches(spec, json!({"paramRef": {"name": "other"}})).unwrap_err();
+        assert!(other.message.contains("no params found"), "{other:?}");
+    }
+
+    #[test]
+    fn conditions_and_places_say_where_it_holds() {
+        let spec = |condition: &str| {
+            json!({"matchConditions": [{"name": "c", "expression": condition}],
+                "mutations": applying("Object{}")})
+        };
+        assert_eq!(
+            patches(spec("object.spec.priority > 2"), json!({}))
+                .unwrap()
+                .len(),
+            1
+        );
+        assert_eq!(
+            patches(spec("object.spec.priority > 3"), json!({}))
+                .unwrap()
+                .len(),
+            0
+        );
+        let elsewhere = json!({"matchResources": {"resourceRules": [{"operations": ["UPDATE"],
+            "apiGroups": [""], "apiVersions": ["v1"], "resources": ["pods"]}]}});
+        assert_eq!(patches(spec("true"), elsewhere).unwrap().len(), 0);
+    }
+
+    #[test]
+    fn what_cannot_be_worked_out_counts_as_the_policy_says() {
+        let spec = |policy: &str| {
+            json!({"failurePolicy": policy,
+                "mutations": applying("Object{spec: Object.spec{a: object.spec.missing}}")})
+        };
+        let refused = patches(spec("Fail"), json!({})).unwrap_err();
+        assert_eq!((refused.code, refused.reason), (403, StatusReason::Invalid));
+        assert!(
+            refused
+                .message
+                .starts_with("policy 'p' with binding 'b' denied request: "),
+            "{}",
+            refused.message
+        );
+        assert_eq!(patches(spec("Ignore"), json!({})), Ok(Vec::new()));
+    }
+}

@@ -1,0 +1,133 @@
+//! A webhook that runs in this process: it does what the test says and keeps what it was asked.
+
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex};
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use certificates::{Authority, SubjectAltNames};
+use http::{Request, Response};
+use http_body_util::{BodyExt, Full};
+use hyper::body::{Bytes, Incoming};
+use hyper_util::rt::TokioIo;
+use serde_json::{Value, json};
+use tokio::net::TcpListener;
+
+use crate::harness::Api;
+
+pub const GROUP: &str = "/apis/admissionregistration.k8s.io/v1";
+
+type Rule = dyn Fn(&Value) -> Value + Send + Sync;
+
+/// A webhook, and what it was asked.
+pub struct Hook {
+    address: SocketAddr,
+    bundle: String,
+    asked: Arc<Mutex<Vec<Value>>>,
+    serving: tokio::task::JoinHandle<()>,
+}
+
+impl Drop for Hook {
+    fn drop(&mut self) {
+        self.serving.abort();
+    }
+}
+
+impl Hook {
+    /// A webhook that answers as `rule` says, with the members of a response.
+    pub async fn start(rule: impl Fn(&Value) -> Value + Send + Sync + 'static) -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let authority = Authority::open_or_create(directory.path()).unwrap();
+        let names = SubjectAltNames {
+            addresses: ["127.0.0.1".parse().unwrap()].into(),
+            ..SubjectAltNames::default()
+        };
+        let identity = authority.server(&names).unwrap();
+        let chain = vec![identity.certificate_der()];
+        let key = identity.key_der();
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let config = rustls::ServerConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_no_client_auth()
+            .with_single_cert(chain, key)
+            .unwrap();
+        let acceptor = tokio_rustls::TlsAcceptor::from(Arc::new(config));
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let asked: Arc<Mutex<Vec<Value>>> = Arc::default();
+        let (rule, kept): (Arc<Rule>, _) = (Arc::new(rule), asked.clone());
+        let serving = tokio::spawn(async move {
+            while let Ok((stream, _)) = listener.accept().await {
+                let (acceptor, rule, kept) = (acceptor.clone(), rule.clone(), kept.clone());
+                tokio::spawn(async move {
+                    let Ok(stream) = acceptor.accept(stream).await else {
+                        return;
+                    };
+                    let service = hyper::service::service_fn(move |request| {
+                        answer(request, rule.clone(), kept.clone())
+                    });
+                    let http = hyper::server::conn::http1::Builder::new();
+                    drop(http.serve_connection(TokioIo::new(stream), service).await);
+                });
+            }
+        });
+        Self {
+            address,
+            bundle: STANDARD.encode(authority.ca_pem()),
+            asked,
+            serving,
+        }
+    }
+
+    pub fn asked(&self) -> Vec<Value> {
+        std::mem::take(&mut *self.asked.lock().unwrap())
+    }
+
+    /// A configuration that asks it about ConfigMaps.
+    pub fn configuration(&self, kind: &str, name: &str, more: Value) -> Value {
+        let mut hook = json!({"name": format!("{name}.example.com"), "sideEffects": "None",
+            "admissionReviewVersions": ["v1"], "timeoutSeconds": 5,
+            "clientConfig": {"url": format!("https://{}/x", self.address),
+                "caBundle": self.bundle},
+            "rules": [{"operations": ["*"], "apiGroups": [""], "apiVersions": ["v1"],
+                "resources": ["configmaps"]}]});
+        for (field, value) in more.as_object().into_iter().flatten() {
+            hook[field] = value.clone();
+        }
+        json!({"apiVersion": "admissionregistration.k8s.io/v1", "kind": kind,
+            "metadata": {"name": name}, "webhooks": [hook]})
+    }
+}
+
+async fn answer(
+    request: Request<Incoming>,
+    rule: Arc<Rule>,
+    kept: Arc<Mutex<Vec<Value>>>,
+) -> Result<Response<Full<Bytes>>, hyper::Error> {
+    let body = request.into_body().collect().await?.to_bytes();
+    let review: Value = serde_json::from_slice(&body).unwrap();
+    let mut response = rule(&review["request"]);
+    if response["uid"].is_null() {
+        response["uid"] = review["request"]["uid"].clone();
+    }
+    kept.lock().unwrap().push(review["request"].clone());
+    let answer = json!({"apiVersion": "admission.k8s.io/v1", "kind": "AdmissionReview",
+        "response": response});
+    Ok(Response::new(Full::new(Bytes::from(answer.to_string()))))
+}
+
+/// An answer that changes the object.
+pub fn patch(operations: Value) -> Value {
+    json!({"allowed": true, "patchType": "JSONPatch",
+        "patch": STANDARD.encode(operations.to_string())})
+}
+
+/// Creates a webhook's configuration, a policy or a binding.
+pub async fn make(api: &Api, plural: &str, object: Value) {
+    let (code, answer) = api.send("POST", &format!("{GROUP}/{plural}"), object).await;
+    assert_eq!(code, 201, "{answer}");
+}
+
+pub const VALIDATING: &str = "validatingwebhookconfigurations";
+pub const MUTATING: &str = "mutatingwebhookconfigurations";
