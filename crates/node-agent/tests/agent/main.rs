@@ -10,6 +10,7 @@ mod admission;
 mod ephemeral;
 mod faults;
 mod node;
+mod own_users;
 mod pods;
 mod pressure;
 mod registry;
@@ -59,11 +60,14 @@ const TESTS: &[(&str, Test)] = tests![
     restarts::a_stopped_node_brings_its_pods_back,
     restarts::pods_that_are_gone_are_cleared_away,
     restarts::a_lost_sandbox_is_made_again,
+    restarts::one_container_may_have_all_start_anew,
     spec::kernel_parameters_are_the_pods_own_or_refused,
     spec::images_are_volumes_and_files_of_the_node_are_profiles,
     spec::files_of_objects_change_at_once_but_not_those_mounted_alone,
     spec::an_init_container_may_write_the_environment,
     spec::a_pod_that_writes_more_than_it_may_is_driven_out,
+    own_users::all_of_a_pod_has_the_same_users_and_its_files_theirs,
+    own_users::what_cannot_be_shown_with_its_users_is_refused,
     pressure::who_uses_most_over_its_request_goes_first,
     pressure::a_full_disk_costs_logs_of_ended_pods_then_the_pod_that_wrote_most,
     pressure::images_that_nobody_uses_make_room,

@@ -1,10 +1,11 @@
 //! Agents that end and begin while pods go on.
 
+use k8s_openapi::api::core::v1::Pod;
 use node_agent::OnShutdown;
 use serde_json::json;
 
 use crate::pods::SLEEP;
-use crate::world::{World, is_ready, state};
+use crate::world::{World, condition, is_ready, state};
 
 fn spec() -> serde_json::Value {
     json!({"containers": [{"name": "c", "command": ["sh", "-c", SLEEP]}]})
@@ -111,5 +112,39 @@ pub async fn a_lost_sandbox_is_made_again() {
     let again = |pod: &_| is_ready(pod) && state(pod, "c").1 == 1;
     world.until("p", "made again", again).await;
     assert_eq!(world.runtime.sandboxes().await.unwrap().len(), 1);
+    world.end().await;
+}
+
+pub async fn one_container_may_have_all_start_anew() {
+    // statefulset.md 12.4
+    let world = World::started("restartall").await;
+    let cache = json!([{"name": "cache", "mountPath": "/cache"}]);
+    let ask = format!("test -e /cache/asked || {{ touch /cache/asked; exit 42; }}; {SLEEP}");
+    let rules = json!([{"action": "RestartAllContainers",
+        "exitCodes": {"operator": "In", "values": [42]}}]);
+    let spec = json!({
+        "restartPolicy": "Never",
+        "initContainers": [{"name": "i", "volumeMounts": cache,
+            "command": ["sh", "-c", "echo x >> /cache/runs; cat /cache/runs"]}],
+        "containers": [
+            {"name": "asks", "command": ["sh", "-c", ask], "volumeMounts": cache,
+                "restartPolicy": "Never", "restartPolicyRules": rules},
+            {"name": "other", "command": ["sh", "-c", SLEEP]}],
+        "volumes": [{"name": "cache", "emptyDir": {}}]});
+    world.pod("p", spec).await;
+    let anew = |pod: &Pod| {
+        is_ready(pod)
+            && ["i", "asks", "other"]
+                .iter()
+                .all(|name| state(pod, name).1 == 1)
+    };
+    let pod = world.until("p", "all of it anew", anew).await;
+    assert_eq!(world.logs("p", "i").await, "x\nx\n");
+    assert_eq!(
+        condition(&pod, "AllContainersRestarting"),
+        "False ContainerExited Container asks exited with code 42, triggering pod restart"
+    );
+    world.delete("p").await;
+    world.gone("p").await;
     world.end().await;
 }

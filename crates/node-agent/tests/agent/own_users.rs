@@ -1,0 +1,151 @@
+//! Pods with users of their own: `hostUsers: false` (KEP-127).
+
+use std::os::unix::fs::MetadataExt;
+
+use k8s_openapi::api::core::v1::{ConfigMap, Pod, Secret};
+use kube::api::{Patch, PatchParams};
+use node_agent::OnShutdown;
+use serde_json::json;
+
+use crate::pods::SLEEP;
+use crate::world::{IMAGE, World, state};
+
+pub async fn all_of_a_pod_has_the_same_users_and_its_files_theirs() {
+    // statefulset.md 12.16
+    let mut world = World::new("ownusers").await;
+    world.start(OnShutdown::LeavePods).await;
+    world
+        .create::<ConfigMap>(json!({"metadata": {"name": "m"}, "data": {"a": "1"}}))
+        .await;
+    world
+        .create::<Secret>(json!({"metadata": {"name": "s"}, "stringData": {"p": "pw"}}))
+        .await;
+    let host = world.dir.join("host");
+    let ids = "busybox stat -L -c '%u:%g %n'";
+    let script = format!(
+        "cat /proc/self/uid_map; {ids} /bin/busybox /etc/hosts /m/a /s/p /t/token /image/bin/busybox \
+         /cache/early; touch /cache/late /mem/x /host/file; {ids} /cache/late /mem/x /host/file; \
+         echo end > /dev/termination-log; echo ran $(busybox id -u); {SLEEP}"
+    );
+    let mounts = json!([
+        {"name": "m", "mountPath": "/m"}, {"name": "s", "mountPath": "/s"},
+        {"name": "t", "mountPath": "/t"}, {"name": "cache", "mountPath": "/cache"},
+        {"name": "mem", "mountPath": "/mem"}, {"name": "host", "mountPath": "/host"},
+        {"name": "image", "mountPath": "/image"}]);
+    let probe = json!({"exec": {"command": ["sh", "-c",
+        "test $(busybox id -u) = 0 && touch /cache/probed"]}});
+    let spec = json!({
+        "hostUsers": false,
+        "securityContext": {"fsGroup": 2000},
+        "initContainers": [{"name": "i", "command": ["touch", "/cache/early"],
+            "securityContext": {"runAsUser": 1000},
+            "volumeMounts": [{"name": "cache", "mountPath": "/cache"}]}],
+        "containers": [{"name": "c", "command": ["sh", "-c", script], "volumeMounts": mounts,
+            "readinessProbe": probe}],
+        "volumes": [
+            {"name": "m", "configMap": {"name": "m"}},
+            {"name": "s", "secret": {"secretName": "s", "defaultMode": 256}},
+            {"name": "t", "projected": {"sources": [
+                {"serviceAccountToken": {"path": "token", "expirationSeconds": 3600}}]}},
+            {"name": "cache", "emptyDir": {}},
+            {"name": "mem", "emptyDir": {"medium": "Memory", "sizeLimit": "1Mi"}},
+            {"name": "image", "image": {"reference": IMAGE, "pullPolicy": "IfNotPresent"}},
+            {"name": "host", "hostPath": {"path": host, "type": "DirectoryOrCreate"}}]});
+    world.pod("p", spec).await;
+    let pod = world.ready("p").await;
+    let log = world.logged("p", "c", "ran").await;
+    let map = log.lines().next().unwrap().to_owned();
+    let numbers: Vec<u32> = map
+        .split_whitespace()
+        .map(|number| number.parse().unwrap())
+        .collect();
+    assert!(numbers[0] == 0 && numbers[1] >= 65_536 && numbers[2] == 65_536);
+    let rest: Vec<&str> = log.lines().skip(1).collect();
+    let expected = [
+        "0:0 /bin/busybox",
+        "0:0 /etc/hosts",
+        "0:2000 /m/a",
+        "0:2000 /s/p",
+        "0:2000 /t/token",
+        "0:0 /image/bin/busybox",
+        "1000:2000 /cache/early",
+        "0:2000 /cache/late",
+        "0:2000 /mem/x",
+        "0:0 /host/file",
+        "ran 0",
+    ];
+    assert_eq!(rest, expected);
+    let user = pod.status.unwrap().container_statuses.unwrap()[0]
+        .user
+        .clone();
+    assert_eq!(user.unwrap().linux.unwrap().uid, 0);
+    // On disk everything belongs to whom it would belong without.
+    let volumes = format!(
+        "default_p_{}/.state/volumes/cache",
+        pod.metadata.uid.unwrap()
+    );
+    let cache = world.dir.join("pods").join(volumes);
+    for (path, owner) in [
+        (cache.join("early"), (1000, 2000)),
+        (cache.join("late"), (0, 2000)),
+        (cache.join("probed"), (0, 2000)),
+        (host.join("file"), (0, 0)),
+    ] {
+        let found = std::fs::metadata(&path).unwrap();
+        assert_eq!((found.uid(), found.gid()), owner, "{}", path.display());
+    }
+    // A new agent, and who looks into the pod, find the same users.
+    world.stop().await;
+    world.start(OnShutdown::StopPods).await;
+    let debugger = json!({"name": "debug", "image": IMAGE, "targetContainerName": "c",
+        "command": ["sh", "-c", "cat /proc/1/uid_map; busybox readlink /proc/1/ns/user; \
+            busybox readlink /proc/self/ns/user"]});
+    let patch = Patch::Strategic(json!({"spec": {"ephemeralContainers": [debugger]}}));
+    let pods = world.api::<Pod>();
+    pods.patch_ephemeral_containers("p", &PatchParams::default(), &patch)
+        .await
+        .unwrap();
+    let has_looked = |pod: &Pod| {
+        let status = pod.status.clone().unwrap_or_default();
+        let ephemeral = status.ephemeral_container_statuses.unwrap_or_default();
+        let states = ephemeral.into_iter().filter_map(|status| status.state);
+        states
+            .last()
+            .is_some_and(|state| state.terminated.is_some())
+    };
+    world.until("p", "looked into", has_looked).await;
+    let seen = world.logged("p", "debug", "user:[").await;
+    let seen: Vec<&str> = seen.lines().collect();
+    assert_eq!((seen[0], seen[1]), (map.as_str(), seen[2]));
+    // Another pod has others.
+    let other = json!({"hostUsers": false, "containers": [{"name": "c",
+        "command": ["sh", "-c", format!("cat /proc/self/uid_map; echo ran; {SLEEP}")]}]});
+    world.pod("other", other).await;
+    world.ready("other").await;
+    assert!(!world.logged("other", "c", "ran").await.contains(&map));
+    for name in ["p", "other"] {
+        world.delete(name).await;
+        world.gone(name).await;
+    }
+    let mounts = std::fs::read_to_string("/proc/self/mountinfo").unwrap();
+    assert!(!mounts.contains(world.dir.to_str().unwrap()), "{mounts}");
+    world.end().await;
+}
+
+pub async fn what_cannot_be_shown_with_its_users_is_refused() {
+    // statefulset.md 12.16
+    let world = World::started("ownusersno").await;
+    let spec = json!({"hostUsers": false, "containers": [
+            {"name": "c", "command": ["sh", "-c", SLEEP],
+                "volumeMounts": [{"name": "node", "mountPath": "/node"}]}],
+        "volumes": [{"name": "node", "hostPath": {"path": "/proc"}}]});
+    world.pod("p", spec).await;
+    let refused = |pod: &Pod| state(pod, "c").0 == "CreateContainerError";
+    world.until("p", "refused", refused).await;
+    world
+        .event("p", "cannot show the ids of the pod's user namespace")
+        .await;
+    world.delete("p").await;
+    world.gone("p").await;
+    world.end().await;
+}
