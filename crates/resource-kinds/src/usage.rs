@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 
 use crate::pod_template;
 
-mod pod;
+pub(crate) mod pod;
 
 /// Group and plural of the quotas themselves.
 pub const QUOTAS: (&str, &str) = ("", "resourcequotas");

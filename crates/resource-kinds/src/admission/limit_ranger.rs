@@ -1,11 +1,13 @@
 //! What containers, pods and claims get, and may have, by the LimitRanges of their namespace.
 
-use object_model::{Quantity, Status};
-use serde_json::{Value, json};
+use object_model::Status;
+use serde_json::Value;
 
-use super::{Admission, AdmissionRequest, creates, forbidden};
+use super::{Admission, AdmissionRequest, Operation, creates, forbidden};
 use crate::kind::Lookup;
 use crate::parts;
+use crate::usage::Amounts;
+use crate::usage::pod::{Side, amounts, together};
 
 /// Says what was filled in.
 const ANNOTATION: &str = "kubernetes.io/limit-ranger";
@@ -23,8 +25,11 @@ impl Admission for LimitRanger {
         object: &mut Value,
         cluster: &dyn Lookup,
     ) -> Result<(), Status> {
-        let pod = creates(request, "pods");
-        if !pod && !creates(request, "persistentvolumeclaims") {
+        let resizes = request.operation == Operation::Update
+            && request.group.is_empty()
+            && (request.plural, request.subresource) == ("pods", "resize");
+        let pod = resizes || creates(request, "pods");
+        if !pod && !writes(request, "persistentvolumeclaims") {
             return Ok(());
         }
         let items: Vec<Value> = cluster
@@ -37,18 +42,21 @@ impl Admission for LimitRanger {
         if pod {
             let filled = fill(object, of("Container"));
             annotate(object, &filled);
+            let spec = &object["spec"];
             for item in of("Container") {
-                for container in list(&object["spec"]["containers"]) {
-                    check(item, "Container", &container["resources"], &mut errors);
+                let containers = list(&spec["containers"]).iter();
+                for container in containers.chain(list(&spec["initContainers"])) {
+                    let given = Given::of(&container["resources"]);
+                    given.check_pod(item, "Container", &mut errors);
                 }
             }
             for item in of("Pod") {
-                check(item, "Pod", &sum(object), &mut errors);
+                Given::together(spec).check_pod(item, "Pod", &mut errors);
             }
         } else {
             for item in of("PersistentVolumeClaim") {
-                let resources = &object["spec"]["resources"];
-                check(item, "PersistentVolumeClaim", resources, &mut errors);
+                let given = Given::of(&object["spec"]["resources"]);
+                given.check_claim(item, &mut errors);
             }
         }
         match errors.as_slice() {
@@ -61,6 +69,13 @@ impl Admission for LimitRanger {
             )),
         }
     }
+}
+
+/// Whether an object of the core group is created or changed as a whole.
+fn writes(request: &AdmissionRequest<'_>, plural: &str) -> bool {
+    let changes = request.operation == Operation::Update
+        && (request.group, request.plural, request.subresource) == ("", plural, "");
+    changes || creates(request, plural)
 }
 
 fn list(value: &Value) -> &[Value] {
@@ -113,84 +128,112 @@ fn annotate(object: &mut Value, filled: &[String]) {
     }
 }
 
-/// What the containers of a pod ask for together.
-fn sum(object: &Value) -> Value {
-    let mut total = json!({});
-    for field in ["requests", "limits"] {
-        let mut amounts: std::collections::BTreeMap<String, Quantity> = Default::default();
-        for container in list(&object["spec"]["containers"]) {
-            let given = container["resources"][field].as_object();
-            for (resource, amount) in given.into_iter().flatten() {
-                if let Ok(amount) = Quantity::from_json(amount) {
-                    let before = amounts.remove(resource);
-                    let together = before.map_or(amount, |before| before.plus(&amount));
-                    amounts.insert(resource.clone(), together);
-                }
-            }
-        }
-        total[field] = amounts
-            .into_iter()
-            .map(|(resource, amount)| (resource, json!(amount.to_string())))
-            .collect();
-    }
-    total
+/// What a container, a pod or a claim asks for, and what it may have.
+struct Given {
+    requests: Amounts,
+    limits: Amounts,
 }
 
-fn check(item: &Value, kind: &str, resources: &Value, errors: &mut Vec<String>) {
-    let amount = |value: &Value| Quantity::from_json(value).ok();
-    let given = |map: &'static str, resource: &str| amount(&resources[map][resource]);
-    // Claims only request.
-    let (bound, word) = match kind {
-        "PersistentVolumeClaim" => ("requests", "request"),
-        _ => ("limits", "limit"),
-    };
-    for (resource, least) in item["min"].as_object().into_iter().flatten() {
-        let Some(least) = amount(least) else { continue };
-        match given("requests", resource) {
-            None => errors.push(format!(
-                "minimum {resource} usage per {kind} is {least}.  No request is specified"
-            )),
-            Some(asked) if asked < least => errors.push(format!(
-                "minimum {resource} usage per {kind} is {least}, but request is {asked}"
-            )),
-            Some(_) => {}
+impl Given {
+    fn of(resources: &Value) -> Self {
+        Self {
+            requests: amounts(&resources["requests"]),
+            limits: amounts(&resources["limits"]),
         }
     }
-    for (resource, most) in item["max"].as_object().into_iter().flatten() {
-        let Some(most) = amount(most) else { continue };
-        match given(bound, resource) {
-            None => errors.push(format!(
-                "maximum {resource} usage per {kind} is {most}.  No {word} is specified"
-            )),
-            Some(asked) if asked > most => errors.push(format!(
-                "maximum {resource} usage per {kind} is {most}, but {word} is {asked}"
-            )),
-            Some(_) => {}
+
+    /// Of all containers of a pod, by what is asked for.
+    fn together(spec: &Value) -> Self {
+        let of = |side| together(spec, &Value::Null, side);
+        Self {
+            requests: of(Side::Requests),
+            limits: of(Side::Limits),
         }
     }
-    for (resource, most) in item["maxLimitRequestRatio"]
-        .as_object()
-        .into_iter()
-        .flatten()
-    {
-        let pair = (given("requests", resource), given("limits", resource));
-        let (Some(most), (Some(asked), Some(limit))) = (amount(most), pair) else {
-            continue;
+
+    fn check_pod(&self, item: &Value, kind: &str, errors: &mut Vec<String>) {
+        self.check_least(item, kind, errors);
+        for (resource, most) in amounts(&item["max"]) {
+            let text = format!("maximum {resource} usage per {kind} is {most}");
+            match (self.limits.get(&resource), self.requests.get(&resource)) {
+                (None, _) => errors.push(format!("{text}.  No limit is specified")),
+                (Some(limit), _) if *limit > most => {
+                    errors.push(format!("{text}, but limit is {limit}"));
+                }
+                (_, Some(asked)) if *asked > most => {
+                    errors.push(format!("{text}, but request is {asked}"));
+                }
+                _ => {}
+            }
+        }
+        for (resource, most) in amounts(&item["maxLimitRequestRatio"]) {
+            let text = format!("{resource} max limit to request ratio per {kind} is {most}");
+            let some = |amounts: &Amounts| {
+                let amount = amounts.get(&resource).copied();
+                amount.filter(|amount| !amount.is_zero())
+            };
+            let Some(asked) = some(&self.requests) else {
+                errors.push(format!(
+                    "{text}, but no request is specified or request is 0"
+                ));
+                continue;
+            };
+            let Some(limit) = some(&self.limits) else {
+                errors.push(format!("{text}, but no limit is specified or limit is 0"));
+                continue;
+            };
+            let [limit, asked, most] =
+                [limit, asked, most].map(|amount| i128::from(amount.milli_value()));
+            // As whole thousandths, so that nothing is lost.
+            if limit * 1000 > asked * most {
+                let shown = limit * 1_000_000 / asked;
+                let (whole, part) = (shown / 1_000_000, shown % 1_000_000);
+                errors.push(format!("{text}, but provided ratio is {whole}.{part:06}"));
+            }
+        }
+    }
+
+    /// Claims only request.
+    fn check_claim(&self, item: &Value, errors: &mut Vec<String>) {
+        let kind = "PersistentVolumeClaim";
+        let requests = Self {
+            requests: self.requests.clone(),
+            limits: Amounts::new(),
         };
-        // As whole thousandths, so that nothing is lost.
-        let ratio = i128::from(limit.milli_value()) * 1000;
-        if ratio > i128::from(asked.milli_value()) * i128::from(most.milli_value()) {
-            errors.push(format!(
-                "{resource} max limit to request ratio per {kind} is {most}, but provided ratio \
-                 is higher"
-            ));
+        requests.check_least(item, kind, errors);
+        for (resource, most) in amounts(&item["max"]) {
+            let text = format!("maximum {resource} usage per {kind} is {most}");
+            match self.requests.get(&resource) {
+                None => errors.push(format!("{text}.  No request is specified")),
+                Some(asked) if *asked > most => {
+                    errors.push(format!("{text}, but request is {asked}"));
+                }
+                Some(_) => {}
+            }
+        }
+    }
+
+    fn check_least(&self, item: &Value, kind: &str, errors: &mut Vec<String>) {
+        for (resource, least) in amounts(&item["min"]) {
+            let text = format!("minimum {resource} usage per {kind} is {least}");
+            match (self.requests.get(&resource), self.limits.get(&resource)) {
+                (None, _) => errors.push(format!("{text}.  No request is specified")),
+                (Some(asked), _) if *asked < least => {
+                    errors.push(format!("{text}, but request is {asked}"));
+                }
+                (_, Some(limit)) if *limit < least => {
+                    errors.push(format!("{text}, but limit is {limit}"));
+                }
+                _ => {}
+            }
         }
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::super::Operation;
+    use serde_json::json;
+
     use super::super::testing::{Objects, request};
     use super::*;
 
@@ -202,7 +245,15 @@ mod tests {
             {"type": "PersistentVolumeClaim", "max": {"storage": "1Gi"}}]}});
         let cluster = Objects::default().with("limitranges", range);
         let mut object = json!({"metadata": {"name": "p", "namespace": "d"}, "spec": spec});
-        let request = request(Operation::Create, plural);
+        let (plural, subresource) = plural.split_once('/').unwrap_or((plural, ""));
+        let operation = match subresource {
+            "" => Operation::Create,
+            _ => Operation::Update,
+        };
+        let request = AdmissionRequest {
+            subresource,
+            ..request(operation, plural)
+        };
         match LimitRanger.admit(&request, &mut object, &cluster) {
             Ok(()) => Ok(object),
             Err(status) => Err(status.message),
@@ -247,5 +298,74 @@ mod tests {
         let claim = json!({"resources": {"requests": {"storage": "2Gi"}}});
         let refused = admit("persistentvolumeclaims", claim).unwrap_err();
         assert!(refused.contains("is 1Gi, but request is 2Gi"), "{refused}");
+    }
+
+    /// kubectl.md 6.7
+    #[test]
+    fn what_is_too_much_is_no_less_so_in_a_running_pod() {
+        let sized = |cpu: &str| {
+            json!({"containers": [{"name": "c", "resources":
+                {"requests": {"cpu": cpu}, "limits": {"cpu": cpu}}}]})
+        };
+        assert!(admit("pods/resize", sized("1")).is_ok());
+        let refused = admit("pods/resize", sized("2")).unwrap_err();
+        assert!(
+            refused.contains("per Container is 1, but limit is 2"),
+            "{refused}"
+        );
+        // A status says what is so already.
+        assert!(admit("pods/status", sized("2")).is_ok());
+    }
+
+    #[test]
+    fn init_containers_sidecars_and_the_pod_itself_count() {
+        let with = |init: Value, resources: Value| {
+            let container = json!({"name": "c", "resources": {"limits": {"cpu": "800m"}}});
+            json!({"containers": [container], "initContainers": [init], "resources": resources})
+        };
+        let init = |cpu: &str, policy: Value| json!({"name": "i", "restartPolicy": policy, "resources": {"limits": {"cpu": cpu}}});
+        assert!(admit("pods", with(init("1", Value::Null), Value::Null)).is_ok());
+        let refused = admit("pods", with(init("2", Value::Null), Value::Null)).unwrap_err();
+        assert!(
+            refused.contains("per Container is 1, but limit is 2"),
+            "{refused}"
+        );
+        let beside = with(init("800m", json!("Always")), Value::Null);
+        let refused = admit("pods", beside).unwrap_err();
+        assert!(
+            refused.contains("per Pod is 1200m, but limit is 1600m"),
+            "{refused}"
+        );
+        let whole = json!({"limits": {"cpu": "1300m"}});
+        let refused = admit("pods", with(init("1", Value::Null), whole)).unwrap_err();
+        assert!(
+            refused.contains("per Pod is 1200m, but limit is 1300m"),
+            "{refused}"
+        );
+    }
+
+    #[test]
+    fn limits_are_not_many_times_what_is_asked_for() {
+        let ratio = json!({"maxLimitRequestRatio": {"cpu": "2"}, "min": {"cpu": "100m"}});
+        let told = |resources: Value| {
+            let mut errors = Vec::new();
+            Given::of(&resources).check_pod(&ratio, "Container", &mut errors);
+            errors
+        };
+        let of = |requests: &str, limits: &str| json!({"requests": {"cpu": requests}, "limits": {"cpu": limits}});
+        assert_eq!(told(of("100m", "200m")), [""; 0]);
+        let text = "cpu max limit to request ratio per Container is 2, but";
+        assert_eq!(
+            told(of("300m", "1")),
+            [format!("{text} provided ratio is 3.333333")]
+        );
+        assert_eq!(
+            told(json!({"requests": {"cpu": "1"}})),
+            [format!("{text} no limit is specified or limit is 0")]
+        );
+        assert_eq!(
+            told(of("100m", "50m")),
+            ["minimum cpu usage per Container is 100m, but limit is 50m"]
+        );
     }
 }

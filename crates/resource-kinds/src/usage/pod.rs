@@ -9,20 +9,21 @@ use crate::reasons::pod_condition;
 /// Adds what a pod uses, under the names that quotas have for it.
 pub(super) fn add(pod: &Value, used: &mut Amounts) {
     sum_up(used, "pods", &one());
-    for (name, amount) in together(pod, Side::Requests) {
+    for (name, amount) in with_overhead(pod, Side::Requests) {
         let compute = matches!(name.as_str(), "cpu" | "memory" | "ephemeral-storage");
         if compute || name.starts_with("hugepages-") {
             sum_up(used, &name, &amount);
         }
         sum_up(used, &format!("requests.{name}"), &amount);
     }
-    for (name, amount) in together(pod, Side::Limits) {
+    for (name, amount) in with_overhead(pod, Side::Limits) {
         sum_up(used, &format!("limits.{name}"), &amount);
     }
 }
 
+/// What is asked for, or what is allowed.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Side {
+pub(crate) enum Side {
     Requests,
     Limits,
 }
@@ -36,10 +37,21 @@ impl Side {
     }
 }
 
-/// What a pod's containers need together at any time.
-fn together(pod: &Value, side: Side) -> Amounts {
-    let (spec, status) = (&pod["spec"], &pod["status"]);
-    let resizing = Resizing::of(pod);
+fn with_overhead(pod: &Value, side: Side) -> Amounts {
+    let mut total = together(&pod["spec"], &pod["status"], side);
+    for (name, amount) in amounts(&pod["spec"]["overhead"]) {
+        // To limits it is added where there are any.
+        if side == Side::Requests || total.get(&name).is_some_and(|limit| !limit.is_zero()) {
+            sum_up(&mut total, &name, &amount);
+        }
+    }
+    total
+}
+
+/// What a pod's containers need together at any time; by what it asks for alone if the status is
+/// null.
+pub(crate) fn together(spec: &Value, status: &Value, side: Side) -> Amounts {
+    let resizing = Resizing::of(status);
     let asked = |holder: &Value| amounts(&holder["resources"][side.field()]);
     let held = |container: &Value| {
         let lists = ["containerStatuses", "initContainerStatuses"];
@@ -72,12 +84,6 @@ fn together(pod: &Value, side: Side) -> Amounts {
     for name in names {
         peak.insert(name.clone(), of_pod.remove(&name).unwrap_or_default());
     }
-    for (name, amount) in amounts(&spec["overhead"]) {
-        // To limits it is added where there are any.
-        if side == Side::Requests || peak.get(&name).is_some_and(|limit| !limit.is_zero()) {
-            sum_up(&mut peak, &name, &amount);
-        }
-    }
     peak
 }
 
@@ -91,8 +97,8 @@ enum Resizing {
 }
 
 impl Resizing {
-    fn of(pod: &Value) -> Self {
-        let mut conditions = list(&pod["status"]["conditions"]).iter();
+    fn of(status: &Value) -> Self {
+        let mut conditions = list(&status["conditions"]).iter();
         let pending = conditions.find(|one| one["type"] == pod_condition::RESIZE_PENDING);
         match pending {
             Some(pending) if pending["reason"] == "Infeasible" => Self::Infeasible,
@@ -118,7 +124,8 @@ impl Resizing {
     }
 }
 
-fn amounts(given: &Value) -> Amounts {
+/// The amounts of a list, by resource; what cannot be read is left out.
+pub(crate) fn amounts(given: &Value) -> Amounts {
     let given = given.as_object().into_iter().flatten();
     given
         .filter_map(|(name, amount)| Some((name.clone(), Quantity::from_json(amount).ok()?)))
