@@ -2,7 +2,7 @@
 
 use std::fs::File;
 
-use nix::sched::{CloneFlags, setns};
+use nix::sched::{CloneFlags, setns, unshare};
 
 use crate::{Kubectl, process};
 
@@ -18,6 +18,20 @@ impl Network {
     /// When the kernel does not tell.
     pub fn of_machine() -> Self {
         Self::open("/proc/thread-self/ns/net")
+    }
+
+    /// A network of its own, that of a machine without links.
+    ///
+    /// # Panics
+    /// When the kernel gives none; root is needed.
+    pub fn isolated() -> Self {
+        std::thread::scope(|scope| {
+            let made = scope.spawn(|| {
+                unshare(CloneFlags::CLONE_NEWNET).expect("make a network namespace");
+                Self::of_machine()
+            });
+            made.join().expect("the thread that makes the network")
+        })
     }
 
     /// The network of the pod in which that program runs.
