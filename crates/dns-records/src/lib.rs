@@ -1,11 +1,13 @@
 //! Decides which names the cluster's DNS knows, from Services, EndpointSlices and namespaces.
 //!
-//! [`Zone::build`] makes the whole zone, [`Zone::lookup`] answers from it. What is answered
-//! follows the Kubernetes DNS specification 1.1.0, and the habits of CoreDNS where that is silent.
+//! [`Zone::replace`] and [`Zone::list_namespaces`] make the zone what the cluster is, one Service at
+//! a time; [`Zone::lookup`] answers from it. What is answered follows the Kubernetes DNS specification 1.1.0, and the habits of CoreDNS where that is silent.
 //! Pure: no sockets, no wire format, no clock.
 
 mod answer;
 mod names;
+mod records;
+mod tree;
 mod zone;
 
 pub use answer::{Data, Kind, Lookup};

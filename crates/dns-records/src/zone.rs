@@ -3,14 +3,14 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
-use k8s_openapi::api::core::v1::{Service, ServicePort};
-use k8s_openapi::api::discovery::v1::{Endpoint, EndpointPort, EndpointSlice};
+use k8s_openapi::api::core::v1::Service;
+use k8s_openapi::api::discovery::v1::EndpointSlice;
 use object_model::cidr::Cidr;
 
 use crate::answer::{Data, Kind, Lookup};
 use crate::names;
-
-const LABEL_SERVICE_NAME: &str = "kubernetes.io/service-name";
+use crate::records::{self, Record, address_data};
+use crate::tree::{Node, Tree};
 
 /// Version of the specification, as `dns-version.<domain>` tells it.
 const SPECIFICATION_VERSION: &str = "1.1.0";
@@ -28,222 +28,153 @@ pub struct Settings {
 
 /// Every name of the cluster with its records.
 ///
-/// *Invariant*: keys are in lower case without a final dot; with a name all names above it up to
-/// the domain are there, so that "nothing of that type" and "no such name" are told apart.
+/// *Invariant* (checked by a test): it does not matter in which steps it became what it is.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Zone {
-    domain: String,
-    ranges: Vec<Cidr>,
-    namespaces: BTreeSet<String>,
-    services: BTreeSet<String>,
-    nodes: BTreeMap<String, BTreeSet<Data>>,
+    settings: Settings,
+    tree: Tree,
+    /// What each Service brought, by its own name in the zone.
+    services: BTreeMap<String, Vec<Record>>,
+    /// Names of Services without their namespace, and how many have it.
+    names: BTreeMap<String, u32>,
+    /// Namespaces, and how often they were named: by the list and by each Service in them.
+    namespaces: BTreeMap<String, u32>,
+    listed: BTreeSet<String>,
+    /// What is there whatever the cluster has; of the server's own names it depends on what
+    /// Services say of its addresses.
+    fixed: Vec<Record>,
 }
 
 impl Zone {
-    /// Builds the zone. Namespaces of Services count even when they are not listed.
-    pub fn build<'a>(
-        settings: &Settings,
-        namespaces: impl IntoIterator<Item = &'a str>,
-        services: impl IntoIterator<Item = &'a Service>,
-        slices: impl IntoIterator<Item = &'a EndpointSlice>,
-    ) -> Zone {
+    /// A zone without namespaces and Services.
+    pub fn new(settings: Settings) -> Zone {
+        let domain = settings.domain.to_ascii_lowercase();
         let mut zone = Zone {
-            domain: settings.domain.to_ascii_lowercase(),
-            ranges: settings.ranges.clone(),
-            namespaces: namespaces
-                .into_iter()
-                .map(str::to_ascii_lowercase)
-                .collect(),
-            services: BTreeSet::new(),
-            nodes: BTreeMap::new(),
+            tree: Tree::new(domain.clone()),
+            settings: Settings { domain, ..settings },
+            services: BTreeMap::new(),
+            names: BTreeMap::new(),
+            namespaces: BTreeMap::new(),
+            listed: BTreeSet::new(),
+            fixed: Vec::new(),
         };
-        let mut by_service: BTreeMap<(&str, &str), Vec<&EndpointSlice>> = BTreeMap::new();
-        for slice in slices {
-            let namespace = slice.metadata.namespace.as_deref().unwrap_or_default();
-            let labels = slice.metadata.labels.as_ref();
-            if let Some(service) = labels.and_then(|labels| labels.get(LABEL_SERVICE_NAME)) {
-                by_service
-                    .entry((namespace, service))
-                    .or_default()
-                    .push(slice);
-            }
-        }
-        for service in services {
-            let namespace = service.metadata.namespace.as_deref().unwrap_or_default();
-            let name = service.metadata.name.as_deref().unwrap_or_default();
-            let slices = by_service
-                .get(&(namespace, name))
-                .map_or(&[][..], Vec::as_slice);
-            zone.namespaces.insert(namespace.to_ascii_lowercase());
-            zone.services.insert(name.to_ascii_lowercase());
-            zone.add_service(
-                service,
-                &format!("{name}.{namespace}.svc.{}", zone.domain),
-                slices,
-            );
-        }
-        zone.add_fixed(settings);
+        zone.add_fixed();
         zone
     }
 
-    fn add_fixed(&mut self, settings: &Settings) {
-        let domain = self.domain.clone();
+    /// Says which namespaces there are. Those of Services count even when they are not listed.
+    pub fn list_namespaces<'a>(&mut self, namespaces: impl IntoIterator<Item = &'a str>) {
+        let listed = namespaces.into_iter().map(str::to_ascii_lowercase);
+        let listed: BTreeSet<String> = listed.collect();
+        for namespace in listed.difference(&self.listed.clone()) {
+            self.add_namespace(namespace);
+        }
+        for namespace in std::mem::take(&mut self.listed).difference(&listed) {
+            self.remove_namespace(namespace);
+        }
+        self.listed = listed;
+    }
+
+    /// Says what a Service is now, with its slices, or that it is gone.
+    pub fn replace(
+        &mut self,
+        namespace: &str,
+        name: &str,
+        service: Option<&Service>,
+        slices: &[&EndpointSlice],
+    ) {
+        let [namespace, name] = [namespace, name].map(str::to_ascii_lowercase);
+        let full = format!("{name}.{namespace}.svc.{}", self.tree.domain());
+        self.remove_fixed();
+        if let Some(records) = self.services.remove(&full) {
+            self.take_out(&records);
+            uncount(&mut self.names, &name);
+            self.remove_namespace(&namespace);
+        }
+        if let Some(service) = service {
+            let records = records::of_service(&full, service, slices);
+            self.put_in(&records);
+            self.services.insert(full, records);
+            count(&mut self.names, &name);
+            self.add_namespace(&namespace);
+        }
+        self.add_fixed();
+    }
+
+    fn put_in(&mut self, records: &[Record]) {
+        for (name, data) in records {
+            self.tree.add(name, data.clone());
+        }
+    }
+
+    fn take_out(&mut self, records: &[Record]) {
+        for (name, data) in records {
+            self.tree.remove(name, data);
+        }
+    }
+
+    fn add_namespace(&mut self, namespace: &str) {
+        if count(&mut self.namespaces, namespace) {
+            for name in names_of_namespace(namespace, self.tree.domain()) {
+                self.tree.add_name(&name);
+            }
+        }
+    }
+
+    fn remove_namespace(&mut self, namespace: &str) {
+        if uncount(&mut self.namespaces, namespace) {
+            for name in names_of_namespace(namespace, self.tree.domain()) {
+                self.tree.remove_name(&name);
+            }
+        }
+    }
+
+    fn add_fixed(&mut self) {
+        let domain = self.tree.domain();
         let server = format!("ns.dns.{domain}");
-        self.add(&domain, Data::Soa);
-        self.add(&domain, Data::Ns(server.clone()));
-        self.add(
-            &format!("dns-version.{domain}"),
-            Data::Txt(SPECIFICATION_VERSION.to_owned()),
-        );
-        for address in &settings.dns_addresses {
-            self.add(&server, address_data(*address));
+        let version = Data::Txt(SPECIFICATION_VERSION.to_owned());
+        let mut fixed = vec![
+            (domain.to_owned(), Data::Soa),
+            (domain.to_owned(), Data::Ns(server.clone())),
+            (format!("dns-version.{domain}"), version),
+        ];
+        for address in &self.settings.dns_addresses {
+            fixed.push((server.clone(), address_data(*address)));
             // Tools print the name of the server they ask; without a Service it still has one.
             let reverse = names::reverse_name(*address);
-            if !self.nodes.contains_key(&reverse) {
+            if self.tree.get(&reverse).is_none() {
                 let service = format!("kube-dns.kube-system.svc.{domain}");
-                self.add(&service, address_data(*address));
-                self.add(&reverse, Data::Ptr(service));
+                fixed.push((service.clone(), address_data(*address)));
+                fixed.push((reverse, Data::Ptr(service)));
             }
         }
-        for namespace in self.namespaces.clone() {
-            self.make(&format!("{namespace}.svc.{domain}"));
-            self.make(&format!("{namespace}.pod.{domain}"));
-        }
+        self.put_in(&fixed);
+        self.fixed = fixed;
     }
 
-    fn add_service(&mut self, service: &Service, name: &str, slices: &[&EndpointSlice]) {
-        let Some(spec) = &service.spec else { return };
-        if spec.type_.as_deref() == Some("ExternalName") {
-            let target = spec.external_name.as_deref().unwrap_or_default();
-            let target = target.trim_end_matches('.').to_ascii_lowercase();
-            if !target.is_empty() {
-                self.add(name, Data::Cname(target));
-            }
-            return;
-        }
-        let all = spec.cluster_ips.iter().flatten().chain(&spec.cluster_ip);
-        let addresses: BTreeSet<IpAddr> = all.filter_map(|text| text.parse().ok()).collect();
-        for address in &addresses {
-            self.add(name, address_data(*address));
-            self.add(&names::reverse_name(*address), Data::Ptr(name.to_owned()));
-        }
-        let headless = spec.cluster_ip.as_deref() == Some("None");
-        if !addresses.is_empty() {
-            for port in spec.ports.iter().flatten() {
-                self.add_port(name, port);
-            }
-        }
-        for slice in slices {
-            self.add_slice(name, slice, headless);
-        }
-    }
-
-    /// A port of a Service with an address of its own: one server, the Service.
-    fn add_port(&mut self, name: &str, port: &ServicePort) {
-        let Ok(number) = u16::try_from(port.port) else {
-            return;
-        };
-        let record = || Data::Srv {
-            weight: 100,
-            port: number,
-            target: name.to_owned(),
-        };
-        self.add(name, record());
-        let port_name = port
-            .name
-            .as_deref()
-            .filter(|port_name| !port_name.is_empty());
-        if let Some(port_name) = port_name {
-            let full = server_name(port_name, port.protocol.as_deref(), name);
-            self.add(&full, record());
-        }
-    }
-
-    /// The endpoints that are ready (which includes those that are published although they are
-    /// not: statefulset.md §10.7), each under its own name; of a headless Service under the
-    /// Service's name and ports as well.
-    fn add_slice(&mut self, name: &str, slice: &EndpointSlice, headless: bool) {
-        for endpoint in slice
-            .endpoints
-            .iter()
-            .flatten()
-            .filter(|endpoint| is_ready(endpoint))
-        {
-            for address in endpoint
-                .addresses
-                .iter()
-                .filter_map(|text| text.parse().ok())
-            {
-                let hostname = endpoint.hostname.as_deref().filter(|name| !name.is_empty());
-                let label = hostname.map_or_else(|| names::address_label(address), str::to_owned);
-                let full = format!("{label}.{name}");
-                self.add(&full, address_data(address));
-                if headless || hostname.is_some() {
-                    self.add(&names::reverse_name(address), Data::Ptr(full.clone()));
-                }
-                if headless {
-                    self.add(name, address_data(address));
-                    for port in slice.ports.iter().flatten() {
-                        self.add_endpoint_port(name, port, &full);
-                    }
-                }
-            }
-        }
-    }
-
-    fn add_endpoint_port(&mut self, service: &str, port: &EndpointPort, target: &str) {
-        let number = port.port.and_then(|number| u16::try_from(number).ok());
-        let Some(number) = number.filter(|number| *number != 0) else {
-            return;
-        };
-        let record = || Data::Srv {
-            weight: 100,
-            port: number,
-            target: target.to_owned(),
-        };
-        self.add(service, record());
-        let port_name = port
-            .name
-            .as_deref()
-            .filter(|port_name| !port_name.is_empty());
-        if let Some(port_name) = port_name {
-            let full = server_name(port_name, port.protocol.as_deref(), service);
-            self.add(&full, record());
-        }
-    }
-
-    fn add(&mut self, name: &str, data: Data) {
-        self.make(name).insert(data);
-    }
-
-    /// Makes a name and all names above it.
-    fn make(&mut self, name: &str) -> &mut BTreeSet<Data> {
-        let name = name.to_ascii_lowercase();
-        if let Some(above) = name.strip_suffix(&self.domain) {
-            let mut at = 0;
-            for (dot, _) in above.match_indices('.') {
-                at = dot + 1;
-                self.nodes.entry(name[at..].to_owned()).or_default();
-            }
-            debug_assert_eq!(at, above.len(), "{name} is in the domain");
-        }
-        self.nodes.entry(name).or_default()
+    fn remove_fixed(&mut self) {
+        let fixed = std::mem::take(&mut self.fixed);
+        self.take_out(&fixed);
     }
 
     /// Answers a question. Case does not matter, nor a final dot.
     pub fn lookup(&self, name: &str, kind: Kind) -> Lookup {
         let name = name.trim_end_matches('.').to_ascii_lowercase();
-        if let Some(node) = self.nodes.get(&name) {
+        if let Some(node) = self.tree.get(&name) {
             return self.found(node, kind);
         }
         if let Some(above) = name
-            .strip_suffix(&self.domain)
+            .strip_suffix(self.tree.domain())
             .and_then(|n| n.strip_suffix('.'))
         {
             return self.pod(above, kind).unwrap_or(Lookup::NoSuchName);
         }
         let ours = |address: IpAddr| match address {
-            IpAddr::V4(address) => self.ranges.iter().any(|range| range.contains(address)),
+            IpAddr::V4(address) => self
+                .settings
+                .ranges
+                .iter()
+                .any(|range| range.contains(address)),
             IpAddr::V6(_) => false,
         };
         match names::reversed_address(&name) {
@@ -252,13 +183,13 @@ impl Zone {
         }
     }
 
-    fn found(&self, node: &BTreeSet<Data>, kind: Kind) -> Lookup {
+    fn found(&self, node: &Node, kind: Kind) -> Lookup {
         let alias = |data: &&Data| data.kind() == Kind::Cname;
         let wanted = |data: &&Data| kind == Kind::Any || data.kind() == kind;
-        let mut answers: Vec<Data> = match node.iter().find(alias) {
+        let mut answers: Vec<Data> = match node.data().find(alias) {
             // An alias answers whatever is asked.
             Some(alias) => vec![alias.clone()],
-            None => node.iter().filter(wanted).cloned().collect(),
+            None => node.data().filter(wanted).cloned().collect(),
         };
         if answers.is_empty() {
             return Lookup::NoData;
@@ -272,11 +203,8 @@ impl Zone {
             })
             .collect();
         let addresses = |target: &String| {
-            let records = self
-                .nodes
-                .get(&target.to_ascii_lowercase())
-                .into_iter()
-                .flatten();
+            let node = self.tree.get(&target.to_ascii_lowercase());
+            let records = node.into_iter().flat_map(Node::data);
             let records = records.filter(|data| matches!(data.kind(), Kind::A | Kind::Aaaa));
             let target = target.clone();
             records
@@ -294,7 +222,7 @@ impl Zone {
     fn pod(&self, above: &str, kind: Kind) -> Option<Lookup> {
         let (label, namespace) = above.strip_suffix(".pod")?.split_once('.')?;
         let address = names::label_address(label)?;
-        if !self.namespaces.contains(namespace) {
+        if !self.namespaces.contains_key(namespace) {
             return None;
         }
         Some(match kind {
@@ -312,47 +240,43 @@ impl Zone {
     pub fn resembles(&self, name: &str) -> bool {
         let name = name.trim_end_matches('.').to_ascii_lowercase();
         name.rsplit_once('.').is_none_or(|(_, last)| {
-            last == "svc" || self.services.contains(last) || self.namespaces.contains(last)
+            last == "svc" || self.names.contains_key(last) || self.namespaces.contains_key(last)
         })
     }
 
     /// Returns the cluster's domain.
     pub fn domain(&self) -> &str {
-        &self.domain
+        self.tree.domain()
     }
 
     /// Returns how many names there are.
-    pub fn len(&self) -> usize {
-        self.nodes.len()
-    }
-
-    /// Says whether there is no name at all.
-    pub fn is_empty(&self) -> bool {
-        self.nodes.is_empty()
+    pub fn name_count(&self) -> usize {
+        self.tree.len()
     }
 }
 
-fn server_name(port: &str, protocol: Option<&str>, service: &str) -> String {
-    let protocol = protocol
-        .filter(|protocol| !protocol.is_empty())
-        .unwrap_or("TCP");
-    format!("_{port}._{}.{service}", protocol.to_ascii_lowercase())
+fn names_of_namespace(namespace: &str, domain: &str) -> [String; 2] {
+    ["svc", "pod"].map(|kind| format!("{namespace}.{kind}.{domain}"))
 }
 
-fn address_data(address: IpAddr) -> Data {
-    match address {
-        IpAddr::V4(address) => Data::A(address),
-        IpAddr::V6(address) => Data::Aaaa(address),
+/// Counts one more, and says whether it is the first.
+fn count(counts: &mut BTreeMap<String, u32>, name: &str) -> bool {
+    let count = counts.entry(name.to_owned()).or_default();
+    *count += 1;
+    *count == 1
+}
+
+/// Counts one less, and says whether it was the last.
+fn uncount(counts: &mut BTreeMap<String, u32>, name: &str) -> bool {
+    let Some(count) = counts.get_mut(name) else {
+        return false;
+    };
+    *count -= 1;
+    let last = *count == 0;
+    if last {
+        counts.remove(name);
     }
-}
-
-/// Unknown counts as ready.
-fn is_ready(endpoint: &Endpoint) -> bool {
-    endpoint
-        .conditions
-        .as_ref()
-        .and_then(|conditions| conditions.ready)
-        .unwrap_or(true)
+    last
 }
 
 /// All servers of an answer have the same share.

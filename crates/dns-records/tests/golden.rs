@@ -29,6 +29,25 @@ fn http() -> Value {
     json!([{ "name": "http", "port": 80, "protocol": "TCP" }])
 }
 
+fn built(
+    settings: Settings,
+    namespaces: &[&str],
+    services: &[Service],
+    slices: &[EndpointSlice],
+) -> Zone {
+    let mut zone = Zone::new(settings);
+    zone.list_namespaces(namespaces.iter().copied());
+    for service in services {
+        let name = service.metadata.name.as_deref().unwrap();
+        let label = "kubernetes.io/service-name";
+        let belongs =
+            |slice: &&EndpointSlice| slice.metadata.labels.as_ref().unwrap()[label] == name;
+        let slices: Vec<&EndpointSlice> = slices.iter().filter(belongs).collect();
+        zone.replace("default", name, Some(service), &slices);
+    }
+    zone
+}
+
 /// A cluster with a Service of each kind.
 fn zone() -> Zone {
     let settings = Settings {
@@ -94,9 +113,9 @@ fn zone() -> Zone {
             ]),
         ),
     ];
-    Zone::build(
-        &settings,
-        ["default", "kube-system", "empty"],
+    built(
+        settings,
+        &["default", "kube-system", "empty"],
         &services,
         &slices,
     )
@@ -330,7 +349,7 @@ fn a_dns_service_is_preferred_to_the_invented_name() {
         "names",
         json!({ "clusterIP": "10.96.0.10", "ports": http() }),
     );
-    let zone = Zone::build(&settings, [], [&dns], []);
+    let zone = built(settings, &[], &[dns], &[]);
     let name = zone.lookup("10.0.96.10.in-addr.arpa", Kind::Ptr);
     let expected = Data::Ptr("names.default.svc.cluster.local".to_owned());
     assert_eq!(

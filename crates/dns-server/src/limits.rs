@@ -2,8 +2,11 @@
 
 use std::time::Duration;
 
-/// Changes of Services and endpoints that come this close together make one new zone.
+/// Changes of Services and endpoints that come this close together are taken together.
 pub const DEBOUNCE: Duration = Duration::from_millis(1);
+
+/// Services whose names change while no question is answered.
+pub const SERVICES_AT_ONCE: usize = 64;
 
 /// TCP connections at a time; further ones wait to be accepted.
 pub const TCP_CONNECTIONS_MAX: usize = 256;

@@ -2,7 +2,7 @@
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use dns_records::{Data, Kind, Lookup, NEGATIVE_TTL_SECONDS, TTL_SECONDS, Zone};
 use hickory_proto::op::{Query, ResponseCode};
@@ -16,19 +16,26 @@ use crate::wire::{Request, Response, name, record};
 /// The zone as it is now; nothing until Services and endpoints are known.
 #[derive(Clone, Default)]
 pub(crate) struct CurrentZone {
-    zone: Arc<RwLock<Option<Arc<Zone>>>>,
+    zone: Arc<RwLock<Option<Zone>>>,
 }
 
 impl CurrentZone {
+    /// Puts the zone in the place of the one there was.
     pub(crate) fn set(&self, zone: Zone) {
-        *self.zone.write().unwrap_or_else(PoisonError::into_inner) = Some(Arc::new(zone));
+        *self.write() = Some(zone);
     }
 
-    fn get(&self) -> Option<Arc<Zone>> {
-        self.zone
-            .read()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clone()
+    /// Changes the zone, if there is one, while nobody is answered.
+    pub(crate) fn change(&self, change: impl FnOnce(&mut Zone)) {
+        self.write().as_mut().map(change);
+    }
+
+    fn write(&self) -> RwLockWriteGuard<'_, Option<Zone>> {
+        self.zone.write().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn read(&self) -> RwLockReadGuard<'_, Option<Zone>> {
+        self.zone.read().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -82,8 +89,10 @@ impl Resolver {
         let mut response = self.forwarder.ask(query, proof).await;
         // With no one to ask, SERVFAIL says "try again", and some clients do so for seconds. For
         // a peer that is not there yet the truth is known without asking.
-        let resembles = |zone: Arc<Zone>| zone.resembles(&query.name.to_ascii());
-        if response.code == ResponseCode::ServFail && self.zone.get().is_some_and(resembles) {
+        let resembles = |zone: &Zone| zone.resembles(&query.name.to_ascii());
+        if response.code == ResponseCode::ServFail
+            && self.zone.read().as_ref().is_some_and(resembles)
+        {
             response.code = ResponseCode::NXDomain;
         }
         if !so_far.answers.is_empty() {
@@ -99,7 +108,8 @@ impl Resolver {
         if let Some(response) = this_machine(query, &asked, kind) {
             return Local::Answer(response);
         }
-        let Some(zone) = self.zone.get() else {
+        let zone = self.zone.read();
+        let Some(zone) = zone.as_ref() else {
             let ours = asked.trim_end_matches('.').ends_with(&self.domain);
             let nothing = Response::default();
             return match ours {
@@ -130,12 +140,12 @@ impl Resolver {
                     if missing && response.answers.is_empty() {
                         response.code = ResponseCode::NXDomain;
                     }
-                    response.authorities.extend(authority(&zone));
+                    response.authorities.extend(authority(zone));
                     break;
                 }
             };
             let alias = alias_of(&answers, kind).and_then(name);
-            self.add(&mut response, &zone, &owner, answers, additional);
+            self.add(&mut response, zone, &owner, answers, additional);
             let Some(target) = alias else { break };
             lookup = zone.lookup(&target.to_ascii(), kind);
             owner = target;

@@ -9,7 +9,7 @@ use k8s_openapi::api::discovery::v1::EndpointSlice;
 use kube::api::ListParams;
 use kube::core::PartialObjectMeta;
 use kube::{Api, Client};
-use reconcile::{Cache, WatchConfig};
+use reconcile::{Cache, ServiceChanges, ServiceState, WatchConfig};
 use tokio_util::sync::CancellationToken;
 
 use crate::limits;
@@ -26,20 +26,6 @@ pub(crate) struct Watched {
 }
 
 impl Watched {
-    fn zone(&self, settings: &Settings) -> Zone {
-        let namespaces = self.namespaces.list();
-        let services = self.services.list();
-        let slices = self.slices.list();
-        Zone::build(
-            settings,
-            namespaces
-                .iter()
-                .filter_map(|namespace| namespace.metadata.name.as_deref()),
-            services.iter().map(Arc::as_ref),
-            slices.iter().map(Arc::as_ref),
-        )
-    }
-
     /// Namespaces are not waited for: without them all names of Services and pods are known.
     async fn wait_synced(&self) -> bool {
         self.services.wait_synced().await && self.slices.wait_synced().await
@@ -65,7 +51,7 @@ pub(crate) async fn watch_namespaces(
     }
 }
 
-/// Builds the zone anew on each change, until `shutdown`.
+/// Keeps the zone in step with what changes, until `shutdown`.
 pub(crate) async fn follow(
     watched: Watched,
     settings: Settings,
@@ -80,21 +66,46 @@ pub(crate) async fn follow(
         return;
     }
     let mut namespaces = watched.namespaces.subscribe();
-    let mut services = watched.services.subscribe();
-    let mut slices = watched.slices.subscribe();
+    let mut services = ServiceChanges::new(watched.services, &watched.slices);
+    // The first one is made while nobody waits for it.
+    let mut first = Zone::new(settings);
+    list_namespaces(&mut first, &watched.namespaces);
+    services
+        .take()
+        .iter()
+        .for_each(|state| replace(&mut first, state));
+    tracing::debug!(names = first.name_count(), "zone made");
+    zone.set(first);
     loop {
-        let built = watched.zone(&settings);
-        tracing::debug!(names = built.len(), "zone built");
-        zone.set(built);
+        let mut listed = false;
         tokio::select! {
             () = shutdown.cancelled() => return,
-            Some(_) = namespaces.next() => {}
-            Some(_) = services.next() => {}
-            Some(_) = slices.next() => {}
+            Some(_) = namespaces.next() => listed = true,
+            () = services.wait() => {}
         }
         tokio::time::sleep(limits::DEBOUNCE).await;
-        while namespaces.next().now_or_never().flatten().is_some() {}
-        while services.next().now_or_never().flatten().is_some() {}
-        while slices.next().now_or_never().flatten().is_some() {}
+        while namespaces.next().now_or_never().flatten().is_some() {
+            listed = true;
+        }
+        if listed {
+            zone.change(|zone| list_namespaces(zone, &watched.namespaces));
+        }
+        for some in services.take().chunks(limits::SERVICES_AT_ONCE) {
+            zone.change(|zone| some.iter().for_each(|state| replace(zone, state)));
+        }
     }
+}
+
+fn list_namespaces(zone: &mut Zone, namespaces: &Cache<PartialObjectMeta<Namespace>>) {
+    let namespaces = namespaces.list();
+    let names = namespaces
+        .iter()
+        .filter_map(|namespace| namespace.metadata.name.as_deref());
+    zone.list_namespaces(names);
+}
+
+fn replace(zone: &mut Zone, state: &ServiceState) {
+    let slices: Vec<&EndpointSlice> = state.slices.iter().map(Arc::as_ref).collect();
+    let service = state.service.as_deref();
+    zone.replace(&state.key.namespace, &state.key.name, service, &slices);
 }

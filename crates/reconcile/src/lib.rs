@@ -2,8 +2,9 @@
 //! ([`Queue`]), an event recorder ([`Recorder`]), guarded writes ([`execute`]) and figures for
 //! `/metrics` ([`figures`]).
 //!
-//! Nothing here knows what is being reconciled; only that many watch all pods (`pods.rs`). All of
-//! it is bounded (`limits.rs`), ends with a `CancellationToken`, and holds no lock across an await.
+//! Nothing here knows what is being reconciled; only that many watch all pods (`pods.rs`), and some
+//! Services with their endpoints (`services.rs`). All of it is bounded (`limits.rs`), ends with a
+//! `CancellationToken`, and holds no lock across an await.
 
 mod cache;
 mod changes;
@@ -14,6 +15,7 @@ pub mod limits;
 mod pods;
 mod queue;
 mod recorder;
+mod services;
 mod similarity;
 
 pub use cache::{Cache, Index, Object};
@@ -22,3 +24,4 @@ pub use key::{Identity, Key};
 pub use kube::runtime::watcher::Config as WatchConfig;
 pub use queue::{Lease, Outcome, Queue, Work, run_workers};
 pub use recorder::{EventType, Recorder, Source, reference};
+pub use services::{ServiceChanges, ServiceState};

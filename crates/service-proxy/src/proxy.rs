@@ -6,14 +6,13 @@ use std::net::Ipv4Addr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
-use futures::FutureExt;
 use k8s_openapi::api::core::v1::Service;
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use kube::{Api, Client};
 use object_model::cidr::Cidr;
-use reconcile::{Cache, Change, Changes, Index, WatchConfig};
+use reconcile::{Cache, ServiceChanges, ServiceState, WatchConfig};
 use service_routing::{
-    Change as Step, Flow, Protocol, PublishedPort, Routes, ServiceName, ServicePort, Settings,
+    Change, Flow, Protocol, PublishedPort, Routes, ServiceName, ServicePort, Settings,
     has_lost_endpoints, misled_flows, ports, stale_flows, udp_differs,
 };
 use tokio::sync::watch;
@@ -110,20 +109,13 @@ pub async fn serve(
     check.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let synced = async { services.wait_synced().await && slices.wait_synced().await };
     let synced = shutdown.run_until_cancelled(synced).await.unwrap_or(false);
-    let mut watched = Watched {
-        service_changes: services.subscribe(),
-        slice_changes: slices.subscribe(),
-        slices: slices.index(|slice| ServiceName::of_slice(slice).iter().map(term).collect()),
-        services,
-        node_name: config.node_name,
-        changed: BTreeSet::new(),
-    };
+    let mut changes = ServiceChanges::new(services, &slices);
     let mut flows = StaleFlows::default();
     let mut due = synced;
     while !shutdown.is_cancelled() {
         let mut retry = false;
         if due {
-            let changed = watched.take_changed();
+            let changed = ports_of(&changes.take(), &config.node_name);
             let published = config.host_ports.borrow_and_update().clone();
             flows.note(&routes, &changed, &published);
             let mut steps = routes.replace(changed);
@@ -136,7 +128,7 @@ pub async fn serve(
         }
         tokio::select! {
             () = shutdown.cancelled() => break,
-            () = watched.wait() => due = true,
+            () = changes.wait() => due = true,
             Ok(()) = config.host_ports.changed() => due = synced,
             () = tokio::time::sleep(limits::RETRY_DELAY), if retry => due = true,
             _ = check.tick() => {
@@ -164,66 +156,18 @@ pub fn remove(instance_id: &str) -> Result<(), KernelError> {
     Kernel::open(instance_id)?.remove()
 }
 
-/// What the slices of a Service are found by.
-fn term(service: &ServiceName) -> String {
-    format!("{}/{}", service.namespace, service.name)
-}
-
-/// Services and their slices, and which of them have changed.
-struct Watched {
-    services: Cache<Service>,
-    slices: Index<EndpointSlice>,
-    service_changes: Changes<Service>,
-    slice_changes: Changes<EndpointSlice>,
-    node_name: String,
-    changed: BTreeSet<ServiceName>,
-}
-
-impl Watched {
-    /// Waits for a change.
-    async fn wait(&mut self) {
-        tokio::select! {
-            Some(change) = self.service_changes.next() => self.note_service(&change),
-            Some(change) = self.slice_changes.next() => self.note_slice(&change),
-            // The caches have ended, and with them the process.
-            else => std::future::pending().await,
-        }
-    }
-
-    fn note_service(&mut self, change: &Change<Service>) {
-        self.changed.insert(ServiceName::of(change.object()));
-    }
-
-    /// A slice may pass from one Service to another.
-    fn note_slice(&mut self, change: &Change<EndpointSlice>) {
-        self.changed.extend(ServiceName::of_slice(change.object()));
-        if let Change::Applied(_, Some(before)) = change {
-            self.changed.extend(ServiceName::of_slice(before));
-        }
-    }
-
-    /// The Services that have changed, as they are now.
-    fn take_changed(&mut self) -> BTreeMap<ServiceName, Vec<ServicePort>> {
-        while let Some(change) = self.service_changes.next().now_or_never().flatten() {
-            self.note_service(&change);
-        }
-        while let Some(change) = self.slice_changes.next().now_or_never().flatten() {
-            self.note_slice(&change);
-        }
-        let changed = std::mem::take(&mut self.changed).into_iter();
-        changed
-            .map(|name| {
-                let service = self.services.get(&name.namespace, &name.name);
-                let slices = self.slices.get(&term(&name));
-                let ports = ports(
-                    service.iter().map(Arc::as_ref),
-                    slices.iter().map(Arc::as_ref),
-                    &self.node_name,
-                );
-                (name, ports)
-            })
-            .collect()
-    }
+/// The ports that Services have now.
+fn ports_of(changed: &[ServiceState], node_name: &str) -> BTreeMap<ServiceName, Vec<ServicePort>> {
+    let changed = changed.iter().map(|state| {
+        let name = ServiceName {
+            namespace: state.key.namespace.to_string(),
+            name: state.key.name.to_string(),
+        };
+        let service = state.service.iter().map(Arc::as_ref);
+        let slices = state.slices.iter().map(Arc::as_ref);
+        (name, ports(service, slices, node_name))
+    });
+    changed.collect()
 }
 
 /// What changes have left of UDP flows that go where they should not, until the kernel has the
@@ -322,7 +266,7 @@ impl Proxy {
 
     /// Programs the steps that led to the routes, or all of them where the kernel is not in step, and
     /// says whether the kernel took it.
-    async fn apply(&mut self, routes: &Routes, steps: Vec<Step>) -> Result<bool, Error> {
+    async fn apply(&mut self, routes: &Routes, steps: Vec<Change>) -> Result<bool, Error> {
         let started = Instant::now();
         let done = if self.in_step {
             let changed = move |kernel: &mut Kernel| kernel.change(&steps).map(|()| steps.len());

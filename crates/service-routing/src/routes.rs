@@ -2,14 +2,11 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use k8s_openapi::api::core::v1::Service;
-use k8s_openapi::api::discovery::v1::EndpointSlice;
-
 use crate::change::{Change, changes};
 use crate::compile::{Settings, add_port, table};
 use crate::host_ports::{PublishedPort, publish};
 use crate::model::{Key, MapName, Table, Verdict};
-use crate::services::{ServicePort, service_of};
+use crate::services::ServicePort;
 
 /// Names a Service; in this order the first keeps an address and port that several claim.
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
@@ -18,26 +15,6 @@ pub struct ServiceName {
     pub namespace: String,
     /// Its name there.
     pub name: String,
-}
-
-impl ServiceName {
-    /// The name of a Service.
-    pub fn of(service: &Service) -> ServiceName {
-        let metadata = &service.metadata;
-        ServiceName {
-            namespace: metadata.namespace.clone().unwrap_or_default(),
-            name: metadata.name.clone().unwrap_or_default(),
-        }
-    }
-
-    /// The Service that a slice belongs to, if it belongs to one.
-    pub fn of_slice(slice: &EndpointSlice) -> Option<ServiceName> {
-        let (namespace, name) = service_of(slice)?;
-        Some(ServiceName {
-            namespace: namespace.to_owned(),
-            name: name.to_owned(),
-        })
-    }
 }
 
 /// What a table is made of, and who claims which of its elements.

@@ -82,7 +82,7 @@ pub fn ports<'a>(
     all
 }
 
-pub(crate) fn service_of(slice: &EndpointSlice) -> Option<(&str, &str)> {
+fn service_of(slice: &EndpointSlice) -> Option<(&str, &str)> {
     let name = slice.metadata.labels.as_ref()?.get(LABEL_SERVICE_NAME)?;
     Some((
         slice.metadata.namespace.as_deref().unwrap_or_default(),

@@ -1,0 +1,109 @@
+//! Names and what is known of each, counted, so that what came in can go out again.
+
+use std::collections::BTreeMap;
+
+use crate::answer::Data;
+
+/// Names in lower case without a final dot.
+///
+/// *Invariant*: with a name all names above it up to the domain are there, so that "nothing of that
+/// type" and "no such name" are told apart.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Tree {
+    domain: String,
+    nodes: BTreeMap<String, Node>,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Node {
+    /// How often this name, or one below it, came in.
+    uses: u32,
+    /// What is known, and how often it came in; sorted.
+    data: Vec<(Data, u32)>,
+}
+
+impl Node {
+    /// What is known of the name.
+    pub(crate) fn data(&self) -> impl Iterator<Item = &Data> {
+        self.data.iter().map(|(data, _)| data)
+    }
+}
+
+impl Tree {
+    pub(crate) fn new(domain: String) -> Tree {
+        Tree {
+            domain,
+            nodes: BTreeMap::new(),
+        }
+    }
+
+    pub(crate) fn domain(&self) -> &str {
+        &self.domain
+    }
+
+    pub(crate) fn get(&self, name: &str) -> Option<&Node> {
+        self.nodes.get(name)
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.nodes.len()
+    }
+
+    /// Adds a name of which nothing is known.
+    pub(crate) fn add_name(&mut self, name: &str) {
+        for name in with_names_above(name, &self.domain) {
+            match self.nodes.get_mut(name) {
+                Some(node) => node.uses += 1,
+                None => {
+                    let data = Vec::new();
+                    self.nodes.insert(name.to_owned(), Node { uses: 1, data });
+                }
+            }
+        }
+    }
+
+    /// Takes out what [`Tree::add_name`] added.
+    pub(crate) fn remove_name(&mut self, name: &str) {
+        for name in with_names_above(name, &self.domain) {
+            let Some(node) = self.nodes.get_mut(name) else {
+                continue;
+            };
+            node.uses -= 1;
+            if node.uses == 0 {
+                self.nodes.remove(name);
+            }
+        }
+    }
+
+    /// Adds what is known of a name.
+    pub(crate) fn add(&mut self, name: &str, data: Data) {
+        self.add_name(name);
+        let Some(node) = self.nodes.get_mut(name) else {
+            return;
+        };
+        match node.data.binary_search_by(|(known, _)| known.cmp(&data)) {
+            Ok(place) => node.data[place].1 += 1,
+            Err(place) => node.data.insert(place, (data, 1)),
+        }
+    }
+
+    /// Takes out what [`Tree::add`] added.
+    pub(crate) fn remove(&mut self, name: &str, data: &Data) {
+        if let Some(node) = self.nodes.get_mut(name)
+            && let Ok(place) = node.data.binary_search_by(|(known, _)| known.cmp(data))
+        {
+            node.data[place].1 -= 1;
+            if node.data[place].1 == 0 {
+                node.data.remove(place);
+            }
+        }
+        self.remove_name(name);
+    }
+}
+
+/// A name and, when it is in the domain, all names above it down to the domain itself.
+fn with_names_above<'a>(name: &'a str, domain: &str) -> impl Iterator<Item = &'a str> {
+    let above = name.strip_suffix(domain);
+    let dots = above.unwrap_or_default().match_indices('.');
+    std::iter::once(name).chain(dots.map(|(dot, _)| &name[dot + 1..]))
+}

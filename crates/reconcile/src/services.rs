@@ -1,0 +1,153 @@
+//! Services with their EndpointSlices: what several keep something in step with, one Service at a
+//! time.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use futures::FutureExt;
+use k8s_openapi::api::core::v1::Service;
+use k8s_openapi::api::discovery::v1::EndpointSlice;
+
+use crate::{Cache, Change, Changes, Index, Key};
+
+const LABEL_SERVICE_NAME: &str = "kubernetes.io/service-name";
+
+/// Which Services have changed, themselves or their slices; at first all of them.
+pub struct ServiceChanges {
+    services: Cache<Service>,
+    slices: Index<EndpointSlice>,
+    of_services: Changes<Service>,
+    of_slices: Changes<EndpointSlice>,
+    changed: BTreeSet<Key>,
+}
+
+/// A Service as it is now.
+#[derive(Clone, Debug)]
+pub struct ServiceState {
+    /// Its name.
+    pub key: Key,
+    /// Itself, unless it is gone.
+    pub service: Option<Arc<Service>>,
+    /// Its slices; they may be there before it and after it.
+    pub slices: Vec<Arc<EndpointSlice>>,
+}
+
+impl ServiceChanges {
+    /// Follows two caches.
+    pub fn new(services: Cache<Service>, slices: &Cache<EndpointSlice>) -> Self {
+        Self {
+            of_services: services.subscribe(),
+            of_slices: slices.subscribe(),
+            slices: slices.index(|slice| service_of(slice).iter().map(Key::to_string).collect()),
+            services,
+            changed: BTreeSet::new(),
+        }
+    }
+
+    /// Waits for a change; for ever when the caches have ended.
+    pub async fn wait(&mut self) {
+        tokio::select! {
+            Some(change) = self.of_services.next() => self.note_service(&change),
+            Some(change) = self.of_slices.next() => self.note_slice(&change),
+            else => std::future::pending().await,
+        }
+    }
+
+    /// The Services that have changed since they were taken last, sorted by namespace and name.
+    pub fn take(&mut self) -> Vec<ServiceState> {
+        while let Some(change) = self.of_services.next().now_or_never().flatten() {
+            self.note_service(&change);
+        }
+        while let Some(change) = self.of_slices.next().now_or_never().flatten() {
+            self.note_slice(&change);
+        }
+        let changed = std::mem::take(&mut self.changed).into_iter();
+        changed
+            .map(|key| ServiceState {
+                service: self.services.get_key(&key),
+                slices: self.slices.get(&key.to_string()),
+                key,
+            })
+            .collect()
+    }
+
+    fn note_service(&mut self, change: &Change<Service>) {
+        self.changed.insert(Key::of(change.object().as_ref()));
+    }
+
+    /// A slice may pass from one Service to another.
+    fn note_slice(&mut self, change: &Change<EndpointSlice>) {
+        self.changed.extend(service_of(change.object()));
+        if let Change::Applied(_, Some(before)) = change {
+            self.changed.extend(service_of(before));
+        }
+    }
+}
+
+fn service_of(slice: &EndpointSlice) -> Option<Key> {
+    let name = slice.metadata.labels.as_ref()?.get(LABEL_SERVICE_NAME)?;
+    let namespace = slice.metadata.namespace.as_deref().unwrap_or_default();
+    Some(Key::new(namespace, name.as_str()))
+}
+
+#[cfg(test)]
+mod tests {
+    use futures::channel::mpsc::unbounded;
+    use kube::runtime::watcher::Event;
+    use serde_json::json;
+
+    use super::*;
+
+    fn service(name: &str) -> Service {
+        let metadata = json!({"namespace": "default", "name": name});
+        serde_json::from_value(json!({"metadata": metadata})).unwrap()
+    }
+
+    fn slice(name: &str, service: &str) -> EndpointSlice {
+        let labels = json!({LABEL_SERVICE_NAME: service});
+        let metadata = json!({"namespace": "default", "name": name, "labels": labels});
+        serde_json::from_value(json!({
+            "metadata": metadata, "addressType": "IPv4", "endpoints": []}))
+        .unwrap()
+    }
+
+    /// `web 1 slices`, or `web gone 1 slices`.
+    async fn taken(changes: &mut ServiceChanges) -> Vec<String> {
+        changes.wait().await;
+        let shown = |state: ServiceState| {
+            let gone = if state.service.is_none() { " gone" } else { "" };
+            format!("{}{gone} {} slices", state.key.name, state.slices.len())
+        };
+        changes.take().into_iter().map(shown).collect()
+    }
+
+    #[tokio::test]
+    async fn a_service_changes_with_itself_and_with_its_slices() {
+        let (to_services, services) = unbounded();
+        let (to_slices, slices) = unbounded();
+        let (services, slices) = (Cache::from_events(services), Cache::from_events(slices));
+        for event in [
+            Event::Init,
+            Event::InitApply(service("web")),
+            Event::InitApply(service("db")),
+            Event::InitDone,
+        ] {
+            to_services.unbounded_send(event).unwrap();
+        }
+        let first = Event::InitApply(slice("one", "web"));
+        for event in [Event::Init, first, Event::InitDone] {
+            to_slices.unbounded_send(event).unwrap();
+        }
+        assert!(services.wait_synced().await && slices.wait_synced().await);
+        let mut changes = ServiceChanges::new(services, &slices);
+        assert_eq!(taken(&mut changes).await, ["db 0 slices", "web 1 slices"]);
+        let passed_on = Event::Apply(slice("one", "db"));
+        to_slices.unbounded_send(passed_on).unwrap();
+        assert_eq!(taken(&mut changes).await, ["db 1 slices", "web 0 slices"]);
+        to_services
+            .unbounded_send(Event::Delete(service("db")))
+            .unwrap();
+        assert_eq!(taken(&mut changes).await, ["db gone 1 slices"]);
+        assert!(changes.take().is_empty());
+    }
+}
