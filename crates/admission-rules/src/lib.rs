@@ -14,7 +14,7 @@ mod webhook;
 pub use binding::{Cluster, PluralOf};
 pub use expressions::Expressions;
 pub use matching::Target;
-pub use mutation::{MutatingPolicies, MutatingPolicy, Patch};
+pub use mutation::{About, MutatingPolicies, MutatingPolicy, Patch};
 pub use policy::{Judgement, Policies, Seen, SeenAs};
 pub use request::{ObjectKind, Request, Subject};
 pub use resource_kinds::Scope;

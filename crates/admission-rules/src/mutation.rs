@@ -6,6 +6,7 @@ use serde_json::Value;
 
 use crate::binding::{Bound, Cluster};
 use crate::expressions::{Condition, Met, Variables, conditions, making, met, names};
+use crate::matching::Target;
 use crate::request::{Request, Subject};
 
 /// All policies that change what is written, and where they hold.
@@ -39,6 +40,24 @@ pub enum Patch {
     Apply(Value),
     /// A JSON patch.
     Json(Value),
+}
+
+/// What a refusal is about.
+#[derive(Clone, Copy, Debug)]
+pub struct About<'a> {
+    /// The place.
+    pub target: Target<'a>,
+    /// The name of the object.
+    pub name: &'a str,
+}
+
+impl<'a> About<'a> {
+    fn of(request: &Request<'a>) -> Self {
+        Self {
+            target: request.requested.target,
+            name: request.name,
+        }
+    }
 }
 
 impl MutatingPolicies {
@@ -113,7 +132,7 @@ impl MutatingPolicy {
             self.0.rules.as_ref().map_err(Clone::clone)?;
             Ok(Some((place, self.0.settings(request, cluster)?)))
         };
-        self.unless_it_may_fail(request, wanted())
+        self.unless_it_may_fail(&About::of(request), wanted())
     }
 
     /// Whether its conditions hold with some settings.
@@ -131,7 +150,7 @@ impl MutatingPolicy {
             Met::No => Ok(None),
             Met::Unknown(why) => Err(why),
         };
-        let applies = self.unless_it_may_fail(request, applies)?;
+        let applies = self.unless_it_may_fail(&About::of(request), applies)?;
         Ok(applies.is_some())
     }
 
@@ -168,23 +187,23 @@ impl MutatingPolicy {
     /// The refusal, where it must not.
     pub fn unless_it_may_fail<T>(
         &self,
-        request: &Request<'_>,
+        about: &About<'_>,
         found: Result<Option<T>, String>,
     ) -> Result<Option<T>, Status> {
         match found {
             Ok(found) => Ok(found),
             Err(_) if self.0.may_fail() => Ok(None),
-            Err(why) => Err(self.refusal(request, &why)),
+            Err(why) => Err(self.refusal(about, &why)),
         }
     }
 
-    fn refusal(&self, request: &Request<'_>, why: &str) -> Status {
+    fn refusal(&self, about: &About<'_>, why: &str) -> Status {
         let Bound {
             policy, binding, ..
         } = &self.0;
         let text = format!("policy '{policy}' with binding '{binding}' denied request: {why}");
-        let target = &request.subject.target;
-        let mut status = Status::forbidden(target.group, target.plural, request.name, why);
+        let target = &about.target;
+        let mut status = Status::forbidden(target.group, target.plural, about.name, why);
         status.reason = StatusReason::Invalid;
         status.message.clone_from(&text);
         if let Some(details) = &mut status.details {
@@ -204,7 +223,6 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::matching::Target;
     use crate::request::ObjectKind;
 
     /// A cluster with one object of settings.
@@ -286,7 +304,7 @@ mod tests {
                 }
                 for number in 0..policy.changes() {
                     let patch = policy.change(number, &request, &settings);
-                    patches.extend(policy.unless_it_may_fail(&request, patch)?);
+                    patches.extend(policy.unless_it_may_fail(&About::of(&request), patch)?);
                 }
             }
         }

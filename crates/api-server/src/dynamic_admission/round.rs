@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use admission_rules::{
-    Cluster, MutatingPolicy, ObjectKind, Patch, Request, Scope, Seen, Subject, Target, Verdict,
-    Webhook, verdict,
+    About, Cluster, MutatingPolicy, ObjectKind, Patch, Request, Scope, Seen, Subject, Target,
+    Verdict, Webhook, verdict,
 };
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -18,6 +18,7 @@ use structured_merge::{PatchError, json_patch};
 use super::{Registrations, call};
 use crate::metadata;
 use crate::registry::Resource;
+use crate::served::Served;
 use crate::server::ApiServer;
 use crate::storage::SyncReads;
 use crate::writes::{Attempt, complaints};
@@ -261,22 +262,21 @@ impl<'a> Round<'a> {
 
     fn by_policy(&self, policy: &MutatingPolicy, object: &mut Value) -> Result<bool, Status> {
         let served = self.server.served();
-        let plural_of = |version: &str, kind: &str| {
-            let found = served.registry.of_kind(version, kind)?;
-            let info = found.info();
-            Some((info.group.to_owned(), info.plural.to_owned()))
-        };
         let cluster = Cluster {
             objects: &SyncReads(self.server),
-            plural_of: &plural_of,
+            plural_of: &plural_of(&served),
         };
         let own = self.request(0, "", (object, self.old));
+        let about = About {
+            target: self.subject(self.attempt.resource).target,
+            name: self.attempt.name,
+        };
         let Some((place, all)) = policy.wants(&own, &self.subjects(), &cluster)? else {
             return Ok(false);
         };
         let seen = |object: &Value| self.seen(place, object).map(Some);
-        let old = policy.unless_it_may_fail(&own, seen(self.old))?;
-        let made = policy.unless_it_may_fail(&own, seen(object))?;
+        let old = policy.unless_it_may_fail(&about, seen(self.old))?;
+        let made = policy.unless_it_may_fail(&about, seen(object))?;
         let (Some(old), Some(mut made)) = (old, made) else {
             return Ok(false);
         };
@@ -287,19 +287,19 @@ impl<'a> Round<'a> {
             }
             for number in 0..policy.changes() {
                 let request = self.request(place, "", (&made, &old));
-                let patch = policy.change(number, &request, &settings);
-                let patched = patch.and_then(|patch| match patch {
-                    None => Ok(None),
-                    Some(patch) => self.patched(place, &made, patch),
-                });
-                if let Some(patched) = policy.unless_it_may_fail(&request, patched)? {
+                let patched = policy
+                    .change(number, &request, &settings)
+                    .and_then(|patch| match patch {
+                        None => Ok(None),
+                        Some(patch) => self.patched(place, &made, patch),
+                    });
+                if let Some(patched) = policy.unless_it_may_fail(&about, patched)? {
                     made = patched;
                 }
             }
         }
-        let own = self.request(0, "", (&self.namespace, self.old));
         let taken = self.take(place, made, object).map(Some);
-        let taken = policy.unless_it_may_fail(&own, taken)?;
+        let taken = policy.unless_it_may_fail(&about, taken)?;
         Ok(taken.unwrap_or(false))
     }
 
@@ -376,14 +376,9 @@ impl<'a> Round<'a> {
             return Ok(());
         }
         let served = self.server.served();
-        let plural_of = |version: &str, kind: &str| {
-            let found = served.registry.of_kind(version, kind)?;
-            let info = found.info();
-            Some((info.group.to_owned(), info.plural.to_owned()))
-        };
         let cluster = Cluster {
             objects: &SyncReads(self.server),
-            plural_of: &plural_of,
+            plural_of: &plural_of(&served),
         };
         let seen_as = |place: usize| {
             Ok(Seen {
@@ -401,6 +396,16 @@ impl<'a> Round<'a> {
     }
 }
 
+/// Group and plural of a kind that is served, by its version and name.
+fn plural_of(served: &Served) -> impl Fn(&str, &str) -> Option<(String, String)> + '_ {
+    |version, kind| {
+        let found = served.registry.of_kind(version, kind)?;
+        let info = found.info();
+        Some((info.group.to_owned(), info.plural.to_owned()))
+    }
+}
+
+/// Says in an object which kind it is.
 fn name_kind(object: &mut Value, kind: ObjectKind<'_>) {
     let ObjectKind {
         group,

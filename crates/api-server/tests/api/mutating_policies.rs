@@ -208,7 +208,7 @@ async fn who_asks_for_it_sees_what_came_later() {
 }
 
 #[tokio::test]
-async fn objects_of_other_versions_and_custom_kinds_are_changed_too() {
+async fn objects_of_other_versions_are_changed_too() {
     let api = Api::new().await;
     let mut floor = policy(
         "floor",
