@@ -3,6 +3,7 @@
 
 use crate::debian::Recipe;
 use crate::image::{Image, Settings};
+use crate::musl;
 
 /// Makes an image, or takes the kept one.
 pub type Maker = fn() -> Image;
@@ -53,6 +54,25 @@ pub fn old_busybox() -> Image {
         packages: "old-busybox",
         files: &[("usr/local/bin/nslookup", 0o755, nslookup)],
         settings,
+        ..Recipe::default()
+    };
+    recipe.image()
+}
+
+/// What asks for names: BIND's `dig`, glibc's `getent`, busybox' `nslookup`, and as `musl-getaddrinfo`
+/// a program with musl, which is built here.
+///
+/// # Panics
+/// When the packages are missing, or there is no C compiler.
+pub fn resolvers() -> Image {
+    let source = include_str!("../images/getaddrinfo.c");
+    let built = "musl-getaddrinfo";
+    musl::build(source, "resolvers", &crate::tools().join(built).join(built));
+    let recipe = Recipe {
+        name: "resolvers",
+        packages: "resolvers",
+        trees: &[(built, "usr/local/bin")],
+        files: &[("usr/local/src/getaddrinfo.c", 0o644, source)],
         ..Recipe::default()
     };
     recipe.image()

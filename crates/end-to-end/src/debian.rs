@@ -175,7 +175,7 @@ fn link_busybox(root: &Path) {
     }
 }
 
-fn archives(directory: &Path) -> Vec<PathBuf> {
+pub(crate) fn archives(directory: &Path) -> Vec<PathBuf> {
     let mut paths: Vec<PathBuf> = fs::read_dir(directory)
         .expect("the package directory")
         .filter_map(|entry| entry.ok().map(|entry| entry.path()))

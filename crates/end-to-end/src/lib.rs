@@ -13,6 +13,7 @@ pub mod helm;
 pub mod image;
 pub mod instance;
 pub mod kubectl;
+pub mod musl;
 pub mod network;
 pub mod process;
 pub mod registry;

@@ -39,6 +39,10 @@ const PROGRAMS: &[(&str, &str)] = &[
 const IMAGES: &[(&str, &[&str])] = &[
     ("busybox", &["busybox-static"]),
     ("old-busybox", &["busybox-static", "libc-bin", "dash"]),
+    (
+        "resolvers",
+        &["bind9-dnsutils", "libc-bin", "musl-dev", "busybox-static"],
+    ),
     ("nginx", &["nginx-light", "curl", "busybox-static"]),
     (
         "redis",
