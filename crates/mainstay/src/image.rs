@@ -25,7 +25,8 @@ enum Action {
         #[arg(required = true, value_name = "FILE")]
         files: Vec<PathBuf>,
     },
-    /// List the images that are present
+    /// List the images that are present; those that are not pinned go when nobody uses them and
+    /// the disk is full
     Ls,
     /// Remove images by name
     Rm {
@@ -87,7 +88,7 @@ pub fn open(data: &std::path::Path) -> Result<ImageStore> {
 }
 
 fn table(store: &ImageStore) -> Result<String> {
-    let mut rows: Vec<[String; 3]> = vec![["NAME", "ID", "SIZE"].map(str::to_owned)];
+    let mut rows = vec![["NAME", "ID", "PINNED", "SIZE"].map(str::to_owned)];
     for image in store.list()? {
         let id = image
             .id
@@ -96,14 +97,15 @@ fn table(store: &ImageStore) -> Result<String> {
             .take(12)
             .collect::<String>();
         for reference in image.references {
-            rows.push([reference, id.clone(), size(image.size)]);
+            let pinned = if image.pinned { "yes" } else { "no" };
+            rows.push([reference, id.clone(), pinned.to_owned(), size(image.size)]);
         }
     }
     let width = |column: usize| rows.iter().map(|row| row[column].len()).max().unwrap_or(0);
-    let (name, id) = (width(0), width(1));
+    let (name, id, pinned) = (width(0), width(1), width(2));
     Ok(rows
         .iter()
-        .map(|row| format!("{:name$}   {:id$}   {}\n", row[0], row[1], row[2]))
+        .map(|[a, b, c, d]| format!("{a:name$}   {b:id$}   {c:pinned$}   {d}\n"))
         .collect())
 }
 

@@ -113,7 +113,7 @@ async fn drive_out(shared: &Shared, shortage: Shortage) -> Option<Arc<PodView>> 
         })
         .collect();
     let Some(index) = eviction::first_to_go(resource, &candidates) else {
-        tracing::warn!(signal = shortage.signal.name(), "no pod can be driven out");
+        tracing::info!(signal = shortage.signal.name(), "no pod can be driven out");
         return None;
     };
     let candidate = candidates.get(index)?;

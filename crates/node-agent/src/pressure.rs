@@ -51,6 +51,10 @@ impl Monitor {
         let now = pressure.conditions();
         self.conditions.send_if_modified(|known| {
             let changed = *known != now;
+            if changed {
+                let names: Vec<&str> = now.iter().map(|condition| condition.name()).collect();
+                tracing::warn!(conditions = names.join(" "), lacks = ?found, "pressure on the node");
+            }
             *known = now;
             changed
         });

@@ -5,6 +5,7 @@
 //! which `usageNanoCores` was measured.
 
 use std::fmt::Write;
+use std::path::Path;
 use std::sync::Arc;
 
 use http::{Response, header};
@@ -25,19 +26,27 @@ pub fn summary(shared: &Shared) -> Response<BoxBody> {
         let free = facts::meminfo("MemAvailable").unwrap_or(0);
         node["memory"]["availableBytes"] = json!(free);
     }
-    if let Some(disk) = facts::disk(&shared.config.data_dir) {
-        node["fs"] = json!({
-            "availableBytes": disk.free,
-            "capacityBytes": disk.total,
-            "usedBytes": disk.total - disk.free,
-        });
-    }
+    node["fs"] = file_system(&shared.config.data_dir);
+    node["runtime"] = json!({"imageFs": file_system(shared.config.images.directory())});
     let views = shared.registry.list();
     let pods: Vec<Value> = views.iter().map(|view| pod(shared, view)).collect();
     let mut response = text(json!({"node": node, "pods": pods}).to_string());
     let kind = header::HeaderValue::from_static("application/json");
     response.headers_mut().insert(header::CONTENT_TYPE, kind);
     response
+}
+
+fn file_system(place: &Path) -> Value {
+    facts::disk(place).map_or(Value::Null, |disk| {
+        json!({
+            "availableBytes": disk.free,
+            "capacityBytes": disk.total,
+            "usedBytes": disk.total - disk.free,
+            "inodes": disk.files,
+            "inodesFree": disk.files_free,
+            "inodesUsed": disk.files.saturating_sub(disk.files_free),
+        })
+    })
 }
 
 fn pod(shared: &Shared, view: &PodView) -> Value {

@@ -3,6 +3,7 @@
 use serde_json::json;
 
 use crate::pods::SLEEP;
+use crate::spec::shell;
 use crate::world::{World, phase, state};
 
 pub async fn a_registry_that_is_down_or_silent_holds_up_nobody_else() {
@@ -37,10 +38,6 @@ pub async fn a_registry_that_is_down_or_silent_holds_up_nobody_else() {
     world.gone("silent").await;
     drop(silent);
     world.end().await;
-}
-
-fn shell(script: &str) -> serde_json::Value {
-    json!(["sh", "-c", script])
 }
 
 pub async fn who_forks_eats_or_talks_without_end_harms_nobody_else() {

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use image_store::{ImageConfig, ImageStore};
+use image_store::{ImageConfig, ImageStore, StoreError};
 use jiff::SignedDuration;
 use k8s_openapi::api::core::v1::{Node, Pod};
 use kube::api::Api;
@@ -11,14 +11,10 @@ use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use node_agent::{ImageGcPolicy, OnShutdown};
 use serde_json::{Value, json};
 
+use crate::pods::SLEEP;
 use crate::registry::Registry;
+use crate::spec::shell;
 use crate::world::{IMAGE, NODE, World, condition, is_ready, layer, phase};
-
-const SLEEP: &str = "trap 'exit 0' TERM; while true; do sleep 0.05; done";
-
-fn shell(script: &str) -> Value {
-    json!(["busybox", "sh", "-c", script])
-}
 
 fn evicted(pod: &Pod) -> bool {
     phase(pod) == "Failed"
@@ -237,6 +233,7 @@ pub async fn images_that_nobody_uses_make_room() {
     drop(rustls::crypto::ring::default_provider().install_default());
     let registry = Registry::start(&[
         ("used", vec![layer(), file("one")]),
+        ("mapped", vec![layer(), file("three")]),
         ("unused", vec![layer(), file("two")]),
     ])
     .await;
@@ -257,7 +254,12 @@ pub async fn images_that_nobody_uses_make_room() {
         .pod("runs", spec("used", &SLEEP.replace("sleep", "/bin/sleep")))
         .await;
     world.pod("done", spec("unused", "exit 0")).await;
-    world.ready("runs").await;
+    let mut mapped = spec("mapped", &SLEEP.replace("sleep", "/bin/sleep"));
+    mapped["hostUsers"] = json!(false);
+    world.pod("mapped", mapped).await;
+    for name in ["runs", "mapped"] {
+        world.ready(name).await;
+    }
     world
         .until("done", "done", |pod| phase(pod) == "Succeeded")
         .await;
@@ -266,6 +268,11 @@ pub async fn images_that_nobody_uses_make_room() {
         move |node: &Node| images_of(node).contains(&name)
     };
     node_until(&world, "told of the image", named("unused")).await;
+    // Nor does anybody else take away what is mounted, as whosever files it is shown.
+    for name in ["used", "mapped"] {
+        let refused = store.remove(&registry.name(name)).unwrap_err();
+        assert!(matches!(refused, StoreError::InUse { .. }), "{refused}");
+    }
     world.stop().await;
 
     // Every disk is too full now. What was there before the agent counts as old.
@@ -290,7 +297,7 @@ pub async fn images_that_nobody_uses_make_room() {
         assert!(names.contains(&name), "{name}: {names:?}");
     }
     assert!(kept.layers.iter().all(|layer| layer.is_dir()));
-    assert_eq!(store.layers().unwrap().len(), 3);
+    assert_eq!(store.layers().unwrap().len(), 4);
     world
         .event(
             NODE,
@@ -304,7 +311,9 @@ pub async fn images_that_nobody_uses_make_room() {
         .until("again", "done", |pod| phase(pod) == "Succeeded")
         .await;
     world.event("again", "Successfully pulled image").await;
-    assert!(is_ready(&world.ready("runs").await));
+    for name in ["runs", "mapped"] {
+        assert!(is_ready(&world.ready(name).await));
+    }
     world.end().await;
 }
 

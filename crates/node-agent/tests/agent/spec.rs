@@ -7,7 +7,8 @@ use serde_json::json;
 use crate::pods::SLEEP;
 use crate::world::{World, condition, phase};
 
-fn shell(script: &str) -> serde_json::Value {
+/// A command that runs a script.
+pub fn shell(script: &str) -> serde_json::Value {
     json!(["sh", "-c", script])
 }
 
