@@ -8,6 +8,7 @@ mod namespace_lifecycle;
 mod node_restriction;
 mod pod_security;
 mod priority;
+mod runtime_class;
 mod service_account;
 mod storage;
 
@@ -83,6 +84,7 @@ pub fn plugins() -> Vec<Box<dyn Admission>> {
         Box::new(limit_ranger::LimitRanger),
         Box::new(storage::DefaultStorageClass),
         Box::new(storage::PersistentVolumeClaimResize),
+        Box::new(runtime_class::RuntimeClass),
         Box::new(pod_security::PodSecurity),
         Box::new(certificates::CertificateRequestor),
         Box::new(certificates::CertificateApproval),

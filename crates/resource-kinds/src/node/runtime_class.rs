@@ -9,7 +9,7 @@ use crate::at::{At, Rules};
 use crate::decode::decode;
 use crate::info::{Names, cluster};
 use crate::kind::{Cell, Column, Kind, KindInfo};
-use crate::{advice, metadata, table};
+use crate::{metadata, pod_template, table};
 
 /// node.k8s.io/v1 RuntimeClass.
 #[derive(Debug)]
@@ -61,14 +61,6 @@ impl Kind for RuntimeClass {
         errors
     }
 
-    fn warnings(&self, _object: &Value, old: Option<&Value>) -> Vec<String> {
-        advice::not_acted_on(
-            "RuntimeClass",
-            "all pods run with the built-in runtime",
-            old,
-        )
-    }
-
     fn columns(&self) -> &'static [Column] {
         COLUMNS
     }
@@ -84,6 +76,47 @@ impl Kind for RuntimeClass {
 
 fn validate(object: &Value) -> Vec<FieldError> {
     let mut errors = Vec::new();
-    errors.check_text(&At::root(object).get("handler"), names::dns_label);
+    let class = At::root(object);
+    errors.check_text(&class.get("handler"), names::dns_label);
+    errors.extend(pod_template::amounts(&class.get("overhead.podFixed")));
+    let scheduling = class.get("scheduling");
+    errors.extend(metadata::labels(&scheduling.get("nodeSelector")));
+    errors.extend(pod_template::tolerations(&scheduling.get("tolerations")));
     errors
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn what_pods_get_from_a_class_is_checked() {
+        let class = json!({"metadata": {"name": "c"}, "handler": "runc",
+            "overhead": {"podFixed": {"cpu": "-1", "disks": "1"}},
+            "scheduling": {"nodeSelector": {"a": "b c"}, "tolerations": [{"value": "v"}]}});
+        let errors = RuntimeClass.validate_create(&class);
+        let fields: Vec<String> = errors.iter().map(|error| error.field.to_string()).collect();
+        assert!(
+            fields.contains(&"overhead.podFixed[cpu]".to_owned()),
+            "{fields:?}"
+        );
+        assert!(
+            fields.contains(&"overhead.podFixed[disks]".to_owned()),
+            "{fields:?}"
+        );
+        assert!(
+            fields
+                .iter()
+                .any(|field| field.starts_with("scheduling.nodeSelector"))
+        );
+        assert!(
+            fields.contains(&"scheduling.tolerations[0].operator".to_owned()),
+            "{fields:?}"
+        );
+        let fine = json!({"metadata": {"name": "c"}, "handler": "runc",
+            "overhead": {"podFixed": {"cpu": "1"}}});
+        assert!(RuntimeClass.validate_create(&fine).is_empty());
+    }
 }

@@ -15,7 +15,7 @@ mod warnings;
 
 pub(crate) use defaults::{default_pod, default_spec};
 pub(crate) use env::{field_reference, resource_reference};
-pub(crate) use resources::qos_class;
+pub(crate) use resources::{amounts, qos_class};
 pub(crate) use scheduling::tolerations;
 pub(crate) use spec::{validate_spec, validate_template};
 pub(crate) use warnings::{fractions, warnings};

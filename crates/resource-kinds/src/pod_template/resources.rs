@@ -33,22 +33,29 @@ fn resource_name(name: &str, path: &FieldPath, errors: &mut Vec<FieldError>) {
     }
 }
 
+/// All that is wrong with a list of amounts by resource.
+pub(crate) fn amounts(list: &At<'_>) -> Vec<FieldError> {
+    let mut errors = Vec::new();
+    for (name, at) in list.entries() {
+        resource_name(name, &at.path, &mut errors);
+        let quantity = amount(&at);
+        if quantity.is_negative() {
+            errors.push(at.invalid(NEGATIVE));
+        }
+        let whole = name.contains('/') || name.starts_with("hugepages-");
+        if whole && !quantity.is_integer() {
+            errors.push(at.invalid("must be an integer"));
+        }
+    }
+    errors
+}
+
 /// All that is wrong with the resources of a container.
 pub(super) fn validate(resources: &At<'_>) -> Vec<FieldError> {
     let mut errors = Vec::new();
     let (limits, requests) = (resources.get("limits"), resources.get("requests"));
     for list in [&limits, &requests] {
-        for (name, at) in list.entries() {
-            resource_name(name, &at.path, &mut errors);
-            let quantity = amount(&at);
-            if quantity.is_negative() {
-                errors.push(at.invalid(NEGATIVE));
-            }
-            let whole = name.contains('/') || name.starts_with("hugepages-");
-            if whole && !quantity.is_integer() {
-                errors.push(at.invalid("must be an integer"));
-            }
-        }
+        errors.extend(amounts(list));
     }
     for (name, request) in requests.entries() {
         let Some(limit) = limits.value.get(name) else {

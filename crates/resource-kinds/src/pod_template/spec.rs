@@ -2,7 +2,7 @@
 
 use object_model::{FieldError, names};
 
-use super::{containers, scheduling, security, volumes};
+use super::{amounts, containers, scheduling, security, volumes};
 use crate::addresses::check_ip;
 use crate::at::{At, Rules};
 use crate::metadata;
@@ -29,6 +29,7 @@ pub(crate) fn validate_spec(spec: &At<'_>, claims: &[&str]) -> Vec<FieldError> {
         errors.push(deadline.invalid(names::outside_range(1, i64::from(i32::MAX))));
     }
     errors.check_not_negative(&spec.get("terminationGracePeriodSeconds"));
+    errors.extend(amounts(&spec.get("overhead")));
     scheduling::validate(spec, &mut errors);
     security::validate_pod(spec, &mut errors);
     errors

@@ -52,7 +52,13 @@ pub(super) fn mounts(
     volumes: &BTreeMap<String, bool>,
     errors: &mut Vec<FieldError>,
 ) {
+    let of_devices = |field: &str| -> BTreeSet<&str> {
+        let all = container.get("volumeDevices");
+        all.items().map(|device| device.get(field).text()).collect()
+    };
+    let (device_names, device_paths) = (of_devices("name"), of_devices("devicePath"));
     let mut paths = BTreeSet::new();
+    let mut mounted = BTreeSet::new();
     for mount in container.get("volumeMounts").items() {
         let (name, path) = (mount.get("name"), mount.get("mountPath"));
         if name.is_empty() {
@@ -60,10 +66,17 @@ pub(super) fn mounts(
         } else if !volumes.contains_key(name.text()) {
             errors.push(FieldError::not_found(&name.path, name.text()));
         }
+        mounted.insert(name.text());
         if path.is_empty() {
             errors.push(path.required(""));
         } else if !paths.insert(path.text()) {
             errors.push(path.invalid("must be unique"));
+        }
+        if device_names.contains(name.text()) {
+            errors.push(name.invalid("must not already exist in volumeDevices"));
+        }
+        if device_paths.contains(path.text()) {
+            errors.push(path.invalid("must not already exist as a path in volumeDevices"));
         }
         let (sub_path, expression) = (mount.get("subPath"), mount.get("subPathExpr"));
         if !sub_path.is_empty() && !expression.is_empty() {
@@ -81,10 +94,24 @@ pub(super) fn mounts(
             errors.push(mount.get("mountPropagation").forbidden(detail));
         }
     }
+    devices(container, volumes, &mounted, &paths, errors);
+}
+
+/// Checks what a container has as block devices, beside what it mounts and where.
+fn devices(
+    container: &At<'_>,
+    volumes: &BTreeMap<String, bool>,
+    mounted: &BTreeSet<&str>,
+    mount_paths: &BTreeSet<&str>,
+    errors: &mut Vec<FieldError>,
+) {
+    let (mut names, mut paths) = (BTreeSet::new(), BTreeSet::new());
     for device in container.get("volumeDevices").items() {
         let (name, path) = (device.get("name"), device.get("devicePath"));
         if name.is_empty() {
             errors.push(name.required(""));
+        } else if !names.insert(name.text()) {
+            errors.push(name.invalid("must be unique"));
         }
         match volumes.get(name.text()) {
             None => errors.push(FieldError::not_found(&name.path, name.text())),
@@ -95,10 +122,18 @@ pub(super) fn mounts(
             }
             Some(true) => {}
         }
+        if mounted.contains(name.text()) {
+            errors.push(name.invalid("must not already exist in volumeMounts"));
+        }
         if path.is_empty() {
             errors.push(path.required(""));
         } else if !paths.insert(path.text()) {
             errors.push(path.invalid("must be unique"));
+        } else if mount_paths.contains(path.text()) {
+            errors.push(path.invalid("must not already exist as a path in volumeMounts"));
+        }
+        if path.text().split('/').any(|part| part == "..") {
+            errors.push(path.invalid("can not contain backsteps ('..')"));
         }
     }
 }
@@ -110,10 +145,13 @@ mod tests {
     use super::*;
 
     fn check(volumes: Value, list: Value) -> Vec<String> {
+        check_container(volumes, json!({"volumeMounts": list}))
+    }
+
+    fn check_container(volumes: Value, container: Value) -> Vec<String> {
         let spec = json!({"volumes": volumes});
         let mut errors = Vec::new();
-        let names = validate(&At::root(&spec), &[], &mut errors);
-        let container = json!({"volumeMounts": list});
+        let names = validate(&At::root(&spec), &["data"], &mut errors);
         mounts(&At::root(&container), &names, &mut errors);
         errors.iter().map(ToString::to_string).collect()
     }
@@ -131,6 +169,38 @@ mod tests {
                 "volumeMounts[0].name: Not found: \"b\"",
                 "volumeMounts[1].mountPath: Invalid value: \"/a\": must be unique",
                 "volumeMounts[2].subPath: Invalid value: \"../x\": must not contain '..'",
+            ]
+        );
+    }
+
+    #[test]
+    fn devices_are_claims_at_places_of_their_own() {
+        let volumes = json!([{"name": "a", "emptyDir": {}},
+            {"name": "b", "persistentVolumeClaim": {"claimName": "b"}}]);
+        let fine = json!({"volumeDevices": [{"name": "b", "devicePath": "/dev/b"},
+            {"name": "data", "devicePath": "/dev/data"}]});
+        assert!(check_container(volumes.clone(), fine).is_empty());
+        let wrong = json!({
+            "volumeMounts": [{"name": "data", "mountPath": "/x"}],
+            "volumeDevices": [{"name": "a", "devicePath": "/dev/../a"},
+                {"name": "data", "devicePath": "/x"}, {"name": "none", "devicePath": "/x"}]});
+        assert_eq!(
+            check_container(volumes, wrong),
+            [
+                "volumeMounts[0].name: Invalid value: \"data\": must not already exist in \
+                 volumeDevices",
+                "volumeMounts[0].mountPath: Invalid value: \"/x\": must not already exist as a \
+                 path in volumeDevices",
+                "volumeDevices[0].name: Invalid value: \"a\": can only use volume source type of \
+                 PersistentVolumeClaim or Ephemeral for block mode",
+                "volumeDevices[0].devicePath: Invalid value: \"/dev/../a\": can not contain \
+                 backsteps ('..')",
+                "volumeDevices[1].name: Invalid value: \"data\": must not already exist in \
+                 volumeMounts",
+                "volumeDevices[1].devicePath: Invalid value: \"/x\": must not already exist as a \
+                 path in volumeMounts",
+                "volumeDevices[2].name: Not found: \"none\"",
+                "volumeDevices[2].devicePath: Invalid value: \"/x\": must be unique",
             ]
         );
     }
