@@ -50,8 +50,8 @@ impl Rejection {
 /// Looks at a pod that is new on the node; `None` when it is taken.
 pub fn rejection(pod: &Pod, policy: &Policy) -> Option<Rejection> {
     let spec = pod.spec.as_ref()?;
-    let (reason, message) = forbidden_sysctl(spec, policy)
-        .map(|why| ("SysctlForbidden", why))
+    let (reason, message) = other_system(pod, spec)
+        .or_else(|| forbidden_sysctl(spec, policy).map(|why| ("SysctlForbidden", why)))
         .or_else(|| app_armor(spec).map(|why| ("AppArmor", why)))?;
     let reason = reason.to_owned();
     Some(Rejection { reason, message })
@@ -91,6 +91,21 @@ fn tolerates_memory_pressure(spec: &PodSpec) -> bool {
         effect_fits && key_fits
     };
     spec.tolerations.iter().flatten().any(covers)
+}
+
+/// A pod for another system than this one.
+fn other_system(pod: &Pod, spec: &PodSpec) -> Option<(&'static str, String)> {
+    let labels = pod.metadata.labels.as_ref();
+    let label = labels.and_then(|labels| labels.get("kubernetes.io/os"));
+    if label.is_some_and(|system| system != "linux") {
+        let why = "Failed to admit pod as the `kubernetes.io/os` label doesn't match node label";
+        return Some(("PodOSSelectorNodeLabelDoesNotMatch", why.to_owned()));
+    }
+    let system = spec.os.as_ref()?;
+    (system.name != "linux").then(|| {
+        let why = "Failed to admit pod as the OS field doesn't match node OS";
+        ("PodOSNotSupported", why.to_owned())
+    })
 }
 
 fn forbidden_sysctl(spec: &PodSpec, policy: &Policy) -> Option<String> {
@@ -215,6 +230,24 @@ mod tests {
                 .unwrap()
                 .ends_with("not allowed with host ipc enabled")
         );
+    }
+
+    #[test]
+    fn a_pod_for_another_system_is_not_taken() {
+        let on = |system: &str| said(json!({"os": {"name": system}}));
+        assert_eq!(on("linux"), None);
+        let refused = "PodOSNotSupported Pod was rejected: Failed to admit pod as the OS field \
+                       doesn't match node OS";
+        assert_eq!(on("windows").as_deref(), Some(refused));
+        let labelled = |system: &str| {
+            let pod = json!({"metadata": {"labels": {"kubernetes.io/os": system}},
+                "spec": {"containers": []}});
+            let pod = serde_json::from_value(pod).unwrap();
+            rejection(&pod, &Policy::default()).map(|rejection| rejection.reason)
+        };
+        assert_eq!(labelled("linux"), None);
+        let reason = "PodOSSelectorNodeLabelDoesNotMatch";
+        assert_eq!(labelled("windows").as_deref(), Some(reason));
     }
 
     #[test]
