@@ -37,6 +37,18 @@ pub fn kill_in_pod(kubectl: &Kubectl, pod: &str, program: &str) {
     kill(of_pod(kubectl, pod, program), Signal::SIGKILL).expect("send SIGKILL");
 }
 
+/// The control group of all pods of the server whose pod the process is in.
+///
+/// # Panics
+/// When it is in none.
+#[track_caller]
+pub fn control_group(pid: Pid) -> String {
+    let groups = fs::read_to_string(format!("/proc/{pid}/cgroup")).expect("a running process");
+    let mut parts = groups.lines().flat_map(|line| line.split('/'));
+    let found = parts.find(|part| part.starts_with("mainstay-"));
+    found.expect("the group of a server").to_owned()
+}
+
 /// What a process has in memory, in MiB.
 #[derive(Clone, Copy, Debug)]
 pub struct Memory {

@@ -1,0 +1,218 @@
+//! The machine is started anew: no process, no mount, no network and no control group of before is
+//! there any more. Every identity and all data come back.
+
+use std::fs;
+use std::path::Path;
+
+use end_to_end::applications::busybox;
+use end_to_end::{Instance, Kubectl, Network, process, wait_for, with_registry_of};
+use nix::mount::{MntFlags, umount2};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
+const MANIFESTS: &str = r#"
+apiVersion: v1
+kind: Service
+metadata: {name: db}
+spec:
+  clusterIP: None
+  selector: {app: db}
+  ports: [{name: sql, port: 3306}]
+---
+apiVersion: apps/v1
+kind: StatefulSet
+metadata: {name: db}
+spec:
+  serviceName: db
+  replicas: 2
+  selector: {matchLabels: {app: db}}
+  template:
+    metadata: {labels: {app: db}}
+    spec:
+      terminationGracePeriodSeconds: 1
+      containers:
+      - name: main
+        image: busybox:1
+        command:
+        - sh
+        - -c
+        - |
+          echo started >> /data/log
+          echo started >> /scratch/log
+          trap 'exit 0' TERM
+          while true; do sleep 0.1; done
+        readinessProbe: {exec: {command: [test, -s, /data/log]}, periodSeconds: 1}
+        volumeMounts:
+        - {name: data, mountPath: /data}
+        - {name: scratch, mountPath: /scratch}
+      volumes:
+      - {name: scratch, emptyDir: {}}
+  volumeClaimTemplates:
+  - metadata: {name: data}
+    spec: {accessModes: [ReadWriteOnce], resources: {requests: {storage: 8Mi}}}
+---
+apiVersion: v1
+kind: Pod
+metadata: {name: once}
+spec:
+  restartPolicy: Never
+  terminationGracePeriodSeconds: 1
+  containers:
+  - {name: main, image: "busybox:1", command: [sleep, 1d]}
+"#;
+
+const PODS: [&str; 2] = ["db-0", "db-1"];
+
+struct Machine {
+    instance: Instance,
+    /// The control group of all its pods, below each controller.
+    group: String,
+}
+
+impl Machine {
+    /// Everything but the disk is lost.
+    fn lose_all_but_the_disk(&mut self) {
+        let data = self.instance.data();
+        let mut dead = process::shims(&data);
+        let mut parents = dead.clone();
+        while !parents.is_empty() {
+            parents = children(&parents);
+            dead.extend(&parents);
+        }
+        self.instance.kill();
+        for pid in dead {
+            // One that has ended with its parent is as dead as the others.
+            kill(Pid::from_raw(pid), Signal::SIGKILL).ok();
+        }
+        wait_for("the end of all processes", 30, || {
+            let left = process::shims(&data);
+            if left.is_empty() { Ok(()) } else { Err(left) }
+        });
+        unmount_below(&data);
+        for controller in fs::read_dir("/sys/fs/cgroup")
+            .expect("the control groups")
+            .flatten()
+        {
+            remove_group(&controller.path().join(&self.group));
+        }
+    }
+}
+
+fn children(parents: &[i32]) -> Vec<i32> {
+    let of = |pid: &i32| {
+        let tasks = fs::read_to_string(format!("/proc/{pid}/task/{pid}/children"));
+        let tasks = tasks.unwrap_or_default();
+        let pids = tasks
+            .split_whitespace()
+            .map(|word| word.parse().expect("a pid"));
+        pids.collect::<Vec<i32>>()
+    };
+    parents.iter().flat_map(of).collect()
+}
+
+fn unmount_below(directory: &Path) {
+    let mounts = fs::read_to_string("/proc/self/mountinfo").expect("the mounts");
+    let points = mounts.lines().filter_map(|line| line.split(' ').nth(4));
+    let below: Vec<&str> = points
+        .filter(|point| Path::new(point).starts_with(directory))
+        .collect();
+    assert!(!below.is_empty(), "pods have mounts");
+    for point in below.iter().rev() {
+        umount2(*point, MntFlags::MNT_DETACH).expect("unmount");
+    }
+}
+
+/// A group goes after those in it; a processor's share of the dead is let go a moment later.
+fn remove_group(group: &Path) {
+    let Ok(inner) = fs::read_dir(group) else {
+        return;
+    };
+    for entry in inner.flatten() {
+        if entry.path().is_dir() {
+            remove_group(&entry.path());
+        }
+    }
+    wait_for("the end of a control group", 10, || fs::remove_dir(group));
+}
+
+fn read(kubectl: &Kubectl, pod: &str, file: &str) -> String {
+    kubectl.ok(&["exec", pod, "--", "cat", file])
+}
+
+fn address_of(kubectl: &Kubectl, asks: &str, name: &str) -> String {
+    let found = kubectl.run(&["exec", asks, "--", "nslookup", name]);
+    found.stdout
+}
+
+fn peers_are_found(kubectl: &Kubectl) {
+    for (asks, name) in [("db-0", "db-1"), ("db-1", "db-0")] {
+        let address = format!("Address: {}\n", kubectl.pod_ip(name));
+        let full = format!("{name}.db.default.svc.cluster.local");
+        wait_for(&full, 20, || {
+            let found = address_of(kubectl, asks, &full);
+            if found.contains(&address) {
+                Ok(())
+            } else {
+                Err(found)
+            }
+        });
+    }
+}
+
+#[test]
+fn identities_and_data_come_back() {
+    let (_registry, mut machine, uids) = Network::isolated().run(|| {
+        loopback();
+        let (registry, instance) = with_registry_of(&[("library/busybox", "1", &busybox())]);
+        let kubectl = instance.kubectl();
+        kubectl.apply(MANIFESTS);
+        kubectl.wait_ready("db", 2);
+        kubectl.wait_pods_ready(&["pod/once"]);
+        for pod in PODS {
+            let write = format!("echo {pod} > /data/identity; sync");
+            kubectl.ok(&["exec", pod, "--", "sh", "-c", &write]);
+        }
+        peers_are_found(&kubectl);
+        let uids = PODS.map(|pod| kubectl.pod_uid(pod));
+        let group = process::control_group(process::of_pod(&kubectl, "db-0", "sh"));
+        (registry, Machine { instance, group }, uids)
+    });
+    machine.lose_all_but_the_disk();
+    Network::isolated().run(|| {
+        loopback();
+        let mut machine = machine;
+        machine.instance.start_again();
+        let kubectl = machine.instance.kubectl();
+        for pod in PODS {
+            wait_for("the second start", 60, || {
+                let output = kubectl.run(&["exec", pod, "--", "cat", "/data/log"]);
+                let started = output.stdout == "started\nstarted\n";
+                if started { Ok(()) } else { Err(output) }
+            });
+        }
+        kubectl.wait_ready("db", 2);
+        assert_eq!(PODS.map(|pod| kubectl.pod_uid(pod)), uids);
+        for pod in PODS {
+            assert_eq!(read(&kubectl, pod, "/data/identity"), format!("{pod}\n"));
+            // Of the pod, not of the container.
+            assert_eq!(read(&kubectl, pod, "/scratch/log"), "started\nstarted\n");
+            assert_eq!(
+                kubectl.ok(&["exec", pod, "--", "hostname"]),
+                format!("{pod}\n")
+            );
+        }
+        peers_are_found(&kubectl);
+        // One that is not to be started again has failed.
+        kubectl.wait_phase("once", "Failed");
+    });
+}
+
+fn loopback() {
+    let up = std::process::Command::new("ip")
+        .args(["link", "set", "lo", "up"])
+        .status();
+    assert!(
+        up.is_ok_and(|status| status.success()),
+        "set the loopback up"
+    );
+}
