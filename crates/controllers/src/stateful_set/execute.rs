@@ -6,6 +6,7 @@ use std::sync::Arc;
 use futures::stream::{FuturesUnordered, StreamExt};
 use k8s_openapi::api::apps::v1::{ControllerRevision, StatefulSet, StatefulSetStatus};
 use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Pod};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use kube::api::{Api, Patch, PatchParams, PostParams};
 use kube::{Client, Resource};
 use planners::stateful_set::course::{Course, Outcome, Place, Write};
@@ -154,13 +155,18 @@ impl<'a> Run<'a> {
                 let deleted = execute::delete(&self.revisions, name, Delete::of_uid(uid)).await;
                 deleted.map(drop).map_err(failed("delete revision"))
             }
-            Action::CreateClaim(claim) => self.create_claim(claim).await,
+            Action::CreateClaim(claim) => {
+                let owners = claim.metadata.owner_references.as_deref();
+                self.confirm_owner(owners.unwrap_or_default()).await?;
+                self.create_claim(claim).await
+            }
             Action::SetClaimOwners {
                 name,
                 uid,
                 resource_version,
                 owners,
             } => {
+                self.confirm_owner(owners).await?;
                 let meta = json!({
                     "uid": uid,
                     "resourceVersion": resource_version,
@@ -192,6 +198,15 @@ impl<'a> Run<'a> {
                 && live.metadata.deletion_timestamp.is_none()
         });
         if same { Ok(()) } else { Err(Error::SetChanged) }
+    }
+
+    /// Makes sure that the set is still there if a claim is to be its: what belongs to a set that is
+    /// gone is collected, also when the set was deleted on its own (`--cascade=orphan`).
+    async fn confirm_owner(&self, owners: &[OwnerReference]) -> Result<(), Error> {
+        if owners.iter().any(|owner| owner.uid == self.uid) {
+            self.confirm().await?;
+        }
+        Ok(())
     }
 
     fn adoption(&self, uid: &str) -> Value {

@@ -150,6 +150,26 @@ pub(super) fn correct_owners(world: &World<'_>, member: &Member<'_>, draft: &mut
     }
 }
 
+/// Takes from the set what is no longer to go with it, and no pod's walk comes by: claims of surplus
+/// ordinals whose pods are gone.
+pub(super) fn take_back_absent(world: &World<'_>, draft: &mut Draft) {
+    if world.spec.when_deleted == Retention::Delete {
+        return;
+    }
+    for ((ordinal, _), (name, claim)) in &world.claims {
+        if world.spec.in_range(*ordinal) || world.condemned.contains_key(ordinal) {
+            continue;
+        }
+        let present = claim.metadata.owner_references.iter().flatten();
+        let (ours, others): (Vec<_>, Vec<_>) = present
+            .cloned()
+            .partition(|owner| owner.uid == world.spec.uid);
+        if !ours.is_empty() {
+            draft.act(*ordinal, set_owners(claim, (*name).to_owned(), others));
+        }
+    }
+}
+
 fn set_owners(claim: &PersistentVolumeClaim, name: String, owners: Vec<OwnerReference>) -> Action {
     Action::SetClaimOwners {
         name,

@@ -13,7 +13,7 @@ use super::draft::{Draft, Flow};
 use super::observed::{Observed, Strategy, World};
 use super::options::StuckRollout;
 use super::waiting::{Cause, Waiting};
-use super::{held_back, recovery, replica, revisions, rollout, scale, status};
+use super::{claims, held_back, recovery, replica, revisions, rollout, scale, status};
 
 /// One write. Each names the object by uid, or creates it under a name of its own: a plan that
 /// was made from an old view is refused by the server.
@@ -200,6 +200,7 @@ fn decide(world: &World<'_>, chosen: &revisions::Chosen, draft: &mut Draft) {
     if flow == Flow::Go || !world.spec.ordered {
         flow = scale::remove_condemned(world, draft);
     }
+    claims::take_back_absent(world, draft);
     match world.spec.strategy {
         Strategy::OnDelete => rollout::mention_outdated(world, chosen, draft),
         Strategy::RollingUpdate(_) => {
