@@ -1,8 +1,12 @@
 //! What CustomResourceDefinitions bring: schemas, rules, paths.
 
-use custom_resources::{Definition, Expression, JsonPath, Schema, broken_rules, served_versions};
+use custom_resources::{
+    Definition, Expression, JsonPath, Schema, Values, broken_rules, served_versions,
+};
 use resource_kinds::Kind;
 use serde_json::json;
+use structured_merge::apply::overlay;
+use structured_merge::json_patch;
 
 use super::{Target, pair};
 
@@ -37,6 +41,43 @@ pub const CEL: Target = Target {
             "x-kubernetes-validations": [{"rule": text}],
         }));
         broken_rules(&object, Some(&object), &schema);
+    },
+};
+
+pub const CEL_OBJECTS: Target = Target {
+    name: "cel-objects",
+    seeds: &[
+        b"Object{metadata: Object.metadata{labels: {'a': object.metadata.name}}, spec: Object.spec{x: 1}}",
+        b"Object{spec: Object.spec{containers: object.spec.names.map(n, Object.spec.containers{name: n})}}",
+        b"Object{spec: Object.spec{?a: object.?spec.?x, b: [1, 2u, 3.5, true, null, timestamp('2026-01-01T00:00:00Z')]}}",
+        b"[JSONPatch{op: 'test', path: '/a', value: 1}, JSONPatch{op: 'add', path: '/b/-', value: Object.b{c: {}}}]",
+        b"[JSONPatch{op: 'move', from: '/a', path: '/' + jsonpatch.escapeKey('x/~y')}]",
+    ],
+    words: &[
+        "Object", "Object.spec", "JSONPatch", "{", "}", "[", "]", ":", ",", "?", "op", "path", "from", "value",
+        "object", "object.spec", ".?", "optional.none()", "optional.of(", "1e999", "b'x'", "duration('1s')",
+        "jsonpatch.escapeKey(", ".map(n, ", "'replace'", "'/-1'", "quantity('1')", "type(object)",
+    ],
+    run: |bytes| {
+        let Ok(text) = std::str::from_utf8(bytes) else {
+            return;
+        };
+        let Ok(expression) = Expression::compile_making(text, &["object"]) else {
+            return;
+        };
+        let object = json!({"metadata": {"name": "p"}, "spec": {"x": 3, "names": ["ab", "c"]},
+            "a": 1, "b": [1, 2, 3]});
+        let mut values = Values::default();
+        values.add("object", &object);
+        let Ok(said) = expression.say(&values) else {
+            return;
+        };
+        if let (Ok(config), Some(pod)) = (said.to_object(), openapi_schema::Schema::published().lookup("", "v1", "Pod")) {
+            let _merged = overlay(&object, &config, pod);
+        }
+        if let Ok(patch) = said.to_patch() {
+            let _patched = json_patch(object, &patch);
+        }
     },
 };
 

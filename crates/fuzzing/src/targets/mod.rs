@@ -48,6 +48,7 @@ pub const ALL: &[Target] = &[
     wires::SPDY,
     wires::WEB_SOCKET,
     custom::CEL,
+    custom::CEL_OBJECTS,
     custom::SCHEMA,
     custom::JSON_PATH,
 ];
