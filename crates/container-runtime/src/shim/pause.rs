@@ -4,12 +4,18 @@ use std::fs::File;
 use std::io::{self, Read, Write};
 use std::os::fd::OwnedFd;
 
+use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sched::{CloneFlags, unshare};
 use nix::sys::wait::waitpid;
-use nix::unistd::{ForkResult, fork};
+use nix::unistd::{ForkResult, Gid, Uid, chdir, fork, pivot_root, setresgid, setresuid};
 
+use super::capabilities::{self, Capabilities};
+use super::mapped_mounts;
 use super::user_namespace::UserNamespace;
 use crate::cgroup;
+
+/// Whom the process runs as, as in other runtimes.
+const NOBODY: u32 = 65_535;
 
 /// Holds a process namespace open for a pod: reaps whatever is left to it, does nothing else.
 ///
@@ -46,15 +52,46 @@ fn tell(writer: OwnedFd, said: &str) {
 
 fn make(group: &str, users: Option<&UserNamespace>) -> io::Result<i32> {
     cgroup::join_self(group)?;
+    leave_the_nodes_files()?;
     if let Some(users) = users {
         users.enter()?;
     }
     unshare(CloneFlags::CLONE_NEWPID)?;
+    give_up_rights()?;
     // SAFETY: this process has one thread.
     match unsafe { fork()? } {
         ForkResult::Parent { child } => Ok(child.as_raw()),
         ForkResult::Child => pause(),
     }
+}
+
+/// Makes an empty directory this process's root. A container that may look into others' processes
+/// finds nothing of the node behind `/proc/1/root`.
+fn leave_the_nodes_files() -> io::Result<()> {
+    mapped_mounts::leave_the_nodes()?;
+    let flags = MsFlags::MS_RDONLY | MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC;
+    // Any directory will do: what it held is not needed any more.
+    let place = "/proc";
+    let kind = Some("tmpfs");
+    mount(kind, place, kind, flags, Some("size=4k"))?;
+    chdir(place)?;
+    // The old root comes to lie over the new one, and is taken away.
+    pivot_root(".", ".")?;
+    umount2(".", MntFlags::MNT_DETACH)?;
+    chdir("/")?;
+    Ok(())
+}
+
+/// Whoever makes this process do something gains nothing by it.
+fn give_up_rights() -> io::Result<()> {
+    let none = Capabilities::default();
+    nix::sys::prctl::set_no_new_privs()?;
+    capabilities::limit_bounding(none)?;
+    nix::unistd::setgroups(&[])?;
+    let (uid, gid) = (Uid::from_raw(NOBODY), Gid::from_raw(NOBODY));
+    setresgid(gid, gid, gid)?;
+    setresuid(uid, uid, uid)?;
+    capabilities::set_effective(none)
 }
 
 fn pause() -> ! {

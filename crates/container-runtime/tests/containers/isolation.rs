@@ -361,6 +361,37 @@ async fn containers_of_a_pod_share_what_a_pod_shares() {
 }
 
 #[tokio::test]
+async fn who_holds_the_pods_processes_is_nobody() {
+    let world = World::new("nobody");
+    for (id, own_users) in [("p1", false), ("p2", true)] {
+        let spec = SandboxSpec {
+            share_process_namespace: true,
+            own_users,
+            ..sandbox_spec(id)
+        };
+        let sandbox = world.runtime.create_sandbox(spec).await.unwrap();
+        // Even who may look into all processes finds neither files of the node nor rights there.
+        let script = "cat /proc/1/comm; ls -A /proc/1/root/ 2>/dev/null | wc -l; \
+             grep -E 'Uid|Cap(Prm|Bnd)|NoNewPrivs' /proc/1/status";
+        let mut spec = world.shell("a", script);
+        spec.security.capabilities_add = vec!["SYS_PTRACE".into()];
+        run(&sandbox, &spec).await;
+        assert_eq!(
+            logged(&spec),
+            [
+                "pause",
+                "0",
+                "Uid:\t65535\t65535\t65535\t65535",
+                "CapPrm:\t0000000000000000",
+                "CapBnd:\t0000000000000000",
+                "NoNewPrivs:\t1",
+            ]
+        );
+    }
+    world.end().await;
+}
+
+#[tokio::test]
 async fn the_network_namespace_is_the_pods_own_unless_asked() {
     let world = World::new("netns");
     let sandbox = world.sandbox("p1").await;

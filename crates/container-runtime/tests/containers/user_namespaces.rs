@@ -139,7 +139,7 @@ async fn files_belong_to_whom_they_belong_on_disk() {
     // As a user with a group of the volume's.
     let mut user = world.shell(
         "b",
-        "touch /sub/made && busybox stat -c '%u:%g' /sub/made; echo again > /dev/stderr; busybox id -G",
+        "touch /sub/made && busybox stat -c '%u:%g' /sub/made; echo again > /dev/stdout; busybox id -G",
     );
     user.mounts = vec![bind(&volume, "/sub", Some("sub"))];
     user.user.uid = Some(1000);
