@@ -1,7 +1,8 @@
 //! Loop devices: files of the host as block devices.
 //!
 //! A device is attached so that the kernel detaches it by itself when nobody has it open or
-//! mounted any more: nothing is left behind, however its user ends.
+//! mounted any more: nothing is left behind, however its user ends. One that is for others, who
+//! open and close it as they like, is [kept](LoopDevice::kept_over) until it is detached.
 
 use std::fs::{File, OpenOptions};
 use std::io;
@@ -9,8 +10,10 @@ use std::os::fd::AsRawFd;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-const LOOP_SET_CAPACITY: u16 = 0x4c07;
+const LOOP_CLR_FD: u16 = 0x4c01;
+const LOOP_SET_STATUS64: u16 = 0x4c04;
 const LOOP_GET_STATUS64: u16 = 0x4c05;
+const LOOP_SET_CAPACITY: u16 = 0x4c07;
 const LOOP_CONFIGURE: u16 = 0x4c0a;
 const LOOP_CTL_GET_FREE: u16 = 0x4c82;
 const LO_FLAGS_AUTOCLEAR: u32 = 4;
@@ -73,10 +76,12 @@ mod call {
     nix::ioctl_none_bad!(get_free, LOOP_CTL_GET_FREE);
     nix::ioctl_write_ptr_bad!(configure, LOOP_CONFIGURE, LoopConfig);
     nix::ioctl_read_bad!(get_status, LOOP_GET_STATUS64, LoopInfo);
+    nix::ioctl_write_ptr_bad!(set_status, LOOP_SET_STATUS64, LoopInfo);
+    nix::ioctl_none_bad!(clear, LOOP_CLR_FD);
     nix::ioctl_none_bad!(set_capacity, LOOP_SET_CAPACITY);
 }
 
-/// A loop device that is attached as long as this, or a mount of it, is there.
+/// A loop device, which is open as long as this is there.
 #[derive(Debug)]
 pub struct LoopDevice {
     path: PathBuf,
@@ -92,8 +97,44 @@ impl LoopDevice {
     pub fn over(backing: &Path) -> io::Result<Self> {
         match Self::find(backing)? {
             Some(device) => Ok(device),
-            None => Self::attach(backing),
+            None => Self::attach(backing, LO_FLAGS_AUTOCLEAR),
         }
+    }
+
+    /// The device over `backing`, as [`over`](Self::over), that stays until it is
+    /// [detached](Self::detach).
+    ///
+    /// # Errors
+    /// As of `over`.
+    pub fn kept_over(backing: &Path) -> io::Result<Self> {
+        let Some(device) = Self::find(backing)? else {
+            return Self::attach(backing, 0);
+        };
+        let mut info = device.status()?;
+        if info.flags & LO_FLAGS_AUTOCLEAR != 0 {
+            // It was detached while somebody had it open, and would go with them.
+            info.flags &= !LO_FLAGS_AUTOCLEAR;
+            // SAFETY: `info` is a valid loop_info64 for the length of the call.
+            unsafe { call::set_status(device.file.as_raw_fd(), &info) }?;
+        }
+        Ok(device)
+    }
+
+    /// Detaches the device: at once, or when the last one who has it open closes it.
+    ///
+    /// # Errors
+    /// Of the kernel.
+    pub fn detach(self) -> io::Result<()> {
+        // SAFETY: the call takes no memory of ours.
+        unsafe { call::clear(self.file.as_raw_fd()) }?;
+        Ok(())
+    }
+
+    fn status(&self) -> io::Result<LoopInfo> {
+        let mut info = LoopInfo::default();
+        // SAFETY: `info` is a valid, writable loop_info64 for the length of the call.
+        unsafe { call::get_status(self.file.as_raw_fd(), &mut info) }?;
+        Ok(info)
     }
 
     /// The device that is attached to `backing`, if there is one.
@@ -112,18 +153,17 @@ impl LoopDevice {
             let path = Path::new("/dev").join(name);
             // One that goes at this very moment is none.
             let Ok(file) = open(&path) else { continue };
-            let mut info = LoopInfo::default();
-            // SAFETY: `info` is a valid, writable loop_info64 for the length of the call.
-            let known = unsafe { call::get_status(file.as_raw_fd(), &mut info) };
+            let device = Self { path, file };
+            let known = device.status();
             // The kernel notes the device number in the form of its own, as `stat` gives it here.
-            if known.is_ok() && info.inode == wanted.ino() && info.device == wanted.dev() {
-                return Ok(Some(Self { path, file }));
+            if known.is_ok_and(|info| info.inode == wanted.ino() && info.device == wanted.dev()) {
+                return Ok(Some(device));
             }
         }
         Ok(None)
     }
 
-    fn attach(backing: &Path) -> io::Result<Self> {
+    fn attach(backing: &Path, flags: u32) -> io::Result<Self> {
         let backing = OpenOptions::new().read(true).write(true).open(backing)?;
         let control = open(Path::new("/dev/loop-control"))?;
         for _ in 0..ATTEMPTS {
@@ -135,7 +175,7 @@ impl LoopDevice {
                 fd: backing.as_raw_fd().unsigned_abs(),
                 block_size: 0,
                 info: LoopInfo {
-                    flags: LO_FLAGS_AUTOCLEAR,
+                    flags,
                     ..LoopInfo::default()
                 },
                 reserved: [0; 8],
@@ -168,4 +208,39 @@ impl LoopDevice {
 
 fn open(path: &Path) -> io::Result<File> {
     OpenOptions::new().read(true).write(true).open(path)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_kept_device_stays_grows_and_goes_when_it_is_told_to() {
+        let backing = std::env::temp_dir().join(format!("loop-device-{}", std::process::id()));
+        let file = File::create(&backing).unwrap();
+        file.set_len(1 << 20).unwrap();
+        assert!(LoopDevice::find(&backing).unwrap().is_none());
+        let path = LoopDevice::kept_over(&backing).unwrap().path().to_owned();
+        // Nobody has it open now.
+        let found = LoopDevice::find(&backing).unwrap().unwrap();
+        assert_eq!(found.path(), path);
+        file.set_len(2 << 20).unwrap();
+        found.update_size().unwrap();
+        let sectors = Path::new("/sys/block")
+            .join(path.file_name().unwrap())
+            .join("size");
+        assert_eq!(std::fs::read_to_string(sectors).unwrap().trim(), "4096");
+        // Detached while it is open, and wanted again before it is closed.
+        let reader = open(&path).unwrap();
+        found.detach().unwrap();
+        let again = LoopDevice::kept_over(&backing).unwrap();
+        drop(reader);
+        assert_eq!(
+            LoopDevice::find(&backing).unwrap().unwrap().path(),
+            again.path()
+        );
+        again.detach().unwrap();
+        assert!(LoopDevice::find(&backing).unwrap().is_none());
+        std::fs::remove_file(&backing).unwrap();
+    }
 }

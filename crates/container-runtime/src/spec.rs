@@ -202,6 +202,12 @@ pub struct Device {
     pub container_path: PathBuf,
     /// Any of `r`, `w`, `m`.
     pub access: String,
+    /// Whose it is in the container; as on the node when absent.
+    #[serde(default)]
+    pub uid: Option<u32>,
+    /// The group that may use it in the container as its owner may; as on the node when absent.
+    #[serde(default)]
+    pub gid: Option<u32>,
 }
 
 /// Limits of a pod or a container. Absent means: none.

@@ -8,32 +8,20 @@ use pod_lifecycle::spec;
 
 use crate::container_spec::Ingredients;
 
-/// What this node cannot give is refused, never left out in silence.
-pub fn check_supported(of: &Ingredients<'_>) -> Result<(), String> {
-    let spec = of.pod.spec.as_ref();
-    let refused = [
-        (
-            spec.is_some_and(|spec| {
-                spec.runtime_class_name
-                    .as_deref()
-                    .is_some_and(|n| !n.is_empty())
-            }),
-            "runtimeClassName",
-        ),
-        (
-            of.container
-                .volume_devices
-                .iter()
-                .flatten()
-                .next()
-                .is_some(),
-            "volumeDevices",
-        ),
-    ];
-    match refused.iter().find(|(wanted, _)| *wanted) {
-        Some((_, what)) => Err(format!("{what} is not supported on this node")),
-        None => Ok(()),
+/// What runs pods here, by the names that RuntimeClasses have for it.
+const BUILT_IN_RUNTIMES: [&str; 3] = ["", "mainstay", "runc"];
+
+/// Whether the node has what a RuntimeClass names as its handler.
+///
+/// # Errors
+/// It has not; as the user reads it.
+pub fn check_runtime(handler: &str) -> Result<(), String> {
+    if BUILT_IN_RUNTIMES.contains(&handler) {
+        return Ok(());
     }
+    Err(format!(
+        "failed to get sandbox runtime: no runtime for {handler:?} is configured"
+    ))
 }
 
 /// Wishes that are not met but harm nothing: users are told.

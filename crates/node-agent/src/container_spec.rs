@@ -8,8 +8,7 @@ use container_runtime::spec::{
     SandboxSpec,
 };
 use image_store::ImageConfig;
-use k8s_openapi::api::core::v1::{Container, Pod, PodSpec, ResourceRequirements, VolumeMount};
-use object_model::quantity::Quantity;
+use k8s_openapi::api::core::v1::{Container, Pod, PodSpec, VolumeMount};
 use pod_lifecycle::environment::arguments;
 use pod_lifecycle::expansion::expand;
 use pod_lifecycle::hostname::Names;
@@ -17,14 +16,12 @@ use pod_lifecycle::qos::qos_class;
 use pod_lifecycle::spec;
 
 use crate::config::LogLimits;
-use crate::container_security::{check_non_root, check_supported, security, user_spec};
+use crate::container_devices::devices;
+use crate::container_resources::{amount, container_resources, pod_resources};
+use crate::container_security::{check_non_root, security, user_spec};
 use crate::layout::{PodDir, runtime_id};
 use crate::volumes::PreparedVolumes;
 
-const CPU_PERIOD_US: i64 = 100_000;
-const CPU_SHARES_MIN: u64 = 2;
-/// What the names of resources of huge pages begin with.
-pub const HUGE_PAGES: &str = "hugepages-";
 const ROOT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
 /// Everything that one instance of a container is made of.
@@ -116,7 +113,6 @@ pub fn sandbox_spec(pod: &Pod, names: &Names, pids_max: i64) -> SandboxSpec {
 /// What is wrong with the pod's wishes, as the user reads it.
 pub fn container_spec(of: &Ingredients<'_>) -> Result<ContainerSpec, String> {
     let container = of.container;
-    check_supported(of)?;
     let id = runtime_id(&container.name, of.restart_count);
     let empty = PodSpec::default();
     let pod_spec = of.pod.spec.as_ref().unwrap_or(&empty);
@@ -146,6 +142,7 @@ pub fn container_spec(of: &Ingredients<'_>) -> Result<ContainerSpec, String> {
             .unwrap_or_else(|| of.image.working_dir.clone()),
         user,
         mounts: mounts(of)?,
+        devices: devices(of)?,
         resources: container_resources(container.resources.as_ref()),
         security: security(pod_context, context, of.seccomp_profiles)?,
         process_target: of.process_target.map(str::to_owned),
@@ -197,100 +194,6 @@ fn environment(of: &Ingredients<'_>) -> Vec<EnvVar> {
         .into_iter()
         .map(|(name, value)| EnvVar { name, value })
         .collect()
-}
-
-type Limits<'a> =
-    Option<&'a BTreeMap<String, k8s_openapi::apimachinery::pkg::api::resource::Quantity>>;
-
-fn amount(list: Limits<'_>, name: &str) -> Option<Quantity> {
-    list?
-        .get(name)?
-        .0
-        .parse::<Quantity>()
-        .ok()
-        .filter(|quantity| !quantity.is_zero())
-}
-
-/// Limits of one container.
-pub fn container_resources(wanted: Option<&ResourceRequirements>) -> Resources {
-    let limits = wanted.and_then(|r| r.limits.as_ref());
-    let requests = wanted.and_then(|r| r.requests.as_ref());
-    let cpu_limit = amount(limits, "cpu").map(|cpu| cpu.milli_value());
-    let cpu_request = amount(requests, "cpu")
-        .map(|cpu| cpu.milli_value())
-        .or(cpu_limit);
-    Resources {
-        cpu_shares: Some(shares(cpu_request.unwrap_or(0))),
-        cpu_quota_us: cpu_limit.map(quota),
-        cpu_period_us: cpu_limit.map(|_| CPU_PERIOD_US.unsigned_abs()),
-        memory_bytes: amount(limits, "memory").map(|bytes| bytes.value()),
-        pids: None,
-        huge_pages: huge_pages(limits),
-    }
-}
-
-/// Limits of huge pages, by their size as control groups name it.
-fn huge_pages(limits: Limits<'_>) -> BTreeMap<String, i64> {
-    let sized = |name: &String| {
-        let size: Quantity = name.strip_prefix(HUGE_PAGES)?.parse().ok()?;
-        Some((page_size(size.value())?, amount(limits, name)?.value()))
-    };
-    limits
-        .into_iter()
-        .flat_map(|list| list.keys())
-        .filter_map(sized)
-        .collect()
-}
-
-/// `2MB` for 2097152: the unit is the largest that the size is a multiple of.
-fn page_size(bytes: i64) -> Option<String> {
-    let units = [("GB", 30), ("MB", 20), ("KB", 10)];
-    let (unit, shift) = units.into_iter().find(|(_, shift)| bytes >= 1 << shift)?;
-    Some(format!("{}{unit}", bytes >> shift))
-}
-
-fn shares(milli: i64) -> u64 {
-    (milli.max(0).unsigned_abs() * 1024 / 1000).max(CPU_SHARES_MIN)
-}
-
-fn quota(milli: i64) -> i64 {
-    (milli * CPU_PERIOD_US / 1000).max(1000)
-}
-
-/// Limits of the pod as a whole: those of its resources, else, when every container has one, the
-/// sum of the containers' limits.
-pub fn pod_resources(spec: &PodSpec) -> Resources {
-    if let Some(own) = &spec.resources {
-        return container_resources(Some(own));
-    }
-    let each: Vec<Resources> = spec::containers(spec)
-        .map(|(_, c)| container_resources(c.resources.as_ref()))
-        .collect();
-    let sum = |of: fn(&Resources) -> Option<i64>| {
-        each.iter()
-            .map(of)
-            .sum::<Option<i64>>()
-            .filter(|sum| *sum > 0)
-    };
-    let quota = sum(|r| r.cpu_quota_us);
-    Resources {
-        cpu_shares: Some(
-            each.iter()
-                .filter_map(|r| r.cpu_shares)
-                .sum::<u64>()
-                .max(CPU_SHARES_MIN),
-        ),
-        cpu_quota_us: quota,
-        cpu_period_us: quota.map(|_| CPU_PERIOD_US.unsigned_abs()),
-        memory_bytes: sum(|r| r.memory_bytes),
-        pids: None,
-        huge_pages: each.iter().fold(BTreeMap::new(), |mut sum, of| {
-            for (size, bytes) in &of.huge_pages {
-                *sum.entry(size.clone()).or_default() += bytes;
-            }
-            sum
-        }),
-    }
 }
 
 /// As kubelet: guaranteed pods are killed last, best-effort pods first, others by how much of the
@@ -426,20 +329,25 @@ mod tests {
 
     use super::*;
     use crate::container_security::unmet_wishes;
-    use crate::volumes::Prepared;
+    use crate::volumes::{Block, Prepared};
 
     fn built(pod: serde_json::Value, image: ImageConfig) -> Result<ContainerSpec, String> {
         let pod: Pod = serde_json::from_value(serde_json::json!({
             "metadata": {"name": "web-0", "namespace": "n", "uid": "u"}, "spec": pod
         }))
         .unwrap();
-        let volumes: PreparedVolumes = [(
-            "data".to_owned(),
-            Prepared {
-                path: PathBuf::from("/vol"),
-                ..Prepared::default()
-            },
-        )]
+        let prepared = |path: &str, block| Prepared {
+            path: PathBuf::from(path),
+            block,
+            ..Prepared::default()
+        };
+        let volumes: PreparedVolumes = [
+            ("data".to_owned(), prepared("/vol", None)),
+            (
+                "raw".to_owned(),
+                prepared("/dev/loop7", Some(Block::Device)),
+            ),
+        ]
         .into();
         container_spec(&Ingredients {
             pod: &pod,
@@ -547,10 +455,30 @@ mod tests {
     }
 
     #[test]
+    fn devices_belong_to_whom_the_pod_names() {
+        let with = |name: &str, path: &str| {
+            let device = json!({"name": name, "devicePath": path});
+            let pod = json!({"securityContext": {"runAsUser": 7, "fsGroup": 8},
+                "containers": [{"name": "c", "volumeDevices": [device]}]});
+            built(pod, image()).map(|spec| spec.devices)
+        };
+        let given = with("raw", "/dev/data").unwrap();
+        assert_eq!(given[0].host_path, Path::new("/dev/loop7"));
+        assert_eq!(given[0].container_path, Path::new("/dev/data"));
+        assert_eq!((given[0].uid, given[0].gid), (Some(7), Some(8)));
+        assert_eq!(given[0].access, "rwm");
+        assert_eq!(
+            with("raw", "data").unwrap_err(),
+            "error DevicePath `data` must be an absolute path"
+        );
+        assert_eq!(
+            with("data", "/dev/data").unwrap_err(),
+            "cannot find volume \"data\" to pass into container \"c\""
+        );
+    }
+
+    #[test]
     fn what_cannot_be_had_is_refused() {
-        let pod = json!({"containers": [{"name": "c"}], "runtimeClassName": "other"});
-        let message = built(pod, image()).unwrap_err();
-        assert_eq!(message, "runtimeClassName is not supported on this node");
         let pod = serde_json::from_value(serde_json::json!({"spec": {"containers": [
             {"name": "c", "ports": [{"containerPort": 80, "hostPort": 8080},
                 {"containerPort": 81, "hostPort": 8081, "hostIP": "::1"}]}]}}))

@@ -9,6 +9,8 @@
 mod admission;
 mod agent;
 mod config;
+mod container_devices;
+mod container_resources;
 mod container_security;
 mod container_spec;
 mod disk_usage;
@@ -42,9 +44,9 @@ pub use agent::{NodeAgent, run};
 pub use config::{Config, Eviction, LogLimits, OnShutdown};
 pub use kubelet_api::{BoxBody, BoxError, NodeService, decoders};
 pub use pod_lifecycle::admission::Policy as AdmissionPolicy;
-pub use pod_lifecycle::node_shutdown::{InvalidOrder, ShutdownOrder};
 pub use pod_lifecycle::eviction::{InvalidThreshold, Thresholds};
 pub use pod_lifecycle::image_gc::Policy as ImageGcPolicy;
+pub use pod_lifecycle::node_shutdown::{InvalidOrder, ShutdownOrder};
 
 /// An agent that cannot start, or cannot go on.
 #[derive(Debug, thiserror::Error)]

@@ -12,9 +12,9 @@ use jiff::Timestamp;
 use k8s_openapi::ByteString;
 use k8s_openapi::api::authentication::v1::{BoundObjectReference, TokenRequest, TokenRequestSpec};
 use k8s_openapi::api::core::v1::{
-    ConfigMap, PersistentVolume, PersistentVolumeClaim, PersistentVolumeSpec, Pod, Secret, Service,
-    ServiceAccount,
+    ConfigMap, PersistentVolume, PersistentVolumeClaim, Pod, Secret, Service, ServiceAccount,
 };
+use k8s_openapi::api::node::v1::RuntimeClass;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::Client;
 use kube::api::{Api, PostParams};
@@ -121,11 +121,7 @@ impl Sources {
     }
 
     /// What a claim's volume is.
-    pub async fn volume_of_claim(
-        &self,
-        ns: &str,
-        name: &str,
-    ) -> Result<PersistentVolumeSpec, String> {
+    pub async fn volume_of_claim(&self, ns: &str, name: &str) -> Result<PersistentVolume, String> {
         let claim: Option<PersistentVolumeClaim> =
             self.get("persistentvolumeclaim", ns, name).await?;
         let claim = claim.ok_or_else(|| format!("persistentvolumeclaim \"{name}\" not found"))?;
@@ -142,14 +138,24 @@ impl Sources {
         let found = in_time(api.get_opt(&volume)).await;
         let found = found.map_err(|error| format!("get persistentvolume \"{volume}\": {error}"))?;
         let found = found.ok_or_else(|| format!("persistentvolume \"{volume}\" not found"))?;
-        let spec = found.spec.unwrap_or_default();
-        let bound_to = spec.claim_ref.as_ref().and_then(|claim| claim.uid.clone());
+        let reference = found.spec.as_ref().and_then(|spec| spec.claim_ref.as_ref());
+        let bound_to = reference.and_then(|claim| claim.uid.clone());
         if bound_to.is_some() && bound_to != uid {
             return Err(format!(
                 "persistentvolume \"{volume}\" belongs to another claim"
             ));
         }
-        Ok(spec)
+        Ok(found)
+    }
+
+    /// What is to run pods of a RuntimeClass.
+    pub async fn runtime_handler(&self, class: &str) -> Result<String, String> {
+        let api: Api<RuntimeClass> = Api::all(self.client.clone());
+        let found = in_time(api.get_opt(class)).await;
+        let found =
+            found.map_err(|error| format!("failed to get RuntimeClass {class}: {error}"))?;
+        let found = found.ok_or_else(|| format!("runtimeclass.node.k8s.io {class:?} not found"))?;
+        Ok(found.handler)
     }
 
     /// A new token for the pod's service account, bound to the pod.

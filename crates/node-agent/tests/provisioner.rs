@@ -4,11 +4,13 @@
 #![expect(clippy::unwrap_used, reason = "a test")]
 
 use std::fmt::Debug;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use api_server::{ApiServer, Limits, NodeConnector, NodeService, UserInfo};
+use container_runtime::loop_device::LoopDevice;
 use k8s_openapi::api::core::v1::{
     Event, Node, PersistentVolume, PersistentVolumeClaim, Pod, ServiceAccount,
 };
@@ -405,14 +407,74 @@ async fn a_volume_object_cannot_lead_the_removal_elsewhere() {
     assert!(outside.join("file").exists());
 }
 
-/// statefulset.md §11.7.
+/// statefulset.md §11.7, 11.13.
 #[tokio::test]
-async fn what_a_directory_cannot_be_is_said() {
+async fn a_block_device_is_an_image_that_grows_while_it_is_used() {
     let cluster = Cluster::new().await;
     let _provisioner = cluster.start_provisioner();
-    cluster.create_immediate_class().await;
+    let class: StorageClass = typed(json!({"metadata": {"name": "raw"},
+        "provisioner": "mainstay.dev/local", "allowVolumeExpansion": true}));
+    let classes: Api<StorageClass> = Api::all(cluster.client.clone());
+    classes
+        .create(&PostParams::default(), &class)
+        .await
+        .unwrap();
     cluster
-        .create_claim("raw", "standard", json!({"volumeMode": "Block"}))
+        .create_claim("raw", "raw", json!({"volumeMode": "Block"}))
+        .await;
+    eventually("Bound".to_owned(), || cluster.phase("raw")).await;
+    let (name, image) = cluster.volume_of("raw").await;
+    let volume = cluster.volumes().get(&name).await.unwrap();
+    assert_eq!(volume.spec.unwrap().volume_mode.as_deref(), Some("Block"));
+    let found = std::fs::metadata(&image).unwrap();
+    assert_eq!(
+        (found.len(), found.blocks()),
+        (1 << 30, 0),
+        "it takes no room yet"
+    );
+
+    let device = LoopDevice::kept_over(&image).unwrap();
+    let node = device.path().file_name().unwrap().to_owned();
+    drop(device);
+    let sectors = || std::fs::read_to_string(Path::new("/sys/block").join(&node).join("size"));
+    assert_eq!(sectors().unwrap().trim(), "2097152");
+    let more = json!({"spec": {"resources": {"requests": {"storage": "2Gi"}}}});
+    cluster
+        .claims()
+        .patch("raw", &PatchParams::default(), &Patch::Merge(more))
+        .await
+        .unwrap();
+    let size = || async { sectors().unwrap().trim().to_owned() };
+    eventually("4194304".to_owned(), size).await;
+    eventually(true, || cluster.was_told("raw", "VolumeResizeSuccessful")).await;
+
+    cluster
+        .claims()
+        .delete("raw", &DeleteParams::default())
+        .await
+        .unwrap();
+    eventually(true, || cluster.is_gone(&name, &image)).await;
+    let backing = Path::new("/sys/block")
+        .join(&node)
+        .join("loop/backing_file");
+    let over_image = std::fs::read_to_string(backing).unwrap_or_default();
+    assert!(!over_image.contains(&name), "{over_image}");
+}
+
+/// statefulset.md §11.7.
+#[tokio::test]
+async fn what_cannot_be_made_is_said() {
+    let cluster = Cluster::new().await;
+    let _provisioner = cluster.start_provisioner();
+    let class: StorageClass = typed(json!({"metadata": {"name": "pooled"},
+        "provisioner": "mainstay.dev/local-cow"}));
+    let classes: Api<StorageClass> = Api::all(cluster.client.clone());
+    classes
+        .create(&PostParams::default(), &class)
+        .await
+        .unwrap();
+    cluster
+        .create_claim("raw", "pooled", json!({"volumeMode": "Block"}))
         .await;
     eventually(true, || cluster.was_told("raw", "ProvisioningFailed")).await;
     assert_eq!(cluster.phase("raw").await, "Pending");

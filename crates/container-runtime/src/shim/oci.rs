@@ -231,7 +231,8 @@ fn resources(
 
 fn devices(container: &ContainerSpec) -> Result<Vec<LinuxDevice>, OciError> {
     let mut list = Vec::new();
-    for device in &container.devices {
+    // What is elsewhere is in the root already.
+    for device in container.devices.iter().filter(|device| is_in_dev(device)) {
         list.push(device_node(device)?);
     }
     if container.security.privileged {
@@ -244,6 +245,7 @@ fn devices(container: &ContainerSpec) -> Result<Vec<LinuxDevice>, OciError> {
                     host_path: path.clone(),
                     container_path: path,
                     access: "rwm".to_owned(),
+                    ..Device::default()
                 })?);
             }
         }
@@ -276,7 +278,13 @@ fn collect_devices(dir: &Path, found: &mut Vec<PathBuf>) {
     found.sort();
 }
 
-fn device_node(device: &Device) -> Result<LinuxDevice, OciError> {
+/// Whether a device is where a container's devices are, in a file system of their own.
+pub(crate) fn is_in_dev(device: &Device) -> bool {
+    device.container_path.starts_with("/dev")
+}
+
+/// The device as it is on the node, with its place and owner in the container.
+pub(crate) fn device_node(device: &Device) -> Result<LinuxDevice, OciError> {
     let failed = |source| OciError::Device {
         path: device.host_path.clone(),
         source,
@@ -287,14 +295,18 @@ fn device_node(device: &Device) -> Result<LinuxDevice, OciError> {
         kind if kind.is_block_device() => LinuxDeviceType::B,
         _ => return Err(failed(io::Error::other("is no device"))),
     };
+    let for_group = match device.gid {
+        Some(_) => (metadata.mode() & 0o700) >> 3,
+        None => 0,
+    };
     Ok(LinuxDeviceBuilder::default()
         .path(&device.container_path)
         .typ(kind)
         .major(i64::from(libc::major(metadata.rdev())))
         .minor(i64::from(libc::minor(metadata.rdev())))
-        .file_mode(metadata.mode() & 0o777)
-        .uid(metadata.uid())
-        .gid(metadata.gid())
+        .file_mode(metadata.mode() & 0o777 | for_group)
+        .uid(device.uid.unwrap_or(metadata.uid()))
+        .gid(device.gid.unwrap_or(metadata.gid()))
         .build()?)
 }
 

@@ -7,11 +7,11 @@ use super::mapped_mounts::{self, Depth};
 use super::user_namespace::UserNamespace;
 use super::users::{self, Account};
 use super::worker::{Place, Report, remove};
-use super::{rootfs, seccomp_profile};
+use super::{oci, rootfs, seccomp_profile};
 use crate::id_range::{IDS_PER_POD, IdRange};
 use crate::protocol::Failure;
 use crate::spec::{
-    ContainerSpec, Mount, MountSource, Propagation, Seccomp, StartError, StartErrorKind,
+    ContainerSpec, Device, Mount, MountSource, Propagation, Seccomp, StartError, StartErrorKind,
 };
 
 /// Mounts a container's root and looks its user up.
@@ -43,6 +43,9 @@ fn prepare(
     for (index, mount) in spec.mounts.iter().enumerate() {
         let target = place.staged().join(index.to_string());
         prepare_mount(mount, &target, users).map_err(mount_error)?;
+    }
+    for device in spec.devices.iter().filter(|device| !oci::is_in_dev(device)) {
+        make_device(device, &place.root(), users).map_err(mount_error)?;
     }
     if let Seccomp::Localhost(path) = &spec.security.seccomp {
         // Read again when the command starts; what is wrong with it is told before.
@@ -121,6 +124,19 @@ fn prepare_mount(
             })
         }
     }
+}
+
+/// Makes a device node in a root; what the image has there goes.
+fn make_device(device: &Device, root: &Path, users: Option<&UserNamespace>) -> Result<(), String> {
+    let (from, to) = (device.host_path.display(), device.container_path.display());
+    if users.is_some() {
+        return Err(format!(
+            "device {from} at {to}: needs the node's users (hostUsers: true)"
+        ));
+    }
+    let failed = |error: &dyn std::fmt::Display| format!("device {from} at {to}: {error}");
+    let node = oci::device_node(device).map_err(|error| failed(&error))?;
+    rootfs::make_node(root, &device.container_path, &node).map_err(|error| failed(&error))
 }
 
 fn bind_sub_path(

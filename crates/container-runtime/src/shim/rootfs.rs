@@ -8,7 +8,8 @@ use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Component, Path, PathBuf};
 
 use nix::mount::{MsFlags, mount};
-use rustix::fs::{Mode, OFlags, ResolveFlags};
+use oci_spec::runtime::{LinuxDevice, LinuxDeviceType};
+use rustix::fs::{AtFlags, FileType, Gid, Mode, OFlags, ResolveFlags, Uid};
 
 use super::mapped_mounts::{self, Depth, MappedLayers};
 use super::user_namespace::UserNamespace;
@@ -182,6 +183,40 @@ pub(crate) fn bind_sub_path(
 ) -> io::Result<()> {
     let found = open_beneath(volume, sub_path)?;
     mapped_mounts::bind(&found, target, Depth::All, users)
+}
+
+/// Makes a device node at `path` of a root, without leaving it, in the place of what is there.
+pub(crate) fn make_node(root: &Path, path: &Path, node: &LinuxDevice) -> io::Result<()> {
+    let invalid = || io::Error::from(io::ErrorKind::InvalidInput);
+    let inside = path.strip_prefix("/").map_err(|_| invalid())?;
+    let name = inside.file_name().ok_or_else(invalid)?;
+    let parent = inside
+        .parent()
+        .filter(|parent| !parent.as_os_str().is_empty());
+    let dir = open_beneath(root, parent.unwrap_or(Path::new(".")))?;
+    let kind = match node.typ() {
+        LinuxDeviceType::B => FileType::BlockDevice,
+        _ => FileType::CharacterDevice,
+    };
+    let number = |part: i64| u32::try_from(part).map_err(|_| invalid());
+    let device = rustix::fs::makedev(number(node.major())?, number(node.minor())?);
+    let mode = Mode::from_raw_mode(node.file_mode().unwrap_or(0o660));
+    match rustix::fs::unlinkat(&dir, name, AtFlags::empty()) {
+        Ok(()) | Err(rustix::io::Errno::NOENT) => {}
+        Err(errno) => return Err(errno.into()),
+    }
+    rustix::fs::mknodat(&dir, name, kind, mode, device)?;
+    // The mask took its part of the mode.
+    rustix::fs::chmodat(&dir, name, mode, AtFlags::empty())?;
+    let owner = node.uid().map(Uid::from_raw);
+    let group = node.gid().map(Gid::from_raw);
+    Ok(rustix::fs::chownat(
+        &dir,
+        name,
+        owner,
+        group,
+        AtFlags::SYMLINK_NOFOLLOW,
+    )?)
 }
 
 fn open_beneath(volume: &Path, sub_path: &Path) -> io::Result<OwnedFd> {

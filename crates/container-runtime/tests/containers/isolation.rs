@@ -444,6 +444,7 @@ async fn devices_are_given_as_asked() {
         host_path: "/dev/kmsg".into(),
         container_path: "/dev/mine".into(),
         access: "r".into(),
+        ..Device::default()
     }];
     let exit = run(&sandbox, &spec).await;
     assert_eq!(exit.code, 1, "{:?}", logged(&spec));
@@ -452,6 +453,7 @@ async fn devices_are_given_as_asked() {
         host_path: "/dev/null".into(),
         container_path: "/dev/mine".into(),
         access: "rw".into(),
+        ..Device::default()
     }];
     run(&sandbox, &spec).await;
     assert_eq!(logged(&spec), ["there"]);

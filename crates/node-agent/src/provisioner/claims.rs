@@ -15,8 +15,8 @@ use resource_kinds::storage::Driver;
 use serde_json::json;
 
 use super::decide::{
-    Demand, Origin, class_name, demand, node_of, origin, provisioned_by, size_of, size_of_volume,
-    volume, volume_name,
+    Demand, Origin, class_name, demand, form_of, node_of, origin, other_form, provisioned_by,
+    size_of, size_of_volume, volume, volume_name,
 };
 use super::subvolumes::Content;
 use super::{Provisioner, ProvisionerError as Error, writes};
@@ -105,9 +105,9 @@ impl Provisioner {
             Source::On(node) => return self.select_node(claim, Some(&node)).await,
         };
         let storage = &self.config.storage;
-        let bytes = size_of(claim);
-        let directory = storage.make(driver, name, bytes, content).await?;
-        let made = volume(claim, class, &self.config.node_name, &directory);
+        let (bytes, form) = (size_of(claim), form_of(claim));
+        let path = storage.make(driver, name, bytes, content, form).await?;
+        let made = volume(claim, class, &self.config.node_name, &path);
         let api: Api<PersistentVolume> = Api::all(self.client.clone());
         match api.create(&PostParams::default(), &made).await {
             Ok(_) => {
@@ -117,7 +117,7 @@ impl Provisioner {
                 );
                 self.recorder
                     .normal(claim, reasons::PROVISIONING_SUCCEEDED, text);
-                tracing::info!(volume = name, path = %directory.display(), "volume made");
+                tracing::info!(volume = name, path = %path.display(), "volume made");
                 Ok(())
             }
             Err(error) if refusal(&error) == Refusal::AlreadyExists => Ok(()),
@@ -156,6 +156,11 @@ impl Provisioner {
         let volume = volume.ok_or_else(|| cannot("it is not bound"))?;
         if provisioned_by(&volume) != Some(driver) {
             return Err(cannot("its volume is of another kind of class"));
+        }
+        let mode = volume.spec.as_ref();
+        let mode = mode.and_then(|spec| spec.volume_mode.as_deref());
+        if let Some(why) = other_form(claim, mode) {
+            return Err(cannot(&why));
         }
         if size_of(claim) < size_of_volume(&volume) {
             return Err(cannot("the new claim is smaller"));

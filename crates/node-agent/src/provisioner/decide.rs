@@ -54,7 +54,8 @@ pub(crate) fn demand(
             .map(String::as_str)
     };
     let asked = annotation(STORAGE_PROVISIONER).or_else(|| annotation(BETA_STORAGE_PROVISIONER));
-    let Some(asked) = asked.filter(|asked| Driver::of_provisioner(asked).is_some()) else {
+    let driver = asked.and_then(Driver::of_provisioner);
+    let (Some(asked), Some(driver)) = (asked, driver) else {
         return Demand::None;
     };
     let Some(class) = class.filter(|class| class.provisioner == asked) else {
@@ -81,21 +82,80 @@ pub(crate) fn demand(
     if place == Demand::None {
         return place;
     }
-    match unsupported(claim) {
+    match unsupported(claim, driver) {
         Some(text) => Demand::Unsupported(text),
         None => place,
     }
 }
 
-fn unsupported(claim: &PersistentVolumeClaim) -> Option<String> {
+fn unsupported(claim: &PersistentVolumeClaim, driver: Driver) -> Option<String> {
     let spec = claim.spec.as_ref()?;
-    if spec.volume_mode.as_deref() == Some("Block") {
-        return Some("this provisioner makes directories, not block devices".to_owned());
+    if form_of(claim) == Form::Image && driver == Driver::LocalCow {
+        // Below a device that overwrites what it has, a file that is copied on write can run out
+        // of room: the device would fail, and with it what relies on it.
+        return Some(format!(
+            "{} makes no block devices; classes of {} do",
+            Driver::LocalCow.name(),
+            Driver::Local.name()
+        ));
     }
     if spec.selector.is_some() {
         return Some("claim.spec.selector is not supported for dynamic provisioning".to_owned());
     }
     None
+}
+
+/// What a volume is on disk.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Form {
+    /// A directory (`volumeMode: Filesystem`).
+    Directory,
+    /// The image of a block device, in a directory of its own (`volumeMode: Block`).
+    Image,
+}
+
+impl Form {
+    fn of_mode(mode: Option<&str>) -> Self {
+        match mode {
+            Some("Block") => Self::Image,
+            _ => Self::Directory,
+        }
+    }
+
+    /// As `volumeMode` says it.
+    pub fn mode(self) -> &'static str {
+        match self {
+            Self::Directory => "Filesystem",
+            Self::Image => "Block",
+        }
+    }
+}
+
+/// What a claim's volume is to be.
+pub(crate) fn form_of(claim: &PersistentVolumeClaim) -> Form {
+    let spec = claim.spec.as_ref();
+    Form::of_mode(spec.and_then(|spec| spec.volume_mode.as_deref()))
+}
+
+/// What a volume is.
+pub(crate) fn form_of_volume(volume: &PersistentVolume) -> Form {
+    let spec = volume.spec.as_ref();
+    Form::of_mode(spec.and_then(|spec| spec.volume_mode.as_deref()))
+}
+
+/// Why a volume cannot be made from one of another form; `None` when it can.
+pub(crate) fn other_form(
+    claim: &PersistentVolumeClaim,
+    source_mode: Option<&str>,
+) -> Option<String> {
+    let (wanted, source) = (form_of(claim), Form::of_mode(source_mode));
+    (wanted != source).then(|| {
+        format!(
+            "its volumeMode is {}, and the claim asks for {}",
+            source.mode(),
+            wanted.mode()
+        )
+    })
 }
 
 /// What a claim's volume is to start with.
@@ -185,13 +245,14 @@ pub(crate) fn class_name(claim: &PersistentVolumeClaim) -> Option<&str> {
     requested_class(claim).filter(|class| !class.is_empty())
 }
 
-/// The volume object for a claim.
+/// The volume object for a claim, with what is at the path.
 pub(crate) fn volume(
     claim: &PersistentVolumeClaim,
     class: &StorageClass,
     node: &str,
-    directory: &Path,
+    path: &Path,
 ) -> PersistentVolume {
+    let form = form_of(claim);
     let spec = claim.spec.clone().unwrap_or_default();
     let requests = spec
         .resources
@@ -224,7 +285,7 @@ pub(crate) fn volume(
             capacity: Some(BTreeMap::from([("storage".to_owned(), size)])),
             claim_ref: Some(claim_reference(claim)),
             local: Some(LocalVolumeSource {
-                path: directory.to_string_lossy().into_owned(),
+                path: path.to_string_lossy().into_owned(),
                 fs_type: None,
             }),
             mount_options: class.mount_options.clone(),
@@ -235,7 +296,7 @@ pub(crate) fn volume(
             }),
             persistent_volume_reclaim_policy: Some(policy),
             storage_class_name: class.metadata.name.clone(),
-            volume_mode: Some("Filesystem".to_owned()),
+            volume_mode: Some(form.mode().to_owned()),
             ..PersistentVolumeSpec::default()
         }),
         status: None,
@@ -385,9 +446,18 @@ mod tests {
     }
 
     #[test]
-    fn what_a_directory_cannot_be_is_refused() {
-        let block = asked(json!({"spec": {"volumeMode": "Block"}}), "Immediate");
-        assert!(matches!(block, Demand::Unsupported(_)));
+    fn what_cannot_be_made_is_refused() {
+        let block = json!({"spec": {"volumeMode": "Block"}});
+        assert_eq!(asked(block.clone(), "Immediate"), Demand::Here);
+        let mut of_pool = class("Immediate");
+        of_pool.provisioner = "mainstay.dev/local-cow".to_owned();
+        let mut block = claim(block);
+        let annotations = block.metadata.annotations.as_mut().unwrap();
+        annotations.insert(STORAGE_PROVISIONER.to_owned(), of_pool.provisioner.clone());
+        assert!(matches!(
+            demand(&block, Some(&of_pool), "n"),
+            Demand::Unsupported(_)
+        ));
         let selector = json!({"spec": {"selector": {"matchLabels": {"a": "b"}}}});
         assert!(matches!(
             asked(selector, "Immediate"),
@@ -416,6 +486,27 @@ mod tests {
         assert_eq!(made["spec"]["capacity"]["storage"], "1Gi");
         let term = &made["spec"]["nodeAffinity"]["required"]["nodeSelectorTerms"][0];
         assert_eq!(term["matchExpressions"][0]["values"], json!(["n"]));
+    }
+
+    #[test]
+    fn a_block_device_is_made_of_its_like_only() {
+        let files = claim(json!({}));
+        let block = claim(json!({"spec": {"volumeMode": "Block"}}));
+        let made = volume(
+            &block,
+            &class("Immediate"),
+            "n",
+            Path::new("/v/pvc-c1/image"),
+        );
+        assert_eq!(
+            made.spec.as_ref().unwrap().volume_mode.as_deref(),
+            Some("Block")
+        );
+        assert_eq!(form_of_volume(&made), Form::Image);
+        assert_eq!(other_form(&block, Some("Block")), None);
+        assert_eq!(other_form(&files, None), None);
+        assert!(other_form(&block, Some("Filesystem")).is_some());
+        assert!(other_form(&files, Some("Block")).is_some());
     }
 
     /// statefulset.md §11.8.

@@ -11,7 +11,9 @@ use std::path::{Path, PathBuf};
 use container_runtime::btrfs;
 
 use super::ProvisionerError as Error;
+use super::device_image;
 use super::subvolumes::{self, Content, Count};
+use crate::volumes::block;
 
 /// Names of directories that are being removed start with this.
 const REMOVED_PREFIX: &str = ".removed-";
@@ -21,6 +23,8 @@ const UNFINISHED_PREFIX: &str = ".unfinished-";
 pub(crate) const VOLUME_PREFIX: &str = "pvc-";
 /// Anyone may write: pods run as any user, as with hostPath provisioners elsewhere.
 const VOLUME_MODE: u32 = 0o777;
+/// Nobody but the node opens an image.
+const IMAGE_DIR_MODE: u32 = 0o700;
 
 /// The directory of all volumes, and that of all snapshots.
 #[derive(Clone, Debug)]
@@ -75,7 +79,8 @@ impl Directories {
 
     /// Checks that a volume object speaks of the directory that belongs to its name.
     pub fn check(&self, volume: &str, path: &str) -> Result<(), Error> {
-        if self.path(volume)? == Path::new(path) {
+        let own = self.path(volume)?;
+        if own == Path::new(path) || device_image::path(&own) == Path::new(path) {
             Ok(())
         } else {
             Err(self.out_of_bounds(path))
@@ -105,6 +110,42 @@ impl Directories {
         sync(&path)?;
         self.sync_root()?;
         Ok(path)
+    }
+
+    /// Makes the image of a block device in the directory of a volume, or finds it; it is on disk
+    /// when this returns. Nothing limits it but its own size.
+    pub fn make_image(
+        &self,
+        volume: &str,
+        bytes: u64,
+        content: &Content,
+    ) -> Result<PathBuf, Error> {
+        let directory = self.make(volume, u64::MAX, content)?;
+        std::fs::set_permissions(&directory, Permissions::from_mode(IMAGE_DIR_MODE))
+            .map_err(failed("close", &directory))?;
+        let image = device_image::path(&directory);
+        match content {
+            Content::Empty => device_image::make(&image, bytes),
+            Content::OfVolume(_) | Content::OfSnapshot(_) => device_image::grow(&image, bytes),
+        }
+        .map_err(failed("make", &image))?;
+        sync(&directory)?;
+        Ok(image)
+    }
+
+    /// Makes the image of a volume larger, also while it is in use.
+    pub fn grow_image(&self, volume: &str, bytes: u64) -> Result<(), Error> {
+        let image = device_image::path(&self.path(volume)?);
+        device_image::grow(&image, bytes).map_err(failed("grow", &image))
+    }
+
+    /// Detaches the device over what is at the path of a volume, if that is an image.
+    pub fn detach_image(&self, path: &str) -> Result<(), Error> {
+        let path = Path::new(path);
+        if device_image::is_path(path) {
+            block::detach(path).map_err(failed("detach", path))?;
+        }
+        Ok(())
     }
 
     fn make_new(
@@ -219,14 +260,17 @@ impl Directories {
         self.sync_root()
     }
 
-    /// Removes directories that were made for volumes that never came to be. Only empty ones go:
-    /// what holds data stays, whatever the objects say.
+    /// Removes directories that were made for volumes that never came to be. Only empty ones go,
+    /// and images that nothing was written to: what holds data stays, whatever the objects say.
     pub fn sweep(&self, is_wanted: impl Fn(&str) -> bool) -> Result<(), Error> {
         let entries = std::fs::read_dir(&self.root).map_err(failed("read", &self.root))?;
         for entry in entries {
             let entry = entry.map_err(failed("read", &self.root))?;
             let name = entry.file_name().to_string_lossy().into_owned();
             let left_over = name.starts_with(VOLUME_PREFIX) && !is_wanted(&name);
+            if left_over {
+                device_image::remove_unused(&device_image::path(&entry.path()));
+            }
             if left_over && let Err(error) = std::fs::remove_dir(entry.path()) {
                 tracing::debug!(volume = name, %error, "directory without a volume is kept");
             }
@@ -384,6 +428,33 @@ mod tests {
         directories.sweep(|name| name == "pvc-wanted").unwrap();
         assert!(wanted.exists() && full.exists() && foreign.exists());
         assert!(!empty.exists());
+    }
+
+    #[test]
+    fn an_image_is_made_once_grows_and_goes_when_it_is_not_wanted() {
+        let (_root, directories) = open();
+        let make = |bytes| directories.make_image("pvc-1", bytes, &Content::Empty);
+        let image = make(1 << 20).unwrap();
+        std::fs::write(&image, "data").unwrap();
+        assert_eq!(make(1 << 20).unwrap(), image);
+        let size = || std::fs::metadata(&image).unwrap().len();
+        assert_eq!(size(), 1 << 20, "what is there already is completed");
+        assert!(std::fs::read(&image).unwrap().starts_with(b"data"));
+        directories.grow_image("pvc-1", 2 << 20).unwrap();
+        directories.grow_image("pvc-1", 1 << 20).unwrap();
+        assert_eq!(size(), 2 << 20, "it never shrinks");
+        assert!(directories.grow_image("pvc-2", 1).is_err());
+        assert!(directories.check("pvc-1", image.to_str().unwrap()).is_ok());
+        assert!(directories.check("pvc-2", image.to_str().unwrap()).is_err());
+        let unused = directories
+            .make_image("pvc-3", 1 << 20, &Content::Empty)
+            .unwrap();
+        directories.sweep(|_| false).unwrap();
+        assert!(image.exists(), "what holds data stays");
+        assert!(!unused.exists() && !directories.path("pvc-3").unwrap().exists());
+        directories.detach_image(image.to_str().unwrap()).unwrap();
+        directories.remove("pvc-1").unwrap();
+        assert!(!image.exists());
     }
 
     #[test]

@@ -10,7 +10,7 @@ use resource_kinds::reasons::volume as reasons;
 use resource_kinds::storage::Driver;
 use serde_json::Value;
 
-use super::decide::{is_ours, provisioned_by};
+use super::decide::{Form, form_of_volume, is_ours, provisioned_by};
 use super::{Provisioner, ProvisionerError as Error, writes};
 
 impl Provisioner {
@@ -61,7 +61,11 @@ impl Provisioner {
             return Ok(Outcome::RequeueAfter(delay));
         }
         let name = volume.metadata.name.as_deref().unwrap_or_default();
-        let grown = self.config.storage.limit(driver, name, bytes).await;
+        let storage = &self.config.storage;
+        let grown = match form_of_volume(volume) {
+            Form::Directory => storage.limit(driver, name, bytes).await,
+            Form::Image => storage.grow_image(driver, name, bytes).await,
+        };
         if let Err(error) = grown {
             let delay = self.note_setback(&uid);
             let error = chain(&error);

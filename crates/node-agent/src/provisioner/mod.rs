@@ -1,5 +1,5 @@
-//! Makes, grows, copies and removes local volumes: directories or subvolumes on this node, a
-//! PersistentVolume for each (statefulset.md §11.7, 11.8, 11.13).
+//! Makes, grows, copies and removes local volumes: directories or subvolumes on this node, or images
+//! of block devices in them, a PersistentVolume for each (statefulset.md §11.7, 11.8, 11.13).
 //!
 //! A directory is made and on disk before its volume object exists, and it is moved out of the
 //! way and removed before the object goes: whatever is cut off is found again and finished. What
@@ -9,6 +9,7 @@
 
 mod claims;
 mod decide;
+mod device_image;
 mod directories;
 mod expansion;
 mod image;
@@ -33,6 +34,7 @@ use reconcile::{Cache, Key, Object, Outcome, Queue, Recorder, WatchConfig, run_w
 use resource_kinds::snapshot::VolumeSnapshotContent;
 use tokio_util::sync::CancellationToken;
 
+pub(crate) use decide::provisioned_by;
 use setbacks::Setbacks;
 pub use storage::Storage;
 

@@ -14,7 +14,7 @@ use resource_kinds::storage::Driver;
 use serde_json::{Value, json};
 
 use super::claims::Source;
-use super::decide::{node_of, size_of};
+use super::decide::{node_of, other_form, size_of};
 use super::subvolumes::Content;
 use super::{Provisioner, ProvisionerError as Error, writes};
 
@@ -168,6 +168,11 @@ impl Provisioner {
                 content.spec.driver,
                 driver.name()
             )));
+        }
+        if let Some(mode) = &content.spec.source_volume_mode
+            && let Some(why) = other_form(claim, Some(mode))
+        {
+            return Err(cannot(why));
         }
         let status = content.status.unwrap_or_default();
         let holds = status

@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use resource_kinds::storage::Driver;
 
 use super::ProvisionerError as Error;
+use super::decide::Form;
 use super::directories::Directories;
 use super::pool::Pool;
 use super::subvolumes::{Content, Count};
@@ -105,6 +106,7 @@ impl Storage {
         volume: &str,
         bytes: u64,
         content: Content,
+        form: Form,
     ) -> Result<PathBuf, Error> {
         let volume = volume.to_owned();
         self.on(driver, move |directories, pool| {
@@ -113,7 +115,10 @@ impl Storage {
             {
                 pool.make_room(directories.reserved()?.saturating_add(bytes))?;
             }
-            directories.make(&volume, bytes, &content)
+            match form {
+                Form::Directory => directories.make(&volume, bytes, &content),
+                Form::Image => directories.make_image(&volume, bytes, &content),
+            }
         })
         .await
     }
@@ -130,6 +135,7 @@ impl Storage {
         let (volume, path) = (volume.to_owned(), path.to_owned());
         self.on(driver, move |directories, pool| {
             directories.check(&volume, &path)?;
+            directories.detach_image(&path)?;
             directories.remove(&volume)?;
             match pool {
                 Some(pool) => directories.forget_removed(&pool.root()),
@@ -156,6 +162,19 @@ impl Storage {
             directories.limit(&volume, bytes)
         })
         .await
+    }
+
+    pub(crate) async fn grow_image(
+        &self,
+        driver: Driver,
+        volume: &str,
+        bytes: u64,
+    ) -> Result<(), Error> {
+        let volume = volume.to_owned();
+        let grow = move |directories: &Directories, _: Option<&Pool>| {
+            directories.grow_image(&volume, bytes)
+        };
+        self.on(driver, grow).await
     }
 
     pub(crate) async fn count(&self, driver: Driver, volume: &str) -> Result<Option<Count>, Error> {

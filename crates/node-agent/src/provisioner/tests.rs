@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use resource_kinds::storage::Driver;
 
+use super::decide::Form;
 use super::subvolumes::Content;
 use super::{ProvisionerError as Error, Storage};
 
@@ -60,7 +61,8 @@ fn fill(path: &Path, bytes: u64) -> std::io::Result<()> {
 }
 
 async fn make(storage: &Storage, volume: &str, mib: u64, content: Content) -> PathBuf {
-    storage.make(COW, volume, mib * MIB, content).await.unwrap()
+    let made = storage.make(COW, volume, mib * MIB, content, Form::Directory);
+    made.await.unwrap()
 }
 
 /// The loop device over a file, as the kernel lists it.
@@ -190,7 +192,13 @@ async fn a_full_disk_refuses_volumes_and_harms_none() {
     let storage = data.open().await;
     let kept = make(&storage, "pvc-kept", 64, Content::Empty).await;
     let large = storage
-        .make(COW, "pvc-large", 4096 * MIB, Content::Empty)
+        .make(
+            COW,
+            "pvc-large",
+            4096 * MIB,
+            Content::Empty,
+            Form::Directory,
+        )
         .await;
     assert!(matches!(large, Err(Error::DiskFull { .. })), "{large:?}");
     // The rest of the disk fills up: what is there has its room all the same.
@@ -217,7 +225,9 @@ async fn plain_directories_are_not_copied() {
     .unwrap();
     let storage = data.open().await;
     let bytes = 4 * MIB;
-    let make = |volume: &'static str, content| storage.make(Driver::Local, volume, bytes, content);
+    let make = |volume: &'static str, content| {
+        storage.make(Driver::Local, volume, bytes, content, Form::Directory)
+    };
     make("pvc-1", Content::Empty).await.unwrap();
     let snapshot = storage.snapshot(Driver::Local, "pvc-1", "snapshot-1").await;
     assert!(matches!(snapshot, Err(Error::NoCopies { .. })));
@@ -239,7 +249,7 @@ async fn a_hosts_own_btrfs_copies_volumes_of_the_class_local() {
     fs::create_dir(&dir).unwrap();
     let storage = Storage::open(&dir).await.unwrap();
     let local = Driver::Local;
-    let source = storage.make(local, "pvc-1", 16 * MIB, Content::Empty);
+    let source = storage.make(local, "pvc-1", 16 * MIB, Content::Empty, Form::Directory);
     let source = source.await.unwrap();
     fs::write(source.join("file"), "data").unwrap();
     storage
@@ -247,7 +257,7 @@ async fn a_hosts_own_btrfs_copies_volumes_of_the_class_local() {
         .await
         .unwrap();
     let of_snapshot = Content::OfSnapshot("snapshot-1".to_owned());
-    let restored = storage.make(local, "pvc-2", 16 * MIB, of_snapshot);
+    let restored = storage.make(local, "pvc-2", 16 * MIB, of_snapshot, Form::Directory);
     let restored = restored.await.unwrap();
     assert_eq!(fs::read(restored.join("file")).unwrap(), b"data");
     let error = fill(&restored.join("large"), 20 * MIB).unwrap_err();
@@ -255,6 +265,38 @@ async fn a_hosts_own_btrfs_copies_volumes_of_the_class_local() {
     let path = restored.to_str().unwrap();
     storage.remove(local, "pvc-2", path).await.unwrap();
     assert!(!restored.exists());
+    copy_an_image(&storage).await;
     storage.close().await.unwrap();
     on_host.close().await.unwrap();
+}
+
+/// Block devices are copied like files, and nothing limits them but their size.
+async fn copy_an_image(storage: &Storage) {
+    let local = Driver::Local;
+    let make = |volume: &'static str, mib: u64, content| {
+        storage.make(local, volume, mib * MIB, content, Form::Image)
+    };
+    let source = make("pvc-raw", 16, Content::Empty).await.unwrap();
+    fill(&source, 16 * MIB).unwrap();
+    assert_eq!(
+        storage
+            .count(local, "pvc-raw")
+            .await
+            .unwrap()
+            .unwrap()
+            .limit,
+        None
+    );
+    storage
+        .snapshot(local, "pvc-raw", "snapshot-raw")
+        .await
+        .unwrap();
+    let of_snapshot = Content::OfSnapshot("snapshot-raw".to_owned());
+    let restored = make("pvc-copy", 32, of_snapshot).await.unwrap();
+    let image = fs::read(&restored).unwrap();
+    assert_eq!(image.len() as u64, 32 * MIB);
+    assert!(image.starts_with(&[7; 4096]) && image.ends_with(&[0; 4096]));
+    // What is no image cannot become one.
+    let of_files = Content::OfVolume("pvc-1".to_owned());
+    assert!(make("pvc-wrong", 32, of_files).await.is_err());
 }

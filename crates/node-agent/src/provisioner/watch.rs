@@ -12,7 +12,9 @@ use std::time::{Duration, Instant};
 use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim};
 use resource_kinds::reasons::volume as reasons;
 
-use super::decide::{claim_of, is_ours, path_of, provisioned_by, size_of_volume};
+use super::decide::{
+    Form, claim_of, form_of_volume, is_ours, path_of, provisioned_by, size_of_volume,
+};
 use super::{Provisioner, ProvisionerError as Error, amount};
 use crate::disk_usage;
 
@@ -62,7 +64,11 @@ impl Provisioner {
                     .status
                     .as_ref()
                     .and_then(|status| status.phase.as_deref());
-                phase == Some("Bound") && is_ours(volume, &self.config.node_name)
+                // A block device is as full as it was ever written; what that means, only its
+                // user knows.
+                phase == Some("Bound")
+                    && form_of_volume(volume) == Form::Directory
+                    && is_ours(volume, &self.config.node_name)
             });
             let mut now_there = BTreeMap::new();
             for volume in ours {

@@ -12,7 +12,7 @@ use object_model::quantity::Quantity;
 use pod_lifecycle::spec::containers;
 
 use super::{mounts_below, ownership};
-use crate::container_spec::{HUGE_PAGES, pod_resources};
+use crate::container_resources::{HUGE_PAGES, pod_resources};
 
 /// What a volume is made of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

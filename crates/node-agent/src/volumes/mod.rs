@@ -5,6 +5,7 @@
 //! are gone.
 
 mod atomic;
+pub mod block;
 mod empty_dir;
 mod host_path;
 mod ownership;
@@ -17,7 +18,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::{PersistentVolumeSpec, Pod, Volume};
+use k8s_openapi::api::core::v1::{Container, PersistentVolumeSpec, Pod, Volume};
 use nix::mount::{MntFlags, umount2};
 use pod_lifecycle::downward::NodeFacts;
 use pod_lifecycle::spec;
@@ -26,6 +27,7 @@ use serde::{Deserialize, Serialize};
 use crate::events::PodEvents;
 use crate::images::Puller;
 use crate::layout::PodDir;
+use crate::provisioner::provisioned_by;
 use crate::sources::{ObjectKind, Sources};
 use payload::{Projected, Projector};
 
@@ -34,6 +36,9 @@ use payload::{Projected, Projector};
 pub struct Prepared {
     /// Its path on the node.
     pub path: PathBuf,
+    /// Where it is no directory or file: what it is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub block: Option<Block>,
     /// Whether no container may write to it.
     pub read_only: bool,
     /// The layers of the image that it is, the topmost last; then there is nothing at the path.
@@ -41,17 +46,62 @@ pub struct Prepared {
     pub layers: Vec<PathBuf>,
 }
 
+/// What is at the path of a volume that containers have as a block device.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Block {
+    /// The device.
+    Device,
+    /// The image that a loop device is over.
+    Image,
+}
+
 /// Volumes by name.
 pub type PreparedVolumes = BTreeMap<String, Prepared>;
 
 /// A volume that cannot be had now.
 #[derive(Debug, thiserror::Error)]
-#[error("MountVolume.SetUp failed for volume \"{volume}\" : {message}")]
+#[error("{} failed for volume \"{volume}\" : {}", trouble.operation(), trouble.message)]
 pub struct VolumeError {
     /// The volume.
     pub volume: String,
-    /// Why, as the user reads it.
-    pub message: String,
+    /// Why.
+    pub trouble: Trouble,
+}
+
+/// Why a volume cannot be had.
+#[derive(Debug)]
+pub struct Trouble {
+    /// Whether it was to be a block device.
+    block: bool,
+    /// What is wrong, as the user reads it.
+    message: String,
+}
+
+impl Trouble {
+    fn operation(&self) -> &'static str {
+        match self.block {
+            true => "MapVolume.MapBlockVolume",
+            false => "MountVolume.SetUp",
+        }
+    }
+
+    /// The reason of the event.
+    pub fn reason(&self) -> &'static str {
+        match self.block {
+            true => "FailedMapVolume",
+            false => "FailedMount",
+        }
+    }
+}
+
+impl From<String> for Trouble {
+    fn from(message: String) -> Self {
+        Self {
+            block: false,
+            message,
+        }
+    }
 }
 
 /// What preparing and refreshing need.
@@ -79,9 +129,9 @@ pub async fn prepare(
     let mut prepared = PreparedVolumes::new();
     let mut refresh_at: Option<Timestamp> = None;
     for volume in used_volumes(context.pod) {
-        let failed = |message: String| VolumeError {
+        let failed = |trouble: Trouble| VolumeError {
             volume: volume.name.clone(),
-            message,
+            trouble,
         };
         let one = prepare_one(context, volume, &mut refresh_at)
             .await
@@ -98,7 +148,7 @@ pub async fn refresh(context: VolumeContext<'_>) -> Result<Option<Timestamp>, Vo
     for volume in used_volumes(context.pod) {
         let failed = |message: String| VolumeError {
             volume: volume.name.clone(),
-            message,
+            trouble: message.into(),
         };
         if let Some(made) = projector.project(volume).await.map_err(failed)? {
             note(&mut refresh_at, made.refresh_at);
@@ -143,6 +193,7 @@ pub fn watched_objects(pod: &Pod) -> BTreeSet<(ObjectKind, String)> {
 
 /// Takes away what [`prepare`] made in the pod's directory.
 pub fn release(dir: &PodDir) -> io::Result<()> {
+    block::release(dir)?;
     let root = dir.volumes();
     for target in mounts_below(&root)?.into_iter().rev() {
         match umount2(&target, MntFlags::empty()) {
@@ -209,24 +260,21 @@ fn used_volumes(pod: &Pod) -> Vec<&Volume> {
     let used: BTreeSet<&str> = spec::containers(pod_spec)
         .map(|(_, container)| container)
         .chain(&ephemeral)
-        .flat_map(|container| {
-            let mounts = container
-                .volume_mounts
-                .iter()
-                .flatten()
-                .map(|mount| &*mount.name);
-            mounts.chain(
-                container
-                    .volume_devices
-                    .iter()
-                    .flatten()
-                    .map(|device| &*device.name),
-            )
-        })
+        .flat_map(|container| mount_names(container).chain(device_names(container)))
         .collect();
     let all = pod_spec.volumes.iter().flatten();
     all.filter(|volume| used.contains(volume.name.as_str()))
         .collect()
+}
+
+fn mount_names(container: &Container) -> impl Iterator<Item = &str> {
+    let mounts = container.volume_mounts.iter().flatten();
+    mounts.map(|mount| mount.name.as_str())
+}
+
+fn device_names(container: &Container) -> impl Iterator<Item = &str> {
+    let devices = container.volume_devices.iter().flatten();
+    devices.map(|device| device.name.as_str())
 }
 
 fn note(known: &mut Option<Timestamp>, more: Option<Timestamp>) {
@@ -245,7 +293,7 @@ async fn prepare_one(
     context: VolumeContext<'_>,
     volume: &Volume,
     refresh_at: &mut Option<Timestamp>,
-) -> Result<Prepared, String> {
+) -> Result<Prepared, Trouble> {
     let own = || Prepared {
         path: context.dir.volume(&volume.name),
         ..Prepared::default()
@@ -301,24 +349,52 @@ async fn prepare_one(
         (None, None) => None,
     };
     match claim {
-        Some((name, read_only)) => prepare_claim(context, &name, read_only).await,
-        None => Err("this type of volume is not supported on this node".to_owned()),
+        Some((name, read_only)) => prepare_claim(context, &volume.name, &name, read_only).await,
+        None => Err("this type of volume is not supported on this node"
+            .to_owned()
+            .into()),
     }
 }
 
 async fn prepare_claim(
     context: VolumeContext<'_>,
-    name: &str,
+    volume: &str,
+    claim: &str,
     read_only: bool,
-) -> Result<Prepared, String> {
+) -> Result<Prepared, Trouble> {
     let namespace = context
         .pod
         .metadata
         .namespace
         .as_deref()
         .unwrap_or_default();
-    let spec = context.sources.volume_of_claim(namespace, name).await?;
+    let found = context.sources.volume_of_claim(namespace, claim).await?;
+    let spec = found.spec.clone().unwrap_or_default();
+    let block = spec.volume_mode.as_deref() == Some("Block");
+    check_use(context.pod, volume, block)?;
     let path = claim_path(&spec)?;
+    if block {
+        let kind = match provisioned_by(&found) {
+            Some(_) => Block::Image,
+            None => Block::Device,
+        };
+        let (dir, volume, at) = (context.dir.clone(), volume.to_owned(), path.clone());
+        let done = blocking(move || match kind {
+            Block::Image => block::attach(&dir, &volume, &at)
+                .map_err(|error| format!("attach {}: {error}", at.display())),
+            Block::Device => block::check_device(&at),
+        });
+        done.await.map_err(|message| Trouble {
+            block: true,
+            message,
+        })?;
+        return Ok(Prepared {
+            path,
+            block: Some(kind),
+            read_only,
+            ..Prepared::default()
+        });
+    }
     let context_of = context
         .pod
         .spec
@@ -344,10 +420,31 @@ async fn prepare_claim(
     })
 }
 
-fn claim_path(spec: &PersistentVolumeSpec) -> Result<PathBuf, String> {
-    if spec.volume_mode.as_deref() == Some("Block") {
-        return Err("block volumes are not supported on this node".to_owned());
+/// A volume is mounted, or it is a device: containers have to use it as what it is.
+fn check_use(pod: &Pod, volume: &str, block: bool) -> Result<(), String> {
+    let Some(pod_spec) = &pod.spec else {
+        return Ok(());
+    };
+    let ephemeral = spec::ephemeral_containers(pod_spec);
+    let mut all = spec::containers(pod_spec)
+        .map(|(_, container)| container)
+        .chain(&ephemeral);
+    let wrong = all.any(|container| match block {
+        true => mount_names(container).any(|name| name == volume),
+        false => device_names(container).any(|name| name == volume),
+    });
+    match (wrong, block) {
+        (false, _) => Ok(()),
+        (true, true) => Err(format!(
+            "volume {volume} has volumeMode Block, but is specified in volumeMounts"
+        )),
+        (true, false) => Err(format!(
+            "volume {volume} has volumeMode Filesystem, but is specified in volumeDevices"
+        )),
     }
+}
+
+fn claim_path(spec: &PersistentVolumeSpec) -> Result<PathBuf, String> {
     match (&spec.local, &spec.host_path) {
         (Some(local), _) => Ok(PathBuf::from(&local.path)),
         (None, Some(host)) => Ok(PathBuf::from(&host.path)),
@@ -397,6 +494,24 @@ mod tests {
     fn escapes_of_the_mount_table_are_undone() {
         assert_eq!(unescape(r"/a\040b\134c"), r"/a b\c");
         assert_eq!(unescape(r"/plain"), "/plain");
+    }
+
+    #[test]
+    fn a_device_is_not_mounted_and_a_directory_is_no_device() {
+        let pod: Pod = serde_json::from_value(serde_json::json!({"spec": {"containers": [
+            {"name": "c", "volumeMounts": [{"name": "files", "mountPath": "/c"}],
+                "volumeDevices": [{"name": "raw", "devicePath": "/dev/raw"}]}]}}))
+        .unwrap();
+        assert_eq!(check_use(&pod, "files", false), Ok(()));
+        assert_eq!(check_use(&pod, "raw", true), Ok(()));
+        assert_eq!(
+            check_use(&pod, "files", true).unwrap_err(),
+            "volume files has volumeMode Block, but is specified in volumeMounts"
+        );
+        assert_eq!(
+            check_use(&pod, "raw", false).unwrap_err(),
+            "volume raw has volumeMode Filesystem, but is specified in volumeDevices"
+        );
     }
 
     #[test]

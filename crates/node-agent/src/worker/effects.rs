@@ -109,9 +109,7 @@ impl Worker {
                 images: &shared.puller(),
                 events: &events,
             };
-            let result = volumes::prepare(context)
-                .await
-                .map_err(|error| error.to_string());
+            let result = volumes::prepare(context).await;
             tell(&sender, Message::VolumesPrepared(result)).await;
         });
     }

@@ -1,7 +1,7 @@
 //! One instance of a container: created, started, and how it ended.
 
 use std::fs;
-use std::io::{Read, Seek, SeekFrom};
+use std::io::{self, Read, Seek, SeekFrom};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -23,7 +23,7 @@ use crate::layout::{PodDir, runtime_id, seccomp_dir};
 use crate::limits::{TERMINATION_LOG_BYTES, TERMINATION_LOG_LINES, TERMINATION_MESSAGE_BYTES_MAX};
 use crate::logs;
 use crate::node_images::by_digest;
-use crate::volumes::{PreparedVolumes, text_file};
+use crate::volumes::{Block, PreparedVolumes, block, text_file};
 
 /// What starting one instance needs.
 struct Start {
@@ -217,6 +217,7 @@ impl Start {
                 format!("make the termination log: {error}"),
             )
         })?;
+        let volumes = self.attached_volumes().await.map_err(config_error)?;
         let spec = container_spec(&Ingredients {
             pod: &self.pod,
             container: &self.container,
@@ -224,7 +225,7 @@ impl Start {
             image: &image.config,
             layers: &image.layers,
             env: &env,
-            volumes: &self.volumes,
+            volumes: &volumes,
             dir: &self.dir,
             names: &names,
             logs: self.shared.config.logs,
@@ -233,6 +234,25 @@ impl Start {
             process_target,
         });
         Ok((spec.map_err(config_error)?, image))
+    }
+
+    /// The pod's volumes, with devices in the place of their images: those that the container
+    /// uses are attached, also where the node was started anew since.
+    async fn attached_volumes(&self) -> Result<PreparedVolumes, String> {
+        let mut volumes = self.volumes.clone();
+        for wanted in self.container.volume_devices.iter().flatten() {
+            let volume = volumes.get_mut(&wanted.name);
+            let Some(volume) = volume.filter(|one| one.block == Some(Block::Image)) else {
+                continue;
+            };
+            let image = volume.path.clone();
+            let attached = tokio::task::spawn_blocking(move || block::device(&image)).await;
+            volume.path = attached
+                .map_err(io::Error::other)
+                .flatten()
+                .map_err(|error| format!("attach volume \"{}\": {error}", wanted.name))?;
+        }
+        Ok(volumes)
     }
 
     /// The text of a file of one of the pod's volumes.

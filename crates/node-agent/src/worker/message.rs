@@ -15,7 +15,7 @@ use pod_lifecycle::spec::ProbeKind;
 
 use crate::images::ImageTrouble;
 use crate::status_writer::Written;
-use crate::volumes::PreparedVolumes;
+use crate::volumes::{PreparedVolumes, VolumeError};
 
 /// How the start of a container ended.
 pub enum StartResult {
@@ -58,7 +58,7 @@ pub enum Message {
     /// The sandbox is gone, or not.
     SandboxDestroyed(Result<(), String>),
     /// The volumes are there, or not.
-    VolumesPrepared(Result<(PreparedVolumes, Option<Timestamp>), String>),
+    VolumesPrepared(Result<(PreparedVolumes, Option<Timestamp>), VolumeError>),
     /// The volumes are gone, or not.
     VolumesReleased(Result<(), String>),
     /// An object that volumes are made of has changed, or a token grows old.

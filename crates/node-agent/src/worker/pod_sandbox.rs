@@ -14,7 +14,7 @@ use tokio::sync::mpsc;
 
 use super::message::Message;
 use super::{Shared, Worker, tell};
-use crate::container_security::unmet_wishes;
+use crate::container_security::{check_runtime, unmet_wishes};
 use crate::container_spec::sandbox_spec;
 use crate::events::PodEvents;
 use crate::layout::PodDir;
@@ -78,6 +78,13 @@ async fn create(
     dir: &PodDir,
     events: &PodEvents,
 ) -> Result<(Sandbox, Vec<String>, Events), String> {
+    let class = pod
+        .spec
+        .as_ref()
+        .and_then(|spec| spec.runtime_class_name.as_deref());
+    if let Some(class) = class.filter(|class| !class.is_empty()) {
+        check_runtime(&shared.sources.runtime_handler(class).await?)?;
+    }
     let names = names(shared, pod)?;
     let wanted = sandbox_spec(pod, &names, shared.config.pod_pids_max);
     let uid = wanted.id.clone();

@@ -14,7 +14,7 @@ use pod_lifecycle::resize::{
 
 use super::message::Message;
 use super::{Worker, tell};
-use crate::container_spec::{container_resources, pod_resources};
+use crate::container_resources::{container_resources, pod_resources};
 use crate::layout::runtime_id;
 
 impl Worker {

@@ -17,6 +17,7 @@ use super::message::{Message, StartResult};
 use crate::images::ImageTrouble;
 use crate::layout::runtime_id;
 use crate::status_writer::Written;
+use crate::volumes::{PreparedVolumes, VolumeError};
 
 impl Worker {
     /// Notes one message.
@@ -167,7 +168,7 @@ impl Worker {
 
     fn volumes_prepared(
         &mut self,
-        result: Result<(crate::volumes::PreparedVolumes, Option<Timestamp>), String>,
+        result: Result<(PreparedVolumes, Option<Timestamp>), VolumeError>,
     ) {
         match result {
             Ok((volumes, due)) => {
@@ -177,8 +178,9 @@ impl Worker {
                 self.note_refresh(due);
                 self.watch_sources();
             }
-            Err(message) => {
-                self.events.warning("FailedMount", message.clone());
+            Err(error) => {
+                let message = error.to_string();
+                self.events.warning(error.trouble.reason(), message.clone());
                 self.record.volume_failures += 1;
                 self.record.volumes = Volumes::Failed {
                     message,

@@ -7,6 +7,7 @@
 #![expect(clippy::unwrap_used, reason = "a test that finds nothing fails")]
 
 mod admission;
+mod block;
 mod ephemeral;
 mod faults;
 mod node;
@@ -46,6 +47,9 @@ const TESTS: &[(&str, Test)] = tests![
     pods::the_end_is_graceful,
     volumes::files_environment_and_tokens_are_there_and_follow_their_objects,
     volumes::a_claim_keeps_what_a_pod_wrote,
+    block::a_device_of_the_node_is_one_of_the_pods,
+    block::an_image_is_a_device_while_pods_use_it,
+    block::the_built_in_runtime_is_the_only_one,
     admission::what_does_not_fit_is_refused_once,
     admission::ports_of_the_node_are_one_pods,
     node::pods_end_by_priority_within_the_time_that_the_node_leaves,

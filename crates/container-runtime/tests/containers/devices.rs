@@ -1,0 +1,80 @@
+//! Block devices in containers.
+
+use std::fs::File;
+
+use container_runtime::loop_device::LoopDevice;
+use container_runtime::spec::{Device, UserSpec};
+
+use crate::world::{World, logged, run};
+
+/// A block device over a file, which goes whatever happens.
+struct Disk(Option<LoopDevice>);
+
+impl Disk {
+    fn new(world: &World) -> Self {
+        let image = world.dir.join("image");
+        File::create(&image).unwrap().set_len(1 << 20).unwrap();
+        Self(Some(LoopDevice::kept_over(&image).unwrap()))
+    }
+
+    fn at(&self, path: &str, access: &str) -> Device {
+        Device {
+            host_path: self.0.as_ref().unwrap().path().to_owned(),
+            container_path: path.into(),
+            access: access.to_owned(),
+            uid: Some(1000),
+            gid: Some(1001),
+        }
+    }
+}
+
+impl Drop for Disk {
+    fn drop(&mut self) {
+        let detached = self.0.take().map(LoopDevice::detach);
+        assert!(detached.is_none_or(|result| result.is_ok()));
+    }
+}
+
+#[tokio::test]
+async fn a_block_device_is_where_it_is_asked_for_and_whose_it_is_for() {
+    let world = World::new("block");
+    let disk = Disk::new(&world);
+    let sandbox = world.sandbox("p1").await;
+    let mut writer = world.shell(
+        "writer",
+        "printf mark | dd of=/data/raw bs=4 conv=fsync 2>/dev/null && head -c 4 /dev/raw && echo \
+         && stat -c '%u %g %F' /data/raw /dev/raw",
+    );
+    writer.user = UserSpec {
+        uid: Some(1000),
+        gid: Some(2000),
+        ..UserSpec::default()
+    };
+    writer.devices = vec![disk.at("/data/raw", "rwm"), disk.at("/dev/raw", "rwm")];
+    let exit = run(&sandbox, &writer).await;
+    let node = "1000 1001 block special file";
+    assert_eq!(logged(&writer), ["mark", node, node], "{exit:?}");
+    // Of its group only, and by what the control group lets through.
+    let mut reader = world.shell(
+        "reader",
+        "head -c 4 /dev/raw && echo; printf lost | dd of=/dev/raw bs=4 2>/dev/null || echo refused",
+    );
+    reader.user = UserSpec {
+        uid: Some(3000),
+        gid: Some(1001),
+        ..UserSpec::default()
+    };
+    reader.devices = vec![disk.at("/dev/raw", "r")];
+    run(&sandbox, &reader).await;
+    assert_eq!(logged(&reader), ["mark", "refused"]);
+    let mut other = world.shell("other", "head -c 4 /dev/raw || echo refused");
+    other.user = UserSpec {
+        uid: Some(3000),
+        gid: Some(3000),
+        ..UserSpec::default()
+    };
+    other.devices = vec![disk.at("/dev/raw", "rwm")];
+    run(&sandbox, &other).await;
+    assert!(logged(&other).contains(&"refused".to_owned()));
+    world.end().await;
+}

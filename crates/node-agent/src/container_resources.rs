@@ -1,0 +1,152 @@
+//! From what a pod and its containers ask for to limits of control groups. Pure.
+
+use std::collections::BTreeMap;
+
+use container_runtime::spec::Resources;
+use k8s_openapi::api::core::v1::{PodSpec, ResourceRequirements};
+use object_model::quantity::Quantity;
+use pod_lifecycle::spec;
+
+const CPU_PERIOD_US: i64 = 100_000;
+const CPU_SHARES_MIN: u64 = 2;
+/// What the names of resources of huge pages begin with.
+pub const HUGE_PAGES: &str = "hugepages-";
+
+pub(crate) type Limits<'a> =
+    Option<&'a BTreeMap<String, k8s_openapi::apimachinery::pkg::api::resource::Quantity>>;
+
+pub(crate) fn amount(list: Limits<'_>, name: &str) -> Option<Quantity> {
+    list?
+        .get(name)?
+        .0
+        .parse::<Quantity>()
+        .ok()
+        .filter(|quantity| !quantity.is_zero())
+}
+
+/// Limits of one container.
+pub fn container_resources(wanted: Option<&ResourceRequirements>) -> Resources {
+    let limits = wanted.and_then(|r| r.limits.as_ref());
+    let requests = wanted.and_then(|r| r.requests.as_ref());
+    let cpu_limit = amount(limits, "cpu").map(|cpu| cpu.milli_value());
+    let cpu_request = amount(requests, "cpu")
+        .map(|cpu| cpu.milli_value())
+        .or(cpu_limit);
+    Resources {
+        cpu_shares: Some(shares(cpu_request.unwrap_or(0))),
+        cpu_quota_us: cpu_limit.map(quota),
+        cpu_period_us: cpu_limit.map(|_| CPU_PERIOD_US.unsigned_abs()),
+        memory_bytes: amount(limits, "memory").map(|bytes| bytes.value()),
+        pids: None,
+        huge_pages: huge_pages(limits),
+    }
+}
+
+/// Limits of huge pages, by their size as control groups name it.
+fn huge_pages(limits: Limits<'_>) -> BTreeMap<String, i64> {
+    let sized = |name: &String| {
+        let size: Quantity = name.strip_prefix(HUGE_PAGES)?.parse().ok()?;
+        Some((page_size(size.value())?, amount(limits, name)?.value()))
+    };
+    limits
+        .into_iter()
+        .flat_map(|list| list.keys())
+        .filter_map(sized)
+        .collect()
+}
+
+/// `2MB` for 2097152: the unit is the largest that the size is a multiple of.
+fn page_size(bytes: i64) -> Option<String> {
+    let units = [("GB", 30), ("MB", 20), ("KB", 10)];
+    let (unit, shift) = units.into_iter().find(|(_, shift)| bytes >= 1 << shift)?;
+    Some(format!("{}{unit}", bytes >> shift))
+}
+
+fn shares(milli: i64) -> u64 {
+    (milli.max(0).unsigned_abs() * 1024 / 1000).max(CPU_SHARES_MIN)
+}
+
+fn quota(milli: i64) -> i64 {
+    (milli * CPU_PERIOD_US / 1000).max(1000)
+}
+
+/// Limits of the pod as a whole: those of its resources, else, when every container has one, the
+/// sum of the containers' limits; with its overhead.
+pub fn pod_resources(spec: &PodSpec) -> Resources {
+    let own = match &spec.resources {
+        Some(own) => container_resources(Some(own)),
+        None => sum_of_containers(spec),
+    };
+    with_overhead(own, spec.overhead.as_ref())
+}
+
+/// What the runtime itself takes comes on top of what is asked for, and of limits where there are
+/// any.
+fn with_overhead(own: Resources, overhead: Limits<'_>) -> Resources {
+    let mut all = own;
+    if let Some(cpu) = amount(overhead, "cpu").map(|cpu| cpu.milli_value()) {
+        all.cpu_shares = all.cpu_shares.map(|own| own + shares(cpu));
+        all.cpu_quota_us = all.cpu_quota_us.map(|own| own + quota(cpu));
+    }
+    if let Some(memory) = amount(overhead, "memory").map(|bytes| bytes.value()) {
+        all.memory_bytes = all.memory_bytes.map(|own| own.saturating_add(memory));
+    }
+    all
+}
+
+fn sum_of_containers(spec: &PodSpec) -> Resources {
+    let each: Vec<Resources> = spec::containers(spec)
+        .map(|(_, c)| container_resources(c.resources.as_ref()))
+        .collect();
+    let sum = |of: fn(&Resources) -> Option<i64>| {
+        each.iter()
+            .map(of)
+            .sum::<Option<i64>>()
+            .filter(|sum| *sum > 0)
+    };
+    let quota = sum(|r| r.cpu_quota_us);
+    Resources {
+        cpu_shares: Some(
+            each.iter()
+                .filter_map(|r| r.cpu_shares)
+                .sum::<u64>()
+                .max(CPU_SHARES_MIN),
+        ),
+        cpu_quota_us: quota,
+        cpu_period_us: quota.map(|_| CPU_PERIOD_US.unsigned_abs()),
+        memory_bytes: sum(|r| r.memory_bytes),
+        pids: None,
+        huge_pages: each.iter().fold(BTreeMap::new(), |mut sum, of| {
+            for (size, bytes) in &of.huge_pages {
+                *sum.entry(size.clone()).or_default() += bytes;
+            }
+            sum
+        }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn overhead_comes_on_top_of_what_containers_have() {
+        let of = |limits: serde_json::Value| {
+            let spec = json!({"containers": [{"name": "c", "resources": {"limits": limits}}],
+                "overhead": {"cpu": "250m", "memory": "1Mi"}});
+            pod_resources(&serde_json::from_value(spec).unwrap())
+        };
+        let limited = of(json!({"cpu": "1", "memory": "3Mi"}));
+        assert_eq!(limited.cpu_shares, Some(1024 + 256));
+        assert_eq!(limited.cpu_quota_us, Some(125_000));
+        assert_eq!(limited.memory_bytes, Some(4 << 20));
+        let unlimited = of(json!({}));
+        assert_eq!(
+            unlimited.memory_bytes, None,
+            "nothing is limited by an overhead alone"
+        );
+        assert_eq!(unlimited.cpu_quota_us, None);
+    }
+}

@@ -1,0 +1,73 @@
+//! The image of a block device: a file as large as the device, which takes room on the disk only
+//! where it was written to.
+
+use std::fs::{File, OpenOptions};
+use std::io;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+use container_runtime::loop_device::LoopDevice;
+
+const NAME: &str = "device.img";
+
+/// Where the image in a volume's directory is.
+pub(crate) fn path(directory: &Path) -> PathBuf {
+    directory.join(NAME)
+}
+
+/// Whether a volume's path is that of an image.
+pub(crate) fn is_path(path: &Path) -> bool {
+    path.ends_with(NAME)
+}
+
+/// Makes an image, or completes one that is there; it is on disk when this returns.
+pub(crate) fn make(path: &Path, bytes: u64) -> io::Result<()> {
+    let mut options = OpenOptions::new();
+    options.create_new(true).mode(0o600);
+    match open(&mut options, path) {
+        Ok(file) => {
+            // A file system that copies on write would do so below each write to the device.
+            if let Ok(flags) = rustix::fs::ioctl_getflags(&file) {
+                rustix::fs::ioctl_setflags(&file, flags | rustix::fs::IFlags::NOCOW).ok();
+            }
+        }
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+        Err(error) => return Err(error),
+    }
+    grow(path, bytes)
+}
+
+/// Makes an image as large as that, if it is smaller, and its device with it.
+pub(crate) fn grow(path: &Path, bytes: u64) -> io::Result<()> {
+    let file = open(&mut OpenOptions::new(), path)?;
+    let found = file.metadata()?;
+    if !found.is_file() {
+        return Err(io::Error::from(io::ErrorKind::InvalidData));
+    }
+    if found.len() < bytes {
+        file.set_len(bytes)?;
+        file.sync_all()?;
+    }
+    match LoopDevice::find(path)? {
+        Some(device) => device.update_size(),
+        None => Ok(()),
+    }
+}
+
+/// Removes an image that nothing was ever written to.
+pub(crate) fn remove_unused(path: &Path) {
+    let found = std::fs::symlink_metadata(path);
+    if found.is_ok_and(|found| found.is_file() && found.blocks() == 0)
+        && let Err(error) = std::fs::remove_file(path)
+    {
+        tracing::debug!(path = %path.display(), %error, "image without a volume is kept");
+    }
+}
+
+/// Opens an image to write to it; a link in its place is none.
+fn open(options: &mut OpenOptions, path: &Path) -> io::Result<File> {
+    options
+        .write(true)
+        .custom_flags(nix::libc::O_NOFOLLOW)
+        .open(path)
+}

@@ -1,0 +1,187 @@
+//! Volumes that are block devices.
+//!
+//! A device of the node is given to containers as it is. The provisioner's volumes are images,
+//! files that become loop devices when a pod needs them. Which pods do, their own directories
+//! say: there is a link to the image where their other volumes are. So a new agent knows it too,
+//! and the device goes with the last link. After a reboot there are links without a device: a
+//! container that starts attaches it again.
+
+use std::fs;
+use std::io;
+use std::os::unix::fs::{FileTypeExt, symlink};
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use container_runtime::loop_device::LoopDevice;
+
+use crate::layout::PodDir;
+
+/// Whoever attaches or detaches: between looking for users and detaching nobody may come.
+static TURN: Mutex<()> = Mutex::new(());
+
+fn turn() -> MutexGuard<'static, ()> {
+    TURN.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Makes sure that a device of the node is one.
+///
+/// # Errors
+/// As users know it from kubelet.
+pub fn check_device(path: &Path) -> Result<(), String> {
+    let failed = |why: String| {
+        Err(format!(
+            "failed to map devicePath: {}: {why}",
+            path.display()
+        ))
+    };
+    match fs::metadata(path) {
+        Ok(found) if found.file_type().is_block_device() => Ok(()),
+        Ok(_) => failed("is not a block device".to_owned()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            failed("does not exist".to_owned())
+        }
+        Err(error) => failed(error.to_string()),
+    }
+}
+
+/// Makes a device of an image for a pod, whose volume of that name it is.
+///
+/// # Errors
+/// Of the disk, or when no device can be had.
+pub fn attach(dir: &PodDir, volume: &str, image: &Path) -> io::Result<()> {
+    let _turn = turn();
+    let link = dir.volume(volume);
+    fs::create_dir_all(dir.volumes())?;
+    match fs::read_link(&link) {
+        Ok(known) if known == image => {}
+        Ok(_) => fs::remove_file(&link).and_then(|()| symlink(image, &link))?,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => symlink(image, &link)?,
+        Err(error) => return Err(error),
+    }
+    device_over(image).map(drop)
+}
+
+/// The device over an image, attached again where it is not.
+///
+/// # Errors
+/// As of [`attach`].
+pub fn device(image: &Path) -> io::Result<PathBuf> {
+    let _turn = turn();
+    device_over(image)
+}
+
+fn device_over(image: &Path) -> io::Result<PathBuf> {
+    // A link would make a device of any file of the node.
+    if !fs::symlink_metadata(image)?.is_file() {
+        let what = format!("{} is not an image of a volume", image.display());
+        return Err(io::Error::new(io::ErrorKind::InvalidData, what));
+    }
+    Ok(LoopDevice::kept_over(image)?.path().to_owned())
+}
+
+/// Detaches what the pod was the last to use.
+///
+/// # Errors
+/// Of the disk and the kernel; then links are left, and it can be tried again.
+pub fn release(dir: &PodDir) -> io::Result<()> {
+    let _turn = turn();
+    for (link, image) in links(&dir.volumes())? {
+        if !is_used_elsewhere(dir, &image)? {
+            detach(&image)?;
+        }
+        fs::remove_file(link)?;
+    }
+    Ok(())
+}
+
+/// Detaches the device over an image, if there is one.
+///
+/// # Errors
+/// Of the kernel.
+pub fn detach(image: &Path) -> io::Result<()> {
+    match LoopDevice::find(image) {
+        Ok(Some(device)) => device.detach(),
+        Ok(None) => Ok(()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        Err(error) => Err(error),
+    }
+}
+
+fn is_used_elsewhere(dir: &PodDir, image: &Path) -> io::Result<bool> {
+    let Some(pods) = dir.root().parent() else {
+        return Ok(false);
+    };
+    for entry in fs::read_dir(pods)? {
+        let other = PodDir::at(entry?.path());
+        let same = |(_, used): &(PathBuf, PathBuf)| used == image;
+        if other != *dir && links(&other.volumes())?.iter().any(same) {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
+/// Links in a directory, each with what it leads to.
+fn links(dir: &Path) -> io::Result<Vec<(PathBuf, PathBuf)>> {
+    let entries = match fs::read_dir(dir) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        other => other?,
+    };
+    let mut found = Vec::new();
+    for entry in entries {
+        let entry = entry?;
+        if entry.file_type()?.is_symlink() {
+            found.push((entry.path(), fs::read_link(entry.path())?));
+        }
+    }
+    Ok(found)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_block_device_is_one() {
+        let dir = tempfile::tempdir().unwrap();
+        let text = |path: &Path| check_device(path).unwrap_err();
+        assert!(text(dir.path()).ends_with("is not a block device"));
+        assert!(text(Path::new("/dev/null")).ends_with("is not a block device"));
+        assert!(text(&dir.path().join("none")).ends_with("does not exist"));
+    }
+
+    #[test]
+    fn an_image_has_a_device_until_its_last_pod_is_gone() {
+        let root = tempfile::tempdir().unwrap();
+        let image = root.path().join("image");
+        fs::File::create(&image).unwrap().set_len(1 << 20).unwrap();
+        let pod = |name: &str| PodDir::at(root.path().join("pods").join(name));
+        let (first, second) = (pod("first"), pod("second"));
+        attach(&first, "data", &image).unwrap();
+        attach(&second, "data", &image).unwrap();
+        attach(&second, "data", &image).unwrap();
+        let found = device(&image).unwrap();
+        assert!(check_device(&found).is_ok());
+        release(&first).unwrap();
+        assert_eq!(device(&image).unwrap(), found);
+        // As after a reboot: the link is there, the device is not.
+        detach(&image).unwrap();
+        assert!(LoopDevice::find(&image).unwrap().is_none());
+        device(&image).unwrap();
+        release(&second).unwrap();
+        assert!(LoopDevice::find(&image).unwrap().is_none());
+        assert!(links(&second.volumes()).unwrap().is_empty());
+        release(&second).unwrap();
+    }
+
+    #[test]
+    fn a_link_in_the_place_of_an_image_leads_nowhere() {
+        let root = tempfile::tempdir().unwrap();
+        let (secret, image) = (root.path().join("secret"), root.path().join("image"));
+        fs::write(&secret, "x").unwrap();
+        symlink(&secret, &image).unwrap();
+        let pod = PodDir::at(root.path().join("pods/p"));
+        assert!(attach(&pod, "data", &image).is_err());
+        assert!(LoopDevice::find(&secret).unwrap().is_none());
+    }
+}

@@ -1,0 +1,201 @@
+//! Claims that are block devices, and the classes of runtimes.
+
+use std::fs::File;
+use std::os::unix::fs::symlink;
+use std::path::{Path, PathBuf};
+
+use container_runtime::loop_device::LoopDevice;
+use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim};
+use k8s_openapi::api::node::v1::RuntimeClass;
+use kube::Api;
+use kube::api::{Patch, PatchParams, PostParams};
+use node_agent::OnShutdown;
+use serde_json::{Value, json};
+
+use crate::pods::SLEEP;
+use crate::spec::shell;
+use crate::world::{World, is_ready, phase, state};
+
+/// A loop device that belongs to the test.
+struct Disk(Option<LoopDevice>);
+
+impl Disk {
+    fn over(image: &Path) -> Self {
+        Self(Some(LoopDevice::kept_over(image).unwrap()))
+    }
+
+    fn path(&self) -> &Path {
+        self.0.as_ref().unwrap().path()
+    }
+}
+
+impl Drop for Disk {
+    fn drop(&mut self) {
+        if let Some(device) = self.0.take() {
+            device.detach().ok();
+        }
+    }
+}
+
+fn image(world: &World, name: &str) -> PathBuf {
+    let path = world.dir.join(name);
+    File::create(&path).unwrap().set_len(1 << 20).unwrap();
+    path
+}
+
+/// A claim bound to a volume at `path`, of that mode; made by a provisioner or by hand.
+async fn claim(world: &World, name: &str, path: &Path, mode: &str, provisioner: Option<&str>) {
+    let volume = format!("pv-{name}");
+    let claim: PersistentVolumeClaim = world
+        .create(
+            json!({"metadata": {"name": name}, "spec": {"volumeName": volume,
+            "storageClassName": "", "accessModes": ["ReadWriteOnce"], "volumeMode": mode,
+            "resources": {"requests": {"storage": "1Mi"}}}}),
+        )
+        .await;
+    let annotations = match provisioner {
+        Some(provisioner) => json!({"pv.kubernetes.io/provisioned-by": provisioner}),
+        None => json!({}),
+    };
+    let volume = json!({"metadata": {"name": volume, "annotations": annotations}, "spec": {
+        "capacity": {"storage": "1Mi"}, "accessModes": ["ReadWriteOnce"], "volumeMode": mode,
+        "local": {"path": path},
+        "claimRef": {"namespace": "default", "name": name, "uid": claim.metadata.uid},
+        "nodeAffinity": {"required": {"nodeSelectorTerms": [{"matchExpressions": [
+            {"key": "kubernetes.io/hostname", "operator": "In", "values": ["node-a"]}]}]}}}});
+    let volume: PersistentVolume = serde_json::from_value(volume).unwrap();
+    let volumes: Api<PersistentVolume> = Api::all(world.client.clone());
+    volumes
+        .create(&PostParams::default(), &volume)
+        .await
+        .unwrap();
+    let bound = Patch::Merge(json!({"status": {"phase": "Bound"}}));
+    world
+        .api::<PersistentVolumeClaim>()
+        .patch_status(name, &PatchParams::default(), &bound)
+        .await
+        .unwrap();
+}
+
+/// A pod that runs a script with a claim as `/dev/raw`.
+fn with_device(claim: &str, read_only: bool, script: &str) -> Value {
+    json!({
+        "securityContext": {"runAsUser": 1000, "fsGroup": 2000},
+        "containers": [{"name": "c", "command": shell(&format!("{script}; {SLEEP}")),
+            "volumeDevices": [{"name": "raw", "devicePath": "/dev/raw"}]}],
+        "volumes": [{"name": "raw",
+            "persistentVolumeClaim": {"claimName": claim, "readOnly": read_only}}]})
+}
+
+const WRITE: &str = "echo mark | busybox dd of=/dev/raw conv=fsync 2>/dev/null && \
+    head -c 4 /dev/raw && echo && busybox stat -c '%u %g' /dev/raw";
+
+async fn end(world: &World, pod: &str) {
+    world.delete(pod).await;
+    world.gone(pod).await;
+}
+
+pub async fn a_device_of_the_node_is_one_of_the_pods() {
+    let world = World::started("block").await;
+    let (image, path) = (image(&world, "image"), world.dir.join("disk"));
+    std::fs::write(&path, "").unwrap();
+    claim(&world, "raw", &path, "Block", None).await;
+    world.pod("writer", with_device("raw", false, WRITE)).await;
+    let refused = "Warning FailedMapVolume MapVolume.MapBlockVolume failed for volume \"raw\" : ";
+    world.event("writer", refused).await;
+    world.event("writer", "is not a block device").await;
+    let disk = Disk::over(&image);
+    std::fs::remove_file(&path).unwrap();
+    symlink(disk.path(), &path).unwrap();
+    world.ready("writer").await;
+    let log = world.logged("writer", "c", "2000").await;
+    assert_eq!(log, "mark\n1000 2000\n");
+    end(&world, "writer").await;
+
+    let script = "head -c 4 /dev/raw; echo; echo lost > /dev/raw || echo refused";
+    world.pod("reader", with_device("raw", true, script)).await;
+    world.ready("reader").await;
+    let log = world.logged("reader", "c", "refused").await;
+    assert!(log.contains("mark\n"), "{log}");
+    end(&world, "reader").await;
+    assert_eq!(
+        LoopDevice::find(&image).unwrap().unwrap().path(),
+        disk.path(),
+        "a device of the node is nobody's to detach"
+    );
+
+    let mut mounted = with_device("raw", false, "true");
+    mounted["containers"][0]["volumeDevices"] = json!([]);
+    mounted["containers"][0]["volumeMounts"] = json!([{"name": "raw", "mountPath": "/raw"}]);
+    world.pod("mounted", mounted).await;
+    let text = "volume raw has volumeMode Block, but is specified in volumeMounts";
+    world.event("mounted", text).await;
+    end(&world, "mounted").await;
+    world.end().await;
+}
+
+pub async fn an_image_is_a_device_while_pods_use_it() {
+    let mut world = World::new("image").await;
+    world.start(OnShutdown::LeavePods).await;
+    let image = image(&world, "device.img");
+    claim(&world, "raw", &image, "Block", Some("mainstay.dev/local")).await;
+    let device = || LoopDevice::find(&image).unwrap();
+    world.pod("first", with_device("raw", false, WRITE)).await;
+    world.ready("first").await;
+    world.logged("first", "c", "mark").await;
+    let script = "head -c 4 /dev/raw; echo";
+    world.pod("second", with_device("raw", false, script)).await;
+    world.ready("second").await;
+    world.logged("second", "c", "mark").await;
+    end(&world, "second").await;
+    assert!(device().is_some(), "the other still uses it");
+
+    // As when the machine was started anew: neither processes nor devices are left.
+    world.stop().await;
+    for sandbox in world.runtime.sandboxes().await.unwrap() {
+        sandbox.destroy().await.unwrap();
+    }
+    device().unwrap().detach().unwrap();
+    assert!(device().is_none());
+    world.start(OnShutdown::StopPods).await;
+    let again = |pod: &_| is_ready(pod) && state(pod, "c").1 == 1;
+    world.until("first", "back", again).await;
+    world.logged("first", "c", "mark").await;
+    assert!(device().is_some());
+    end(&world, "first").await;
+    assert!(device().is_none(), "nobody uses it");
+    assert!(std::fs::read(&image).unwrap().starts_with(b"mark"));
+    world.end().await;
+}
+
+pub async fn the_built_in_runtime_is_the_only_one() {
+    let world = World::started("runtimes").await;
+    let classes: Api<RuntimeClass> = Api::all(world.client.clone());
+    for (name, handler) in [("plain", "runc"), ("other", "vm")] {
+        let class = json!({"metadata": {"name": name}, "handler": handler,
+            "overhead": {"podFixed": {"memory": "1Mi"}}});
+        let class = serde_json::from_value(class).unwrap();
+        classes
+            .create(&PostParams::default(), &class)
+            .await
+            .unwrap();
+    }
+    let spec = |class: &str| {
+        json!({"runtimeClassName": class,
+            "containers": [{"name": "c", "command": shell(SLEEP)}]})
+    };
+    world.pod("plain", spec("plain")).await;
+    let plain = world.ready("plain").await.spec.unwrap();
+    assert_eq!(plain.overhead.unwrap()["memory"].0, "1Mi");
+    world.pod("other", spec("other")).await;
+    let text = "Warning FailedCreatePodSandBox Failed to create pod sandbox: failed to get \
+                sandbox runtime: no runtime for \"vm\" is configured";
+    world.event("other", text).await;
+    let waits = |pod: &_| state(pod, "c").0 == "ContainerCreating";
+    let other = world.until("other", "waiting", waits).await;
+    assert_eq!(phase(&other), "Pending");
+    for pod in ["plain", "other"] {
+        end(&world, pod).await;
+    }
+    world.end().await;
+}
