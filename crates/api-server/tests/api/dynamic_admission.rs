@@ -400,3 +400,54 @@ async fn each_webhook_of_a_configuration_has_owners_of_its_own() {
     let names: Vec<&Value> = names.map(|hook| &hook["name"]).collect();
     assert_eq!(names, ["two.example.com"]);
 }
+
+#[tokio::test]
+async fn who_asks_for_another_version_gets_it_in_its_words() {
+    let api = Api::new().await;
+    let hook = Hook::start(|request| {
+        let share = &request["object"]["spec"]["targetCPUUtilizationPercentage"];
+        match share.as_u64() {
+            Some(50) => patch(
+                json!([{"op": "replace", "path": "/spec/maxReplicas", "value": 4},
+                {"op": "replace", "path": "/spec/targetCPUUtilizationPercentage", "value": 60}]),
+            ),
+            _ => json!({"allowed": true}),
+        }
+    })
+    .await;
+    let first = json!([{"operations": ["*"], "apiGroups": ["autoscaling"], "apiVersions": ["v1"],
+        "resources": ["horizontalpodautoscalers"]}]);
+    let kind = "MutatingWebhookConfiguration";
+    let configuration = hook.configuration(kind, "first", json!({"rules": first}));
+    make(&api, MUTATING, configuration).await;
+    let rules = json!({"matchConstraints": {"resourceRules": first},
+        "validations": [{"expression": "object.spec.targetCPUUtilizationPercentage == 60",
+            "message": "not sixty"}]});
+    make(&api, POLICIES, policy(rules)).await;
+    make(&api, BINDINGS, binding(json!({}))).await;
+    let scaler = |share: u32| {
+        json!({"metadata": {"name": "a"}, "spec": {"maxReplicas": 9,
+            "scaleTargetRef": {"kind": "Deployment", "name": "d", "apiVersion": "apps/v1"},
+            "metrics": [{"type": "Resource", "resource": {"name": "cpu",
+                "target": {"type": "Utilization", "averageUtilization": share}}}]}})
+    };
+    let path = "/apis/autoscaling/v2/namespaces/default/horizontalpodautoscalers";
+    let (code, made) = api.send("POST", path, scaler(50)).await;
+    assert_eq!(code, 201, "{made}");
+    assert_eq!(
+        (&made["apiVersion"], &made["spec"]["maxReplicas"]),
+        (&json!("autoscaling/v2"), &json!(4))
+    );
+    let metric = &made["spec"]["metrics"][0]["resource"];
+    assert_eq!(metric["target"]["averageUtilization"], 60);
+    let asked = hook.asked().remove(0);
+    for (field, version) in [("kind", "v1"), ("requestKind", "v2")] {
+        assert_eq!(asked[field]["version"], version, "{field}");
+    }
+    assert_eq!(asked["object"]["apiVersion"], "autoscaling/v1");
+    let mut other = scaler(70);
+    other["metadata"]["name"] = json!("b");
+    let (code, refused) = api.send("POST", path, other).await;
+    assert_eq!(code, 422);
+    assert!(refused.to_string().contains("not sixty"), "{refused}");
+}
