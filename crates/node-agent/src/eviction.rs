@@ -27,7 +27,12 @@ pub async fn watch(shared: Arc<Shared>, images: Arc<Collector>, shutdown: Cancel
     let rounds = async {
         loop {
             match relieve(&shared, &images).await {
-                Some(gone) => wait_for_end(&shared, &gone).await,
+                Some((gone, Resource::Memory)) => wait_for_end(&shared, &gone).await,
+                // Disks take their time to show what they have got back.
+                Some((gone, Resource::EphemeralStorage | Resource::Inodes)) => {
+                    wait_for_end(&shared, &gone).await;
+                    sleep(NODE_CHECK_PERIOD).await;
+                }
                 None => sleep(NODE_CHECK_PERIOD).await,
             }
         }
@@ -38,8 +43,9 @@ pub async fn watch(shared: Arc<Shared>, images: Arc<Collector>, shutdown: Cancel
     }
 }
 
-/// Does the next thing about the most pressing shortage; the pod that was told to go, if one was.
-async fn relieve(shared: &Arc<Shared>, images: &Collector) -> Option<Arc<PodView>> {
+/// Does the next thing about the most pressing shortage; the pod that was told to go, if one was,
+/// and for want of what.
+async fn relieve(shared: &Shared, images: &Collector) -> Option<(Arc<PodView>, Resource)> {
     let mut shortage = *shared.monitor.look().first()?;
     let resource = shortage.signal.resource();
     let words = format!("Attempting to reclaim {}", resource.name());
@@ -51,38 +57,48 @@ async fn relieve(shared: &Arc<Shared>, images: &Collector) -> Option<Arc<PodView
         reclaim(shared, images, shortage.signal).await;
         shortage = *shared.monitor.look().first()?;
     }
-    drive_out(shared, shortage).await
+    let gone = drive_out(shared, shortage).await?;
+    Some((gone, shortage.signal.resource()))
 }
 
 /// Frees what nobody needs of the file system that is full.
 async fn reclaim(shared: &Shared, images: &Collector, signal: Signal) {
     let apart = shared.monitor.images_are_apart();
     let of_images = matches!(signal, Signal::ImagefsAvailable | Signal::ImagefsInodesFree);
+    let mut freed = false;
     if !(apart && of_images) {
         for view in shared.registry.list() {
-            remove_logs_of_ended(&view);
+            freed |= remove_logs_of_ended(&view);
         }
     }
-    if (!apart || of_images)
-        && let Err(error) = images.remove_unused().await
-    {
-        tracing::warn!(error, "unused images not removed");
+    if !apart || of_images {
+        match images.remove_unused().await {
+            Ok(bytes) => freed |= bytes > 0,
+            Err(error) => tracing::warn!(error, "unused images not removed"),
+        }
+    }
+    let monitor = shared.monitor.clone();
+    let settle = move || monitor.settle();
+    if freed && let Err(error) = tokio::task::spawn_blocking(settle).await {
+        tracing::error!(%error, "file systems not synced");
     }
 }
 
-/// Of a pod that has ended, the node has nothing but logs.
-fn remove_logs_of_ended(view: &PodView) {
+/// Of a pod that has ended, the node has nothing but logs. Whether there were any.
+fn remove_logs_of_ended(view: &PodView) -> bool {
     if !view.has_ended() || view.record.sandbox != Sandbox::None {
-        return;
+        return false;
     }
+    let mut removed = false;
     for name in view.record.containers.keys() {
         let dir = view.dir.logs(name);
-        if let Err(error) = fs::remove_dir_all(&dir)
-            && error.kind() != io::ErrorKind::NotFound
-        {
-            tracing::warn!(path = %dir.display(), %error, "logs not removed");
+        match fs::remove_dir_all(&dir) {
+            Ok(()) => removed = true,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => tracing::warn!(path = %dir.display(), %error, "logs not removed"),
         }
     }
+    removed
 }
 
 /// Chooses a pod and tells it.

@@ -4,6 +4,7 @@
 //! admission and eviction go by the same conditions, which are kept here.
 
 use std::collections::BTreeSet;
+use std::fs::File;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
@@ -51,14 +52,25 @@ impl Monitor {
         let now = pressure.conditions();
         self.conditions.send_if_modified(|known| {
             let changed = *known != now;
-            if changed {
-                let names: Vec<&str> = now.iter().map(|condition| condition.name()).collect();
-                tracing::warn!(conditions = names.join(" "), lacks = ?found, "pressure on the node");
+            if changed && now.is_empty() {
+                tracing::info!("no more pressure on the node");
+            } else if changed {
+                tracing::warn!(conditions = ?now, lacks = ?found, "pressure on the node");
             }
             *known = now;
             changed
         });
         found
+    }
+
+    /// Waits until what was removed is free: some file systems get to that later.
+    pub fn settle(&self) {
+        for place in [&self.node_files, &self.image_files] {
+            let synced = File::open(place).and_then(|place| Ok(rustix::fs::syncfs(&place)?));
+            if let Err(error) = synced {
+                tracing::warn!(path = %place.display(), %error, "file system not synced");
+            }
+        }
     }
 
     /// The conditions that hold.
