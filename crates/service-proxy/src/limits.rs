@@ -5,6 +5,14 @@ use std::time::Duration;
 /// Changes that come this close together are programmed as one.
 pub const DEBOUNCE: Duration = Duration::from_millis(2);
 
+/// After a change the kernel is left alone for so many times as long as it took: however small a
+/// change is, the kernel looks through the whole table, and while thousands of Services come one
+/// after the other it would do nothing else.
+pub const REST_FACTOR: u32 = 3;
+
+/// Longest time that the kernel is left alone for.
+pub const REST_MAX: Duration = Duration::from_millis(500);
+
 /// How often the kernel is asked whether the table is still there: other programs can flush all
 /// rules of the machine.
 pub const CHECK_INTERVAL: Duration = Duration::from_secs(10);

@@ -112,6 +112,7 @@ pub async fn serve(
     let mut changes = ServiceChanges::new(services, &slices);
     let mut flows = StaleFlows::default();
     let mut due = synced;
+    let mut rested = Instant::now();
     while !shutdown.is_cancelled() {
         let mut retry = false;
         if due {
@@ -120,7 +121,10 @@ pub async fn serve(
             flows.note(&routes, &changed, &published);
             let mut steps = routes.replace(changed);
             steps.extend(routes.publish(published));
+            let started = Instant::now();
             retry = !proxy.apply(&routes, steps).await?;
+            let rest = started.elapsed() * limits::REST_FACTOR;
+            rested = Instant::now() + rest.min(limits::REST_MAX);
             if !retry {
                 let stale = std::mem::take(&mut flows);
                 proxy.forget_stale(stale, &routes).await?;
@@ -137,7 +141,9 @@ pub async fn serve(
                 continue;
             }
         }
-        tokio::time::sleep(limits::DEBOUNCE).await;
+        let next = rested.max(Instant::now() + limits::DEBOUNCE);
+        let rest = tokio::time::sleep_until(next.into());
+        shutdown.run_until_cancelled(rest).await;
     }
     if config.remove_on_shutdown {
         proxy.with(Kernel::remove).await??;
