@@ -108,10 +108,8 @@ pub async fn all_of_a_pod_has_the_same_users_and_its_files_theirs() {
     let has_looked = |pod: &Pod| {
         let status = pod.status.clone().unwrap_or_default();
         let ephemeral = status.ephemeral_container_statuses.unwrap_or_default();
-        let states = ephemeral.into_iter().filter_map(|status| status.state);
-        states
-            .last()
-            .is_some_and(|state| state.terminated.is_some())
+        let mut states = ephemeral.into_iter().filter_map(|status| status.state);
+        states.any(|state| state.terminated.is_some())
     };
     world.until("p", "looked into", has_looked).await;
     let seen = world.logged("p", "debug", "user:[").await;
