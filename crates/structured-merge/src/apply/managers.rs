@@ -100,6 +100,11 @@ impl<'a> Entry<'a> {
         self.fields.decoded()
     }
 
+    /// Says anew what it has.
+    pub fn own(&mut self, fields: FieldSet<'a>) {
+        self.fields = Fields::Decoded(fields);
+    }
+
     /// What of these fields it has.
     pub fn shared(&mut self, fields: &FieldSet<'a>) -> FieldSet<'a> {
         match &self.fields {

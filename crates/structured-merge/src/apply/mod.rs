@@ -20,6 +20,7 @@ mod overlay;
 mod owned;
 mod path;
 mod prune;
+mod reconcile;
 mod remove;
 mod server_side;
 mod set;

@@ -10,6 +10,7 @@ use super::last_applied;
 use super::managers::{Entry, Manager, Managers, Operation};
 use super::merge::merge;
 use super::owned::fields_of;
+use super::reconcile::reconcile;
 use super::set::FieldSet;
 use super::track::{note, set_managed, strip, take_managed};
 use super::versions::{ObjectType, OtherViews, View};
@@ -39,6 +40,7 @@ pub fn apply<'t>(
     let mut before = live.unwrap_or(&nothing).clone();
     let recorded = take_managed(&mut before);
     let mut managers = Managers::stored(recorded).unwrap_or_default();
+    reconcile(&mut managers, &object_type, writer.api_version);
     if managers.is_empty() && live.is_some() {
         // All that is there belongs to those who came before anybody applied.
         let mut changes = compare(form, &nothing, &before);

@@ -74,3 +74,42 @@ fn what_a_definition_leaves_open_is_owned_entry_by_entry() {
          declared in schema"
     );
 }
+
+#[test]
+fn who_owned_entries_owns_the_list_when_it_becomes_one_value() {
+    let boats = |list_type: &str| {
+        let mut crew = json!({"type": "array", "x-kubernetes-list-type": list_type,
+            "items": {"type": "object", "properties": {
+                "name": {"type": "string"}, "role": {"type": "string"}}}});
+        if list_type == "map" {
+            crew["x-kubernetes-list-map-keys"] = json!(["name"]);
+        }
+        let schema = json!({"type": "object", "properties": {"crew": crew,
+            "sail": {"type": "string"}}});
+        let schema: &'static Schema = Box::leak(Box::new(Schema::custom(&BOAT, &schema)));
+        Bench {
+            object_type: schema
+                .lookup("example.org", "v1", "Boat")
+                .expect("the kind"),
+            api_version: "example.org/v1",
+            now: T0,
+        }
+    };
+    let boat = |crew: serde_json::Value| {
+        json!({"apiVersion": "example.org/v1", "kind": "Boat", "metadata": {"name": "b"},
+            "sail": "white", "crew": crew})
+    };
+    let ann = json!([{"name": "ann", "role": "cook"}]);
+    let object = boats("map").apply(None, "one", &boat(ann.clone()));
+    let both = json!([{"name": "ann", "role": "cook"}, {"name": "bob"}]);
+    let refused = boats("atomic").try_apply(Some(&object), "two", &boat(both), false);
+    assert_eq!(
+        conflicts(refused),
+        [("\"one\"".to_owned(), ".crew".to_owned())]
+    );
+    let object = boats("atomic").apply(Some(&object), "two", &boat(ann));
+    assert_eq!(
+        owner(&object, "one Apply"),
+        json!({"f:crew": {}, "f:sail": {}})
+    );
+}

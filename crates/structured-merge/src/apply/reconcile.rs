@@ -1,0 +1,46 @@
+//! Managed fields from before a list or map became one value: who owned entries of it owns it as a
+//! whole from then on. (What falls apart into entries the other way round is owned by those who
+//! write them next, as upstream has it.) The types of custom kinds change so; the server's own do
+//! not while there are objects of them.
+
+use super::form::Form;
+use super::managers::Managers;
+use super::path::Step;
+use super::set::{FieldSet, Node};
+use super::versions::ObjectType;
+
+/// Brings what the managers of a custom kind own into the form of its present type.
+pub(super) fn reconcile(managers: &mut Managers<'_>, object_type: &ObjectType<'_>, written: &str) {
+    if !object_type.own.is_custom() {
+        return;
+    }
+    for entry in managers.0.values_mut() {
+        if let Some(form) = object_type.form_in(&entry.api_version, written) {
+            let fields = settled(form, entry.fields());
+            entry.own(fields);
+        }
+    }
+}
+
+fn settled<'a>(form: Form<'_>, set: &FieldSet<'a>) -> FieldSet<'a> {
+    let nodes = set.nodes().iter().map(|node| {
+        let (below, known) = match &node.step {
+            Step::Field(name) => {
+                let (below, field) = form.entry(name);
+                (below, field.is_some() || matches!(form, Form::Map(_)))
+            }
+            _ => (form.element(), form.is_list()),
+        };
+        let is_whole = known && matches!(below, Form::Leaf) && !node.below.is_empty();
+        Node {
+            step: node.step.clone(),
+            member: node.member || is_whole,
+            below: match (is_whole, known) {
+                (true, _) => FieldSet::default(),
+                (false, true) => settled(below, &node.below),
+                (false, false) => node.below.clone(),
+            },
+        }
+    });
+    FieldSet::of(nodes.collect())
+}
