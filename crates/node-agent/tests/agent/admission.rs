@@ -46,7 +46,11 @@ pub async fn what_does_not_fit_is_refused_once() {
         ),
         "{message}"
     );
-    let picky = || json!({"nodeSelector": {"disk": "ssd"}, "containers": [sleeps()]});
+    let picky = || {
+        // A shell that has just started does not hear that it is to end.
+        json!({"terminationGracePeriodSeconds": 1, "nodeSelector": {"disk": "ssd"},
+            "containers": [sleeps()]})
+    };
     let (reason, message) = refused(&world, "picky", picky()).await;
     assert_eq!(reason, "NodeAffinity");
     assert!(message.ends_with("node(s) didn't match Pod's node affinity/selector"));
