@@ -183,8 +183,19 @@ fn requests(spec: &PodSpec) -> Amounts {
     together(spec, |container| container.resources.as_ref())
 }
 
-/// What a pod whose containers have these resources has.
+/// What a pod whose containers have these resources has, with its overhead.
 fn together<'a>(
+    spec: &'a PodSpec,
+    resources: impl Fn(&'a Container) -> Option<&'a ResourceRequirements>,
+) -> Amounts {
+    let overhead = |name: &str| amount(spec.overhead.as_ref(), name).unwrap_or_default();
+    of_containers(spec, resources).plus(Amounts {
+        cpu_milli: overhead("cpu").milli_value(),
+        memory_bytes: overhead("memory").value(),
+    })
+}
+
+fn of_containers<'a>(
     spec: &'a PodSpec,
     resources: impl Fn(&'a Container) -> Option<&'a ResourceRequirements>,
 ) -> Amounts {
@@ -205,17 +216,19 @@ fn together<'a>(
 }
 
 fn requested(resources: &ResourceRequirements) -> Amounts {
-    let amount = |name: &str| {
-        let of = |list: &Option<BTreeMap<String, ApiQuantity>>| -> Option<Quantity> {
-            list.as_ref()?.get(name)?.0.parse().ok()
-        };
-        let amount = of(&resources.requests).or_else(|| of(&resources.limits));
+    let of = |name: &str| {
+        let request = amount(resources.requests.as_ref(), name);
+        let amount = request.or_else(|| amount(resources.limits.as_ref(), name));
         amount.unwrap_or_default()
     };
     Amounts {
-        cpu_milli: amount("cpu").milli_value(),
-        memory_bytes: amount("memory").value(),
+        cpu_milli: of("cpu").milli_value(),
+        memory_bytes: of("memory").value(),
     }
+}
+
+fn amount(list: Option<&BTreeMap<String, ApiQuantity>>, name: &str) -> Option<Quantity> {
+    list?.get(name)?.0.parse().ok()
 }
 
 /// Whether the node can allocate what the pod asks for.
@@ -428,6 +441,8 @@ mod tests {
             memory_bytes: 4 << 20,
         };
         assert_eq!(requests(&pod), peak);
+        pod.overhead = serde_json::from_value(json!({"cpu": "250m"})).unwrap();
+        assert_eq!(requests(&pod).cpu_milli, 3250);
     }
 
     #[test]

@@ -59,8 +59,15 @@ pub fn first_to_go(resource: Resource, candidates: &[Candidate<'_>]) -> Option<u
     ranked.min().map(|(_, index)| index)
 }
 
-/// What the pod asks for: the most that its containers ask for at the same time.
+/// What the pod asks for: the most that its containers ask for at the same time, and its overhead.
 fn request(spec: &PodSpec, resource: Resource) -> i64 {
+    let overhead = spec.overhead.as_ref();
+    let overhead = overhead.and_then(|overhead| amount(overhead, resource));
+    let overhead = overhead.map_or(0, |amount| amount.value());
+    overhead.saturating_add(request_of_containers(spec, resource))
+}
+
+fn request_of_containers(spec: &PodSpec, resource: Resource) -> i64 {
     let of_pod = spec.resources.as_ref();
     let of_pod = of_pod.and_then(|resources| amount(resources.requests.as_ref()?, resource));
     if let Some(own) = of_pod {
@@ -238,9 +245,11 @@ mod tests {
                 {"name": "init", "resources": {"requests": {"memory": "100"}}}],
             "containers": [{"name": "a", "resources": {"requests": {"memory": "30"}}},
                 {"name": "b", "resources": {"requests": {"memory": "40"}}}]});
-        let spec: PodSpec = serde_json::from_value(spec).unwrap();
+        let mut spec: PodSpec = serde_json::from_value(spec).unwrap();
         assert_eq!(request(&spec, Resource::Memory), 110);
         assert_eq!(request(&spec, Resource::EphemeralStorage), 0);
+        spec.overhead = serde_json::from_value(json!({"memory": "7"})).unwrap();
+        assert_eq!(request(&spec, Resource::Memory), 117);
     }
 
     fn shortage(signal: Signal) -> Shortage {
