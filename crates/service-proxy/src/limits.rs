@@ -5,12 +5,16 @@ use std::time::Duration;
 /// Changes that come this close together are programmed as one.
 pub const DEBOUNCE: Duration = Duration::from_millis(2);
 
-/// After a change the kernel is left alone for so many times as long as it took: however small a
-/// change is, the kernel looks through the whole table, and while thousands of Services come one
-/// after the other it would do nothing else.
-pub const REST_FACTOR: u32 = 3;
+/// In the long run the kernel works for one part in so many of the time: however small a change is,
+/// it looks through the whole table, and while thousands of Services come one after the other it
+/// would do nothing else.
+pub const REST_FACTOR: u32 = 4;
 
-/// Longest time that the kernel is left alone for.
+/// So much rest may be owed before a change has to wait: those that belong together, such as that
+/// of a Service and that of its endpoints, do not.
+pub const REST_OWED_MAX: Duration = Duration::from_millis(500);
+
+/// Longest time that a change waits.
 pub const REST_MAX: Duration = Duration::from_millis(500);
 
 /// How often the kernel is asked whether the table is still there: other programs can flush all

@@ -112,7 +112,7 @@ pub async fn serve(
     let mut changes = ServiceChanges::new(services, &slices);
     let mut flows = StaleFlows::default();
     let mut due = synced;
-    let mut rested = Instant::now();
+    let mut rest = Rest::new(Instant::now());
     while !shutdown.is_cancelled() {
         let mut retry = false;
         if due {
@@ -123,8 +123,7 @@ pub async fn serve(
             steps.extend(routes.publish(published));
             let started = Instant::now();
             retry = !proxy.apply(&routes, steps).await?;
-            let rest = started.elapsed() * limits::REST_FACTOR;
-            rested = Instant::now() + rest.min(limits::REST_MAX);
+            rest.worked(started, Instant::now());
             if !retry {
                 let stale = std::mem::take(&mut flows);
                 proxy.forget_stale(stale, &routes).await?;
@@ -141,9 +140,9 @@ pub async fn serve(
                 continue;
             }
         }
-        let next = rested.max(Instant::now() + limits::DEBOUNCE);
-        let rest = tokio::time::sleep_until(next.into());
-        shutdown.run_until_cancelled(rest).await;
+        let next = rest.over.max(Instant::now() + limits::DEBOUNCE);
+        let resting = tokio::time::sleep_until(next.into());
+        shutdown.run_until_cancelled(resting).await;
     }
     if config.remove_on_shutdown {
         proxy.with(Kernel::remove).await??;
@@ -174,6 +173,23 @@ fn ports_of(changed: &[ServiceState], node_name: &str) -> BTreeMap<ServiceName, 
         (name, ports(service, slices, node_name))
     });
     changed.collect()
+}
+
+/// When the kernel has rested from what it did; it may be in the past.
+struct Rest {
+    over: Instant,
+}
+
+impl Rest {
+    fn new(now: Instant) -> Rest {
+        Rest { over: now }
+    }
+
+    fn worked(&mut self, from: Instant, to: Instant) {
+        let all_is_owed = to.checked_sub(limits::REST_OWED_MAX).unwrap_or(from);
+        let rest = (to - from) * limits::REST_FACTOR;
+        self.over = (self.over.max(all_is_owed) + rest).min(to + limits::REST_MAX);
+    }
 }
 
 /// What changes have left of UDP flows that go where they should not, until the kernel has the
@@ -291,5 +307,33 @@ impl Proxy {
             Err(error) => tracing::warn!(%error, "service rules refused; making the table anew"),
         }
         Ok(self.in_step)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    #[test]
+    fn the_kernel_rests_when_changes_do_not_end() {
+        let start = Instant::now();
+        let at = |milliseconds| start + Duration::from_millis(milliseconds);
+        let mut rest = Rest::new(start);
+        rest.worked(at(10_000), at(10_040));
+        rest.worked(at(10_050), at(10_090));
+        assert!(rest.over <= at(10_090), "a Service and its endpoints");
+        let mut now = at(10_090);
+        for _ in 0..100 {
+            let from = rest.over.max(now);
+            now = from + Duration::from_millis(40);
+            rest.worked(from, now);
+        }
+        let took = now - at(10_090);
+        let worked = Duration::from_millis(40 * 100);
+        assert!(took > worked * 3 && took < worked * 4, "{took:?}");
+        rest.worked(now, now + Duration::from_secs(60));
+        assert_eq!(rest.over, now + Duration::from_secs(60) + limits::REST_MAX);
     }
 }
