@@ -120,11 +120,14 @@ impl LoopDevice {
         Ok(device)
     }
 
-    /// Detaches the device: at once, or when the last one who has it open closes it.
+    /// Detaches the device: at once, or when the last one who has it open closes it. What was
+    /// written to it is on disk then.
     ///
     /// # Errors
-    /// Of the kernel.
+    /// Of the kernel, and of the disk: then it stays.
     pub fn detach(self) -> io::Result<()> {
+        // The kernel drops what is still in memory of a device that is going.
+        self.file.sync_all()?;
         // SAFETY: the call takes no memory of ours.
         unsafe { call::clear(self.file.as_raw_fd()) }?;
         Ok(())

@@ -283,6 +283,28 @@ pub(crate) fn is_in_dev(device: &Device) -> bool {
     device.container_path.starts_with("/dev")
 }
 
+/// Makes sure that the container can be kept to reading what it may only read: by control groups
+/// of version 1 alone, as their successors do it with a program in the kernel. Whoever is
+/// privileged is kept from nothing.
+///
+/// # Errors
+/// It cannot; as the user reads it.
+pub(crate) fn check_devices(container: &ContainerSpec, unified: bool) -> Result<(), String> {
+    let guarded = !unified || container.security.privileged;
+    let mut devices = container.devices.iter();
+    match devices.find(|device| !guarded && is_read_only(device)) {
+        None => Ok(()),
+        Some(device) => Err(format!(
+            "device {}: with control groups of version 2 a device cannot be given read-only",
+            device.container_path.display()
+        )),
+    }
+}
+
+fn is_read_only(device: &Device) -> bool {
+    !device.access.contains('w')
+}
+
 /// The device as it is on the node, with its place and owner in the container.
 pub(crate) fn device_node(device: &Device) -> Result<LinuxDevice, OciError> {
     let failed = |source| OciError::Device {
@@ -299,12 +321,16 @@ pub(crate) fn device_node(device: &Device) -> Result<LinuxDevice, OciError> {
         Some(_) => (metadata.mode() & 0o700) >> 3,
         None => 0,
     };
+    let mut mode = metadata.mode() & 0o777 | for_group;
+    if is_read_only(device) {
+        mode &= 0o555;
+    }
     Ok(LinuxDeviceBuilder::default()
         .path(&device.container_path)
         .typ(kind)
         .major(i64::from(libc::major(metadata.rdev())))
         .minor(i64::from(libc::minor(metadata.rdev())))
-        .file_mode(metadata.mode() & 0o777 | for_group)
+        .file_mode(mode)
         .uid(device.uid.unwrap_or(metadata.uid()))
         .gid(device.gid.unwrap_or(metadata.gid()))
         .build()?)
@@ -445,4 +471,26 @@ fn bind(to: &Path, source: &Path, options: &[&str]) -> Result<OciMount, OciError
         .typ("bind")
         .source(source);
     Ok(builder.options(options).build()?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_device_is_read_only_where_that_can_be_kept() {
+        let with = |access: &str, privileged: bool, unified: bool| {
+            let mut container = ContainerSpec::default();
+            container.security.privileged = privileged;
+            container.devices.push(Device {
+                access: access.to_owned(),
+                ..Device::default()
+            });
+            check_devices(&container, unified)
+        };
+        assert!(with("r", false, false).is_ok());
+        assert!(with("rwm", false, true).is_ok());
+        assert!(with("r", true, true).is_ok());
+        assert!(with("r", false, true).is_err());
+    }
 }

@@ -346,6 +346,7 @@ fn launch(
         kind: StartErrorKind::Other,
         message,
     };
+    oci::check_devices(spec, unified).map_err(invalid)?;
     let capabilities = super::capabilities::of(&spec.security, !unified).map_err(invalid)?;
     let filter = match spec.security.privileged {
         true => Vec::new(),
