@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use nix::fcntl::{FcntlArg, fcntl};
-use nix::mount::{MntFlags, umount2};
+use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
@@ -113,8 +113,18 @@ fn writable_dirs(dir: &Path) -> Vec<PathBuf> {
 }
 
 /// Unmounts everything at or below a directory, innermost first.
+///
+/// What is there may be a peer of mounts of the node, as a bound volume is: cut off first, it goes
+/// alone, and the node keeps what it has mounted below its own.
 pub(crate) fn unmount_below(dir: &Path) -> Result<()> {
     let mounted = mounts::below(dir).map_err(RuntimeError::io("list mounts below", dir))?;
+    for path in &mounted {
+        let none = None::<&str>;
+        match mount(none, path, none, MsFlags::MS_PRIVATE, none) {
+            Ok(()) | Err(nix::Error::EINVAL | nix::Error::ENOENT) => {}
+            Err(errno) => return Err(RuntimeError::io("cut off", path)(errno.into())),
+        }
+    }
     for path in mounted.iter().rev() {
         // Lazily: a process elsewhere that looks into the root must not keep it.
         match umount2(path, MntFlags::MNT_DETACH | MntFlags::UMOUNT_NOFOLLOW) {

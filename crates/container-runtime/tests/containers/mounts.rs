@@ -23,10 +23,10 @@ fn bind(path: &Path, to: &str) -> Mount {
 }
 
 /// A mount of the node that goes with its guard.
-struct Mounted(PathBuf);
+pub struct Mounted(PathBuf);
 
 impl Mounted {
-    fn memory(at: PathBuf) -> Self {
+    pub fn memory(at: PathBuf) -> Self {
         fs::create_dir_all(&at).unwrap();
         mount(
             Some("tmpfs"),
@@ -39,7 +39,11 @@ impl Mounted {
         Mounted(at)
     }
 
-    fn shared(self) -> Self {
+    pub fn path(&self) -> &Path {
+        &self.0
+    }
+
+    pub fn shared(self) -> Self {
         let flags = MsFlags::MS_SHARED;
         mount(None::<&str>, &self.0, None::<&str>, flags, None::<&str>).unwrap();
         self

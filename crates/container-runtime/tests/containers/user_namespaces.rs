@@ -10,6 +10,7 @@ use container_runtime::spec::{
 };
 use container_runtime::{RuntimeError, Sandbox};
 
+use crate::mounts::Mounted;
 use crate::world::{World, command, exec, logged, run, sandbox_spec, start};
 
 fn own_users(id: &str) -> SandboxSpec {
@@ -304,6 +305,48 @@ async fn containers_share_processes_and_look_into_each_other() {
     let b = world.shell("b", script);
     run(&shared, &b).await;
     assert_eq!(logged(&b), ["1", "pause", "321", "4242"]);
+    world.end().await;
+}
+
+#[tokio::test]
+async fn later_mounts_of_the_node_are_seen_where_that_is_asked_for() {
+    let world = World::new("usertravel");
+    let volume = Mounted::memory(closed(world.dir.join("closed")).join("volume")).shared();
+    fs::create_dir_all(volume.path().join("sub/node")).unwrap();
+    let kinds = [
+        ("none", Propagation::Private, "0\n"),
+        ("in", Propagation::HostToContainer, "1\n"),
+    ];
+    for own_users in [false, true] {
+        let spec = SandboxSpec {
+            own_users,
+            ..sandbox_spec("p1")
+        };
+        let sandbox = world.runtime.create_sandbox(spec).await.unwrap();
+        for (id, propagation, _) in kinds {
+            let mut spec = world.container(id, &["sleep", "100"]);
+            spec.mounts = vec![bind(volume.path(), "/v", Some("sub"))];
+            if let MountSource::Bind { propagation: p, .. } = &mut spec.mounts[0].source {
+                *p = propagation;
+            }
+            start(&sandbox, &spec).await;
+        }
+        let later = Mounted::memory(volume.path().join("sub/node"));
+        fs::write(later.path().join("later"), "").unwrap();
+        for (id, _, expected) in kinds {
+            let count = command(id, &["sh", "-c", "ls /v/node | wc -l"]);
+            let seen = exec(&sandbox, count, b"").await.0;
+            assert_eq!(seen, expected, "{id}, users of its own: {own_users}");
+            sandbox.remove(id).await.unwrap();
+            assert!(
+                later.path().join("later").exists(),
+                "the node's goes with {id}"
+            );
+        }
+        sandbox.destroy().await.unwrap();
+        drop(later);
+    }
+    drop(volume);
     world.end().await;
 }
 
