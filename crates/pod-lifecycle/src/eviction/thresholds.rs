@@ -100,6 +100,8 @@ pub enum Amount {
     Quantity(Quantity),
     /// A share of what there is, in thousandths of a percent.
     Share(i64),
+    /// A share of what there is, in thousandths of a percent, but not more than so much.
+    ShareUpTo(i64, Quantity),
 }
 
 impl Amount {
@@ -111,6 +113,7 @@ impl Amount {
                 let part = i128::from(capacity) * i128::from(share) / 100_000;
                 i64::try_from(part).unwrap_or(i64::MAX)
             }
+            Self::ShareUpTo(share, most) => Self::Share(share).of(capacity).min(most.value()),
         }
     }
 }
@@ -137,17 +140,19 @@ impl fmt::Display for InvalidThreshold {
 impl std::error::Error for InvalidThreshold {}
 
 impl Default for Thresholds {
-    /// kubelet's.
+    /// kubelet's, but that of a large disk 2 GiB are enough.
     fn default() -> Self {
         let share = |percent: i64| Amount::Share(percent * 1000);
+        let of_disk =
+            |percent: i64| Amount::ShareUpTo(percent * 1000, Quantity::from_bytes(2 << 30));
         Self(BTreeMap::from([
             (
                 Signal::MemoryAvailable,
                 Amount::Quantity(Quantity::from_bytes(100 << 20)),
             ),
-            (Signal::NodefsAvailable, share(10)),
+            (Signal::NodefsAvailable, of_disk(10)),
             (Signal::NodefsInodesFree, share(5)),
-            (Signal::ImagefsAvailable, share(15)),
+            (Signal::ImagefsAvailable, of_disk(15)),
             (Signal::ImagefsInodesFree, share(5)),
         ]))
     }
@@ -270,11 +275,22 @@ mod tests {
     }
 
     #[test]
-    fn kubelets_defaults_hold() {
+    fn kubelets_defaults_hold_on_small_disks() {
         // statefulset.md 12.16
         let text = "memory.available<100Mi,nodefs.available<10%,nodefs.inodesFree<5%,\
                     imagefs.available<15%,imagefs.inodesFree<5%";
-        assert_eq!(Thresholds::default(), text.parse().unwrap());
+        let kubelets: Thresholds = text.parse().unwrap();
+        let at = |thresholds: &Thresholds, capacity: i64| -> Vec<(Signal, i64)> {
+            let each = thresholds.iter();
+            each.map(|(signal, amount)| (signal, amount.of(capacity)))
+                .collect()
+        };
+        let ours = Thresholds::default();
+        assert_eq!(at(&ours, 10 << 30), at(&kubelets, 10 << 30));
+        for (signal, amount) in at(&ours, 4 << 40) {
+            let of_space = matches!(signal, Signal::NodefsAvailable | Signal::ImagefsAvailable);
+            assert!(!of_space || amount == 2 << 30, "{signal:?} {amount}");
+        }
     }
 
     #[test]
