@@ -29,6 +29,8 @@ pub struct Machine {
     pub boot_id: String,
     /// Id of the hardware.
     pub system_uuid: String,
+    /// Pods may have users of their own.
+    pub user_namespaces: bool,
 }
 
 impl Machine {
@@ -40,12 +42,14 @@ impl Machine {
                 .trim()
                 .to_owned()
         };
+        let kernel = line("/proc/sys/kernel/osrelease");
         Self {
+            user_namespaces: user_namespaces(&line("/proc/sys/user/max_user_namespaces"), &kernel),
             cpus: std::thread::available_parallelism().map_or(1, usize::from),
             memory_bytes: meminfo("MemTotal").unwrap_or(0),
             disk_bytes: disk(data_dir).map_or(0, |disk| disk.total),
             huge_pages: huge_pages(Path::new("/sys/kernel/mm/hugepages")),
-            kernel: line("/proc/sys/kernel/osrelease"),
+            kernel,
             os_image: os_release("PRETTY_NAME").unwrap_or_else(|| "Linux".to_owned()),
             machine_id: line("/etc/machine-id"),
             boot_id: line("/proc/sys/kernel/random/boot_id"),
@@ -164,9 +168,28 @@ pub fn architecture() -> &'static str {
     }
 }
 
+/// Whether the kernel has user namespaces, of which some may be made, and overlays of layers whose
+/// ids are mapped: those of Linux 5.19.
+fn user_namespaces(count_max: &str, kernel: &str) -> bool {
+    let mut numbers = kernel
+        .split(|c: char| !c.is_ascii_digit())
+        .map(|number| number.parse::<u32>().unwrap_or(0));
+    let version = (numbers.next(), numbers.next());
+    count_max.parse().is_ok_and(|count: u64| count > 0) && version >= (Some(5), Some(19))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn users_of_their_own_take_a_kernel_that_can() {
+        assert!(user_namespaces("96365", "6.18.44-generic"));
+        assert!(user_namespaces("1", "5.19.0"));
+        assert!(!user_namespaces("1", "5.15.0-91-generic"));
+        assert!(!user_namespaces("0", "6.18.0"));
+        assert!(!user_namespaces("", "6.18.0"));
+    }
 
     #[test]
     fn huge_pages_are_told_and_are_no_other_memory() {

@@ -8,7 +8,8 @@ use jiff::Timestamp;
 use k8s_openapi::api::coordination::v1::{Lease, LeaseSpec};
 use k8s_openapi::api::core::v1::{
     ContainerImage, DaemonEndpoint, Node, NodeAddress, NodeCondition, NodeDaemonEndpoints,
-    NodeSpec, NodeStatus, NodeSystemInfo, ObjectReference,
+    NodeFeatures, NodeRuntimeHandler, NodeRuntimeHandlerFeatures, NodeSpec, NodeStatus,
+    NodeSystemInfo, ObjectReference,
 };
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{MicroTime, ObjectMeta, OwnerReference, Time};
 use kube::Client;
@@ -251,6 +252,17 @@ impl NodeKeeper {
             capacity: Some(capacity),
             conditions: Some(self.conditions.clone()),
             images: Some(images),
+            features: Some(NodeFeatures {
+                supplemental_groups_policy: Some(true),
+            }),
+            runtime_handlers: Some(vec![NodeRuntimeHandler {
+                // The one that pods get which ask for none.
+                name: Some(String::new()),
+                features: Some(NodeRuntimeHandlerFeatures {
+                    recursive_read_only_mounts: Some(true),
+                    user_namespaces: Some(machine.user_namespaces),
+                }),
+            }]),
             daemon_endpoints: (port > 0).then_some(NodeDaemonEndpoints {
                 kubelet_endpoint: Some(DaemonEndpoint { port }),
             }),

@@ -2,18 +2,22 @@
 
 use std::os::unix::fs::MetadataExt;
 
-use k8s_openapi::api::core::v1::{ConfigMap, Pod, Secret};
-use kube::api::{Patch, PatchParams};
+use k8s_openapi::api::core::v1::{ConfigMap, Node, Pod, Secret};
+use kube::api::{Api, Patch, PatchParams};
 use node_agent::OnShutdown;
 use serde_json::json;
 
 use crate::pods::SLEEP;
-use crate::world::{IMAGE, World, state};
+use crate::world::{IMAGE, NODE, World, state};
 
 pub async fn all_of_a_pod_has_the_same_users_and_its_files_theirs() {
     // statefulset.md 12.16
     let mut world = World::new("ownusers").await;
     world.start(OnShutdown::LeavePods).await;
+    let nodes: Api<Node> = Api::all(world.client.clone());
+    let features = nodes.get(NODE).await.unwrap().status.unwrap();
+    let features = features.runtime_handlers.unwrap()[0].features.clone();
+    assert_eq!(features.unwrap().user_namespaces, Some(true));
     world
         .create::<ConfigMap>(json!({"metadata": {"name": "m"}, "data": {"a": "1"}}))
         .await;
