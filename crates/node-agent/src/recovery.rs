@@ -138,6 +138,10 @@ pub fn adopt(
         let was = record.sandbox.clone();
         record.sandbox_lost(now);
         record.sandbox = was;
+        // The machine may have been started anew since.
+        if record.volumes == record::Volumes::Ready {
+            record.volumes = record::Volumes::Unknown;
+        }
     }
     if record.volumes == record::Volumes::None {
         volumes.clear();
@@ -356,6 +360,18 @@ mod tests {
             assert_eq!(record.sandbox, record::Sandbox::Gone);
             assert_eq!(record.containers["c"].ended().unwrap().code, 255);
             assert_eq!(record.containers["c"].next_restart_count(), 1);
+        }
+    }
+
+    #[test]
+    fn volumes_without_a_sandbox_are_looked_at_again() {
+        let mut stored = known(0);
+        stored.record.volumes = record::Volumes::Ready;
+        let alive = adopted(stored.clone(), Some(state(0, running(), true)));
+        assert_eq!(alive.volumes, record::Volumes::Ready);
+        for state in [None, Some(state(0, running(), false))] {
+            let record = adopted(stored.clone(), state);
+            assert_eq!(record.volumes, record::Volumes::Unknown);
         }
     }
 

@@ -303,7 +303,7 @@ pub(crate) fn clear_away(planner: &mut Planner<'_>, ending: Ending) {
         Sandbox::None => {}
     }
     match &record.volumes {
-        Volumes::Ready => planner.act(Action::ReleaseVolumes),
+        Volumes::Ready | Volumes::Unknown => planner.act(Action::ReleaseVolumes),
         Volumes::Failed { at, .. } => {
             let due = backoff::retry_at(*at, record.volume_failures);
             if due <= planner.now {

@@ -107,6 +107,8 @@ pub enum Volumes {
     },
     /// They are being unmounted.
     Releasing,
+    /// A former agent had them, or was at work on them; what of that is still there is not known.
+    Unknown,
 }
 
 /// The state of the last step, the removal of the API object.
@@ -386,11 +388,11 @@ impl PodRecord {
         ) {
             self.sandbox = Sandbox::Gone;
         }
-        if matches!(self.volumes, Volumes::Preparing | Volumes::Failed { .. }) {
-            self.volumes = Volumes::None;
-        }
-        if self.volumes == Volumes::Releasing {
-            self.volumes = Volumes::Ready;
+        match self.volumes {
+            Volumes::Preparing | Volumes::Failed { .. } | Volumes::Releasing => {
+                self.volumes = Volumes::Unknown;
+            }
+            Volumes::None | Volumes::Ready | Volumes::Unknown => {}
         }
         if self.removal == Removal::Asked {
             self.removal = Removal::None;

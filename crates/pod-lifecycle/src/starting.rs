@@ -73,7 +73,7 @@ fn prepare_volumes(planner: &mut Planner<'_>) -> bool {
     let record = planner.input.record;
     match &record.volumes {
         Volumes::Ready => return true,
-        Volumes::None => planner.act(Action::PrepareVolumes),
+        Volumes::None | Volumes::Unknown => planner.act(Action::PrepareVolumes),
         Volumes::Failed { at, message } => {
             let due = backoff::retry_at(*at, record.volume_failures);
             planner.wait("", format!("volumes: {message}"));

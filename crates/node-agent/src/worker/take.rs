@@ -110,7 +110,7 @@ impl Worker {
     /// What failed for want of an object is tried again at once.
     fn sources_changed(&mut self) {
         if matches!(self.record.volumes, Volumes::Failed { .. }) {
-            self.record.volumes = Volumes::None;
+            self.record.volumes = Volumes::Unknown;
         }
         for container in self.record.containers.values_mut() {
             if let Instance::Refused(refusal) = &mut container.instance {
