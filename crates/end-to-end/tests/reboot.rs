@@ -19,6 +19,11 @@ spec:
   selector: {app: db}
   ports: [{name: sql, port: 3306}]
 ---
+apiVersion: v1
+kind: ConfigMap
+metadata: {name: settings}
+data: {colour: blue}
+---
 apiVersion: apps/v1
 kind: StatefulSet
 metadata: {name: db}
@@ -44,12 +49,22 @@ spec:
         readinessProbe: {exec: {command: [test, -s, /data/log]}, periodSeconds: 1}
         volumeMounts:
         - {name: data, mountPath: /data}
+        - {name: cow, mountPath: /cow}
         - {name: scratch, mountPath: /scratch}
+        - {name: fast, mountPath: /fast}
+        - {name: settings, mountPath: /settings}
       volumes:
       - {name: scratch, emptyDir: {}}
+      - {name: fast, emptyDir: {medium: Memory, sizeLimit: 1Mi}}
+      - {name: settings, configMap: {name: settings}}
   volumeClaimTemplates:
   - metadata: {name: data}
     spec: {accessModes: [ReadWriteOnce], resources: {requests: {storage: 8Mi}}}
+  - metadata: {name: cow}
+    spec:
+      accessModes: [ReadWriteOnce]
+      storageClassName: local-cow
+      resources: {requests: {storage: 16Mi}}
 ---
 apiVersion: v1
 kind: Pod
@@ -139,6 +154,19 @@ fn read(kubectl: &Kubectl, pod: &str, file: &str) -> String {
     kubectl.ok(&["exec", pod, "--", "cat", file])
 }
 
+/// Memory is empty again, and memory; the others are what they were.
+fn volumes_are_mounted(kubectl: &Kubectl, pod: &str) {
+    let mounts = read(kubectl, pod, "/proc/mounts");
+    for (at, kind) in [("/fast", "tmpfs"), ("/cow", "btrfs")] {
+        let line = mounts
+            .lines()
+            .find(|line| line.contains(&format!(" {at} ")));
+        let line = line.unwrap_or_else(|| panic!("{at} is not in {mounts}"));
+        assert!(line.contains(&format!(" {kind} ")), "{line}");
+    }
+    assert_eq!(kubectl.ok(&["exec", pod, "--", "ls", "/fast"]), "");
+}
+
 fn address_of(kubectl: &Kubectl, asks: &str, name: &str) -> String {
     let found = kubectl.run(&["exec", asks, "--", "nslookup", name]);
     found.stdout
@@ -169,8 +197,12 @@ fn identities_and_data_come_back() {
         kubectl.wait_ready("db", 2);
         kubectl.wait_pods_ready(&["pod/once"]);
         for pod in PODS {
-            let write = format!("echo {pod} > /data/identity; sync");
+            let write = format!("for d in data cow fast; do echo {pod} > /$d/identity; done; sync");
             kubectl.ok(&["exec", pod, "--", "sh", "-c", &write]);
+        }
+        for pod in PODS {
+            let mounts = read(&kubectl, pod, "/proc/mounts");
+            assert!(mounts.contains(" /fast tmpfs "), "{mounts}");
         }
         peers_are_found(&kubectl);
         let uids = PODS.map(|pod| kubectl.pod_uid(pod));
@@ -193,7 +225,11 @@ fn identities_and_data_come_back() {
         kubectl.wait_ready("db", 2);
         assert_eq!(PODS.map(|pod| kubectl.pod_uid(pod)), uids);
         for pod in PODS {
-            assert_eq!(read(&kubectl, pod, "/data/identity"), format!("{pod}\n"));
+            for file in ["/data/identity", "/cow/identity"] {
+                assert_eq!(read(&kubectl, pod, file), format!("{pod}\n"), "{file}");
+            }
+            assert_eq!(read(&kubectl, pod, "/settings/colour"), "blue");
+            volumes_are_mounted(&kubectl, pod);
             // Of the pod, not of the container.
             assert_eq!(read(&kubectl, pod, "/scratch/log"), "started\nstarted\n");
             assert_eq!(
