@@ -66,9 +66,7 @@ fn main() {
     let echo = echo(server.ip());
     let mut services = 0;
     for count in sized([10, 10_000], [2, 20]) {
-        let new: Vec<Value> = (services..count)
-            .map(|number| service(&format!("service-{number}"), ""))
-            .collect();
+        let new: Vec<Value> = (services..count).map(one_of_many).collect();
         api.create_all(SERVICES, &new);
         services = count;
         let last = format!("service-{}.default.svc.cluster.local", count - 1);
@@ -87,16 +85,24 @@ fn main() {
 /// A pod that the Service `peers` names.
 fn pod(name: &str) -> Value {
     json!({"apiVersion": "v1", "kind": "Pod",
-        "metadata": {"name": name, "labels": {"app": "peer"}},
+        "metadata": {"name": name, "labels": {"app": "peer", "name": name}},
         "spec": {"hostname": name, "subdomain": "peers", "terminationGracePeriodSeconds": 0,
             "containers": [{"name": "c", "image": "busybox:1", "imagePullPolicy": "IfNotPresent",
                 "command": ["sleep", "100000"]}]}})
 }
 
+/// All pods are behind the Service.
 fn service(name: &str, address: &str) -> Value {
     json!({"apiVersion": "v1", "kind": "Service", "metadata": {"name": name}, "spec": {
         "clusterIP": address, "selector": {"app": "peer"},
         "ports": [{"name": "peer", "port": 80}]}})
+}
+
+/// One of many Services, behind which is one pod that stays.
+fn one_of_many(number: usize) -> Value {
+    let mut service = service(&format!("service-{number}"), "");
+    service["spec"]["selector"] = json!({"name": "peer-0"});
+    service
 }
 
 /// The server that pods are told of.
