@@ -24,6 +24,9 @@ use crate::{random, trace};
 /// How long a client waits for an answer that does not come.
 const PATIENCE_MILLIS: (u64, u64) = (5_000, 15_000);
 
+/// How many in a hundred careless deletions come late.
+const DAWDLING: u64 = 50;
+
 /// A server that is up, and what ends when it goes down.
 #[derive(Clone)]
 pub struct Incarnation {
@@ -210,7 +213,8 @@ impl Link {
         }
     }
 
-    /// For a mutation: deletions without preconditions.
+    /// For a mutation: deletions without preconditions. Some dawdle, so that one that has been outrun
+    /// is not a matter of one world in a thousand; with the uid in it, it would do no harm.
     async fn careless(&self, request: Request<Body>) -> Result<Request<Body>, BoxError> {
         let careless = self.conditions.careless.load(Ordering::Relaxed);
         if !careless || request.method() != Method::DELETE {
@@ -221,6 +225,9 @@ impl Link {
         let mut options: serde_json::Value = serde_json::from_slice(&bytes)?;
         if let Some(options) = options.as_object_mut() {
             options.remove("preconditions");
+        }
+        if random::chance(DAWDLING) {
+            sleep(random::millis(0, PATIENCE_MILLIS.0)).await;
         }
         Ok(Request::from_parts(
             parts,
