@@ -2,6 +2,12 @@
 
 use serde_json::Value;
 
+/// Longest path, in bytes.
+const BYTES_MAX: usize = 4096;
+/// Most steps: objects are not deeper, and one that [`JsonPath::set`] made so deep would take the
+/// stack of whoever walks through it.
+const STEPS_MAX: usize = 64;
+
 /// A path from an object to values in it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct JsonPath(Vec<Step>);
@@ -17,8 +23,11 @@ enum Step {
 }
 
 impl JsonPath {
-    /// Parses a path; `None` if it is none of the supported form.
+    /// Parses a path; `None` if it is none of the supported form, or longer than objects are deep.
     pub fn parse(text: &str) -> Option<Self> {
+        if text.len() > BYTES_MAX {
+            return None;
+        }
         let text = text.trim();
         let text = text
             .strip_prefix('{')
@@ -34,7 +43,9 @@ impl JsonPath {
             steps.push(step);
             rest = after;
         }
-        (!steps.is_empty()).then_some(Self(steps))
+        (1..=STEPS_MAX)
+            .contains(&steps.len())
+            .then_some(Self(steps))
     }
 
     /// Whether it only goes down named fields.
@@ -160,6 +171,16 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+
+    #[test]
+    fn a_path_is_as_deep_as_objects_are() {
+        assert!(JsonPath::parse(&".a".repeat(STEPS_MAX)).is_some());
+        for long in [".a".repeat(STEPS_MAX + 1), ".a".repeat(100_000)] {
+            assert_eq!(JsonPath::parse(&long), None);
+        }
+        let nested = format!("{}.a", ".a[?(@".repeat(100_000));
+        assert_eq!(JsonPath::parse(&nested), None);
+    }
 
     #[test]
     fn paths_lead_to_values() {

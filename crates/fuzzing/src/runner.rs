@@ -153,7 +153,15 @@ fn noted(note: &File) -> Result<u64> {
     Ok(u64::from_le_bytes(bytes))
 }
 
+/// What is shown of an input, in bytes; all of it comes back by seed and iteration.
+const SHOWN_BYTES: usize = 2000;
+
 /// An input as a literal of Rust.
 fn shown(input: &[u8]) -> String {
-    format!("b\"{}\"", input.escape_ascii())
+    let (first, rest) = input.split_at(input.len().min(SHOWN_BYTES));
+    let more = match rest.len() {
+        0 => String::new(),
+        more => format!(" and {more} bytes more"),
+    };
+    format!("b\"{}\"{more}", first.escape_ascii())
 }
