@@ -12,8 +12,8 @@ use k8s_openapi::api::core::v1::{
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::api::storage::v1::StorageClass;
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
-use kube::{Api, Client};
-use reconcile::{Cache, Index, Object, Queue, Recorder, WatchConfig, Work};
+use kube::Client;
+use reconcile::{Cache, Index, Object, Queue, Recorder, Work};
 use resource_kinds::pod_view::PodView;
 use serde::de::DeserializeOwned;
 use tokio_util::sync::CancellationToken;
@@ -78,23 +78,23 @@ impl Context {
         // A token of its own: when one controller fails the others end, but not the process.
         let shutdown = shutdown.child_token();
         let caches = Caches {
-            definitions: cache(&client, &shutdown),
-            stateful_sets: cache(&client, &shutdown),
-            deployments: cache(&client, &shutdown),
-            replica_sets: cache(&client, &shutdown),
-            replication_controllers: cache(&client, &shutdown),
-            jobs: cache(&client, &shutdown),
-            revisions: cache(&client, &shutdown),
+            definitions: Cache::spawn_all(&client, &shutdown),
+            stateful_sets: Cache::spawn_all(&client, &shutdown),
+            deployments: Cache::spawn_all(&client, &shutdown),
+            replica_sets: Cache::spawn_all(&client, &shutdown),
+            replication_controllers: Cache::spawn_all(&client, &shutdown),
+            jobs: Cache::spawn_all(&client, &shutdown),
+            revisions: Cache::spawn_all(&client, &shutdown),
             pods: Cache::of_pods(&client, shutdown.clone()),
-            claims: cache(&client, &shutdown),
-            volumes: cache(&client, &shutdown),
-            classes: cache(&client, &shutdown),
-            nodes: cache(&client, &shutdown),
-            services: cache(&client, &shutdown),
-            slices: cache(&client, &shutdown),
-            endpoints: cache(&client, &shutdown),
-            namespaces: cache(&client, &shutdown),
-            service_accounts: cache(&client, &shutdown),
+            claims: Cache::spawn_all(&client, &shutdown),
+            volumes: Cache::spawn_all(&client, &shutdown),
+            classes: Cache::spawn_all(&client, &shutdown),
+            nodes: Cache::spawn_all(&client, &shutdown),
+            services: Cache::spawn_all(&client, &shutdown),
+            slices: Cache::spawn_all(&client, &shutdown),
+            endpoints: Cache::spawn_all(&client, &shutdown),
+            namespaces: Cache::spawn_all(&client, &shutdown),
+            service_accounts: Cache::spawn_all(&client, &shutdown),
         };
         Self {
             client,
@@ -131,18 +131,6 @@ impl Context {
         K: Object + DeserializeOwned,
         K::DynamicType: Default,
     {
-        cache(&self.client, &self.shutdown)
+        Cache::spawn_all(&self.client, &self.shutdown)
     }
-}
-
-fn cache<K>(client: &Client, shutdown: &CancellationToken) -> Cache<K>
-where
-    K: Object + DeserializeOwned,
-    K::DynamicType: Default,
-{
-    Cache::spawn(
-        Api::all(client.clone()),
-        WatchConfig::default(),
-        shutdown.clone(),
-    )
 }

@@ -198,6 +198,7 @@ mod tests {
     use super::*;
     use crate::digest::Digest;
     use crate::manifest::ImageConfig;
+    use crate::store::tests::layer;
 
     fn store() -> (tempfile::TempDir, ImageStore) {
         let directory = tempfile::tempdir().unwrap();
@@ -205,21 +206,10 @@ mod tests {
         (directory, store)
     }
 
-    fn archive(text: &str) -> Vec<u8> {
-        let mut builder = tar::Builder::new(Vec::new());
-        let mut header = tar::Header::new_gnu();
-        header.set_size(text.len() as u64);
-        header.set_mode(0o644);
-        builder
-            .append_data(&mut header, "file", text.as_bytes())
-            .unwrap();
-        builder.into_inner().unwrap()
-    }
-
     /// Adds an image of these layers as if it had been pulled; its digest.
     fn add(store: &ImageStore, name: &str, layers: &[&str]) -> String {
         let hexes = layers.iter().map(|text| {
-            let bytes = archive(text);
+            let bytes = layer(text);
             let diff_id = Digest::of(&bytes);
             store.add_layer(bytes.as_slice(), &diff_id).unwrap();
             diff_id.hex().to_owned()
@@ -239,7 +229,7 @@ mod tests {
     }
 
     fn hex(text: &str) -> String {
-        Digest::of(&archive(text)).hex().to_owned()
+        Digest::of(&layer(text)).hex().to_owned()
     }
 
     fn layers(store: &ImageStore) -> BTreeSet<String> {
@@ -283,7 +273,7 @@ mod tests {
         let named = add(&store, "named:1", &["base", "a"]);
         let mounted = add(&store, "layers:1", &["base", "b"]);
         let by_hand = store
-            .put_builtin("own", &archive("own"), &ImageConfig::default(), "f")
+            .put_builtin("own", &layer("own"), &ImageConfig::default(), "f")
             .unwrap();
         assert!(by_hand.pinned);
         let place = store

@@ -419,10 +419,11 @@ impl ImageStore {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
 
-    fn layer(text: &str) -> Vec<u8> {
+    /// An archive with that text in one file.
+    pub(crate) fn layer(text: &str) -> Vec<u8> {
         let mut builder = tar::Builder::new(Vec::new());
         let mut header = tar::Header::new_gnu();
         header.set_size(text.len() as u64);

@@ -12,7 +12,7 @@ use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use futures::{Stream, StreamExt, TryStreamExt};
 use kube::runtime::watcher::{self, Event};
-use kube::{Api, Resource};
+use kube::{Api, Client, Resource};
 use serde::de::DeserializeOwned;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
@@ -92,6 +92,15 @@ impl<K: Object> Cache<K> {
             |object| Identity::of(object),
             as_it_is,
         )
+    }
+
+    /// As [`spawn`](Cache::spawn), of all objects of the kind.
+    pub fn spawn_all(client: &Client, shutdown: &CancellationToken) -> Self
+    where
+        K::DynamicType: Default,
+    {
+        let config = watcher::Config::default();
+        Self::spawn(Api::all(client.clone()), config, shutdown.clone())
     }
 
     /// A cache fed from a stream of events, as a watcher gives them; ends with the stream.

@@ -29,8 +29,8 @@ use std::sync::{Arc, Mutex};
 
 use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim};
 use k8s_openapi::api::storage::v1::StorageClass;
-use kube::{Api, Client};
-use reconcile::{Cache, Key, Object, Outcome, Queue, Recorder, WatchConfig, run_workers};
+use kube::Client;
+use reconcile::{Cache, Key, Outcome, Queue, Recorder, run_workers};
 use resource_kinds::snapshot::VolumeSnapshotContent;
 use tokio_util::sync::CancellationToken;
 
@@ -141,11 +141,11 @@ pub async fn run(
 ) -> Result<(), ProvisionerError> {
     let recorder = Recorder::spawn(client.clone(), "local-provisioner", shutdown.clone());
     let provisioner = Arc::new(Provisioner {
-        claims: cache(&client, &shutdown),
-        volumes: cache(&client, &shutdown),
-        classes: cache(&client, &shutdown),
+        claims: Cache::spawn_all(&client, &shutdown),
+        volumes: Cache::spawn_all(&client, &shutdown),
+        classes: Cache::spawn_all(&client, &shutdown),
         // Not waited for: the kind may not be defined, and volumes do not need it.
-        contents: cache(&client, &shutdown),
+        contents: Cache::spawn_all(&client, &shutdown),
         client,
         config,
         recorder,
@@ -229,16 +229,4 @@ async fn feed(provisioner: Arc<Provisioner>, queue: Queue<Task>) {
             else => return,
         }
     }
-}
-
-fn cache<K>(client: &Client, shutdown: &CancellationToken) -> Cache<K>
-where
-    K: Object,
-    K::DynamicType: Default,
-{
-    Cache::spawn(
-        Api::all(client.clone()),
-        WatchConfig::default(),
-        shutdown.clone(),
-    )
 }

@@ -9,10 +9,10 @@ use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Namespace, Node, PersistentVolume, PersistentVolumeClaim};
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use k8s_openapi::api::storage::v1::StorageClass;
-use kube::{Api, Client};
+use kube::Client;
 use placement::{ClaimStep, ClusterView, Decision, Obstacle, asks_for_less, place};
 use reconcile::execute::message;
-use reconcile::{Cache, Change, EventType, Key, Object, Recorder, WatchConfig};
+use reconcile::{Cache, Change, EventType, Key, Object, Recorder};
 use resource_kinds::pod_view::PodView;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
@@ -88,12 +88,12 @@ impl Engine {
     pub fn new(client: Client, config: Config, shutdown: CancellationToken) -> Self {
         let caches = Caches {
             pods: Cache::of_pods(&client, shutdown.clone()),
-            nodes: cache(&client, &shutdown),
-            namespaces: cache(&client, &shutdown),
-            claims: cache(&client, &shutdown),
-            volumes: cache(&client, &shutdown),
-            classes: cache(&client, &shutdown),
-            budgets: cache(&client, &shutdown),
+            nodes: Cache::spawn_all(&client, &shutdown),
+            namespaces: Cache::spawn_all(&client, &shutdown),
+            claims: Cache::spawn_all(&client, &shutdown),
+            volumes: Cache::spawn_all(&client, &shutdown),
+            classes: Cache::spawn_all(&client, &shutdown),
+            budgets: Cache::spawn_all(&client, &shutdown),
         };
         let source = config.scheduler_name.as_str();
         config.figures.of(source);
@@ -521,18 +521,6 @@ impl Engine {
             && !pod.has_ended()
             && scheduler.unwrap_or("default-scheduler") == self.config.scheduler_name
     }
-}
-
-fn cache<K>(client: &Client, shutdown: &CancellationToken) -> Cache<K>
-where
-    K: Object,
-    K::DynamicType: Default,
-{
-    Cache::spawn(
-        Api::all(client.clone()),
-        WatchConfig::default(),
-        shutdown.clone(),
-    )
 }
 
 fn by_name<K: Object>(cache: &Cache<K>) -> std::collections::BTreeMap<String, Arc<K>> {
