@@ -10,8 +10,13 @@ use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
+use oci_spec::runtime::LinuxDeviceCgroup;
+
 use crate::mounts;
 use crate::spec::{Resources, Usage};
+
+mod delegation;
+mod devices;
 
 /// Longest wait for killed processes to leave a group.
 const KILL_MAX: Duration = Duration::from_secs(20);
@@ -84,31 +89,60 @@ pub(crate) fn join(root: &Path, group: &str) -> PathBuf {
     root.join(group.trim_start_matches('/'))
 }
 
-/// Makes a group (and those above it) ready to hold groups with limits.
+/// Makes sure that groups can be made on this machine.
+///
+/// # Errors
+/// They cannot; says what is missing.
+pub(crate) fn prepare() -> io::Result<()> {
+    match Hierarchies::detect()? {
+        Hierarchies::Unified(root) => delegation::prepare(&root),
+        Hierarchies::Split { .. } => Ok(()),
+    }
+}
+
+/// Makes a pod's group (and those above it), which holds groups with limits.
 pub(crate) fn create(group: &str, resources: &Resources) -> io::Result<()> {
     let hierarchies = Hierarchies::detect()?;
     match &hierarchies {
-        Hierarchies::Unified(root) => {
-            delegate(root, group)?;
-        }
-        Hierarchies::Split { .. } => {
-            for controller in ["cpu", "memory", "pids", "hugetlb"] {
-                if let Some(dir) = hierarchies.v1_dir(controller, group) {
-                    fs::create_dir_all(dir)?;
-                }
-            }
-        }
+        Hierarchies::Unified(root) => delegation::make_parent(root, group)?,
+        Hierarchies::Split { .. } => make_split(&hierarchies, group)?,
     }
-    for (path, value) in limits(&hierarchies, group, resources) {
+    for (path, value) in limits(&hierarchies, group, resources, Holder::Pod) {
         write(&path, &value)?;
     }
     write_known(huge_pages(&hierarchies, group, resources))
 }
 
-/// Sets for a container's group what libcontainer leaves out: huge pages; and, with version 2, that
-/// all of the container ends when memory runs out, not one process of it.
-pub(crate) fn complete(group: &str, resources: &Resources) -> io::Result<()> {
+/// Makes a group that holds processes.
+pub(crate) fn create_leaf(group: &str) -> io::Result<()> {
     let hierarchies = Hierarchies::detect()?;
+    match &hierarchies {
+        Hierarchies::Unified(root) => delegation::make(root, group),
+        Hierarchies::Split { .. } => make_split(&hierarchies, group),
+    }
+}
+
+fn make_split(hierarchies: &Hierarchies, group: &str) -> io::Result<()> {
+    for controller in ["cpu", "memory", "pids", "hugetlb"] {
+        if let Some(dir) = hierarchies.v1_dir(controller, group) {
+            fs::create_dir_all(dir)?;
+        }
+    }
+    Ok(())
+}
+
+/// Sets for a container's group what libcontainer leaves out: huge pages; and, with version 2,
+/// which devices may be used, that nothing of the container is swapped out, and that all of it ends
+/// when memory runs out, not one process of it.
+pub(crate) fn complete(
+    group: &str,
+    resources: &Resources,
+    device_rules: &[LinuxDeviceCgroup],
+) -> io::Result<()> {
+    let hierarchies = Hierarchies::detect()?;
+    if let Hierarchies::Unified(root) = &hierarchies {
+        devices::guard(&join(root, group), device_rules)?;
+    }
     write_known(completion(&hierarchies, group, resources))
 }
 
@@ -119,8 +153,9 @@ fn completion(
 ) -> Vec<(PathBuf, String)> {
     let mut found = huge_pages(hierarchies, group, resources);
     if let Hierarchies::Unified(root) = hierarchies {
-        let path = join(root, group).join("memory.oom.group");
-        found.push((path, "1".to_owned()));
+        let dir = join(root, group);
+        found.push((dir.join("memory.swap.max"), "0".to_owned()));
+        found.push((dir.join("memory.oom.group"), "1".to_owned()));
     }
     found
 }
@@ -151,35 +186,11 @@ fn huge_pages(
     resources.huge_pages.iter().filter_map(file).collect()
 }
 
-/// Version 2: every group on the way passes its controllers on to its children.
-fn delegate(root: &Path, group: &str) -> io::Result<()> {
-    let mut dir = root.to_owned();
-    let mut parts = group.split('/').filter(|part| !part.is_empty());
-    loop {
-        let controllers = fs::read_to_string(dir.join("cgroup.controllers"))?;
-        for name in controllers.split_whitespace() {
-            let wanted = matches!(
-                name,
-                "cpu" | "memory" | "pids" | "cpuset" | "io" | "hugetlb"
-            );
-            // One that cannot be delegated (real-time processes, say) is only missing later,
-            // when a limit needs it; the others must not suffer.
-            if wanted
-                && let Err(error) = write(&dir.join("cgroup.subtree_control"), &format!("+{name}"))
-                && matches!(name, "cpu" | "memory" | "pids")
-            {
-                return Err(error);
-            }
-        }
-        let Some(part) = parts.next() else {
-            return Ok(());
-        };
-        dir.push(part);
-        match fs::create_dir(&dir) {
-            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
-            _ => {}
-        }
-    }
+/// Whose limits they are: the weights of pods and of containers are counted differently.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Holder {
+    Pod,
+    Container,
 }
 
 /// Files and values that set `resources`; pure.
@@ -187,6 +198,7 @@ pub(crate) fn limits(
     hierarchies: &Hierarchies,
     group: &str,
     resources: &Resources,
+    holder: Holder,
 ) -> Vec<(PathBuf, String)> {
     let period = resources.cpu_period_us.unwrap_or(100_000);
     let mut out = Vec::new();
@@ -198,7 +210,7 @@ pub(crate) fn limits(
             };
             set(
                 "cpu.weight",
-                resources.cpu_shares.map(|n| weight(n).to_string()),
+                resources.cpu_shares.map(|n| weight(n, holder).to_string()),
             );
             set(
                 "cpu.max",
@@ -239,16 +251,25 @@ fn or_max(limit: i64) -> String {
     }
 }
 
-/// Version 2 weight (1..10000) for version 1 shares (2..262144), as Kubernetes converts.
-pub(crate) fn weight(shares: u64) -> u64 {
+/// Version 2 weight (1..10000) for version 1 shares (2..262144): kubelet converts a pod's in
+/// proportion, runtimes (from runc 1.3.2 on, libcontainer too) a container's so that both defaults,
+/// 1024 and 100, are the same.
+fn weight(shares: u64, holder: Holder) -> u64 {
     let shares = shares.clamp(2, 262_144);
-    1 + (shares - 2) * 9999 / 262_142
+    match holder {
+        Holder::Pod => 1 + (shares - 2) * 9999 / 262_142,
+        Holder::Container => {
+            let magnitude = (shares as f64).log2();
+            let exponent = (magnitude * magnitude + 125.0 * magnitude) / 612.0 - 7.0 / 34.0;
+            (10f64.powf(exponent).ceil() as u64).clamp(1, 10_000)
+        }
+    }
 }
 
 /// Sets the limits of an existing group.
-pub(crate) fn update(group: &str, resources: &Resources) -> io::Result<()> {
+pub(crate) fn update(group: &str, resources: &Resources, holder: Holder) -> io::Result<()> {
     let hierarchies = Hierarchies::detect()?;
-    for (path, value) in limits(&hierarchies, group, resources) {
+    for (path, value) in limits(&hierarchies, group, resources, holder) {
         write(&path, &value)?;
     }
     Ok(())
@@ -305,6 +326,24 @@ pub(crate) fn join_self(group: &str) -> io::Result<()> {
         }
     }
     Ok(())
+}
+
+/// Moves the calling process to the process `first` of a container with `group`.
+///
+/// What runs in the container may have made groups below its own (a privileged one with containers
+/// or services of its own does), which then takes no more processes.
+pub(crate) fn join_container(group: &str, first: i32) -> io::Result<()> {
+    match join_self(group) {
+        Err(error) if error.kind() == io::ErrorKind::ResourceBusy => {
+            let membership = fs::read_to_string(format!("/proc/{first}/cgroup"))?;
+            let unified = membership.lines().find_map(|line| line.strip_prefix("0::"));
+            match unified.filter(|of_first| Path::new(of_first).starts_with(group)) {
+                Some(of_first) => join_self(of_first),
+                None => Err(error),
+            }
+        }
+        other => other,
+    }
 }
 
 /// Sends `SIGKILL` to every process that is in a group or below it now.
@@ -516,12 +555,16 @@ mod tests {
         // statefulset.md 12.16
         let two = Hierarchies::Unified(PathBuf::from("/c"));
         assert_eq!(
-            set(limits(&two, "/g", &resources())),
+            set(limits(&two, "/g", &resources(), Holder::Pod)),
             ["/c/g/memory.max 1048576", "/c/g/pids.max max"]
         );
         assert_eq!(
             set(completion(&two, "/g", &resources())),
-            ["/c/g/hugetlb.2MB.max 4194304", "/c/g/memory.oom.group 1"]
+            [
+                "/c/g/hugetlb.2MB.max 4194304",
+                "/c/g/memory.swap.max 0",
+                "/c/g/memory.oom.group 1"
+            ]
         );
         let tree = |name: &str| (vec![name.to_owned()], PathBuf::from("/c").join(name));
         let one = Hierarchies::Split {
@@ -529,12 +572,19 @@ mod tests {
             unified: None,
         };
         assert_eq!(
-            set(limits(&one, "/g", &resources())),
+            set(limits(&one, "/g", &resources(), Holder::Pod)),
             ["/c/memory/g/memory.limit_in_bytes 1048576"]
         );
         assert_eq!(
             set(completion(&one, "/g", &resources())),
             ["/c/hugetlb/g/hugetlb.2MB.limit_in_bytes 4194304"]
         );
+    }
+
+    #[test]
+    fn weights_are_those_of_kubelet_and_of_runtimes() {
+        let of = |holder| [2, 102, 512, 1024, 262_144].map(|shares| weight(shares, holder));
+        assert_eq!(of(Holder::Pod), [1, 4, 20, 39, 10_000]);
+        assert_eq!(of(Holder::Container), [1, 17, 59, 100, 10_000]);
     }
 }

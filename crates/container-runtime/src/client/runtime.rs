@@ -58,7 +58,8 @@ struct Inner {
 }
 
 impl Runtime {
-    /// Opens the state directory, making it when missing.
+    /// Opens the state directory, making it when missing, and makes sure that there can be
+    /// control groups for pods.
     pub fn open(mut options: RuntimeOptions) -> Result<Runtime> {
         if options.shim_command.is_empty() {
             return Err(invalid("shim_command", "is empty"));
@@ -78,6 +79,7 @@ impl Runtime {
             ));
         }
         options.cgroup_parent = format!("/{parent}");
+        cgroup::prepare().map_err(RuntimeError::io("prepare", "/sys/fs/cgroup"))?;
         fs::DirBuilder::new()
             .recursive(true)
             .mode(0o711)

@@ -12,7 +12,7 @@ use super::prepare;
 use super::process::{Ends, Owner, Wiring};
 use super::supervisor::{Container, Supervisor, kill};
 use super::worker::{self, Machine, Report};
-use crate::cgroup;
+use crate::cgroup::{self, Holder};
 use crate::protocol::{Call, Failure, FrameKind, Reply, Request, VERSION};
 use crate::spec::{
     AttachSpec, ContainerSpec, ContainerState, ContainerStatus, ExecSpec, ResolvedUser, Resources,
@@ -236,16 +236,16 @@ impl Supervisor {
         container: Option<String>,
         resources: Resources,
     ) -> Answer {
-        let group = match container {
+        let (group, holder) = match container {
             Some(id) => {
                 self.container(&id)?;
-                self.place(&id).cgroup
+                (self.place(&id).cgroup, Holder::Container)
             }
-            None => self.file.cgroup.clone(),
+            None => (self.file.cgroup.clone(), Holder::Pod),
         };
         // Reclaiming memory may take its time.
         self.start_job(Job::Update { connection }, move || {
-            match cgroup::update(&group, &resources) {
+            match cgroup::update(&group, &resources, holder) {
                 Ok(()) => Report::Done,
                 Err(error) => Report::Failed(Failure::Internal(error.to_string())),
             }
@@ -413,7 +413,7 @@ fn check(spec: &ContainerSpec) -> Answer {
     {
         return invalid("env", "a name is empty or contains `=`".to_owned());
     }
-    if let Err(reason) = super::capabilities::of(&spec.security, true) {
+    if let Err(reason) = super::capabilities::of(&spec.security) {
         return invalid("security.capabilities", reason);
     }
     super::limits::rlimits(&spec.rlimits)

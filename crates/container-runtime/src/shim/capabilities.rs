@@ -92,19 +92,14 @@ const ALL: u64 = (1 << NAMES.len()) - 1;
 /// additions by name, then the drops by name. So a name that is dropped is dropped for good, but
 /// `drop: [ALL]` leaves what is added by name.
 ///
-/// `devices_guarded` tells whether control groups keep the container from using device nodes
-/// that it makes itself; otherwise it may not make any unless it was asked for.
-///
 /// *Errors:* the name that is no capability.
-pub(crate) fn of(security: &Security, devices_guarded: bool) -> Result<Capabilities, String> {
+pub(crate) fn of(security: &Security) -> Result<Capabilities, String> {
     if security.privileged {
         return Ok(Capabilities(ALL));
     }
     let mut set = 0;
     for name in DEFAULT {
-        if name != "MKNOD" || devices_guarded {
-            set |= bit(name).unwrap_or(0);
-        }
+        set |= bit(name).unwrap_or(0);
     }
     if security.capabilities_add.iter().any(|name| is_all(name)) {
         set = ALL;
@@ -228,35 +223,25 @@ mod tests {
 
     #[test]
     fn default_set_is_the_customary_one() {
-        assert_eq!(of(&security(&[], &[]), true), Ok(Capabilities(0xa804_25fb)));
+        assert_eq!(of(&security(&[], &[])), Ok(Capabilities(0xa804_25fb)));
     }
 
     #[test]
     fn what_is_dropped_by_name_is_gone_and_both_spellings_are_known() {
         // statefulset.md 12.16
-        let set = of(&security(&["CAP_NET_ADMIN", "kill"], &["ALL"]), true).unwrap();
+        let set = of(&security(&["CAP_NET_ADMIN", "kill"], &["ALL"])).unwrap();
         assert_eq!(set, Capabilities(1 << 12 | 1 << 5));
         assert!(set.contains("NET_ADMIN") && !set.contains("CHOWN"));
-        assert_eq!(of(&security(&["all"], &[]), true), Ok(Capabilities(ALL)));
-        let without = of(&security(&["ALL"], &["SYS_ADMIN"]), true).unwrap();
+        assert_eq!(of(&security(&["all"], &[])), Ok(Capabilities(ALL)));
+        let without = of(&security(&["ALL"], &["SYS_ADMIN"])).unwrap();
         assert_eq!(without, Capabilities(ALL & !(1 << 21)));
-        let both = of(&security(&["KILL"], &["KILL"]), true).unwrap();
+        let both = of(&security(&["KILL"], &["KILL"])).unwrap();
         assert!(!both.contains("KILL"));
-        assert_eq!(of(&security(&["ALL"], &["ALL"]), true), Ok(Capabilities(0)));
-    }
-
-    #[test]
-    fn device_nodes_need_a_guard() {
-        assert!(!of(&security(&[], &[]), false).unwrap().contains("MKNOD"));
-        assert!(
-            of(&security(&["MKNOD"], &[]), false)
-                .unwrap()
-                .contains("MKNOD")
-        );
+        assert_eq!(of(&security(&["ALL"], &["ALL"])), Ok(Capabilities(0)));
     }
 
     #[test]
     fn unknown_names_are_refused() {
-        assert!(of(&security(&["FLY"], &[]), true).is_err());
+        assert!(of(&security(&["FLY"], &[])).is_err());
     }
 }

@@ -43,7 +43,7 @@ use nix::unistd::{ForkResult, fork, setsid};
 use crate::cgroup;
 use crate::client::cleanup;
 use crate::protocol::SOCKET;
-use crate::spec::{Resources, SandboxSpec};
+use crate::spec::SandboxSpec;
 use crate::state_dir::{READY, SandboxFile};
 use supervisor::Supervisor;
 use user_namespace::UserNamespace;
@@ -137,7 +137,7 @@ fn set_up(dir: PathBuf) -> io::Result<Supervisor> {
     let pause = match file.spec.share_process_namespace && !file.spec.host_pid {
         true => {
             let group = format!("{}/pause", file.cgroup);
-            cgroup::create(&group, &Resources::default())?;
+            cgroup::create_leaf(&group)?;
             Some(pause::start(&group, users.as_ref()).map_err(doing("make a process namespace"))?)
         }
         false => None,

@@ -186,7 +186,7 @@ fn namespace(
 }
 
 /// Which devices may be used: none but those given, or all.
-fn device_rules(container: &ContainerSpec) -> Result<Vec<LinuxDeviceCgroup>, OciError> {
+pub(crate) fn device_rules(container: &ContainerSpec) -> Result<Vec<LinuxDeviceCgroup>, OciError> {
     let all = LinuxDeviceCgroupBuilder::default().access("rwm");
     let mut rules = vec![all.allow(container.security.privileged).build()?];
     for device in &container.devices {
@@ -281,24 +281,6 @@ fn collect_devices(dir: &Path, found: &mut Vec<PathBuf>) {
 /// Whether a device is where a container's devices are, in a file system of their own.
 pub(crate) fn is_in_dev(device: &Device) -> bool {
     device.container_path.starts_with("/dev")
-}
-
-/// Makes sure that the container can be kept to reading what it may only read: by control groups
-/// of version 1 alone, as their successors do it with a program in the kernel. Whoever is
-/// privileged is kept from nothing.
-///
-/// # Errors
-/// It cannot; as the user reads it.
-pub(crate) fn check_devices(container: &ContainerSpec, unified: bool) -> Result<(), String> {
-    let guarded = !unified || container.security.privileged;
-    let mut devices = container.devices.iter();
-    match devices.find(|device| !guarded && is_read_only(device)) {
-        None => Ok(()),
-        Some(device) => Err(format!(
-            "device {}: with control groups of version 2 a device cannot be given read-only",
-            device.container_path.display()
-        )),
-    }
 }
 
 fn is_read_only(device: &Device) -> bool {
@@ -471,26 +453,4 @@ fn bind(to: &Path, source: &Path, options: &[&str]) -> Result<OciMount, OciError
         .typ("bind")
         .source(source);
     Ok(builder.options(options).build()?)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_device_is_read_only_where_that_can_be_kept() {
-        let with = |access: &str, privileged: bool, unified: bool| {
-            let mut container = ContainerSpec::default();
-            container.security.privileged = privileged;
-            container.devices.push(Device {
-                access: access.to_owned(),
-                ..Device::default()
-            });
-            check_devices(&container, unified)
-        };
-        assert!(with("r", false, false).is_ok());
-        assert!(with("rwm", false, true).is_ok());
-        assert!(with("r", true, true).is_ok());
-        assert!(with("r", false, true).is_err());
-    }
 }

@@ -150,7 +150,7 @@ fn run_container(
     streams: Streams,
 ) -> Result<i32, StartError> {
     let (status, status_writer) = status_pipe()?;
-    let mut launch = launch(spec, &spec.args, place, &streams, around.unified)?;
+    let mut launch = launch(spec, &spec.args, place, &streams)?;
     launch.status = status_writer.as_raw_fd();
     launch.console = true;
     launch.propagation = propagation(&spec.mounts);
@@ -179,7 +179,8 @@ fn run_container(
         .build()
         .map_err(|error| creation_error(&error))?;
     let pid = container.pid().map_or(0, |pid| pid.as_raw());
-    cgroup::complete(&place.cgroup, &spec.resources)
+    let devices = oci::device_rules(spec).map_err(|error| describe("specify", &error))?;
+    cgroup::complete(&place.cgroup, &spec.resources, &devices)
         .map_err(failed("complete the container's limits"))?;
     container
         .start()
@@ -241,7 +242,7 @@ fn run_exec(
     machine: Machine,
 ) -> Result<i32, StartError> {
     let (status, status_writer) = status_pipe()?;
-    let mut launch = launch(spec, &exec.args, place, &streams, machine.unified)?;
+    let mut launch = launch(spec, &exec.args, place, &streams)?;
     launch.env.extend(
         exec.env
             .iter()
@@ -260,7 +261,8 @@ fn run_exec(
     set_oom_score(spec.oom_score_adj.unwrap_or(0));
     // Nobody in the container may look into this process before it has become the command.
     nix::sys::prctl::set_dumpable(false).map_err(|errno| describe("hide", &errno))?;
-    cgroup::join_self(&place.cgroup).map_err(failed("join the container's control group"))?;
+    cgroup::join_container(&place.cgroup, container_pid)
+        .map_err(failed("join the container's control group"))?;
     let target = rustix::process::pidfd_open(
         rustix::process::Pid::from_raw(container_pid)
             .ok_or_else(|| failed("find the container")(io::Error::other("no process")))?,
@@ -339,15 +341,13 @@ fn launch(
     args: &[String],
     place: &Place,
     streams: &Streams,
-    unified: bool,
 ) -> Result<Launch, StartError> {
     let account = account(spec, place)?;
     let invalid = |message| StartError {
         kind: StartErrorKind::Other,
         message,
     };
-    oci::check_devices(spec, unified).map_err(invalid)?;
-    let capabilities = super::capabilities::of(&spec.security, !unified).map_err(invalid)?;
+    let capabilities = super::capabilities::of(&spec.security).map_err(invalid)?;
     let filter = match spec.security.privileged {
         true => Vec::new(),
         false => seccomp::program(&spec.security.seccomp, capabilities).map_err(invalid)?,

@@ -1,11 +1,13 @@
 //! Block devices in containers.
 
-use std::fs::File;
+use std::fs::{self, File};
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
 
 use container_runtime::loop_device::LoopDevice;
 use container_runtime::spec::{Device, UserSpec};
 
-use crate::world::{World, logged, run};
+use crate::world::{World, command, exec, logged, run, start};
 
 /// A block device over a file, which goes whatever happens.
 struct Disk(Option<LoopDevice>);
@@ -17,9 +19,13 @@ impl Disk {
         Self(Some(LoopDevice::kept_over(&image).unwrap()))
     }
 
+    fn path(&self) -> &Path {
+        self.0.as_ref().unwrap().path()
+    }
+
     fn at(&self, path: &str, access: &str) -> Device {
         Device {
-            host_path: self.0.as_ref().unwrap().path().to_owned(),
+            host_path: self.path().to_owned(),
             container_path: path.into(),
             access: access.to_owned(),
             uid: Some(1000),
@@ -76,5 +82,30 @@ async fn a_block_device_is_where_it_is_asked_for_and_whose_it_is_for() {
     other.devices = vec![disk.at("/dev/raw", "rwm")];
     run(&sandbox, &other).await;
     assert!(logged(&other).contains(&"refused".to_owned()));
+    world.end().await;
+}
+
+#[tokio::test]
+async fn a_device_that_was_not_given_is_no_use() {
+    let world = World::new("foreign");
+    let disk = Disk::new(&world);
+    let sandbox = world.sandbox("p1").await;
+    let number = fs::metadata(disk.path()).unwrap().rdev();
+    let (major, minor) = (nix::sys::stat::major(number), nix::sys::stat::minor(number));
+    let script = format!(
+        "mknod /tmp/disk b {major} {minor}; \
+         for use in 'if=/tmp/disk of=/dev/null' 'if=/dev/zero of=/tmp/disk'; do \
+             dd $use bs=4 count=1 2>&1 | grep -o 'not permitted' || echo used; done"
+    );
+    let own = world.shell("own", &script);
+    run(&sandbox, &own).await;
+    assert_eq!(logged(&own), ["not permitted", "not permitted"]);
+    start(&sandbox, &world.container("long", &["sleep", "100"])).await;
+    let (out, _, _) = exec(&sandbox, command("long", &["sh", "-c", &script]), b"").await;
+    assert_eq!(out, "not permitted\nnot permitted\n");
+    let mut all = world.shell("all", &script);
+    all.security.privileged = true;
+    run(&sandbox, &all).await;
+    assert_eq!(logged(&all), ["used", "used"]);
     world.end().await;
 }

@@ -288,11 +288,12 @@ async fn limits_are_set_and_can_be_changed() {
         (64 << 20).to_string()
     );
     assert_eq!(read(&["pids.max"]), "50");
-    assert!(["512", "20"].contains(&read(&["cpu.shares", "cpu.weight"]).as_str()));
+    assert!(["512", "59"].contains(&read(&["cpu.shares", "cpu.weight"]).as_str()));
     assert!(["50000", "50000 100000"].contains(&read(&["cpu.cfs_quota_us", "cpu.max"]).as_str()));
     let of_pod = cgroup_file(sandbox.cgroup(), &["memory.limit_in_bytes", "memory.max"]);
     assert_eq!(of_pod, (256 << 20).to_string());
     let more = Resources {
+        cpu_shares: Some(1024),
         memory_bytes: Some(128 << 20),
         ..Resources::default()
     };
@@ -301,6 +302,7 @@ async fn limits_are_set_and_can_be_changed() {
         read(&["memory.limit_in_bytes", "memory.max"]),
         (128 << 20).to_string()
     );
+    assert!(["1024", "100"].contains(&read(&["cpu.shares", "cpu.weight"]).as_str()));
     let usage = sandbox.usage(Some("a")).unwrap();
     assert!(
         usage.pids == 1 && usage.working_set_bytes < 64 << 20,

@@ -39,6 +39,14 @@ impl Mounted {
         Mounted(at)
     }
 
+    /// A directory that is mounted where it is.
+    pub fn itself(at: PathBuf) -> Self {
+        fs::create_dir_all(&at).unwrap();
+        let flags = MsFlags::MS_BIND;
+        mount(Some(&at), &at, None::<&str>, flags, None::<&str>).unwrap();
+        Mounted(at)
+    }
+
     pub fn path(&self) -> &Path {
         &self.0
     }

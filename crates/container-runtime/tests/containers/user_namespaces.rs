@@ -288,7 +288,10 @@ async fn containers_share_processes_and_look_into_each_other() {
     let shared = SandboxSpec {
         share_process_namespace: true,
         sysctls: [
-            ("net.core.somaxconn".to_owned(), "321".to_owned()),
+            (
+                "net.ipv4.ip_unprivileged_port_start".to_owned(),
+                "321".to_owned(),
+            ),
             ("kernel.shmmax".to_owned(), "4242".to_owned()),
         ]
         .into(),
@@ -301,7 +304,7 @@ async fn containers_share_processes_and_look_into_each_other() {
     )
     .await;
     let script = "ps | grep -c '[s]leep 100'; cat /proc/1/comm; \
-         cat /proc/sys/net/core/somaxconn /proc/sys/kernel/shmmax";
+         cat /proc/sys/net/ipv4/ip_unprivileged_port_start /proc/sys/kernel/shmmax";
     let b = world.shell("b", script);
     run(&shared, &b).await;
     assert_eq!(logged(&b), ["1", "pause", "321", "4242"]);
@@ -311,7 +314,7 @@ async fn containers_share_processes_and_look_into_each_other() {
 #[tokio::test]
 async fn later_mounts_of_the_node_are_seen_where_that_is_asked_for() {
     let world = World::new("usertravel");
-    let volume = Mounted::memory(closed(world.dir.join("closed")).join("volume")).shared();
+    let volume = Mounted::itself(closed(world.dir.join("closed")).join("volume")).shared();
     fs::create_dir_all(volume.path().join("sub/node")).unwrap();
     let kinds = [
         ("none", Propagation::Private, "0\n"),
@@ -392,7 +395,7 @@ async fn an_unmasked_process_file_system_can_be_mounted_again() {
     let sandbox = sandbox(&world, "p1").await;
     // Whoever makes a namespace of its own inside is kept from what is hidden outside.
     let script = "unshare -U -r -m -p -f mount -t proc proc /tmp 2>/dev/null && echo mounted; \
-         (echo 1 > /proc/sys/net/core/somaxconn) 2>/dev/null && echo written; true";
+         (echo 1 > /proc/sys/net/ipv4/ip_unprivileged_port_start) 2>/dev/null && echo written; true";
     let mut masked = world.shell("masked", script);
     masked.security.capabilities_add = vec!["NET_ADMIN".into()];
     run(&sandbox, &masked).await;

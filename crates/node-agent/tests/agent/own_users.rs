@@ -10,6 +10,16 @@ use serde_json::json;
 use crate::pods::SLEEP;
 use crate::world::{IMAGE, NODE, World, state};
 
+/// Whether files in memory can be shown with a pod's ids: from Linux 6.3 on.
+fn memory_shows_ids() -> bool {
+    let release = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap();
+    let mut numbers = release.split('.').map(|number| number.parse::<u32>());
+    match (numbers.next(), numbers.next()) {
+        (Some(Ok(major)), Some(Ok(minor))) => (major, minor) >= (6, 3),
+        _ => panic!("an odd kernel: {release}"),
+    }
+}
+
 pub async fn all_of_a_pod_has_the_same_users_and_its_files_theirs() {
     // statefulset.md 12.16
     let mut world = World::new("ownusers").await;
@@ -31,6 +41,7 @@ pub async fn all_of_a_pod_has_the_same_users_and_its_files_theirs() {
          /cache/early; touch /cache/late /mem/x /host/file; {ids} /cache/late /mem/x /host/file; \
          echo end > /dev/termination-log; echo ran $(busybox id -u); {SLEEP}"
     );
+    let medium = if memory_shows_ids() { "Memory" } else { "" };
     let mounts = json!([
         {"name": "m", "mountPath": "/m"}, {"name": "s", "mountPath": "/s"},
         {"name": "t", "mountPath": "/t"}, {"name": "cache", "mountPath": "/cache"},
@@ -52,7 +63,7 @@ pub async fn all_of_a_pod_has_the_same_users_and_its_files_theirs() {
             {"name": "t", "projected": {"sources": [
                 {"serviceAccountToken": {"path": "token", "expirationSeconds": 3600}}]}},
             {"name": "cache", "emptyDir": {}},
-            {"name": "mem", "emptyDir": {"medium": "Memory", "sizeLimit": "1Mi"}},
+            {"name": "mem", "emptyDir": {"medium": medium, "sizeLimit": "1Mi"}},
             {"name": "image", "image": {"reference": IMAGE, "pullPolicy": "IfNotPresent"}},
             {"name": "host", "hostPath": {"path": host, "type": "DirectoryOrCreate"}}]});
     world.pod("p", spec).await;

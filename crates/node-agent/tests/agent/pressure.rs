@@ -76,7 +76,7 @@ pub async fn who_uses_most_over_its_request_goes_first() {
             "volumes": [{"name": "m", "emptyDir": {"medium": "Memory"}}]})
     };
     let write = "head -c 16000000 /dev/zero > /m/file; echo wrote;";
-    let all = json!({"cpu": "10m", "memory": "128Mi"});
+    let all = json!({"cpu": "100m", "memory": "128Mi"});
     let guaranteed = spec("", resources(all.clone(), all));
     let burstable = spec("", resources(json!({"memory": "4Ki"}), json!({})));
     let mut critical = spec(write, json!({}));

@@ -1,0 +1,356 @@
+//! Which devices the processes of a group may use, with version 2: a program that the kernel asks
+//! at each use. With version 1 there are lists instead, which libcontainer writes.
+
+use std::ffi::CStr;
+use std::fs::File;
+use std::io;
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+use std::path::Path;
+
+use oci_spec::runtime::{LinuxDeviceCgroup, LinuxDeviceType};
+
+// What a process wants with a device, as the kernel's `bpf.h` has it (`BPF_DEVCG_ACC_*`).
+const MAKE_NODE: u32 = 1;
+const READ: u32 = 2;
+const WRITE: u32 = 4;
+const ANYTHING: u32 = MAKE_NODE | READ | WRITE;
+
+/// A kind of device, by its number there (`BPF_DEVCG_DEV_*`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kind {
+    Block = 1,
+    Character = 2,
+}
+
+/// Devices that may be used; without a number, those of every number.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Rule {
+    kind: Kind,
+    major: Option<i32>,
+    minor: Option<i32>,
+    access: u32,
+}
+
+const fn character(major: i32, minor: Option<i32>) -> Rule {
+    Rule {
+        kind: Kind::Character,
+        major: Some(major),
+        minor,
+        access: ANYTHING,
+    }
+}
+
+const fn nodes(kind: Kind) -> Rule {
+    Rule {
+        kind,
+        major: None,
+        minor: None,
+        access: MAKE_NODE,
+    }
+}
+
+/// What every container has, with version 1 as well: its own devices, and nodes, which are no use
+/// by themselves.
+const USUAL: [Rule; 12] = [
+    nodes(Kind::Block),
+    nodes(Kind::Character),
+    character(1, Some(3)),    // null
+    character(1, Some(5)),    // zero
+    character(1, Some(7)),    // full
+    character(1, Some(8)),    // random
+    character(1, Some(9)),    // urandom
+    character(5, Some(0)),    // tty
+    character(5, Some(1)),    // console
+    character(5, Some(2)),    // ptmx
+    character(136, None),     // pts
+    character(10, Some(200)), // net/tun
+];
+
+/// One instruction of the kernel's machine.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Instruction {
+    operation: u8,
+    /// The register that is changed or compared, and above it the one that is read.
+    registers: u8,
+    offset: i16,
+    value: i32,
+}
+
+// Operations; all but the jump are on 32 bits.
+const LOAD: u8 = 0x61;
+const AND: u8 = 0x54;
+const SHIFT_RIGHT: u8 = 0x74;
+const COPY: u8 = 0xbc;
+const SET: u8 = 0xb4;
+const JUMP_UNLESS_EQUAL: u8 = 0x55;
+const EXIT: u8 = 0x95;
+
+// Registers. The kernel gives the question in the second and takes the answer from the first.
+const ANSWER: u8 = 0;
+const QUESTION: u8 = 1;
+const KIND: u8 = 2;
+const ACCESS: u8 = 3;
+const MAJOR: u8 = 4;
+const MINOR: u8 = 5;
+const REST: u8 = 6;
+
+fn load(register: u8, offset: i16) -> Instruction {
+    Instruction {
+        operation: LOAD,
+        registers: QUESTION << 4 | register,
+        offset,
+        value: 0,
+    }
+}
+
+fn with(operation: u8, register: u8, value: i32) -> Instruction {
+    Instruction {
+        operation,
+        registers: register,
+        offset: 0,
+        value,
+    }
+}
+
+fn copy(from: u8, to: u8) -> Instruction {
+    with(COPY, from << 4 | to, 0)
+}
+
+fn answer(yes: bool) -> [Instruction; 2] {
+    [with(SET, ANSWER, i32::from(yes)), with(EXIT, 0, 0)]
+}
+
+/// The program that lets pass what the rules and the usual ones allow; pure.
+fn program(rules: &[Rule]) -> Vec<Instruction> {
+    // The question: access in the upper and kind in the lower half of a word, major, minor.
+    let mut code = vec![
+        load(KIND, 0),
+        load(ACCESS, 0),
+        with(AND, KIND, 0xffff),
+        with(SHIFT_RIGHT, ACCESS, 16),
+        load(MAJOR, 4),
+        load(MINOR, 8),
+    ];
+    for rule in rules.iter().chain(&USUAL) {
+        let mut conditions = vec![with(JUMP_UNLESS_EQUAL, KIND, rule.kind as i32)];
+        let numbers = [(MAJOR, rule.major), (MINOR, rule.minor)];
+        let numbers = numbers.into_iter().filter_map(|(r, n)| Some((r, n?)));
+        conditions.extend(numbers.map(|(register, n)| with(JUMP_UNLESS_EQUAL, register, n)));
+        // Nothing is wanted that the rule does not give.
+        conditions.push(copy(ACCESS, REST));
+        conditions.push(with(AND, REST, (ANYTHING & !rule.access) as i32));
+        conditions.push(with(JUMP_UNLESS_EQUAL, REST, 0));
+        conditions.extend(answer(true));
+        let length = conditions.len();
+        for (at, instruction) in conditions.iter_mut().enumerate() {
+            if instruction.operation == JUMP_UNLESS_EQUAL {
+                // To the next rule.
+                instruction.offset = (length - at - 1) as i16;
+            }
+        }
+        code.extend(conditions);
+    }
+    code.extend(answer(false));
+    code
+}
+
+/// What a list of the runtime specification allows, as the lists are here: everything, or what is
+/// named. `None` is everything; pure.
+fn allowed(list: &[LinuxDeviceCgroup]) -> Option<Vec<Rule>> {
+    let mut rules = Vec::new();
+    for entry in list.iter().filter(|entry| entry.allow()) {
+        let kind = match entry.typ() {
+            Some(LinuxDeviceType::B) => Kind::Block,
+            Some(LinuxDeviceType::C | LinuxDeviceType::U) => Kind::Character,
+            Some(LinuxDeviceType::P) => continue,
+            Some(LinuxDeviceType::A) | None => return None,
+        };
+        let number = |n: Option<i64>| n.and_then(|n| i32::try_from(n).ok()).filter(|n| *n >= 0);
+        let access = entry.access().as_deref().unwrap_or_default();
+        let bits = [('m', MAKE_NODE), ('r', READ), ('w', WRITE)];
+        let named = bits.iter().filter(|(letter, _)| access.contains(*letter));
+        rules.push(Rule {
+            kind,
+            major: number(entry.major()),
+            minor: number(entry.minor()),
+            access: named.fold(0, |set, (_, bit)| set | bit),
+        });
+    }
+    Some(rules)
+}
+
+/// Keeps the processes of the group at `dir`, now and later, from all devices but those that the
+/// list allows.
+pub(crate) fn guard(dir: &Path, list: &[LinuxDeviceCgroup]) -> io::Result<()> {
+    let Some(rules) = allowed(list) else {
+        return Ok(());
+    };
+    let group = File::open(dir)?;
+    // Older kernels count programs as locked memory. This process starts nothing more.
+    let unlimited = libc::rlimit {
+        rlim_cur: libc::RLIM_INFINITY,
+        rlim_max: libc::RLIM_INFINITY,
+    };
+    // SAFETY: the limit lives through the call. Failing is fine: most kernels do not ask.
+    unsafe { libc::setrlimit(libc::RLIMIT_MEMLOCK, &raw const unlimited) };
+    load_program(&program(&rules))
+        .and_then(|program| attach(&program, &group))
+        .map_err(|error| {
+            let needs = "which needs a kernel with CONFIG_CGROUP_BPF and the right to use it";
+            io::Error::new(
+                error.kind(),
+                format!("guard devices by a program, {needs}: {error}"),
+            )
+        })
+}
+
+// Of the kernel's `bpf.h`.
+const BPF_PROG_LOAD: libc::c_int = 5;
+const BPF_PROG_ATTACH: libc::c_int = 8;
+const BPF_PROG_TYPE_CGROUP_DEVICE: u32 = 15;
+const BPF_CGROUP_DEVICE: u32 = 6;
+/// Those of the groups above count as well.
+const BPF_F_ALLOW_MULTI: u32 = 2;
+
+/// The kernel takes no program without a license. Ours calls nothing of the kernel's.
+const LICENSE: &CStr = c"Apache-2.0";
+
+/// The beginning of `union bpf_attr` for `BPF_PROG_LOAD`; what is missing is zero.
+#[repr(C)]
+struct Load {
+    kind: u32,
+    count: u32,
+    instructions: u64,
+    license: u64,
+}
+
+/// That for `BPF_PROG_ATTACH`.
+#[repr(C)]
+struct Attach {
+    target: u32,
+    program: u32,
+    kind: u32,
+    flags: u32,
+}
+
+fn load_program(code: &[Instruction]) -> io::Result<OwnedFd> {
+    let attributes = Load {
+        kind: BPF_PROG_TYPE_CGROUP_DEVICE,
+        count: code.len() as u32,
+        instructions: code.as_ptr() as u64,
+        license: LICENSE.as_ptr() as u64,
+    };
+    // SAFETY: the attributes are of the form that the command wants, and what they point to lives
+    // through the call.
+    let fd = unsafe { bpf(BPF_PROG_LOAD, &attributes)? };
+    // SAFETY: the kernel has just made this descriptor, which closes with `execve`.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+fn attach(program: &OwnedFd, group: &File) -> io::Result<()> {
+    let attributes = Attach {
+        target: group.as_raw_fd() as u32,
+        program: program.as_raw_fd() as u32,
+        kind: BPF_CGROUP_DEVICE,
+        flags: BPF_F_ALLOW_MULTI,
+    };
+    // SAFETY: the attributes are of the form that the command wants, and name open descriptors.
+    unsafe { bpf(BPF_PROG_ATTACH, &attributes) }.map(drop)
+}
+
+/// # Safety
+/// `attributes` must be the beginning of what `command` takes, and its pointers valid.
+unsafe fn bpf<T>(command: libc::c_int, attributes: &T) -> io::Result<libc::c_int> {
+    // SAFETY: as the caller promises; the size is that of the attributes.
+    let result = unsafe {
+        libc::syscall(
+            libc::SYS_bpf,
+            command,
+            std::ptr::from_ref(attributes),
+            size_of::<T>(),
+        )
+    };
+    match libc::c_int::try_from(result) {
+        Ok(result) if result >= 0 => Ok(result),
+        _ => Err(io::Error::last_os_error()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use oci_spec::runtime::LinuxDeviceCgroupBuilder;
+
+    use super::*;
+
+    /// Runs a program as the kernel would.
+    fn passes(code: &[Instruction], kind: Kind, numbers: (i32, i32), access: u32) -> bool {
+        let question = [
+            access << 16 | kind as u32,
+            numbers.0 as u32,
+            numbers.1 as u32,
+        ];
+        let mut registers = [0u32; 8];
+        let mut at = 0;
+        loop {
+            let Instruction {
+                operation,
+                registers: names,
+                offset,
+                value,
+            } = code[at];
+            let (to, from) = (usize::from(names & 15), usize::from(names >> 4));
+            at += 1;
+            match operation {
+                LOAD => registers[to] = question[offset as usize / 4],
+                AND => registers[to] &= value as u32,
+                SHIFT_RIGHT => registers[to] >>= value,
+                COPY => registers[to] = registers[from],
+                SET => registers[to] = value as u32,
+                JUMP_UNLESS_EQUAL if registers[to] != value as u32 => at += offset as usize,
+                JUMP_UNLESS_EQUAL => {}
+                EXIT => return registers[0] == 1,
+                other => panic!("no operation: {other:#x}"),
+            }
+        }
+    }
+
+    fn entry(allow: bool, kind: Option<LinuxDeviceType>, access: &str) -> LinuxDeviceCgroup {
+        let builder = LinuxDeviceCgroupBuilder::default()
+            .allow(allow)
+            .access(access);
+        match kind {
+            Some(kind) => builder.typ(kind).major(7).minor(3).build().unwrap(),
+            None => builder.build().unwrap(),
+        }
+    }
+
+    #[test]
+    fn nothing_passes_but_the_usual_and_what_is_given() {
+        // statefulset.md 12.16
+        let list = [
+            entry(false, None, "rwm"),
+            entry(true, Some(LinuxDeviceType::B), "r"),
+        ];
+        let code = program(&allowed(&list).unwrap());
+        let block = |numbers, access| passes(&code, Kind::Block, numbers, access);
+        let character = |numbers, access| passes(&code, Kind::Character, numbers, access);
+        assert!(block((7, 3), READ));
+        assert!(!block((7, 3), WRITE));
+        assert!(!block((7, 3), READ | WRITE));
+        assert!(!block((7, 4), READ) && !block((8, 3), READ));
+        assert!(!character((7, 3), READ));
+        // Nodes may be made, but not used.
+        assert!(block((254, 0), MAKE_NODE) && character((1, 1), MAKE_NODE));
+        assert!(!character((1, 1), READ));
+        assert!(character((1, 3), READ | WRITE));
+        assert!(character((136, 77), READ | WRITE));
+    }
+
+    #[test]
+    fn who_may_use_all_devices_is_asked_nothing() {
+        let all = [entry(true, None, "rwm")];
+        assert_eq!(allowed(&all), None);
+        assert_eq!(allowed(&[entry(false, None, "rwm")]), Some(Vec::new()));
+    }
+}
