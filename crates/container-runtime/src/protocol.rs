@@ -24,9 +24,9 @@ pub const SOCKET: &str = "shim.sock";
 /// Bytes of kind and length before each frame.
 pub const HEADER_BYTES: usize = 5;
 
-/// Longest frame; a larger one ends the connection. Room for a specification with a large
-/// environment (the kernel itself takes 2 MiB of it at most).
-pub const FRAME_BYTES_MAX: usize = 4 << 20;
+/// Longest frame; a larger one ends the connection. Room for a specification with all the environment
+/// that the kernel takes, 6 MiB (execve(2)), and what JSON adds to it.
+pub const FRAME_BYTES_MAX: usize = 16 << 20;
 
 /// Most bytes of one stream frame, so that both sides work with small buffers.
 pub const STREAM_BYTES_MAX: usize = 16 << 10;

@@ -417,6 +417,10 @@ pub struct Exit {
     pub start_error: Option<StartError>,
 }
 
+/// What helps where a process has too large an environment: nearly always it is that.
+pub(crate) const FEWER_VARIABLES: &str =
+    "in a namespace with many Services, enableServiceLinks: false leaves their variables out";
+
 /// Why a process could not be started.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
 #[error("{message}")]

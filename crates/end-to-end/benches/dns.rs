@@ -87,6 +87,8 @@ fn pod(name: &str) -> Value {
     json!({"apiVersion": "v1", "kind": "Pod",
         "metadata": {"name": name, "labels": {"app": "peer", "name": name}},
         "spec": {"hostname": name, "subdomain": "peers", "terminationGracePeriodSeconds": 0,
+            // The variables of 10,000 Services are more than the kernel takes.
+            "enableServiceLinks": false,
             "containers": [{"name": "c", "image": "busybox:1", "imagePullPolicy": "IfNotPresent",
                 "command": ["sleep", "100000"]}]}})
 }

@@ -1,6 +1,6 @@
 //! From a pod's container to what the runtime is asked for. Pure.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::path::{Path, PathBuf};
 
 use container_runtime::spec::{
@@ -173,27 +173,30 @@ pub fn container_spec(of: &Ingredients<'_>) -> Result<ContainerSpec, String> {
 
 /// The image's variables, the host name, the pod's variables; the last of a name wins.
 fn environment(of: &Ingredients<'_>) -> Vec<EnvVar> {
-    let mut found: Vec<(String, String)> = Vec::new();
-    let mut set = |name: &str, value: &str| {
-        found.retain(|(known, _)| known != name);
-        found.push((name.to_owned(), value.to_owned()));
-    };
-    set("PATH", ROOT_PATH);
-    set("HOSTNAME", &of.names.kernel);
-    for line in &of.image.env {
-        let (name, value) = line.split_once('=').unwrap_or((line, ""));
-        set(name, value);
-    }
-    for (name, value) in of.env {
-        set(name, value);
-    }
-    if of.container.tty == Some(true) && !found.iter().any(|(name, _)| name == "TERM") {
-        found.push(("TERM".to_owned(), "xterm".to_owned()));
+    let mut all = vec![("PATH", ROOT_PATH), ("HOSTNAME", &of.names.kernel)];
+    let of_image = of.image.env.iter();
+    all.extend(of_image.map(|line| line.split_once('=').unwrap_or((line, ""))));
+    let of_pod = of.env.iter();
+    all.extend(of_pod.map(|(name, value)| (name.as_str(), value.as_str())));
+    let mut known = HashSet::with_capacity(all.len());
+    let mut found: Vec<EnvVar> = all
+        .into_iter()
+        .rev()
+        .filter(|(name, _)| known.insert(*name))
+        .map(variable)
+        .collect();
+    found.reverse();
+    if of.container.tty == Some(true) && !known.contains("TERM") {
+        found.push(variable(("TERM", "xterm")));
     }
     found
-        .into_iter()
-        .map(|(name, value)| EnvVar { name, value })
-        .collect()
+}
+
+fn variable((name, value): (&str, &str)) -> EnvVar {
+    EnvVar {
+        name: name.to_owned(),
+        value: value.to_owned(),
+    }
 }
 
 /// As kubelet: guaranteed pods are killed last, best-effort pods first, others by how much of the

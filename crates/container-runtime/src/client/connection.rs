@@ -12,9 +12,10 @@ use tokio::net::UnixStream;
 
 use crate::error::{Result, RuntimeError};
 use crate::protocol::{
-    Call, Failure, FrameKind, HEADER_BYTES, Reply, Request, SOCKET, VERSION, header, json_frame,
-    parse_header,
+    Call, FRAME_BYTES_MAX, Failure, FrameKind, HEADER_BYTES, Reply, Request, SOCKET, VERSION,
+    header, json_frame, parse_header,
 };
+use crate::spec::FEWER_VARIABLES;
 
 /// Longest wait for an answer that needs no work of the shim's. A stopped or wedged shim
 /// must not stop the agent.
@@ -54,8 +55,21 @@ impl Peer<'_> {
             version: VERSION,
             call,
         };
+        let frame = json_frame(FrameKind::Message, &request)
+            .map_err(|error| self.odd(error.to_string()))?;
+        // The shim would take it for garbage, and hang up.
+        if frame.len() - HEADER_BYTES > FRAME_BYTES_MAX {
+            return Err(RuntimeError::Invalid {
+                what: container_of(&request.call).to_owned(),
+                reason: format!(
+                    "what is to run has {} bytes, at most {FRAME_BYTES_MAX} are taken \
+                     ({FEWER_VARIABLES})",
+                    frame.len()
+                ),
+            });
+        }
         let exchange = async {
-            write_json(&mut stream, FrameKind::Message, &request).await?;
+            stream.write_all(&frame).await?;
             read_json::<Reply>(&mut stream).await
         };
         let answer = tokio::time::timeout(ANSWER_MAX, exchange).await;

@@ -20,7 +20,9 @@ use nix::sys::socket::{ControlMessage, MsgFlags, sendmsg};
 
 use super::capabilities::{self, Capabilities};
 use super::seccomp;
-use crate::spec::{Propagation, ResolvedUser, StartError, StartErrorKind, TerminalSize};
+use crate::spec::{
+    FEWER_VARIABLES, Propagation, ResolvedUser, StartError, StartErrorKind, TerminalSize,
+};
 
 /// `PATH` where the environment has none.
 pub(crate) const DEFAULT_PATH: &str =
@@ -202,7 +204,18 @@ impl Launch {
             }
             _ => StartErrorKind::Other,
         };
-        let reason = errno.desc().to_ascii_lowercase();
+        let mut reason = errno.desc().to_ascii_lowercase();
+        if errno == nix::Error::E2BIG {
+            let bytes: usize = args
+                .iter()
+                .chain(&env)
+                .map(|text| text.count_bytes() + 1)
+                .sum();
+            let (args, env) = (args.len(), env.len());
+            reason = format!(
+                "{reason}: {args} arguments and {env} variables of {bytes} bytes ({FEWER_VARIABLES})"
+            );
+        }
         StartError {
             kind,
             message: format!("exec {}: {reason}", path.to_string_lossy()),

@@ -2,7 +2,7 @@
 
 use crate::world::{World, exit_of, logged, run, start};
 use container_runtime::RuntimeError;
-use container_runtime::spec::{ContainerStatus, SandboxEvent, StartErrorKind};
+use container_runtime::spec::{ContainerStatus, EnvVar, SandboxEvent, StartErrorKind};
 
 #[tokio::test]
 async fn a_container_runs_logs_and_ends() {
@@ -106,6 +106,49 @@ async fn a_command_that_cannot_run_is_a_start_error() {
         let exit = exit_of(&sandbox, id).await;
         assert_eq!((exit.code, exit.start_error), (128, Some(error)));
     }
+    world.end().await;
+}
+
+/// As thousands of Services in a namespace make it: the kernel takes 6 MiB at most (execve(2)), and
+/// what is much larger does not even reach it.
+#[tokio::test]
+async fn an_environment_that_is_too_large_is_told_as_such() {
+    let world = World::new("large");
+    let sandbox = world.sandbox("p1").await;
+    let variables = |count: usize| {
+        let variable = |number| EnvVar {
+            name: format!("SERVICE_{number}_PORT_80_TCP"),
+            value: "x".repeat(60),
+        };
+        (0..count).map(variable).collect::<Vec<_>>()
+    };
+    let mut spec = world.container("fits", &["true"]);
+    spec.env = variables(10_000);
+    assert_eq!(run(&sandbox, &spec).await.code, 0);
+    let mut spec = world.container("refused", &["true"]);
+    spec.env = variables(100_000);
+    sandbox.create_container(spec).await.unwrap();
+    let error = sandbox.start("refused").await.unwrap_err().to_string();
+    assert!(
+        error.contains("argument list too long: 1 arguments and 1000"),
+        "{error}"
+    );
+    assert!(error.contains("enableServiceLinks: false"), "{error}");
+    let mut spec = world.container("larger", &["true"]);
+    spec.env = variables(300_000);
+    let error = sandbox.create_container(spec).await.unwrap_err();
+    assert!(matches!(error, RuntimeError::Invalid { .. }), "{error:?}");
+    assert!(
+        error.to_string().contains("enableServiceLinks: false"),
+        "{error}"
+    );
+    // The sandbox takes it calmly.
+    assert_eq!(
+        run(&sandbox, &world.container("next", &["true"]))
+            .await
+            .code,
+        0
+    );
     world.end().await;
 }
 

@@ -4,20 +4,67 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use futures::FutureExt;
-use k8s_openapi::api::core::v1::{LoadBalancerStatus, Service};
+use k8s_openapi::api::core::v1::{LoadBalancerStatus, Node, Service};
+use k8s_openapi::api::discovery::v1::EndpointSlice;
 use kube::ResourceExt;
 use kube::api::{Api, Patch, PatchParams};
-use planners::load_balancer::{Notice, Observed, plan};
+use planners::load_balancer::{API_SERVER, Notice, Observed, concerned, plan};
 use reconcile::execute::unless_outrun;
-use reconcile::{Key, Recorder};
+use reconcile::{Cache, Index, Key, Recorder};
+use resource_kinds::labels;
 use serde_json::json;
 
 use crate::Context;
+use crate::context::Caches;
 
 /// Several changes in one go are looked at once.
 const DEBOUNCE: Duration = Duration::from_millis(20);
 /// After a write that failed.
 const RETRY_DELAY: Duration = Duration::from_secs(5);
+/// The term under which the Services that are concerned are found.
+const CONCERNED: &str = "concerned";
+
+/// Finds what the planner reads, few objects among many.
+struct Observer {
+    services: Index<Service>,
+    slices: Index<EndpointSlice>,
+    nodes: Cache<Node>,
+}
+
+impl Observer {
+    fn new(caches: &Caches) -> Self {
+        let term = |service: &Service| concerned(service).then(|| CONCERNED.to_owned());
+        Self {
+            services: caches
+                .services
+                .index(move |service| term(service).into_iter().collect()),
+            slices: caches
+                .slices
+                .index(|slice| service_of(slice).into_iter().collect()),
+            nodes: caches.nodes.clone(),
+        }
+    }
+
+    fn observe(&self) -> Observed {
+        let services = self.services.get(CONCERNED);
+        let keys = services.iter().map(|service| Key::of(service.as_ref()));
+        let keys = keys.chain([Key::new(API_SERVER.0, API_SERVER.1)]);
+        Observed {
+            slices: keys
+                .flat_map(|key| self.slices.get(&format!("{}/{}", key.namespace, key.name)))
+                .collect(),
+            services,
+            nodes: self.nodes.list(),
+        }
+    }
+}
+
+/// Namespace and name of the Service that a slice belongs to.
+fn service_of(slice: &EndpointSlice) -> Option<String> {
+    let namespace = slice.metadata.namespace.as_deref().unwrap_or_default();
+    let name = slice.metadata.labels.as_ref()?.get(labels::SERVICE_NAME)?;
+    Some(format!("{namespace}/{name}"))
+}
 
 pub(crate) async fn run(context: Context) {
     let caches = &context.caches;
@@ -27,6 +74,7 @@ pub(crate) async fn run(context: Context) {
     if !synced {
         return;
     }
+    let observer = Observer::new(caches);
     let recorder = context.recorder("service-controller");
     let mut services = caches.services.subscribe();
     let mut slices = caches.slices.subscribe();
@@ -34,14 +82,9 @@ pub(crate) async fn run(context: Context) {
     // What was told of a Service last is not told again.
     let mut told: BTreeMap<Key, Notice> = BTreeMap::new();
     loop {
-        let observed = Observed {
-            services: caches.services.list(),
-            slices: caches.slices.list(),
-            nodes: caches.nodes.list(),
-        };
         let mut failed = false;
         let mut telling = BTreeMap::new();
-        for decision in plan(&observed) {
+        for decision in plan(&observer.observe()) {
             let service = decision.service.as_ref();
             let key = Key::of(service);
             if let Some(status) = &decision.status

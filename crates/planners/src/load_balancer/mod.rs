@@ -21,9 +21,9 @@ pub const CLASS: &str = "mainstay.dev/node";
 /// What is known.
 #[derive(Clone, Debug, Default)]
 pub struct Observed {
-    /// All Services.
+    /// The Services that are [`concerned`]; others change nothing.
     pub services: Vec<Arc<Service>>,
-    /// All EndpointSlices.
+    /// The EndpointSlices of those Services, and of the API server's; others change nothing.
     pub slices: Vec<Arc<EndpointSlice>>,
     /// All nodes.
     pub nodes: Vec<Arc<Node>>,
@@ -51,15 +51,19 @@ pub struct Notice {
     pub warning: bool,
 }
 
+/// The Service of the API server: namespace and name.
+pub const API_SERVER: (&str, &str) = ("default", "kubernetes");
+
 /// A port of an address.
 type Place = (IpAddr, String, i32);
 
 /// Decides for all Services of the type, and for those that no longer are, what their status says.
 pub fn plan(observed: &Observed) -> Vec<Decision> {
-    let concerned = |service: &&Arc<Service>| {
-        matches!(kind(service), Kind::Balanced) || !addresses(service).is_empty()
-    };
-    let mut services: Vec<&Arc<Service>> = observed.services.iter().filter(concerned).collect();
+    let mut services: Vec<&Arc<Service>> = observed
+        .services
+        .iter()
+        .filter(|service| concerned(service))
+        .collect();
     if services.is_empty() {
         return Vec::new();
     }
@@ -79,6 +83,11 @@ pub fn plan(observed: &Observed) -> Vec<Decision> {
         .into_iter()
         .filter_map(|service| decide(service, observed, &mut taken))
         .collect()
+}
+
+/// Whether something may have to be done about the Service, or its ports are nobody else's.
+pub fn concerned(service: &Service) -> bool {
+    matches!(kind(service), Kind::Balanced) || !addresses(service).is_empty()
 }
 
 fn decide(
@@ -273,8 +282,8 @@ fn reserved(slices: &[Arc<EndpointSlice>]) -> BTreeMap<Place, String> {
             .labels
             .as_ref()
             .and_then(|l| l.get(labels::SERVICE_NAME));
-        let of_api = slice.metadata.namespace.as_deref() == Some("default")
-            && name.is_some_and(|name| name == "kubernetes");
+        let of_api = slice.metadata.namespace.as_deref() == Some(API_SERVER.0)
+            && name.is_some_and(|name| name == API_SERVER.1);
         let endpoints = slice.endpoints.iter().flatten().filter(|_| of_api);
         for address in endpoints.flat_map(|endpoint| &endpoint.addresses) {
             for port in slice.ports.iter().flatten() {
