@@ -8,6 +8,8 @@ use std::path::{Path, PathBuf};
 /// One line of `mountinfo`, as far as it matters here.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct MountPoint {
+    /// What of the file system is there.
+    pub root: PathBuf,
     pub path: PathBuf,
     pub file_system: String,
     pub super_options: String,
@@ -23,12 +25,14 @@ pub(crate) fn parse(table: &[u8]) -> Vec<MountPoint> {
 
 fn parse_line(line: &[u8]) -> Option<MountPoint> {
     let mut fields = line.split(|byte| *byte == b' ');
-    let path = fields.nth(4)?;
+    let root = fields.nth(3)?;
+    let path = fields.next()?;
     // Optional fields end with a lone dash.
     let mut rest = fields.skip_while(|field| *field != b"-").skip(1);
     let file_system = String::from_utf8_lossy(rest.next()?).into_owned();
     let super_options = String::from_utf8_lossy(rest.nth(1)?).into_owned();
     Some(MountPoint {
+        root: unescape(root),
         path: unescape(path),
         file_system,
         super_options,
@@ -85,6 +89,7 @@ mod tests {
     fn mountinfo_line_with_optional_fields_and_escapes_is_understood() {
         let table = b"36 35 98:0 / /a\\040b\\134 rw shared:1 - cgroup cgroup rw,cpu\nodd\n";
         let expected = MountPoint {
+            root: "/".into(),
             path: PathBuf::from("/a b\\"),
             file_system: "cgroup".into(),
             super_options: "rw,cpu".into(),

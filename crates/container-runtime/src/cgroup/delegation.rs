@@ -5,12 +5,13 @@ use std::io;
 use std::path::Path;
 
 use super::{join, write};
+use crate::mounts::{self, MountPoint};
 
 /// Controllers that pods cannot do without.
 const NEEDED: [&str; 3] = ["cpu", "memory", "pids"];
 
 /// Controllers that are passed on where there are any.
-const WANTED: [&str; 6] = ["cpu", "memory", "pids", "cpuset", "io", "hugetlb"];
+const OTHERS: [&str; 3] = ["cpuset", "io", "hugetlb"];
 
 /// The group of those who were in the root of a container's own groups.
 const FORMER: &str = "init";
@@ -26,6 +27,14 @@ const MOVES_MAX: usize = 100;
 /// # Errors
 /// Groups cannot be made, or would be without a controller that pods need; says what is missing.
 pub(crate) fn prepare(root: &Path) -> io::Result<()> {
+    if is_foreign(&mounts::all()?, root) {
+        let text = format!(
+            "{} shows groups outside of this control group namespace, into which no process may \
+             be moved: mount cgroup2 there in the namespace, or use the node's namespace",
+            root.display()
+        );
+        return Err(io::Error::new(io::ErrorKind::Unsupported, text));
+    }
     let controllers = fs::read_to_string(root.join("cgroup.controllers"))?;
     let lacking: Vec<_> = NEEDED
         .into_iter()
@@ -54,8 +63,25 @@ pub(crate) fn prepare(root: &Path) -> io::Result<()> {
             other => return other,
         }
     }
-    let text = format!("processes do not stop to come into {}", root.display());
+    let text = format!(
+        "not all processes can be moved out of {}, for groups to be made below it",
+        root.display()
+    );
     Err(io::Error::new(io::ErrorKind::ResourceBusy, text))
+}
+
+/// Whether the root is not of this control group namespace, where that makes a difference.
+fn is_foreign(mounts: &[MountPoint], root: &Path) -> bool {
+    let mut mounts = mounts.iter().rev();
+    mounts
+        .find(|mount| mount.path == root)
+        .is_some_and(|mount| {
+            let guarded = mount
+                .super_options
+                .split(',')
+                .any(|option| option == "nsdelegate");
+            guarded && mount.root.starts_with("/..")
+        })
 }
 
 /// Moves the processes of the root into a group below it.
@@ -66,7 +92,8 @@ fn make_way(root: &Path) -> io::Result<()> {
         _ => {}
     }
     let processes = fs::read_to_string(root.join("cgroup.procs"))?;
-    for pid in processes.lines() {
+    // Those of foreign process namespaces are all 0, which would mean this one.
+    for pid in processes.lines().filter(|pid| *pid != "0") {
         match write(&dir.join("cgroup.procs"), pid) {
             // It has ended.
             Err(error) if error.raw_os_error() == Some(libc::ESRCH) => {}
@@ -98,16 +125,34 @@ pub(crate) fn make_parent(root: &Path, group: &str) -> io::Result<()> {
 
 /// Passes the controllers of a group on to its children.
 fn pass_on(dir: &Path) -> io::Result<()> {
+    let file = dir.join("cgroup.subtree_control");
+    // All at once: some alone would be passed on by a group with processes, too, which then takes
+    // no others any more.
+    write(&file, &NEEDED.map(|name| format!("+{name}")).join(" "))?;
     let controllers = fs::read_to_string(dir.join("cgroup.controllers"))?;
     let names = controllers.split_whitespace();
-    for name in names.filter(|name| WANTED.contains(name)) {
-        // One that cannot be passed on is only missing later, when a limit needs it; the others
-        // must not suffer.
-        if let Err(error) = write(&dir.join("cgroup.subtree_control"), &format!("+{name}"))
-            && NEEDED.contains(&name)
-        {
-            return Err(error);
+    for name in names.filter(|name| OTHERS.contains(name)) {
+        // One that cannot be passed on is only missing later, when a limit needs it.
+        if let Err(error) = write(&file, &format!("+{name}")) {
+            tracing::debug!(%error, "a controller is not passed on");
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn groups_outside_of_the_namespace_are_told_apart() {
+        let seen = |root: &str, options: &str| {
+            let line = format!("41 31 0:38 {root} /c rw shared:1 - cgroup2 cgroup2 {options}\n");
+            is_foreign(&mounts::parse(line.as_bytes()), Path::new("/c"))
+        };
+        assert!(seen("/../..", "rw,nsdelegate,memory_recursiveprot"));
+        assert!(!seen("/../..", "rw"));
+        assert!(!seen("/", "rw,nsdelegate"));
+        assert!(!seen("/system.slice", "rw,nsdelegate"));
+    }
 }
