@@ -124,3 +124,9 @@ pub(crate) const NODE_SUMMARIES_AT_ONCE: usize = 16;
 
 /// Largest answer of a node that is read into an error message.
 pub(crate) const NODE_ERROR_BYTES_MAX: usize = 64 * 1024;
+
+/// A pod waits so long for the account that its new namespace is about to get.
+pub(crate) const ACCOUNT_WAIT_MAX: Duration = Duration::from_secs(1);
+
+/// And looks so often.
+pub(crate) const ACCOUNT_LOOK_INTERVAL: Duration = Duration::from_millis(20);

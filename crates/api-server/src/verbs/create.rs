@@ -16,6 +16,7 @@ use crate::reply::Reply;
 use crate::server::ApiServer;
 use crate::storage::{self, SyncReads, encode};
 use crate::usage::{self, Change};
+use crate::verbs::default_account;
 use crate::verbs::exclusive::take;
 use crate::verbs::update::{MODIFIED, Part};
 use crate::writes::{Attempt, WriteOptions, Written, accept};
@@ -47,6 +48,7 @@ pub(crate) async fn create(
     mut object: Value,
 ) -> Result<Written, Status> {
     let resource = attempt.resource;
+    default_account::await_it(server, attempt, &object).await;
     resource.kind.default(&mut object);
     // The user's is what is there now; what the server adds from here on is nobody's.
     field_managers::track(server, attempt, Part::Whole, &mut object, None);

@@ -3,6 +3,7 @@
 pub(crate) mod apply;
 mod collection;
 pub(crate) mod create;
+mod default_account;
 pub(crate) mod delete;
 mod exclusive;
 pub(crate) mod list;

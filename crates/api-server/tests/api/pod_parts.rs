@@ -1,5 +1,7 @@
 //! eviction, ephemeralcontainers, resize.
 
+use std::time::Duration;
+
 use serde_json::{Value, json};
 
 use crate::harness::{Api, PODS, pod};
@@ -176,5 +178,40 @@ async fn resources_change_by_resize_only() {
             .as_str()
             .unwrap()
             .contains("QOS Class may not change")
+    );
+}
+
+#[tokio::test]
+async fn a_pod_that_comes_before_its_namespaces_account_waits_for_it() {
+    // statefulset.md 12.15
+    let api = Api::new().await;
+    let account = async {
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        api.with_account().await;
+    };
+    tokio::join!(api.create(PODS, pod("early")), account);
+    let (_, early) = api.get(&format!("{PODS}/early")).await;
+    assert_eq!(early["spec"]["serviceAccountName"], "default");
+    // An account of its own is there or is not.
+    let mut other = pod("other");
+    other["spec"]["serviceAccountName"] = "robot".into();
+    let (code, status) = api.send("POST", PODS, other).await;
+    let text = status["message"].as_str().unwrap();
+    assert_eq!(code, 403, "{text}");
+    assert!(
+        text.ends_with("serviceaccount \"robot\" not found"),
+        "{text}"
+    );
+}
+
+#[tokio::test]
+async fn a_pod_whose_account_does_not_come_is_refused() {
+    let api = Api::new().await;
+    let (code, status) = api.send("POST", PODS, pod("p")).await;
+    let text = status["message"].as_str().unwrap();
+    assert_eq!(code, 403, "{text}");
+    assert!(
+        text.ends_with("serviceaccount \"default\" not found"),
+        "{text}"
     );
 }

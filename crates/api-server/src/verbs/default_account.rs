@@ -1,0 +1,37 @@
+//! The ServiceAccount that a namespace's pods have, awaited while it is being made.
+
+use resource_kinds::Lookup;
+use serde_json::Value;
+use tokio::time::{Instant, sleep};
+
+use crate::limits::{ACCOUNT_LOOK_INTERVAL, ACCOUNT_WAIT_MAX};
+use crate::server::ApiServer;
+use crate::storage::SyncReads;
+use crate::writes::Attempt;
+
+const NAME: &str = "default";
+
+/// A namespace that is new gets its account from a controller, moments later. A pod that comes in
+/// between waits for it, as in Kubernetes (the admission plugin ServiceAccount), and is refused by
+/// admission when it does not come; one with an account of its own is refused at once.
+pub(super) async fn await_it(server: &ApiServer, attempt: &Attempt<'_>, object: &Value) {
+    let info = attempt.resource.info();
+    let wanted = object["spec"]["serviceAccountName"].as_str();
+    if (info.group, info.plural) != ("", "pods") || !matches!(wanted, None | Some("" | NAME)) {
+        return;
+    }
+    let lookup = SyncReads(server);
+    let is_there = || {
+        let account = lookup.get("", "serviceaccounts", attempt.namespace, NAME);
+        account.is_some()
+    };
+    let started = Instant::now();
+    while !is_there()
+        && started.elapsed() < ACCOUNT_WAIT_MAX
+        && lookup
+            .get("", "namespaces", "", attempt.namespace)
+            .is_some()
+    {
+        sleep(ACCOUNT_LOOK_INTERVAL).await;
+    }
+}
