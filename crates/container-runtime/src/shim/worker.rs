@@ -5,6 +5,7 @@
 //! which ends with one line of JSON about how it went. What it leaves running becomes the
 //! shim's child, because the shim is the sub-reaper.
 
+use std::collections::HashMap;
 use std::fs::{self, File};
 use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, AsRawFd, FromRawFd, IntoRawFd, OwnedFd};
@@ -391,11 +392,15 @@ fn propagation(mounts: &[Mount]) -> Vec<(PathBuf, Propagation)> {
 
 /// Keeps the last of each name, at the place of the first.
 fn dedupe_env(env: &mut Vec<(String, String)>) {
+    let mut places: HashMap<String, usize> = HashMap::with_capacity(env.len());
     let mut kept: Vec<(String, String)> = Vec::with_capacity(env.len());
     for (name, value) in env.drain(..) {
-        match kept.iter_mut().find(|(known, _)| *known == name) {
-            Some(entry) => entry.1 = value,
-            None => kept.push((name, value)),
+        match places.get(&name) {
+            Some(place) => kept[*place].1 = value,
+            None => {
+                places.insert(name.clone(), kept.len());
+                kept.push((name, value));
+            }
         }
     }
     *env = kept;
