@@ -28,6 +28,9 @@ pub(crate) struct Claims<'v> {
     /// They get their volumes where the pod goes; the smallest first, so that small claims do
     /// not take large volumes from others.
     waiting: Vec<&'v PersistentVolumeClaim>,
+    /// Whether the status of a bound claim has yet to say so. A node goes by it, and would warn of
+    /// a claim that is not bound.
+    settling: bool,
     /// They may be used by one pod at a time.
     exclusive: Vec<&'v str>,
 }
@@ -60,6 +63,7 @@ impl<'v> Claims<'v> {
             usable(claim, name)?;
             if is_bound(claim) {
                 claims.bound.push(claim);
+                claims.settling |= phase(claim) != Some("Bound");
             } else if waits_for_consumer(claim, view) && !names_volume(claim) {
                 claims.waiting.push(claim);
             } else {
@@ -81,7 +85,7 @@ impl<'v> Claims<'v> {
 
     /// Whether no claim has to be bound before the pod.
     pub fn are_bound(&self) -> bool {
-        self.waiting.is_empty()
+        self.waiting.is_empty() && !self.settling
     }
 
     /// Why the pod's claims cannot be had on the node; `None` if they can.
@@ -161,12 +165,12 @@ fn is_of_pod(claim: &PersistentVolumeClaim, pod: &PodView) -> bool {
     owners.any(|owner| owner.controller == Some(true) && *owner.uid == *pod.uid)
 }
 
+fn phase(claim: &PersistentVolumeClaim) -> Option<&str> {
+    claim.status.as_ref()?.phase.as_deref()
+}
+
 fn usable(claim: &PersistentVolumeClaim, name: &str) -> Result<(), String> {
-    let phase = claim
-        .status
-        .as_ref()
-        .and_then(|status| status.phase.as_deref());
-    if phase == Some("Lost") {
+    if phase(claim) == Some("Lost") {
         let volume = claim
             .spec
             .as_ref()

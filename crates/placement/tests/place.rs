@@ -331,6 +331,7 @@ fn bound(volume: &str) -> Value {
     let mut claim = unbound("local", "1Gi");
     claim["spec"]["volumeName"] = volume.into();
     claim["metadata"]["annotations"] = json!({"pv.kubernetes.io/bind-completed": "yes"});
+    claim["status"]["phase"] = "Bound".into();
     claim
 }
 
@@ -461,6 +462,19 @@ fn waiting_claims_take_volumes_of_the_node_or_have_them_made() {
     let text = "0/2 nodes are available: 2 node(s) didn't find available persistent volumes to \
         bind.";
     check(objects(manual, json!({})), claiming("x"), text);
+}
+
+/// The node goes by the claim's status.
+#[test]
+fn a_claim_is_waited_for_until_its_status_says_that_it_is_bound() {
+    let objects = |phase: &str| {
+        let mut claim = bound("v");
+        claim["status"]["phase"] = phase.into();
+        json!({"nodes": {"a": {}}, "classes": classes(), "claims": {"x": claim},
+            "volumes": {"v": volume("1Gi", "a")}})
+    };
+    check(objects("Pending"), claiming("x"), "prepare a");
+    check(objects("Bound"), claiming("x"), "bind a");
 }
 
 #[test]

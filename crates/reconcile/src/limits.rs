@@ -19,10 +19,10 @@ pub const LIST_PAGE_OBJECTS: u32 = 500;
 pub const EVENTS_QUEUED_MAX: usize = 1000;
 /// Distinct events remembered for aggregation; the least recently seen is forgotten.
 pub const EVENTS_REMEMBERED_MAX: usize = 4096;
-/// Events of one object that may be written in a burst.
-pub const EVENT_BURST_PER_OBJECT: u32 = 25;
-/// Time after which an object may have one more event written.
-pub const EVENT_REFILL_PER_OBJECT: Duration = Duration::from_secs(300);
+/// Events of one reason and object that may be written in a burst; client-go's number, for all reasons.
+pub const EVENT_BURST: u32 = 25;
+/// Time after which one more may be written.
+pub const EVENT_REFILL: Duration = Duration::from_secs(300);
 /// Distinct messages of one reason and object, after which they are written as one combined event.
 pub const EVENT_SIMILAR_MAX: usize = 10;
 /// Time within which messages count as similar.

@@ -2,7 +2,7 @@
 //!
 //! Three rules, in this order: more than a few different messages under one reason within some
 //! minutes become one combined event; the same event again raises a count; an object that still
-//! has too many is silenced for a while. Pure: time is an argument.
+//! has too many of one reason has no more of it for a while. Pure: time is an argument.
 
 use std::collections::{BTreeMap, HashMap};
 use std::hash::Hash;
@@ -32,7 +32,7 @@ pub(crate) enum Verdict {
         count: i32,
         message: String,
     },
-    /// Nothing: the object has had too many.
+    /// Nothing: the object has had too many of this reason.
     Silence,
 }
 
@@ -40,7 +40,9 @@ pub(crate) enum Verdict {
 pub(crate) struct Memory {
     written: Recent<(Topic, String), Written>,
     topics: Recent<Topic, Messages>,
-    budgets: Recent<String, Budget>,
+    /// client-go has one budget for all reasons. Here more is told about an object, and what a set
+    /// waits for must not silence what is done about it.
+    budgets: Recent<Topic, Budget>,
 }
 
 #[derive(Clone, Debug)]
@@ -81,7 +83,7 @@ impl Memory {
             }
             None => Verdict::Create { message: text },
         };
-        if self.spend(&topic.object, now) {
+        if self.spend(topic, now) {
             verdict
         } else {
             Verdict::Silence
@@ -125,22 +127,21 @@ impl Memory {
         false
     }
 
-    fn spend(&mut self, object: &String, now: Timestamp) -> bool {
-        let full = f64::from(limits::EVENT_BURST_PER_OBJECT);
-        if self.budgets.get_mut(object).is_none() {
+    fn spend(&mut self, topic: &Topic, now: Timestamp) -> bool {
+        let full = f64::from(limits::EVENT_BURST);
+        if self.budgets.get_mut(topic).is_none() {
             self.budgets.insert(
-                object.clone(),
+                topic.clone(),
                 Budget {
                     tokens: full,
                     at: now,
                 },
             );
         }
-        let Some(budget) = self.budgets.get_mut(object) else {
+        let Some(budget) = self.budgets.get_mut(topic) else {
             return true;
         };
-        let refill =
-            elapsed(budget.at, now).as_secs_f64() / limits::EVENT_REFILL_PER_OBJECT.as_secs_f64();
+        let refill = elapsed(budget.at, now).as_secs_f64() / limits::EVENT_REFILL.as_secs_f64();
         budget.tokens = (budget.tokens + refill).min(full);
         budget.at = now;
         if budget.tokens < 1.0 {
@@ -277,13 +278,16 @@ mod tests {
     }
 
     #[test]
-    fn an_object_with_too_many_events_is_silenced_for_a_while() {
+    fn an_object_with_too_many_events_of_a_reason_has_no_more_of_it_for_a_while() {
         let mut memory = Memory::default();
         let verdicts: Vec<Verdict> = (0..26)
             .map(|_| memory.judge(&topic(), "m", at(1)))
             .collect();
         assert_ne!(verdicts[24], Verdict::Silence);
         assert_eq!(verdicts[25], Verdict::Silence);
+        let mut other = topic();
+        other.reason = "Killing".to_owned();
+        assert_ne!(memory.judge(&other, "m", at(1)), Verdict::Silence);
         assert_ne!(memory.judge(&topic(), "m", at(302)), Verdict::Silence);
     }
 
