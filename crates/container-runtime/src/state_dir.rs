@@ -116,3 +116,51 @@ pub(crate) fn write_json<T: Serialize>(
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use super::*;
+    use crate::protocol::Reply;
+    use crate::spec::{ContainerSpec, ContainerStatus};
+
+    /// The files and the answer are version 0.1.0's, of a pod that ran: the shims of that version
+    /// outlive it, and whoever follows has to understand them.
+    #[test]
+    fn what_an_earlier_version_wrote_is_understood() {
+        let sandbox = include_str!("../tests/formats/sandbox.json");
+        let sandbox: SandboxFile = serde_json::from_str(sandbox).unwrap();
+        assert!(sandbox.version <= VERSION);
+        assert_eq!(
+            sandbox.cgroup,
+            "/mainstay-9b1851/pod0834df1c-abcc-4cb7-bd0b-5552de6412f1"
+        );
+        assert!(sandbox.spec.share_process_namespace);
+        assert_eq!(sandbox.spec.hostname, "rich");
+
+        let spec = include_str!("../tests/formats/spec.json");
+        let spec: ContainerSpec = serde_json::from_str(spec).unwrap();
+        assert_eq!((spec.id.as_str(), spec.user.uid), ("main-2", Some(1000)));
+        assert_eq!(spec.resources.memory_bytes, Some(128 << 20));
+        assert!(spec.tty && spec.security.no_new_privileges && spec.rootfs.read_only);
+
+        let reply: Reply =
+            serde_json::from_str(include_str!("../tests/formats/reply.json")).unwrap();
+        let Reply::State(state) = reply else {
+            panic!("{reply:?}")
+        };
+        let codes: BTreeMap<_, _> = state
+            .containers
+            .iter()
+            .map(|(id, container)| match &container.status {
+                ContainerStatus::Exited(exit) => (id.as_str(), Some(exit.code)),
+                _ => (id.as_str(), None),
+            })
+            .collect();
+        assert_eq!(
+            codes,
+            BTreeMap::from([("first-0", Some(0)), ("main-2", Some(1)), ("side-0", None)])
+        );
+    }
+}

@@ -16,6 +16,7 @@ use crate::{Kubectl, Registry, wait_for};
 /// A running (or stopped, or killed) server with its data directory.
 pub struct Instance {
     directory: tempfile::TempDir,
+    program: PathBuf,
     arguments: Vec<String>,
     child: Option<Child>,
     starts: u32,
@@ -31,12 +32,31 @@ impl Instance {
         Self::start_prepared(arguments, |_| {})
     }
 
+    /// As [`start`](Self::start), with a copy of the program that can be [exchanged](Self::exchange).
+    ///
+    /// # Panics
+    /// When it does not become ready.
+    #[track_caller]
+    pub fn start_copy(arguments: &[&str]) -> Self {
+        let mut instance = Self::prepared(arguments, |_| {});
+        instance.program = instance.directory.path().join("mainstay");
+        fs::copy(crate::binary(), &instance.program).expect("copy the program");
+        instance.start_again();
+        instance
+    }
+
     /// As [`start`](Self::start), after `prepare` has been at the data directory.
     ///
     /// # Panics
     /// When it does not become ready.
     #[track_caller]
     pub fn start_prepared(arguments: &[&str], prepare: impl FnOnce(&Path)) -> Self {
+        let mut instance = Self::prepared(arguments, prepare);
+        instance.start_again();
+        instance
+    }
+
+    fn prepared(arguments: &[&str], prepare: impl FnOnce(&Path)) -> Self {
         let directory = tempfile::Builder::new()
             .prefix("mainstay-test-")
             .tempdir()
@@ -48,14 +68,23 @@ impl Instance {
             .iter()
             .map(|argument| (*argument).to_owned())
             .collect();
-        let mut instance = Self {
+        Self {
             directory,
+            program: crate::binary(),
             arguments,
             child: None,
             starts: 0,
-        };
-        instance.start_again();
-        instance
+        }
+    }
+
+    /// Puts another copy in the place of the program, as a package manager does.
+    ///
+    /// # Panics
+    /// When that is not possible.
+    pub fn exchange(&self) {
+        let new = self.program.with_extension("new");
+        fs::copy(crate::binary(), &new).expect("copy the program");
+        fs::rename(&new, &self.program).expect("exchange the program");
     }
 
     /// The data directory.
@@ -130,7 +159,7 @@ impl Instance {
         self.starts += 1;
         let log = File::create(self.log()).expect("make a log file");
         let errors = log.try_clone().expect("share the log file");
-        let child = Command::new(crate::binary())
+        let child = Command::new(&self.program)
             .arg("up")
             .arg("--data-dir")
             .arg(self.data())

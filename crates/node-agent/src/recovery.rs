@@ -383,4 +383,22 @@ mod tests {
         let found = found(temp.path()).unwrap();
         assert_eq!(found["u"].stored, known(2));
     }
+
+    /// The record is version 0.1.0's, of a pod that ran: the pod goes on while the agent is
+    /// exchanged, and whoever follows has to know what was done for it.
+    #[test]
+    fn what_an_earlier_version_remembered_is_understood() {
+        let record = include_str!("../tests/formats/record.json");
+        let stored: Stored = serde_json::from_str(record).unwrap();
+        let containers = &stored.record.containers;
+        assert_eq!(stored.record.sandbox, record::Sandbox::Ready);
+        assert_eq!(containers["main"].restart_count, 2);
+        assert_eq!(
+            containers["main"].last_exit.as_ref().map(|exit| exit.code),
+            Some(1)
+        );
+        assert!(matches!(containers["side"].instance, Instance::Running(_)));
+        assert!(matches!(&containers["first"].instance, Instance::Exited(exit) if exit.code == 0));
+        assert_eq!(stored.volumes.len(), 4);
+    }
 }
