@@ -72,7 +72,7 @@ pub(crate) async fn charge(
     Ok(())
 }
 
-/// Sets the status of a quota to what is used now; other objects stay as they are.
+/// Sets the status of a quota to what is used now, by itself as well; other objects stay as they are.
 pub(crate) fn count(server: &ApiServer, resource: &Resource, namespace: &str, object: &mut Value) {
     let info = resource.info();
     if (info.group, info.plural) != usage::QUOTAS {
@@ -82,7 +82,11 @@ pub(crate) fn count(server: &ApiServer, resource: &Resource, namespace: &str, ob
     let found: Vec<(String, String, Value)> = usage::kinds(object)
         .into_iter()
         .flat_map(|(group, plural)| {
-            let objects = reads.list(&group, &plural, namespace);
+            let mut objects = reads.list(&group, &plural, namespace);
+            let is_itself = |other: &Value| other["metadata"]["name"] == object["metadata"]["name"];
+            if (&*group, &*plural) == usage::QUOTAS && !objects.iter().any(is_itself) {
+                objects.push(object.clone());
+            }
             let named = move |object| (group.clone(), plural.clone(), object);
             objects.into_iter().map(named)
         })

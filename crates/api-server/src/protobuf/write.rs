@@ -258,7 +258,10 @@ mod tests {
             for (version, kind) in [
                 ("v1", "Pod"), ("v1", "Secret"), ("v1", "Service"), ("v1", "Node"), ("v1", "Event"),
                 ("v1", "Status"), ("apps/v1", "StatefulSet"), ("apps/v1", "ControllerRevision"),
-                ("policy/v1", "PodDisruptionBudget"), ("coordination.k8s.io/v1", "Lease"),
+                ("policy/v1", "PodDisruptionBudget"), ("node.k8s.io/v1", "RuntimeClass"),
+                ("admissionregistration.k8s.io/v1", "MutatingWebhookConfiguration"),
+                ("admissionregistration.k8s.io/v1", "ValidatingAdmissionPolicy"),
+                ("coordination.k8s.io/v1", "Lease"),
                 ("rbac.authorization.k8s.io/v1", "ClusterRole"),
                 ("authentication.k8s.io/v1", "TokenReview"),
                 ("metrics.k8s.io/v1beta1", "NodeMetrics"), ("metrics.k8s.io/v1beta1", "PodMetrics"),

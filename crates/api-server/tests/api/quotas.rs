@@ -81,6 +81,25 @@ async fn what_there_is_counts_and_what_is_too_much_is_refused() {
 }
 
 #[tokio::test]
+async fn a_quota_of_quotas_counts_itself() {
+    let api = Api::new().await;
+    let hard = json!({"resourcequotas": "2", "count/resourcequotas": "2"});
+    let made = api.create(QUOTAS, quota(hard.clone())).await;
+    let one = json!({"resourcequotas": "1", "count/resourcequotas": "1"});
+    assert_eq!(made["status"]["used"], one);
+    // Once more counted, still once there.
+    let label = json!({"spec": {"hard": {"resourcequotas": "3"}}});
+    api.patch(&format!("{QUOTAS}/q"), "merge", label).await;
+    assert_eq!(used(&api).await, one);
+    let other = json!({"metadata": {"name": "other"}, "spec": {"hard": hard}});
+    assert_eq!(
+        api.create(QUOTAS, other).await["status"]["used"]["resourcequotas"],
+        "2"
+    );
+    assert_eq!(used(&api).await["resourcequotas"], "2");
+}
+
+#[tokio::test]
 async fn a_quota_is_never_exceeded_however_many_ask_at_once() {
     let api = Api::new().await;
     api.create(QUOTAS, quota(json!({"configmaps": "7"}))).await;
