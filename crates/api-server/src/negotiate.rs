@@ -71,6 +71,19 @@ impl Form {
         Self::choose(headers, exists, accepted)
     }
 
+    /// Chooses likewise for what is no object of a kind that can be listed, and has no table.
+    ///
+    /// *Errors.* As of [`of`](Self::of).
+    pub(crate) fn of_outcome(headers: &HeaderMap, protobuf: bool) -> Result<Self, Status> {
+        let exists = |form: &Self| match form {
+            Self::Table(_) => false,
+            Self::Protobuf => protobuf,
+            _ => true,
+        };
+        let accepted = "application/json, application/yaml, application/vnd.kubernetes.protobuf";
+        Self::choose(headers, exists, accepted)
+    }
+
     /// Chooses likewise for the events of a watch, of which there is no form in YAML.
     ///
     /// *Errors.* As of [`of`](Self::of).

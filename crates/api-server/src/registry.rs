@@ -31,11 +31,16 @@ impl Resource {
         }
     }
 
+    /// Whether a definition made the kind.
+    pub(crate) fn is_custom(&self) -> bool {
+        self.custom.is_some()
+    }
+
     /// An object of another version of the kind as one of this.
     ///
     /// *Errors.* What of it does not fit.
     pub(crate) fn convert(&self, mut object: Value) -> Result<Value, String> {
-        if self.custom.is_none() {
+        if !self.is_custom() {
             return self.kind.decode(object);
         }
         // Nothing but the name: what one version does not know the others may.

@@ -61,7 +61,12 @@ impl Dialect {
 
     /// The definition of a custom kind: its facts stand in it already.
     pub fn custom_definition(self, source: &Value) -> Value {
+        const KINDS: &str = "x-kubernetes-group-version-kind";
         match self {
+            // Clients take properties for all that there are.
+            Self::V2 if source["x-kubernetes-preserve-unknown-fields"] == true => {
+                json!({"type": "object", KINDS: source[KINDS]})
+            }
             Self::V2 => self.schema(&for_v2(source)),
             Self::V3 => self.schema(source),
         }

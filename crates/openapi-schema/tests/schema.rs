@@ -387,6 +387,18 @@ mod custom {
     }
 
     #[test]
+    fn of_a_kind_that_leaves_all_open_the_older_document_says_that_it_is_an_object() {
+        let mut boat = boat();
+        boat.schema["x-kubernetes-preserve-unknown-fields"] = json!(true);
+        let document = Schema::published().openapi_v2_document(&[BOAT], &[boat]);
+        let document: Value = serde_json::from_slice(&document).unwrap();
+        let boat = &document["definitions"]["org.example.v1.Boat"];
+        assert_eq!(boat["type"], "object");
+        assert_eq!(boat["x-kubernetes-group-version-kind"][0]["kind"], "Boat");
+        assert_eq!(boat.as_object().unwrap().len(), 2, "{boat}");
+    }
+
+    #[test]
     fn it_is_in_the_documents() {
         let custom = [boat()];
         let published = Schema::published();

@@ -123,11 +123,24 @@ pub(crate) fn written(
     Ok(object(call, resource, &written.stored, code)?.with_warnings(&written.warnings))
 }
 
-/// Answers with an object that is not stored as such (a Scale, a review).
+/// Answers with an object that is not stored as such (a Scale).
 pub(crate) fn value(call: &Call, value: &Value, code: StatusCode) -> Result<Reply, Status> {
+    shown(Form::of(&call.parts.headers, is_known(value))?, value, code)
+}
+
+/// Answers with what came of a question or a request (a review, a token): there is no table of it.
+pub(crate) fn outcome(call: &Call, value: &Value) -> Result<Reply, Status> {
+    let form = Form::of_outcome(&call.parts.headers, is_known(value))?;
+    shown(form, value, StatusCode::CREATED)
+}
+
+fn is_known(value: &Value) -> bool {
     let text = |field: &str| value[field].as_str().unwrap_or_default();
-    let known = protobuf::is_known(text("apiVersion"), text("kind"));
-    match Form::of(&call.parts.headers, known)? {
+    protobuf::is_known(text("apiVersion"), text("kind"))
+}
+
+fn shown(form: Form, value: &Value, code: StatusCode) -> Result<Reply, Status> {
+    match form {
         Form::Protobuf => Ok(Reply::bytes(PROTOBUF, encoded(value)?).with_code(code)),
         Form::Yaml => Ok(Reply::bytes("application/yaml", yaml(value)?).with_code(code)),
         Form::Table(version) => Ok(Reply::json(&table::of_value(value, version)).with_code(code)),

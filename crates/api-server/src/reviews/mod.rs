@@ -5,7 +5,6 @@ mod identity;
 
 use std::sync::Arc;
 
-use http::StatusCode;
 use object_model::Status;
 use resource_kinds::{KindInfo, Scope, Verb};
 use serde_json::{Value, json};
@@ -126,7 +125,7 @@ pub(crate) async fn answer(
         review["metadata"] = json!({});
     }
     review["status"] = status;
-    output::value(&call, &review, StatusCode::CREATED)
+    output::outcome(&call, &review)
 }
 
 /// A list of texts, empty if it is missing.

@@ -48,28 +48,30 @@ impl ApiServer {
     }
 }
 
-/// Decodes a stored object into the form of the given resource.
+/// Decodes a stored object into the form of the given resource. One of a custom kind has the defaults
+/// that its definition has now, whatever it had when the object was written.
 pub(crate) fn decode(resource: &Resource, stored: &KeyValue) -> Result<Value, Status> {
-    let object: Value = serde_json::from_slice(&stored.value)
+    let mut object: Value = serde_json::from_slice(&stored.value)
         .map_err(|e| Status::internal(format!("decode a stored object: {e}")))?;
-    if !resource.shared {
-        return Ok(object);
-    }
     let info = resource.info();
-    let own = object["kind"] == info.kind && object["apiVersion"] == info.api_version();
-    if own {
-        return Ok(object);
+    let is_own =
+        |object: &Value| object["kind"] == info.kind && object["apiVersion"] == info.api_version();
+    if resource.shared && !is_own(&object) {
+        object = resource
+            .kind
+            .decode(object)
+            .map_err(|text| Status::internal(format!("convert a stored object: {text}")))?;
     }
-    resource
-        .kind
-        .decode(object)
-        .map_err(|text| Status::internal(format!("convert a stored object: {text}")))
+    if resource.is_custom() {
+        resource.kind.default(&mut object);
+    }
+    Ok(object)
 }
 
 /// The bytes that a client of the given resource gets: those stored, unless their form is that
-/// of another kind.
+/// of another kind, or defaults may be missing.
 pub(crate) fn bytes(resource: &Resource, stored: &KeyValue) -> Result<bytes::Bytes, Status> {
-    if !resource.shared {
+    if !resource.shared && !resource.is_custom() {
         return Ok(stored.value.clone());
     }
     let object = decode(resource, stored)?;

@@ -1,6 +1,5 @@
 //! `binding`: gives an object its node, once and for all.
 
-use http::StatusCode;
 use jiff::Timestamp;
 use object_model::{FieldError, FieldPath, Status};
 use serde_json::{Value, json};
@@ -34,7 +33,7 @@ pub(super) async fn answer(
     let status = json!({
         "kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "code": 201,
     });
-    let reply = output::value(call, &status, StatusCode::CREATED)?.with_warnings(&warnings);
+    let reply = output::outcome(call, &status)?.with_warnings(&warnings);
     Ok(reply.with_warnings(&written.warnings))
 }
 

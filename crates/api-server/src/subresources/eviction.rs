@@ -4,7 +4,6 @@
 //! disruptions that are left, in the same write in which it makes sure that there is one, so that
 //! two evictions never take the same.
 
-use http::StatusCode;
 use jiff::Timestamp;
 use object_model::{Cause, LabelSelector, Status, StatusDetails, StatusReason};
 use resource_kinds::Lookup;
@@ -50,7 +49,7 @@ pub(super) async fn answer(
     let status = json!({
         "kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "code": 201,
     });
-    Ok(output::value(call, &status, StatusCode::CREATED)?.with_warnings(&warnings))
+    Ok(output::outcome(call, &status)?.with_warnings(&warnings))
 }
 
 fn options(eviction: &Value, name: &str) -> Result<(DeleteOptions, bool), Status> {

@@ -4,7 +4,6 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use certificates::TokenSigner;
-use http::StatusCode;
 use jiff::{SignedDuration, Timestamp};
 use object_model::{FieldError, FieldPath, Status, StatusReason};
 use resource_kinds::admission::Operation;
@@ -271,7 +270,7 @@ pub(super) async fn answer(
     request["status"] = json!({
         "token": signer.sign(&claims), "expirationTimestamp": metadata::time(end),
     });
-    Ok(output::value(call, &request, StatusCode::CREATED)?.with_warnings(&warnings))
+    Ok(output::outcome(call, &request)?.with_warnings(&warnings))
 }
 
 fn check_seconds(seconds: i64, name: &str) -> Result<(), Status> {

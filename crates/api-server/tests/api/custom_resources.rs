@@ -63,6 +63,35 @@ fn boat(name: &str, spec: Value) -> Value {
 }
 
 #[tokio::test]
+async fn defaults_that_come_later_are_read_from_what_is_there() {
+    let api = with_boats().await;
+    let (code, _) = api.send("POST", BOATS, boat("a", json!({}))).await;
+    assert_eq!(code, 201);
+    let before = api.get(&format!("{BOATS}/a")).await.1;
+    let path = "/spec/versions/0/schema/openAPIV3Schema/properties/spec/properties/sails";
+    let sails = json!([{"op": "add", "path": path, "value": {"type": "integer", "default": 3}}]);
+    let of_boats = format!("{DEFINITIONS}/boats.example.org");
+    assert_eq!(api.patch(&of_boats, "json", sails).await.0, 200);
+    let read = api.get(&format!("{BOATS}/a")).await.1;
+    assert_eq!(read["spec"], json!({"crew": 2, "sails": 3}));
+    assert_eq!(read["metadata"], before["metadata"]);
+    let (_, list) = api.get(BOATS).await;
+    assert_eq!(list["items"][0]["spec"]["sails"], 3);
+    // What is written is written with them.
+    let label = json!({"metadata": {"labels": {"a": "b"}}});
+    assert_eq!(
+        api.patch(&format!("{BOATS}/a"), "merge", label).await.1["spec"]["sails"],
+        3
+    );
+    let none = json!([{"op": "remove", "path": format!("{path}/default")}]);
+    assert_eq!(api.patch(&of_boats, "json", none).await.0, 200);
+    assert_eq!(
+        api.get(&format!("{BOATS}/a")).await.1["spec"],
+        json!({"crew": 2, "sails": 3})
+    );
+}
+
+#[tokio::test]
 async fn objects_of_the_new_kind_live_like_others() {
     let api = with_boats().await;
     let (code, made) = api
