@@ -1,9 +1,9 @@
-//! `GET /containerLogs/{namespace}/{pod}/{container}` (kubectl.md 5.7).
+//! `GET /containerLogs/{namespace}/{pod}/{container}` (kubectl.md 5.7), as a body or as messages.
 
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use http::{Response, StatusCode, Uri, header};
+use http::{Request, Response, StatusCode, header};
 use http_body_util::{BodyExt, StreamBody};
 use hyper::body::Frame;
 use jiff::{SignedDuration, Timestamp};
@@ -12,8 +12,10 @@ use object_model::Status;
 use pod_lifecycle::record::Instance;
 use tokio::sync::mpsc;
 
+use super::log_messages::Protocol;
 use super::query::{first, is_set, parameters};
-use super::{BoxBody, BoxError, Target, refused};
+use super::upgrade::{Transport, accept};
+use super::{BoxBody, BoxError, Target, log_messages, refused, streams};
 use crate::logs::{self, LogQuery};
 use crate::registry::PodView;
 use crate::worker::Shared;
@@ -24,17 +26,30 @@ const CHUNKS_MAX: usize = 4;
 pub fn answer(
     shared: &Arc<Shared>,
     target: &Target<'_>,
-    uri: &Uri,
+    request: Request<BoxBody>,
 ) -> Result<Response<BoxBody>, Box<Status>> {
-    let parameters = parameters(uri.query());
+    let parameters = parameters(request.uri().query());
     let bad = |message: &str| refused(StatusCode::BAD_REQUEST, message);
     let query = query(&parameters).map_err(|message| bad(&message))?;
     let view = target.find(shared)?;
     let previous = is_set(&parameters, "previous");
     let (path, number) = log_of(&view, target, previous).map_err(|message| bad(&message))?;
+    let messages = match Transport::of(&request) {
+        Ok(Transport::WebSocket(offered)) => {
+            let protocol = Protocol::choose(&offered);
+            let none = "none of binary.k8s.io, base64.binary.k8s.io is offered";
+            Some(protocol.ok_or_else(|| bad(none))?)
+        }
+        _ => None,
+    };
     let (to, from) = mpsc::channel(CHUNKS_MAX);
     let is_over = is_over(shared.clone(), target, &view, number);
     tokio::spawn(logs::send(path, query, is_over, to));
+    if let Some(protocol) = messages {
+        return accept(request, protocol.name(), move |connection| async move {
+            log_messages::send(streams::socket(connection).await, protocol, from).await;
+        });
+    }
     let frames = futures::stream::unfold(from, |mut from| async move {
         let chunk = from.recv().await?;
         Some((chunk.map(Frame::data).map_err(BoxError::from), from))

@@ -5,6 +5,7 @@
 
 mod container_logs;
 pub mod decoders;
+mod log_messages;
 mod port_channels;
 mod port_forward;
 mod query;
@@ -51,7 +52,7 @@ async fn answer(shared: Arc<Shared>, request: Request<BoxBody>) -> Response<BoxB
         (&Method::GET, ["stats", "summary"]) => Ok(summary::summary(&shared)),
         (&Method::GET, ["metrics", "resource"]) => Ok(summary::resource_metrics(&shared)),
         (&Method::GET, ["containerLogs", ns, pod, container]) => {
-            container_logs::answer(&shared, &Target { ns, pod, container }, request.uri())
+            container_logs::answer(&shared, &Target { ns, pod, container }, request)
         }
         (&Method::GET | &Method::POST, ["exec", ns, pod, container]) => {
             terminal::exec(&shared, &Target { ns, pod, container }, request)

@@ -1,10 +1,15 @@
-//! A session's streams over a WebSocket: `v5.channel.k8s.io` and `v4.channel.k8s.io`
-//! (kubectl.md 5.2).
+//! A session's streams over a WebSocket: `v5.channel.k8s.io`, `v4.channel.k8s.io` and their
+//! forerunner `channel.k8s.io` (kubectl.md 5.2).
 //!
 //! Each binary message begins with the number of its channel: 0 input, 1 output, 2 errors, 3 the
 //! final status, 4 the terminal's size; in version 5 also 255, which closes the channel whose
-//! number follows.
+//! number follows. Before version 4 the status is the text of a failure, and nothing else.
+//!
+//! For clients that send text only (`v4.base64.channel.k8s.io`, `base64.channel.k8s.io`) the
+//! number is a digit, and what follows is in base64.
 
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use container_runtime::spec::TerminalSize;
 use container_runtime::{Session, SessionControl, SessionInput, SessionOutput};
@@ -35,30 +40,88 @@ pub(super) const OUTGOING_MAX: usize = 8;
 /// The connection.
 pub type Socket = WebSocketStream<TokioIo<Upgraded>>;
 
-/// The two subprotocols.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// The subprotocols, the best last.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Protocol {
-    /// Channels can be closed one by one.
-    V5,
-    /// They cannot.
+    /// That of a client that names none: as [`V1`](Self::V1).
+    Unnamed,
+    /// As [`V1`](Self::V1), in text.
+    V1Text,
+    /// The status has no form.
+    V1,
+    /// As [`V4`](Self::V4), in text.
+    V4Text,
+    /// Channels cannot be closed one by one.
     V4,
+    /// They can.
+    V5,
 }
 
 impl Protocol {
-    /// The best of those that the client offers.
-    pub fn choose<'a>(offered: impl Iterator<Item = &'a str>) -> Option<Self> {
-        offered.fold(None, |best, name| match (best, name) {
-            (_, "v5.channel.k8s.io") => Some(Self::V5),
-            (None, "v4.channel.k8s.io") => Some(Self::V4),
-            (best, _) => best,
-        })
+    /// All of them, but for the one without a name.
+    pub const NAMED: [Self; 5] = [Self::V1Text, Self::V1, Self::V4Text, Self::V4, Self::V5];
+
+    /// The best of those that the client offers; nothing if it offers others only.
+    pub fn choose<'a>(mut offered: impl Iterator<Item = &'a str>) -> Option<Self> {
+        let known = |name: &str| Self::NAMED.into_iter().find(|known| known.name() == name);
+        let Some(first) = offered.next() else {
+            return Some(Self::Unnamed);
+        };
+        std::iter::once(first)
+            .chain(offered)
+            .filter_map(known)
+            .max()
     }
 
-    /// Its name.
+    /// Its name; empty for the one without.
     pub fn name(self) -> &'static str {
         match self {
             Self::V5 => "v5.channel.k8s.io",
             Self::V4 => "v4.channel.k8s.io",
+            Self::V4Text => "v4.base64.channel.k8s.io",
+            Self::V1 => "channel.k8s.io",
+            Self::V1Text => "base64.channel.k8s.io",
+            Self::Unnamed => "",
+        }
+    }
+
+    fn is_text(self) -> bool {
+        matches!(self, Self::V4Text | Self::V1Text)
+    }
+
+    /// What a channel carries, as a message.
+    fn message(self, channel: u8, content: &[u8]) -> Message {
+        if self.is_text() {
+            let digit = char::from(b'0' + channel);
+            return Message::text(format!("{digit}{}", STANDARD.encode(content)));
+        }
+        let mut bytes = Vec::with_capacity(1 + content.len());
+        bytes.push(channel);
+        bytes.extend_from_slice(content);
+        Message::binary(bytes)
+    }
+
+    /// The channel of a message, and what it carries; nothing if it cannot be read.
+    fn content(self, mut message: Bytes) -> Option<(u8, Bytes)> {
+        let channel = *message.first()?;
+        let rest = message.split_off(1);
+        if !self.is_text() {
+            return Some((channel, rest));
+        }
+        let channel = channel.checked_sub(b'0')?;
+        Some((channel, STANDARD.decode(rest).ok()?.into()))
+    }
+
+    /// What is said at the end; before version 4 nothing of a success.
+    fn last_words(self, status: &Value) -> Option<Message> {
+        match self {
+            Self::V5 | Self::V4 | Self::V4Text => {
+                Some(self.message(ERROR, status.to_string().as_bytes()))
+            }
+            Self::V1 | Self::V1Text | Self::Unnamed => {
+                let failure = status["message"].as_str()?;
+                Some(self.message(ERROR, failure.as_bytes()))
+            }
         }
     }
 }
@@ -93,7 +156,7 @@ pub async fn carry(
     let (sink, stream) = socket.split();
     let session = match session {
         Ok(session) => session,
-        Err(message) => return finish(sink, failure(&message)).await,
+        Err(message) => return finish(sink, protocol, failure(&message)).await,
     };
     let Session {
         stdin,
@@ -108,8 +171,8 @@ pub async fn carry(
         let stderr_wanted = wanted.stderr && !wanted.tty;
         let (out, err) = (sender.clone(), sender);
         tokio::join!(
-            send_output(stdout, STDOUT, wanted.stdout, out),
-            send_output(stderr, STDERR, stderr_wanted, err),
+            send_output(stdout, (protocol, STDOUT), wanted.stdout, out),
+            send_output(stderr, (protocol, STDERR), stderr_wanted, err),
         );
     };
     let all = async {
@@ -118,7 +181,7 @@ pub async fn carry(
             output,
             end(control, resize_queue)
         );
-        finish(sink, verdict(code, exit_code)).await;
+        finish(sink, protocol, verdict(code, exit_code)).await;
     };
     // When the client goes away, the session is dropped; when it ends, so is the input.
     tokio::select! {
@@ -164,13 +227,12 @@ pub(super) enum Said {
 
 /// Reads a message; nothing if it says nothing that means anything here.
 pub(super) fn said(message: Message, protocol: Protocol) -> Option<Said> {
-    let mut bytes: Bytes = match message {
+    let bytes: Bytes = match message {
         Message::Binary(bytes) => bytes,
         Message::Text(text) => text.into(),
         _ => return None,
     };
-    let channel = *bytes.first()?;
-    let rest = bytes.split_off(1);
+    let (channel, rest) = protocol.content(bytes)?;
     match (channel, protocol) {
         (STDIN, _) => Some(Said::Input(rest)),
         (RESIZE, _) => terminal_size(&rest).map(Said::Size),
@@ -211,16 +273,15 @@ pub(super) fn terminal_size(json: &[u8]) -> Option<TerminalSize> {
 
 async fn send_output(
     mut from: SessionOutput,
-    channel: u8,
+    (protocol, channel): (Protocol, u8),
     wanted: bool,
     to: mpsc::Sender<Message>,
 ) {
-    let mut buffer = vec![0; CHUNK_BYTES + 1];
-    buffer[0] = channel;
-    while let Ok(count) = from.read(&mut buffer[1..]).await
+    let mut buffer = vec![0; CHUNK_BYTES];
+    while let Ok(count) = from.read(&mut buffer).await
         && count > 0
     {
-        let message = Message::binary(buffer[..=count].to_vec());
+        let message = protocol.message(channel, &buffer[..count]);
         if wanted && to.send(message).await.is_err() {
             return;
         }
@@ -256,15 +317,14 @@ pub(super) async fn end(
     }
 }
 
-async fn finish(mut sink: Sink, status: Value) {
-    let mut bytes = vec![ERROR];
-    bytes.extend_from_slice(status.to_string().as_bytes());
+async fn finish(mut sink: Sink, protocol: Protocol, status: Value) {
     // Only a normal end lets the client keep what it has read (RFC 6455 §7.4.1).
     let end = CloseFrame {
         code: CloseCode::Normal,
         reason: Utf8Bytes::default(),
     };
-    for message in [Message::binary(bytes), Message::Close(Some(end))] {
+    let words = protocol.last_words(&status);
+    for message in words.into_iter().chain([Message::Close(Some(end))]) {
         if let Err(error) = sink.send(message).await {
             tracing::debug!(%error, "client of a session is gone");
             return;
@@ -324,6 +384,36 @@ mod tests {
             Some(Protocol::V4)
         );
         assert_eq!(of(&["SPDY/3.1"]), None);
+        let text = ["base64.channel.k8s.io", "v4.base64.channel.k8s.io"];
+        assert_eq!(of(&text), Some(Protocol::V4Text));
+        assert_eq!(of(&["channel.k8s.io"]), Some(Protocol::V1));
+        assert_eq!(of(&[]), Some(Protocol::Unnamed));
+    }
+
+    #[test]
+    fn text_has_digits_and_base64() {
+        for protocol in Protocol::NAMED {
+            let message = protocol.message(RESIZE, br#"{"Width":80,"Height":24}"#);
+            let size = TerminalSize {
+                width: 80,
+                height: 24,
+            };
+            assert_eq!(said(message, protocol), Some(Said::Size(size)));
+        }
+        assert_eq!(
+            Protocol::V1Text.message(STDOUT, b"hi\n"),
+            Message::text("1aGkK")
+        );
+        assert_eq!(said(Message::text("0a"), Protocol::V4Text), None);
+        assert_eq!(said(Message::text("!aGkK"), Protocol::V4Text), None);
+    }
+
+    #[test]
+    fn the_first_version_tells_of_failures_only() {
+        let of = |status: &Value| Protocol::V1.last_words(status);
+        assert_eq!(of(&success()), None);
+        let text = b"\x03command terminated with non-zero exit code: exit status 3";
+        assert_eq!(of(&exited(3)), Some(Message::binary(text.to_vec())));
     }
 
     #[test]

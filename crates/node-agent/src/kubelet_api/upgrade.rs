@@ -52,7 +52,7 @@ fn offered(request: &Request<BoxBody>, name: &HeaderName) -> Vec<String> {
         .collect()
 }
 
-/// Answers the upgrade, naming the protocol that was chosen, and runs `serve` with the connection
+/// Answers the upgrade, naming the protocol that was chosen if it has a name, and runs `serve` with the connection
 /// that comes of it.
 ///
 /// *Errors.* 400 for a WebSocket without a key.
@@ -77,7 +77,9 @@ where
         let missing = || refused(StatusCode::BAD_REQUEST, "Sec-WebSocket-Key is missing");
         headers.insert(header::SEC_WEBSOCKET_ACCEPT, key.ok_or_else(missing)?);
         headers.insert(header::UPGRADE, HeaderValue::from_static("websocket"));
-        headers.insert(header::SEC_WEBSOCKET_PROTOCOL, name);
+        if !protocol.is_empty() {
+            headers.insert(header::SEC_WEBSOCKET_PROTOCOL, name);
+        }
     } else {
         headers.insert(header::UPGRADE, HeaderValue::from_static(SPDY));
         headers.insert(STREAM_PROTOCOL, name);

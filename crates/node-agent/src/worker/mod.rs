@@ -262,10 +262,13 @@ impl Worker {
 
     /// Waits for something to happen; `false` when the agent leaves the pod.
     async fn wait(&mut self, next_at: Option<Timestamp>) -> bool {
-        let due = [next_at, self.status_due, self.refresh_due, self.storage_due]
-            .into_iter()
-            .flatten()
-            .min();
+        let due = [
+            next_at,
+            self.status_due,
+            self.refresh_due.filter(|_| !self.refreshing),
+            self.storage_due,
+        ];
+        let due = due.into_iter().flatten().min();
         let abandon = self.shared.abandon.clone();
         tokio::select! {
             biased;
@@ -289,7 +292,8 @@ impl Worker {
         if self.status_due.is_some_and(|due| due <= now) {
             self.status_due = None;
         }
-        if self.refresh_due.is_some_and(|due| due <= now) {
+        // What changes while files are made may have been read before: they are made once more.
+        if !self.refreshing && self.refresh_due.is_some_and(|due| due <= now) {
             self.refresh_due = None;
             self.refresh_volumes();
         }

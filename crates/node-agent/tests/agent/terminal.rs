@@ -130,6 +130,25 @@ pub async fn commands_run_with_input_output_and_exit_code() {
         ("hello\n", &json!("Success"))
     );
 
+    let older = dial(world.node(), &command, "channel.k8s.io").await;
+    let messages: Vec<_> = older.filter_map(async |m| m.ok()).collect().await;
+    let texts: Vec<_> = messages.into_iter().map(Message::into_data).collect();
+    assert!(texts.contains(&b"\x01out\n"[..].into()), "{texts:?}");
+    let failure = b"\x03command terminated with non-zero exit code: exit status 3";
+    assert!(texts.contains(&failure[..].into()), "{texts:?}");
+    let mut text = dial(world.node(), &command, "base64.channel.k8s.io").await;
+    let first = text.next().await.unwrap().unwrap();
+    assert!(first.is_text(), "{first:?}");
+    for (protocol, said) in [
+        ("binary.k8s.io", "begin\n"),
+        ("base64.binary.k8s.io", "YmVnaW4K"),
+    ] {
+        let log = "/containerLogs/default/p/c?follow=true";
+        let mut log = dial(world.node(), log, protocol).await;
+        let chunk = log.next().await.unwrap().unwrap();
+        assert_eq!(chunk.into_data(), said);
+    }
+
     let tty = exec(&["sh"], "stdin=true&stdout=true&tty=true");
     let mut shell = connect(world.node(), &tty).await;
     shell

@@ -20,7 +20,8 @@ pub async fn files_environment_and_tokens_are_there_and_follow_their_objects() {
     let script = format!(
         "cat /m/a /s/p /d/labels /sub/one; echo; head -c 3 /t/token; echo; \
          echo $A $P $N $K; touch /mem/x; echo kept > /host/file; ls -lL /s/p; \
-         while [ $(cat /m/a) = 1 ]; do sleep 0.1; done; echo now $(cat /m/a); {SLEEP}"
+         while [ $(cat /m/a) = 1 ]; do sleep 0.1; done; echo now $(cat /m/a); \
+         while [ $(cat /m/a) != 40 ]; do sleep 0.1; done; echo last; {SLEEP}"
     );
     let spec = json!({
         "securityContext": {"fsGroup": 2000},
@@ -64,6 +65,14 @@ pub async fn files_environment_and_tokens_are_there_and_follow_their_objects() {
         .await
         .unwrap();
     world.logged("v", "c", "now 7").await;
+    // One change after the other, some while the files are being made.
+    for value in 8..=40 {
+        let patch = Patch::Merge(json!({"data": {"a": value.to_string()}}));
+        let maps = world.api::<ConfigMap>();
+        let patched = maps.patch("m", &PatchParams::default(), &patch).await;
+        patched.unwrap();
+    }
+    world.logged("v", "c", "last").await;
     world.delete("v").await;
     world.gone("v").await;
     assert!(file.exists(), "hostPath data is nobody's to delete");

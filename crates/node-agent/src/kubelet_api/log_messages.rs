@@ -1,0 +1,98 @@
+//! A log over a WebSocket, for clients that have no other way to follow one, browsers above all:
+//! `binary.k8s.io`, or in base64 `base64.binary.k8s.io`. What the client says means nothing; when
+//! it goes, the log ends.
+
+use std::io;
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use bytes::Bytes;
+use futures::{SinkExt, StreamExt};
+use tokio::sync::mpsc;
+use tokio_tungstenite::tungstenite::Message;
+
+use super::streams::Socket;
+
+/// The subprotocols.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Protocol {
+    /// That of a client that names none: bytes as they are.
+    Unnamed,
+    /// Bytes as they are.
+    Binary,
+    /// Bytes in base64, as text.
+    Text,
+}
+
+impl Protocol {
+    /// The first of those offered that is known; nothing if others only are offered.
+    pub fn choose(offered: &[String]) -> Option<Self> {
+        if offered.is_empty() {
+            return Some(Self::Unnamed);
+        }
+        let known = |name: &String| {
+            let mut named = [Self::Binary, Self::Text].into_iter();
+            named.find(|known| known.name() == name)
+        };
+        offered.iter().find_map(known)
+    }
+
+    /// Its name; empty for the one without.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Unnamed => "",
+            Self::Binary => "binary.k8s.io",
+            Self::Text => "base64.binary.k8s.io",
+        }
+    }
+
+    fn message(self, chunk: Bytes) -> Message {
+        match self {
+            Self::Unnamed | Self::Binary => Message::Binary(chunk),
+            Self::Text => Message::text(STANDARD.encode(chunk)),
+        }
+    }
+}
+
+/// Sends the log until it ends or the client goes away.
+pub async fn send(socket: Socket, protocol: Protocol, mut log: mpsc::Receiver<io::Result<Bytes>>) {
+    let (mut sink, mut heard) = socket.split();
+    let gone = async { while let Some(Ok(_)) = heard.next().await {} };
+    let all = async {
+        while let Some(Ok(chunk)) = log.recv().await {
+            if sink.send(protocol.message(chunk)).await.is_err() {
+                return;
+            }
+        }
+        if let Err(error) = sink.close().await {
+            tracing::debug!(%error, "reader of a log is gone");
+        }
+    };
+    tokio::select! {
+        () = all => {}
+        () = gone => {}
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bytes_are_bytes_or_text() {
+        let of = |offered: &[&str]| {
+            let offered: Vec<String> = offered.iter().map(ToString::to_string).collect();
+            Protocol::choose(&offered)
+        };
+        assert_eq!(of(&[]), Some(Protocol::Unnamed));
+        assert_eq!(of(&["x", "base64.binary.k8s.io"]), Some(Protocol::Text));
+        assert_eq!(of(&["binary.k8s.io"]), Some(Protocol::Binary));
+        assert_eq!(of(&["v4.channel.k8s.io"]), None);
+        let chunk = || Bytes::from_static(b"hi\n");
+        assert_eq!(Protocol::Text.message(chunk()), Message::text("aGkK"));
+        assert_eq!(
+            Protocol::Binary.message(chunk()),
+            Message::binary(b"hi\n".to_vec())
+        );
+    }
+}
