@@ -1,7 +1,8 @@
 //! The project's chores: `cargo xtask test` runs everything that must hold, `cargo xtask tidy`
 //! the architecture checks alone, `cargo xtask setup` installs what the end-to-end tests need,
 //! `cargo xtask simulate` runs simulated worlds, `cargo xtask model-check` explores small ones,
-//! `cargo xtask fuzz` feeds decoders with nonsense, `cargo xtask bench` measures.
+//! `cargo xtask fuzz` feeds decoders with nonsense, `cargo xtask virtual-machine-test` runs the tests
+//! of containers on another kernel, `cargo xtask bench` measures.
 
 mod bench;
 mod fuzz;
@@ -10,6 +11,7 @@ mod setup;
 mod simulate;
 mod steps;
 mod tidy;
+mod virtual_machine;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -42,6 +44,8 @@ enum Chore {
     ModelCheck(model_check::ModelCheck),
     /// Feeds decoders with inputs that were made from good ones; each finding repeats exactly
     Fuzz(fuzz::Fuzz),
+    /// Runs the tests of containers in a virtual machine that has control groups of version 2 alone
+    VirtualMachineTest(virtual_machine::VirtualMachine),
     /// Measures speed and size; prints medians and ratios
     Bench {
         /// Only the benchmarks whose name contains this
@@ -68,6 +72,7 @@ fn run(arguments: Arguments) -> Result<()> {
         Chore::Simulate(wanted) => simulate::run(&root, &wanted),
         Chore::ModelCheck(wanted) => model_check::run(&root, &wanted),
         Chore::Fuzz(wanted) => fuzz::run(&root, &wanted),
+        Chore::VirtualMachineTest(wanted) => virtual_machine::run(&root, &wanted),
         Chore::Bench { filter } => bench::run(&root, filter.as_deref()),
     }
 }

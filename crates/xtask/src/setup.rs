@@ -83,11 +83,14 @@ const IMAGES: &[(&str, &[&str])] = &[
     ),
 ];
 
+/// Where builds go.
+pub fn target(root: &Path) -> PathBuf {
+    std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root.join("target"), PathBuf::from)
+}
+
 /// Where the tools are kept.
 pub fn tools(root: &Path) -> PathBuf {
-    std::env::var_os("CARGO_TARGET_DIR")
-        .map_or_else(|| root.join("target"), PathBuf::from)
-        .join("end-to-end-tools")
+    target(root).join("end-to-end-tools")
 }
 
 /// Installs what is missing; the error names everything that could not be had.
@@ -101,7 +104,7 @@ pub fn run(root: &Path) -> Result<()> {
     let tools = tools(root);
     fs::create_dir_all(&tools).with_context(|| format!("make {}", tools.display()))?;
     let mut missing = Vec::new();
-    install_programs(&mut missing);
+    install_programs(PROGRAMS, &mut missing);
     if let Err(error) = install_kubectl(&tools) {
         missing.push(format!("kubectl 1.36 ({error:#})"));
     }
@@ -132,7 +135,8 @@ pub fn run(root: &Path) -> Result<()> {
     )
 }
 
-fn is_root() -> bool {
+/// Whether this process is root's.
+pub fn is_root() -> bool {
     let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
     status
         .lines()
@@ -141,8 +145,9 @@ fn is_root() -> bool {
         == Some("0")
 }
 
-fn install_programs(missing: &mut Vec<String>) {
-    let absent: Vec<_> = PROGRAMS
+/// Installs the Debian packages of programs that are absent; tells which cannot be had.
+pub fn install_programs(programs: &[(&str, &str)], missing: &mut Vec<String>) {
+    let absent: Vec<_> = programs
         .iter()
         .filter(|(program, _)| !on_path(program))
         .collect();
@@ -313,7 +318,8 @@ fn download_closure(tools: &Path, image: &str, packages: &[&str]) -> Result<()> 
     fs::write(&stamp, "").context("note the complete download")
 }
 
-fn quiet(command: &mut Command) -> Result<()> {
+/// Runs a command whose output is only of interest when it fails.
+pub fn quiet(command: &mut Command) -> Result<()> {
     let name = command.get_program().to_string_lossy().into_owned();
     let output = command
         .stdin(Stdio::null())

@@ -1,0 +1,172 @@
+//! Runs the virtual machine, and listens to what it says.
+
+use std::collections::BTreeMap;
+use std::fs::OpenOptions;
+use std::io::{BufRead, BufReader};
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+
+use super::image::Image;
+
+/// What the machine's own lines begin with; see `run.sh`.
+const SAYS: &str = "virtual machine: ";
+
+/// Until the machine says its first line. With this machine's processor it takes two seconds, or it
+/// never does: some that are virtual themselves only seem to have one to lend.
+const NATIVE_START_MAX: Duration = Duration::from_secs(20);
+const EMULATED_START_MAX: Duration = Duration::from_secs(300);
+
+/// Until it has ended.
+const RUN_MAX: Duration = Duration::from_secs(3600);
+
+/// What runs the machine's instructions.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Processor {
+    /// This machine's (KVM).
+    Native,
+    /// A program.
+    Emulated,
+}
+
+impl Processor {
+    /// This machine's, where it can be had.
+    pub fn choose(emulate: bool) -> Processor {
+        let mut options = OpenOptions::new();
+        match !emulate && options.read(true).write(true).open("/dev/kvm").is_ok() {
+            true => Processor::Native,
+            false => Processor::Emulated,
+        }
+    }
+}
+
+/// Starts the machine and returns the exit codes of its programs once it has ended.
+pub fn run(image: &Image, processor: Processor) -> Result<BTreeMap<String, i32>> {
+    let begun = Instant::now();
+    println!("xtask: starting the virtual machine ({processor:?} processor) …");
+    let mut machine = Machine::start(image, processor)?;
+    let start_max = match processor {
+        Processor::Native => NATIVE_START_MAX,
+        Processor::Emulated => EMULATED_START_MAX,
+    };
+    match machine.wait_for_start(start_max) {
+        Ok(()) => {}
+        Err(error) if processor == Processor::Native => {
+            println!("xtask: it does not start ({error:#}); emulating a processor instead");
+            drop(machine);
+            return run(image, Processor::Emulated);
+        }
+        Err(error) => return Err(error),
+    }
+    let mut ends = BTreeMap::new();
+    while let Some(line) = machine.line(RUN_MAX.saturating_sub(begun.elapsed()))? {
+        println!("{line}");
+        ends.extend(end(&line));
+    }
+    println!("xtask: the virtual machine took {:.0?}", begun.elapsed());
+    Ok(ends)
+}
+
+/// Name and exit code of a program, where a line tells of its end.
+fn end(line: &str) -> Option<(String, i32)> {
+    let (name, code) = line.strip_prefix(SAYS)?.split_once(" ended with ")?;
+    Some((name.to_owned(), code.parse().ok()?))
+}
+
+/// A running machine; it ends with its value.
+struct Machine {
+    program: Child,
+    lines: Receiver<String>,
+}
+
+impl Drop for Machine {
+    fn drop(&mut self) {
+        // It may have ended by itself.
+        self.program.kill().ok();
+        self.program.wait().ok();
+    }
+}
+
+impl Machine {
+    fn start(image: &Image, processor: Processor) -> Result<Machine> {
+        let mut command = Command::new("qemu-system-x86_64");
+        match processor {
+            Processor::Native => command.args(["-accel", "kvm", "-cpu", "host"]),
+            Processor::Emulated => command.args(["-accel", "tcg,thread=multi", "-cpu", "max"]),
+        };
+        let share = |path: &Path| path.display().to_string().replace(',', ",,");
+        let disk = format!(
+            "file={},format=raw,if=virtio,cache=unsafe",
+            share(&image.disk)
+        );
+        command
+            .args(["-smp", "2", "-m", "4G", "-nodefaults", "-no-reboot"])
+            .args(["-display", "none", "-serial", "stdio"])
+            .arg("-kernel")
+            .arg(&image.program)
+            .arg("-initrd")
+            .arg(&image.start)
+            .args(["-append", "console=ttyS0 quiet panic=-1"])
+            .arg("-fsdev")
+            .arg("local,id=machine,path=/,security_model=none,readonly=on,multidevs=remap")
+            .args(["-device", "virtio-9p-pci,fsdev=machine,mount_tag=machine"])
+            .args(["-drive", &disk])
+            .args(["-nic", "user,model=virtio-net-pci,restrict=on"])
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped());
+        let mut program = command.spawn().context("start qemu-system-x86_64")?;
+        let output = program
+            .stdout
+            .take()
+            .context("read what the machine says")?;
+        let (sender, lines) = channel();
+        std::thread::spawn(move || {
+            for line in BufReader::new(output).split(b'\n').map_while(Result::ok) {
+                let line = String::from_utf8_lossy(&line);
+                if sender.send(line.trim_end_matches('\r').to_owned()).is_err() {
+                    return;
+                }
+            }
+        });
+        Ok(Machine { program, lines })
+    }
+
+    /// The next line; none when the machine has ended.
+    fn line(&self, patience: Duration) -> Result<Option<String>> {
+        match self.lines.recv_timeout(patience) {
+            Ok(line) => Ok(Some(line)),
+            Err(RecvTimeoutError::Disconnected) => Ok(None),
+            Err(RecvTimeoutError::Timeout) => bail!("the virtual machine takes too long"),
+        }
+    }
+
+    fn wait_for_start(&mut self, patience: Duration) -> Result<()> {
+        let until = Instant::now() + patience;
+        while let Some(line) = self.line(until.saturating_duration_since(Instant::now()))? {
+            println!("{line}");
+            if line.starts_with(SAYS) {
+                return Ok(());
+            }
+        }
+        bail!("the virtual machine ended without a word")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_end_of_a_program_is_told_by_a_line() {
+        let of = |line: &str| end(line).map(|(name, code)| format!("{name} {code}"));
+        assert_eq!(
+            of("virtual machine: agent ended with 101").as_deref(),
+            Some("agent 101")
+        );
+        assert_eq!(of("virtual machine: Linux 6.1"), None);
+        assert_eq!(of("agent ended with 0"), None);
+    }
+}

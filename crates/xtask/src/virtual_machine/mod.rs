@@ -1,0 +1,147 @@
+//! `cargo xtask virtual-machine-test`: the tests of containers on the kernel of a distribution, with
+//! control groups of version 2 alone, in a virtual machine that has this machine's files.
+
+mod image;
+mod machine;
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use anyhow::{Context, Result, bail};
+use serde_json::Value;
+
+use crate::setup;
+use image::Image;
+use machine::Processor;
+
+/// What to run.
+#[derive(clap::Args)]
+pub struct VirtualMachine {
+    /// Emulates the processor, also where the machine's own could be used
+    #[arg(long)]
+    emulate: bool,
+}
+
+/// How a program is started there: functions of `run.sh`.
+#[derive(Clone, Copy)]
+enum Place {
+    /// As in a container with control groups of its own.
+    Container,
+    /// As a service manager does.
+    Service,
+}
+
+/// The test programs, by their names.
+const PROGRAMS: &[(&str, Place)] = &[("containers", Place::Container), ("agent", Place::Service)];
+
+/// Builds the test programs and runs them in a virtual machine.
+pub fn run(root: &Path, wanted: &VirtualMachine) -> Result<()> {
+    let programs = build(root)?;
+    let target = std::path::absolute(setup::target(root)).context("find the target directory")?;
+    let image = Image::make(&target, |image| script(image, &programs))?;
+    let ends = machine::run(&image, Processor::choose(wanted.emulate))?;
+    let failed: Vec<String> = PROGRAMS
+        .iter()
+        .filter_map(|(name, _)| match ends.get(*name) {
+            Some(0) => None,
+            Some(code) => Some(format!("{name} ended with {code}")),
+            None => Some(format!("{name} did not end")),
+        })
+        .collect();
+    if !failed.is_empty() {
+        bail!("in the virtual machine: {}", failed.join(", "));
+    }
+    println!("xtask: all tests passed in the virtual machine");
+    Ok(())
+}
+
+/// Builds the test programs, with the features that they have in a build of everything.
+fn build(root: &Path) -> Result<BTreeMap<String, PathBuf>> {
+    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+    let mut build = Command::new(cargo);
+    build
+        .args([
+            "test",
+            "--no-run",
+            "--message-format=json-render-diagnostics",
+        ])
+        .args(["--workspace", "--exclude", "end-to-end"])
+        .args(PROGRAMS.iter().flat_map(|(name, _)| ["--test", *name]))
+        .current_dir(root)
+        .stderr(Stdio::inherit());
+    let output = build.output().context("start cargo")?;
+    if !output.status.success() {
+        bail!("the test programs cannot be built: {}", output.status);
+    }
+    let told = String::from_utf8(output.stdout).context("read what cargo built")?;
+    let built: BTreeMap<String, PathBuf> = told.lines().filter_map(executable).collect();
+    for (name, _) in PROGRAMS {
+        built
+            .get(*name)
+            .with_context(|| format!("cargo built no test program {name}"))?;
+    }
+    Ok(built)
+}
+
+/// Name and path of a program, where a line of cargo's is about one.
+fn executable(line: &str) -> Option<(String, PathBuf)> {
+    let message: Value = serde_json::from_str(line).ok()?;
+    let name = message["target"]["name"].as_str()?;
+    let path = message["executable"].as_str()?;
+    Some((name.to_owned(), path.into()))
+}
+
+/// What the machine runs once it is started.
+fn script(image: &Image, programs: &BTreeMap<String, PathBuf>) -> String {
+    let mut script = format!(
+        "KERNEL={}\nSCRATCH={}\n{}",
+        quoted(&image.kernel),
+        quoted(&image.scratch),
+        include_str!("run.sh")
+    );
+    for (name, place) in PROGRAMS {
+        let function = match place {
+            Place::Container => "in_container",
+            Place::Service => "as_service",
+        };
+        if let Some(path) = programs.get(*name) {
+            script += &format!("{function} {name} {}\n", quoted(path));
+        }
+    }
+    script + "/run/busybox poweroff -f\n"
+}
+
+/// A path as one word for a shell.
+fn quoted(path: &Path) -> String {
+    format!("'{}'", path.display().to_string().replace('\'', r"'\''"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_cargo_built_is_found_and_run() {
+        let line = r#"{"reason":"compiler-artifact","target":{"kind":["test"],"name":"agent"},
+            "executable":"/t/it's"}"#;
+        let (name, path) = executable(&line.replace('\n', "")).unwrap();
+        assert_eq!(
+            (name.as_str(), quoted(&path)),
+            ("agent", r"'/t/it'\''s'".to_owned())
+        );
+        assert!(executable(r#"{"reason":"build-finished","success":true}"#).is_none());
+        let image = Image {
+            kernel: "/k".into(),
+            scratch: "/t/tmp".into(),
+            ..Image::default()
+        };
+        let script = script(&image, &[(name, path)].into());
+        assert!(
+            script.starts_with("KERNEL='/k'\nSCRATCH='/t/tmp'\n"),
+            "{script}"
+        );
+        let end = "as_service agent '/t/it'\\''s'\n/run/busybox poweroff -f\n";
+        assert!(script.ends_with(end), "{script}");
+    }
+}
