@@ -108,7 +108,7 @@ fn unknown_ones_are_refused(kubectl: &Kubectl) {
     let mut set = web(1);
     set["metadata"]["annotations"] = json!({"mainstay.dev/scale-down": "Lowest"});
     let refused = kubectl.run_with_input(&["apply", "-f", "-"], &set.to_string());
-    let allowed = "supported values: \"HighestFirst\", \"WaitForLowest\"";
+    let allowed = "supported values: \"HighestFirst\", \"WaitAMoment\", \"WaitForLowest\"";
     assert_ne!(refused.code, 0, "{refused:?}");
     assert!(refused.stderr.contains(allowed), "{refused:?}");
 }

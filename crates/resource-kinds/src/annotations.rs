@@ -124,9 +124,9 @@ pub const OWN: &[OwnAnnotation] = &[
     OwnAnnotation {
         name: SCALE_DOWN,
         kinds: &["StatefulSet"],
-        values: Values::Words(&["HighestFirst", "WaitForLowest"]),
-        default: "HighestFirst",
-        purpose: "which of several unhealthy surplus pods goes first",
+        values: Values::Words(&["HighestFirst", "WaitAMoment", "WaitForLowest"]),
+        default: "WaitAMoment",
+        purpose: "whether an unhealthy surplus pod waits for a lower one that is unhealthy too: not at all, a minute, for ever",
     },
     OwnAnnotation {
         name: STUCK_ROLLOUT,
@@ -300,7 +300,7 @@ mod tests {
                 "metadata.annotations[mainstay.dev/stuck]: Invalid value: \"mainstay.dev/stuck\": \
                  no such annotation; a StatefulSet may have: mainstay.dev/max-unavailable \
                  (AsReleased or Corrected), mainstay.dev/ordinal-node-port (1 to 65535), \
-                 mainstay.dev/progress-deadline-seconds (1 to 2147483647), mainstay.dev/scale-down (HighestFirst or WaitForLowest), \
+                 mainstay.dev/progress-deadline-seconds (1 to 2147483647), mainstay.dev/scale-down (HighestFirst, WaitAMoment or WaitForLowest), \
                  mainstay.dev/stuck-rollout (Replace or Wait)"
             ]
         );

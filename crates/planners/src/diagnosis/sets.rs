@@ -308,9 +308,12 @@ impl<'e> View<'e> {
                 self.say(&mut trail, "ClaimTerminating", waiting);
                 trail.claim(claim);
             }
-            Cause::LowerUnhealthy { lower, .. } => {
+            Cause::LowerUnhealthy { lower, until, .. } => {
                 self.say(&mut trail, "LowerUnhealthy", waiting);
                 self.follow(&mut trail, lower);
+                if let Some(until) = until {
+                    trail.remedy(format!("nothing to do; it goes at {until} at the latest"));
+                }
             }
             Cause::After { pod } => self.follow(&mut trail, pod),
             Cause::PodNotAvailable { pod, at } => {

@@ -34,13 +34,19 @@ pub enum StuckRollout {
 /// Which surplus pod goes next, in `OrderedReady`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum ScaleDown {
-    /// The highest, whatever its health.
+    /// The highest; but one that was healthy until a moment ago waits for an unhealthy lower one,
+    /// for [`MOMENT`] at most.
     #[default]
+    WaitAMoment,
+    /// The highest, whatever its health.
     HighestFirst,
     /// The highest; but an unhealthy one waits for an unhealthy lower one (statefulset.md 3.13,
     /// 3.14).
     WaitForLowest,
 }
+
+/// So long a surplus pod that got unhealthy may take to recover before it goes all the same.
+pub const MOMENT: SignedDuration = SignedDuration::from_secs(60);
 
 /// How outdated pods that are down anyway count against `maxUnavailable`, in `Parallel`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -61,8 +67,10 @@ impl Options {
         if value(annotations::STUCK_ROLLOUT) == Some("Wait") {
             options.stuck_rollout = StuckRollout::Wait;
         }
-        if value(annotations::SCALE_DOWN) == Some("WaitForLowest") {
-            options.scale_down = ScaleDown::WaitForLowest;
+        match value(annotations::SCALE_DOWN) {
+            Some("HighestFirst") => options.scale_down = ScaleDown::HighestFirst,
+            Some("WaitForLowest") => options.scale_down = ScaleDown::WaitForLowest,
+            _ => {}
         }
         if value(annotations::MAX_UNAVAILABLE) == Some("AsReleased") {
             options.max_unavailable = MaxUnavailable::AsReleased;

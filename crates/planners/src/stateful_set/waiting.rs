@@ -66,6 +66,8 @@ pub enum Cause {
         pod: String,
         /// Name of the lower one.
         lower: String,
+        /// Until when it may recover; then it goes all the same.
+        until: Option<Timestamp>,
     },
     /// Another pod has the name, and nobody here will make it go.
     NameTaken {
@@ -128,12 +130,13 @@ impl Cause {
             | Self::PodNotAvailable { .. }
             | Self::Unavailable { .. }
             | Self::After { .. }
+            | Self::LowerUnhealthy { until: Some(_), .. }
             | Self::OnDelete { .. } => Weight::Ordinary,
             Self::FormerPod { .. } | Self::ClaimStale { .. } => Weight::Known,
             Self::Selector
             | Self::RevisionUnreadable { .. }
             | Self::ClaimTerminating { .. }
-            | Self::LowerUnhealthy { .. }
+            | Self::LowerUnhealthy { until: None, .. }
             | Self::NameTaken { .. } => Weight::Trouble,
         }
     }
@@ -188,11 +191,13 @@ impl fmt::Display for Cause {
                 write!(f, "claim {claim} of the former pod is to be deleted first")
             }
             Self::ClaimTerminating { claim } => write!(f, "pvc {claim} is being deleted"),
-            Self::LowerUnhealthy { pod, lower } => {
-                write!(
-                    f,
-                    "pod {pod} is unhealthy and waits for {lower}, which is so too"
-                )
+            Self::LowerUnhealthy { pod, lower, until } => {
+                let what = "is unhealthy and waits for";
+                write!(f, "pod {pod} {what} {lower}, which is so too")?;
+                match until {
+                    Some(until) => write!(f, ", until {until}"),
+                    None => Ok(()),
+                }
             }
             Self::NameTaken { pod, owner: None } => {
                 write!(f, "a pod that is not of the set has the name {pod}")

@@ -4,6 +4,7 @@
 use super::super::identity;
 use super::super::observed::{Member, Phase, Strategy, World};
 use super::super::options::{ScaleDown, StuckRollout};
+use super::super::scale::end_of_moment;
 use super::{Facts, is_updatable, missing};
 
 /// None before all lower ones are available, and one at a time.
@@ -58,7 +59,11 @@ pub(super) fn deletions(facts: &Facts<'_, '_>, found: &mut Vec<String>) {
                     "{name} is deleted before all wanted pods are available"
                 ));
             }
-            let patient = world.spec.options.scale_down == ScaleDown::WaitForLowest;
+            let patient = match world.spec.options.scale_down {
+                ScaleDown::WaitForLowest => true,
+                ScaleDown::HighestFirst => false,
+                ScaleDown::WaitAMoment => end_of_moment(world, member).is_some(),
+            };
             let mut lower = world.condemned.range(..ordinal);
             if patient && member.unavailable() && lower.any(|(_, lower)| lower.unavailable()) {
                 found.push(format!(
