@@ -268,17 +268,17 @@ fn image_trouble(
     container: &Container,
     record: &ContainerRecord,
 ) -> Option<Trouble> {
-    let Image::Missing {
-        reason,
-        message,
-        at,
-        ..
-    } = &record.image
-    else {
-        return None;
+    let (reason, message, old) = match &record.image {
+        Image::Missing {
+            reason,
+            message,
+            at,
+            ..
+        } => (reason, message, *at + FRESH_ERROR <= view.now),
+        Image::EnsuringAgain { reason, message } => (reason, message, true),
+        Image::Unknown | Image::Ensuring | Image::Present => return None,
     };
-    let settled = messages::is_backed_off(reason) && *at + FRESH_ERROR <= view.now;
-    if !settled {
+    if !(old && messages::is_backed_off(reason)) {
         return Some((reason.clone(), Some(message.clone())));
     }
     let image = container.image.as_deref().unwrap_or_default();

@@ -90,8 +90,11 @@ pub enum StopCause {
 pub enum Action {
     /// Mount all volumes.
     PrepareVolumes,
-    /// Unmount and remove all volumes.
-    ReleaseVolumes,
+    /// Unmount all volumes, and remove those that are the pod's own.
+    ReleaseVolumes {
+        /// Whether the pod will come back, and is to find what it left in its `emptyDir`s.
+        comes_back: bool,
+    },
     /// Make the sandbox and its network.
     CreateSandbox,
     /// Take the sandbox and its network down.
@@ -302,12 +305,15 @@ pub(crate) fn clear_away(planner: &mut Planner<'_>, ending: Ending) {
         Sandbox::Creating | Sandbox::Destroying => return planner.wait("", "sandbox"),
         Sandbox::None => {}
     }
+    let release = Action::ReleaseVolumes {
+        comes_back: ending == Ending::NodeStops,
+    };
     match &record.volumes {
-        Volumes::Ready | Volumes::Unknown => planner.act(Action::ReleaseVolumes),
+        Volumes::Ready | Volumes::Unknown => planner.act(release),
         Volumes::Failed { at, .. } => {
             let due = backoff::retry_at(*at, record.volume_failures);
             if due <= planner.now {
-                planner.act(Action::ReleaseVolumes);
+                planner.act(release);
             } else {
                 planner.wake(due);
                 planner.wait("", "volumes");

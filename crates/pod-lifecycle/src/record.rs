@@ -308,6 +308,13 @@ pub enum Image {
     Unknown,
     /// It is looked for, or pulled.
     Ensuring,
+    /// The same, after it could not be had; the status goes on to say so.
+    EnsuringAgain {
+        /// Status reason, as of [`Missing`](Self::Missing).
+        reason: String,
+        /// Why.
+        message: String,
+    },
     /// It is here.
     Present,
     /// It is not here and cannot be had now.
@@ -321,6 +328,24 @@ pub enum Image {
         /// Whether the delay was announced by an event.
         announced: bool,
     },
+}
+
+impl Image {
+    /// Begins to look for it.
+    pub fn ensure(&mut self) {
+        *self = match std::mem::take(self) {
+            Self::Missing {
+                reason, message, ..
+            }
+            | Self::EnsuringAgain { reason, message } => Self::EnsuringAgain { reason, message },
+            Self::Unknown | Self::Ensuring | Self::Present => Self::Ensuring,
+        };
+    }
+
+    /// Whether it is looked for, or pulled.
+    pub fn is_ensuring(&self) -> bool {
+        matches!(self, Self::Ensuring | Self::EnsuringAgain { .. })
+    }
 }
 
 impl PodRecord {
@@ -483,7 +508,7 @@ impl ContainerRecord {
     }
 
     fn forget_work_in_flight(&mut self) {
-        if self.image == Image::Ensuring {
+        if self.image.is_ensuring() {
             self.image = Image::Unknown;
         }
         self.abandon_start();

@@ -186,7 +186,7 @@ fn start(planner: &mut Planner<'_>, container: &Container, record: &ContainerRec
     let name = container.name.clone();
     match &record.image {
         Image::Unknown => planner.act(Action::EnsureImage { container: name }),
-        Image::Ensuring => planner.wait(&name, "image"),
+        Image::Ensuring | Image::EnsuringAgain { .. } => planner.wait(&name, "image"),
         Image::Present if ready => {
             let restart_count = record.next_restart_count();
             planner.act(Action::StartContainer {

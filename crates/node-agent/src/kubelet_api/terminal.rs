@@ -97,15 +97,15 @@ fn wanted(parameters: &[(String, String)]) -> Result<Wanted, Box<Status>> {
 /// The running container's sandbox and its id there.
 fn running(shared: &Shared, target: &Target<'_>) -> Result<(Sandbox, String), Box<Status>> {
     let view = target.find(shared)?;
-    let Target { pod, container, .. } = target;
-    let record = view.record.containers.get(*container);
+    let container = target.container;
+    let record = view.record.containers.get(container);
     let runs = record.filter(|record| matches!(record.instance, Instance::Running(_)));
     match (runs, &view.sandbox) {
         (Some(record), Some(sandbox)) => {
             Ok((sandbox.clone(), runtime_id(container, record.restart_count)))
         }
         _ => {
-            let message = format!("container \"{container}\" in pod \"{pod}\" is not running");
+            let message = format!("container not found ({container:?})");
             Err(refused(StatusCode::BAD_REQUEST, &message))
         }
     }

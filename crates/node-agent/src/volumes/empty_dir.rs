@@ -201,8 +201,14 @@ mod tests {
             make(&dir.volume("huge"), pages, Some(7)).unwrap();
             assert_eq!(mounts_below(temp.path()).unwrap().len(), 2);
         }
-        release(&dir).unwrap();
+        let disk = dir.volume("disk");
+        make(&disk, Medium::Disk, None).unwrap();
+        fs::write(disk.join("x"), "kept").unwrap();
+        release(&dir, &BTreeSet::from(["disk".to_owned()])).unwrap();
         assert!(mounts_below(temp.path()).unwrap().is_empty());
+        assert_eq!(fs::read_dir(dir.volumes()).unwrap().count(), 1);
+        assert_eq!(fs::read_to_string(disk.join("x")).unwrap(), "kept");
+        release(&dir, &BTreeSet::new()).unwrap();
         assert!(!dir.volumes().exists());
     }
 }

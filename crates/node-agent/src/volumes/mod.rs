@@ -191,8 +191,17 @@ pub fn watched_objects(pod: &Pod) -> BTreeSet<(ObjectKind, String)> {
     found
 }
 
-/// Takes away what [`prepare`] made in the pod's directory.
-pub fn release(dir: &PodDir) -> io::Result<()> {
+/// The volumes that are kept while their node is down: as a container's, the node's own restart is
+/// no reason to lose what is in them.
+pub fn empty_dirs(pod: &Pod) -> BTreeSet<String> {
+    let volumes = pod.spec.iter().flat_map(|spec| &spec.volumes).flatten();
+    let empty_dirs = volumes.filter(|volume| volume.empty_dir.is_some());
+    empty_dirs.map(|volume| volume.name.clone()).collect()
+}
+
+/// Takes away what [`prepare`] made in the pod's directory: all that is mounted or attached, and the
+/// files of all volumes but `kept`.
+pub fn release(dir: &PodDir, kept: &BTreeSet<String>) -> io::Result<()> {
     block::release(dir)?;
     let root = dir.volumes();
     for target in mounts_below(&root)?.into_iter().rev() {
@@ -205,9 +214,24 @@ pub fn release(dir: &PodDir) -> io::Result<()> {
         let message = format!("{} is still mounted", left.display());
         return Err(io::Error::new(io::ErrorKind::ResourceBusy, message));
     }
-    match fs::remove_dir_all(&root) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
-        _ => Ok(()),
+    let entries = match fs::read_dir(&root) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        other => other?,
+    };
+    for entry in entries {
+        let entry = entry?;
+        let name = entry.file_name();
+        if name.to_str().is_some_and(|name| kept.contains(name)) {
+            continue;
+        }
+        match entry.file_type()?.is_dir() {
+            true => fs::remove_dir_all(entry.path())?,
+            false => fs::remove_file(entry.path())?,
+        }
+    }
+    match kept.is_empty() {
+        true => fs::remove_dir(&root),
+        false => Ok(()),
     }
 }
 

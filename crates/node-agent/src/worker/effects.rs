@@ -1,5 +1,6 @@
 //! Does what the planner says: notes that it has begun, and starts the work.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -26,7 +27,7 @@ impl Worker {
         tracing::debug!(pod = self.name(), ?action, "action");
         match action {
             Action::PrepareVolumes => self.prepare_volumes(),
-            Action::ReleaseVolumes => self.release_volumes(),
+            Action::ReleaseVolumes { comes_back } => self.release_volumes(comes_back),
             Action::CreateSandbox => self.create_sandbox(),
             Action::DestroySandbox => self.destroy_sandbox(),
             Action::EnsureImage { container } => self.ensure_image(container),
@@ -114,14 +115,18 @@ impl Worker {
         });
     }
 
-    fn release_volumes(&mut self) {
+    fn release_volumes(&mut self, comes_back: bool) {
         self.record.volumes = Volumes::Releasing;
         if let Some(watch) = self.watch.take() {
             watch.abort();
         }
         let (dir, sender) = (self.dir.clone(), self.sender.clone());
+        let kept = match comes_back {
+            true => volumes::empty_dirs(&self.pod),
+            false => BTreeSet::new(),
+        };
         self.tasks.spawn(async move {
-            let work = tokio::task::spawn_blocking(move || volumes::release(&dir)).await;
+            let work = tokio::task::spawn_blocking(move || volumes::release(&dir, &kept)).await;
             let result = match work {
                 Ok(result) => result.map_err(|error| error.to_string()),
                 Err(error) => Err(error.to_string()),
@@ -132,7 +137,9 @@ impl Worker {
 
     /// Makes the files of volumes anew, unless that is under way.
     pub(super) fn refresh_volumes(&mut self) {
-        if self.removed || self.refreshing || self.record.volumes != Volumes::Ready {
+        // What a pod that ends is made of may go before it.
+        let ends = self.removed || self.pod.metadata.deletion_timestamp.is_some();
+        if ends || self.refreshing || self.record.volumes != Volumes::Ready {
             return;
         }
         self.refreshing = true;
@@ -212,7 +219,7 @@ impl Worker {
         let Some(container) = self.container(&name) else {
             return;
         };
-        self.record.container(&name).image = Image::Ensuring;
+        self.record.container(&name).image.ensure();
         // Before the image is looked for, it is known that it is needed.
         self.publish();
         let (shared, pod, sender) = (self.shared.clone(), self.pod.clone(), self.sender.clone());

@@ -214,7 +214,7 @@ impl Worker {
     fn image_ensured(&mut self, name: &str, result: Result<(), ImageTrouble>) {
         let now = Timestamp::now();
         let record = self.record.container(name);
-        if record.image != Image::Ensuring {
+        if !record.image.is_ensuring() {
             return;
         }
         record.image = match result {

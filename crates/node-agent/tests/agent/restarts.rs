@@ -57,7 +57,13 @@ pub async fn a_new_agent_takes_over_what_runs() {
 
 pub async fn a_stopped_node_brings_its_pods_back() {
     let mut world = World::started("stop").await;
-    world.pod("p", spec()).await;
+    let script =
+        format!("trap 'exit 0' TERM; cat /scratch/word; echo kept > /scratch/word; {SLEEP}");
+    let scratch = json!({
+        "volumes": [{"name": "scratch", "emptyDir": {}}],
+        "containers": [{"name": "c", "command": ["sh", "-c", script],
+            "volumeMounts": [{"name": "scratch", "mountPath": "/scratch"}]}]});
+    world.pod("p", scratch).await;
     let before = world.ready("p").await;
     world.stop().await;
     assert!(world.runtime.sandboxes().await.unwrap().is_empty());
@@ -67,6 +73,7 @@ pub async fn a_stopped_node_brings_its_pods_back() {
     let after = world.ready("p").await;
     assert_eq!(after.metadata.uid, before.metadata.uid);
     assert_eq!(state(&after, "c").1, 1);
+    world.logged("p", "c", "kept").await;
     world.end().await;
 }
 

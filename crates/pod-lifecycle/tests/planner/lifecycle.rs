@@ -561,6 +561,7 @@ fn node_that_stops_keeps_the_pod() {
     world.node_stops = Some(NodeStop::default());
     world.pass(0);
     assert!(world.plan.finished);
+    assert!(world.told().contains(&"0 keep volumes".to_owned()));
     assert_eq!(world.status.phase.as_deref(), Some("Running"));
     assert!(
         world

@@ -37,3 +37,18 @@ fn a_running_container_has_its_user_and_its_mounts() {
                 "recursiveReadOnly": "Enabled"}])
     );
 }
+
+#[test]
+fn while_an_image_is_pulled_again_its_trouble_is_shown() {
+    // statefulset.md 12.9
+    let mut world = World::new(json!({"containers": [{"name": "c", "image": "img"}]}));
+    let trouble = ("ErrImagePull", "not found");
+    world.behaviour.bad_images.insert("c", trouble);
+    world.pass(3);
+    world.record.container("c").image.ensure();
+    world.pass(1);
+    assert_eq!(
+        world.state("c"),
+        "waiting ImagePullBackOff, ready false, restarts 0"
+    );
+}

@@ -171,7 +171,12 @@ impl World {
     fn perform(&mut self, action: Action) {
         match action {
             Action::PrepareVolumes => self.record.volumes = Volumes::Ready,
-            Action::ReleaseVolumes => self.record.volumes = Volumes::None,
+            Action::ReleaseVolumes { comes_back } => {
+                self.record.volumes = Volumes::None;
+                if comes_back {
+                    self.note("keep volumes");
+                }
+            }
             Action::CreateSandbox => {
                 self.record.sandbox = Sandbox::Ready;
                 self.record.sandboxes_made += 1;
@@ -316,6 +321,7 @@ impl World {
         let bad = self.behaviour.bad_images.get(name).copied();
         let now = self.now;
         let container = self.record.container(name);
+        container.image.ensure();
         container.image = match bad {
             None => Image::Present,
             Some((reason, message)) => {
