@@ -312,6 +312,27 @@ async fn limits_are_set_and_can_be_changed() {
 }
 
 #[tokio::test]
+async fn what_runs_in_a_container_may_divide_its_control_group() {
+    let world = World::new("divided");
+    let sandbox = world.sandbox("p1").await;
+    // As a container engine or a service manager does that runs in a container. With version 1
+    // there is nothing to divide at this place.
+    let script = "cd /sys/fs/cgroup; mkdir own; echo 0 > own/cgroup.procs; \
+         echo +memory > cgroup.subtree_control; echo \"has $(cat cgroup.subtree_control)\"; \
+         exec sleep 100";
+    let mut spec = world.shell("a", &format!("({script}) 2>/dev/null"));
+    spec.security.privileged = true;
+    start(&sandbox, &spec).await;
+    crate::world::until("it is done", || !logged(&spec).is_empty()).await;
+    if fs::exists("/sys/fs/cgroup/cgroup.controllers").unwrap() {
+        assert_eq!(logged(&spec), ["has memory"]);
+    }
+    let (out, err, code) = exec(&sandbox, command("a", &["echo", "in"]), b"").await;
+    assert_eq!((out.as_str(), code), ("in\n", Some(0)), "{err}");
+    world.end().await;
+}
+
+#[tokio::test]
 async fn out_of_memory_is_told_apart_from_a_kill() {
     let world = World::new("oom");
     let sandbox = world.sandbox("p1").await;

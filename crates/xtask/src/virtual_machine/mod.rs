@@ -21,6 +21,8 @@ pub struct VirtualMachine {
     /// Emulates the processor, also where the machine's own could be used
     #[arg(long)]
     emulate: bool,
+    /// Only the test programs whose name contains this
+    filter: Option<String>,
 }
 
 /// How a program is started there: functions of `run.sh`.
@@ -37,13 +39,24 @@ const PROGRAMS: &[(&str, Place)] = &[("containers", Place::Container), ("agent",
 
 /// Builds the test programs and runs them in a virtual machine.
 pub fn run(root: &Path, wanted: &VirtualMachine) -> Result<()> {
-    let programs = build(root)?;
+    let chosen = |name: &str| {
+        wanted
+            .filter
+            .as_deref()
+            .is_none_or(|part| name.contains(part))
+    };
+    let mut programs = build(root)?;
+    programs.retain(|name, _| chosen(name));
+    if programs.is_empty() {
+        let names: Vec<&str> = PROGRAMS.iter().map(|(name, _)| *name).collect();
+        bail!("no test program matches; there are: {}", names.join(", "));
+    }
     let target = std::path::absolute(setup::target(root)).context("find the target directory")?;
     let image = Image::make(&target, |image| script(image, &programs))?;
     let ends = machine::run(&image, Processor::choose(wanted.emulate))?;
-    let failed: Vec<String> = PROGRAMS
-        .iter()
-        .filter_map(|(name, _)| match ends.get(*name) {
+    let failed: Vec<String> = programs
+        .keys()
+        .filter_map(|name| match ends.get(name) {
             Some(0) => None,
             Some(code) => Some(format!("{name} ended with {code}")),
             None => Some(format!("{name} did not end")),
@@ -75,13 +88,14 @@ fn build(root: &Path) -> Result<BTreeMap<String, PathBuf>> {
         bail!("the test programs cannot be built: {}", output.status);
     }
     let told = String::from_utf8(output.stdout).context("read what cargo built")?;
-    let built: BTreeMap<String, PathBuf> = told.lines().filter_map(executable).collect();
+    let mut built: BTreeMap<String, PathBuf> = told.lines().filter_map(executable).collect();
+    let mut programs = BTreeMap::new();
     for (name, _) in PROGRAMS {
-        built
-            .get(*name)
-            .with_context(|| format!("cargo built no test program {name}"))?;
+        let path = built.remove(*name);
+        let path = path.with_context(|| format!("cargo built no test program {name}"))?;
+        programs.insert((*name).to_owned(), path);
     }
-    Ok(built)
+    Ok(programs)
 }
 
 /// Name and path of a program, where a line of cargo's is about one.
