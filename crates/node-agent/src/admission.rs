@@ -42,6 +42,11 @@ impl Admission {
         &self.pods
     }
 
+    /// The object of the node.
+    pub fn node(&self) -> &Cache<Node> {
+        &self.nodes
+    }
+
     /// Waits until pods and node are known.
     pub async fn wait_synced(&self) -> bool {
         self.pods.wait_synced().await && self.nodes.wait_synced().await

@@ -164,7 +164,8 @@ impl Dispatcher {
         shutdown: CancellationToken,
     ) {
         let recorder = self.shared.recorder.clone();
-        let heartbeat = tokio::spawn(keeper.keep(recorder, background.clone()));
+        let heartbeat =
+            tokio::spawn(keeper.keep(recorder, self.admission.node().clone(), background.clone()));
         let figures = tokio::spawn(usage::watch(self.shared.clone(), background.clone()));
         let pods = self.admission.pods().clone();
         let synced = tokio::select! {

@@ -1,6 +1,6 @@
 //! The Node object and its lease: registration, heartbeat, conditions.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -11,12 +11,13 @@ use k8s_openapi::api::core::v1::{
     NodeFeatures, NodeRuntimeHandler, NodeRuntimeHandlerFeatures, NodeSpec, NodeStatus,
     NodeSystemInfo, ObjectReference,
 };
+use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{MicroTime, ObjectMeta, OwnerReference, Time};
 use kube::Client;
 use kube::api::{Api, Patch, PatchParams, PostParams};
 use pod_lifecycle::eviction::Condition;
 use reconcile::execute::{Refusal, refusal};
-use reconcile::{EventType, Recorder};
+use reconcile::{Cache, EventType, Recorder};
 use tokio::time::{Instant, MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 
@@ -46,7 +47,12 @@ struct Seen {
     pressure: BTreeSet<Condition>,
     images: Vec<ContainerImage>,
     address: Option<IpAddr>,
+    extended: Extended,
 }
+
+/// What others say that the node has (extended resources), as pods may use it; none of what they no
+/// longer say.
+type Extended = BTreeMap<String, Option<Quantity>>;
 
 /// The node as events about it name it: kubelet has no other uid for it than its name.
 pub fn event_reference(node: &str) -> ObjectReference {
@@ -97,8 +103,8 @@ impl NodeKeeper {
         keeper.uid = node.metadata.uid;
         let status = node.status.unwrap_or_default();
         let former = address_of(&status);
+        let seen = keeper.look(Some(&status));
         keeper.conditions = status.conditions.unwrap_or_default();
-        let seen = keeper.look();
         keeper.write_status(&seen).await.map_err(failed)?;
         keeper.told = Seen {
             address: former.or(seen.address),
@@ -107,7 +113,7 @@ impl NodeKeeper {
         Ok(keeper)
     }
 
-    fn look(&self) -> Seen {
+    fn look(&self, status: Option<&NodeStatus>) -> Seen {
         let images = self.config.images.list().unwrap_or_else(|error| {
             tracing::warn!(%error, "images not listed");
             Vec::new()
@@ -116,17 +122,21 @@ impl NodeKeeper {
             pressure: self.monitor.conditions(),
             images: status_images(images),
             address: Some(self.config.node_ip()),
+            extended: status.map_or_else(Extended::new, |status| {
+                extended(status, &self.machine.capacity(self.config.pods_max))
+            }),
         }
     }
 
-    /// Renews lease and status until `shutdown`.
-    pub async fn keep(mut self, recorder: Recorder, shutdown: CancellationToken) {
+    /// Renews lease and status until `shutdown`; `own` has the node's object.
+    pub async fn keep(mut self, recorder: Recorder, own: Cache<Node>, shutdown: CancellationToken) {
         let mut lease_tick = interval(LEASE_RENEW);
         lease_tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut check_tick = interval(NODE_CHECK_PERIOD);
         check_tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut conditions = self.monitor.changes();
         let mut address = self.config.node_ip.clone();
+        let mut changes = own.subscribe();
         let mut written = Instant::now();
         let mut renewed = Timestamp::now();
         let mut is_missed = false;
@@ -148,8 +158,10 @@ impl NodeKeeper {
                 _ = check_tick.tick() => {}
                 Ok(()) = conditions.changed() => {}
                 Ok(()) = address.changed() => {}
+                Some(_) = changes.next() => {}
             }
-            let seen = self.look();
+            let node = own.get("", &self.config.node_name);
+            let seen = self.look(node.as_ref().and_then(|node| node.status.as_ref()));
             if seen == self.told && !is_missed && written.elapsed() < NODE_STATUS_PERIOD {
                 continue;
             }
@@ -226,7 +238,10 @@ impl NodeKeeper {
 
     async fn write_status(&mut self, seen: &Seen) -> Result<(), kube::Error> {
         self.conditions = conditions(&self.conditions, &seen.pressure, Timestamp::now());
-        let status = self.status(seen.images.clone());
+        let mut status = serde_json::json!(self.status(seen.images.clone()));
+        for (name, quantity) in &seen.extended {
+            status["allocatable"][name] = serde_json::json!(quantity);
+        }
         let api: Api<Node> = Api::all(self.client.clone());
         let patch = Patch::Strategic(serde_json::json!({"status": status}));
         let name = &self.config.node_name;
@@ -327,6 +342,18 @@ impl NodeKeeper {
     }
 }
 
+/// What of a status is not among the node's `own` resources. Operators write it into the capacity;
+/// as with kubelet, pods may use all of it.
+fn extended(status: &NodeStatus, own: &BTreeMap<String, Quantity>) -> Extended {
+    let foreign = |of: &Option<BTreeMap<String, Quantity>>| {
+        let all = of.clone().into_iter().flatten();
+        all.filter(|(name, _)| name.contains('/') && !own.contains_key(name))
+    };
+    let gone = foreign(&status.allocatable).map(|(name, _)| (name, None));
+    let there = foreign(&status.capacity).map(|(name, quantity)| (name, Some(quantity)));
+    gone.chain(there).collect()
+}
+
 /// The address that a status tells.
 fn address_of(status: &NodeStatus) -> Option<IpAddr> {
     let mut addresses = status.addresses.iter().flatten();
@@ -406,6 +433,27 @@ mod tests {
         let at = |second| Timestamp::from_second(second).unwrap();
         assert!(!may_be_missed(at(0), at(11)));
         assert!(may_be_missed(at(0), at(41)));
+    }
+
+    #[test]
+    fn what_others_say_of_the_node_can_be_used() {
+        let amounts = |list: &[(&str, &str)]| {
+            let amounts = list.iter();
+            let amounts = amounts.map(|(name, n)| ((*name).to_owned(), Quantity((*n).to_owned())));
+            amounts.collect::<BTreeMap<_, _>>()
+        };
+        let own = amounts(&[("cpu", "2"), ("memory", "1Gi")]);
+        let status = NodeStatus {
+            capacity: Some(amounts(&[("cpu", "2"), ("example.com/a", "3")])),
+            allocatable: Some(amounts(&[("cpu", "2"), ("example.com/b", "1")])),
+            ..NodeStatus::default()
+        };
+        let wanted = [
+            ("example.com/a".to_owned(), Some(Quantity("3".to_owned()))),
+            ("example.com/b".to_owned(), None),
+        ];
+        assert_eq!(extended(&status, &own), BTreeMap::from(wanted));
+        assert!(extended(&NodeStatus::default(), &own).is_empty());
     }
 
     #[test]

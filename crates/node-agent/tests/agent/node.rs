@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use k8s_openapi::api::core::v1::{ContainerStateTerminated, Event, Node, Pod};
 use k8s_openapi::api::scheduling::v1::PriorityClass;
-use kube::api::{Api, ListParams, PostParams};
+use kube::api::{Api, ListParams, Patch, PatchParams, PostParams};
 use node_agent::{OnShutdown, ShutdownOrder};
 use serde_json::{Value, json};
 
@@ -82,6 +82,30 @@ pub async fn another_address_is_told_and_harms_nobody() {
         let seen = world.until("plain", "on the new address", plain).await;
         if address == "192.0.2.8" {
             assert_eq!(addresses(&seen).1, own.1, "its own address stays");
+        }
+    }
+    world.end().await;
+}
+
+pub async fn what_operators_add_to_the_node_can_be_used() {
+    const DONGLE: &str = "example.com/dongle";
+    let world = World::started("extended").await;
+    let nodes: Api<Node> = Api::all(world.client.clone());
+    for (said, usable) in [(json!("3"), Some("3")), (Value::Null, None)] {
+        let patch = Patch::Merge(json!({"status": {"capacity": {DONGLE: said}}}));
+        nodes
+            .patch_status(NODE, &PatchParams::default(), &patch)
+            .await
+            .unwrap();
+        let begun = Instant::now();
+        loop {
+            let status = nodes.get(NODE).await.unwrap().status.unwrap();
+            let found = status.allocatable.unwrap().remove(DONGLE);
+            if found.as_ref().map(|quantity| quantity.0.as_str()) == usable {
+                break;
+            }
+            assert!(begun.elapsed() < Duration::from_secs(60), "{found:?}");
+            tokio::time::sleep(Duration::from_millis(50)).await;
         }
     }
     world.end().await;
