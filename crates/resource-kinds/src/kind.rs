@@ -300,6 +300,16 @@ pub trait Kind: Send + Sync + 'static {
         0
     }
 
+    /// Whether a deletion that says nothing about dependents leaves them behind.
+    fn orphans_by_default(&self) -> bool {
+        false
+    }
+
+    /// What a client is told whose deletion says nothing about dependents.
+    fn deletion_warning(&self) -> Option<&'static str> {
+        None
+    }
+
     /// Finalizers that every new object of the kind gets.
     fn initial_finalizers(&self) -> &'static [&'static str] {
         &[]

@@ -185,7 +185,11 @@ pub(crate) async fn answer(
         validation: Validation::Ignore,
     };
     let attempt = Attempt::of(call, resource, write);
-    let deleted = delete(server, &attempt, &options).await?;
+    let mut deleted = delete(server, &attempt, &options).await?;
+    if options.propagation_policy.is_none() && options.orphan_dependents.is_none() {
+        let warning = resource.kind.deletion_warning();
+        deleted.warnings.extend(warning.map(str::to_owned));
+    }
     if deleted.gone {
         let object = storage::decode(resource, &deleted.stored)?;
         let reply = output::value(call, &success(resource, &object), StatusCode::OK)?;
@@ -263,7 +267,7 @@ pub(crate) async fn delete(
 /// The object as it is from now on: when it is to be gone, and who holds it until then.
 fn mark(resource: &Resource, object: &Value, options: &DeleteOptions, now: Timestamp) -> Value {
     let mut marked = object.clone();
-    mark_dependents(&mut marked, options);
+    mark_dependents(resource, &mut marked, options);
     let grace = resource
         .kind
         .grace(object, options.grace_period_seconds)
@@ -303,12 +307,19 @@ fn mark(resource: &Resource, object: &Value, options: &DeleteOptions, now: Times
 }
 
 /// Sets or clears the finalizers that tell the garbage collector what to do with dependents.
-/// Without a word about it those present stay.
-fn mark_dependents(object: &mut Value, options: &DeleteOptions) {
+/// Without a word about it those present stay; where there are none, the kind decides.
+fn mark_dependents(resource: &Resource, object: &mut Value, options: &DeleteOptions) {
+    let is_marked = |object: &Value| {
+        let finalizers = metadata::finalizers(object);
+        finalizers
+            .iter()
+            .any(|name| [ORPHAN, FOREGROUND].contains(name))
+    };
     let policy = match (&options.propagation_policy, options.orphan_dependents) {
         (Some(policy), _) => policy.as_str(),
         (None, Some(true)) => "Orphan",
         (None, Some(false)) => "Background",
+        (None, None) if resource.kind.orphans_by_default() && !is_marked(object) => "Orphan",
         (None, None) => return,
     };
     let wanted = match policy {

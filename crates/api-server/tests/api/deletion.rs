@@ -26,6 +26,36 @@ async fn a_deletion_names_what_is_gone() {
 }
 
 #[tokio::test]
+async fn older_kinds_leave_their_pods_behind_unless_told_otherwise() {
+    let api = Api::new().await;
+    let template = |restart: &str| {
+        json!({"metadata": {"labels": {"a": "b"}}, "spec": {"restartPolicy": restart,
+            "containers": [{"name": "c", "image": "i"}]}})
+    };
+    let controllers = "/api/v1/namespaces/default/replicationcontrollers";
+    let jobs = "/apis/batch/v1/namespaces/default/jobs";
+    for (path, spec, is_warned) in [
+        (controllers, json!({"template": template("Always")}), false),
+        (jobs, json!({"template": template("Never")}), true),
+    ] {
+        for name in ["left", "taken"] {
+            let object = json!({"metadata": {"name": name}, "spec": spec});
+            api.create(path, object).await;
+        }
+        let left = format!("{path}/left");
+        let answer = api.raw("DELETE", &left, &[], "").await;
+        assert_eq!(answer.code, 200, "{}", answer.text());
+        assert_eq!(answer.headers.contains_key("warning"), is_warned);
+        let (_, object) = api.get(&left).await;
+        assert_eq!(object["metadata"]["finalizers"], json!(["orphan"]));
+        let taken = format!("{path}/taken?propagationPolicy=Background");
+        let answer = api.raw("DELETE", &taken, &[], "").await;
+        assert!(!answer.headers.contains_key("warning"));
+        assert_eq!(api.get(&format!("{path}/taken")).await.0, 404);
+    }
+}
+
+#[tokio::test]
 async fn preconditions_must_hold() {
     // kubectl.md 2.11
     let api = Api::new().await;

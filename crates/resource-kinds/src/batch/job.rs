@@ -49,6 +49,19 @@ impl Kind for Job {
         &INFO
     }
 
+    /// As before there was garbage collection.
+    fn orphans_by_default(&self) -> bool {
+        true
+    }
+
+    fn deletion_warning(&self) -> Option<&'static str> {
+        Some(
+            "child pods are preserved by default when jobs are deleted; set \
+             propagationPolicy=Background to remove them or set propagationPolicy=Orphan to \
+             suppress this warning",
+        )
+    }
+
     fn decode(&self, object: Value) -> Result<Value, String> {
         let mut job = decode::<api::Job>(object)?;
         workload::decode_template(job.get_mut("spec"));

@@ -34,6 +34,11 @@ impl Kind for ReplicationController {
         &INFO
     }
 
+    /// As before there was garbage collection.
+    fn orphans_by_default(&self) -> bool {
+        true
+    }
+
     fn decode(&self, object: Value) -> Result<Value, String> {
         let mut set = decode::<api::ReplicationController>(object)?;
         workload::decode_template(set.get_mut("spec"));
