@@ -2,7 +2,7 @@
 # The program's files come to the web server's directory once; its settings are made anew from
 # WORDPRESS_DB_* at each start.
 set -e
-if [ ! -e index.php ]; then
+if [ ! -e wp-config.php ]; then
     cp -rL /usr/share/wordpress/. .
     mkdir -p wp-content/uploads
     chown -R www-data:www-data wp-content

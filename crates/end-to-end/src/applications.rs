@@ -10,11 +10,13 @@ pub type Maker = fn() -> Image;
 
 /// The images that the examples name, with what makes them.
 pub const ALL: &[(&str, Maker)] = &[
+    ("busybox:1", busybox),
     ("busybox:1.28.4", old_busybox),
     ("cassandra:v13", cassandra),
     ("mariadb:10.11", mariadb),
     ("nginx:1.9.1", || nginx("1.9.1")),
     ("postgres:15", postgres),
+    ("redis:5-alpine", redis),
     ("redis:7", redis),
     ("wordpress:6", wordpress),
     ("zookeeper:3.8", zookeeper),
@@ -252,6 +254,8 @@ pub fn wordpress() -> Image {
             ("usr/local/bin/apache2-foreground", 0o755, server),
             ("etc/apache2/wordpress.conf", 0o644, apache),
             ("etc/php/8.2/apache2/php.ini", 0o644, php),
+            // WordPress' own list of authorities leads to it; Debian makes it at installation.
+            ("etc/ssl/certs/ca-certificates.crt", 0o644, ""),
         ],
         settings,
         ..Recipe::default()

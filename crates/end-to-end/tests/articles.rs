@@ -214,6 +214,12 @@ fn claims_keep_what_pods_wrote() {
     assert_eq!(shell.ok(write), "");
     let read = "for i in 0 1; do kubectl exec -it web-$i -- curl -s localhost; done";
     assert_eq!(shell.ok(read), "hello web-0\nhello web-1\n");
+    let typed = "for i in 0 1; do kubectl exec -it web-$i -- curl localhost; done";
+    let shown = shell.on_terminal(typed, "");
+    assert!(
+        shown.stdout.ends_with("hello web-0\nhello web-1\n"),
+        "{shown:#?}"
+    );
     // Without curl in the image: from the host, with the address that describe shows.
     let read_from_host = || {
         let described = shell.ok("kubectl describe pod web-0");

@@ -92,6 +92,15 @@ fn no_acknowledged_row_is_lost() {
     wait_progress(&kubectl);
     assert!(acknowledged(&kubectl).is_superset(&before));
 
+    // The node stops in order and comes back: so do the notes, which are in an emptyDir.
+    let before = acknowledged(&kubectl);
+    instance.interrupt();
+    instance.start_again();
+    let kubectl = instance.kubectl();
+    shell.ok("kubectl wait --for=condition=Ready pod/writer --timeout=60s");
+    kubectl.wait_ready("mariadb", 3);
+    assert!(acknowledged(&kubectl).is_superset(&before));
+
     nothing_is_missing(&kubectl);
     no_empty_primary(&kubectl, &shell);
 }

@@ -37,6 +37,10 @@ fn a_post_survives_all_pods() {
     shell.ok("kubectl apply -f wordpress.yaml");
     kubectl.wait_ready("wordpress-db", 1);
     kubectl.wait_ready("wordpress", 1);
+    for pod in ["wordpress-db-0", "wordpress-0"] {
+        let status = &kubectl.pod(pod)["status"]["containerStatuses"][0];
+        assert_eq!(status["restartCount"], 0, "{status}");
+    }
     let site = address(&kubectl);
 
     // Nothing is installed: every page leads to the installation's.

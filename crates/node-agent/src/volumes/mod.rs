@@ -191,8 +191,7 @@ pub fn watched_objects(pod: &Pod) -> BTreeSet<(ObjectKind, String)> {
     found
 }
 
-/// The volumes that are kept while their node is down: as a container's, the node's own restart is
-/// no reason to lose what is in them.
+/// The volumes that outlive a stop of the node, as they outlive a restart of a container.
 pub fn empty_dirs(pod: &Pod) -> BTreeSet<String> {
     let volumes = pod.spec.iter().flat_map(|spec| &spec.volumes).flatten();
     let empty_dirs = volumes.filter(|volume| volume.empty_dir.is_some());
