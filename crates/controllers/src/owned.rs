@@ -137,6 +137,12 @@ fn owners_now<O: Object>(object: &Owned<'_>, owners: &Cache<O>, kind: &str) -> V
     }
 }
 
+/// The key of an object that has changed in any way: what somebody else writes into its status is
+/// put right.
+pub(crate) fn key_of<K: Object>(change: &Change<K>) -> Key {
+    Key::of(change.object().as_ref())
+}
+
 /// The key of an object that has changed in what it asks for; its status is its controller's own.
 pub(crate) fn key_if_asked<K: Object>(change: &Change<K>) -> Option<Key> {
     if let Change::Applied(new, Some(old)) = change {

@@ -10,7 +10,7 @@ use planners::daemon_set::{DAEMON_SET, Fit, Observed, daemon_pod, plan};
 use reconcile::{Cache, Change, Key, Outcome, Queue, run_workers};
 
 use crate::Context;
-use crate::owned::{key_if_asked, orphan_in, owned_by, owners_of, owners_of_pod};
+use crate::owned::{key_of, orphan_in, owned_by, owners_of, owners_of_pod};
 use execute::{Error, Executor};
 
 /// Sets that are worked on at once.
@@ -95,7 +95,7 @@ async fn feed(observer: Arc<Observer>, queue: Queue<Key>) {
     let mut nodes = caches.nodes.subscribe();
     loop {
         let keys: Vec<Key> = tokio::select! {
-            Some(change) = sets.next() => key_if_asked(&change).into_iter().collect(),
+            Some(change) = sets.next() => vec![key_of(&change)],
             Some(change) = pods.next() => owners_of_pod(&change, &observer.sets, DAEMON_SET.1),
             Some(change) = revisions.next() => owners_of(&change, &observer.sets, DAEMON_SET.1),
             Some(change) = nodes.next() => {

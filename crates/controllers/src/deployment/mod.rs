@@ -13,7 +13,7 @@ use reconcile::{Cache, Change, Index, Key, Outcome, Queue, run_workers};
 use resource_kinds::pod_view::PodView;
 
 use crate::Context;
-use crate::owned::{key_if_asked, named, orphan_in, owned_by, owners_of, terms};
+use crate::owned::{key_of, named, orphan_in, owned_by, owners_of, terms};
 use execute::{Error, Executor};
 
 /// Deployments that are worked on at once.
@@ -109,7 +109,7 @@ async fn feed(context: Context, observer: Arc<Observer>, queue: Queue<Key>) {
     let mut pods = context.caches.pods.subscribe();
     loop {
         let keys: Vec<Key> = tokio::select! {
-            Some(change) = deployments.next() => key_if_asked(&change).into_iter().collect(),
+            Some(change) = deployments.next() => vec![key_of(&change)],
             Some(change) = sets.next() => owners_of(&change, &observer.deployments, KIND),
             Some(change) = pods.next() => observer.waiting_for(&change).into_iter().collect(),
             else => return,

@@ -15,7 +15,7 @@ use serde::Serialize;
 use serde_json::json;
 
 use crate::Context;
-use crate::owned::{key_if_asked, orphan_in, owned_by, owners_of_pod};
+use crate::owned::{key_of, orphan_in, owned_by, owners_of_pod};
 use crate::pod_writer::{PodError, PodWriter};
 
 /// Sets that are worked on at once.
@@ -197,7 +197,7 @@ async fn feed<K: Replicated>(worker: Arc<Worker<K>>, queue: Queue<Key>) {
     let mut pods = worker.context.caches.pods.subscribe();
     loop {
         let keys: Vec<Key> = tokio::select! {
-            Some(change) = sets.next() => key_if_asked(&change).into_iter().collect(),
+            Some(change) = sets.next() => vec![key_of(&change)],
             Some(change) = pods.next() => owners_of_pod(&change, &worker.sets, K::KIND.1),
             else => return,
         };

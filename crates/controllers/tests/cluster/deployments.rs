@@ -3,7 +3,7 @@
 use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet};
 use k8s_openapi::api::core::v1::{Event, Pod, ReplicationController};
 use kube::ResourceExt;
-use kube::api::DeleteParams;
+use kube::api::{DeleteParams, Patch, PatchParams};
 use serde_json::{Value, json};
 
 use crate::support::{Cluster, names, wait_for};
@@ -208,9 +208,16 @@ async fn a_replication_controller_is_served_likewise() {
         "template": template("a") } });
     cluster.create::<ReplicationController>(controller).await;
     wait_for(&cluster, "a a", images).await;
-    wait_for::<ReplicationController>(&cluster, "2", |all| {
+    let ready = |all: &[ReplicationController]| {
         let status = all[0].status.clone().unwrap_or_default();
         status.ready_replicas.unwrap_or_default().to_string()
-    })
-    .await;
+    };
+    wait_for(&cluster, "2", ready).await;
+    // What somebody else says of it is put right.
+    let wrong = Patch::Merge(json!({ "status": { "readyReplicas": 0, "availableReplicas": 0 } }));
+    let api = cluster.api::<ReplicationController>();
+    let params = PatchParams::default();
+    let patched = api.patch_status("rc", &params, &wrong).await.unwrap();
+    assert_eq!(ready(&[patched]), "0");
+    wait_for(&cluster, "2", ready).await;
 }
