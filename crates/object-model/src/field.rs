@@ -114,11 +114,22 @@ impl FieldError {
         Self::new(FieldErrorType::TooLong, field, None, detail)
     }
 
-    /// A value outside the list of allowed ones.
+    /// A list of more than `max` elements.
+    pub fn too_many(field: &FieldPath, count: usize, max: usize) -> Self {
+        let detail = format!("must have at most {max} items");
+        Self::new(FieldErrorType::TooMany, field, Some(count.into()), detail)
+    }
+
+    /// A value outside the list of allowed ones, which are shown in the order of the alphabet.
     pub fn not_supported(field: &FieldPath, value: impl Into<Value>, allowed: &[&str]) -> Self {
         let mut sorted: Vec<&str> = allowed.to_vec();
         sorted.sort_unstable();
-        let quoted: Vec<String> = sorted.iter().map(|v| format!("{v:?}")).collect();
+        Self::not_among(field, value, &sorted)
+    }
+
+    /// A value outside the list of allowed ones, which are shown in their own order.
+    pub fn not_among(field: &FieldPath, value: impl Into<Value>, allowed: &[&str]) -> Self {
+        let quoted: Vec<String> = allowed.iter().map(|v| format!("{v:?}")).collect();
         let detail = format!("supported values: {}", quoted.join(", "));
         Self::new(
             FieldErrorType::NotSupported,

@@ -3,6 +3,8 @@
 
 const LABEL: &str = "[a-z0-9]([-a-z0-9]*[a-z0-9])?";
 const SUBDOMAIN: &str = "[a-z0-9]([-a-z0-9]*[a-z0-9])?(\\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*";
+const SEARCH_DOMAIN: &str =
+    "_?[a-z0-9]([-_a-z0-9]*[a-z0-9])?(\\._?[a-z0-9]([-_a-z0-9]*[a-z0-9])?)*";
 const LABEL_1035: &str = "[a-z]([-a-z0-9]*[a-z0-9])?";
 const QUALIFIED: &str = "([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9]";
 const LABEL_VALUE: &str = "(([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9])?";
@@ -86,6 +88,25 @@ pub fn dns_subdomain(text: &str) -> Vec<String> {
         let rule = "a lowercase RFC 1123 subdomain must consist of lower case alphanumeric \
                     characters, '-' or '.', and must start and end with an alphanumeric character";
         errors.push(mismatch(rule, SUBDOMAIN, &["example.com"]));
+    }
+    errors
+}
+
+/// A domain to search in: a subdomain in which parts may begin with an underscore, or have some.
+pub fn search_domain(text: &str) -> Vec<String> {
+    let mut errors = Vec::new();
+    if text.len() > SUBDOMAIN_BYTES_MAX {
+        errors.push(too_long(SUBDOMAIN_BYTES_MAX));
+    }
+    let is_part = |part: &str| {
+        let rest = part.strip_prefix('_').unwrap_or(part);
+        !rest.starts_with('_') && !rest.ends_with('_') && has_label_form(&rest.replace('_', "-"))
+    };
+    if !text.split('.').all(is_part) {
+        let rule = "a lowercase RFC 1123 subdomain must consist of lower case alphanumeric \
+                    characters, '_', '-' or '.', and must start and end with an alphanumeric \
+                    character";
+        errors.push(mismatch(rule, SEARCH_DOMAIN, &["example.com"]));
     }
     errors
 }
@@ -253,6 +274,16 @@ pub fn path_segment(text: &str) -> Vec<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn search_domains() {
+        for fine in ["a", "_tcp.example.com", "a_b.c", "a-b.example"] {
+            assert!(search_domain(fine).is_empty(), "{fine}");
+        }
+        for wrong in ["", "a_", "__a", "a..b", "A", "-a"] {
+            assert_eq!(search_domain(wrong).len(), 1, "{wrong}");
+        }
+    }
 
     #[test]
     fn dns_labels() {
