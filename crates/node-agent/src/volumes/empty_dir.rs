@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::fs;
 use std::io;
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::Path;
 
 use k8s_openapi::api::core::v1::{EmptyDirVolumeSource, PodSpec};
@@ -111,7 +111,10 @@ pub fn make(path: &Path, medium: Medium, gid: Option<u32>) -> Result<(), String>
             mount_once(path, "hugetlbfs", Some(&format!("pagesize={page_bytes}")))?;
         }
     }
-    fs::set_permissions(path, fs::Permissions::from_mode(0o777)).map_err(failed)?;
+    // In memory, files are their owners' alone to remove, as is usual there and with kubelet.
+    let sticky = fs::metadata(path).map_err(failed)?.mode() & 0o1000;
+    let open = fs::Permissions::from_mode(0o777 | sticky);
+    fs::set_permissions(path, open).map_err(failed)?;
     match gid {
         Some(gid) => ownership::give_to_group(path, gid, true).map_err(failed),
         None => Ok(()),
@@ -189,6 +192,8 @@ mod tests {
             make(&path, Medium::Memory { bytes: 1 << 20 }, None).unwrap();
         }
         assert_eq!(mounts_below(temp.path()).unwrap().len(), 1);
+        let bits = |path: &Path| fs::metadata(path).unwrap().mode() & 0o7777;
+        assert_eq!(bits(&path), 0o1777);
         fs::write(path.join("x"), vec![0; 1 << 19]).unwrap();
         assert!(fs::write(path.join("y"), vec![0; 1 << 20]).is_err());
         if fs::read_to_string("/proc/filesystems")
@@ -203,6 +208,7 @@ mod tests {
         }
         let disk = dir.volume("disk");
         make(&disk, Medium::Disk, None).unwrap();
+        assert_eq!(bits(&disk), 0o777);
         fs::write(disk.join("x"), "kept").unwrap();
         release(&dir, &BTreeSet::from(["disk".to_owned()])).unwrap();
         assert!(mounts_below(temp.path()).unwrap().is_empty());
