@@ -33,6 +33,14 @@ impl<'a> At<'a> {
         Self { value, path }
     }
 
+    /// The entry of a map at a key, which may have dots.
+    pub(crate) fn get_key(&self, key: &str) -> Self {
+        Self {
+            value: self.value.get(key).unwrap_or(NOTHING),
+            path: self.path.key(key),
+        }
+    }
+
     /// The elements of a list.
     pub(crate) fn items(&self) -> impl Iterator<Item = At<'a>> + use<'a> {
         let path = self.path.clone();
@@ -76,6 +84,11 @@ impl<'a> At<'a> {
         self.value.as_bool() == Some(true)
     }
 
+    /// How many elements the list has; none if it is no list.
+    pub(crate) fn len(&self) -> usize {
+        self.value.as_array().map_or(0, Vec::len)
+    }
+
     /// Whether there is a value at all.
     pub(crate) fn is_set(&self) -> bool {
         !self.value.is_null()
@@ -108,6 +121,11 @@ impl<'a> At<'a> {
         FieldError::duplicate(&self.path, self.value.clone())
     }
 
+    /// As [`not_supported`](Self::not_supported), with the values in the order that they have.
+    pub(crate) fn not_among(&self, allowed: &[&str]) -> FieldError {
+        FieldError::not_among(&self.path, self.value.clone(), allowed)
+    }
+
     pub(crate) fn not_supported(&self, allowed: &[&str]) -> FieldError {
         FieldError::not_supported(&self.path, self.value.clone(), allowed)
     }
@@ -125,6 +143,8 @@ pub(crate) trait Rules {
     fn check_not_negative(&mut self, at: &At<'_>);
     /// The text is one of those allowed; an empty one is `Required`.
     fn check_one_of(&mut self, at: &At<'_>, allowed: &[&str]);
+    /// As [`check_one_of`](Self::check_one_of); a refusal keeps the order of the values.
+    fn check_among(&mut self, at: &At<'_>, allowed: &[&str]);
     /// As [`check_one_of`](Self::check_one_of), unless there is no value.
     fn check_one_of_if_set(&mut self, at: &At<'_>, allowed: &[&str]);
     /// The value is as it was.
@@ -168,6 +188,14 @@ impl Rules for Vec<FieldError> {
             self.push(at.required(""));
         } else if !allowed.contains(&at.text()) {
             self.push(at.not_supported(allowed));
+        }
+    }
+
+    fn check_among(&mut self, at: &At<'_>, allowed: &[&str]) {
+        if at.is_empty() {
+            self.push(at.required(""));
+        } else if !allowed.contains(&at.text()) {
+            self.push(at.not_among(allowed));
         }
     }
 

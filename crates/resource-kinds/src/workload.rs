@@ -138,6 +138,12 @@ pub(crate) fn check_labels(
     }
 }
 
+/// Whether the template of pods is not the one that is stored: what was stored under laxer rules
+/// may stay as it is.
+pub(crate) fn has_new_template(object: &Value, old: Option<&Value>) -> bool {
+    old.is_none_or(|old| old["spec"]["template"] != object["spec"]["template"])
+}
+
 /// The template of pods that run for ever; `whole` looks at all of it, for templates that are new.
 pub(crate) fn check_template(
     spec: &At<'_>,

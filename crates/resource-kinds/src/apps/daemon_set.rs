@@ -97,13 +97,13 @@ impl Kind for DaemonSet {
 
     fn validate_create(&self, object: &Value) -> Vec<FieldError> {
         let mut errors = metadata::validate(self, object);
-        errors.extend(validate(object));
+        errors.extend(validate(object, None));
         errors
     }
 
     fn validate_update(&self, object: &Value, old: &Value) -> Vec<FieldError> {
         let mut errors = metadata::validate_update(object);
-        errors.extend(validate(object));
+        errors.extend(validate(object, Some(old)));
         let selector = |object| At::root(object).get("spec.selector");
         errors.check_unchanged(&selector(object), &selector(old));
         errors
@@ -148,13 +148,14 @@ impl Kind for DaemonSet {
     }
 }
 
-fn validate(object: &Value) -> Vec<FieldError> {
+fn validate(object: &Value, old: Option<&Value>) -> Vec<FieldError> {
     let spec = At::root(object).get("spec");
     let mut errors = Vec::new();
     workload::check_selector(&spec.get("selector"), "daemonset", &mut errors);
     let selector = LabelSelector::from_json(spec.get("selector").value).ok();
     workload::check_labels(&spec, selector.as_ref(), &mut errors);
-    workload::check_template(&spec, "DaemonSet", &[], true, &mut errors);
+    let whole = workload::has_new_template(object, old);
+    workload::check_template(&spec, "DaemonSet", &[], whole, &mut errors);
     errors.check_not_negative(&spec.get("minReadySeconds"));
     errors.check_not_negative(&spec.get("revisionHistoryLimit"));
     let strategy = spec.get("updateStrategy");

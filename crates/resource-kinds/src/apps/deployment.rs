@@ -98,13 +98,13 @@ impl Kind for Deployment {
 
     fn validate_create(&self, object: &Value) -> Vec<FieldError> {
         let mut errors = metadata::validate(self, object);
-        errors.extend(validate(object));
+        errors.extend(validate(object, None));
         errors
     }
 
     fn validate_update(&self, object: &Value, old: &Value) -> Vec<FieldError> {
         let mut errors = metadata::validate_update(object);
-        errors.extend(validate(object));
+        errors.extend(validate(object, Some(old)));
         let selector = |object| At::root(object).get("spec.selector");
         errors.check_unchanged(&selector(object), &selector(old));
         errors
@@ -154,14 +154,15 @@ fn ready(object: &Value) -> i64 {
     workload::count(object, "status", "readyReplicas")
 }
 
-fn validate(object: &Value) -> Vec<FieldError> {
+fn validate(object: &Value, old: Option<&Value>) -> Vec<FieldError> {
     let spec = At::root(object).get("spec");
     let mut errors = Vec::new();
     errors.check_not_negative(&spec.get("replicas"));
     workload::check_selector(&spec.get("selector"), "deployment", &mut errors);
     let selector = LabelSelector::from_json(spec.get("selector").value).ok();
     workload::check_labels(&spec, selector.as_ref(), &mut errors);
-    workload::check_template(&spec, "ReplicaSet", &[], true, &mut errors);
+    let whole = workload::has_new_template(object, old);
+    workload::check_template(&spec, "ReplicaSet", &[], whole, &mut errors);
     strategy(&spec.get("strategy"), &mut errors);
     errors.check_not_negative(&spec.get("minReadySeconds"));
     errors.check_not_negative(&spec.get("revisionHistoryLimit"));

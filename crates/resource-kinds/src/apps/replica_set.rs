@@ -79,13 +79,13 @@ impl Kind for ReplicaSet {
 
     fn validate_create(&self, object: &Value) -> Vec<FieldError> {
         let mut errors = metadata::validate(self, object);
-        errors.extend(validate(object));
+        errors.extend(validate(object, None));
         errors
     }
 
     fn validate_update(&self, object: &Value, old: &Value) -> Vec<FieldError> {
         let mut errors = metadata::validate_update(object);
-        errors.extend(validate(object));
+        errors.extend(validate(object, Some(old)));
         let selector = |object| At::root(object).get("spec.selector");
         errors.check_unchanged(&selector(object), &selector(old));
         errors
@@ -133,7 +133,7 @@ pub(crate) fn row(object: &Value, selector: Cell, now: Timestamp) -> Vec<Cell> {
     ]
 }
 
-fn validate(object: &Value) -> Vec<FieldError> {
+fn validate(object: &Value, old: Option<&Value>) -> Vec<FieldError> {
     let spec = At::root(object).get("spec");
     let mut errors = Vec::new();
     errors.check_not_negative(&spec.get("replicas"));
@@ -141,7 +141,8 @@ fn validate(object: &Value) -> Vec<FieldError> {
     workload::check_selector(&spec.get("selector"), "replicaset", &mut errors);
     let selector = LabelSelector::from_json(spec.get("selector").value).ok();
     workload::check_labels(&spec, selector.as_ref(), &mut errors);
-    workload::check_template(&spec, "ReplicaSet", &[], true, &mut errors);
+    let whole = workload::has_new_template(object, old);
+    workload::check_template(&spec, "ReplicaSet", &[], whole, &mut errors);
     errors
 }
 

@@ -149,7 +149,9 @@ fn validate(object: &Value, old: Option<&Value>) -> Vec<FieldError> {
     }
     errors.check_one_of(&spec.get("concurrencyPolicy"), POLICIES);
     let job = spec.get("jobTemplate.spec");
-    errors.extend(job_rules::settings(&job));
+    let of_pods = &object["spec"]["jobTemplate"]["spec"]["template"];
+    let whole = old.is_none_or(|old| old["spec"]["jobTemplate"]["spec"]["template"] != *of_pods);
+    errors.extend(job_rules::settings(&job, whole));
     if job.get("selector").is_set() {
         let at = job.get("selector");
         errors.push(at.invalid("`selector` will be auto-generated"));

@@ -14,7 +14,7 @@ const RULES_MAX: usize = 20;
 
 /// All that is wrong with a new job.
 pub(super) fn create(object: &Value) -> Vec<FieldError> {
-    let mut errors = whole(object);
+    let mut errors = whole(object, None);
     if object["spec"]["manualSelector"] != true {
         generated(object, &mut errors);
     }
@@ -23,7 +23,7 @@ pub(super) fn create(object: &Value) -> Vec<FieldError> {
 
 /// All that is wrong with a changed job.
 pub(super) fn update(object: &Value, old: &Value) -> Vec<FieldError> {
-    let mut errors = whole(object);
+    let mut errors = whole(object, Some(old));
     let (new, before) = (At::root(object).get("spec"), At::root(old).get("spec"));
     if !is_elastic(object, old) {
         errors.check_unchanged(&new.get("completions"), &before.get("completions"));
@@ -79,9 +79,9 @@ fn take_directives(template: &mut Value, from: &Value) {
     }
 }
 
-fn whole(object: &Value) -> Vec<FieldError> {
+fn whole(object: &Value, old: Option<&Value>) -> Vec<FieldError> {
     let spec = At::root(object).get("spec");
-    let mut errors = settings(&spec);
+    let mut errors = settings(&spec, workload::has_new_template(object, old));
     let selector = spec.get("selector");
     if selector.is_set() {
         errors.extend(metadata::label_selector(&selector));
@@ -102,8 +102,9 @@ fn whole(object: &Value) -> Vec<FieldError> {
     errors
 }
 
-/// What holds for the spec of a job, and for that in the template of a CronJob.
-pub(super) fn settings(spec: &At<'_>) -> Vec<FieldError> {
+/// What holds for the spec of a job, and for that in the template of a CronJob; `whole` looks at
+/// all of the template of pods.
+pub(super) fn settings(spec: &At<'_>, whole: bool) -> Vec<FieldError> {
     let mut errors = Vec::new();
     for field in [
         "parallelism",
@@ -137,7 +138,7 @@ pub(super) fn settings(spec: &At<'_>) -> Vec<FieldError> {
     errors.check_text_if_set(&spec.get("managedBy"), names::qualified_name);
     failure_policy(spec, &mut errors);
     success_policy(spec, &mut errors);
-    workload::check_template_for(spec, &["OnFailure", "Never"], &[], true, &mut errors);
+    workload::check_template_for(spec, &["OnFailure", "Never"], &[], whole, &mut errors);
     errors
 }
 

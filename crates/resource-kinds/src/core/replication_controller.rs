@@ -88,13 +88,13 @@ impl Kind for ReplicationController {
 
     fn validate_create(&self, object: &Value) -> Vec<FieldError> {
         let mut errors = metadata::validate(self, object);
-        errors.extend(validate(object));
+        errors.extend(validate(object, None));
         errors
     }
 
-    fn validate_update(&self, object: &Value, _old: &Value) -> Vec<FieldError> {
+    fn validate_update(&self, object: &Value, old: &Value) -> Vec<FieldError> {
         let mut errors = metadata::validate_update(object);
-        errors.extend(validate(object));
+        errors.extend(validate(object, Some(old)));
         errors
     }
 
@@ -125,7 +125,7 @@ impl Kind for ReplicationController {
     }
 }
 
-fn validate(object: &Value) -> Vec<FieldError> {
+fn validate(object: &Value, old: Option<&Value>) -> Vec<FieldError> {
     let spec = At::root(object).get("spec");
     let mut errors = Vec::new();
     errors.check_not_negative(&spec.get("minReadySeconds"));
@@ -140,7 +140,8 @@ fn validate(object: &Value) -> Vec<FieldError> {
     }
     let labels = LabelSelector::from_labels(selector.value);
     workload::check_labels(&spec, Some(&labels), &mut errors);
-    workload::check_template(&spec, "ReplicationController", &[], true, &mut errors);
+    let whole = workload::has_new_template(object, old);
+    workload::check_template(&spec, "ReplicationController", &[], whole, &mut errors);
     errors
 }
 

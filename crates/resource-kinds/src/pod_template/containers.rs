@@ -1,167 +1,105 @@
-//! What is wrong with containers: names, images, ports, policies.
+//! What is wrong with containers, list by list.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
 use object_model::{FieldError, names};
-use serde_json::json;
 
-use super::{env, is_sidecar, probes, resources, security, volumes};
-use crate::addresses::PROTOCOLS;
+use super::volumes::Volumes;
+use super::{
+    claims, env, ephemeral, is_sidecar, ports, probes, resources, restart, security, volumes,
+};
 use crate::at::{At, Rules};
 
 const PULL_POLICIES: &[&str] = &["Always", "IfNotPresent", "Never"];
-const MESSAGE_POLICIES: &[&str] = &["FallbackToLogsOnError", "File"];
-const RESTART_POLICIES: &[&str] = &["Always", "Never", "OnFailure"];
+const MESSAGE_POLICIES: &[&str] = &["File", "FallbackToLogsOnError"];
 
-/// Checks all containers of a spec. `volumes` are the names of the pod's volumes.
-pub(super) fn validate(
-    spec: &At<'_>,
-    volumes: &BTreeMap<String, bool>,
-    errors: &mut Vec<FieldError>,
-) {
-    if spec.get("containers").is_empty() {
-        errors.push(spec.get("containers").required(""));
-    }
-    let host_network = spec.get("hostNetwork").is_true();
+/// Checks all containers of a spec. `volumes` are what containers can mount.
+pub(super) fn validate(spec: &At<'_>, volumes: &Volumes<'_>, errors: &mut Vec<FieldError>) {
     let mut seen = BTreeSet::new();
-    let mut host_ports = BTreeSet::new();
-    for list in super::CONTAINER_LISTS {
-        for container in spec.get(list).items() {
-            let name = container.get("name");
-            if !name.is_empty() && !seen.insert(name.text()) {
-                errors.push(name.duplicate());
-            }
-            one(&container, volumes, errors);
-            ports(&container, errors);
-            if list == "containers" {
-                host_ports_differ(&container, host_network, &mut host_ports, errors);
-                probes::validate(&container, errors);
-            } else {
-                beside(list, &container, errors);
-            }
+    let list = spec.get("containers");
+    if list.is_empty() {
+        errors.push(list.required(""));
+    }
+    for container in list.items() {
+        common(&container, spec, volumes, errors);
+        differs(&container, &mut seen, errors);
+        probes::validate(&container, spec, errors);
+        restart::validate(&container, errors);
+    }
+    ports::differ(list.items(), errors);
+    for container in spec.get("initContainers").items() {
+        common(&container, spec, volumes, errors);
+        restart::validate(&container, errors);
+        differs(&container, &mut seen, errors);
+        // They run one after the other, each with all ports to itself.
+        ports::differ(std::iter::once(container.clone()), errors);
+        if is_sidecar(container.value) {
+            probes::validate(&container, spec, errors);
+        } else {
+            // `statefulset.md` 12.3
+            probes::forbid(&container, errors);
+            restart::not_on_resize(&container, errors);
         }
+    }
+    for container in spec.get("ephemeralContainers").items() {
+        common(&container, spec, volumes, errors);
+        differs(&container, &mut seen, errors);
+        ephemeral::validate(&container, spec, errors);
     }
 }
 
-fn one(container: &At<'_>, volumes: &BTreeMap<String, bool>, errors: &mut Vec<FieldError>) {
-    let (name, image) = (container.get("name"), container.get("image"));
-    errors.check_required_text(&name, names::dns_label);
-    if image.is_empty() {
-        errors.push(image.required(""));
-    } else if image.text().trim() != image.text() {
-        errors.push(image.invalid("must not have leading or trailing whitespace"));
+/// The name is no other container's, of whatever list.
+fn differs<'a>(container: &At<'a>, seen: &mut BTreeSet<&'a str>, errors: &mut Vec<FieldError>) {
+    let name = container.get("name");
+    if !name.is_empty() && !seen.insert(name.text()) {
+        errors.push(name.duplicate());
     }
-    errors.check_one_of(&container.get("terminationMessagePolicy"), MESSAGE_POLICIES);
+}
+
+/// Checks what containers of all lists have in common.
+fn common(container: &At<'_>, spec: &At<'_>, volumes: &Volumes<'_>, errors: &mut Vec<FieldError>) {
+    errors.check_required_text(&container.get("name"), names::dns_label);
+    if container.get("image").is_empty() {
+        errors.push(container.get("image").required(""));
+    }
+    errors.check_among(&container.get("terminationMessagePolicy"), MESSAGE_POLICIES);
+    ports::validate(container, errors);
     env::validate(container, errors);
     volumes::mounts(container, volumes, errors);
     errors.check_one_of(&container.get("imagePullPolicy"), PULL_POLICIES);
-    errors.extend(resources::validate(&container.get("resources")));
+    let resources = container.get("resources");
+    errors.extend(resources::validate(&resources));
+    claims::of_container(&resources.get("claims"), spec, errors);
+    restart::on_resize(container, spec.get("restartPolicy").text(), errors);
     security::validate_container(&container.get("securityContext"), errors);
-    errors.check_one_of_if_set(&container.get("restartPolicy"), RESTART_POLICIES);
 }
 
-/// Init containers and ephemeral containers have no say in the pod's readiness, unless they are
-/// sidecars (`statefulset.md` 12.3).
-fn beside(list: &str, container: &At<'_>, errors: &mut Vec<FieldError>) {
-    if list == "initContainers" && is_sidecar(container.value) {
-        probes::validate(container, errors);
-        return;
-    }
-    let detail = if list == "initContainers" {
-        "may not be set for init containers without restartPolicy=Always"
-    } else {
-        "cannot be set for an Ephemeral Container"
-    };
-    for field in [
-        "lifecycle",
-        "livenessProbe",
-        "readinessProbe",
-        "startupProbe",
-    ] {
-        if container.get(field).is_set() {
-            errors.push(container.get(field).forbidden(detail));
-        }
-    }
-    if list == "ephemeralContainers" && !container.get("ports").is_empty() {
-        errors.push(container.get("ports").forbidden(detail));
-    }
-}
-
-fn ports(container: &At<'_>, errors: &mut Vec<FieldError>) {
-    let mut seen = BTreeSet::new();
-    for port in container.get("ports").items() {
-        let name = port.get("name");
-        if !name.is_empty() {
-            let before = errors.len();
-            errors.check_text(&name, names::port_name);
-            if errors.len() == before && !seen.insert(name.text()) {
-                errors.push(name.duplicate());
-            }
-        }
-        let number = port.get("containerPort");
-        match number.int().unwrap_or_default() {
-            0 => errors.push(number.required("")),
-            value => errors.extend(
-                names::port_number(value)
-                    .into_iter()
-                    .map(|c| number.invalid(c)),
-            ),
-        }
-        let host = port.get("hostPort");
-        if let Some(value) = host.int().filter(|value| *value != 0) {
-            errors.extend(
-                names::port_number(value)
-                    .into_iter()
-                    .map(|c| host.invalid(c)),
-            );
-        }
-        errors.check_one_of(&port.get("protocol"), PROTOCOLS);
-    }
-}
-
-fn host_ports_differ(
-    container: &At<'_>,
-    host_network: bool,
-    seen: &mut BTreeSet<String>,
-    errors: &mut Vec<FieldError>,
-) {
-    for port in container.get("ports").items() {
-        let (host, inner) = (port.get("hostPort"), port.get("containerPort"));
-        let Some(number) = host.int().filter(|number| *number != 0) else {
-            continue;
-        };
-        if host_network && Some(number) != inner.int() {
-            errors.push(host.invalid("must match `containerPort` when `hostNetwork` is true"));
-        }
-        let address = port.get("hostIP");
-        let shown = if address.is_empty() {
-            "0.0.0.0"
-        } else {
-            address.text()
-        };
-        let key = format!("{}/{shown}/{number}", port.get("protocol").text());
-        if !seen.insert(key.clone()) {
-            errors.push(FieldError::duplicate(&host.path, json!(key)));
+/// Checks what is wrong with the images of a pod, but not with those of a template, in which
+/// somebody may yet fill them in.
+pub(super) fn images(spec: &At<'_>, errors: &mut Vec<FieldError>) {
+    for image in super::all_containers(spec)
+        .iter()
+        .map(|container| container.get("image"))
+    {
+        if image.text().trim() != image.text() {
+            errors.push(image.invalid("must not have leading or trailing whitespace"));
         }
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use serde_json::Value;
+    use serde_json::{Value, json};
 
     use super::*;
 
-    fn check(spec: Value) -> Vec<String> {
-        let mut spec = spec;
+    fn check(mut spec: Value) -> Vec<String> {
         super::super::default_spec(&mut spec);
         let object = json!({"spec": spec});
+        let spec = At::root(&object).get("spec");
         let mut errors = Vec::new();
-        validate(
-            &At::root(&object).get("spec"),
-            &BTreeMap::new(),
-            &mut errors,
-        );
+        validate(&spec, &Volumes::new(), &mut errors);
+        images(&spec, &mut errors);
         errors.iter().map(ToString::to_string).collect()
     }
 
@@ -177,40 +115,25 @@ mod tests {
         );
         assert_eq!(errors[1], "spec.containers[1].image: Required value");
         assert_eq!(errors[2], "spec.containers[2].name: Required value");
-        assert!(errors[3].ends_with("must not have leading or trailing whitespace"));
         assert_eq!(
-            errors[4],
+            errors[3],
             "spec.initContainers[0].name: Duplicate value: \"a\""
         );
+        assert!(errors[4].ends_with("must not have leading or trailing whitespace"));
     }
 
     #[test]
-    fn ports_are_numbers_in_range() {
-        let ports = |list: Value| {
-            check(json!({"containers": [{"name": "a", "image": "x", "ports": list}]}))
-        };
+    fn policies_are_shown_in_their_order() {
+        let container = json!({"name": "a", "image": "x", "terminationMessagePolicy": "No",
+            "imagePullPolicy": "No"});
         assert_eq!(
-            ports(json!([{}])),
-            ["spec.containers[0].ports[0].containerPort: Required value"]
-        );
-        assert_eq!(
-            ports(json!([{"containerPort": 70_000}])),
+            check(json!({"containers": [container]})),
             [
-                "spec.containers[0].ports[0].containerPort: Invalid value: 70000: must be \
-                 between 1 \
-              and 65535, inclusive"
+                "spec.containers[0].terminationMessagePolicy: Unsupported value: \"No\": \
+                 supported values: \"File\", \"FallbackToLogsOnError\"",
+                "spec.containers[0].imagePullPolicy: Unsupported value: \"No\": supported \
+                 values: \"Always\", \"IfNotPresent\", \"Never\"",
             ]
-        );
-        let twice = json!([{"containerPort": 1, "name": "a"}, {"containerPort": 2, "name": "a"}]);
-        assert_eq!(
-            ports(twice),
-            ["spec.containers[0].ports[1].name: Duplicate value: \"a\""]
-        );
-        let host =
-            json!([{"containerPort": 1, "hostPort": 5}, {"containerPort": 2, "hostPort": 5}]);
-        assert_eq!(
-            ports(host),
-            ["spec.containers[0].ports[1].hostPort: Duplicate value: \"TCP/0.0.0.0/5\""]
         );
     }
 
@@ -231,5 +154,13 @@ mod tests {
               without restartPolicy=Always"
             ]
         );
+    }
+
+    #[test]
+    fn init_containers_may_have_ports_that_others_have() {
+        let port = json!([{"containerPort": 1, "hostPort": 1}]);
+        let spec = json!({"containers": [{"name": "a", "image": "x", "ports": port}],
+            "initContainers": [{"name": "b", "image": "x", "ports": port}]});
+        assert_eq!(check(spec), [""; 0]);
     }
 }

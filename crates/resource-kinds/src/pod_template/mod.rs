@@ -1,23 +1,33 @@
 //! What pods and the templates of pods have in common: defaults and validation of a pod's spec,
-//! one file per topic.
+//! one file per topic. The rules and the words of a refusal are Kubernetes 1.36's; a path always
+//! names the field that is wrong, also where upstream leaves out an index or names another field.
 
+mod annotations;
+mod claims;
 mod containers;
 mod defaults;
 mod env;
+mod ephemeral;
 mod images;
+mod ports;
 mod probes;
 mod resources;
+mod restart;
 mod scheduling;
 mod security;
 mod spec;
+mod spread;
+mod stop_signals;
 mod volumes;
 mod warnings;
+mod windows;
 
+pub(crate) use annotations::validate_update as validate_annotations_update;
 pub(crate) use defaults::{default_pod, default_spec};
 pub(crate) use env::{field_reference, resource_reference};
 pub(crate) use resources::{amounts, qos_class};
 pub(crate) use scheduling::tolerations;
-pub(crate) use spec::{validate_spec, validate_template};
+pub(crate) use spec::{validate_pod, validate_template};
 pub(crate) use warnings::{fractions, warnings};
 
 use serde_json::Value;

@@ -1,28 +1,37 @@
 //! What is wrong with where a pod wants to run.
 
+use std::collections::BTreeSet;
+
 use object_model::{FieldError, names};
 
+use super::spread;
 use crate::at::{At, Rules};
 use crate::metadata;
 
-const EFFECTS: &[&str] = &["NoExecute", "NoSchedule", "PreferNoSchedule"];
+const EFFECTS: &[&str] = &["NoSchedule", "PreferNoSchedule", "NoExecute"];
 
-/// Checks node selector, affinity, tolerations and spreading.
-pub(super) fn validate(spec: &At<'_>, errors: &mut Vec<FieldError>) {
-    errors.extend(metadata::labels(&spec.get("nodeSelector")));
-    errors.extend(tolerations(&spec.get("tolerations")));
-    let affinity = spec.get("affinity");
+/// Checks which nodes a pod wants, and beside which pods.
+pub(super) fn affinity(affinity: &At<'_>, errors: &mut Vec<FieldError>) {
     node_affinity(&affinity.get("nodeAffinity"), errors);
     for field in ["podAffinity", "podAntiAffinity"] {
         pod_affinity(&affinity.get(field), errors);
     }
-    for constraint in spec.get("topologySpreadConstraints").items() {
-        spread(&constraint, errors);
+}
+
+/// Checks what a pod waits for before it is ready, and before it gets a node.
+pub(super) fn gates(spec: &At<'_>, errors: &mut Vec<FieldError>) {
+    for gate in spec.get("readinessGates").items() {
+        errors.check_text(&gate.get("conditionType"), names::qualified_name);
     }
+    let mut seen = BTreeSet::new();
     for gate in spec.get("schedulingGates").items() {
-        errors.check_text(&gate.get("name"), names::qualified_name);
+        let name = gate.get("name").text();
+        let clauses = names::qualified_name(name).into_iter();
+        errors.extend(clauses.map(|clause| FieldError::invalid(&gate.path, name, clause)));
+        if !seen.insert(name) {
+            errors.push(FieldError::duplicate(&gate.path, name));
+        }
     }
-    errors.extend(metadata::duplicates(&spec.get("schedulingGates"), "name"));
 }
 
 /// All that is wrong with a list of tolerations.
@@ -52,13 +61,14 @@ pub(crate) fn tolerations(list: &At<'_>) -> Vec<FieldError> {
             "Exists" => {
                 if !value.is_empty() {
                     let detail = "value must be empty when `operator` is 'Exists'";
-                    let whole = toleration.value.clone();
-                    errors.push(FieldError::invalid(&operator.path, whole, detail));
+                    errors.push(FieldError::invalid(&operator.path, value.text(), detail));
                 }
             }
             _ => errors.push(operator.not_supported(&["Equal", "Exists"])),
         }
-        errors.check_one_of_if_set(&effect, EFFECTS);
+        if !effect.is_empty() {
+            errors.check_among(&effect, EFFECTS);
+        }
     }
     errors
 }
@@ -72,6 +82,7 @@ fn node_affinity(affinity: &At<'_>, errors: &mut Vec<FieldError>) {
         }
         for term in terms.items() {
             node_term(&term, errors);
+            label_values(&term, errors);
         }
     }
     for preference in affinity
@@ -80,6 +91,14 @@ fn node_affinity(affinity: &At<'_>, errors: &mut Vec<FieldError>) {
     {
         weight(&preference.get("weight"), errors);
         node_term(&preference.get("preference"), errors);
+    }
+}
+
+/// Only what is required must be possible; a preference can ask for what no node has.
+fn label_values(term: &At<'_>, errors: &mut Vec<FieldError>) {
+    let expressions = term.get("matchExpressions");
+    for value in expressions.items().flat_map(|e| e.get("values").items()) {
+        errors.check_text(&value, names::label_value);
     }
 }
 
@@ -98,26 +117,24 @@ fn node_term(term: &At<'_>, errors: &mut Vec<FieldError>) {
         let (key, operator) = (expression.get("key"), expression.get("operator"));
         if !matches!(operator.text(), "In" | "NotIn") {
             errors.push(operator.invalid("not a valid selector operator"));
-        } else if expression
-            .get("values")
-            .value
-            .as_array()
-            .map_or(0, Vec::len)
-            != 1
-        {
+        } else if expression.get("values").len() != 1 {
             let detail = "must be only one value when `operator` is 'In' or 'NotIn' for node field \
                           selector";
             errors.push(expression.get("values").required(detail));
         }
         if key.text() != "metadata.name" {
             errors.push(key.invalid("not a valid field selector key"));
+            continue;
+        }
+        for value in expression.get("values").items() {
+            errors.check_text(&value, names::dns_subdomain);
         }
     }
 }
 
 fn node_requirement(expression: &At<'_>, errors: &mut Vec<FieldError>) {
     let (operator, values) = (expression.get("operator"), expression.get("values"));
-    let count = values.value.as_array().map_or(0, Vec::len);
+    let count = values.len();
     match operator.text() {
         "In" | "NotIn" if count == 0 => {
             errors.push(values.required("must be specified when `operator` is 'In' or 'NotIn'"));
@@ -157,29 +174,12 @@ fn pod_term(term: &At<'_>, errors: &mut Vec<FieldError>) {
     for namespace in term.get("namespaces").items() {
         errors.check_text(&namespace, names::dns_label);
     }
-    topology_key(&term.get("topologyKey"), errors);
-}
-
-fn topology_key(at: &At<'_>, errors: &mut Vec<FieldError>) {
-    if at.is_empty() {
-        errors.push(at.required("can not be empty"));
-    } else {
-        errors.check_text(at, names::qualified_name);
+    spread::label_keys(term, errors);
+    let key = term.get("topologyKey");
+    if key.is_empty() {
+        errors.push(key.required("can not be empty"));
     }
-}
-
-fn spread(constraint: &At<'_>, errors: &mut Vec<FieldError>) {
-    let skew = constraint.get("maxSkew");
-    if skew.int().unwrap_or_default() <= 0 {
-        errors.push(skew.invalid("must be greater than zero"));
-    }
-    topology_key(&constraint.get("topologyKey"), errors);
-    let ways = ["DoNotSchedule", "ScheduleAnyway"];
-    let unsatisfiable = constraint.get("whenUnsatisfiable");
-    if !ways.contains(&unsatisfiable.text()) {
-        errors.push(unsatisfiable.not_supported(&ways));
-    }
-    errors.extend(metadata::label_selector(&constraint.get("labelSelector")));
+    errors.check_text(&key, names::qualified_name);
 }
 
 #[cfg(test)]
@@ -189,8 +189,10 @@ mod tests {
     use super::*;
 
     fn check(spec: Value) -> Vec<String> {
-        let mut errors = Vec::new();
-        validate(&At::root(&spec), &mut errors);
+        let spec = At::root(&spec);
+        let mut errors = tolerations(&spec.get("tolerations"));
+        affinity(&spec.get("affinity"), &mut errors);
+        gates(&spec, &mut errors);
         errors.iter().map(ToString::to_string).collect()
     }
 
@@ -209,8 +211,8 @@ mod tests {
             [
                 "tolerations[0].operator: Invalid value: \"\": operator must be Exists when `key` \
                  is empty, which means \"match all values and all keys\"",
-                "tolerations[1].operator: Invalid value: {\"key\":\"a\",\"operator\":\"Exists\",\
-                 \"value\":\"b\"}: value must be empty when `operator` is 'Exists'",
+                "tolerations[1].operator: Invalid value: \"b\": value must be empty when `operator` \
+                 is 'Exists'",
                 "tolerations[2].effect: Invalid value: \"\": effect must be 'NoExecute' when \
                  `tolerationSeconds` is set",
             ]
@@ -225,9 +227,65 @@ mod tests {
             "podAntiAffinity": {"preferredDuringSchedulingIgnoredDuringExecution": [
                 {"weight": 0, "podAffinityTerm": {}}]}}});
         let errors = check(spec);
-        assert_eq!(errors.len(), 3);
+        // An empty key is missing, and is no key either, in two ways.
+        assert_eq!(errors.len(), 5, "{errors:#?}");
         assert!(errors[0].ends_with("must be specified when `operator` is 'In' or 'NotIn'"));
         assert!(errors[1].ends_with("must be in the range 1-100"));
         assert!(errors[2].ends_with("topologyKey: Required value: can not be empty"));
+    }
+
+    #[test]
+    fn requirements_of_nodes_are_consistent() {
+        let table = [
+            (
+                json!({"key": "a", "operator": "In", "values": ["b"]}),
+                vec![],
+            ),
+            (
+                json!({"key": "a", "operator": "In", "values": ["-"]}),
+                vec!["values[0]: Invalid value: \"-\": a valid label must be"],
+            ),
+            (
+                json!({"key": "a", "operator": "Exists", "values": ["b"]}),
+                vec!["values: Forbidden: may not be specified when `operator` is 'Exists'"],
+            ),
+            (
+                json!({"key": "a", "operator": "Gt", "values": ["1", "2"]}),
+                vec!["values: Required value: must be specified single value"],
+            ),
+            (
+                json!({"key": "a", "operator": "?"}),
+                vec!["operator: Invalid value: \"?\": not a valid selector operator"],
+            ),
+        ];
+        let at = "affinity.nodeAffinity.requiredDuringSchedulingIgnoredDuringExecution.\
+                  nodeSelectorTerms[0]";
+        let required = |term: Value| {
+            check(json!({"affinity": {"nodeAffinity": {
+                "requiredDuringSchedulingIgnoredDuringExecution": {"nodeSelectorTerms": [term]}}}}))
+        };
+        for (expression, wanted) in table {
+            let errors = required(json!({"matchExpressions": [expression]}));
+            assert_eq!(errors.len(), wanted.len(), "{errors:#?}");
+            for (error, start) in errors.iter().zip(wanted) {
+                assert!(
+                    error.starts_with(&format!("{at}.matchExpressions[0].{start}")),
+                    "{error}"
+                );
+            }
+        }
+        let field = json!({"key": "metadata.name", "operator": "In", "values": ["A"]});
+        let errors = required(json!({"matchFields": [field]}));
+        assert!(errors[0].starts_with(&format!(
+            "{at}.matchFields[0].values[0]: Invalid value: \"A\""
+        )));
+    }
+
+    #[test]
+    fn gates_are_named_once() {
+        let errors =
+            check(json!({"schedulingGates": [{"name": "a"}, {"name": "a"}, {"name": "/"}]}));
+        assert_eq!(errors[0], "schedulingGates[1]: Duplicate value: \"a\"");
+        assert!(errors[1].starts_with("schedulingGates[2]: Invalid value: \"/\""));
     }
 }

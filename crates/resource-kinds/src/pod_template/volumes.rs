@@ -2,26 +2,33 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use object_model::FieldError;
+use object_model::{FieldError, names};
 
 use crate::at::{At, Rules};
 use crate::volume_sources;
 
-/// Checks the volumes of a spec; the names of all of them, each with whether it can be a block
-/// device.
-pub(super) fn validate(
-    spec: &At<'_>,
-    claims: &[&str],
+/// What a volume is made from, as far as containers must know.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Backing {
+    /// A claim, which can be a block device.
+    Claim,
+    /// Anything else: files.
+    Files,
+}
+
+/// The volumes that are in order, by name.
+pub(super) type Volumes<'a> = BTreeMap<&'a str, Backing>;
+
+/// Checks the volumes of a spec. `claims` are volumes that are added later.
+pub(super) fn validate<'a>(
+    spec: &At<'a>,
+    claims: &[&'a str],
     errors: &mut Vec<FieldError>,
-) -> BTreeMap<String, bool> {
-    let mut names: BTreeMap<String, bool> = BTreeMap::new();
-    let mut seen = BTreeSet::new();
+) -> Volumes<'a> {
+    let mut good = Volumes::new();
     for volume in spec.get("volumes").items() {
+        let before = errors.len();
         let name = volume.get("name");
-        volume_sources::name(&name, errors);
-        if !name.is_empty() && !seen.insert(name.text()) {
-            errors.push(name.duplicate());
-        }
         let map = volume.map().into_iter().flatten();
         let sources: Vec<&str> = map
             .map(|(key, _)| key.as_str())
@@ -37,21 +44,64 @@ pub(super) fn validate(
                 }
             }
         }
-        let claim = sources
-            .iter()
-            .any(|s| matches!(*s, "persistentVolumeClaim" | "ephemeral"));
-        names.insert(name.text().to_owned(), claim);
+        volume_sources::name(&name, errors);
+        if good.contains_key(name.text()) {
+            errors.push(name.duplicate());
+        }
+        if errors.len() == before {
+            let claim = ["persistentVolumeClaim", "ephemeral"];
+            let backing = match sources.iter().any(|source| claim.contains(source)) {
+                true => Backing::Claim,
+                false => Backing::Files,
+            };
+            good.insert(name.text(), backing);
+        }
     }
-    names.extend(claims.iter().map(|claim| ((*claim).to_owned(), true)));
-    names
+    good.extend(claims.iter().map(|claim| (*claim, Backing::Claim)));
+    good
+}
+
+/// Checks what is wrong with the volumes of a pod, but not with those of a template: names that
+/// come from the pod's, and what others may yet fill in.
+pub(super) fn of_pod(pod: &At<'_>, errors: &mut Vec<FieldError>) {
+    let (own, spec) = (pod.get("metadata.name"), pod.get("spec"));
+    let claim_of = |volume: &At<'_>| format!("{}-{}", own.text(), volume.get("name").text());
+    let volumes: Vec<At<'_>> = spec.get("volumes").items().collect();
+    let made: Vec<String> = volumes
+        .iter()
+        .filter(|volume| volume.get("ephemeral").is_set() && !own.is_empty())
+        .map(claim_of)
+        .collect();
+    for volume in &volumes {
+        let name = volume.get("name");
+        if volume.get("ephemeral").is_set() && !own.is_empty() && !name.is_empty() {
+            let claim = claim_of(volume);
+            let clauses = names::dns_subdomain(&claim).into_iter();
+            errors.extend(
+                clauses.map(|clause| name.invalid(format!("PVC name {claim:?}: {clause}"))),
+            );
+        }
+        let claim = volume.get("persistentVolumeClaim.claimName");
+        if made.iter().any(|made| made == claim.text()) {
+            let detail = "must not reference a PVC that gets created for an ephemeral volume";
+            errors.push(claim.invalid(detail));
+        }
+        let image = volume.get("image");
+        if image.is_set() && image.get("reference").is_empty() {
+            errors.push(image.get("reference").required(""));
+        }
+        for source in volume.get("projected.sources").items() {
+            let token = source.get("serviceAccountToken");
+            if token.is_set() && spec.get("serviceAccountName").is_empty() {
+                let detail = "must not be specified when serviceAccountName is not set";
+                errors.push(token.forbidden(detail));
+            }
+        }
+    }
 }
 
 /// Checks what a container mounts.
-pub(super) fn mounts(
-    container: &At<'_>,
-    volumes: &BTreeMap<String, bool>,
-    errors: &mut Vec<FieldError>,
-) {
+pub(super) fn mounts(container: &At<'_>, volumes: &Volumes<'_>, errors: &mut Vec<FieldError>) {
     let of_devices = |field: &str| -> BTreeSet<&str> {
         let all = container.get("volumeDevices");
         all.items().map(|device| device.get(field).text()).collect()
@@ -85,22 +135,42 @@ pub(super) fn mounts(
         for at in [&sub_path, &expression] {
             volume_sources::below(at, errors);
         }
-        let propagations = ["Bidirectional", "HostToContainer", "None"];
-        errors.check_one_of_if_set(&mount.get("mountPropagation"), &propagations);
         let privileged = container.get("securityContext.privileged").is_true();
-        if mount.get("mountPropagation").text() == "Bidirectional" && !privileged {
-            let detail =
-                "Bidirectional mount propagation is available only to privileged containers";
-            errors.push(mount.get("mountPropagation").forbidden(detail));
-        }
+        propagation(&mount.get("mountPropagation"), privileged, errors);
+        read_only_below(&mount, errors);
     }
     devices(container, volumes, &mounted, &paths, errors);
+}
+
+fn propagation(at: &At<'_>, privileged: bool, errors: &mut Vec<FieldError>) {
+    errors.check_one_of_if_set(at, &["Bidirectional", "HostToContainer", "None"]);
+    if at.text() == "Bidirectional" && !privileged {
+        let detail = "Bidirectional mount propagation is available only to privileged containers";
+        errors.push(at.forbidden(detail));
+    }
+}
+
+/// What is mounted below a volume can be read-only only if the volume is, and nothing is mounted
+/// there from outside.
+fn read_only_below(mount: &At<'_>, errors: &mut Vec<FieldError>) {
+    let at = mount.get("recursiveReadOnly");
+    errors.check_one_of_if_set(&at, &["Disabled", "Enabled", "IfPossible"]);
+    if !matches!(at.text(), "Enabled" | "IfPossible") {
+        return;
+    }
+    if !mount.get("readOnly").is_true() {
+        errors.push(at.forbidden("may only be specified when readOnly is true"));
+    }
+    if !matches!(mount.get("mountPropagation").text(), "" | "None") {
+        let detail = "may only be specified when mountPropagation is None or not specified";
+        errors.push(at.forbidden(detail));
+    }
 }
 
 /// Checks what a container has as block devices, beside what it mounts and where.
 fn devices(
     container: &At<'_>,
-    volumes: &BTreeMap<String, bool>,
+    volumes: &Volumes<'_>,
     mounted: &BTreeSet<&str>,
     mount_paths: &BTreeSet<&str>,
     errors: &mut Vec<FieldError>,
@@ -115,12 +185,12 @@ fn devices(
         }
         match volumes.get(name.text()) {
             None => errors.push(FieldError::not_found(&name.path, name.text())),
-            Some(false) => {
+            Some(Backing::Files) => {
                 let detail = "can only use volume source type of PersistentVolumeClaim or \
                               Ephemeral for block mode";
                 errors.push(name.invalid(detail));
             }
-            Some(true) => {}
+            Some(Backing::Claim) => {}
         }
         if mounted.contains(name.text()) {
             errors.push(name.invalid("must not already exist in volumeMounts"));
@@ -212,13 +282,126 @@ mod tests {
             {"name": "c", "hostPath": {"path": "/x", "type": "?"}}]);
         let errors = check(volumes, json!([]));
         assert_eq!(
-            errors[..3],
+            errors[..2],
             [
                 "volumes[0].hostPath: Forbidden: may not specify more than 1 volume type",
-                "volumes[1].name: Duplicate value: \"a\"",
                 "volumes[1].configMap.name: Required value",
             ]
         );
-        assert!(errors[3].starts_with("volumes[2].hostPath.type: Unsupported value: \"?\""));
+        assert!(errors[2].starts_with("volumes[2].hostPath.type: Unsupported value: \"?\""));
+        let twice = json!([{"name": "a", "emptyDir": {}}, {"name": "a", "emptyDir": {}}]);
+        assert_eq!(
+            check(twice, json!([])),
+            ["volumes[1].name: Duplicate value: \"a\""]
+        );
+        assert_eq!(
+            check(
+                json!([{"name": "a"}]),
+                json!([{"name": "a", "mountPath": "/a"}])
+            ),
+            [
+                "volumes[0]: Required value: must specify a volume type",
+                "volumeMounts[0].name: Not found: \"a\"",
+            ]
+        );
+    }
+
+    #[test]
+    fn mounts_are_consistent() {
+        let paths = "subPathExpr and subPath are mutually exclusive";
+        let table = [
+            (json!({}), vec![]),
+            (
+                json!({"subPath": "/x"}),
+                vec!["subPath: Invalid value: \"/x\": must be a relative path".to_owned()],
+            ),
+            (
+                json!({"subPathExpr": "$(A)/.."}),
+                vec!["subPathExpr: Invalid value: \"$(A)/..\": must not contain '..'".to_owned()],
+            ),
+            (
+                json!({"subPath": "x", "subPathExpr": "y"}),
+                vec![format!("subPathExpr: Invalid value: \"y\": {paths}")],
+            ),
+            (
+                json!({"mountPropagation": "Up"}),
+                vec![
+                    "mountPropagation: Unsupported value: \"Up\": supported values: \
+                      \"Bidirectional\", \"HostToContainer\", \"None\""
+                        .to_owned(),
+                ],
+            ),
+            (
+                json!({"mountPropagation": "Bidirectional"}),
+                vec![
+                    "mountPropagation: Forbidden: Bidirectional mount propagation is available \
+                      only to privileged containers"
+                        .to_owned(),
+                ],
+            ),
+            (
+                json!({"recursiveReadOnly": "Enabled", "readOnly": true}),
+                vec![],
+            ),
+            (json!({"recursiveReadOnly": "Disabled"}), vec![]),
+            (
+                json!({"recursiveReadOnly": "IfPossible"}),
+                vec![
+                    "recursiveReadOnly: Forbidden: may only be specified when readOnly is true"
+                        .to_owned(),
+                ],
+            ),
+            (
+                json!({"recursiveReadOnly": "Enabled", "readOnly": true,
+                "mountPropagation": "HostToContainer"}),
+                vec![
+                    "recursiveReadOnly: Forbidden: may only be specified when mountPropagation is \
+                      None or not specified"
+                        .to_owned(),
+                ],
+            ),
+            (
+                json!({"recursiveReadOnly": "Yes", "readOnly": true}),
+                vec![
+                    "recursiveReadOnly: Unsupported value: \"Yes\": supported values: \
+                      \"Disabled\", \"Enabled\", \"IfPossible\""
+                        .to_owned(),
+                ],
+            ),
+        ];
+        for (mut mount, wanted) in table {
+            mount["name"] = json!("a");
+            mount["mountPath"] = json!("/a");
+            let wanted: Vec<String> = wanted
+                .iter()
+                .map(|error| format!("volumeMounts[0].{error}"))
+                .collect();
+            assert_eq!(
+                check(json!([{"name": "a", "emptyDir": {}}]), json!([mount])),
+                wanted
+            );
+        }
+    }
+
+    #[test]
+    fn volumes_of_a_pod_go_with_its_name() {
+        let pod = json!({"metadata": {"name": "p"}, "spec": {"volumes": [
+            {"name": "a", "ephemeral": {}},
+            {"name": "b", "persistentVolumeClaim": {"claimName": "p-a"}},
+            {"name": "c", "image": {}},
+            {"name": "d", "projected": {"sources": [{"serviceAccountToken": {"path": "t"}}]}}]}});
+        let mut errors = Vec::new();
+        of_pod(&At::root(&pod), &mut errors);
+        let errors: Vec<String> = errors.iter().map(ToString::to_string).collect();
+        assert_eq!(
+            errors,
+            [
+                "spec.volumes[1].persistentVolumeClaim.claimName: Invalid value: \"p-a\": must not \
+                 reference a PVC that gets created for an ephemeral volume",
+                "spec.volumes[2].image.reference: Required value",
+                "spec.volumes[3].projected.sources[0].serviceAccountToken: Forbidden: must not be \
+                 specified when serviceAccountName is not set",
+            ]
+        );
     }
 }

@@ -48,6 +48,11 @@ pub(crate) fn warnings(spec: &At<'_>) -> Vec<String> {
     }
     let mut aliases: BTreeMap<&str, usize> = BTreeMap::new();
     for (index, secret) in spec.get("imagePullSecrets").items().enumerate() {
+        if secret.get("name").is_empty() {
+            let path = secret.get("name").path;
+            all.push(format!("{path}: invalid empty name \"\""));
+            continue;
+        }
         if let Some(first) = aliases.insert(secret.get("name").text(), index) {
             let name = secret.get("name");
             let list = spec.get("imagePullSecrets").path;

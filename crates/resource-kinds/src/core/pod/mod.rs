@@ -1,5 +1,7 @@
 //! core/v1 Pod.
 
+mod difference;
+mod status;
 mod subresources;
 mod table;
 mod update;
@@ -11,7 +13,7 @@ use serde_json::{Value, json};
 
 use crate::at::At;
 use crate::decode::decode;
-use crate::info::{Names, READ_WRITE, action, namespaced, proxy, status};
+use crate::info::{self, Names, READ_WRITE, action, namespaced, proxy};
 use crate::kind::{Cell, Column, Kind, KindInfo, Subresource, Verb};
 use crate::{metadata, parts, pod_template};
 
@@ -46,7 +48,7 @@ const INFO: KindInfo = KindInfo {
         ),
         proxy("PodProxyOptions"),
         part("resize", "Pod", READ_WRITE),
-        status("", "Pod"),
+        info::status("", "Pod"),
     ],
     ..namespaced(Names {
         group: "",
@@ -123,10 +125,14 @@ impl Kind for Pod {
     fn validate_create(&self, object: &Value) -> Vec<FieldError> {
         let mut errors = metadata::validate(self, object);
         let spec = At::root(object).get("spec");
-        errors.extend(pod_template::validate_spec(&spec, &[]));
+        errors.extend(pod_template::validate_pod(&At::root(object)));
         if !spec.get("ephemeralContainers").is_empty() {
             let detail = "cannot be set on create";
             errors.push(spec.get("ephemeralContainers").forbidden(detail));
+        }
+        if !spec.get("nodeName").is_empty() && !spec.get("schedulingGates").is_empty() {
+            let detail = "cannot be set until all schedulingGates have been cleared";
+            errors.push(spec.get("nodeName").forbidden(detail));
         }
         errors
     }
@@ -138,7 +144,7 @@ impl Kind for Pod {
     }
 
     fn validate_status_update(&self, object: &Value, old: &Value) -> Vec<FieldError> {
-        update::validate_status(object, old)
+        status::validate(object, old)
     }
 
     fn warnings(&self, object: &Value, old: Option<&Value>) -> Vec<String> {

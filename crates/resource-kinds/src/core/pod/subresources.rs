@@ -3,9 +3,11 @@
 
 use std::collections::BTreeMap;
 
-use object_model::{FieldError, Quantity};
+use object_model::{FieldError, FieldPath, Quantity};
 use serde_json::Value;
 
+use super::{difference, update};
+use crate::annotations::MIRROR_POD;
 use crate::at::At;
 use crate::{parts, pod_template};
 
@@ -47,12 +49,24 @@ fn take_resources(object: &mut Value, sent: &Value) {
 
 /// All that is wrong with a change through the sub-resource.
 pub(super) fn validate(name: &str, object: &Value, old: &Value) -> Vec<FieldError> {
-    let (new, old) = (At::root(object).get("spec"), At::root(old).get("spec"));
-    match name {
-        "ephemeralcontainers" => ephemeral_containers(&new, &old),
-        "resize" => resize(&new, &old),
-        _ => Vec::new(),
+    let (pod, old) = (At::root(object), At::root(old));
+    let check = match name {
+        "ephemeralcontainers" => ephemeral_containers,
+        "resize" => resize,
+        _ => return Vec::new(),
+    };
+    // Pods of a node's own files are what the files say.
+    if old.get("metadata.annotations").get_key(MIRROR_POD).is_set() {
+        let detail = match name {
+            "resize" => "static pods cannot be resized",
+            _ => "static pods do not support ephemeral containers",
+        };
+        return vec![old.forbidden(detail)];
     }
+    let mut errors = pod_template::validate_pod(&pod);
+    update::drop_known(&mut errors, &pod_template::validate_pod(&old));
+    errors.extend(check(&pod.get("spec"), &old.get("spec")));
+    errors
 }
 
 fn named<'a>(list: &At<'a>, name: &str) -> Option<At<'a>> {
@@ -61,43 +75,31 @@ fn named<'a>(list: &At<'a>, name: &str) -> Option<At<'a>> {
 
 fn ephemeral_containers(new: &At<'_>, old: &At<'_>) -> Vec<FieldError> {
     let list = new.get("ephemeralContainers");
-    let mut errors = pod_template::validate_spec(new, &[]);
-    errors.retain(|error| {
-        error
-            .field
-            .to_string()
-            .starts_with("spec.ephemeralContainers")
-    });
-    for container in list.items() {
-        let target = container.get("targetContainerName");
-        let known = pod_template::all_containers(new)
-            .iter()
-            .any(|other| other.get("name").text() == target.text());
-        if !target.is_empty() && !known {
-            errors.push(FieldError::not_found(&target.path, target.value.clone()));
-        }
-        for field in ["resources", "resizePolicy", "restartPolicy"] {
-            let at = container.get(field);
-            if !at.is_empty() {
-                errors.push(at.forbidden("cannot be set for an Ephemeral Container"));
-            }
-        }
-    }
+    let mut errors = Vec::new();
     for before in old.get("ephemeralContainers").items() {
         let name = before.get("name").text();
-        let changed = match named(&list, name) {
-            None => "removed",
-            Some(now) if now.value != before.value => "changed",
+        let refused = match named(&list, name) {
+            None => "removed\n".to_owned(),
+            Some(now) if now.value != before.value => {
+                format!("changed\n{}", difference::unified(before.value, now.value))
+            }
             Some(_) => continue,
         };
-        let detail = format!("existing ephemeral containers {name:?} may not be {changed}\n");
+        let detail = format!("existing ephemeral containers {name:?} may not be {refused}");
         errors.push(list.forbidden(detail));
     }
     errors
 }
 
 fn resize(new: &At<'_>, old: &At<'_>) -> Vec<FieldError> {
-    let mut errors = pod_template::validate_spec(new, &[]);
+    if old.get("os.name").text() == "windows" {
+        let path = FieldPath::default();
+        return vec![FieldError::forbidden(
+            &path,
+            "windows pods cannot be resized",
+        )];
+    }
+    let mut errors = Vec::new();
     let class = pod_template::qos_class(new.value);
     if class != pod_template::qos_class(old.value) {
         let detail = "Pod QOS Class may not change as a result of resizing";
@@ -220,13 +222,45 @@ mod tests {
             errors,
             [
                 "spec.ephemeralContainers[0].name: Duplicate value: \"a\"",
-                "spec.ephemeralContainers[1].ports: Forbidden: cannot be set for an Ephemeral \
-                 Container",
                 "spec.ephemeralContainers[1].targetContainerName: Not found: \"none\"",
                 "spec.ephemeralContainers[1].resources: Forbidden: cannot be set for an \
                  Ephemeral Container",
+                "spec.ephemeralContainers[1].ports: Forbidden: cannot be set for an Ephemeral \
+                 Container",
             ]
         );
+    }
+
+    #[test]
+    fn pods_of_a_nodes_files_stay_as_they_are() {
+        let mut old = pod();
+        old["metadata"]["annotations"] = json!({MIRROR_POD: "x"});
+        for (name, wanted) in [
+            ("resize", ": Forbidden: static pods cannot be resized"),
+            (
+                "ephemeralcontainers",
+                ": Forbidden: static pods do not support ephemeral containers",
+            ),
+        ] {
+            assert_eq!(change(name, &old, |_| {}).1, [wanted]);
+        }
+    }
+
+    #[test]
+    fn a_change_of_what_looks_is_shown() {
+        let debug = json!({"name": "debug", "image": "y"});
+        let (with, _) = change("ephemeralcontainers", &pod(), |pod| {
+            pod["spec"]["ephemeralContainers"] = json!([debug]);
+        });
+        let (_, errors) = change("ephemeralcontainers", &with, |pod| {
+            pod["spec"]["ephemeralContainers"][0]["image"] = json!("z");
+        });
+        assert_eq!(errors.len(), 1);
+        assert!(
+            errors[0].contains("may not be changed\n@@ -1,5 +1,5 @@\n"),
+            "{errors:#?}"
+        );
+        assert!(errors[0].contains("\n- \"image\": \"y\",\n+ \"image\": \"z\",\n"));
     }
 
     /// `kubectl.md` 6.7
