@@ -300,7 +300,7 @@ mod tests {
                 "metadata.annotations[mainstay.dev/stuck]: Invalid value: \"mainstay.dev/stuck\": \
                  no such annotation; a StatefulSet may have: mainstay.dev/max-unavailable \
                  (AsReleased or Corrected), mainstay.dev/ordinal-node-port (1 to 65535), \
-                 mainstay.dev/progress-deadline-seconds (1 to 2147483647), mainstay.dev/scale-down (HighestFirst, WaitAMoment or WaitForLowest), \
+                 mainstay.dev/progress-deadline-seconds (1 to 2147483647), mainstay.dev/scale-down (HighestFirst or WaitAMoment or WaitForLowest), \
                  mainstay.dev/stuck-rollout (Replace or Wait)"
             ]
         );

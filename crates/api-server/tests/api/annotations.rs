@@ -7,7 +7,7 @@ use crate::harness::{Api, CONFIG_MAPS, PODS, SETS, config_map, pod, stateful_set
 const ALLOWED: &str = "a StatefulSet may have: mainstay.dev/max-unavailable (AsReleased or \
     Corrected), mainstay.dev/ordinal-node-port (1 to 65535), \
     mainstay.dev/progress-deadline-seconds (1 to 2147483647), \
-    mainstay.dev/scale-down (HighestFirst or WaitForLowest), mainstay.dev/stuck-rollout (Replace \
+    mainstay.dev/scale-down (HighestFirst or WaitAMoment or WaitForLowest), mainstay.dev/stuck-rollout (Replace \
     or Wait)";
 
 fn annotated(mut object: Value, annotations: Value) -> Value {
@@ -29,7 +29,7 @@ async fn a_set_with_wrong_ones_is_refused_with_all_causes() {
         .await;
     let (typo, value) = (
         format!("Invalid value: \"mainstay.dev/stuck-rolout\": no such annotation; {ALLOWED}"),
-        "Unsupported value: \"Lowest\": supported values: \"HighestFirst\", \"WaitForLowest\"",
+        "Unsupported value: \"Lowest\": supported values: \"HighestFirst\", \"WaitAMoment\", \"WaitForLowest\"",
     );
     let field = |name: &str| format!("metadata.annotations[mainstay.dev/{name}]");
     let (first, second) = (field("stuck-rolout"), field("scale-down"));
