@@ -74,12 +74,13 @@ impl Log {
         self.append(&entries);
     }
 
-    /// Writes what is left of a last line without an end.
+    /// Writes what is left of a last line without an end, marked as a part: so readers do not add an
+    /// end that was never written, as with containerd.
     pub fn finish(&mut self, stream: Stream, now: Timestamp) {
         let rest = std::mem::take(&mut self.partial[stream as usize]);
         if !rest.is_empty() {
             let mut entry = Vec::with_capacity(rest.len() + 64);
-            push_entry(stream, b'F', &rest, now, &mut entry);
+            push_entry(stream, b'P', &rest, now, &mut entry);
             self.append(&entry);
         }
     }
@@ -212,6 +213,24 @@ mod tests {
         let mut exact = vec![b'x'; TEXT_BYTES_MAX];
         exact.push(b'\n');
         assert_eq!(formatted(&[&exact]).0.lines().count(), 1);
+    }
+
+    #[test]
+    fn a_last_line_without_an_end_stays_one() {
+        let dir = std::env::temp_dir().join(format!("log-end-{}", std::process::id()));
+        let path = dir.join("0.log");
+        let spec = LogSpec {
+            path: Some(path.clone()),
+            file_bytes_max: 1000,
+            files_max: 1,
+        };
+        let mut log = Log::open(spec).unwrap();
+        log.write(Stream::Stdout, b"one\nDONE", now());
+        log.finish(Stream::Stdout, now());
+        let text = fs::read_to_string(&path).unwrap();
+        let ends: Vec<_> = text.lines().map(|line| &line[31..]).collect();
+        assert_eq!(ends, ["stdout F one", "stdout P DONE"]);
+        fs::remove_dir_all(&dir).unwrap();
     }
 
     #[test]
