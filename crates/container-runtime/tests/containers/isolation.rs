@@ -332,6 +332,24 @@ async fn what_runs_in_a_container_may_divide_its_control_group() {
     world.end().await;
 }
 
+/// Where the kernel counts huge pages; elsewhere a container that may have some starts all the same.
+#[tokio::test]
+async fn huge_pages_are_limited() {
+    let world = World::new("hugepages");
+    let sandbox = world.sandbox("p1").await;
+    let mut spec = world.container("a", &["sleep", "100"]);
+    spec.resources.huge_pages = [("2MB".to_owned(), 4 << 20)].into();
+    start(&sandbox, &spec).await;
+    let controllers = std::fs::read_to_string("/sys/fs/cgroup/cgroup.controllers");
+    let unified = controllers.is_ok_and(|all| all.contains("hugetlb"));
+    let counted = unified || std::path::Path::new("/sys/fs/cgroup/hugetlb").exists();
+    let group = format!("{}/a", sandbox.cgroup());
+    let limit =
+        counted.then(|| cgroup_file(&group, &["hugetlb.2MB.limit_in_bytes", "hugetlb.2MB.max"]));
+    assert_eq!(limit, counted.then(|| (4 << 20).to_string()));
+    world.end().await;
+}
+
 #[tokio::test]
 async fn out_of_memory_is_told_apart_from_a_kill() {
     let world = World::new("oom");
