@@ -9,6 +9,9 @@ const DEPTH_MAX: usize = 12;
 /// Most operators, selections and calls: each may be a level of its own (`a + a + a`).
 const OPERATORS_MAX: usize = 200;
 
+const UNREADABLE_TEXT: &str =
+    "a text in quotes does not end in its line, or has an escape that is not known";
+
 /// Checks the size of an expression.
 ///
 /// # Errors
@@ -20,8 +23,13 @@ pub(crate) fn check(source: &str) -> Result<(), String> {
     let (mut depth, mut deepest, mut operators) = (0_usize, 0, 0);
     let mut rest = source;
     while let Some(letter) = rest.chars().next() {
+        if rest.starts_with("//") {
+            rest = rest.find('\n').map_or("", |end| &rest[end..]);
+            continue;
+        }
         if matches!(letter, '\'' | '"') {
-            rest = after_text(rest, letter);
+            let raw = is_raw(&source[..source.len() - rest.len()]);
+            rest = after_text(rest, letter, raw).ok_or(UNREADABLE_TEXT)?;
             continue;
         }
         match letter {
@@ -46,26 +54,49 @@ pub(crate) fn check(source: &str) -> Result<(), String> {
     Ok(())
 }
 
-/// What follows a text in quotes. That the text may be raw, where a backslash means nothing, is left
-/// out of account: it then ends later here than it does, but never hides a bracket that opens more
-/// than it hides of those that close.
-fn after_text(source: &str, quote: char) -> &str {
+/// What follows a text in quotes; none where the reader would not take it for one. It would go on
+/// after what it does not understand, and read the rest of the text as an expression.
+fn after_text(source: &str, quote: char, raw: bool) -> Option<&str> {
     let long: String = std::iter::repeat_n(quote, 3).collect();
-    let end = if source.starts_with(&long) {
-        long
-    } else {
-        quote.to_string()
-    };
+    let is_long = source.starts_with(&long);
+    let end = if is_long { long } else { quote.to_string() };
     let mut rest = &source[end.len()..];
-    while let Some(letter) = rest.chars().next() {
+    loop {
         if let Some(after) = rest.strip_prefix(end.as_str()) {
-            return after;
+            return Some(after);
         }
-        let escaped = usize::from(letter == '\\');
-        let skipped = rest.chars().take(1 + escaped).map(char::len_utf8).sum();
-        rest = &rest[skipped..];
+        let letter = rest.chars().next()?;
+        rest = match letter {
+            '\n' | '\r' if !is_long => return None,
+            '\\' if !raw => after_escape(&rest[1..])?,
+            _ => &rest[letter.len_utf8()..],
+        };
     }
-    rest
+}
+
+/// What follows an escape, of which `rest` is what comes after the backslash.
+fn after_escape(rest: &str) -> Option<&str> {
+    let letter = rest.chars().next()?;
+    let (digits, base, begin) = match letter {
+        'x' | 'X' => (2, 16, 1),
+        'u' => (4, 16, 1),
+        'U' => (8, 16, 1),
+        '0'..='3' => (3, 8, 0),
+        letter if "abfnrtv\"'\\?`".contains(letter) => (0, 16, 1),
+        _ => return None,
+    };
+    let (number, after) = rest.get(begin..)?.split_at_checked(digits)?;
+    number
+        .chars()
+        .all(|digit| digit.is_digit(base))
+        .then_some(after)
+}
+
+/// Whether the text that comes next means a backslash as it is: `r'\d+'`, `rb'..'`.
+fn is_raw(before: &str) -> bool {
+    let is_name = |letter: char| letter.is_ascii_alphanumeric() || letter == '_';
+    let prefix = &before[before.trim_end_matches(is_name).len()..];
+    ["r", "rb", "br"].contains(&prefix.to_ascii_lowercase().as_str())
 }
 
 #[cfg(test)]

@@ -56,7 +56,7 @@ pub const WEB_SOCKET: Target = Target {
     words: &["\u{1}", "\u{2}", "\u{7f}", "{\"Width\":"],
     run: |bytes| {
         let said = node_agent::decoders::web_socket(bytes);
-        // A frame has a head and a mask of four bytes at least, and is read in both versions.
-        assert!(said <= 2 * bytes.len() / 6);
+        // A frame has a head and a mask of four bytes at least, and is read by all protocols.
+        assert!(said <= node_agent::decoders::PROTOCOLS * bytes.len() / 6);
     },
 };

@@ -26,6 +26,9 @@ impl Write for Recorded<'_> {
     }
 }
 
+/// How many protocols there are, each of which may say something by one message.
+pub const PROTOCOLS: usize = Protocol::NAMED.len();
+
 /// Reads all frames of a WebSocket (RFC 6455 §5), and what their messages say in a session; returns
 /// how many said something.
 pub fn web_socket(bytes: &[u8]) -> usize {
