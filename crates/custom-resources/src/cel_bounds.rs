@@ -183,4 +183,30 @@ mod tests {
         assert!(check(&format!("'a'{}", "(".repeat(1000))).is_err());
         assert!(check(&"x".repeat(20_000)).is_err());
     }
+
+    /// After a text that it cannot read, the reader goes on in its middle: what was a text to us would
+    /// be brackets to it.
+    #[test]
+    fn texts_that_the_reader_would_not_take_are_refused() {
+        let deep = "[a-".repeat(500);
+        for text in [
+            format!("self.matches('{deep}\r{deep}')"),
+            format!("self.matches('\n{deep}')"),
+            format!("self.matches('\\q{deep}')"),
+            format!("self.matches('\\u12{deep}')"),
+            format!("self.matches('{deep})"),
+            format!("forr'\\q{deep}'"),
+        ] {
+            assert_eq!(check(&text), Err(UNREADABLE_TEXT.to_owned()), "{text}");
+            assert!(Expression::compile(&text).is_err());
+        }
+        for text in [
+            r"self.matches(r'\d+\q')",
+            r"self.matches(rb'\d+')",
+            r#"'\u00e9\x41\101\n' == "\"""#,
+            "'''a\nb''' == self // don't\n && true",
+        ] {
+            assert_eq!(check(text), Ok(()), "{text}");
+        }
+    }
 }
