@@ -1,6 +1,6 @@
 //! From a pod's container to what the runtime is asked for. Pure.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use container_runtime::spec::{
@@ -9,7 +9,7 @@ use container_runtime::spec::{
 };
 use image_store::ImageConfig;
 use k8s_openapi::api::core::v1::{Container, Pod, PodSpec, VolumeMount};
-use pod_lifecycle::environment::arguments;
+use pod_lifecycle::environment::{arguments, last_of_each};
 use pod_lifecycle::expansion::expand;
 use pod_lifecycle::hostname::Names;
 use pod_lifecycle::qos::qos_class;
@@ -173,30 +173,19 @@ pub fn container_spec(of: &Ingredients<'_>) -> Result<ContainerSpec, String> {
 
 /// The image's variables, the host name, the pod's variables; the last of a name wins.
 fn environment(of: &Ingredients<'_>) -> Vec<EnvVar> {
-    let mut all = vec![("PATH", ROOT_PATH), ("HOSTNAME", &of.names.kernel)];
+    let pair = |(name, value): (&str, &str)| (name.to_owned(), value.to_owned());
+    let own = [("PATH", ROOT_PATH), ("HOSTNAME", of.names.kernel.as_str())];
     let of_image = of.image.env.iter();
-    all.extend(of_image.map(|line| line.split_once('=').unwrap_or((line, ""))));
-    let of_pod = of.env.iter();
-    all.extend(of_pod.map(|(name, value)| (name.as_str(), value.as_str())));
-    let mut known = HashSet::with_capacity(all.len());
-    let mut found: Vec<EnvVar> = all
-        .into_iter()
-        .rev()
-        .filter(|(name, _)| known.insert(*name))
-        .map(variable)
-        .collect();
-    found.reverse();
-    if of.container.tty == Some(true) && !known.contains("TERM") {
-        found.push(variable(("TERM", "xterm")));
+    let of_image = of_image.map(|line| line.split_once('=').unwrap_or((line, "")));
+    let all = own.into_iter().chain(of_image).map(pair);
+    let mut found = last_of_each(all.chain(of.env.iter().cloned()).collect());
+    if of.container.tty == Some(true) && !found.iter().any(|(name, _)| name == "TERM") {
+        found.push(pair(("TERM", "xterm")));
     }
     found
-}
-
-fn variable((name, value): (&str, &str)) -> EnvVar {
-    EnvVar {
-        name: name.to_owned(),
-        value: value.to_owned(),
-    }
+        .into_iter()
+        .map(|(name, value)| EnvVar { name, value })
+        .collect()
 }
 
 /// As kubelet: guaranteed pods are killed last, best-effort pods first, others by how much of the

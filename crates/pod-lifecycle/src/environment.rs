@@ -112,7 +112,7 @@ pub fn environment(
 }
 
 /// Keeps the last value of each name, at the place of its last mention.
-fn last_of_each(list: Vec<(String, String)>) -> Vec<(String, String)> {
+pub fn last_of_each(list: Vec<(String, String)>) -> Vec<(String, String)> {
     let mut seen = std::collections::BTreeSet::new();
     let mut kept: Vec<_> = list
         .into_iter()

@@ -7,12 +7,12 @@ use std::sync::Arc;
 
 use planners::endpoints::plan;
 use reconcile::{Change, Key, Outcome, Queue, run_workers};
-use resource_kinds::labels;
 use resource_kinds::pod_view::PodView;
 
 use crate::Context;
 use execute::Executor;
 use observe::Observer;
+pub(crate) use observe::{service_of, term};
 
 /// Services that are worked on at once; as kube-controller-manager.
 const WORKERS: usize = 5;
@@ -54,11 +54,7 @@ async fn feed(context: Context, observer: Arc<Observer>, queue: Queue<Key>) {
             Some(change) = services.next() => vec![Key::of(change.object().as_ref())],
             Some(change) = pods.next() => services_of(&observer, &change),
             Some(change) = slices.next() => {
-                let slice = change.object();
-                let labels = slice.metadata.labels.as_ref();
-                let name = labels.and_then(|labels| labels.get(labels::SERVICE_NAME));
-                let namespace = slice.metadata.namespace.clone().unwrap_or_default();
-                name.map(|name| Key::new(namespace, name.as_str())).into_iter().collect()
+                service_of(change.object()).into_iter().collect()
             }
             Some(change) = endpoints.next() => vec![Key::of(change.object().as_ref())],
             Some(change) = nodes.next() => match &change {

@@ -63,9 +63,7 @@ impl Observer {
             service,
             pods,
             zones: zones.collect::<BTreeMap<_, _>>(),
-            slices: self
-                .slices_by_service
-                .get(&format!("{}/{}", key.namespace, key.name)),
+            slices: self.slices_by_service.get(&term(key)),
             endpoints: self.endpoints.get_key(key),
         }
     }
@@ -110,17 +108,21 @@ pub(super) fn zone(node: &Node) -> Option<&str> {
 
 fn service_term(slice: &EndpointSlice) -> Vec<String> {
     let labels = slice.metadata.labels.as_ref();
-    let label = |key: &str| {
-        labels
-            .and_then(|labels| labels.get(key))
-            .map(String::as_str)
-    };
-    if label(labels::SLICE_MANAGED_BY) != Some(MANAGER) {
+    let manager = labels.and_then(|labels| labels.get(labels::SLICE_MANAGED_BY));
+    if manager.map(String::as_str) != Some(MANAGER) {
         return Vec::new();
     }
+    service_of(slice).iter().map(term).collect()
+}
+
+/// The Service that a slice belongs to.
+pub(crate) fn service_of(slice: &EndpointSlice) -> Option<Key> {
     let namespace = slice.metadata.namespace.as_deref().unwrap_or_default();
-    label(labels::SERVICE_NAME)
-        .map(|name| format!("{namespace}/{name}"))
-        .into_iter()
-        .collect()
+    let name = slice.metadata.labels.as_ref()?.get(labels::SERVICE_NAME)?;
+    Some(Key::new(namespace, name.as_str()))
+}
+
+/// The term under which an index of slices has those of a Service.
+pub(crate) fn term(service: &Key) -> String {
+    format!("{}/{}", service.namespace, service.name)
 }

@@ -11,11 +11,11 @@ use kube::api::{Api, Patch, PatchParams};
 use planners::load_balancer::{API_SERVER, Notice, Observed, concerned, plan};
 use reconcile::execute::unless_outrun;
 use reconcile::{Cache, Index, Key, Recorder};
-use resource_kinds::labels;
 use serde_json::json;
 
 use crate::Context;
 use crate::context::Caches;
+use crate::endpoints::{service_of, term};
 
 /// Several changes in one go are looked at once.
 const DEBOUNCE: Duration = Duration::from_millis(20);
@@ -33,14 +33,14 @@ struct Observer {
 
 impl Observer {
     fn new(caches: &Caches) -> Self {
-        let term = |service: &Service| concerned(service).then(|| CONCERNED.to_owned());
+        let found_as = |service: &Service| concerned(service).then(|| CONCERNED.to_owned());
         Self {
             services: caches
                 .services
-                .index(move |service| term(service).into_iter().collect()),
+                .index(move |service| found_as(service).into_iter().collect()),
             slices: caches
                 .slices
-                .index(|slice| service_of(slice).into_iter().collect()),
+                .index(|slice| service_of(slice).iter().map(term).collect()),
             nodes: caches.nodes.clone(),
         }
     }
@@ -50,20 +50,11 @@ impl Observer {
         let keys = services.iter().map(|service| Key::of(service.as_ref()));
         let keys = keys.chain([Key::new(API_SERVER.0, API_SERVER.1)]);
         Observed {
-            slices: keys
-                .flat_map(|key| self.slices.get(&format!("{}/{}", key.namespace, key.name)))
-                .collect(),
+            slices: keys.flat_map(|key| self.slices.get(&term(&key))).collect(),
             services,
             nodes: self.nodes.list(),
         }
     }
-}
-
-/// Namespace and name of the Service that a slice belongs to.
-fn service_of(slice: &EndpointSlice) -> Option<String> {
-    let namespace = slice.metadata.namespace.as_deref().unwrap_or_default();
-    let name = slice.metadata.labels.as_ref()?.get(labels::SERVICE_NAME)?;
-    Some(format!("{namespace}/{name}"))
 }
 
 pub(crate) async fn run(context: Context) {
