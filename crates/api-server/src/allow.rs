@@ -7,9 +7,9 @@ use http::{Method, Uri};
 use object_model::{Status, StatusReason};
 use resource_kinds::Verb;
 
+use crate::computed;
 use crate::query::Query;
 use crate::request_info::RequestInfo;
-use crate::reviews;
 use crate::server::ApiServer;
 use crate::verbs::patch;
 
@@ -38,26 +38,30 @@ fn methods(server: &ApiServer, path: &str) -> Option<String> {
     if !info.is_resource {
         return Some("GET, HEAD".to_owned());
     }
-    if reviews::find(&info.group, &info.version, &info.resource).is_some() {
-        return Some("POST".to_owned());
+    if let Some(kind) = computed::find(&info.group, &info.version, &info.resource) {
+        return Some(methods_of(kind.verbs.iter().copied()));
     }
     let served = server.served();
     let resource = served
         .registry
         .find(&info.group, &info.version, &info.resource)?;
     let everywhere = resource.namespaced() && info.namespace.is_empty();
-    let verbs: Vec<Verb> = if !info.subresource.is_empty() {
-        resource.subresource(&info.subresource)?.verbs.to_vec()
-    } else {
-        let here = |verb: &Verb| match verb {
-            Verb::Get | Verb::Update | Verb::Patch | Verb::Delete => info.named,
-            Verb::List | Verb::Watch => !info.named,
-            Verb::Create | Verb::DeleteCollection => !info.named && !everywhere,
-        };
-        resource.info().verbs.iter().copied().filter(here).collect()
+    if !info.subresource.is_empty() {
+        let part = resource.subresource(&info.subresource)?;
+        return Some(methods_of(part.verbs.iter().copied()));
+    }
+    let here = |verb: &Verb| match verb {
+        Verb::Get | Verb::Update | Verb::Patch | Verb::Delete => info.named,
+        Verb::List | Verb::Watch => !info.named,
+        Verb::Create | Verb::DeleteCollection => !info.named && !everywhere,
     };
-    let methods: BTreeSet<&str> = verbs.into_iter().map(method_of).collect();
-    Some(methods.into_iter().collect::<Vec<_>>().join(", "))
+    let verbs = resource.info().verbs.iter().copied();
+    Some(methods_of(verbs.filter(here)))
+}
+
+fn methods_of(verbs: impl Iterator<Item = Verb>) -> String {
+    let methods: BTreeSet<&str> = verbs.map(method_of).collect();
+    methods.into_iter().collect::<Vec<_>>().join(", ")
 }
 
 fn method_of(verb: Verb) -> &'static str {

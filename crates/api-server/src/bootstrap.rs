@@ -181,6 +181,7 @@ pub(crate) fn attempt<'a>(
         manager: "kube-apiserver",
         applied: false,
         asked: false,
+        warnings: None,
     }
 }
 

@@ -1,11 +1,13 @@
 //! What is served: aggregated discovery and the older documents (kubectl.md 0.2, 0.3).
 
+use std::cmp::Reverse;
 use std::collections::BTreeMap;
 use std::sync::Mutex;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
+use custom_resources::version_order::rank;
 use http::StatusCode;
 use http::header::{ETAG, HeaderValue, IF_NONE_MATCH, VARY};
 use http::request::Parts;
@@ -14,11 +16,10 @@ use resource_kinds::{KindInfo, Scope, Verb};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
+use crate::computed;
 use crate::negotiate;
 use crate::registry::Registry;
 use crate::reply::{JSON, Reply};
-use crate::resource_metrics;
-use crate::reviews;
 use crate::routing::unknown_path;
 use crate::server::ApiServer;
 
@@ -121,8 +122,7 @@ fn kinds(registry: &Registry) -> Vec<KindInfo> {
         .iter()
         .filter(|info| !info.verbs.is_empty())
         .copied();
-    let computed = reviews::INFOS.iter().chain(resource_metrics::INFOS);
-    stored.chain(computed.copied()).collect()
+    stored.chain(computed::infos().copied()).collect()
 }
 
 fn document(kinds: &[KindInfo], path: &str, form: Form) -> Option<Value> {
@@ -166,6 +166,7 @@ fn groups(kinds: &[KindInfo]) -> Vec<&'static str> {
     groups
 }
 
+/// The best version first, which clients take when they are not told another.
 fn versions(kinds: &[KindInfo], group: &str) -> Vec<&'static str> {
     let mut versions: Vec<&'static str> = Vec::new();
     for info in kinds.iter().filter(|info| info.group == group) {
@@ -173,6 +174,7 @@ fn versions(kinds: &[KindInfo], group: &str) -> Vec<&'static str> {
             versions.push(info.version);
         }
     }
+    versions.sort_by_key(|version| Reverse(rank(version)));
     versions
 }
 

@@ -61,21 +61,23 @@ pub(crate) async fn answer(server: &ApiServer, path: &str, query: &Query) -> Res
     Ok(Reply::bytes(TEXT, "ok"))
 }
 
+/// Why the store cannot be written, or not be read.
+pub(crate) async fn store_failure(server: &ApiServer) -> Option<StoreError> {
+    let range = Range {
+        start: b"/health".to_vec(),
+        ..Range::default()
+    };
+    let read = server.store.range(range).await;
+    read.err().or_else(|| server.store.failure())
+}
+
 async fn passes(server: &ApiServer, check: &str, alive: bool) -> bool {
     match check {
-        "store" => {
-            let range = Range {
-                start: b"/health".to_vec(),
-                ..Range::default()
-            };
-            let writes = match server.store.failure() {
-                None => true,
-                // It goes on by itself.
-                Some(StoreError::Full(_)) => alive,
-                Some(_) => false,
-            };
-            writes && server.store.range(range).await.is_ok()
-        }
+        "store" => match store_failure(server).await {
+            // It goes on by itself.
+            Some(StoreError::Full(_)) => alive,
+            failure => failure.is_none(),
+        },
         "rbac-index" => server.rbac.is_synced(),
         "default-objects" => server.bootstrapped.load(Ordering::Acquire),
         _ => true,

@@ -2,8 +2,7 @@
 //! through, for every kind alike.
 //!
 //! What is particular to a kind lives in `resource-kinds`; there is no file about one kind here
-//! (the virtual kinds of `reviews/` and `resource_metrics/`, which are answers and never stored, are
-//! the exception).
+//! (the kinds of `computed.rs`, which are answers and never stored, are the exception).
 //! A request passes, in this order: TLS and identity, limits, request info, authentication,
 //! authorisation, routing, decoding, admission, validation, store. Read `pipeline.rs` first, then
 //! `verbs/create.rs`.
@@ -13,6 +12,8 @@ mod audit;
 mod authorize;
 mod body;
 mod bootstrap;
+mod component_health;
+mod computed;
 mod config;
 mod connection;
 mod decode;
@@ -54,12 +55,14 @@ mod tls;
 mod usage;
 mod verbs;
 mod version;
+mod warnings;
 mod writes;
 
 pub use audit::{
     Audit, AuditError, LogOptions as AuditLogOptions, PolicyError as AuditPolicyError,
 };
 pub use body::{BoxBody, BoxError, ResponseBody};
+pub use component_health::Component;
 pub use config::{Config, TlsMaterial};
 pub use identity::UserInfo;
 pub use limits::Limits;

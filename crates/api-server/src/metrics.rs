@@ -9,9 +9,9 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use futures::FutureExt;
 use mvcc_store::Range;
 
+use crate::computed;
 use crate::registry::end_of;
 use crate::request_info::RequestInfo;
-use crate::reviews;
 use crate::server::ApiServer;
 
 /// Upper bounds of the duration histogram, in seconds (upstream's).
@@ -49,7 +49,7 @@ impl Label {
     pub(crate) fn of(server: &ApiServer, info: &RequestInfo) -> Self {
         let (group, version, plural) = (&info.group, &info.version, &info.resource);
         let served = server.served().registry.find(group, version, plural);
-        let known = served.is_some() || reviews::find(group, version, plural).is_some();
+        let known = served.is_some() || computed::find(group, version, plural).is_some();
         let subresource = match (&served, info.subresource.as_str()) {
             (_, "") | (None, _) => "",
             (Some(resource), sub) if resource.subresource(sub).is_some() => sub,

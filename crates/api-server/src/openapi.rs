@@ -12,15 +12,16 @@ use http::header::{CACHE_CONTROL, CONTENT_ENCODING, ETAG, HeaderValue, LOCATION,
 use http::request::Parts;
 use object_model::{Status, StatusReason};
 use openapi_schema::{Schema, v3_hash};
+use resource_kinds::KindInfo;
 use sha2::{Digest, Sha256};
 
+use crate::computed;
 use crate::negotiate::clauses;
 use crate::query::Query;
 use crate::reply::{JSON, Reply, compress};
 use crate::routing::unknown_path;
 use crate::served::Served;
 use crate::server::ApiServer;
-use crate::{resource_metrics, reviews};
 
 const PROTOBUF: &str = "application/com.github.proto-openapi.spec.v2.v1.0+protobuf";
 /// The former name, which is no valid media type; clients still ask for it.
@@ -177,8 +178,8 @@ async fn document(
 
 fn make(served: &Served, path: &str, encoding: Encoding) -> Option<Arc<Document>> {
     let schema = Schema::published();
-    let computed = [reviews::INFOS, resource_metrics::INFOS].concat();
-    let kinds = [served.registry.infos(), computed.as_slice()].concat();
+    let stored = served.registry.infos().iter().copied();
+    let kinds: Vec<KindInfo> = stored.chain(computed::infos().copied()).collect();
     let bytes = match path.strip_prefix("/openapi/")? {
         "v2" => match encoding {
             Encoding::Json => schema.openapi_v2_document(&kinds, &served.custom),

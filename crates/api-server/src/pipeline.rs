@@ -25,6 +25,7 @@ use crate::reply::Reply;
 use crate::request_info::RequestInfo;
 use crate::routing;
 use crate::server::ApiServer;
+use crate::warnings::Warnings;
 
 /// A request that has passed authentication and authorisation.
 pub(crate) struct Call {
@@ -32,6 +33,8 @@ pub(crate) struct Call {
     pub(crate) query: Query,
     pub(crate) user: UserInfo,
     pub(crate) parts: Parts,
+    /// What the client is told beside the answer.
+    pub(crate) warnings: Arc<Warnings>,
 }
 
 /// What a request is answered with.
@@ -91,7 +94,9 @@ async fn respond(
         }
     };
     let mut kept = Kept::default();
-    let work = answer(&server, (info, query, parts), body, caller, &mut kept).boxed();
+    let warnings = Arc::new(Warnings::default());
+    let asking = (info, query, parts, warnings.clone());
+    let work = answer(&server, asking, body, caller, &mut kept).boxed();
     let limit = (!long).then_some(server.limits.request_timeout);
     let outcome = contained(work, limit).await;
     let mut response = match outcome {
@@ -115,6 +120,7 @@ async fn respond(
     };
     let id = kept.record.as_ref().and_then(Record::header);
     response.headers_mut().extend(id);
+    response.headers_mut().extend(warnings.headers());
     let code = response.status().as_u16();
     server.metrics.finished(&label, code, started.elapsed());
     // A watch keeps its places for as long as its body lasts.
@@ -171,7 +177,7 @@ async fn contained(
 
 async fn answer(
     server: &Arc<ApiServer>,
-    (info, query, mut parts): (RequestInfo, Query, Parts),
+    (info, query, mut parts, warnings): (RequestInfo, Query, Parts, Arc<Warnings>),
     body: BoxBody,
     caller: Caller,
     kept: &mut Kept,
@@ -215,6 +221,7 @@ async fn answer(
             query,
             user,
             parts,
+            warnings,
         };
         return routing::route(server, call, body).await;
     }
@@ -225,6 +232,7 @@ async fn answer(
             query,
             user,
             parts,
+            warnings,
         },
         body,
     )

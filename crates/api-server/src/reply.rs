@@ -5,7 +5,7 @@ use std::io::Write;
 use bytes::Bytes;
 use flate2::Compression;
 use flate2::write::GzEncoder;
-use http::header::{CONTENT_ENCODING, CONTENT_TYPE, HeaderName, HeaderValue, VARY, WARNING};
+use http::header::{CONTENT_ENCODING, CONTENT_TYPE, HeaderName, HeaderValue, VARY};
 use http::{Response, StatusCode};
 use object_model::Status;
 use serde_json::Value;
@@ -93,12 +93,6 @@ impl Reply {
         self
     }
 
-    /// Adds a `Warning` header per text (kubectl.md 0.6).
-    pub(crate) fn with_warnings(mut self, warnings: &[String]) -> Self {
-        self.headers.extend(warning_headers(warnings));
-        self
-    }
-
     /// The same with JSON on many lines.
     pub(crate) fn indented(mut self) -> Self {
         let encoded = self
@@ -164,46 +158,4 @@ pub(crate) fn compress(parts: &[Bytes]) -> Bytes {
         }
     }
     encoder.finish().unwrap_or_default().into()
-}
-
-/// A `Warning` header for each text.
-pub(crate) fn warning_headers(
-    warnings: &[String],
-) -> impl Iterator<Item = (HeaderName, HeaderValue)> {
-    let values = warnings
-        .iter()
-        .filter_map(|text| HeaderValue::from_str(&warning(text)).ok());
-    values.map(|value| (WARNING, value))
-}
-
-/// The value of a `Warning` header, quoted as RFC 7234 wants it.
-fn warning(text: &str) -> String {
-    let mut value = String::from("299 - \"");
-    for c in text.chars() {
-        match c {
-            '"' | '\\' => {
-                value.push('\\');
-                value.push(c);
-            }
-            c if c.is_control() => value.push(' '),
-            c => value.push(c),
-        }
-    }
-    value.push('"');
-    value
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn warnings_are_quoted() {
-        // kubectl.md 0.6
-        assert_eq!(
-            warning("unknown field \"spec.foo\""),
-            r#"299 - "unknown field \"spec.foo\"""#
-        );
-        assert_eq!(warning("a\nb"), r#"299 - "a b""#);
-    }
 }

@@ -13,8 +13,8 @@ use crate::registry::Resource;
 use crate::reply::Reply;
 use crate::server::ApiServer;
 use crate::{
-    discovery, group_services, health, issuer, metrics, openapi, resource_metrics, reviews,
-    subresources, verbs, version,
+    component_health, discovery, group_services, health, issuer, metrics, openapi,
+    resource_metrics, reviews, subresources, verbs, version,
 };
 
 /// Whether everybody may ask, even without credentials.
@@ -47,11 +47,13 @@ pub(crate) async fn route(
             .await
             .map(Answer::Reply);
     }
-    let found = server
-        .served()
-        .registry
-        .find(&info.group, &info.version, &info.resource);
-    let resource = found.ok_or_else(unknown_path)?;
+    if component_health::is_asked(&info.group, &info.version, &info.resource) {
+        return component_health::answer(server, &call)
+            .await
+            .map(Answer::Reply);
+    }
+    let found = server.find_kind(&info.group, &info.version, &info.resource);
+    let resource = found.await?.ok_or_else(unknown_path)?;
     check_place(&call, &resource)?;
     if !info.rest.is_empty() && info.subresource != "proxy" {
         return Err(unknown_path());
@@ -61,6 +63,8 @@ pub(crate) async fn route(
         && (info.group.as_str(), info.resource.as_str())
             == (custom_resources::GROUP, custom_resources::PLURAL);
     let has_say = writes && info.group == admissionregistration::GROUP;
+    let deprecation = resource.kind.deprecation();
+    call.warnings.add(deprecation.map(str::to_owned));
     let answer = if info.subresource.is_empty() {
         let verb = verb_of(&call)
             .filter(|verb| resource.allows(*verb))

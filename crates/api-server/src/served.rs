@@ -4,6 +4,7 @@
 use std::sync::{Arc, PoisonError};
 
 use custom_resources::{GROUP, PLURAL, served_versions, withdrawn_versions};
+use mvcc_store::{KeyValue, Revision};
 use object_model::Status;
 use openapi_schema::{CustomKind, Schema};
 use resource_kinds::Kind;
@@ -11,7 +12,7 @@ use serde_json::Value;
 
 use crate::discovery::Discovery;
 use crate::openapi::OpenApi;
-use crate::registry::{Registry, end_of};
+use crate::registry::{Registry, Resource, end_of};
 use crate::server::ApiServer;
 use crate::storage;
 
@@ -22,11 +23,14 @@ pub(crate) struct Served {
     pub(crate) custom: Vec<CustomKind>,
     pub(crate) discovery: Discovery,
     pub(crate) openapi: OpenApi,
+    /// When the newest of the definitions was written; zero without any.
+    as_of: Revision,
 }
 
 impl Served {
-    /// The server's own kinds, and those of the definitions.
-    pub(crate) fn new(kinds: &[Arc<dyn Kind>], definitions: &[Value]) -> Self {
+    /// The server's own kinds, and those of the definitions, the newest of which was written at that
+    /// revision.
+    pub(crate) fn new(kinds: &[Arc<dyn Kind>], definitions: &[Value], as_of: Revision) -> Self {
         let own = kinds.iter().map(|kind| (kind.clone(), None));
         let mut all: Vec<(Arc<dyn Kind>, Option<Schema>)> = own.collect();
         let mut custom = Vec::new();
@@ -48,6 +52,7 @@ impl Served {
             custom,
             discovery: Discovery::default(),
             openapi: OpenApi::default(),
+            as_of,
         }
     }
 }
@@ -57,6 +62,31 @@ impl ApiServer {
     pub(crate) fn served(&self) -> Arc<Served> {
         let served = self.served.read();
         served.unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// The kind of a path, also where its definition was stored this moment: who watches may hear of
+    /// that before the request that stored it has its answer.
+    ///
+    /// *Errors.* A store that fails.
+    pub(crate) async fn find_kind(
+        &self,
+        group: &str,
+        version: &str,
+        plural: &str,
+    ) -> Result<Option<Arc<Resource>>, Status> {
+        let served = self.served();
+        let found = served.registry.find(group, version, plural);
+        if found.is_some() {
+            return Ok(found);
+        }
+        let Some(definitions) = served.registry.any_version(GROUP, PLURAL) else {
+            return Ok(None);
+        };
+        if newest(&self.definitions(&definitions).await?) <= served.as_of {
+            return Ok(None);
+        }
+        self.follow_definitions().await?;
+        Ok(self.served().registry.find(group, version, plural))
     }
 
     /// Takes notice of changed definitions. A client that has been told of a change finds its
@@ -69,6 +99,16 @@ impl ApiServer {
         let Some(resource) = self.served().registry.any_version(GROUP, PLURAL) else {
             return Ok(());
         };
+        let found = self.definitions(&resource).await?;
+        let definitions = found.iter().map(|item| storage::decode(&resource, item));
+        let definitions: Result<Vec<Value>, Status> = definitions.collect();
+        let served = Arc::new(Served::new(&self.kinds, &definitions?, newest(&found)));
+        *self.served.write().unwrap_or_else(PoisonError::into_inner) = served;
+        Ok(())
+    }
+
+    /// The definitions as they are stored.
+    async fn definitions(&self, resource: &Resource) -> Result<Vec<KeyValue>, Status> {
         let start = resource.prefix("");
         let range = mvcc_store::Range {
             end: Some(end_of(&start)),
@@ -77,13 +117,11 @@ impl ApiServer {
         };
         let found = self.store.range(range).await;
         let found = found.map_err(|error| Status::internal(error.to_string()))?;
-        let definitions: Result<Vec<Value>, Status> = found
-            .items
-            .iter()
-            .map(|item| storage::decode(&resource, item))
-            .collect();
-        let served = Arc::new(Served::new(&self.kinds, &definitions?));
-        *self.served.write().unwrap_or_else(PoisonError::into_inner) = served;
-        Ok(())
+        Ok(found.items)
     }
+}
+
+fn newest(definitions: &[KeyValue]) -> Revision {
+    let written = definitions.iter().map(|item| item.mod_revision);
+    written.max().unwrap_or_default()
 }

@@ -14,6 +14,7 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 use crate::audit::Audit;
 use crate::authorize::{self, Rbac, Sources};
 use crate::bootstrap;
+use crate::component_health::Components;
 use crate::config::Config;
 use crate::dynamic_admission::Registrations;
 use crate::fairness::Shares;
@@ -66,6 +67,7 @@ pub struct ApiServer {
     pub(crate) limits: Limits,
     pub(crate) leases: Leases,
     pub(crate) metrics: Metrics,
+    pub(crate) components: Components,
     pub(crate) bootstrapped: AtomicBool,
     pub(crate) requests: Arc<Semaphore>,
     pub(crate) long_running: Arc<Semaphore>,
@@ -90,7 +92,11 @@ impl ApiServer {
         admission.push(Box::new(admission_rules::Expressions));
         let server = Arc::new(Self {
             store: config.store.clone(),
-            served: RwLock::new(Arc::new(Served::new(&kinds, &[]))),
+            served: RwLock::new(Arc::new(Served::new(
+                &kinds,
+                &[],
+                mvcc_store::Revision::default(),
+            ))),
             kinds,
             definitions: tokio::sync::Mutex::default(),
             admission,
@@ -101,6 +107,7 @@ impl ApiServer {
             tokens: Tokens::new(config.tokens.clone(), config.token_audiences.clone()),
             leases: Leases::default(),
             metrics: Metrics::default(),
+            components: Components::default(),
             bootstrapped: AtomicBool::new(false),
             requests: Arc::new(Semaphore::new(limits.requests_in_flight_max)),
             long_running: Arc::new(Semaphore::new(limits.long_running_max)),

@@ -14,6 +14,7 @@ use crate::query::Query;
 use crate::registry::Resource;
 use crate::server::ApiServer;
 use crate::storage::{Asking, SyncReads};
+use crate::warnings::Warnings;
 use crate::{field_managers, metadata};
 
 /// What to do about fields that are unknown or written twice (kubectl.md 0.8).
@@ -94,7 +95,6 @@ pub(crate) fn dry_run<'v>(
 pub(crate) struct Written {
     /// The object as it now stands, or stood before it went.
     pub(crate) stored: KeyValue,
-    pub(crate) warnings: Vec<String>,
     /// Whether the object is gone now.
     pub(crate) gone: bool,
 }
@@ -117,7 +117,6 @@ impl Written {
         };
         Self {
             stored,
-            warnings: Vec::new(),
             gone: false,
         }
     }
@@ -240,6 +239,8 @@ pub(crate) struct Attempt<'a> {
     pub(crate) applied: bool,
     /// Whether webhooks and policies have been asked about what this is a part of.
     pub(crate) asked: bool,
+    /// Where advice goes; `None` for the server's own writes, of which nobody is told.
+    pub(crate) warnings: Option<&'a Warnings>,
 }
 
 impl<'a> Attempt<'a> {
@@ -258,20 +259,65 @@ impl<'a> Attempt<'a> {
             manager: field_managers::name_of(call),
             applied: false,
             asked: false,
+            warnings: Some(&call.warnings),
+        }
+    }
+
+    /// Tells whoever writes.
+    pub(crate) fn warn(&self, texts: impl IntoIterator<Item = String>) {
+        if let Some(warnings) = self.warnings {
+            warnings.add(texts);
         }
     }
 }
 
-/// Runs the admission plug-ins; returns their advice.
+/// Runs the admission plug-ins.
 pub(crate) fn admit(
     server: &ApiServer,
     attempt: &Attempt<'_>,
     operation: Operation,
     object: &mut Value,
     old: Option<&Value>,
-) -> Result<Vec<String>, Status> {
+) -> Result<(), Status> {
+    let request = asked(attempt, operation, old);
+    let cluster = Asking {
+        reads: SyncReads(server),
+        user: attempt.user,
+    };
+    for plugin in &server.admission {
+        plugin.admit(&request, object, &cluster)?;
+    }
+    Ok(())
+}
+
+/// Lets the admission plug-ins say what they have to say of an object that is right in itself.
+pub(crate) fn advise(
+    server: &ApiServer,
+    attempt: &Attempt<'_>,
+    operation: Operation,
+    object: &Value,
+    old: Option<&Value>,
+) {
+    if attempt.warnings.is_none() {
+        return;
+    }
+    let request = asked(attempt, operation, old);
+    let cluster = Asking {
+        reads: SyncReads(server),
+        user: attempt.user,
+    };
+    for plugin in &server.admission {
+        attempt.warn(plugin.warnings(&request, object, &cluster));
+    }
+}
+
+fn asked<'a>(
+    attempt: &Attempt<'a>,
+    operation: Operation,
+    old: Option<&'a Value>,
+) -> AdmissionRequest<'a> {
     let info = attempt.resource.info();
-    let request = AdmissionRequest {
+    AdmissionRequest {
         operation,
         group: info.group,
         plural: info.plural,
@@ -280,15 +326,5 @@ pub(crate) fn admit(
         name: attempt.name,
         user: &attempt.user.name,
         old,
-    };
-    let cluster = Asking {
-        reads: SyncReads(server),
-        user: attempt.user,
-    };
-    for plugin in &server.admission {
-        plugin.admit(&request, object, &cluster)?;
     }
-    let advice = server.admission.iter();
-    let advice = advice.flat_map(|plugin| plugin.warnings(&request, object, &cluster));
-    Ok(advice.collect())
 }

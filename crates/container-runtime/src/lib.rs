@@ -7,7 +7,7 @@
 //! directory.
 //!
 //! Only this crate contains `unsafe` code: the shim side of it, and the calls to the kernel for
-//! volumes in [`btrfs`] and [`loop_device`], which are safe to use.
+//! volumes in [`btrfs`], [`loop_device`] and [`project_quota`], which are safe to use.
 
 pub mod btrfs;
 mod cgroup;
@@ -16,6 +16,7 @@ mod error;
 mod id_range;
 pub mod loop_device;
 mod mounts;
+pub mod project_quota;
 pub mod protocol;
 pub mod shim;
 pub mod spec;

@@ -245,6 +245,9 @@ pub struct Security {
     pub seccomp: Seccomp,
     /// `procMount: Unmasked`.
     pub unmasked_proc: bool,
+    /// Leaves files in the project by which a volume is limited, whatever their owners ask for;
+    /// privileged containers may do as they like.
+    pub keeps_projects: bool,
 }
 
 /// System call filter of a container.
@@ -370,6 +373,9 @@ pub struct ContainerState {
     pub annotations: BTreeMap<String, String>,
     /// Who it runs as, after names were looked up in the image.
     pub user: ResolvedUser,
+    /// Whether its shim is at work on it: creates, starts or removes it. Shims of 0.1.0 do not say.
+    #[serde(default)]
+    pub busy: bool,
 }
 
 /// Numeric identity of a container's first process.

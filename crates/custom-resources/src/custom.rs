@@ -10,6 +10,7 @@ use resource_kinds::{Cell, Column, Kind, KindInfo, Scope, Subresource, metadata,
 use serde_json::{Map, Value, json};
 
 use crate::definition::{condition, versions};
+use crate::deprecation;
 use crate::json_path::JsonPath;
 use crate::rules::broken_rules;
 use crate::schema::Schema;
@@ -24,6 +25,7 @@ pub struct CustomKind {
     paths: Vec<(JsonPath, String)>,
     scale: Option<ScalePaths>,
     selectable: Vec<JsonPath>,
+    deprecation: Option<String>,
 }
 
 /// What is the same as long as the definition says the same; made once for each wording.
@@ -98,6 +100,7 @@ impl CustomKind {
                 .iter()
                 .filter_map(|field| path(&field["jsonPath"]))
                 .collect(),
+            deprecation: deprecation::warning(definition, version),
         }
     }
 
@@ -264,6 +267,10 @@ fn cell(found: &[&Value], kind: &str, now: Timestamp) -> Cell {
 impl Kind for CustomKind {
     fn info(&self) -> &'static KindInfo {
         &self.facts.info
+    }
+
+    fn deprecation(&self) -> Option<&str> {
+        self.deprecation.as_deref()
     }
 
     fn takes_unversioned_updates(&self) -> bool {

@@ -10,6 +10,7 @@ use resource_kinds::info::{ALL, READ_WRITE};
 use resource_kinds::{Cell, Column, Kind, KindInfo, Scope, Subresource, metadata, table};
 use serde_json::{Map, Value, json};
 
+use crate::deprecation;
 use crate::json_path::JsonPath;
 use crate::structural;
 
@@ -382,6 +383,11 @@ fn validate_versions(object: &Value, at: &FieldPath, errors: &mut Vec<FieldError
         if !seen.insert(name) {
             errors.push(FieldError::duplicate(&at.child("name"), name));
         }
+        for complaint in deprecation::complaints(version) {
+            let text = version["deprecationWarning"].clone();
+            let at = at.child("deprecationWarning");
+            errors.push(FieldError::invalid(&at, text, complaint));
+        }
         let schema = &version["schema"]["openAPIV3Schema"];
         let place = at.child("schema").child("openAPIV3Schema");
         if schema.is_object() {
@@ -489,11 +495,13 @@ mod tests {
         object["spec"]["scope"] = json!("World");
         object["spec"]["versions"][0]["storage"] = json!(false);
         object["spec"]["versions"][0]["schema"] = json!({});
+        object["spec"]["versions"][0]["deprecationWarning"] = json!("old");
         assert_eq!(
             texts(&object),
             [
                 r#"metadata.name: Invalid value: "boat.example.org": must be spec.names.plural+"."+spec.group"#,
                 r#"spec.scope: Unsupported value: "World": supported values: "Cluster", "Namespaced""#,
+                r#"spec.versions[0].deprecationWarning: Invalid value: "old": can only be set for deprecated versions"#,
                 "spec.versions[0].schema.openAPIV3Schema: Required value: schemas are required",
                 "spec.versions: Invalid value: []: must have exactly one version marked as storage version",
             ]

@@ -7,6 +7,7 @@ mod cel_values;
 mod construction;
 mod custom;
 mod definition;
+mod deprecation;
 mod expression;
 mod format;
 mod json_path;
@@ -15,6 +16,7 @@ mod schema;
 mod shape;
 mod structural;
 mod validate;
+pub mod version_order;
 
 pub use custom::{CustomKind, DefinedVersion, served_versions, withdrawn_versions};
 pub use definition::{Definition, GROUP, PLURAL};

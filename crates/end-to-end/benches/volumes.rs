@@ -9,11 +9,12 @@ use end_to_end::figures::{Sample, sized};
 use end_to_end::{Instance, Kubectl, binary};
 use serde_json::{Value, json};
 
-const FIGURES: [&str; 4] = [
+const FIGURES: [&str; 5] = [
     "durableMedianMs",
     "durable99Ms",
     "sequentialMiBPerSecond",
     "randomPerSecond",
+    "randomDurablePerSecond",
 ];
 
 fn main() {

@@ -51,6 +51,19 @@ impl Api {
         self.block_on(configuration(&self.kubeconfig))
     }
 
+    /// Sends a request and returns what the server says.
+    ///
+    /// # Errors
+    /// When it refuses, or does not answer.
+    pub fn ask(
+        &self,
+        method: Method,
+        path: &str,
+        object: Option<&Value>,
+    ) -> Result<Value, kube::Error> {
+        self.block_on(answer(&self.client, method, path, object))
+    }
+
     /// Creates an object in the collection at `path`.
     ///
     /// # Panics
@@ -118,6 +131,16 @@ async fn configuration(kubeconfig: &std::path::Path) -> Config {
 }
 
 async fn send(client: &Client, method: Method, path: &str, object: Option<&Value>) -> Value {
+    let answer = answer(client, method, path, object).await;
+    answer.unwrap_or_else(|error| panic!("{path}: {error}"))
+}
+
+async fn answer(
+    client: &Client,
+    method: Method,
+    path: &str,
+    object: Option<&Value>,
+) -> Result<Value, kube::Error> {
     let body = object.map(|object| object.to_string().into_bytes());
     let request = Request::builder()
         .method(method)
@@ -125,6 +148,5 @@ async fn send(client: &Client, method: Method, path: &str, object: Option<&Value
         .header("Content-Type", "application/json")
         .body(body.unwrap_or_default())
         .expect("a request");
-    let answer = client.request(request).await;
-    answer.unwrap_or_else(|error| panic!("{path}: {error}"))
+    client.request(request).await
 }

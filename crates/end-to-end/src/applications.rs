@@ -40,29 +40,29 @@ pub fn busybox() -> Image {
     recipe.image()
 }
 
-/// busybox with the `nslookup` that it had up to 1.28, which asks the C library, and another shell:
-/// its own runs its own `nslookup`.
+/// busybox with the `nslookup` that it had up to 1.28: the program itself, which `cargo xtask setup`
+/// builds, with glibc. The rest is busybox of today, but for the shell: its own prefers its own
+/// `nslookup`.
 ///
 /// # Panics
-/// When the packages are missing.
+/// When the packages or the program are missing.
 pub fn old_busybox() -> Image {
     let settings = Settings {
         cmd: &["sh"],
         ..Settings::default()
     };
-    let nslookup = include_str!("../images/nslookup");
     let recipe = Recipe {
         name: "busybox-1.28",
         packages: "old-busybox",
-        files: &[("usr/local/bin/nslookup", 0o755, nslookup)],
+        trees: &[("old-nslookup", "usr/local/bin")],
         settings,
         ..Recipe::default()
     };
     recipe.image()
 }
 
-/// What asks for names: BIND's `dig`, glibc's `getent`, busybox' `nslookup`, and as `musl-getaddrinfo`
-/// a program with musl, which is built here.
+/// What asks for names: BIND's `dig`, glibc's `getent`, busybox' `nslookup`, the one of old in
+/// `/usr/local/old`, and as `musl-getaddrinfo` a program with musl, which is built here.
 ///
 /// # Panics
 /// When the packages are missing, or there is no C compiler.
@@ -73,7 +73,7 @@ pub fn resolvers() -> Image {
     let recipe = Recipe {
         name: "resolvers",
         packages: "resolvers",
-        trees: &[(built, "usr/local/bin")],
+        trees: &[(built, "usr/local/bin"), ("old-nslookup", "usr/local/old")],
         files: &[("usr/local/src/getaddrinfo.c", 0o644, source)],
         ..Recipe::default()
     };

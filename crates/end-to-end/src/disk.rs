@@ -7,7 +7,7 @@ use std::process::Command;
 
 /// A file system in a file, mounted; unmounted when dropped.
 pub struct Disk {
-    _image: tempfile::TempDir,
+    directory: tempfile::TempDir,
     at: PathBuf,
 }
 
@@ -19,15 +19,20 @@ impl Disk {
     #[track_caller]
     pub fn mount(at: &Path, mib: u64) -> Self {
         let directory = tempfile::tempdir().expect("make a directory");
-        let image = directory.path().join("disk");
+        let disk = Self {
+            directory,
+            at: at.to_owned(),
+        };
+        let image = disk.image();
         let file = File::create(&image).expect("make the disk");
         file.set_len(mib << 20).expect("give the disk its size");
         run("mkfs.ext4", &["-q", "-m", "0", path(&image)]);
         run("mount", &["-o", "loop", path(&image), path(at)]);
-        Self {
-            _image: directory,
-            at: at.to_owned(),
-        }
+        disk
+    }
+
+    fn image(&self) -> PathBuf {
+        self.directory.path().join("disk")
     }
 
     /// Fills the disk until not more than that many MiB are free.
@@ -86,6 +91,30 @@ impl Disk {
         let mode = if read_only { "ro" } else { "rw" };
         let options = format!("remount,{mode}");
         run("mount", &["-o", &options, path(&self.at)]);
+    }
+
+    /// Breaks it while it is in use: the kernel takes no more writes, as after an error of the device.
+    ///
+    /// # Panics
+    /// When it cannot be broken.
+    #[track_caller]
+    pub fn fail(&self) {
+        run("mount", &["-o", "remount,abort", path(&self.at)]);
+    }
+
+    /// Repairs it as an operator does; nobody may be using it.
+    ///
+    /// # Panics
+    /// When somebody is.
+    #[track_caller]
+    pub fn repair(&self) {
+        let image = self.image();
+        run("umount", &[path(&self.at)]);
+        let checked = Command::new("e2fsck").args(["-fy", path(&image)]).output();
+        let checked = checked.expect("start e2fsck");
+        // 1: there was something to repair.
+        assert!(matches!(checked.status.code(), Some(0 | 1)), "{checked:?}");
+        run("mount", &["-o", "loop", path(&image), path(&self.at)]);
     }
 
     fn filler(&self) -> PathBuf {

@@ -128,7 +128,24 @@ impl Instance {
     /// When it does not become ready.
     #[track_caller]
     pub fn start_again(&mut self) {
+        self.launch();
+        self.wait_ready();
+    }
+
+    /// Starts the server on the same data directory and does not wait for anything.
+    ///
+    /// # Panics
+    /// When there is no such program.
+    pub fn launch(&mut self) {
         self.spawn();
+    }
+
+    /// Waits until the server that was launched is ready.
+    ///
+    /// # Panics
+    /// When it does not become so.
+    #[track_caller]
+    pub fn wait_ready(&mut self) {
         let log = self.log();
         let ready = wait_until(Duration::from_secs(60), || {
             fs::read_to_string(&log).is_ok_and(|text| text.contains("mainstay: ready"))
@@ -185,9 +202,41 @@ impl Instance {
     /// When it does not end within two minutes.
     #[track_caller]
     pub fn interrupt(&mut self) -> ExitStatus {
-        kill(Pid::from_raw(self.pid()), Signal::SIGINT).expect("send SIGINT");
+        self.end_on(Signal::SIGINT)
+    }
+
+    /// Sends SIGTERM, as service managers do, and waits for the end.
+    ///
+    /// # Panics
+    /// When it does not end within two minutes.
+    #[track_caller]
+    pub fn terminate(&mut self) -> ExitStatus {
+        self.end_on(Signal::SIGTERM)
+    }
+
+    #[track_caller]
+    fn end_on(&mut self, signal: Signal) -> ExitStatus {
+        kill(Pid::from_raw(self.pid()), signal).expect("send a signal");
         let mut child = self.child.take().expect("the server runs");
         self.wait_end(&mut child)
+    }
+
+    /// Stops the server with `mainstay down` and returns what that prints.
+    ///
+    /// # Panics
+    /// When either fails.
+    #[track_caller]
+    pub fn down(&mut self) -> String {
+        let mut child = self.child.take().expect("the server runs");
+        // Whoever waits for the process to be gone waits until it is reaped, too.
+        let reaped = std::thread::spawn(move || child.wait());
+        let mut down = Command::new(&self.program);
+        let output = down.arg("down").arg("--data-dir").arg(self.data()).output();
+        let output = output.expect("run mainstay down");
+        assert!(output.status.success(), "{output:?}");
+        let status = reaped.join().expect("wait for the server");
+        assert!(status.is_ok_and(|status| status.success()));
+        String::from_utf8_lossy(&output.stdout).into_owned()
     }
 
     #[track_caller]

@@ -23,6 +23,16 @@ impl Shell {
         }
     }
 
+    /// The shell after a `cd`.
+    #[must_use]
+    pub fn after(&self, cd: &str) -> Self {
+        let to = cd.strip_prefix("cd ").unwrap_or(cd);
+        Self {
+            directory: self.directory.join(to),
+            data: self.data.clone(),
+        }
+    }
+
     fn command(&self, program: &str) -> Command {
         let mut path = crate::tools().into_os_string();
         path.push(":");

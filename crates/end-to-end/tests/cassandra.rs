@@ -6,7 +6,7 @@ use std::net::TcpListener;
 use std::thread;
 
 use end_to_end::applications::cassandra;
-use end_to_end::{Kubectl, Shell, example, text, wait_for, wait_for_text, with_registry_of};
+use end_to_end::{Kubectl, Page, Shell, example, text, wait_for, wait_for_text, with_registry_of};
 use serde_json::json;
 
 /// Serves a file once, as the tutorial's site does; the URL.
@@ -45,6 +45,18 @@ fn the_tutorials_ring() {
     );
     wait_ring(&kubectl, 3);
     is_to_the_letter(&kubectl);
+    let page = Page::open(&instance, "cassandra");
+    // From a URL, above; and the image comes from the registry.
+    page.otherwise(&[
+        "kubectl apply -f examples/cassandra/cassandra-service.yaml",
+        "kubectl apply -f examples/cassandra/cassandra-statefulset.yaml",
+        "cargo xtask setup",
+        "cargo run -p end-to-end -- cassandra:v13 /tmp/cassandra.tar",
+        "target/release/mainstay image import /tmp/cassandra.tar",
+    ]);
+    page.ok("kubectl rollout status sts/cassandra");
+    let status = page.ok("kubectl exec cassandra-0 -- nodetool status");
+    assert_eq!(status.matches("\nUN ").count(), 3, "{status}");
 
     let name = |ordinal: u32| format!("cassandra-{ordinal}.cassandra.default.svc.cluster.local");
     let found = shell.ok(&format!("kubectl exec cassandra-0 -- nslookup {}", name(2)));
@@ -63,7 +75,8 @@ fn the_tutorials_ring() {
 
     // A member is drained, stopped, and back with its data under another address.
     let logs = shell.beside("kubectl logs -f cassandra-1");
-    kubectl.ok(&["delete", "pod", "cassandra-1"]);
+    page.ok("kubectl delete pod cassandra-1");
+    page.finish();
     wait_for_text("DRAINED", 30, || logs.output());
     wait_ring(&kubectl, 3);
     let read = wait_for_text("value=Ghent", 60, || {

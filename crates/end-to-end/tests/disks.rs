@@ -143,3 +143,35 @@ fn a_disk_that_cannot_be_written_is_refused_at_start() {
     kubectl.wait_ready("web", 1);
     assert_eq!(kubectl.ok(&claim), before);
 }
+
+#[test]
+fn a_disk_that_fails_under_running_pods_takes_nothing_with_it() {
+    let mut world = OnADisk::start();
+    let (instance, disk) = (&mut world.instance, &world.disk);
+    let own = tempfile::tempdir().expect("a directory");
+    let config = own.path().join("kubeconfig");
+    fs::copy(instance.data().join("kubeconfig"), &config).expect("copy");
+    let kubectl = Kubectl::new(&config);
+    let before = pod(&kubectl);
+    kubectl.ok(&["create", "configmap", "kept", "--from-literal=a=1"]);
+    disk.fail();
+    for _ in 0..3 {
+        let refused = kubectl.fails(&["create", "configmap", "lost"]);
+        assert!(refused.contains("Read-only file system"), "{refused}");
+    }
+    // What is there can be looked at, and runs; who asks is told.
+    assert_eq!(pod(&kubectl), before);
+    kubectl.ok(&["exec", "web-0", "--", "/mainstay", "--version"]);
+    let alive = kubectl.fails(&["get", "--raw", "/livez?verbose"]);
+    assert!(alive.contains("[-]store failed"), "{alive}");
+
+    instance.interrupt();
+    disk.repair();
+    instance.start_again();
+    let kubectl = instance.kubectl();
+    kubectl.wait_ready("web", 1);
+    assert_eq!(pod(&kubectl).0, before.0, "the same pod");
+    let kept = kubectl.ok(&["get", "configmap", "kept", "-o", "jsonpath={.data.a}"]);
+    assert_eq!(kept, "1");
+    kubectl.fails(&["get", "configmap", "lost"]);
+}

@@ -252,6 +252,14 @@ fn the_cluster(kubectl: &Kubectl) {
     for path in ["/livez", "/healthz", &format!("/readyz/{check}")] {
         assert_eq!(kubectl.ok(&["get", "--raw", path]), "ok", "{path}");
     }
+    let parts = kubectl.run(&["get", "componentstatuses"]);
+    let deprecation = "Warning: v1 ComponentStatus is deprecated in v1.19+";
+    assert!(parts.stderr.contains(deprecation), "{parts:?}");
+    for name in ["controller-manager", "etcd-0", "scheduler"] {
+        let mut rows = parts.stdout.lines().map(str::split_whitespace);
+        let healthy = [name, "Healthy", "ok"];
+        assert!(rows.any(|row| row.eq(healthy)), "{parts:?}");
+    }
     let unknown = "{apiVersion: example.com/v1, kind: Unknown, metadata: {name: a}}";
     let unknown = kubectl.run_with_input(&["apply", "-f", "-"], unknown);
     let why = "no matches for kind \"Unknown\" in version \"example.com/v1\"";

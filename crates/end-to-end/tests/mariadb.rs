@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 
 use end_to_end::applications::mariadb;
 use end_to_end::process::kill_in_pod;
-use end_to_end::{Kubectl, Shell, example, wait_for, wait_for_text, with_registry_of};
+use end_to_end::{Kubectl, Page, Shell, example, wait_for, wait_for_text, with_registry_of};
 
 const PODS: [&str; 3] = ["mariadb-0", "mariadb-1", "mariadb-2"];
 
@@ -41,22 +41,27 @@ fn no_acknowledged_row_is_lost() {
     let (_registry, mut instance) = with_registry_of(&[("library/mariadb", "10.11", &mariadb())]);
     let kubectl = instance.kubectl();
     let shell = Shell::new(&instance, example("mariadb"));
-    shell.ok("kubectl apply -f mariadb.yaml");
+    let page = Page::open(&instance, "mariadb");
+    page.ok("kubectl apply -f examples/mariadb/mariadb.yaml");
+    page.ok("kubectl rollout status sts/mariadb");
     kubectl.wait_ready("mariadb", 3);
     for (ordinal, pod) in PODS.iter().enumerate() {
         let id = ask(&kubectl, pod, "SELECT @@server_id");
         assert_eq!(id, Ok(format!("{}\n", 100 + ordinal)));
     }
-    shell.ok("kubectl apply -f writer.yaml");
-    kubectl.wait_phase("writer", "Running");
+    who_follows_whom(&page);
+    page.ok("kubectl apply -f examples/mariadb/writer.yaml");
+    page.ok("kubectl wait --for=condition=Ready pod/writer");
     wait_progress(&kubectl);
+    page.ok("kubectl exec writer -- tail -n 1 /notes/acknowledged");
 
     // A replica and then the primary are deleted.
-    for pod in ["mariadb-1", "mariadb-0"] {
-        kubectl.ok(&["delete", "pod", pod]);
-        kubectl.wait_ready("mariadb", 3);
-        wait_progress(&kubectl);
-    }
+    shell.ok("kubectl delete pod mariadb-1");
+    kubectl.wait_ready("mariadb", 3);
+    wait_progress(&kubectl);
+    page.ok("kubectl delete pod mariadb-0");
+    kubectl.wait_ready("mariadb", 3);
+    wait_progress(&kubectl);
     // The primary's process dies at once.
     kill_in_pod(&kubectl, "mariadb-0", "mariadbd");
     wait_for("the restart", 60, || {
@@ -74,7 +79,7 @@ fn no_acknowledged_row_is_lost() {
     // Everything is rolled, from the last to the first. In the midst of it the whole program dies:
     // the databases go on without it, and it goes on where it was.
     let last = kubectl.pod_uid("mariadb-2");
-    shell.ok("kubectl rollout restart sts/mariadb");
+    page.ok("kubectl rollout restart sts/mariadb");
     wait_for("the first pod to be replaced", 60, || {
         let uid = shell.run("kubectl get pod mariadb-2 -o jsonpath={.metadata.uid}");
         if uid.code == 0 && uid.stdout != last {
@@ -101,8 +106,40 @@ fn no_acknowledged_row_is_lost() {
     kubectl.wait_ready("mariadb", 3);
     assert!(acknowledged(&kubectl).is_superset(&before));
 
-    nothing_is_missing(&kubectl);
+    more_replicas(&kubectl, &page);
+    nothing_is_missing(&kubectl, &page);
+    page.finish();
     no_empty_primary(&kubectl, &shell);
+}
+
+/// What the page shows of the primary, and of a replica.
+fn who_follows_whom(page: &Page) {
+    let primary = page.ok(concat!(
+        "kubectl exec mariadb-0 -c mariadb -- sh -c ",
+        r#"'MYSQL_PWD=$ROOT_PASSWORD mariadb -u root -e "SHOW MASTER STATUS"'"#
+    ));
+    assert!(primary.contains("binlog."), "{primary}");
+    let replica = page.ok(concat!(
+        "kubectl exec mariadb-2 -c mariadb -- sh -c ",
+        r#"'MYSQL_PWD=$ROOT_PASSWORD mariadb -u root -e "SHOW SLAVE STATUS\G"'"#
+    ));
+    assert!(
+        replica.contains("Master_Host: mariadb-0.mariadb"),
+        "{replica}"
+    );
+}
+
+/// One more replica makes its own copy, and one is made anew.
+fn more_replicas(kubectl: &Kubectl, page: &Page) {
+    page.ok("kubectl scale sts mariadb --replicas=4");
+    kubectl.wait_ready("mariadb", 4);
+    let id = ask(kubectl, "mariadb-3", "SELECT @@server_id");
+    assert_eq!(id, Ok("103\n".into()));
+    let claim = || kubectl.json(&["get", "pvc", "data-mariadb-2"])["metadata"]["uid"].clone();
+    let before = claim();
+    page.ok("kubectl delete pvc data-mariadb-2 & kubectl delete pod mariadb-2");
+    kubectl.wait_ready("mariadb", 4);
+    assert_ne!(claim(), before);
 }
 
 /// A primary without its disk does not begin anew while a replica has the data.
@@ -121,15 +158,15 @@ fn no_empty_primary(kubectl: &Kubectl, shell: &Shell) {
     assert_eq!(rows, Ok("1\n".into()));
 }
 
-fn nothing_is_missing(kubectl: &Kubectl) {
-    kubectl.ok(&["exec", "writer", "--", "touch", "/notes/stop"]);
+fn nothing_is_missing(kubectl: &Kubectl, page: &Page) {
+    page.ok("kubectl exec writer -- touch /notes/stop");
     wait_for("the writer to stop", 30, || {
         let list = ["exec", "writer", "--", "ls", "/notes/stopped"];
         kubectl.run(&list).success()
     });
     let acknowledged = acknowledged(kubectl);
     assert!(acknowledged.len() > 25, "{}", acknowledged.len());
-    for pod in PODS {
+    for pod in PODS.into_iter().chain(["mariadb-3"]) {
         wait_for(&format!("all rows at {pod}"), 60, || {
             let rows = ask(kubectl, pod, "SELECT n FROM app.counted")?;
             let present = numbers(&rows);
@@ -142,4 +179,14 @@ fn nothing_is_missing(kubectl: &Kubectl) {
             }
         });
     }
+    // As the page compares.
+    let noted = page.ok("kubectl exec writer -- sh -c 'wc -l < /notes/acknowledged'");
+    let present = page.ok(concat!(
+        "kubectl exec mariadb-2 -c mariadb -- sh -c ",
+        r#"'MYSQL_PWD=$ROOT_PASSWORD mariadb -u root -e "SELECT COUNT(*) FROM app.counted"'"#
+    ));
+    let present = present.lines().last().unwrap_or_default();
+    let [noted, present] = [noted.trim(), present].map(str::parse::<u64>);
+    let [noted, present] = [noted, present].map(|count| count.expect("a number"));
+    assert!(present >= noted, "{present} of {noted}");
 }

@@ -133,7 +133,7 @@ fn forms_of_questions(asks: &Asker, address: &str) {
     assert!(whole.contains("EDNS: version: 0"), "{whole}");
 }
 
-/// Short names by the search path: glibc, musl, busybox of today. (The old one is asked in the articles.)
+/// Short names by the search path: glibc, musl, busybox of today and of old.
 fn libraries(asks: &Asker, pods: &[String; 2], vip: &str) {
     for (name, address) in [
         ("web-0.web", pods[0].as_str()),
@@ -145,11 +145,18 @@ fn libraries(asks: &Asker, pods: &[String; 2], vip: &str) {
         assert!(glibc.starts_with(&format!("{address} ")), "{name}: {glibc}");
         let musl = asks.ok(&format!("musl-getaddrinfo {name}"));
         assert_eq!(musl, format!("{address}\n"), "{name}");
+        // It asks for both families, and for a name to each address.
+        let old = asks.ok(&format!("/usr/local/old/nslookup {name}"));
+        let found = format!("Name:      {name}\nAddress 1: {address} ");
+        assert!(old.contains(&found) && !old.contains("Address 2"), "{old}");
     }
     for resolver in ["getent ahosts", "musl-getaddrinfo"] {
         let missing = asks.ok(&format!("{resolver} web-9.web || echo missing"));
         assert!(missing.ends_with("missing\n"), "{resolver}: {missing}");
     }
+    let missing = asks.ok("/usr/local/old/nslookup web-9.web 2>&1 || echo missing");
+    let told = "nslookup: can't resolve 'web-9.web'\nmissing\n";
+    assert!(missing.ends_with(told), "{missing}");
     // Since 1.29 busybox does not complete short names, which readers of old articles stumble over.
     let short = asks.ok("busybox nslookup web-0.web || true");
     assert!(short.contains("can't find web-0.web: NXDOMAIN"), "{short}");

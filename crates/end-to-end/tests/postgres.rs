@@ -2,7 +2,7 @@
 
 use end_to_end::applications::postgres;
 use end_to_end::process::kill_in_pod;
-use end_to_end::{Kubectl, Shell, example, wait_for, with_registry_of};
+use end_to_end::{Kubectl, Page, Shell, example, wait_for, with_registry_of};
 
 /// What a member answers, or how it failed.
 fn ask(kubectl: &Kubectl, pod: &str, sql: &str) -> Result<String, String> {
@@ -38,30 +38,48 @@ fn replicas_follow_the_primary() {
     let (_registry, instance) = with_registry_of(&[("library/postgres", "15", &postgres())]);
     let kubectl = instance.kubectl();
     let shell = Shell::new(&instance, example("postgres"));
-    shell.ok("kubectl apply -f postgres.yaml");
+    let page = Page::open(&instance, "postgres");
+    page.ok("kubectl apply -f examples/postgres/postgres.yaml");
+    page.ok("kubectl rollout status sts/postgres");
     kubectl.wait_ready("postgres", 2);
     wait_answer(&kubectl, "postgres-1", "SELECT pg_is_in_recovery()", "t");
     let streaming = "SELECT count(*) FROM pg_stat_replication WHERE state = 'streaming'";
     wait_answer(&kubectl, "postgres-0", streaming, "1");
 
-    let make = "CREATE TABLE towns (name text); INSERT INTO towns VALUES ('Ghent')";
-    let made = ask(&kubectl, "postgres-0", make);
-    assert!(made.is_ok(), "{made:?}");
+    let psql = |pod: &str, sql: &str| {
+        page.ok(&format!(
+            "kubectl exec -it {pod} -- psql -U postgres -c {sql}"
+        ))
+    };
+    psql("postgres-0", "'CREATE TABLE towns (name text)'");
+    psql("postgres-0", "\"INSERT INTO towns VALUES ('Ghent')\"");
     let names = "SELECT string_agg(name, ' ' ORDER BY name) FROM towns";
     wait_answer(&kubectl, "postgres-1", names, "Ghent");
+    let shown = psql("postgres-1", "'SELECT * FROM towns'");
+    assert!(shown.contains(" Ghent"), "{shown}");
+    let shown = psql(
+        "postgres-0",
+        "'SELECT client_addr, state FROM pg_stat_replication'",
+    );
+    let address = kubectl.pod_ip("postgres-1");
+    assert!(
+        shown.contains(&address) && shown.contains("streaming"),
+        "{shown}"
+    );
     let add = |town: &str| format!("INSERT INTO towns VALUES ('{town}')");
     let refused = ask(&kubectl, "postgres-1", &add("Bruges"));
     let refused = refused.expect_err("a replica takes no writes");
     assert!(refused.contains("read-only transaction"), "{refused}");
 
     // One more replica makes its own copy.
-    shell.ok("kubectl scale sts postgres --replicas=3");
+    page.ok("kubectl scale sts postgres --replicas=3");
     kubectl.wait_ready("postgres", 3);
     wait_answer(&kubectl, "postgres-2", names, "Ghent");
     wait_answer(&kubectl, "postgres-0", streaming, "2");
 
     // The primary comes back with its data under its name, and is followed again.
-    shell.ok("kubectl delete pod postgres-0");
+    page.ok("kubectl delete pod postgres-0");
+    page.finish();
     kubectl.wait_ready("postgres", 3);
     wait_answer(&kubectl, "postgres-0", streaming, "2");
     let more = ask(&kubectl, "postgres-0", &add("Leuven"));

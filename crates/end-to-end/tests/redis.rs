@@ -2,7 +2,7 @@
 //! away is replaced, comes back as a replica, and nothing that was written is lost.
 
 use end_to_end::applications::redis;
-use end_to_end::{Kubectl, Shell, example, wait_for, with_registry_of};
+use end_to_end::{Kubectl, Page, Shell, example, wait_for, with_registry_of};
 
 /// What redis-cli prints in a pod, or how it failed.
 fn ask(kubectl: &Kubectl, pod: &str, command: &str) -> Result<String, String> {
@@ -26,14 +26,24 @@ fn wait_answer(kubectl: &Kubectl, pod: &str, command: &str, wanted: &str) {
 }
 
 const PODS: [&str; 3] = ["redis-0", "redis-1", "redis-2"];
+/// The second part of the page.
+const BY_HAND: [&str; 5] = [
+    "kubectl apply -f examples/redis/by-hand",
+    "kubectl rollout status sts/redis-sts",
+    "kubectl rollout status sts/redis-pv-sts",
+    "kubectl exec -it redis-pv-sts-1 -- redis-cli replicaof redis-pv-sts-0.redis-svc 6379",
+    "kubectl exec redis-sts-0 -- ping -c 1 redis-sts-1.redis-svc",
+];
 const WHO: &str = "-p 26379 sentinel get-master-addr-by-name main";
 
 #[test]
 fn sentinels_replace_a_primary_that_stays_away() {
     let (_registry, instance) = with_registry_of(&[("library/redis", "7", &redis())]);
     let kubectl = instance.kubectl();
-    let shell = Shell::new(&instance, example("redis"));
-    shell.ok("kubectl apply -f redis.yaml");
+    let page = Page::open(&instance, "redis");
+    page.ok("kubectl apply -f examples/redis/redis.yaml");
+    page.ok("kubectl rollout status sts/redis");
+    page.ok("kubectl rollout status sts/sentinel");
     kubectl.wait_ready("redis", 3);
     kubectl.wait_ready("sentinel", 3);
     // Replicas have found their primary, and Sentinels have found these and each other.
@@ -48,21 +58,29 @@ fn sentinels_replace_a_primary_that_stays_away() {
         wait_answer(&kubectl, sentinel, "-p 26379 info sentinel", known);
         wait_answer(&kubectl, sentinel, WHO, "redis-0.redis-svc");
     }
-    assert_eq!(
-        ask(&kubectl, "redis-0", "set colour green"),
-        Ok("OK".into())
-    );
+    let set = page.ok("kubectl exec redis-0 -- redis-cli set colour green");
+    assert_eq!(set, "OK\n");
     assert_eq!(ask(&kubectl, "redis-0", "wait 2 10000"), Ok("2".into()));
+    let got = page.ok("kubectl exec redis-2 -- redis-cli get colour");
+    assert_eq!(got, "green\n");
+    let who = "kubectl exec sentinel-0 -- \
+        redis-cli -p 26379 sentinel get-master-addr-by-name main";
+    assert!(page.ok(who).starts_with("redis-0.redis-svc"));
 
     // A pod that comes back at once finds its data, and what it was.
-    kubectl.ok(&["delete", "pod", "redis-0"]);
+    page.ok("kubectl delete pod redis-0");
     kubectl.wait_ready("redis", 3);
     for pod in PODS {
         wait_answer(&kubectl, pod, "get colour", "green");
     }
 
-    let primary = fail_over(&kubectl, &shell);
+    let primary = fail_over(&kubectl, &page);
     comes_back_as_replica(&kubectl, &primary);
+    page.ok("kubectl exec redis-0 -- redis-cli info replication");
+    // It waits as long as it takes; and the second part has a test of its own, below.
+    page.otherwise(&["sleep 10"]);
+    page.otherwise(&BY_HAND);
+    page.finish();
 }
 
 /// Who is the primary now, by all Sentinels.
@@ -79,11 +97,9 @@ fn primary(kubectl: &Kubectl) -> String {
 }
 
 /// The primary's pod cannot come back: its node takes no pods.
-fn fail_over(kubectl: &Kubectl, shell: &Shell) -> String {
+fn fail_over(kubectl: &Kubectl, page: &Page) -> String {
     let old = primary(kubectl);
-    let node = shell.ok("kubectl get nodes -o name");
-    let node = node.trim();
-    shell.ok(&format!("kubectl cordon {node}"));
+    page.ok("kubectl cordon $(kubectl get nodes -o name)");
     kubectl.ok(&["delete", "pod", &old]);
     let new = wait_for("another primary", 90, || {
         let new = primary(kubectl);
@@ -92,7 +108,7 @@ fn fail_over(kubectl: &Kubectl, shell: &Shell) -> String {
     wait_answer(kubectl, &new, "role", "master");
     assert_eq!(ask(kubectl, &new, "get colour"), Ok("green".into()));
     assert_eq!(ask(kubectl, &new, "set shape round"), Ok("OK".into()));
-    shell.ok(&format!("kubectl uncordon {node}"));
+    page.ok("kubectl uncordon $(kubectl get nodes -o name)");
     kubectl.wait_ready("redis", 3);
     new
 }
@@ -121,11 +137,13 @@ fn replication_by_hand() {
         let applied = shell.ok(&format!("kubectl apply -f {file}"));
         assert_eq!(applied, format!("{made} created\n"));
     }
-    kubectl.wait_ready("redis-sts", 2);
-    kubectl.wait_ready("redis-pv-sts", 2);
-    let replicaof = "kubectl exec -it redis-pv-sts-1 -- \
-        redis-cli replicaof redis-pv-sts-0.redis-svc 6379";
-    assert_eq!(shell.ok(replicaof).trim(), "OK");
+    let page = Page::open(&instance, "redis");
+    let [again, first, second, replicaof, ping] = BY_HAND;
+    assert_eq!(page.ok(again).lines().count(), 3, "they are there already");
+    for rolled_out in [first, second] {
+        page.ok(rolled_out);
+    }
+    assert_eq!(page.ok(replicaof).trim(), "OK");
     wait_answer(
         &kubectl,
         "redis-pv-sts-1",
@@ -137,8 +155,7 @@ fn replication_by_hand() {
         Ok("OK".into())
     );
     wait_answer(&kubectl, "redis-pv-sts-1", "get a", "111");
-    let ping = "kubectl exec redis-sts-0 -- ping -c 1 redis-sts-1.redis-svc";
-    let pinged = shell.ok(ping);
+    let pinged = page.ok(ping);
     let address = kubectl.pod_ip("redis-sts-1");
     assert!(pinged.contains(&format!("({address})")), "{pinged}");
     assert!(pinged.contains("1 packets received"), "{pinged}");

@@ -2,7 +2,7 @@
 //! of its own for each ordinal, clients that stay with their pod (DESIGN §8; statefulset.md §10).
 
 use end_to_end::registry::curl;
-use end_to_end::{wait_for, wait_for_text, with_images};
+use end_to_end::{Kubectl, wait_for, wait_for_text, with_images};
 
 /// A set whose pods tell their names.
 const NAMES: &str = r#"
@@ -90,6 +90,8 @@ fn each_ordinal_and_a_load_balancer_are_reached_from_outside() {
     let described = kubectl.ok(&["describe", "service", "front"]);
     assert!(described.contains("EnsuredLoadBalancer"), "{described}");
 
+    tells_balancers_where_pods_are(&kubectl, &node);
+
     // A second load balancer cannot have the port, and its events say who has.
     kubectl.ok(&[
         "create",
@@ -113,4 +115,28 @@ fn each_ordinal_and_a_load_balancer_are_reached_from_outside() {
         }
     });
     answers(&format!("http://{node}:31410/"), "names-0");
+}
+
+/// With `externalTrafficPolicy: Local` a port of the node says whether it has pods.
+fn tells_balancers_where_pods_are(kubectl: &Kubectl, node: &str) {
+    let patch = |policy: &str| {
+        let spec = format!(r#"{{"spec": {{"externalTrafficPolicy": "{policy}"}}}}"#);
+        kubectl.ok(&["patch", "service", "front", "-p", &spec]);
+    };
+    patch("Local");
+    let described = kubectl.ok(&["describe", "service", "front"]);
+    let line = described
+        .lines()
+        .find(|line| line.starts_with("HealthCheck NodePort:"));
+    let port = line.and_then(|line| line.split_whitespace().last());
+    let port = port.unwrap_or_else(|| panic!("no port in {described}"));
+    let check = format!("http://{node}:{port}/healthz");
+    wait_for_text("\"localEndpoints\":2", 30, || {
+        page(&check).unwrap_or_else(|error| error)
+    });
+    patch("Cluster");
+    wait_for("the port to close", 30, || match page(&check) {
+        Err(_) => Ok(()),
+        Ok(page) => Err(page),
+    });
 }

@@ -1,8 +1,10 @@
 //! Another program takes the place of the one that started the pods, as a package manager puts it
 //! there: it finds the pods as they are, and all that can be done with a pod still can.
 
+use std::fs;
+
 use end_to_end::registry::curl;
-use end_to_end::{Instance, Kubectl, example, text, wait_for};
+use end_to_end::{Instance, Kubectl, example, process, text, wait_for};
 
 /// Which container of which start runs.
 fn identity(kubectl: &Kubectl, pod: &str) -> String {
@@ -50,4 +52,76 @@ fn pods_outlive_the_program_that_started_them() {
         }
     });
     assert_eq!(identity(&kubectl, "web-0"), before[0]);
+}
+
+/// The pod and its process, each told apart from any other that there ever was.
+fn process_of(kubectl: &Kubectl, pod: &str) -> String {
+    let uid = text(&kubectl.pod(pod), "/metadata/uid").to_owned();
+    let pid = process::of_pod(kubectl, pod, "mainstay");
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).expect("a running process");
+    // The name, which may have anything in it, is in parentheses; the twentieth word after it is
+    // the time of the start.
+    let after = stat.rsplit(')').next().unwrap_or_default();
+    let started = after.split_whitespace().nth(19).unwrap_or_default();
+    format!("{uid} {} {pid} {started}", identity(kubectl, pod))
+}
+
+/// An upgrade as a service manager does it: SIGTERM, another program, a start.
+#[test]
+fn a_service_manager_exchanges_the_program_under_the_pods() {
+    let manifest = example("web.yaml");
+    let manifest = manifest.to_str().expect("a path in UTF-8");
+    let mut instance = Instance::start_copy(&["-f", manifest, "--on-stop=leave-pods"]);
+    let kubectl = instance.kubectl();
+    kubectl.wait_ready("web", 3);
+    kubectl.ok(&["expose", "pod", "web-0", "--name=first", "--port=80"]);
+    let service = kubectl.json(&["get", "service", "first"]);
+    let url = format!("http://{}/", text(&service, "/spec/clusterIP"));
+    let answers = || curl(&["--fail", "--max-time", "5", &url]);
+    wait_for("the Service", 30, answers);
+    let processes = || ["web-0", "web-1", "web-2"].map(|pod| process_of(&kubectl, pod));
+    let before = processes();
+    let mounted = instance_mounts(&instance);
+    assert!(!mounted.is_empty());
+
+    for _ in 0..2 {
+        let shims = process::shims(&instance.data());
+        assert!(instance.terminate().success(), "{}", instance.output());
+        let said = instance.output();
+        assert!(
+            said.contains("mainstay: leaving the pods running"),
+            "{said}"
+        );
+        // Nothing serves, and everything that serves the pods goes on.
+        assert_eq!(process::shims(&instance.data()), shims);
+        assert_eq!(instance_mounts(&instance), mounted);
+        answers().expect("the Service without the program");
+        instance.exchange();
+        instance.start_again();
+        kubectl.wait_ready("web", 3);
+        assert_eq!(processes(), before);
+        assert_eq!(instance_mounts(&instance), mounted);
+        answers().expect("the Service with the new program");
+    }
+    kubectl.ok(&["exec", "web-1", "--", "/mainstay", "version"]);
+
+    // Who says down, means the pods.
+    let said = instance.down();
+    assert!(said.ends_with("stopped\n"), "{said}");
+    assert!(process::shims(&instance.data()).is_empty());
+    assert_eq!(instance_mounts(&instance), Vec::<String>::new());
+    answers().expect_err("the rules of Services are gone");
+}
+
+/// What is mounted below the data directory.
+fn instance_mounts(instance: &Instance) -> Vec<String> {
+    let data = instance.data();
+    let mounts = fs::read_to_string("/proc/self/mountinfo").expect("the mounts");
+    let points = mounts.lines().filter_map(|line| line.split(' ').nth(4));
+    let mut below: Vec<String> = points
+        .filter(|point| std::path::Path::new(point).starts_with(&data))
+        .map(str::to_owned)
+        .collect();
+    below.sort_unstable();
+    below
 }

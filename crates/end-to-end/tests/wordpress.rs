@@ -3,7 +3,7 @@
 
 use end_to_end::applications::{mariadb, wordpress};
 use end_to_end::registry::curl;
-use end_to_end::{Kubectl, Shell, example, text, wait_for, with_registry_of};
+use end_to_end::{Kubectl, Page, Shell, example, text, wait_for, with_registry_of};
 
 const TITLE: &str = "A post that stays";
 
@@ -34,7 +34,9 @@ fn a_post_survives_all_pods() {
     let (_registry, instance) = with_registry_of(&images);
     let kubectl = instance.kubectl();
     let shell = Shell::new(&instance, example("wordpress"));
-    shell.ok("kubectl apply -f wordpress.yaml");
+    let page = Page::open(&instance, "wordpress");
+    page.ok("kubectl apply -f examples/wordpress/wordpress.yaml");
+    page.ok("kubectl rollout status sts/wordpress");
     kubectl.wait_ready("wordpress-db", 1);
     kubectl.wait_ready("wordpress", 1);
     for pod in ["wordpress-db-0", "wordpress-0"] {
@@ -47,6 +49,7 @@ fn a_post_survives_all_pods() {
     let install = format!("{site}/wp-admin/install.php");
     wait_page(&format!("{site}/"), "WordPress");
     wait_page(&install, "weblog_title");
+    through_a_forwarded_port(&shell, &page);
     let form = "weblog_title=Notes&user_name=writer&admin_password=a-long-password&\
         admin_password2=a-long-password&admin_email=writer%40example.org&blog_public=0&language=";
     let url = format!("{install}?step=2");
@@ -58,16 +61,34 @@ fn a_post_survives_all_pods() {
     publish(&site);
     has_the_post(&site);
     // From outside, at the node's port.
+    let shown = page.ok("kubectl get service wordpress");
     let service = kubectl.json(&["get", "service", "wordpress"]);
     let port = &service["spec"]["ports"][0]["nodePort"];
     let node = shell.ok("kubectl get nodes -o jsonpath={.items[0].status.addresses[0].address}");
+    assert!(shown.contains(&format!("80:{port}/TCP")), "{shown}");
     let login = format!("http://{node}:{port}/wp-login.php");
     wait_page(&login, "user_login");
 
-    shell.ok("kubectl delete pod wordpress-0 wordpress-db-0");
+    page.ok("kubectl delete pod wordpress-0 wordpress-db-0");
+    page.finish();
     kubectl.wait_ready("wordpress-db", 1);
     kubectl.wait_ready("wordpress", 1);
     has_the_post(&site);
+}
+
+/// As the page says, but for the port, which may be another's here.
+fn through_a_forwarded_port(shell: &Shell, page: &Page) {
+    page.otherwise(&["kubectl port-forward service/wordpress 8080:80"]);
+    let forward = shell.beside("kubectl port-forward service/wordpress :80");
+    let address = wait_for("the port", 30, || {
+        let output = forward.output();
+        let line = output
+            .lines()
+            .find_map(|line| line.strip_prefix("Forwarding from 127"));
+        let address = line.and_then(|rest| rest.split_once(" ->"));
+        address.map(|(rest, _)| format!("127{rest}")).ok_or(output)
+    });
+    wait_page(&format!("http://{address}/"), "weblog_title");
 }
 
 /// Publishes a post with the protocol of remote editors.

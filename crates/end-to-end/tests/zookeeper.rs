@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 
 use end_to_end::applications::zookeeper;
 use end_to_end::cluster::is_ready;
-use end_to_end::{Kubectl, Shell, example, text, wait_for, with_registry_of};
+use end_to_end::{Kubectl, Page, Shell, example, text, wait_for, with_registry_of};
 
 const PODS: [&str; 3] = ["zk-0", "zk-1", "zk-2"];
 
@@ -40,13 +40,16 @@ fn a_quorum_is_rolled_one_by_one() {
     let (_registry, instance) = with_registry_of(&[("library/zookeeper", "3.8", &zookeeper())]);
     let kubectl = instance.kubectl();
     let shell = Shell::new(&instance, example("zookeeper"));
-    shell.ok("kubectl apply -f zookeeper.yaml");
+    let page = Page::open(&instance, "zookeeper");
+    page.ok("kubectl apply -f examples/zookeeper/zookeeper.yaml");
+    page.ok("kubectl rollout status sts/zk");
     kubectl.wait_ready("zk", 3);
     wait_ensemble(&kubectl);
-    tell(&shell, "zk-0", "create /town Ghent");
+    page.ok("for i in 0 1 2; do kubectl exec zk-$i -- sh /config/ready.sh; done");
+    page.ok("kubectl exec zk-0 -- zkCli.sh -server zk-client:2181 create /town Ghent");
 
     let before = PODS.map(|pod| kubectl.pod_uid(pod));
-    shell.ok("kubectl rollout restart sts/zk");
+    page.ok("kubectl rollout restart sts/zk");
     let mut seen = BTreeSet::new();
     let mut served = BTreeSet::from(before.clone());
     wait_for("the rollout", 120, || {
@@ -57,9 +60,12 @@ fn a_quorum_is_rolled_one_by_one() {
     });
     assert!(!seen.is_empty(), "nobody was seen to be away");
     wait_ensemble(&kubectl);
-    let read = tell(&shell, "zk-1", "get /town");
+    let read = page.ok("kubectl exec zk-1 -- zkCli.sh -server zk-client:2181 get /town");
     assert!(read.lines().any(|line| line == "Ghent"), "{read}");
     tell(&shell, "zk-2", "set /town Bruges");
+
+    drained(&kubectl, &shell, &page);
+    page.finish();
 
     // The leader goes; the others elect one, and go on.
     let leader = PODS
@@ -70,6 +76,28 @@ fn a_quorum_is_rolled_one_by_one() {
     wait_ensemble(&kubectl);
     let read = tell(&shell, "zk-0", "get /town");
     assert!(read.lines().any(|line| line == "Bruges"), "{read}");
+}
+
+/// A drain takes one member; the budget keeps the others, which go on.
+fn drained(kubectl: &Kubectl, shell: &Shell, page: &Page) {
+    wait_for("the budget to allow one to go", 30, || {
+        let budget = kubectl.json(&["get", "pdb", "zk"]);
+        let allowed = budget["status"]["disruptionsAllowed"] == 1;
+        if allowed { Ok(()) } else { Err(budget) }
+    });
+    let drain = "kubectl drain $(kubectl get nodes -o name) --pod-selector=app=zk --timeout=10s";
+    let held = page.run(drain);
+    assert_ne!(held.code, 0, "{held:#?}");
+    let why = "Cannot evict pod as it would violate the pod's disruption budget";
+    assert!(held.stderr.contains(why), "{held:#?}");
+    let ready = PODS.into_iter().filter(|pod| mode(kubectl, pod).is_ok());
+    let ready: Vec<&str> = ready.collect();
+    assert_eq!(ready.len(), 2, "{ready:?}");
+    let read = tell(shell, ready[0], "get /town");
+    assert!(read.lines().any(|line| line == "Bruges"), "{read}");
+    page.ok("kubectl uncordon $(kubectl get nodes -o name)");
+    kubectl.wait_ready("zk", 3);
+    wait_ensemble(kubectl);
 }
 
 /// Members that are not there to serve, and how many that are ready are not those of before.

@@ -175,7 +175,7 @@ impl ImageStore {
 
     fn put_aside(&self, place: &Path) -> Result<PathBuf, StoreError> {
         fs::metadata(place).map_err(io_error("read", place))?;
-        let scratch = self.scratch()?;
+        let scratch = self.scratch_path()?;
         fs::rename(place, &scratch).map_err(io_error("rename to", &scratch))?;
         Ok(scratch)
     }
@@ -198,6 +198,8 @@ mod tests {
     use super::*;
     use crate::digest::Digest;
     use crate::manifest::ImageConfig;
+    use crate::pace::Observer;
+    use crate::room::Room;
     use crate::store::tests::layer;
 
     fn store() -> (tempfile::TempDir, ImageStore) {
@@ -211,7 +213,9 @@ mod tests {
         let hexes = layers.iter().map(|text| {
             let bytes = layer(text);
             let diff_id = Digest::of(&bytes);
-            store.add_layer(bytes.as_slice(), &diff_id).unwrap();
+            let room = Room::all(store.directory());
+            let added = store.add_layer(bytes.as_slice(), &diff_id, room, Observer::default());
+            added.unwrap();
             diff_id.hex().to_owned()
         });
         let record = Record {

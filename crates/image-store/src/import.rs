@@ -13,7 +13,9 @@ use crate::index::Record;
 use crate::manifest::{
     ConfigBlob, Descriptor, Document, Manifest, architecture, for_this_platform, parse,
 };
+use crate::pace::Observer;
 use crate::reference::{InvalidReference, normalize};
+use crate::room::{KeepFree, Room, RoomError};
 use crate::store::{ImageStore, StoreError};
 
 /// Names that writers of OCI layouts put on an image, best first.
@@ -77,18 +79,14 @@ impl ImageStore {
             .run();
         }
         let scratch = self.scratch()?;
-        let result = extract(path, &scratch).and_then(|()| {
-            Import {
-                store: self,
-                origin: path,
-                root: &scratch,
-            }
-            .run()
-        });
-        if let Err(error) = fs::remove_dir_all(&scratch) {
-            tracing::warn!(path = %scratch.display(), %error, "scratch directory stays behind");
+        let mut room = Room::new(self.directory(), KeepFree::default());
+        extract(path, scratch.path(), &mut room)?;
+        Import {
+            store: self,
+            origin: path,
+            root: scratch.path(),
         }
-        result
+        .run()
     }
 }
 
@@ -102,7 +100,7 @@ fn read_error(path: &Path) -> impl Fn(io::Error) -> ImportError {
 
 /// Takes the plain files out of an archive. Links are followed by nobody: Docker's are resolved
 /// here, to files of the same archive.
-fn extract(path: &Path, target: &Path) -> Result<(), ImportError> {
+fn extract(path: &Path, target: &Path, room: &mut Room) -> Result<(), ImportError> {
     let file = File::open(path).map_err(read_error(path))?;
     let plain = decompressed(file).map_err(read_error(path))?;
     let mut archive = tar::Archive::new(plain);
@@ -111,9 +109,14 @@ fn extract(path: &Path, target: &Path) -> Result<(), ImportError> {
         reason,
     };
     let not_tar = |error: io::Error| malformed(format!("not an image archive: {error}"));
+    let refused = |error: RoomError| match error {
+        RoomError::NoRoom(error) => ImportError::Store(error.into()),
+        RoomError::Io(error) => not_tar(error),
+    };
     for entry in archive.entries().map_err(not_tar)? {
         let mut entry = entry.map_err(not_tar)?;
         let name = entry.path().map_err(not_tar)?.into_owned();
+        room.take(0, 1).map_err(refused)?;
         let Some(place) = below(target, &name) else {
             return Err(malformed(format!("unsafe path {name:?}")));
         };
@@ -123,7 +126,7 @@ fn extract(path: &Path, target: &Path) -> Result<(), ImportError> {
         match entry.header().entry_type() {
             tar::EntryType::Regular | tar::EntryType::Continuous => {
                 let mut file = File::create(&place).map_err(read_error(&place))?;
-                io::copy(&mut entry, &mut file).map_err(not_tar)?;
+                room.copy(&mut entry, &mut file).map_err(refused)?;
             }
             tar::EntryType::Symlink => {
                 let link = entry
@@ -288,7 +291,11 @@ impl Import<'_> {
             let archive = self
                 .open(file)
                 .and_then(|file| decompressed(file).map_err(read_error(self.origin)))?;
-            size += self.store.add_layer(archive, &diff_id)?;
+            let room = Room::new(self.store.directory(), KeepFree::default());
+            let added = self
+                .store
+                .add_layer(archive, &diff_id, room, Observer::default());
+            size += added?;
             layers.push(diff_id.hex().to_owned());
         }
         let id = Digest::of(config).to_string();

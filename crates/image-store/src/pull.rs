@@ -1,38 +1,41 @@
 //! Pulling from registries (OCI distribution specification): mirrors in order, digests checked,
 //! layers downloaded to disk and unpacked once.
 
+mod client;
+mod error;
+
+use std::collections::BTreeSet;
 use std::fs::File;
-use std::io::{self, Write};
+use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use futures::StreamExt;
 use futures::TryStreamExt;
-use oci_client::client::{Certificate, CertificateEncoding, ClientConfig, ClientProtocol};
-use oci_client::errors::{OciDistributionError, OciErrorCode};
-use oci_client::manifest::OciDescriptor;
-use oci_client::secrets::RegistryAuth;
-use oci_client::{Client, Reference};
+use oci_spec::distribution::Reference;
 use sha2::{Digest as _, Sha256};
 
 use crate::compression::decompressed;
 use crate::digest::Digest;
 use crate::index::{Image, Record};
 use crate::manifest::{
-    ACCEPTED, Blob, ConfigBlob, Manifest, architecture, for_this_platform, parse as parse_manifest,
+    Blob, ConfigBlob, Manifest, architecture, for_this_platform, parse as parse_manifest,
 };
-use crate::reference::{InvalidReference, parse};
+use crate::pace::{Observer, Pace, Progress, TooSlow};
+use crate::reference::parse;
 use crate::registries::{Endpoint, RegistriesConfig};
-use crate::store::{ImageStore, StoreError, io_error};
+use crate::room::{KeepFree, Room};
+use crate::store::{ImageStore, StoreError, io_error, room_error};
+
+use client::{RegistryClient, RequestError};
+pub use error::PullError;
 
 /// Layers that are downloaded at the same time.
 const DOWNLOADS_MAX: usize = 3;
 /// The largest configuration that is read, in bytes.
 const CONFIG_BYTES_MAX: u64 = 8 << 20;
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
-/// A registry that sends nothing for so long is given up.
-const READ_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// Attempts at one endpoint that fails for a passing reason: it is busy, the connection broke,
 /// or a layer was cleared away by somebody else before the image had a name.
@@ -67,77 +70,13 @@ pub struct PullOptions {
     pub registries: RegistriesConfig,
     /// Credentials for the registry that the name names (pull secrets), tried in order.
     pub credentials: Vec<Credentials>,
-}
-
-/// Why an image was not pulled. The text goes to users, in a pod's events.
-#[derive(Debug, thiserror::Error)]
-pub enum PullError {
-    /// The name is malformed.
-    #[error(transparent)]
-    Reference(#[from] InvalidReference),
-    /// The registry has no such image.
-    #[error("{reference}: not found at {host}")]
-    NotFound {
-        /// Full name of the image.
-        reference: String,
-        /// The registry that was asked.
-        host: String,
-    },
-    /// The registry wants other credentials, or shows strangers nothing.
-    #[error("{reference}: pull access denied at {host}: it may not exist, or needs a login")]
-    Unauthorized {
-        /// Full name of the image.
-        reference: String,
-        /// The registry that was asked.
-        host: String,
-    },
-    /// The registry cannot be reached, or does not answer as one should.
-    #[error("{reference}: {host} cannot be reached: {reason}")]
-    Unreachable {
-        /// Full name of the image.
-        reference: String,
-        /// The registry that was asked.
-        host: String,
-        /// What went wrong.
-        reason: String,
-    },
-    /// What the registry sent is not what the digest says.
-    #[error("{reference}: {host} sent data that does not match its digest {expected}")]
-    DigestMismatch {
-        /// Full name of the image.
-        reference: String,
-        /// The registry that was asked.
-        host: String,
-        /// The digest that was asked for.
-        expected: String,
-    },
-    /// The image is for other machines.
-    #[error("{reference}: no image for linux/{wanted}, only for {found}")]
-    WrongPlatform {
-        /// Full name of the image.
-        reference: String,
-        /// This machine's architecture.
-        wanted: String,
-        /// What there is.
-        found: String,
-    },
-    /// The registry's data makes no image.
-    #[error("{reference}: {reason}")]
-    Malformed {
-        /// Full name of the image.
-        reference: String,
-        /// What is wrong.
-        reason: String,
-    },
-    /// The image cannot be kept.
-    #[error("{reference}: {source}")]
-    Store {
-        /// Full name of the image.
-        reference: String,
-        /// Why.
-        #[source]
-        source: StoreError,
-    },
+    /// What the pull is to leave free of the store's disk, beside the store's own floor: 5 % of
+    /// the disk, at most 1 GiB.
+    pub keep_free: KeepFree,
+    /// How fast registries have to be.
+    pub pace: Pace,
+    /// Where it is told how far the pull has come.
+    pub progress: Progress,
 }
 
 impl ImageStore {
@@ -156,15 +95,35 @@ impl ImageStore {
         let mut first_error = None;
         for endpoint in options.registries.endpoints(reference.registry()) {
             for credentials in candidates(&endpoint, &reference, &options.credentials) {
-                let pull = Pull::new(self, &reference, &endpoint, credentials);
-                let error = match pull {
-                    Ok(pull) => match pull.run().await {
+                let room = Room::new(self.directory(), options.keep_free);
+                let pull = Pull {
+                    store: self,
+                    room,
+                    progress: &options.progress,
+                    name: reference.whole(),
+                    target: &reference,
+                    host: &endpoint.host,
+                    passing: AtomicBool::new(false),
+                    begun: Mutex::default(),
+                };
+                let client = RegistryClient::new(
+                    &endpoint,
+                    &reference,
+                    credentials,
+                    options.pace,
+                    options.progress.clone(),
+                );
+                let error = match client {
+                    Ok(client) => match pull.run(&client).await {
                         Ok(image) => return Ok(image),
                         Err(error) => error,
                     },
-                    Err(error) => error,
+                    Err(error) => pull.remote(error),
                 };
                 tracing::debug!(%error, host = endpoint.host, "pull failed");
+                if error.no_room().is_some() {
+                    pull.give_back().await;
+                }
                 let retry = matches!(error, PullError::Unauthorized { .. });
                 keep_the_better(&mut first_error, error);
                 if !retry {
@@ -181,7 +140,12 @@ impl ImageStore {
 
 /// The registry that answered says more than one that could not be reached.
 fn keep_the_better(kept: &mut Option<PullError>, error: PullError) {
-    let silent = |error: &PullError| matches!(error, PullError::Unreachable { .. });
+    let silent = |error: &PullError| {
+        matches!(
+            error,
+            PullError::Unreachable { .. } | PullError::TooSlow { .. }
+        )
+    };
     match kept {
         Some(before) if !silent(before) || silent(&error) => {}
         _ => *kept = Some(error),
@@ -209,73 +173,25 @@ fn candidates(
 /// One attempt at one endpoint.
 struct Pull<'a> {
     store: &'a ImageStore,
-    client: Client,
-    auth: RegistryAuth,
+    room: Room,
+    progress: &'a Progress,
     /// The full name.
     name: String,
-    /// With the endpoint as its mirror.
-    target: Reference,
+    target: &'a Reference,
     host: &'a str,
     /// The last failure was a passing one.
     passing: AtomicBool,
+    /// Layers that were not there before.
+    begun: Mutex<BTreeSet<String>>,
 }
 
-impl<'a> Pull<'a> {
-    fn new(
-        store: &'a ImageStore,
-        reference: &Reference,
-        endpoint: &'a Endpoint,
-        credentials: Option<Credentials>,
-    ) -> Result<Self, PullError> {
-        let protocol = if endpoint.plain_http {
-            ClientProtocol::Http
-        } else {
-            ClientProtocol::Https
-        };
-        let extra_root_certificates = match &endpoint.ca_file {
-            Some(path) => vec![certificate(path).map_err(|source| PullError::Store {
-                reference: reference.whole(),
-                source: io_error("read", path)(source),
-            })?],
-            None => Vec::new(),
-        };
-        let config = ClientConfig {
-            protocol,
-            extra_root_certificates,
-            accept_invalid_certificates: endpoint.insecure_skip_verify,
-            connect_timeout: Some(CONNECT_TIMEOUT),
-            read_timeout: Some(READ_TIMEOUT),
-            user_agent: concat!("mainstay/", env!("CARGO_PKG_VERSION")),
-            ..ClientConfig::default()
-        };
-        let auth = match credentials {
-            None => RegistryAuth::Anonymous,
-            Some(Credentials::Basic { username, password }) => {
-                RegistryAuth::Basic(username, password)
-            }
-            Some(Credentials::Bearer(token)) => RegistryAuth::Bearer(token),
-        };
-        let mut target = reference.clone();
-        if endpoint.host != target.resolve_registry() {
-            target.set_mirror_registry(endpoint.host.clone());
-        }
-        Ok(Self {
-            store,
-            client: Client::new(config),
-            auth,
-            name: reference.whole(),
-            target,
-            host: &endpoint.host,
-            passing: AtomicBool::new(false),
-        })
-    }
-
+impl Pull<'_> {
     /// Pulls, again if that may help; layers that are there already are not fetched again.
-    async fn run(&self) -> Result<Image, PullError> {
+    async fn run(&self, client: &RegistryClient) -> Result<Image, PullError> {
         let mut pause = FIRST_PAUSE;
         for _ in 1..ATTEMPTS {
             self.passing.store(false, Ordering::Relaxed);
-            match self.attempt().await {
+            match self.attempt(client).await {
                 Err(error) if self.passing.load(Ordering::Relaxed) => {
                     tracing::debug!(%error, host = self.host, "trying again");
                     tokio::time::sleep(pause).await;
@@ -284,12 +200,12 @@ impl<'a> Pull<'a> {
                 result => return result,
             }
         }
-        self.attempt().await
+        self.attempt(client).await
     }
 
-    async fn attempt(&self) -> Result<Image, PullError> {
-        let (digest, config, layers) = self.manifest().await?;
-        let bytes = self.small_blob(&config).await?;
+    async fn attempt(&self, client: &RegistryClient) -> Result<Image, PullError> {
+        let (digest, config, layers) = self.manifest(client).await?;
+        let bytes = self.small_blob(client, &config).await?;
         let blob: ConfigBlob = serde_json::from_slice(&bytes)
             .map_err(|error| self.malformed(format!("malformed configuration: {error}")))?;
         if blob.os != "linux" || blob.architecture != architecture() {
@@ -304,8 +220,9 @@ impl<'a> Pull<'a> {
                 .ok_or_else(|| self.malformed(format!("malformed layer digest {diff_id:?}")))?;
             work.push((layer.clone(), diff_id));
         }
+        self.check_room(&work)?;
         let sizes: Vec<u64> = futures::stream::iter(work.clone())
-            .map(|(layer, diff_id)| self.layer(layer, diff_id))
+            .map(|(layer, diff_id)| self.layer(client, layer, diff_id))
             .buffered(DOWNLOADS_MAX)
             .try_collect()
             .await?;
@@ -326,18 +243,24 @@ impl<'a> Pull<'a> {
     }
 
     /// The manifest for this machine: its digest, the configuration, the layers.
-    async fn manifest(&self) -> Result<(Digest, Blob, Vec<Blob>), PullError> {
-        let (digest, manifest) = self.document(&self.target).await?;
-        match manifest {
-            Manifest::Image { config, layers } => Ok((digest, config, layers)),
-            Manifest::Index(entries) => {
+    async fn manifest(
+        &self,
+        client: &RegistryClient,
+    ) -> Result<(Digest, Blob, Vec<Blob>), PullError> {
+        let (name, expected) = match (self.target.digest(), self.target.tag()) {
+            (Some(digest), _) => (digest, Some(digest)),
+            (None, tag) => (tag.unwrap_or("latest"), None),
+        };
+        match self.document(client, name, expected).await? {
+            (digest, Manifest::Image { config, layers }) => Ok((digest, config, layers)),
+            (_, Manifest::Index(entries)) => {
                 let entry =
                     for_this_platform(&entries).map_err(|found| self.wrong_platform(&found))?;
                 let wanted = Digest::parse(&entry.digest).ok_or_else(|| {
                     self.malformed(format!("malformed digest {:?}", entry.digest))
                 })?;
-                let target = self.target.clone_with_digest(wanted.to_string());
-                match self.document(&target).await? {
+                let wanted = wanted.as_str();
+                match self.document(client, wanted, Some(wanted)).await? {
                     (digest, Manifest::Image { config, layers }) => Ok((digest, config, layers)),
                     (_, Manifest::Index(_)) => Err(self.malformed("an index of indexes")),
                 }
@@ -345,30 +268,33 @@ impl<'a> Pull<'a> {
         }
     }
 
-    async fn document(&self, target: &Reference) -> Result<(Digest, Manifest), PullError> {
-        let (bytes, _) = self
-            .client
-            .pull_manifest_raw(target, &self.auth, ACCEPTED)
-            .await
-            .map_err(|error| self.remote(error))?;
+    async fn document(
+        &self,
+        client: &RegistryClient,
+        name: &str,
+        expected: Option<&str>,
+    ) -> Result<(Digest, Manifest), PullError> {
+        let answer = client.manifest(name).await;
+        let (bytes, said) = answer.map_err(|error| self.remote(error))?;
         let digest = Digest::of(&bytes);
-        if let Some(expected) = target.digest()
-            && expected != digest.as_str()
-        {
+        // What it says by another algorithm is nothing to compare with.
+        let said = said.filter(|said| Digest::parse(said).is_some());
+        let mut expected = [expected, said.as_deref()].into_iter().flatten();
+        if let Some(expected) = expected.find(|expected| *expected != digest.as_str()) {
             return Err(self.mismatch(expected));
         }
         let manifest = parse_manifest(&bytes).map_err(|reason| self.malformed(reason))?;
         Ok((digest, manifest))
     }
 
-    async fn small_blob(&self, blob: &Blob) -> Result<Vec<u8>, PullError> {
+    async fn small_blob(&self, client: &RegistryClient, blob: &Blob) -> Result<Vec<u8>, PullError> {
         if blob.size > CONFIG_BYTES_MAX {
             return Err(self.malformed("the configuration is larger than 8 MiB"));
         }
         let mut bytes = Vec::new();
-        let mut stream = self.open(blob).await?;
-        while let Some(chunk) = stream.next().await {
-            let chunk = chunk.map_err(|error| self.interrupted(&error))?;
+        let answer = client.blob(blob.digest.as_str()).await;
+        let mut download = answer.map_err(|error| self.remote(error))?;
+        while let Some(chunk) = download.next().await.map_err(|error| self.remote(error))? {
             bytes.extend_from_slice(&chunk);
             if bytes.len() as u64 > CONFIG_BYTES_MAX {
                 return Err(self.mismatch(blob.digest.as_str()));
@@ -381,40 +307,68 @@ impl<'a> Pull<'a> {
     }
 
     /// Downloads a layer to disk, checks it, unpacks it. Returns its size as unpacked.
-    async fn layer(&self, blob: Blob, diff_id: Digest) -> Result<u64, PullError> {
+    async fn layer(
+        &self,
+        client: &RegistryClient,
+        blob: Blob,
+        diff_id: Digest,
+    ) -> Result<u64, PullError> {
         if let Some(size) = self.store.layer_size(&diff_id) {
             return Ok(size);
         }
-        let scratch = self
-            .store
-            .scratch()
-            .map_err(|source| self.store_error(source))?;
-        let result = self.download_and_unpack(&blob, &diff_id, &scratch).await;
-        if let Err(error) = std::fs::remove_dir_all(&scratch) {
-            tracing::warn!(path = %scratch.display(), %error, "scratch directory stays behind");
-        }
-        result
+        self.begun
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .insert(diff_id.hex().to_owned());
+        let scratch = self.store.scratch();
+        let scratch = scratch.map_err(|source| self.store_error(source))?;
+        self.download_and_unpack(client, &blob, &diff_id, scratch.path())
+            .await
+    }
+
+    /// Removes the layers that there was room for: an image of which the rest does not fit is to
+    /// leave the disk as it was.
+    async fn give_back(&self) {
+        let begun = {
+            let mut begun = self.begun.lock().unwrap_or_else(PoisonError::into_inner);
+            std::mem::take(&mut *begun)
+        };
+        drop_layers(self.store, begun).await;
+    }
+
+    /// What the registry says of the layers has to fit before anything is fetched.
+    fn check_room(&self, work: &[(Blob, Digest)]) -> Result<(), PullError> {
+        let missing = work.iter();
+        let missing = missing.filter(|(_, diff_id)| self.store.layer_size(diff_id).is_none());
+        let bytes = missing.fold(0_u64, |sum, (layer, _)| sum.saturating_add(layer.size));
+        let failed = room_error("look at the disk of", self.store.directory());
+        let fits = self.room.check(bytes, 0);
+        fits.map_err(|error| self.store_error(failed(error)))
     }
 
     async fn download_and_unpack(
         &self,
+        client: &RegistryClient,
         blob: &Blob,
         diff_id: &Digest,
         scratch: &Path,
     ) -> Result<u64, PullError> {
         let path: PathBuf = scratch.join("blob");
         let failed = |error| self.store_error(io_error("write", &path)(error));
+        let mut room = self.room.clone();
         let mut file = File::create_new(&path).map_err(failed)?;
         let mut hasher = Sha256::new();
-        let mut stream = self.open(blob).await?;
+        let answer = client.blob(blob.digest.as_str()).await;
+        let mut download = answer.map_err(|error| self.remote(error))?;
         let mut length = 0;
-        while let Some(chunk) = stream.next().await {
-            let chunk = chunk.map_err(|error| self.interrupted(&error))?;
+        while let Some(chunk) = download.next().await.map_err(|error| self.remote(error))? {
             length += chunk.len() as u64;
             if length > blob.size {
                 return Err(self.mismatch(blob.digest.as_str()));
             }
             hasher.update(&chunk);
+            let fits = room.take(chunk.len() as u64, 0);
+            fits.map_err(|error| self.store_error(room_error("write", &path)(error)))?;
             file.write_all(&chunk).map_err(failed)?;
         }
         if Digest::finish(hasher) != blob.digest {
@@ -422,70 +376,38 @@ impl<'a> Pull<'a> {
         }
         let (store, diff_id) = (self.store.clone(), diff_id.clone());
         let file = File::open(&path).map_err(failed)?;
+        // Who no longer waits for the pull does not want the layer either.
+        let observer = Observer::of(self.progress.clone());
+        let _waiting = observer.go_on_drop();
         tokio::task::spawn_blocking(move || {
             let archive = decompressed(file).map_err(io_error("read", &path))?;
-            store.add_layer(archive, &diff_id)
+            let added = store.add_layer(archive, &diff_id, room, observer.clone());
+            if observer.is_gone() {
+                store.drop_unused(&BTreeSet::from([diff_id.hex().to_owned()]))?;
+            }
+            added
         })
         .await
         .map_err(|error| self.malformed(format!("unpacking failed: {error}")))?
         .map_err(|source| self.store_error(source))
     }
 
-    async fn open(
-        &self,
-        blob: &Blob,
-    ) -> Result<impl futures::Stream<Item = io::Result<bytes::Bytes>> + Unpin, PullError> {
-        let descriptor = OciDescriptor {
-            digest: blob.digest.to_string(),
-            size: i64::try_from(blob.size).unwrap_or(i64::MAX),
-            ..OciDescriptor::default()
-        };
-        let sized = self
-            .client
-            .pull_blob_stream(&self.target, &descriptor)
-            .await
-            .map_err(|error| self.remote(error))?;
-        Ok(sized.stream)
-    }
-
-    /// A stream that ends early; a wrong digest that the client library found comes this way too.
-    fn interrupted(&self, error: &io::Error) -> PullError {
-        let text = error.to_string();
-        if text.to_lowercase().contains("digest") {
-            return self.mismatch(&text);
-        }
-        self.passing.store(true, Ordering::Relaxed);
-        PullError::Unreachable {
-            reference: self.name.clone(),
-            host: self.host.to_owned(),
-            reason: text,
-        }
-    }
-
-    fn remote(&self, error: OciDistributionError) -> PullError {
+    fn remote(&self, error: RequestError) -> PullError {
         let (reference, host) = (self.name.clone(), self.host.to_owned());
-        self.passing.store(is_passing(&error), Ordering::Relaxed);
+        self.passing.store(error.is_passing(), Ordering::Relaxed);
         match error {
-            OciDistributionError::ImageManifestNotFoundError(_)
-            | OciDistributionError::ServerError { code: 404, .. } => {
-                PullError::NotFound { reference, host }
+            RequestError::NotFound => PullError::NotFound { reference, host },
+            RequestError::Unauthorized => PullError::Unauthorized { reference, host },
+            RequestError::TooSlow(TooSlow { bytes, pace }) => PullError::TooSlow {
+                reference,
+                host,
+                bytes,
+                window: pace.window,
+                bytes_min: pace.bytes_min,
+            },
+            error @ RequestError::TooLong { .. } => {
+                self.malformed(format!("{host} is no registry: {error}"))
             }
-            OciDistributionError::UnauthorizedError { .. }
-            | OciDistributionError::AuthenticationFailure(_)
-            | OciDistributionError::ServerError {
-                code: 401 | 403, ..
-            } => PullError::Unauthorized { reference, host },
-            OciDistributionError::RegistryError { envelope, .. }
-                if envelope.errors.iter().any(|error| is_missing(&error.code)) =>
-            {
-                PullError::NotFound { reference, host }
-            }
-            OciDistributionError::RegistryError { envelope, .. }
-                if envelope.errors.iter().any(|error| is_refusal(&error.code)) =>
-            {
-                PullError::Unauthorized { reference, host }
-            }
-            OciDistributionError::DigestError(error) => self.mismatch(&error.to_string()),
             error => PullError::Unreachable {
                 reference,
                 host,
@@ -527,28 +449,18 @@ impl<'a> Pull<'a> {
     }
 }
 
-/// A refused connection or an unknown host is told at once; there may be another endpoint.
-fn is_passing(error: &OciDistributionError) -> bool {
-    match error {
-        OciDistributionError::ServerError { code, .. } => matches!(code, 408 | 429 | 500..=599),
-        OciDistributionError::RegistryError { envelope, .. } => {
-            let busy = |code: &OciErrorCode| matches!(code, OciErrorCode::Toomanyrequests);
-            envelope.errors.iter().any(|error| busy(&error.code))
-        }
-        OciDistributionError::RequestError(error) => !error.is_connect() && !error.is_builder(),
-        _ => false,
-    }
-}
-
-fn is_missing(code: &OciErrorCode) -> bool {
-    matches!(
-        code,
-        OciErrorCode::ManifestUnknown | OciErrorCode::NameUnknown | OciErrorCode::NotFound
-    )
-}
-
-fn is_refusal(code: &OciErrorCode) -> bool {
-    matches!(code, OciErrorCode::Unauthorized | OciErrorCode::Denied)
+async fn drop_layers(store: &ImageStore, layers: BTreeSet<String>) {
+    let store = store.clone();
+    let dropped = tokio::task::spawn_blocking(move || store.drop_unused(&layers)).await;
+    let failed = match dropped {
+        Ok(Ok(())) => return,
+        Ok(Err(error)) => chain(&error),
+        Err(error) => error.to_string(),
+    };
+    tracing::warn!(
+        error = failed,
+        "layers of an image that does not fit stay behind"
+    );
 }
 
 /// The error with what caused it.
@@ -564,11 +476,4 @@ fn chain(error: &dyn std::error::Error) -> String {
         source = cause.source();
     }
     text
-}
-
-fn certificate(path: &Path) -> io::Result<Certificate> {
-    Ok(Certificate {
-        encoding: CertificateEncoding::Pem,
-        data: std::fs::read(path)?,
-    })
 }

@@ -1,6 +1,6 @@
 //! Names of images, completed as Docker completes them.
 
-use oci_client::Reference;
+use oci_spec::distribution::Reference;
 
 /// A name that no registry could have.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]

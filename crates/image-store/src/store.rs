@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};
 use std::io::{self, Read, Write};
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -12,8 +13,10 @@ use rustix::fs::FlockOperation;
 use crate::digest::{Digest, HashingReader};
 use crate::index::{Image, Index, Record};
 use crate::manifest::{ConfigBlob, ImageConfig, RootFs, architecture};
+use crate::pace::Observer;
 use crate::reference::{InvalidReference, normalize};
-use crate::unpack::{Limits, UnpackError, unpack};
+use crate::room::{Bounded, NoRoom, Room, RoomError};
+use crate::unpack::{UnpackError, unpack};
 
 /// Why the store did not do what was asked.
 #[derive(Debug, thiserror::Error)]
@@ -50,6 +53,9 @@ pub enum StoreError {
     /// A layer cannot be unpacked.
     #[error(transparent)]
     Unpack(#[from] UnpackError),
+    /// What is to be added does not fit.
+    #[error(transparent)]
+    NoRoom(#[from] NoRoom),
     /// The disk failed.
     #[error("{action} {path}")]
     Io {
@@ -72,14 +78,57 @@ pub(crate) fn io_error(action: &'static str, path: &Path) -> impl Fn(io::Error) 
     }
 }
 
+pub(crate) fn room_error(action: &'static str, path: &Path) -> impl Fn(RoomError) -> StoreError {
+    let failed = io_error(action, path);
+    move |error| match error {
+        RoomError::NoRoom(error) => error.into(),
+        RoomError::Io(error) => failed(error),
+    }
+}
+
+impl StoreError {
+    /// What the disk had no room for, if that was it.
+    pub fn no_room(&self) -> Option<&NoRoom> {
+        match self {
+            Self::NoRoom(source) | Self::Unpack(UnpackError::NoRoom { source, .. }) => Some(source),
+            _ => None,
+        }
+    }
+}
+
+/// A directory of this process's own below the store, removed when it is dropped.
+#[derive(Debug)]
+pub(crate) struct Scratch(PathBuf);
+
+impl Scratch {
+    pub fn path(&self) -> &Path {
+        &self.0
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        match fs::remove_dir_all(&self.0) {
+            // What was kept has moved away.
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                let path = self.0.display();
+                tracing::warn!(%path, %error, "scratch directory stays behind");
+            }
+            _ => {}
+        }
+    }
+}
+
 /// A directory of images. Clones share it.
 #[derive(Clone, Debug)]
 pub struct ImageStore {
     directory: PathBuf,
-    limits: Limits,
     /// One pull at a time per name.
     pub(crate) pulls: Arc<Mutex<BTreeMap<String, Arc<tokio::sync::Mutex<()>>>>>,
 }
+
+/// The directory's mode.
+const DIRECTORY_MODE: u32 = 0o700;
 
 /// Tells apart what this process unpacks at the same time.
 static COUNTER: AtomicU64 = AtomicU64::new(0);
@@ -91,16 +140,16 @@ impl ImageStore {
     /// When the directory cannot be made or read.
     pub fn open(directory: impl Into<PathBuf>) -> Result<Self, StoreError> {
         let directory = directory.into();
+        fs::create_dir_all(&directory).map_err(io_error("make", &directory))?;
+        // Layers have programs that run as another user, and devices: not for users of the host.
+        let private = fs::Permissions::from_mode(DIRECTORY_MODE);
+        fs::set_permissions(&directory, private).map_err(io_error("protect", &directory))?;
         for part in ["layers", "temporary"] {
             let path = directory.join(part);
             fs::create_dir_all(&path).map_err(io_error("make", &path))?;
         }
         let pulls = Arc::default();
-        let store = Self {
-            directory,
-            limits: Limits::default(),
-            pulls,
-        };
+        let store = Self { directory, pulls };
         store.index()?;
         store.clear_abandoned()?;
         Ok(store)
@@ -199,7 +248,9 @@ impl ImageStore {
         let bytes = serde_json::to_vec(&blob).map_err(|error| {
             io_error("encode the configuration of", &self.directory)(error.into())
         })?;
-        let size = self.add_layer(layer, &diff_id)?;
+        // Without it the program does not start.
+        let room = Room::all(&self.directory);
+        let size = self.add_layer(layer, &diff_id, room, Observer::default())?;
         let id = Digest::of(&bytes);
         let record = Record {
             id: id.to_string(),
@@ -217,33 +268,28 @@ impl ImageStore {
         &self,
         archive: impl Read,
         diff_id: &Digest,
+        room: Room,
+        observer: Observer,
     ) -> Result<u64, StoreError> {
         if let Some(size) = self.layer_size(diff_id) {
             return Ok(size);
         }
         let scratch = self.scratch()?;
-        let root = scratch.join("fs");
+        let root = scratch.path().join("fs");
         fs::create_dir(&root).map_err(io_error("make", &root))?;
-        let mut reader = HashingReader::new(archive);
-        let unpacked = unpack(&mut reader, &root, &self.limits);
-        let result = unpacked.map_err(StoreError::from).and_then(|unpacked| {
-            let actual = reader
-                .finish()
-                .map_err(io_error("read the layer of", &root))?;
-            if actual != *diff_id {
-                let (expected, actual) = (diff_id.to_string(), actual.to_string());
-                return Err(StoreError::DigestMismatch { expected, actual });
-            }
-            self.keep_layer(&scratch, diff_id, unpacked.bytes)?;
-            Ok(unpacked.bytes)
-        });
-        // What was kept has moved away; the rest is of no use to anybody.
-        if let Err(error) = fs::remove_dir_all(&scratch)
-            && error.kind() != io::ErrorKind::NotFound
-        {
-            tracing::warn!(path = %scratch.display(), %error, "scratch directory stays behind");
+        let length_max = room.archive_bytes_max();
+        let length_max = length_max.map_err(io_error("look at the disk of", &root))?;
+        let mut reader = HashingReader::new(Bounded::new(archive, length_max, observer));
+        let unpacked = unpack(&mut reader, &root, room)?;
+        let actual = reader
+            .finish()
+            .map_err(io_error("read the layer of", &root))?;
+        if actual != *diff_id {
+            let (expected, actual) = (diff_id.to_string(), actual.to_string());
+            return Err(StoreError::DigestMismatch { expected, actual });
         }
-        result
+        self.keep_layer(scratch.path(), diff_id, unpacked.bytes)?;
+        Ok(unpacked.bytes)
     }
 
     /// Moves an unpacked layer to its place, with its size beside it, durably.
@@ -300,19 +346,23 @@ impl ImageStore {
     /// # Errors
     /// When the disk fails.
     pub fn drop_unused_layers(&self) -> Result<(), StoreError> {
+        self.drop_unused(&self.layers()?)
+    }
+
+    /// The same, of these only.
+    pub(crate) fn drop_unused(&self, layers: &BTreeSet<String>) -> Result<(), StoreError> {
         let _lock = self.lock()?;
         let index = self.index()?;
         let used = index.layers();
-        let layers = self.directory.join("layers");
-        for entry in fs::read_dir(&layers).map_err(io_error("read", &layers))? {
-            let entry = entry.map_err(io_error("read", &layers))?;
-            let name = entry.file_name().to_string_lossy().into_owned();
-            if used.contains(name.as_str()) || self.is_mounted(&[name])? {
+        for layer in layers {
+            let place = self.layer(layer);
+            let is_used = used.contains(layer.as_str());
+            if is_used || !place.exists() || self.is_mounted(std::slice::from_ref(layer))? {
                 continue;
             }
             // Out of its place first, so that a half-removed layer is never taken for a whole one.
-            let scratch = self.scratch()?;
-            fs::rename(entry.path(), &scratch).map_err(io_error("rename to", &scratch))?;
+            let scratch = self.scratch_path()?;
+            fs::rename(&place, &scratch).map_err(io_error("rename to", &scratch))?;
             fs::remove_dir_all(&scratch).map_err(io_error("remove", &scratch))?;
         }
         Ok(())
@@ -346,7 +396,12 @@ impl ImageStore {
     }
 
     /// A directory of this process's own below the store, on the same file system.
-    pub(crate) fn scratch(&self) -> Result<PathBuf, StoreError> {
+    pub(crate) fn scratch(&self) -> Result<Scratch, StoreError> {
+        self.scratch_path().map(Scratch)
+    }
+
+    /// The same for those who remove it themselves.
+    pub(crate) fn scratch_path(&self) -> Result<PathBuf, StoreError> {
         let number = COUNTER.fetch_add(1, Ordering::Relaxed);
         let name = format!("{}-{number}", std::process::id());
         let path = self.directory.join("temporary").join(name);
@@ -465,6 +520,18 @@ pub(crate) mod tests {
     }
 
     #[test]
+    fn users_of_the_host_do_not_reach_layers() {
+        let outer = tempfile::tempdir().unwrap();
+        let directory = outer.path().join("images");
+        fs::create_dir(&directory).unwrap();
+        // As it was made before.
+        fs::set_permissions(&directory, fs::Permissions::from_mode(0o755)).unwrap();
+        ImageStore::open(&directory).unwrap();
+        let mode = fs::metadata(&directory).unwrap().permissions().mode();
+        assert_eq!(mode & 0o7777, 0o700);
+    }
+
+    #[test]
     fn removing_the_last_name_removes_the_layers() {
         let directory = tempfile::tempdir().unwrap();
         let store = ImageStore::open(directory.path()).unwrap();
@@ -490,7 +557,12 @@ pub(crate) mod tests {
         let store = ImageStore::open(directory.path()).unwrap();
         let wrong = Digest::of(b"something else");
         let error = store
-            .add_layer(layer("one").as_slice(), &wrong)
+            .add_layer(
+                layer("one").as_slice(),
+                &wrong,
+                Room::all(directory.path()),
+                Observer::default(),
+            )
             .unwrap_err();
         assert!(
             matches!(error, StoreError::DigestMismatch { .. }),

@@ -1,10 +1,10 @@
 //! Unpacks a layer into a directory, trusting nothing in it.
 //!
 //! Every path is resolved with the directory as its root (`openat2`, `RESOLVE_IN_ROOT`) and its
-//! last part never followed, so that neither `..` nor a link in the layer leads outside; sizes,
-//! counts and lengths are bounded. Whiteouts become overlayfs' own (a character device 0:0; an
-//! opaque mark on the directory): OCI image layer specification, kernel's overlayfs
-//! documentation.
+//! last part never followed, so that neither `..` nor a link in the layer leads outside; counts and
+//! lengths are bounded, and sizes by the room that the disk has ([`crate::room`]). Whiteouts become
+//! overlayfs' own (a character device 0:0; an opaque mark on the directory): OCI image layer
+//! specification, kernel's overlayfs documentation.
 
 mod entry;
 #[cfg(test)]
@@ -22,6 +22,7 @@ use rustix::fs::{XattrFlags, setxattr};
 use rustix::io::Errno;
 use tar::EntryType;
 
+use crate::room::{Bytes, NoRoom, Room, RoomError};
 use entry::{Entries, Entry, components};
 
 /// The prefix of a file that hides another in the layers below.
@@ -30,24 +31,8 @@ const WHITEOUT: &[u8] = b".wh.";
 const OPAQUE: &[u8] = b".wh..wh..opq";
 const OPAQUE_ATTRIBUTE: &str = "trusted.overlay.opaque";
 
-/// Bounds on a layer.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Limits {
-    /// Bytes of all files together.
-    pub bytes_max: u64,
-    /// Number of entries.
-    pub entries_max: u64,
-}
-
-impl Default for Limits {
-    /// Far beyond any real layer, far below what fills a disk unnoticed.
-    fn default() -> Self {
-        Self {
-            bytes_max: 64 << 30,
-            entries_max: 4_000_000,
-        }
-    }
-}
+/// Most entries of a layer: far beyond any real one.
+const ENTRIES_MAX: u64 = 4_000_000;
 
 /// Why a layer was not unpacked.
 #[derive(Debug, thiserror::Error)]
@@ -63,8 +48,18 @@ pub enum UnpackError {
     TooLarge {
         /// The bound.
         limit: u64,
-        /// `bytes` or `entries`.
+        /// `entries`, or bytes of what.
         what: &'static str,
+    },
+    /// The disk has not enough room for it.
+    #[error("unpack layer entry {path:?}, after {}: {source}", Bytes(*.unpacked))]
+    NoRoom {
+        /// The entry.
+        path: PathBuf,
+        /// Bytes that were unpacked before.
+        unpacked: u64,
+        /// What is lacking.
+        source: NoRoom,
     },
     /// The archive is malformed, or the disk failed.
     #[error("unpack layer entry {path:?}: {source}")]
@@ -86,18 +81,15 @@ pub struct Unpacked {
 /// Unpacks an uncompressed archive into an existing empty directory.
 ///
 /// # Errors
-/// When the archive is hostile or malformed, or the disk fails; the directory is then half full.
-pub fn unpack(
-    archive: impl Read,
-    directory: &Path,
-    limits: &Limits,
-) -> Result<Unpacked, UnpackError> {
+/// When the archive is hostile or malformed, or the disk fails or has no room; the directory is
+/// then half full.
+pub fn unpack(archive: impl Read, directory: &Path, room: Room) -> Result<Unpacked, UnpackError> {
     let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
     let root = rustix::fs::open(directory, flags, Mode::empty())
         .map_err(|error| failure(directory, error))?;
     let mut unpacker = Unpacker {
         root,
-        limits: *limits,
+        room,
         bytes: 0,
         entries: 0,
         directories: Vec::new(),
@@ -131,7 +123,7 @@ fn bytes_path(path: &[u8]) -> PathBuf {
 
 struct Unpacker {
     root: OwnedFd,
-    limits: Limits,
+    room: Room,
     bytes: u64,
     entries: u64,
     // Times of directories are set in the end: every new file changes them.
@@ -142,14 +134,15 @@ struct Unpacker {
 impl Unpacker {
     fn add(&mut self, entry: &Entry, contents: &mut impl Read) -> Result<(), UnpackError> {
         self.entries += 1;
-        let too_large = |limit, what| Err(UnpackError::TooLarge { limit, what });
-        if self.entries > self.limits.entries_max {
-            return too_large(self.limits.entries_max, "entries");
+        if self.entries > ENTRIES_MAX {
+            return Err(UnpackError::TooLarge {
+                limit: ENTRIES_MAX,
+                what: "entries",
+            });
         }
-        self.bytes = self.bytes.saturating_add(entry.size);
-        if self.bytes > self.limits.bytes_max {
-            return too_large(self.limits.bytes_max, "bytes");
-        }
+        let fits = self.room.check_large(entry.size);
+        let fits = fits.and_then(|()| self.room.take(0, 1));
+        fits.map_err(|error| self.refused(&entry.path, error))?;
         // The layer's own top directory: its owner and bits come from the container's.
         let Some((name, parents)) = entry.path.split_last() else {
             return Ok(());
@@ -162,7 +155,7 @@ impl Unpacker {
         let made = match entry.kind {
             EntryType::Directory => self.directory(&parent, name, entry, was),
             EntryType::Regular | EntryType::Continuous => {
-                return file(&parent, name, entry, contents);
+                return self.file(&parent, name, entry, contents);
             }
             EntryType::Symlink => symlink(&parent, name, entry),
             EntryType::Link => return self.hard_link(&parent, name, entry),
@@ -320,6 +313,38 @@ impl Unpacker {
         Ok(())
     }
 
+    fn file(
+        &mut self,
+        parent: &OwnedFd,
+        name: &[u8],
+        entry: &Entry,
+        contents: &mut impl Read,
+    ) -> Result<(), UnpackError> {
+        let failed = |error: Errno| failure(&joined(&entry.path), error);
+        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW;
+        let flags = flags | OFlags::CLOEXEC;
+        let mode = Mode::from_raw_mode(0o600);
+        let file = rustix::fs::openat(parent, OsStr::from_bytes(name), flags, mode);
+        let mut file = File::from(file.map_err(failed)?);
+        let copied = self.room.copy(contents, &mut file);
+        self.bytes += copied.map_err(|error| self.refused(&entry.path, error))?;
+        // The owner first: changing it takes the set-user-ID bits away.
+        set_owner_and_mode(&file, entry).map_err(failed)?;
+        set_attributes(&file, &entry.attributes).map_err(failed)?;
+        rustix::fs::futimens(&file, &times(entry.modified)).map_err(failed)
+    }
+
+    fn refused(&self, path: &[Vec<u8>], error: RoomError) -> UnpackError {
+        match error {
+            RoomError::NoRoom(source) => UnpackError::NoRoom {
+                path: joined(path),
+                unpacked: self.bytes,
+                source,
+            },
+            RoomError::Io(error) => failure_at(path, error),
+        }
+    }
+
     fn hard_link(
         &mut self,
         parent: &OwnedFd,
@@ -378,29 +403,6 @@ fn joined(parts: &[Vec<u8>]) -> PathBuf {
         true => PathBuf::from("."),
         false => parts.iter().map(|part| OsStr::from_bytes(part)).collect(),
     }
-}
-
-fn file(
-    parent: &OwnedFd,
-    name: &[u8],
-    entry: &Entry,
-    contents: &mut impl Read,
-) -> Result<(), UnpackError> {
-    let failed = |error: Errno| failure(&joined(&entry.path), error);
-    let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW;
-    let mode = Mode::from_raw_mode(0o600);
-    let file = rustix::fs::openat(
-        parent,
-        OsStr::from_bytes(name),
-        flags | OFlags::CLOEXEC,
-        mode,
-    );
-    let mut file = File::from(file.map_err(failed)?);
-    io::copy(contents, &mut file).map_err(|error| failure(&joined(&entry.path), error))?;
-    // The owner first: changing it takes the set-user-ID bits away.
-    set_owner_and_mode(&file, entry).map_err(failed)?;
-    set_attributes(&file, &entry.attributes).map_err(failed)?;
-    rustix::fs::futimens(&file, &times(entry.modified)).map_err(failed)
 }
 
 fn symlink(parent: &OwnedFd, name: &[u8], entry: &Entry) -> Result<(), Errno> {

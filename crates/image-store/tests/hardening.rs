@@ -2,6 +2,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
+use std::ffi::CString;
 use std::fs;
 use std::io::{BufRead, BufReader, Write};
 use std::net::TcpListener;
@@ -9,7 +10,10 @@ use std::path::Path;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 
+use flate2::Compression;
+use flate2::write::GzEncoder;
 use image_store::{ImageConfig, ImageStore, PullOptions};
+use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 use tar::EntryType;
@@ -321,6 +325,207 @@ async fn clearing_up_during_a_pull_takes_nothing_that_the_pull_needs() {
     let name = format!("{}/app:1", registry.host);
     let image = store.pull(&name, &PullOptions::default()).await.unwrap();
     assert!(image.layers.iter().all(|layer| layer.is_dir()), "{image:?}");
+}
+
+/// A file system of its own with so many MiB, while it lives.
+struct Disk(tempfile::TempDir);
+
+impl Disk {
+    fn new(mib: u32) -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let options = CString::new(format!("size={mib}m")).unwrap();
+        let flags = MountFlags::empty();
+        mount("tmpfs", directory.path(), "tmpfs", flags, &*options).unwrap();
+        Self(directory)
+    }
+
+    fn available(&self) -> u64 {
+        let found = rustix::fs::statvfs(self.0.path()).unwrap();
+        found.f_bavail * found.f_frsize
+    }
+
+    /// Nothing of a pull is left, not even for a moment.
+    fn is_clean(&self, store: &ImageStore) {
+        assert_eq!(store.layers().unwrap().len(), 0);
+        let temporary = self.0.path().join("temporary");
+        assert_eq!(fs::read_dir(temporary).unwrap().count(), 0);
+    }
+}
+
+impl Drop for Disk {
+    fn drop(&mut self) {
+        unmount(self.0.path(), UnmountFlags::DETACH).unwrap();
+    }
+}
+
+fn gzip(plain: &[u8]) -> Vec<u8> {
+    let mut encoder = GzEncoder::new(Vec::new(), Compression::fast());
+    encoder.write_all(plain).unwrap();
+    encoder.finish().unwrap()
+}
+
+/// Pulls an image of one layer from a registry of its own.
+async fn pull_layer(store: &ImageStore, plain: Vec<u8>) -> Result<image_store::Image, String> {
+    let sent = gzip(&plain);
+    let registry = registry(image(&[(plain, sent)]), Box::new(|_| {}));
+    let name = format!("{}/app:1", registry.host);
+    let pulled = store.pull(&name, &PullOptions::default()).await;
+    pulled.map_err(|error| error.to_string())
+}
+
+#[tokio::test]
+async fn a_bomb_ends_where_the_disk_has_no_more_room() {
+    tls_provider();
+    let disk = Disk::new(64);
+    let store = ImageStore::open(disk.0.path()).unwrap();
+    let before = disk.available();
+    let zeros = |mib: usize| "\0".repeat(mib << 20);
+    // One file that says what it will be, and many that are each small.
+    let one = Layer::default().file("bomb", &zeros(65)).finish();
+    let small = zeros(1);
+    let many = (0..65).fold(Layer::default(), |layer, number| {
+        layer.file(&number.to_string(), &small[1..])
+    });
+    for bomb in [one, many.finish()] {
+        assert!(gzip(&bomb).len() < 1 << 20);
+        let error = pull_layer(&store, bomb).await.unwrap_err();
+        for part in [
+            "not enough room on the disk of",
+            "more would be needed",
+            "3.2 MiB have to",
+        ] {
+            assert!(error.contains(part), "{error}");
+        }
+        disk.is_clean(&store);
+        assert_eq!(disk.available(), before);
+    }
+    // What fits may be packed as tightly as it likes.
+    let dense = Layer::default().file("dense", &zeros(40)).finish();
+    let image = pull_layer(&store, dense).await.unwrap();
+    assert_eq!(image.size, 40 << 20);
+}
+
+#[tokio::test]
+async fn an_image_of_which_one_layer_does_not_fit_leaves_none() {
+    tls_provider();
+    let disk = Disk::new(64);
+    let store = ImageStore::open(disk.0.path()).unwrap();
+    let layer = |name: &str, mib: usize| {
+        let plain = Layer::default().file(name, &"\0".repeat(mib << 20));
+        let plain = plain.finish();
+        let sent = gzip(&plain);
+        (plain, sent)
+    };
+    let (kept, fits, large) = (layer("kept", 1), layer("fits", 20), layer("large", 50));
+    let present = pull_layer(&store, kept.0.clone()).await.unwrap();
+    let wanted = digest(&large.1);
+    let place = disk.0.path().join("layers").join(&digest(&fits.0)[7..]);
+    // The one that does not fit is sent when the other is there.
+    let wait = move |path: &str| {
+        if path.ends_with(&wanted) {
+            wait_for(&place);
+        }
+    };
+    let registry = registry(image(&[kept, fits, large]), Box::new(wait));
+    let name = format!("{}/app:1", registry.host);
+    let error = store.pull(&name, &PullOptions::default()).await;
+    assert!(error.unwrap_err().no_room().is_some());
+    assert_eq!(store.layers().unwrap().len(), 1);
+    assert!(present.layers[0].join("kept").is_file(), "it is another's");
+}
+
+#[tokio::test]
+async fn what_cannot_fit_is_not_even_asked_for() {
+    tls_provider();
+    let disk = Disk::new(16);
+    let store = ImageStore::open(disk.0.path()).unwrap();
+    let plain = Layer::default().file("a", "x").finish();
+    let layer = digest(&plain);
+    let mut blobs = image(&[(plain.clone(), plain)]);
+    let mut manifest: Value = serde_json::from_slice(&blobs[0].1).unwrap();
+    manifest["layers"][0]["size"] = json!(1_u64 << 40);
+    blobs[0].1 = manifest.to_string().into_bytes();
+    let asked = Arc::new(AtomicU32::new(0));
+    let count = Arc::clone(&asked);
+    let registry = registry(
+        blobs,
+        Box::new(move |path| {
+            count.fetch_add(u32::from(path.ends_with(&layer)), Ordering::Relaxed);
+        }),
+    );
+    let name = format!("{}/app:1", registry.host);
+    let error = store.pull(&name, &PullOptions::default()).await;
+    let error = error.unwrap_err();
+    assert_eq!(error.no_room().unwrap().wanted, 1 << 40);
+    assert!(error.to_string().contains("at least 1 TiB more"), "{error}");
+    assert_eq!(asked.load(Ordering::Relaxed), 0);
+    disk.is_clean(&store);
+}
+
+#[tokio::test]
+async fn a_full_disk_takes_the_image_when_there_is_room() {
+    tls_provider();
+    let disk = Disk::new(32);
+    let store = ImageStore::open(disk.0.path()).unwrap();
+    let layer = || Layer::default().file("a", &"x".repeat(8 << 20)).finish();
+    let others = disk.0.path().join("others");
+    fs::write(&others, vec![1; 26 << 20]).unwrap();
+    let error = pull_layer(&store, layer()).await.unwrap_err();
+    assert!(
+        error.contains("at least 8 MiB more would be needed"),
+        "{error}"
+    );
+    disk.is_clean(&store);
+    assert!(store.list().unwrap().is_empty());
+    // What somebody wants to stay free counts, and the disk's own last part in any case.
+    fs::remove_file(&others).unwrap();
+    let plain = layer();
+    let registry = registry(image(&[(plain.clone(), plain)]), Box::new(|_| {}));
+    let name = format!("{}/app:1", registry.host);
+    let mut options = PullOptions::default();
+    options.keep_free.bytes = 30 << 20;
+    let error = store.pull(&name, &options).await.unwrap_err().to_string();
+    assert!(error.contains("30 MiB have to stay free"), "{error}");
+    disk.is_clean(&store);
+    options.keep_free.bytes = 0;
+    let image = store.pull(&name, &options).await.unwrap();
+    assert_eq!(image.size, 8 << 20);
+    assert!(image.layers[0].join("a").is_file());
+}
+
+#[tokio::test]
+async fn a_pull_that_nobody_waits_for_leaves_nothing() {
+    tls_provider();
+    let (directory, store) = store();
+    let plain = Layer::default().file("a", "x").finish();
+    let layer = digest(&plain);
+    let (asked, was_asked) = std::sync::mpsc::channel();
+    let (stay, held) = std::sync::mpsc::channel::<()>();
+    let hold = move |path: &str| {
+        if path.ends_with(&layer) {
+            asked.send(()).ok();
+            held.recv().ok();
+        }
+    };
+    let registry = registry(image(&[(plain.clone(), plain)]), Box::new(hold));
+    let name = format!("{}/app:1", registry.host);
+    let pulling = {
+        let store = store.clone();
+        tokio::spawn(async move { store.pull(&name, &PullOptions::default()).await })
+    };
+    tokio::task::spawn_blocking(move || was_asked.recv().unwrap())
+        .await
+        .unwrap();
+    let begun = || {
+        fs::read_dir(directory.path().join("temporary"))
+            .unwrap()
+            .count()
+    };
+    assert_eq!(begun(), 1);
+    pulling.abort();
+    assert!(pulling.await.unwrap_err().is_cancelled());
+    assert_eq!(begun(), 0);
+    drop(stay);
 }
 
 fn wait_for(path: &Path) {

@@ -233,7 +233,7 @@ fn options(directory: &Path, address: &str) -> PullOptions {
     let registries = RegistriesConfig::read(&file).unwrap();
     PullOptions {
         registries,
-        credentials: Vec::new(),
+        ..PullOptions::default()
     }
 }
 

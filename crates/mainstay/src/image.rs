@@ -72,7 +72,7 @@ pub async fn run(arguments: ImageArguments) -> Result<()> {
             let registries = RegistriesConfig::read(&file)?;
             let options = PullOptions {
                 registries,
-                credentials: Vec::new(),
+                ..PullOptions::default()
             };
             let image = store.pull(&reference, &options).await?;
             println!("pulled {} ({})", image.references.join(", "), image.digest);

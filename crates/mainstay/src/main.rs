@@ -7,6 +7,7 @@ mod hello;
 mod image;
 mod kubeconfig;
 mod process;
+mod removal;
 mod settings;
 mod up;
 mod why;

@@ -13,12 +13,15 @@ use anyhow::{Context, Result, bail};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
+use crate::removal::{self, Listener};
 use crate::settings::DataDirectory;
 
 /// How long a server in the background may take to become ready.
 const READY_TIMEOUT: Duration = Duration::from_secs(60);
 /// How long `down` waits: longer than any usual grace period of a database.
 const STOP_TIMEOUT: Duration = Duration::from_secs(600);
+/// How often it is said how much of a part of the data has gone.
+const PROGRESS_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Arguments of `mainstay down`.
 #[derive(clap::Args, Debug)]
@@ -163,7 +166,7 @@ pub fn down(arguments: &DownArguments) -> Result<()> {
         bail!("nothing was stopped or deleted");
     }
     match serving(&data) {
-        Some(server) => stop(server)?,
+        Some(server) => stop(server, &data)?,
         None if arguments.volumes => refuse_living_containers(&data)?,
         None => {
             refuse_living_containers(&data)?;
@@ -171,8 +174,7 @@ pub fn down(arguments: &DownArguments) -> Result<()> {
         }
     }
     if arguments.volumes {
-        fs::remove_dir_all(&data).with_context(|| format!("delete {}", data.display()))?;
-        println!("deleted {}", data.display());
+        delete(&data)?;
     }
     Ok(())
 }
@@ -208,11 +210,19 @@ pub fn make_data_directory(path: &Path) -> Result<()> {
         .with_context(|| format!("make the data directory {}", path.display()))
 }
 
-fn stop(server: Identity) -> Result<()> {
-    kill(Pid::from_raw(server.pid), Signal::SIGTERM)
+/// Stops the server as Ctrl-C does: with its pods, whatever it does on SIGTERM.
+fn stop(server: Identity, data: &Path) -> Result<()> {
+    let mut pods = pods_left(data);
+    println!("stopping process {} and {}", server.pid, counted(pods));
+    kill(Pid::from_raw(server.pid), Signal::SIGINT)
         .with_context(|| format!("stop process {}", server.pid))?;
-    let deadline = Instant::now() + STOP_TIMEOUT;
+    let started = Instant::now();
+    let deadline = started + STOP_TIMEOUT;
     while server.is_alive() {
+        let left = pods_left(data);
+        if std::mem::replace(&mut pods, left) != left {
+            step(started, &format!("{} left", counted(left)));
+        }
         if Instant::now() > deadline {
             bail!(
                 "process {} has not stopped after {STOP_TIMEOUT:?}",
@@ -223,6 +233,40 @@ fn stop(server: Identity) -> Result<()> {
     }
     println!("stopped");
     Ok(())
+}
+
+/// Deletes the data directory, and says every second how far it is.
+fn delete(data: &Path) -> Result<()> {
+    println!("deleting {}", data.display());
+    let started = Instant::now();
+    let mut last = started;
+    let mut listener = Listener {
+        say: &mut |text| step(started, text),
+        is_due: &mut || {
+            let is_due = last.elapsed() >= PROGRESS_INTERVAL;
+            if is_due {
+                last = Instant::now();
+            }
+            is_due
+        },
+    };
+    removal::delete(data, &mut listener)?;
+    println!("deleted {}", data.display());
+    Ok(())
+}
+
+/// A line of progress, as `up` shows them.
+fn step(started: Instant, text: &str) {
+    let elapsed = started.elapsed().as_secs_f64();
+    // Nobody may be reading any more; what has begun goes on without them.
+    drop(writeln!(std::io::stdout(), "{elapsed:6.2}s {text}"));
+}
+
+fn counted(pods: usize) -> String {
+    match pods {
+        1 => "1 pod".to_owned(),
+        pods => format!("{pods} pods"),
+    }
 }
 
 fn confirmed(data: &Path) -> Result<bool> {

@@ -10,7 +10,7 @@ use kube::Client;
 use pod_lifecycle::node_shutdown::NodeStop;
 use pod_lifecycle::resolv_conf::Resolver;
 use reconcile::{Cache, Change, Changes, Recorder, Source};
-use tokio::sync::{RwLock, Semaphore, mpsc};
+use tokio::sync::{Notify, RwLock, mpsc};
 use tokio::task::{JoinError, JoinHandle, JoinSet};
 use tokio_util::sync::CancellationToken;
 
@@ -22,14 +22,15 @@ use crate::facts::Machine;
 use crate::image_gc::Collector;
 use crate::kubelet_api::{self, NodeService};
 use crate::layout::{PodDir, pods_dir};
-use crate::limits::{PULLS_MAX, WORKER_RESTART_DELAY};
+use crate::limits::WORKER_RESTART_DELAY;
 use crate::node::NodeKeeper;
 use crate::pressure::Monitor;
+use crate::pull_turns::PullTurns;
 use crate::recovery::{self, Found, Stored};
 use crate::registry::Registry;
 use crate::sources::Sources;
 use crate::usage::{self, History};
-use crate::worker::{Beginning, Message, Shared, Worker};
+use crate::worker::{self, Beginning, Message, Shared, Worker};
 
 /// A running node agent.
 pub struct NodeAgent {
@@ -97,7 +98,8 @@ impl NodeAgent {
             machine,
             monitor,
             resolver: Resolver::parse(&resolver),
-            pulls: Semaphore::new(PULLS_MAX),
+            pulls: PullTurns::default(),
+            room_wanted: Notify::new(),
             image_looks: RwLock::default(),
             abandon: CancellationToken::new(),
             runtime,
@@ -184,7 +186,8 @@ impl Dispatcher {
             room.spawn(images.watch(shutdown.clone()));
             self.follow(&pods, &shutdown).await;
         }
-        match self.shared.config.on_shutdown {
+        let on_shutdown = *self.shared.config.on_shutdown.borrow();
+        match on_shutdown {
             OnShutdown::StopPods => {
                 self.stop_pods(&pods).await;
                 if let Err(error) = self.shared.runtime.close().await {
@@ -402,6 +405,7 @@ impl Dispatcher {
             found.entry(uid.clone()).or_insert_with(|| Found {
                 pod: Arc::new(recovery::pod_of_sandbox(sandbox)),
                 stored: Stored::default(),
+                recorded: false,
             });
         }
         let live: BTreeSet<String> = by_uid.keys().cloned().collect();
@@ -413,6 +417,10 @@ impl Dispatcher {
             .into_iter()
             .map(|pod| (uid_of(&pod), pod))
             .collect();
+        // One that is wanted, and of which nothing is known, is new: the node may not take it.
+        found.retain(|uid, one| {
+            one.recorded || by_uid.contains_key(uid) || !current.contains_key(uid)
+        });
         let mut former: BTreeMap<Name, BTreeSet<String>> = BTreeMap::new();
         for (uid, one) in &found {
             if !current.contains_key(uid) {
@@ -482,7 +490,10 @@ impl Dispatcher {
                 }
             }
         }
-        let stored = recovery::adopt(stored, &pod, &dir, state.as_ref(), Timestamp::now());
+        let images = &self.shared.config.images;
+        let image_id = |name: &str| Some(worker::image_id(&images.get(name).ok()??));
+        let now = Timestamp::now();
+        let stored = recovery::adopt(stored, &pod, &dir, state.as_ref(), &image_id, now);
         tracing::info!(
             pod = pod_lifecycle::spec::display_name(&pod),
             removed,

@@ -104,8 +104,8 @@ pub struct Config {
     pub logs: LogLimits,
     /// Port of the kubelet API to report, 0 when it is reached in another way.
     pub kubelet_port: u16,
-    /// What becomes of the pods at the end.
-    pub on_shutdown: OnShutdown,
+    /// What becomes of the pods at the end, as is known by then.
+    pub on_shutdown: watch::Receiver<OnShutdown>,
     /// In which order they are stopped.
     pub shutdown_order: ShutdownOrder,
 }

@@ -149,6 +149,7 @@ pub fn security(
         no_new_privileges: own.and_then(|c| c.allow_privilege_escalation) == Some(false),
         seccomp: seccomp(profile.filter(|_| !privileged), profiles)?,
         unmasked_proc: own.and_then(|c| c.proc_mount.as_deref()) == Some("Unmasked"),
+        keeps_projects: false,
     })
 }
 

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use container_runtime::spec::{
     ContainerSpec, EnvVar, LogSpec, Mount, MountSource, Propagation, Resources, RootfsSpec,
-    SandboxSpec,
+    SandboxSpec, Security,
 };
 use image_store::ImageConfig;
 use k8s_openapi::api::core::v1::{Container, Pod, PodSpec, VolumeMount};
@@ -144,7 +144,11 @@ pub fn container_spec(of: &Ingredients<'_>) -> Result<ContainerSpec, String> {
         mounts: mounts(of)?,
         devices: devices(of)?,
         resources: container_resources(container.resources.as_ref()),
-        security: security(pod_context, context, of.seccomp_profiles)?,
+        security: Security {
+            // Of the whole pod: processes of one container may reach the files of another.
+            keeps_projects: of.volumes.values().any(|volume| volume.in_project),
+            ..security(pod_context, context, of.seccomp_profiles)?
+        },
         process_target: of.process_target.map(str::to_owned),
         oom_score_adj: Some(oom_score_adj(pod_spec, container, of.node_memory_bytes)),
         tty: container.tty == Some(true),

@@ -68,6 +68,13 @@ impl Collector {
             tokio::select! {
                 () = shutdown.cancelled() => return,
                 _ = tick.tick() => {}
+                () = self.shared.room_wanted.notified() => {
+                    // The next attempt at the pull may find more.
+                    if let Err(error) = self.remove_unused().await {
+                        tracing::warn!(error, "no room made for a pull");
+                    }
+                    continue;
+                }
             }
             let result = self.collect().await;
             if let Err(error) = &result {

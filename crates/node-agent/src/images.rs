@@ -8,9 +8,11 @@ use jiff::SignedDuration;
 use k8s_openapi::ByteString;
 use k8s_openapi::api::core::v1::{Pod, Secret};
 use pod_lifecycle::messages;
-use tokio::sync::{RwLock, Semaphore};
+use tokio::sync::{Notify, RwLock};
 
 use crate::events::PodEvents;
+use crate::pressure::Monitor;
+use crate::pull_turns::PullTurns;
 use crate::sources::Sources;
 
 /// An image that cannot be had now.
@@ -30,8 +32,12 @@ pub struct Puller<'a> {
     pub registries: &'a RegistriesConfig,
     /// Where pull secrets come from.
     pub sources: &'a Sources,
-    /// How many pulls may run at a time.
-    pub turns: &'a Semaphore,
+    /// What of the disk pulls have to leave free.
+    pub monitor: &'a Monitor,
+    /// Who may pull now.
+    pub turns: &'a PullTurns,
+    /// Told when a pull finds too little room on the disk.
+    pub room_wanted: &'a Notify,
     /// Held while an image is looked for: none is removed meanwhile.
     pub looks: &'a RwLock<()>,
 }
@@ -105,10 +111,14 @@ impl Puller<'_> {
         let options = PullOptions {
             registries: self.registries.clone(),
             credentials: self.credentials(pod, name, events).await,
+            keep_free: self.monitor.keep_free_of_images(),
+            ..PullOptions::default()
         };
-        let pulled = match self.turns.acquire().await {
-            Ok(_turn) => self.store.pull(name, &options).await,
-            Err(_) => return Err(trouble("the node is stopping".to_owned())),
+        let pull = self.store.pull(name, &options);
+        let registry = registry_of(name);
+        let turn = self.turns.run(&registry, &options.progress, pull);
+        let Ok(pulled) = turn.await else {
+            return Err(trouble("the node is stopping".to_owned()));
         };
         match pulled {
             Ok(image) => {
@@ -117,6 +127,9 @@ impl Puller<'_> {
                 Ok(image)
             }
             Err(error) => {
+                if error.no_room().is_some() {
+                    self.room_wanted.notify_one();
+                }
                 let text = chain(&error);
                 events.warning("Failed", messages::pull_failed(name, &text));
                 events.warning("Failed", format!("Error: {}", messages::ERR_IMAGE_PULL));

@@ -54,7 +54,16 @@ pub const POST_START_MAX: Duration = Duration::from_secs(600);
 pub const WORKER_RESTART_DELAY: Duration = Duration::from_millis(200);
 
 /// Pulls at a time on the node.
-pub const PULLS_MAX: usize = 4;
+pub const PULLS_MAX: usize = 6;
+
+/// Of these, from one registry.
+pub const PULLS_OF_ONE_REGISTRY_MAX: usize = 4;
+
+/// How often it is looked at how far a pull has come.
+pub const PULL_TURN_LOOK: Duration = Duration::from_secs(30);
+
+/// A pull that brings less until the next look does not count as one any more, in bytes.
+pub const PULL_TURN_BYTES_MIN: u64 = 256 << 10;
 
 /// How long a pod that is driven out is waited for before the next one is chosen (kubelet's
 /// figure).
@@ -81,3 +90,9 @@ pub const USAGE_PERIOD: Duration = Duration::from_secs(10);
 
 /// How often the end of a followed log is looked at when nobody tells that it grew.
 pub const LOG_FOLLOW_PERIOD: Duration = Duration::from_millis(100);
+
+/// How long a new agent waits for a shim that is still at work on what the former one asked for.
+pub const SHIM_SETTLES_MAX: Duration = Duration::from_secs(5);
+
+/// How often it looks meanwhile.
+pub const SHIM_LOOK_INTERVAL: Duration = Duration::from_millis(20);

@@ -9,6 +9,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
+use image_store::KeepFree;
 use jiff::Timestamp;
 use pod_lifecycle::eviction::{
     Condition, Observation, Observations, Pressure, Shortage, Signal, shortages,
@@ -83,6 +84,26 @@ impl Monitor {
         self.conditions.subscribe()
     }
 
+    /// What pulls leave free of the file system of images: as much as there has to be lest
+    /// somebody is driven out.
+    pub fn keep_free_of_images(&self) -> KeepFree {
+        let seen = observe(&self.node_files, &self.image_files);
+        let shared = !self.images_are_apart();
+        let most = |images: Signal, pods: Signal| {
+            let each = self.policy.thresholds.iter();
+            let theirs = each.filter(|(signal, _)| *signal == images || shared && *signal == pods);
+            let amounts = theirs.filter_map(|(signal, amount)| {
+                let capacity = seen.get(&signal)?.capacity;
+                u64::try_from(amount.of(capacity)).ok()
+            });
+            amounts.max().unwrap_or(0)
+        };
+        KeepFree {
+            bytes: most(Signal::ImagefsAvailable, Signal::NodefsAvailable),
+            files: most(Signal::ImagefsInodesFree, Signal::NodefsInodesFree),
+        }
+    }
+
     /// Whether images are on another file system than what pods write.
     pub fn images_are_apart(&self) -> bool {
         let device = |path: &Path| std::fs::metadata(path).ok().map(|found| found.dev());
@@ -155,6 +176,13 @@ mod tests {
         let fine = monitor("memory.available<1");
         assert_eq!((fine.look(), fine.conditions()), (vec![], BTreeSet::new()));
         assert!(fine.images_are_apart());
+        assert_eq!(fine.keep_free_of_images(), KeepFree::default());
+        let apart = monitor("imagefs.available<7,imagefs.inodesFree<3,nodefs.available<9");
+        let kept = apart.keep_free_of_images();
+        assert_eq!(kept, KeepFree { bytes: 7, files: 3 });
+        let policy = apart.policy.clone();
+        let shared = Monitor::new(policy, Path::new("/"), Path::new("/"));
+        assert_eq!(shared.keep_free_of_images().bytes, 9);
         let none = Thresholds::none();
         assert_eq!(shortages(&none, &seen), []);
     }

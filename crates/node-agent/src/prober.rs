@@ -1,20 +1,20 @@
-//! Asks containers how they are: commands, HTTP, TCP, gRPC.
+//! Asks containers how they are: commands, TCP, gRPC, and HTTP (`http_probe.rs`).
 
 use std::time::Duration;
 
 use container_runtime::spec::ExecSpec;
 use container_runtime::{RuntimeError, Sandbox};
-use http_body_util::BodyExt;
 use k8s_openapi::api::core::v1::{
-    Container, ExecAction, GRPCAction, HTTPGetAction, HTTPHeader, Probe, TCPSocketAction,
+    Container, ExecAction, GRPCAction, HTTPGetAction, Probe, TCPSocketAction,
 };
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use pod_lifecycle::probes::{self, Outcome};
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite};
+use tokio::io::{AsyncRead, AsyncReadExt};
 use tokio::net::TcpStream;
 
-use crate::limits::{PROBE_OUTPUT_BYTES_MAX, REDIRECTS_MAX};
-use crate::{grpc_probe, insecure_tls};
+use crate::grpc_probe;
+use crate::http_probe::{self, Answer, Target};
+use crate::limits::PROBE_OUTPUT_BYTES_MAX;
 
 /// The container that is asked.
 #[derive(Clone)]
@@ -47,9 +47,8 @@ pub async fn ask(asked: &Asked, probe: &Probe) -> Outcome {
     }
     if let Some(action) = &probe.http_get {
         let answer = http_get(asked, action, "kube-probe/1.36", timeout).await;
-        return match answer.map(|answer| answer.status) {
-            Ok(status) if (200..400).contains(&status) => Outcome::Success,
-            Ok(status) => Outcome::Failure(format!("HTTP probe failed with statuscode: {status}")),
+        return match answer {
+            Ok(answer) => http_probe::outcome(&answer),
             Err(message) => Outcome::Failure(message),
         };
     }
@@ -164,7 +163,8 @@ fn host<'a>(asked: &'a Asked, own: Option<&'a str>) -> &'a str {
     own.filter(|host| !host.is_empty()).unwrap_or(&asked.pod_ip)
 }
 
-fn host_and_port(host: &str, port: u16) -> String {
+/// An address as it is dialled.
+pub fn host_and_port(host: &str, port: u16) -> String {
     if host.contains(':') {
         format!("[{host}]:{port}")
     } else {
@@ -183,7 +183,8 @@ pub async fn connect_tcp(
     connect(&address, timeout).await.map(|_| ())
 }
 
-async fn connect(address: &str, timeout: Duration) -> Result<TcpStream, String> {
+/// A connection within the time that a probe has.
+pub async fn connect(address: &str, timeout: Duration) -> Result<TcpStream, String> {
     match tokio::time::timeout(timeout, TcpStream::connect(address)).await {
         Ok(Ok(stream)) => Ok(stream),
         Ok(Err(error)) => Err(format!("dial tcp {address}: connect: {}", plain(&error))),
@@ -201,55 +202,6 @@ fn plain(error: &std::io::Error) -> String {
     }
 }
 
-/// Where a request goes.
-#[derive(Clone, Debug, PartialEq, Eq)]
-struct Target {
-    tls: bool,
-    host: String,
-    port: u16,
-    /// Path and query.
-    path: String,
-}
-
-impl Target {
-    fn address(&self) -> String {
-        host_and_port(&self.host, self.port)
-    }
-
-    fn url(&self) -> String {
-        let scheme = if self.tls { "https" } else { "http" };
-        format!("{scheme}://{}{}", self.address(), self.path)
-    }
-
-    /// Where a redirection leads, as long as it stays on the host.
-    fn redirected(&self, location: &str) -> Option<Self> {
-        let to: http::Uri = location.parse().ok()?;
-        let path = to.path_and_query().map_or("/", |path| path.as_str());
-        let Some(authority) = to.authority() else {
-            return location.starts_with('/').then(|| Self {
-                path: path.to_owned(),
-                ..self.clone()
-            });
-        };
-        let tls = to.scheme_str() == Some("https");
-        let host = authority.host().trim_matches(['[', ']']);
-        (host == self.host).then(|| Self {
-            tls,
-            host: host.to_owned(),
-            port: authority.port_u16().unwrap_or(if tls { 443 } else { 80 }),
-            path: path.to_owned(),
-        })
-    }
-}
-
-/// What a server said.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Answer {
-    /// The status code.
-    pub status: u16,
-    location: Option<String>,
-}
-
 /// Sends a GET request and follows redirections that stay on the host; the last answer.
 pub async fn http_get(
     asked: &Asked,
@@ -261,134 +213,19 @@ pub async fn http_get(
         path if path.starts_with('/') => path.to_owned(),
         path => format!("/{path}"),
     };
-    let mut target = Target {
+    let target = Target {
         tls: action.scheme.as_deref() == Some("HTTPS"),
         host: host(asked, action.host.as_deref()).to_owned(),
         port: port(&asked.container, &action.port)?,
         path,
     };
-    let first = target.url();
-    let failed = |what: String| format!("Get \"{first}\": {what}");
-    let headers = action.http_headers.as_deref();
-    let exchange = async {
-        for _ in 0..REDIRECTS_MAX {
-            let answer = exchange(&target, agent, headers, timeout).await?;
-            let redirect = (300..400).contains(&answer.status);
-            let next = answer.location.as_deref().filter(|_| redirect);
-            match next.and_then(|location| target.redirected(location)) {
-                Some(next) => target = next,
-                None => return Ok(answer),
-            }
-        }
-        Err(format!("stopped after {REDIRECTS_MAX} redirects"))
-    };
-    match tokio::time::timeout(timeout, exchange).await {
-        Ok(answer) => answer.map_err(failed),
-        Err(_) => Err(failed(
-            "context deadline exceeded (Client.Timeout exceeded while awaiting headers)".to_owned(),
-        )),
-    }
-}
-
-async fn exchange(
-    target: &Target,
-    agent: &str,
-    headers: Option<&[HTTPHeader]>,
-    timeout: Duration,
-) -> Result<Answer, String> {
-    let address = target.address();
-    let request = request(&address, &target.path, agent, headers);
-    let request = request.map_err(|error| error.to_string())?;
-    let stream = connect(&address, timeout).await?;
-    match target.tls {
-        true => converse(insecure_tls::connect(stream, &target.host).await?, request).await,
-        false => converse(stream, request).await,
-    }
-}
-
-/// One request and its answer, without the body.
-async fn converse(
-    stream: impl AsyncRead + AsyncWrite + Unpin,
-    request: http::Request<NoBody>,
-) -> Result<Answer, String> {
-    let io = hyper_util::rt::TokioIo::new(stream);
-    let (mut sender, connection) = hyper::client::conn::http1::handshake(io)
-        .await
-        .map_err(|error| error.to_string())?;
-    let answer = async {
-        let answer = sender
-            .send_request(request)
-            .await
-            .map_err(|error| error.to_string())?;
-        let location = answer.headers().get(http::header::LOCATION);
-        Ok::<Answer, String>(Answer {
-            status: answer.status().as_u16(),
-            location: location
-                .and_then(|value| value.to_str().ok())
-                .map(str::to_owned),
-        })
-    };
-    tokio::pin!(answer);
-    tokio::select! {
-        answer = &mut answer => answer,
-        ended = connection => match ended {
-            // The connection may end in the same breath in which it delivers the answer.
-            Ok(()) => answer.await,
-            Err(error) => Err(error.to_string()),
-        },
-    }
-}
-
-type NoBody = http_body_util::combinators::BoxBody<bytes::Bytes, std::convert::Infallible>;
-
-fn request(
-    address: &str,
-    path: &str,
-    agent: &str,
-    headers: Option<&[HTTPHeader]>,
-) -> Result<http::Request<NoBody>, http::Error> {
-    let mut builder = http::Request::get(path);
-    let own = headers.unwrap_or_default();
-    let given = |name: &str| {
-        own.iter()
-            .any(|header| header.name.eq_ignore_ascii_case(name))
-    };
-    for (name, value) in [("Host", address), ("User-Agent", agent), ("Accept", "*/*")] {
-        if !given(name) {
-            builder = builder.header(name, value);
-        }
-    }
-    builder = builder.header("Connection", "close");
-    for header in own {
-        builder = builder.header(&header.name, &header.value);
-    }
-    builder.body(http_body_util::Empty::new().boxed())
+    let headers = action.http_headers.as_deref().unwrap_or_default();
+    http_probe::get(target, agent, headers, timeout).await
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn redirections_are_followed_on_the_same_host_only() {
-        // statefulset.md 12.5
-        let here = Target {
-            tls: false,
-            host: "10.0.0.1".to_owned(),
-            port: 8080,
-            path: "/a".to_owned(),
-        };
-        let to = |location: &str| here.redirected(location).map(|target| target.url());
-        for (location, url) in [
-            ("/login?next=a", Some("http://10.0.0.1:8080/login?next=a")),
-            ("http://10.0.0.1/b", Some("http://10.0.0.1:80/b")),
-            ("https://10.0.0.1:8443", Some("https://10.0.0.1:8443/")),
-            ("https://example.org/", None),
-            ("not a place", None),
-        ] {
-            assert_eq!(to(location).as_deref(), url, "{location}");
-        }
-    }
 
     #[test]
     fn ports_are_found_by_number_and_name() {

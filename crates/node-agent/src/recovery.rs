@@ -17,6 +17,7 @@ use pod_lifecycle::spec;
 use serde::{Deserialize, Serialize};
 
 use crate::layout::{PodDir, pods_dir, runtime_id};
+use crate::limits::{SHIM_LOOK_INTERVAL, SHIM_SETTLES_MAX};
 use crate::volumes::PreparedVolumes;
 use crate::worker::{exit_of, last_words, public_id, user_of};
 
@@ -54,6 +55,8 @@ pub struct Found {
     pub pod: Arc<Pod>,
     /// What was known of it.
     pub stored: Stored,
+    /// Whether anything was: not of a pod that had only just come, or was about to be gone.
+    pub recorded: bool,
 }
 
 /// All pods that a former agent left, by uid. What cannot be read is told and left alone.
@@ -63,20 +66,12 @@ pub fn found(data_dir: &Path) -> io::Result<BTreeMap<String, Found>> {
     fs::create_dir_all(&root)?;
     for entry in fs::read_dir(&root)? {
         let dir = PodDir::at(entry?.path());
-        let pod = read::<Pod>(&dir.object());
-        let stored = read::<Stored>(&dir.record());
-        match (pod, stored) {
-            (Ok(pod), Ok(stored)) => {
-                let uid = pod.metadata.uid.clone().unwrap_or_default();
-                pods.insert(
-                    uid,
-                    Found {
-                        pod: Arc::new(pod),
-                        stored,
-                    },
-                );
+        match find(&dir) {
+            Ok(found) => {
+                let uid = found.pod.metadata.uid.clone().unwrap_or_default();
+                pods.insert(uid, found);
             }
-            (Err(error), _) | (_, Err(error)) => {
+            Err(error) => {
                 tracing::warn!(dir = %dir.root().display(), %error, "pod record not read");
             }
         }
@@ -84,8 +79,57 @@ pub fn found(data_dir: &Path) -> io::Result<BTreeMap<String, Found>> {
     Ok(pods)
 }
 
-fn read<T: for<'de> Deserialize<'de>>(path: &Path) -> io::Result<T> {
-    Ok(serde_json::from_slice(&fs::read(path)?)?)
+fn find(dir: &PodDir) -> io::Result<Found> {
+    let pod = match read::<Pod>(&dir.object())? {
+        Some(pod) => pod,
+        None => pod_of_name(dir).ok_or(io::ErrorKind::NotFound)?,
+    };
+    let stored = read::<Stored>(&dir.record())?;
+    Ok(Found {
+        pod: Arc::new(pod),
+        recorded: stored.is_some(),
+        stored: stored.unwrap_or_else(|| {
+            // Work begins before it is noted.
+            let volumes = record::Volumes::Unknown;
+            Stored {
+                record: PodRecord {
+                    volumes,
+                    ..PodRecord::default()
+                },
+                ..Stored::default()
+            }
+        }),
+    })
+}
+
+/// What a file says, if it is there.
+fn read<T: for<'de> Deserialize<'de>>(path: &Path) -> io::Result<Option<T>> {
+    match fs::read(path) {
+        Ok(bytes) => Ok(Some(serde_json::from_slice(&bytes)?)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+/// A pod that is known by its directory only.
+fn pod_of_name(dir: &PodDir) -> Option<Pod> {
+    let mut parts = dir.root().file_name()?.to_str()?.split('_');
+    let mut part = || {
+        parts
+            .next()
+            .map(str::to_owned)
+            .filter(|part| !part.is_empty())
+    };
+    let (namespace, name, uid) = (part()?, part()?, part()?);
+    Some(Pod {
+        metadata: ObjectMeta {
+            name: Some(name),
+            namespace: Some(namespace),
+            uid: Some(uid),
+            ..ObjectMeta::default()
+        },
+        ..Pod::default()
+    })
 }
 
 /// A pod that is known by its sandbox only.
@@ -102,19 +146,53 @@ pub fn pod_of_sandbox(sandbox: &Sandbox) -> Pod {
     }
 }
 
-/// The sandbox's events from now on, and its state; no events of a dead one.
+/// The sandbox's events from now on, and its state; no events of a dead one. A start that the former
+/// agent asked for has its outcome by then; and containers that it created and did not start are
+/// removed, since what they are made of may have changed.
 pub async fn look(sandbox: &Sandbox) -> container_runtime::Result<(SandboxState, Option<Events>)> {
     let events = sandbox.events().await.ok();
-    let state = sandbox.state().await?;
+    let mut state = settled(sandbox).await?;
+    if state.status == SandboxStatus::Ready {
+        for id in unstarted(&state) {
+            match sandbox.remove(&id).await {
+                Ok(()) => drop(state.containers.remove(&id)),
+                Err(error) => {
+                    tracing::warn!(sandbox = sandbox.id(), id, %error, "instance not removed");
+                }
+            }
+        }
+    }
     Ok((state, events))
 }
 
-/// Brings a record in line with what really runs.
+/// The sandbox's state when its shim has done what it was asked to, or after a while.
+async fn settled(sandbox: &Sandbox) -> container_runtime::Result<SandboxState> {
+    let deadline = tokio::time::Instant::now() + SHIM_SETTLES_MAX;
+    loop {
+        let state = sandbox.state().await?;
+        let busy = state.containers.values().any(|container| container.busy);
+        if !busy || tokio::time::Instant::now() >= deadline {
+            return Ok(state);
+        }
+        tokio::time::sleep(SHIM_LOOK_INTERVAL).await;
+    }
+}
+
+fn unstarted(state: &SandboxState) -> Vec<String> {
+    let containers = state.containers.iter();
+    containers
+        .filter(|(_, found)| found.status == ContainerStatus::Created && !found.busy)
+        .map(|(id, _)| id.clone())
+        .collect()
+}
+
+/// Brings a record in line with what really runs; `image_id` is how statuses name an image.
 pub fn adopt(
     stored: Stored,
     pod: &Pod,
     dir: &PodDir,
     state: Option<&SandboxState>,
+    image_id: &dyn Fn(&str) -> Option<String>,
     now: Timestamp,
 ) -> Stored {
     let mut record = stored.record.without_work_in_flight();
@@ -123,7 +201,7 @@ pub fn adopt(
         if record.sandboxes_made == 0 {
             record.sandboxes_made = 1;
         }
-        adopt_containers(&mut record, pod, dir, state);
+        adopt_containers(&mut record, pod, dir, state, image_id);
         let alive = state.status == SandboxStatus::Ready;
         // A sandbox whose making was not finished is begun anew.
         record.sandbox = match record.sandbox {
@@ -149,7 +227,13 @@ pub fn adopt(
     Stored { record, volumes }
 }
 
-fn adopt_containers(record: &mut PodRecord, pod: &Pod, dir: &PodDir, state: &SandboxState) {
+fn adopt_containers(
+    record: &mut PodRecord,
+    pod: &Pod,
+    dir: &PodDir,
+    state: &SandboxState,
+    image_id: &dyn Fn(&str) -> Option<String>,
+) {
     let sandbox = record.sandboxes_made;
     let spec = pod.spec.clone().unwrap_or_default();
     let ephemeral = spec.ephemeral_containers.iter().flatten();
@@ -172,9 +256,10 @@ fn adopt_containers(record: &mut PodRecord, pod: &Pod, dir: &PodDir, state: &San
             continue;
         }
         if !is_current {
-            let Some(running) = running_of(pod, &container, number, sandbox, found) else {
+            let Some(mut running) = running_of(pod, &container, number, sandbox, found) else {
                 continue;
             };
+            running.image_id = image_id(&running.image).unwrap_or_default();
             known.started(running);
             known.restart_count = number;
         }
@@ -224,6 +309,8 @@ fn running_of(
         ContainerStatus::Running { started_at, .. } => *started_at,
         ContainerStatus::Exited(exit) => exit.started_at.unwrap_or(exit.finished_at),
     };
+    let lifecycle = container.lifecycle.as_ref();
+    let hooked = lifecycle.is_some_and(|lifecycle| lifecycle.post_start.is_some());
     Some(Running {
         id: public_id(pod, &container.name, number),
         sandbox,
@@ -231,14 +318,16 @@ fn running_of(
         image_id: String::new(),
         user: Some(user_of(&found.user)),
         started_at,
-        // Whether the hook has run is not known; it is not run twice.
-        post_start: Hook::Done,
+        // Whether it has begun is not known; each instance has it at least once.
+        post_start: if hooked { Hook::Pending } else { Hook::Done },
         startup: Default::default(),
         liveness: Default::default(),
         readiness: Default::default(),
         stop: None,
         resources: None,
         update: Default::default(),
+        of_pod: None,
+        stop_signal: None,
     })
 }
 
@@ -271,6 +360,7 @@ mod tests {
             )]
             .into(),
             user: ResolvedUser::default(),
+            busy: false,
         };
         SandboxState {
             spec: SandboxSpec::default(),
@@ -312,8 +402,13 @@ mod tests {
     }
 
     fn adopted(stored: Stored, state: Option<SandboxState>) -> PodRecord {
+        adopted_as(stored, state, &pod())
+    }
+
+    fn adopted_as(stored: Stored, state: Option<SandboxState>, pod: &Pod) -> PodRecord {
         let dir = PodDir::at("/nonexistent".into());
-        adopt(stored, &pod(), &dir, state.as_ref(), now()).record
+        let image_id = |name: &str| Some(format!("{name}@sha256:1"));
+        adopt(stored, pod, &dir, state.as_ref(), &image_id, now()).record
     }
 
     #[test]
@@ -346,11 +441,39 @@ mod tests {
         let mut stored = known(0);
         stored.record.containers.clear();
         let record = adopted(stored, Some(state(0, running(), true)));
-        assert!(matches!(
-            record.containers["c"].instance,
-            Instance::Running(_)
-        ));
+        let Instance::Running(found) = &record.containers["c"].instance else {
+            panic!("{record:?}");
+        };
+        assert_eq!(found.image_id, "i@sha256:1");
+        assert_eq!(found.post_start, Hook::Done);
         assert_eq!(record.containers["c"].restart_count, 0);
+    }
+
+    #[test]
+    fn who_started_unnoted_has_the_hook_to_come() {
+        let mut pod = pod();
+        let container = &mut pod.spec.as_mut().unwrap().containers[0];
+        container.lifecycle = serde_json::from_value(serde_json::json!({
+            "postStart": {"sleep": {"seconds": 1}}}))
+        .unwrap();
+        let mut stored = known(0);
+        let noted = adopted_as(stored.clone(), Some(state(0, running(), true)), &pod);
+        stored.record.containers.clear();
+        let found = adopted_as(stored, Some(state(0, running(), true)), &pod);
+        let hook = |record: &PodRecord| match &record.containers["c"].instance {
+            Instance::Running(running) => running.post_start.clone(),
+            other => panic!("{other:?}"),
+        };
+        assert_eq!((hook(&noted), hook(&found)), (Hook::Done, Hook::Pending));
+    }
+
+    #[test]
+    fn only_what_was_created_and_is_left_alone_is_unstarted() {
+        let mut created = state(0, ContainerStatus::Created, true);
+        assert_eq!(unstarted(&created), ["c-0"]);
+        created.containers.get_mut("c-0").unwrap().busy = true;
+        assert_eq!(unstarted(&created), [""; 0]);
+        assert_eq!(unstarted(&state(0, running(), true)), [""; 0]);
     }
 
     #[test]
@@ -382,6 +505,26 @@ mod tests {
         store(&dir, &pod(), &known(2), true).unwrap();
         let found = found(temp.path()).unwrap();
         assert_eq!(found["u"].stored, known(2));
+        assert!(found["u"].recorded);
+    }
+
+    #[test]
+    fn what_was_cut_off_before_or_after_its_record_is_found() {
+        let temp = tempfile::tempdir().unwrap();
+        let dir = PodDir::of(temp.path(), &pod());
+        fs::create_dir_all(dir.logs("c")).unwrap();
+        let by_name = found(temp.path()).unwrap().remove("u").unwrap();
+        assert_eq!(by_name.pod.metadata.name.as_deref(), Some("p"));
+        assert_eq!(by_name.pod.metadata.namespace.as_deref(), Some("n"));
+        assert_eq!(by_name.stored.record.volumes, record::Volumes::Unknown);
+        assert!(!by_name.recorded);
+        store(&dir, &pod(), &known(2), true).unwrap();
+        fs::remove_file(dir.object()).unwrap();
+        assert_eq!(found(temp.path()).unwrap()["u"].stored, known(2));
+        // What is not a pod's, or cannot be read, is left alone.
+        fs::write(dir.record(), "{").unwrap();
+        fs::create_dir(pods_dir(temp.path()).join("lost+found")).unwrap();
+        assert!(found(temp.path()).unwrap().is_empty());
     }
 
     /// The record is version 0.1.0's, of a pod that ran: the pod goes on while the agent is

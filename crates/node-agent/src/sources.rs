@@ -54,6 +54,23 @@ pub struct Token {
     pub expires: Timestamp,
 }
 
+/// An object of the pod's namespace.
+pub type ObjectName = (ObjectKind, String);
+
+/// What an object was when it was looked at: its resource version, or nothing where it was not there.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Version(Option<String>);
+
+impl Version {
+    /// That of what was found.
+    pub fn of<K: kube::Resource>(found: Option<&K>) -> Self {
+        Self(found.and_then(|object| object.meta().resource_version.clone()))
+    }
+}
+
+/// Objects as they were when they were looked at.
+pub type Versions = BTreeMap<ObjectName, Version>;
+
 type WatchKey = (ObjectKind, String, String);
 
 /// Access to the objects that pods are made of.
@@ -66,7 +83,8 @@ pub struct Sources {
 
 /// Somebody's interest in an object; the watch ends with the last one.
 pub struct ObjectWatch {
-    changes: watch::Sender<u64>,
+    /// The object as last seen; nothing before that.
+    seen: watch::Sender<Option<Version>>,
     stop: CancellationToken,
 }
 
@@ -77,9 +95,40 @@ impl Drop for ObjectWatch {
 }
 
 impl ObjectWatch {
-    /// Tells of each change of the object after this call.
-    pub fn subscribe(&self) -> watch::Receiver<u64> {
-        self.changes.subscribe()
+    /// What becomes of the object after it was as somebody `read` it. Who has not read it learns what
+    /// becomes of it after it is first seen.
+    pub fn changes(self: Arc<Self>, read: Option<Version>) -> ObjectChanges {
+        ObjectChanges {
+            seen: self.seen.subscribe(),
+            known: read,
+            _watch: self,
+        }
+    }
+}
+
+/// Changes of an object that somebody has read.
+pub struct ObjectChanges {
+    seen: watch::Receiver<Option<Version>>,
+    known: Option<Version>,
+    _watch: Arc<ObjectWatch>,
+}
+
+impl ObjectChanges {
+    /// Waits until the object is another than it was known to be; `false` when nobody will tell.
+    ///
+    /// A watch may be behind what was read: then it is told of that once more.
+    pub async fn next(&mut self) -> bool {
+        loop {
+            if let Some(seen) = self.seen.borrow_and_update().clone() {
+                let known = self.known.replace(seen.clone());
+                if known.is_some_and(|known| known != seen) {
+                    return true;
+                }
+            }
+            if self.seen.changed().await.is_err() {
+                return false;
+            }
+        }
     }
 }
 
@@ -239,7 +288,7 @@ impl Sources {
             return known;
         }
         let watch = Arc::new(ObjectWatch {
-            changes: watch::Sender::new(0),
+            seen: watch::Sender::new(None),
             stop: self.shutdown.child_token(),
         });
         match kind {
@@ -257,22 +306,22 @@ impl Sources {
         let api: Api<K> = Api::namespaced(self.client.clone(), namespace);
         let only = WatchConfig::default().fields(&format!("metadata.name={name}"));
         let cache = Cache::spawn(api, only, watch.stop.clone());
-        tokio::spawn(notify_changes(cache, watch.changes.clone()));
+        tokio::spawn(note_versions(cache, watch.seen.clone()));
     }
 }
 
-async fn notify_changes<K: Object>(cache: Cache<K>, told: watch::Sender<u64>) {
+/// Tells what the one object of a cache is, from the first list on.
+async fn note_versions<K: Object>(cache: Cache<K>, seen: watch::Sender<Option<Version>>) {
     if !cache.wait_synced().await {
         return;
     }
-    // What is there at first is known to those who ask; what comes later is news.
-    let mut known = !cache.is_empty();
     let mut changes = cache.subscribe();
-    while futures::StreamExt::next(&mut changes).await.is_some() {
-        if !known {
-            told.send_modify(|count| *count += 1);
+    loop {
+        let now = Version::of(cache.list().first().map(AsRef::as_ref));
+        seen.send_if_modified(|seen| seen.replace(now.clone()) != Some(now));
+        if futures::StreamExt::next(&mut changes).await.is_none() {
+            return;
         }
-        known = false;
     }
 }
 
@@ -282,5 +331,97 @@ pub async fn in_time<T>(request: impl Future<Output = kube::Result<T>>) -> Resul
         Ok(Ok(answer)) => Ok(answer),
         Ok(Err(error)) => Err(execute::message(&error)),
         Err(_) => Err("the API server did not answer in time".to_owned()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use futures::stream;
+    use kube::runtime::watcher::Event;
+    use tokio::time::timeout;
+
+    use super::*;
+
+    fn map(version: &str) -> ConfigMap {
+        serde_json::from_value(
+            serde_json::json!({"metadata": {"name": "m", "namespace": "n",
+            "resourceVersion": version}}),
+        )
+        .unwrap()
+    }
+
+    fn list(found: Option<ConfigMap>) -> Vec<Event<ConfigMap>> {
+        let mut events = vec![Event::Init];
+        events.extend(found.map(Event::InitApply));
+        events.push(Event::InitDone);
+        events
+    }
+
+    /// A watch that lists first, and then waits for `later`.
+    fn watch(
+        first: Vec<Event<ConfigMap>>,
+    ) -> (
+        Arc<ObjectWatch>,
+        tokio::sync::mpsc::UnboundedSender<Event<ConfigMap>>,
+    ) {
+        let (later, from_later) = tokio::sync::mpsc::unbounded_channel();
+        let more = stream::unfold(from_later, async |mut from| {
+            Some((from.recv().await?, from))
+        });
+        let events = futures::StreamExt::chain(stream::iter(first), more);
+        let watch = Arc::new(ObjectWatch {
+            seen: watch::Sender::new(None),
+            stop: CancellationToken::new(),
+        });
+        tokio::spawn(note_versions(
+            Cache::from_events(events),
+            watch.seen.clone(),
+        ));
+        (watch, later)
+    }
+
+    /// Whether a change is told; the clock stands still but for those who wait for it.
+    async fn told(changes: &mut ObjectChanges) -> bool {
+        let told = timeout(Duration::from_secs(60), changes.next()).await;
+        told.unwrap_or(false)
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_changed_between_reading_and_watching_is_told_once() {
+        // statefulset.md 12.13
+        let absent = Version::of(None::<&ConfigMap>);
+        for (read, first, news) in [
+            (Version::of(Some(&map("1"))), Some(map("2")), true),
+            (Version::of(Some(&map("1"))), Some(map("1")), false),
+            (Version::of(Some(&map("1"))), None, true),
+            (absent.clone(), Some(map("1")), true),
+            (absent, None, false),
+        ] {
+            let (watch, later) = watch(list(first));
+            let mut changes = watch.changes(Some(read));
+            assert_eq!(told(&mut changes).await, news);
+            assert!(!told(&mut changes).await);
+            later.send(Event::Apply(map("3"))).unwrap();
+            assert!(told(&mut changes).await);
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_watch_that_others_have_tells_newcomers_what_they_missed() {
+        let (watch, later) = watch(list(Some(map("1"))));
+        let mut early = watch.clone().changes(None);
+        assert!(!told(&mut early).await, "what is there at first is no news");
+        later.send(Event::Apply(map("2"))).unwrap();
+        assert!(told(&mut early).await);
+        let mut late = watch.clone().changes(Some(Version::of(Some(&map("1")))));
+        assert!(told(&mut late).await);
+        let mut current = watch.clone().changes(Some(Version::of(Some(&map("2")))));
+        assert!(!told(&mut current).await);
+        later.send(Event::Delete(map("3"))).unwrap();
+        for changes in [&mut early, &mut late, &mut current] {
+            assert!(told(changes).await);
+        }
     }
 }

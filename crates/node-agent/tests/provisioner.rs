@@ -3,6 +3,11 @@
 
 #![expect(clippy::unwrap_used, reason = "a test")]
 
+#[path = "provisioner/copies.rs"]
+mod copies;
+#[path = "provisioner/usage.rs"]
+mod usage;
+
 use std::fmt::Debug;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
@@ -18,6 +23,7 @@ use k8s_openapi::api::storage::v1::StorageClass;
 use kube::Client;
 use kube::api::{Api, DeleteParams, Patch, PatchParams, PostParams};
 use mvcc_store::embedded::EmbeddedStore;
+use nix::mount::{MntFlags, umount2};
 use node_agent::provisioner::{self, ProvisionerConfig, Storage};
 use serde_json::{Value, json};
 use tokio_util::sync::{CancellationToken, DropGuard};
@@ -47,11 +53,13 @@ fn typed<K: k8s_openapi::serde::de::DeserializeOwned>(object: Value) -> K {
 impl Cluster {
     /// A server with controllers, scheduler and one node; its provisioner is started by the test.
     async fn new() -> Self {
+        let mut default_objects = resource_kinds::bootstrap::default_objects();
+        default_objects.extend(resource_kinds::snapshot::definitions());
         let server = ApiServer::new(api_server::Config {
             store: EmbeddedStore::in_memory(),
             kinds: resource_kinds::all(&resource_kinds::ClusterConfig::default()),
             admission: resource_kinds::admission::plugins(),
-            default_objects: resource_kinds::bootstrap::default_objects(),
+            default_objects,
             tls: None,
             tokens: None,
             token_audiences: Vec::new(),
@@ -125,10 +133,8 @@ impl Cluster {
         let (dir, end) = (self.disk.path().to_owned(), shutdown.clone());
         tokio::spawn(async move {
             let storage = Storage::open(&dir).await.unwrap();
-            let config = ProvisionerConfig {
-                node_name: NODE.to_owned(),
-                storage,
-            };
+            let mut config = ProvisionerConfig::new(NODE, storage);
+            config.usage_interval = Duration::from_millis(20);
             provisioner::run(client, config, end).await
         });
         shutdown.drop_guard()
@@ -160,8 +166,14 @@ impl Cluster {
     }
 
     async fn create_immediate_class(&self) {
-        let class: StorageClass = typed(json!({"metadata": {"name": "standard"},
-            "provisioner": "k8s.io/minikube-hostpath", "volumeBindingMode": "Immediate"}));
+        self.create_class_of("standard", "k8s.io/minikube-hostpath")
+            .await;
+    }
+
+    /// Makes a class whose claims are bound at once.
+    async fn create_class_of(&self, name: &str, provisioner: &str) {
+        let class: StorageClass = typed(json!({"metadata": {"name": name},
+            "provisioner": provisioner, "volumeBindingMode": "Immediate"}));
         let api: Api<StorageClass> = Api::all(self.client.clone());
         api.create(&PostParams::default(), &class).await.unwrap();
     }
@@ -196,6 +208,13 @@ impl Cluster {
             event.involved_object.name.as_deref() == Some(about)
                 && event.reason.as_deref() == Some(reason)
         })
+    }
+}
+
+impl Drop for Cluster {
+    /// The pool of `local-cow`, where a test has made one.
+    fn drop(&mut self) {
+        umount2(&self.disk.path().join("pool/mount"), MntFlags::MNT_DETACH).ok();
     }
 }
 

@@ -80,6 +80,7 @@ pub(crate) fn roots() -> Vec<Root> {
         Root::of::<certificates::CertificateSigningRequest>(),
         Root::of::<coordination::Lease>(),
         Root::of::<core::Binding>(),
+        Root::of::<core::ComponentStatus>(),
         Root::of::<core::ConfigMap>(),
         Root::of::<core::Endpoints>(),
         Root::of::<core::Event>(),

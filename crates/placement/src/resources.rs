@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use k8s_openapi::api::core::v1::{Container, Node, PodSpec, ResourceRequirements};
+use k8s_openapi::api::core::v1::{Container, Node, ResourceRequirements};
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity as Amount;
 use object_model::Quantity;
 use resource_kinds::pod_view::PodView;
@@ -16,7 +16,8 @@ pub(crate) type Resources = BTreeMap<String, Quantity>;
 
 /// What the pod asks for: the sum of its containers and sidecars, or the largest moment of its
 /// init containers if that is more, with its overhead. Pod-level requests override the sum. While
-/// a container gets other resources (kubectl.md 6.7) it counts with the more of both.
+/// a container, or the pod as a whole, gets other resources (kubectl.md 6.7) it counts with the more
+/// of both.
 pub(crate) fn requests(pod: &PodView) -> Resources {
     let spec = &pod.spec;
     let mut total = Resources::new();
@@ -39,7 +40,12 @@ pub(crate) fn requests(pod: &PodView) -> Resources {
         }
     }
     raise(&mut total, &peak);
-    total.extend(pod_level(spec));
+    let own = spec.resources.as_ref().map(effective);
+    total.extend(
+        own.map(|own| with_held(pod, own, pod.held.as_deref()))
+            .into_iter()
+            .flatten(),
+    );
     add(&mut total, &read(spec.overhead.as_ref()));
     total
 }
@@ -58,22 +64,25 @@ pub fn asks_for_less(old: &PodView, new: &PodView) -> bool {
     requests(old).iter().any(less)
 }
 
-/// What the containers have of their node that is not what they ask for.
+/// What the pod and its containers have of their node that is not what they ask for.
 fn held(pod: &PodView) -> impl Iterator<Item = Option<&Resources>> {
     let all = pod.containers.iter().chain(&pod.init_containers);
-    all.map(|status| status.held.as_deref())
-}
-
-fn pod_level(spec: &PodSpec) -> Resources {
-    spec.resources.as_ref().map(effective).unwrap_or_default()
+    let of_containers = all.map(|status| status.held.as_deref());
+    of_containers.chain([pod.held.as_deref()])
 }
 
 fn container_requests(pod: &PodView, container: &Container) -> Resources {
     let own = container.resources.as_ref().map(effective);
-    let mut asked = own.unwrap_or_default();
     let mut all = pod.containers.iter().chain(&pod.init_containers);
     let status = all.find(|status| *status.name == *container.name);
-    if let Some(held) = status.and_then(|status| status.held.as_deref()) {
+    let held = status.and_then(|status| status.held.as_deref());
+    with_held(pod, own.unwrap_or_default(), held)
+}
+
+/// The more of what is asked for and what is still held; what the node never gives counts for
+/// nothing.
+fn with_held(pod: &PodView, mut asked: Resources, held: Option<&Resources>) -> Resources {
+    if let Some(held) = held {
         if is_infeasible(pod) {
             asked.extend(held.clone());
         } else {
@@ -199,5 +208,23 @@ mod tests {
         assert_eq!(cpu(pending("Deferred")), 3);
         // What the node never gives counts for nothing.
         assert_eq!(cpu(pending("Infeasible")), 2);
+    }
+
+    #[test]
+    fn so_has_a_pod_as_a_whole() {
+        // KEP-5419
+        let cpu = |asked: &str, reason: &str| {
+            let pod: Pod = serde_json::from_value(json!({
+                "spec": {"containers": [{"name": "c"}], "resources": {"requests": {"cpu": asked}}},
+                "status": {"allocatedResources": {"cpu": "2"},
+                    "resources": {"requests": {"cpu": "4"}},
+                    "conditions": [
+                        {"type": "PodResizePending", "status": "True", "reason": reason}]}}))
+            .unwrap();
+            requests(&PodView::from(pod))["cpu"].value()
+        };
+        assert_eq!(cpu("1", ""), 4);
+        assert_eq!(cpu("5", "Deferred"), 5);
+        assert_eq!(cpu("9", "Infeasible"), 4);
     }
 }

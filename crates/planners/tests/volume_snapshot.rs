@@ -218,6 +218,10 @@ fn a_content_that_was_there_first_is_bound_to_the_snapshot_that_it_names() {
         handle: Handle::parse("n1/snapshot-u0").unwrap(),
     };
     assert_eq!(step(&content, None, "n1"), find);
+    let mut unprotected = content.clone();
+    unprotected["metadata"]["finalizers"] = Value::Null;
+    assert_eq!(step(&unprotected, None, "n1"), Step::Protect);
+    assert_eq!(step(&unprotected, None, "n2"), Step::Nothing);
     world.content.as_mut().unwrap()["spec"]["volumeSnapshotRef"]["name"] = "another".into();
     assert!(world.error().contains("is bound to another snapshot"));
 }

@@ -42,12 +42,43 @@ fn is_ready(running: &Running, container: &Container) -> bool {
     is_started(running, container) && probe
 }
 
-/// The status of one container.
+/// The status of one container, after those `before`.
 pub(crate) fn container_status(
     view: &View<'_>,
     kind: Kind,
     container: &Container,
+    before: Option<&[ContainerStatus]>,
 ) -> ContainerStatus {
+    let status = current_status(view, kind, container);
+    let mut before = before.into_iter().flatten();
+    match before.find(|before| before.name == container.name) {
+        Some(before) if takes_back(view, kind, container, before, &status) => before.clone(),
+        _ => status,
+    }
+}
+
+/// Whether a status takes back that a container has ended. One that is not to run again, but does in
+/// a sandbox that is made anew, or is not known to have run since a record was lost, is shown as it
+/// ended until it ends again; and one instance ends once.
+fn takes_back(
+    view: &View<'_>,
+    kind: Kind,
+    container: &Container,
+    before: &ContainerStatus,
+    after: &ContainerStatus,
+) -> bool {
+    let terminated = |status: &ContainerStatus| status.state.clone()?.terminated;
+    let (Some(ended), None) = (terminated(before), terminated(after)) else {
+        return false;
+    };
+    let runs = after.state.as_ref().is_some_and(|s| s.running.is_some());
+    let spec = view.input.pod.spec.as_ref();
+    let may = spec.is_some_and(|spec| restart::may_go_on(spec, kind, container, ended.exit_code));
+    !may || runs && after.container_id == before.container_id
+}
+
+/// The status of one container by its record alone.
+fn current_status(view: &View<'_>, kind: Kind, container: &Container) -> ContainerStatus {
     let fresh = ContainerRecord::default();
     let record = view
         .input
@@ -230,7 +261,8 @@ fn unstarted(view: &View<'_>, container: &Container, record: &ContainerRecord) -
     }
 }
 
-type Trouble = (String, Option<String>);
+/// Reason and message of a container that waits.
+pub(crate) type Trouble = (String, Option<String>);
 
 /// Why a container that ended does not run again yet.
 fn delayed(
@@ -250,16 +282,24 @@ fn delayed(
     if exit.by_node || exit.sandbox != view.input.record.sandboxes_made {
         return None;
     }
-    if exit.reason == messages::START_ERROR && view.now < exit.finished_at + FRESH_ERROR {
-        return Some((
-            messages::RUN_CONTAINER_ERROR.to_owned(),
-            exit.message.clone(),
-        ));
+    let fresh = view.now < exit.finished_at + FRESH_ERROR;
+    if let Some(trouble) = start_trouble(exit).filter(|_| fresh) {
+        return Some(trouble);
     }
     let delay = record.backoff.delay(exit.finished_at)?;
     let over = exit.finished_at + delay <= view.now || delay <= SignedDuration::ZERO;
     let message = messages::crash_loop(view.input.pod, &container.name, delay);
     (!over).then(|| (messages::CRASH_LOOP_BACK_OFF.to_owned(), Some(message)))
+}
+
+/// What is said first of a container that could not be started, or whose hook has failed.
+pub(crate) fn start_trouble(exit: &Exit) -> Option<Trouble> {
+    if exit.reason == messages::START_ERROR {
+        let reason = messages::RUN_CONTAINER_ERROR.to_owned();
+        return Some((reason, exit.message.clone()));
+    }
+    let message = exit.hook_failure.clone()?;
+    Some((messages::POST_START_HOOK_ERROR.to_owned(), Some(message)))
 }
 
 /// Why the container's image is not here.

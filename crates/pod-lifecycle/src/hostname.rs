@@ -1,5 +1,7 @@
 //! A pod's host name and fully qualified name (statefulset.md §10.13).
 
+use std::fmt;
+
 use k8s_openapi::api::core::v1::Pod;
 
 use crate::limits::{FQDN_HOSTNAME_MAX, HOSTNAME_MAX};
@@ -22,20 +24,38 @@ pub struct TooLong {
     pub name: String,
 }
 
+impl fmt::Display for TooLong {
+    /// kubelet's words.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (name, asked) = (&self.name, self.name.len());
+        write!(
+            f,
+            "failed to construct FQDN from pod hostname and cluster domain, FQDN {name} is too \
+             long ({FQDN_HOSTNAME_MAX} characters is the max, {asked} characters requested)"
+        )
+    }
+}
+
+impl std::error::Error for TooLong {}
+
 /// The pod's names in the cluster domain `zone`.
 ///
 /// # Errors
 /// The kernel's name would be longer than it takes.
 pub fn names(pod: &Pod, zone: &str) -> Result<Names, TooLong> {
+    fits(wanted(pod, zone))
+}
+
+fn wanted(pod: &Pod, zone: &str) -> Names {
     let spec = pod.spec.as_ref();
     let set = |name: &Option<String>| name.clone().filter(|name| !name.is_empty());
     if let Some(name) = spec.and_then(|spec| set(&spec.hostname_override)) {
         // It is a name for the pod itself: DNS knows nothing of it, and no domain goes with it.
-        return fits(Names {
+        return Names {
             hostname: name.clone(),
             fqdn: None,
             kernel: name,
-        });
+        };
     }
     let given = spec.and_then(|spec| set(&spec.hostname));
     let own = pod.metadata.name.as_deref().unwrap_or_default();
@@ -54,11 +74,18 @@ pub fn names(pod: &Pod, zone: &str) -> Result<Names, TooLong> {
         Some(fqdn) if long => fqdn.clone(),
         _ => hostname.clone(),
     };
-    fits(Names {
+    Names {
         hostname,
         fqdn,
         kernel,
-    })
+    }
+}
+
+/// The names of a pod in the network of the node called `node`: it has no other kernel's name.
+pub fn on_node(pod: &Pod, zone: &str, node: &str) -> Names {
+    let mut names = wanted(pod, zone);
+    names.kernel = node.to_owned();
+    names
 }
 
 fn fits(names: Names) -> Result<Names, TooLong> {
@@ -119,6 +146,16 @@ mod tests {
         };
         let fits = names(&pod(spec("nginx")), "cluster.local").unwrap();
         assert_eq!(fits.kernel, "web-0.nginx.default.svc.cluster.local");
-        assert!(names(&pod(spec(&"x".repeat(50))), "cluster.local").is_err());
+        let long = names(&pod(spec(&"x".repeat(50))), "cluster.local").unwrap_err();
+        let message = long.to_string();
+        assert!(
+            message.ends_with("is too long (64 characters is the max, 82 characters requested)")
+        );
+        // On the node it is not asked for.
+        let host = on_node(&pod(spec(&"x".repeat(50))), "cluster.local", "node-a");
+        assert_eq!(
+            (host.hostname.as_str(), host.kernel.as_str()),
+            ("web-0", "node-a")
+        );
     }
 }

@@ -34,6 +34,10 @@ pub const KILL_AGAIN: SignedDuration = SignedDuration::from_secs(10);
 /// First delay after a failed mount, sandbox or deletion; doubles up to [`RETRY_MAX`].
 pub const RETRY_INITIAL: SignedDuration = SignedDuration::from_millis(500);
 
+/// Failures in a row after which a node that stops leaves the rest of a pod, none of whose containers
+/// run any more, to its next start: its disk may be lost, and whoever stops it waits.
+pub const STOP_FAILURES_MAX: u32 = 4;
+
 /// Longest delay between tries of a mount, a sandbox or a deletion.
 pub const RETRY_MAX: SignedDuration = SignedDuration::from_secs(60);
 

@@ -24,6 +24,8 @@ pub const FAILED_TO_RETRIEVE_PULL_SECRET: &str = "FailedToRetrieveImagePullSecre
 pub const CRASH_LOOP_BACK_OFF: &str = "CrashLoopBackOff";
 /// Waiting reason when a process could not be started.
 pub const RUN_CONTAINER_ERROR: &str = "RunContainerError";
+/// Waiting reason when a `postStart` hook has failed.
+pub const POST_START_HOOK_ERROR: &str = "PostStartHookError";
 /// Waiting reason when the container's configuration is not available.
 pub const CREATE_CONTAINER_CONFIG_ERROR: &str = "CreateContainerConfigError";
 /// Waiting reason when the container could not be created.
@@ -154,6 +156,11 @@ pub fn invalid_image(image: &str, error: &str) -> String {
 /// `Unhealthy` event of a failed probe.
 pub fn unhealthy(kind: ProbeKind, output: &str) -> String {
     format!("{} probe failed: {output}", kind.word())
+}
+
+/// `ProbeWarning` event of a probe that succeeded in an odd way.
+pub fn probe_warning(kind: ProbeKind, output: &str) -> String {
+    format!("{} probe warning: {output}", kind.word())
 }
 
 /// `Unhealthy` event of a probe that could not be asked.

@@ -204,6 +204,7 @@ fn exit_of(code: i32) -> Exit {
         started_at: None,
         finished_at: jiff::Timestamp::UNIX_EPOCH,
         by_node: false,
+        hook_failure: None,
     }
 }
 

@@ -12,6 +12,7 @@ use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Container, Pod, PodSpec, PodStatus};
 use serde::{Deserialize, Serialize};
 
+use crate::limits::STOP_FAILURES_MAX;
 use crate::node_shutdown::NodeStop;
 use crate::record::{Dismissal, PodRecord, Removal, Sandbox, Volumes};
 use crate::resize::{Allocation, Pending, Room};
@@ -185,7 +186,9 @@ pub enum Action {
         /// The container.
         container: String,
     },
-    /// Note, and tell users, that all containers have what is allocated.
+    /// Change the limits of the pod as a whole to what is allocated.
+    UpdatePodResources,
+    /// Note, and tell users, that the pod and all containers have what is allocated.
     CompleteResize,
     /// Write the final status, then delete the object with grace 0 and its uid.
     RemoveObject,
@@ -292,8 +295,11 @@ pub(crate) fn deadline(input: &PodInput<'_>, spec: &PodSpec) -> Option<Timestamp
 /// Clears away what is left of a pod whose containers have all ended.
 pub(crate) fn clear_away(planner: &mut Planner<'_>, ending: Ending) {
     let record = planner.input.record;
+    let node_stops = planner.input.node_stops.is_some();
+    let gives_up = |failures: u32| node_stops && failures >= STOP_FAILURES_MAX;
     match &record.sandbox {
         Sandbox::Ready | Sandbox::Gone => return planner.act(Action::DestroySandbox),
+        Sandbox::Failed { .. } if gives_up(record.sandbox_failures) => {}
         Sandbox::Failed { at, .. } => {
             let due = backoff::retry_at(*at, record.sandbox_failures);
             if due <= planner.now {
@@ -310,6 +316,7 @@ pub(crate) fn clear_away(planner: &mut Planner<'_>, ending: Ending) {
     };
     match &record.volumes {
         Volumes::Ready | Volumes::Unknown => planner.act(release),
+        Volumes::Failed { .. } if gives_up(record.volume_failures) => planner.plan.finished = true,
         Volumes::Failed { at, .. } => {
             let due = backoff::retry_at(*at, record.volume_failures);
             if due <= planner.now {
@@ -321,7 +328,7 @@ pub(crate) fn clear_away(planner: &mut Planner<'_>, ending: Ending) {
         }
         Volumes::Preparing | Volumes::Releasing => planner.wait("", "volumes"),
         Volumes::None if ending == Ending::Deleted => remove_object(planner),
-        Volumes::None => planner.plan.finished = planner.input.node_stops.is_some(),
+        Volumes::None => planner.plan.finished = node_stops,
     }
 }
 

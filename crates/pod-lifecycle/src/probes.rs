@@ -29,6 +29,8 @@ pub enum Verdict {
 pub enum Outcome {
     /// The container answered as it should.
     Success,
+    /// It answered, in a way that users should know of; counts as success.
+    Warning(String),
     /// It did not; with what it said instead.
     Failure(String),
     /// The question could not be asked; counts for nothing.
@@ -113,7 +115,7 @@ impl ProbeRecord {
     ) -> bool {
         self.in_flight = false;
         let success = match outcome {
-            Outcome::Success => true,
+            Outcome::Success | Outcome::Warning(_) => true,
             Outcome::Failure(_) => false,
             Outcome::Error(_) => return false,
         };

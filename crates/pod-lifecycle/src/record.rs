@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 use crate::backoff::Backoff;
 use crate::plan::StopCause;
 use crate::probes::ProbeRecord;
-use crate::resize::{Resize, Update};
+use crate::resize::{OfPod, Resize, Update};
 use crate::restart_all::RestartAll;
 
 /// Everything the planner knows of a pod beyond its API object.
@@ -204,6 +204,10 @@ pub struct Running {
     pub image: String,
     /// The image's digest.
     pub image_id: String,
+    /// The signal that its image is stopped by, when that is known: by the time that it is stopped the
+    /// image's name may be another's.
+    #[serde(default)]
+    pub stop_signal: Option<String>,
     /// Whom its first process runs as, when that is known.
     #[serde(default)]
     pub user: Option<User>,
@@ -228,6 +232,9 @@ pub struct Running {
     /// How their change gets on.
     #[serde(default)]
     pub update: Update,
+    /// The resources of the pod as a whole that it runs in, when that is known.
+    #[serde(default)]
+    pub of_pod: Option<Box<ResourceRequirements>>,
 }
 
 /// The numbers that a process runs under.
@@ -298,6 +305,9 @@ pub struct Exit {
     /// Whether the node ended it on its own account, so that no delay applies to the restart.
     #[serde(default)]
     pub by_node: bool,
+    /// What went wrong in its `postStart` hook, which ended it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hook_failure: Option<String>,
 }
 
 /// The image of a container's next instance.
@@ -371,6 +381,19 @@ impl PodRecord {
             .any(|c| matches!(c.instance, Instance::Running(_) | Instance::Starting { .. }))
     }
 
+    /// The pod as a whole has these resources now, and with it all that runs in it.
+    pub fn pod_resized(&mut self, resources: Option<ResourceRequirements>) {
+        for container in self.containers.values_mut() {
+            if let Instance::Running(running) = &mut container.instance {
+                running.of_pod = Some(Box::new(resources.clone().unwrap_or_default()));
+            }
+        }
+        self.resize.pod = OfPod {
+            applied: resources,
+            ..OfPod::default()
+        };
+    }
+
     /// The sandbox's process ended: everything in it has ended with it.
     pub fn sandbox_lost(&mut self, now: Timestamp) {
         self.sandbox = Sandbox::Gone;
@@ -419,6 +442,7 @@ impl PodRecord {
             }
             Volumes::None | Volumes::Ready | Volumes::Unknown => {}
         }
+        self.resize.pod.update = Update::None;
         if self.removal == Removal::Asked {
             self.removal = Removal::None;
         }
@@ -548,6 +572,10 @@ impl Running {
             started_at: Some(self.started_at),
             finished_at: now,
             by_node: true,
+            hook_failure: match &self.post_start {
+                Hook::Failed(message) => Some(message.clone()),
+                _ => None,
+            },
         }
     }
 }

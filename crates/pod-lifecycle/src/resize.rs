@@ -3,24 +3,33 @@
 //! What a pod asks for is not at once what it has: first the node *allocates* it, if all its pods
 //! together still fit; then it is *applied* to each container, as the container's `resizePolicy`
 //! wants: to the running process, or by a restart. Until it is allocated the pod has the condition
-//! `PodResizePending`, until it is applied `PodResizeInProgress`.
+//! `PodResizePending`, until it is applied `PodResizeInProgress`. Resources of the pod as a whole
+//! (KEP-5419) go the same way: while containers change, the pod has the wider of its old and its new
+//! limits, and the new ones alone last.
+
+mod amounts;
 
 use std::collections::BTreeMap;
 
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Container, Pod, PodSpec, ResourceRequirements};
-use k8s_openapi::apimachinery::pkg::api::resource::Quantity as ApiQuantity;
-use object_model::quantity::Quantity;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
 use crate::limits::RESIZE_RETRY;
 use crate::plan::{Action, Planner};
-use crate::record::{Instance, PodRecord, Running};
+use crate::record::{Instance, PodRecord, Running, Sandbox};
 use crate::restart;
 use crate::spec::{Kind, containers};
 
-/// Resources of a pod's containers by name.
+pub use amounts::{Amounts, Room, fits, held};
+use amounts::{lack, requests};
+
+/// The name by which an [`Allocation`] has the resources of the pod as a whole: no container's.
+pub const POD: &str = "";
+
+/// Resources of a pod's containers by name, and by [`POD`] those of the pod as a whole, where it has
+/// some.
 pub type Allocation = BTreeMap<String, ResourceRequirements>;
 
 /// How far new resources have come.
@@ -32,6 +41,21 @@ pub struct Resize {
     pub pending: Option<Pending>,
     /// What is allocated and not yet applied everywhere.
     pub progress: Option<Progress>,
+    /// The resources of the pod as a whole.
+    #[serde(default)]
+    pub pod: OfPod,
+}
+
+/// How far new resources of the pod as a whole have come.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct OfPod {
+    /// Those that its sandbox has; `None` where it has what its containers have together.
+    pub applied: Option<ResourceRequirements>,
+    /// Those that were allocated since, and no longer are: containers may still have as much.
+    #[serde(default)]
+    pub superseded: Vec<ResourceRequirements>,
+    /// How their change gets on.
+    pub update: Update,
 }
 
 /// Resources that the node does not allocate now.
@@ -88,58 +112,52 @@ pub enum Update {
     },
 }
 
-/// Processor time and memory.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Amounts {
-    /// Thousandths of a processor.
-    pub cpu_milli: i64,
-    /// Bytes.
-    pub memory_bytes: i64,
-}
-
 impl Resize {
     /// Allocates other resources.
     pub fn start(&mut self, resources: Allocation, generation: i64) {
+        if let Some(before) = self.of_pod().filter(|_| self.pod_differs()).cloned()
+            && !self.pod.superseded.contains(&before)
+        {
+            self.pod.superseded.push(before);
+        }
         self.allocated = Some(resources);
         self.pending = None;
         self.progress = Some(Progress {
             generation,
             error: None,
         });
-    }
-}
-
-impl Amounts {
-    /// Both together.
-    #[must_use]
-    pub fn plus(self, more: Self) -> Self {
-        Self {
-            cpu_milli: self.cpu_milli.saturating_add(more.cpu_milli),
-            memory_bytes: self.memory_bytes.saturating_add(more.memory_bytes),
+        if matches!(self.pod.update, Update::Failed { .. }) {
+            self.pod.update = Update::None;
         }
     }
 
-    fn max(self, other: Self) -> Self {
-        Self {
-            cpu_milli: self.cpu_milli.max(other.cpu_milli),
-            memory_bytes: self.memory_bytes.max(other.memory_bytes),
-        }
+    /// A sandbox is made, with what is allocated.
+    pub fn sandbox_begins(&mut self) {
+        self.pod = OfPod {
+            applied: self.of_pod().cloned(),
+            ..OfPod::default()
+        };
+    }
+
+    /// What is allocated for the pod as a whole.
+    pub fn of_pod(&self) -> Option<&ResourceRequirements> {
+        self.allocated.as_ref()?.get(POD)
+    }
+
+    /// Whether the pod as a whole has, or may have, other resources than are allocated.
+    pub fn pod_differs(&self) -> bool {
+        let others = !self.pod.superseded.is_empty();
+        self.allocated.is_some() && (others || self.of_pod() != self.pod.applied.as_ref())
     }
 }
 
-/// What the node can give.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Room {
-    /// All of it.
-    pub capacity: Amounts,
-    /// What its other pods have.
-    pub others: Amounts,
-}
-
-/// What a pod's specification asks for, container by container.
+/// What a pod's specification asks for.
 pub fn asked(spec: &PodSpec) -> Allocation {
+    let of_pod = spec.resources.iter();
+    let of_pod = of_pod.filter(|own| **own != ResourceRequirements::default());
     containers(spec)
         .map(|(_, c)| (c.name.clone(), c.resources.clone().unwrap_or_default()))
+        .chain(of_pod.map(|own| (POD.to_owned(), own.clone())))
         .collect()
 }
 
@@ -166,102 +184,8 @@ pub fn with(spec: &PodSpec, resources: Option<&Allocation>) -> PodSpec {
             container.resources = Some(own.clone());
         }
     }
+    spec.resources = resources.get(POD).cloned();
     spec
-}
-
-/// What a pod has of the node.
-pub fn held(spec: &PodSpec, record: &PodRecord) -> Amounts {
-    let allocated = record.resize.allocated.as_ref();
-    together(spec, |container| {
-        let own = allocated.and_then(|allocated| allocated.get(&container.name));
-        own.or(container.resources.as_ref())
-    })
-}
-
-/// What a pod with this specification asks for.
-fn requests(spec: &PodSpec) -> Amounts {
-    together(spec, |container| container.resources.as_ref())
-}
-
-/// What a pod whose containers have these resources has, with its overhead.
-fn together<'a>(
-    spec: &'a PodSpec,
-    resources: impl Fn(&'a Container) -> Option<&'a ResourceRequirements>,
-) -> Amounts {
-    let overhead = |name: &str| amount(spec.overhead.as_ref(), name).unwrap_or_default();
-    of_containers(spec, resources).plus(Amounts {
-        cpu_milli: overhead("cpu").milli_value(),
-        memory_bytes: overhead("memory").value(),
-    })
-}
-
-fn of_containers<'a>(
-    spec: &'a PodSpec,
-    resources: impl Fn(&'a Container) -> Option<&'a ResourceRequirements>,
-) -> Amounts {
-    if let Some(of_pod) = &spec.resources {
-        return requested(of_pod);
-    }
-    let mut sum = Amounts::default();
-    let mut peak = Amounts::default();
-    for (kind, container) in containers(spec) {
-        let own = resources(container).map(requested).unwrap_or_default();
-        match kind {
-            // Runs before the main ones, beside the sidecars before it.
-            Kind::Init => peak = peak.max(sum.plus(own)),
-            _ => sum = sum.plus(own),
-        }
-    }
-    sum.max(peak)
-}
-
-fn requested(resources: &ResourceRequirements) -> Amounts {
-    let of = |name: &str| {
-        let request = amount(resources.requests.as_ref(), name);
-        let amount = request.or_else(|| amount(resources.limits.as_ref(), name));
-        amount.unwrap_or_default()
-    };
-    Amounts {
-        cpu_milli: of("cpu").milli_value(),
-        memory_bytes: of("memory").value(),
-    }
-}
-
-fn amount(list: Option<&BTreeMap<String, ApiQuantity>>, name: &str) -> Option<Quantity> {
-    list?.get(name)?.0.parse().ok()
-}
-
-/// Whether the node can allocate what the pod asks for.
-pub fn fits(spec: &PodSpec, room: &Room) -> bool {
-    lack(requests(spec), room).is_none()
-}
-
-/// Why the node cannot allocate that much; `None` when it can.
-fn lack(wanted: Amounts, room: &Room) -> Option<(PendingReason, String)> {
-    let of = |part: fn(&Amounts) -> i64| (part(&wanted), part(&room.others), part(&room.capacity));
-    let each = [
-        ("cpu", of(|amounts| amounts.cpu_milli)),
-        ("memory", of(|amounts| amounts.memory_bytes)),
-    ];
-    let never = each
-        .iter()
-        .find(|(_, (wanted, _, capacity))| wanted > capacity);
-    if let Some((name, (wanted, _, capacity))) = never {
-        let message = format!(
-            "Node didn't have enough capacity: {name}, requested: {wanted}, capacity: {capacity}"
-        );
-        return Some((PendingReason::Infeasible, message));
-    }
-    let now = each
-        .iter()
-        .find(|(_, (wanted, used, capacity))| wanted.saturating_add(*used) > *capacity);
-    now.map(|(name, (wanted, used, capacity))| {
-        let message = format!(
-            "Node didn't have enough resource: {name}, requested: {wanted}, used: {used}, \
-             capacity: {capacity}"
-        );
-        (PendingReason::Deferred, message)
-    })
 }
 
 /// Allocates what the pod asks for, or says why not; `false` when that has to be noted first.
@@ -282,6 +206,10 @@ pub(crate) fn allocate(planner: &mut Planner<'_>) -> bool {
             planner.act(Action::CompleteResize);
             return false;
         }
+        return true;
+    }
+    if resize.pod.update == Update::InFlight {
+        // One change after the other.
         return true;
     }
     let Some((reason, message)) = lack(requests(planner.spec), &planner.input.room) else {
@@ -308,21 +236,60 @@ pub(crate) fn allocate(planner: &mut Planner<'_>) -> bool {
     false
 }
 
-/// Whether all containers have what is allocated, but for those that have ended for good: one that
-/// is yet to start needs the pod's limits to be the new ones.
+/// Whether the pod and all containers have what is allocated, but for those that have ended for
+/// good: one that is yet to start needs the pod's limits to be the new ones.
 fn is_applied(spec: &PodSpec, record: &PodRecord) -> bool {
     let lasting = containers(spec).filter(|(kind, _)| *kind != Kind::Init);
     let applied = |(kind, container): (Kind, &Container)| {
         let known = record.containers.get(&container.name);
         match known.map(|known| &known.instance) {
-            Some(Instance::Running(running)) => difference(record, container, running).is_none(),
+            Some(Instance::Running(running)) => has_allocated(record, container, running),
             Some(Instance::Exited(exit)) => !restart::wanted(spec, kind, container, exit),
             Some(Instance::Starting { .. } | Instance::Refused(_) | Instance::Absent) | None => {
                 false
             }
         }
     };
-    lasting.into_iter().all(applied)
+    !record.resize.pod_differs() && lasting.into_iter().all(applied)
+}
+
+/// Whether a running container has what is allocated.
+fn has_allocated(record: &PodRecord, container: &Container, running: &Running) -> bool {
+    difference(record, container, running).is_none() && !inherits_anew(record, container, running)
+}
+
+/// Brings the pod as a whole to what is allocated, once no container has anything else: containers
+/// start and change within the wider of its old and its new limits.
+pub(crate) fn settle_pod(planner: &mut Planner<'_>) {
+    let record = planner.input.record;
+    if record.sandbox != Sandbox::Ready || !record.resize.pod_differs() {
+        return;
+    }
+    planner.wait("", "the pod's new resources");
+    let acts = planner.plan.actions.iter();
+    let mut starts = acts.filter(|action| matches!(action, Action::StartContainer { .. }));
+    let mut known = record.containers.values();
+    if starts.next().is_some() || known.any(|one| matches!(one.instance, Instance::Starting { .. }))
+    {
+        return;
+    }
+    let settled = |(kind, container): (Kind, &Container)| {
+        let known = record.containers.get(&container.name);
+        match known.map(|known| &known.instance) {
+            Some(Instance::Running(running)) => {
+                kind == Kind::Init || has_allocated(record, container, running)
+            }
+            _ => true,
+        }
+    };
+    if !containers(planner.spec).into_iter().all(settled) {
+        return;
+    }
+    match due(record.resize.pod.update, planner.now) {
+        Step::Update => planner.act(Action::UpdatePodResources),
+        Step::Wait(Some(at)) => planner.wake(at),
+        Step::Wait(None) | Step::Restart | Step::None => {}
+    }
 }
 
 /// The resources that a running container is to have instead of what it has.
@@ -356,6 +323,9 @@ pub(crate) fn step(
     running: &Running,
     now: Timestamp,
 ) -> Step {
+    if inherits_anew(record, container, running) {
+        return Step::Restart;
+    }
     let (Some(wanted), Some(applied)) = (
         difference(record, container, running),
         running.resources.as_deref(),
@@ -365,7 +335,12 @@ pub(crate) fn step(
     if restarts(container, applied, wanted) {
         return Step::Restart;
     }
-    match running.update {
+    due(running.update, now)
+}
+
+/// The next step of a change that is to be made.
+fn due(update: Update, now: Timestamp) -> Step {
+    match update {
         Update::None => Step::Update,
         Update::InFlight => Step::Wait(None),
         Update::Failed { at } if at + RESIZE_RETRY <= now => Step::Update,
@@ -379,16 +354,36 @@ fn restarts(
     applied: &ResourceRequirements,
     wanted: &ResourceRequirements,
 ) -> bool {
+    taken_at_start(container).any(|name| {
+        let of = |resources: &ResourceRequirements| {
+            [&resources.requests, &resources.limits].map(|list| list.as_ref()?.get(name).cloned())
+        };
+        of(applied) != of(wanted)
+    })
+}
+
+/// Whether a limit of the pod as a whole is changed that the container, which has none itself, takes
+/// at its start only.
+fn inherits_anew(record: &PodRecord, container: &Container, running: &Running) -> bool {
+    let (Some(allocated), Some(before)) = (&record.resize.allocated, running.of_pod.as_deref())
+    else {
+        return false;
+    };
+    let limit = |resources: Option<&ResourceRequirements>, name: &str| {
+        resources?.limits.as_ref()?.get(name).cloned()
+    };
+    let own = allocated.get(&container.name);
+    taken_at_start(container)
+        .filter(|name| limit(own, name).is_none())
+        .any(|name| limit(Some(before), name) != limit(record.resize.of_pod(), name))
+}
+
+/// The resources whose change the container wants to be restarted for.
+fn taken_at_start(container: &Container) -> impl Iterator<Item = &str> {
     let policies = container.resize_policy.iter().flatten();
     policies
         .filter(|policy| policy.restart_policy == "RestartContainer")
-        .any(|policy| {
-            let of = |resources: &ResourceRequirements| {
-                [&resources.requests, &resources.limits]
-                    .map(|list| list.as_ref()?.get(&policy.resource_name).cloned())
-            };
-            of(applied) != of(wanted)
-        })
+        .map(|policy| policy.resource_name.as_str())
 }
 
 /// The words of an event about new resources: what is asked for, by which generation, and what is
@@ -396,14 +391,17 @@ fn restarts(
 pub fn event(what: &str, pod: &Pod, generation: i64, error: Option<&str>) -> String {
     #[derive(Serialize)]
     struct Said<'a> {
+        #[serde(skip_serializing_if = "Option::is_none")]
+        resources: Option<&'a ResourceRequirements>,
         containers: Vec<serde_json::Value>,
         generation: i64,
         #[serde(skip_serializing_if = "Option::is_none")]
         error: Option<&'a str>,
     }
-    let spec = pod.spec.iter();
-    let main = spec.flat_map(|spec| &spec.containers);
+    let spec = pod.spec.as_ref();
+    let main = spec.into_iter().flat_map(|spec| &spec.containers);
     let said = Said {
+        resources: spec.and_then(|spec| spec.resources.as_ref()),
         containers: main
             .map(|c| json!({"name": c.name, "resources": c.resources}))
             .collect(),
@@ -417,63 +415,6 @@ pub fn event(what: &str, pod: &Pod, generation: i64, error: Option<&str>) -> Str
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn spec(containers: serde_json::Value) -> PodSpec {
-        serde_json::from_value(json!({"containers": containers})).unwrap()
-    }
-
-    #[test]
-    fn a_pod_has_what_its_containers_have_together() {
-        let mut pod = spec(json!([
-            {"name": "a", "resources": {"requests": {"cpu": "100m", "memory": "1Mi"}}},
-            {"name": "b", "resources": {"limits": {"cpu": "1"}}}]));
-        let both = Amounts {
-            cpu_milli: 1100,
-            memory_bytes: 1 << 20,
-        };
-        assert_eq!(requests(&pod), both);
-        pod.init_containers = serde_json::from_value(json!([
-            {"name": "s", "restartPolicy": "Always", "resources": {"requests": {"cpu": "1"}}},
-            {"name": "i", "resources": {"requests": {"cpu": "2", "memory": "4Mi"}}}]))
-        .unwrap();
-        let peak = Amounts {
-            cpu_milli: 3000,
-            memory_bytes: 4 << 20,
-        };
-        assert_eq!(requests(&pod), peak);
-        pod.overhead = serde_json::from_value(json!({"cpu": "250m"})).unwrap();
-        assert_eq!(requests(&pod).cpu_milli, 3250);
-    }
-
-    #[test]
-    fn too_much_is_never_or_not_now() {
-        // statefulset.md 12.1
-        let amounts = |cpu_milli, memory_bytes| Amounts {
-            cpu_milli,
-            memory_bytes,
-        };
-        let room = Room {
-            capacity: amounts(4000, 100),
-            others: amounts(3000, 50),
-        };
-        assert_eq!(lack(amounts(1000, 50), &room), None);
-        assert_eq!(
-            lack(amounts(1500, 50), &room),
-            Some((
-                PendingReason::Deferred,
-                "Node didn't have enough resource: cpu, requested: 1500, used: 3000, capacity: 4000"
-                    .to_owned()
-            ))
-        );
-        assert_eq!(
-            lack(amounts(1500, 101), &room),
-            Some((
-                PendingReason::Infeasible,
-                "Node didn't have enough capacity: memory, requested: 101, capacity: 100"
-                    .to_owned()
-            ))
-        );
-    }
 
     #[test]
     fn events_say_what_is_asked_for() {

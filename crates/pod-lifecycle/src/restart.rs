@@ -6,7 +6,7 @@
 use k8s_openapi::api::core::v1::{Container, ContainerRestartRule, PodSpec};
 
 use crate::record::Exit;
-use crate::spec::{Kind, restart_policy};
+use crate::spec::{Kind, containers, restart_policy};
 
 /// The action of a rule that has all containers of the pod start anew.
 pub(crate) const RESTART_ALL: &str = "RestartAllContainers";
@@ -21,7 +21,12 @@ pub fn wanted(spec: &PodSpec, kind: Kind, container: &Container, exit: &Exit) ->
     if kind == Kind::Init && exit.code == 0 {
         return false;
     }
-    if let Some(action) = action_for(container, exit.code) {
+    is_allowed(spec, container, exit.code)
+}
+
+/// Whether policies let the container run again after that exit code, whatever it is for.
+fn is_allowed(spec: &PodSpec, container: &Container, code: i32) -> bool {
+    if let Some(action) = action_for(container, code) {
         return matches!(action, "Restart" | RESTART_ALL);
     }
     match container
@@ -30,9 +35,20 @@ pub fn wanted(spec: &PodSpec, kind: Kind, container: &Container, exit: &Exit) ->
         .unwrap_or(restart_policy(spec))
     {
         "Never" => false,
-        "OnFailure" => exit.code != 0,
+        "OnFailure" => code != 0,
         _ => true,
     }
+}
+
+/// Whether a status may say that the container goes on after one has said that it ended so: the rule
+/// of Kubernetes' API, by policies alone. Init containers that run again in a new sandbox are no
+/// exception.
+pub(crate) fn may_go_on(spec: &PodSpec, kind: Kind, container: &Container, code: i32) -> bool {
+    let rules = containers(spec).flat_map(|(_, container)| &container.restart_policy_rules);
+    if rules.flatten().any(|rule| rule.action == RESTART_ALL) {
+        return true;
+    }
+    kind != Kind::Ephemeral && is_allowed(spec, container, code)
 }
 
 /// What the container's own rules say of an exit code: the first that matches decides.

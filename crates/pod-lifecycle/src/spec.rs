@@ -146,6 +146,18 @@ pub fn is_critical(pod: &Pod) -> bool {
     priority.is_some_and(|priority| priority >= CRITICAL_PRIORITY)
 }
 
+/// The user that all containers of the pod are told to run as, where it is one: kubelet's `FsUser`.
+/// Debuggers that are added later do not count, nor does the user that an image names.
+pub fn common_user(spec: &PodSpec) -> Option<i64> {
+    let of_pod = spec.security_context.as_ref().and_then(|c| c.run_as_user);
+    let mut users = containers(spec).map(|(_, container)| {
+        let own = container.security_context.as_ref();
+        own.and_then(|c| c.run_as_user).or(of_pod)
+    });
+    let first = users.next()??;
+    users.all(|user| user == Some(first)).then_some(first)
+}
+
 /// How messages name a pod: `name_namespace(uid)`.
 pub fn display_name(pod: &Pod) -> String {
     let meta = &pod.metadata;
@@ -155,4 +167,43 @@ pub fn display_name(pod: &Pod) -> String {
         meta.namespace.as_deref().unwrap_or_default(),
         meta.uid.as_deref().unwrap_or_default()
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn user_of(spec: serde_json::Value) -> Option<i64> {
+        common_user(&serde_json::from_value(spec).unwrap())
+    }
+
+    #[test]
+    fn a_common_user_is_that_of_every_container() {
+        // statefulset.md 12.13
+        use serde_json::json;
+        let container = |user: Option<i64>| {
+            let context = user.map(|user| json!({"runAsUser": user}));
+            json!({"name": "c", "securityContext": context})
+        };
+        let all = |pod: Option<i64>, init: &[Option<i64>], main: &[Option<i64>]| {
+            let list =
+                |users: &[Option<i64>]| users.iter().copied().map(container).collect::<Vec<_>>();
+            user_of(
+                json!({"securityContext": {"runAsUser": pod}, "initContainers": list(init),
+                "containers": list(main),
+                "ephemeralContainers": [{"name": "d", "securityContext": {"runAsUser": 7}}]}),
+            )
+        };
+        assert_eq!(all(Some(1000), &[], &[None, None]), Some(1000));
+        assert_eq!(all(None, &[Some(5)], &[Some(5), Some(5)]), Some(5));
+        assert_eq!(all(Some(0), &[None], &[None]), Some(0));
+        assert_eq!(all(Some(1000), &[Some(1000)], &[None]), Some(1000));
+        // One that is another's, or whatever the image says.
+        assert_eq!(all(Some(1000), &[Some(0)], &[None]), None);
+        assert_eq!(all(Some(1000), &[], &[None, Some(1001)]), None);
+        assert_eq!(all(None, &[], &[Some(5), None]), None);
+        assert_eq!(all(None, &[], &[None, Some(5)]), None);
+        assert_eq!(all(None, &[None], &[Some(5)]), None);
+        assert_eq!(all(None, &[], &[None]), None);
+    }
 }

@@ -12,7 +12,7 @@ use crate::messages;
 use crate::plan::{Action, Planner, StopCause, deadline};
 use crate::probes::Verdict;
 use crate::record::{ContainerRecord, Exit, Hook, Image, Instance, Running, Sandbox, Volumes};
-use crate::resize::{self, Step};
+use crate::resize::{self, Step, Update};
 use crate::spec::{Kind, ProbeKind, grace_seconds, init_containers, init_kind, probe};
 use crate::{backoff, container_status, phase, restart, restart_all, stopping};
 
@@ -37,7 +37,8 @@ pub(crate) fn run_pod(planner: &mut Planner<'_>) {
     }
     let sandbox = prepare_sandbox(planner);
     let volumes = prepare_volumes(planner);
-    let ready = sandbox && volumes;
+    let limits = planner.input.record.resize.pod.update != Update::InFlight;
+    let ready = sandbox && volumes && limits;
     for container in planner.ephemeral {
         advance(planner, Kind::Ephemeral, container, ready);
     }
@@ -47,6 +48,7 @@ pub(crate) fn run_pod(planner: &mut Planner<'_>) {
             advance(planner, Kind::Main, container, ready);
         }
     }
+    resize::settle_pod(planner);
 }
 
 fn prepare_sandbox(planner: &mut Planner<'_>) -> bool {
@@ -245,10 +247,9 @@ fn restart(
                 let action = Action::AnnounceBackOff {
                     container: container.name.clone(),
                 };
-                let shown = if exit.reason == messages::START_ERROR {
-                    FRESH_ERROR
-                } else {
-                    jiff::SignedDuration::ZERO
+                let shown = match container_status::start_trouble(exit) {
+                    Some(_) => FRESH_ERROR,
+                    None => jiff::SignedDuration::ZERO,
                 };
                 announce_at(planner, exit.finished_at + shown, action);
             }

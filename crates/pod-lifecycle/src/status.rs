@@ -14,7 +14,7 @@ use crate::container_status::{View, container_status};
 use crate::phase::{self, Facts, Final};
 use crate::plan::PodInput;
 use crate::qos::qos_class;
-use crate::record::{Instance, Sandbox};
+use crate::record::{Instance, PodRecord, Sandbox};
 use crate::spec::{Kind, ephemeral_containers, init_containers, init_kind, uses_host_network};
 
 /// Condition types that the node agent owns.
@@ -60,18 +60,22 @@ pub(crate) fn pod_status(
         lost: deleted && initialized,
         now,
     };
+    let before = input.previous;
+    let before_init = before.init_container_statuses.as_deref();
     let init: Vec<ContainerStatus> = init_containers(spec)
         .iter()
-        .map(|container| container_status(&view, init_kind(container), container))
+        .map(|c| container_status(&view, init_kind(c), c, before_init))
         .collect();
+    let before_main = before.container_statuses.as_deref();
     let main: Vec<ContainerStatus> = spec
         .containers
         .iter()
-        .map(|container| container_status(&view, Kind::Main, container))
+        .map(|c| container_status(&view, Kind::Main, c, before_main))
         .collect();
+    let before_ephemeral = before.ephemeral_container_statuses.as_deref();
     let ephemeral: Vec<ContainerStatus> = ephemeral_containers(spec)
         .iter()
-        .map(|container| container_status(&view, Kind::Ephemeral, container))
+        .map(|c| container_status(&view, Kind::Ephemeral, c, before_ephemeral))
         .collect();
     let facts = Facts {
         spec,
@@ -96,7 +100,21 @@ pub(crate) fn pod_status(
     // Of a pod that the node would not take there is nothing to tell.
     let taken = !dismissed || record.sandboxes_made > 0;
     status.container_statuses = taken.then_some(main);
+    set_resources(&mut status, record);
     status
+}
+
+/// What the pod as a whole has, and what the node has allocated for it (KEP-5419); nothing where it
+/// has no resources of its own.
+fn set_resources(status: &mut PodStatus, record: &PodRecord) {
+    let Some(allocated) = record.resize.of_pod() else {
+        return;
+    };
+    status.allocated_resources = allocated.requests.clone();
+    status.resources = match record.sandbox {
+        Sandbox::Ready => record.resize.pod.applied.clone(),
+        _ => Some(allocated.clone()),
+    };
 }
 
 fn is_deleting(input: &PodInput<'_>) -> bool {

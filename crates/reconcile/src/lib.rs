@@ -24,4 +24,4 @@ pub use key::{Identity, Key};
 pub use kube::runtime::watcher::Config as WatchConfig;
 pub use queue::{Lease, Outcome, Queue, Work, run_workers};
 pub use recorder::{EventType, Recorder, Source, reference};
-pub use services::{ServiceChanges, ServiceState};
+pub use services::{ServiceChanges, ServiceState, service_of};

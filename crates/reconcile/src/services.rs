@@ -10,8 +10,6 @@ use k8s_openapi::api::discovery::v1::EndpointSlice;
 
 use crate::{Cache, Change, Changes, Index, Key};
 
-const LABEL_SERVICE_NAME: &str = "kubernetes.io/service-name";
-
 /// Which Services have changed, themselves or their slices; at first all of them.
 pub struct ServiceChanges {
     services: Cache<Service>,
@@ -84,10 +82,10 @@ impl ServiceChanges {
     }
 }
 
-fn service_of(slice: &EndpointSlice) -> Option<Key> {
-    let name = slice.metadata.labels.as_ref()?.get(LABEL_SERVICE_NAME)?;
-    let namespace = slice.metadata.namespace.as_deref().unwrap_or_default();
-    Some(Key::new(namespace, name.as_str()))
+/// The Service that a slice belongs to.
+pub fn service_of(slice: &EndpointSlice) -> Option<Key> {
+    let (namespace, name) = resource_kinds::discovery::service_of(slice)?;
+    Some(Key::new(namespace, name))
 }
 
 #[cfg(test)]
@@ -104,7 +102,7 @@ mod tests {
     }
 
     fn slice(name: &str, service: &str) -> EndpointSlice {
-        let labels = json!({LABEL_SERVICE_NAME: service});
+        let labels = json!({"kubernetes.io/service-name": service});
         let metadata = json!({"namespace": "default", "name": name, "labels": labels});
         serde_json::from_value(json!({
             "metadata": metadata, "addressType": "IPv4", "endpoints": []}))

@@ -271,6 +271,11 @@ pub trait Kind: Send + Sync + 'static {
         Vec::new()
     }
 
+    /// What every client of the kind is told: that it is deprecated, and what is there instead.
+    fn deprecation(&self) -> Option<&str> {
+        None
+    }
+
     /// Columns of the table, without those that every kind has in the same way.
     fn columns(&self) -> &'static [Column];
 

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use crate::kind::{Cell, Column};
 
 /// A column that is always shown.
-pub(crate) const fn column(name: &'static str, description: &'static str) -> Column {
+pub const fn column(name: &'static str, description: &'static str) -> Column {
     Column {
         name,
         kind: "string",

@@ -3,11 +3,13 @@
 //! What the rules are is decided in `service-routing`; here Services and EndpointSlices are
 //! watched, and each change of the table becomes one atomic nftables transaction over netlink
 //! (no `nft` program, no hop through user space). The table carries the instance's id; it keeps
-//! serving while the agent is away, and the next agent replaces it without a gap.
+//! serving while the agent is away, and the next agent replaces it without a gap. Balancers outside
+//! are told here, too, whether this node has endpoints (`healthCheckNodePort`).
 
 pub mod conntrack;
 mod encode;
 pub mod firewalls;
+mod health_checks;
 mod kernel;
 pub mod limits;
 mod message;

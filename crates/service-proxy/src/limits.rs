@@ -24,6 +24,12 @@ pub const CHECK_INTERVAL: Duration = Duration::from_secs(10);
 /// How long to wait after the kernel refused a change, before the table is made anew.
 pub const RETRY_DELAY: Duration = Duration::from_millis(500);
 
+/// Health checks of one Service that are answered at once; further ones wait.
+pub const HEALTH_CHECK_CONNECTIONS_MAX: usize = 32;
+
+/// How long a balancer may take to ask, and to read the answer.
+pub const HEALTH_CHECK_TIMEOUT: Duration = Duration::from_secs(5);
+
 /// Attributes have 16 bits of length; lists of elements are split well before.
 pub(crate) const LIST_BYTES_MAX: usize = 32 * 1024;
 

@@ -1,5 +1,5 @@
-//! Watches Services, EndpointSlices and the pods' ports on the node, and keeps the kernel's table in
-//! step. What is decided and sent is about the Services that changed, however many there are.
+//! Watches Services, EndpointSlices and the pods' ports on the node, and keeps the kernel's table and
+//! what balancers outside are told in step. What is decided and sent is about the Services that changed, however many there are.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
@@ -13,7 +13,7 @@ use object_model::cidr::Cidr;
 use reconcile::{Cache, ServiceChanges, ServiceState, WatchConfig};
 use service_routing::{
     Change, Flow, Protocol, PublishedPort, Routes, ServiceName, ServicePort, Settings,
-    has_lost_endpoints, misled_flows, ports, stale_flows, udp_differs,
+    has_lost_endpoints, health_check, misled_flows, ports, stale_flows, udp_differs,
 };
 use tokio::sync::watch;
 use tokio::time::MissedTickBehavior;
@@ -21,6 +21,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::conntrack;
 use crate::firewalls::{self, PodLinks};
+use crate::health_checks::HealthChecks;
 use crate::kernel::{Kernel, KernelError};
 use crate::limits;
 
@@ -44,8 +45,9 @@ pub struct Config {
     pub pod_link_prefix: String,
     /// Ports of the node that belong to pods.
     pub host_ports: watch::Receiver<Vec<PublishedPort>>,
-    /// Whether the table goes when the proxy ends; otherwise it goes on serving for the next.
-    pub remove_on_shutdown: bool,
+    /// Whether the table goes when the proxy ends, as is known by then; otherwise it goes on serving
+    /// for the next.
+    pub remove_on_shutdown: watch::Receiver<bool>,
 }
 
 /// Why the proxy gave up.
@@ -111,12 +113,21 @@ pub async fn serve(
     let synced = shutdown.run_until_cancelled(synced).await.unwrap_or(false);
     let mut changes = ServiceChanges::new(services, &slices);
     let mut flows = StaleFlows::default();
+    let mut checks = HealthChecks::new();
     let mut due = synced;
     let mut rest = Rest::new(Instant::now());
     while !shutdown.is_cancelled() {
         let mut retry = false;
         if due {
-            let changed = ports_of(&changes.take(), &config.node_name);
+            let changed = changes.take();
+            for state in &changed {
+                let service = state.service.as_deref();
+                let slices = state.slices.iter().map(Arc::as_ref);
+                let check =
+                    service.and_then(|service| health_check(service, slices, &config.node_name));
+                checks.note(name_of(state), check);
+            }
+            let changed = ports_of(&changed, &config.node_name);
             let published = config.host_ports.borrow_and_update().clone();
             flows.note(&routes, &changed, &published);
             let mut steps = routes.replace(changed);
@@ -128,6 +139,7 @@ pub async fn serve(
                 let stale = std::mem::take(&mut flows);
                 proxy.forget_stale(stale, &routes).await?;
             }
+            checks.answer(proxy.in_step).await;
         }
         tokio::select! {
             () = shutdown.cancelled() => break,
@@ -136,6 +148,7 @@ pub async fn serve(
             () = tokio::time::sleep(limits::RETRY_DELAY), if retry => due = true,
             _ = check.tick() => {
                 due = retry || (synced && !proxy.is_present().await?);
+                checks.answer(proxy.in_step).await;
                 proxy.pass_firewalls(&links).await?;
                 continue;
             }
@@ -144,7 +157,8 @@ pub async fn serve(
         let resting = tokio::time::sleep_until(next.into());
         shutdown.run_until_cancelled(resting).await;
     }
-    if config.remove_on_shutdown {
+    let is_removed = *config.remove_on_shutdown.borrow();
+    if is_removed {
         proxy.with(Kernel::remove).await??;
         proxy
             .with(move |kernel| firewalls::close(kernel, &links))
@@ -164,15 +178,18 @@ pub fn remove(instance_id: &str) -> Result<(), KernelError> {
 /// The ports that Services have now.
 fn ports_of(changed: &[ServiceState], node_name: &str) -> BTreeMap<ServiceName, Vec<ServicePort>> {
     let changed = changed.iter().map(|state| {
-        let name = ServiceName {
-            namespace: state.key.namespace.to_string(),
-            name: state.key.name.to_string(),
-        };
         let service = state.service.iter().map(Arc::as_ref);
         let slices = state.slices.iter().map(Arc::as_ref);
-        (name, ports(service, slices, node_name))
+        (name_of(state), ports(service, slices, node_name))
     });
     changed.collect()
+}
+
+fn name_of(state: &ServiceState) -> ServiceName {
+    ServiceName {
+        namespace: state.key.namespace.to_string(),
+        name: state.key.name.to_string(),
+    }
 }
 
 /// When the kernel has rested from what it did; it may be in the past.

@@ -2,118 +2,19 @@
 
 #![expect(clippy::unwrap_used, reason = "a test fails by a panic")]
 
-use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
 use std::sync::Arc;
 use std::time::Duration;
 
-use k8s_openapi::api::core::v1::Service;
 use k8s_openapi::api::discovery::v1::EndpointSlice;
-use pod_network::{PodNetwork, PodNetworkOptions};
-use serde_json::{Value, json};
+use serde_json::json;
 use service_proxy::{Kernel, conntrack};
-use service_routing::{
-    PublishedPort, Settings, Table, changes, misled_flows, ports, publish, stale_flows, table,
-};
+use service_routing::{PublishedPort, misled_flows, ports, stale_flows, table};
 
 #[allow(dead_code, reason = "shared with other tests, which use the rest")]
-#[path = "../../pod-network/tests/namespaces/mod.rs"]
-mod namespaces;
+mod world;
 
-use namespaces::{Namespace, connect};
-
-const SERVICE: Ipv4Addr = Ipv4Addr::new(10, 96, 0, 5);
-
-/// A host with two pods, `a` (10.244.0.2) and `b` (10.244.0.3), which serve their names on port
-/// 8080, and a machine outside.
-struct World {
-    host: Namespace,
-    a: Namespace,
-    b: Namespace,
-    outside: Namespace,
-    kernel: Kernel,
-    /// What was programmed through this connection.
-    programmed: Option<Table>,
-    _dir: tempfile::TempDir,
-}
-
-impl World {
-    fn new() -> World {
-        let [host, a, b, outside] = std::array::from_fn(|_| Namespace::new());
-        let dir = tempfile::tempdir().unwrap();
-        connect(&host, &outside);
-        host.block_on(|| async {
-            let network = PodNetwork::open(PodNetworkOptions {
-                instance_id: "a1b2c3".to_owned(),
-                state_dir: dir.path().to_owned(),
-                pod_cidr: "10.244.0.0/24".parse().unwrap(),
-                service_cidr: "10.96.0.0/16".parse().unwrap(),
-            })
-            .await
-            .unwrap();
-            network.attach("pod-a", a.path()).await.unwrap();
-            network.attach("pod-b", b.path()).await.unwrap();
-        });
-        a.serve(8080, "a");
-        b.serve(8080, "b");
-        outside.serve(8080, "outside");
-        let kernel = host.run(|| Kernel::open("a1b2c3")).unwrap();
-        World {
-            host,
-            a,
-            b,
-            outside,
-            kernel,
-            programmed: None,
-            _dir: dir,
-        }
-    }
-
-    fn settings() -> Settings {
-        Settings {
-            pod_range: "10.244.0.0/24".parse().unwrap(),
-            cluster_range: "10.244.0.0/16".parse().unwrap(),
-            service_range: "10.96.0.0/16".parse().unwrap(),
-            unmanaged: ["10.96.0.10".parse().unwrap()].into(),
-        }
-    }
-
-    /// Both pods answer with their names on UDP port 5353.
-    fn serve_udp(&self) {
-        for (pod, name) in [(&self.a, "a"), (&self.b, "b")] {
-            let socket = pod.run(|| UdpSocket::bind("0.0.0.0:5353")).unwrap();
-            std::thread::spawn(move || {
-                let mut buffer = [0; 64];
-                while let Ok((_, client)) = socket.recv_from(&mut buffer) {
-                    socket.send_to(name.as_bytes(), client).ok();
-                }
-            });
-        }
-    }
-
-    /// Programs one Service with the endpoints, and ports of the node that belong to pods.
-    fn program_with(&mut self, spec: Value, endpoints: &[(&str, &str)], on: &[PublishedPort]) {
-        let (service, slice) = objects(spec, endpoints);
-        let mut table = table(&ports([&service], [&slice], "here"), &World::settings());
-        publish(&mut table, on);
-        self.apply(table);
-    }
-
-    /// Programs the whole table the first time, then what differs.
-    fn apply(&mut self, table: Table) {
-        let done = match &self.programmed {
-            Some(before) => self.kernel.change(&changes(before, &table)),
-            None => self.kernel.replace(&table).map(drop),
-        };
-        done.unwrap();
-        self.programmed = Some(table);
-    }
-
-    /// Programs one Service with the endpoints (address, node).
-    fn program(&mut self, spec: Value, endpoints: &[(&str, &str)]) {
-        self.program_with(spec, endpoints, &[]);
-    }
-}
+use world::{BOTH, Namespace, SERVICE, World, config, count, objects, refused, to};
 
 /// A port of the node that leads to `10.244.0.<pod>`.
 fn published(pod: u8, port: &str) -> PublishedPort {
@@ -121,62 +22,6 @@ fn published(pod: u8, port: &str) -> PublishedPort {
         pod: Ipv4Addr::new(10, 244, 0, pod),
         port: port.parse().unwrap(),
     }
-}
-
-fn objects(spec: Value, endpoints: &[(&str, &str)]) -> (Service, EndpointSlice) {
-    let mut service = json!({ "metadata": { "name": "web", "namespace": "default" } });
-    service["spec"] = json!({
-        "clusterIP": SERVICE.to_string(),
-        "ports": [{ "name": "http", "port": 80, "nodePort": 30080 }],
-    });
-    for (key, value) in spec.as_object().unwrap() {
-        service["spec"][key] = value.clone();
-    }
-    let endpoint = |(ip, node): &(&str, &str)| json!({ "addresses": [ip], "nodeName": node });
-    let slice = json!({
-        "metadata": {
-            "name": "web-1", "namespace": "default",
-            "labels": { "kubernetes.io/service-name": "web" },
-        },
-        "addressType": "IPv4",
-        "ports": [{ "name": "http", "port": 8080, "protocol": "TCP" }],
-        "endpoints": endpoints.iter().map(endpoint).collect::<Vec<_>>(),
-    });
-    (
-        serde_json::from_value(service).unwrap(),
-        serde_json::from_value(slice).unwrap(),
-    )
-}
-
-const BOTH: [(&str, &str); 2] = [("10.244.0.2", "here"), ("10.244.0.3", "here")];
-
-fn to(ip: impl Into<Ipv4Addr>, port: u16) -> SocketAddr {
-    (ip.into(), port).into()
-}
-
-/// Asks many times and counts who answered.
-fn count(from: &Namespace, to: SocketAddr, times: usize) -> BTreeMap<String, usize> {
-    let mut answers = BTreeMap::new();
-    for _ in 0..times {
-        *answers.entry(from.ask(to).unwrap().0).or_default() += 1;
-    }
-    answers
-}
-
-#[track_caller]
-fn refused(from: &Namespace, to: SocketAddr) {
-    let started = std::time::Instant::now();
-    let error = from.ask(to).unwrap_err();
-    assert_eq!(
-        error.kind(),
-        std::io::ErrorKind::ConnectionRefused,
-        "{error}, {to}"
-    );
-    assert!(
-        started.elapsed() < Duration::from_millis(500),
-        "{:?}",
-        started.elapsed()
-    );
 }
 
 #[test]
@@ -444,17 +289,7 @@ fn the_proxy_follows_what_it_watches() {
 
     let world = Arc::new(World::new());
     let host_ports = tokio::sync::watch::channel(Vec::new());
-    let config = service_proxy::Config {
-        instance_id: "a1b2c3".to_owned(),
-        node_name: "here".to_owned(),
-        pod_cidr: World::settings().pod_range,
-        cluster_cidr: World::settings().cluster_range,
-        service_cidr: World::settings().service_range,
-        unmanaged: World::settings().unmanaged,
-        pod_link_prefix: pod_network::link_prefix("a1b2c3"),
-        host_ports: host_ports.1,
-        remove_on_shutdown: true,
-    };
+    let config = config(host_ports.1);
     let (service, slice_a) = objects(json!({}), &BOTH[..1]);
     let (_, slice_b) = objects(json!({}), &BOTH[1..]);
     let asker = world.clone();

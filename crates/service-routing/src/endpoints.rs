@@ -95,6 +95,23 @@ pub(crate) fn choose<'a>(
     }
 }
 
+/// How many ready pods of this node the slices have.
+pub(crate) fn ready_here<'a>(
+    slices: impl IntoIterator<Item = &'a EndpointSlice>,
+    node_name: &str,
+) -> usize {
+    let all = slices
+        .into_iter()
+        .filter(|slice| slice.address_type == "IPv4")
+        .flat_map(|slice| slice.endpoints.iter().flatten());
+    let ready = all.filter(|endpoint| {
+        let state = state_of(endpoint, node_name);
+        state.ready && state.local
+    });
+    let addresses: BTreeSet<&String> = ready.filter_map(|e| e.addresses.first()).collect();
+    addresses.len()
+}
+
 fn number_of(port: &EndpointPort, name: &str, protocol: Protocol) -> Option<u16> {
     let same_name = port.name.as_deref().unwrap_or_default() == name;
     let same_protocol = Protocol::of(port.protocol.as_deref()) == Some(protocol);

@@ -4,7 +4,7 @@
 //! these into a [`Table`] of chains, maps and sets, to which [`publish`] adds the ports of the node
 //! that belong to pods; [`changes`] gives the least that turns one
 //! table into another, in an order that the kernel accepts in one transaction. [`Routes`] does the
-//! same for the Services that changed alone.
+//! same for the Services that changed alone. [`health_check`] reads what balancers outside are told.
 //!
 //! Pure: no I/O, no clock, no randomness. What is said in `Rule`s here is encoded for the kernel
 //! elsewhere. IPv4 only.
@@ -30,4 +30,4 @@ pub use model::{
     Action, Chain, Hook, HookKind, Key, MapName, Match, Protocol, Rule, Table, Verdict,
 };
 pub use routes::{Routes, ServiceName};
-pub use services::{Affinity, ServicePort, ports};
+pub use services::{Affinity, HealthCheck, ServicePort, health_check, ports};

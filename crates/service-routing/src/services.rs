@@ -6,12 +6,10 @@ use std::net::Ipv4Addr;
 use k8s_openapi::api::core::v1::{Service, ServiceSpec, ServiceStatus};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use object_model::cidr::Cidr;
+use resource_kinds::discovery::service_of;
 
 use crate::endpoints::{self, Endpoints};
 use crate::model::Protocol;
-
-/// Label that gives a slice to its Service.
-const LABEL_SERVICE_NAME: &str = "kubernetes.io/service-name";
 
 /// Label by which a Service asks for a proxy other than this one.
 const LABEL_OTHER_PROXY: &str = "service.kubernetes.io/service-proxy-name";
@@ -82,18 +80,8 @@ pub fn ports<'a>(
     all
 }
 
-fn service_of(slice: &EndpointSlice) -> Option<(&str, &str)> {
-    let name = slice.metadata.labels.as_ref()?.get(LABEL_SERVICE_NAME)?;
-    Some((
-        slice.metadata.namespace.as_deref().unwrap_or_default(),
-        name,
-    ))
-}
-
 fn ports_of(service: &Service, slices: &[&EndpointSlice], node_name: &str) -> Vec<ServicePort> {
-    let labels = service.metadata.labels.as_ref();
-    let other_proxy = labels.is_some_and(|labels| labels.contains_key(LABEL_OTHER_PROXY));
-    let spec = service.spec.as_ref().filter(|_| !other_proxy);
+    let spec = spec_of(service);
     let Some((spec, cluster_ip)) = spec.and_then(|spec| Some((spec, cluster_ip(spec)?))) else {
         return Vec::new();
     };
@@ -132,6 +120,42 @@ fn ports_of(service: &Service, slices: &[&EndpointSlice], node_name: &str) -> Ve
         });
     }
     ports
+}
+
+/// What a node says of a Service to balancers outside, which send connections only to nodes that
+/// have endpoints of their own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct HealthCheck {
+    /// Port of the node at which it says so.
+    pub port: u16,
+    /// Ready endpoints on this node.
+    pub local_endpoints: usize,
+}
+
+/// Reads the health check of a Service; none when it has none: only those of the type LoadBalancer
+/// with `externalTrafficPolicy: Local` do.
+pub fn health_check<'a>(
+    service: &Service,
+    slices: impl IntoIterator<Item = &'a EndpointSlice>,
+    node_name: &str,
+) -> Option<HealthCheck> {
+    let spec = spec_of(service)?;
+    let is_local = spec.external_traffic_policy.as_deref() == Some("Local");
+    let is_balanced = spec.type_.as_deref() == Some("LoadBalancer");
+    let port = spec.health_check_node_port;
+    let port = port.and_then(|port| u16::try_from(port).ok());
+    let port = port.filter(|port| *port != 0 && is_local && is_balanced)?;
+    Some(HealthCheck {
+        port,
+        local_endpoints: endpoints::ready_here(slices, node_name),
+    })
+}
+
+/// What the Service asks for, unless it asks another proxy.
+fn spec_of(service: &Service) -> Option<&ServiceSpec> {
+    let labels = service.metadata.labels.as_ref();
+    let other_proxy = labels.is_some_and(|labels| labels.contains_key(LABEL_OTHER_PROXY));
+    service.spec.as_ref().filter(|_| !other_proxy)
 }
 
 fn cluster_ip(spec: &ServiceSpec) -> Option<Ipv4Addr> {

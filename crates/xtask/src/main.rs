@@ -5,6 +5,7 @@
 //! of containers on another kernel, `cargo xtask bench` measures.
 
 mod bench;
+mod busybox;
 mod fuzz;
 mod model_check;
 mod setup;

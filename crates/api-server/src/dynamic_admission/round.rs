@@ -48,7 +48,6 @@ pub(super) struct Round<'a> {
     namespace: Value,
     /// The resource, and those that have the same objects in other versions.
     versions: Vec<Arc<Resource>>,
-    pub(super) warnings: Vec<String>,
 }
 
 impl<'a> Round<'a> {
@@ -75,7 +74,6 @@ impl<'a> Round<'a> {
             old: old.unwrap_or(&Value::Null),
             namespace: namespace.unwrap_or_default(),
             versions: registry.resources().filter(same).cloned().collect(),
-            warnings: Vec::new(),
         }
     }
 
@@ -357,11 +355,13 @@ impl<'a> Round<'a> {
         let answer = call::ask(self.server, webhook, &review).await;
         match answer.and_then(|answer| verdict(webhook, &uid, &answer)) {
             Ok(Verdict::Allowed { patch, warnings }) => {
-                self.warnings.extend(warnings);
+                self.attempt.warn(warnings);
                 Ok(Some((place, patch)))
             }
-            // A refusal goes out without warnings: it says all.
-            Ok(Verdict::Denied { status, .. }) => Err(status),
+            Ok(Verdict::Denied { status, warnings }) => {
+                self.attempt.warn(warnings);
+                Err(status)
+            }
             Err(why) if webhook.must_answer => Err(failed(webhook, &why)),
             Err(why) => {
                 tracing::warn!(webhook = webhook.name, %why, "a webhook did not answer");
@@ -391,7 +391,7 @@ impl<'a> Round<'a> {
         for complaint in &judgement.audited {
             tracing::info!(%complaint, "a policy does not allow a write");
         }
-        self.warnings.extend(judgement.warnings);
+        self.attempt.warn(judgement.warnings);
         judgement.denied.map_or(Ok(()), Err)
     }
 }

@@ -120,7 +120,7 @@ pub(crate) fn written(
     written: &Written,
     code: StatusCode,
 ) -> Result<Reply, Status> {
-    Ok(object(call, resource, &written.stored, code)?.with_warnings(&written.warnings))
+    object(call, resource, &written.stored, code)
 }
 
 /// Answers with an object that is not stored as such (a Scale).

@@ -25,16 +25,15 @@ pub(super) async fn answer(
     let mut binding = decode::body(&call.parts.headers, &bytes, "Binding")?.value;
     check(&binding, &call.info.name)?;
     let attempt = Attempt::of(call, resource, options);
-    let warnings = dynamic_admission::admit_part(server, &attempt, &mut binding).await?;
+    dynamic_admission::admit_part(server, &attempt, &mut binding).await?;
     check(&binding, &call.info.name)?;
     let name = call.info.name.as_str();
     let mut change = |old: &Value| assigned(resource, name, old, &binding);
-    let written = update(server, &attempt, Part::Chosen, &mut change).await?;
+    update(server, &attempt, Part::Chosen, &mut change).await?;
     let status = json!({
         "kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "code": 201,
     });
-    let reply = output::outcome(call, &status)?.with_warnings(&warnings);
-    Ok(reply.with_warnings(&written.warnings))
+    output::outcome(call, &status)
 }
 
 fn check(binding: &Value, name: &str) -> Result<(), Status> {

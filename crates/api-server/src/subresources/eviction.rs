@@ -38,7 +38,7 @@ pub(super) async fn answer(
     let name = &call.info.name;
     write.dry_run |= options(&eviction, name)?.1;
     let attempt = Attempt::of(call, resource, write);
-    let warnings = dynamic_admission::admit_part(server, &attempt, &mut eviction).await?;
+    dynamic_admission::admit_part(server, &attempt, &mut eviction).await?;
     let (options, _) = options(&eviction, name)?;
     let attempt = Attempt {
         subresource: "",
@@ -49,7 +49,7 @@ pub(super) async fn answer(
     let status = json!({
         "kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "code": 201,
     });
-    Ok(output::outcome(call, &status)?.with_warnings(&warnings))
+    output::outcome(call, &status)
 }
 
 fn options(eviction: &Value, name: &str) -> Result<(DeleteOptions, bool), Status> {

@@ -23,7 +23,8 @@ pub(super) async fn answer(
 ) -> Result<Reply, Status> {
     let options = WriteOptions::parse(&call.query, "UpdateOptions")?;
     let decoded = read(server, resource, call, body).await?;
-    let (sent, warnings) = accept(resource, decoded, options.validation)?;
+    let (sent, found) = accept(resource, decoded, options.validation)?;
+    call.warnings.add(found);
     let mut change = |old: &Value| {
         let mut object = old.clone();
         let list = sent["spec"]["finalizers"]
@@ -40,7 +41,6 @@ pub(super) async fn answer(
         Ok(object)
     };
     let attempt = Attempt::of(call, resource, options);
-    let mut written = update(server, &attempt, Part::Chosen, &mut change).await?;
-    written.warnings = warnings;
+    let written = update(server, &attempt, Part::Chosen, &mut change).await?;
     output::written(call, resource, &written, StatusCode::OK)
 }

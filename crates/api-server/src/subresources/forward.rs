@@ -15,7 +15,7 @@ use crate::limits::NODE_ERROR_BYTES_MAX;
 use crate::pipeline::{Answer, Call};
 use crate::query::{Query, encode};
 use crate::registry::Resource;
-use crate::reply::{Reply, warning_headers};
+use crate::reply::Reply;
 use crate::routing::not_allowed;
 use crate::server::ApiServer;
 use crate::{dynamic_admission, storage};
@@ -40,9 +40,8 @@ pub(super) async fn answer(
         authorize(server, &call.user, &info)?;
     }
     let mut options = options(&call.query)?;
-    let mut warnings = Vec::new();
     if !log {
-        warnings = dynamic_admission::connect(server, resource, &call, &mut options).await?;
+        dynamic_admission::connect(server, resource, &call, &mut options).await?;
     }
     let stored = server
         .must_read(resource, &call.info.namespace, &call.info.name)
@@ -97,7 +96,6 @@ pub(super) async fn answer(
             response.headers_mut().remove(name);
         }
     }
-    response.headers_mut().extend(warning_headers(&warnings));
     Ok(Answer::Raw(response))
 }
 

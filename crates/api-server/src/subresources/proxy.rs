@@ -20,7 +20,6 @@ use crate::limits::PROXY_CONNECT_TIMEOUT;
 use crate::pipeline::{Answer, Call};
 use crate::query::{decode, encode};
 use crate::registry::Resource;
-use crate::reply::warning_headers;
 use crate::server::ApiServer;
 use crate::storage::{self, SyncReads};
 
@@ -48,19 +47,12 @@ pub(super) async fn answer(
         "" => json!({}),
         path => json!({"path": path}),
     };
-    let warnings = dynamic_admission::connect(server, resource, &call, &mut options).await?;
+    dynamic_admission::connect(server, resource, &call, &mut options).await?;
     let path = match options["path"].as_str().unwrap_or_default() {
         same if same == asked => path,
         other => other.split('/').map(encode).collect::<Vec<_>>().join("/"),
     };
-    let answer = pass_on(server, resource, &path, call, body).await?;
-    Ok(match answer {
-        Answer::Raw(mut response) => {
-            response.headers_mut().extend(warning_headers(&warnings));
-            Answer::Raw(response)
-        }
-        Answer::Reply(reply) => Answer::Reply(reply.with_warnings(&warnings)),
-    })
+    pass_on(server, resource, &path, call, body).await
 }
 
 async fn pass_on(

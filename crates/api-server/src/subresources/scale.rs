@@ -109,6 +109,7 @@ async fn apply(
     let options = WriteOptions::parse_patch(&call.query, true)?;
     let kind = ("autoscaling/v1", SCALE.kind);
     let config = Configuration::parse(bytes, kind, options.validation)?;
+    call.warnings.add(config.warnings);
     let attempt = Attempt {
         applied: true,
         ..Attempt::of(call, resource, options)

@@ -228,7 +228,7 @@ pub(super) async fn answer(
     }
     let attempt = Attempt::of(call, resource, options);
     admit(server, &attempt, Operation::Create, &mut request, None)?;
-    let warnings = dynamic_admission::admit_part(server, &attempt, &mut request).await?;
+    dynamic_admission::admit_part(server, &attempt, &mut request).await?;
     let seconds = request["spec"]["expirationSeconds"]
         .as_i64()
         .unwrap_or(SECONDS_DEFAULT);
@@ -270,7 +270,7 @@ pub(super) async fn answer(
     request["status"] = json!({
         "token": signer.sign(&claims), "expirationTimestamp": metadata::time(end),
     });
-    Ok(output::outcome(call, &request)?.with_warnings(&warnings))
+    output::outcome(call, &request)
 }
 
 fn check_seconds(seconds: i64, name: &str) -> Result<(), Status> {

@@ -83,6 +83,7 @@ pub(super) async fn answer(
     let info = resource.info();
     let kind = (info.api_version(), info.kind);
     let config = Configuration::parse(bytes, (&kind.0, kind.1), options.validation)?;
+    call.warnings.add(config.warnings);
     let apply = Apply {
         server,
         resource,
@@ -95,8 +96,7 @@ pub(super) async fn answer(
         config: &config.value,
         force: call.query.flag("force"),
     };
-    let (mut written, code) = apply.run().await?;
-    written.warnings.splice(0..0, config.warnings);
+    let (written, code) = apply.run().await?;
     output::written(call, resource, &written, code)
 }
 

@@ -30,6 +30,7 @@ pub(crate) async fn answer(
         dry_run,
         validation: Validation::Ignore,
     };
+    options.warn(&Attempt::of(call, resource, write));
     for batch in items.chunks(DELETE_COLLECTION_WORKERS) {
         let mut deletions: Vec<BoxFuture<'_, Result<(), Status>>> = Vec::new();
         for item in batch {

@@ -19,7 +19,7 @@ use crate::usage::{self, Change};
 use crate::verbs::default_account;
 use crate::verbs::exclusive::take;
 use crate::verbs::update::{MODIFIED, Part};
-use crate::writes::{Attempt, WriteOptions, Written, accept};
+use crate::writes::{Attempt, WriteOptions, Written, accept, advise};
 use crate::{authorize, dynamic_admission, field_managers, metadata, output};
 
 /// Answers a POST to a collection.
@@ -30,14 +30,13 @@ pub(crate) async fn answer(
     decoded: Decoded,
 ) -> Result<Reply, Status> {
     let options = WriteOptions::parse(&call.query, "CreateOptions")?;
-    let (object, mut warnings) = accept(resource, decoded, options.validation)?;
+    let (object, found) = accept(resource, decoded, options.validation)?;
+    call.warnings.add(found);
     let mut info = call.info.clone();
     info.name = metadata::text(&object, "name").to_owned();
     authorize::check_escalation(&server.rbac, &call.user, resource, &info, &object)?;
     let attempt = Attempt::of(call, resource, options);
-    let mut written = create(server, &attempt, object).await?;
-    warnings.append(&mut written.warnings);
-    written.warnings = warnings;
+    let written = create(server, &attempt, object).await?;
     output::written(call, resource, &written, StatusCode::CREATED)
 }
 
@@ -90,8 +89,7 @@ async fn create_named(
         ..*attempt
     };
     let create = Operation::Create;
-    let advice =
-        dynamic_admission::admit_and_change(server, attempt, create, &mut object, None).await?;
+    dynamic_admission::admit_and_change(server, attempt, create, &mut object, None).await?;
     kind.default(&mut object);
     let asked = kind.exclusives(&object);
     let draft = object;
@@ -104,10 +102,9 @@ async fn create_named(
         if !errors.is_empty() {
             return Err(resource.invalid(&name, &errors));
         }
-        let mut warnings = kind.warnings(&object, None);
-        warnings.extend(advice.iter().cloned());
-        let said = dynamic_admission::validate(server, attempt, create, &object, None).await?;
-        warnings.extend(said);
+        attempt.warn(kind.warnings(&object, None));
+        advise(server, attempt, create, &object, None);
+        dynamic_admission::validate(server, attempt, create, &object, None).await?;
         let wanted = kind.exclusives(&object);
         let outcome = if attempt.dry_run {
             dry_create(server, attempt, &object, &wanted).await?
@@ -118,16 +115,10 @@ async fn create_named(
             Outcome::Stored(stored) => {
                 return Ok(Written {
                     stored,
-                    warnings,
                     gone: false,
                 });
             }
-            Outcome::Dry => {
-                return Ok(Written {
-                    warnings,
-                    ..Written::dry(resource, &object, None)
-                });
-            }
+            Outcome::Dry => return Ok(Written::dry(resource, &object, None)),
             Outcome::Exists => return Err(resource.already_exists(&name)),
             // Somebody else took what was chosen here: choose again. What the user asked for is
             // not ours to replace.

@@ -142,6 +142,14 @@ impl DeleteOptions {
         }
     }
 
+    /// Tells who says nothing about dependents what becomes of them, where the kind has advice.
+    pub(super) fn warn(&self, attempt: &Attempt<'_>) {
+        if self.propagation_policy.is_none() && self.orphan_dependents.is_none() {
+            let advice = attempt.resource.kind.deletion_warning();
+            attempt.warn(advice.map(str::to_owned));
+        }
+    }
+
     /// Checks what the object must still be.
     pub(crate) fn check(&self, resource: &Resource, object: &Value) -> Result<(), Status> {
         let Some(preconditions) = &self.preconditions else {
@@ -185,15 +193,11 @@ pub(crate) async fn answer(
         validation: Validation::Ignore,
     };
     let attempt = Attempt::of(call, resource, write);
-    let mut deleted = delete(server, &attempt, &options).await?;
-    if options.propagation_policy.is_none() && options.orphan_dependents.is_none() {
-        let warning = resource.kind.deletion_warning();
-        deleted.warnings.extend(warning.map(str::to_owned));
-    }
+    options.warn(&attempt);
+    let deleted = delete(server, &attempt, &options).await?;
     if deleted.gone {
         let object = storage::decode(resource, &deleted.stored)?;
-        let reply = output::value(call, &success(resource, &object), StatusCode::OK)?;
-        return Ok(reply.with_warnings(&deleted.warnings));
+        return output::value(call, &success(resource, &object), StatusCode::OK);
     }
     output::written(call, resource, &deleted, options.code_of_pending())
 }
@@ -236,24 +240,15 @@ pub(crate) async fn delete(
             Some(&object),
         )?;
         let (operation, nothing) = (Operation::Delete, &Value::Null);
-        let warnings =
-            dynamic_admission::validate(server, attempt, operation, nothing, Some(&object)).await?;
+        dynamic_admission::validate(server, attempt, operation, nothing, Some(&object)).await?;
         let marked = mark(resource, &object, options, Timestamp::now());
         let gone = may_go(resource, &marked);
         if attempt.dry_run || (!gone && metadata::same(&marked, &object)) {
-            return Ok(Written {
-                stored,
-                warnings,
-                gone,
-            });
+            return Ok(Written { stored, gone });
         }
         let done = if gone {
             let revision = remove(server, resource, &stored).await?;
-            revision.map(|_| Written {
-                stored,
-                warnings: warnings.clone(),
-                gone: true,
-            })
+            revision.map(|_| Written { stored, gone: true })
         } else {
             replace(server, resource, &stored, &marked).await?
         };
@@ -360,7 +355,6 @@ async fn replace(
         TxnResult::Committed { results, .. } => match results.into_iter().next() {
             Some(OperationResult::Put(stored)) => Ok(Some(Written {
                 stored,
-                warnings: Vec::new(),
                 gone: false,
             })),
             _ => Err(Status::internal("the store gave no result of a write")),

@@ -130,10 +130,10 @@ pub(crate) async fn answer(
     let options = WriteOptions::parse_patch(&call.query, false)?;
     let patch = Patch::parse(call, bytes)?;
     let (info, schema) = (resource.info(), resource.schema());
-    let mut warnings = Vec::new();
     let mut change = |old: &Value| {
         let patched = patch.apply(schema, info, old)?;
-        warnings = patch.check(schema, info, &patched, options.validation)?;
+        let found = patch.check(schema, info, &patched, options.validation)?;
+        call.warnings.add(found);
         let decoded = Decoded {
             value: patched,
             duplicates: Vec::new(),
@@ -143,8 +143,6 @@ pub(crate) async fn answer(
         Ok(object)
     };
     let attempt = Attempt::of(call, resource, options);
-    let mut written = update(server, &attempt, part, &mut change).await?;
-    warnings.append(&mut written.warnings);
-    written.warnings = warnings;
+    let written = update(server, &attempt, part, &mut change).await?;
     output::written(call, resource, &written, StatusCode::OK)
 }

@@ -18,7 +18,7 @@ use crate::storage::{self, SyncReads, encode};
 use crate::usage::{self, Change as Charged};
 use crate::verbs::create::{create, refused};
 use crate::verbs::exclusive::{give_up, take};
-use crate::writes::{Attempt, WriteOptions, Written, accept, admit};
+use crate::writes::{Attempt, WriteOptions, Written, accept, admit, advise};
 use crate::{authorize, dynamic_admission, field_managers, metadata, output};
 
 /// The text of a 409 for an object that has changed in between.
@@ -50,7 +50,8 @@ pub(crate) async fn answer(
     part: Part,
 ) -> Result<Reply, Status> {
     let options = WriteOptions::parse(&call.query, "UpdateOptions")?;
-    let (object, mut warnings) = accept(resource, decoded, options.validation)?;
+    let (object, found) = accept(resource, decoded, options.validation)?;
+    call.warnings.add(found);
     // Before it is looked for: 404 of the one name would be no answer to the other.
     metadata::must_name(&object, &call.info.name)?;
     authorize::check_escalation(&server.rbac, &call.user, resource, &call.info, &object)?;
@@ -64,7 +65,7 @@ pub(crate) async fn answer(
             Err(unversioned(resource, &call.info.name))
         }
     };
-    let (mut written, code) = match update(server, &attempt, part, &mut change).await {
+    let (written, code) = match update(server, &attempt, part, &mut change).await {
         Err(status)
             if status.reason == StatusReason::NotFound
                 && part == Part::Whole
@@ -78,8 +79,6 @@ pub(crate) async fn answer(
         }
         updated => (updated?, StatusCode::OK),
     };
-    warnings.append(&mut written.warnings);
-    written.warnings = warnings;
     output::written(call, resource, &written, code)
 }
 
@@ -122,7 +121,6 @@ pub(crate) async fn update(
         if metadata::same(&draft.object, &old) {
             return Ok(Written {
                 stored,
-                warnings: draft.warnings,
                 gone: false,
             });
         }
@@ -136,7 +134,6 @@ pub(crate) async fn update(
 /// A changed object that may be written.
 struct Draft {
     object: Value,
-    warnings: Vec<String>,
     /// What it holds now and did not before; and the other way round.
     taken: Vec<Exclusive>,
     given_up: Vec<Exclusive>,
@@ -164,20 +161,18 @@ async fn prepare(
     field_managers::track(server, attempt, part, &mut object, Some(old));
     let (update, before) = (Operation::Update, Some(old));
     let outside = part != Part::Chosen;
-    let advice = if outside {
-        dynamic_admission::admit_and_change(server, attempt, update, &mut object, before).await?
+    if outside {
+        dynamic_admission::admit_and_change(server, attempt, update, &mut object, before).await?;
     } else {
-        admit(server, attempt, update, &mut object, before)?
-    };
+        admit(server, attempt, update, &mut object, before)?;
+    }
     kind.default(&mut object);
     let asked = kind.exclusives(&object);
     let mut errors = metadata::validate_update(&object, old);
-    let mut warnings = Vec::new();
     match part {
         Part::Whole => {
             kind.allocate(&mut object, Some(old), &SyncReads(server))?;
             errors.extend(kind.validate_update(&object, old));
-            warnings = kind.warnings(&object, Some(old));
             if kind.has_generation() {
                 metadata::count_generation(&mut object, old);
             }
@@ -185,21 +180,22 @@ async fn prepare(
         Part::Status => errors.extend(kind.validate_status_update(&object, old)),
         Part::Subresource => {
             errors.extend(kind.validate_subresource_update(sub, &object, old));
-            warnings = kind.warnings(&object, Some(old));
             if kind.has_generation() {
                 metadata::count_generation(&mut object, old);
             }
         }
         Part::Chosen => {}
     }
-    warnings.extend(advice);
     errors.extend(annotations::validate(kind.info().kind, &object, Some(old)));
     if !errors.is_empty() {
         return Err(resource.invalid(attempt.name, &errors));
     }
+    if matches!(part, Part::Whole | Part::Subresource) {
+        attempt.warn(kind.warnings(&object, before));
+    }
+    advise(server, attempt, update, &object, before);
     if outside {
-        let said = dynamic_admission::validate(server, attempt, update, &object, before).await?;
-        warnings.extend(said);
+        dynamic_admission::validate(server, attempt, update, &object, before).await?;
     }
     let before = kind.exclusives(old);
     let after = kind.exclusives(&object);
@@ -216,7 +212,6 @@ async fn prepare(
             .cloned()
             .collect(),
         object,
-        warnings,
         asked,
     })
 }
@@ -231,7 +226,6 @@ async fn write(
     let resource = attempt.resource;
     let Draft {
         object,
-        warnings,
         taken,
         given_up,
         asked,
@@ -245,10 +239,7 @@ async fn write(
     };
     if attempt.dry_run {
         usage::charge(server, change, &mut Txn::default()).await?;
-        return Ok(Some(Written {
-            warnings,
-            ..Written::dry(resource, &object, Some(stored))
-        }));
+        return Ok(Some(Written::dry(resource, &object, Some(stored))));
     }
     if may_go(resource, &object) {
         let gone = remove(server, resource, stored).await?;
@@ -259,11 +250,7 @@ async fn write(
                 mod_revision: revision,
                 ..stored.clone()
             };
-            Written {
-                stored,
-                warnings,
-                gone: true,
-            }
+            Written { stored, gone: true }
         }));
     }
     let mut txn = transaction(server, resource, stored, &object, (&taken, &given_up)).await?;
@@ -277,7 +264,6 @@ async fn write(
         TxnResult::Committed { results, .. } => match results.into_iter().next() {
             Some(OperationResult::Put(stored)) => Ok(Some(Written {
                 stored,
-                warnings,
                 gone: false,
             })),
             _ => Err(Status::internal("the store gave no result of a write")),

@@ -1,6 +1,7 @@
 //! CustomResourceDefinitions and the kinds that they bring (kubectl.md 10.5). The controller that
 //! accepts names is played by the test.
 
+use mvcc_store::{Operation, Range, Store, Txn};
 use serde_json::{Value, json};
 
 use crate::harness::Api;
@@ -197,6 +198,54 @@ async fn it_is_applied_and_patched() {
 }
 
 #[tokio::test]
+async fn a_kind_is_served_as_soon_as_its_definition_is_stored() {
+    let all = Range {
+        start: b"/registry/".to_vec(),
+        end: Some(b"/registry0".to_vec()),
+        ..Range::default()
+    };
+    let found = with_boats().await.store.range(all).await.unwrap();
+    let mut items = found.items.into_iter();
+    let stored = items.find(|item| item.key.ends_with(b"/boats.example.org"));
+    let stored = stored.unwrap();
+    let api = Api::new().await;
+    assert_eq!(api.get(BOATS).await.0, 404);
+    // As by a request that has not come to its end.
+    let put = Operation::Put {
+        key: stored.key.to_vec(),
+        value: mvcc_store::Value::Plain(stored.value),
+        lease: None,
+    };
+    let txn = Txn {
+        compare: Vec::new(),
+        operations: vec![put],
+    };
+    api.store.txn(txn).await.unwrap();
+    assert_eq!(api.get(BOATS).await.0, 200);
+}
+
+#[tokio::test]
+async fn the_best_version_is_preferred_whatever_the_definition_has_first() {
+    let api = Api::new().await;
+    let mut boats = definition();
+    let best = boats["spec"]["versions"][0].clone();
+    let mut early = best.clone();
+    early["name"] = json!("v1alpha1");
+    early["storage"] = json!(false);
+    boats["spec"]["versions"] = json!([early, best]);
+    let made = api.send("POST", DEFINITIONS, boats).await;
+    assert_eq!(made.0, 201, "{made:?}");
+    accept(&api).await;
+    let group = api.get("/apis/example.org").await.1;
+    let order: Vec<_> = group["versions"].as_array().unwrap().iter().collect();
+    assert_eq!(
+        [&order[0]["version"], &order[1]["version"]],
+        ["v1", "v1alpha1"]
+    );
+    assert_eq!(group["preferredVersion"]["version"], "v1");
+}
+
+#[tokio::test]
 async fn documents_speak_of_it_at_once() {
     let api = Api::new().await;
     assert!(!api.get("/apis").await.1.to_string().contains("example.org"));
@@ -304,4 +353,27 @@ async fn who_applied_in_another_version_still_owns_and_drops_what_it_said() {
     let managers = boat["metadata"]["managedFields"].as_array().unwrap();
     let versions: Vec<&Value> = managers.iter().map(|one| &one["apiVersion"]).collect();
     assert_eq!(versions, ["example.org/v1"]);
+}
+
+/// A version that its definition calls deprecated, with every answer.
+#[tokio::test]
+async fn a_deprecated_version_says_what_to_use_instead() {
+    let api = with_boats().await;
+    let path = format!("{DEFINITIONS}/boats.example.org");
+    let deprecate = json!([{"op": "add", "path": "/spec/versions/1/deprecated", "value": true}]);
+    assert_eq!(api.patch(&path, "json", deprecate).await.0, 200);
+    let old = BOATS.replace("/v1/", "/v1beta1/");
+    let told = "299 - \"example.org/v1beta1 Boat is deprecated; use example.org/v1 Boat\"";
+    let answer = api.raw("GET", &old, &[], "").await;
+    assert_eq!(
+        (answer.code, &answer.headers["warning"]),
+        (200, &told.parse().unwrap())
+    );
+    let answer = api.raw("GET", &format!("{old}/absent"), &[], "").await;
+    assert_eq!(
+        (answer.code, &answer.headers["warning"]),
+        (404, &told.parse().unwrap())
+    );
+    let answer = api.raw("GET", BOATS, &[], "").await;
+    assert!(answer.headers.get("warning").is_none());
 }

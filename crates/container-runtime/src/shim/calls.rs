@@ -84,7 +84,11 @@ impl Supervisor {
             pid: std::process::id() as i32,
             created_at: self.file.created_at,
             containers: containers
-                .map(|(id, c)| (id.clone(), c.state.clone()))
+                .map(|(id, c)| {
+                    let state = c.state.clone();
+                    let busy = c.busy;
+                    (id.clone(), ContainerState { busy, ..state })
+                })
                 .collect(),
         }
     }
@@ -116,6 +120,7 @@ impl Supervisor {
             log_path: spec.log.path.clone(),
             annotations: spec.annotations.clone(),
             user: ResolvedUser::default(),
+            busy: false,
         };
         let container = Container {
             state,

@@ -38,7 +38,8 @@ pub(crate) struct Launch {
     pub user: ResolvedUser,
     pub capabilities: Capabilities,
     pub no_new_privileges: bool,
-    pub filter: Vec<libc::sock_filter>,
+    /// System call filters, the first to be installed first.
+    pub filters: Vec<Vec<libc::sock_filter>>,
     pub rlimits: Vec<(u32, u64, u64)>,
     /// Mounts whose propagation is still to be set: libcontainer leaves all of them as the root.
     pub propagation: Vec<(PathBuf, Propagation)>,
@@ -85,7 +86,9 @@ impl Launch {
             nix::sys::prctl::set_no_new_privs()
                 .map_err(|errno| other("give up new privileges")(errno.into()))?;
         }
-        seccomp::install(&mut self.filter).map_err(other("install the system call filter"))?;
+        for filter in &mut self.filters {
+            seccomp::install(filter).map_err(other("install the system call filter"))?;
+        }
         capabilities::limit_bounding(self.capabilities).map_err(other("drop capabilities"))?;
         self.become_user()
             .map_err(other("change to the container's user"))?;

@@ -16,6 +16,7 @@ mod oci;
 mod pause;
 mod prepare;
 mod process;
+mod projects;
 mod rootfs;
 mod seccomp;
 mod seccomp_profile;

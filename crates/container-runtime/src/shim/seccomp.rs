@@ -12,8 +12,8 @@ use std::io;
 use libc::sock_filter;
 
 use super::capabilities::Capabilities;
-use super::seccomp_profile;
-use crate::spec::Seccomp;
+use super::{projects, seccomp_profile};
+use crate::spec::{Seccomp, Security};
 
 #[cfg(target_arch = "x86_64")]
 pub(crate) const AUDIT_ARCH: u32 = 0xc000_003e;
@@ -32,7 +32,7 @@ const CLONE_NAMESPACES: u32 = 0x7e02_0000;
 
 // Offsets in `struct seccomp_data`; both architectures are little-endian.
 pub(crate) const OFFSET_NUMBER: u32 = 0;
-const OFFSET_ARCH: u32 = 4;
+pub(crate) const OFFSET_ARCH: u32 = 4;
 pub(crate) const OFFSET_FIRST_ARGUMENT: u32 = 16;
 
 /// Refused calls with the capability that lifts the refusal (`""`: none does).
@@ -118,18 +118,24 @@ pub(crate) fn guard_architecture() -> Vec<sock_filter> {
     code
 }
 
-/// The program for a container; empty when nothing is filtered.
+/// The programs for a container, in the order in which they are to be installed.
 ///
 /// *Errors:* the profile of the node cannot be used.
-pub(crate) fn program(
-    profile: &Seccomp,
+pub(crate) fn programs(
+    security: &Security,
     capabilities: Capabilities,
-) -> Result<Vec<sock_filter>, String> {
-    match profile {
-        Seccomp::Unconfined => Ok(Vec::new()),
-        Seccomp::RuntimeDefault => Ok(runtime_default(capabilities)),
-        Seccomp::Localhost(path) => seccomp_profile::program(path),
+) -> Result<Vec<Vec<sock_filter>>, String> {
+    if security.privileged {
+        return Ok(Vec::new());
     }
+    // The first: a profile may refuse that another is installed.
+    let projects = security.keeps_projects.then(projects::kept);
+    let profile = match &security.seccomp {
+        Seccomp::Unconfined => None,
+        Seccomp::RuntimeDefault => Some(runtime_default(capabilities)),
+        Seccomp::Localhost(path) => Some(seccomp_profile::program(path)?),
+    };
+    Ok(projects.into_iter().chain(profile).collect())
 }
 
 fn runtime_default(capabilities: Capabilities) -> Vec<sock_filter> {
@@ -164,7 +170,7 @@ pub(crate) fn load(offset: u32) -> sock_filter {
     statement(libc::BPF_LD | libc::BPF_W | libc::BPF_ABS, offset)
 }
 
-fn answer(errno: i32) -> sock_filter {
+pub(crate) fn answer(errno: i32) -> sock_filter {
     statement(
         libc::BPF_RET | libc::BPF_K,
         libc::SECCOMP_RET_ERRNO | errno as u32,
@@ -192,9 +198,6 @@ pub(crate) fn jump(condition: u32, k: u32, jt: u8, jf: u8) -> sock_filter {
 /// Installs a program for this process and all it becomes. Needs either no-new-privileges or
 /// `CAP_SYS_ADMIN`, so it must come before the capabilities go.
 pub(crate) fn install(program: &mut [sock_filter]) -> io::Result<()> {
-    if program.is_empty() {
-        return Ok(());
-    }
     let len = u16::try_from(program.len())
         .map_err(|_| io::Error::new(io::ErrorKind::InvalidInput, "filter is too long"))?;
     let filter = libc::sock_fprog {

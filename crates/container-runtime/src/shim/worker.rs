@@ -349,10 +349,7 @@ fn launch(
         message,
     };
     let capabilities = super::capabilities::of(&spec.security).map_err(invalid)?;
-    let filter = match spec.security.privileged {
-        true => Vec::new(),
-        false => seccomp::program(&spec.security.seccomp, capabilities).map_err(invalid)?,
-    };
+    let filters = seccomp::programs(&spec.security, capabilities).map_err(invalid)?;
     let mut env: Vec<_> = spec
         .env
         .iter()
@@ -371,7 +368,7 @@ fn launch(
         user: account.user,
         capabilities,
         no_new_privileges: spec.security.no_new_privileges,
-        filter,
+        filters,
         rlimits: super::limits::rlimits(&spec.rlimits).map_err(invalid)?,
         propagation: Vec::new(),
         terminal: streams.terminal.as_ref().map(AsRawFd::as_raw_fd),

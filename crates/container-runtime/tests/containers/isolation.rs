@@ -92,6 +92,47 @@ async fn seccomp_default_refuses_what_containers_do_not_need() {
 }
 
 #[tokio::test]
+async fn a_file_stays_in_its_project() {
+    let world = World::new("project");
+    let sandbox = world.sandbox("p1").await;
+    let script = "mkdir /d; chattr +d /d 2>&1 && echo set; chattr -p 7 /d 2>&1; lsattr -d /d";
+    // The machine's own programs: busybox has none for this.
+    let programs = [
+        ("/usr/bin", "/usr/bin"),
+        ("/usr/lib", "/lib"),
+        ("/usr/lib64", "/lib64"),
+    ];
+    let mounts = programs.map(|(from, to)| Mount {
+        destination: to.into(),
+        source: MountSource::Bind {
+            path: from.into(),
+            sub_path: None,
+            recursive_read_only: false,
+            propagation: Default::default(),
+        },
+        read_only: true,
+    });
+    let mut free = world.shell("free", script);
+    free.mounts.extend(mounts.clone());
+    let mut kept = world.shell("kept", script);
+    kept.mounts.extend(mounts);
+    kept.security.keeps_projects = true;
+    run(&sandbox, &free).await;
+    assert_eq!(logged(&free).first().map(String::as_str), Some("set"));
+    run(&sandbox, &kept).await;
+    let said = logged(&kept);
+    assert_eq!(said.len(), 3, "{said:?}");
+    for line in &said[..2] {
+        assert!(line.contains("Operation not supported"), "{said:?}");
+    }
+    assert!(
+        said[2].ends_with("/d") && !said[2].contains("d-"),
+        "{said:?}"
+    );
+    world.end().await;
+}
+
+#[tokio::test]
 async fn a_profile_of_the_node_decides_about_calls() {
     let world = World::new("profile");
     let sandbox = world.sandbox("p1").await;

@@ -6,13 +6,13 @@ mod observe;
 use std::sync::Arc;
 
 use planners::endpoints::plan;
-use reconcile::{Change, Key, Outcome, Queue, run_workers};
+use reconcile::{Change, Key, Outcome, Queue, run_workers, service_of};
 use resource_kinds::pod_view::PodView;
 
 use crate::Context;
 use execute::Executor;
 use observe::Observer;
-pub(crate) use observe::{service_of, term};
+pub(crate) use observe::term;
 
 /// Services that are worked on at once; as kube-controller-manager.
 const WORKERS: usize = 5;

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use k8s_openapi::api::core::v1::{Endpoints, Node, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use planners::endpoints::Observed;
-use reconcile::{Cache, Index, Key};
+use reconcile::{Cache, Index, Key, service_of};
 use resource_kinds::labels;
 use resource_kinds::pod_view::PodView;
 
@@ -113,13 +113,6 @@ fn service_term(slice: &EndpointSlice) -> Vec<String> {
         return Vec::new();
     }
     service_of(slice).iter().map(term).collect()
-}
-
-/// The Service that a slice belongs to.
-pub(crate) fn service_of(slice: &EndpointSlice) -> Option<Key> {
-    let namespace = slice.metadata.namespace.as_deref().unwrap_or_default();
-    let name = slice.metadata.labels.as_ref()?.get(labels::SERVICE_NAME)?;
-    Some(Key::new(namespace, name.as_str()))
 }
 
 /// The term under which an index of slices has those of a Service.

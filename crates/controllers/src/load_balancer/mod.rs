@@ -10,12 +10,12 @@ use kube::ResourceExt;
 use kube::api::{Api, Patch, PatchParams};
 use planners::load_balancer::{API_SERVER, Notice, Observed, concerned, plan};
 use reconcile::execute::unless_outrun;
-use reconcile::{Cache, Index, Key, Recorder};
+use reconcile::{Cache, Index, Key, Recorder, service_of};
 use serde_json::json;
 
 use crate::Context;
 use crate::context::Caches;
-use crate::endpoints::{service_of, term};
+use crate::endpoints::term;
 
 /// Several changes in one go are looked at once.
 const DEBOUNCE: Duration = Duration::from_millis(20);

@@ -221,6 +221,9 @@ def kind_of_its_own(api):
     extensions.create_custom_resource_definition(body)
     watcher = watch.Watch()
     for event in watcher.stream(extensions.list_custom_resource_definition, timeout_seconds=20):
+        # There are others, which came with the cluster.
+        if event["object"].metadata.name != body["metadata"]["name"]:
+            continue
         conditions = event["object"].status.conditions or []
         if any(c.type == "Established" and c.status == "True" for c in conditions):
             watcher.stop()

@@ -1,6 +1,7 @@
 //! Single layers, honest and hostile.
 
 use super::*;
+use crate::room::KeepFree;
 use std::fs;
 use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
 
@@ -32,7 +33,7 @@ fn unpacked(entries: &[(EntryType, &str, &str)]) -> Result<tempfile::TempDir, Un
     let outer = tempfile::tempdir().unwrap();
     let inner = outer.path().join("layer");
     fs::create_dir(&inner).unwrap();
-    unpack(archive(entries).as_slice(), &inner, &Limits::default())?;
+    unpack(archive(entries).as_slice(), &inner, Room::all(&inner))?;
     Ok(outer)
 }
 
@@ -119,33 +120,37 @@ fn whiteouts_become_overlayfs_s_own() {
 }
 
 #[test]
-fn bombs_are_cut_off() {
+fn what_does_not_fit_is_cut_off() {
     let directory = tempfile::tempdir().unwrap();
-    let bytes = archive(&[(FILE, "a", "12345"), (FILE, "b", "12345")]);
-    let limits = Limits {
-        bytes_max: 8,
-        entries_max: 10,
-    };
-    let error = unpack(bytes.as_slice(), directory.path(), &limits).unwrap_err();
+    let full = |bytes, files| Room::new(directory.path(), KeepFree { bytes, files });
+    let large = "x".repeat(2 << 20);
+    let bytes = archive(&[(FILE, "a", "12345"), (FILE, "b", &large)]);
+    let error = unpack(bytes.as_slice(), directory.path(), full(u64::MAX, 0)).unwrap_err();
     assert!(
-        matches!(error, UnpackError::TooLarge { limit: 8, .. }),
+        matches!(&error, UnpackError::NoRoom { path, unpacked: 5, source }
+            if path == Path::new("b") && source.wanted == 2 << 20),
         "{error}"
     );
-    let limits = Limits {
-        bytes_max: 100,
-        entries_max: 1,
-    };
-    let error = unpack(bytes.as_slice(), directory.path(), &limits).unwrap_err();
-    assert!(
-        matches!(error, UnpackError::TooLarge { limit: 1, .. }),
-        "{error}"
-    );
+    assert!(error.to_string().contains("at least 2 MiB more"), "{error}");
+    let left = fs::read_dir(directory.path()).unwrap().count();
+    assert_eq!(left, 1, "it was seen before it was begun");
+
+    // Files without contents fill a disk as well, where it is one that counts them.
+    if rustix::fs::statvfs(directory.path()).unwrap().f_files == 0 {
+        return;
+    }
+    let names: Vec<String> = (0..100).map(|number| number.to_string()).collect();
+    let entries: Vec<_> = names.iter().map(|name| (FILE, name.as_str(), "")).collect();
+    let bytes = archive(&entries);
+    let error = unpack(bytes.as_slice(), directory.path(), full(0, u64::MAX)).unwrap_err();
+    assert!(matches!(error, UnpackError::NoRoom { .. }), "{error}");
+    assert!(error.to_string().contains("64 files more"), "{error}");
 }
 
 #[test]
 fn a_cut_off_archive_is_an_error() {
     let directory = tempfile::tempdir().unwrap();
     let bytes = archive(&[(FILE, "a", "12345")]);
-    let result = unpack(&bytes[..514], directory.path(), &Limits::default());
+    let result = unpack(&bytes[..514], directory.path(), Room::all(directory.path()));
     assert!(matches!(result, Err(UnpackError::Io { .. })), "{result:?}");
 }

@@ -1,5 +1,5 @@
 //! What a database pays for a directory's disk: small writes that are made durable one by one,
-//! one long write, small writes all over a file.
+//! one long write, small writes all over a file, at ease and made durable by several at once.
 
 use std::fs::{File, OpenOptions};
 use std::io::Write;
@@ -30,6 +30,10 @@ pub struct DiskArguments {
     #[arg(long, value_name = "MIB", default_value_t = 256,
           value_parser = clap::value_parser!(u32).range(1..=100_000))]
     size: u32,
+    /// How many write all over the file at once, each page made durable
+    #[arg(long, value_name = "N", default_value_t = 4,
+          value_parser = clap::value_parser!(u32).range(1..=256))]
+    writers: u32,
     /// How to print the figures
     #[arg(short, long, value_enum, value_name = "FORM", default_value = "text")]
     output: Form,
@@ -47,6 +51,8 @@ struct Figures {
     sequential: f64,
     /// Pages per second.
     random: f64,
+    /// Pages per second, of all writers together.
+    random_durable: f64,
 }
 
 /// Measures and prints.
@@ -80,10 +86,12 @@ fn measure(path: &Path, arguments: &DiskArguments) -> Result<Figures> {
     file.sync_all()?;
     let sequential = sequential(&file, arguments.size)?;
     let random = random(&file, arguments)?;
+    let random_durable = random_durable(&file, arguments)?;
     Ok(Figures {
         durable,
         sequential,
         random,
+        random_durable,
     })
 }
 
@@ -108,6 +116,33 @@ fn random(file: &File, arguments: &DiskArguments) -> Result<f64> {
     }
     file.sync_data()?;
     Ok(f64::from(arguments.pages) / started.elapsed().as_secs_f64())
+}
+
+/// Pages all over the file by several writers, who make each durable before the next.
+fn random_durable(file: &File, arguments: &DiskArguments) -> Result<f64> {
+    let pages = u64::from(arguments.size) * (BLOCK / PAGE) as u64;
+    let each = arguments.pages.div_ceil(arguments.writers);
+    let write = |writer: u32| -> std::io::Result<()> {
+        let mut random = Random(u64::from(writer) + 3);
+        let content = noise(writer.into(), PAGE);
+        for _ in 0..each {
+            file.write_all_at(&content, random.next() % pages * PAGE as u64)?;
+            file.sync_data()?;
+        }
+        Ok(())
+    };
+    let started = Instant::now();
+    std::thread::scope(|scope| {
+        let start = |writer| scope.spawn(move || write(writer));
+        let writers: Vec<_> = (0..arguments.writers).map(start).collect();
+        let ended = writers.into_iter().map(|writer| {
+            let panicked = |_| std::io::Error::other("a writer ended early");
+            writer.join().map_err(panicked).flatten()
+        });
+        ended.collect::<std::io::Result<()>>()
+    })?;
+    let written = f64::from(each) * f64::from(arguments.writers);
+    Ok(written / started.elapsed().as_secs_f64())
 }
 
 /// Bytes that are not like those of other seeds, so that nothing is saved on equal ones.
@@ -142,14 +177,17 @@ fn shown(figures: &Figures, form: Form) -> String {
         Form::Text => format!(
             "8 KiB write and fdatasync: median {:.2} ms, 99th percentile {:.2} ms\n\
              long write and fdatasync: {mib:.0} MiB/s\n\
-             8 KiB writes all over, one fdatasync: {:.0} per second",
+             8 KiB writes all over, one fdatasync: {:.0} per second\n\
+             8 KiB writes all over, fdatasync after each, by several: {:.0} per second",
             at(50),
             at(99),
-            figures.random
+            figures.random,
+            figures.random_durable
         ),
         Form::Json => json!({
             "durableMedianMs": at(50), "durable99Ms": at(99),
             "sequentialMiBPerSecond": mib, "randomPerSecond": figures.random,
+            "randomDurablePerSecond": figures.random_durable,
         })
         .to_string(),
     }
@@ -166,6 +204,7 @@ mod tests {
             directory: directory.path().to_owned(),
             pages: 3,
             size: 1,
+            writers: 2,
             output: Form::Json,
         };
         run(&arguments).unwrap();
@@ -178,9 +217,11 @@ mod tests {
             durable: vec![Duration::from_millis(1), Duration::from_millis(3)],
             sequential: 2.0 * BLOCK as f64,
             random: 5.0,
+            random_durable: 7.0,
         };
         assert!(shown(&figures, Form::Text).contains("median 3.00 ms"));
         let json: serde_json::Value = serde_json::from_str(&shown(&figures, Form::Json)).unwrap();
         assert_eq!(json["sequentialMiBPerSecond"], 2.0);
+        assert_eq!(json["randomDurablePerSecond"], 7.0);
     }
 }

@@ -10,6 +10,7 @@ mod protection;
 mod server;
 mod settings;
 mod shutdown;
+mod stop;
 
 use std::io::Write;
 use std::sync::Arc;
@@ -17,9 +18,9 @@ use std::time::Instant;
 
 use anyhow::{Context, Result, bail};
 use image_store::RegistriesConfig;
+use node_agent::OnShutdown;
 use pod_network::{PodNetwork, PodNetworkOptions, Ranges, Wanted};
 use tokio::net::TcpListener;
-use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
 use host::Host;
@@ -30,8 +31,9 @@ use protection::Protection;
 use server::{LocalNode, Server, ServerConfig};
 use settings::Settings;
 pub use settings::UpArguments;
+use stop::Stop;
 
-/// Runs until SIGINT or SIGTERM; then stops the pods and keeps all data.
+/// Runs until SIGINT or SIGTERM; then stops the pods, or leaves them, and keeps all data.
 pub async fn run(arguments: UpArguments) -> Result<()> {
     let started = Instant::now();
     let settings = arguments.settings()?;
@@ -43,39 +45,15 @@ pub async fn run(arguments: UpArguments) -> Result<()> {
         let input = manifests::from_standard_input(&manifests);
         return crate::process::detach(&settings.data_dir, &input, manifests.len());
     }
-    let interrupted = interruption()?;
+    let told = Stop::listen(settings.on_stop)?;
     let listener = server::bind(settings.listen).await?;
     crate::process::make_data_directory(&settings.data_dir)?;
     let cluster = Cluster::start(&settings, (registries, protection), listener).await?;
     let result = cluster
-        .serve(&settings, &manifests, &interrupted, started)
+        .serve(&settings, &manifests, told.raised(), started)
         .await;
-    cluster.stop().await?;
+    cluster.stop(told.pods()).await?;
     result
-}
-
-/// A token that is cancelled by the first SIGINT or SIGTERM. A second one ends the process at
-/// once, as if it had been killed: nothing is lost, the next `up` takes over.
-fn interruption() -> Result<CancellationToken> {
-    let mut interrupt = signal(SignalKind::interrupt()).context("watch for SIGINT")?;
-    let mut terminate = signal(SignalKind::terminate()).context("watch for SIGTERM")?;
-    let token = CancellationToken::new();
-    let raised = token.clone();
-    tokio::spawn(async move {
-        for round in 0.. {
-            tokio::select! {
-                _ = interrupt.recv() => {}
-                _ = terminate.recv() => {}
-            }
-            if round == 0 {
-                eprintln!("mainstay: stopping the pods (once more to leave them running)");
-                raised.cancel();
-            } else {
-                nix::sys::signal::raise(nix::sys::signal::Signal::SIGKILL).ok();
-            }
-        }
-    });
-    Ok(token)
 }
 
 fn registries(settings: &Settings) -> Result<RegistriesConfig> {
@@ -243,12 +221,12 @@ impl Cluster {
         say(&text);
     }
 
-    async fn stop(self) -> Result<()> {
-        self.running.stop().await;
+    async fn stop(self, pods: OnShutdown) -> Result<()> {
+        self.running.stop(pods).await;
         self.stop_serving.cancel();
         self.server.stop().await;
         self.network
-            .close(true)
+            .close(pods == OnShutdown::StopPods)
             .await
             .context("take down the pods' network")
     }

@@ -8,13 +8,14 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use anyhow::{Context, Result};
+use api_server::Component;
 use container_runtime::RuntimeOptions;
 use image_store::{ImageConfig, ImageStore, RegistriesConfig};
 use node_agent::provisioner::Storage;
 use node_agent::{NodeAgent, OnShutdown, ShutdownOrder};
 use pod_network::{PodNetwork, Ranges};
 use tokio::sync::watch;
-use tokio::task::JoinSet;
+use tokio::task::{AbortHandle, JoinSet};
 use tokio_util::sync::CancellationToken;
 
 use super::host::{self, Host};
@@ -76,6 +77,10 @@ pub struct Running {
     network: Group,
     /// The pods' volumes.
     storage: Option<Storage>,
+    /// What the agent does with the pods at the end.
+    on_shutdown: watch::Sender<OnShutdown>,
+    /// Whether the rules of Services go then.
+    remove_services: watch::Sender<bool>,
     /// Cancelled when a part ends that nobody told to.
     pub failed: CancellationToken,
 }
@@ -88,6 +93,8 @@ impl Running {
             agent: Group::default(),
             network: Group::default(),
             storage: None,
+            on_shutdown: watch::Sender::new(OnShutdown::StopPods),
+            remove_services: watch::Sender::new(true),
             failed: CancellationToken::new(),
         };
         running.start_deciders(server);
@@ -96,13 +103,17 @@ impl Running {
         Ok(running)
     }
 
-    /// Stops the pods, each within its grace period, then everything else. Those who decide end
-    /// first: pods that stop because all stops are no reason to do anything about them.
-    pub async fn stop(self) {
+    /// Stops the pods, each within its grace period, or leaves them with all that they use; then
+    /// everything else. Those who decide end first: pods that stop because all stops are no reason
+    /// to do anything about them.
+    pub async fn stop(self, pods: OnShutdown) {
+        let stops = pods == OnShutdown::StopPods;
+        self.on_shutdown.send_replace(pods);
+        self.remove_services.send_replace(stops);
         self.deciders.end().await;
         self.agent.end().await;
         self.network.end().await;
-        if let Some(storage) = self.storage
+        if let Some(storage) = self.storage.filter(|_| stops)
             && let Err(error) = storage.close().await
         {
             eprintln!("mainstay: {:#}", anyhow::Error::new(error));
@@ -119,16 +130,18 @@ impl Running {
         };
         let figures = config.figures.clone();
         server.show(move || figures.text());
-        self.run(Part::Decider, "controllers", |stop| {
+        let part = self.run(Part::Decider, "controllers", |stop| {
             controllers::run_all(controllers, config, stop)
         });
+        server.watch(Component::ControllerManager, part);
         let scheduler = server.client("system:kube-scheduler", &masters);
         let config = scheduler::Config::default();
         let figures = config.figures.clone();
         server.show(move || figures.text());
-        self.run(Part::Decider, "scheduler", |stop| {
+        let part = self.run(Part::Decider, "scheduler", |stop| {
             scheduler::run(scheduler, config, stop)
         });
+        server.watch(Component::Scheduler, part);
     }
 
     fn start_network(&mut self, parts: &Parts<'_>, server: &Server) -> Result<()> {
@@ -142,7 +155,7 @@ impl Running {
             unmanaged: BTreeSet::from([dns_ip]),
             pod_link_prefix: pod_network::link_prefix(parts.instance_id),
             host_ports: parts.network.published(),
-            remove_on_shutdown: true,
+            remove_on_shutdown: self.remove_services.subscribe(),
         };
         let proxy_client = server.client("system:kube-proxy", &["system:node-proxier"]);
         self.run(Part::Network, "service proxy", |stop| {
@@ -174,10 +187,8 @@ impl Running {
         let storage = Storage::open(parts.data_dir)
             .await
             .context("open the volumes")?;
-        let provisioner = node_agent::provisioner::ProvisionerConfig {
-            node_name: parts.host.name.clone(),
-            storage: storage.clone(),
-        };
+        let name = parts.host.name.clone();
+        let provisioner = node_agent::provisioner::ProvisionerConfig::new(name, storage.clone());
         self.storage = Some(storage);
         let provisioner_client = client.clone();
         self.run(Part::Network, "provisioner", |stop| {
@@ -212,7 +223,7 @@ impl Running {
             image_gc: parts.pods.image_gc()?,
             logs: parts.pods.logs(),
             kubelet_port: 0,
-            on_shutdown: OnShutdown::StopPods,
+            on_shutdown: self.on_shutdown.subscribe(),
             shutdown_order: parts.shutdown_order,
         };
         let stop = self.agent.stop.clone();
@@ -255,7 +266,8 @@ impl Running {
         part: Part,
         name: &'static str,
         start: impl FnOnce(CancellationToken) -> F,
-    ) where
+    ) -> AbortHandle
+    where
         F: Future<Output = Result<(), E>> + Send + 'static,
         E: std::error::Error + Send + Sync + 'static,
     {
@@ -267,7 +279,7 @@ impl Running {
         let task = start(group.stop.clone());
         group
             .tasks
-            .spawn(watched(name, task, group.stop.clone(), failed));
+            .spawn(watched(name, task, group.stop.clone(), failed))
     }
 }
 

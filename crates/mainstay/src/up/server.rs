@@ -6,7 +6,7 @@ use std::sync::{Arc, OnceLock};
 
 use anyhow::{Context, Result, anyhow, bail};
 use api_server::encryption;
-use api_server::{ApiServer, NodeConnector, NodeService, TlsMaterial, UserInfo};
+use api_server::{ApiServer, Component, NodeConnector, NodeService, TlsMaterial, UserInfo};
 use certificates::{Authority, SubjectAltNames};
 use kube::Client;
 use mvcc_store::StoreError;
@@ -14,7 +14,7 @@ use mvcc_store::embedded::{EmbeddedOptions, EmbeddedStore};
 use pod_network::Ranges;
 use resource_kinds::{ClusterConfig, Kind, KindInfo};
 use tokio::net::TcpListener;
-use tokio::task::JoinSet;
+use tokio::task::{AbortHandle, JoinSet};
 use tokio_util::sync::CancellationToken;
 
 use super::protection::Protection;
@@ -209,6 +209,12 @@ impl Server {
     /// Shows what another part tells at `/metrics`.
     pub fn show(&self, figures: impl Fn() -> String + Send + Sync + 'static) {
         self.api.add_metrics(figures);
+    }
+
+    /// Shows whether another part runs, in `componentstatuses`.
+    pub fn watch(&self, component: Component, part: AbortHandle) {
+        self.api
+            .watch_component(component, move || !part.is_finished());
     }
 
     /// The facts of all kinds.

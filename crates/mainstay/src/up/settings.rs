@@ -12,6 +12,7 @@ use serde::Deserialize;
 use super::pods::PodSettings;
 use super::protection::ProtectionSettings;
 use super::shutdown::ShutdownSettings;
+use super::stop::OnStop;
 use crate::settings::DataDirectory;
 
 /// Arguments of `mainstay up`.
@@ -40,6 +41,10 @@ pub struct UpArguments {
     pods: PodSettings,
     #[command(flatten)]
     shutdown: ShutdownSettings,
+    /// What becomes of the pods on SIGTERM and after a failure; Ctrl-C and `mainstay down` stop
+    /// them in any case [default: stop-pods]
+    #[arg(long, value_name = "WHAT", value_enum)]
+    on_stop: Option<OnStop>,
     /// Run in the background; `mainstay down` stops it
     #[arg(long)]
     detach: bool,
@@ -61,6 +66,7 @@ struct ConfigurationFile {
     protection: ProtectionSettings,
     pods: PodSettings,
     shutdown: ShutdownSettings,
+    on_stop: Option<OnStop>,
 }
 
 /// What `up` goes by.
@@ -84,6 +90,8 @@ pub struct Settings {
     pub pods: PodSettings,
     /// In which order they are stopped.
     pub shutdown_order: ShutdownOrder,
+    /// Whether they are stopped when the program is told to end.
+    pub on_stop: OnStop,
     /// Run in the background.
     pub detach: bool,
 }
@@ -124,6 +132,7 @@ impl UpArguments {
             protection: self.protection.or(file.protection),
             pods,
             shutdown_order: self.shutdown.or(file.shutdown).order()?,
+            on_stop: self.on_stop.or(file.on_stop).unwrap_or_default(),
             detach: self.detach,
             data_dir,
         })
@@ -265,6 +274,17 @@ mod tests {
         assert!(said.contains("from 0 to 100"), "{said}");
         let said = refused(&["--eviction-hard=memory<1Gi"], "{}");
         assert!(said.contains("the signals are memory.available"), "{said}");
+    }
+
+    #[test]
+    fn what_becomes_of_the_pods_is_set_by_flag_or_file() {
+        assert_eq!(settings(&[], "{}").on_stop, OnStop::StopPods);
+        let file = "onStop: leave-pods";
+        assert_eq!(settings(&[], file).on_stop, OnStop::LeavePods);
+        let flag = ["--on-stop=stop-pods"];
+        assert_eq!(settings(&flag, file).on_stop, OnStop::StopPods);
+        assert!(Command::try_parse_from(["up", "--on-stop=keep"]).is_err());
+        assert!(serde_saphyr::from_str::<ConfigurationFile>("onStop: keep").is_err());
     }
 
     #[test]

@@ -14,7 +14,7 @@ use tokio::sync::mpsc;
 
 use super::log_messages::Protocol;
 use super::query::{first, is_set, parameters};
-use super::upgrade::{Transport, accept};
+use super::upgrade::{Transport, accept, none_offered};
 use super::{BoxBody, BoxError, Target, log_messages, refused, streams};
 use crate::logs::{self, LogQuery};
 use crate::registry::PodView;
@@ -37,8 +37,8 @@ pub fn answer(
     let messages = match Transport::of(&request) {
         Ok(Transport::WebSocket(offered)) => {
             let protocol = Protocol::choose(&offered);
-            let none = "none of binary.k8s.io, base64.binary.k8s.io is offered";
-            Some(protocol.ok_or_else(|| bad(none))?)
+            let known = || Protocol::NAMED.into_iter().map(Protocol::name);
+            Some(protocol.ok_or_else(|| none_offered(known()))?)
         }
         _ => None,
     };

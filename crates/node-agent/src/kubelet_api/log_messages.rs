@@ -25,13 +25,16 @@ pub enum Protocol {
 }
 
 impl Protocol {
+    /// All of them, but for the one without a name.
+    pub const NAMED: [Self; 2] = [Self::Binary, Self::Text];
+
     /// The first of those offered that is known; nothing if others only are offered.
     pub fn choose(offered: &[String]) -> Option<Self> {
         if offered.is_empty() {
             return Some(Self::Unnamed);
         }
         let known = |name: &String| {
-            let mut named = [Self::Binary, Self::Text].into_iter();
+            let mut named = Self::NAMED.into_iter();
             named.find(|known| known.name() == name)
         };
         offered.iter().find_map(known)

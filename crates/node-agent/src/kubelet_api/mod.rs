@@ -1,5 +1,5 @@
 //! What a node serves to the API server, on kubelet's paths: logs, exec, attach, port-forward,
-//! pods, what they use, health.
+//! pods, what they use, the machine's logs, health.
 //!
 //! Who may ask is decided before a request comes here.
 
@@ -12,6 +12,7 @@ mod query;
 mod spdy_streams;
 mod streams;
 mod summary;
+mod system_logs;
 mod terminal;
 mod upgrade;
 
@@ -51,6 +52,9 @@ async fn answer(shared: Arc<Shared>, request: Request<BoxBody>) -> Response<BoxB
         (&Method::GET, ["pods"]) => pods(&shared),
         (&Method::GET, ["stats", "summary"]) => Ok(summary::summary(&shared)),
         (&Method::GET, ["metrics", "resource"]) => Ok(summary::resource_metrics(&shared)),
+        (&Method::GET, ["logs", ..]) => {
+            system_logs::answer(path.strip_prefix("/logs").unwrap_or_default()).await
+        }
         (&Method::GET, ["containerLogs", ns, pod, container]) => {
             container_logs::answer(&shared, &Target { ns, pod, container }, request)
         }

@@ -23,7 +23,7 @@ use tokio_tungstenite::tungstenite::Message;
 
 use super::query::parameters;
 use super::streams::{self, Socket};
-use super::upgrade::{Transport, accept};
+use super::upgrade::{Transport, accept, none_offered};
 use super::{BoxBody, Target, port_channels, refused};
 use crate::worker::Shared;
 
@@ -73,11 +73,8 @@ pub fn answer(
                 },
             )
         }
-        Transport::WebSocket(_) => {
-            Err(bad("none of the subprotocols SPDY/3.1+portforward.k8s.io \
-                                            and v4.channel.k8s.io is offered"))
-        }
-        Transport::Spdy(_) => Err(bad("the stream protocol portforward.k8s.io is needed")),
+        Transport::WebSocket(_) => Err(none_offered([TUNNELLED, port_channels::PROTOCOL])),
+        Transport::Spdy(_) => Err(none_offered([PROTOCOL])),
     }
 }
 

@@ -30,7 +30,17 @@ pub fn is_set(parameters: &[(String, String)], name: &str) -> bool {
     )
 }
 
+/// A path, in which a plus sign is none but itself.
+pub fn decode_path(text: &str) -> Vec<u8> {
+    decoded(text, b'+')
+}
+
 fn decode(text: &str) -> String {
+    String::from_utf8_lossy(&decoded(text, b' ')).into_owned()
+}
+
+/// The bytes that a part of an URL stands for; a plus sign stands for `plus`.
+fn decoded(text: &str, plus: u8) -> Vec<u8> {
     let bytes = text.as_bytes();
     let mut out = Vec::with_capacity(bytes.len());
     let mut index = 0;
@@ -40,7 +50,7 @@ fn decode(text: &str) -> String {
                 .and_then(|h| u8::from_str_radix(h, 16).ok())
         };
         match bytes[index] {
-            b'+' => out.push(b' '),
+            b'+' => out.push(plus),
             b'%' => match hex() {
                 Some(byte) => {
                     out.push(byte);
@@ -52,7 +62,7 @@ fn decode(text: &str) -> String {
         }
         index += 1;
     }
-    String::from_utf8_lossy(&out).into_owned()
+    out
 }
 
 #[cfg(test)]
@@ -74,5 +84,6 @@ mod tests {
         assert!(is_set(&found, "tty") && !is_set(&found, "stdin"));
         assert_eq!(decode("100%"), "100%");
         assert_eq!(decode("%zz"), "%zz");
+        assert_eq!(decode_path("a+b%20c%ff"), b"a+b c\xff");
     }
 }

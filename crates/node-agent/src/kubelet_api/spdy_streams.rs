@@ -39,10 +39,13 @@ pub enum Version {
 }
 
 impl Version {
+    /// All of them, the best first.
+    pub const ALL: [Self; 3] = [Self::V4, Self::V3, Self::V2];
+
     /// The best of those that the client offers.
     pub fn choose(offered: &[String]) -> Option<Self> {
-        let all = [Self::V4, Self::V3, Self::V2];
-        all.into_iter()
+        Self::ALL
+            .into_iter()
             .find(|version| offered.iter().any(|name| name == version.name()))
     }
 

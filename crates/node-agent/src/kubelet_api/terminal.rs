@@ -9,9 +9,10 @@ use object_model::Status;
 use pod_lifecycle::record::Instance;
 
 use super::query::{is_set, parameters};
+use super::spdy_streams::{self, Version};
 use super::streams::{self, Protocol, Wanted};
-use super::upgrade::{Transport, accept};
-use super::{BoxBody, Target, refused, spdy_streams};
+use super::upgrade::{Transport, accept, none_offered};
+use super::{BoxBody, Target, refused};
 use crate::layout::runtime_id;
 use crate::worker::Shared;
 
@@ -118,19 +119,20 @@ fn carry(
     exit_code: bool,
     open: impl Future<Output = Result<Session, String>> + Send + 'static,
 ) -> Result<Response<BoxBody>, Box<Status>> {
-    let bad = |message: &str| refused(StatusCode::BAD_REQUEST, message);
     match Transport::of(&request)? {
         Transport::WebSocket(offered) => {
-            let protocol = Protocol::choose(offered.iter().map(String::as_str))
-                .ok_or_else(|| bad("none of v5.channel.k8s.io, v4.channel.k8s.io is offered"))?;
+            let protocol = Protocol::choose(offered.iter().map(String::as_str));
+            let known = || Protocol::NAMED.into_iter().rev().map(Protocol::name);
+            let protocol = protocol.ok_or_else(|| none_offered(known()))?;
             accept(request, protocol.name(), move |connection| async move {
                 let socket = streams::socket(connection).await;
                 streams::carry(socket, protocol, wanted, open.await, exit_code).await;
             })
         }
         Transport::Spdy(offered) => {
-            let version = spdy_streams::Version::choose(&offered)
-                .ok_or_else(|| bad("none of v4, v3 and v2.channel.k8s.io is offered"))?;
+            let version = Version::choose(&offered);
+            let known = || Version::ALL.into_iter().map(Version::name);
+            let version = version.ok_or_else(|| none_offered(known()))?;
             accept(request, version.name(), move |connection| {
                 spdy_streams::carry(connection, version, wanted, open, exit_code)
             })

@@ -42,6 +42,17 @@ impl Transport {
     }
 }
 
+/// 400 for a client that offers other protocols only than these.
+pub fn none_offered(known: impl IntoIterator<Item = &'static str>) -> Box<Status> {
+    let known: Vec<&str> = known.into_iter().collect();
+    let known = match known.as_slice() {
+        [known @ .., last] if !known.is_empty() => format!("{} and {last}", known.join(", ")),
+        known => known.concat(),
+    };
+    let message = format!("none of the protocols {known} is offered");
+    refused(StatusCode::BAD_REQUEST, &message)
+}
+
 fn offered(request: &Request<BoxBody>, name: &HeaderName) -> Vec<String> {
     let values = request.headers().get_all(name).iter();
     let lists = values.filter_map(|value| value.to_str().ok());
@@ -125,5 +136,18 @@ mod tests {
             Transport::WebSocket(names(["a", "b"]))
         );
         assert_eq!(Transport::of(&request("h2c")).unwrap_err().code, 400);
+    }
+
+    #[test]
+    fn a_refusal_names_all_that_would_be_taken() {
+        for (known, names) in [
+            (&["a"][..], "a"),
+            (&["a", "b"], "a and b"),
+            (&["a", "b", "c"], "a, b and c"),
+        ] {
+            let refused = none_offered(known.iter().copied());
+            let message = format!("none of the protocols {names} is offered");
+            assert_eq!((refused.code, refused.message), (400, message));
+        }
     }
 }

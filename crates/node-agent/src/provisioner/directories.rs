@@ -1,17 +1,20 @@
 //! The volumes' directories on disk. Every path is the volumes' directory and one plain name, so
 //! that nothing outside of it can be reached, whatever an object says.
 //!
-//! On btrfs a volume is a subvolume, which can be limited, and copied in a moment.
+//! On btrfs a volume is a subvolume, which can be limited, and copied in a moment. Where the file
+//! system has project quotas, as xfs and ext4 may, it is a directory with a project of its own,
+//! which can be limited.
 
 use std::fs::{DirBuilder, File, Permissions};
 use std::io;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
-use container_runtime::btrfs;
+use container_runtime::{btrfs, project_quota};
 
 use super::ProvisionerError as Error;
 use super::device_image;
+use super::projects;
 use super::subvolumes::{self, Content, Count};
 use crate::volumes::block;
 
@@ -23,32 +26,61 @@ const UNFINISHED_PREFIX: &str = ".unfinished-";
 pub(crate) const VOLUME_PREFIX: &str = "pvc-";
 /// Anyone may write: pods run as any user, as with hostPath provisioners elsewhere.
 const VOLUME_MODE: u32 = 0o777;
-/// Nobody but the node opens an image.
-const IMAGE_DIR_MODE: u32 = 0o700;
+/// The size of a volume that nothing but itself limits.
+const UNLIMITED: u64 = u64::MAX;
+/// Users of the host have no business with images, nor with the files of other volumes.
+const PRIVATE_MODE: u32 = 0o700;
 
 /// The directory of all volumes, and that of all snapshots.
 #[derive(Clone, Debug)]
 pub(crate) struct Directories {
     root: PathBuf,
     snapshots: PathBuf,
-    /// Whether volumes are subvolumes.
-    btrfs: bool,
+    kind: Kind,
+}
+
+/// What volumes are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kind {
+    Plain,
+    Subvolume,
+    /// A directory with a project of its own.
+    Project,
+}
+
+impl Kind {
+    fn in_directory(root: &Path) -> io::Result<Self> {
+        if btrfs::is_btrfs(root)? {
+            Ok(Self::Subvolume)
+        } else if project_quota::are_enforced(root)? {
+            Ok(Self::Project)
+        } else {
+            Ok(Self::Plain)
+        }
+    }
+}
+
+/// Makes a directory that users of the host do not get into, or makes it one.
+fn make_private(path: &Path) -> Result<(), Error> {
+    std::fs::create_dir_all(path).map_err(failed("make", path))?;
+    let private = Permissions::from_mode(PRIVATE_MODE);
+    std::fs::set_permissions(path, private).map_err(failed("protect", path))
 }
 
 impl Directories {
     /// Makes the directories if they are missing, and finishes removals that were cut off. Both
     /// have to be on one file system.
     pub fn open(root: PathBuf, snapshots: PathBuf) -> Result<Self, Error> {
-        std::fs::create_dir_all(&root).map_err(failed("make", &root))?;
-        let btrfs = btrfs::is_btrfs(&root).map_err(failed("look at", &root))?;
+        make_private(&root)?;
+        let kind = Kind::in_directory(&root).map_err(failed("look at", &root))?;
         let own = Self {
             root,
             snapshots,
-            btrfs,
+            kind,
         };
-        if own.btrfs {
+        if own.kind == Kind::Subvolume {
             let snapshots = &own.snapshots;
-            std::fs::create_dir_all(snapshots).map_err(failed("make", snapshots))?;
+            make_private(snapshots)?;
             own.finish_removals(snapshots)?;
         }
         own.finish_removals(&own.root)?;
@@ -120,8 +152,8 @@ impl Directories {
         bytes: u64,
         content: &Content,
     ) -> Result<PathBuf, Error> {
-        let directory = self.make(volume, u64::MAX, content)?;
-        std::fs::set_permissions(&directory, Permissions::from_mode(IMAGE_DIR_MODE))
+        let directory = self.make(volume, UNLIMITED, content)?;
+        std::fs::set_permissions(&directory, Permissions::from_mode(PRIVATE_MODE))
             .map_err(failed("close", &directory))?;
         let image = device_image::path(&directory);
         match content {
@@ -160,36 +192,43 @@ impl Directories {
             Content::OfVolume(source) => Some(self.path(source)?),
             Content::OfSnapshot(source) => Some(self.snapshot_path(source)?),
         };
-        if self.btrfs {
-            let unfinished = self.root.join(format!("{UNFINISHED_PREFIX}{volume}"));
-            return subvolumes::make(&unfinished, path, source.as_deref(), bytes)
-                .map_err(failed("make", path));
+        let unfinished = self.root.join(format!("{UNFINISHED_PREFIX}{volume}"));
+        match (self.kind, source) {
+            (Kind::Subvolume, source) => {
+                subvolumes::make(&unfinished, path, source.as_deref(), bytes)
+            }
+            (_, Some(_)) => {
+                return Err(Error::NoCopies {
+                    under: self.root.clone(),
+                });
+            }
+            (Kind::Project, None) if bytes != UNLIMITED => projects::make(&unfinished, path, bytes),
+            (_, None) => DirBuilder::new().create(path),
         }
-        match source {
-            None => DirBuilder::new().create(path).map_err(failed("make", path)),
-            Some(_) => Err(Error::NoCopies {
-                under: self.root.clone(),
-            }),
-        }
+        .map_err(failed("make", path))
     }
 
     /// Gives a volume another limit, where it has one.
     pub fn limit(&self, volume: &str, bytes: u64) -> Result<(), Error> {
         let path = self.path(volume)?;
-        if self.is_subvolume(&path)? {
-            subvolumes::limit(&path, bytes).map_err(failed("limit", &path))?;
-            self.sync_root()?;
+        match self.kind {
+            Kind::Subvolume if self.is_subvolume(&path)? => subvolumes::limit(&path, bytes),
+            Kind::Project => projects::limit(&path, bytes),
+            Kind::Subvolume | Kind::Plain => return Ok(()),
         }
-        Ok(())
+        .map_err(failed("limit", &path))?;
+        self.sync_root()
     }
 
     /// What is counted of a volume; `None` where nothing is.
     pub fn count(&self, volume: &str) -> Result<Option<Count>, Error> {
         let path = self.path(volume)?;
-        if !self.is_subvolume(&path)? {
-            return Ok(None);
+        match self.kind {
+            Kind::Subvolume if self.is_subvolume(&path)? => subvolumes::count(&path),
+            Kind::Project => projects::count(&path),
+            Kind::Subvolume | Kind::Plain => Ok(None),
         }
-        subvolumes::count(&path).map_err(failed("look at the count of", &path))
+        .map_err(failed("look at the count of", &path))
     }
 
     /// Keeps what is in a volume at this moment; done before is fine. It is on disk when this
@@ -271,7 +310,7 @@ impl Directories {
             if left_over {
                 device_image::remove_unused(&device_image::path(&entry.path()));
             }
-            if left_over && let Err(error) = std::fs::remove_dir(entry.path()) {
+            if left_over && let Err(error) = projects::remove_empty(&entry.path()) {
                 tracing::debug!(volume = name, %error, "directory without a volume is kept");
             }
         }
@@ -292,11 +331,12 @@ impl Directories {
     }
 
     fn is_subvolume(&self, path: &Path) -> Result<bool, Error> {
-        Ok(self.btrfs && btrfs::is_subvolume(path).map_err(failed("look at", path))?)
+        let may_be = self.kind == Kind::Subvolume;
+        Ok(may_be && btrfs::is_subvolume(path).map_err(failed("look at", path))?)
     }
 
     fn sync_root(&self) -> Result<(), Error> {
-        if self.btrfs {
+        if self.kind == Kind::Subvolume {
             return btrfs::sync(&self.root).map_err(failed("sync", &self.root));
         }
         sync(&self.root)
@@ -314,7 +354,7 @@ impl Directories {
 fn remove_tree(path: &Path) -> Result<(), Error> {
     let removed = match btrfs::is_subvolume(path) {
         Ok(true) => subvolumes::remove(path),
-        _ => std::fs::remove_dir_all(path),
+        _ => projects::release(path).and_then(|()| std::fs::remove_dir_all(path)),
     };
     match removed {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
@@ -346,6 +386,18 @@ mod tests {
         let path = |name: &str| root.path().join(name);
         let directories = Directories::open(path("volumes"), path("snapshots")).unwrap();
         (root, directories)
+    }
+
+    #[test]
+    fn users_of_the_host_do_not_reach_volumes() {
+        let root = tempfile::tempdir().unwrap();
+        let volumes = root.path().join("volumes");
+        std::fs::create_dir(&volumes).unwrap();
+        // As it was made before.
+        std::fs::set_permissions(&volumes, Permissions::from_mode(0o755)).unwrap();
+        Directories::open(volumes.clone(), root.path().join("snapshots")).unwrap();
+        let mode = std::fs::metadata(&volumes).unwrap().permissions().mode();
+        assert_eq!(mode & 0o7777, 0o700);
     }
 
     #[test]

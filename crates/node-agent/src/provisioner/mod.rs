@@ -14,6 +14,7 @@ mod directories;
 mod expansion;
 mod image;
 mod pool;
+mod projects;
 mod removal;
 mod setbacks;
 mod snapshots;
@@ -26,6 +27,7 @@ mod writes;
 
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim};
 use k8s_openapi::api::storage::v1::StorageClass;
@@ -41,6 +43,9 @@ pub use storage::Storage;
 /// Volumes that are made or removed at once; removal can take long.
 const WORKERS: usize = 4;
 
+/// How often volumes are looked at, if nothing else is said.
+const USAGE_INTERVAL: Duration = Duration::from_secs(30);
+
 /// Settings.
 #[derive(Clone, Debug)]
 pub struct ProvisionerConfig {
@@ -48,6 +53,19 @@ pub struct ProvisionerConfig {
     pub node_name: String,
     /// Where the volumes are.
     pub storage: Storage,
+    /// How often it is looked at how full they are.
+    pub usage_interval: Duration,
+}
+
+impl ProvisionerConfig {
+    /// The usual settings.
+    pub fn new(node_name: impl Into<String>, storage: Storage) -> Self {
+        Self {
+            node_name: node_name.into(),
+            storage,
+            usage_interval: USAGE_INTERVAL,
+        }
+    }
 }
 
 /// Why volumes cannot be made or removed.

@@ -58,6 +58,13 @@ impl Provisioner {
         let storage = &self.config.storage;
         match step {
             Step::Nothing => Ok(()),
+            Step::Protect => {
+                let finalizers = content.metadata.finalizers.iter().flatten();
+                let own = CONTENT_PROTECTION.to_owned();
+                let all: Vec<String> = finalizers.cloned().chain([own]).collect();
+                let api = Api::all(self.client.clone());
+                writes::merge(&api, content, json!({"metadata": {"finalizers": all}})).await
+            }
             Step::Take {
                 driver,
                 volume,

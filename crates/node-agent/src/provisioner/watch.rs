@@ -7,7 +7,7 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim};
 use resource_kinds::reasons::volume as reasons;
@@ -18,8 +18,6 @@ use super::decide::{
 use super::{Provisioner, ProvisionerError as Error, amount};
 use crate::disk_usage;
 
-/// How often volumes are looked at.
-const INTERVAL: Duration = Duration::from_secs(30);
 /// A walk takes no more than this part of the time.
 const PART: u32 = 100;
 /// A volume is nearly full from this percentage on.
@@ -57,7 +55,7 @@ impl Provisioner {
     pub(super) async fn watch_usage(self: Arc<Self>) {
         let mut seen: BTreeMap<String, Seen> = BTreeMap::new();
         loop {
-            tokio::time::sleep(INTERVAL).await;
+            tokio::time::sleep(self.config.usage_interval).await;
             let volumes = self.volumes.list();
             let ours = volumes.iter().filter(|volume| {
                 let phase = volume

@@ -22,6 +22,16 @@ pub struct File {
     pub bytes: Vec<u8>,
     /// Its permission bits.
     pub mode: u32,
+    /// Whose it is; root's when absent.
+    pub uid: Option<u32>,
+}
+
+impl File {
+    /// A file that belongs to root.
+    pub fn of_root(bytes: Vec<u8>, mode: u32) -> Self {
+        let uid = None;
+        Self { bytes, mode, uid }
+    }
 }
 
 /// Files by path relative to the volume.
@@ -115,9 +125,7 @@ fn write_files(dir: &Path, payload: &Payload, gid: Option<u32>) -> io::Result<()
         } else {
             file.mode
         };
-        if let Some(gid) = gid {
-            std::os::unix::fs::fchown(&handle, None, Some(gid))?;
-        }
+        std::os::unix::fs::fchown(&handle, file.uid, gid)?;
         handle.set_permissions(fs::Permissions::from_mode(mode & 0o777))?;
     }
     Ok(())
@@ -182,10 +190,7 @@ mod tests {
     use super::*;
 
     fn payload(files: &[(&str, &str)]) -> Payload {
-        let file = |text: &str| File {
-            bytes: text.as_bytes().to_vec(),
-            mode: 0o640,
-        };
+        let file = |text: &str| File::of_root(text.as_bytes().to_vec(), 0o640);
         files
             .iter()
             .map(|(path, text)| ((*path).to_owned(), file(text)))
@@ -232,6 +237,31 @@ mod tests {
             fs::read_link(dir.path().join("a")).unwrap(),
             Path::new("..data/a")
         );
+    }
+
+    #[test]
+    fn a_file_of_a_user_stays_the_users_in_the_next_content() {
+        // statefulset.md 12.13; needs root, as the agent does
+        use std::os::unix::fs::MetadataExt;
+        let dir = tempfile::tempdir().unwrap();
+        let shown = |name: &str| {
+            let found = fs::metadata(dir.path().join(name)).unwrap();
+            (found.uid(), found.gid(), found.mode() & 0o777)
+        };
+        let with_token = |text: &str| {
+            let mut files = payload(&[("a", text), ("token", text)]);
+            let token = files.get_mut("token").unwrap();
+            (token.mode, token.uid) = (0o600, Some(1000));
+            files
+        };
+        for (second, text) in [(1, "1"), (2, "2")] {
+            assert!(write(dir.path(), &with_token(text), None, at(second)).unwrap());
+            assert_eq!(shown("token"), (1000, 0, 0o600));
+            assert_eq!(shown("a"), (0, 0, 0o640));
+        }
+        assert!(write(dir.path(), &with_token("3"), Some(2000), at(3)).unwrap());
+        assert_eq!(shown("token"), (1000, 2000, 0o640));
+        assert_eq!(shown("a"), (0, 2000, 0o640));
     }
 
     #[test]

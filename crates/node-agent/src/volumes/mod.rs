@@ -17,6 +17,7 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
+use container_runtime::project_quota;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Container, PersistentVolumeSpec, Pod, Volume};
 use nix::mount::{MntFlags, umount2};
@@ -28,8 +29,10 @@ use crate::events::PodEvents;
 use crate::images::Puller;
 use crate::layout::PodDir;
 use crate::provisioner::provisioned_by;
-use crate::sources::{ObjectKind, Sources};
-use payload::{Projected, Projector};
+use crate::sources::{ObjectKind, ObjectName, Sources};
+use atomic::Payload;
+use payload::Projector;
+pub use payload::Reading;
 
 /// A volume that is ready to be mounted into containers.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -41,6 +44,9 @@ pub struct Prepared {
     pub block: Option<Block>,
     /// Whether no container may write to it.
     pub read_only: bool,
+    /// Whether its files belong to a project, by which it is limited.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub in_project: bool,
     /// The layers of the image that it is, the topmost last; then there is nothing at the path.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub layers: Vec<PathBuf>,
@@ -121,45 +127,46 @@ pub struct VolumeContext<'a> {
     pub events: &'a PodEvents,
 }
 
-/// Makes all volumes that the pod's containers mount. Says also when tokens among them should be
-/// made anew.
+/// Makes all volumes that the pod's containers mount, and notes what they are made of.
 pub async fn prepare(
     context: VolumeContext<'_>,
-) -> Result<(PreparedVolumes, Option<Timestamp>), VolumeError> {
+    reading: &mut Reading,
+) -> Result<PreparedVolumes, VolumeError> {
     let mut prepared = PreparedVolumes::new();
-    let mut refresh_at: Option<Timestamp> = None;
     for volume in used_volumes(context.pod) {
         let failed = |trouble: Trouble| VolumeError {
             volume: volume.name.clone(),
             trouble,
         };
-        let one = prepare_one(context, volume, &mut refresh_at)
+        let one = prepare_one(context, volume, reading)
             .await
             .map_err(failed)?;
         prepared.insert(volume.name.clone(), one);
     }
-    Ok((prepared, refresh_at))
+    Ok(prepared)
 }
 
-/// Writes the volumes that are made of objects anew where these have changed.
-pub async fn refresh(context: VolumeContext<'_>) -> Result<Option<Timestamp>, VolumeError> {
+/// Writes the volumes that are made of objects anew where these have changed, and notes what they are
+/// made of.
+pub async fn refresh(context: VolumeContext<'_>, reading: &mut Reading) -> Result<(), VolumeError> {
     let projector = context.projector();
-    let mut refresh_at: Option<Timestamp> = None;
     for volume in used_volumes(context.pod) {
         let failed = |message: String| VolumeError {
             volume: volume.name.clone(),
             trouble: message.into(),
         };
-        if let Some(made) = projector.project(volume).await.map_err(failed)? {
-            note(&mut refresh_at, made.refresh_at);
-            write_payload(context, volume, made).await.map_err(failed)?;
+        let files = projector.project(volume, reading).await.map_err(failed)?;
+        if let Some(files) = files {
+            write_payload(context, volume, files)
+                .await
+                .map_err(failed)?;
         }
     }
-    Ok(refresh_at)
+    Ok(())
 }
 
 /// The objects that the pod's volumes are made of.
-pub fn watched_objects(pod: &Pod) -> BTreeSet<(ObjectKind, String)> {
+pub fn watched_objects(pod: &Pod) -> BTreeSet<ObjectName> {
     let mut found = BTreeSet::new();
     let mut add = |kind: ObjectKind, name: &str| {
         found.insert((kind, name.to_owned()));
@@ -300,13 +307,6 @@ fn device_names(container: &Container) -> impl Iterator<Item = &str> {
     devices.map(|device| device.name.as_str())
 }
 
-fn note(known: &mut Option<Timestamp>, more: Option<Timestamp>) {
-    *known = match (*known, more) {
-        (Some(a), Some(b)) => Some(a.min(b)),
-        (a, b) => a.or(b),
-    };
-}
-
 fn fs_group(pod: &Pod) -> Option<u32> {
     let context = pod.spec.as_ref()?.security_context.as_ref()?;
     context.fs_group.and_then(|gid| u32::try_from(gid).ok())
@@ -315,15 +315,14 @@ fn fs_group(pod: &Pod) -> Option<u32> {
 async fn prepare_one(
     context: VolumeContext<'_>,
     volume: &Volume,
-    refresh_at: &mut Option<Timestamp>,
+    reading: &mut Reading,
 ) -> Result<Prepared, Trouble> {
     let own = || Prepared {
         path: context.dir.volume(&volume.name),
         ..Prepared::default()
     };
-    if let Some(made) = context.projector().project(volume).await? {
-        note(refresh_at, made.refresh_at);
-        write_payload(context, volume, made).await?;
+    if let Some(files) = context.projector().project(volume, reading).await? {
+        write_payload(context, volume, files).await?;
         return Ok(Prepared {
             read_only: true,
             ..own()
@@ -426,19 +425,28 @@ async fn prepare_claim(
     let policy = context_of.and_then(|context| context.fs_group_change_policy.as_deref());
     let on_mismatch = policy == Some("OnRootMismatch");
     let group = fs_group(context.pod).filter(|_| !read_only && spec.local.is_some());
-    let checked = path.clone();
-    blocking(move || {
+    let (checked, ours) = (path.clone(), provisioned_by(&found).is_some());
+    let in_project = blocking(move || {
         if !checked.exists() {
             return Err(format!("path \"{}\" does not exist", checked.display()));
         }
-        let Some(gid) = group else { return Ok(()) };
-        let done = ownership::give_to_group(&checked, gid, on_mismatch);
-        done.map_err(|error| format!("apply fsGroup: {error}"))
+        if let Some(gid) = group {
+            ownership::give_to_group(&checked, gid, on_mismatch)
+                .map_err(|error| format!("apply fsGroup: {error}"))?;
+        }
+        let project = match ours {
+            true => project_quota::project(&checked),
+            false => Ok(None),
+        };
+        project
+            .map(|project| project.is_some())
+            .map_err(|error| format!("look at the project of {}: {error}", checked.display()))
     })
     .await?;
     Ok(Prepared {
         path,
         read_only,
+        in_project,
         ..Prepared::default()
     })
 }
@@ -478,11 +486,11 @@ fn claim_path(spec: &PersistentVolumeSpec) -> Result<PathBuf, String> {
 async fn write_payload(
     context: VolumeContext<'_>,
     volume: &Volume,
-    made: Projected,
+    files: Payload,
 ) -> Result<(), String> {
     let (path, gid) = (context.dir.volume(&volume.name), fs_group(context.pod));
     blocking(move || {
-        let done = atomic::write(&path, &made.files, gid, Timestamp::now());
+        let done = atomic::write(&path, &files, gid, Timestamp::now());
         done.map(|_| ())
             .map_err(|error| format!("write files: {error}"))
     })

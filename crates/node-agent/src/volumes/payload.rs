@@ -7,9 +7,10 @@ use k8s_openapi::api::core::v1::{
     ServiceAccountTokenProjection, Volume, VolumeProjection,
 };
 use pod_lifecycle::downward::{self, NodeFacts};
+use pod_lifecycle::spec;
 
 use super::atomic::{File, Payload};
-use crate::sources::{Sources, TokenWanted};
+use crate::sources::{ObjectKind, Sources, TokenWanted, Version, Versions};
 
 const MODE_DEFAULT: i32 = 0o644;
 
@@ -23,64 +24,78 @@ pub struct Projector<'a> {
     pub facts: &'a NodeFacts,
 }
 
-/// Files, and when they should be made anew.
-#[derive(Default)]
-pub struct Projected {
-    /// The files.
-    pub files: Payload,
-    /// When a token among them should be replaced.
+/// What files were made of.
+#[derive(Debug, Default)]
+pub struct Reading {
+    /// The objects, as they were when they were first read.
+    pub versions: Versions,
+    /// When a token among the files should be replaced.
     pub refresh_at: Option<Timestamp>,
 }
 
+impl Reading {
+    fn note<K: kube::Resource>(&mut self, kind: ObjectKind, name: &str, found: Option<&K>) {
+        let version = self.versions.entry((kind, name.to_owned()));
+        version.or_insert_with(|| Version::of(found));
+    }
+}
+
 impl Projector<'_> {
-    /// The files of a volume; `None` when it is of another type.
+    /// The files of a volume; `None` when it is of another type. Notes what it reads.
     ///
     /// # Errors
     /// What is missing, as the user reads it.
-    pub async fn project(&self, volume: &Volume) -> Result<Option<Projected>, String> {
-        let mut made = Projected::default();
+    pub async fn project(
+        &self,
+        volume: &Volume,
+        reading: &mut Reading,
+    ) -> Result<Option<Payload>, String> {
+        let mut files = Payload::new();
         if let Some(source) = &volume.config_map {
             let mode = source.default_mode.unwrap_or(MODE_DEFAULT);
-            let object = self.config_map(&source.name, source.optional).await?;
+            let object = self
+                .config_map(&source.name, source.optional, reading)
+                .await?;
             let picked = Pick {
                 items: source.items.as_deref(),
                 mode,
                 optional: source.optional,
             };
-            picked.config_map(object, &mut made.files)?;
+            picked.config_map(object, &mut files)?;
         } else if let Some(source) = &volume.secret {
             let mode = source.default_mode.unwrap_or(MODE_DEFAULT);
             let name = source.secret_name.as_deref().unwrap_or_default();
-            let object = self.secret(name, source.optional).await?;
+            let object = self.secret(name, source.optional, reading).await?;
             let picked = Pick {
                 items: source.items.as_deref(),
                 mode,
                 optional: source.optional,
             };
-            picked.secret(object, &mut made.files)?;
+            picked.secret(object, &mut files)?;
         } else if let Some(source) = &volume.downward_api {
             let mode = source.default_mode.unwrap_or(MODE_DEFAULT);
             self.downward(
                 source.items.as_deref().unwrap_or_default(),
                 mode,
-                &mut made.files,
+                &mut files,
             )?;
         } else if let Some(source) = &volume.projected {
-            self.projected(source, &mut made).await?;
+            self.projected(source, &mut files, reading).await?;
         } else {
             return Ok(None);
         }
-        Ok(Some(made))
+        Ok(Some(files))
     }
 
     async fn projected(
         &self,
         source: &ProjectedVolumeSource,
-        made: &mut Projected,
+        files: &mut Payload,
+        reading: &mut Reading,
     ) -> Result<(), String> {
         let mode = source.default_mode.unwrap_or(MODE_DEFAULT);
         for projection in source.sources.iter().flatten() {
-            self.projection(projection, mode, made).await?;
+            self.projection(projection, mode, files, reading).await?;
         }
         Ok(())
     }
@@ -89,32 +104,35 @@ impl Projector<'_> {
         &self,
         projection: &VolumeProjection,
         mode: i32,
-        made: &mut Projected,
+        files: &mut Payload,
+        reading: &mut Reading,
     ) -> Result<(), String> {
         if let Some(source) = &projection.config_map {
-            let object = self.config_map(&source.name, source.optional).await?;
+            let object = self
+                .config_map(&source.name, source.optional, reading)
+                .await?;
             let picked = Pick {
                 items: source.items.as_deref(),
                 mode,
                 optional: source.optional,
             };
-            return picked.config_map(object, &mut made.files);
+            return picked.config_map(object, files);
         }
         if let Some(source) = &projection.secret {
-            let object = self.secret(&source.name, source.optional).await?;
+            let object = self.secret(&source.name, source.optional, reading).await?;
             let picked = Pick {
                 items: source.items.as_deref(),
                 mode,
                 optional: source.optional,
             };
-            return picked.secret(object, &mut made.files);
+            return picked.secret(object, files);
         }
         if let Some(source) = &projection.downward_api {
             let items = source.items.as_deref().unwrap_or_default();
-            return self.downward(items, mode, &mut made.files);
+            return self.downward(items, mode, files);
         }
         if let Some(source) = &projection.service_account_token {
-            return self.token(source, mode, made).await;
+            return self.token(source, mode, files, reading).await;
         }
         Err("this kind of projected source is not supported".to_owned())
     }
@@ -123,7 +141,8 @@ impl Projector<'_> {
         &self,
         source: &ServiceAccountTokenProjection,
         mode: i32,
-        made: &mut Projected,
+        files: &mut Payload,
+        reading: &mut Reading,
     ) -> Result<(), String> {
         let wanted = TokenWanted {
             audience: source.audience.clone(),
@@ -133,12 +152,11 @@ impl Projector<'_> {
         let left = token.expires.duration_since(Timestamp::now());
         let fresh = SignedDuration::from_millis_i128(left.as_millis() * 8 / 10);
         let due = Timestamp::now() + fresh.max(SignedDuration::from_secs(10));
-        made.refresh_at = Some(made.refresh_at.map_or(due, |known| known.min(due)));
-        let file = File {
-            bytes: token.value.into_bytes(),
-            mode: mode.unsigned_abs(),
-        };
-        made.files.insert(source.path.clone(), file);
+        reading.refresh_at = Some(reading.refresh_at.map_or(due, |known| known.min(due)));
+        let (mode, uid) = token_access(self.pod, mode.unsigned_abs());
+        let bytes = token.value.into_bytes();
+        let file = File { bytes, mode, uid };
+        files.insert(source.path.clone(), file);
         Ok(())
     }
 
@@ -156,7 +174,7 @@ impl Projector<'_> {
             };
             let bytes = text.map_err(|error| error.message)?.into_bytes();
             let mode = item.mode.unwrap_or(mode).unsigned_abs();
-            files.insert(item.path.clone(), File { bytes, mode });
+            files.insert(item.path.clone(), File::of_root(bytes, mode));
         }
         Ok(())
     }
@@ -165,16 +183,24 @@ impl Projector<'_> {
         &self,
         name: &str,
         optional: Option<bool>,
+        reading: &mut Reading,
     ) -> Result<Option<ConfigMap>, String> {
         let found = self.sources.config_map(self.namespace(), name).await?;
+        reading.note(ObjectKind::ConfigMap, name, found.as_ref());
         match found {
             None if optional != Some(true) => Err(format!("configmap \"{name}\" not found")),
             found => Ok(found),
         }
     }
 
-    async fn secret(&self, name: &str, optional: Option<bool>) -> Result<Option<Secret>, String> {
+    async fn secret(
+        &self,
+        name: &str,
+        optional: Option<bool>,
+        reading: &mut Reading,
+    ) -> Result<Option<Secret>, String> {
         let found = self.sources.secret(self.namespace(), name).await?;
+        reading.note(ObjectKind::Secret, name, found.as_ref());
         match found {
             None if optional != Some(true) => Err(format!("secret \"{name}\" not found")),
             found => Ok(found),
@@ -183,6 +209,17 @@ impl Projector<'_> {
 
     fn namespace(&self) -> &str {
         self.pod.metadata.namespace.as_deref().unwrap_or_default()
+    }
+}
+
+/// Mode and owner of a file with a token, as kubelet has them: nobody else reads it where it is known
+/// who is to. A group of the volume gets its right to read when the file is written.
+fn token_access(pod: &Pod, mode: u32) -> (u32, Option<u32>) {
+    let user = pod.spec.as_ref().and_then(spec::common_user);
+    let user = user.and_then(|user| u32::try_from(user).ok());
+    match user.is_some() || super::fs_group(pod).is_some() {
+        true => (0o600, user),
+        false => (mode, None),
     }
 }
 
@@ -225,7 +262,7 @@ impl Pick<'_> {
         let Some(items) = self.items.filter(|items| !items.is_empty()) else {
             files.extend(
                 data.into_iter()
-                    .map(|(key, bytes)| (key, File { bytes, mode })),
+                    .map(|(key, bytes)| (key, File::of_root(bytes, mode))),
             );
             return Ok(());
         };
@@ -237,7 +274,7 @@ impl Pick<'_> {
                 return Err(format!("{missing}: {}", item.key));
             };
             let mode = item.mode.map_or(mode, i32::unsigned_abs);
-            files.insert(item.path.clone(), File { bytes, mode });
+            files.insert(item.path.clone(), File::of_root(bytes, mode));
         }
         Ok(())
     }
@@ -283,6 +320,23 @@ mod tests {
         };
         pick.secret(secret(), &mut files).unwrap();
         assert_eq!(files["a/b"].mode, 0o400);
+    }
+
+    #[test]
+    fn a_token_is_for_the_user_and_the_group_of_the_pod_where_there_are_any() {
+        // statefulset.md 12.13
+        let access = |context: serde_json::Value| {
+            let pod = serde_json::json!({"spec": {"securityContext": context,
+                "containers": [{"name": "c"}]}});
+            token_access(&serde_json::from_value(pod).unwrap(), 0o444)
+        };
+        assert_eq!(access(serde_json::json!({})), (0o444, None));
+        let user = serde_json::json!({"runAsUser": 1000});
+        assert_eq!(access(user), (0o600, Some(1000)));
+        let group = serde_json::json!({"fsGroup": 2000});
+        assert_eq!(access(group), (0o600, None));
+        let both = serde_json::json!({"runAsUser": 0, "fsGroup": 2000});
+        assert_eq!(access(both), (0o600, Some(0)));
     }
 
     #[test]

@@ -11,15 +11,16 @@ use pod_lifecycle::plan::{Action, StopCause};
 use pod_lifecycle::record::{Hook, Image, Instance, Removal, Running, Sandbox, Stop, Volumes};
 use pod_lifecycle::spec::{self, ProbeKind};
 
+use super::instance::stop_signal;
 use super::message::Message;
 use super::{Worker, tell};
 use crate::hooks;
 use crate::layout::runtime_id;
 use crate::limits::POST_START_MAX;
 use crate::prober::{self, Asked};
-use crate::sources::ObjectKind;
+use crate::sources::{ObjectKind, Versions};
 use crate::status_writer::{self, Written};
-use crate::volumes::{self, VolumeContext};
+use crate::volumes::{self, Reading, VolumeContext};
 
 impl Worker {
     /// Begins one action.
@@ -74,6 +75,7 @@ impl Worker {
             }
             Action::PostponeResize(pending) => self.postpone_resize(pending),
             Action::UpdateResources { container } => self.update_resources(container),
+            Action::UpdatePodResources => self.update_pod_resources(),
             Action::CompleteResize => self.complete_resize(),
             Action::RemoveObject => self.remove_object(),
         }
@@ -110,14 +112,15 @@ impl Worker {
                 images: &shared.puller(),
                 events: &events,
             };
-            let result = volumes::prepare(context).await;
-            tell(&sender, Message::VolumesPrepared(result)).await;
+            let mut reading = Reading::default();
+            let result = volumes::prepare(context, &mut reading).await;
+            tell(&sender, Message::VolumesPrepared(result, reading)).await;
         });
     }
 
     fn release_volumes(&mut self, comes_back: bool) {
         self.record.volumes = Volumes::Releasing;
-        if let Some(watch) = self.watch.take() {
+        for watch in std::mem::take(&mut self.watches).into_values() {
             watch.abort();
         }
         let (dir, sender) = (self.dir.clone(), self.sender.clone());
@@ -157,26 +160,25 @@ impl Worker {
                 images: &shared.puller(),
                 events: &events,
             };
-            let due = match volumes::refresh(context).await {
-                Ok(due) => due,
-                Err(error) => {
-                    // What is mounted stays as it is; a change or the next try may heal it. With
-                    // a namespace, all that files are made of goes before the pod is gone.
-                    if pod.metadata.deletion_timestamp.is_some() {
-                        tracing::debug!(%error, "volumes of a pod that ends not refreshed");
-                    } else {
-                        tracing::warn!(%error, "volumes not refreshed");
-                    }
-                    Some(Timestamp::now() + jiff::SignedDuration::from_secs(60))
+            let mut reading = Reading::default();
+            if let Err(error) = volumes::refresh(context, &mut reading).await {
+                // What is mounted stays as it is; a change or the next try may heal it. With
+                // a namespace, all that files are made of goes before the pod is gone.
+                if pod.metadata.deletion_timestamp.is_some() {
+                    tracing::debug!(%error, "volumes of a pod that ends not refreshed");
+                } else {
+                    tracing::warn!(%error, "volumes not refreshed");
                 }
-            };
-            tell(&sender, Message::VolumesRefreshed(due)).await;
+                let again = Timestamp::now() + jiff::SignedDuration::from_secs(60);
+                reading.refresh_at = Some(again);
+            }
+            tell(&sender, Message::VolumesRefreshed(reading)).await;
         });
     }
 
-    /// Listens for changes of the objects that volumes are made of, and of those that containers
-    /// still wait for.
-    pub(super) fn watch_sources(&mut self) {
+    /// Listens for changes of the objects that volumes are made of since they were `read`, and of
+    /// those that containers still wait for.
+    pub(super) fn watch_sources(&mut self, read: &Versions) {
         let namespace = self.pod.metadata.namespace.clone().unwrap_or_default();
         let mut objects = volumes::watched_objects(&self.pod);
         let refused = self.record.containers.iter();
@@ -188,31 +190,27 @@ impl Worker {
             let secrets = needed.secrets.into_iter();
             objects.extend(secrets.map(|name| (ObjectKind::Secret, name)));
         }
-        let watched: Vec<_> = objects
-            .into_iter()
-            .map(|(kind, name)| self.shared.sources.watch(kind, &namespace, &name))
-            .collect();
-        if let Some(former) = self.watch.take() {
-            former.abort();
-        }
-        if watched.is_empty() {
-            return;
-        }
-        let sender = self.sender.clone();
-        let task = self.tasks.spawn(async move {
-            let mut receivers: Vec<_> = watched.iter().map(|watch| watch.subscribe()).collect();
-            loop {
-                let changes = receivers
-                    .iter_mut()
-                    .map(|receiver| Box::pin(receiver.changed()));
-                let (changed, _, _) = futures::future::select_all(changes).await;
-                if changed.is_err() {
-                    return;
-                }
-                tell(&sender, Message::VolumesOutdated).await;
+        self.watches.retain(|object, watch| {
+            let wanted = objects.contains(object);
+            if !wanted {
+                watch.abort();
             }
+            wanted
         });
-        self.watch = Some(task);
+        for object in objects {
+            if self.watches.contains_key(&object) {
+                continue;
+            }
+            let watch = self.shared.sources.watch(object.0, &namespace, &object.1);
+            let mut changes = watch.changes(read.get(&object).cloned());
+            let sender = self.sender.clone();
+            let task = self.tasks.spawn(async move {
+                while changes.next().await {
+                    tell(&sender, Message::VolumesOutdated).await;
+                }
+            });
+            self.watches.insert(object, task);
+        }
     }
 
     fn ensure_image(&mut self, name: String) {
@@ -286,9 +284,10 @@ impl Worker {
         };
         let sender = self.sender.clone();
         let hook = asked.container.lifecycle.clone().and_then(|l| l.post_start);
+        let pod = spec::display_name(&self.pod);
         self.tasks.spawn(async move {
             let hook = hook.unwrap_or_default();
-            let result = hooks::run(&asked, &hook, POST_START_MAX).await;
+            let result = hooks::run(&asked, &pod, &hook, POST_START_MAX).await;
             tell(
                 &sender,
                 Message::PostStart {
@@ -374,8 +373,9 @@ impl Worker {
     ) {
         let sender = self.sender.clone();
         let limit = Duration::from_secs(grace_seconds.max(0).unsigned_abs());
+        let pod = spec::display_name(&self.pod);
         self.tasks.spawn(async move {
-            let result = hooks::run(&asked, &hook, limit).await;
+            let result = hooks::run(&asked, &pod, &hook, limit).await;
             tell(
                 &sender,
                 Message::PreStop {
@@ -390,31 +390,25 @@ impl Worker {
 
     fn terminate(&mut self, name: String) {
         let now = Timestamp::now();
-        let image = self
-            .running(&name)
-            .map(|running| running.image.clone())
-            .unwrap_or_default();
-        if let Some(stop) = self
-            .running(&name)
-            .and_then(|running| running.stop.as_mut())
-        {
-            stop.signalled_at = Some(now);
+        let (mut image, mut of_image) = (String::new(), None);
+        if let Some(running) = self.running(&name) {
+            image.clone_from(&running.image);
+            of_image.clone_from(&running.stop_signal);
+            if let Some(stop) = &mut running.stop {
+                stop.signalled_at = Some(now);
+            }
         }
         let own = self
             .container(&name)
             .and_then(|c| c.lifecycle)
             .and_then(|l| l.stop_signal);
-        let from_image = || {
-            let found = self.shared.config.images.get(&image);
-            found
-                .ok()
-                .flatten()
-                .and_then(|image| image.config.stop_signal)
+        let by_name = || {
+            let found = self.shared.config.images.get(&image).ok().flatten();
+            found.map(|image| stop_signal(&image))
         };
-        let signal = own
-            .or_else(from_image)
-            .and_then(|name| signal_number(&name));
-        self.signal(&name, signal.unwrap_or(nix::libc::SIGTERM));
+        let signal = own.or(of_image).or_else(by_name);
+        let number = signal.and_then(|name| signal_number(&name));
+        self.signal(&name, number.unwrap_or(nix::libc::SIGTERM));
     }
 
     fn kill(&mut self, name: String) {

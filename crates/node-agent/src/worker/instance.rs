@@ -8,7 +8,7 @@ use std::sync::Arc;
 use container_runtime::spec::{Exit as RuntimeExit, ResolvedUser, Resources};
 use container_runtime::{RuntimeError, Sandbox};
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::{Container, Pod};
+use k8s_openapi::api::core::v1::{Container, Pod, ResourceRequirements};
 use pod_lifecycle::environment::{environment, files, references};
 use pod_lifecycle::messages;
 use pod_lifecycle::record::{Exit, Hook, Instance, Running, User};
@@ -272,6 +272,7 @@ impl Start {
             sandbox: self.sandbox_number,
             image: self.container.image.clone().unwrap_or_default(),
             image_id: image_id(image),
+            stop_signal: Some(stop_signal(image)),
             user: None,
             started_at,
             post_start: if hooked { Hook::Pending } else { Hook::Done },
@@ -283,7 +284,15 @@ impl Start {
                 self.container.resources.clone().unwrap_or_default(),
             )),
             update: Default::default(),
+            of_pod: Some(Box::new(self.of_pod())),
         }
+    }
+
+    /// The resources of the pod as a whole.
+    fn of_pod(&self) -> ResourceRequirements {
+        let spec = self.pod.spec.as_ref();
+        let own = spec.and_then(|spec| spec.resources.clone());
+        own.unwrap_or_default()
     }
 
     fn start_error(&self, image: &image_store::Image, message: String, at: Timestamp) -> Exit {
@@ -307,11 +316,17 @@ pub(crate) fn user_of(found: &ResolvedUser) -> User {
 }
 
 /// How statuses name an image: by the digest that a registry would know, if there is one.
-pub(super) fn image_id(image: &image_store::Image) -> String {
+pub(crate) fn image_id(image: &image_store::Image) -> String {
     image.references.first().map_or_else(
         || image.id.clone(),
         |reference| by_digest(reference, &image.digest),
     )
+}
+
+/// The signal that containers of an image are stopped by, unless they ask for another.
+pub(super) fn stop_signal(image: &image_store::Image) -> String {
+    let own = image.config.stop_signal.as_deref();
+    own.unwrap_or("SIGTERM").to_owned()
 }
 
 /// The id of an instance as the API shows it: 64 hexadecimal digits, unique everywhere.

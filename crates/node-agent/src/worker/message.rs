@@ -4,7 +4,6 @@ use std::sync::Arc;
 
 use container_runtime::Sandbox;
 use container_runtime::spec::SandboxEvent;
-use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Pod, ResourceRequirements};
 use pod_lifecycle::Dismissal;
 use pod_lifecycle::local_storage::DiskUsage;
@@ -15,7 +14,7 @@ use pod_lifecycle::spec::ProbeKind;
 
 use crate::images::ImageTrouble;
 use crate::status_writer::Written;
-use crate::volumes::{PreparedVolumes, VolumeError};
+use crate::volumes::{PreparedVolumes, Reading, VolumeError};
 
 /// How the start of a container ended.
 pub enum StartResult {
@@ -57,14 +56,14 @@ pub enum Message {
     SandboxMade(Result<(Sandbox, Vec<String>), String>),
     /// The sandbox is gone, or not.
     SandboxDestroyed(Result<(), String>),
-    /// The volumes are there, or not.
-    VolumesPrepared(Result<(PreparedVolumes, Option<Timestamp>), VolumeError>),
+    /// The volumes are there, or not; what they are made of.
+    VolumesPrepared(Result<PreparedVolumes, VolumeError>, Reading),
     /// The volumes are gone, or not.
     VolumesReleased(Result<(), String>),
     /// An object that volumes are made of has changed, or a token grows old.
     VolumesOutdated,
-    /// The volumes' files were made anew; when to do it again.
-    VolumesRefreshed(Option<Timestamp>),
+    /// The volumes' files were made anew; what they are made of.
+    VolumesRefreshed(Reading),
     /// What the pod has on the node's disk.
     StorageUsed(DiskUsage),
     /// A container's image is here, or not.
@@ -118,6 +117,15 @@ pub enum Message {
         id: String,
         /// Its resources from now on.
         resources: Box<ResourceRequirements>,
+        /// How it went.
+        result: Result<(), String>,
+    },
+    /// The limits of the pod as a whole were changed, or not.
+    PodResourcesUpdated {
+        /// The number of the sandbox that has them.
+        sandbox: u32,
+        /// The pod's resources from now on.
+        resources: Option<Box<ResourceRequirements>>,
         /// How it went.
         result: Result<(), String>,
     },

@@ -26,7 +26,7 @@ use pod_lifecycle::node_shutdown::NodeStop;
 use pod_lifecycle::resolv_conf::Resolver;
 use pod_lifecycle::{PodInput, PodPlan, PodRecord, plan_pod};
 use reconcile::Recorder;
-use tokio::sync::{RwLock, Semaphore, mpsc};
+use tokio::sync::{Notify, RwLock, mpsc};
 use tokio::task::{AbortHandle, JoinSet};
 use tokio_util::sync::CancellationToken;
 
@@ -37,14 +37,15 @@ use crate::images::Puller;
 use crate::layout::PodDir;
 use crate::limits::{PLANS_IN_A_ROW_MAX, STATUS_RETRY_MAX, STATUS_RETRY_MIN, WORKER_MESSAGES_MAX};
 use crate::pressure::Monitor;
+use crate::pull_turns::PullTurns;
 use crate::recovery::{self, Stored};
 use crate::registry::{PodView, Registry};
-use crate::sources::Sources;
+use crate::sources::{ObjectName, Sources};
 use crate::status_writer;
 use crate::usage::History;
 use crate::volumes::PreparedVolumes;
 
-pub(crate) use instance::{exit_of, last_words, public_id, user_of};
+pub(crate) use instance::{exit_of, image_id, last_words, public_id, user_of};
 pub use message::Message;
 
 /// What all workers of a node share.
@@ -71,8 +72,10 @@ pub struct Shared {
     pub resolver: Resolver,
     /// One pod at a time is given new resources.
     pub allocation: Mutex<()>,
-    /// How many pulls may run at a time.
-    pub pulls: Semaphore,
+    /// Who may pull now.
+    pub pulls: PullTurns,
+    /// Tells that a pull found too little room on the disk.
+    pub room_wanted: Notify,
     /// Held by those who look for an image or mount one: none is removed meanwhile.
     pub image_looks: RwLock<()>,
     /// Ends all workers at once, without touching the pods.
@@ -86,7 +89,9 @@ impl Shared {
             store: &self.config.images,
             registries: &self.config.registries,
             sources: &self.sources,
+            monitor: &self.monitor,
             turns: &self.pulls,
+            room_wanted: &self.room_wanted,
             looks: &self.image_looks,
         }
     }
@@ -150,7 +155,8 @@ pub struct Worker {
     refreshing: bool,
     /// Exits that were heard of before the start was.
     early_exits: BTreeMap<String, container_runtime::spec::Exit>,
-    watch: Option<AbortHandle>,
+    /// Who listens for changes of the objects that volumes are made of.
+    watches: BTreeMap<ObjectName, AbortHandle>,
     sender: mpsc::Sender<Message>,
     inbox: mpsc::Receiver<Message>,
     tasks: JoinSet<()>,
@@ -181,7 +187,7 @@ impl Worker {
             storage_due: None,
             refreshing: false,
             early_exits: BTreeMap::new(),
-            watch: None,
+            watches: BTreeMap::new(),
             sender: sender.clone(),
             inbox,
             tasks: JoinSet::new(),
@@ -210,7 +216,6 @@ impl Worker {
     /// Runs until nothing of the pod is left here, or the agent leaves it.
     pub async fn run(mut self) {
         if self.record.volumes == pod_lifecycle::record::Volumes::Ready && !self.removed {
-            self.watch_sources();
             self.refresh_volumes();
         }
         self.watch_storage();
@@ -265,7 +270,7 @@ impl Worker {
         let due = [
             next_at,
             self.status_due,
-            self.refresh_due.filter(|_| !self.refreshing),
+            self.refresh_due.filter(|_| !self.makes_files()),
             self.storage_due,
         ];
         let due = due.into_iter().flatten().min();
@@ -293,7 +298,7 @@ impl Worker {
             self.status_due = None;
         }
         // What changes while files are made may have been read before: they are made once more.
-        if !self.refreshing && self.refresh_due.is_some_and(|due| due <= now) {
+        if !self.makes_files() && self.refresh_due.is_some_and(|due| due <= now) {
             self.refresh_due = None;
             self.refresh_volumes();
         }
@@ -301,6 +306,11 @@ impl Worker {
             self.storage_due = None;
             self.look_at_storage();
         }
+    }
+
+    /// Whether files of volumes are being made.
+    fn makes_files(&self) -> bool {
+        self.refreshing || self.record.volumes == pod_lifecycle::record::Volumes::Preparing
     }
 
     /// Keeps what a new agent would need.
@@ -361,9 +371,6 @@ impl Worker {
     /// What is left to do when nothing of the pod runs any more.
     fn end(self) {
         self.shared.registry.remove(&self.pod);
-        if let Some(watch) = &self.watch {
-            watch.abort();
-        }
         let gone = self.removed || self.record.removal == pod_lifecycle::record::Removal::Done;
         if gone && let Err(error) = std::fs::remove_dir_all(self.dir.root()) {
             tracing::warn!(pod = self.name(), %error, "pod directory not removed");

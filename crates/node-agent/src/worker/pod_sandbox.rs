@@ -22,6 +22,7 @@ use crate::layout::PodDir;
 impl Worker {
     pub(super) fn create_sandbox(&mut self) {
         self.record.sandbox = record::Sandbox::Creating;
+        self.record.resize.sandbox_begins();
         let (shared, pod, dir) = (self.shared.clone(), self.allocated_pod(), self.dir.clone());
         let (sender, events) = (self.sender.clone(), self.events.clone());
         let number = self.record.sandboxes_made + 1;
@@ -62,14 +63,15 @@ async fn forward(mut stream: Events, sandbox: u32, worker: mpsc::Sender<Message>
     .await;
 }
 
-/// The pod's names.
+/// The pod's names. In the node's network the kernel's is the node's, whatever the pod asks for.
 pub(super) fn names(shared: &Shared, pod: &Pod) -> Result<Names, String> {
-    hostname::names(pod, &shared.config.cluster_domain).map_err(|error| {
-        format!(
-            "failed to construct FQDN from pod hostname: {} is too long",
-            error.name
-        )
-    })
+    let zone = &shared.config.cluster_domain;
+    if pod.spec.as_ref().is_some_and(spec::uses_host_network) {
+        let node = fs::read_to_string("/proc/sys/kernel/hostname");
+        let node = node.map_err(|error| format!("read the node's host name: {error}"))?;
+        return Ok(hostname::on_node(pod, zone, node.trim_end()));
+    }
+    hostname::names(pod, zone).map_err(|error| error.to_string())
 }
 
 async fn create(

@@ -5,7 +5,7 @@ use std::sync::{Arc, PoisonError};
 use container_runtime::Sandbox;
 use container_runtime::spec::Resources;
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::{Pod, ResourceRequirements};
+use k8s_openapi::api::core::v1::{Pod, PodSpec, ResourceRequirements};
 use object_model::Quantity;
 use pod_lifecycle::record::Instance;
 use pod_lifecycle::resize::{
@@ -127,7 +127,24 @@ impl Worker {
     pub(super) fn new_pod_limits(&self) -> Option<Resources> {
         self.record.resize.progress.as_ref()?;
         let spec = self.pod.spec.as_ref()?;
-        Some(pod_resources(&resize::with(spec, Some(&self.applied()))))
+        Some(self.pod_limits(spec, &self.applied()))
+    }
+
+    /// The limits of the pod while its containers have these resources. As long as the pod as a
+    /// whole has others than are allocated, it is as wide as any of them.
+    fn pod_limits(&self, spec: &PodSpec, resources: &Allocation) -> Resources {
+        let of_pod = &self.record.resize;
+        let after = pod_resources(&resize::with(spec, Some(resources)));
+        if !of_pod.pod_differs() {
+            return after;
+        }
+        let superseded = of_pod.pod.superseded.iter().cloned().map(Some);
+        let others = superseded.chain([of_pod.pod.applied.clone()]);
+        others.fold(after, |widest, own| {
+            let mut before = resize::with(spec, Some(resources));
+            before.resources = own;
+            wider(&pod_resources(&before), &widest)
+        })
     }
 
     /// Changes the limits of a running container, and those of the pod around it.
@@ -138,9 +155,9 @@ impl Worker {
         };
         let spec = self.pod.spec.clone().unwrap_or_default();
         let mut applied = self.applied();
-        let before = pod_resources(&resize::with(&spec, Some(&applied)));
+        let before = self.pod_limits(&spec, &applied);
         applied.insert(name.clone(), wanted.clone());
-        let after = pod_resources(&resize::with(&spec, Some(&applied)));
+        let after = self.pod_limits(&spec, &applied);
         let runtime_id = runtime_id(&name, self.record.container(&name).restart_count);
         let (Some(sandbox), Some(running)) = (self.sandbox.clone(), self.running(&name)) else {
             return;
@@ -185,6 +202,50 @@ impl Worker {
                 running.update = Update::Failed { at };
             }
         }
+        self.resize_tried(result);
+    }
+
+    /// Changes the limits of the pod as a whole to what is allocated.
+    pub(super) fn update_pod_resources(&mut self) {
+        let (Some(sandbox), Some(spec)) = (self.sandbox.clone(), self.pod.spec.as_ref()) else {
+            return;
+        };
+        let limits = pod_resources(&resize::with(spec, Some(&self.applied())));
+        let resources = self.record.resize.of_pod().cloned().map(Box::new);
+        self.record.resize.pod.update = Update::InFlight;
+        let (number, sender) = (self.record.sandboxes_made, self.sender.clone());
+        self.tasks.spawn(async move {
+            let message = Message::PodResourcesUpdated {
+                sandbox: number,
+                resources,
+                result: limit_pod(&sandbox, limits).await,
+            };
+            tell(&sender, message).await;
+        });
+    }
+
+    pub(super) fn pod_resources_updated(
+        &mut self,
+        sandbox: u32,
+        resources: Option<Box<ResourceRequirements>>,
+        result: Result<(), String>,
+    ) {
+        let current = sandbox == self.record.sandboxes_made;
+        if !current || self.record.resize.pod.update != Update::InFlight {
+            return;
+        }
+        match &result {
+            Ok(()) => self.record.pod_resized(resources.map(|all| *all)),
+            Err(_) => {
+                let at = Timestamp::now();
+                self.record.resize.pod.update = Update::Failed { at };
+            }
+        }
+        self.resize_tried(result);
+    }
+
+    /// Notes how a step went, and tells users of the first failure.
+    fn resize_tried(&mut self, result: Result<(), String>) {
         let Some(progress) = &mut self.record.resize.progress else {
             return;
         };
@@ -195,6 +256,28 @@ impl Worker {
             self.events.warning("ResizeError", words);
         }
     }
+}
+
+async fn limit_pod(sandbox: &Sandbox, limits: Resources) -> Result<(), String> {
+    check_memory(sandbox, None, &limits)?;
+    let changed = sandbox.update_pod(limits).await;
+    changed.map_err(|error| error.to_string())
+}
+
+/// Refuses a limit below what is in use: the kernel would kill for it.
+fn check_memory(sandbox: &Sandbox, id: Option<&str>, limits: &Resources) -> Result<(), String> {
+    let Some(limit) = limits.memory_bytes else {
+        return Ok(());
+    };
+    let usage = sandbox.usage(id).map_err(|error| error.to_string())?;
+    let (limit, used) = (u64::try_from(limit).unwrap_or(0), usage.working_set_bytes);
+    if used > limit {
+        let what = if id.is_some() { "container" } else { "pod" };
+        return Err(format!(
+            "attempting to set {what} memory limit ({limit}) below current usage ({used})"
+        ));
+    }
+    Ok(())
 }
 
 /// A change of one container's limits.
@@ -211,17 +294,7 @@ impl Change {
     /// The pod's limits are never less than those of what is in it: they grow first and shrink
     /// last.
     async fn apply(self, sandbox: &Sandbox, id: &str) -> Result<(), String> {
-        if let Some(limit) = self.container.memory_bytes {
-            let usage = sandbox.usage(Some(id)).map_err(|error| error.to_string())?;
-            let limit = u64::try_from(limit).unwrap_or(0);
-            if usage.working_set_bytes > limit {
-                let used = usage.working_set_bytes;
-                return Err(format!(
-                    "attempting to set container memory limit ({limit}) below current usage \
-                     ({used})"
-                ));
-            }
-        }
+        check_memory(sandbox, Some(id), &self.container)?;
         let both = wider(&self.before, &self.after);
         let steps = async {
             sandbox.update_pod(both).await?;

@@ -16,8 +16,9 @@ use super::instance::{exit_of, last_words};
 use super::message::{Message, StartResult};
 use crate::images::ImageTrouble;
 use crate::layout::runtime_id;
+use crate::sources::Versions;
 use crate::status_writer::Written;
-use crate::volumes::{PreparedVolumes, VolumeError};
+use crate::volumes::{PreparedVolumes, Reading, VolumeError};
 
 impl Worker {
     /// Notes one message.
@@ -41,12 +42,14 @@ impl Worker {
             }
             Message::SandboxMade(result) => self.sandbox_made(result),
             Message::SandboxDestroyed(result) => self.sandbox_destroyed(result),
-            Message::VolumesPrepared(result) => self.volumes_prepared(result),
+            Message::VolumesPrepared(result, reading) => self.volumes_prepared(result, &reading),
             Message::VolumesReleased(result) => self.volumes_released(result),
             Message::VolumesOutdated => self.sources_changed(),
-            Message::VolumesRefreshed(due) => {
+            Message::VolumesRefreshed(reading) => {
                 self.refreshing = false;
-                self.note_refresh(due);
+                self.note_refresh(reading.refresh_at);
+                // An agent that has just started has read before it listens.
+                self.watch_sources(&reading.versions);
             }
             Message::StorageUsed(usage) => self.storage_used(&usage),
             Message::Image { container, result } => self.image_ensured(&container, result),
@@ -80,6 +83,13 @@ impl Worker {
                 result,
             } => {
                 self.resources_updated(&container, &id, resources, result);
+            }
+            Message::PodResourcesUpdated {
+                sandbox,
+                resources,
+                result,
+            } => {
+                self.pod_resources_updated(sandbox, resources, result);
             }
             Message::StatusWritten(written) => self.status_written(written),
             Message::ObjectRemoved(result) => self.object_removed(result),
@@ -168,15 +178,15 @@ impl Worker {
 
     fn volumes_prepared(
         &mut self,
-        result: Result<(PreparedVolumes, Option<Timestamp>), VolumeError>,
+        result: Result<PreparedVolumes, VolumeError>,
+        reading: &Reading,
     ) {
         match result {
-            Ok((volumes, due)) => {
+            Ok(volumes) => {
                 self.volumes = volumes;
                 self.record.volumes = Volumes::Ready;
                 self.record.volume_failures = 0;
-                self.note_refresh(due);
-                self.watch_sources();
+                self.note_refresh(reading.refresh_at);
             }
             Err(error) => {
                 let message = error.to_string();
@@ -186,9 +196,9 @@ impl Worker {
                     message,
                     at: Timestamp::now(),
                 };
-                self.watch_sources();
             }
         }
+        self.watch_sources(&reading.versions);
     }
 
     fn volumes_released(&mut self, result: Result<(), String>) {
@@ -254,7 +264,7 @@ impl Worker {
             StartResult::Refused { reason, message } => {
                 record.refusals += 1;
                 record.refused(reason, message, now);
-                self.watch_sources();
+                self.watch_sources(&Versions::new());
             }
         }
     }
@@ -310,10 +320,8 @@ impl Worker {
         running.post_start = match result {
             Ok(()) => Hook::Done,
             Err(message) => {
-                events.warning(
-                    "FailedPostStartHook",
-                    format!("PostStartHook failed: {message}"),
-                );
+                // What a hook prints may be secret, and more people read events.
+                events.warning("FailedPostStartHook", "PostStartHook failed");
                 Hook::Failed(message)
             }
         };
@@ -325,10 +333,8 @@ impl Worker {
             return;
         };
         if let Err(message) = result {
-            events.warning(
-                "FailedPreStopHook",
-                format!("PreStopHook failed: {message}"),
-            );
+            events.warning("FailedPreStopHook", "PreStopHook failed");
+            tracing::debug!(container = name, message, "preStop hook failed");
         }
         if let Some(stop) = &mut running.stop {
             stop.pre_stop = Hook::Done;
@@ -359,6 +365,9 @@ impl Worker {
             }
             Outcome::Error(error) => {
                 events.warning("Unhealthy", messages::probe_errored(kind, error));
+            }
+            Outcome::Warning(output) => {
+                events.warning("ProbeWarning", messages::probe_warning(kind, output));
             }
             Outcome::Success | Outcome::Failure(_) => {}
         }

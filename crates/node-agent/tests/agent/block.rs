@@ -44,15 +44,32 @@ fn image(world: &World, name: &str) -> PathBuf {
 }
 
 /// A claim bound to a volume at `path`, of that mode; made by a provisioner or by hand.
-async fn claim(world: &World, name: &str, path: &Path, mode: &str, provisioner: Option<&str>) {
-    let volume = format!("pv-{name}");
-    let claim: PersistentVolumeClaim = world
+pub async fn claim(world: &World, name: &str, path: &Path, mode: &str, provisioner: Option<&str>) {
+    let claim = ask(world, name, mode).await;
+    bind(world, &claim, path, mode, provisioner).await;
+}
+
+/// A claim for a volume of that mode.
+pub async fn ask(world: &World, name: &str, mode: &str) -> PersistentVolumeClaim {
+    world
         .create(
-            json!({"metadata": {"name": name}, "spec": {"volumeName": volume,
+            json!({"metadata": {"name": name}, "spec": {"volumeName": format!("pv-{name}"),
             "storageClassName": "", "accessModes": ["ReadWriteOnce"], "volumeMode": mode,
             "resources": {"requests": {"storage": "1Mi"}}}}),
         )
-        .await;
+        .await
+}
+
+/// Makes the volume that a claim asks for, and binds the two.
+pub async fn bind(
+    world: &World,
+    claim: &PersistentVolumeClaim,
+    path: &Path,
+    mode: &str,
+    provisioner: Option<&str>,
+) {
+    let name = claim.metadata.name.as_deref().unwrap();
+    let volume = format!("pv-{name}");
     let annotations = match provisioner {
         Some(provisioner) => json!({"pv.kubernetes.io/provisioned-by": provisioner}),
         None => json!({}),

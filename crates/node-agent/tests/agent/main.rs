@@ -10,16 +10,27 @@ mod admission;
 mod block;
 mod ephemeral;
 mod faults;
+mod grpc;
+mod hooks;
+mod hostile_images;
+mod images;
+mod lifetimes;
+mod limits;
+mod names;
 mod node;
 mod own_users;
+mod place;
 mod pods;
 mod pressure;
+mod quota;
 mod registry;
 mod resize;
 mod restarts;
 mod spdy_client;
 mod spec;
 mod terminal;
+mod trace;
+mod updates;
 mod volumes;
 mod world;
 
@@ -46,10 +57,12 @@ const TESTS: &[(&str, Test)] = tests![
     pods::probes_decide_readiness_and_restarts,
     pods::the_end_is_graceful,
     volumes::files_environment_and_tokens_are_there_and_follow_their_objects,
+    volumes::a_token_is_for_the_user_that_the_pod_has,
     volumes::a_claim_keeps_what_a_pod_wrote,
     block::a_device_of_the_node_is_one_of_the_pods,
     block::an_image_is_a_device_while_pods_use_it,
     block::the_built_in_runtime_is_the_only_one,
+    quota::a_volume_with_a_project_is_limited_and_stays_in_it,
     admission::what_does_not_fit_is_refused_once,
     admission::ports_of_the_node_are_one_pods,
     node::pods_end_by_priority_within_the_time_that_the_node_leaves,
@@ -59,6 +72,7 @@ const TESTS: &[(&str, Test)] = tests![
     ephemeral::a_running_pod_is_looked_into,
     ephemeral::what_runs_has_figures,
     resize::limits_follow_what_is_asked_for,
+    resize::limits_of_the_pod_follow_what_is_asked_for,
     spdy_client::older_clients_run_commands,
     spdy_client::ports_of_a_pod_are_forwarded,
     restarts::a_new_agent_takes_over_what_runs,
@@ -70,14 +84,33 @@ const TESTS: &[(&str, Test)] = tests![
     spec::images_are_volumes_and_files_of_the_node_are_profiles,
     spec::files_of_objects_change_at_once_but_not_those_mounted_alone,
     spec::an_init_container_may_write_the_environment,
-    spec::a_pod_that_writes_more_than_it_may_is_driven_out,
     own_users::all_of_a_pod_has_the_same_users_and_its_files_theirs,
     own_users::what_cannot_be_shown_with_its_users_is_refused,
+    hooks::hooks_ask_wait_and_hold_back_what_follows,
+    hooks::hooks_that_fail_are_told_without_what_they_printed,
+    hooks::containers_get_the_signal_that_they_ask_for,
+    place::namespaces_and_the_order_of_killing_are_as_asked,
+    place::groups_and_process_files_are_as_asked,
+    place::later_mounts_travel_as_far_as_the_pod_says,
+    names::names_and_resolvers_are_as_asked,
+    lifetimes::sidecars_end_last_and_in_reverse,
+    lifetimes::time_is_limited_and_readiness_may_need_others,
+    lifetimes::last_words_are_kept,
+    updates::secrets_and_labels_reach_a_running_pod,
+    updates::a_tag_that_has_moved_is_followed_as_the_policy_says,
+    updates::a_volume_is_given_to_the_group_as_the_policy_says,
+    grpc::a_server_in_a_container_is_asked,
+    limits::pods_that_write_more_than_they_may_are_driven_out,
+    limits::a_log_never_takes_more_than_its_room,
+    limits::huge_pages_are_limited_or_refused_where_there_are_none,
     pressure::who_uses_most_over_its_request_goes_first,
     pressure::a_full_disk_costs_logs_of_ended_pods_then_the_pod_that_wrote_most,
     pressure::images_that_nobody_uses_make_room,
     faults::who_forks_eats_or_talks_without_end_harms_nobody_else,
     faults::a_registry_that_is_down_or_silent_holds_up_nobody_else,
+    hostile_images::what_is_wrong_with_an_image_is_told_at_its_pod,
+    hostile_images::a_slow_registry_leaves_turns_to_others,
+    hostile_images::a_full_disk_is_told_and_the_pull_goes_on_when_there_is_room,
 ];
 
 /// No test may hang for ever.
@@ -85,8 +118,10 @@ const TEST_MAX: Duration = Duration::from_secs(120);
 
 fn main() -> ExitCode {
     let mut args = std::env::args_os().skip(1);
-    if args.next().is_some_and(|first| first == "shim") {
-        return container_runtime::shim::main(args);
+    match args.next() {
+        Some(first) if first == "shim" => return container_runtime::shim::main(args),
+        Some(first) if first == grpc::SERVE => return grpc::serve(),
+        _ => {}
     }
     let wanted: Vec<String> = std::env::args()
         .skip(1)

@@ -198,6 +198,21 @@ pub async fn probes_decide_readiness_and_restarts() {
         .await;
     assert!(condition(&pod, "Ready").starts_with("False ContainersNotReady"));
     world.ready("tcp").await;
+    // A redirection to another host is a success, and told.
+    let answer = "HTTP/1.1 302 Found\\r\\nLocation: http://other.example/\\r\\n\
+                  Content-Length: 5\\r\\n\\r\\nthere";
+    let script = format!(
+        "while true; do nc -l -p 80 -e sh -c 'while read line; do test ${{#line}} -gt 1 || break; \
+         done; printf \"{answer}\"'; done"
+    );
+    let spec = json!({"terminationGracePeriodSeconds": 1, "containers": [
+        {"name": "c", "command": ["sh", "-c", script],
+            "readinessProbe": {"httpGet": {"port": 80}, "periodSeconds": 1}}]});
+    world.pod("led", spec).await;
+    world.ready("led").await;
+    let told = "Warning ProbeWarning Readiness probe warning: Probe terminated redirects, Response \
+                body: there";
+    world.event("led", told).await;
     let spec = json!({"terminationGracePeriodSeconds": 1, "containers": [
         {"name": "c", "command": ["sh", "-c", format!("touch /ok; {SLEEP}")],
             "livenessProbe": {"exec": {"command": ["test", "-e", "/none"]},

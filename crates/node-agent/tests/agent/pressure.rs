@@ -140,10 +140,10 @@ pub async fn who_uses_most_over_its_request_goes_first() {
 }
 
 /// A file system of its own, while it lives.
-struct Disk(PathBuf);
+pub struct Disk(pub PathBuf);
 
 impl Disk {
-    fn new(place: PathBuf, options: &str) -> Self {
+    pub fn new(place: PathBuf, options: &str) -> Self {
         std::fs::create_dir_all(&place).unwrap();
         let kind = Some("tmpfs");
         mount(kind, &place, kind, MsFlags::empty(), Some(options)).unwrap();

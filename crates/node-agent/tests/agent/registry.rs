@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use serde_json::json;
 use sha2::{Digest, Sha256};
@@ -18,6 +18,7 @@ type Pages = BTreeMap<String, Vec<u8>>;
 /// Serves images until it is dropped.
 pub struct Registry {
     address: SocketAddr,
+    pages: Arc<Mutex<Pages>>,
     task: JoinHandle<()>,
 }
 
@@ -28,15 +29,25 @@ impl Registry {
         for (name, layers) in images {
             add(&mut pages, name, layers);
         }
-        let pages = Arc::new(pages);
+        let pages = Arc::new(Mutex::new(pages));
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
+        let served = pages.clone();
         let task = tokio::spawn(async move {
             while let Ok((stream, _)) = listener.accept().await {
-                tokio::spawn(answer(stream, pages.clone()));
+                tokio::spawn(answer(stream, served.clone()));
             }
         });
-        Self { address, task }
+        Self {
+            address,
+            pages,
+            task,
+        }
+    }
+
+    /// Moves the image's tag to these layers.
+    pub fn put(&self, image: &str, layers: &[Vec<u8>]) {
+        add(&mut self.pages.lock().unwrap(), image, layers);
     }
 
     /// An image's name without its tag.
@@ -90,25 +101,29 @@ fn add(pages: &mut Pages, name: &str, layers: &[Vec<u8>]) {
     pages.insert(format!("/v2/{name}/manifests/1"), bytes);
 }
 
-/// Answers one request and closes.
-async fn answer(mut stream: TcpStream, pages: Arc<Pages>) {
+/// The head of a request; none of a client that goes away.
+pub async fn request_head(stream: &mut TcpStream) -> Option<String> {
     let mut head = Vec::new();
     while !head.ends_with(b"\r\n\r\n") {
-        match stream.read_u8().await {
-            Ok(byte) => head.push(byte),
-            Err(_) => return,
-        }
+        head.push(stream.read_u8().await.ok()?);
     }
-    let head = String::from_utf8_lossy(&head).into_owned();
+    Some(String::from_utf8_lossy(&head).into_owned())
+}
+
+/// Answers one request and closes.
+async fn answer(mut stream: TcpStream, pages: Arc<Mutex<Pages>>) {
+    let Some(head) = request_head(&mut stream).await else {
+        return;
+    };
     let mut words = head.split_whitespace();
     let (method, path) = (words.next().unwrap_or_default(), words.next());
-    let found = path.and_then(|path| pages.get(path));
+    let found = path.and_then(|path| pages.lock().unwrap().get(path).cloned());
     let status = if found.is_some() {
         "200 OK"
     } else {
         "404 Not Found"
     };
-    let body = found.map(Vec::as_slice).unwrap_or_default();
+    let body = found.unwrap_or_default();
     let kind = match path.is_some_and(|path| path.contains("/manifests/")) {
         true => MANIFEST,
         false => "application/octet-stream",
@@ -120,7 +135,7 @@ async fn answer(mut stream: TcpStream, pages: Arc<Pages>) {
     );
     // A client that goes away has seen enough.
     if stream.write_all(reply.as_bytes()).await.is_ok() && method != "HEAD" {
-        stream.write_all(body).await.ok();
+        stream.write_all(&body).await.ok();
     }
     stream.shutdown().await.ok();
 }

@@ -3,7 +3,7 @@
 use std::fs;
 
 use container_runtime::Sandbox;
-use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::api::core::v1::{Pod, ResourceRequirements};
 use kube::api::{Patch, PatchParams};
 use serde_json::{Value, json};
 
@@ -37,7 +37,11 @@ fn quota(sandbox: &Sandbox, container: Option<&str>) -> String {
 }
 
 async fn resize(world: &World, container: Value) {
-    let patch = Patch::Strategic(json!({"spec": {"containers": [container]}}));
+    resize_with(world, json!({"containers": [container]})).await;
+}
+
+async fn resize_with(world: &World, spec: Value) {
+    let patch = Patch::Strategic(json!({"spec": spec}));
     let pods = world.api::<Pod>();
     pods.patch_resize("p", &PatchParams::default(), &patch)
         .await
@@ -50,7 +54,11 @@ fn asking(cpu: &str, memory: &str) -> Value {
 
 fn applied(pod: &Pod, cpu: &str) -> bool {
     let statuses = pod.status.as_ref().unwrap().container_statuses.as_ref();
-    let resources = statuses.unwrap()[0].resources.as_ref();
+    has(pod, statuses.unwrap()[0].resources.as_ref(), cpu)
+}
+
+/// Whether these resources of the pod have that limit, and nothing of it is being changed.
+fn has(pod: &Pod, resources: Option<&ResourceRequirements>, cpu: &str) -> bool {
     let limits = resources.and_then(|resources| resources.limits.as_ref());
     let conditions = pod.status.as_ref().unwrap().conditions.as_ref().unwrap();
     let resizing = |c: &k8s_openapi::api::core::v1::PodCondition| c.type_.starts_with("PodResize");
@@ -123,5 +131,71 @@ pub async fn limits_follow_what_is_asked_for() {
     )
     .await;
     world.until("p", "what it has", smaller).await;
+    world.end().await;
+}
+
+/// KEP-5419
+pub async fn limits_of_the_pod_follow_what_is_asked_for() {
+    let world = World::started("resize-pod").await;
+    let spec = json!({"terminationGracePeriodSeconds": 1, "resources": asking("400m", "64Mi"),
+        "containers": [
+            {"name": "c", "command": ["sh", "-c", SLEEP], "resources": asking("100m", "32Mi")},
+            {"name": "rest", "command": ["sh", "-c", SLEEP], "resizePolicy": [
+                {"resourceName": "memory", "restartPolicy": "RestartContainer"}]}]});
+    let pod = world.pod("p", spec).await;
+    let before = world.ready("p").await;
+    let uid = pod.metadata.uid.unwrap();
+    let sandbox = world.runtime.sandbox(&uid).await.unwrap().unwrap();
+    let of_pod = || (quota(&sandbox, None), memory(&sandbox, None));
+    let mi = |amount: u64| (amount << 20).to_string();
+    assert_eq!(of_pod(), ("40000".to_owned(), mi(64)));
+    let status = before.status.as_ref().unwrap();
+    assert_eq!(status.qos_class.as_deref(), Some("Guaranteed"));
+    let own = serde_json::to_value(&status.resources).unwrap();
+    assert_eq!(own, asking("400m", "64Mi"));
+    let allocated = serde_json::to_value(&status.allocated_resources).unwrap();
+    assert_eq!(allocated, own["requests"]);
+
+    let instances = |pod: &Pod| {
+        let statuses = pod.status.as_ref().unwrap().container_statuses.as_ref();
+        let all = statuses.unwrap().iter();
+        all.map(|one| (one.container_id.clone(), one.state.clone()))
+            .collect::<Vec<_>>()
+    };
+    let until = async |cpu: &str| {
+        let applied = |pod: &Pod| has(pod, pod.status.as_ref().unwrap().resources.as_ref(), cpu);
+        world.until("p", "other limits of the pod", applied).await
+    };
+    // Both grow at once; a container never has more than its pod.
+    let c = json!({"name": "c", "resources": asking("500m", "32Mi")});
+    resize_with(
+        &world,
+        json!({"resources": asking("600m", "64Mi"), "containers": [c]}),
+    )
+    .await;
+    let pod = until("600m").await;
+    assert_eq!(of_pod(), ("60000".to_owned(), mi(64)));
+    assert_eq!(quota(&sandbox, Some("c-0")), "50000");
+    assert_eq!(instances(&pod), instances(&before));
+    world.event("p", "Normal ResizeCompleted").await;
+    // Both shrink.
+    let c = json!({"name": "c", "resources": asking("200m", "32Mi")});
+    resize_with(
+        &world,
+        json!({"resources": asking("300m", "64Mi"), "containers": [c]}),
+    )
+    .await;
+    let pod = until("300m").await;
+    assert_eq!(of_pod(), ("30000".to_owned(), mi(64)));
+    assert_eq!(quota(&sandbox, Some("c-0")), "20000");
+    assert_eq!(instances(&pod), instances(&before));
+
+    // The one container has memory of its own, the other what the pod has, from its start.
+    resize_with(&world, json!({"resources": asking("350m", "96Mi")})).await;
+    let pod = until("350m").await;
+    assert_eq!(of_pod(), ("35000".to_owned(), mi(96)));
+    assert_eq!(state(&pod, "c"), ("running".to_owned(), 0));
+    assert_eq!(state(&pod, "rest"), ("running".to_owned(), 1));
+    assert_eq!(instances(&pod)[0], instances(&before)[0]);
     world.end().await;
 }

@@ -40,6 +40,13 @@ pub async fn a_new_agent_takes_over_what_runs() {
         .unwrap()
         .unwrap();
     sandbox.signal("c-0", 9).await.unwrap();
+    // Another agent had begun to follow it up, for an older version of the pod, and got half way.
+    let spec = world.dir.join("sandboxes/sandboxes").join(sandbox.id());
+    let spec = std::fs::read_to_string(spec.join("containers/c-0/spec.json")).unwrap();
+    let mut spec: serde_json::Value = serde_json::from_str(&spec).unwrap();
+    spec["id"] = json!("c-1");
+    let next = serde_json::from_value(spec).unwrap();
+    sandbox.create_container(next).await.unwrap();
     world.start(OnShutdown::StopPods).await;
     let restarted = |pod: &_| state(pod, "c") == ("running".to_owned(), 1);
     world.until("killed", "restarted", restarted).await;
@@ -89,8 +96,18 @@ pub async fn pods_that_are_gone_are_cleared_away() {
     pods.delete("p", &at_once).await.unwrap();
     world.gone("p").await;
     world.pod("p", spec()).await;
+    // An agent was killed as it cleared a pod away, or before it had noted anything of it.
+    let unnoted = world
+        .dir
+        .join("pods/default_q_1b4e28ba-2fa1-11d2-883f-0016d3cca427");
+    std::fs::create_dir_all(unnoted.join("c")).unwrap();
     world.start(OnShutdown::StopPods).await;
     let second = world.ready("p").await;
+    let deadline = tokio::time::Instant::now() + std::time::Duration::from_secs(30);
+    while unnoted.exists() && tokio::time::Instant::now() < deadline {
+        tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+    }
+    assert!(!unnoted.exists());
     assert_ne!(first.metadata.uid, second.metadata.uid);
     let left = world.runtime.sandboxes().await.unwrap();
     let ids: Vec<&str> = left.iter().map(container_runtime::Sandbox::id).collect();

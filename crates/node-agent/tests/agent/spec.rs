@@ -5,7 +5,7 @@ use kube::api::{Patch, PatchParams};
 use serde_json::json;
 
 use crate::pods::SLEEP;
-use crate::world::{World, condition, phase};
+use crate::world::{World, phase};
 
 /// A command that runs a script.
 pub fn shell(script: &str) -> serde_json::Value {
@@ -132,34 +132,5 @@ pub async fn an_init_container_may_write_the_environment() {
     world.ready("p").await;
     let log = world.logged("p", "c", "host").await;
     assert_eq!(log, "host db-0 port unset\n");
-    world.end().await;
-}
-
-pub async fn a_pod_that_writes_more_than_it_may_is_driven_out() {
-    // statefulset.md 12.14
-    let world = World::started("storage").await;
-    let script = format!("head -c 1000000 /dev/zero > /v/file; {SLEEP}");
-    let spec = |limit: &str| {
-        json!({
-            "containers": [{"name": "c", "command": shell(&script),
-                "volumeMounts": [{"name": "v", "mountPath": "/v"}]}],
-            "volumes": [{"name": "v", "emptyDir": {"sizeLimit": limit}}]})
-    };
-    world.pod("modest", spec("4Mi")).await;
-    world.pod("greedy", spec("64Ki")).await;
-    let driven = |pod: &_| phase(pod) == "Failed";
-    let pod = world.until("greedy", "driven out", driven).await;
-    let message = "Usage of EmptyDir volume \"v\" exceeds the limit \"64Ki\". ";
-    assert_eq!(
-        condition(&pod, "DisruptionTarget"),
-        format!("True TerminationByKubelet {message}")
-    );
-    let status = pod.status.unwrap();
-    assert_eq!(status.reason.as_deref(), Some("Evicted"));
-    assert_eq!(status.message.as_deref(), Some(message));
-    world
-        .event("greedy", "Warning Evicted Usage of EmptyDir")
-        .await;
-    assert!(crate::world::is_ready(&world.ready("modest").await));
     world.end().await;
 }

@@ -1,9 +1,10 @@
 //! Volumes and environment.
 
-use k8s_openapi::api::core::v1::{ConfigMap, PersistentVolume, PersistentVolumeClaim, Secret};
-use kube::api::{Patch, PatchParams, PostParams};
+use k8s_openapi::api::core::v1::{ConfigMap, Secret};
+use kube::api::{Patch, PatchParams};
 use serde_json::json;
 
+use crate::block;
 use crate::pods::SLEEP;
 use crate::world::World;
 
@@ -81,6 +82,61 @@ pub async fn files_environment_and_tokens_are_there_and_follow_their_objects() {
     world.end().await;
 }
 
+pub async fn a_token_is_for_the_user_that_the_pod_has() {
+    // statefulset.md 12.13
+    let world = World::started("tokens").await;
+    world
+        .create::<ConfigMap>(json!({"metadata": {"name": "m"}, "data": {"a": "1"}}))
+        .await;
+    let ids = "busybox stat -L -c '%u:%g %a' /t/token /t/a";
+    let script = format!(
+        "{ids}; test -r /t/token && echo read; while [ $(cat /t/a) = 1 ]; do sleep 0.1; done; \
+         {ids}; echo end; {SLEEP}"
+    );
+    let spec = |context: serde_json::Value, host_users: bool| {
+        json!({
+            "securityContext": context, "hostUsers": host_users,
+            "initContainers": [{"name": "i", "command": ["test", "-r", "/t/token"],
+                "volumeMounts": [{"name": "t", "mountPath": "/t"}]}],
+            "containers": [{"name": "c", "command": ["sh", "-c", script],
+                "volumeMounts": [{"name": "t", "mountPath": "/t"}]}],
+            "volumes": [{"name": "t", "projected": {"sources": [
+                {"serviceAccountToken": {"path": "token", "expirationSeconds": 3600}},
+                {"configMap": {"name": "m"}}]}}]})
+    };
+    let user = json!({"runAsUser": 1000, "runAsGroup": 3000});
+    let group = json!({"runAsUser": 1000, "runAsGroup": 3000, "fsGroup": 2000});
+    world.pod("user", spec(user.clone(), true)).await;
+    world.pod("group", spec(group, true)).await;
+    world.pod("own", spec(user, false)).await;
+    world.pod("any", spec(json!({}), true)).await;
+    for name in ["user", "group", "own", "any"] {
+        world.ready(name).await;
+        world.logged(name, "c", "read").await;
+    }
+    // All files of a volume are made anew together, the token with another one.
+    let patch = Patch::Merge(json!({"data": {"a": "2"}}));
+    let maps = world.api::<ConfigMap>();
+    maps.patch("m", &PatchParams::default(), &patch)
+        .await
+        .unwrap();
+    for (name, token, file) in [
+        ("user", "1000:0 600", "0:0 644"),
+        ("group", "1000:2000 640", "0:2000 644"),
+        ("own", "1000:0 600", "0:0 644"),
+        ("any", "0:0 644", "0:0 644"),
+    ] {
+        let log = world.logged(name, "c", "end").await;
+        let lines: Vec<&str> = log.lines().collect();
+        assert_eq!(lines, [token, file, "read", token, file, "end"], "{name}");
+    }
+    for name in ["user", "group", "own", "any"] {
+        world.delete(name).await;
+        world.gone(name).await;
+    }
+    world.end().await;
+}
+
 pub async fn a_claim_keeps_what_a_pod_wrote() {
     // statefulset.md 12.7, 12.13
     let world = World::started("claim").await;
@@ -96,31 +152,9 @@ pub async fn a_claim_keeps_what_a_pod_wrote() {
     world
         .event("first", "persistentvolumeclaim \"data\" not found")
         .await;
-    let claim: PersistentVolumeClaim = world
-        .create(
-            json!({"metadata": {"name": "data"}, "spec": {"volumeName": "pv",
-            "storageClassName": "", "accessModes": ["ReadWriteOnce"],
-            "resources": {"requests": {"storage": "1Mi"}}}}),
-        )
-        .await;
+    let claim = block::ask(&world, "data", "Filesystem").await;
     world.event("first", "PVC default/data is not bound").await;
-    let volume = json!({"metadata": {"name": "pv"}, "spec": {
-        "capacity": {"storage": "1Mi"}, "accessModes": ["ReadWriteOnce"], "local": {"path": path},
-        "claimRef": {"namespace": "default", "name": "data", "uid": claim.metadata.uid},
-        "nodeAffinity": {"required": {"nodeSelectorTerms": [{"matchExpressions": [
-            {"key": "kubernetes.io/hostname", "operator": "In", "values": ["node-a"]}]}]}}}});
-    let volumes: kube::Api<PersistentVolume> = kube::Api::all(world.client.clone());
-    let volume = serde_json::from_value(volume).unwrap();
-    volumes
-        .create(&PostParams::default(), &volume)
-        .await
-        .unwrap();
-    let bound = Patch::Merge(json!({"status": {"phase": "Bound"}}));
-    let claims = world.api::<PersistentVolumeClaim>();
-    claims
-        .patch_status("data", &PatchParams::default(), &bound)
-        .await
-        .unwrap();
+    block::bind(&world, &claim, &path, "Filesystem", None).await;
     world.event("first", "does not exist").await;
     std::fs::create_dir_all(&path).unwrap();
     world.ready("first").await;

@@ -3,6 +3,7 @@
 use std::fs;
 use std::net::{IpAddr, Ipv4Addr};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
 use std::time::{Duration, Instant};
 
@@ -100,7 +101,7 @@ pub fn layer() -> Vec<u8> {
 }
 
 /// The libraries and the interpreter of a program that is not static.
-fn libraries(program: &Path) -> Vec<PathBuf> {
+pub fn libraries(program: &Path) -> Vec<PathBuf> {
     let listed = std::process::Command::new("ldd")
         .arg(program)
         .output()
@@ -141,7 +142,10 @@ fn images() -> ImageStore {
 
 impl World {
     pub async fn new(name: &str) -> Self {
-        let unique = format!("{:06x}", std::process::id() as usize * 64 + name.len());
+        // Of its own: what a test that failed has left must not be in the way of others.
+        static MADE: AtomicUsize = AtomicUsize::new(0);
+        let number = MADE.fetch_add(1, Ordering::Relaxed) % 128;
+        let unique = format!("{:06x}", std::process::id() as usize * 128 + number);
         let instance_id = unique[unique.len() - 6..].to_owned();
         let dir =
             std::env::temp_dir().join(format!("mainstay-agent-{name}-{}", std::process::id()));
@@ -236,7 +240,7 @@ impl World {
                 files_max: 3,
             },
             kubelet_port: 0,
-            on_shutdown,
+            on_shutdown: watch::Sender::new(on_shutdown).subscribe(),
             shutdown_order: self.shutdown_order.clone(),
         };
         let stop = CancellationToken::new();
@@ -258,7 +262,7 @@ impl World {
             unmanaged: Default::default(),
             pod_link_prefix: pod_network::link_prefix(&self.options.instance_id),
             host_ports: self.network.published(),
-            remove_on_shutdown: true,
+            remove_on_shutdown: watch::Sender::new(true).subscribe(),
         }
     }
 
@@ -422,6 +426,10 @@ impl Drop for World {
     fn drop(&mut self) {
         if !std::thread::panicking() {
             return;
+        }
+        if let Some((_, stop)) = &self.agent {
+            // It would go on making again what is lost.
+            stop.cancel();
         }
         let (runtime, network) = (self.runtime.clone(), self.network.clone());
         let clean_up = move || {

@@ -12,6 +12,7 @@ use std::sync::Arc;
 
 use k8s_openapi::api::core::v1::{LoadBalancerIngress, LoadBalancerStatus, Node, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
+use resource_kinds::discovery::service_of;
 use resource_kinds::labels;
 use resource_kinds::reasons::{node_condition, service as reasons};
 
@@ -252,12 +253,10 @@ fn outer(node: &Node) -> Vec<IpAddr> {
 
 /// Names of the nodes with an endpoint of the Service that is ready.
 fn holders<'a>(service: &Service, slices: &'a [Arc<EndpointSlice>]) -> BTreeSet<&'a str> {
-    let of_service = |slice: &&Arc<EndpointSlice>| {
-        let labels = slice.metadata.labels.as_ref();
-        slice.metadata.namespace == service.metadata.namespace
-            && labels.and_then(|labels| labels.get(labels::SERVICE_NAME))
-                == service.metadata.name.as_ref()
-    };
+    let metadata = &service.metadata;
+    let namespace = metadata.namespace.as_deref().unwrap_or_default();
+    let name = metadata.name.as_deref().unwrap_or_default();
+    let of_service = |slice: &&Arc<EndpointSlice>| service_of(slice) == Some((namespace, name));
     let endpoints = slices
         .iter()
         .filter(of_service)
@@ -277,13 +276,7 @@ fn holders<'a>(service: &Service, slices: &'a [Arc<EndpointSlice>]) -> BTreeSet<
 fn reserved(slices: &[Arc<EndpointSlice>]) -> BTreeMap<Place, String> {
     let mut reserved = BTreeMap::new();
     for slice in slices {
-        let name = slice
-            .metadata
-            .labels
-            .as_ref()
-            .and_then(|l| l.get(labels::SERVICE_NAME));
-        let of_api = slice.metadata.namespace.as_deref() == Some(API_SERVER.0)
-            && name.is_some_and(|name| name == API_SERVER.1);
+        let of_api = service_of(slice) == Some(API_SERVER);
         let endpoints = slice.endpoints.iter().flatten().filter(|_| of_api);
         for address in endpoints.flat_map(|endpoint| &endpoint.addresses) {
             for port in slice.ports.iter().flatten() {

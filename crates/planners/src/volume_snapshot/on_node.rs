@@ -40,6 +40,9 @@ impl std::fmt::Display for Handle {
 pub enum Step {
     /// Nothing: it is done, or another's.
     Nothing,
+    /// Let the content not go before what it stands for is dealt with: who brought it need not have
+    /// seen to that.
+    Protect,
     /// Keep what is in a volume at this moment.
     Take {
         /// The driver.
@@ -103,6 +106,9 @@ pub fn plan_on_node(
             End::Remove => Step::Remove { driver, handle },
             End::LetGo => Step::LetGo,
         };
+    }
+    if !holds(content) {
+        return Step::Protect;
     }
     if status.ready_to_use == Some(true) {
         return Step::Nothing;

@@ -81,3 +81,27 @@ fn a_pod_that_is_ending_already_has_no_more_time_than_the_node_leaves() {
     let told = world.told();
     assert!(told.contains(&"6 KILL c".to_owned()), "{told:?}");
 }
+
+#[test]
+fn what_cannot_be_cleared_away_does_not_keep_a_node_from_stopping() {
+    let mut world = World::new(json!({"containers": [{"name": "c", "image": "i"}]}));
+    world.behaviour.bad_disk = true;
+    world.pass(1);
+    world.node_stops = Some(NodeStop::default());
+    world.pass(60);
+    let told = world.told();
+    assert!(world.plan.finished, "{told:?}");
+    let stays = told.iter().filter(|what| what.ends_with("sandbox stays"));
+    assert_eq!(stays.count(), 4, "{told:?}");
+    // The next start has the sandbox to clear away, and the pod to run.
+    assert_ne!(world.record.sandbox, pod_lifecycle::record::Sandbox::None);
+
+    // A deleted pod has to be cleared away while the node goes on.
+    world.node_stops = None;
+    world.delete(0);
+    world.pass(60);
+    assert!(!world.plan.finished);
+    world.behaviour.bad_disk = false;
+    world.pass(120);
+    assert!(world.plan.finished);
+}

@@ -157,3 +157,151 @@ fn a_container_starts_with_what_is_allocated() {
     assert_eq!(world.state("c"), "running, ready true, restarts 1");
     assert_eq!(cpus(&world), pair("500m", "500m"));
 }
+
+/// A pod with resources of its own: `c` has half of them, `rest` is bounded by the pod's alone.
+fn pod_as_a_whole(policy: &str) -> World {
+    let mut world = World::new(json!({
+        "resources": {"requests": {"cpu": "1", "memory": "64Mi"},
+            "limits": {"cpu": "1", "memory": "64Mi"}},
+        "containers": [
+            {"name": "c", "image": "i", "resources": asking("500m")},
+            {"name": "rest", "image": "i",
+                "resizePolicy": [{"resourceName": "cpu", "restartPolicy": policy}]}]}));
+    world.pod.metadata.generation = Some(1);
+    world.room = room(0);
+    world.pass(1);
+    world
+}
+
+fn resize_pod(world: &mut World, cpu: &str) {
+    let spec = world.pod.spec.as_mut().unwrap();
+    spec.resources = Some(serde_json::from_value(asking(cpu)).unwrap());
+    let generation = world.pod.metadata.generation.as_mut().unwrap();
+    *generation += 1;
+}
+
+/// The cpu that the status says is allocated for the pod as a whole, and that is applied.
+fn cpus_of_pod(world: &World) -> (String, String) {
+    let allocated = &world.status.allocated_resources.as_ref().unwrap()["cpu"];
+    let resources = world.status.resources.as_ref().unwrap();
+    let applied = &resources.limits.as_ref().unwrap()["cpu"];
+    (allocated.0.clone(), applied.0.clone())
+}
+
+fn told_of(world: &World, words: &[&str]) -> Vec<String> {
+    let told = world.told().into_iter();
+    let told = told.filter(|line| words.iter().any(|word| line.contains(word)));
+    told.collect()
+}
+
+// KEP-5419
+#[test]
+fn the_pod_as_a_whole_changes_after_its_containers() {
+    let mut world = pod_as_a_whole("NotRequired");
+    assert_eq!(cpus_of_pod(&world), pair("1", "1"));
+    resize_pod(&mut world, "2");
+    resize(&mut world, "1500m");
+    world.pass(1);
+    assert_eq!(cpus_of_pod(&world), pair("2", "2"));
+    assert_eq!(cpus(&world), pair("1500m", "1500m"));
+    assert!(!has_condition(&world, "PodResizeInProgress"));
+    assert_eq!(
+        told_of(&world, &["resize", "update"]),
+        ["1 resize", "1 update c", "1 update pod", "1 resized"]
+    );
+    for name in ["c", "rest"] {
+        assert_eq!(world.state(name), "running, ready true, restarts 0");
+    }
+}
+
+#[test]
+fn a_container_that_the_pod_bounds_is_restarted_where_it_wants_that() {
+    let mut world = pod_as_a_whole("RestartContainer");
+    resize_pod(&mut world, "2");
+    world.pass(30);
+    assert_eq!(world.state("c"), "running, ready true, restarts 0");
+    assert_eq!(world.state("rest"), "running, ready true, restarts 1");
+    assert_eq!(cpus_of_pod(&world), pair("2", "2"));
+    assert!(!has_condition(&world, "PodResizeInProgress"));
+    assert_eq!(told_of(&world, &["update"]), ["1 update pod"]);
+}
+
+#[test]
+fn the_pod_as_a_whole_has_to_fit() {
+    let mut world = pod_as_a_whole("NotRequired");
+    resize_pod(&mut world, "5");
+    world.pass(1);
+    assert_eq!(
+        world.condition("PodResizePending"),
+        "True Infeasible Node didn't have enough capacity: cpu, requested: 5000, capacity: 4000"
+    );
+    world.room = room(3000);
+    resize_pod(&mut world, "2");
+    world.pass(1);
+    assert_eq!(
+        world.condition("PodResizePending"),
+        "True Deferred Node didn't have enough resource: cpu, requested: 2000, used: 3000, \
+         capacity: 4000"
+    );
+    assert_eq!(cpus_of_pod(&world), pair("1", "1"));
+    world.room = room(1000);
+    world.pass(15);
+    assert_eq!(cpus_of_pod(&world), pair("2", "2"));
+}
+
+#[test]
+fn what_the_pod_as_a_whole_cannot_have_is_tried_again() {
+    let mut world = pod_as_a_whole("NotRequired");
+    world.behaviour.bad_limits.push("");
+    resize_pod(&mut world, "700m");
+    world.pass(25);
+    assert_eq!(
+        world.condition("PodResizeInProgress"),
+        "True Error below current usage"
+    );
+    assert_eq!(cpus_of_pod(&world), pair("700m", "1"));
+    world.behaviour.bad_limits.clear();
+    world.pass(15);
+    assert!(!has_condition(&world, "PodResizeInProgress"));
+    assert_eq!(cpus_of_pod(&world), pair("700m", "700m"));
+}
+
+#[test]
+fn a_change_of_the_pod_that_is_taken_back_is_undone() {
+    let mut world = pod_as_a_whole("NotRequired");
+    world.behaviour.bad_limits.push("");
+    resize_pod(&mut world, "700m");
+    world.pass(1);
+    world.behaviour.bad_limits.clear();
+    let spec = world.pod.spec.as_mut().unwrap();
+    spec.resources = Some(serde_json::from_value(asking("1")).unwrap());
+    world.pass(1);
+    // What of the change was made before it failed is not known.
+    assert_eq!(
+        told_of(&world, &["resize", "update"]),
+        [
+            "1 resize",
+            "1 update pod failed",
+            "2 resize",
+            "2 update pod",
+            "2 resized"
+        ]
+    );
+    assert_eq!(cpus_of_pod(&world), pair("1", "1"));
+    assert!(!has_condition(&world, "PodResizeInProgress"));
+}
+
+#[test]
+fn a_pod_without_resources_of_its_own_gets_some() {
+    let mut world = pod("NotRequired");
+    assert_eq!(world.status.resources, None);
+    assert_eq!(world.status.allocated_resources, None);
+    resize_pod(&mut world, "1");
+    world.pass(1);
+    assert_eq!(cpus_of_pod(&world), pair("1", "1"));
+    assert_eq!(world.state("c"), "running, ready true, restarts 0");
+    assert_eq!(
+        told_of(&world, &["resize", "update"]),
+        ["1 resize", "1 update pod", "1 resized"]
+    );
+}

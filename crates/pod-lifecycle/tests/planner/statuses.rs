@@ -1,5 +1,6 @@
 //! What statuses say of containers besides their states.
 
+use pod_lifecycle::record::Hook;
 use serde_json::json;
 
 use crate::world::World;
@@ -50,5 +51,88 @@ fn while_an_image_is_pulled_again_its_trouble_is_shown() {
     assert_eq!(
         world.state("c"),
         "waiting ImagePullBackOff, ready false, restarts 0"
+    );
+}
+
+/// A pod whose first init container has ended and whose second runs; then its sandbox is lost.
+fn sandbox_lost_while_initialising(policy: &str) -> World {
+    let mut world = World::new(json!({"restartPolicy": policy,
+        "initContainers": [{"name": "i", "image": "x"}, {"name": "j", "image": "x"}],
+        "containers": [{"name": "c", "image": "x"}]}));
+    world.pass(1);
+    world.exit("i", 0);
+    world.pass(1);
+    assert_eq!(world.state("j"), "running, ready false, restarts 0");
+    let now = world.now;
+    world.record.sandbox_lost(now);
+    world.pass(1);
+    world
+}
+
+#[test]
+fn an_init_container_that_ended_well_is_shown_so_while_it_runs_once_more() {
+    // statefulset.md 12.2
+    let mut world = sandbox_lost_while_initialising("OnFailure");
+    assert!(world.running("i").is_some(), "it runs in the new sandbox");
+    assert_eq!(world.state("i"), "Completed 0, ready true, restarts 0");
+    world.exit("i", 0);
+    world.pass(1);
+    assert_eq!(world.state("i"), "Completed 0, ready true, restarts 1");
+    assert_eq!(world.state("j"), "running, ready false, restarts 1");
+    // Where everything restarts, that it runs is no secret.
+    let mut world = sandbox_lost_while_initialising("Always");
+    assert_eq!(world.state("i"), "running, ready false, restarts 1");
+    world.exit("i", 1);
+    world.pass(11);
+    assert_eq!(world.state("i"), "running, ready false, restarts 2");
+}
+
+#[test]
+fn a_record_that_lags_takes_nothing_back() {
+    // statefulset.md 12.2
+    for policy in ["Always", "OnFailure", "Never"] {
+        let mut world = World::new(json!({"restartPolicy": policy,
+            "initContainers": [{"name": "i", "image": "x"}],
+            "containers": [{"name": "c", "image": "x"}]}));
+        world.pass(1);
+        let earlier = world.record.clone();
+        world.exit("i", 0);
+        world.pass(1);
+        // A new agent, with a record from before the end, or with none.
+        world.record = earlier.without_work_in_flight();
+        let plan = world.look();
+        let shown = |plan: pod_lifecycle::PodPlan| {
+            let status = plan.status.init_container_statuses.unwrap().remove(0);
+            status
+                .state
+                .unwrap()
+                .terminated
+                .map(|ended| ended.exit_code)
+        };
+        assert_eq!(shown(plan), Some(0), "{policy}");
+        world.record.containers.clear();
+        let shown = shown(world.look());
+        assert_eq!(shown, (policy != "Always").then_some(0), "{policy}");
+    }
+}
+
+#[test]
+fn a_failed_post_start_is_shown_before_the_back_off() {
+    // statefulset.md 12.6, 12.9
+    let mut world = World::new(json!({"containers": [{"name": "c", "image": "img"}]}));
+    world.pass(0);
+    for _ in 0..2 {
+        world.running("c").unwrap().post_start = Hook::Failed("it said no".to_owned());
+        world.exit("c", 0);
+        world.pass(0);
+    }
+    assert_eq!(
+        world.state("c"),
+        "waiting PostStartHookError, ready false, restarts 1"
+    );
+    world.pass(3);
+    assert_eq!(
+        world.state("c"),
+        "waiting CrashLoopBackOff, ready false, restarts 1"
     );
 }

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use jiff::{SignedDuration, Timestamp};
-use k8s_openapi::api::core::v1::{Pod, PodStatus};
+use k8s_openapi::api::core::v1::{ContainerStatus, Pod, PodSpec, PodStatus};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use pod_lifecycle::node_shutdown::NodeStop;
 use pod_lifecycle::probes::{Outcome, ProbeRecord};
@@ -29,6 +29,8 @@ pub struct Behaviour {
     pub bad_limits: Vec<&'static str>,
     /// Containers whose process cannot be started.
     pub bad_commands: Vec<&'static str>,
+    /// Nothing can be cleared away: the disk takes no writes.
+    pub bad_disk: bool,
 }
 
 pub struct World {
@@ -44,6 +46,33 @@ pub struct World {
     /// What happened: seconds since the start and a word.
     pub log: Vec<(i64, String)>,
     pub plan: PodPlan,
+}
+
+/// What a status says of a container of any kind.
+fn status_of<'a>(status: &'a PodStatus, name: &str) -> Option<&'a ContainerStatus> {
+    let init = status.init_container_statuses.iter().flatten();
+    let all = init.chain(status.container_statuses.iter().flatten());
+    let mut all = all.chain(status.ephemeral_container_statuses.iter().flatten());
+    all.find(|status| status.name == name)
+}
+
+/// Whether policies let a container run again after that exit code, whatever it is for.
+fn may_restart(pod: &PodSpec, name: &str, code: i32) -> bool {
+    let Some((_, container)) = spec::containers(pod).find(|(_, c)| c.name == name) else {
+        return false;
+    };
+    let mut rules = container.restart_policy_rules.iter().flatten();
+    let fits = rules.any(|rule| {
+        let codes = rule.exit_codes.as_ref().unwrap();
+        let listed = codes.values.as_ref().unwrap().contains(&code);
+        listed == (codes.operator == "In")
+    });
+    let own = container.restart_policy.as_deref();
+    fits || match own.or(pod.restart_policy.as_deref()) {
+        Some("Never") => false,
+        Some("OnFailure") => code != 0,
+        _ => true,
+    }
 }
 
 pub fn origin() -> Timestamp {
@@ -94,6 +123,7 @@ impl World {
     pub fn settle(&mut self) {
         for _ in 0..200 {
             let plan = self.look();
+            self.check_ended(&plan.status);
             self.status = plan.status.clone();
             self.plan = plan.clone();
             if plan.actions.is_empty() {
@@ -118,6 +148,29 @@ impl World {
             self.status,
             self.record
         );
+    }
+
+    /// What has ended and is not to run again by Kubernetes' rules is never said to go on: the API
+    /// would refuse that.
+    fn check_ended(&self, next: &PodStatus) {
+        let spec = self.pod.spec.as_ref().unwrap();
+        let starts_anew = spec::containers(spec)
+            .flat_map(|(_, container)| container.restart_policy_rules.iter().flatten())
+            .any(|rule| rule.action == "RestartAllContainers");
+        let before = [
+            &self.status.init_container_statuses,
+            &self.status.container_statuses,
+            &self.status.ephemeral_container_statuses,
+        ];
+        for earlier in before.into_iter().flatten().flatten() {
+            let Some(ended) = earlier.state.as_ref().and_then(|s| s.terminated.as_ref()) else {
+                continue;
+            };
+            let state = status_of(next, &earlier.name).and_then(|status| status.state.as_ref());
+            let goes_on = state.is_some_and(|state| state.terminated.is_none());
+            let may = starts_anew || may_restart(spec, &earlier.name, ended.exit_code);
+            assert!(!goes_on || may, "{earlier:?} goes on as {state:?}");
+        }
     }
 
     /// Lets time pass, acting whenever the plan asks to.
@@ -171,6 +224,13 @@ impl World {
     fn perform(&mut self, action: Action) {
         match action {
             Action::PrepareVolumes => self.record.volumes = Volumes::Ready,
+            Action::ReleaseVolumes { .. } if self.behaviour.bad_disk => {
+                self.record.volume_failures += 1;
+                self.record.volumes = Volumes::Failed {
+                    message: "disk".to_owned(),
+                    at: self.now,
+                };
+            }
             Action::ReleaseVolumes { comes_back } => {
                 self.record.volumes = Volumes::None;
                 if comes_back {
@@ -178,6 +238,7 @@ impl World {
                 }
             }
             Action::CreateSandbox => {
+                self.record.resize.sandbox_begins();
                 self.record.sandbox = Sandbox::Ready;
                 self.record.sandboxes_made += 1;
                 self.record.pod_ips = vec!["10.244.0.5".to_owned()];
@@ -188,6 +249,14 @@ impl World {
                     !self.record.anything_runs(),
                     "sandbox goes under running containers"
                 );
+                if self.behaviour.bad_disk {
+                    self.record.sandbox_failures += 1;
+                    self.record.sandbox = Sandbox::Failed {
+                        message: "disk".to_owned(),
+                        at: self.now,
+                    };
+                    return self.note("sandbox stays");
+                }
                 self.record.sandbox = Sandbox::None;
                 self.note("no sandbox");
             }
@@ -245,6 +314,7 @@ impl World {
                 self.record.resize.pending = pending;
             }
             Action::UpdateResources { container } => self.update_resources(&container),
+            Action::UpdatePodResources => self.update_pod_resources(),
             Action::CompleteResize => {
                 self.record.resize.progress = None;
                 self.note("resized");
@@ -268,6 +338,20 @@ impl World {
         }
         let how = if fails { " failed" } else { "" };
         self.note(format!("update {name}{how}"));
+    }
+
+    fn update_pod_resources(&mut self) {
+        let fails = self.behaviour.bad_limits.contains(&"");
+        if fails {
+            self.record.resize.pod.update = Update::Failed { at: self.now };
+            let progress = self.record.resize.progress.as_mut().unwrap();
+            progress.error = Some("below current usage".to_owned());
+        } else {
+            let allocated = self.record.resize.of_pod().cloned();
+            self.record.pod_resized(allocated);
+        }
+        let how = if fails { " failed" } else { "" };
+        self.note(format!("update pod{how}"));
     }
 
     fn perform_stop(&mut self, action: Action) {
@@ -355,6 +439,7 @@ impl World {
         let bad = self.behaviour.bad_commands.contains(&name);
         let allocated = self.record.resize.allocated.as_ref();
         let resources = allocated.and_then(|allocated| allocated.get(name).cloned().map(Box::new));
+        let of_pod = self.record.resize.of_pod().cloned().unwrap_or_default();
         let record = self.record.container(name);
         assert!(
             !matches!(record.instance, Instance::Running(_)),
@@ -379,6 +464,8 @@ impl World {
             stop: None,
             resources,
             update: Update::None,
+            of_pod: Some(Box::new(of_pod)),
+            stop_signal: None,
         };
         if bad {
             let exit = Exit {

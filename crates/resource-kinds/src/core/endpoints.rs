@@ -39,6 +39,10 @@ impl Kind for Endpoints {
         &INFO
     }
 
+    fn deprecation(&self) -> Option<&str> {
+        Some("v1 Endpoints is deprecated in v1.33+; use discovery.k8s.io/v1 EndpointSlice")
+    }
+
     fn is_created_by_updates(&self) -> bool {
         true
     }

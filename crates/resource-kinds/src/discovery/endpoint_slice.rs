@@ -10,7 +10,14 @@ use crate::at::{At, Rules};
 use crate::decode::decode;
 use crate::info::{Names, namespaced};
 use crate::kind::{Cell, Column, Kind, KindInfo};
-use crate::{limits, metadata, parts, table};
+use crate::{labels, limits, metadata, parts, table};
+
+/// Namespace and name of the Service that a slice belongs to, if it belongs to one.
+pub fn service_of(slice: &api::EndpointSlice) -> Option<(&str, &str)> {
+    let name = slice.metadata.labels.as_ref()?.get(labels::SERVICE_NAME)?;
+    let namespace = slice.metadata.namespace.as_deref().unwrap_or_default();
+    Some((namespace, name))
+}
 
 /// discovery.k8s.io/v1 EndpointSlice.
 #[derive(Debug)]
@@ -165,6 +172,19 @@ fn validate(object: &Value) -> Vec<FieldError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_label_says_whose_a_slice_is() {
+        let slice = |labels: Value| -> api::EndpointSlice {
+            let metadata = json!({"namespace": "shop", "name": "web-x", "labels": labels});
+            let slice = json!({"metadata": metadata, "addressType": "IPv4", "endpoints": []});
+            serde_json::from_value(slice).unwrap()
+        };
+        let labelled = slice(json!({"kubernetes.io/service-name": "web"}));
+        assert_eq!(service_of(&labelled), Some(("shop", "web")));
+        assert_eq!(service_of(&slice(json!({"app": "web"}))), None);
+        assert_eq!(service_of(&slice(Value::Null)), None);
+    }
 
     fn slice(address: &str) -> Value {
         let mut slice = EndpointSlice

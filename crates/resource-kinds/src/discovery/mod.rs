@@ -2,4 +2,4 @@
 
 mod endpoint_slice;
 
-pub use endpoint_slice::EndpointSlice;
+pub use endpoint_slice::{EndpointSlice, service_of};

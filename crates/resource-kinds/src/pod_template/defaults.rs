@@ -62,6 +62,7 @@ pub(crate) fn default_pod(spec: &mut Value) {
             }
         }
     }
+    resources::requests_of_pod(spec);
 }
 
 fn default_container(container: &mut Value) {

@@ -1,7 +1,7 @@
 //! Requests and limits of containers and of pods as a whole, and the class of service that
 //! follows from them.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use object_model::{FieldError, FieldPath, Quantity, names};
 use serde_json::Value;
@@ -260,20 +260,58 @@ pub(super) fn requests_from_limits(resources: &mut Value) {
     }
 }
 
-/// The class of service of a pod (`statefulset.md` 12.16).
+/// Requests of the pod as a whole that it does not name, where it has limits of its own: as much as
+/// its containers request, or else as much as the limit (KEP-2837).
+pub(super) fn requests_of_pod(spec: &mut Value) {
+    let limits = spec["resources"]["limits"].as_object();
+    let Some(limits) = limits.filter(|limits| !limits.is_empty()).cloned() else {
+        return;
+    };
+    let of_containers = {
+        let spec = At::root(spec);
+        let lists = ["containers", "initContainers"].map(|list| spec.get(list));
+        let containers = lists.iter().flat_map(At::items);
+        let mut names: BTreeSet<String> = BTreeSet::new();
+        for container in containers {
+            let asked = container.get("resources.requests");
+            names.extend(asked.entries().map(|(name, _)| name.to_owned()));
+        }
+        names.retain(|name| OF_PODS.contains(&name.as_str()) || name.starts_with(HUGE_PAGES));
+        let amounts = names.into_iter().map(|name| {
+            let total = needed(&spec, "requests", &name);
+            (name, Value::from(total.to_string()))
+        });
+        amounts.collect::<Vec<_>>()
+    };
+    let Some(requests) = parts::entry(&mut spec["resources"], "requests") else {
+        return;
+    };
+    for (name, amount) in of_containers.into_iter().chain(limits) {
+        parts::fill(requests, &name, amount);
+    }
+}
+
+/// The class of service of a pod (`statefulset.md` 12.16): of its own resources, where it has
+/// some.
 pub(crate) fn qos_class(spec: &Value) -> &'static str {
     let spec = At::root(spec);
+    let own = ["requests", "limits"].map(|list| spec.get("resources").get(list));
+    let holders = if own.iter().any(|list| list.entries().next().is_some()) {
+        vec![spec]
+    } else {
+        let lists = ["containers", "initContainers"].map(|list| spec.get(list));
+        lists.iter().flat_map(At::items).collect()
+    };
     let mut requests: BTreeMap<&str, Quantity> = BTreeMap::new();
     let mut limits: BTreeMap<&str, Quantity> = BTreeMap::new();
     let mut all_limited = true;
-    let containers = ["containers", "initContainers"];
-    for container in containers.iter().flat_map(|list| spec.get(list).items()) {
+    for holder in holders {
         let mut limited = 0;
         for (field, sums) in [
             ("resources.requests", &mut requests),
             ("resources.limits", &mut limits),
         ] {
-            for (name, at) in container.get(field).entries() {
+            for (name, at) in holder.get(field).entries() {
                 let quantity = amount(&at);
                 if !matches!(name, "cpu" | "memory") || quantity.is_zero() {
                     continue;
@@ -451,5 +489,37 @@ mod tests {
             qos_class(&pod(json!({"limits": both, "requests": less}))),
             "Burstable"
         );
+    }
+
+    /// KEP-2837
+    #[test]
+    fn the_class_of_a_pod_with_resources_of_its_own_follows_from_those() {
+        let both = json!({"cpu": "1", "memory": "1Gi"});
+        let pod = |own: Value| json!({"resources": own, "containers": [{}]});
+        assert_eq!(
+            qos_class(&pod(json!({"limits": both, "requests": both}))),
+            "Guaranteed"
+        );
+        assert_eq!(
+            qos_class(&pod(json!({"requests": {"cpu": "1"}}))),
+            "Burstable"
+        );
+        assert_eq!(qos_class(&pod(json!({}))), "BestEffort");
+    }
+
+    /// KEP-2837
+    #[test]
+    fn a_pod_requests_what_its_containers_do_or_its_limit() {
+        let mut spec = json!({"resources": {"limits": {"cpu": "2", "memory": "1Gi"}},
+            "containers": [{"resources": {"requests": {"cpu": "300m", "example.com/gpu": "1"}}},
+                {"resources": {"requests": {"cpu": "200m"}}}]});
+        requests_of_pod(&mut spec);
+        assert_eq!(
+            spec["resources"]["requests"],
+            json!({"cpu": "500m", "memory": "1Gi"})
+        );
+        let mut spec = json!({"resources": {"requests": {"cpu": "1"}}, "containers": [{}]});
+        requests_of_pod(&mut spec);
+        assert_eq!(spec["resources"], json!({"requests": {"cpu": "1"}}));
     }
 }

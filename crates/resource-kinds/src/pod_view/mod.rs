@@ -87,6 +87,9 @@ pub struct PodView {
     pub containers: Box<[Container]>,
     /// Its addresses, each once.
     pub addresses: Box<[Text]>,
+    /// What it has of its node as a whole by name, where it has resources of its own and these are
+    /// not what it asks for.
+    pub held: Option<Box<BTreeMap<String, Quantity>>>,
 }
 
 /// Labels or annotations, sorted by key.

@@ -4,7 +4,9 @@ use std::collections::BTreeMap;
 
 use k8s_openapi::api::core::v1::{
     ContainerState, ContainerStateTerminated, ContainerStatus, PodCondition, PodSpec, PodStatus,
+    ResourceRequirements,
 };
+use k8s_openapi::apimachinery::pkg::api::resource::Quantity as Amount;
 use object_model::Quantity;
 
 use super::{Condition, Container, Phase, PodView, Said, Sharing, State, Text};
@@ -26,6 +28,11 @@ pub(super) fn fill(view: &mut PodView, sharing: &mut Sharing, status: PodStatus)
     let conditions = status.conditions.unwrap_or_default().into_iter();
     view.conditions = conditions.map(|one| condition(sharing, one)).collect();
     let spec = view.spec.clone();
+    let own = spec.resources.as_ref();
+    view.held = own.and_then(|own| {
+        let (allocated, applied) = (&status.allocated_resources, &status.resources);
+        held(Some(own), allocated.as_ref(), applied.as_ref()).map(Box::new)
+    });
     let mut containers = |all: Option<Vec<ContainerStatus>>| {
         let all = all.unwrap_or_default().into_iter();
         all.map(|one| container(sharing, &spec, one)).collect()
@@ -59,7 +66,7 @@ fn condition(sharing: &mut Sharing, condition: PodCondition) -> Condition {
 
 fn container(sharing: &mut Sharing, spec: &PodSpec, status: ContainerStatus) -> Container {
     Container {
-        held: held(spec, &status).map(Box::new),
+        held: held_by_container(spec, &status).map(Box::new),
         name: sharing.text(&status.name),
         ready: status.ready,
         started: status.started.unwrap_or_default(),
@@ -69,23 +76,30 @@ fn container(sharing: &mut Sharing, spec: &PodSpec, status: ContainerStatus) -> 
     }
 }
 
-/// What a container has that gets other resources than it has, or does not get those that it asks
-/// for: the more of what is allocated and what is applied.
-fn held(spec: &PodSpec, status: &ContainerStatus) -> Option<BTreeMap<String, Quantity>> {
+fn held_by_container(
+    spec: &PodSpec,
+    status: &ContainerStatus,
+) -> Option<BTreeMap<String, Quantity>> {
     let mut all = spec
         .containers
         .iter()
         .chain(spec.init_containers.iter().flatten());
     let asked = all.find(|one| one.name == status.name)?.resources.as_ref();
+    let allocated = status.allocated_resources.as_ref();
+    held(asked, allocated, status.resources.as_ref())
+}
+
+/// What a container or a pod has that gets other resources than it has, or does not get those that
+/// it asks for: the more of what is allocated and what is applied.
+fn held(
+    asked: Option<&ResourceRequirements>,
+    allocated: Option<&BTreeMap<String, Amount>>,
+    applied: Option<&ResourceRequirements>,
+) -> Option<BTreeMap<String, Quantity>> {
     let asked = asked.and_then(|asked| asked.requests.as_ref());
-    let applied = status.resources.as_ref();
     let applied = applied.and_then(|applied| applied.requests.as_ref());
     let mut held = BTreeMap::new();
-    for (name, amount) in [status.allocated_resources.as_ref(), applied]
-        .into_iter()
-        .flatten()
-        .flatten()
-    {
+    for (name, amount) in [allocated, applied].into_iter().flatten().flatten() {
         let amount: Quantity = amount.0.parse().ok()?;
         let known: &mut Quantity = held.entry(name.clone()).or_default();
         *known = (*known).max(amount);

@@ -5,6 +5,7 @@ mod image;
 mod machine;
 
 use std::collections::BTreeMap;
+use std::fmt::Display;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
@@ -23,6 +24,9 @@ pub struct VirtualMachine {
     emulate: bool,
     /// Only the test programs whose name contains this
     filter: Option<String>,
+    /// Words for the test programs: parts of the names of tests
+    #[arg(last = true)]
+    words: Vec<String>,
 }
 
 /// How a program is started there: functions of `run.sh`.
@@ -52,7 +56,7 @@ pub fn run(root: &Path, wanted: &VirtualMachine) -> Result<()> {
         bail!("no test program matches; there are: {}", names.join(", "));
     }
     let target = std::path::absolute(setup::target(root)).context("find the target directory")?;
-    let image = Image::make(&target, |image| script(image, &programs))?;
+    let image = Image::make(&target, |image| script(image, &programs, &wanted.words))?;
     let ends = machine::run(&image, Processor::choose(wanted.emulate))?;
     let failed: Vec<String> = programs
         .keys()
@@ -107,11 +111,11 @@ fn executable(line: &str) -> Option<(String, PathBuf)> {
 }
 
 /// What the machine runs once it is started.
-fn script(image: &Image, programs: &BTreeMap<String, PathBuf>) -> String {
+fn script(image: &Image, programs: &BTreeMap<String, PathBuf>, words: &[String]) -> String {
     let mut script = format!(
         "KERNEL={}\nSCRATCH={}\n{}",
-        quoted(&image.kernel),
-        quoted(&image.scratch),
+        quoted(image.kernel.display()),
+        quoted(image.scratch.display()),
         include_str!("run.sh")
     );
     for (name, place) in PROGRAMS {
@@ -120,15 +124,19 @@ fn script(image: &Image, programs: &BTreeMap<String, PathBuf>) -> String {
             Place::Service => "as_service",
         };
         if let Some(path) = programs.get(*name) {
-            script += &format!("{function} {name} {}\n", quoted(path));
+            script += &format!("{function} {name} {}", quoted(path.display()));
+            for word in words {
+                script += &format!(" {}", quoted(word));
+            }
+            script.push('\n');
         }
     }
     script + "/run/busybox poweroff -f\n"
 }
 
-/// A path as one word for a shell.
-fn quoted(path: &Path) -> String {
-    format!("'{}'", path.display().to_string().replace('\'', r"'\''"))
+/// One word for a shell.
+fn quoted(word: impl Display) -> String {
+    format!("'{}'", word.to_string().replace('\'', r"'\''"))
 }
 
 #[cfg(test)]
@@ -141,7 +149,7 @@ mod tests {
             "executable":"/t/it's"}"#;
         let (name, path) = executable(&line.replace('\n', "")).unwrap();
         assert_eq!(
-            (name.as_str(), quoted(&path)),
+            (name.as_str(), quoted(path.display())),
             ("agent", r"'/t/it'\''s'".to_owned())
         );
         assert!(executable(r#"{"reason":"build-finished","success":true}"#).is_none());
@@ -150,12 +158,12 @@ mod tests {
             scratch: "/t/tmp".into(),
             ..Image::default()
         };
-        let script = script(&image, &[(name, path)].into());
+        let script = script(&image, &[(name, path)].into(), &["a b".to_owned()]);
         assert!(
             script.starts_with("KERNEL='/k'\nSCRATCH='/t/tmp'\n"),
             "{script}"
         );
-        let end = "as_service agent '/t/it'\\''s'\n/run/busybox poweroff -f\n";
+        let end = "as_service agent '/t/it'\\''s' 'a b'\n/run/busybox poweroff -f\n";
         assert!(script.ends_with(end), "{script}");
     }
 }

@@ -62,22 +62,28 @@ fn ended(status: &At<'_>, before: &At<'_>, spec: &At<'_>, errors: &mut Vec<Field
     if actions.any(|action| action == "RestartAllContainers") {
         return;
     }
-    let field = "containerStatuses";
-    for earlier in before.get(field).items() {
-        let name = earlier.get("name").text();
-        let code = earlier.get("state.terminated.exitCode").int();
-        let mut now = status.get(field).items();
-        let Some(now) = now.find(|now| now.get("name").text() == name) else {
-            continue;
-        };
-        let goes_on =
-            earlier.get("state.terminated").is_set() && !now.get("state.terminated").is_set();
-        let mut containers = spec.get("containers").items();
-        let container = containers.find(|container| container.get("name").text() == name);
-        let may = container.is_some_and(|c| restarts(&c, spec, code.unwrap_or_default()));
-        if goes_on && !may {
-            let detail = "may not be transitioned to non-terminated state";
-            errors.push(now.get("state").forbidden(detail));
+    for (field, list) in [
+        ("initContainerStatuses", "initContainers"),
+        ("containerStatuses", "containers"),
+        ("ephemeralContainerStatuses", "ephemeralContainers"),
+    ] {
+        for earlier in before.get(field).items() {
+            let name = earlier.get("name").text();
+            let code = earlier.get("state.terminated.exitCode").int();
+            let mut now = status.get(field).items();
+            let Some(now) = now.find(|now| now.get("name").text() == name) else {
+                continue;
+            };
+            let goes_on =
+                earlier.get("state.terminated").is_set() && !now.get("state.terminated").is_set();
+            let mut containers = spec.get(list).items();
+            let container = containers.find(|container| container.get("name").text() == name);
+            let may = container.is_some_and(|c| restarts(&c, spec, code.unwrap_or_default()));
+            // Nobody starts an ephemeral container twice.
+            if goes_on && (!may || list == "ephemeralContainers") {
+                let detail = "may not be transitioned to non-terminated state";
+                errors.push(now.get("state").forbidden(detail));
+            }
         }
     }
 }
@@ -192,6 +198,34 @@ mod tests {
         }
         let spec = json!({"restartPolicy": "Never", "containers": [{"name": "a"}]});
         assert_eq!(check(&spec, ended(0), running), [""; 0]);
+    }
+
+    #[test]
+    fn init_and_ephemeral_containers_stay_ended_too() {
+        let check = |field: &str, list: &str, policy: &str, container: Value, code: i64| {
+            let spec = json!({"restartPolicy": policy, (list): [container]});
+            let status = |state: Value| json!({(field): [{"name": "a", "state": state}]});
+            let ended = status(json!({"terminated": {"exitCode": code}}));
+            check(&spec, status(json!({"waiting": {}})), ended).len()
+        };
+        let init = |policy: &str, container: Value, code: i64| {
+            check(
+                "initContainerStatuses",
+                "initContainers",
+                policy,
+                container,
+                code,
+            )
+        };
+        let plain = json!({"name": "a"});
+        assert_eq!(init("Always", plain.clone(), 0), 0);
+        assert_eq!(init("OnFailure", plain.clone(), 1), 0);
+        assert_eq!(init("OnFailure", plain.clone(), 0), 1);
+        assert_eq!(init("Never", plain.clone(), 1), 1);
+        let sidecar = json!({"name": "a", "restartPolicy": "Always"});
+        assert_eq!(init("Never", sidecar, 0), 0);
+        let (field, list) = ("ephemeralContainerStatuses", "ephemeralContainers");
+        assert_eq!(check(field, list, "Always", plain, 1), 1);
     }
 
     #[test]

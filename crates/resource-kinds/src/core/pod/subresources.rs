@@ -34,6 +34,7 @@ pub(super) fn prepare(name: &str, object: &mut Value, old: &Value) {
 }
 
 fn take_resources(object: &mut Value, sent: &Value) {
+    parts::restore(&mut object["spec"], sent, "resources");
     for list in ["containers", "initContainers"] {
         for container in parts::each(&mut object["spec"], list) {
             let mut others = sent[list].as_array().into_iter().flatten();
@@ -105,6 +106,7 @@ fn resize(new: &At<'_>, old: &At<'_>) -> Vec<FieldError> {
         let detail = "Pod QOS Class may not change as a result of resizing";
         errors.push(FieldError::invalid(&new.path, class, detail));
     }
+    of_pod(&new.get("resources"), &old.get("resources"), &mut errors);
     for list in ["containers", "initContainers"] {
         let before = old.get(list);
         for container in new.get(list).items() {
@@ -117,42 +119,62 @@ fn resize(new: &At<'_>, old: &At<'_>) -> Vec<FieldError> {
                 errors.push(container.get("resources").forbidden(detail));
                 continue;
             }
-            amounts(
-                &container.get("resources"),
-                &before.get("resources"),
-                &mut errors,
-            );
+            let (now, before) = (container.get("resources"), before.get("resources"));
+            for list in ["requests", "limits"] {
+                let (now, before) = (now.get(list), before.get(list));
+                if !same_others(&now, &before) {
+                    errors.push(now.forbidden("only cpu and memory resources are mutable"));
+                }
+                if lacks(&now, &before) {
+                    errors.push(now.forbidden(format!("resource {list} cannot be removed")));
+                }
+            }
+            if now.get("claims").value != before.get("claims").value {
+                let detail = "only cpu and memory resources are mutable";
+                errors.push(now.get("claims").forbidden(detail));
+            }
         }
     }
     errors
 }
 
-/// Amounts of `cpu` and `memory` may become others; nothing else, and none may go away.
-fn amounts(new: &At<'_>, old: &At<'_>, errors: &mut Vec<FieldError>) {
-    for list in ["requests", "limits"] {
-        let (now, before) = (quantities(&new.get(list)), quantities(&old.get(list)));
-        let others = |all: &BTreeMap<String, Quantity>| -> BTreeMap<String, Quantity> {
-            let mut others = all.clone();
-            others.retain(|name, _| !matches!(name.as_str(), "cpu" | "memory"));
-            others
-        };
-        if others(&now) != others(&before) {
-            errors.push(
-                new.get(list)
-                    .forbidden("only cpu and memory resources are mutable"),
-            );
-        }
-        if before.keys().any(|name| !now.contains_key(name)) {
-            let detail = format!("resource {list} cannot be removed");
-            errors.push(new.get(list).forbidden(detail));
+/// Resources of the pod as a whole may come and become others; none may go away (KEP-5419).
+fn of_pod(new: &At<'_>, old: &At<'_>, errors: &mut Vec<FieldError>) {
+    if old.is_set() && !new.is_set() {
+        errors.push(new.forbidden("pod-level resources cannot be removed"));
+        return;
+    }
+    let lists = ["requests", "limits"];
+    for list in lists {
+        let (now, before) = (new.get(list), old.get(list));
+        if lacks(&now, &before) {
+            let detail = format!("pod-level resource {list} cannot be removed");
+            errors.push(now.forbidden(detail));
         }
     }
-    if new.get("claims").value != old.get("claims").value {
-        errors.push(
-            new.get("claims")
-                .forbidden("only cpu and memory resources are mutable"),
-        );
+    if !lists
+        .iter()
+        .all(|list| same_others(&new.get(list), &old.get(list)))
+    {
+        let detail = "only cpu and memory resources are mutable at pod-level";
+        errors.push(new.forbidden(detail));
     }
+}
+
+/// Whether all amounts but those of `cpu` and `memory` are equal.
+fn same_others(new: &At<'_>, old: &At<'_>) -> bool {
+    let others = |list: &At<'_>| {
+        let mut all = quantities(list);
+        all.retain(|name, _| !matches!(name.as_str(), "cpu" | "memory"));
+        all
+    };
+    others(new) == others(old)
+}
+
+/// Whether an amount has gone.
+fn lacks(new: &At<'_>, old: &At<'_>) -> bool {
+    let now = quantities(new);
+    quantities(old).keys().any(|name| !now.contains_key(name))
 }
 
 fn quantities(list: &At<'_>) -> BTreeMap<String, Quantity> {
@@ -299,6 +321,66 @@ mod tests {
             [
                 "spec.containers[0].resources.limits: Forbidden: only cpu and memory resources are \
               mutable"
+            ]
+        );
+    }
+    /// KEP-5419
+    #[test]
+    fn amounts_of_the_pod_are_resized() {
+        let mut pod = pod();
+        pod["spec"]["resources"] = json!({"requests": {"cpu": "2", "hugepages-2Mi": "2Mi"},
+            "limits": {"cpu": "4", "hugepages-2Mi": "2Mi"}});
+        let resized = |resources: Value| {
+            change("resize", &pod, |pod| {
+                parts::set(&mut pod["spec"], "resources", resources.clone());
+            })
+        };
+        let more = json!({"requests": {"cpu": "3", "memory": "1Gi", "hugepages-2Mi": "2Mi"},
+            "limits": {"cpu": "5", "hugepages-2Mi": "2Mi"}});
+        let (with, errors) = resized(more.clone());
+        assert_eq!(errors, [""; 0]);
+        assert_eq!(with["spec"]["resources"], more);
+        assert_eq!(
+            resized(Value::Null).1,
+            ["spec.resources: Forbidden: pod-level resources cannot be removed"]
+        );
+        assert_eq!(
+            resized(json!({"limits": {"cpu": "4", "hugepages-2Mi": "2Mi"},
+                "requests": {"hugepages-2Mi": "2Mi"}}))
+            .1,
+            ["spec.resources.requests: Forbidden: pod-level resource requests cannot be removed"]
+        );
+        assert_eq!(
+            resized(json!({"requests": {"cpu": "2", "hugepages-2Mi": "4Mi"},
+                "limits": {"cpu": "4", "hugepages-2Mi": "4Mi"}}))
+            .1,
+            ["spec.resources: Forbidden: only cpu and memory resources are mutable at pod-level"]
+        );
+        // They hold all that the containers ask for, also after a change.
+        let (_, errors) = resized(json!({"requests": {"cpu": "500m", "hugepages-2Mi": "2Mi"},
+            "limits": {"cpu": "4", "hugepages-2Mi": "2Mi"}}));
+        assert_eq!(
+            errors,
+            [
+                "spec.resources.requests[cpu]: Invalid value: \"500m\": must be greater than or \
+                 equal to aggregate container requests of 1"
+            ]
+        );
+    }
+
+    #[test]
+    fn a_pod_gets_resources_of_its_own_within_its_class() {
+        let given = |resources: Value| {
+            let set = |pod: &mut Value| pod["spec"]["resources"] = resources.clone();
+            change("resize", &pod(), set).1
+        };
+        assert_eq!(given(json!({"limits": {"cpu": "3"}})), [""; 0]);
+        let both = json!({"cpu": "3", "memory": "1Gi"});
+        assert_eq!(
+            given(json!({"requests": both, "limits": both})),
+            [
+                "spec: Invalid value: \"Guaranteed\": Pod QOS Class may not change as a result of \
+                 resizing"
             ]
         );
     }

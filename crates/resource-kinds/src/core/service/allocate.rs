@@ -6,6 +6,7 @@ use std::net::Ipv4Addr;
 use object_model::{FieldError, FieldPath, Status};
 use serde_json::{Value, json};
 
+use super::health_check;
 use crate::at::At;
 use crate::cluster::ServiceRange;
 use crate::kind::{Exclusive, Refusal, Taken};
@@ -14,7 +15,7 @@ use crate::{limits, parts};
 
 const NODE_PORT_RANGE: &str = "provided port is not in the valid range. The range of valid ports \
                                is 30000-32767";
-const PORT_TAKEN: &str = "provided port is already allocated";
+pub(super) const PORT_TAKEN: &str = "provided port is already allocated";
 const ADDRESS_TAKEN: &str = "provided IP is already allocated";
 
 /// Whether Services of this type have an address of their own.
@@ -38,7 +39,7 @@ fn address_key(address: &str) -> String {
     format!("service-ip/{address}")
 }
 
-fn port_key(protocol: &str, port: i64) -> String {
+pub(super) fn port_key(protocol: &str, port: i64) -> String {
     format!("node-port/{protocol}/{port}")
 }
 
@@ -77,6 +78,9 @@ pub(super) fn drop_with_type(object: &mut Value, old: &Value) {
     if balanced(old) && !balanced(object) {
         gone.extend(["allocateLoadBalancerNodePorts", "loadBalancerClass"]);
     }
+    if health_check::is_served(&old["spec"]) && !health_check::is_served(&object["spec"]) {
+        gone.push("healthCheckNodePort");
+    }
     let Some(spec) = object.get_mut("spec") else {
         return;
     };
@@ -100,6 +104,8 @@ pub(super) fn is_reached_from_outside(spec: &Value) -> bool {
 pub(super) fn keep_allocations(object: &mut Value, old: &Value) {
     let keeps_address = has_address(object) && has_address(old);
     let keeps_ports = has_node_ports(object) && has_node_ports(old);
+    let keeps_check =
+        health_check::is_served(&object["spec"]) && health_check::is_served(&old["spec"]);
     let Some(spec) = object.get_mut("spec") else {
         return;
     };
@@ -112,6 +118,9 @@ pub(super) fn keep_allocations(object: &mut Value, old: &Value) {
     }
     if keeps_ports {
         keep_ports(spec, &old["spec"]);
+    }
+    if keeps_check && spec["healthCheckNodePort"].is_null() {
+        parts::restore(spec, &old["spec"], "healthCheckNodePort");
     }
 }
 
@@ -165,6 +174,7 @@ pub(super) fn allocate(
     } else if let Some(old) = old.filter(|old| has_node_ports(old)) {
         release_ports(object, old);
     }
+    health_check::allocate(object, old, taken, &mut errors)?;
     if errors.is_empty() {
         return Ok(());
     }
@@ -234,7 +244,7 @@ fn explicit(range: ServiceRange, asked: &str, taken: &dyn Taken) -> Option<Field
 
 /// A number that differs between objects and is the same for one: choices start there, so that
 /// addresses that were just given up are not at once given to others.
-fn seed(object: &Value) -> u32 {
+pub(super) fn seed(object: &Value) -> u32 {
     let metadata = &object["metadata"];
     let texts = ["uid", "namespace", "name"].map(|key| metadata[key].as_str().unwrap_or_default());
     texts
@@ -272,32 +282,48 @@ fn allocate_ports(
         .get("ports")
         .items()
         .filter_map(|port| port.get("nodePort").int())
+        .chain(spec["healthCheckNodePort"].as_i64())
         .collect();
     for (index, port) in parts::each(spec, "ports").enumerate() {
         let protocol = port["protocol"].as_str().unwrap_or("TCP").to_owned();
         if let Some(number) = port["nodePort"].as_i64().filter(|number| *number != 0) {
             let at = path.index(index).child("nodePort");
-            let key = port_key(&protocol, number);
-            if !(limits::NODE_PORT_MIN..=limits::NODE_PORT_MAX).contains(&number) {
-                errors.push(FieldError::invalid(&at, number, NODE_PORT_RANGE));
-            } else if !own.contains(&key) && taken.is_taken(&key) {
-                errors.push(FieldError::invalid(&at, number, PORT_TAKEN));
-            }
+            let is_taken = |key: &String| !own.contains(key) && taken.is_taken(key);
+            errors.extend(explicit_port(&at, &protocol, number, is_taken));
             continue;
         }
-        let count = limits::NODE_PORT_MAX - limits::NODE_PORT_MIN + 1;
         let free = |number: &i64| {
             let key = port_key(&protocol, *number);
             !asked.contains(number) && !chosen.contains(&key) && !taken.is_taken(&key)
         };
-        let found = (0..count)
-            .map(|step| limits::NODE_PORT_MIN + (seed + step) % count)
-            .find(free)
+        let found = choose_port(seed, free)
             .ok_or_else(|| Status::internal("failed to allocate a nodePort: range is full"))?;
         chosen.insert(port_key(&protocol, found));
         parts::set(port, "nodePort", found);
     }
     Ok(())
+}
+
+/// What is wrong with a port of the nodes that a user asks for.
+pub(super) fn explicit_port(
+    at: &FieldPath,
+    protocol: &str,
+    number: i64,
+    is_taken: impl Fn(&String) -> bool,
+) -> Option<FieldError> {
+    if !(limits::NODE_PORT_MIN..=limits::NODE_PORT_MAX).contains(&number) {
+        Some(FieldError::invalid(at, number, NODE_PORT_RANGE))
+    } else if is_taken(&port_key(protocol, number)) {
+        Some(FieldError::invalid(at, number, PORT_TAKEN))
+    } else {
+        None
+    }
+}
+
+pub(super) fn choose_port(seed: i64, free: impl Fn(&i64) -> bool) -> Option<i64> {
+    let count = limits::NODE_PORT_MAX - limits::NODE_PORT_MIN + 1;
+    let mut all = (0..count).map(|step| limits::NODE_PORT_MIN + (seed + step) % count);
+    all.find(free)
 }
 
 /// Node ports that were the old type's go, unless the user has changed them.
@@ -315,7 +341,7 @@ fn release_ports(object: &mut Value, old: &Value) {
     }
 }
 
-fn node_port_keys(object: &Value) -> BTreeSet<String> {
+pub(super) fn node_port_keys(object: &Value) -> BTreeSet<String> {
     let ports = At::root(object).get("spec.ports");
     ports
         .items()
@@ -354,16 +380,18 @@ pub(super) fn exclusives(object: &Value) -> Vec<Exclusive> {
             });
         }
     }
+    all.extend(health_check::exclusive(object));
     all
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
     use crate::core::Service;
     use crate::kind::Kind;
 
-    struct Held(BTreeSet<String>);
+    /// What other Services hold.
+    pub struct Held(pub BTreeSet<String>);
 
     impl Taken for Held {
         fn is_taken(&self, key: &str) -> bool {
@@ -371,15 +399,15 @@ mod tests {
         }
     }
 
-    fn held(keys: &[&str]) -> Held {
+    pub fn held(keys: &[&str]) -> Held {
         Held(keys.iter().map(|key| (*key).to_owned()).collect())
     }
 
-    fn service() -> Service {
+    pub fn service() -> Service {
         Service::new("10.96.0.0/24".parse().unwrap())
     }
 
-    fn create(spec: Value, taken: &Held) -> Result<Value, Status> {
+    pub fn create(spec: Value, taken: &Held) -> Result<Value, Status> {
         let mut object = json!({"metadata": {"name": "s", "namespace": "d"}, "spec": spec});
         service().default(&mut object);
         service().prepare_create(&mut object);

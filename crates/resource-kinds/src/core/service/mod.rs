@@ -1,6 +1,7 @@
 //! core/v1 Service.
 
 mod allocate;
+mod health_check;
 mod table;
 mod validate;
 

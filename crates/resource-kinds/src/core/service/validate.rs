@@ -6,6 +6,7 @@ use object_model::{FieldError, names};
 use serde_json::{Value, json};
 
 use super::allocate::has_address;
+use super::health_check;
 use crate::addresses::{PROTOCOLS, check_endpoint_ip, check_ip};
 use crate::at::{At, Rules};
 use crate::metadata;
@@ -175,15 +176,27 @@ fn policies(spec: &At<'_>, kind: &str, errors: &mut Vec<FieldError>) {
     if kind != "ExternalName" {
         errors.check_one_of(&spec.get("internalTrafficPolicy"), &["Cluster", "Local"]);
     }
+    let check = spec.get("healthCheckNodePort");
+    if !health_check::is_served(spec.value) && check.int().is_some_and(|port| port != 0) {
+        let detail = "may only be set when `type` is 'LoadBalancer' and `externalTrafficPolicy` is \
+                      'Local'";
+        errors.push(check.invalid(detail));
+    }
     let ranges = spec.get("loadBalancerSourceRanges");
     if !ranges.is_empty() && kind != "LoadBalancer" {
         errors.push(ranges.forbidden("may only be used when `type` is 'LoadBalancer'"));
     }
 }
 
-/// What may not change: the address, once there is one.
+/// What may not change: the address, once there is one, and where nodes are asked for endpoints.
 pub(super) fn validate_change(object: &Value, old: &Value) -> Vec<FieldError> {
     let mut errors = Vec::new();
+    let check = At::root(object).get("spec.healthCheckNodePort");
+    let before = At::root(old).get("spec.healthCheckNodePort");
+    let stays = health_check::is_served(&object["spec"]) && health_check::is_served(&old["spec"]);
+    if stays && before.is_set() && check.int() != before.int() {
+        errors.push(check.forbidden("field is immutable"));
+    }
     if !has_address(object) || !has_address(old) {
         return errors;
     }
@@ -282,6 +295,31 @@ mod tests {
         );
         let name = service(json!({"type": "ExternalName", "externalName": "x.y"}));
         assert_eq!(validate_change(&name, &old), []);
+    }
+
+    #[test]
+    fn where_nodes_are_asked_for_endpoints_is_for_local_balancers_and_stays() {
+        let spec = |policy: &str, port: i64| {
+            json!({"type": "LoadBalancer", "externalTrafficPolicy": policy,
+                "healthCheckNodePort": port, "ports": [{"port": 80}]})
+        };
+        assert!(check(spec("Local", 30_001)).is_empty());
+        assert_eq!(
+            check(spec("Cluster", 30_001)),
+            [
+                "spec.healthCheckNodePort: Invalid value: 30001: may only be set when `type` is \
+              'LoadBalancer' and `externalTrafficPolicy` is 'Local'"
+            ]
+        );
+        let (old, new) = (
+            service(spec("Local", 30_001)),
+            service(spec("Local", 30_002)),
+        );
+        assert_eq!(
+            texts(validate_change(&new, &old)),
+            ["spec.healthCheckNodePort: Forbidden: field is immutable"]
+        );
+        assert_eq!(validate_change(&service(spec("Cluster", 0)), &old), []);
     }
 
     #[test]

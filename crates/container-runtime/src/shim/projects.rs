@@ -1,0 +1,105 @@
+//! The system call filter that keeps files in their projects.
+//!
+//! A project quota limits a volume only as long as its files stay in the project, and the kernel
+//! lets the owner of a file choose another. So those calls are answered as by a file system that
+//! has none of it: the ones that set a file's project, and the older one that sets a directory's
+//! flags, by which it no longer hands its project down. Programs of other architectures that the
+//! kernel also runs are held to it; all other calls are allowed.
+
+use libc::sock_filter;
+
+#[cfg(target_arch = "x86_64")]
+use super::seccomp::X32_BIT;
+use super::seccomp::{
+    AUDIT_ARCH, OFFSET_ARCH, OFFSET_FIRST_ARGUMENT, OFFSET_NUMBER, answer, jump, load, statement,
+};
+
+/// `file_setattr`, which has this number everywhere.
+const FILE_SETATTR: u32 = 469;
+/// `ioctl` of 32-bit programs.
+const IOCTL_32: u32 = 54;
+
+/// What the machine's own programs set attributes with.
+#[cfg(target_arch = "x86_64")]
+const SETATTR: &[u32] = &[FILE_SETATTR, X32_BIT | FILE_SETATTR];
+#[cfg(target_arch = "x86_64")]
+const IOCTL: &[u32] = &[libc::SYS_ioctl as u32, X32_BIT | 514];
+#[cfg(not(target_arch = "x86_64"))]
+const SETATTR: &[u32] = &[FILE_SETATTR];
+#[cfg(not(target_arch = "x86_64"))]
+const IOCTL: &[u32] = &[libc::SYS_ioctl as u32];
+
+/// `FS_IOC_FSSETXATTR`, `FS_IOC_SETFLAGS` and the latter's form for 32-bit programs.
+const REQUESTS: [u32; 3] = [0x401c_5820, 0x4008_6602, 0x4004_6602];
+
+/// The lower half of the second argument: the kernel looks at no more of a request.
+const OFFSET_REQUEST: u32 = OFFSET_FIRST_ARGUMENT + 8;
+
+/// The program.
+pub(crate) fn kept() -> Vec<sock_filter> {
+    let native = calls(SETATTR, IOCTL);
+    let mut code = vec![
+        load(OFFSET_ARCH),
+        jump(libc::BPF_JEQ, AUDIT_ARCH, 0, native.len() as u8),
+    ];
+    code.extend(native);
+    code.extend(calls(&[FILE_SETATTR], &[IOCTL_32]));
+    code
+}
+
+/// What is said to the calls of one architecture.
+fn calls(setattr: &[u32], ioctl: &[u32]) -> Vec<sock_filter> {
+    let allowed = statement(libc::BPF_RET | libc::BPF_K, libc::SECCOMP_RET_ALLOW);
+    let refused_if = |value: u32| [jump(libc::BPF_JEQ, value, 0, 1), answer(libc::EOPNOTSUPP)];
+    let mut code = vec![load(OFFSET_NUMBER)];
+    code.extend(setattr.iter().flat_map(|number| refused_if(*number)));
+    for number in ioctl {
+        let mut requests = vec![load(OFFSET_REQUEST)];
+        requests.extend(REQUESTS.into_iter().flat_map(refused_if));
+        requests.push(allowed);
+        code.push(jump(libc::BPF_JEQ, *number, 0, requests.len() as u8));
+        code.extend(requests);
+    }
+    code.push(allowed);
+    code
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::shim::seccomp::machine::run;
+
+    const OTHER_ARCH: u32 = 0x4000_0003;
+
+    fn says(arch: u32, number: u32, second: u64) -> u32 {
+        run(&kept(), arch, number, [3, second, 0, 0, 0, 0])
+    }
+
+    #[test]
+    fn a_files_project_cannot_be_set_and_all_else_can() {
+        let refused = libc::SECCOMP_RET_ERRNO | libc::EOPNOTSUPP as u32;
+        let own: Vec<_> = IOCTL.iter().map(|number| (AUDIT_ARCH, *number)).collect();
+        for (arch, ioctl) in own.into_iter().chain([(OTHER_ARCH, IOCTL_32)]) {
+            for request in REQUESTS {
+                assert_eq!(says(arch, ioctl, request.into()), refused);
+                // The kernel takes no notice of the upper half.
+                assert_eq!(says(arch, ioctl, u64::from(request) | 1 << 40), refused);
+            }
+            // FS_IOC_FSGETXATTR, FS_IOC_GETFLAGS, TCGETS.
+            for request in [0x801c_581f, 0x8008_6601, 0x5401] {
+                assert_eq!(says(arch, ioctl, request), libc::SECCOMP_RET_ALLOW);
+            }
+        }
+        for number in SETATTR {
+            assert_eq!(says(AUDIT_ARCH, *number, 0), refused);
+        }
+        assert_eq!(says(OTHER_ARCH, FILE_SETATTR, 0), refused);
+        // Numbers mean something else elsewhere, and arguments of other calls no requests.
+        let request = REQUESTS[0].into();
+        let fchmod = libc::SYS_fchmod as u32;
+        assert_eq!(says(AUDIT_ARCH, fchmod, request), libc::SECCOMP_RET_ALLOW);
+        let native = libc::SYS_ioctl as u32;
+        assert_eq!(says(OTHER_ARCH, native, request), libc::SECCOMP_RET_ALLOW);
+        assert_eq!(says(AUDIT_ARCH, IOCTL_32, request), libc::SECCOMP_RET_ALLOW);
+    }
+}

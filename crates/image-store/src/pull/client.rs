@@ -1,0 +1,493 @@
+//! Requests to a registry (OCI distribution specification; tokens as in "Docker Registry v2
+//! authentication"). Of no answer more is read than was agreed on: a registry may be anybody.
+
+use std::path::PathBuf;
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use bytes::Bytes;
+use oci_spec::distribution::Reference;
+use reqwest::header::{ACCEPT, AUTHORIZATION, HeaderMap, HeaderValue, WWW_AUTHENTICATE};
+use reqwest::{Certificate, Response, StatusCode, Url};
+use serde::Deserialize;
+use tokio::time::{Instant, timeout_at};
+
+use super::Credentials;
+use crate::manifest::ACCEPTED;
+use crate::pace::{Meter, Pace, Progress, TooSlow};
+use crate::registries::Endpoint;
+
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+/// A registry that sends nothing for so long is given up.
+const READ_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// The largest manifest or index, in bytes: what registries take.
+const MANIFEST_BYTES_MAX: u64 = 4 << 20;
+/// The largest answer with a token, in bytes.
+const TOKEN_BYTES_MAX: u64 = 256 << 10;
+/// So much is read of an answer that says what went wrong, in bytes.
+const REFUSAL_BYTES_MAX: u64 = 64 << 10;
+/// So much of it is told if it is not as it should be, in characters.
+const REFUSAL_CHARACTERS_MAX: usize = 256;
+
+/// Why a registry did not give what it was asked for.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum RequestError {
+    /// It has no such thing.
+    #[error("not found")]
+    NotFound,
+    /// It wants to know who asks, or does not want this one.
+    #[error("unauthorized")]
+    Unauthorized,
+    /// It answers with an error.
+    #[error("it answered {status}: {text}")]
+    Status {
+        /// The code.
+        status: StatusCode,
+        /// What it said.
+        text: String,
+        /// Another time it may do what it is asked.
+        passing: bool,
+    },
+    /// The answer is longer than such answers are.
+    #[error("its {what} is longer than the limit of {limit} bytes")]
+    TooLong {
+        /// What was asked for.
+        what: &'static str,
+        /// The bound.
+        limit: u64,
+    },
+    /// It sends next to nothing.
+    #[error("too slow")]
+    TooSlow(TooSlow),
+    /// It does not keep to the protocol.
+    #[error("{0}")]
+    Protocol(String),
+    /// It cannot be reached, or the connection broke.
+    #[error(transparent)]
+    Connection(#[from] reqwest::Error),
+    /// The certificates that are to be trusted cannot be read.
+    #[error("read {path}: {source}")]
+    Certificates {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+}
+
+impl RequestError {
+    /// Whether it may go better at once. A refused connection or an unknown host is told: there
+    /// may be another endpoint.
+    pub fn is_passing(&self) -> bool {
+        match self {
+            Self::Status { passing, .. } => *passing,
+            Self::Connection(error) => !error.is_connect() && !error.is_builder(),
+            _ => false,
+        }
+    }
+}
+
+/// A registry, asked for one repository as somebody.
+pub(super) struct RegistryClient {
+    http: reqwest::Client,
+    /// `https://host/v2/repository`
+    base: String,
+    /// With a mirror, `?ns=registry`.
+    query: String,
+    repository: String,
+    credentials: Option<Credentials>,
+    pace: Pace,
+    progress: Progress,
+    /// What it wanted to see.
+    authorization: Mutex<Option<HeaderValue>>,
+}
+
+impl RegistryClient {
+    /// A client for the repository of a name, at an endpoint.
+    pub fn new(
+        endpoint: &Endpoint,
+        reference: &Reference,
+        credentials: Option<Credentials>,
+        pace: Pace,
+        progress: Progress,
+    ) -> Result<Self, RequestError> {
+        let mut http = reqwest::Client::builder()
+            .user_agent(concat!("mainstay/", env!("CARGO_PKG_VERSION")))
+            .connect_timeout(CONNECT_TIMEOUT)
+            .read_timeout(READ_TIMEOUT)
+            .tls_danger_accept_invalid_certs(endpoint.insecure_skip_verify);
+        if let Some(path) = &endpoint.ca_file {
+            let pem = std::fs::read(path).map_err(|source| RequestError::Certificates {
+                path: path.clone(),
+                source,
+            })?;
+            http = http.tls_certs_merge(Certificate::from_pem_bundle(&pem)?);
+        }
+        let scheme = if endpoint.plain_http { "http" } else { "https" };
+        let repository = reference.repository().to_owned();
+        let is_mirror = endpoint.host != reference.resolve_registry();
+        let authorization = match &credentials {
+            Some(Credentials::Bearer(token)) => Some(bearer(token)?),
+            _ => None,
+        };
+        Ok(Self {
+            http: http.build()?,
+            base: format!("{scheme}://{}/v2/{repository}", endpoint.host),
+            query: match is_mirror {
+                true => format!("?ns={}", reference.registry()),
+                false => String::new(),
+            },
+            repository,
+            credentials,
+            pace,
+            progress,
+            authorization: Mutex::new(authorization),
+        })
+    }
+
+    /// A manifest or an index by tag or digest, with the digest that the registry says it has.
+    pub async fn manifest(&self, name: &str) -> Result<(Vec<u8>, Option<String>), RequestError> {
+        let answer = self.get(&format!("manifests/{name}")).await?;
+        let digest = answer.response.headers().get("docker-content-digest");
+        let digest = digest.and_then(|digest| digest.to_str().ok());
+        let digest = digest.map(str::to_owned);
+        let bytes = whole(answer, "manifest", MANIFEST_BYTES_MAX).await?;
+        Ok((bytes, digest))
+    }
+
+    /// A blob, as it comes.
+    pub async fn blob(&self, digest: &str) -> Result<Answer, RequestError> {
+        self.get(&format!("blobs/{digest}")).await
+    }
+
+    async fn get(&self, what: &str) -> Result<Answer, RequestError> {
+        let url = format!("{}/{what}{}", self.base, self.query);
+        let known = self.authorization().clone();
+        let mut answer = self.ask(&url, known).await?;
+        if answer.status() == StatusCode::UNAUTHORIZED
+            && let Some(authorization) = self.authorize(answer.response.headers()).await?
+        {
+            *self.authorization() = Some(authorization.clone());
+            answer = self.ask(&url, Some(authorization)).await?;
+        }
+        match answer.status() {
+            StatusCode::OK => Ok(answer),
+            _ => Err(refusal(answer).await),
+        }
+    }
+
+    fn authorization(&self) -> std::sync::MutexGuard<'_, Option<HeaderValue>> {
+        let lock = self.authorization.lock();
+        lock.unwrap_or_else(PoisonError::into_inner)
+    }
+
+    async fn ask(
+        &self,
+        url: &str,
+        authorization: Option<HeaderValue>,
+    ) -> Result<Answer, RequestError> {
+        let mut request = self.http.get(url).header(ACCEPT, ACCEPTED.join(", "));
+        if let Some(authorization) = authorization {
+            request = request.header(AUTHORIZATION, authorization);
+        }
+        Ok(self.answer(request.send().await?))
+    }
+
+    fn answer(&self, response: Response) -> Answer {
+        Answer {
+            response,
+            meter: Meter::new(self.pace, Instant::now()),
+            progress: self.progress.clone(),
+        }
+    }
+
+    /// What the registry wants to see, as far as it can be had.
+    async fn authorize(&self, headers: &HeaderMap) -> Result<Option<HeaderValue>, RequestError> {
+        let given = match &self.credentials {
+            None => None,
+            Some(Credentials::Basic { username, password }) => Some((username, password)),
+            // There is nothing else to show.
+            Some(Credentials::Bearer(_)) => return Ok(None),
+        };
+        match challenge(headers) {
+            Some(Challenge::Basic) => {
+                let Some((username, password)) = given else {
+                    return Ok(None);
+                };
+                let request = self.http.get(&self.base);
+                let request = request.basic_auth(username, Some(password)).build()?;
+                Ok(request.headers().get(AUTHORIZATION).cloned())
+            }
+            Some(Challenge::Bearer {
+                realm,
+                service,
+                scope,
+            }) => {
+                let scope = scope.unwrap_or_else(|| format!("repository:{}:pull", self.repository));
+                let url = token_url(&realm, service.as_deref(), &scope)?;
+                let mut request = self.http.get(url);
+                if let Some((username, password)) = given {
+                    request = request.basic_auth(username, Some(password));
+                }
+                let answer = self.answer(request.send().await?);
+                match answer.status() {
+                    StatusCode::OK => {}
+                    // Some say 400 when they do not know a name.
+                    status if status.is_client_error() && !is_passing(status) => {
+                        return Err(RequestError::Unauthorized);
+                    }
+                    _ => return Err(refusal(answer).await),
+                }
+                let bytes = whole(answer, "token", TOKEN_BYTES_MAX).await?;
+                let tokens: Tokens = serde_json::from_slice(&bytes).map_err(|error| {
+                    RequestError::Protocol(format!("its token cannot be read: {error}"))
+                })?;
+                let token = tokens.token.or(tokens.access_token);
+                let token = token.filter(|token| !token.is_empty());
+                let missing = || RequestError::Protocol("it sent no token".to_owned());
+                bearer(&token.ok_or_else(missing)?).map(Some)
+            }
+            None => Ok(None),
+        }
+    }
+}
+
+/// An answer that is coming in.
+pub(super) struct Answer {
+    response: Response,
+    meter: Meter,
+    progress: Progress,
+}
+
+impl Answer {
+    fn status(&self) -> StatusCode {
+        self.response.status()
+    }
+
+    /// The next piece; `None` at the end.
+    pub async fn next(&mut self) -> Result<Option<Bytes>, RequestError> {
+        loop {
+            let chunk = timeout_at(self.meter.end(), self.response.chunk()).await;
+            if let Ok(chunk) = chunk {
+                let chunk = chunk?;
+                let length = chunk.as_ref().map_or(0, |chunk| chunk.len() as u64);
+                self.meter.add(length);
+                self.progress.add(length);
+                return Ok(chunk);
+            }
+            let now = Instant::now();
+            self.meter.check(now).map_err(RequestError::TooSlow)?;
+        }
+    }
+}
+
+#[derive(Deserialize)]
+struct Tokens {
+    token: Option<String>,
+    access_token: Option<String>,
+}
+
+/// What registries say when something is wrong (OCI distribution specification, "Error codes").
+#[derive(Deserialize)]
+struct Refusal {
+    errors: Vec<RefusalError>,
+}
+
+#[derive(Deserialize)]
+struct RefusalError {
+    #[serde(default)]
+    code: String,
+    #[serde(default)]
+    message: String,
+}
+
+/// How a registry wants to be asked.
+#[derive(Debug, PartialEq, Eq)]
+enum Challenge {
+    Basic,
+    Bearer {
+        realm: String,
+        service: Option<String>,
+        scope: Option<String>,
+    },
+}
+
+/// The first challenge that can be met.
+fn challenge(headers: &HeaderMap) -> Option<Challenge> {
+    let texts = headers.get_all(WWW_AUTHENTICATE).iter();
+    let texts = texts.filter_map(|text| text.to_str().ok());
+    let all = texts.filter_map(|text| http_auth::parse_challenges(text).ok());
+    all.flatten().find_map(|challenge| {
+        let parameter = |wanted: &str| {
+            let mut all = challenge.params.iter();
+            let found = all.find(|(name, _)| name.eq_ignore_ascii_case(wanted))?;
+            Some(found.1.to_unescaped())
+        };
+        if challenge.scheme.eq_ignore_ascii_case("bearer") {
+            return Some(Challenge::Bearer {
+                realm: parameter("realm")?,
+                service: parameter("service"),
+                scope: parameter("scope"),
+            });
+        }
+        let is_basic = challenge.scheme.eq_ignore_ascii_case("basic");
+        is_basic.then_some(Challenge::Basic)
+    })
+}
+
+fn token_url(realm: &str, service: Option<&str>, scope: &str) -> Result<Url, RequestError> {
+    let wrong = || RequestError::Protocol(format!("it sends for a token to {realm:?}"));
+    let mut url = Url::parse(realm).map_err(|_| wrong())?;
+    if !matches!(url.scheme(), "http" | "https") {
+        return Err(wrong());
+    }
+    let mut query = url.query_pairs_mut();
+    query.append_pair("scope", scope);
+    if let Some(service) = service {
+        query.append_pair("service", service);
+    }
+    drop(query);
+    Ok(url)
+}
+
+fn bearer(token: &str) -> Result<HeaderValue, RequestError> {
+    let value = HeaderValue::from_str(&format!("Bearer {token}"));
+    let mut value = value.map_err(|_| RequestError::Protocol("the token is none".to_owned()))?;
+    value.set_sensitive(true);
+    Ok(value)
+}
+
+/// All of an answer that has no more than so many bytes.
+async fn whole(
+    mut answer: Answer,
+    what: &'static str,
+    limit: u64,
+) -> Result<Vec<u8>, RequestError> {
+    let too_long = RequestError::TooLong { what, limit };
+    if answer
+        .response
+        .content_length()
+        .is_some_and(|length| length > limit)
+    {
+        return Err(too_long);
+    }
+    let mut bytes = Vec::new();
+    while let Some(chunk) = answer.next().await? {
+        bytes.extend_from_slice(&chunk);
+        if bytes.len() as u64 > limit {
+            return Err(too_long);
+        }
+    }
+    Ok(bytes)
+}
+
+/// What an answer means that is none.
+async fn refusal(mut answer: Answer) -> RequestError {
+    let status = answer.status();
+    let mut bytes = Vec::new();
+    // What was cut off is no reason to say less.
+    while let Ok(Some(chunk)) = answer.next().await {
+        bytes.extend_from_slice(&chunk);
+        if bytes.len() as u64 > REFUSAL_BYTES_MAX {
+            break;
+        }
+    }
+    meaning(status, &bytes)
+}
+
+fn meaning(status: StatusCode, body: &[u8]) -> RequestError {
+    let errors = serde_json::from_slice::<Refusal>(body).map(|refusal| refusal.errors);
+    let errors = errors.unwrap_or_default();
+    let said = |codes: &[&str]| errors.iter().any(|e| codes.contains(&e.code.as_str()));
+    let refused = status.is_client_error();
+    match status {
+        StatusCode::NOT_FOUND => return RequestError::NotFound,
+        StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => return RequestError::Unauthorized,
+        _ if refused && said(&["MANIFEST_UNKNOWN", "NAME_UNKNOWN", "NOT_FOUND"]) => {
+            return RequestError::NotFound;
+        }
+        _ if refused && said(&["UNAUTHORIZED", "DENIED"]) => return RequestError::Unauthorized,
+        _ => {}
+    }
+    let text = match errors.first() {
+        Some(error) => format!("{} {}", error.code, error.message),
+        None => String::from_utf8_lossy(body).into_owned(),
+    };
+    RequestError::Status {
+        status,
+        text: text.trim().chars().take(REFUSAL_CHARACTERS_MAX).collect(),
+        passing: is_passing(status) || said(&["TOOMANYREQUESTS"]),
+    }
+}
+
+/// The registry may be busy.
+fn is_passing(status: StatusCode) -> bool {
+    matches!(
+        status,
+        StatusCode::REQUEST_TIMEOUT | StatusCode::TOO_MANY_REQUESTS
+    ) || status.is_server_error()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn challenge_of(text: &str) -> Option<Challenge> {
+        let value = HeaderValue::from_str(text).unwrap();
+        challenge(&HeaderMap::from_iter([(WWW_AUTHENTICATE, value)]))
+    }
+
+    #[test]
+    fn challenges_are_understood() {
+        let text = r#"Bearer realm="https://auth.example/token",service="r",scope="a b""#;
+        let wanted = Challenge::Bearer {
+            realm: "https://auth.example/token".to_owned(),
+            service: Some("r".to_owned()),
+            scope: Some("a b".to_owned()),
+        };
+        assert_eq!(challenge_of(text), Some(wanted));
+        let basic = r#"Negotiate, basic realm="x""#;
+        assert_eq!(challenge_of(basic), Some(Challenge::Basic));
+        for none in ["Digest realm=\"x\"", "Bearer service=\"x\"", "\"", ""] {
+            assert_eq!(challenge_of(none), None, "{none:?}");
+        }
+    }
+
+    #[test]
+    fn tokens_are_asked_for_where_the_registry_says() {
+        let url = token_url(
+            "https://a.example/token?x=1",
+            Some("r s"),
+            "repository:a/b:pull",
+        );
+        let wanted = "https://a.example/token?x=1&scope=repository%3Aa%2Fb%3Apull&service=r+s";
+        assert_eq!(url.unwrap().as_str(), wanted);
+        for bad in ["file:///etc/passwd", "token", ""] {
+            token_url(bad, None, "x").unwrap_err();
+        }
+        bearer("a\nb").unwrap_err();
+    }
+
+    #[test]
+    fn refusals_have_a_meaning() {
+        let of = |status: u16, code: &str| {
+            let body = format!(r#"{{"errors": [{{"code": "{code}", "message": "m"}}]}}"#);
+            meaning(StatusCode::from_u16(status).unwrap(), body.as_bytes())
+        };
+        assert!(matches!(of(404, "X"), RequestError::NotFound));
+        assert!(matches!(of(400, "NAME_UNKNOWN"), RequestError::NotFound));
+        assert!(matches!(of(401, "X"), RequestError::Unauthorized));
+        assert!(matches!(of(400, "DENIED"), RequestError::Unauthorized));
+        assert!(of(429, "X").is_passing() && of(503, "NAME_UNKNOWN").is_passing());
+        assert!(of(400, "TOOMANYREQUESTS").is_passing());
+        let invalid = of(400, "NAME_INVALID");
+        assert!(!invalid.is_passing());
+        assert_eq!(
+            invalid.to_string(),
+            "it answered 400 Bad Request: NAME_INVALID m"
+        );
+        let long = meaning(StatusCode::BAD_GATEWAY, &[b'x'; 9000]);
+        assert!(long.to_string().len() < 300);
+    }
+}

@@ -1,0 +1,376 @@
+//! Room on the disk: what images may take of their file system, and what they leave to others.
+//!
+//! What a registry or an archive says about sizes is looked at first; while it is written, the
+//! disk itself is looked at, so that nobody who lies about sizes can fill it.
+
+use std::fmt;
+use std::fs::File;
+use std::io::{self, Read, Write};
+use std::path::{Path, PathBuf};
+
+use crate::pace::Observer;
+
+/// The share of the file system that stays free whatever happens: one part of so many.
+const FLOOR_PART: u64 = 20;
+/// Of a large file system no more than that has to stay free, in bytes.
+const FLOOR_BYTES_MAX: u64 = 1 << 30;
+
+/// The disk is looked at each time when so many bytes or files were written.
+const LOOK_BYTES: u64 = 1 << 20;
+const LOOK_FILES: u64 = 64;
+
+/// What an archive may be longer than the files in it: headers, names, padding.
+const ARCHIVE_OVERHEAD_MAX: u64 = 8 << 30;
+
+/// What is to stay free of a file system.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct KeepFree {
+    /// Bytes.
+    pub bytes: u64,
+    /// Files that can still be made.
+    pub files: u64,
+}
+
+/// What does not fit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Lack {
+    /// Bytes.
+    Bytes,
+    /// Files.
+    Files,
+}
+
+/// The disk has not enough room.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NoRoom {
+    /// A directory of the file system.
+    pub directory: PathBuf,
+    /// Of what there is too little.
+    pub lack: Lack,
+    /// At least so much more would be needed.
+    pub wanted: u64,
+    /// So much is free.
+    pub available: u64,
+    /// So much of this has to stay free.
+    pub kept: u64,
+}
+
+impl fmt::Display for NoRoom {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let amount = |number: u64| match self.lack {
+            Lack::Bytes => Bytes(number).to_string(),
+            Lack::Files => format!("{number} files"),
+        };
+        write!(
+            f,
+            "not enough room on the disk of {}: at least {} more would be needed, {} can be \
+             had, and {} have to stay free",
+            self.directory.display(),
+            amount(self.wanted),
+            amount(self.available),
+            amount(self.kept)
+        )
+    }
+}
+
+impl std::error::Error for NoRoom {}
+
+/// A number of bytes as people read it: `1.5 GiB`.
+pub struct Bytes(pub u64);
+
+impl fmt::Display for Bytes {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        const UNITS: [&str; 5] = ["KiB", "MiB", "GiB", "TiB", "PiB"];
+        if self.0 < 1024 {
+            return write!(f, "{} bytes", self.0);
+        }
+        let mut amount = self.0 as f64 / 1024.0;
+        let mut unit = 0;
+        while amount >= 1023.95 && unit + 1 < UNITS.len() {
+            amount /= 1024.0;
+            unit += 1;
+        }
+        let text = format!("{amount:.1}");
+        write!(f, "{} {}", text.trim_end_matches(".0"), UNITS[unit])
+    }
+}
+
+/// A file system as it is now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Space {
+    bytes: u64,
+    bytes_available: u64,
+    /// 0 where files are made without a limit.
+    files: u64,
+    files_available: u64,
+}
+
+impl Space {
+    fn of(directory: &Path) -> io::Result<Self> {
+        let found = rustix::fs::statvfs(directory)?;
+        Ok(Self {
+            bytes: found.f_blocks.saturating_mul(found.f_frsize),
+            bytes_available: found.f_bavail.saturating_mul(found.f_frsize),
+            files: found.f_files,
+            files_available: found.f_favail,
+        })
+    }
+
+    /// What stays free of it at least.
+    fn floor(&self) -> KeepFree {
+        KeepFree {
+            bytes: (self.bytes / FLOOR_PART).min(FLOOR_BYTES_MAX),
+            files: self.files / FLOOR_PART,
+        }
+    }
+
+    /// Whether so much more leaves free what is to stay free; what is lacking otherwise, how much
+    /// of it there is, and how much has to stay.
+    fn fits(&self, bytes: u64, files: u64, keep: KeepFree) -> Result<(), (Lack, u64, u64)> {
+        if bytes > self.bytes_available.saturating_sub(keep.bytes) {
+            return Err((Lack::Bytes, self.bytes_available, keep.bytes));
+        }
+        if self.files > 0 && files > self.files_available.saturating_sub(keep.files) {
+            return Err((Lack::Files, self.files_available, keep.files));
+        }
+        Ok(())
+    }
+}
+
+/// Room for something that is being written, on the file system of a directory.
+#[derive(Clone, Debug)]
+pub struct Room {
+    directory: PathBuf,
+    keep: Option<KeepFree>,
+    /// Written since the disk was looked at.
+    bytes: u64,
+    files: u64,
+}
+
+impl Room {
+    /// All but what is to stay free, and at least the floor of the file system.
+    pub fn new(directory: &Path, keep: KeepFree) -> Self {
+        Self {
+            directory: directory.to_owned(),
+            keep: Some(keep),
+            bytes: 0,
+            files: 0,
+        }
+    }
+
+    /// All that there is, for what the program itself needs.
+    pub fn all(directory: &Path) -> Self {
+        Self {
+            keep: None,
+            ..Self::new(directory, KeepFree::default())
+        }
+    }
+
+    fn kept(&self, space: &Space) -> KeepFree {
+        let Some(keep) = self.keep else {
+            return KeepFree::default();
+        };
+        let floor = space.floor();
+        KeepFree {
+            bytes: keep.bytes.max(floor.bytes),
+            files: keep.files.max(floor.files),
+        }
+    }
+
+    /// Whether so much fits now.
+    ///
+    /// # Errors
+    /// When it does not, or the disk cannot be looked at.
+    pub fn check(&self, bytes: u64, files: u64) -> Result<(), RoomError> {
+        let space = Space::of(&self.directory)?;
+        let refused = space.fits(bytes, files, self.kept(&space));
+        refused.map_err(|(lack, available, kept)| {
+            RoomError::NoRoom(NoRoom {
+                directory: self.directory.clone(),
+                lack,
+                wanted: match lack {
+                    Lack::Bytes => bytes,
+                    Lack::Files => files,
+                },
+                available,
+                kept,
+            })
+        })
+    }
+
+    /// Tells that so much is about to be written.
+    ///
+    /// # Errors
+    /// When it does not fit, or the disk cannot be looked at.
+    pub fn take(&mut self, bytes: u64, files: u64) -> Result<(), RoomError> {
+        self.bytes = self.bytes.saturating_add(bytes);
+        self.files = self.files.saturating_add(files);
+        if self.bytes >= LOOK_BYTES || self.files >= LOOK_FILES {
+            self.check(self.bytes, self.files)?;
+            (self.bytes, self.files) = (0, 0);
+        }
+        Ok(())
+    }
+
+    /// Whether a file that says to be so long would fit; of small ones it is seen later.
+    ///
+    /// # Errors
+    /// When it does not, or the disk cannot be looked at.
+    pub fn check_large(&self, bytes: u64) -> Result<(), RoomError> {
+        if bytes < LOOK_BYTES {
+            return Ok(());
+        }
+        self.check(bytes, 0)
+    }
+
+    /// Writes all that comes into a file; says how much that was.
+    ///
+    /// # Errors
+    /// When it does not fit, or reading or writing fails.
+    pub fn copy(&mut self, from: &mut impl Read, to: &mut File) -> Result<u64, RoomError> {
+        let mut buffer = vec![0; 1 << 16];
+        let mut written = 0;
+        loop {
+            let count = match from.read(&mut buffer) {
+                Ok(0) => return Ok(written),
+                Ok(count) => count,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+                Err(error) => return Err(error.into()),
+            };
+            self.take(count as u64, 0)?;
+            to.write_all(&buffer[..count])?;
+            written += count as u64;
+        }
+    }
+
+    /// How long an archive can be of which all files fit now.
+    ///
+    /// # Errors
+    /// When the disk cannot be looked at.
+    pub fn archive_bytes_max(&self) -> io::Result<u64> {
+        let space = Space::of(&self.directory)?;
+        let left = space
+            .bytes_available
+            .saturating_sub(self.kept(&space).bytes);
+        Ok(left.saturating_add(ARCHIVE_OVERHEAD_MAX))
+    }
+}
+
+/// Why something was not written.
+#[derive(Debug)]
+pub enum RoomError {
+    /// It does not fit.
+    NoRoom(NoRoom),
+    /// Reading, writing or looking at the disk failed.
+    Io(io::Error),
+}
+
+impl From<io::Error> for RoomError {
+    fn from(error: io::Error) -> Self {
+        Self::Io(error)
+    }
+}
+
+/// An archive that may be infinitely long, and whose reader may be told to stop.
+pub struct Bounded<R> {
+    inner: R,
+    left: u64,
+    observer: Observer,
+}
+
+impl<R: Read> Bounded<R> {
+    /// Reads so many bytes at most.
+    pub fn new(inner: R, left: u64, observer: Observer) -> Self {
+        Self {
+            inner,
+            left,
+            observer,
+        }
+    }
+}
+
+impl<R: Read> Read for Bounded<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        if self.observer.is_gone() {
+            return Err(io::Error::other("nobody waits for it any more"));
+        }
+        let count = self.inner.read(buffer)?;
+        self.left = self.left.checked_sub(count as u64).ok_or_else(|| {
+            let text = "the archive goes on beyond all that the disk has room for";
+            io::Error::new(io::ErrorKind::StorageFull, text)
+        })?;
+        self.observer.see(count as u64);
+        Ok(count)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::pace::Progress;
+
+    #[test]
+    fn a_share_stays_free_and_of_large_disks_an_amount() {
+        let space = |bytes| Space {
+            bytes,
+            bytes_available: bytes,
+            files: 1000,
+            files_available: 1000,
+        };
+        assert_eq!(space(100 << 20).floor().bytes, 5 << 20);
+        assert_eq!(space(4 << 40).floor().bytes, 1 << 30);
+        assert_eq!(space(1).floor().files, 50);
+    }
+
+    #[test]
+    fn what_fits_leaves_free_what_is_to_stay_free() {
+        let space = Space {
+            bytes: 1000,
+            bytes_available: 100,
+            files: 50,
+            files_available: 10,
+        };
+        let keep = KeepFree {
+            bytes: 40,
+            files: 4,
+        };
+        assert_eq!(space.fits(60, 6, keep), Ok(()));
+        assert_eq!(space.fits(61, 6, keep), Err((Lack::Bytes, 100, 40)));
+        assert_eq!(space.fits(60, 7, keep), Err((Lack::Files, 10, 4)));
+        assert_eq!(space.fits(u64::MAX, 0, keep), Err((Lack::Bytes, 100, 40)));
+        let unlimited = Space {
+            files: 0,
+            files_available: 0,
+            ..space
+        };
+        assert_eq!(unlimited.fits(1, 1_000_000, keep), Ok(()));
+    }
+
+    #[test]
+    fn an_archive_ends_somewhere() {
+        let mut bounded = Bounded::new(io::repeat(0), 1000, Observer::default());
+        let error = io::copy(&mut bounded, &mut io::sink()).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::StorageFull);
+        let progress = Progress::default();
+        let observer = Observer::of(progress.clone());
+        let mut bounded = Bounded::new(io::repeat(0), u64::MAX, observer.clone());
+        assert_eq!(bounded.read(&mut [0; 8]).unwrap(), 8);
+        drop(observer.go_on_drop());
+        bounded.read(&mut [0; 8]).unwrap_err();
+        assert_eq!(progress.bytes(), 8);
+    }
+
+    #[test]
+    fn amounts_are_readable() {
+        for (bytes, text) in [
+            (0, "0 bytes"),
+            (1023, "1023 bytes"),
+            (1024, "1 KiB"),
+            (1_048_575, "1 MiB"),
+            (1610612736, "1.5 GiB"),
+            (u64::MAX, "16384 PiB"),
+        ] {
+            assert_eq!(Bytes(bytes).to_string(), text);
+        }
+    }
+}

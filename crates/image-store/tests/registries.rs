@@ -1,0 +1,413 @@
+//! Registries that want to know who asks, that never come to an end, or are slow.
+
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+
+use std::collections::BTreeMap;
+use std::io::{BufRead, BufReader, Write};
+use std::net::{TcpListener, TcpStream};
+use std::path::Path;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use image_store::{Credentials, Image, ImageStore, Pace, PullError, PullOptions};
+use serde_json::{Value, json};
+use sha2::{Digest, Sha256};
+
+fn digest(bytes: &[u8]) -> String {
+    let sum = Sha256::digest(bytes);
+    let hex: String = sum.iter().map(|byte| format!("{byte:02x}")).collect();
+    format!("sha256:{hex}")
+}
+
+/// What a registry answers.
+#[derive(Clone)]
+struct Answer {
+    status: u16,
+    headers: Vec<(&'static str, String)>,
+    body: Body,
+}
+
+#[derive(Clone)]
+enum Body {
+    Whole(Vec<u8>),
+    /// So much is promised, and never less than a piece sent.
+    Promised(u64),
+    /// Goes on until nobody listens.
+    Endless,
+    /// This, a byte now and then.
+    Trickle(Vec<u8>),
+}
+
+impl Answer {
+    fn ok(body: impl Into<Vec<u8>>) -> Self {
+        Self {
+            status: 200,
+            headers: Vec::new(),
+            body: Body::Whole(body.into()),
+        }
+    }
+
+    fn with(mut self, header: &'static str, value: &str) -> Self {
+        self.headers.push((header, value.to_owned()));
+        self
+    }
+}
+
+/// What it is asked: the path with its query, and who asks.
+struct Question {
+    path: String,
+    authorization: String,
+}
+
+type Answers = dyn Fn(&Question) -> Option<Answer> + Send + Sync;
+
+/// A registry that answers as the function says; where that says nothing, with the image's parts.
+struct Registry {
+    host: String,
+    asked: Arc<Mutex<Vec<String>>>,
+}
+
+impl Registry {
+    fn new(
+        parts: BTreeMap<String, Vec<u8>>,
+        answers: impl Fn(&Question) -> Option<Answer> + Send + Sync + 'static,
+    ) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let host = listener.local_addr().unwrap().to_string();
+        let asked = Arc::new(Mutex::new(Vec::new()));
+        let (log, answers): (_, Arc<Answers>) = (Arc::clone(&asked), Arc::new(answers));
+        let parts = Arc::new(parts);
+        std::thread::spawn(move || {
+            for stream in listener.incoming().map_while(Result::ok) {
+                let (log, answers, parts) = (log.clone(), answers.clone(), parts.clone());
+                std::thread::spawn(move || serve(stream, &log, &*answers, &parts));
+            }
+        });
+        Self { host, asked }
+    }
+
+    async fn pull(&self, store: &ImageStore, options: &PullOptions) -> Result<Image, PullError> {
+        let name = format!("{}/app:1", self.host);
+        store.pull(&name, options).await
+    }
+
+    fn asked(&self) -> Vec<String> {
+        self.asked.lock().unwrap().clone()
+    }
+}
+
+/// Answers one question and closes.
+fn serve(
+    mut stream: TcpStream,
+    log: &Mutex<Vec<String>>,
+    answers: &Answers,
+    parts: &BTreeMap<String, Vec<u8>>,
+) {
+    let mut lines = BufReader::new(stream.try_clone().unwrap()).lines();
+    let Some(Ok(first)) = lines.next() else {
+        return;
+    };
+    let mut authorization = String::new();
+    for line in lines
+        .map_while(Result::ok)
+        .take_while(|line| !line.is_empty())
+    {
+        if let Some((name, value)) = line.split_once(": ")
+            && name.eq_ignore_ascii_case("authorization")
+        {
+            value.clone_into(&mut authorization);
+        }
+    }
+    let path = first.split(' ').nth(1).unwrap_or_default().to_owned();
+    log.lock().unwrap().push(path.clone());
+    let question = Question {
+        path,
+        authorization,
+    };
+    let answer = answers(&question).unwrap_or_else(|| {
+        let part = parts
+            .iter()
+            .find(|(name, _)| question.path.ends_with(name.as_str()));
+        part.map_or_else(
+            || Answer {
+                status: 404,
+                ..Answer::ok("")
+            },
+            |(_, bytes)| Answer::ok(bytes.clone()),
+        )
+    });
+    let mut head = format!("HTTP/1.1 {} x\r\nconnection: close\r\n", answer.status);
+    for (name, value) in &answer.headers {
+        head.push_str(&format!("{name}: {value}\r\n"));
+    }
+    let length = match &answer.body {
+        Body::Whole(bytes) | Body::Trickle(bytes) => Some(bytes.len() as u64),
+        Body::Promised(length) => Some(*length),
+        Body::Endless => None,
+    };
+    if let Some(length) = length {
+        head.push_str(&format!("content-length: {length}\r\n"));
+    }
+    head.push_str("\r\n");
+    // A client that goes away has seen enough.
+    let mut send = |bytes: &[u8]| stream.write_all(bytes).is_ok();
+    if !send(head.as_bytes()) {
+        return;
+    }
+    match answer.body {
+        Body::Whole(bytes) => {
+            send(&bytes);
+        }
+        Body::Trickle(bytes) => {
+            let mut pieces = bytes.chunks(1);
+            while pieces.next().is_some_and(&mut send) {
+                std::thread::sleep(Duration::from_millis(20));
+            }
+        }
+        Body::Promised(_) | Body::Endless => while send(&[b' '; 1 << 16]) {},
+    }
+}
+
+/// The parts of an image of one layer, by the end of their path.
+fn image() -> BTreeMap<String, Vec<u8>> {
+    let mut builder = tar::Builder::new(Vec::new());
+    let mut header = tar::Header::new_gnu();
+    header.set_size(1);
+    header.set_mode(0o644);
+    builder.append_data(&mut header, "file", &b"x"[..]).unwrap();
+    let layer = builder.into_inner().unwrap();
+    let architecture = match std::env::consts::ARCH {
+        "aarch64" => "arm64",
+        _ => "amd64",
+    };
+    let config = json!({"architecture": architecture, "os": "linux", "config": {},
+        "rootfs": {"type": "layers", "diff_ids": [digest(&layer)]}});
+    let config = config.to_string().into_bytes();
+    let part = |bytes: &[u8]| -> Value {
+        json!({"mediaType": "x", "digest": digest(bytes), "size": bytes.len()})
+    };
+    let manifest = json!({"schemaVersion": 2, "config": part(&config), "layers": [part(&layer)]});
+    BTreeMap::from([
+        ("/manifests/1".to_owned(), manifest.to_string().into_bytes()),
+        (digest(&config), config),
+        (digest(&layer), layer),
+    ])
+}
+
+fn store() -> (tempfile::TempDir, ImageStore) {
+    drop(rustls::crypto::ring::default_provider().install_default());
+    let directory = tempfile::tempdir().unwrap();
+    let store = ImageStore::open(directory.path()).unwrap();
+    (directory, store)
+}
+
+fn nothing_is_left(directory: &Path) {
+    for part in ["layers", "temporary"] {
+        let left = std::fs::read_dir(directory.join(part)).unwrap().count();
+        assert_eq!(left, 0, "{part}");
+    }
+}
+
+/// A registry that gives tokens to those with the password; its realm is the registry itself.
+fn with_tokens(token: Answer) -> Registry {
+    let realm = Arc::new(Mutex::new(String::new()));
+    let own = Arc::clone(&realm);
+    let registry = Registry::new(image(), move |question: &Question| {
+        if question.path.starts_with("/token?") {
+            // me:secret
+            let knows = question.authorization == "Basic bWU6c2VjcmV0";
+            let refused = Answer {
+                status: 401,
+                ..Answer::ok("")
+            };
+            return Some(if knows { token.clone() } else { refused });
+        }
+        let realm = own.lock().unwrap();
+        let challenge = format!("Bearer realm=\"{realm}\",service=\"s\"");
+        let refused = Answer {
+            status: 401,
+            ..Answer::ok("")
+        };
+        let refused = refused.with("www-authenticate", &challenge);
+        (question.authorization != "Bearer t").then_some(refused)
+    });
+    *realm.lock().unwrap() = format!("http://{}/token", registry.host);
+    registry
+}
+
+fn me(password: &str) -> PullOptions {
+    let credentials = Credentials::Basic {
+        username: "me".to_owned(),
+        password: password.to_owned(),
+    };
+    PullOptions {
+        credentials: vec![credentials],
+        ..PullOptions::default()
+    }
+}
+
+#[tokio::test]
+async fn tokens_are_given_to_those_who_log_in() {
+    let (_directory, store) = store();
+    let registry = with_tokens(Answer::ok(r#"{"access_token": "t"}"#));
+    for stranger in [PullOptions::default(), me("wrong")] {
+        let error = registry.pull(&store, &stranger).await.unwrap_err();
+        assert!(matches!(error, PullError::Unauthorized { .. }), "{error}");
+    }
+    let mut mine = me("secret");
+    // The one that fits need not be the first.
+    mine.credentials
+        .insert(0, me("wrong").credentials.remove(0));
+    registry.pull(&store, &mine).await.unwrap();
+    let asked = registry.asked();
+    let tokens = asked.iter().filter(|path| path.starts_with("/token?"));
+    let wanted = "/token?scope=repository%3Aapp%3Apull&service=s";
+    assert!(tokens.clone().all(|path| path == wanted), "{asked:?}");
+    assert_eq!(tokens.count(), 4, "one is enough for a pull: {asked:?}");
+}
+
+#[tokio::test]
+async fn a_password_is_shown_to_who_asks_for_it() {
+    let (_directory, store) = store();
+    let registry = Registry::new(image(), |question| {
+        let refused = Answer {
+            status: 401,
+            ..Answer::ok("")
+        };
+        let refused = refused.with("www-authenticate", "Basic realm=\"x\"");
+        (question.authorization != "Basic bWU6c2VjcmV0").then_some(refused)
+    });
+    registry.pull(&store, &me("wrong")).await.unwrap_err();
+    registry.pull(&store, &me("secret")).await.unwrap();
+    let bearer = |token: &str| PullOptions {
+        credentials: vec![Credentials::Bearer(token.to_owned())],
+        ..PullOptions::default()
+    };
+    let error = registry.pull(&store, &bearer("t")).await.unwrap_err();
+    assert!(matches!(error, PullError::Unauthorized { .. }), "{error}");
+    let registry = with_tokens(Answer::ok("{}"));
+    registry.pull(&store, &bearer("t")).await.unwrap();
+}
+
+#[tokio::test]
+async fn answers_without_an_end_are_not_read_to_the_end() {
+    let (directory, store) = store();
+    let endless = |body: Body| Answer {
+        body,
+        ..Answer::ok("")
+    };
+    for body in [Body::Endless, Body::Promised(1 << 40)] {
+        let manifest = endless(body.clone());
+        let at = move |path: &'static str, answer: Answer| {
+            Registry::new(image(), move |question| {
+                question.path.contains(path).then(|| answer.clone())
+            })
+        };
+        let registry = at("/manifests/", manifest.clone());
+        let error = registry.pull(&store, &PullOptions::default()).await;
+        let error = error.unwrap_err().to_string();
+        let wanted = "its manifest is longer than the limit of 4194304 bytes";
+        assert!(error.contains(wanted), "{error}");
+
+        let token = with_tokens(manifest.clone());
+        let error = token.pull(&store, &me("secret")).await.unwrap_err();
+        let error = error.to_string();
+        let wanted = "its token is longer than the limit of 262144 bytes";
+        assert!(error.contains(wanted), "{error}");
+
+        // What goes wrong, it cannot tell without end either.
+        let refusal = Answer {
+            status: 400,
+            ..manifest.clone()
+        };
+        let registry = at("/manifests/", refusal);
+        let error = registry.pull(&store, &PullOptions::default()).await;
+        let error = error.unwrap_err().to_string();
+        assert!(error.contains("it answered 400"), "{error}");
+
+        // A blob says how long it is; what goes on is another one.
+        for (part, bytes) in image() {
+            if part.starts_with("sha256:") {
+                let part: &'static str = part.leak();
+                let mut longer = bytes;
+                longer.push(0);
+                for answer in [manifest.clone(), Answer::ok(longer)] {
+                    let registry = at(part, answer);
+                    let error = registry.pull(&store, &PullOptions::default()).await;
+                    let error = error.unwrap_err();
+                    let lies = matches!(error, PullError::DigestMismatch { .. });
+                    assert!(lies, "{part}: {error}");
+                }
+            }
+        }
+    }
+    nothing_is_left(directory.path());
+}
+
+#[tokio::test]
+async fn a_manifest_is_what_the_registry_says_it_is() {
+    let (directory, store) = store();
+    let parts = image();
+    let manifest = parts["/manifests/1"].clone();
+    let answered = |said: String| {
+        let manifest = manifest.clone();
+        Registry::new(parts.clone(), move |question| {
+            let answer = Answer::ok(manifest.clone()).with("docker-content-digest", &said);
+            question.path.ends_with("/manifests/1").then_some(answer)
+        })
+    };
+    let lying = answered(digest(b"another"));
+    let error = lying.pull(&store, &PullOptions::default()).await;
+    let error = error.unwrap_err();
+    assert!(matches!(error, PullError::DigestMismatch { .. }), "{error}");
+    nothing_is_left(directory.path());
+    for said in [digest(&manifest), "sha512:00".to_owned()] {
+        let honest = answered(said);
+        honest.pull(&store, &PullOptions::default()).await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn a_registry_that_trickles_is_given_up() {
+    let (directory, store) = store();
+    let options = PullOptions {
+        pace: Pace {
+            window: Duration::from_millis(500),
+            bytes_min: 1 << 20,
+        },
+        ..PullOptions::default()
+    };
+    for (part, bytes) in image() {
+        // The manifest as well as what it names; the smaller ones never end by themselves.
+        let mut slowly = bytes.clone();
+        if part.starts_with('/') {
+            slowly.resize(1 << 20, b' ');
+        }
+        let at = part.clone();
+        let registry = Registry::new(image(), move |question| {
+            let answer = Answer {
+                body: Body::Trickle(slowly.clone()),
+                ..Answer::ok("")
+            };
+            question.path.ends_with(&at).then_some(answer)
+        });
+        let error = registry.pull(&store, &options).await.unwrap_err();
+        assert!(
+            matches!(error, PullError::TooSlow { .. }),
+            "{part}: {error}"
+        );
+        let text = error.to_string();
+        assert!(text.contains("is too slow: "), "{text}");
+        assert!(text.contains("where 1 MiB are the least"), "{text}");
+        let asked = registry.asked();
+        let times = asked.iter().filter(|path| path.ends_with(&part)).count();
+        assert_eq!(
+            times, 1,
+            "who is slow is not asked again at once: {asked:?}"
+        );
+    }
+    nothing_is_left(directory.path());
+    let registry = Registry::new(image(), |_| None);
+    registry.pull(&store, &options).await.unwrap();
+    assert!(options.progress.bytes() > 0);
+}

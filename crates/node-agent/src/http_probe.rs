@@ -1,0 +1,521 @@
+//! Probes and hooks by HTTP, and the redirections that they follow: as kubelet's client in Go does,
+//! up to ten of them on the host that was asked.
+
+use std::time::Duration;
+
+use http::header;
+use http::uri::Authority;
+use http_body_util::{BodyExt, Empty};
+use hyper::body::Incoming;
+use k8s_openapi::api::core::v1::HTTPHeader;
+use pod_lifecycle::probes::Outcome;
+use tokio::io::{AsyncRead, AsyncWrite};
+
+use crate::insecure_tls;
+use crate::limits::{PROBE_OUTPUT_BYTES_MAX, REDIRECTS_MAX};
+use crate::prober::{connect, host_and_port};
+
+/// Where a request goes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Target {
+    /// Whether it is https.
+    pub tls: bool,
+    /// Name or address.
+    pub host: String,
+    /// Port.
+    pub port: u16,
+    /// Path and query.
+    pub path: String,
+}
+
+/// What a server said.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Answer {
+    /// The status code.
+    pub status: u16,
+    location: Option<String>,
+    /// The beginning of the body of a redirection.
+    body: String,
+}
+
+/// Where a redirection leads.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Redirect {
+    /// Nowhere, or to another host: it is the answer.
+    Away,
+    /// To another place of the host.
+    Here(Target),
+}
+
+/// What an answer says of the container. A redirection that was not followed counts as success, and
+/// users are told of it.
+pub fn outcome(answer: &Answer) -> Outcome {
+    match answer.status {
+        200..300 => Outcome::Success,
+        300..400 => Outcome::Warning(format!(
+            "Probe terminated redirects, Response body: {}",
+            answer.body
+        )),
+        status => Outcome::Failure(format!("HTTP probe failed with statuscode: {status}")),
+    }
+}
+
+impl Target {
+    fn address(&self) -> String {
+        host_and_port(&self.host, self.port)
+    }
+
+    fn url(&self) -> String {
+        let scheme = if self.tls { "https" } else { "http" };
+        format!("{scheme}://{}{}", self.address(), self.path)
+    }
+
+    /// Where a location leads from here (RFC 3986, 5.2).
+    fn redirected(&self, location: &str) -> Result<Redirect, String> {
+        let reference = Reference::of(location);
+        let tls = match reference.scheme {
+            None => Some(self.tls),
+            Some("http") => Some(false),
+            Some("https") => Some(true),
+            Some(_) => None,
+        };
+        let authority = match reference.authority {
+            Some(text) => text.parse::<Authority>().map(Some).map_err(|error| {
+                format!("failed to parse Location header {location:?}: {error}")
+            })?,
+            None => None,
+        };
+        let host = authority.as_ref().map(Authority::host);
+        let host = host.map(|host| host.trim_matches(['[', ']']));
+        // What has a scheme and no host is of no host.
+        let host = host.or(reference.scheme.is_none().then_some(&*self.host));
+        if host != Some(&self.host) {
+            return Ok(Redirect::Away);
+        }
+        let Some(tls) = tls else {
+            let scheme = reference.scheme.unwrap_or_default();
+            return Err(format!("unsupported protocol scheme {scheme:?}"));
+        };
+        let path = match authority.is_some() {
+            true => without_dots(reference.path),
+            false => reference.path_from(&self.path),
+        };
+        Ok(Redirect::Here(Self {
+            tls,
+            host: self.host.clone(),
+            port: match &authority {
+                Some(authority) => authority.port_u16().unwrap_or(if tls { 443 } else { 80 }),
+                None => self.port,
+            },
+            path: escaped(&path),
+        }))
+    }
+}
+
+/// The parts of what a location says; the path with its query.
+#[derive(Clone, Copy)]
+struct Reference<'a> {
+    scheme: Option<&'a str>,
+    authority: Option<&'a str>,
+    path: &'a str,
+}
+
+impl<'a> Reference<'a> {
+    fn of(location: &'a str) -> Self {
+        let rest = location.split('#').next().unwrap_or_default();
+        let is_name = |name: &str| {
+            let mut bytes = name.bytes();
+            bytes
+                .next()
+                .is_some_and(|first| first.is_ascii_alphabetic())
+                && bytes.all(|byte| byte.is_ascii_alphanumeric() || b"+-.".contains(&byte))
+        };
+        let (scheme, rest) = match rest.split_once(':') {
+            Some((name, rest)) if is_name(name) => (Some(name), rest),
+            _ => (None, rest),
+        };
+        let (authority, path) = match rest.strip_prefix("//") {
+            Some(rest) => {
+                let (authority, path) = rest.split_at(rest.find(['/', '?']).unwrap_or(rest.len()));
+                (Some(authority), path)
+            }
+            None => (None, rest),
+        };
+        Self {
+            scheme,
+            authority,
+            path,
+        }
+    }
+
+    /// The path, where the reference was found at `base`.
+    fn path_from(self, base: &str) -> String {
+        let here = base.split('?').next().unwrap_or_default();
+        match self.path.bytes().next() {
+            None => base.to_owned(),
+            Some(b'/') => without_dots(self.path),
+            Some(b'?') => format!("{here}{}", self.path),
+            Some(_) => {
+                let dir = here.rsplit_once('/').map_or("", |(dir, _)| dir);
+                without_dots(&format!("{dir}/{}", self.path))
+            }
+        }
+    }
+}
+
+/// A path, absolute in any case, without the parts `.` and `..`; the query stays.
+fn without_dots(path: &str) -> String {
+    let (path, query) = path.split_at(path.find('?').unwrap_or(path.len()));
+    let mut kept: Vec<&str> = Vec::new();
+    let mut parts = path
+        .split('/')
+        .skip(usize::from(path.starts_with('/')))
+        .peekable();
+    while let Some(part) = parts.next() {
+        let last = parts.peek().is_none();
+        match part {
+            "." | ".." => {
+                if part == ".." {
+                    kept.pop();
+                }
+                if last {
+                    kept.push("");
+                }
+            }
+            part => kept.push(part),
+        }
+    }
+    format!("/{}{query}", kept.join("/"))
+}
+
+/// With what may not stand in a request written as `%20`.
+fn escaped(path: &str) -> String {
+    let mut escaped = String::with_capacity(path.len());
+    for byte in path.bytes() {
+        match byte {
+            b'!'..=b'~' if !b"\"<>\\^`{|}".contains(&byte) => escaped.push(char::from(byte)),
+            _ => escaped.push_str(&format!("%{byte:02X}")),
+        }
+    }
+    escaped
+}
+
+/// Sends a GET request and follows redirections that stay on the host; the last answer.
+///
+/// # Errors
+/// There is none in time, or too many redirections; as the user reads it.
+pub async fn get(
+    mut target: Target,
+    agent: &str,
+    headers: &[HTTPHeader],
+    timeout: Duration,
+) -> Result<Answer, String> {
+    let exchange = follow(&mut target, agent, headers, timeout);
+    match tokio::time::timeout(timeout, exchange).await {
+        Ok(answer) => answer,
+        Err(_) => Err(failed(
+            &target.url(),
+            "context deadline exceeded (Client.Timeout exceeded while awaiting headers)",
+        )),
+    }
+}
+
+/// An error's text as Go's client has it.
+fn failed(url: &str, what: &str) -> String {
+    format!("Get \"{url}\": {what}")
+}
+
+/// Goes from one target to the next; the last one is left there.
+async fn follow(
+    target: &mut Target,
+    agent: &str,
+    headers: &[HTTPHeader],
+    timeout: Duration,
+) -> Result<Answer, String> {
+    let mut wishes = Wishes {
+        agent,
+        headers,
+        own_host: true,
+        referer: None,
+    };
+    let mut sent = 0;
+    loop {
+        sent += 1;
+        let answer = exchange(target, &wishes, timeout).await;
+        let answer = answer.map_err(|error| failed(&target.url(), &error))?;
+        let location = match (answer.status, &answer.location) {
+            (301 | 302 | 303 | 307 | 308, Some(location)) if !location.is_empty() => location,
+            _ => return Ok(answer),
+        };
+        let next = target.redirected(location);
+        let next = match next.map_err(|error| failed(&target.url(), &error))? {
+            Redirect::Here(next) if sent < REDIRECTS_MAX => next,
+            Redirect::Here(_) => {
+                let stopped = format!("stopped after {REDIRECTS_MAX} redirects");
+                return Err(failed(location, &stopped));
+            }
+            Redirect::Away => return Ok(answer),
+        };
+        // A name of its own goes no further than to what is named relative to it.
+        wishes.own_host &= Reference::of(location).scheme.is_none();
+        wishes.referer = (!target.tls || next.tls).then(|| target.url());
+        *target = next;
+    }
+}
+
+/// What requests are to look like.
+struct Wishes<'a> {
+    agent: &'a str,
+    headers: &'a [HTTPHeader],
+    /// Whether the header `Host` among them counts.
+    own_host: bool,
+    referer: Option<String>,
+}
+
+async fn exchange(
+    target: &Target,
+    wishes: &Wishes<'_>,
+    timeout: Duration,
+) -> Result<Answer, String> {
+    let address = target.address();
+    let request = request(&address, &target.path, wishes).map_err(|error| error.to_string())?;
+    let stream = connect(&address, timeout).await?;
+    match target.tls {
+        true => converse(insecure_tls::connect(stream, &target.host).await?, request).await,
+        false => converse(stream, request).await,
+    }
+}
+
+/// One request and its answer.
+async fn converse(
+    stream: impl AsyncRead + AsyncWrite + Unpin,
+    request: http::Request<Empty<bytes::Bytes>>,
+) -> Result<Answer, String> {
+    let io = hyper_util::rt::TokioIo::new(stream);
+    let (mut sender, connection) = hyper::client::conn::http1::handshake(io)
+        .await
+        .map_err(|error| error.to_string())?;
+    let answer = async {
+        let answer = sender
+            .send_request(request)
+            .await
+            .map_err(|error| error.to_string())?;
+        let location = answer.headers().get(header::LOCATION);
+        let location = location.map(|value| String::from_utf8_lossy(value.as_bytes()).into_owned());
+        let status = answer.status();
+        let body = match status.is_redirection() {
+            true => beginning(answer.into_body()).await,
+            false => String::new(),
+        };
+        Ok::<Answer, String>(Answer {
+            status: status.as_u16(),
+            location,
+            body,
+        })
+    };
+    tokio::pin!(answer);
+    tokio::select! {
+        answer = &mut answer => answer,
+        ended = connection => match ended {
+            // The connection may end in the same breath in which it delivers the answer.
+            Ok(()) => answer.await,
+            Err(error) => Err(error.to_string()),
+        },
+    }
+}
+
+/// As much of a body as users are shown.
+async fn beginning(mut body: Incoming) -> String {
+    let mut kept = Vec::new();
+    while kept.len() < PROBE_OUTPUT_BYTES_MAX
+        && let Some(Ok(frame)) = body.frame().await
+    {
+        let data = frame.into_data().unwrap_or_default();
+        let room = PROBE_OUTPUT_BYTES_MAX - kept.len();
+        kept.extend_from_slice(&data[..data.len().min(room)]);
+    }
+    String::from_utf8_lossy(&kept).into_owned()
+}
+
+fn request(
+    address: &str,
+    path: &str,
+    wishes: &Wishes<'_>,
+) -> Result<http::Request<Empty<bytes::Bytes>>, http::Error> {
+    let own = wishes.headers.iter();
+    let own = own.filter(|one| wishes.own_host || !one.name.eq_ignore_ascii_case("Host"));
+    let mut builder = http::Request::get(path);
+    let ours = [
+        ("Host", Some(address)),
+        ("User-Agent", Some(wishes.agent)),
+        ("Accept", Some("*/*")),
+        ("Referer", wishes.referer.as_deref()),
+    ];
+    for (name, value) in ours {
+        let mut own = own.clone();
+        if let Some(value) = value
+            && !own.any(|header| header.name.eq_ignore_ascii_case(name))
+        {
+            builder = builder.header(name, value);
+        }
+    }
+    builder = builder.header("Connection", "close");
+    for header in own {
+        builder = builder.header(&header.name, &header.value);
+    }
+    builder.body(Empty::new())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::{Arc, Mutex};
+
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::TcpListener;
+
+    use super::*;
+
+    #[test]
+    fn redirections_are_followed_on_the_same_host_only() {
+        // statefulset.md 12.5
+        let here = Target {
+            tls: false,
+            host: "10.0.0.1".to_owned(),
+            port: 8080,
+            path: "/a/b?c=d".to_owned(),
+        };
+        let to = |location: &str| match here.redirected(location) {
+            Ok(Redirect::Here(target)) => target.url(),
+            Ok(Redirect::Away) => "away".to_owned(),
+            Err(error) => error,
+        };
+        for (location, leads) in [
+            ("/login?next=a", "http://10.0.0.1:8080/login?next=a"),
+            ("login", "http://10.0.0.1:8080/a/login"),
+            ("../x#y", "http://10.0.0.1:8080/x"),
+            ("?e=f", "http://10.0.0.1:8080/a/b?e=f"),
+            ("http://10.0.0.1/b", "http://10.0.0.1:80/b"),
+            ("not a place", "http://10.0.0.1:8080/a/not%20a%20place"),
+            ("./.", "http://10.0.0.1:8080/a/"),
+            ("../../../é", "http://10.0.0.1:8080/%C3%A9"),
+            ("", "http://10.0.0.1:8080/a/b?c=d"),
+            ("https://10.0.0.1", "https://10.0.0.1:443/"),
+            ("https://10.0.0.1:8443", "https://10.0.0.1:8443/"),
+            ("//10.0.0.1/b", "http://10.0.0.1:80/b"),
+            ("https://example.org/", "away"),
+            ("//example.org/a", "away"),
+            ("mailto:somebody", "away"),
+            ("ftp://10.0.0.1/", "unsupported protocol scheme \"ftp\""),
+        ] {
+            assert_eq!(to(location), leads, "{location}");
+        }
+        assert!(to("http://[/").starts_with("failed to parse Location header \"http://[/\": "));
+    }
+
+    /// A server that answers each path as `answers` says, and the requests that it has had.
+    async fn server(
+        answers: impl Fn(&str) -> String + Send + 'static,
+    ) -> (Target, Arc<Mutex<Vec<String>>>) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let asked = Arc::new(Mutex::new(Vec::new()));
+        let seen = asked.clone();
+        tokio::spawn(async move {
+            while let Ok((mut stream, _)) = listener.accept().await {
+                let mut request = vec![0; 4096];
+                let count = stream.read(&mut request).await.unwrap();
+                let request = String::from_utf8_lossy(&request[..count]).into_owned();
+                let answer = answers(request.split(' ').nth(1).unwrap());
+                seen.lock().unwrap().push(request);
+                stream.write_all(answer.as_bytes()).await.unwrap();
+            }
+        });
+        let target = Target {
+            tls: false,
+            host: "127.0.0.1".to_owned(),
+            port,
+            path: "/".to_owned(),
+        };
+        (target, asked)
+    }
+
+    fn found(location: &str, body: &str) -> String {
+        let length = body.len();
+        format!(
+            "HTTP/1.1 302 Found\r\nLocation: {location}\r\nContent-Length: {length}\r\n\r\n{body}"
+        )
+    }
+
+    const NO_CONTENT: &str = "HTTP/1.1 204 No Content\r\n\r\n";
+    const PATIENCE: Duration = Duration::from_secs(30);
+
+    #[tokio::test]
+    async fn a_redirection_to_another_host_is_a_success_to_be_told_of() {
+        // statefulset.md 12.5
+        let (target, asked) = server(|path| match path {
+            "/" => found("next", "here"),
+            _ => found("https://example.org/login", "<a>there</a>"),
+        })
+        .await;
+        let answer = get(target, "probe", &[], PATIENCE).await.unwrap();
+        assert_eq!(
+            outcome(&answer),
+            Outcome::Warning("Probe terminated redirects, Response body: <a>there</a>".to_owned())
+        );
+        assert_eq!(asked.lock().unwrap().len(), 2);
+        // So is one that leads nowhere.
+        let (target, _) = server(|_| "HTTP/1.1 304 Not Modified\r\n\r\n".to_owned()).await;
+        let answer = get(target, "probe", &[], PATIENCE).await.unwrap();
+        assert_eq!(
+            outcome(&answer),
+            Outcome::Warning("Probe terminated redirects, Response body: ".to_owned())
+        );
+    }
+
+    #[tokio::test]
+    async fn redirections_end() {
+        // statefulset.md 12.5
+        let (target, asked) = server(|path| found(&format!("{path}x"), "")).await;
+        let error = get(target, "probe", &[], PATIENCE).await.unwrap_err();
+        assert_eq!(error, "Get \"/xxxxxxxxxx\": stopped after 10 redirects");
+        assert_eq!(asked.lock().unwrap().len(), 10);
+    }
+
+    #[tokio::test]
+    async fn a_name_of_its_own_goes_no_further_than_its_relatives() {
+        let own = [("Host", "app"), ("X", "y")].map(|(name, value)| HTTPHeader {
+            name: name.to_owned(),
+            value: value.to_owned(),
+        });
+        let (last, at_last) = server(|_| NO_CONTENT.to_owned()).await;
+        let url = last.url();
+        let (first, at_first) = server(move |path| match path {
+            "/" => found("/relative", ""),
+            _ => found(&url, ""),
+        })
+        .await;
+        let address = first.address();
+        let answer = get(first, "probe", &own, PATIENCE).await.unwrap();
+        assert_eq!(outcome(&answer), Outcome::Success);
+        let lines = |asked: &Mutex<Vec<String>>| {
+            let all = asked.lock().unwrap().join("").to_lowercase();
+            all.lines()
+                .filter(|line| {
+                    ["host:", "referer:", "x:"]
+                        .iter()
+                        .any(|h| line.starts_with(h))
+                })
+                .map(str::to_owned)
+                .collect::<Vec<String>>()
+        };
+        let referer = |path: &str| format!("referer: http://{address}{path}");
+        let host = "host: app".to_owned();
+        let x = "x: y".to_owned();
+        assert_eq!(
+            lines(&at_first),
+            [host.clone(), x.clone(), referer("/"), host, x.clone()]
+        );
+        let host = format!("host: {}", last.address());
+        assert_eq!(lines(&at_last), [host, referer("/relative"), x]);
+    }
+}

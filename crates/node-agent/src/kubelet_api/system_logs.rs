@@ -1,0 +1,351 @@
+//! `GET /logs/…`: the machine's own logs, file by file and directory by directory, as kubelet serves
+//! them unless it is told otherwise. There is no query (`?query=`), which kubelet has only where it is
+//! asked to.
+//!
+//! Whoever may write below the directory, a pod with a `hostPath` above all, could make a link to any
+//! file of the machine: the kernel resolves paths, and nothing outside is ever opened.
+
+use std::fs::File;
+use std::io;
+use std::os::unix::ffi::OsStringExt;
+use std::path::{Path, PathBuf};
+
+use bytes::Bytes;
+use futures::Stream;
+use http::header::{self, HeaderValue};
+use http::{Response, StatusCode};
+use http_body_util::{BodyExt, StreamBody};
+use hyper::body::Frame;
+use object_model::{Status, StatusReason};
+use rustix::fs::{Dir, FileType, Mode, OFlags, ResolveFlags};
+use rustix::io::Errno;
+use tokio::io::AsyncReadExt;
+
+use super::query::decode_path;
+use super::{BoxBody, BoxError, full, refused, status};
+
+/// Where the machine keeps its logs; kubelet's.
+const DIRECTORY: &str = "/var/log";
+
+/// Bytes that are read at once.
+const CHUNK_BYTES: usize = 64 * 1024;
+
+/// Bytes by which a file is taken for a text or not.
+const HEAD_BYTES: usize = 512;
+
+/// Answers a request for what is at a path behind `/logs`.
+///
+/// *Errors.* 404 for what is not there or is neither file nor directory, 403 for what is not below the
+/// directory.
+pub async fn answer(path: &str) -> Result<Response<BoxBody>, Box<Status>> {
+    below(PathBuf::from(DIRECTORY), path).await
+}
+
+async fn below(directory: PathBuf, path: &str) -> Result<Response<BoxBody>, Box<Status>> {
+    let is_directory = path.ends_with('/');
+    let name = path.trim_matches('/');
+    let last = name.rsplit('/').next().unwrap_or_default();
+    let wanted = name.to_owned();
+    let found = tokio::task::spawn_blocking(move || find(&directory, &wanted)).await;
+    let found = found.map_err(|error| failure(name, &io::Error::other(error)))?;
+    match found.map_err(|error| failure(name, &error))? {
+        Found::Directory(_) if !is_directory && last.is_empty() => redirect("logs/"),
+        // A page's links are relative, so its path has to end with a slash, and no other's may.
+        Found::Directory(_) if !is_directory => redirect(&format!("{last}/")),
+        Found::File(_) if is_directory => redirect(&format!("../{last}")),
+        Found::Directory(entries) => Ok(page(&entries)),
+        Found::File(file) => Ok(content(file)),
+    }
+}
+
+#[derive(Debug)]
+enum Found {
+    File(OpenFile),
+    /// The names, in order; those of directories end with a slash.
+    Directory(Vec<String>),
+}
+
+#[derive(Debug)]
+struct OpenFile {
+    file: File,
+    bytes: u64,
+    is_text: bool,
+}
+
+/// Opens what is at a path, in the form of URLs, below a directory.
+fn find(directory: &Path, path: &str) -> io::Result<Found> {
+    let path = PathBuf::from(std::ffi::OsString::from_vec(decode_path(path)));
+    let path = match path.as_os_str().is_empty() {
+        true => Path::new("."),
+        false => &path,
+    };
+    let root = File::open(directory)?;
+    // Not waiting for whoever writes into a pipe.
+    let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK | OFlags::NOCTTY;
+    let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_MAGICLINKS;
+    let file = File::from(rustix::fs::openat2(
+        &root,
+        path,
+        flags,
+        Mode::empty(),
+        resolve,
+    )?);
+    let metadata = file.metadata()?;
+    if metadata.is_dir() {
+        return Ok(Found::Directory(names(&file)?));
+    }
+    if !metadata.is_file() {
+        return Err(Errno::NOENT.into());
+    }
+    let mut head = [0; HEAD_BYTES];
+    let length = rustix::io::pread(&file, &mut head, 0)?;
+    Ok(Found::File(OpenFile {
+        file,
+        bytes: metadata.len(),
+        is_text: !head.iter().take(length).any(|byte| *byte == 0),
+    }))
+}
+
+fn names(directory: &File) -> io::Result<Vec<String>> {
+    let mut names = Vec::new();
+    for entry in Dir::read_from(directory)? {
+        let entry = entry?;
+        let name = entry.file_name().to_string_lossy();
+        if matches!(&*name, "." | "..") {
+            continue;
+        }
+        let slash = match entry.file_type() {
+            FileType::Directory => "/",
+            _ => "",
+        };
+        names.push(format!("{name}{slash}"));
+    }
+    names.sort_unstable();
+    Ok(names)
+}
+
+fn failure(path: &str, error: &io::Error) -> Box<Status> {
+    let errno = Errno::from_io_error(error);
+    match errno {
+        Some(Errno::NOENT | Errno::NOTDIR | Errno::NXIO | Errno::INVAL | Errno::NAMETOOLONG) => {
+            let message = format!("there is no log {path:?}");
+            refused(StatusCode::NOT_FOUND, &message)
+        }
+        Some(Errno::XDEV | Errno::LOOP) => {
+            let message = format!("{path:?} is not below the directory of the logs");
+            Box::new(status(StatusReason::Forbidden, &message))
+        }
+        _ => {
+            let message = format!("log {path:?}: {error}");
+            refused(StatusCode::INTERNAL_SERVER_ERROR, &message)
+        }
+    }
+}
+
+fn redirect(to: &str) -> Result<Response<BoxBody>, Box<Status>> {
+    let to = HeaderValue::from_str(to)
+        .map_err(|_| refused(StatusCode::BAD_REQUEST, "the path is no path of an URL"))?;
+    let mut response = Response::new(full(Vec::new()));
+    *response.status_mut() = StatusCode::MOVED_PERMANENTLY;
+    response.headers_mut().insert(header::LOCATION, to);
+    Ok(response)
+}
+
+/// A directory's names as links: the page that Go's file server makes, which clients take apart.
+fn page(names: &[String]) -> Response<BoxBody> {
+    let mut text = String::from(
+        "<!doctype html>\n<meta name=\"viewport\" content=\"width=device-width\">\n<pre>\n",
+    );
+    for name in names {
+        let (link, shown) = (encoded(name), escaped(name));
+        text.push_str(&format!("<a href=\"{link}\">{shown}</a>\n"));
+    }
+    text.push_str("</pre>\n");
+    let mut response = Response::new(full(text.into_bytes()));
+    let html = HeaderValue::from_static("text/html; charset=utf-8");
+    response.headers_mut().insert(header::CONTENT_TYPE, html);
+    response
+}
+
+/// A name as a relative link: nothing in it has a meaning but the slash at the end.
+fn encoded(name: &str) -> String {
+    let mut out = String::new();
+    for byte in name.bytes() {
+        match byte {
+            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'_' | b'.' | b'~' | b'/' => {
+                out.push(char::from(byte));
+            }
+            byte => out.push_str(&format!("%{byte:02X}")),
+        }
+    }
+    out
+}
+
+fn escaped(name: &str) -> String {
+    let mut out = String::new();
+    for c in name.chars() {
+        match c {
+            '&' => out.push_str("&amp;"),
+            '<' => out.push_str("&lt;"),
+            '>' => out.push_str("&gt;"),
+            '"' => out.push_str("&#34;"),
+            '\'' => out.push_str("&#39;"),
+            c => out.push(c),
+        }
+    }
+    out
+}
+
+/// A file as it is at the moment: what is written later is not waited for.
+fn content(found: OpenFile) -> Response<BoxBody> {
+    let OpenFile {
+        file,
+        bytes,
+        is_text,
+    } = found;
+    let kind = match is_text {
+        true => "text/plain; charset=utf-8",
+        false => "application/octet-stream",
+    };
+    let chunks = chunks(tokio::fs::File::from_std(file), bytes);
+    let mut response = Response::new(StreamBody::new(chunks).boxed_unsync());
+    let headers = response.headers_mut();
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(kind));
+    headers.insert(header::CONTENT_LENGTH, HeaderValue::from(bytes));
+    // Whatever a log contains, nobody is to run it.
+    let nosniff = HeaderValue::from_static("nosniff");
+    headers.insert(header::X_CONTENT_TYPE_OPTIONS, nosniff);
+    response
+}
+
+fn chunks(
+    file: tokio::fs::File,
+    bytes: u64,
+) -> impl Stream<Item = Result<Frame<Bytes>, BoxError>> + Send {
+    let start = Some(file.take(bytes));
+    futures::stream::unfold(start, |from| async move {
+        let mut from = from?;
+        if from.limit() == 0 {
+            return None;
+        }
+        let mut chunk = Vec::with_capacity(CHUNK_BYTES);
+        let read = (&mut from)
+            .take(CHUNK_BYTES as u64)
+            .read_to_end(&mut chunk)
+            .await;
+        match read {
+            Ok(0) => Some((Err("the log was cut while it was read".into()), None)),
+            Ok(_) => Some((Ok(Frame::data(chunk.into())), Some(from))),
+            Err(error) => Some((Err(error.into()), None)),
+        }
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::symlink;
+
+    use super::*;
+
+    async fn get(directory: &Path, path: &str) -> (u16, String, String) {
+        let response = match below(directory.to_owned(), path).await {
+            Ok(response) => response,
+            Err(status) => return (status.code, String::new(), status.message),
+        };
+        let (parts, body) = response.into_parts();
+        let named = |name| parts.headers.get(name).map(HeaderValue::to_str);
+        let header = named(header::LOCATION).or(named(header::CONTENT_TYPE));
+        let header = header.unwrap_or(Ok("")).unwrap_or_default().to_owned();
+        let bytes = body.collect().await.map(|body| body.to_bytes());
+        let text = String::from_utf8_lossy(&bytes.unwrap_or_default()).into_owned();
+        (parts.status.as_u16(), header, text)
+    }
+
+    fn logs() -> io::Result<tempfile::TempDir> {
+        let outside = tempfile::tempdir()?;
+        let logs = outside.path().join("log");
+        std::fs::create_dir_all(logs.join("apt"))?;
+        std::fs::write(outside.path().join("secret"), "s3cret")?;
+        std::fs::write(logs.join("syslog"), "x".repeat(200_000))?;
+        std::fs::write(logs.join("apt/a b&c.log"), "hello\n")?;
+        std::fs::write(logs.join("wtmp"), [1, 0, 2])?;
+        symlink("apt/a b&c.log", logs.join("inside"))?;
+        symlink("../secret", logs.join("outside"))?;
+        symlink("/etc/passwd", logs.join("passwd"))?;
+        symlink("..", logs.join("apt/up"))?;
+        rustix::fs::mkfifoat(rustix::fs::CWD, logs.join("pipe"), Mode::RUSR)?;
+        Ok(outside)
+    }
+
+    #[tokio::test]
+    async fn files_and_directories_are_served() -> io::Result<()> {
+        let outside = logs()?;
+        let logs = outside.path().join("log");
+        let (code, kind, text) = get(&logs, "/").await;
+        assert_eq!((code, kind.as_str()), (200, "text/html; charset=utf-8"));
+        let links: Vec<&str> = text.lines().filter(|line| line.starts_with("<a")).collect();
+        let first = ["<a href=\"apt/\">apt/</a>", "<a href=\"inside\">inside</a>"];
+        assert_eq!(links[..2], first);
+        let (_, _, text) = get(&logs, "/apt/").await;
+        let link = "<a href=\"a%20b%26c.log\">a b&amp;c.log</a>";
+        assert!(text.contains(link), "{text}");
+        for path in [
+            "/apt/a%20b%26c.log",
+            "/inside",
+            "/apt/../inside",
+            "//inside",
+        ] {
+            let (code, kind, text) = get(&logs, path).await;
+            let wanted = (200, "text/plain; charset=utf-8", "hello\n");
+            assert_eq!((code, kind.as_str(), text.as_str()), wanted, "{path}");
+        }
+        let (_, _, text) = get(&logs, "/syslog").await;
+        assert_eq!(text.len(), 200_000);
+        let (_, kind, _) = get(&logs, "/wtmp").await;
+        assert_eq!(kind, "application/octet-stream");
+        for (path, to) in [("", "logs/"), ("/apt", "apt/"), ("/syslog/", "../syslog")] {
+            let (code, location, _) = get(&logs, path).await;
+            assert_eq!((code, location.as_str()), (301, to), "{path}");
+        }
+        Ok(())
+    }
+
+    #[tokio::test]
+    async fn nothing_outside_is_opened() -> io::Result<()> {
+        let outside = logs()?;
+        let logs = outside.path().join("log");
+        for (path, wanted) in [
+            ("/absent", 404),
+            ("/syslog/x", 404),
+            ("/pipe", 404),
+            ("/a%00b", 404),
+            ("/outside", 403),
+            ("/passwd", 403),
+            ("/../secret", 403),
+            ("/%2e%2e/secret", 403),
+            ("/..%2fsecret", 403),
+            ("/apt/up/../secret", 403),
+        ] {
+            let (code, _, text) = get(&logs, path).await;
+            assert_eq!(code, wanted, "{path}: {text}");
+            assert!(!text.contains("s3cret") && !text.contains("root:"));
+        }
+        Ok(())
+    }
+
+    /// Of a log that is emptied meanwhile the reader learns that it is not whole.
+    #[tokio::test]
+    async fn a_log_that_is_cut_is_not_taken_for_whole() -> io::Result<()> {
+        let outside = logs()?;
+        let logs = outside.path().join("log");
+        let response = below(logs.clone(), "/syslog").await;
+        File::create(logs.join("syslog"))?;
+        let body = response.map(Response::into_body);
+        let read = body.map_err(|_| ()).map(BodyExt::collect);
+        assert!(read.is_ok());
+        if let Ok(read) = read {
+            assert!(read.await.is_err());
+        }
+        Ok(())
+    }
+}

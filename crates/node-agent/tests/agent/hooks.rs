@@ -1,0 +1,195 @@
+//! What is run when a container has started and before it is stopped, and the signal that stops it.
+
+use image_store::ImageConfig;
+use k8s_openapi::api::core::v1::Pod;
+use serde_json::{Value, json};
+use std::time::Instant;
+
+use crate::images;
+use crate::spec::shell;
+use crate::trace::{Trace, holds, traced};
+use crate::world::{World, is_ready, layer, phase, state};
+
+/// Whether the only main container runs, but counts as not started yet.
+fn runs_unstarted(pod: &Pod) -> bool {
+    let statuses = pod.status.as_ref().unwrap().container_statuses.as_ref();
+    let status = statuses.and_then(|all| all.first());
+    status.is_some_and(|status| status.started == Some(false)) && state(pod, "c").0 == "running"
+}
+
+pub async fn hooks_ask_wait_and_hold_back_what_follows() {
+    // statefulset.md 12.6, 12.7
+    let world = World::started("hooks").await;
+    let trace = Trace::new(&world);
+    // It has no page: an answer is an answer, as with kubelet.
+    let sink = json!({"terminationGracePeriodSeconds": 1, "containers": [
+        {"name": "c", "command": ["busybox", "httpd", "-f", "-vv", "-p", "80", "-h", "/tmp"],
+            "readinessProbe": {"tcpSocket": {"port": 80}}}]});
+    world.pod("sink", sink).await;
+    let address = world.ready("sink").await.status.unwrap().pod_ip.unwrap();
+    let get = |path: &str| {
+        json!({"httpGet": {"host": address, "port": "web", "path": path,
+            "httpHeaders": [{"name": "X-Asks", "value": "hook"}]}})
+    };
+    let of = |lifecycle: Value| {
+        json!({"containers": [{"name": "c", "command": traced("c"), "lifecycle": lifecycle,
+            "volumeMounts": [Trace::mount()], "ports": [{"name": "web", "containerPort": 80}]}],
+            "volumes": [trace.volume()]})
+    };
+    let asks = json!({"postStart": get("/started"), "preStop": get("/stopping")});
+    world.pod("asks", of(asks)).await;
+    world.ready("asks").await;
+    holds("it hears signals", || trace.0.join("c").exists()).await;
+    world.logged("sink", "c", "/started").await;
+    let log = world.logs("sink", "c").await;
+    assert!(!log.contains("/stopping"), "{log}");
+    world.delete("asks").await;
+    world.gone("asks").await;
+    world.logged("sink", "c", "/stopping").await;
+    assert_eq!(trace.written("order"), "c ends\n");
+    let events = world.events("asks").await;
+    assert!(
+        !events.iter().any(|event| event.contains("Hook")),
+        "{events:#?}"
+    );
+
+    // A container whose hook still runs has not started.
+    let waits = "until test -e /trace/go -a -e /tmp/hears; do sleep 0.05; done";
+    let held = json!({"postStart": {"exec": {"command": shell(waits)}},
+        "preStop": {"exec": {"command": shell("echo hook >> /trace/order")}}});
+    world.pod("held", of(held)).await;
+    let pod = world.until("held", "held", runs_unstarted).await;
+    assert!(!is_ready(&pod));
+    trace.make("go");
+    world.ready("held").await;
+    world.delete("held").await;
+    world.gone("held").await;
+    assert_eq!(trace.written("order"), "c ends\nhook\nc ends\n");
+
+    let sleeps =
+        json!({"postStart": {"sleep": {"seconds": 1}}, "preStop": {"sleep": {"seconds": 1}}});
+    let begun = Instant::now();
+    world.pod("sleeps", of(sleeps)).await;
+    world.ready("sleeps").await;
+    assert!(begun.elapsed().as_secs_f32() >= 1.0, "postStart");
+    let begun = Instant::now();
+    world.delete("sleeps").await;
+    world.gone("sleeps").await;
+    assert!(begun.elapsed().as_secs_f32() >= 1.0, "preStop");
+    world.end().await;
+}
+
+pub async fn hooks_that_fail_are_told_without_what_they_printed() {
+    // statefulset.md 12.6
+    let world = World::started("hooksfail").await;
+    let trace = Trace::new(&world);
+    let of = |policy: &str, lifecycle: Value| {
+        json!({"restartPolicy": policy, "containers": [{"name": "c", "command": traced("c"),
+            "lifecycle": lifecycle, "volumeMounts": [Trace::mount()]}],
+            "volumes": [trace.volume()]})
+    };
+    let fails = "until test -e /tmp/hears; do sleep 0.05; done; echo password; exit 3";
+    let fails = json!({"exec": {"command": ["sh", "-c", fails]}});
+    world
+        .pod("first", of("Always", json!({"postStart": fails})))
+        .await;
+    let told = |pod: &Pod| state(pod, "c").0 == "PostStartHookError";
+    let pod = world.until("first", "told", told).await;
+    let status = pod.status.unwrap().container_statuses.unwrap().remove(0);
+    let message = status.state.unwrap().waiting.unwrap().message.unwrap();
+    assert!(
+        message.contains("failed - error: command 'sh -c until"),
+        "{message}"
+    );
+    assert!(
+        message.contains("exited with 3: , message: \"password\\n\""),
+        "{message}"
+    );
+    // It was told to end, and it did.
+    let ended = status.last_state.unwrap().terminated.unwrap();
+    assert_eq!(ended.exit_code, 0);
+    let waits = |pod: &Pod| state(pod, "c").0 == "CrashLoopBackOff";
+    world.until("first", "backing off", waits).await;
+    world
+        .event("first", "Normal Killing FailedPostStartHook")
+        .await;
+    let events = world.events("first").await;
+    let told = "Warning FailedPostStartHook PostStartHook failed".to_owned();
+    assert!(events.contains(&told), "{events:#?}");
+    // It was started once more at once.
+    assert_eq!(trace.written("order"), "c ends\nc ends\n");
+
+    // No server is asked: kubelet has no such hook, though the API takes it.
+    let none = json!({"postStart": {"tcpSocket": {"port": 80}}});
+    let mut spec = of("Never", none);
+    spec["terminationGracePeriodSeconds"] = json!(1);
+    world.pod("never", spec).await;
+    let ended = |pod: &Pod| matches!(phase(pod), "Failed" | "Succeeded");
+    world.until("never", "ended", ended).await;
+    world
+        .event("never", "Warning FailedPostStartHook PostStartHook failed")
+        .await;
+
+    // What fails before the end does not hold it up.
+    let fails = "until test -e /tmp/hears; do sleep 0.05; done; echo password; exit 4";
+    let fails = json!({"preStop": {"exec": {"command": shell(fails)}}});
+    std::fs::remove_file(trace.0.join("order")).unwrap();
+    world.pod("last", of("Always", fails)).await;
+    world.ready("last").await;
+    world.delete("last").await;
+    world.gone("last").await;
+    world.event("last", "Warning FailedPreStopHook").await;
+    let events = world.events("last").await;
+    let told = "Warning FailedPreStopHook PreStopHook failed".to_owned();
+    assert!(events.contains(&told), "{events:#?}");
+    assert_eq!(trace.written("order"), "c ends\n");
+    world.end().await;
+}
+
+pub async fn containers_get_the_signal_that_they_ask_for() {
+    // statefulset.md 12.6, 12.7
+    let world = World::started("signals").await;
+    let trace = Trace::new(&world);
+    let image = "test/quits:1";
+    let put = |signal: &str| {
+        let config = ImageConfig {
+            stop_signal: Some(signal.to_owned()),
+            ..ImageConfig::default()
+        };
+        images::put(&world, image, &layer(), config);
+    };
+    put("SIGQUIT");
+    let container = |name: &str, image: &str, own: Option<&str>| {
+        let heard = |signal: &str| format!("trap 'echo {signal} > /trace/{name}; exit 0' {signal}");
+        let traps: Vec<String> = ["TERM", "QUIT", "USR1", "INT"].map(heard).into();
+        let script = format!(
+            "{}; echo up; while true; do sleep 0.05; done",
+            traps.join("; ")
+        );
+        let lifecycle = own.map(|signal| json!({"stopSignal": signal}));
+        json!({"name": name, "image": image, "command": shell(&script), "lifecycle": lifecycle,
+            "volumeMounts": [Trace::mount()]})
+    };
+    let usual = crate::world::IMAGE;
+    let spec = json!({"os": {"name": "linux"}, "volumes": [trace.volume()], "containers": [
+        container("plain", usual, None), container("image", image, None),
+        container("own", usual, Some("SIGUSR1")), container("both", image, Some("SIGINT"))]});
+    world.pod("p", spec).await;
+    world.ready("p").await;
+    for name in ["plain", "image", "own", "both"] {
+        world.logged("p", name, "up").await;
+    }
+    // What the name stands for by now does not count.
+    put("SIGUSR1");
+    world.delete("p").await;
+    world.gone("p").await;
+    for (name, signal) in [
+        ("plain", "TERM"),
+        ("image", "QUIT"),
+        ("own", "USR1"),
+        ("both", "INT"),
+    ] {
+        assert_eq!(trace.written(name), format!("{signal}\n"), "{name}");
+    }
+    world.end().await;
+}

@@ -1,0 +1,397 @@
+//! Registries and images that want to do harm: each is told at its pod, and nobody else is held up.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use image_store::{ImageConfig, ImageStore};
+use node_agent::OnShutdown;
+use serde_json::{Value, json};
+use sha2::{Digest, Sha256};
+use tar::EntryType;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::task::JoinHandle;
+
+use crate::pods::SLEEP;
+use crate::pressure::Disk;
+use crate::registry::request_head;
+use crate::world::{IMAGE, World, layer, phase, state};
+
+const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
+
+/// What is served by path; without contents, a promise that is not kept.
+type Pages = BTreeMap<String, Option<Vec<u8>>>;
+
+/// Serves pages until it is dropped.
+struct Hostile {
+    host: String,
+    /// How many wait for what does not come.
+    waiting: Arc<AtomicUsize>,
+    task: JoinHandle<()>,
+}
+
+impl Hostile {
+    async fn start(images: impl IntoIterator<Item = Image>) -> Self {
+        let mut pages = Pages::new();
+        for image in images {
+            image.add(&mut pages);
+        }
+        let pages = Arc::new(pages);
+        let waiting = Arc::new(AtomicUsize::new(0));
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let host = listener.local_addr().unwrap().to_string();
+        let count = Arc::clone(&waiting);
+        let task = tokio::spawn(async move {
+            while let Ok((stream, _)) = listener.accept().await {
+                tokio::spawn(answer(stream, Arc::clone(&pages), Arc::clone(&count)));
+            }
+        });
+        Self {
+            host,
+            waiting,
+            task,
+        }
+    }
+
+    fn name(&self, image: &str) -> String {
+        let separator = if image.contains('@') { "" } else { ":1" };
+        format!("{}/{image}{separator}", self.host)
+    }
+}
+
+impl Drop for Hostile {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+/// Answers one request and closes.
+async fn answer(mut stream: TcpStream, pages: Arc<Pages>, waiting: Arc<AtomicUsize>) {
+    let Some(head) = request_head(&mut stream).await else {
+        return;
+    };
+    let found = head.split(' ').nth(1).and_then(|path| pages.get(path));
+    let (status, length) = match found {
+        Some(Some(body)) => ("200 OK", body.len()),
+        Some(None) => ("200 OK", 1000),
+        None => ("404 Not Found", 0),
+    };
+    let reply =
+        format!("HTTP/1.1 {status}\r\ncontent-length: {length}\r\nconnection: close\r\n\r\n");
+    // A client that goes away has seen enough.
+    if stream.write_all(reply.as_bytes()).await.is_err() {
+        return;
+    }
+    match found {
+        Some(Some(body)) => {
+            stream.write_all(body).await.ok();
+        }
+        Some(None) => {
+            waiting.fetch_add(1, Ordering::Relaxed);
+            // Until the client goes away.
+            stream.read_u8().await.ok();
+            waiting.fetch_sub(1, Ordering::Relaxed);
+        }
+        None => {}
+    }
+    stream.shutdown().await.ok();
+}
+
+fn digest(bytes: &[u8]) -> String {
+    let sum = Sha256::digest(bytes);
+    let hex: String = sum.iter().map(|byte| format!("{byte:02x}")).collect();
+    format!("sha256:{hex}")
+}
+
+/// An image as a registry has it; what it serves is not always what it promises.
+struct Image {
+    name: &'static str,
+    layers: Vec<Vec<u8>>,
+    architecture: &'static str,
+    lie: Lie,
+}
+
+enum Lie {
+    None,
+    Layer,
+    Config,
+    /// Asked for by that digest, something else comes.
+    Manifest(String),
+    EndlessManifest,
+    /// Its layers do not come.
+    Nothing,
+}
+
+impl Image {
+    fn new(name: &'static str, layer: Vec<u8>) -> Self {
+        let architecture = match std::env::consts::ARCH {
+            "aarch64" => "arm64",
+            _ => "amd64",
+        };
+        Self {
+            name,
+            layers: vec![layer],
+            architecture,
+            lie: Lie::None,
+        }
+    }
+
+    /// One that can run, of which not all is there already.
+    fn fine(mark: &str) -> Self {
+        let mut image = Self::new("fine", layer());
+        let own = entry(EntryType::Regular, mark, "", 0, (0, 0));
+        image.layers.push(own);
+        image
+    }
+
+    fn lying(self, lie: Lie) -> Self {
+        Self { lie, ..self }
+    }
+
+    fn add(&self, pages: &mut Pages) {
+        let diff_ids: Vec<String> = self.layers.iter().map(|layer| digest(layer)).collect();
+        let config = json!({"architecture": self.architecture, "os": "linux",
+            "config": {"Env": ["PATH=/bin"]},
+            "rootfs": {"type": "layers", "diff_ids": diff_ids}});
+        let mut blob = |bytes: &[u8], served: Option<&[u8]>| -> Value {
+            let digest = digest(bytes);
+            let path = format!("/v2/{}/blobs/{digest}", self.name);
+            pages.insert(path, served.map(<[u8]>::to_vec));
+            json!({"mediaType": "x", "digest": digest, "size": bytes.len()})
+        };
+        let config = config.to_string().into_bytes();
+        let other = config.to_ascii_uppercase();
+        let config = match self.lie {
+            Lie::Config => blob(&config, Some(&other)),
+            _ => blob(&config, Some(&config)),
+        };
+        let each = self.layers.iter();
+        let layers = each.map(|layer| match self.lie {
+            Lie::Layer => blob(layer, Some(&layer.to_ascii_uppercase())),
+            Lie::Nothing => blob(layer, None),
+            _ => blob(layer, Some(layer)),
+        });
+        let layers: Vec<Value> = layers.collect();
+        let manifest = json!({"schemaVersion": 2, "mediaType": MANIFEST, "config": config,
+            "layers": layers});
+        let mut bytes = manifest.to_string().into_bytes();
+        if matches!(self.lie, Lie::EndlessManifest) {
+            bytes.resize(5 << 20, b' ');
+        }
+        let asked = match &self.lie {
+            Lie::Manifest(digest) => digest,
+            _ => "1",
+        };
+        let path = format!("/v2/{}/manifests/{asked}", self.name);
+        pages.insert(path, Some(bytes));
+    }
+}
+
+/// An archive of one entry that says to be so long.
+fn entry(kind: EntryType, path: &str, link: &str, size: u64, device: (u32, u32)) -> Vec<u8> {
+    let mut header = tar::Header::new_gnu();
+    header.set_entry_type(kind);
+    header.set_mode(0o666);
+    header.set_size(size);
+    header.set_device_major(device.0).unwrap();
+    header.set_device_minor(device.1).unwrap();
+    // By hand: the library refuses such names.
+    let raw = header.as_old_mut();
+    raw.name[..path.len()].copy_from_slice(path.as_bytes());
+    raw.linkname[..link.len()].copy_from_slice(link.as_bytes());
+    header.set_cksum();
+    let mut archive = header.as_bytes().to_vec();
+    archive.extend([0; 1024]);
+    archive
+}
+
+fn pod(image: String, script: &str) -> Value {
+    json!({"restartPolicy": "Never", "containers": [{"name": "c", "image": image,
+        "command": ["/bin/busybox", "sh", "-c", script]}]})
+}
+
+pub async fn what_is_wrong_with_an_image_is_told_at_its_pod() {
+    // statefulset.md 12.9
+    drop(rustls::crypto::ring::default_provider().install_default());
+    let plain = entry(EntryType::Regular, "file", "", 0, (0, 0));
+    let another = digest(b"another");
+    let mut foreign = Image::new("foreign", plain.clone());
+    foreign.architecture = "s390x";
+    let climbs = entry(EntryType::Regular, "../evil", "", 0, (0, 0));
+    let links = entry(EntryType::Link, "shadow", "/etc/shadow", 0, (0, 0));
+    let bomb = entry(EntryType::Regular, "bomb", "", 1 << 50, (0, 0));
+    let memory = entry(EntryType::Char, "memory", "", 0, (1, 1));
+    let mut device = Image::new("device", layer());
+    device.layers.push(memory);
+    let manifest = Image::new("manifest", plain.clone()).lying(Lie::Manifest(another.clone()));
+    let registry = Hostile::start([
+        Image::new("layer", plain.clone()).lying(Lie::Layer),
+        Image::new("config", plain.clone()).lying(Lie::Config),
+        Image::new("endless", plain).lying(Lie::EndlessManifest),
+        manifest,
+        foreign,
+        Image::new("climbs", climbs),
+        Image::new("links", links),
+        Image::new("bomb", bomb),
+        device,
+        Image::fine("one"),
+    ])
+    .await;
+    let world = World::started("hostile").await;
+    let by_digest = format!("manifest@{another}");
+    let lies = "sent data that does not match its digest sha256:";
+    let told = [
+        ("layer", "layer", lies.to_owned()),
+        ("config", "config", lies.to_owned()),
+        (
+            "manifest",
+            &by_digest,
+            format!("not match its digest {another}"),
+        ),
+        (
+            "endless",
+            "endless",
+            "manifest is longer than the limit of".to_owned(),
+        ),
+        ("foreign", "foreign", "only for linux/s390x".to_owned()),
+        (
+            "climbs",
+            "climbs",
+            "layer entry \"../evil\" has an unsafe path".to_owned(),
+        ),
+        (
+            "links",
+            "links",
+            "a hard link to nothing in the layer".to_owned(),
+        ),
+        (
+            "bomb",
+            "bomb",
+            "at least 1 PiB more would be needed".to_owned(),
+        ),
+    ];
+    for (name, image, _) in &told {
+        world.pod(name, pod(registry.name(image), "exit 0")).await;
+    }
+    world.pod("fine", pod(registry.name("fine"), SLEEP)).await;
+    let read = "head -c 1 /memory && echo was read; exit 0";
+    world
+        .pod("device", pod(registry.name("device"), read))
+        .await;
+    for (name, image, text) in &told {
+        let refused = |pod: &_| matches!(&*state(pod, "c").0, "ErrImagePull" | "ImagePullBackOff");
+        world.until(name, "refused", refused).await;
+        let failed = format!(
+            "Warning Failed Failed to pull image \"{}\"",
+            registry.name(image)
+        );
+        world.event(name, &failed).await;
+        world.event(name, text).await;
+        world
+            .event(name, "Warning Failed Error: ErrImagePull")
+            .await;
+    }
+    world.ready("fine").await;
+    // A layer may have a device; the container is not given it.
+    let ended = |pod: &_| phase(pod) == "Succeeded";
+    world.until("device", "done", ended).await;
+    let log = world.logs("device", "c").await;
+    assert!(log.contains("ermi") && !log.contains("was read"), "{log}");
+    assert!(!Path::new("/evil").exists());
+    let temporary = world.images.directory().join("temporary");
+    assert_eq!(std::fs::read_dir(temporary).unwrap().count(), 0);
+    world.end().await;
+}
+
+pub async fn a_slow_registry_leaves_turns_to_others() {
+    // statefulset.md 12.9
+    drop(rustls::crypto::ring::default_provider().install_default());
+    let own = entry(EntryType::Regular, "slow", "", 0, (0, 0));
+    let slow = Hostile::start([Image::new("slow", own).lying(Lie::Nothing)]).await;
+    let fine = Hostile::start([Image::fine("two")]).await;
+    let world = World::started("slow").await;
+    let image = |number: usize| {
+        json!({"containers": [{"name": "c", "image": format!("{}/slow:1", slow.host),
+        "imagePullPolicy": if number.is_multiple_of(2) { "Always" } else { "IfNotPresent" }}]})
+    };
+    for number in 0..8 {
+        world.pod(&format!("slow-{number}"), image(number)).await;
+    }
+    // One of them asks, the others wait for it or for their turn.
+    let begun = Instant::now();
+    while slow.waiting.load(Ordering::Relaxed) == 0 {
+        assert!(begun.elapsed() < Duration::from_secs(30));
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    world.pod("fine", pod(fine.name("fine"), SLEEP)).await;
+    world.ready("fine").await;
+    assert!(slow.waiting.load(Ordering::Relaxed) > 0);
+    for number in 0..8 {
+        world.delete(&format!("slow-{number}")).await;
+    }
+    for number in 0..8 {
+        world.gone(&format!("slow-{number}")).await;
+    }
+    // Who does not wait any more leaves nothing.
+    let temporary = world.images.directory().join("temporary");
+    assert_eq!(std::fs::read_dir(temporary).unwrap().count(), 0);
+    world.end().await;
+}
+
+pub async fn a_full_disk_is_told_and_the_pull_goes_on_when_there_is_room() {
+    // statefulset.md 12.9, 12.16
+    drop(rustls::crypto::ring::default_provider().install_default());
+    let mut app = Image::new("app", layer());
+    let mut data = entry(EntryType::Regular, "data", "", 2 << 20, (0, 0));
+    data.resize(data.len() + (2 << 20), 0);
+    app.layers.push(data);
+    let registry = Hostile::start([app]).await;
+    let mut world = World::new("fulldisk").await;
+    let disk = Disk::new(world.dir.join("images"), "size=64m");
+    let store = ImageStore::open(&disk.0).unwrap();
+    let config = ImageConfig {
+        env: vec!["PATH=/bin".to_owned()],
+        ..ImageConfig::default()
+    };
+    store.put_builtin(IMAGE, &layer(), &config, "1").unwrap();
+    let others = disk.0.join("others");
+    let free = || {
+        let found = nix::sys::statvfs::statvfs(&disk.0).unwrap();
+        found.blocks_available() * found.fragment_size()
+    };
+    // Little more than the twentieth part that images leave.
+    std::fs::write(
+        &others,
+        vec![1; usize::try_from(free() - (4 << 20)).unwrap()],
+    )
+    .unwrap();
+    world.images = store.clone();
+    world.start(OnShutdown::StopPods).await;
+    // What is there runs.
+    let present =
+        json!({"containers": [{"name": "c", "command": ["/bin/busybox", "sh", "-c", SLEEP]}]});
+    world.pod("present", present).await;
+    world.pod("wants", pod(registry.name("app"), SLEEP)).await;
+    let refused = |pod: &_| state(pod, "c").0 == "ErrImagePull";
+    world.until("wants", "refused", refused).await;
+    world
+        .event("wants", "not enough room on the disk of ")
+        .await;
+    world.event("wants", "3.2 MiB have to stay free").await;
+    let before = free();
+    assert_eq!(
+        std::fs::read_dir(disk.0.join("temporary")).unwrap().count(),
+        0
+    );
+    assert_eq!(store.layers().unwrap().len(), 1);
+    assert!(before >= 3 << 20, "{before}");
+    world.ready("present").await;
+    std::fs::remove_file(&others).unwrap();
+    world.ready("wants").await;
+    world.stop().await;
+    drop(disk);
+    world.end().await;
+}

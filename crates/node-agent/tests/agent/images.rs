@@ -1,0 +1,39 @@
+//! Images for one test.
+
+use std::path::Path;
+
+use image_store::ImageConfig;
+
+use crate::world::{World, layer};
+
+/// The layer of all tests, and more files on top of it: each readable, and executable.
+pub fn layer_with(files: &[(&str, Vec<u8>)]) -> Vec<u8> {
+    let mut archive = layer();
+    // Without the two empty blocks at its end, more can follow.
+    archive.truncate(archive.len() - 1024);
+    let mut archive = tar::Builder::new(archive);
+    for (name, bytes) in files {
+        let mut header = tar::Header::new_gnu();
+        header.set_mode(0o755);
+        header.set_size(bytes.len() as u64);
+        let name = Path::new(name);
+        let inside = name.strip_prefix("/").unwrap_or(name);
+        archive
+            .append_data(&mut header, inside, bytes.as_slice())
+            .unwrap();
+    }
+    archive.into_inner().unwrap()
+}
+
+/// Makes an image of the node: its layer, and what else it says of itself.
+pub fn put(world: &World, image: &str, layer: &[u8], config: ImageConfig) {
+    let fingerprint = format!("{config:?}");
+    let config = ImageConfig {
+        env: vec!["PATH=/bin".to_owned()],
+        ..config
+    };
+    world
+        .images
+        .put_builtin(image, layer, &config, &fingerprint)
+        .unwrap();
+}

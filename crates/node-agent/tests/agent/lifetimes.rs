@@ -1,0 +1,178 @@
+//! How long pods and their containers live, when they are ready, and what they leave to be read.
+
+use k8s_openapi::api::core::v1::Pod;
+use kube::api::{Patch, PatchParams};
+use serde_json::{Value, json};
+
+use crate::pods::SLEEP;
+use crate::spec::shell;
+use crate::trace::{Trace, holds, traced};
+use crate::world::{World, condition, is_ready, phase, state};
+
+pub async fn sidecars_end_last_and_in_reverse() {
+    // statefulset.md 12.3, T51
+    let world = World::started("sidecars").await;
+    let trace = Trace::new(&world);
+    let of = |name: &str, command: Value, sidecar: bool, hook: Option<&str>| {
+        let lifecycle = hook.map(|script| json!({"preStop": {"exec": {"command": shell(script)}}}));
+        json!({"name": name, "command": command, "volumeMounts": [Trace::mount()],
+            "lifecycle": lifecycle, "restartPolicy": sidecar.then_some("Always")})
+    };
+    let sidecars = |hook: Option<&str>| {
+        json!([
+            of("a", traced("a"), true, hook),
+            of("b", traced("b"), true, None)
+        ])
+    };
+    // It needs its time, and sees the hook of the sidecar that goes last before it has gone.
+    let main = "trap 'until busybox grep -q hook /trace/order; do sleep 0.05; done; sleep 0.3; \
+        echo main ends >> /trace/order; exit 0' TERM; touch /trace/main; \
+        while true; do sleep 0.05; done";
+    world
+        .pod(
+            "deleted",
+            json!({"initContainers": sidecars(Some("echo hook of a >> /trace/order")),
+                "containers": [of("main", shell(main), false, None)],
+                "volumes": [trace.volume()]}),
+        )
+        .await;
+    world.ready("deleted").await;
+    let all_hear = || {
+        ["a", "b", "main"]
+            .iter()
+            .all(|name| trace.0.join(name).exists())
+    };
+    holds("all hear signals", all_hear).await;
+    world.delete("deleted").await;
+    world.gone("deleted").await;
+    assert_eq!(
+        trace.written("order"),
+        "hook of a\nmain ends\nb ends\na ends\n"
+    );
+
+    for name in ["a", "b", "order"] {
+        std::fs::remove_file(trace.0.join(name)).unwrap();
+    }
+    let main = "until test -e /trace/a -a -e /trace/b; do sleep 0.05; done; \
+        echo main ends >> /trace/order";
+    world
+        .pod(
+            "done",
+            json!({"restartPolicy": "Never", "initContainers": sidecars(None),
+                "containers": [of("main", shell(main), false, None)],
+                "volumes": [trace.volume()]}),
+        )
+        .await;
+    let done = |pod: &Pod| phase(pod) == "Succeeded";
+    let pod = world.until("done", "done", done).await;
+    assert_eq!(trace.written("order"), "main ends\nb ends\na ends\n");
+    for name in ["a", "b", "main"] {
+        assert_eq!(state(&pod, name), ("Completed 0".to_owned(), 0), "{name}");
+    }
+    world.end().await;
+}
+
+pub async fn time_is_limited_and_readiness_may_need_others() {
+    // statefulset.md 12.1, 12.10
+    let world = World::started("deadline").await;
+    let trace = Trace::new(&world);
+    let late = json!({"activeDeadlineSeconds": 2, "volumes": [trace.volume()], "containers": [
+        {"name": "c", "command": traced("late"), "volumeMounts": [Trace::mount()]}]});
+    let late = world.pod("late", late).await;
+    let gate = "example.org/checked";
+    let gated = json!({"readinessGates": [{"conditionType": gate}],
+        "containers": [{"name": "c", "command": shell(SLEEP)}]});
+    world.pod("gated", gated).await;
+
+    let containers_are = |pod: &Pod| condition(pod, "ContainersReady") == "True";
+    let pod = world
+        .until("gated", "up but for its gate", containers_are)
+        .await;
+    let message = format!("corresponding condition of pod readiness gate \"{gate}\"");
+    let expected = format!("False ReadinessGatesNotReady {message} does not exist.");
+    assert_eq!(condition(&pod, "Ready"), expected);
+    let say = async |status: &str| {
+        let conditions = json!([{"type": gate, "status": status}]);
+        let patch = Patch::Strategic(json!({"status": {"conditions": conditions}}));
+        let pods = world.api::<Pod>();
+        let params = PatchParams::default();
+        pods.patch_status("gated", &params, &patch).await.unwrap();
+    };
+    say("True").await;
+    world.ready("gated").await;
+    say("False").await;
+    let pod = world
+        .until("gated", "held back", |pod| !is_ready(pod))
+        .await;
+    // kubelet's own words.
+    let expected =
+        "the status of pod readiness gate \"example.org/checked\" is not \"True\", but False";
+    assert_eq!(
+        condition(&pod, "Ready"),
+        format!("False ReadinessGatesNotReady {expected}")
+    );
+
+    let over = |pod: &Pod| phase(pod) == "Failed";
+    let pod = world.until("late", "over", over).await;
+    assert_eq!(state(&pod, "c").0, "Completed 0");
+    let status = pod.status.unwrap();
+    assert_eq!(status.reason.as_deref(), Some("DeadlineExceeded"));
+    let message = "Pod was active on the node longer than the specified deadline";
+    assert_eq!(status.message.as_deref(), Some(message));
+    assert_eq!(trace.written("order"), "late ends\n");
+    world
+        .event("late", "Normal DeadlineExceeded Pod was active")
+        .await;
+    let uid = late.metadata.uid.unwrap();
+    while world.runtime.sandbox(&uid).await.unwrap().is_some() {
+        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+    }
+    world.end().await;
+}
+
+pub async fn last_words_are_kept() {
+    // statefulset.md 12.1
+    let world = World::started("words").await;
+    let of = |name: &str, script: &str, more: Value| {
+        let mut container = json!({"name": name, "command": shell(script)});
+        for (field, value) in more.as_object().unwrap() {
+            container[field] = value.clone();
+        }
+        container
+    };
+    let fallback = json!({"terminationMessagePolicy": "FallbackToLogsOnError"});
+    let long = "i=0; while test $i -lt 1000; do echo line $i; i=$((i+1)); done \
+        > /dev/termination-log";
+    let spec = json!({"restartPolicy": "Never", "containers": [
+        of("usual", "echo noise; echo bye > /dev/termination-log", json!({})),
+        of("own", "echo here > /tmp/last; exit 2", json!({"terminationMessagePath": "/tmp/last"})),
+        of("silent", "echo noise; exit 3", json!({})),
+        of("log", "echo noise; echo oops >&2; exit 4", fallback.clone()),
+        of("fine", "echo noise", fallback.clone()),
+        of("both", "echo noise; echo word > /dev/termination-log; exit 5", fallback),
+        of("long", long, json!({}))]});
+    world.pod("p", spec).await;
+    let pod = world.until("p", "over", |pod| phase(pod) == "Failed").await;
+    let statuses = pod.status.unwrap().container_statuses.unwrap();
+    let ended = |name: &str| {
+        let status = statuses.iter().find(|status| status.name == name).unwrap();
+        let ended = status.state.clone().unwrap().terminated.unwrap();
+        (ended.exit_code, ended.message)
+    };
+    for (name, code, message) in [
+        ("usual", 0, Some("bye\n")),
+        ("own", 2, Some("here\n")),
+        ("silent", 3, None),
+        ("log", 4, Some("noise\noops\n")),
+        ("fine", 0, None),
+        ("both", 5, Some("word\n")),
+    ] {
+        assert_eq!(ended(name), (code, message.map(str::to_owned)), "{name}");
+    }
+    // Of what is too long, the end.
+    let (_, message) = ended("long");
+    let message = message.unwrap();
+    assert_eq!(message.len(), 4096);
+    assert!(message.ends_with("line 998\nline 999\n"), "{message}");
+    world.end().await;
+}

@@ -1,0 +1,59 @@
+//! A directory of the node into which a pod's containers write what happens to them.
+
+use std::fs;
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+
+use crate::world::World;
+
+/// The directory; containers have it as `/trace`.
+pub struct Trace(pub PathBuf);
+
+impl Trace {
+    pub fn new(world: &World) -> Self {
+        let dir = world.dir.join("trace");
+        fs::create_dir_all(&dir).unwrap();
+        Self(dir)
+    }
+
+    /// The pod's volume.
+    pub fn volume(&self) -> Value {
+        json!({"name": "trace", "hostPath": {"path": self.0, "type": "Directory"}})
+    }
+
+    /// Where a container has it.
+    pub fn mount() -> Value {
+        json!({"name": "trace", "mountPath": "/trace"})
+    }
+
+    /// What was written to a file so far.
+    pub fn written(&self, name: &str) -> String {
+        fs::read_to_string(self.0.join(name)).unwrap_or_default()
+    }
+
+    /// Makes a file that containers wait for.
+    pub fn make(&self, name: &str) {
+        fs::write(self.0.join(name), "").unwrap();
+    }
+}
+
+/// A command that runs until it is told to end, and writes that to the trace's file `order`. Once it
+/// hears, it makes `/tmp/hears`, and a file of its name in the trace.
+pub fn traced(name: &str) -> Value {
+    let script = format!(
+        "trap 'echo {name} ends >> /trace/order; exit 0' TERM; touch /tmp/hears /trace/{name}; \
+         while true; do sleep 0.05; done"
+    );
+    json!(["sh", "-c", script])
+}
+
+/// Waits for something on the node itself.
+pub async fn holds(what: &str, is_so: impl Fn() -> bool) {
+    let begun = Instant::now();
+    while !is_so() {
+        assert!(begun.elapsed() < Duration::from_secs(30), "never: {what}");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+}

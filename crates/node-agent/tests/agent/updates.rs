@@ -1,0 +1,136 @@
+//! What changes under a running pod, and what its volumes and images are by then.
+
+use k8s_openapi::api::core::v1::{Pod, Secret};
+use kube::api::{Patch, PatchParams};
+use serde_json::{Value, json};
+use std::os::unix::fs::{MetadataExt, chown};
+
+use crate::block;
+use crate::images::layer_with;
+use crate::pods::SLEEP;
+use crate::registry::Registry;
+use crate::spec::shell;
+use crate::world::{World, phase, state};
+
+pub async fn secrets_and_labels_reach_a_running_pod() {
+    // statefulset.md 12.11, 12.13
+    let world = World::started("follow").await;
+    let secret = json!({"metadata": {"name": "s"}, "stringData": {"p": "old"}});
+    world.create::<Secret>(secret).await;
+    let script = format!(
+        "until test $(cat /s/p) = new; do sleep 0.05; done; echo secret $(cat /s/p); \
+         until busybox grep -q blue /d/labels; do sleep 0.05; done; cat /d/labels; echo; \
+         until busybox grep -q far /d/annotations; do sleep 0.05; done; echo annotated; {SLEEP}"
+    );
+    let field =
+        |path: &str| json!({"path": path, "fieldRef": {"fieldPath": format!("metadata.{path}")}});
+    let spec = json!({
+        "containers": [{"name": "c", "command": shell(&script), "volumeMounts": [
+            {"name": "s", "mountPath": "/s"}, {"name": "d", "mountPath": "/d"}]}],
+        "volumes": [
+            {"name": "s", "secret": {"secretName": "s"}},
+            {"name": "d", "downwardAPI": {"items": [field("labels"), field("annotations")]}}]});
+    world.pod("p", spec).await;
+    world.ready("p").await;
+    let params = PatchParams::default();
+    let patch = Patch::Merge(json!({"stringData": {"p": "new"}}));
+    let secrets = world.api::<Secret>();
+    secrets.patch("s", &params, &patch).await.unwrap();
+    world.logged("p", "c", "secret new").await;
+    let say = async |metadata: Value| {
+        let patch = Patch::Merge(json!({"metadata": metadata}));
+        world
+            .api::<Pod>()
+            .patch("p", &params, &patch)
+            .await
+            .unwrap();
+    };
+    say(json!({"labels": {"colour": "blue"}})).await;
+    world.logged("p", "c", "app=\"x\"\ncolour=\"blue\"").await;
+    say(json!({"annotations": {"way": "far"}})).await;
+    world.logged("p", "c", "annotated").await;
+    world.end().await;
+}
+
+pub async fn a_tag_that_has_moved_is_followed_as_the_policy_says() {
+    // statefulset.md 12.9
+    drop(rustls::crypto::ring::default_provider().install_default());
+    let world = World::started("moved").await;
+    let version = |text: &str| vec![layer_with(&[("version", text.as_bytes().to_vec())])];
+    let registry = Registry::start(&[("app", version("first"))]).await;
+    let image = registry.name("app");
+    let of = |policy: &str| {
+        json!({"terminationGracePeriodSeconds": 1, "containers": [
+            {"name": "c", "image": image, "imagePullPolicy": policy,
+                "command": shell(&format!("cat /version; echo; {SLEEP}"))}]})
+    };
+    let says = async |name: &str, policy: &str, version: &str| {
+        world.pod(name, of(policy)).await;
+        world.ready(name).await;
+        world.logged(name, "c", version).await;
+    };
+    says("before", "Always", "first").await;
+    registry.put("app", &version("second"));
+    says("present", "IfNotPresent", "first").await;
+    says("moved", "Always", "second").await;
+    // The next instance of a container is of what the tag says by then.
+    let uid = world.ready("before").await.metadata.uid.unwrap();
+    let sandbox = world.runtime.sandbox(&uid).await.unwrap().unwrap();
+    sandbox.signal("c-0", 9).await.unwrap();
+    let again = |pod: &_| state(pod, "c") == ("running".to_owned(), 1);
+    world.until("before", "running again", again).await;
+    world.logged("before", "c", "second").await;
+
+    // With nobody to ask, what is here will do where the pod says so.
+    drop(registry);
+    world.pod("asks", of("Always")).await;
+    let failed = |pod: &_| state(pod, "c").0 == "ErrImagePull";
+    world.until("asks", "refused", failed).await;
+    says("takes", "IfNotPresent", "second").await;
+    world.end().await;
+}
+
+pub async fn a_volume_is_given_to_the_group_as_the_policy_says() {
+    // statefulset.md 12.16
+    let world = World::started("owners").await;
+    let path = world.dir.join("volume-of-node");
+    std::fs::create_dir(&path).unwrap();
+    let made = |name: &str| {
+        let file = path.join(name);
+        std::fs::write(&file, "").unwrap();
+        chown(&file, Some(0), Some(0)).unwrap();
+        file
+    };
+    block::claim(&world, "data", &path, "Filesystem", None).await;
+    let run = async |name: &str, policy: Option<&str>| {
+        let spec = json!({"restartPolicy": "Never",
+            "securityContext": {"fsGroup": 3000, "fsGroupChangePolicy": policy},
+            "containers": [{"name": "c", "command": shell("touch /data/$NAME /own/file"),
+                "env": [{"name": "NAME", "valueFrom": {"fieldRef": {"fieldPath": "metadata.name"}}}],
+                "volumeMounts": [{"name": "data", "mountPath": "/data"},
+                    {"name": "data", "mountPath": "/own", "subPathExpr": "of/$(NAME)"}]}],
+            "volumes": [{"name": "data", "persistentVolumeClaim": {"claimName": "data"}}]});
+        world.pod(name, spec).await;
+        let done = |pod: &Pod| phase(pod) == "Succeeded";
+        world.until(name, "done", done).await;
+        world.delete(name).await;
+        world.gone(name).await;
+    };
+    let group = |file: &std::path::Path| std::fs::metadata(file).unwrap().gid();
+    let early = made("early");
+    run("first", Some("OnRootMismatch")).await;
+    assert_eq!(group(&path), 3000);
+    assert_eq!(group(&early), 3000);
+    // What the pod makes is the group's by the directory's mode.
+    assert_eq!(group(&path.join("first")), 3000);
+    assert_eq!(group(&path.join("of/first/file")), 3000);
+    let later = made("later");
+    run("second", Some("OnRootMismatch")).await;
+    assert_eq!(group(&later), 0);
+    run("third", Some("Always")).await;
+    assert_eq!(group(&later), 3000);
+    let last = made("last");
+    run("fourth", None).await;
+    assert_eq!(group(&last), 3000);
+    world.end().await;
+}

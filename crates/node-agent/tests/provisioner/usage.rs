@@ -1,0 +1,41 @@
+//! How full volumes are is said on their claims.
+
+use std::path::Path;
+
+use nix::errno::Errno;
+use resource_kinds::reasons::volume::{NEARLY_FULL, OVERFULL};
+use serde_json::json;
+
+use super::{Cluster, eventually};
+
+const MIB: usize = 1 << 20;
+
+fn write(path: &Path, mib: usize) -> std::io::Result<()> {
+    std::fs::write(path, vec![7; mib * MIB])?;
+    std::fs::File::open(path)?.sync_all()
+}
+
+/// Of the class `local`: from 90 % on, and beyond its size where the file system does not stop it.
+#[tokio::test]
+async fn a_claim_says_that_its_volume_is_nearly_full_and_overfull() {
+    let cluster = Cluster::new().await;
+    let _provisioner = cluster.start_provisioner();
+    cluster.create_class_of("now", "mainstay.dev/local").await;
+    let small = json!({"resources": {"requests": {"storage": "16Mi"}}});
+    for claim in ["data", "other"] {
+        cluster.create_claim(claim, "now", small.clone()).await;
+        eventually("Bound".to_owned(), || cluster.phase(claim)).await;
+    }
+    let (_, path) = cluster.volume_of("data").await;
+    let (_, other) = cluster.volume_of("other").await;
+    write(&other.join("file"), 12).unwrap();
+    write(&path.join("file"), 12).unwrap();
+    write(&path.join("more"), 3).unwrap();
+    eventually(true, || cluster.was_told("data", NEARLY_FULL)).await;
+    assert!(!cluster.was_told("data", OVERFULL).await);
+    match write(&path.join("too-much"), 4) {
+        Ok(()) => eventually(true, || cluster.was_told("data", OVERFULL)).await,
+        Err(error) => assert_eq!(error.raw_os_error(), Some(Errno::EDQUOT as i32), "{error}"),
+    }
+    assert!(!cluster.was_told("other", NEARLY_FULL).await, "75 %");
+}

@@ -1,0 +1,202 @@
+//! Whether it fits: what pods ask for of a node, and what it can give.
+
+use std::collections::BTreeMap;
+
+use k8s_openapi::api::core::v1::{PodSpec, ResourceRequirements};
+use k8s_openapi::apimachinery::pkg::api::resource::Quantity as ApiQuantity;
+use object_model::quantity::Quantity;
+
+use super::{PendingReason, allocated_spec};
+use crate::record::PodRecord;
+use crate::spec::{Kind, containers};
+
+/// Processor time and memory.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Amounts {
+    /// Thousandths of a processor.
+    pub cpu_milli: i64,
+    /// Bytes.
+    pub memory_bytes: i64,
+}
+
+impl Amounts {
+    /// Both together.
+    #[must_use]
+    pub fn plus(self, more: Self) -> Self {
+        Self {
+            cpu_milli: self.cpu_milli.saturating_add(more.cpu_milli),
+            memory_bytes: self.memory_bytes.saturating_add(more.memory_bytes),
+        }
+    }
+
+    fn max(self, other: Self) -> Self {
+        Self {
+            cpu_milli: self.cpu_milli.max(other.cpu_milli),
+            memory_bytes: self.memory_bytes.max(other.memory_bytes),
+        }
+    }
+}
+
+/// What the node can give.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Room {
+    /// All of it.
+    pub capacity: Amounts,
+    /// What its other pods have.
+    pub others: Amounts,
+}
+
+/// What a pod has of the node.
+pub fn held(spec: &PodSpec, record: &PodRecord) -> Amounts {
+    requests(&allocated_spec(spec, record))
+}
+
+/// What a pod with this specification asks for, with its overhead: what is said of the pod as a
+/// whole counts instead of what its containers ask for together.
+pub(super) fn requests(spec: &PodSpec) -> Amounts {
+    let mut all = of_containers(spec);
+    if let Some(own) = &spec.resources {
+        if let Some(cpu) = requested(own, "cpu") {
+            all.cpu_milli = cpu.milli_value();
+        }
+        if let Some(memory) = requested(own, "memory") {
+            all.memory_bytes = memory.value();
+        }
+    }
+    let overhead = |name: &str| amount(spec.overhead.as_ref(), name).unwrap_or_default();
+    all.plus(Amounts {
+        cpu_milli: overhead("cpu").milli_value(),
+        memory_bytes: overhead("memory").value(),
+    })
+}
+
+fn of_containers(spec: &PodSpec) -> Amounts {
+    let mut sum = Amounts::default();
+    let mut peak = Amounts::default();
+    for (kind, container) in containers(spec) {
+        let of = |name: &str| {
+            let own = container.resources.as_ref();
+            own.and_then(|own| requested(own, name)).unwrap_or_default()
+        };
+        let own = Amounts {
+            cpu_milli: of("cpu").milli_value(),
+            memory_bytes: of("memory").value(),
+        };
+        match kind {
+            // Runs before the main ones, beside the sidecars before it.
+            Kind::Init => peak = peak.max(sum.plus(own)),
+            _ => sum = sum.plus(own),
+        }
+    }
+    sum.max(peak)
+}
+
+/// The request; where there is only a limit, that.
+fn requested(resources: &ResourceRequirements, name: &str) -> Option<Quantity> {
+    let request = amount(resources.requests.as_ref(), name);
+    request.or_else(|| amount(resources.limits.as_ref(), name))
+}
+
+fn amount(list: Option<&BTreeMap<String, ApiQuantity>>, name: &str) -> Option<Quantity> {
+    list?.get(name)?.0.parse().ok()
+}
+
+/// Whether the node can allocate what the pod asks for.
+pub fn fits(spec: &PodSpec, room: &Room) -> bool {
+    lack(requests(spec), room).is_none()
+}
+
+/// Why the node cannot allocate that much; `None` when it can.
+pub(super) fn lack(wanted: Amounts, room: &Room) -> Option<(PendingReason, String)> {
+    let of = |part: fn(&Amounts) -> i64| (part(&wanted), part(&room.others), part(&room.capacity));
+    let each = [
+        ("cpu", of(|amounts| amounts.cpu_milli)),
+        ("memory", of(|amounts| amounts.memory_bytes)),
+    ];
+    let never = each
+        .iter()
+        .find(|(_, (wanted, _, capacity))| wanted > capacity);
+    if let Some((name, (wanted, _, capacity))) = never {
+        let message = format!(
+            "Node didn't have enough capacity: {name}, requested: {wanted}, capacity: {capacity}"
+        );
+        return Some((PendingReason::Infeasible, message));
+    }
+    let now = each
+        .iter()
+        .find(|(_, (wanted, used, capacity))| wanted.saturating_add(*used) > *capacity);
+    now.map(|(name, (wanted, used, capacity))| {
+        let message = format!(
+            "Node didn't have enough resource: {name}, requested: {wanted}, used: {used}, \
+             capacity: {capacity}"
+        );
+        (PendingReason::Deferred, message)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn spec(containers: serde_json::Value) -> PodSpec {
+        serde_json::from_value(json!({"containers": containers})).unwrap()
+    }
+
+    #[test]
+    fn a_pod_has_what_its_containers_have_together() {
+        let mut pod = spec(json!([
+            {"name": "a", "resources": {"requests": {"cpu": "100m", "memory": "1Mi"}}},
+            {"name": "b", "resources": {"limits": {"cpu": "1"}}}]));
+        let both = Amounts {
+            cpu_milli: 1100,
+            memory_bytes: 1 << 20,
+        };
+        assert_eq!(requests(&pod), both);
+        pod.init_containers = serde_json::from_value(json!([
+            {"name": "s", "restartPolicy": "Always", "resources": {"requests": {"cpu": "1"}}},
+            {"name": "i", "resources": {"requests": {"cpu": "2", "memory": "4Mi"}}}]))
+        .unwrap();
+        let peak = Amounts {
+            cpu_milli: 3000,
+            memory_bytes: 4 << 20,
+        };
+        assert_eq!(requests(&pod), peak);
+        pod.overhead = serde_json::from_value(json!({"cpu": "250m"})).unwrap();
+        assert_eq!(requests(&pod).cpu_milli, 3250);
+        pod.resources = serde_json::from_value(json!({"requests": {"cpu": "4"}})).unwrap();
+        assert_eq!(requests(&pod).cpu_milli, 4250);
+        assert_eq!(requests(&pod).memory_bytes, 4 << 20);
+    }
+
+    #[test]
+    fn too_much_is_never_or_not_now() {
+        // statefulset.md 12.1
+        let amounts = |cpu_milli, memory_bytes| Amounts {
+            cpu_milli,
+            memory_bytes,
+        };
+        let room = Room {
+            capacity: amounts(4000, 100),
+            others: amounts(3000, 50),
+        };
+        assert_eq!(lack(amounts(1000, 50), &room), None);
+        assert_eq!(
+            lack(amounts(1500, 50), &room),
+            Some((
+                PendingReason::Deferred,
+                "Node didn't have enough resource: cpu, requested: 1500, used: 3000, capacity: 4000"
+                    .to_owned()
+            ))
+        );
+        assert_eq!(
+            lack(amounts(1500, 101), &room),
+            Some((
+                PendingReason::Infeasible,
+                "Node didn't have enough capacity: memory, requested: 101, capacity: 100"
+                    .to_owned()
+            ))
+        );
+    }
+}

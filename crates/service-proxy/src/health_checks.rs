@@ -1,0 +1,199 @@
+//! Tells balancers outside, at the `healthCheckNodePort` of Services, whether this node has endpoints
+//! of its own: with `externalTrafficPolicy: Local` connections to other nodes' are dropped.
+//!
+//! As kube-proxy answers: 200 where there are ready endpoints and the kernel has the rules, else 503,
+//! whatever the path; the number in the header `X-Load-Balancing-Endpoint-Weight` and in the body.
+
+use std::collections::BTreeMap;
+use std::convert::Infallible;
+use std::net::Ipv4Addr;
+use std::sync::Arc;
+
+use hyper::body::Incoming;
+use hyper::header::{CONTENT_TYPE, HeaderName, HeaderValue, X_CONTENT_TYPE_OPTIONS};
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper::{Request, Response, StatusCode};
+use hyper_util::rt::TokioIo;
+use serde_json::json;
+use service_routing::{HealthCheck, ServiceName};
+use tokio::net::TcpListener;
+use tokio::sync::{Semaphore, watch};
+use tokio::task::{JoinHandle, JoinSet};
+
+use crate::limits;
+
+const ENDPOINT_WEIGHT: HeaderName = HeaderName::from_static("x-load-balancing-endpoint-weight");
+
+/// The health checks of all Services; nothing is answered any more once it is dropped.
+pub(crate) struct HealthChecks {
+    wanted: BTreeMap<ServiceName, HealthCheck>,
+    open: BTreeMap<ServiceName, Open>,
+    in_step: watch::Sender<bool>,
+}
+
+/// A port that is listened on.
+struct Open {
+    port: u16,
+    local_endpoints: watch::Sender<usize>,
+    serving: JoinHandle<()>,
+}
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        self.serving.abort();
+    }
+}
+
+impl HealthChecks {
+    pub(crate) fn new() -> Self {
+        Self {
+            wanted: BTreeMap::new(),
+            open: BTreeMap::new(),
+            in_step: watch::Sender::new(false),
+        }
+    }
+
+    /// Notes what Services have now; none for those that have no health check.
+    pub(crate) fn note(&mut self, service: ServiceName, check: Option<HealthCheck>) {
+        match check {
+            Some(check) => self.wanted.insert(service, check),
+            None => self.wanted.remove(&service),
+        };
+    }
+
+    /// Answers as noted; `in_step` says whether the kernel has the rules. A port that is another
+    /// program's is tried again the next time.
+    pub(crate) async fn answer(&mut self, in_step: bool) {
+        self.in_step.send_replace(in_step);
+        let wanted = &self.wanted;
+        let is_over = |name: &ServiceName, open: &mut Open| {
+            wanted.get(name).is_none_or(|check| check.port != open.port)
+        };
+        let gone: Vec<Open> = self
+            .open
+            .extract_if(.., is_over)
+            .map(|(_, open)| open)
+            .collect();
+        for mut open in gone {
+            // Another Service may have the port now.
+            open.serving.abort();
+            drop((&mut open.serving).await);
+        }
+        for (name, check) in &self.wanted {
+            if let Some(open) = self.open.get(name) {
+                open.local_endpoints.send_replace(check.local_endpoints);
+                continue;
+            }
+            match TcpListener::bind((Ipv4Addr::UNSPECIFIED, check.port)).await {
+                Ok(listener) => {
+                    let local_endpoints = watch::Sender::new(check.local_endpoints);
+                    let answers = Answers {
+                        service: name.clone(),
+                        local_endpoints: local_endpoints.subscribe(),
+                        in_step: self.in_step.subscribe(),
+                    };
+                    let open = Open {
+                        port: check.port,
+                        local_endpoints,
+                        serving: tokio::spawn(serve(listener, answers)),
+                    };
+                    self.open.insert(name.clone(), open);
+                }
+                Err(error) => tracing::warn!(
+                    %error,
+                    port = check.port,
+                    namespace = name.namespace,
+                    service = name.name,
+                    "the health check of a service cannot be answered"
+                ),
+            }
+        }
+    }
+}
+
+/// What the answers of one Service are made of.
+#[derive(Clone)]
+struct Answers {
+    service: ServiceName,
+    local_endpoints: watch::Receiver<usize>,
+    in_step: watch::Receiver<bool>,
+}
+
+impl Answers {
+    fn now(&self) -> Response<String> {
+        answer(
+            &self.service,
+            *self.local_endpoints.borrow(),
+            *self.in_step.borrow(),
+        )
+    }
+}
+
+fn answer(service: &ServiceName, local_endpoints: usize, in_step: bool) -> Response<String> {
+    let body = json!({
+        "service": { "namespace": service.namespace, "name": service.name },
+        "localEndpoints": local_endpoints,
+        "serviceProxyHealthy": in_step,
+    });
+    let mut response = Response::new(body.to_string());
+    if local_endpoints == 0 || !in_step {
+        *response.status_mut() = StatusCode::SERVICE_UNAVAILABLE;
+    }
+    let headers = response.headers_mut();
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    headers.insert(ENDPOINT_WEIGHT, HeaderValue::from(local_endpoints));
+    response
+}
+
+/// Answers until it is aborted, each connection once.
+async fn serve(listener: TcpListener, answers: Answers) {
+    let room = Arc::new(Semaphore::new(limits::HEALTH_CHECK_CONNECTIONS_MAX));
+    let mut connections = JoinSet::new();
+    loop {
+        while connections.try_join_next().is_some() {}
+        let Ok(permit) = room.clone().acquire_owned().await else {
+            return;
+        };
+        let stream = match listener.accept().await {
+            Ok((stream, _)) => stream,
+            Err(error) => {
+                tracing::debug!(%error, "accept a health check");
+                tokio::time::sleep(limits::RETRY_DELAY).await;
+                continue;
+            }
+        };
+        let answers = answers.clone();
+        connections.spawn(async move {
+            let service = service_fn(|_: Request<Incoming>| {
+                let answer = answers.now();
+                async { Ok::<_, Infallible>(answer) }
+            });
+            let mut http = http1::Builder::new();
+            http.header_read_timeout(None).keep_alive(false);
+            let connection = http.serve_connection(TokioIo::new(stream), service);
+            // Whoever asks may go away; there is nobody to tell.
+            drop(tokio::time::timeout(limits::HEALTH_CHECK_TIMEOUT, connection).await);
+            drop(permit);
+        });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_ready_endpoints_behind_rules_are_offered() {
+        let service = ServiceName {
+            namespace: "default".to_owned(),
+            name: "web".to_owned(),
+        };
+        for (endpoints, in_step, status) in [(2, true, 200), (0, true, 503), (2, false, 503)] {
+            let answer = answer(&service, endpoints, in_step);
+            assert_eq!(answer.status(), status);
+            assert_eq!(answer.headers()[ENDPOINT_WEIGHT], endpoints.to_string());
+        }
+    }
+}

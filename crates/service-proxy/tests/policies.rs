@@ -1,0 +1,272 @@
+//! Where connections may go, and who may make them: traffic policies, endpoints that end, source
+//! ranges, and what balancers outside are told; with real connections.
+
+#![expect(clippy::unwrap_used, reason = "a test fails by a panic")]
+
+use std::collections::BTreeMap;
+use std::io::{ErrorKind, Read, Write};
+use std::net::{Ipv4Addr, SocketAddr, TcpStream};
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::StreamExt;
+use futures::channel::mpsc;
+use k8s_openapi::api::core::v1::Service;
+use k8s_openapi::api::discovery::v1::EndpointSlice;
+use kube::runtime::watcher::Event;
+use reconcile::{Cache, Object};
+use serde_json::{Value, json};
+
+#[allow(dead_code, reason = "shared with other tests, which use the rest")]
+mod world;
+
+use world::{BOTH, Namespace, SERVICE, World, config, count, objects, refused, service, slice, to};
+
+/// The host's address on the cable to the machine outside.
+const NODE: Ipv4Addr = Ipv4Addr::new(198, 51, 100, 1);
+
+const A: &str = "10.244.0.2";
+const B: &str = "10.244.0.3";
+
+/// Packets are dropped: nobody answers, not even to refuse.
+#[track_caller]
+fn dropped(from: &Namespace, to: SocketAddr) {
+    let error = from.ask(to).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::TimedOut, "{error}, {to}");
+}
+
+#[track_caller]
+fn only(from: &Namespace, to: SocketAddr, name: &str) {
+    let answers = count(from, to, 12);
+    assert_eq!(answers, BTreeMap::from([(name.to_owned(), 12)]), "{to}");
+}
+
+/// An endpoint in the three states of its conditions.
+fn endpoint(ip: &str, node: &str, [ready, serving, terminating]: [bool; 3]) -> Value {
+    json!({
+        "addresses": [ip], "nodeName": node,
+        "conditions": { "ready": ready, "serving": serving, "terminating": terminating },
+    })
+}
+
+const READY: [bool; 3] = [true, true, false];
+const ENDING: [bool; 3] = [false, true, true];
+const ENDED: [bool; 3] = [false, false, true];
+
+#[test]
+fn internal_traffic_stays_on_the_node_or_is_dropped() {
+    let mut world = World::new();
+    let spec = || json!({ "internalTrafficPolicy": "Local", "type": "NodePort" });
+    world.program(spec(), &[(A, "here"), (B, "there")]);
+    for from in [&world.b, &world.host] {
+        only(from, to(SERVICE, 80), "a");
+    }
+    world.program(spec(), &[(B, "there")]);
+    for from in [&world.a, &world.host] {
+        dropped(from, to(SERVICE, 80));
+    }
+    only(&world.outside, to(NODE, 30080), "b");
+    world.program(spec(), &[]);
+    refused(&world.a, to(SERVICE, 80));
+}
+
+#[test]
+fn external_traffic_without_an_endpoint_here_is_dropped_for_those_outside() {
+    let mut world = World::new();
+    let spec = || json!({ "externalTrafficPolicy": "Local", "type": "NodePort" });
+    world.program(spec(), &[(A, "here"), (B, "there")]);
+    only(&world.outside, to(NODE, 30080), "a");
+    world.program(spec(), &[(B, "there")]);
+    dropped(&world.outside, to(NODE, 30080));
+    // Who is inside is not from outside: as by the Service's own address.
+    for from in [&world.a, &world.host] {
+        only(from, to(NODE, 30080), "b");
+        only(from, to(SERVICE, 80), "b");
+    }
+    world.program(spec(), &[]);
+    refused(&world.outside, to(NODE, 30080));
+}
+
+#[test]
+fn endpoints_that_end_are_used_while_they_serve_and_none_is_ready() {
+    let mut world = World::new();
+    let cluster = service(json!({ "type": "NodePort" }));
+    let local = service(json!({ "type": "NodePort", "externalTrafficPolicy": "Local" }));
+    let ending = endpoint(A, "here", ENDING);
+    let with = |b: Value| endpoints(&[ending.clone(), b]);
+
+    world.program_objects(&cluster, &with(endpoint(B, "here", ENDED)), &[]);
+    only(&world.host, to(SERVICE, 80), "a");
+    only(&world.outside, to(NODE, 30080), "a");
+    world.program_objects(&cluster, &with(endpoint(B, "here", READY)), &[]);
+    only(&world.host, to(SERVICE, 80), "b");
+    only(&world.outside, to(NODE, 30080), "b");
+    // Each node for itself: what ends here is the best that is here.
+    world.program_objects(&local, &with(endpoint(B, "there", READY)), &[]);
+    only(&world.host, to(SERVICE, 80), "b");
+    only(&world.outside, to(NODE, 30080), "a");
+    world.program_objects(&cluster, &endpoints(&[endpoint(A, "here", ENDED)]), &[]);
+    refused(&world.host, to(SERVICE, 80));
+}
+
+/// A Service of the type LoadBalancer with these addresses, for clients in the ranges.
+fn balanced(addresses: &[&str], ranges: &[&str]) -> Service {
+    let mut service =
+        service(json!({ "type": "LoadBalancer", "loadBalancerSourceRanges": ranges }));
+    let ingress: Vec<Value> = addresses.iter().map(|ip| json!({ "ip": ip })).collect();
+    let status = json!({ "loadBalancer": { "ingress": ingress } });
+    service.status = serde_json::from_value(status).unwrap();
+    service
+}
+
+#[test]
+fn only_clients_in_the_source_ranges_use_a_load_balancers_addresses() {
+    let mut world = World::new();
+    world
+        .outside
+        .ip("route add 203.0.113.9/32 via 198.51.100.1");
+    let (_, slice) = objects(json!({}), &BOTH[..1]);
+    let addresses = ["203.0.113.9", "198.51.100.1"];
+    let balancers = [to([203, 0, 113, 9], 80), to(NODE, 80)];
+    for allowed in [&[][..], &["192.0.2.0/24", "198.51.100.2/32"]] {
+        world.program_objects(&balanced(&addresses, allowed), &slice, &[]);
+        for balancer in balancers {
+            only(&world.outside, balancer, "a");
+        }
+    }
+    world.program_objects(&balanced(&addresses, &["192.0.2.0/24"]), &slice, &[]);
+    for balancer in balancers {
+        dropped(&world.outside, balancer);
+        dropped(&world.b, balancer);
+    }
+    // Other ways to the Service have no ranges.
+    only(&world.outside, to(NODE, 30080), "a");
+    only(&world.b, to(SERVICE, 80), "a");
+}
+
+/// A cache, and what it is told.
+fn told<K: Object>(first: K) -> (Cache<K>, mpsc::UnboundedSender<Event<K>>) {
+    let (send, receive) = mpsc::unbounded();
+    for event in [Event::Init, Event::InitApply(first), Event::InitDone] {
+        send.unbounded_send(event).unwrap();
+    }
+    (
+        Cache::from_events(receive.chain(futures::stream::pending())),
+        send,
+    )
+}
+
+/// What a balancer outside is answered at a port of the node: the status, the endpoints by header
+/// and by body.
+fn health(world: &World, port: u16) -> std::io::Result<(u16, String, Value)> {
+    world.outside.run(|| {
+        let limit = Duration::from_secs(2);
+        let mut connection = TcpStream::connect_timeout(&to(NODE, port), limit)?;
+        connection.set_read_timeout(Some(limit))?;
+        connection.write_all(b"GET /healthz HTTP/1.1\r\nHost: node\r\n\r\n")?;
+        let mut answer = String::new();
+        connection.read_to_string(&mut answer)?;
+        let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+        let status = head.split(' ').nth(1).unwrap().parse().unwrap();
+        let weight = head.lines().find_map(|line| {
+            let (name, value) = line.split_once(": ")?;
+            let is_weight = name.eq_ignore_ascii_case("X-Load-Balancing-Endpoint-Weight");
+            is_weight.then(|| value.to_owned())
+        });
+        Ok((status, weight.unwrap(), serde_json::from_str(body).unwrap()))
+    })
+}
+
+fn checked_at(port: u16, policy: &str) -> Service {
+    let mut spec = json!({ "type": "LoadBalancer", "externalTrafficPolicy": policy });
+    if policy == "Local" {
+        spec["healthCheckNodePort"] = port.into();
+    }
+    service(spec)
+}
+
+fn endpoints(all: &[Value]) -> EndpointSlice {
+    slice(all.iter().cloned())
+}
+
+#[test]
+fn balancers_outside_learn_which_node_has_ready_endpoints() {
+    let world = Arc::new(World::new());
+    let asker = world.clone();
+    world.host.block_on(move || async move {
+        let (services, service_events) = told(checked_at(32_100, "Local"));
+        let (slices, slice_events) = told(endpoints(&[endpoint(A, "here", READY)]));
+        let host_ports = tokio::sync::watch::channel(Vec::new());
+        let shutdown = tokio_util::sync::CancellationToken::new();
+        let config = config(host_ports.1);
+        let proxy = service_proxy::serve(services, slices, config, shutdown.clone());
+        let proxy = tokio::spawn(proxy);
+        let answers = |port: u16, status: u16, count: usize| {
+            let world = asker.clone();
+            let wanted = (status, count.to_string(), answer(count));
+            tokio::task::spawn_blocking(move || eventually(wanted, || health(&world, port)))
+        };
+        answers(32_100, 200, 1).await.unwrap();
+        for (all, status, count) in [
+            (&[endpoint(A, "there", READY)][..], 503, 0),
+            (
+                &[endpoint(A, "here", READY), endpoint(B, "here", READY)],
+                200,
+                2,
+            ),
+            // Connections still reach it, but balancers are to look for another node.
+            (&[endpoint(A, "here", ENDING)], 503, 0),
+            (
+                &[endpoint(A, "here", ENDING), endpoint(B, "here", READY)],
+                200,
+                1,
+            ),
+        ] {
+            let change = Event::Apply(endpoints(all));
+            slice_events.unbounded_send(change).unwrap();
+            answers(32_100, status, count).await.unwrap();
+        }
+        let moved = Event::Apply(checked_at(32_101, "Local"));
+        service_events.unbounded_send(moved).unwrap();
+        answers(32_101, 200, 1).await.unwrap();
+        let silent = |port: u16| {
+            let world = asker.clone();
+            let refused = || Err::<(), _>(ErrorKind::ConnectionRefused);
+            tokio::task::spawn_blocking(move || {
+                let look = || Ok(health(&world, port).map(drop).map_err(|error| error.kind()));
+                eventually(refused(), look);
+            })
+        };
+        silent(32_100).await.unwrap();
+        let cluster = Event::Apply(checked_at(32_101, "Cluster"));
+        service_events.unbounded_send(cluster).unwrap();
+        silent(32_101).await.unwrap();
+        shutdown.cancel();
+        proxy.await.unwrap().unwrap();
+    });
+}
+
+fn answer(count: usize) -> Value {
+    json!({
+        "service": { "namespace": "default", "name": "web" },
+        "localEndpoints": count,
+        "serviceProxyHealthy": true,
+    })
+}
+
+/// Looks until it is as wanted.
+#[track_caller]
+fn eventually<T: PartialEq + std::fmt::Debug>(
+    wanted: T,
+    mut look: impl FnMut() -> std::io::Result<T>,
+) {
+    let mut seen = look();
+    for _ in 0..1000 {
+        if seen.as_ref().is_ok_and(|seen| *seen == wanted) {
+            return;
+        }
+        std::thread::sleep(Duration::from_millis(5));
+        seen = look();
+    }
+    panic!("wanted {wanted:?}, saw {seen:?}");
+}

@@ -1,0 +1,204 @@
+//! A host with pods, and a machine outside, in network namespaces.
+
+use std::collections::BTreeMap;
+use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
+use std::time::Duration;
+
+use k8s_openapi::api::core::v1::Service;
+use k8s_openapi::api::discovery::v1::EndpointSlice;
+use pod_network::{PodNetwork, PodNetworkOptions};
+use serde_json::{Value, json};
+use service_proxy::{Config, Kernel};
+use service_routing::{PublishedPort, Settings, Table, changes, ports, publish, table};
+use tokio::sync::watch;
+
+#[path = "../../../pod-network/tests/namespaces/mod.rs"]
+mod namespaces;
+
+pub use namespaces::Namespace;
+use namespaces::connect;
+
+pub const SERVICE: Ipv4Addr = Ipv4Addr::new(10, 96, 0, 5);
+
+/// A host with two pods, `a` (10.244.0.2) and `b` (10.244.0.3), which serve their names on port
+/// 8080, and a machine outside.
+pub struct World {
+    pub host: Namespace,
+    pub a: Namespace,
+    pub b: Namespace,
+    pub outside: Namespace,
+    pub kernel: Kernel,
+    /// What was programmed through this connection.
+    pub programmed: Option<Table>,
+    _dir: tempfile::TempDir,
+}
+
+impl World {
+    pub fn new() -> World {
+        let [host, a, b, outside] = std::array::from_fn(|_| Namespace::new());
+        let dir = tempfile::tempdir().unwrap();
+        connect(&host, &outside);
+        host.block_on(|| async {
+            let network = PodNetwork::open(PodNetworkOptions {
+                instance_id: "a1b2c3".to_owned(),
+                state_dir: dir.path().to_owned(),
+                pod_cidr: "10.244.0.0/24".parse().unwrap(),
+                service_cidr: "10.96.0.0/16".parse().unwrap(),
+            })
+            .await
+            .unwrap();
+            network.attach("pod-a", a.path()).await.unwrap();
+            network.attach("pod-b", b.path()).await.unwrap();
+        });
+        a.serve(8080, "a");
+        b.serve(8080, "b");
+        outside.serve(8080, "outside");
+        let kernel = host.run(|| Kernel::open("a1b2c3")).unwrap();
+        World {
+            host,
+            a,
+            b,
+            outside,
+            kernel,
+            programmed: None,
+            _dir: dir,
+        }
+    }
+
+    pub fn settings() -> Settings {
+        Settings {
+            pod_range: "10.244.0.0/24".parse().unwrap(),
+            cluster_range: "10.244.0.0/16".parse().unwrap(),
+            service_range: "10.96.0.0/16".parse().unwrap(),
+            unmanaged: ["10.96.0.10".parse().unwrap()].into(),
+        }
+    }
+
+    /// Both pods answer with their names on UDP port 5353.
+    pub fn serve_udp(&self) {
+        for (pod, name) in [(&self.a, "a"), (&self.b, "b")] {
+            let socket = pod.run(|| UdpSocket::bind("0.0.0.0:5353")).unwrap();
+            std::thread::spawn(move || {
+                let mut buffer = [0; 64];
+                while let Ok((_, client)) = socket.recv_from(&mut buffer) {
+                    socket.send_to(name.as_bytes(), client).ok();
+                }
+            });
+        }
+    }
+
+    /// Programs one Service with the endpoints, and ports of the node that belong to pods.
+    pub fn program_with(&mut self, spec: Value, endpoints: &[(&str, &str)], on: &[PublishedPort]) {
+        let (service, slice) = objects(spec, endpoints);
+        self.program_objects(&service, &slice, on);
+    }
+
+    /// Programs a Service and its slice, and ports of the node that belong to pods.
+    pub fn program_objects(
+        &mut self,
+        service: &Service,
+        slice: &EndpointSlice,
+        on: &[PublishedPort],
+    ) {
+        let mut table = table(&ports([service], [slice], "here"), &World::settings());
+        publish(&mut table, on);
+        self.apply(table);
+    }
+
+    /// Programs the whole table the first time, then what differs.
+    pub fn apply(&mut self, table: Table) {
+        let done = match &self.programmed {
+            Some(before) => self.kernel.change(&changes(before, &table)),
+            None => self.kernel.replace(&table).map(drop),
+        };
+        done.unwrap();
+        self.programmed = Some(table);
+    }
+
+    /// Programs one Service with the endpoints (address, node).
+    pub fn program(&mut self, spec: Value, endpoints: &[(&str, &str)]) {
+        self.program_with(spec, endpoints, &[]);
+    }
+}
+
+/// What the proxy of the host needs to know.
+pub fn config(host_ports: watch::Receiver<Vec<PublishedPort>>) -> Config {
+    Config {
+        instance_id: "a1b2c3".to_owned(),
+        node_name: "here".to_owned(),
+        pod_cidr: World::settings().pod_range,
+        cluster_cidr: World::settings().cluster_range,
+        service_cidr: World::settings().service_range,
+        unmanaged: World::settings().unmanaged,
+        pod_link_prefix: pod_network::link_prefix("a1b2c3"),
+        host_ports,
+        remove_on_shutdown: watch::Sender::new(true).subscribe(),
+    }
+}
+
+/// A Service with the endpoints (address, node), which are ready.
+pub fn objects(spec: Value, endpoints: &[(&str, &str)]) -> (Service, EndpointSlice) {
+    let endpoint = |(ip, node): &(&str, &str)| json!({ "addresses": [ip], "nodeName": node });
+    (service(spec), slice(endpoints.iter().map(endpoint)))
+}
+
+/// The Service `web`, at [`SERVICE`].
+pub fn service(spec: Value) -> Service {
+    let mut service = json!({ "metadata": { "name": "web", "namespace": "default" } });
+    service["spec"] = json!({
+        "clusterIP": SERVICE.to_string(),
+        "ports": [{ "name": "http", "port": 80, "nodePort": 30080 }],
+    });
+    for (key, value) in spec.as_object().unwrap() {
+        service["spec"][key] = value.clone();
+    }
+    serde_json::from_value(service).unwrap()
+}
+
+/// A slice of the Service `web` with these endpoints.
+pub fn slice(endpoints: impl Iterator<Item = Value>) -> EndpointSlice {
+    let slice = json!({
+        "metadata": {
+            "name": "web-1", "namespace": "default",
+            "labels": { "kubernetes.io/service-name": "web" },
+        },
+        "addressType": "IPv4",
+        "ports": [{ "name": "http", "port": 8080, "protocol": "TCP" }],
+        "endpoints": endpoints.collect::<Vec<_>>(),
+    });
+    serde_json::from_value(slice).unwrap()
+}
+
+/// Both pods, on this node.
+pub const BOTH: [(&str, &str); 2] = [("10.244.0.2", "here"), ("10.244.0.3", "here")];
+
+/// A port on an address.
+pub fn to(ip: impl Into<Ipv4Addr>, port: u16) -> SocketAddr {
+    (ip.into(), port).into()
+}
+
+/// Asks many times and counts who answered.
+pub fn count(from: &Namespace, to: SocketAddr, times: usize) -> BTreeMap<String, usize> {
+    let mut answers = BTreeMap::new();
+    for _ in 0..times {
+        *answers.entry(from.ask(to).unwrap().0).or_default() += 1;
+    }
+    answers
+}
+
+/// The connection is refused, at once.
+#[track_caller]
+pub fn refused(from: &Namespace, to: SocketAddr) {
+    let started = std::time::Instant::now();
+    let error = from.ask(to).unwrap_err();
+    assert_eq!(
+        error.kind(),
+        std::io::ErrorKind::ConnectionRefused,
+        "{error}, {to}"
+    );
+    assert!(
+        started.elapsed() < Duration::from_millis(500),
+        "{:?}",
+        started.elapsed()
+    );
+}
