@@ -55,18 +55,37 @@ const KERNEL: &[&str] = &[
     "service-proxy",
 ];
 
-/// Runs all tests outside of `end-to-end`.
+/// Runs all tests outside of `end-to-end`. What nextest runs is chosen by a filter, not by packages:
+/// all steps then build the same selection, which decides on the features of libraries, and each
+/// library is built once.
 fn run_inner_tests(root: &Path) -> Result<()> {
-    run_tests(root, &["--workspace", "--exclude", "end-to-end"], PROGRAMS)
+    if !has_nextest() {
+        return run_serially(root, &["--workspace", "--exclude", "end-to-end"]);
+    }
+    let filter = format!("not package(end-to-end) and {}", no_programs());
+    run_with_nextest(root, &["--workspace", "--filterset", &filter])?;
+    for (_, test) in PROGRAMS {
+        cargo(root, &["test", "--workspace", "--test", test])?;
+    }
+    Ok(())
 }
 
 /// Runs what needs neither root nor installed tools.
 fn run_plain_tests(root: &Path) -> Result<()> {
     let mut selection = vec!["--workspace", "--exclude", "end-to-end"];
     selection.extend(KERNEL.iter().flat_map(|package| ["--exclude", package]));
-    let plain = |(package, _): &&(&str, &str)| !KERNEL.contains(package);
-    let programs: Vec<_> = PROGRAMS.iter().filter(plain).copied().collect();
-    run_tests(root, &selection, &programs)?;
+    if has_nextest() {
+        let filter = no_programs();
+        run_with_nextest(root, &[&selection[..], &["--filterset", &filter]].concat())?;
+        let plain = PROGRAMS
+            .iter()
+            .filter(|(package, _)| !KERNEL.contains(package));
+        for (package, test) in plain {
+            cargo(root, &["test", "--package", package, "--test", test])?;
+        }
+    } else {
+        run_serially(root, &selection)?;
+    }
     let units: Vec<&str> = KERNEL
         .iter()
         .flat_map(|package| ["--package", package])
@@ -74,23 +93,26 @@ fn run_plain_tests(root: &Path) -> Result<()> {
     cargo(root, &[&["test", "--lib"], units.as_slice()].concat())
 }
 
-/// Runs the selected tests with nextest where it is installed, which knows nothing of the programs;
-/// else with cargo's own runner, which runs these too.
-fn run_tests(root: &Path, selection: &[&str], programs: &[(&str, &str)]) -> Result<()> {
+/// Runs the end-to-end tests, few at a time: each starts a whole server.
+fn run_end_to_end_tests(root: &Path) -> Result<()> {
     if !has_nextest() {
-        let serial = ["--", "--test-threads=1"];
-        return cargo(
-            root,
-            &[&["test", "--no-fail-fast"], selection, &serial].concat(),
-        );
+        return run_serially(root, &["--package", "end-to-end"]);
     }
-    let filter = no_programs();
-    let nextest = ["nextest", "run", "--no-fail-fast", "--filterset", &filter];
-    cargo(root, &[&nextest[..], selection].concat())?;
-    for (package, test) in programs {
-        cargo(root, &["test", "--package", package, "--test", test])?;
-    }
-    Ok(())
+    let filter = ["--filterset", "package(end-to-end)"];
+    let few = ["--workspace", "--test-threads=2"];
+    run_with_nextest(root, &[few, filter].concat())
+}
+
+/// Runs the selected tests with nextest, which knows nothing of tests that are programs of their own.
+fn run_with_nextest(root: &Path, selection: &[&str]) -> Result<()> {
+    let nextest = ["nextest", "run", "--no-fail-fast"];
+    cargo(root, &[&nextest, selection].concat())
+}
+
+/// Runs the selected tests, programs among them, with cargo's own runner.
+fn run_serially(root: &Path, selection: &[&str]) -> Result<()> {
+    let (test, serial) = (["test", "--no-fail-fast"], ["--", "--test-threads=1"]);
+    cargo(root, &[&test, selection, &serial].concat())
 }
 
 /// Nextest's expression for everything but the tests that are programs of their own.
@@ -100,20 +122,6 @@ fn no_programs() -> String {
         .map(|(_, test)| format!("not binary(={test})"))
         .collect();
     names.join(" and ")
-}
-
-/// Runs the end-to-end tests, few at a time: each starts a whole server.
-fn run_end_to_end_tests(root: &Path) -> Result<()> {
-    let package = ["--package", "end-to-end"];
-    if has_nextest() {
-        let nextest = ["nextest", "run", "--no-fail-fast", "--test-threads=2"];
-        return cargo(root, &[&nextest[..], &package].concat());
-    }
-    let serial = ["--", "--test-threads=1"];
-    cargo(
-        root,
-        &[&["test", "--no-fail-fast"], &package[..], &serial].concat(),
-    )
 }
 
 fn has_nextest() -> bool {

@@ -1,0 +1,54 @@
+//! Walks of people and programs with the release binary: stock clients, real containers, a real registry.
+//!
+//! One program of all of them: each has the whole client library in it, and fifty would fill disks.
+
+mod address_change;
+mod article_tutorial;
+mod articles;
+mod autoscaling;
+mod bad_input;
+mod bench_api;
+mod block_volumes;
+mod cassandra;
+mod certificate_signing;
+mod clients;
+mod commands;
+mod debug_and_top;
+mod disks;
+mod first_run;
+mod harness;
+mod helm;
+mod helm_state;
+mod host_ports;
+mod kills;
+mod kubectl_describe;
+mod kubectl_get;
+mod kubectl_inventory;
+mod kubectl_streams;
+mod kubectl_write;
+mod mariadb;
+mod names;
+mod node_pressure;
+mod operator;
+mod pod_resize;
+mod pods;
+mod policies;
+mod postgres;
+mod priorities;
+mod reboot;
+mod redis;
+mod registry_login;
+mod server_side_apply;
+mod services;
+mod stateful_set_claims;
+mod stateful_set_options;
+mod stateful_set_order;
+mod stateful_set_rollout;
+mod stateful_set_stuck;
+mod upgrade;
+mod volumes;
+mod webhooks;
+mod why;
+mod wordpress;
+mod workloads;
+mod zookeeper;
