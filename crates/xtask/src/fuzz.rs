@@ -1,9 +1,11 @@
 //! `cargo xtask fuzz`: feeds decoders with inputs that were made from good ones.
 
 use std::path::Path;
+use std::process::Command;
 
-use anyhow::Result;
+use anyhow::{Context, Result, bail};
 
+use crate::setup;
 use crate::steps::cargo;
 
 /// What to run.
@@ -23,9 +25,21 @@ impl Fuzz {
     }
 }
 
-/// Runs the targets one after the other.
+/// Runs the targets one after the other. The program is built with the features that libraries have in
+/// the tests, so that they are not built again.
 pub fn run(root: &Path, wanted: &Fuzz) -> Result<()> {
-    let mut arguments = vec!["run", "--quiet", "--package=fuzzing", "--"];
-    arguments.extend(wanted.arguments.iter().map(String::as_str));
-    cargo(root, &arguments)
+    cargo(
+        root,
+        &["build", "--quiet", "--workspace", "--bin", "fuzzing"],
+    )?;
+    let program = setup::target(root).join("debug/fuzzing");
+    let status = Command::new(&program)
+        .args(&wanted.arguments)
+        .current_dir(root)
+        .status()
+        .with_context(|| format!("start {}", program.display()))?;
+    if !status.success() {
+        bail!("the fuzzer ended with {status}");
+    }
+    Ok(())
 }
