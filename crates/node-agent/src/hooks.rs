@@ -1,10 +1,20 @@
 //! `postStart` and `preStop` (statefulset.md §12.6).
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use k8s_openapi::api::core::v1::LifecycleHandler;
+use k8s_openapi::api::core::v1::{HTTPHeader, LifecycleHandler};
 
-use crate::prober::{Asked, Ran, http_get, run_command};
+use crate::http_probe::{self, Target, Unanswered};
+use crate::prober::{self, Asked, Ran, run_command};
+
+/// How a hook did what it is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Done {
+    /// As it was asked for.
+    AsAsked,
+    /// It was to be asked by https, and does not speak it.
+    WithoutTls,
+}
 
 /// Runs a hook of the pod (`name_namespace(uid)`) to its end or for as long as it may take.
 ///
@@ -19,7 +29,7 @@ pub async fn run(
     pod: &str,
     hook: &LifecycleHandler,
     limit: Duration,
-) -> Result<(), String> {
+) -> Result<Done, String> {
     let container = &asked.container.name;
     let failed = |what: String, why: String| {
         format!("{what} for Container {container:?} in Pod {pod:?} failed - error: {why}")
@@ -28,7 +38,7 @@ pub async fn run(
         let words = action.command.clone().unwrap_or_default();
         let shown = words.join(" ");
         let why = match run_command(asked, words, limit).await {
-            Ran::Exited(0, _) => return Ok(()),
+            Ran::Exited(0, _) => return Ok(Done::AsAsked),
             Ran::Exited(code, output) => {
                 format!("command '{shown}' exited with {code}: , message: {output:?}")
             }
@@ -38,15 +48,81 @@ pub async fn run(
         return Err(failed(format!("Exec lifecycle hook ([{shown}])"), why));
     }
     if let Some(action) = &hook.http_get {
-        let answer = http_get(asked, action, "kube-lifecycle/1.36", limit).await;
         let path = action.path.as_deref().unwrap_or_default();
         let failed = |why| failed(format!("HTTP lifecycle hook ({path})"), why);
-        return answer.map(drop).map_err(failed);
+        let headers = action.http_headers.as_deref().unwrap_or_default();
+        let target = prober::target(asked, action).map_err(failed)?;
+        let answer = ask(target, headers, limit).await;
+        return answer.map_err(|unanswered| failed(unanswered.into()));
     }
     if let Some(action) = &hook.sleep {
         let wanted = Duration::from_secs(action.seconds.max(0).unsigned_abs());
         tokio::time::sleep(wanted.min(limit)).await;
-        return Ok(());
+        return Ok(Done::AsAsked);
     }
     Err("Cannot run handler: invalid handler".to_owned())
+}
+
+/// Asks by HTTP. A server that is to be asked by https and does not speak TLS is asked once more,
+/// without it and without secrets, as by kubelet: hooks were once asked by http whatever they said.
+async fn ask(
+    mut target: Target,
+    headers: &[HTTPHeader],
+    limit: Duration,
+) -> Result<Done, Unanswered> {
+    const AGENT: &str = "kube-lifecycle/1.36";
+    let begun = Instant::now();
+    let unanswered = match http_probe::get(target.clone(), AGENT, headers, limit).await {
+        Ok(_) => return Ok(Done::AsAsked),
+        Err(unanswered) => unanswered,
+    };
+    if !target.tls || !matches!(unanswered, Unanswered::NotTls(_)) {
+        return Err(unanswered);
+    }
+    target.tls = false;
+    let mut headers = headers.to_vec();
+    headers.retain(|header| !header.name.eq_ignore_ascii_case("authorization"));
+    let left = limit.saturating_sub(begun.elapsed());
+    let answer = http_probe::get(target, AGENT, &headers, left).await;
+    answer.map(|_| Done::WithoutTls).map_err(|_| unanswered)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::http_probe::tests::{NO_CONTENT, PATIENCE, server};
+
+    #[tokio::test]
+    async fn what_is_asked_without_tls_is_asked_without_secrets() {
+        // statefulset.md 12.6
+        let (plain, asked) = server(|_| NO_CONTENT.to_owned()).await;
+        let headers = [("X", "y"), ("authorization", "Bearer secret")];
+        let headers = headers.map(|(name, value)| HTTPHeader {
+            name: name.to_owned(),
+            value: value.to_owned(),
+        });
+        let done = ask(plain.clone(), &headers, PATIENCE).await;
+        assert_eq!(done, Ok(Done::AsAsked));
+        assert!(asked.lock().unwrap().concat().contains("Bearer secret"));
+
+        asked.lock().unwrap().clear();
+        let by_https = Target { tls: true, ..plain };
+        let done = ask(by_https, &headers, PATIENCE).await;
+        assert_eq!(done, Ok(Done::WithoutTls));
+        let asked = asked.lock().unwrap().last().unwrap().to_lowercase();
+        assert!(asked.starts_with("get / http/1.1\r\n"), "{asked}");
+        assert!(asked.contains("x: y\r\n"), "{asked}");
+        assert!(!asked.contains("secret"), "{asked}");
+    }
+
+    #[tokio::test]
+    async fn who_does_not_answer_is_not_asked_twice() {
+        let (nobody, asked) = server(|_| String::new()).await;
+        let by_https = Target {
+            tls: true,
+            ..nobody
+        };
+        assert!(ask(by_https, &[], PATIENCE).await.is_err());
+        assert_eq!(asked.lock().unwrap().len(), 1);
+    }
 }

@@ -11,7 +11,7 @@ use k8s_openapi::api::core::v1::HTTPHeader;
 use pod_lifecycle::probes::Outcome;
 use tokio::io::{AsyncRead, AsyncWrite};
 
-use crate::insecure_tls;
+use crate::insecure_tls::{self, NoTls};
 use crate::limits::{PROBE_OUTPUT_BYTES_MAX, REDIRECTS_MAX};
 use crate::prober::{connect, host_and_port};
 
@@ -36,6 +36,23 @@ pub struct Answer {
     location: Option<String>,
     /// The beginning of the body of a redirection.
     body: String,
+}
+
+/// Why there is no answer, as the user reads it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Unanswered {
+    /// Who was asked by https does not speak TLS.
+    NotTls(String),
+    /// Anything else.
+    Other(String),
+}
+
+impl From<Unanswered> for String {
+    fn from(unanswered: Unanswered) -> Self {
+        match unanswered {
+            Unanswered::NotTls(why) | Unanswered::Other(why) => why,
+        }
+    }
 }
 
 /// Where a redirection leads.
@@ -209,14 +226,14 @@ pub async fn get(
     agent: &str,
     headers: &[HTTPHeader],
     timeout: Duration,
-) -> Result<Answer, String> {
+) -> Result<Answer, Unanswered> {
     let exchange = follow(&mut target, agent, headers, timeout);
     match tokio::time::timeout(timeout, exchange).await {
         Ok(answer) => answer,
-        Err(_) => Err(failed(
+        Err(_) => Err(Unanswered::Other(failed(
             &target.url(),
             "context deadline exceeded (Client.Timeout exceeded while awaiting headers)",
-        )),
+        ))),
     }
 }
 
@@ -231,7 +248,7 @@ async fn follow(
     agent: &str,
     headers: &[HTTPHeader],
     timeout: Duration,
-) -> Result<Answer, String> {
+) -> Result<Answer, Unanswered> {
     let mut wishes = Wishes {
         agent,
         headers,
@@ -242,17 +259,21 @@ async fn follow(
     loop {
         sent += 1;
         let answer = exchange(target, &wishes, timeout).await;
-        let answer = answer.map_err(|error| failed(&target.url(), &error))?;
+        let answer = answer.map_err(|unanswered| match unanswered {
+            Unanswered::NotTls(why) => Unanswered::NotTls(failed(&target.url(), &why)),
+            Unanswered::Other(why) => Unanswered::Other(failed(&target.url(), &why)),
+        })?;
         let location = match (answer.status, &answer.location) {
             (301 | 302 | 303 | 307 | 308, Some(location)) if !location.is_empty() => location,
             _ => return Ok(answer),
         };
         let next = target.redirected(location);
-        let next = match next.map_err(|error| failed(&target.url(), &error))? {
+        let next = next.map_err(|error| Unanswered::Other(failed(&target.url(), &error)));
+        let next = match next? {
             Redirect::Here(next) if sent < REDIRECTS_MAX => next,
             Redirect::Here(_) => {
                 let stopped = format!("stopped after {REDIRECTS_MAX} redirects");
-                return Err(failed(location, &stopped));
+                return Err(Unanswered::Other(failed(location, &stopped)));
             }
             Redirect::Away => return Ok(answer),
         };
@@ -276,15 +297,26 @@ async fn exchange(
     target: &Target,
     wishes: &Wishes<'_>,
     timeout: Duration,
-) -> Result<Answer, String> {
+) -> Result<Answer, Unanswered> {
     let address = target.address();
-    let request = request(&address, &target.path, wishes).map_err(|error| error.to_string())?;
-    let stream = connect(&address, timeout).await?;
-    match target.tls {
-        true => converse(insecure_tls::connect(stream, &target.host).await?, request).await,
+    let request = request(&address, &target.path, wishes)
+        .map_err(|error| Unanswered::Other(error.to_string()))?;
+    let stream = connect(&address, timeout)
+        .await
+        .map_err(Unanswered::Other)?;
+    let answer = match target.tls {
+        true => match insecure_tls::connect(stream, &target.host).await {
+            Ok(stream) => converse(stream, request).await,
+            Err(NoTls::NotSpoken) => return Err(Unanswered::NotTls(NOT_TLS.to_owned())),
+            Err(NoTls::Failed(why)) => Err(why),
+        },
         false => converse(stream, request).await,
-    }
+    };
+    answer.map_err(Unanswered::Other)
 }
+
+/// What Go's client says of a server that speaks something else.
+const NOT_TLS: &str = "tls: first record does not look like a TLS handshake";
 
 /// One request and its answer.
 async fn converse(
@@ -367,7 +399,7 @@ fn request(
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use std::sync::{Arc, Mutex};
 
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -413,7 +445,7 @@ mod tests {
     }
 
     /// A server that answers each path as `answers` says, and the requests that it has had.
-    async fn server(
+    pub async fn server(
         answers: impl Fn(&str) -> String + Send + 'static,
     ) -> (Target, Arc<Mutex<Vec<String>>>) {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -425,7 +457,8 @@ mod tests {
                 let mut request = vec![0; 4096];
                 let count = stream.read(&mut request).await.unwrap();
                 let request = String::from_utf8_lossy(&request[..count]).into_owned();
-                let answer = answers(request.split(' ').nth(1).unwrap());
+                // What is not HTTP asks for nothing.
+                let answer = answers(request.split(' ').nth(1).unwrap_or_default());
                 seen.lock().unwrap().push(request);
                 stream.write_all(answer.as_bytes()).await.unwrap();
             }
@@ -446,8 +479,8 @@ mod tests {
         )
     }
 
-    const NO_CONTENT: &str = "HTTP/1.1 204 No Content\r\n\r\n";
-    const PATIENCE: Duration = Duration::from_secs(30);
+    pub const NO_CONTENT: &str = "HTTP/1.1 204 No Content\r\n\r\n";
+    pub const PATIENCE: Duration = Duration::from_secs(30);
 
     #[tokio::test]
     async fn a_redirection_to_another_host_is_a_success_to_be_told_of() {
@@ -473,11 +506,23 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn who_speaks_no_tls_has_not_answered() {
+        // statefulset.md 12.5
+        let (plain, _) = server(|_| NO_CONTENT.to_owned()).await;
+        let asked = Target { tls: true, ..plain };
+        let url = asked.url();
+        let unanswered = get(asked, "probe", &[], PATIENCE).await.unwrap_err();
+        let said = format!("Get \"{url}\": tls: first record does not look like a TLS handshake");
+        assert_eq!(unanswered, Unanswered::NotTls(said));
+    }
+
+    #[tokio::test]
     async fn redirections_end() {
         // statefulset.md 12.5
         let (target, asked) = server(|path| found(&format!("{path}x"), "")).await;
         let error = get(target, "probe", &[], PATIENCE).await.unwrap_err();
-        assert_eq!(error, "Get \"/xxxxxxxxxx\": stopped after 10 redirects");
+        let said = "Get \"/xxxxxxxxxx\": stopped after 10 redirects".to_owned();
+        assert_eq!(error, Unanswered::Other(said));
         assert_eq!(asked.lock().unwrap().len(), 10);
     }
 

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::{CryptoProvider, verify_tls12_signature, verify_tls13_signature};
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
-use rustls::{ClientConfig, DigitallySignedStruct, Error, SignatureScheme};
+use rustls::{ClientConfig, DigitallySignedStruct, Error, InvalidMessage, SignatureScheme};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
@@ -58,20 +58,40 @@ impl ServerCertVerifier for AnyServer {
     }
 }
 
+/// Why there is no connection.
+#[derive(Debug)]
+pub enum NoTls {
+    /// What the server says is not TLS.
+    NotSpoken,
+    /// Anything else, as the user reads it.
+    Failed(String),
+}
+
 /// Speaks TLS with whoever answers.
-pub async fn connect(stream: TcpStream, host: &str) -> Result<TlsStream<TcpStream>, String> {
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let config = ClientConfig::builder_with_provider(provider.clone())
-        .with_safe_default_protocol_versions()
-        .map_err(|error| error.to_string())?
-        .dangerous()
-        .with_custom_certificate_verifier(Arc::new(AnyServer(provider)))
-        .with_no_client_auth();
-    let name = ServerName::try_from(host.to_owned()).map_err(|error| error.to_string())?;
+pub async fn connect(stream: TcpStream, host: &str) -> Result<TlsStream<TcpStream>, NoTls> {
+    let config = config().map_err(|error| NoTls::Failed(error.to_string()))?;
+    let name = ServerName::try_from(host.to_owned());
+    let name = name.map_err(|error| NoTls::Failed(error.to_string()))?;
     let connected = TlsConnector::from(Arc::new(config))
         .connect(name, stream)
         .await;
-    connected.map_err(|error| format!("tls: {error}"))
+    connected.map_err(|error| {
+        let cause = error.get_ref().and_then(|cause| cause.downcast_ref());
+        match cause {
+            Some(Error::InvalidMessage(InvalidMessage::InvalidContentType)) => NoTls::NotSpoken,
+            _ => NoTls::Failed(format!("tls: {error}")),
+        }
+    })
+}
+
+fn config() -> Result<ClientConfig, Error> {
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let config = ClientConfig::builder_with_provider(provider.clone())
+        .with_safe_default_protocol_versions()?
+        .dangerous()
+        .with_custom_certificate_verifier(Arc::new(AnyServer(provider)))
+        .with_no_client_auth();
+    Ok(config)
 }
 
 #[cfg(test)]

@@ -13,7 +13,7 @@ use tokio::io::{AsyncRead, AsyncReadExt};
 use tokio::net::TcpStream;
 
 use crate::grpc_probe;
-use crate::http_probe::{self, Answer, Target};
+use crate::http_probe::{self, Target};
 use crate::limits::PROBE_OUTPUT_BYTES_MAX;
 
 /// The container that is asked.
@@ -46,10 +46,14 @@ pub async fn ask(asked: &Asked, probe: &Probe) -> Outcome {
         return ask_command(asked, action, timeout).await;
     }
     if let Some(action) = &probe.http_get {
-        let answer = http_get(asked, action, "kube-probe/1.36", timeout).await;
-        return match answer {
+        let target = match target(asked, action) {
+            Ok(target) => target,
+            Err(message) => return Outcome::Failure(message),
+        };
+        let headers = action.http_headers.as_deref().unwrap_or_default();
+        return match http_probe::get(target, "kube-probe/1.36", headers, timeout).await {
             Ok(answer) => http_probe::outcome(&answer),
-            Err(message) => Outcome::Failure(message),
+            Err(unanswered) => Outcome::Failure(unanswered.into()),
         };
     }
     if let Some(action) = &probe.tcp_socket {
@@ -202,25 +206,21 @@ fn plain(error: &std::io::Error) -> String {
     }
 }
 
-/// Sends a GET request and follows redirections that stay on the host; the last answer.
-pub async fn http_get(
-    asked: &Asked,
-    action: &HTTPGetAction,
-    agent: &str,
-    timeout: Duration,
-) -> Result<Answer, String> {
+/// What a request to a container asks.
+///
+/// # Errors
+/// The port is none, or none of the container's; as the user reads it.
+pub fn target(asked: &Asked, action: &HTTPGetAction) -> Result<Target, String> {
     let path = match action.path.as_deref().unwrap_or("/") {
         path if path.starts_with('/') => path.to_owned(),
         path => format!("/{path}"),
     };
-    let target = Target {
+    Ok(Target {
         tls: action.scheme.as_deref() == Some("HTTPS"),
         host: host(asked, action.host.as_deref()).to_owned(),
         port: port(&asked.container, &action.port)?,
         path,
-    };
-    let headers = action.http_headers.as_deref().unwrap_or_default();
-    http_probe::get(target, agent, headers, timeout).await
+    })
 }
 
 #[cfg(test)]

@@ -12,6 +12,7 @@ use pod_lifecycle::probes::Outcome;
 use pod_lifecycle::record::{Exit, Running};
 use pod_lifecycle::spec::ProbeKind;
 
+use crate::hooks::Done;
 use crate::images::ImageTrouble;
 use crate::status_writer::Written;
 use crate::volumes::{PreparedVolumes, Reading, VolumeError};
@@ -87,7 +88,7 @@ pub enum Message {
         /// The instance it belongs to.
         id: String,
         /// How it went.
-        result: Result<(), String>,
+        result: Result<Done, String>,
     },
     /// A `preStop` hook has ended.
     PreStop {
@@ -96,7 +97,7 @@ pub enum Message {
         /// The instance it belongs to.
         id: String,
         /// How it went.
-        result: Result<(), String>,
+        result: Result<Done, String>,
     },
     /// A probe has an answer.
     Probe {

@@ -14,6 +14,8 @@ use pod_lifecycle::spec::{self, ProbeKind};
 use super::Worker;
 use super::instance::{exit_of, last_words};
 use super::message::{Message, StartResult};
+use crate::events::PodEvents;
+use crate::hooks::Done;
 use crate::images::ImageTrouble;
 use crate::layout::runtime_id;
 use crate::sources::Versions;
@@ -312,13 +314,16 @@ impl Worker {
         }
     }
 
-    fn post_start_ended(&mut self, name: &str, id: &str, result: Result<(), String>) {
+    fn post_start_ended(&mut self, name: &str, id: &str, result: Result<Done, String>) {
         let events = self.events.container(&self.pod, name);
         let Some(running) = self.running(name).filter(|running| running.id == id) else {
             return;
         };
         running.post_start = match result {
-            Ok(()) => Hook::Done,
+            Ok(done) => {
+                hook_done(&events, done);
+                Hook::Done
+            }
             Err(message) => {
                 // What a hook prints may be secret, and more people read events.
                 events.warning("FailedPostStartHook", "PostStartHook failed");
@@ -327,14 +332,17 @@ impl Worker {
         };
     }
 
-    fn pre_stop_ended(&mut self, name: &str, id: &str, result: Result<(), String>) {
+    fn pre_stop_ended(&mut self, name: &str, id: &str, result: Result<Done, String>) {
         let events = self.events.container(&self.pod, name);
         let Some(running) = self.running(name).filter(|running| running.id == id) else {
             return;
         };
-        if let Err(message) = result {
-            events.warning("FailedPreStopHook", "PreStopHook failed");
-            tracing::debug!(container = name, message, "preStop hook failed");
+        match result {
+            Ok(done) => hook_done(&events, done),
+            Err(message) => {
+                events.warning("FailedPreStopHook", "PreStopHook failed");
+                tracing::debug!(container = name, message, "preStop hook failed");
+            }
         }
         if let Some(stop) = &mut running.stop {
             stop.pre_stop = Hook::Done;
@@ -402,5 +410,16 @@ impl Worker {
                 }
             }
         };
+    }
+}
+
+/// Tells what is odd about a hook that has done what it is for.
+fn hook_done(events: &PodEvents, done: Done) {
+    match done {
+        Done::AsAsked => {}
+        Done::WithoutTls => events.warning(
+            "LifecycleHTTPFallback",
+            "request to HTTPS lifecycle hook got HTTP response, retry with HTTP succeeded",
+        ),
     }
 }

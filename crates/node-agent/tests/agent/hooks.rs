@@ -79,6 +79,33 @@ pub async fn hooks_ask_wait_and_hold_back_what_follows() {
     world.end().await;
 }
 
+pub async fn a_hook_by_https_is_heard_by_who_speaks_no_tls() {
+    // statefulset.md 12.6
+    let world = World::started("hookshttp").await;
+    let sink = json!({"terminationGracePeriodSeconds": 1, "containers": [
+        {"name": "c", "command": ["busybox", "httpd", "-f", "-vv", "-p", "80", "-h", "/tmp"],
+            "readinessProbe": {"tcpSocket": {"port": 80}}}]});
+    world.pod("sink", sink).await;
+    let address = world.ready("sink").await.status.unwrap().pod_ip.unwrap();
+    let asks = |path: &str| json!({"httpGet": {"host": address, "port": 80, "path": path, "scheme": "HTTPS"}});
+    let spec = json!({"terminationGracePeriodSeconds": 1,
+        "containers": [{"name": "c", "command": shell("sleep 1000"),
+            "lifecycle": {"postStart": asks("/started"), "preStop": asks("/stopping")}}]});
+    world.pod("asks", spec).await;
+    world.ready("asks").await;
+    world.logged("sink", "c", "/started").await;
+    let told = "Warning LifecycleHTTPFallback request to HTTPS lifecycle hook got HTTP response, \
+                retry with HTTP succeeded";
+    world.event("asks", told).await;
+    world.delete("asks").await;
+    world.gone("asks").await;
+    world.logged("sink", "c", "/stopping").await;
+    let events = world.events("asks").await;
+    let failed = events.iter().any(|event| event.contains("Failed"));
+    assert!(!failed, "{events:#?}");
+    world.end().await;
+}
+
 pub async fn hooks_that_fail_are_told_without_what_they_printed() {
     // statefulset.md 12.6
     let world = World::started("hooksfail").await;

@@ -87,6 +87,7 @@ const TESTS: &[(&str, Test)] = tests![
     own_users::all_of_a_pod_has_the_same_users_and_its_files_theirs,
     own_users::what_cannot_be_shown_with_its_users_is_refused,
     hooks::hooks_ask_wait_and_hold_back_what_follows,
+    hooks::a_hook_by_https_is_heard_by_who_speaks_no_tls,
     hooks::hooks_that_fail_are_told_without_what_they_printed,
     hooks::containers_get_the_signal_that_they_ask_for,
     place::namespaces_and_the_order_of_killing_are_as_asked,
