@@ -4,7 +4,7 @@ use std::path::Path;
 
 use anyhow::{Result, bail};
 
-use crate::steps::cargo;
+use crate::cargo;
 
 /// A benchmark.
 struct Benchmark {
@@ -55,12 +55,12 @@ pub fn run(root: &Path, filter: Option<&str>) -> Result<()> {
         .iter()
         .any(|benchmark| benchmark.package == END_TO_END)
     {
-        cargo(root, &["build", "--release", "--package", "mainstay"])?;
+        cargo::run(root, &["build", "--release", "--package", "mainstay"])?;
     }
     for benchmark in wanted {
         println!("xtask: {}", benchmark.name);
         let Benchmark { package, bench, .. } = benchmark;
-        cargo(root, &["bench", "--package", package, "--bench", bench])?;
+        cargo::run(root, &["bench", "--package", package, "--bench", bench])?;
     }
     Ok(())
 }

@@ -5,8 +5,8 @@ use std::process::Command;
 
 use anyhow::{Context, Result, bail};
 
+use crate::cargo;
 use crate::setup;
-use crate::steps::cargo;
 
 /// What to run.
 #[derive(clap::Args)]
@@ -28,7 +28,7 @@ impl Fuzz {
 /// Runs the targets one after the other. The program is built with the features that libraries have in
 /// the tests, so that they are not built again.
 pub fn run(root: &Path, wanted: &Fuzz) -> Result<()> {
-    cargo(
+    cargo::run(
         root,
         &["build", "--quiet", "--workspace", "--bin", "fuzzing"],
     )?;

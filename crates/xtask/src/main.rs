@@ -6,6 +6,7 @@
 
 mod bench;
 mod busybox;
+mod cargo;
 mod fuzz;
 mod model_check;
 mod setup;

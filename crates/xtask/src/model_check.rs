@@ -4,7 +4,7 @@ use std::path::Path;
 
 use anyhow::Result;
 
-use crate::steps::cargo;
+use crate::cargo;
 
 /// What to explore.
 #[derive(clap::Args)]
@@ -19,5 +19,5 @@ pub struct ModelCheck {
 pub fn run(root: &Path, wanted: &ModelCheck) -> Result<()> {
     let mut arguments = vec!["run", "--quiet", "--release", "--package=model-check", "--"];
     arguments.extend(wanted.arguments.iter().map(String::as_str));
-    cargo(root, &arguments)
+    cargo::run(root, &arguments)
 }

@@ -5,7 +5,7 @@ use std::thread::available_parallelism;
 
 use anyhow::Result;
 
-use crate::steps::cargo;
+use crate::cargo;
 
 /// What to run.
 #[derive(clap::Args)]
@@ -49,5 +49,5 @@ pub fn run(root: &Path, wanted: &Simulate) -> Result<()> {
     ];
     let flags = [(wanted.trace, "--trace"), (wanted.twice, "--twice")];
     arguments.extend(flags.iter().filter(|(on, _)| *on).map(|(_, flag)| *flag));
-    cargo(root, &arguments)
+    cargo::run(root, &arguments)
 }

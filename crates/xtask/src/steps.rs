@@ -1,20 +1,19 @@
 //! The steps of `cargo xtask test`, in the order in which a failure is cheapest to find.
 
 use std::path::Path;
-use std::process::Command;
 use std::time::Instant;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 
 use crate::fuzz::{self, Fuzz};
-use crate::{setup, tidy};
+use crate::{cargo, setup, tidy};
 
 /// How long each decoder is fed in a run of all tests.
 const FUZZ_SECONDS: u64 = 5;
 
 /// Runs everything, or everything that needs no root and no installed tools.
 pub fn test(root: &Path, without_end_to_end: bool) -> Result<()> {
-    step("format", || cargo(root, &["fmt", "--all", "--check"]))?;
+    step("format", || cargo::run(root, &["fmt", "--all", "--check"]))?;
     step("tidy", || tidy::run(root))?;
     step("lints", || {
         let clippy = [
@@ -25,7 +24,7 @@ pub fn test(root: &Path, without_end_to_end: bool) -> Result<()> {
             "--deny",
             "warnings",
         ];
-        cargo(root, &clippy)
+        cargo::run(root, &clippy)
     })?;
     if without_end_to_end {
         step("tests", || run_plain_tests(root))?;
@@ -37,7 +36,7 @@ pub fn test(root: &Path, without_end_to_end: bool) -> Result<()> {
     step("tests", || run_inner_tests(root))?;
     step("fuzz", || fuzz::run(root, &Fuzz::all(FUZZ_SECONDS)))?;
     step("release build", || {
-        cargo(root, &["build", "--release", "--package", "mainstay"])
+        cargo::run(root, &["build", "--release", "--package", "mainstay"])
     })?;
     step("end to end", || run_end_to_end_tests(root))
 }
@@ -59,13 +58,13 @@ const KERNEL: &[&str] = &[
 /// all steps then build the same selection, which decides on the features of libraries, and each
 /// library is built once.
 fn run_inner_tests(root: &Path) -> Result<()> {
-    if !has_nextest() {
+    if !has_nextest(root) {
         return run_serially(root, &["--workspace", "--exclude", "end-to-end"]);
     }
     let filter = format!("not package(end-to-end) and {}", no_programs());
     run_with_nextest(root, &["--workspace", "--filterset", &filter])?;
     for (_, test) in PROGRAMS {
-        cargo(root, &["test", "--workspace", "--test", test])?;
+        cargo::run(root, &["test", "--workspace", "--test", test])?;
     }
     Ok(())
 }
@@ -74,14 +73,14 @@ fn run_inner_tests(root: &Path) -> Result<()> {
 fn run_plain_tests(root: &Path) -> Result<()> {
     let mut selection = vec!["--workspace", "--exclude", "end-to-end"];
     selection.extend(KERNEL.iter().flat_map(|package| ["--exclude", package]));
-    if has_nextest() {
+    if has_nextest(root) {
         let filter = no_programs();
         run_with_nextest(root, &[&selection[..], &["--filterset", &filter]].concat())?;
         let plain = PROGRAMS
             .iter()
             .filter(|(package, _)| !KERNEL.contains(package));
         for (package, test) in plain {
-            cargo(root, &["test", "--package", package, "--test", test])?;
+            cargo::run(root, &["test", "--package", package, "--test", test])?;
         }
     } else {
         run_serially(root, &selection)?;
@@ -90,12 +89,12 @@ fn run_plain_tests(root: &Path) -> Result<()> {
         .iter()
         .flat_map(|package| ["--package", package])
         .collect();
-    cargo(root, &[&["test", "--lib"], units.as_slice()].concat())
+    cargo::run(root, &[&["test", "--lib"], units.as_slice()].concat())
 }
 
 /// Runs the end-to-end tests, few at a time: each starts a whole server.
 fn run_end_to_end_tests(root: &Path) -> Result<()> {
-    if !has_nextest() {
+    if !has_nextest(root) {
         return run_serially(root, &["--package", "end-to-end"]);
     }
     let filter = ["--filterset", "package(end-to-end)"];
@@ -106,13 +105,13 @@ fn run_end_to_end_tests(root: &Path) -> Result<()> {
 /// Runs the selected tests with nextest, which knows nothing of tests that are programs of their own.
 fn run_with_nextest(root: &Path, selection: &[&str]) -> Result<()> {
     let nextest = ["nextest", "run", "--no-fail-fast"];
-    cargo(root, &[&nextest, selection].concat())
+    cargo::run(root, &[&nextest, selection].concat())
 }
 
 /// Runs the selected tests, programs among them, with cargo's own runner.
 fn run_serially(root: &Path, selection: &[&str]) -> Result<()> {
     let (test, serial) = (["test", "--no-fail-fast"], ["--", "--test-threads=1"]);
-    cargo(root, &[&test, selection, &serial].concat())
+    cargo::run(root, &[&test, selection, &serial].concat())
 }
 
 /// Nextest's expression for everything but the tests that are programs of their own.
@@ -124,8 +123,8 @@ fn no_programs() -> String {
     names.join(" and ")
 }
 
-fn has_nextest() -> bool {
-    Command::new("cargo")
+fn has_nextest(root: &Path) -> bool {
+    cargo::command(root)
         .args(["nextest", "--version"])
         .output()
         .is_ok_and(|output| output.status.success())
@@ -136,19 +135,5 @@ fn step(name: &str, body: impl FnOnce() -> Result<()>) -> Result<()> {
     let started = Instant::now();
     body().with_context(|| format!("step '{name}' failed"))?;
     println!("xtask: {name} passed in {:.0?}", started.elapsed());
-    Ok(())
-}
-
-/// Runs cargo in the workspace and fails if it does.
-pub fn cargo(root: &Path, arguments: &[&str]) -> Result<()> {
-    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-    let status = Command::new(cargo)
-        .args(arguments)
-        .current_dir(root)
-        .status()
-        .context("start cargo")?;
-    if !status.success() {
-        bail!("cargo {} ended with {status}", arguments.join(" "));
-    }
     Ok(())
 }

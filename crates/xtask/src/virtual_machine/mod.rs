@@ -7,12 +7,12 @@ mod machine;
 use std::collections::BTreeMap;
 use std::fmt::Display;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::Stdio;
 
 use anyhow::{Context, Result, bail};
 use serde_json::Value;
 
-use crate::setup;
+use crate::{cargo, setup};
 use image::Image;
 use machine::Processor;
 
@@ -75,17 +75,15 @@ pub fn run(root: &Path, wanted: &VirtualMachine) -> Result<()> {
 
 /// Builds the test programs, with the features that they have in a build of everything.
 fn build(root: &Path) -> Result<BTreeMap<String, PathBuf>> {
-    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-    let mut build = Command::new(cargo);
+    let mut build = cargo::command(root);
     build
         .args([
             "test",
             "--no-run",
             "--message-format=json-render-diagnostics",
         ])
-        .args(["--workspace", "--exclude", "end-to-end"])
+        .arg("--workspace")
         .args(PROGRAMS.iter().flat_map(|(name, _)| ["--test", *name]))
-        .current_dir(root)
         .stderr(Stdio::inherit());
     let output = build.output().context("start cargo")?;
     if !output.status.success() {

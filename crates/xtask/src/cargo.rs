@@ -1,0 +1,60 @@
+//! Starts cargo in the workspace.
+
+use std::path::Path;
+use std::process::Command;
+
+use anyhow::{Context, Result, bail};
+
+/// Runs cargo and fails if it does.
+pub fn run(root: &Path, arguments: &[&str]) -> Result<()> {
+    let status = command(root)
+        .args(arguments)
+        .status()
+        .context("start cargo")?;
+    if !status.success() {
+        bail!("cargo {} ended with {status}", arguments.join(" "));
+    }
+    Ok(())
+}
+
+/// The cargo that runs this program, as if started by hand: what it says to a program of the package
+/// that it runs would have libraries built anew whose build scripts look at it (`ring`), and with
+/// them all that uses them, each time that somebody goes on by hand.
+pub fn command(root: &Path) -> Command {
+    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+    let mut command = Command::new(cargo);
+    command.current_dir(root);
+    for (name, _) in std::env::vars_os() {
+        if name.to_str().is_some_and(is_of_the_package) {
+            command.env_remove(name);
+        }
+    }
+    command
+}
+
+/// Whether a variable is about the package whose program cargo runs (The Cargo Book, environment
+/// variables that Cargo sets for crates).
+fn is_of_the_package(name: &str) -> bool {
+    name.starts_with("CARGO_PKG_") || name.starts_with("CARGO_MANIFEST_")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn cargo_is_started_as_if_by_hand() {
+        // Tests are run with these variables, too.
+        assert!(std::env::var_os("CARGO_MANIFEST_DIR").is_some());
+        let cargo = command(Path::new("/"));
+        let removed = |name: &str| {
+            cargo
+                .get_envs()
+                .any(|(key, value)| key == name && value.is_none())
+        };
+        assert!(removed("CARGO_MANIFEST_DIR"));
+        assert!(removed("CARGO_PKG_NAME"));
+        assert!(!removed("CARGO_HOME"));
+        assert!(!removed("PATH"));
+    }
+}
