@@ -4,6 +4,7 @@
 mod citations;
 mod dependencies;
 mod documents;
+mod modules;
 mod sources;
 
 use std::fs;
@@ -63,6 +64,7 @@ fn findings(root: &Path) -> Result<Vec<Finding>> {
     findings.extend(sources::check(&files));
     findings.extend(documents::check(root, &files));
     findings.extend(citations::check(&files));
+    findings.extend(modules::check(&files));
     findings.sort();
     Ok(findings)
 }
