@@ -309,8 +309,6 @@ fn running_of(
         ContainerStatus::Running { started_at, .. } => *started_at,
         ContainerStatus::Exited(exit) => exit.started_at.unwrap_or(exit.finished_at),
     };
-    let lifecycle = container.lifecycle.as_ref();
-    let hooked = lifecycle.is_some_and(|lifecycle| lifecycle.post_start.is_some());
     Some(Running {
         id: public_id(pod, &container.name, number),
         sandbox,
@@ -319,7 +317,7 @@ fn running_of(
         user: Some(user_of(&found.user)),
         started_at,
         // Whether it has begun is not known; each instance has it at least once.
-        post_start: if hooked { Hook::Pending } else { Hook::Done },
+        post_start: Hook::post_start(container),
         startup: Default::default(),
         liveness: Default::default(),
         readiness: Default::default(),

@@ -40,12 +40,9 @@ pub(crate) fn requests(pod: &PodView) -> Resources {
         }
     }
     raise(&mut total, &peak);
-    let own = spec.resources.as_ref().map(effective);
-    total.extend(
-        own.map(|own| with_held(pod, own, pod.held.as_deref()))
-            .into_iter()
-            .flatten(),
-    );
+    if let Some(own) = &spec.resources {
+        total.extend(with_held(pod, effective(own), pod.held.as_deref()));
+    }
     add(&mut total, &read(spec.overhead.as_ref()));
     total
 }

@@ -7,7 +7,7 @@
 use std::collections::BTreeMap;
 
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::ResourceRequirements;
+use k8s_openapi::api::core::v1::{Container, ResourceRequirements};
 use serde::{Deserialize, Serialize};
 
 use crate::backoff::Backoff;
@@ -260,6 +260,17 @@ pub enum Hook {
     Running,
     /// It failed.
     Failed(String),
+}
+
+impl Hook {
+    /// The `postStart` hook of an instance that has just started.
+    pub fn post_start(container: &Container) -> Self {
+        let lifecycle = container.lifecycle.as_ref();
+        match lifecycle.and_then(|lifecycle| lifecycle.post_start.as_ref()) {
+            Some(_) => Self::Pending,
+            None => Self::Done,
+        }
+    }
 }
 
 /// A container's end, step by step.

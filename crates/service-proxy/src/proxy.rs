@@ -1,5 +1,6 @@
 //! Watches Services, EndpointSlices and the pods' ports on the node, and keeps the kernel's table and
-//! what balancers outside are told in step. What is decided and sent is about the Services that changed, however many there are.
+//! what balancers outside are told in step. What is decided and sent is about the Services that changed,
+//! however many there are.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;

@@ -265,8 +265,6 @@ impl Start {
     }
 
     fn running(&self, image: &image_store::Image, started_at: Timestamp) -> Running {
-        let lifecycle = self.container.lifecycle.as_ref();
-        let hooked = lifecycle.is_some_and(|lifecycle| lifecycle.post_start.is_some());
         Running {
             id: public_id(&self.pod, &self.container.name, self.restart_count),
             sandbox: self.sandbox_number,
@@ -275,7 +273,7 @@ impl Start {
             stop_signal: Some(stop_signal(image)),
             user: None,
             started_at,
-            post_start: if hooked { Hook::Pending } else { Hook::Done },
+            post_start: Hook::post_start(&self.container),
             startup: Default::default(),
             liveness: Default::default(),
             readiness: Default::default(),
