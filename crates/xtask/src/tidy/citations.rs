@@ -1,7 +1,8 @@
-//! Every numbered item of the contracts (StatefulSets, clients, articles) is cited by a test.
+//! Citations of the contracts in `docs/contract`: each cited item exists, and each item that has to
+//! be shown is cited by a test.
 //!
-//! Tests cite as `statefulset.md 3.14, T6` or `kubectl.md 2.9 to 2.11` (lists, `and`, ranges with `to`
-//! and paragraph signs are understood), in a comment or a golden file.
+//! Tests cite as `statefulset.md 3.14, T6`, `kubectl.md 2.9 to 2.11` or `findings S3` (lists, `and`, ranges
+//! with `to` and paragraph signs are understood), in a comment or a golden file.
 
 use std::collections::BTreeSet;
 
@@ -9,55 +10,67 @@ use super::{Finding, SourceFile};
 
 /// A document whose items are cited.
 struct Contract {
+    /// Its file below `docs/contract`.
+    file: &'static str,
     /// Its name in a citation.
-    document: &'static str,
-    /// The items: a paragraph and the first and last numbers of a run in it.
-    items: &'static [(&'static str, u32, u32)],
+    name: &'static str,
+    /// The letters before the numbers of its items, beside paragraphs (`3.14`).
+    letters: &'static [&'static str],
+    /// The paragraphs and letters whose items tests must cite, with the last number that must be.
+    required: &'static [(&'static str, u32)],
 }
+
+const ALL: u32 = u32::MAX;
 
 const CONTRACTS: &[Contract] = &[
     Contract {
-        document: "statefulset.md",
-        items: &[
-            ("1.", 1, 8),
-            ("2.", 1, 8),
-            ("2.", 10, 17),
-            ("3.", 1, 5),
-            ("3.", 10, 16),
-            ("3.", 20, 25),
-            ("3.", 30, 35),
-            ("3.", 40, 47),
-            ("4.", 1, 13),
-            ("5.", 1, 18),
-            ("5.", 20, 24),
-            ("6.", 1, 15),
-            ("7.", 1, 4),
-            ("8.", 1, 9),
-            ("T", 1, 45),
+        file: "statefulset.md",
+        name: "statefulset.md",
+        letters: &["T"],
+        required: &[
+            ("1.", ALL),
+            ("2.", ALL),
+            ("3.", ALL),
+            ("4.", ALL),
+            ("5.", ALL),
+            ("6.", ALL),
+            ("7.", ALL),
+            ("8.", ALL),
+            ("T", 45),
         ],
     },
     Contract {
-        document: "kubectl.md",
-        items: &[
-            ("0.", 1, 17),
-            ("1.", 1, 10),
-            ("2.", 1, 11),
-            ("3.", 1, 6),
-            ("4.", 1, 4),
-            ("5.", 1, 10),
-            ("6.", 1, 8),
-            ("7.", 1, 8),
-            ("9.", 1, 7),
-            ("10.", 1, 6),
+        file: "kubectl.md",
+        name: "kubectl.md",
+        letters: &[],
+        required: &[
+            ("0.", ALL),
+            ("1.", ALL),
+            ("2.", ALL),
+            ("3.", ALL),
+            ("4.", ALL),
+            ("5.", ALL),
+            ("6.", ALL),
+            ("7.", ALL),
+            ("9.", ALL),
+            ("10.", ALL),
         ],
     },
     Contract {
-        document: "seeds.md",
-        items: &[("C", 1, 27), ("M", 1, 11)],
+        file: "seeds.md",
+        name: "seeds.md",
+        letters: &["C", "M"],
+        required: &[("C", ALL), ("M", ALL)],
+    },
+    Contract {
+        file: "findings.md",
+        name: "findings",
+        letters: &["S", "R", "C", "A", "U"],
+        required: &[],
     },
 ];
 
-/// Checks that every item is cited.
+/// Checks that every citation resolves and that every required item is cited.
 pub fn check(files: &[SourceFile]) -> Vec<Finding> {
     CONTRACTS
         .iter()
@@ -67,23 +80,122 @@ pub fn check(files: &[SourceFile]) -> Vec<Finding> {
 
 impl Contract {
     fn check(&self, files: &[SourceFile]) -> Vec<Finding> {
-        let tests = files.iter().filter_map(tests_in);
-        let cited: BTreeSet<String> = tests
-            .flat_map(|text| citations(text, self.document))
+        let path = format!("docs/contract/{}", self.file);
+        let Some(document) = files.iter().find(|file| file.path == path) else {
+            let text = "is missing".to_owned();
+            return vec![Finding { file: path, text }];
+        };
+        let items: BTreeSet<Item> = document
+            .text
+            .lines()
+            .flat_map(|line| self.defined_in(line))
             .collect();
-        let missing = self.items().filter(|item| !cited.contains(item));
-        missing
+        let sources = files.iter().filter(|file| is_source(file));
+        let unknown = sources.flat_map(|file| {
+            let cited = self.cited_in(&file.text).into_iter();
+            cited
+                .filter(|item| !items.contains(item))
+                .map(|item| Finding {
+                    file: file.path.clone(),
+                    text: format!("cites {} {item}, which {path} does not have", self.name),
+                })
+                .collect::<Vec<_>>()
+        });
+        let tests = files.iter().filter_map(tests_in);
+        let cited: BTreeSet<Item> = tests.flat_map(|text| self.cited_in(text)).collect();
+        let missing = items
+            .iter()
+            .filter(|item| self.requires(item) && !cited.contains(item))
             .map(|item| Finding {
-                file: "crates/xtask/src/tidy/citations.rs".to_owned(),
-                text: format!("no test cites {} {item}", self.document),
-            })
+                file: path.clone(),
+                text: format!("no test cites {} {item}", self.name),
+            });
+        unknown.chain(missing).collect()
+    }
+
+    fn requires(&self, item: &Item) -> bool {
+        let mut required = self.required.iter();
+        required.any(|(prefix, last)| *prefix == item.prefix && item.number <= *last)
+    }
+
+    /// The items that a line of the document defines: at its start, in a list to tick off, in the
+    /// first column of a table, or in bold.
+    fn defined_in(&self, line: &str) -> Vec<Item> {
+        let start = line.trim_start_matches("- [ ] ").trim_start_matches("| ");
+        let bold = line.split("**").skip(1).step_by(2);
+        std::iter::once(start)
+            .chain(bold)
+            .filter_map(|text| self.item(text.split(' ').next()?))
             .collect()
     }
 
-    fn items(&self) -> impl Iterator<Item = String> {
-        let runs = self.items.iter();
-        runs.flat_map(|(prefix, first, last)| (*first..=*last).map(move |n| format!("{prefix}{n}")))
+    /// The items that a text cites.
+    fn cited_in(&self, text: &str) -> Vec<Item> {
+        let mut found = Vec::new();
+        for after in text.split(self.name).skip(1) {
+            let line = after.lines().next().unwrap_or_default();
+            let mut last: Option<Item> = None;
+            let mut run = false;
+            let words = line.trim_start_matches('`').split([' ', ',']);
+            for word in words.filter(|word| !word.is_empty()) {
+                let word = word
+                    .trim_start_matches('§')
+                    .trim_end_matches([':', '.', ')', ';']);
+                let Some(item) = self.item(word) else {
+                    run = word == "to";
+                    if run || word == "and" {
+                        continue;
+                    }
+                    break;
+                };
+                let first = match &last {
+                    Some(before) if run && before.prefix == item.prefix => before.number + 1,
+                    _ => item.number,
+                };
+                found.extend((first..=item.number).map(|number| Item {
+                    prefix: item.prefix.clone(),
+                    number,
+                }));
+                last = Some(item);
+                run = false;
+            }
+        }
+        found
     }
+
+    /// `3.14` as (`3.`, 14), `T6` as (`T`, 6).
+    fn item(&self, word: &str) -> Option<Item> {
+        let at = word.find('.').map_or(1, |dot| dot + 1);
+        let (prefix, number) = word.split_at_checked(at)?;
+        let number = number.parse().ok()?;
+        let paragraph = prefix
+            .strip_suffix('.')
+            .is_some_and(|paragraph| paragraph.parse::<u32>().is_ok());
+        (self.letters.contains(&prefix) || paragraph).then(|| Item {
+            prefix: prefix.to_owned(),
+            number,
+        })
+    }
+}
+
+/// A numbered item of a contract.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+struct Item {
+    /// The paragraph with its dot, or the letter.
+    prefix: String,
+    number: u32,
+}
+
+impl std::fmt::Display for Item {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}{}", self.prefix, self.number)
+    }
+}
+
+/// Whether citations in the file have to resolve.
+fn is_source(file: &SourceFile) -> bool {
+    let cites = file.path.ends_with(".rs") || file.path.ends_with(".txt");
+    cites && file.path.starts_with("crates/") && !file.path.starts_with("crates/xtask/")
 }
 
 /// The part of a file that is a test, if any is.
@@ -97,54 +209,30 @@ fn tests_in(file: &SourceFile) -> Option<&str> {
     Some(&file.text[start..])
 }
 
-/// The items of a document that a text cites.
-fn citations(text: &str, document: &str) -> Vec<String> {
-    let mut found = Vec::new();
-    for after in text.split(document).skip(1) {
-        let line = after.lines().next().unwrap_or_default();
-        let mut last: Option<(String, u32)> = None;
-        let mut run = false;
-        let words = line.trim_start_matches('`').split([' ', ',']);
-        for word in words.filter(|word| !word.is_empty()) {
-            let word = word
-                .trim_start_matches('§')
-                .trim_end_matches([':', '.', ')', ';']);
-            let Some((prefix, number)) = item(word) else {
-                run = word == "to";
-                if run || word == "and" {
-                    continue;
-                }
-                break;
-            };
-            let first = match &last {
-                Some((before, number)) if run && *before == prefix => number + 1,
-                _ => number,
-            };
-            found.extend((first..=number).map(|n| format!("{prefix}{n}")));
-            last = Some((prefix, number));
-            run = false;
-        }
-    }
-    found
-}
-
-/// `3.14` as (`3.`, 14), `T6` as (`T`, 6); `C` are commands and `M` manifests of the articles.
-fn item(word: &str) -> Option<(String, u32)> {
-    let at = word.find('.').map_or(1, |dot| dot + 1);
-    let (prefix, number) = word.split_at_checked(at)?;
-    let number = number.parse().ok()?;
-    let paragraph = prefix
-        .strip_suffix('.')
-        .is_some_and(|p| p.parse::<u32>().is_ok());
-    (["C", "M", "T"].contains(&prefix) || paragraph).then(|| (prefix.to_owned(), number))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    fn contract(name: &str) -> &'static Contract {
+        let mut contracts = CONTRACTS.iter();
+        contracts.find(|contract| contract.name == name).unwrap()
+    }
+
+    fn cited_from(name: &str, text: &str) -> String {
+        let items = contract(name).cited_in(text);
+        let items: Vec<String> = items.iter().map(Item::to_string).collect();
+        items.join(" ")
+    }
+
     fn cited(text: &str) -> String {
-        citations(text, "statefulset.md").join(" ")
+        cited_from("statefulset.md", text)
+    }
+
+    fn file(path: &str, text: &str) -> SourceFile {
+        SourceFile {
+            path: path.to_owned(),
+            text: text.to_owned(),
+        }
     }
 
     #[test]
@@ -163,16 +251,32 @@ mod tests {
             cited("statefulset.md §6, kubectl.md 0.8; 3.14 of something"),
             ""
         );
-        let clients = citations("kubectl.md 0.8, 10.1 to 10.3", "kubectl.md");
-        assert_eq!(clients, ["0.8", "10.1", "10.2", "10.3"]);
+        assert_eq!(
+            cited_from("kubectl.md", "kubectl.md 0.8, 10.1 to 10.3"),
+            "0.8 10.1 10.2 10.3"
+        );
+        assert_eq!(cited_from("findings", "// findings S3, R1: two"), "S3 R1");
+        assert_eq!(cited_from("findings", "the findings are sorted"), "");
+    }
+
+    #[test]
+    fn items_are_defined_by_lines_rows_and_bold_words() {
+        let defined = |name: &str, line: &str| -> Vec<String> {
+            let items = contract(name).defined_in(line);
+            items.iter().map(Item::to_string).collect()
+        };
+        assert_eq!(defined("statefulset.md", "3.14 Broken pods"), ["3.14"]);
+        assert_eq!(defined("seeds.md", "| C4 | `kubectl get` |"), ["C4"]);
+        assert_eq!(defined("seeds.md", "- [ ] M5 PVC `pv`"), ["M5"]);
+        assert_eq!(
+            defined("findings", "- **S1 uid −1 is root.** As **S2** and `S3`"),
+            ["S1", "S2"]
+        );
+        assert!(defined("statefulset.md", "as in 3.14").is_empty());
     }
 
     #[test]
     fn only_tests_count() {
-        let file = |path: &str, text: &str| SourceFile {
-            path: path.to_owned(),
-            text: text.to_owned(),
-        };
         let text = "// statefulset.md 1.1\n#[cfg(test)] // statefulset.md 1.2";
         let part = |path: &str| tests_in(&file(path, text)).map(cited);
         assert_eq!(part("crates/a/src/b.rs").as_deref(), Some("1.2"));
@@ -181,11 +285,23 @@ mod tests {
     }
 
     #[test]
-    fn an_item_that_nobody_cites_is_found() {
-        let found = check(&[]);
-        for item in ["statefulset.md 3.14", "kubectl.md 10.6"] {
-            let wanted = format!("no test cites {item}");
-            assert!(found.iter().any(|finding| finding.text == wanted));
-        }
+    fn what_does_not_resolve_and_what_nobody_cites_is_found() {
+        let files = [
+            file(
+                "docs/contract/statefulset.md",
+                "1.1 Names\n1.2 Ordinals\n9.1 Events",
+            ),
+            file("crates/a/tests/b.rs", "// statefulset.md 1.1, 1.7"),
+        ];
+        let found = contract("statefulset.md").check(&files);
+        let texts: Vec<&str> = found.iter().map(|finding| finding.text.as_str()).collect();
+        assert_eq!(
+            texts,
+            [
+                "cites statefulset.md 1.7, which docs/contract/statefulset.md does not have",
+                "no test cites statefulset.md 1.2",
+            ]
+        );
+        assert_eq!(contract("seeds.md").check(&files).len(), 1);
     }
 }
