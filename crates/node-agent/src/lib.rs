@@ -23,6 +23,7 @@ mod http_probe;
 mod image_gc;
 mod images;
 mod insecure_tls;
+mod known_status;
 mod kubelet_api;
 mod layout;
 mod limits;

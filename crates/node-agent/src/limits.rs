@@ -11,6 +11,9 @@ pub const LEASE_SECONDS: i32 = 40;
 /// How often an unchanged node status is written all the same.
 pub const NODE_STATUS_PERIOD: Duration = Duration::from_secs(300);
 
+/// How long after a failed write of the node's status it is tried again.
+pub const NODE_RETRY: Duration = Duration::from_secs(1);
+
 /// How often it is looked at what is left of the node's memory and disks (kubelet's figure).
 pub const NODE_CHECK_PERIOD: Duration = Duration::from_secs(10);
 

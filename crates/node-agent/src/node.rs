@@ -18,17 +18,24 @@ use kube::api::{Api, Patch, PatchParams, PostParams};
 use pod_lifecycle::eviction::Condition;
 use reconcile::execute::{Refusal, refusal};
 use reconcile::{Cache, EventType, Recorder};
+use serde_json::{Value, json};
 use tokio::time::{Instant, MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 
 use crate::Error;
 use crate::config::Config;
 use crate::facts::{Machine, architecture};
-use crate::limits::{LEASE_RENEW, LEASE_SECONDS, NODE_CHECK_PERIOD, NODE_STATUS_PERIOD};
+use crate::known_status::KnownStatus;
+use crate::limits::{
+    LEASE_RENEW, LEASE_SECONDS, NODE_CHECK_PERIOD, NODE_RETRY, NODE_STATUS_PERIOD,
+};
 use crate::node_images::status_images;
 use crate::pressure::Monitor;
 
 const LEASE_NAMESPACE: &str = "kube-node-lease";
+
+/// The conditions that the node decides.
+const OWN_CONDITIONS: [&str; 4] = ["MemoryPressure", "DiskPressure", "PIDPressure", "Ready"];
 
 /// Keeps the Node object and its lease up to date.
 pub struct NodeKeeper {
@@ -37,8 +44,10 @@ pub struct NodeKeeper {
     machine: Machine,
     monitor: Arc<Monitor>,
     uid: Option<String>,
-    conditions: Vec<NodeCondition>,
+    stored: KnownStatus<NodeStatus>,
     told: Seen,
+    /// The node's own part of the status that the last write left in the store.
+    left: Option<Value>,
 }
 
 /// What is said of the node besides what never changes.
@@ -79,41 +88,46 @@ impl NodeKeeper {
             machine,
             monitor,
             uid: None,
-            conditions: Vec::new(),
+            stored: KnownStatus::new(NodeStatus::default()),
             told: Seen::default(),
+            left: None,
         };
-        let api: Api<Node> = Api::all(keeper.client.clone());
-        let name = keeper.config.node_name.clone();
-        let failed = |source: kube::Error| Error::Register {
-            node: name.clone(),
+        let registered = keeper.make_or_take_over().await;
+        registered.map_err(|source| Error::Register {
+            node: keeper.config.node_name.clone(),
             source: Box::new(source),
-        };
-        let wanted = keeper.object();
-        let node = match api.create(&PostParams::default(), &wanted).await {
-            Ok(node) => node,
-            Err(error) if refusal(&error) == Refusal::AlreadyExists => {
-                let labels = serde_json::json!({"metadata": {"labels": wanted.metadata.labels}});
-                let patch = Patch::Strategic(labels);
-                api.patch(&name, &PatchParams::default(), &patch)
-                    .await
-                    .map_err(failed)?
-            }
-            Err(error) => return Err(failed(error)),
-        };
-        keeper.uid = node.metadata.uid;
-        let status = node.status.unwrap_or_default();
-        let former = address_of(&status);
-        let seen = keeper.look(Some(&status));
-        keeper.conditions = status.conditions.unwrap_or_default();
-        keeper.write_status(&seen).await.map_err(failed)?;
-        keeper.told = Seen {
-            address: former.or(seen.address),
-            ..seen
-        };
+        })?;
         Ok(keeper)
     }
 
-    fn look(&self, status: Option<&NodeStatus>) -> Seen {
+    /// Makes the node's object, or takes over the one that is there, and writes the status.
+    async fn make_or_take_over(&mut self) -> Result<(), kube::Error> {
+        let api: Api<Node> = Api::all(self.client.clone());
+        let wanted = self.object();
+        let node = match api.create(&PostParams::default(), &wanted).await {
+            Ok(node) => node,
+            Err(error) if refusal(&error) == Refusal::AlreadyExists => {
+                let labels = json!({"metadata": {"labels": wanted.metadata.labels}});
+                let patch = Patch::Strategic(labels);
+                api.patch(&self.config.node_name, &PatchParams::default(), &patch)
+                    .await?
+            }
+            Err(error) => return Err(error),
+        };
+        self.uid.clone_from(&node.metadata.uid);
+        let status = node.status.clone().unwrap_or_default();
+        let former = address_of(&status);
+        self.stored.answered(&node, status);
+        let seen = self.look();
+        self.write_status(&seen).await?;
+        self.told = Seen {
+            address: former.or(seen.address),
+            ..seen
+        };
+        Ok(())
+    }
+
+    fn look(&self) -> Seen {
         let images = self.config.images.list().unwrap_or_else(|error| {
             tracing::warn!(%error, "images not listed");
             Vec::new()
@@ -122,9 +136,10 @@ impl NodeKeeper {
             pressure: self.monitor.conditions(),
             images: status_images(images),
             address: Some(self.config.node_ip()),
-            extended: status.map_or_else(Extended::new, |status| {
-                extended(status, &self.machine.capacity(self.config.pods_max))
-            }),
+            extended: extended(
+                self.stored.get(),
+                &self.machine.capacity(self.config.pods_max),
+            ),
         }
     }
 
@@ -138,43 +153,70 @@ impl NodeKeeper {
         let mut address = self.config.node_ip.clone();
         let mut changes = own.subscribe();
         let mut written = Instant::now();
-        let mut renewed = Timestamp::now();
-        let mut is_missed = false;
+        let mut retry = None;
         self.announce(&recorder, &BTreeSet::new(), &self.told.pressure);
         loop {
             tokio::select! {
                 () = shutdown.cancelled() => return,
                 _ = lease_tick.tick() => {
-                    match self.renew_lease().await {
-                        Ok(()) => {
-                            let now = Timestamp::now();
-                            is_missed |= may_be_missed(renewed, now);
-                            renewed = now;
-                        }
-                        Err(error) => tracing::warn!(error = %error, "node lease not renewed"),
+                    if let Err(error) = self.renew_lease().await {
+                        tracing::warn!(error = %error, "node lease not renewed");
                     }
                     continue;
                 }
                 _ = check_tick.tick() => {}
+                () = due(retry) => {}
                 Ok(()) = conditions.changed() => {}
                 Ok(()) = address.changed() => {}
                 Some(_) = changes.next() => {}
             }
+            retry = None;
             let node = own.get("", &self.config.node_name);
-            let seen = self.look(node.as_ref().and_then(|node| node.status.as_ref()));
-            if seen == self.told && !is_missed && written.elapsed() < NODE_STATUS_PERIOD {
-                continue;
-            }
-            match self.write_status(&seen).await {
-                Ok(()) => {
-                    self.announce(&recorder, &self.told.pressure, &seen.pressure);
-                    self.announce_address(&recorder, self.told.address, seen.address);
-                    (self.told, written) = (seen, Instant::now());
-                    is_missed = false;
+            let done = match node {
+                None if own.is_synced() => self.register_again().await,
+                None => continue,
+                Some(node) => {
+                    let status = node.status.clone().unwrap_or_default();
+                    self.stored.watched(&*node, status);
+                    let seen = self.look();
+                    let as_told = seen == self.told && self.is_as_left();
+                    if as_told && written.elapsed() < NODE_STATUS_PERIOD {
+                        continue;
+                    }
+                    self.tell(&recorder, seen).await
                 }
-                Err(error) => tracing::warn!(error = %error, "node status not written"),
+            };
+            match done {
+                Ok(()) => written = Instant::now(),
+                Err(error) => {
+                    tracing::warn!(error = %error, "node status not written");
+                    retry = Some(Instant::now() + NODE_RETRY);
+                }
             }
         }
+    }
+
+    /// Writes what was seen, and tells users what of it is new.
+    async fn tell(&mut self, recorder: &Recorder, seen: Seen) -> Result<(), kube::Error> {
+        self.write_status(&seen).await?;
+        self.announce(recorder, &self.told.pressure, &seen.pressure);
+        self.announce_address(recorder, self.told.address, seen.address);
+        self.told = seen;
+        Ok(())
+    }
+
+    /// The object was deleted while the node works: it is made anew, before its pods are taken for
+    /// those of a node that is gone.
+    async fn register_again(&mut self) -> Result<(), kube::Error> {
+        tracing::warn!(node = self.config.node_name, "the node's object is gone");
+        self.make_or_take_over().await?;
+        self.renew_lease().await
+    }
+
+    /// Whether the store still has what the last write left there: others write a node's status
+    /// too, first of all the node controller, which takes a silent node for lost.
+    fn is_as_left(&self) -> bool {
+        self.left.as_ref() == Some(&own_part(self.stored.get()))
     }
 
     /// Tells users which conditions have come and gone.
@@ -237,20 +279,25 @@ impl NodeKeeper {
     }
 
     async fn write_status(&mut self, seen: &Seen) -> Result<(), kube::Error> {
-        self.conditions = conditions(&self.conditions, &seen.pressure, Timestamp::now());
-        let mut status = serde_json::json!(self.status(seen.images.clone()));
+        let before = self.stored.get().conditions.as_deref().unwrap_or_default();
+        let conditions = conditions(before, &seen.pressure, Timestamp::now());
+        let mut status = json!(self.status(conditions, seen.images.clone()));
         for (name, quantity) in &seen.extended {
-            status["allocatable"][name] = serde_json::json!(quantity);
+            status["allocatable"][name] = json!(quantity);
         }
         let api: Api<Node> = Api::all(self.client.clone());
-        let patch = Patch::Strategic(serde_json::json!({"status": status}));
+        let patch = Patch::Strategic(json!({"status": status}));
         let name = &self.config.node_name;
-        api.patch_status(name, &PatchParams::default(), &patch)
-            .await
-            .map(|_| ())
+        let node = api
+            .patch_status(name, &PatchParams::default(), &patch)
+            .await?;
+        let status = node.status.clone().unwrap_or_default();
+        self.left = Some(own_part(&status));
+        self.stored.answered(&node, status);
+        Ok(())
     }
 
-    fn status(&self, images: Vec<ContainerImage>) -> NodeStatus {
+    fn status(&self, conditions: Vec<NodeCondition>, images: Vec<ContainerImage>) -> NodeStatus {
         let machine = &self.machine;
         let capacity = machine.capacity(self.config.pods_max);
         let address = |type_: &str, address: String| NodeAddress {
@@ -265,7 +312,7 @@ impl NodeKeeper {
             ]),
             allocatable: Some(machine.allocatable(self.config.pods_max)),
             capacity: Some(capacity),
-            conditions: Some(self.conditions.clone()),
+            conditions: Some(conditions),
             images: Some(images),
             features: Some(NodeFeatures {
                 supplemental_groups_policy: Some(true),
@@ -302,7 +349,7 @@ impl NodeKeeper {
         let api: Api<Lease> = Api::namespaced(self.client.clone(), LEASE_NAMESPACE);
         let name = &self.config.node_name;
         let now = MicroTime(Timestamp::now());
-        let patch = serde_json::json!({"spec": {
+        let patch = json!({"spec": {
             "holderIdentity": name, "leaseDurationSeconds": LEASE_SECONDS, "renewTime": now}});
         let done = api
             .patch(name, &PatchParams::default(), &Patch::Merge(patch))
@@ -361,13 +408,35 @@ fn address_of(status: &NodeStatus) -> Option<IpAddr> {
     own.address.parse().ok()
 }
 
-/// Whether the lease was not renewed for so long that others may have said the node is lost. Only
-/// the node's own status takes that back.
-fn may_be_missed(renewed: Timestamp, now: Timestamp) -> bool {
-    now.duration_since(renewed).as_secs() > i64::from(LEASE_SECONDS) / 2
+/// What of a status the node decides, without times.
+fn own_part(status: &NodeStatus) -> Value {
+    let conditions = status.conditions.iter().flatten();
+    let own = conditions.filter(|condition| OWN_CONDITIONS.contains(&condition.type_.as_str()));
+    let own: BTreeMap<_, _> = own
+        .map(|c| (c.type_.clone(), json!([c.status, c.reason, c.message])))
+        .collect();
+    json!([
+        own,
+        status.addresses,
+        status.allocatable,
+        status.capacity,
+        status.daemon_endpoints,
+        status.features,
+        status.images,
+        status.node_info,
+        status.runtime_handlers,
+    ])
 }
 
-/// The node's conditions; times of transition stay while nothing changes.
+async fn due(at: Option<Instant>) {
+    match at {
+        Some(at) => tokio::time::sleep_until(at).await,
+        None => std::future::pending().await,
+    }
+}
+
+/// The node's conditions, after those that are stored: times of transition stay while nothing
+/// changes, and never go back.
 fn conditions(
     before: &[NodeCondition],
     seen: &BTreeSet<Condition>,
@@ -377,17 +446,20 @@ fn conditions(
     let lacks_disk = seen.contains(&Condition::DiskPressure);
     let one = |type_: &str, holds: bool, reason: &str, message: &str| {
         let status = if holds { "True" } else { "False" };
-        let same = before
-            .iter()
-            .find(|c| c.type_ == type_ && c.status == status);
-        let since = same.and_then(|c| c.last_transition_time.clone());
+        let former = before.iter().find(|c| c.type_ == type_);
+        let changed = former.and_then(|c| c.last_transition_time.as_ref());
+        let since = match (former, changed) {
+            (Some(former), Some(changed)) if former.status == status => changed.0,
+            (_, Some(changed)) => changed.0.max(now),
+            (_, None) => now,
+        };
         NodeCondition {
             type_: type_.to_owned(),
             status: status.to_owned(),
             reason: Some(reason.to_owned()),
             message: Some(message.to_owned()),
             last_heartbeat_time: Some(Time(now)),
-            last_transition_time: Some(since.unwrap_or(Time(now))),
+            last_transition_time: Some(Time(since)),
         }
     };
     let memory = if lacks_memory {
@@ -429,13 +501,6 @@ mod tests {
     use super::*;
 
     #[test]
-    fn after_a_long_silence_the_status_is_said_again() {
-        let at = |second| Timestamp::from_second(second).unwrap();
-        assert!(!may_be_missed(at(0), at(11)));
-        assert!(may_be_missed(at(0), at(41)));
-    }
-
-    #[test]
     fn what_others_say_of_the_node_can_be_used() {
         let amounts = |list: &[(&str, &str)]| {
             let amounts = list.iter();
@@ -472,5 +537,46 @@ mod tests {
         };
         assert_eq!(since("Ready"), ("True".to_owned(), first));
         assert_eq!(since("MemoryPressure"), ("True".to_owned(), later));
+    }
+
+    // findings R2
+    #[test]
+    fn a_transition_that_others_told_is_not_taken_back_in_time() {
+        let at = |second| Timestamp::from_second(second).unwrap();
+        let mut lost = conditions(&[], &BTreeSet::new(), at(1000));
+        for condition in &mut lost {
+            condition.status = "Unknown".to_owned();
+            condition.last_transition_time = Some(Time(at(2000)));
+        }
+        // The second time the clock was set back meanwhile.
+        for (now, expected) in [(2010, 2010), (1500, 2000)] {
+            let after = conditions(&lost, &BTreeSet::new(), at(now));
+            let since = after
+                .iter()
+                .map(|c| c.last_transition_time.clone().unwrap().0);
+            assert_eq!(since.collect::<Vec<_>>(), [at(expected); 4]);
+        }
+    }
+
+    // findings R2
+    #[test]
+    fn what_others_wrote_over_the_nodes_own_word_is_seen() {
+        let now = Timestamp::from_second(1000).unwrap();
+        let status = |conditions| NodeStatus {
+            conditions: Some(conditions),
+            ..NodeStatus::default()
+        };
+        let told = conditions(&[], &BTreeSet::new(), now);
+        let mut foreign = told.clone();
+        foreign.push(NodeCondition {
+            type_: "example.com/Fan".to_owned(),
+            ..NodeCondition::default()
+        });
+        foreign[0].last_heartbeat_time = None;
+        let mut lost = told.clone();
+        lost[3].status = "Unknown".to_owned();
+        let own = own_part(&status(told));
+        assert_eq!(own, own_part(&status(foreign)));
+        assert_ne!(own, own_part(&status(lost)));
     }
 }

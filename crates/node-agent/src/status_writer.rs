@@ -1,8 +1,11 @@
-//! Writes a pod's status: only what has changed, and only to the pod that is meant.
+//! Writes a pod's status: only what differs from what is stored, and only to the pod that is meant.
 
+use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Pod, PodStatus};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::Client;
 use kube::api::{Api, Patch, PatchParams};
+use pod_lifecycle::status::{BY_NODE, OWN_CONDITIONS};
 use reconcile::execute::{Delete, Refusal, delete, message, refusal};
 use serde_json::{Map, Value, json};
 
@@ -11,15 +14,16 @@ use crate::limits::REQUEST_TIMEOUT;
 /// What became of a write.
 #[derive(Debug)]
 pub enum Written {
-    /// It is done.
-    Done,
+    /// It is done; the pod as it is stored now.
+    Done(Box<Pod>),
     /// The pod is gone.
     Gone,
     /// It may be tried again.
     Failed(String),
 }
 
-/// The difference between two statuses as a strategic merge patch; `None` when there is none.
+/// The difference between the status that is stored and the one that is wanted, as a strategic merge
+/// patch; `None` when there is none.
 pub fn difference(before: &PodStatus, after: &PodStatus) -> Option<Value> {
     let (before, after) = (object(before), object(after));
     let mut patch = Map::new();
@@ -29,7 +33,10 @@ pub fn difference(before: &PodStatus, after: &PodStatus) -> Option<Value> {
             continue;
         }
         let changed = match key.as_str() {
-            "conditions" => changed_conditions(known, value),
+            "conditions" => match changed_conditions(known, value) {
+                Some(changed) => changed,
+                None => continue,
+            },
             "podIPs" | "hostIPs" if known.is_some() => replaced(value),
             _ => value.clone(),
         };
@@ -65,12 +72,16 @@ fn object(status: &PodStatus) -> Map<String, Value> {
     }
 }
 
-fn changed_conditions(before: Option<&Value>, after: &Value) -> Value {
+/// The conditions of the node that differ. Those of others are theirs to change, and may be newer
+/// in the store than in what the node has seen.
+fn changed_conditions(before: Option<&Value>, after: &Value) -> Option<Value> {
     let list = |value: &Value| value.as_array().cloned().unwrap_or_default();
     let known = before.map(list).unwrap_or_default();
-    let mut changed: Vec<Value> = list(after)
-        .into_iter()
-        .filter(|condition| !known.contains(condition))
+    let kept = list(after);
+    let mut changed: Vec<Value> = kept
+        .iter()
+        .filter(|condition| is_own(condition) && !known.contains(condition))
+        .cloned()
         .collect();
     for condition in &mut changed {
         let old = known.iter().find(|old| old["type"] == condition["type"]);
@@ -83,15 +94,32 @@ fn changed_conditions(before: Option<&Value>, after: &Value) -> Value {
         }
     }
     // So has one that holds no longer, and is there only while it does.
-    let kept = list(after);
     let gone = known.iter().filter(|old| {
-        !kept
-            .iter()
-            .any(|condition| condition["type"] == old["type"])
+        let is_kept = |condition: &Value| condition["type"] == old["type"];
+        is_own(old) && !kept.iter().any(is_kept)
     });
     let gone = gone.map(|old| json!({"$patch": "delete", "type": old["type"]}));
     changed.extend(gone);
-    Value::Array(changed)
+    (!changed.is_empty()).then_some(Value::Array(changed))
+}
+
+/// Whether the node decides the condition.
+fn is_own(condition: &Value) -> bool {
+    let type_ = condition["type"].as_str().unwrap_or_default();
+    OWN_CONDITIONS.contains(&type_) || condition["reason"] == BY_NODE
+}
+
+/// The node's conditions that are stored with another status than the node sees have their
+/// transition `now`: they go back from what others have told.
+pub fn begin_transitions(status: &mut PodStatus, stored: &PodStatus, now: Timestamp) {
+    for condition in status.conditions.iter_mut().flatten() {
+        let stored = stored.conditions.iter().flatten();
+        let mut stored = stored.filter(|stored| stored.type_ == condition.type_);
+        let is_own = OWN_CONDITIONS.contains(&condition.type_.as_str());
+        if is_own && stored.any(|stored| stored.status != condition.status) {
+            condition.last_transition_time = Some(Time(now));
+        }
+    }
 }
 
 /// A list with merge keys that is to be replaced as a whole.
@@ -111,7 +139,7 @@ pub async fn write(client: &Client, pod: &Pod, difference: Value) -> Written {
     let params = PatchParams::default();
     let request = api.patch_status(name, &params, &patch);
     match tokio::time::timeout(REQUEST_TIMEOUT, request).await {
-        Ok(Ok(_)) => Written::Done,
+        Ok(Ok(pod)) => Written::Done(Box::new(pod)),
         Ok(Err(error)) => match refusal(&error) {
             Refusal::NotFound => Written::Gone,
             _ => Written::Failed(message(&error)),
@@ -170,5 +198,37 @@ mod tests {
             difference(&with(&["Ready", "PodResizePending"]), &with(&["Ready"])),
             Some(json!({"conditions": [{"$patch": "delete", "type": "PodResizePending"}]}))
         );
+    }
+
+    // findings R18
+    #[test]
+    fn conditions_of_others_are_left_to_them() {
+        let one = |type_: &str, holds: &str| json!({"type": type_, "status": holds});
+        let with = |list: &[Value]| status(json!({"conditions": list}));
+        let seen = with(&[one("Ready", "True"), one("example.com/gate", "False")]);
+        let stored = [one("Ready", "True"), one("example.com/gate", "True")];
+        assert_eq!(difference(&with(&stored), &seen), None);
+        assert_eq!(difference(&with(&stored), &with(&stored[..1])), None);
+        let evicted = json!({"type": "DisruptionTarget", "status": "True", "reason": BY_NODE});
+        assert_eq!(
+            difference(&with(&[]), &with(std::slice::from_ref(&evicted))),
+            Some(json!({"conditions": [evicted]}))
+        );
+    }
+
+    // findings R18
+    #[test]
+    fn what_is_taken_back_of_others_counts_from_now() {
+        let at = |second| Timestamp::from_second(second).unwrap();
+        let with = |ready: &str, since: i64| {
+            status(json!({"conditions": [
+                {"type": "Ready", "status": ready, "lastTransitionTime": at(since)},
+                {"type": "PodScheduled", "status": "True", "lastTransitionTime": at(1)}]}))
+        };
+        let mut own = with("True", 5);
+        begin_transitions(&mut own, &with("True", 5), at(30));
+        assert_eq!(own, with("True", 5));
+        begin_transitions(&mut own, &with("False", 20), at(30));
+        assert_eq!(own, with("True", 30));
     }
 }

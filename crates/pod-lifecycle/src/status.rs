@@ -38,6 +38,9 @@ const IN_PROGRESS: &str = "PodResizeInProgress";
 /// The condition of a pod whose containers all end, to start anew.
 const RESTARTING: &str = "AllContainersRestarting";
 
+/// The reason of a [`DISRUPTION_TARGET`] that the node decided.
+pub const BY_NODE: &str = "TerminationByKubelet";
+
 /// The condition of a pod that ends by somebody else's will.
 const DISRUPTION_TARGET: &str = "DisruptionTarget";
 
@@ -249,7 +252,7 @@ fn conditions(
         conditions.retain(|condition| condition.type_ != DISRUPTION_TARGET);
         let finding = Finding {
             holds: true,
-            reason: Some("TerminationByKubelet"),
+            reason: Some(BY_NODE),
             message: Some(dismissal.message.clone()),
         };
         conditions.push(condition(input, DISRUPTION_TARGET, finding, now));

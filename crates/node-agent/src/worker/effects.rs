@@ -437,7 +437,7 @@ impl Worker {
     fn remove_object(&mut self) {
         self.record.removal = Removal::Asked;
         let (shared, pod, sender) = (self.shared.clone(), self.pod.clone(), self.sender.clone());
-        let last = status_writer::difference(&self.written, &self.status);
+        let last = status_writer::difference(self.known.get(), &self.status);
         self.tasks.spawn(async move {
             if let Some(patch) = last
                 && let Written::Failed(reason) =

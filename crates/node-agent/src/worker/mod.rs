@@ -26,6 +26,7 @@ use pod_lifecycle::node_shutdown::NodeStop;
 use pod_lifecycle::resolv_conf::Resolver;
 use pod_lifecycle::{PodInput, PodPlan, PodRecord, plan_pod};
 use reconcile::Recorder;
+use serde_json::Value;
 use tokio::sync::{Notify, RwLock, mpsc};
 use tokio::task::{AbortHandle, JoinSet};
 use tokio_util::sync::CancellationToken;
@@ -34,6 +35,7 @@ use crate::config::Config;
 use crate::events::PodEvents;
 use crate::facts::Machine;
 use crate::images::Puller;
+use crate::known_status::KnownStatus;
 use crate::layout::PodDir;
 use crate::limits::{PLANS_IN_A_ROW_MAX, STATUS_RETRY_MAX, STATUS_RETRY_MIN, WORKER_MESSAGES_MAX};
 use crate::pressure::Monitor;
@@ -145,8 +147,11 @@ pub struct Worker {
     /// The status as last decided.
     status: PodStatus,
     /// The status as the API has it.
-    written: PodStatus,
-    writing: Option<PodStatus>,
+    known: KnownStatus<PodStatus>,
+    /// The difference that is being written.
+    writing: Option<Value>,
+    /// One that was written and is a difference all the same.
+    futile: Option<Value>,
     status_failures: u32,
     removal_failures: u32,
     status_due: Option<Timestamp>,
@@ -166,7 +171,7 @@ impl Worker {
     /// A worker and the way to talk to it.
     pub fn new(shared: Arc<Shared>, from: Beginning) -> (Self, mpsc::Sender<Message>) {
         let (sender, inbox) = mpsc::channel(WORKER_MESSAGES_MAX);
-        let written = from.pod.status.clone().unwrap_or_default();
+        let status = from.pod.status.clone().unwrap_or_default();
         let worker = Self {
             dir: PodDir::of(&shared.config.data_dir, &from.pod),
             events: PodEvents::of(&shared.recorder, &from.pod),
@@ -177,9 +182,10 @@ impl Worker {
             volumes: from.stored.volumes.clone(),
             sandbox: from.sandbox,
             stored: None,
-            status: written.clone(),
-            written,
+            status: status.clone(),
+            known: KnownStatus::new(status),
             writing: None,
+            futile: None,
             status_failures: 0,
             removal_failures: 0,
             status_due: None,
@@ -345,10 +351,11 @@ impl Worker {
         if self.writing.is_some() || self.status_due.is_some() || self.removed {
             return;
         }
-        let Some(patch) = status_writer::difference(&self.written, &self.status) else {
+        let difference = status_writer::difference(self.known.get(), &self.status);
+        let Some(patch) = difference.filter(|patch| self.futile.as_ref() != Some(patch)) else {
             return;
         };
-        self.writing = Some(self.status.clone());
+        self.writing = Some(patch.clone());
         let (client, pod, sender) = (
             self.shared.client.clone(),
             self.pod.clone(),

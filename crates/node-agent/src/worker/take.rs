@@ -19,7 +19,7 @@ use crate::hooks::Done;
 use crate::images::ImageTrouble;
 use crate::layout::runtime_id;
 use crate::sources::Versions;
-use crate::status_writer::Written;
+use crate::status_writer::{self, Written};
 use crate::volumes::{PreparedVolumes, Reading, VolumeError};
 
 impl Worker {
@@ -113,6 +113,10 @@ impl Worker {
         let (before, after) = (&self.pod.metadata, &pod.metadata);
         if before.labels != after.labels || before.annotations != after.annotations {
             self.refresh_due = Some(Timestamp::now());
+        }
+        let stored = pod.status.clone().unwrap_or_default();
+        if self.known.watched(&*pod, stored) {
+            self.note_foreign_transitions();
         }
         self.pod = pod;
         // The object on disk is what is left when the API has lost it.
@@ -381,19 +385,29 @@ impl Worker {
         }
     }
 
+    /// What others have told of the node's conditions is a transition that counts from now on, once
+    /// it is told again as the node sees it.
+    fn note_foreign_transitions(&mut self) {
+        let now = Timestamp::now();
+        if self.writing.is_none() {
+            status_writer::begin_transitions(&mut self.status, self.known.get(), now);
+        }
+    }
+
     fn status_written(&mut self, written: Written) {
         let Some(sent) = self.writing.take() else {
             return;
         };
         match written {
-            Written::Done => {
-                self.written = sent;
+            Written::Done(pod) => {
+                let stored = pod.status.clone().unwrap_or_default();
+                self.known.answered(&*pod, stored);
                 self.status_failures = 0;
+                let left = status_writer::difference(self.known.get(), &self.status);
+                self.futile = left.filter(|left| *left == sent);
             }
-            Written::Gone => {
-                // The watch will say so as well; until then there is nobody to write to.
-                self.written = sent;
-            }
+            // The watch will say so as well; until then there is nobody to write to.
+            Written::Gone => self.futile = Some(sent),
             Written::Failed(reason) => self.status_failed(&reason),
         }
     }

@@ -67,6 +67,8 @@ const TESTS: &[(&str, Test)] = tests![
     admission::ports_of_the_node_are_one_pods,
     node::pods_end_by_priority_within_the_time_that_the_node_leaves,
     node::another_address_is_told_and_harms_nobody,
+    node::who_was_taken_for_lost_says_that_it_works,
+    node::a_deleted_node_is_registered_again_and_its_pods_go_on,
     node::what_operators_add_to_the_node_can_be_used,
     terminal::commands_run_with_input_output_and_exit_code,
     ephemeral::a_running_pod_is_looked_into,

@@ -3,6 +3,7 @@
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
+use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::{ContainerStateTerminated, Event, Node, Pod};
 use k8s_openapi::api::scheduling::v1::PriorityClass;
 use kube::api::{Api, ListParams, Patch, PatchParams, PostParams};
@@ -10,7 +11,7 @@ use node_agent::{OnShutdown, ShutdownOrder};
 use serde_json::{Value, json};
 
 use crate::pods::SLEEP;
-use crate::world::{NODE, World};
+use crate::world::{NODE, World, is_ready};
 
 /// Hears that it is to end, and does not.
 const DEAF: &str = "trap '' TERM; while true; do sleep 0.1; done";
@@ -152,4 +153,97 @@ async fn told(world: &World, address: &str) {
         assert!(begun.elapsed() < Duration::from_secs(30), "{listed:?}");
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
+}
+
+/// The condition of the node as it is stored: its status and the time of its transition.
+async fn node_condition(world: &World, type_: &str) -> Option<(String, jiff::Timestamp)> {
+    let nodes: Api<Node> = Api::all(world.client.clone());
+    let status = nodes.get_opt(NODE).await.unwrap()?.status?;
+    let found = status.conditions?.into_iter().find(|c| c.type_ == type_)?;
+    Some((found.status, found.last_transition_time?.0))
+}
+
+/// Waits until `looked` finds something.
+async fn seen<T>(what: &str, looked: impl AsyncFn() -> Option<T>) -> T {
+    let begun = Instant::now();
+    loop {
+        if let Some(found) = looked().await {
+            return found;
+        }
+        assert!(begun.elapsed() < Duration::from_secs(60), "{what}");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+/// What the node controller does to a node that was silent for longer than its grace, and to the
+/// pods on it, is answered at once by a node that works: the agent's own belief, in which nothing
+/// has changed, is not what is stored.
+pub async fn who_was_taken_for_lost_says_that_it_works() {
+    // findings R2, R18
+    let world = World::started("silent").await;
+    world
+        .pod("p", json!({"containers": container(SLEEP)}))
+        .await;
+    world.ready("p").await;
+    let nodes: Api<Node> = Api::all(world.client.clone());
+    // More than once: what was written after the first time is a belief, too.
+    let mut before = node_condition(&world, "Ready").await.unwrap().1;
+    for second in [1, 2] {
+        let lost = before + jiff::SignedDuration::from_secs(3600 * second);
+        let told: Vec<_> = ["Ready", "MemoryPressure", "DiskPressure", "PIDPressure"]
+            .map(|type_| {
+                json!({"type": type_, "status": "Unknown", "lastTransitionTime": lost,
+                    "reason": "NodeStatusUnknown"})
+            })
+            .into();
+        let told = Patch::Strategic(json!({"status": {"conditions": told}}));
+        let params = PatchParams::default();
+        nodes.patch_status(NODE, &params, &told).await.unwrap();
+        before = seen("the node is ready again", async || {
+            let (status, since) = node_condition(&world, "Ready").await?;
+            (status == "True").then_some(since)
+        })
+        .await;
+        assert!(before >= lost, "{before} is before {lost}");
+        let unready = Patch::Strategic(json!({"status": {"conditions": [
+            {"type": "Ready", "status": "False", "lastTransitionTime": lost}]}}));
+        let pods: Api<Pod> = world.api();
+        let left = pods.patch_status("p", &params, &unready).await.unwrap();
+        let newer = |pod: &Pod| pod.metadata.resource_version > left.metadata.resource_version;
+        world
+            .until("p", "ready again", |pod| newer(pod) && is_ready(pod))
+            .await;
+    }
+    world.end().await;
+}
+
+pub async fn a_deleted_node_is_registered_again_and_its_pods_go_on() {
+    // findings R11, R18
+    let world = World::started("deleted-node").await;
+    world
+        .pod("p", json!({"containers": container(SLEEP)}))
+        .await;
+    let pod = world.ready("p").await;
+    let nodes: Api<Node> = Api::all(world.client.clone());
+    let mut uid = nodes.get(NODE).await.unwrap().metadata.uid;
+    for _ in 0..2 {
+        let params = kube::api::DeleteParams::default();
+        nodes.delete(NODE, &params).await.unwrap();
+        let now = seen("the node is there again", async || {
+            let node = nodes.get_opt(NODE).await.unwrap()?;
+            let ready = node_condition(&world, "Ready").await?;
+            (node.metadata.uid != uid && ready.0 == "True").then_some(node)
+        })
+        .await;
+        uid = now.metadata.uid;
+        let leases: Api<Lease> = Api::namespaced(world.client.clone(), "kube-node-lease");
+        seen("its lease", async || leases.get_opt(NODE).await.unwrap()).await;
+    }
+    let after = world.ready("p").await;
+    assert_eq!(after.metadata.uid, pod.metadata.uid);
+    assert_eq!(
+        crate::restarts::container_id(&after),
+        crate::restarts::container_id(&pod)
+    );
+    world.end().await;
 }

@@ -11,7 +11,7 @@ fn spec() -> serde_json::Value {
     json!({"containers": [{"name": "c", "command": ["sh", "-c", SLEEP]}]})
 }
 
-fn container_id(pod: &k8s_openapi::api::core::v1::Pod) -> String {
+pub fn container_id(pod: &k8s_openapi::api::core::v1::Pod) -> String {
     let status = pod.status.as_ref().unwrap();
     status.container_statuses.as_ref().unwrap()[0]
         .container_id

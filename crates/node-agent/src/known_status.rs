@@ -1,0 +1,98 @@
+//! What the API has of an object's status, as far as this program knows.
+//!
+//! Two sources say it: the answers to own writes, which come at once, and the watch, which also
+//! brings what others write and may be behind. The resource version decides between them, so that
+//! a status is compared with what is stored and not with what was last sent. Others write statuses
+//! too (the node controller takes a node and its pods for lost), and what they wrote has to be
+//! answered. As kubelet, whose status manager compares each pod with the API's.
+
+use std::time::Duration;
+
+use kube::ResourceExt;
+use tokio::time::Instant;
+
+/// The status of one object as the API has it.
+#[derive(Clone, Debug)]
+pub struct KnownStatus<S> {
+    status: S,
+    /// The version that the answer to the last own write had, and when it came.
+    answered: Option<(u64, Instant)>,
+}
+
+/// How long the watch may stay behind an answer. After that its word counts: the versions of a store
+/// that was restored from a backup begin again at a lower number.
+const WATCH_BEHIND_MAX: Duration = Duration::from_secs(10);
+
+impl<S> KnownStatus<S> {
+    /// Begins with what a read or the watch has brought.
+    pub fn new(status: S) -> Self {
+        Self {
+            status,
+            answered: None,
+        }
+    }
+
+    /// What is stored.
+    pub fn get(&self) -> &S {
+        &self.status
+    }
+
+    /// Takes the answer to an own write.
+    pub fn answered(&mut self, object: &impl ResourceExt, status: S) {
+        self.answered = version(object).map(|version| (version, Instant::now()));
+        self.status = status;
+    }
+
+    /// Takes what the watch says of the object, unless that is older than an answer; says whether
+    /// it was taken.
+    pub fn watched(&mut self, object: &impl ResourceExt, status: S) -> bool {
+        let is_behind = match (self.answered, version(object)) {
+            (Some((answered, at)), Some(watched)) => {
+                watched < answered && at.elapsed() < WATCH_BEHIND_MAX
+            }
+            _ => false,
+        };
+        if !is_behind {
+            self.status = status;
+        }
+        !is_behind
+    }
+}
+
+/// Resource versions of Kubernetes' API are whole numbers that grow (KEP-5504).
+fn version(object: &impl ResourceExt) -> Option<u64> {
+    object.resource_version()?.parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use k8s_openapi::api::core::v1::Pod;
+
+    use super::*;
+
+    fn pod(version: &str) -> Pod {
+        let value = serde_json::json!({"metadata": {"resourceVersion": version}});
+        serde_json::from_value(value).unwrap()
+    }
+
+    // findings R18
+    #[tokio::test(start_paused = true)]
+    async fn the_newest_of_answer_and_watch_counts() {
+        let mut known = KnownStatus::new("at first");
+        assert!(known.watched(&pod("5"), "of others"));
+        known.answered(&pod("7"), "own");
+        assert!(!known.watched(&pod("6"), "of others, before"));
+        assert_eq!(known.get(), &"own");
+        assert!(known.watched(&pod("9"), "of others, after"));
+        assert_eq!(known.get(), &"of others, after");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_store_whose_versions_begin_again_is_believed_in_the_end() {
+        let mut known = KnownStatus::new("at first");
+        known.answered(&pod("700"), "own");
+        assert!(!known.watched(&pod("3"), "restored"));
+        tokio::time::advance(WATCH_BEHIND_MAX).await;
+        assert!(known.watched(&pod("3"), "restored"));
+    }
+}
