@@ -21,6 +21,7 @@ pub mod protocol;
 pub mod shim;
 pub mod spec;
 mod state_dir;
+pub mod tree;
 
 pub use client::runtime::{Runtime, RuntimeOptions};
 pub use client::sandbox::Sandbox;

@@ -3,7 +3,7 @@
 
 use std::fs::{self, File};
 use std::io::{BufRead, BufReader, IsTerminal, Write};
-use std::os::unix::fs::DirBuilderExt;
+use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -200,14 +200,27 @@ pub fn pods_left(data: &Path) -> usize {
         .unwrap_or(0)
 }
 
-/// Makes the data directory: its owner's, but others may pass through to what is theirs (a
-/// container that runs as another user reaches its volumes that way).
+/// Makes the data directory. Others may pass through it, but into none of the directories in it:
+/// these hold pods' Secrets, logs and files that run as another user. Containers reach what is
+/// theirs through mounts.
 pub fn make_data_directory(path: &Path) -> Result<()> {
     fs::DirBuilder::new()
         .recursive(true)
         .mode(0o711)
         .create(path)
+        .and_then(|()| close_directories(path))
         .with_context(|| format!("make the data directory {}", path.display()))
+}
+
+/// Closes the directories in a directory, which earlier versions left open, to all but their owner.
+fn close_directories(path: &Path) -> std::io::Result<()> {
+    for entry in fs::read_dir(path)? {
+        let entry = entry?;
+        if entry.file_type()?.is_dir() {
+            fs::set_permissions(entry.path(), fs::Permissions::from_mode(0o700))?;
+        }
+    }
+    Ok(())
 }
 
 /// Stops the server as Ctrl-C does: with its pods, whatever it does on SIGTERM.
@@ -288,6 +301,21 @@ fn confirmed(data: &Path) -> Result<bool> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// findings S6
+    #[test]
+    fn directories_in_the_data_directory_are_closed_to_others() {
+        let around = tempfile::tempdir().unwrap();
+        let data = around.path().join("data");
+        fs::create_dir_all(data.join("pods")).unwrap();
+        fs::set_permissions(data.join("pods"), fs::Permissions::from_mode(0o755)).unwrap();
+        make_data_directory(&data).unwrap();
+        let mode = fs::metadata(data.join("pods"))
+            .unwrap()
+            .permissions()
+            .mode();
+        assert_eq!(mode & 0o7777, 0o700);
+    }
 
     #[test]
     fn objects_are_waited_for() {

@@ -61,7 +61,7 @@ impl NodeAgent {
         shutdown: CancellationToken,
     ) -> Result<Self, Error> {
         let pods = pods_dir(&config.data_dir);
-        std::fs::create_dir_all(&pods).map_err(|source| Error::Directory {
+        container_runtime::tree::make_private(&pods).map_err(|source| Error::Directory {
             path: pods.clone(),
             source,
         })?;

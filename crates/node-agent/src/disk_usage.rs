@@ -1,10 +1,10 @@
 //! What directories take on their disk.
 
 use std::collections::BTreeSet;
-use std::fs;
 use std::io;
-use std::os::unix::fs::MetadataExt;
 use std::path::Path;
+
+use container_runtime::tree::{self, Entry, Handle, Mounts, Visitor};
 
 /// Unit of the size that the kernel says a file has on disk.
 const BLOCK_BYTES: u64 = 512;
@@ -28,56 +28,66 @@ impl Taken {
         }
     }
 
-    fn one(blocks: u64) -> Self {
+    fn one(blocks: i64) -> Self {
         Self {
-            bytes: blocks.saturating_mul(BLOCK_BYTES),
+            bytes: u64::try_from(blocks)
+                .unwrap_or(0)
+                .saturating_mul(BLOCK_BYTES),
             files: 1,
         }
     }
 }
 
-/// What a directory takes on its disk, with all that is below it.
+/// What a file takes on its disk, or a directory with all that is below it.
 pub fn taken(root: &Path) -> io::Result<Taken> {
-    let own = fs::symlink_metadata(root)?.blocks();
-    Ok(content(root)?.plus(Taken::one(own)))
+    let root = Handle::at(root)?;
+    Ok(content(&root)?.plus(Taken::one(root.stat().st_blocks)))
 }
 
 /// What the files below a directory take on its disk, in bytes.
 pub fn below(root: &Path) -> io::Result<u64> {
-    Ok(content(root)?.bytes)
+    Ok(content(&Handle::at(root)?)?.bytes)
 }
 
 /// Links are not followed, what has several names counts once, and other file systems do not count.
-fn content(root: &Path) -> io::Result<Taken> {
-    let device = fs::symlink_metadata(root)?.dev();
-    let mut several: BTreeSet<u64> = BTreeSet::new();
-    let mut open = vec![root.to_owned()];
-    let mut sum = Taken::default();
-    while let Some(directory) = open.pop() {
-        // What goes while it is looked at is not there.
-        let Ok(entries) = fs::read_dir(&directory) else {
-            continue;
-        };
-        for entry in entries.flatten() {
-            let Ok(metadata) = entry.metadata() else {
-                continue;
-            };
-            if metadata.dev() != device {
-                continue;
-            }
-            if metadata.is_dir() {
-                open.push(entry.path());
-            } else if metadata.nlink() > 1 && !several.insert(metadata.ino()) {
-                continue;
-            }
-            sum = sum.plus(Taken::one(metadata.blocks()));
-        }
+fn content(root: &Handle) -> io::Result<Taken> {
+    let mut counter = Counter {
+        device: root.stat().st_dev,
+        several: BTreeSet::new(),
+        sum: Taken::default(),
+    };
+    if root.file_type() == rustix::fs::FileType::Directory {
+        tree::walk(root, Mounts::Skip, &mut counter)?;
     }
-    Ok(sum)
+    Ok(counter.sum)
+}
+
+struct Counter {
+    device: u64,
+    several: BTreeSet<u64>,
+    sum: Taken,
+}
+
+impl Visitor for Counter {
+    fn entry(&mut self, entry: &Entry<'_>) -> io::Result<()> {
+        let found = entry.stat();
+        let known = || !entry.is_dir() && found.st_nlink > 1;
+        if found.st_dev == self.device && !(known() && !self.several.insert(found.st_ino)) {
+            self.sum = self.sum.plus(Taken::one(found.st_blocks));
+        }
+        Ok(())
+    }
+
+    /// What was counted so far counts.
+    fn lost(&mut self) -> io::Result<()> {
+        Ok(())
+    }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
 
     #[test]

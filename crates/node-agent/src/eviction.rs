@@ -3,10 +3,10 @@
 //! Who goes, and why, is decided in [`pod_lifecycle::eviction`]. Before pods go for want of disk,
 //! what nobody needs goes: the logs of pods that have ended, and unused images.
 
-use std::fs;
 use std::io;
 use std::sync::Arc;
 
+use container_runtime::tree;
 use pod_lifecycle::eviction::{self, Candidate, PodUsage, Resource, Shortage, Signal};
 use pod_lifecycle::record::{Instance, Sandbox, Volumes};
 use pod_lifecycle::spec;
@@ -92,7 +92,7 @@ fn remove_logs_of_ended(view: &PodView) -> bool {
     let mut removed = false;
     for name in view.record.containers.keys() {
         let dir = view.dir.logs(name);
-        match fs::remove_dir_all(&dir) {
+        match tree::remove(&dir) {
             Ok(()) => removed = true,
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
             Err(error) => tracing::warn!(path = %dir.display(), %error, "logs not removed"),

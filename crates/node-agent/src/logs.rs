@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use bytes::Bytes;
+use container_runtime::tree;
 use jiff::Timestamp;
 use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::sync::mpsc;
@@ -130,7 +131,7 @@ pub fn remove(path: &Path) {
 
 /// Where the last `lines` lines of a file begin, and how many lines that are.
 fn tail_start(path: &Path, lines: usize) -> io::Result<(u64, usize)> {
-    let mut file = fs::File::open(path)?;
+    let mut file = tree::open_file(path)?;
     let size = file.metadata()?.len();
     let mut end = size;
     let mut seen = 0;
@@ -162,7 +163,7 @@ fn plan(path: &Path, tail: Option<usize>) -> (Vec<PathBuf>, u64) {
         return (all, 0);
     };
     if wanted == 0 {
-        let end = fs::metadata(path).map_or(0, |meta| meta.len());
+        let end = fs::symlink_metadata(path).map_or(0, |meta| meta.len());
         return (vec![path.to_path_buf()], end);
     }
     let mut start = 0;
@@ -182,7 +183,7 @@ pub fn tail(path: &Path, lines: usize, bytes: u64) -> String {
     let mut formatter = Formatter::new(LogQuery::default());
     let mut out = Vec::new();
     for file in files {
-        let whole = fs::read(&file).unwrap_or_default();
+        let whole = read_whole(&file).unwrap_or_default();
         let from = usize::try_from(start).unwrap_or(0).min(whole.len());
         for line in whole[from..].split_inclusive(|byte| *byte == b'\n') {
             formatter.add(line, &mut out);
@@ -193,6 +194,12 @@ pub fn tail(path: &Path, lines: usize, bytes: u64) -> String {
         .len()
         .saturating_sub(usize::try_from(bytes).unwrap_or(usize::MAX));
     String::from_utf8_lossy(&out[cut..]).into_owned()
+}
+
+fn read_whole(path: &Path) -> io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    tree::open_file(path)?.read_to_end(&mut bytes)?;
+    Ok(bytes)
 }
 
 /// Sends a log to `to`; follows it, if asked, until `is_over` says that nothing more will come.
@@ -302,7 +309,7 @@ impl Sender {
         loop {
             // Asked before the read: what was written before the end is then still read.
             let over = is_over();
-            let replaced = fs::metadata(path).map_or(true, |meta| meta.ino() != inode);
+            let replaced = fs::symlink_metadata(path).map_or(true, |meta| meta.ino() != inode);
             let mut grew = false;
             while let Ok(count) = reader.read_until(b'\n', &mut line).await
                 && count > 0
@@ -343,7 +350,9 @@ async fn wait(to: &mpsc::Sender<io::Result<Bytes>>, period: Duration) {
 
 async fn open(path: &Path, start: u64) -> io::Result<tokio::fs::File> {
     use tokio::io::AsyncSeekExt;
-    let mut file = tokio::fs::File::open(path).await?;
+    let path = path.to_owned();
+    let opened = tokio::task::spawn_blocking(move || tree::open_file(&path)).await;
+    let mut file = tokio::fs::File::from_std(opened.map_err(io::Error::other)??);
     file.seek(SeekFrom::Start(start)).await?;
     Ok(file)
 }

@@ -7,7 +7,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use container_runtime::spec::{ContainerState, ContainerStatus, SandboxState, SandboxStatus};
-use container_runtime::{Events, Sandbox};
+use container_runtime::{Events, Sandbox, tree};
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
@@ -63,7 +63,7 @@ pub struct Found {
 pub fn found(data_dir: &Path) -> io::Result<BTreeMap<String, Found>> {
     let mut pods = BTreeMap::new();
     let root = pods_dir(data_dir);
-    fs::create_dir_all(&root)?;
+    tree::make_private(&root)?;
     for entry in fs::read_dir(&root)? {
         let dir = PodDir::at(entry?.path());
         match find(&dir) {

@@ -48,10 +48,17 @@ impl Held {
     }
 }
 
+/// Makes a directory, and those above it, that users of the host do not get into.
+pub(crate) fn make_private(dir: &Path) -> std::io::Result<()> {
+    use std::os::unix::fs::DirBuilderExt;
+    let mut private = std::fs::DirBuilder::new();
+    private.recursive(true).mode(0o700).create(dir)
+}
+
 impl Addresses {
     /// Reads what is on disk; makes the directory when it is missing.
     pub(crate) fn open(dir: &Path, range: Cidr) -> Result<Addresses, Error> {
-        std::fs::create_dir_all(dir).map_err(file("create directory", dir))?;
+        make_private(dir).map_err(file("create directory", dir))?;
         let mut by_uid = BTreeMap::new();
         let mut newest = None;
         for entry in std::fs::read_dir(dir).map_err(file("read directory", dir))? {

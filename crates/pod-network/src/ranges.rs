@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 use object_model::cidr::Cidr;
 use serde::{Deserialize, Serialize};
 
+use crate::addresses::make_private;
 use crate::error::{Error, file};
 use crate::host::Host;
 use crate::neighbours::Neighbours;
@@ -233,7 +234,7 @@ pub(crate) fn read(path: &Path) -> Result<Option<Ranges>, Error> {
 fn write(path: &Path, ranges: &Ranges) -> Result<(), Error> {
     use std::io::Write;
     let dir = path.parent().unwrap_or(Path::new("."));
-    std::fs::create_dir_all(dir).map_err(file("create directory", dir))?;
+    make_private(dir).map_err(file("create directory", dir))?;
     let beside = path.with_extension("json.new");
     let text = serde_json::to_vec(ranges).map_err(|error| file("write", path)(error.into()))?;
     let mut out = std::fs::File::create(&beside).map_err(file("create", &beside))?;

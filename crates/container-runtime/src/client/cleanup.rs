@@ -15,6 +15,7 @@ use crate::cgroup;
 use crate::error::{Result, RuntimeError};
 use crate::mounts;
 use crate::state_dir::{self, CONTAINERS, LOCK};
+use crate::tree;
 
 /// Longest wait for a shim to end by itself after it said so, then for a killed one.
 const SHIM_END_MAX: Duration = Duration::from_secs(10);
@@ -138,7 +139,7 @@ pub(crate) fn unmount_below(dir: &Path) -> Result<()> {
 /// Removes a directory and all in it; none is no error. Never follows into a mount: the
 /// caller has unmounted before.
 pub(crate) fn remove_dir(dir: &Path) -> Result<()> {
-    match fs::remove_dir_all(dir) {
+    match tree::remove(dir) {
         Ok(()) => Ok(()),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
         Err(error) => Err(RuntimeError::io("remove", dir)(error)),

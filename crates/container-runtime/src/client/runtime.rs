@@ -2,7 +2,7 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::sync::Arc;
@@ -21,6 +21,7 @@ use crate::id_range::IdRange;
 use crate::protocol::Call;
 use crate::spec::SandboxSpec;
 use crate::state_dir::{self, SandboxFile};
+use crate::tree;
 
 /// Longest id: it becomes a file name and part of a control group's name.
 const ID_BYTES_MAX: usize = 128;
@@ -80,10 +81,7 @@ impl Runtime {
         }
         options.cgroup_parent = format!("/{parent}");
         cgroup::prepare().map_err(RuntimeError::io("prepare", "/sys/fs/cgroup"))?;
-        fs::DirBuilder::new()
-            .recursive(true)
-            .mode(0o711)
-            .create(options.state_dir.join(state_dir::SANDBOXES))
+        tree::make_private(&options.state_dir.join(state_dir::SANDBOXES))
             .map_err(RuntimeError::io("make", &options.state_dir))?;
         // Shims have another working directory: every path they get must be absolute.
         options.state_dir = fs::canonicalize(&options.state_dir)
@@ -298,10 +296,7 @@ fn invalid(what: &str, reason: &str) -> RuntimeError {
 }
 
 fn write_new(dir: &Path, file: &SandboxFile) -> io::Result<()> {
-    fs::DirBuilder::new()
-        .recursive(true)
-        .mode(0o711)
-        .create(dir)?;
+    tree::make_private(dir)?;
     file.write(dir)
 }
 

@@ -10,7 +10,7 @@ use std::io;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
-use container_runtime::{btrfs, project_quota};
+use container_runtime::{btrfs, project_quota, tree};
 
 use super::ProvisionerError as Error;
 use super::device_image;
@@ -61,10 +61,8 @@ impl Kind {
 }
 
 /// Makes a directory that users of the host do not get into, or makes it one.
-fn make_private(path: &Path) -> Result<(), Error> {
-    std::fs::create_dir_all(path).map_err(failed("make", path))?;
-    let private = Permissions::from_mode(PRIVATE_MODE);
-    std::fs::set_permissions(path, private).map_err(failed("protect", path))
+pub(crate) fn make_private(path: &Path) -> Result<(), Error> {
+    tree::make_private(path).map_err(failed("make", path))
 }
 
 impl Directories {
@@ -354,7 +352,7 @@ impl Directories {
 fn remove_tree(path: &Path) -> Result<(), Error> {
     let removed = match btrfs::is_subvolume(path) {
         Ok(true) => subvolumes::remove(path),
-        _ => projects::release(path).and_then(|()| std::fs::remove_dir_all(path)),
+        _ => projects::release(path).and_then(|()| tree::remove(path)),
     };
     match removed {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),

@@ -10,7 +10,7 @@
 use std::fs::{File, OpenOptions};
 use std::io::{self, Seek, SeekFrom, Write};
 use std::os::fd::AsRawFd;
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -20,7 +20,7 @@ use nix::fcntl::{FallocateFlags, fallocate};
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 
 use super::ProvisionerError as Error;
-use super::directories::failed;
+use super::directories::{failed, make_private};
 use super::image;
 
 /// What the file system needs for itself, whatever is in it.
@@ -74,6 +74,8 @@ impl Pool {
     /// Mounts the pool, or finds it mounted; makes an empty one if there is none.
     pub fn open(&self) -> Result<(), Error> {
         let root = self.root();
+        // The file holds all that is in the volumes.
+        make_private(&self.dir)?;
         std::fs::create_dir_all(&root).map_err(failed("make", &root))?;
         if !self.exists() {
             self.require_on_host(file_size(0))?;
@@ -91,7 +93,12 @@ impl Pool {
         let uuid = uuid::Uuid::new_v4().into_bytes();
         let image = image::empty(uuid)?;
         let unfinished = self.dir.join("pool.new");
-        let mut file = File::create(&unfinished)?;
+        let mut file = OpenOptions::new()
+            .write(true)
+            .create(true)
+            .truncate(true)
+            .mode(0o600)
+            .open(&unfinished)?;
         // On a file system that copies on write, what is set aside is so for good only without.
         if let Ok(flags) = rustix::fs::ioctl_getflags(&file) {
             rustix::fs::ioctl_setflags(&file, flags | rustix::fs::IFlags::NOCOW).ok();

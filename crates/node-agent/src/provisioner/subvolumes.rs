@@ -3,7 +3,7 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
-use container_runtime::btrfs;
+use container_runtime::{btrfs, tree};
 
 /// What a new volume starts with.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -54,9 +54,7 @@ pub(crate) fn limit(path: &Path, bytes: u64) -> io::Result<()> {
 pub(crate) fn remove(path: &Path) -> io::Result<()> {
     match btrfs::delete_subvolume(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-        Err(error) if error.kind() == io::ErrorKind::DirectoryNotEmpty => {
-            std::fs::remove_dir_all(path)
-        }
+        Err(error) if error.kind() == io::ErrorKind::DirectoryNotEmpty => tree::remove(path),
         other => other,
     }
 }

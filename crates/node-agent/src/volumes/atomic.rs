@@ -10,6 +10,7 @@ use std::io::{self, Write};
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt, symlink};
 use std::path::{Component, Path};
 
+use container_runtime::tree;
 use jiff::Timestamp;
 
 const DATA: &str = "..data";
@@ -179,7 +180,7 @@ fn clear_old(dir: &Path, current: &str) -> io::Result<()> {
         let entry = entry?;
         let name = entry.file_name().to_string_lossy().into_owned();
         if name.starts_with("..") && entry.file_type()?.is_dir() && name != current {
-            fs::remove_dir_all(entry.path())?;
+            tree::remove(&entry.path())?;
         }
     }
     Ok(())

@@ -17,7 +17,7 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use container_runtime::project_quota;
+use container_runtime::{project_quota, tree};
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Container, PersistentVolumeSpec, Pod, Volume};
 use nix::mount::{MntFlags, umount2};
@@ -211,9 +211,9 @@ pub fn release(dir: &PodDir, kept: &BTreeSet<String>) -> io::Result<()> {
     block::release(dir)?;
     let root = dir.volumes();
     for target in mounts_below(&root)?.into_iter().rev() {
-        match umount2(&target, MntFlags::empty()) {
+        match umount2(&target, MntFlags::UMOUNT_NOFOLLOW) {
             Ok(()) | Err(nix::errno::Errno::EINVAL) => {}
-            Err(_) => umount2(&target, MntFlags::MNT_DETACH)?,
+            Err(_) => umount2(&target, MntFlags::MNT_DETACH | MntFlags::UMOUNT_NOFOLLOW)?,
         }
     }
     if let Some(left) = mounts_below(&root)?.first() {
@@ -230,10 +230,7 @@ pub fn release(dir: &PodDir, kept: &BTreeSet<String>) -> io::Result<()> {
         if name.to_str().is_some_and(|name| kept.contains(name)) {
             continue;
         }
-        match entry.file_type()?.is_dir() {
-            true => fs::remove_dir_all(entry.path())?,
-            false => fs::remove_file(entry.path())?,
-        }
+        tree::remove(&entry.path())?;
     }
     match kept.is_empty() {
         true => fs::remove_dir(&root),

@@ -1,42 +1,53 @@
 //! fsGroup: volumes that belong to a pod's group.
 
-use std::fs;
 use std::io;
-use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
 use std::path::Path;
 
-/// Gives everything below `root` to the group: files may be read and written by it, directories
-/// also hand the group on to what is made in them. With `on_mismatch_only`, a root that belongs to
-/// the group already is left alone.
+use container_runtime::tree::{self, Entry, Handle, Mounts, Visitor};
+use rustix::fs::FileType;
+
+/// Gives what `root` leads to, and everything below it, to the group: files may be read and written
+/// by it, directories also hand the group on to what is made in them. With `on_mismatch_only`, a
+/// root that belongs to the group already is left alone.
+///
+/// The root may be a link, as that of a `local` volume; links below it are not followed. What is
+/// mounted below it is gone through, as kubelet does.
 pub fn give_to_group(root: &Path, gid: u32, on_mismatch_only: bool) -> io::Result<()> {
-    let found = fs::symlink_metadata(root)?;
-    if on_mismatch_only && found.gid() == gid && found.mode() & 0o2070 == 0o2070 {
+    let root = Handle::at(root)?;
+    let found = root.stat();
+    if on_mismatch_only && found.st_gid == gid && found.st_mode & 0o2070 == 0o2070 {
         return Ok(());
     }
-    give(root, gid)
+    give(&root, gid)?;
+    match root.file_type() {
+        FileType::Directory => tree::walk(&root, Mounts::Enter, &mut ToGroup(gid)),
+        _ => Ok(()),
+    }
 }
 
-fn give(path: &Path, gid: u32) -> io::Result<()> {
-    let found = fs::symlink_metadata(path)?;
-    if found.is_symlink() {
-        return std::os::unix::fs::lchown(path, None, Some(gid));
+struct ToGroup(u32);
+
+impl Visitor for ToGroup {
+    fn entry(&mut self, entry: &Entry<'_>) -> io::Result<()> {
+        give(&entry.handle()?, self.0)
     }
-    chown(path, None, Some(gid))?;
-    let more = if found.is_dir() { 0o2770 } else { 0o660 };
-    fs::set_permissions(
-        path,
-        fs::Permissions::from_mode((found.mode() & 0o7777) | more),
-    )?;
-    if found.is_dir() {
-        for entry in fs::read_dir(path)? {
-            give(&entry?.path(), gid)?;
-        }
-    }
-    Ok(())
+}
+
+fn give(found: &Handle, gid: u32) -> io::Result<()> {
+    found.set_group(gid)?;
+    let more = match found.file_type() {
+        FileType::Symlink => return Ok(()),
+        FileType::Directory => 0o2770,
+        _ => 0o660,
+    };
+    found.set_mode((found.stat().st_mode & 0o7777) | more)
 }
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+    use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
+
     use super::*;
 
     const GROUP: u32 = 3000;
@@ -78,5 +89,18 @@ mod tests {
         assert_eq!(shown(&later).0, 0, "OnRootMismatch");
         give_to_group(temp.path(), GROUP, false).unwrap();
         assert_eq!(shown(&later).0, GROUP, "Always");
+    }
+
+    #[test]
+    fn a_volume_that_is_a_link_is_what_the_link_leads_to() {
+        // findings C10
+        let temp = tempfile::tempdir().unwrap();
+        let (volume, link) = (temp.path().join("volume"), temp.path().join("link"));
+        fs::create_dir(&volume).unwrap();
+        fs::write(volume.join("file"), "").unwrap();
+        std::os::unix::fs::symlink(&volume, &link).unwrap();
+        give_to_group(&link, GROUP, true).unwrap();
+        assert_eq!(shown(&volume).0, GROUP);
+        assert_eq!(shown(&volume.join("file")).0, GROUP);
     }
 }

@@ -6,7 +6,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use container_runtime::spec::{Exit as RuntimeExit, ResolvedUser, Resources};
-use container_runtime::{RuntimeError, Sandbox};
+use container_runtime::{RuntimeError, Sandbox, tree};
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Container, Pod, ResourceRequirements};
 use pod_lifecycle::environment::{environment, files, references};
@@ -390,7 +390,7 @@ pub(crate) fn last_words(
 }
 
 fn read_limited(path: &Path, limit: u64) -> std::io::Result<String> {
-    let mut file = fs::File::open(path)?;
+    let mut file = tree::open_file(path)?;
     let size = file.metadata()?.len();
     file.seek(SeekFrom::Start(size.saturating_sub(limit)))?;
     let mut bytes = Vec::new();

@@ -379,7 +379,7 @@ impl Worker {
     fn end(self) {
         self.shared.registry.remove(&self.pod);
         let gone = self.removed || self.record.removal == pod_lifecycle::record::Removal::Done;
-        if gone && let Err(error) = std::fs::remove_dir_all(self.dir.root()) {
+        if gone && let Err(error) = container_runtime::tree::remove(self.dir.root()) {
             tracing::warn!(pod = self.name(), %error, "pod directory not removed");
         }
         tracing::info!(pod = self.name(), gone, "pod ended");

@@ -6,6 +6,7 @@ mod dependencies;
 mod documents;
 mod modules;
 mod sources;
+mod walks;
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -65,6 +66,7 @@ fn findings(root: &Path) -> Result<Vec<Finding>> {
     findings.extend(documents::check(root, &files));
     findings.extend(citations::check(&files));
     findings.extend(modules::check(&files));
+    findings.extend(walks::check(&files));
     findings.sort();
     Ok(findings)
 }

@@ -1,0 +1,469 @@
+//! Walks of directory trees that containers can write to.
+//!
+//! A container can swap directories and links at any moment, so a path that was looked at leads
+//! elsewhere a moment later. A walk here never uses a path: each directory is opened by its name in
+//! the open directory above it, without following a link, and each entry is changed through its own
+//! descriptor. Trees may be of any depth: a walk keeps a bounded number of descriptors, and finds
+//! the way back up through `..`, which it compares with the directory it came from.
+
+use std::ffi::{CStr, CString};
+use std::fs::{self, DirBuilder, File, Permissions};
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
+use std::path::Path;
+
+use rustix::fs::{AtFlags, CWD, Dir, FileType, Gid, Mode, OFlags, ResolveFlags, Stat};
+use rustix::io::Errno;
+
+/// So many levels at the top, and so many at the bottom, stay open.
+const LEVELS_OPEN: usize = 32;
+
+/// The mode of directories that are not for users of the host.
+const PRIVATE_MODE: u32 = 0o700;
+
+/// What a walk does about other file systems that are mounted in the tree.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mounts {
+    /// It goes into them.
+    Enter,
+    /// It leaves them alone.
+    Skip,
+}
+
+/// One entry of a directory.
+pub struct Entry<'a> {
+    dir: BorrowedFd<'a>,
+    name: &'a CStr,
+    stat: Stat,
+}
+
+impl Entry<'_> {
+    /// What the entry was when it was looked at.
+    pub fn stat(&self) -> &Stat {
+        &self.stat
+    }
+
+    /// Whether it was a directory.
+    pub fn is_dir(&self) -> bool {
+        FileType::from_raw_mode(self.stat.st_mode) == FileType::Directory
+    }
+
+    /// A handle of what is there now; of a link, of the link itself.
+    ///
+    /// # Errors
+    /// When the entry is gone.
+    pub fn handle(&self) -> io::Result<Handle> {
+        let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        Handle::of(rustix::fs::openat(
+            self.dir,
+            self.name,
+            flags,
+            Mode::empty(),
+        )?)
+    }
+}
+
+/// A file, directory or link that stays the same whatever happens to its names.
+#[derive(Debug)]
+pub struct Handle {
+    fd: OwnedFd,
+    stat: Stat,
+}
+
+impl Handle {
+    /// A handle of what a path of the node leads to.
+    ///
+    /// # Errors
+    /// When there is nothing.
+    pub fn at(path: &Path) -> io::Result<Self> {
+        let flags = OFlags::PATH | OFlags::CLOEXEC;
+        Self::of(rustix::fs::open(path, flags, Mode::empty())?)
+    }
+
+    fn of(fd: OwnedFd) -> io::Result<Self> {
+        let stat = rustix::fs::fstat(&fd)?;
+        Ok(Self { fd, stat })
+    }
+
+    /// What it is.
+    pub fn stat(&self) -> &Stat {
+        &self.stat
+    }
+
+    /// The type of the file.
+    pub fn file_type(&self) -> FileType {
+        FileType::from_raw_mode(self.stat.st_mode)
+    }
+
+    /// Gives it to a group.
+    ///
+    /// # Errors
+    /// Of the kernel.
+    pub fn set_group(&self, gid: u32) -> io::Result<()> {
+        let group = Some(Gid::from_raw(gid));
+        Ok(rustix::fs::chownat(
+            &self.fd,
+            c"",
+            None,
+            group,
+            AtFlags::EMPTY_PATH,
+        )?)
+    }
+
+    /// Sets its permission bits; a link has none.
+    ///
+    /// # Errors
+    /// Of the kernel.
+    pub fn set_mode(&self, mode: u32) -> io::Result<()> {
+        // The descriptor's name in /proc leads to the file itself, whatever its names do. The call
+        // that takes a descriptor without a name (fchmodat2) is younger than the kernels in use.
+        let itself = format!("/proc/self/fd/{}", self.fd.as_raw_fd());
+        Ok(rustix::fs::chmod(itself, Mode::from_raw_mode(mode))?)
+    }
+}
+
+/// What is done during a walk.
+pub trait Visitor {
+    /// Visits an entry; a directory before what is in it.
+    ///
+    /// # Errors
+    /// End the walk, but for [`io::ErrorKind::NotFound`]: the entry is gone then.
+    fn entry(&mut self, entry: &Entry<'_>) -> io::Result<()>;
+
+    /// Comes back from a directory, called `name` in `parent`.
+    ///
+    /// # Errors
+    /// End the walk.
+    fn left(&mut self, _parent: BorrowedFd<'_>, _name: &CStr) -> io::Result<()> {
+        Ok(())
+    }
+
+    /// The way back from a deep directory is lost, because it was moved meanwhile: what is beside
+    /// the directories above it is not visited.
+    ///
+    /// # Errors
+    /// End the walk.
+    fn lost(&mut self) -> io::Result<()> {
+        Err(io::Error::new(
+            io::ErrorKind::ResourceBusy,
+            "directories are moved while they are gone through",
+        ))
+    }
+}
+
+/// An open directory on the way from the root.
+struct Level {
+    fd: Option<OwnedFd>,
+    id: (u64, u64),
+    /// Its name in the directory above.
+    name: CString,
+    /// Directories in it that are still to be gone into.
+    dirs: Vec<CString>,
+}
+
+/// Visits all that is below a directory; the directory itself is the caller's.
+///
+/// # Errors
+/// When the root is no directory, or what the visitor returns. What goes during the walk, or is
+/// replaced by a link, is left out.
+pub fn walk(root: &Handle, mounts: Mounts, visitor: &mut dyn Visitor) -> io::Result<()> {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let fd = rustix::fs::openat(&root.fd, c".", flags, Mode::empty())?;
+    let mut levels = vec![read(fd, CString::default(), visitor)?];
+    while let Some(level) = levels.last_mut() {
+        match (level.dirs.pop(), &level.fd) {
+            (Some(name), Some(fd)) => {
+                let Some(child) = open_dir(fd, &name, mounts)? else {
+                    continue;
+                };
+                levels.push(read(child, name, visitor)?);
+                let depth = levels.len();
+                if let Some(above) = depth.checked_sub(LEVELS_OPEN + 1)
+                    && above >= LEVELS_OPEN
+                {
+                    levels[above].fd = None;
+                }
+            }
+            _ => ascend(&mut levels, visitor)?,
+        }
+    }
+    Ok(())
+}
+
+/// Goes back to the directory above the last one, or the next one above it that is still open.
+fn ascend(levels: &mut Vec<Level>, visitor: &mut dyn Visitor) -> io::Result<()> {
+    let Some(done) = levels.pop() else {
+        return Ok(());
+    };
+    let Some(parent) = levels.last_mut() else {
+        return Ok(());
+    };
+    if parent.fd.is_none() {
+        parent.fd = done.fd.as_ref().and_then(|fd| reopen(fd, parent.id));
+    }
+    if let Some(fd) = &parent.fd {
+        return visitor.left(fd.as_fd(), &done.name);
+    }
+    visitor.lost()?;
+    while levels.last().is_some_and(|level| level.fd.is_none()) {
+        levels.pop();
+    }
+    Ok(())
+}
+
+/// The directory above, if it still is the one it was.
+fn reopen(fd: &OwnedFd, id: (u64, u64)) -> Option<OwnedFd> {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let found = rustix::fs::openat(fd, c"..", flags, Mode::empty()).ok()?;
+    let stat = rustix::fs::fstat(&found).ok()?;
+    (id_of(&stat) == id).then_some(found)
+}
+
+fn id_of(stat: &Stat) -> (u64, u64) {
+    (stat.st_dev, stat.st_ino)
+}
+
+/// Opens a directory by its name; `None` when there is none any more.
+fn open_dir(dir: &OwnedFd, name: &CStr, mounts: Mounts) -> io::Result<Option<OwnedFd>> {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let mut resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS;
+    resolve.set(ResolveFlags::NO_XDEV, mounts == Mounts::Skip);
+    match rustix::fs::openat2(dir, name, flags, Mode::empty(), resolve) {
+        Ok(found) => Ok(Some(found)),
+        Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP | Errno::XDEV) => Ok(None),
+        Err(errno) => Err(errno.into()),
+    }
+}
+
+/// Reads a directory, visiting each entry.
+fn read(fd: OwnedFd, name: CString, visitor: &mut dyn Visitor) -> io::Result<Level> {
+    let mut dirs = Vec::new();
+    for found in Dir::read_from(&fd)? {
+        let found = found?;
+        let name = found.file_name();
+        if matches!(name.to_bytes(), b"." | b"..") {
+            continue;
+        }
+        let flags = AtFlags::SYMLINK_NOFOLLOW | AtFlags::NO_AUTOMOUNT;
+        let stat = match rustix::fs::statat(&fd, name, flags) {
+            Ok(stat) => stat,
+            Err(Errno::NOENT) => continue,
+            Err(errno) => return Err(errno.into()),
+        };
+        let dir = fd.as_fd();
+        let entry = Entry { dir, name, stat };
+        match visitor.entry(&entry) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+            other => other?,
+        }
+        if entry.is_dir() {
+            dirs.push(name.to_owned());
+        }
+    }
+    let id = id_of(&rustix::fs::fstat(&fd)?);
+    let fd = Some(fd);
+    Ok(Level { fd, id, name, dirs })
+}
+
+/// Removes a file, link or directory with all that is below it. Links are removed, not followed,
+/// and what is mounted in it stays, with what is above it.
+///
+/// # Errors
+/// [`io::ErrorKind::NotFound`] when there is nothing, or of the kernel; then a part may be gone.
+pub fn remove(path: &Path) -> io::Result<()> {
+    struct Remover;
+    impl Visitor for Remover {
+        fn entry(&mut self, entry: &Entry<'_>) -> io::Result<()> {
+            if entry.is_dir() {
+                return Ok(());
+            }
+            Ok(rustix::fs::unlinkat(
+                entry.dir,
+                entry.name,
+                AtFlags::empty(),
+            )?)
+        }
+
+        fn left(&mut self, parent: BorrowedFd<'_>, name: &CStr) -> io::Result<()> {
+            match rustix::fs::unlinkat(parent, name, AtFlags::REMOVEDIR) {
+                Ok(()) | Err(Errno::NOENT) => Ok(()),
+                Err(errno) => Err(errno.into()),
+            }
+        }
+    }
+    let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let found = Handle::of(rustix::fs::open(path, flags, Mode::empty())?)?;
+    if found.file_type() != FileType::Directory {
+        return Ok(rustix::fs::unlinkat(CWD, path, AtFlags::empty())?);
+    }
+    walk(&found, Mounts::Skip, &mut Remover)?;
+    Ok(rustix::fs::unlinkat(CWD, path, AtFlags::REMOVEDIR)?)
+}
+
+/// Makes a directory that users of the host do not get into, with those above it that are missing,
+/// or makes it one: they could read what belongs to pods there, and run programs of pods that run as
+/// another user.
+///
+/// # Errors
+/// Of the kernel.
+pub fn make_private(path: &Path) -> io::Result<()> {
+    DirBuilder::new()
+        .recursive(true)
+        .mode(PRIVATE_MODE)
+        .create(path)?;
+    // One of an earlier version was open.
+    fs::set_permissions(path, Permissions::from_mode(PRIVATE_MODE))
+}
+
+/// Opens a regular file to read; a link is not followed, and nothing else is waited for.
+///
+/// # Errors
+/// When there is none, or something else is in its place.
+pub fn open_file(path: &Path) -> io::Result<File> {
+    let flags =
+        OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
+    let file = File::from(rustix::fs::open(path, flags, Mode::empty())?);
+    match file.metadata()?.is_file() {
+        true => Ok(file),
+        false => Err(io::Error::new(
+            io::ErrorKind::InvalidData,
+            format!("{} is no regular file", path.display()),
+        )),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::symlink;
+    use std::path::PathBuf;
+    use std::sync::atomic::{AtomicBool, Ordering};
+
+    use super::*;
+
+    /// A directory of its own, removed at the end.
+    struct Place(PathBuf);
+
+    impl Place {
+        fn new(name: &str) -> Self {
+            let path = std::env::temp_dir().join(format!("tree-{name}-{}", std::process::id()));
+            fs::create_dir_all(&path).unwrap();
+            Self(path)
+        }
+    }
+
+    impl Drop for Place {
+        fn drop(&mut self) {
+            remove(&self.0).ok();
+        }
+    }
+
+    /// Counts the entries, and gives them to a group.
+    struct Giver(usize);
+
+    impl Visitor for Giver {
+        fn entry(&mut self, entry: &Entry<'_>) -> io::Result<()> {
+            self.0 += 1;
+            let handle = entry.handle()?;
+            handle.set_group(4711)?;
+            match handle.file_type() {
+                FileType::Symlink => Ok(()),
+                _ => handle.set_mode(0o2777),
+            }
+        }
+    }
+
+    fn group_and_mode(path: &Path) -> (u32, u32) {
+        use std::os::unix::fs::MetadataExt;
+        let found = fs::symlink_metadata(path).unwrap();
+        (found.gid(), found.mode() & 0o7777)
+    }
+
+    /// findings S5
+    #[test]
+    fn a_directory_that_is_swapped_for_a_link_leads_nowhere() {
+        let place = Place::new("swap");
+        let (volume, outside) = (place.0.join("volume"), place.0.join("outside"));
+        fs::create_dir_all(volume.join("dir")).unwrap();
+        fs::create_dir(&outside).unwrap();
+        for number in 0..20 {
+            fs::write(volume.join(format!("dir/{number}")), "").unwrap();
+            fs::write(outside.join(number.to_string()), "").unwrap();
+        }
+        let before = group_and_mode(&outside.join("0"));
+        symlink(&outside, volume.join("link")).unwrap();
+        let over = AtomicBool::new(false);
+        let swap = || {
+            let (dir, link) = (volume.join("dir"), volume.join("link"));
+            while !over.load(Ordering::Relaxed) {
+                let exchange = rustix::fs::RenameFlags::EXCHANGE;
+                rustix::fs::renameat_with(CWD, &dir, CWD, &link, exchange).unwrap();
+            }
+        };
+        let root = Handle::at(&volume).unwrap();
+        std::thread::scope(|scope| {
+            scope.spawn(swap);
+            for _ in 0..500 {
+                walk(&root, Mounts::Enter, &mut Giver(0)).unwrap();
+            }
+            over.store(true, Ordering::Relaxed);
+        });
+        for number in 0..20 {
+            let file = outside.join(number.to_string());
+            assert_eq!(group_and_mode(&file), before);
+        }
+        assert_eq!(group_and_mode(&outside).0, before.0);
+    }
+
+    /// findings S5: a container can make directories deeper than any path is long.
+    #[test]
+    fn trees_of_any_depth_are_gone_through_and_removed() {
+        const DEPTH: usize = 150;
+        let place = Place::new("deep");
+        let root = place.0.join("root");
+        fs::create_dir(&root).unwrap();
+        let name = "d".repeat(200);
+        let mut at = rustix::fs::open(&root, OFlags::PATH, Mode::empty()).unwrap();
+        for _ in 0..DEPTH {
+            rustix::fs::mkdirat(&at, name.as_str(), Mode::RWXU).unwrap();
+            rustix::fs::mkdirat(&at, c"beside", Mode::RWXU).unwrap();
+            at = rustix::fs::openat(&at, name.as_str(), OFlags::PATH, Mode::empty()).unwrap();
+        }
+        let mut count = Giver(0);
+        walk(&Handle::at(&root).unwrap(), Mounts::Skip, &mut count).unwrap();
+        assert_eq!(count.0, 2 * DEPTH);
+        remove(&root).unwrap();
+        assert!(!root.exists());
+    }
+
+    /// findings S6
+    #[test]
+    fn a_private_directory_is_made_and_an_open_one_closed() {
+        let place = Place::new("private");
+        let dir = place.0.join("above/dir");
+        for _ in 0..2 {
+            make_private(&dir).unwrap();
+            assert_eq!(group_and_mode(&dir).1, 0o700);
+            fs::set_permissions(&dir, Permissions::from_mode(0o755)).unwrap();
+        }
+    }
+
+    /// findings S5
+    #[test]
+    fn what_links_lead_to_is_not_removed_and_not_read() {
+        let place = Place::new("links");
+        let (tree, kept) = (place.0.join("tree"), place.0.join("kept"));
+        fs::create_dir_all(tree.join("in")).unwrap();
+        fs::create_dir(&kept).unwrap();
+        fs::write(kept.join("file"), "x").unwrap();
+        symlink(&kept, tree.join("in/link")).unwrap();
+        let link = place.0.join("link");
+        symlink(kept.join("file"), &link).unwrap();
+        assert!(open_file(&link).is_err());
+        assert!(open_file(&kept).is_err());
+        remove(&tree).unwrap();
+        remove(&link).unwrap();
+        assert!(!tree.exists() && kept.join("file").exists());
+        assert_eq!(remove(&tree).unwrap_err().kind(), io::ErrorKind::NotFound);
+    }
+}

@@ -1,0 +1,192 @@
+//! Walks and changes by path in the crates that touch directories of containers.
+//!
+//! A container can swap what a path leads to between two looks, so recursive walks, and changes of
+//! owners and modes, are made by `container_runtime::tree`, which goes by descriptors. Elsewhere
+//! they need a reason why no container can write there.
+
+use super::{Finding, SourceFile};
+
+const CRATES: &[&str] = &["crates/node-agent/src/", "crates/container-runtime/src/"];
+
+/// The calls, each with what to use instead.
+const CALLS: &[(&str, &str)] = &[
+    ("read_dir(", "tree::walk"),
+    ("remove_dir_all(", "tree::remove"),
+    ("WalkDir", "tree::walk"),
+    ("fs::set_permissions(", "tree::Handle::set_mode"),
+    ("::chown(", "tree::Handle::set_group"),
+    ("lchown(", "tree::Handle::set_group"),
+    ("chownat(", "tree::Handle::set_group"),
+    ("fs::copy(", "an open file"),
+];
+
+/// Files that use a call, each with its reason.
+const ALLOWED: &[(&str, &str, &str)] = &[
+    (
+        "crates/node-agent/src/facts.rs",
+        "read_dir(",
+        "the kernel's own directory",
+    ),
+    (
+        "crates/node-agent/src/recovery.rs",
+        "read_dir(",
+        "the directory of all pods, one level",
+    ),
+    (
+        "crates/node-agent/src/volumes/block.rs",
+        "read_dir(",
+        "directories of pods and of their volumes, one level",
+    ),
+    (
+        "crates/node-agent/src/volumes/atomic.rs",
+        "read_dir(",
+        "containers have these volumes read-only",
+    ),
+    (
+        "crates/node-agent/src/volumes/atomic.rs",
+        "fs::set_permissions(",
+        "containers have these volumes read-only",
+    ),
+    (
+        "crates/node-agent/src/volumes/atomic.rs",
+        "::chown(",
+        "containers have these volumes read-only",
+    ),
+    (
+        "crates/node-agent/src/volumes/mod.rs",
+        "read_dir(",
+        "the directory of a pod's volumes, one level",
+    ),
+    (
+        "crates/node-agent/src/volumes/empty_dir.rs",
+        "fs::set_permissions(",
+        "the root of the volume, in the pod's directory",
+    ),
+    (
+        "crates/node-agent/src/worker/instance.rs",
+        "fs::set_permissions(",
+        "a file of the agent in the pod's directory",
+    ),
+    (
+        "crates/node-agent/src/provisioner/subvolumes.rs",
+        "read_dir(",
+        "the directory of all volumes, one level",
+    ),
+    (
+        "crates/node-agent/src/provisioner/directories.rs",
+        "read_dir(",
+        "the directory of all volumes, one level",
+    ),
+    (
+        "crates/node-agent/src/provisioner/directories.rs",
+        "fs::set_permissions(",
+        "the root of a volume, in the directory of all",
+    ),
+    (
+        "crates/container-runtime/src/cgroup.rs",
+        "read_dir(",
+        "the kernel's own directory",
+    ),
+    (
+        "crates/container-runtime/src/loop_device.rs",
+        "read_dir(",
+        "the kernel's own directory",
+    ),
+    (
+        "crates/container-runtime/src/state_dir.rs",
+        "read_dir(",
+        "the runtime's own records, one level",
+    ),
+    (
+        "crates/container-runtime/src/client/runtime.rs",
+        "read_dir(",
+        "the directory of all sandboxes, one level",
+    ),
+    (
+        "crates/container-runtime/src/client/cleanup.rs",
+        "read_dir(",
+        "the runtime's own records, one level",
+    ),
+    (
+        "crates/container-runtime/src/tree.rs",
+        "chownat(",
+        "the walk itself",
+    ),
+    (
+        "crates/container-runtime/src/tree.rs",
+        "fs::set_permissions(",
+        "directories that no container has",
+    ),
+    (
+        "crates/container-runtime/src/shim/oci.rs",
+        "read_dir(",
+        "devices of the node",
+    ),
+    (
+        "crates/container-runtime/src/shim/rootfs.rs",
+        "fs::set_permissions(",
+        "before the container has its root",
+    ),
+    (
+        "crates/container-runtime/src/shim/rootfs.rs",
+        "::chown(",
+        "before the container has its root",
+    ),
+    (
+        "crates/container-runtime/src/shim/rootfs.rs",
+        "chownat(",
+        "a node by its name in an open directory, no link followed",
+    ),
+];
+
+/// Checks the source files of the node.
+pub fn check(files: &[SourceFile]) -> Vec<Finding> {
+    let mut findings = Vec::new();
+    for file in files {
+        let is_concerned = CRATES.iter().any(|start| file.path.starts_with(start));
+        if !is_concerned || file.path.contains("/tests") {
+            continue;
+        }
+        let code = file.text.split("#[cfg(test)]").next().unwrap_or_default();
+        for (call, instead) in CALLS {
+            let lines = code.lines().map(str::trim_start);
+            let mut lines = lines.filter(|line| !line.starts_with("//"));
+            let allowed = ALLOWED
+                .iter()
+                .any(|(path, known, _)| *path == file.path && known == call);
+            if !allowed && lines.any(|line| line.contains(call)) {
+                findings.push(Finding {
+                    file: file.path.clone(),
+                    text: format!(
+                        "{call}…) goes by path: use {instead}, or say in \
+                         crates/xtask/src/tidy/walks.rs why no container can write there"
+                    ),
+                });
+            }
+        }
+    }
+    findings
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// findings S5
+    #[test]
+    fn a_walk_by_path_is_found() {
+        let found = |path: &str, text: &str| {
+            let file = SourceFile {
+                path: path.to_owned(),
+                text: text.to_owned(),
+            };
+            check(&[file]).len()
+        };
+        let walk = "for entry in fs::read_dir(path)? {}";
+        assert_eq!(found("crates/node-agent/src/x.rs", walk), 1);
+        assert_eq!(found("crates/node-agent/src/facts.rs", walk), 0);
+        assert_eq!(found("crates/dns-server/src/x.rs", walk), 0);
+        let in_tests = format!("fn a() {{}}\n#[cfg(test)]\nmod tests {{ {walk} }}");
+        assert_eq!(found("crates/node-agent/src/x.rs", &in_tests), 0);
+    }
+}
