@@ -123,7 +123,8 @@ impl Api {
     }
 }
 
-async fn configuration(kubeconfig: &std::path::Path) -> Config {
+/// How to connect as the administrator.
+pub(crate) async fn configuration(kubeconfig: &std::path::Path) -> Config {
     let read = config::Kubeconfig::read_from(kubeconfig).expect("read the kubeconfig");
     let options = config::KubeConfigOptions::default();
     let configuration = Config::from_custom_kubeconfig(read, &options).await;

@@ -4,6 +4,7 @@ use std::fs::{self, File};
 use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::PoisonError;
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::{Signal, kill};
@@ -11,6 +12,7 @@ use nix::unistd::Pid;
 
 use crate::applications::{busybox, nginx};
 use crate::image::Image;
+use crate::schema::{self, Violations};
 use crate::{Kubectl, Registry, wait_for};
 
 /// A running (or stopped, or killed) server with its data directory.
@@ -20,6 +22,7 @@ pub struct Instance {
     arguments: Vec<String>,
     child: Option<Child>,
     starts: u32,
+    violations: Violations,
 }
 
 impl Instance {
@@ -74,6 +77,7 @@ impl Instance {
             arguments,
             child: None,
             starts: 0,
+            violations: Violations::default(),
         }
     }
 
@@ -156,6 +160,7 @@ impl Instance {
             ready && text.contains("mainstay: ready"),
             "the server is not ready:\n{text}"
         );
+        schema::watch(&self.data().join("kubeconfig"), &self.violations);
     }
 
     /// Starts the server where it cannot run, and returns what it says of that.
@@ -291,6 +296,12 @@ impl Drop for Instance {
             drop(child.kill());
             drop(child.wait());
         }
+        let violations = self.violations.lock();
+        let violations = violations.unwrap_or_else(PoisonError::into_inner);
+        assert!(
+            violations.is_empty() || std::thread::panicking(),
+            "objects that the published schema refuses: {violations:#?}"
+        );
     }
 }
 

@@ -19,6 +19,7 @@ pub mod page;
 pub mod process;
 pub mod registry;
 pub mod runc;
+mod schema;
 pub mod shell;
 pub mod stateful_set;
 pub mod wait;

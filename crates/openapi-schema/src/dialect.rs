@@ -48,8 +48,6 @@ impl Dialect {
             .map(|root| gvk(root.group, root.version, root.kind))
             .collect();
         if !kinds.is_empty() {
-            // The Rust types need metadata; the API does not, it is filled in.
-            object.remove("required");
             object.insert(
                 "x-kubernetes-group-version-kind".into(),
                 Value::Array(kinds),

@@ -17,6 +17,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1 as meta;
 use k8s_openapi::kube_aggregator::pkg::apis::apiregistration::v1 as apiregistration;
 use schemars::generate::SchemaSettings;
 use schemars::{JsonSchema, Schema, SchemaGenerator};
+use serde_json::{Map, Value};
 
 use crate::resource_metrics::{NodeMetrics, PodMetrics};
 
@@ -136,5 +137,99 @@ pub(crate) fn definitions() -> SchemaGenerator {
     generator.subschema_for::<meta::DeleteOptions>();
     generator.subschema_for::<meta::ListMeta>();
     generator.subschema_for::<meta::Status>();
+    correct(generator.definitions_mut());
     generator
+}
+
+/// Required fields where the Rust types differ from the published document: the name of a reference may be
+/// empty, and events must have parts that the types make optional.
+const REQUIRED: &[(&str, &[&str])] = &[
+    ("io.k8s.api.core.v1.ConfigMapEnvSource", &[]),
+    ("io.k8s.api.core.v1.ConfigMapKeySelector", &["key"]),
+    ("io.k8s.api.core.v1.ConfigMapProjection", &[]),
+    ("io.k8s.api.core.v1.ConfigMapVolumeSource", &[]),
+    ("io.k8s.api.core.v1.Event", &["metadata", "involvedObject"]),
+    ("io.k8s.api.core.v1.LocalObjectReference", &[]),
+    ("io.k8s.api.core.v1.SecretEnvSource", &[]),
+    ("io.k8s.api.core.v1.SecretKeySelector", &["key"]),
+    ("io.k8s.api.core.v1.SecretProjection", &[]),
+    ("io.k8s.api.events.v1.Event", &["eventTime"]),
+    ("io.k8s.apimachinery.pkg.apis.meta.v1.Status", &[]),
+];
+
+/// The type of any JSON value, which the Rust types call an object.
+const ANY_JSON: &str = "io.k8s.apiextensions-apiserver.pkg.apis.apiextensions.v1.JSON";
+
+/// Makes the definitions say what the published document says where the Rust types differ. Metadata,
+/// which the Rust types of all kinds require, is filled in by the server.
+fn correct(definitions: &mut Map<String, Value>) {
+    for root in roots() {
+        let definition = definitions.get_mut(root.definition().as_ref());
+        if let Some(Value::Array(fields)) = definition.and_then(|it| it.get_mut("required")) {
+            fields.retain(|field| field != "metadata");
+        }
+    }
+    for (name, fields) in REQUIRED {
+        if let Some(Value::Object(definition)) = definitions.get_mut(*name) {
+            definition.insert("required".to_owned(), (*fields).into());
+        }
+    }
+    if let Some(Value::Object(any)) = definitions.get_mut(ANY_JSON) {
+        any.remove("type");
+    }
+    // A schema that requires nothing has no list of what it requires.
+    for definition in definitions.values_mut().filter_map(Value::as_object_mut) {
+        if definition
+            .get("required")
+            .is_some_and(|fields| fields.as_array().is_some_and(Vec::is_empty))
+        {
+            definition.remove("required");
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    /// Required fields of every served definition in the published document of 1.36.
+    const PUBLISHED: &str = include_str!("../tests/published_required.tsv");
+
+    /// findings C16: clients with strict types rely on what the document requires.
+    #[test]
+    fn required_fields_are_those_of_the_published_document() {
+        let rows = PUBLISHED.lines().filter(|line| !line.starts_with('#'));
+        let published: Vec<(&str, BTreeSet<&str>)> = rows
+            .filter_map(|row| row.split_once('\t'))
+            .map(|(name, fields)| (name, fields.split(',').collect()))
+            .collect();
+        assert!(published.len() > 280);
+        let generator = definitions();
+        let required = |name: &str| -> BTreeSet<&str> {
+            let fields = generator.definitions().get(name);
+            let fields = fields.and_then(|definition| definition.get("required"));
+            let fields = fields.and_then(Value::as_array);
+            fields
+                .into_iter()
+                .flatten()
+                .filter_map(Value::as_str)
+                .collect()
+        };
+        for (name, fields) in &published {
+            // Lists are not types of their own here: the documents add them.
+            if generator.definitions().contains_key(*name) {
+                assert_eq!(required(name), *fields, "{name}");
+            }
+        }
+        assert_eq!(generator.definitions()[ANY_JSON].get("type"), None);
+        // A definition without a row requires nothing, but for kinds that are not Kubernetes' own.
+        for name in generator.definitions().keys() {
+            let listed = published.iter().any(|(known, _)| known == name);
+            if !listed && !name.starts_with("io.k8s.metrics.") {
+                assert!(required(name).is_empty(), "{name}");
+            }
+        }
+    }
 }

@@ -113,7 +113,12 @@ pub(crate) fn decode<T: DeserializeOwned + Serialize>(mut object: Value) -> Resu
         Err(error) => return Err(explain::<T>(&object, &error.to_string())),
     };
     let mut result = serde_json::to_value(typed).map_err(|error| error.to_string())?;
-    prune(&mut result);
+    if prune(&mut result) {
+        // Among the empty texts and lists may be required fields, which upstream's encoder keeps. The type
+        // puts those back.
+        let typed = T::deserialize(&result).map_err(|error| error.to_string())?;
+        result = serde_json::to_value(typed).map_err(|error| error.to_string())?;
+    }
     Ok(result)
 }
 
@@ -151,33 +156,45 @@ fn canonical_quantity(value: &mut Value, in_list: bool) -> Result<(), String> {
     Ok(())
 }
 
-/// Removes what upstream's encoder leaves out.
-fn prune(value: &mut Value) {
+/// Removes what upstream's encoder leaves out of optional fields; whether an empty text or list was
+/// removed.
+fn prune(value: &mut Value) -> bool {
     match value {
-        Value::Array(list) => list.iter_mut().for_each(prune),
+        Value::Array(list) => list
+            .iter_mut()
+            .fold(false, |some, child| prune(child) | some),
         Value::Object(map) => prune_map(map),
-        _ => {}
+        _ => false,
     }
 }
 
-fn prune_map(map: &mut Map<String, Value>) {
+fn prune_map(map: &mut Map<String, Value>) -> bool {
+    let mut removed = false;
     map.retain(|key, child| {
         let key = key.as_str();
         if key == "managedFields" {
             return true;
         }
         if !FREE_MAPS.contains(&key) {
-            prune(child);
+            removed |= prune(child);
         }
         match child {
             Value::Null => false,
-            Value::Array(list) => !list.is_empty(),
+            Value::Array(list) => {
+                removed |= list.is_empty();
+                !list.is_empty()
+            }
             Value::Object(map) => !map.is_empty() || !EMPTY_MAPS.contains(&key),
-            Value::String(text) => !text.is_empty() || EMPTY_TEXTS.contains(&key),
+            Value::String(text) => {
+                let keep = !text.is_empty() || EMPTY_TEXTS.contains(&key);
+                removed |= !keep;
+                keep
+            }
             Value::Bool(set) => *set || !ZEROES.contains(&key),
             Value::Number(number) => number.as_i64() != Some(0) || !ZEROES.contains(&key),
         }
     });
+    removed
 }
 
 /// Finds the field that does not decode and says so as upstream does. Runs on refusals only.
@@ -324,6 +341,23 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+
+    /// findings C1: clients with strict types refuse a status without them.
+    #[test]
+    fn required_fields_stay_when_they_are_empty() {
+        let status = json!({
+            "name": "a", "image": "", "imageID": "", "ready": false, "restartCount": 0,
+            "containerID": "", "volumeMounts": [],
+        });
+        let object = json!({"apiVersion": "v1", "kind": "Pod", "status": {
+            "message": "", "containerStatuses": [status],
+        }});
+        let decoded = decode::<Pod>(object).unwrap();
+        let required = json!({
+            "name": "a", "image": "", "imageID": "", "ready": false, "restartCount": 0,
+        });
+        assert_eq!(decoded["status"], json!({"containerStatuses": [required]}));
+    }
 
     #[test]
     fn type_errors_name_the_field() {

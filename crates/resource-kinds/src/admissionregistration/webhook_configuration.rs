@@ -122,7 +122,7 @@ fn check(hook: &At<'_>) -> Vec<FieldError> {
     errors.check_one_of_if_set(&hook.get("failurePolicy"), &["Fail", "Ignore"]);
     errors.check_one_of_if_set(&hook.get("reinvocationPolicy"), &["IfNeeded", "Never"]);
     let effects = hook.get("sideEffects");
-    if effects.is_set() {
+    if !effects.text().is_empty() {
         errors.check_one_of(&effects, &["None", "NoneOnDryRun"]);
     } else {
         errors.push(effects.required("must specify one of None, NoneOnDryRun"));
