@@ -45,8 +45,25 @@ pub(crate) fn to_core(mut event: Value) -> Value {
 fn from_core(mut event: Value) -> Value {
     if event["apiVersion"] == "v1" {
         rename(&mut event, "events.k8s.io/v1", |(core, new)| (*core, *new));
+        if let Some(time) = first_seen(&event) {
+            event["eventTime"] = time;
+        }
     }
     event
+}
+
+/// When an event without an `eventTime` was first seen. This group requires the field: Kubernetes answers
+/// null for what came through the core group, which clients with strict types refuse.
+fn first_seen(event: &Value) -> Option<Value> {
+    if !event["eventTime"].is_null() {
+        return None;
+    }
+    let times = [
+        &event["deprecatedFirstTimestamp"],
+        &event["deprecatedLastTimestamp"],
+        &event["metadata"]["creationTimestamp"],
+    ];
+    times.into_iter().find(|time| time.is_string()).cloned()
 }
 
 fn rename(
@@ -138,6 +155,16 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+
+    /// findings C1: a required field that events of the core group do not have.
+    #[test]
+    fn an_event_of_the_core_group_has_the_time_when_it_was_first_seen() {
+        let core = json!({"apiVersion": "v1", "kind": "Event", "metadata": {"name": "a"},
+            "involvedObject": {"kind": "Pod", "name": "p"},
+            "firstTimestamp": "2026-01-02T03:04:05Z", "lastTimestamp": "2026-01-02T03:05:05Z"});
+        let new = Event.decode(core).unwrap();
+        assert_eq!(new["eventTime"], "2026-01-02T03:04:05.000000Z");
+    }
 
     #[test]
     fn both_groups_read_what_either_wrote() {
