@@ -3,9 +3,11 @@
 
 pub mod cidr;
 pub mod cron;
+pub mod dialling;
 pub mod duration;
 pub mod field;
 pub mod int_or_percent;
+pub mod listening;
 pub mod names;
 pub mod quantity;
 pub mod selector;

@@ -2,6 +2,7 @@
 
 use std::net::IpAddr;
 
+use object_model::dialling::{Special, special};
 use object_model::{FieldError, names};
 
 use crate::at::{At, Rules};
@@ -22,7 +23,8 @@ pub(crate) fn check_ip(errors: &mut Vec<FieldError>, at: &At<'_>) {
     }
 }
 
-/// The address of an endpoint is one that a host can have and others can reach.
+/// The address of an endpoint is one that a host can have and others can reach, in the form of its
+/// own family.
 pub(crate) fn check_endpoint_ip(errors: &mut Vec<FieldError>, at: &At<'_>) {
     let before = errors.len();
     check_ip(errors, at);
@@ -32,23 +34,40 @@ pub(crate) fn check_endpoint_ip(errors: &mut Vec<FieldError>, at: &At<'_>) {
     if errors.len() > before {
         return;
     }
-    let link_local = match address {
-        IpAddr::V4(v4) => v4.is_link_local(),
-        IpAddr::V6(v6) => v6.is_unicast_link_local(),
-    };
+    if matches!(address, IpAddr::V6(v6) if v6.to_ipv4_mapped().is_some()) {
+        errors.push(at.invalid("must not be an IPv4-mapped IPv6 address"));
+        return;
+    }
     let link_multicast = match address {
         IpAddr::V4(v4) => v4.octets()[..3] == [224, 0, 0],
         IpAddr::V6(v6) => v6.segments()[0] & 0xff0f == 0xff02,
     };
-    if address.is_unspecified() {
-        errors.push(at.invalid(format!("may not be unspecified ({address})")));
-    } else if address.is_loopback() {
-        errors.push(at.invalid("may not be in the loopback range (127.0.0.0/8, ::1/128)"));
-    } else if link_local {
-        errors.push(at.invalid("may not be in the link-local range (169.254.0.0/16, fe80::/10)"));
-    } else if link_multicast {
-        let detail = "may not be in the link-local multicast range (224.0.0.0/24, ff02::/10)";
-        errors.push(at.invalid(detail));
+    let detail = match special(address) {
+        Some(Special::Unspecified) => format!("may not be unspecified ({address})"),
+        Some(Special::Loopback) => {
+            "may not be in the loopback range (127.0.0.0/8, ::1/128)".to_owned()
+        }
+        Some(Special::LinkLocal) => {
+            "may not be in the link-local range (169.254.0.0/16, fe80::/10)".to_owned()
+        }
+        _ if link_multicast => {
+            "may not be in the link-local multicast range (224.0.0.0/24, ff02::/10)".to_owned()
+        }
+        _ => return,
+    };
+    errors.push(at.invalid(detail));
+}
+
+/// The address is one of this family (`IPv4` or `IPv6`).
+pub(crate) fn check_family(errors: &mut Vec<FieldError>, at: &At<'_>, family: &str) {
+    let fits = match (at.text().parse::<IpAddr>(), family) {
+        (Ok(address), "IPv4") => address.is_ipv4(),
+        (Ok(address), "IPv6") => address.is_ipv6(),
+        // That is said elsewhere.
+        _ => true,
+    };
+    if !fits {
+        errors.push(at.invalid(format!("must be a valid {family} address")));
     }
 }
 

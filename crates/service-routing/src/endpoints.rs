@@ -9,6 +9,8 @@ use std::net::Ipv4Addr;
 
 use k8s_openapi::api::discovery::v1::{Endpoint as SliceEndpoint, EndpointPort, EndpointSlice};
 
+use object_model::dialling::special;
+
 use crate::model::Protocol;
 
 /// Where a connection can be sent.
@@ -57,11 +59,8 @@ pub(crate) fn choose<'a>(
             .filter_map(|port| number_of(port, port_name, protocol))
             .collect();
         for endpoint in slice.endpoints.iter().flatten() {
-            let Some(ip) = endpoint
-                .addresses
-                .first()
-                .and_then(|text| text.parse().ok())
-            else {
+            let address = endpoint.addresses.first();
+            let Some(ip) = address.and_then(|text| host_address(text)) else {
                 continue;
             };
             for port in &ports {
@@ -110,6 +109,12 @@ pub(crate) fn ready_here<'a>(
     });
     let addresses: BTreeSet<&String> = ready.filter_map(|e| e.addresses.first()).collect();
     addresses.len()
+}
+
+/// Reads an address of a host; what leads to the machine itself is no endpoint.
+pub(crate) fn host_address(text: &str) -> Option<Ipv4Addr> {
+    let address: Ipv4Addr = text.parse().ok()?;
+    special(address.into()).is_none().then_some(address)
 }
 
 fn number_of(port: &EndpointPort, name: &str, protocol: Protocol) -> Option<u16> {
@@ -197,6 +202,21 @@ mod tests {
         let dead = endpoint(4, "here", Some(false), Some(false), Some(true));
         check(&[leaving.clone(), dead.clone()], &[2], &[2]);
         check(&[leaving, dead, ready], &[3], &[2]);
+    }
+
+    // findings S15
+    #[test]
+    fn the_machine_itself_is_no_endpoint() {
+        for address in [
+            "127.0.0.1",
+            "169.254.169.254",
+            "0.0.0.0",
+            "::ffff:127.0.0.1",
+        ] {
+            let slice = slice(json!([{ "addresses": [address] }]));
+            let chosen = choose([&slice], "http", Protocol::Tcp, "here");
+            assert_eq!(chosen, Endpoints::default(), "{address}");
+        }
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! One question to one webhook: an HTTPS request of its own.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,6 +11,7 @@ use bytes::Bytes;
 use http::{Request, Uri, header};
 use http_body_util::{BodyExt, Full, Limited};
 use hyper_util::rt::TokioIo;
+use object_model::dialling::{Special, dialled};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::{ClientConfig, RootCertStore};
@@ -83,16 +84,39 @@ async fn place(server: &ApiServer, webhook: &Webhook) -> Result<Place, String> {
     }
 }
 
+/// The addresses of a host. One that the webhook names as this machine (an address or `localhost`)
+/// is that; a name that others resolve may not lead there.
+async fn resolve(host: &str, port: u16) -> Result<Vec<SocketAddr>, String> {
+    let found = tokio::net::lookup_host((host, port)).await;
+    let found = found.map_err(|error| format!("{host}: {error}"))?;
+    let is_own_word = host == "localhost" || host.parse::<IpAddr>().is_ok();
+    let mut allowed = Vec::new();
+    let mut refused = None;
+    for address in found {
+        match dialled(address.ip()) {
+            Ok(ip) => allowed.push(SocketAddr::new(ip, port)),
+            Err(Special::Loopback) if is_own_word => allowed.push(address),
+            Err(special) => refused = Some(special),
+        }
+    }
+    match (allowed.is_empty(), refused) {
+        (false, _) => Ok(allowed),
+        (true, Some(special)) => Err(format!("{host}: {special} addresses are not called")),
+        (true, None) => Err(format!("{host}: no address")),
+    }
+}
+
 async fn exchange(place: &Place, webhook: &Webhook, review: &Value) -> Result<Value, String> {
     fn text(error: impl std::fmt::Display) -> String {
         error.to_string()
     }
     let connector = TlsConnector::from(Arc::new(trust(&webhook.ca_bundle)?));
     let name = ServerName::try_from(place.host.clone()).map_err(text)?;
-    let stream = match place.address {
-        Some(address) => TcpStream::connect(address).await,
-        None => TcpStream::connect((place.host.as_str(), place.port)).await,
+    let addresses = match place.address {
+        Some(address) => vec![address],
+        None => resolve(&place.host, place.port).await?,
     };
+    let stream = TcpStream::connect(addresses.as_slice()).await;
     let stream = connector.connect(name, stream.map_err(text)?).await;
     let io = TokioIo::new(stream.map_err(text)?);
     let (mut sender, connection) = hyper::client::conn::http1::handshake(io)
@@ -139,4 +163,28 @@ fn trust(bundle: &str) -> Result<ClientConfig, String> {
     let builder = builder.with_safe_default_protocol_versions();
     let builder = builder.map_err(|error| error.to_string())?;
     Ok(builder.with_root_certificates(roots).with_no_client_auth())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    // findings S15
+    #[tokio::test]
+    async fn a_webhook_is_not_called_on_addresses_of_no_host() {
+        let of = async |host: &str| resolve(host, 443).await;
+        assert_eq!(
+            of("10.9.9.9").await.unwrap(),
+            ["10.9.9.9:443".parse().unwrap()]
+        );
+        assert!(of("localhost").await.is_ok() && of("127.0.0.1").await.is_ok());
+        for host in [
+            "169.254.169.254",
+            "::ffff:169.254.169.254",
+            "0.0.0.0",
+            "224.0.0.1",
+        ] {
+            assert!(of(host).await.unwrap_err().contains("not called"), "{host}");
+        }
+    }
 }

@@ -7,6 +7,7 @@ use futures::future::BoxFuture;
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use http::{Method, Request, Response, StatusCode, Uri};
 use hyper_util::rt::TokioIo;
+use object_model::dialling::dialled;
 use object_model::{Status, StatusReason};
 use rand::RngExt;
 use resource_kinds::Lookup;
@@ -252,14 +253,7 @@ fn ready(slices: &[Value], service: &str, port_name: &Value) -> Vec<(String, u64
 fn address(ip: &str, port: u64) -> Result<SocketAddr, Status> {
     let ip: Option<IpAddr> = ip.parse().ok();
     let refused = || Status::bad_request("address not allowed");
-    let ip = ip.ok_or_else(refused)?;
-    let local = match ip {
-        IpAddr::V4(ip) => ip.is_link_local(),
-        IpAddr::V6(ip) => ip.is_unicast_link_local(),
-    };
-    if local || ip.is_loopback() || ip.is_unspecified() || ip.is_multicast() {
-        return Err(refused());
-    }
+    let ip = dialled(ip.ok_or_else(refused)?).map_err(|_| refused())?;
     let port = u16::try_from(port).ok().filter(|port| *port > 0);
     let port = port.ok_or_else(|| Status::bad_request("invalid port"))?;
     Ok(SocketAddr::new(ip, port))
@@ -374,6 +368,8 @@ mod tests {
             "169.254.169.254",
             "0.0.0.0",
             "::1",
+            "::ffff:127.0.0.1",
+            "::ffff:169.254.169.254",
             "224.0.0.1",
         ] {
             assert_eq!(address(ip, 80).unwrap_err().code, 400, "{ip}");

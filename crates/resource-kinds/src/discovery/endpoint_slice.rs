@@ -5,7 +5,7 @@ use k8s_openapi::api::discovery::v1 as api;
 use object_model::{FieldError, FieldErrorType, names};
 use serde_json::{Value, json};
 
-use crate::addresses::{PROTOCOLS, check_endpoint_ip};
+use crate::addresses::{PROTOCOLS, check_endpoint_ip, check_family};
 use crate::at::{At, Rules};
 use crate::decode::decode;
 use crate::info::{Names, namespaced};
@@ -153,7 +153,10 @@ fn validate(object: &Value) -> Vec<FieldError> {
         for address in addresses.items() {
             match kind {
                 "FQDN" => errors.check_text(&address, names::dns_subdomain),
-                _ => check_endpoint_ip(&mut errors, &address),
+                _ => {
+                    check_family(&mut errors, &address, kind);
+                    check_endpoint_ip(&mut errors, &address);
+                }
             }
         }
         errors.check_text_if_set(&endpoint.get("nodeName"), names::dns_subdomain);
@@ -206,6 +209,27 @@ mod tests {
             "endpoints[0].addresses[0]: Invalid value: \"127.0.0.1\": may not be in the loopback \
              range (127.0.0.0/8, ::1/128)"
         );
+    }
+
+    // findings S15
+    #[test]
+    fn endpoints_have_addresses_of_their_slice_s_family() {
+        let mut mapped = slice("::ffff:127.0.0.1");
+        let said = |object: &Value| {
+            let errors = EndpointSlice.validate_create(object);
+            let clause = |error: &FieldError| error.detail.clone();
+            errors.iter().map(clause).collect::<Vec<_>>()
+        };
+        let not_mapped = "must not be an IPv4-mapped IPv6 address";
+        assert_eq!(said(&mapped), ["must be a valid IPv4 address", not_mapped]);
+        mapped["addressType"] = json!("IPv6");
+        assert_eq!(said(&mapped), [not_mapped]);
+        assert_eq!(
+            said(&slice("2001:db8::1")),
+            ["must be a valid IPv4 address"]
+        );
+        mapped["endpoints"][0]["addresses"][0] = json!("2001:db8::1");
+        assert!(said(&mapped).is_empty());
     }
 
     #[test]

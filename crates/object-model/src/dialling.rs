@@ -1,0 +1,100 @@
+//! Addresses that are not dialled on behalf of a user: they lead to the machine that dials, or to
+//! what answers every machine of a network (metadata of clouds), and not to another host.
+
+use std::fmt;
+use std::net::IpAddr;
+
+/// Why an address belongs to no host that others can reach.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Special {
+    /// `0.0.0.0` or `::`, which mean the machine itself.
+    Unspecified,
+    /// The machine itself.
+    Loopback,
+    /// A link's own, as those of clouds' metadata servers.
+    LinkLocal,
+    /// A group's.
+    Multicast,
+    /// All hosts of a link.
+    Broadcast,
+}
+
+impl fmt::Display for Special {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Unspecified => "unspecified",
+            Self::Loopback => "loopback",
+            Self::LinkLocal => "link-local",
+            Self::Multicast => "multicast",
+            Self::Broadcast => "broadcast",
+        })
+    }
+}
+
+/// Says what is special about an address; `None` for one that a host can have. An IPv4 address in
+/// the form of IPv6 (`::ffff:127.0.0.1`) is the IPv4 address.
+pub fn special(address: IpAddr) -> Option<Special> {
+    let address = address.to_canonical();
+    let (link_local, broadcast) = match address {
+        IpAddr::V4(v4) => (v4.is_link_local(), v4.is_broadcast()),
+        IpAddr::V6(v6) => (v6.is_unicast_link_local(), false),
+    };
+    // The kernel takes all of 0.0.0.0/8 for the machine's own network.
+    let this_network = matches!(address, IpAddr::V4(v4) if v4.octets()[0] == 0);
+    [
+        (
+            address.is_unspecified() || this_network,
+            Special::Unspecified,
+        ),
+        (address.is_loopback(), Special::Loopback),
+        (link_local, Special::LinkLocal),
+        (address.is_multicast(), Special::Multicast),
+        (broadcast, Special::Broadcast),
+    ]
+    .into_iter()
+    .find_map(|(holds, special)| holds.then_some(special))
+}
+
+/// Returns the address in its canonical form if it may be dialled on behalf of a user.
+///
+/// # Errors
+/// What is special about it.
+pub fn dialled(address: IpAddr) -> Result<IpAddr, Special> {
+    match special(address) {
+        None => Ok(address.to_canonical()),
+        Some(special) => Err(special),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    // findings S15
+    #[test]
+    fn only_addresses_of_hosts_are_dialled() {
+        for (text, expected) in [
+            ("10.244.0.2", None),
+            ("::ffff:10.244.0.2", None),
+            ("2001:db8::1", None),
+            ("0.0.0.0", Some(Special::Unspecified)),
+            ("0.1.2.3", Some(Special::Unspecified)),
+            ("::", Some(Special::Unspecified)),
+            ("::ffff:0.0.0.0", Some(Special::Unspecified)),
+            ("127.0.0.1", Some(Special::Loopback)),
+            ("127.9.9.9", Some(Special::Loopback)),
+            ("::1", Some(Special::Loopback)),
+            ("::ffff:127.0.0.1", Some(Special::Loopback)),
+            ("169.254.169.254", Some(Special::LinkLocal)),
+            ("::ffff:169.254.169.254", Some(Special::LinkLocal)),
+            ("fe80::1", Some(Special::LinkLocal)),
+            ("224.0.0.1", Some(Special::Multicast)),
+            ("ff02::1", Some(Special::Multicast)),
+            ("255.255.255.255", Some(Special::Broadcast)),
+        ] {
+            assert_eq!(special(text.parse().unwrap()), expected, "{text}");
+        }
+        let mapped = "::ffff:10.244.0.2".parse().unwrap();
+        assert_eq!(dialled(mapped), Ok("10.244.0.2".parse().unwrap()));
+    }
+}

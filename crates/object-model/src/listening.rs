@@ -1,0 +1,109 @@
+//! Ports of a machine on which its own programs listen, and which no pod or Service may take.
+
+use std::collections::BTreeSet;
+use std::fmt;
+use std::net::Ipv4Addr;
+
+/// A transport whose listening sockets the kernel tells.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Transport {
+    /// TCP.
+    Tcp,
+    /// UDP.
+    Udp,
+}
+
+impl Transport {
+    /// Reads the `protocol` of a port; none for one that has no such sockets.
+    pub fn of(protocol: &str) -> Option<Self> {
+        match protocol {
+            "" | "TCP" => Some(Self::Tcp),
+            "UDP" => Some(Self::Udp),
+            _ => None,
+        }
+    }
+}
+
+impl fmt::Display for Transport {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Tcp => "TCP",
+            Self::Udp => "UDP",
+        })
+    }
+}
+
+/// Where a socket listens.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Place {
+    /// The transport.
+    pub transport: Transport,
+    /// The address; all of the machine's when there is none.
+    pub address: Option<Ipv4Addr>,
+    /// The port.
+    pub port: u16,
+}
+
+/// All sockets of a machine that listen: those of this program, of its other instances, and of
+/// everything else on the machine.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Listening {
+    places: BTreeSet<Place>,
+}
+
+impl Listening {
+    /// The sockets, sorted.
+    pub fn places(&self) -> impl Iterator<Item = Place> + '_ {
+        self.places.iter().copied()
+    }
+
+    /// Whether a program has this port of this address of the machine.
+    pub fn holds(&self, transport: Transport, address: Ipv4Addr, port: u16) -> bool {
+        self.holds_everywhere(transport, port) || self.has(transport, Some(address), port)
+    }
+
+    /// Whether a program has this port of all addresses of the machine.
+    pub fn holds_everywhere(&self, transport: Transport, port: u16) -> bool {
+        self.has(transport, None, port)
+    }
+
+    fn has(&self, transport: Transport, address: Option<Ipv4Addr>, port: u16) -> bool {
+        self.places.contains(&Place {
+            transport,
+            address,
+            port,
+        })
+    }
+}
+
+impl FromIterator<Place> for Listening {
+    fn from_iter<T: IntoIterator<Item = Place>>(places: T) -> Self {
+        Self {
+            places: places.into_iter().collect(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_socket_on_all_addresses_holds_its_port_on_each() {
+        let place = |address, port| Place {
+            transport: Transport::Tcp,
+            address,
+            port,
+        };
+        let local = Ipv4Addr::LOCALHOST;
+        let listening: Listening = [place(None, 22), place(Some(local), 6443)]
+            .into_iter()
+            .collect();
+        let other = Ipv4Addr::new(192, 0, 2, 1);
+        assert!(listening.holds(Transport::Tcp, other, 22));
+        assert!(!listening.holds(Transport::Udp, other, 22));
+        assert!(listening.holds(Transport::Tcp, local, 6443));
+        assert!(!listening.holds(Transport::Tcp, other, 6443));
+        assert!(!listening.holds_everywhere(Transport::Tcp, 6443));
+    }
+}
