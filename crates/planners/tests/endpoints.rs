@@ -4,9 +4,10 @@
 
 use std::sync::Arc;
 
-use k8s_openapi::api::core::v1::{Pod, Service};
+use k8s_openapi::api::core::v1::{Endpoints, Pod, Service};
 use k8s_openapi::api::discovery::v1::{Endpoint, EndpointSlice};
 use planners::endpoints::{EndpointsWrite, Observed, Plan, plan};
+use resource_kinds::labels;
 use resource_kinds::pod_view::PodView;
 use serde_json::{Value, json};
 
@@ -68,23 +69,31 @@ fn observed(service: Arc<Service>, pods: Vec<Arc<PodView>>) -> Observed {
 
 /// Carries a plan out, as the API server would.
 fn apply(observed: &mut Observed, plan: Plan) {
-    observed.slices.retain(|slice| {
-        let name = slice.metadata.name.clone().unwrap();
-        !plan.delete.iter().any(|(deleted, _)| *deleted == name)
-    });
+    for slices in [&mut observed.slices, &mut observed.mirrored] {
+        slices.retain(|slice| {
+            let name = slice.metadata.name.clone().unwrap();
+            !plan.delete.iter().any(|(deleted, _)| *deleted == name)
+        });
+    }
     for slice in plan.update {
         let present = observed
             .slices
             .iter_mut()
+            .chain(&mut observed.mirrored)
             .find(|other| other.metadata.name == slice.metadata.name)
             .unwrap();
         *present = Arc::new(slice);
     }
     for mut slice in plan.create {
-        let name = format!("svc-{}", observed.slices.len());
+        let manager = &slice.metadata.labels.as_ref().unwrap()[labels::SLICE_MANAGED_BY];
+        let (word, slices) = match manager.as_str() {
+            "endpointslicemirroring-controller.k8s.io" => ("mirror-", &mut observed.mirrored),
+            _ => ("", &mut observed.slices),
+        };
+        let name = format!("svc-{word}{}", slices.len());
         slice.metadata.uid = Some(format!("uid-{name}"));
         slice.metadata.name = Some(name);
-        observed.slices.push(Arc::new(slice));
+        slices.push(Arc::new(slice));
     }
     match plan.endpoints {
         Some(EndpointsWrite::Create(endpoints) | EndpointsWrite::Update(endpoints)) => {
@@ -294,4 +303,139 @@ fn what_is_not_selected_is_left_alone() {
     foreign.metadata.labels = None;
     orphaned.endpoints = Some(Arc::new(foreign));
     assert!(plan(&orphaned).is_idle());
+}
+
+/// Endpoints that somebody made by hand.
+fn by_hand(metadata: Value, subsets: Value) -> Arc<Endpoints> {
+    let mut endpoints = json!({
+        "metadata": { "name": "svc", "namespace": "default", "uid": "uid-endpoints" },
+        "subsets": subsets,
+    });
+    for (key, value) in metadata.as_object().unwrap() {
+        endpoints["metadata"][key] = value.clone();
+    }
+    Arc::new(serde_json::from_value(endpoints).unwrap())
+}
+
+/// `IPv4 10.9.0.1 10.9.0.2! on http:80` for each slice; `!` for one that is not ready.
+fn mirrored(observed: &Observed) -> Vec<String> {
+    let lines = observed.mirrored.iter().map(|slice| {
+        let mut line = slice.address_type.clone();
+        for endpoint in slice.endpoints.iter().flatten() {
+            let ready = endpoint.conditions.as_ref().and_then(|all| all.ready);
+            let mark = if ready == Some(true) { "" } else { "!" };
+            line.push_str(&format!(" {}{mark}", endpoint.addresses[0]));
+        }
+        for port in slice.ports.iter().flatten() {
+            let name = port.name.as_deref().unwrap();
+            line.push_str(&format!(" on {name}:{}", port.port.unwrap()));
+        }
+        line
+    });
+    lines.collect()
+}
+
+fn two_subsets() -> Value {
+    json!([
+        { "addresses": [{ "ip": "10.9.0.1", "hostname": "db-0" }, { "ip": "2001:db8::1" }],
+          "notReadyAddresses": [{ "ip": "10.9.0.2" }],
+          "ports": [{ "name": "sql", "port": 5432 }] },
+        { "addresses": [{ "ip": "10.9.0.3" }], "ports": [{ "name": "sql", "port": 5433 }] },
+    ])
+}
+
+// findings C20
+#[test]
+fn endpoints_made_by_hand_are_mirrored_to_slices() {
+    let without = service(json!({ "selector": Value::Null }));
+    let metadata = json!({
+        "labels": { "team": "b" },
+        "annotations": {
+            "note": "x",
+            "kubectl.kubernetes.io/last-applied-configuration": "{}",
+            "endpoints.kubernetes.io/last-change-trigger-time": "2026-01-01T00:00:00Z",
+        },
+    });
+    let mut world = observed(without.clone(), Vec::new());
+    world.endpoints = Some(by_hand(metadata, two_subsets()));
+    let mut world = settled(world);
+    assert_eq!(
+        mirrored(&world),
+        [
+            "IPv4 10.9.0.1 10.9.0.2! on sql:5432",
+            "IPv4 10.9.0.3 on sql:5433",
+            "IPv6 2001:db8::1 on sql:5432",
+        ]
+    );
+    assert!(world.slices.is_empty());
+    let slice = &world.mirrored[0];
+    let labels = slice.metadata.labels.clone().unwrap();
+    let expected = [
+        (
+            "endpointslice.kubernetes.io/managed-by",
+            "endpointslicemirroring-controller.k8s.io",
+        ),
+        ("kubernetes.io/service-name", "svc"),
+        ("team", "b"),
+    ];
+    let labels: Vec<(&str, &str)> = labels
+        .iter()
+        .map(|(k, v)| (k.as_str(), v.as_str()))
+        .collect();
+    assert_eq!(labels, expected);
+    let annotations = slice.metadata.annotations.clone().unwrap();
+    assert_eq!(
+        annotations.into_iter().collect::<Vec<_>>(),
+        [("note".to_owned(), "x".to_owned())]
+    );
+    let owner = &slice.metadata.owner_references.as_ref().unwrap()[0];
+    assert_eq!(
+        (owner.kind.as_str(), owner.uid.as_str()),
+        ("Endpoints", "uid-endpoints")
+    );
+    assert_eq!(
+        slice.endpoints.as_ref().unwrap()[0].hostname.as_deref(),
+        Some("db-0")
+    );
+    // A change of the addresses is a change of their slice alone.
+    let mut subsets = two_subsets();
+    subsets[1]["addresses"] = json!([{ "ip": "10.9.0.4" }]);
+    world.endpoints = Some(by_hand(json!({}), subsets));
+    let mut world = settled(world);
+    assert_eq!(mirrored(&world)[1], "IPv4 10.9.0.4 on sql:5433");
+    // What is no longer there goes.
+    world.endpoints = None;
+    assert!(mirrored(&settled(world)).is_empty());
+}
+
+// findings C20
+#[test]
+fn endpoints_are_not_mirrored_for_everybody() {
+    let without = || service(json!({ "selector": Value::Null }));
+    let with_all = || {
+        let mut world = observed(without(), Vec::new());
+        world.endpoints = Some(by_hand(json!({}), two_subsets()));
+        settled(world)
+    };
+    let count = |change: &dyn Fn(&mut Observed)| {
+        let mut world = with_all();
+        change(&mut world);
+        settled(world).mirrored.len()
+    };
+    assert_eq!(count(&|_| {}), 3);
+    assert_eq!(count(&|world| world.service = None), 0, "no Service");
+    assert_eq!(
+        count(&|world| world.service = Some(service(json!({})))),
+        0,
+        "a selector"
+    );
+    let skip =
+        |value: &str| json!({ "labels": { "endpointslice.kubernetes.io/skip-mirror": value } });
+    let put = |metadata: Value| {
+        move |world: &mut Observed| world.endpoints = Some(by_hand(metadata.clone(), two_subsets()))
+    };
+    assert_eq!(count(&put(skip("true"))), 0);
+    assert_eq!(count(&put(skip("no"))), 3);
+    let lock = json!({ "annotations": { "control-plane.alpha.kubernetes.io/leader": "{}" } });
+    assert_eq!(count(&put(lock)), 0, "the lock of an election");
 }

@@ -12,6 +12,7 @@ use resource_kinds::pod_view::PodView;
 use crate::Context;
 
 const MANAGER: &str = "endpointslice-controller.k8s.io";
+const MIRROR: &str = "endpointslicemirroring-controller.k8s.io";
 
 pub(super) struct Observer {
     services: Cache<Service>,
@@ -20,13 +21,15 @@ pub(super) struct Observer {
     endpoints: Cache<Endpoints>,
     nodes: Cache<Node>,
     slices_by_service: Index<EndpointSlice>,
+    mirrored_by_service: Index<EndpointSlice>,
 }
 
 impl Observer {
     pub fn new(context: &Context) -> Self {
         let caches = context.caches.clone();
         Self {
-            slices_by_service: caches.slices.index(service_term),
+            slices_by_service: caches.slices.index(|slice| kept_by(MANAGER, slice)),
+            mirrored_by_service: caches.slices.index(|slice| kept_by(MIRROR, slice)),
             services: caches.services,
             pods: caches.pods,
             slices: caches.slices,
@@ -64,6 +67,7 @@ impl Observer {
             pods,
             zones: zones.collect::<BTreeMap<_, _>>(),
             slices: self.slices_by_service.get(&term(key)),
+            mirrored: self.mirrored_by_service.get(&term(key)),
             endpoints: self.endpoints.get_key(key),
         }
     }
@@ -106,10 +110,11 @@ pub(super) fn zone(node: &Node) -> Option<&str> {
         .map(String::as_str)
 }
 
-fn service_term(slice: &EndpointSlice) -> Vec<String> {
+/// The Service of a slice that this manager keeps.
+fn kept_by(wanted: &str, slice: &EndpointSlice) -> Vec<String> {
     let labels = slice.metadata.labels.as_ref();
     let manager = labels.and_then(|labels| labels.get(labels::SLICE_MANAGED_BY));
-    if manager.map(String::as_str) != Some(MANAGER) {
+    if manager.map(String::as_str) != Some(wanted) {
         return Vec::new();
     }
     service_of(slice).iter().map(term).collect()

@@ -1,7 +1,8 @@
 //! Services for the outside.
 
 use k8s_openapi::api::apps::v1::StatefulSet;
-use k8s_openapi::api::core::v1::{Event, Node, Service};
+use k8s_openapi::api::core::v1::{Endpoints, Event, Node, Service};
+use k8s_openapi::api::discovery::v1::EndpointSlice;
 use kube::api::{Api, DeleteParams, Patch, PatchParams, PostParams};
 use serde_json::{Value, json};
 
@@ -116,4 +117,41 @@ async fn each_ordinal_has_its_own_port_from_outside() {
         .delete::<StatefulSet>("web", DeleteParams::background())
         .await;
     wait_for(&cluster, "", node_ports).await;
+}
+
+// findings C20
+#[tokio::test]
+async fn endpoints_made_by_hand_are_served_as_slices() {
+    let cluster = Cluster::without_node().await;
+    let service = json!({ "metadata": { "name": "db" }, "spec": { "ports": [{ "port": 5432 }] } });
+    cluster.create::<Service>(service).await;
+    let with = |ip: &str| {
+        json!({
+            "metadata": { "name": "db" },
+            "subsets": [{ "addresses": [{ "ip": ip }], "ports": [{ "port": 5432 }] }],
+        })
+    };
+    cluster.create::<Endpoints>(with("10.9.0.1")).await;
+    let shown = |slices: &[EndpointSlice]| {
+        let manager = "endpointslicemirroring-controller.k8s.io";
+        let lines = slices.iter().filter_map(|slice| {
+            let labels = slice.metadata.labels.as_ref()?;
+            let ours = labels.get("endpointslice.kubernetes.io/managed-by")? == manager;
+            let service = labels.get("kubernetes.io/service-name")?;
+            let address = &slice.endpoints.as_ref()?.first()?.addresses[0];
+            ours.then(|| format!("{service}={address}"))
+        });
+        lines.collect::<Vec<_>>().join(" ")
+    };
+    wait_for(&cluster, "db=10.9.0.1", shown).await;
+    let endpoints: Api<Endpoints> = Api::namespaced(cluster.client.clone(), "default");
+    let params = PatchParams::default();
+    let patch = Patch::Merge(with("10.9.0.2"));
+    endpoints.patch("db", &params, &patch).await.unwrap();
+    wait_for(&cluster, "db=10.9.0.2", shown).await;
+    endpoints
+        .delete("db", &DeleteParams::default())
+        .await
+        .unwrap();
+    wait_for(&cluster, "", shown).await;
 }

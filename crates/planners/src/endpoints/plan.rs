@@ -7,7 +7,7 @@ use k8s_openapi::api::core::v1::{Endpoints, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use resource_kinds::pod_view::PodView;
 
-use super::{mirror, slices};
+use super::{by_hand, mirror, slices};
 
 /// The world as seen from one Service.
 #[derive(Clone, Debug, Default)]
@@ -24,6 +24,8 @@ pub struct Observed {
     pub zones: BTreeMap<String, String>,
     /// The slices with its name that this controller keeps.
     pub slices: Vec<Arc<EndpointSlice>>,
+    /// The slices with its name that mirror Endpoints.
+    pub mirrored: Vec<Arc<EndpointSlice>>,
     /// The Endpoints with its name, whoever keeps them.
     pub endpoints: Option<Arc<Endpoints>>,
 }
@@ -68,13 +70,21 @@ impl Plan {
 pub fn plan(observed: &Observed) -> Plan {
     let mut plan = Plan::default();
     match observed.service.as_deref() {
-        // The slices are the garbage collector's, by their owner.
-        None => plan.endpoints = mirror::without_service(observed),
+        // The slices of the Service are the garbage collector's, by their owner; those of Endpoints
+        // have another.
+        None => {
+            plan.endpoints = mirror::without_service(observed);
+            by_hand::plan(observed, None, &mut plan);
+        }
         Some(service) if is_ours(service) => {
             slices::plan(observed, service, &mut plan);
             plan.endpoints = mirror::plan(observed, service);
+            by_hand::plan(observed, None, &mut plan);
         }
-        Some(_) => {}
+        Some(service) => {
+            let without_selector = Some(service).filter(|service| !has_selector(service));
+            by_hand::plan(observed, without_selector, &mut plan);
+        }
     }
     plan
 }
@@ -82,8 +92,13 @@ pub fn plan(observed: &Observed) -> Plan {
 /// Whether the endpoints of this Service are found by its selector.
 fn is_ours(service: &Service) -> bool {
     let spec = service.spec.as_ref();
-    let selector = spec.and_then(|spec| spec.selector.as_ref());
-    selector.is_some_and(|selector| !selector.is_empty())
+    has_selector(service)
         && spec.and_then(|spec| spec.type_.as_deref()) != Some("ExternalName")
         && service.metadata.deletion_timestamp.is_none()
+}
+
+fn has_selector(service: &Service) -> bool {
+    let spec = service.spec.as_ref();
+    let selector = spec.and_then(|spec| spec.selector.as_ref());
+    selector.is_some_and(|selector| !selector.is_empty())
 }

@@ -20,7 +20,7 @@ pub(super) const MANAGER: &str = "endpointslice-controller.k8s.io";
 const ENDPOINTS_MAX: usize = 100;
 
 /// What all endpoints of a slice have in common.
-type Group = (Family, String);
+pub(super) type Group = (Family, String);
 
 struct Wanted {
     ports: Vec<EndpointPort>,
@@ -50,8 +50,20 @@ pub(super) fn plan(observed: &Observed, service: &Service, plan: &mut Plan) {
             groups.insert((family, ports_key(&[])), wanted);
         }
     }
+    let mut present = by_group(&observed.slices);
+    for (group, wanted) in groups {
+        let slices = present.remove(&group).unwrap_or_default();
+        fill(service, group.0, wanted, &slices, plan);
+    }
+    for slice in present.into_values().flatten() {
+        plan.delete.push(identity(slice));
+    }
+}
+
+/// The slices of each group, by name.
+pub(super) fn by_group(slices: &[Arc<EndpointSlice>]) -> BTreeMap<Group, Vec<&Arc<EndpointSlice>>> {
     let mut present: BTreeMap<Group, Vec<&Arc<EndpointSlice>>> = BTreeMap::new();
-    let mut slices: Vec<&Arc<EndpointSlice>> = observed.slices.iter().collect();
+    let mut slices: Vec<&Arc<EndpointSlice>> = slices.iter().collect();
     slices.sort_by(|a, b| a.metadata.name.cmp(&b.metadata.name));
     for slice in slices {
         if slice.metadata.deletion_timestamp.is_some() {
@@ -68,13 +80,7 @@ pub(super) fn plan(observed: &Observed, service: &Service, plan: &mut Plan) {
             .or_default()
             .push(slice);
     }
-    for (group, wanted) in groups {
-        let slices = present.remove(&group).unwrap_or_default();
-        fill(service, group.0, wanted, &slices, plan);
-    }
-    for slice in present.into_values().flatten() {
-        plan.delete.push(identity(slice));
-    }
+    present
 }
 
 /// Spreads the endpoints of one group over its slices.
@@ -177,7 +183,7 @@ fn owner(service: &Service) -> OwnerReference {
     }
 }
 
-fn identity(slice: &EndpointSlice) -> (String, String) {
+pub(super) fn identity(slice: &EndpointSlice) -> (String, String) {
     let meta = &slice.metadata;
     (
         meta.name.clone().unwrap_or_default(),
@@ -193,7 +199,7 @@ fn uid_of(endpoint: &Endpoint) -> String {
 }
 
 /// Ports as a text that is equal for equal ports.
-fn ports_key(ports: &[EndpointPort]) -> String {
+pub(super) fn ports_key(ports: &[EndpointPort]) -> String {
     let mut parts: Vec<String> = ports
         .iter()
         .map(|port| {

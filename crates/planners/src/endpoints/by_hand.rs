@@ -1,0 +1,179 @@
+//! Endpoints that somebody else keeps, for a Service without a selector: said once more as slices,
+//! which is what proxies and DNS read. As kube-controller-manager's mirroring of EndpointSlices.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use k8s_openapi::api::core::v1::{EndpointAddress, EndpointPort as OldPort, Endpoints, Service};
+use k8s_openapi::api::discovery::v1::{Endpoint, EndpointConditions, EndpointPort, EndpointSlice};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
+use resource_kinds::{annotations, labels};
+
+use super::endpoint::Family;
+use super::plan::{Observed, Plan};
+use super::slices::{Group, by_group, identity, ports_key};
+
+/// The value of the label that says who keeps a slice.
+pub(super) const MANAGER: &str = "endpointslicemirroring-controller.k8s.io";
+/// Endpoints that are not to be mirrored say so by this label with the value `true`.
+const SKIP: &str = "endpointslice.kubernetes.io/skip-mirror";
+/// Endpoints that are the lock of an election have this annotation.
+const ELECTION: &str = "control-plane.alpha.kubernetes.io/leader";
+/// When Endpoints changed last; would make each change one of the slices, too.
+const LAST_CHANGE: &str = "endpoints.kubernetes.io/last-change-trigger-time";
+/// Addresses of one subset; as kube-controller-manager. One slice can hold as many.
+const ADDRESSES_MAX: usize = 1000;
+
+struct Wanted {
+    ports: Vec<EndpointPort>,
+    endpoints: Vec<Endpoint>,
+}
+
+pub(super) fn plan(observed: &Observed, service: Option<&Service>, plan: &mut Plan) {
+    let endpoints = observed.endpoints.as_deref();
+    let endpoints = endpoints.filter(|endpoints| service.is_some() && is_mirrored(endpoints));
+    let mut present = by_group(&observed.mirrored);
+    for (group, wanted) in endpoints.map(wanted).unwrap_or_default() {
+        let slices = present.remove(&group).unwrap_or_default();
+        let kept = slices.first().copied();
+        if let Some(endpoints) = endpoints {
+            write(endpoints, group.0, wanted, kept, plan);
+        }
+        let surplus = slices.iter().skip(1);
+        plan.delete.extend(surplus.map(|slice| identity(slice)));
+    }
+    for slice in present.into_values().flatten() {
+        plan.delete.push(identity(slice));
+    }
+}
+
+fn is_mirrored(endpoints: &Endpoints) -> bool {
+    let meta = &endpoints.metadata;
+    let label = meta.labels.as_ref().and_then(|labels| labels.get(SKIP));
+    let annotations = meta.annotations.as_ref();
+    let is_lock = annotations.is_some_and(|all| all.contains_key(ELECTION));
+    label.is_none_or(|value| value != "true") && !is_lock && meta.deletion_timestamp.is_none()
+}
+
+fn wanted(endpoints: &Endpoints) -> BTreeMap<Group, Wanted> {
+    let mut groups: BTreeMap<Group, Wanted> = BTreeMap::new();
+    for subset in endpoints.subsets.iter().flatten() {
+        let ports: Vec<EndpointPort> = subset.ports.iter().flatten().map(port).collect();
+        let key = ports_key(&ports);
+        let ready = subset.addresses.iter().flatten().map(|one| (one, true));
+        let others = subset.not_ready_addresses.iter().flatten();
+        let all = ready.chain(others.map(|one| (one, false)));
+        for (family, endpoint) in all
+            .filter_map(|(address, ready)| endpoint(address, ready))
+            .take(ADDRESSES_MAX)
+        {
+            let wanted = groups
+                .entry((family, key.clone()))
+                .or_insert_with(|| Wanted {
+                    ports: ports.clone(),
+                    endpoints: Vec::new(),
+                });
+            let same = |other: &Endpoint| other.addresses == endpoint.addresses;
+            if wanted.endpoints.len() < ADDRESSES_MAX && !wanted.endpoints.iter().any(same) {
+                wanted.endpoints.push(endpoint);
+            }
+        }
+    }
+    groups
+}
+
+fn endpoint(address: &EndpointAddress, ready: bool) -> Option<(Family, Endpoint)> {
+    let ip: IpAddr = address.ip.parse().ok()?;
+    let ip = ip.to_canonical();
+    let family = if ip.is_ipv4() { Family::V4 } else { Family::V6 };
+    let endpoint = Endpoint {
+        addresses: vec![ip.to_string()],
+        conditions: Some(EndpointConditions {
+            ready: Some(ready),
+            ..EndpointConditions::default()
+        }),
+        hostname: address.hostname.clone().filter(|name| !name.is_empty()),
+        node_name: address.node_name.clone(),
+        target_ref: address.target_ref.clone(),
+        ..Endpoint::default()
+    };
+    Some((family, endpoint))
+}
+
+fn port(port: &OldPort) -> EndpointPort {
+    EndpointPort {
+        name: Some(port.name.clone().unwrap_or_default()),
+        protocol: Some(port.protocol.clone().unwrap_or_else(|| "TCP".to_owned())),
+        port: Some(port.port),
+        app_protocol: port.app_protocol.clone(),
+    }
+}
+
+fn write(
+    endpoints: &Endpoints,
+    family: Family,
+    wanted: Wanted,
+    kept: Option<&Arc<EndpointSlice>>,
+    plan: &mut Plan,
+) {
+    let (labels, annotations) = (labels(endpoints), annotations(endpoints));
+    let Some(slice) = kept else {
+        let name = endpoints.metadata.name.clone().unwrap_or_default();
+        plan.create.push(EndpointSlice {
+            metadata: ObjectMeta {
+                generate_name: Some(format!("{name}-")),
+                namespace: endpoints.metadata.namespace.clone(),
+                labels: Some(labels),
+                annotations: (!annotations.is_empty()).then_some(annotations),
+                owner_references: Some(vec![owner(endpoints)]),
+                ..ObjectMeta::default()
+            },
+            address_type: family.as_str().to_owned(),
+            endpoints: Some(wanted.endpoints),
+            ports: Some(wanted.ports),
+        });
+        return;
+    };
+    let meta = &slice.metadata;
+    let owners = vec![owner(endpoints)];
+    let same = meta.labels.as_ref() == Some(&labels)
+        && meta.annotations.clone().unwrap_or_default() == annotations
+        && meta.owner_references.as_ref() == Some(&owners)
+        && slice.endpoints.as_deref().unwrap_or_default() == wanted.endpoints;
+    if !same {
+        let mut changed = EndpointSlice::clone(slice);
+        changed.metadata.labels = Some(labels);
+        changed.metadata.annotations = Some(annotations);
+        changed.metadata.owner_references = Some(owners);
+        changed.endpoints = Some(wanted.endpoints);
+        plan.update.push(changed);
+    }
+}
+
+/// The Endpoints' own labels, and those by which slices are found.
+fn labels(endpoints: &Endpoints) -> BTreeMap<String, String> {
+    let mut all = endpoints.metadata.labels.clone().unwrap_or_default();
+    let name = endpoints.metadata.name.clone().unwrap_or_default();
+    all.insert(labels::SERVICE_NAME.to_owned(), name);
+    all.insert(labels::SLICE_MANAGED_BY.to_owned(), MANAGER.to_owned());
+    all
+}
+
+fn annotations(endpoints: &Endpoints) -> BTreeMap<String, String> {
+    let mut all = endpoints.metadata.annotations.clone().unwrap_or_default();
+    all.remove(LAST_CHANGE);
+    all.remove(annotations::LAST_APPLIED);
+    all
+}
+
+fn owner(endpoints: &Endpoints) -> OwnerReference {
+    OwnerReference {
+        api_version: "v1".to_owned(),
+        kind: "Endpoints".to_owned(),
+        name: endpoints.metadata.name.clone().unwrap_or_default(),
+        uid: endpoints.metadata.uid.clone().unwrap_or_default(),
+        controller: Some(true),
+        block_owner_deletion: Some(true),
+    }
+}
