@@ -184,7 +184,7 @@ fn sections(response: &mut Response) -> impl Iterator<Item = &mut Record> {
 }
 
 /// Returns how long an answer may be kept; nothing when not at all.
-fn ttl_of(response: &Response) -> Option<u32> {
+pub(crate) fn ttl_of(response: &Response) -> Option<u32> {
     let negative = response.answers.is_empty();
     let max = match (response.code, negative) {
         (ResponseCode::NoError, false) => limits::CACHE_TTL_SECONDS_MAX,
@@ -201,7 +201,7 @@ fn ttl_of(response: &Response) -> Option<u32> {
         .filter(|ttl| *ttl > 0)
 }
 
-fn response_of(message: Message) -> Response {
+pub(crate) fn response_of(message: Message) -> Response {
     Response {
         code: message.metadata.response_code,
         authoritative: false,

@@ -4,6 +4,7 @@
 //! are watched, the zone is built anew on each change and swapped in whole, so that a question
 //! never waits for a change nor sees half of one. Questions come by UDP and TCP.
 
+pub mod decoders;
 mod forward;
 pub mod limits;
 mod resolve;

@@ -38,6 +38,8 @@ pub struct Config {
     pub addresses: Vec<IpAddr>,
     /// Ranges of pods and Services: their reverse names are answered here.
     pub ranges: Vec<Cidr>,
+    /// Addresses of the pods: only they and this machine are answered, nobody else.
+    pub clients: Vec<Cidr>,
     /// Servers for everything else; without, those of `resolv_conf`.
     pub upstreams: Option<Vec<SocketAddr>>,
     /// The host's list of servers, read again when it changes.
@@ -58,6 +60,25 @@ pub enum Error {
         #[source]
         source: io::Error,
     },
+}
+
+/// Who is answered. Whoever else reaches the sockets gets no word, so that the server is of no use
+/// for attacks on third parties.
+#[derive(Clone)]
+struct Clients {
+    pods: Arc<[Cidr]>,
+    /// What this machine uses as its own address towards the server.
+    own: Arc<[IpAddr]>,
+}
+
+impl Clients {
+    fn has(&self, client: IpAddr) -> bool {
+        let client = client.to_canonical();
+        let is_pod = |client| self.pods.iter().any(|range| range.contains(client));
+        client.is_loopback()
+            || self.own.contains(&client)
+            || matches!(client, IpAddr::V4(client) if is_pod(client))
+    }
 }
 
 /// Runs the server until `shutdown`.
@@ -117,10 +138,15 @@ impl Server {
             domain,
             addresses,
             ranges,
+            clients,
             upstreams,
             resolv_conf,
             ..
         } = self.config;
+        let clients = Clients {
+            pods: clients.into(),
+            own: own.iter().map(SocketAddr::ip).collect(),
+        };
         let source = upstreams.map_or(Source::File(resolv_conf), Source::Fixed);
         let zone = CurrentZone::default();
         let forwarder = Forwarder::new(Upstreams::new(source, own));
@@ -138,12 +164,17 @@ impl Server {
         let mut tasks = JoinSet::new();
         tasks.spawn(follow(watched, settings, zone, shutdown.clone()));
         for socket in self.udp {
-            let served = serve_udp(Arc::new(socket), resolver.clone());
+            let served = serve_udp(Arc::new(socket), clients.clone(), resolver.clone());
             tasks.spawn(until(shutdown.clone(), served));
         }
         let connections = Arc::new(Semaphore::new(limits::TCP_CONNECTIONS_MAX));
         for listener in self.tcp {
-            let served = serve_tcp(listener, resolver.clone(), connections.clone());
+            let served = serve_tcp(
+                listener,
+                clients.clone(),
+                resolver.clone(),
+                connections.clone(),
+            );
             tasks.spawn(until(shutdown.clone(), served));
         }
         while tasks.join_next().await.is_some() {}
@@ -184,7 +215,7 @@ async fn until(shutdown: CancellationToken, work: impl Future<Output = ()>) {
     shutdown.run_until_cancelled(work).await.unwrap_or_default();
 }
 
-async fn serve_udp(socket: Arc<UdpSocket>, resolver: Resolver) {
+async fn serve_udp(socket: Arc<UdpSocket>, clients: Clients, resolver: Resolver) {
     let mut buffer = vec![0; usize::from(u16::MAX)];
     let mut waiting = JoinSet::new();
     loop {
@@ -197,6 +228,9 @@ async fn serve_udp(socket: Arc<UdpSocket>, resolver: Resolver) {
                 continue;
             }
         };
+        if !clients.has(client.ip()) {
+            continue;
+        }
         let request = match wire::read(&buffer[..length]) {
             Received::Request(request) => request,
             Received::Refused(bytes) => {
@@ -236,7 +270,12 @@ async fn send(socket: &UdpSocket, bytes: &[u8], client: SocketAddr) {
     }
 }
 
-async fn serve_tcp(listener: TcpListener, resolver: Resolver, connections: Arc<Semaphore>) {
+async fn serve_tcp(
+    listener: TcpListener,
+    clients: Clients,
+    resolver: Resolver,
+    connections: Arc<Semaphore>,
+) {
     let mut open = JoinSet::new();
     loop {
         while open.try_join_next().is_some() {}
@@ -244,6 +283,7 @@ async fn serve_tcp(listener: TcpListener, resolver: Resolver, connections: Arc<S
             return;
         };
         match listener.accept().await {
+            Ok((_, client)) if !clients.has(client.ip()) => {}
             Ok((stream, client)) => {
                 let resolver = resolver.clone();
                 open.spawn(async move {
@@ -295,5 +335,30 @@ async fn converse(mut stream: TcpStream, resolver: Resolver) -> io::Result<()> {
         let mut framed = length.to_be_bytes().to_vec();
         framed.extend(bytes);
         timeout(limits::TCP_IDLE, stream.write_all(&framed)).await??;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    // findings S25
+    #[test]
+    fn pods_and_this_machine_are_answered() {
+        let clients = Clients {
+            pods: ["10.244.0.0/24".parse().unwrap()].into(),
+            own: ["10.96.0.10".parse().unwrap()].into(),
+        };
+        for (client, answered) in [
+            ("10.244.0.7", true),
+            ("::ffff:10.244.0.7", true),
+            ("10.96.0.10", true),
+            ("127.0.0.1", true),
+            ("10.244.1.7", false),
+            ("192.0.2.1", false),
+            ("2001:db8::1", false),
+        ] {
+            assert_eq!(clients.has(client.parse().unwrap()), answered, "{client}");
+        }
     }
 }

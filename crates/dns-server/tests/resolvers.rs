@@ -89,6 +89,7 @@ fn with_server(work: impl FnOnce() + Send + 'static) {
                 "10.96.0.0/16".parse().unwrap(),
             ],
             upstreams: Some(vec!["192.0.2.1:53".parse().unwrap()]),
+            clients: Vec::new(),
             resolv_conf: "/etc/resolv.conf".into(),
         };
         let server = Server::bind(config).await.unwrap();

@@ -75,6 +75,7 @@ impl World {
                 "10.96.0.0/16".parse().unwrap(),
             ],
             upstreams: Some(upstreams),
+            clients: Vec::new(),
             resolv_conf: "/does/not/exist".into(),
         };
         let server = Server::bind(config).await.unwrap();
@@ -439,6 +440,7 @@ async fn an_address_that_is_taken_is_an_error_that_says_so() {
         addresses: vec![],
         ranges: vec![],
         upstreams: None,
+        clients: Vec::new(),
         resolv_conf: "/etc/resolv.conf".into(),
     };
     let error = Server::bind(config).await.err().unwrap();

@@ -2,6 +2,7 @@
 
 mod bodies;
 mod custom;
+mod names;
 mod patches;
 mod texts;
 mod wires;
@@ -47,6 +48,7 @@ pub const ALL: &[Target] = &[
     texts::TOKEN,
     wires::SPDY,
     wires::WEB_SOCKET,
+    names::DNS,
     custom::CEL,
     custom::CEL_OBJECTS,
     custom::SCHEMA,

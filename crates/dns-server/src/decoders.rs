@@ -1,0 +1,37 @@
+//! What bytes of strangers go through, by itself: for tests that feed it anything.
+
+use hickory_proto::op::{Message, ResponseCode};
+
+use crate::forward::{response_of, ttl_of};
+use crate::wire::{self, Received, Response};
+
+/// Reads a question as from UDP and returns what is answered, as if its name did not exist. The
+/// number is what the answer may be long, in bytes.
+pub fn question(bytes: &[u8]) -> Option<(Vec<u8>, usize)> {
+    match wire::read(bytes) {
+        Received::Request(request) => {
+            let max = request.udp_bytes_max();
+            let answer = request.respond(Response::code(ResponseCode::NXDomain), max)?;
+            Some((answer, max))
+        }
+        Received::Refused(answer) => Some((answer, usize::from(u16::MAX))),
+        Received::Ignored => None,
+    }
+}
+
+/// Reads an answer of another server to the question, and returns what its asker gets by UDP, with
+/// what that may be long.
+pub fn forwarded(question: &[u8], answer: &[u8]) -> Option<(Vec<u8>, usize)> {
+    let Received::Request(request) = wire::read(question) else {
+        return None;
+    };
+    let message = Message::from_vec(answer).ok()?;
+    if !wire::answers(&message, message.metadata.id, &request.query) {
+        return None;
+    }
+    let response = response_of(message);
+    // How long it is kept; nothing to look at here.
+    ttl_of(&response);
+    let max = request.udp_bytes_max();
+    Some((request.respond(response, max)?, max))
+}

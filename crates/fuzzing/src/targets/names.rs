@@ -1,0 +1,33 @@
+//! Messages of DNS: questions of pods, and answers of the servers that are asked for the rest.
+
+use super::Target;
+
+/// The first byte says how long the question is; an answer to it follows.
+pub const DNS: Target = Target {
+    name: "dns",
+    seeds: &[
+        // A question for an address, with EDNS.
+        b"\x2f\x12\x34\x01\0\0\x01\0\0\0\0\0\x01\x03web\x07default\x03svc\0\0\x01\0\x01\0\0\x29\x04\xd0\0\0\x80\0\0\0",
+        // The same and its answer: an alias, and an address by a pointer to its name.
+        b"\x1d\x12\x34\x01\0\0\x01\0\0\0\0\0\0\x07example\x03com\0\0\x01\0\x01\x12\x34\x81\x80\0\x01\0\x02\0\0\0\0\x07example\x03com\0\0\x01\0\x01\xc0\x0c\0\x05\0\x01\0\0\0\x3c\0\x06\x03www\xc0\x0c\xc0\x29\0\x01\0\x01\0\0\0\x3c\0\x04\xc0\0\x02\x01",
+        // Services, texts and "there is no such name".
+        b"\x1d\x12\x34\x01\0\0\x01\0\0\0\0\0\0\x07example\x03com\0\0\x21\0\x01\x12\x34\x81\x83\0\x01\0\0\0\x01\0\0\x07example\x03com\0\0\x21\0\x01\xc0\x0c\0\x06\0\x01\0\0\0\x3c\0\x16\xc0\x0c\xc0\x0c\0\0\0\x01\0\0\0\x02\0\0\0\x03\0\0\0\x04\0\0\0\x05",
+    ],
+    words: &["\u{0}\u{1}\u{0}\u{1}", "\u{c}", "\u{0}\u{29}", "\u{3f}"],
+    run: |bytes| {
+        let Some((&length, rest)) = bytes.split_first() else {
+            return;
+        };
+        let (question, answer) = rest.split_at(usize::from(length).min(rest.len()));
+        for said in [
+            dns_server::decoders::question(question),
+            dns_server::decoders::question(rest),
+            dns_server::decoders::forwarded(question, answer),
+        ] {
+            let Some((said, max)) = said else { continue };
+            assert!(said.len() <= max, "{} bytes, at most {max}", said.len());
+            // Whoever sends it back to where it came from gets no word.
+            assert!(dns_server::decoders::question(&said).is_none());
+        }
+    },
+};
