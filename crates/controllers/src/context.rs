@@ -13,9 +13,11 @@ use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::api::storage::v1::StorageClass;
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use kube::Client;
+use object_model::listening::Listening;
 use reconcile::{Cache, Index, Object, Queue, Recorder, Work};
 use resource_kinds::pod_view::PodView;
 use serde::de::DeserializeOwned;
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use crate::figures::Figures;
@@ -31,6 +33,8 @@ pub struct Config {
     pub authority: Option<Arc<Authority>>,
     /// Where the controllers tell how they get on.
     pub figures: Figures,
+    /// Where programs of the machine listen; without it they are not known to.
+    pub listening: Option<watch::Receiver<Listening>>,
 }
 
 /// Caches that more than one controller reads.

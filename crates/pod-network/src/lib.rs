@@ -15,6 +15,7 @@ mod error;
 mod forwarding;
 mod host;
 mod links;
+mod listening;
 mod names;
 mod namespace;
 mod neighbours;

@@ -134,24 +134,38 @@ async fn create_pair(
     }
 }
 
+/// Switches of the host's end of a pod's link.
+const SWITCHES: [(&str, &str); 6] = [
+    // The pods have no IPv6 yet; the link's own addresses would only make noise.
+    ("ipv6/conf/{name}/disable_ipv6", "1"),
+    // Node ports answer on the host's localhost, too. The service rules see to it that pods
+    // cannot use this to reach the host's loopback.
+    ("ipv4/conf/{name}/route_localnet", "1"),
+    // A pod sends under its own address, by the way that the host chooses, and does not change it.
+    // The service rules say the first once more, for machines that make this check loose for all
+    // links; where a machine sends redirects on all links, it does so to pods, too.
+    ("ipv4/conf/{name}/rp_filter", "1"),
+    ("ipv4/conf/{name}/accept_source_route", "0"),
+    ("ipv4/conf/{name}/accept_redirects", "0"),
+    ("ipv4/conf/{name}/send_redirects", "0"),
+];
+
+fn set_switches(name: &str) {
+    for (switch, value) in SWITCHES {
+        let path = format!("/proc/sys/net/{}", switch.replace("{name}", name));
+        match std::fs::write(&path, value) {
+            Ok(()) => {}
+            // The kernel has no IPv6.
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+            Err(error) => tracing::warn!(path, value, %error, "switch of a pod's link not set"),
+        }
+    }
+}
+
 /// The alias comes by a message of its own: the kernel does not take it at creation. A crash
 /// before it leaves a link without an alias, which dies with its namespace.
 async fn mark(host: &Host, pod: &PodLink, index: u32, name: &str) -> Result<(), Error> {
-    for (switch, why) in [
-        // The pods have no IPv6 yet; the link's own addresses would only make noise.
-        ("ipv6/conf/{name}/disable_ipv6", "IPv6 stays on"),
-        // Node ports answer on the host's localhost, too. The service rules see to it that pods
-        // cannot use this to reach the host's loopback.
-        (
-            "ipv4/conf/{name}/route_localnet",
-            "node ports do not answer on localhost",
-        ),
-    ] {
-        let path = format!("/proc/sys/net/{}", switch.replace("{name}", name));
-        if let Err(error) = std::fs::write(&path, "1") {
-            tracing::debug!(name, %error, "{why}");
-        }
-    }
+    set_switches(name);
     let alias = names::link_alias(&host.instance_id, &pod.uid);
     let set = LinkUnspec::new_with_index(index).alias(alias).up().build();
     host.handle

@@ -3,18 +3,26 @@
 use std::collections::BTreeSet;
 use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, PoisonError};
+use std::time::Duration;
 
 use object_model::cidr::Cidr;
-use service_routing::{HostPort, PublishedPort};
+use object_model::listening::{Listening, Transport};
+use service_routing::{HostPort, Protocol, PublishedPort};
 use tokio::sync::{Mutex, watch};
 use tokio::task::JoinSet;
 
 use crate::addresses::Addresses;
-use crate::error::Error;
+use crate::error::{Error, file};
 use crate::host::Host;
 use crate::links::{self, PodLink};
+use crate::listening::Sockets;
 use crate::ranges::Ranges;
 use crate::{forwarding, names};
+
+/// How often the kernel is asked what listens on the host: so long a program that begins to listen
+/// may share its port with a Service.
+const LOOK_INTERVAL: Duration = Duration::from_secs(1);
 
 /// How a pod network is opened.
 #[derive(Clone, Debug)]
@@ -51,6 +59,8 @@ pub struct PodNetwork {
     addresses: Mutex<Addresses>,
     published: watch::Sender<Vec<PublishedPort>>,
     deletions: Mutex<JoinSet<()>>,
+    sockets: Arc<std::sync::Mutex<Sockets>>,
+    listening: watch::Sender<Listening>,
 }
 
 impl PodNetwork {
@@ -73,6 +83,8 @@ impl PodNetwork {
             .nth(1)
             .ok_or(Error::RangeTooSmall { range: ranges.pod })?;
         let mtu = host.uplink_mtu().await?;
+        let mut sockets = Sockets::open()?;
+        let listening = sockets.look()?;
         Ok(PodNetwork {
             host,
             state_dir: options.state_dir,
@@ -82,6 +94,8 @@ impl PodNetwork {
             published: watch::Sender::new(addresses.published()),
             addresses: Mutex::new(addresses),
             deletions: Mutex::new(JoinSet::new()),
+            sockets: Arc::new(std::sync::Mutex::new(sockets)),
+            listening: watch::Sender::new(listening),
         })
     }
 
@@ -131,6 +145,69 @@ impl PodNetwork {
     /// here; the service proxy serves them.
     pub fn published(&self) -> watch::Receiver<Vec<PublishedPort>> {
         self.published.subscribe()
+    }
+
+    /// Returns where the host's own programs listen, now and (while [`PodNetwork::follow_listening`]
+    /// runs) from now on.
+    pub fn listening(&self) -> watch::Receiver<Listening> {
+        self.listening.subscribe()
+    }
+
+    /// Looks from time to time where the host's programs listen. Never ends by itself.
+    pub async fn follow_listening(&self) {
+        let mut tick = tokio::time::interval(LOOK_INTERVAL);
+        tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        loop {
+            tick.tick().await;
+            if let Err(error) = self.look().await {
+                tracing::warn!(%error, "the ports that the machine uses itself are not known");
+            }
+        }
+    }
+
+    async fn look(&self) -> Result<(), Error> {
+        let sockets = Arc::clone(&self.sockets);
+        let look = move || {
+            let mut sockets = sockets.lock().unwrap_or_else(PoisonError::into_inner);
+            sockets.look()
+        };
+        let seen = tokio::task::spawn_blocking(look).await;
+        let seen = seen.map_err(|error| file("read", "/proc/net sockets")(error.into()))??;
+        self.listening.send_if_modified(|known| {
+            let differs = *known != seen;
+            *known = seen;
+            differs
+        });
+        Ok(())
+    }
+
+    /// Returns the first of the ports that a program of the host has on the address that the port
+    /// asks for, or on `node`, the address by which others reach the host.
+    ///
+    /// # Errors
+    /// When the kernel cannot be asked.
+    pub async fn port_in_use(
+        &self,
+        ports: &[HostPort],
+        node: Option<Ipv4Addr>,
+    ) -> Result<Option<HostPort>, Error> {
+        if ports.is_empty() {
+            return Ok(None);
+        }
+        self.look().await?;
+        let listening = self.listening.borrow();
+        let in_use = |port: &&HostPort| {
+            let transport = match port.protocol {
+                Protocol::Tcp => Transport::Tcp,
+                Protocol::Udp => Transport::Udp,
+                Protocol::Sctp => return false,
+            };
+            match port.address.or(node) {
+                Some(address) => listening.holds(transport, address, port.port),
+                None => listening.holds_everywhere(transport, port.port),
+            }
+        };
+        Ok(ports.iter().find(in_use).copied())
     }
 
     fn tell(&self, addresses: &Addresses) {

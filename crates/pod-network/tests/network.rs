@@ -222,3 +222,45 @@ fn connections_to_namespaces_are_closed() {
         );
     });
 }
+
+// findings S11, S12
+#[test]
+fn what_listens_on_the_host_is_known() {
+    let (host, pod) = (Namespace::new(), Namespace::new());
+    let dir = tempfile::tempdir().unwrap();
+    host.serve(8022, "host");
+    let (_tcp, _udp) = host.run(|| {
+        let tcp = std::net::TcpListener::bind("127.0.0.1:6443").unwrap();
+        (tcp, std::net::UdpSocket::bind("[::]:53").unwrap())
+    });
+    pod.serve(8080, "pod");
+    host.block_on(|| async {
+        let network = PodNetwork::open(options(dir.path())).await.unwrap();
+        let seen: Vec<String> = network
+            .listening()
+            .borrow()
+            .places()
+            .map(|place| format!("{} {:?} {}", place.transport, place.address, place.port))
+            .collect();
+        let expected = ["TCP None 8022", "TCP Some(127.0.0.1) 6443", "UDP None 53"];
+        assert_eq!(seen, expected);
+        let node = Some(Ipv4Addr::new(198, 51, 100, 1));
+        for (port, in_use) in [
+            ("tcp *:8022 80", true),
+            ("tcp 127.0.0.1:6443 80", true),
+            ("tcp *:6443 80", false),
+            ("udp *:53 53", true),
+            ("tcp *:8080 80", false),
+            ("tcp *:9999 80", false),
+        ] {
+            let asked = [port.parse().unwrap()];
+            let found = network.port_in_use(&asked, node).await.unwrap();
+            assert_eq!(found.is_some(), in_use, "{port}");
+        }
+        let late = std::net::TcpListener::bind("0.0.0.0:9999").unwrap();
+        let asked = ["tcp *:9999 80".parse().unwrap()];
+        assert!(network.port_in_use(&asked, node).await.unwrap().is_some());
+        drop(late);
+        assert!(network.port_in_use(&asked, node).await.unwrap().is_none());
+    });
+}

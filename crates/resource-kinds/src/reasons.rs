@@ -153,6 +153,8 @@ pub mod service {
     pub const ENSURED_LOAD_BALANCER: &str = "EnsuredLoadBalancer";
     /// The Service of an ordinal cannot be as its set asks for.
     pub const FAILED_ORDINAL_SERVICE: &str = "FailedOrdinalService";
+    /// A program of the node listens where the Service wants to be.
+    pub const PORT_IN_USE: &str = "PortInUse";
     /// It does not get all or any of them.
     pub const SYNC_LOAD_BALANCER_FAILED: &str = "SyncLoadBalancerFailed";
 }

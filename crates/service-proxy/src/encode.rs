@@ -45,6 +45,7 @@ const VERDICT_DROP: u32 = 0;
 const VERDICT_ACCEPT: u32 = 1;
 const VERDICT_JUMP: u32 = (-3_i32).cast_unsigned();
 const VERDICT_GOTO: u32 = (-4_i32).cast_unsigned();
+const VERDICT_RETURN: u32 = (-5_i32).cast_unsigned();
 
 /// Register that a verdict goes to.
 const REGISTER_VERDICT: u32 = 0;
@@ -74,11 +75,14 @@ const META_PROTOCOL: u32 = 16;
 
 const FIB_SOURCE: u32 = 1;
 const FIB_DESTINATION: u32 = 2;
+const FIB_INPUT: u32 = 8;
+const FIB_OUTPUT_INDEX: u32 = 1;
 const FIB_ADDRESS_TYPE: u32 = 3;
 const ADDRESS_LOCAL: u32 = 2;
 
 const STATE_ESTABLISHED_OR_RELATED: u32 = 2 | 4;
 const STATE_NEW: u32 = 8;
+const NAT_SOURCE: u32 = 0;
 const NAT_DESTINATION: u32 = 1;
 const RANDOM_FULLY: u32 = 0x10;
 const DYNAMIC_SET_UPDATE: u32 = 1;
@@ -285,6 +289,7 @@ fn verdict(data: &mut Attributes<'_>, verdict: &Verdict) {
     match verdict {
         Verdict::Goto(chain) => goes(data, VERDICT_GOTO, Some(chain)),
         Verdict::Drop => goes(data, VERDICT_DROP, None),
+        Verdict::Return => goes(data, VERDICT_RETURN, None),
     }
 }
 
@@ -330,13 +335,18 @@ impl Expressions<'_, '_> {
             Link::Input(prefix) => (META_INPUT_NAME, prefix),
             Link::Output(prefix) => (META_OUTPUT_NAME, prefix),
         };
-        self.load_meta(key, REGISTER_FIRST);
-        self.compare_in(REGISTER_FIRST, true, prefix.as_bytes());
+        self.link(key, prefix, true);
         if let Some(address) = address {
             self.load_header(NETWORK_HEADER, DESTINATION_OFFSET, 4, REGISTER_FIRST);
             self.compare_in(REGISTER_FIRST, true, &address.octets());
         }
         self.go(VERDICT_ACCEPT, None);
+    }
+
+    /// Goes on when the link's name begins so (or does not).
+    fn link(&mut self, key: u32, prefix: &str, holds: bool) {
+        self.load_meta(key, REGISTER_FIRST);
+        self.compare_in(REGISTER_FIRST, holds, prefix.as_bytes());
     }
 
     fn add(&mut self, name: &str, fill: impl FnOnce(&mut Attributes<'_>)) {
@@ -376,6 +386,12 @@ impl Expressions<'_, '_> {
                 self.load_meta(META_INPUT, REGISTER_A);
                 self.compare(false, &LOOPBACK_INDEX.to_ne_bytes());
             }
+            Match::InputLink(prefix, holds) => self.link(META_INPUT_NAME, prefix, *holds),
+            Match::OutputLink(prefix) => self.link(META_OUTPUT_NAME, prefix, true),
+            Match::SourceIsElsewhere => {
+                self.fib(FIB_OUTPUT_INDEX, FIB_SOURCE | FIB_INPUT);
+                self.compare(true, &[0; 4]);
+            }
             Match::ClientIn(set) => {
                 self.load_header(NETWORK_HEADER, SOURCE_OFFSET, 4, REGISTER_A);
                 self.add("lookup", |a| {
@@ -400,6 +416,10 @@ impl Expressions<'_, '_> {
             Action::Masquerade => {
                 self.set_mark(0);
                 self.add("masq", |a| a.number(1, RANDOM_FULLY));
+            }
+            Action::SourceAddress(ip) => {
+                self.set_mark(0);
+                self.source(ip.octets());
             }
             Action::Endpoint(ip, port) => self.endpoint(ip.octets(), *port),
             Action::Remember(set) => {
@@ -465,6 +485,16 @@ impl Expressions<'_, '_> {
         });
     }
 
+    fn source(&mut self, ip: [u8; 4]) {
+        self.immediate(REGISTER_A, &ip);
+        self.add("nat", |a| {
+            a.number(1, NAT_SOURCE);
+            a.number(2, u32::from(crate::message::FAMILY_IPV4));
+            a.number(3, REGISTER_A);
+            a.number(7, RANDOM_FULLY);
+        });
+    }
+
     fn range(&mut self, offset: u32, range: Cidr, inside: bool) {
         self.load_header(NETWORK_HEADER, offset, 4, REGISTER_A);
         if range.prefix() < 32 {
@@ -475,12 +505,17 @@ impl Expressions<'_, '_> {
     }
 
     fn is_local(&mut self, of: u32, local: bool) {
+        self.fib(FIB_ADDRESS_TYPE, of);
+        self.compare(local, &ADDRESS_LOCAL.to_ne_bytes());
+    }
+
+    /// Asks the routes about the packet.
+    fn fib(&mut self, result: u32, flags: u32) {
         self.add("fib", |a| {
             a.number(1, REGISTER_A);
-            a.number(2, FIB_ADDRESS_TYPE);
-            a.number(3, of);
+            a.number(2, result);
+            a.number(3, flags);
         });
-        self.compare(local, &ADDRESS_LOCAL.to_ne_bytes());
     }
 
     /// Goes on when one of the bits is set (or none is).

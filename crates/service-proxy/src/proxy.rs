@@ -11,6 +11,7 @@ use k8s_openapi::api::core::v1::Service;
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use kube::{Api, Client};
 use object_model::cidr::Cidr;
+use object_model::listening::Listening;
 use reconcile::{Cache, ServiceChanges, ServiceState, WatchConfig};
 use service_routing::{
     Change, Flow, Protocol, PublishedPort, Routes, ServiceName, ServicePort, Settings,
@@ -46,6 +47,8 @@ pub struct Config {
     pub pod_link_prefix: String,
     /// Ports of the node that belong to pods.
     pub host_ports: watch::Receiver<Vec<PublishedPort>>,
+    /// Where programs of the node listen: that is neither a Service's nor a pod's.
+    pub listening: watch::Receiver<Listening>,
     /// Whether the table goes when the proxy ends, as is known by then; otherwise it goes on serving
     /// for the next.
     pub remove_on_shutdown: watch::Receiver<bool>,
@@ -88,6 +91,7 @@ pub async fn serve(
         cluster_range: config.cluster_cidr,
         service_range: config.service_cidr,
         unmanaged: config.unmanaged.clone(),
+        pod_links: config.pod_link_prefix.clone(),
     };
     let kernel = Kernel::open(&config.instance_id)?;
     let mut proxy = Proxy {
@@ -133,6 +137,7 @@ pub async fn serve(
             flows.note(&routes, &changed, &published);
             let mut steps = routes.replace(changed);
             steps.extend(routes.publish(published));
+            steps.extend(routes.hold(config.listening.borrow_and_update().clone()));
             let started = Instant::now();
             retry = !proxy.apply(&routes, steps).await?;
             rest.worked(started, Instant::now());
@@ -146,6 +151,7 @@ pub async fn serve(
             () = shutdown.cancelled() => break,
             () = changes.wait() => due = true,
             Ok(()) = config.host_ports.changed() => due = synced,
+            Ok(()) = config.listening.changed() => due = synced,
             () = tokio::time::sleep(limits::RETRY_DELAY), if retry => due = true,
             _ = check.tick() => {
                 due = retry || (synced && !proxy.is_present().await?);

@@ -171,7 +171,7 @@ fn step_on(table: &mut Table, step: &Change) -> Option<()> {
         Change::AddElement(map, key, verdict) => {
             let named = match verdict {
                 Verdict::Goto(chain) => table.chains.contains_key(chain),
-                Verdict::Drop => true,
+                Verdict::Drop | Verdict::Return => true,
             };
             let fits = key.address.is_some() == map.by_address();
             let free = table

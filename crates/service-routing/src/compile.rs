@@ -6,11 +6,15 @@
 //! there an endpoint's chain `ep/…` is chosen, which rewrites the destination. A Service without
 //! endpoints is in `refused-…` instead, asked by hooks that may answer. What is for no Service may
 //! be for a port of the node that is a pod's: `host-ips` and `host-ports` are asked last.
+//!
+//! Where a program of the node listens, nothing else can be put: `held-ips` and `held-ports` are
+//! asked before everything.
 
 use std::collections::BTreeSet;
 use std::net::Ipv4Addr;
 
 use object_model::cidr::Cidr;
+use object_model::listening::Listening;
 
 use crate::endpoints::Endpoint;
 use crate::model::{
@@ -20,6 +24,9 @@ use crate::services::{Affinity, ServicePort};
 
 /// Bit of the packet mark that asks for masquerading, the same that kube-proxy uses.
 pub const MARK_MASQUERADE: u32 = 0x4000;
+
+/// Before connections are tracked.
+const PRIORITY_RAW: i32 = -300;
 
 const SERVICES: &str = "services";
 const REFUSED: &str = "refused";
@@ -36,6 +43,22 @@ pub struct Settings {
     pub service_range: Cidr,
     /// Addresses of Services that something on this node answers itself (DNS).
     pub unmanaged: BTreeSet<Ipv4Addr>,
+    /// What the names of the host's ends of the pods' links begin with.
+    pub pod_links: String,
+}
+
+impl Settings {
+    /// The node's own address towards its pods.
+    fn gateway(&self) -> Option<Ipv4Addr> {
+        self.pod_range.nth(1)
+    }
+
+    /// Addresses of this machine that are there for its pods alone.
+    fn for_pods(&self) -> impl Iterator<Item = Ipv4Addr> + '_ {
+        self.gateway()
+            .into_iter()
+            .chain(self.unmanaged.iter().copied())
+    }
 }
 
 /// Builds the whole table.
@@ -61,6 +84,11 @@ fn base(settings: &Settings) -> Table {
         table.chains.insert(name.to_owned(), Chain { hook, rules });
     };
     add(
+        "filter-prerouting",
+        hook(HookKind::Filter, 0, PRIORITY_RAW),
+        vec![no_false_sources(settings)],
+    );
+    add(
         "nat-prerouting",
         hook(HookKind::Nat, 0, -100),
         to_services(),
@@ -75,6 +103,8 @@ fn base(settings: &Settings) -> Table {
         SERVICES,
         None,
         vec![
+            Rule::always(Action::Ask(MapName::HeldIps)),
+            to_node(MapName::HeldPorts),
             Rule::always(Action::Ask(MapName::ServiceIps)),
             to_node(MapName::ServiceNodePorts),
             to_node(MapName::HostIps),
@@ -85,6 +115,29 @@ fn base(settings: &Settings) -> Table {
         add(name, chain.hook, chain.rules);
     }
     table
+}
+
+/// A pod uses its own address alone: what it sends under another is discarded before anybody
+/// looks at it. The kernel's own check (`rp_filter`) is loose where the machine asks for that.
+fn no_false_sources(settings: &Settings) -> Rule {
+    let from_pod = Match::InputLink(settings.pod_links.clone(), true);
+    Rule::when([from_pod, Match::SourceIsElsewhere], Action::Drop)
+}
+
+/// Adds the ports where programs of the node listen.
+pub fn hold(table: &mut Table, listening: &Listening) {
+    for place in listening.places() {
+        let map = match place.address {
+            Some(_) => MapName::HeldIps,
+            None => MapName::HeldPorts,
+        };
+        let key = Key {
+            address: place.address,
+            protocol: place.transport.into(),
+            port: place.port,
+        };
+        table.elements.insert((map, key), Verdict::Return);
+    }
 }
 
 /// Asks about what is for an address of this machine.
@@ -121,11 +174,21 @@ fn refusing(settings: &Settings) -> Vec<(&'static str, Chain)> {
         Match::Destination(loopback, true),
         Match::NotEstablished,
     ];
-    add(
-        "filter-input",
-        filter(1),
-        vec![Rule::when(foreign_loopback, Action::Drop), refuse()],
-    );
+    // The machine answers for all its addresses on every link, so that neighbours on its networks
+    // would reach what listens for pods alone.
+    let from_neighbours = settings.for_pods().map(|address| {
+        let matches = [
+            Match::InputIsNotLoopback,
+            Match::InputLink(settings.pod_links.clone(), false),
+            Match::Destination(Cidr::new(address, 32), true),
+            Match::NotEstablished,
+        ];
+        Rule::when(matches, Action::Drop)
+    });
+    let mut input = vec![Rule::when(foreign_loopback, Action::Drop)];
+    input.extend(from_neighbours);
+    input.push(refuse());
+    add("filter-input", filter(1), input);
     add("filter-forward", filter(2), vec![refuse(), unknown(&[])]);
     add(
         "filter-output",
@@ -136,6 +199,8 @@ fn refusing(settings: &Settings) -> Vec<(&'static str, Chain)> {
         REFUSED,
         None,
         vec![
+            Rule::always(Action::Ask(MapName::HeldIps)),
+            to_node(MapName::HeldPorts),
             Rule::always(Action::Ask(MapName::RefusedIps)),
             to_node(MapName::RefusedNodePorts),
         ],
@@ -147,7 +212,9 @@ fn refusing(settings: &Settings) -> Vec<(&'static str, Chain)> {
 }
 
 /// Source addresses that others could not answer to are replaced: on connections marked so, on
-/// those of pods to the world outside, and on those that the node makes from its loopback.
+/// those of pods to the world outside, and on those that the node makes from its loopback. Towards
+/// pods the node has one address; the kernel would take the first of `lo`, which may be that of
+/// another instance.
 fn masquerading(settings: &Settings) -> Vec<Rule> {
     let multicast = Cidr::new(Ipv4Addr::new(224, 0, 0, 0), 4);
     let loopback = Cidr::new(Ipv4Addr::LOCALHOST, 8);
@@ -158,11 +225,19 @@ fn masquerading(settings: &Settings) -> Vec<Rule> {
         Match::OutputIsNotLoopback,
     ];
     let from_loopback = [Match::Source(loopback, true), Match::OutputIsNotLoopback];
-    vec![
+    let to_pod = || Match::OutputLink(settings.pod_links.clone());
+    let as_node = settings.gateway().map(Action::SourceAddress);
+    let to_pods = as_node.into_iter().flat_map(|as_node| {
+        [Match::Marked, Match::Source(loopback, true)]
+            .map(|whose| Rule::when([whose, to_pod()], as_node.clone()))
+    });
+    let mut rules: Vec<Rule> = to_pods.collect();
+    rules.extend([
         Rule::when([Match::Marked], Action::Masquerade),
         Rule::when(leaving, Action::Masquerade),
         Rule::when(from_loopback, Action::Masquerade),
-    ]
+    ]);
+    rules
 }
 
 pub(crate) fn add_port(table: &mut Table, port: &ServicePort, settings: &Settings) {

@@ -19,7 +19,7 @@ mod routes;
 mod services;
 
 pub use change::{ApplyError, Change, apply, changes};
-pub use compile::{MARK_MASQUERADE, Settings, table};
+pub use compile::{MARK_MASQUERADE, Settings, hold, table};
 pub use endpoints::{Endpoint, Endpoints};
 pub use flows::{Flow, has_lost_endpoints, stale_flows};
 pub use host_ports::{

@@ -5,6 +5,7 @@ use std::fmt;
 use std::net::Ipv4Addr;
 
 use object_model::cidr::Cidr;
+use object_model::listening::Transport;
 
 /// A transport protocol that Services can have.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -34,6 +35,15 @@ impl Protocol {
             Protocol::Tcp => 6,
             Protocol::Udp => 17,
             Protocol::Sctp => 132,
+        }
+    }
+}
+
+impl From<Transport> for Protocol {
+    fn from(transport: Transport) -> Self {
+        match transport {
+            Transport::Tcp => Protocol::Tcp,
+            Transport::Udp => Protocol::Udp,
         }
     }
 }
@@ -107,17 +117,23 @@ pub enum MapName {
     HostIps,
     /// Protocol and port that belong to a pod on all addresses of the node → its chain.
     HostPorts,
+    /// Address, protocol and port where a program of the node listens → nothing is done.
+    HeldIps,
+    /// Protocol and port where a program listens on all addresses of the node → nothing is done.
+    HeldPorts,
 }
 
 impl MapName {
     /// All maps.
-    pub const ALL: [MapName; 6] = [
+    pub const ALL: [MapName; 8] = [
         MapName::ServiceIps,
         MapName::ServiceNodePorts,
         MapName::RefusedIps,
         MapName::RefusedNodePorts,
         MapName::HostIps,
         MapName::HostPorts,
+        MapName::HeldIps,
+        MapName::HeldPorts,
     ];
 
     /// Returns the map's name in the kernel.
@@ -129,6 +145,8 @@ impl MapName {
             MapName::RefusedNodePorts => "refused-nodeports",
             MapName::HostIps => "host-ips",
             MapName::HostPorts => "host-ports",
+            MapName::HeldIps => "held-ips",
+            MapName::HeldPorts => "held-ports",
         }
     }
 
@@ -136,7 +154,7 @@ impl MapName {
     pub fn by_address(self) -> bool {
         matches!(
             self,
-            MapName::ServiceIps | MapName::RefusedIps | MapName::HostIps
+            MapName::ServiceIps | MapName::RefusedIps | MapName::HostIps | MapName::HeldIps
         )
     }
 }
@@ -159,6 +177,8 @@ pub enum Verdict {
     Goto(String),
     /// Discard the packet silently.
     Drop,
+    /// Leave the chain, and the packet as it is.
+    Return,
 }
 
 /// A rule: the action is taken when all matches hold.
@@ -211,6 +231,12 @@ pub enum Match {
     OutputIsNotLoopback,
     /// The packet did not come in by `lo`.
     InputIsNotLoopback,
+    /// The packet came in by a link whose name begins so (or by another).
+    InputLink(String, bool),
+    /// The packet leaves by a link whose name begins so.
+    OutputLink(String),
+    /// An answer to the packet's source would not leave by the link by which the packet came in.
+    SourceIsElsewhere,
     /// The client is in the set of that name.
     ClientIn(String),
 }
@@ -232,6 +258,8 @@ pub enum Action {
     Mark,
     /// Take the mark away and give the packet an address of this machine as its source.
     Masquerade,
+    /// Take the mark away and give the packet this source address.
+    SourceAddress(Ipv4Addr),
     /// Send the connection to this endpoint.
     Endpoint(Ipv4Addr, u16),
     /// Put the client into the set, or renew it there.
@@ -267,6 +295,9 @@ impl fmt::Display for Match {
             Match::Marked => write!(f, "marked"),
             Match::OutputIsNotLoopback => write!(f, "oif != lo"),
             Match::InputIsNotLoopback => write!(f, "iif != lo"),
+            Match::InputLink(prefix, holds) => write!(f, "iif {}{prefix}*", not(holds)),
+            Match::OutputLink(prefix) => write!(f, "oif {prefix}*"),
+            Match::SourceIsElsewhere => write!(f, "fib saddr elsewhere"),
             Match::ClientIn(set) => write!(f, "saddr @{set}"),
         }
     }
@@ -282,6 +313,7 @@ impl fmt::Display for Action {
             Action::Reset => write!(f, "reset"),
             Action::Mark => write!(f, "mark"),
             Action::Masquerade => write!(f, "masquerade"),
+            Action::SourceAddress(ip) => write!(f, "snat {ip}"),
             Action::Endpoint(ip, port) => write!(f, "dnat {ip}:{port}"),
             Action::Remember(set) => write!(f, "update @{set}"),
             Action::Random(chains) => write!(f, "random {}", chains.join(" ")),
@@ -313,6 +345,7 @@ impl fmt::Display for Verdict {
         match self {
             Verdict::Goto(chain) => write!(f, "goto {chain}"),
             Verdict::Drop => write!(f, "drop"),
+            Verdict::Return => write!(f, "return"),
         }
     }
 }

@@ -2,8 +2,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use object_model::listening::Listening;
+
 use crate::change::{Change, changes};
-use crate::compile::{Settings, add_port, table};
+use crate::compile::{Settings, add_port, hold, table};
 use crate::host_ports::{PublishedPort, publish};
 use crate::model::{Key, MapName, Table, Verdict};
 use crate::services::ServicePort;
@@ -26,6 +28,7 @@ pub struct Routes {
     settings: Settings,
     services: BTreeMap<ServiceName, Vec<ServicePort>>,
     published: Vec<PublishedPort>,
+    held: Listening,
     /// Sorted; hardly ever more than one.
     claims: BTreeMap<Key, Vec<ServiceName>>,
 }
@@ -37,6 +40,7 @@ impl Routes {
             settings,
             services: BTreeMap::new(),
             published: Vec::new(),
+            held: Listening::default(),
             claims: BTreeMap::new(),
         }
     }
@@ -45,6 +49,7 @@ impl Routes {
     pub fn table(&self) -> Table {
         let mut whole = table(self.ports(), &self.settings);
         publish(&mut whole, &self.published);
+        hold(&mut whole, &self.held);
         whole
     }
 
@@ -115,6 +120,15 @@ impl Routes {
         publish(&mut old, &self.published);
         publish(&mut new, &ports);
         self.published = ports;
+        changes(&old, &new)
+    }
+
+    /// Leaves what listens on the node alone, and returns what that changes in the table.
+    pub fn hold(&mut self, listening: Listening) -> Vec<Change> {
+        let (mut old, mut new) = (Table::default(), Table::default());
+        hold(&mut old, &self.held);
+        hold(&mut new, &listening);
+        self.held = listening;
         changes(&old, &new)
     }
 

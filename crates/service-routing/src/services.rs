@@ -5,14 +5,17 @@ use std::net::Ipv4Addr;
 
 use k8s_openapi::api::core::v1::{Service, ServiceSpec, ServiceStatus};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use object_model::cidr::Cidr;
 use resource_kinds::discovery::service_of;
+use resource_kinds::labels;
 
 use crate::endpoints::{self, Endpoints};
 use crate::model::Protocol;
 
-/// Label by which a Service asks for a proxy other than this one.
-const LABEL_OTHER_PROXY: &str = "service.kubernetes.io/service-proxy-name";
+/// Labels by which a Service asks for a proxy other than this one, or for none. Endpoint slices
+/// that have one are left out, too; as kube-proxy.
+const LABELS_NOT_SERVED: [&str; 2] = ["service.kubernetes.io/service-proxy-name", labels::HEADLESS];
 
 /// How long a client stays with its endpoint when the Service does not say: three hours.
 const AFFINITY_TIMEOUT_SECONDS: u32 = 10_800;
@@ -56,7 +59,8 @@ pub struct ServicePort {
 /// Reads all Services that this proxy serves; sorted by namespace, name and their own port order.
 ///
 /// Left out, as kube-proxy does: headless Services, `ExternalName`, those with the label
-/// `service.kubernetes.io/service-proxy-name`, and those without an IPv4 address.
+/// `service.kubernetes.io/service-proxy-name` or `service.kubernetes.io/headless` (whatever its
+/// value), and those without an IPv4 address.
 pub fn ports<'a>(
     services: impl IntoIterator<Item = &'a Service>,
     slices: impl IntoIterator<Item = &'a EndpointSlice>,
@@ -64,7 +68,7 @@ pub fn ports<'a>(
 ) -> Vec<ServicePort> {
     let mut by_service: BTreeMap<(&str, &str), Vec<&EndpointSlice>> = BTreeMap::new();
     for slice in slices {
-        if let Some(key) = service_of(slice) {
+        if let Some(key) = service_of(slice).filter(|_| is_served(&slice.metadata)) {
             by_service.entry(key).or_default().push(slice);
         }
     }
@@ -105,7 +109,7 @@ fn ports_of(service: &Service, slices: &[&EndpointSlice], node_name: &str) -> Ve
                 .external_ips
                 .iter()
                 .flatten()
-                .filter_map(|t| t.parse().ok())
+                .filter_map(|text| endpoints::host_address(text))
                 .collect(),
             load_balancer_ips: load_balancer_ips(service.status.as_ref()),
             source_ranges: source_ranges(spec),
@@ -151,11 +155,18 @@ pub fn health_check<'a>(
     })
 }
 
-/// What the Service asks for, unless it asks another proxy.
+/// What the Service asks for, unless it asks another proxy or none.
 fn spec_of(service: &Service) -> Option<&ServiceSpec> {
-    let labels = service.metadata.labels.as_ref();
-    let other_proxy = labels.is_some_and(|labels| labels.contains_key(LABEL_OTHER_PROXY));
-    service.spec.as_ref().filter(|_| !other_proxy)
+    service
+        .spec
+        .as_ref()
+        .filter(|_| is_served(&service.metadata))
+}
+
+fn is_served(metadata: &ObjectMeta) -> bool {
+    let labels = metadata.labels.as_ref();
+    let has = |label: &&str| labels.is_some_and(|labels| labels.contains_key(*label));
+    !LABELS_NOT_SERVED.iter().any(|label| has(&label))
 }
 
 fn cluster_ip(spec: &ServiceSpec) -> Option<Ipv4Addr> {
@@ -186,7 +197,7 @@ fn load_balancer_ips(status: Option<&ServiceStatus>) -> Vec<Ipv4Addr> {
         // A load balancer of mode Proxy delivers to the pods or nodes itself.
         ingress.ip_mode.as_deref().is_none_or(|mode| mode == "VIP")
     });
-    ours.filter_map(|ingress| ingress.ip.as_ref()?.parse().ok())
+    ours.filter_map(|ingress| endpoints::host_address(ingress.ip.as_ref()?))
         .collect()
 }
 

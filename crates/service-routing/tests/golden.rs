@@ -5,7 +5,9 @@
 use k8s_openapi::api::core::v1::Service;
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use serde_json::{Value, json};
-use service_routing::{PublishedPort, Settings, Table, apply, changes, ports, publish, table};
+use service_routing::{
+    PublishedPort, Settings, Table, apply, changes, hold, ports, publish, table,
+};
 
 fn settings() -> Settings {
     Settings {
@@ -13,6 +15,7 @@ fn settings() -> Settings {
         cluster_range: "10.244.0.0/16".parse().unwrap(),
         service_range: "10.96.0.0/16".parse().unwrap(),
         unmanaged: ["10.96.0.10".parse().unwrap()].into(),
+        pod_links: "msa1b2".to_owned(),
     }
 }
 
@@ -85,18 +88,27 @@ fn a_cluster_without_services() {
 filter-forward: ct new jump refused
 filter-forward: ct new daddr 10.96.0.0/16 goto reject
 filter-input: iif != lo daddr 127.0.0.0/8 ct != established drop
+filter-input: iif != lo iif != msa1b2* daddr 10.244.0.1/32 ct != established drop
+filter-input: iif != lo iif != msa1b2* daddr 10.96.0.10/32 ct != established drop
 filter-input: ct new jump refused
 filter-output: ct new jump refused
 filter-output: ct new daddr 10.96.0.0/16 fib daddr != local goto reject
+filter-prerouting: iif msa1b2* fib saddr elsewhere drop
 nat-output: jump services
+nat-postrouting: marked oif msa1b2* snat 10.244.0.1
+nat-postrouting: saddr 127.0.0.0/8 oif msa1b2* snat 10.244.0.1
 nat-postrouting: marked masquerade
 nat-postrouting: saddr 10.244.0.0/24 daddr != 10.244.0.0/16 daddr != 224.0.0.0/4 oif != lo masquerade
 nat-postrouting: saddr 127.0.0.0/8 oif != lo masquerade
 nat-prerouting: jump services
+refused: vmap @held-ips
+refused: fib daddr local vmap @held-ports
 refused: vmap @refused-ips
 refused: fib daddr local vmap @refused-nodeports
 reject: tcp reset
 reject: reject
+services: vmap @held-ips
+services: fib daddr local vmap @held-ports
 services: vmap @service-ips
 services: fib daddr local vmap @service-nodeports
 services: fib daddr local vmap @host-ips
@@ -274,6 +286,38 @@ fn services_that_are_not_the_proxys_leave_no_trace() {
     );
     other.metadata.labels = Some([label].into());
     check_service(&other, &endpoints, "");
+    // findings C9: whatever the value.
+    let label = ("service.kubernetes.io/headless".to_owned(), String::new());
+    other.metadata.labels = Some([label].into());
+    check_service(&other, &endpoints, "");
+}
+
+// findings S11, S12
+#[test]
+fn where_the_node_listens_nothing_is_done() {
+    use object_model::listening::{Listening, Place, Transport};
+    let place = |transport, address: Option<&str>, port| Place {
+        transport,
+        address: address.map(|text| text.parse().unwrap()),
+        port,
+    };
+    let listening: Listening = [
+        place(Transport::Tcp, None, 22),
+        place(Transport::Udp, Some("10.96.0.10"), 53),
+    ]
+    .into_iter()
+    .collect();
+    let empty = table(&[], &settings());
+    let mut full = empty.clone();
+    hold(&mut full, &listening);
+    let text = full.to_string();
+    let added: Vec<&str> = text.lines().filter(|line| line.contains("->")).collect();
+    let expected = [
+        "held-ips: 10.96.0.10 udp 53 -> return",
+        "held-ports: tcp 22 -> return",
+    ];
+    assert_eq!(added, expected);
+    assert_eq!(apply(empty.clone(), &changes(&empty, &full)), Ok(full));
 }
 
 #[test]

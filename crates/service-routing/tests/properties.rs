@@ -6,9 +6,10 @@
 use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
 
+use object_model::listening::{Listening, Place, Transport};
 use service_routing::{
     Affinity, Endpoint, Endpoints, HostPort, Protocol, PublishedPort, Routes, ServiceName,
-    ServicePort, Settings, Table, apply, changes, publish, table,
+    ServicePort, Settings, Table, apply, changes, hold, publish, table,
 };
 
 /// A small generator of numbers: the same seed gives the same cluster.
@@ -98,12 +99,21 @@ fn host_port(numbers: &mut Numbers) -> PublishedPort {
     }
 }
 
+fn place(numbers: &mut Numbers) -> Place {
+    Place {
+        transport: Transport::Udp,
+        address: numbers.chance().then(|| address(numbers, [203, 0, 113])),
+        port: 30_000 + u16::try_from(numbers.below(3)).unwrap(),
+    }
+}
+
 fn settings() -> Settings {
     Settings {
         pod_range: "10.244.0.0/24".parse().unwrap(),
         cluster_range: "10.244.0.0/16".parse().unwrap(),
         service_range: "10.96.0.0/16".parse().unwrap(),
         unmanaged: ["10.96.0.7".parse().unwrap()].into(),
+        pod_links: "msa1b2".to_owned(),
     }
 }
 
@@ -137,10 +147,14 @@ fn services_one_by_one_lead_to_the_table_of_all() {
         let mut routes = Routes::new(settings.clone());
         let mut followed = routes.table();
         let mut services = BTreeMap::new();
+        let mut held = Listening::default();
         for round in 0..8 {
             let steps = if numbers.below(4) == 0 {
                 let ports = (0..numbers.below(4)).map(|_| host_port(&mut numbers));
                 routes.publish(ports.collect())
+            } else if numbers.below(4) == 0 {
+                held = (0..numbers.below(4)).map(|_| place(&mut numbers)).collect();
+                routes.hold(held.clone())
             } else {
                 let changed = some_services(&mut numbers);
                 services.extend(changed.clone());
@@ -152,6 +166,7 @@ fn services_one_by_one_lead_to_the_table_of_all() {
             assert_eq!(steps.is_empty(), followed == before, "seed {seed}");
             let mut whole = table(services.values().flatten(), &settings);
             publish(&mut whole, routes.published());
+            hold(&mut whole, &held);
             assert_eq!(followed, whole, "seed {seed}, round {round}");
         }
     }

@@ -8,10 +8,12 @@ use k8s_openapi::api::core::v1::{LoadBalancerStatus, Node, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use kube::ResourceExt;
 use kube::api::{Api, Patch, PatchParams};
+use object_model::listening::Listening;
 use planners::load_balancer::{API_SERVER, Notice, Observed, concerned, plan};
 use reconcile::execute::unless_outrun;
 use reconcile::{Cache, Index, Key, Recorder, service_of};
 use serde_json::json;
+use tokio::sync::watch;
 
 use crate::Context;
 use crate::context::Caches;
@@ -29,10 +31,11 @@ struct Observer {
     services: Index<Service>,
     slices: Index<EndpointSlice>,
     nodes: Cache<Node>,
+    listening: Option<watch::Receiver<Listening>>,
 }
 
 impl Observer {
-    fn new(caches: &Caches) -> Self {
+    fn new(caches: &Caches, listening: Option<watch::Receiver<Listening>>) -> Self {
         let found_as = |service: &Service| concerned(service).then(|| CONCERNED.to_owned());
         Self {
             services: caches
@@ -42,6 +45,7 @@ impl Observer {
                 .slices
                 .index(|slice| service_of(slice).iter().map(term).collect()),
             nodes: caches.nodes.clone(),
+            listening,
         }
     }
 
@@ -53,6 +57,10 @@ impl Observer {
             slices: keys.flat_map(|key| self.slices.get(&term(&key))).collect(),
             services,
             nodes: self.nodes.list(),
+            listening: match &self.listening {
+                Some(known) => known.borrow().clone(),
+                None => Listening::default(),
+            },
         }
     }
 }
@@ -65,7 +73,8 @@ pub(crate) async fn run(context: Context) {
     if !synced {
         return;
     }
-    let observer = Observer::new(caches);
+    let mut listening = context.config.listening.clone();
+    let observer = Observer::new(caches, listening.clone());
     let recorder = context.recorder("service-controller");
     let mut services = caches.services.subscribe();
     let mut slices = caches.slices.subscribe();
@@ -97,6 +106,7 @@ pub(crate) async fn run(context: Context) {
             Some(_) = services.next() => {}
             Some(_) = slices.next() => {}
             Some(_) = nodes.next() => {}
+            Some(()) = changed(&mut listening) => {}
             () = tokio::time::sleep(RETRY_DELAY), if failed => {}
         }
         tokio::time::sleep(DEBOUNCE).await;
@@ -104,6 +114,11 @@ pub(crate) async fn run(context: Context) {
         while slices.next().now_or_never().flatten().is_some() {}
         while nodes.next().now_or_never().flatten().is_some() {}
     }
+}
+
+/// Waits until other programs listen; `None` when nobody tells (any more).
+async fn changed(listening: &mut Option<watch::Receiver<Listening>>) -> Option<()> {
+    listening.as_mut()?.changed().await.ok()
 }
 
 async fn write(

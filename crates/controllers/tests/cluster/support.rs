@@ -94,7 +94,7 @@ impl Cluster {
         let config = controllers::Config {
             root_ca_pem: "certificates".to_owned(),
             authority: self.authority.clone(),
-            figures: controllers::Figures::default(),
+            ..controllers::Config::default()
         };
         let shutdown = shutdown.clone();
         tokio::spawn(async move {

@@ -97,7 +97,7 @@ impl Running {
             remove_services: watch::Sender::new(true),
             failed: CancellationToken::new(),
         };
-        running.start_deciders(server);
+        running.start_deciders(&parts, server);
         running.start_network(&parts, server)?;
         running.start_agent(parts, server, node).await?;
         Ok(running)
@@ -120,13 +120,14 @@ impl Running {
         }
     }
 
-    fn start_deciders(&mut self, server: &Server) {
+    fn start_deciders(&mut self, parts: &Parts<'_>, server: &Server) {
         let masters: [&str; 0] = [];
         let controllers = server.client("system:kube-controller-manager", &masters);
         let config = controllers::Config {
             root_ca_pem: server.ca_pem.clone(),
             authority: Some(server.authority.clone()),
             figures: controllers::Figures::default(),
+            listening: Some(parts.network.listening()),
         };
         let figures = config.figures.clone();
         server.show(move || figures.text());
@@ -155,8 +156,14 @@ impl Running {
             unmanaged: BTreeSet::from([dns_ip]),
             pod_link_prefix: pod_network::link_prefix(parts.instance_id),
             host_ports: parts.network.published(),
+            listening: parts.network.listening(),
             remove_on_shutdown: self.remove_services.subscribe(),
         };
+        let network = Arc::clone(&parts.network);
+        self.run(Part::Network, "listening programs", |stop| async move {
+            stop.run_until_cancelled(network.follow_listening()).await;
+            Ok::<(), Infallible>(())
+        });
         let proxy_client = server.client("system:kube-proxy", &["system:node-proxier"]);
         self.run(Part::Network, "service proxy", |stop| {
             service_proxy::run(proxy_client, proxy, stop)
@@ -167,6 +174,7 @@ impl Running {
             listen: vec![SocketAddr::from((dns_ip, DNS_PORT))],
             addresses: vec![dns_ip.into()],
             ranges: vec![parts.ranges.service, parts.ranges.pod],
+            clients: vec![parts.ranges.pod],
             upstreams: None,
             resolv_conf: PathBuf::from("/etc/resolv.conf"),
         };

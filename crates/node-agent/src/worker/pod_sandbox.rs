@@ -1,6 +1,7 @@
 //! A pod's sandbox: its namespaces, network, and the files that all containers share.
 
 use std::fs;
+use std::net::IpAddr;
 use std::path::Path;
 
 use container_runtime::spec::SandboxEvent;
@@ -122,12 +123,21 @@ async fn connect(
     };
     let failed = |error| format!("set up the pod's network: {error}");
     let network = &shared.config.network;
-    let address = network.attach(uid, &netns).await.map_err(failed)?;
     let ports = pod.spec.as_ref().map(service_routing::host_ports);
-    network
-        .publish(uid, ports.unwrap_or_default())
-        .await
-        .map_err(failed)?;
+    let ports = ports.unwrap_or_default();
+    let node = match shared.config.node_ip() {
+        IpAddr::V4(address) => Some(address),
+        IpAddr::V6(_) => None,
+    };
+    let in_use = network.port_in_use(&ports, node).await.map_err(failed)?;
+    if let Some(port) = in_use {
+        return Err(format!(
+            "set up the pod's network: host port {} ({}) is in use by a program of the node",
+            port.port, port.protocol
+        ));
+    }
+    let address = network.attach(uid, &netns).await.map_err(failed)?;
+    network.publish(uid, ports).await.map_err(failed)?;
     Ok((vec![address.ip.to_string()], stream))
 }
 

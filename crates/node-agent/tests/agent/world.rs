@@ -262,6 +262,7 @@ impl World {
             unmanaged: Default::default(),
             pod_link_prefix: pod_network::link_prefix(&self.options.instance_id),
             host_ports: self.network.published(),
+            listening: self.network.listening(),
             remove_on_shutdown: watch::Sender::new(true).subscribe(),
         }
     }

@@ -4,7 +4,10 @@
 //! Services have one port of one address.
 //! **Relies on**: the Service proxy of every node serving what a status names.
 //! **Guarantees**: Services of another class are left alone; who has an address keeps it; a port on
-//! which the API server itself listens is given to nobody.
+//! which the API server or any other program of the machine listens is given to nobody, and whoever
+//! asks for one (as a node port or an external address, too) is told.
+
+mod in_use;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -12,6 +15,7 @@ use std::sync::Arc;
 
 use k8s_openapi::api::core::v1::{LoadBalancerIngress, LoadBalancerStatus, Node, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
+use object_model::listening::Listening;
 use resource_kinds::discovery::service_of;
 use resource_kinds::labels;
 use resource_kinds::reasons::{node_condition, service as reasons};
@@ -28,6 +32,19 @@ pub struct Observed {
     pub slices: Vec<Arc<EndpointSlice>>,
     /// All nodes.
     pub nodes: Vec<Arc<Node>>,
+    /// Where programs of the nodes listen. What is known is that of one machine, and taken to be
+    /// so on all.
+    pub listening: Listening,
+}
+
+impl Observed {
+    fn is_of_node(&self, address: IpAddr) -> bool {
+        let statuses = self.nodes.iter().filter_map(|node| node.status.as_ref());
+        let addresses = statuses.filter_map(|status| status.addresses.as_ref());
+        addresses
+            .flatten()
+            .any(|known| known.address.parse() == Ok(address))
+    }
 }
 
 /// What becomes of one Service.
@@ -88,7 +105,9 @@ pub fn plan(observed: &Observed) -> Vec<Decision> {
 
 /// Whether something may have to be done about the Service, or its ports are nobody else's.
 pub fn concerned(service: &Service) -> bool {
-    matches!(kind(service), Kind::Balanced) || !addresses(service).is_empty()
+    matches!(kind(service), Kind::Balanced)
+        || !addresses(service).is_empty()
+        || in_use::asks_for_the_machine(service)
 }
 
 fn decide(
@@ -98,9 +117,10 @@ fn decide(
 ) -> Option<Decision> {
     let (chosen, mut problems) = match kind(service) {
         Kind::Balanced => choose(service, observed, taken),
-        Kind::Foreign => return None,
+        Kind::Foreign => (addresses(service), Vec::new()),
         Kind::Other => Default::default(),
     };
+    let in_use = in_use::problems(service, observed);
     let had = addresses(service);
     let status = (had != chosen).then(|| LoadBalancerStatus {
         ingress: (!chosen.is_empty()).then(|| chosen.iter().map(ingress).collect()),
@@ -110,6 +130,12 @@ fn decide(
         Some(Notice {
             reason: reasons::SYNC_LOAD_BALANCER_FAILED,
             message: problems.join("; "),
+            warning: true,
+        })
+    } else if !in_use.is_empty() {
+        Some(Notice {
+            reason: reasons::PORT_IN_USE,
+            message: in_use.join("; "),
             warning: true,
         })
     } else {
@@ -187,6 +213,15 @@ fn choose(
             Some(((address, protocol, port), by)) => {
                 problems.push(format!(
                     "port {port}/{protocol} of {address} is taken by {by}"
+                ));
+            }
+            None if let Some((_, protocol, port)) =
+                places.iter().find(|(_, protocol, port)| {
+                    in_use::is_held(&observed.listening, address, protocol, *port)
+                }) =>
+            {
+                problems.push(format!(
+                    "port {port}/{protocol} of {address} is taken by a program of the node"
                 ));
             }
             None => {
@@ -435,9 +470,72 @@ mod tests {
             services: vec![service("web", json!({"ports": [{"port": 6443}]}), &[])],
             slices: vec![slice("default", "kubernetes", "", "10.0.0.1", 6443)],
             nodes: two_nodes(),
+            ..Default::default()
         };
         let taken = "web: port 6443/TCP of 10.0.0.1 is taken by the API server";
         assert_eq!(decided(&observed), ["web=10.0.0.2", taken]);
+    }
+
+    /// `TCP 22` for all addresses, `TCP 10.0.0.1 22` for one.
+    fn listening(places: &[&str]) -> Listening {
+        let place = |text: &&str| {
+            let words: Vec<&str> = text.split(' ').collect();
+            object_model::listening::Place {
+                transport: object_model::listening::Transport::of(words[0]).unwrap(),
+                address: words[1].parse().ok(),
+                port: words.last().unwrap().parse().unwrap(),
+            }
+        };
+        places.iter().map(place).collect()
+    }
+
+    // findings S11
+    #[test]
+    fn a_port_on_which_the_machine_listens_is_not_given_away() {
+        let ssh = |has: &[&str]| Observed {
+            services: vec![service("web", json!({"ports": [{"port": 22}]}), has)],
+            nodes: two_nodes(),
+            listening: listening(&["TCP 22"]),
+            ..Default::default()
+        };
+        let taken = "web: port 22/TCP of 10.0.0.1 is taken by a program of the node; \
+                     port 22/TCP of 10.0.0.2 is taken by a program of the node";
+        assert_eq!(decided(&ssh(&[])), [taken]);
+        assert_eq!(decided(&ssh(&["10.0.0.1"])), ["web=", taken], "taken back");
+        let one = Observed {
+            listening: listening(&["TCP 10.0.0.1 22", "UDP 22"]),
+            ..ssh(&[])
+        };
+        let taken = "web: port 22/TCP of 10.0.0.1 is taken by a program of the node";
+        assert_eq!(decided(&one), ["web=10.0.0.2", taken]);
+    }
+
+    // findings S12
+    #[test]
+    fn who_asks_for_a_port_of_the_machine_otherwise_is_told() {
+        let spec = json!({
+            "type": "NodePort",
+            "externalIPs": ["10.0.0.1", "192.0.2.9"],
+            "ports": [{"port": 53, "protocol": "UDP", "nodePort": 30053}],
+        });
+        let observed = |places: &[&str]| Observed {
+            services: vec![service("web", spec.clone(), &[])],
+            nodes: two_nodes(),
+            listening: listening(places),
+            ..Default::default()
+        };
+        assert!(decided(&observed(&["TCP 53", "TCP 30053", "UDP 127.0.0.1 53"])).is_empty());
+        let end = "is not served: a program of the node listens there";
+        assert_eq!(
+            decided(&observed(&["UDP 53", "UDP 30053"])),
+            [format!(
+                "web: node port 30053/UDP {end}; port 53/UDP of 10.0.0.1 {end}"
+            )]
+        );
+        assert_eq!(
+            decided(&observed(&["UDP 192.0.2.9 53"])),
+            [format!("web: port 53/UDP of 192.0.2.9 {end}")]
+        );
     }
 
     #[test]
@@ -466,6 +564,7 @@ mod tests {
             services: services.clone(),
             slices,
             nodes: two_nodes(),
+            ..Default::default()
         };
         assert_eq!(decided(&with), ["web=10.0.0.2"]);
         let without = Observed {

@@ -35,9 +35,15 @@ pub struct World {
 
 impl World {
     pub fn new() -> World {
+        World::on(|_| {})
+    }
+
+    /// The same on a host that was prepared before.
+    pub fn on(prepare: impl FnOnce(&Namespace)) -> World {
         let [host, a, b, outside] = std::array::from_fn(|_| Namespace::new());
         let dir = tempfile::tempdir().unwrap();
         connect(&host, &outside);
+        prepare(&host);
         host.block_on(|| async {
             let network = PodNetwork::open(PodNetworkOptions {
                 instance_id: "a1b2c3".to_owned(),
@@ -71,6 +77,7 @@ impl World {
             cluster_range: "10.244.0.0/16".parse().unwrap(),
             service_range: "10.96.0.0/16".parse().unwrap(),
             unmanaged: ["10.96.0.10".parse().unwrap()].into(),
+            pod_links: pod_network::link_prefix("a1b2c3"),
         }
     }
 
@@ -132,6 +139,7 @@ pub fn config(host_ports: watch::Receiver<Vec<PublishedPort>>) -> Config {
         unmanaged: World::settings().unmanaged,
         pod_link_prefix: pod_network::link_prefix("a1b2c3"),
         host_ports,
+        listening: watch::Sender::default().subscribe(),
         remove_on_shutdown: watch::Sender::new(true).subscribe(),
     }
 }

@@ -1,0 +1,173 @@
+//! Which sockets of the host listen, as the kernel tells in `/proc/net`.
+//!
+//! The files are opened once, in the host's network namespace, and read again from their beginning.
+//! IPv6 sockets on all addresses count for IPv4, too: the kernel does not tell which of them do not.
+
+use std::collections::BTreeSet;
+use std::fs::File;
+use std::io::{self, BufRead, BufReader, Seek};
+use std::net::{Ipv4Addr, Ipv6Addr};
+use std::ops::RangeInclusive;
+
+use object_model::listening::{Listening, Place, Transport};
+
+use crate::error::{Error, file};
+
+/// State of a TCP socket that listens, and of a UDP socket without a peer.
+const TCP_LISTEN: &str = "0A";
+const UDP_UNCONNECTED: &str = "07";
+
+/// Ports that the kernel gives to clients, unless it says otherwise.
+const CLIENT_PORTS: RangeInclusive<u16> = 32_768..=60_999;
+
+/// The kernel's lists of sockets.
+pub(crate) struct Sockets {
+    tcp: Vec<File>,
+    udp: Vec<File>,
+    client_ports: RangeInclusive<u16>,
+    /// UDP sockets on ports of clients at the last look.
+    perhaps: BTreeSet<Place>,
+}
+
+impl Sockets {
+    /// Opens the lists of the network namespace of the calling thread.
+    pub(crate) fn open() -> Result<Sockets, Error> {
+        let range = std::fs::read_to_string("/proc/sys/net/ipv4/ip_local_port_range");
+        Ok(Sockets {
+            tcp: lists("tcp")?,
+            udp: lists("udp")?,
+            client_ports: range
+                .ok()
+                .and_then(|text| ports(&text))
+                .unwrap_or(CLIENT_PORTS),
+            perhaps: BTreeSet::new(),
+        })
+    }
+
+    /// Reads which sockets listen now. A UDP socket on a port of clients looks like one that
+    /// serves while it waits for an answer; it counts when it is still there at the next look.
+    pub(crate) fn look(&mut self) -> Result<Listening, Error> {
+        let failed = || file("read", "/proc/net sockets");
+        let mut places = BTreeSet::new();
+        for list in &mut self.tcp {
+            read(list, Transport::Tcp, &mut places).map_err(failed())?;
+        }
+        let mut udp = BTreeSet::new();
+        for list in &mut self.udp {
+            read(list, Transport::Udp, &mut udp).map_err(failed())?;
+        }
+        let (perhaps, certain): (BTreeSet<Place>, _) = udp
+            .into_iter()
+            .partition(|place| self.client_ports.contains(&place.port));
+        places.extend::<BTreeSet<Place>>(certain);
+        places.extend(perhaps.intersection(&self.perhaps));
+        self.perhaps = perhaps;
+        Ok(places.into_iter().collect())
+    }
+}
+
+/// The lists of both families; there is none of IPv6 where the kernel has it not.
+fn lists(transport: &str) -> Result<Vec<File>, Error> {
+    let v4 = format!("/proc/thread-self/net/{transport}");
+    let mut lists = vec![File::open(&v4).map_err(file("open", &v4))?];
+    lists.extend(File::open(format!("{v4}6")).ok());
+    Ok(lists)
+}
+
+fn ports(text: &str) -> Option<RangeInclusive<u16>> {
+    let mut words = text.split_whitespace();
+    let mut next = || words.next()?.parse().ok();
+    Some(next()?..=next()?)
+}
+
+fn read(list: &mut File, transport: Transport, places: &mut BTreeSet<Place>) -> io::Result<()> {
+    list.rewind()?;
+    for line in BufReader::new(list).lines().skip(1) {
+        let line = line?;
+        match socket(&line) {
+            Some((place, state)) => match (transport, state) {
+                (Transport::Tcp, TCP_LISTEN) | (Transport::Udp, UDP_UNCONNECTED) => {
+                    places.extend(place.map(|(address, port)| Place {
+                        transport,
+                        address,
+                        port,
+                    }));
+                }
+                // Sockets that listen come first; connections can be very many.
+                (Transport::Tcp, _) => break,
+                (Transport::Udp, _) => {}
+            },
+            None => continue,
+        }
+    }
+    Ok(())
+}
+
+/// The place (none for an address of IPv6 alone) and the state in a line.
+fn socket(line: &str) -> Option<(Option<(Option<Ipv4Addr>, u16)>, &str)> {
+    let mut words = line.split_ascii_whitespace().skip(1);
+    let (address, port) = words.next()?.split_once(':')?;
+    let state = words.nth(1)?;
+    let port = u16::from_str_radix(port, 16).ok()?;
+    Some((address_of(address)?.map(|address| (address, port)), state))
+}
+
+/// Reads an address: words of four bytes, each in the byte order of the machine. The inner `None`
+/// means all addresses.
+fn address_of(text: &str) -> Option<Option<Option<Ipv4Addr>>> {
+    let mut octets = Vec::with_capacity(16);
+    let (words, rest) = text.as_bytes().as_chunks::<8>();
+    for word in words {
+        let word = u32::from_str_radix(std::str::from_utf8(word).ok()?, 16).ok()?;
+        octets.extend(word.to_ne_bytes());
+    }
+    if !rest.is_empty() {
+        return None;
+    }
+    let v4 = |address: Ipv4Addr| Some(address).filter(|address| !address.is_unspecified());
+    if let Ok(octets) = <[u8; 4]>::try_from(octets.as_slice()) {
+        return Some(Some(v4(octets.into())));
+    }
+    let address = Ipv6Addr::from(<[u8; 16]>::try_from(octets).ok()?);
+    Some(if address.is_unspecified() {
+        Some(None)
+    } else {
+        address.to_ipv4_mapped().map(v4)
+    })
+}
+
+#[cfg(test)]
+#[cfg(target_endian = "little")]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lines_of_the_kernel_are_read() {
+        let read = |address: &str, state: &str| {
+            let line = format!(
+                "   0: {address} 00000000:0000 {state} 00000000:00000000 00:00000000 00000000 0"
+            );
+            socket(&line).map(|(place, state)| (place, state.to_owned()))
+        };
+        let some = |address: Option<[u8; 4]>, port| Some((address.map(Ipv4Addr::from), port));
+        assert_eq!(
+            read("0100007F:1F90", "0A"),
+            Some((some(Some([127, 0, 0, 1]), 8080), "0A".to_owned()))
+        );
+        assert_eq!(
+            read("00000000:0016", "0A"),
+            Some((some(None, 22), "0A".to_owned()))
+        );
+        let v6 = |address: &str| read(&format!("{address}:0016"), "0A").map(|(place, _)| place);
+        assert_eq!(v6("00000000000000000000000000000000"), Some(some(None, 22)));
+        assert_eq!(v6("00000000000000000000000001000000"), Some(None), "::1");
+        assert_eq!(
+            v6("0000000000000000FFFF00000100007F"),
+            Some(some(Some([127, 0, 0, 1]), 22))
+        );
+        for damaged in ["x", "0100007F", "0100007F:", "01:1F90", "0100007F0:1"] {
+            assert_eq!(read(damaged, "0A"), None, "{damaged}");
+        }
+        assert_eq!(ports("32768\t60999\n"), Some(CLIENT_PORTS));
+    }
+}

@@ -1,0 +1,177 @@
+//! What pods, Services and neighbours on the network cannot have: ports on which the machine itself
+//! listens, other senders' addresses, and what is there for pods alone; with real packets.
+
+#![expect(clippy::unwrap_used, reason = "a test fails by a panic")]
+
+use std::io::ErrorKind;
+use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
+use std::time::Duration;
+
+use object_model::listening::{Listening, Place, Transport};
+use serde_json::json;
+use service_routing::{PublishedPort, hold, ports, publish, table};
+
+#[allow(dead_code, reason = "shared with other tests, which use the rest")]
+mod world;
+
+use world::{BOTH, Namespace, World, objects, to};
+
+/// The host's address on the cable to the machine outside.
+const NODE: Ipv4Addr = Ipv4Addr::new(198, 51, 100, 1);
+const OUTSIDE: Ipv4Addr = Ipv4Addr::new(198, 51, 100, 2);
+const GATEWAY: Ipv4Addr = Ipv4Addr::new(10, 244, 0, 1);
+const DNS: Ipv4Addr = Ipv4Addr::new(10, 96, 0, 10);
+
+fn listens(address: Option<Ipv4Addr>, port: u16) -> Place {
+    Place {
+        transport: Transport::Tcp,
+        address,
+        port,
+    }
+}
+
+// findings S11, S12
+#[test]
+fn where_the_machine_listens_neither_services_nor_pods_are() {
+    let mut world = World::new();
+    let spec = json!({
+        "type": "LoadBalancer",
+        "externalIPs": [NODE.to_string()],
+        "ports": [{ "name": "http", "port": 9022, "nodePort": 30443 }],
+    });
+    let published: Vec<PublishedPort> = ["tcp *:9053 8080", "tcp *:6443 8080"]
+        .map(|port| PublishedPort {
+            pod: Ipv4Addr::new(10, 244, 0, 2),
+            port: port.parse().unwrap(),
+        })
+        .into();
+    let listening: Listening = [
+        listens(None, 9022),
+        listens(None, 30443),
+        listens(None, 9053),
+        listens(Some(GATEWAY), 6443),
+    ]
+    .into_iter()
+    .collect();
+    for port in [9022, 30443, 9053, 6443] {
+        world.host.serve(port, "host");
+    }
+    for endpoints in [&BOTH[..], &[]] {
+        let (mut service, slice) = objects(spec.clone(), endpoints);
+        let balancer = json!({ "loadBalancer": { "ingress": [{ "ip": NODE.to_string() }] } });
+        service.status = serde_json::from_value(balancer).unwrap();
+        let mut whole = table(&ports([&service], [&slice], "here"), &World::settings());
+        publish(&mut whole, &published);
+        world.apply(whole.clone());
+        if !endpoints.is_empty() {
+            let taken = world.outside.ask(to(NODE, 9022)).unwrap().0;
+            assert_ne!(taken, "host", "without the guard");
+        }
+        hold(&mut whole, &listening);
+        world.apply(whole);
+        for port in [9022, 30443, 9053] {
+            for (from, ip) in [
+                (&world.outside, NODE),
+                (&world.host, NODE),
+                (&world.host, Ipv4Addr::LOCALHOST),
+                (&world.b, GATEWAY),
+            ] {
+                let answer = from.ask(to(ip, port)).map(|(name, _)| name);
+                assert_eq!(answer.ok().as_deref(), Some("host"), "{ip}:{port}");
+            }
+        }
+    }
+    let asked = |from: &Namespace, ip| from.ask(to(ip, 6443)).unwrap().0;
+    assert_eq!(asked(&world.b, GATEWAY), "host", "one address is held");
+    assert_eq!(asked(&world.outside, NODE), "a", "others are not");
+}
+
+fn udp(namespace: &Namespace, address: Ipv4Addr) -> UdpSocket {
+    let socket = namespace.run(|| UdpSocket::bind((address, 5000))).unwrap();
+    socket
+        .set_read_timeout(Some(Duration::from_secs(2)))
+        .unwrap();
+    socket
+}
+
+// findings S17
+#[test]
+fn pods_send_under_their_own_address_alone() {
+    for (with_rules, strict) in [(true, false), (false, true)] {
+        let mut world = World::new();
+        // The kernel takes the larger of this and the link's own: 2 is loose.
+        let all = if strict { "0" } else { "2" };
+        let set = || std::fs::write("/proc/sys/net/ipv4/conf/all/rp_filter", all);
+        world.host.run(set).unwrap();
+        if with_rules {
+            world.program(json!({}), &BOTH);
+        } else {
+            // Without the rules nobody translates the pods' addresses.
+            world.outside.ip("route add 10.244.0.0/24 via 198.51.100.1");
+        }
+        let receiver = udp(&world.outside, OUTSIDE);
+        let sender = |address| udp(&world.a, address);
+        for foreign in [
+            Ipv4Addr::new(10, 244, 0, 3),
+            Ipv4Addr::new(10, 9, 9, 9),
+            Ipv4Addr::new(198, 51, 100, 77),
+        ] {
+            world.a.ip(&format!("addr add {foreign}/32 dev lo"));
+            sender(foreign).send_to(b"false", (OUTSIDE, 5000)).unwrap();
+        }
+        let own = sender(Ipv4Addr::new(10, 244, 0, 2));
+        own.send_to(b"true", (OUTSIDE, 5000)).unwrap();
+        let mut buffer = [0; 16];
+        let (length, from) = receiver.recv_from(&mut buffer).unwrap();
+        assert_eq!(&buffer[..length], b"true", "from {from}");
+        receiver.set_nonblocking(true).unwrap();
+        let more = receiver
+            .recv_from(&mut buffer)
+            .map_err(|error| error.kind());
+        assert_eq!(more, Err(ErrorKind::WouldBlock));
+    }
+}
+
+// findings S25
+#[test]
+fn neighbours_do_not_reach_what_is_there_for_pods() {
+    let mut world = World::new();
+    world.host.serve(6443, "host");
+    for address in [GATEWAY, DNS] {
+        world
+            .outside
+            .ip(&format!("route add {address}/32 via {NODE}"));
+        let reached = world.outside.ask(to(address, 6443)).unwrap().0;
+        assert_eq!(reached, "host", "without the rules");
+    }
+    world.program(json!({}), &BOTH);
+    for address in [GATEWAY, DNS] {
+        let answer = world.outside.ask(to(address, 6443));
+        assert_eq!(answer.unwrap_err().kind(), ErrorKind::TimedOut, "{address}");
+        for from in [&world.a, &world.host] {
+            assert_eq!(from.ask(to(address, 6443)).unwrap().0, "host", "{address}");
+        }
+    }
+    let at_node: SocketAddr = to(NODE, 6443);
+    assert_eq!(world.outside.ask(at_node).unwrap().0, "host");
+    // Answers to what the node asks under that address do come in.
+    let answer = world.a.ask(to(OUTSIDE, 8080)).unwrap();
+    assert_eq!(answer, ("outside".to_owned(), NODE.to_string()));
+}
+
+// findings U13
+#[test]
+fn the_node_has_its_own_address_towards_pods_beside_other_instances() {
+    let mut world = World::on(|host| {
+        host.ip("addr add 10.245.0.1/32 dev lo");
+    });
+    world.program(json!({ "type": "NodePort" }), &BOTH[..1]);
+    for (from, ip) in [
+        (&world.outside, NODE),
+        (&world.host, NODE),
+        (&world.host, Ipv4Addr::LOCALHOST),
+    ] {
+        let (_, client) = from.ask(to(ip, 30080)).unwrap();
+        assert_eq!(client, GATEWAY.to_string(), "{ip}");
+    }
+}
