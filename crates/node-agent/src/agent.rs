@@ -4,7 +4,6 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::{Arc, Mutex};
 
 use container_runtime::{Runtime, Sandbox};
-use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Pod;
 use kube::Client;
 use pod_lifecycle::node_shutdown::NodeStop;
@@ -16,6 +15,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::Error;
 use crate::admission::Admission;
+use crate::clock::Clock;
 use crate::config::{Config, OnShutdown};
 use crate::eviction;
 use crate::facts::Machine;
@@ -70,8 +70,14 @@ impl NodeAgent {
         let runtime = Runtime::open(config.runtime.clone()).map_err(Error::Runtime)?;
         let sandboxes = runtime.sandboxes().await.map_err(Error::Runtime)?;
         let machine = Machine::read(&config.data_dir);
+        let clock = Clock::open(&config.data_dir, &machine.boot_id);
+        let clock = clock.map_err(|source| Error::Directory {
+            path: config.data_dir.clone(),
+            source,
+        })?;
         let monitor = Arc::new(Monitor::new(
             config.eviction.clone(),
+            clock,
             &pods_dir(&config.data_dir),
             config.images.directory(),
         ));
@@ -80,6 +86,7 @@ impl NodeAgent {
             config.clone(),
             machine.clone(),
             monitor.clone(),
+            clock,
         )
         .await?;
         // Watches, events and heartbeats go on while pods are being stopped.
@@ -102,6 +109,7 @@ impl NodeAgent {
             room_wanted: Notify::new(),
             image_looks: RwLock::default(),
             abandon: CancellationToken::new(),
+            clock,
             runtime,
             client,
             config,
@@ -492,7 +500,7 @@ impl Dispatcher {
         }
         let images = &self.shared.config.images;
         let image_id = |name: &str| Some(worker::image_id(&images.get(name).ok()??));
-        let now = Timestamp::now();
+        let now = self.shared.clock.now();
         let stored = recovery::adopt(stored, &pod, &dir, state.as_ref(), &image_id, now);
         tracing::info!(
             pod = pod_lifecycle::spec::display_name(&pod),

@@ -10,7 +10,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use image_store::{ImageStore, Needed, StoreError, Withdrawn};
-use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Pod;
 use pod_lifecycle::image_gc::{History, Present};
 use pod_lifecycle::spec;
@@ -143,7 +142,7 @@ impl Collector {
     async fn candidates(&self, history: &mut History, goal: Goal) -> Result<Vec<String>, String> {
         let needed = self.needed();
         let present = self.blocking(move |store| present(store, &needed)).await?;
-        let (policy, now) = (self.shared.config.image_gc, Timestamp::now());
+        let (policy, now) = (self.shared.config.image_gc, self.shared.clock.instant());
         history.note(&present, now);
         let chosen = match goal {
             Goal::Age => history.outdated(&present, &policy, now),

@@ -8,6 +8,7 @@
 
 mod admission;
 mod agent;
+mod clock;
 mod config;
 mod container_devices;
 mod container_resources;

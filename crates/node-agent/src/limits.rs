@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use jiff::SignedDuration;
+
 /// How often the node's lease is renewed.
 pub const LEASE_RENEW: Duration = Duration::from_secs(10);
 
@@ -18,7 +20,7 @@ pub const NODE_RETRY: Duration = Duration::from_secs(1);
 pub const NODE_CHECK_PERIOD: Duration = Duration::from_secs(10);
 
 /// How often the disk usage of a pod that is limited is looked at (kubelet's figure).
-pub const LOCAL_STORAGE_PERIOD: Duration = Duration::from_secs(10);
+pub const LOCAL_STORAGE_PERIOD: SignedDuration = SignedDuration::from_secs(10);
 
 /// Messages that may wait for a pod's worker before senders have to wait.
 pub const WORKER_MESSAGES_MAX: usize = 256;
@@ -42,13 +44,16 @@ pub const TERMINATION_LOG_LINES: usize = 80;
 pub const TERMINATION_LOG_BYTES: u64 = 2048;
 
 /// First and longest delay between tries to write a status.
-pub const STATUS_RETRY_MIN: Duration = Duration::from_millis(200);
+pub const STATUS_RETRY_MIN: SignedDuration = SignedDuration::from_millis(200);
 
 /// Longest delay between tries to write a status.
-pub const STATUS_RETRY_MAX: Duration = Duration::from_secs(10);
+pub const STATUS_RETRY_MAX: SignedDuration = SignedDuration::from_secs(10);
 
 /// Longest wait for one request to the API.
 pub const REQUEST_TIMEOUT: Duration = Duration::from_secs(15);
+
+/// How long after a failure the files of a pod's volumes are made anew, if nothing changes before.
+pub const REFRESH_RETRY: SignedDuration = SignedDuration::from_secs(60);
 
 /// How long a hook without a grace period of its own may take (`postStart` has none upstream).
 pub const POST_START_MAX: Duration = Duration::from_secs(600);

@@ -23,6 +23,7 @@ use tokio::time::{Instant, MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 
 use crate::Error;
+use crate::clock::Clock;
 use crate::config::Config;
 use crate::facts::{Machine, architecture};
 use crate::known_status::KnownStatus;
@@ -43,6 +44,7 @@ pub struct NodeKeeper {
     config: Config,
     machine: Machine,
     monitor: Arc<Monitor>,
+    clock: Clock,
     uid: Option<String>,
     stored: KnownStatus<NodeStatus>,
     told: Seen,
@@ -81,12 +83,14 @@ impl NodeKeeper {
         config: Config,
         machine: Machine,
         monitor: Arc<Monitor>,
+        clock: Clock,
     ) -> Result<Self, Error> {
         let mut keeper = Self {
             client,
             config,
             machine,
             monitor,
+            clock,
             uid: None,
             stored: KnownStatus::new(NodeStatus::default()),
             told: Seen::default(),
@@ -157,7 +161,7 @@ impl NodeKeeper {
         self.announce(&recorder, &BTreeSet::new(), &self.told.pressure);
         loop {
             tokio::select! {
-                () = shutdown.cancelled() => return,
+                () = shutdown.cancelled() => return self.keep_clock(),
                 _ = lease_tick.tick() => {
                     if let Err(error) = self.renew_lease().await {
                         tracing::warn!(error = %error, "node lease not renewed");
@@ -187,12 +191,24 @@ impl NodeKeeper {
                 }
             };
             match done {
-                Ok(()) => written = Instant::now(),
+                Ok(()) => {
+                    written = Instant::now();
+                    self.keep_clock();
+                }
                 Err(error) => {
                     tracing::warn!(error = %error, "node status not written");
                     retry = Some(Instant::now() + NODE_RETRY);
                 }
             }
+        }
+    }
+
+    fn keep_clock(&self) {
+        let kept = self
+            .clock
+            .keep(&self.config.data_dir, &self.machine.boot_id);
+        if let Err(error) = kept {
+            tracing::warn!(%error, "the node's clock is not kept");
         }
     }
 
@@ -280,7 +296,7 @@ impl NodeKeeper {
 
     async fn write_status(&mut self, seen: &Seen) -> Result<(), kube::Error> {
         let before = self.stored.get().conditions.as_deref().unwrap_or_default();
-        let conditions = conditions(before, &seen.pressure, Timestamp::now());
+        let conditions = conditions(before, &seen.pressure, self.clock.now().wall);
         let mut status = json!(self.status(conditions, seen.images.clone()));
         for (name, quantity) in &seen.extended {
             status["allocatable"][name] = json!(quantity);
@@ -348,7 +364,7 @@ impl NodeKeeper {
     async fn renew_lease(&self) -> Result<(), kube::Error> {
         let api: Api<Lease> = Api::namespaced(self.client.clone(), LEASE_NAMESPACE);
         let name = &self.config.node_name;
-        let now = MicroTime(Timestamp::now());
+        let now = MicroTime(self.clock.now().wall);
         let patch = json!({"spec": {
             "holderIdentity": name, "leaseDurationSeconds": LEASE_SECONDS, "renewTime": now}});
         let done = api

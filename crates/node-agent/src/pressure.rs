@@ -10,18 +10,19 @@ use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
 use image_store::KeepFree;
-use jiff::Timestamp;
 use pod_lifecycle::eviction::{
     Condition, Observation, Observations, Pressure, Shortage, Signal, shortages,
 };
 use tokio::sync::watch;
 
+use crate::clock::Clock;
 use crate::config::Eviction;
 use crate::facts::{self, meminfo};
 
 /// Watches the node's memory and disks.
 pub struct Monitor {
     policy: Eviction,
+    clock: Clock,
     /// A place on the file system that pods write to.
     node_files: PathBuf,
     /// A place on the file system that images are on.
@@ -32,9 +33,10 @@ pub struct Monitor {
 
 impl Monitor {
     /// Looks for the first time.
-    pub fn new(policy: Eviction, node_files: &Path, image_files: &Path) -> Self {
+    pub fn new(policy: Eviction, clock: Clock, node_files: &Path, image_files: &Path) -> Self {
         let monitor = Self {
             policy,
+            clock,
             node_files: node_files.to_owned(),
             image_files: image_files.to_owned(),
             pressure: Mutex::default(),
@@ -49,7 +51,7 @@ impl Monitor {
         let seen = observe(&self.node_files, &self.image_files);
         let found = shortages(&self.policy.thresholds, &seen);
         let mut pressure = self.pressure.lock().unwrap_or_else(PoisonError::into_inner);
-        *pressure = pressure.after(&found, self.policy.transition_period, Timestamp::now());
+        *pressure = pressure.after(&found, self.policy.transition_period, self.clock.instant());
         let now = pressure.conditions();
         self.conditions.send_if_modified(|known| {
             let changed = *known != now;
@@ -158,7 +160,7 @@ mod tests {
             thresholds: thresholds.parse().unwrap(),
             transition_period: SignedDuration::from_mins(5),
         };
-        Monitor::new(policy, Path::new("/proc"), Path::new("/"))
+        Monitor::new(policy, Clock::unkept(), Path::new("/proc"), Path::new("/"))
     }
 
     #[test]
@@ -181,7 +183,7 @@ mod tests {
         let kept = apart.keep_free_of_images();
         assert_eq!(kept, KeepFree { bytes: 7, files: 3 });
         let policy = apart.policy.clone();
-        let shared = Monitor::new(policy, Path::new("/"), Path::new("/"));
+        let shared = Monitor::new(policy, Clock::unkept(), Path::new("/"), Path::new("/"));
         assert_eq!(shared.keep_free_of_images().bytes, 9);
         let none = Thresholds::none();
         assert_eq!(shortages(&none, &seen), []);

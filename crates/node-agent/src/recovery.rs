@@ -8,12 +8,11 @@ use std::sync::Arc;
 
 use container_runtime::spec::{ContainerState, ContainerStatus, SandboxState, SandboxStatus};
 use container_runtime::{Events, Sandbox, tree};
-use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
-use pod_lifecycle::PodRecord;
 use pod_lifecycle::record::{self, Exit, Hook, Instance, Running};
 use pod_lifecycle::spec;
+use pod_lifecycle::{Moment, PodRecord};
 use serde::{Deserialize, Serialize};
 
 use crate::layout::{PodDir, pods_dir, runtime_id};
@@ -193,7 +192,7 @@ pub fn adopt(
     dir: &PodDir,
     state: Option<&SandboxState>,
     image_id: &dyn Fn(&str) -> Option<String>,
-    now: Timestamp,
+    now: Moment,
 ) -> Stored {
     let mut record = stored.record.without_work_in_flight();
     let mut volumes = stored.volumes;
@@ -201,7 +200,7 @@ pub fn adopt(
         if record.sandboxes_made == 0 {
             record.sandboxes_made = 1;
         }
-        adopt_containers(&mut record, pod, dir, state, image_id);
+        adopt_containers(&mut record, pod, (dir, now), state, image_id);
         let alive = state.status == SandboxStatus::Ready;
         // A sandbox whose making was not finished is begun anew.
         record.sandbox = match record.sandbox {
@@ -230,7 +229,7 @@ pub fn adopt(
 fn adopt_containers(
     record: &mut PodRecord,
     pod: &Pod,
-    dir: &PodDir,
+    (dir, now): (&PodDir, Moment),
     state: &SandboxState,
     image_id: &dyn Fn(&str) -> Option<String>,
 ) {
@@ -256,7 +255,8 @@ fn adopt_containers(
             continue;
         }
         if !is_current {
-            let Some(mut running) = running_of(pod, &container, number, sandbox, found) else {
+            let Some(mut running) = running_of(pod, &container, (number, sandbox), found, now)
+            else {
                 continue;
             };
             running.image_id = image_id(&running.image).unwrap_or_default();
@@ -267,7 +267,7 @@ fn adopt_containers(
             (&found.status, &known.instance)
         {
             let said = last_words(dir, &container, number, exit.code);
-            let ended: Exit = exit_of(running, exit, said);
+            let ended: Exit = exit_of(running, exit, said, now);
             known.exited(ended);
         }
     }
@@ -300,9 +300,9 @@ fn newest_instance<'a>(state: &'a SandboxState, name: &str) -> Option<(u32, &'a 
 fn running_of(
     pod: &Pod,
     container: &k8s_openapi::api::core::v1::Container,
-    number: u32,
-    sandbox: u32,
+    (number, sandbox): (u32, u32),
     found: &ContainerState,
+    now: Moment,
 ) -> Option<Running> {
     let started_at = match &found.status {
         ContainerStatus::Created => return None,
@@ -315,7 +315,7 @@ fn running_of(
         image: container.image.clone().unwrap_or_default(),
         image_id: String::new(),
         user: Some(user_of(&found.user)),
-        started_at,
+        started_at: now.past(started_at),
         // Whether it has begun is not known; each instance has it at least once.
         post_start: Hook::post_start(container),
         startup: Default::default(),
@@ -333,9 +333,14 @@ fn running_of(
 mod tests {
     use super::*;
     use container_runtime::spec::{Exit as RuntimeExit, ResolvedUser, SandboxSpec};
+    use jiff::Timestamp;
 
     fn now() -> Timestamp {
         Timestamp::from_second(1_800_000_000).unwrap()
+    }
+
+    fn moment() -> Moment {
+        Moment::aligned(now())
     }
 
     fn pod() -> Pod {
@@ -390,7 +395,7 @@ mod tests {
         let pod = pod();
         let container = &pod.spec.as_ref().unwrap().containers[0];
         let found = state.containers.values().next().unwrap();
-        let one = running_of(&pod, container, number, 1, found).unwrap();
+        let one = running_of(&pod, container, (number, 1), found, moment()).unwrap();
         record.container("c").started(one);
         record.container("c").restart_count = number;
         Stored {
@@ -406,7 +411,7 @@ mod tests {
     fn adopted_as(stored: Stored, state: Option<SandboxState>, pod: &Pod) -> PodRecord {
         let dir = PodDir::at("/nonexistent".into());
         let image_id = |name: &str| Some(format!("{name}@sha256:1"));
-        adopt(stored, pod, &dir, state.as_ref(), &image_id, now()).record
+        adopt(stored, pod, &dir, state.as_ref(), &image_id, moment()).record
     }
 
     #[test]

@@ -5,7 +5,8 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use jiff::{SignedDuration, Timestamp};
+use jiff::SignedDuration;
+use pod_lifecycle::Moment;
 use pod_lifecycle::record::Instance;
 use tokio::time::{MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
@@ -30,7 +31,7 @@ pub enum Subject {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Sample {
     /// When.
-    pub at: Timestamp,
+    pub at: Moment,
     /// CPU time used so far, in nanoseconds.
     pub cpu_ns: u64,
     /// Memory in bytes that cannot be given back at once.
@@ -65,7 +66,7 @@ impl Track {
 }
 
 fn rate(earlier: &Sample, latest: &Sample) -> Option<(u64, SignedDuration)> {
-    let window = latest.at.duration_since(earlier.at);
+    let window = latest.at.instant.since(earlier.at.instant);
     let length = u128::try_from(window.as_nanos())
         .ok()
         .filter(|ns| *ns > 0)?;
@@ -117,7 +118,7 @@ pub async fn watch(shared: Arc<Shared>, shutdown: CancellationToken) {
 }
 
 fn look(shared: &Shared) -> Vec<(Subject, Sample)> {
-    let mut round: Vec<_> = node()
+    let mut round: Vec<_> = node(shared.clock.now())
         .map(|sample| (Subject::Node, sample))
         .into_iter()
         .collect();
@@ -129,7 +130,7 @@ fn look(shared: &Shared) -> Vec<(Subject, Sample)> {
             Ok(usage) => round.push((
                 subject,
                 Sample {
-                    at: Timestamp::now(),
+                    at: shared.clock.now(),
                     cpu_ns: usage.cpu_ns,
                     working_set_bytes: usage.working_set_bytes,
                 },
@@ -150,14 +151,14 @@ fn look(shared: &Shared) -> Vec<(Subject, Sample)> {
 
 /// The machine's own counters: all processors' time but idle time, and all memory in use but
 /// files that nobody has touched for long.
-fn node() -> Option<Sample> {
+fn node(at: Moment) -> Option<Sample> {
     let stat = fs::read_to_string("/proc/stat").ok()?;
     let per_second = nix::unistd::sysconf(nix::unistd::SysconfVar::CLK_TCK)
         .ok()
         .flatten()?;
     let in_use = meminfo("MemTotal")?.saturating_sub(meminfo("MemFree")?);
     Some(Sample {
-        at: Timestamp::now(),
+        at,
         cpu_ns: busy_ns(&stat, u64::try_from(per_second).ok()?)?,
         working_set_bytes: in_use.saturating_sub(meminfo("Inactive(file)").unwrap_or(0)),
     })
@@ -182,7 +183,7 @@ mod tests {
 
     fn sample(second: i64, cpu_ns: u64) -> Sample {
         Sample {
-            at: Timestamp::from_second(second).unwrap(),
+            at: Moment::aligned(jiff::Timestamp::from_second(second).unwrap()),
             cpu_ns,
             working_set_bytes: 7,
         }
@@ -219,7 +220,7 @@ mod tests {
 
     #[test]
     fn the_machine_has_figures() {
-        let seen = node().unwrap();
+        let seen = node(Moment::aligned(jiff::Timestamp::UNIX_EPOCH)).unwrap();
         assert!(seen.cpu_ns > 0 && seen.working_set_bytes > 0);
     }
 }

@@ -3,9 +3,10 @@
 //! As client-go's `flowcontrol.Backoff`: the first failure is free, it opens an entry of 10 s; each
 //! further one doubles it up to 300 s; an entry that was not touched for 600 s is forgotten.
 
-use jiff::{SignedDuration, Timestamp};
+use jiff::SignedDuration;
 use serde::{Deserialize, Serialize};
 
+use crate::Instant;
 use crate::limits::{BACKOFF_INITIAL, BACKOFF_MAX, BACKOFF_RESET, RETRY_INITIAL, RETRY_MAX};
 
 /// The delay that the next failure has to wait for.
@@ -17,24 +18,24 @@ pub struct Backoff {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 struct Entry {
     delay_seconds: i64,
-    updated: Timestamp,
+    updated: Instant,
 }
 
 impl Backoff {
     /// The delay that applies to something that failed at `failed`, if any.
-    pub fn delay(&self, failed: Timestamp) -> Option<SignedDuration> {
+    pub fn delay(&self, failed: Instant) -> Option<SignedDuration> {
         let entry = self.entry.as_ref()?;
-        let expired = failed.duration_since(entry.updated) > BACKOFF_RESET;
+        let expired = failed.since(entry.updated) > BACKOFF_RESET;
         (!expired).then(|| SignedDuration::from_secs(entry.delay_seconds))
     }
 
     /// When something that failed at `failed` may be tried again, if it has to wait at all.
-    pub fn until(&self, failed: Timestamp) -> Option<Timestamp> {
+    pub fn until(&self, failed: Instant) -> Option<Instant> {
         self.delay(failed).map(|delay| failed + delay)
     }
 
     /// Notes a new try, at `now`, of something that failed at `failed`.
-    pub fn advance(&mut self, failed: Timestamp, now: Timestamp) {
+    pub fn advance(&mut self, failed: Instant, now: Instant) {
         let delay = match self.delay(failed) {
             Some(delay) => (delay * 2).min(BACKOFF_MAX),
             None => BACKOFF_INITIAL,
@@ -48,7 +49,7 @@ impl Backoff {
 
 /// When the next try of a mount, sandbox or deletion is due after `failures` failures in a row,
 /// the last at `at`.
-pub fn retry_at(at: Timestamp, failures: u32) -> Timestamp {
+pub fn retry_at(at: Instant, failures: u32) -> Instant {
     let doubled = RETRY_INITIAL * 2i32.pow(failures.saturating_sub(1).min(10));
     at + doubled.min(RETRY_MAX)
 }
@@ -67,8 +68,8 @@ pub fn go_seconds(duration: SignedDuration) -> String {
 mod tests {
     use super::*;
 
-    fn at(seconds: i64) -> Timestamp {
-        Timestamp::from_second(1_700_000_000 + seconds).unwrap()
+    fn at(seconds: i64) -> Instant {
+        Instant::reading(jiff::Timestamp::from_second(1_700_000_000 + seconds).unwrap())
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! What a pod's status says of each container.
 
-use jiff::{SignedDuration, Timestamp};
+use jiff::SignedDuration;
 use k8s_openapi::api::core::v1::{
     Container, ContainerState, ContainerStateRunning, ContainerStateTerminated,
     ContainerStateWaiting, ContainerStatus, ContainerUser, LinuxContainerUser,
@@ -8,6 +8,7 @@ use k8s_openapi::api::core::v1::{
 };
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
+use crate::Instant;
 use crate::limits::FRESH_ERROR;
 use crate::messages;
 use crate::plan::PodInput;
@@ -26,7 +27,7 @@ pub(crate) struct View<'a> {
     pub starts: bool,
     /// Whether a container that is not seen to have ended is taken as lost.
     pub lost: bool,
-    pub now: Timestamp,
+    pub now: Instant,
 }
 
 /// Whether the container has started: its hook has run and its startup probe has succeeded.
@@ -199,7 +200,7 @@ fn states<'a>(
     let last = record.last_exit.as_ref();
     match &record.instance {
         Instance::Running(running) => {
-            let started_at = Some(Time(running.started_at));
+            let started_at = Some(Time(running.started_at.wall));
             let state = ContainerStateRunning { started_at };
             (
                 ContainerState {
@@ -282,12 +283,12 @@ fn delayed(
     if exit.by_node || exit.sandbox != view.input.record.sandboxes_made {
         return None;
     }
-    let fresh = view.now < exit.finished_at + FRESH_ERROR;
+    let fresh = view.now < exit.finished_at.instant + FRESH_ERROR;
     if let Some(trouble) = start_trouble(exit).filter(|_| fresh) {
         return Some(trouble);
     }
-    let delay = record.backoff.delay(exit.finished_at)?;
-    let over = exit.finished_at + delay <= view.now || delay <= SignedDuration::ZERO;
+    let delay = record.backoff.delay(exit.finished_at.instant)?;
+    let over = exit.finished_at.instant + delay <= view.now || delay <= SignedDuration::ZERO;
     let message = messages::crash_loop(view.input.pod, &container.name, delay);
     (!over).then(|| (messages::CRASH_LOOP_BACK_OFF.to_owned(), Some(message)))
 }
@@ -341,11 +342,11 @@ fn terminated(exit: &Exit) -> ContainerState {
         terminated: Some(ContainerStateTerminated {
             container_id: Some(container_id(&exit.id)),
             exit_code: exit.code,
-            finished_at: Some(Time(exit.finished_at)),
+            finished_at: Some(Time(exit.finished_at.wall)),
             message: exit.message.clone(),
             reason: Some(exit.reason.clone()),
             signal: None,
-            started_at: Some(Time(exit.started_at.unwrap_or(exit.finished_at))),
+            started_at: Some(Time(exit.started_at.unwrap_or(exit.finished_at.wall))),
         }),
         ..ContainerState::default()
     }

@@ -7,7 +7,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use jiff::{SignedDuration, Timestamp};
+use jiff::SignedDuration;
+
+use crate::Instant;
 
 /// When images go.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -72,21 +74,21 @@ pub struct Present {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 struct Past {
     /// When it came; `None` for one that was there at the first look.
-    first_seen: Option<Timestamp>,
-    last_used: Option<Timestamp>,
+    first_seen: Option<Instant>,
+    last_used: Option<Instant>,
 }
 
 /// When images came and were last used, as far as somebody looked.
 #[derive(Clone, Debug, Default)]
 pub struct History {
     /// The first look.
-    began: Option<Timestamp>,
+    began: Option<Instant>,
     images: BTreeMap<String, Past>,
 }
 
 impl History {
     /// Notes one look at all images.
-    pub fn note(&mut self, present: &[Present], now: Timestamp) {
+    pub fn note(&mut self, present: &[Present], now: Instant) {
         let first_seen = self.began.map(|_| now);
         self.began.get_or_insert(now);
         for image in present {
@@ -112,7 +114,7 @@ impl History {
         &self,
         present: &'p [Present],
         policy: &Policy,
-        now: Timestamp,
+        now: Instant,
     ) -> Vec<&'p str> {
         let mut free: Vec<(Past, &str)> = present
             .iter()
@@ -120,7 +122,7 @@ impl History {
             .map(|image| (self.past(&image.digest), image.digest.as_str()))
             .filter(|(past, _)| {
                 past.first_seen
-                    .is_none_or(|seen| now.duration_since(seen) >= policy.minimum_age)
+                    .is_none_or(|seen| now.since(seen) >= policy.minimum_age)
             })
             .collect();
         free.sort_by_key(|(past, digest)| (past.last_used, past.first_seen, *digest));
@@ -133,7 +135,7 @@ impl History {
         &self,
         present: &'p [Present],
         policy: &Policy,
-        now: Timestamp,
+        now: Instant,
     ) -> Vec<&'p str> {
         let (Some(age), Some(began)) = (policy.maximum_age, self.began) else {
             return Vec::new();
@@ -142,7 +144,7 @@ impl History {
         old.retain(|digest| {
             let past = self.past(digest);
             let since = past.last_used.max(past.first_seen).unwrap_or(began);
-            now.duration_since(since) > age
+            now.since(since) > age
         });
         old
     }
@@ -156,8 +158,8 @@ mod tests {
 
     const GI: u64 = 1 << 30;
 
-    fn at(second: i64) -> Timestamp {
-        Timestamp::from_second(second).unwrap()
+    fn at(second: i64) -> Instant {
+        Instant::reading(jiff::Timestamp::from_second(second).unwrap())
     }
 
     fn image(digest: &str, in_use: bool) -> Present {

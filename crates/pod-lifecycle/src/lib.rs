@@ -18,6 +18,7 @@ pub mod image_gc;
 pub mod limits;
 pub mod local_storage;
 pub mod messages;
+pub mod monotonic;
 pub mod node_shutdown;
 pub mod plan;
 pub mod probes;
@@ -38,5 +39,6 @@ mod starting;
 mod stopping;
 
 pub use backoff::Backoff;
+pub use monotonic::{Instant, Moment};
 pub use plan::{Action, PodInput, PodPlan, StopCause, Waiting, plan_pod};
 pub use record::{ContainerRecord, Dismissal, Exit, Instance, PodRecord};

@@ -8,11 +8,11 @@
 //! same name is still here; nothing starts in a pod that is ending; the object is removed only
 //! when containers, sandbox and volumes are gone. If there is no action, `waiting` says why.
 
-use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Container, Pod, PodSpec, PodStatus};
 use serde::{Deserialize, Serialize};
 
 use crate::limits::STOP_FAILURES_MAX;
+use crate::monotonic::{Instant, Moment};
 use crate::node_shutdown::NodeStop;
 use crate::record::{Dismissal, PodRecord, Removal, Sandbox, Volumes};
 use crate::resize::{Allocation, Pending, Room};
@@ -49,7 +49,7 @@ pub struct PodPlan {
     /// The pod's status.
     pub status: PodStatus,
     /// When to plan again if nothing happens before.
-    pub next_at: Option<Timestamp>,
+    pub next_at: Option<Instant>,
     /// What the pod waits for.
     pub waiting: Vec<Waiting>,
     /// Whether nothing of the pod is left and nothing remains to be done.
@@ -212,7 +212,7 @@ pub(crate) struct Planner<'a> {
     pub input: PodInput<'a>,
     pub spec: &'a PodSpec,
     pub ephemeral: &'a [Container],
-    pub now: Timestamp,
+    pub now: Moment,
     pub plan: PodPlan,
 }
 
@@ -222,7 +222,7 @@ impl Planner<'_> {
     }
 
     /// Asks to be called again at `at`.
-    pub fn wake(&mut self, at: Timestamp) {
+    pub fn wake(&mut self, at: Instant) {
         self.plan.next_at = Some(self.plan.next_at.map_or(at, |known| known.min(at)));
     }
 
@@ -236,7 +236,7 @@ impl Planner<'_> {
 }
 
 /// Decides what to do with a pod.
-pub fn plan_pod(input: &PodInput<'_>, now: Timestamp) -> PodPlan {
+pub fn plan_pod(input: &PodInput<'_>, now: Moment) -> PodPlan {
     let empty = PodSpec::default();
     let spec = input.pod.spec.as_ref().unwrap_or(&empty);
     let ephemeral = spec::ephemeral_containers(spec);
@@ -251,7 +251,7 @@ pub fn plan_pod(input: &PodInput<'_>, now: Timestamp) -> PodPlan {
     match ending {
         Some(ending) => stopping::end_pod(&mut planner, ending),
         // What follows is decided with the dismissal in the record.
-        None if deadline(input, spec).is_some_and(|at| at <= now) => {
+        None if deadline(input, spec).is_some_and(|at| at <= now.instant) => {
             planner.act(Action::Dismiss(messages::deadline_exceeded()));
         }
         None => starting::run_pod(&mut planner),
@@ -284,12 +284,10 @@ fn ending(input: &PodInput<'_>, spec: &PodSpec) -> Option<Ending> {
 }
 
 /// When the pod's time is up.
-pub(crate) fn deadline(input: &PodInput<'_>, spec: &PodSpec) -> Option<Timestamp> {
+pub(crate) fn deadline(input: &PodInput<'_>, spec: &PodSpec) -> Option<Instant> {
     let seconds = spec.active_deadline_seconds?;
     let started = input.record.started_at?;
-    started
-        .checked_add(jiff::SignedDuration::from_secs(seconds))
-        .ok()
+    Some(started.instant + jiff::SignedDuration::from_secs(seconds))
 }
 
 /// Clears away what is left of a pod whose containers have all ended.
@@ -302,7 +300,7 @@ pub(crate) fn clear_away(planner: &mut Planner<'_>, ending: Ending) {
         Sandbox::Failed { .. } if gives_up(record.sandbox_failures) => {}
         Sandbox::Failed { at, .. } => {
             let due = backoff::retry_at(*at, record.sandbox_failures);
-            if due <= planner.now {
+            if due <= planner.now.instant {
                 return planner.act(Action::DestroySandbox);
             }
             planner.wake(due);
@@ -319,7 +317,7 @@ pub(crate) fn clear_away(planner: &mut Planner<'_>, ending: Ending) {
         Volumes::Failed { .. } if gives_up(record.volume_failures) => planner.plan.finished = true,
         Volumes::Failed { at, .. } => {
             let due = backoff::retry_at(*at, record.volume_failures);
-            if due <= planner.now {
+            if due <= planner.now.instant {
                 planner.act(release);
             } else {
                 planner.wake(due);
@@ -346,7 +344,7 @@ fn remove_object(planner: &mut Planner<'_>) {
         }
         Removal::Failed { at, failures } => {
             let due = backoff::retry_at(*at, *failures);
-            if due <= planner.now {
+            if due <= planner.now.instant {
                 planner.act(Action::RemoveObject);
             } else {
                 planner.wake(due);

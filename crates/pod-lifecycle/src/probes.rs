@@ -5,10 +5,11 @@
 //! start-up more often than its period says (50 ms, doubling), and failures of those early
 //! questions count for nothing, so that a container is Ready as soon as it can be.
 
-use jiff::{SignedDuration, Timestamp};
+use jiff::SignedDuration;
 use k8s_openapi::api::core::v1::Probe;
 use serde::{Deserialize, Serialize};
 
+use crate::Instant;
 use crate::limits::EAGER_PROBE_INITIAL;
 use crate::spec::ProbeKind;
 
@@ -44,7 +45,7 @@ pub struct ProbeRecord {
     #[serde(default)]
     pub in_flight: bool,
     /// When the last one began.
-    pub last_at: Option<Timestamp>,
+    pub last_at: Option<Instant>,
     /// How many were begun.
     pub count: u32,
     /// How many equal results came last.
@@ -78,14 +79,14 @@ fn threshold(value: Option<i32>, default: u32) -> u32 {
 }
 
 /// When a container that started at `started` is first asked.
-fn first_at(probe: &Probe, started: Timestamp) -> Timestamp {
+fn first_at(probe: &Probe, started: Instant) -> Instant {
     let delay = i64::from(probe.initial_delay_seconds.unwrap_or(0).max(0));
     started + SignedDuration::from_secs(delay)
 }
 
 impl ProbeRecord {
     /// When the next probe is due.
-    pub fn due(&self, kind: ProbeKind, probe: &Probe, started: Timestamp) -> Timestamp {
+    pub fn due(&self, kind: ProbeKind, probe: &Probe, started: Instant) -> Instant {
         let Some(last) = self.last_at else {
             return first_at(probe, started);
         };
@@ -99,7 +100,7 @@ impl ProbeRecord {
     }
 
     /// Notes that a probe begins.
-    pub fn begin(&mut self, now: Timestamp) {
+    pub fn begin(&mut self, now: Instant) {
         self.in_flight = true;
         self.last_at = Some(now);
         self.count = self.count.saturating_add(1);
@@ -110,7 +111,7 @@ impl ProbeRecord {
         &mut self,
         kind: ProbeKind,
         probe: &Probe,
-        started: Timestamp,
+        started: Instant,
         outcome: &Outcome,
     ) -> bool {
         self.in_flight = false;
@@ -146,8 +147,8 @@ impl ProbeRecord {
 mod tests {
     use super::*;
 
-    fn at(ms: i64) -> Timestamp {
-        Timestamp::from_millisecond(1_700_000_000_000 + ms).unwrap()
+    fn at(ms: i64) -> Instant {
+        Instant::reading(jiff::Timestamp::from_millisecond(1_700_000_000_000 + ms).unwrap())
     }
 
     fn fail() -> Outcome {
@@ -199,10 +200,10 @@ mod tests {
         let mut clock = at(0);
         for _ in 0..8 {
             clock = record.due(ProbeKind::Readiness, &probe, at(0)).max(clock);
-            due.push(clock.duration_since(at(0)).as_millis());
+            due.push(clock.since(at(0)).as_millis());
             record.begin(clock);
             let counted = record.record(ProbeKind::Readiness, &probe, at(0), &fail());
-            assert_eq!(counted, clock >= at(1000), "{clock}");
+            assert_eq!(counted, clock >= at(1000), "{clock:?}");
         }
         assert_eq!(due, [0, 50, 150, 350, 750, 1550, 2550, 3550]);
         record.record(ProbeKind::Readiness, &probe, at(0), &Outcome::Success);

@@ -6,11 +6,11 @@
 
 use std::collections::BTreeMap;
 
-use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Container, ResourceRequirements};
 use serde::{Deserialize, Serialize};
 
 use crate::backoff::Backoff;
+use crate::monotonic::{Instant, Moment};
 use crate::plan::StopCause;
 use crate::probes::ProbeRecord;
 use crate::resize::{OfPod, Resize, Update};
@@ -34,7 +34,7 @@ pub struct PodRecord {
     /// The pod's address, kept after its sandbox is gone.
     pub pod_ips: Vec<String>,
     /// When this node took the pod (`status.startTime`).
-    pub started_at: Option<Timestamp>,
+    pub started_at: Option<Moment>,
     /// The containers by name, of all three kinds.
     pub containers: BTreeMap<String, ContainerRecord>,
     /// The removal of the API object.
@@ -80,7 +80,7 @@ pub enum Sandbox {
         /// Why.
         message: String,
         /// When.
-        at: Timestamp,
+        at: Instant,
     },
     /// Its process is gone; what is left of it must be cleared away.
     Gone,
@@ -103,7 +103,7 @@ pub enum Volumes {
         /// Why.
         message: String,
         /// When.
-        at: Timestamp,
+        at: Instant,
     },
     /// They are being unmounted.
     Releasing,
@@ -122,7 +122,7 @@ pub enum Removal {
     /// The request failed.
     Failed {
         /// When.
-        at: Timestamp,
+        at: Instant,
         /// How often in a row.
         failures: u32,
     },
@@ -186,7 +186,7 @@ pub struct Refusal {
     /// What is wrong.
     pub message: String,
     /// When it was found.
-    pub at: Timestamp,
+    pub at: Instant,
     /// How often in a row.
     pub failures: u32,
     /// How the instance before ended, when there was one.
@@ -212,7 +212,7 @@ pub struct Running {
     #[serde(default)]
     pub user: Option<User>,
     /// When its process started.
-    pub started_at: Timestamp,
+    pub started_at: Moment,
     /// The `postStart` hook.
     pub post_start: Hook,
     /// Its three probes.
@@ -279,15 +279,15 @@ pub struct Stop {
     /// Why it is stopped.
     pub cause: StopCause,
     /// When the grace period began.
-    pub since: Timestamp,
+    pub since: Instant,
     /// Length of the grace period.
     pub grace_seconds: i64,
     /// The `preStop` hook.
     pub pre_stop: Hook,
     /// When the stop signal was sent.
-    pub signalled_at: Option<Timestamp>,
+    pub signalled_at: Option<Instant>,
     /// When it was killed, the last time.
-    pub killed_at: Option<Timestamp>,
+    pub killed_at: Option<Instant>,
 }
 
 /// How an instance ended.
@@ -310,9 +310,9 @@ pub struct Exit {
     /// Termination message.
     pub message: Option<String>,
     /// When it started.
-    pub started_at: Option<Timestamp>,
+    pub started_at: Option<jiff::Timestamp>,
     /// When it ended.
-    pub finished_at: Timestamp,
+    pub finished_at: Moment,
     /// Whether the node ended it on its own account, so that no delay applies to the restart.
     #[serde(default)]
     pub by_node: bool,
@@ -345,7 +345,7 @@ pub enum Image {
         /// Why.
         message: String,
         /// When.
-        at: Timestamp,
+        at: Instant,
         /// Whether the delay was announced by an event.
         announced: bool,
     },
@@ -406,7 +406,7 @@ impl PodRecord {
     }
 
     /// The sandbox's process ended: everything in it has ended with it.
-    pub fn sandbox_lost(&mut self, now: Timestamp) {
+    pub fn sandbox_lost(&mut self, now: Moment) {
         self.sandbox = Sandbox::Gone;
         for container in self.containers.values_mut() {
             if let Instance::Running(running) = &container.instance {
@@ -481,11 +481,11 @@ impl ContainerRecord {
     }
 
     /// A new instance is about to be created.
-    pub fn starting(&mut self, now: Timestamp) {
+    pub fn starting(&mut self, now: Instant) {
         if let Instance::Exited(exit) = &self.instance
             && !exit.by_node
         {
-            self.backoff.advance(exit.finished_at, now);
+            self.backoff.advance(exit.finished_at.instant, now);
         }
         self.instance = Instance::Starting {
             previous: self.ended().cloned(),
@@ -493,7 +493,7 @@ impl ContainerRecord {
     }
 
     /// The new instance could not be created.
-    pub fn refused(&mut self, reason: &str, message: String, now: Timestamp) {
+    pub fn refused(&mut self, reason: &str, message: String, now: Instant) {
         self.instance = Instance::Refused(Refusal {
             reason: reason.to_owned(),
             message,
@@ -570,7 +570,7 @@ impl ContainerRecord {
 
 impl Running {
     /// The instance vanished with nobody to tell how.
-    pub fn lost(&self, now: Timestamp) -> Exit {
+    pub fn lost(&self, now: Moment) -> Exit {
         Exit {
             id: self.id.clone(),
             sandbox: self.sandbox,
@@ -580,7 +580,7 @@ impl Running {
             signal: None,
             reason: "Unknown".to_owned(),
             message: None,
-            started_at: Some(self.started_at),
+            started_at: Some(self.started_at.wall),
             finished_at: now,
             by_node: true,
             hook_failure: match &self.post_start {

@@ -11,12 +11,12 @@ mod amounts;
 
 use std::collections::BTreeMap;
 
-use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Container, Pod, PodSpec, ResourceRequirements};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
 use crate::limits::RESIZE_RETRY;
+use crate::monotonic::Instant;
 use crate::plan::{Action, Planner};
 use crate::record::{Instance, PodRecord, Running, Sandbox};
 use crate::restart;
@@ -108,7 +108,7 @@ pub enum Update {
     /// It has failed.
     Failed {
         /// When.
-        at: Timestamp,
+        at: Instant,
     },
 }
 
@@ -220,7 +220,7 @@ pub(crate) fn allocate(planner: &mut Planner<'_>) -> bool {
         return false;
     };
     if reason == PendingReason::Deferred {
-        planner.wake(planner.now + RESIZE_RETRY);
+        planner.wake(planner.now.instant + RESIZE_RETRY);
     }
     planner.wait("", format!("resources: {message}"));
     let known = resize.pending.as_ref();
@@ -285,7 +285,7 @@ pub(crate) fn settle_pod(planner: &mut Planner<'_>) {
     if !containers(planner.spec).into_iter().all(settled) {
         return;
     }
-    match due(record.resize.pod.update, planner.now) {
+    match due(record.resize.pod.update, planner.now.instant) {
         Step::Update => planner.act(Action::UpdatePodResources),
         Step::Wait(Some(at)) => planner.wake(at),
         Step::Wait(None) | Step::Restart | Step::None => {}
@@ -313,7 +313,7 @@ pub(crate) enum Step {
     /// Its limits have to be changed.
     Update,
     /// That is under way, or will be tried again then.
-    Wait(Option<Timestamp>),
+    Wait(Option<Instant>),
 }
 
 /// The next step for a running container.
@@ -321,7 +321,7 @@ pub(crate) fn step(
     record: &PodRecord,
     container: &Container,
     running: &Running,
-    now: Timestamp,
+    now: Instant,
 ) -> Step {
     if inherits_anew(record, container, running) {
         return Step::Restart;
@@ -339,7 +339,7 @@ pub(crate) fn step(
 }
 
 /// The next step of a change that is to be made.
-fn due(update: Update, now: Timestamp) -> Step {
+fn due(update: Update, now: Instant) -> Step {
     match update {
         Update::None => Step::Update,
         Update::InFlight => Step::Wait(None),

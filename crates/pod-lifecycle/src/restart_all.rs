@@ -5,7 +5,6 @@
 //! one does, init containers first, with the sandbox, the address and the volumes that it has.
 //! Ephemeral containers have no part in it. Delays between restarts are those of each container.
 
-use jiff::Timestamp;
 use k8s_openapi::api::core::v1::PodSpec;
 use serde::{Deserialize, Serialize};
 
@@ -79,8 +78,8 @@ pub(crate) fn end_all(planner: &mut Planner<'_>) {
 
 fn kill(planner: &mut Planner<'_>, container: &str, running: &Running) {
     let killed = running.stop.as_ref().and_then(|stop| stop.killed_at);
-    match killed.map(|at: Timestamp| at + KILL_AGAIN) {
-        Some(due) if due > planner.now => {
+    match killed.map(|at| at + KILL_AGAIN) {
+        Some(due) if due > planner.now.instant => {
             planner.wake(due);
             planner.wait(container, "its process to end");
         }

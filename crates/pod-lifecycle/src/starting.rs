@@ -4,9 +4,9 @@
 //! (kubectl.md 5.8). Init containers run one after another; a sidecar lets the next one begin once it has started
 //! (statefulset.md §12.2, §12.3). Main containers start together.
 
-use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Container;
 
+use crate::Instant;
 use crate::limits::FRESH_ERROR;
 use crate::messages;
 use crate::plan::{Action, Planner, StopCause, deadline};
@@ -60,7 +60,7 @@ fn prepare_sandbox(planner: &mut Planner<'_>) -> bool {
         Sandbox::Failed { at, message } => {
             let due = backoff::retry_at(*at, record.sandbox_failures);
             planner.wait("", format!("sandbox: {message}"));
-            if due <= planner.now {
+            if due <= planner.now.instant {
                 planner.act(Action::DestroySandbox);
             } else {
                 planner.wake(due);
@@ -79,7 +79,7 @@ fn prepare_volumes(planner: &mut Planner<'_>) -> bool {
         Volumes::Failed { at, message } => {
             let due = backoff::retry_at(*at, record.volume_failures);
             planner.wait("", format!("volumes: {message}"));
-            if due <= planner.now {
+            if due <= planner.now.instant {
                 planner.act(Action::PrepareVolumes);
             } else {
                 planner.wake(due);
@@ -169,7 +169,7 @@ fn advance(planner: &mut Planner<'_>, kind: Kind, container: &Container, ready: 
         Instance::Starting { .. } => planner.wait(name, "start"),
         Instance::Refused(refusal) => {
             let due = backoff::retry_at(refusal.at, refusal.failures);
-            if due <= planner.now {
+            if due <= planner.now.instant {
                 start(planner, container, record, ready);
             } else {
                 planner.wake(due);
@@ -205,7 +205,7 @@ fn start(planner: &mut Planner<'_>, container: &Container, record: &ContainerRec
         } => {
             let due = record.pull_backoff.until(*at).unwrap_or(*at);
             planner.wait(&name, reason.clone());
-            if due <= planner.now {
+            if due <= planner.now.instant {
                 return planner.act(Action::EnsureImage { container: name });
             }
             planner.wake(due);
@@ -239,8 +239,8 @@ fn restart(
     if !ours || exit.by_node {
         return start(planner, container, record, ready);
     }
-    match record.backoff.until(exit.finished_at) {
-        Some(due) if due > planner.now => {
+    match record.backoff.until(exit.finished_at.instant) {
+        Some(due) if due > planner.now.instant => {
             planner.wake(due);
             planner.wait(&container.name, "CrashLoopBackOff");
             if !record.backoff_announced {
@@ -251,7 +251,7 @@ fn restart(
                     Some(_) => FRESH_ERROR,
                     None => jiff::SignedDuration::ZERO,
                 };
-                announce_at(planner, exit.finished_at + shown, action);
+                announce_at(planner, exit.finished_at.instant + shown, action);
             }
         }
         _ => start(planner, container, record, ready),
@@ -263,12 +263,12 @@ fn wanted_again(planner: &Planner<'_>, container: &Container, exit: &Exit) -> bo
     restart::wanted(planner.spec, Kind::Main, container, exit)
 }
 
-fn announce_later(planner: &mut Planner<'_>, since: Timestamp, action: Action) {
+fn announce_later(planner: &mut Planner<'_>, since: Instant, action: Action) {
     announce_at(planner, since + FRESH_ERROR, action);
 }
 
-fn announce_at(planner: &mut Planner<'_>, at: Timestamp, action: Action) {
-    if at <= planner.now {
+fn announce_at(planner: &mut Planner<'_>, at: Instant, action: Action) {
+    if at <= planner.now.instant {
         planner.act(action);
     } else {
         planner.wake(at);
@@ -292,7 +292,12 @@ fn watch(planner: &mut Planner<'_>, (kind, container): (Kind, &Container), runni
         return begin_stop(planner, container, StopCause::Changed);
     }
     if kind == Kind::Main || kind == Kind::Sidecar {
-        match resize::step(planner.input.record, container, running, planner.now) {
+        match resize::step(
+            planner.input.record,
+            container,
+            running,
+            planner.now.instant,
+        ) {
             Step::None => {}
             Step::Restart => return begin_stop(planner, container, StopCause::Resized),
             Step::Update => planner.act(Action::UpdateResources {
@@ -340,8 +345,8 @@ pub(crate) fn ask(
     if record.in_flight {
         return;
     }
-    let due = record.due(kind, probe, running.started_at);
-    if due <= planner.now {
+    let due = record.due(kind, probe, running.started_at.instant);
+    if due <= planner.now.instant {
         planner.act(Action::Probe {
             container: container.name.clone(),
             kind,

@@ -10,6 +10,7 @@ use k8s_openapi::api::core::v1::{
 };
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
+use crate::Moment;
 use crate::container_status::{View, container_status};
 use crate::phase::{self, Facts, Final};
 use crate::plan::PodInput;
@@ -49,7 +50,7 @@ pub(crate) fn pod_status(
     input: &PodInput<'_>,
     spec: &PodSpec,
     last: Final,
-    now: Timestamp,
+    now: Moment,
 ) -> PodStatus {
     let record = input.record;
     let initialized = phase::main_begun(spec, record);
@@ -61,8 +62,9 @@ pub(crate) fn pod_status(
         input,
         starts,
         lost: deleted && initialized,
-        now,
+        now: now.instant,
     };
+    let now = now.wall;
     let before = input.previous;
     let before_init = before.init_container_statuses.as_deref();
     let init: Vec<ContainerStatus> = init_containers(spec)
@@ -89,7 +91,7 @@ pub(crate) fn pod_status(
         record,
     };
     let mut status = PodStatus {
-        start_time: record.started_at.map(Time),
+        start_time: record.started_at.map(|at| Time(at.wall)),
         ..PodStatus::default()
     };
     decide_phase(&mut status, input, phase::phase(&facts), last);

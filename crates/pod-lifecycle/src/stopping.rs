@@ -4,9 +4,10 @@
 //! is left of the grace period but never less than 2 s; then the kill. A sidecar gets its signal
 //! only after the main containers and every later sidecar have ended, or the grace is used up.
 
-use jiff::{SignedDuration, Timestamp};
+use jiff::SignedDuration;
 use k8s_openapi::api::core::v1::Container;
 
+use crate::Instant;
 use crate::limits::{KILL_AGAIN, STOP_MIN};
 use crate::messages;
 use crate::plan::{Action, Ending, Planner, StopCause, clear_away};
@@ -132,7 +133,7 @@ pub(crate) fn advance_stop(
 ) {
     let Some(stop) = &running.stop else { return };
     let name = &container.name;
-    let now = planner.now;
+    let now = planner.now.instant;
     let grace_end = grace_end(planner, stop);
     let Some(signalled) = stop.signalled_at else {
         let hook_over = !matches!(stop.pre_stop, Hook::Running | Hook::Pending);
@@ -166,7 +167,7 @@ pub(crate) fn advance_stop(
 }
 
 /// The end of the grace period; a later deletion may shorten it, never lengthen it.
-fn grace_end(planner: &Planner<'_>, stop: &Stop) -> Timestamp {
+fn grace_end(planner: &Planner<'_>, stop: &Stop) -> Instant {
     let ending = planner.input.removed || planner.input.pod.metadata.deletion_timestamp.is_some();
     let sooner = ending && stop.cause == StopCause::PodEnds;
     let seconds = if sooner || node_grace(planner).is_some() {

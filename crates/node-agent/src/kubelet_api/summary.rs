@@ -53,11 +53,11 @@ fn pod(shared: &Shared, view: &PodView) -> Value {
     let meta = &view.pod.metadata;
     let mut pod = json!({
         "podRef": {"name": meta.name, "namespace": meta.namespace, "uid": meta.uid},
-        "startTime": view.record.started_at.map(|at| at.to_string()),
+        "startTime": view.record.started_at.map(|at| at.wall.to_string()),
         "containers": [],
     });
     let containers = running(view).map(|(name, running)| {
-        let started_at = running.started_at.to_string();
+        let started_at = running.started_at.wall.to_string();
         let mut container = json!({"name": name, "startTime": started_at});
         if let Some(figures) = figures_of(shared, running) {
             usage(&mut container, &figures);
@@ -87,7 +87,7 @@ fn figures_of(shared: &Shared, running: &Running) -> Option<Figures> {
 }
 
 fn usage(of: &mut Value, figures: &Figures) {
-    let time = figures.sample.at.to_string();
+    let time = figures.sample.at.wall.to_string();
     of["cpu"] = json!({"time": time, "usageCoreNanoSeconds": figures.sample.cpu_ns});
     if let Some((nano_cores, window)) = figures.rate {
         of["cpu"]["usageNanoCores"] = json!(nano_cores);
@@ -143,7 +143,7 @@ impl Page {
             "" => String::new(),
             labels => format!("{{{labels}}}"),
         };
-        let at = figures.sample.at.as_millisecond();
+        let at = figures.sample.at.wall.as_millisecond();
         let (seconds, rest) = (
             figures.sample.cpu_ns / 1_000_000_000,
             figures.sample.cpu_ns % 1_000_000_000,
@@ -187,7 +187,7 @@ mod tests {
     fn figures(rate: Option<u64>) -> Figures {
         Figures {
             sample: Sample {
-                at: Timestamp::from_second(1_000_000_000).unwrap(),
+                at: pod_lifecycle::Moment::aligned(Timestamp::from_second(1_000_000_000).unwrap()),
                 cpu_ns: 1_500_000_000,
                 working_set_bytes: 4096,
             },

@@ -29,11 +29,16 @@ pub struct Projector<'a> {
 pub struct Reading {
     /// The objects, as they were when they were first read.
     pub versions: Versions,
-    /// When a token among the files should be replaced.
-    pub refresh_at: Option<Timestamp>,
+    /// After how long a token among the files should be replaced.
+    pub refresh_in: Option<SignedDuration>,
 }
 
 impl Reading {
+    /// The files are to be made anew after that time at the latest.
+    pub fn replace_in(&mut self, time: SignedDuration) {
+        self.refresh_in = Some(self.refresh_in.map_or(time, |known| known.min(time)));
+    }
+
     fn note<K: kube::Resource>(&mut self, kind: ObjectKind, name: &str, found: Option<&K>) {
         let version = self.versions.entry((kind, name.to_owned()));
         version.or_insert_with(|| Version::of(found));
@@ -151,8 +156,7 @@ impl Projector<'_> {
         let token = self.sources.token(self.pod, wanted).await?;
         let left = token.expires.duration_since(Timestamp::now());
         let fresh = SignedDuration::from_millis_i128(left.as_millis() * 8 / 10);
-        let due = Timestamp::now() + fresh.max(SignedDuration::from_secs(10));
-        reading.refresh_at = Some(reading.refresh_at.map_or(due, |known| known.min(due)));
+        reading.replace_in(fresh.max(SignedDuration::from_secs(10)));
         let (mode, uid) = token_access(self.pod, mode.unsigned_abs());
         let bytes = token.value.into_bytes();
         let file = File { bytes, mode, uid };

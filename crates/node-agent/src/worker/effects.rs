@@ -3,7 +3,6 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Container, LifecycleHandler};
 use pod_lifecycle::environment::references;
 use pod_lifecycle::messages;
@@ -16,7 +15,7 @@ use super::message::Message;
 use super::{Worker, tell};
 use crate::hooks;
 use crate::layout::runtime_id;
-use crate::limits::POST_START_MAX;
+use crate::limits::{POST_START_MAX, REFRESH_RETRY};
 use crate::prober::{self, Asked};
 use crate::sources::{ObjectKind, Versions};
 use crate::status_writer::{self, Written};
@@ -169,8 +168,7 @@ impl Worker {
                 } else {
                     tracing::warn!(%error, "volumes not refreshed");
                 }
-                let again = Timestamp::now() + jiff::SignedDuration::from_secs(60);
-                reading.refresh_at = Some(again);
+                reading.replace_in(REFRESH_RETRY);
             }
             tell(&sender, Message::VolumesRefreshed(reading)).await;
         });
@@ -301,7 +299,7 @@ impl Worker {
     }
 
     fn probe(&mut self, name: String, kind: ProbeKind) {
-        let now = Timestamp::now();
+        let now = self.shared.clock.instant();
         if let Some(running) = self.running(&name) {
             match kind {
                 ProbeKind::Startup => running.startup.begin(now),
@@ -343,10 +341,11 @@ impl Worker {
             .container(&self.pod, &name)
             .normal("Killing", message);
         let asked = self.asked(&name);
+        let since = self.shared.clock.instant();
         if let Some(running) = self.running(&name) {
             running.stop = Some(Stop {
                 cause,
-                since: Timestamp::now(),
+                since,
                 grace_seconds,
                 pre_stop: if pre_stop { Hook::Running } else { Hook::Done },
                 signalled_at: None,
@@ -389,7 +388,7 @@ impl Worker {
     }
 
     fn terminate(&mut self, name: String) {
-        let now = Timestamp::now();
+        let now = self.shared.clock.instant();
         let (mut image, mut of_image) = (String::new(), None);
         if let Some(running) = self.running(&name) {
             image.clone_from(&running.image);
@@ -412,7 +411,7 @@ impl Worker {
     }
 
     fn kill(&mut self, name: String) {
-        let now = Timestamp::now();
+        let now = self.shared.clock.instant();
         if let Some(stop) = self
             .running(&name)
             .and_then(|running| running.stop.as_mut())

@@ -7,12 +7,11 @@ use std::sync::Arc;
 
 use container_runtime::spec::{Exit as RuntimeExit, ResolvedUser, Resources};
 use container_runtime::{RuntimeError, Sandbox, tree};
-use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Container, Pod, ResourceRequirements};
 use pod_lifecycle::environment::{environment, files, references};
-use pod_lifecycle::messages;
 use pod_lifecycle::record::{Exit, Hook, Instance, Running, User};
 use pod_lifecycle::spec;
+use pod_lifecycle::{Moment, messages};
 use sha2::{Digest, Sha256};
 
 use super::message::{Message, StartResult};
@@ -53,7 +52,8 @@ enum Target {
 
 impl Worker {
     pub(super) fn start_container(&mut self, name: &str, restart_count: u32) {
-        self.record.container(name).starting(Timestamp::now());
+        let now = self.shared.clock.instant();
+        self.record.container(name).starting(now);
         let pod = self.allocated_pod();
         let found = pod.spec.as_ref().and_then(|spec| spec::find(spec, name));
         let container = found.map(|(_, container)| container.into_owned());
@@ -122,7 +122,7 @@ impl Start {
         }
         drop(looks);
         self.events.normal("Created", "Container created");
-        let asked = Timestamp::now();
+        let asked = self.shared.clock.now();
         match self.sandbox.start(&id).await {
             Ok(()) => {
                 self.events.normal("Started", "Container started");
@@ -264,7 +264,7 @@ impl Start {
             .map_err(|error| format!("read {path} of volume \"{volume}\": {error}"))
     }
 
-    fn running(&self, image: &image_store::Image, started_at: Timestamp) -> Running {
+    fn running(&self, image: &image_store::Image, started_at: Moment) -> Running {
         Running {
             id: public_id(&self.pod, &self.container.name, self.restart_count),
             sandbox: self.sandbox_number,
@@ -293,7 +293,7 @@ impl Start {
         own.unwrap_or_default()
     }
 
-    fn start_error(&self, image: &image_store::Image, message: String, at: Timestamp) -> Exit {
+    fn start_error(&self, image: &image_store::Image, message: String, at: Moment) -> Exit {
         Exit {
             code: 128,
             reason: messages::START_ERROR.to_owned(),
@@ -344,14 +344,20 @@ fn make_message_file(path: &Path) -> std::io::Result<()> {
     fs::set_permissions(path, fs::Permissions::from_mode(0o666))
 }
 
-/// How an instance ended, as statuses say it.
-pub(crate) fn exit_of(running: &Running, exit: &RuntimeExit, message: Option<String>) -> Exit {
+/// How an instance ended, as statuses say it; the runtime only knows the time that users see.
+pub(crate) fn exit_of(
+    running: &Running,
+    exit: &RuntimeExit,
+    message: Option<String>,
+    now: Moment,
+) -> Exit {
     let reason = match (&exit.start_error, exit.oom_killed, exit.code) {
         (Some(_), _, _) => messages::START_ERROR,
         (None, true, _) => "OOMKilled",
         (None, false, 0) => "Completed",
         (None, false, _) => "Error",
     };
+    let finished_at = now.past(exit.finished_at);
     Exit {
         code: exit.code,
         signal: exit.signal,
@@ -361,10 +367,10 @@ pub(crate) fn exit_of(running: &Running, exit: &RuntimeExit, message: Option<Str
             .as_ref()
             .map(|error| error.message.clone())
             .or(message),
-        started_at: exit.started_at.or(Some(running.started_at)),
-        finished_at: exit.finished_at,
+        started_at: exit.started_at.or(Some(running.started_at.wall)),
+        finished_at,
         by_node: false,
-        ..running.lost(exit.finished_at)
+        ..running.lost(finished_at)
     }
 }
 

@@ -1,6 +1,5 @@
 //! Looks at what a pod has written on the node's disk, where that is limited.
 
-use jiff::Timestamp;
 use pod_lifecycle::local_storage::{self, DiskUsage};
 
 use super::message::Message;
@@ -17,7 +16,8 @@ impl Worker {
             .as_ref()
             .is_some_and(local_storage::is_limited);
         let over = self.removed || self.record.dismissal.is_some();
-        self.storage_due = (limited && !over).then(|| Timestamp::now() + LOCAL_STORAGE_PERIOD);
+        self.storage_due =
+            (limited && !over).then(|| self.shared.clock.instant() + LOCAL_STORAGE_PERIOD);
     }
 
     /// Begins a look.

@@ -14,23 +14,22 @@ mod take;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
 
 use container_runtime::{Runtime, Sandbox};
-use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Pod, PodStatus};
 use kube::Client;
 use pod_lifecycle::admission::Rejection;
 use pod_lifecycle::downward::NodeFacts;
 use pod_lifecycle::node_shutdown::NodeStop;
 use pod_lifecycle::resolv_conf::Resolver;
-use pod_lifecycle::{PodInput, PodPlan, PodRecord, plan_pod};
+use pod_lifecycle::{Instant, PodInput, PodPlan, PodRecord, plan_pod};
 use reconcile::Recorder;
 use serde_json::Value;
 use tokio::sync::{Notify, RwLock, mpsc};
 use tokio::task::{AbortHandle, JoinSet};
 use tokio_util::sync::CancellationToken;
 
+use crate::clock::Clock;
 use crate::config::Config;
 use crate::events::PodEvents;
 use crate::facts::Machine;
@@ -82,6 +81,8 @@ pub struct Shared {
     pub image_looks: RwLock<()>,
     /// Ends all workers at once, without touching the pods.
     pub abandon: CancellationToken,
+    /// The node's clocks.
+    pub clock: Clock,
 }
 
 impl Shared {
@@ -154,9 +155,9 @@ pub struct Worker {
     futile: Option<Value>,
     status_failures: u32,
     removal_failures: u32,
-    status_due: Option<Timestamp>,
-    refresh_due: Option<Timestamp>,
-    storage_due: Option<Timestamp>,
+    status_due: Option<Instant>,
+    refresh_due: Option<Instant>,
+    storage_due: Option<Instant>,
     refreshing: bool,
     /// Exits that were heard of before the start was.
     early_exits: BTreeMap<String, container_runtime::spec::Exit>,
@@ -205,7 +206,7 @@ impl Worker {
             worker.follow_sandbox(events);
         }
         if worker.record.started_at.is_none() {
-            worker.record.started_at = Some(Timestamp::now());
+            worker.record.started_at = Some(worker.shared.clock.now());
         }
         if let Some(rejection) = from.rejection {
             worker
@@ -256,7 +257,7 @@ impl Worker {
                 host_ips: &host_ips,
                 room: self.room(),
             };
-            let plan = plan_pod(&input, Timestamp::now());
+            let plan = plan_pod(&input, self.shared.clock.now());
             self.status.clone_from(&plan.status);
             rounds += 1;
             if plan.actions.is_empty() || rounds > PLANS_IN_A_ROW_MAX {
@@ -272,7 +273,7 @@ impl Worker {
     }
 
     /// Waits for something to happen; `false` when the agent leaves the pod.
-    async fn wait(&mut self, next_at: Option<Timestamp>) -> bool {
+    async fn wait(&mut self, next_at: Option<Instant>) -> bool {
         let due = [
             next_at,
             self.status_due,
@@ -281,6 +282,7 @@ impl Worker {
         ];
         let due = due.into_iter().flatten().min();
         let abandon = self.shared.abandon.clone();
+        let clock = self.shared.clock;
         tokio::select! {
             biased;
             () = abandon.cancelled() => return false,
@@ -290,7 +292,7 @@ impl Worker {
                     tracing::error!(pod = self.name(), %error, "a task of the pod panicked");
                 }
             }
-            () = sleep_until(due) => self.take_timers(),
+            () = sleep_until(clock, due) => self.take_timers(),
         }
         while let Ok(message) = self.inbox.try_recv() {
             self.take(message);
@@ -299,7 +301,7 @@ impl Worker {
     }
 
     fn take_timers(&mut self) {
-        let now = Timestamp::now();
+        let now = self.shared.clock.instant();
         if self.status_due.is_some_and(|due| due <= now) {
             self.status_due = None;
         }
@@ -369,10 +371,10 @@ impl Worker {
 
     fn status_failed(&mut self, reason: &str) {
         self.status_failures += 1;
-        let doubled = STATUS_RETRY_MIN * 2u32.pow(self.status_failures.min(10) - 1);
+        let doubled = STATUS_RETRY_MIN * 2i32.pow(self.status_failures.min(10) - 1);
         let delay = doubled.min(STATUS_RETRY_MAX);
         tracing::warn!(pod = self.name(), reason, "pod status not written");
-        self.status_due = Some(Timestamp::now() + delay);
+        self.status_due = Some(self.shared.clock.instant() + delay);
     }
 
     /// What is left to do when nothing of the pod runs any more.
@@ -406,10 +408,9 @@ async fn tell(worker: &mpsc::Sender<Message>, message: Message) {
     }
 }
 
-async fn sleep_until(due: Option<Timestamp>) {
-    let Some(due) = due else {
-        return std::future::pending().await;
-    };
-    let left = due.duration_since(Timestamp::now());
-    tokio::time::sleep(Duration::try_from(left).unwrap_or(Duration::ZERO)).await;
+async fn sleep_until(clock: Clock, due: Option<Instant>) {
+    match due {
+        Some(due) => clock.sleep_until(due).await,
+        None => std::future::pending().await,
+    }
 }

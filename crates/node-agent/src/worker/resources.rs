@@ -4,7 +4,6 @@ use std::sync::{Arc, PoisonError};
 
 use container_runtime::Sandbox;
 use container_runtime::spec::Resources;
-use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Pod, PodSpec, ResourceRequirements};
 use object_model::Quantity;
 use pod_lifecycle::record::Instance;
@@ -189,6 +188,7 @@ impl Worker {
         resources: Box<ResourceRequirements>,
         result: Result<(), String>,
     ) {
+        let at = self.shared.clock.instant();
         let Some(running) = self.running(name).filter(|running| running.id == id) else {
             return;
         };
@@ -198,7 +198,6 @@ impl Worker {
                 running.update = Update::None;
             }
             Err(_) => {
-                let at = Timestamp::now();
                 running.update = Update::Failed { at };
             }
         }
@@ -237,7 +236,7 @@ impl Worker {
         match &result {
             Ok(()) => self.record.pod_resized(resources.map(|all| *all)),
             Err(_) => {
-                let at = Timestamp::now();
+                let at = self.shared.clock.instant();
                 self.record.resize.pod.update = Update::Failed { at };
             }
         }

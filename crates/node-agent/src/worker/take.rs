@@ -3,13 +3,13 @@
 use std::sync::Arc;
 
 use container_runtime::spec::{Exit as RuntimeExit, SandboxEvent};
-use jiff::Timestamp;
+use jiff::SignedDuration;
 use k8s_openapi::api::core::v1::Pod;
-use pod_lifecycle::Dismissal;
 use pod_lifecycle::messages;
 use pod_lifecycle::probes::Outcome;
 use pod_lifecycle::record::{Hook, Image, Instance, Removal, Sandbox, Volumes};
 use pod_lifecycle::spec::{self, ProbeKind};
+use pod_lifecycle::{Dismissal, Instant as At};
 
 use super::Worker;
 use super::instance::{exit_of, last_words};
@@ -49,7 +49,7 @@ impl Worker {
             Message::VolumesOutdated => self.sources_changed(),
             Message::VolumesRefreshed(reading) => {
                 self.refreshing = false;
-                self.note_refresh(reading.refresh_at);
+                self.note_refresh(reading.refresh_in);
                 // An agent that has just started has read before it listens.
                 self.watch_sources(&reading.versions);
             }
@@ -112,7 +112,7 @@ impl Worker {
     fn pod_changed(&mut self, pod: Arc<Pod>) {
         let (before, after) = (&self.pod.metadata, &pod.metadata);
         if before.labels != after.labels || before.annotations != after.annotations {
-            self.refresh_due = Some(Timestamp::now());
+            self.refresh_due = Some(self.shared.clock.instant());
         }
         let stored = pod.status.clone().unwrap_or_default();
         if self.known.watched(&*pod, stored) {
@@ -130,13 +130,14 @@ impl Worker {
         }
         for container in self.record.containers.values_mut() {
             if let Instance::Refused(refusal) = &mut container.instance {
-                refusal.at = Timestamp::UNIX_EPOCH;
+                refusal.at = At::EARLIEST;
             }
         }
-        self.refresh_due = Some(Timestamp::now());
+        self.refresh_due = Some(self.shared.clock.instant());
     }
 
-    fn note_refresh(&mut self, due: Option<Timestamp>) {
+    fn note_refresh(&mut self, after: Option<SignedDuration>) {
+        let due = after.map(|after| self.shared.clock.instant() + after);
         self.refresh_due = match (self.refresh_due, due) {
             (Some(a), Some(b)) => Some(a.min(b)),
             (a, b) => a.or(b),
@@ -158,7 +159,7 @@ impl Worker {
                 self.record.sandbox_failures += 1;
                 self.record.sandbox = Sandbox::Failed {
                     message,
-                    at: Timestamp::now(),
+                    at: self.shared.clock.instant(),
                 };
             }
         }
@@ -176,7 +177,7 @@ impl Worker {
                 self.record.sandbox_failures += 1;
                 self.record.sandbox = Sandbox::Failed {
                     message,
-                    at: Timestamp::now(),
+                    at: self.shared.clock.instant(),
                 };
             }
         }
@@ -192,7 +193,7 @@ impl Worker {
                 self.volumes = volumes;
                 self.record.volumes = Volumes::Ready;
                 self.record.volume_failures = 0;
-                self.note_refresh(reading.refresh_at);
+                self.note_refresh(reading.refresh_in);
             }
             Err(error) => {
                 let message = error.to_string();
@@ -200,7 +201,7 @@ impl Worker {
                 self.record.volume_failures += 1;
                 self.record.volumes = Volumes::Failed {
                     message,
-                    at: Timestamp::now(),
+                    at: self.shared.clock.instant(),
                 };
             }
         }
@@ -221,14 +222,14 @@ impl Worker {
                 self.record.volume_failures += 1;
                 self.record.volumes = Volumes::Failed {
                     message,
-                    at: Timestamp::now(),
+                    at: self.shared.clock.instant(),
                 };
             }
         }
     }
 
     fn image_ensured(&mut self, name: &str, result: Result<(), ImageTrouble>) {
-        let now = Timestamp::now();
+        let now = self.shared.clock.instant();
         let record = self.record.container(name);
         if !record.image.is_ensuring() {
             return;
@@ -249,7 +250,7 @@ impl Worker {
     }
 
     fn container_started(&mut self, name: &str, result: StartResult) {
-        let now = Timestamp::now();
+        let now = self.shared.clock.instant();
         let early = self.early_exits.remove(name);
         let record = self.record.container(name);
         if !matches!(record.instance, Instance::Starting { .. }) {
@@ -295,7 +296,7 @@ impl Worker {
                 if self.record.sandbox == Sandbox::Ready {
                     let message = "Pod sandbox changed, it will be killed and re-created.";
                     self.events.normal("SandboxChanged", message);
-                    self.record.sandbox_lost(Timestamp::now());
+                    self.record.sandbox_lost(self.shared.clock.now());
                 }
             }
         }
@@ -311,7 +312,7 @@ impl Worker {
             Instance::Running(running) => {
                 let said = container
                     .and_then(|c| last_words(&self.dir, &c, record.restart_count, exit.code));
-                let ended = exit_of(running, exit, said);
+                let ended = exit_of(running, exit, said, self.shared.clock.now());
                 record.exited(ended);
             }
             Instance::Absent | Instance::Refused(_) | Instance::Exited(_) => {}
@@ -364,7 +365,7 @@ impl Worker {
         let Some(running) = self.running(name).filter(|running| running.id == id) else {
             return;
         };
-        let started = running.started_at;
+        let started = running.started_at.instant;
         let record = match kind {
             ProbeKind::Startup => &mut running.startup,
             ProbeKind::Liveness => &mut running.liveness,
@@ -388,7 +389,7 @@ impl Worker {
     /// What others have told of the node's conditions is a transition that counts from now on, once
     /// it is told again as the node sees it.
     fn note_foreign_transitions(&mut self) {
-        let now = Timestamp::now();
+        let now = self.shared.clock.now().wall;
         if self.writing.is_none() {
             status_writer::begin_transitions(&mut self.status, self.known.get(), now);
         }
@@ -419,7 +420,7 @@ impl Worker {
                 tracing::warn!(pod = self.name(), reason, "pod object not removed");
                 self.removal_failures += 1;
                 Removal::Failed {
-                    at: Timestamp::now(),
+                    at: self.shared.clock.instant(),
                     failures: self.removal_failures,
                 }
             }

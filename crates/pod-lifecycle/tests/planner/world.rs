@@ -12,7 +12,7 @@ use pod_lifecycle::record::{
 };
 use pod_lifecycle::resize::{Room, Update};
 use pod_lifecycle::spec::{self, ProbeKind};
-use pod_lifecycle::{Action, PodInput, PodPlan, PodRecord, plan_pod};
+use pod_lifecycle::{Action, Moment, PodInput, PodPlan, PodRecord, plan_pod};
 
 /// How the pretended node behaves.
 #[derive(Default)]
@@ -37,7 +37,7 @@ pub struct World {
     pub pod: Pod,
     pub record: PodRecord,
     pub status: PodStatus,
-    pub now: Timestamp,
+    pub now: Moment,
     pub removed: bool,
     pub predecessor: bool,
     pub node_stops: Option<NodeStop>,
@@ -75,8 +75,8 @@ fn may_restart(pod: &PodSpec, name: &str, code: i32) -> bool {
     }
 }
 
-pub fn origin() -> Timestamp {
-    Timestamp::from_second(1_800_000_000).unwrap()
+pub fn origin() -> Moment {
+    Moment::aligned(Timestamp::from_second(1_800_000_000).unwrap())
 }
 
 impl World {
@@ -175,19 +175,25 @@ impl World {
 
     /// Lets time pass, acting whenever the plan asks to.
     pub fn pass(&mut self, seconds: i64) {
-        let end = self.now + SignedDuration::from_secs(seconds);
+        let end = self.now.instant + SignedDuration::from_secs(seconds);
         self.settle();
         while let Some(at) = self.plan.next_at.filter(|at| *at <= end) {
-            assert!(at > self.now, "asked to be called in the past");
-            self.now = at;
+            let left = at.since(self.now.instant);
+            assert!(left.is_positive(), "asked to be called in the past");
+            self.now = self.now + left;
             self.settle();
         }
-        self.now = end;
+        self.now = self.now + end.since(self.now.instant);
         self.settle();
     }
 
+    /// The wall clock is set, forward or back.
+    pub fn set_wall_clock(&mut self, by: SignedDuration) {
+        self.now.wall = self.now.wall.checked_add(by).unwrap();
+    }
+
     fn note(&mut self, what: impl Into<String>) {
-        let seconds = self.now.duration_since(origin()).as_secs();
+        let seconds = self.now.instant.since(origin().instant).as_secs();
         self.log.push((seconds, what.into()));
     }
 
@@ -217,7 +223,7 @@ impl World {
 
     pub fn delete(&mut self, grace: i64) {
         let meta = &mut self.pod.metadata;
-        meta.deletion_timestamp = Some(Time(self.now));
+        meta.deletion_timestamp = Some(Time(self.now.wall));
         meta.deletion_grace_period_seconds = Some(grace);
     }
 
@@ -228,7 +234,7 @@ impl World {
                 self.record.volume_failures += 1;
                 self.record.volumes = Volumes::Failed {
                     message: "disk".to_owned(),
-                    at: self.now,
+                    at: self.now.instant,
                 };
             }
             Action::ReleaseVolumes { comes_back } => {
@@ -253,7 +259,7 @@ impl World {
                     self.record.sandbox_failures += 1;
                     self.record.sandbox = Sandbox::Failed {
                         message: "disk".to_owned(),
-                        at: self.now,
+                        at: self.now.instant,
                     };
                     return self.note("sandbox stays");
                 }
@@ -326,7 +332,7 @@ impl World {
     fn update_resources(&mut self, name: &str) {
         let allocated = self.record.resize.allocated.clone().unwrap();
         let fails = self.behaviour.bad_limits.contains(&name);
-        let now = self.now;
+        let now = self.now.instant;
         let running = self.running(name).unwrap();
         if fails {
             running.update = Update::Failed { at: now };
@@ -343,7 +349,9 @@ impl World {
     fn update_pod_resources(&mut self) {
         let fails = self.behaviour.bad_limits.contains(&"");
         if fails {
-            self.record.resize.pod.update = Update::Failed { at: self.now };
+            self.record.resize.pod.update = Update::Failed {
+                at: self.now.instant,
+            };
             let progress = self.record.resize.progress.as_mut().unwrap();
             progress.error = Some("below current usage".to_owned());
         } else {
@@ -355,7 +363,7 @@ impl World {
     }
 
     fn perform_stop(&mut self, action: Action) {
-        let now = self.now;
+        let now = self.now.instant;
         match action {
             Action::BeginStop {
                 container,
@@ -403,7 +411,7 @@ impl World {
 
     fn ensure_image(&mut self, name: &str) {
         let bad = self.behaviour.bad_images.get(name).copied();
-        let now = self.now;
+        let now = self.now.instant;
         let container = self.record.container(name);
         container.image.ensure();
         container.image = match bad {
@@ -445,7 +453,7 @@ impl World {
             !matches!(record.instance, Instance::Running(_)),
             "two instances of {name}"
         );
-        record.starting(now);
+        record.starting(now.instant);
         let running = Running {
             id: format!("{name}-{restart_count}"),
             sandbox,
@@ -502,9 +510,9 @@ impl World {
         let spec = self.pod.spec.clone().unwrap();
         let (_, container) = spec::find(&spec, name).unwrap();
         let probe = spec::probe(&container, kind).unwrap().clone();
-        let now = self.now;
+        let now = self.now.instant;
         let running = self.running(name).unwrap();
-        let started = running.started_at;
+        let started = running.started_at.instant;
         let record = match kind {
             ProbeKind::Startup => &mut running.startup,
             ProbeKind::Liveness => &mut running.liveness,

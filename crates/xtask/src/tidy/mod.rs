@@ -2,6 +2,7 @@
 //! file and the rule; all are reported, not just the first.
 
 mod citations;
+mod clocks;
 mod dependencies;
 mod documents;
 mod modules;
@@ -66,6 +67,7 @@ fn findings(root: &Path) -> Result<Vec<Finding>> {
     findings.extend(documents::check(root, &files));
     findings.extend(citations::check(&files));
     findings.extend(modules::check(&files));
+    findings.extend(clocks::check(&files));
     findings.extend(walks::check(&files));
     findings.sort();
     Ok(findings)

@@ -1,0 +1,185 @@
+//! The node's clocks: the wall clock for what is shown, and one that nobody sets for everything
+//! else. This is the only place of the agent that reads either of them for a decision.
+//!
+//! The monotonic clock is the kernel's boot clock (`CLOCK_BOOTTIME`, which goes on while the
+//! machine is suspended), counted from the time at which the machine was started. That time is kept
+//! in a file together with the boot's id, so that the readings in the pods' records mean the same
+//! to the next agent, also where the wall clock was set in between. After a new start of the
+//! machine the wall clock is the only thing that knows how much time has passed; but the clock
+//! never goes back behind what it was last known to read.
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use jiff::{SignedDuration, Timestamp};
+use pod_lifecycle::{Instant, Moment};
+use rustix::time::{ClockId, clock_gettime};
+use serde::{Deserialize, Serialize};
+
+/// Longest sleep without a look at the clock: the timers of the program stand still while the
+/// machine is suspended, and this clock does not.
+const LOOK_MAX: Duration = Duration::from_secs(60);
+
+/// The node's clocks.
+#[derive(Clone, Copy, Debug)]
+pub struct Clock {
+    /// What the monotonic clock read when the machine was started.
+    origin: Instant,
+}
+
+/// What is kept of the clock.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+struct Kept {
+    boot_id: String,
+    origin: Instant,
+    /// A late reading.
+    latest: Instant,
+}
+
+impl Clock {
+    /// The clock of a node whose data directory this is; `boot_id` is that of the machine.
+    ///
+    /// # Errors
+    /// When its file cannot be read or written.
+    pub fn open(data_dir: &Path, boot_id: &str) -> io::Result<Self> {
+        let kept = match fs::read(file(data_dir)) {
+            Ok(bytes) => serde_json::from_slice(&bytes)
+                .inspect_err(|error| tracing::warn!(%error, "the node's clock begins anew"))
+                .ok(),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => None,
+            Err(error) => return Err(error),
+        };
+        let clock = Self {
+            origin: origin(kept.as_ref(), boot_id, since_boot(), Timestamp::now()),
+        };
+        clock.keep(data_dir, boot_id)?;
+        Ok(clock)
+    }
+
+    /// A clock whose readings nobody keeps.
+    #[cfg(test)]
+    pub fn unkept() -> Self {
+        Self {
+            origin: origin(None, "", since_boot(), Timestamp::now()),
+        }
+    }
+
+    /// Keeps how late it is, for the time after a new start of the machine.
+    ///
+    /// # Errors
+    /// When its file cannot be written.
+    pub fn keep(&self, data_dir: &Path, boot_id: &str) -> io::Result<()> {
+        let kept = Kept {
+            boot_id: boot_id.to_owned(),
+            origin: self.origin,
+            latest: self.instant(),
+        };
+        let path = file(data_dir);
+        let new = path.with_extension("new");
+        fs::write(&new, serde_json::to_vec(&kept)?)?;
+        fs::rename(new, path)
+    }
+
+    /// What both clocks read.
+    pub fn now(&self) -> Moment {
+        Moment {
+            wall: Timestamp::now(),
+            instant: self.instant(),
+        }
+    }
+
+    /// What the monotonic clock reads.
+    pub fn instant(&self) -> Instant {
+        self.origin + since_boot()
+    }
+
+    /// Waits until the monotonic clock reads that.
+    pub async fn sleep_until(&self, due: Instant) {
+        loop {
+            let left = due.since(self.instant());
+            let Ok(left) = Duration::try_from(left) else {
+                return;
+            };
+            if left.is_zero() {
+                return;
+            }
+            tokio::time::sleep(left.min(LOOK_MAX)).await;
+        }
+    }
+}
+
+fn file(data_dir: &Path) -> PathBuf {
+    data_dir.join("node-clock.json")
+}
+
+fn since_boot() -> SignedDuration {
+    let read = clock_gettime(ClockId::Boottime);
+    let nanos = i32::try_from(read.tv_nsec).unwrap_or_default();
+    SignedDuration::new(read.tv_sec, nanos)
+}
+
+/// What the clock read when the machine was started.
+fn origin(
+    kept: Option<&Kept>,
+    boot_id: &str,
+    since_boot: SignedDuration,
+    wall: Timestamp,
+) -> Instant {
+    let now = Instant::reading(wall);
+    match kept {
+        Some(kept) if kept.boot_id == boot_id && !boot_id.is_empty() => kept.origin,
+        Some(kept) => now.max(kept.latest) + -since_boot,
+        None => now + -since_boot,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(second: i64) -> Timestamp {
+        Timestamp::from_second(second).unwrap()
+    }
+
+    // findings R4
+    #[test]
+    fn readings_survive_the_agent_and_the_wall_clock() {
+        let up = SignedDuration::from_secs;
+        let first = origin(None, "a", up(100), at(10_000));
+        assert_eq!(first + up(100), Instant::reading(at(10_000)));
+        let kept = Kept {
+            boot_id: "a".to_owned(),
+            origin: first,
+            latest: first + up(150),
+        };
+        // The same boot: whatever the wall clock says.
+        for wall in [5_000, 10_100, 90_000] {
+            assert_eq!(origin(Some(&kept), "a", up(200), at(wall)), first);
+        }
+        // Another one: the wall clock tells how long it took, but time does not go back.
+        for (wall, expected) in [(20_000, 20_000), (5_000, 10_050)] {
+            let origin = origin(Some(&kept), "b", up(3), at(wall));
+            assert_eq!(origin + up(3), Instant::reading(at(expected)));
+        }
+    }
+
+    #[test]
+    fn the_clock_is_kept() {
+        let temp = tempfile::tempdir().unwrap();
+        let first = Clock::open(temp.path(), "a").unwrap();
+        let second = Clock::open(temp.path(), "a").unwrap();
+        assert_eq!(first.origin, second.origin);
+        fs::write(file(temp.path()), "{").unwrap();
+        Clock::open(temp.path(), "a").unwrap();
+    }
+
+    #[tokio::test]
+    async fn what_is_due_is_not_waited_for() {
+        let clock = Clock::unkept();
+        let due = clock.instant();
+        clock.sleep_until(due).await;
+        clock.sleep_until(Instant::EARLIEST).await;
+    }
+}

@@ -1,0 +1,59 @@
+//! The wall clock is set while pods run.
+
+use jiff::SignedDuration;
+use pod_lifecycle::probes::Outcome;
+use pod_lifecycle::spec::ProbeKind;
+use proptest::prelude::*;
+use serde_json::json;
+
+use crate::world::World;
+
+/// A pod with probes that fail, a container that crashes and one that does not want to end, whose
+/// whole life is told; the wall clock is set by these hours between its parts.
+fn life(hours: [i64; 5]) -> Vec<String> {
+    let mut world = World::new(json!({
+        "terminationGracePeriodSeconds": 20, "activeDeadlineSeconds": 400,
+        "containers": [
+            {"name": "crashes", "image": "x"},
+            {"name": "bad", "image": "missing"},
+            {"name": "hangs", "image": "x", "livenessProbe": {"periodSeconds": 7}}]}));
+    let failures = std::iter::repeat_n(Outcome::Failure(String::new()), 9);
+    let probes = &mut world.behaviour.probes;
+    probes.insert(("hangs", ProbeKind::Liveness), failures.collect());
+    world.behaviour.deaf.push("hangs");
+    let trouble = ("ErrImagePull", "no");
+    world.behaviour.bad_images.insert("bad", trouble);
+    for step in hours {
+        world.set_wall_clock(SignedDuration::from_hours(step));
+        world.pass(35);
+        world.set_wall_clock(SignedDuration::from_hours(-step / 2));
+        world.exit("crashes", 1);
+        world.pass(60);
+    }
+    world.told()
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(32))]
+
+    // findings R4
+    #[test]
+    fn what_is_done_when_does_not_depend_on_the_wall_clock(
+        hours in prop::array::uniform5(-30_i64..30)
+    ) {
+        prop_assert_eq!(life(hours), life([0; 5]));
+    }
+}
+
+#[test]
+fn such_a_life_has_restarts_kills_and_an_end() {
+    let told = life([0; 5]).join("\n");
+    for what in [
+        "BackOff crashes",
+        "pull bad",
+        "DeadlineExceeded",
+        "KILL hangs",
+    ] {
+        assert!(told.contains(what), "{what}: {told}");
+    }
+}
