@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::path::{Path, PathBuf};
+use std::time::SystemTime;
 
 use rcgen::{
     BasicConstraints, Certificate, CertificateParams, DistinguishedName, DnType,
@@ -20,7 +21,7 @@ use crate::{
 /// Clients carry the CA certificate around in their kubeconfigs, so it must outlive them.
 const CA_LIFE: Duration = Duration::days(3650);
 
-/// Renewed at a start when less than a third is left, so a server may run for eight months.
+/// Renewed when less than a third is left, at a start and while the server runs.
 const LEAF_LIFE: Duration = Duration::days(365);
 
 /// The object identifier of an organization name, spelled out.
@@ -37,6 +38,7 @@ const ORGANIZATION_OID: [u64; 4] = [2, 5, 4, 10];
 pub struct Authority {
     dir: PathBuf,
     certificate_pem: String,
+    ends: SystemTime,
     issuer: Issuer<'static, KeyPair>,
 }
 
@@ -74,10 +76,12 @@ impl Authority {
         if !inspect::signed_by(&parsed, key.public_key_raw()) {
             return Err(damaged("does not belong to ca.key"));
         }
+        let ends = inspect::ends(&parsed);
         let issuer = Issuer::from_ca_cert_der(&der, key)?;
         Ok(Self {
             dir: dir.to_owned(),
             certificate_pem,
+            ends,
             issuer,
         })
     }
@@ -90,8 +94,16 @@ impl Authority {
     /// The API server's certificate for these names: the one on disk, or a new one if the names
     /// have changed or it runs out.
     pub fn server(&self, names: &SubjectAltNames) -> Result<Identity, CertificateError> {
-        let now = OffsetDateTime::now_utc();
-        self.open_or_issue("server", &Wanted::Server(names), now)
+        self.server_at(names, SystemTime::now())
+    }
+
+    /// As [`server`](Self::server), at a given time.
+    pub fn server_at(
+        &self,
+        names: &SubjectAltNames,
+        now: SystemTime,
+    ) -> Result<Identity, CertificateError> {
+        self.open_or_issue("server", &Wanted::Server(names), now.into())
     }
 
     /// A client's certificate: the one on disk, or a new one if it is for somebody else or runs
@@ -103,12 +115,28 @@ impl Authority {
         common_name: &str,
         organizations: &[&str],
     ) -> Result<Identity, CertificateError> {
+        self.client_at(common_name, organizations, SystemTime::now())
+    }
+
+    /// As [`client`](Self::client), at a given time.
+    pub fn client_at(
+        &self,
+        common_name: &str,
+        organizations: &[&str],
+        now: SystemTime,
+    ) -> Result<Identity, CertificateError> {
         let subject = ClientSubject {
             common_name: common_name.to_owned(),
             organizations: organizations.iter().map(|&name| name.to_owned()).collect(),
         };
         let file = format!("client-{}", file_name(common_name));
-        self.open_or_issue(&file, &Wanted::Client(&subject), OffsetDateTime::now_utc())
+        self.open_or_issue(&file, &Wanted::Client(&subject), now.into())
+    }
+
+    /// The end of the CA certificate, and with it of everything that it has signed. It is not made
+    /// anew: every client trusts this one.
+    pub fn ends(&self) -> SystemTime {
+        self.ends
     }
 
     /// What signs certificates.

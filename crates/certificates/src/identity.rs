@@ -1,6 +1,7 @@
 //! A certificate with its private key.
 
 use std::fmt;
+use std::time::SystemTime;
 
 use rcgen::KeyPair;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer, pem::PemObject as _};
@@ -47,6 +48,12 @@ impl Identity {
     /// The private key as PEM.
     pub fn key_pem(&self) -> &str {
         &self.key_pem
+    }
+
+    /// When the certificate ends; `None` where that cannot be read.
+    pub fn ends(&self) -> Option<SystemTime> {
+        let (_, parsed) = x509_parser::parse_x509_certificate(&self.certificate_der).ok()?;
+        Some(crate::inspect::ends(&parsed))
     }
 
     /// The certificate as rustls takes it.

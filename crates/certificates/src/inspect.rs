@@ -1,6 +1,6 @@
 //! Whether a certificate from disk may still be used. Pure: the time is an argument.
 
-use std::{collections::BTreeSet, net::IpAddr};
+use std::{collections::BTreeSet, net::IpAddr, time::SystemTime};
 
 use ring::signature::{ECDSA_P256_SHA256_ASN1, UnparsedPublicKey};
 use time::{Duration, OffsetDateTime};
@@ -56,6 +56,11 @@ fn fresh(certificate: &X509Certificate<'_>, now: OffsetDateTime) -> bool {
     );
     let renewal = end - (end - start) / i64::from(RENEWAL_PART);
     start <= now.unix_timestamp() && now.unix_timestamp() < renewal
+}
+
+/// When the certificate ends.
+pub(crate) fn ends(certificate: &X509Certificate<'_>) -> SystemTime {
+    certificate.validity().not_after.to_datetime().into()
 }
 
 /// The alternative names; `None` if they cannot be read or have other forms.

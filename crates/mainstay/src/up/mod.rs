@@ -1,6 +1,7 @@
 //! `mainstay up`: everything in one process.
 
 mod apply;
+mod credentials;
 mod host;
 mod manifests;
 mod node;

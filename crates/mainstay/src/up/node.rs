@@ -249,14 +249,15 @@ impl Running {
         Ok(())
     }
 
-    /// Keeps the node's address and the server's certificate in step with the machine.
+    /// Keeps the node's address and the server's certificate in step with the machine, and the
+    /// certificates of the program's own parts valid.
     fn follow_address(&mut self, parts: &Parts<'_>, server: &Server) -> watch::Receiver<IpAddr> {
         let otherwise = parts.network.node_address();
         let sender = watch::Sender::new(parts.host.node_address(otherwise));
         let receiver = sender.subscribe();
-        let (known, certifier) = (parts.host.clone(), server.certifier());
+        let (known, credentials) = (parts.host.clone(), server.credentials());
         let tell = move |host: &Host| {
-            if let Err(error) = certifier.certify(&host.addresses) {
+            if let Err(error) = credentials.host_has(&host.addresses) {
                 tracing::error!("the API server is not known by new addresses: {error:#}");
             }
             let now = host.node_address(otherwise);
@@ -266,6 +267,15 @@ impl Running {
             host::follow(known, stop, tell).await;
             Ok::<(), Infallible>(())
         });
+        let credentials = server.credentials();
+        self.run(
+            Part::Network,
+            "renewal of certificates",
+            |stop| async move {
+                credentials.keep(stop).await;
+                Ok::<(), Infallible>(())
+            },
+        );
         receiver
     }
 

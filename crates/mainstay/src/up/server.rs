@@ -2,12 +2,13 @@
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::Path;
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock, Weak};
+use std::time::SystemTime;
 
 use anyhow::{Context, Result, anyhow, bail};
 use api_server::encryption;
 use api_server::{ApiServer, Component, NodeConnector, NodeService, TlsMaterial, UserInfo};
-use certificates::{Authority, SubjectAltNames};
+use certificates::Authority;
 use kube::Client;
 use mvcc_store::StoreError;
 use mvcc_store::embedded::{EmbeddedOptions, EmbeddedStore};
@@ -17,8 +18,8 @@ use tokio::net::TcpListener;
 use tokio::task::{AbortHandle, JoinSet};
 use tokio_util::sync::CancellationToken;
 
+use super::credentials::Credentials;
 use super::protection::Protection;
-use crate::kubeconfig::{self, Credentials};
 
 /// The port at which pods find the API server on the node's pod-facing address.
 const POD_FACING_PORT: u16 = 6443;
@@ -66,9 +67,7 @@ pub struct Server {
     pub ca_pem: String,
     /// The authority.
     pub authority: Arc<Authority>,
-    /// Addresses that are its own whatever those of the host are.
-    own_addresses: Vec<IpAddr>,
-    host_name: String,
+    credentials: Arc<Credentials>,
     /// Where it listens.
     pub address: SocketAddr,
     listeners: JoinSet<()>,
@@ -109,13 +108,24 @@ impl Server {
             .local_addr()
             .context("the listening address")?;
         let own_addresses = vec![service_ip.into(), node_ip.into(), listen.ip()];
-        let identity = authority
-            .server(&names(
-                config.host_name,
-                &own_addresses,
-                config.host_addresses,
-            ))
-            .context("prepare the server's certificate")?;
+        let shows: Arc<OnceLock<Weak<ApiServer>>> = Arc::default();
+        let shown = shows.clone();
+        let credentials = Arc::new(Credentials {
+            authority: authority.clone(),
+            host_name: config.host_name.to_owned(),
+            own_addresses,
+            host_addresses: Mutex::new(config.host_addresses.to_vec()),
+            address: listen,
+            kubeconfig: data.join("kubeconfig"),
+            show: Box::new(move |identity| {
+                let Some(api) = shown.get().and_then(Weak::upgrade) else {
+                    return Ok(());
+                };
+                api.show_certificate(identity.certificate_pem(), identity.key_pem())
+                    .context("show the server's certificate")
+            }),
+        });
+        let identity = credentials.server(SystemTime::now())?;
         let signer = authority.token_signer().context("prepare the token key")?;
         let cluster = ClusterConfig {
             service_range: service_range(config.ranges.service)?,
@@ -148,6 +158,8 @@ impl Server {
         })
         .await
         .context("start the API server")?;
+        // Set once: this is the only server of these credentials.
+        drop(shows.set(Arc::downgrade(&api)));
         if let Some(audit) = config.protection.audit {
             api.audit(audit);
         }
@@ -157,13 +169,12 @@ impl Server {
             kinds,
             ca_pem: authority.ca_pem().to_owned(),
             authority: authority.clone(),
-            own_addresses,
-            host_name: config.host_name.to_owned(),
+            credentials,
             address: listen,
             listeners: JoinSet::new(),
         };
         server.serve(config.listener, shutdown);
-        write_kubeconfig(data, &authority, listen)?;
+        server.credentials.write_kubeconfig(SystemTime::now())?;
         Ok(server)
     }
 
@@ -190,14 +201,9 @@ impl Server {
         });
     }
 
-    /// What keeps the server's certificate in step with the host's addresses.
-    pub fn certifier(&self) -> Certifier {
-        Certifier {
-            api: self.api.clone(),
-            authority: self.authority.clone(),
-            own_addresses: self.own_addresses.clone(),
-            host_name: self.host_name.clone(),
-        }
+    /// What keeps the certificates of server and administrator.
+    pub fn credentials(&self) -> Arc<Credentials> {
+        self.credentials.clone()
     }
 
     /// A client for one of the parts, which may do what its role allows.
@@ -233,28 +239,6 @@ impl Server {
     }
 }
 
-/// Makes the server known by the addresses that the host has.
-pub struct Certifier {
-    api: Arc<ApiServer>,
-    authority: Arc<Authority>,
-    own_addresses: Vec<IpAddr>,
-    host_name: String,
-}
-
-impl Certifier {
-    /// Shows a certificate for these addresses of the host from now on.
-    pub fn certify(&self, host_addresses: &[IpAddr]) -> Result<()> {
-        let names = names(&self.host_name, &self.own_addresses, host_addresses);
-        let identity = self
-            .authority
-            .server(&names)
-            .context("prepare the server's certificate")?;
-        self.api
-            .show_certificate(identity.certificate_pem(), identity.key_pem())
-            .context("show the server's certificate")
-    }
-}
-
 /// Opens the store; the error says when another process has it, or when it is damaged.
 pub async fn open_store(data: &Path) -> Result<Arc<EmbeddedStore>> {
     let options = EmbeddedOptions::new(data.join("store"));
@@ -284,29 +268,6 @@ fn service_range(range: pod_network::Cidr) -> Result<resource_kinds::ServiceRang
         .to_string()
         .parse()
         .with_context(|| format!("Service range {range}"))
-}
-
-fn names(host_name: &str, own: &[IpAddr], of_host: &[IpAddr]) -> SubjectAltNames {
-    SubjectAltNames::api_server(host_name, of_host.iter().chain(own).copied())
-}
-
-fn write_kubeconfig(data: &Path, authority: &Authority, address: SocketAddr) -> Result<()> {
-    let admin = authority
-        .client("mainstay-admin", &["system:masters"])
-        .context("prepare the administrator's certificate")?;
-    let host = if address.ip().is_unspecified() {
-        Ipv4Addr::LOCALHOST.into()
-    } else {
-        address.ip()
-    };
-    let server = format!("https://{}", SocketAddr::new(host, address.port()));
-    let text = kubeconfig::render(&Credentials {
-        server: &server,
-        ca: authority.ca_pem(),
-        certificate: admin.certificate_pem(),
-        key: admin.key_pem(),
-    });
-    kubeconfig::write_private(&data.join("kubeconfig"), &text)
 }
 
 /// Binds the API's address; the error says what to do about a port in use.

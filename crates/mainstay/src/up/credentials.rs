@@ -1,0 +1,203 @@
+//! The certificates of the program's own parts while it runs: the API server's and the
+//! administrator's in the kubeconfig.
+//!
+//! Both are made anew when a third of their year is left, and the server's when the host has other
+//! addresses. Clients see the change at their next connection; a kubeconfig is a file that they
+//! read at each start.
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, SystemTime};
+
+use anyhow::{Context, Result};
+use certificates::{Authority, Identity, SubjectAltNames};
+use tokio::time::{MissedTickBehavior, interval};
+use tokio_util::sync::CancellationToken;
+
+use crate::kubeconfig;
+
+/// How often it is looked at whether one runs out. After a failure there are as many further tries
+/// as half days in four months.
+const CHECK: Duration = Duration::from_secs(12 * 3600);
+
+const DAY: Duration = Duration::from_secs(24 * 3600);
+
+/// From when on every look warns: a renewal should have come two months before.
+const WARN_LEFT: Duration = Duration::from_secs(60 * 24 * 3600);
+
+/// The same of the CA, which only a person can exchange.
+const WARN_CA_LEFT: Duration = Duration::from_secs(365 * 24 * 3600);
+
+type Show = dyn Fn(&Identity) -> Result<()> + Send + Sync;
+
+/// Keeps the certificates of one server.
+pub struct Credentials {
+    /// Who signs them.
+    pub authority: Arc<Authority>,
+    /// Names of the server besides the addresses of the host.
+    pub host_name: String,
+    /// Addresses that are the server's own whatever those of the host are.
+    pub own_addresses: Vec<IpAddr>,
+    /// The addresses of the host.
+    pub host_addresses: Mutex<Vec<IpAddr>>,
+    /// Where the server listens.
+    pub address: SocketAddr,
+    /// The administrator's file.
+    pub kubeconfig: PathBuf,
+    /// Shows clients another certificate from now on.
+    pub show: Box<Show>,
+}
+
+impl Credentials {
+    /// The server's certificate, made anew if it runs out or has other names.
+    pub fn server(&self, now: SystemTime) -> Result<Identity> {
+        let addresses = self.host_addresses.lock();
+        let addresses = addresses.unwrap_or_else(PoisonError::into_inner).clone();
+        let all = addresses.into_iter().chain(self.own_addresses.clone());
+        let names = SubjectAltNames::api_server(&self.host_name, all);
+        self.authority
+            .server_at(&names, now)
+            .context("prepare the server's certificate")
+    }
+
+    /// Shows a certificate for these addresses of the host from now on.
+    pub fn host_has(&self, addresses: &[IpAddr]) -> Result<()> {
+        let known = self.host_addresses.lock();
+        *known.unwrap_or_else(PoisonError::into_inner) = addresses.to_vec();
+        (self.show)(&self.server(SystemTime::now())?)
+    }
+
+    /// Makes anew what runs out, and puts it into use.
+    pub fn renew(&self, now: SystemTime) -> Result<()> {
+        let server = self.server(now)?;
+        (self.show)(&server).context("show the server's certificate")?;
+        let admin = self.write_kubeconfig(now)?;
+        for (whose, ends, limit) in [
+            ("the API server's certificate", server.ends(), WARN_LEFT),
+            ("the administrator's certificate", admin.ends(), WARN_LEFT),
+            (
+                "the certificate authority",
+                Some(self.authority.ends()),
+                WARN_CA_LEFT,
+            ),
+        ] {
+            let left = ends.and_then(|ends| ends.duration_since(now).ok());
+            let left = left.unwrap_or_default();
+            if left < limit {
+                let days = left.as_secs() / DAY.as_secs();
+                tracing::error!("{whose} ends in {days} days: then nobody is let in any more");
+            }
+        }
+        Ok(())
+    }
+
+    /// Writes the administrator's file where it has another certificate than it should.
+    pub fn write_kubeconfig(&self, now: SystemTime) -> Result<Identity> {
+        let admin = self
+            .authority
+            .client_at("mainstay-admin", &["system:masters"], now)
+            .context("prepare the administrator's certificate")?;
+        let host = if self.address.ip().is_unspecified() {
+            Ipv4Addr::LOCALHOST.into()
+        } else {
+            self.address.ip()
+        };
+        let server = format!("https://{}", SocketAddr::new(host, self.address.port()));
+        let text = kubeconfig::render(&kubeconfig::Credentials {
+            server: &server,
+            ca: self.authority.ca_pem(),
+            certificate: admin.certificate_pem(),
+            key: admin.key_pem(),
+        });
+        let current = std::fs::read_to_string(&self.kubeconfig);
+        if !current.is_ok_and(|current| current == text) {
+            kubeconfig::write_private(&self.kubeconfig, &text)?;
+        }
+        Ok(admin)
+    }
+
+    /// Looks from time to time until `stop`.
+    pub async fn keep(self: Arc<Self>, stop: CancellationToken) {
+        let mut tick = interval(CHECK);
+        tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        while stop.run_until_cancelled(tick.tick()).await.is_some() {
+            let own = self.clone();
+            let renewed = tokio::task::spawn_blocking(move || own.renew(SystemTime::now())).await;
+            match renewed {
+                Ok(Ok(())) => {}
+                Ok(Err(error)) => tracing::error!("certificates are not renewed: {error:#}"),
+                Err(error) => tracing::error!(%error, "certificates are not looked at"),
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    // findings R24, A15
+    #[test]
+    fn what_is_shown_and_written_never_runs_out() {
+        let temp = tempfile::tempdir().unwrap();
+        let authority = Authority::open_or_create(&temp.path().join("certificates")).unwrap();
+        let shown = Arc::new(Mutex::new(None));
+        let seen = shown.clone();
+        let credentials = Credentials {
+            authority: Arc::new(authority),
+            host_name: "host".to_owned(),
+            own_addresses: vec![[10, 96, 0, 1].into()],
+            host_addresses: Mutex::default(),
+            address: ([127, 0, 0, 1], 6443).into(),
+            kubeconfig: temp.path().join("kubeconfig"),
+            show: Box::new(move |identity| {
+                *seen.lock().unwrap() = identity.ends();
+                Ok(())
+            }),
+        };
+        let file = || std::fs::read_to_string(temp.path().join("kubeconfig")).unwrap();
+        let start = SystemTime::now();
+        let mut files = std::collections::BTreeSet::new();
+        // Three years of one process, looked at once in ten days.
+        for days in (0..1100).step_by(10) {
+            let now = start + DAY * days;
+            credentials.renew(now).unwrap();
+            let server = shown.lock().unwrap().unwrap();
+            assert!(server > now + WARN_LEFT, "the server's on day {days}");
+            let admin = credentials.write_kubeconfig(now).unwrap();
+            assert!(
+                admin.ends().unwrap() > now + WARN_LEFT,
+                "the file's on day {days}"
+            );
+            files.insert(file());
+        }
+        assert_eq!(
+            files.len(),
+            5,
+            "renewed when a third of the year is left, and not before"
+        );
+    }
+
+    // findings R24
+    #[test]
+    fn a_certificate_follows_the_addresses() {
+        let temp = tempfile::tempdir().unwrap();
+        let authority = Authority::open_or_create(temp.path()).unwrap();
+        let credentials = Credentials {
+            authority: Arc::new(authority),
+            host_name: "host".to_owned(),
+            own_addresses: Vec::new(),
+            host_addresses: Mutex::default(),
+            address: ([127, 0, 0, 1], 6443).into(),
+            kubeconfig: temp.path().join("kubeconfig"),
+            show: Box::new(|_| Ok(())),
+        };
+        let now = SystemTime::now();
+        let before = credentials.server(now).unwrap();
+        credentials.host_has(&[[192, 0, 2, 7].into()]).unwrap();
+        let after = credentials.server(now).unwrap();
+        assert_ne!(before.certificate_pem(), after.certificate_pem());
+        assert_eq!(after, credentials.server(now).unwrap());
+    }
+}
