@@ -1,11 +1,12 @@
 //! The system call filter `RuntimeDefault`.
 //!
-//! It refuses the calls that administer the machine, that reach into other processes' or the
-//! kernel's insides, or that have a history of holes, unless the container has the capability
-//! that such a call asks for anyway. Calls younger than this list, and `clone3` (whose
-//! arguments a filter cannot see), answer `ENOSYS`, so that C libraries fall back to an older
-//! call instead of failing. Programs of another architecture (32-bit ones) are refused
-//! altogether. The filter is a plain list of comparisons in classic BPF.
+//! It decides as the default profile of Docker and containerd, as published at
+//! <https://github.com/moby/profiles> (May 2026): refused are the calls that administer the machine,
+//! that reach into other processes' or the kernel's insides, or that have a history of holes, unless
+//! the container has a capability that such a call asks for anyway. Calls younger than the profile,
+//! and `clone3` (whose arguments a filter cannot see), answer `ENOSYS`, so that C libraries fall back
+//! to an older call instead of failing. Programs of another architecture (32-bit ones) are refused
+//! altogether, which is stricter. The filter is a plain list of comparisons in classic BPF.
 
 use std::io;
 
@@ -20,8 +21,9 @@ pub(crate) const AUDIT_ARCH: u32 = 0xc000_003e;
 #[cfg(target_arch = "aarch64")]
 pub(crate) const AUDIT_ARCH: u32 = 0xc000_00b7;
 
-/// The youngest call of the list below (`listns`); any later one is unknown.
-const NUMBER_MAX: u32 = 470;
+/// The youngest call that the published profile decides about (`removexattrat`): a later one is
+/// unknown, as it is where the profile is compiled by libseccomp.
+const NUMBER_MAX: u32 = 466;
 
 /// Set in the numbers of the x32 ABI.
 #[cfg(target_arch = "x86_64")]
@@ -35,73 +37,107 @@ pub(crate) const OFFSET_NUMBER: u32 = 0;
 pub(crate) const OFFSET_ARCH: u32 = 4;
 pub(crate) const OFFSET_FIRST_ARGUMENT: u32 = 16;
 
-/// Refused calls with the capability that lifts the refusal (`""`: none does).
-const REFUSED: &[(libc::c_long, &str)] = &[
-    (libc::SYS_acct, "SYS_PACCT"),
-    (libc::SYS_add_key, ""),
-    (libc::SYS_bpf, "BPF"),
-    (libc::SYS_clock_adjtime, "SYS_TIME"),
-    (libc::SYS_clock_settime, "SYS_TIME"),
-    (libc::SYS_delete_module, "SYS_MODULE"),
-    (libc::SYS_fanotify_init, "SYS_ADMIN"),
-    (libc::SYS_finit_module, "SYS_MODULE"),
-    (libc::SYS_fsconfig, "SYS_ADMIN"),
-    (libc::SYS_fsmount, "SYS_ADMIN"),
-    (libc::SYS_fsopen, "SYS_ADMIN"),
-    (libc::SYS_fspick, "SYS_ADMIN"),
-    (libc::SYS_get_mempolicy, "SYS_NICE"),
-    (libc::SYS_init_module, "SYS_MODULE"),
-    (libc::SYS_io_uring_enter, ""),
-    (libc::SYS_io_uring_register, ""),
-    (libc::SYS_io_uring_setup, ""),
-    (libc::SYS_kcmp, "SYS_PTRACE"),
-    (libc::SYS_kexec_file_load, "SYS_BOOT"),
-    (libc::SYS_kexec_load, "SYS_BOOT"),
-    (libc::SYS_keyctl, ""),
-    (libc::SYS_lookup_dcookie, "SYS_ADMIN"),
-    (libc::SYS_mbind, "SYS_NICE"),
-    (libc::SYS_migrate_pages, "SYS_NICE"),
-    (libc::SYS_mount, "SYS_ADMIN"),
-    (libc::SYS_mount_setattr, "SYS_ADMIN"),
-    (libc::SYS_move_mount, "SYS_ADMIN"),
-    (libc::SYS_move_pages, "SYS_NICE"),
-    (libc::SYS_nfsservctl, ""),
-    (libc::SYS_open_by_handle_at, "DAC_READ_SEARCH"),
-    (libc::SYS_open_tree, "SYS_ADMIN"),
-    (libc::SYS_perf_event_open, "PERFMON"),
-    (libc::SYS_pidfd_getfd, "SYS_PTRACE"),
-    (libc::SYS_pivot_root, "SYS_ADMIN"),
-    (libc::SYS_process_madvise, "SYS_PTRACE"),
-    (libc::SYS_quotactl, "SYS_ADMIN"),
-    (libc::SYS_quotactl_fd, "SYS_ADMIN"),
-    (libc::SYS_reboot, "SYS_BOOT"),
-    (libc::SYS_request_key, ""),
-    (libc::SYS_set_mempolicy, "SYS_NICE"),
-    (libc::SYS_set_mempolicy_home_node, "SYS_NICE"),
-    (libc::SYS_setdomainname, "SYS_ADMIN"),
-    (libc::SYS_sethostname, "SYS_ADMIN"),
-    (libc::SYS_setns, "SYS_ADMIN"),
-    (libc::SYS_settimeofday, "SYS_TIME"),
-    (libc::SYS_swapoff, "SYS_ADMIN"),
-    (libc::SYS_swapon, "SYS_ADMIN"),
-    (libc::SYS_syslog, "SYSLOG"),
-    (libc::SYS_umount2, "SYS_ADMIN"),
-    (libc::SYS_unshare, "SYS_ADMIN"),
-    (libc::SYS_userfaultfd, "SYS_PTRACE"),
-    (libc::SYS_vhangup, "SYS_TTY_CONFIG"),
-    #[cfg(target_arch = "x86_64")]
-    (libc::SYS__sysctl, ""),
-    #[cfg(target_arch = "x86_64")]
-    (libc::SYS_ioperm, "SYS_RAWIO"),
-    #[cfg(target_arch = "x86_64")]
-    (libc::SYS_iopl, "SYS_RAWIO"),
-    #[cfg(target_arch = "x86_64")]
-    (libc::SYS_sysfs, ""),
-    #[cfg(target_arch = "x86_64")]
-    (libc::SYS_uselib, ""),
-    #[cfg(target_arch = "x86_64")]
-    (libc::SYS_ustat, ""),
+// `lsm_…`, which have these numbers everywhere.
+const LSM_GET_SELF_ATTR: libc::c_long = 459;
+const LSM_SET_SELF_ATTR: libc::c_long = 460;
+const LSM_LIST_MODULES: libc::c_long = 461;
+
+// Calls of Linux 2.4.
+#[cfg(target_arch = "x86_64")]
+const CREATE_MODULE: libc::c_long = 174;
+#[cfg(target_arch = "x86_64")]
+const GET_KERNEL_SYMS: libc::c_long = 177;
+#[cfg(target_arch = "x86_64")]
+const QUERY_MODULE: libc::c_long = 178;
+
+/// Families of sockets that are refused: what they lead to is not divided by network namespaces.
+/// `AF_ALG` is the kernel's cryptography, `AF_VSOCK` the host of a virtual machine.
+const SOCKET_FAMILIES_REFUSED: [u32; 2] = [libc::AF_ALG as u32, libc::AF_VSOCK as u32];
+
+/// What a process may make itself be: an ordinary one, `UNAME26`, `PER_LINUX32`, both, and the
+/// question what it is. Others take protections of its memory away.
+const PERSONALITIES: [u32; 5] = [0, 0x0002_0000, 0x0008, 0x0002_0008, 0xffff_ffff];
+
+/// Refused calls, each with the capabilities of which any one lifts the refusal.
+const REFUSED: &[(libc::c_long, &[&str])] = &[
+    (libc::SYS_acct, &["SYS_PACCT"]),
+    (libc::SYS_add_key, &[]),
+    (libc::SYS_bpf, &["BPF", "SYS_ADMIN"]),
+    (libc::SYS_chroot, &["SYS_CHROOT"]),
+    (libc::SYS_clock_settime, &["SYS_TIME"]),
+    (libc::SYS_delete_module, &["SYS_MODULE"]),
+    (libc::SYS_fanotify_init, &["SYS_ADMIN"]),
+    (libc::SYS_finit_module, &["SYS_MODULE"]),
+    (libc::SYS_fsconfig, &["SYS_ADMIN"]),
+    (libc::SYS_fsmount, &["SYS_ADMIN"]),
+    (libc::SYS_fsopen, &["SYS_ADMIN"]),
+    (libc::SYS_fspick, &["SYS_ADMIN"]),
+    (libc::SYS_get_mempolicy, &["SYS_NICE"]),
+    (libc::SYS_init_module, &["SYS_MODULE"]),
+    (libc::SYS_io_uring_enter, &[]),
+    (libc::SYS_io_uring_register, &[]),
+    (libc::SYS_io_uring_setup, &[]),
+    (libc::SYS_kcmp, &["SYS_PTRACE"]),
+    (libc::SYS_kexec_file_load, &[]),
+    (libc::SYS_kexec_load, &[]),
+    (libc::SYS_keyctl, &[]),
+    (libc::SYS_lookup_dcookie, &["SYS_ADMIN"]),
+    (LSM_GET_SELF_ATTR, &["SYS_ADMIN"]),
+    (LSM_LIST_MODULES, &["SYS_ADMIN"]),
+    (LSM_SET_SELF_ATTR, &["SYS_ADMIN"]),
+    (libc::SYS_mbind, &["SYS_NICE"]),
+    (libc::SYS_migrate_pages, &[]),
+    (libc::SYS_mount, &["SYS_ADMIN"]),
+    (libc::SYS_mount_setattr, &["SYS_ADMIN"]),
+    (libc::SYS_move_mount, &["SYS_ADMIN"]),
+    (libc::SYS_move_pages, &[]),
+    (libc::SYS_nfsservctl, &[]),
+    (libc::SYS_open_by_handle_at, &["DAC_READ_SEARCH"]),
+    (libc::SYS_open_tree, &["SYS_ADMIN"]),
+    (libc::SYS_perf_event_open, &["PERFMON", "SYS_ADMIN"]),
+    (libc::SYS_pidfd_getfd, &["SYS_PTRACE"]),
+    (libc::SYS_pivot_root, &[]),
+    (libc::SYS_process_madvise, &["SYS_PTRACE"]),
+    (libc::SYS_quotactl, &["SYS_ADMIN"]),
+    (libc::SYS_quotactl_fd, &["SYS_ADMIN"]),
+    (libc::SYS_reboot, &["SYS_BOOT"]),
+    (libc::SYS_request_key, &[]),
+    (libc::SYS_set_mempolicy, &["SYS_NICE"]),
+    (libc::SYS_set_mempolicy_home_node, &["SYS_NICE"]),
+    (libc::SYS_setdomainname, &["SYS_ADMIN"]),
+    (libc::SYS_sethostname, &["SYS_ADMIN"]),
+    (libc::SYS_setns, &["SYS_ADMIN"]),
+    (libc::SYS_settimeofday, &["SYS_TIME"]),
+    (libc::SYS_swapoff, &[]),
+    (libc::SYS_swapon, &[]),
+    (libc::SYS_syslog, &["SYSLOG", "SYS_ADMIN"]),
+    (libc::SYS_umount2, &["SYS_ADMIN"]),
+    (libc::SYS_unshare, &["SYS_ADMIN"]),
+    (libc::SYS_userfaultfd, &[]),
+    (libc::SYS_vhangup, &["SYS_TTY_CONFIG"]),
 ];
+
+/// Those that this architecture alone has.
+#[cfg(target_arch = "x86_64")]
+const REFUSED_OF_ARCH: &[(libc::c_long, &[&str])] = &[
+    (libc::SYS__sysctl, &[]),
+    (libc::SYS_afs_syscall, &[]),
+    (CREATE_MODULE, &[]),
+    (GET_KERNEL_SYMS, &[]),
+    (libc::SYS_getpmsg, &[]),
+    (libc::SYS_ioperm, &["SYS_RAWIO"]),
+    (libc::SYS_iopl, &["SYS_RAWIO"]),
+    (libc::SYS_putpmsg, &[]),
+    (QUERY_MODULE, &[]),
+    (libc::SYS_security, &[]),
+    (libc::SYS_sysfs, &[]),
+    (libc::SYS_tuxcall, &[]),
+    (libc::SYS_uselib, &[]),
+    (libc::SYS_ustat, &[]),
+    (libc::SYS_vserver, &[]),
+];
+#[cfg(not(target_arch = "x86_64"))]
+const REFUSED_OF_ARCH: &[(libc::c_long, &[&str])] = &[];
 
 /// The beginning of every filter: programs of another architecture are refused; then the call's
 /// number is in the accumulator.
@@ -141,14 +177,33 @@ pub(crate) fn programs(
 fn runtime_default(capabilities: Capabilities) -> Vec<sock_filter> {
     let mut code = guard_architecture();
     code.extend([jump(libc::BPF_JGT, NUMBER_MAX, 0, 1), answer(libc::ENOSYS)]);
-    for (number, lifted_by) in REFUSED {
-        if !capabilities.contains(lifted_by) {
+    for (number, lifted_by) in REFUSED.iter().chain(REFUSED_OF_ARCH) {
+        if !lifted_by.iter().any(|name| capabilities.contains(name)) {
             code.extend([
                 jump(libc::BPF_JEQ, *number as u32, 0, 1),
                 answer(libc::EPERM),
             ]);
         }
     }
+    let [alg, vsock] = SOCKET_FAMILIES_REFUSED;
+    code.extend([
+        jump(libc::BPF_JEQ, libc::SYS_socket as u32, 0, 5),
+        load(OFFSET_FIRST_ARGUMENT),
+        jump(libc::BPF_JEQ, alg, 1, 0),
+        jump(libc::BPF_JEQ, vsock, 0, 1),
+        answer(libc::EPERM),
+        allowed(),
+    ]);
+    let mut personality = vec![load(OFFSET_FIRST_ARGUMENT)];
+    for (at, known) in PERSONALITIES.iter().enumerate() {
+        let to_the_end = PERSONALITIES.len() - at;
+        personality.push(jump(libc::BPF_JEQ, *known, to_the_end as u8, 0));
+    }
+    personality.extend([answer(libc::EPERM), allowed()]);
+    let personality_steps = personality.len() as u8;
+    let number = libc::SYS_personality as u32;
+    code.push(jump(libc::BPF_JEQ, number, 0, personality_steps));
+    code.extend(personality);
     if !capabilities.contains("SYS_ADMIN") {
         code.extend([
             jump(libc::BPF_JEQ, libc::SYS_clone3 as u32, 0, 1),
@@ -159,11 +214,12 @@ fn runtime_default(capabilities: Capabilities) -> Vec<sock_filter> {
             answer(libc::EPERM),
         ]);
     }
-    code.push(statement(
-        libc::BPF_RET | libc::BPF_K,
-        libc::SECCOMP_RET_ALLOW,
-    ));
+    code.push(allowed());
     code
+}
+
+fn allowed() -> sock_filter {
+    statement(libc::BPF_RET | libc::BPF_K, libc::SECCOMP_RET_ALLOW)
 }
 
 pub(crate) fn load(offset: u32) -> sock_filter {
@@ -273,7 +329,7 @@ mod tests {
     }
 
     #[test]
-    fn filter_refuses_what_it_lists_and_allows_the_rest() {
+    fn arguments_decide_where_a_call_has_harmless_uses() {
         let code = runtime_default(Capabilities(0xa804_25fb));
         let call =
             |number: libc::c_long, argument| run(&code, AUDIT_ARCH, number as u32, first(argument));
@@ -283,6 +339,26 @@ mod tests {
         assert_eq!(call(libc::SYS_clone, 0x0001_0f00), libc::SECCOMP_RET_ALLOW);
         assert_eq!(call(libc::SYS_clone3, 0), refused(libc::ENOSYS));
         assert_eq!(call(9999, 0), refused(libc::ENOSYS));
+        // findings S28
+        for family in [libc::AF_UNIX, libc::AF_INET, 37, 39, 41, 45] {
+            let said = call(libc::SYS_socket, family as u64);
+            assert_eq!(said, libc::SECCOMP_RET_ALLOW, "{family}");
+        }
+        // The kernel takes no notice of the upper half.
+        for family in [38, 40, 1 << 32 | 38, 1 << 32 | 40] {
+            assert_eq!(
+                call(libc::SYS_socket, family),
+                refused(libc::EPERM),
+                "{family}"
+            );
+        }
+        for known in [0, 8, 0x2_0000, 0x2_0008, 0xffff_ffff] {
+            assert_eq!(call(libc::SYS_personality, known), libc::SECCOMP_RET_ALLOW);
+        }
+        // ADDR_NO_RANDOMIZE, READ_IMPLIES_EXEC, MMAP_PAGE_ZERO, PER_SVR4.
+        for other in [0x4_0000, 0x40_0000, 0x10_0000, 1, 0x4_0008] {
+            assert_eq!(call(libc::SYS_personality, other), refused(libc::EPERM));
+        }
         for number in [
             libc::SYS_read,
             libc::SYS_execve,
@@ -292,6 +368,73 @@ mod tests {
             assert_eq!(call(number, 0), libc::SECCOMP_RET_ALLOW);
         }
         assert_eq!(run(&code, 0x4000_0003, 1, first(0)), refused(libc::EPERM));
+    }
+
+    /// What the published profile refuses on x86-64 whatever the arguments are, by number, with the
+    /// capabilities of which any one lifts it; all other calls that it knows are allowed.
+    #[cfg(target_arch = "x86_64")]
+    const PUBLISHED: &[(&[&str], &[u32])] = &[
+        (
+            &[],
+            &[
+                134, 136, 139, 155, 156, 167, 168, 174, 177, 178, 180, 181, 182, 183, 184, 185,
+                236, 246, 248, 249, 250, 256, 279, 320, 323, 425, 426, 427,
+            ],
+        ),
+        (&["BPF", "SYS_ADMIN"], &[321]),
+        (&["DAC_READ_SEARCH"], &[304]),
+        (&["PERFMON", "SYS_ADMIN"], &[298]),
+        (&["SYSLOG", "SYS_ADMIN"], &[103]),
+        (
+            &["SYS_ADMIN"],
+            &[
+                165, 166, 170, 171, 179, 212, 272, 300, 308, 428, 429, 430, 431, 432, 433, 435,
+                442, 443, 459, 460, 461,
+            ],
+        ),
+        (&["SYS_BOOT"], &[169]),
+        (&["SYS_CHROOT"], &[161]),
+        (&["SYS_MODULE"], &[175, 176, 313]),
+        (&["SYS_NICE"], &[237, 238, 239, 450]),
+        (&["SYS_PACCT"], &[163]),
+        (&["SYS_PTRACE"], &[312, 438, 440]),
+        (&["SYS_RAWIO"], &[172, 173]),
+        (&["SYS_TIME"], &[164, 227]),
+        (&["SYS_TTY_CONFIG"], &[153]),
+    ];
+
+    /// findings S28
+    #[cfg(target_arch = "x86_64")]
+    #[test]
+    fn the_published_profile_decides_for_every_call_and_capability() {
+        let of = |names: &[&str]| {
+            let security = Security {
+                capabilities_drop: vec!["ALL".to_owned()],
+                capabilities_add: names.iter().map(|name| (*name).to_owned()).collect(),
+                ..Security::default()
+            };
+            runtime_default(crate::shim::capabilities::of(&security).unwrap())
+        };
+        let all = PUBLISHED.iter().flat_map(|(lifts, _)| lifts.iter());
+        let sets = all.map(|name| vec![*name]).chain([vec![]]);
+        for held in sets {
+            let code = of(&held);
+            for number in 0..=NUMBER_MAX + 10 {
+                let lifts = PUBLISHED.iter().find(|(_, calls)| calls.contains(&number));
+                let wanted = match lifts {
+                    _ if number > NUMBER_MAX => refused(libc::ENOSYS),
+                    Some((lifts, _)) if !lifts.iter().any(|lift| held.contains(lift)) => {
+                        match i64::from(number) {
+                            libc::SYS_clone3 => refused(libc::ENOSYS),
+                            _ => refused(libc::EPERM),
+                        }
+                    }
+                    _ => libc::SECCOMP_RET_ALLOW,
+                };
+                let said = run(&code, AUDIT_ARCH, number, first(0));
+                assert_eq!(said, wanted, "call {number} with {held:?}");
+            }
+        }
     }
 
     #[test]
