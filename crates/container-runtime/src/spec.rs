@@ -108,7 +108,11 @@ pub struct EnvVar {
     pub value: String,
 }
 
-/// Whom the process runs as.
+/// Largest user or group id of a container, as in Kubernetes. The kernel takes the largest number of
+/// 32 bits for "leave it as it is", which would be the shim's own id: root.
+pub const ID_MAX: u32 = i32::MAX as u32;
+
+/// Whom the process runs as. No id is greater than [`ID_MAX`].
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct UserSpec {

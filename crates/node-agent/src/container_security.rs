@@ -2,7 +2,7 @@
 
 use std::path::{Component, Path};
 
-use container_runtime::spec::{Seccomp, Security, UserSpec};
+use container_runtime::spec::{ID_MAX, Seccomp, Security, UserSpec};
 use k8s_openapi::api::core::v1::{Pod, PodSecurityContext, SeccompProfile, SecurityContext};
 use pod_lifecycle::spec;
 
@@ -52,12 +52,14 @@ pub fn unmet_wishes(pod: &Pod) -> Vec<String> {
 }
 
 /// Whom the process runs as.
+///
+/// # Errors
+/// The pod names an id that no user or group has, which the API refuses to store.
 pub fn user_spec(
     pod: Option<&PodSecurityContext>,
     own: Option<&SecurityContext>,
     image_user: &str,
-) -> UserSpec {
-    let id = |value: Option<i64>| value.and_then(|id| u32::try_from(id).ok());
+) -> Result<UserSpec, String> {
     let uid = own
         .and_then(|c| c.run_as_user)
         .or_else(|| pod.and_then(|c| c.run_as_user));
@@ -69,18 +71,24 @@ pub fn user_spec(
         .into_iter()
         .flatten();
     let fs_group = pod.and_then(|c| c.fs_group);
+    let groups = fs_group.into_iter().chain(more.copied()).map(id);
     let policy = pod.and_then(|c| c.supplemental_groups_policy.as_deref());
-    UserSpec {
+    Ok(UserSpec {
         name: image_user.to_owned(),
-        uid: id(uid),
-        gid: id(gid),
-        supplementary_groups: fs_group
-            .into_iter()
-            .chain(more.copied())
-            .filter_map(|gid| id(Some(gid)))
-            .collect(),
+        uid: uid.map(id).transpose()?,
+        gid: gid.map(id).transpose()?,
+        supplementary_groups: groups.collect::<Result<_, _>>()?,
         strict_groups: policy == Some("Strict"),
-    }
+    })
+}
+
+/// A user or group id. One that is out of range is never taken for "none is given": that is the
+/// image's user.
+fn id(wanted: i64) -> Result<u32, String> {
+    let id = u32::try_from(wanted).ok().filter(|id| *id <= ID_MAX);
+    id.ok_or_else(|| {
+        format!("user or group {wanted}: uids and gids must be between 0 and {ID_MAX}")
+    })
 }
 
 /// Holds `runAsNonRoot` against the pod and the image.
@@ -96,33 +104,34 @@ pub fn check_non_root(
     if wanted != Some(true) {
         return Ok(());
     }
-    let place = format!(
-        "(pod: \"{}\", container: {})",
-        spec::display_name(of.pod),
-        of.container.name
-    );
-    if let Some(uid) = user.uid {
-        return if uid == 0 {
-            Err(format!(
-                "container's runAsUser breaks non-root policy {place}"
-            ))
-        } else {
-            Ok(())
-        };
+    check_not_root(user).map_err(|reason| {
+        let (pod, container) = (spec::display_name(of.pod), &of.container.name);
+        format!("{reason} (pod: \"{pod}\", container: {container})")
+    })
+}
+
+/// Tells whether a user is certain not to be root.
+///
+/// # Errors
+/// Why it is not certain.
+fn check_not_root(user: &UserSpec) -> Result<(), String> {
+    match user.uid {
+        Some(0) => return Err("container's runAsUser breaks non-root policy".to_owned()),
+        Some(_) => return Ok(()),
+        None => {}
     }
     let name = user.name.split(':').next().unwrap_or_default();
     match name.parse::<u32>() {
-        Ok(0) => Err(format!(
-            "container has runAsNonRoot and image will run as root {place}"
+        Ok(uid) if uid > ID_MAX => Err(format!(
+            "container has runAsNonRoot and image will run as user {uid}, which is none: uids must \
+             be between 0 and {ID_MAX}"
         )),
-        Ok(_) => Ok(()),
-        Err(_) if name.is_empty() => Err(format!(
-            "container has runAsNonRoot and image will run as root {place}"
-        )),
-        Err(_) => Err(format!(
+        Ok(1..) => Ok(()),
+        Err(_) if !name.is_empty() => Err(format!(
             "container has runAsNonRoot and image has non-numeric user ({name}), cannot verify \
-             user is non-root {place}"
+             user is non-root"
         )),
+        Ok(0) | Err(_) => Err("container has runAsNonRoot and image will run as root".to_owned()),
     }
 }
 
@@ -172,5 +181,70 @@ fn seccomp(profile: Option<&SeccompProfile>, profiles: &Path) -> Result<Seccomp,
             }
         }
         _ => Ok(Seccomp::Unconfined),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// findings S1: an id out of range was left out, so that the image's user was taken.
+    #[test]
+    fn an_id_that_is_none_is_refused_wherever_the_pod_says_it() {
+        for wrong in [-1, 2_147_483_648, 4_294_967_295, 4_294_967_296] {
+            let own = |uid, gid| SecurityContext {
+                run_as_user: uid,
+                run_as_group: gid,
+                ..SecurityContext::default()
+            };
+            let pod = |fs_group, groups| PodSecurityContext {
+                fs_group,
+                supplemental_groups: groups,
+                ..PodSecurityContext::default()
+            };
+            for (pod, own) in [
+                (None, Some(own(Some(wrong), None))),
+                (None, Some(own(None, Some(wrong)))),
+                (Some(pod(Some(wrong), None)), None),
+                (Some(pod(None, Some(vec![1, wrong]))), None),
+            ] {
+                let refused = user_spec(pod.as_ref(), own.as_ref(), "1000").unwrap_err();
+                assert!(refused.contains("between 0 and 2147483647"), "{refused}");
+            }
+        }
+    }
+
+    #[test]
+    fn who_is_certain_not_to_be_root() {
+        let of = |uid, name: &str| {
+            check_not_root(&UserSpec {
+                uid,
+                name: name.to_owned(),
+                ..UserSpec::default()
+            })
+        };
+        for (uid, name) in [
+            (Some(1), ""),
+            (Some(1), "root"),
+            (None, "1000"),
+            (None, "1000:0"),
+        ] {
+            assert_eq!(of(uid, name), Ok(()), "{uid:?} {name}");
+        }
+        let table = [
+            (Some(0), "1000", "breaks non-root policy"),
+            (None, "", "will run as root"),
+            (None, "0", "will run as root"),
+            (None, "+0:5", "will run as root"),
+            (None, "nginx", "non-numeric user (nginx)"),
+            (None, "-1", "non-numeric user (-1)"),
+            // findings S1
+            (None, "4294967295", "which is none"),
+            (None, "2147483648:1", "which is none"),
+        ];
+        for (uid, name, why) in table {
+            let refused = of(uid, name).unwrap_err();
+            assert!(refused.contains(why), "{uid:?} {name}: {refused}");
+        }
     }
 }

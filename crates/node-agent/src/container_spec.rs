@@ -118,7 +118,7 @@ pub fn container_spec(of: &Ingredients<'_>) -> Result<ContainerSpec, String> {
     let pod_spec = of.pod.spec.as_ref().unwrap_or(&empty);
     let pod_context = pod_spec.security_context.as_ref();
     let context = container.security_context.as_ref();
-    let user = user_spec(pod_context, context, &of.image.user);
+    let user = user_spec(pod_context, context, &of.image.user)?;
     check_non_root(of, pod_context, context, &user)?;
     let root = of.dir.rootfs(&id);
     let args = arguments(container, &of.image.entrypoint, &of.image.cmd, of.env);

@@ -418,6 +418,11 @@ fn check(spec: &ContainerSpec) -> Answer {
     {
         return invalid("env", "a name is empty or contains `=`".to_owned());
     }
+    let user = &spec.user;
+    let ids = user.uid.iter().chain(&user.gid);
+    if let Err(reason) = super::users::check_ids(ids.chain(&user.supplementary_groups)) {
+        return invalid("user", reason);
+    }
     if let Err(reason) = super::capabilities::of(&spec.security) {
         return invalid("security.capabilities", reason);
     }

@@ -1,6 +1,6 @@
 //! Finds out as whom a container runs, from its image's `/etc/passwd` and `/etc/group`; pure.
 
-use crate::spec::{ResolvedUser, UserSpec};
+use crate::spec::{ID_MAX, ResolvedUser, UserSpec};
 
 /// A user and where it is at home.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -18,7 +18,7 @@ struct PasswdEntry<'a> {
 
 /// Resolves `spec` against the two files' contents.
 ///
-/// *Errors:* the text tells which name the image does not know.
+/// *Errors:* the text tells which name the image does not know, or which id there cannot be.
 pub(crate) fn resolve(spec: &UserSpec, passwd: &str, group: &str) -> Result<Account, String> {
     let (user_name, group_name) = match spec.name.split_once(':') {
         Some((user, group)) => (user, Some(group)),
@@ -59,6 +59,7 @@ pub(crate) fn resolve(spec: &UserSpec, passwd: &str, group: &str) -> Result<Acco
     }
     groups.sort_unstable();
     groups.dedup();
+    check_ids(std::iter::once(&uid).chain([&gid]).chain(&groups))?;
     let home = entry
         .map(|entry| entry.home)
         .filter(|home| !home.is_empty())
@@ -67,6 +68,16 @@ pub(crate) fn resolve(spec: &UserSpec, passwd: &str, group: &str) -> Result<Acco
         user: ResolvedUser { uid, gid, groups },
         home: home.to_owned(),
     })
+}
+
+/// Tells whether all ids are ones that a container may have, wherever they come from.
+pub(crate) fn check_ids<'a>(ids: impl IntoIterator<Item = &'a u32>) -> Result<(), String> {
+    match ids.into_iter().find(|id| **id > ID_MAX) {
+        None => Ok(()),
+        Some(id) => Err(format!(
+            "user or group {id}: uids and gids must be between 0 and {ID_MAX}"
+        )),
+    }
 }
 
 fn entries(passwd: &str) -> impl Iterator<Item = PasswdEntry<'_>> {
@@ -177,6 +188,38 @@ mod tests {
             ..named("")
         };
         assert_eq!(resolved(spec), (101, 9, vec![4, 9], "/var/cache".into()));
+    }
+
+    /// findings S1: to the kernel 4294967295 means "leave it as it is", and the shim is root.
+    #[test]
+    fn no_way_leads_to_an_id_that_means_none() {
+        for id in [2_147_483_648, u32::MAX] {
+            let passwd = format!("evil:x:{id}:5::/:\nfellow:x:5:{id}::/:\nmember:x:6:6::/:\n");
+            let group = format!("evil:x:{id}:member\n");
+            let mut of_the_pod = vec![UserSpec::default(); 3];
+            of_the_pod[0].uid = Some(id);
+            of_the_pod[1].gid = Some(id);
+            of_the_pod[2].supplementary_groups = vec![5, id];
+            let of_the_image = [
+                format!("{id}"),
+                format!("5:{id}"),
+                "evil".into(),
+                "fellow".into(),
+                "member".into(),
+                "root:evil".into(),
+            ];
+            let of_the_image = of_the_image.map(|name| UserSpec {
+                name,
+                ..UserSpec::default()
+            });
+            for spec in of_the_pod.into_iter().chain(of_the_image) {
+                let passwd = format!("{PASSWD}{passwd}");
+                let refused = resolve(&spec, &passwd, &group).unwrap_err();
+                assert!(refused.contains("between 0 and 2147483647"), "{refused}");
+            }
+        }
+        let largest = resolved(named("2147483647:2147483647"));
+        assert_eq!((largest.0, largest.1), (ID_MAX, ID_MAX));
     }
 
     #[test]

@@ -8,8 +8,9 @@ use super::windows;
 use crate::at::{At, Rules};
 use crate::volume_sources;
 
-/// Largest user or group id.
-const ID_MAX: i64 = 0xffff_ffff;
+/// Largest user or group id, as in Kubernetes (`IsValidUserID`): the kernel takes 2^32 - 1 for "leave
+/// it as it is", and some programs take the upper half for negative numbers.
+const ID_MAX: i64 = 0x7fff_ffff;
 
 fn id(at: &At<'_>, errors: &mut Vec<FieldError>) {
     if at.int().is_some_and(|id| !(0..=ID_MAX).contains(&id)) {
@@ -204,7 +205,7 @@ mod tests {
         let mut errors = Vec::new();
         validate_container(&At::root(&context), &mut errors);
         assert_eq!(errors.len(), 2);
-        let wanted = "runAsUser: Invalid value: -1: must be between 0 and 4294967295, inclusive";
+        let wanted = "runAsUser: Invalid value: -1: must be between 0 and 2147483647, inclusive";
         assert_eq!(errors[0].to_string(), wanted);
         let spec = json!({"shareProcessNamespace": true, "hostPID": true});
         let mut errors = Vec::new();
@@ -344,16 +345,28 @@ mod tests {
 
     #[test]
     fn ids_and_policies_are_known() {
-        let range = "must be between 0 and 4294967295, inclusive";
-        for field in ["fsGroup", "runAsUser", "runAsGroup"] {
-            let refused = format!("securityContext.{field}: Invalid value: -1: {range}");
-            assert_eq!(
-                pod_errors(json!({"securityContext": {field: -1}})),
-                [refused]
-            );
+        // findings S1: 4294967295 is the kernel's "leave it as it is", which was root.
+        let range = "must be between 0 and 2147483647, inclusive";
+        for wrong in [-1, 2_147_483_648, 4_294_967_295, 4_294_967_296_i64] {
+            for field in ["fsGroup", "runAsUser", "runAsGroup"] {
+                let refused = format!("securityContext.{field}: Invalid value: {wrong}: {range}");
+                assert_eq!(
+                    pod_errors(json!({"securityContext": {field: wrong}})),
+                    [refused]
+                );
+            }
+            let groups = json!({"supplementalGroups": [1, wrong]});
+            let refused =
+                format!("securityContext.supplementalGroups[1]: Invalid value: {wrong}: {range}");
+            assert_eq!(pod_errors(json!({"securityContext": groups})), [refused]);
+            for field in ["runAsUser", "runAsGroup"] {
+                let mut errors = Vec::new();
+                validate_container(&At::root(&json!({field: wrong})), &mut errors);
+                assert_eq!(errors.len(), 1, "{field}: {wrong}");
+            }
         }
-        let groups = json!({"supplementalGroups": [1, 4_294_967_296_i64]});
-        assert_eq!(pod_errors(json!({"securityContext": groups})).len(), 1);
+        let largest = json!({"runAsUser": 2_147_483_647, "fsGroup": 0});
+        assert_eq!(pod_errors(json!({"securityContext": largest})), [""; 0]);
         for field in [
             "fsGroupChangePolicy",
             "supplementalGroupsPolicy",
