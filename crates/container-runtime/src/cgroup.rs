@@ -17,6 +17,9 @@ use crate::spec::{Resources, Usage};
 
 mod delegation;
 mod devices;
+mod killing;
+
+pub(crate) use killing::{kill, kill_once};
 
 /// Longest wait for killed processes to leave a group.
 const KILL_MAX: Duration = Duration::from_secs(20);
@@ -344,67 +347,6 @@ pub(crate) fn join_container(group: &str, first: i32) -> io::Result<()> {
         }
         other => other,
     }
-}
-
-/// Sends `SIGKILL` to every process that is in a group or below it now.
-pub(crate) fn kill_once(group: &str) -> io::Result<()> {
-    for pid in processes_in(&Hierarchies::detect()?, group)? {
-        send_kill(pid);
-    }
-    Ok(())
-}
-
-fn send_kill(pid: i32) {
-    let pid = nix::unistd::Pid::from_raw(pid);
-    // The process may have ended since it was listed.
-    if let Err(error) = nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGKILL) {
-        tracing::trace!(%pid, %error, "not killed");
-    }
-}
-
-/// Kills every process of a group and those below, again and again until none is left.
-pub(crate) fn kill(group: &str) -> io::Result<()> {
-    let until = Instant::now() + KILL_MAX;
-    let hierarchies = Hierarchies::detect()?;
-    if let Hierarchies::Unified(root) = &hierarchies {
-        // One write kills all at once, forks included; older kernels lack it.
-        match fs::write(join(root, group).join("cgroup.kill"), "1") {
-            Ok(()) => {}
-            Err(error) => tracing::debug!(group, %error, "no cgroup.kill"),
-        }
-    }
-    loop {
-        let left = processes_in(&hierarchies, group)?;
-        if left.is_empty() {
-            return Ok(());
-        }
-        left.into_iter().for_each(send_kill);
-        if Instant::now() > until {
-            return Err(io::Error::new(
-                io::ErrorKind::TimedOut,
-                "processes do not end",
-            ));
-        }
-        std::thread::sleep(Duration::from_millis(1));
-    }
-}
-
-/// Process ids in a group and below, in any tree.
-fn processes_in(hierarchies: &Hierarchies, group: &str) -> io::Result<Vec<i32>> {
-    let mut found = Vec::new();
-    for root in hierarchies.roots() {
-        for dir in tree(&join(root, group))? {
-            let Ok(text) = fs::read_to_string(dir.join("cgroup.procs")) else {
-                continue;
-            };
-            found.extend(text.lines().filter_map(|line| line.parse::<i32>().ok()));
-        }
-    }
-    found.sort_unstable();
-    found.dedup();
-    // Pid 0 stands for a process of a foreign process namespace.
-    found.retain(|pid| *pid > 0);
-    Ok(found)
 }
 
 /// Removes a group and those below it from every tree; none is no error.

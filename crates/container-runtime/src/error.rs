@@ -30,6 +30,15 @@ pub enum RuntimeError {
         /// The sandbox.
         id: String,
     },
+    /// The sandbox's shim lives and says nothing: it is stopped, or waits for a disk. Only `destroy`,
+    /// and `signal` with `SIGKILL`, do without it.
+    #[error("the shim of sandbox {id} does not answer (waited {seconds} s)")]
+    ShimSilent {
+        /// The sandbox.
+        id: String,
+        /// How long an answer was waited for, in seconds.
+        seconds: u64,
+    },
     /// No such container in the sandbox.
     #[error("no container {container} in sandbox {sandbox}")]
     NoSuchContainer {

@@ -6,18 +6,20 @@
 //! hold no state of their own, so that a restarted agent finds everything again in the state
 //! directory.
 //!
-//! Only this crate contains `unsafe` code: the shim side of it, and the calls to the kernel for
-//! volumes in [`btrfs`], [`loop_device`] and [`project_quota`], which are safe to use.
+//! Only this crate contains `unsafe` code: the shim side of it, and calls to the kernel that are safe to
+//! use, for volumes in [`btrfs`], [`loop_device`] and [`project_quota`], and in [`descriptors`].
 
 pub mod btrfs;
 mod cgroup;
 mod client;
+pub mod descriptors;
 mod error;
 mod id_range;
 pub mod loop_device;
 mod mounts;
 pub mod project_quota;
 pub mod protocol;
+mod sealed;
 pub mod shim;
 pub mod spec;
 mod state_dir;

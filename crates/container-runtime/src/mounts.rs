@@ -1,9 +1,51 @@
-//! Reads the kernel's mount table.
+//! Reads the kernel's mount table, and sets what a mount may do.
 
 use std::ffi::OsString;
 use std::io;
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
+
+// Of `linux/mount.h`.
+pub(crate) const READ_ONLY: u64 = 0x1;
+pub(crate) const NO_SETUID: u64 = 0x2;
+pub(crate) const NO_DEVICES: u64 = 0x4;
+pub(crate) const IDS_MAPPED: u64 = 0x0010_0000;
+
+/// `struct mount_attr` of `linux/mount.h`.
+#[derive(Debug, Default)]
+#[repr(C)]
+pub(crate) struct Attributes {
+    pub set: u64,
+    pub clear: u64,
+    pub propagation: u64,
+    /// Descriptor of the user namespace whose ids are mapped.
+    pub user_namespace: u64,
+}
+
+/// Changes the attributes of a mount, with `AT_RECURSIVE` of all below it.
+pub(crate) fn set_attributes(
+    tree: &OwnedFd,
+    attributes: &Attributes,
+    flags: libc::c_int,
+) -> io::Result<()> {
+    // SAFETY: the empty name and the structure, of the size given, live through the call.
+    let result = unsafe {
+        libc::syscall(
+            libc::SYS_mount_setattr,
+            tree.as_raw_fd(),
+            c"".as_ptr(),
+            libc::AT_EMPTY_PATH | flags,
+            std::ptr::from_ref(attributes),
+            size_of::<Attributes>(),
+        )
+    };
+    if result == 0 {
+        Ok(())
+    } else {
+        Err(io::Error::last_os_error())
+    }
+}
 
 /// One line of `mountinfo`, as far as it matters here.
 #[derive(Clone, Debug, PartialEq, Eq)]

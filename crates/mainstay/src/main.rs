@@ -77,6 +77,8 @@ fn failure(error: &anyhow::Error) -> ExitCode {
 fn run(command: Command) -> Result<()> {
     match command {
         Command::Up(arguments) => {
+            container_runtime::descriptors::keep_from_children()
+                .context("keep open files from the programs that are started")?;
             prepare();
             runtime(tokio::runtime::Builder::new_multi_thread())?.block_on(up::run(*arguments))
         }

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use nix::fcntl::{FcntlArg, fcntl};
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
-use nix::sys::signal::{Signal, kill};
+use nix::sys::signal::{self, Signal};
 use nix::unistd::Pid;
 
 use crate::cgroup;
@@ -18,7 +18,7 @@ use crate::state_dir::{self, CONTAINERS, LOCK};
 use crate::tree;
 
 /// Longest wait for a shim to end by itself after it said so, then for a killed one.
-const SHIM_END_MAX: Duration = Duration::from_secs(10);
+pub(crate) const SHIM_END_MAX: Duration = Duration::from_secs(10);
 
 /// Process id of the living shim of a sandbox directory, by its record lock: it cannot be
 /// left over nor belong to a reused id.
@@ -60,9 +60,10 @@ fn whole_file_lock() -> libc::flock {
     }
 }
 
-/// Ends the shim if it lives, kills every process of the pod, unmounts, removes. Blocks.
-pub(crate) fn destroy(dir: &Path, group: &str) -> Result<()> {
-    end_shim(dir)?;
+/// Ends the shim if it lives and does not end by itself within `patience`, kills every process of the
+/// pod, unmounts, removes. Blocks.
+pub(crate) fn destroy(dir: &Path, group: &str, patience: Duration) -> Result<()> {
+    end_shim(dir, patience)?;
     clear(dir, group)?;
     remove_dir(dir)
 }
@@ -77,9 +78,15 @@ pub(crate) fn clear(dir: &Path, group: &str) -> Result<()> {
     writable.iter().try_for_each(|path| remove_dir(path))
 }
 
-fn end_shim(dir: &Path) -> Result<()> {
+/// Kills the shim and every process of the pod, whatever they do. Blocks.
+pub(crate) fn kill(dir: &Path, group: &str) -> Result<()> {
+    end_shim(dir, Duration::ZERO)?;
+    cgroup::kill(group).map_err(RuntimeError::io("kill control group", group))
+}
+
+fn end_shim(dir: &Path, patience: Duration) -> Result<()> {
     let mut killed = false;
-    let mut until = Instant::now() + SHIM_END_MAX;
+    let mut until = Instant::now() + patience;
     while let Some(pid) = shim_of(dir)? {
         if Instant::now() > until {
             if killed {
@@ -88,7 +95,7 @@ fn end_shim(dir: &Path) -> Result<()> {
             killed = true;
             until = Instant::now() + SHIM_END_MAX;
             // It may just have ended by itself: then there is nothing to kill.
-            if let Err(error) = kill(Pid::from_raw(pid), Signal::SIGKILL) {
+            if let Err(error) = signal::kill(Pid::from_raw(pid), Signal::SIGKILL) {
                 tracing::debug!(pid, %error, "shim has ended");
             }
         }

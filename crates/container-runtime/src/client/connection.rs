@@ -43,6 +43,8 @@ impl Peer<'_> {
             Ok(stream) => Ok(stream),
             Err(error) => match error.kind() {
                 io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused => Err(self.dead()),
+                // As many wait for it to answer as may.
+                io::ErrorKind::WouldBlock => Err(self.silent()),
                 _ => Err(RuntimeError::io("connect to", self.dir.join(SOCKET))(error)),
             },
         }
@@ -80,7 +82,7 @@ impl Peer<'_> {
             Ok(Ok(None)) => Err(self.dead()),
             Ok(Err(error)) if is_gone(&error) => Err(self.dead()),
             Ok(Err(error)) => Err(self.odd(error.to_string())),
-            Err(_) => Err(self.odd(format!("no answer in {} s", ANSWER_MAX.as_secs()))),
+            Err(_) => Err(self.silent()),
         }
     }
 
@@ -95,6 +97,13 @@ impl Peer<'_> {
     pub fn dead(&self) -> RuntimeError {
         RuntimeError::SandboxDead {
             id: self.id.to_owned(),
+        }
+    }
+
+    fn silent(&self) -> RuntimeError {
+        RuntimeError::ShimSilent {
+            id: self.id.to_owned(),
+            seconds: ANSWER_MAX.as_secs(),
         }
     }
 

@@ -2,10 +2,11 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
+use std::os::fd::OwnedFd;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
@@ -19,6 +20,7 @@ use crate::cgroup;
 use crate::error::{Result, RuntimeError};
 use crate::id_range::IdRange;
 use crate::protocol::Call;
+use crate::sealed::SealedProgram;
 use crate::spec::SandboxSpec;
 use crate::state_dir::{self, SandboxFile};
 use crate::tree;
@@ -54,6 +56,8 @@ struct Inner {
     // One creation or clean-up at a time per runtime would be too few, per id is right; the
     // set is bounded by the number of sandboxes.
     busy: tokio::sync::Mutex<std::collections::BTreeMap<String, Arc<tokio::sync::Mutex<()>>>>,
+    // The shims' program, on machines where it has to be copied.
+    shim_in_memory: OnceLock<OwnedFd>,
     // Held from the choice of ids until the file that takes them is there.
     choosing_ids: std::sync::Mutex<()>,
 }
@@ -91,13 +95,15 @@ impl Runtime {
             inner: Arc::new(Inner {
                 options,
                 busy,
+                shim_in_memory: OnceLock::new(),
                 choosing_ids: std::sync::Mutex::default(),
             }),
         })
     }
 
     /// Finds every sandbox there is, in order of id: live ones, and dead ones that still
-    /// need [`Sandbox::destroy`].
+    /// need [`Sandbox::destroy`]. A directory that cannot be read or removed is told in the log and
+    /// left out: it is no reason not to take care of the others.
     pub async fn sandboxes(&self) -> Result<Vec<Sandbox>> {
         let root = self.inner.options.state_dir.join(state_dir::SANDBOXES);
         let mut found = Vec::new();
@@ -106,8 +112,12 @@ impl Runtime {
             let Ok(id) = entry.file_name().into_string() else {
                 continue;
             };
-            if let Some(sandbox) = self.sandbox(&id).await? {
-                found.push(sandbox);
+            match self.sandbox(&id).await {
+                Ok(sandbox) => found.extend(sandbox),
+                Err(error) => {
+                    let error = &error as &dyn std::error::Error;
+                    tracing::warn!(id, error, "a sandbox's directory is left as it is");
+                }
             }
         }
         found.sort_by(|a, b| a.id().cmp(b.id()));
@@ -209,8 +219,12 @@ impl Runtime {
             None => return Err(invalid("shim_command", "is empty")),
         };
         let log = open_log(dir).map_err(RuntimeError::io("open", dir.join("shim.log")))?;
+        // What the pod's processes have of it cannot be written, and no mode or owner be set.
+        let sealed = SealedProgram::open(Path::new(program), &self.inner.shim_in_memory)
+            .map_err(RuntimeError::io("seal", program))?;
         // Not killed when this future is dropped: the sandbox is then found by the next call.
-        let mut child = Command::new(program)
+        let mut child = Command::new(sealed.path())
+            .arg0(program)
             .args(arguments)
             .arg(dir)
             .current_dir(dir)

@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::cleanup;
 use super::connection::Peer;
@@ -91,13 +92,22 @@ impl Sandbox {
 
     /// Sends a signal to the container's first process. `SIGKILL` ends all its processes.
     /// No error when it has already exited.
+    ///
+    /// `SIGKILL` does not depend on the shim: if that is silent, all of the pod is killed by its
+    /// control group and the shim with it, so that the sandbox is dead.
     pub async fn signal(&self, container: &str, signal: i32) -> Result<()> {
-        self.peer()
-            .call(Call::Signal {
-                container: container.to_owned(),
-                signal,
-            })
-            .await
+        let call = Call::Signal {
+            container: container.to_owned(),
+            signal,
+        };
+        match self.peer().call(call).await {
+            Err(error @ RuntimeError::ShimSilent { .. }) if signal == libc::SIGKILL => {
+                tracing::warn!(sandbox = self.id(), %error, "the pod is killed without its shim");
+                self.blocking(|sandbox| cleanup::kill(sandbox.dir(), sandbox.cgroup()))
+                    .await
+            }
+            other => other,
+        }
     }
 
     /// Changes a running container's limits in place.
@@ -192,16 +202,24 @@ impl Sandbox {
     /// Kills everything in it, unmounts and removes everything it has. Works on live, dead
     /// and half-made sandboxes alike and may be repeated; log files stay.
     pub async fn destroy(&self) -> Result<()> {
-        match self.peer().call(Call::Destroy).await {
-            Ok(()) | Err(RuntimeError::SandboxDead { .. }) => {}
+        let patience = match self.peer().call(Call::Destroy).await {
+            Ok(()) | Err(RuntimeError::SandboxDead { .. }) => cleanup::SHIM_END_MAX,
             Err(error) => {
                 tracing::warn!(sandbox = self.id(), %error, "shim does not end, killing it");
+                Duration::ZERO
             }
-        }
+        };
+        self.blocking(move |sandbox| cleanup::destroy(sandbox.dir(), sandbox.cgroup(), patience))
+            .await
+    }
+
+    /// Does what waits for processes to die and file systems to be unmounted, off this thread.
+    async fn blocking(
+        &self,
+        work: impl FnOnce(&Sandbox) -> Result<()> + Send + 'static,
+    ) -> Result<()> {
         let sandbox = self.clone();
-        // Waits for processes to die and file systems to be unmounted: not for this thread.
-        let work = move || cleanup::destroy(sandbox.dir(), sandbox.cgroup());
-        match tokio::task::spawn_blocking(work).await {
+        match tokio::task::spawn_blocking(move || work(&sandbox)).await {
             Ok(result) => result,
             Err(error) => Err(RuntimeError::Shim(format!("clean-up did not end: {error}"))),
         }

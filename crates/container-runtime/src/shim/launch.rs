@@ -17,9 +17,12 @@ use std::path::{Path, PathBuf};
 use nix::mount::MsFlags;
 use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, SigmaskHow, Signal};
 use nix::sys::socket::{ControlMessage, MsgFlags, sendmsg};
+use rustix::mount::{MoveMountFlags, OpenTreeFlags, move_mount, open_tree};
 
 use super::capabilities::{self, Capabilities};
-use super::seccomp;
+use super::{keyring, proc_guard, seccomp, working_directory};
+use crate::descriptors;
+use crate::sealed::{self, Identity};
 use crate::spec::{
     FEWER_VARIABLES, Propagation, ResolvedUser, StartError, StartErrorKind, TerminalSize,
 };
@@ -43,6 +46,11 @@ pub(crate) struct Launch {
     pub rlimits: Vec<(u32, u64, u64)>,
     /// Mounts whose propagation is still to be set: libcontainer leaves all of them as the root.
     pub propagation: Vec<(PathBuf, Propagation)>,
+    /// What the runtime covers of `/proc` in a container that is begun; `None` for a command in a
+    /// running one, whose mounts are its own affair.
+    pub covered: Option<&'static [&'static str]>,
+    /// The shim's own program, which is no command.
+    pub own_program: Identity,
     /// Socket that takes the terminal's other end; `None` without a terminal.
     pub terminal: Option<RawFd>,
     pub size: Option<TerminalSize>,
@@ -68,6 +76,7 @@ impl Launch {
     }
 
     fn prepare(&mut self) -> Result<(), StartError> {
+        hide().map_err(other("hide what the shim has open"))?;
         for (resource, soft, hard) in &self.rlimits {
             set_limit(*resource, *soft, *hard).map_err(other("set resource limits"))?;
         }
@@ -81,6 +90,13 @@ impl Launch {
                 mount.display()
             )))?;
         }
+        if let Some(covered) = self.covered {
+            proc_guard::check_mounted(covered).map_err(|error| StartError {
+                kind: StartErrorKind::Mount,
+                message: error.to_string(),
+            })?;
+        }
+        keyring::make_own().map_err(other("make a session keyring"))?;
         self.enter_cwd()?;
         if self.no_new_privileges {
             nix::sys::prctl::set_no_new_privs()
@@ -98,9 +114,8 @@ impl Launch {
 
     fn enter_cwd(&self) -> Result<(), StartError> {
         let cwd = if self.cwd.is_empty() { "/" } else { &self.cwd };
-        fs::create_dir_all(cwd)
-            .and_then(|()| std::env::set_current_dir(cwd))
-            .map_err(|error| other(&format!("enter the working directory {cwd}"))(error))
+        working_directory::enter(Path::new("/"), Path::new(cwd))
+            .map_err(other(&format!("enter the working directory {cwd}")))
     }
 
     fn become_user(&self) -> io::Result<()> {
@@ -117,7 +132,29 @@ impl Launch {
         let uid = nix::unistd::Uid::from_raw(self.user.uid);
         nix::unistd::setresuid(uid, uid, uid)?;
         nix::sys::prctl::set_keepcaps(false)?;
-        Ok(())
+        self.check_user()
+    }
+
+    /// The kernel leaves an id as it is that means "none" to it: what counts is what this process is.
+    fn check_user(&self) -> io::Result<()> {
+        let user = nix::unistd::getresuid()?;
+        let group = nix::unistd::getresgid()?;
+        let users = [user.real, user.effective, user.saved].map(|id| id.as_raw());
+        let groups = [group.real, group.effective, group.saved].map(|id| id.as_raw());
+        let mut more: Vec<u32> = nix::unistd::getgroups()?
+            .into_iter()
+            .map(|id| id.as_raw())
+            .collect();
+        let mut wanted = self.user.groups.clone();
+        more.sort_unstable();
+        wanted.sort_unstable();
+        if users == [self.user.uid; 3] && groups == [self.user.gid; 3] && more == wanted {
+            return Ok(());
+        }
+        let (users, groups) = (users[0], groups[0]);
+        Err(io::Error::other(format!(
+            "it is user {users} and group {groups} with {more:?} instead"
+        )))
     }
 
     /// Opens a terminal of the container's own, so that its name means something inside.
@@ -140,8 +177,10 @@ impl Launch {
             set_terminal_size(&slave, size)?;
         }
         if self.console {
-            let name = rustix::pty::ptsname(&master, Vec::new())?;
-            self.make_console(Path::new(std::ffi::OsStr::from_bytes(name.as_bytes())));
+            // Programs that insist on it are rare; the terminal itself works without.
+            if let Err(error) = make_console(&slave) {
+                tracing::debug!(%error, "no /dev/console");
+            }
         }
         send_descriptor(socket, master.as_raw_fd())?;
         rustix::process::ioctl_tiocsctty(&slave)?;
@@ -149,24 +188,6 @@ impl Launch {
         nix::unistd::dup2(slave.as_raw_fd(), 1)?;
         nix::unistd::dup2(slave.as_raw_fd(), 2)?;
         Ok(())
-    }
-
-    fn make_console(&self, terminal: &Path) {
-        let console = Path::new("/dev/console");
-        let flags = MsFlags::MS_BIND;
-        let mounted = OpenOptions::new()
-            .create(true)
-            .append(true)
-            .custom_flags(libc::O_NOFOLLOW | libc::O_NOCTTY)
-            .open(console)
-            .map_err(|_| nix::Error::EIO)
-            .and_then(|_| {
-                nix::mount::mount(Some(terminal), console, None::<&str>, flags, None::<&str>)
-            });
-        // Programs that insist on it are rare; the terminal itself works without.
-        if let Err(error) = mounted {
-            tracing::debug!(%error, "no /dev/console");
-        }
     }
 
     fn execute(&self) -> StartError {
@@ -180,6 +201,14 @@ impl Launch {
             Ok(path) => path,
             Err(error) => return error,
         };
+        // By a script's first line it can be reached all the same: that it cannot be changed is what
+        // protects it.
+        if sealed::identity(&path).is_ok_and(|found| found == self.own_program) {
+            return StartError {
+                kind: StartErrorKind::CommandNotExecutable,
+                message: format!("exec: {name:?}: is the container runtime's own program"),
+            };
+        }
         let strings = |texts: Vec<String>| {
             let strings: Result<Vec<_>, _> = texts.into_iter().map(CString::new).collect();
             strings
@@ -272,6 +301,22 @@ impl Launch {
     }
 }
 
+/// Mounts the terminal itself on `/dev/console`, whatever its name leads to by now (CVE-2025-52565).
+fn make_console(terminal: &OwnedFd) -> io::Result<()> {
+    let console = OpenOptions::new()
+        .create(true)
+        .append(true)
+        .custom_flags(libc::O_NOFOLLOW | libc::O_NOCTTY)
+        .open("/dev/console")?;
+    let flags = OpenTreeFlags::OPEN_TREE_CLONE
+        | OpenTreeFlags::OPEN_TREE_CLOEXEC
+        | OpenTreeFlags::AT_EMPTY_PATH;
+    let tree = open_tree(terminal, "", flags)?;
+    let by_descriptors =
+        MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH | MoveMountFlags::MOVE_MOUNT_T_EMPTY_PATH;
+    Ok(move_mount(&tree, "", &console, "", by_descriptors)?)
+}
+
 fn executable(path: &Path) -> nix::Result<()> {
     let metadata = nix::sys::stat::stat(path)?;
     if metadata.st_mode & libc::S_IFMT == libc::S_IFDIR {
@@ -337,6 +382,13 @@ fn set_limit(resource: u32, soft: u64, hard: u64) -> io::Result<()> {
         0 => Ok(()),
         _ => Err(io::Error::last_os_error()),
     }
+}
+
+/// Keeps this process's own things from the container that it is in: nobody there may look into it or
+/// trace it, and the command inherits nothing but its standard streams.
+fn hide() -> io::Result<()> {
+    nix::sys::prctl::set_dumpable(false)?;
+    descriptors::keep_from_children()
 }
 
 /// Undoes what the shim set for itself, or the command would inherit it.

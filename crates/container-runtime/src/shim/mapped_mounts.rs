@@ -15,17 +15,7 @@ use rustix::fs::{CWD, Mode, OFlags};
 use rustix::mount::{MoveMountFlags, OpenTreeFlags, move_mount, open_tree};
 
 use super::user_namespace::UserNamespace;
-
-const MOUNT_ATTR_IDMAP: u64 = 0x0010_0000;
-
-/// `struct mount_attr` of `linux/mount.h`.
-#[repr(C)]
-struct MountAttributes {
-    set: u64,
-    clear: u64,
-    propagation: u64,
-    user_namespace: u64,
-}
+use crate::mounts::{self, Attributes};
 
 /// How much of a tree of mounts is taken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -82,31 +72,18 @@ fn attach(tree: &OwnedFd, target: &Path) -> io::Result<()> {
 }
 
 fn map_ids(tree: &OwnedFd, depth: Depth, users: &UserNamespace) -> io::Result<()> {
-    let attributes = MountAttributes {
-        set: MOUNT_ATTR_IDMAP,
-        clear: 0,
-        propagation: 0,
+    let attributes = Attributes {
+        set: mounts::IDS_MAPPED,
         user_namespace: users.handle().as_raw_fd() as u64,
+        ..Attributes::default()
     };
-    let mut flags = libc::AT_EMPTY_PATH;
-    if depth == Depth::All {
-        flags |= libc::AT_RECURSIVE;
-    }
-    // SAFETY: the empty name and the structure, of the size given, live through the call.
-    let result = unsafe {
-        libc::syscall(
-            libc::SYS_mount_setattr,
-            tree.as_raw_fd(),
-            c"".as_ptr(),
-            flags,
-            &raw const attributes,
-            size_of::<MountAttributes>(),
-        )
+    let below = match depth {
+        Depth::One => 0,
+        Depth::All => libc::AT_RECURSIVE,
     };
-    if result == 0 {
+    let Err(error) = mounts::set_attributes(tree, &attributes, below) else {
         return Ok(());
-    }
-    let error = io::Error::last_os_error();
+    };
     Err(match error.raw_os_error() {
         // Each file system has to say that it can; one that is mapped already cannot again.
         Some(libc::EINVAL | libc::EPERM) => io::Error::new(

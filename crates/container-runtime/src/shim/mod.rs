@@ -8,6 +8,7 @@ mod calls;
 mod capabilities;
 mod connection;
 mod jobs;
+mod keyring;
 mod launch;
 mod limits;
 mod log;
@@ -15,6 +16,7 @@ mod mapped_mounts;
 mod oci;
 mod pause;
 mod prepare;
+mod proc_guard;
 mod process;
 mod projects;
 mod rootfs;
@@ -24,6 +26,7 @@ mod supervisor;
 mod user_namespace;
 mod users;
 mod worker;
+mod working_directory;
 
 use std::ffi::OsString;
 use std::fs::{self, File, OpenOptions};
@@ -43,6 +46,7 @@ use nix::unistd::{ForkResult, fork, setsid};
 
 use crate::cgroup;
 use crate::client::cleanup;
+use crate::descriptors;
 use crate::protocol::SOCKET;
 use crate::spec::SandboxSpec;
 use crate::state_dir::{READY, SandboxFile};
@@ -58,7 +62,7 @@ const SHM_BYTES: u64 = 64 << 20;
 /// The whole life of a shim. `args` is what follows `shim` on the command line: the
 /// sandbox's directory.
 ///
-/// Must be called before the process has started any thread. Says `ready`, or what is wrong,
+/// Must be called before the process has started any thread or opened any file. Says `ready`, or what is wrong,
 /// on standard output; complains on standard error later.
 pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
     let mut args = args.into_iter();
@@ -66,6 +70,10 @@ pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
         eprintln!("usage: shim DIR (started by the node agent, not by hand)");
         return ExitCode::from(2);
     };
+    // SAFETY: this process has just been started, and has opened nothing.
+    if let Err(error) = unsafe { descriptors::close_inherited() } {
+        return refuse(&format!("close what the agent has open: {error}"));
+    }
     // The child is nobody's: the agent reaps this process at once and never the shim.
     // SAFETY: no thread has been started, as the caller promises.
     match unsafe { fork() } {

@@ -90,9 +90,21 @@ const READ_ONLY: &[&str] = &[
     "/proc/sysrq-trigger",
 ];
 
+/// Paths of `/proc` and `/sys` that the runtime covers in a container.
+pub(crate) fn masked(container: &ContainerSpec) -> &'static [&'static str] {
+    match shows_all(container) {
+        true => &[],
+        false => MASKED,
+    }
+}
+
+fn shows_all(container: &ContainerSpec) -> bool {
+    container.security.privileged || container.security.unmasked_proc
+}
+
 /// Builds the specification.
 pub(crate) fn spec(container: &ContainerSpec, around: &Surroundings) -> Result<Spec, OciError> {
-    let unmasked = container.security.privileged || container.security.unmasked_proc;
+    let unmasked = shows_all(container);
     let devices = devices(container)?;
     let bidirectional = container.mounts.iter().any(|mount| {
         matches!(

@@ -7,7 +7,7 @@ use super::mapped_mounts::{self, Depth};
 use super::user_namespace::UserNamespace;
 use super::users::{self, Account};
 use super::worker::{Place, Report, remove};
-use super::{oci, rootfs, seccomp_profile};
+use super::{oci, proc_guard, rootfs, seccomp_profile};
 use crate::id_range::{IDS_PER_POD, IdRange};
 use crate::protocol::Failure;
 use crate::spec::{
@@ -84,6 +84,7 @@ fn prepare_mount(
     target: &Path,
     users: Option<&UserNamespace>,
 ) -> Result<(), String> {
+    proc_guard::check_destination(mount)?;
     match &mount.source {
         MountSource::Tmpfs { .. } => Ok(()),
         MountSource::Layers {

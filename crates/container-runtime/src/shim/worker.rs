@@ -29,6 +29,7 @@ use super::{seccomp, user_namespace};
 use crate::cgroup::{self, Hierarchies};
 use crate::client::cleanup;
 use crate::protocol::Failure;
+use crate::sealed;
 use crate::spec::{
     ContainerSpec, ExecSpec, Mount, MountSource, Propagation, ResolvedUser, StartError,
     StartErrorKind,
@@ -155,6 +156,7 @@ fn run_container(
     launch.status = status_writer.as_raw_fd();
     launch.console = true;
     launch.propagation = propagation(&spec.mounts);
+    launch.covered = Some(oci::masked(spec));
     connect(streams.pipes).map_err(failed("connect the container's streams"))?;
     set_oom_score(spec.oom_score_adj.unwrap_or(0));
     if around.users.is_some() {
@@ -371,6 +373,9 @@ fn launch(
         filters,
         rlimits: super::limits::rlimits(&spec.rlimits).map_err(invalid)?,
         propagation: Vec::new(),
+        covered: None,
+        own_program: sealed::identity(Path::new("/proc/self/exe"))
+            .map_err(failed("find the shim's program"))?,
         terminal: streams.terminal.as_ref().map(AsRawFd::as_raw_fd),
         size: None,
         console: false,

@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
 mod devices;
+mod host;
 mod isolation;
 mod lifecycle;
 mod mounts;

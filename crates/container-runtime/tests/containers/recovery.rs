@@ -295,3 +295,56 @@ async fn a_sandbox_whose_agent_died_before_it_was_ready_leaves_nothing() {
     assert!(crate::world::cgroup_dirs(&group).is_empty());
     world.end().await;
 }
+
+/// findings R12
+#[tokio::test]
+async fn a_shim_that_does_not_answer_keeps_nothing_alive() {
+    let world = World::new("silent");
+    for destroys in [false, true] {
+        let sandbox = world.sandbox(&format!("p-{destroys}")).await;
+        start(&sandbox, &world.shell("a", "sleep 103 & sleep 104 & wait")).await;
+        let state = sandbox.state().await.unwrap();
+        let pid = running_pid(&state.containers["a"].status);
+        let shim = nix::unistd::Pid::from_raw(state.pid);
+        nix::sys::signal::kill(shim, nix::sys::signal::Signal::SIGSTOP).unwrap();
+        // What waits for an answer has waited long enough at once.
+        tokio::time::pause();
+        let said = sandbox.state().await.unwrap_err();
+        assert!(matches!(said, RuntimeError::ShimSilent { .. }), "{said:?}");
+        assert!(said.to_string().contains("does not answer"), "{said}");
+        let said = sandbox.signal("a", 15).await.unwrap_err();
+        assert!(matches!(said, RuntimeError::ShimSilent { .. }), "{said:?}");
+        assert!(alive(pid) && alive(state.pid));
+        match destroys {
+            true => sandbox.destroy().await.unwrap(),
+            false => sandbox.signal("a", 9).await.unwrap(),
+        }
+        tokio::time::resume();
+        assert!(!alive(pid) && !alive(state.pid));
+        let gone = sandbox.state().await.unwrap();
+        assert_eq!(gone.status, SandboxStatus::Dead);
+        sandbox.destroy().await.unwrap();
+    }
+    world.end().await;
+}
+
+/// findings R15
+#[tokio::test]
+async fn a_directory_that_cannot_be_removed_keeps_no_sandbox_from_being_found() {
+    let world = World::new("stuck");
+    let _sandbox = world.sandbox("p1").await;
+    let sandboxes = world.dir.join("run/sandboxes");
+    let stuck = crate::mounts::Mounted::memory(sandboxes.join("stuck/mounted"));
+    fs::create_dir(sandboxes.join("odd name")).unwrap();
+    fs::create_dir(sandboxes.join("unreadable")).unwrap();
+    fs::write(sandboxes.join("unreadable/sandbox.json"), "{").unwrap();
+    let found = world.reopened().sandboxes().await.unwrap();
+    let ids: Vec<_> = found
+        .iter()
+        .map(|sandbox| sandbox.id().to_owned())
+        .collect();
+    assert_eq!(ids, ["p1"]);
+    assert!(stuck.path().exists());
+    drop(stuck);
+    world.end().await;
+}

@@ -18,17 +18,21 @@ pub struct World {
     options: RuntimeOptions,
 }
 
+const PERL: &str = "/usr/bin/perl";
+pub const SHIM: &str = env!("CARGO_BIN_EXE_container-runtime-shim");
+
 const APPLETS: &[&str] = &[
     "sh", "cat", "echo", "sleep", "id", "hostname", "ls", "true", "false", "kill", "dd", "head",
     "tail", "grep", "ps", "tty", "stty", "env", "pwd", "mkdir", "touch", "mount", "umount", "wc",
     "ip", "seq", "mknod", "chroot", "readlink", "stat", "printf", "nc", "sync", "yes", "unshare",
+    "mkfifo",
 ];
 
 /// One read-only layer for all tests.
 fn layer() -> &'static Path {
     static LAYER: OnceLock<PathBuf> = OnceLock::new();
     LAYER.get_or_init(|| {
-        let done = Path::new(env!("CARGO_TARGET_TMPDIR")).join("busybox-layer-2");
+        let done = Path::new(env!("CARGO_TARGET_TMPDIR")).join("busybox-layer-3");
         if done.exists() {
             return done;
         }
@@ -42,14 +46,22 @@ fn layer() -> &'static Path {
         let busybox = busybox.expect("these tests need busybox (or busybox-static)");
         fs::copy(busybox, dir.join("bin/busybox")).unwrap();
         copy_libraries(busybox, &dir);
+        // Debian's perl makes any system call; the shim's libraries are for those who run its program.
+        fs::create_dir_all(dir.join("usr/bin")).unwrap();
+        fs::copy(PERL, dir.join("usr/bin/perl")).expect("these tests need Debian's perl-base");
+        copy_libraries(PERL, &dir);
+        copy_libraries(SHIM, &dir);
+        fs::write(dir.join("script"), "#!/proc/self/exe\n").unwrap();
+        fs::set_permissions(dir.join("script"), fs::Permissions::from_mode(0o755)).unwrap();
         for applet in APPLETS {
             symlink("busybox", dir.join("bin").join(applet)).unwrap();
         }
-        let passwd = "root:x:0:0:root:/root:/bin/sh\napp:x:1000:1001::/home/app:/bin/sh\n";
+        let passwd = "root:x:0:0:root:/root:/bin/sh\napp:x:1000:1001::/home/app:/bin/sh\n\
+             none:x:4294967295:1::/:/bin/sh\nmember:x:7:4294967295::/:/bin/sh\n";
         fs::write(dir.join("etc/passwd"), passwd).unwrap();
         fs::write(
             dir.join("etc/group"),
-            "root:x:0:\napp:x:1001:\nlog:x:4:app\n",
+            "root:x:0:\napp:x:1001:\nlog:x:4:app\nnone:x:4294967295:\n",
         )
         .unwrap();
         fs::write(dir.join("etc/text"), "not a program\n").unwrap();
@@ -105,7 +117,7 @@ impl World {
         let options = RuntimeOptions {
             state_dir: dir.join("run"),
             instance_id: format!("test-{name}-{}", std::process::id()),
-            shim_command: vec![env!("CARGO_BIN_EXE_container-runtime-shim").to_owned()],
+            shim_command: vec![SHIM.to_owned()],
             cgroup_parent: String::new(),
         };
         World {

@@ -1,0 +1,83 @@
+//! Kills all that is in a group.
+
+use std::fs;
+use std::io;
+use std::time::{Duration, Instant};
+
+use super::{Hierarchies, KILL_MAX, join, tree};
+
+/// Sends `SIGKILL` to every process that is in a group or below it now.
+pub(crate) fn kill_once(group: &str) -> io::Result<()> {
+    for pid in processes_in(&Hierarchies::detect()?, group)? {
+        send_kill(pid);
+    }
+    Ok(())
+}
+
+fn send_kill(pid: i32) {
+    let pid = nix::unistd::Pid::from_raw(pid);
+    // The process may have ended since it was listed.
+    if let Err(error) = nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGKILL) {
+        tracing::trace!(%pid, %error, "not killed");
+    }
+}
+
+/// Kills every process of a group and those below, again and again until none is left.
+pub(crate) fn kill(group: &str) -> io::Result<()> {
+    let until = Instant::now() + KILL_MAX;
+    let hierarchies = Hierarchies::detect()?;
+    if let Hierarchies::Unified(root) = &hierarchies {
+        // One write kills all at once, forks included; older kernels lack it.
+        match fs::write(join(root, group).join("cgroup.kill"), "1") {
+            Ok(()) => {}
+            Err(error) => tracing::debug!(group, %error, "no cgroup.kill"),
+        }
+    }
+    loop {
+        let left = processes_in(&hierarchies, group)?;
+        if left.is_empty() {
+            return Ok(());
+        }
+        left.into_iter().for_each(send_kill);
+        thaw(&hierarchies, group);
+        if Instant::now() > until {
+            return Err(io::Error::new(
+                io::ErrorKind::TimedOut,
+                "processes do not end",
+            ));
+        }
+        std::thread::sleep(Duration::from_millis(1));
+    }
+}
+
+/// Lets frozen processes of version 1 go on, which otherwise are not killed: there the freezer stops
+/// even that.
+fn thaw(hierarchies: &Hierarchies, group: &str) {
+    let Some(dir) = hierarchies.v1_dir("freezer", group) else {
+        return;
+    };
+    // Outer groups first: a group below a frozen one stays frozen.
+    for dir in tree(&dir).unwrap_or_default() {
+        if let Err(error) = fs::write(dir.join("freezer.state"), "THAWED") {
+            tracing::trace!(dir = %dir.display(), %error, "not thawed");
+        }
+    }
+}
+
+/// Process ids in a group and below, in any tree.
+fn processes_in(hierarchies: &Hierarchies, group: &str) -> io::Result<Vec<i32>> {
+    let mut found = Vec::new();
+    for root in hierarchies.roots() {
+        for dir in tree(&join(root, group))? {
+            let Ok(text) = fs::read_to_string(dir.join("cgroup.procs")) else {
+                continue;
+            };
+            found.extend(text.lines().filter_map(|line| line.parse::<i32>().ok()));
+        }
+    }
+    found.sort_unstable();
+    found.dedup();
+    // Pid 0 stands for a process of a foreign process namespace.
+    found.retain(|pid| *pid > 0);
+    Ok(found)
+}

@@ -1,0 +1,68 @@
+//! Descriptors that this process was started with and does not know of.
+//!
+//! Whoever starts the program may have left files open for it: a shell, a service manager, a build.
+//! They are of no use here, and what becomes a container must not find them.
+
+use std::io;
+
+/// First descriptor that is no standard stream.
+const FIRST: libc::c_uint = 3;
+
+/// Keeps every descriptor but the standard streams from the programs that this process executes.
+/// They stay open in this process: its command line may name one (`up -f /dev/fd/63`).
+///
+/// # Errors
+/// The kernel does not know the call (Linux before 5.11).
+pub fn keep_from_children() -> io::Result<()> {
+    close_range(libc::CLOSE_RANGE_CLOEXEC)
+}
+
+/// Closes every descriptor but the standard streams.
+///
+/// # Safety
+/// No part of this process owns any other descriptor.
+pub(crate) unsafe fn close_inherited() -> io::Result<()> {
+    close_range(0)
+}
+
+fn close_range(flags: libc::c_uint) -> io::Result<()> {
+    // SAFETY: takes integers, touches no memory; what is closed is the caller's to answer for.
+    let result = unsafe {
+        libc::syscall(
+            libc::SYS_close_range,
+            FIRST,
+            libc::c_uint::MAX,
+            flags as libc::c_int,
+        )
+    };
+    if result == 0 {
+        Ok(())
+    } else {
+        Err(io::Error::last_os_error())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs::File;
+    use std::os::fd::AsRawFd;
+
+    use super::*;
+
+    /// findings S16
+    #[test]
+    fn what_was_left_open_reaches_no_child() {
+        let left_open = File::open("/").unwrap();
+        rustix::io::fcntl_setfd(&left_open, rustix::io::FdFlags::empty()).unwrap();
+        let name = format!("/proc/self/fd/{}", left_open.as_raw_fd());
+        let reaches_a_child = || {
+            let child = std::process::Command::new("/usr/bin/test")
+                .args(["-e", &name])
+                .status();
+            child.unwrap().success()
+        };
+        assert!(reaches_a_child());
+        keep_from_children().unwrap();
+        assert!(!reaches_a_child());
+    }
+}

@@ -1,0 +1,133 @@
+//! The program of the shims, as nobody can change it.
+//!
+//! A container's first process, and each command run in it, is a copy of its shim until it executes
+//! what it is to run. A process of the container can get hold of the shim's program by
+//! `/proc/<pid>/exe`, so that must not be a way to the node's file (the class of CVE-2019-5736):
+//! shims are executed from a read-only copy of the mount that the file is on, which is attached
+//! nowhere. No right within a container makes it writable again, and its pages are the file's own.
+
+use std::fs::{File, Permissions};
+use std::io;
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
+
+use rustix::fs::{AtFlags, CWD, MemfdFlags, Mode, OFlags, SealFlags, StatxFlags, fcntl_add_seals};
+use rustix::mount::{OpenTreeFlags, open_tree};
+
+use crate::mounts::{self, Attributes};
+
+/// A program that can be executed by [`path`](SealedProgram::path) as long as this is held.
+#[derive(Debug)]
+pub(crate) struct SealedProgram(OwnedFd);
+
+impl SealedProgram {
+    /// Seals the program at a path.
+    ///
+    /// `in_memory` is for machines where a mount cannot be copied: it keeps the one copy of the file
+    /// that all shims share.
+    ///
+    /// # Errors
+    /// Neither way is possible. The program is then not to be executed.
+    pub fn open(path: &Path, in_memory: &OnceLock<OwnedFd>) -> io::Result<SealedProgram> {
+        match on_read_only_mount(path) {
+            Ok(program) => return Ok(SealedProgram(program)),
+            Err(error) => tracing::debug!(%error, "no read-only mount for the shim's program"),
+        }
+        let program = match in_memory.get() {
+            Some(program) => program,
+            None => {
+                let made = sealed_copy(path)?;
+                in_memory.get_or_init(|| made)
+            }
+        };
+        Ok(SealedProgram(program.try_clone()?))
+    }
+
+    /// A path that leads to the program in this process and those it has just forked.
+    pub fn path(&self) -> PathBuf {
+        PathBuf::from(format!("/proc/self/fd/{}", self.0.as_raw_fd()))
+    }
+}
+
+/// Which file it is, on which mount.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Identity {
+    mount: u64,
+    device: (u32, u32),
+    inode: u64,
+}
+
+/// Identity of the file that a path leads to.
+pub(crate) fn identity(path: &Path) -> io::Result<Identity> {
+    let wanted = StatxFlags::INO | StatxFlags::MNT_ID;
+    let found = rustix::fs::statx(CWD, path, AtFlags::empty(), wanted)?;
+    Ok(Identity {
+        mount: found.stx_mnt_id,
+        device: (found.stx_dev_major, found.stx_dev_minor),
+        inode: found.stx_ino,
+    })
+}
+
+/// The file by a mount of its own that is read-only.
+fn on_read_only_mount(path: &Path) -> io::Result<OwnedFd> {
+    let flags = OFlags::PATH | OFlags::CLOEXEC;
+    let file = rustix::fs::open(path, flags, Mode::empty())?;
+    let flags = OpenTreeFlags::OPEN_TREE_CLONE
+        | OpenTreeFlags::OPEN_TREE_CLOEXEC
+        | OpenTreeFlags::AT_EMPTY_PATH;
+    let tree = open_tree(&file, "", flags)?;
+    let attributes = Attributes {
+        set: mounts::READ_ONLY | mounts::NO_SETUID | mounts::NO_DEVICES,
+        ..Attributes::default()
+    };
+    mounts::set_attributes(&tree, &attributes, 0)?;
+    Ok(tree)
+}
+
+/// A copy of the file in memory that can neither be written nor lose its right to be executed.
+fn sealed_copy(path: &Path) -> io::Result<OwnedFd> {
+    let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;
+    let made = match rustix::fs::memfd_create("mainstay-shim", flags | MemfdFlags::EXEC) {
+        // Linux before 6.3 does not ask.
+        Err(rustix::io::Errno::INVAL) => rustix::fs::memfd_create("mainstay-shim", flags)?,
+        other => other?,
+    };
+    let mut copy = File::from(made);
+    io::copy(&mut File::open(path)?, &mut copy)?;
+    copy.set_permissions(Permissions::from_mode(0o555))?;
+    match fcntl_add_seals(&copy, SealFlags::EXEC) {
+        // Linux before 6.3 has no seal for the right to execute.
+        Ok(()) | Err(rustix::io::Errno::INVAL) => {}
+        Err(errno) => return Err(errno.into()),
+    }
+    let content = SealFlags::WRITE | SealFlags::GROW | SealFlags::SHRINK;
+    fcntl_add_seals(&copy, content | SealFlags::SEAL)?;
+    // What is open for writing cannot be executed.
+    let name = format!("/proc/self/fd/{}", copy.as_raw_fd());
+    Ok(File::open(name)?.into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// findings S2: what is done where a mount cannot be copied.
+    #[test]
+    fn a_program_in_memory_runs_and_cannot_be_changed() {
+        let program = SealedProgram(sealed_copy(Path::new("/usr/bin/true")).unwrap());
+        let path = program.path();
+        let ended = std::process::Command::new(&path).status().unwrap();
+        assert!(ended.success());
+        for changed in [
+            std::fs::write(&path, "x"),
+            File::options()
+                .append(true)
+                .open(&path)
+                .and_then(|file| file.set_len(1)),
+        ] {
+            assert_eq!(changed.unwrap_err().raw_os_error(), Some(libc::EPERM));
+        }
+    }
+}

@@ -1,0 +1,192 @@
+//! What may be mounted over a container's `/proc`.
+//!
+//! By files of `/proc` programs, and the runtime itself, tell the kernel what a process may do: so no
+//! volume may take their place. The rule is runc's (`checkProcMount`).
+
+use std::fs::File;
+use std::io::{self, Read};
+use std::path::{Component, Path, PathBuf};
+
+use rustix::fs::{Mode, OFlags, PROC_SUPER_MAGIC, ResolveFlags};
+
+use crate::mounts::{self, MountPoint};
+use crate::spec::{Mount, MountSource};
+
+const PROC: &str = "/proc";
+
+/// Files that may be covered: LXCFS has its own of them, which tell of the container alone.
+const COVERED_BY_LXCFS: &[&str] = &[
+    "/proc/cpuinfo",
+    "/proc/diskstats",
+    "/proc/meminfo",
+    "/proc/stat",
+    "/proc/swaps",
+    "/proc/uptime",
+    "/proc/loadavg",
+    "/proc/slabinfo",
+    "/proc/sys/kernel/ns_last_pid",
+    "/proc/sys/crypto/fips_enabled",
+];
+
+/// File systems that a node has below its own `/proc`, which a container may have been given as it is.
+const OF_PROC: &[&str] = &["proc", "binfmt_misc", "autofs"];
+
+/// Tells, by its path alone, whether a mount of a pod may be made.
+///
+/// # Errors
+/// It may not; as the user reads it.
+pub(crate) fn check_destination(wanted: &Mount) -> Result<(), String> {
+    let destination = normal(&wanted.destination);
+    if destination == Path::new(PROC) {
+        return match &wanted.source {
+            MountSource::Bind { path, .. } if is_proc(path) => Ok(()),
+            _ => Err(format!(
+                "{destination:?} cannot be mounted because it is not of type proc"
+            )),
+        };
+    }
+    match is_guarded(&destination) {
+        false => Ok(()),
+        true => Err(format!(
+            "{destination:?} cannot be mounted because it is inside /proc"
+        )),
+    }
+}
+
+fn is_proc(path: &Path) -> bool {
+    rustix::fs::statfs(path).is_ok_and(|facts| facts.f_type == PROC_SUPER_MAGIC)
+}
+
+/// The path without `.` and `..`.
+fn normal(path: &Path) -> PathBuf {
+    let mut normal = PathBuf::from("/");
+    for part in path.components() {
+        match part {
+            Component::Normal(name) => normal.push(name),
+            Component::ParentDir => drop(normal.pop()),
+            Component::RootDir | Component::CurDir | Component::Prefix(_) => {}
+        }
+    }
+    normal
+}
+
+fn is_guarded(path: &Path) -> bool {
+    path.starts_with(PROC)
+        && !COVERED_BY_LXCFS
+            .iter()
+            .any(|known| path == Path::new(known))
+}
+
+/// Tells, by what has come to be mounted, whether this process's `/proc` is the kernel's: the image or
+/// a volume may have had links that led there. `own` are the paths that the runtime itself covers.
+///
+/// # Errors
+/// Something else is mounted over it.
+pub(crate) fn check_mounted(own: &[&str]) -> io::Result<()> {
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let proc = rustix::fs::open(PROC, flags, Mode::empty())?;
+    if rustix::fs::fstatfs(&proc)?.f_type != PROC_SUPER_MAGIC {
+        return Err(io::Error::other("/proc is not of type proc"));
+    }
+    let flags = OFlags::RDONLY | OFlags::CLOEXEC;
+    let resolve = ResolveFlags::NO_XDEV | ResolveFlags::NO_MAGICLINKS | ResolveFlags::BENEATH;
+    let table = rustix::fs::openat2(&proc, "self/mountinfo", flags, Mode::empty(), resolve)?;
+    let mut bytes = Vec::new();
+    File::from(table).read_to_end(&mut bytes)?;
+    match foreign(&mounts::parse(&bytes), own) {
+        None => Ok(()),
+        Some(mount) => Err(io::Error::other(format!(
+            "{:?} cannot be mounted because it is inside /proc",
+            mount.path
+        ))),
+    }
+}
+
+/// The first mount over `/proc` that neither the kernel's nor the runtime's own means have made.
+fn foreign<'a>(table: &'a [MountPoint], own: &[&str]) -> Option<&'a MountPoint> {
+    table.iter().find(|mount| {
+        let is_own = own.iter().any(|path| mount.path == Path::new(path));
+        let is_of_proc = OF_PROC.contains(&mount.file_system.as_str());
+        is_guarded(&mount.path) && !is_own && !is_of_proc
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn volume(to: &str) -> Mount {
+        Mount {
+            destination: to.into(),
+            source: MountSource::Tmpfs {
+                size_bytes: None,
+                mode: 0o755,
+            },
+            read_only: false,
+        }
+    }
+
+    /// findings S31
+    #[test]
+    fn volumes_are_not_mounted_over_proc() {
+        for to in [
+            "/proc",
+            "/proc/",
+            "/proc/self",
+            "/proc/sys/kernel",
+            "/data/../proc/1",
+            "/./proc//scsi",
+            "/../proc/kcore",
+        ] {
+            let refused = check_destination(&volume(to)).unwrap_err();
+            assert!(
+                refused.contains("cannot be mounted because it is"),
+                "{to}: {refused}"
+            );
+        }
+        for to in [
+            "/",
+            "/data",
+            "/processes",
+            "/host/proc",
+            "/sys",
+            "/proc/../data",
+            "/proc/cpuinfo",
+        ] {
+            assert_eq!(check_destination(&volume(to)), Ok(()), "{to}");
+        }
+        let of_node = |path: &str| Mount {
+            source: MountSource::Bind {
+                path: path.into(),
+                sub_path: None,
+                recursive_read_only: false,
+                propagation: Default::default(),
+            },
+            ..volume("/proc")
+        };
+        assert_eq!(check_destination(&of_node("/proc")), Ok(()));
+        assert!(check_destination(&of_node("/tmp")).is_err());
+    }
+
+    #[test]
+    fn what_lies_over_proc_in_the_end_is_the_kernels_or_the_runtimes() {
+        let table = |lines: &str| mounts::parse(lines.as_bytes());
+        let proc = "1 2 0:1 / /proc rw - proc proc rw\n";
+        let guards = "3 1 0:1 /sys /proc/sys ro - proc proc rw\n\
+             4 1 0:5 /null /proc/kcore rw - devtmpfs devtmpfs rw\n\
+             5 1 0:6 / /proc/scsi ro - tmpfs tmpfs rw\n\
+             6 3 0:7 / /proc/sys/fs/binfmt_misc rw - binfmt_misc none rw\n\
+             7 2 0:8 / /processes rw - tmpfs tmpfs rw\n\
+             8 1 0:9 /meminfo /proc/meminfo rw - fuse.lxcfs lxcfs rw\n";
+        let own = ["/proc/kcore", "/proc/scsi"];
+        assert_eq!(foreign(&table(&format!("{proc}{guards}")), &own), None);
+        for volume in [
+            "9 1 0:9 / /proc rw - tmpfs tmpfs rw\n",
+            "9 1 0:9 / /proc/self/attr rw - ext4 /dev/sda rw\n",
+            "9 1 0:9 / /proc/sys/kernel rw - overlay overlay rw\n",
+        ] {
+            let table = table(&format!("{proc}{guards}{volume}"));
+            assert!(foreign(&table, &own).is_some(), "{volume}");
+        }
+    }
+}

@@ -1,0 +1,109 @@
+//! System calls that administer the machine.
+
+use super::{Rights, attack, refused};
+use crate::world::World;
+
+/// One attempt; with zeros for arguments it changes nothing where it is allowed.
+fn attempt(name: &str, number: libc::c_long, arguments: &str) -> String {
+    format!("try '{name}', call({number}, {arguments});\n")
+}
+
+/// Protected by the capabilities that a container does not have, whatever calls it may make; those of
+/// users of the pod's own count in its own namespaces only.
+#[tokio::test]
+async fn administration_needs_rights_that_no_container_has() {
+    let world = World::new("administration");
+    let table: &[(&str, libc::c_long, &str)] = &[
+        ("mount", libc::SYS_mount, "'none', '/tmp', 'tmpfs', 0, 0"),
+        ("umount", libc::SYS_umount2, "'/proc/sys', 2"),
+        ("pivot_root", libc::SYS_pivot_root, "'/tmp', '/tmp'"),
+        ("new root", libc::SYS_unshare, "0x20000"),
+        ("new groups", libc::SYS_unshare, "0x2000000"),
+        ("init_module", libc::SYS_init_module, "0, 0, ''"),
+        ("finit_module", libc::SYS_finit_module, "0, '', 0"),
+        ("delete_module", libc::SYS_delete_module, "'none', 0"),
+        ("kexec", libc::SYS_kexec_load, "0, 0, 0, 0"),
+        // Without the numbers that it asks for, it does nothing.
+        ("reboot", libc::SYS_reboot, "0, 0, 0, 0"),
+        ("swapon", libc::SYS_swapon, "'/tmp', 0"),
+        ("sethostname", libc::SYS_sethostname, "'evil', 4"),
+        ("acct", libc::SYS_acct, "'/tmp/acct'"),
+        (
+            "open_by_handle_at",
+            libc::SYS_open_by_handle_at,
+            "0, pack('IIQ', 8, 1, 2), 0",
+        ),
+        ("fanotify", libc::SYS_fanotify_init, "4, 0"),
+        ("lower niceness", libc::SYS_setpriority, "0, 0, -10"),
+    ];
+    let script: String = table
+        .iter()
+        .map(|(name, number, arguments)| attempt(name, *number, arguments))
+        .collect();
+    for rights in Rights::ALL {
+        let said = attack(&world, rights, &script).await;
+        // Not every kernel has modules, `kexec` and accounting.
+        let errors = [
+            "Operation not permitted",
+            "Permission denied",
+            "Function not implemented",
+        ];
+        refused(&said, table.len(), &errors);
+    }
+    world.end().await;
+}
+
+/// Protected by the filter `RuntimeDefault` alone: the kernel lets anybody make these calls; findings
+/// S28.
+#[tokio::test]
+async fn the_default_filter_keeps_calls_with_a_history_from_anybody() {
+    let world = World::new("filter");
+    let table: &[(&str, libc::c_long, &str)] = &[
+        ("new users", libc::SYS_unshare, "0x10000000"),
+        (
+            "child with new users",
+            libc::SYS_clone,
+            "0x10000011, 0, 0, 0, 0",
+        ),
+        ("keyctl", libc::SYS_keyctl, "0, -3, 0"),
+        ("add_key", libc::SYS_add_key, "'user', 'k', 'x', 1, -3"),
+        ("io_uring", libc::SYS_io_uring_setup, "1, 0"),
+        ("userfaultfd", libc::SYS_userfaultfd, "1"),
+        ("AF_VSOCK", libc::SYS_socket, "40, 1, 0"),
+        ("AF_ALG", libc::SYS_socket, "38, 5, 0"),
+        ("READ_IMPLIES_EXEC", libc::SYS_personality, "0x400000"),
+        ("ADDR_NO_RANDOMIZE", libc::SYS_personality, "0x40000"),
+        ("bpf", libc::SYS_bpf, "0, 0, 0"),
+        (
+            "perf_event_open",
+            libc::SYS_perf_event_open,
+            "0, 0, -1, -1, 0",
+        ),
+        ("move_pages", libc::SYS_move_pages, "0, 0, 0, 0, 0, 0"),
+        ("open_tree", libc::SYS_open_tree, "-100, '/', 1"),
+    ];
+    let script: String = table
+        .iter()
+        .map(|(name, number, arguments)| attempt(name, *number, arguments))
+        .collect();
+    let said = attack(&world, Rights::Restricted, &script).await;
+    refused(&said, table.len(), &["Operation not permitted"]);
+    let open_tree_attr = attempt("open_tree_attr", 467, "-100, '/', 1, 0, 0");
+    let said = attack(&world, Rights::Restricted, &open_tree_attr).await;
+    refused(&said, 1, &["Function not implemented"]);
+    world.end().await;
+}
+
+/// Protected by `drop: [ALL]`: raw sockets see and forge the traffic of others.
+#[tokio::test]
+async fn raw_sockets_go_with_their_capability() {
+    let world = World::new("raw");
+    let raw = libc::SYS_socket;
+    let script = format!(
+        "try 'raw', call({raw}, 2, 3, 1); try 'packet', call({raw}, 17, 3, 0x300); \
+         try 'raw 6', call({raw}, 10, 3, 58);"
+    );
+    let said = attack(&world, Rights::Restricted, &script).await;
+    refused(&said, 3, &["Operation not permitted"]);
+    world.end().await;
+}

@@ -1,0 +1,77 @@
+//! What the shim, or whoever started the program, has open (CVE-2024-21626).
+
+use std::fs::{self, File};
+use std::os::fd::AsRawFd;
+
+use nix::fcntl::{FcntlArg, FdFlag, fcntl};
+
+use super::{Rights, refusal};
+use crate::world::{World, command, exec, start};
+
+/// Links of `/proc` to directories: of descriptors, and those that every process has.
+fn links() -> Vec<String> {
+    let descriptors = (0..40).map(|number| format!("/proc/self/fd/{number}"));
+    let own = [
+        "/proc/self/cwd",
+        "/proc/self/root",
+        "/proc/1/cwd",
+        "/proc/1/root/etc",
+    ];
+    descriptors.chain(own.map(str::to_owned)).collect()
+}
+
+/// Protected by `openat2` without magic links for the working directory; findings S16.
+#[tokio::test]
+async fn no_working_directory_is_reached_by_a_descriptor() {
+    let world = World::new("fd-cwd");
+    for rights in Rights::ALL {
+        let sandbox = rights.sandbox(&world).await;
+        for link in ["/proc/self/fd/7", "/proc/self/cwd", "/proc/self/root/etc"] {
+            let mut spec = rights.give(world.container("a", &["pwd"]));
+            spec.cwd = link.into();
+            let error = refusal(&sandbox, spec).await.to_string();
+            assert!(
+                error.contains("enter the working directory"),
+                "{link}: {error}"
+            );
+        }
+        start(
+            &sandbox,
+            &rights.give(world.container("b", &["sleep", "1000"])),
+        )
+        .await;
+        for link in links() {
+            let mut spec = command("b", &["pwd"]);
+            spec.cwd = link.clone();
+            let error = sandbox.exec(spec).await.unwrap_err().to_string();
+            assert!(
+                error.contains("enter the working directory"),
+                "{link}: {error}"
+            );
+        }
+        sandbox.destroy().await.unwrap();
+    }
+    world.end().await;
+}
+
+/// Protected by `close_inherited` in the shim; findings S16.
+#[tokio::test]
+async fn what_was_left_open_for_the_program_reaches_no_shim_and_no_container() {
+    let world = World::new("left-open");
+    let secret = world.dir.join("left-open-by-who-started-it");
+    fs::create_dir(&secret).unwrap();
+    let left_open = File::open(&secret).unwrap();
+    fcntl(left_open.as_raw_fd(), FcntlArg::F_SETFD(FdFlag::empty())).unwrap();
+    let sandbox = world.sandbox("p1").await;
+    let shim = sandbox.state().await.unwrap().pid;
+    let open: Vec<_> = fs::read_dir(format!("/proc/{shim}/fd"))
+        .unwrap()
+        .filter_map(|entry| fs::read_link(entry.unwrap().path()).ok())
+        .collect();
+    assert!(!open.is_empty() && !open.contains(&secret), "{open:?}");
+    start(&sandbox, &world.container("a", &["sleep", "1000"])).await;
+    // Three streams and the directory that `ls` reads.
+    let (out, _, _) = exec(&sandbox, command("a", &["ls", "/proc/self/fd"]), b"").await;
+    assert_eq!(out.lines().count(), 4, "{out}");
+    world.end().await;
+}

@@ -1,0 +1,95 @@
+//! The host is not reachable from a container: one test for each way that was tried elsewhere.
+//!
+//! Each attack is made from inside a real container, with what an attacker has there: any system call
+//! (by perl), the image's files, commands. A comment says what stops it; without that, the test fails.
+
+mod calls;
+mod descriptors;
+mod files;
+mod identity;
+mod keyrings;
+mod others;
+mod program;
+
+use container_runtime::spec::{ContainerSpec, SandboxSpec, Seccomp};
+use container_runtime::{RuntimeError, Sandbox};
+
+use crate::world::{World, logged, run, sandbox_spec};
+
+/// How an attacker's pod may be made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Rights {
+    /// What a pod gets that says nothing: root with the default capabilities, all system calls.
+    Default,
+    /// What Pod Security calls restricted.
+    Restricted,
+    /// The default with users of its own (`hostUsers: false`).
+    OwnUsers,
+}
+
+impl Rights {
+    const ALL: [Rights; 3] = [Rights::Default, Rights::Restricted, Rights::OwnUsers];
+
+    async fn sandbox(self, world: &World) -> Sandbox {
+        let spec = SandboxSpec {
+            own_users: self == Rights::OwnUsers,
+            ..sandbox_spec(&format!("{self:?}"))
+        };
+        world.runtime.create_sandbox(spec).await.unwrap()
+    }
+
+    fn give(self, mut spec: ContainerSpec) -> ContainerSpec {
+        if self == Rights::Restricted {
+            spec.user.uid = Some(1000);
+            spec.user.gid = Some(1000);
+            spec.security.capabilities_drop = vec!["ALL".into()];
+            spec.security.no_new_privileges = true;
+            spec.security.seccomp = Seccomp::RuntimeDefault;
+        }
+        spec
+    }
+}
+
+/// What begins every script: `try` says how an attempt went.
+const PRELUDE: &str = r#"
+    $| = 1;
+    sub try { my ($what, $done) = @_; print "$what: ", ($done ? "done" : "$!"), "\n"; }
+    sub call { my ($number, @arguments) = @_; return syscall($number, @arguments) >= 0; }
+    sub processes { opendir my $all, "/proc"; return grep /^\d+$/, readdir $all; }
+"#;
+
+/// A container that runs a perl script.
+fn perl(world: &World, id: &str, script: &str) -> ContainerSpec {
+    world.container(id, &["perl", "-e", &format!("{PRELUDE}{script}")])
+}
+
+/// What a perl script says in a container with such rights.
+async fn attack(world: &World, rights: Rights, script: &str) -> Vec<String> {
+    let sandbox = rights.sandbox(world).await;
+    let spec = rights.give(perl(world, "attacker", script));
+    let exit = run(&sandbox, &spec).await;
+    let said = logged(&spec);
+    assert_eq!(exit.code, 0, "{rights:?}: {said:?}");
+    sandbox.destroy().await.unwrap();
+    said
+}
+
+/// Requires that each attempt of a script was refused with one of these errors.
+fn refused(said: &[String], attempts: usize, errors: &[&str]) {
+    assert_eq!(said.len(), attempts, "{said:#?}");
+    for line in said {
+        let (_, error) = line.split_once(": ").unwrap();
+        assert!(errors.contains(&error), "{line}");
+    }
+}
+
+/// Why a container with this specification cannot be made or started.
+async fn refusal(sandbox: &Sandbox, spec: ContainerSpec) -> RuntimeError {
+    let id = spec.id.clone();
+    if let Err(error) = sandbox.create_container(spec).await {
+        return error;
+    }
+    let error = sandbox.start(&id).await.unwrap_err();
+    sandbox.remove(&id).await.unwrap();
+    error
+}

@@ -1,0 +1,82 @@
+//! Processes of the node and of other pods.
+
+use container_runtime::spec::SandboxSpec;
+
+use super::{Rights, attack, perl};
+use crate::world::{World, logged, run, sandbox_spec, start};
+
+/// Protected by the process namespace of each container, and by the check of the kernel who may trace
+/// whom.
+#[tokio::test]
+async fn processes_of_others_are_neither_seen_nor_traced() {
+    let world = World::new("others");
+    let victim = world.sandbox("victim").await;
+    start(&victim, &world.container("v", &["sleep", "1000"])).await;
+    let shim = victim.state().await.unwrap().pid;
+    let own = std::process::id();
+    // PTRACE_ATTACH, PTRACE_SEIZE, process_vm_readv, pidfd_open.
+    let script = format!(
+        r#"
+        my @seen = grep $_ != $$, processes;
+        print "sees @seen\n" if @seen;
+        for my $pid ({shim}, {own}) {{
+            try "kill", kill(0, $pid);
+            try "attach", call({ptrace}, 16, $pid, 0, 0);
+            try "seize", call({ptrace}, 0x4206, $pid, 0, 0);
+            try "pidfd", call({pidfd_open}, $pid, 0);
+            try "environment", open(my $in, "<", "/proc/$pid/environ");
+            try "root", opendir(my $dir, "/proc/$pid/root");
+        }}
+        "#,
+        ptrace = libc::SYS_ptrace,
+        pidfd_open = libc::SYS_pidfd_open,
+    );
+    for rights in Rights::ALL {
+        for line in attack(&world, rights, &script).await {
+            let absent = line.ends_with(": No such process")
+                || line.ends_with(": No such file or directory")
+                || line.ends_with(": Operation not permitted");
+            assert!(absent, "{rights:?}: {line}");
+        }
+    }
+    world.end().await;
+}
+
+/// Even a container that sees the node's processes (`hostPID`) gets nothing out of the shims, whose
+/// rights it does not have.
+///
+/// Protected by the kernel's check who may look into whom: the default capabilities are fewer than a
+/// shim's, and so are those in users of a pod's own.
+#[tokio::test]
+async fn who_sees_the_nodes_processes_does_not_get_into_them() {
+    let world = World::new("host-pid");
+    let victim = world.sandbox("victim").await;
+    let shim = victim.state().await.unwrap().pid;
+    let spec = SandboxSpec {
+        host_pid: true,
+        ..sandbox_spec("p1")
+    };
+    let sandbox = world.runtime.create_sandbox(spec).await.unwrap();
+    let script = format!(
+        r#"
+        try "seen", -d "/proc/{shim}";
+        try "root", opendir(my $dir, "/proc/{shim}/root/");
+        try "descriptors", open(my $null, "<", "/proc/{shim}/fd/0");
+        try "program", open(my $program, "<", "/proc/{shim}/exe");
+        try "memory", open(my $memory, "+<", "/proc/{shim}/mem");
+        try "attach", call({ptrace}, 0x4206, {shim}, 0, 0);
+        try "namespaces", open(my $ns, "<", "/proc/{shim}/ns/mnt");
+        "#,
+        ptrace = libc::SYS_ptrace,
+    );
+    let spec = perl(&world, "a", &script);
+    run(&sandbox, &spec).await;
+    let said = logged(&spec);
+    assert_eq!(said.len(), 7, "{said:#?}");
+    assert_eq!(said[0], "seen: done");
+    assert!(
+        said[1..].iter().all(|line| !line.ends_with("done")),
+        "{said:#?}"
+    );
+    world.end().await;
+}
