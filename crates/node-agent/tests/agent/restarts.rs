@@ -64,14 +64,16 @@ pub async fn a_new_agent_takes_over_what_runs() {
 
 pub async fn a_stopped_node_brings_its_pods_back() {
     let mut world = World::started("stop").await;
-    let script =
-        format!("trap 'exit 0' TERM; cat /scratch/word; echo kept > /scratch/word; {SLEEP}");
+    let script = format!(
+        "trap 'exit 0' TERM; cat /scratch/word; echo kept > /scratch/word; echo written; {SLEEP}"
+    );
     let scratch = json!({
         "volumes": [{"name": "scratch", "emptyDir": {}}],
         "containers": [{"name": "c", "command": ["sh", "-c", script],
             "volumeMounts": [{"name": "scratch", "mountPath": "/scratch"}]}]});
     world.pod("p", scratch).await;
     let before = world.ready("p").await;
+    world.logged("p", "c", "written").await;
     world.stop().await;
     assert!(world.runtime.sandboxes().await.unwrap().is_empty());
     let stopped = world.until("p", "not ready", |pod| !is_ready(pod)).await;
