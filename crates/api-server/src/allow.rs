@@ -2,13 +2,12 @@
 
 use std::collections::BTreeSet;
 
+use http::Method;
 use http::header::{ALLOW, HeaderName, HeaderValue};
-use http::{Method, Uri};
 use object_model::{Status, StatusReason};
 use resource_kinds::Verb;
 
-use crate::computed;
-use crate::query::Query;
+use crate::destination;
 use crate::request_info::RequestInfo;
 use crate::server::ApiServer;
 use crate::verbs::patch;
@@ -17,11 +16,15 @@ use crate::verbs::patch;
 /// 2.2).
 pub(crate) fn header(
     server: &ApiServer,
-    (method, uri): (&Method, &Uri),
+    (method, info): (&Method, &RequestInfo),
     status: &Status,
 ) -> Option<(HeaderName, HeaderValue)> {
     let (name, list) = match status.reason {
-        StatusReason::MethodNotAllowed => (ALLOW, methods(server, uri.path())?),
+        StatusReason::MethodNotAllowed if info.is_resource => {
+            let verbs = destination::verbs(server, info)?;
+            (ALLOW, methods_of(verbs.into_iter()))
+        }
+        StatusReason::MethodNotAllowed => (ALLOW, "GET, HEAD".to_owned()),
         StatusReason::UnsupportedMediaType if method == Method::PATCH => {
             let forms = patch::FORMS.join(", ");
             (HeaderName::from_static("accept-patch"), forms)
@@ -30,33 +33,6 @@ pub(crate) fn header(
     };
     let value = HeaderValue::from_str(&list).ok()?;
     Some((name, value))
-}
-
-/// The methods that a path has; `None` where nothing is served.
-fn methods(server: &ApiServer, path: &str) -> Option<String> {
-    let info = RequestInfo::new(&Method::GET, path, &Query::default());
-    if !info.is_resource {
-        return Some("GET, HEAD".to_owned());
-    }
-    if let Some(kind) = computed::find(&info.group, &info.version, &info.resource) {
-        return Some(methods_of(kind.verbs.iter().copied()));
-    }
-    let served = server.served();
-    let resource = served
-        .registry
-        .find(&info.group, &info.version, &info.resource)?;
-    let everywhere = resource.namespaced() && info.namespace.is_empty();
-    if !info.subresource.is_empty() {
-        let part = resource.subresource(&info.subresource)?;
-        return Some(methods_of(part.verbs.iter().copied()));
-    }
-    let here = |verb: &Verb| match verb {
-        Verb::Get | Verb::Update | Verb::Patch | Verb::Delete => info.named,
-        Verb::List | Verb::Watch => !info.named,
-        Verb::Create | Verb::DeleteCollection => !info.named && !everywhere,
-    };
-    let verbs = resource.info().verbs.iter().copied();
-    Some(methods_of(verbs.filter(here)))
 }
 
 fn methods_of(verbs: impl Iterator<Item = Verb>) -> String {

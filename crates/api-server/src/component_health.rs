@@ -6,7 +6,6 @@
 use std::collections::BTreeMap;
 use std::sync::{Mutex, PoisonError};
 
-use http::Method;
 use object_model::{FieldSelector, LabelSelector, Status};
 use resource_kinds::{KindInfo, Scope, Verb, table};
 use serde_json::{Value, json};
@@ -17,10 +16,10 @@ use crate::pipeline::Call;
 use crate::query::Query;
 use crate::registry::is_at;
 use crate::reply::Reply;
-use crate::routing::{not_allowed, unknown_path};
 use crate::server::ApiServer;
 
-const INFO: KindInfo = KindInfo {
+/// The facts of the kind.
+pub(crate) const INFO: KindInfo = KindInfo {
     group: "",
     version: "v1",
     kind: "ComponentStatus",
@@ -95,20 +94,12 @@ pub(crate) fn is_asked(group: &str, version: &str, plural: &str) -> bool {
 
 /// Answers a get or a list.
 ///
-/// *Errors.* 404 for a part that there is not, 405 for other verbs.
-pub(crate) async fn answer(server: &ApiServer, call: &Call) -> Result<Reply, Status> {
+/// *Errors.* 404 for a part that there is not, 400 for selectors that do not parse.
+pub(crate) async fn answer(server: &ApiServer, verb: Verb, call: &Call) -> Result<Reply, Status> {
     let asked = &call.info;
-    if !asked.subresource.is_empty() || !asked.namespace.is_empty() {
-        return Err(unknown_path());
-    }
-    let is_list = match (asked.verb.as_str(), asked.named) {
-        ("list", false) => true,
-        ("get", true) if call.parts.method == Method::GET => false,
-        _ => return Err(not_allowed()),
-    };
     call.warnings.add([DEPRECATION.to_owned()]);
     let mut all = statuses(server).await;
-    if is_list {
+    if verb == Verb::List {
         let selects = selector(&call.query)?;
         all.retain(selects);
         return output::computed_list(call, &INFO, all, &COLUMNS);

@@ -12,7 +12,7 @@ use serde_json::Value;
 use crate::bootstrap::{attempt, ensure, this_server};
 use crate::metadata;
 use crate::server::{ApiServer, StartError};
-use crate::storage::SyncReads;
+use crate::storage::reading;
 use crate::verbs::delete::{DeleteOptions, delete};
 
 const GROUP: &str = "apiregistration.k8s.io";
@@ -36,7 +36,7 @@ pub(crate) async fn follow(server: &ApiServer) -> Result<(), Status> {
         .into_iter()
         .map(|(group, version)| local_service(group, version))
         .collect();
-    let found = SyncReads(server).list(GROUP, PLURAL, "");
+    let found = reading(server, |reads| Ok(reads.list(GROUP, PLURAL, "")))?;
     let is_there = |list: &[Value], object: &Value| {
         let name = metadata::text(object, "name");
         list.iter()

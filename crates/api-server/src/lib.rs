@@ -18,6 +18,7 @@ mod config;
 mod connection;
 mod decode;
 pub mod decoders;
+mod destination;
 mod discovery;
 mod dynamic_admission;
 pub mod encryption;

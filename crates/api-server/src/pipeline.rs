@@ -29,7 +29,7 @@ use crate::warnings::Warnings;
 
 /// A request that has passed authentication and authorisation.
 pub(crate) struct Call {
-    pub(crate) info: RequestInfo,
+    pub(crate) info: Arc<RequestInfo>,
     pub(crate) query: Query,
     pub(crate) user: UserInfo,
     pub(crate) parts: Parts,
@@ -79,7 +79,8 @@ async fn respond(
     let info = RequestInfo::new(&parts.method, parts.uri.path(), &query);
     let gzip = wants_gzip(&parts);
     let pretty = wants_pretty(&query, &parts);
-    let asked = (parts.method.clone(), parts.uri.clone());
+    let info = Arc::new(info);
+    let asked = (parts.method.clone(), info.clone());
     let label = Label::of(&server, &info);
     let _in_flight = server.metrics.begun(&label);
     let long = info.is_long_running(&query);
@@ -177,7 +178,7 @@ async fn contained(
 
 async fn answer(
     server: &Arc<ApiServer>,
-    (info, query, mut parts, warnings): (RequestInfo, Query, Parts, Arc<Warnings>),
+    (info, query, mut parts, warnings): (Arc<RequestInfo>, Query, Parts, Arc<Warnings>),
     body: BoxBody,
     caller: Caller,
     kept: &mut Kept,

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use object_model::{FieldError, Status};
 use openapi_schema::Schema;
-use resource_kinds::{Kind, KindInfo, Scope, Subresource, Verb};
+use resource_kinds::{Kind, KindInfo, Scope, Subresource};
 use serde_json::Value;
 
 /// A kind as a part of the API.
@@ -52,10 +52,6 @@ impl Resource {
 
     pub(crate) fn namespaced(&self) -> bool {
         self.info().scope == Scope::Namespaced
-    }
-
-    pub(crate) fn allows(&self, verb: Verb) -> bool {
-        self.info().verbs.contains(&verb)
     }
 
     pub(crate) fn subresource(&self, name: &str) -> Option<&'static Subresource> {

@@ -1,6 +1,11 @@
 //! What a request is about, read from its method, path and query by upstream's rules.
+//!
+//! This is the only place that reads them: authorisation, admission, audit, metrics and routing all go
+//! by the [`RequestInfo`] made here. Which kind is at the path, and whether the path suits its scope,
+//! is added by [`destination`](crate::destination).
 
 use http::Method;
+use object_model::FieldSelector;
 
 use crate::query::{Query, decode};
 
@@ -15,16 +20,31 @@ pub(crate) struct RequestInfo {
     pub(crate) verb: String,
     pub(crate) group: String,
     pub(crate) version: String,
+    /// The namespace of the path. As upstream, that of a Namespace object is itself.
     pub(crate) namespace: String,
     pub(crate) resource: String,
     pub(crate) subresource: String,
+    /// The name, from the path or from a field selector that allows no other.
     pub(crate) name: String,
-    /// What follows the sub-resource.
-    pub(crate) rest: Vec<String>,
+    /// What follows the sub-resource, as sent, from the slash on.
+    pub(crate) rest: String,
     /// Whether `name` comes from the path (not from a field selector).
     pub(crate) named: bool,
-    /// The field selector, of requests for collections.
-    pub(crate) fields: String,
+    /// Whether the path leads through a namespace to the resource.
+    pub(crate) in_namespace: bool,
+    /// Whether the path is of the old form that makes every method a watch (`/api/v1/watch/…`).
+    pub(crate) watch_path: bool,
+    /// Whether a segment is empty, so that nothing is served at the path.
+    pub(crate) has_gap: bool,
+    /// The field selector of requests for collections; selects everything if it does not parse.
+    pub(crate) fields: FieldSelector,
+}
+
+/// A segment of a path.
+struct Segment {
+    text: String,
+    /// Where it ends in the path.
+    end: usize,
 }
 
 impl RequestInfo {
@@ -34,30 +54,25 @@ impl RequestInfo {
             verb: method.as_str().to_ascii_lowercase(),
             ..Self::default()
         };
-        let decoded: Vec<String> = path
-            .split('/')
-            .filter(|part| !part.is_empty())
-            .map(|p| decode(p, false))
-            .collect();
-        let mut parts: Vec<&str> = decoded.iter().map(String::as_str).collect();
-        if parts.len() < 3 || !matches!(parts[0], "api" | "apis") {
-            return info;
-        }
-        if parts[0] == "apis" {
-            if parts.len() < 4 {
-                return info;
+        let segments = segments(path);
+        let mut parts = segments.as_slice();
+        let text = |parts: &[Segment], at: usize| parts[at].text.clone();
+        let prefix = parts.first().map_or("", |first| first.text.as_str());
+        match (prefix, parts.len()) {
+            ("api", 3..) => parts = &parts[1..],
+            ("apis", 4..) => {
+                info.group = text(parts, 1);
+                parts = &parts[2..];
             }
-            info.group = parts[1].to_owned();
-            parts.drain(..2);
-        } else {
-            parts.remove(0);
+            _ => return info,
         }
         info.is_resource = true;
-        info.version = parts.remove(0).to_owned();
-        if parts[0] == "watch" && parts.len() > 1 {
-            // The old path form of a watch: only the list part is left.
-            parts.remove(0);
+        info.version = text(parts, 0);
+        parts = &parts[1..];
+        if parts[0].text == "watch" && parts.len() > 1 {
+            info.watch_path = true;
             info.verb = "watch".to_owned();
+            parts = &parts[1..];
         } else {
             info.verb = verb(method).to_owned();
         }
@@ -66,35 +81,35 @@ impl RequestInfo {
         info
     }
 
-    fn place(&mut self, mut parts: Vec<&str>) {
-        if parts[0] == "namespaces" && parts.len() > 1 {
-            self.namespace = parts[1].to_owned();
-            if parts.len() > 2 && !matches!(parts[2], "status" | "finalize") {
-                parts.drain(..2);
+    fn place(&mut self, mut parts: &[Segment]) {
+        if parts[0].text == "namespaces" && parts.len() > 1 {
+            self.namespace = parts[1].text.clone();
+            self.has_gap = self.namespace.is_empty();
+            let of_itself = |part: &Segment| matches!(part.text.as_str(), "status" | "finalize");
+            if parts.len() > 2 && !of_itself(&parts[2]) {
+                self.in_namespace = true;
+                parts = &parts[2..];
             }
         }
-        self.resource = parts[0].to_owned();
-        self.name = parts
-            .get(1)
-            .map(|part| (*part).to_owned())
-            .unwrap_or_default();
-        self.named = !self.name.is_empty();
-        self.subresource = parts
-            .get(2)
-            .map(|part| (*part).to_owned())
-            .unwrap_or_default();
+        let text = |at: usize| parts.get(at).map_or("", |part| part.text.as_str());
+        self.resource = text(0).to_owned();
+        self.name = text(1).to_owned();
+        self.named = parts.len() > 1;
+        self.subresource = text(2).to_owned();
         self.rest = parts
-            .iter()
-            .skip(3)
-            .map(|part| (*part).to_owned())
-            .collect();
+            .get(2)
+            .and_then(|part| self.path.get(part.end..))
+            .unwrap_or_default()
+            .to_owned();
+        self.has_gap |= parts.iter().take(3).any(|part| part.text.is_empty());
     }
 
     fn refine(&mut self, query: &Query) {
         if self.named {
             return;
         }
-        self.fields = query.get("fieldSelector").unwrap_or_default().to_owned();
+        let fields = query.get("fieldSelector").unwrap_or_default();
+        self.fields = FieldSelector::parse(fields).unwrap_or_default();
         match self.verb.as_str() {
             "get" if query.flag("watch") => self.verb = "watch".to_owned(),
             "get" => self.verb = "list".to_owned(),
@@ -103,10 +118,18 @@ impl RequestInfo {
         }
         // A list of one named object may be allowed where a list of all is not.
         if matches!(self.verb.as_str(), "list" | "watch" | "deletecollection")
-            && let Some(selector) = query.get("fieldSelector")
-            && let Some(name) = exact_name(selector)
+            && let Some(name) = self.fields.exact("metadata.name")
+            && is_segment(name)
         {
             self.name = name.to_owned();
+        }
+    }
+
+    /// The same request for another verb, as when an update of what is not there creates it.
+    pub(crate) fn with_verb(&self, verb: &str) -> Self {
+        Self {
+            verb: verb.to_owned(),
+            ..self.clone()
         }
     }
 
@@ -121,14 +144,24 @@ impl RequestInfo {
     }
 }
 
-fn exact_name(selector: &str) -> Option<&str> {
-    selector
-        .split(',')
-        .find_map(|term| {
-            term.strip_prefix("metadata.name=")
-                .map(|name| name.trim_start_matches('='))
-        })
-        .filter(|name| !name.is_empty() && !name.contains(['/', '%']))
+fn segments(path: &str) -> Vec<Segment> {
+    let inner = path.trim_start_matches('/');
+    let mut end = path.len() - inner.len();
+    let inner = inner.trim_end_matches('/');
+    let pieces = inner.split('/').map(|piece| {
+        let segment = Segment {
+            text: decode(piece, false),
+            end: end + piece.len(),
+        };
+        end = segment.end + 1;
+        segment
+    });
+    pieces.collect()
+}
+
+/// Whether a text can be a segment of a path, and so a name.
+pub(crate) fn is_segment(name: &str) -> bool {
+    !matches!(name, "" | "." | "..") && !name.contains(['/', '%'])
 }
 
 fn verb(method: &Method) -> &'static str {
@@ -189,6 +222,29 @@ mod tests {
                 "list /v1 '' nodes/ 'n'",
             ),
         ];
+        let cases = cases.into_iter().chain([
+            (
+                "DELETE",
+                "/api/v1/watch/namespaces/a/secrets/s",
+                "watch /v1 'a' secrets/ 's'",
+            ),
+            (
+                "GET",
+                "/api/v1/namespaces/a/namespaces/b",
+                "get /v1 'a' namespaces/ 'b'",
+            ),
+            // Only what surely selects one name is authorised for that name.
+            (
+                "GET",
+                "/api/v1/nodes?fieldSelector=metadata.name%3D%3D%3Dn",
+                "list /v1 '' nodes/ ''",
+            ),
+            (
+                "GET",
+                "/api/v1/nodes?fieldSelector=metadata.name!%3Dn",
+                "list /v1 '' nodes/ ''",
+            ),
+        ]);
         for (method, uri, expected) in cases {
             let (path, query) = uri.split_once('?').unwrap_or((uri, ""));
             let method = Method::from_bytes(method.as_bytes()).unwrap();
@@ -212,6 +268,35 @@ mod tests {
                 !RequestInfo::new(&Method::GET, path, &Query::default()).is_resource,
                 "{path}"
             );
+        }
+    }
+
+    #[test]
+    fn the_form_of_a_path_is_kept() {
+        // findings S4, S9
+        let read = |path: &str| RequestInfo::new(&Method::GET, path, &Query::default());
+        let inside = read("/api/v1/namespaces/a/namespaces/b");
+        assert!(inside.in_namespace && !inside.watch_path);
+        assert!(!read("/api/v1/namespaces/a").in_namespace);
+        assert!(!read("/api/v1/namespaces/a/status").in_namespace);
+        let watch = read("/api/v1/watch/namespaces/a/pods/p");
+        assert!(watch.watch_path && watch.in_namespace && watch.named);
+        for gap in [
+            "/api/v1//pods",
+            "/api/v1/namespaces//pods",
+            "/api/v1/pods//log",
+        ] {
+            assert!(read(gap).has_gap, "{gap}");
+        }
+        assert!(!read("//api/v1/namespaces/a/pods/").has_gap);
+        for (path, rest) in [
+            ("/api/v1/namespaces/n/pods/p:80/proxy/a%20b/", "/a%20b/"),
+            ("/api/v1/namespaces/n/pods/p/proxy", ""),
+            ("/api/v1/nodes/n/proxy/", "/"),
+            ("//api/v1/nodes/n/proxy/pods//x", "/pods//x"),
+            ("/api/v1/nodes/n", ""),
+        ] {
+            assert_eq!(read(path).rest, rest, "{path}");
         }
     }
 }

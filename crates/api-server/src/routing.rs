@@ -8,6 +8,7 @@ use resource_kinds::{Verb, admissionregistration};
 use serde_json::{Value, json};
 
 use crate::body::BoxBody;
+use crate::destination::Destination;
 use crate::pipeline::{Answer, Call};
 use crate::registry::Resource;
 use crate::reply::Reply;
@@ -36,28 +37,35 @@ pub(crate) async fn route(
     if !call.info.is_resource {
         return page(server, &call).await.map(Answer::Reply);
     }
+    let destination = Destination::find(server, &call.info).await?;
+    if !call.info.subresource.is_empty() {
+        // None of the kinds that are computed has any.
+        return match destination {
+            Destination::Stored(resource) => stored(server, &resource, None, call, body).await,
+            _ => Err(unknown_path()),
+        };
+    }
+    let verb = destination.verb(&call.parts.method, &call.info)?;
+    let answer = match destination {
+        Destination::Review(review) => reviews::answer(server, review, call, body).await,
+        Destination::Metrics(kind) => resource_metrics::answer(server, kind, verb, call).await,
+        Destination::ComponentStatus => component_health::answer(server, verb, &call).await,
+        Destination::Stored(resource) => {
+            return stored(server, &resource, Some(verb), call, body).await;
+        }
+    };
+    answer.map(Answer::Reply)
+}
+
+/// Answers a request for stored objects, or for a part of one if there is no verb.
+async fn stored(
+    server: &Arc<ApiServer>,
+    resource: &Arc<Resource>,
+    verb: Option<Verb>,
+    call: Call,
+    body: BoxBody,
+) -> Result<Answer, Status> {
     let info = &call.info;
-    if let Some(review) = reviews::find(&info.group, &info.version, &info.resource) {
-        return reviews::answer(server, review, call, body)
-            .await
-            .map(Answer::Reply);
-    }
-    if let Some(kind) = resource_metrics::find(&info.group, &info.version, &info.resource) {
-        return resource_metrics::answer(server, kind, call)
-            .await
-            .map(Answer::Reply);
-    }
-    if component_health::is_asked(&info.group, &info.version, &info.resource) {
-        return component_health::answer(server, &call)
-            .await
-            .map(Answer::Reply);
-    }
-    let found = server.find_kind(&info.group, &info.version, &info.resource);
-    let resource = found.await?.ok_or_else(unknown_path)?;
-    check_place(&call, &resource)?;
-    if !info.rest.is_empty() && info.subresource != "proxy" {
-        return Err(unknown_path());
-    }
     let writes = !matches!(info.verb.as_str(), "get" | "list" | "watch");
     let defines = writes
         && (info.group.as_str(), info.resource.as_str())
@@ -65,15 +73,11 @@ pub(crate) async fn route(
     let has_say = writes && info.group == admissionregistration::GROUP;
     let deprecation = resource.kind.deprecation();
     call.warnings.add(deprecation.map(str::to_owned));
-    let answer = if info.subresource.is_empty() {
-        let verb = verb_of(&call)
-            .filter(|verb| resource.allows(*verb))
-            .ok_or_else(not_allowed)?;
-        verbs::answer(server, &resource, verb, call, body)
+    let answer = match verb {
+        Some(verb) => verbs::answer(server, resource, verb, call, body)
             .await
-            .map(Answer::Reply)
-    } else {
-        subresources::answer(server, &resource, call, body).await
+            .map(Answer::Reply),
+        None => subresources::answer(server, resource, call, body).await,
     };
     if defines && answer.is_ok() {
         server.follow_definitions().await?;
@@ -83,46 +87,6 @@ pub(crate) async fn route(
         server.follow_registrations();
     }
     answer
-}
-
-/// Whether the path has a namespace just where the kind needs one.
-fn check_place(call: &Call, resource: &Resource) -> Result<(), Status> {
-    let info = &call.info;
-    for part in [&info.namespace, &info.name] {
-        if matches!(part.as_str(), "." | "..") || part.contains(['/', '%']) {
-            let text = format!("name {part:?} is invalid: it may not contain '/' or '%'");
-            return Err(Status::bad_request(text));
-        }
-    }
-    let collection = resource.namespaced() && info.namespace.is_empty() && !info.named;
-    if collection && !matches!(info.verb.as_str(), "list" | "watch") {
-        return Err(not_allowed());
-    }
-    let own_namespace = resource.info().plural == "namespaces" && resource.info().group.is_empty();
-    let fits = if resource.namespaced() {
-        !info.namespace.is_empty() || matches!(info.verb.as_str(), "list" | "watch")
-    } else {
-        info.namespace.is_empty() || own_namespace
-    };
-    if fits { Ok(()) } else { Err(unknown_path()) }
-}
-
-fn verb_of(call: &Call) -> Option<Verb> {
-    if call.parts.method == Method::HEAD {
-        return None;
-    }
-    let verb = match (call.info.verb.as_str(), call.info.named) {
-        ("create", false) => Verb::Create,
-        ("get", true) => Verb::Get,
-        ("list", _) => Verb::List,
-        ("watch", _) => Verb::Watch,
-        ("update", true) => Verb::Update,
-        ("patch", true) => Verb::Patch,
-        ("delete", true) => Verb::Delete,
-        ("deletecollection", _) => Verb::DeleteCollection,
-        _ => return None,
-    };
-    Some(verb)
 }
 
 async fn page(server: &Arc<ApiServer>, call: &Call) -> Result<Reply, Status> {

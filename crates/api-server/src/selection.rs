@@ -6,7 +6,7 @@ use mvcc_store::KeyValue;
 use object_model::{FieldSelector, LabelSelector, Status};
 use serde::Deserialize;
 
-use crate::query::Query;
+use crate::pipeline::Call;
 use crate::registry::Resource;
 use crate::storage;
 
@@ -32,10 +32,13 @@ struct HeadMetadata {
 }
 
 impl Selection {
-    /// Reads `labelSelector` and `fieldSelector`.
+    /// Reads `labelSelector` and `fieldSelector`. A name in the path, as watches of the old form have
+    /// it, is the only one that is selected.
     ///
-    /// *Errors.* 400 for what does not parse, and for fields that cannot be selected by.
-    pub(crate) fn parse(query: &Query, resource: &Resource) -> Result<Self, Status> {
+    /// *Errors.* 400 for what does not parse, for fields that cannot be selected by, and for a
+    /// selector that does not ask for the path's name.
+    pub(crate) fn of(call: &Call, resource: &Resource) -> Result<Self, Status> {
+        let query = &call.query;
         let labels = match query.get("labelSelector") {
             Some(text) => {
                 LabelSelector::parse(text).map_err(|e| Status::bad_request(e.to_string()))?
@@ -44,6 +47,17 @@ impl Selection {
         };
         let text = query.get("fieldSelector").unwrap_or_default();
         let fields = FieldSelector::parse(text).map_err(|e| Status::bad_request(e.to_string()))?;
+        let fields = match call.info.named {
+            false => fields,
+            true if fields.is_everything() => {
+                FieldSelector::exactly("metadata.name", &call.info.name)
+            }
+            true if fields.exact("metadata.name") == Some(&call.info.name) => fields,
+            true => {
+                let text = "fieldSelector metadata.name doesn't match requested name";
+                return Err(Status::bad_request(text));
+            }
+        };
         let mut deep = false;
         for term in fields.terms() {
             let field = term.field.as_str();

@@ -9,7 +9,7 @@ use serde_json::Value;
 
 use crate::registry::{Resource, end_of};
 use crate::server::ApiServer;
-use crate::storage::{self, SyncReads, encode};
+use crate::storage::{self, encode, reading};
 
 /// Writes that are made anew because another one has changed a quota in between.
 pub(crate) const ATTEMPTS_MAX: usize = 200;
@@ -73,16 +73,29 @@ pub(crate) async fn charge(
 }
 
 /// Sets the status of a quota to what is used now, by itself as well; other objects stay as they are.
-pub(crate) fn count(server: &ApiServer, resource: &Resource, namespace: &str, object: &mut Value) {
+///
+/// *Errors.* 500 for what cannot be read.
+pub(crate) fn count(
+    server: &ApiServer,
+    resource: &Resource,
+    namespace: &str,
+    object: &mut Value,
+) -> Result<(), Status> {
     let info = resource.info();
     if (info.group, info.plural) != usage::QUOTAS {
-        return;
+        return Ok(());
     }
-    let reads = SyncReads(server);
-    let found: Vec<(String, String, Value)> = usage::kinds(object)
+    let list = |group: &str, plural: &str| {
+        reading(server, |reads| Ok(reads.list(group, plural, namespace)))
+    };
+    let listed = usage::kinds(object).into_iter().map(|(group, plural)| {
+        let objects = list(&group, &plural)?;
+        Ok((group, plural, objects))
+    });
+    let listed = listed.collect::<Result<Vec<_>, Status>>()?;
+    let found: Vec<(String, String, Value)> = listed
         .into_iter()
-        .flat_map(|(group, plural)| {
-            let mut objects = reads.list(&group, &plural, namespace);
+        .flat_map(|(group, plural, mut objects)| {
             let is_itself = |other: &Value| other["metadata"]["name"] == object["metadata"]["name"];
             if (&*group, &*plural) == usage::QUOTAS && !objects.iter().any(is_itself) {
                 objects.push(object.clone());
@@ -95,4 +108,5 @@ pub(crate) fn count(server: &ApiServer, resource: &Resource, namespace: &str, ob
         .iter()
         .map(|(group, plural, object)| (group.as_str(), plural.as_str(), object));
     object["status"] = usage::count(object, all);
+    Ok(())
 }

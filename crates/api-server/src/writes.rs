@@ -13,7 +13,7 @@ use crate::pipeline::Call;
 use crate::query::Query;
 use crate::registry::Resource;
 use crate::server::ApiServer;
-use crate::storage::{Asking, SyncReads};
+use crate::storage::{Asking, reading};
 use crate::warnings::Warnings;
 use crate::{field_managers, metadata};
 
@@ -280,14 +280,12 @@ pub(crate) fn admit(
     old: Option<&Value>,
 ) -> Result<(), Status> {
     let request = asked(attempt, operation, old);
-    let cluster = Asking {
-        reads: SyncReads(server),
-        user: attempt.user,
-    };
-    for plugin in &server.admission {
-        plugin.admit(&request, object, &cluster)?;
-    }
-    Ok(())
+    reading(server, |reads| {
+        let user = attempt.user;
+        let cluster = Asking { reads, user };
+        let mut plugins = server.admission.iter();
+        plugins.try_for_each(|plugin| plugin.admit(&request, object, &cluster))
+    })
 }
 
 /// Lets the admission plug-ins say what they have to say of an object that is right in itself.
@@ -302,13 +300,15 @@ pub(crate) fn advise(
         return;
     }
     let request = asked(attempt, operation, old);
-    let cluster = Asking {
-        reads: SyncReads(server),
-        user: attempt.user,
-    };
-    for plugin in &server.admission {
-        attempt.warn(plugin.warnings(&request, object, &cluster));
-    }
+    let told = reading(server, |reads| {
+        let user = attempt.user;
+        let cluster = Asking { reads, user };
+        let plugins = server.admission.iter();
+        let texts = plugins.flat_map(|plugin| plugin.warnings(&request, object, &cluster));
+        Ok(texts.collect::<Vec<_>>())
+    });
+    // Advice that cannot be given is no reason to refuse.
+    attempt.warn(told.unwrap_or_default());
 }
 
 fn asked<'a>(

@@ -146,10 +146,25 @@ pub trait Lookup {
     fn asker(&self) -> Value {
         Value::Null
     }
-    /// Whether who makes the request may use a verb on an object of the whole cluster.
-    fn allows(&self, _verb: &str, _group: &str, _resource: &str, _name: &str) -> bool {
+    /// Whether who makes the request has a right.
+    fn allows(&self, _right: &Right<'_>) -> bool {
         false
     }
+}
+
+/// What somebody may be allowed to do.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Right<'a> {
+    /// The verb.
+    pub verb: &'a str,
+    /// API group, empty for core.
+    pub group: &'a str,
+    /// Resource, plural.
+    pub resource: &'a str,
+    /// Namespace, empty for cluster scope.
+    pub namespace: &'a str,
+    /// Name, empty for all.
+    pub name: &'a str,
 }
 
 /// Everything that is particular to one kind. All methods are pure; none may panic on any input.

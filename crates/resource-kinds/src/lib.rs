@@ -27,6 +27,7 @@ pub mod metadata;
 pub mod networking;
 pub mod node;
 mod parts;
+pub mod pod_references;
 mod pod_template;
 pub mod pod_view;
 pub mod policy;
@@ -46,7 +47,8 @@ use std::sync::Arc;
 
 pub use cluster::{ClusterConfig, ServiceRange};
 pub use kind::{
-    Cell, Column, Exclusive, Kind, KindInfo, Lookup, Refusal, Scope, Subresource, Taken, Verb,
+    Cell, Column, Exclusive, Kind, KindInfo, Lookup, Refusal, Right, Scope, Subresource, Taken,
+    Verb,
 };
 
 /// All kinds that the cluster serves.

@@ -4,12 +4,15 @@
 //! that are bound to the node at the time of the request. Claims and volumes are left to the role:
 //! a node makes volumes for claims that no pod of its own uses yet.
 
+use object_model::Status;
+use resource_kinds::annotations::MIRROR_POD;
+use resource_kinds::pod_references::{self, Referenced};
 use serde_json::Value;
 
 use super::Asked;
 use crate::identity::UserInfo;
 use crate::server::ApiServer;
-use crate::storage::SyncReads;
+use crate::storage::reading;
 
 const PREFIX: &str = "system:node:";
 const NODES: &str = "system:nodes";
@@ -24,50 +27,119 @@ pub(super) fn node_of(user: &UserInfo) -> Option<&str> {
 }
 
 /// Whether a node may do what its role allows; if not, why.
+///
+/// As upstream's node authoriser (<https://kubernetes.io/docs/reference/access-authn-authz/node/>).
 pub(super) fn permits(server: &ApiServer, node: &str, asked: &Asked<'_>) -> Result<(), String> {
     if asked.path.is_some() {
         return Ok(());
     }
     let reads = matches!(asked.verb, "get" | "list" | "watch");
-    let unrelated = || format!("no relationship found between node {node:?} and this object");
-    let related = |uses: &dyn Fn(&Value) -> bool| {
-        let found = has_pod(server, asked.namespace, node, asked.name, uses);
-        if found { Ok(()) } else { Err(unrelated()) }
+    let refuse = |why: &str| Err(why.to_owned());
+    let related = |uses: &dyn Fn(&Value) -> bool| match has_pod(
+        server,
+        asked.namespace,
+        node,
+        asked.name,
+        uses,
+    ) {
+        Ok(true) => Ok(()),
+        Ok(false) => Err(format!(
+            "no relationship found between node '{node}' and this object"
+        )),
+        Err(status) => Err(status.message),
     };
+    // A node can make mirror pods, and must get nothing by them.
+    let names = |pod: &Value, kind| {
+        !is_mirror(pod) && pod_references::names(&pod["spec"], kind).contains(asked.name)
+    };
+    let has_account = |pod: &Value| !is_mirror(pod) && account_of(pod) == asked.name;
     match (asked.group, asked.resource, asked.subresource) {
-        ("", "secrets" | "configmaps" | "serviceaccounts", "") if reads => {
-            if asked.name.is_empty() || asked.namespace.is_empty() {
-                return Err("can only read namespaced object of this type, by name".to_owned());
+        ("", "secrets" | "configmaps", part) => {
+            if !reads {
+                return refuse("can only read resources of this type");
+            }
+            if !part.is_empty() {
+                return refuse("cannot read subresource");
+            }
+            if asked.namespace.is_empty() {
+                return refuse("can only read namespaced object of this type");
+            }
+            if asked.name.is_empty() {
+                return refuse("No Object name found");
             }
             match asked.resource {
-                "serviceaccounts" => related(&|pod| account_of(pod) == asked.name),
-                kind => related(&|pod| refers(&pod["spec"], kind, asked.name)),
+                "secrets" => related(&|pod| names(pod, Referenced::Secrets)),
+                _ => related(&|pod| names(pod, Referenced::ConfigMaps)),
             }
         }
-        ("", "serviceaccounts", "token") => related(&|pod| account_of(pod) == asked.name),
-        ("", "pods", "") if matches!(asked.verb, "list" | "watch") => {
-            let wanted = format!("spec.nodeName={node}");
-            let mut terms = asked.fields.split(',');
-            if terms.any(|term| term.replacen("==", "=", 1) == wanted) {
+        ("", "serviceaccounts", "token") => {
+            if asked.verb != "create" || asked.name.is_empty() {
+                return refuse("can only create tokens for individual service accounts");
+            }
+            related(&has_account)
+        }
+        ("", "serviceaccounts", "") if reads => {
+            if asked.name.is_empty() || asked.namespace.is_empty() {
+                return refuse("No Object name found");
+            }
+            related(&has_account)
+        }
+        ("", "serviceaccounts", _) => refuse("can only create token subresource of serviceaccount"),
+        ("", "pods", part) => match (part, asked.verb) {
+            ("", "get") => related(&|pod| pod["metadata"]["name"] == asked.name),
+            ("", "list" | "watch") => {
+                let fields = asked.fields;
+                if fields.and_then(|fields| fields.exact("spec.nodeName")) == Some(node) {
+                    return Ok(());
+                }
+                if !asked.name.is_empty() && !asked.namespace.is_empty() {
+                    return related(&|pod| pod["metadata"]["name"] == asked.name);
+                }
+                refuse("can only list/watch pods with spec.nodeName field selector")
+            }
+            // Which ones is for the admission plug-in NodeRestriction to say.
+            ("", "create" | "delete") | ("status", "update" | "patch") | ("eviction", "create") => {
+                Ok(())
+            }
+            _ => refuse(""),
+        },
+        ("", "nodes", part) => match (part, asked.verb) {
+            ("", "create" | "update" | "patch") | ("status", "update" | "patch") => Ok(()),
+            ("", "get" | "list" | "watch") if asked.name == node => Ok(()),
+            // The first of the nodes that are ready makes the volumes that may be anywhere.
+            ("", "list") => Ok(()),
+            ("", "get" | "watch") => Err(match asked.name {
+                "" => format!("node '{node}' cannot read all nodes, only its own Node object"),
+                other => format!("node '{node}' cannot read '{other}', only its own Node object"),
+            }),
+            _ => refuse(""),
+        },
+        ("coordination.k8s.io", "leases", _) => {
+            if !matches!(asked.verb, "get" | "create" | "update" | "patch" | "delete") {
+                return refuse("can only get, create, update, patch, or delete a node lease");
+            }
+            if asked.namespace != LEASES {
+                return Err(format!(
+                    "can only access leases in the {LEASES:?} system namespace"
+                ));
+            }
+            // The name of what is created is known to admission only.
+            if asked.name == node || asked.verb == "create" {
                 return Ok(());
             }
-            let selectors = "can only list/watch pods with spec.nodeName field selector";
-            Err(selectors.to_owned())
+            refuse("can only access node lease with the same name as the requesting node")
         }
-        ("", "pods", _) if asked.verb == "get" => {
-            related(&|pod| pod["metadata"]["name"] == asked.name)
-        }
-        ("coordination.k8s.io", "leases", _) => {
-            let own = asked.name == node || (asked.verb == "create" && asked.name.is_empty());
-            if asked.namespace != LEASES {
-                Err(format!(
-                    "can only access leases in the {LEASES:?} system namespace"
-                ))
-            } else if own {
-                Ok(())
-            } else {
-                Err("can only access node lease with the same name as the requesting node".into())
+        ("storage.k8s.io", "csinodes", part) => {
+            if !matches!(asked.verb, "get" | "create" | "update" | "patch" | "delete") {
+                return refuse("can only get, create, update, patch, or delete a CSINode");
             }
+            if !part.is_empty() {
+                return refuse("cannot authorize CSINode subresources");
+            }
+            if asked.name == node || asked.verb == "create" {
+                return Ok(());
+            }
+            refuse("can only access CSINode with the same name as the requesting node")
         }
         _ => Ok(()),
     }
@@ -78,81 +150,30 @@ fn account_of(pod: &Value) -> &str {
     spec["serviceAccountName"].as_str().unwrap_or_default()
 }
 
+fn is_mirror(pod: &Value) -> bool {
+    !pod["metadata"]["annotations"][MIRROR_POD].is_null()
+}
+
 /// Whether some pod of the namespace is on the node, has `word` somewhere in it, and is as wanted.
+///
+/// *Errors.* 500 for pods that cannot be read.
 fn has_pod(
     server: &ApiServer,
     namespace: &str,
     node: &str,
     word: &str,
     wanted: &dyn Fn(&Value) -> bool,
-) -> bool {
-    SyncReads(server)
-        .list_with("", "pods", namespace, &[node, word])
-        .iter()
-        .any(|pod| pod["spec"]["nodeName"] == node && wanted(pod))
-}
-
-/// Whether a pod's spec names the Secret or ConfigMap, wherever it may.
-fn refers(spec: &Value, kind: &str, name: &str) -> bool {
-    match spec {
-        Value::Array(list) => list.iter().any(|item| refers(item, kind, name)),
-        Value::Object(map) => map.iter().any(|(key, value)| {
-            let fields: &[&str] = match (kind, key.as_str()) {
-                (
-                    "secrets",
-                    "secret"
-                    | "secretKeyRef"
-                    | "secretRef"
-                    | "azureFile"
-                    | "imagePullSecrets"
-                    | "nodePublishSecretRef",
-                ) => &["name", "secretName"],
-                ("configmaps", "configMap" | "configMapKeyRef" | "configMapRef") => &["name"],
-                _ => &[],
-            };
-            let named = |object: &Value| fields.iter().any(|field| object[*field] == name);
-            named(value)
-                || value.as_array().is_some_and(|list| list.iter().any(named))
-                || refers(value, kind, name)
-        }),
-        _ => false,
-    }
+) -> Result<bool, Status> {
+    reading(server, |reads| {
+        let pods = reads.list_with("", "pods", namespace, &[node, word]);
+        let mut here = pods.iter().filter(|pod| pod["spec"]["nodeName"] == node);
+        Ok(here.any(wanted))
+    })
 }
 
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
-
     use super::*;
-
-    #[test]
-    fn what_a_pod_names_is_found_wherever_it_is() {
-        let spec = json!({
-            "nodeSelector": {"secret": "label"},
-            "imagePullSecrets": [{"name": "pull"}],
-            "containers": [{
-                "name": "plain",
-                "env": [{"name": "A", "valueFrom": {"secretKeyRef": {"name": "env", "key": "a"}}}],
-                "envFrom": [{"configMapRef": {"name": "all"}}],
-            }],
-            "volumes": [
-                {"name": "v", "secret": {"secretName": "files"}},
-                {"name": "p", "projected": {"sources": [
-                    {"configMap": {"name": "part"}}, {"secret": {"name": "part"}},
-                ]}},
-            ],
-        });
-        for name in ["pull", "env", "files", "part"] {
-            assert!(refers(&spec, "secrets", name), "{name}");
-        }
-        for name in ["all", "part"] {
-            assert!(refers(&spec, "configmaps", name), "{name}");
-        }
-        for name in ["label", "plain", "all", "v"] {
-            assert!(!refers(&spec, "secrets", name), "{name}");
-        }
-        assert!(!refers(&spec, "configmaps", "files"));
-    }
 
     #[test]
     fn only_members_of_the_group_are_nodes() {

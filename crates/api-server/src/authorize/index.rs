@@ -18,6 +18,21 @@ struct Role {
     aggregates: Vec<LabelSelector>,
 }
 
+impl Role {
+    fn of(object: &Value) -> Self {
+        let selectors = object["aggregationRule"]["clusterRoleSelectors"].as_array();
+        Self {
+            rules: Rule::list_of(object),
+            labels: BTreeMap::deserialize(&object["metadata"]["labels"]).unwrap_or_default(),
+            aggregates: selectors
+                .into_iter()
+                .flatten()
+                .filter_map(|selector| LabelSelector::from_json(selector).ok())
+                .collect(),
+        }
+    }
+}
+
 /// A RoleBinding or ClusterRoleBinding.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
@@ -50,22 +65,8 @@ pub(crate) struct Index {
 
 impl Index {
     pub(super) fn put_role(&mut self, namespace: &str, name: &str, object: &Value) {
-        let rules = Option::<Vec<Rule>>::deserialize(&object["rules"])
-            .ok()
-            .flatten();
-        let labels = BTreeMap::deserialize(&object["metadata"]["labels"]).unwrap_or_default();
-        let selectors = object["aggregationRule"]["clusterRoleSelectors"].as_array();
-        let role = Role {
-            rules: rules.unwrap_or_default(),
-            labels,
-            aggregates: selectors
-                .into_iter()
-                .flatten()
-                .filter_map(|selector| LabelSelector::from_json(selector).ok())
-                .collect(),
-        };
-        self.roles
-            .insert((namespace.to_owned(), name.to_owned()), role);
+        let key = (namespace.to_owned(), name.to_owned());
+        self.roles.insert(key, Role::of(object));
     }
 
     pub(super) fn remove_role(&mut self, namespace: &str, name: &str) {
@@ -106,10 +107,10 @@ impl Index {
         all
     }
 
-    /// The rules of a role, by kind, namespace and name.
-    pub(super) fn role_rules(&self, kind: &str, namespace: &str, name: &str) -> Vec<Rule> {
+    /// The rules of a role, those that it gathers included.
+    pub(super) fn rules_of(&self, role: &Value) -> Vec<Rule> {
         let mut all = Vec::new();
-        self.each_rule_of(kind, namespace, name, &mut |rule| {
+        self.each_rule_in(&Role::of(role), &mut |rule| {
             all.push(rule.clone());
             false
         });
@@ -166,6 +167,10 @@ impl Index {
         let Some(role) = self.roles.get(&(home.to_owned(), name.to_owned())) else {
             return false;
         };
+        self.each_rule_in(role, visit)
+    }
+
+    fn each_rule_in(&self, role: &Role, visit: &mut dyn FnMut(&Rule) -> bool) -> bool {
         if role.rules.iter().any(&mut *visit) {
             return true;
         }
@@ -215,8 +220,7 @@ mod tests {
             subresource: "",
             namespace,
             name: "",
-            path: None,
-            fields: "",
+            ..Asked::default()
         }
     }
 

@@ -1,5 +1,6 @@
 //! One rule of a role, and whether it covers a request.
 
+use object_model::FieldSelector;
 use serde::{Deserialize, Serialize};
 
 use crate::request_info::RequestInfo;
@@ -29,7 +30,7 @@ fn list<'de, D: serde::Deserializer<'de>>(from: D) -> Result<Vec<String>, D::Err
 }
 
 /// What a request wants to do.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Asked<'a> {
     pub(crate) verb: &'a str,
     pub(crate) group: &'a str,
@@ -40,7 +41,7 @@ pub(crate) struct Asked<'a> {
     /// The path, if it is not about a resource.
     pub(crate) path: Option<&'a str>,
     /// The field selector, of questions about collections.
-    pub(crate) fields: &'a str,
+    pub(crate) fields: Option<&'a FieldSelector>,
 }
 
 impl<'a> Asked<'a> {
@@ -53,7 +54,7 @@ impl<'a> Asked<'a> {
             namespace: &info.namespace,
             name: &info.name,
             path: (!info.is_resource).then_some(info.path.as_str()),
-            fields: &info.fields,
+            fields: Some(&info.fields),
         }
     }
 }
@@ -75,6 +76,78 @@ impl Rule {
                 ..Self::default()
             },
         ]
+    }
+
+    /// The rules in a role; none of those that cannot be read.
+    pub(crate) fn list_of(role: &serde_json::Value) -> Vec<Self> {
+        let rules = Option::<Vec<Self>>::deserialize(&role["rules"]);
+        rules.ok().flatten().unwrap_or_default()
+    }
+
+    /// The same as many rules, each of which allows one thing: one verb on one resource of one group,
+    /// with one name or any, or at one URL.
+    pub(crate) fn singles(&self) -> impl Iterator<Item = Self> {
+        let one = |text: &str| vec![text.to_owned()];
+        let names: Vec<Vec<String>> = match self.resource_names.is_empty() {
+            true => vec![Vec::new()],
+            false => self.resource_names.iter().map(|name| one(name)).collect(),
+        };
+        let on_resources = |verb: &str| {
+            let mut all = Vec::new();
+            for group in &self.api_groups {
+                for resource in &self.resources {
+                    all.extend(names.iter().map(|names| Self {
+                        verbs: one(verb),
+                        api_groups: one(group),
+                        resources: one(resource),
+                        resource_names: names.clone(),
+                        ..Self::default()
+                    }));
+                }
+            }
+            all
+        };
+        let at_urls = |verb: &str| {
+            let urls = self.non_resource_urls.iter().map(|url| Self {
+                verbs: one(verb),
+                non_resource_urls: one(url),
+                ..Self::default()
+            });
+            urls.collect::<Vec<_>>()
+        };
+        let all = self.verbs.iter().flat_map(|verb| {
+            let mut all = on_resources(verb);
+            all.extend(at_urls(verb));
+            all
+        });
+        all.collect::<Vec<_>>().into_iter()
+    }
+
+    /// Whether this rule allows all that another one does, which allows one thing.
+    pub(crate) fn includes(&self, single: &Self) -> bool {
+        let all = |own: &[String], others: &[String]| others.iter().all(|other| has(own, other));
+        let names = match single.resource_names.is_empty() {
+            true => self.resource_names.is_empty(),
+            false => {
+                self.resource_names.is_empty()
+                    || (single.resource_names.iter()).all(|name| self.resource_names.contains(name))
+            }
+        };
+        let resource = |other: &String| {
+            let of_any = other.split_once('/').map(|(_, part)| format!("*/{part}"));
+            has(&self.resources, other)
+                || of_any.is_some_and(|of_any| self.resources.contains(&of_any))
+        };
+        let urls = |other: &String| {
+            self.non_resource_urls
+                .iter()
+                .any(|url| url_covers(url, other))
+        };
+        all(&self.verbs, &single.verbs)
+            && all(&self.api_groups, &single.api_groups)
+            && single.resources.iter().all(resource)
+            && single.non_resource_urls.iter().all(urls)
+            && names
     }
 
     /// Whether the rule covers what is asked.
@@ -150,8 +223,7 @@ mod tests {
                 subresource,
                 namespace: "",
                 name: "x",
-                path: None,
-                fields: "",
+                ..Asked::default()
             };
             assert_eq!(rule.covers(&asked), expected, "{asked:?}");
         }
@@ -166,8 +238,7 @@ mod tests {
             subresource: "",
             namespace: "",
             name: "x",
-            path: None,
-            fields: "",
+            ..Asked::default()
         };
         assert!(named.covers(&asked));
         asked.name = "";

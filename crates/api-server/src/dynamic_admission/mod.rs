@@ -21,7 +21,7 @@ use self::round::{Round, Step};
 use crate::pipeline::Call;
 use crate::registry::Resource;
 use crate::server::ApiServer;
-use crate::storage::SyncReads;
+use crate::storage::reading;
 use crate::writes::{Attempt, Validation, WriteOptions, admit};
 
 /// Who else has a say at the moment.
@@ -31,13 +31,24 @@ pub(crate) struct Registrations {
     mutating: Vec<Webhook>,
     validating: Vec<Webhook>,
     policies: Policies,
+    /// Why none of them is known.
+    unreadable: Option<Status>,
 }
 
 impl Registrations {
-    fn concern(&self, attempt: &Attempt<'_>) -> bool {
+    /// Whether somebody is to be asked about a write.
+    ///
+    /// *Errors.* 500 where that is not known, since the registrations cannot be read.
+    fn concern(&self, attempt: &Attempt<'_>) -> Result<bool, Status> {
+        if attempt.asked || attempt.resource.info().group == GROUP {
+            return Ok(false);
+        }
+        if let Some(status) = &self.unreadable {
+            return Err(status.clone());
+        }
         let nobody =
             self.steps().next().is_none() && self.validating.is_empty() && self.policies.is_empty();
-        !nobody && !attempt.asked && attempt.resource.info().group != GROUP
+        Ok(!nobody)
     }
 
     /// Those who may change what is written, in their order.
@@ -56,16 +67,25 @@ impl ApiServer {
             .registrations
             .write()
             .unwrap_or_else(PoisonError::into_inner);
-        let reads = SyncReads(self);
-        let list = |plural: &str| reads.list(GROUP, plural, "");
-        let changing = list("mutatingadmissionpolicies");
-        let policies = list("validatingadmissionpolicies");
-        *current = Arc::new(Registrations {
-            changing: MutatingPolicies::new(&changing, &list("mutatingadmissionpolicybindings")),
-            mutating: webhooks(&list("mutatingwebhookconfigurations")),
-            validating: webhooks(&list("validatingwebhookconfigurations")),
-            policies: Policies::new(&policies, &list("validatingadmissionpolicybindings")),
+        let read = reading(self, |reads| {
+            let list = |plural: &str| reads.list(GROUP, plural, "");
+            let changing = list("mutatingadmissionpolicies");
+            let policies = list("validatingadmissionpolicies");
+            let bindings = list("mutatingadmissionpolicybindings");
+            Ok(Registrations {
+                changing: MutatingPolicies::new(&changing, &bindings),
+                mutating: webhooks(&list("mutatingwebhookconfigurations")),
+                validating: webhooks(&list("validatingwebhookconfigurations")),
+                policies: Policies::new(&policies, &list("validatingadmissionpolicybindings")),
+                unreadable: None,
+            })
         });
+        // Without them more would be allowed than somebody wants.
+        let read = read.unwrap_or_else(|status| Registrations {
+            unreadable: Some(status),
+            ..Registrations::default()
+        });
+        *current = Arc::new(read);
     }
 
     fn registrations(&self) -> Arc<Registrations> {
@@ -86,13 +106,13 @@ pub(crate) async fn admit_and_change(
 ) -> Result<(), Status> {
     admit(server, attempt, operation, object, old)?;
     let registrations = server.registrations();
-    if !registrations.concern(attempt) {
+    if !registrations.concern(attempt)? {
         return Ok(());
     }
     if is_scale(attempt) {
         return change_scale(server, attempt, &registrations, object, old).await;
     }
-    let mut round = Round::new(server, attempt, word(operation), old);
+    let mut round = Round::new(server, attempt, word(operation), old)?;
     let Some(last) = round.change(registrations.steps(), object).await? else {
         return Ok(());
     };
@@ -119,7 +139,7 @@ pub(crate) async fn validate(
     old: Option<&Value>,
 ) -> Result<(), Status> {
     let registrations = server.registrations();
-    if !registrations.concern(attempt) {
+    if !registrations.concern(attempt)? {
         return Ok(());
     }
     let kind = &attempt.resource.kind;
@@ -129,7 +149,7 @@ pub(crate) async fn validate(
         Some((Some(object), old)) => (object, old.as_ref()),
         _ => (object, old),
     };
-    let mut round = Round::new(server, attempt, word(operation), old);
+    let mut round = Round::new(server, attempt, word(operation), old)?;
     round.judge(&registrations, object).await
 }
 
@@ -173,10 +193,10 @@ async fn ask_all(
     object: &mut Value,
 ) -> Result<(), Status> {
     let registrations = server.registrations();
-    if !registrations.concern(attempt) {
+    if !registrations.concern(attempt)? {
         return Ok(());
     }
-    let mut round = Round::new(server, attempt, operation, None);
+    let mut round = Round::new(server, attempt, operation, None)?;
     round.name_kind(object);
     change_all(&mut round, &registrations, object).await?;
     round.judge(&registrations, object).await
@@ -195,7 +215,7 @@ async fn change_scale(
         return Ok(());
     };
     let before = old.and_then(|old| kind.scale(old));
-    let mut round = Round::new(server, attempt, "UPDATE", before.as_ref());
+    let mut round = Round::new(server, attempt, "UPDATE", before.as_ref())?;
     if change_all(&mut round, registrations, &mut scale).await? {
         let errors = kind.set_scale(object, &scale);
         if !errors.is_empty() {

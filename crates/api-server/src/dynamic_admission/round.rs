@@ -20,7 +20,7 @@ use crate::metadata;
 use crate::registry::Resource;
 use crate::served::Served;
 use crate::server::ApiServer;
-use crate::storage::SyncReads;
+use crate::storage::reading;
 use crate::writes::{Attempt, complaints};
 
 /// Somebody who may change what is written.
@@ -56,10 +56,10 @@ impl<'a> Round<'a> {
         attempt: &'a Attempt<'a>,
         operation: &'static str,
         old: Option<&'a Value>,
-    ) -> Self {
+    ) -> Result<Self, Status> {
         let namespace = match attempt.namespace {
             "" => None,
-            name => SyncReads(server).get("", "namespaces", "", name),
+            name => reading(server, |reads| Ok(reads.get("", "namespaces", "", name)))?,
         };
         let own = attempt.resource.info();
         let registry = &server.served().registry;
@@ -67,14 +67,14 @@ impl<'a> Round<'a> {
             let info = one.info();
             info.storage == own.storage && info.api_version() != own.api_version()
         };
-        Self {
+        Ok(Self {
             server,
             attempt,
             operation,
             old: old.unwrap_or(&Value::Null),
             namespace: namespace.unwrap_or_default(),
             versions: registry.resources().filter(same).cloned().collect(),
-        }
+        })
     }
 
     /// Lets one after the other change the object; the place of the last one that did.
@@ -260,16 +260,19 @@ impl<'a> Round<'a> {
 
     fn by_policy(&self, policy: &MutatingPolicy, object: &mut Value) -> Result<bool, Status> {
         let served = self.server.served();
-        let cluster = Cluster {
-            objects: &SyncReads(self.server),
-            plural_of: &plural_of(&served),
-        };
         let own = self.request(0, "", (object, self.old));
         let about = About {
             target: self.subject(self.attempt.resource).target,
             name: self.attempt.name,
         };
-        let Some((place, all)) = policy.wants(&own, &self.subjects(), &cluster)? else {
+        let wanted = reading(self.server, |reads| {
+            let cluster = Cluster {
+                objects: reads,
+                plural_of: &plural_of(&served),
+            };
+            policy.wants(&own, &self.subjects(), &cluster)
+        })?;
+        let Some((place, all)) = wanted else {
             return Ok(false);
         };
         let seen = |object: &Value| self.seen(place, object).map(Some);
@@ -376,10 +379,6 @@ impl<'a> Round<'a> {
             return Ok(());
         }
         let served = self.server.served();
-        let cluster = Cluster {
-            objects: &SyncReads(self.server),
-            plural_of: &plural_of(&served),
-        };
         let seen_as = |place: usize| {
             Ok(Seen {
                 object: self.seen(place, object)?,
@@ -387,7 +386,13 @@ impl<'a> Round<'a> {
             })
         };
         let request = self.request(0, "", (object, self.old));
-        let judgement = policies.judge(&request, &self.subjects(), &seen_as, &cluster);
+        let judgement = reading(self.server, |reads| {
+            let cluster = Cluster {
+                objects: reads,
+                plural_of: &plural_of(&served),
+            };
+            Ok(policies.judge(&request, &self.subjects(), &seen_as, &cluster))
+        })?;
         for complaint in &judgement.audited {
             tracing::info!(%complaint, "a policy does not allow a write");
         }

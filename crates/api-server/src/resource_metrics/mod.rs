@@ -12,7 +12,7 @@ use std::sync::Arc;
 
 use futures::StreamExt;
 use futures::future::BoxFuture;
-use http::{Method, Request, Response, StatusCode};
+use http::{Request, Response, StatusCode};
 use jiff::Timestamp;
 use object_model::{FieldSelector, Status};
 use resource_kinds::{KindInfo, Scope, Verb};
@@ -27,7 +27,7 @@ use crate::output;
 use crate::pipeline::Call;
 use crate::registry::{Resource, is_at};
 use crate::reply::Reply;
-use crate::routing::{not_allowed, unknown_path};
+use crate::routing::unknown_path;
 use crate::selection::Selection;
 use crate::server::ApiServer;
 use crate::storage;
@@ -71,26 +71,14 @@ pub(crate) fn find(group: &str, version: &str, plural: &str) -> Option<&'static 
 
 /// Answers a get or a list.
 ///
-/// *Errors.* 404 for what does not exist and for what has no figures, 405 for other verbs.
+/// *Errors.* 404 for what does not exist and for what has no figures.
 pub(crate) async fn answer(
     server: &Arc<ApiServer>,
     info: &KindInfo,
+    verb: Verb,
     call: Call,
 ) -> Result<Reply, Status> {
-    let asked = &call.info;
-    if !asked.subresource.is_empty() {
-        return Err(unknown_path());
-    }
-    let is_list = match (asked.verb.as_str(), asked.named) {
-        ("list", false) => true,
-        ("get", true) if call.parts.method == Method::GET => false,
-        _ => return Err(not_allowed()),
-    };
-    if info.scope == Scope::Namespaced && asked.namespace.is_empty() && !is_list
-        || info.scope == Scope::Cluster && !asked.namespace.is_empty()
-    {
-        return Err(unknown_path());
-    }
+    let is_list = verb == Verb::List;
     let resource = server.served().registry.find("", "v1", info.plural);
     let resource = resource.ok_or_else(unknown_path)?;
     let objects = if is_list {
@@ -145,7 +133,7 @@ async fn selected(
             )));
         }
     }
-    let selection = Selection::parse(&call.query, resource)?;
+    let selection = Selection::of(call, resource)?;
     let namespace = &call.info.namespace;
     let page = Page::default();
     let (items, _) = list::read(server, resource, namespace, &selection, &page).await?;

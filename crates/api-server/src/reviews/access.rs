@@ -1,6 +1,6 @@
 //! What somebody may do: the four access reviews (kubectl.md 6.4).
 
-use object_model::{FieldError, FieldPath, Status};
+use object_model::{FieldError, FieldPath, FieldSelector, Status};
 use serde_json::{Value, json};
 
 use super::{AUTHORIZATION, texts};
@@ -58,6 +58,7 @@ fn decide(
         return Err(Status::invalid(AUTHORIZATION, kind, "", &[error]));
     }
     let text = |field: &str| resource[field].as_str().unwrap_or_default();
+    let fields = fields(&resource["fieldSelector"]);
     let asked = if resource.is_object() {
         Asked {
             verb: text("verb"),
@@ -66,21 +67,14 @@ fn decide(
             subresource: text("subresource"),
             namespace: text("namespace"),
             name: text("name"),
-            path: None,
-            fields: resource["fieldSelector"]["rawSelector"]
-                .as_str()
-                .unwrap_or_default(),
+            fields: Some(&fields),
+            ..Asked::default()
         }
     } else {
         Asked {
             verb: path["verb"].as_str().unwrap_or_default(),
-            group: "",
-            resource: "",
-            subresource: "",
-            namespace: "",
-            name: "",
             path: Some(path["path"].as_str().unwrap_or_default()),
-            fields: "",
+            ..Asked::default()
         }
     };
     Ok(match authorize::decide(server, user, &asked) {
@@ -88,6 +82,21 @@ fn decide(
         Err(reason) if reason.is_empty() => json!({"allowed": false}),
         Err(reason) => json!({"allowed": false, "reason": reason}),
     })
+}
+
+/// The field selector that is asked about, as text or as requirements. What does not parse selects
+/// everything: more is asked for then, so less is allowed.
+fn fields(selector: &Value) -> FieldSelector {
+    if let Some(raw) = selector["rawSelector"].as_str() {
+        return FieldSelector::parse(raw).unwrap_or_default();
+    }
+    let requirements = selector["requirements"].as_array().into_iter().flatten();
+    let mut exact = requirements.filter(|one| one["operator"] == "In");
+    let exact = exact.find_map(|one| match texts(&one["values"]).as_slice() {
+        [value] => Some(FieldSelector::exactly(one["key"].as_str()?, value)),
+        _ => None,
+    });
+    exact.unwrap_or_default()
 }
 
 /// The status of a SelfSubjectRulesReview.

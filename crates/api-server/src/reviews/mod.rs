@@ -13,7 +13,6 @@ use crate::body::{self, BoxBody};
 use crate::pipeline::Call;
 use crate::registry::is_at;
 use crate::reply::Reply;
-use crate::routing::not_allowed;
 use crate::server::ApiServer;
 use crate::{decode, output};
 
@@ -102,9 +101,6 @@ pub(crate) async fn answer(
     call: Call,
     body: BoxBody,
 ) -> Result<Reply, Status> {
-    if call.info.verb != "create" || call.info.named {
-        return Err(not_allowed());
-    }
     let bytes = body::read(body, &server.limits).await?;
     let mut review = decode::body(&call.parts.headers, &bytes, info.kind)?.value;
     let kind = review["kind"].as_str().unwrap_or(info.kind);

@@ -1,13 +1,16 @@
 //! Reads that admission and allocation make while they decide: synchronous, at the newest state.
 
+use std::sync::OnceLock;
+
 use futures::FutureExt;
-use mvcc_store::{Range, RangeResult, StoreError};
-use resource_kinds::{Lookup, Taken};
+use mvcc_store::{KeyValue, Range};
+use object_model::Status;
+use resource_kinds::{Lookup, Right, Taken};
 use serde_json::{Value, json};
 
 use crate::authorize::{self, Asked};
 use crate::identity::UserInfo;
-use crate::registry::end_of;
+use crate::registry::{Resource, end_of};
 use crate::server::ApiServer;
 
 /// The key under which an exclusive thing is held.
@@ -15,21 +18,76 @@ pub(crate) fn exclusive_key(key: &str) -> Vec<u8> {
     format!("/exclusive/{key}").into_bytes()
 }
 
-/// Synchronous reads of the store.
+/// Lets `decide` read the store at its newest state.
+///
+/// *Errors.* What `decide` says. If something could not be read or decoded, 500 whatever it says: what
+/// is unreadable is not absent, so a decision made without it does not count.
+pub(crate) fn reading<T>(
+    server: &ApiServer,
+    decide: impl FnOnce(&SyncReads<'_>) -> Result<T, Status>,
+) -> Result<T, Status> {
+    let reads = SyncReads {
+        server,
+        failed: OnceLock::new(),
+    };
+    let decided = decide(&reads);
+    match reads.failed.into_inner() {
+        Some(status) => Err(status),
+        None => decided,
+    }
+}
+
+/// Synchronous reads of the store; they are had from [`reading`] only.
 ///
 /// The embedded store answers from memory at once; for another one the calling thread waits,
 /// while the runtime moves its other tasks elsewhere.
-pub(crate) struct SyncReads<'s>(pub(crate) &'s ApiServer);
+pub(crate) struct SyncReads<'s> {
+    server: &'s ApiServer,
+    /// The first read that failed.
+    failed: OnceLock<Status>,
+}
 
 impl SyncReads<'_> {
-    fn range(&self, range: Range) -> Result<RangeResult, StoreError> {
-        let mut answer = self.0.store.range(range);
-        match (&mut answer).now_or_never() {
+    fn range(&self, range: Range) -> Vec<KeyValue> {
+        let mut answer = self.server.store.range(range);
+        let found = match (&mut answer).now_or_never() {
             Some(ready) => ready,
             None => {
                 tokio::task::block_in_place(|| tokio::runtime::Handle::current().block_on(answer))
             }
+        };
+        let found = found.map_err(|error| super::refusal(&error));
+        found.map_or_else(|status| self.note(status), |found| found.items)
+    }
+
+    /// Notes that a decision cannot be made.
+    fn note<T: Default>(&self, status: Status) -> T {
+        // Of several failures the first one is told.
+        let _ = self.failed.set(status);
+        T::default()
+    }
+
+    fn decode(&self, resource: &Resource, item: &KeyValue) -> Option<Value> {
+        match super::decode(resource, item) {
+            Ok(object) => Some(object),
+            Err(status) => {
+                let key = String::from_utf8_lossy(&item.key);
+                tracing::error!(%key, error = %status.message, "a stored object is unreadable");
+                let text = format!("read {key} to decide about the request: {}", status.message);
+                self.note(Status::internal(text))
+            }
         }
+    }
+
+    /// All objects of a kind in a namespace, or of all namespaces.
+    fn stored(&self, resource: &Resource, namespace: &str) -> Vec<KeyValue> {
+        let start = resource.prefix(namespace);
+        let end = Some(end_of(&start));
+        self.range(Range {
+            start,
+            end,
+            ..Range::default()
+        })
     }
 
     /// Those objects of a namespace in whose stored form all words appear as texts; the others are
@@ -41,7 +99,7 @@ impl SyncReads<'_> {
         namespace: &str,
         words: &[&str],
     ) -> Vec<Value> {
-        let Some(resource) = self.0.served().registry.any_version(group, plural) else {
+        let Some(resource) = self.server.served().registry.any_version(group, plural) else {
             return Vec::new();
         };
         let quoted: Vec<String> = words.iter().map(|word| format!("{word:?}")).collect();
@@ -49,72 +107,39 @@ impl SyncReads<'_> {
             .iter()
             .map(|word| memchr::memmem::Finder::new(word.as_bytes()))
             .collect();
-        let start = resource.prefix(namespace);
-        let end = Some(end_of(&start));
-        let range = Range {
-            start,
-            end,
-            ..Range::default()
-        };
-        let found = self.range(range).map_or_else(
-            |error| {
-                tracing::error!(%error, "read for authorisation");
-                Vec::new()
-            },
-            |found| found.items,
-        );
-        found
+        self.stored(&resource, namespace)
             .iter()
             .filter(|item| words.iter().all(|word| word.find(&item.value).is_some()))
-            .filter_map(|item| super::decode(&resource, item).ok())
+            .filter_map(|item| self.decode(&resource, item))
             .collect()
-    }
-
-    fn objects(&self, resource: &crate::registry::Resource, range: Range) -> Vec<Value> {
-        match self.range(range) {
-            Ok(found) => found
-                .items
-                .iter()
-                .filter_map(|item| super::decode(resource, item).ok())
-                .collect(),
-            Err(error) => {
-                tracing::error!(%error, "read for admission");
-                Vec::new()
-            }
-        }
     }
 }
 
 impl Lookup for SyncReads<'_> {
     fn get(&self, group: &str, plural: &str, namespace: &str, name: &str) -> Option<Value> {
-        let resource = self.0.served().registry.any_version(group, plural)?;
+        let resource = self.server.served().registry.any_version(group, plural)?;
         let range = Range {
             start: resource.key(namespace, name),
             ..Range::default()
         };
-        self.objects(&resource, range).pop()
+        let found = self.range(range).pop()?;
+        self.decode(&resource, &found)
     }
 
     fn list(&self, group: &str, plural: &str, namespace: &str) -> Vec<Value> {
-        let Some(resource) = self.0.served().registry.any_version(group, plural) else {
+        let Some(resource) = self.server.served().registry.any_version(group, plural) else {
             return Vec::new();
         };
-        let start = resource.prefix(namespace);
-        let end = Some(end_of(&start));
-        self.objects(
-            &resource,
-            Range {
-                start,
-                end,
-                ..Range::default()
-            },
-        )
+        self.stored(&resource, namespace)
+            .iter()
+            .filter_map(|item| self.decode(&resource, item))
+            .collect()
     }
 }
 
 /// The same reads on behalf of somebody, of whom admission may know what they may do.
 pub(crate) struct Asking<'s> {
-    pub(crate) reads: SyncReads<'s>,
+    pub(crate) reads: &'s SyncReads<'s>,
     pub(crate) user: &'s UserInfo,
 }
 
@@ -142,18 +167,16 @@ impl Lookup for Asking<'_> {
         asker
     }
 
-    fn allows(&self, verb: &str, group: &str, resource: &str, name: &str) -> bool {
+    fn allows(&self, asked: &Right<'_>) -> bool {
         let asked = Asked {
-            verb,
-            group,
-            resource,
-            subresource: "",
-            namespace: "",
-            name,
-            path: None,
-            fields: "",
+            verb: asked.verb,
+            group: asked.group,
+            resource: asked.resource,
+            namespace: asked.namespace,
+            name: asked.name,
+            ..Asked::default()
         };
-        authorize::decide(self.reads.0, self.user, &asked).is_ok()
+        authorize::decide(self.reads.server, self.user, &asked).is_ok()
     }
 }
 
@@ -163,8 +186,6 @@ impl Taken for SyncReads<'_> {
             start: exclusive_key(key),
             ..Range::default()
         };
-        // What cannot be read counts as taken: nothing is ever given out twice.
-        self.range(range)
-            .map_or(true, |found| !found.items.is_empty())
+        !self.range(range).is_empty()
     }
 }

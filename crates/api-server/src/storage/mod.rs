@@ -13,7 +13,7 @@ use crate::server::ApiServer;
 
 pub(crate) use encode::{encode, encode_at, with_revision, without_revision};
 pub(crate) use leases::Leases;
-pub(crate) use lookup::{Asking, SyncReads, exclusive_key};
+pub(crate) use lookup::{Asking, exclusive_key, reading};
 
 impl ApiServer {
     /// One object as stored.

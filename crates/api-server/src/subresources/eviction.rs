@@ -16,7 +16,7 @@ use crate::query::Query;
 use crate::registry::Resource;
 use crate::reply::Reply;
 use crate::server::ApiServer;
-use crate::storage::{self, SyncReads};
+use crate::storage::{self, reading};
 use crate::verbs::delete::{DeleteOptions, delete};
 use crate::verbs::update::{Part, update};
 use crate::writes::{Attempt, WriteOptions};
@@ -173,7 +173,7 @@ fn is_over(pod: &Value) -> bool {
 ///
 /// *Errors.* 500 if there are several (as upstream).
 fn budget_of(server: &ApiServer, namespace: &str, pod: &Value) -> Result<Option<Value>, Status> {
-    let mut budgets = SyncReads(server).list(GROUP, BUDGETS, namespace);
+    let mut budgets = reading(server, |reads| Ok(reads.list(GROUP, BUDGETS, namespace)))?;
     budgets.retain(|budget| {
         let selector = LabelSelector::from_json(&budget["spec"]["selector"]);
         !budget["spec"]["selector"].is_null()

@@ -35,9 +35,7 @@ pub(super) async fn answer(
     }
     if !log && call.info.verb != "create" {
         // A WebSocket comes as a GET, but to run something is more than to read.
-        let mut info = call.info.clone();
-        info.verb = "create".to_owned();
-        authorize(server, &call.user, &info)?;
+        authorize(server, &call.user, &call.info.with_verb("create"))?;
     }
     let mut options = options(&call.query)?;
     if !log {

@@ -15,6 +15,7 @@ use object_model::Status;
 use resource_kinds::Verb;
 
 use crate::body::{self, BoxBody};
+use crate::destination;
 use crate::negotiate::Form;
 use crate::output;
 use crate::pipeline::{Answer, Call};
@@ -44,16 +45,9 @@ pub(crate) async fn answer(
     if name == "proxy" {
         return proxy::answer(server, resource, call, body).await;
     }
-    let verb = match call.info.verb.as_str() {
-        "create" => Verb::Create,
-        "get" => Verb::Get,
-        "update" => Verb::Update,
-        "patch" => Verb::Patch,
-        _ => return Err(not_allowed()),
-    };
-    if !known.verbs.contains(&verb) {
-        return Err(not_allowed());
-    }
+    let verb = destination::verb_of(&call.parts.method, &call.info);
+    let verb = verb.filter(|verb| known.verbs.contains(verb));
+    let verb = verb.ok_or_else(not_allowed)?;
     // Before anything is written, as for whole objects.
     Form::of(&call.parts.headers, true)?;
     let reply = match name.as_str() {

@@ -15,6 +15,7 @@ use serde_json::{Value, json};
 use tokio::net::TcpStream;
 use tower::ServiceExt;
 
+use crate::authorize::authorize;
 use crate::body::{BoxBody, BoxError, Segments, boxed};
 use crate::dynamic_admission;
 use crate::limits::PROXY_CONNECT_TIMEOUT;
@@ -22,7 +23,7 @@ use crate::pipeline::{Answer, Call};
 use crate::query::{decode, encode};
 use crate::registry::Resource;
 use crate::server::ApiServer;
-use crate::storage::{self, SyncReads};
+use crate::storage::{self, reading};
 
 /// What concerns one connection only, and what the other side must not learn.
 const NOT_PASSED_ON: [&str; 7] = [
@@ -42,7 +43,7 @@ pub(super) async fn answer(
     call: Call,
     body: BoxBody,
 ) -> Result<Answer, Status> {
-    let path = path_behind(&call.info.path, resource.namespaced()).to_owned();
+    let path = call.info.rest.clone();
     let asked = decode(&path, false);
     let mut options = match asked.as_str() {
         "" => json!({}),
@@ -69,6 +70,11 @@ async fn pass_on(
     let target = Target::parse(&call.info.name)?;
     let uri = uri(path, call.parts.uri.query())?;
     if resource.info().plural == "nodes" {
+        let upgrades = call.parts.headers.contains_key(header::UPGRADE);
+        if call.info.verb == "get" && (upgrades || !only_reads(path)) {
+            // A WebSocket comes as a GET, but to run something is more than to read.
+            authorize(server, &call.user, &call.info.with_verb("create"))?;
+        }
         return to_node(server, resource, &target, call, body, uri).await;
     }
     let address = match resource.info().plural {
@@ -88,14 +94,19 @@ async fn pass_on(
     Ok(Answer::Raw(response))
 }
 
-/// The path behind `…/proxy`, as it was sent.
-fn path_behind(path: &str, namespaced: bool) -> &str {
-    // "", api, v1, [namespaces, its name,] the kind, the name, proxy
-    let words = if namespaced { 8 } else { 6 };
-    match path.match_indices('/').nth(words - 1) {
-        Some((at, _)) => &path[at..],
-        None => "",
-    }
+/// Whether a path of a node's own API shows something and does nothing.
+fn only_reads(path: &str) -> bool {
+    const SHOWN: [&str; 7] = [
+        "configz",
+        "containerLogs",
+        "healthz",
+        "logs",
+        "metrics",
+        "pods",
+        "stats",
+    ];
+    let first = path.trim_start_matches('/').split('/').next();
+    first.is_some_and(|first| SHOWN.contains(&first))
 }
 
 /// A page's relative links need a path that ends with a slash.
@@ -210,7 +221,9 @@ async fn of_service(
             "no service port {port:?} found for service {name:?}"
         ))
     })?;
-    let slices = SyncReads(server).list("discovery.k8s.io", "endpointslices", namespace);
+    let slices = reading(server, |reads| {
+        Ok(reads.list("discovery.k8s.io", "endpointslices", namespace))
+    })?;
     let mut found = ready(&slices, name, &wanted["name"]);
     if found.is_empty() {
         let text = format!("no endpoints available for service {name:?}");
@@ -353,10 +366,30 @@ mod tests {
         assert_eq!(target("http:web:http").unwrap(), pair("web", "http"));
         assert!(target("https:web:443").is_err());
         assert!(target("a:b:c:d").is_err());
-        let path = "/api/v1/namespaces/n/pods/p:80/proxy/a%20b/";
-        assert_eq!(path_behind(path, true), "/a%20b/");
-        assert_eq!(path_behind("/api/v1/namespaces/n/pods/p/proxy", true), "");
-        assert_eq!(path_behind("/api/v1/nodes/n/proxy/pods", false), "/pods");
+    }
+
+    #[test]
+    fn only_what_shows_something_is_read() {
+        // findings S21
+        for path in [
+            "/pods",
+            "/stats/summary",
+            "/containerLogs/n/p/c",
+            "/metrics/cadvisor",
+        ] {
+            assert!(only_reads(path), "{path}");
+        }
+        for path in [
+            "",
+            "/",
+            "/exec/n/p/c",
+            "//run/n/p/c",
+            "/%65xec/n/p/c",
+            "/./pods",
+            "/attach",
+        ] {
+            assert!(!only_reads(path), "{path}");
+        }
     }
 
     #[test]

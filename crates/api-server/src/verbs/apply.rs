@@ -138,8 +138,7 @@ impl Apply<'_> {
 
     async fn create(&self) -> Result<Written, Status> {
         let (config, name) = (self.config, self.attempt.name);
-        let mut info = self.call.info.clone();
-        info.verb = "create".to_owned();
+        let info = self.call.info.with_verb("create");
         authorize::authorize(self.server, &self.call.user, &info)?;
         let uid = metadata::text(config, "uid");
         if !uid.is_empty() {
@@ -171,7 +170,8 @@ impl Apply<'_> {
         };
         let (object, _) = accept(self.resource, decoded, Validation::Ignore)?;
         let (server, call) = (self.server, self.call);
-        authorize::check_escalation(&server.rbac, &call.user, self.resource, &call.info, &object)?;
+        let asker = (&call.user, &*call.info);
+        authorize::check_escalation(server, asker, self.resource, &object, old)?;
         Ok(object)
     }
 }

@@ -22,7 +22,7 @@ pub(crate) async fn answer(
     bytes: &[u8],
 ) -> Result<Reply, Status> {
     let (options, dry_run) = DeleteOptions::parse(&call.parts.headers, bytes, &call.query)?;
-    let selection = Selection::parse(&call.query, resource)?;
+    let selection = Selection::of(call, resource)?;
     let page = list::Page::parse(&call.query, server.store.current_revision())?;
     let space = namespace(resource, call);
     let (items, meta) = list::read(server, resource, space, &selection, &page).await?;

@@ -13,8 +13,9 @@ use crate::limits::{NAME_ATTEMPTS_MAX, WRITE_ATTEMPTS_MAX};
 use crate::pipeline::Call;
 use crate::registry::Resource;
 use crate::reply::Reply;
+use crate::request_info::RequestInfo;
 use crate::server::ApiServer;
-use crate::storage::{self, SyncReads, encode};
+use crate::storage::{self, encode, reading};
 use crate::usage::{self, Change};
 use crate::verbs::default_account;
 use crate::verbs::exclusive::take;
@@ -32,9 +33,9 @@ pub(crate) async fn answer(
     let options = WriteOptions::parse(&call.query, "CreateOptions")?;
     let (object, found) = accept(resource, decoded, options.validation)?;
     call.warnings.add(found);
-    let mut info = call.info.clone();
+    let mut info = RequestInfo::clone(&call.info);
     info.name = metadata::text(&object, "name").to_owned();
-    authorize::check_escalation(&server.rbac, &call.user, resource, &info, &object)?;
+    authorize::check_escalation(server, (&call.user, &info), resource, &object, None)?;
     let attempt = Attempt::of(call, resource, options);
     let written = create(server, &attempt, object).await?;
     output::written(call, resource, &written, StatusCode::CREATED)
@@ -95,8 +96,8 @@ async fn create_named(
     let draft = object;
     for _ in 0..WRITE_ATTEMPTS_MAX {
         let mut object = draft.clone();
-        kind.allocate(&mut object, None, &SyncReads(server))?;
-        usage::count(server, resource, attempt.namespace, &mut object);
+        reading(server, |reads| kind.allocate(&mut object, None, reads))?;
+        usage::count(server, resource, attempt.namespace, &mut object)?;
         let mut errors = kind.validate_create(&object);
         errors.extend(annotations::validate(kind.info().kind, &object, None));
         if !errors.is_empty() {
@@ -157,14 +158,11 @@ async fn dry_create(
     }
     usage::charge(server, change(attempt, object), &mut Txn::default()).await?;
     use resource_kinds::Taken;
-    let reads = SyncReads(server);
-    match wanted
-        .iter()
-        .find(|exclusive| reads.is_taken(&exclusive.key))
-    {
-        Some(taken) => Ok(Outcome::Taken(taken.clone())),
-        None => Ok(Outcome::Dry),
-    }
+    let mut wanted = wanted.iter();
+    let taken = reading(server, |reads| {
+        Ok(wanted.find(|exclusive| reads.is_taken(&exclusive.key)))
+    })?;
+    Ok(taken.map_or(Outcome::Dry, |taken| Outcome::Taken(taken.clone())))
 }
 
 /// Stores a new object; begins anew when only a quota has changed in between.

@@ -6,7 +6,7 @@ use tokio::time::{Instant, sleep};
 
 use crate::limits::{ACCOUNT_LOOK_INTERVAL, ACCOUNT_WAIT_MAX};
 use crate::server::ApiServer;
-use crate::storage::SyncReads;
+use crate::storage::reading;
 use crate::writes::Attempt;
 
 const NAME: &str = "default";
@@ -20,18 +20,17 @@ pub(super) async fn await_it(server: &ApiServer, attempt: &Attempt<'_>, object: 
     if (info.group, info.plural) != ("", "pods") || !matches!(wanted, None | Some("" | NAME)) {
         return;
     }
-    let lookup = SyncReads(server);
-    let is_there = || {
-        let account = lookup.get("", "serviceaccounts", attempt.namespace, NAME);
-        account.is_some()
+    let is_coming = || {
+        let found = reading(server, |reads| {
+            let account = reads.get("", "serviceaccounts", attempt.namespace, NAME);
+            let namespace = reads.get("", "namespaces", "", attempt.namespace);
+            Ok(account.is_none() && namespace.is_some())
+        });
+        // What cannot be read now is for admission to refuse.
+        found.unwrap_or(false)
     };
     let started = Instant::now();
-    while !is_there()
-        && started.elapsed() < ACCOUNT_WAIT_MAX
-        && lookup
-            .get("", "namespaces", "", attempt.namespace)
-            .is_some()
-    {
+    while is_coming() && started.elapsed() < ACCOUNT_WAIT_MAX {
         sleep(ACCOUNT_LOOK_INTERVAL).await;
     }
 }

@@ -22,7 +22,7 @@ pub(crate) async fn answer(
     resource: &Resource,
     call: &Call,
 ) -> Result<Reply, Status> {
-    let selection = Selection::parse(&call.query, resource)?;
+    let selection = Selection::of(call, resource)?;
     let page = Page::parse(&call.query, server.store.current_revision())?;
     let (items, meta) = read(
         server,

@@ -139,7 +139,8 @@ pub(crate) async fn answer(
             duplicates: Vec::new(),
         };
         let (object, _) = accept(resource, decoded, Validation::Ignore)?;
-        authorize::check_escalation(&server.rbac, &call.user, resource, &call.info, &object)?;
+        let asker = (&call.user, &*call.info);
+        authorize::check_escalation(server, asker, resource, &object, Some(old))?;
         Ok(object)
     };
     let attempt = Attempt::of(call, resource, options);

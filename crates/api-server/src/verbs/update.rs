@@ -14,7 +14,7 @@ use crate::pipeline::Call;
 use crate::registry::Resource;
 use crate::reply::Reply;
 use crate::server::ApiServer;
-use crate::storage::{self, SyncReads, encode};
+use crate::storage::{self, encode, reading};
 use crate::usage::{self, Change as Charged};
 use crate::verbs::create::{create, refused};
 use crate::verbs::exclusive::{give_up, take};
@@ -54,11 +54,14 @@ pub(crate) async fn answer(
     call.warnings.add(found);
     // Before it is looked for: 404 of the one name would be no answer to the other.
     metadata::must_name(&object, &call.info.name)?;
-    authorize::check_escalation(&server.rbac, &call.user, resource, &call.info, &object)?;
+    let asker = (&call.user, &*call.info);
+    let check =
+        |old: Option<&Value>| authorize::check_escalation(server, asker, resource, &object, old);
     let attempt = Attempt::of(call, resource, options);
     let kind = &resource.kind;
     let versioned = !matches!(metadata::text(&object, "resourceVersion"), "" | "0");
-    let mut change = |_: &Value| {
+    let mut change = |old: &Value| {
+        check(Some(old))?;
         if versioned || kind.takes_unversioned_updates() {
             Ok(object.clone())
         } else {
@@ -71,9 +74,9 @@ pub(crate) async fn answer(
                 && part == Part::Whole
                 && kind.is_created_by_updates() =>
         {
-            let mut info = call.info.clone();
-            info.verb = "create".to_owned();
+            let info = call.info.with_verb("create");
             authorize::authorize(server, &call.user, &info)?;
+            check(None)?;
             let created = create(server, &attempt, object.clone()).await?;
             (created, StatusCode::CREATED)
         }
@@ -116,7 +119,7 @@ pub(crate) async fn update(
         }
         let mut draft = prepare(server, attempt, part, object, &old).await?;
         if part == Part::Whole {
-            usage::count(server, resource, attempt.namespace, &mut draft.object);
+            usage::count(server, resource, attempt.namespace, &mut draft.object)?;
         }
         if metadata::same(&draft.object, &old) {
             return Ok(Written {
@@ -171,7 +174,7 @@ async fn prepare(
     let mut errors = metadata::validate_update(&object, old);
     match part {
         Part::Whole => {
-            kind.allocate(&mut object, Some(old), &SyncReads(server))?;
+            reading(server, |reads| kind.allocate(&mut object, Some(old), reads))?;
             errors.extend(kind.validate_update(&object, old));
             if kind.has_generation() {
                 metadata::count_generation(&mut object, old);

@@ -54,7 +54,7 @@ pub(crate) async fn answer(
     resource: &Arc<Resource>,
     call: &Call,
 ) -> Result<Reply, Status> {
-    let selection = Selection::parse(&call.query, resource)?;
+    let selection = Selection::of(call, resource)?;
     let view = View::of_stream(call, resource)?;
     let newest = server.store.current_revision();
     let beginning = beginning(&call.query, newest)?;

@@ -58,7 +58,7 @@ async fn a_node_reads_what_its_pods_use_and_nothing_else() {
     assert_eq!(
         status["message"],
         "secrets \"used\" is forbidden: User \"system:node:n2\" cannot get resource \"secrets\" in \
-         API group \"\" in the namespace \"default\": no relationship found between node \"n2\" and \
+         API group \"\" in the namespace \"default\": no relationship found between node 'n2' and \
          this object"
     );
     for path in [

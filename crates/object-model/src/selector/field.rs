@@ -43,6 +43,16 @@ impl FieldSelector {
         Ok(Self { terms })
     }
 
+    /// What selects by the value of one field.
+    pub fn exactly(field: &str, value: &str) -> Self {
+        let term = FieldTerm {
+            field: field.to_owned(),
+            value: value.to_owned(),
+            equal: true,
+        };
+        Self { terms: vec![term] }
+    }
+
     /// The conditions in the order given.
     pub fn terms(&self) -> &[FieldTerm] {
         &self.terms

@@ -6,7 +6,7 @@ use serde_json::Value;
 
 use super::{Admission, AdmissionRequest, Operation, forbidden};
 use crate::certificates::{GROUP, Request, signer};
-use crate::kind::Lookup;
+use crate::kind::{Lookup, Right};
 use crate::parts;
 
 const PLURAL: &str = "certificatesigningrequests";
@@ -108,8 +108,15 @@ fn check(
     let name = stored["spec"]["signerName"].as_str().unwrap_or_default();
     let domain = name.split_once('/').map_or(name, |(domain, _)| domain);
     let whole_domain = format!("{domain}/*");
+    let right = |name| Right {
+        verb,
+        group: GROUP,
+        resource: "signers",
+        name,
+        ..Right::default()
+    };
     let mut names = [name, &whole_domain].into_iter();
-    if names.any(|name| cluster.allows(verb, GROUP, "signers", name)) {
+    if names.any(|name| cluster.allows(&right(name))) {
         return Ok(());
     }
     let why = format!("user not permitted to {verb} requests with signerName {name:?}");
@@ -172,8 +179,15 @@ mod tests {
             json!({"username": "me", "groups": ["us"], "uid": "7"})
         }
 
-        fn allows(&self, verb: &str, group: &str, resource: &str, name: &str) -> bool {
-            (group, resource) == (GROUP, "signers") && (verb, name) == (self.0, self.1)
+        fn allows(&self, right: &Right<'_>) -> bool {
+            let granted = Right {
+                verb: self.0,
+                group: GROUP,
+                resource: "signers",
+                name: self.1,
+                ..Right::default()
+            };
+            *right == granted
         }
     }
 

@@ -1,0 +1,285 @@
+//! What is authorised is what is served: each form of path, with each method, for kinds of both scopes,
+//! for users who each have one rule, against a plain model of Kubernetes' rules.
+//!
+//! The model starts from the parts of a request, not from its path, so it shares nothing with the
+//! server. Its rules are those of "API server request attributes"
+//! (<https://kubernetes.io/docs/reference/access-authn-authz/authorization/>) and of RBAC.
+
+mod model;
+
+use std::collections::BTreeMap;
+
+use http_body_util::BodyExt;
+use serde_json::{Value, json};
+
+use self::model::{Ask, How, KINDS, Kind, Outcome, Query, TEAM, User, user};
+use crate::harness::Api;
+
+const RBAC: &str = "/apis/rbac.authorization.k8s.io/v1";
+
+/// Gives a user what it has.
+async fn introduce(api: &Api, user: &User) {
+    let User { name, rule, .. } = user;
+    let rules = json!([{"verbs": rule.verbs, "apiGroups": rule.groups,
+        "resources": rule.resources, "resourceNames": rule.names}]);
+    let home = match user.namespace {
+        Some(namespace) => format!("{RBAC}/namespaces/{namespace}"),
+        None => RBAC.to_owned(),
+    };
+    let (kind, plural, binding) = match (user.namespace, user.how) {
+        (Some(_), How::BoundHere) => ("ClusterRole", "clusterroles", "rolebindings"),
+        (Some(_), _) => ("Role", "roles", "rolebindings"),
+        (None, _) => ("ClusterRole", "clusterroles", "clusterrolebindings"),
+    };
+    let at = match kind {
+        "Role" => format!("{home}/{plural}"),
+        _ => format!("{RBAC}/{plural}"),
+    };
+    let role = |name: &str, rules: &Value| json!({"metadata": {"name": name}, "rules": rules});
+    match user.how {
+        How::Missing => {}
+        How::Gathered => {
+            let mut part = role(&format!("part-of-{name}"), &rules);
+            part["metadata"]["labels"] = json!({"for": name});
+            api.create(&at, part).await;
+            let mut whole = role(name, &json!([]));
+            whole["aggregationRule"] =
+                json!({"clusterRoleSelectors": [{"matchLabels": {"for": name}}]});
+            api.create(&at, whole).await;
+        }
+        How::Bound | How::BoundHere => {
+            api.create(&at, role(name, &rules)).await;
+        }
+    }
+    let bound = json!({
+        "metadata": {"name": name},
+        "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": kind, "name": name},
+        "subjects": [{"kind": "User", "name": name, "apiGroup": "rbac.authorization.k8s.io"}],
+    });
+    api.create(&format!("{home}/{binding}"), bound).await;
+}
+
+const ANY: &[&str] = &["*"];
+const REVIEWS: &[&str] = &[
+    "subjectaccessreviews",
+    "localsubjectaccessreviews",
+    "tokenreviews",
+];
+
+const USERS: &[User] = &[
+    user("root", None, (ANY, ANY, ANY, &[])),
+    // findings S4: everything in a namespace is nothing of the cluster.
+    user("lead", Some(TEAM), (ANY, ANY, ANY, &[])),
+    User {
+        how: How::BoundHere,
+        ..user(
+            "editor",
+            Some(TEAM),
+            (&["get", "patch", "delete"], &["", "apps"], ANY, &[]),
+        )
+    },
+    user(
+        "of-namespaces",
+        Some(TEAM),
+        (ANY, &[""], &["namespaces"], &[]),
+    ),
+    // findings S9: one name is not all names.
+    user("one-secret", Some(TEAM), (ANY, &[""], &["secrets"], &["a"])),
+    user(
+        "one-node",
+        None,
+        (&["get", "list", "watch"], &[""], &["nodes"], &["a"]),
+    ),
+    user(
+        "watcher",
+        Some(TEAM),
+        (&["watch"], &[""], &["secrets", "pods/log"], &[]),
+    ),
+    user(
+        "reader",
+        None,
+        (&["get", "list"], ANY, &["pods", "statefulsets"], &[]),
+    ),
+    user(
+        "of-parts",
+        None,
+        (ANY, ANY, &["*/status", "statefulsets/scale", "pods/*"], &[]),
+    ),
+    // findings S27
+    user("reviewer", Some(TEAM), (&["create"], ANY, REVIEWS, &[])),
+    User {
+        how: How::Gathered,
+        ..user(
+            "gatherer",
+            None,
+            (&["list", "watch"], &[""], &["nodes"], &[]),
+        )
+    },
+    User {
+        how: How::Missing,
+        ..user("early", Some(TEAM), (ANY, ANY, ANY, &[]))
+    },
+];
+
+fn asks(kind: &Kind) -> Vec<Ask<'_>> {
+    let parts = kind.parts.iter().map(|(part, _)| Some(*part));
+    let parts: Vec<_> = [None, Some("other")].into_iter().chain(parts).collect();
+    let names: &[Option<&'static str>] = match kind.plural {
+        "namespaces" => &[None, Some("a"), Some(TEAM)],
+        _ => &[None, Some("a")],
+    };
+    let mut all = Vec::new();
+    for old_watch in [false, true] {
+        for namespace in [None, Some(TEAM)] {
+            for name in names {
+                // Behind a Namespace comes the name of a kind in it, unless it is a part.
+                let is_kind = kind.plural == "namespaces" && namespace.is_none();
+                let mut parts = parts.clone();
+                parts.retain(|part| match part {
+                    Some(part) => name.is_some() && !(is_kind && *part == "other"),
+                    None => true,
+                });
+                for part in &parts {
+                    for method in ["GET", "POST", "PUT", "PATCH", "DELETE", "HEAD", "OPTIONS"] {
+                        let collection = name.is_none() && matches!(method, "GET" | "DELETE");
+                        let queries: &[Query] = match collection {
+                            true => &[
+                                Query::Plain,
+                                Query::Watch,
+                                Query::Selects("a"),
+                                Query::Selects("b"),
+                            ],
+                            false => &[Query::Plain],
+                        };
+                        all.extend(queries.iter().map(|query| Ask {
+                            kind,
+                            method,
+                            old_watch,
+                            namespace,
+                            name: *name,
+                            part: *part,
+                            query: *query,
+                        }));
+                    }
+                }
+            }
+        }
+    }
+    all
+}
+
+async fn outcome(api: &Api, ask: &Ask<'_>) -> Outcome {
+    let headers = match ask.method {
+        "PATCH" => [("content-type", "application/merge-patch+json")],
+        _ => [("content-type", "application/json")],
+    };
+    let response = api.respond(ask.method, &ask.path(), &headers, "{}").await;
+    match response.status().as_u16() {
+        403 => Outcome::Forbidden,
+        405 => Outcome::NoMethod,
+        404 if ask.method == "HEAD" => Outcome::NoPath,
+        404 => {
+            let body = response.into_body().collect().await.unwrap().to_bytes();
+            let status: Value = serde_json::from_slice(&body).unwrap();
+            match status["details"]["name"].is_null() {
+                true => Outcome::NoPath,
+                false => Outcome::Served,
+            }
+        }
+        _ => Outcome::Served,
+    }
+}
+
+#[tokio::test]
+async fn what_is_authorised_is_what_is_served() {
+    // findings S4, S9, S27
+    let api = Api::new().await;
+    let team = json!({"metadata": {"name": TEAM}});
+    api.create("/api/v1/namespaces", team).await;
+    let accounts = format!("/api/v1/namespaces/{TEAM}/serviceaccounts");
+    let account = json!({"metadata": {"name": "default"}});
+    api.create(&accounts, account).await;
+    for user in USERS {
+        introduce(&api, user).await;
+    }
+    // The last binding comes last into the index; one that grants something shows it.
+    let last = json!({"metadata": {"name": "last"},
+        "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": "root"},
+        "subjects": [{"kind": "User", "name": "last", "apiGroup": "rbac.authorization.k8s.io"}]});
+    for home in [RBAC.to_owned(), format!("{RBAC}/namespaces/{TEAM}")] {
+        let plural = if home == RBAC {
+            "clusterrolebindings"
+        } else {
+            "rolebindings"
+        };
+        let mut last = last.clone();
+        last["subjects"][0]["name"] = json!(plural);
+        api.create(&format!("{home}/{plural}"), last).await;
+        let seen = api.as_user(plural, &[]);
+        while seen
+            .get(&format!("/api/v1/namespaces/{TEAM}/secrets"))
+            .await
+            .0
+            != 200
+        {
+            tokio::task::yield_now().await;
+        }
+    }
+    let mut wrong = Vec::new();
+    let mut counts: BTreeMap<Outcome, usize> = BTreeMap::new();
+    for user in USERS {
+        let api = api.as_user(user.name, &[]);
+        for ask in KINDS.iter().flat_map(asks) {
+            let (expected, found) = (ask.expected(user), outcome(&api, &ask).await);
+            *counts.entry(expected).or_default() += 1;
+            if expected != found {
+                let (method, path) = (ask.method, ask.path());
+                wrong.push(format!(
+                    "{}: {method} {path}: {found:?}, not {expected:?}",
+                    user.name
+                ));
+            }
+        }
+    }
+    assert_eq!(wrong, [""; 0]);
+    // The table has all of it.
+    let often = counts.values().filter(|count| **count > 100).count();
+    assert_eq!(often, 4, "{counts:?}");
+}
+
+#[tokio::test]
+async fn a_watch_of_the_old_form_is_of_the_one_name() {
+    // findings S9
+    let api = Api::new().await;
+    let secrets = "/api/v1/namespaces/default/secrets";
+    for name in ["a", "b"] {
+        api.create(secrets, json!({"metadata": {"name": name}}))
+            .await;
+    }
+    let old = "/api/v1/watch/namespaces/default/secrets";
+    let mut events = crate::harness::Events::open(&api, &format!("{old}/b?timeoutSeconds=1")).await;
+    assert_eq!(events.short().await, "ADDED b");
+    api.create(secrets, json!({"metadata": {"name": "c"}}))
+        .await;
+    let (code, _) = api
+        .send("DELETE", &format!("{secrets}/b"), Value::Null)
+        .await;
+    assert_eq!(code, 200);
+    assert_eq!(events.short().await, "DELETED b");
+    let same = format!("{old}/b?fieldSelector=metadata.name%3Db&timeoutSeconds=1");
+    assert_eq!(api.respond("GET", &same, &[], "").await.status(), 200);
+    for selector in [
+        "metadata.name%3Da",
+        "metadata.name!%3Db",
+        "metadata.namespace%3Ddefault",
+    ] {
+        let path = format!("{old}/b?fieldSelector={selector}");
+        let (code, status) = api.get(&path).await;
+        assert_eq!(code, 400, "{selector} {status}");
+    }
+    let refused = api.raw("DELETE", &format!("{old}/b"), &[], "").await;
+    assert_eq!(
+        (refused.code, &refused.headers["allow"]),
+        (405, &"GET".parse().unwrap())
+    );
+}

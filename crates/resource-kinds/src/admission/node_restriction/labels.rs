@@ -1,0 +1,52 @@
+//! Labels that a node may give itself. Others steer pods, so they are not the node's to choose.
+
+use std::collections::BTreeSet;
+
+use serde_json::Value;
+
+/// Those under Kubernetes' domains that a node sets.
+const OWN: [&str; 11] = [
+    "beta.kubernetes.io/arch",
+    "beta.kubernetes.io/instance-type",
+    "beta.kubernetes.io/os",
+    "failure-domain.beta.kubernetes.io/region",
+    "failure-domain.beta.kubernetes.io/zone",
+    "kubernetes.io/arch",
+    "kubernetes.io/hostname",
+    "kubernetes.io/os",
+    "node.kubernetes.io/instance-type",
+    "topology.kubernetes.io/region",
+    "topology.kubernetes.io/zone",
+];
+
+/// The labels that differ between two nodes and are not for a node to write, in order.
+pub(super) fn forbidden<'n>(new: &'n Value, old: &'n Value) -> Vec<&'n str> {
+    let value = |node: &'n Value, key: &str| &node["metadata"]["labels"][key];
+    let maps = [new, old].map(|node| node["metadata"]["labels"].as_object());
+    let keys: BTreeSet<&str> = maps
+        .into_iter()
+        .flatten()
+        .flat_map(|map| map.keys().map(String::as_str))
+        .collect();
+    keys.into_iter()
+        .filter(|key| value(new, key) != value(old, key) && !is_own(key))
+        .collect()
+}
+
+fn is_own(key: &str) -> bool {
+    let Some((domain, _)) = key.split_once('/') else {
+        return true;
+    };
+    let within = |parent: &str| {
+        let rest = domain.strip_suffix(parent);
+        rest.is_some_and(|rest| rest.is_empty() || rest.ends_with('.'))
+    };
+    if within("node-restriction.kubernetes.io") {
+        return false;
+    }
+    let of_kubernetes = within("kubernetes.io") || within("k8s.io");
+    !of_kubernetes
+        || OWN.contains(&key)
+        || within("kubelet.kubernetes.io")
+        || within("node.kubernetes.io")
+}

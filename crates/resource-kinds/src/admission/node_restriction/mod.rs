@@ -1,0 +1,242 @@
+//! A node writes its own objects only: its Node, its lease, its CSINode, the pods that are bound to it,
+//! tokens and certificates for itself and them.
+//!
+//! The rules are those of Kubernetes' admission plug-in of the same name
+//! (<https://kubernetes.io/docs/reference/access-authn-authz/admission-controllers/#noderestriction>),
+//! with one difference: the volumes that this node makes for claims are written with its credential,
+//! so it may set annotations of claims.
+
+mod labels;
+mod pods;
+#[cfg(test)]
+mod tests;
+
+use object_model::Status;
+use serde_json::Value;
+
+use super::{Admission, AdmissionRequest, Operation, forbidden};
+use crate::certificates::{self, Request, signer};
+use crate::kind::Lookup;
+use crate::parts;
+
+const USER_PREFIX: &str = "system:node:";
+const LEASES: &str = "kube-node-lease";
+
+/// Why a request is refused.
+pub(super) enum Refusal {
+    /// What the node may not.
+    Forbidden(String),
+    /// What it names is not there.
+    Missing(Status),
+}
+
+impl From<String> for Refusal {
+    fn from(why: String) -> Self {
+        Self::Forbidden(why)
+    }
+}
+
+impl From<&str> for Refusal {
+    fn from(why: &str) -> Self {
+        Self::Forbidden(why.to_owned())
+    }
+}
+
+type Outcome = Result<(), Refusal>;
+
+/// Refuses for a reason.
+fn refuse(why: impl Into<Refusal>) -> Outcome {
+    Err(why.into())
+}
+
+/// Refuses for a reason if something is not as it must be.
+fn require(holds: bool, why: impl FnOnce() -> String) -> Outcome {
+    if holds { Ok(()) } else { refuse(why()) }
+}
+
+/// A write of a node.
+#[derive(Clone, Copy)]
+pub(super) struct Write<'a> {
+    node: &'a str,
+    request: &'a AdmissionRequest<'a>,
+    object: &'a Value,
+    cluster: &'a dyn Lookup,
+}
+
+impl Write<'_> {
+    /// The stored object.
+    fn old(&self) -> &Value {
+        self.request.old.unwrap_or(&Value::Null)
+    }
+
+    fn name(&self) -> &str {
+        match self.request.name {
+            "" => self.object["metadata"]["name"].as_str().unwrap_or_default(),
+            name => name,
+        }
+    }
+
+    fn operation(&self) -> &'static str {
+        match self.request.operation {
+            Operation::Create => "CREATE",
+            Operation::Update => "UPDATE",
+            Operation::Delete => "DELETE",
+        }
+    }
+}
+
+pub(super) struct NodeRestriction;
+
+impl Admission for NodeRestriction {
+    fn name(&self) -> &'static str {
+        "NodeRestriction"
+    }
+
+    fn admit(
+        &self,
+        request: &AdmissionRequest<'_>,
+        object: &mut Value,
+        cluster: &dyn Lookup,
+    ) -> Result<(), Status> {
+        let Some(node) = request.user.strip_prefix(USER_PREFIX) else {
+            return Ok(());
+        };
+        let write = Write {
+            node,
+            request,
+            object,
+            cluster,
+        };
+        match check(&write) {
+            Ok(()) => Ok(()),
+            Err(Refusal::Missing(status)) => Err(status),
+            Err(Refusal::Forbidden(why)) => Err(forbidden(request, object, &why)),
+        }
+    }
+}
+
+fn check(write: &Write<'_>) -> Outcome {
+    let AdmissionRequest {
+        group,
+        plural,
+        subresource,
+        user,
+        ..
+    } = *write.request;
+    if write.node.is_empty() {
+        return refuse(format!("could not determine node from user {user:?}"));
+    }
+    match (group, plural, subresource) {
+        ("", "pods", part) => pods::check(write, part),
+        ("", "nodes", _) => own_node(write),
+        ("", "persistentvolumeclaims", part) => claim(write, part),
+        ("", "serviceaccounts", "token") => pods::check_token(write),
+        ("coordination.k8s.io", "leases", _) => lease(write),
+        ("storage.k8s.io", "csinodes", _) => require(write.name() == write.node, || {
+            "can only access CSINode with the same name as the requesting node".to_owned()
+        }),
+        (certificates::GROUP, "certificatesigningrequests", "") => certificate(write),
+        _ => Ok(()),
+    }
+}
+
+fn own_node(write: &Write<'_>) -> Outcome {
+    let Write { node, object, .. } = *write;
+    let (name, old) = (write.name(), write.old());
+    require(name == node, || {
+        format!("node {node:?} is not allowed to modify node {name:?}")
+    })?;
+    match write.request.operation {
+        Operation::Create => {
+            let labels = labels::forbidden(object, &Value::Null);
+            require(labels.is_empty(), || {
+                let labels = labels.join(", ");
+                format!("node {node:?} is not allowed to set the following labels: {labels}")
+            })
+        }
+        Operation::Update => {
+            let same = |pointer: &str| {
+                let list = |node: &Value| node.pointer(pointer).and_then(Value::as_array).cloned();
+                list(object).unwrap_or_default() == list(old).unwrap_or_default()
+            };
+            require(same("/spec/taints"), || {
+                format!("node {node:?} is not allowed to modify taints")
+            })?;
+            // With an owner of its choice a node could have itself deleted.
+            require(same("/metadata/ownerReferences"), || {
+                format!("node {node:?} is not allowed to modify ownerReferences")
+            })?;
+            let labels = labels::forbidden(object, old);
+            require(labels.is_empty(), || {
+                format!("is not allowed to modify labels: {}", labels.join(", "))
+            })
+        }
+        Operation::Delete => Ok(()),
+    }
+}
+
+/// Of claims a node writes how far their volumes have grown, and annotations.
+fn claim(write: &Write<'_>, part: &str) -> Outcome {
+    let free: &[(&str, &[&str])] = match part {
+        "status" => &[
+            ("metadata", &["managedFields", "resourceVersion"]),
+            (
+                "status",
+                &[
+                    "allocatedResourceStatuses",
+                    "allocatedResources",
+                    "capacity",
+                    "conditions",
+                ],
+            ),
+        ],
+        _ => &[(
+            "metadata",
+            &["annotations", "managedFields", "resourceVersion"],
+        )],
+    };
+    if write.request.operation != Operation::Update {
+        return refuse("may only update PVC status");
+    }
+    let rest = |claim: &Value| {
+        let mut rest = claim.clone();
+        for (parent, fields) in free {
+            if let Some(parent) = parts::entry(&mut rest, parent) {
+                fields.iter().for_each(|field| parts::remove(parent, field));
+            }
+        }
+        rest
+    };
+    require(rest(write.object) == rest(write.old()), || {
+        format!(
+            "node {:?} is not allowed to update fields other than status.quantity and \
+             status.conditions",
+            write.node
+        )
+    })
+}
+
+fn lease(write: &Write<'_>) -> Outcome {
+    require(write.request.namespace == LEASES, || {
+        format!("can only access leases in the {LEASES:?} system namespace")
+    })?;
+    require(write.name() == write.node, || {
+        "can only access node lease with the same name as the requesting node".to_owned()
+    })
+}
+
+/// A certificate of a node is for the node that asks.
+fn certificate(write: &Write<'_>) -> Outcome {
+    let spec = &write.object["spec"];
+    let of_nodes =
+        spec["signerName"] == signer::NODE_CLIENT || spec["signerName"] == signer::NODE_SERVING;
+    if write.request.operation != Operation::Create || !of_nodes {
+        return Ok(());
+    }
+    let asked = Request::of(&spec["request"]);
+    let asked = asked.map_err(|error| Refusal::from(format!("unable to parse csr: {error}")))?;
+    let wanted = format!("{USER_PREFIX}{}", write.node);
+    require(asked.common_name == wanted, || {
+        format!("can only create a node CSR with CN={wanted}")
+    })
+}

@@ -1,0 +1,526 @@
+//! The plug-in's whole table: what a node writes, and with which words it is refused.
+
+use serde_json::json;
+
+use super::super::testing::{Objects, request};
+use super::*;
+use crate::annotations::MIRROR_POD;
+
+fn of_node(operation: Operation, plural: &'static str) -> AdmissionRequest<'static> {
+    AdmissionRequest {
+        user: "system:node:n1",
+        ..request(operation, plural)
+    }
+}
+
+fn why(request: &AdmissionRequest<'_>, object: &Value) -> String {
+    let pod = |name: &str, node: &str| {
+        let token = |audience: Value| json!({"serviceAccountToken": {"audience": audience}});
+        json!({
+            "metadata": {"name": name, "namespace": request.namespace, "uid": "u"},
+            "spec": {"nodeName": node, "volumes": [{"name": "t", "projected": {"sources": [
+                token(json!("vault")), {"serviceAccountToken": {"path": "token"}},
+            ]}}]},
+        })
+    };
+    let node = json!({"metadata": {"name": "n1", "uid": "n1-uid"}});
+    let objects = Objects::default()
+        .with("pods", pod("here", "n1"))
+        .with("pods", pod("there", "n2"))
+        .with("nodes", node);
+    let outcome = NodeRestriction.admit(request, &mut object.clone(), &objects);
+    outcome.map_or_else(|status| status.message, |()| String::new())
+}
+
+/// Changes one field, by its pointer.
+fn with(object: &Value, pointer: &str, value: Value) -> Value {
+    let mut changed = object.clone();
+    let (parent, key) = pointer.rsplit_once('/').unwrap();
+    changed.pointer_mut(parent).unwrap()[key] = value;
+    changed
+}
+
+/// Checks that each is refused with words that contain those given; none means allowed.
+fn check_all(request: &AdmissionRequest<'_>, cases: &[(&str, Value)]) {
+    for (expected, object) in cases {
+        let why = why(request, object);
+        let fits = if expected.is_empty() {
+            why.is_empty()
+        } else {
+            why.contains(expected)
+        };
+        assert!(fits, "{expected:?}, but {why:?} for {object}");
+    }
+}
+
+#[test]
+fn a_node_creates_mirrors_of_its_own_pods_that_name_nothing() {
+    // findings S10
+    let mirror = json!({
+        "metadata": {
+            "name": "static-n1",
+            "annotations": {MIRROR_POD: "hash"},
+            "ownerReferences": [{"apiVersion": "v1", "kind": "Node", "name": "n1",
+                "uid": "n1-uid", "controller": true}],
+        },
+        "spec": {
+            "nodeName": "n1",
+            "containers": [{"name": "c", "image": "i"}],
+            "volumes": [],
+        },
+    });
+    let volume = |source: Value| with(&mirror, "/spec/volumes", json!([source]));
+    let projected = |source: Value| volume(json!({"projected": {"sources": [source]}}));
+    let container = |field: &str, value: Value| {
+        with(
+            &mirror,
+            "/spec/containers",
+            json!([{"name": "c", field: value}]),
+        )
+    };
+    let owner = |field: &str, value: Value| {
+        with(
+            &mirror,
+            &format!("/metadata/ownerReferences/0/{field}"),
+            value,
+        )
+    };
+    let twice = json!([mirror["metadata"]["ownerReferences"][0], {"kind": "Node"}]);
+    let secret = "can not create pods that reference secrets";
+    let map = "can not create pods that reference configmaps";
+    let claims = "can not create pods that reference persistentvolumeclaims";
+    let cases = [
+        ("", mirror.clone()),
+        (
+            "can only create mirror pods",
+            with(&mirror, "/metadata/annotations", json!({})),
+        ),
+        (
+            "spec.nodeName set to itself",
+            with(&mirror, "/spec/nodeName", json!("n2")),
+        ),
+        (
+            "spec.nodeName set to itself",
+            with(&mirror, "/spec/nodeName", Value::Null),
+        ),
+        (
+            "with an owner reference set",
+            with(&mirror, "/metadata/ownerReferences", json!([])),
+        ),
+        (
+            "a single owner reference",
+            with(&mirror, "/metadata/ownerReferences", twice),
+        ),
+        ("with an owner reference set", owner("name", json!("n2"))),
+        ("with an owner reference set", owner("kind", json!("Pod"))),
+        (
+            "a controller owner reference",
+            owner("controller", json!(false)),
+        ),
+        (
+            "must not set blockOwnerDeletion",
+            owner("blockOwnerDeletion", json!(true)),
+        ),
+        (
+            "node n1 UID mismatch: expected other got n1-uid",
+            owner("uid", json!("other")),
+        ),
+        (
+            "reference a service account",
+            with(&mirror, "/spec/serviceAccountName", json!("sa")),
+        ),
+        (
+            "reference a service account",
+            with(&mirror, "/spec/serviceAccount", json!("sa")),
+        ),
+        (
+            secret,
+            with(&mirror, "/spec/imagePullSecrets", json!([{"name": "s"}])),
+        ),
+        (
+            secret,
+            container("envFrom", json!([{"secretRef": {"name": "s"}}])),
+        ),
+        (
+            secret,
+            container(
+                "env",
+                json!([{"valueFrom": {"secretKeyRef": {"name": "s"}}}]),
+            ),
+        ),
+        (secret, volume(json!({"secret": {"secretName": "s"}}))),
+        (secret, projected(json!({"secret": {"name": "s"}}))),
+        (
+            secret,
+            volume(json!({"csi": {"nodePublishSecretRef": {"name": "s"}}})),
+        ),
+        (
+            map,
+            container("envFrom", json!([{"configMapRef": {"name": "m"}}])),
+        ),
+        (map, volume(json!({"configMap": {"name": "m"}}))),
+        (
+            "reference clustertrustbundles",
+            projected(json!({"clusterTrustBundle": {}})),
+        ),
+        (
+            "service account tokens",
+            projected(json!({"serviceAccountToken": {"path": "t"}})),
+        ),
+        (
+            claims,
+            volume(json!({"persistentVolumeClaim": {"claimName": "c"}})),
+        ),
+        (
+            claims,
+            volume(json!({"ephemeral": {"volumeClaimTemplate": {}}})),
+        ),
+        (
+            "reference resourceclaims",
+            with(&mirror, "/spec/resourceClaims", json!([{"name": "r"}])),
+        ),
+    ];
+    check_all(&of_node(Operation::Create, "pods"), &cases);
+    let anybody = request(Operation::Create, "pods");
+    check_all(&anybody, &[("", cases[1].1.clone())]);
+}
+
+#[test]
+fn of_other_pods_a_node_changes_nothing() {
+    let pod = |node: &str| {
+        json!({"metadata": {"name": "p", "labels": {"a": "b"}}, "spec": {"nodeName": node},
+            "status": {"resourceClaimStatuses": [{"name": "r"}]}})
+    };
+    let (own, other) = (pod("n1"), pod("n2"));
+    for (subresource, operation, old, new, expected) in [
+        ("", Operation::Delete, &own, Value::Null, ""),
+        (
+            "",
+            Operation::Delete,
+            &other,
+            Value::Null,
+            "pods \"p\" is forbidden: node \"n1\" can only delete pods with spec.nodeName set to \
+             itself",
+        ),
+        (
+            "",
+            Operation::Update,
+            &own,
+            own.clone(),
+            "can only create and delete mirror pods",
+        ),
+        ("status", Operation::Update, &own, own.clone(), ""),
+        (
+            "status",
+            Operation::Update,
+            &other,
+            other.clone(),
+            "can only update pod status for pods with spec.nodeName set to itself",
+        ),
+        (
+            "status",
+            Operation::Update,
+            &own,
+            with(&own, "/metadata/labels", json!({})),
+            "cannot update labels through pod status",
+        ),
+        (
+            "status",
+            Operation::Update,
+            &own,
+            with(&own, "/status/resourceClaimStatuses", json!([])),
+            "cannot update resource claim statues",
+        ),
+        ("eviction", Operation::Delete, &own, Value::Null, ""),
+        (
+            "eviction",
+            Operation::Delete,
+            &other,
+            Value::Null,
+            "can only evict pods",
+        ),
+        (
+            "ephemeralcontainers",
+            Operation::Update,
+            &own,
+            own.clone(),
+            "unexpected pod subresource \"ephemeralcontainers\"",
+        ),
+        (
+            "binding",
+            Operation::Update,
+            &own,
+            own.clone(),
+            "unexpected pod subresource",
+        ),
+        (
+            "resize",
+            Operation::Update,
+            &own,
+            own.clone(),
+            "unexpected pod subresource",
+        ),
+    ] {
+        let write = AdmissionRequest {
+            old: Some(old),
+            subresource,
+            name: "p",
+            ..of_node(operation, "pods")
+        };
+        check_all(&write, &[(expected, new)]);
+    }
+    let evict = |name| AdmissionRequest {
+        subresource: "eviction",
+        name,
+        ..of_node(Operation::Create, "pods")
+    };
+    check_all(&evict("here"), &[("", json!({}))]);
+    check_all(&evict("there"), &[("can only evict pods", json!({}))]);
+    check_all(
+        &evict("nowhere"),
+        &[("pods \"nowhere\" not found", json!({}))],
+    );
+}
+
+#[test]
+fn a_node_keeps_to_its_own_node_and_does_not_steer_pods() {
+    // findings S10
+    let node = |name: &str, labels: Value| json!({"metadata": {"name": name, "labels": labels}, "spec": {}});
+    let plain = node("n1", json!({}));
+    let create = of_node(Operation::Create, "nodes");
+    check_all(
+        &create,
+        &[
+            ("", with(&plain, "/spec/taints", json!([{"key": "a"}]))),
+            (
+                "nodes \"n2\" is forbidden: node \"n1\" is not allowed to modify node \"n2\"",
+                node("n2", json!({})),
+            ),
+        ],
+    );
+    let update = AdmissionRequest {
+        old: Some(&plain),
+        name: "n1",
+        ..of_node(Operation::Update, "nodes")
+    };
+    for (key, allowed) in [
+        ("a", true),
+        ("example.com/a", true),
+        ("notkubernetes.io/a", true),
+        ("kubernetes.io/hostname", true),
+        ("beta.kubernetes.io/arch", true),
+        ("node.kubernetes.io/anything", true),
+        ("a.node.kubernetes.io/anything", true),
+        ("kubelet.kubernetes.io/anything", true),
+        ("topology.kubernetes.io/zone", true),
+        ("topology.kubernetes.io/other", false),
+        ("kubernetes.io/other", false),
+        ("k8s.io/a", false),
+        ("a.k8s.io/a", false),
+        ("node-role.kubernetes.io/control-plane", false),
+        ("node-restriction.kubernetes.io/zone", false),
+        ("prod.node-restriction.kubernetes.io/zone", false),
+    ] {
+        let labelled = node("n1", json!({ key: "x" }));
+        let (set, modify) = match allowed {
+            true => (String::new(), String::new()),
+            false => (
+                format!("node \"n1\" is not allowed to set the following labels: {key}"),
+                format!("is not allowed to modify labels: {key}"),
+            ),
+        };
+        check_all(&create, &[(set.as_str(), labelled.clone())]);
+        check_all(&update, &[(modify.as_str(), labelled.clone())]);
+        let removal = AdmissionRequest {
+            old: Some(&labelled),
+            ..update
+        };
+        check_all(&removal, &[(modify.as_str(), plain.clone())]);
+        let kept = AdmissionRequest {
+            old: Some(&labelled),
+            ..update
+        };
+        check_all(&kept, &[("", labelled.clone())]);
+    }
+    let owned = json!([{"kind": "ConfigMap", "name": "gone"}]);
+    check_all(
+        &update,
+        &[
+            ("", plain.clone()),
+            (
+                "node \"n1\" is not allowed to modify taints",
+                with(&plain, "/spec/taints", json!([{"key": "a"}])),
+            ),
+            (
+                "node \"n1\" is not allowed to modify ownerReferences",
+                with(&plain, "/metadata/ownerReferences", owned),
+            ),
+        ],
+    );
+}
+
+#[test]
+fn leases_and_csi_nodes_are_the_nodes_own() {
+    let lease = AdmissionRequest {
+        group: "coordination.k8s.io",
+        namespace: "kube-node-lease",
+        ..of_node(Operation::Update, "leases")
+    };
+    let elsewhere = AdmissionRequest {
+        namespace: "default",
+        name: "n1",
+        ..lease
+    };
+    let csi = AdmissionRequest {
+        group: "storage.k8s.io",
+        namespace: "",
+        ..of_node(Operation::Update, "csinodes")
+    };
+    for (request, expected) in [
+        (
+            AdmissionRequest {
+                name: "n1",
+                ..lease
+            },
+            "",
+        ),
+        (
+            AdmissionRequest {
+                name: "n2",
+                ..lease
+            },
+            "the same name",
+        ),
+        (
+            elsewhere,
+            "can only access leases in the \"kube-node-lease\" system namespace",
+        ),
+        (AdmissionRequest { name: "n1", ..csi }, ""),
+        (
+            AdmissionRequest { name: "n2", ..csi },
+            "can only access CSINode with the same name",
+        ),
+    ] {
+        check_all(&request, &[(expected, json!({}))]);
+    }
+    let created = |name: &str| json!({"metadata": {"name": name}});
+    let create = AdmissionRequest {
+        operation: Operation::Create,
+        ..csi
+    };
+    check_all(
+        &create,
+        &[("", created("n1")), ("the same name", created("n2"))],
+    );
+}
+
+#[test]
+fn claims_grow_and_are_not_relabelled() {
+    let claim = json!({
+        "metadata": {"name": "c", "labels": {"a": "b"}, "resourceVersion": "1"},
+        "spec": {"volumeName": "v"},
+        "status": {"phase": "Bound", "capacity": {"storage": "1Gi"}},
+    });
+    let update = |subresource| AdmissionRequest {
+        old: Some(&claim),
+        subresource,
+        ..of_node(Operation::Update, "persistentvolumeclaims")
+    };
+    let grown = with(&claim, "/status/capacity", json!({"storage": "2Gi"}));
+    let other = "is not allowed to update fields other than";
+    let cases = [
+        ("", with(&grown, "/metadata/resourceVersion", json!("2"))),
+        (other, with(&grown, "/status/phase", json!("Lost"))),
+        (other, with(&grown, "/metadata/labels", json!({}))),
+        (other, with(&grown, "/metadata/finalizers", json!(["a/b"]))),
+    ];
+    check_all(&update("status"), &cases);
+    let noted = with(&claim, "/metadata/annotations", json!({"a": "b"}));
+    let cases = [
+        ("", noted.clone()),
+        (other, with(&noted, "/spec/volumeName", json!("w"))),
+        (
+            other,
+            with(&noted, "/metadata/ownerReferences", json!([{"name": "x"}])),
+        ),
+        (other, grown.clone()),
+    ];
+    check_all(&update(""), &cases);
+    let delete = AdmissionRequest {
+        operation: Operation::Delete,
+        ..update("")
+    };
+    check_all(&delete, &[("may only update PVC status", Value::Null)]);
+}
+
+#[test]
+fn tokens_are_bound_to_pods_of_the_node_and_for_their_audiences() {
+    let ask = AdmissionRequest {
+        subresource: "token",
+        name: "default",
+        ..of_node(Operation::Create, "serviceaccounts")
+    };
+    let bound = |name: &str, uid: &str, audiences: &[&str]| {
+        json!({"spec": {"audiences": audiences, "boundObjectRef":
+            {"apiVersion": "v1", "kind": "Pod", "name": name, "uid": uid}}})
+    };
+    let good = bound("here", "u", &[]);
+    let cases = [
+        ("", good.clone()),
+        ("", bound("here", "u", &["vault"])),
+        (
+            "audience \"other\" not found in pod spec volume, system:node:n1 is not authorized",
+            bound("here", "u", &["other"]),
+        ),
+        (
+            "may only request 0 or 1 audiences",
+            bound("here", "u", &["vault", "other"]),
+        ),
+        ("not bound to a pod", json!({"spec": {}})),
+        (
+            "not bound to a pod",
+            with(&good, "/spec/boundObjectRef/kind", json!("Node")),
+        ),
+        (
+            "not bound to a pod",
+            with(&good, "/spec/boundObjectRef/apiVersion", Value::Null),
+        ),
+        ("without a uid", bound("here", "", &[])),
+        (
+            "does not match the UID in record",
+            bound("here", "old", &[]),
+        ),
+        ("different node", bound("there", "u", &[])),
+        ("pods \"nowhere\" not found", bound("nowhere", "u", &[])),
+    ];
+    check_all(&ask, &cases);
+}
+
+#[test]
+fn a_nodes_certificate_names_the_node() {
+    use crate::certificates::tests::{JANE, NODE};
+    let create = AdmissionRequest {
+        group: certificates::GROUP,
+        ..of_node(Operation::Create, "certificatesigningrequests")
+    };
+    let asked = |pem: &str, signer: &str| {
+        let pem = k8s_openapi::ByteString(pem.as_bytes().to_vec());
+        json!({"spec": {"request": pem, "signerName": signer}})
+    };
+    let cases = [
+        ("", asked(NODE, signer::NODE_CLIENT)),
+        ("", asked(JANE, "example.com/other")),
+        (
+            "can only create a node CSR with CN=system:node:n1",
+            asked(JANE, signer::NODE_SERVING),
+        ),
+        ("unable to parse csr", asked("x", signer::NODE_CLIENT)),
+    ];
+    check_all(&create, &cases);
+    let other = AdmissionRequest {
+        user: "system:node:n2",
+        ..create
+    };
+    let own = "can only create a node CSR with CN=system:node:n2";
+    check_all(&other, &[(own, asked(NODE, signer::NODE_CLIENT))]);
+}

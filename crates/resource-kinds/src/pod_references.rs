@@ -1,0 +1,94 @@
+//! The Secrets and ConfigMaps that a pod names, wherever it may name them.
+
+use std::collections::BTreeSet;
+
+use serde_json::Value;
+
+/// A kind of objects that pods name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Referenced {
+    /// Secrets.
+    Secrets,
+    /// ConfigMaps.
+    ConfigMaps,
+}
+
+impl Referenced {
+    /// The fields of that name refer to such an object, and the fields therein that name it.
+    fn fields(self, key: &str) -> &'static [&'static str] {
+        match (self, key) {
+            (
+                Self::Secrets,
+                "secret"
+                | "secretKeyRef"
+                | "secretRef"
+                | "azureFile"
+                | "imagePullSecrets"
+                | "nodePublishSecretRef",
+            ) => &["name", "secretName"],
+            (Self::ConfigMaps, "configMap" | "configMapKeyRef" | "configMapRef") => &["name"],
+            _ => &[],
+        }
+    }
+}
+
+/// The names in a pod's spec: of all its containers, its volumes and its pull secrets.
+pub fn names(spec: &Value, kind: Referenced) -> BTreeSet<&str> {
+    let mut found = BTreeSet::new();
+    collect(spec, kind, &mut found);
+    found
+}
+
+fn collect<'v>(value: &'v Value, kind: Referenced, found: &mut BTreeSet<&'v str>) {
+    match value {
+        Value::Array(list) => list.iter().for_each(|item| collect(item, kind, found)),
+        Value::Object(map) => {
+            for (key, value) in map {
+                let fields = kind.fields(key);
+                let several = value.as_array().map_or(&[][..], Vec::as_slice);
+                for object in several.iter().chain([value]) {
+                    found.extend(fields.iter().filter_map(|field| object[*field].as_str()));
+                }
+                collect(value, kind, found);
+            }
+        }
+        _ => {}
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn what_a_pod_names_is_found_wherever_it_is() {
+        let spec = json!({
+            "nodeSelector": {"secret": "label"},
+            "imagePullSecrets": [{"name": "pull"}],
+            "containers": [{
+                "name": "plain",
+                "env": [{"name": "A", "valueFrom": {"secretKeyRef": {"name": "env", "key": "a"}}}],
+                "envFrom": [{"configMapRef": {"name": "all"}}],
+            }],
+            "ephemeralContainers": [{
+                "name": "later",
+                "envFrom": [{"secretRef": {"name": "debug"}}],
+            }],
+            "volumes": [
+                {"name": "v", "secret": {"secretName": "files"}},
+                {"name": "c", "csi": {"nodePublishSecretRef": {"name": "publish"}}},
+                {"name": "p", "projected": {"sources": [
+                    {"configMap": {"name": "part"}}, {"secret": {"name": "part"}},
+                ]}},
+            ],
+        });
+        let all = |kind| names(&spec, kind).into_iter().collect::<Vec<_>>();
+        assert_eq!(
+            all(Referenced::Secrets),
+            ["debug", "env", "files", "part", "publish", "pull"]
+        );
+        assert_eq!(all(Referenced::ConfigMaps), ["all", "part"]);
+    }
+}
