@@ -99,7 +99,14 @@ async fn respond(
     let asking = (info, query, parts, warnings.clone());
     let work = answer(&server, asking, body, caller, &mut kept).boxed();
     let limit = (!long).then_some(server.limits.request_timeout);
-    let outcome = contained(work, limit).await;
+    let mut panicked = None;
+    let outcome = contained(work, limit, &mut panicked).await;
+    if let Some(panic) = panicked {
+        let (method, info) = (asked.0.as_str(), &asked.1);
+        let (path, user) = (info.path.as_str(), kept.user.as_str());
+        let panic = panic.as_str();
+        tracing::error!(method, path, user, panic, "a request panicked");
+    }
     let mut response = match outcome {
         Ok(Answer::Raw(response)) => {
             kept.note(response.status().as_u16(), None);
@@ -134,6 +141,8 @@ async fn respond(
 /// What a request has for as long as its answer lasts.
 #[derive(Default)]
 struct Kept {
+    /// Who asks, once that is known; empty for nobody.
+    user: String,
     share: Option<Share>,
     record: Option<Record>,
 }
@@ -152,10 +161,12 @@ impl Kept {
     }
 }
 
-/// Runs the work with an end in time, and turns a panic into a 500 of this one request.
+/// Runs the work with an end in time, and turns a panic into a 500 of this one request; its text is
+/// told to the caller, for the log.
 async fn contained(
     work: BoxFuture<'_, Result<Answer, Status>>,
     limit: Option<std::time::Duration>,
+    panicked: &mut Option<String>,
 ) -> Result<Answer, Status> {
     let work = AssertUnwindSafe(work).catch_unwind();
     let done = match limit {
@@ -168,8 +179,10 @@ async fn contained(
             }
         },
     };
-    done.unwrap_or_else(|_| {
-        tracing::error!("a request panicked");
+    done.unwrap_or_else(|panic| {
+        let text = panic.downcast_ref::<String>().map(String::as_str);
+        let text = text.or(panic.downcast_ref::<&str>().copied());
+        *panicked = Some(text.unwrap_or_default().to_owned());
         Err(Status::internal(
             "the request failed in a way it should not",
         ))
@@ -199,6 +212,7 @@ async fn answer(
         None => body,
     };
     let user = known?;
+    kept.user.clone_from(&user.name);
     if user.is_anonymous() {
         // Nobody in particular may only see whether the server is up and what it is.
         if !routing::is_public(&info.path) {

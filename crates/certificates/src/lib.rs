@@ -19,7 +19,7 @@ use std::path::PathBuf;
 pub use authority::Authority;
 pub use identity::Identity;
 pub use names::SubjectAltNames;
-pub use signing::{LIFE_MAX, Usage};
+pub use signing::{Approved, LIFE_MAX, Usage};
 pub use subject::{ClientSubject, SubjectError};
 pub use tokens::{TokenError, TokenSigner};
 
@@ -49,8 +49,11 @@ pub enum CertificateError {
     #[error("make a certificate")]
     Generate(#[from] rcgen::Error),
     /// What is to be signed is not a certificate request.
-    #[error("not a PEM certificate request")]
+    #[error("not a certificate request")]
     Request,
+    /// What was made is not what was approved, so it is not handed out.
+    #[error("the certificate differs from what was approved in its {0}")]
+    Differs(&'static str),
     /// More groups than a certificate made here can carry.
     #[error("a client certificate can name at most 2 groups, not {0}")]
     TooManyGroups(usize),

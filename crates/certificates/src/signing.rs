@@ -1,14 +1,21 @@
 //! Certificates for other people's keys: requests (PKCS#10) that somebody has approved.
+//!
+//! What was approved comes in as it was read when it was approved. Only the key is taken from the
+//! request here, and the certificate is compared with what was approved before it is handed out.
+
+use std::collections::BTreeSet;
+use std::net::IpAddr;
 
 use rcgen::{
-    CertificateParams, CertificateSigningRequestParams, DistinguishedName, ExtendedKeyUsagePurpose,
-    IsCa, KeyUsagePurpose, SanType,
+    CertificateParams, CertificateSigningRequestParams, ExtendedKeyUsagePurpose, IsCa,
+    KeyUsagePurpose, SanType,
 };
 use rustls::pki_types::CertificateSigningRequestDer;
-use rustls::pki_types::pem::PemObject as _;
 use time::{Duration, OffsetDateTime};
+use x509_parser::certificate::X509Certificate;
 use x509_parser::certification_request::X509CertificationRequest;
-use x509_parser::prelude::FromDer as _;
+use x509_parser::parse_x509_certificate;
+use x509_parser::prelude::{FromDer as _, GeneralName};
 
 use crate::authority::distinguished_name;
 use crate::{Authority, CertificateError, ClientSubject, inspect};
@@ -17,8 +24,29 @@ use crate::{Authority, CertificateError, ClientSubject, inspect};
 /// kube-controller-manager's default.
 pub const LIFE_MAX: i64 = 365 * 24 * 3600;
 
+/// A request as it was approved.
+#[derive(Clone, Debug)]
+pub struct Approved<'a> {
+    /// The request, in DER. Its key is signed, if its signature shows that who asks has the key.
+    pub der: &'a [u8],
+    /// Whom the certificate is for.
+    pub subject: ClientSubject,
+    /// Alternative names: DNS.
+    pub dns: &'a [String],
+    /// Alternative names: addresses.
+    pub addresses: &'a [IpAddr],
+    /// Alternative names: electronic mail.
+    pub emails: &'a [String],
+    /// Alternative names: URIs.
+    pub uris: &'a [String],
+    /// What the certificate is to be usable for.
+    pub usages: Vec<Usage>,
+    /// How long it is to be valid, in seconds; no longer than [`LIFE_MAX`].
+    pub life: i64,
+}
+
 /// What a certificate may be used for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Usage {
     /// Signing what is sent.
     DigitalSignature,
@@ -31,31 +59,24 @@ pub enum Usage {
 }
 
 impl Authority {
-    /// Signs a request (PEM): subject, alternative names and key are the request's, the usages are
-    /// those given, and nothing else that it asks for is granted. The certificate (PEM) is valid for
-    /// `life` seconds at most, and for no more than [`LIFE_MAX`].
+    /// Signs a request: the certificate (PEM) says what was approved and nothing else.
     ///
     /// *Errors.* `Request` for what is no request, `Generate` where its own signature is wrong or its
-    /// key is of a kind that cannot be signed, `TooManyGroups` for more than two organizations.
-    pub fn sign(
-        &self,
-        request: &[u8],
-        usages: &[Usage],
-        life: i64,
-    ) -> Result<String, CertificateError> {
-        let malformed = |_| CertificateError::Request;
-        let der = CertificateSigningRequestDer::from_pem_slice(request).map_err(malformed)?;
+    /// key is of a kind that cannot be signed, `TooManyGroups` for more than two organizations,
+    /// `Differs` where the certificate would say something else.
+    pub fn sign(&self, approved: &Approved<'_>) -> Result<String, CertificateError> {
         // Checks the signature: who asks has the key.
+        let der = CertificateSigningRequestDer::from(approved.der);
         let mut asked = CertificateSigningRequestParams::from_der(&der)?;
         let now = OffsetDateTime::now_utc();
         let mut granted = CertificateParams::default();
-        granted.distinguished_name = subject(&der)?;
-        granted.subject_alt_names = names(&asked.params.subject_alt_names);
-        let life = Duration::seconds(life.clamp(0, LIFE_MAX));
+        granted.distinguished_name = distinguished_name(&approved.subject)?;
+        granted.subject_alt_names = approved.names()?;
+        let life = Duration::seconds(approved.life.clamp(0, LIFE_MAX));
         (granted.not_before, granted.not_after) = inspect::validity(now, life);
         granted.is_ca = IsCa::ExplicitNoCa;
         granted.use_authority_key_identifier_extension = true;
-        for usage in usages {
+        for usage in &approved.usages {
             match usage {
                 Usage::DigitalSignature => {
                     granted.key_usages.push(KeyUsagePurpose::DigitalSignature);
@@ -74,38 +95,132 @@ impl Authority {
             }
         }
         asked.params = granted;
-        Ok(asked.signed_by(self.issuer())?.pem())
+        let signed = asked.signed_by(self.issuer())?;
+        approved.check(signed.der())?;
+        Ok(signed.pem())
     }
 }
 
-/// The subject is read anew: the library's own form of it keeps one organization only.
-fn subject(der: &CertificateSigningRequestDer<'_>) -> Result<DistinguishedName, CertificateError> {
-    let parsed = X509CertificationRequest::from_der(der);
-    let (_, parsed) = parsed.map_err(|_| CertificateError::Request)?;
-    let subject = &parsed.certification_request_info.subject;
-    let text = |name: &x509_parser::x509::AttributeTypeAndValue<'_>| {
-        let text = name.as_str().map_err(|_| CertificateError::Request)?;
-        Ok::<_, CertificateError>(text.to_owned())
-    };
-    let common_name = subject.iter_common_name().last().map(text).transpose()?;
-    distinguished_name(&ClientSubject {
-        common_name: common_name.unwrap_or_default(),
-        organizations: subject
-            .iter_organization()
-            .map(text)
-            .collect::<Result<_, _>>()?,
-    })
+impl Approved<'_> {
+    fn names(&self) -> Result<Vec<SanType>, CertificateError> {
+        let dns = self.dns.iter();
+        let dns = dns.map(|name| Ok(SanType::DnsName(name.as_str().try_into()?)));
+        let addresses = self.addresses.iter();
+        let addresses = addresses.map(|address| Ok(SanType::IpAddress(*address)));
+        let emails = self.emails.iter();
+        let emails = emails.map(|name| Ok(SanType::Rfc822Name(name.as_str().try_into()?)));
+        let uris = self.uris.iter();
+        let uris = uris.map(|name| Ok(SanType::URI(name.as_str().try_into()?)));
+        dns.chain(addresses).chain(emails).chain(uris).collect()
+    }
+
+    /// Compares a certificate (DER) with what was approved.
+    ///
+    /// *Errors.* `Differs` with what is not the same, `Request` for what cannot be read.
+    fn check(&self, certificate: &[u8]) -> Result<(), CertificateError> {
+        let unreadable = CertificateError::Request;
+        let Ok((_, found)) = parse_x509_certificate(certificate) else {
+            return Err(unreadable);
+        };
+        let Ok((_, asked)) = X509CertificationRequest::from_der(self.der) else {
+            return Err(unreadable);
+        };
+        let asked = asked.certification_request_info;
+        for (what, is_same) in [
+            ("subject", subject(&found).as_ref() == Some(&self.subject)),
+            ("alternative names", self.has_names(&found)),
+            (
+                "usages",
+                usages(&found) == Some(self.usages.iter().copied().collect()),
+            ),
+            ("key", found.public_key().raw == asked.subject_pki.raw),
+            ("kind", !found.is_ca()),
+        ] {
+            if !is_same {
+                return Err(CertificateError::Differs(what));
+            }
+        }
+        Ok(())
+    }
+
+    fn has_names(&self, certificate: &X509Certificate<'_>) -> bool {
+        let Ok(extension) = certificate.subject_alternative_name() else {
+            return false;
+        };
+        let mut names = Vec::new();
+        for name in extension
+            .iter()
+            .flat_map(|names| &names.value.general_names)
+        {
+            names.push(match name {
+                GeneralName::DNSName(name) => format!("DNS {name}"),
+                GeneralName::RFC822Name(name) => format!("mail {name}"),
+                GeneralName::URI(name) => format!("URI {name}"),
+                GeneralName::IPAddress(bytes) => match inspect::address(bytes) {
+                    Some(address) => format!("IP {address}"),
+                    None => return false,
+                },
+                _ => return false,
+            });
+        }
+        let dns = self.dns.iter().map(|name| format!("DNS {name}"));
+        let addresses = self.addresses.iter().map(|address| format!("IP {address}"));
+        let emails = self.emails.iter().map(|name| format!("mail {name}"));
+        let uris = self.uris.iter().map(|name| format!("URI {name}"));
+        names
+            .into_iter()
+            .eq(dns.chain(addresses).chain(emails).chain(uris))
+    }
 }
 
-/// Kinds of names that a signer's rules speak of.
-fn names(asked: &[SanType]) -> Vec<SanType> {
-    let known = asked.iter().filter(|name| {
-        matches!(
-            name,
-            SanType::DnsName(_) | SanType::IpAddress(_) | SanType::Rfc822Name(_) | SanType::URI(_)
-        )
-    });
-    known.cloned().collect()
+/// The subject, if it has nothing but one common name and organizations.
+fn subject(certificate: &X509Certificate<'_>) -> Option<ClientSubject> {
+    let all = certificate.subject();
+    let text =
+        |name: &x509_parser::x509::AttributeTypeAndValue<'_>| name.as_str().ok().map(str::to_owned);
+    let names: Vec<String> = all.iter_common_name().map(text).collect::<Option<_>>()?;
+    let organizations: Vec<String> = all.iter_organization().map(text).collect::<Option<_>>()?;
+    let only = all.iter_attributes().count() == names.len() + organizations.len();
+    match names.as_slice() {
+        [common_name] if only => Some(ClientSubject {
+            common_name: common_name.clone(),
+            organizations,
+        }),
+        _ => None,
+    }
+}
+
+/// The usages, if there are none but those that are granted here.
+fn usages(certificate: &X509Certificate<'_>) -> Option<BTreeSet<Usage>> {
+    let mut usages = BTreeSet::new();
+    if let Some(usage) = certificate.key_usage().ok()? {
+        let mut rest = usage.value.flags;
+        // Bits of the extension (RFC 5280, 4.2.1.3), the first the lowest.
+        for (bit, usage) in [(0, Usage::DigitalSignature), (2, Usage::KeyEncipherment)] {
+            if rest & (1 << bit) != 0 {
+                usages.insert(usage);
+                rest &= !(1 << bit);
+            }
+        }
+        if rest != 0 {
+            return None;
+        }
+    }
+    if let Some(usage) = certificate.extended_key_usage().ok()? {
+        let usage = usage.value;
+        let others = usage.any
+            || usage.code_signing
+            || usage.email_protection
+            || usage.time_stamping
+            || usage.ocsp_signing
+            || !usage.other.is_empty();
+        if others {
+            return None;
+        }
+        usages.extend(usage.client_auth.then_some(Usage::ClientAuth));
+        usages.extend(usage.server_auth.then_some(Usage::ServerAuth));
+    }
+    Some(usages)
 }
 
 #[cfg(test)]
@@ -117,30 +232,52 @@ mod tests {
     use super::*;
 
     /// A request for `jane` of two groups, who would like to be an authority.
-    fn request() -> String {
+    fn request() -> Vec<u8> {
         let mut params = CertificateParams::new(vec!["jane.example.com".to_owned()]).unwrap();
-        params.distinguished_name = distinguished_name(&ClientSubject {
-            common_name: "jane".to_owned(),
-            organizations: vec!["developers".to_owned(), "testers".to_owned()],
-        })
-        .unwrap();
+        params.distinguished_name = distinguished_name(&jane()).unwrap();
         params.distinguished_name.push(DnType::CountryName, "DE");
         params.key_usages = vec![KeyUsagePurpose::KeyCertSign];
         let key = KeyPair::generate().unwrap();
-        params.serialize_request(&key).unwrap().pem().unwrap()
+        params.serialize_request(&key).unwrap().der().to_vec()
+    }
+
+    fn jane() -> ClientSubject {
+        ClientSubject {
+            common_name: "jane".to_owned(),
+            organizations: vec!["developers".to_owned(), "testers".to_owned()],
+        }
+    }
+
+    fn approved(der: &[u8]) -> Approved<'_> {
+        Approved {
+            der,
+            subject: jane(),
+            dns: &[],
+            addresses: &[],
+            emails: &[],
+            uris: &[],
+            usages: vec![Usage::DigitalSignature, Usage::ClientAuth],
+            life: 3600,
+        }
+    }
+
+    fn contents(pem: &str) -> Vec<u8> {
+        parse_x509_pem(pem.as_bytes()).unwrap().1.contents
     }
 
     #[test]
-    fn a_certificate_says_what_was_asked_and_allows_what_was_granted() {
+    fn a_certificate_says_what_was_approved_and_nothing_else() {
         let dir = tempfile::tempdir().unwrap();
         let authority = Authority::open_or_create(dir.path()).unwrap();
-        let usages = [Usage::DigitalSignature, Usage::ClientAuth];
-        let pem = authority.sign(request().as_bytes(), &usages, 3600).unwrap();
-        let (_, block) = parse_x509_pem(pem.as_bytes()).unwrap();
-        let subject = ClientSubject::of(&block.contents).unwrap();
-        assert_eq!(subject.common_name, "jane");
-        assert_eq!(subject.organizations, ["developers", "testers"]);
-        let (_, parsed) = parse_x509_certificate(&block.contents).unwrap();
+        let der = request();
+        let names = ["jane.example.com".to_owned()];
+        let approved = Approved {
+            dns: &names,
+            ..approved(&der)
+        };
+        let signed = contents(&authority.sign(&approved).unwrap());
+        assert_eq!(ClientSubject::of(&signed).unwrap(), jane());
+        let (_, parsed) = parse_x509_certificate(&signed).unwrap();
         assert!(!parsed.is_ca());
         let usage = parsed.key_usage().unwrap().unwrap().value;
         assert!(usage.digital_signature() && !usage.key_cert_sign());
@@ -151,22 +288,79 @@ mod tests {
         let validity = parsed.validity();
         let span = validity.not_after.timestamp() - validity.not_before.timestamp();
         assert_eq!(span, 3600 + inspect::BACKDATED.whole_seconds());
-        let trusted = parse_x509_pem(authority.ca_pem().as_bytes()).unwrap().1;
-        let (_, issuer) = parse_x509_certificate(&trusted.contents).unwrap();
+        let trusted = contents(authority.ca_pem());
+        let (_, issuer) = parse_x509_certificate(&trusted).unwrap();
         assert_eq!(parsed.issuer(), issuer.subject());
+    }
+
+    #[test]
+    fn what_differs_from_what_was_approved_is_found() {
+        // findings S3
+        let dir = tempfile::tempdir().unwrap();
+        let authority = Authority::open_or_create(dir.path()).unwrap();
+        let (der, other) = (request(), request());
+        let names = ["a.example.com".to_owned()];
+        let addresses = ["10.0.0.1".parse().unwrap()];
+        let right = Approved {
+            dns: &names,
+            addresses: &addresses,
+            ..approved(&der)
+        };
+        let signed = contents(&authority.sign(&right).unwrap());
+        right.check(&signed).unwrap();
+        let found = |wrong: Approved<'_>| match wrong.check(&signed) {
+            Err(CertificateError::Differs(what)) => what,
+            other => panic!("{other:?}"),
+        };
+        let mut subject = jane();
+        subject.organizations.pop();
+        let wrong = |change: fn(Approved<'_>) -> Approved<'_>| change(right.clone());
+        assert_eq!(
+            found(Approved {
+                subject,
+                ..right.clone()
+            }),
+            "subject"
+        );
+        assert_eq!(
+            found(wrong(|it| Approved { dns: &[], ..it })),
+            "alternative names"
+        );
+        assert_eq!(
+            found(wrong(|it| Approved {
+                addresses: &[],
+                ..it
+            })),
+            "alternative names"
+        );
+        let usages = vec![Usage::DigitalSignature];
+        assert_eq!(
+            found(Approved {
+                usages,
+                ..right.clone()
+            }),
+            "usages"
+        );
+        assert_eq!(
+            found(Approved {
+                der: &other,
+                ..right.clone()
+            }),
+            "key"
+        );
+        // An authority is none of those that ask.
+        let authority = contents(authority.ca_pem());
+        assert!(right.check(&authority).is_err());
     }
 
     #[test]
     fn what_is_no_request_is_not_signed() {
         let dir = tempfile::tempdir().unwrap();
         let authority = Authority::open_or_create(dir.path()).unwrap();
-        let sign = |text: &str| authority.sign(text.as_bytes(), &[], 600);
-        assert!(matches!(sign("x"), Err(CertificateError::Request)));
+        assert!(authority.sign(&approved(b"x")).is_err());
         // The signature is over something else.
-        let mut letters: Vec<char> = request().chars().collect();
-        let place = letters.len() - 50;
-        letters[place] = if letters[place] == 'A' { 'B' } else { 'A' };
-        let forged: String = letters.into_iter().collect();
-        assert!(sign(&forged).is_err());
+        let mut forged = request();
+        *forged.last_mut().unwrap() ^= 1;
+        assert!(authority.sign(&approved(&forged)).is_err());
     }
 }

@@ -8,6 +8,7 @@ use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::ByteString;
 use k8s_openapi::api::certificates::v1::CertificateSigningRequest;
 use planners::certificate_signing::{Action, Plan, Usage, plan};
+use resource_kinds::certificates::Request;
 use serde_json::{Value, json};
 
 const JANE: &[u8] = include_bytes!("../../resource-kinds/src/certificates/testdata/jane.csr");
@@ -49,6 +50,7 @@ fn what_is_approved_is_signed() {
     assert_eq!(
         planned(&decided(pending.clone(), "Approved", None), 0).action,
         Some(Action::Sign {
+            request: Box::new(Request::parse(JANE).unwrap()),
             usages: vec![Usage::ClientAuth, Usage::DigitalSignature],
             seconds: Some(3600),
         })

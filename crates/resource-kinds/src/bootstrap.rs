@@ -457,6 +457,33 @@ mod tests {
         ),
     ];
 
+    #[test]
+    fn nobody_writes_endpoints_by_a_default_role_for_people() {
+        // findings S23 (CVE-2021-25740): addresses in Endpoints reach past NetworkPolicies.
+        let objects = default_objects();
+        let roles = [
+            "admin",
+            "edit",
+            "system:aggregate-to-edit",
+            "system:aggregate-to-admin",
+        ];
+        for name in roles {
+            let mut found = objects.iter().filter(|object| {
+                object["kind"] == "ClusterRole" && object["metadata"]["name"] == name
+            });
+            let rules = found.next().unwrap()["rules"].as_array().unwrap();
+            for resource in ["endpoints", "endpointslices"] {
+                let writes = |rule: &Value| {
+                    has(&rule["resources"], resource)
+                        && ["create", "update", "patch"]
+                            .iter()
+                            .any(|verb| has(&rule["verbs"], verb))
+                };
+                assert!(!rules.iter().any(writes), "{name} writes {resource}");
+            }
+        }
+    }
+
     /// Each part of the program works with no more than a role of its own.
     #[test]
     fn the_programs_own_parts_may_do_their_work() {

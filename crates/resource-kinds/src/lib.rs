@@ -11,6 +11,7 @@ pub mod apps;
 mod at;
 pub mod autoscaling;
 pub mod batch;
+pub mod bodies;
 pub mod bootstrap;
 pub mod certificates;
 pub mod cluster;

@@ -4,6 +4,7 @@ mod tree;
 
 use http::HeaderMap;
 use object_model::{Status, StatusReason};
+use resource_kinds::bodies;
 use serde::de::DeserializeSeed;
 use serde_json::Value;
 
@@ -45,6 +46,25 @@ pub(crate) fn body(headers: &HeaderMap, bytes: &[u8], expected: &str) -> Result<
         "the object provided is unrecognized (must be of type {expected}): \
          the body is not an object"
     )))
+}
+
+/// Decodes a body of a kind that is sent and not stored (a Binding, a review), with its types checked.
+///
+/// *Errors.* As [`body`]; 400 for what is not of the kind.
+pub(crate) fn part(headers: &HeaderMap, bytes: &[u8], kind: &str) -> Result<Decoded, Status> {
+    let mut decoded = body(headers, bytes, kind)?;
+    decoded.value = typed(kind, decoded.value)?;
+    Ok(decoded)
+}
+
+/// Such a body once more, after others may have changed it.
+///
+/// *Errors.* 400 for what is not of the kind.
+pub(crate) fn typed(kind: &str, value: Value) -> Result<Value, Status> {
+    let found = value["kind"].as_str().filter(|found| !found.is_empty());
+    let found = found.unwrap_or(kind).to_owned();
+    bodies::decode(kind, value)
+        .map_err(|why| Status::bad_request(format!("{found} cannot be handled as a {kind}: {why}")))
 }
 
 /// 415 that lists what is accepted.

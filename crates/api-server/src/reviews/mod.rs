@@ -102,14 +102,7 @@ pub(crate) async fn answer(
     body: BoxBody,
 ) -> Result<Reply, Status> {
     let bytes = body::read(body, &server.limits).await?;
-    let mut review = decode::body(&call.parts.headers, &bytes, info.kind)?.value;
-    let kind = review["kind"].as_str().unwrap_or(info.kind);
-    if kind != info.kind {
-        let text = format!("{kind} cannot be handled as a {}", info.kind);
-        return Err(Status::bad_request(text));
-    }
-    review["kind"] = json!(info.kind);
-    review["apiVersion"] = json!(info.api_version());
+    let mut review = decode::part(&call.parts.headers, &bytes, info.kind)?.value;
     let status = match info.kind {
         "SelfSubjectReview" => identity::own(&call.user),
         "TokenReview" => identity::of_token(server, &mut review).await?,

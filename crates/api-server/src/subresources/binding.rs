@@ -22,10 +22,11 @@ pub(super) async fn answer(
 ) -> Result<Reply, Status> {
     let options = WriteOptions::parse(&call.query, "CreateOptions")?;
     let bytes = body::read(body, &server.limits).await?;
-    let mut binding = decode::body(&call.parts.headers, &bytes, "Binding")?.value;
+    let mut binding = decode::part(&call.parts.headers, &bytes, "Binding")?.value;
     check(&binding, &call.info.name)?;
     let attempt = Attempt::of(call, resource, options);
     dynamic_admission::admit_part(server, &attempt, &mut binding).await?;
+    let binding = decode::typed("Binding", binding)?;
     check(&binding, &call.info.name)?;
     let name = call.info.name.as_str();
     let mut change = |old: &Value| assigned(resource, name, old, &binding);

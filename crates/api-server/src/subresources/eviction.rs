@@ -34,11 +34,12 @@ pub(super) async fn answer(
 ) -> Result<Reply, Status> {
     let mut write = WriteOptions::parse(&call.query, "CreateOptions")?;
     let bytes = body::read(body, &server.limits).await?;
-    let mut eviction = decode::body(&call.parts.headers, &bytes, "Eviction")?.value;
+    let mut eviction = decode::part(&call.parts.headers, &bytes, "Eviction")?.value;
     let name = &call.info.name;
     write.dry_run |= options(&eviction, name)?.1;
     let attempt = Attempt::of(call, resource, write);
     dynamic_admission::admit_part(server, &attempt, &mut eviction).await?;
+    let eviction = decode::typed("Eviction", eviction)?;
     let (options, _) = options(&eviction, name)?;
     let attempt = Attempt {
         subresource: "",
@@ -53,11 +54,6 @@ pub(super) async fn answer(
 }
 
 fn options(eviction: &Value, name: &str) -> Result<(DeleteOptions, bool), Status> {
-    let kind = eviction["kind"].as_str().unwrap_or("Eviction");
-    if kind != "Eviction" {
-        let text = format!("not an Eviction: {kind}");
-        return Err(Status::bad_request(text));
-    }
     let given = metadata::text(eviction, "name");
     if !given.is_empty() && given != name {
         let text = "name in URL does not match name in Eviction object";

@@ -53,10 +53,7 @@ pub(super) async fn answer(
         }
         Verb::Update => {
             let bytes = body::read(body, &server.limits).await?;
-            let sent = decode::body(&call.parts.headers, &bytes, "Scale")?.value;
-            if sent["kind"].as_str().is_some_and(|kind| kind != "Scale") {
-                return Err(Status::bad_request("the object provided is not a Scale"));
-            }
+            let sent = decode::part(&call.parts.headers, &bytes, "Scale")?.value;
             let options = WriteOptions::parse(&call.query, "UpdateOptions")?;
             write(server, resource, call, options, &mut |_| Ok(sent.clone())).await
         }

@@ -205,7 +205,7 @@ pub(super) async fn answer(
 ) -> Result<Reply, Status> {
     let options = WriteOptions::parse(&call.query, "CreateOptions")?;
     let bytes = body::read(body, &server.limits).await?;
-    let decoded = decode::body(&call.parts.headers, &bytes, "TokenRequest")?;
+    let decoded = decode::part(&call.parts.headers, &bytes, "TokenRequest")?;
     if options.validation == Validation::Strict && !decoded.duplicates.is_empty() {
         let text = format!(
             "strict decoding error: duplicate field {:?}",
@@ -229,6 +229,7 @@ pub(super) async fn answer(
     let attempt = Attempt::of(call, resource, options);
     admit(server, &attempt, Operation::Create, &mut request, None)?;
     dynamic_admission::admit_part(server, &attempt, &mut request).await?;
+    let mut request = decode::typed("TokenRequest", request)?;
     let seconds = request["spec"]["expirationSeconds"]
         .as_i64()
         .unwrap_or(SECONDS_DEFAULT);

@@ -18,7 +18,7 @@ use crate::storage::{self, encode, reading};
 use crate::usage::{self, Change as Charged};
 use crate::verbs::create::{create, refused};
 use crate::verbs::exclusive::{give_up, take};
-use crate::writes::{Attempt, WriteOptions, Written, accept, admit, advise};
+use crate::writes::{Attempt, WriteOptions, Written, accept, admit, advise, cannot_be_handled};
 use crate::{authorize, dynamic_admission, field_managers, metadata, output};
 
 /// The text of a 409 for an object that has changed in between.
@@ -159,7 +159,11 @@ async fn prepare(
         Part::Whole => kind.prepare_update(&mut object, old),
         Part::Status => kind.prepare_status_update(&mut object, old),
         Part::Subresource => kind.prepare_subresource_update(sub, &mut object, old),
-        Part::Chosen => {}
+        // What else is validated as a whole has its kind's form; this has to be given it.
+        Part::Chosen => {
+            let decoded = kind.decode(object);
+            object = decoded.map_err(|text| cannot_be_handled(kind.info(), &text))?;
+        }
     }
     field_managers::track(server, attempt, part, &mut object, Some(old));
     let (update, before) = (Operation::Update, Some(old));

@@ -36,6 +36,7 @@ mod resource_metrics;
 mod server_side_apply;
 mod stateful_sets;
 mod subresources;
+mod unreadable;
 mod warnings;
 mod watching;
 mod writing;

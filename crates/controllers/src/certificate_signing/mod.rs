@@ -4,7 +4,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use certificates::{LIFE_MAX, Usage as Granted};
+use certificates::{Approved, ClientSubject, LIFE_MAX, Usage as Granted};
 use jiff::Timestamp;
 use k8s_openapi::ByteString;
 use k8s_openapi::api::authorization::v1::SubjectAccessReview;
@@ -16,7 +16,7 @@ use kube::api::{Api, PostParams};
 use planners::certificate_signing::{Action, Usage, failed, plan};
 use reconcile::execute::{self, Delete, chain};
 use reconcile::{Cache, Key, Outcome, Queue, run_workers};
-use resource_kinds::certificates::GROUP;
+use resource_kinds::certificates::{GROUP, Request};
 use serde_json::json;
 
 use crate::Context;
@@ -76,8 +76,13 @@ impl Worker {
                 deleted.map_err(failed_to("delete a certificate request"))?;
             }
             Some(Action::ApproveIf(rights)) => self.approve(&request, rights).await?,
-            Some(Action::Sign { usages, seconds }) => {
-                self.sign(&request, &usages, seconds, now).await?;
+            Some(Action::Sign {
+                request: asked,
+                usages,
+                seconds,
+            }) => {
+                self.sign(&request, approved(&asked, &usages, seconds), now)
+                    .await?;
             }
             Some(Action::Fail(condition)) => self.fail(&request, condition).await?,
         }
@@ -120,20 +125,13 @@ impl Worker {
     async fn sign(
         &self,
         request: &CertificateSigningRequest,
-        usages: &[Usage],
-        seconds: Option<i64>,
+        approved: Approved<'_>,
         now: Timestamp,
     ) -> Result<(), Error> {
         let Some(authority) = &self.context.config.authority else {
             return Ok(());
         };
-        let usages: Vec<Granted> = usages.iter().map(|usage| granted(*usage)).collect();
-        let signed = authority.sign(
-            &request.spec.request.0,
-            &usages,
-            seconds.unwrap_or(LIFE_MAX),
-        );
-        match signed {
+        match authority.sign(&approved) {
             Ok(certificate) => {
                 let mut changed = request.clone();
                 let status = changed.status.get_or_insert_default();
@@ -188,6 +186,22 @@ fn with_condition(
     let status = changed.status.get_or_insert_default();
     status.conditions.get_or_insert_default().push(condition);
     changed
+}
+
+fn approved<'a>(asked: &'a Request, usages: &[Usage], seconds: Option<i64>) -> Approved<'a> {
+    Approved {
+        der: asked.der(),
+        subject: ClientSubject {
+            common_name: asked.common_name.clone(),
+            organizations: asked.organizations.clone(),
+        },
+        dns: &asked.dns,
+        addresses: &asked.addresses,
+        emails: &asked.emails,
+        uris: &asked.uris,
+        usages: usages.iter().map(|usage| granted(*usage)).collect(),
+        life: seconds.unwrap_or(LIFE_MAX),
+    }
 }
 
 fn granted(usage: Usage) -> Granted {

@@ -157,7 +157,7 @@ async fn approving_needs_a_right_on_the_signer_and_nodes_need_nobody() {
         ),
         ("nodes", selfnode, "system:node:n1"),
         ("asking", "system:node", "system:node:n1"),
-        ("asking-too", "system:node", "system:node:n2"),
+        ("asking-too", "system:node", "joining"),
     ] {
         let binding = serde_json::from_value(bind(name, role, user)).unwrap();
         bindings
@@ -170,7 +170,13 @@ async fn approving_needs_a_right_on_the_signer_and_nodes_need_nobody() {
         cluster.client_of(user)
     };
     let signer = "kube-apiserver-client-kubelet";
-    ask_soon(&node("system:node:n2"), "other", signer, &mine).await;
+    let joining = UserInfo::new("joining", ["system:authenticated"]);
+    ask_soon(&cluster.client_of(joining), "other", signer, &mine).await;
+    // findings S10: a node asks for itself only.
+    let refused = ask(&node("system:node:n2"), "wrong", signer, &mine).await;
+    let refused = refused.unwrap_err().to_string();
+    let words = "can only create a node CSR with CN=system:node:n2";
+    assert!(refused.contains(words), "{refused}");
     ask_soon(&node("system:node:n1"), "own", signer, &mine).await;
     let signed = decided(&cluster, "own").await;
     assert_eq!(subject(&signed).common_name, "system:node:n1");

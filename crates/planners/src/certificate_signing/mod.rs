@@ -34,6 +34,8 @@ pub enum Action {
     ApproveIf(Vec<(&'static str, Condition)>),
     /// Sign it.
     Sign {
+        /// What was approved and is of its signer's form.
+        request: Box<Request>,
         /// What the certificate is to be usable for.
         usages: Vec<Usage>,
         /// How long it is to be valid, if the request says so.
@@ -124,7 +126,8 @@ fn next(request: &CertificateSigningRequest, now: Timestamp) -> Option<Action> {
     let checked = asked.and_then(|asked| Ok((form.check(&asked, usages)?, asked)));
     if has(condition::APPROVED) {
         return Some(match checked {
-            Ok((usages, _)) => Action::Sign {
+            Ok((usages, asked)) => Action::Sign {
+                request: Box::new(asked),
                 usages,
                 seconds: spec.expiration_seconds.map(i64::from),
             },

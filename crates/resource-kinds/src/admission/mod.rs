@@ -6,6 +6,7 @@ mod default_tolerations;
 mod limit_ranger;
 mod namespace_lifecycle;
 mod node_restriction;
+mod ordinal_services;
 mod pod_security;
 mod priority;
 mod runtime_class;
@@ -86,6 +87,7 @@ pub fn plugins() -> Vec<Box<dyn Admission>> {
         Box::new(storage::PersistentVolumeClaimResize),
         Box::new(runtime_class::RuntimeClass),
         Box::new(pod_security::PodSecurity),
+        Box::new(ordinal_services::OrdinalServices),
         Box::new(certificates::CertificateRequestor),
         Box::new(certificates::CertificateApproval),
         Box::new(certificates::CertificateSigning),

@@ -361,6 +361,10 @@ mod tests {
         assert_eq!(wrong(|_| {}), [""; 0]);
         let other = wrong(|spec| spec["request"] = encoded("x"));
         assert!(other[0].ends_with("PEM block type must be CERTIFICATE REQUEST"));
+        // findings S3
+        let two = format!("{JANE}{NODE}");
+        let two = wrong(|spec| spec["request"] = encoded(&two));
+        assert!(two[0].ends_with("PEM block type must be CERTIFICATE REQUEST"));
         let usages = wrong(|spec| spec["usages"] = json!(["client auth", "client auth", "x"]));
         assert_eq!(usages.len(), 2, "{usages:?}");
         assert_eq!(

@@ -13,9 +13,12 @@ use x509_parser::pem::parse_x509_pem;
 use x509_parser::prelude::FromDer;
 use x509_parser::x509::AttributeTypeAndValue;
 
-/// Subject and alternative names of a request.
+/// A request that has been read: all that is decided about it, and signed, is in here.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Request {
+    /// The request itself, in DER. It is passed on as it is and never looked for in the PEM again: two
+    /// readers may find different requests in one text.
+    der: Vec<u8>,
     /// The common name; empty if there is none.
     pub common_name: String,
     /// The organizations, in their order.
@@ -33,7 +36,7 @@ pub struct Request {
 /// Why something is no request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum RequestError {
-    /// It is not PEM, or not of this kind.
+    /// It is not one block of PEM of this kind, or something is around the block.
     #[error("PEM block type must be CERTIFICATE REQUEST")]
     NotPem,
     /// What is inside cannot be read.
@@ -57,11 +60,8 @@ impl Request {
     /// # Errors
     /// What is not a request.
     pub fn parse(pem: &[u8]) -> Result<Self, RequestError> {
-        let (_, block) = parse_x509_pem(pem).map_err(|_| RequestError::NotPem)?;
-        if block.label != "CERTIFICATE REQUEST" {
-            return Err(RequestError::NotPem);
-        }
-        let parsed = X509CertificationRequest::from_der(&block.contents);
+        let der = contents(pem).ok_or(RequestError::NotPem)?;
+        let parsed = X509CertificationRequest::from_der(&der);
         let (rest, parsed) = parsed.map_err(|_| RequestError::Malformed)?;
         if !rest.is_empty() {
             return Err(RequestError::Malformed);
@@ -82,7 +82,13 @@ impl Request {
                 }
             }
         }
+        request.der = der;
         Ok(request)
+    }
+
+    /// The request in DER, for whoever signs it.
+    pub fn der(&self) -> &[u8] {
+        &self.der
     }
 
     fn add(&mut self, name: &GeneralName<'_>) -> Result<(), RequestError> {
@@ -96,6 +102,27 @@ impl Request {
         }
         Ok(())
     }
+}
+
+/// The bytes in the only block of a text in PEM; `None` where there is anything else, but for space
+/// around it.
+///
+/// Kubernetes takes the first block that it finds. To take nothing else is on purpose: what a person
+/// or another program reads in the text is what is decided about.
+fn contents(pem: &[u8]) -> Option<Vec<u8>> {
+    let text = std::str::from_utf8(pem).ok()?.trim_ascii();
+    let inner = text.strip_prefix("-----BEGIN CERTIFICATE REQUEST-----")?;
+    let inner = inner.strip_suffix("-----END CERTIFICATE REQUEST-----")?;
+    let lines = inner.strip_prefix("\r\n").or(inner.strip_prefix('\n'))?;
+    let lines = lines.strip_suffix("\r\n").or(lines.strip_suffix('\n'))?;
+    // Letters, digits, + and / alone: no other block, no header, no other end of a line.
+    let letters = lines.replace("\r\n", "\n").replace('\n', "");
+    let known = |letter: char| letter.is_ascii_alphanumeric() || matches!(letter, '+' | '/' | '=');
+    if letters.is_empty() || !letters.chars().all(known) {
+        return None;
+    }
+    let decoded = ByteString::deserialize(&Value::String(letters)).ok()?;
+    Some(decoded.0)
 }
 
 /// When a certificate (PEM; the first, if there are several) ends to be valid.
@@ -139,6 +166,36 @@ pub(crate) mod tests {
         let jane = Request::parse(JANE.as_bytes()).unwrap();
         assert_eq!(jane.organizations, ["developers", "testers"]);
         assert!(jane.dns.is_empty() && jane.uris.is_empty());
+    }
+
+    #[test]
+    fn one_text_is_one_request() {
+        // findings S3: where one reader takes `\r` for the end of a line and another does not, they
+        // read different requests.
+        let hidden = MASTER.replace('\n', "\r");
+        let parse = |text: &str| Request::parse(text.as_bytes());
+        for text in [
+            format!("{hidden}\n{JANE}"),
+            format!("{MASTER}{JANE}"),
+            format!("{JANE}{MASTER}"),
+            format!("{JANE}{hidden}"),
+            format!("Subject: O = developers\n{JANE}"),
+            format!("{JANE}trailer"),
+            JANE.replace('\n', "\r"),
+            JANE.replace("REQUEST-----\n", "REQUEST-----\nComment: x\n\n"),
+            JANE.replace("REQUEST-----\n", "REQUEST-----"),
+            JANE.replace('M', " M"),
+        ] {
+            assert_eq!(parse(&text), Err(RequestError::NotPem), "{text}");
+        }
+        for text in [
+            format!("\n{JANE}\n\n"),
+            JANE.trim_end().to_owned(),
+            JANE.replace('\n', "\r\n"),
+        ] {
+            assert_eq!(parse(&text), parse(JANE), "{text}");
+        }
+        assert!(!parse(JANE).unwrap().der().is_empty());
     }
 
     #[test]

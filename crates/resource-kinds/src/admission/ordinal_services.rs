@@ -1,0 +1,101 @@
+//! The annotation that gives each pod of a set a Service has Services made by a controller, so it is
+//! for those who may make Services themselves.
+
+use object_model::Status;
+use serde_json::Value;
+
+use super::{Admission, AdmissionRequest, Operation, forbidden};
+use crate::annotations::ORDINAL_NODE_PORT;
+use crate::kind::{Lookup, Right};
+
+pub(super) struct OrdinalServices;
+
+impl Admission for OrdinalServices {
+    fn name(&self) -> &'static str {
+        "OrdinalServices"
+    }
+
+    fn admit(
+        &self,
+        request: &AdmissionRequest<'_>,
+        object: &mut Value,
+        cluster: &dyn Lookup,
+    ) -> Result<(), Status> {
+        let of_sets = (request.group, request.plural) == ("apps", "statefulsets");
+        if !of_sets || request.operation == Operation::Delete {
+            return Ok(());
+        }
+        let asked = |set: &Value| set["metadata"]["annotations"][ORDINAL_NODE_PORT].clone();
+        let (new, old) = (asked(object), request.old.map(asked).unwrap_or_default());
+        let right = Right {
+            verb: "create",
+            resource: "services",
+            namespace: request.namespace,
+            ..Right::default()
+        };
+        if new.is_null() || new == old || cluster.allows(&right) {
+            return Ok(());
+        }
+        let why = format!(
+            "the annotation {ORDINAL_NODE_PORT} makes Services, which user {:?} cannot create in \
+             the namespace {:?}",
+            request.user, request.namespace
+        );
+        Err(forbidden(request, object, &why))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::super::testing::{Objects, request};
+    use super::*;
+
+    /// May create Services in one namespace.
+    struct Creator(&'static str);
+
+    impl Lookup for Creator {
+        fn get(&self, _: &str, _: &str, _: &str, _: &str) -> Option<Value> {
+            None
+        }
+
+        fn list(&self, _: &str, _: &str, _: &str) -> Vec<Value> {
+            Vec::new()
+        }
+
+        fn allows(&self, right: &Right<'_>) -> bool {
+            (right.verb, right.resource, right.namespace) == ("create", "services", self.0)
+        }
+    }
+
+    #[test]
+    fn who_may_not_make_services_has_none_made() {
+        // findings S30
+        let set = |port: Value| json!({"metadata": {"annotations": {ORDINAL_NODE_PORT: port}}});
+        let create = AdmissionRequest {
+            group: "apps",
+            namespace: "a",
+            ..request(Operation::Create, "statefulsets")
+        };
+        let old = set(json!("30100"));
+        let update = AdmissionRequest {
+            operation: Operation::Update,
+            old: Some(&old),
+            ..create
+        };
+        let may = |request: &AdmissionRequest<'_>, set: Value, who: &dyn Lookup| {
+            let outcome = OrdinalServices.admit(request, &mut set.clone(), who);
+            outcome.map_err(|status| status.code)
+        };
+        let nobody = Objects::default();
+        let port = || set(json!("30200"));
+        assert_eq!(may(&create, port(), &nobody), Err(403));
+        assert_eq!(may(&create, port(), &Creator("b")), Err(403));
+        assert_eq!(may(&create, port(), &Creator("a")), Ok(()));
+        assert_eq!(may(&create, json!({"metadata": {}}), &nobody), Ok(()));
+        assert_eq!(may(&update, port(), &nobody), Err(403));
+        assert_eq!(may(&update, old.clone(), &nobody), Ok(()));
+        assert_eq!(may(&update, json!({"metadata": {}}), &nobody), Ok(()));
+    }
+}
