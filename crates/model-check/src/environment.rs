@@ -1,7 +1,9 @@
 //! What happens besides the controller: users, faults, nodes, the garbage collector, the clock.
 
 use crate::server::terminate;
-use crate::state::{Body, Health, Kind, ORDINALS, Owners, Phase, Pod, Set, State};
+use crate::state::{
+    Body, Deletion, Fate, Health, Id, Kind, ORDINALS, Owners, Phase, Pod, Set, Spec, State,
+};
 use crate::world::{Edit, Fault, World};
 
 /// A step of the world that needs nobody's will. Each of them is bound to happen in the end.
@@ -32,6 +34,10 @@ pub enum Progress {
     CollectPod(usize),
     /// The garbage collector deletes a revision without owner.
     CollectRevision(usize),
+    /// The garbage collector takes a set that is to orphan its dependents out of their owners.
+    ReleaseDependents,
+    /// The set that was to be deleted is gone: it has no dependents any more.
+    SetGone,
     /// Time passes.
     Tick,
 }
@@ -61,11 +67,20 @@ pub fn possible(world: &World, state: &State) -> Vec<Progress> {
             steps.push(Progress::Reap(at));
         }
     }
-    let set = state.api.set.map(|set| set.uid);
+    let set = solid_set(state);
     for (at, revision) in state.api.revisions.iter().enumerate() {
         if revision.is_some_and(|revision| revision.owner.is_some() && revision.owner != set) {
             steps.push(Progress::CollectRevision(at));
         }
+    }
+    match state.api.set {
+        Some(set) if set.deleting.is_some() && !has_dependents(state, set.uid) => {
+            steps.push(Progress::SetGone);
+        }
+        Some(set) if set.deleting == Some(Deletion::Orphan) => {
+            steps.push(Progress::ReleaseDependents);
+        }
+        _ => {}
     }
     if ages(world, state) {
         steps.push(Progress::Tick);
@@ -73,9 +88,48 @@ pub fn possible(world: &World, state: &State) -> Vec<Progress> {
     steps
 }
 
+/// The set, unless the garbage collector counts it as going before its dependents.
+fn solid_set(state: &State) -> Option<Id> {
+    let set = state.api.set?;
+    (set.deleting != Some(Deletion::Foreground)).then_some(set.uid)
+}
+
+fn has_dependents(state: &State, set: Id) -> bool {
+    let pods = state.api.pods.iter().flatten().map(|pod| pod.owner);
+    let claims = state.api.claims.iter().flatten();
+    let claims = claims.map(|claim| claim.owners.set);
+    let revisions = state.api.revisions.iter().flatten();
+    let revisions = revisions.map(|revision| revision.owner);
+    pods.chain(claims)
+        .chain(revisions)
+        .any(|owner| owner == Some(set))
+}
+
+/// Takes the set out of the owners of all that has it.
+fn release_dependents(state: &mut State) {
+    let Some(set) = state.api.set.map(|set| set.uid) else {
+        return;
+    };
+    for pod in state.api.pods.iter_mut().flatten() {
+        pod.owner = pod.owner.filter(|owner| *owner != set);
+    }
+    for revision in state.api.revisions.iter_mut().flatten() {
+        revision.owner = revision.owner.filter(|owner| *owner != set);
+    }
+    for at in 0..ORDINALS {
+        let version = state.fresh(Kind::ClaimVersion);
+        if let Some(claim) = &mut state.api.claims[at]
+            && claim.owners.set == Some(set)
+        {
+            claim.owners.set = None;
+            claim.version = version;
+        }
+    }
+}
+
 fn of_pod(world: &World, state: &State, at: usize, pod: &Pod, steps: &mut Vec<Progress>) {
     let cut_off = pod.node == Some(0) && state.node_lost;
-    let set = state.api.set.map(|set| set.uid);
+    let set = solid_set(state);
     if pod.terminating {
         if !cut_off {
             steps.push(Progress::Finish(at));
@@ -114,7 +168,7 @@ fn in_use(state: &State, at: usize) -> bool {
 
 /// The owners that are not there any more.
 fn dangling(state: &State, at: usize, owners: Owners) -> Owners {
-    let set = state.api.set.map(|set| set.uid);
+    let set = solid_set(state);
     let pod = state.api.pods[at].map(|pod| pod.uid);
     Owners {
         set: owners.set.filter(|owner| Some(*owner) != set),
@@ -152,6 +206,8 @@ pub fn progress(world: &World, state: &mut State, step: Progress) {
         Progress::ClaimGone(at) => state.api.claims[at] = None,
         Progress::CollectClaim(at) => collect_claim(world, state, at),
         Progress::CollectRevision(at) => state.api.revisions[at] = None,
+        Progress::ReleaseDependents => release_dependents(state),
+        Progress::SetGone => state.api.set = None,
         Progress::Tick => {
             let (api, seen) = (&mut state.api.pods, &mut state.seen.pods);
             for pod in api.iter_mut().chain(seen).flatten() {
@@ -189,9 +245,10 @@ fn collect_claim(world: &World, state: &mut State, at: usize) {
         state.api.claims[at] = Some(claim);
         return;
     }
-    if gone.pod.is_some() && !(world.ever_deletes_when_scaled() && state.given_up[at]) {
+    let kept = state.fates[at] == Fate::Kept || !world.ever_deletes_when_scaled();
+    if gone.pod.is_some() && kept {
         state.breaks(format!(
-            "the claim data-web-{at} is deleted though its ordinal is wanted"
+            "the claim data-web-{at} is deleted though it was to be kept"
         ));
     }
     // Where nobody is slow to send what was decided long ago, no pod is made on such a claim.
@@ -227,7 +284,7 @@ pub fn edit(state: &mut State, edit: Edit) -> bool {
         return false;
     };
     let spec = edit.of(set.spec);
-    if spec == set.spec {
+    if spec == set.spec || set.deleting.is_some() {
         return false;
     }
     *set = Set {
@@ -236,13 +293,23 @@ pub fn edit(state: &mut State, edit: Edit) -> bool {
         spec,
         ..*set
     };
-    give_up(state, spec);
+    leave_open(state, spec);
     true
 }
 
-fn give_up(state: &mut State, spec: crate::state::Spec) {
-    for (at, given_up) in state.given_up.iter_mut().enumerate() {
-        *given_up |= !spec.wants(at);
+/// What becomes of claims under another specification is open until a controller has known it.
+fn leave_open(state: &mut State, spec: Spec) {
+    for at in 0..ORDINALS {
+        let before = state.fates[at];
+        state.leave_open(at);
+        let settled = match before {
+            Fate::Kept => spec.wants(at),
+            Fate::Open => false,
+            Fate::Goes => spec.fate(at) == Fate::Goes,
+        };
+        if settled {
+            state.fates[at] = before;
+        }
     }
 }
 
@@ -252,8 +319,11 @@ pub fn faults(world: &World, state: &State) -> Vec<(Fault, usize)> {
     for fault in world.faults {
         match fault {
             Fault::NodeLost if !state.node_lost => found.push((*fault, 0)),
-            Fault::ReplaceSet => found.push((*fault, 0)),
-            Fault::NodeLost => {}
+            Fault::DeleteSet(_) if state.api.set.is_some_and(|set| set.deleting.is_none()) => {
+                found.push((*fault, 0));
+            }
+            Fault::CreateSet if state.api.set.is_none() => found.push((*fault, 0)),
+            Fault::NodeLost | Fault::DeleteSet(_) | Fault::CreateSet => {}
             _ => {
                 let places = (0..ORDINALS).filter(|at| hits(state, *fault, *at));
                 found.extend(places.map(|at| (*fault, at)));
@@ -272,12 +342,12 @@ fn hits(state: &State, fault: Fault, at: usize) -> bool {
         Fault::Delete => pod.is_some(),
         Fault::Orphan => pod.is_some_and(|pod| pod.owner.is_some()),
         Fault::DeleteClaim => state.api.claims[at].is_some_and(|claim| !claim.terminating),
-        Fault::NodeLost | Fault::ReplaceSet => true,
+        Fault::NodeLost | Fault::DeleteSet(_) | Fault::CreateSet => true,
     }
 }
 
 /// Lets a fault happen.
-pub fn fail(state: &mut State, fault: Fault, at: usize) {
+pub fn fail(world: &World, state: &mut State, fault: Fault, at: usize) {
     match fault {
         Fault::Fail => {
             end_body(state, at);
@@ -288,9 +358,12 @@ pub fn fail(state: &mut State, fault: Fault, at: usize) {
         }
         Fault::Unready => with_pod(state, at, |pod| pod.health = Health::Lost),
         Fault::Delete => terminate(state, at),
-        Fault::Orphan => with_pod(state, at, |pod| pod.owner = None),
+        Fault::Orphan => {
+            with_pod(state, at, |pod| pod.owner = None);
+            state.leave_open(at);
+        }
         Fault::DeleteClaim => {
-            state.given_up[at] = true;
+            state.leave_open(at);
             delete_claim(state, at);
         }
         Fault::NodeLost => {
@@ -301,18 +374,31 @@ pub fn fail(state: &mut State, fault: Fault, at: usize) {
                 }
             }
         }
-        Fault::ReplaceSet => {
-            let (uid, version) = (state.fresh(Kind::Set), state.fresh(Kind::SetVersion));
+        Fault::DeleteSet(deletion) => {
+            // As the API server does: a deletion is a change of the specification.
+            let version = state.fresh(Kind::SetVersion);
             let generation = state.fresh(Kind::Generation);
+            state.api.set = state.api.set.filter(|_| deletion.is_some());
             if let Some(set) = &mut state.api.set {
                 *set = Set {
-                    uid,
                     version,
                     generation,
-                    spec: set.spec,
-                    status: None,
+                    deleting: deletion,
+                    ..*set
                 };
             }
+            // Without its set a claim stays or goes as it was given.
+            (0..ORDINALS).for_each(|at| state.leave_open(at));
+        }
+        Fault::CreateSet => {
+            state.api.set = Some(Set {
+                uid: state.fresh(Kind::Set),
+                version: state.fresh(Kind::SetVersion),
+                generation: state.fresh(Kind::Generation),
+                spec: world.spec,
+                status: None,
+                deleting: None,
+            });
         }
     }
 }

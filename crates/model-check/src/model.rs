@@ -11,7 +11,7 @@ use crate::plans::Plans;
 use crate::seeded::Seeded;
 use crate::server;
 use crate::settling::Rest;
-use crate::state::{Kind, ORDINALS, Op, Set, State, UNLIMITED, Work};
+use crate::state::{Fate, Kind, ORDINALS, Op, Set, State, UNLIMITED, Work};
 use crate::world::{Begin, Edit, Fault, World};
 
 /// A kind of object that a controller watches; each watch may be behind on its own.
@@ -111,10 +111,12 @@ impl StatefulSetModel {
             generation: state.fresh(Kind::Generation),
             spec: self.world.spec,
             status: None,
+            deleting: None,
         };
         state.api.set = Some(set);
         for at in 0..ORDINALS {
-            state.given_up[at] = !self.world.spec.wants(at);
+            let wanted = self.world.spec.wants(at);
+            state.fates[at] = if wanted { Fate::Kept } else { Fate::Open };
         }
         if self.world.begin == Begin::Settled {
             state = self.settled(&state);
@@ -139,15 +141,44 @@ impl StatefulSetModel {
         if let Some(rule) = planned.broken.first() {
             state.breaks(rule.as_str());
         }
+        let fates = self.known_fates(state);
         if ops.is_empty() {
-            return state.broken.is_some();
+            return decide_fates(state, fates) || state.broken.is_some();
         }
         state.work = Some(Work {
             ops,
             course: Course::of(&planned.shape),
             shape: planned.shape.clone(),
+            fates,
         });
         true
+    }
+
+    /// What a controller that plans now knows about claims, as it sees them and their pods as they
+    /// are: it has the time to do what the specification wants. Claims that a former pod or set owns
+    /// are on their way out already.
+    fn known_fates(&self, state: &State) -> [Fate; ORDINALS] {
+        let mut fates = [Fate::Open; ORDINALS];
+        let (Some(set), Some(seen)) = (&state.api.set, &state.seen.set) else {
+            return fates;
+        };
+        if (set.uid, set.generation) != (seen.uid, seen.generation) || seen.deleting.is_some() {
+            return fates;
+        }
+        for (at, fate) in fates.iter_mut().enumerate() {
+            let (Some(pod), Some(claim)) = (&state.api.pods[at], &state.api.claims[at]) else {
+                continue;
+            };
+            let is_seen = state.seen.claims[at].is_some_and(|c| c.version == claim.version)
+                && state.seen.pods[at].is_some_and(|p| p.uid == pod.uid && p.owner == pod.owner);
+            let of_set = pod.owner == Some(set.uid)
+                && claim.owners.set.is_none_or(|owner| owner == set.uid)
+                && claim.owners.pod.is_none_or(|owner| owner == pod.uid);
+            if self.world.claims && is_seen && of_set && !claim.terminating {
+                *fate = set.spec.fate(at);
+            }
+        }
+        fates
     }
 
     /// Carries out one write of a plan in hand.
@@ -169,6 +200,9 @@ impl StatefulSetModel {
         work.course.sent(place);
         work.course.ended(&work.shape, place, outcome);
         if work.course.is_over() {
+            if !work.course.refused() {
+                decide_fates(state, work.fates);
+            }
             return Some(op);
         }
         // What cannot be sent any more does not tell two states apart.
@@ -204,7 +238,10 @@ impl StatefulSetModel {
             Step::TakeOver { former_goes_on } => {
                 state.budget.takeovers -= 1;
                 let work = state.work.take();
-                state.former = work.filter(|_| former_goes_on);
+                state.former = work.filter(|_| former_goes_on).map(|work| Work {
+                    fates: [Fate::Open; ORDINALS],
+                    ..work
+                });
                 state.lagging = [false; 4];
                 true
             }
@@ -214,7 +251,7 @@ impl StatefulSetModel {
             }
             Step::Fault(fault, at) => {
                 state.budget.faults -= 1;
-                environment::fail(state, fault, at);
+                environment::fail(&self.world, state, fault, at);
                 true
             }
             Step::Progress(step) => {
@@ -223,6 +260,18 @@ impl StatefulSetModel {
             }
         }
     }
+}
+
+/// Notes what is known now. `false` when nothing is new.
+fn decide_fates(state: &mut State, known: [Fate; ORDINALS]) -> bool {
+    let mut news = false;
+    for (fate, known) in state.fates.iter_mut().zip(known) {
+        if known != Fate::Open && *fate != known {
+            *fate = known;
+            news = true;
+        }
+    }
+    news
 }
 
 /// Drops the writes of a part of the plan that was cut short.

@@ -106,6 +106,7 @@ impl Builder {
                 generation: Some(2),
                 annotations: Some(self.annotations()),
                 creation_timestamp: Some(at(STARTED)),
+                deletion_timestamp: set.deleting.map(|_| at(CEASED)),
                 ..ObjectMeta::default()
             },
             spec: Some(self.spec(set)),

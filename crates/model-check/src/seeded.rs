@@ -13,6 +13,8 @@ pub struct Seeded {
     pub plan: Option<fn(&Observed, &mut Plan)>,
     /// What writes say about the object that they mean.
     pub guards: Guards,
+    /// Whether plans are not judged, so that a mistake is found by what comes of it.
+    pub unjudged: bool,
 }
 
 /// Which conditions go with the writes. All do, in truth.
@@ -35,6 +37,7 @@ impl Default for Seeded {
         Self {
             view: None,
             plan: None,
+            unjudged: false,
             guards: Guards {
                 create_by_name: true,
                 delete_by_uid: true,

@@ -6,7 +6,7 @@
 use planners::stateful_set::course::Outcome;
 
 use crate::seeded::Guards;
-use crate::state::{Claim, Health, Kind, Op, Phase, Pod, Revision, Set, State, Status};
+use crate::state::{Claim, Fate, Health, Kind, Op, Phase, Pod, Revision, Set, State, Status};
 
 /// What came of a write.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -44,7 +44,7 @@ impl Reply {
 pub fn write(state: &mut State, op: &Op, guards: Guards) -> Reply {
     match *op {
         Op::ConfirmSet { set } => match &state.api.set {
-            Some(live) if live.uid == set => Reply::Done,
+            Some(live) if live.uid == set && live.deleting.is_none() => Reply::Done,
             _ => Reply::Conflict,
         },
         Op::AdoptRevision { template, uid, set } => {
@@ -206,7 +206,7 @@ fn create_claim(state: &mut State, ordinal: u8, set: Option<u8>) -> Reply {
         terminating: false,
     });
     let wanted = state.api.set.is_some_and(|set| set.spec.wants(place));
-    state.given_up[place] = !wanted;
+    state.fates[place] = if wanted { Fate::Kept } else { Fate::Open };
     Reply::Done
 }
 
@@ -225,7 +225,8 @@ fn set_owners(state: &mut State, op: &Op, guards: Guards) -> Reply {
     let Some(claim) = &mut state.api.claims[place] else {
         return Reply::NotFound;
     };
-    if guards.owners_by_version && (claim.uid, claim.version) != (uid, version) {
+    let as_seen = (claim.uid, claim.version) == (uid, version);
+    if guards.owners_by_version && !as_seen {
         return Reply::Conflict;
     }
     if claim.owners == owners {
@@ -235,7 +236,11 @@ fn set_owners(state: &mut State, op: &Op, guards: Guards) -> Reply {
     claim.owners = owners;
     claim.version = next;
     if taken_back && state.api.set.is_some_and(|set| set.spec.wants(place)) {
-        state.given_up[place] = false;
+        state.fates[place] = Fate::Kept;
+    }
+    // Somebody who has not seen a change yet may give away what was kept.
+    if as_seen && owners.pod.is_some() {
+        state.leave_open(place);
     }
     Reply::Done
 }

@@ -13,7 +13,7 @@ use planners::stateful_set::course::Place;
 use crate::environment::{self, Progress};
 use crate::hashing::Quick;
 use crate::model::{StatefulSetModel, Who};
-use crate::state::{Budget, ORDINALS, State};
+use crate::state::{Budget, Fate, ORDINALS, State};
 use crate::world::Strategy;
 
 /// Rounds after which it is said that the world never rests. The slowest that is known needs a
@@ -115,8 +115,21 @@ impl StatefulSetModel {
     /// Whether a state of rest is one that the specification wants, or has a reason.
     fn is_as_wanted(&self, state: &State) -> Result<(), String> {
         let Some(set) = &state.api.set else {
-            return Ok(());
+            // What it owned has gone, or has been released.
+            let owned = state
+                .api
+                .pods
+                .iter()
+                .flatten()
+                .any(|pod| pod.owner.is_some());
+            return match owned {
+                true => Err("rest without the set, with pods that it owns".to_owned()),
+                false => Ok(()),
+            };
         };
+        if set.deleting.is_some() {
+            return Err("rest, but the set that is being deleted is there".to_owned());
+        }
         let (planned, _) = self.plans.of(&state.seen);
         let Some(status) = &set.status else {
             return Err("rest without a status".to_owned());
@@ -164,7 +177,11 @@ impl StatefulSetModel {
             }
             // One that is used is kept until the pod is gone, even when it is to be deleted.
             let claim = state.api.claims[at];
-            let claim = claim.is_some_and(|claim| !claim.terminating || state.given_up[at]);
+            let open = state.fates[at] != Fate::Kept;
+            if state.fates[at] == Fate::Goes && claim.is_some_and(|claim| !claim.terminating) {
+                return Err(format!("rest, but data-web-{at} has not gone with its pod"));
+            }
+            let claim = claim.is_some_and(|claim| !claim.terminating || open);
             if wanted && self.world.claims && !claim {
                 return Err(format!("rest, but web-{at} has no claim"));
             }

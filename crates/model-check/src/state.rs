@@ -62,6 +62,15 @@ pub struct Spec {
 }
 
 impl Spec {
+    /// What the specification wants for the claim of a pod that is there.
+    pub fn fate(&self, ordinal: usize) -> Fate {
+        if self.delete_when_scaled && !self.wants(ordinal) {
+            Fate::Goes
+        } else {
+            Fate::Kept
+        }
+    }
+
     /// Whether a pod of that ordinal is wanted.
     pub fn wants(&self, ordinal: usize) -> bool {
         let start = usize::from(self.start);
@@ -78,6 +87,29 @@ pub struct Status {
     pub text: u16,
 }
 
+/// How a set that is being deleted goes. One that is deleted in the background is gone at once.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Deletion {
+    /// After its dependents have been released.
+    Orphan,
+    /// After its dependents are gone.
+    Foreground,
+}
+
+/// What is to become of a claim when its pod is gone.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Fate {
+    /// It stays: its ordinal is wanted or the policy says Retain, and a controller has carried out a
+    /// plan that knew so while the pod was there.
+    Kept,
+    /// Nobody can tell: it depends on who is faster.
+    #[default]
+    Open,
+    /// It goes: its ordinal was scaled away under `whenScaled: Delete`, and a controller has carried
+    /// out a plan that knew so while the pod was there.
+    Goes,
+}
+
 /// The set.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Set {
@@ -91,6 +123,8 @@ pub struct Set {
     pub spec: Spec,
     /// What was counted.
     pub status: Option<Status>,
+    /// Whether it is being deleted, and how.
+    pub deleting: Option<Deletion>,
 }
 
 /// How far a pod has come.
@@ -231,11 +265,14 @@ pub struct Work {
     pub course: Course,
     /// The plan that the course is of.
     pub shape: Shape,
+    /// What becomes of claims once all of it is carried out, as far as it was known when it was
+    /// planned. A change of the specification makes it unknown.
+    pub fates: [Fate; ORDINALS],
 }
 
 impl PartialEq for Work {
     fn eq(&self, other: &Self) -> bool {
-        (&self.ops, &self.course) == (&other.ops, &other.course)
+        (&self.ops, &self.course, self.fates) == (&other.ops, &other.course, other.fates)
     }
 }
 
@@ -243,7 +280,7 @@ impl Eq for Work {}
 
 impl std::hash::Hash for Work {
     fn hash<H: std::hash::Hasher>(&self, state: &mut H) {
-        (&self.ops, &self.course).hash(state);
+        (&self.ops, &self.course, self.fates).hash(state);
     }
 }
 
@@ -293,9 +330,8 @@ pub struct State {
     pub bodies: Vec<Body>,
     /// Whether the first node is cut off.
     pub node_lost: bool,
-    /// Ordinals that somebody gave up, or whose claim somebody deleted, since their claim was made
-    /// or was last given back to the set.
-    pub given_up: [bool; ORDINALS],
+    /// What is to become of claims.
+    pub fates: [Fate; ORDINALS],
     /// What may still happen.
     pub budget: Budget,
     /// A rule that the last step broke.
@@ -309,6 +345,15 @@ impl State {
         let next = &mut self.next[kind as usize];
         *next += 1;
         *next - 1
+    }
+
+    /// Nobody can tell any more what becomes of the claim of that ordinal, whatever plans in hand
+    /// took for certain.
+    pub fn leave_open(&mut self, at: usize) {
+        self.fates[at] = Fate::Open;
+        for work in [&mut self.work, &mut self.former].into_iter().flatten() {
+            work.fates[at] = Fate::Open;
+        }
     }
 
     /// The same state with its identities renumbered in order of occurrence.

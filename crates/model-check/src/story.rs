@@ -108,7 +108,9 @@ fn fault_in_words(fault: Fault, at: usize) -> String {
         Fault::Orphan => format!("somebody takes the owner of web-{at} away"),
         Fault::DeleteClaim => format!("somebody deletes data-web-{at}"),
         Fault::NodeLost => "node 0 is cut off".to_owned(),
-        Fault::ReplaceSet => "somebody deletes the set and makes it anew".to_owned(),
+        Fault::DeleteSet(None) => "somebody deletes the set in the background".to_owned(),
+        Fault::DeleteSet(Some(how)) => format!("somebody deletes the set ({how:?})"),
+        Fault::CreateSet => "somebody makes the set anew".to_owned(),
     }
 }
 
@@ -124,6 +126,8 @@ fn progress_in_words(step: Progress) -> String {
         Progress::CollectClaim(at) => format!("the collector looks at data-web-{at}"),
         Progress::CollectPod(at) => format!("the collector deletes web-{at}"),
         Progress::CollectRevision(_) => "the collector deletes a revision".to_owned(),
+        Progress::ReleaseDependents => "the collector releases what the set owns".to_owned(),
+        Progress::SetGone => "the set is gone".to_owned(),
         Progress::Tick => "time passes".to_owned(),
     }
 }
@@ -192,6 +196,12 @@ fn objects(objects: &Objects) -> String {
             spec.replicas,
             letter(spec.template)
         ));
+        if let Some(how) = set.deleting {
+            words.push(format!("the set is being deleted ({how:?})"));
+        }
+        if spec.delete_when_scaled {
+            words.push("whenScaled Delete".to_owned());
+        }
         if spec.start > 0 {
             words.push(format!("start {}", spec.start));
         }

@@ -1,6 +1,6 @@
 //! The worlds: what the set is like, what may happen to it, and how often.
 
-use crate::state::{Budget, Spec};
+use crate::state::{Budget, Deletion, Spec};
 
 /// How outdated pods are replaced.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -61,8 +61,10 @@ pub enum Fault {
     DeleteClaim,
     /// The first node is cut off.
     NodeLost,
-    /// Somebody deletes the set and makes it anew.
-    ReplaceSet,
+    /// Somebody deletes the set; in the background where it is not said how.
+    DeleteSet(Option<Deletion>),
+    /// Somebody makes the set anew after it was deleted.
+    CreateSet,
 }
 
 /// Where a world begins.
@@ -171,6 +173,13 @@ const fn budget(edits: u8, faults: u8, takeovers: u8, lags: u8, lost_answers: u8
 }
 
 const POD_FAULTS: &[Fault] = &[Fault::Fail, Fault::Unready, Fault::Delete];
+
+const SET_FAULTS: &[Fault] = &[
+    Fault::DeleteSet(None),
+    Fault::DeleteSet(Some(Deletion::Orphan)),
+    Fault::DeleteSet(Some(Deletion::Foreground)),
+    Fault::CreateSet,
+];
 
 fn replicas(numbers: &[u8]) -> Vec<Edit> {
     numbers.iter().copied().map(Edit::Replicas).collect()
@@ -409,6 +418,20 @@ fn claims() -> Vec<World> {
         .faults(&[Fault::Delete])
         .budget(budget(3, 1, 0, 0, 0)),
         plain(
+            "claims-going",
+            "scaled and told to keep or delete claims while their pods are on their way out",
+        )
+        .settled(2)
+        .claims(true, false)
+        .edits(vec![
+            Edit::Replicas(1),
+            Edit::Replicas(2),
+            Edit::WhenScaled(true),
+            Edit::WhenScaled(false),
+        ])
+        .faults(&[Fault::Delete, Fault::Unready])
+        .budget(budget(3, 1, 0, 0, 0)),
+        plain(
             "claims-parallel",
             "claims and pods in batches, some of them deleted by hand",
         )
@@ -450,8 +473,25 @@ fn nodes_and_owners() -> Vec<World> {
         )
         .settled(2)
         .claims(false, true)
-        .faults(&[Fault::ReplaceSet])
-        .budget(budget(0, 1, 1, 0, 0)),
+        .faults(&[Fault::DeleteSet(None), Fault::CreateSet])
+        .budget(budget(0, 2, 1, 0, 0)),
+        plain(
+            "deleted",
+            "the set is deleted in three ways and made anew, during a scale-down",
+        )
+        .settled(2)
+        .claims(true, true)
+        .edits(replicas(&[1]))
+        .faults(SET_FAULTS)
+        .budget(budget(1, 2, 0, 0, 0)),
+        plain(
+            "deleted-lagging",
+            "the set is deleted in three ways and made anew, watches behind, claims are kept",
+        )
+        .settled(2)
+        .claims(false, false)
+        .faults(SET_FAULTS)
+        .budget(budget(0, 2, 1, 1, 0)),
     ]
 }
 

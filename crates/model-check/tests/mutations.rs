@@ -6,11 +6,11 @@ use std::sync::Arc;
 use model_check::check::{Report, check, check_seeded};
 use model_check::seeded::{Guards, Seeded};
 use model_check::state::Budget;
-use model_check::world::{Edit, World};
+use model_check::world::{Edit, Fault, World};
 use planners::stateful_set::course::Write;
 use planners::stateful_set::{Action, Observed, Plan, identity};
 use resource_kinds::annotations;
-use resource_kinds::pod_view::{Condition, Phase};
+use resource_kinds::pod_view::{Condition, Phase, PodView};
 
 fn world(name: &str) -> World {
     World::named(name).expect("a world of that name")
@@ -186,7 +186,7 @@ fn claim_owners_without_version_are_found() {
     finds(
         world("claims-scaled"),
         without_guard(|guards| guards.owners_by_version = false),
-        "is deleted though its ordinal is wanted",
+        "is deleted though it was to be kept",
     );
 }
 
@@ -202,14 +202,97 @@ fn pods_on_claims_of_a_former_set_are_found() {
                 .for_each(|all| all.retain(|owner| owner.uid == set));
         }
     };
-    let world = World {
-        budget: Budget {
-            faults: 1,
+    let world = small(
+        "replaced",
+        Budget {
+            faults: 2,
             ..Budget::default()
         },
-        ..world("replaced")
-    };
+    );
     finds(world, with_view(view), "owners of others");
+}
+
+/// The owners of a claim are put right only while its pod is not being deleted.
+fn without_owners_of_terminating_pods() -> Seeded {
+    let plan = |observed: &Observed, plan: &mut Plan| {
+        for work in &mut plan.pods {
+            let going =
+                |pod: &Arc<PodView>| pod.is_deleting() && ordinal(&pod.name) == work.ordinal;
+            if observed.pods.iter().any(going) {
+                work.actions
+                    .retain(|action| !matches!(action, Action::SetClaimOwners { .. }));
+            }
+        }
+    };
+    Seeded {
+        unjudged: true,
+        ..with_plan(plan)
+    }
+}
+
+/// A few changes in the world of pods on their way out.
+fn going(edits: &[Edit], faults: &'static [Fault]) -> World {
+    World {
+        edits: edits.to_vec(),
+        faults,
+        budget: Budget {
+            edits: u8::try_from(edits.len()).expect("a few"),
+            faults: u8::try_from(faults.len()).expect("a few"),
+            ..Budget::default()
+        },
+        ..world("claims-going")
+    }
+}
+
+/// findings R1 (a): scaled down, and up again while the pod is on its way out.
+#[test]
+fn a_claim_that_is_not_taken_back_from_a_terminating_pod_is_found() {
+    finds(
+        going(&[Edit::Replicas(1), Edit::Replicas(2)], &[]),
+        without_owners_of_terminating_pods(),
+        "data-web-1 is deleted though it was to be kept",
+    );
+}
+
+/// findings R1 (b): scaled down, and `Retain` while the pod is on its way out.
+#[test]
+fn a_claim_that_goes_after_the_policy_says_retain_is_found() {
+    finds(
+        going(&[Edit::Replicas(1), Edit::WhenScaled(false)], &[]),
+        without_owners_of_terminating_pods(),
+        "data-web-1 is deleted though it was to be kept",
+    );
+}
+
+/// findings R1 (c): the pod is deleted, and then scaled away.
+#[test]
+fn a_claim_that_stays_after_its_pod_was_deleted_and_scaled_away_is_found() {
+    finds(
+        going(&[Edit::Replicas(1)], &[Fault::Delete]),
+        without_owners_of_terminating_pods(),
+        "data-web-1 has not gone with its pod",
+    );
+}
+
+/// findings A11: a set that is being deleted, and whose dependents are to be released, takes its
+/// pods back from the collector.
+#[test]
+fn a_deleting_set_that_goes_on_is_found() {
+    let view = |observed: &mut Observed| {
+        Arc::make_mut(&mut observed.set).metadata.deletion_timestamp = None;
+    };
+    finds(
+        small(
+            "deleted",
+            Budget {
+                edits: 1,
+                faults: 1,
+                ..Budget::default()
+            },
+        ),
+        with_view(view),
+        "a set that is being deleted does nothing",
+    );
 }
 
 /// statefulset.md 5.4: the partition is taken for one less.

@@ -33,10 +33,10 @@ pub(super) fn obstacle(world: &World<'_>, ordinal: i64) -> Option<Cause> {
         let Some(claim) = world.observed.claims.get(&claim_name) else {
             continue;
         };
-        // It goes with the former pod: a new pod must not come between claim and collector.
+        // It goes with the former pod, whatever the policy has become since: a new pod must not come
+        // between claim and collector.
         let pod = identity::pod_name(world.spec.name, ordinal);
-        let of_former_pod = world.spec.when_scaled == Retention::Delete
-            && references_other(claim, "v1", "Pod", &pod, "");
+        let of_former_pod = references_other(claim, "v1", "Pod", &pod, "");
         // So it does with a former set of this name, which kube-controller-manager overlooks.
         let of_former_set = references_other(
             claim,
@@ -65,6 +65,9 @@ pub(super) fn confirm_present(world: &World<'_>, ordinal: i64, draft: &mut Draft
         return;
     }
     for name in names(&world.spec, ordinal) {
+        if draft.writes_claim(&name) {
+            continue;
+        }
         if let Some(claim) = world.observed.claims.get(&name) {
             let owners = owners_of_wanted(&world.spec, claim);
             draft.act(ordinal, set_owners(claim, name, owners));
@@ -129,18 +132,26 @@ fn claim(spec: &Spec<'_>, template: &PersistentVolumeClaim, name: String) -> Per
     }
 }
 
-/// Corrects the owners of the claims of a pod.
-pub(super) fn correct_owners(world: &World<'_>, member: &Member<'_>, draft: &mut Draft) {
-    let mut fresh = None;
+/// Gives every claim the owners that the policy wants, before anything else is done.
+///
+/// A pod that is being deleted counts like any other. The garbage collector acts on the owners that
+/// it finds when the pod is gone, so they must be right by then, also where the ordinal was scaled
+/// away or wanted again, or the policy changed, after the deletion began. For the same reason nothing
+/// that holds up the walk over the pods may hold this up.
+pub(super) fn settle_owners(world: &World<'_>, draft: &mut Draft) {
+    // In the order in which the pods are worked on afterwards.
+    let members = world.members.values();
+    for member in members.chain(world.condemned.values().rev()) {
+        settle_owners_of_member(world, member, draft);
+    }
+    if world.spec.when_deleted == Retention::Retain {
+        take_back_absent(world, draft);
+    }
+}
+
+fn settle_owners_of_member(world: &World<'_>, member: &Member<'_>, draft: &mut Draft) {
     for (name, claim) in world.claims_of(member.ordinal) {
         let wanted = wanted_owners(&world.spec, member, claim);
-        if matches!(wanted, Owners::AsWanted) {
-            continue;
-        }
-        // Said once for each pod, even if it is looked at again.
-        if !*fresh.get_or_insert_with(|| draft.settle_claims(member)) {
-            return;
-        }
         if matches!(wanted, Owners::Foreign(_)) {
             draft.notices.push(conflicting(name));
         }
@@ -150,14 +161,10 @@ pub(super) fn correct_owners(world: &World<'_>, member: &Member<'_>, draft: &mut
     }
 }
 
-/// Takes from the set what is no longer to go with it, and no pod's walk comes by: claims of surplus
-/// ordinals whose pods are gone.
-pub(super) fn take_back_absent(world: &World<'_>, draft: &mut Draft) {
-    if world.spec.when_deleted == Retention::Delete {
-        return;
-    }
+/// Takes claims whose pods are not there from the set: they are not to go with it.
+fn take_back_absent(world: &World<'_>, draft: &mut Draft) {
     for ((ordinal, _), (name, claim)) in &world.claims {
-        if world.spec.in_range(*ordinal) || world.condemned.contains_key(ordinal) {
+        if world.members.contains_key(ordinal) || world.condemned.contains_key(ordinal) {
             continue;
         }
         let present = claim.metadata.owner_references.iter().flatten();

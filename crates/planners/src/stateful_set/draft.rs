@@ -4,7 +4,6 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::Timestamp;
 
-use super::observed::Member;
 use super::plan::{Action, Notice, PodWork};
 use super::waiting::{Cause, Waiting};
 
@@ -17,8 +16,8 @@ pub(super) struct Draft {
     pub waiting: Vec<Waiting>,
     /// The pod that the others wait for.
     pub blocker: Option<String>,
-    /// Pods whose claims have the owners they are to have.
-    claims_settled: BTreeSet<i64>,
+    /// Claims whose owners are written.
+    claims_written: BTreeSet<String>,
     /// When something will be different without anything happening.
     pub wake_at: Option<Timestamp>,
     /// Pods that are deleted to be updated and counted as current.
@@ -35,6 +34,9 @@ pub(super) enum Flow {
 impl Draft {
     /// Adds an action to the work on a pod.
     pub fn act(&mut self, ordinal: i64, action: Action) {
+        if let Action::SetClaimOwners { name, .. } = &action {
+            self.claims_written.insert(name.clone());
+        }
         let next = self.pods.len();
         let place = *self.place.entry(ordinal).or_insert(next);
         if place == next {
@@ -59,9 +61,10 @@ impl Draft {
         self.blocker.get_or_insert_with(|| pod.to_owned());
     }
 
-    /// Whether nobody has looked after the claims of a pod yet.
-    pub fn settle_claims(&mut self, member: &Member<'_>) -> bool {
-        self.claims_settled.insert(member.ordinal)
+    /// Whether the owners of the claim of that name are written already: a second write would be
+    /// refused for the version that the first one makes.
+    pub fn writes_claim(&self, name: &str) -> bool {
+        self.claims_written.contains(name)
     }
 
     /// Plans anew at that time at the latest.

@@ -194,13 +194,13 @@ pub fn plan(observed: &Observed, now: Timestamp) -> Plan {
     }
 }
 
-/// Wanted pods first, then surplus ones, then outdated ones, then what is stuck.
+/// The owners of claims before all pods. Wanted pods first, then surplus ones, then outdated ones, then what is stuck.
 fn decide(world: &World<'_>, chosen: &revisions::Chosen, draft: &mut Draft) {
+    claims::settle_owners(world, draft);
     let mut flow = replica::walk(world, chosen, draft);
     if flow == Flow::Go || !world.spec.ordered {
         flow = scale::remove_condemned(world, draft);
     }
-    claims::take_back_absent(world, draft);
     match world.spec.strategy {
         Strategy::OnDelete => rollout::mention_outdated(world, chosen, draft),
         Strategy::RollingUpdate(_) => {

@@ -39,7 +39,7 @@ pub(super) fn replace_stuck(world: &World<'_>, chosen: &Chosen, draft: &mut Draf
                 chosen.update
             ),
         });
-        rollout::replace(world, member, chosen, draft);
+        rollout::replace(member, chosen, draft);
     }
 }
 

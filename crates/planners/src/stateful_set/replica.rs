@@ -60,7 +60,7 @@ fn keep(world: &World<'_>, member: &Member<'_>, draft: &mut Draft) -> Step {
                 },
             );
         } else {
-            delete(world, member, draft);
+            delete(member, draft);
         }
         return Step::Busy;
     }
@@ -74,7 +74,7 @@ fn keep(world: &World<'_>, member: &Member<'_>, draft: &mut Draft) -> Step {
         }
     }
     if !member.terminating {
-        repair(world, member, draft);
+        repair(member, draft);
     }
     Step::Fine
 }
@@ -114,10 +114,9 @@ fn restore_claims(world: &World<'_>, member: &Member<'_>, draft: &mut Draft) {
         return;
     }
     claims::create_missing(world, member.ordinal, draft);
-    claims::correct_owners(world, member, draft);
 }
 
-fn repair(world: &World<'_>, member: &Member<'_>, draft: &mut Draft) {
+fn repair(member: &Member<'_>, draft: &mut Draft) {
     if !member.labelled {
         draft.act(
             member.ordinal,
@@ -127,9 +126,6 @@ fn repair(world: &World<'_>, member: &Member<'_>, draft: &mut Draft) {
                 labels: [(labels::POD_NAME.to_owned(), member.name().to_owned())].into(),
             },
         );
-    }
-    if member.phase != Phase::Pending {
-        claims::correct_owners(world, member, draft);
     }
 }
 
@@ -203,10 +199,9 @@ fn needs_current(world: &World<'_>, ordinal: i64) -> bool {
     }
 }
 
-/// Deletes a pod. The owners of its claims are put right before: the collector must not find that
-/// the pod owned what is to stay, nor miss what is to go.
-pub(super) fn delete(world: &World<'_>, member: &Member<'_>, draft: &mut Draft) {
-    claims::correct_owners(world, member, draft);
+/// Deletes a pod. Its claims have the owners that they are to have by then
+/// ([`claims::settle_owners`]).
+pub(super) fn delete(member: &Member<'_>, draft: &mut Draft) {
     draft.act(
         member.ordinal,
         Action::DeletePod {

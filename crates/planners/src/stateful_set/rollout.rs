@@ -30,7 +30,7 @@ fn one_at_a_time(world: &World<'_>, chosen: &Chosen, draft: &mut Draft) {
         };
         if outdated(member, chosen) && !member.terminating {
             draft.block(member.name());
-            return replace(world, member, chosen, draft);
+            return replace(member, chosen, draft);
         }
         if member.unavailable() {
             // The walk has said why.
@@ -58,13 +58,13 @@ fn within_budget(world: &World<'_>, chosen: &Chosen, max: i64, draft: &mut Draft
     let free = corrected && !world.spec.ordered;
     if free {
         for member in candidates().filter(|member| member.unavailable()) {
-            replace(world, member, chosen, draft);
+            replace(member, chosen, draft);
         }
     }
     for member in candidates().filter(|member| !free || !member.unavailable()) {
         if unavailable < max {
             unavailable += 1;
-            replace(world, member, chosen, draft);
+            replace(member, chosen, draft);
         } else {
             draft.wait(member.ordinal, Cause::Unavailable { unavailable, max });
         }
@@ -94,7 +94,7 @@ pub(super) fn awaits_update(world: &World<'_>, chosen: &Chosen, member: &Member<
         && outdated(member, chosen)
 }
 
-pub(super) fn replace(world: &World<'_>, member: &Member<'_>, chosen: &Chosen, draft: &mut Draft) {
+pub(super) fn replace(member: &Member<'_>, chosen: &Chosen, draft: &mut Draft) {
     // A failed pod is being deleted already.
     if draft.changes(member.ordinal) {
         return;
@@ -102,5 +102,5 @@ pub(super) fn replace(world: &World<'_>, member: &Member<'_>, chosen: &Chosen, d
     if member.created && member.revision == chosen.current {
         draft.current_less += 1;
     }
-    replica::delete(world, member, draft);
+    replica::delete(member, draft);
 }

@@ -7,21 +7,15 @@
 
 use jiff::Timestamp;
 
-use super::claims;
 use super::draft::{Draft, Flow};
 use super::observed::{Member, World};
 use super::options::{MOMENT, ScaleDown};
-use super::plan::Action;
 use super::replica;
 use super::waiting::Cause;
 
 pub(super) fn remove_condemned(world: &World<'_>, draft: &mut Draft) -> Flow {
     let mut flow = Flow::Go;
     for member in world.condemned.values().rev() {
-        // The claims' owners first: once the pod is gone it is too late.
-        if !member.terminating {
-            claims::correct_owners(world, member, draft);
-        }
         if flow == Flow::Stop {
             continue;
         }
@@ -35,21 +29,13 @@ pub(super) fn remove_condemned(world: &World<'_>, draft: &mut Draft) -> Flow {
                 draft.wake(until);
             }
         } else {
-            replica::delete(world, member, draft);
+            replica::delete(member, draft);
         }
         if world.spec.ordered {
             draft.block(member.name());
             flow = Flow::Stop;
         }
     }
-    // A later look at the claims must not come after the deletion of their pod.
-    debug_assert!(draft.pods.iter().all(|work| {
-        let deletes = |action: &Action| matches!(action, Action::DeletePod { .. });
-        work.actions
-            .iter()
-            .position(deletes)
-            .is_none_or(|at| at + 1 == work.actions.len())
-    }));
     flow
 }
 

@@ -132,3 +132,52 @@ pub(super) fn survive_deletions(world: &World<'_>, plan: &Plan, found: &mut Vec<
         }
     }
 }
+
+/// Whose a claim is when the plan has been carried out is as the policy says, also where the pod is
+/// on its way out: the collector acts on what it finds when the pod is gone (2.11 to 2.13).
+pub(super) fn are_given_as_said(world: &World<'_>, plan: &Plan, found: &mut Vec<String>) {
+    if world.spec.deleting || world.spec.selector.is_none() {
+        return;
+    }
+    let when_deleted = world.spec.when_deleted == Retention::Delete;
+    let when_scaled = world.spec.when_scaled == Retention::Delete;
+    for ((ordinal, _), (name, _)) in &world.claims {
+        let owners = owners_afterwards(world, plan, name);
+        let pod = member(world, *ordinal).map(Member::uid);
+        let ours = |owner: &OwnerReference| owner.uid == world.spec.uid;
+        let of_pod = |owner: &OwnerReference| Some(owner.uid.as_str()) == pod;
+        let other = |owner: &&OwnerReference| !ours(owner) && !of_pod(owner);
+        // One that a predecessor owns is left alone (2.16), and so is another controller's.
+        let pod_name = identity::pod_name(world.spec.name, *ordinal);
+        let is_left_alone = |owner: &OwnerReference| {
+            owner.controller == Some(true)
+                || (owner.kind == "Pod" && owner.name == pod_name)
+                || (owner.kind == identity::KIND && owner.name == world.spec.name)
+        };
+        if owners.iter().filter(other).any(is_left_alone) {
+            continue;
+        }
+        let surplus = !world.spec.in_range(*ordinal);
+        let goes_with_pod = pod.is_some() && surplus && when_scaled;
+        let goes_with_set = when_deleted && !goes_with_pod;
+        let has_set = owners.iter().any(ours);
+        // A claim without a pod is not given to the set before it has one (2.13).
+        let set_is_right = has_set == goes_with_set || (pod.is_none() && !has_set);
+        if owners.iter().any(of_pod) != goes_with_pod || !set_is_right {
+            found.push(format!("claim {name} is not given to whom the policy says"));
+        }
+    }
+}
+
+/// The owners of a claim once the plan has been carried out.
+fn owners_afterwards<'p>(
+    world: &'p World<'_>,
+    plan: &'p Plan,
+    claim: &str,
+) -> &'p [OwnerReference] {
+    let written = plan.actions().filter_map(|action| match action {
+        Action::SetClaimOwners { name, owners, .. } if name == claim => Some(&owners[..]),
+        _ => None,
+    });
+    written.last().unwrap_or_else(|| owners_of(world, claim))
+}

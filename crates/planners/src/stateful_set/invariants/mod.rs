@@ -52,6 +52,7 @@ pub fn violations(observed: &Observed, plan: &Plan, now: Timestamp) -> Vec<Strin
     order::deletions(&facts, &mut found);
     claims::follow_policy(&world, plan, &mut found);
     claims::survive_deletions(&world, plan, &mut found);
+    claims::are_given_as_said(&world, plan, &mut found);
     status::is_sound(&world, plan, &mut found);
     if world.spec.deleting {
         if plan.actions().next().is_some() {
