@@ -86,6 +86,7 @@ impl Builder {
             pods: pods.collect(),
             revisions: revisions.collect(),
             claims: claims.collect(),
+            refused: Vec::new(),
         }
     }
 

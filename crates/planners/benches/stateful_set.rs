@@ -137,6 +137,7 @@ fn world(
         pods,
         revisions: vec![Arc::new(revision("a", 1))],
         claims,
+        refused: Vec::new(),
     }
 }
 

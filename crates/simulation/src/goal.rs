@@ -38,6 +38,7 @@ pub async fn missing(user: &User, bodies: &Bodies) -> kube::Result<Vec<String>> 
                 .iter()
                 .map(|claim| (claim.name_any(), Arc::new(claim.clone())))
                 .collect(),
+            refused: Vec::new(),
         };
         judge(&observed, now, &mut found);
     }

@@ -1,7 +1,8 @@
 //! Carries out a plan: every write says which object it means, in which state; events tell the
 //! user what came of it.
 
-use std::sync::Arc;
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use futures::stream::{FuturesUnordered, StreamExt};
 use k8s_openapi::api::apps::v1::{ControllerRevision, StatefulSet, StatefulSetStatus};
@@ -10,9 +11,9 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use kube::api::{Api, Patch, PatchParams, PostParams};
 use kube::{Client, Resource};
 use planners::stateful_set::course::{Course, Outcome, Place, Write};
-use planners::stateful_set::{Action, Notice, Plan, identity};
+use planners::stateful_set::{Action, Notice, Plan, Refused, identity};
 use reconcile::execute::{self, Delete, Refusal, refusal};
-use reconcile::{EventType, Recorder, reference};
+use reconcile::{EventType, Key, Recorder, reference};
 use resource_kinds::reasons::stateful_set as reasons;
 use serde_json::{Value, json};
 
@@ -39,6 +40,44 @@ fn failed(what: &'static str) -> impl FnOnce(kube::Error) -> Error {
 pub(super) struct Executor {
     pub client: Client,
     pub recorder: Recorder,
+    pub refusals: Arc<Refusals>,
+}
+
+/// Refusals of a set that are remembered.
+const REFUSALS_MAX: usize = 10;
+
+/// What the API server refused of each set's last plan.
+#[derive(Default)]
+pub(super) struct Refusals(Mutex<BTreeMap<Key, Vec<Refused>>>);
+
+impl Refusals {
+    fn all(&self) -> MutexGuard<'_, BTreeMap<Key, Vec<Refused>>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub fn of(&self, key: &Key) -> Vec<Refused> {
+        self.all().get(key).cloned().unwrap_or_default()
+    }
+
+    pub fn replace(&self, key: &Key, refused: Vec<Refused>) {
+        if refused.is_empty() {
+            self.all().remove(key);
+        } else {
+            self.all().insert(key.clone(), refused);
+        }
+    }
+}
+
+/// What was refused, if it was the server that did so and looking again does not help.
+fn refused(write: Option<Write<'_>>, error: &Error) -> Option<Refused> {
+    let (Some(Write::Action(action)), Error::Api { source, .. }) = (write, error) else {
+        return None;
+    };
+    let said = matches!(source, kube::Error::Api(_)) && !refusal(source).is_of_old_view();
+    said.then(|| Refused {
+        action: action.to_string(),
+        message: execute::message(source),
+    })
 }
 
 impl Executor {
@@ -49,10 +88,11 @@ impl Executor {
         }
         if plan.actions().next().is_some() {
             let (namespace, name) = (&run.namespace, &run.name);
-            let actions: Vec<String> = plan.actions().map(brief).collect();
+            let actions: Vec<String> = plan.actions().map(ToString::to_string).collect();
             tracing::info!(namespace, name, ?actions, "statefulset planned");
         }
-        let result = run.follow(&plan).await;
+        let (result, refused) = run.follow(&plan).await;
+        self.refusals.replace(&Key::of(set.as_ref()), refused);
         match result {
             // Nothing can be made there any more; the collector does the rest.
             Err(Error::Api { source, .. }) if refusal(&source) == Refusal::NamespaceTerminating => {
@@ -92,11 +132,13 @@ impl<'a> Run<'a> {
         }
     }
 
-    /// Sends what the course of the plan allows, as soon as it does. The first error is reported.
-    async fn follow(&self, plan: &Plan) -> Result<(), Error> {
+    /// Sends what the course of the plan allows, as soon as it does. The first error is reported, and
+    /// with it what the server refused.
+    async fn follow(&self, plan: &Plan) -> (Result<(), Error>, Vec<Refused>) {
         let mut course = Course::of(plan);
         let mut sent = FuturesUnordered::new();
         let mut result = Ok(());
+        let mut refusals = Vec::new();
         loop {
             let ready: Vec<Place> = course.ready().collect();
             for place in ready {
@@ -105,11 +147,15 @@ impl<'a> Run<'a> {
                 sent.push(async move { (place, self.write(write).await) });
             }
             let Some((place, done)) = sent.next().await else {
-                return result;
+                return (result, refusals);
             };
-            let outcome = match done {
+            let outcome = match &done {
                 Ok(()) => Outcome::Done,
-                Err(_) => Outcome::Refused,
+                Err(error) => {
+                    let room = refusals.len() < REFUSALS_MAX;
+                    refusals.extend(refused(plan.write(place), error).filter(|_| room));
+                    Outcome::Refused
+                }
             };
             course.ended(plan, place, outcome);
             result = result.and(done);
@@ -344,29 +390,6 @@ where
 {
     let written = api.patch(name, &PatchParams::default(), &patch).await;
     written.map(drop).map_err(failed(what))
-}
-
-/// An action in a few words, for the log.
-fn brief(action: &Action) -> String {
-    let name = |meta: &k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta| {
-        meta.name.clone().unwrap_or_default()
-    };
-    match action {
-        Action::ConfirmSet => "confirm set".to_owned(),
-        Action::AdoptRevision { name, .. } => format!("adopt revision {name}"),
-        Action::AdoptPod { name, .. } => format!("adopt pod {name}"),
-        Action::ReleasePod { name, .. } => format!("release pod {name}"),
-        Action::CreateRevision(revision) => format!("create revision {}", name(&revision.metadata)),
-        Action::RenumberRevision { name, revision, .. } => {
-            format!("renumber revision {name} to {revision}")
-        }
-        Action::DeleteRevision { name, .. } => format!("delete revision {name}"),
-        Action::CreateClaim(claim) => format!("create claim {}", name(&claim.metadata)),
-        Action::SetClaimOwners { name, .. } => format!("set owners of claim {name}"),
-        Action::CreatePod(pod) => format!("create pod {}", name(&pod.metadata)),
-        Action::LabelPod { name, .. } => format!("label pod {name}"),
-        Action::DeletePod { name, .. } => format!("delete pod {name}"),
-    }
 }
 
 #[cfg(test)]

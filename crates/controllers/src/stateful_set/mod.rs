@@ -9,7 +9,7 @@ mod observe;
 use std::sync::Arc;
 
 use jiff::Timestamp;
-use k8s_openapi::api::apps::v1::StatefulSet;
+use k8s_openapi::api::apps::v1::{StatefulSet, StatefulSetStatus};
 use planners::stateful_set::plan;
 use reconcile::{Change, Key, Outcome, Queue, run_workers};
 
@@ -31,13 +31,16 @@ pub(crate) async fn run(context: Context) {
     let executor = Executor {
         client: context.client.clone(),
         recorder: context.recorder("statefulset-controller"),
+        refusals: Arc::default(),
     };
     run_workers(queue, WORKERS, context.shutdown.clone(), move |key: Key| {
         let (observer, executor) = (observer.clone(), executor.clone());
         async move {
-            let Some(observed) = observer.observe(&key) else {
+            let Some(mut observed) = observer.observe(&key) else {
+                executor.refusals.replace(&key, Vec::new());
                 return Ok::<_, Error>(Outcome::Done);
             };
+            observed.refused = executor.refusals.of(&key);
             let plan = plan(&observed, Timestamp::now());
             let requeue_after = plan.requeue_after;
             executor.execute(&observed.set, plan).await?;
@@ -74,7 +77,8 @@ async fn feed(context: Context, observer: Arc<Observer>, queue: Queue<Key>) {
     }
 }
 
-/// The controller's own status writes need no new look.
+/// The controller's own conditions need no new look: one whose message is another each time would keep
+/// it busy.
 fn key_if_relevant(change: &Change<StatefulSet>) -> Option<Key> {
     if let Change::Applied(new, Some(old)) = change
         && new.spec == old.spec
@@ -82,9 +86,17 @@ fn key_if_relevant(change: &Change<StatefulSet>) -> Option<Key> {
         && new.metadata.uid == old.metadata.uid
         && new.metadata.generation == old.metadata.generation
         && new.metadata.annotations == old.metadata.annotations
-        && new.status == old.status
+        && without_conditions(new) == without_conditions(old)
     {
         return None;
     }
     Some(Key::of(change.object().as_ref()))
+}
+
+fn without_conditions(set: &StatefulSet) -> Option<StatefulSetStatus> {
+    let status = set.status.clone();
+    status.map(|status| StatefulSetStatus {
+        conditions: None,
+        ..status
+    })
 }

@@ -77,6 +77,7 @@ impl Observer {
             pods: pods.into_values().collect(),
             revisions: revisions.into_values().collect(),
             claims,
+            refused: Vec::new(),
         })
     }
 

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use k8s_openapi::api::apps::v1::{ControllerRevision, StatefulSet};
-use k8s_openapi::api::core::v1::{Event, PersistentVolumeClaim, Pod};
+use k8s_openapi::api::core::v1::{Event, PersistentVolumeClaim, Pod, ResourceQuota};
 use kube::ResourceExt;
 use kube::api::{Api, DeleteParams};
 use reconcile::{Cache, Change, WatchConfig};
@@ -306,4 +306,30 @@ async fn a_taken_revision_name_is_avoided() {
     })
     .await;
     wait_for::<ControllerRevision>(&cluster, "2", |all| all.len().to_string()).await;
+}
+
+// findings R21: a refusal by a quota is in the conditions, and goes when there is room.
+#[tokio::test]
+async fn a_refusal_by_a_quota_is_a_condition_of_the_set() {
+    let cluster = Cluster::new().await;
+    let quota =
+        |pods: &str| json!({ "metadata": { "name": "q" }, "spec": { "hard": { "pods": pods } } });
+    cluster.create::<ResourceQuota>(quota("1")).await;
+    cluster.create::<StatefulSet>(set(2, "a", json!({}))).await;
+    let shows = |sets: &[StatefulSet]| {
+        let status = sets[0].status.clone().unwrap_or_default();
+        let mut conditions = status.conditions.into_iter().flatten();
+        let progress = conditions.find(|condition| condition.type_ == "Progressing");
+        let progress = progress.unwrap_or_default();
+        let message = progress.message.unwrap_or_default();
+        let named = message.starts_with("cannot create pod web-1:") && message.contains("quota: q");
+        format!("{} {named}", progress.reason.unwrap_or_default())
+    };
+    wait_for(&cluster, "FailedCreate true", shows).await;
+    cluster.patch::<ResourceQuota>("q", quota("2")).await;
+    // Nobody is told that there is room now: the controller tries again after a while, or when
+    // something happens to the set.
+    let annotate = json!({ "metadata": { "annotations": { "try": "again" } } });
+    cluster.patch::<StatefulSet>("web", annotate).await;
+    wait_for(&cluster, "RolloutComplete false", shows).await;
 }

@@ -127,6 +127,7 @@ impl<'e> View<'e> {
             pods: evidence.pods.clone(),
             revisions: evidence.revisions.clone(),
             claims: claims.collect(),
+            refused: Vec::new(),
         };
         Self {
             evidence,

@@ -133,7 +133,10 @@ fn progress(world: &World<'_>, chosen: &Chosen, draft: &mut Draft) -> Progress {
     if let Some(complete) = completion(world, chosen) {
         return complete;
     }
-    let (reason, plain) = stage(world, chosen, draft);
+    let (mut reason, plain) = stage(world, chosen, draft);
+    if draft.waiting.iter().any(|w| w.cause.is_failed_create()) {
+        reason = reasons::FAILED_CREATE;
+    }
     let trouble = trouble(draft);
     let message = trouble.as_ref().map_or(plain, |(_, told)| told.clone());
     if let Some(seconds) = deadline::exceeded(world, chosen, draft) {
@@ -251,6 +254,10 @@ fn notice(world: &World<'_>, progress: &Progress, draft: &Draft) -> Option<Notic
     let same_reason = before.is_some_and(|b| b.reason.as_deref() == Some(progress.reason));
     let same_text = before.is_some_and(|b| b.message.as_deref() == Some(&progress.message));
     if same_reason && (same_text || !progress.warning) || before.is_none() && !progress.warning {
+        return None;
+    }
+    // Whoever wrote it has told of it.
+    if progress.reason == reasons::FAILED_CREATE {
         return None;
     }
     let dying = draft

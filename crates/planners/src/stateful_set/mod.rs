@@ -12,6 +12,7 @@
 //! `revisions` finds
 //! what to make pods from, `replica` walks the wanted ordinals, `scale` the surplus, `rollout`
 //! the outdated, `recovery` frees a rollout that is stuck, `held_back` says who waits for whom,
+//! `refused` what the server would not have,
 //! `status` counts, `conditions` and `deadline` judge, `figures` tells dashboards. `course` says in which
 //! order a plan is written.
 
@@ -28,6 +29,7 @@ mod observed;
 mod options;
 mod plan;
 mod recovery;
+mod refused;
 mod replica;
 pub mod revisions;
 mod rollout;
@@ -36,7 +38,7 @@ mod status;
 mod waiting;
 
 pub use figures::{Figures, figures};
-pub use observed::{Member, Observed, Phase};
+pub use observed::{Member, Observed, Phase, Refused};
 pub use options::{MaxUnavailable, Options, ScaleDown, StuckRollout};
 pub use plan::{Action, Notice, Pace, Plan, PodWork, plan};
 pub use waiting::{Cause, Waiting};

@@ -32,6 +32,18 @@ pub struct Observed {
     pub revisions: Vec<Arc<ControllerRevision>>,
     /// Claims of its namespace by name: at least those of its ordinals.
     pub claims: BTreeMap<String, Arc<PersistentVolumeClaim>>,
+    /// Writes that the API server refused when they were last tried.
+    pub refused: Vec<Refused>,
+}
+
+/// A write that the API server refused: by a quota, a webhook, Pod Security, validation, a missing
+/// account.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Refused {
+    /// The action in words, as [`super::Action`] is displayed.
+    pub action: String,
+    /// What the server said.
+    pub message: String,
 }
 
 /// Where in its life a pod is.

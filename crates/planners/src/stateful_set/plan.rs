@@ -1,19 +1,20 @@
 //! The plan of a set: what to write, in which order, and why no more than that.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::time::Duration;
 
 use jiff::Timestamp;
 use k8s_openapi::api::apps::v1::{ControllerRevision, StatefulSetStatus};
 use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Pod};
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
 use resource_kinds::pod_view::PodView;
 
 use super::draft::{Draft, Flow};
 use super::observed::{Observed, Strategy, World};
 use super::options::StuckRollout;
 use super::waiting::{Cause, Waiting};
-use super::{claims, held_back, recovery, replica, revisions, rollout, scale, status};
+use super::{claims, held_back, recovery, refused, replica, revisions, rollout, scale, status};
 
 /// One write. Each names the object by uid, or creates it under a name of its own: a plan that
 /// was made from an old view is refused by the server.
@@ -92,6 +93,31 @@ pub enum Action {
         /// Identity.
         uid: String,
     },
+}
+
+impl fmt::Display for Action {
+    /// In a few words: `create pod web-0`.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let name = |meta: &ObjectMeta| meta.name.clone().unwrap_or_default();
+        match self {
+            Self::ConfirmSet => write!(f, "confirm set"),
+            Self::AdoptRevision { name, .. } => write!(f, "adopt revision {name}"),
+            Self::AdoptPod { name, .. } => write!(f, "adopt pod {name}"),
+            Self::ReleasePod { name, .. } => write!(f, "release pod {name}"),
+            Self::CreateRevision(revision) => {
+                write!(f, "create revision {}", name(&revision.metadata))
+            }
+            Self::RenumberRevision { name, revision, .. } => {
+                write!(f, "renumber revision {name} to {revision}")
+            }
+            Self::DeleteRevision { name, .. } => write!(f, "delete revision {name}"),
+            Self::CreateClaim(claim) => write!(f, "create claim {}", name(&claim.metadata)),
+            Self::SetClaimOwners { name, .. } => write!(f, "set owners of claim {name}"),
+            Self::CreatePod(pod) => write!(f, "create pod {}", name(&pod.metadata)),
+            Self::LabelPod { name, .. } => write!(f, "label pod {name}"),
+            Self::DeletePod { name, .. } => write!(f, "delete pod {name}"),
+        }
+    }
 }
 
 /// The writes about one pod and its claims, in order.
@@ -212,6 +238,7 @@ fn decide(world: &World<'_>, chosen: &revisions::Chosen, draft: &mut Draft) {
             }
         }
     }
+    refused::explain(world, draft);
     held_back::explain(world, chosen, draft);
 }
 

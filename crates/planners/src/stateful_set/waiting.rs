@@ -86,6 +86,13 @@ pub enum Cause {
         /// Name of the other pod.
         pod: String,
     },
+    /// The API server refused a write when it was last tried; it is tried again.
+    Refused {
+        /// The write: `create pod web-0`.
+        action: String,
+        /// What the server said.
+        message: String,
+    },
     /// As many pods as may be are unavailable.
     Unavailable {
         /// How many are.
@@ -122,6 +129,11 @@ impl Cause {
         }
     }
 
+    /// Whether the API server refused to make something.
+    pub(super) fn is_failed_create(&self) -> bool {
+        matches!(self, Self::Refused { action, .. } if action.starts_with("create "))
+    }
+
     pub(super) fn weight(&self) -> Weight {
         match self {
             Self::PodNotReady { reason, .. } => weight(*reason),
@@ -136,6 +148,7 @@ impl Cause {
             Self::Selector
             | Self::RevisionUnreadable { .. }
             | Self::ClaimTerminating { .. }
+            | Self::Refused { .. }
             | Self::LowerUnhealthy { until: None, .. }
             | Self::NameTaken { .. } => Weight::Trouble,
         }
@@ -212,6 +225,7 @@ impl fmt::Display for Cause {
                     "pod {pod} of a former set of this name is to be collected"
                 )
             }
+            Self::Refused { action, message } => write!(f, "cannot {action}: {message}"),
             Self::After { pod } => write!(f, "pod {pod} comes first"),
             Self::Unavailable { unavailable, max } => {
                 write!(

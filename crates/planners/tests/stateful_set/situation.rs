@@ -9,7 +9,7 @@ use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::apps::v1::{ControllerRevision, StatefulSet, StatefulSetStatus};
 use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Pod, PodTemplateSpec};
 use k8s_openapi::apimachinery::pkg::runtime::RawExtension;
-use planners::stateful_set::{Action, Observed, Plan, identity, revisions};
+use planners::stateful_set::{Action, Observed, Plan, Refused, identity, revisions};
 use resource_kinds::pod_view::PodView;
 use serde_json::{Value, json};
 
@@ -119,6 +119,14 @@ pub fn parse(text: &str) -> Observed {
                 revision.metadata.name = Some(revision_name(words.0[0]));
                 revision.metadata.owner_references = Some(vec![set_owner("uid-other")]);
                 observed.revisions.push(Arc::new(revision));
+            }
+            // `refused create pod web-0: exceeded quota`
+            "refused" => {
+                let (action, message) = line[kind.len() + 1..].split_once(": ").unwrap();
+                observed.refused.push(Refused {
+                    action: action.to_owned(),
+                    message: message.to_owned(),
+                });
             }
             "orphan-revision" => {
                 let mut revision = revision(words.0[0], words.number("number").unwrap());

@@ -58,6 +58,7 @@ impl World {
                 .iter()
                 .map(|(n, c)| (n.clone(), Arc::new(c.clone())))
                 .collect(),
+            refused: Vec::new(),
         }
     }
 

@@ -1,0 +1,30 @@
+//! Writes that are planned again although the API server refused them: only trying again shows
+//! whether it would have them by now. Until then the set says what the server said.
+
+use super::draft::Draft;
+use super::observed::World;
+use super::plan::Action;
+use super::waiting::Cause;
+
+/// Gives what the server said as the reason for each planned action that it refused.
+pub(super) fn explain(world: &World<'_>, draft: &mut Draft) {
+    let refused = &world.observed.refused;
+    if refused.is_empty() {
+        return;
+    }
+    let cause = |action: &Action| {
+        let action = action.to_string();
+        let refused = refused.iter().find(|refused| refused.action == action)?;
+        let message = refused.message.clone();
+        Some(Cause::Refused { action, message })
+    };
+    let of_set = draft.prepare.iter().filter_map(cause);
+    let mut found: Vec<(Option<i64>, Cause)> = of_set.map(|cause| (None, cause)).collect();
+    for work in &draft.pods {
+        let causes = work.actions.iter().filter_map(cause);
+        found.extend(causes.map(|cause| (Some(work.ordinal), cause)));
+    }
+    for (ordinal, cause) in found {
+        draft.wait(ordinal, cause);
+    }
+}
