@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use certificates::Authority;
+use jiff::SignedDuration;
 use k8s_openapi::api::apps::v1::{ControllerRevision, Deployment, ReplicaSet, StatefulSet};
 use k8s_openapi::api::batch::v1::Job;
 use k8s_openapi::api::core::v1::{
@@ -35,6 +36,9 @@ pub struct Config {
     pub figures: Figures,
     /// Where programs of the machine listen; without it they are not known to.
     pub listening: Option<watch::Receiver<Listening>>,
+    /// How long the controllers may stand still, as their process does, before the grace of silent
+    /// nodes begins anew; [`planners::node_health::GAP`] where it is not said.
+    pub observation_gap: Option<SignedDuration>,
 }
 
 /// Caches that more than one controller reads.

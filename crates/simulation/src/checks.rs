@@ -26,6 +26,8 @@ pub struct Checks(Arc<Mutex<State>>);
 
 struct State {
     staleness: Duration,
+    /// Whether no node ever has a reason to be silent.
+    nodes_are_well: bool,
     /// Sets by uid, those that are gone included.
     sets: BTreeMap<String, SetRecord>,
     pods: BTreeMap<String, PodRecord>,
@@ -39,10 +41,12 @@ struct State {
 }
 
 impl Checks {
-    /// Checks that allow for views of the world as old as `staleness`.
-    pub fn new(staleness: Duration) -> Self {
+    /// Checks that allow for views of the world as old as `staleness`. In a world in which all
+    /// nodes are well, none may be called lost.
+    pub fn new(staleness: Duration, nodes_are_well: bool) -> Self {
         Self(Arc::new(Mutex::new(State {
             staleness,
+            nodes_are_well,
             sets: BTreeMap::new(),
             pods: BTreeMap::new(),
             claims: BTreeMap::new(),
@@ -118,7 +122,11 @@ impl State {
 
     fn see_node(&mut self, new: &Value) {
         let name = new["metadata"]["name"].as_str().unwrap_or_default();
-        if history::condition(new, "Ready") == Some(true) {
+        let ready = history::condition(new, "Ready");
+        if self.nodes_are_well && ready == Some(false) {
+            trace::broken(format!("{name} is called lost and is well"));
+        }
+        if ready == Some(true) {
             let since = self
                 .lost
                 .entry(name.to_owned())

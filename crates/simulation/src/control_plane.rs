@@ -131,12 +131,14 @@ impl Instance {
         let stop = CancellationToken::new();
         let (client, token) = (link.client(), stop.clone());
         let (dead, name) = (link.dead.clone(), part.name());
+        let gap = conditions.observation_gap();
         trace!("{name} start");
         let work = tokio::spawn(async move {
             let ended = match part {
                 Part::Controllers => {
                     let config = controllers::Config {
                         root_ca_pem: "certificates".to_owned(),
+                        observation_gap: gap,
                         ..controllers::Config::default()
                     };
                     let run = controllers::run_all(client, config, token.clone());

@@ -13,6 +13,7 @@ use futures::{FutureExt, Stream};
 use http::{Method, Request, Response};
 use http_body::Frame;
 use http_body_util::{BodyExt, StreamBody};
+use jiff::SignedDuration;
 use kube::Client;
 use kube::client::Body;
 use tokio::time::sleep;
@@ -69,6 +70,7 @@ pub struct Conditions {
     /// For mutations: answers are forged, and deletions say no uid.
     forgery: Mutex<Option<Forgery>>,
     careless: AtomicBool,
+    observation_gap: Mutex<Option<SignedDuration>>,
 }
 
 impl Conditions {
@@ -103,6 +105,18 @@ impl Conditions {
     /// Takes the preconditions out of deletions.
     pub fn set_careless(&self, careless: bool) {
         self.careless.store(careless, Ordering::Relaxed);
+    }
+
+    /// Sets after which time without a look at the nodes controllers know that they were deaf.
+    pub fn set_observation_gap(&self, gap: Option<SignedDuration>) {
+        let place = self.observation_gap.lock();
+        *place.unwrap_or_else(PoisonError::into_inner) = gap;
+    }
+
+    /// What was set so.
+    pub fn observation_gap(&self) -> Option<SignedDuration> {
+        let place = self.observation_gap.lock();
+        *place.unwrap_or_else(PoisonError::into_inner)
     }
 
     fn forged(&self, bytes: Bytes) -> Bytes {

@@ -273,6 +273,15 @@ impl Agent {
                 return Ok(later(at));
             }
         }
+        // As the node agent does. It matters where the object stays: a claim is held as long as a
+        // pod may run on it, and a pod that is deleted in the foreground waits for its claims.
+        if pod.metadata.finalizers.is_some() {
+            let ended = Shown {
+                phase: "Failed",
+                ready: false,
+            };
+            self.show(pod, uid, ended).await?;
+        }
         let api: Api<Pod> = Api::namespaced(self.client.clone(), &identity.0);
         delete(&api, &identity.1, Delete::of_uid(uid).at_once()).await?;
         if !self.settings.hasty {

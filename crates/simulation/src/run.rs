@@ -26,13 +26,15 @@ pub enum Mutation {
     NoPartition,
     /// Controllers take claims for given up that are to be kept.
     NoRetention,
+    /// Controllers take the time in which their own process stood still for silence of the nodes.
+    DeafWhilePaused,
 }
 
 impl Mutation {
     /// What controllers are told instead of what is so.
     pub fn forgery(self) -> Option<(&'static str, &'static str)> {
         match self {
-            Self::HastyNode | Self::CarelessDeletes => None,
+            Self::HastyNode | Self::CarelessDeletes | Self::DeafWhilePaused => None,
             Self::NoOrder => Some(("\"OrderedReady\"", "\"Parallel\"")),
             Self::NoPartition => Some(("\"partition\":", "\"ignored\":")),
             Self::NoRetention => Some(("\"whenScaled\":\"Retain\"", "\"whenScaled\":\"Delete\"")),
@@ -131,6 +133,15 @@ pub fn here(seed: u64, options: Options) -> Summary {
 
 thread_local! {
     static STARTED: std::cell::Cell<Option<Instant>> = const { std::cell::Cell::new(None) };
+}
+
+/// The whole machine stands still: time passes, and nobody does anything. What would have been due
+/// meanwhile is due at once afterwards.
+pub async fn stand_still(time: Duration) {
+    if let Some(started) = STARTED.get() {
+        system::set_elapsed(started.elapsed() + time);
+    }
+    tokio::time::advance(time).await;
 }
 
 fn on_this_thread(seed: u64, options: Options) -> Summary {

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use api_server::UserInfo;
+use jiff::SignedDuration;
 use k8s_openapi::api::core::v1::ServiceAccount;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep};
@@ -15,7 +16,7 @@ use crate::disk::Disk;
 use crate::faults::{Extent, Faults, Machine, some_settings};
 use crate::link::{Conditions, Link, Weather};
 use crate::random::{below, between, chance, millis};
-use crate::run::Mutation;
+use crate::run::{Mutation, stand_still};
 use crate::user::User;
 use crate::{goal, random, system, trace};
 
@@ -32,10 +33,15 @@ struct Climate {
     two_controllers: bool,
     /// How old a view of the world can get.
     staleness: Duration,
+    /// Whether the machine stands still now and then.
+    pauses: bool,
 }
 
+/// The longest time for which the machine stands still.
+const PAUSE_MAX: Duration = Duration::from_secs(400);
+
 impl Climate {
-    fn of_chance(mutation: Option<Mutation>) -> Self {
+    fn of_chance(seed: u64, mutation: Option<Mutation>) -> Self {
         let fair = Self {
             weather: Weather {
                 latency_millis: between(0, 20),
@@ -44,8 +50,16 @@ impl Climate {
             faults: None,
             two_controllers: false,
             staleness: Duration::from_secs(2),
+            pauses: false,
         };
         let kind = below(4);
+        if mutation == Some(Mutation::DeafWhilePaused) || (mutation.is_none() && seed % 10 == 9) {
+            return Self {
+                pauses: true,
+                staleness: fair.staleness + PAUSE_MAX,
+                ..fair
+            };
+        }
         // One controller alone is never outrun by another: only two show this mistake.
         let two = mutation == Some(Mutation::CarelessDeletes);
         match if two { 3 } else { kind } {
@@ -85,8 +99,9 @@ impl Climate {
 /// Lives through one world. What is wrong is in the trace.
 pub async fn live(seed: u64, mutation: Option<Mutation>) {
     random::begin(seed ^ 0x6d61_696e_7374_6179);
-    let climate = Climate::of_chance(mutation);
-    let checks = Checks::new(climate.staleness);
+    let climate = Climate::of_chance(seed, mutation);
+    // Only what goes wrong makes a node silent; that the observer was deaf does not.
+    let checks = Checks::new(climate.staleness, climate.faults.is_none());
     let observer = checks.clone();
     let (disk, spin) = Disk::new(move |change| observer.see(change));
     tokio::spawn(spin);
@@ -111,6 +126,8 @@ pub async fn live(seed: u64, mutation: Option<Mutation>) {
         (Part::Controllers, &controllers),
         (Part::Scheduler, &scheduler),
     ];
+    let gap = (mutation == Some(Mutation::DeafWhilePaused)).then_some(SignedDuration::MAX);
+    controllers.set_observation_gap(gap);
     for (part, conditions) in parts {
         tokio::spawn(supervise(part, address.clone(), conditions.clone()));
     }
@@ -136,6 +153,11 @@ pub async fn live(seed: u64, mutation: Option<Mutation>) {
         match climate.faults {
             Some(extent) if chance(40) => faults.strike(extent, &mut repairs),
             _ => user.act().await,
+        }
+        if climate.pauses && chance(30) {
+            let time = millis(20_000, PAUSE_MAX.as_millis() as u64);
+            trace!("everything stands still for {time:?}");
+            stand_still(time).await;
         }
         sleep(pause()).await;
         if trace::is_broken() {

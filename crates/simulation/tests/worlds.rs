@@ -81,3 +81,9 @@ fn an_update_below_the_partition_is_found() {
 fn a_claim_that_is_deleted_against_the_policy_is_found() {
     is_found("no-retention", 6);
 }
+
+/// findings R2
+#[test]
+fn a_pause_that_is_taken_for_silence_of_the_nodes_is_found() {
+    is_found("deaf-while-paused", 0);
+}

@@ -85,10 +85,13 @@ impl Executor {
 
     async fn mark_not_ready(&self, pod: &PodView) -> kube::Result<()> {
         let pods: Api<Pod> = Api::namespaced(self.client.clone(), &pod.namespace);
+        // By the node's clock it may have changed later than now.
+        let since = pod.ready().and_then(|ready| ready.since);
+        let now = since.map_or_else(Timestamp::now, |since| since.max(Timestamp::now()));
         let condition = json!({
             "type": "Ready",
             "status": "False",
-            "lastTransitionTime": Timestamp::from_second(Timestamp::now().as_second()).ok(),
+            "lastTransitionTime": Timestamp::from_second(now.as_second()).ok(),
         });
         let meta = json!({ "uid": &*pod.uid });
         let patch = json!({ "metadata": meta, "status": { "conditions": [condition] } });

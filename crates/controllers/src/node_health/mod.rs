@@ -2,14 +2,16 @@
 
 mod execute;
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use jiff::Timestamp;
 use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::Node;
 use kube::api::Api;
-use planners::node_health::{Heard, Observed, evictions, plan};
+use planners::node_health::{
+    Disruption, GAP, Heard, Observed, PERIOD, Pace, evictions, is_ready, plan,
+};
 use reconcile::{Cache, Change, Index, Key, Outcome, Queue, WatchConfig, run_workers};
 use resource_kinds::pod_view::PodView;
 
@@ -24,7 +26,14 @@ struct Observer {
     nodes: Cache<Node>,
     leases: Cache<Lease>,
     pods_by_node: Index<PodView>,
-    heard: Mutex<Heard>,
+    memory: Mutex<Memory>,
+}
+
+/// What is remembered of the nodes.
+struct Memory {
+    heard: Heard,
+    pace: Pace,
+    disruption: Disruption,
 }
 
 pub(crate) async fn run(context: Context) {
@@ -36,7 +45,11 @@ pub(crate) async fn run(context: Context) {
             .caches
             .pods
             .index(|pod| node_of(pod).into_iter().collect()),
-        heard: Mutex::default(),
+        memory: Mutex::new(Memory {
+            heard: Heard::new(context.config.observation_gap.unwrap_or(GAP)),
+            pace: Pace::default(),
+            disruption: Disruption::default(),
+        }),
     });
     let synced = observer.nodes.wait_synced().await
         && observer.leases.wait_synced().await
@@ -46,37 +59,50 @@ pub(crate) async fn run(context: Context) {
     }
     let queue = context.queue("node_lifecycle_controller");
     let feed = tokio::spawn(feed(context.clone(), observer.clone(), queue.clone()));
+    let monitor = tokio::spawn(monitor(observer.clone(), queue.clone()));
     let executor = Executor {
         client: context.client.clone(),
         recorder: context.recorder("node-controller"),
     };
+    let all = queue.clone();
     run_workers(queue, WORKERS, context.shutdown.clone(), move |key: Key| {
-        let (observer, executor) = (observer.clone(), executor.clone());
-        async move { check(&observer, &executor, &key.name).await }
+        let (observer, executor, all) = (observer.clone(), executor.clone(), all.clone());
+        async move { check(&observer, &executor, &all, &key.name).await }
     })
     .await;
     feed.abort();
+    monitor.abort();
 }
 
-async fn check(observer: &Observer, executor: &Executor, name: &str) -> Result<Outcome, Error> {
+async fn check(
+    observer: &Observer,
+    executor: &Executor,
+    all: &Queue<Key>,
+    name: &str,
+) -> Result<Outcome, Error> {
+    let now = Timestamp::now();
     let Some(node) = observer.nodes.get("", name) else {
-        let mut heard = observer
-            .heard
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
-        heard.retain(|name| observer.nodes.get("", name).is_some());
+        let exists = |name: &str| observer.nodes.get("", name).is_some();
+        observer.memory().heard.retain(exists);
         return Ok(Outcome::Done);
     };
-    let now = Timestamp::now();
     let pods = observer.pods_by_node.get(name);
-    let last_heard = observer.last_heard(&node, now);
-    let observed = Observed {
-        node: node.clone(),
-        last_heard,
-        pods,
+    let plan = {
+        let mut memory = observer.memory();
+        observer.look(&mut memory, all, now);
+        let observed = Observed {
+            node: node.clone(),
+            last_heard: observer.last_heard(&mut memory.heard, &node, now),
+            pods: pods.clone(),
+            permission: memory.pace.permission(&node, &memory.disruption, now),
+        };
+        let plan = plan(&observed, now);
+        if plan.begins_to_drive_away(&node) {
+            memory.pace.begun(&node, now);
+        }
+        plan
     };
-    let plan = plan(&observed, now);
-    let evictions = evictions(&node, &observed.pods, now);
+    let evictions = evictions(plan.taints_of(&node), &pods, now);
     let wake = [plan.wake_at, evictions.wake_at]
         .into_iter()
         .flatten()
@@ -88,7 +114,32 @@ async fn check(observer: &Observer, executor: &Executor, name: &str) -> Result<O
 }
 
 impl Observer {
-    fn last_heard(&self, node: &Node, now: Timestamp) -> Timestamp {
+    fn memory(&self) -> MutexGuard<'_, Memory> {
+        self.memory.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Looks at all nodes, and queues them when what becomes of each of them may have changed.
+    fn look(&self, memory: &mut Memory, queue: &Queue<Key>, now: Timestamp) {
+        memory.heard.look(now);
+        let nodes = self.nodes.list();
+        let with_health = nodes.iter().map(|node| {
+            let last_heard = self.last_heard(&mut memory.heard, node, now);
+            (node.as_ref(), is_ready(node, last_heard, now))
+        });
+        let disruption = Disruption::of(with_health);
+        let before = std::mem::replace(&mut memory.disruption, disruption);
+        // Whoever was cut off listens again: what was not heard meanwhile is no silence.
+        if before.is_total() && !memory.disruption.is_total() {
+            memory.heard.begin_anew(now);
+        }
+        if before != memory.disruption {
+            for node in &nodes {
+                queue.add(Key::cluster(node.metadata.name.clone().unwrap_or_default()));
+            }
+        }
+    }
+
+    fn last_heard(&self, heard: &mut Heard, node: &Node, now: Timestamp) -> Timestamp {
         let name = node.metadata.name.as_deref().unwrap_or_default();
         let lease = self.leases.get(LEASES, name);
         let renewed = lease.and_then(|lease| {
@@ -97,8 +148,16 @@ impl Observer {
                 .as_ref()
                 .and_then(|spec| spec.renew_time.as_ref().map(|time| time.0))
         });
-        let mut heard = self.heard.lock().unwrap_or_else(PoisonError::into_inner);
         heard.last(node, renewed, now)
+    }
+}
+
+/// Looks at all nodes every [`PERIOD`].
+async fn monitor(observer: Arc<Observer>, queue: Queue<Key>) {
+    let period = Duration::try_from(PERIOD).unwrap_or_default();
+    loop {
+        observer.look(&mut observer.memory(), &queue, Timestamp::now());
+        tokio::time::sleep(period).await;
     }
 }
 
@@ -115,7 +174,8 @@ async fn feed(context: Context, observer: Arc<Observer>, queue: Queue<Key>) {
                 Change::Applied(lease, _) => {
                     let name = lease.metadata.name.as_deref().unwrap_or_default();
                     if let Some(node) = observer.nodes.get("", name) {
-                        observer.last_heard(&node, Timestamp::now());
+                        let now = Timestamp::now();
+                        observer.last_heard(&mut observer.memory().heard, &node, now);
                         lease.metadata.name.clone().filter(|_| was_lost(&node))
                     } else {
                         None

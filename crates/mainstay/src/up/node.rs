@@ -126,8 +126,8 @@ impl Running {
         let config = controllers::Config {
             root_ca_pem: server.ca_pem.clone(),
             authority: Some(server.authority.clone()),
-            figures: controllers::Figures::default(),
             listening: Some(parts.network.listening()),
+            ..controllers::Config::default()
         };
         let figures = config.figures.clone();
         server.show(move || figures.text());

@@ -19,7 +19,9 @@ pub(super) fn unknown(present: &[NodeCondition], now: Timestamp) -> Vec<NodeCond
                 condition.status = "Unknown".to_owned();
                 condition.reason = Some("NodeStatusUnknown".to_owned());
                 condition.message = Some("Kubelet stopped posting node status.".to_owned());
-                condition.last_transition_time = Some(Time(now));
+                // By the node's clock it may have changed later than now.
+                let before = condition.last_transition_time.as_ref().map(|time| time.0);
+                condition.last_transition_time = Some(Time(before.map_or(now, |at| at.max(now))));
             }
             None => conditions.push(NodeCondition {
                 type_: kind.to_owned(),

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use jiff::{SignedDuration, Timestamp};
-use k8s_openapi::api::core::v1::{Node, Taint, Toleration};
+use k8s_openapi::api::core::v1::{Taint, Toleration};
 use resource_kinds::pod_view::PodView;
 
 /// A pod that has to go.
@@ -26,13 +26,10 @@ pub struct Evictions {
     pub wake_at: Option<Timestamp>,
 }
 
-/// Decides which pods of a node have to go. Total.
-pub fn evictions(node: &Node, pods: &[Arc<PodView>], now: Timestamp) -> Evictions {
+/// Decides which pods have to go from a node with these taints. Total.
+pub fn evictions(taints: &[Taint], pods: &[Arc<PodView>], now: Timestamp) -> Evictions {
     let mut found = Evictions::default();
-    let spec = node.spec.as_ref();
-    let taints = spec
-        .into_iter()
-        .flat_map(|spec| spec.taints.iter().flatten());
+    let taints = taints.iter();
     let taints: Vec<&Taint> = taints.filter(|taint| taint.effect == "NoExecute").collect();
     if taints.is_empty() {
         return found;
@@ -109,12 +106,12 @@ mod tests {
     /// statefulset.md 12.17: pods go when their toleration of the taint runs out.
     #[test]
     fn pods_go_when_their_tolerations_run_out() {
-        let node = json!({ "metadata": { "name": "n" }, "spec": { "taints": [
+        let taints = json!([
             { "key": "node.kubernetes.io/unreachable", "effect": "NoExecute",
               "timeAdded": "1970-01-01T00:01:40Z" },
             { "key": "node.kubernetes.io/unreachable", "effect": "NoSchedule" },
-        ] } });
-        let node: Node = serde_json::from_value(node).unwrap();
+        ]);
+        let taints: Vec<Taint> = serde_json::from_value(taints).unwrap();
         let tolerate = |seconds: Value| {
             json!([{ "key": "node.kubernetes.io/unreachable", "operator": "Exists",
                 "effect": "NoExecute", "tolerationSeconds": seconds }])
@@ -134,10 +131,10 @@ mod tests {
                 .map(|eviction| eviction.name.clone())
                 .collect()
         };
-        let found = evictions(&node, &pods, at(100));
+        let found = evictions(&taints, &pods, at(100));
         assert_eq!(names(&found), ["none", "other"]);
         assert_eq!(found.wake_at, Some(at(400)));
-        let found = evictions(&node, &pods, at(400));
+        let found = evictions(&taints, &pods, at(400));
         assert_eq!(names(&found), ["none", "other", "some"]);
         assert_eq!(found.wake_at, None);
     }

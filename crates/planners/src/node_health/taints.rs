@@ -5,6 +5,8 @@ use k8s_openapi::api::core::v1::{Node, NodeCondition, Taint};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use resource_kinds::reasons::taint;
 
+use super::disruption::Permission;
+
 const MEMORY: &str = "node.kubernetes.io/memory-pressure";
 const DISK: &str = "node.kubernetes.io/disk-pressure";
 const PIDS: &str = "node.kubernetes.io/pid-pressure";
@@ -25,13 +27,21 @@ const OURS: [&str; 7] = [
 pub(super) fn wanted(
     node: &Node,
     conditions: &[NodeCondition],
+    permission: Permission,
     now: Timestamp,
 ) -> Option<Vec<Taint>> {
     let spec = node.spec.as_ref();
     let present = spec
         .and_then(|spec| spec.taints.as_deref())
         .unwrap_or_default();
-    let wanted = keys(node, conditions);
+    let mut wanted = keys(node, conditions);
+    let has_begun = drives_pods_away(present);
+    let may_drive_away = match permission {
+        Permission::Now => true,
+        Permission::At(_) | Permission::Withheld => has_begun,
+        Permission::Revoked => false,
+    };
+    wanted.retain(|(_, effect)| may_drive_away || *effect != "NoExecute");
     let is_wanted = |taint: &Taint| {
         wanted
             .iter()
@@ -61,6 +71,14 @@ pub(super) fn wanted(
         }
     }
     (taints != present).then_some(taints)
+}
+
+/// Whether a taint of ours makes pods go.
+pub(super) fn drives_pods_away(taints: &[Taint]) -> bool {
+    let ours = [taint::NOT_READY, taint::UNREACHABLE];
+    taints
+        .iter()
+        .any(|taint| taint.effect == "NoExecute" && ours.contains(&taint.key.as_str()))
 }
 
 fn keys(node: &Node, conditions: &[NodeCondition]) -> Vec<(&'static str, &'static str)> {

@@ -1,0 +1,218 @@
+//! How many nodes are silent at once, and what that means for their pods.
+//!
+//! When few nodes of a zone are silent, they are lost, and their pods are moved away one node after the
+//! other. When most of them are, it is more likely that something between them and the observer is
+//! broken. The modes and rates are those of kube-controller-manager's node lifecycle controller.
+
+use std::collections::BTreeMap;
+
+use jiff::{SignedDuration, Timestamp};
+use k8s_openapi::api::core::v1::Node;
+
+/// Share of silent nodes from which on a zone is partially disrupted, in percent.
+const UNHEALTHY_ZONE_PERCENT: usize = 55;
+/// Nodes up to which a partially disrupted zone loses no pods at all.
+const LARGE_CLUSTER_SIZE: usize = 50;
+/// Time between two nodes of a zone that lose their pods (0.1 nodes per second).
+const INTERVAL: SignedDuration = SignedDuration::from_secs(10);
+/// The same in a large zone that is partially disrupted (0.01 nodes per second).
+const SECONDARY_INTERVAL: SignedDuration = SignedDuration::from_secs(100);
+/// Nodes with this label do not count.
+const EXCLUDE: &str = "node.kubernetes.io/exclude-disruption";
+
+/// How a zone is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum State {
+    Normal,
+    Partial,
+    Full,
+}
+
+/// Nodes of a zone.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Count {
+    ready: usize,
+    not_ready: usize,
+}
+
+impl Count {
+    fn state(self) -> State {
+        let all = self.ready + self.not_ready;
+        if self.ready == 0 && self.not_ready > 0 {
+            State::Full
+        } else if self.not_ready > 2 && self.not_ready * 100 >= all * UNHEALTHY_ZONE_PERCENT {
+            State::Partial
+        } else {
+            State::Normal
+        }
+    }
+}
+
+/// Whether the pods of a silent node may be made to go.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Permission {
+    /// They may.
+    #[default]
+    Now,
+    /// From then on: another node of the zone has just lost its pods.
+    At(Timestamp),
+    /// Not as long as so many nodes of the zone are silent. Nodes whose pods are going already go on.
+    Withheld,
+    /// No node is ready: nobody loses pods, and whatever was begun is taken back.
+    Revoked,
+}
+
+/// The zones of a cluster.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Disruption {
+    zones: BTreeMap<String, Count>,
+}
+
+impl Disruption {
+    /// Counts nodes, each with whether it is ready. Nodes that have never said anything do not count.
+    pub fn of<'n>(nodes: impl IntoIterator<Item = (&'n Node, Option<bool>)>) -> Self {
+        let mut zones: BTreeMap<String, Count> = BTreeMap::new();
+        for (node, ready) in nodes {
+            let Some(ready) = ready.filter(|_| label(node, EXCLUDE).is_none()) else {
+                continue;
+            };
+            let count = zones.entry(zone(node)).or_default();
+            if ready {
+                count.ready += 1;
+            } else {
+                count.not_ready += 1;
+            }
+        }
+        Self { zones }
+    }
+
+    /// Whether no node is ready, so that it is more likely the observer who is cut off.
+    pub fn is_total(&self) -> bool {
+        let mut zones = self.zones.values();
+        !self.zones.is_empty() && zones.all(|count| count.state() == State::Full)
+    }
+
+    /// The time between two nodes of a zone that lose their pods; none while they may not.
+    fn interval(&self, zone: &str) -> Option<SignedDuration> {
+        let count = self.zones.get(zone).copied().unwrap_or_default();
+        match count.state() {
+            State::Normal | State::Full => Some(INTERVAL),
+            State::Partial if count.ready + count.not_ready > LARGE_CLUSTER_SIZE => {
+                Some(SECONDARY_INTERVAL)
+            }
+            State::Partial => None,
+        }
+    }
+}
+
+/// When the last node of each zone began to lose its pods.
+#[derive(Clone, Debug, Default)]
+pub struct Pace {
+    last: BTreeMap<String, Timestamp>,
+}
+
+impl Pace {
+    /// Whether the pods of that node may be made to go now.
+    pub fn permission(&self, node: &Node, disruption: &Disruption, now: Timestamp) -> Permission {
+        if disruption.is_total() {
+            return Permission::Revoked;
+        }
+        let zone = zone(node);
+        let Some(interval) = disruption.interval(&zone) else {
+            return Permission::Withheld;
+        };
+        // A clock that was set back must not make anybody wait for ever.
+        let last = self.last.get(&zone).filter(|last| **last <= now);
+        let next = last.and_then(|last| last.checked_add(interval).ok());
+        match next {
+            Some(next) if next > now => Permission::At(next),
+            _ => Permission::Now,
+        }
+    }
+
+    /// Notes that the pods of that node are made to go.
+    pub fn begun(&mut self, node: &Node, now: Timestamp) {
+        self.last.insert(zone(node), now);
+    }
+}
+
+fn label<'n>(node: &'n Node, key: &str) -> Option<&'n String> {
+    node.metadata.labels.as_ref()?.get(key)
+}
+
+/// Region and zone of a node; without either it is in the zone of all that have none.
+fn zone(node: &Node) -> String {
+    let text = |key| label(node, key).map_or("", String::as_str);
+    let region = text("topology.kubernetes.io/region");
+    format!("{region}:{}", text("topology.kubernetes.io/zone"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn node(zone: &str) -> Node {
+        let mut node = Node::default();
+        let labels = [("topology.kubernetes.io/zone".to_owned(), zone.to_owned())];
+        node.metadata.labels = Some(labels.into());
+        node
+    }
+
+    fn at(second: i64) -> Timestamp {
+        Timestamp::from_second(second).unwrap()
+    }
+
+    fn zone_of(ready: usize, not_ready: usize) -> Disruption {
+        let node = node("a");
+        let all = std::iter::repeat_n(Some(true), ready);
+        let all = all.chain(std::iter::repeat_n(Some(false), not_ready));
+        Disruption::of(all.map(|ready| (&node, ready)))
+    }
+
+    fn permission(disruption: &Disruption) -> Permission {
+        Pace::default().permission(&node("a"), disruption, at(0))
+    }
+
+    // findings R2: as kube-controller-manager's ComputeZoneState and handleDisruption.
+    #[test]
+    fn the_more_nodes_are_silent_the_less_is_done_to_their_pods() {
+        assert_eq!(permission(&zone_of(2, 1)), Permission::Now);
+        assert_eq!(permission(&zone_of(1, 2)), Permission::Now);
+        assert_eq!(permission(&zone_of(2, 3)), Permission::Withheld);
+        assert_eq!(permission(&zone_of(20, 40)), Permission::Now);
+        assert_eq!(permission(&zone_of(0, 1)), Permission::Revoked);
+        assert_eq!(permission(&zone_of(0, 7)), Permission::Revoked);
+    }
+
+    #[test]
+    fn a_zone_that_is_lost_alone_loses_its_pods() {
+        let (here, there) = (node("a"), node("b"));
+        let disruption = Disruption::of([(&here, Some(false)), (&there, Some(true))]);
+        assert_eq!(permission(&disruption), Permission::Now);
+        let mut excluded = there.clone();
+        let labels = excluded.metadata.labels.as_mut().unwrap();
+        labels.insert(EXCLUDE.to_owned(), String::new());
+        let disruption = Disruption::of([(&here, Some(false)), (&excluded, Some(true))]);
+        assert_eq!(permission(&disruption), Permission::Revoked);
+    }
+
+    #[test]
+    fn nodes_of_a_zone_lose_their_pods_one_after_the_other() {
+        let mut pace = Pace::default();
+        let (small, large) = (zone_of(2, 1), zone_of(20, 40));
+        pace.begun(&node("a"), at(100));
+        let ask = |disruption, second| pace.permission(&node("a"), disruption, at(second));
+        assert_eq!(ask(&small, 101), Permission::At(at(110)));
+        assert_eq!(ask(&small, 110), Permission::Now);
+        assert_eq!(ask(&large, 110), Permission::At(at(200)));
+        assert_eq!(
+            pace.permission(&node("b"), &small, at(101)),
+            Permission::Now
+        );
+        assert_eq!(
+            ask(&small, 50),
+            Permission::Now,
+            "a clock that was set back"
+        );
+    }
+}
