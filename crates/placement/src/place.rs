@@ -7,6 +7,7 @@ use resource_kinds::pod_view::PodView;
 use crate::preempt::{Verdict, preempt, without_nodes};
 use crate::resources::Room;
 use crate::scene::{Case, Objection, Scene};
+use crate::spread::Preference;
 use crate::view::{ClusterView, Decision, Obstacle, Preemption};
 
 /// Decides where the pod goes. `reserved` is the node on which a place was kept for it by an
@@ -29,12 +30,13 @@ pub fn place(pod: &PodView, view: &ClusterView, reserved: Option<&str>) -> Decis
         }
     };
     let mut scene = Scene::of(view);
+    let spread = Preference::of(pod, &scene);
     let mut against: BTreeMap<&str, Objection> = BTreeMap::new();
     let mut fitting = Vec::new();
     for (name, node) in &view.nodes {
         let room = Room::of(node, scene.on(name, pod));
         match case.check(node, &room, &mut scene) {
-            Ok(()) => fitting.push((case.score(node, &room, &scene), name, node)),
+            Ok(()) => fitting.push((case.score(node, &room, &scene, &spread), name, node)),
             Err(objection) => {
                 against.insert(name, objection);
             }

@@ -7,6 +7,7 @@ use resource_kinds::pod_view::PodView;
 
 use crate::resources::{Resources, Room, requests};
 use crate::score::{Score, score};
+use crate::spread::Preference;
 use crate::view::{ClaimStep, ClusterView};
 use crate::volumes::Claims;
 use crate::{affinity, node, ports, spread};
@@ -135,8 +136,14 @@ impl<'v> Case<'v> {
     }
 
     /// How good a node is that the pod can be on.
-    pub fn score(&self, node: &Node, room: &Room, scene: &Scene<'v>) -> Score {
-        score(self.pod, node, room, &self.wanted, scene)
+    pub fn score(
+        &self,
+        node: &Node,
+        room: &Room,
+        scene: &Scene<'v>,
+        spread: &Preference<'_>,
+    ) -> Score {
+        score(self.pod, node, room, &self.wanted, scene, spread)
     }
 
     /// What has to be written for the pod's claims before it is bound to the node; `None` when

@@ -9,6 +9,7 @@ use crate::labels::node_term_matches;
 use crate::node;
 use crate::resources::{Resources, Room};
 use crate::scene::Scene;
+use crate::spread::Preference;
 
 /// The score of a node; the greatest wins.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -17,6 +18,8 @@ pub(crate) struct Score {
     preferred: i64,
     /// Fewer taints that only discourage.
     untainted: i64,
+    /// Fewer like pods in its domains, where the pod's topology spread constraints wish for that.
+    spread: i64,
     /// More room left, in thousandths of the scarcer of CPU and memory.
     room: i64,
     /// Fewer pods of the same labels already there, so that replicas spread.
@@ -30,10 +33,12 @@ pub(crate) fn score(
     room: &Room,
     wanted: &Resources,
     scene: &Scene<'_>,
+    spread: &Preference<'_>,
 ) -> Score {
     Score {
         preferred: node_preference(pod, node) + pod_preference(pod, node, scene),
         untainted: -soft_taints(pod, node),
+        spread: spread.score(node),
         room: room_left(room, wanted),
         apart: -like_pods(pod, node, scene),
     }

@@ -1,5 +1,5 @@
 //! Topology spread: the number of like pods in one domain may exceed that in the emptiest domain
-//! only by so much.
+//! only by so much (`DoNotSchedule`), or is to be small (`ScheduleAnyway`).
 
 use std::collections::BTreeMap;
 
@@ -20,12 +20,7 @@ const UNLABELLED: &str =
 /// Why the pod would sit too close to its like, or `None`.
 pub(crate) fn objection(pod: &PodView, node: &Node, scene: &Scene<'_>) -> Option<Objection> {
     let spec = &pod.spec;
-    let constraints: Vec<&TopologySpreadConstraint> = spec
-        .topology_spread_constraints
-        .iter()
-        .flatten()
-        .filter(|constraint| constraint.when_unsatisfiable == "DoNotSchedule")
-        .collect();
+    let constraints = constraints(spec, "DoNotSchedule");
     if constraints
         .iter()
         .any(|constraint| domain(constraint, node).is_none())
@@ -55,9 +50,73 @@ pub(crate) fn objection(pod: &PodView, node: &Node, scene: &Scene<'_>) -> Option
     }
 }
 
-fn domain<'n>(constraint: &TopologySpreadConstraint, node: &'n Node) -> Option<&'n str> {
+/// What a pod's `ScheduleAnyway` constraints say about nodes; counted once for all of them.
+pub(crate) struct Preference<'v> {
+    terms: Vec<Term<'v>>,
+}
+
+struct Term<'v> {
+    key: &'v str,
+    /// Tolerance: differences below it hardly count.
+    max_skew: i64,
+    /// What one like pod costs, in thousandths.
+    weight: i64,
+    counts: BTreeMap<&'v str, i64>,
+}
+
+impl<'v> Preference<'v> {
+    /// Counts the pods of the scene.
+    pub fn of(pod: &'v PodView, scene: &Scene<'v>) -> Self {
+        let spec = &pod.spec;
+        let all = constraints(spec, "ScheduleAnyway");
+        let term = |constraint: &&'v TopologySpreadConstraint| {
+            let counts = counts(pod, spec, constraint, &all, scene);
+            Term {
+                key: &constraint.topology_key,
+                max_skew: i64::from(constraint.max_skew),
+                weight: weight(counts.len()),
+                counts,
+            }
+        };
+        Self {
+            terms: all.iter().map(term).collect(),
+        }
+    }
+
+    /// How well a node suits it; the greatest wins. A node without one of the labels is the last
+    /// choice. As kube-scheduler's PodTopologySpread: the sum of the like pods in each of the node's
+    /// domains by the weight of the constraint, and of `maxSkew - 1`.
+    pub fn score(&self, node: &Node) -> i64 {
+        let cost = |term: &Term<'_>| {
+            let count = term.counts.get(label(node, term.key)?)?;
+            Some(count * term.weight + (term.max_skew - 1) * 1000)
+        };
+        let cost: Option<i64> = self.terms.iter().map(cost).sum();
+        cost.map_or(i64::MIN, |cost| -cost)
+    }
+}
+
+/// The natural logarithm of the number of domains and two, in thousandths: the few domains of one
+/// constraint are to count for as much as the many of another.
+fn weight(domains: usize) -> i64 {
+    let domains = u32::try_from(domains).unwrap_or(u32::MAX);
+    ((f64::from(domains) + 2.0).ln() * 1000.0).round() as i64
+}
+
+/// The constraints of a pod that are meant so.
+fn constraints<'s>(spec: &'s PodSpec, when: &str) -> Vec<&'s TopologySpreadConstraint> {
+    let all = spec.topology_spread_constraints.iter().flatten();
+    all.filter(|constraint| constraint.when_unsatisfiable == when)
+        .collect()
+}
+
+fn label<'n>(node: &'n Node, key: &str) -> Option<&'n str> {
     let labels = node.metadata.labels.as_ref()?;
-    labels.get(&constraint.topology_key).map(String::as_str)
+    labels.get(key).map(String::as_str)
+}
+
+fn domain<'n>(constraint: &TopologySpreadConstraint, node: &'n Node) -> Option<&'n str> {
+    label(node, &constraint.topology_key)
 }
 
 fn selector(constraint: &TopologySpreadConstraint, pod: &PodView) -> LabelSelector {

@@ -318,6 +318,42 @@ fn spread_bounds_the_skew() {
     );
 }
 
+// findings C21: as kube-scheduler's PodTopologySpread scores it.
+#[test]
+fn spread_is_wished_for() {
+    let wish = |keys: &[(&str, i64)]| {
+        let constraints: Vec<Value> = keys
+            .iter()
+            .map(|(key, skew)| {
+                json!({"maxSkew": skew, "topologyKey": key, "whenUnsatisfiable": "ScheduleAnyway",
+                    "labelSelector": {"matchLabels": {"app": "web"}}})
+            })
+            .collect();
+        json!({ "topologySpreadConstraints": constraints })
+    };
+    let like = |node: &str| {
+        let mut like = on_node(node, "0");
+        like["metadata"]["labels"] = json!({"app": "web"});
+        like
+    };
+    let zone = |zone: &str| json!({"metadata": {"labels": {"zone": zone}}});
+    let nodes = json!({"a": zone("z1"), "b": zone("z1"), "c": zone("z2"), "d": {}});
+    // `c` has the least room.
+    let other = on_node("c", "1");
+    let pods = json!({"x": like("a"), "y": other});
+    let objects = json!({"nodes": nodes, "pods": pods});
+    check(objects.clone(), json!({}), "bind a");
+    check(objects.clone(), wish(&[("zone", 1)]), "bind c");
+    check(
+        objects.clone(),
+        wish(&[("kubernetes.io/hostname", 1)]),
+        "bind b",
+    );
+    // Nothing keeps it from the last choice.
+    let only = json!({"nodes": {"d": {}}, "pods": {}});
+    check(only, wish(&[("zone", 1)]), "bind d");
+}
+
 fn claiming(claim: &str) -> Value {
     json!({"volumes": [{"name": "data", "persistentVolumeClaim": {"claimName": claim}}]})
 }
