@@ -325,8 +325,9 @@ pub(crate) fn fate(volume: &PersistentVolume, node: &str) -> Fate {
         .status
         .as_ref()
         .and_then(|status| status.phase.as_deref());
-    let over = matches!(phase, Some("Released" | "Failed"));
     let going = volume.metadata.deletion_timestamp.is_some();
+    // One that nobody has goes when somebody deletes it.
+    let over = matches!(phase, Some("Released" | "Failed")) || (going && phase != Some("Bound"));
     match policy {
         Some("Delete") if over => Fate::Remove,
         Some("Delete") => Fate::Keep,
@@ -529,6 +530,10 @@ mod tests {
         };
         assert_eq!(with("Bound", "Delete", false), Fate::Keep);
         assert_eq!(with("Bound", "Delete", true), Fate::Keep);
+        // findings R16
+        assert_eq!(with("Available", "Delete", false), Fate::Keep);
+        assert_eq!(with("Available", "Delete", true), Fate::Remove);
+        assert_eq!(with("Available", "Retain", true), Fate::LetGo);
         assert_eq!(with("Released", "Retain", false), Fate::Keep);
         assert_eq!(with("Released", "Retain", true), Fate::LetGo);
         assert_eq!(with("Released", "Delete", false), Fate::Remove);

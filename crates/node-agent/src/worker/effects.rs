@@ -149,6 +149,7 @@ impl Worker {
         let sender = self.sender.clone();
         let facts = shared.facts(&self.record.pod_ips);
         let events = self.events.clone();
+        let failed_before = self.refresh_failed;
         self.tasks.spawn(async move {
             let sources = &shared.sources;
             let context = VolumeContext {
@@ -160,17 +161,20 @@ impl Worker {
                 events: &events,
             };
             let mut reading = Reading::default();
-            if let Err(error) = volumes::refresh(context, &mut reading).await {
-                // What is mounted stays as it is; a change or the next try may heal it. With
-                // a namespace, all that files are made of goes before the pod is gone.
-                if pod.metadata.deletion_timestamp.is_some() {
-                    tracing::debug!(%error, "volumes of a pod that ends not refreshed");
-                } else {
+            let refreshed = volumes::refresh(context, &mut reading).await;
+            if let Err(error) = &refreshed {
+                // What is mounted stays as it is; a change or the next try may heal it. Once is no
+                // news: an object and the pod that is made of it are deleted together, and either
+                // may be seen first.
+                if failed_before {
                     tracing::warn!(%error, "volumes not refreshed");
+                } else {
+                    tracing::debug!(%error, "volumes not refreshed yet");
                 }
                 reading.replace_in(REFRESH_RETRY);
             }
-            tell(&sender, Message::VolumesRefreshed(reading)).await;
+            let failed = refreshed.is_err();
+            tell(&sender, Message::VolumesRefreshed { reading, failed }).await;
         });
     }
 

@@ -64,7 +64,12 @@ pub enum Message {
     /// An object that volumes are made of has changed, or a token grows old.
     VolumesOutdated,
     /// The volumes' files were made anew; what they are made of.
-    VolumesRefreshed(Reading),
+    VolumesRefreshed {
+        /// What was read for it.
+        reading: Reading,
+        /// Whether something was missing.
+        failed: bool,
+    },
     /// What the pod has on the node's disk.
     StorageUsed(DiskUsage),
     /// A container's image is here, or not.

@@ -159,6 +159,8 @@ pub struct Worker {
     refresh_due: Option<Instant>,
     storage_due: Option<Instant>,
     refreshing: bool,
+    /// Whether that failed the last time.
+    refresh_failed: bool,
     /// Exits that were heard of before the start was.
     early_exits: BTreeMap<String, container_runtime::spec::Exit>,
     /// Who listens for changes of the objects that volumes are made of.
@@ -193,6 +195,7 @@ impl Worker {
             refresh_due: None,
             storage_due: None,
             refreshing: false,
+            refresh_failed: false,
             early_exits: BTreeMap::new(),
             watches: BTreeMap::new(),
             sender: sender.clone(),

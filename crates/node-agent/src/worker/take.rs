@@ -47,8 +47,9 @@ impl Worker {
             Message::VolumesPrepared(result, reading) => self.volumes_prepared(result, &reading),
             Message::VolumesReleased(result) => self.volumes_released(result),
             Message::VolumesOutdated => self.sources_changed(),
-            Message::VolumesRefreshed(reading) => {
+            Message::VolumesRefreshed { reading, failed } => {
                 self.refreshing = false;
+                self.refresh_failed = failed;
                 self.note_refresh(reading.refresh_in);
                 // An agent that has just started has read before it listens.
                 self.watch_sources(&reading.versions);
