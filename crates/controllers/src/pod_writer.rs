@@ -17,7 +17,7 @@ use resource_kinds::reasons::pods as reasons;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
-/// How long a write may take to reach the cache.
+/// How long a write may take to reach the cache before somebody is told, and the server is asked.
 const SEEN_WITHIN: Duration = Duration::from_secs(5);
 const LOOK_EVERY: Duration = Duration::from_millis(1);
 /// Writes that are under way at once.
@@ -68,6 +68,8 @@ pub(crate) struct PodWriter<'a, O> {
     pub cache: &'a Cache<PodView>,
     /// Tells the user.
     pub recorder: &'a Recorder,
+    /// Finalizer of the owner's pods, which comes and goes with the owner reference.
+    pub finalizer: Option<&'static str>,
 }
 
 /// A write that the cache is to show.
@@ -103,7 +105,7 @@ where
             rest = next;
             size = (size * 2).min(BATCH_MAX);
         }
-        self.wait_until_seen(&done).await;
+        self.wait_until_seen(done).await;
         result
     }
 
@@ -132,13 +134,19 @@ where
                     block_owner_deletion: Some(true),
                     ..owner
                 });
-                let meta = json!({ "uid": uid, "ownerReferences": [owner] });
+                let mut meta = json!({ "uid": uid, "ownerReferences": [owner] });
+                if let Some(finalizer) = self.finalizer {
+                    meta["finalizers"] = json!([finalizer]);
+                }
                 let patch = Patch::Strategic(json!({ "metadata": meta }));
                 self.patch(name, patch).await.map_err(failed("adopt"))
             }
             Action::Release { name, uid } => {
                 let owner = json!({ "$patch": "delete", "uid": self.owner.meta().uid });
-                let meta = json!({ "uid": uid, "ownerReferences": [owner] });
+                let mut meta = json!({ "uid": uid, "ownerReferences": [owner] });
+                if let Some(finalizer) = self.finalizer {
+                    meta["$deleteFromPrimitiveList/finalizers"] = json!([finalizer]);
+                }
                 let patch = Patch::Strategic(json!({ "metadata": meta }));
                 self.patch(name, patch).await.map_err(failed("release"))
             }
@@ -221,18 +229,42 @@ where
         execute::found(written).map(|_| Done::Nothing)
     }
 
-    /// The planner's view of these pods must not be older than its own writes.
-    async fn wait_until_seen(&self, done: &[Done]) {
-        let wait = async {
+    /// The planner's view of these pods must not be older than its own writes: what it does not see it
+    /// would do again. So nothing more is planned for this owner until the view shows them, however
+    /// long that takes. Only a pod that is gone by now may never be shown.
+    async fn wait_until_seen(&self, mut done: Vec<Done>) {
+        loop {
+            let wait = async {
+                for one in &done {
+                    while !self.is_seen(one) {
+                        tokio::time::sleep(LOOK_EVERY).await;
+                    }
+                }
+            };
+            let seen = tokio::time::timeout(SEEN_WITHIN, wait).await.is_ok();
+            if seen || self.cache.is_stopped() {
+                return;
+            }
+            tracing::warn!(namespace = self.namespace(), "own writes are not seen yet");
+            let mut left = Vec::new();
             for one in done {
-                while !self.is_seen(one) {
-                    tokio::time::sleep(LOOK_EVERY).await;
+                if !self.is_seen(&one) && self.will_be_seen(&one).await {
+                    left.push(one);
                 }
             }
+            done = left;
+        }
+    }
+
+    /// Whether the view will show it once it is up to date, by what the server itself says.
+    async fn will_be_seen(&self, done: &Done) -> bool {
+        let Done::Created { name, uid } = done else {
+            return true;
         };
-        // After that the next plan is made from what there is; surplus pods will go again.
-        if tokio::time::timeout(SEEN_WITHIN, wait).await.is_err() {
-            tracing::warn!(namespace = self.namespace(), "own writes are not seen");
+        match execute::found(self.pods().get(name).await) {
+            Ok(live) => live.is_some_and(|live| live.metadata.uid.as_ref() == Some(uid)),
+            // Nobody knows: the worst is to wait longer.
+            Err(_) => true,
         }
     }
 
@@ -245,5 +277,65 @@ where
                 get(name).is_none_or(|pod| *pod.uid != **uid || pod.is_deleting())
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::convert::Infallible;
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicBool, Ordering};
+
+    use http::{Method, Request, Response};
+    use k8s_openapi::api::apps::v1::ReplicaSet;
+    use kube::client::Body;
+    use tokio_util::sync::CancellationToken;
+
+    use super::*;
+
+    /// A server that makes pods, and knows each as long as `there`.
+    fn server(there: Arc<AtomicBool>) -> Client {
+        let answer = move |request: Request<Body>| {
+            let there = there.load(Ordering::Relaxed);
+            let pod = json!({ "apiVersion": "v1", "kind": "Pod",
+                "metadata": { "name": "p", "namespace": "default", "uid": "u" } });
+            let absent = json!({ "apiVersion": "v1", "kind": "Status", "status": "Failure",
+                "reason": "NotFound", "message": "gone", "code": 404 });
+            let (code, body) = match *request.method() {
+                Method::GET if !there => (404, absent),
+                _ => (200, pod),
+            };
+            let answer = Response::builder().status(code);
+            let answer = answer.body(Body::from(body.to_string().into_bytes()));
+            async move { Ok::<_, Infallible>(answer.expect("a response")) }
+        };
+        Client::new(tower::service_fn(answer), "default")
+    }
+
+    // findings A4: a view that does not move, as of a watch that is dead.
+    #[tokio::test(start_paused = true)]
+    async fn nothing_more_is_planned_before_own_writes_are_seen() {
+        let there = Arc::new(AtomicBool::new(true));
+        let client = server(there.clone());
+        let owner: ReplicaSet = serde_json::from_value(
+            json!({ "metadata": { "name": "web", "namespace": "default", "uid": "o" } }),
+        )
+        .expect("a set");
+        let end = CancellationToken::new();
+        let cache = Cache::of_pods(&client, end.clone());
+        let writer = PodWriter {
+            owner: &owner,
+            client: &client,
+            cache: &cache,
+            recorder: &Recorder::spawn(client.clone(), "test", end),
+            finalizer: None,
+        };
+        let actions = [Action::Create(Box::default())];
+        let mut work = std::pin::pin!(writer.perform(&actions));
+        let hour = Duration::from_secs(3600);
+        assert!(tokio::time::timeout(hour, &mut work).await.is_err());
+        // It was deleted before anybody saw it: there is nothing left to wait for.
+        there.store(false, Ordering::Relaxed);
+        work.await.expect("it was made");
     }
 }

@@ -130,3 +130,25 @@ fn a_zone_moves_the_times() {
         (None, "UnknownTimeZone")
     );
 }
+
+// findings C6: as kube-controller-manager tells it.
+#[test]
+fn an_active_job_that_was_deleted_is_told_and_forgotten() {
+    let mut cron_job = cron_job(json!({}));
+    let active =
+        json!({"active": [{"name": "here", "uid": "here"}, {"name": "gone", "uid": "gone"}]});
+    cron_job.status = serde_json::from_value(active).unwrap();
+    let plan = at("00:09:00", cron_job, vec![job("here", None)]);
+    let told: Vec<(bool, &str, &str)> = plan
+        .notices
+        .iter()
+        .map(|notice| (notice.warning, notice.reason, &*notice.message))
+        .collect();
+    assert_eq!(
+        told,
+        [(false, "MissingJob", "Active job went missing: gone")]
+    );
+    let active = plan.status.unwrap().active.unwrap();
+    assert_eq!(active.len(), 1);
+    assert_eq!(active[0].name.as_deref(), Some("here"));
+}

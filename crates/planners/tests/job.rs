@@ -313,10 +313,41 @@ fn pods_of_a_job_that_is_gone_are_let_go() {
     let labels = left_behind.metadata.labels.get_or_insert_default();
     labels.insert("batch.kubernetes.io/job-name".to_owned(), "pi".to_owned());
     let pods: Vec<_> = pods.iter().map(|pod| Arc::new(pod.into())).collect();
-    assert_eq!(orphaned(&pods, "pi", Some("u")).len(), 0);
+    let job = &world.observed.job;
+    assert_eq!(orphaned(&pods, "pi", Some(job)).len(), 0);
     assert_eq!(orphaned(&pods, "pi", None).len(), 2);
-    assert_eq!(orphaned(&pods, "pi", Some("another")).len(), 1);
+    let mut another = (**job).clone();
+    another.metadata.uid = Some("another".to_owned());
+    assert_eq!(orphaned(&pods, "pi", Some(&another)).len(), 1);
     assert_eq!(orphaned(&pods, "other", None).len(), 0);
+}
+
+// findings C14
+#[test]
+fn a_pod_that_no_job_owns_or_can_own_is_let_go() {
+    let mut world = World::new(json!({"parallelism": 1}));
+    world.settle();
+    let mut pod = world.pods[0].clone();
+    pod.metadata.owner_references = None;
+    let label = |pod: &mut Pod, key: &str, value: &str| {
+        let labels = pod.metadata.labels.get_or_insert_default();
+        labels.insert(key.to_owned(), value.to_owned());
+    };
+    label(&mut pod, "batch.kubernetes.io/job-name", "pi");
+    let job = world.observed.job.clone();
+    let let_go = |pod: &Pod, name: &str| {
+        let pods = [Arc::new(pod.into())];
+        let job = (name == "pi").then_some(&*job);
+        !orphaned(&pods, name, job).is_empty()
+    };
+    assert!(!let_go(&pod, "pi"), "it is adopted again");
+    let mut deleted = pod.clone();
+    deleted.metadata.deletion_timestamp = Some(Time(world.now));
+    assert!(let_go(&deleted, "pi"));
+    label(&mut pod, "job", "of nobody");
+    assert!(let_go(&pod, "pi"));
+    pod.metadata.labels = None;
+    assert!(let_go(&pod, ""), "nobody knows whose it was");
 }
 
 /// The uid of the pod of an index that runs.

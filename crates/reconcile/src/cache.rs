@@ -212,6 +212,11 @@ impl<K: Send + Sync + 'static> Cache<K> {
         *self.shared.synced.borrow() == Progress::Synced
     }
 
+    /// Whether it has ended: what it shows will not change any more.
+    pub fn is_stopped(&self) -> bool {
+        *self.shared.synced.borrow() == Progress::Stopped
+    }
+
     /// Everything there is now, as [`Change::Applied`] without a previous state, and from then on
     /// every change. Dropping the stream ends the subscription.
     pub fn subscribe(&self) -> Changes<K> {

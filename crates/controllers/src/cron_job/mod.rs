@@ -64,14 +64,41 @@ impl Worker {
             return Ok(Outcome::Done);
         };
         let uid = cron_job.metadata.uid.as_deref().unwrap_or_default();
+        let mut jobs = self.jobs_by.get(&owned_by(uid));
+        jobs.extend(self.not_seen_yet(&cron_job, &jobs).await?);
         let observed = Observed {
-            jobs: self.jobs_by.get(&owned_by(uid)),
+            jobs,
             cron_job: cron_job.clone(),
         };
         let plan = plan(&observed, Timestamp::now());
         let requeue_after = plan.requeue_after;
         self.execute(&cron_job, plan).await?;
         Ok(Outcome::from(requeue_after))
+    }
+
+    /// Active jobs that the cache does not have, and the server has: they have just been made.
+    async fn not_seen_yet(
+        &self,
+        cron_job: &CronJob,
+        seen: &[Arc<Job>],
+    ) -> Result<Vec<Arc<Job>>, Error> {
+        let namespace = cron_job.namespace().unwrap_or_default();
+        let api: Api<Job> = Api::namespaced(self.context.client.clone(), &namespace);
+        let status = cron_job.status.as_ref();
+        let active = status.and_then(|status| status.active.as_deref());
+        let mut found = Vec::new();
+        for job in active.unwrap_or_default() {
+            if seen.iter().any(|other| other.metadata.uid == job.uid) {
+                continue;
+            }
+            let name = job.name.as_deref().unwrap_or_default();
+            let live = execute::found(api.get(name).await).map_err(failed("read a job"))?;
+            found.extend(
+                live.filter(|live| live.metadata.uid == job.uid)
+                    .map(Arc::new),
+            );
+        }
+        Ok(found)
     }
 
     async fn execute(&self, cron_job: &CronJob, plan: Plan) -> Result<(), Error> {

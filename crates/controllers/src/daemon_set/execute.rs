@@ -46,6 +46,7 @@ impl Executor {
             client: &self.client,
             cache: &self.pods,
             recorder: &self.recorder,
+            finalizer: None,
         };
         let done = match writer.perform(&plan.pods).await {
             Err(error) if error.is_end_of_namespace() => return Ok(()),

@@ -6,7 +6,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 use k8s_openapi::api::batch::v1::{Job, JobStatus};
 use kube::api::{Api, PostParams, PropagationPolicy};
-use planners::job::{JOB, Observed, Plan, job_of, orphaned, plan};
+use planners::job::{JOB, Observed, Plan, TRACKING, job_of, orphaned, plan};
 use reconcile::execute::{self, Delete};
 use reconcile::{Cache, Change, Key, Outcome, Queue, Recorder, run_workers};
 use resource_kinds::pod_view::PodView;
@@ -17,7 +17,7 @@ use crate::pod_writer::{PodError, PodWriter};
 
 /// Jobs that are worked on at once.
 const WORKERS: usize = 5;
-/// How long the status may take to reach the cache.
+/// How long the status may take to reach the cache before somebody is told, and the server is asked.
 const SEEN_WITHIN: Duration = Duration::from_secs(5);
 const LOOK_EVERY: Duration = Duration::from_millis(1);
 
@@ -61,9 +61,8 @@ pub(crate) async fn run(context: Context) {
 impl Worker {
     async fn reconcile(&self, key: &Key) -> Result<Outcome, Error> {
         let job = self.jobs.get_key(key);
-        let uid = job.as_ref().and_then(|job| job.metadata.uid.as_deref());
         let all = self.context.caches.pods.list_in(&key.namespace);
-        let orphans = orphaned(&all, &key.name, uid);
+        let orphans = orphaned(&all, &key.name, job.as_deref());
         let job = match job {
             Some(job) => job,
             None if orphans.is_empty() => return Ok(Outcome::Done),
@@ -97,6 +96,7 @@ impl Worker {
             client: &self.context.client,
             cache: &self.context.caches.pods,
             recorder: &self.recorder,
+            finalizer: Some(TRACKING),
         }
     }
 
@@ -146,19 +146,26 @@ impl Worker {
         Ok(())
     }
 
-    /// A pod that is gone must not be missing from the counts of the next plan.
+    /// A pod that is gone must not be missing from the counts of the next plan: nothing is planned for
+    /// this job before its own status is seen, or is not the latest any more.
     async fn wait_until_seen(&self, job: &Job) {
         let key = Key::of(job);
-        let wait =
-            async {
-                while self.jobs.get_key(&key).is_some_and(|seen| {
-                    seen.metadata.resource_version == job.metadata.resource_version
-                }) {
+        let is_old = |seen: &Job| seen.metadata.resource_version == job.metadata.resource_version;
+        loop {
+            let wait = async {
+                while self.jobs.get_key(&key).is_some_and(|seen| is_old(&seen)) {
                     tokio::time::sleep(LOOK_EVERY).await;
                 }
             };
-        if tokio::time::timeout(SEEN_WITHIN, wait).await.is_err() {
-            tracing::warn!(key = %key, "own status is not seen");
+            let seen = tokio::time::timeout(SEEN_WITHIN, wait).await.is_ok();
+            if seen || self.jobs.is_stopped() {
+                return;
+            }
+            tracing::warn!(key = %key, "own status is not seen yet");
+            let live = execute::found(self.api(job).get(&key.name).await);
+            if live.is_ok_and(|live| live.is_none_or(|live| is_old(&live))) {
+                return;
+            }
         }
     }
 

@@ -163,6 +163,7 @@ impl<K: Replicated> Worker<K> {
             client: &self.context.client,
             cache: &self.context.caches.pods,
             recorder: &self.recorder,
+            finalizer: None,
         };
         let done = writer.perform(&plan.actions).await;
         let stored = observed.set.status.as_ref();

@@ -202,3 +202,30 @@ async fn indexes_fail_and_succeed_on_their_own() {
     };
     wait_for(&cluster, "SuccessPolicy", done).await;
 }
+
+// findings C14: its namespace could never be deleted.
+#[tokio::test]
+async fn a_pod_that_its_job_releases_loses_the_finalizer() {
+    let cluster = Cluster::new().await;
+    cluster.create::<Job>(job("slow", json!({}))).await;
+    wait_for::<Pod>(&cluster, "1", |pods| pods.len().to_string()).await;
+    let pods = cluster.api::<Pod>().list(&Default::default()).await;
+    let name = pods.unwrap().items[0].name_any();
+    let labels =
+        json!({ "batch.kubernetes.io/controller-uid": "another", "controller-uid": "another" });
+    let patch = json!({ "metadata": { "labels": labels } });
+    cluster.patch::<Pod>(&name, patch).await;
+    // The job makes another, which is its own.
+    wait_for::<Pod>(&cluster, "free:0 owned:1", |pods| {
+        let mut shown: Vec<String> = pods
+            .iter()
+            .map(|pod| match pod.owner_references().len() {
+                0 => format!("free:{}", pod.finalizers().len()),
+                _ => format!("owned:{}", pod.finalizers().len()),
+            })
+            .collect();
+        shown.sort();
+        shown.join(" ")
+    })
+    .await;
+}

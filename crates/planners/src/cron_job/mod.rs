@@ -29,7 +29,7 @@ const MISSED_MAX: usize = 100;
 pub struct Observed {
     /// The CronJob.
     pub cron_job: Arc<CronJob>,
-    /// The jobs that it controls.
+    /// The jobs that it controls; of those that its status calls active all that the server has.
     pub jobs: Vec<Arc<Job>>,
 }
 
@@ -76,6 +76,7 @@ pub fn plan(observed: &Observed, now: Timestamp) -> Plan {
     let (active, ended): (Vec<&Arc<Job>>, Vec<&Arc<Job>>) =
         observed.jobs.iter().partition(|job| outcome(job).is_none());
     note_ends(&known, &ended, &mut status, &mut plan);
+    note_missing(&known, &observed.jobs, &mut plan);
     forget_old(&spec, &ended, &mut plan);
     let mut active: Vec<ObjectReference> = active.into_iter().map(|job| reference(job)).collect();
     if !spec.suspend.unwrap_or_default() {
@@ -145,6 +146,19 @@ fn note_ends(
         if well && at > status.last_successful_time {
             status.last_successful_time = at;
         }
+    }
+}
+
+/// Tells of active jobs that somebody has deleted.
+fn note_missing(known: &[ObjectReference], jobs: &[Arc<Job>], plan: &mut Plan) {
+    let is_there = |active: &&ObjectReference| jobs.iter().any(|j| j.metadata.uid == active.uid);
+    for active in known.iter().filter(|active| !is_there(active)) {
+        let name = active.name.as_deref().unwrap_or_default();
+        plan.notices.push(Notice {
+            warning: false,
+            reason: "MissingJob",
+            message: format!("Active job went missing: {name}"),
+        });
     }
 }
 

@@ -4,14 +4,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
-use k8s_openapi::api::batch::v1::JobStatus;
+use k8s_openapi::api::batch::v1::{Job, JobStatus};
 use resource_kinds::labels::JOB_NAME;
 use resource_kinds::pod_view::PodView;
 
 use super::observed::{Observed, World, tracked};
 use super::tracking::{self, Counted, active, number};
 use super::{JOB, outcome, pods};
-use crate::pod_set::Action;
+use crate::pod_set::{Action, Owner};
 
 /// Something to tell the user as an event of the job.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -149,25 +149,32 @@ fn wait(at: Option<Timestamp>, now: Timestamp) -> Option<Duration> {
     Some(Duration::try_from(at.duration_since(now)).unwrap_or_default())
 }
 
-/// Lets the pods of a job go that is not there any more: nobody will count them. `uid` is that of
-/// the job that has the name now.
-pub fn orphaned(pods: &[Arc<PodView>], name: &str, uid: Option<&str>) -> Vec<Action> {
-    let of_another = |pod: &&Arc<PodView>| match &pod.controller {
-        Some(owner) => *owner.kind == *JOB.1 && *owner.name == *name && Some(&*owner.uid) != uid,
-        // Those that a job left behind are known by its name.
-        None => uid.is_none() && job_of(pod) == Some(name),
+/// Lets pods go that nobody will count: those of a job that is not there any more, and those that
+/// have no job and cannot get one. `job` is the one that has the name now.
+pub fn orphaned(pods: &[Arc<PodView>], name: &str, job: Option<&Job>) -> Vec<Action> {
+    let uid = job.and_then(|job| job.metadata.uid.as_deref());
+    let selector = job.and_then(|job| job.spec.as_ref()?.selector.clone());
+    let owner = job.map(|job| Owner::new(JOB, &job.metadata, &selector.unwrap_or_default()));
+    let adoptable = |pod: &PodView| {
+        let owner = owner.as_ref().filter(|owner| !owner.deleting);
+        !pod.is_deleting() && owner.is_some_and(|owner| owner.selects_pod(pod))
     };
-    let pods = pods.iter().filter(of_another);
+    let of_nobody = |pod: &&Arc<PodView>| match &pod.controller {
+        Some(owner) => *owner.kind == *JOB.1 && *owner.name == *name && Some(&*owner.uid) != uid,
+        None => job_of(pod) == Some(name) && !adoptable(pod),
+    };
+    let pods = pods.iter().filter(of_nobody);
     pods.filter_map(|pod| tracking::untrack(pod)).collect()
 }
 
-/// The name of the job that a pod waits for to be counted, whether it is there or not.
+/// The name of the job that a pod waits for to be counted, whether it is there or not; empty where
+/// the pod does not say which.
 pub fn job_of(pod: &PodView) -> Option<&str> {
     if !tracked(pod) {
         return None;
     }
     match &pod.controller {
         Some(owner) => (*owner.kind == *JOB.1).then_some(&*owner.name),
-        None => pod.label(JOB_NAME),
+        None => Some(pod.label(JOB_NAME).unwrap_or_default()),
     }
 }

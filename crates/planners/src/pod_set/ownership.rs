@@ -58,7 +58,8 @@ impl<'a> Owner<'a> {
             .is_some_and(|selector| selector.matches_by(|key| labels?.get(key).map(String::as_str)))
     }
 
-    fn selects_pod(&self, pod: &PodView) -> bool {
+    /// Whether the selector matches the pod.
+    pub fn selects_pod(&self, pod: &PodView) -> bool {
         let selector = self.selector.as_ref();
         selector.is_some_and(|selector| selector.matches_by(|key| pod.label(key)))
     }
