@@ -14,8 +14,10 @@ use crate::server::ApiServer;
 const TEXT: &str = "text/plain; charset=utf-8";
 
 /// A thing that is looked at, and whether being alive depends on it.
-const CHECKS: [(&str, bool); 4] = [
+const CHECKS: [(&str, bool); 5] = [
     ("ping", true),
+    // Lines of the log are written when they are made: there is nothing that could be stuck.
+    ("log", true),
     ("store", true),
     ("rbac-index", false),
     ("default-objects", false),
@@ -25,7 +27,9 @@ const CHECKS: [(&str, bool); 4] = [
 pub(crate) async fn answer(server: &ApiServer, path: &str, query: &Query) -> Result<Reply, Status> {
     let mut words = path.trim_matches('/').splitn(2, '/');
     let endpoint = words.next().unwrap_or_default();
-    let only = words.next();
+    // The store answers to the name that it has in Kubernetes, too.
+    let own_name = |name: &str| if name == "etcd" { "store" } else { name }.to_owned();
+    let only = words.next().map(own_name);
     let mut checks: Vec<&str> = CHECKS
         .iter()
         .filter(|(_, live)| *live || endpoint != "livez")
@@ -37,7 +41,12 @@ pub(crate) async fn answer(server: &ApiServer, path: &str, query: &Query) -> Res
             return Err(unknown_path());
         }
     }
-    checks.retain(|name| !query.all("exclude").iter().any(|excluded| excluded == name));
+    let excluded: Vec<String> = query
+        .all("exclude")
+        .iter()
+        .map(|name| own_name(name))
+        .collect();
+    checks.retain(|name| !excluded.iter().any(|excluded| excluded == name));
     let mut lines = String::new();
     let mut failed = false;
     for name in checks {

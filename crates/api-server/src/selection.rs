@@ -31,6 +31,20 @@ struct HeadMetadata {
     labels: Option<BTreeMap<String, String>>,
 }
 
+/// Kinds of Kubernetes that have no fields of their own to select by share one text.
+fn not_selectable(resource: &Resource, field: &str) -> String {
+    let info = resource.info();
+    if (info.group, info.kind) == ("batch", "Job") {
+        return format!("field label {field:?} not supported for Job");
+    }
+    if resource.is_custom() || !resource.kind.selectable_fields().is_empty() {
+        return format!("field label not supported: {field}");
+    }
+    format!(
+        "{field:?} is not a known field selector: only \"metadata.name\", \"metadata.namespace\""
+    )
+}
+
 impl Selection {
     /// Reads `labelSelector` and `fieldSelector`. A name in the path, as watches of the old form have
     /// it, is the only one that is selected.
@@ -65,10 +79,7 @@ impl Selection {
                 "metadata.name" => {}
                 "metadata.namespace" if resource.namespaced() => {}
                 _ if resource.kind.selectable_fields().contains(&field) => deep = true,
-                _ => {
-                    let text = format!("field label not supported: {field}");
-                    return Err(Status::bad_request(text));
-                }
+                _ => return Err(Status::bad_request(not_selectable(resource, field))),
             }
         }
         Ok(Self {

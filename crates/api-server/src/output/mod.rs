@@ -175,7 +175,15 @@ pub(crate) fn list(
             let head = json!({
                 "kind": info.list_kind, "apiVersion": info.api_version(), "metadata": meta.json(),
             });
-            let parts = items.iter().map(|item| storage::bytes(resource, item));
+            // Kubernetes' own kinds are not named in each item once more; custom kinds are.
+            let custom = resource.is_custom();
+            let parts = items.iter().map(|item| {
+                let bytes = storage::bytes(resource, item)?;
+                Ok(match custom {
+                    true => [Bytes::new(), bytes],
+                    false => storage::without_type(&bytes),
+                })
+            });
             concatenated(&head, parts)
         }
         Form::Partial(version) => {
@@ -186,7 +194,7 @@ pub(crate) fn list(
             });
             let parts = items.iter().map(|item| {
                 let object = storage::decode(resource, item)?;
-                Ok(partial(&object, version).to_string().into())
+                Ok([Bytes::new(), partial(&object, version).to_string().into()])
             });
             concatenated(&head, parts)
         }
@@ -207,7 +215,15 @@ pub(crate) fn list(
         Form::Yaml => {
             let items: Result<Vec<Value>, Status> = items
                 .iter()
-                .map(|item| storage::decode(resource, item))
+                .map(|item| {
+                    let mut object = storage::decode(resource, item)?;
+                    if !resource.is_custom()
+                        && let Some(fields) = object.as_object_mut()
+                    {
+                        fields.retain(|name, _| name != "kind" && name != "apiVersion");
+                    }
+                    Ok(object)
+                })
                 .collect();
             let whole = json!({
                 "kind": info.list_kind,
@@ -239,7 +255,7 @@ fn listed(
 
 fn concatenated(
     head: &Value,
-    items: impl Iterator<Item = Result<Bytes, Status>>,
+    items: impl Iterator<Item = Result<[Bytes; 2], Status>>,
 ) -> Result<Reply, Status> {
     let mut text = head.to_string();
     text.pop();
@@ -249,7 +265,7 @@ fn concatenated(
         if index > 0 {
             parts.push(Bytes::from_static(b","));
         }
-        parts.push(item?);
+        parts.extend(item?);
     }
     parts.push(Bytes::from_static(b"]}\n"));
     Ok(Reply::segments(JSON, parts))

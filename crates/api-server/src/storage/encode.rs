@@ -60,6 +60,16 @@ pub(crate) fn with_revision(encoded: &Bytes, revision: Revision) -> Bytes {
     out.freeze()
 }
 
+/// An encoded object without its `kind` and `apiVersion`, in two parts that belong one behind the
+/// other.
+pub(crate) fn without_type(encoded: &Bytes) -> [Bytes; 2] {
+    const NEXT: &[u8] = b",\"metadata\":{";
+    match find(encoded, NEXT) {
+        Some(at) => [Bytes::from_static(b"{"), encoded.slice(at + 1..)],
+        None => [Bytes::new(), encoded.clone()],
+    }
+}
+
 /// The same object, to be stored once more: its resource version is the new revision.
 pub(crate) fn without_revision(encoded: &Bytes) -> Stored {
     let Some(start) = find(encoded, MARK).map(|at| at + MARK.len()) else {

@@ -156,6 +156,13 @@ fn set_scale(
     }
 }
 
+/// The Scale of an object. None wanted is the zero value of the field, which is left out.
 fn scale_of(resource: &Resource, object: &Value) -> Result<Value, Status> {
-    resource.kind.scale(object).ok_or_else(unknown_path)
+    let mut scale = resource.kind.scale(object).ok_or_else(unknown_path)?;
+    if scale["spec"]["replicas"] == 0
+        && let Some(spec) = scale["spec"].as_object_mut()
+    {
+        spec.shift_remove("replicas");
+    }
+    Ok(scale)
 }

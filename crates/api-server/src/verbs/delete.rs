@@ -24,6 +24,22 @@ use crate::{decode, dynamic_admission, metadata, output};
 const ORPHAN: &str = "orphan";
 const FOREGROUND: &str = "foregroundDeletion";
 
+/// Kinds of which the deletion of an object answers with that object; others answer a Status. As
+/// the API server of Kubernetes.
+const RETURNED: [(&str, &str); 11] = [
+    ("", "persistentvolumeclaims"),
+    ("", "persistentvolumes"),
+    ("", "pods"),
+    ("", "podtemplates"),
+    ("", "resourcequotas"),
+    ("", "serviceaccounts"),
+    ("", "services"),
+    ("storage.k8s.io", "csidrivers"),
+    ("storage.k8s.io", "csinodes"),
+    ("storage.k8s.io", "storageclasses"),
+    ("storage.k8s.io", "volumeattachments"),
+];
+
 /// `meta.k8s.io/v1` DeleteOptions.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
@@ -195,11 +211,16 @@ pub(crate) async fn answer(
     let attempt = Attempt::of(call, resource, write);
     options.warn(&attempt);
     let deleted = delete(server, &attempt, &options).await?;
-    if deleted.gone {
+    if deleted.gone && !RETURNED.contains(&(resource.info().group, resource.info().plural)) {
         let object = storage::decode(resource, &deleted.stored)?;
         return output::value(call, &success(resource, &object), StatusCode::OK);
     }
-    output::written(call, resource, &deleted, options.code_of_pending())
+    let code = if deleted.gone {
+        StatusCode::OK
+    } else {
+        options.code_of_pending()
+    };
+    output::written(call, resource, &deleted, code)
 }
 
 /// The Status that says what was deleted, with the uid that kubectl waits for.

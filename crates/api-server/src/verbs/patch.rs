@@ -1,7 +1,7 @@
 //! Patch: JSON patch, merge patch, strategic merge patch; server-side apply is a file of its own.
 
 use http::StatusCode;
-use object_model::{FieldError, FieldPath, Status};
+use object_model::{FieldError, FieldPath, Status, StatusReason};
 use openapi_schema::Schema;
 use resource_kinds::KindInfo;
 use serde_json::Value;
@@ -90,6 +90,19 @@ impl Patch {
         patched.map_err(|error: PatchError| error.status())
     }
 
+    /// What is said of a patch after which the object has no longer the form of its kind.
+    fn unfit(&self, status: Status) -> Status {
+        if status.reason != StatusReason::BadRequest {
+            return status;
+        }
+        // The path already says which kind it is.
+        let why = status.message.split_once(" cannot be handled as a ");
+        let why = why.and_then(|(_, rest)| Some(rest.split_once(": ")?.1));
+        let why = why.unwrap_or(&status.message).to_owned();
+        let error = FieldError::invalid(&FieldPath::root("patch"), self.text.clone(), why);
+        Status::invalid("", "", "", &[error])
+    }
+
     /// Refuses, or returns as warnings, what strict validation finds: unknown and repeated fields.
     pub(crate) fn check(
         &self,
@@ -138,7 +151,8 @@ pub(crate) async fn answer(
             value: patched,
             duplicates: Vec::new(),
         };
-        let (object, _) = accept(resource, decoded, Validation::Ignore)?;
+        let accepted = accept(resource, decoded, Validation::Ignore);
+        let (object, _) = accepted.map_err(|status| patch.unfit(status))?;
         let asker = (&call.user, &*call.info);
         authorize::check_escalation(server, asker, resource, &object, Some(old))?;
         Ok(object)

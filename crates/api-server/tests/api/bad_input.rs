@@ -40,7 +40,9 @@ GET | /api/v1/namespaces/default/nodes | json | | 404 | could not find
 GET | MAPS/a/status | json | | 404 | could not find
 GET | MAPS/a/b/c/d | json | | 404 | could not find
 GET | MAPS?labelSelector=a%20b%20c | json | | 400 | unable to parse requirement
-GET | MAPS?fieldSelector=data.a%3Db | json | | 400 | field label not supported: data.a
+GET | MAPS?fieldSelector=data.a%3Db | json | | 400 | "data.a" is not a known field selector: only "metadata.name", "metadata.namespace"
+GET | /api/v1/pods?fieldSelector=data.a%3Db | json | | 400 | field label not supported: data.a
+GET | /apis/batch/v1/jobs?fieldSelector=data.a%3Db | json | | 400 | field label "data.a" not supported for Job
 GET | MAPS?limit=x | json | | 400 | limit
 GET | MAPS?continue=%21 | json | | 400 | continue key is not valid
 GET | MAPS?resourceVersion=x | json | | 400 | invalid resource version

@@ -195,7 +195,7 @@ async fn a_pod_on_a_node_gets_its_grace_and_a_repeat_may_only_shorten_it() {
     let (code, status) = api
         .send("DELETE", &path, json!({"gracePeriodSeconds": 0}))
         .await;
-    assert_eq!((code, &status["status"]), (200, &json!("Success")));
+    assert_eq!((code, &status["kind"]), (200, &json!("Pod")));
     assert_eq!(api.get(&path).await.0, 404);
 }
 
@@ -204,8 +204,8 @@ async fn a_pod_without_a_node_goes_at_once() {
     let api = Api::new().await;
     api.with_account().await;
     api.create(PODS, pod("p")).await;
-    let (_, status) = api.send("DELETE", &format!("{PODS}/p"), Value::Null).await;
-    assert_eq!(status["status"], "Success");
+    let (_, gone) = api.send("DELETE", &format!("{PODS}/p"), Value::Null).await;
+    assert_eq!(gone["metadata"]["name"], "p");
     assert_eq!(api.get(&format!("{PODS}/p")).await.0, 404);
 }
 
@@ -260,4 +260,28 @@ async fn a_namespace_goes_when_its_finalizer_goes() {
     let (code, _) = api.send("PUT", &format!("{path}/finalize"), done).await;
     assert_eq!(code, 200);
     assert_eq!(api.get(path).await.0, 404);
+}
+
+// findings C15
+#[tokio::test]
+async fn some_kinds_answer_a_deletion_with_the_object() {
+    let api = Api::new().await;
+    api.with_account().await;
+    api.create(PODS, pod("gone")).await;
+    let now = json!({"gracePeriodSeconds": 0});
+    let (code, answer) = api.send("DELETE", &format!("{PODS}/gone"), now).await;
+    assert_eq!((code, &answer["kind"]), (200, &json!("Pod")));
+    assert_eq!(answer["metadata"]["name"], "gone");
+    let accounts = "/api/v1/namespaces/default/serviceaccounts";
+    let account = json!({"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": "a"}});
+    api.create(accounts, account).await;
+    let (code, answer) = api
+        .send("DELETE", &format!("{accounts}/a"), Value::Null)
+        .await;
+    assert_eq!((code, &answer["kind"]), (200, &json!("ServiceAccount")));
+    api.create(CONFIG_MAPS, config_map("a")).await;
+    let (_, answer) = api
+        .send("DELETE", &format!("{CONFIG_MAPS}/a"), Value::Null)
+        .await;
+    assert_eq!(answer["kind"], "Status");
 }

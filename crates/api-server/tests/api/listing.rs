@@ -211,3 +211,25 @@ async fn the_same_events_are_seen_in_both_groups() {
         .await;
     assert_eq!(names(&found), ["e"]);
 }
+
+// findings C15
+#[tokio::test]
+async fn items_of_kubernetes_own_kinds_are_not_named_once_more() {
+    let api = Api::new().await;
+    api.create(CONFIG_MAPS, config_map("a")).await;
+    for accept in ["application/json", "application/yaml"] {
+        let answer = api
+            .raw("GET", CONFIG_MAPS, &[("accept", accept)], String::new())
+            .await;
+        let text = answer.text();
+        assert_eq!(text.matches("kind").count(), 1, "{accept}: {text}");
+        assert!(text.contains("ConfigMapList"), "{text}");
+    }
+    let (_, list) = api.get(CONFIG_MAPS).await;
+    assert_eq!(list["items"][0]["metadata"]["name"], "a");
+    let (_, one) = api.get(&format!("{CONFIG_MAPS}/a")).await;
+    assert_eq!(
+        (&one["kind"], &one["apiVersion"]),
+        (&"ConfigMap".into(), &"v1".into())
+    );
+}

@@ -419,7 +419,7 @@ async fn clients_may_edit_and_reset_the_managers() {
     assert_eq!(owners(&object).len(), 2);
     // What is no list of managers at all is refused.
     let wrong = json!({"metadata": {"managedFields": [1]}});
-    assert_eq!(api.patch(MAP, "merge", wrong).await.0, 400);
+    assert_eq!(api.patch(MAP, "merge", wrong).await.0, 422);
 }
 
 #[tokio::test]

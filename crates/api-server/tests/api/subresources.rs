@@ -177,3 +177,17 @@ async fn requests_are_passed_on_to_what_listens() {
         );
     }
 }
+
+// findings C15
+#[tokio::test]
+async fn a_scale_of_none_leaves_the_number_out() {
+    let api = Api::new().await;
+    let mut set = stateful_set("web");
+    set["spec"]["replicas"] = json!(0);
+    api.create(SETS, set).await;
+    let (_, scale) = api.get(&format!("{SETS}/web/scale")).await;
+    assert_eq!(
+        (&scale["spec"], &scale["status"]["replicas"]),
+        (&json!({}), &json!(0))
+    );
+}

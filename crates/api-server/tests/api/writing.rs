@@ -416,3 +416,41 @@ async fn status_is_a_part_of_its_own() {
     assert_eq!(same["status"]["phase"], "Running");
     assert_eq!(api.get(&path).await.1, same);
 }
+
+// findings C15
+#[tokio::test]
+async fn a_patch_to_the_wrong_type_is_invalid() {
+    let api = Api::new().await;
+    api.create(SETS, stateful_set("web")).await;
+    let path = format!("{SETS}/web");
+    for (form, patch) in [
+        (
+            "application/merge-patch+json",
+            r#"{"spec":{"replicas":"x"}}"#,
+        ),
+        (
+            "application/json-patch+json",
+            r#"[{"op":"replace","path":"/spec/replicas","value":"x"}]"#,
+        ),
+        (
+            "application/strategic-merge-patch+json",
+            r#"{"spec":{"replicas":"x"}}"#,
+        ),
+    ] {
+        let sent = [("content-type", form)];
+        let answer = api.raw("PATCH", &path, &sent, patch.to_owned()).await;
+        let status = answer.json();
+        assert_eq!(
+            (answer.code, &status["reason"]),
+            (422, &json!("Invalid")),
+            "{form}"
+        );
+        let message = status["message"].as_str().unwrap();
+        let start = " \"\" is invalid: patch: Invalid value: ";
+        assert!(message.starts_with(start), "{message}");
+        assert!(
+            message.contains("json: cannot unmarshal string into"),
+            "{message}"
+        );
+    }
+}
