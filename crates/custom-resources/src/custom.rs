@@ -110,7 +110,7 @@ impl CustomKind {
     }
 
     fn judge(&self, object: &Value, old: Option<&Value>) -> Vec<FieldError> {
-        let mut errors = validate(object, &self.schema);
+        let mut errors = validate(object, old, &self.schema);
         if errors.is_empty() {
             errors = broken_rules(object, old, &self.schema);
         }

@@ -51,8 +51,19 @@ impl Judge {
                 now: typed(value, Some(schema)),
                 before: old.map(|old| typed(old, Some(schema))),
             };
+            // A rule that compares says something about what has not changed, too; others are not
+            // asked again (as kube-apiserver, `CRDValidationRatcheting`).
+            let is_same = old == Some(value);
+            let compares = |validation: &Validation| {
+                validation
+                    .compiled
+                    .as_ref()
+                    .is_some_and(|rule| rule.compares)
+            };
             for validation in &schema.validations {
-                self.judge(&place, validation);
+                if !is_same || compares(validation) {
+                    self.judge(&place, validation);
+                }
             }
         }
         match value {
@@ -142,7 +153,11 @@ impl Judge {
 }
 
 /// The former of a list's element, found by its key.
-fn counterpart<'o>(item: &Value, old: &'o Value, list_type: &ListType) -> Option<&'o Value> {
+pub(crate) fn counterpart<'o>(
+    item: &Value,
+    old: &'o Value,
+    list_type: &ListType,
+) -> Option<&'o Value> {
     let ListType::Map(keys) = list_type else {
         return None;
     };
@@ -209,6 +224,21 @@ mod tests {
                 "spec: Invalid value: failed rule: self.min >= 0",
             ]
         );
+    }
+
+    // findings C27
+    #[test]
+    fn a_rule_is_not_asked_again_about_what_has_not_changed() {
+        let schema = spec(
+            json!([{"rule": "self.min >= 0"}, {"rule": "self.min > oldSelf.min - 1"},
+                {"rule": "oldSelf.min > 5"}]),
+            json!({"min": {"type": "integer"}}),
+        );
+        let old = json!({"spec": {"min": -1}});
+        let found = texts(schema.clone(), old.clone(), Some(old.clone()));
+        assert_eq!(found, ["spec: Invalid value: failed rule: oldSelf.min > 5"]);
+        let found = texts(schema, json!({"spec": {"min": -2}}), Some(old));
+        assert_eq!(found.len(), 3, "{found:?}");
     }
 
     #[test]

@@ -263,7 +263,7 @@ fn check_default(schema: &Value, path: &FieldPath, errors: &mut Vec<FieldError>)
             "must not have unknown fields",
         ));
     }
-    for error in validate(default, &parsed) {
+    for error in validate(default, None, &parsed) {
         let below = error.field.to_string();
         let field = if below.is_empty() {
             at.clone()

@@ -7,22 +7,34 @@ use object_model::{FieldError, FieldErrorType, FieldPath};
 use serde_json::{Map, Value};
 
 use crate::format;
+use crate::rules::counterpart;
 use crate::schema::{ListType, Schema, Type};
 
 /// More than so many errors help nobody.
 const ERRORS_MAX: usize = 100;
 
 /// All that is wrong with an object, rules in the Common Expression Language aside.
-pub fn validate(object: &Value, schema: &Schema) -> Vec<FieldError> {
+///
+/// What was the same in the object before an update (`old`) is not judged again: a definition that
+/// has become stricter does not stand in the way of changes elsewhere in its objects. As
+/// kube-apiserver (`CRDValidationRatcheting`): fields are compared by their names, the elements of a
+/// list by its keys; those of other lists only as a whole.
+pub fn validate(object: &Value, old: Option<&Value>, schema: &Schema) -> Vec<FieldError> {
     let mut errors = Vec::new();
-    check(object, schema, &FieldPath::default(), &mut errors);
+    check(object, old, schema, &FieldPath::default(), &mut errors);
     errors.sort_by(|one, other| one.field.cmp(&other.field));
     errors.truncate(ERRORS_MAX);
     errors
 }
 
-fn check(value: &Value, schema: &Schema, path: &FieldPath, errors: &mut Vec<FieldError>) {
-    if value.is_null() && schema.nullable {
+fn check(
+    value: &Value,
+    old: Option<&Value>,
+    schema: &Schema,
+    path: &FieldPath,
+    errors: &mut Vec<FieldError>,
+) {
+    if (value.is_null() && schema.nullable) || old == Some(value) {
         return;
     }
     if !has_type(value, schema) {
@@ -32,8 +44,8 @@ fn check(value: &Value, schema: &Schema, path: &FieldPath, errors: &mut Vec<Fiel
     match value {
         Value::String(text) => check_text(text, schema, path, errors),
         Value::Number(number) => check_number(number, schema, path, errors),
-        Value::Array(items) => check_list(items, schema, path, errors),
-        Value::Object(map) => check_map(map, schema, path, errors),
+        Value::Array(items) => check_list(items, old, schema, path, errors),
+        Value::Object(map) => check_map(map, old, schema, path, errors),
         Value::Null | Value::Bool(_) => {}
     }
     check_enum(value, schema, path, errors);
@@ -169,7 +181,13 @@ fn check_number(
     }
 }
 
-fn check_list(items: &[Value], schema: &Schema, path: &FieldPath, errors: &mut Vec<FieldError>) {
+fn check_list(
+    items: &[Value],
+    old: Option<&Value>,
+    schema: &Schema,
+    path: &FieldPath,
+    errors: &mut Vec<FieldError>,
+) {
     let limits = &schema.limits;
     let count = items.len() as u64;
     if let Some(max) = limits.max_items.filter(|max| count > *max) {
@@ -194,7 +212,8 @@ fn check_list(items: &[Value], schema: &Schema, path: &FieldPath, errors: &mut V
             if errors.len() > ERRORS_MAX {
                 return;
             }
-            check(item, below, &path.index(index), errors);
+            let old = old.and_then(|old| counterpart(item, old, &schema.list_type));
+            check(item, old, below, &path.index(index), errors);
         }
     }
     check_keys(items, &schema.list_type, path, errors);
@@ -239,6 +258,7 @@ fn check_keys(
 
 fn check_map(
     map: &Map<String, Value>,
+    old: Option<&Value>,
     schema: &Schema,
     path: &FieldPath,
     errors: &mut Vec<FieldError>,
@@ -280,7 +300,8 @@ fn check_map(
             return;
         }
         if let Some(below) = schema.field(name) {
-            check(value, below, &path.child(name), errors);
+            let old = old.and_then(|old| old.get(name));
+            check(value, old, below, &path.child(name), errors);
         }
     }
 }
@@ -317,7 +338,7 @@ fn check_combinations(
     let limits = &schema.limits;
     let fits = |schema: &Schema| {
         let mut found = Vec::new();
-        check(value, schema, path, &mut found);
+        check(value, None, schema, path, &mut found);
         found.is_empty()
     };
     let mut refuse = |detail: String| {
@@ -344,7 +365,7 @@ fn check_combinations(
     if !limits.all_of.iter().all(fits) {
         refuse("must validate all the schemas (allOf)".to_owned());
         for schema in &limits.all_of {
-            check(value, schema, path, errors);
+            check(value, None, schema, path, errors);
         }
     }
 }
@@ -356,7 +377,7 @@ mod tests {
     use super::*;
 
     fn texts(schema: Value, object: Value) -> Vec<String> {
-        let errors = validate(&object, &Schema::parse(&schema));
+        let errors = validate(&object, None, &Schema::parse(&schema));
         errors.iter().map(ToString::to_string).collect()
     }
 
@@ -378,6 +399,60 @@ mod tests {
         );
         let object = json!({"spec": {"size": 2.0, "port": "http", "maybe": "a"}});
         assert_eq!(texts(schema, object), [""; 0]);
+    }
+
+    // findings C27
+    #[test]
+    fn what_was_the_same_before_is_not_judged_again() {
+        let name = json!({"type": "string", "maxLength": 3});
+        let schema = spec(json!({
+            "name": name, "size": {"type": "integer", "maximum": 5},
+            "parts": {"type": "array", "x-kubernetes-list-type": "map",
+                "x-kubernetes-list-map-keys": ["id"], "items": {"type": "object",
+                "properties": {"id": {"type": "string"}, "name": name}}},
+            "names": {"type": "array", "items": name},
+        }));
+        let schema = Schema::parse(&schema);
+        let old = json!({"metadata": {"name": "a"}, "spec": {"name": "long", "size": 3,
+            "parts": [{"id": "x", "name": "long"}, {"id": "y", "name": "long"}],
+            "names": ["long"]}});
+        let errors = |change: &dyn Fn(&mut Value)| {
+            let mut new = old.clone();
+            change(&mut new);
+            let errors = validate(&new, Some(&old), &schema);
+            errors
+                .iter()
+                .map(|error| error.field.to_string())
+                .collect::<Vec<_>>()
+        };
+        let none: [&str; 0] = [];
+        assert_eq!(errors(&|_| {}), none);
+        assert_eq!(
+            errors(&|new| new["metadata"]["finalizers"] = json!(["f"])),
+            none
+        );
+        assert_eq!(errors(&|new| new["spec"]["size"] = json!(4)), none);
+        assert_eq!(errors(&|new| new["spec"]["size"] = json!(9)), ["spec.size"]);
+        assert_eq!(
+            errors(&|new| new["spec"]["name"] = json!("longer")),
+            ["spec.name"]
+        );
+        // Elements with a key keep what they had, wherever they stand; one that changes does not.
+        let turned = json!([{"id": "y", "name": "other"}, {"id": "x", "name": "long"}]);
+        let found = errors(&|new| new["spec"]["parts"] = turned.clone());
+        assert_eq!(found, ["spec.parts[0].name"]);
+        let longer = json!(["long", "b"]);
+        let found = errors(&|new| new["spec"]["names"] = longer.clone());
+        assert_eq!(
+            found,
+            ["spec.names[0]"],
+            "without keys there is only the whole list"
+        );
+        assert_eq!(
+            validate(&old, None, &schema).len(),
+            4,
+            "all of it when it is new"
+        );
     }
 
     #[test]
