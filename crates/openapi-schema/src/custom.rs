@@ -10,6 +10,18 @@ use crate::facts::{Facts, ListType, MapType};
 use crate::graph::{Definition, Field, Graph, Node};
 use crate::roots::REFERENCE_PREFIX;
 
+// What Kubernetes says of these fields, of its own kinds and of all others.
+pub(crate) const API_VERSION_DESCRIPTION: &str = "APIVersion defines the versioned schema of this \
+    representation of an object. Servers should convert recognized schemas to the latest internal \
+    value, and may reject unrecognized values. More info: \
+    https://git.k8s.io/community/contributors/devel/sig-architecture/api-conventions.md#resources";
+pub(crate) const KIND_DESCRIPTION: &str = "Kind is a string value representing the REST resource \
+    this object represents. Servers may infer this from the endpoint the client submits requests \
+    to. Cannot be updated. In CamelCase. More info: \
+    https://git.k8s.io/community/contributors/devel/sig-architecture/api-conventions.md#types-kinds";
+const METADATA_DESCRIPTION: &str = "Standard object's metadata. More info: \
+    https://git.k8s.io/community/contributors/devel/sig-architecture/api-conventions.md#metadata";
+
 const OBJECT_META: &str = "io.k8s.apimachinery.pkg.apis.meta.v1.ObjectMeta";
 
 /// A custom kind, for documents.
@@ -35,18 +47,7 @@ impl CustomKind {
         let Some(map) = schema.as_object_mut() else {
             return json!({"type": "object"});
         };
-        let properties = map.entry("properties").or_insert_with(|| json!({}));
-        if let Some(properties) = properties.as_object_mut() {
-            let reference = json!({"$ref": format!("{REFERENCE_PREFIX}{OBJECT_META}")});
-            properties.insert("metadata".into(), reference);
-            for (name, description) in [
-                ("apiVersion", "The version of the object's form."),
-                ("kind", "The kind of the object."),
-            ] {
-                let text = json!({"description": description, "type": "string"});
-                properties.insert(name.into(), text);
-            }
-        }
+        add_identity(map);
         let kinds = json!([{
             "group": self.info.group,
             "kind": self.info.kind,
@@ -54,6 +55,49 @@ impl CustomKind {
         }]);
         map.insert("x-kubernetes-group-version-kind".into(), kinds);
         schema
+    }
+}
+
+/// Gives an object, and those that are embedded in it, the fields that every object has.
+fn add_identity(schema: &mut Map<String, Value>) {
+    embed(schema);
+    let properties = schema.entry("properties").or_insert_with(|| json!({}));
+    let Some(properties) = properties.as_object_mut() else {
+        return;
+    };
+    let metadata = json!({
+        "description": METADATA_DESCRIPTION,
+        "$ref": format!("{REFERENCE_PREFIX}{OBJECT_META}"),
+    });
+    properties.insert("metadata".into(), metadata);
+    for (name, description) in [
+        ("apiVersion", API_VERSION_DESCRIPTION),
+        ("kind", KIND_DESCRIPTION),
+    ] {
+        let text = json!({"description": description, "type": "string"});
+        properties.insert(name.into(), text);
+    }
+}
+
+/// Looks for embedded objects below a schema.
+fn embed(schema: &mut Map<String, Value>) {
+    let mut visit = |below: &mut Value| {
+        let Some(below) = below.as_object_mut() else {
+            return;
+        };
+        if below.get("x-kubernetes-embedded-resource") == Some(&Value::Bool(true)) {
+            add_identity(below);
+        } else {
+            embed(below);
+        }
+    };
+    if let Some(Value::Object(properties)) = schema.get_mut("properties") {
+        properties.values_mut().for_each(&mut visit);
+    }
+    for name in ["items", "additionalProperties"] {
+        if let Some(below) = schema.get_mut(name) {
+            visit(below);
+        }
     }
 }
 

@@ -7,7 +7,7 @@ use std::hash::{DefaultHasher, Hasher};
 use resource_kinds::KindInfo;
 use serde_json::{Map, Value, json};
 
-use crate::custom::CustomKind;
+use crate::custom::{API_VERSION_DESCRIPTION, CustomKind, KIND_DESCRIPTION};
 use crate::dialect::{Dialect, gvk};
 use crate::facts::FactTable;
 use crate::graph::reference;
@@ -183,6 +183,9 @@ impl Source {
         if path.named {
             shared.push(("name", "The name of the object."));
         }
+        if path.onwards {
+            shared.push(("path", "The rest of the path, which is passed on."));
+        }
         if path.in_namespace {
             shared.push(("namespace", "The namespace of the object."));
         }
@@ -293,7 +296,12 @@ impl Source {
             Action::Create | Action::Replace => self.names.get(&operation.gvk).cloned(),
             Action::Patch => Some(format!("{META}Patch")),
             Action::Delete | Action::DeleteCollection => Some(format!("{META}DeleteOptions")),
-            Action::List | Action::Get | Action::Connect => None,
+            Action::List
+            | Action::Get
+            | Action::Connect
+            | Action::Pass(_)
+            | Action::Watch
+            | Action::WatchList => None,
         }
     }
 
@@ -301,7 +309,8 @@ impl Source {
     fn answer(&self, operation: &Operation) -> Option<String> {
         let kind = self.names.get(&operation.gvk)?;
         match operation.action {
-            Action::Connect => None,
+            Action::Connect | Action::Pass(_) => None,
+            Action::Watch | Action::WatchList => Some(WATCH_EVENT.to_owned()),
             Action::Get if operation.subresource == "log" => None,
             Action::Delete | Action::DeleteCollection => Some(format!("{META}Status")),
             Action::List => Some(list_definition(kind, operation.list_kind)),
@@ -367,6 +376,18 @@ impl Source {
         match self.definitions.get(name) {
             Some(source) if self.custom.contains(name) => dialect.custom_definition(source),
             Some(source) => dialect.definition(name, source, &self.facts),
+            None if name == WATCH_EVENT => json!({
+                "description": "Event represents a single event to a watched resource.",
+                "type": "object",
+                "required": ["type", "object"],
+                "properties": {
+                    "object": {
+                        "description": "The object that changed, a bookmark or a Status.",
+                        "type": "object",
+                    },
+                    "type": {"type": "string"},
+                },
+            }),
             None => json!({
                 "description": "A change of an object, in the form that its content type names.",
                 "type": "object",
@@ -390,9 +411,9 @@ impl Source {
             "type": "object",
             "required": ["items"],
             "properties": {
-                "apiVersion": {"description": "The version of the list's form.", "type": "string"},
+                "apiVersion": {"description": API_VERSION_DESCRIPTION, "type": "string"},
                 "items": {"description": "The objects.", "type": "array", "items": item},
-                "kind": {"description": "The kind of the list.", "type": "string"},
+                "kind": {"description": KIND_DESCRIPTION, "type": "string"},
                 "metadata": metadata,
             },
             "x-kubernetes-group-version-kind": [gvk(group, version, operation.list_kind)],
@@ -427,6 +448,9 @@ impl Source {
     }
 }
 
+/// One event of a watch.
+const WATCH_EVENT: &str = "io.k8s.apimachinery.pkg.apis.meta.v1.WatchEvent";
+
 fn list_definition(kind_definition: &str, list_kind: &str) -> String {
     match kind_definition.rsplit_once('.') {
         Some((package, _)) => format!("{package}.{list_kind}"),
@@ -444,6 +468,9 @@ fn description(operation: &Operation) -> &'static str {
         Action::Patch => "change a part of the named",
         Action::Delete => "delete the named",
         Action::Connect => "open a stream by",
+        Action::Pass(_) => "pass a request on by",
+        Action::Watch => "watch changes to an object of kind",
+        Action::WatchList => "watch changes to a list of",
     }
 }
 

@@ -15,6 +15,35 @@ pub(crate) enum Action {
     Delete,
     /// A stream such as `exec`: bytes both ways.
     Connect,
+    /// Requests by one method that are passed on (`proxy`).
+    Pass(Passed),
+    /// Changes of one object, by the older path.
+    Watch,
+    /// Changes of a collection, by the older path.
+    WatchList,
+}
+
+/// A method by which requests are passed on: in lower case, and as the ids of operations have it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Passed {
+    method: &'static str,
+    id_verb: &'static str,
+}
+
+const PASSED: [Passed; 7] = [
+    Passed::by("delete", "connectDelete"),
+    Passed::by("get", "connectGet"),
+    Passed::by("head", "connectHead"),
+    Passed::by("options", "connectOptions"),
+    Passed::by("patch", "connectPatch"),
+    Passed::by("post", "connectPost"),
+    Passed::by("put", "connectPut"),
+];
+
+impl Passed {
+    const fn by(method: &'static str, id_verb: &'static str) -> Self {
+        Self { method, id_verb }
+    }
 }
 
 impl Action {
@@ -28,14 +57,17 @@ impl Action {
             Self::Replace => "put",
             Self::Patch => "patch",
             Self::Delete => "delete",
-            Self::Connect => "connect",
+            Self::Connect | Self::Pass(_) => "connect",
+            Self::Watch => "watch",
+            Self::WatchList => "watchlist",
         }
     }
 
     /// The HTTP method, lower case.
     pub fn method(self) -> &'static str {
         match self {
-            Self::List | Self::Get | Self::Connect => "get",
+            Self::List | Self::Get | Self::Connect | Self::Watch | Self::WatchList => "get",
+            Self::Pass(passed) => passed.method,
             Self::Create => "post",
             Self::DeleteCollection | Self::Delete => "delete",
             Self::Replace => "put",
@@ -53,6 +85,8 @@ impl Action {
             Self::Replace => "replace",
             Self::Patch => "patch",
             Self::Connect => "connectGet",
+            Self::Pass(passed) => passed.id_verb,
+            Self::Watch | Self::WatchList => "watch",
         }
     }
 
@@ -71,7 +105,7 @@ impl Action {
             "watch",
         ];
         match self {
-            Self::List => SELECTION,
+            Self::List | Self::Watch | Self::WatchList => SELECTION,
             Self::Create | Self::Replace => &["dryRun", "fieldManager", "fieldValidation"],
             Self::Patch => &["dryRun", "fieldManager", "fieldValidation", "force"],
             Self::Delete => &[
@@ -93,7 +127,7 @@ impl Action {
                 "resourceVersionMatch",
                 "timeoutSeconds",
             ],
-            Self::Get | Self::Connect => &[],
+            Self::Get | Self::Connect | Self::Pass(_) => &[],
         }
     }
 }
@@ -126,6 +160,8 @@ pub(crate) struct Path {
     pub in_namespace: bool,
     /// Has `{name}`.
     pub named: bool,
+    /// Has `{path}`: what follows is for whoever is asked in the end.
+    pub onwards: bool,
     pub operations: Vec<Operation>,
 }
 
@@ -151,7 +187,14 @@ pub(crate) fn paths(info: &KindInfo) -> Vec<Path> {
         } else {
             ""
         };
-        let id = format!("{}{title}{middle}{subject}", action.id_verb());
+        let id = match action {
+            // The method stands behind the group there.
+            Action::Connect | Action::Pass(_) => {
+                let method = action.id_verb().trim_start_matches("connect");
+                format!("connect{title}{method}{subject}")
+            }
+            _ => format!("{}{title}{middle}{subject}", action.id_verb()),
+        };
         Operation {
             action,
             id,
@@ -171,6 +214,7 @@ pub(crate) fn paths(info: &KindInfo) -> Vec<Path> {
     let mut add = |path: String, in_namespace, named, operations: Vec<Operation>| {
         if !operations.is_empty() {
             all.push(Path {
+                onwards: path.ends_with("/{path}"),
                 path,
                 in_namespace,
                 named,
@@ -195,6 +239,20 @@ pub(crate) fn paths(info: &KindInfo) -> Vec<Path> {
         true,
         on_object(OBJECT_ACTIONS),
     );
+    if info.verbs.contains(&Verb::Watch) {
+        let watch = format!("{base}/watch");
+        let below = &collection[base.len()..];
+        let one = |action, subject: String| vec![operation(action, subject, "", gvk)];
+        if namespaced {
+            let everywhere = format!("{}ListForAllNamespaces", info.kind);
+            let path = format!("{watch}/{}", info.plural);
+            add(path, false, false, one(Action::WatchList, everywhere));
+        }
+        let list = one(Action::WatchList, format!("{scope}{}List", info.kind));
+        add(format!("{watch}{below}"), namespaced, false, list);
+        let named = one(Action::Watch, format!("{scope}{}", info.kind));
+        add(format!("{watch}{below}/{{name}}"), namespaced, true, named);
+    }
     for part in info.subresources {
         let subject = format!("{scope}{}{}", info.kind, title_case(part.name));
         let gvk = Gvk {
@@ -202,6 +260,17 @@ pub(crate) fn paths(info: &KindInfo) -> Vec<Path> {
             version: part.version,
             kind: part.kind,
         };
+        if part.name == "proxy" {
+            for (more, word) in [("", ""), ("/{path}", "WithPath")] {
+                let path = format!("{collection}/{{name}}/proxy{more}");
+                let operations = PASSED.iter().map(|passed| {
+                    let subject = format!("{subject}{word}");
+                    operation(Action::Pass(*passed), subject, part.name, gvk)
+                });
+                add(path, namespaced, true, operations.collect());
+            }
+            continue;
+        }
         let operations = subresource_actions(part)
             .into_iter()
             .map(|action| operation(action, subject.clone(), part.name, gvk))

@@ -28,7 +28,7 @@ pub(crate) fn parameters(operation: &Operation) -> Vec<Parameter> {
         ],
         _ => &[],
     };
-    let plain: &[&str] = if operation.action == Action::Connect {
+    let plain: &[&str] = if matches!(operation.action, Action::Connect | Action::Pass(_)) {
         &[]
     } else {
         &["pretty"]

@@ -308,6 +308,68 @@ fn every_served_kind_has_a_schema_and_a_document() {
     }
 }
 
+// findings C16
+#[test]
+fn older_watches_and_what_is_passed_on_are_in_the_document() {
+    let proxy = [Subresource {
+        name: "proxy",
+        group: "",
+        version: "v1",
+        kind: "PodProxyOptions",
+        verbs: &[Verb::Create, Verb::Get],
+    }];
+    let mut pods = kind("", "Pod", "PodList", "pods");
+    pods.subresources = Box::leak(Box::new(proxy));
+    let document = Schema::published().openapi_v2_document(&[pods], &[]);
+    let document: Value = serde_json::from_slice(&document).unwrap();
+    let paths = &document["paths"];
+    let one = "/api/v1/namespaces/{namespace}/pods/{name}";
+    for (path, method, id, action) in [
+        (
+            format!("{one}/proxy"),
+            "put",
+            "connectCoreV1PutNamespacedPodProxy",
+            "connect",
+        ),
+        (
+            format!("{one}/proxy/{{path}}"),
+            "head",
+            "connectCoreV1HeadNamespacedPodProxyWithPath",
+            "connect",
+        ),
+        (
+            "/api/v1/watch/pods".to_owned(),
+            "get",
+            "watchCoreV1PodListForAllNamespaces",
+            "watchlist",
+        ),
+        (
+            "/api/v1/watch/namespaces/{namespace}/pods".to_owned(),
+            "get",
+            "watchCoreV1NamespacedPodList",
+            "watchlist",
+        ),
+        (
+            "/api/v1/watch/namespaces/{namespace}/pods/{name}".to_owned(),
+            "get",
+            "watchCoreV1NamespacedPod",
+            "watch",
+        ),
+    ] {
+        let operation = &paths[&path][method];
+        assert_eq!(operation["operationId"], id, "{path}");
+        assert_eq!(operation["x-kubernetes-action"], action, "{path}");
+    }
+    assert_eq!(
+        paths[format!("{one}/proxy")].as_object().unwrap().len(),
+        8,
+        "methods, parameters"
+    );
+    let event = "io.k8s.apimachinery.pkg.apis.meta.v1.WatchEvent";
+    let required = &document["definitions"][event]["required"];
+    assert_eq!(*required, json!(["type", "object"]));
+}
+
 mod custom {
     use openapi_schema::{CustomKind, ListType, Schema, Shape};
     use resource_kinds::{KindInfo, Scope, Verb};
@@ -334,6 +396,7 @@ mod custom {
                 "name": {"type": "string"},
                 "port": {"x-kubernetes-int-or-string": true},
                 "free": {"type": "object", "x-kubernetes-preserve-unknown-fields": true},
+                "engine": {"type": "object", "x-kubernetes-embedded-resource": true},
                 "crew": {"type": "array", "x-kubernetes-list-type": "map",
                     "x-kubernetes-list-map-keys": ["rank", "name"],
                     "items": {"type": "object", "properties": {
@@ -412,6 +475,20 @@ mod custom {
         assert_eq!(boat["x-kubernetes-group-version-kind"][0]["kind"], "Boat");
         assert_eq!(boat["properties"]["spec"]["required"], json!(["name"]));
         assert!(v3["components"]["schemas"]["org.example.v1.BoatList"].is_object());
+        // findings C5, C23: what `kubectl explain` says of them, also of objects inside.
+        let engine = &boat["properties"]["spec"]["properties"]["engine"];
+        for properties in [&boat["properties"], &engine["properties"]] {
+            for (field, start) in [
+                ("apiVersion", "APIVersion defines the versioned schema"),
+                ("kind", "Kind is a string value representing"),
+                ("metadata", "Standard object's metadata."),
+            ] {
+                let text = properties[field]["description"].as_str().unwrap();
+                assert!(text.starts_with(start), "{text}");
+            }
+            let meta = "#/components/schemas/io.k8s.apimachinery.pkg.apis.meta.v1.ObjectMeta";
+            assert_eq!(properties["metadata"]["allOf"][0]["$ref"], meta);
+        }
         assert!(v3["paths"]["/apis/example.org/v1/namespaces/{namespace}/boats"].is_object());
         let one = &v3["paths"]["/apis/example.org/v1/namespaces/{namespace}/boats/{name}"];
         let patches = one["patch"]["requestBody"]["content"].as_object().unwrap();

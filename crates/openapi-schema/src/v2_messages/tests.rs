@@ -31,6 +31,8 @@ fn field(message: &str, number: u64) -> (&'static str, Read) {
         ("PathItem", 3) => ("put", One("Operation")),
         ("PathItem", 4) => ("post", One("Operation")),
         ("PathItem", 5) => ("delete", One("Operation")),
+        ("PathItem", 6) => ("options", One("Operation")),
+        ("PathItem", 7) => ("head", One("Operation")),
         ("PathItem", 8) => ("patch", One("Operation")),
         ("PathItem", 9) | ("Operation", 8) => ("parameters", Many("ParametersItem")),
         ("Operation", 3) | ("Response", 1) | ("Schema", 4) => ("description", Text),
