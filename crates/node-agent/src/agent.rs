@@ -339,25 +339,10 @@ impl Dispatcher {
         if let Err(error) = ended {
             tracing::error!(namespace = name.0, name = name.1, %error, "a pod's worker failed");
         }
-        if failed {
-            return self.begin_again(&name, &uid, pods).await;
+        if failed && self.begin_again(&name, &uid, pods).await {
+            return;
         }
-        if let Some(of_name) = self.workers.get_mut(&name) {
-            of_name.remove(&uid);
-            for worker in of_name.values() {
-                // The next pod of this name may start now.
-                if worker
-                    .send(Message::PredecessorGone(uid.clone()))
-                    .await
-                    .is_err()
-                {
-                    tracing::debug!("a pod's worker has just ended");
-                }
-            }
-            if of_name.is_empty() {
-                self.workers.remove(&name);
-            }
-        }
+        self.forget(&name, &uid).await;
         // A pod whose object came back with the same uid cannot be; one that was never told is.
         if let Some(pod) = pods.get(&name.0, &name.1)
             && uid_of(&pod) != uid
@@ -370,16 +355,43 @@ impl Dispatcher {
         }
     }
 
-    /// A worker that failed is replaced, as if the agent had been: its pod goes on meanwhile.
-    async fn begin_again(&mut self, name: &Name, uid: &str, pods: &Cache<Pod>) {
+    /// Nothing of the pod is left here: the next one of its name may start.
+    async fn forget(&mut self, name: &Name, uid: &str) {
+        if let Some(view) = self.view_of(name, uid) {
+            self.shared.registry.remove(&view);
+        }
+        if let Some(of_name) = self.workers.get_mut(name) {
+            of_name.remove(uid);
+            for worker in of_name.values() {
+                if worker
+                    .send(Message::PredecessorGone(uid.to_owned()))
+                    .await
+                    .is_err()
+                {
+                    tracing::debug!("a pod's worker has just ended");
+                }
+            }
+            if of_name.is_empty() {
+                self.workers.remove(name);
+            }
+        }
+    }
+
+    /// A worker that failed is replaced, as if the agent had been: its pod goes on meanwhile. Says
+    /// whether there was anything left to work for.
+    async fn begin_again(&mut self, name: &Name, uid: &str, pods: &Cache<Pod>) -> bool {
         // Whatever it was, it must not spin.
         tokio::time::sleep(WORKER_RESTART_DELAY).await;
         let found = recovery::found(&self.shared.config.data_dir);
         let stored = found.ok().and_then(|mut found| found.remove(uid));
         let current = pods.get(&name.0, &name.1).filter(|pod| uid_of(pod) == uid);
         let removed = current.is_none();
-        let pod = current.or_else(|| stored.as_ref().map(|found| found.pod.clone()));
-        let Some(pod) = pod else { return };
+        // What the worker has shown last is left where neither the API nor the disk has the pod.
+        let shown = || self.view_of(name, uid);
+        let pod = current
+            .or_else(|| stored.as_ref().map(|found| found.pod.clone()))
+            .or_else(shown);
+        let Some(pod) = pod else { return false };
         let sandbox = match self.shared.runtime.sandbox(uid).await {
             Ok(sandbox) => sandbox,
             Err(error) => {
@@ -396,6 +408,7 @@ impl Dispatcher {
         let predecessors = others.filter(|other| *other != uid).cloned().collect();
         self.adopt(pod, removed, stored, sandbox, predecessors)
             .await;
+        true
     }
 
     /// Takes over records and sandboxes that a former agent left.

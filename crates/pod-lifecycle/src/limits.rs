@@ -14,6 +14,10 @@ pub const BACKOFF_RESET: SignedDuration = SignedDuration::from_secs(600);
 /// A stopping process gets at least this long between the stop signal and the kill.
 pub const STOP_MIN: SignedDuration = SignedDuration::from_secs(2);
 
+/// The longest grace period that a node which stops waits for, where its administrator names none: a
+/// pod may ask for years.
+pub const NODE_STOP_GRACE_MAX_SECONDS: i64 = 3600;
+
 /// Grace period of a pod that names none.
 pub const GRACE_DEFAULT_SECONDS: i64 = 30;
 

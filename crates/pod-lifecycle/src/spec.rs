@@ -135,6 +135,13 @@ pub fn grace_seconds(spec: &PodSpec) -> i64 {
         .max(1)
 }
 
+/// Whether the pod's own grace period is 0: its containers are killed without a word, and the node
+/// confirms its end at once. The API gives such a pod a second for that (`Pod::grace`), for in
+/// Kubernetes it would be gone while its containers still run.
+pub fn has_no_grace(spec: &PodSpec) -> bool {
+    spec.termination_grace_period_seconds == Some(0)
+}
+
 /// Whether the pod uses the node's network.
 pub fn uses_host_network(spec: &PodSpec) -> bool {
     spec.host_network == Some(true)

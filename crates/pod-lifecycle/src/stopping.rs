@@ -8,11 +8,13 @@ use jiff::SignedDuration;
 use k8s_openapi::api::core::v1::Container;
 
 use crate::Instant;
-use crate::limits::{KILL_AGAIN, STOP_MIN};
+use crate::limits::{KILL_AGAIN, NODE_STOP_GRACE_MAX_SECONDS, STOP_MIN};
 use crate::messages;
 use crate::plan::{Action, Ending, Planner, StopCause, clear_away};
 use crate::record::{Hook, Instance, Running, Stop};
-use crate::spec::{Kind, ProbeKind, containers, grace_seconds, init_containers, init_kind};
+use crate::spec::{
+    Kind, ProbeKind, containers, grace_seconds, has_no_grace, init_containers, init_kind,
+};
 use crate::starting::ask;
 
 /// Plans a pod that ends.
@@ -66,7 +68,14 @@ fn end_container(
 /// dismissal or a node that stops leaves.
 fn pod_grace(planner: &Planner<'_>) -> i64 {
     let asked = planner.input.pod.metadata.deletion_grace_period_seconds;
-    let seconds = asked.unwrap_or_else(|| grace_seconds(planner.spec)).max(1);
+    let seconds = if planner.input.removed && planner.input.node_stops.is_some() {
+        // Nobody but the node waits for it any more.
+        1
+    } else if has_no_grace(planner.spec) && asked.unwrap_or(0) <= 1 {
+        0
+    } else {
+        asked.unwrap_or_else(|| grace_seconds(planner.spec)).max(1)
+    };
     let dismissal = planner.input.record.dismissal.as_ref();
     let left = [
         dismissal.and_then(|dismissal| dismissal.grace_seconds),
@@ -75,9 +84,11 @@ fn pod_grace(planner: &Planner<'_>) -> i64 {
     left.into_iter().flatten().fold(seconds, i64::min)
 }
 
-/// What a node that stops leaves, if it has an opinion.
+/// What a node that stops leaves: what its administrator says, and never more than
+/// [`NODE_STOP_GRACE_MAX_SECONDS`].
 fn node_grace(planner: &Planner<'_>) -> Option<i64> {
-    planner.input.node_stops.and_then(|stop| stop.grace_seconds)
+    let stop = planner.input.node_stops?;
+    Some(stop.grace_seconds.unwrap_or(NODE_STOP_GRACE_MAX_SECONDS))
 }
 
 /// Whether everything that a sidecar serves has ended.
@@ -109,7 +120,7 @@ pub(crate) fn begin(
         message: messages::killing(&container.name, &cause, again),
         cause,
         grace_seconds,
-        pre_stop: lifecycle.is_some_and(|l| l.pre_stop.is_some()),
+        pre_stop: grace_seconds > 0 && lifecycle.is_some_and(|l| l.pre_stop.is_some()),
     });
 }
 
@@ -153,6 +164,7 @@ pub(crate) fn advance_stop(
         return;
     };
     let kill_at = match stop.killed_at {
+        None if stop.grace_seconds == 0 && has_no_grace(planner.spec) => grace_end,
         None => grace_end.max(signalled + STOP_MIN),
         Some(killed) => killed + KILL_AGAIN,
     };
@@ -169,7 +181,8 @@ pub(crate) fn advance_stop(
 /// The end of the grace period; a later deletion may shorten it, never lengthen it.
 fn grace_end(planner: &Planner<'_>, stop: &Stop) -> Instant {
     let ending = planner.input.removed || planner.input.pod.metadata.deletion_timestamp.is_some();
-    let sooner = ending && stop.cause == StopCause::PodEnds;
+    // Also where the node stops: whoever waits for that can still delete the pod by force.
+    let sooner = ending && matches!(stop.cause, StopCause::PodEnds | StopCause::NodeStops);
     let seconds = if sooner || node_grace(planner).is_some() {
         stop.grace_seconds.min(pod_grace(planner))
     } else {

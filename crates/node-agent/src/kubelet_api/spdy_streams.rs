@@ -12,6 +12,7 @@ use serde_json::Value;
 use spdy::{Stream, StreamReader, StreamWriter};
 use tokio::io::AsyncReadExt;
 use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
 
 use super::streams::{
     CHUNK_BYTES, OUTGOING_MAX, Wanted, close_input, end, failure, terminal_size, verdict,
@@ -84,7 +85,7 @@ pub async fn carry(
             resize: take("resize").map(|(reader, _)| reader),
         };
         tokio::select! {
-            () = parts.carry(version, open, exit_code) => {}
+            () = parts.carry(version, open, (wanted, exit_code)) => {}
             () = gone(&mut opened) => {}
         }
         drop(opened);
@@ -149,7 +150,7 @@ impl Parts {
         self,
         version: Version,
         open: impl Future<Output = Result<Session, String>>,
-        exit_code: bool,
+        (wanted, exit_code): (Wanted, bool),
     ) {
         let status = match open.await {
             Err(message) => failure(&message),
@@ -170,13 +171,20 @@ impl Parts {
                     code
                 };
                 let mut stdin = stdin;
+                let over = CancellationToken::new();
                 let input = async {
-                    let typed = take_input(self.stdin, &mut stdin);
+                    let typed = async {
+                        take_input(self.stdin, &mut stdin).await;
+                        if wanted.ends_with_input {
+                            over.cancel();
+                        }
+                    };
                     tokio::join!(typed, take_sizes(self.resize, sizes));
                     std::future::pending::<()>().await;
                 };
                 tokio::select! {
                     code = ending => verdict(code, exit_code),
+                    () = over.cancelled() => verdict(Some(0), exit_code),
                     () = input => return,
                 }
             }
@@ -262,6 +270,7 @@ mod tests {
             stdout: true,
             stderr: true,
             tty: true,
+            ends_with_input: false,
         };
         assert_eq!(
             expected(wanted, Version::V4),

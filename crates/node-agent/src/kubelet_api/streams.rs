@@ -24,6 +24,7 @@ use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 use tokio_tungstenite::tungstenite::protocol::{CloseFrame, Role};
 use tokio_tungstenite::tungstenite::{Message, Utf8Bytes};
+use tokio_util::sync::CancellationToken;
 
 const STDIN: u8 = 0;
 const STDOUT: u8 = 1;
@@ -137,6 +138,9 @@ pub struct Wanted {
     pub stderr: bool,
     /// A terminal.
     pub tty: bool,
+    /// The end of the client's input is the end of the session, as of one attached to a container
+    /// whose own input goes on after that.
+    pub ends_with_input: bool,
 }
 
 /// The server's end of an upgraded connection.
@@ -166,7 +170,11 @@ pub async fn carry(
     } = session;
     let (sender, outgoing) = mpsc::channel(OUTGOING_MAX);
     let (resizes, resize_queue) = mpsc::channel(OUTGOING_MAX);
-    let incoming = take_input(stream, protocol, stdin, resizes);
+    let over = CancellationToken::new();
+    let incoming = async {
+        let on_end = wanted.ends_with_input.then_some(&over);
+        take_input(stream, protocol, (stdin, on_end), resizes).await;
+    };
     let output = async {
         let stderr_wanted = wanted.stderr && !wanted.tty;
         let (out, err) = (sender.clone(), sender);
@@ -176,11 +184,13 @@ pub async fn carry(
         );
     };
     let all = async {
-        let (sink, (), code) = tokio::join!(
+        let (sink, _, code) = tokio::join!(
             send_messages(sink, outgoing),
-            output,
-            end(control, resize_queue)
+            over.run_until_cancelled(output),
+            over.run_until_cancelled(end(control, resize_queue))
         );
+        // Where the input's end is the end, that is what the client wanted.
+        let code = code.unwrap_or(Some(0));
         finish(sink, protocol, verdict(code, exit_code)).await;
     };
     // When the client goes away, the session is dropped; when it ends, so is the input.
@@ -190,11 +200,12 @@ pub async fn carry(
     }
 }
 
-/// Passes on input until the client goes away; its end of input is no end of the session.
+/// Passes on input until the client goes away. Its end of input is no end of the session, unless
+/// there is somebody to tell.
 async fn take_input(
     mut stream: SplitStream<Socket>,
     protocol: Protocol,
-    mut stdin: Option<SessionInput>,
+    (mut stdin, over): (Option<SessionInput>, Option<&CancellationToken>),
     resizes: mpsc::Sender<TerminalSize>,
 ) {
     while let Some(Ok(message)) = stream.next().await {
@@ -208,7 +219,12 @@ async fn take_input(
                     tracing::debug!(size = ?late.0, "resize after the end of a session");
                 }
             }
-            Some(Said::InputEnds) => close_input(&mut stdin).await,
+            Some(Said::InputEnds) => {
+                close_input(&mut stdin).await;
+                if let Some(over) = over {
+                    over.cancel();
+                }
+            }
             None => {}
         }
     }
@@ -336,7 +352,8 @@ async fn finish(mut sink: Sink, protocol: Protocol, status: Value) {
 pub(super) fn verdict(code: Option<i32>, exit_code: bool) -> Value {
     match code {
         Some(0) => success(),
-        Some(_) if !exit_code => success(),
+        // Who is attached hears the end of the container's streams, and no more.
+        _ if !exit_code => success(),
         Some(code) => exited(code),
         None => failure("the container is gone"),
     }

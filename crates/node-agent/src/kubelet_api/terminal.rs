@@ -61,13 +61,16 @@ pub fn attach(
     let view = target.find(shared)?;
     let spec = view.pod.spec.as_ref();
     let found = spec.and_then(|spec| pod_lifecycle::spec::find(spec, target.container));
-    let (tty, stdin) = found.map_or((false, false), |(_, container)| {
-        (container.tty == Some(true), container.stdin == Some(true))
-    });
+    let found = found.map(|(_, container)| container.into_owned());
+    let made = found.unwrap_or_default();
     // What the container was not made with cannot be had.
-    wanted.tty = tty;
-    wanted.stdin &= stdin;
+    wanted.tty = made.tty == Some(true);
+    wanted.stdin &= made.stdin == Some(true);
+    // As containerd: an input that stays open for the next who attaches is no reason to go on.
+    let closes = made.stdin_once == Some(true) && !wanted.tty;
+    wanted.ends_with_input = wanted.stdin && !closes;
     let (sandbox, container) = running(shared, target)?;
+    let (name, instance) = (target.container.to_owned(), container.clone());
     let spec = AttachSpec {
         container,
         stdin: wanted.stdin,
@@ -75,7 +78,8 @@ pub fn attach(
     };
     carry(request, wanted, false, async move {
         let session = sandbox.attach(spec).await;
-        session.map_err(|error| error.to_string())
+        // Users know the container by the name in its pod.
+        session.map_err(|error| error.to_string().replace(&instance, &name))
     })
 }
 
@@ -87,6 +91,7 @@ fn wanted(parameters: &[(String, String)]) -> Result<Wanted, Box<Status>> {
         stdout: is("stdout", "output"),
         stderr: is("stderr", "error"),
         tty: is_set(parameters, "tty"),
+        ends_with_input: false,
     };
     if !(wanted.stdin || wanted.stdout || wanted.stderr) {
         let message = "you must specify at least 1 of stdin, stdout, stderr";

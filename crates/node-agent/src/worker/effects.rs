@@ -225,14 +225,15 @@ impl Worker {
         let (shared, pod, sender) = (self.shared.clone(), self.pod.clone(), self.sender.clone());
         let events = self.events.container(&pod, &name);
         self.tasks.spawn(async move {
-            let image = container.image.as_deref().unwrap_or_default();
+            let image = container.image.clone().unwrap_or_default();
             let policy = container.image_pull_policy.as_deref();
-            let ensured = shared.puller().ensure(&pod, image, policy, &events).await;
+            let ensured = shared.puller().ensure(&pod, &image, policy, &events).await;
             let result = ensured.map(|_| ());
             tell(
                 &sender,
                 Message::Image {
                     container: name,
+                    image,
                     result,
                 },
             )
@@ -430,9 +431,12 @@ impl Worker {
             return;
         };
         let id = runtime_id(name, self.record.container(name).restart_count);
+        let (container, sender) = (name.to_owned(), self.sender.clone());
         self.tasks.spawn(async move {
             if let Err(error) = sandbox.signal(&id, signal).await {
                 tracing::warn!(sandbox = sandbox.id(), id, signal, %error, "signal not sent");
+                let message = format!("error killing container {container:?}: {error}");
+                tell(&sender, Message::SignalFailed { container, message }).await;
             }
         });
     }

@@ -76,6 +76,8 @@ pub enum Message {
     Image {
         /// The container.
         container: String,
+        /// The name of the image.
+        image: String,
         /// How it went.
         result: Result<(), ImageTrouble>,
     },
@@ -134,6 +136,13 @@ pub enum Message {
         resources: Option<Box<ResourceRequirements>>,
         /// How it went.
         result: Result<(), String>,
+    },
+    /// The runtime did not take a signal for a container.
+    SignalFailed {
+        /// The container.
+        container: String,
+        /// Why.
+        message: String,
     },
     /// The status was written, or not.
     StatusWritten(Written),

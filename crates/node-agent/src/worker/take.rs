@@ -55,7 +55,11 @@ impl Worker {
                 self.watch_sources(&reading.versions);
             }
             Message::StorageUsed(usage) => self.storage_used(&usage),
-            Message::Image { container, result } => self.image_ensured(&container, result),
+            Message::Image {
+                container,
+                image,
+                result,
+            } => self.image_ensured(&container, &image, result),
             Message::Started { container, result } => self.container_started(&container, result),
             Message::PostStart {
                 container,
@@ -94,6 +98,11 @@ impl Worker {
             } => {
                 self.pod_resources_updated(sandbox, resources, result);
             }
+            // Users see why the pod does not end; it is killed again, in the end without its shim.
+            Message::SignalFailed { container, message } => {
+                let events = self.events.container(&self.pod, &container);
+                events.warning("FailedKillPod", message);
+            }
             Message::StatusWritten(written) => self.status_written(written),
             Message::ObjectRemoved(result) => self.object_removed(result),
         }
@@ -118,6 +127,9 @@ impl Worker {
         let stored = pod.status.clone().unwrap_or_default();
         if self.known.watched(&*pod, stored) {
             self.note_foreign_transitions();
+        }
+        if let (Some(before), Some(after)) = (&self.pod.spec, &pod.spec) {
+            self.record.images_changed(before, after);
         }
         self.pod = pod;
         // The object on disk is what is left when the API has lost it.
@@ -229,10 +241,12 @@ impl Worker {
         }
     }
 
-    fn image_ensured(&mut self, name: &str, result: Result<(), ImageTrouble>) {
+    fn image_ensured(&mut self, name: &str, image: &str, result: Result<(), ImageTrouble>) {
+        let wanted = self.container(name).and_then(|container| container.image);
         let now = self.shared.clock.instant();
         let record = self.record.container(name);
-        if !record.image.is_ensuring() {
+        // The pod may name another image by now, which is looked for in its own turn.
+        if !record.image.is_ensuring() || wanted.as_deref() != Some(image) {
             return;
         }
         record.image = match result {

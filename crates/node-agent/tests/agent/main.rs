@@ -70,6 +70,7 @@ const TESTS: &[(&str, Test)] = tests![
     node::who_was_taken_for_lost_says_that_it_works,
     node::a_deleted_node_is_registered_again_and_its_pods_go_on,
     node::what_operators_add_to_the_node_can_be_used,
+    terminal::who_is_attached_hears_the_end_without_an_error,
     terminal::commands_run_with_input_output_and_exit_code,
     ephemeral::a_running_pod_is_looked_into,
     ephemeral::what_runs_has_figures,

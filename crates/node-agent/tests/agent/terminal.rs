@@ -180,3 +180,36 @@ pub async fn commands_run_with_input_output_and_exit_code() {
     world.logged("p", "c", "begin\ntyped\n").await;
     world.end().await;
 }
+
+pub async fn who_is_attached_hears_the_end_without_an_error() {
+    let world = World::started("attach").await;
+    let script = "read first; echo got $first; read second; echo got $second; exit 3";
+    let spec = json!({"terminationGracePeriodSeconds": 1, "restartPolicy": "Never",
+        "containers": [{"name": "c", "command": ["sh", "-c", script], "stdin": true}]});
+    world.pod("p", spec).await;
+    world.ready("p").await;
+    // findings C3: the container's own input goes on when the client's ends.
+    let path = "/attach/default/p/c?stdin=true&stdout=true";
+    let mut first = connect(world.node(), path).await;
+    first
+        .send(Message::binary(b"\0one\n".to_vec()))
+        .await
+        .unwrap();
+    let answer = first.next().await.unwrap().unwrap();
+    assert_eq!(answer.into_data().as_ref(), b"\x01got one\n");
+    first.send(Message::binary(vec![255, 0])).await.unwrap();
+    let (_, _, status) = finish(first).await;
+    assert_eq!(status["status"], "Success", "{status}");
+    // findings C2: the container's end, with whatever code, is no error of the attaching.
+    let mut second = connect(world.node(), path).await;
+    second
+        .send(Message::binary(b"\0two\n".to_vec()))
+        .await
+        .unwrap();
+    let (out, _, status) = finish(second).await;
+    assert_eq!(
+        (out.as_str(), &status["status"]),
+        ("got two\n", &json!("Success"))
+    );
+    world.end().await;
+}

@@ -105,3 +105,51 @@ fn what_cannot_be_cleared_away_does_not_keep_a_node_from_stopping() {
     world.pass(120);
     assert!(world.plan.finished);
 }
+
+#[test]
+fn a_pod_without_grace_is_killed_at_once() {
+    // findings C26
+    for (asked, killed) in [(1, "1 KILL c"), (20, "21 KILL c")] {
+        let mut world = World::new(json!({"terminationGracePeriodSeconds": 0, "containers": [
+            {"name": "c", "image": "i", "lifecycle": {"preStop": {"exec": {}}}}]}));
+        world.behaviour.deaf.push("c");
+        world.pass(1);
+        world.delete(asked);
+        world.pass(60);
+        let told = world.told();
+        assert!(told.contains(&killed.to_owned()), "{told:?}");
+        let hook = told.contains(&"1 preStop c".to_owned());
+        assert_eq!(hook, asked > 1, "{told:?}");
+        assert!(world.plan.finished);
+    }
+}
+
+#[test]
+fn a_node_that_stops_does_not_wait_for_years() {
+    // findings S33
+    let long = json!({"terminationGracePeriodSeconds": 1_000_000_000, "containers": [
+        {"name": "c", "image": "i"}]});
+    let stopping = || {
+        let mut world = World::new(long.clone());
+        world.behaviour.deaf.push("c");
+        world.pass(1);
+        world.node_stops = Some(NodeStop::default());
+        world.pass(9);
+        world
+    };
+    let mut patient = stopping();
+    patient.pass(4000);
+    let told = patient.told();
+    assert!(told.contains(&"3601 KILL c".to_owned()), "{told:?}");
+    // Who does not want to wait for that deletes the pod by force.
+    let mut forced = stopping();
+    forced.removed = true;
+    forced.pass(5);
+    let told = forced.told();
+    assert!(told.contains(&"10 KILL c".to_owned()), "{told:?}");
+    let mut hurried = stopping();
+    hurried.delete(5);
+    hurried.pass(5);
+    let told = hurried.told();
+    assert!(told.contains(&"10 KILL c".to_owned()), "{told:?}");
+}

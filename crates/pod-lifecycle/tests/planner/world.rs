@@ -187,6 +187,14 @@ impl World {
         self.settle();
     }
 
+    /// The pod is changed: its first container has another image.
+    pub fn change_image(&mut self, image: &str) {
+        let before = self.pod.spec.clone().unwrap();
+        let spec = self.pod.spec.as_mut().unwrap();
+        spec.containers[0].image = Some(image.to_owned());
+        self.record.images_changed(&before, spec);
+    }
+
     /// The wall clock is set, forward or back.
     pub fn set_wall_clock(&mut self, by: SignedDuration) {
         self.now.wall = self.now.wall.checked_add(by).unwrap();
