@@ -413,6 +413,8 @@ pub(crate) fn usage(group: &str) -> io::Result<Usage> {
         return Ok(Usage {
             cpu_ns: field(&dir.join("cpu.stat"), "usage_usec")? * 1000,
             working_set_bytes: used.saturating_sub(idle),
+            memory_bytes: used,
+            rss_bytes: field(&dir.join("memory.stat"), "anon")?,
             pids: number(&dir.join("pids.current"))?,
         });
     }
@@ -420,13 +422,17 @@ pub(crate) fn usage(group: &str) -> io::Result<Usage> {
         Some(dir) => number(&dir.join(file)),
         None => Ok(0),
     };
-    let idle = match hierarchies.v1_dir("memory", group) {
-        Some(dir) => field(&dir.join("memory.stat"), "total_inactive_file")?,
-        None => 0,
+    let of_memory = |name: &str| match hierarchies.v1_dir("memory", group) {
+        Some(dir) => field(&dir.join("memory.stat"), name),
+        None => Ok(0),
     };
+    let idle = of_memory("total_inactive_file")?;
+    let used = read("memory", "memory.usage_in_bytes")?;
     Ok(Usage {
         cpu_ns: read("cpuacct", "cpuacct.usage").unwrap_or(0),
-        working_set_bytes: read("memory", "memory.usage_in_bytes")?.saturating_sub(idle),
+        working_set_bytes: used.saturating_sub(idle),
+        memory_bytes: used,
+        rss_bytes: of_memory("total_rss")?,
         pids: read("pids", "pids.current")?,
     })
 }

@@ -493,6 +493,10 @@ pub struct Usage {
     pub cpu_ns: u64,
     /// Memory in bytes, with page cache that cannot be given back at once.
     pub working_set_bytes: u64,
+    /// All memory in bytes, with all page cache.
+    pub memory_bytes: u64,
+    /// Memory in bytes that is no file's: anonymous memory, with what is left of it in caches for swap.
+    pub rss_bytes: u64,
     /// Processes and threads.
     pub pids: u64,
 }

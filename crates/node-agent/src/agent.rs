@@ -20,6 +20,7 @@ use crate::config::{Config, OnShutdown};
 use crate::eviction;
 use crate::facts::Machine;
 use crate::image_gc::Collector;
+use crate::kubelet_api::metrics::ProbeCounts;
 use crate::kubelet_api::{self, NodeService};
 use crate::layout::{PodDir, pods_dir};
 use crate::limits::WORKER_RESTART_DELAY;
@@ -110,6 +111,7 @@ impl NodeAgent {
             image_looks: RwLock::default(),
             abandon: CancellationToken::new(),
             clock,
+            probes: ProbeCounts::default(),
             runtime,
             client,
             config,

@@ -21,7 +21,7 @@ pub struct Places {
 #[derive(Clone, Debug, Default)]
 pub struct PodFiles {
     /// Writable layers and logs by container.
-    containers: Vec<(String, Taken)>,
+    containers: Vec<(String, [Taken; 2])>,
     /// emptyDir volumes on disk by name.
     volumes: Vec<(String, Taken)>,
 }
@@ -51,10 +51,10 @@ impl Places {
 
     /// Looks at all files.
     pub fn taken(&self) -> PodFiles {
-        let containers = self.containers.iter().map(|(name, dirs)| {
-            let [layer, logs] = dirs.each_ref().map(|dir| taken(dir));
-            (name.clone(), layer.plus(logs))
-        });
+        let containers = self
+            .containers
+            .iter()
+            .map(|(name, dirs)| (name.clone(), dirs.each_ref().map(|dir| taken(dir))));
         let volumes = self.volumes.iter();
         PodFiles {
             containers: containers.collect(),
@@ -68,15 +68,27 @@ impl Places {
 impl PodFiles {
     /// The bytes.
     pub fn bytes(&self) -> DiskUsage {
-        let bytes = |list: &[(String, Taken)]| {
-            let each = list.iter();
-            each.map(|(name, taken)| (name.clone(), amount(taken.bytes)))
-                .collect()
-        };
+        let containers = self.containers.iter();
+        let volumes = self.volumes.iter();
         DiskUsage {
-            containers: bytes(&self.containers),
-            volumes: bytes(&self.volumes),
+            containers: containers
+                .map(|(name, [layer, logs])| (name.clone(), amount(layer.plus(*logs).bytes)))
+                .collect(),
+            volumes: volumes
+                .map(|(name, taken)| (name.clone(), amount(taken.bytes)))
+                .collect(),
         }
+    }
+
+    /// The writable layer and the logs of a container.
+    pub fn of_container(&self, name: &str) -> Option<[Taken; 2]> {
+        let found = self.containers.iter().find(|(known, _)| known == name);
+        found.map(|(_, taken)| *taken)
+    }
+
+    /// The volumes on disk that are the pod's own, by name.
+    pub fn volumes(&self) -> &[(String, Taken)] {
+        &self.volumes
     }
 
     /// What of it counts when the node is short of the resource.
@@ -87,7 +99,7 @@ impl PodFiles {
         };
         let containers = self.containers.iter();
         let containers: Vec<(String, i64)> = containers
-            .map(|(name, taken)| (name.clone(), of(taken)))
+            .map(|(name, [layer, logs])| (name.clone(), of(&layer.plus(*logs))))
             .collect();
         let volumes = self.volumes.iter().map(|(_, taken)| of(taken));
         let each = containers.iter().map(|(_, used)| *used).chain(volumes);

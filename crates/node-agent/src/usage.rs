@@ -36,6 +36,10 @@ pub struct Sample {
     pub cpu_ns: u64,
     /// Memory in bytes that cannot be given back at once.
     pub working_set_bytes: u64,
+    /// All memory in bytes, with all page cache.
+    pub usage_bytes: u64,
+    /// Memory in bytes that is no file's.
+    pub rss_bytes: u64,
 }
 
 /// The newest look, and the rate since the one before.
@@ -133,6 +137,8 @@ fn look(shared: &Shared) -> Vec<(Subject, Sample)> {
                     at: shared.clock.now(),
                     cpu_ns: usage.cpu_ns,
                     working_set_bytes: usage.working_set_bytes,
+                    usage_bytes: usage.memory_bytes,
+                    rss_bytes: usage.rss_bytes,
                 },
             )),
             // It may just have ended.
@@ -161,6 +167,8 @@ fn node(at: Moment) -> Option<Sample> {
         at,
         cpu_ns: busy_ns(&stat, u64::try_from(per_second).ok()?)?,
         working_set_bytes: in_use.saturating_sub(meminfo("Inactive(file)").unwrap_or(0)),
+        usage_bytes: in_use,
+        rss_bytes: meminfo("AnonPages").unwrap_or(0),
     })
 }
 
@@ -186,6 +194,8 @@ mod tests {
             at: Moment::aligned(jiff::Timestamp::from_second(second).unwrap()),
             cpu_ns,
             working_set_bytes: 7,
+            usage_bytes: 0,
+            rss_bytes: 0,
         }
     }
 

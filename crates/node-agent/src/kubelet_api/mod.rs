@@ -6,6 +6,8 @@
 mod container_logs;
 pub mod decoders;
 mod log_messages;
+pub mod metrics;
+mod network;
 mod port_channels;
 mod port_forward;
 mod query;
@@ -50,7 +52,15 @@ async fn answer(shared: Arc<Shared>, request: Request<BoxBody>) -> Response<BoxB
     let done = match (request.method(), parts.as_slice()) {
         (&Method::GET, ["healthz"]) => Ok(text("ok".to_owned())),
         (&Method::GET, ["pods"]) => pods(&shared),
-        (&Method::GET, ["stats", "summary"]) => Ok(summary::summary(&shared)),
+        (&Method::GET, ["stats", "summary"]) => {
+            let shared = shared.clone();
+            let looked = tokio::task::spawn_blocking(move || summary::summary(&shared)).await;
+            looked.map_err(|error| refused(StatusCode::INTERNAL_SERVER_ERROR, &error.to_string()))
+        }
+        (&Method::GET, ["metrics"]) => Ok(metrics::kubelet(&shared)),
+        (&Method::GET, ["metrics", "cadvisor"]) => Ok(metrics::cadvisor(&shared)),
+        (&Method::GET, ["metrics", "probes"]) => Ok(metrics::probes(&shared)),
+        (&Method::GET, ["configz"]) => Ok(metrics::settings(&shared)),
         (&Method::GET, ["metrics", "resource"]) => Ok(summary::resource_metrics(&shared)),
         (&Method::GET, ["logs", ..]) => {
             system_logs::answer(path.strip_prefix("/logs").unwrap_or_default()).await

@@ -12,13 +12,15 @@ use http::{Response, header};
 use pod_lifecycle::record::{Instance, Running};
 use serde_json::{Value, json};
 
-use super::{BoxBody, text};
+use super::{BoxBody, network, text};
+use crate::disk_usage::Taken;
 use crate::facts;
+use crate::pod_files::Places;
 use crate::registry::PodView;
 use crate::usage::{Figures, Subject};
 use crate::worker::Shared;
 
-/// The summary.
+/// The summary. Blocks: it looks at the pods' files.
 pub fn summary(shared: &Shared) -> Response<BoxBody> {
     let mut node = json!({"nodeName": shared.config.node_name});
     if let Some(figures) = shared.usage.figures(&Subject::Node) {
@@ -26,6 +28,8 @@ pub fn summary(shared: &Shared) -> Response<BoxBody> {
         let free = facts::meminfo("MemAvailable").unwrap_or(0);
         node["memory"]["availableBytes"] = json!(free);
     }
+    let now = shared.clock.now().wall.to_string();
+    node["network"] = network::summary(&network::of_node(), &now);
     node["fs"] = file_system(&shared.config.data_dir);
     node["runtime"] = json!({"imageFs": file_system(shared.config.images.directory())});
     let views = shared.registry.list();
@@ -56,11 +60,19 @@ fn pod(shared: &Shared, view: &PodView) -> Value {
         "startTime": view.record.started_at.map(|at| at.wall.to_string()),
         "containers": [],
     });
+    let now = shared.clock.now().wall.to_string();
+    let disk = facts::disk(&shared.config.data_dir);
+    let files = Places::of(&view.pod, &view.record, &view.dir).taken();
+    let share = |taken: Taken| used(&now, disk.as_ref(), taken);
     let containers = running(view).map(|(name, running)| {
         let started_at = running.started_at.wall.to_string();
         let mut container = json!({"name": name, "startTime": started_at});
         if let Some(figures) = figures_of(shared, running) {
             usage(&mut container, &figures);
+        }
+        if let Some([layer, logs]) = files.of_container(name) {
+            container["rootfs"] = share(layer);
+            container["logs"] = share(logs);
         }
         container
     });
@@ -69,7 +81,68 @@ fn pod(shared: &Shared, view: &PodView) -> Value {
     if let Some(figures) = shared.usage.figures(&Subject::Pod(uid)) {
         usage(&mut pod, &figures);
     }
+    pod["network"] = network::summary(&network::of_pod(view), &now);
+    let all = files.bytes();
+    let bytes: i64 = all.containers.values().chain(all.volumes.values()).sum();
+    let taken = Taken {
+        bytes: bytes.unsigned_abs(),
+        files: 0,
+    };
+    pod["ephemeral-storage"] = share(taken);
+    let own = files.volumes().iter().map(|(name, taken)| {
+        let mut volume = share(*taken);
+        volume["name"] = json!(name);
+        volume
+    });
+    let mut volumes: Vec<Value> = own.collect();
+    volumes.extend(claims(view, &now));
+    pod["volume"] = json!(volumes);
     pod
+}
+
+/// A part of the node's disk, as kubelet has it: the capacity is the disk's.
+fn used(now: &str, disk: Option<&facts::Disk>, taken: Taken) -> Value {
+    let mut part = json!({"time": now, "usedBytes": taken.bytes, "inodesUsed": taken.files});
+    if let Some(disk) = disk {
+        part["availableBytes"] = json!(disk.free);
+        part["capacityBytes"] = json!(disk.total);
+        part["inodes"] = json!(disk.files);
+        part["inodesFree"] = json!(disk.files_free);
+    }
+    part
+}
+
+/// The volumes of claims that are mounted, by the file systems that they are on.
+fn claims(view: &PodView, now: &str) -> Vec<Value> {
+    let spec = view.pod.spec.as_ref();
+    let volumes = spec
+        .and_then(|spec| spec.volumes.as_deref())
+        .unwrap_or_default();
+    let pod = view.pod.metadata.name.as_deref().unwrap_or_default();
+    let each = volumes.iter().filter_map(|volume| {
+        let named = volume.persistent_volume_claim.as_ref();
+        let named = named.map(|source| source.claim_name.clone());
+        let made = || {
+            volume
+                .ephemeral
+                .as_ref()
+                .map(|_| format!("{pod}-{}", volume.name))
+        };
+        let claim = named.or_else(made)?;
+        let prepared = view.volumes.get(&volume.name)?;
+        if prepared.block.is_some() {
+            return None;
+        }
+        let mut figures = file_system(&prepared.path);
+        if figures.is_null() {
+            return None;
+        }
+        figures["time"] = json!(now);
+        figures["name"] = json!(volume.name);
+        figures["pvcRef"] = json!({"name": claim, "namespace": view.pod.metadata.namespace});
+        Some(figures)
+    });
+    each.collect()
 }
 
 /// The containers that run, by name.
@@ -94,7 +167,12 @@ fn usage(of: &mut Value, figures: &Figures) {
         let window = u64::try_from(window.as_nanos()).unwrap_or(u64::MAX);
         of["cpu"]["usageWindowNanoSeconds"] = json!(window);
     }
-    of["memory"] = json!({"time": time, "workingSetBytes": figures.sample.working_set_bytes});
+    of["memory"] = json!({
+        "time": time,
+        "usageBytes": figures.sample.usage_bytes,
+        "workingSetBytes": figures.sample.working_set_bytes,
+        "rssBytes": figures.sample.rss_bytes,
+    });
 }
 
 /// The same as text, for Prometheus.
@@ -190,6 +268,8 @@ mod tests {
                 at: pod_lifecycle::Moment::aligned(Timestamp::from_second(1_000_000_000).unwrap()),
                 cpu_ns: 1_500_000_000,
                 working_set_bytes: 4096,
+                usage_bytes: 8192,
+                rss_bytes: 1024,
             },
             rate: rate.map(|rate| (rate, SignedDuration::from_millis(10_002))),
         }
@@ -204,7 +284,8 @@ mod tests {
             of,
             json!({
                 "cpu": {"time": "2001-09-09T01:46:40Z", "usageCoreNanoSeconds": 1_500_000_000},
-                "memory": {"time": "2001-09-09T01:46:40Z", "workingSetBytes": 4096},
+                "memory": {"time": "2001-09-09T01:46:40Z", "usageBytes": 8192,
+                    "workingSetBytes": 4096, "rssBytes": 1024},
             })
         );
         usage(&mut of, &figures(Some(5)));

@@ -35,6 +35,7 @@ use crate::events::PodEvents;
 use crate::facts::Machine;
 use crate::images::Puller;
 use crate::known_status::KnownStatus;
+use crate::kubelet_api::metrics::ProbeCounts;
 use crate::layout::PodDir;
 use crate::limits::{PLANS_IN_A_ROW_MAX, STATUS_RETRY_MAX, STATUS_RETRY_MIN, WORKER_MESSAGES_MAX};
 use crate::pressure::Monitor;
@@ -83,6 +84,8 @@ pub struct Shared {
     pub abandon: CancellationToken,
     /// The node's clocks.
     pub clock: Clock,
+    /// How probes were answered.
+    pub probes: ProbeCounts,
 }
 
 impl Shared {
@@ -383,6 +386,7 @@ impl Worker {
     /// What is left to do when nothing of the pod runs any more.
     fn end(self) {
         self.shared.registry.remove(&self.pod);
+        self.shared.probes.forget(&self.pod);
         let gone = self.removed || self.record.removal == pod_lifecycle::record::Removal::Done;
         if gone && let Err(error) = container_runtime::tree::remove(self.dir.root()) {
             tracing::warn!(pod = self.name(), %error, "pod directory not removed");

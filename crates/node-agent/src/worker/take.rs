@@ -377,9 +377,12 @@ impl Worker {
             return;
         };
         let events = self.events.container(&self.pod, name);
+        let counts = self.shared.clone();
+        let pod = self.pod.clone();
         let Some(running) = self.running(name).filter(|running| running.id == id) else {
             return;
         };
+        counts.probes.count(&pod, name, kind, outcome);
         let started = running.started_at.instant;
         let record = match kind {
             ProbeKind::Startup => &mut running.startup,

@@ -111,12 +111,13 @@ pub async fn what_runs_has_figures() {
             "resources": {"limits": {"cpu": "200m", "memory": "64Mi"}}}]});
     world.pod("p", spec).await;
     world.ready("p").await;
-    let container = loop {
+    let (pod, container) = loop {
         let summary: Value = serde_json::from_str(&asked(&world, "/stats/summary").await).unwrap();
         assert!(summary["node"]["nodeName"].is_string(), "{summary}");
-        let container = summary["pods"][0]["containers"][0].clone();
+        let pod = summary["pods"][0].clone();
+        let container = pod["containers"][0].clone();
         if container["cpu"]["usageNanoCores"].is_u64() {
-            break container;
+            break (pod, container);
         }
         tokio::time::sleep(std::time::Duration::from_millis(200)).await;
     };
@@ -127,5 +128,39 @@ pub async fn what_runs_has_figures() {
     let metrics = asked(&world, "/metrics/resource").await;
     let line = "container_cpu_usage_seconds_total{container=\"c\",namespace=\"default\",pod=\"p\"}";
     assert!(metrics.contains(line), "{metrics}");
+    // findings C8
+    for path in [
+        "/memory/usageBytes",
+        "/memory/rssBytes",
+        "/rootfs/usedBytes",
+        "/logs/usedBytes",
+    ] {
+        assert!(
+            container.pointer(path).is_some_and(Value::is_u64),
+            "{path}: {container}"
+        );
+    }
+    for path in ["/network/rxBytes", "/ephemeral-storage/usedBytes"] {
+        assert!(
+            pod.pointer(path).is_some_and(Value::is_u64),
+            "{path}: {pod}"
+        );
+    }
+    assert_eq!(pod["network"]["name"], "eth0", "{pod}");
+    for (path, text) in [
+        ("/metrics", "kubelet_running_pods 1\n"),
+        (
+            "/metrics/cadvisor",
+            "container_memory_rss{container=\"c\",image=",
+        ),
+        (
+            "/metrics/cadvisor",
+            "container_network_receive_bytes_total{container=\"\",",
+        ),
+        ("/configz", "\"maxPods\":110"),
+    ] {
+        let answer = asked(&world, path).await;
+        assert!(answer.contains(text), "{path}: {answer}");
+    }
     world.end().await;
 }
