@@ -34,6 +34,7 @@ pub mod status;
 
 mod backoff;
 mod container_status;
+mod image_change;
 mod phase;
 mod starting;
 mod stopping;

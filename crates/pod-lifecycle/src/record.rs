@@ -6,7 +6,7 @@
 
 use std::collections::BTreeMap;
 
-use k8s_openapi::api::core::v1::{Container, PodSpec, ResourceRequirements};
+use k8s_openapi::api::core::v1::{Container, ResourceRequirements};
 use serde::{Deserialize, Serialize};
 
 use crate::backoff::Backoff;
@@ -15,7 +15,6 @@ use crate::plan::StopCause;
 use crate::probes::ProbeRecord;
 use crate::resize::{OfPod, Resize, Update};
 use crate::restart_all::RestartAll;
-use crate::spec;
 
 /// Everything the planner knows of a pod beyond its API object.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -386,18 +385,6 @@ impl PodRecord {
         }
     }
 
-    /// The pod was changed from `before` to `after`: notes which containers have another image.
-    pub fn images_changed(&mut self, before: &PodSpec, after: &PodSpec) {
-        for (_, container) in spec::containers(after) {
-            let former = spec::containers(before).find(|(_, old)| old.name == container.name);
-            if former.is_some_and(|(_, old)| old.image != container.image)
-                && let Some(record) = self.containers.get_mut(&container.name)
-            {
-                record.image_changed();
-            }
-        }
-    }
-
     /// Whether any container runs or is about to.
     pub fn anything_runs(&self) -> bool {
         self.containers
@@ -491,16 +478,6 @@ impl ContainerRecord {
             Instance::Starting { previous } => previous.as_ref(),
             Instance::Absent | Instance::Running(_) => None,
         }
-    }
-
-    /// The pod names another image for the container: what was said of the former one, and the delays
-    /// that its failures have led to, count no longer, as kubelet keeps delays by container and image.
-    pub fn image_changed(&mut self) {
-        self.image = Image::Unknown;
-        self.pull_backoff = Backoff::default();
-        self.backoff = Backoff::default();
-        self.backoff_announced = false;
-        self.refusals = 0;
     }
 
     /// A new instance is about to be created.

@@ -6,6 +6,7 @@ mod clocks;
 mod dismissal;
 mod ephemeral;
 mod grace;
+mod images;
 mod lifecycle;
 mod properties;
 mod resize;
