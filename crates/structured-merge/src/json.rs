@@ -1,7 +1,7 @@
 //! JSON patch and merge patch, with bounds on what they may cost.
 
 use json_patch::{PatchErrorKind, PatchOperation};
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use crate::PatchError;
 use crate::error::type_name;
@@ -10,6 +10,9 @@ use crate::error::type_name;
 const OPERATIONS_MAX: usize = 10_000;
 /// How many bytes the `copy` operations of one patch may add: repeated copies double a document.
 const COPIED_BYTES_MAX: usize = 3 * 1024 * 1024;
+/// How many list elements one patch may move aside: adding at the front of a list moves all of it.
+/// A tenth of a second, and a hundred times what the largest patch of a short list needs.
+const SHIFTED_ELEMENTS_MAX: usize = 32 << 20;
 
 /// Applies a JSON patch (RFC 6902): all of it or nothing.
 ///
@@ -39,7 +42,7 @@ pub fn json_patch(document: Value, patch: &Value) -> Result<Value, PatchError> {
         return Err(PatchError::Malformed(text));
     }
     let mut document = document;
-    let mut copied = 0;
+    let (mut copied, mut shifted) = (0, 0);
     for (index, operation) in operations.iter().enumerate() {
         let fails = |why: String| PatchError::DoesNotApply(format!("operation {index}{why}"));
         let operation = placed(&document, operation);
@@ -47,6 +50,12 @@ pub fn json_patch(document: Value, patch: &Value) -> Result<Value, PatchError> {
         if copied > COPIED_BYTES_MAX {
             return Err(fails(format!(
                 ": copies add more than {COPIED_BYTES_MAX} bytes"
+            )));
+        }
+        shifted += shifted_elements(&document, &operation);
+        if shifted > SHIFTED_ELEMENTS_MAX {
+            return Err(fails(format!(
+                ": moves more than {SHIFTED_ELEMENTS_MAX} list elements aside"
             )));
         }
         apply_one(&mut document, operation).map_err(|misfit| match misfit {
@@ -83,12 +92,14 @@ enum Misfit {
 fn apply_one(document: &mut Value, operation: Value) -> Result<(), Misfit> {
     if operation["op"] == "move" {
         let from = operation["from"].as_str().unwrap_or_default();
-        let value = document.pointer(from).cloned();
-        let value =
-            value.ok_or_else(|| Misfit::Other(format!(", at {from:?}: path is invalid")))?;
-        apply_one(document, json!({"op": "remove", "path": from}))?;
-        let add = json!({"op": "add", "path": operation["path"], "value": value});
-        return apply_one(document, placed(document, &add));
+        let value = taken(document, from)
+            .ok_or_else(|| Misfit::Other(format!(", at {from:?}: path is invalid")))?;
+        let path = operation["path"]
+            .as_str()
+            .ok_or_else(|| Misfit::Other(": a move without a path".to_owned()))?;
+        let path = from_the_start(document, path, true);
+        return put(document, &path, value)
+            .ok_or_else(|| Misfit::Other(format!(", at {path:?}: path is invalid")));
     }
     let operation: PatchOperation =
         serde_json::from_value(operation).map_err(|error| Misfit::Other(format!(": {error}")))?;
@@ -102,6 +113,48 @@ fn apply_one(document: &mut Value, operation: Value) -> Result<(), Misfit> {
             _ => Misfit::Other(why),
         }
     })
+}
+
+/// Takes the value at a path out of the document; `None` if there is none. (The library would copy
+/// what is moved.)
+fn taken(document: &mut Value, path: &str) -> Option<Value> {
+    let (parent, last) = path.rsplit_once('/')?;
+    match document.pointer_mut(parent)? {
+        Value::Object(fields) => fields.remove(&unescaped(last)),
+        Value::Array(list) => {
+            let place = place(last).filter(|place| *place < list.len())?;
+            Some(list.remove(place))
+        }
+        _ => None,
+    }
+}
+
+/// Puts a value at a path; `None` if there is no such place.
+fn put(document: &mut Value, path: &str, value: Value) -> Option<()> {
+    let Some((parent, last)) = path.rsplit_once('/') else {
+        *document = Some(value).filter(|_| path.is_empty())?;
+        return Some(());
+    };
+    match document.pointer_mut(parent)? {
+        Value::Object(fields) => drop(fields.insert(unescaped(last), value)),
+        Value::Array(list) if last == "-" => list.push(value),
+        Value::Array(list) => {
+            let place = place(last).filter(|place| *place <= list.len())?;
+            list.insert(place, value);
+        }
+        _ => return None,
+    }
+    Some(())
+}
+
+fn unescaped(word: &str) -> String {
+    word.replace("~1", "/").replace("~0", "~")
+}
+
+/// A place in a list as RFC 6901 writes it.
+fn place(word: &str) -> Option<usize> {
+    let place: usize = word.parse().ok()?;
+    (place.to_string() == word).then_some(place)
 }
 
 /// The path with places in lists that are counted from the end (`-1` is the last) counted from the
@@ -136,6 +189,19 @@ fn tests_absence(document: &Value, operation: &PatchOperation) -> bool {
     };
     let object = document.pointer(parent.as_str()).and_then(Value::as_object);
     test.value.is_null() && object.is_some_and(|o| !o.contains_key(field.decoded().as_ref()))
+}
+
+/// How many elements of lists an operation moves aside, at most.
+fn shifted_elements(document: &Value, operation: &Value) -> usize {
+    let length = |field: &str| {
+        let (parent, _) = operation[field].as_str()?.rsplit_once('/')?;
+        document.pointer(parent)?.as_array().map(Vec::len)
+    };
+    match operation["op"].as_str() {
+        Some("add" | "copy" | "remove") => length("path").unwrap_or(0),
+        Some("move") => length("from").unwrap_or(0) + length("path").unwrap_or(0),
+        _ => 0,
+    }
 }
 
 fn copied_bytes(document: &Value, operation: &Value) -> usize {

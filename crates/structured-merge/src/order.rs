@@ -1,5 +1,10 @@
 //! The order of merged lists: what the patch names comes in the patch's order, what only the
 //! server has keeps its place among the rest as well as it can.
+//!
+//! Elements are looked up by an index of their identities, so that a merge takes a time
+//! proportional to the lists and not to their product.
+
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::Value;
 
@@ -27,12 +32,90 @@ impl Identity {
             },
         }
     }
+}
 
-    fn position(self, list: &[Value], element: &Value) -> Option<usize> {
-        let is = self.of(element).ok()?;
-        list.iter()
-            .position(|other| self.of(other).is_ok_and(|other| other == is))
+/// A value as the key of an index: two marks are equal exactly when the values are.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Mark {
+    Text(String),
+    /// Anything else, as JSON with the fields of objects in order.
+    Other(String),
+}
+
+impl Mark {
+    pub fn of(value: &Value) -> Self {
+        match value {
+            Value::String(text) => Self::Text(text.clone()),
+            other => {
+                let mut printed = String::new();
+                print_sorted(other, &mut printed);
+                Self::Other(printed)
+            }
+        }
     }
+}
+
+fn print_sorted(value: &Value, out: &mut String) {
+    match value {
+        Value::Object(map) => {
+            let mut fields: Vec<(&String, &Value)> = map.iter().collect();
+            fields.sort_by_key(|(name, _)| *name);
+            out.push('{');
+            for (name, value) in fields {
+                out.push_str(&Value::from(name.as_str()).to_string());
+                out.push(':');
+                print_sorted(value, out);
+                out.push(',');
+            }
+            out.push('}');
+        }
+        Value::Array(list) => {
+            out.push('[');
+            for value in list {
+                print_sorted(value, out);
+                out.push(',');
+            }
+            out.push(']');
+        }
+        scalar => out.push_str(&scalar.to_string()),
+    }
+}
+
+/// Where in a list the elements are, by identity; of several with one identity, the first.
+pub(crate) struct Places {
+    identity: Identity,
+    places: BTreeMap<Mark, usize>,
+}
+
+impl Places {
+    /// Elements without an identity are in no place.
+    pub fn of(list: &[Value], identity: Identity) -> Self {
+        let mut places = BTreeMap::new();
+        for (place, element) in list.iter().enumerate() {
+            if let Ok(is) = identity.of(element) {
+                places.entry(Mark::of(is)).or_insert(place);
+            }
+        }
+        Self { identity, places }
+    }
+
+    /// The place of the element with the same identity.
+    pub fn get(&self, element: &Value) -> Option<usize> {
+        let is = self.identity.of(element).ok()?;
+        self.places.get(&Mark::of(is)).copied()
+    }
+
+    /// Notes an element that is appended.
+    pub fn add(&mut self, element: &Value, place: usize) {
+        if let Ok(is) = self.identity.of(element) {
+            self.places.entry(Mark::of(is)).or_insert(place);
+        }
+    }
+}
+
+/// The marks of whole values.
+pub(crate) fn marks(list: &[Value]) -> BTreeSet<Mark> {
+    list.iter().map(Mark::of).collect()
 }
 
 /// Whether the lists hold maps (rather than scalars); all elements must be of one type.
@@ -54,19 +137,18 @@ pub(crate) fn holds_maps(original: &[Value], patch: &[Value]) -> Result<bool, Pa
 
 /// The union of two lists of scalars, ordered.
 pub(crate) fn union(original: &[Value], patch: &[Value]) -> Vec<Value> {
-    let mut all: Vec<Value> = Vec::new();
-    for element in original.iter().chain(patch) {
-        if !all.contains(element) {
-            all.push(element.clone());
-        }
-    }
-    let (named, server_only) = all.into_iter().partition(|element| patch.contains(element));
-    interleave(
-        sorted(named, patch, Identity::Value),
-        server_only,
-        original,
-        Identity::Value,
-    )
+    let mut seen = BTreeSet::new();
+    let all = original.iter().chain(patch);
+    let all: Vec<Value> = all
+        .filter(|element| seen.insert(Mark::of(element)))
+        .cloned()
+        .collect();
+    let wanted = Places::of(patch, Identity::Value);
+    let (named, server_only) = all
+        .into_iter()
+        .partition(|element| wanted.get(element).is_some());
+    let live = Places::of(original, Identity::Value);
+    interleave(sorted(named, &wanted), server_only, &live)
 }
 
 /// Orders `merged`: elements that `wanted` names come in its order; the others keep their order
@@ -80,48 +162,61 @@ pub(crate) fn arrange(
     for element in &merged {
         identity.of(element)?;
     }
+    let wanted = Places::of(wanted, identity);
+    let live = Places::of(live, identity);
     let (named, server_only) = merged
         .into_iter()
-        .partition(|element| identity.position(wanted, element).is_some());
-    let server_only = sorted(server_only, live, identity);
-    Ok(interleave(
-        sorted(named, wanted, identity),
-        server_only,
-        live,
-        identity,
-    ))
+        .partition(|element| wanted.get(element).is_some());
+    let server_only = sorted(server_only, &live);
+    Ok(interleave(sorted(named, &wanted), server_only, &live))
 }
 
-fn sorted(mut list: Vec<Value>, order: &[Value], identity: Identity) -> Vec<Value> {
-    list.sort_by_key(|element| identity.position(order, element).unwrap_or(usize::MAX));
+fn sorted(mut list: Vec<Value>, order: &Places) -> Vec<Value> {
+    list.sort_by_cached_key(|element| order.get(element).unwrap_or(usize::MAX));
     list
 }
 
 /// Merges two ordered lists without a common element, by their places in the live list where
 /// both have one.
-fn interleave(
-    named: Vec<Value>,
-    server_only: Vec<Value>,
-    live: &[Value],
-    identity: Identity,
-) -> Vec<Value> {
+fn interleave(named: Vec<Value>, server_only: Vec<Value>, live: &Places) -> Vec<Value> {
     let mut all = Vec::with_capacity(named.len() + server_only.len());
     let mut left = server_only.into_iter().peekable();
     for right in named {
-        let limit = identity.position(live, &right);
-        while let Some(limit) = limit {
-            let precedes = |element: &Value| {
-                identity
-                    .position(live, element)
-                    .is_some_and(|place| place < limit)
-            };
-            match left.next_if(precedes) {
-                Some(element) => all.push(element),
-                None => break,
+        if let Some(limit) = live.get(&right) {
+            let precedes = |element: &Value| live.get(element).is_some_and(|place| place < limit);
+            while let Some(element) = left.next_if(precedes) {
+                all.push(element);
             }
         }
         all.push(right);
     }
     all.extend(left);
     all
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn marks_are_equal_exactly_when_values_are() {
+        let values = [
+            json!(1),
+            json!(1.0),
+            json!("1"),
+            json!(true),
+            json!(null),
+            json!({"a": 1, "b": [1, 2]}),
+            json!({"b": [1, 2], "a": 1}),
+            json!({"a": 1, "b": [12]}),
+            json!(["a,", "b"]),
+            json!(["a", ",b"]),
+        ];
+        for one in &values {
+            for two in &values {
+                assert_eq!(Mark::of(one) == Mark::of(two), one == two, "{one} {two}");
+            }
+        }
+    }
 }

@@ -2,14 +2,14 @@
 //! element by element, and directives (`$patch`, `$retainKeys`, `$setElementOrder/…`,
 //! `$deleteFromPrimitiveList/…`) say what plain JSON cannot.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use openapi_schema::{FieldRef, Shape, TypeRef};
 use serde_json::{Map, Value};
 
 use crate::PatchError;
 use crate::error::{printed, type_name};
-use crate::order::{self, Identity};
+use crate::order::{self, Identity, Mark, Places};
 
 const DIRECTIVE: &str = "$patch";
 const RETAIN_KEYS: &str = "$retainKeys";
@@ -107,10 +107,11 @@ fn merge_map(
     retain_keys(&mut original, patch)?;
     let live = ordered_lists(&original, patch);
     delete_from_lists(&mut original, patch)?;
+    let mut leaving = BTreeSet::new();
     for (key, value) in patch.iter().filter(|(key, _)| !is_directive(key)) {
         let strategy = Strategy::of(object_type, key);
         if value.is_null() {
-            original.shift_remove(key);
+            leaving.insert(key.as_str());
             continue;
         }
         let merged = match (original.get_mut(key).map(Value::take), value) {
@@ -124,6 +125,9 @@ fn merge_map(
             _ => resolved(value, &strategy)?,
         };
         original.insert(key.clone(), merged);
+    }
+    if !leaving.is_empty() {
+        original.retain(|key, _| !leaving.contains(key.as_str()));
     }
     set_element_orders(original, patch, &live, object_type)
 }
@@ -141,7 +145,8 @@ fn retain_keys(original: &mut Object, patch: &Object) -> Result<(), PatchError> 
     };
     let malformed = || PatchError::Malformed("invalid patch format of retainKeys".to_owned());
     let retained = retained.as_array().ok_or_else(malformed)?;
-    let named = |key: &str| retained.iter().any(|name| name.as_str() == Some(key));
+    let retained: BTreeSet<&str> = retained.iter().filter_map(Value::as_str).collect();
+    let named = |key: &str| retained.contains(key);
     let unnamed = patch
         .iter()
         .any(|(key, value)| !value.is_null() && !is_directive(key) && !named(key));
@@ -163,7 +168,8 @@ fn delete_from_lists(original: &mut Object, patch: &Object) -> Result<(), PatchE
             return Err(PatchError::Malformed(text));
         };
         if let Some(Value::Array(list)) = original.get_mut(field) {
-            list.retain(|element| !leaving.contains(element));
+            let leaving = order::marks(leaving);
+            list.retain(|element| !leaving.contains(&Mark::of(element)));
         }
     }
     Ok(())
@@ -199,14 +205,14 @@ fn merge_list(
     let live = original.clone();
     let mut merged = original;
     let mut kept = Vec::new();
+    let mut leaving = BTreeSet::new();
     let mut replace = false;
     for element in patch {
         match element.get(DIRECTIVE) {
             None => kept.push(element),
             Some(directive) => match directive.as_str() {
                 Some("delete") => {
-                    let leaving = identity.of(element)?;
-                    merged.retain(|element| element.get(key) != Some(leaving));
+                    leaving.insert(Mark::of(identity.of(element)?));
                 }
                 Some("replace") => replace = true,
                 Some("merge") => {
@@ -223,8 +229,16 @@ fn merge_list(
             .map(|element| resolved_element(element, strategy))
             .collect();
     }
+    if !leaving.is_empty() {
+        merged.retain(|element| {
+            let is = element.get(key).map(Mark::of);
+            is.is_none_or(|is| !leaving.contains(&is))
+        });
+    }
+    let mut places = Places::of(&merged, identity);
     for element in &kept {
-        merge_element(&mut merged, element, identity, strategy)?;
+        identity.of(element)?;
+        merge_element(&mut merged, &mut places, element, strategy)?;
     }
     let wanted: Vec<Value> = kept.into_iter().cloned().collect();
     order::arrange(merged, &wanted, &live, identity)
@@ -232,15 +246,12 @@ fn merge_list(
 
 fn merge_element(
     merged: &mut Vec<Value>,
+    places: &mut Places,
     element: &Value,
-    identity: Identity,
     strategy: &Strategy<'_>,
 ) -> Result<(), PatchError> {
-    let wanted = identity.of(element)?;
-    let found = merged
-        .iter_mut()
-        .find(|present| identity.of(present).is_ok_and(|is| is == wanted));
-    match (found, element) {
+    let found = places.get(element);
+    match (found.and_then(|place| merged.get_mut(place)), element) {
         (Some(present), Value::Object(patch)) => {
             let old = match present.take() {
                 Value::Object(old) => old,
@@ -248,7 +259,11 @@ fn merge_element(
             };
             *present = Value::Object(merge_map(old, patch, strategy.element())?);
         }
-        _ => merged.push(resolved_element(element, strategy)?),
+        _ => {
+            let element = resolved_element(element, strategy)?;
+            places.add(&element, merged.len());
+            merged.push(element);
+        }
     }
     Ok(())
 }
