@@ -8,8 +8,8 @@ pub mod embedded;
 mod model;
 
 pub use model::{
-    Compare, Event, EventKind, KeyValue, LeaseId, Operation, OperationResult, Range, RangeResult,
-    Revision, StoreError, Txn, TxnResult, Value, WatchEvents, WatchStream,
+    Compare, Event, EventKind, KeyValue, LeaseId, Occupancy, Operation, OperationResult, Range,
+    RangeResult, Revision, StoreError, Txn, TxnResult, Value, WatchEvents, WatchStream,
 };
 
 use std::time::Duration;
@@ -28,14 +28,19 @@ pub trait Store: Send + Sync + 'static {
     /// Why no writes are taken, if that is so.
     fn failure(&self) -> Option<StoreError>;
 
+    /// How much is stored, and why nothing new is taken, if that is so.
+    fn occupancy(&self) -> Occupancy {
+        Occupancy::default()
+    }
+
     /// Applies all operations atomically under one new revision if every comparison holds,
     /// otherwise applies nothing. Returns after the commit is durable. A transaction that
     /// changes nothing (no operations, or deletions of absent keys) makes no revision.
     ///
     /// *Errors.* After `Io` the writes may or may not be durable; the embedded engine then takes
     /// no more of them until it is opened again. After `Full` it goes on by itself once there is
-    /// room; when little is left, what makes new keys is refused so that others can still be
-    /// changed and deleted.
+    /// room; when little is left, or the quota is used up (`Quota`), what makes new keys is refused
+    /// so that others can still be changed and deleted.
     fn txn(&self, txn: Txn) -> BoxFuture<'_, Result<TxnResult, StoreError>>;
 
     /// Reads a range of keys, by default at the newest revision, which includes every write

@@ -166,6 +166,17 @@ pub enum WatchEvents {
     Progress(Revision),
 }
 
+/// How much is stored.
+#[derive(Clone, Debug, Default)]
+pub struct Occupancy {
+    /// Bytes of live keys and values, with what they take besides.
+    pub live_bytes: u64,
+    /// The quota on them; zero where none is known.
+    pub live_bytes_max: u64,
+    /// Why nothing new is taken, if that is so.
+    pub full: Option<StoreError>,
+}
+
 /// A stream of changes. Ends with an error, or when the store closes.
 pub type WatchStream = BoxStream<'static, Result<WatchEvents, StoreError>>;
 
@@ -215,6 +226,16 @@ pub enum StoreError {
     /// disk after all, it appears when the store goes on.
     #[error("no room on the disk of the store: {0}")]
     Full(String),
+    /// As much is stored as may be. What is there can be deleted, and changed if it gets no larger.
+    #[error(
+        "the quota of the store is used up: {stored} bytes of {max}; delete what is not needed"
+    )]
+    Quota {
+        /// How much there would be.
+        stored: u64,
+        /// How much there may be.
+        max: u64,
+    },
     /// The disk failed, or the engine did; the write may or may not be durable.
     #[error("storage failed: {0}")]
     Io(String),

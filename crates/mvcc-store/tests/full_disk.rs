@@ -33,6 +33,11 @@ impl Small {
         while std::io::Write::write_all(&mut file, &zeros).is_ok() {}
     }
 
+    fn free(&self) -> u64 {
+        let found = rustix::fs::statvfs(self.path()).unwrap();
+        found.f_bavail * found.f_frsize
+    }
+
     fn empty(&self) {
         fs::remove_file(self.path().join("filler")).unwrap();
     }
@@ -107,4 +112,63 @@ async fn a_full_disk_is_survived_in_place() {
     drop(store);
     let again = open();
     assert_eq!((again.current_revision(), keys(&again).await), seen);
+}
+
+async fn delete(store: &EmbeddedStore, key: &str) -> Result<TxnResult, StoreError> {
+    let operation = Operation::Delete { key: key.into() };
+    let txn = Txn {
+        compare: vec![],
+        operations: vec![operation],
+    };
+    store.txn(txn).await
+}
+
+/// findings R13: a store on a disk without a free byte starts, and deletions pass.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_start_on_a_disk_without_a_free_byte_lets_things_be_deleted() {
+    let disk = Small::new();
+    let open = || EmbeddedStore::open(EmbeddedOptions::new(disk.path().join("store"))).unwrap();
+    let store = open();
+    for number in 0..10 {
+        put(&store, format!("key/{number}"), 1000).await.unwrap();
+    }
+    store.close();
+    drop(store);
+    disk.fill();
+    assert_eq!(disk.free(), 0);
+    let store = open();
+    let full = store.occupancy().full;
+    assert!(matches!(full, Some(StoreError::Full(_))), "{full:?}");
+    let error = put(&store, "new".into(), 10).await.unwrap_err();
+    assert!(matches!(error, StoreError::Full(_)), "{error}");
+    for number in 0..9 {
+        delete(&store, &format!("key/{number}")).await.unwrap();
+    }
+    assert_eq!(keys(&store).await.len(), 1);
+    disk.empty();
+    // It looks again when something is written.
+    put(&store, "new".into(), 10).await.unwrap();
+    assert!(store.occupancy().full.is_none());
+}
+
+/// findings R13: when the disk fills up while the store runs, it goes on with what it set aside.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_store_whose_disk_fills_up_uses_its_reserve() {
+    let disk = Small::new();
+    let store = EmbeddedStore::open(EmbeddedOptions::new(disk.path().join("store"))).unwrap();
+    for number in 0..10 {
+        put(&store, format!("key/{number}"), 1000).await.unwrap();
+    }
+    disk.fill();
+    while put(&store, "key/0".into(), 100_000).await.is_ok() {
+        let _smaller = put(&store, "key/0".into(), 1000).await;
+    }
+    // Nothing is freed by anybody.
+    while store.failure().is_some() {
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    for number in 0..10 {
+        delete(&store, &format!("key/{number}")).await.unwrap();
+    }
+    assert!(keys(&store).await.is_empty());
 }

@@ -297,6 +297,34 @@ async fn a_flipped_bit_never_loses_an_acknowledged_write_silently() {
     );
 }
 
+/// findings R20: what was acknowledged is noted at once, so that damage to it is not taken for a
+/// write that was never completed, and its revision is not given out again.
+#[tokio::test]
+async fn damage_to_the_newest_acknowledged_write_of_a_killed_process_is_no_torn_tail() {
+    let dir = tempfile::tempdir().unwrap();
+    let (live, killed) = (dir.path().join("live"), dir.path().join("killed"));
+    let store = open(&live).unwrap();
+    for number in 0..3 {
+        put(&*store, "key", format!("value {number}"), None).await;
+    }
+    // As a process leaves it that is killed.
+    copy(&live, &killed);
+    let journal = only_journal(&killed);
+    let sound = fs::read(&journal).unwrap();
+    let end = sound.iter().rposition(|byte| *byte != 0).unwrap();
+    for back in [1, 20, 40, 60] {
+        let mut bytes = sound.clone();
+        bytes[end - back] ^= 4;
+        fs::write(&journal, &bytes).unwrap();
+        let error = open_error(&killed);
+        assert!(matches!(error, StoreError::Damaged(_)), "{back}: {error}");
+        assert!(error.to_string().contains("up to revision 4"), "{error}");
+        assert_eq!(fs::read(&journal).unwrap(), bytes, "nothing was cut off");
+    }
+    fs::write(&journal, &sound).unwrap();
+    assert_eq!(open(&killed).unwrap().current_revision(), Revision(4));
+}
+
 #[tokio::test]
 async fn a_journal_that_is_gone_is_missed() {
     let dir = tempfile::tempdir().unwrap();

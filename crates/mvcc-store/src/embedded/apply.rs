@@ -16,8 +16,9 @@ use imbl::OrdMap;
 use super::{
     history::{Change, Commit},
     leases::Leases,
-    limits::{KEY_BYTES_MAX, OPERATIONS_PER_TXN_MAX, VALUE_BYTES_MAX},
+    limits::{KEY_BYTES_MAX, OPERATIONS_PER_TXN_MAX, PAIR_OVERHEAD_BYTES, VALUE_BYTES_MAX},
     record::{Recorded, record},
+    room::{Need, Room},
 };
 use crate::{
     Compare, KeyValue, LeaseId, Operation, OperationResult, Revision, StoreError, Txn, TxnResult,
@@ -46,6 +47,8 @@ impl Writes {
 /// The state that a group of transactions is building.
 pub(crate) struct Draft {
     pub(crate) live: LiveKeys,
+    /// What the live pairs take.
+    pub(crate) live_bytes: u64,
     pub(crate) revision: Revision,
     pub(crate) commits: Vec<Arc<Commit>>,
     pub(crate) writes: Writes,
@@ -54,9 +57,10 @@ pub(crate) struct Draft {
 
 impl Draft {
     /// Starts from the state at `revision`.
-    pub(crate) fn new(live: LiveKeys, revision: Revision, now: Instant) -> Self {
+    pub(crate) fn new(live: LiveKeys, live_bytes: u64, revision: Revision, now: Instant) -> Self {
         Self {
             live,
+            live_bytes,
             revision,
             commits: Vec::new(),
             writes: Writes::default(),
@@ -107,12 +111,32 @@ impl Draft {
         })
     }
 
-    /// Whether the transaction would add a key.
-    pub(crate) fn adds(&self, txn: &Txn) -> bool {
-        txn.operations.iter().any(|operation| match operation {
-            Operation::Put { key, .. } => !self.live.contains_key(key.as_slice()),
-            Operation::Delete { .. } => false,
-        })
+    /// Whether there is room for what the transaction would write.
+    ///
+    /// *Errors.* `Full`, `Quota`.
+    pub(crate) fn check_room(&self, txn: &Txn, room: &Room) -> Result<(), StoreError> {
+        let (mut after, mut need) = (self.live_bytes, Need::Nothing);
+        for operation in &txn.operations {
+            let (key, put) = match operation {
+                Operation::Put { key, value, lease } => (key, Some((value, lease))),
+                Operation::Delete { key } => (key, None),
+            };
+            let previous = self.live.get(key.as_slice());
+            let before = previous.map_or(0, |pair| pair_bytes(key, pair.value.len()));
+            after = after.saturating_sub(before);
+            if let Some((value, lease)) = put {
+                after += pair_bytes(key, value_len(value));
+                need = match (previous, lease, need) {
+                    (None, None, _) | (_, _, Need::New) => Need::New,
+                    (None, Some(_), _) | (_, _, Need::Leased) => Need::Leased,
+                    (Some(_), _, need) => need,
+                };
+            }
+        }
+        if need == Need::Nothing && after > self.live_bytes {
+            need = Need::Change;
+        }
+        room.check(need, after)
     }
 
     /// Creates a lease.
@@ -158,6 +182,8 @@ impl Draft {
         changes: &mut Vec<Change>,
     ) -> OperationResult {
         let previous = self.live.get(key).cloned();
+        let before = previous.as_ref();
+        let before = before.map_or(0, |pair| pair_bytes(key, pair.value.len()));
         let (key, create_revision) = match &previous {
             Some(pair) => (Arc::clone(&pair.key), pair.create_revision),
             None => (Arc::from(key), revision),
@@ -166,6 +192,8 @@ impl Draft {
             record(Arc::clone(&key), value, create_revision, revision, lease);
         leases.attach(&key, previous.as_ref().and_then(|pair| pair.lease), lease);
         self.live.insert(Arc::clone(&key), Arc::clone(&pair));
+        self.live_bytes =
+            self.live_bytes.saturating_sub(before) + pair_bytes(&key, pair.value.len());
         self.writes.keys.insert(Arc::clone(&key), Some(record));
         changes.push(Change {
             key,
@@ -185,6 +213,8 @@ impl Draft {
             return OperationResult::Delete(None);
         };
         let key = Arc::clone(&previous.key);
+        let before = pair_bytes(&key, previous.value.len());
+        self.live_bytes = self.live_bytes.saturating_sub(before);
         leases.attach(&key, previous.lease, None);
         self.writes.keys.insert(Arc::clone(&key), None);
         let result = OperationResult::Delete(Some(KeyValue::clone(&previous)));
@@ -255,11 +285,20 @@ fn check_key(key: &[u8]) -> Result<(), StoreError> {
     }
 }
 
-fn check_value(value: &Value) -> Result<(), StoreError> {
-    let len = match value {
+/// What a pair takes in memory.
+pub(crate) fn pair_bytes(key: &[u8], value_len: usize) -> u64 {
+    PAIR_OVERHEAD_BYTES + (key.len() + value_len) as u64
+}
+
+fn value_len(value: &Value) -> usize {
+    match value {
         Value::Plain(bytes) => bytes.len(),
         Value::Stamped { before, after } => before.len() + after.len(),
-    };
+    }
+}
+
+fn check_value(value: &Value) -> Result<(), StoreError> {
+    let len = value_len(value);
     if len > VALUE_BYTES_MAX {
         return Err(StoreError::Invalid(format!(
             "a value of {len} bytes is longer than the limit of {VALUE_BYTES_MAX}"

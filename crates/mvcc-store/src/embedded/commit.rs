@@ -19,9 +19,10 @@ use super::{
     apply::Draft,
     disk::{Counters, Durable},
     leases::Leases,
-    limits::{DURABLE_NOTE_INTERVAL, FULL_RETRY_INTERVAL},
+    limits::{FULL_RETRY_INTERVAL, ROOM_LOOK_INTERVAL},
     published::Published,
     queue::{Queue, Reply, Request, Taken},
+    room::Room,
     watch::{self, SharedHub},
 };
 use crate::{LeaseId, Revision, StoreError, TxnResult};
@@ -38,6 +39,19 @@ pub(crate) struct Shared {
     pub(crate) syncs: AtomicU64,
     /// Why no writes are taken.
     pub(crate) failure: RwLock<Option<StoreError>>,
+    /// Free bytes on the disk, when last looked.
+    pub(crate) free_bytes: AtomicU64,
+    /// The quota on what is stored.
+    pub(crate) live_bytes_max: u64,
+}
+
+impl Shared {
+    pub(crate) fn room(&self) -> Room {
+        Room {
+            free_bytes: self.free_bytes.load(Ordering::Relaxed),
+            live_bytes_max: self.live_bytes_max,
+        }
+    }
 }
 
 /// An answer that is held back until the group is durable.
@@ -71,7 +85,8 @@ pub(crate) struct Committer {
     progress_interval: Duration,
     /// When watchers that nothing concerned are to be told how far history has got.
     progress_due: Option<Instant>,
-    note_due: Option<Instant>,
+    /// When to look how much is free; never, where there is no disk.
+    look_due: Option<Instant>,
     failure: Option<Failure>,
 }
 
@@ -105,16 +120,20 @@ impl Committer {
         counters: Counters,
         progress_interval: Duration,
     ) -> Self {
-        Self {
+        let mut committer = Self {
             shared,
             disk,
             leases,
             counters,
             progress_interval,
             progress_due: None,
-            note_due: None,
+            look_due: None,
             failure: None,
+        };
+        if committer.look() < u64::MAX {
+            committer.look_due = Some(Instant::now() + ROOM_LOOK_INTERVAL);
         }
+        committer
     }
 
     /// Serves requests until the queue is closed.
@@ -143,7 +162,8 @@ impl Committer {
     fn commit(&mut self, requests: Vec<Request>) {
         let mut draft = self.draft();
         let mut answers = Vec::with_capacity(requests.len());
-        let room = self.disk.check_room();
+        self.look();
+        let room = self.shared.room();
         for request in requests {
             answers.push(self.prepare(request, &mut draft, &room));
         }
@@ -160,22 +180,21 @@ impl Committer {
             .published
             .read()
             .unwrap_or_else(PoisonError::into_inner);
-        Draft::new(published.live.clone(), published.revision, Instant::now())
+        let live = published.live.clone();
+        Draft::new(
+            live,
+            published.live_bytes,
+            published.revision,
+            Instant::now(),
+        )
     }
 
-    fn prepare(
-        &mut self,
-        request: Request,
-        draft: &mut Draft,
-        room: &Result<(), StoreError>,
-    ) -> Answer {
+    fn prepare(&mut self, request: Request, draft: &mut Draft, room: &Room) -> Answer {
         let leases = &mut self.leases;
         match request {
             Request::Txn(txn, reply) => {
-                let result = match room {
-                    Err(full) if draft.adds(&txn) => Err(full.clone()),
-                    _ => draft.apply(&txn, leases),
-                };
+                let result = draft.check_room(&txn, room);
+                let result = result.and_then(|()| draft.apply(&txn, leases));
                 Answer::Txn(reply, result)
             }
             Request::Grant(ttl, reply) => {
@@ -202,6 +221,8 @@ impl Committer {
             return;
         }
         self.shared.syncs.fetch_add(1, Ordering::Relaxed);
+        // Before anybody is told: what is noted is never cut off as if it were torn.
+        self.disk.note_durable(draft.revision);
         if !draft.commits.is_empty() {
             self.publish(draft);
         }
@@ -275,6 +296,7 @@ impl Committer {
                 .write()
                 .unwrap_or_else(PoisonError::into_inner);
             published.live = draft.live;
+            published.live_bytes = draft.live_bytes;
             published.revision = draft.revision;
             for commit in &draft.commits {
                 published.history.push(Arc::clone(commit));
@@ -291,7 +313,6 @@ impl Committer {
             self.progress_due
                 .get_or_insert(now + self.progress_interval);
         }
-        self.note_due.get_or_insert(now + DURABLE_NOTE_INTERVAL);
     }
 
     fn run_timers(&mut self, now: Instant) {
@@ -302,9 +323,12 @@ impl Committer {
             let revision = self.published_revision();
             watch::lock(&self.shared.hub).mark_progress(revision);
         }
-        if self.note_due.is_some_and(|due| due <= now) {
-            self.note_due = None;
-            self.disk.note_durable(self.published_revision());
+        if self.look_due.is_some_and(|due| due <= now) {
+            self.look_due = Some(now + ROOM_LOOK_INTERVAL);
+            self.look();
+            if self.failure.is_none() {
+                self.disk.keep_ballast();
+            }
         }
         let mut published = self
             .shared
@@ -312,6 +336,13 @@ impl Committer {
             .write()
             .unwrap_or_else(PoisonError::into_inner);
         published.history.trim(now);
+    }
+
+    /// Looks how much is free on the disk.
+    fn look(&self) -> u64 {
+        let free_bytes = self.disk.free_bytes();
+        self.shared.free_bytes.store(free_bytes, Ordering::Relaxed);
+        free_bytes
     }
 
     fn published_revision(&self) -> Revision {
@@ -349,7 +380,7 @@ impl Committer {
             .history
             .next_expiry()
             .map(|expiry| expiry.max(soon));
-        [leases, retry, self.progress_due, self.note_due, trim]
+        [leases, retry, self.progress_due, self.look_due, trim]
             .into_iter()
             .flatten()
             .min()

@@ -6,6 +6,7 @@
 //! <dir>/data/durable   a revision known to be durable: less than that on disk means loss
 //! <dir>/data/engine/   the engine's files
 //! <dir>/data/torn-tail what was cut off a journal at the last start that found a torn one
+//! <dir>/ballast         nothing, given up when the disk is full
 //! <dir>/data.partial/  the same while being made; renamed when complete, else thrown away
 //! ```
 
@@ -13,11 +14,15 @@ use std::{
     fs::{self, DirBuilder, File, TryLockError},
     io::{self, Write as _},
     os::unix::fs::DirBuilderExt,
+    os::unix::fs::FileExt as _,
     path::{Path, PathBuf},
     thread,
     time::{Duration, Instant},
 };
 
+use rustix::fs::{FallocateFlags, fallocate, statvfs};
+
+use super::limits::{BALLAST_BYTES, BALLAST_FREE_BYTES_MIN, WORKING_BYTES_MIN};
 use crate::{Revision, StoreError};
 
 /// The format that this program writes, and the newest that it reads.
@@ -32,6 +37,7 @@ const LOCK_PAUSE: Duration = Duration::from_millis(10);
 #[derive(Debug)]
 pub(crate) struct Directory {
     data: PathBuf,
+    ballast: PathBuf,
     _lock: File,
 }
 
@@ -51,7 +57,12 @@ impl Directory {
             create_data(dir, &data, create)?;
         }
         check_format(&data)?;
-        Ok(Self { data, _lock: lock })
+        let ballast = dir.join("ballast");
+        Ok(Self {
+            data,
+            ballast,
+            _lock: lock,
+        })
     }
 
     /// Where the engine's files are.
@@ -64,12 +75,48 @@ impl Directory {
         self.data.join("torn-tail")
     }
 
-    /// Notes a durable revision. Best effort and not synced: an old or missing note only makes
-    /// the check at the next start weaker.
+    /// Free bytes on the disk. A file system that does not say is not full.
+    pub(crate) fn free_bytes(&self) -> u64 {
+        statvfs(&self.data).map_or(u64::MAX, |found| found.f_bavail * found.f_frsize)
+    }
+
+    /// Gives up the ballast if the disk is full.
+    pub(crate) fn make_room(&self) {
+        if self.free_bytes() >= WORKING_BYTES_MIN {
+            return;
+        }
+        match fs::remove_file(&self.ballast) {
+            Ok(()) => tracing::warn!("the disk of the store is full: its reserve is used"),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => tracing::warn!(%error, "the reserve of the store cannot be used"),
+        }
+    }
+
+    /// Lays the ballast if there is none and there is plenty of room.
+    pub(crate) fn keep_ballast(&self) {
+        let is_there = self.ballast.try_exists().unwrap_or(true);
+        if is_there || self.free_bytes() < BALLAST_FREE_BYTES_MIN + BALLAST_BYTES {
+            return;
+        }
+        let laid = File::create(&self.ballast).and_then(|file| {
+            fallocate(&file, FallocateFlags::empty(), 0, BALLAST_BYTES)?;
+            Ok(())
+        });
+        if let Err(error) = laid {
+            // A file system that cannot set room aside has none for this.
+            tracing::debug!(%error, "no reserve for a full disk");
+        }
+    }
+
+    /// Notes a durable revision, before anybody is told of it. Not synced: the note outlives the
+    /// process at once, and a loss of power some seconds later. Of fixed length and written over
+    /// the former one, so that it needs no room.
     pub(crate) fn note_durable(&self, revision: Revision) {
-        let temporary = self.data.join("durable.new");
-        let noted = fs::write(&temporary, format!("{}\n", revision.0))
-            .and_then(|()| fs::rename(&temporary, self.data.join("durable")));
+        let mut options = File::options();
+        let file = options.create(true).truncate(false).write(true);
+        let noted = file
+            .open(self.data.join("durable"))
+            .and_then(|file| file.write_all_at(format!("{:020}\n", revision.0).as_bytes(), 0));
         if let Err(error) = noted {
             tracing::warn!(%error, "could not note the durable revision");
         }

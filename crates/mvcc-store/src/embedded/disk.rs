@@ -16,7 +16,6 @@ use fjall::{
     compaction::Leveled,
     config::{BlockSizePolicy, FilterPolicy, PinningPolicy},
 };
-use rustix::fs::statvfs;
 
 use super::{
     apply::{LiveKeys, Writes},
@@ -24,8 +23,8 @@ use super::{
     journal,
     leases::Leases,
     limits::{
-        BLOCK_CACHE_BYTES, DATA_BLOCK_BYTES, FREE_BYTES_MIN, L0_TABLES_MAX, MEMTABLE_BYTES_MAX,
-        OPEN_FILES_MAX,
+        BLOCK_CACHE_BYTES, DATA_BLOCK_BYTES, L0_TABLES_MAX, MEMTABLE_BYTES_MAX, OPEN_FILES_MAX,
+        WORKING_BYTES_MIN,
     },
     record,
 };
@@ -67,12 +66,13 @@ pub(crate) trait Durable: Send {
     /// *Errors.* `Full` while there still is no room, and those of opening.
     fn reopen(&mut self) -> Result<Loaded, StoreError>;
 
-    /// Whether there is room for what is new.
-    ///
-    /// *Errors.* `Full`.
-    fn check_room(&self) -> Result<(), StoreError> {
-        Ok(())
+    /// Free bytes on the disk; as many as there can be where there is no disk.
+    fn free_bytes(&self) -> u64 {
+        u64::MAX
     }
+
+    /// Sets room aside for when the disk is full, if there is plenty.
+    fn keep_ballast(&mut self) {}
 
     /// Notes outside of the data that this revision is durable.
     fn note_durable(&mut self, _revision: Revision) {}
@@ -115,14 +115,21 @@ impl Disk {
     /// Opens the store in `dir` and reads everything.
     pub(crate) fn open(dir: &Path) -> Result<(Self, Loaded), StoreError> {
         let directory = Directory::open(dir, |engine| open_engine(engine).map(drop))?;
-        journal::verify(&directory.engine(), &directory.torn_tail())?;
+        directory.make_room();
+        verify(&directory)?;
         let (engine, loaded) = open_and_read(&directory)?;
+        directory.keep_ballast();
         let disk = Self {
             engine: Some(engine),
             directory,
         };
         Ok((disk, loaded))
     }
+}
+
+fn verify(directory: &Directory) -> Result<(), StoreError> {
+    let (engine, tail) = (directory.engine(), directory.torn_tail());
+    journal::verify(&engine, &tail, COUNTERS, directory.noted_durable())
 }
 
 fn open_and_read(directory: &Directory) -> Result<(Engine, Loaded), StoreError> {
@@ -186,7 +193,7 @@ impl Durable for Disk {
                 StoreError::Full(format!("write to the journal: {cause}"))
             }
             // One of its threads failed before; that there is no room is likely why.
-            fjall::Error::Poisoned if self.check_room().is_err() => {
+            fjall::Error::Poisoned if self.free_bytes() < WORKING_BYTES_MIN => {
                 StoreError::Full("the engine has stopped".to_owned())
             }
             _ => StoreError::Io(format!("write to the journal: {error}")),
@@ -194,28 +201,25 @@ impl Durable for Disk {
     }
 
     fn reopen(&mut self) -> Result<Loaded, StoreError> {
-        self.check_room()?;
+        self.directory.make_room();
+        if self.free_bytes() < WORKING_BYTES_MIN {
+            return Err(StoreError::Full("not a mebibyte is free".to_owned()));
+        }
         self.engine = None;
         let directory = &self.directory;
-        journal::verify(&directory.engine(), &directory.torn_tail())?;
+        verify(directory)?;
         journal::write_again(&directory.engine())?;
         let (engine, loaded) = open_and_read(directory)?;
         self.engine = Some(engine);
         Ok(loaded)
     }
 
-    fn check_room(&self) -> Result<(), StoreError> {
-        let engine = self.directory.engine();
-        // A file system that does not say is not full.
-        let free = statvfs(&engine).map_or(u64::MAX, |found| found.f_bavail * found.f_frsize);
-        if free >= FREE_BYTES_MIN {
-            return Ok(());
-        }
-        Err(StoreError::Full(format!(
-            "{} MiB are free, new objects need {}; what is there can be deleted",
-            free >> 20,
-            FREE_BYTES_MIN >> 20
-        )))
+    fn free_bytes(&self) -> u64 {
+        self.directory.free_bytes()
+    }
+
+    fn keep_ballast(&mut self) {
+        self.directory.keep_ballast();
     }
 
     fn note_durable(&mut self, revision: Revision) {

@@ -5,7 +5,8 @@
 //! right here: a flipped bit in the middle must not lose the acknowledged writes behind it, and a
 //! batch that power loss tore must not stop the start. This module tells the two apart. Batches
 //! are synced one after the other, so only the newest can be torn: bad bytes with a whole batch
-//! behind them are damage; bad bytes at the very end were never acknowledged and are cut off.
+//! behind them are damage, and so are those at the very end if the newest whole batch is older than
+//! what is noted as acknowledged. Other bad bytes at the end were never acknowledged and are cut off.
 //!
 //! The layout (fjall 3, little-endian): a batch is a start (tag 1, u32 items, u64 sequence
 //! number), items (tag 2, u8 kind, u8 compression, u64 keyspace, u16 key length, u32 length, u32
@@ -25,7 +26,7 @@ use rustix::{
 };
 use xxhash_rust::xxh3::Xxh3;
 
-use crate::StoreError;
+use crate::{Revision, StoreError};
 
 const TAG_START: u8 = 1;
 const TAG_ITEM: u8 = 2;
@@ -35,13 +36,54 @@ const TRAILER: [u8; 4] = *b"FJL\x03";
 
 /// Checks all journals in the engine's directory and moves a torn tail of the newest to
 /// `torn_tail`, in case someone wants to look at it.
-pub(crate) fn verify(engine: &Path, torn_tail: &Path) -> Result<(), StoreError> {
+///
+/// `counters` is the key whose value begins with the revision of a batch, and `acknowledged` the
+/// newest revision of which anybody was told, as far as is known.
+///
+/// *Errors.* `Damaged`: what is not read any more was acknowledged, or may have been.
+pub(crate) fn verify(
+    engine: &Path,
+    torn_tail: &Path,
+    counters: &[u8],
+    acknowledged: Option<Revision>,
+) -> Result<(), StoreError> {
     let mut journals = journals(engine)?;
     let newest = journals.pop();
+    let mut revision = None;
     for path in &journals {
-        verify_one(path, None)?;
+        let whole = read_whole(path, counters)?;
+        if !whole.tail.is_empty() {
+            return Err(fails_its_checksum(path, whole.good));
+        }
+        revision = revision.max(whole.revision);
     }
-    newest.map_or(Ok(()), |path| verify_one(&path, Some(torn_tail)))
+    let Some(path) = newest else { return Ok(()) };
+    let whole = read_whole(&path, counters)?;
+    revision = revision.max(whole.revision);
+    if whole.tail.is_empty() {
+        return Ok(());
+    }
+    if holds_batch(&whole.tail) {
+        return Err(fails_its_checksum(&path, whole.good));
+    }
+    if let (Some(found), Some(noted)) = (revision, acknowledged)
+        && found < noted
+    {
+        let at = whole.good;
+        return Err(damaged(
+            &path,
+            &format!(
+                "fails its checksum at byte {at}, where the acknowledged writes up to revision {} \
+                 should be; the newest whole one is {}. Restore the directory from a backup",
+                noted.0, found.0
+            ),
+        ));
+    }
+    cut_off(&path, &whole, torn_tail)
+}
+
+fn fails_its_checksum(path: &Path, at: u64) -> StoreError {
+    damaged(path, &format!("fails its checksum at byte {at}"))
 }
 
 /// Writes the newest journal over itself and syncs it. After a sync that failed, what is read from
@@ -88,13 +130,23 @@ fn journals(engine: &Path) -> Result<Vec<PathBuf>, StoreError> {
     Ok(journals.into_iter().map(|(_, path)| path).collect())
 }
 
-fn verify_one(path: &Path, torn_tail: Option<&Path>) -> Result<(), StoreError> {
+/// What is in a journal.
+struct Whole {
+    /// How many bytes of whole batches it begins with.
+    good: u64,
+    /// What follows them.
+    tail: Vec<u8>,
+    /// The newest revision that the batches tell.
+    revision: Option<Revision>,
+}
+
+fn read_whole(path: &Path, counters: &[u8]) -> Result<Whole, StoreError> {
     let read = |error: io::Error| failed("read", path, &error);
     let file = File::open(path).map_err(read)?;
     let mut reader = BufReader::with_capacity(64 * 1024, file);
-    let mut good = 0;
+    let (mut good, mut revision) = (0, None);
     let mut newest_number = None;
-    while let Some(batch) = read_batch(&mut reader).map_err(read)? {
+    while let Some(batch) = read_batch(&mut reader, counters).map_err(read)? {
         // The checksum does not cover the number, and the number decides what is newest.
         if newest_number.is_some_and(|newest| batch.number <= newest) {
             return Err(damaged(
@@ -103,25 +155,31 @@ fn verify_one(path: &Path, torn_tail: Option<&Path>) -> Result<(), StoreError> {
             ));
         }
         newest_number = Some(batch.number);
+        revision = revision.max(batch.revision);
         good += batch.len;
     }
     let tail = read_tail(reader.get_mut(), good).map_err(read)?;
-    if tail.is_empty() {
-        return Ok(());
-    }
-    let torn_tail = torn_tail.filter(|_| !holds_batch(&tail));
-    let torn_tail =
-        torn_tail.ok_or_else(|| damaged(path, &format!("fails its checksum at byte {good}")))?;
+    Ok(Whole {
+        good,
+        tail,
+        revision,
+    })
+}
+
+fn cut_off(path: &Path, whole: &Whole, torn_tail: &Path) -> Result<(), StoreError> {
     tracing::warn!(
         journal = %path.display(),
-        offset = good,
-        bytes = tail.len(),
+        offset = whole.good,
+        bytes = whole.tail.len(),
         "cutting off a write that was never completed"
     );
-    fs::write(torn_tail, &tail).map_err(|error| failed("write", torn_tail, &error))?;
+    if let Err(error) = fs::write(torn_tail, &whole.tail) {
+        // On a full disk there is no room for it.
+        tracing::warn!(%error, "the torn write could not be put aside");
+    }
     let cut = |error: io::Error| failed("cut the torn tail off", path, &error);
     let file = OpenOptions::new().write(true).open(path).map_err(cut)?;
-    file.set_len(good)
+    file.set_len(whole.good)
         .and_then(|()| file.sync_all())
         .map_err(cut)
 }
@@ -158,7 +216,7 @@ fn holds_batch(bytes: &[u8]) -> bool {
         .filter(|(_, byte)| **byte == TAG_START)
         .any(|(at, _)| {
             // Reading from memory fails only by ending early, which `read_batch` reports as none.
-            matches!(read_batch(&mut &bytes[at..]), Ok(Some(_)))
+            matches!(read_batch(&mut &bytes[at..], &[]), Ok(Some(_)))
         })
 }
 
@@ -166,17 +224,19 @@ fn holds_batch(bytes: &[u8]) -> bool {
 struct Batch {
     number: u64,
     len: u64,
+    /// The revision that it makes, if it tells.
+    revision: Option<Revision>,
 }
 
 /// Reads one batch, or returns `None` if there is no valid one here.
-fn read_batch(reader: &mut impl Read) -> io::Result<Option<Batch>> {
-    match try_read_batch(reader) {
+fn read_batch(reader: &mut impl Read, counters: &[u8]) -> io::Result<Option<Batch>> {
+    match try_read_batch(reader, counters) {
         Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => Ok(None),
         result => result,
     }
 }
 
-fn try_read_batch(reader: &mut impl Read) -> io::Result<Option<Batch>> {
+fn try_read_batch(reader: &mut impl Read, counters: &[u8]) -> io::Result<Option<Batch>> {
     if read_array::<1>(reader)? != [TAG_START] {
         return Ok(None);
     }
@@ -185,11 +245,13 @@ fn try_read_batch(reader: &mut impl Read) -> io::Result<Option<Batch>> {
     let mut hasher = Xxh3::new();
     let mut len = 13;
     let mut buffer = Vec::new();
+    let mut revision = None;
     for _ in 0..items {
         match read_item(reader, &mut buffer)? {
             true => hasher.update(&buffer),
             false => return Ok(None),
         }
+        revision = revision.or(revision_in(&buffer, counters));
         len += buffer.len() as u64;
     }
     let tag = read_array(reader)?;
@@ -199,7 +261,20 @@ fn try_read_batch(reader: &mut impl Read) -> io::Result<Option<Batch>> {
     Ok(valid.then_some(Batch {
         number,
         len: len + 13,
+        revision,
     }))
+}
+
+/// The revision that an item puts under the key of the counters, if that is what it does. Values as
+/// small as this are not compressed.
+fn revision_in(item: &[u8], counters: &[u8]) -> Option<Revision> {
+    let (head, rest) = item.split_first_chunk::<21>()?;
+    let plain = head[0] == TAG_ITEM && head[2] == 0;
+    let value = rest.strip_prefix(counters).filter(|_| {
+        plain && usize::from(u16::from_le_bytes([head[11], head[12]])) == counters.len()
+    })?;
+    let (revision, _) = value.split_first_chunk::<8>()?;
+    Some(Revision(u64::from_le_bytes(*revision)))
 }
 
 /// Reads one item or clear into the buffer, as it is on disk.

@@ -21,8 +21,21 @@ pub(crate) const REQUESTS_PER_GROUP_MAX: usize = 512;
 /// What a change costs in the history besides the bytes of keys and former values.
 pub(crate) const COMMIT_OVERHEAD_BYTES: usize = 256;
 
-/// How often the lower bound of the newest durable revision is noted beside the data.
-pub(crate) const DURABLE_NOTE_INTERVAL: Duration = Duration::from_secs(60);
+/// What a live pair takes in memory besides the bytes of its key and value, roughly.
+pub(crate) const PAIR_OVERHEAD_BYTES: u64 = 256;
+
+/// A file of nothing beside the data, given up when the disk is full: a start needs some room, and
+/// so do deletions.
+pub(crate) const BALLAST_BYTES: u64 = 16 * 1024 * 1024;
+
+/// The ballast is laid when so much would be free besides it.
+pub(crate) const BALLAST_FREE_BYTES_MIN: u64 = 2 * FREE_BYTES_MIN;
+
+/// With less than this the ballast goes, and without it the store waits for room.
+pub(crate) const WORKING_BYTES_MIN: u64 = 1024 * 1024;
+
+/// How often the store looks how much is free on its disk when nothing is written.
+pub(crate) const ROOM_LOOK_INTERVAL: Duration = Duration::from_secs(10);
 
 /// Free bytes on the disk below which nothing new is stored. What is left is for changes and
 /// deletions: it lasts for hours of them, and for the engine to put its files in order.
@@ -61,6 +74,9 @@ pub struct Limits {
     pub watcher_commits_max: usize,
     /// Bytes that may wait for one watcher before it is cut off.
     pub watcher_bytes_max: usize,
+    /// Bytes of live keys and values, all of which are in memory, beyond which nothing new is
+    /// stored.
+    pub live_bytes_max: u64,
     /// Longest time from a commit to a progress mark for watchers that it did not concern.
     pub progress_interval: Duration,
 }
@@ -72,6 +88,7 @@ impl Default for Limits {
             history_bytes_max: 16 * 1024 * 1024,
             watcher_commits_max: 8192,
             watcher_bytes_max: 8 * 1024 * 1024,
+            live_bytes_max: 1 << 30,
             progress_interval: Duration::from_secs(5),
         }
     }

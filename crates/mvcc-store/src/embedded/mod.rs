@@ -17,6 +17,7 @@ mod limits;
 mod published;
 mod queue;
 mod record;
+mod room;
 mod watch;
 
 use std::{
@@ -41,7 +42,8 @@ use self::{
     watch::Hub,
 };
 use crate::{
-    LeaseId, Range, RangeResult, Revision, Store, StoreError, Txn, TxnResult, WatchStream,
+    LeaseId, Occupancy, Range, RangeResult, Revision, Store, StoreError, Txn, TxnResult,
+    WatchStream,
 };
 
 /// Where and how to open a store.
@@ -141,6 +143,8 @@ impl EmbeddedStore {
             hub: Arc::new(Mutex::new(Hub::new(limits))),
             syncs: AtomicU64::new(0),
             failure: RwLock::new(None),
+            free_bytes: AtomicU64::new(u64::MAX),
+            live_bytes_max: limits.live_bytes_max,
         });
         let committer = Committer::new(
             Arc::clone(&shared),
@@ -194,6 +198,20 @@ impl Store for EmbeddedStore {
     fn failure(&self) -> Option<StoreError> {
         let failure = self.shared.failure.read();
         failure.unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn occupancy(&self) -> Occupancy {
+        let published = self.shared.published.read();
+        let live_bytes = published.unwrap_or_else(PoisonError::into_inner).live_bytes;
+        let room = self.shared.room();
+        let full = |failure: &StoreError| matches!(failure, StoreError::Full(_));
+        Occupancy {
+            live_bytes,
+            live_bytes_max: room.live_bytes_max,
+            full: room
+                .full(live_bytes)
+                .or_else(|| self.failure().filter(full)),
+        }
     }
 
     fn txn(&self, txn: Txn) -> BoxFuture<'_, Result<TxnResult, StoreError>> {

@@ -3,7 +3,7 @@
 use std::{ops::Bound, sync::Arc};
 
 use super::{
-    apply::LiveKeys,
+    apply::{LiveKeys, pair_bytes},
     history::{Commit, History},
     limits::Limits,
 };
@@ -13,6 +13,8 @@ use crate::{KeyValue, Range, RangeResult, Revision, StoreError};
 #[derive(Debug)]
 pub(crate) struct Published {
     pub(crate) live: LiveKeys,
+    /// What the live pairs take.
+    pub(crate) live_bytes: u64,
     pub(crate) revision: Revision,
     pub(crate) history: History,
 }
@@ -26,8 +28,13 @@ impl Published {
         } else {
             revision
         };
+        let pairs = live.iter();
+        let live_bytes = pairs
+            .map(|(key, pair)| pair_bytes(key, pair.value.len()))
+            .sum();
         Self {
             live,
+            live_bytes,
             revision,
             history: History::new(floor, limits),
         }

@@ -1,0 +1,69 @@
+//! The quota on what is stored.
+
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+use bytes::Bytes;
+use mvcc_store::{
+    Operation, Store, StoreError, Txn, TxnResult, Value,
+    embedded::{EmbeddedOptions, EmbeddedStore, Limits},
+};
+
+fn put(key: &str, bytes: usize) -> Operation {
+    Operation::Put {
+        key: key.into(),
+        value: Value::Plain(Bytes::from(vec![b'x'; bytes])),
+        lease: None,
+    }
+}
+
+async fn write(store: &EmbeddedStore, operation: Operation) -> Result<TxnResult, StoreError> {
+    let txn = Txn {
+        compare: vec![],
+        operations: vec![operation],
+    };
+    store.txn(txn).await
+}
+
+/// findings S26: a full store says so, lets things be deleted, and has room again.
+#[tokio::test]
+async fn what_grows_is_refused_over_the_quota_and_room_comes_back() {
+    let dir = tempfile::tempdir().unwrap();
+    let options = EmbeddedOptions {
+        limits: Limits {
+            live_bytes_max: 100_000,
+            ..Limits::default()
+        },
+        ..EmbeddedOptions::new(dir.path())
+    };
+    let store = EmbeddedStore::open(options.clone()).unwrap();
+    let mut made = 0;
+    let error = loop {
+        match write(&store, put(&format!("key/{made}"), 1000)).await {
+            Ok(_) => made += 1,
+            Err(error) => break error,
+        }
+    };
+    assert!(
+        matches!(error, StoreError::Quota { max: 100_000, .. }),
+        "{error}"
+    );
+    assert!((70..100).contains(&made), "{made}");
+    let occupancy = store.occupancy();
+    assert!(occupancy.live_bytes <= 100_000);
+    // The same after a start, of which nobody has written anything.
+    store.close();
+    drop(store);
+    let store = EmbeddedStore::open(options).unwrap();
+    assert_eq!(store.occupancy().live_bytes, occupancy.live_bytes);
+    // What gets no larger may change, also a little larger, but not without end.
+    write(&store, put("key/0", 1000)).await.unwrap();
+    write(&store, put("key/0", 3000)).await.unwrap();
+    let error = write(&store, put("key/1", 20_000)).await.unwrap_err();
+    assert!(matches!(error, StoreError::Quota { .. }), "{error}");
+    for number in 0..10 {
+        let key = format!("key/{number}").into();
+        write(&store, Operation::Delete { key }).await.unwrap();
+    }
+    write(&store, put("new", 1000)).await.unwrap();
+    assert!(store.occupancy().full.is_none());
+}
