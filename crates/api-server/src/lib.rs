@@ -45,6 +45,7 @@ mod reply;
 mod request_info;
 mod resource_metrics;
 mod reviews;
+pub mod rewrite;
 mod routing;
 mod selection;
 mod serve;

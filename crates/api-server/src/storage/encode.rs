@@ -29,7 +29,12 @@ const AFTER: [&str; 8] = [
 
 /// Encodes an object for the store, which puts the revision in.
 pub(crate) fn encode(info: &KindInfo, object: &Value) -> Stored {
-    let (before, after) = halves(info, object);
+    encode_as(info.kind, &info.api_version(), object)
+}
+
+/// Encodes an object of a kind that is known by its names alone.
+pub(crate) fn encode_as(kind: &str, api_version: &str, object: &Value) -> Stored {
+    let (before, after) = halves(kind, api_version, object);
     Stored::Stamped {
         before: before.into(),
         after: after.into(),
@@ -38,7 +43,7 @@ pub(crate) fn encode(info: &KindInfo, object: &Value) -> Stored {
 
 /// Encodes an object with a known revision.
 pub(crate) fn encode_at(info: &KindInfo, object: &Value, revision: Revision) -> Bytes {
-    let (mut bytes, after) = halves(info, object);
+    let (mut bytes, after) = halves(info.kind, &info.api_version(), object);
     bytes.extend_from_slice(revision.0.to_string().as_bytes());
     bytes.extend_from_slice(&after);
     bytes.into()
@@ -89,14 +94,14 @@ fn find(haystack: &[u8], needle: &[u8]) -> Option<usize> {
         .position(|window| window == needle)
 }
 
-fn halves(info: &KindInfo, object: &Value) -> (Vec<u8>, Vec<u8>) {
+fn halves(kind: &str, api_version: &str, object: &Value) -> (Vec<u8>, Vec<u8>) {
     let empty = Map::new();
     let metadata = object["metadata"].as_object().unwrap_or(&empty);
     let mut before = Vec::with_capacity(256);
     before.extend_from_slice(b"{\"kind\":");
-    write(&mut before, &Value::from(info.kind));
+    write(&mut before, &Value::from(kind));
     before.extend_from_slice(b",\"apiVersion\":");
-    write(&mut before, &Value::from(info.api_version()));
+    write(&mut before, &Value::from(api_version));
     before.extend_from_slice(b",\"metadata\":{");
     for name in BEFORE {
         if let Some(value) = metadata.get(name).filter(|value| is_set(value)) {

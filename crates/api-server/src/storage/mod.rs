@@ -11,7 +11,9 @@ use serde_json::Value;
 use crate::registry::Resource;
 use crate::server::ApiServer;
 
-pub(crate) use encode::{encode, encode_at, with_revision, without_revision, without_type};
+pub(crate) use encode::{
+    encode, encode_as, encode_at, with_revision, without_revision, without_type,
+};
 pub(crate) use leases::Leases;
 pub(crate) use lookup::{Asking, exclusive_key, reading};
 

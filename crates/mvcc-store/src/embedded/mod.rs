@@ -11,6 +11,7 @@ mod commit;
 mod directory;
 mod disk;
 mod history;
+mod import;
 mod journal;
 mod leases;
 mod limits;
@@ -33,7 +34,7 @@ use std::{
 use futures::{StreamExt as _, future::BoxFuture};
 use tokio::sync::oneshot;
 
-pub use self::{commit::Stepper, limits::Limits};
+pub use self::{commit::Stepper, import::import, limits::Limits};
 use self::{
     commit::{Committer, Shared},
     disk::{Disk, Durable, Loaded, Memory},

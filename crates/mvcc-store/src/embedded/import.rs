@@ -1,0 +1,107 @@
+//! Filling a new store with the keys of another one, as a backup holds them.
+
+use std::{path::Path, sync::Arc};
+
+use super::{
+    apply::Writes,
+    disk::{Counters, Disk, Durable as _},
+    record,
+};
+use crate::{KeyValue, Revision, StoreError, Value};
+
+/// Bytes of values that are written at once.
+const BATCH_BYTES: usize = 1024 * 1024;
+
+/// Makes a store in a directory that holds none, with these keys, each with the revisions that it has.
+/// The store's own revision is `revision`: no key may be newer, and no watch goes further back.
+///
+/// Leases are not taken over: their keys are to be left out.
+///
+/// *Errors.* `Invalid` for a directory that holds keys, for a key that is newer than `revision`, and
+/// for one with a lease; and those of opening. What was written by then stays.
+pub fn import(
+    dir: &Path,
+    revision: Revision,
+    pairs: impl IntoIterator<Item = Result<KeyValue, StoreError>>,
+) -> Result<(), StoreError> {
+    let (mut disk, loaded) = Disk::open(dir)?;
+    if !loaded.live.is_empty() {
+        let dir = dir.display();
+        return Err(StoreError::Invalid(format!(
+            "the store in {dir} is not empty"
+        )));
+    }
+    let counters = Counters {
+        revision,
+        ..Counters::default()
+    };
+    let mut writes = Writes::default();
+    let mut bytes = 0;
+    for pair in pairs {
+        let pair = pair?;
+        if pair.mod_revision > revision || pair.lease.is_some() {
+            let key = pair.key.escape_ascii();
+            return Err(StoreError::Invalid(format!(
+                "key {key} is newer than its store, or leased"
+            )));
+        }
+        bytes += pair.value.len();
+        let (created, modified) = (pair.create_revision, pair.mod_revision);
+        let value = Value::Plain(pair.value);
+        let recorded = record::record(Arc::clone(&pair.key), &value, created, modified, None);
+        writes.keys.insert(pair.key, Some(recorded.record));
+        if bytes >= BATCH_BYTES {
+            disk.write(&std::mem::take(&mut writes), counters)?;
+            bytes = 0;
+        }
+    }
+    disk.write(&writes, counters)?;
+    disk.note_durable(revision);
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+
+    use super::*;
+    use crate::{
+        Range, Store as _,
+        embedded::{EmbeddedOptions, EmbeddedStore},
+    };
+
+    fn pair(key: &str, modified: u64) -> KeyValue {
+        KeyValue {
+            key: Arc::from(key.as_bytes()),
+            value: Bytes::from(key.to_owned()),
+            create_revision: Revision(2),
+            mod_revision: Revision(modified),
+            lease: None,
+        }
+    }
+
+    /// Findings U10: revisions are kept, and go on upwards.
+    #[tokio::test]
+    async fn keys_keep_their_revisions() {
+        let dir = tempfile::tempdir().unwrap();
+        let pairs = [pair("a", 3), pair("b", 7)];
+        import(dir.path(), Revision(1000), pairs.clone().map(Ok)).unwrap();
+        let store = EmbeddedStore::open(EmbeddedOptions::new(dir.path())).unwrap();
+        assert_eq!(store.current_revision(), Revision(1000));
+        let range = Range {
+            end: Some(vec![0xff]),
+            ..Range::default()
+        };
+        assert_eq!(store.range(range).await.unwrap().items, pairs);
+        store.close();
+        drop(store);
+        let again = import(dir.path(), Revision(2000), pairs.map(Ok));
+        assert!(matches!(again, Err(StoreError::Invalid(_))));
+        let newer = import(
+            tempfile::tempdir().unwrap().path(),
+            Revision(5),
+            [Ok(pair("a", 6))],
+        );
+        assert!(matches!(newer, Err(StoreError::Invalid(_))));
+    }
+}
