@@ -164,9 +164,13 @@ impl Authority {
             return Ok(identity);
         }
         let identity = self.issue(wanted, now)?;
-        files::write(&key, identity.key_pem())?;
-        files::write(&certificate, identity.certificate_pem())?;
-        Ok(identity)
+        let kept = files::write(&key, identity.key_pem())
+            .and_then(|()| files::write(&certificate, identity.certificate_pem()));
+        match kept {
+            // It is as good in memory, and made anew at the next start.
+            Err(error) if error.is_full() => Ok(identity),
+            other => other.map(|()| identity),
+        }
     }
 
     fn usable(&self, identity: &Identity, wanted: &Wanted<'_>, now: OffsetDateTime) -> bool {

@@ -32,7 +32,9 @@ pub(crate) fn usable(
         return false;
     };
     let says_what_is_wanted = match wanted {
-        Wanted::Server(names) => alt_names(&parsed).as_ref() == Some(*names),
+        // Names that it has besides harm nobody: they were the host's, and only the key makes it
+        // worth anything.
+        Wanted::Server(names) => alt_names(&parsed).is_some_and(|has| has.covers(names)),
         Wanted::Client(subject) => ClientSubject::of(certificate).as_ref() == Ok(*subject),
     };
     says_what_is_wanted && signed_by(&parsed, authority_key) && fresh(&parsed, now)

@@ -61,3 +61,14 @@ pub enum CertificateError {
     #[error("get random numbers from the system")]
     Random,
 }
+
+impl CertificateError {
+    /// Whether there is no room on the disk.
+    pub fn is_full(&self) -> bool {
+        use std::io::ErrorKind::{QuotaExceeded, StorageFull};
+        match self {
+            Self::Io { source, .. } => matches!(source.kind(), StorageFull | QuotaExceeded),
+            _ => false,
+        }
+    }
+}

@@ -48,6 +48,11 @@ impl SubjectAltNames {
         names.addresses.extend(given);
         names
     }
+
+    /// Whether these are all of the others, and perhaps more.
+    pub(crate) fn covers(&self, others: &Self) -> bool {
+        self.dns.is_superset(&others.dns) && self.addresses.is_superset(&others.addresses)
+    }
 }
 
 fn is_dns_name(name: &str) -> bool {
