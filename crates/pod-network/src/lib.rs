@@ -26,6 +26,6 @@ pub use error::Error;
 pub use names::link_prefix;
 pub use namespace::tcp_socket;
 pub use neighbours::INSTANCES;
-pub use network::{PodAddress, PodNetwork, PodNetworkOptions};
+pub use network::{PodAddress, PodNetwork, PodNetworkOptions, remove};
 pub use object_model::cidr::Cidr;
 pub use ranges::{NoFreeRange, Ranges, Taken, Wanted, choose_ranges, reserve_ranges};

@@ -300,3 +300,17 @@ impl PodNetwork {
         Ok(())
     }
 }
+
+/// Removes what a process of the instance that was killed has left in the kernel. Pods keep their
+/// addresses until the next [`PodNetwork::open`] finds that they are gone.
+///
+/// # Errors
+/// When files or the kernel fail; what was not removed yet stays.
+pub async fn remove(instance_id: &str, state_dir: &Path) -> Result<(), Error> {
+    let host = Host::connect(instance_id)?;
+    for (_, index) in links::pods_with_links(&host).await? {
+        links::delete_link(&host, index).await?;
+    }
+    host.release().await?;
+    forwarding::restore(&host, state_dir).await
+}

@@ -38,7 +38,7 @@ use tokio_util::sync::CancellationToken;
 
 pub(crate) use decide::provisioned_by;
 use setbacks::Setbacks;
-pub use storage::Storage;
+pub use storage::{Class, Frozen, Storage};
 
 /// Volumes that are made or removed at once; removal can take long.
 const WORKERS: usize = 4;

@@ -1,5 +1,7 @@
 //! Where the volumes of each class are.
 
+mod backup;
+
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -10,6 +12,7 @@ use super::decide::Form;
 use super::directories::Directories;
 use super::pool::Pool;
 use super::subvolumes::{Content, Count};
+pub use backup::{Class, Frozen};
 
 /// The volumes of this node.
 #[derive(Clone, Debug)]
