@@ -59,6 +59,14 @@ impl Instance {
         instance
     }
 
+    /// An instance that is not started yet.
+    ///
+    /// # Panics
+    /// When its directory cannot be made.
+    pub fn prepare(arguments: &[&str]) -> Self {
+        Self::prepared(arguments, |_| {})
+    }
+
     fn prepared(arguments: &[&str], prepare: impl FnOnce(&Path)) -> Self {
         let directory = tempfile::Builder::new()
             .prefix("mainstay-test-")
@@ -217,6 +225,15 @@ impl Instance {
     #[track_caller]
     pub fn terminate(&mut self) -> ExitStatus {
         self.end_on(Signal::SIGTERM)
+    }
+
+    /// Sends SIGHUP, as the kernel does when the terminal is closed, and waits for the end.
+    ///
+    /// # Panics
+    /// When it does not end within two minutes.
+    #[track_caller]
+    pub fn hang_up(&mut self) -> ExitStatus {
+        self.end_on(Signal::SIGHUP)
     }
 
     #[track_caller]

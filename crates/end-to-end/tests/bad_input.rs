@@ -232,7 +232,7 @@ fn starts_that_must_fail() {
     let data = instance.data();
     let data = data.to_str().expect("a path in UTF-8");
     let error = up_fails(&["--data-dir", data, "--listen", "127.0.0.1:0"]);
-    assert!(error.contains("in use by another process"), "{error}");
+    assert!(error.contains("mainstay already runs on"), "{error}");
     instance.kubectl().ok(&["get", "nodes"]);
 
     let elsewhere = tempfile::tempdir().expect("a directory");

@@ -175,3 +175,27 @@ fn a_disk_that_fails_under_running_pods_takes_nothing_with_it() {
     assert_eq!(kept, "1");
     kubectl.fails(&["get", "configmap", "lost"]);
 }
+
+/// Findings R13: on a full disk the program starts, so that something can be deleted.
+#[test]
+fn a_start_on_a_full_disk_lets_things_be_deleted() {
+    let mut world = OnADisk::start();
+    let (instance, disk) = (&mut world.instance, &world.disk);
+    let before = instance.kubectl().pod_uid("web-0");
+    instance.kubectl().ok(&["create", "configmap", "old"]);
+    instance.kill();
+    disk.fill(0);
+    instance.start_again();
+    let kubectl = instance.kubectl();
+    assert_eq!(kubectl.pod_uid("web-0"), before);
+    wait_for("a deletion", 60, || {
+        kubectl
+            .run(&["delete", "configmap", "old", "--ignore-not-found"])
+            .success()
+    });
+    disk.make_room();
+    wait_for("the store to go on", 60, || {
+        kubectl.run(&["create", "configmap", "new"]).success()
+    });
+    kubectl.wait_ready("web", 1);
+}

@@ -47,21 +47,21 @@ enum Action {
 
 /// Does what was asked with the images of the data directory, whether or not a server runs on it.
 pub async fn run(arguments: ImageArguments) -> Result<()> {
-    let data = arguments.data.path();
+    let data = arguments.data.path()?;
     let store = open(&data)?;
     match arguments.action {
         Action::Import { files } => {
             for file in files {
                 for name in store.import(&file)? {
-                    println!("imported {name}");
+                    crate::output::say(&format!("imported {name}"));
                 }
             }
         }
-        Action::Ls => print!("{}", table(&store)?),
+        Action::Ls => crate::output::show(&table(&store)?),
         Action::Rm { references } => {
             for reference in references {
                 store.remove(&reference)?;
-                println!("removed {reference}");
+                crate::output::say(&format!("removed {reference}"));
             }
         }
         Action::Pull {
@@ -75,7 +75,11 @@ pub async fn run(arguments: ImageArguments) -> Result<()> {
                 ..PullOptions::default()
             };
             let image = store.pull(&reference, &options).await?;
-            println!("pulled {} ({})", image.references.join(", "), image.digest);
+            crate::output::say(&format!(
+                "pulled {} ({})",
+                image.references.join(", "),
+                image.digest
+            ));
         }
     }
     Ok(())

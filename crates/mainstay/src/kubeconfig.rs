@@ -3,7 +3,7 @@
 
 use std::fs;
 use std::io::Write;
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
@@ -40,7 +40,7 @@ pub struct KubeconfigArguments {
 
 /// Prints the kubeconfig, or merges it into the user's own.
 pub fn run(arguments: &KubeconfigArguments) -> Result<()> {
-    let path = arguments.data.path().join("kubeconfig");
+    let path = arguments.data.path()?.join("kubeconfig");
     let text = fs::read_to_string(&path).with_context(|| {
         format!(
             "read {}; `mainstay up` writes it when it starts",
@@ -48,7 +48,7 @@ pub fn run(arguments: &KubeconfigArguments) -> Result<()> {
         )
     })?;
     if !arguments.merge {
-        print!("{text}");
+        crate::output::show(&text);
         return Ok(());
     }
     let ours = parse(&path, &text)?;
@@ -62,7 +62,10 @@ pub fn run(arguments: &KubeconfigArguments) -> Result<()> {
     let merged = merge(theirs, &ours)?;
     let text = serde_saphyr::to_string(&merged).context("encode the merged kubeconfig")?;
     write_private(&target, &text)?;
-    println!("context {NAME:?} is now current in {}", target.display());
+    crate::output::say(&format!(
+        "context {NAME:?} is now current in {}",
+        target.display()
+    ));
     Ok(())
 }
 
@@ -86,18 +89,40 @@ pub fn render(credentials: &Credentials<'_>) -> String {
 pub fn write_private(path: &Path, text: &str) -> Result<()> {
     let directory = path.parent().unwrap_or(Path::new("."));
     fs::create_dir_all(directory).with_context(|| format!("make {}", directory.display()))?;
+    if fs::read(path).is_ok_and(|present| present == text.as_bytes()) && is_private(path) {
+        return Ok(());
+    }
     let fresh = path.with_extension("new");
-    let mut file = fs::OpenOptions::new()
+    let opened = fs::OpenOptions::new()
         .write(true)
         .create(true)
         .truncate(true)
         .mode(0o600)
-        .open(&fresh)
-        .with_context(|| format!("write {}", fresh.display()))?;
-    file.write_all(text.as_bytes())
-        .and_then(|()| file.sync_all())
-        .and_then(|()| fs::rename(&fresh, path))
-        .with_context(|| format!("write {}", path.display()))
+        .open(&fresh);
+    let written = opened.and_then(|mut file| {
+        file.write_all(text.as_bytes())?;
+        file.sync_all()?;
+        fs::rename(&fresh, path)
+    });
+    if let Err(error) = written {
+        fs::remove_file(&fresh).ok();
+        // On a full disk there may be room in the place of what is there.
+        let in_place = || {
+            let file = fs::OpenOptions::new().write(true).open(path)?;
+            file.write_all_at(text.as_bytes(), 0)?;
+            file.set_len(text.len() as u64)?;
+            file.sync_all()
+        };
+        if !is_private(path) || in_place().is_err() {
+            return Err(error).with_context(|| format!("write {}", path.display()));
+        }
+    }
+    Ok(())
+}
+
+fn is_private(path: &Path) -> bool {
+    use std::os::unix::fs::PermissionsExt;
+    fs::metadata(path).is_ok_and(|found| found.permissions().mode() & 0o077 == 0)
 }
 
 fn parse(path: &Path, text: &str) -> Result<Value> {

@@ -1,18 +1,23 @@
 //! `mainstay`: runs stateful applications, speaking the Kubernetes API. This file parses the
 //! command line and hands over; the work is in the libraries that ARCHITECTURE.md maps.
 
+#![deny(clippy::print_stdout, clippy::print_stderr)]
+
+mod backup;
 mod bench;
 mod builtin;
+mod data_directory;
+mod down;
 mod hello;
 mod image;
 mod kubeconfig;
+mod logs;
+mod output;
 mod process;
-mod removal;
 mod settings;
 mod up;
 mod why;
 
-use std::io::IsTerminal;
 use std::process::ExitCode;
 
 use anyhow::{Context, Result};
@@ -31,14 +36,20 @@ struct CommandLine {
 enum Command {
     /// Run everything in this process: API, controllers, node; apply manifests, show progress
     Up(Box<up::UpArguments>),
-    /// Stop a server that runs in the background
-    Down(process::DownArguments),
+    /// Stop a server, or what one that was killed has left; delete its data if asked
+    Down(down::DownArguments),
+    /// Write everything that the instance is to a file, while it runs or not
+    Backup(backup::BackupArguments),
+    /// Restore a backup into an empty data directory, on any path and host
+    Restore(backup::RestoreArguments),
     /// Import, list, remove and pull images
     Image(image::ImageArguments),
     /// Print the administrator's kubeconfig, or merge it into your own
     Kubeconfig(kubeconfig::KubeconfigArguments),
     /// Say what a StatefulSet, pod or claim waits for, and what would unblock it
     Why(why::WhyArguments),
+    /// Print what all pods of a set or its like print, and follow it
+    Logs(logs::LogsArguments),
     /// Measure an API server, this one's or another, or a disk
     Bench(bench::BenchArguments),
     /// Print the version of this program and of the API it serves
@@ -68,9 +79,25 @@ fn failure(error: &anyhow::Error) -> ExitCode {
             ExitCode::from(2)
         }
         None => {
-            eprintln!("mainstay: {error:#}");
+            output::warn(&format!("mainstay: {error:#}{}", advice(error)));
             ExitCode::FAILURE
         }
+    }
+}
+
+/// What to do about an error that root would not have.
+fn advice(error: &anyhow::Error) -> &'static str {
+    let is_denied = error.chain().any(|cause| {
+        let kind = cause
+            .downcast_ref::<std::io::Error>()
+            .map(std::io::Error::kind);
+        kind == Some(std::io::ErrorKind::PermissionDenied)
+    });
+    match is_denied && !nix::unistd::geteuid().is_root() {
+        true => {
+            " (mainstay's data are root's: start this with sudo, or name your own with --data-dir)"
+        }
+        false => "",
     }
 }
 
@@ -79,12 +106,24 @@ fn run(command: Command) -> Result<()> {
         Command::Up(arguments) => {
             container_runtime::descriptors::keep_from_children()
                 .context("keep open files from the programs that are started")?;
-            prepare();
+            prepare("warn");
             runtime(tokio::runtime::Builder::new_multi_thread())?.block_on(up::run(*arguments))
         }
-        Command::Down(arguments) => process::down(&arguments),
+        Command::Down(arguments) => {
+            prepare("warn");
+            runtime(tokio::runtime::Builder::new_current_thread())?.block_on(down::run(&arguments))
+        }
+        Command::Backup(arguments) => {
+            prepare("warn");
+            runtime(tokio::runtime::Builder::new_multi_thread())?.block_on(backup::run(&arguments))
+        }
+        Command::Restore(arguments) => {
+            prepare("warn");
+            runtime(tokio::runtime::Builder::new_multi_thread())?
+                .block_on(backup::restore(&arguments))
+        }
         Command::Image(arguments) => {
-            prepare();
+            prepare("warn");
             runtime(tokio::runtime::Builder::new_current_thread())?.block_on(image::run(arguments))
         }
         Command::Hello(arguments) => {
@@ -92,29 +131,35 @@ fn run(command: Command) -> Result<()> {
         }
         Command::Kubeconfig(arguments) => kubeconfig::run(&arguments),
         Command::Why(arguments) => {
-            prepare();
+            // What the client library logs of a server that does not answer, the error says too.
+            prepare("off");
             runtime(tokio::runtime::Builder::new_current_thread())?.block_on(why::run(arguments))
         }
+        Command::Logs(arguments) => {
+            prepare("off");
+            runtime(tokio::runtime::Builder::new_current_thread())?.block_on(logs::run(arguments))
+        }
         Command::Bench(arguments) => {
-            prepare();
+            prepare("warn");
             runtime(tokio::runtime::Builder::new_multi_thread())?.block_on(bench::run(arguments))
         }
         Command::Version => {
-            println!("mainstay {}", env!("CARGO_PKG_VERSION"));
-            println!("Kubernetes API {}", api_server::git_version());
+            crate::output::say(&format!("mainstay {}", env!("CARGO_PKG_VERSION")));
+            crate::output::say(&format!("Kubernetes API {}", api_server::git_version()));
             Ok(())
         }
     }
 }
 
-/// What the whole process shares: the log, and the one TLS implementation.
-fn prepare() {
+/// What the whole process shares: the log, of a level where `MAINSTAY_LOG` gives none, and the one TLS
+/// implementation.
+fn prepare(level: &str) {
     let filter = tracing_subscriber::EnvFilter::try_from_env("MAINSTAY_LOG")
-        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("warn"));
+        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new(level));
     tracing_subscriber::fmt()
         .with_env_filter(filter)
-        .with_ansi(std::io::stderr().is_terminal())
-        .with_writer(std::io::stderr)
+        .with_ansi(output::Log::is_terminal())
+        .with_writer(output::Log)
         .init();
     // Fails only where one is installed already, which is the same one.
     rustls::crypto::ring::default_provider()

@@ -2,35 +2,71 @@
 
 use std::path::{Path, PathBuf};
 
+use anyhow::Result;
+
+use crate::up::ConfigurationFile;
+
 /// Where everything is kept.
 #[derive(clap::Args, Debug, Clone, Default)]
 pub struct DataDirectory {
     /// Directory for all data [default: /var/lib/mainstay for root]
     #[arg(long, value_name = "DIR", env = "MAINSTAY_DATA_DIR", global = true)]
     data_dir: Option<PathBuf>,
+    /// Configuration file (YAML) of `mainstay up`, which may name the data directory
+    #[arg(long, value_name = "FILE", env = "MAINSTAY_CONFIG", global = true)]
+    config: Option<PathBuf>,
 }
 
 impl DataDirectory {
-    /// The directory asked for, or the default: `/var/lib/mainstay` for root, else
-    /// `$XDG_DATA_HOME/mainstay`.
-    pub fn path(&self) -> PathBuf {
-        match &self.data_dir {
-            Some(path) => path.clone(),
-            None if nix::unistd::geteuid().is_root() => PathBuf::from("/var/lib/mainstay"),
-            None => user_data_home().join("mainstay"),
+    /// The directory asked for, by flag, environment or configuration file; or the default:
+    /// `/var/lib/mainstay` for root, else `$XDG_DATA_HOME/mainstay`.
+    ///
+    /// # Errors
+    /// When the configuration file cannot be read.
+    pub fn path(&self) -> Result<PathBuf> {
+        if let Some(path) = &self.data_dir {
+            return Ok(path.clone());
         }
+        let configured = self.configuration()?.data_dir;
+        Ok(configured.unwrap_or_else(default))
     }
 
     /// Whether one was asked for.
-    pub fn is_named(&self) -> bool {
-        self.data_dir.is_some()
+    ///
+    /// # Errors
+    /// When the configuration file cannot be read.
+    pub fn is_named(&self) -> Result<bool> {
+        Ok(self.data_dir.is_some() || self.configuration()?.data_dir.is_some())
     }
 
-    /// Takes the directory from a configuration file where no flag gave one.
-    pub fn or(self, other: Option<&Path>) -> Self {
-        Self {
-            data_dir: self.data_dir.or_else(|| other.map(Path::to_owned)),
+    /// What the configuration file says; nothing where none is given.
+    ///
+    /// # Errors
+    /// When it cannot be read.
+    pub fn configuration(&self) -> Result<ConfigurationFile> {
+        match &self.config {
+            Some(path) => ConfigurationFile::read(path),
+            None => Ok(ConfigurationFile::default()),
         }
+    }
+
+    /// The configuration file, if one is given.
+    pub fn configuration_path(&self) -> Option<&Path> {
+        self.config.as_deref()
+    }
+
+    /// The directory with a configuration that was read already.
+    pub fn over(&self, configured: Option<&Path>) -> PathBuf {
+        let named = self.data_dir.as_deref().or(configured);
+        named.map_or_else(default, Path::to_owned)
+    }
+}
+
+fn default() -> PathBuf {
+    if nix::unistd::geteuid().is_root() {
+        PathBuf::from("/var/lib/mainstay")
+    } else {
+        user_data_home().join("mainstay")
     }
 }
 
@@ -40,4 +76,28 @@ fn user_data_home() -> PathBuf {
         .filter(|path| path.is_absolute())
         .or_else(|| std::env::home_dir().map(|home| home.join(".local/share")))
         .unwrap_or_else(|| PathBuf::from("/var/tmp"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Findings U12: the file that `up` was started with names the directory for all commands.
+    #[test]
+    fn the_configuration_file_names_the_directory() {
+        let folder = tempfile::tempdir().unwrap();
+        let config = folder.path().join("mainstay.yaml");
+        std::fs::write(&config, "dataDir: /from/file\nlisten: 127.0.0.1:1\n").unwrap();
+        let by_file = DataDirectory {
+            data_dir: None,
+            config: Some(config.clone()),
+        };
+        assert_eq!(by_file.path().unwrap(), Path::new("/from/file"));
+        assert!(by_file.is_named().unwrap());
+        let by_flag = DataDirectory {
+            data_dir: Some("/flag".into()),
+            config: Some(config),
+        };
+        assert_eq!(by_flag.path().unwrap(), Path::new("/flag"));
+    }
 }

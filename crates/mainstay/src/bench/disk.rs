@@ -63,7 +63,7 @@ pub fn run(arguments: &DiskArguments) -> Result<()> {
     let measured = measure(&path, arguments);
     std::fs::remove_file(&path).ok();
     let figures = measured.with_context(|| format!("write to {}", path.display()))?;
-    println!("{}", shown(&figures, arguments.output));
+    crate::output::say(&shown(&figures, arguments.output));
     Ok(())
 }
 

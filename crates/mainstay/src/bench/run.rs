@@ -36,10 +36,13 @@ pub async fn run(arguments: ApiArguments) -> Result<()> {
     };
     // What was measured before something failed, or somebody lost patience, is worth printing.
     match arguments.output {
-        Form::Text => print!("{}", report.text()),
-        Form::Json => println!("{:#}", report.json()),
+        Form::Text => crate::output::show(&report.text()),
+        Form::Json => crate::output::say(&format!("{:#}", report.json())),
     }
-    eprintln!("mainstay: removing the namespace {}", target.namespace);
+    crate::output::warn(&format!(
+        "mainstay: removing the namespace {}",
+        target.namespace
+    ));
     let removed = target.remove().await;
     measured.and(removed)?;
     match report.first_failure() {
@@ -70,7 +73,7 @@ async fn measure(
     for (index, step) in plan.steps.iter().enumerate() {
         let how = if step.reported { "" } else { " (not measured)" };
         let (what, count) = (step.operation.name(), step.clients);
-        eprintln!("mainstay: {what}, clients: {count}{how}");
+        crate::output::warn(&format!("mainstay: {what}, clients: {count}{how}"));
         let clients = target.clients(count).await?;
         let before = server.filter(|_| weigh).map(Memory::of).transpose()?;
         let load = send(target, *step, &clients, &names, &format!("{index}")).await?;
@@ -87,7 +90,7 @@ async fn measure(
         }
     }
     for &count in &plan.watchers {
-        eprintln!("mainstay: watchers: {count}");
+        crate::output::warn(&format!("mainstay: watchers: {count}"));
         report
             .fan_outs
             .push(watchers::measure(target, count, server).await?);

@@ -45,7 +45,7 @@ impl Visits {
             Some(directory) => match write(directory, *number) {
                 Ok(()) => true,
                 Err(error) => {
-                    eprintln!("keep the visit counter: {error}");
+                    crate::output::warn(&format!("keep the visit counter: {error}"));
                     false
                 }
             },

@@ -30,6 +30,55 @@ struct Place {
 /// Whose the fields of the manifests are.
 const QUERY: &str = "?fieldManager=mainstay-up&fieldValidation=Strict&force=true";
 
+/// What a dry run says against a manifest, if it says that the manifest itself is wrong. Other refusals
+/// (its namespace or its kind comes with another manifest, a webhook is not there yet) are for the
+/// time when it is applied.
+pub async fn check(
+    client: &Client,
+    kinds: &[KindInfo],
+    manifest: &Manifest,
+) -> Result<Option<String>> {
+    // A kind that is not built in may be defined by another manifest, or by what is stored.
+    let Ok(place) = place(kinds, manifest) else {
+        return Ok(nameless(manifest));
+    };
+    let body = serde_json::to_vec(&manifest.object).context("encode the manifest")?;
+    let dry = format!("{}{QUERY}&dryRun=All", place.path);
+    let (status, answer, _) = send(client, request(Method::PATCH, &dry, body)?).await?;
+    let is_mistake = [StatusCode::BAD_REQUEST, StatusCode::UNPROCESSABLE_ENTITY].contains(&status);
+    Ok(is_mistake.then(|| {
+        let display = place.display;
+        format!("{}: {display}: {}", manifest.origin, message(&answer))
+    }))
+}
+
+fn nameless(manifest: &Manifest) -> Option<String> {
+    let object = &manifest.object;
+    let name = object.pointer("/metadata/name").and_then(Value::as_str);
+    let kind = object["kind"].as_str().unwrap_or_default();
+    match name {
+        None | Some("") => Some(format!(
+            "{}: {kind}: metadata.name is required",
+            manifest.origin
+        )),
+        Some(_) => None,
+    }
+}
+
+/// How the manifest's object is called in messages.
+pub fn display(kinds: &[KindInfo], manifest: &Manifest) -> String {
+    match place(kinds, manifest) {
+        Ok(place) => place.display,
+        Err(_) => {
+            let text = |pointer: &str| {
+                let value = manifest.object.pointer(pointer).and_then(Value::as_str);
+                value.unwrap_or_default().to_lowercase()
+            };
+            format!("{}/{}", text("/kind"), text("/metadata/name"))
+        }
+    }
+}
+
 /// Creates or updates one object. What others have changed in the meantime is as the manifest
 /// says again: whoever starts the program with it wants that.
 pub async fn apply(client: &Client, kinds: &[KindInfo], manifest: &Manifest) -> Result<Applied> {
@@ -40,12 +89,7 @@ pub async fn apply(client: &Client, kinds: &[KindInfo], manifest: &Manifest) -> 
     let apply = request(Method::PATCH, &format!("{}{QUERY}", place.path), body)?;
     let (status, answer, warnings) = send(client, apply).await?;
     if !status.is_success() {
-        bail!(
-            "{}: {}: {}",
-            manifest.origin,
-            place.display,
-            message(&answer)
-        );
+        bail!("{}: {}", manifest.origin, message(&answer));
     }
     let outcome = if status == StatusCode::CREATED {
         "created"

@@ -15,7 +15,9 @@ use certificates::{Authority, Identity, SubjectAltNames};
 use tokio::time::{MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 
+use crate::data_directory;
 use crate::kubeconfig;
+use crate::output::warn;
 
 /// How often it is looked at whether one runs out. After a failure there are as many further tries
 /// as half days in four months.
@@ -112,7 +114,13 @@ impl Credentials {
         });
         let current = std::fs::read_to_string(&self.kubeconfig);
         if !current.is_ok_and(|current| current == text) {
-            kubeconfig::write_private(&self.kubeconfig, &text)?;
+            match kubeconfig::write_private(&self.kubeconfig, &text) {
+                // With the file of before, whoever makes room may do.
+                Err(error) if data_directory::is_full(&error) => {
+                    warn(&format!("mainstay: {error:#}; it is as it was"));
+                }
+                other => other?,
+            }
         }
         Ok(admin)
     }

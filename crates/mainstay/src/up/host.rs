@@ -1,12 +1,10 @@
 //! What `up` needs to know of the machine it runs on.
 
 use std::net::{IpAddr, Ipv4Addr};
-use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use nix::net::if_::InterfaceFlags;
-use sha2::{Digest, Sha256};
 use tokio::time::{MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 
@@ -127,27 +125,9 @@ pub fn require_root() -> Result<()> {
     )
 }
 
-/// Six hexadecimal digits that tell the instances of one machine apart: one per data directory.
-pub fn instance_id(data_dir: &Path) -> String {
-    let digest = Sha256::digest(data_dir.as_os_str().as_encoded_bytes());
-    digest
-        .iter()
-        .take(3)
-        .map(|byte| format!("{byte:02x}"))
-        .collect()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn instances_are_told_apart_by_their_directory() {
-        let id = instance_id(Path::new("/var/lib/mainstay"));
-        assert_eq!(id.len(), 6);
-        assert_eq!(id, instance_id(Path::new("/var/lib/mainstay")));
-        assert_ne!(id, instance_id(Path::new("/srv/mainstay")));
-    }
 
     #[test]
     fn the_node_s_address_is_one_that_others_can_reach() {

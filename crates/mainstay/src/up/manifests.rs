@@ -7,6 +7,8 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, bail};
 use serde_json::Value;
 
+use super::yaml;
+
 /// The largest manifest file that is read, in bytes.
 const FILE_BYTES_MAX: u64 = 16 * 1024 * 1024;
 
@@ -42,6 +44,8 @@ pub fn read_all(sources: &[PathBuf]) -> Result<Vec<Manifest>> {
                 .read_to_string(&mut text)
                 .context("read standard input")?;
             manifests.extend(parse(STANDARD_INPUT, &text)?);
+        } else if let Some(advice) = advice(source) {
+            bail!("{}: {advice}", source.display());
         } else if source.is_dir() {
             for file in files_in(source)? {
                 manifests.extend(read_file(&file)?);
@@ -51,6 +55,57 @@ pub fn read_all(sources: &[PathBuf]) -> Result<Vec<Manifest>> {
         }
     }
     Ok(manifests)
+}
+
+/// What to do with a source that holds no manifests, but what manifests are made of.
+fn advice(source: &Path) -> Option<String> {
+    let shown = source.display();
+    let text = source.to_string_lossy();
+    if ["http://", "https://"]
+        .iter()
+        .any(|scheme| text.starts_with(scheme))
+    {
+        return Some(
+            "manifests are read from files, not from the network: fetch it and look at it first \
+             (`curl -fsSLo FILE URL`), then give the file"
+                .to_owned(),
+        );
+    }
+    let holds = |name: &str| match source.file_name() {
+        Some(own) if own == name => true,
+        _ => source.join(name).is_file(),
+    };
+    let directory = match source.is_dir() {
+        true => shown.to_string(),
+        false => source
+            .parent()
+            .map_or_else(String::new, |path| path.display().to_string()),
+    };
+    if holds("Chart.yaml") {
+        return Some(format!(
+            "this is a Helm chart: `helm install NAME {directory}` installs it on the running \
+             server; `helm template NAME {directory} | mainstay up -f -` applies what it makes"
+        ));
+    }
+    if ["kustomization.yaml", "kustomization.yml"]
+        .iter()
+        .any(|name| holds(name))
+    {
+        return Some(format!(
+            "this is a kustomization: `kubectl kustomize {directory} | mainstay up -f -`"
+        ));
+    }
+    None
+}
+
+/// What a document is that has no kind.
+fn without_kind(document: &Value) -> &'static str {
+    let has = |key: &str| document.get(key).is_some_and(Value::is_object);
+    if has("services") {
+        return "this is a Compose file, not a Kubernetes manifest; `kompose convert -f FILE` makes \
+                manifests of it, to be looked at before they are applied";
+    }
+    "a document lacks apiVersion or kind"
 }
 
 fn files_in(directory: &Path) -> Result<Vec<PathBuf>> {
@@ -91,7 +146,7 @@ fn read_file(path: &Path) -> Result<Vec<Manifest>> {
 /// The objects of a text. Empty documents are left out, a `List` is taken apart.
 fn parse(origin: &str, text: &str) -> Result<Vec<Manifest>> {
     let documents: Vec<Value> =
-        serde_saphyr::from_multiple(text).with_context(|| format!("parse {origin}"))?;
+        serde_saphyr::from_multiple(text).map_err(|error| yaml::mistake(&origin, &error))?;
     let mut manifests = Vec::new();
     for document in documents {
         flatten(origin, document, &mut manifests)?;
@@ -106,7 +161,7 @@ fn flatten(origin: &str, document: Value, manifests: &mut Vec<Manifest>) -> Resu
     let kind = document.get("kind").and_then(Value::as_str);
     let version = document.get("apiVersion").and_then(Value::as_str);
     let (Some(kind), Some(_)) = (kind, version) else {
-        bail!("{origin}: a document lacks apiVersion or kind");
+        bail!("{origin}: {}", without_kind(&document));
     };
     if kind.ends_with("List") && document.get("items").is_some_and(Value::is_array) {
         let items = document
@@ -160,9 +215,47 @@ mod tests {
 
     #[test]
     fn malformed_text_is_refused_with_its_file() {
-        let error = parse("web.yaml", "kind: [unclosed\n")
-            .unwrap_err()
-            .to_string();
-        assert!(error.contains("web.yaml"), "{error}");
+        let error = parse("web.yaml", "kind: [unclosed\n").unwrap_err();
+        assert!(error.to_string().contains("web.yaml"), "{error}");
+    }
+
+    /// Findings U6: once, with file and line.
+    #[test]
+    fn a_typo_is_told_once_with_its_line() {
+        let text = "apiVersion: v1\nkind: Service\nmetadata:\n  name: web\n name: x\n";
+        let error = parse("web.yaml", text).unwrap_err();
+        let shown = format!("{error:#}");
+        assert!(shown.starts_with("web.yaml:5:"), "{shown}");
+        assert!(
+            !shown.contains("<input>") && !shown.contains('\n'),
+            "{shown}"
+        );
+        assert_eq!(shown.matches("line").count(), 0, "{shown}");
+    }
+
+    /// Findings U6.
+    #[test]
+    fn what_is_no_manifest_comes_with_advice() {
+        let compose = "services:\n  web: {image: nginx}\n";
+        let error = parse("compose.yaml", compose).unwrap_err().to_string();
+        assert!(error.contains("kompose convert"), "{error}");
+        let refused = |path: &Path| {
+            let sources = [path.to_owned()];
+            read_all(&sources).unwrap_err().to_string()
+        };
+        let url = refused(Path::new("https://example.com/web.yaml"));
+        assert!(url.contains("not from the network"), "{url}");
+        let chart = tempfile::tempdir().unwrap();
+        fs::write(chart.path().join("Chart.yaml"), "name: x\n").unwrap();
+        for path in [chart.path().to_owned(), chart.path().join("Chart.yaml")] {
+            let error = refused(&path);
+            assert!(error.contains("helm template NAME"), "{error}");
+        }
+        fs::rename(
+            chart.path().join("Chart.yaml"),
+            chart.path().join("kustomization.yaml"),
+        )
+        .unwrap();
+        assert!(refused(chart.path()).contains("kubectl kustomize"));
     }
 }

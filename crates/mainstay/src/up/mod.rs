@@ -1,5 +1,6 @@
 //! `mainstay up`: everything in one process.
 
+mod admin;
 mod apply;
 mod credentials;
 mod host;
@@ -8,30 +9,40 @@ mod node;
 mod pods;
 mod progress;
 mod protection;
+mod relocation;
 mod server;
 mod settings;
 mod shutdown;
 mod stop;
+mod yaml;
 
-use std::io::Write;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Instant;
 
 use anyhow::{Context, Result, bail};
 use image_store::RegistriesConfig;
+use k8s_openapi::api::core::v1::Pod;
+use kube::Api;
+use kube::api::ListParams;
 use node_agent::OnShutdown;
 use pod_network::{PodNetwork, PodNetworkOptions, Ranges, Wanted};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
+use crate::data_directory::{self, Claim};
+use crate::down::left;
+use crate::output::{say, warn};
+use crate::process::NOT_APPLIED;
 use host::Host;
 use manifests::Manifest;
 use node::{Parts, Running};
 use progress::{PodStates, Watched};
 use protection::Protection;
+use relocation::{Place, Relocation};
 use server::{LocalNode, Server, ServerConfig};
 use settings::Settings;
-pub use settings::UpArguments;
+pub use settings::{ConfigurationFile, UpArguments};
 use stop::Stop;
 
 /// Runs until SIGINT or SIGTERM; then stops the pods, or leaves them, and keeps all data.
@@ -46,10 +57,22 @@ pub async fn run(arguments: UpArguments) -> Result<()> {
         let input = manifests::from_standard_input(&manifests);
         return crate::process::detach(&settings.data_dir, &input, manifests.len());
     }
-    let told = Stop::listen(settings.on_stop)?;
-    let listener = server::bind(settings.listen).await?;
-    crate::process::make_data_directory(&settings.data_dir)?;
-    let cluster = Cluster::start(&settings, (registries, protection), listener).await?;
+    let told = Stop::listen(settings.on_stop, settings.in_background)?;
+    let data_dir = settings.data_dir.as_path();
+    let listener = server::bind(settings.listen, data_dir).await?;
+    data_directory::make(data_dir)?;
+    let host = Host::inspect()?;
+    let claim = data_directory::claim(data_dir, &host.name, Path::new(pod_network::INSTANCES))?;
+    let found = Start {
+        settings: &settings,
+        manifests: &manifests,
+        registries,
+        protection,
+        listener,
+        host,
+        claim,
+    };
+    let cluster = Cluster::start(found).await?;
     let result = cluster
         .serve(&settings, &manifests, told.raised(), started)
         .await;
@@ -65,27 +88,45 @@ fn registries(settings: &Settings) -> Result<RegistriesConfig> {
     Ok(RegistriesConfig::read(path)?)
 }
 
+/// What a start goes by.
+struct Start<'a> {
+    settings: &'a Settings,
+    manifests: &'a [Manifest],
+    registries: RegistriesConfig,
+    protection: Protection,
+    listener: TcpListener,
+    host: Host,
+    claim: Claim,
+}
+
 /// Everything that runs.
 struct Cluster {
     server: Server,
+    /// Whether there were pods already: then nothing that is wrong with a manifest may stop them.
+    ran_before: bool,
     running: Running,
     network: Arc<PodNetwork>,
     stop_serving: CancellationToken,
 }
 
 impl Cluster {
-    async fn start(
-        settings: &Settings,
-        (registries, protection): (RegistriesConfig, Protection),
-        listener: TcpListener,
-    ) -> Result<Self> {
+    async fn start(start: Start<'_>) -> Result<Self> {
+        let Start {
+            settings,
+            manifests,
+            registries,
+            protection,
+            listener,
+            host,
+            mut claim,
+        } = start;
         let data_dir = settings.data_dir.as_path();
-        let instance_id = host::instance_id(data_dir);
-        let host = Host::inspect()?;
+        let instance_id = claim.marker.kernel_name.clone();
         let nodes = Arc::new(LocalNode::new(&host.name));
         let stop_serving = CancellationToken::new();
         let store = server::open_store(data_dir).await?;
-        crate::process::note(data_dir)?;
+        crate::process::note(data_dir).or_else(unless_full)?;
+        data_directory::bind(store.as_ref(), &mut claim).await?;
         // Takes its time on the first start only; meanwhile the API server starts.
         let images = crate::image::open(data_dir)?;
         let for_builtin = images.clone();
@@ -102,15 +143,31 @@ impl Cluster {
                 host_name: &host.name,
                 host_addresses: &host.addresses,
                 protection,
+                relocation: Relocation {
+                    from: Place {
+                        path: claim.before.0.clone(),
+                        host: claim.before.1.clone(),
+                    },
+                    to: Place {
+                        path: data_dir.to_owned(),
+                        host: host.name.clone(),
+                    },
+                },
             };
             let mut server = Server::start(config, &stop_serving).await?;
+            claim.settle(data_dir, &host.name).or_else(unless_full)?;
+            let ran_before = !left::pods(data_dir).is_empty() || has_pods(&server).await?;
+            if !ran_before {
+                check(&server, manifests).await?;
+            }
             announce_dns(&server, &ranges).await?;
             let node_address = network.node_address();
             server.serve_pods(node_address, &stop_serving).await?;
             builtin
                 .await
                 .context("make the built-in image")?
-                .context("make the built-in image")?;
+                .context("make the built-in image")
+                .or_else(unless_full)?;
             let parts = Parts {
                 data_dir,
                 instance_id: &instance_id,
@@ -122,12 +179,14 @@ impl Cluster {
                 pods: settings.pods.clone(),
                 shutdown_order: settings.shutdown_order.clone(),
             };
-            let running = Running::start(parts, &server, &nodes).await?;
-            Ok((server, running))
+            let mut running = Running::start(parts, &server, &nodes).await?;
+            running.start_admin(&server, settings)?;
+            Ok((server, running, ran_before))
         };
         match on_top.await {
-            Ok((server, running)) => Ok(Self {
+            Ok((server, running, ran_before)) => Ok(Self {
                 server,
+                ran_before,
                 running,
                 network,
                 stop_serving,
@@ -168,10 +227,19 @@ impl Cluster {
         let client = self.server.client("mainstay-admin", &["system:masters"]);
         let kinds = self.server.kind_infos();
         let mut sets = Vec::new();
+        let mut refused = 0;
         for manifest in manifests {
-            let applied = apply::apply(&client, &kinds, manifest).await?;
+            let applied = match apply::apply(&client, &kinds, manifest).await {
+                Ok(applied) => applied,
+                Err(error) => {
+                    refused += 1;
+                    let object = apply::display(&kinds, manifest);
+                    warn(&format!("{object}{NOT_APPLIED}{error:#}"));
+                    continue;
+                }
+            };
             for warning in &applied.warnings {
-                eprintln!("Warning: {warning}");
+                warn(&format!("Warning: {warning}"));
             }
             say(&format!("{} {}", applied.object, applied.outcome));
             if let Some(name) = applied.object.strip_prefix("statefulset.apps/") {
@@ -184,6 +252,14 @@ impl Cluster {
                     name: name.to_owned(),
                 });
             }
+        }
+        match refused {
+            0 => {}
+            _ if self.ran_before => warn(&format!(
+                "mainstay: {refused} of {} objects were not applied; what ran before goes on",
+                manifests.len()
+            )),
+            _ => bail!("{refused} of {} objects were not applied", manifests.len()),
         }
         Ok(sets)
     }
@@ -208,7 +284,7 @@ impl Cluster {
         }
     }
 
-    async fn show_hints(&self, sets: &[Watched], kubeconfig: &std::path::Path) {
+    async fn show_hints(&self, sets: &[Watched], kubeconfig: &Path) {
         let mut text = format!(
             "\nLook at it from another shell:\n  export KUBECONFIG={}\n  \
              kubectl get sts,pods,pvc,svc -o wide\n",
@@ -234,12 +310,14 @@ impl Cluster {
 }
 
 /// Takes the network down after a start that failed, unless pods of a killed server still use it.
-async fn take_down(network: &PodNetwork, data_dir: &std::path::Path) {
-    if crate::process::pods_left(data_dir) > 0 {
+async fn take_down(network: &PodNetwork, data_dir: &Path) {
+    if !left::pods(data_dir).is_empty() {
         return;
     }
     if let Err(error) = network.close(true).await {
-        eprintln!("mainstay: the pods' network is not taken down: {error:#}");
+        warn(&format!(
+            "mainstay: the pods' network is not taken down: {error:#}"
+        ));
     }
 }
 
@@ -285,7 +363,7 @@ async fn open_network(settings: &Settings, instance_id: &str) -> Result<(Arc<Pod
         pod_fixed: settings.pod_cidr.is_some(),
         service_fixed: settings.service_cidr.is_some(),
     };
-    let instances = std::path::Path::new(pod_network::INSTANCES);
+    let instances = Path::new(pod_network::INSTANCES);
     let ranges = pod_network::reserve_ranges(instance_id, &state_dir, &wanted, instances)
         .await
         .context("choose addresses for pods and Services")?;
@@ -316,10 +394,35 @@ fn check_ranges(settings: &Settings, ranges: &Ranges) -> Result<()> {
     Ok(())
 }
 
-/// A line for whoever reads; if nobody does any more, that is no reason to stop.
-fn say(text: &str) {
-    let mut output = std::io::stdout().lock();
-    writeln!(output, "{text}")
-        .and_then(|()| output.flush())
-        .ok();
+/// Whether there are pods already.
+async fn has_pods(server: &Server) -> Result<bool> {
+    let client = server.client("mainstay-admin", &["system:masters"]);
+    let pods: Api<Pod> = Api::all(client);
+    let one = ListParams::default().limit(1);
+    let found = pods.list_metadata(&one).await.context("look for pods")?;
+    Ok(!found.items.is_empty())
+}
+
+/// Refuses manifests with mistakes before anything runs.
+async fn check(server: &Server, manifests: &[Manifest]) -> Result<()> {
+    let client = server.client("mainstay-admin", &["system:masters"]);
+    let kinds = server.kind_infos();
+    let mut mistakes = Vec::new();
+    for manifest in manifests {
+        mistakes.extend(apply::check(&client, &kinds, manifest).await?);
+    }
+    if !mistakes.is_empty() {
+        bail!("nothing was started:\n{}", mistakes.join("\n"));
+    }
+    Ok(())
+}
+
+/// Something that is not needed cannot be written because the disk is full: that is said, and the
+/// start goes on, since otherwise nothing could be deleted.
+fn unless_full(error: anyhow::Error) -> Result<()> {
+    if data_directory::is_full(&error) {
+        warn(&format!("mainstay: {error:#}"));
+        return Ok(());
+    }
+    Err(error)
 }

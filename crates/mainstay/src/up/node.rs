@@ -18,10 +18,13 @@ use tokio::sync::watch;
 use tokio::task::{AbortHandle, JoinSet};
 use tokio_util::sync::CancellationToken;
 
+use super::admin::{self, Admin};
 use super::host::{self, Host};
 use super::pods::PodSettings;
 use super::server::{LocalNode, Server};
+use super::settings::Settings;
 use crate::builtin;
+use crate::output::warn;
 
 /// The cluster's domain.
 const DOMAIN: &str = "cluster.local";
@@ -116,7 +119,7 @@ impl Running {
         if let Some(storage) = self.storage.filter(|_| stops)
             && let Err(error) = storage.close().await
         {
-            eprintln!("mainstay: {:#}", anyhow::Error::new(error));
+            warn(&format!("mainstay: {:#}", anyhow::Error::new(error)));
         }
     }
 
@@ -249,6 +252,30 @@ impl Running {
         Ok(())
     }
 
+    /// Serves the administrator. A socket that cannot be made takes nothing else with it.
+    pub fn start_admin(&mut self, server: &Server, settings: &Settings) -> Result<()> {
+        let storage = self.storage.clone().context("the volumes are not open")?;
+        let listener = match admin::listen(&settings.data_dir) {
+            Ok(listener) => listener,
+            Err(error) => {
+                warn(&format!("mainstay: no backup while this runs: {error}"));
+                return Ok(());
+            }
+        };
+        let socket = settings.data_dir.join(crate::backup::contents::SOCKET);
+        let served = Admin {
+            store: server.store(),
+            storage,
+            configured_by: settings.configured_by.clone(),
+        };
+        self.run(Part::Network, "administrator's socket", |stop| async move {
+            admin::serve(served, listener, stop).await;
+            std::fs::remove_file(socket).ok();
+            Ok::<(), Infallible>(())
+        });
+        Ok(())
+    }
+
     /// Keeps the node's address and the server's certificate in step with the machine, and the
     /// certificates of the program's own parts valid.
     fn follow_address(&mut self, parts: &Parts<'_>, server: &Server) -> watch::Receiver<IpAddr> {
@@ -319,11 +346,11 @@ async fn watched<E: std::error::Error + Send + Sync + 'static>(
     match result {
         Ok(()) if stop.is_cancelled() => tracing::debug!(part = name, "stopped"),
         Ok(()) => {
-            eprintln!("mainstay: the {name} ended by itself");
+            warn(&format!("mainstay: the {name} ended by itself"));
             failed.cancel();
         }
         Err(error) => {
-            eprintln!("mainstay: the {name} failed: {error:#}");
+            warn(&format!("mainstay: the {name} failed: {error:#}"));
             failed.cancel();
         }
     }

@@ -58,6 +58,12 @@ impl ProtectionSettings {
         }
     }
 
+    /// The files that are read.
+    pub fn files(&self) -> impl Iterator<Item = &Path> {
+        let files = [&self.audit_policy_file, &self.encryption_provider_config];
+        files.into_iter().flatten().map(PathBuf::as_path)
+    }
+
     /// Reads the files, before anything else is begun.
     pub fn read(&self) -> Result<Protection> {
         let audit = match (&self.audit_policy_file, &self.audit_log_path) {

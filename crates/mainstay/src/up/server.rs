@@ -20,6 +20,9 @@ use tokio_util::sync::CancellationToken;
 
 use super::credentials::Credentials;
 use super::protection::Protection;
+use super::relocation::{Place, Relocation};
+use crate::data_directory;
+use crate::process;
 
 /// The port at which pods find the API server on the node's pod-facing address.
 const POD_FACING_PORT: u16 = 6443;
@@ -91,6 +94,8 @@ pub struct ServerConfig<'a> {
     pub host_addresses: &'a [IpAddr],
     /// What is noted and what is encrypted.
     pub protection: Protection,
+    /// Where the data were at the last start, and where they are.
+    pub relocation: Relocation,
 }
 
 impl Server {
@@ -139,6 +144,15 @@ impl Server {
         let seen = encryption::over(store.clone(), encryption)
             .await
             .context("open the encrypted objects (--encryption-provider-config)")?;
+        let moved = config.relocation.apply(seen.as_ref()).await?;
+        if moved > 0 {
+            let Place { path, host } = &config.relocation.from;
+            crate::output::warn(&format!(
+                "mainstay: the data were in {} on {host}: {moved} objects that name these are \
+                 brought in line",
+                path.display()
+            ));
+        }
         let api = ApiServer::new(api_server::Config {
             store: seen,
             kinds: kinds.clone(),
@@ -228,6 +242,11 @@ impl Server {
         self.kinds.iter().map(|kind| *kind.info()).collect()
     }
 
+    /// The store as it is on disk.
+    pub fn store(&self) -> Arc<EmbeddedStore> {
+        self.store.clone()
+    }
+
     /// Waits for connections to end and closes the store.
     pub async fn stop(mut self) {
         while self.listeners.join_next().await.is_some() {}
@@ -246,6 +265,9 @@ pub async fn open_store(data: &Path) -> Result<Arc<EmbeddedStore>> {
         .await
         .context("open the store")?;
     opened.map_err(|error| {
+        if let (StoreError::InUse(_), Some(server)) = (&error, process::serving(data)) {
+            return anyhow!(process::runs_already(data, server));
+        }
         let next = match &error {
             StoreError::InUse(_) => "; stop that one, or choose another --data-dir",
             StoreError::NewerFormat { .. } => "; start a newer mainstay on it",
@@ -271,13 +293,71 @@ fn service_range(range: pod_network::Cidr) -> Result<resource_kinds::ServiceRang
 }
 
 /// Binds the API's address; the error says what to do about a port in use.
-pub async fn bind(address: SocketAddr) -> Result<TcpListener> {
+pub async fn bind(address: SocketAddr, data: &Path) -> Result<TcpListener> {
     match TcpListener::bind(address).await {
         Ok(listener) => Ok(listener),
-        Err(error) if error.kind() == std::io::ErrorKind::AddrInUse => bail!(
-            "{address} is in use by another program; choose another with --listen, \
-             or let --listen 127.0.0.1:0 find a free one"
-        ),
+        Err(error) if error.kind() == std::io::ErrorKind::AddrInUse => {
+            bail!(in_use(address, data, Path::new(pod_network::INSTANCES)))
+        }
         Err(error) => Err(error).with_context(|| format!("listen on {address}")),
+    }
+}
+
+/// Who has the port, if that is a mainstay, and what to do.
+fn in_use(address: SocketAddr, data: &Path, instances: &Path) -> String {
+    if let Some(server) = process::serving(data) {
+        return process::runs_already(data, server);
+    }
+    let list = std::fs::read_to_string(instances).unwrap_or_default();
+    let port = format!(":{}", address.port());
+    let has_port = |directory: &Path| {
+        let served = std::fs::read_to_string(directory.join("kubeconfig")).unwrap_or_default();
+        let mut lines = served.lines().filter(|line| line.contains("server: "));
+        process::serving(directory).is_some() && lines.any(|line| line.trim_end().ends_with(&port))
+    };
+    let other = data_directory::directories(&list)
+        .into_iter()
+        .find(|directory| has_port(directory));
+    match other {
+        Some(other) => format!(
+            "{address} is in use by another mainstay, that of {other}: `mainstay down --data-dir \
+             {other}` stops it; beside it, choose another address with --listen, or let --listen \
+             127.0.0.1:0 find a free one",
+            other = other.display()
+        ),
+        None => format!(
+            "{address} is in use by another program; choose another with --listen, or let --listen \
+             127.0.0.1:0 find a free one"
+        ),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Findings U5: who has the port is told, when it is mainstay itself.
+    #[test]
+    fn another_mainstay_on_the_port_is_recognised() {
+        let around = tempfile::tempdir().unwrap();
+        let (own, other) = (around.path().join("own"), around.path().join("other"));
+        std::fs::create_dir_all(other.join("network")).unwrap();
+        let list = around.path().join("list");
+        std::fs::write(&list, format!("{}/network/ranges.json\n", other.display())).unwrap();
+        let address: SocketAddr = "127.0.0.1:6443".parse().unwrap();
+        let foreign = in_use(address, &own, &list);
+        assert!(foreign.contains("by another program"), "{foreign}");
+        process::note(&other).unwrap();
+        let line = "    server: https://127.0.0.1:6443\n";
+        std::fs::write(other.join("kubeconfig"), line).unwrap();
+        let mainstay = in_use(address, &own, &list);
+        assert!(
+            mainstay.contains("by another mainstay, that of"),
+            "{mainstay}"
+        );
+        std::fs::create_dir(&own).unwrap();
+        process::note(&own).unwrap();
+        let itself = in_use(address, &own, &list);
+        assert!(itself.starts_with("mainstay already runs on"), "{itself}");
     }
 }

@@ -13,6 +13,7 @@ use super::pods::PodSettings;
 use super::protection::ProtectionSettings;
 use super::shutdown::ShutdownSettings;
 use super::stop::OnStop;
+use super::yaml;
 use crate::settings::DataDirectory;
 
 /// Arguments of `mainstay up`.
@@ -48,17 +49,18 @@ pub struct UpArguments {
     /// Run in the background; `mainstay down` stops it
     #[arg(long)]
     detach: bool,
-    /// Configuration file (YAML) with the same settings
-    #[arg(long, value_name = "FILE", env = "MAINSTAY_CONFIG")]
-    config: Option<PathBuf>,
+    /// The server was started by --detach
+    #[arg(long, hide = true)]
+    in_background: bool,
 }
 
 /// The configuration file.
 #[derive(Debug, Default, Deserialize, PartialEq)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
-struct ConfigurationFile {
+pub struct ConfigurationFile {
     files: Vec<PathBuf>,
-    data_dir: Option<PathBuf>,
+    /// Where everything is kept.
+    pub data_dir: Option<PathBuf>,
     listen: Option<SocketAddr>,
     registries: Option<PathBuf>,
     pod_cidr: Option<Cidr>,
@@ -94,25 +96,33 @@ pub struct Settings {
     pub on_stop: OnStop,
     /// Run in the background.
     pub detach: bool,
+    /// Whether it runs in the background.
+    pub in_background: bool,
+    /// The files that it was configured by, absolute.
+    pub configured_by: Vec<PathBuf>,
 }
 
 impl UpArguments {
     /// Fills in what no flag and no variable gave, from the file and the defaults.
     pub fn settings(self) -> Result<Settings> {
-        let file = match &self.config {
-            Some(path) => read(path)?,
-            None => ConfigurationFile::default(),
-        };
+        let file = self.data.configuration()?;
         self.over(file)
     }
 
     fn over(self, file: ConfigurationFile) -> Result<Settings> {
-        let data_dir = self.data.or(file.data_dir.as_deref()).path();
+        let data_dir = self.data.over(file.data_dir.as_deref());
         let data_dir = std::path::absolute(&data_dir)
             .with_context(|| format!("data directory {}", data_dir.display()))?;
+        let config = self.data.configuration_path().map(Path::to_owned);
         let registries = self.registries.or(file.registries);
         let pods = self.pods.or(file.pods);
         pods.image_gc()?;
+        let protection = self.protection.or(file.protection);
+        let files = protection.files().map(Path::to_owned);
+        let configured_by = config.into_iter().chain(registries.clone()).chain(files);
+        let configured_by = configured_by
+            .map(|path| std::path::absolute(&path).unwrap_or(path))
+            .collect();
         Ok(Settings {
             files: if self.files.is_empty() {
                 file.files
@@ -129,7 +139,9 @@ impl UpArguments {
             },
             pod_cidr: self.pod_cidr.or(file.pod_cidr),
             service_cidr: self.service_cidr.or(file.service_cidr),
-            protection: self.protection.or(file.protection),
+            protection,
+            configured_by,
+            in_background: self.in_background,
             pods,
             shutdown_order: self.shutdown.or(file.shutdown).order()?,
             on_stop: self.on_stop.or(file.on_stop).unwrap_or_default(),
@@ -139,9 +151,15 @@ impl UpArguments {
     }
 }
 
-fn read(path: &Path) -> Result<ConfigurationFile> {
-    let text = fs::read_to_string(path).with_context(|| format!("read {}", path.display()))?;
-    serde_saphyr::from_str(&text).with_context(|| format!("parse {}", path.display()))
+impl ConfigurationFile {
+    /// Reads a configuration file.
+    ///
+    /// # Errors
+    /// When it cannot be read, or is no such file.
+    pub fn read(path: &Path) -> Result<Self> {
+        let text = fs::read_to_string(path).with_context(|| format!("read {}", path.display()))?;
+        serde_saphyr::from_str(&text).map_err(|error| yaml::mistake(&path.display(), &error))
+    }
 }
 
 #[cfg(test)]

@@ -5,7 +5,7 @@ use std::sync::{Arc, OnceLock};
 use anyhow::{Context, Result};
 use node_agent::OnShutdown;
 use serde::Deserialize;
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
 /// What becomes of the pods on SIGTERM, and when a part of the program has failed.
@@ -38,10 +38,15 @@ pub struct Stop {
 impl Stop {
     /// Listens for SIGINT, which stops the pods, and SIGTERM, with which `on_stop` is done. A second
     /// signal ends the process at once, as if it had been killed: nothing is lost, the next `up`
-    /// takes over.
-    pub fn listen(on_stop: OnStop) -> Result<Self> {
+    /// takes over. SIGHUP, which comes when a terminal is closed, is as SIGTERM, but for a server in
+    /// the background or below `nohup`, which has no terminal.
+    pub fn listen(on_stop: OnStop, in_background: bool) -> Result<Self> {
         let mut interrupt = signal(SignalKind::interrupt()).context("watch for SIGINT")?;
         let mut terminate = signal(SignalKind::terminate()).context("watch for SIGTERM")?;
+        let mut hang_up = match hang_up_is_ignored() {
+            true => None,
+            false => Some(signal(SignalKind::hangup()).context("watch for SIGHUP")?),
+        };
         let raised = CancellationToken::new();
         let told = Arc::new(OnceLock::new());
         let stop = Self {
@@ -54,15 +59,23 @@ impl Stop {
                 let pods = tokio::select! {
                     _ = interrupt.recv() => OnShutdown::StopPods,
                     _ = terminate.recv() => on_stop.into(),
+                    () = hung_up(hang_up.as_mut()) => match in_background {
+                        true => continue,
+                        false => on_stop.into(),
+                    },
                 };
                 if told.set(pods).is_err() {
                     nix::sys::signal::raise(nix::sys::signal::Signal::SIGKILL).ok();
                 }
                 match pods {
                     OnShutdown::StopPods => {
-                        eprintln!("mainstay: stopping the pods (once more to leave them running)");
+                        crate::output::warn(
+                            "mainstay: stopping the pods (once more to leave them running)",
+                        );
                     }
-                    OnShutdown::LeavePods => eprintln!("mainstay: leaving the pods running"),
+                    OnShutdown::LeavePods => {
+                        crate::output::warn("mainstay: leaving the pods running")
+                    }
                 }
                 raised.cancel();
             }
@@ -78,5 +91,39 @@ impl Stop {
     /// What becomes of the pods: as was told, or as is set where nobody has told.
     pub fn pods(&self) -> OnShutdown {
         self.told.get().copied().unwrap_or(self.on_stop.into())
+    }
+}
+
+/// Waits for the terminal to be closed.
+async fn hung_up(signal: Option<&mut Signal>) {
+    match signal {
+        Some(signal) => drop(signal.recv().await),
+        None => std::future::pending().await,
+    }
+}
+
+/// Whether whoever started the program wants it to outlive the terminal, as `nohup` does.
+fn hang_up_is_ignored() -> bool {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    ignores_hang_up(&status)
+}
+
+/// `SigIgn` is a mask of signals in hexadecimal, the first for signal 1 (proc_pid_status(5)).
+fn ignores_hang_up(status: &str) -> bool {
+    let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+    let mask = mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok());
+    mask.is_some_and(|mask| mask & 1 != 0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Findings R7.
+    #[test]
+    fn nohup_is_respected() {
+        assert!(ignores_hang_up("Name:\tx\nSigIgn:\t0000000000001001\n"));
+        assert!(!ignores_hang_up("Name:\tx\nSigIgn:\t0000000000001000\n"));
+        assert!(!ignores_hang_up(""));
     }
 }

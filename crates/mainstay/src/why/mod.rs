@@ -12,7 +12,7 @@ use jiff::Timestamp;
 use planners::diagnosis::{Explanation, explain};
 
 use crate::settings::DataDirectory;
-use server::Server;
+pub use server::Server;
 use target::Target;
 
 /// Arguments of `mainstay why`.
@@ -59,10 +59,10 @@ pub async fn run(arguments: WhyArguments) -> Result<()> {
     let namespace = namespace.unwrap_or(server.namespace()).to_owned();
     let answer = ask(&server, &target, &namespace, Timestamp::now()).await?;
     match arguments.output {
-        Form::Text => print!("{}", answer.text(Timestamp::now())),
+        Form::Text => crate::output::show(&answer.text(Timestamp::now())),
         Form::Json => {
             let json = serde_json::to_string_pretty(&answer.json()).context("encode the answer")?;
-            println!("{json}");
+            crate::output::say(&json);
         }
     }
     Ok(())

@@ -76,10 +76,10 @@ impl Server {
 }
 
 fn kubeconfig(named: Option<&Path>, data: &DataDirectory) -> Result<(Kubeconfig, String)> {
-    let of_data = data.path().join("kubeconfig");
+    let of_data = data.path()?.join("kubeconfig");
     let path = match named {
         Some(path) => path.to_owned(),
-        None if data.is_named() => of_data,
+        None if data.is_named()? => of_data,
         None => {
             let listed = Kubeconfig::from_env().context("read the files of $KUBECONFIG")?;
             if let Some(listed) = listed {

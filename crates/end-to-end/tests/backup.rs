@@ -1,0 +1,257 @@
+//! Backup and restore: a database under load, onto another path of another host (findings R10, U10).
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+use std::process::{Command, Output, Stdio};
+
+use end_to_end::applications::{mariadb, postgres};
+use end_to_end::stateful_set::web_with_claims;
+use end_to_end::{Instance, Kubectl, binary, example, wait_for, with_registry_of};
+
+fn mainstay(arguments: &[&str]) -> Output {
+    let output = Command::new(binary())
+        .args(arguments)
+        .stdin(Stdio::null())
+        .output();
+    output.expect("run mainstay")
+}
+
+#[track_caller]
+fn ok(arguments: &[&str]) -> String {
+    let output = mainstay(arguments);
+    assert!(output.status.success(), "{output:?}");
+    String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
+#[track_caller]
+fn refused(arguments: &[&str]) -> String {
+    let output = mainstay(arguments);
+    assert_eq!(output.status.code(), Some(1), "{output:?}");
+    String::from_utf8_lossy(&output.stderr).into_owned()
+}
+
+fn text(path: &Path) -> &str {
+    path.to_str().expect("a path in UTF-8")
+}
+
+/// An instance that was restored, on a host of another name.
+struct Restored {
+    folder: tempfile::TempDir,
+}
+
+impl Restored {
+    const HOST: &str = "elsewhere";
+
+    /// Restores a backup and starts what is in it.
+    #[track_caller]
+    fn start(backup: &Path) -> Self {
+        let folder = tempfile::tempdir().expect("a directory");
+        let restored = Self { folder };
+        let data = restored.data();
+        ok(&["restore", text(backup), "--data-dir", text(&data)]);
+        let again = refused(&["restore", text(backup), "--data-dir", text(&data)]);
+        assert!(again.contains("is not empty"), "{again}");
+        let script = format!(
+            "hostname {} && exec {} up --detach --listen 127.0.0.1:0 --data-dir {}",
+            Self::HOST,
+            text(&binary()),
+            text(&data)
+        );
+        let started = Command::new("unshare")
+            .args(["--uts", "sh", "-c", &script])
+            .stdin(Stdio::null())
+            .output()
+            .expect("start it");
+        assert!(started.status.success(), "{started:?}");
+        restored
+    }
+
+    fn data(&self) -> std::path::PathBuf {
+        self.folder.path().join("another/place")
+    }
+
+    fn kubectl(&self) -> Kubectl {
+        Kubectl::new(&self.data().join("kubeconfig"))
+    }
+}
+
+impl Drop for Restored {
+    fn drop(&mut self) {
+        let data = self.data();
+        let down = ["down", "--all", "--yes", "--data-dir", text(&data)];
+        let ended = mainstay(&down);
+        if !ended.status.success() {
+            let log = fs::read_to_string(data.join("log")).unwrap_or_default();
+            eprintln!("{ended:?}\n{log}");
+        }
+    }
+}
+
+/// The numbers that a writer got acknowledged.
+fn numbers(lines: &str) -> Vec<u64> {
+    lines
+        .lines()
+        .filter_map(|line| line.trim().parse().ok())
+        .collect()
+}
+
+/// Writes into a database while it is backed up; then the restored one has all that was acknowledged
+/// before the backup began.
+fn under_load(instance: &mut Instance, load: &[&str], count: &[&str], pod: &str, set: &str) {
+    let kubectl = instance.kubectl();
+    let writer = kubectl.beside(load);
+    let before = wait_for("the writer to get on", 90, || {
+        let numbers = numbers(&writer.output());
+        if numbers.len() > 20 {
+            Ok(numbers)
+        } else {
+            Err(writer.output())
+        }
+    });
+    let version = |kubectl: &Kubectl| {
+        let list = kubectl.ok(&["get", "--raw", "/api/v1/namespaces?limit=1"]);
+        let list: serde_json::Value = serde_json::from_str(&list).expect("JSON");
+        let version = list["metadata"]["resourceVersion"]
+            .as_str()
+            .expect("a version");
+        version.parse::<u64>().expect("a number")
+    };
+    let folder = tempfile::tempdir().expect("a directory");
+    let file = folder.path().join("backup.tar.gz");
+    let data = instance.data();
+    let said = ok(&["backup", text(&file), "--data-dir", text(&data)]);
+    assert!(
+        said.contains(&format!("of claim default/data-{pod}")),
+        "{said}"
+    );
+    assert!(
+        said.contains("NOT in it are the volumes of the class local"),
+        "{said}"
+    );
+    let mode = fs::metadata(&file)
+        .expect("the backup")
+        .permissions()
+        .mode();
+    assert_eq!(mode & 0o777, 0o600);
+    let snapshots = fs::read_dir(data.join("pool/mount/snapshots")).expect("the snapshots");
+    assert_eq!(snapshots.count(), 0, "nothing is kept still any more");
+    let (newest, node) = (version(&kubectl), kubectl.node_name());
+    let secret = ["get", "secret", set, "-o", "jsonpath={.data}"];
+    let secrets = kubectl.ok(&secret);
+    drop(writer);
+    assert!(instance.interrupt().success(), "{}", instance.output());
+
+    let restored = Restored::start(&file);
+    let kubectl = restored.kubectl();
+    assert_eq!(kubectl.node_name(), Restored::HOST);
+    assert_ne!(node, Restored::HOST);
+    assert!(version(&kubectl) > newest);
+    assert_eq!(kubectl.ok(&secret), secrets);
+    let last = before.last().copied().unwrap_or_default();
+    wait_for("the rows", 120, || {
+        let output = kubectl.run(count);
+        match numbers(&output.stdout).last() {
+            Some(count) if *count >= last => Ok(()),
+            _ => Err(format!("{output:?}")),
+        }
+    });
+    kubectl.wait_ready(set, 1);
+}
+
+#[test]
+fn postgres_under_load_is_restored_elsewhere() {
+    let (_registry, mut instance) = with_registry_of(&[("library/postgres", "15", &postgres())]);
+    let kubectl = instance.kubectl();
+    let manifest = fs::read_to_string(example("postgres/postgres.yaml")).expect("the example");
+    kubectl.apply(&on_the_pool(&manifest, "replicas: 2"));
+    kubectl.apply(&web_with_claims(1).to_string());
+    kubectl.wait_ready("postgres", 1);
+    kubectl.wait_ready("web", 1);
+    let psql = "psql -U postgres -Atc";
+    let load = format!(
+        "{psql} 'CREATE TABLE numbers (n bigint)' >&2 && n=0 && while true; do n=$((n+1)); \
+         {psql} \"INSERT INTO numbers VALUES ($n)\" >&2 && echo $n; done"
+    );
+    let exec = ["exec", "postgres-0", "-c", "postgres", "--"];
+    let load = [&exec[..], &["sh", "-c", &load]].concat();
+    let count = "SELECT count(*) FROM numbers";
+    let count = [&exec[..], &["psql", "-U", "postgres", "-Atc", count]].concat();
+    under_load(&mut instance, &load, &count, "postgres-0", "postgres");
+}
+
+#[test]
+fn mariadb_under_load_is_restored_elsewhere() {
+    let (_registry, mut instance) = with_registry_of(&[("library/mariadb", "10.11", &mariadb())]);
+    let kubectl = instance.kubectl();
+    let manifest = fs::read_to_string(example("mariadb/mariadb.yaml")).expect("the example");
+    kubectl.apply(&on_the_pool(&manifest, "replicas: 3"));
+    kubectl.apply(&web_with_claims(1).to_string());
+    kubectl.wait_ready("mariadb", 1);
+    let sql = "MYSQL_PWD=$ROOT_PASSWORD mariadb -u root -N -e";
+    let load = format!(
+        "{sql} 'CREATE DATABASE load_; CREATE TABLE load_.numbers (n bigint)' && n=0 && while true; \
+         do n=$((n+1)); {sql} \"INSERT INTO load_.numbers VALUES ($n)\" && echo $n; done"
+    );
+    let exec = ["exec", "mariadb-0", "-c", "mariadb", "--", "sh", "-c"];
+    let load = [&exec[..], &[load.as_str()]].concat();
+    let count = format!("{sql} 'SELECT count(*) FROM load_.numbers'");
+    let count = [&exec[..], &[count.as_str()]].concat();
+    under_load(&mut instance, &load, &count, "mariadb-0", "mariadb");
+}
+
+/// The example with one member, on a volume of the pool.
+fn on_the_pool(manifest: &str, replicas: &str) -> String {
+    let (marks, class) = (
+        "accessModes: [ReadWriteOnce]",
+        "storageClassName: local-cow",
+    );
+    assert!(
+        manifest.contains(replicas) && manifest.contains(marks),
+        "{manifest}"
+    );
+    let one = manifest.replace(replicas, "replicas: 1");
+    one.replacen(marks, &format!("{marks}\n      {class}"), 1)
+}
+
+/// An instance that does not run is backed up with its directories; one file that was changed is
+/// refused before anything is written.
+#[test]
+fn directories_are_copied_and_a_damaged_file_is_refused() {
+    let mut instance = Instance::start(&[]);
+    let kubectl = instance.kubectl();
+    kubectl.apply(&web_with_claims(1).to_string());
+    kubectl.wait_ready("web", 1);
+    let volume = kubectl.ok(&["get", "pv", "-o", "jsonpath={.items[0].metadata.name}"]);
+    let data = instance.data();
+    let note = data.join("volumes").join(&volume).join("note");
+    fs::write(&note, "kept").expect("write");
+    assert!(instance.interrupt().success());
+    let folder = tempfile::tempdir().expect("a directory");
+    let file = folder.path().join("backup.tar.gz");
+    ok(&[
+        "backup",
+        text(&file),
+        "--volumes",
+        "--data-dir",
+        text(&data),
+    ]);
+
+    let mut bytes = fs::read(&file).expect("the backup");
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 1;
+    let broken = folder.path().join("broken");
+    fs::write(&broken, &bytes).expect("write");
+    let target = folder.path().join("target");
+    let error = refused(&["restore", text(&broken), "--data-dir", text(&target)]);
+    assert!(error.contains("is no whole backup"), "{error}");
+    assert!(!target.exists());
+
+    let restored = Restored::start(&file);
+    let kubectl = restored.kubectl();
+    kubectl.wait_ready("web", 1);
+    let path = kubectl.ok(&["get", "pv", "-o", "jsonpath={.items[0].spec.local.path}"]);
+    assert!(path.starts_with(text(&restored.data())), "{path}");
+    let kept = fs::read_to_string(Path::new(&path).join("note"));
+    assert_eq!(kept.expect("the note"), "kept");
+}

@@ -1,0 +1,268 @@
+//! How the program ends, what it leaves then, and what becomes of its data.
+
+use std::fs;
+use std::io::Read;
+use std::os::unix::process::CommandExt;
+use std::path::Path;
+use std::process::{Command, Output, Stdio};
+
+use end_to_end::stateful_set::web_with_claims;
+use end_to_end::{Instance, binary, wait_for};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
+fn mainstay(arguments: &[&str]) -> Output {
+    let output = Command::new(binary())
+        .args(arguments)
+        .stdin(Stdio::null())
+        .output();
+    output.expect("run mainstay")
+}
+
+fn text(path: &Path) -> &str {
+    path.to_str().expect("a path in UTF-8")
+}
+
+#[track_caller]
+fn down(data: &Path, arguments: &[&str]) -> String {
+    let output = mainstay(&[&["down", "--data-dir", text(data)], arguments].concat());
+    assert!(output.status.success(), "{output:?}");
+    String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
+#[track_caller]
+fn refused(arguments: &[&str]) -> String {
+    let output = mainstay(arguments);
+    assert_eq!(output.status.code(), Some(1), "{output:?}");
+    String::from_utf8_lossy(&output.stderr).into_owned()
+}
+
+/// The instance's name in the kernel.
+fn kernel_name(data: &Path) -> String {
+    let marker = fs::read(data.join("instance")).expect("the marker");
+    let marker: serde_json::Value = serde_json::from_slice(&marker).expect("JSON");
+    marker["kernelName"].as_str().expect("a name").to_owned()
+}
+
+/// Everything that bears the instance's name in the kernel, and mounts and processes of its directory.
+fn left_in_kernel(data: &Path, name: &str) -> Vec<String> {
+    let run = |program: &str, arguments: &[&str]| {
+        let output = Command::new(program)
+            .args(arguments)
+            .output()
+            .expect(program);
+        String::from_utf8_lossy(&output.stdout).into_owned()
+    };
+    let label = format!("lo:ms{name}");
+    let alias = format!("mainstay/{name}/");
+    let group = format!("mainstay-{name}");
+    let mut left = Vec::new();
+    let shown = [
+        (run("ip", &["-o", "addr", "show", "lo"]), label.as_str()),
+        (run("ip", &["-d", "link"]), alias.as_str()),
+        (
+            fs::read_to_string("/proc/self/mounts").expect("the mounts"),
+            text(data),
+        ),
+    ];
+    for (shown, mark) in &shown {
+        left.extend(
+            shown
+                .lines()
+                .filter(|line| line.contains(mark))
+                .map(str::to_owned),
+        );
+    }
+    for entry in fs::read_dir("/proc").expect("read /proc") {
+        let path = entry.expect("a process").path();
+        let line = fs::read_to_string(path.join("cmdline")).unwrap_or_default();
+        if line.contains("shim") && line.contains(text(data)) {
+            left.push(line);
+        }
+    }
+    for root in [
+        "/sys/fs/cgroup",
+        "/sys/fs/cgroup/memory",
+        "/sys/fs/cgroup/pids",
+    ] {
+        let group = Path::new(root).join(&group);
+        if group.exists() {
+            left.push(group.display().to_string());
+        }
+    }
+    left
+}
+
+/// Findings R6: nobody reads what the program prints, as with `up 2>&1 | tee` after Ctrl-C.
+#[test]
+fn the_end_comes_though_nobody_reads() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let data = directory.path().join("data");
+    let mut child = Command::new(binary())
+        .args(["up", "--data-dir", text(&data), "--listen", "127.0.0.1:0"])
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .process_group(0)
+        .spawn()
+        .expect("start mainstay");
+    let mut output = child.stdout.take().expect("its output");
+    let errors = child.stderr.take().expect("its errors");
+    let mut shown = Vec::new();
+    while !String::from_utf8_lossy(&shown).contains("mainstay: ready") {
+        let mut chunk = [0; 256];
+        let count = output.read(&mut chunk).expect("read its output");
+        assert_ne!(count, 0, "{}", String::from_utf8_lossy(&shown));
+        shown.extend_from_slice(&chunk[..count]);
+    }
+    drop((output, errors));
+    let pid = Pid::from_raw(i32::try_from(child.id()).expect("a pid"));
+    kill(pid, Signal::SIGINT).expect("send a signal");
+    let status = wait_for("mainstay to end", 60, || match child.try_wait() {
+        Ok(Some(status)) => Ok(status),
+        other => Err(format!("{other:?}")),
+    });
+    assert!(status.success(), "{status}");
+
+    let mut version = Command::new(binary());
+    let (reader, writer) = std::io::pipe().expect("a pipe");
+    drop(reader);
+    let status = version.arg("version").stdout(writer).status().expect("run");
+    assert!(status.success(), "{status}");
+}
+
+/// Findings R7: a closed terminal is as SIGTERM; and `down` ends what a killed server has left.
+/// Findings R9: what is deleted is named, and only of directories that are marked.
+#[test]
+fn what_is_left_is_ended_and_what_is_ours_deleted() {
+    let arguments = ["--on-stop=leave-pods"];
+    let mut instance = Instance::start_prepared(&arguments, |data| {
+        fs::write(data.join("registries.yaml"), "mirrors: {}\n").expect("write");
+        fs::write(data.join("mine"), "not mainstay's\n").expect("write");
+    });
+    let data = instance.data();
+    let kubectl = instance.kubectl();
+    kubectl.apply(&web_with_claims(2).to_string());
+    kubectl.wait_ready("web", 2);
+    let name = kernel_name(&data);
+    assert!(instance.hang_up().success(), "{}", instance.output());
+    assert!(instance.output().contains("leaving the pods running"));
+    assert!(left_in_kernel(&data, &name).len() > 4);
+    instance.start_again();
+    instance.kubectl().wait_ready("web", 2);
+    instance.kill();
+
+    let said = down(&data, &[]);
+    assert!(
+        said.contains("2 pods, left by one that was killed: web-0, web-1"),
+        "{said}"
+    );
+    assert_eq!(left_in_kernel(&data, &name), Vec::<String>::new());
+    // The next start has them all again.
+    instance.start_again();
+    instance.kubectl().wait_ready("web", 2);
+    instance.kill();
+
+    let volume = fs::read_dir(data.join("volumes"))
+        .expect("the volumes")
+        .count();
+    assert_eq!(volume, 2);
+    let asked = refused(&["down", "--data-dir", text(&data), "--volumes"]);
+    assert!(asked.contains("say --yes"), "{asked}");
+    let said = down(&data, &["--volumes", "--yes"]);
+    assert!(
+        said.contains("kept: images, kubeconfig.kubectl-cache, mine, registries.yaml\n"),
+        "{said}"
+    );
+    assert_eq!(left_in_kernel(&data, &name), Vec::<String>::new());
+    assert!(!data.join("volumes").exists() && !data.join("store").exists());
+
+    instance.start_again();
+    let said = instance.kubectl().run(&["get", "sts,pvc", "-o", "name"]);
+    assert_eq!(said.stdout, "", "a new cluster");
+    assert!(instance.interrupt().success());
+    let said = down(&data, &["--all", "--yes"]);
+    assert!(
+        // Everything that the program makes is known by name; this is the test's and kubectl's.
+        said.contains("left is what is not: kubeconfig.kubectl-cache, mine\n"),
+        "{said}"
+    );
+    let error = refused(&["down", "--data-dir", text(&data), "--all", "--yes"]);
+    assert!(
+        error.contains("is not marked as a data directory"),
+        "{error}"
+    );
+    assert!(data.join("mine").exists());
+}
+
+/// Findings R5: a store that is gone is not replaced. Findings R17: a directory that was moved is
+/// taken up where a killed program left it.
+#[test]
+fn a_directory_that_was_moved_goes_on_and_one_without_its_store_does_not() {
+    let mut instance = Instance::start(&[]);
+    let data = instance.data();
+    instance.kubectl().ok(&["create", "configmap", "kept"]);
+    let name = kernel_name(&data);
+    instance.kill();
+    assert!(!left_in_kernel(&data, &name).is_empty());
+    let moved = data.with_file_name("moved");
+    fs::rename(&data, &moved).expect("move the directory");
+    let up = [
+        "up",
+        "--detach",
+        "--data-dir",
+        text(&moved),
+        "--listen",
+        "127.0.0.1:0",
+    ];
+    let output = mainstay(&up);
+    assert!(output.status.success(), "{output:?}");
+    let kubectl = end_to_end::Kubectl::new(&moved.join("kubeconfig"));
+    kubectl.ok(&["get", "configmap", "kept"]);
+    // Findings U5: a second one recognises the first.
+    let error = refused(&up);
+    assert!(error.contains("mainstay already runs on"), "{error}");
+    down(&moved, &[]);
+    assert_eq!(left_in_kernel(&moved, &name), Vec::<String>::new());
+
+    fs::rename(&moved, &data).expect("move it back");
+    let store = data.with_file_name("store");
+    fs::rename(data.join("store"), &store).expect("take the store away");
+    let error = instance.start_refused();
+    assert!(error.contains("Is a disk not mounted?"), "{error}");
+    assert!(!data.join("store").exists());
+    fs::rename(&store, data.join("store")).expect("put the store back");
+    instance.start_again();
+    instance.kubectl().ok(&["get", "configmap", "kept"]);
+}
+
+/// Findings R8: a mistake in a manifest stops nothing that ran, and starts nothing.
+#[test]
+fn a_mistake_in_a_manifest_stops_nothing() {
+    let folder = tempfile::tempdir().expect("a directory");
+    let file = folder.path().join("web.yaml");
+    let good = web_with_claims(1);
+    let mut bad = good.clone();
+    bad["spec"]["replicas"] = (-1).into();
+    fs::write(&file, bad.to_string()).expect("write");
+    let mut instance = Instance::prepare(&["-f", text(&file)]);
+    let error = instance.start_refused();
+    assert!(error.contains("nothing was started"), "{error}");
+    assert!(
+        error.contains("must be greater than or equal to 0"),
+        "{error}"
+    );
+    fs::write(&file, good.to_string()).expect("write");
+    instance.start_again();
+    instance.kubectl().wait_ready("web", 1);
+    let before = instance.kubectl().pod_uid("web-0");
+    fs::write(&file, bad.to_string()).expect("write");
+    instance.kill();
+    instance.start_again();
+    wait_for("the refusal", 20, || match instance.output() {
+        text if text.contains("what ran before goes on") => Ok(()),
+        text => Err(text),
+    });
+    assert_eq!(instance.kubectl().pod_uid("web-0"), before);
+    instance.kubectl().wait_ready("web", 1);
+}

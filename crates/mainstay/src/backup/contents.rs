@@ -1,0 +1,231 @@
+//! What is in a backup: read from a running server, through a socket that only the administrator may
+//! use, or from the files when none runs.
+
+use std::fs::File;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::os::fd::AsRawFd;
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use anyhow::{Context, Result, bail};
+use mvcc_store::embedded::{EmbeddedOptions, EmbeddedStore};
+use mvcc_store::{KeyValue, Range, Store};
+use node_agent::provisioner::Storage;
+use serde::{Deserialize, Serialize};
+
+use super::records;
+pub use super::records::write as write_pair;
+
+/// The socket of a running server, in its data directory.
+pub const SOCKET: &str = "admin.sock";
+/// The only request there is.
+pub const REQUEST: &str = "backup";
+
+/// What comes first: what follows, and what is kept still meanwhile.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Summary {
+    /// Why there is nothing.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub error: Option<String>,
+    /// The store's revision, which all objects show.
+    pub revision: u64,
+    /// How many objects follow.
+    pub objects: u64,
+    /// How many bytes they are.
+    pub bytes: u64,
+    /// The volumes of the pool, as they are at one moment.
+    pub frozen: Vec<FrozenVolume>,
+    /// The files that the server was configured by.
+    pub configured_by: Vec<PathBuf>,
+}
+
+/// A volume of the pool that is kept still.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct FrozenVolume {
+    /// Its name.
+    pub volume: String,
+    /// Where its snapshot is.
+    pub path: PathBuf,
+    /// The most that it may hold, in bytes.
+    pub bytes: u64,
+}
+
+/// What is read of a store and its volumes, for a backup.
+pub struct Taken {
+    /// What comes first.
+    pub summary: Summary,
+    /// The objects, without those that run out by themselves (events).
+    pub pairs: Vec<KeyValue>,
+}
+
+/// Reads the store at one revision, and then freezes the volumes: a volume that was made in between
+/// is in the backup without its object, never an object without its volume.
+pub async fn take(store: &dyn Store, storage: Option<&Storage>) -> Result<Taken> {
+    let everything = Range {
+        end: Some(vec![u8::MAX]),
+        ..Range::default()
+    };
+    let found = store.range(everything).await.context("read the store")?;
+    let mut pairs = found.items;
+    pairs.retain(|pair| pair.lease.is_none());
+    let frozen = match storage {
+        Some(storage) => storage.freeze().await.context("freeze the volumes")?,
+        None => Vec::new(),
+    };
+    let summary = Summary {
+        error: None,
+        revision: found.revision.0,
+        objects: pairs.len() as u64,
+        bytes: pairs.iter().map(records::length).sum(),
+        frozen: frozen
+            .into_iter()
+            .map(|frozen| FrozenVolume {
+                volume: frozen.volume,
+                path: frozen.path,
+                bytes: frozen.bytes,
+            })
+            .collect(),
+        configured_by: Vec::new(),
+    };
+    Ok(Taken { summary, pairs })
+}
+
+/// Where the contents come from. As long as it is there, the volumes are kept still.
+pub enum Source {
+    /// A running server, until the connection is closed.
+    Server(BufReader<UnixStream>),
+    /// The files.
+    Files(Box<Files>),
+}
+
+/// An instance that does not run.
+pub struct Files {
+    store: Arc<EmbeddedStore>,
+    storage: Option<Storage>,
+    pairs: std::vec::IntoIter<KeyValue>,
+}
+
+impl Source {
+    /// Asks the server of the data directory.
+    pub fn server(data: &Path) -> Result<(Self, Summary)> {
+        let path = data.join(SOCKET);
+        let doing = || format!("ask the server at {}", path.display());
+        let mut stream = connect(data).with_context(doing)?;
+        writeln!(stream, "{REQUEST}").with_context(doing)?;
+        let mut reader = BufReader::new(stream);
+        let mut line = String::new();
+        reader.read_line(&mut line).with_context(doing)?;
+        let summary: Summary = serde_json::from_str(&line).with_context(doing)?;
+        if let Some(error) = summary.error {
+            bail!("the server says: {error}");
+        }
+        Ok((Self::Server(reader), summary))
+    }
+
+    /// Opens the files of an instance that does not run.
+    pub async fn files(data: &Path, configured_by: Vec<PathBuf>) -> Result<(Self, Summary)> {
+        let options = EmbeddedOptions::new(data.join("store"));
+        let store = tokio::task::spawn_blocking(move || EmbeddedStore::open(options))
+            .await
+            .context("open the store")?
+            .context("open the store")?;
+        let storage = match data.join("pool/pool.btrfs").exists() {
+            true => Some(Storage::open(data).await.context("open the volumes")?),
+            false => None,
+        };
+        let taken = take(store.as_ref(), storage.as_ref()).await?;
+        let summary = Summary {
+            configured_by,
+            ..taken.summary
+        };
+        let files = Files {
+            store,
+            storage,
+            pairs: taken.pairs.into_iter(),
+        };
+        Ok((Self::Files(Box::new(files)), summary))
+    }
+
+    /// The next object.
+    pub fn next(&mut self) -> Result<KeyValue> {
+        match self {
+            Self::Server(reader) => records::read(reader).context("read the server's answer"),
+            Self::Files(files) => files.pairs.next().context("an object is missing"),
+        }
+    }
+
+    /// Lets the volumes go.
+    pub async fn close(self) -> Result<()> {
+        match self {
+            Self::Server(mut reader) => {
+                let hung_up = reader.get_ref().shutdown(std::net::Shutdown::Write);
+                // The server closes its side when it has let the volumes go.
+                hung_up
+                    .and_then(|()| std::io::copy(&mut reader, &mut std::io::sink()))
+                    .map(drop)
+                    .context("let the volumes go")
+            }
+            Self::Files(files) => {
+                if let Some(storage) = files.storage {
+                    storage.thaw().await.context("let the volumes go")?;
+                    storage.close().await.context("close the volumes")?;
+                }
+                files.store.close();
+                Ok(())
+            }
+        }
+    }
+}
+
+/// Connects by way of the directory: paths of sockets have to be short.
+fn connect(data: &Path) -> std::io::Result<UnixStream> {
+    let directory = File::open(data)?;
+    UnixStream::connect(socket_below(&directory))
+}
+
+/// The socket's path by way of its opened directory.
+pub fn socket_below(directory: &File) -> PathBuf {
+    PathBuf::from(format!("/proc/self/fd/{}/{SOCKET}", directory.as_raw_fd()))
+}
+
+/// Objects as a file.
+pub struct Objects<'a> {
+    source: &'a mut Source,
+    left: u64,
+    buffer: Vec<u8>,
+    at: usize,
+    seen: &'a mut dyn FnMut(&KeyValue),
+}
+
+impl<'a> Objects<'a> {
+    /// So many objects of the source; each is shown to `seen`.
+    pub fn new(source: &'a mut Source, left: u64, seen: &'a mut dyn FnMut(&KeyValue)) -> Self {
+        Self {
+            source,
+            left,
+            buffer: Vec::new(),
+            at: 0,
+            seen,
+        }
+    }
+}
+
+impl Read for Objects<'_> {
+    fn read(&mut self, bytes: &mut [u8]) -> std::io::Result<usize> {
+        if self.at == self.buffer.len() && self.left > 0 {
+            let pair = self.source.next().map_err(std::io::Error::other)?;
+            self.left -= 1;
+            (self.seen)(&pair);
+            self.buffer.clear();
+            self.at = 0;
+            records::write(&mut self.buffer, &pair)?;
+        }
+        let count = bytes.len().min(self.buffer.len() - self.at);
+        bytes[..count].copy_from_slice(&self.buffer[self.at..self.at + count]);
+        self.at += count;
+        Ok(count)
+    }
+}

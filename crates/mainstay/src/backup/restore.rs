@@ -1,0 +1,367 @@
+//! Taking an instance out of a backup.
+
+use std::collections::BTreeSet;
+use std::fs::{self, File, Permissions};
+use std::io::{self, Read};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt, lchown, symlink};
+use std::path::{Component, Path, PathBuf};
+use std::time::{Duration, UNIX_EPOCH};
+
+use anyhow::{Context, Result, bail};
+use mvcc_store::embedded::import;
+use mvcc_store::{Revision, StoreError};
+use node_agent::provisioner::{Class, Storage};
+use tar::EntryType;
+
+use super::archive::{self, Item};
+use super::{CONFIGURATION, FORMAT, HEADER, Header, LOCAL_VOLUMES, OBJECTS, POOL_VOLUMES, records};
+use crate::data_directory;
+use crate::output::say;
+use crate::settings::DataDirectory;
+
+/// Resource versions go on so far above those of the backup that none is given out twice: the instance
+/// that was backed up may have gone on for long, and clients may remember what it said.
+const REVISIONS_LEFT_OUT: u64 = 1_000_000_000;
+/// Where the files go that the server was configured by.
+const RESTORED: &str = "restored";
+
+/// Arguments of `mainstay restore`.
+#[derive(clap::Args, Debug)]
+pub struct RestoreArguments {
+    /// What `mainstay backup` wrote
+    #[arg(value_name = "FILE")]
+    file: PathBuf,
+    /// --data-dir is where it goes: it must be empty, or not there; any path, on any host
+    #[command(flatten)]
+    data: DataDirectory,
+}
+
+/// Restores a backup into an empty directory, after it was checked as a whole.
+pub async fn run(arguments: &RestoreArguments) -> Result<()> {
+    let data = arguments.data.path()?;
+    let data = std::path::absolute(&data).with_context(|| format!("use {}", data.display()))?;
+    require_empty(&data)?;
+    let file = &arguments.file;
+    let header = check(file)?;
+    data_directory::make(&data)?;
+    let storage = match header.pool_volumes.is_empty() && header.local_volumes.is_empty() {
+        true => None,
+        false => Some(Storage::open(&data).await.context("open the volumes")?),
+    };
+    let filled = fill(file, &data, &header, storage.as_ref()).await;
+    if let Some(storage) = storage {
+        storage.close().await.context("close the volumes")?;
+    }
+    filled?;
+    tell(&data, &header);
+    Ok(())
+}
+
+fn require_empty(data: &Path) -> Result<()> {
+    let mut entries = match fs::read_dir(data) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        other => other.with_context(|| format!("use {}", data.display()))?,
+    };
+    // A file system has this of its own.
+    let is_own = |name: &std::ffi::OsStr| name == "lost+found";
+    if entries.any(|entry| entry.map_or(true, |entry| !is_own(&entry.file_name()))) {
+        bail!(
+            "{} is not empty: a backup is restored into an empty directory, which --data-dir names",
+            data.display()
+        );
+    }
+    Ok(())
+}
+
+/// Checks the whole file, and returns what its first entry says.
+fn check(file: &Path) -> Result<Header> {
+    let mut header = None;
+    archive::read(file, &mut |item| {
+        if item.path == Path::new(HEADER) {
+            let mut text = String::new();
+            item.content
+                .read_to_string(&mut text)
+                .context("read the header")?;
+            header = Some(text);
+        }
+        Ok(())
+    })?;
+    let text = header.with_context(|| format!("{} is no backup", file.display()))?;
+    let said: serde_json::Value = serde_json::from_str(&text).context("read the header")?;
+    if said["format"].as_u64() > Some(FORMAT.into()) {
+        bail!(
+            "{} was written by a newer mainstay; restore it with that",
+            file.display()
+        );
+    }
+    serde_json::from_value(said).context("read the header")
+}
+
+async fn fill(file: &Path, data: &Path, header: &Header, storage: Option<&Storage>) -> Result<()> {
+    let mut roots = Vec::new();
+    let volumes = header
+        .pool_volumes
+        .iter()
+        .map(|(name, bytes)| (Class::LocalCow, name, *bytes));
+    let local = header
+        .local_volumes
+        .iter()
+        .map(|name| (Class::Local, name, u64::MAX));
+    for (class, volume, bytes) in volumes.chain(local) {
+        let storage = storage.context("the volumes are not open")?;
+        let path = storage.make_empty(class, volume, bytes).await;
+        let path = path.with_context(|| format!("make the volume {volume}"))?;
+        let below = match class {
+            Class::LocalCow => POOL_VOLUMES,
+            Class::Local => LOCAL_VOLUMES,
+        };
+        roots.push((Path::new(below).join(volume), path));
+    }
+    let mut target = Target {
+        data: data.to_owned(),
+        roots,
+        directories: BTreeSet::new(),
+        files: BTreeSet::new(),
+    };
+    let revision = Revision(header.revision.saturating_add(REVISIONS_LEFT_OUT));
+    let (file, objects) = (file.to_owned(), header.objects);
+    // The store's engine has threads of its own, and blocks.
+    let unpacked = tokio::task::spawn_blocking(move || {
+        archive::read(&file, &mut |item| match item.path.to_str() {
+            Some(HEADER) => Ok(()),
+            Some(OBJECTS) => target.import(item.content, objects, revision),
+            _ => target.put(item),
+        })?;
+        target.finish()
+    });
+    unpacked.await.context("unpack the backup")?
+}
+
+/// Where the entries go.
+struct Target {
+    data: PathBuf,
+    /// Volumes: where they are in the backup, and here.
+    roots: Vec<(PathBuf, PathBuf)>,
+    /// What was made: nothing is put anywhere else, so that no link leads an entry astray.
+    directories: BTreeSet<PathBuf>,
+    files: BTreeSet<PathBuf>,
+}
+
+impl Target {
+    /// The store under a name that is none: as long as not all is there, no server starts on it.
+    fn unfinished(&self) -> PathBuf {
+        self.data.join("store.unfinished")
+    }
+
+    fn import(&self, content: &mut dyn Read, objects: u64, revision: Revision) -> Result<()> {
+        let mut reader = io::BufReader::new(content);
+        let pairs = (0..objects).map(|_| {
+            let pair = records::read(&mut reader);
+            pair.map_err(|error| StoreError::Io(format!("read the objects: {error}")))
+        });
+        import(&self.unfinished(), revision, pairs).context("write the objects")
+    }
+
+    fn put(&mut self, item: Item<'_>) -> Result<()> {
+        let shown = item.path.clone();
+        let Some(to) = self.place(&item.path) else {
+            bail!("{} has no place in a data directory", shown.display());
+        };
+        self.put_at(item, to)
+            .with_context(|| format!("restore {}", shown.display()))
+    }
+
+    /// Where an entry goes; nothing for one that tries to get elsewhere.
+    fn place(&self, path: &Path) -> Option<PathBuf> {
+        let plain = path
+            .components()
+            .all(|part| matches!(part, Component::Normal(_)));
+        if !plain || path.as_os_str().is_empty() {
+            return None;
+        }
+        for (inside, root) in &self.roots {
+            if let Ok(rest) = path.strip_prefix(inside) {
+                return Some(match rest.as_os_str().is_empty() {
+                    true => root.clone(),
+                    false => root.join(rest),
+                });
+            }
+        }
+        if let Ok(name) = path.strip_prefix(CONFIGURATION) {
+            return Some(self.data.join(RESTORED).join(name));
+        }
+        let known = [
+            "registries.yaml",
+            "seccomp",
+            "instance",
+            "network",
+            "certificates",
+        ];
+        let first = path.components().next()?.as_os_str();
+        known
+            .iter()
+            .any(|name| first == *name)
+            .then(|| self.data.join(path))
+    }
+
+    fn put_at(&mut self, item: Item<'_>, to: PathBuf) -> Result<()> {
+        self.make_parent(&to)?;
+        let header = &item.header;
+        let mode = header.mode()?;
+        match header.entry_type() {
+            EntryType::Directory => {
+                if !self.roots.iter().any(|(_, root)| *root == to)
+                    && !self.directories.contains(&to)
+                {
+                    fs::create_dir(&to)?;
+                }
+                self.directories.insert(to.clone());
+            }
+            EntryType::Regular => {
+                let mut file = File::options()
+                    .write(true)
+                    .create_new(true)
+                    .mode(0o600)
+                    .open(&to)?;
+                archive::copy_sparse(item.content, &mut file)?;
+                file.set_modified(UNIX_EPOCH + Duration::from_secs(header.mtime()?))?;
+                self.files.insert(to.clone());
+            }
+            EntryType::Symlink => {
+                symlink(item.link.context("a link without a target")?, &to)?;
+            }
+            EntryType::Link => {
+                let first = item.link.and_then(|link| self.place(&link));
+                let first = first.filter(|first| self.files.contains(first));
+                fs::hard_link(first.context("a link to nothing that was restored")?, &to)?;
+                return Ok(());
+            }
+            EntryType::Fifo => nix::unistd::mkfifo(&to, nix::sys::stat::Mode::S_IRWXU)?,
+            other => bail!("an entry of type {other:?}"),
+        }
+        let owner = |id: u64| u32::try_from(id).context("an owner");
+        lchown(
+            &to,
+            Some(owner(header.uid()?)?),
+            Some(owner(header.gid()?)?),
+        )?;
+        if header.entry_type() != EntryType::Symlink {
+            for (name, value) in &item.attributes {
+                let flags = rustix::fs::XattrFlags::empty();
+                rustix::fs::lsetxattr(&to, name.as_str(), value, flags)?;
+            }
+            // After the owner: that takes setuid away.
+            fs::set_permissions(&to, Permissions::from_mode(mode & 0o7777))?;
+        }
+        Ok(())
+    }
+
+    /// Makes the directories above that no entry was for: those of the data directory itself.
+    fn make_parent(&mut self, to: &Path) -> Result<()> {
+        let Some(parent) = to.parent() else {
+            bail!("a file without a directory");
+        };
+        let is_root = self.roots.iter().any(|(_, root)| root == to);
+        if is_root || parent == self.data || self.directories.contains(parent) {
+            return Ok(());
+        }
+        if parent.parent() != Some(&self.data) {
+            bail!("{} is not in a directory that was restored", to.display());
+        }
+        fs::DirBuilder::new().mode(0o700).create(parent)?;
+        self.directories.insert(parent.to_owned());
+        Ok(())
+    }
+
+    /// Puts the store in its place, the last of all.
+    fn finish(&self) -> Result<()> {
+        fs::rename(self.unfinished(), self.data.join("store"))
+            .context("put the store in its place")?;
+        let directory = File::open(&self.data).context("sync the data directory")?;
+        rustix::fs::syncfs(&directory).context("sync the data directory")
+    }
+}
+
+fn tell(data: &Path, header: &Header) {
+    say(&format!(
+        "{}: {} objects, {} volumes, of {} on {}, {}",
+        data.display(),
+        header.objects,
+        header.pool_volumes.len() + header.local_volumes.len(),
+        header.data_dir.display(),
+        header.host,
+        header.made_at
+    ));
+    if !header.left_out.is_empty() {
+        say(&format!(
+            "NOT restored are these volumes of the class local, which are not in the backup; put their \
+             directories into {} before you start:\n  {}",
+            data.join("volumes").display(),
+            header.left_out.join("\n  ")
+        ));
+    }
+    if !header.configured_by.is_empty() {
+        say(&format!(
+            "the files that it was configured by are in {}; start it with them, and if objects are \
+             encrypted with --encryption-provider-config",
+            data.join(RESTORED).display()
+        ));
+    }
+    say(&format!(
+        "start it with: mainstay up --data-dir {}",
+        data.display()
+    ));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn target() -> Target {
+        Target {
+            data: "/data".into(),
+            roots: vec![("volumes/local/pvc-1".into(), "/data/volumes/pvc-1".into())],
+            directories: BTreeSet::new(),
+            files: BTreeSet::new(),
+        }
+    }
+
+    #[test]
+    fn entries_have_places_in_the_data_directory() {
+        let place = |path: &str| target().place(Path::new(path));
+        assert_eq!(
+            place("volumes/local/pvc-1/a/b"),
+            Some("/data/volumes/pvc-1/a/b".into())
+        );
+        assert_eq!(
+            place("configuration/0-x"),
+            Some("/data/restored/0-x".into())
+        );
+        assert_eq!(
+            place("certificates/ca.key"),
+            Some("/data/certificates/ca.key".into())
+        );
+        for path in [
+            "../x",
+            "/etc/passwd",
+            "store/lock",
+            "certificates/../../x",
+            "",
+            "volumes/local/pvc-2/x",
+        ] {
+            assert_eq!(place(path), None, "{path}");
+        }
+    }
+
+    #[test]
+    fn only_an_empty_directory_is_filled() {
+        let folder = tempfile::tempdir().unwrap();
+        require_empty(folder.path()).unwrap();
+        require_empty(&folder.path().join("absent")).unwrap();
+        fs::create_dir(folder.path().join("lost+found")).unwrap();
+        require_empty(folder.path()).unwrap();
+        fs::write(folder.path().join("mine"), "").unwrap();
+        let error = require_empty(folder.path()).unwrap_err().to_string();
+        assert!(error.contains("is not empty"), "{error}");
+    }
+}

@@ -1,0 +1,91 @@
+//! The store's own note of whose it is.
+
+use anyhow::{Context, Result, bail};
+use bytes::Bytes;
+use mvcc_store::{Compare, Operation, Range, Store, StoreError, Txn, Value};
+
+use super::Claim;
+use crate::output::warn;
+
+/// Where it is noted: beside the objects, which are below `/registry/`.
+const KEY: &[u8] = b"/mainstay/instance";
+
+/// Checks that the store is that of the marked instance, and notes it where nothing is noted. A marker
+/// that was lost is made anew from the note.
+///
+/// # Errors
+/// When the store is another instance's, or cannot be read or written. One on a full disk is noted at
+/// a later start.
+pub async fn bind(store: &dyn Store, claim: &mut Claim) -> Result<()> {
+    let range = Range {
+        start: KEY.to_vec(),
+        ..Range::default()
+    };
+    let found = store
+        .range(range)
+        .await
+        .context("read whose the store is")?;
+    if let Some(noted) = found.items.first() {
+        let noted = String::from_utf8_lossy(&noted.value).into_owned();
+        return match noted == claim.marker.instance {
+            true => Ok(()),
+            false if claim.is_new => {
+                claim.marker.instance = noted;
+                Ok(())
+            }
+            false => bail!(
+                "the store is that of instance {noted}, the directory that of instance {}: is \
+                 another disk mounted than before?",
+                claim.marker.instance
+            ),
+        };
+    }
+    let note = Txn {
+        compare: vec![Compare::Absent(KEY.to_vec())],
+        operations: vec![Operation::Put {
+            key: KEY.to_vec(),
+            value: Value::Plain(Bytes::from(claim.marker.instance.clone())),
+            lease: None,
+        }],
+    };
+    match store.txn(note).await {
+        Ok(_) => Ok(()),
+        Err(StoreError::Full(why)) => {
+            warn(&format!("mainstay: the store is not marked yet: {why}"));
+            Ok(())
+        }
+        Err(error) => Err(error).context("note whose the store is"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use mvcc_store::embedded::EmbeddedStore;
+
+    use super::*;
+
+    fn claimed() -> (tempfile::TempDir, Claim) {
+        let directory = tempfile::tempdir().unwrap();
+        let claim = super::super::claim(directory.path(), "host", Path::new("/nonexistent"));
+        (directory, claim.unwrap())
+    }
+
+    /// Findings R5: the store of another disk is not taken for this directory's.
+    #[tokio::test]
+    async fn a_store_belongs_to_one_instance() {
+        let store = EmbeddedStore::in_memory();
+        let (_one, mut first) = claimed();
+        bind(store.as_ref(), &mut first).await.unwrap();
+        first.is_new = false;
+        bind(store.as_ref(), &mut first).await.unwrap();
+        let (_two, mut second) = claimed();
+        second.is_new = false;
+        let error = bind(store.as_ref(), &mut second).await.unwrap_err();
+        assert!(error.to_string().contains("another disk"), "{error}");
+        second.is_new = true;
+        bind(store.as_ref(), &mut second).await.unwrap();
+        assert_eq!(second.marker.instance, first.marker.instance);
+    }
+}

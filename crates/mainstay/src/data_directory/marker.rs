@@ -1,0 +1,153 @@
+//! The file that marks a data directory.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result};
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+
+/// Its name.
+pub const FILE: &str = "instance";
+/// The format that is written, and the newest that is read.
+const FORMAT: u32 = 1;
+
+/// What the file says.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Marker {
+    format: u32,
+    /// A UUID; the store has it too.
+    pub instance: String,
+    /// Six hexadecimal digits in everything that the instance has in the kernel.
+    pub kernel_name: String,
+    /// Whether a cluster was begun, so that there has to be a store.
+    pub cluster: bool,
+    /// Where the directory was at the last start; volumes name it.
+    pub path: PathBuf,
+    /// The name of the host at the last start; nodes and volumes name it.
+    pub host: String,
+}
+
+/// Why a marker cannot be used.
+#[derive(Debug)]
+pub enum Unreadable {
+    /// The file cannot be read.
+    Io(io::Error),
+    /// A newer program has written it.
+    Newer,
+    /// It is no marker.
+    Damaged,
+}
+
+impl Marker {
+    /// A marker for a directory that has none. Before there were markers the name in the kernel
+    /// followed from the path: it still does, so that pods of then are found.
+    pub fn new(data: &Path, host: &str, taken: &BTreeSet<String>) -> Self {
+        Self {
+            format: FORMAT,
+            instance: uuid::Uuid::new_v4().to_string(),
+            kernel_name: kernel_name(data, taken),
+            cluster: false,
+            path: data.to_owned(),
+            host: host.to_owned(),
+        }
+    }
+
+    /// Reads the marker of a directory; nothing where there is none.
+    pub fn read(data: &Path) -> Result<Option<Self>, Unreadable> {
+        let bytes = match fs::read(data.join(FILE)) {
+            Ok(bytes) => bytes,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(Unreadable::Io(error)),
+        };
+        Self::parse(&bytes).map(Some)
+    }
+
+    fn parse(bytes: &[u8]) -> Result<Self, Unreadable> {
+        #[derive(Deserialize)]
+        struct Format {
+            format: u32,
+        }
+        let format = serde_json::from_slice::<Format>(bytes);
+        match format.map_err(|_| Unreadable::Damaged)?.format {
+            FORMAT => {}
+            newer if newer > FORMAT => return Err(Unreadable::Newer),
+            _ => return Err(Unreadable::Damaged),
+        }
+        let marker: Self = serde_json::from_slice(bytes).map_err(|_| Unreadable::Damaged)?;
+        // It becomes part of names in the kernel.
+        let digits = marker.kernel_name.bytes();
+        let is_name = digits.len() == 6 && digits.clone().all(|digit| digit.is_ascii_hexdigit());
+        is_name.then_some(marker).ok_or(Unreadable::Damaged)
+    }
+
+    /// Writes the marker, unless it is there as it should be.
+    pub fn write(&self, data: &Path) -> Result<()> {
+        if matches!(Self::read(data), Ok(Some(present)) if present == *self) {
+            return Ok(());
+        }
+        let text = serde_json::to_string_pretty(self).context("encode the marker")?;
+        crate::kubeconfig::write_private(&data.join(FILE), &format!("{text}\n"))
+    }
+}
+
+/// Six hexadecimal digits that follow from the path, and that nobody else on the machine has.
+pub fn kernel_name(data: &Path, taken: &BTreeSet<String>) -> String {
+    let name = |attempt: u32| {
+        let mut digest = Sha256::new();
+        digest.update(data.as_os_str().as_encoded_bytes());
+        if attempt > 0 {
+            digest.update(attempt.to_le_bytes());
+        }
+        let digest = digest.finalize();
+        let bytes = digest.iter().take(3);
+        bytes.map(|byte| format!("{byte:02x}")).collect::<String>()
+    };
+    let mut names = (0..).map(name);
+    names
+        .find(|name| !taken.contains(name))
+        .unwrap_or_else(|| name(0))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn instances_are_told_apart_by_their_directory() {
+        let name = |path: &str| kernel_name(Path::new(path), &BTreeSet::new());
+        // `printf %s /var/lib/mainstay | sha256sum | cut -c1-6`, as in version 0.1.0.
+        assert_eq!(name("/var/lib/mainstay").len(), 6);
+        assert_ne!(name("/var/lib/mainstay"), name("/srv/mainstay"));
+        let taken = BTreeSet::from([name("/srv/mainstay")]);
+        assert_ne!(
+            kernel_name(Path::new("/srv/mainstay"), &taken),
+            name("/srv/mainstay")
+        );
+    }
+
+    #[test]
+    fn what_is_no_marker_is_told_from_a_newer_one() {
+        assert!(matches!(
+            Marker::parse(b"{\"format\": 2}"),
+            Err(Unreadable::Newer)
+        ));
+        assert!(matches!(
+            Marker::parse(b"{\"format\": 1}"),
+            Err(Unreadable::Damaged)
+        ));
+        assert!(matches!(
+            Marker::parse(b"an instance"),
+            Err(Unreadable::Damaged)
+        ));
+        let mut marker = Marker::new(Path::new("/d"), "host", &BTreeSet::new());
+        let bytes = serde_json::to_vec(&marker).unwrap();
+        assert_eq!(Marker::parse(&bytes).unwrap(), marker);
+        marker.kernel_name = "../../".to_owned();
+        let bytes = serde_json::to_vec(&marker).unwrap();
+        assert!(matches!(Marker::parse(&bytes), Err(Unreadable::Damaged)));
+    }
+}

@@ -1,0 +1,315 @@
+//! The data directory of an instance: what marks it as one, what is in it, and whether what is found
+//! there is whole.
+//!
+//! A marker file at the root holds the instance's id, which the store holds too. So a directory that
+//! is no instance's is never deleted, a store that has vanished (a disk that is not mounted) is never
+//! replaced by an empty one in silence, and a directory that was moved keeps its names in the kernel.
+
+mod binding;
+mod marker;
+pub mod parts;
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::io;
+use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, bail};
+
+pub use binding::bind;
+use marker::Unreadable;
+pub use marker::{FILE as MARKER_FILE, Marker, kernel_name};
+use parts::Part;
+
+/// Makes the data directory. Others may pass through it, but into none of its parts: these hold pods'
+/// Secrets, logs and files that run as another user. Containers reach what is theirs through mounts.
+pub fn make(path: &Path) -> Result<()> {
+    fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o711)
+        .create(path)
+        .and_then(|()| close_parts(path))
+        .with_context(|| format!("make the data directory {}", path.display()))
+}
+
+/// Closes the parts, which earlier versions left open, to all but their owner. What else is in the
+/// directory is not ours to change.
+fn close_parts(data: &Path) -> io::Result<()> {
+    for part in &Part::ALL {
+        let path = data.join(part.name);
+        let is_directory = fs::symlink_metadata(&path).is_ok_and(|found| found.is_dir());
+        if is_directory {
+            fs::set_permissions(&path, fs::Permissions::from_mode(0o700))?;
+        }
+    }
+    Ok(())
+}
+
+/// What is found in a data directory before anything is done with it.
+#[derive(Debug)]
+struct Found {
+    marker: Option<Marker>,
+    has_store: bool,
+    /// Parts that only a cluster leaves, with something in them.
+    traces: Vec<&'static str>,
+}
+
+impl Found {
+    fn read(data: &Path) -> Result<Self> {
+        let marker = match Marker::read(data) {
+            Ok(marker) => marker,
+            Err(error) => return Err(explain(data, error)),
+        };
+        let mut traces = Vec::new();
+        for part in Part::ALL.iter().filter(|part| part.is_trace) {
+            let path = data.join(part.name);
+            if is_filled(&path).with_context(|| format!("look at {}", path.display()))? {
+                traces.push(part.name);
+            }
+        }
+        Ok(Self {
+            marker,
+            has_store: data.join("store/data").exists(),
+            traces,
+        })
+    }
+
+    /// Why there must have been a store that is not there.
+    fn vanished(&self) -> Option<String> {
+        if self.has_store {
+            return None;
+        }
+        match &self.marker {
+            Some(marker) if marker.cluster => Some(format!("the file {}", MARKER_FILE)),
+            _ if self.traces.is_empty() => None,
+            _ => Some(self.traces.join(", ")),
+        }
+    }
+}
+
+fn explain(data: &Path, error: Unreadable) -> anyhow::Error {
+    let path = data.join(MARKER_FILE);
+    match error {
+        Unreadable::Io(error) => {
+            anyhow::Error::new(error).context(format!("read {}", path.display()))
+        }
+        Unreadable::Newer => anyhow::anyhow!(
+            "{} was written by a newer mainstay; start that one on it",
+            path.display()
+        ),
+        Unreadable::Damaged => anyhow::anyhow!(
+            "{} is damaged; put it back from a backup, or remove it: it is made anew from the store",
+            path.display()
+        ),
+    }
+}
+
+fn is_filled(path: &Path) -> io::Result<bool> {
+    match fs::read_dir(path) {
+        Ok(mut entries) => Ok(entries.next().is_some()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+        Err(error) => Err(error),
+    }
+}
+
+/// The marker for a start of `up` on the directory: the one that is there, brought in line with where
+/// it is now, or a new one. Nothing is written yet.
+///
+/// # Errors
+/// When the store has vanished, or the marker cannot be read.
+pub fn claim(data: &Path, host: &str, instances: &Path) -> Result<Claim> {
+    let found = Found::read(data)?;
+    if let Some(why) = found.vanished() {
+        bail!(
+            "the objects of the cluster in {data} are gone: there is no {store}, but {why} of it is \
+             there. Is a disk not mounted? Put the store back, or restore a backup into another \
+             directory (`mainstay restore`). To give up what is left and begin anew: \
+             `mainstay down --volumes --data-dir {data}`",
+            data = data.display(),
+            store = data.join("store").display(),
+        );
+    }
+    let others = names_of_others(data, instances);
+    let is_new = found.marker.is_none();
+    let mut marker = match found.marker {
+        Some(marker) => marker,
+        None => Marker::new(data, host, &others),
+    };
+    let before = (marker.path.clone(), marker.host.clone());
+    if marker.path != data && is_copy(&marker) {
+        // Both may run at the same time.
+        marker.kernel_name = kernel_name(data, &others);
+    }
+    Ok(Claim {
+        marker,
+        is_new,
+        has_store: found.has_store,
+        before,
+    })
+}
+
+/// A data directory that is about to be used.
+#[derive(Debug)]
+pub struct Claim {
+    /// As found, or new.
+    pub marker: Marker,
+    /// Whether there was no marker.
+    pub is_new: bool,
+    /// Whether there was a store.
+    pub has_store: bool,
+    /// Where the data was and on which host, as far as is known.
+    pub before: (PathBuf, String),
+}
+
+impl Claim {
+    /// Writes the marker of an instance that has a cluster, where it is now.
+    ///
+    /// # Errors
+    /// Of the disk.
+    pub fn settle(&mut self, data: &Path, host: &str) -> Result<()> {
+        self.marker.cluster = true;
+        self.marker.path = data.to_owned();
+        self.marker.host = host.to_owned();
+        self.marker.write(data)
+    }
+}
+
+/// Whether the directory that the marker names is still there and has the same marker.
+fn is_copy(marker: &Marker) -> bool {
+    let original = Marker::read(&marker.path).ok().flatten();
+    original.is_some_and(|original| original.instance == marker.instance)
+}
+
+/// The names in the kernel that the machine's other instances have.
+fn names_of_others(data: &Path, instances: &Path) -> BTreeSet<String> {
+    let list = fs::read_to_string(instances).unwrap_or_default();
+    let directories = directories(&list).into_iter().filter(|path| path != data);
+    directories
+        .map(|path| match Marker::read(&path) {
+            Ok(Some(marker)) => marker.kernel_name,
+            _ => kernel_name(&path, &BTreeSet::new()),
+        })
+        .collect()
+}
+
+/// The data directories in the machine's list of instances, which names a file in each.
+pub fn directories(list: &str) -> Vec<PathBuf> {
+    let of = |line: &str| Some(Path::new(line).parent()?.parent()?.to_owned());
+    list.lines().filter_map(of).collect()
+}
+
+/// Whether the error says that a disk is full.
+pub fn is_full(error: &anyhow::Error) -> bool {
+    error.chain().any(|cause| {
+        let kind = cause.downcast_ref::<io::Error>().map(io::Error::kind);
+        use io::ErrorKind::{QuotaExceeded, StorageFull};
+        matches!(kind, Some(StorageFull | QuotaExceeded))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn directory(parts: &[&str]) -> tempfile::TempDir {
+        let directory = tempfile::tempdir().unwrap();
+        for part in parts {
+            fs::create_dir_all(directory.path().join(part)).unwrap();
+        }
+        directory
+    }
+
+    fn claimed(data: &Path) -> Result<Claim> {
+        claim(data, "host", Path::new("/nonexistent"))
+    }
+
+    /// findings S6
+    #[test]
+    fn directories_in_the_data_directory_are_closed_to_others() {
+        let around = tempfile::tempdir().unwrap();
+        let data = around.path().join("data");
+        fs::create_dir_all(data.join("pods")).unwrap();
+        fs::set_permissions(data.join("pods"), fs::Permissions::from_mode(0o755)).unwrap();
+        make(&data).unwrap();
+        let mode = fs::metadata(data.join("pods"))
+            .unwrap()
+            .permissions()
+            .mode();
+        assert_eq!(mode & 0o7777, 0o700);
+        // What is not ours is not changed.
+        fs::create_dir(data.join("mine")).unwrap();
+        fs::set_permissions(data.join("mine"), fs::Permissions::from_mode(0o755)).unwrap();
+        make(&data).unwrap();
+        let mine = fs::metadata(data.join("mine")).unwrap();
+        assert_eq!(mine.permissions().mode() & 0o7777, 0o755);
+    }
+
+    /// Findings R5: whatever of a cluster is there says that there was a store.
+    #[test]
+    fn a_store_that_has_vanished_is_not_replaced() {
+        for part in [
+            "volumes/pvc-1",
+            "pods/a_b_c",
+            "certificates/ca.key",
+            "pool/x",
+        ] {
+            let found = directory(&[part]);
+            let error = claimed(found.path()).unwrap_err().to_string();
+            let (name, _) = part.split_once('/').unwrap();
+            assert!(error.contains(&format!("but {name} of it")), "{error}");
+            assert!(error.contains("not mounted"), "{error}");
+        }
+        let marked = directory(&[]);
+        let mut marker = claimed(marked.path()).unwrap().marker;
+        marker.cluster = true;
+        marker.write(marked.path()).unwrap();
+        let error = claimed(marked.path()).unwrap_err().to_string();
+        assert!(error.contains("the file instance"), "{error}");
+    }
+
+    #[test]
+    fn what_no_cluster_leaves_is_no_trace() {
+        let found = directory(&["images/layers", "seccomp/x", "volumes", "pods"]);
+        fs::write(found.path().join("registries.yaml"), "").unwrap();
+        let claim = claimed(found.path()).unwrap();
+        assert!(claim.is_new && !claim.has_store);
+    }
+
+    /// Findings R17: a directory that was moved keeps its name in the kernel, so that what a killed
+    /// program left there is its own; a copy gets another.
+    #[test]
+    fn a_moved_directory_keeps_its_names_and_a_copy_does_not() {
+        let around = tempfile::tempdir().unwrap();
+        let path = |name: &str| around.path().join(name);
+        fs::create_dir(path("one")).unwrap();
+        let marker = claimed(&path("one")).unwrap().marker;
+        marker.write(&path("one")).unwrap();
+        fs::rename(path("one"), path("two")).unwrap();
+        let moved = claimed(&path("two")).unwrap();
+        assert_eq!(moved.marker.kernel_name, marker.kernel_name);
+        assert_eq!(moved.before, (path("one"), "host".to_owned()));
+
+        fs::create_dir(path("one")).unwrap();
+        marker.write(&path("one")).unwrap();
+        let copy = claimed(&path("two")).unwrap();
+        assert_ne!(copy.marker.kernel_name, marker.kernel_name);
+        assert_eq!(copy.marker.instance, marker.instance);
+    }
+
+    #[test]
+    fn no_two_instances_have_one_name() {
+        let around = tempfile::tempdir().unwrap();
+        let path = |name: &str| around.path().join(name);
+        fs::create_dir_all(path("moved/network")).unwrap();
+        let first = kernel_name(&path("here"), &BTreeSet::new());
+        let mut other = Marker::new(&path("here"), "host", &BTreeSet::new());
+        other.path = path("moved");
+        other.write(&path("moved")).unwrap();
+        let list = path("moved/network/ranges.json");
+        fs::write(path("list"), format!("{}\n", list.display())).unwrap();
+        let claim = claim(&path("here"), "host", &path("list")).unwrap();
+        assert_eq!(other.kernel_name, first);
+        assert_ne!(claim.marker.kernel_name, first);
+    }
+}

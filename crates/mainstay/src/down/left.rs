@@ -1,0 +1,110 @@
+//! The pods that have something in the kernel, by the directories that their shims go by.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// Names that are listed at most.
+const LISTED_MAX: usize = 8;
+
+/// A pod with a sandbox, alive or not.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Left {
+    /// `name`, or `namespace/name` outside of `default`; the uid of a pod that is not known.
+    pub name: String,
+    /// Its uid.
+    pub uid: String,
+    /// Its directory below `pods`, where that is known.
+    pub directory: Option<PathBuf>,
+}
+
+/// The pods that a server has, or that one which did not stop in order has left, in order of name.
+pub fn pods(data: &Path) -> Vec<Left> {
+    let known: Vec<PathBuf> = fs::read_dir(data.join("pods"))
+        .into_iter()
+        .flatten()
+        .filter_map(|entry| Some(entry.ok()?.path()))
+        .collect();
+    let mut left: Vec<Left> = fs::read_dir(data.join("sandboxes"))
+        .into_iter()
+        .flatten()
+        .filter_map(|entry| entry.ok()?.file_name().into_string().ok())
+        .map(|uid| of_uid(uid, &known))
+        .collect();
+    left.sort();
+    left
+}
+
+fn of_uid(uid: String, known: &[PathBuf]) -> Left {
+    for directory in known {
+        let name = directory.file_name().and_then(|name| name.to_str());
+        let mut parts = name.unwrap_or_default().split('_');
+        let parts = (parts.next(), parts.next(), parts.next());
+        if let (Some(namespace), Some(name), Some(own)) = parts
+            && own == uid
+        {
+            let name = match namespace {
+                "default" => name.to_owned(),
+                namespace => format!("{namespace}/{name}"),
+            };
+            return Left {
+                name,
+                uid,
+                directory: Some(directory.clone()),
+            };
+        }
+    }
+    Left {
+        name: format!("uid {uid}"),
+        uid,
+        directory: None,
+    }
+}
+
+/// `1 pod`, `2 pods`.
+pub fn counted(pods: usize) -> String {
+    match pods {
+        1 => "1 pod".to_owned(),
+        pods => format!("{pods} pods"),
+    }
+}
+
+/// The names, of many only the first.
+pub fn listed(pods: &[Left]) -> String {
+    let names: Vec<&str> = pods
+        .iter()
+        .take(LISTED_MAX)
+        .map(|pod| pod.name.as_str())
+        .collect();
+    let names = names.join(", ");
+    match pods.len().saturating_sub(LISTED_MAX) {
+        0 => names,
+        more => format!("{names} and {more} more"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Findings U12.
+    #[test]
+    fn pods_that_are_left_are_named() {
+        let data = tempfile::tempdir().unwrap();
+        for path in [
+            "pods/default_web-0_u1",
+            "pods/shop_db-0_u2",
+            "pods/shop_gone_u9",
+            "sandboxes/u1",
+            "sandboxes/u2",
+            "sandboxes/u3",
+        ] {
+            fs::create_dir_all(data.path().join(path)).unwrap();
+        }
+        let left = pods(data.path());
+        assert_eq!(listed(&left), "shop/db-0, uid u3, web-0");
+        assert_eq!(counted(left.len()), "3 pods");
+        let many: Vec<Left> = std::iter::repeat_n(left[0].clone(), 10).collect();
+        assert!(listed(&many).ends_with("shop/db-0 and 2 more"));
+        assert!(pods(Path::new("/nonexistent")).is_empty());
+    }
+}

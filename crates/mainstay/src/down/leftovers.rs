@@ -1,0 +1,214 @@
+//! Ends what a server that was killed has left: its pods, and what it has in the kernel. It goes by
+//! records and names alone, so that it needs no server.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use container_runtime::loop_device::LoopDevice;
+use container_runtime::spec::{ContainerStatus, SandboxStatus};
+use container_runtime::{Runtime, RuntimeOptions, Sandbox};
+use nix::mount::{MntFlags, MsFlags, mount, umount2};
+use node_agent::provisioner::Storage;
+use pod_network::Ranges;
+use service_proxy::Kernel;
+use service_proxy::firewalls::{self, PodLinks};
+use tokio::task::JoinSet;
+use tokio::time::Instant;
+
+use super::left::Left;
+use crate::data_directory::{Marker, kernel_name};
+use crate::output::say;
+
+/// What a pod has where its object does not say, as in Kubernetes.
+const GRACE_PERIOD: Duration = Duration::from_secs(30);
+/// How often it is looked at whether containers have ended.
+const LOOK_INTERVAL: Duration = Duration::from_millis(50);
+/// Parts of the data directory in which mounts are the program's own.
+const MOUNTED_IN: [&str; 3] = ["sandboxes", "pods", "pool"];
+
+/// Ends the pods, each within its grace period, then removes everything else that the instance has in
+/// the kernel. Without the server no hooks run: containers get the signal TERM, and then are killed.
+pub async fn end(data: &Path, marker: Option<&Marker>, pods: &[Left]) -> Result<()> {
+    let instance_id = match marker {
+        Some(marker) => marker.kernel_name.clone(),
+        None => kernel_name(data, &BTreeSet::new()),
+    };
+    if data.join("sandboxes").exists() {
+        end_pods(data, &instance_id, pods).await?;
+    }
+    end_network(data, &instance_id).await?;
+    if data.join("pool/pool.btrfs").exists() {
+        let storage = Storage::open(data).await.context("open the volumes")?;
+        storage.close().await.context("unmount the pool")?;
+    }
+    for part in MOUNTED_IN {
+        unmount_below(&data.join(part))?;
+    }
+    detach_devices(&data.join("volumes"))
+}
+
+async fn end_pods(data: &Path, instance_id: &str, pods: &[Left]) -> Result<()> {
+    let runtime = Runtime::open(RuntimeOptions {
+        state_dir: data.to_owned(),
+        instance_id: instance_id.to_owned(),
+        shim_command: vec!["/proc/self/exe".to_owned(), "shim".to_owned()],
+        cgroup_parent: String::new(),
+    })
+    .context("open the sandboxes")?;
+    let sandboxes = runtime.sandboxes().await.context("find the sandboxes")?;
+    let mut ends = JoinSet::new();
+    for sandbox in sandboxes {
+        let pod = pods.iter().find(|pod| pod.uid == sandbox.id());
+        let name = pod.map_or_else(|| sandbox.id().to_owned(), |pod| pod.name.clone());
+        let grace = pod.and_then(grace_period).unwrap_or(GRACE_PERIOD);
+        ends.spawn(async move {
+            let ended = end_pod(&sandbox, grace).await;
+            (name, ended)
+        });
+    }
+    let mut failure = None;
+    while let Some(ended) = ends.join_next().await {
+        match ended.context("end a pod")? {
+            (name, Ok(())) => say(&format!("  {name} ended")),
+            (name, Err(error)) => {
+                failure = Some(anyhow::Error::new(error).context(format!("end pod {name}")));
+            }
+        }
+    }
+    if let Some(failure) = failure {
+        return Err(failure);
+    }
+    runtime.close().await.context("remove the control groups")
+}
+
+/// What the pod's object allows it.
+fn grace_period(pod: &Left) -> Option<Duration> {
+    let path = pod.directory.as_ref()?.join(".state/pod.json");
+    let object: serde_json::Value = serde_json::from_slice(&fs::read(path).ok()?).ok()?;
+    let of_deletion = &object["metadata"]["deletionGracePeriodSeconds"];
+    let of_spec = &object["spec"]["terminationGracePeriodSeconds"];
+    let seconds = of_deletion.as_u64().or_else(|| of_spec.as_u64())?;
+    Some(Duration::from_secs(seconds))
+}
+
+async fn end_pod(sandbox: &Sandbox, grace: Duration) -> container_runtime::Result<()> {
+    let deadline = Instant::now() + grace;
+    let mut asked = BTreeSet::new();
+    loop {
+        // A shim that does not answer is ended with all that it has.
+        let Ok(state) = sandbox.state().await else {
+            break;
+        };
+        let running: Vec<&String> = state
+            .containers
+            .iter()
+            .filter(|(_, container)| matches!(container.status, ContainerStatus::Running { .. }))
+            .map(|(id, _)| id)
+            .collect();
+        let is_over = state.status == SandboxStatus::Dead || running.is_empty();
+        if is_over || Instant::now() >= deadline {
+            break;
+        }
+        for id in running {
+            if asked.insert(id.clone()) {
+                sandbox.signal(id, nix::libc::SIGTERM).await?;
+            }
+        }
+        tokio::time::sleep(LOOK_INTERVAL).await;
+    }
+    sandbox.destroy().await
+}
+
+/// Removes links, addresses, routes and rules.
+async fn end_network(data: &Path, instance_id: &str) -> Result<()> {
+    let state_dir = data.join("network");
+    let ranges: Ranges = match fs::read(state_dir.join("ranges.json")) {
+        Ok(bytes) => serde_json::from_slice(&bytes).context("read the ranges")?,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        Err(error) => return Err(error).context("read the ranges"),
+    };
+    let local_addresses = [ranges.pod.nth(1), ranges.service.nth(10)];
+    let links = PodLinks {
+        prefix: pod_network::link_prefix(instance_id),
+        local_addresses: local_addresses.into_iter().flatten().collect(),
+    };
+    let mut kernel = Kernel::open(instance_id).context("open the packet filter")?;
+    kernel.remove().context("remove the rules of Services")?;
+    firewalls::close(&mut kernel, &links).context("remove the rules in firewalls")?;
+    pod_network::remove(instance_id, &state_dir)
+        .await
+        .context("remove the pods' network")
+}
+
+/// Unmounts everything below a directory, innermost first. A mount may be a peer of others, as a bound
+/// volume is: cut off first, it goes alone.
+fn unmount_below(directory: &Path) -> Result<()> {
+    let table = fs::read_to_string("/proc/self/mountinfo").context("list the mounts")?;
+    let mounted = below(&table, directory);
+    for path in mounted.iter().rev() {
+        let none = None::<&str>;
+        mount(none, path, none, MsFlags::MS_PRIVATE, none).ok();
+        umount2(path, MntFlags::MNT_DETACH | MntFlags::UMOUNT_NOFOLLOW)
+            .with_context(|| format!("unmount {}", path.display()))?;
+    }
+    Ok(())
+}
+
+/// What is mounted below a directory, in the order of mounting (proc_pid_mountinfo(5)).
+pub fn below(table: &str, directory: &Path) -> Vec<PathBuf> {
+    let paths = table.lines().filter_map(|line| line.split(' ').nth(4));
+    paths
+        .map(|path| PathBuf::from(unescaped(path)))
+        .filter(|path| path.starts_with(directory) && path != directory)
+        .collect()
+}
+
+/// Spaces, tabs, line ends and backslashes are octal in the table.
+fn unescaped(text: &str) -> String {
+    let mut out = text.to_owned();
+    for (escaped, character) in [
+        ("\\040", " "),
+        ("\\011", "\t"),
+        ("\\012", "\n"),
+        ("\\134", "\\"),
+    ] {
+        out = out.replace(escaped, character);
+    }
+    out
+}
+
+/// Lets go of the devices over the images of block volumes.
+fn detach_devices(volumes: &Path) -> Result<()> {
+    for entry in fs::read_dir(volumes).into_iter().flatten().flatten() {
+        let image = entry.path().join("device.img");
+        if !image.exists() {
+            continue;
+        }
+        let doing = || format!("detach the device over {}", image.display());
+        if let Some(device) = LoopDevice::find(&image).with_context(doing)? {
+            device.detach().with_context(doing)?;
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn mounts_below_a_directory_are_found() {
+        let table = "\
+36 35 98:0 / /data rw,noatime master:1 - ext4 /dev/a rw
+37 36 98:0 / /data/pods/a\\040b/volumes/x rw - tmpfs tmpfs rw
+38 36 98:0 / /data/pods rw - ext4 /dev/b rw
+39 36 98:0 / /data/podsy/z rw - tmpfs tmpfs rw
+";
+        let found = below(table, Path::new("/data/pods"));
+        assert_eq!(found, [Path::new("/data/pods/a b/volumes/x")]);
+    }
+}

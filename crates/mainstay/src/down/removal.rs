@@ -1,0 +1,245 @@
+//! Deletes the data of an instance and says what of it goes: that can take minutes. Only what is
+//! named goes, and nothing through a mount.
+
+use std::fs;
+use std::io;
+use std::path::Path;
+
+use anyhow::{Context, Result, bail};
+
+use super::leftovers;
+use crate::data_directory::MARKER_FILE;
+use crate::data_directory::parts::{Of, Part};
+
+/// How deep below a part of the data one thing is told from another, such as an image's layers.
+const DEPTH: usize = 2;
+
+/// How much is deleted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Extent {
+    /// The cluster: objects and volumes.
+    Cluster,
+    /// Everything of the instance.
+    All,
+}
+
+impl Extent {
+    fn has(self, part: &Part) -> bool {
+        self == Self::All || part.of == Of::Cluster
+    }
+}
+
+/// Who is told.
+pub struct Listener<'a> {
+    /// Of each part before it goes, and how many things of it have gone.
+    pub say: &'a mut dyn FnMut(&str),
+    /// Whether it is time to say how many.
+    pub is_due: &'a mut dyn FnMut() -> bool,
+}
+
+/// Deletes the parts of a data directory. Links are deleted, not what they lead to. A part that is a
+/// disk of its own is emptied, and stays as a directory.
+///
+/// # Errors
+/// When something cannot be deleted, and when something is mounted inside a part: it may be anyone's.
+pub fn delete(data: &Path, extent: Extent, listener: &mut Listener<'_>) -> Result<()> {
+    let table = fs::read_to_string("/proc/self/mountinfo").context("list the mounts")?;
+    let parts = Part::ALL.iter().filter(|part| extent.has(part));
+    let parts: Vec<&Part> = parts.collect();
+    for part in &parts {
+        let mounted = leftovers::below(&table, &data.join(part.name));
+        if let Some(mounted) = mounted.first() {
+            bail!(
+                "{} is mounted inside of what is to be deleted; unmount it first",
+                mounted.display()
+            );
+        }
+    }
+    for part in parts {
+        delete_part(&data.join(part.name), part.name, listener)?;
+    }
+    Ok(())
+}
+
+fn delete_part(path: &Path, name: &str, listener: &mut Listener<'_>) -> Result<()> {
+    let failed = || format!("delete {}", path.display());
+    match is_directory(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        Err(error) => return Err(error).with_context(failed),
+        Ok(false) => return fs::remove_file(path).with_context(failed),
+        Ok(true) => {}
+    }
+    (listener.say)(name);
+    let mut gone = 0;
+    let mut count = || {
+        gone += 1;
+        if (listener.is_due)() {
+            (listener.say)(&format!("{name}: {gone} gone"));
+        }
+    };
+    empty(path, DEPTH, &mut count).with_context(failed)?;
+    match fs::remove_dir(path) {
+        Err(error) if error.kind() == io::ErrorKind::ResourceBusy => Ok(()),
+        other => other.with_context(failed),
+    }
+}
+
+/// Removes the marker, and the directory if nothing else is in it; returns what is.
+pub fn remove_root(data: &Path) -> Result<Vec<String>> {
+    let failed = || format!("delete {}", data.display());
+    fs::remove_file(data.join(MARKER_FILE)).with_context(failed)?;
+    let names = names(data).with_context(failed)?;
+    let mut left: Vec<String> = names
+        .iter()
+        .map(|name| name.to_string_lossy().into_owned())
+        .collect();
+    left.sort();
+    if left.is_empty() {
+        match fs::remove_dir(data) {
+            // A disk of its own, or a link to the directory.
+            Err(error)
+                if matches!(
+                    error.kind(),
+                    io::ErrorKind::ResourceBusy | io::ErrorKind::NotADirectory
+                ) => {}
+            other => other.with_context(failed)?,
+        }
+    }
+    Ok(left)
+}
+
+/// How many volumes there are, as far as they can be seen.
+pub fn volumes(data: &Path) -> usize {
+    let directories = ["volumes", "pool/mount/volumes"].map(|name| data.join(name));
+    let entries = directories
+        .iter()
+        .filter_map(|path| fs::read_dir(path).ok());
+    entries.flatten().count()
+}
+
+/// Removes what is in a directory, one thing after the other.
+fn empty(directory: &Path, depth: usize, count: &mut dyn FnMut()) -> io::Result<()> {
+    for name in names(directory)? {
+        let path = directory.join(name);
+        let is_directory = is_directory(&path)?;
+        if is_directory && depth > 1 {
+            empty(&path, depth - 1, count)?;
+            fs::remove_dir(&path)?;
+            continue;
+        }
+        if is_directory {
+            fs::remove_dir_all(&path)?;
+        } else {
+            fs::remove_file(&path)?;
+        }
+        count();
+    }
+    Ok(())
+}
+
+fn names(directory: &Path) -> io::Result<Vec<std::ffi::OsString>> {
+    let entries = fs::read_dir(directory)?;
+    entries
+        .map(|entry| entry.map(|entry| entry.file_name()))
+        .collect()
+}
+
+fn is_directory(path: &Path) -> io::Result<bool> {
+    Ok(fs::symlink_metadata(path)?.is_dir())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::symlink;
+
+    use super::*;
+
+    fn said(data: &Path, extent: Extent, due: bool) -> (Vec<String>, Result<()>) {
+        let mut said = Vec::new();
+        let mut listener = Listener {
+            say: &mut |text| said.push(text.to_owned()),
+            is_due: &mut || due,
+        };
+        let result = delete(data, extent, &mut listener);
+        (said, result)
+    }
+
+    fn instance() -> tempfile::TempDir {
+        let around = tempfile::tempdir().unwrap();
+        let data = around.path().join("data");
+        for path in ["volumes/a/deep/er", "volumes/b", "images/layers/x", "store"] {
+            fs::create_dir_all(data.join(path)).unwrap();
+            fs::write(data.join(path).join("file"), "text").unwrap();
+        }
+        for file in [
+            "kubeconfig",
+            "images/images.json",
+            "registries.yaml",
+            MARKER_FILE,
+        ] {
+            fs::write(data.join(file), "text").unwrap();
+        }
+        fs::create_dir(around.path().join("kept")).unwrap();
+        fs::write(around.path().join("kept/file"), "text").unwrap();
+        symlink("../kept", data.join("seccomp")).unwrap();
+        symlink("../../../kept", data.join("volumes/b/link")).unwrap();
+        around
+    }
+
+    fn names_in(data: &Path) -> Vec<String> {
+        let mut names: Vec<String> = names(data)
+            .unwrap()
+            .iter()
+            .map(|name| name.to_string_lossy().into_owned())
+            .collect();
+        names.sort();
+        names
+    }
+
+    #[test]
+    fn each_part_is_named_and_the_store_goes_first() {
+        let around = instance();
+        let data = around.path().join("data");
+        let (texts, result) = said(&data, Extent::All, false);
+        result.unwrap();
+        assert_eq!(texts, ["store", "volumes", "images"]);
+        assert_eq!(remove_root(&data).unwrap(), Vec::<String>::new());
+        assert!(!data.exists());
+        assert!(around.path().join("kept/file").exists());
+    }
+
+    /// Findings R9: the volumes go, what the user wrote or imported stays.
+    #[test]
+    fn images_and_registries_survive_the_cluster() {
+        let around = instance();
+        let data = around.path().join("data");
+        let (texts, result) = said(&data, Extent::Cluster, false);
+        result.unwrap();
+        assert_eq!(texts, ["store", "volumes"]);
+        assert_eq!(
+            names_in(&data),
+            ["images", MARKER_FILE, "registries.yaml", "seccomp"]
+        );
+    }
+
+    /// Findings R9: what is not known to be ours stays, and is named.
+    #[test]
+    fn what_is_not_ours_stays() {
+        let around = instance();
+        let data = around.path().join("data");
+        fs::create_dir(data.join("holiday-photos")).unwrap();
+        said(&data, Extent::All, false).1.unwrap();
+        assert_eq!(remove_root(&data).unwrap(), ["holiday-photos"]);
+        assert_eq!(names_in(&data), ["holiday-photos"]);
+    }
+
+    #[test]
+    fn what_has_gone_is_counted() {
+        let around = instance();
+        let (texts, result) = said(&around.path().join("data"), Extent::All, true);
+        result.unwrap();
+        let images = texts.iter().filter(|text| text.starts_with("images"));
+        let images: Vec<&String> = images.collect();
+        assert_eq!(images, ["images", "images: 1 gone", "images: 2 gone"]);
+    }
+}

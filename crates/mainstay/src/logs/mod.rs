@@ -1,0 +1,216 @@
+//! `mainstay logs`: what all pods of a set, a Deployment or their like print, in one stream.
+
+mod target;
+
+use std::collections::BTreeSet;
+use std::io::IsTerminal;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+use futures::{AsyncBufReadExt, TryStreamExt};
+use k8s_openapi::api::core::v1::Pod;
+use kube::Api;
+use kube::api::LogParams;
+use tokio::task::JoinSet;
+
+use crate::output::{say, warn};
+use crate::settings::DataDirectory;
+use crate::why::Server;
+use target::Target;
+
+/// How often it is looked for pods that are new, while logs are followed.
+const LOOK_INTERVAL: Duration = Duration::from_secs(1);
+/// Colours of prefixes (of a terminal's own sixteen, without those that are hard to read).
+const COLOURS: [u8; 6] = [36, 33, 32, 35, 34, 31];
+
+/// Arguments of `mainstay logs`.
+#[derive(clap::Args, Debug)]
+#[command(after_help = AFTER_HELP)]
+pub struct LogsArguments {
+    /// KIND/NAME; kinds: statefulset (sts), deployment (deploy), daemonset (ds), replicaset (rs),
+    /// job, pod (po)
+    #[arg(value_name = "KIND/NAME")]
+    target: String,
+    /// Go on until Ctrl-C, also with pods that come later and containers that start again
+    #[arg(short, long)]
+    follow: bool,
+    /// Only this container
+    #[arg(short, long, value_name = "NAME")]
+    container: Option<String>,
+    /// So many of the newest lines of each container; -1 for all
+    #[arg(long, value_name = "LINES", default_value_t = -1, allow_negative_numbers = true)]
+    tail: i64,
+    /// Namespace [default: the context's, else default]
+    #[arg(short, long, value_name = "NS")]
+    namespace: Option<String>,
+    /// Which server and user [default: as `mainstay why`]
+    #[arg(long, value_name = "FILE")]
+    kubeconfig: Option<PathBuf>,
+    #[command(flatten)]
+    data: DataDirectory,
+}
+
+const AFTER_HELP: &str = "\
+Each line begins with its pod, and its container where a pod has several.
+
+Examples:
+  mainstay logs sts/web -f
+  mainstay logs deploy/shop -c main --tail 20";
+
+/// A run of a container, which has a log of its own.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Run {
+    pod: String,
+    container: String,
+    /// What tells it from the runs before and after.
+    id: String,
+}
+
+/// Prints the logs.
+pub async fn run(arguments: LogsArguments) -> Result<()> {
+    let target = Target::parse(&arguments.target)?;
+    let server = Server::find(arguments.kubeconfig.as_deref(), &arguments.data).await?;
+    let namespace = arguments.namespace.as_deref();
+    let namespace = namespace.unwrap_or(server.namespace()).to_owned();
+    let read = target.selection(&server.client, &namespace).await;
+    let selection = read.map_err(|error| server.explain(error))?;
+    let Some(selection) = selection else {
+        bail!("{} not found in namespace {namespace:?}", arguments.target);
+    };
+    let api: Api<Pod> = Api::namespaced(server.client.clone(), &namespace);
+    let mut seen = BTreeSet::new();
+    let mut streams = JoinSet::new();
+    let mut names = Vec::new();
+    let mut tail = (arguments.tail >= 0).then_some(arguments.tail);
+    loop {
+        let listed = api.list(&selection).await;
+        let pods = listed.map_err(|error| server.explain(error))?.items;
+        let runs = runs(&pods, arguments.container.as_deref());
+        let width = runs.iter().map(|(_, name)| name.len()).max().unwrap_or(0);
+        for (run, name) in runs {
+            if !seen.insert(run.clone()) {
+                continue;
+            }
+            if !names.contains(&name) {
+                names.push(name.clone());
+            }
+            let number = names.iter().position(|known| *known == name).unwrap_or(0);
+            let prefix = prefix(&name, number, width, std::io::stdout().is_terminal());
+            let parameters = LogParams {
+                container: Some(run.container.clone()),
+                follow: arguments.follow,
+                tail_lines: tail,
+                ..LogParams::default()
+            };
+            let api = api.clone();
+            streams.spawn(async move { copy(&api, &run, parameters, &prefix).await });
+        }
+        if !arguments.follow {
+            break;
+        }
+        // What starts from now on is shown from its beginning.
+        tail = None;
+        while streams.try_join_next().is_some() {}
+        tokio::time::sleep(LOOK_INTERVAL).await;
+    }
+    while streams.join_next().await.is_some() {}
+    if seen.is_empty() {
+        bail!("{} has no container that has begun", arguments.target);
+    }
+    Ok(())
+}
+
+/// The runs of containers that have begun, each with what its lines begin with, in order.
+fn runs(pods: &[Pod], only: Option<&str>) -> Vec<(Run, String)> {
+    let mut runs = Vec::new();
+    for pod in pods {
+        let name = pod.metadata.name.clone().unwrap_or_default();
+        let Some(status) = &pod.status else { continue };
+        let statuses = status.init_container_statuses.iter().flatten();
+        let statuses = statuses.chain(status.container_statuses.iter().flatten());
+        let wanted = statuses.filter(|status| only.is_none_or(|only| only == status.name));
+        let wanted: Vec<_> = wanted.collect();
+        for status in &wanted {
+            let Some(id) = status.container_id.clone().filter(|id| !id.is_empty()) else {
+                continue;
+            };
+            let shown = match wanted.len() {
+                1 => name.clone(),
+                _ => format!("{name} {}", status.name),
+            };
+            let run = Run {
+                pod: name.clone(),
+                container: status.name.clone(),
+                id,
+            };
+            runs.push((run, shown));
+        }
+    }
+    runs.sort();
+    runs
+}
+
+/// What a line begins with.
+fn prefix(name: &str, number: usize, width: usize, is_terminal: bool) -> String {
+    let name = format!("{name:width$} | ");
+    match is_terminal {
+        true => format!("\x1b[{}m{name}\x1b[0m", COLOURS[number % COLOURS.len()]),
+        false => name,
+    }
+}
+
+/// Copies a log; one that cannot be read is told among the lines.
+async fn copy(api: &Api<Pod>, run: &Run, parameters: LogParams, prefix: &str) {
+    let copied = async {
+        let stream = api
+            .log_stream(&run.pod, &parameters)
+            .await
+            .context("read the log")?;
+        let mut lines = stream.lines();
+        while let Some(line) = lines.try_next().await.context("read the log")? {
+            say(&format!("{prefix}{line}"));
+        }
+        anyhow::Ok(())
+    };
+    if let Err(error) = copied.await {
+        warn(&format!("{prefix}{error:#}"));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn pod(name: &str, containers: &[(&str, &str)]) -> Pod {
+        let statuses: Vec<_> = containers
+            .iter()
+            .map(|(name, id)| {
+                json!({"name": name, "containerID": id, "image": "i", "imageID": "", "ready": true,
+                    "restartCount": 0})
+            })
+            .collect();
+        serde_json::from_value(json!({"metadata": {"name": name},
+            "status": {"containerStatuses": statuses}}))
+        .unwrap()
+    }
+
+    #[test]
+    fn each_run_of_a_container_has_a_prefix() {
+        let pods = [
+            pod("web-1", &[("main", "one"), ("side", "two")]),
+            pod("web-0", &[("main", "three")]),
+            pod("web-2", &[("main", "")]),
+        ];
+        let shown = |only| {
+            let runs = runs(&pods, only);
+            runs.into_iter().map(|(_, name)| name).collect::<Vec<_>>()
+        };
+        assert_eq!(shown(None), ["web-0", "web-1 main", "web-1 side"]);
+        assert_eq!(shown(Some("main")), ["web-0", "web-1"]);
+        assert_eq!(prefix("web-0", 0, 7, false), "web-0   | ");
+        assert_eq!(prefix("web-0", 7, 5, true), "\x1b[33mweb-0 | \x1b[0m");
+    }
+}

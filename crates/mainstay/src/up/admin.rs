@@ -1,0 +1,145 @@
+//! The administrator's socket in the data directory: what a backup needs of a running server. Only
+//! root, or whoever runs the server, may use it.
+
+use std::fs::{self, File, Permissions};
+use std::io;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+use mvcc_store::Store;
+use node_agent::provisioner::Storage;
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
+use tokio::net::{UnixListener, UnixStream};
+use tokio::sync::Mutex;
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+use crate::backup::contents::{REQUEST, SOCKET, Summary, Taken, socket_below, take, write_pair};
+
+/// Longest request.
+const REQUEST_BYTES_MAX: u64 = 256;
+/// How long a request may take to come.
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
+/// Objects are sent in pieces of about this size.
+const PIECE_BYTES: usize = 256 * 1024;
+
+/// What the socket gives access to.
+pub struct Admin {
+    /// The store as it is on disk: what is encrypted stays so.
+    pub store: Arc<dyn Store>,
+    /// The volumes.
+    pub storage: Storage,
+    /// The files that the server was configured by.
+    pub configured_by: Vec<PathBuf>,
+}
+
+/// Listens in the data directory. Paths of sockets have to be short, so it is reached by way of the
+/// opened directory.
+pub fn listen(data: &Path) -> io::Result<UnixListener> {
+    let path = data.join(SOCKET);
+    match fs::remove_file(&path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    let directory = File::open(data)?;
+    let listener = UnixListener::bind(socket_below(&directory))?;
+    fs::set_permissions(&path, Permissions::from_mode(0o600))?;
+    Ok(listener)
+}
+
+/// Answers until `stop`.
+pub async fn serve(admin: Admin, listener: UnixListener, stop: CancellationToken) {
+    let admin = Arc::new(admin);
+    // The volumes are frozen for one at a time.
+    let turn = Arc::new(Mutex::new(()));
+    let mut connections = JoinSet::new();
+    while let Some(accepted) = stop.run_until_cancelled(listener.accept()).await {
+        while connections.try_join_next().is_some() {}
+        let Ok((stream, _)) = accepted else {
+            tokio::time::sleep(Duration::from_millis(100)).await;
+            continue;
+        };
+        let (admin, turn, stop) = (admin.clone(), turn.clone(), stop.clone());
+        connections.spawn(async move {
+            let answered = stop
+                .run_until_cancelled(answer(&admin, stream, &turn))
+                .await;
+            if let Some(Err(error)) = answered {
+                tracing::warn!("a backup was cut off: {error:#}");
+            }
+        });
+    }
+    while connections.join_next().await.is_some() {}
+    if let Err(error) = admin.storage.thaw().await {
+        tracing::warn!(%error, "snapshots for a backup are left behind");
+    }
+}
+
+async fn answer(admin: &Admin, stream: UnixStream, turn: &Mutex<()>) -> Result<()> {
+    let peer = stream.peer_cred().context("find out who asks")?.uid();
+    if peer != 0 && peer != nix::unistd::geteuid().as_raw() {
+        bail!("user {peer} may not ask");
+    }
+    let (reader, mut writer) = stream.into_split();
+    let mut reader = BufReader::new(reader.take(REQUEST_BYTES_MAX));
+    let mut request = String::new();
+    let read = tokio::time::timeout(REQUEST_TIMEOUT, reader.read_line(&mut request)).await;
+    read.context("wait for the request")?
+        .context("read the request")?;
+    if request.trim() != REQUEST {
+        return send_summary(&mut writer, &refusal("no such request")).await;
+    }
+    let _turn = turn.lock().await;
+    let taken = match take(admin.store.as_ref(), Some(&admin.storage)).await {
+        Ok(taken) => taken,
+        Err(error) => return send_summary(&mut writer, &refusal(&format!("{error:#}"))).await,
+    };
+    let sent = send(&mut writer, taken, &admin.configured_by).await;
+    if sent.is_ok() {
+        // The other side closes the connection when it has read the volumes.
+        let mut reader = reader.into_inner();
+        reader.set_limit(1);
+        reader.read(&mut [0]).await.ok();
+    }
+    let thawed = admin.storage.thaw().await;
+    sent?;
+    thawed.context("let the volumes go")
+}
+
+fn refusal(why: &str) -> Summary {
+    Summary {
+        error: Some(why.to_owned()),
+        ..Summary::default()
+    }
+}
+
+async fn send_summary(to: &mut (impl AsyncWriteExt + Unpin), summary: &Summary) -> Result<()> {
+    let mut line = serde_json::to_vec(summary).context("encode the answer")?;
+    line.push(b'\n');
+    to.write_all(&line).await.context("send the answer")
+}
+
+async fn send(
+    to: &mut (impl AsyncWriteExt + Unpin),
+    taken: Taken,
+    configured_by: &[PathBuf],
+) -> Result<()> {
+    let summary = Summary {
+        configured_by: configured_by.to_vec(),
+        ..taken.summary
+    };
+    send_summary(to, &summary).await?;
+    let mut piece = Vec::with_capacity(PIECE_BYTES);
+    for pair in &taken.pairs {
+        write_pair(&mut piece, pair).context("encode an object")?;
+        if piece.len() >= PIECE_BYTES {
+            to.write_all(&piece).await.context("send the objects")?;
+            piece.clear();
+        }
+    }
+    to.write_all(&piece).await.context("send the objects")?;
+    to.flush().await.context("send the objects")
+}

@@ -1,0 +1,220 @@
+//! Objects name the host and the directory where their data are: nodes, volumes, pods. When a data
+//! directory was moved, or restored from a backup elsewhere, they are brought in line before anything
+//! runs.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result};
+use api_server::rewrite::{Rewrite, rewrite};
+use mvcc_store::Store;
+use serde_json::Value;
+
+/// The label by which volumes and pods name a node.
+const HOSTNAME: &str = "kubernetes.io/hostname";
+/// What the scheduler notes on claims.
+const SELECTED_NODE: &str = "volume.kubernetes.io/selected-node";
+
+/// A data directory and the name of its host.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Place {
+    /// The directory, absolute.
+    pub path: PathBuf,
+    /// The host's name, which is the node's.
+    pub host: String,
+}
+
+/// From where to where the data have come.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Relocation {
+    /// Where they were.
+    pub from: Place,
+    /// Where they are.
+    pub to: Place,
+}
+
+impl Relocation {
+    /// Brings what is stored in line, if anything has changed. Returns how many objects were changed.
+    pub async fn apply(&self, store: &dyn Store) -> Result<usize> {
+        if self.from == self.to {
+            return Ok(0);
+        }
+        let changed = rewrite(store, |object| self.change(object)).await;
+        changed.with_context(|| {
+            let (from, to) = (&self.from, &self.to);
+            format!(
+                "bring the objects from {} on {} to {} on {}",
+                from.path.display(),
+                from.host,
+                to.path.display(),
+                to.host
+            )
+        })
+    }
+
+    /// What becomes of an object.
+    pub fn change(&self, object: &mut Value) -> Rewrite {
+        let kind = object["kind"].as_str().unwrap_or_default().to_owned();
+        let is_old_node = object["metadata"]["name"] == self.from.host.as_str();
+        let moves = self.from.host != self.to.host;
+        let mut changed = false;
+        match kind.as_str() {
+            // What they hold is the users'.
+            "ConfigMap" | "Secret" | "Event" => return Rewrite::Keep,
+            // It is made anew.
+            "Lease" if is_old_node && object["metadata"]["namespace"] == "kube-node-lease" => {
+                return if moves {
+                    Rewrite::Remove
+                } else {
+                    Rewrite::Keep
+                };
+            }
+            "Node" | "CSINode" if is_old_node && moves => {
+                object["metadata"]["name"] = self.to.host.as_str().into();
+                changed = true;
+            }
+            "PersistentVolume" => {
+                for path in ["/spec/local/path", "/spec/hostPath/path"] {
+                    let path = object.pointer_mut(path);
+                    changed |= path.is_some_and(|path| self.change_path(path));
+                }
+            }
+            _ => {}
+        }
+        if moves {
+            changed |= self.change_host(object);
+        }
+        match changed {
+            true => Rewrite::Store,
+            false => Rewrite::Keep,
+        }
+    }
+
+    fn change_path(&self, path: &mut Value) -> bool {
+        let inside = path.as_str().map(Path::new);
+        let inside = inside.and_then(|path| path.strip_prefix(&self.from.path).ok());
+        let Some(now) = inside.map(|inside| self.to.path.join(inside)) else {
+            return false;
+        };
+        let now = Value::from(now.to_string_lossy().into_owned());
+        std::mem::replace(path, now.clone()) != now
+    }
+
+    /// Replaces the host's name wherever its place says that it is one.
+    fn change_host(&self, value: &mut Value) -> bool {
+        match value {
+            Value::Array(items) => items
+                .iter_mut()
+                .fold(false, |changed, item| self.change_host(item) | changed),
+            Value::Object(map) => {
+                let key = map.get("key").and_then(Value::as_str);
+                let names_nodes = key == Some(HOSTNAME) || key == Some("metadata.name");
+                let mut changed = false;
+                for (name, field) in map.iter_mut() {
+                    changed |= match (name.as_str(), &mut *field) {
+                        ("values", Value::Array(values)) if names_nodes => values
+                            .iter_mut()
+                            .fold(false, |changed, value| self.change_name(value) | changed),
+                        ("nodeName" | HOSTNAME | SELECTED_NODE, name) => self.change_name(name),
+                        ("snapshotHandle", handle) => self.change_handle(handle),
+                        // Whose fields are whose: keys, not values.
+                        ("managedFields", _) => false,
+                        (_, inner) => self.change_host(inner),
+                    };
+                }
+                changed
+            }
+            _ => false,
+        }
+    }
+
+    fn change_name(&self, value: &mut Value) -> bool {
+        let is_old = *value == self.from.host.as_str();
+        if is_old {
+            *value = self.to.host.as_str().into();
+        }
+        is_old
+    }
+
+    /// `NODE/SNAPSHOT`.
+    fn change_handle(&self, value: &mut Value) -> bool {
+        let rest = value.as_str().and_then(|text| {
+            let rest = text.strip_prefix(self.from.host.as_str())?;
+            rest.starts_with('/').then(|| rest.to_owned())
+        });
+        let Some(rest) = rest else { return false };
+        *value = format!("{}{rest}", self.to.host).into();
+        true
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn place(path: &str, host: &str) -> Place {
+        Place {
+            path: path.into(),
+            host: host.to_owned(),
+        }
+    }
+
+    #[track_caller]
+    fn check(before: Value, expected: Rewrite, after: Value) {
+        let relocation = Relocation {
+            from: place("/old", "a"),
+            to: place("/new/place", "b"),
+        };
+        let mut object = before;
+        assert_eq!(relocation.change(&mut object), expected);
+        assert_eq!(object, after);
+    }
+
+    /// Findings U10: volumes are found at their new path on their new host.
+    #[test]
+    fn a_volume_names_its_place() {
+        let volume = |path: &str, host: &str| {
+            json!({"kind": "PersistentVolume", "metadata": {"name": "pvc-1"}, "spec": {
+                "local": {"path": path},
+                "nodeAffinity": {"required": {"nodeSelectorTerms": [{"matchExpressions": [
+                    {"key": "kubernetes.io/hostname", "operator": "In", "values": [host]}]}]}}}})
+        };
+        let old = volume("/old/volumes/pvc-1", "a");
+        check(old, Rewrite::Store, volume("/new/place/volumes/pvc-1", "b"));
+        let other = volume("/older/disk", "c");
+        check(other.clone(), Rewrite::Keep, other);
+    }
+
+    #[test]
+    fn nodes_and_what_names_them_have_another_name() {
+        let node = |host: &str| {
+            json!({"kind": "Node", "metadata": {"name": host,
+                "labels": {"kubernetes.io/hostname": host, "disk": "fast"}}})
+        };
+        check(node("a"), Rewrite::Store, node("b"));
+        check(node("c"), Rewrite::Keep, node("c"));
+        let pod = |host: &str| {
+            json!({"kind": "Pod", "metadata": {"name": "a"}, "spec": {"nodeName": host,
+                "affinity": {"nodeAffinity": {"requiredDuringSchedulingIgnoredDuringExecution":
+                    {"nodeSelectorTerms": [{"matchFields": [
+                        {"key": "metadata.name", "operator": "In", "values": [host]}]}]}}}}})
+        };
+        check(pod("a"), Rewrite::Store, pod("b"));
+        let lease =
+            json!({"kind": "Lease", "metadata": {"name": "a", "namespace": "kube-node-lease"}});
+        check(lease.clone(), Rewrite::Remove, lease);
+        let content = |host: &str| {
+            json!({"kind": "VolumeSnapshotContent", "metadata": {"name": "x"},
+                "status": {"snapshotHandle": format!("{host}/snapshot-1")}})
+        };
+        check(content("a"), Rewrite::Store, content("b"));
+    }
+
+    #[test]
+    fn what_users_wrote_stays() {
+        let config = json!({"kind": "ConfigMap", "metadata": {"name": "a"},
+            "data": {"nodeName": "a", "path": "/old"}});
+        check(config.clone(), Rewrite::Keep, config);
+    }
+}
