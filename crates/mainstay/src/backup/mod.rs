@@ -17,6 +17,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::data_directory::{MARKER_FILE, Marker};
+use crate::down::left;
 use crate::output::say;
 use crate::process;
 use crate::settings::DataDirectory;
@@ -47,8 +48,7 @@ pub struct BackupArguments {
     /// The file to write; it holds secrets, and is readable by its owner alone
     #[arg(value_name = "FILE")]
     file: PathBuf,
-    /// Also copy the volumes of the class local, file by file as they are while they are in use: sure
-    /// for a database only when it is stopped
+    /// Also copy the volumes of the class local; the instance has to be stopped, with its pods
     #[arg(long)]
     volumes: bool,
     #[command(flatten)]
@@ -95,6 +95,14 @@ pub async fn run(arguments: &BackupArguments) -> Result<()> {
             data.display()
         );
     };
+    let runs = process::serving(&data).is_some() || !left::pods(&data).is_empty();
+    if arguments.volumes && runs {
+        bail!(
+            "--volumes copies files while nothing changes them: stop the instance with its pods first \
+             (`mainstay down`); without it volumes of the class local-cow are in the backup, and the \
+             server goes on"
+        );
+    }
     let target = std::path::absolute(&arguments.file)
         .with_context(|| format!("write {}", arguments.file.display()))?;
     let (mut source, summary) = match process::serving(&data) {
