@@ -18,8 +18,10 @@ use crate::spec::{Resources, Usage};
 mod delegation;
 mod devices;
 mod killing;
+mod listing;
 
 pub(crate) use killing::{kill, kill_once};
+pub(crate) use listing::{children, processes};
 
 /// Longest wait for killed processes to leave a group.
 const KILL_MAX: Duration = Duration::from_secs(20);

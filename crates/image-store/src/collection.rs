@@ -14,7 +14,7 @@ use std::sync::{Arc, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use crate::index::{Index, Record};
-use crate::store::{ImageStore, StoreError, io_error};
+use crate::store::{ImageStore, Scratch, StoreError, io_error};
 
 /// What pods need of the store, whether or not it is mounted yet.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -33,7 +33,7 @@ pub struct Withdrawn {
     pub references: Vec<String>,
     /// Bytes of the layers, as unpacked.
     pub bytes: u64,
-    places: Vec<PathBuf>,
+    places: Vec<Scratch>,
 }
 
 impl Withdrawn {
@@ -44,8 +44,10 @@ impl Withdrawn {
     pub fn discard(self) -> Result<(), StoreError> {
         let mut result = Ok(());
         for place in &self.places {
-            match fs::remove_dir_all(place).map_err(io_error("remove", place)) {
-                Err(error) if result.is_ok() => result = Err(error),
+            match fs::remove_dir_all(place.path()) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound && result.is_ok() => {
+                    result = Err(io_error("remove", place.path())(error));
+                }
                 _ => {}
             }
         }
@@ -173,10 +175,10 @@ impl ImageStore {
         }
     }
 
-    fn put_aside(&self, place: &Path) -> Result<PathBuf, StoreError> {
+    fn put_aside(&self, place: &Path) -> Result<Scratch, StoreError> {
         fs::metadata(place).map_err(io_error("read", place))?;
-        let scratch = self.scratch_path()?;
-        fs::rename(place, &scratch).map_err(io_error("rename to", &scratch))?;
+        let scratch = self.scratch()?;
+        fs::rename(place, scratch.path()).map_err(io_error("rename to", scratch.path()))?;
         Ok(scratch)
     }
 
@@ -225,6 +227,7 @@ mod tests {
             size: 0,
             fingerprint: None,
             pulled: true,
+            access: Default::default(),
         };
         let digest = Digest::of(layers.concat().as_bytes()).to_string();
         let reference = format!("docker.io/library/{name}");
@@ -345,7 +348,7 @@ mod tests {
         assert_eq!(gone.bytes, 1);
         // It is out of the store, and a process that ends here leaves it for the next one.
         let left = directory.path().join("temporary/0-0");
-        fs::rename(&gone.places[0], &left).unwrap();
+        fs::rename(gone.places[0].path(), &left).unwrap();
         ImageStore::open(directory.path()).unwrap();
         assert!(!left.exists());
         assert!(store.get(&format!("any@{kept}")).unwrap().is_some());

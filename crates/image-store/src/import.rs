@@ -306,6 +306,7 @@ impl Import<'_> {
             size,
             fingerprint: None,
             pulled: false,
+            access: Default::default(),
         };
         self.store.insert(name, digest.as_str(), record)?;
         Ok(Ok(()))

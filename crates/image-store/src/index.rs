@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
+use crate::access::Accesses;
 use crate::manifest::ImageConfig;
 use crate::reference::{InvalidReference, normalize};
 
@@ -52,6 +53,9 @@ pub struct Record {
     /// It came from a registry, and can be had from there again.
     #[serde(default)]
     pub pulled: bool,
+    /// Who may use it.
+    #[serde(default, skip_serializing_if = "Accesses::is_empty")]
+    pub access: Accesses,
 }
 
 impl Index {
@@ -83,6 +87,9 @@ impl Index {
         let former = self.images.get(digest);
         let others = self.names_of(digest).iter().any(|name| name != reference);
         record.pulled &= former.is_none_or(|former| former.pulled || !others);
+        if let Some(former) = former {
+            record.access.merge(&former.access);
+        }
         self.images.insert(digest.to_owned(), record);
         self.references
             .insert(reference.to_owned(), digest.to_owned());
@@ -159,6 +166,7 @@ mod tests {
             size: 1,
             fingerprint: None,
             pulled: false,
+            access: Accesses::default(),
         }
     }
 

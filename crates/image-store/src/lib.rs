@@ -5,8 +5,10 @@
 //! `layers/` (unpacked, by the digest of their uncompressed archive). Several processes may use one
 //! store: changes are made under a file lock, and what is read is read from disk.
 
+mod access;
 mod collection;
 mod compression;
+pub mod decoders;
 mod digest;
 mod import;
 mod index;
@@ -19,6 +21,7 @@ mod room;
 mod store;
 mod unpack;
 
+pub use access::{PullSecret, SecretName};
 pub use collection::{Needed, Withdrawn};
 pub use import::ImportError;
 pub use index::Image;

@@ -138,10 +138,16 @@ pub struct Blob {
     pub size: u64,
 }
 
+/// Where a document that was sent is wrong. Not what is there: that may be anybody's secret.
+pub fn json_fault(what: &str, error: &serde_json::Error) -> String {
+    let (line, column) = (error.line(), error.column());
+    format!("malformed {what}, at line {line}, column {column}")
+}
+
 /// Reads a manifest or index. The error says what is wrong with it.
 pub fn parse(bytes: &[u8]) -> Result<Manifest, String> {
     let document: Document =
-        serde_json::from_slice(bytes).map_err(|error| format!("malformed manifest: {error}"))?;
+        serde_json::from_slice(bytes).map_err(|error| json_fault("manifest", &error))?;
     if document.schema_version != 2 {
         return Err(format!(
             "manifest schema version {} is not supported",
@@ -162,8 +168,7 @@ pub fn parse(bytes: &[u8]) -> Result<Manifest, String> {
 }
 
 fn blob(descriptor: &Descriptor) -> Result<Blob, String> {
-    let digest = Digest::parse(&descriptor.digest)
-        .ok_or_else(|| format!("malformed or unknown digest {:?}", descriptor.digest))?;
+    let digest = Digest::parse(&descriptor.digest).ok_or("malformed or unknown digest")?;
     Ok(Blob {
         digest,
         size: descriptor.size,

@@ -3,6 +3,7 @@
 
 mod client;
 mod error;
+mod reach;
 
 use std::collections::BTreeSet;
 use std::fs::File;
@@ -17,11 +18,13 @@ use futures::TryStreamExt;
 use oci_spec::distribution::Reference;
 use sha2::{Digest as _, Sha256};
 
+use crate::access::{Accesses, PullSecret};
 use crate::compression::decompressed;
 use crate::digest::Digest;
 use crate::index::{Image, Record};
 use crate::manifest::{
-    Blob, ConfigBlob, Manifest, architecture, for_this_platform, parse as parse_manifest,
+    Blob, ConfigBlob, Manifest, architecture, for_this_platform, json_fault,
+    parse as parse_manifest,
 };
 use crate::pace::{Observer, Pace, Progress, TooSlow};
 use crate::reference::parse;
@@ -29,8 +32,10 @@ use crate::registries::{Endpoint, RegistriesConfig};
 use crate::room::{KeepFree, Room};
 use crate::store::{ImageStore, StoreError, io_error, room_error};
 
+pub(crate) use client::meets;
 use client::{RegistryClient, RequestError};
 pub use error::PullError;
+pub(crate) use reach::may_send;
 
 /// Layers that are downloaded at the same time.
 const DOWNLOADS_MAX: usize = 3;
@@ -69,7 +74,7 @@ pub struct PullOptions {
     /// Mirrors and credentials of the machine.
     pub registries: RegistriesConfig,
     /// Credentials for the registry that the name names (pull secrets), tried in order.
-    pub credentials: Vec<Credentials>,
+    pub secrets: Vec<PullSecret>,
     /// What the pull is to leave free of the store's disk, beside the store's own floor: 5 % of
     /// the disk, at most 1 GiB.
     pub keep_free: KeepFree,
@@ -94,7 +99,7 @@ impl ImageStore {
         let _turn = lock.lock().await;
         let mut first_error = None;
         for endpoint in options.registries.endpoints(reference.registry()) {
-            for credentials in candidates(&endpoint, &reference, &options.credentials) {
+            for candidate in candidates(&endpoint, &reference, &options.secrets) {
                 let room = Room::new(self.directory(), options.keep_free);
                 let pull = Pull {
                     store: self,
@@ -102,6 +107,7 @@ impl ImageStore {
                     progress: &options.progress,
                     name: reference.whole(),
                     target: &reference,
+                    access: candidate.access(&reference),
                     host: &endpoint.host,
                     passing: AtomicBool::new(false),
                     begun: Mutex::default(),
@@ -109,7 +115,7 @@ impl ImageStore {
                 let client = RegistryClient::new(
                     &endpoint,
                     &reference,
-                    credentials,
+                    candidate.credentials(),
                     options.pace,
                     options.progress.clone(),
                 );
@@ -157,17 +163,45 @@ fn keep_the_better(kept: &mut Option<PullError>, error: PullError) {
 fn candidates(
     endpoint: &Endpoint,
     reference: &Reference,
-    secrets: &[Credentials],
-) -> Vec<Option<Credentials>> {
+    secrets: &[PullSecret],
+) -> Vec<Candidate> {
     if let Some(credentials) = &endpoint.credentials {
-        return vec![Some(credentials.clone())];
+        return vec![Candidate::Node(credentials.clone())];
     }
     let is_own =
         endpoint.host == reference.registry() || endpoint.host == reference.resolve_registry();
     if is_own && !secrets.is_empty() {
-        return secrets.iter().cloned().map(Some).collect();
+        return secrets.iter().cloned().map(Candidate::Pod).collect();
     }
-    vec![None]
+    vec![Candidate::Nobody]
+}
+
+/// As whom an endpoint is asked.
+enum Candidate {
+    Nobody,
+    /// As `registries.yaml` says.
+    Node(Credentials),
+    /// With a pod's pull secret.
+    Pod(PullSecret),
+}
+
+impl Candidate {
+    fn credentials(&self) -> Option<Credentials> {
+        match self {
+            Self::Nobody => None,
+            Self::Node(credentials) => Some(credentials.clone()),
+            Self::Pod(secret) => Some(secret.credentials.clone()),
+        }
+    }
+
+    /// Who may use what comes of it.
+    fn access(&self, reference: &Reference) -> Accesses {
+        let secret = match self {
+            Self::Pod(secret) => Some(secret),
+            Self::Nobody | Self::Node(_) => None,
+        };
+        Accesses::pulled(&reference.whole(), secret)
+    }
 }
 
 /// One attempt at one endpoint.
@@ -178,6 +212,8 @@ struct Pull<'a> {
     /// The full name.
     name: String,
     target: &'a Reference,
+    /// Who may use the image.
+    access: Accesses,
     host: &'a str,
     /// The last failure was a passing one.
     passing: AtomicBool,
@@ -204,10 +240,12 @@ impl Pull<'_> {
     }
 
     async fn attempt(&self, client: &RegistryClient) -> Result<Image, PullError> {
+        let shown = client.show_itself().await;
+        shown.map_err(|error| self.remote(error))?;
         let (digest, config, layers) = self.manifest(client).await?;
         let bytes = self.small_blob(client, &config).await?;
         let blob: ConfigBlob = serde_json::from_slice(&bytes)
-            .map_err(|error| self.malformed(format!("malformed configuration: {error}")))?;
+            .map_err(|error| self.malformed(json_fault("configuration", &error)))?;
         if blob.os != "linux" || blob.architecture != architecture() {
             return Err(self.wrong_platform(&[format!("{}/{}", blob.os, blob.architecture)]));
         }
@@ -236,6 +274,7 @@ impl Pull<'_> {
             size: sizes.iter().sum(),
             fingerprint: None,
             pulled: true,
+            access: self.access.clone(),
         };
         self.store
             .insert(&self.name, digest.as_str(), record)
@@ -405,6 +444,12 @@ impl Pull<'_> {
                 window: pace.window,
                 bytes_min: pace.bytes_min,
             },
+            error @ RequestError::NoRegistry => PullError::NoRegistry {
+                reference,
+                host,
+                reason: error.to_string(),
+            },
+            RequestError::OutOfReach => PullError::OutOfReach { reference, host },
             error @ RequestError::TooLong { .. } => {
                 self.malformed(format!("{host} is no registry: {error}"))
             }

@@ -76,6 +76,8 @@ pub(crate) struct Endpoint {
     pub insecure_skip_verify: bool,
     /// Certificate authority to trust besides the system's.
     pub ca_file: Option<PathBuf>,
+    /// The file names it.
+    pub configured: bool,
     /// Who to be there, from the file.
     pub credentials: Option<Credentials>,
 }
@@ -125,15 +127,15 @@ impl RegistriesConfig {
         endpoints
     }
 
+    /// Whether the file has mirrors of a registry, or has it as a mirror.
+    fn names(&self, host: &str) -> bool {
+        let urls = self.mirrors.values().flat_map(|mirror| &mirror.endpoint);
+        self.mirrors.contains_key(host) || urls.map(|url| host_of(url).1).any(|own| own == host)
+    }
+
     fn endpoint(&self, url: &str) -> Endpoint {
-        let (plain_http, rest) = match url.split_once("://") {
-            Some((scheme, rest)) => (scheme == "http", rest),
-            None => (false, url),
-        };
-        let host = rest
-            .trim_end_matches('/')
-            .trim_end_matches("/v2")
-            .to_owned();
+        let (plain_http, host) = host_of(url);
+        let host = host.to_owned();
         let config = self.configs.get(&host).or_else(|| {
             let name = host.split(':').next().unwrap_or(&host);
             self.configs.get(name)
@@ -145,6 +147,7 @@ impl RegistriesConfig {
             plain_http,
             insecure_skip_verify: tls.insecure_skip_verify,
             ca_file: tls.ca_file,
+            configured: config.is_some() || self.names(&host),
             credentials: config
                 .and_then(|config| config.auth.as_ref())
                 .map(Auth::credentials),
@@ -164,6 +167,18 @@ impl Auth {
             Credentials::Bearer(self.token.clone())
         }
     }
+}
+
+/// Whether an endpoint is asked in the clear, and its host.
+fn host_of(url: &str) -> (bool, &str) {
+    let (plain_http, rest) = match url.split_once("://") {
+        Some((scheme, rest)) => (scheme == "http", rest),
+        None => (false, url),
+    };
+    (
+        plain_http,
+        rest.trim_end_matches('/').trim_end_matches("/v2"),
+    )
 }
 
 /// Docker Hub answers on another host than its name.
@@ -231,6 +246,22 @@ mod tests {
         assert_eq!(endpoint.credentials, Some(expected));
         assert!(endpoint.insecure_skip_verify);
         assert_eq!(config.endpoints("other.example")[0].credentials, None);
+    }
+
+    /// findings S19
+    #[test]
+    fn what_the_file_names_in_any_way_is_configured() {
+        let text = "mirrors:\n  docker.io: {endpoint: [\"http://127.0.0.1:1\"]}\n  \"127.0.0.1:2\": {}\nconfigs:\n  127.0.0.1:3: {}\n";
+        let config = RegistriesConfig::parse(text).unwrap();
+        let configured = |registry: &str| {
+            let all = config.endpoints(registry).into_iter();
+            all.map(|endpoint| endpoint.configured).collect::<Vec<_>>()
+        };
+        for port in 1..4 {
+            assert_eq!(configured(&format!("127.0.0.1:{port}")), [true]);
+        }
+        assert_eq!(configured("127.0.0.1:4"), [false]);
+        assert_eq!(configured("docker.io"), [true, false]);
     }
 
     #[test]

@@ -10,6 +10,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use rustix::fs::FlockOperation;
 
+use crate::access::Accesses;
 use crate::digest::{Digest, HashingReader};
 use crate::index::{Image, Index, Record};
 use crate::manifest::{ConfigBlob, ImageConfig, RootFs, architecture};
@@ -96,22 +97,27 @@ impl StoreError {
     }
 }
 
-/// A directory of this process's own below the store, removed when it is dropped.
+/// A directory of this process's own below the store, removed when it is dropped. Its lock tells
+/// others that it is in use: process ids would not, since after a restart in a container the next
+/// process has the same.
 #[derive(Debug)]
-pub(crate) struct Scratch(PathBuf);
+pub(crate) struct Scratch {
+    path: PathBuf,
+    _lock: File,
+}
 
 impl Scratch {
     pub fn path(&self) -> &Path {
-        &self.0
+        &self.path
     }
 }
 
 impl Drop for Scratch {
     fn drop(&mut self) {
-        match fs::remove_dir_all(&self.0) {
+        match fs::remove_dir_all(&self.path) {
             // What was kept has moved away.
             Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                let path = self.0.display();
+                let path = self.path.display();
                 tracing::warn!(%path, %error, "scratch directory stays behind");
             }
             _ => {}
@@ -167,7 +173,26 @@ impl ImageStore {
     pub fn get(&self, reference: &str) -> Result<Option<Image>, StoreError> {
         let index = self.index()?;
         let found = index.look_up(reference)?;
+        let found = found.filter(|(digest, record)| self.is_whole(digest, record));
         Ok(found.map(|(digest, record)| self.image(&index, digest, record)))
+    }
+
+    /// Whether all layers of an image are there: somebody may have deleted them by hand.
+    fn is_whole(&self, digest: &str, record: &Record) -> bool {
+        let missing = record.layers.iter().find(|layer| !self.has_layer(layer));
+        if let Some(layer) = missing {
+            tracing::warn!(
+                digest,
+                layer,
+                "an image lacks a layer, and has to be had again"
+            );
+        }
+        missing.is_none()
+    }
+
+    pub(crate) fn has_layer(&self, hex: &str) -> bool {
+        let place = self.layer(hex);
+        place.join("size").is_file() && place.join("fs").is_dir()
     }
 
     /// All images, by digest.
@@ -211,6 +236,7 @@ impl ImageStore {
         let index = self.index()?;
         let found = index
             .find(&normalize(reference)?)
+            .filter(|(digest, record)| self.is_whole(digest, record))
             .map(|(_, record)| record.fingerprint.clone());
         Ok(found.flatten().as_deref() == Some(fingerprint))
     }
@@ -259,6 +285,7 @@ impl ImageStore {
             size,
             fingerprint: Some(fingerprint.to_owned()),
             pulled: false,
+            access: Accesses::default(),
         };
         self.insert(&reference, id.as_str(), record)
     }
@@ -302,6 +329,11 @@ impl ImageStore {
         // One call instead of one per file: the file system writes all it has.
         rustix::fs::syncfs(&opened).map_err(|error| io_error("sync", scratch)(error.into()))?;
         let place = self.layer(diff_id.hex());
+        if place.exists() && !self.has_layer(diff_id.hex()) {
+            // Half of it was deleted by hand.
+            let doomed = self.scratch()?;
+            fs::rename(&place, doomed.path()).map_err(io_error("move away", &place))?;
+        }
         match fs::rename(scratch, &place) {
             Ok(()) => {}
             // Somebody else was faster; theirs is the same.
@@ -315,6 +347,9 @@ impl ImageStore {
     }
 
     pub(crate) fn layer_size(&self, diff_id: &Digest) -> Option<u64> {
+        if !self.has_layer(diff_id.hex()) {
+            return None;
+        }
         let size = self.layer(diff_id.hex()).join("size");
         fs::read_to_string(size).ok()?.trim().parse().ok()
     }
@@ -328,7 +363,7 @@ impl ImageStore {
     ) -> Result<Image, StoreError> {
         let lock = self.lock()?;
         // Clearing up holds the lock too: what is there now stays, for it is about to be named.
-        let is_gone = |layer: &&String| !self.layer(layer).join("size").exists();
+        let is_gone = |layer: &&String| !self.has_layer(layer);
         if let Some(layer) = record.layers.iter().find(is_gone) {
             let layer = layer.clone();
             return Err(StoreError::LayerCleared { layer });
@@ -361,9 +396,8 @@ impl ImageStore {
                 continue;
             }
             // Out of its place first, so that a half-removed layer is never taken for a whole one.
-            let scratch = self.scratch_path()?;
-            fs::rename(&place, &scratch).map_err(io_error("rename to", &scratch))?;
-            fs::remove_dir_all(&scratch).map_err(io_error("remove", &scratch))?;
+            let scratch = self.scratch()?;
+            fs::rename(&place, scratch.path()).map_err(io_error("rename to", scratch.path()))?;
         }
         Ok(())
     }
@@ -397,33 +431,39 @@ impl ImageStore {
 
     /// A directory of this process's own below the store, on the same file system.
     pub(crate) fn scratch(&self) -> Result<Scratch, StoreError> {
-        self.scratch_path().map(Scratch)
+        let temporary = self.directory.join("temporary");
+        loop {
+            let number = COUNTER.fetch_add(1, Ordering::Relaxed);
+            let path = temporary.join(format!("{}-{number}", std::process::id()));
+            match fs::create_dir(&path) {
+                Ok(()) => {}
+                // Of a former process with the same id.
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => continue,
+                Err(error) => return Err(io_error("make", &path)(error)),
+            }
+            // Another process that opens the store may take it for a leftover before it is locked.
+            if let Some(lock) = lock_directory(&path).map_err(io_error("lock", &path))?
+                && path.is_dir()
+            {
+                return Ok(Scratch { path, _lock: lock });
+            }
+        }
     }
 
-    /// The same for those who remove it themselves.
-    pub(crate) fn scratch_path(&self) -> Result<PathBuf, StoreError> {
-        let number = COUNTER.fetch_add(1, Ordering::Relaxed);
-        let name = format!("{}-{number}", std::process::id());
-        let path = self.directory.join("temporary").join(name);
-        fs::create_dir(&path).map_err(io_error("make", &path))?;
-        Ok(path)
-    }
-
-    /// Removes scratch directories of processes that are gone.
+    /// Removes scratch directories of processes that are gone: nobody has them locked.
     fn clear_abandoned(&self) -> Result<(), StoreError> {
         let temporary = self.directory.join("temporary");
         for entry in fs::read_dir(&temporary).map_err(io_error("read", &temporary))? {
             let path = entry.map_err(io_error("read", &temporary))?.path();
-            let owner = path
-                .file_name()
-                .and_then(|name| name.to_str())
-                .and_then(|name| name.split('-').next())
-                .and_then(|pid| pid.parse::<u32>().ok());
-            let alive = owner.is_some_and(|pid| {
-                pid == std::process::id() || Path::new(&format!("/proc/{pid}")).exists()
-            });
-            if !alive {
-                fs::remove_dir_all(&path).map_err(io_error("remove", &path))?;
+            let lock = lock_directory(&path).map_err(io_error("lock", &path))?;
+            if lock.is_none() {
+                continue;
+            }
+            match fs::remove_dir_all(&path) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                    return Err(io_error("remove", &path)(error));
+                }
+                _ => {}
             }
         }
         Ok(())
@@ -470,6 +510,19 @@ impl ImageStore {
             .map(|entry| Ok(entry?.file_name().to_string_lossy().into_owned()))
             .collect::<io::Result<_>>()
             .map_err(io_error("read", &layers))
+    }
+}
+
+/// Locks a directory for this process; `None` when another one has it, or it is gone.
+fn lock_directory(path: &Path) -> io::Result<Option<File>> {
+    let directory = match File::open(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        other => other?,
+    };
+    match rustix::fs::flock(&directory, FlockOperation::NonBlockingLockExclusive) {
+        Ok(()) => Ok(Some(directory)),
+        Err(rustix::io::Errno::WOULDBLOCK) => Ok(None),
+        Err(errno) => Err(errno.into()),
     }
 }
 
@@ -573,5 +626,50 @@ pub(crate) mod tests {
             .unwrap()
             .count();
         assert_eq!(left, 0, "nothing is left behind");
+    }
+
+    /// findings A14
+    #[test]
+    fn leftovers_of_a_process_with_the_same_id_go_and_what_is_in_use_stays() {
+        let directory = tempfile::tempdir().unwrap();
+        let store = ImageStore::open(directory.path()).unwrap();
+        let temporary = directory.path().join("temporary");
+        let used = store.scratch().unwrap();
+        let next = COUNTER.load(Ordering::Relaxed);
+        for number in next..next + 3 {
+            let left = temporary.join(format!("{}-{number}", std::process::id()));
+            fs::create_dir(&left).unwrap();
+            fs::write(left.join("blob"), "half").unwrap();
+        }
+        // They are in nobody's way, and go when the store is opened next.
+        store
+            .put_builtin("a", &layer("one"), &config(), "f")
+            .unwrap();
+        ImageStore::open(directory.path()).unwrap();
+        assert_eq!(fs::read_dir(&temporary).unwrap().count(), 1);
+        assert!(used.path().is_dir());
+    }
+
+    /// findings R14
+    #[test]
+    fn an_image_whose_layers_were_deleted_by_hand_is_not_there() {
+        let directory = tempfile::tempdir().unwrap();
+        let store = ImageStore::open(directory.path()).unwrap();
+        let make = || {
+            store
+                .put_builtin("a", &layer("one"), &config(), "f")
+                .unwrap()
+        };
+        for part in ["", "fs"] {
+            let image = make();
+            let place = image.layers[0].parent().unwrap().join(part);
+            fs::remove_dir_all(place).unwrap();
+            assert_eq!(store.get("a").unwrap(), None, "{part:?}");
+            assert!(!store.has_builtin("a", "f").unwrap());
+            let again = make();
+            assert_eq!(store.get("a").unwrap(), Some(again.clone()));
+            let text = fs::read_to_string(again.layers[0].join("file"));
+            assert_eq!(text.unwrap(), "one");
+        }
     }
 }

@@ -103,6 +103,11 @@ pub fn unpack(archive: impl Read, directory: &Path, room: Room) -> Result<Unpack
     Ok(Unpacked { bytes })
 }
 
+/// The entries of an archive, not unpacked.
+pub(crate) fn entries<R: Read>(archive: R) -> Entries<R> {
+    Entries::new(archive)
+}
+
 fn failure(path: &Path, error: impl Into<io::Error>) -> UnpackError {
     UnpackError::Io {
         path: path.to_owned(),

@@ -104,6 +104,40 @@ fn names_and_attributes_cannot_fill_the_memory() {
     assert!(error.contains("limit"), "{error}");
 }
 
+/// findings A6
+#[test]
+fn numbers_of_attributes_are_numbers() {
+    let (_directory, store) = store();
+    for (key, value) in [
+        ("size", "inf"),
+        ("size", "1e3"),
+        ("size", "-1"),
+        ("size", "18446744073709551615"),
+        ("uid", "nan"),
+        ("gid", "4294967296"),
+    ] {
+        let layer = Layer(Vec::new())
+            .pax(key, value.as_bytes())
+            .file("a", "text");
+        assert!(unpacked(&store, layer).is_err(), "{key}={value}");
+    }
+}
+
+/// findings C4: as `umoci insert` of Debian writes, and as containerd takes.
+#[test]
+fn the_padding_of_the_last_file_may_be_missing() {
+    let (_directory, store) = store();
+    let mut bytes = Layer(Vec::new()).file("a", "text").0;
+    bytes.truncate(512 + 4);
+    let config = ImageConfig::default();
+    let image = store.put_builtin("app", &bytes, &config, "f").unwrap();
+    let text = std::fs::read_to_string(image.layers[0].join("a"));
+    assert_eq!(text.unwrap(), "text");
+    // A file that is cut off is none.
+    bytes.truncate(512 + 3);
+    store.put_builtin("cut", &bytes, &config, "f").unwrap_err();
+}
+
 #[test]
 fn attributes_may_contain_any_byte() {
     let (_directory, store) = store();

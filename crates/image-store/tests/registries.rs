@@ -9,7 +9,9 @@ use std::path::Path;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use image_store::{Credentials, Image, ImageStore, Pace, PullError, PullOptions};
+use image_store::{
+    Credentials, Image, ImageStore, Pace, PullError, PullOptions, PullSecret, SecretName,
+};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
@@ -119,6 +121,12 @@ fn serve(
         }
     }
     let path = first.split(' ').nth(1).unwrap_or_default().to_owned();
+    if path == "/v2/" {
+        let greeting = "HTTP/1.1 200 x\r\nconnection: close\r\ncontent-length: 2\r\n\r\n{}";
+        // A client that goes away has seen enough.
+        stream.write_all(greeting.as_bytes()).ok();
+        return;
+    }
     log.lock().unwrap().push(path.clone());
     let question = Question {
         path,
@@ -236,12 +244,27 @@ fn with_tokens(token: Answer) -> Registry {
 }
 
 fn me(password: &str) -> PullOptions {
-    let credentials = Credentials::Basic {
-        username: "me".to_owned(),
-        password: password.to_owned(),
+    with_secret(
+        "team",
+        Credentials::Basic {
+            username: "me".to_owned(),
+            password: password.to_owned(),
+        },
+    )
+}
+
+fn with_secret(namespace: &str, credentials: Credentials) -> PullOptions {
+    let holder = SecretName {
+        namespace: namespace.to_owned(),
+        name: "pull".to_owned(),
+        uid: format!("uid-{namespace}"),
+    };
+    let secret = PullSecret {
+        credentials,
+        holder,
     };
     PullOptions {
-        credentials: vec![credentials],
+        secrets: vec![secret],
         ..PullOptions::default()
     }
 }
@@ -256,14 +279,128 @@ async fn tokens_are_given_to_those_who_log_in() {
     }
     let mut mine = me("secret");
     // The one that fits need not be the first.
-    mine.credentials
-        .insert(0, me("wrong").credentials.remove(0));
+    mine.secrets.insert(0, me("wrong").secrets.remove(0));
     registry.pull(&store, &mine).await.unwrap();
     let asked = registry.asked();
     let tokens = asked.iter().filter(|path| path.starts_with("/token?"));
     let wanted = "/token?scope=repository%3Aapp%3Apull&service=s";
     assert!(tokens.clone().all(|path| path == wanted), "{asked:?}");
     assert_eq!(tokens.count(), 4, "one is enough for a pull: {asked:?}");
+}
+
+/// findings S20
+#[tokio::test]
+async fn an_image_is_for_those_who_have_shown_a_secret_or_for_all_if_none_was_needed() {
+    let (_directory, store) = store();
+    let registry = with_tokens(Answer::ok(r#"{"access_token": "t"}"#));
+    let name = format!("{}/app:1", registry.host);
+    let mine = me("secret");
+    registry.pull(&store, &mine).await.unwrap();
+    assert!(store.may_use(&name, &mine.secrets).unwrap());
+    assert!(!store.may_use(&name, &[]).unwrap());
+    // By the image's digest, under another repository's name, it is no more theirs.
+    let digest = store.get(&name).unwrap().unwrap().digest;
+    let elsewhere = format!("elsewhere.example/app@{digest}");
+    assert!(store.get(&elsewhere).unwrap().is_some());
+    assert!(!store.may_use(&elsewhere, &mine.secrets).unwrap());
+    // A failed attempt changes nothing, a second secret is added to the first.
+    registry.pull(&store, &me("wrong")).await.unwrap_err();
+    let mut other = me("secret");
+    other.secrets[0].holder.namespace = "other".to_owned();
+    registry.pull(&store, &other).await.unwrap();
+    let rotated = with_secret("team", Credentials::Bearer("new".to_owned()));
+    assert!(store.may_use(&name, &rotated.secrets).unwrap());
+    let open = Registry::new(image(), |_| None);
+    open.pull(&store, &PullOptions::default()).await.unwrap();
+    assert!(store.may_use(&format!("{}/app:1", open.host), &[]).unwrap());
+}
+
+/// findings S19: a service of the node that is no registry is asked for nothing but `/v2/`, and what
+/// it answers is not told, nor whether anything answers.
+#[tokio::test]
+async fn what_is_no_registry_on_the_node_is_not_asked_and_not_told() {
+    let (_directory, store) = store();
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let host = listener.local_addr().unwrap().to_string();
+    let (heard, asked) = std::sync::mpsc::channel();
+    let service = std::thread::spawn(move || {
+        let (mut stream, _) = listener.accept().unwrap();
+        let mut first = String::new();
+        BufReader::new(stream.try_clone().unwrap())
+            .read_line(&mut first)
+            .unwrap();
+        heard.send(first).unwrap();
+        let reply = "HTTP/1.1 200 x\r\nconnection: close\r\ncontent-length: 6\r\n\r\nsecret";
+        stream.write_all(reply.as_bytes()).unwrap();
+    });
+    let pull = || async {
+        let name = format!("{host}/app:1");
+        let error = store.pull(&name, &PullOptions::default()).await;
+        error.unwrap_err().to_string()
+    };
+    let told = pull().await;
+    service.join().unwrap();
+    assert!(asked.recv().unwrap().starts_with("GET /v2/ "));
+    assert!(asked.recv().is_err(), "it was asked once");
+    assert!(told.ends_with("does not answer as a registry"), "{told}");
+    // Nothing listens there now.
+    assert_eq!(pull().await, told);
+    let anyone = PullOptions::default();
+    let link = store.pull("169.254.169.254/x:1", &anyone).await;
+    let told = link.unwrap_err().to_string();
+    assert!(told.contains("may not reach"), "{told}");
+}
+
+/// findings S19
+#[tokio::test]
+async fn a_registry_sends_nobody_to_the_nodes_services() {
+    let (_directory, store) = store();
+    let inner = Registry::new(image(), |_| None);
+    let moved = format!("http://{}/v2/app/manifests/1", inner.host);
+    let sends = Registry::new(BTreeMap::new(), move |_| {
+        let moved = Answer {
+            status: 307,
+            ..Answer::ok("")
+        }
+        .with("location", &moved);
+        Some(moved)
+    });
+    sends
+        .pull(&store, &PullOptions::default())
+        .await
+        .unwrap_err();
+    assert_eq!(inner.asked(), [""; 0]);
+    let realm = format!("Bearer realm=\"http://{}/token\"", inner.host);
+    let tokens = Registry::new(BTreeMap::new(), move |_| {
+        let refused = Answer {
+            status: 401,
+            ..Answer::ok("")
+        };
+        Some(refused.with("www-authenticate", &realm))
+    });
+    let error = tokens.pull(&store, &me("secret")).await.unwrap_err();
+    assert!(error.to_string().contains("may not reach"), "{error}");
+    assert_eq!(inner.asked(), [""; 0]);
+    // Within itself it may send where it likes, but not for ever.
+    let within = Registry::new(image(), |question| {
+        let (path, count) = question
+            .path
+            .split_once("?n=")
+            .unwrap_or((&question.path, "0"));
+        let count: u32 = count.parse().unwrap();
+        let most = if path.contains("/blobs/") { 100 } else { 2 };
+        let next = format!("{path}?n={}", count + 1);
+        let moved = Answer {
+            status: 307,
+            ..Answer::ok("")
+        };
+        (path.contains("/blobs/") && count < most).then(|| moved.with("location", &next))
+    });
+    within
+        .pull(&store, &PullOptions::default())
+        .await
+        .unwrap_err();
+    assert!(within.asked().len() < 40, "{:?}", within.asked());
 }
 
 #[tokio::test]
@@ -279,10 +416,7 @@ async fn a_password_is_shown_to_who_asks_for_it() {
     });
     registry.pull(&store, &me("wrong")).await.unwrap_err();
     registry.pull(&store, &me("secret")).await.unwrap();
-    let bearer = |token: &str| PullOptions {
-        credentials: vec![Credentials::Bearer(token.to_owned())],
-        ..PullOptions::default()
-    };
+    let bearer = |token: &str| with_secret("team", Credentials::Bearer(token.to_owned()));
     let error = registry.pull(&store, &bearer("t")).await.unwrap_err();
     assert!(matches!(error, PullError::Unauthorized { .. }), "{error}");
     let registry = with_tokens(Answer::ok("{}"));

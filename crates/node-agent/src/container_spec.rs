@@ -216,7 +216,9 @@ fn mounts(of: &Ingredients<'_>) -> Result<Vec<Mount>, String> {
     for mount in of.container.volume_mounts.iter().flatten() {
         found.push(volume_mount(of, mount)?);
     }
-    let state_file = |path: PathBuf, target: &str, found: &mut Vec<Mount>| {
+    let context = of.container.security_context.as_ref();
+    let read_only_root = context.and_then(|c| c.read_only_root_filesystem) == Some(true);
+    let state_file = |path: PathBuf, target: &str, read_only: bool, found: &mut Vec<Mount>| {
         // What the pod mounts there itself comes first.
         if !found
             .iter()
@@ -225,16 +227,19 @@ fn mounts(of: &Ingredients<'_>) -> Result<Vec<Mount>, String> {
             found.push(Mount {
                 destination: PathBuf::from(target),
                 source: bind(path, None, Propagation::Private),
-                read_only: false,
+                read_only,
             });
         }
     };
-    state_file(of.dir.hosts(), "/etc/hosts", &mut found);
-    state_file(of.dir.hostname(), "/etc/hostname", &mut found);
-    state_file(of.dir.resolv_conf(), "/etc/resolv.conf", &mut found);
+    // As kubelet and containerd: what is read-only with the root, and what is not.
+    state_file(of.dir.hosts(), "/etc/hosts", false, &mut found);
+    let hostname = of.dir.hostname();
+    state_file(hostname, "/etc/hostname", read_only_root, &mut found);
+    let resolver = of.dir.resolv_conf();
+    state_file(resolver, "/etc/resolv.conf", read_only_root, &mut found);
     let target = termination_path(of.container);
     let file = of.dir.termination_log(&of.container.name, of.restart_count);
-    state_file(file, target, &mut found);
+    state_file(file, target, false, &mut found);
     Ok(found)
 }
 
@@ -448,6 +453,24 @@ mod tests {
         assert!(with("$(NONE)").is_err());
         let targets: Vec<_> = spec.mounts.iter().map(|m| m.destination.clone()).collect();
         assert!(targets.contains(&PathBuf::from("/dev/termination-log")));
+    }
+
+    #[test]
+    fn files_of_the_node_are_read_only_with_the_root() {
+        // findings S22
+        for read_only in [false, true] {
+            let context = json!({"readOnlyRootFilesystem": read_only});
+            let container = json!({"name": "c", "securityContext": context});
+            let spec = built(json!({"containers": [container]}), image()).unwrap();
+            let of = |target: &str| {
+                let mut mounts = spec.mounts.iter();
+                let found = mounts.find(|m| m.destination == Path::new(target));
+                found.unwrap().read_only
+            };
+            assert_eq!(of("/etc/hostname"), read_only);
+            assert_eq!(of("/etc/resolv.conf"), read_only);
+            assert!(!of("/etc/hosts") && !of("/dev/termination-log"));
+        }
     }
 
     #[test]

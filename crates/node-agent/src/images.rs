@@ -3,7 +3,10 @@
 use std::time::Instant;
 
 use base64::Engine;
-use image_store::{Credentials, Image, ImageStore, PullError, PullOptions, RegistriesConfig};
+use image_store::{
+    Credentials, Image, ImageStore, PullError, PullOptions, PullSecret, RegistriesConfig,
+    SecretName, StoreError,
+};
 use jiff::SignedDuration;
 use k8s_openapi::ByteString;
 use k8s_openapi::api::core::v1::{Pod, Secret};
@@ -64,14 +67,29 @@ impl Puller<'_> {
         let look = self.looks.read().await;
         let present = self.look(name, events)?;
         drop(look);
-        match (policy(pull_policy, name), present) {
-            ("Always", _) | ("IfNotPresent", None) => self.pull(pod, name, events).await,
-            (_, Some(image)) => {
+        let policy = policy(pull_policy, name);
+        let mut secrets = None;
+        let allowed = match &present {
+            Some(_) if policy != "Always" => self.may_use(pod, name, &mut secrets, events).await?,
+            _ => false,
+        };
+        match (policy, present) {
+            (_, Some(image)) if allowed => {
                 events.normal("Pulled", messages::present(name));
                 Ok(image)
             }
-            (_, None) => {
-                let message = messages::never_pull(name);
+            ("Always" | "IfNotPresent", _) => {
+                let secrets = match secrets {
+                    Some(secrets) => secrets,
+                    None => self.secrets(pod, name, events).await,
+                };
+                self.pull(name, secrets, events).await
+            }
+            (_, present) => {
+                let message = match present {
+                    Some(_) => messages::never_pull_to_verify(name),
+                    None => messages::never_pull(name),
+                };
                 events.warning(messages::ERR_IMAGE_NEVER_PULL, message.clone());
                 events.warning(
                     "Failed",
@@ -85,6 +103,23 @@ impl Puller<'_> {
         }
     }
 
+    /// Whether the pod may use the image as it is here. Its secrets are only read if that depends on
+    /// them.
+    async fn may_use(
+        &self,
+        pod: &Pod,
+        name: &str,
+        secrets: &mut Option<Vec<PullSecret>>,
+        events: &PodEvents,
+    ) -> Result<bool, ImageTrouble> {
+        let failed = |error| inspect_failed(name, &error, events);
+        if self.store.may_use(name, &[]).map_err(failed)? {
+            return Ok(true);
+        }
+        let own = secrets.insert(self.secrets(pod, name, events).await);
+        self.store.may_use(name, own).map_err(failed)
+    }
+
     fn look(&self, name: &str, events: &PodEvents) -> Result<Option<Image>, ImageTrouble> {
         if let Err(error) = image_store::normalize(name) {
             let message = messages::invalid_image(name, &error.reason);
@@ -95,22 +130,21 @@ impl Puller<'_> {
                 message,
             });
         }
-        self.store.get(name).map_err(|error| {
-            let message = format!("Failed to inspect image \"{name}\": {error}");
-            events.warning("InspectFailed", message.clone());
-            ImageTrouble {
-                reason: "ImageInspectError",
-                message,
-            }
-        })
+        let found = self.store.get(name);
+        found.map_err(|error| inspect_failed(name, &error, events))
     }
 
-    async fn pull(&self, pod: &Pod, name: &str, events: &PodEvents) -> Result<Image, ImageTrouble> {
+    async fn pull(
+        &self,
+        name: &str,
+        secrets: Vec<PullSecret>,
+        events: &PodEvents,
+    ) -> Result<Image, ImageTrouble> {
         let begun = Instant::now();
         events.normal("Pulling", messages::pulling(name));
         let options = PullOptions {
             registries: self.registries.clone(),
-            credentials: self.credentials(pod, name, events).await,
+            secrets,
             keep_free: self.monitor.keep_free_of_images(),
             ..PullOptions::default()
         };
@@ -139,7 +173,7 @@ impl Puller<'_> {
     }
 
     /// The credentials that the pod's pull secrets hold for the image's registry.
-    async fn credentials(&self, pod: &Pod, image: &str, events: &PodEvents) -> Vec<Credentials> {
+    async fn secrets(&self, pod: &Pod, image: &str, events: &PodEvents) -> Vec<PullSecret> {
         let namespace = pod.metadata.namespace.as_deref().unwrap_or_default();
         let spec = pod.spec.as_ref();
         let names = spec
@@ -150,7 +184,18 @@ impl Puller<'_> {
         let mut missing = Vec::new();
         for reference in names {
             match self.sources.secret(namespace, &reference.name).await {
-                Ok(Some(secret)) => found.extend(credentials_of(&secret, image)),
+                Ok(Some(secret)) => {
+                    let holder = SecretName {
+                        namespace: namespace.to_owned(),
+                        name: reference.name.clone(),
+                        uid: secret.metadata.uid.clone().unwrap_or_default(),
+                    };
+                    let own = credentials_of(&secret, image).into_iter();
+                    found.extend(own.map(|credentials| PullSecret {
+                        credentials,
+                        holder: holder.clone(),
+                    }));
+                }
                 // No error yet: the image may be public.
                 Ok(None) => missing.push(reference.name.as_str()),
                 Err(error) => tracing::warn!(secret = reference.name, error, "pull secret"),
@@ -161,6 +206,15 @@ impl Puller<'_> {
             events.warning(messages::FAILED_TO_RETRIEVE_PULL_SECRET, text);
         }
         found
+    }
+}
+
+fn inspect_failed(name: &str, error: &StoreError, events: &PodEvents) -> ImageTrouble {
+    let message = format!("Failed to inspect image \"{name}\": {error}");
+    events.warning("InspectFailed", message.clone());
+    ImageTrouble {
+        reason: "ImageInspectError",
+        message,
     }
 }
 

@@ -11,16 +11,20 @@ use pod_lifecycle::spec;
 use crate::disk_usage::{self, Taken};
 use crate::layout::{PodDir, runtime_id};
 
-/// Where a pod writes: by container its writable layer and its logs, by name its volumes.
+/// Where a pod writes: by container its writable layer, its logs and its termination message, by name
+/// its volumes, and the files that all containers have.
 pub struct Places {
-    containers: Vec<(String, [PathBuf; 2])>,
+    files: Vec<PathBuf>,
+    containers: Vec<(String, [PathBuf; 3])>,
     volumes: Vec<(String, PathBuf)>,
 }
 
 /// What is there.
 #[derive(Clone, Debug, Default)]
 pub struct PodFiles {
-    /// Writable layers and logs by container.
+    /// `/etc/hosts` and the like.
+    files: Taken,
+    /// By container its writable layer, and its logs with its termination message.
     containers: Vec<(String, [Taken; 2])>,
     /// emptyDir volumes on disk by name.
     volumes: Vec<(String, Taken)>,
@@ -31,6 +35,7 @@ impl Places {
     pub fn of(pod: &Pod, record: &PodRecord, dir: &PodDir) -> Self {
         let Some(pod_spec) = &pod.spec else {
             return Self {
+                files: Vec::new(),
                 containers: Vec::new(),
                 volumes: Vec::new(),
             };
@@ -39,11 +44,14 @@ impl Places {
             let name = &container.name;
             let known = record.containers.get(name)?;
             let layer = dir.rootfs(&runtime_id(name, known.restart_count));
-            Some((name.clone(), [layer, dir.logs(name)]))
+            let message = dir.termination_log(name, known.restart_count);
+            Some((name.clone(), [layer, dir.logs(name), message]))
         });
         let volumes = local_storage::disk_volume_names(pod_spec)
             .map(|name| (name.to_owned(), dir.volume(name)));
         Self {
+            // As kubelet counts its own; containers may write to all three.
+            files: vec![dir.hosts(), dir.hostname(), dir.resolv_conf()],
             containers: containers.collect(),
             volumes: volumes.collect(),
         }
@@ -51,12 +59,14 @@ impl Places {
 
     /// Looks at all files.
     pub fn taken(&self) -> PodFiles {
-        let containers = self
-            .containers
-            .iter()
-            .map(|(name, dirs)| (name.clone(), dirs.each_ref().map(|dir| taken(dir))));
+        let containers = self.containers.iter().map(|(name, dirs)| {
+            let [layer, logs, message] = dirs.each_ref().map(|dir| taken(dir));
+            (name.clone(), [layer, logs.plus(message)])
+        });
+        let files = self.files.iter().map(|file| taken(file));
         let volumes = self.volumes.iter();
         PodFiles {
+            files: files.fold(Taken::default(), Taken::plus),
             containers: containers.collect(),
             volumes: volumes
                 .map(|(name, dir)| (name.clone(), taken(dir)))
@@ -77,6 +87,7 @@ impl PodFiles {
             volumes: volumes
                 .map(|(name, taken)| (name.clone(), amount(taken.bytes)))
                 .collect(),
+            files: amount(self.files.bytes),
         }
     }
 
@@ -102,7 +113,9 @@ impl PodFiles {
             .map(|(name, [layer, logs])| (name.clone(), of(&layer.plus(*logs))))
             .collect();
         let volumes = self.volumes.iter().map(|(_, taken)| of(taken));
-        let each = containers.iter().map(|(_, used)| *used).chain(volumes);
+        let files = std::iter::once(of(&self.files));
+        let each = containers.iter().map(|(_, used)| *used);
+        let each = each.chain(volumes).chain(files);
         PodUsage {
             total: each.fold(0, i64::saturating_add),
             containers,
@@ -161,5 +174,18 @@ mod tests {
             (inodes.total, inodes.containers),
             (6, vec![("c".to_owned(), 4)])
         );
+        // findings S22
+        let before = files.bytes();
+        for file in [dir.hosts(), dir.hostname(), dir.resolv_conf()] {
+            fs::write(file, vec![1; 1 << 20]).unwrap();
+        }
+        fs::write(dir.termination_log("c", 2), vec![1; 1 << 20]).unwrap();
+        let after = Places::of(&pod, &record, &dir).taken();
+        let bytes = after.bytes();
+        assert!(bytes.files >= 3 << 20);
+        assert!(bytes.containers["c"] >= before.containers["c"] + (1 << 20));
+        let usage = after.usage(Resource::EphemeralStorage).total;
+        let volumes = bytes.volumes["v"];
+        assert_eq!(usage, bytes.files + bytes.containers["c"] + volumes);
     }
 }

@@ -1,8 +1,9 @@
 //! What survives the agent: each pod's record on disk, and the sandboxes that go on without it.
 
 use std::collections::BTreeMap;
-use std::fs;
-use std::io;
+use std::fs::{self, OpenOptions};
+use std::io::{self, Write};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -39,11 +40,19 @@ pub fn store(dir: &PodDir, pod: &Pod, stored: &Stored, with_object: bool) -> io:
     replace(&dir.record(), &serde_json::to_vec(stored)?)
 }
 
-/// Replaces a file as a whole. Not synced: after a loss of power the containers are gone too, and
-/// an old record is as good as the newest.
+/// Replaces a file as a whole. Its content is on disk before it gets its name, so that after a loss
+/// of power there is a whole record, the former or the new one.
 fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
     let new = path.with_extension("new");
-    fs::write(&new, bytes)?;
+    let mut options = OpenOptions::new();
+    let mut file = options
+        .write(true)
+        .create(true)
+        .truncate(true)
+        .mode(0o600)
+        .open(&new)?;
+    file.write_all(bytes)?;
+    file.sync_data()?;
     fs::rename(new, path)
 }
 
@@ -58,7 +67,8 @@ pub struct Found {
     pub recorded: bool,
 }
 
-/// All pods that a former agent left, by uid. What cannot be read is told and left alone.
+/// All pods that a former agent left, by uid. A record that cannot be read is told and kept aside;
+/// what its pod had is then looked for. What is not a pod's directory is told and left alone.
 pub fn found(data_dir: &Path) -> io::Result<BTreeMap<String, Found>> {
     let mut pods = BTreeMap::new();
     let root = pods_dir(data_dir);
@@ -79,10 +89,8 @@ pub fn found(data_dir: &Path) -> io::Result<BTreeMap<String, Found>> {
 }
 
 fn find(dir: &PodDir) -> io::Result<Found> {
-    let pod = match read::<Pod>(&dir.object())? {
-        Some(pod) => pod,
-        None => pod_of_name(dir).ok_or(io::ErrorKind::NotFound)?,
-    };
+    let named = pod_of_name(dir).ok_or(io::ErrorKind::NotFound)?;
+    let pod = read::<Pod>(&dir.object())?.unwrap_or(named);
     let stored = read::<Stored>(&dir.record())?;
     Ok(Found {
         pod: Arc::new(pod),
@@ -101,12 +109,23 @@ fn find(dir: &PodDir) -> io::Result<Found> {
     })
 }
 
-/// What a file says, if it is there.
+/// What a file says, if it is there and can be understood. One that cannot is moved aside, for
+/// people to look at.
 fn read<T: for<'de> Deserialize<'de>>(path: &Path) -> io::Result<Option<T>> {
-    match fs::read(path) {
-        Ok(bytes) => Ok(Some(serde_json::from_slice(&bytes)?)),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-        Err(error) => Err(error),
+    let bytes = match fs::read(path) {
+        Ok(bytes) => bytes,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(error),
+    };
+    match serde_json::from_slice(&bytes) {
+        Ok(value) => Ok(Some(value)),
+        Err(error) => {
+            let aside = path.with_extension("unreadable");
+            fs::rename(path, &aside)?;
+            let (path, aside) = (path.display(), aside.display());
+            tracing::error!(%path, %aside, %error, "the record of a pod cannot be read");
+            Ok(None)
+        }
     }
 }
 
@@ -524,10 +543,28 @@ mod tests {
         store(&dir, &pod(), &known(2), true).unwrap();
         fs::remove_file(dir.object()).unwrap();
         assert_eq!(found(temp.path()).unwrap()["u"].stored, known(2));
-        // What is not a pod's, or cannot be read, is left alone.
-        fs::write(dir.record(), "{").unwrap();
-        fs::create_dir(pods_dir(temp.path()).join("lost+found")).unwrap();
-        assert!(found(temp.path()).unwrap().is_empty());
+        // What is not a pod's is left alone.
+        let other = pods_dir(temp.path()).join("lost+found");
+        fs::create_dir(&other).unwrap();
+        assert_eq!(found(temp.path()).unwrap().len(), 1);
+        assert!(other.is_dir());
+    }
+
+    /// findings A13
+    #[test]
+    fn records_that_cannot_be_read_are_kept_aside_and_their_pod_is_found() {
+        let temp = tempfile::tempdir().unwrap();
+        let dir = PodDir::of(temp.path(), &pod());
+        for file in [dir.record(), dir.object()] {
+            store(&dir, &pod(), &known(2), true).unwrap();
+            fs::write(&file, "{").unwrap();
+            let found = found(temp.path()).unwrap().remove("u").unwrap();
+            assert_eq!(found.pod.metadata.name.as_deref(), Some("p"));
+            assert_eq!(found.recorded, file != dir.record());
+            let aside = file.with_extension("unreadable");
+            assert_eq!(fs::read_to_string(aside).unwrap(), "{");
+            assert!(!file.exists());
+        }
     }
 
     /// The record is version 0.1.0's, of a pod that ran: the pod goes on while the agent is

@@ -23,6 +23,8 @@ pub struct DiskUsage {
     pub containers: BTreeMap<String, i64>,
     /// emptyDir volumes on disk by name.
     pub volumes: BTreeMap<String, i64>,
+    /// Files of the node that containers may write to: `/etc/hosts` and the like.
+    pub files: i64,
 }
 
 /// Whether anything of the pod is limited, so that its usage is worth looking at.
@@ -68,7 +70,8 @@ fn pod_overrun(spec: &PodSpec, usage: &DiskUsage) -> Option<String> {
         .containers
         .values()
         .chain(usage.volumes.values())
-        .sum();
+        .chain([&usage.files])
+        .fold(0, |sum, more| sum.saturating_add(*more));
     (used > limit.value()).then(|| {
         format!("Pod ephemeral local storage usage exceeds the total limit of containers {limit}. ")
     })
@@ -136,6 +139,7 @@ mod tests {
         let usage = DiskUsage {
             containers: owned(containers),
             volumes: owned(volumes),
+            files: 0,
         };
         overrun(&spec(), &usage).map(|dismissal| dismissal.message)
     }

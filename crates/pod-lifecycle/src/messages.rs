@@ -145,6 +145,15 @@ pub fn never_pull(image: &str) -> String {
     format!("Container image \"{image}\" is not present with pull policy of Never")
 }
 
+/// State and event of an image that is there but has to be pulled before the pod may use it, under
+/// policy Never (KEP 2535).
+pub fn never_pull_to_verify(image: &str) -> String {
+    format!(
+        "Container image \"{image}\" is present with pull policy of Never, but the pod has no \
+         credentials that were verified for it"
+    )
+}
+
 /// `Failed` event (`InspectFailed` upstream) and state of a name that cannot be one.
 pub fn invalid_image(image: &str, error: &str) -> String {
     format!(

@@ -65,7 +65,7 @@ fn thaw(hierarchies: &Hierarchies, group: &str) {
 }
 
 /// Process ids in a group and below, in any tree.
-fn processes_in(hierarchies: &Hierarchies, group: &str) -> io::Result<Vec<i32>> {
+pub(super) fn processes_in(hierarchies: &Hierarchies, group: &str) -> io::Result<Vec<i32>> {
     let mut found = Vec::new();
     for root in hierarchies.roots() {
         for dir in tree(&join(root, group))? {

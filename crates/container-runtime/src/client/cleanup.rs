@@ -11,6 +11,7 @@ use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sys::signal::{self, Signal};
 use nix::unistd::Pid;
 
+use super::strays;
 use crate::cgroup;
 use crate::error::{Result, RuntimeError};
 use crate::mounts;
@@ -64,6 +65,10 @@ fn whole_file_lock() -> libc::flock {
 /// pod, unmounts, removes. Blocks.
 pub(crate) fn destroy(dir: &Path, group: &str, patience: Duration) -> Result<()> {
     end_shim(dir, patience)?;
+    // One that another directory of that name was made for, as before a backup was put back.
+    if let (Some((parent, _)), Some(id)) = (group.rsplit_once('/'), dir.file_name()) {
+        strays::end_shims(parent, &id.to_string_lossy())?;
+    }
     clear(dir, group)?;
     remove_dir(dir)
 }

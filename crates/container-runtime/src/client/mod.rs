@@ -5,3 +5,4 @@ pub(crate) mod connection;
 pub mod runtime;
 pub mod sandbox;
 pub mod session;
+pub(crate) mod strays;

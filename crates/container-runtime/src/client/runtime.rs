@@ -16,6 +16,7 @@ use tokio::process::Command;
 use super::cleanup;
 use super::connection::Peer;
 use super::sandbox::Sandbox;
+use super::strays;
 use crate::cgroup;
 use crate::error::{Result, RuntimeError};
 use crate::id_range::IdRange;
@@ -103,8 +104,14 @@ impl Runtime {
 
     /// Finds every sandbox there is, in order of id: live ones, and dead ones that still
     /// need [`Sandbox::destroy`]. A directory that cannot be read or removed is told in the log and
-    /// left out: it is no reason not to take care of the others.
+    /// left out: it is no reason not to take care of the others. What runs of sandboxes whose records
+    /// are lost is ended.
     pub async fn sandboxes(&self) -> Result<Vec<Sandbox>> {
+        for id in strays::ids(&self.inner.options.cgroup_parent)? {
+            if let Err(error) = self.sandbox(&id).await {
+                tracing::error!(sandbox = id, %error, "sandbox without a record not ended");
+            }
+        }
         let root = self.inner.options.state_dir.join(state_dir::SANDBOXES);
         let mut found = Vec::new();
         for entry in fs::read_dir(&root).map_err(RuntimeError::io("list", &root))? {
@@ -131,8 +138,8 @@ impl Runtime {
         match SandboxFile::read(&dir) {
             Ok(file) => Ok(Some(self.handle(file))),
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                // Made by a process that died before the first file was there: nothing was
-                // started from it.
+                // Made by a process that died before the first file was there, or its records are
+                // lost.
                 self.forget(id).await?;
                 Ok(None)
             }
@@ -163,12 +170,14 @@ impl Runtime {
                 Ok(false) => former.destroy().await?,
                 Err(error) => return Err(error),
             }
+        } else {
+            self.end_strays(&spec.id).await?;
         }
         let options = &self.inner.options;
         let mut file = SandboxFile {
             version: state_dir::VERSION,
-            cgroup: format!("{}/pod{}", options.cgroup_parent, spec.id),
-            shim_cgroup: format!("{}/shims", options.cgroup_parent),
+            cgroup: strays::pod_group(&options.cgroup_parent, &spec.id),
+            shim_cgroup: strays::shim_group(&options.cgroup_parent),
             created_at: Timestamp::now(),
             ids: None,
             spec,
@@ -266,11 +275,28 @@ impl Runtime {
     async fn forget(&self, id: &str) -> Result<()> {
         let gate = self.gate(id).await;
         let _only = gate.lock().await;
-        let dir = self.dir(id);
-        if SandboxFile::read(&dir).is_err() {
-            cleanup::remove_dir(&dir)?;
+        if SandboxFile::read(&self.dir(id)).is_err() {
+            self.end_strays(id).await?;
         }
         Ok(())
+    }
+
+    /// Ends what runs of a sandbox without a record, and removes its directory.
+    async fn end_strays(&self, id: &str) -> Result<()> {
+        let (dir, id) = (self.dir(id), id.to_owned());
+        let parent = self.inner.options.cgroup_parent.clone();
+        let work = move || {
+            // What is mounted is the sandbox's only if there was one.
+            if strays::ids(&parent)?.contains(&id) {
+                strays::end(&parent, &id)?;
+                cleanup::unmount_below(&dir)?;
+            }
+            cleanup::remove_dir(&dir)
+        };
+        match tokio::task::spawn_blocking(work).await {
+            Ok(result) => result,
+            Err(error) => Err(RuntimeError::Shim(format!("clean-up did not end: {error}"))),
+        }
     }
 
     fn handle(&self, file: SandboxFile) -> Sandbox {

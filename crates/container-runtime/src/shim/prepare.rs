@@ -9,6 +9,7 @@ use super::users::{self, Account};
 use super::worker::{Place, Report, remove};
 use super::{oci, proc_guard, rootfs, seccomp_profile};
 use crate::id_range::{IDS_PER_POD, IdRange};
+use crate::mounts;
 use crate::protocol::Failure;
 use crate::spec::{
     ContainerSpec, Device, Mount, MountSource, Propagation, Seccomp, StartError, StartErrorKind,
@@ -85,6 +86,7 @@ fn prepare_mount(
     users: Option<&UserNamespace>,
 ) -> Result<(), String> {
     proc_guard::check_destination(mount)?;
+    check_travel(&mount.source)?;
     match &mount.source {
         MountSource::Tmpfs { .. } => Ok(()),
         MountSource::Layers {
@@ -125,6 +127,23 @@ fn prepare_mount(
             })
         }
     }
+}
+
+/// Whether mounts of the node can travel as the source asks.
+fn check_travel(source: &MountSource) -> Result<(), String> {
+    let MountSource::Bind {
+        path, propagation, ..
+    } = source
+    else {
+        return Ok(());
+    };
+    if *propagation == Propagation::Private {
+        return Ok(());
+    }
+    let failed =
+        |error: std::io::Error| format!("look at the mounts of {}: {error}", path.display());
+    let resolved = fs::canonicalize(path).map_err(failed)?;
+    mounts::check_propagation(&mounts::all().map_err(failed)?, &resolved, *propagation)
 }
 
 /// Makes a device node in a root; what the image has there goes.

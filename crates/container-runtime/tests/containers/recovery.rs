@@ -53,6 +53,52 @@ async fn a_new_agent_finds_running_containers_and_past_exits() {
     world.end().await;
 }
 
+/// Deletes what can be deleted of a sandbox's directory while its containers run.
+fn lose_records(dir: &std::path::Path) {
+    for entry in fs::read_dir(dir).unwrap() {
+        let path = entry.unwrap().path();
+        if !path.is_dir() {
+            fs::remove_file(&path).unwrap();
+        } else if path.ends_with("containers") {
+            for container in fs::read_dir(&path).unwrap() {
+                fs::remove_file(container.unwrap().path().join("spec.json")).unwrap();
+            }
+        }
+    }
+}
+
+/// findings R3
+#[tokio::test]
+async fn bodies_whose_records_are_lost_end_before_others_begin() {
+    let world = World::new("lost");
+    let dir = world.dir.join("run/sandboxes/p1");
+    let mut bodies = Vec::new();
+    // A new agent looks for what there is, or makes the sandbox at once, or finds what a backup has.
+    for (round, way) in ["looks", "makes", "restored"].into_iter().enumerate() {
+        let sandbox = world.sandbox("p1").await;
+        let container = world.container("a", &["sleep", "100"]);
+        start(&sandbox, &container).await;
+        let state = sandbox.state().await.unwrap();
+        let body = [state.pid, running_pid(&state.containers["a"].status)];
+        assert!(body.iter().all(|pid| alive(*pid)));
+        bodies.push(body);
+        let record = fs::read(dir.join("sandbox.json")).unwrap();
+        lose_records(&dir);
+        let runtime = world.reopened();
+        match way {
+            "looks" => assert!(runtime.sandboxes().await.unwrap().is_empty()),
+            "makes" => drop(runtime.create_sandbox(sandbox_spec("p1")).await.unwrap()),
+            _ => {
+                fs::write(dir.join("sandbox.json"), record).unwrap();
+                let found = runtime.sandboxes().await.unwrap();
+                found[0].destroy().await.unwrap();
+            }
+        }
+        assert!(!bodies[round].iter().any(|pid| alive(*pid)), "{way}");
+    }
+    world.end().await;
+}
+
 #[tokio::test]
 async fn a_killed_shim_is_noticed_and_cleaned_up() {
     let world = World::new("shimdead");

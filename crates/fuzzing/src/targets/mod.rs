@@ -2,6 +2,7 @@
 
 mod bodies;
 mod custom;
+mod images;
 mod names;
 mod patches;
 mod texts;
@@ -49,6 +50,12 @@ pub const ALL: &[Target] = &[
     wires::SPDY,
     wires::WEB_SOCKET,
     names::DNS,
+    images::PAX,
+    images::TAR_HEADER,
+    images::MANIFEST,
+    images::CHALLENGE,
+    images::REDIRECT,
+    images::ENV_FILE,
     custom::CEL,
     custom::CEL_OBJECTS,
     custom::SCHEMA,

@@ -2,7 +2,8 @@
 //! authentication"). Of no answer more is read than was agreed on: a registry may be anybody.
 
 use std::path::PathBuf;
-use std::sync::{Mutex, PoisonError};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -13,7 +14,9 @@ use serde::Deserialize;
 use tokio::time::{Instant, timeout_at};
 
 use super::Credentials;
-use crate::manifest::ACCEPTED;
+use super::chain;
+use super::reach::Reach;
+use crate::manifest::{ACCEPTED, json_fault};
 use crate::pace::{Meter, Pace, Progress, TooSlow};
 use crate::registries::Endpoint;
 
@@ -25,10 +28,34 @@ const READ_TIMEOUT: Duration = Duration::from_secs(60);
 const MANIFEST_BYTES_MAX: u64 = 4 << 20;
 /// The largest answer with a token, in bytes.
 const TOKEN_BYTES_MAX: u64 = 256 << 10;
+/// The largest answer by which a registry shows itself, in bytes.
+const HELLO_BYTES_MAX: u64 = 1 << 10;
 /// So much is read of an answer that says what went wrong, in bytes.
 const REFUSAL_BYTES_MAX: u64 = 64 << 10;
-/// So much of it is told if it is not as it should be, in characters.
-const REFUSAL_CHARACTERS_MAX: usize = 256;
+
+/// The codes of errors that are told (OCI distribution specification, "Error codes", and those that
+/// registries use besides).
+const CODES: &[&str] = &[
+    "BLOB_UNKNOWN",
+    "BLOB_UPLOAD_INVALID",
+    "BLOB_UPLOAD_UNKNOWN",
+    "DENIED",
+    "DIGEST_INVALID",
+    "MANIFEST_BLOB_UNKNOWN",
+    "MANIFEST_INVALID",
+    "MANIFEST_UNKNOWN",
+    "MANIFEST_UNVERIFIED",
+    "NAME_INVALID",
+    "NAME_UNKNOWN",
+    "NOT_FOUND",
+    "SIZE_INVALID",
+    "TAG_INVALID",
+    "TOOMANYREQUESTS",
+    "UNAUTHORIZED",
+    "UNAVAILABLE",
+    "UNKNOWN",
+    "UNSUPPORTED",
+];
 
 /// Why a registry did not give what it was asked for.
 #[derive(Debug, thiserror::Error)]
@@ -40,12 +67,13 @@ pub(super) enum RequestError {
     #[error("unauthorized")]
     Unauthorized,
     /// It answers with an error.
-    #[error("it answered {status}: {text}")]
+    #[error("it answered {status}{}{}", if .code.is_some() { ": " } else { "" }, .code.unwrap_or(""))]
     Status {
         /// The code.
         status: StatusCode,
-        /// What it said.
-        text: String,
+        /// What it said, if that is one of the known codes. No more of the answer is told: it may
+        /// come from a service that is none of the pod's owner's business.
+        code: Option<&'static str>,
         /// Another time it may do what it is asked.
         passing: bool,
     },
@@ -57,6 +85,12 @@ pub(super) enum RequestError {
         /// The bound.
         limit: u64,
     },
+    /// What is at an address of the node itself is no registry, or nothing is there.
+    #[error("does not answer as a registry")]
+    NoRegistry,
+    /// The address is one that pulls may not reach.
+    #[error("out of reach")]
+    OutOfReach,
     /// It sends next to nothing.
     #[error("too slow")]
     TooSlow(TooSlow),
@@ -91,8 +125,13 @@ impl RequestError {
 /// A registry, asked for one repository as somebody.
 pub(super) struct RegistryClient {
     http: reqwest::Client,
+    /// `https://host/v2/`
+    root: String,
     /// `https://host/v2/repository`
     base: String,
+    reach: Reach,
+    /// It has shown that it is a registry.
+    shown: AtomicBool,
     /// With a mirror, `?ns=registry`.
     query: String,
     repository: String,
@@ -112,10 +151,19 @@ impl RegistryClient {
         pace: Pace,
         progress: Progress,
     ) -> Result<Self, RequestError> {
+        let scheme = if endpoint.plain_http { "http" } else { "https" };
+        let url = Url::parse(&format!("{scheme}://{}", endpoint.host))
+            .map_err(|_| RequestError::Protocol("it has no host name".to_owned()))?;
+        let reach = Reach::new(url, endpoint.configured);
+        if !reach.allows_endpoint() {
+            return Err(RequestError::OutOfReach);
+        }
         let mut http = reqwest::Client::builder()
             .user_agent(concat!("mainstay/", env!("CARGO_PKG_VERSION")))
             .connect_timeout(CONNECT_TIMEOUT)
             .read_timeout(READ_TIMEOUT)
+            .redirect(reach.redirects())
+            .dns_resolver(Arc::new(reach.clone()))
             .tls_danger_accept_invalid_certs(endpoint.insecure_skip_verify);
         if let Some(path) = &endpoint.ca_file {
             let pem = std::fs::read(path).map_err(|source| RequestError::Certificates {
@@ -124,7 +172,6 @@ impl RegistryClient {
             })?;
             http = http.tls_certs_merge(Certificate::from_pem_bundle(&pem)?);
         }
-        let scheme = if endpoint.plain_http { "http" } else { "https" };
         let repository = reference.repository().to_owned();
         let is_mirror = endpoint.host != reference.resolve_registry();
         let authorization = match &credentials {
@@ -133,6 +180,9 @@ impl RegistryClient {
         };
         Ok(Self {
             http: http.build()?,
+            root: format!("{scheme}://{}/v2/", endpoint.host),
+            reach,
+            shown: AtomicBool::new(false),
             base: format!("{scheme}://{}/v2/{repository}", endpoint.host),
             query: match is_mirror {
                 true => format!("?ns={}", reference.registry()),
@@ -144,6 +194,32 @@ impl RegistryClient {
             progress,
             authorization: Mutex::new(authorization),
         })
+    }
+
+    /// Makes sure that what listens on the node itself is a registry, before it is asked for anything
+    /// that a pod's owner has chosen: it answers as the base of the distribution API does. Whether
+    /// nothing listens or something else does is not told to the pod's owner.
+    pub async fn show_itself(&self) -> Result<(), RequestError> {
+        if !self.reach.must_show_itself() || self.shown.load(Ordering::Relaxed) {
+            return Ok(());
+        }
+        let answer = self.ask(&self.root, None).await;
+        let is_registry = match answer {
+            Ok(answer) => speaks_distribution(answer).await,
+            Err(error) => {
+                tracing::info!(
+                    url = self.root,
+                    error = chain(&error),
+                    "no registry answers"
+                );
+                false
+            }
+        };
+        if !is_registry {
+            return Err(RequestError::NoRegistry);
+        }
+        self.shown.store(true, Ordering::Relaxed);
+        Ok(())
     }
 
     /// A manifest or an index by tag or digest, with the digest that the registry says it has.
@@ -226,6 +302,10 @@ impl RegistryClient {
             }) => {
                 let scope = scope.unwrap_or_else(|| format!("repository:{}:pull", self.repository));
                 let url = token_url(&realm, service.as_deref(), &scope)?;
+                if !self.reach.allows(&url) {
+                    let text = "it sends for a token to an address that pulls may not reach";
+                    return Err(RequestError::Protocol(text.to_owned()));
+                }
                 let mut request = self.http.get(url);
                 if let Some((username, password)) = given {
                     request = request.basic_auth(username, Some(password));
@@ -240,9 +320,8 @@ impl RegistryClient {
                     _ => return Err(refusal(answer).await),
                 }
                 let bytes = whole(answer, "token", TOKEN_BYTES_MAX).await?;
-                let tokens: Tokens = serde_json::from_slice(&bytes).map_err(|error| {
-                    RequestError::Protocol(format!("its token cannot be read: {error}"))
-                })?;
+                let tokens: Tokens = serde_json::from_slice(&bytes)
+                    .map_err(|error| RequestError::Protocol(json_fault("token", &error)))?;
                 let token = tokens.token.or(tokens.access_token);
                 let token = token.filter(|token| !token.is_empty());
                 let missing = || RequestError::Protocol("it sent no token".to_owned());
@@ -298,8 +377,23 @@ struct Refusal {
 struct RefusalError {
     #[serde(default)]
     code: String,
-    #[serde(default)]
-    message: String,
+}
+
+/// Whether an answer is one of the base of the distribution API (OCI distribution specification,
+/// "Determining Support"): 200, or 401 with a challenge.
+async fn speaks_distribution(answer: Answer) -> bool {
+    let headers = answer.response.headers();
+    let version = headers.get("docker-distribution-api-version");
+    let named = version.is_some_and(|version| version.as_bytes().starts_with(b"registry/2"));
+    match answer.status() {
+        StatusCode::UNAUTHORIZED => named || challenge(headers).is_some(),
+        StatusCode::OK if named => true,
+        StatusCode::OK => match whole(answer, "greeting", HELLO_BYTES_MAX).await {
+            Ok(body) => matches!(body.trim_ascii(), b"" | b"{}" | b"true"),
+            Err(_) => false,
+        },
+        _ => false,
+    }
 }
 
 /// How a registry wants to be asked.
@@ -336,8 +430,21 @@ fn challenge(headers: &HeaderMap) -> Option<Challenge> {
     })
 }
 
+/// Whether a challenge can be met, for those who feed it nonsense.
+pub(crate) fn meets(headers: &HeaderMap) -> bool {
+    match challenge(headers) {
+        Some(Challenge::Bearer {
+            realm,
+            service,
+            scope,
+        }) => token_url(&realm, service.as_deref(), &scope.unwrap_or_default()).is_ok(),
+        Some(Challenge::Basic) => true,
+        None => false,
+    }
+}
+
 fn token_url(realm: &str, service: Option<&str>, scope: &str) -> Result<Url, RequestError> {
-    let wrong = || RequestError::Protocol(format!("it sends for a token to {realm:?}"));
+    let wrong = || RequestError::Protocol("it sends for a token to no URL".to_owned());
     let mut url = Url::parse(realm).map_err(|_| wrong())?;
     if !matches!(url.scheme(), "http" | "https") {
         return Err(wrong());
@@ -410,13 +517,10 @@ fn meaning(status: StatusCode, body: &[u8]) -> RequestError {
         _ if refused && said(&["UNAUTHORIZED", "DENIED"]) => return RequestError::Unauthorized,
         _ => {}
     }
-    let text = match errors.first() {
-        Some(error) => format!("{} {}", error.code, error.message),
-        None => String::from_utf8_lossy(body).into_owned(),
-    };
+    let known = |error: &RefusalError| CODES.iter().find(|code| **code == error.code);
     RequestError::Status {
         status,
-        text: text.trim().chars().take(REFUSAL_CHARACTERS_MAX).collect(),
+        code: errors.iter().find_map(known).copied(),
         passing: is_passing(status) || said(&["TOOMANYREQUESTS"]),
     }
 }
@@ -485,9 +589,15 @@ mod tests {
         assert!(!invalid.is_passing());
         assert_eq!(
             invalid.to_string(),
-            "it answered 400 Bad Request: NAME_INVALID m"
+            "it answered 400 Bad Request: NAME_INVALID"
         );
-        let long = meaning(StatusCode::BAD_GATEWAY, &[b'x'; 9000]);
-        assert!(long.to_string().len() < 300);
+        // findings S19: nothing else of an answer is told.
+        for body in [
+            "secret",
+            r#"{"errors": [{"code": "secret", "message": "secret"}]}"#,
+        ] {
+            let told = meaning(StatusCode::BAD_GATEWAY, body.as_bytes()).to_string();
+            assert_eq!(told, "it answered 502 Bad Gateway");
+        }
     }
 }

@@ -38,6 +38,26 @@ pub enum PullError {
         /// What went wrong.
         reason: String,
     },
+    /// The address is one of the node itself, and what is there is no registry, or nothing is.
+    #[error("{reference}: {host} {reason}")]
+    NoRegistry {
+        /// Full name of the image.
+        reference: String,
+        /// The address.
+        host: String,
+        /// What it is not.
+        reason: String,
+    },
+    /// The address is one that pulls may not reach.
+    #[error(
+        "{reference}: {host} is an address that pulls may not reach unless registries.yaml names it"
+    )]
+    OutOfReach {
+        /// Full name of the image.
+        reference: String,
+        /// The address.
+        host: String,
+    },
     /// The registry sends next to nothing.
     #[error(
         "{reference}: {host} is too slow: {} in {} seconds, where {} are the least",

@@ -19,7 +19,7 @@ const BLOCK: usize = 512;
 const EXTENSION_BYTES_MAX: u64 = 1 << 20;
 
 /// One entry, without its contents.
-pub(super) struct Entry {
+pub(crate) struct Entry {
     pub kind: EntryType,
     pub path: Vec<Vec<u8>>,
     pub link: Vec<u8>,
@@ -41,7 +41,7 @@ struct Extensions {
 }
 
 /// An archive being read.
-pub(super) struct Entries<R> {
+pub(crate) struct Entries<R> {
     archive: R,
     /// Bytes of the last entry's contents and padding that nobody has read.
     unread: u64,
@@ -71,9 +71,9 @@ impl<R: Read> Entries<R> {
                 | EntryType::GNULongLink
                 | EntryType::XHeader
                 | EntryType::XGlobalHeader => own,
-                _ => extensions.number("size").map_or(own, |size| size as u64),
+                _ => extensions.integer("size")?.unwrap_or(own),
             };
-            self.begin(size);
+            self.begin(size)?;
             match kind {
                 EntryType::GNULongName => extensions.name = Some(self.text()?),
                 EntryType::GNULongLink => extensions.link = Some(self.text()?),
@@ -84,19 +84,25 @@ impl<R: Read> Entries<R> {
         }
     }
 
-    fn begin(&mut self, size: u64) {
+    fn begin(&mut self, size: u64) -> Result<(), UnpackError> {
+        let padded = size.checked_next_multiple_of(BLOCK as u64);
+        let padded = padded.ok_or_else(|| malformed("", "a size beyond 64 bits"))?;
         self.unread = size;
-        self.padding = size.next_multiple_of(BLOCK as u64) - size;
+        self.padding = padded - size;
+        Ok(())
     }
 
     /// Reads the next header, past what is left of the entry before.
     fn header(&mut self) -> Result<Option<Header>, UnpackError> {
         let left = self.unread.saturating_add(self.padding);
         let skipped = io::copy(&mut (&mut self.archive).take(left), &mut io::sink());
-        if skipped.map_err(between)? != left {
-            return Err(between(io::ErrorKind::UnexpectedEof.into()));
+        match skipped.map_err(between)? {
+            skipped if skipped == left => {}
+            // Some writers leave out the padding of the last file, and the end mark.
+            skipped if skipped >= self.unread => return Ok(None),
+            _ => return Err(between(io::ErrorKind::UnexpectedEof.into())),
         }
-        self.begin(0);
+        self.begin(0)?;
         let mut header = Header::new_old();
         let block = header.as_mut_bytes();
         let mut filled = 0;
@@ -157,12 +163,23 @@ impl Extensions {
     fn number(&self, key: &str) -> Option<f64> {
         std::str::from_utf8(self.pax.get(key)?).ok()?.parse().ok()
     }
+
+    /// A decimal number; `size=inf` is none.
+    fn integer(&self, key: &str) -> Result<Option<u64>, UnpackError> {
+        let Some(bytes) = self.pax.get(key) else {
+            return Ok(None);
+        };
+        let text = std::str::from_utf8(bytes).ok();
+        let number = text.and_then(|text| text.parse().ok());
+        let wrong = || malformed("", "an extended header with a malformed number");
+        number.map(Some).ok_or_else(wrong)
+    }
 }
 
 fn entry(header: &Header, size: u64, extensions: Extensions) -> Result<Entry, UnpackError> {
     let id = |key: &str, value: io::Result<u64>| {
         // Archives made by hand often leave the owner out; then it is root.
-        let number = extensions.number(key).map(|id| id as u64);
+        let number = extensions.integer(key)?;
         let number = number.or(value.ok()).unwrap_or(0);
         u32::try_from(number).map_err(|_| malformed("", "an owner beyond 32 bits"))
     };

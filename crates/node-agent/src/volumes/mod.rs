@@ -8,6 +8,7 @@ mod atomic;
 pub mod block;
 mod empty_dir;
 mod host_path;
+mod local_device;
 mod ownership;
 mod payload;
 pub mod text_file;
@@ -422,6 +423,21 @@ async fn prepare_claim(
     let policy = context_of.and_then(|context| context.fs_group_change_policy.as_deref());
     let on_mismatch = policy == Some("OnRootMismatch");
     let group = fs_group(context.pod).filter(|_| !read_only && spec.local.is_some());
+    let path = match &spec.local {
+        Some(local) if local_device::is_device(&path) => {
+            let target = context.dir.volume(volume);
+            let (device, at) = (path, target.clone());
+            let file_system = local.fs_type.clone();
+            let options = spec.mount_options.clone().unwrap_or_default();
+            blocking(move || {
+                let name = file_system.as_deref();
+                local_device::mount_at(&device, &at, name, &options, read_only)
+            })
+            .await?;
+            target
+        }
+        _ => path,
+    };
     let (checked, ours) = (path.clone(), provisioned_by(&found).is_some());
     let in_project = blocking(move || {
         if !checked.exists() {

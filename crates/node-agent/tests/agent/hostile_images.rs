@@ -35,7 +35,7 @@ struct Hostile {
 
 impl Hostile {
     async fn start(images: impl IntoIterator<Item = Image>) -> Self {
-        let mut pages = Pages::new();
+        let mut pages = Pages::from([("/v2/".to_owned(), Some(Vec::new()))]);
         for image in images {
             image.add(&mut pages);
         }

@@ -1,0 +1,29 @@
+//! What is in a control group, whoever made it.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::io;
+
+use super::killing::processes_in;
+use super::{Hierarchies, join};
+
+/// Process ids in a group and below.
+pub(crate) fn processes(group: &str) -> io::Result<Vec<i32>> {
+    processes_in(&Hierarchies::detect()?, group)
+}
+
+/// Names of the groups in a group, in any tree.
+pub(crate) fn children(group: &str) -> io::Result<BTreeSet<String>> {
+    let mut found = BTreeSet::new();
+    for root in Hierarchies::detect()?.roots() {
+        let entries = match fs::read_dir(join(root, group)) {
+            Ok(entries) => entries,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+            Err(error) => return Err(error),
+        };
+        let dirs = entries.flatten();
+        let dirs = dirs.filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()));
+        found.extend(dirs.filter_map(|entry| entry.file_name().into_string().ok()));
+    }
+    Ok(found)
+}

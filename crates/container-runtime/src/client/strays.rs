@@ -1,0 +1,87 @@
+//! Ends what runs of sandboxes whose records are lost, or come from a backup.
+//!
+//! The directory of sandboxes says what was made; the control groups and the shims themselves say
+//! what runs. Where the directory is silent, a second body of a pod must not be made beside the
+//! first. Without its socket a shim cannot be spoken to, so what is found is ended, not taken over.
+
+use std::fs;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
+use crate::cgroup;
+use crate::error::{Result, RuntimeError};
+use crate::state_dir::SANDBOXES;
+
+/// Longest wait for a killed shim to be gone.
+const SHIM_END_MAX: Duration = Duration::from_secs(10);
+
+/// What the name of a pod's control group begins with.
+const POD: &str = "pod";
+
+/// The control group of a pod below that of all.
+pub(crate) fn pod_group(parent: &str, id: &str) -> String {
+    format!("{parent}/{POD}{id}")
+}
+
+/// The control group of all shims.
+pub(crate) fn shim_group(parent: &str) -> String {
+    format!("{parent}/shims")
+}
+
+/// Ids of all sandboxes that have a control group.
+pub(crate) fn ids(parent: &str) -> Result<Vec<String>> {
+    let groups = cgroup::children(parent);
+    let groups = groups.map_err(RuntimeError::io("list control groups of", parent))?;
+    let ids = groups.iter().filter_map(|name| name.strip_prefix(POD));
+    Ok(ids.map(str::to_owned).collect())
+}
+
+/// Ends the shims and processes of a sandbox, and removes its control group. Blocks.
+pub(crate) fn end(parent: &str, id: &str) -> Result<()> {
+    end_shims(parent, id)?;
+    let group = pod_group(parent, id);
+    cgroup::kill(&group).map_err(RuntimeError::io("kill control group", &group))?;
+    cgroup::remove(&group).map_err(RuntimeError::io("remove control group", &group))
+}
+
+/// Ends the shims of a sandbox, whichever directory they had open. Blocks.
+pub(crate) fn end_shims(parent: &str, id: &str) -> Result<()> {
+    let group = shim_group(parent);
+    let until = Instant::now() + SHIM_END_MAX;
+    loop {
+        let all = cgroup::processes(&group).map_err(RuntimeError::io("read", &group))?;
+        let left: Vec<i32> = all.into_iter().filter(|pid| is_shim_of(*pid, id)).collect();
+        if left.is_empty() {
+            return Ok(());
+        }
+        if Instant::now() > until {
+            return Err(RuntimeError::Shim(format!(
+                "shim {} cannot be killed",
+                left[0]
+            )));
+        }
+        for pid in left {
+            tracing::warn!(sandbox = id, pid, "a shim without a record is ended");
+            // It may just have ended by itself: then there is nothing to kill.
+            if let Err(error) = kill(Pid::from_raw(pid), Signal::SIGKILL) {
+                tracing::debug!(pid, %error, "shim has ended");
+            }
+        }
+        std::thread::sleep(Duration::from_millis(1));
+    }
+}
+
+/// Whether a process is the shim of a sandbox: the last of its arguments is the sandbox's directory.
+fn is_shim_of(pid: i32, id: &str) -> bool {
+    let arguments = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+    let last = arguments
+        .split(|byte| *byte == 0)
+        .rfind(|part| !part.is_empty());
+    let last = last.map(String::from_utf8_lossy).unwrap_or_default();
+    let dir = Path::new(last.as_ref());
+    let parent = dir.parent().and_then(Path::file_name);
+    dir.file_name().is_some_and(|name| name == id) && parent.is_some_and(|name| name == SANDBOXES)
+}

@@ -1,0 +1,213 @@
+//! Who may use an image that is present: those who have shown its registry that they may.
+//!
+//! As kubelet 1.36 (KEP 2535, policy `NeverVerifyPreloadedImages`): an image that a pull brought is
+//! for everybody if nobody's secret was needed for it, and else for pods with a pull secret that was
+//! good for it, by the secret's coordinates or by its content. Others have to pull it themselves,
+//! which asks the registry. What was imported or made on the node is for everybody.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use crate::digest::Digest;
+use crate::pull::Credentials;
+use crate::reference::{InvalidReference, normalize};
+
+/// Most secrets that are kept for a repository; further ones are verified each time. As kubelet's
+/// limit of records that are written while reading.
+const SECRETS_MAX: usize = 100;
+
+/// Where a pull secret is.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct SecretName {
+    /// Its namespace.
+    pub namespace: String,
+    /// Its name.
+    pub name: String,
+    /// Its identity.
+    pub uid: String,
+}
+
+/// Credentials that a pod has for a registry.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PullSecret {
+    /// What they are.
+    pub credentials: Credentials,
+    /// The Secret that holds them.
+    pub holder: SecretName,
+}
+
+/// A secret that was good for an image.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+struct Known {
+    #[serde(flatten)]
+    holder: SecretName,
+    /// Of the credentials.
+    hash: String,
+}
+
+impl Known {
+    fn of(secret: &PullSecret) -> Self {
+        Self {
+            holder: secret.holder.clone(),
+            hash: secret.credentials.hash(),
+        }
+    }
+}
+
+/// Who may use an image under the name of one repository.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+struct Access {
+    /// Any pod of the node.
+    #[serde(default)]
+    everybody: bool,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    secrets: Vec<Known>,
+}
+
+/// Who may use an image, by repository. Empty for images that no pull brought.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub(crate) struct Accesses(BTreeMap<String, Access>);
+
+impl Accesses {
+    /// Nobody was asked.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// A pull of that full name succeeded, with that secret or without any.
+    pub fn pulled(reference: &str, secret: Option<&PullSecret>) -> Self {
+        let access = Access {
+            everybody: secret.is_none(),
+            secrets: secret.map(Known::of).into_iter().collect(),
+        };
+        Self([(repository(reference).to_owned(), access)].into())
+    }
+
+    /// Adds what was known before.
+    pub fn merge(&mut self, former: &Self) {
+        for (repository, known) in &former.0 {
+            let own = self.0.entry(repository.clone()).or_default();
+            own.everybody |= known.everybody;
+            for secret in &known.secrets {
+                if own.secrets.len() < SECRETS_MAX && !own.secrets.contains(secret) {
+                    own.secrets.push(secret.clone());
+                }
+            }
+        }
+    }
+
+    /// Whether somebody with these secrets may use the image under a full name.
+    pub fn allow(&self, reference: &str, secrets: &[PullSecret]) -> bool {
+        if self.0.is_empty() {
+            return true;
+        }
+        let Some(access) = self.0.get(repository(reference)) else {
+            return false;
+        };
+        let good = |secret: &PullSecret| {
+            let own = Known::of(secret);
+            let same = |known: &Known| known.hash == own.hash || known.holder == own.holder;
+            access.secrets.iter().any(same)
+        };
+        access.everybody || secrets.iter().any(good)
+    }
+}
+
+/// The full name without tag and digest.
+fn repository(reference: &str) -> &str {
+    let name = reference.split('@').next().unwrap_or_default();
+    let slash = name.rfind('/').map_or(0, |at| at + 1);
+    match name[slash..].find(':') {
+        Some(colon) => &name[..slash + colon],
+        None => name,
+    }
+}
+
+impl Credentials {
+    /// By which they are known again, and from which they cannot be had.
+    fn hash(&self) -> String {
+        let parts = match self {
+            Self::Basic { username, password } => ["basic", username, password],
+            Self::Bearer(token) => ["bearer", token, ""],
+        };
+        let lengths = parts.map(|part| part.len().to_string());
+        Digest::of(format!("{} {}", lengths.join(" "), parts.concat()).as_bytes()).to_string()
+    }
+}
+
+impl crate::ImageStore {
+    /// Whether a pod with these secrets may use the image of a name as it is here; else it has to be
+    /// pulled with them. Of an image that is not here nothing is known.
+    ///
+    /// # Errors
+    /// When the name is malformed or the disk fails.
+    pub fn may_use(
+        &self,
+        reference: &str,
+        secrets: &[PullSecret],
+    ) -> Result<bool, crate::StoreError> {
+        let index = self.index()?;
+        let name = normalize(reference).map_err(|error: InvalidReference| error)?;
+        let found = index.look_up(reference)?;
+        Ok(found.is_some_and(|(_, record)| record.access.allow(&name, secrets)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn secret(namespace: &str, password: &str) -> PullSecret {
+        PullSecret {
+            credentials: Credentials::Basic {
+                username: "me".to_owned(),
+                password: password.to_owned(),
+            },
+            holder: SecretName {
+                namespace: namespace.to_owned(),
+                name: "pull".to_owned(),
+                uid: format!("uid-{namespace}"),
+            },
+        }
+    }
+
+    /// findings S20
+    #[test]
+    fn who_has_not_shown_a_secret_has_to_pull() {
+        let image = "r.example:5000/team/app:1";
+        let (own, other) = (secret("team", "p"), secret("other", "q"));
+        let access = Accesses::pulled(image, Some(&own));
+        assert!(!access.allow(image, &[]));
+        assert!(!access.allow(image, std::slice::from_ref(&other)));
+        assert!(access.allow(image, &[other.clone(), own.clone()]));
+        // By another tag, but not by another repository's name for the same image.
+        assert!(access.allow("r.example:5000/team/app@sha256:1", &[own.clone()]));
+        assert!(!access.allow("r.example:5000/other/app@sha256:1", &[own.clone()]));
+        // The secret's content, or the same secret with another content, will do.
+        assert!(access.allow(image, &[secret("other", "p")]));
+        assert!(access.allow(image, &[secret("team", "new")]));
+        // Once it was had without one, it is everybody's.
+        let mut public = Accesses::pulled(image, None);
+        public.merge(&access);
+        assert!(public.allow(image, &[]));
+        // What no pull brought is everybody's.
+        assert!(Accesses::default().allow(image, &[]));
+    }
+
+    #[test]
+    fn what_is_kept_tells_no_secret_and_is_bounded() {
+        let image = "r.example/app:1";
+        let mut access = Accesses::pulled(image, Some(&secret("a", "very-secret")));
+        for number in 0..2 * SECRETS_MAX {
+            let more = secret(&number.to_string(), &format!("p{number}"));
+            access.merge(&Accesses::pulled(image, Some(&more)));
+        }
+        let text = serde_json::to_string(&access).unwrap();
+        assert!(!text.contains("very-secret"));
+        assert_eq!(access.0["r.example/app"].secrets.len(), SECRETS_MAX);
+        let back: Accesses = serde_json::from_str(&text).unwrap();
+        assert_eq!(back, access);
+    }
+}

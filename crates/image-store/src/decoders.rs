@@ -1,0 +1,87 @@
+//! What reads the words of registries and archives, for those who feed it nonsense.
+
+use std::io::Read;
+
+use reqwest::header::{HeaderMap, HeaderValue, WWW_AUTHENTICATE};
+use tar::{EntryType, Header};
+
+use crate::manifest::{self, ConfigBlob};
+use crate::pull;
+use crate::unpack::entries;
+
+/// Of so many bytes of a file's contents no more are read.
+const CONTENTS_MAX: u64 = 1 << 16;
+
+/// An archive of one file, with these records of an extended header before it. How many entries were
+/// understood.
+pub fn pax(records: &[u8]) -> usize {
+    let mut extended = Header::new_ustar();
+    extended.set_entry_type(EntryType::XHeader);
+    extended.set_size(records.len() as u64);
+    let mut archive = block(extended);
+    archive.extend_from_slice(records);
+    archive.resize(archive.len().next_multiple_of(512), 0);
+    let mut file = Header::new_ustar();
+    file.set_size(4);
+    archive.extend(block(file));
+    archive.extend_from_slice(b"text");
+    read(&archive)
+}
+
+/// An archive that begins with this header, its sum put right. How many entries were understood.
+pub fn tar_header(bytes: &[u8]) -> usize {
+    let mut header = Header::new_old();
+    let whole = header.as_mut_bytes();
+    let length = bytes.len().min(whole.len());
+    whole[..length].copy_from_slice(&bytes[..length]);
+    let mut archive = block(header);
+    archive.extend_from_slice(&bytes[length..]);
+    read(&archive)
+}
+
+fn block(mut header: Header) -> Vec<u8> {
+    header.set_cksum();
+    header.as_bytes().to_vec()
+}
+
+fn read(archive: &[u8]) -> usize {
+    let mut entries = entries(archive);
+    let mut count = 0;
+    while let Ok(Some(_)) = entries.next() {
+        count += 1;
+        let mut contents = Vec::new();
+        if (&mut entries)
+            .take(CONTENTS_MAX)
+            .read_to_end(&mut contents)
+            .is_err()
+        {
+            break;
+        }
+    }
+    count
+}
+
+/// A manifest or index, and what of it is for this machine. Whether it was understood.
+pub fn manifest(bytes: &[u8]) -> bool {
+    match manifest::parse(bytes) {
+        Ok(manifest::Manifest::Index(entries)) => manifest::for_this_platform(&entries).is_ok(),
+        Ok(manifest::Manifest::Image { .. }) => true,
+        Err(_) => false,
+    }
+}
+
+/// An image's configuration. Whether it was understood.
+pub fn config(bytes: &[u8]) -> bool {
+    serde_json::from_slice::<ConfigBlob>(bytes).is_ok()
+}
+
+/// How a registry wants to be asked, and where it sends for a token. Whether it can be followed.
+pub fn challenge(text: &[u8]) -> bool {
+    let value = HeaderValue::from_bytes(text);
+    value.is_ok_and(|value| pull::meets(&HeaderMap::from_iter([(WWW_AUTHENTICATE, value)])))
+}
+
+/// Whether a registry may send to a place.
+pub fn redirect(endpoint: &str, location: &str) -> bool {
+    pull::may_send(endpoint, location)
+}

@@ -1,0 +1,236 @@
+//! Which addresses a pull may go to.
+//!
+//! A pod's owner chooses the name of an image, and a registry chooses where it sends the node for
+//! tokens and layers. Neither may make the node ask services that listen on its loopback only, or
+//! its link, where clouds serve the machine's credentials. What `registries.yaml` names is the
+//! administrator's own choice and may be anywhere.
+
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+
+use object_model::dialling::{Special, special};
+use reqwest::Url;
+use reqwest::dns::{Addrs, Name, Resolve, Resolving};
+use reqwest::redirect::{Action, Attempt, Policy};
+
+/// Most redirects in a row: registries send to a store of layers, and that at most once further.
+const REDIRECTS_MAX: usize = 5;
+
+/// Metadata services that are on no link-local address (Amazon over IPv6, Alibaba, Oracle).
+const METADATA: [IpAddr; 3] = [
+    IpAddr::V6(Ipv6Addr::new(0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x254)),
+    IpAddr::V4(std::net::Ipv4Addr::new(100, 100, 100, 200)),
+    IpAddr::V4(std::net::Ipv4Addr::new(192, 0, 0, 192)),
+];
+
+/// Where an address is, seen from the node.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Place {
+    /// Anywhere that others reach, too.
+    Open,
+    /// The node itself.
+    Loopback,
+    /// The node's links, and what is no host's address.
+    Closed,
+}
+
+/// Where an address is.
+pub(super) fn place(address: IpAddr) -> Place {
+    match special(address) {
+        Some(Special::Loopback) => Place::Loopback,
+        Some(_) => Place::Closed,
+        None if METADATA.contains(&address.to_canonical()) => Place::Closed,
+        None => Place::Open,
+    }
+}
+
+/// What a URL says of its place without a look-up: `None` for most names.
+fn literal_place(url: &Url) -> Option<Place> {
+    let host = url.host_str()?;
+    if is_localhost(host) {
+        return Some(Place::Loopback);
+    }
+    let bare = host.trim_matches(['[', ']']);
+    bare.parse().ok().map(place)
+}
+
+fn is_localhost(name: &str) -> bool {
+    let name = name.trim_end_matches('.').to_ascii_lowercase();
+    name == "localhost" || name.ends_with(".localhost")
+}
+
+/// What requests to one endpoint may reach.
+#[derive(Clone, Debug)]
+pub(super) struct Reach {
+    endpoint: Url,
+    /// `registries.yaml` names it.
+    configured: bool,
+}
+
+impl Reach {
+    /// The reach of an endpoint.
+    pub fn new(endpoint: Url, configured: bool) -> Self {
+        Self {
+            endpoint,
+            configured,
+        }
+    }
+
+    /// Whether the endpoint itself may be asked.
+    pub fn allows_endpoint(&self) -> bool {
+        self.configured || literal_place(&self.endpoint) != Some(Place::Closed)
+    }
+
+    /// Whether the endpoint has to show that it is a registry before it is asked for anything.
+    pub fn must_show_itself(&self) -> bool {
+        !self.configured && literal_place(&self.endpoint) == Some(Place::Loopback)
+    }
+
+    /// Whether the endpoint may send the node to a URL.
+    pub fn allows(&self, url: &Url) -> bool {
+        if !matches!(url.scheme(), "http" | "https") {
+            return false;
+        }
+        let same = url.host() == self.endpoint.host()
+            && url.port_or_known_default() == self.endpoint.port_or_known_default();
+        same || !matches!(literal_place(url), Some(Place::Loopback | Place::Closed))
+    }
+
+    /// Follows redirects within the reach, and no more than a few.
+    pub fn redirects(&self) -> Policy {
+        let reach = self.clone();
+        Policy::custom(move |attempt: Attempt<'_>| -> Action {
+            if attempt.previous().len() > REDIRECTS_MAX {
+                return attempt.error("too many redirects");
+            }
+            match reach.allows(attempt.url()) {
+                true => attempt.follow(),
+                false => attempt.error("it sends to an address that pulls may not reach"),
+            }
+        })
+    }
+
+    fn allows_address(&self, name: &str, address: IpAddr) -> bool {
+        let own = self.endpoint.host_str() == Some(name);
+        match place(address) {
+            Place::Open => true,
+            Place::Loopback => own && (self.configured || is_localhost(name)),
+            Place::Closed => own && self.configured,
+        }
+    }
+}
+
+/// Whether an endpoint that nobody has configured may send to a place, for those who feed it
+/// nonsense.
+pub(crate) fn may_send(endpoint: &str, location: &str) -> bool {
+    let parse = |text: &str| Url::parse(text).ok();
+    let (Some(endpoint), Some(location)) = (parse(endpoint), parse(location)) else {
+        return false;
+    };
+    Reach::new(endpoint, false).allows(&location)
+}
+
+/// Looks names up, and leaves out what is not within reach.
+impl Resolve for Reach {
+    fn resolve(&self, name: Name) -> Resolving {
+        let reach = self.clone();
+        Box::pin(async move {
+            let found = tokio::net::lookup_host((name.as_str(), 0)).await?;
+            let allowed: Vec<SocketAddr> = found
+                .filter(|address| reach.allows_address(name.as_str(), address.ip()))
+                .collect();
+            if allowed.is_empty() {
+                return Err("its name leads to no address that pulls may reach".into());
+            }
+            Ok(Box::new(allowed.into_iter()) as Addrs)
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn reach(endpoint: &str, configured: bool) -> Reach {
+        Reach::new(Url::parse(endpoint).unwrap(), configured)
+    }
+
+    /// findings S19
+    #[test]
+    fn addresses_of_the_node_and_its_links_are_told_apart() {
+        let of = |text: &str| place(text.parse().unwrap());
+        for open in ["192.0.2.1", "10.0.0.1", "2001:db8::1", "100.64.0.1"] {
+            assert_eq!(of(open), Place::Open, "{open}");
+        }
+        for own in ["127.0.0.1", "127.9.9.9", "::1", "::ffff:127.0.0.1"] {
+            assert_eq!(of(own), Place::Loopback, "{own}");
+        }
+        let closed = [
+            "169.254.169.254",
+            "::ffff:169.254.169.254",
+            "fe80::1",
+            "0.0.0.0",
+            "::",
+            "224.0.0.1",
+            "fd00:ec2::254",
+            "100.100.100.200",
+        ];
+        for address in closed {
+            assert_eq!(of(address), Place::Closed, "{address}");
+        }
+    }
+
+    /// findings S19
+    #[test]
+    fn only_what_is_configured_may_be_on_a_link_and_loopback_has_to_show_itself() {
+        let of = |endpoint: &str, configured| {
+            let reach = reach(endpoint, configured);
+            (reach.allows_endpoint(), reach.must_show_itself())
+        };
+        assert_eq!(of("https://registry.example", false), (true, false));
+        assert_eq!(of("http://127.0.0.1:5000", false), (true, true));
+        assert_eq!(of("http://[::1]:5000", false), (true, true));
+        assert_eq!(of("http://localhost:5000", false), (true, true));
+        assert_eq!(of("http://127.0.0.1:5000", true), (true, false));
+        assert_eq!(of("https://169.254.169.254", false), (false, false));
+        assert_eq!(of("https://169.254.169.254", true), (true, false));
+    }
+
+    /// findings S19
+    #[test]
+    fn nobody_is_sent_to_the_nodes_own_services() {
+        let allows = |endpoint: &str, url: &str| {
+            let url = Url::parse(url).unwrap();
+            [false, true].map(|configured| reach(endpoint, configured).allows(&url))
+        };
+        let far = "https://registry.example";
+        assert_eq!(allows(far, "https://layers.example/x"), [true; 2]);
+        for url in [
+            "http://127.0.0.1/",
+            "http://localhost:2379/",
+            "http://a.localhost/",
+            "http://[::ffff:127.0.0.1]/",
+            "http://169.254.169.254/latest/meta-data",
+            "http://0.0.0.0:6443/",
+            "http://2130706433/",
+            "file:///etc/passwd",
+        ] {
+            assert_eq!(allows(far, url), [false; 2], "{url}");
+        }
+        let near = "http://127.0.0.1:5000";
+        assert_eq!(allows(near, "http://127.0.0.1:5000/blob"), [true; 2]);
+        assert_eq!(allows(near, "http://127.0.0.1:5001/blob"), [false; 2]);
+    }
+
+    /// findings S19
+    #[test]
+    fn a_name_that_leads_to_the_node_is_not_the_nodes() {
+        let loopback: IpAddr = "127.0.0.1".parse().unwrap();
+        let allows = |endpoint: &str, configured, name: &str| {
+            reach(endpoint, configured).allows_address(name, loopback)
+        };
+        assert!(!allows("https://evil.example", false, "evil.example"));
+        assert!(allows("https://here.example", true, "here.example"));
+        assert!(!allows("https://here.example", true, "evil.example"));
+        assert!(allows("http://localhost:5000", false, "localhost"));
+    }
+}

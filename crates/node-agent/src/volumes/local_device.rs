@@ -1,0 +1,194 @@
+//! `local` volumes that are block devices with a file system: formatted if they are blank, and
+//! mounted for the pod (kubelet's `SafeFormatAndMount`).
+//!
+//! Nothing is ever formatted that something was found on, or of which that could not be found out.
+
+use std::fs;
+use std::io;
+use std::os::unix::fs::FileTypeExt;
+use std::path::Path;
+use std::process::Command;
+
+use super::mounts_below;
+
+/// The file system where the volume names none; kubelet's.
+const FILE_SYSTEM: &str = "ext4";
+
+/// `blkid` says so when it has found nothing.
+const BLANK: i32 = 2;
+
+/// Whether a path leads to a block device.
+pub fn is_device(path: &Path) -> bool {
+    fs::metadata(path).is_ok_and(|found| found.file_type().is_block_device())
+}
+
+/// Mounts a device at `target`, which is made, unless it is mounted there. A blank one is formatted
+/// first, unless it is to be read only.
+///
+/// # Errors
+/// As users read them.
+pub fn mount_at(
+    device: &Path,
+    target: &Path,
+    file_system: Option<&str>,
+    options: &[String],
+    read_only: bool,
+) -> Result<(), String> {
+    let wanted = file_system.filter(|name| !name.is_empty());
+    let wanted = wanted.unwrap_or(FILE_SYSTEM);
+    let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
+    if !wanted.chars().all(plain) || wanted.starts_with('-') {
+        return Err(format!("\"{wanted}\" is no file system"));
+    }
+    fs::create_dir_all(target).map_err(|error| format!("make {}: {error}", target.display()))?;
+    let mounted = mounts_below(target).map_err(|error| format!("read the mounts: {error}"))?;
+    if !mounted.is_empty() {
+        return Ok(());
+    }
+    let found = match found_on(device)? {
+        Some(found) => found,
+        None if read_only => {
+            let device = device.display();
+            return Err(format!(
+                "cannot mount unformatted disk {device} as it is read-only"
+            ));
+        }
+        None => {
+            format(device, wanted)?;
+            wanted.to_owned()
+        }
+    };
+    // Which options are the kernel's and which the file system's, that program knows.
+    let mut all = vec!["defaults".to_owned()];
+    all.extend(read_only.then(|| "ro".to_owned()));
+    all.extend_from_slice(options);
+    let mut command = Command::new("mount");
+    command.args(["-t", &found, "-o", &all.join(",")]);
+    done(
+        run("mount", command.arg(device).arg(target))?,
+        "mount",
+        device,
+    )
+}
+
+fn done(output: std::process::Output, program: &str, device: &Path) -> Result<(), String> {
+    match output.status.success() {
+        true => Ok(()),
+        false => {
+            let said = String::from_utf8_lossy(&output.stderr);
+            let (device, status, said) = (device.display(), output.status, said.trim());
+            Err(format!("{program} {device}: {status}: {said}"))
+        }
+    }
+}
+
+/// The file system on a device; `None` when there is nothing at all.
+fn found_on(device: &Path) -> Result<Option<String>, String> {
+    let shown = device.display();
+    let found = run(
+        "blkid",
+        Command::new("blkid")
+            .args(["-p", "-s", "TYPE", "-s", "PTTYPE", "-o", "export"])
+            .arg(device),
+    )?;
+    if found.status.code() == Some(BLANK) {
+        return Ok(None);
+    }
+    let text = String::from_utf8_lossy(&found.stdout);
+    let value = |key: &str| {
+        let mut lines = text.lines();
+        lines.find_map(|line| line.strip_prefix(key).map(str::to_owned))
+    };
+    match (value("TYPE="), value("PTTYPE="), found.status.success()) {
+        (Some(file_system), _, true) => Ok(Some(file_system)),
+        (None, Some(table), true) => Err(format!("{shown} has a table of partitions ({table})")),
+        _ => Err(format!(
+            "what is on {shown} cannot be told: blkid: {}",
+            found.status
+        )),
+    }
+}
+
+fn format(device: &Path, file_system: &str) -> Result<(), String> {
+    let program = format!("mkfs.{file_system}");
+    let mut command = Command::new(&program);
+    // No room is kept for root, and a whole device is meant: as kubelet asks for it.
+    if matches!(file_system, "ext2" | "ext3" | "ext4") {
+        command.args(["-F", "-m0"]);
+    }
+    tracing::info!(device = %device.display(), file_system, "a blank device is formatted");
+    done(run(&program, command.arg(device))?, &program, device)
+}
+
+fn run(program: &str, command: &mut Command) -> Result<std::process::Output, String> {
+    command.output().map_err(|error| match error.kind() {
+        io::ErrorKind::NotFound => {
+            format!("{program} is not installed on the node, and the device needs it")
+        }
+        _ => format!("run {program}: {error}"),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+    use std::path::PathBuf;
+
+    use container_runtime::loop_device::LoopDevice;
+
+    use super::super::release;
+    use super::*;
+    use crate::layout::PodDir;
+
+    fn device(dir: &Path, name: &str) -> (PathBuf, LoopDevice) {
+        let image = dir.join(name);
+        fs::File::create(&image).unwrap().set_len(16 << 20).unwrap();
+        let device = LoopDevice::over(&image).unwrap();
+        (device.path().to_owned(), device)
+    }
+
+    /// findings C11; needs root, as the agent does
+    #[test]
+    fn a_blank_device_is_formatted_once_and_what_is_on_it_stays() {
+        let temp = tempfile::tempdir().unwrap();
+        let (path, _open) = device(temp.path(), "image");
+        assert!(is_device(&path) && !is_device(temp.path()));
+        let dir = PodDir::at(temp.path().join("pod"));
+        let target = dir.volume("data");
+        let blank = mount_at(&path, &target, None, &[], true).unwrap_err();
+        assert!(blank.contains("unformatted"), "{blank}");
+        for round in 0..2 {
+            for _ in 0..2 {
+                mount_at(&path, &target, None, &[], false).unwrap();
+            }
+            assert_eq!(target.join("file").exists(), round == 1);
+            fs::write(target.join("file"), "kept").unwrap();
+            release(&dir, &BTreeSet::new()).unwrap();
+            assert!(!target.exists());
+        }
+    }
+
+    /// findings C11
+    #[test]
+    fn a_device_that_is_not_blank_is_not_formatted() {
+        let temp = tempfile::tempdir().unwrap();
+        let (path, _open) = device(temp.path(), "image");
+        // The mark of a swap area, on pages of 4096 bytes.
+        let mut head = vec![0; 4096];
+        (head[1024], head[1028]) = (1, 100);
+        head[4086..].copy_from_slice(b"SWAPSPACE2");
+        fs::write(temp.path().join("head"), &head).unwrap();
+        let mut device = fs::OpenOptions::new().write(true).open(&path).unwrap();
+        io::Write::write_all(&mut device, &head).unwrap();
+        device.sync_all().unwrap();
+        let target = temp.path().join("target");
+        let error = mount_at(&path, &target, None, &[], false).unwrap_err();
+        assert!(error.contains("swap"), "{error}");
+        for bad in ["../x", "-v", "a b"] {
+            assert!(mount_at(&path, &target, Some(bad), &[], false).is_err());
+        }
+        let (path, _open) = self::device(temp.path(), "other");
+        let error = mount_at(&path, &target, Some("nosuch"), &[], false).unwrap_err();
+        assert!(error.contains("mkfs.nosuch is not installed"), "{error}");
+    }
+}
