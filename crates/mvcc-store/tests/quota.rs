@@ -1,7 +1,5 @@
 //! The quota on what is stored.
 
-#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
-
 use bytes::Bytes;
 use mvcc_store::{
     Operation, Store, StoreError, Txn, TxnResult, Value,

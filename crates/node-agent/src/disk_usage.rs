@@ -71,8 +71,12 @@ struct Counter {
 impl Visitor for Counter {
     fn entry(&mut self, entry: &Entry<'_>) -> io::Result<()> {
         let found = entry.stat();
-        let known = || !entry.is_dir() && found.st_nlink > 1;
-        if found.st_dev == self.device && !(known() && !self.several.insert(found.st_ino)) {
+        if found.st_dev != self.device {
+            return Ok(());
+        }
+        // A file with several names counts once.
+        let has_other_names = !entry.is_dir() && found.st_nlink > 1;
+        if !has_other_names || self.several.insert(found.st_ino) {
             self.sum = self.sum.plus(Taken::one(found.st_blocks));
         }
         Ok(())

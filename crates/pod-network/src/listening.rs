@@ -103,8 +103,11 @@ fn read(list: &mut File, transport: Transport, places: &mut BTreeSet<Place>) -> 
     Ok(())
 }
 
+/// An address (none for all addresses) and a port.
+type Bound = (Option<Ipv4Addr>, u16);
+
 /// The place (none for an address of IPv6 alone) and the state in a line.
-fn socket(line: &str) -> Option<(Option<(Option<Ipv4Addr>, u16)>, &str)> {
+fn socket(line: &str) -> Option<(Option<Bound>, &str)> {
     let mut words = line.split_ascii_whitespace().skip(1);
     let (address, port) = words.next()?.split_once(':')?;
     let state = words.nth(1)?;

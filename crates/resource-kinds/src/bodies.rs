@@ -11,13 +11,16 @@ use serde_json::Value;
 
 use crate::decode::decode as typed;
 
+/// Checks the types of an object of one kind.
+type Decode = fn(Value) -> Result<Value, String>;
+
 /// An object of such a kind, with its types checked and nothing in it that the kind does not have.
 /// `apiVersion` and `kind` are filled in.
 ///
 /// # Errors
 /// What does not fit, in the manner of upstream's decoder; another kind than the expected one.
 pub fn decode(kind: &str, mut object: Value) -> Result<Value, String> {
-    let (api_version, read): (&str, fn(Value) -> Result<Value, String>) = match kind {
+    let (api_version, read): (&str, Decode) = match kind {
         "Binding" => ("v1", typed::<Binding>),
         "Eviction" => ("policy/v1", typed::<Eviction>),
         "Scale" => ("autoscaling/v1", typed::<Scale>),

@@ -165,8 +165,8 @@ fn spec_of(service: &Service) -> Option<&ServiceSpec> {
 
 fn is_served(metadata: &ObjectMeta) -> bool {
     let labels = metadata.labels.as_ref();
-    let has = |label: &&str| labels.is_some_and(|labels| labels.contains_key(*label));
-    !LABELS_NOT_SERVED.iter().any(|label| has(&label))
+    let has = |label: &str| labels.is_some_and(|labels| labels.contains_key(label));
+    !LABELS_NOT_SERVED.iter().any(|label| has(label))
 }
 
 fn cluster_ip(spec: &ServiceSpec) -> Option<Ipv4Addr> {

@@ -144,7 +144,6 @@ pub fn claim(data: &Path, host: &str, instances: &Path) -> Result<Claim> {
     Ok(Claim {
         marker,
         is_new,
-        has_store: found.has_store,
         before,
     })
 }
@@ -156,8 +155,6 @@ pub struct Claim {
     pub marker: Marker,
     /// Whether there was no marker.
     pub is_new: bool,
-    /// Whether there was a store.
-    pub has_store: bool,
     /// Where the data was and on which host, as far as is known.
     pub before: (PathBuf, String),
 }
@@ -273,7 +270,7 @@ mod tests {
         let found = directory(&["images/layers", "seccomp/x", "volumes", "pods"]);
         fs::write(found.path().join("registries.yaml"), "").unwrap();
         let claim = claimed(found.path()).unwrap();
-        assert!(claim.is_new && !claim.has_store);
+        assert!(claim.is_new);
     }
 
     /// Findings R17: a directory that was moved keeps its name in the kernel, so that what a killed

@@ -102,7 +102,7 @@ async fn answer(admin: &Admin, stream: UnixStream, turn: &Mutex<()>) -> Result<(
         // The other side closes the connection when it has read the volumes.
         let mut reader = reader.into_inner();
         reader.set_limit(1);
-        reader.read(&mut [0]).await.ok();
+        let _end = reader.read(&mut [0]).await;
     }
     let thawed = admin.storage.thaw().await;
     sent?;
