@@ -11,6 +11,7 @@ use http_body_util::BodyExt;
 use object_model::{Status, StatusReason};
 
 use crate::limits::{DISCARD_FACTOR, DISCARD_TIME, Limits};
+use crate::work;
 
 /// Any error.
 pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
@@ -72,12 +73,16 @@ where
 
 /// Reads a whole request body.
 ///
-/// *Errors.* 413 past the size limit, 408 when it is too slow, 400 when it ends early.
+/// *Errors.* 413 past the size limit, 408 when it is too slow, 400 when it ends early, 429 when the
+/// sender has too much under way.
 pub(crate) async fn read(mut body: BoxBody, limits: &Limits) -> Result<Bytes, Status> {
     let max = limits.body_bytes_max;
     let whole = tokio::time::timeout(limits.body_timeout, collect(&mut body, max)).await;
     match whole {
-        Ok(Ok(bytes)) => Ok(bytes),
+        Ok(Ok(bytes)) => {
+            work::expect_body(bytes.len()).await;
+            Ok(bytes)
+        }
         Ok(Err(status)) => {
             if status.reason == StatusReason::RequestEntityTooLarge {
                 // Many clients only look for an answer once they have sent everything.
@@ -115,6 +120,7 @@ async fn collect(body: &mut BoxBody, max: usize) -> Result<Bytes, Status> {
         if total > max {
             return Err(too_large(max));
         }
+        work::charge(data.len())?;
         match first.take() {
             None if more.is_empty() => first = Some(data),
             None => more.extend_from_slice(&data),

@@ -16,6 +16,8 @@ use tokio::time::{Instant, sleep, sleep_until};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 
+use crate::guests::PlaceOf;
+
 /// How often it is looked whether a slow client has taken what was written.
 const LOOK_INTERVAL: Duration = Duration::from_millis(50);
 
@@ -30,9 +32,18 @@ pub(crate) struct Connection {
     /// taken. (With many, what waits may be another's; clients that take nothing at all do not
     /// answer pings either.)
     pub(crate) unsent: Option<Unsent>,
+    /// Its place among the server's connections.
+    pub(crate) place: Option<PlaceOf>,
 }
 
 impl Connection {
+    /// Somebody has shown good credentials over it.
+    pub(crate) fn is_known(&self) {
+        if let Some(place) = &self.place {
+            place.is_known();
+        }
+    }
+
     /// Waits until the client has taken all that was written.
     pub(crate) async fn flushed(&self) {
         let Some(unsent) = &self.unsent else { return };
@@ -131,6 +142,7 @@ mod tests {
             stopping: CancellationToken::new(),
             close: CancellationToken::new(),
             unsent: Some(unsent.clone()),
+            place: None,
         }
     }
 

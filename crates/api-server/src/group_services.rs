@@ -22,6 +22,8 @@ const PLURAL: &str = "apiservices";
 ///
 /// *Errors.* What the writes say; what is there stays as it is.
 pub(crate) async fn follow(server: &ApiServer) -> Result<(), Status> {
+    // One after the other: two would make the same object.
+    let _turn = server.definitions.lock().await;
     let served = server.served();
     let Some(resource) = served.registry.any_version(GROUP, PLURAL) else {
         return Ok(());

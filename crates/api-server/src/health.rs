@@ -14,14 +14,19 @@ use crate::server::ApiServer;
 const TEXT: &str = "text/plain; charset=utf-8";
 
 /// A thing that is looked at, and whether being alive depends on it.
-const CHECKS: [(&str, bool); 5] = [
+const CHECKS: [(&str, bool); 7] = [
     ("ping", true),
     // Lines of the log are written when they are made: there is nothing that could be stuck.
     ("log", true),
     ("store", true),
     ("rbac-index", false),
     ("default-objects", false),
+    ("store-room", false),
+    ("definitions-followed", false),
 ];
+
+/// After so many failures in a row what is stored may not be in force.
+const FOLLOWING_FAILURES_MAX: u32 = 3;
 
 /// Answers a health path, with or without the name of one check behind it.
 pub(crate) async fn answer(server: &ApiServer, path: &str, query: &Query) -> Result<Reply, Status> {
@@ -77,16 +82,19 @@ pub(crate) async fn store_failure(server: &ApiServer) -> Option<StoreError> {
         ..Range::default()
     };
     let read = server.store.range(range).await;
-    read.err().or_else(|| server.store.failure())
+    let failure = read.err().or_else(|| server.store.failure());
+    failure.or_else(|| server.store.occupancy().full)
 }
 
 async fn passes(server: &ApiServer, check: &str, alive: bool) -> bool {
     match check {
         "store" => match store_failure(server).await {
             // It goes on by itself.
-            Some(StoreError::Full(_)) => alive,
+            Some(StoreError::Full(_) | StoreError::Quota { .. }) => alive,
             failure => failure.is_none(),
         },
+        "store-room" => server.store.occupancy().full.is_none(),
+        "definitions-followed" => server.following.load(Ordering::Relaxed) < FOLLOWING_FAILURES_MAX,
         "rbac-index" => server.rbac.is_synced(),
         "default-objects" => server.bootstrapped.load(Ordering::Acquire),
         _ => true,

@@ -1,6 +1,9 @@
 //! Every number that bounds what a client may ask of the server.
 
+use std::sync::Arc;
 use std::time::Duration;
+
+use crate::work::SlowPolls;
 
 /// Bounds on connections and requests. The defaults suit one machine.
 #[derive(Clone, Debug)]
@@ -24,13 +27,21 @@ pub struct Limits {
     pub per_user_max: usize,
     /// How many watches and streams of one user run at once.
     pub long_running_per_user_max: usize,
-    /// How many connections are open at once.
+    /// What the bodies that one user has sent may cost at once, in bytes: a byte of YAML, which takes
+    /// longer to read, counts eight times. Others than `system:masters` get 429 beyond.
+    pub body_bytes_per_user_max: usize,
+    /// How many connections are open at once. With all of them taken, those make room that have
+    /// shown no credentials.
     pub connections_max: usize,
+    /// How many of them one address may have.
+    pub connections_per_address_max: usize,
     /// How long after the end of a watch its client may take to read what was sent; then the
     /// connection is closed.
     pub watch_end_grace: Duration,
     /// How long open connections may finish after shutdown has begun.
     pub shutdown_grace: Duration,
+    /// Where polls of requests that take too long are noted, in tests.
+    pub slow_polls: Option<Arc<SlowPolls>>,
 }
 
 impl Default for Limits {
@@ -45,12 +56,19 @@ impl Default for Limits {
             long_running_max: 4000,
             per_user_max: 200,
             long_running_per_user_max: 2000,
+            body_bytes_per_user_max: 32 * 1024 * 1024,
             connections_max: 4096,
+            connections_per_address_max: 512,
             watch_end_grace: Duration::from_secs(30),
             shutdown_grace: Duration::from_secs(2),
+            slow_polls: None,
         }
     }
 }
+
+/// Largest object that is stored, in bytes, as etcd's limit on a request. Managed fields make objects
+/// larger than what clients send.
+pub(crate) const OBJECT_BYTES_MAX: usize = 1536 * 1024;
 
 /// Of a body that is too large so many times its limit is read and thrown away, for at most so
 /// long, so that the client gets to see why it is refused.
@@ -82,8 +100,19 @@ pub(crate) const MANAGER_NAME_BYTES_MAX: usize = 128;
 /// Deepest nesting of a request body; far beyond any real object, far below the stack's end.
 pub(crate) const DEPTH_MAX: usize = 100;
 
-/// Most keys in a request body or patch, so that a small YAML text cannot become a large tree.
+/// Most values in a request body or patch.
 pub(crate) const NODES_MAX: usize = 250_000;
+
+/// Most values in a body of YAML, of which each takes about ten microseconds to read. The largest
+/// published definitions have some twenty thousand.
+pub(crate) const YAML_NODES_MAX: usize = 50_000;
+
+/// What reading a byte of YAML costs, compared to one of JSON.
+pub(crate) const YAML_COST: usize = 8;
+
+/// Requests that go through more bytes than this run beside the threads of the runtime: reading,
+/// checking and writing that much takes about a millisecond.
+pub(crate) const LIGHT_BYTES_MAX: usize = 16 * 1024;
 
 /// How long an event is kept (upstream's default).
 pub(crate) const EVENT_TTL: Duration = Duration::from_secs(3600);
@@ -103,6 +132,9 @@ pub(crate) const WATCH_TIMEOUT_MIN_SECS: u64 = 1800;
 
 /// Longest time that a watch may ask for: a year, which any clock can add.
 pub(crate) const WATCH_TIMEOUT_MAX_SECS: u64 = 365 * 24 * 3600;
+
+/// So many objects are read at a time for a page that shows only some of them.
+pub(crate) const LIST_CHUNK_MIN: usize = 500;
 
 /// Most objects that one deletion of a collection removes at the same time.
 pub(crate) const DELETE_COLLECTION_WORKERS: usize = 8;
@@ -124,6 +156,12 @@ pub(crate) const NODE_SUMMARIES_AT_ONCE: usize = 16;
 
 /// Largest answer of a node that is read into an error message.
 pub(crate) const NODE_ERROR_BYTES_MAX: usize = 64 * 1024;
+
+/// How often it is looked whether there is room in the store.
+pub(crate) const STORE_LOOK_INTERVAL: Duration = Duration::from_secs(10);
+
+/// How often quotas are counted anew (upstream's figure).
+pub(crate) const QUOTA_RECOUNT_INTERVAL: Duration = Duration::from_secs(300);
 
 /// A pod waits so long for the account that its new namespace is about to get.
 pub(crate) const ACCOUNT_WAIT_MAX: Duration = Duration::from_secs(1);

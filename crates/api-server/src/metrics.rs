@@ -310,6 +310,18 @@ fn write_all(
         "Revision of the newest write.",
         revision,
     )?;
+    let occupancy = server.store.occupancy();
+    let help = "Bytes of what is stored, which is all in memory.";
+    gauge(out, "mainstay_store_bytes", help, occupancy.live_bytes)?;
+    let (help, quota) = ("Bytes that may be stored.", occupancy.live_bytes_max);
+    gauge(out, "mainstay_store_quota_bytes", help, quota)?;
+    let help = "Whether the store takes nothing new, for want of room on the disk or in its quota.";
+    gauge(
+        out,
+        "mainstay_store_full",
+        help,
+        u8::from(occupancy.full.is_some()),
+    )?;
     process(server, out)?;
     let sources = metrics
         .sources

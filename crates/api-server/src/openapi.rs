@@ -22,6 +22,7 @@ use crate::reply::{JSON, Reply, compress};
 use crate::routing::unknown_path;
 use crate::served::Served;
 use crate::server::ApiServer;
+use crate::work;
 
 const PROTOBUF: &str = "application/com.github.proto-openapi.spec.v2.v1.0+protobuf";
 /// The former name, which is no valid media type; clients still ask for it.
@@ -90,6 +91,8 @@ pub(crate) async fn answer(
         };
         Status::new(StatusReason::NotAcceptable, text)
     })?;
+    // Most of them are made of megabytes.
+    work::expect(usize::MAX).await;
     let document = document(server, path, encoding)
         .await?
         .ok_or_else(unknown_path)?;

@@ -16,7 +16,8 @@ use crate::allow;
 use crate::audit::Record;
 use crate::authorize::authorize;
 use crate::body::{BoxBody, Held, Segments, boxed};
-use crate::fairness::{Share, too_many};
+use crate::connection::Connection;
+use crate::fairness::{Good, Share, too_many};
 use crate::identity::{Caller, Credentials, UserInfo, authenticate, unauthorized};
 use crate::impersonation::{self, impersonate};
 use crate::metrics::Label;
@@ -26,6 +27,7 @@ use crate::request_info::RequestInfo;
 use crate::routing;
 use crate::server::ApiServer;
 use crate::warnings::Warnings;
+use crate::work::{self, Placed};
 
 /// A request that has passed authentication and authorisation.
 pub(crate) struct Call {
@@ -57,7 +59,12 @@ pub(crate) fn run(
     caller: Caller,
 ) -> BoxFuture<'static, Response<BoxBody>> {
     let bare = request.method() == Method::HEAD;
-    Box::pin(async move {
+    let (parts, body) = request.into_parts();
+    let (method, uri) = (parts.method.clone(), parts.uri.clone());
+    let about = (&method, &uri, work::cost_of(&parts));
+    let request = Request::from_parts(parts, body);
+    let (places, slow_polls) = (server.places.clone(), server.limits.slow_polls.clone());
+    let answer = async move {
         let response = respond(server, request, caller).await;
         // HTTP/2 takes a body for an error of the protocol, and drops the whole answer.
         if bare {
@@ -65,7 +72,8 @@ pub(crate) fn run(
         } else {
             response
         }
-    })
+    };
+    Placed::new(answer.boxed(), about, &places, slow_polls.as_ref()).boxed()
 }
 
 async fn respond(
@@ -114,6 +122,7 @@ async fn respond(
         }
         Ok(Answer::Reply(reply)) => {
             kept.note(reply.code.as_u16(), Some(&reply));
+            work::expect(reply.len()).await;
             let reply = if pretty { reply.indented() } else { reply };
             reply.into_response(gzip)
         }
@@ -213,6 +222,11 @@ async fn answer(
     };
     let user = known?;
     kept.user.clone_from(&user.name);
+    if let Some(connection) = parts.extensions.get::<Connection>()
+        && !user.is_anonymous()
+    {
+        connection.is_known();
+    }
     if user.is_anonymous() {
         // Nobody in particular may only see whether the server is up and what it is.
         if !routing::is_public(&info.path) {
@@ -220,9 +234,12 @@ async fn answer(
         }
     } else if !routing::is_public(&info.path) {
         if !local {
-            kept.share = server
-                .shares
-                .take(&user, places_of_one(server, &info, &query))?;
+            let (good, max) = places_of_one(server, &info, &query);
+            kept.share = server.shares.take(&user, good, max)?;
+            let bodies = server.shares.of(&user, Good::BodyBytes);
+            work::sent_by(bodies, server.limits.body_bytes_per_user_max);
+        } else {
+            work::sent_by(None, 0);
         }
         let acts = impersonation::is_asked(&parts.headers);
         let user = impersonate(server, user, &parts.headers)?;
@@ -277,11 +294,12 @@ fn admit(
 }
 
 /// How many requests like this one a user may have at once.
-fn places_of_one(server: &ApiServer, info: &RequestInfo, query: &Query) -> usize {
+fn places_of_one(server: &ApiServer, info: &RequestInfo, query: &Query) -> (Good, usize) {
+    let limits = &server.limits;
     if info.is_long_running(query) {
-        server.limits.long_running_per_user_max
+        (Good::LongRunning, limits.long_running_per_user_max)
     } else {
-        server.limits.per_user_max
+        (Good::Requests, limits.per_user_max)
     }
 }
 

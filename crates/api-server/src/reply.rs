@@ -75,6 +75,12 @@ impl Reply {
         reply
     }
 
+    /// How many bytes of a body are known.
+    pub(crate) fn len(&self) -> usize {
+        let parts = self.segments_of().unwrap_or_default();
+        parts.iter().map(Bytes::len).sum()
+    }
+
     /// The parts of a body that is known.
     pub(crate) fn segments_of(&self) -> Option<&[Bytes]> {
         match &self.payload {

@@ -18,6 +18,7 @@ use tokio_util::task::TaskTracker;
 use crate::audit::Peer;
 use crate::body::{BoxError, boxed};
 use crate::connection::{Connection, Observed, Unsent};
+use crate::guests::{Guests, Max, Place};
 use crate::identity::{Caller, Certificate};
 use crate::limits::PLAIN_BYTES_MAX;
 use crate::pipeline;
@@ -40,17 +41,17 @@ pub(crate) async fn serve(
     let tls = server.tls.as_ref().ok_or(ServeError::NoCertificate)?;
     let acceptor = TlsAcceptor::from(tls.config.clone());
     let places = Arc::new(Semaphore::new(server.limits.connections_max));
+    let guests = Arc::new(Guests::default());
+    let max = Max {
+        all: server.limits.connections_max,
+        per_address: server.limits.connections_per_address_max,
+    };
     let tracker = TaskTracker::new();
     loop {
-        // With all places taken new connections wait in the kernel's queue.
-        let place = tokio::select! {
-            () = shutdown.cancelled() => break,
-            place = places.clone().acquire_owned() => place,
-        };
-        let stream = tokio::select! {
+        let (stream, address) = tokio::select! {
             () = shutdown.cancelled() => break,
             accepted = listener.accept() => match accepted {
-                Ok((stream, _)) => stream,
+                Ok(accepted) => accepted,
                 Err(error) => {
                     // Mostly: out of file descriptors. Others may be closed in the meantime.
                     tracing::warn!(%error, "connection not accepted");
@@ -59,12 +60,26 @@ pub(crate) async fn serve(
                 }
             },
         };
+        let close = CancellationToken::new();
+        let Some(guest) = guests.enter(address.ip(), close.clone(), max) else {
+            tracing::debug!(%address, "too many connections of one address");
+            continue;
+        };
+        // With all places taken by those who are known, new connections wait in the kernel's queue.
+        let place = tokio::select! {
+            () = shutdown.cancelled() => break,
+            place = places.clone().acquire_owned() => place,
+        };
         let (server, acceptor, stop) = (server.clone(), acceptor.clone(), shutdown.child_token());
         tracker.spawn(async move {
-            if let Err(error) = connection(server, acceptor, stream, stop).await {
+            let ended = tokio::select! {
+                () = close.cancelled() => Ok(()),
+                ended = connection(server, acceptor, stream, (stop, close.clone()), &guest) => ended,
+            };
+            if let Err(error) = ended {
                 tracing::debug!(%error, "connection ended");
             }
-            drop(place);
+            drop((guest, place));
         });
     }
     drop(listener);
@@ -85,7 +100,8 @@ async fn connection(
     server: Arc<ApiServer>,
     acceptor: TlsAcceptor,
     stream: TcpStream,
-    stop: CancellationToken,
+    (stop, close): (CancellationToken, CancellationToken),
+    guest: &Place,
 ) -> Result<(), BoxError> {
     stream.set_nodelay(true)?;
     let peer = Peer(stream.peer_addr()?.ip());
@@ -99,6 +115,7 @@ async fn connection(
     let Some(stream) = handshake.await?? else {
         return Ok(());
     };
+    guest.shook_hands();
     let session = stream.get_ref().1;
     let certificate = match &server.tls {
         Some(tls) => Certificate::of_chain(session.peer_certificates(), tls),
@@ -108,10 +125,10 @@ async fn connection(
     let unsent = Unsent::default();
     let from = Connection {
         stopping: stop.clone(),
-        close: CancellationToken::new(),
+        close,
         unsent: (!h2).then(|| unsent.clone()),
+        place: Some(guest.reference()),
     };
-    let close = from.close.clone();
     let service = {
         let server = server.clone();
         service_fn(move |mut request: http::Request<Incoming>| {
@@ -128,7 +145,6 @@ async fn connection(
     tokio::pin!(connection);
     tokio::select! {
         done = connection.as_mut() => return done,
-        () = close.cancelled() => return Ok(()),
         () = stop.cancelled() => connection.as_mut().graceful_shutdown(),
     }
     match tokio::time::timeout(server.limits.shutdown_grace, connection).await {

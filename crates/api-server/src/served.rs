@@ -23,14 +23,17 @@ pub(crate) struct Served {
     pub(crate) custom: Vec<CustomKind>,
     pub(crate) discovery: Discovery,
     pub(crate) openapi: OpenApi,
-    /// When the newest of the definitions was written; zero without any.
-    as_of: Revision,
+    /// The definitions that it is made of, and when each was written.
+    known: Vec<(Arc<[u8]>, Revision)>,
 }
 
 impl Served {
-    /// The server's own kinds, and those of the definitions, the newest of which was written at that
-    /// revision.
-    pub(crate) fn new(kinds: &[Arc<dyn Kind>], definitions: &[Value], as_of: Revision) -> Self {
+    /// The server's own kinds, and those of the definitions, as they are stored.
+    pub(crate) fn new(
+        kinds: &[Arc<dyn Kind>],
+        definitions: &[Value],
+        known: Vec<(Arc<[u8]>, Revision)>,
+    ) -> Self {
         let own = kinds.iter().map(|kind| (kind.clone(), None));
         let mut all: Vec<(Arc<dyn Kind>, Option<Schema>)> = own.collect();
         let mut custom = Vec::new();
@@ -52,7 +55,7 @@ impl Served {
             custom,
             discovery: Discovery::default(),
             openapi: OpenApi::default(),
-            as_of,
+            known,
         }
     }
 }
@@ -82,7 +85,7 @@ impl ApiServer {
         let Some(definitions) = served.registry.any_version(GROUP, PLURAL) else {
             return Ok(None);
         };
-        if newest(&self.definitions(&definitions).await?) <= served.as_of {
+        if known(&self.definitions(&definitions).await?) == served.known {
             return Ok(None);
         }
         self.follow_definitions().await?;
@@ -96,13 +99,18 @@ impl ApiServer {
     pub(crate) async fn follow_definitions(&self) -> Result<(), Status> {
         // One after the other, so that what was read later is never replaced by older.
         let _turn = self.definitions.lock().await;
-        let Some(resource) = self.served().registry.any_version(GROUP, PLURAL) else {
+        let served = self.served();
+        let Some(resource) = served.registry.any_version(GROUP, PLURAL) else {
             return Ok(());
         };
         let found = self.definitions(&resource).await?;
+        let known = known(&found);
+        if known == served.known {
+            return Ok(());
+        }
         let definitions = found.iter().map(|item| storage::decode(&resource, item));
         let definitions: Result<Vec<Value>, Status> = definitions.collect();
-        let served = Arc::new(Served::new(&self.kinds, &definitions?, newest(&found)));
+        let served = Arc::new(Served::new(&self.kinds, &definitions?, known));
         *self.served.write().unwrap_or_else(PoisonError::into_inner) = served;
         Ok(())
     }
@@ -121,7 +129,7 @@ impl ApiServer {
     }
 }
 
-fn newest(definitions: &[KeyValue]) -> Revision {
-    let written = definitions.iter().map(|item| item.mod_revision);
-    written.max().unwrap_or_default()
+fn known(definitions: &[KeyValue]) -> Vec<(Arc<[u8]>, Revision)> {
+    let one = |item: &KeyValue| (item.key.clone(), item.mod_revision);
+    definitions.iter().map(one).collect()
 }

@@ -1,6 +1,6 @@
 //! The server: everything that requests share.
 
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, AtomicU32};
 use std::sync::{Arc, OnceLock, RwLock};
 
 use mvcc_store::{Store, StoreError};
@@ -18,6 +18,7 @@ use crate::component_health::Components;
 use crate::config::Config;
 use crate::dynamic_admission::Registrations;
 use crate::fairness::Shares;
+use crate::following;
 use crate::group_services;
 use crate::identity::UserInfo;
 use crate::limits::Limits;
@@ -27,8 +28,11 @@ use crate::nodes::NodeConnector;
 use crate::serve::{self, ServeError};
 use crate::served::Served;
 use crate::storage::Leases;
+use crate::store_room;
 use crate::subresources::token::Tokens;
 use crate::tls::{Tls, TlsError};
+use crate::usage;
+use crate::work::Places;
 
 /// Why a server did not start.
 #[derive(Debug, thiserror::Error)]
@@ -60,6 +64,8 @@ pub struct ApiServer {
     pub(crate) definitions: tokio::sync::Mutex<()>,
     pub(crate) admission: Vec<Box<dyn Admission>>,
     pub(crate) registrations: RwLock<Arc<Registrations>>,
+    /// How often in a row following definitions and webhooks has failed.
+    pub(crate) following: AtomicU32,
     pub(crate) rbac: Arc<Rbac>,
     pub(crate) nodes: Arc<dyn NodeConnector>,
     pub(crate) tls: Option<Tls>,
@@ -72,6 +78,7 @@ pub struct ApiServer {
     pub(crate) requests: Arc<Semaphore>,
     pub(crate) long_running: Arc<Semaphore>,
     pub(crate) shares: Shares,
+    pub(crate) places: Arc<Places>,
     pub(crate) audit: OnceLock<Arc<Audit>>,
     /// Ends the tasks of the server with it.
     _background: DropGuard,
@@ -92,15 +99,12 @@ impl ApiServer {
         admission.push(Box::new(admission_rules::Expressions));
         let server = Arc::new(Self {
             store: config.store.clone(),
-            served: RwLock::new(Arc::new(Served::new(
-                &kinds,
-                &[],
-                mvcc_store::Revision::default(),
-            ))),
+            served: RwLock::new(Arc::new(Served::new(&kinds, &[], Vec::new()))),
             kinds,
             definitions: tokio::sync::Mutex::default(),
             admission,
             registrations: RwLock::default(),
+            following: AtomicU32::new(0),
             rbac: Arc::default(),
             nodes: config.nodes.clone(),
             tls,
@@ -112,6 +116,7 @@ impl ApiServer {
             requests: Arc::new(Semaphore::new(limits.requests_in_flight_max)),
             long_running: Arc::new(Semaphore::new(limits.long_running_max)),
             shares: Shares::default(),
+            places: Arc::default(),
             audit: OnceLock::new(),
             limits,
             _background: background.clone().drop_guard(),
@@ -128,13 +133,16 @@ impl ApiServer {
                 what: "the kinds of the definitions".to_owned(),
                 source,
             })?;
-        bootstrap::run(&server, &cluster).await?;
-        group_services::follow(&server)
-            .await
-            .map_err(|source| StartError::DefaultObject {
-                what: "the objects of the groups that are served".to_owned(),
-                source,
-            })?;
+        let made = bootstrap::run(&server, &cluster).await;
+        store_room::unless_full(&server, made)?;
+        let made =
+            group_services::follow(&server)
+                .await
+                .map_err(|source| StartError::DefaultObject {
+                    what: "the objects of the groups that are served".to_owned(),
+                    source,
+                });
+        store_room::unless_full(&server, made)?;
         server.follow_registrations();
         let sources = Sources::of(&server.served().registry);
         authorize::fill(&server.rbac, server.store.as_ref(), &sources).await?;
@@ -145,6 +153,9 @@ impl ApiServer {
             background,
         );
         tokio::spawn(fresh);
+        tokio::spawn(following::run(Arc::downgrade(&server)));
+        tokio::spawn(store_room::watch(Arc::downgrade(&server)));
+        tokio::spawn(usage::keep_right(Arc::downgrade(&server)));
         server
             .bootstrapped
             .store(true, std::sync::atomic::Ordering::Release);

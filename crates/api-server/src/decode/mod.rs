@@ -8,6 +8,7 @@ use resource_kinds::bodies;
 use serde::de::DeserializeSeed;
 use serde_json::Value;
 
+use crate::limits::{NODES_MAX, YAML_NODES_MAX};
 use crate::protobuf::{self, PROTOBUF};
 use crate::routing::content_type;
 use tree::{Notes, Seed};
@@ -82,7 +83,7 @@ pub(crate) fn json(bytes: &[u8]) -> Result<Decoded, String> {
     if bytes.is_empty() {
         return Err("the body is empty".to_owned());
     }
-    let notes = Notes::default();
+    let notes = Notes::new(NODES_MAX);
     let mut source = serde_json::Deserializer::from_slice(bytes);
     let read = Seed::root(&notes).deserialize(&mut source);
     let value = read.and_then(|value| source.end().map(|()| value));
@@ -96,7 +97,7 @@ pub(crate) fn json(bytes: &[u8]) -> Result<Decoded, String> {
 /// Decodes one YAML document. Aliases are followed within the bounds of [`tree`].
 pub(crate) fn yaml(bytes: &[u8]) -> Result<Decoded, String> {
     let text = std::str::from_utf8(bytes).map_err(|e| format!("yaml: not UTF-8: {e}"))?;
-    let notes = Notes::default();
+    let notes = Notes::new(YAML_NODES_MAX);
     let options = serde_saphyr::options! {
         duplicate_keys: serde_saphyr::DuplicateKeyPolicy::LastWins,
         // As in YAML 1.1, which manifests are written in: `mode: 0644` is octal.

@@ -6,19 +6,28 @@ use std::fmt;
 use serde::de::{DeserializeSeed, Deserializer, Error, MapAccess, SeqAccess, Visitor};
 use serde_json::{Map, Number, Value};
 
-use crate::limits::{DEPTH_MAX, NODES_MAX};
+use crate::limits::DEPTH_MAX;
 
 /// Most duplicates that are remembered.
 const DUPLICATES_MAX: usize = 20;
 
 /// What was noticed on the way.
-#[derive(Default)]
 pub(super) struct Notes {
     duplicates: RefCell<Vec<String>>,
     nodes: Cell<usize>,
+    nodes_max: usize,
 }
 
 impl Notes {
+    /// Of a tree of at most so many values.
+    pub(super) fn new(nodes_max: usize) -> Self {
+        Self {
+            duplicates: RefCell::default(),
+            nodes: Cell::default(),
+            nodes_max,
+        }
+    }
+
     pub(super) fn duplicates(self) -> Vec<String> {
         self.duplicates.into_inner()
     }
@@ -71,8 +80,9 @@ impl<'p> Seed<'p> {
     fn count<E: Error>(&self) -> Result<(), E> {
         let nodes = self.notes.nodes.get() + 1;
         self.notes.nodes.set(nodes);
-        if nodes > NODES_MAX {
-            return Err(E::custom(format!("more than {NODES_MAX} values")));
+        let max = self.notes.nodes_max;
+        if nodes > max {
+            return Err(E::custom(format!("more than {max} values")));
         }
         if self.depth > DEPTH_MAX {
             return Err(E::custom(format!("nested more than {DEPTH_MAX} deep")));

@@ -22,6 +22,7 @@ use tokio_rustls::TlsConnector;
 use crate::limits::WEBHOOK_ANSWER_BYTES_MAX;
 use crate::server::ApiServer;
 use crate::subresources::service_address;
+use crate::work;
 
 /// Where a webhook is.
 struct Place {
@@ -137,6 +138,7 @@ async fn exchange(place: &Place, webhook: &Webhook, review: &Value) -> Result<Va
         if !status.is_success() {
             return Err(format!("the server answered {status}"));
         }
+        work::expect(body.len()).await;
         serde_json::from_slice(&body).map_err(text)
     }
     .await;

@@ -14,8 +14,8 @@ use bytes::Bytes;
 use futures::future::BoxFuture;
 use futures::{FutureExt, StreamExt};
 use mvcc_store::{
-    Compare, Event, EventKind, KeyValue, LeaseId, Operation, OperationResult, Range, RangeResult,
-    Revision, Store, StoreError, Txn, TxnResult, Value, WatchEvents, WatchStream,
+    Compare, Event, EventKind, KeyValue, LeaseId, Occupancy, Operation, OperationResult, Range,
+    RangeResult, Revision, Store, StoreError, Txn, TxnResult, Value, WatchEvents, WatchStream,
 };
 
 use crate::registry::end_of;
@@ -214,6 +214,10 @@ impl Store for Encrypted {
 
     fn failure(&self) -> Option<StoreError> {
         self.inner.failure()
+    }
+
+    fn occupancy(&self) -> Occupancy {
+        self.inner.occupancy()
     }
 
     fn txn(&self, txn: Txn) -> BoxFuture<'_, Result<TxnResult, StoreError>> {

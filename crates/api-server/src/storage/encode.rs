@@ -7,8 +7,11 @@
 
 use bytes::{Bytes, BytesMut};
 use mvcc_store::{Revision, Value as Stored};
+use object_model::{Status, StatusReason};
 use resource_kinds::KindInfo;
 use serde_json::{Map, Value};
+
+use crate::limits::OBJECT_BYTES_MAX;
 
 const MARK: &[u8] = b"\"resourceVersion\":\"";
 
@@ -39,6 +42,32 @@ pub(crate) fn encode_as(kind: &str, api_version: &str, object: &Value) -> Stored
         before: before.into(),
         after: after.into(),
     }
+}
+
+/// The same for an object that a client makes or changes, which may get as large as
+/// [`OBJECT_BYTES_MAX`]; one that was larger before may stay so.
+///
+/// *Errors.* 413.
+pub(crate) fn encode_within(
+    info: &KindInfo,
+    object: &Value,
+    before: usize,
+) -> Result<Stored, Status> {
+    let (head, rest) = halves(info.kind, &info.api_version(), object);
+    let size = head.len() + rest.len();
+    if size > OBJECT_BYTES_MAX.max(before) {
+        return Err(Status::new(
+            StatusReason::RequestEntityTooLarge,
+            format!(
+                "Request entity too large: the stored object would have {size} bytes, limit is \
+                 {OBJECT_BYTES_MAX}"
+            ),
+        ));
+    }
+    Ok(Stored::Stamped {
+        before: head.into(),
+        after: rest.into(),
+    })
 }
 
 /// Encodes an object with a known revision.

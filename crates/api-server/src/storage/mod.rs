@@ -12,7 +12,7 @@ use crate::registry::Resource;
 use crate::server::ApiServer;
 
 pub(crate) use encode::{
-    encode, encode_as, encode_at, with_revision, without_revision, without_type,
+    encode, encode_as, encode_at, encode_within, with_revision, without_revision, without_type,
 };
 pub(crate) use leases::Leases;
 pub(crate) use lookup::{Asking, exclusive_key, reading};
@@ -91,7 +91,7 @@ pub(crate) fn refusal(error: &StoreError) -> Status {
         StoreError::WatcherTooSlow => Status::new(StatusReason::Expired, error.to_string()),
         StoreError::Closed => Status::new(StatusReason::ServiceUnavailable, error.to_string()),
         // The store has said so, once.
-        StoreError::Full(_) => Status::internal(error.to_string()),
+        StoreError::Full(_) | StoreError::Quota { .. } => Status::internal(error.to_string()),
         other => {
             tracing::error!(error = %other, "store failed");
             Status::internal(other.to_string())

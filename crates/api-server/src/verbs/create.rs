@@ -15,7 +15,7 @@ use crate::registry::Resource;
 use crate::reply::Reply;
 use crate::request_info::RequestInfo;
 use crate::server::ApiServer;
-use crate::storage::{self, encode, reading};
+use crate::storage::{self, encode_within, reading};
 use crate::usage::{self, Change};
 use crate::verbs::default_account;
 use crate::verbs::exclusive::take;
@@ -114,6 +114,7 @@ async fn create_named(
         };
         match outcome {
             Outcome::Stored(stored) => {
+                let stored = usage::settle(server, resource, stored).await?;
                 return Ok(Written {
                     stored,
                     gone: false,
@@ -196,13 +197,14 @@ async fn try_store(
         compare: vec![Compare::Absent(key.clone())],
         operations: vec![Write::Put {
             key: key.clone(),
-            value: encode(resource.info(), object),
+            value: encode_within(resource.info(), object, 0)?,
             lease,
         }],
     };
     for exclusive in wanted {
         take(server, &mut txn, exclusive, &key);
     }
+    usage::announce(resource, attempt.namespace, &mut txn);
     usage::charge(server, change(attempt, object), &mut txn).await?;
     match server
         .store

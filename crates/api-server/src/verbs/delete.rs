@@ -19,7 +19,7 @@ use crate::reply::Reply;
 use crate::server::ApiServer;
 use crate::storage::{self, encode};
 use crate::writes::{Attempt, Validation, WriteOptions, Written, admit, dry_run};
-use crate::{decode, dynamic_admission, metadata, output};
+use crate::{decode, dynamic_admission, metadata, output, work};
 
 const ORPHAN: &str = "orphan";
 const FOREGROUND: &str = "foregroundDeletion";
@@ -251,6 +251,7 @@ pub(crate) async fn delete(
         let stored = server
             .must_read(resource, attempt.namespace, attempt.name)
             .await?;
+        work::expect(stored.value.len()).await;
         let object = storage::decode(resource, &stored)?;
         options.check(resource, &object)?;
         admit(

@@ -7,6 +7,7 @@ use object_model::{FieldError, FieldPath, Status, StatusReason};
 use serde::{Deserialize, Serialize};
 
 use super::namespace;
+use crate::limits::LIST_CHUNK_MIN;
 use crate::output::{self, ListMeta};
 use crate::pipeline::Call;
 use crate::query::Query;
@@ -14,7 +15,7 @@ use crate::registry::{Resource, end_of};
 use crate::reply::Reply;
 use crate::selection::Selection;
 use crate::server::ApiServer;
-use crate::storage;
+use crate::{storage, work};
 
 /// Answers a GET of a collection.
 pub(crate) async fn answer(
@@ -224,7 +225,12 @@ pub(crate) async fn read(
     let mut revision = page.revision;
     let wanted = page.limit.unwrap_or(usize::MAX);
     loop {
-        let limit = page.limit.map(|_| wanted - items.len());
+        let left = wanted - items.len();
+        // One by one would count the rest of the collection for each.
+        let limit = page.limit.map(|_| match selection.is_everything() {
+            true => left,
+            false => left.max(LIST_CHUNK_MIN),
+        });
         let range = Range {
             start: start.clone(),
             end: end.clone(),
@@ -237,9 +243,15 @@ pub(crate) async fn read(
             .await
             .map_err(|e| expired(&e, page))?;
         revision = Some(read.revision);
-        let (read_now, count) = (read.items.len(), read.count);
-        let last = read.items.last().map(|item| item.key.to_vec());
+        work::expect(read.items.iter().map(|item| item.value.len()).sum()).await;
+        let count = read.count;
+        let (mut seen, mut last) = (0, None);
         for item in read.items {
+            if items.len() >= wanted {
+                break;
+            }
+            seen += 1;
+            last = Some(item.key.to_vec());
             if selection.is_everything() || selection.matches(resource, &item)? {
                 items.push(item);
             }
@@ -249,7 +261,7 @@ pub(crate) async fn read(
             next: None,
             remaining: None,
         };
-        let Some(last) = last.filter(|_| count > read_now) else {
+        let Some(last) = last.filter(|_| count > seen) else {
             return Ok((items, meta));
         };
         start = [last.as_slice(), b"\0"].concat();
@@ -257,7 +269,7 @@ pub(crate) async fn read(
             let rest = String::from_utf8_lossy(&start[base.len()..]).into_owned();
             let rv = i64::try_from(read.revision.0).unwrap_or(NEWEST);
             meta.next = Some(Token::new(rv, rest).text()?);
-            meta.remaining = selection.is_everything().then_some(count - read_now);
+            meta.remaining = selection.is_everything().then_some(count - seen);
             return Ok((items, meta));
         }
     }

@@ -24,7 +24,7 @@ use crate::pipeline::Call;
 use crate::registry::Resource;
 use crate::reply::Reply;
 use crate::server::ApiServer;
-use crate::{decode, output};
+use crate::{decode, output, work};
 
 /// Answers a request for objects of one kind.
 pub(crate) async fn answer(
@@ -91,5 +91,6 @@ async fn get(server: &ApiServer, resource: &Resource, call: &Call) -> Result<Rep
     let stored = server
         .must_read(resource, namespace, &call.info.name)
         .await?;
+    work::expect(stored.value.len()).await;
     output::object(call, resource, &stored, StatusCode::OK)
 }

@@ -14,12 +14,12 @@ use crate::pipeline::Call;
 use crate::registry::Resource;
 use crate::reply::Reply;
 use crate::server::ApiServer;
-use crate::storage::{self, encode, reading};
+use crate::storage::{self, encode_within, reading};
 use crate::usage::{self, Change as Charged};
 use crate::verbs::create::{create, refused};
 use crate::verbs::exclusive::{give_up, take};
 use crate::writes::{Attempt, WriteOptions, Written, accept, admit, advise, cannot_be_handled};
-use crate::{authorize, dynamic_admission, field_managers, metadata, output};
+use crate::{authorize, dynamic_admission, field_managers, metadata, output, work};
 
 /// The text of a 409 for an object that has changed in between.
 pub(crate) const MODIFIED: &str = "the object has been modified; please apply your changes to \
@@ -111,6 +111,7 @@ pub(crate) async fn update(
         let stored = server
             .must_read(resource, attempt.namespace, attempt.name)
             .await?;
+        work::expect(stored.value.len()).await;
         let old = storage::decode(resource, &stored)?;
         let object = change(&old)?;
         let version = metadata::text(&object, "resourceVersion");
@@ -261,6 +262,7 @@ async fn write(
         }));
     }
     let mut txn = transaction(server, resource, stored, &object, (&taken, &given_up)).await?;
+    usage::announce(resource, attempt.namespace, &mut txn);
     usage::charge(server, change, &mut txn).await?;
     match server
         .store
@@ -270,7 +272,7 @@ async fn write(
     {
         TxnResult::Committed { results, .. } => match results.into_iter().next() {
             Some(OperationResult::Put(stored)) => Ok(Some(Written {
-                stored,
+                stored: usage::settle(server, resource, stored).await?,
                 gone: false,
             })),
             _ => Err(Status::internal("the store gave no result of a write")),
@@ -305,7 +307,7 @@ async fn transaction(
         compare: vec![Compare::ModRevision(key.clone(), stored.mod_revision)],
         operations: vec![Write::Put {
             key: key.clone(),
-            value: encode(resource.info(), object),
+            value: encode_within(resource.info(), object, stored.value.len())?,
             lease,
         }],
     };

@@ -35,7 +35,7 @@ use crate::registry::Resource;
 use crate::reply::Reply;
 use crate::selection::Selection;
 use crate::server::ApiServer;
-use crate::storage;
+use crate::{storage, work};
 
 /// What a watch begins with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -206,6 +206,7 @@ impl Watcher {
                 };
                 let read = self.server.read_range(range).await?;
                 self.seen = read.revision;
+                work::expect(read.items.iter().map(|item| item.value.len()).sum()).await;
                 for item in &read.items {
                     if self.selection.matches(&self.resource, item)? {
                         self.ready.push_back(Ready::Added(item.clone()));
@@ -365,7 +366,8 @@ impl Watcher {
     }
 
     fn line(&mut self, kind: &str, item: &KeyValue) -> Result<Bytes, Status> {
-        let object = self.view.one(&self.resource, item, self.headings)?;
+        let made = || self.view.one(&self.resource, item, self.headings);
+        let object = work::at_once(item.value.len(), made)?;
         self.headings = false;
         Ok(event(self.view.form, kind, &object))
     }

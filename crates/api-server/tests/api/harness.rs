@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use api_server::{
     ApiServer, BoxBody, BoxError, Config, Limits, LocalService, NodeConnector, NodeService,
-    TlsMaterial, UserInfo,
+    SlowPolls, TlsMaterial, UserInfo,
 };
 use bytes::Bytes;
 use certificates::TokenSigner;
@@ -105,6 +105,20 @@ pub struct Api {
     /// What signs the tokens of accounts.
     pub signer: Arc<TokenSigner>,
     service: LocalService,
+    slow_polls: Arc<SlowPolls>,
+}
+
+/// No poll of a request takes longer than this on the runtime's threads, unoptimised.
+const POLL_MAX: Duration = Duration::from_millis(50);
+
+/// findings S13: a test fails in which something slow was done where all answers are given.
+impl Drop for Api {
+    fn drop(&mut self) {
+        let found = self.slow_polls.found();
+        if !found.is_empty() && !std::thread::panicking() {
+            panic!("slow on the runtime's threads: {found:?}");
+        }
+    }
 }
 
 impl Api {
@@ -120,9 +134,11 @@ impl Api {
     pub async fn through(
         store: Arc<EmbeddedStore>,
         seen: Arc<dyn Store>,
-        limits: Limits,
+        mut limits: Limits,
         tls: Option<TlsMaterial>,
     ) -> Self {
+        let slow_polls = SlowPolls::new(POLL_MAX);
+        limits.slow_polls = Some(slow_polls.clone());
         let cluster = ClusterConfig::default();
         let node = Arc::new(EchoNode::default());
         let signer = Arc::new(TokenSigner::ephemeral().unwrap());
@@ -148,6 +164,7 @@ impl Api {
             node,
             signer,
             service,
+            slow_polls,
         }
     }
 
@@ -161,6 +178,7 @@ impl Api {
             service: self
                 .server
                 .local(UserInfo::new(name, groups.iter().copied())),
+            slow_polls: self.slow_polls.clone(),
         }
     }
 

@@ -456,3 +456,48 @@ async fn shutdown_ends_watches_and_returns() {
         started.elapsed()
     );
 }
+
+/// findings S24: connections that have shown no credentials make room for one that has.
+#[tokio::test(flavor = "multi_thread")]
+async fn strangers_do_not_keep_the_places_of_others() {
+    let limits = Limits {
+        connections_max: 4,
+        connections_per_address_max: 4,
+        ..Limits::default()
+    };
+    let served = Served::new(limits).await;
+    let mut silent = Vec::new();
+    for _ in 0..3 {
+        silent.push(TcpStream::connect(served.address).await.unwrap());
+        silent.push(served.connect(None).await.into_inner().0);
+    }
+    let admin = served.admin();
+    let request = get("/version", "");
+    let answer = served.talk(Some(&admin), &request).await;
+    assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+    // Four who are known have all places: theirs are not taken.
+    let mut known = Vec::new();
+    for _ in 0..4 {
+        let mut stream = served.connect(Some(&admin)).await;
+        let request = "GET /api HTTP/1.1\r\nHost: localhost\r\n\r\n";
+        stream.write_all(request.as_bytes()).await.unwrap();
+        let mut first = [0; 12];
+        stream.read_exact(&mut first).await.unwrap();
+        assert_eq!(&first, b"HTTP/1.1 200");
+        known.push(stream);
+    }
+    let mut refused = TcpStream::connect(served.address).await.unwrap();
+    let mut rest = Vec::new();
+    // Closed, with or without a reset.
+    let _end = refused.read_to_end(&mut rest).await;
+    assert!(rest.is_empty());
+    for stream in &mut known {
+        stream
+            .write_all(get("/version", "").as_bytes())
+            .await
+            .unwrap();
+        let mut rest = Vec::new();
+        let _end = stream.read_to_end(&mut rest).await;
+        assert!(String::from_utf8_lossy(&rest).contains("gitVersion"));
+    }
+}

@@ -193,3 +193,68 @@ async fn a_pod_that_shrinks_is_charged_until_its_node_has_shrunk_it() {
     assert_eq!(api.patch(&status, "merge", has("300m")).await.0, 200);
     assert_eq!(used(&api).await, json!({"requests.cpu": "1100m"}));
 }
+
+/// findings R19: a quota that is made while objects are made counts each of them.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn a_quota_that_comes_while_others_write_counts_exactly() {
+    for _ in 0..10 {
+        let api = Api::new().await;
+        let writers = (0..4).map(|writer| {
+            let api = api.as_user("admin", &["system:masters"]);
+            tokio::spawn(async move {
+                for number in 0..25 {
+                    let name = format!("m{writer}-{number}");
+                    api.create(CONFIG_MAPS, config_map(&name)).await;
+                    if number % 5 == 4 {
+                        api.send("DELETE", &format!("{CONFIG_MAPS}/{name}"), Value::Null)
+                            .await;
+                    }
+                }
+            })
+        });
+        let writers: Vec<_> = writers.collect();
+        tokio::task::yield_now().await;
+        let hard = json!({"count/secrets": "9", "configmaps": "1000"});
+        api.create(QUOTAS, quota(hard)).await;
+        // Of which more is counted from now on.
+        let more = json!({"spec": {"hard": {"count/configmaps": "1000"}}});
+        api.patch(&format!("{QUOTAS}/q"), "merge", more).await;
+        for writer in writers {
+            writer.await.unwrap();
+        }
+        let used = used(&api).await;
+        assert_eq!(used["configmaps"], "80", "{used}");
+        assert_eq!(used["count/configmaps"], "80", "{used}");
+    }
+}
+
+/// findings R19: a count that is wrong is put right, by a change and by the next start.
+#[tokio::test]
+async fn a_quota_that_counts_wrong_heals() {
+    let api = Api::new().await;
+    api.create(CONFIG_MAPS, config_map("a")).await;
+    api.create(QUOTAS, quota(json!({"configmaps": "5"}))).await;
+    let wrong = json!({"status": {"used": {"configmaps": "4"}}});
+    let path = format!("{QUOTAS}/q/status");
+    let (_, answer) = api.patch(&path, "merge", wrong).await;
+    assert_eq!(answer["status"]["used"]["configmaps"], "1");
+    // Objects behind the server's back, as one that ran out would be.
+    let range = mvcc_store::Range {
+        start: b"/registry/configmaps/default/a".to_vec(),
+        ..mvcc_store::Range::default()
+    };
+    use mvcc_store::Store;
+    let found = api.store.range(range).await.unwrap().items;
+    let txn = mvcc_store::Txn {
+        compare: vec![],
+        operations: vec![mvcc_store::Operation::Delete {
+            key: found[0].key.to_vec(),
+        }],
+    };
+    api.store.txn(txn).await.unwrap();
+    assert_eq!(used(&api).await["configmaps"], "1");
+    let again = Api::over(api.store.clone(), api_server::Limits::default(), None).await;
+    while used(&again).await["configmaps"] != "0" {
+        tokio::task::yield_now().await;
+    }
+}

@@ -1,0 +1,119 @@
+//! Keeps in force what is stored: definitions of kinds, webhooks and policies. They are followed by a
+//! watch of the store, so that it does not matter who wrote them, nor whether the request that did
+//! lived to see the end of its write. Whoever has an answer to such a write finds it in force all the
+//! same: the request waits for that itself (`routing.rs`).
+
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+
+use futures::StreamExt;
+use futures::stream::{BoxStream, select_all};
+use mvcc_store::{Revision, StoreError, WatchEvents};
+use object_model::Status;
+use resource_kinds::admissionregistration;
+
+use crate::group_services;
+use crate::server::ApiServer;
+
+/// How long after a watch that ended, or a turn that failed, it is tried again; longer after more
+/// failures.
+const PAUSE: Duration = Duration::from_millis(100);
+/// So many failures in a row are worth a warning.
+const FAILURES_MAX: u32 = 3;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum What {
+    Definitions,
+    Registrations,
+}
+
+type Changes = BoxStream<'static, (What, Result<WatchEvents, StoreError>)>;
+
+/// Follows the store for as long as there is the server.
+pub(crate) async fn run(server: Weak<ApiServer>) {
+    let mut failures: u32 = 0;
+    loop {
+        match follow(&server).await {
+            Ok(()) | Err(Ended::Gone) => return,
+            Err(Ended::Failed(why)) => {
+                failures = failures.saturating_add(1);
+                if failures == FAILURES_MAX {
+                    tracing::warn!(%why, failures, "definitions and webhooks cannot be followed");
+                }
+            }
+            // It went well until then.
+            Err(Ended::Watch) => failures = 0,
+        }
+        if let Some(server) = server.upgrade() {
+            server.following.store(failures, Ordering::Relaxed);
+        }
+        tokio::time::sleep(PAUSE * (1 << failures.min(7))).await;
+    }
+}
+
+/// Why following ended.
+enum Ended {
+    /// The server or the store is gone.
+    Gone,
+    /// The watch fell behind.
+    Watch,
+    Failed(String),
+}
+
+async fn follow(server: &Weak<ApiServer>) -> Result<(), Ended> {
+    let mut changes = {
+        let server = server.upgrade().ok_or(Ended::Gone)?;
+        let changes = watch(&server).map_err(|error| match error {
+            StoreError::Closed => Ended::Gone,
+            error => Ended::Failed(error.to_string()),
+        })?;
+        // What was written before the watch began.
+        for what in [What::Definitions, What::Registrations] {
+            put_in_force(&server, what)
+                .await
+                .map_err(|status| Ended::Failed(status.message))?;
+        }
+        changes
+    };
+    while let Some((what, events)) = changes.next().await {
+        match events {
+            Ok(WatchEvents::Progress(_)) => continue,
+            Ok(WatchEvents::Events(_)) => {}
+            Err(_) => return Err(Ended::Watch),
+        }
+        let server = server.upgrade().ok_or(Ended::Gone)?;
+        put_in_force(&server, what)
+            .await
+            .map_err(|status| Ended::Failed(status.message))?;
+    }
+    Err(Ended::Gone)
+}
+
+fn watch(server: &ApiServer) -> Result<futures::stream::SelectAll<Changes>, StoreError> {
+    let next = Revision(server.store.current_revision().0 + 1);
+    let served = server.served();
+    let mut streams = Vec::new();
+    for resource in served.registry.resources() {
+        let info = resource.info();
+        let what = match (info.group, info.plural) {
+            (custom_resources::GROUP, custom_resources::PLURAL) => What::Definitions,
+            (admissionregistration::GROUP, _) => What::Registrations,
+            _ => continue,
+        };
+        let events = server.store.watch(resource.prefix(""), next)?;
+        streams.push(events.map(move |events| (what, events)).boxed());
+    }
+    Ok(select_all(streams))
+}
+
+async fn put_in_force(server: &Arc<ApiServer>, what: What) -> Result<(), Status> {
+    match what {
+        What::Registrations => server.follow_registrations(),
+        What::Definitions => {
+            server.follow_definitions().await?;
+            group_services::follow(server).await?;
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,222 @@
+//! Who is connected: how many connections each address has, and which of them go first when there
+//! is no room for more.
+//!
+//! A connection costs its owner nothing before it has shown who it is. So those that are still
+//! shaking hands go first, then those of strangers, the oldest of the address that has most of
+//! them; whoever has shown credentials stays.
+
+use std::cmp::Reverse;
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+
+use tokio_util::sync::CancellationToken;
+
+/// How far a connection has got.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Stage {
+    Handshake,
+    /// Nobody in particular so far.
+    Stranger,
+    /// Somebody has shown good credentials.
+    Known,
+}
+
+#[derive(Debug)]
+struct Guest {
+    address: IpAddr,
+    stage: Stage,
+    close: CancellationToken,
+}
+
+/// All connections of the server.
+#[derive(Debug, Default)]
+pub(crate) struct Guests(Mutex<State>);
+
+#[derive(Debug, Default)]
+struct State {
+    /// By the order of arrival.
+    guests: BTreeMap<u64, Guest>,
+    next: u64,
+}
+
+/// How many connections there may be.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Max {
+    pub(crate) all: usize,
+    pub(crate) per_address: usize,
+}
+
+/// A connection's place; given back when dropped.
+#[derive(Debug)]
+pub(crate) struct Place {
+    guests: Arc<Guests>,
+    id: u64,
+}
+
+/// A reference to a connection's place that does not keep it.
+#[derive(Clone, Debug)]
+pub(crate) struct PlaceOf {
+    guests: Weak<Guests>,
+    id: u64,
+}
+
+impl Guests {
+    /// Takes a place for a connection from an address; `close` ends it. One too many for the address
+    /// takes the place of one of the address that has shown no credentials, or is turned away
+    /// (`None`); one too many for all that of anybody's, or comes on top.
+    pub(crate) fn enter(
+        self: &Arc<Self>,
+        address: IpAddr,
+        close: CancellationToken,
+        max: Max,
+    ) -> Option<Place> {
+        let address = address.to_canonical();
+        let mut state = self.lock();
+        let own = |guest: &Guest| guest.address == address;
+        if state.guests.values().filter(|guest| own(guest)).count() >= max.per_address {
+            state.evict(own).then_some(())?;
+        }
+        if state.guests.len() >= max.all && !state.evict(|_| true) {
+            tracing::debug!("all connections are in use");
+        }
+        let id = state.next;
+        state.next += 1;
+        let guest = Guest {
+            address,
+            stage: Stage::Handshake,
+            close,
+        };
+        state.guests.insert(id, guest);
+        Some(Place {
+            guests: self.clone(),
+            id,
+        })
+    }
+
+    fn reaches(&self, id: u64, stage: Stage) {
+        if let Some(guest) = self.lock().guests.get_mut(&id) {
+            guest.stage = guest.stage.max(stage);
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl State {
+    /// Ends the first to go of those that `among` holds for.
+    fn evict(&mut self, among: impl Fn(&Guest) -> bool) -> bool {
+        let mut counts: BTreeMap<IpAddr, usize> = BTreeMap::new();
+        for guest in self.guests.values() {
+            *counts.entry(guest.address).or_default() += 1;
+        }
+        let dispensable = self
+            .guests
+            .iter()
+            .filter(|(_, guest)| guest.stage < Stage::Known && among(guest));
+        let first = dispensable.min_by_key(|(id, guest)| {
+            let of_address = counts.get(&guest.address).copied().unwrap_or(0);
+            (guest.stage, Reverse(of_address), **id)
+        });
+        let Some(id) = first.map(|(id, _)| *id) else {
+            return false;
+        };
+        if let Some(guest) = self.guests.remove(&id) {
+            guest.close.cancel();
+        }
+        true
+    }
+}
+
+impl Place {
+    /// The handshake is over.
+    pub(crate) fn shook_hands(&self) {
+        self.guests.reaches(self.id, Stage::Stranger);
+    }
+
+    pub(crate) fn reference(&self) -> PlaceOf {
+        PlaceOf {
+            guests: Arc::downgrade(&self.guests),
+            id: self.id,
+        }
+    }
+}
+
+impl PlaceOf {
+    /// Somebody has shown good credentials over the connection.
+    pub(crate) fn is_known(&self) {
+        if let Some(guests) = self.guests.upgrade() {
+            guests.reaches(self.id, Stage::Known);
+        }
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.guests.lock().guests.remove(&self.id);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ONE: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(192, 0, 2, 1));
+    const OTHER: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(192, 0, 2, 2));
+
+    fn enter(guests: &Arc<Guests>, address: IpAddr) -> Option<(Place, CancellationToken)> {
+        let close = CancellationToken::new();
+        let max = Max {
+            all: 4,
+            per_address: 3,
+        };
+        let place = guests.enter(address, close.clone(), max)?;
+        Some((place, close))
+    }
+
+    /// findings S24: an address has its share, and what has got least far in it goes first.
+    #[test]
+    fn one_address_has_its_share_and_pushes_out_its_own() {
+        let guests = Arc::new(Guests::default());
+        let (known, stays) = enter(&guests, ONE).unwrap();
+        known.reference().is_known();
+        let (stranger, goes_second) = enter(&guests, ONE).unwrap();
+        stranger.shook_hands();
+        let (_shaking, goes_first) = enter(&guests, ONE).unwrap();
+        let (_elsewhere, others) = enter(&guests, OTHER).unwrap();
+        let fourth = enter(&guests, ONE).unwrap();
+        assert!(goes_first.is_cancelled() && !goes_second.is_cancelled());
+        fourth.0.reference().is_known();
+        let fifth = enter(&guests, ONE).unwrap();
+        assert!(goes_second.is_cancelled());
+        fifth.0.reference().is_known();
+        assert!(enter(&guests, ONE).is_none(), "all three are known");
+        drop(known);
+        assert!(enter(&guests, ONE).is_some());
+        assert!(!stays.is_cancelled() && !others.is_cancelled());
+    }
+
+    /// findings S24: with all places taken, those go that have shown nothing, of the address that
+    /// has most.
+    #[test]
+    fn room_is_made_by_those_who_have_most_and_have_shown_nothing() {
+        let third = IpAddr::V4(std::net::Ipv4Addr::new(192, 0, 2, 3));
+        let guests = Arc::new(Guests::default());
+        let (_alone, lone) = enter(&guests, OTHER).unwrap();
+        let crowd: Vec<_> = (0..3).map(|_| enter(&guests, ONE).unwrap()).collect();
+        let newcomer = enter(&guests, third).unwrap();
+        assert!(crowd[0].1.is_cancelled() && !lone.is_cancelled());
+        newcomer.0.reference().is_known();
+        crowd[1].0.shook_hands();
+        crowd[2].0.shook_hands();
+        let another = enter(&guests, third).unwrap();
+        assert!(lone.is_cancelled(), "a handshake goes before strangers");
+        another.0.reference().is_known();
+        crowd[1].0.reference().is_known();
+        crowd[2].0.reference().is_known();
+        let waits = enter(&guests, OTHER).unwrap();
+        assert!(!waits.1.is_cancelled() && !crowd[1].1.is_cancelled());
+    }
+}

@@ -1,0 +1,97 @@
+//! Tells when nothing new can be stored any longer: in the log, and by an event on each node, which
+//! the store takes when it takes nothing else. `/readyz/store-room` and the metrics say so too.
+
+use std::sync::{Arc, Weak};
+
+use jiff::Timestamp;
+use mvcc_store::StoreError;
+use object_model::Status;
+use resource_kinds::Lookup;
+use serde_json::{Value, json};
+
+use crate::bootstrap::{attempt, this_server};
+use crate::limits::STORE_LOOK_INTERVAL;
+use crate::server::{ApiServer, StartError};
+use crate::storage::reading;
+use crate::verbs::create::create;
+
+const REASON: &str = "StoreFull";
+
+/// Looks from time to time, for as long as there is the server.
+pub(crate) async fn watch(server: Weak<ApiServer>) {
+    let mut was_full = false;
+    loop {
+        {
+            let Some(server) = server.upgrade() else {
+                return;
+            };
+            let full = server.store.occupancy().full;
+            match &full {
+                Some(why) if !was_full => {
+                    tracing::warn!(%why, "the store takes nothing new");
+                    tell(&server, why).await;
+                }
+                None if was_full => tracing::info!("the store has room again"),
+                _ => {}
+            }
+            was_full = full.is_some();
+        }
+        tokio::time::sleep(STORE_LOOK_INTERVAL).await;
+    }
+}
+
+async fn tell(server: &Arc<ApiServer>, why: &StoreError) {
+    let nodes = match reading(server, |reads| Ok(reads.list("", "nodes", ""))) {
+        Ok(nodes) => nodes,
+        Err(error) => return tracing::warn!(%error, "nobody to tell of a full store"),
+    };
+    for node in nodes {
+        if let Err(error) = tell_of(server, &node, why).await {
+            tracing::warn!(%error, "the event of a full store could not be stored");
+        }
+    }
+}
+
+async fn tell_of(server: &Arc<ApiServer>, node: &Value, why: &StoreError) -> Result<(), Status> {
+    let Some(resource) = server.served().registry.any_version("", "events") else {
+        return Ok(());
+    };
+    let now = crate::metadata::time(Timestamp::now());
+    let event = json!({
+        "apiVersion": "v1",
+        "kind": "Event",
+        "metadata": {"generateName": "store-full-", "namespace": "default"},
+        "involvedObject": {
+            "apiVersion": "v1",
+            "kind": "Node",
+            "name": node["metadata"]["name"],
+            // As node agents have it, so that events are found by the name.
+            "uid": node["metadata"]["name"],
+        },
+        "type": "Warning",
+        "reason": REASON,
+        "message": format!("{why}"),
+        "count": 1,
+        "firstTimestamp": now,
+        "lastTimestamp": now,
+        "source": {"component": "kube-apiserver"},
+    });
+    let user = this_server();
+    let attempt = attempt(&resource, &user, "default", "");
+    create(server, &attempt, event).await.map(drop)
+}
+
+/// What a step of the start came to. A store that is full must not keep the server from starting, or
+/// nothing in it could be deleted.
+pub(crate) fn unless_full(
+    server: &ApiServer,
+    outcome: Result<(), StartError>,
+) -> Result<(), StartError> {
+    match (outcome, server.store.occupancy().full) {
+        (Err(StartError::DefaultObject { what, source }), Some(why)) => {
+            tracing::warn!(%what, %source, %why, "a default object is missing");
+            Ok(())
+        }
+        (outcome, _) => outcome,
+    }
+}

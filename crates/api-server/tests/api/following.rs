@@ -1,0 +1,103 @@
+//! What is stored is in force, whoever stored it and however the request ended.
+
+use mvcc_store::{KeyValue, Operation, Range, Store, Txn};
+use serde_json::{Value, json};
+
+use crate::harness::{Api, CONFIG_MAPS, config_map};
+
+const HOOKS: &str = "/apis/admissionregistration.k8s.io/v1/validatingwebhookconfigurations";
+const DEFINITIONS: &str = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions";
+
+async fn stored(api: &Api, end: &str) -> KeyValue {
+    let range = Range {
+        start: b"/registry/".to_vec(),
+        end: Some(b"/registry0".to_vec()),
+        ..Range::default()
+    };
+    let mut all = api.store.range(range).await.unwrap().items;
+    all.retain(|pair| pair.key.ends_with(end.as_bytes()));
+    all.remove(0)
+}
+
+/// Writes past the server, as a request does of which nobody waits for the end.
+async fn write(api: &Api, operation: Operation) {
+    let txn = Txn {
+        compare: vec![],
+        operations: vec![operation],
+    };
+    api.store.txn(txn).await.unwrap();
+}
+
+fn put(pair: &KeyValue) -> Operation {
+    Operation::Put {
+        key: pair.key.to_vec(),
+        value: mvcc_store::Value::Plain(pair.value.clone()),
+        lease: None,
+    }
+}
+
+async fn until(what: &str, mut holds: impl AsyncFnMut() -> bool) {
+    for _ in 0..2000 {
+        if holds().await {
+            return;
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+    }
+    panic!("never: {what}");
+}
+
+/// findings A1: webhooks follow the store.
+#[tokio::test]
+async fn a_webhook_is_in_force_however_it_came_to_be_stored() {
+    let api = Api::new().await;
+    let hook = json!({"metadata": {"name": "h"}, "webhooks": [{
+        "name": "h.example.com", "sideEffects": "None", "admissionReviewVersions": ["v1"],
+        "clientConfig": {"url": "https://127.0.0.1:1/"}, "timeoutSeconds": 1,
+        "rules": [{"apiGroups": [""], "apiVersions": ["v1"], "operations": ["CREATE"],
+            "resources": ["configmaps"]}],
+    }]});
+    api.create(HOOKS, hook).await;
+    assert_eq!(api.send("POST", CONFIG_MAPS, config_map("a")).await.0, 500);
+    let pair = stored(&api, "/validatingwebhookconfigurations/h").await;
+    let path = format!("{HOOKS}/h");
+    assert_eq!(api.send("DELETE", &path, Value::Null).await.0, 200);
+    api.create(CONFIG_MAPS, config_map("a")).await;
+    write(&api, put(&pair)).await;
+    let dry = format!("{CONFIG_MAPS}?dryRun=All");
+    until("the webhook is asked", async || {
+        api.send("POST", &dry, config_map("b")).await.0 == 500
+    })
+    .await;
+    let key = pair.key.to_vec();
+    write(&api, Operation::Delete { key }).await;
+    until("the webhook is gone", async || {
+        api.send("POST", &dry, config_map("b")).await.0 == 201
+    })
+    .await;
+}
+
+/// findings A1: so do the definitions of kinds.
+#[tokio::test]
+async fn a_definition_is_served_however_it_came_to_be_stored() {
+    let api = Api::new().await;
+    let definition = json!({"metadata": {"name": "things.example.com"}, "spec": {
+        "group": "example.com", "scope": "Namespaced",
+        "names": {"plural": "things", "singular": "thing", "kind": "Thing", "listKind": "ThingList"},
+        "versions": [{"name": "v1", "served": true, "storage": true,
+            "schema": {"openAPIV3Schema": {"type": "object"}}}],
+    }});
+    api.create(DEFINITIONS, definition).await;
+    // As a controller does.
+    let accepted = json!({"status": {"conditions": [
+        {"type": "NamesAccepted", "status": "True"}, {"type": "Established", "status": "True"}]}});
+    let path = format!("{DEFINITIONS}/things.example.com/status");
+    assert_eq!(api.patch(&path, "merge", accepted).await.0, 200);
+    assert_eq!(api.get("/apis/example.com").await.0, 200);
+    let pair = stored(&api, "/customresourcedefinitions/things.example.com").await;
+    let key = pair.key.to_vec();
+    write(&api, Operation::Delete { key }).await;
+    let group = "/apis/example.com";
+    until("the group is gone", async || api.get(group).await.0 == 404).await;
+    write(&api, put(&pair)).await;
+    until("the group is there", async || api.get(group).await.0 == 200).await;
+}

@@ -1,0 +1,249 @@
+//! Large and many requests: nobody else waits for them.
+
+use api_server::Limits;
+use mvcc_store::Store;
+use mvcc_store::embedded::{EmbeddedStore, Limits as StoreLimits};
+use serde_json::{Value, json};
+
+use crate::harness::{Api, CONFIG_MAPS, PODS, config_map};
+
+const REVIEWS: &str = "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews";
+const SERVICES: &str = "/api/v1/namespaces/default/services";
+
+fn pod(env: Vec<Value>) -> Value {
+    json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "p"},
+        "spec": {"containers": [{"name": "c", "image": "i", "env": env}]}})
+}
+
+fn variables(count: usize, value: &str) -> Vec<Value> {
+    let one = |number| json!({"name": format!("V{number}"), "value": value});
+    (0..count).map(one).collect()
+}
+
+/// findings S13: what a large patch costs is not paid by the threads that answer (the harness
+/// looks), and is in proportion to its size.
+#[tokio::test(flavor = "multi_thread")]
+async fn large_patches_are_merged_beside_the_threads_that_answer() {
+    let api = Api::new().await;
+    api.with_account().await;
+    api.create(PODS, pod(variables(6_000, "a"))).await;
+    let path = format!("{PODS}/p");
+    let labels: serde_json::Map<String, Value> = (0..6_000)
+        .map(|number| (format!("l{number}"), json!("x")))
+        .collect();
+    let labelled = json!({"metadata": {"annotations": labels}});
+    let (code, answer) = api.patch(&path, "strategic", labelled).await;
+    assert_eq!(code, 200, "{answer:.300}");
+    let refused = json!({"spec": pod(variables(6_000, "b"))["spec"]});
+    let (code, _) = api.patch(&path, "strategic", refused).await;
+    assert_eq!(code, 422, "a running pod's environment stays");
+    for manager in ["one", "two"] {
+        let path = format!("{PODS}/q?fieldManager={manager}");
+        let mut config = pod(variables(6_000, "a"));
+        config["metadata"]["name"] = json!("q");
+        let (code, answer) = api.patch(&path, "apply", config).await;
+        assert!(code < 300, "{answer:.300}");
+    }
+}
+
+/// findings S13: server-side apply of many entries of every keyed list that is short to write.
+#[tokio::test(flavor = "multi_thread")]
+async fn applying_thousands_of_entries_costs_no_more_than_they_do() {
+    let api = Api::new().await;
+    let data: serde_json::Map<String, Value> = (0..20_000)
+        .map(|number| (format!("k{number}"), json!("x")))
+        .collect();
+    let map = json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "a"},
+        "data": data});
+    let path = format!("{CONFIG_MAPS}/a?fieldManager=m");
+    for _ in 0..2 {
+        let (code, answer) = api.patch(&path, "apply", map.clone()).await;
+        assert!(code < 300, "{answer:.300}");
+    }
+    let ports: Vec<Value> = (1..10_000)
+        .map(|port| json!({"name": format!("p{port}"), "port": port}))
+        .collect();
+    let service = json!({"apiVersion": "v1", "kind": "Service", "metadata": {"name": "s"},
+        "spec": {"ports": ports}});
+    let path = format!("{SERVICES}/s?fieldManager=m");
+    for _ in 0..2 {
+        let (code, answer) = api.patch(&path, "apply", service.clone()).await;
+        assert!(code < 300, "{answer:.300}");
+    }
+}
+
+/// findings S14: YAML that is large in values is refused, and what is allowed is read elsewhere.
+#[tokio::test(flavor = "multi_thread")]
+async fn yaml_is_read_beside_the_threads_that_answer_and_within_a_budget() {
+    let api = Api::new().await;
+    let yaml = [("content-type", "application/yaml")];
+    let review = |lines: usize| {
+        let extra = "    - a\n".repeat(lines);
+        format!(
+            "kind: SelfSubjectAccessReview\nspec:\n  nonResourceAttributes:\n    path: /\n  x:\n{extra}"
+        )
+    };
+    let fine = api.raw("POST", REVIEWS, &yaml, review(20_000)).await;
+    assert_eq!(fine.code, 201, "{:.300}", fine.text());
+    let refused = api.raw("POST", REVIEWS, &yaml, review(100_000)).await;
+    assert_eq!(refused.code, 400);
+    assert!(refused.text().contains("more than 50000 values"));
+}
+
+/// findings S14: what one user's bodies cost at once is bounded; the client is told to come back.
+#[tokio::test]
+async fn bodies_count_into_the_share_of_their_sender() {
+    let limits = Limits {
+        body_bytes_per_user_max: 4096,
+        ..Limits::default()
+    };
+    let served = crate::network::Served::over(EmbeddedStore::in_memory(), limits).await;
+    let user = served.authority.client("u", &["g"]).unwrap();
+    let post = |kind: &str, body: &str| {
+        format!(
+            "POST {REVIEWS} HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Type: {kind}\r\n\
+             Content-Length: {}\r\n\r\n{body}",
+            body.len()
+        )
+    };
+    let body = format!("{{\"spec\":{{}},\"x\":\"{}\"}}", "y".repeat(1000));
+    let ask = async |kind: &str| {
+        let text = post(kind, &body);
+        let answer = served.talk(Some(&user), &text).await;
+        answer[9..12].to_owned()
+    };
+    assert_ne!(ask("application/json").await, "429");
+    // The same bytes count eight times.
+    assert_eq!(ask("application/yaml").await, "429");
+    assert_ne!(ask("application/json").await, "429", "it was given back");
+    let text = post("application/yaml", &body);
+    let admin = served.talk(Some(&served.admin()), &text).await;
+    assert!(!admin.contains(" 429 "), "{admin}");
+}
+
+/// A page with a selector that fits nothing does not go through the collection for each object.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_page_of_what_there_is_not_is_read_in_large_steps() {
+    let api = Api::new().await;
+    for number in 0..1_100 {
+        let mut map = config_map(&format!("m{number:04}"));
+        map["metadata"]["labels"] = json!({"odd": (number % 2 == 1).to_string()});
+        api.create(CONFIG_MAPS, map).await;
+    }
+    let (code, none) = api
+        .get(&format!("{CONFIG_MAPS}?limit=1&labelSelector=a=b"))
+        .await;
+    assert_eq!((code, &none["items"]), (200, &json!([])));
+    let mut names = Vec::new();
+    let mut next = String::new();
+    loop {
+        let path = format!("{CONFIG_MAPS}?limit=7&labelSelector=odd=true&continue={next}");
+        let (_, page) = api.get(&path).await;
+        let items = page["items"].as_array().unwrap();
+        assert!(items.len() <= 7);
+        names.extend(items.iter().map(|item| item["metadata"]["name"].clone()));
+        match page["metadata"]["continue"].as_str() {
+            Some(more) => next = more.to_owned(),
+            None => break,
+        }
+    }
+    let expected: Vec<Value> = (0..550)
+        .map(|n| json!(format!("m{:04}", 2 * n + 1)))
+        .collect();
+    assert_eq!(names, expected);
+}
+
+/// findings S18: managed fields of many managers do not make an object grow without end.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_object_grows_up_to_a_bound() {
+    let api = Api::new().await;
+    let data: serde_json::Map<String, Value> = (0..6_000)
+        .map(|number| (format!("a-key-that-is-long-{number}"), json!("x")))
+        .collect();
+    let map = json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "a"},
+        "data": data});
+    let mut refused = None;
+    for manager in 0..30 {
+        let path = format!("{CONFIG_MAPS}/a?fieldManager=m{manager}");
+        let (code, answer) = api.patch(&path, "apply", map.clone()).await;
+        if code >= 300 {
+            refused = Some(answer);
+            break;
+        }
+    }
+    let refused = refused.expect("refused at some time");
+    assert_eq!(
+        (&refused["code"], &refused["reason"]),
+        (&json!(413), &json!("RequestEntityTooLarge"))
+    );
+    let path = format!("{CONFIG_MAPS}/a");
+    let stored = api.raw("GET", &path, &[], "").await;
+    assert!(stored.bytes.len() < 1536 * 1024 + 100);
+    assert_eq!(api.send("DELETE", &path, Value::Null).await.0, 200);
+}
+
+/// findings S26, R13: a full store is told to the writer, to whoever asks for its health, and by an
+/// event; deletions make room again, and so can a start.
+#[tokio::test]
+async fn a_full_store_says_so_and_lets_things_be_deleted() {
+    let quota = 3 << 20;
+    let store = EmbeddedStore::in_memory_with(&StoreLimits {
+        live_bytes_max: quota,
+        ..StoreLimits::default()
+    });
+    let api = Api::over(store.clone(), Limits::default(), None).await;
+    api.create("/api/v1/nodes", json!({"metadata": {"name": "n1"}}))
+        .await;
+    assert_eq!(api.raw("GET", "/readyz", &[], "").await.code, 200);
+    let mut made = 0;
+    let refused = loop {
+        let mut map = config_map(&format!("m{made}"));
+        map["data"]["a"] = json!("x".repeat(200_000));
+        let (code, answer) = api.send("POST", CONFIG_MAPS, map).await;
+        if code != 201 {
+            break answer;
+        }
+        made += 1;
+    };
+    assert_eq!(refused["code"], 500);
+    let text = refused["message"].as_str().unwrap();
+    assert!(text.contains("the quota of the store is used up"), "{text}");
+    // Small things would still fit, until they do not.
+    while api
+        .send(
+            "POST",
+            CONFIG_MAPS,
+            json!({"metadata": {"generateName": "s"}}),
+        )
+        .await
+        .0
+        == 201
+    {}
+    let full = store.occupancy();
+    assert!(full.live_bytes <= quota);
+    assert!(full.full.is_some());
+    // A start does not fail for it.
+    let again = Api::over(store.clone(), Limits::default(), None).await;
+    assert_eq!(again.get("/api/v1/nodes/n1").await.0, 200);
+    assert_eq!(
+        api.raw("GET", "/readyz/store-room", &[], "").await.code,
+        500
+    );
+    let events = "/api/v1/namespaces/default/events?fieldSelector=reason=StoreFull";
+    for round in 0.. {
+        if again.get(events).await.1["items"] != json!([]) {
+            break;
+        }
+        assert!(round < 5_000, "no event: {:?}", store.occupancy());
+        tokio::task::yield_now().await;
+    }
+    assert_eq!(api.raw("GET", "/livez", &[], "").await.code, 200);
+    let metrics = api.raw("GET", "/metrics", &[], "").await.text();
+    assert!(metrics.contains(&format!("mainstay_store_quota_bytes {quota}\n")));
+    for number in 0..made {
+        let path = format!("{CONFIG_MAPS}/m{number}");
+        assert_eq!(api.send("DELETE", &path, Value::Null).await.0, 200);
+    }
+    api.create(CONFIG_MAPS, config_map("new")).await;
+    assert_eq!(api.raw("GET", "/readyz", &[], "").await.code, 200);
+}
