@@ -69,7 +69,7 @@ fn query(parameters: &[(String, String)]) -> Result<LogQuery, String> {
         },
     };
     let seconds = number("sinceSeconds")?.and_then(|seconds| i64::try_from(seconds).ok());
-    let ago = seconds.map(|seconds| Timestamp::now() - SignedDuration::from_secs(seconds));
+    let ago = seconds.map(|seconds| seconds_before(Timestamp::now(), seconds));
     let since = match first(parameters, "sinceTime").filter(|text| !text.is_empty()) {
         None => None,
         Some(text) => {
@@ -84,6 +84,12 @@ fn query(parameters: &[(String, String)]) -> Result<LogQuery, String> {
         tail_lines: number("tailLines")?,
         limit_bytes: number("limitBytes")?,
     })
+}
+
+/// A time so many seconds before; the earliest that there is for more than the calendar has.
+fn seconds_before(now: Timestamp, seconds: i64) -> Timestamp {
+    let ago = SignedDuration::from_secs(seconds);
+    now.checked_sub(ago).unwrap_or(Timestamp::MIN)
 }
 
 /// The log of the instance that is meant, and that instance's number.
@@ -172,5 +178,23 @@ fn is_over(
             matches!(record.instance, Instance::Running(_)) && record.restart_count == number
         });
         view.pod.metadata.uid != uid || !runs
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// findings S32: more seconds than the calendar has are all of them.
+    #[test]
+    fn any_number_of_seconds_is_a_time() {
+        let asked = |seconds: usize| {
+            let pair = ("sinceSeconds".to_owned(), seconds.to_string());
+            query(&[pair]).expect("a number").since
+        };
+        for seconds in [usize::try_from(i64::MAX).expect("64 bits"), 1 << 40] {
+            assert_eq!(asked(seconds), Some(Timestamp::MIN));
+        }
+        assert!(asked(1) < Some(Timestamp::now()));
     }
 }
