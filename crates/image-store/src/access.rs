@@ -183,8 +183,14 @@ mod tests {
         assert!(!access.allow(image, std::slice::from_ref(&other)));
         assert!(access.allow(image, &[other.clone(), own.clone()]));
         // By another tag, but not by another repository's name for the same image.
-        assert!(access.allow("r.example:5000/team/app@sha256:1", &[own.clone()]));
-        assert!(!access.allow("r.example:5000/other/app@sha256:1", &[own.clone()]));
+        assert!(access.allow(
+            "r.example:5000/team/app@sha256:1",
+            std::slice::from_ref(&own)
+        ));
+        assert!(!access.allow(
+            "r.example:5000/other/app@sha256:1",
+            std::slice::from_ref(&own)
+        ));
         // The secret's content, or the same secret with another content, will do.
         assert!(access.allow(image, &[secret("other", "p")]));
         assert!(access.allow(image, &[secret("team", "new")]));
