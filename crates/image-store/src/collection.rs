@@ -14,7 +14,8 @@ use std::sync::{Arc, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use crate::index::{Index, Record};
-use crate::store::{ImageStore, Scratch, StoreError, io_error};
+use crate::scratch::Scratch;
+use crate::store::{ImageStore, StoreError, io_error};
 
 /// What pods need of the store, whether or not it is mounted yet.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

@@ -18,6 +18,7 @@ mod pull;
 mod reference;
 mod registries;
 mod room;
+mod scratch;
 mod store;
 mod unpack;
 

@@ -1,6 +1,7 @@
 //! Pulling from registries (OCI distribution specification): mirrors in order, digests checked,
 //! layers downloaded to disk and unpacked once.
 
+mod challenge;
 mod client;
 mod error;
 mod reach;
@@ -32,7 +33,7 @@ use crate::registries::{Endpoint, RegistriesConfig};
 use crate::room::{KeepFree, Room};
 use crate::store::{ImageStore, StoreError, io_error, room_error};
 
-pub(crate) use client::meets;
+pub(crate) use challenge::meets;
 use client::{RegistryClient, RequestError};
 pub use error::PullError;
 pub(crate) use reach::may_send;

@@ -5,7 +5,6 @@ use std::fs::{self, File};
 use std::io::{self, Read, Write};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use rustix::fs::FlockOperation;
@@ -97,34 +96,6 @@ impl StoreError {
     }
 }
 
-/// A directory of this process's own below the store, removed when it is dropped. Its lock tells
-/// others that it is in use: process ids would not, since after a restart in a container the next
-/// process has the same.
-#[derive(Debug)]
-pub(crate) struct Scratch {
-    path: PathBuf,
-    _lock: File,
-}
-
-impl Scratch {
-    pub fn path(&self) -> &Path {
-        &self.path
-    }
-}
-
-impl Drop for Scratch {
-    fn drop(&mut self) {
-        match fs::remove_dir_all(&self.path) {
-            // What was kept has moved away.
-            Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                let path = self.path.display();
-                tracing::warn!(%path, %error, "scratch directory stays behind");
-            }
-            _ => {}
-        }
-    }
-}
-
 /// A directory of images. Clones share it.
 #[derive(Clone, Debug)]
 pub struct ImageStore {
@@ -135,9 +106,6 @@ pub struct ImageStore {
 
 /// The directory's mode.
 const DIRECTORY_MODE: u32 = 0o700;
-
-/// Tells apart what this process unpacks at the same time.
-static COUNTER: AtomicU64 = AtomicU64::new(0);
 
 impl ImageStore {
     /// Opens a store, making the directory if it is not there.
@@ -429,46 +397,6 @@ impl ImageStore {
         self.directory.join("layers").join(hex)
     }
 
-    /// A directory of this process's own below the store, on the same file system.
-    pub(crate) fn scratch(&self) -> Result<Scratch, StoreError> {
-        let temporary = self.directory.join("temporary");
-        loop {
-            let number = COUNTER.fetch_add(1, Ordering::Relaxed);
-            let path = temporary.join(format!("{}-{number}", std::process::id()));
-            match fs::create_dir(&path) {
-                Ok(()) => {}
-                // Of a former process with the same id.
-                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => continue,
-                Err(error) => return Err(io_error("make", &path)(error)),
-            }
-            // Another process that opens the store may take it for a leftover before it is locked.
-            if let Some(lock) = lock_directory(&path).map_err(io_error("lock", &path))?
-                && path.is_dir()
-            {
-                return Ok(Scratch { path, _lock: lock });
-            }
-        }
-    }
-
-    /// Removes scratch directories of processes that are gone: nobody has them locked.
-    fn clear_abandoned(&self) -> Result<(), StoreError> {
-        let temporary = self.directory.join("temporary");
-        for entry in fs::read_dir(&temporary).map_err(io_error("read", &temporary))? {
-            let path = entry.map_err(io_error("read", &temporary))?.path();
-            let lock = lock_directory(&path).map_err(io_error("lock", &path))?;
-            if lock.is_none() {
-                continue;
-            }
-            match fs::remove_dir_all(&path) {
-                Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                    return Err(io_error("remove", &path)(error));
-                }
-                _ => {}
-            }
-        }
-        Ok(())
-    }
-
     pub(crate) fn index(&self) -> Result<Index, StoreError> {
         let path = self.index_path();
         Index::read(&path).map_err(io_error("read", &path))
@@ -513,19 +441,6 @@ impl ImageStore {
     }
 }
 
-/// Locks a directory for this process; `None` when another one has it, or it is gone.
-fn lock_directory(path: &Path) -> io::Result<Option<File>> {
-    let directory = match File::open(path) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-        other => other?,
-    };
-    match rustix::fs::flock(&directory, FlockOperation::NonBlockingLockExclusive) {
-        Ok(()) => Ok(Some(directory)),
-        Err(rustix::io::Errno::WOULDBLOCK) => Ok(None),
-        Err(errno) => Err(errno.into()),
-    }
-}
-
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;
@@ -542,7 +457,7 @@ pub(crate) mod tests {
         builder.into_inner().unwrap()
     }
 
-    fn config() -> ImageConfig {
+    pub(crate) fn config() -> ImageConfig {
         ImageConfig {
             entrypoint: vec!["/file".to_owned()],
             ..ImageConfig::default()
@@ -626,28 +541,6 @@ pub(crate) mod tests {
             .unwrap()
             .count();
         assert_eq!(left, 0, "nothing is left behind");
-    }
-
-    /// findings A14
-    #[test]
-    fn leftovers_of_a_process_with_the_same_id_go_and_what_is_in_use_stays() {
-        let directory = tempfile::tempdir().unwrap();
-        let store = ImageStore::open(directory.path()).unwrap();
-        let temporary = directory.path().join("temporary");
-        let used = store.scratch().unwrap();
-        let next = COUNTER.load(Ordering::Relaxed);
-        for number in next..next + 3 {
-            let left = temporary.join(format!("{}-{number}", std::process::id()));
-            fs::create_dir(&left).unwrap();
-            fs::write(left.join("blob"), "half").unwrap();
-        }
-        // They are in nobody's way, and go when the store is opened next.
-        store
-            .put_builtin("a", &layer("one"), &config(), "f")
-            .unwrap();
-        ImageStore::open(directory.path()).unwrap();
-        assert_eq!(fs::read_dir(&temporary).unwrap().count(), 1);
-        assert!(used.path().is_dir());
     }
 
     /// findings R14
