@@ -79,6 +79,16 @@ fn check_ids(account: &Account, ids: IdRange) -> Result<(), StartError> {
     }
 }
 
+fn is_bidirectional(source: &MountSource) -> bool {
+    matches!(
+        source,
+        MountSource::Bind {
+            propagation: Propagation::Bidirectional,
+            ..
+        }
+    )
+}
+
 /// Finds, or makes at `target`, what is mounted.
 fn prepare_mount(
     mount: &Mount,
@@ -86,6 +96,14 @@ fn prepare_mount(
     users: Option<&UserNamespace>,
 ) -> Result<(), String> {
     proc_guard::check_destination(mount)?;
+    if users.is_some() && is_bidirectional(&mount.source) {
+        // The kernel takes no mounts from namespaces with fewer rights.
+        let to = mount.destination.display();
+        return Err(format!(
+            "mount to {to}: mountPropagation Bidirectional needs the node's users \
+             (hostUsers: true)"
+        ));
+    }
     check_travel(&mount.source)?;
     match &mount.source {
         MountSource::Tmpfs { .. } => Ok(()),
@@ -98,17 +116,6 @@ fn prepare_mount(
             let sub_path = sub_path.as_deref().unwrap_or(Path::new("."));
             // Its ids are mapped already.
             bind_sub_path(&whole, sub_path, target, None)
-        }
-        MountSource::Bind {
-            propagation: Propagation::Bidirectional,
-            ..
-        } if users.is_some() => {
-            // The kernel takes no mounts from namespaces that may do less.
-            let to = mount.destination.display();
-            Err(format!(
-                "mount to {to}: mountPropagation Bidirectional needs the node's users \
-                 (hostUsers: true)"
-            ))
         }
         MountSource::Bind {
             path,

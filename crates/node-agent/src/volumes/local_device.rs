@@ -64,11 +64,8 @@ pub fn mount_at(
     all.extend_from_slice(options);
     let mut command = Command::new("mount");
     command.args(["-t", &found, "-o", &all.join(",")]);
-    done(
-        run("mount", command.arg(device).arg(target))?,
-        "mount",
-        device,
-    )
+    let output = run("mount", command.arg(device).arg(target))?;
+    done(output, &format!("mount -t {found}"), device)
 }
 
 fn done(output: std::process::Output, program: &str, device: &Path) -> Result<(), String> {
