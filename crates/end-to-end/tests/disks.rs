@@ -58,7 +58,10 @@ fn a_full_disk_holds_up_what_is_new() {
     // What is there can be changed and removed.
     kubectl.ok(&["label", "statefulset", "web", "disk=full"]);
     kubectl.ok(&["delete", "configmap", "old"]);
-    kubectl.ok(&["get", "--raw", "/readyz"]);
+    // findings R13: that nothing new is taken is told.
+    let ready = kubectl.fails(&["get", "--raw", "/readyz?verbose"]);
+    assert!(ready.contains("[-]store-room failed"), "{ready}");
+    kubectl.ok(&["get", "--raw", "/livez"]);
 
     disk.fill(0);
     let mut patches = 0;

@@ -106,11 +106,17 @@ fn explain(data: &Path, error: Unreadable) -> anyhow::Error {
 }
 
 fn is_filled(path: &Path) -> io::Result<bool> {
-    match fs::read_dir(path) {
-        Ok(mut entries) => Ok(entries.next().is_some()),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
-        Err(error) => Err(error),
+    let entries = match fs::read_dir(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
+        other => other?,
+    };
+    for entry in entries {
+        // A disk that is mounted there has this directory when it is new.
+        if entry?.file_name() != "lost+found" {
+            return Ok(true);
+        }
     }
+    Ok(false)
 }
 
 /// The marker for a start of `up` on the directory: the one that is there, brought in line with where
@@ -267,7 +273,7 @@ mod tests {
 
     #[test]
     fn what_no_cluster_leaves_is_no_trace() {
-        let found = directory(&["images/layers", "seccomp/x", "volumes", "pods"]);
+        let found = directory(&["images/layers", "seccomp/x", "volumes", "pods/lost+found"]);
         fs::write(found.path().join("registries.yaml"), "").unwrap();
         let claim = claimed(found.path()).unwrap();
         assert!(claim.is_new);

@@ -151,15 +151,25 @@ impl SetRecord {
     /// Whether it has let go of the claims of that ordinal at some time since then.
     pub fn gives_up(&self, ordinal: i64, since: Instant, staleness: Duration) -> bool {
         let versions = self.since(since.checked_sub(staleness));
-        let deleted =
-            |version: &Version| version.when_deleted && version.deleting && !version.orphaning;
         // A set that goes in the background goes without a version that says so.
         let last = self.versions.last().map(|(_, version)| version);
         let gone = self.gone_at.is_some_and(|at| at + staleness >= since)
             && last.is_some_and(|last| last.when_deleted && !last.orphaning);
         gone || versions
             .iter()
-            .any(|version| (version.when_scaled && !version.wants(ordinal)) || deleted(version))
+            .any(|version| version.when_scaled && !version.wants(ordinal))
+            || self.went_with_its_claims(staleness)
+    }
+
+    /// Whether its deletion takes the claims along: the collector goes by the owners of the claims, which
+    /// the controller sets by the policy that it saw last.
+    fn went_with_its_claims(&self, staleness: Duration) -> bool {
+        let mut versions = self.versions.iter();
+        let deletion = versions.find(|(_, version)| version.deleting && !version.orphaning);
+        deletion.is_some_and(|(at, _)| {
+            let seen = self.since(at.checked_sub(staleness));
+            seen.iter().any(|version| version.when_deleted)
+        })
     }
 }
 
