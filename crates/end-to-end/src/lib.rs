@@ -17,6 +17,7 @@ pub mod musl;
 pub mod network;
 pub mod page;
 pub mod process;
+pub mod program;
 pub mod registry;
 pub mod runc;
 mod schema;

@@ -3,37 +3,12 @@
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
-use std::process::{Command, Output, Stdio};
+use std::process::{Command, Stdio};
 
 use end_to_end::applications::{mariadb, postgres};
+use end_to_end::program::{mainstay, ok, refused, text};
 use end_to_end::stateful_set::web_with_claims;
 use end_to_end::{Instance, Kubectl, binary, example, wait_for, with_registry_of};
-
-fn mainstay(arguments: &[&str]) -> Output {
-    let output = Command::new(binary())
-        .args(arguments)
-        .stdin(Stdio::null())
-        .output();
-    output.expect("run mainstay")
-}
-
-#[track_caller]
-fn ok(arguments: &[&str]) -> String {
-    let output = mainstay(arguments);
-    assert!(output.status.success(), "{output:?}");
-    String::from_utf8_lossy(&output.stdout).into_owned()
-}
-
-#[track_caller]
-fn refused(arguments: &[&str]) -> String {
-    let output = mainstay(arguments);
-    assert_eq!(output.status.code(), Some(1), "{output:?}");
-    String::from_utf8_lossy(&output.stderr).into_owned()
-}
-
-fn text(path: &Path) -> &str {
-    path.to_str().expect("a path in UTF-8")
-}
 
 /// An instance that was restored, on a host of another name.
 struct Restored {

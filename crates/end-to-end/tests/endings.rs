@@ -4,37 +4,17 @@ use std::fs;
 use std::io::Read;
 use std::os::unix::process::CommandExt;
 use std::path::Path;
-use std::process::{Command, Output, Stdio};
+use std::process::{Command, Stdio};
 
+use end_to_end::program::{mainstay, ok, refused, text};
 use end_to_end::stateful_set::web_with_claims;
 use end_to_end::{Instance, binary, wait_for};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-fn mainstay(arguments: &[&str]) -> Output {
-    let output = Command::new(binary())
-        .args(arguments)
-        .stdin(Stdio::null())
-        .output();
-    output.expect("run mainstay")
-}
-
-fn text(path: &Path) -> &str {
-    path.to_str().expect("a path in UTF-8")
-}
-
 #[track_caller]
 fn down(data: &Path, arguments: &[&str]) -> String {
-    let output = mainstay(&[&["down", "--data-dir", text(data)], arguments].concat());
-    assert!(output.status.success(), "{output:?}");
-    String::from_utf8_lossy(&output.stdout).into_owned()
-}
-
-#[track_caller]
-fn refused(arguments: &[&str]) -> String {
-    let output = mainstay(arguments);
-    assert_eq!(output.status.code(), Some(1), "{output:?}");
-    String::from_utf8_lossy(&output.stderr).into_owned()
+    ok(&[&["down", "--data-dir", text(data)], arguments].concat())
 }
 
 /// The instance's name in the kernel.
