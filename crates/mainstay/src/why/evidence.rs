@@ -29,6 +29,7 @@ pub async fn read(
     let pods: Vec<Arc<Pod>> = pods;
     evidence.sets = sets;
     evidence.pods = pods.iter().map(|pod| Arc::new((&**pod).into())).collect();
+    evidence.full_pods = pods;
     let (revisions, claims, events, volumes, classes, nodes) = tokio::join!(
         list(Api::namespaced(namespaced(), namespace)),
         list(Api::namespaced(namespaced(), namespace)),

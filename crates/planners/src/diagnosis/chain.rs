@@ -2,6 +2,8 @@
 
 use jiff::Timestamp;
 
+use super::remedy::Remedy;
+
 /// An object, as far as an answer names it.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Object {
@@ -28,6 +30,23 @@ pub struct Link {
     pub since: Option<Timestamp>,
     /// If an event says so: how often and when last.
     pub seen: Option<Seen>,
+    /// The last lines of the container's log, where they may tell more.
+    pub log: Log,
+}
+
+/// The last lines of a container's log.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Log {
+    /// They would not help.
+    #[default]
+    NotWanted,
+    /// Whoever can read logs may put them here.
+    Wanted {
+        /// The log of the run before the present one.
+        previous: bool,
+    },
+    /// The lines.
+    Read(Vec<String>),
 }
 
 /// How often something was reported.
@@ -45,7 +64,7 @@ pub struct Chain {
     /// The links; the last is the root cause.
     pub links: Vec<Link>,
     /// What would unblock it.
-    pub remedy: String,
+    pub remedy: Remedy,
     /// Pods that are held up by the same in their own way.
     pub likewise: Vec<String>,
 }

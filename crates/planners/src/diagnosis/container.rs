@@ -5,10 +5,12 @@ use k8s_openapi::api::core::v1::{Container, ContainerStateTerminated, Probe};
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use resource_kinds::pod_view::{Container as Status, PodView, State};
 use resource_kinds::reasons::pod_condition;
+use serde_json::{Value, json};
 
 use super::pod::Diagnosis;
 use super::reason::Reason;
-use super::{exit, words};
+use super::remedy::Remedy;
+use super::{exit, remedy, words};
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Kind {
@@ -131,7 +133,7 @@ impl Subject<'_> {
         diagnosis.of_container(&self.container.name)
     }
 
-    fn finding(&self, reason: Reason, message: String, remedy: String) -> Diagnosis {
+    fn finding(&self, reason: Reason, message: String, remedy: impl Into<Remedy>) -> Diagnosis {
         let ready = self.pod.condition(pod_condition::READY);
         Diagnosis::new(reason, message, remedy).since(words::changed_at(ready))
     }
@@ -140,7 +142,7 @@ impl Subject<'_> {
         let title = self.title();
         let image = self.container.image.as_deref().unwrap_or_default();
         let name = &self.container.name;
-        let owner = words::template_owner(self.pod);
+        let owner = remedy::template(self.pod);
         let set_image = self.kubectl(&format!("set image {owner} {name}=IMAGE"));
         match reason {
             "ErrImagePull" | "ImagePullBackOff" => {
@@ -148,16 +150,14 @@ impl Subject<'_> {
                 self.finding(
                     Reason::ImagePullFailed,
                     format!("image \"{image}\" of {title} cannot be pulled{said}"),
-                    format!(
-                        "an image of that name where it is looked for, or another one: \
-                         {set_image}"
-                    ),
+                    Remedy::new("an image of that name where it is looked for, or another one")
+                        .with(set_image),
                 )
             }
             "InvalidImageName" => self.finding(
                 Reason::InvalidImageName,
                 format!("\"{image}\" of {title} is no image name"),
-                format!("another name: {set_image}"),
+                Remedy::new("another name").with(set_image),
             ),
             "ErrImageNeverPull" => self.finding(
                 Reason::ImageNeverPulled,
@@ -165,11 +165,12 @@ impl Subject<'_> {
                     "image \"{image}\" of {title} is not on the node, and imagePullPolicy is \
                      Never"
                 ),
-                format!(
-                    "bring the image to the node (mainstay image import FILE), or another \
-                     imagePullPolicy: {}",
-                    self.kubectl(&format!("edit {owner}"))
-                ),
+                Remedy {
+                    text: "bring the image to the node (mainstay image import FILE), or let the \
+                           node pull it"
+                        .to_owned(),
+                    commands: self.change(json!({ "imagePullPolicy": "IfNotPresent" })),
+                },
             ),
             "CreateContainerConfigError" => self.finding(
                 Reason::ContainerConfigError,
@@ -209,11 +210,11 @@ impl Subject<'_> {
         let remedy = match end.and_then(|end| end.reason.as_deref()) {
             Some("OOMKilled") => format!(
                 "a higher memory limit, or a program that uses less: {}",
-                self.kubectl(&format!("edit {}", words::template_owner(self.pod)))
+                self.kubectl(&format!("edit {}", remedy::template(self.pod)))
             ),
             Some("StartError" | "ContainerCannotRun") => format!(
                 "correct its command or image: {}",
-                self.kubectl(&format!("edit {}", words::template_owner(self.pod)))
+                self.kubectl(&format!("edit {}", remedy::template(self.pod)))
             ),
             _ => format!("the program has to keep running; its last words: {logs}"),
         };
@@ -313,6 +314,16 @@ impl Subject<'_> {
                 self.describe()
             ),
         )
+    }
+
+    /// The commands that merge `change` into the container.
+    fn change(&self, mut change: Value) -> Vec<String> {
+        change["name"] = self.container.name.as_str().into();
+        let list = match self.kind {
+            Kind::Main => "containers",
+            Kind::Init | Kind::Sidecar => "initContainers",
+        };
+        remedy::change(self.pod, json!({ list: [change] }))
     }
 
     fn kubectl(&self, rest: &str) -> String {

@@ -6,6 +6,7 @@ use resource_kinds::reasons::{node_condition, taint};
 
 use super::pod::{Diagnosis, Surroundings};
 use super::reason::Reason;
+use super::remedy::Remedy;
 use super::words;
 
 /// What a pod that is being deleted waits for.
@@ -50,10 +51,10 @@ fn held(pod: &PodView, finalizers: &[&str]) -> Diagnosis {
     Diagnosis::new(
         Reason::HeldByFinalizer,
         format!("being deleted: finalizers hold it: {list}"),
-        format!(
-            "whoever set {list} has to finish and remove it; by force: {}",
-            words::kubectl(&pod.namespace, &patch)
-        ),
+        Remedy::new(format!(
+            "whoever set {list} has to finish and remove it; by force"
+        ))
+        .with(words::kubectl(&pod.namespace, &patch)),
     )
 }
 

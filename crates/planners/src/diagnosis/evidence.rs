@@ -4,12 +4,12 @@ use std::sync::Arc;
 
 use jiff::Timestamp;
 use k8s_openapi::api::apps::v1::{ControllerRevision, StatefulSet};
-use k8s_openapi::api::core::v1::{Event, Node, PersistentVolume, PersistentVolumeClaim};
+use k8s_openapi::api::core::v1::{Event, Node, PersistentVolume, PersistentVolumeClaim, Pod};
 use k8s_openapi::api::storage::v1::StorageClass;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use resource_kinds::pod_view::PodView;
 
-use super::chain::{Link, Object, Seen};
+use super::chain::{Link, Log, Object, Seen};
 use super::words;
 
 /// What was read of one namespace, and of the things around it.
@@ -25,6 +25,8 @@ pub struct Evidence {
     pub sets: Vec<Arc<StatefulSet>>,
     /// Pods of the namespace.
     pub pods: Vec<Arc<PodView>>,
+    /// The same pods in full.
+    pub full_pods: Vec<Arc<Pod>>,
     /// Revisions of the namespace.
     pub revisions: Vec<Arc<ControllerRevision>>,
     /// Claims of the namespace.
@@ -55,6 +57,7 @@ impl Evidence {
             now,
             sets: Vec::new(),
             pods: Vec::new(),
+            full_pods: Vec::new(),
             revisions: Vec::new(),
             claims: Vec::new(),
             volumes: None,
@@ -144,6 +147,7 @@ pub(super) fn told(event: &Event, object: Object) -> Link {
         message: words::line(event.message.as_deref().unwrap_or_default()),
         since: first.or_else(|| last_seen(event)),
         seen: last_seen(event).map(|last| Seen { count, last }),
+        log: Log::NotWanted,
     }
 }
 

@@ -25,14 +25,16 @@ mod notes;
 mod pod;
 mod pods;
 mod reason;
+mod remedy;
 mod render;
 mod scheduling;
 mod sets;
 mod trail;
 mod words;
 
-pub use chain::{Chain, Explanation, Link, Object, Seen, State};
+pub use chain::{Chain, Explanation, Link, Log, Object, Seen, State};
 pub use evidence::Evidence;
 pub use explain::{TargetKind, explain};
 pub use pod::{Diagnosis, Surroundings, pod, pod_in};
 pub use reason::Reason;
+pub use remedy::Remedy;

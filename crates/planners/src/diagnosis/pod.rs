@@ -6,6 +6,7 @@ use resource_kinds::pod_view::PodView;
 use resource_kinds::reasons::pod_condition;
 
 use super::reason::Reason;
+use super::remedy::Remedy;
 use super::{container, ending, scheduling, words};
 
 /// Why a pod is not Ready, or is on its way out.
@@ -16,8 +17,8 @@ pub struct Diagnosis {
     pub reason: Reason,
     /// One line, to follow the pod's name and a colon. The same as long as the cause is.
     pub message: String,
-    /// One line: what would change it; with the command where there is one.
-    pub remedy: String,
+    /// What would change it.
+    pub remedy: Remedy,
     /// The container it is about.
     pub container: Option<String>,
     /// The claims it is about.
@@ -27,11 +28,11 @@ pub struct Diagnosis {
 }
 
 impl Diagnosis {
-    pub(super) fn new(reason: Reason, message: String, remedy: String) -> Self {
+    pub(super) fn new(reason: Reason, message: String, remedy: impl Into<Remedy>) -> Self {
         Self {
             reason,
             message,
-            remedy,
+            remedy: remedy.into(),
             container: None,
             claims: Vec::new(),
             since: None,

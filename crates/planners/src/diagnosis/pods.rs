@@ -2,7 +2,7 @@
 
 use k8s_openapi::api::core::v1::{Event, Node};
 use resource_kinds::annotations::SELECTED_NODE;
-use resource_kinds::pod_view::PodView;
+use resource_kinds::pod_view::{PodView, State};
 use resource_kinds::reasons::node_condition;
 
 use super::chain::Object;
@@ -43,6 +43,9 @@ impl Trail<'_> {
             found.since,
         );
         self.in_container(found.container.clone());
+        if found.reason == Reason::ContainerCrashed {
+            self.wants_log(ran_again(pod, &found));
+        }
         self.remedy(&found.remedy);
         self.behind(pod, &object, &found);
     }
@@ -217,6 +220,13 @@ impl Trail<'_> {
         }
         true
     }
+}
+
+/// Whether the end that is told of is that of the run before the present one.
+fn ran_again(pod: &PodView, found: &Diagnosis) -> bool {
+    let all = pod.containers.iter().chain(&pod.init_containers);
+    let mut own = all.filter(|status| Some(&*status.name) == found.container.as_deref());
+    own.any(|status| matches!(status.state, State::Running(_)))
 }
 
 /// Whether the container's last end was somebody else's doing.

@@ -4,7 +4,7 @@ use jiff::Timestamp;
 use object_model::duration::human;
 use serde_json::{Map, Value, json};
 
-use super::chain::{Chain, Explanation, Link, Object, State};
+use super::chain::{Chain, Explanation, Link, Log, Object, State};
 
 impl Explanation {
     /// Lines for people: what is asked about, then each chain, indented link by link, and after
@@ -51,11 +51,16 @@ fn chain_lines(chain: &Chain, asked: &Object, now: Timestamp, lines: &mut Vec<St
             link.message,
             times(link, now)
         ));
+        if let Log::Read(log) = &link.log {
+            lines.extend(log.iter().map(|line| format!("{indent}    | {line}")));
+        }
     }
     if !chain.likewise.is_empty() {
         lines.push(format!("  the same: {}", chain.likewise.join(", ")));
     }
-    lines.push(format!("  To unblock: {}", chain.remedy));
+    lines.push(format!("  To unblock: {}", chain.remedy.text));
+    let commands = chain.remedy.commands.iter();
+    lines.extend(commands.map(|command| format!("    {command}")));
 }
 
 /// ` (for 2m)`, ` (12 times, last 4s ago)`
@@ -97,10 +102,18 @@ fn link_value(link: &Link) -> Value {
         value["count"] = seen.count.into();
         value["lastSeen"] = seen.last.to_string().into();
     }
+    if let Log::Read(lines) = &link.log {
+        value["log"] = lines.clone().into();
+    }
     value
 }
 
 fn chain_value(chain: &Chain) -> Value {
     let links: Vec<Value> = chain.links.iter().map(link_value).collect();
-    json!({ "links": links, "remedy": chain.remedy, "likewise": chain.likewise })
+    json!({
+        "links": links,
+        "remedy": chain.remedy.text,
+        "commands": chain.remedy.commands,
+        "likewise": chain.likewise,
+    })
 }

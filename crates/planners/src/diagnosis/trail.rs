@@ -5,13 +5,14 @@ use std::collections::BTreeSet;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Event;
 
-use super::chain::{Chain, Link, Object};
+use super::chain::{Chain, Link, Log, Object};
 use super::evidence::{self, Evidence};
+use super::remedy::Remedy;
 
 pub(super) struct Trail<'e> {
     pub evidence: &'e Evidence,
     links: Vec<Link>,
-    remedy: String,
+    remedy: Remedy,
     visited: BTreeSet<Object>,
 }
 
@@ -20,7 +21,7 @@ impl<'e> Trail<'e> {
         Self {
             evidence,
             links: Vec::new(),
-            remedy: String::new(),
+            remedy: Remedy::default(),
             visited: BTreeSet::new(),
         }
     }
@@ -53,6 +54,7 @@ impl<'e> Trail<'e> {
             message: message.into(),
             since,
             seen: None,
+            log: Log::NotWanted,
         });
         self
     }
@@ -65,15 +67,23 @@ impl<'e> Trail<'e> {
         self
     }
 
+    /// The last link wants the log of its container.
+    pub fn wants_log(&mut self, previous: bool) -> &mut Self {
+        if let Some(last) = self.links.last_mut() {
+            last.log = Log::Wanted { previous };
+        }
+        self
+    }
+
     /// What would unblock what has been said last.
-    pub fn remedy(&mut self, remedy: impl Into<String>) -> &mut Self {
+    pub fn remedy(&mut self, remedy: impl Into<Remedy>) -> &mut Self {
         self.remedy = remedy.into();
         self
     }
 
     /// Another way out, besides the remedy.
     pub fn or(&mut self, other: String) {
-        self.remedy = format!("{}; {other}", self.remedy);
+        self.remedy.text = format!("{}; {other}", self.remedy.text);
     }
 
     /// What an event says, unless it has been said.

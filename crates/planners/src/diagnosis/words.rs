@@ -3,7 +3,7 @@
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use resource_kinds::annotations;
-use resource_kinds::pod_view::{Condition, PodView};
+use resource_kinds::pod_view::Condition;
 
 /// Longest text that is taken over from elsewhere, in characters.
 const FOREIGN_TEXT_MAX: usize = 300;
@@ -27,15 +27,6 @@ pub(super) fn finalizers<'f>(
     let own = [annotations::PVC_PROTECTION, annotations::PV_PROTECTION];
     let all = all.into_iter().map(AsRef::as_ref);
     all.filter(|name| !own.contains(name)).collect()
-}
-
-/// What to change to change the pod: its StatefulSet, its other owner, or itself.
-pub(super) fn template_owner(pod: &PodView) -> String {
-    match &pod.controller {
-        Some(owner) if *owner.kind == *"StatefulSet" => format!("sts/{}", owner.name),
-        Some(owner) => format!("{}/{}", owner.kind.to_lowercase(), owner.name),
-        None => format!("pod/{}", pod.name),
-    }
 }
 
 /// `kubectl -n NAMESPACE ` and the rest.

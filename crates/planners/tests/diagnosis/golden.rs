@@ -94,7 +94,7 @@ fn check(answer: &Explanation, given: &str) {
     for chain in &answer.chains {
         assert!(!chain.links.is_empty(), "a chain without links: {given}");
         assert!(
-            !chain.remedy.is_empty(),
+            !chain.remedy.text.is_empty(),
             "a cause without a remedy: {given}"
         );
     }

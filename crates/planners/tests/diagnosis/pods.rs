@@ -65,8 +65,9 @@ fn ended(exit_code: i32, reason: &str, message: &str) -> Value {
 fn check(found: Option<Diagnosis>, wanted: [&str; 3]) {
     let found = found.expect("something is the matter");
     let reason = found.reason.to_string();
-    assert_eq!([reason.as_str(), &found.message, &found.remedy], wanted);
-    assert!(!found.message.contains('\n') && !found.remedy.contains('\n'));
+    let remedy = found.remedy.to_string();
+    assert_eq!([reason.as_str(), &found.message, &remedy], wanted);
+    assert!(!found.message.contains('\n') && !remedy.contains('\n'));
 }
 
 #[test]
@@ -195,8 +196,9 @@ fn names_that_are_none_and_images_that_may_not_be_pulled_are_told_apart() {
         [
             "ImageNeverPulled",
             "image \"shop:2\" of container main is not on the node, and imagePullPolicy is Never",
-            "bring the image to the node (mainstay image import FILE), or another \
-             imagePullPolicy: kubectl -n default edit sts/web",
+            "bring the image to the node (mainstay image import FILE), or let the node pull it: \
+             kubectl -n default patch sts/web -p '{\"spec\":{\"template\":{\"spec\":\
+             {\"containers\":[{\"imagePullPolicy\":\"IfNotPresent\",\"name\":\"main\"}]}}}}'",
         ],
     );
 }

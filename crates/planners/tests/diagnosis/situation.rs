@@ -84,6 +84,7 @@ pub fn parse(text: &str) -> Evidence {
             "pod" => {
                 let pod: Arc<Pod> = object(pod(&line));
                 evidence.pods.push(Arc::new(PodView::from(&*pod)));
+                evidence.full_pods.push(pod);
             }
             "claim" => evidence.claims.push(object(claim(&line))),
             "event" => evidence.events.push(object(event(&line))),

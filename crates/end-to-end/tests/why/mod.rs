@@ -1,10 +1,18 @@
 //! `mainstay why` on a running server with real containers: what waits is led back to its cause.
+//!
+//! The table of stuck situations is in the modules; `docs/why.md` lists it.
+
+mod endings;
+mod images;
+mod situation;
 
 use std::path::Path;
 use std::process::{Command, Output};
 
-use end_to_end::{Instance, binary, text, wait_for, with_images};
+use end_to_end::{Instance, binary, example, text, wait_for, with_images};
 use serde_json::Value;
+
+use situation::{Situation, resolve};
 
 /// A set whose pods are not ready before somebody makes a file in them.
 const SETS: &str = "
@@ -115,6 +123,39 @@ fn wait_for_answer(instance: &Instance, arguments: &[&str], parts: &[&str]) -> S
     })
 }
 
+/// All situations, as `docs/why.md` lists them.
+const TABLE: &[&[Situation]] = &[endings::ENDINGS, images::IMAGES];
+
+/// findings U3
+#[test]
+fn images_that_cannot_be_had() {
+    let (_registry, instance) = with_images();
+    resolve(&instance, images::IMAGES);
+}
+
+/// findings U3
+#[test]
+fn pods_that_end() {
+    let (_registry, instance) = with_images();
+    resolve(&instance, endings::ENDINGS);
+}
+
+/// findings U3: the page has a row for each situation, and none besides.
+#[test]
+fn the_page_lists_the_table() {
+    let page = example("../docs/why.md");
+    let page = std::fs::read_to_string(page).expect("read the page");
+    let rows = page.lines().filter_map(|line| line.strip_prefix("| `"));
+    let mut listed: Vec<&str> = rows
+        .filter_map(|row| Some(row.split_once("` |")?.0))
+        .collect();
+    let table = TABLE.iter().copied().flatten();
+    let mut tested: Vec<&str> = table.map(|situation| situation.name).collect();
+    listed.sort_unstable();
+    tested.sort_unstable();
+    assert_eq!(listed, tested);
+}
+
 #[test]
 fn a_set_is_led_back_to_the_probe_that_fails() {
     let (_registry, instance) = with_images();
@@ -137,8 +178,7 @@ fn a_set_is_led_back_to_the_probe_that_fails() {
         "{answer}"
     );
     assert!(
-        lines.last().is_some_and(|last| last
-            .ends_with("its output: kubectl -n default logs web-0 -c main")),
+        answer.contains("its output: kubectl -n default logs web-0 -c main"),
         "{answer}"
     );
     // A pod that does not exist yet has the same cause.

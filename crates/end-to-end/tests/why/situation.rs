@@ -1,0 +1,254 @@
+//! A table of stuck situations, and the walk through it: make all of them, ask about each, type the
+//! remedy as it is printed, and see that nothing waits any more.
+//!
+//! Each situation is in a namespace of its own, which has its name. In all texts `NAMESPACE` stands
+//! for that.
+
+use std::collections::VecDeque;
+use std::sync::{Mutex, PoisonError};
+use std::thread::{scope, sleep};
+use std::time::{Duration, Instant};
+
+use end_to_end::{Instance, Shell};
+use serde_json::Value;
+
+use super::run;
+
+/// Situations that are looked at at the same time.
+const AT_ONCE: usize = 6;
+/// How long the cause may take to show, and what was stuck to get going.
+const PATIENCE: Duration = Duration::from_secs(120);
+
+/// Something that waits, and what is to be said of it.
+pub struct Situation {
+    /// The name, a namespace's, which is also in the table of `docs/why.md`.
+    pub name: &'static str,
+    /// What is applied.
+    pub manifest: &'static str,
+    /// Lines that are typed after that.
+    pub before: &'static [&'static str],
+    /// What is asked about: `sts/web`.
+    pub asked: &'static str,
+    /// Parts that the answer has to have.
+    pub cause: &'static [&'static str],
+    /// What unblocks it.
+    pub remedy: Remedy,
+    /// What becomes of it then.
+    pub end: End,
+}
+
+/// What unblocks a situation.
+pub enum Remedy {
+    /// The commands of the answer, as they are.
+    Typed,
+    /// The commands of the answer, with words of it that are filled in.
+    Filled(&'static [(&'static str, &'static str)]),
+    /// Lines that the answer describes, but cannot know.
+    Described(&'static [&'static str]),
+    /// Nothing needs to be done.
+    Patience,
+}
+
+/// What becomes of what was asked about.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum End {
+    /// Nothing waits.
+    Fine,
+    /// It is gone.
+    Gone,
+}
+
+/// What most situations are like.
+pub const USUAL: Situation = Situation {
+    name: "",
+    manifest: "",
+    before: &[],
+    asked: "pod/web",
+    cause: &[],
+    remedy: Remedy::Typed,
+    end: End::Fine,
+};
+
+/// Makes all situations on the instance at once, then resolves them.
+#[track_caller]
+pub fn resolve(instance: &Instance, situations: &[Situation]) {
+    let walks: Vec<Walk<'_>> = situations.iter().map(|it| Walk::of(instance, it)).collect();
+    let made = in_parallel(&walks, Walk::make);
+    let resolved = in_parallel(&walks, Walk::resolve);
+    let failures: Vec<String> = made.into_iter().chain(resolved).collect();
+    let (failed, all) = (failures.len(), situations.len());
+    assert!(
+        failures.is_empty(),
+        "{failed} of {all} situations:\n\n{}",
+        failures.join("\n\n")
+    );
+}
+
+/// Runs `step` for all, some at once; returns what failed.
+fn in_parallel<'w, 'i>(
+    walks: &'w [Walk<'i>],
+    step: impl Fn(&Walk<'i>) -> Result<(), String> + Sync,
+) -> Vec<String> {
+    let left: Mutex<VecDeque<&'w Walk<'i>>> = Mutex::new(walks.iter().collect());
+    let failures = Mutex::new(Vec::new());
+    let next = || {
+        let mut left = left.lock().unwrap_or_else(PoisonError::into_inner);
+        left.pop_front()
+    };
+    scope(|scope| {
+        for _ in 0..AT_ONCE {
+            scope.spawn(|| {
+                while let Some(walk) = next() {
+                    if let Err(seen) = step(walk) {
+                        let name = walk.situation.name;
+                        let mut all = failures.lock().unwrap_or_else(PoisonError::into_inner);
+                        all.push(format!("--- {name}: {seen}"));
+                    }
+                }
+            });
+        }
+    });
+    failures
+        .into_inner()
+        .unwrap_or_else(PoisonError::into_inner)
+}
+
+/// One situation on an instance.
+struct Walk<'i> {
+    instance: &'i Instance,
+    situation: &'i Situation,
+    shell: Shell,
+}
+
+/// What `mainstay why` answered.
+enum Answer {
+    /// It has one.
+    Given { text: String, json: Value },
+    /// There is no such object.
+    NotFound(String),
+}
+
+impl<'i> Walk<'i> {
+    fn of(instance: &'i Instance, situation: &'i Situation) -> Self {
+        Self {
+            instance,
+            situation,
+            shell: Shell::new(instance, instance.data()),
+        }
+    }
+
+    fn placed(&self, text: &str) -> String {
+        text.replace("NAMESPACE", self.situation.name)
+    }
+
+    fn make(&self) -> Result<(), String> {
+        let name = self.situation.name;
+        self.type_line(&format!("kubectl create namespace {name}"))?;
+        let kubectl = self.instance.kubectl();
+        let apply = ["-n", name, "apply", "-f", "-"];
+        let output = kubectl.run_with_input(&apply, &self.placed(self.situation.manifest));
+        output.success().map_err(|output| format!("{output:#?}"))?;
+        let mut lines = self.situation.before.iter();
+        lines.try_for_each(|line| self.type_line(&self.placed(line)))
+    }
+
+    fn type_line(&self, line: &str) -> Result<(), String> {
+        let output = self.shell.run(line);
+        let failed = |output| format!("{line}\n{output:#?}");
+        output.success().map(drop).map_err(failed)
+    }
+
+    fn ask(&self) -> Answer {
+        let (name, asked) = (self.situation.name, self.situation.asked);
+        let data = self.instance.data();
+        let plain = run(&[asked, "-n", name], &data);
+        let json = run(&[asked, "-n", name, "-o", "json"], &data);
+        let errors = String::from_utf8_lossy(&json.stderr).into_owned();
+        match serde_json::from_slice(&json.stdout) {
+            Ok(json) => Answer::Given {
+                text: String::from_utf8_lossy(&plain.stdout).into_owned(),
+                json,
+            },
+            Err(_) => Answer::NotFound(errors),
+        }
+    }
+
+    fn resolve(&self) -> Result<(), String> {
+        let (text, commands) = self.wait("the cause", |answer| self.cause(answer))?;
+        for line in self.lines(commands) {
+            let typed = self.type_line(&line);
+            typed.map_err(|error| format!("{text}\n{error}"))?;
+        }
+        let ended = self.wait("its end", |answer| self.has_ended(answer));
+        ended.map_err(|error| format!("{text}\nand then {error}"))
+    }
+
+    /// The answer and its commands, if it has what it should have.
+    fn cause(&self, answer: &Answer) -> Option<(String, Vec<String>)> {
+        let Answer::Given { text, json } = answer else {
+            return None;
+        };
+        let mut parts = self.situation.cause.iter();
+        if json["state"] != "Waiting" || !parts.all(|part| text.contains(&self.placed(part))) {
+            return None;
+        }
+        let commands = json["chains"].as_array().into_iter().flatten();
+        let commands = commands.flat_map(|chain| chain["commands"].as_array());
+        let commands = commands.flatten().filter_map(Value::as_str);
+        let commands: Vec<String> = commands.map(str::to_owned).collect();
+        let wanted = matches!(self.situation.remedy, Remedy::Typed | Remedy::Filled(_));
+        (!wanted || !commands.is_empty()).then(|| (text.clone(), commands))
+    }
+
+    fn lines(&self, commands: Vec<String>) -> Vec<String> {
+        match self.situation.remedy {
+            Remedy::Typed => commands,
+            Remedy::Filled(words) => {
+                let fill = |line: String| {
+                    let words = words.iter();
+                    words.fold(line, |line, (word, by)| {
+                        line.replace(word, &self.placed(by))
+                    })
+                };
+                commands.into_iter().map(fill).collect()
+            }
+            Remedy::Described(lines) => lines.iter().map(|line| self.placed(line)).collect(),
+            Remedy::Patience => Vec::new(),
+        }
+    }
+
+    fn has_ended(&self, answer: &Answer) -> Option<()> {
+        let ended = match answer {
+            Answer::Given { json, .. } => {
+                self.situation.end == End::Fine && json["state"] == "Fine"
+            }
+            Answer::NotFound(error) => {
+                self.situation.end == End::Gone && error.contains("not found")
+            }
+        };
+        ended.then_some(())
+    }
+
+    /// Asks until the answer will do.
+    fn wait<T>(
+        &self,
+        what: &str,
+        mut found: impl FnMut(&Answer) -> Option<T>,
+    ) -> Result<T, String> {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            let answer = self.ask();
+            if let Some(found) = found(&answer) {
+                return Ok(found);
+            }
+            if Instant::now() >= deadline {
+                let seen = match answer {
+                    Answer::Given { text, .. } => text,
+                    Answer::NotFound(error) => error,
+                };
+                return Err(format!("waited for {what}; the last answer:\n{seen}"));
+            }
+            sleep(Duration::from_millis(500));
+        }
+    }
+}
