@@ -118,7 +118,8 @@ async fn statuses(server: &ApiServer) -> Vec<Value> {
         true => json!({"status": "True", "message": "ok"}),
         false => json!({"status": "False", "message": "it does not run"}),
     };
-    let store = match health::store_failure(server).await {
+    let failure = health::store_failure(server).await;
+    let store = match failure.or_else(|| server.store.occupancy().full) {
         None => json!({"status": "True", "message": "ok"}),
         Some(error) => json!({"status": "False", "error": error.to_string()}),
     };

@@ -1,6 +1,8 @@
 //! `/livez`, `/readyz`, `/healthz`: whether the server lives and can serve (kubectl.md 6.8).
 
+use std::fmt::{self, Debug};
 use std::sync::atomic::Ordering;
+use std::sync::{Mutex, PoisonError};
 
 use http::StatusCode;
 use mvcc_store::{Range, StoreError};
@@ -25,6 +27,38 @@ const CHECKS: [(&str, bool); 7] = [
     ("definitions-followed", false),
 ];
 
+type Failing = Box<dyn Fn() -> Vec<String> + Send + Sync>;
+
+/// Checks of other parts of the program.
+#[derive(Default)]
+pub(crate) struct Checks(Mutex<Vec<(&'static str, Failing)>>);
+
+impl Debug for Checks {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Checks").finish_non_exhaustive()
+    }
+}
+
+impl ApiServer {
+    /// Adds a check of another part of the program to `/readyz` and `/healthz`. It passes while
+    /// `failing` names nothing; what it names is shown to everybody who asks.
+    pub fn add_check(
+        &self,
+        name: &'static str,
+        failing: impl Fn() -> Vec<String> + Send + Sync + 'static,
+    ) {
+        let mut checks = self.checks.0.lock().unwrap_or_else(PoisonError::into_inner);
+        checks.push((name, Box::new(failing)));
+    }
+
+    /// The names of the added checks, each with what fails.
+    fn added(&self) -> Vec<(&'static str, Vec<String>)> {
+        let checks = self.checks.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let looked = checks.iter().map(|(name, failing)| (*name, failing()));
+        looked.collect()
+    }
+}
+
 /// After so many failures in a row what is stored may not be in force.
 const FOLLOWING_FAILURES_MAX: u32 = 3;
 
@@ -35,10 +69,15 @@ pub(crate) async fn answer(server: &ApiServer, path: &str, query: &Query) -> Res
     // The store answers to the name that it has in Kubernetes, too.
     let own_name = |name: &str| if name == "etcd" { "store" } else { name }.to_owned();
     let only = words.next().map(own_name);
+    let added = match endpoint {
+        "livez" => Vec::new(),
+        _ => server.added(),
+    };
     let mut checks: Vec<&str> = CHECKS
         .iter()
         .filter(|(_, live)| *live || endpoint != "livez")
         .map(|(name, _)| *name)
+        .chain(added.iter().map(|(name, _)| *name))
         .collect();
     if let Some(only) = only {
         checks.retain(|name| *name == only);
@@ -55,11 +94,16 @@ pub(crate) async fn answer(server: &ApiServer, path: &str, query: &Query) -> Res
     let mut lines = String::new();
     let mut failed = false;
     for name in checks {
-        if passes(server, name, endpoint == "livez").await {
-            lines.push_str(&format!("[+]{name} ok\n"));
-        } else {
-            failed = true;
-            lines.push_str(&format!("[-]{name} failed: reason withheld\n"));
+        let why = match added.iter().find(|(added, _)| *added == name) {
+            Some((_, failing)) => (!failing.is_empty()).then(|| failing.join("; ")),
+            None => (!passes(server, name).await).then(|| "reason withheld".to_owned()),
+        };
+        match why {
+            None => lines.push_str(&format!("[+]{name} ok\n")),
+            Some(why) => {
+                failed = true;
+                lines.push_str(&format!("[-]{name} failed: {why}\n"));
+            }
         }
     }
     if failed {
@@ -75,7 +119,7 @@ pub(crate) async fn answer(server: &ApiServer, path: &str, query: &Query) -> Res
     Ok(Reply::bytes(TEXT, "ok"))
 }
 
-/// Why the store cannot be written, or not be read.
+/// Why the store does not work. A full store works: it waits for room (`store-room`).
 pub(crate) async fn store_failure(server: &ApiServer) -> Option<StoreError> {
     let range = Range {
         start: b"/health".to_vec(),
@@ -83,16 +127,12 @@ pub(crate) async fn store_failure(server: &ApiServer) -> Option<StoreError> {
     };
     let read = server.store.range(range).await;
     let failure = read.err().or_else(|| server.store.failure());
-    failure.or_else(|| server.store.occupancy().full)
+    failure.filter(|why| !matches!(why, StoreError::Full(_) | StoreError::Quota { .. }))
 }
 
-async fn passes(server: &ApiServer, check: &str, alive: bool) -> bool {
+async fn passes(server: &ApiServer, check: &str) -> bool {
     match check {
-        "store" => match store_failure(server).await {
-            // It goes on by itself.
-            Some(StoreError::Full(_) | StoreError::Quota { .. }) => alive,
-            failure => failure.is_none(),
-        },
+        "store" => store_failure(server).await.is_none(),
         "store-room" => server.store.occupancy().full.is_none(),
         "definitions-followed" => server.following.load(Ordering::Relaxed) < FOLLOWING_FAILURES_MAX,
         "rbac-index" => server.rbac.is_synced(),

@@ -20,6 +20,7 @@ use crate::dynamic_admission::Registrations;
 use crate::fairness::Shares;
 use crate::following;
 use crate::group_services;
+use crate::health::Checks;
 use crate::identity::UserInfo;
 use crate::limits::Limits;
 use crate::local::LocalService;
@@ -74,6 +75,7 @@ pub struct ApiServer {
     pub(crate) leases: Leases,
     pub(crate) metrics: Metrics,
     pub(crate) components: Components,
+    pub(crate) checks: Checks,
     pub(crate) bootstrapped: AtomicBool,
     pub(crate) requests: Arc<Semaphore>,
     pub(crate) long_running: Arc<Semaphore>,
@@ -112,6 +114,7 @@ impl ApiServer {
             leases: Leases::default(),
             metrics: Metrics::default(),
             components: Components::default(),
+            checks: Checks::default(),
             bootstrapped: AtomicBool::new(false),
             requests: Arc::new(Semaphore::new(limits.requests_in_flight_max)),
             long_running: Arc::new(Semaphore::new(limits.long_running_max)),

@@ -15,7 +15,7 @@ use k8s_openapi::api::storage::v1::StorageClass;
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use kube::Client;
 use object_model::listening::Listening;
-use reconcile::{Cache, Index, Object, Queue, Recorder, Work};
+use reconcile::{Cache, Index, Object, Part, Queue, Recorder, Work};
 use resource_kinds::pod_view::PodView;
 use serde::de::DeserializeOwned;
 use tokio::sync::watch;
@@ -79,30 +79,32 @@ pub struct Context {
     pub config: Config,
     /// Ends everything.
     pub shutdown: CancellationToken,
+    part: Part,
 }
 
 impl Context {
-    pub(crate) fn new(client: Client, config: Config, shutdown: CancellationToken) -> Self {
+    pub(crate) fn new(client: Client, config: Config, part: &Part) -> Self {
         // A token of its own: when one controller fails the others end, but not the process.
-        let shutdown = shutdown.child_token();
+        let shutdown = part.shutdown.child_token();
+        let part = part.with_shutdown(shutdown.clone());
         let caches = Caches {
-            definitions: Cache::spawn_all(&client, &shutdown),
-            stateful_sets: Cache::spawn_all(&client, &shutdown),
-            deployments: Cache::spawn_all(&client, &shutdown),
-            replica_sets: Cache::spawn_all(&client, &shutdown),
-            replication_controllers: Cache::spawn_all(&client, &shutdown),
-            jobs: Cache::spawn_all(&client, &shutdown),
-            revisions: Cache::spawn_all(&client, &shutdown),
-            pods: Cache::of_pods(&client, shutdown.clone()),
-            claims: Cache::spawn_all(&client, &shutdown),
-            volumes: Cache::spawn_all(&client, &shutdown),
-            classes: Cache::spawn_all(&client, &shutdown),
-            nodes: Cache::spawn_all(&client, &shutdown),
-            services: Cache::spawn_all(&client, &shutdown),
-            slices: Cache::spawn_all(&client, &shutdown),
-            endpoints: Cache::spawn_all(&client, &shutdown),
-            namespaces: Cache::spawn_all(&client, &shutdown),
-            service_accounts: Cache::spawn_all(&client, &shutdown),
+            definitions: Cache::spawn_all(&client, &part),
+            stateful_sets: Cache::spawn_all(&client, &part),
+            deployments: Cache::spawn_all(&client, &part),
+            replica_sets: Cache::spawn_all(&client, &part),
+            replication_controllers: Cache::spawn_all(&client, &part),
+            jobs: Cache::spawn_all(&client, &part),
+            revisions: Cache::spawn_all(&client, &part),
+            pods: Cache::of_pods(&client, &part),
+            claims: Cache::spawn_all(&client, &part),
+            volumes: Cache::spawn_all(&client, &part),
+            classes: Cache::spawn_all(&client, &part),
+            nodes: Cache::spawn_all(&client, &part),
+            services: Cache::spawn_all(&client, &part),
+            slices: Cache::spawn_all(&client, &part),
+            endpoints: Cache::spawn_all(&client, &part),
+            namespaces: Cache::spawn_all(&client, &part),
+            service_accounts: Cache::spawn_all(&client, &part),
         };
         Self {
             client,
@@ -111,12 +113,19 @@ impl Context {
             caches,
             config,
             shutdown,
+            part,
         }
+    }
+
+    /// The part of the program that the controllers are.
+    pub fn part(&self) -> &Part {
+        &self.part
     }
 
     /// The same, ended by another token.
     pub(crate) fn with_shutdown(&self, shutdown: CancellationToken) -> Self {
         Self {
+            part: self.part.with_shutdown(shutdown.clone()),
             shutdown,
             ..self.clone()
         }
@@ -125,7 +134,7 @@ impl Context {
     /// A queue whose figures are told under that name: kube-controller-manager's, where it has one
     /// for the same work.
     pub fn queue<T: Work>(&self, name: &'static str) -> Queue<T> {
-        self.config.figures.queues().queue(name)
+        self.config.figures.queues().queue(name, &self.part)
     }
 
     /// A recorder of events in the name of a component.
@@ -139,6 +148,6 @@ impl Context {
         K: Object + DeserializeOwned,
         K::DynamicType: Default,
     {
-        Cache::spawn_all(&self.client, &self.shutdown)
+        Cache::spawn_all(&self.client, &self.part)
     }
 }

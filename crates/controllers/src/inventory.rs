@@ -11,8 +11,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use kube::api::{Api, ApiResource, DynamicObject, PartialObjectMeta};
 use kube::core::discovery::{ApiCapabilities, Scope, verbs};
 use kube::{Client, Discovery};
-use reconcile::{Cache, Change, Identity, Index, WatchConfig};
-use tokio_util::sync::CancellationToken;
+use reconcile::{Cache, Change, Identity, Index, Part, WatchConfig};
 
 /// An object of any kind, as the server gives it without what is particular to its kind.
 pub(crate) type Metadata = PartialObjectMeta<DynamicObject>;
@@ -87,20 +86,20 @@ pub(crate) struct Found {
 impl Inventory {
     /// Asks the server what there is, until it answers, and starts to watch it. `None` when told
     /// to stop.
-    pub async fn open(client: Client, shutdown: &CancellationToken) -> Option<Self> {
+    pub async fn open(client: Client, part: &Part) -> Option<Self> {
         let served = loop {
             match Discovery::new(client.clone()).run().await {
                 Ok(discovery) => break served(&discovery),
                 Err(error) => tracing::debug!(error = %error, "discovery failed"),
             }
             tokio::select! {
-                () = shutdown.cancelled() => return None,
+                () = part.shutdown.cancelled() => return None,
                 () = tokio::time::sleep(Duration::from_millis(200)) => {}
             }
         };
         let resources: Vec<Resource> = served
             .into_iter()
-            .map(|(api, capabilities)| resource(&client, api, &capabilities, shutdown))
+            .map(|(api, capabilities)| resource(&client, api, &capabilities, part))
             .collect();
         let by_kind = resources
             .iter()
@@ -199,18 +198,13 @@ fn served(discovery: &Discovery) -> Vec<(ApiResource, ApiCapabilities)> {
     served
 }
 
-fn resource(
-    client: &Client,
-    api: ApiResource,
-    can: &ApiCapabilities,
-    shutdown: &CancellationToken,
-) -> Resource {
+fn resource(client: &Client, api: ApiResource, can: &ApiCapabilities, part: &Part) -> Resource {
     // Events have no owners and are many: they are not worth watching.
     let watch = can.supports_operation(verbs::WATCH) && api.plural != "events";
     let watched = watch.then(|| {
         let all: Api<Metadata> = Api::all_with(client.clone(), &api);
         let config = WatchConfig::default();
-        let cache = Cache::spawn_as(all, config, shutdown.clone(), Meta::identity, Meta::from);
+        let cache = Cache::spawn_as(all, config, part.clone(), Meta::identity, Meta::from);
         Watched {
             by_uid: cache.index(|object: &Meta| vec![object.uid.to_string()]),
             by_owner: cache.index(|object: &Meta| {

@@ -39,8 +39,8 @@ use futures::future::BoxFuture;
 use k8s_openapi::api::apps::v1::ReplicaSet;
 use k8s_openapi::api::core::v1::ReplicationController;
 use kube::Client;
+use reconcile::Part;
 use tokio::task::JoinSet;
-use tokio_util::sync::CancellationToken;
 
 pub use context::{Caches, Config, Context};
 pub use figures::Figures;
@@ -154,7 +154,7 @@ async fn collect(context: Context) {
 }
 
 async fn collect_once(context: Context) {
-    let opened = Inventory::open(context.client.clone(), &context.shutdown).await;
+    let opened = Inventory::open(context.client.clone(), context.part()).await;
     let Some(inventory) = opened.map(Arc::new) else {
         return;
     };
@@ -164,16 +164,14 @@ async fn collect_once(context: Context) {
     );
 }
 
-/// Runs all controllers until `shutdown` is cancelled.
+/// Runs all controllers until their part of the program is to end.
 ///
 /// # Errors
 /// When a controller ends before that.
-pub async fn run_all(
-    client: Client,
-    config: Config,
-    shutdown: CancellationToken,
-) -> Result<(), Error> {
-    let context = Context::new(client, config, shutdown.clone());
+pub async fn run_all(client: Client, config: Config, part: impl Into<Part>) -> Result<(), Error> {
+    let part = part.into();
+    let shutdown = part.shutdown.clone();
+    let context = Context::new(client, config, &part);
     context.config.figures.read(&context.caches.stateful_sets);
     let mut tasks = JoinSet::new();
     for (name, controller) in all(&context) {

@@ -322,7 +322,7 @@ mod tests {
         )
         .expect("a set");
         let end = CancellationToken::new();
-        let cache = Cache::of_pods(&client, end.clone());
+        let cache = Cache::of_pods(&client, &end.clone().into());
         let writer = PodWriter {
             owner: &owner,
             client: &client,

@@ -9,10 +9,10 @@ use dns_records::Settings;
 use hickory_proto::op::ResponseCode;
 use k8s_openapi::api::core::v1::{Namespace, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
+use kube::Client;
 use kube::core::PartialObjectMeta;
-use kube::{Api, Client};
 use object_model::cidr::Cidr;
-use reconcile::{Cache, WatchConfig};
+use reconcile::{Cache, Part};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream, UdpSocket};
 use tokio::sync::Semaphore;
@@ -81,17 +81,19 @@ impl Clients {
     }
 }
 
-/// Runs the server until `shutdown`.
+/// Runs the server until its part of the program is to end.
 ///
 /// # Errors
 /// When it cannot listen.
-pub async fn run(client: Client, config: Config, shutdown: CancellationToken) -> Result<(), Error> {
+pub async fn run(client: Client, config: Config, part: impl Into<Part>) -> Result<(), Error> {
+    let part = part.into();
     let server = Server::bind(config).await?;
-    let watch = WatchConfig::default;
-    let namespaces = watch_namespaces(client.clone(), shutdown.clone()).await;
-    let services = Cache::spawn(Api::all(client.clone()), watch(), shutdown.clone());
-    let slices = Cache::spawn(Api::all(client), watch(), shutdown.clone());
-    server.serve(namespaces, services, slices, shutdown).await;
+    let namespaces = watch_namespaces(client.clone(), &part).await;
+    let services = Cache::spawn_all(&client, &part);
+    let slices = Cache::spawn_all(&client, &part);
+    server
+        .serve(namespaces, services, slices, part.shutdown)
+        .await;
     Ok(())
 }
 

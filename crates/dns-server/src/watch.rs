@@ -9,7 +9,7 @@ use k8s_openapi::api::discovery::v1::EndpointSlice;
 use kube::api::ListParams;
 use kube::core::PartialObjectMeta;
 use kube::{Api, Client};
-use reconcile::{Cache, ServiceChanges, ServiceState, WatchConfig};
+use reconcile::{Cache, Part, ServiceChanges, ServiceState, WatchConfig};
 use tokio_util::sync::CancellationToken;
 
 use crate::limits;
@@ -36,7 +36,7 @@ impl Watched {
 /// it"; namespaces with a Service are known without.
 pub(crate) async fn watch_namespaces(
     client: Client,
-    shutdown: CancellationToken,
+    part: &Part,
 ) -> Cache<PartialObjectMeta<Namespace>> {
     let namespaces: Api<Namespace> = Api::all(client.clone());
     match namespaces
@@ -47,7 +47,7 @@ pub(crate) async fn watch_namespaces(
             tracing::info!("namespaces may not be watched; only those with Services are known");
             Cache::from_events(futures::stream::pending())
         }
-        _ => Cache::spawn(Api::all(client), WatchConfig::default(), shutdown),
+        _ => Cache::spawn(Api::all(client), WatchConfig::default(), part.clone()),
     }
 }
 

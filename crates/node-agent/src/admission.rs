@@ -9,9 +9,8 @@ use k8s_openapi::api::core::v1::{Node, Pod};
 use kube::Api;
 use placement::{Misfit, misfit};
 use pod_lifecycle::admission::{Rejection, rejection, under_pressure};
-use reconcile::{Cache, WatchConfig};
+use reconcile::{Cache, Part, WatchConfig};
 use resource_kinds::pod_view::PodView;
-use tokio_util::sync::CancellationToken;
 
 use crate::worker::Shared;
 
@@ -24,15 +23,15 @@ pub struct Admission {
 
 impl Admission {
     /// Starts to follow the node's pods and its object.
-    pub fn new(shared: Arc<Shared>, shutdown: &CancellationToken) -> Self {
+    pub fn new(shared: Arc<Shared>, part: &Part) -> Self {
         let name = &shared.config.node_name;
         let follow = |fields: String| WatchConfig::default().fields(&fields);
         let mine = follow(format!("spec.nodeName={name}"));
         let own = follow(format!("metadata.name={name}"));
         let client = &shared.client;
         Self {
-            pods: Cache::spawn(Api::all(client.clone()), mine, shutdown.clone()),
-            nodes: Cache::spawn(Api::all(client.clone()), own, shutdown.clone()),
+            pods: Cache::spawn(Api::all(client.clone()), mine, part.clone()),
+            nodes: Cache::spawn(Api::all(client.clone()), own, part.clone()),
             shared,
         }
     }

@@ -8,7 +8,7 @@ use k8s_openapi::api::core::v1::Pod;
 use kube::Client;
 use pod_lifecycle::node_shutdown::NodeStop;
 use pod_lifecycle::resolv_conf::Resolver;
-use reconcile::{Cache, Change, Changes, Recorder, Source};
+use reconcile::{Cache, Change, Changes, Part, Recorder, Source};
 use tokio::sync::{Notify, RwLock, mpsc};
 use tokio::task::{JoinError, JoinHandle, JoinSet};
 use tokio_util::sync::CancellationToken;
@@ -39,12 +39,13 @@ pub struct NodeAgent {
     task: JoinHandle<()>,
 }
 
-/// Runs a node agent until `shutdown`, and until its pods are stopped if they are to be.
+/// Runs a node agent until its part of the program is to end, and until its pods are stopped if they
+/// are to be.
 ///
 /// # Errors
 /// When it cannot start.
-pub async fn run(config: Config, client: Client, shutdown: CancellationToken) -> Result<(), Error> {
-    NodeAgent::start(config, client, shutdown)
+pub async fn run(config: Config, client: Client, part: impl Into<Part>) -> Result<(), Error> {
+    NodeAgent::start(config, client, part)
         .await?
         .finished()
         .await;
@@ -59,8 +60,9 @@ impl NodeAgent {
     pub async fn start(
         config: Config,
         client: Client,
-        shutdown: CancellationToken,
+        part: impl Into<Part>,
     ) -> Result<Self, Error> {
+        let part = part.into();
         let pods = pods_dir(&config.data_dir);
         container_runtime::tree::make_private(&pods).map_err(|source| Error::Directory {
             path: pods.clone(),
@@ -91,14 +93,14 @@ impl NodeAgent {
         )
         .await?;
         // Watches, events and heartbeats go on while pods are being stopped.
-        let background = CancellationToken::new();
+        let background = part.with_shutdown(CancellationToken::new());
         let source = Source {
             component: "kubelet".to_owned(),
             host: Some(config.node_name.clone()),
         };
         let resolver = std::fs::read_to_string("/etc/resolv.conf").unwrap_or_default();
         let shared = Arc::new(Shared {
-            recorder: Recorder::spawn(client.clone(), source, background.clone()),
+            recorder: Recorder::spawn(client.clone(), source, background.shutdown.clone()),
             sources: Sources::new(client.clone(), background.clone()),
             registry: Registry::default(),
             usage: History::default(),
@@ -123,7 +125,13 @@ impl NodeAgent {
             tasks: JoinSet::new(),
             pods: HashMap::new(),
         };
-        let task = tokio::spawn(dispatcher.run(found, sandboxes, keeper, background, shutdown));
+        let task = tokio::spawn(dispatcher.run(
+            found,
+            sandboxes,
+            keeper,
+            background.shutdown,
+            part.shutdown,
+        ));
         Ok(Self { shared, task })
     }
 

@@ -21,7 +21,7 @@ use kube::api::{Api, PostParams};
 use pod_lifecycle::downward::NodeFacts;
 use pod_lifecycle::environment::{self, References};
 use pod_lifecycle::service_env;
-use reconcile::{Cache, Object, WatchConfig, execute};
+use reconcile::{Cache, Object, Part, WatchConfig, execute};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
@@ -78,7 +78,7 @@ pub struct Sources {
     client: Client,
     services: Cache<Service>,
     watches: Mutex<BTreeMap<WatchKey, Weak<ObjectWatch>>>,
-    shutdown: CancellationToken,
+    part: Part,
 }
 
 /// Somebody's interest in an object; the watch ends with the last one.
@@ -134,14 +134,13 @@ impl ObjectChanges {
 
 impl Sources {
     /// Starts to follow Services.
-    pub fn new(client: Client, shutdown: CancellationToken) -> Self {
-        let api = Api::all(client.clone());
-        let services = Cache::spawn(api, WatchConfig::default(), shutdown.clone());
+    pub fn new(client: Client, part: Part) -> Self {
+        let services = Cache::spawn_all(&client, &part);
         Self {
             client,
             services,
             watches: Mutex::default(),
-            shutdown,
+            part,
         }
     }
 
@@ -289,7 +288,7 @@ impl Sources {
         }
         let watch = Arc::new(ObjectWatch {
             seen: watch::Sender::new(None),
-            stop: self.shutdown.child_token(),
+            stop: self.part.shutdown.child_token(),
         });
         match kind {
             ObjectKind::ConfigMap => self.follow::<ConfigMap>(namespace, name, &watch),
@@ -305,7 +304,7 @@ impl Sources {
     {
         let api: Api<K> = Api::namespaced(self.client.clone(), namespace);
         let only = WatchConfig::default().fields(&format!("metadata.name={name}"));
-        let cache = Cache::spawn(api, only, watch.stop.clone());
+        let cache = Cache::spawn(api, only, self.part.with_shutdown(watch.stop.clone()));
         tokio::spawn(note_versions(cache, watch.seen.clone()));
     }
 }

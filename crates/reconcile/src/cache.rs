@@ -18,7 +18,9 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use crate::changes::{Change, Changes, Mailbox};
-use crate::{Identity, Key, limits};
+use crate::execute::{Refusal, refusal};
+use crate::health::{Kind, Streak};
+use crate::{Identity, Key, Part, limits};
 
 /// An object as the server gives it.
 pub trait Object: Resource + Clone + DeserializeOwned + Debug + Send + Sync + 'static {}
@@ -81,33 +83,35 @@ struct IndexState<K> {
 }
 
 impl<K: Object> Cache<K> {
-    /// Starts to list and watch; ends when `shutdown` is cancelled.
+    /// Starts to list and watch; ends with its part of the program.
     ///
     /// `Api<PartialObjectMeta<K>>` gives a cache of metadata only.
-    pub fn spawn(api: Api<K>, config: watcher::Config, shutdown: CancellationToken) -> Self {
+    pub fn spawn(api: Api<K>, config: watcher::Config, part: impl Into<Part>) -> Self {
         Self::spawn_as(
             api,
             config,
-            shutdown,
+            part.into(),
             |object| Identity::of(object),
             as_it_is,
         )
     }
 
     /// As [`spawn`](Cache::spawn), of all objects of the kind.
-    pub fn spawn_all(client: &Client, shutdown: &CancellationToken) -> Self
+    pub fn spawn_all(client: &Client, part: &Part) -> Self
     where
         K::DynamicType: Default,
     {
         let config = watcher::Config::default();
-        Self::spawn(Api::all(client.clone()), config, shutdown.clone())
+        Self::spawn(Api::all(client.clone()), config, part.clone())
     }
 
     /// A cache fed from a stream of events, as a watcher gives them; ends with the stream.
     pub fn from_events(events: impl Stream<Item = Event<K>> + Send + 'static) -> Self {
         let cache = Self::empty(|object| Identity::of(object));
         let feed = events.map(|event| Ok(converted(event, &mut as_it_is)));
-        tokio::spawn(cache.clone().follow(feed, CancellationToken::new()));
+        let part = Part::from(CancellationToken::new());
+        let streak = part.follow(Kind::Watch, "events");
+        tokio::spawn(cache.clone().follow(feed, part.shutdown, streak));
         cache
     }
 }
@@ -117,6 +121,23 @@ impl<K: Object> Cache<K> {
 fn as_it_is<K: Object>(mut object: K) -> K {
     object.meta_mut().managed_fields = None;
     object.clone()
+}
+
+/// The kind in a path such as `/api/v1/namespaces/default/pods`. Which namespace it is stays out of
+/// what is shown to everybody.
+fn plural(path: &str) -> &str {
+    path.rsplit('/').next().unwrap_or_default()
+}
+
+/// Whether an error says that the watch does not work: a kind that is not served, or not any more,
+/// cannot be followed, and nothing is wrong with that.
+fn is_of_the_watch(error: &watcher::Error) -> bool {
+    let (watcher::Error::InitialListFailed(cause) | watcher::Error::WatchStartFailed(cause)) =
+        error
+    else {
+        return true;
+    };
+    refusal(cause) != Refusal::NotFound
 }
 
 fn converted<W, K>(event: Event<W>, convert: &mut impl FnMut(W) -> K) -> Event<K> {
@@ -135,15 +156,16 @@ impl<K: Send + Sync + 'static> Cache<K> {
     pub fn spawn_as<W: Object>(
         api: Api<W>,
         config: watcher::Config,
-        shutdown: CancellationToken,
+        part: Part,
         identity: fn(&K) -> Identity<'_>,
         mut convert: impl FnMut(W) -> K + Send + 'static,
     ) -> Self {
         let config = config.page_size(limits::LIST_PAGE_OBJECTS);
         let cache = Self::empty(identity);
+        let streak = part.follow(Kind::Watch, plural(api.resource_url()));
         let feed = watcher::watcher(api, config);
         let feed = feed.map_ok(move |event| converted(event, &mut convert));
-        tokio::spawn(cache.clone().follow(feed, shutdown));
+        tokio::spawn(cache.clone().follow(feed, part.shutdown, streak));
         cache
     }
 
@@ -254,6 +276,7 @@ impl<K: Send + Sync + 'static> Cache<K> {
         self,
         feed: impl Stream<Item = watcher::Result<Event<K>>> + Send,
         shutdown: CancellationToken,
+        streak: Streak,
     ) {
         let mut feed = std::pin::pin!(feed.into_stream());
         let mut listed = BTreeSet::new();
@@ -269,11 +292,16 @@ impl<K: Send + Sync + 'static> Cache<K> {
                     // A list that only begins is no sign of health.
                     if !matches!(event, Event::Init) {
                         delay = limits::WATCH_RETRY_DELAY_MIN;
+                        streak.succeeded();
                     }
                     self.shared.take_event(event, &mut listed);
                 }
                 Some(Err(error)) => {
-                    tracing::debug!(error = %error, "watch interrupted");
+                    if is_of_the_watch(&error) {
+                        streak.failed(&error);
+                    } else {
+                        tracing::debug!(error = %error, "nothing to watch");
+                    }
                     tokio::select! {
                         () = shutdown.cancelled() => break,
                         () = tokio::time::sleep(delay) => {}

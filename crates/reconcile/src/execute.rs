@@ -75,6 +75,20 @@ pub fn chain(error: &dyn std::error::Error) -> String {
     text
 }
 
+/// Whether an error concerns the object that was worked on, not whoever works: the server answered and
+/// said no, or no request failed at all.
+pub fn is_of_the_object(error: &(dyn std::error::Error + 'static)) -> bool {
+    let mut cause = Some(error);
+    while let Some(error) = cause {
+        if let Some(error) = error.downcast_ref::<kube::Error>() {
+            return matches!(error, kube::Error::Api(status)
+                if (400..500).contains(&status.code) && !matches!(status.code, 401 | 429));
+        }
+        cause = error.source();
+    }
+    true
+}
+
 /// The text of an error as the server wrote it, without the client library's own additions.
 pub fn message(error: &kube::Error) -> String {
     match error {

@@ -7,6 +7,8 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+use crate::Part;
+use crate::health::Kind;
 use crate::queue::{Queue, Work};
 
 /// Bounds of the times of queues, in seconds; client-go's.
@@ -152,11 +154,12 @@ impl QueueFigures {
     }
 
     /// An empty queue of that name; it goes on counting where an earlier one of the name stopped.
-    pub fn queue<T: Work>(&self, name: &'static str) -> Queue<T> {
+    pub fn queue<T: Work>(&self, name: &'static str, part: &Part) -> Queue<T> {
         let mut queues = self.queues();
         let counts = queues.get(name).map(|known| known.counts.clone());
         let counts = counts.unwrap_or_default();
-        let queue = Queue::counted(counts.clone());
+        let streak = part.follow(Kind::Work, name);
+        let queue = Queue::counted(counts.clone(), Some(streak));
         let loaded = Arc::downgrade(&queue.loaded());
         let named = Named {
             counts,
@@ -280,7 +283,8 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_queue_tells_what_waits_and_what_takes_long() {
         let figures = QueueFigures::default();
-        let queue = figures.queue("job");
+        let part = Part::from(tokio_util::sync::CancellationToken::new());
+        let queue = figures.queue("job", &part);
         let has = |wanted: &str| {
             let text = figures.text();
             assert!(text.lines().any(|line| line == wanted), "{wanted}: {text}");
@@ -316,7 +320,7 @@ mod tests {
         // Another queue of the name goes on counting.
         drop(queue);
         has("workqueue_depth{name=\"job\"} 0");
-        figures.queue("job").add("e");
+        figures.queue("job", &part).add("e");
         has("workqueue_adds_total{name=\"job\"} 4");
     }
 }

@@ -1,6 +1,6 @@
 //! What everything that reconciles shares: watch caches ([`Cache`]), a keyed work queue
-//! ([`Queue`]), an event recorder ([`Recorder`]), guarded writes ([`execute`]) and figures for
-//! `/metrics` ([`figures`]).
+//! ([`Queue`]), an event recorder ([`Recorder`]), guarded writes ([`execute`]), figures for
+//! `/metrics` ([`figures`]) and whether all that gets on ([`health`]).
 //!
 //! Nothing here knows what is being reconciled; only that many watch all pods (`pods.rs`), and some
 //! Services with their endpoints (`services.rs`). All of it is bounded (`limits.rs`), ends with a
@@ -10,6 +10,7 @@ mod cache;
 mod changes;
 pub mod execute;
 pub mod figures;
+pub mod health;
 mod key;
 pub mod limits;
 mod pods;
@@ -20,6 +21,7 @@ mod similarity;
 
 pub use cache::{Cache, Index, Object};
 pub use changes::{Change, Changes};
+pub use health::{Health, Part};
 pub use key::{Identity, Key};
 pub use kube::runtime::watcher::Config as WatchConfig;
 pub use queue::{Lease, Outcome, Queue, Work, run_workers};

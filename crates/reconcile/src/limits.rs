@@ -12,6 +12,8 @@ pub const RETRY_DELAY_MAX: Duration = Duration::from_secs(1000);
 pub const WATCH_RETRY_DELAY_MIN: Duration = Duration::from_millis(20);
 /// Longest delay between attempts to list or watch.
 pub const WATCH_RETRY_DELAY_MAX: Duration = Duration::from_secs(10);
+/// Failures in a row of a watch or of a controller's work after which it is said to fail.
+pub const FAILURES_MAX: u32 = 3;
 /// Objects per page of a list.
 pub const LIST_PAGE_OBJECTS: u32 = 500;
 

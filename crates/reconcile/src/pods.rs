@@ -3,17 +3,16 @@
 use k8s_openapi::api::core::v1::Pod;
 use kube::{Api, Client};
 use resource_kinds::pod_view::{PodView, Sharing};
-use tokio_util::sync::CancellationToken;
 
-use crate::{Cache, Identity, Key, WatchConfig};
+use crate::{Cache, Identity, Key, Part, WatchConfig};
 
 impl Cache<PodView> {
-    /// Views of all pods; ends when `shutdown` is cancelled.
-    pub fn of_pods(client: &Client, shutdown: CancellationToken) -> Self {
+    /// Views of all pods; ends with its part of the program.
+    pub fn of_pods(client: &Client, part: &Part) -> Self {
         let mut sharing = Sharing::default();
         let all: Api<Pod> = Api::all(client.clone());
         let view = move |pod| sharing.pod(pod);
-        Self::spawn_as(all, WatchConfig::default(), shutdown, identity, view)
+        Self::spawn_as(all, WatchConfig::default(), part.clone(), identity, view)
     }
 }
 

@@ -18,9 +18,10 @@ use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use crate::execute::chain;
+use crate::execute::{chain, is_of_the_object};
 use crate::figures::{Counts, Load, Loaded};
-use crate::limits;
+use crate::health::{Kind, Streak};
+use crate::{Part, limits};
 
 /// What can be queued.
 pub trait Work: Clone + Eq + Hash + Ord + Debug + Send + Sync + 'static {}
@@ -48,6 +49,7 @@ impl<T: Work> Default for Queue<T> {
 struct Shared<T> {
     state: Mutex<State<T>>,
     counts: Arc<Mutex<Counts>>,
+    streak: Option<Streak>,
     changed: Notify,
 }
 
@@ -100,11 +102,16 @@ impl From<Option<Duration>> for Outcome {
 impl<T: Work> Queue<T> {
     /// An empty queue, which tells nobody what it counts.
     pub fn new() -> Self {
-        Self::counted(Arc::default())
+        Self::counted(Arc::default(), None)
+    }
+
+    /// An empty queue whose work is followed under that name; it tells nobody else what it counts.
+    pub fn of(part: &Part, name: &'static str) -> Self {
+        Self::counted(Arc::default(), Some(part.follow(Kind::Work, name)))
     }
 
     /// An empty queue that counts there.
-    pub(crate) fn counted(counts: Arc<Mutex<Counts>>) -> Self {
+    pub(crate) fn counted(counts: Arc<Mutex<Counts>>, streak: Option<Streak>) -> Self {
         let state = State {
             ready: VecDeque::new(),
             wanted: HashMap::new(),
@@ -118,6 +125,7 @@ impl<T: Work> Queue<T> {
             shared: Arc::new(Shared {
                 state: Mutex::new(state),
                 counts,
+                streak,
                 changed: Notify::new(),
             }),
         }
@@ -170,6 +178,21 @@ impl<T: Work> Queue<T> {
         drop(state);
         self.counts().retries += 1;
         self.shared.changed.notify_one();
+    }
+
+    /// Queues a key whose work failed. What concerns only its object (a refusal) is told by events of
+    /// the object and says nothing about the controller.
+    fn fail(&self, key: T, why: &str, of_the_object: bool) {
+        let failures = self.failures(&key) + 1;
+        if failures == limits::FAILURES_MAX && !of_the_object {
+            tracing::warn!(key = ?key, error = why, failures, "work on a key fails again and again");
+        } else {
+            tracing::debug!(key = ?key, error = why, failures, "work on a key failed");
+        }
+        if let Some(streak) = self.shared.streak.as_ref().filter(|_| !of_the_object) {
+            streak.failed(&why);
+        }
+        self.add_rate_limited(key);
     }
 
     /// Forgets the failures of a key.
@@ -322,7 +345,7 @@ pub async fn run_workers<T, F, Fut, E>(
     T: Work,
     F: Fn(T) -> Fut + Clone + Send + Sync + 'static,
     Fut: Future<Output = Result<Outcome, E>> + Send,
-    E: std::error::Error,
+    E: std::error::Error + 'static,
 {
     let mut tasks = JoinSet::new();
     for _ in 0..workers.max(1) {
@@ -346,24 +369,27 @@ where
     T: Work,
     F: Fn(T) -> Fut,
     Fut: Future<Output = Result<Outcome, E>>,
-    E: std::error::Error,
+    E: std::error::Error + 'static,
 {
     let key = lease.key().clone();
     let attempt = async { work(key.clone()).await };
     match AssertUnwindSafe(attempt).catch_unwind().await {
         Ok(Ok(outcome)) => {
             queue.forget(&key);
+            if let Some(streak) = &queue.shared.streak {
+                streak.succeeded();
+            }
             if let Outcome::RequeueAfter(delay) = outcome {
                 queue.add_after(key, delay);
             }
         }
         Ok(Err(error)) => {
-            tracing::debug!(key = ?key, error = %chain(&error), "work on a key failed");
-            queue.add_rate_limited(key);
+            let (why, of_the_object) = (chain(&error), is_of_the_object(&error));
+            queue.fail(key, &why, of_the_object);
         }
         Err(_) => {
             tracing::error!(key = ?key, "work on a key panicked");
-            queue.add_rate_limited(key);
+            queue.fail(key, "it panicked", false);
         }
     }
 }
@@ -425,6 +451,80 @@ mod tests {
         assert_eq!(delays[19], 1_000_000);
         queue.forget(&"a");
         assert_eq!(queue.failures(&"a"), 0);
+    }
+
+    /// findings A12: a panic gives back the key: the next attempt gets it, with one worker as with many.
+    #[tokio::test(start_paused = true)]
+    async fn a_key_is_free_again_after_a_panic() {
+        let queue = Queue::new();
+        let shutdown = CancellationToken::new();
+        queue.add("a");
+        let (own, stop) = (queue.clone(), shutdown.clone());
+        run_workers(queue.clone(), 1, shutdown, move |key: &str| {
+            let (queue, stop) = (own.clone(), stop.clone());
+            async move {
+                match queue.failures(&key) {
+                    // Once before anything is awaited, once after.
+                    0 => panic!("at once"),
+                    1 => {
+                        // Added while it is worked on, it waits for this attempt to end.
+                        queue.add(key);
+                        tokio::task::yield_now().await;
+                        panic!("later");
+                    }
+                    _ => stop.cancel(),
+                }
+                Ok::<_, std::io::Error>(Outcome::Done)
+            }
+        })
+        .await;
+        assert_eq!(queue.failures(&"a"), 0);
+        assert_eq!(queue.loaded().load(Instant::now()), Load::default());
+    }
+
+    #[derive(Debug, thiserror::Error)]
+    #[error("write")]
+    struct WriteError(#[source] kube::Error);
+
+    fn answered(code: u16) -> WriteError {
+        let status = serde_json::json!({"status": "Failure", "code": code, "message": "no"});
+        WriteError(kube::Error::Api(serde_json::from_value(status).unwrap()))
+    }
+
+    /// findings A3: a controller fails when nothing succeeds between three failures that are its own;
+    /// what the server refuses is no failure of the controller.
+    #[tokio::test(start_paused = true)]
+    async fn failures_of_a_controller_are_told_from_refusals() {
+        for (code, fails) in [
+            (403, false),
+            (409, false),
+            (422, false),
+            (500, true),
+            (401, true),
+        ] {
+            let health = crate::Health::default();
+            let part = health.part("controllers", CancellationToken::new());
+            let queue = Queue::of(&part, "job");
+            queue.add("a");
+            let (own, stop) = (queue.clone(), part.shutdown.clone());
+            run_workers(queue.clone(), 2, part.shutdown, move |key: &str| {
+                let (queue, stop) = (own.clone(), stop.clone());
+                async move {
+                    if queue.failures(&key) == 3 {
+                        stop.cancel();
+                    }
+                    Err::<Outcome, _>(answered(code))
+                }
+            })
+            .await;
+            let told = health.failing(Kind::Work);
+            assert_eq!(!told.is_empty(), fails, "{code}: {told:?}");
+            queue.add("b");
+            let lease = queue.next().await;
+            let done = |_| async { Ok::<_, WriteError>(Outcome::Done) };
+            work_on(&queue, lease, &done).await;
+            assert!(health.failing(Kind::Work).is_empty(), "{code}");
+        }
     }
 
     #[tokio::test(start_paused = true)]

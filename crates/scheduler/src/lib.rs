@@ -12,7 +12,7 @@ mod writes;
 
 pub use figures::Figures;
 use kube::Client;
-use tokio_util::sync::CancellationToken;
+use reconcile::Part;
 
 /// Settings.
 #[derive(Clone, Debug)]
@@ -43,13 +43,15 @@ pub enum Error {
     },
 }
 
-/// Schedules pods until `shutdown` is cancelled.
+/// Schedules pods until its part of the program is to end.
 ///
 /// # Errors
 /// When a watch ends before that.
-pub async fn run(client: Client, config: Config, shutdown: CancellationToken) -> Result<(), Error> {
+pub async fn run(client: Client, config: Config, part: impl Into<Part>) -> Result<(), Error> {
+    let part = part.into();
     // A token of its own, so that what is started here ends with this function in any case.
-    let own = shutdown.child_token();
+    let own = part.shutdown.child_token();
     let _end = own.clone().drop_guard();
-    engine::Engine::new(client, config, own).run().await
+    let part = part.with_shutdown(own);
+    engine::Engine::new(client, config, part).run().await
 }

@@ -9,10 +9,10 @@ use std::time::Instant;
 
 use k8s_openapi::api::core::v1::Service;
 use k8s_openapi::api::discovery::v1::EndpointSlice;
-use kube::{Api, Client};
+use kube::Client;
 use object_model::cidr::Cidr;
 use object_model::listening::Listening;
-use reconcile::{Cache, ServiceChanges, ServiceState, WatchConfig};
+use reconcile::{Cache, Part, ServiceChanges, ServiceState};
 use service_routing::{
     Change, Flow, Protocol, PublishedPort, Routes, ServiceName, ServicePort, Settings,
     has_lost_endpoints, health_check, misled_flows, ports, stale_flows, udp_differs,
@@ -65,15 +65,15 @@ pub enum Error {
     Lost(#[from] tokio::task::JoinError),
 }
 
-/// Runs the proxy until `shutdown`.
+/// Runs the proxy until its part of the program is to end.
 ///
 /// # Errors
 /// When the kernel cannot be talked to. A refused change is not an error: the table is made anew.
-pub async fn run(client: Client, config: Config, shutdown: CancellationToken) -> Result<(), Error> {
-    let watch = || WatchConfig::default();
-    let services = Cache::spawn(Api::all(client.clone()), watch(), shutdown.clone());
-    let slices = Cache::spawn(Api::all(client), watch(), shutdown.clone());
-    serve(services, slices, config, shutdown).await
+pub async fn run(client: Client, config: Config, part: impl Into<Part>) -> Result<(), Error> {
+    let part = part.into();
+    let services = Cache::spawn_all(&client, &part);
+    let slices = Cache::spawn_all(&client, &part);
+    serve(services, slices, config, part.shutdown).await
 }
 
 /// The same over caches that someone else feeds.

@@ -222,7 +222,12 @@ impl Watcher {
         self.told = after;
         match self.server.store.watch(start, Revision(after.0 + 1)) {
             Ok(changes) => self.changes = Some(changes),
-            // The client gets the refusal as an event, which is where it looks for it.
+            // The client gets the refusal as an event, which is where it looks for it. It names the
+            // version that the client gave, not the first change that the store was asked for.
+            Err(StoreError::Compacted { oldest, .. }) => self.end_with(&StoreError::Compacted {
+                asked: after,
+                oldest,
+            }),
             Err(error) => self.end_with(&error),
         }
         Ok(())

@@ -21,6 +21,7 @@ mod encryption;
 mod escalation;
 mod following;
 mod harness;
+mod health;
 mod hook;
 mod hostile;
 mod impersonation;

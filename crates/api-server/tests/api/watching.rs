@@ -111,6 +111,8 @@ async fn initial_events_end_with_a_bookmark() {
     assert_eq!(events.next().await, None);
 }
 
+/// findings R22: the refusal names the version that the client gave, and the oldest one that it could
+/// give.
 #[tokio::test]
 async fn versions_that_are_forgotten_end_a_watch_with_an_error() {
     let store = EmbeddedStore::in_memory();
@@ -118,13 +120,20 @@ async fn versions_that_are_forgotten_end_a_watch_with_an_error() {
     for i in 0..5 {
         api.create(CONFIG_MAPS, config_map(&format!("m{i}"))).await;
     }
-    store.compact(store.current_revision()).await.unwrap();
+    let oldest = store.current_revision();
+    store.compact(oldest).await.unwrap();
     let mut events = Events::open(&api, &format!("{CONFIG_MAPS}?watch=1&resourceVersion=2")).await;
     let event = events.next().await.unwrap();
     assert_eq!(event["type"], "ERROR");
     assert_eq!(event["object"]["code"], 410);
     assert_eq!(event["object"]["reason"], "Expired");
+    let text = format!("too old resource version: 2 ({})", oldest.0);
+    assert_eq!(event["object"]["message"], text);
     assert_eq!(events.next().await, None);
+    let path = format!("{CONFIG_MAPS}?watch=1&resourceVersion={}", oldest.0);
+    let mut events = Events::open(&api, &path).await;
+    api.create(CONFIG_MAPS, config_map("later")).await;
+    assert_eq!(events.short().await, "ADDED later");
 }
 
 #[tokio::test]

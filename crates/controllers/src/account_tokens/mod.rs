@@ -39,7 +39,7 @@ pub(crate) async fn run(context: Context) {
     let secrets = Api::all(context.client.clone());
     let keeper = Arc::new(Keeper {
         client: context.client.clone(),
-        secrets: Cache::spawn(secrets, only, context.shutdown.clone()),
+        secrets: Cache::spawn(secrets, only, context.part().clone()),
         accounts: context.caches.service_accounts.clone(),
         root_ca_pem: context.config.root_ca_pem.clone(),
     });

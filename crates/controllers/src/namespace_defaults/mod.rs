@@ -46,7 +46,7 @@ pub(crate) async fn run(context: Context) {
         client: context.client.clone(),
         namespaces: context.caches.namespaces.clone(),
         accounts: context.caches.service_accounts.clone(),
-        certificates: Cache::spawn(maps, only, context.shutdown.clone()),
+        certificates: Cache::spawn(maps, only, context.part().clone()),
         pem: context.config.root_ca_pem.clone(),
     });
     let synced = keeper.namespaces.wait_synced().await

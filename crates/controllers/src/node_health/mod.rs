@@ -40,7 +40,7 @@ pub(crate) async fn run(context: Context) {
     let leases: Api<Lease> = Api::namespaced(context.client.clone(), LEASES);
     let observer = Arc::new(Observer {
         nodes: context.caches.nodes.clone(),
-        leases: Cache::spawn(leases, WatchConfig::default(), context.shutdown.clone()),
+        leases: Cache::spawn(leases, WatchConfig::default(), context.part().clone()),
         pods_by_node: context
             .caches
             .pods

@@ -1,11 +1,14 @@
 //! The shared parts (caches, recorder) against a real server.
 
+use api_server::UserInfo;
 use k8s_openapi::api::core::v1::{ConfigMap, Event, Node};
+use k8s_openapi::api::rbac::v1::ClusterRoleBinding;
 use kube::api::{Api, DeleteParams, PostParams};
-use reconcile::{Cache, Change, Recorder, WatchConfig};
+use reconcile::health::Kind;
+use reconcile::{Cache, Change, Health, Recorder, WatchConfig};
 use serde_json::json;
 
-use crate::support::{Cluster, wait_for};
+use crate::support::{Cluster, eventually, wait_for};
 
 /// statefulset.md 7.4: the same event again is counted, not written again; another text is another event.
 #[tokio::test]
@@ -71,4 +74,34 @@ async fn a_cache_follows_the_server() {
     assert!(cache.is_empty());
     shutdown.cancel();
     assert!(changes.next().await.is_none());
+}
+
+/// findings A3: a watch that the server refuses is named until it is let in.
+#[tokio::test]
+async fn a_watch_that_fails_is_named() {
+    let cluster = Cluster::without_controllers().await;
+    let nobody = cluster.client_of(UserInfo::new("nobody", ["system:authenticated"]));
+    let health = Health::default();
+    let part = health.part("tester", cluster.shutdown.clone());
+    let cache: Cache<ConfigMap> = Cache::spawn_all(&nobody, &part);
+    eventually(async || !health.failing(Kind::Watch).is_empty()).await;
+    let told = health.failing(Kind::Watch).remove(0);
+    assert!(told.starts_with("tester: configmaps ("), "{told}");
+    let binding = json!({
+        "metadata": { "name": "nobody-views" },
+        "roleRef": {
+            "apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": "view",
+        },
+        "subjects": [{
+            "apiGroup": "rbac.authorization.k8s.io", "kind": "User", "name": "nobody",
+        }],
+    });
+    let bindings: Api<ClusterRoleBinding> = Api::all(cluster.client.clone());
+    let binding = serde_json::from_value(binding).unwrap();
+    bindings
+        .create(&PostParams::default(), &binding)
+        .await
+        .unwrap();
+    assert!(cache.wait_synced().await);
+    assert!(health.failing(Kind::Watch).is_empty());
 }

@@ -124,7 +124,7 @@ impl Cluster {
         let instance_id = claim.marker.kernel_name.clone();
         let nodes = Arc::new(LocalNode::new(&host.name));
         let stop_serving = CancellationToken::new();
-        let store = server::open_store(data_dir).await?;
+        let store = server::open_store(data_dir, settings.store_quota).await?;
         crate::process::note(data_dir).or_else(unless_full)?;
         data_directory::bind(store.as_ref(), &mut claim).await?;
         // Takes its time on the first start only; meanwhile the API server starts.

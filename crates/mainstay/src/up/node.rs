@@ -14,6 +14,8 @@ use image_store::{ImageConfig, ImageStore, RegistriesConfig};
 use node_agent::provisioner::Storage;
 use node_agent::{NodeAgent, OnShutdown, ShutdownOrder};
 use pod_network::{PodNetwork, Ranges};
+use reconcile::Health;
+use reconcile::health::Kind;
 use tokio::sync::watch;
 use tokio::task::{AbortHandle, JoinSet};
 use tokio_util::sync::CancellationToken;
@@ -84,6 +86,8 @@ pub struct Running {
     on_shutdown: watch::Sender<OnShutdown>,
     /// Whether the rules of Services go then.
     remove_services: watch::Sender<bool>,
+    /// Whether watches and controllers get on.
+    health: Health,
     /// Cancelled when a part ends that nobody told to.
     pub failed: CancellationToken,
 }
@@ -98,8 +102,10 @@ impl Running {
             storage: None,
             on_shutdown: watch::Sender::new(OnShutdown::StopPods),
             remove_services: watch::Sender::new(true),
+            health: Health::default(),
             failed: CancellationToken::new(),
         };
+        running.show_health(server);
         running.start_deciders(&parts, server);
         running.start_network(&parts, server)?;
         running.start_agent(parts, server, node).await?;
@@ -120,6 +126,15 @@ impl Running {
             && let Err(error) = storage.close().await
         {
             warn(&format!("mainstay: {:#}", anyhow::Error::new(error)));
+        }
+    }
+
+    fn show_health(&self, server: &Server) {
+        let health = self.health.clone();
+        server.show(move || health.text());
+        for (name, kind) in [("watches", Kind::Watch), ("controllers", Kind::Work)] {
+            let health = self.health.clone();
+            server.check(name, move || health.failing(kind));
         }
     }
 
@@ -164,6 +179,7 @@ impl Running {
         };
         let network = Arc::clone(&parts.network);
         self.run(Part::Network, "listening programs", |stop| async move {
+            let stop = stop.shutdown;
             stop.run_until_cancelled(network.follow_listening()).await;
             Ok::<(), Infallible>(())
         });
@@ -238,7 +254,8 @@ impl Running {
             shutdown_order: parts.shutdown_order,
         };
         let stop = self.agent.stop.clone();
-        let agent = NodeAgent::start(config, client, stop.clone())
+        let part = self.health.part("node agent", stop.clone());
+        let agent = NodeAgent::start(config, client, part)
             .await
             .context("start the node agent")?;
         node.set(agent.kubelet_api());
@@ -269,7 +286,7 @@ impl Running {
             configured_by: settings.configured_by.clone(),
         };
         self.run(Part::Network, "administrator's socket", |stop| async move {
-            admin::serve(served, listener, stop).await;
+            admin::serve(served, listener, stop.shutdown).await;
             std::fs::remove_file(socket).ok();
             Ok::<(), Infallible>(())
         });
@@ -291,7 +308,7 @@ impl Running {
             sender.send_if_modified(|address| std::mem::replace(address, now) != now);
         };
         self.run(Part::Network, "machine's addresses", |stop| async move {
-            host::follow(known, stop, tell).await;
+            host::follow(known, stop.shutdown, tell).await;
             Ok::<(), Infallible>(())
         });
         let credentials = server.credentials();
@@ -299,7 +316,7 @@ impl Running {
             Part::Network,
             "renewal of certificates",
             |stop| async move {
-                credentials.keep(stop).await;
+                credentials.keep(stop.shutdown).await;
                 Ok::<(), Infallible>(())
             },
         );
@@ -310,7 +327,7 @@ impl Running {
         &mut self,
         part: Part,
         name: &'static str,
-        start: impl FnOnce(CancellationToken) -> F,
+        start: impl FnOnce(reconcile::Part) -> F,
     ) -> AbortHandle
     where
         F: Future<Output = Result<(), E>> + Send + 'static,
@@ -321,7 +338,7 @@ impl Running {
             Part::Decider => &mut self.deciders,
             Part::Network => &mut self.network,
         };
-        let task = start(group.stop.clone());
+        let task = start(self.health.part(name, group.stop.clone()));
         group
             .tasks
             .spawn(watched(name, task, group.stop.clone(), failed))

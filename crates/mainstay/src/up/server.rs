@@ -231,6 +231,15 @@ impl Server {
         self.api.add_metrics(figures);
     }
 
+    /// Adds what fails in other parts to `/readyz`.
+    pub fn check(
+        &self,
+        name: &'static str,
+        failing: impl Fn() -> Vec<String> + Send + Sync + 'static,
+    ) {
+        self.api.add_check(name, failing);
+    }
+
     /// Shows whether another part runs, in `componentstatuses`.
     pub fn watch(&self, component: Component, part: AbortHandle) {
         self.api
@@ -258,9 +267,12 @@ impl Server {
     }
 }
 
-/// Opens the store; the error says when another process has it, or when it is damaged.
-pub async fn open_store(data: &Path) -> Result<Arc<EmbeddedStore>> {
-    let options = EmbeddedOptions::new(data.join("store"));
+/// Opens the store, which keeps at most `quota` bytes; the error says when another process has it, or when it is damaged.
+pub async fn open_store(data: &Path, quota: Option<u64>) -> Result<Arc<EmbeddedStore>> {
+    let mut options = EmbeddedOptions::new(data.join("store"));
+    if let Some(quota) = quota {
+        options.limits.live_bytes_max = quota;
+    }
     let opened = tokio::task::spawn_blocking(move || EmbeddedStore::open(options))
         .await
         .context("open the store")?;

@@ -4,8 +4,9 @@ use std::fs;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use node_agent::ShutdownOrder;
+use object_model::quantity::Quantity;
 use pod_network::Cidr;
 use serde::Deserialize;
 
@@ -36,6 +37,9 @@ pub struct UpArguments {
     /// Addresses of Services; the default avoids what is in use [default: 10.96.0.0/16]
     #[arg(long, value_name = "CIDR", env = "MAINSTAY_SERVICE_CIDR")]
     service_cidr: Option<Cidr>,
+    /// Most bytes of stored objects, all of which are in memory [default: 1Gi]
+    #[arg(long, value_name = "QUANTITY", env = "MAINSTAY_STORE_QUOTA")]
+    store_quota: Option<Quantity>,
     #[command(flatten)]
     protection: ProtectionSettings,
     #[command(flatten)]
@@ -65,6 +69,7 @@ pub struct ConfigurationFile {
     registries: Option<PathBuf>,
     pod_cidr: Option<Cidr>,
     service_cidr: Option<Cidr>,
+    store_quota: Option<Quantity>,
     protection: ProtectionSettings,
     pods: PodSettings,
     shutdown: ShutdownSettings,
@@ -86,6 +91,8 @@ pub struct Settings {
     pub pod_cidr: Option<Cidr>,
     /// The Services' range, if the user named one.
     pub service_cidr: Option<Cidr>,
+    /// Most bytes of stored objects; the store's own bound if the user named none.
+    pub store_quota: Option<u64>,
     /// What is noted and what is encrypted.
     pub protection: ProtectionSettings,
     /// What pods may do.
@@ -139,6 +146,11 @@ impl UpArguments {
             },
             pod_cidr: self.pod_cidr.or(file.pod_cidr),
             service_cidr: self.service_cidr.or(file.service_cidr),
+            store_quota: self
+                .store_quota
+                .or(file.store_quota)
+                .map(store_quota)
+                .transpose()?,
             protection,
             configured_by,
             in_background: self.in_background,
@@ -149,6 +161,19 @@ impl UpArguments {
             data_dir,
         })
     }
+}
+
+/// The least that may be stored: the objects that every cluster has, and some of the user's.
+const STORE_QUOTA_MIN: u64 = 16 << 20;
+
+fn store_quota(asked: Quantity) -> Result<u64> {
+    let bytes = u64::try_from(asked.value()).unwrap_or(0);
+    ensure!(
+        bytes >= STORE_QUOTA_MIN,
+        "--store-quota {asked}: it has to be at least {}Mi",
+        STORE_QUOTA_MIN >> 20
+    );
+    Ok(bytes)
 }
 
 impl ConfigurationFile {
@@ -292,6 +317,21 @@ mod tests {
         assert!(said.contains("from 0 to 100"), "{said}");
         let said = refused(&["--eviction-hard=memory<1Gi"], "{}");
         assert!(said.contains("the signals are memory.available"), "{said}");
+    }
+
+    /// findings S26: how much is stored is set by flag or file.
+    #[test]
+    fn the_quota_of_the_store_is_set_by_flag_or_file() {
+        assert_eq!(settings(&[], "{}").store_quota, None);
+        let file = "storeQuota: 2Gi";
+        assert_eq!(settings(&[], file).store_quota, Some(2 << 30));
+        let flag = ["--store-quota", "64Mi"];
+        assert_eq!(settings(&flag, file).store_quota, Some(64 << 20));
+        for small in ["--store-quota=1Mi", "--store-quota=-1"] {
+            let up = Command::try_parse_from(["up", small]).unwrap().up;
+            let error = up.over(ConfigurationFile::default()).unwrap_err();
+            assert!(error.to_string().contains("at least 16Mi"), "{error}");
+        }
     }
 
     #[test]

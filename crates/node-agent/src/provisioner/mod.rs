@@ -32,9 +32,8 @@ use std::time::Duration;
 use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim};
 use k8s_openapi::api::storage::v1::StorageClass;
 use kube::Client;
-use reconcile::{Cache, Key, Outcome, Queue, Recorder, run_workers};
+use reconcile::{Cache, Key, Outcome, Part, Queue, Recorder, run_workers};
 use resource_kinds::snapshot::VolumeSnapshotContent;
-use tokio_util::sync::CancellationToken;
 
 pub(crate) use decide::provisioned_by;
 use setbacks::Setbacks;
@@ -148,22 +147,23 @@ struct Provisioner {
     setbacks: Mutex<Setbacks>,
 }
 
-/// Makes and removes this node's volumes until `shutdown` is cancelled.
+/// Makes and removes this node's volumes until its part of the program is to end.
 ///
 /// # Errors
 /// When the volumes' directory cannot be read.
 pub async fn run(
     client: Client,
     config: ProvisionerConfig,
-    shutdown: CancellationToken,
+    part: impl Into<Part>,
 ) -> Result<(), ProvisionerError> {
-    let recorder = Recorder::spawn(client.clone(), "local-provisioner", shutdown.clone());
+    let part = part.into();
+    let recorder = Recorder::spawn(client.clone(), "local-provisioner", part.shutdown.clone());
     let provisioner = Arc::new(Provisioner {
-        claims: Cache::spawn_all(&client, &shutdown),
-        volumes: Cache::spawn_all(&client, &shutdown),
-        classes: Cache::spawn_all(&client, &shutdown),
+        claims: Cache::spawn_all(&client, &part),
+        volumes: Cache::spawn_all(&client, &part),
+        classes: Cache::spawn_all(&client, &part),
         // Not waited for: the kind may not be defined, and volumes do not need it.
-        contents: Cache::spawn_all(&client, &shutdown),
+        contents: Cache::spawn_all(&client, &part),
         client,
         config,
         recorder,
@@ -178,10 +178,10 @@ pub async fn run(
     let swept = provisioner.clone();
     let is_wanted = move |name: &str| swept.is_wanted(name);
     provisioner.config.storage.sweep(is_wanted).await?;
-    let queue = Queue::new();
+    let queue = Queue::of(&part, "volumes");
     let feed = tokio::spawn(feed(provisioner.clone(), queue.clone()));
     let watch = tokio::spawn(provisioner.clone().watch_usage());
-    run_workers(queue, WORKERS, shutdown, move |task: Task| {
+    run_workers(queue, WORKERS, part.shutdown, move |task: Task| {
         let provisioner = provisioner.clone();
         async move {
             match &task {

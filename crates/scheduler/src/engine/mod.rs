@@ -12,7 +12,7 @@ use k8s_openapi::api::storage::v1::StorageClass;
 use kube::Client;
 use placement::{ClaimStep, ClusterView, Decision, Obstacle, asks_for_less, place};
 use reconcile::execute::message;
-use reconcile::{Cache, Change, EventType, Key, Object, Recorder};
+use reconcile::{Cache, Change, EventType, Key, Object, Part, Recorder};
 use resource_kinds::pod_view::PodView;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
@@ -85,16 +85,17 @@ pub(crate) struct Engine {
 }
 
 impl Engine {
-    pub fn new(client: Client, config: Config, shutdown: CancellationToken) -> Self {
+    pub fn new(client: Client, config: Config, part: Part) -> Self {
         let caches = Caches {
-            pods: Cache::of_pods(&client, shutdown.clone()),
-            nodes: Cache::spawn_all(&client, &shutdown),
-            namespaces: Cache::spawn_all(&client, &shutdown),
-            claims: Cache::spawn_all(&client, &shutdown),
-            volumes: Cache::spawn_all(&client, &shutdown),
-            classes: Cache::spawn_all(&client, &shutdown),
-            budgets: Cache::spawn_all(&client, &shutdown),
+            pods: Cache::of_pods(&client, &part),
+            nodes: Cache::spawn_all(&client, &part),
+            namespaces: Cache::spawn_all(&client, &part),
+            claims: Cache::spawn_all(&client, &part),
+            volumes: Cache::spawn_all(&client, &part),
+            classes: Cache::spawn_all(&client, &part),
+            budgets: Cache::spawn_all(&client, &part),
         };
+        let shutdown = part.shutdown;
         let source = config.scheduler_name.as_str();
         config.figures.of(source);
         let recorder = Recorder::spawn(client.clone(), source, shutdown.clone());

@@ -1,0 +1,67 @@
+//! What the server says of itself: its version, and whether it is well.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use crate::harness::Api;
+
+/// findings C7: tools read the commit and the version of Go, and name single checks as in Kubernetes.
+#[tokio::test]
+async fn the_version_has_all_fields_and_checks_have_their_usual_names() {
+    let api = Api::new().await;
+    let (code, version) = api.get("/version").await;
+    assert_eq!(code, 200);
+    for field in [
+        "major",
+        "minor",
+        "gitVersion",
+        "gitCommit",
+        "gitTreeState",
+        "buildDate",
+        "goVersion",
+        "compiler",
+        "platform",
+    ] {
+        let text = version[field].as_str().unwrap_or_default();
+        assert!(!text.is_empty(), "{field}: {version}");
+    }
+    for endpoint in ["healthz", "livez", "readyz"] {
+        for check in ["ping", "log", "etcd"] {
+            let path = format!("/{endpoint}/{check}");
+            let answer = api.raw("GET", &path, &[], "").await;
+            assert_eq!((answer.code, answer.text().as_str()), (200, "ok"), "{path}");
+        }
+        let unknown = format!("/{endpoint}/nothing");
+        assert_eq!(api.raw("GET", &unknown, &[], "").await.code, 404);
+    }
+}
+
+/// findings A3: what fails in other parts makes the server not ready, by name; it stays alive.
+#[tokio::test]
+async fn a_part_that_fails_is_named() {
+    let api = Api::new().await;
+    let fails = Arc::new(AtomicBool::new(false));
+    let told = fails.clone();
+    api.server
+        .add_check("watches", move || match told.load(Ordering::Acquire) {
+            true => vec!["scheduler: pods (3 failures in a row)".to_owned()],
+            false => Vec::new(),
+        });
+    let ready = api.raw("GET", "/readyz?verbose", &[], "").await;
+    assert_eq!(ready.code, 200);
+    assert!(ready.text().contains("[+]watches ok\n"), "{}", ready.text());
+
+    fails.store(true, Ordering::Release);
+    let ready = api.raw("GET", "/readyz", &[], "").await;
+    assert_eq!(ready.code, 500);
+    let line = "[-]watches failed: scheduler: pods (3 failures in a row)\n";
+    assert!(ready.text().contains(line), "{}", ready.text());
+    for (path, code) in [
+        ("/readyz/watches", 500),
+        ("/readyz?exclude=watches", 200),
+        ("/livez", 200),
+        ("/livez/watches", 404),
+    ] {
+        assert_eq!(api.raw("GET", path, &[], "").await.code, code, "{path}");
+    }
+}

@@ -1,0 +1,269 @@
+//! Whether what runs for as long as the program gets on: watches, and the work of controllers.
+//!
+//! Each of them counts its failures in a row. After [`limits::FAILURES_MAX`] it fails: that is logged
+//! once, shown by [`Health::failing`] for `/readyz`, and counted by [`Health::text`] for `/metrics`.
+
+use std::collections::BTreeMap;
+use std::fmt::{self, Debug, Display};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::time::Duration;
+
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use crate::figures::{heading, line};
+use crate::limits;
+
+const FAILURES: &str = "mainstay_failures_in_a_row";
+
+/// What is followed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Kind {
+    /// A list and watch of objects.
+    Watch,
+    /// The work of a controller on its queue.
+    Work,
+}
+
+impl Kind {
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::Watch => "watch",
+            Self::Work => "work",
+        }
+    }
+
+    /// A watch that says nothing may have begun to follow again: the objects may be quiet. As a
+    /// failed watch is tried again soon, silence for longer than that means that it follows. Failed
+    /// work is only over when some work succeeds.
+    fn forgets_after(self) -> Option<Duration> {
+        match self {
+            Self::Watch => Some(limits::WATCH_RETRY_DELAY_MAX * 3),
+            Self::Work => None,
+        }
+    }
+}
+
+/// All watches and controllers of a program; clones are one.
+#[derive(Clone, Default)]
+pub struct Health {
+    known: Arc<Mutex<Vec<Weak<State>>>>,
+}
+
+impl Debug for Health {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Health").finish_non_exhaustive()
+    }
+}
+
+impl Health {
+    /// A part of the program that ends with `shutdown`.
+    pub fn part(&self, name: &'static str, shutdown: CancellationToken) -> Part {
+        Part {
+            name,
+            health: self.clone(),
+            shutdown,
+        }
+    }
+
+    /// The names of those that fail, with the number of their failures.
+    pub fn failing(&self, kind: Kind) -> Vec<String> {
+        let mut failing: Vec<String> = self
+            .in_a_row()
+            .into_iter()
+            .filter(|((of, _, _), count)| *of == kind && *count >= limits::FAILURES_MAX)
+            .map(|((_, part, what), count)| format!("{part}: {what} ({count} failures in a row)"))
+            .collect();
+        failing.sort();
+        failing
+    }
+
+    /// The figures, in the text form of Prometheus.
+    pub fn text(&self) -> String {
+        let mut out = String::new();
+        let help = "Failures since the last success of a watch, or of a controller's work.";
+        heading(&mut out, FAILURES, "gauge", help);
+        for ((kind, part, what), count) in self.in_a_row() {
+            let kind = kind.as_str();
+            let labels = format!("kind=\"{kind}\",part=\"{part}\",of=\"{what}\"");
+            line(&mut out, FAILURES, &labels, count);
+        }
+        out
+    }
+
+    /// Of several with the same name (watches of single objects) the worst counts.
+    fn in_a_row(&self) -> BTreeMap<(Kind, &'static str, String), u32> {
+        let now = Instant::now();
+        let mut all = BTreeMap::new();
+        for state in self.known().iter().filter_map(Weak::upgrade) {
+            let name = (state.kind, state.part, state.what.clone());
+            let worst: &mut u32 = all.entry(name).or_default();
+            *worst = state.row().length(state.kind, now).max(*worst);
+        }
+        all
+    }
+
+    fn known(&self) -> MutexGuard<'_, Vec<Weak<State>>> {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A part of the program, as its tasks know it: when they end, and where they tell how they get on.
+#[derive(Clone, Debug)]
+pub struct Part {
+    name: &'static str,
+    health: Health,
+    /// Ends the part.
+    pub shutdown: CancellationToken,
+}
+
+/// A part of whose health nobody asks.
+impl From<CancellationToken> for Part {
+    fn from(shutdown: CancellationToken) -> Self {
+        Health::default().part("", shutdown)
+    }
+}
+
+impl Part {
+    /// The same part, ended by another token.
+    pub fn with_shutdown(&self, shutdown: CancellationToken) -> Self {
+        self.health.part(self.name, shutdown)
+    }
+
+    /// Counts the failures of one more watch or controller, for as long as what is returned is kept.
+    pub fn follow(&self, kind: Kind, what: impl Into<String>) -> Streak {
+        let state = Arc::new(State {
+            kind,
+            part: self.name,
+            what: what.into(),
+            row: Mutex::default(),
+        });
+        let mut known = self.health.known();
+        known.retain(|state| state.strong_count() > 0);
+        known.push(Arc::downgrade(&state));
+        Streak(state)
+    }
+}
+
+struct State {
+    kind: Kind,
+    part: &'static str,
+    what: String,
+    row: Mutex<Row>,
+}
+
+impl State {
+    fn row(&self) -> MutexGuard<'_, Row> {
+        self.row.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Failures without a success between them.
+#[derive(Default)]
+struct Row {
+    count: u32,
+    newest: Option<Instant>,
+}
+
+impl Row {
+    fn length(&self, kind: Kind, now: Instant) -> u32 {
+        let age = self.newest.map(|at| now.saturating_duration_since(at));
+        match (age, kind.forgets_after()) {
+            (Some(age), Some(limit)) if age > limit => 0,
+            _ => self.count,
+        }
+    }
+}
+
+/// The failures in a row of one watch, or of the work of one controller.
+pub struct Streak(Arc<State>);
+
+impl Streak {
+    /// It got on.
+    pub fn succeeded(&self) {
+        let ended = std::mem::take(&mut *self.0.row()).count >= limits::FAILURES_MAX;
+        if ended {
+            let State {
+                kind, part, what, ..
+            } = &*self.0;
+            tracing::info!(part, of = what, "{} succeeds again", kind.as_str());
+        }
+    }
+
+    /// It failed once more.
+    pub fn failed(&self, why: &dyn Display) {
+        let State {
+            kind, part, what, ..
+        } = &*self.0;
+        let now = Instant::now();
+        let count = {
+            let mut row = self.0.row();
+            let count = row.length(*kind, now).saturating_add(1);
+            *row = Row {
+                count,
+                newest: Some(now),
+            };
+            count
+        };
+        if count == limits::FAILURES_MAX {
+            tracing::warn!(part, of = what, error = %why, failures = count,
+                "{} fails again and again", kind.as_str());
+        } else {
+            tracing::debug!(part, of = what, error = %why, failures = count,
+                "{} failed", kind.as_str());
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn part() -> (Health, Part) {
+        let health = Health::default();
+        let part = health.part("scheduler", CancellationToken::new());
+        (health, part)
+    }
+
+    /// findings A3: three failures in a row are shown, with the name; a success ends them.
+    #[tokio::test(start_paused = true)]
+    async fn failures_in_a_row_are_shown_until_a_success() {
+        let (health, part) = part();
+        let pods = part.follow(Kind::Watch, "pods");
+        let work = part.follow(Kind::Work, "job");
+        for _ in 0..2 {
+            pods.failed(&"gone");
+            assert!(health.failing(Kind::Watch).is_empty());
+        }
+        pods.failed(&"gone");
+        let told = ["scheduler: pods (3 failures in a row)"];
+        assert_eq!(health.failing(Kind::Watch), told);
+        assert!(health.failing(Kind::Work).is_empty());
+        let series = "mainstay_failures_in_a_row{kind=\"watch\",part=\"scheduler\",of=\"pods\"} 3";
+        assert!(health.text().contains(series), "{}", health.text());
+        pods.succeeded();
+        assert!(health.failing(Kind::Watch).is_empty());
+        for _ in 0..3 {
+            work.failed(&"broken");
+        }
+        drop(work);
+        assert!(health.failing(Kind::Work).is_empty(), "it is no more");
+    }
+
+    /// findings A3: a watch of quiet objects says nothing when it follows again.
+    #[tokio::test(start_paused = true)]
+    async fn a_watch_that_no_longer_fails_follows_and_work_has_to_succeed() {
+        let (health, part) = part();
+        let pods = part.follow(Kind::Watch, "pods");
+        let work = part.follow(Kind::Work, "job");
+        for _ in 0..3 {
+            pods.failed(&"gone");
+            work.failed(&"broken");
+            tokio::time::advance(limits::WATCH_RETRY_DELAY_MAX).await;
+        }
+        assert_eq!(health.failing(Kind::Watch).len(), 1);
+        tokio::time::advance(limits::WATCH_RETRY_DELAY_MAX * 3).await;
+        assert!(health.failing(Kind::Watch).is_empty());
+        assert_eq!(health.failing(Kind::Work).len(), 1);
+    }
+}
