@@ -159,36 +159,19 @@ impl Admission for CertificateSubjectRestriction {
 mod tests {
     use serde_json::json;
 
-    use super::super::testing::request;
+    use super::super::testing::{Granted, request};
     use super::*;
     use crate::certificates::tests::{JANE, MASTER};
 
-    /// May do one thing.
-    struct Rights(&'static str, &'static str);
-
-    impl Lookup for Rights {
-        fn get(&self, _: &str, _: &str, _: &str, _: &str) -> Option<Value> {
-            None
-        }
-
-        fn list(&self, _: &str, _: &str, _: &str) -> Vec<Value> {
-            Vec::new()
-        }
-
-        fn asker(&self) -> Value {
-            json!({"username": "me", "groups": ["us"], "uid": "7"})
-        }
-
-        fn allows(&self, right: &Right<'_>) -> bool {
-            let granted = Right {
-                verb: self.0,
-                group: GROUP,
-                resource: "signers",
-                name: self.1,
-                ..Right::default()
-            };
-            *right == granted
-        }
+    /// May do one thing with the requests of a signer.
+    fn signer_right(verb: &'static str, name: &'static str) -> Granted {
+        Granted(Right {
+            verb,
+            group: GROUP,
+            resource: "signers",
+            name,
+            ..Right::default()
+        })
     }
 
     fn asked(pem: &str) -> Value {
@@ -209,7 +192,7 @@ mod tests {
         let mut object = asked(JANE);
         object["spec"]["groups"] = json!(["system:masters"]);
         let create = of(Operation::Create);
-        let cluster = Rights("", "");
+        let cluster = Granted::nothing();
         CertificateRequestor
             .admit(&create, &mut object, &cluster)
             .unwrap();
@@ -229,10 +212,10 @@ mod tests {
             old: Some(&old),
             ..of(Operation::Update)
         };
-        let mut try_it = |right: Rights| CertificateApproval.admit(&update, &mut new, &right);
-        assert!(try_it(Rights("approve", signer::API_CLIENT)).is_ok());
-        assert!(try_it(Rights("approve", "kubernetes.io/*")).is_ok());
-        let refused = try_it(Rights("approve", "example.com/mine")).unwrap_err();
+        let mut try_it = |right: Granted| CertificateApproval.admit(&update, &mut new, &right);
+        assert!(try_it(signer_right("approve", signer::API_CLIENT)).is_ok());
+        assert!(try_it(signer_right("approve", "kubernetes.io/*")).is_ok());
+        let refused = try_it(signer_right("approve", "example.com/mine")).unwrap_err();
         assert_eq!(refused.code, 403);
         assert!(refused.message.contains(
             "user not permitted to approve requests with signerName \
@@ -242,9 +225,9 @@ mod tests {
             subresource: "status",
             ..update
         };
-        let mut try_it = |right: Rights| CertificateSigning.admit(&sign, &mut new, &right);
-        assert!(try_it(Rights("sign", signer::API_CLIENT)).is_ok());
-        assert!(try_it(Rights("approve", signer::API_CLIENT)).is_err());
+        let mut try_it = |right: Granted| CertificateSigning.admit(&sign, &mut new, &right);
+        assert!(try_it(signer_right("sign", signer::API_CLIENT)).is_ok());
+        assert!(try_it(signer_right("approve", signer::API_CLIENT)).is_err());
     }
 
     #[test]
@@ -253,7 +236,7 @@ mod tests {
             CertificateSubjectRestriction.admit(
                 &of(Operation::Create),
                 &mut object,
-                &Rights("", ""),
+                &Granted::nothing(),
             )
         };
         assert!(admit(asked(JANE)).is_ok());

@@ -12,6 +12,8 @@ mod priority;
 mod runtime_class;
 mod service_account;
 mod storage;
+#[cfg(test)]
+mod testing;
 
 use object_model::Status;
 use serde_json::Value;
@@ -112,60 +114,4 @@ fn forbidden(request: &AdmissionRequest<'_>, object: &Value, why: &str) -> Statu
         request.name
     };
     Status::forbidden(request.group, request.plural, name, why)
-}
-
-/// What tests of plug-ins share.
-#[cfg(test)]
-mod testing {
-    use std::collections::BTreeMap;
-
-    use serde_json::Value;
-
-    use super::{AdmissionRequest, Operation};
-    use crate::kind::Lookup;
-
-    /// Objects by plural, namespace and name.
-    #[derive(Default)]
-    pub(super) struct Objects(BTreeMap<(String, String, String), Value>);
-
-    impl Objects {
-        pub(super) fn with(mut self, plural: &str, object: Value) -> Self {
-            let text = |key: &str| {
-                object["metadata"][key]
-                    .as_str()
-                    .unwrap_or_default()
-                    .to_owned()
-            };
-            self.0
-                .insert((plural.to_owned(), text("namespace"), text("name")), object);
-            self
-        }
-    }
-
-    impl Lookup for Objects {
-        fn get(&self, _: &str, plural: &str, namespace: &str, name: &str) -> Option<Value> {
-            let key = (plural.to_owned(), namespace.to_owned(), name.to_owned());
-            self.0.get(&key).cloned()
-        }
-
-        fn list(&self, _: &str, plural: &str, namespace: &str) -> Vec<Value> {
-            let all = self.0.iter();
-            all.filter(|(key, _)| key.0 == plural && (namespace.is_empty() || key.1 == namespace))
-                .map(|(_, object)| object.clone())
-                .collect()
-        }
-    }
-
-    pub(super) fn request(operation: Operation, plural: &'static str) -> AdmissionRequest<'static> {
-        AdmissionRequest {
-            operation,
-            group: "",
-            plural,
-            subresource: "",
-            namespace: "d",
-            name: "",
-            user: "me",
-            old: None,
-        }
-    }
 }

@@ -49,24 +49,17 @@ impl Admission for OrdinalServices {
 mod tests {
     use serde_json::json;
 
-    use super::super::testing::{Objects, request};
+    use super::super::testing::{Granted, request};
     use super::*;
 
     /// May create Services in one namespace.
-    struct Creator(&'static str);
-
-    impl Lookup for Creator {
-        fn get(&self, _: &str, _: &str, _: &str, _: &str) -> Option<Value> {
-            None
-        }
-
-        fn list(&self, _: &str, _: &str, _: &str) -> Vec<Value> {
-            Vec::new()
-        }
-
-        fn allows(&self, right: &Right<'_>) -> bool {
-            (right.verb, right.resource, right.namespace) == ("create", "services", self.0)
-        }
+    fn creator(namespace: &'static str) -> Granted {
+        Granted(Right {
+            verb: "create",
+            resource: "services",
+            namespace,
+            ..Right::default()
+        })
     }
 
     #[test]
@@ -88,11 +81,11 @@ mod tests {
             let outcome = OrdinalServices.admit(request, &mut set.clone(), who);
             outcome.map_err(|status| status.code)
         };
-        let nobody = Objects::default();
+        let nobody = Granted::nothing();
         let port = || set(json!("30200"));
         assert_eq!(may(&create, port(), &nobody), Err(403));
-        assert_eq!(may(&create, port(), &Creator("b")), Err(403));
-        assert_eq!(may(&create, port(), &Creator("a")), Ok(()));
+        assert_eq!(may(&create, port(), &creator("b")), Err(403));
+        assert_eq!(may(&create, port(), &creator("a")), Ok(()));
         assert_eq!(may(&create, json!({"metadata": {}}), &nobody), Ok(()));
         assert_eq!(may(&update, port(), &nobody), Err(403));
         assert_eq!(may(&update, old.clone(), &nobody), Ok(()));

@@ -1,0 +1,80 @@
+//! What tests of plug-ins share.
+
+use std::collections::BTreeMap;
+
+use serde_json::{Value, json};
+
+use super::{AdmissionRequest, Operation};
+use crate::kind::{Lookup, Right};
+
+/// Objects by plural, namespace and name.
+#[derive(Default)]
+pub(super) struct Objects(BTreeMap<(String, String, String), Value>);
+
+impl Objects {
+    pub(super) fn with(mut self, plural: &str, object: Value) -> Self {
+        let text = |key: &str| {
+            object["metadata"][key]
+                .as_str()
+                .unwrap_or_default()
+                .to_owned()
+        };
+        self.0
+            .insert((plural.to_owned(), text("namespace"), text("name")), object);
+        self
+    }
+}
+
+impl Lookup for Objects {
+    fn get(&self, _: &str, plural: &str, namespace: &str, name: &str) -> Option<Value> {
+        let key = (plural.to_owned(), namespace.to_owned(), name.to_owned());
+        self.0.get(&key).cloned()
+    }
+
+    fn list(&self, _: &str, plural: &str, namespace: &str) -> Vec<Value> {
+        let all = self.0.iter();
+        all.filter(|(key, _)| key.0 == plural && (namespace.is_empty() || key.1 == namespace))
+            .map(|(_, object)| object.clone())
+            .collect()
+    }
+}
+
+pub(super) fn request(operation: Operation, plural: &'static str) -> AdmissionRequest<'static> {
+    AdmissionRequest {
+        operation,
+        group: "",
+        plural,
+        subresource: "",
+        namespace: "d",
+        name: "",
+        user: "me",
+        old: None,
+    }
+}
+
+/// A cluster without objects, in which one thing is granted; nothing, where it is all empty.
+pub(super) struct Granted(pub(super) Right<'static>);
+
+impl Granted {
+    pub(super) fn nothing() -> Self {
+        Self(Right::default())
+    }
+}
+
+impl Lookup for Granted {
+    fn get(&self, _: &str, _: &str, _: &str, _: &str) -> Option<Value> {
+        None
+    }
+
+    fn list(&self, _: &str, _: &str, _: &str) -> Vec<Value> {
+        Vec::new()
+    }
+
+    fn asker(&self) -> Value {
+        json!({"username": "me", "groups": ["us"], "uid": "7"})
+    }
+
+    fn allows(&self, right: &Right<'_>) -> bool {
+        *right == self.0
+    }
+}
