@@ -49,6 +49,11 @@ impl Entry<'_> {
         FileType::from_raw_mode(self.stat.st_mode) == FileType::Directory
     }
 
+    /// Its name in the directory.
+    pub fn name(&self) -> &CStr {
+        self.name
+    }
+
     /// A handle of what is there now; of a link, of the link itself.
     ///
     /// # Errors
@@ -96,6 +101,33 @@ impl Handle {
         FileType::from_raw_mode(self.stat.st_mode)
     }
 
+    /// Opens it to be read.
+    ///
+    /// # Errors
+    /// When it is neither a regular file nor a directory: opening a device would do something.
+    pub fn open(&self) -> io::Result<File> {
+        match self.file_type() {
+            FileType::RegularFile | FileType::Directory => File::open(self.itself()),
+            other => Err(io::Error::new(
+                io::ErrorKind::InvalidData,
+                format!("not a file to be read: {other:?}"),
+            )),
+        }
+    }
+
+    /// What a link leads to.
+    ///
+    /// # Errors
+    /// When it is no link.
+    pub fn link_target(&self) -> io::Result<CString> {
+        Ok(rustix::fs::readlinkat(&self.fd, c"", Vec::new())?)
+    }
+
+    /// The descriptor's name in /proc, which leads to the file itself, whatever its names do.
+    fn itself(&self) -> String {
+        format!("/proc/self/fd/{}", self.fd.as_raw_fd())
+    }
+
     /// Gives it to a group.
     ///
     /// # Errors
@@ -116,10 +148,9 @@ impl Handle {
     /// # Errors
     /// Of the kernel.
     pub fn set_mode(&self, mode: u32) -> io::Result<()> {
-        // The descriptor's name in /proc leads to the file itself, whatever its names do. The call
-        // that takes a descriptor without a name (fchmodat2) is younger than the kernels in use.
-        let itself = format!("/proc/self/fd/{}", self.fd.as_raw_fd());
-        Ok(rustix::fs::chmod(itself, Mode::from_raw_mode(mode))?)
+        // The call that takes a descriptor without a name (fchmodat2) is younger than the kernels in
+        // use.
+        Ok(rustix::fs::chmod(self.itself(), Mode::from_raw_mode(mode))?)
     }
 }
 
@@ -130,6 +161,9 @@ pub trait Visitor {
     /// # Errors
     /// End the walk, but for [`io::ErrorKind::NotFound`]: the entry is gone then.
     fn entry(&mut self, entry: &Entry<'_>) -> io::Result<()>;
+
+    /// Goes into a directory, called `name` in the one before.
+    fn entered(&mut self, _name: &CStr) {}
 
     /// Comes back from a directory, called `name` in `parent`.
     ///
@@ -177,6 +211,7 @@ pub fn walk(root: &Handle, mounts: Mounts, visitor: &mut dyn Visitor) -> io::Res
                 let Some(child) = open_dir(fd, &name, mounts)? else {
                     continue;
                 };
+                visitor.entered(&name);
                 levels.push(read(child, name, visitor)?);
                 let depth = levels.len();
                 if let Some(above) = depth.checked_sub(LEVELS_OPEN + 1)

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::fs;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use container_runtime::RuntimeError;
@@ -371,6 +372,50 @@ async fn a_shim_that_does_not_answer_keeps_nothing_alive() {
         assert_eq!(gone.status, SandboxStatus::Dead);
         sandbox.destroy().await.unwrap();
     }
+    world.end().await;
+}
+
+/// The group of a process that it is frozen by, the file that freezes it, and what is written there.
+fn freezer(pid: i32) -> (PathBuf, &'static str, &'static str) {
+    let membership = fs::read_to_string(format!("/proc/{pid}/cgroup")).unwrap();
+    let of = |mark: &str| {
+        let mut lines = membership.lines();
+        lines.find_map(|line| Some(line.split_once(mark)?.1.trim_start_matches('/')))
+    };
+    let unified = || Path::new("/sys/fs/cgroup").join(of("0::").unwrap());
+    match of(":freezer:") {
+        Some(group) => {
+            let group = Path::new("/sys/fs/cgroup/freezer").join(group);
+            (group, "freezer.state", "FROZEN")
+        }
+        None => (unified(), "cgroup.freeze", "1"),
+    }
+}
+
+/// findings R12: what somebody has frozen ends all the same. With control groups of version 1 the
+/// freezer keeps processes even from being killed.
+#[tokio::test]
+async fn frozen_processes_are_thawed_to_be_killed() {
+    let world = World::new("frozen");
+    let sandbox = world.sandbox("p1").await;
+    start(&sandbox, &world.container("a", &["sleep", "105"])).await;
+    let state = sandbox.state().await.unwrap();
+    let pid = running_pid(&state.containers["a"].status);
+    let (group, file, frozen) = freezer(pid);
+    // A group below a frozen one stays frozen.
+    let inner = group.join("inner");
+    fs::create_dir(&inner).unwrap();
+    fs::write(inner.join("cgroup.procs"), pid.to_string()).unwrap();
+    for group in [&inner, &group] {
+        fs::write(group.join(file), frozen).unwrap();
+        until("it is frozen", || {
+            fs::read_to_string(group.join(file)).is_ok_and(|state| state.trim() == frozen)
+        })
+        .await;
+    }
+    assert!(alive(pid));
+    sandbox.destroy().await.unwrap();
+    assert!(!alive(pid));
     world.end().await;
 }
 
