@@ -114,6 +114,7 @@ impl NodeAgent {
             abandon: CancellationToken::new(),
             clock,
             probes: ProbeCounts::default(),
+            summary: Default::default(),
             runtime,
             client,
             config,

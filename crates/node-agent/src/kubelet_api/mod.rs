@@ -5,6 +5,7 @@
 
 mod container_logs;
 pub mod decoders;
+mod kept;
 mod log_messages;
 pub mod metrics;
 mod network;
@@ -30,6 +31,7 @@ use tower::util::BoxCloneSyncService;
 
 use crate::registry::PodView;
 use crate::worker::Shared;
+pub use kept::Kept;
 
 /// Any error, for bodies and services.
 pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
@@ -52,11 +54,7 @@ async fn answer(shared: Arc<Shared>, request: Request<BoxBody>) -> Response<BoxB
     let done = match (request.method(), parts.as_slice()) {
         (&Method::GET, ["healthz"]) => Ok(text("ok".to_owned())),
         (&Method::GET, ["pods"]) => pods(&shared),
-        (&Method::GET, ["stats", "summary"]) => {
-            let shared = shared.clone();
-            let looked = tokio::task::spawn_blocking(move || summary::summary(&shared)).await;
-            looked.map_err(|error| refused(StatusCode::INTERNAL_SERVER_ERROR, &error.to_string()))
-        }
+        (&Method::GET, ["stats", "summary"]) => summary::answer(&shared).await,
         (&Method::GET, ["metrics"]) => Ok(metrics::kubelet(&shared)),
         (&Method::GET, ["metrics", "cadvisor"]) => Ok(metrics::cadvisor(&shared)),
         (&Method::GET, ["metrics", "probes"]) => Ok(metrics::probes(&shared)),
@@ -150,8 +148,8 @@ fn text(text: String) -> Response<BoxBody> {
     Response::new(full(text.into_bytes()))
 }
 
-fn full(bytes: Vec<u8>) -> BoxBody {
-    http_body_util::Full::new(Bytes::from(bytes))
+fn full(bytes: impl Into<Bytes>) -> BoxBody {
+    http_body_util::Full::new(bytes.into())
         .map_err(|never: Infallible| match never {})
         .boxed_unsync()
 }

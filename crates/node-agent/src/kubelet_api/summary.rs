@@ -8,11 +8,13 @@ use std::fmt::Write;
 use std::path::Path;
 use std::sync::Arc;
 
-use http::{Response, header};
+use bytes::Bytes;
+use http::{Response, StatusCode, header};
+use object_model::Status;
 use pod_lifecycle::record::{Instance, Running};
 use serde_json::{Value, json};
 
-use super::{BoxBody, network, text};
+use super::{BoxBody, full, network, refused, text};
 use crate::disk_usage::Taken;
 use crate::facts;
 use crate::pod_files::Places;
@@ -20,8 +22,23 @@ use crate::registry::PodView;
 use crate::usage::{Figures, Subject};
 use crate::worker::Shared;
 
-/// The summary. Blocks: it looks at the pods' files.
-pub fn summary(shared: &Shared) -> Response<BoxBody> {
+/// The summary, which is some seconds old at most.
+pub async fn answer(shared: &Arc<Shared>) -> Result<Response<BoxBody>, Box<Status>> {
+    let make = async {
+        let shared = shared.clone();
+        tokio::task::spawn_blocking(move || Bytes::from(summary(&shared).to_string())).await
+    };
+    let made = shared.summary.get(|| shared.clock.instant(), make).await;
+    let bytes =
+        made.map_err(|error| refused(StatusCode::INTERNAL_SERVER_ERROR, &error.to_string()))?;
+    let mut response = Response::new(full(bytes));
+    let kind = header::HeaderValue::from_static("application/json");
+    response.headers_mut().insert(header::CONTENT_TYPE, kind);
+    Ok(response)
+}
+
+/// Blocks: it looks at the pods' files.
+fn summary(shared: &Shared) -> Value {
     let mut node = json!({"nodeName": shared.config.node_name});
     if let Some(figures) = shared.usage.figures(&Subject::Node) {
         usage(&mut node, &figures);
@@ -34,10 +51,7 @@ pub fn summary(shared: &Shared) -> Response<BoxBody> {
     node["runtime"] = json!({"imageFs": file_system(shared.config.images.directory())});
     let views = shared.registry.list();
     let pods: Vec<Value> = views.iter().map(|view| pod(shared, view)).collect();
-    let mut response = text(json!({"node": node, "pods": pods}).to_string());
-    let kind = header::HeaderValue::from_static("application/json");
-    response.headers_mut().insert(header::CONTENT_TYPE, kind);
-    response
+    json!({"node": node, "pods": pods})
 }
 
 fn file_system(place: &Path) -> Value {

@@ -470,7 +470,7 @@ impl Worker {
 }
 
 /// `SIGTERM`, `TERM`, `15` or `SIGRTMIN+3` as a number.
-pub(super) fn signal_number(name: &str) -> Option<i32> {
+pub(crate) fn signal_number(name: &str) -> Option<i32> {
     if let Ok(number) = name.parse::<i32>() {
         return (1..=64).contains(&number).then_some(number);
     }

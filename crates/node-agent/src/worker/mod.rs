@@ -15,6 +15,7 @@ mod take;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex};
 
+use bytes::Bytes;
 use container_runtime::{Runtime, Sandbox};
 use k8s_openapi::api::core::v1::{Pod, PodStatus};
 use kube::Client;
@@ -35,6 +36,7 @@ use crate::events::PodEvents;
 use crate::facts::Machine;
 use crate::images::Puller;
 use crate::known_status::KnownStatus;
+use crate::kubelet_api::Kept;
 use crate::kubelet_api::metrics::ProbeCounts;
 use crate::layout::PodDir;
 use crate::limits::{PLANS_IN_A_ROW_MAX, STATUS_RETRY_MAX, STATUS_RETRY_MIN, WORKER_MESSAGES_MAX};
@@ -47,6 +49,7 @@ use crate::status_writer;
 use crate::usage::History;
 use crate::volumes::PreparedVolumes;
 
+pub(crate) use effects::signal_number;
 pub(crate) use instance::{exit_of, image_id, last_words, public_id, user_of};
 pub use message::Message;
 
@@ -86,6 +89,8 @@ pub struct Shared {
     pub clock: Clock,
     /// How probes were answered.
     pub probes: ProbeCounts,
+    /// What the node and its pods use, as it was last told.
+    pub summary: Kept<Bytes>,
 }
 
 impl Shared {

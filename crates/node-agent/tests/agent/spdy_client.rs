@@ -6,7 +6,7 @@ use bytes::Bytes;
 use futures::{SinkExt, StreamExt};
 use serde_json::{Value, json};
 use spdy::{Frame, Header, block, encode, parse_head, read_control};
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, DuplexStream};
 use tokio_tungstenite::tungstenite::Message;
 
 use crate::terminal::{dial, exec, serve};
@@ -64,20 +64,11 @@ async fn collect<C: AsyncRead + Unpin>(client: &mut C, until: &[u32]) -> BTreeMa
     texts
 }
 
-pub async fn older_clients_run_commands() {
-    // kubectl.md 5.1, 5.2
-    let world = World::started("spdy").await;
-    let spec = json!({"terminationGracePeriodSeconds": 1, "containers": [
-        {"name": "c", "command": ["sh", "-c", crate::pods::SLEEP]}]});
-    world.pod("p", spec).await;
-    world.ready("p").await;
-    let command = exec(
-        &["sh", "-c", "cat; echo err >&2; exit 4"],
-        "stdin=true&stdout=true&stderr=true",
-    );
+/// A connection to the node's own API that speaks SPDY.
+async fn upgraded(world: &World, path: &str) -> DuplexStream {
     let mut client = serve(world.node());
     let request = format!(
-        "POST {command} HTTP/1.1\r\nHost: node\r\nConnection: Upgrade\r\nUpgrade: SPDY/3.1\r\n\
+        "POST {path} HTTP/1.1\r\nHost: node\r\nConnection: Upgrade\r\nUpgrade: SPDY/3.1\r\n\
          X-Stream-Protocol-Version: v4.channel.k8s.io\r\n\
          X-Stream-Protocol-Version: v3.channel.k8s.io\r\nContent-Length: 0\r\n\r\n"
     );
@@ -92,9 +83,29 @@ pub async fn older_clients_run_commands() {
         answer.contains("x-stream-protocol-version: v4.channel.k8s.io"),
         "{answer}"
     );
-    let kinds = ["error", "stdin", "stdout", "stderr"].map(|kind| [("streamtype", kind)]);
-    let kinds: Vec<&[(&str, &str)]> = kinds.iter().map(|kind| &kind[..]).collect();
-    open(&mut client, &kinds).await;
+    client
+}
+
+/// Opens streams of these kinds.
+async fn open_kinds(client: &mut DuplexStream, kinds: &[&str]) {
+    let headers: Vec<_> = kinds.iter().map(|kind| [("streamtype", *kind)]).collect();
+    let headers: Vec<&[(&str, &str)]> = headers.iter().map(|header| &header[..]).collect();
+    open(client, &headers).await;
+}
+
+pub async fn older_clients_run_commands() {
+    // kubectl.md 5.1, 5.2
+    let world = World::started("spdy").await;
+    let spec = json!({"terminationGracePeriodSeconds": 1, "containers": [
+        {"name": "c", "command": ["sh", "-c", crate::pods::SLEEP]}]});
+    world.pod("p", spec).await;
+    world.ready("p").await;
+    let command = exec(
+        &["sh", "-c", "cat; echo err >&2; exit 4"],
+        "stdin=true&stdout=true&stderr=true",
+    );
+    let mut client = upgraded(&world, &command).await;
+    open_kinds(&mut client, &["error", "stdin", "stdout", "stderr"]).await;
     send(&mut client, &data(3, false, "typed\n")).await;
     send(&mut client, &data(3, true, "")).await;
     let texts = collect(&mut client, &[1, 5, 7]).await;
@@ -104,6 +115,36 @@ pub async fn older_clients_run_commands() {
     );
     let status: Value = serde_json::from_str(&texts[&1]).unwrap();
     assert_eq!(status["details"]["causes"][0]["message"], "4");
+    world.end().await;
+}
+
+pub async fn older_clients_attach_and_hear_the_end_without_an_error() {
+    let world = World::started("spdy-attach").await;
+    let script = "read first; echo got $first; read second; echo got $second; exit 3";
+    let spec = json!({"terminationGracePeriodSeconds": 1, "restartPolicy": "Never",
+        "containers": [{"name": "c", "command": ["sh", "-c", script], "stdin": true}]});
+    world.pod("p", spec).await;
+    world.ready("p").await;
+    let path = "/attach/default/p/c?stdin=true&stdout=true";
+    // findings C3: the end of the client's input ends the session, and the container goes on.
+    let mut first = upgraded(&world, path).await;
+    open_kinds(&mut first, &["error", "stdin", "stdout"]).await;
+    send(&mut first, &data(3, false, "one\n")).await;
+    send(&mut first, &data(3, true, "")).await;
+    let status = collect(&mut first, &[1]).await[&1].clone();
+    let status: Value = serde_json::from_str(&status).unwrap();
+    assert_eq!(status["status"], "Success", "{status}");
+    // findings C2: the container's end, with whatever code, is no error of the attaching.
+    world.logged("p", "c", "got one\n").await;
+    let mut second = upgraded(&world, path).await;
+    open_kinds(&mut second, &["error", "stdin", "stdout"]).await;
+    send(&mut second, &data(3, false, "two\n")).await;
+    let texts = collect(&mut second, &[1, 5]).await;
+    let status: Value = serde_json::from_str(&texts[&1]).unwrap();
+    assert_eq!(
+        (texts[&5].as_str(), &status["status"]),
+        ("got two\n", &json!("Success"))
+    );
     world.end().await;
 }
 

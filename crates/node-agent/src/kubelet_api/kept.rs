@@ -1,0 +1,84 @@
+//! An answer that is kept for a few seconds, so that no number of clients makes work.
+
+use jiff::SignedDuration;
+use pod_lifecycle::Instant;
+use tokio::sync::Mutex;
+
+/// How long an answer is kept. Figures of processors and memory are taken less often than that.
+const KEPT: SignedDuration = SignedDuration::from_secs(5);
+
+/// The newest answer, and when it was asked for.
+#[derive(Debug)]
+pub struct Kept<T>(Mutex<Option<(Instant, T)>>);
+
+impl<T> Default for Kept<T> {
+    fn default() -> Self {
+        Self(Mutex::new(None))
+    }
+}
+
+impl<T: Clone> Kept<T> {
+    /// The answer that is kept, or a new one. Those who ask while one is made wait for it.
+    ///
+    /// # Errors
+    /// Of the making; then nothing is kept.
+    pub async fn get<E>(
+        &self,
+        now: impl Fn() -> Instant,
+        make: impl Future<Output = Result<T, E>>,
+    ) -> Result<T, E> {
+        let mut kept = self.0.lock().await;
+        let asked = now();
+        if let Some((at, answer)) = &*kept
+            && asked.since(*at) < KEPT
+        {
+            return Ok(answer.clone());
+        }
+        let answer = make.await?;
+        *kept = Some((asked, answer.clone()));
+        Ok(answer)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::Cell;
+
+    use jiff::Timestamp;
+
+    use super::*;
+
+    /// findings C8: the summary looks at all files of all pods, so it is not made for each request.
+    #[tokio::test]
+    async fn an_answer_is_made_anew_after_a_few_seconds() {
+        let made = Cell::new(0);
+        let kept = Kept::default();
+        let ask = async |second: i64| {
+            let at = Instant::reading(Timestamp::from_second(second).unwrap());
+            let make = async {
+                made.set(made.get() + 1);
+                Ok::<_, ()>(made.get())
+            };
+            kept.get(|| at, make).await
+        };
+        assert_eq!(ask(100).await, Ok(1));
+        assert_eq!(ask(104).await, Ok(1));
+        assert_eq!(ask(105).await, Ok(2));
+        assert_eq!(ask(109).await, Ok(2));
+        assert_eq!(ask(200).await, Ok(3));
+    }
+
+    #[tokio::test]
+    async fn who_asks_meanwhile_waits_and_a_failure_is_not_kept() {
+        let kept = Kept::default();
+        let at = || Instant::reading(Timestamp::from_second(7).unwrap());
+        let failed = kept.get(at, async { Err::<u8, _>("no") }).await;
+        assert_eq!(failed, Err("no"));
+        let slow = kept.get(at, async {
+            tokio::task::yield_now().await;
+            Ok::<_, &str>(1)
+        });
+        let (first, second) = tokio::join!(slow, kept.get(at, async { Ok::<_, &str>(2) }));
+        assert_eq!((first, second), (Ok(1), Ok(1)));
+    }
+}
