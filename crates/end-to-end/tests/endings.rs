@@ -8,9 +8,10 @@ use std::process::{Command, Stdio};
 
 use end_to_end::program::{mainstay, ok, refused, text};
 use end_to_end::stateful_set::web_with_claims;
-use end_to_end::{Instance, binary, wait_for};
+use end_to_end::{Instance, binary, wait_for, with_images};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
+use serde_json::json;
 
 #[track_caller]
 fn down(data: &Path, arguments: &[&str]) -> String {
@@ -73,7 +74,7 @@ fn left_in_kernel(data: &Path, name: &str) -> Vec<String> {
     left
 }
 
-/// Findings R6: nobody reads what the program prints, as with `up 2>&1 | tee` after Ctrl-C.
+/// findings R6: nobody reads what the program prints, as with `up 2>&1 | tee` after Ctrl-C.
 #[test]
 fn the_end_comes_though_nobody_reads() {
     let directory = tempfile::tempdir().expect("a directory");
@@ -111,8 +112,8 @@ fn the_end_comes_though_nobody_reads() {
     assert!(status.success(), "{status}");
 }
 
-/// Findings R7: a closed terminal is as SIGTERM; and `down` ends what a killed server has left.
-/// Findings R9: what is deleted is named, and only of directories that are marked.
+/// findings R7: a closed terminal is as SIGTERM; and `down` ends what a killed server has left.
+/// findings R9: what is deleted is named, and only of directories that are marked.
 #[test]
 fn what_is_left_is_ended_and_what_is_ours_deleted() {
     let arguments = ["--on-stop=leave-pods"];
@@ -175,7 +176,42 @@ fn what_is_left_is_ended_and_what_is_ours_deleted() {
     assert!(data.join("mine").exists());
 }
 
-/// Findings R5: a store that is gone is not replaced. Findings R17: a directory that was moved is
+/// findings R7: a pod that a killed server has left ends with its hook, and by the signal that it asks
+/// for.
+#[test]
+fn what_is_left_is_ended_as_its_pods_say() {
+    let (_registry, mut instance) = with_images();
+    let data = instance.data();
+    let folder = tempfile::tempdir().expect("a directory");
+    let order = folder.path().join("order");
+    let script = "trap 'echo USR1 >> /trace/order; exit 0' USR1; touch /trace/hears; \
+        while true; do sleep 0.1; done";
+    let hook = ["sh", "-c", "echo hook >> /trace/order; sleep 0.3"];
+    let pod = json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "p"}, "spec": {
+        "os": {"name": "linux"},
+        "volumes": [{"name": "trace", "hostPath": {"path": folder.path()}}],
+        "containers": [{"name": "c", "image": "busybox:1", "command": ["sh", "-c", script],
+            "volumeMounts": [{"name": "trace", "mountPath": "/trace"}],
+            "lifecycle": {"stopSignal": "SIGUSR1", "preStop": {"exec": {"command": hook}}}}]}});
+    let kubectl = instance.kubectl();
+    kubectl.apply(&pod.to_string());
+    kubectl.wait_pods_ready(&["pod/p"]);
+    wait_for("the container to hear", 30, || {
+        match folder.path().join("hears").exists() {
+            true => Ok(()),
+            false => Err("not yet"),
+        }
+    });
+    instance.kill();
+    let said = down(&data, &[]);
+    assert!(said.contains("  p ended\n"), "{said}");
+    assert_eq!(
+        fs::read_to_string(order).expect("the order"),
+        "hook\nUSR1\n"
+    );
+}
+
+/// findings R5: a store that is gone is not replaced. findings R17: a directory that was moved is
 /// taken up where a killed program left it.
 #[test]
 fn a_directory_that_was_moved_goes_on_and_one_without_its_store_does_not() {
@@ -199,7 +235,7 @@ fn a_directory_that_was_moved_goes_on_and_one_without_its_store_does_not() {
     assert!(output.status.success(), "{output:?}");
     let kubectl = end_to_end::Kubectl::new(&moved.join("kubeconfig"));
     kubectl.ok(&["get", "configmap", "kept"]);
-    // Findings U5: a second one recognises the first.
+    // findings U5: a second one recognises the first.
     let error = refused(&up);
     assert!(error.contains("mainstay already runs on"), "{error}");
     down(&moved, &[]);
@@ -216,7 +252,7 @@ fn a_directory_that_was_moved_goes_on_and_one_without_its_store_does_not() {
     instance.kubectl().ok(&["get", "configmap", "kept"]);
 }
 
-/// Findings R8: a mistake in a manifest stops nothing that ran, and starts nothing.
+/// findings R8: a mistake in a manifest stops nothing that ran, and starts nothing.
 #[test]
 fn a_mistake_in_a_manifest_stops_nothing() {
     let folder = tempfile::tempdir().expect("a directory");

@@ -245,7 +245,8 @@ pub fn adopt(
     Stored { record, volumes }
 }
 
-fn adopt_containers(
+/// Brings the containers of a record in line with those that are there.
+pub fn adopt_containers(
     record: &mut PodRecord,
     pod: &Pod,
     (dir, now): (&PodDir, Moment),

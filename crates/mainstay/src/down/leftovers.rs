@@ -5,33 +5,28 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::sync::Arc;
 
 use anyhow::{Context, Result};
 use container_runtime::loop_device::LoopDevice;
-use container_runtime::spec::{ContainerStatus, SandboxStatus};
-use container_runtime::{Runtime, RuntimeOptions, Sandbox};
+use container_runtime::{Runtime, RuntimeOptions};
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
+use node_agent::LeftPods;
 use node_agent::provisioner::Storage;
 use pod_network::Ranges;
 use service_proxy::Kernel;
 use service_proxy::firewalls::{self, PodLinks};
 use tokio::task::JoinSet;
-use tokio::time::Instant;
 
 use super::left::Left;
 use crate::data_directory::{Marker, kernel_name};
-use crate::output::say;
+use crate::output::{say, warn};
 
-/// What a pod has where its object does not say, as in Kubernetes.
-const GRACE_PERIOD: Duration = Duration::from_secs(30);
-/// How often it is looked at whether containers have ended.
-const LOOK_INTERVAL: Duration = Duration::from_millis(50);
 /// Parts of the data directory in which mounts are the program's own.
 const MOUNTED_IN: [&str; 3] = ["sandboxes", "pods", "pool"];
 
-/// Ends the pods, each within its grace period, then removes everything else that the instance has in
-/// the kernel. Without the server no hooks run: containers get the signal TERM, and then are killed.
+/// Ends the pods as they say, with hooks, signals and grace periods, then removes everything else that
+/// the instance has in the kernel.
 pub async fn end(data: &Path, marker: Option<&Marker>, pods: &[Left]) -> Result<()> {
     let instance_id = match marker {
         Some(marker) => marker.kernel_name.clone(),
@@ -60,20 +55,27 @@ async fn end_pods(data: &Path, instance_id: &str, pods: &[Left]) -> Result<()> {
     })
     .context("open the sandboxes")?;
     let sandboxes = runtime.sandboxes().await.context("find the sandboxes")?;
+    let left = LeftPods::read(data).context("read what is on disk of the pods")?;
+    let left = Arc::new(left);
     let mut ends = JoinSet::new();
     for sandbox in sandboxes {
         let pod = pods.iter().find(|pod| pod.uid == sandbox.id());
         let name = pod.map_or_else(|| sandbox.id().to_owned(), |pod| pod.name.clone());
-        let grace = pod.and_then(grace_period).unwrap_or(GRACE_PERIOD);
+        let left = left.clone();
         ends.spawn(async move {
-            let ended = end_pod(&sandbox, grace).await;
+            let ended = left.end(&sandbox).await;
             (name, ended)
         });
     }
     let mut failure = None;
     while let Some(ended) = ends.join_next().await {
         match ended.context("end a pod")? {
-            (name, Ok(())) => say(&format!("  {name} ended")),
+            (name, Ok(notes)) => {
+                for note in notes {
+                    warn(&format!("pod {name}: {note}"));
+                }
+                say(&format!("  {name} ended"));
+            }
             (name, Err(error)) => {
                 failure = Some(anyhow::Error::new(error).context(format!("end pod {name}")));
             }
@@ -83,44 +85,6 @@ async fn end_pods(data: &Path, instance_id: &str, pods: &[Left]) -> Result<()> {
         return Err(failure);
     }
     runtime.close().await.context("remove the control groups")
-}
-
-/// What the pod's object allows it.
-fn grace_period(pod: &Left) -> Option<Duration> {
-    let path = pod.directory.as_ref()?.join(".state/pod.json");
-    let object: serde_json::Value = serde_json::from_slice(&fs::read(path).ok()?).ok()?;
-    let of_deletion = &object["metadata"]["deletionGracePeriodSeconds"];
-    let of_spec = &object["spec"]["terminationGracePeriodSeconds"];
-    let seconds = of_deletion.as_u64().or_else(|| of_spec.as_u64())?;
-    Some(Duration::from_secs(seconds))
-}
-
-async fn end_pod(sandbox: &Sandbox, grace: Duration) -> container_runtime::Result<()> {
-    let deadline = Instant::now() + grace;
-    let mut asked = BTreeSet::new();
-    loop {
-        // A shim that does not answer is ended with all that it has.
-        let Ok(state) = sandbox.state().await else {
-            break;
-        };
-        let running: Vec<&String> = state
-            .containers
-            .iter()
-            .filter(|(_, container)| matches!(container.status, ContainerStatus::Running { .. }))
-            .map(|(id, _)| id)
-            .collect();
-        let is_over = state.status == SandboxStatus::Dead || running.is_empty();
-        if is_over || Instant::now() >= deadline {
-            break;
-        }
-        for id in running {
-            if asked.insert(id.clone()) {
-                sandbox.signal(id, nix::libc::SIGTERM).await?;
-            }
-        }
-        tokio::time::sleep(LOOK_INTERVAL).await;
-    }
-    sandbox.destroy().await
 }
 
 /// Removes links, addresses, routes and rules.

@@ -2,6 +2,7 @@
 
 use image_store::ImageConfig;
 use k8s_openapi::api::core::v1::Pod;
+use node_agent::{LeftPods, OnShutdown};
 use serde_json::{Value, json};
 use std::time::Instant;
 
@@ -217,6 +218,73 @@ pub async fn containers_get_the_signal_that_they_ask_for() {
         ("both", "INT"),
     ] {
         assert_eq!(trace.written(name), format!("{signal}\n"), "{name}");
+    }
+    world.end().await;
+}
+
+/// findings R7: without an agent, what one that was killed has left ends as with one.
+pub async fn what_an_agent_has_left_ends_as_its_pods_say() {
+    // statefulset.md 12.6, 12.7
+    let mut world = World::new("left").await;
+    world.start(OnShutdown::LeavePods).await;
+    let trace = Trace::new(&world);
+    let image = "test/quits:1";
+    let config = ImageConfig {
+        stop_signal: Some("SIGQUIT".to_owned()),
+        ..ImageConfig::default()
+    };
+    images::put(&world, image, &layer(), config);
+    let script = "trap 'echo c quits >> /trace/order; exit 0' QUIT; touch /trace/c; \
+        while true; do sleep 0.05; done";
+    let hook = |script: &str| json!({"preStop": {"exec": {"command": shell(script)}}});
+    let mounts = json!([Trace::mount()]);
+    let spec = json!({"volumes": [trace.volume()],
+        "initContainers": [{"name": "sidecar", "restartPolicy": "Always",
+            "command": traced("sidecar"), "volumeMounts": mounts}],
+        "containers": [
+            {"name": "c", "image": image, "command": shell(script), "volumeMounts": mounts,
+                "lifecycle": hook("sleep 0.3; echo hook >> /trace/order")},
+            {"name": "bad", "command": shell("trap 'exit 0' TERM; while true; do sleep 0.05; done"),
+                "lifecycle": hook("exit 4")}]});
+    world.pod("p", spec).await;
+    let unknown = json!({"volumes": [trace.volume()], "containers": [
+        {"name": "unknown", "command": traced("unknown"), "volumeMounts": mounts}]});
+    world.pod("unknown", unknown).await;
+    world.ready("p").await;
+    let unknown = world.ready("unknown").await.metadata.uid.unwrap();
+    holds("all hear", || {
+        ["c", "sidecar", "unknown"]
+            .iter()
+            .all(|name| trace.0.join(name).exists())
+    })
+    .await;
+    world.stop().await;
+    let object = format!("pods/default_unknown_{unknown}/.state/pod.json");
+    std::fs::remove_file(world.dir.join(object)).unwrap();
+
+    let left = LeftPods::read(&world.dir).unwrap();
+    let mut notes = Vec::new();
+    for sandbox in world.runtime.sandboxes().await.unwrap() {
+        let is_unknown = sandbox.id() == unknown;
+        let told = left.end(&sandbox).await.unwrap();
+        assert_eq!(told.len(), 1, "{told:?}");
+        notes.push((is_unknown, told.concat()));
+        if !is_unknown {
+            let order = trace.written("order").replace("unknown ends\n", "");
+            assert_eq!(order, "hook\nc quits\nsidecar ends\n");
+        }
+    }
+    notes.sort();
+    assert!(notes[0].1.contains("a preStop hook failed"), "{notes:?}");
+    assert!(
+        notes[1].1.contains("its object is not on disk"),
+        "{notes:?}"
+    );
+    assert!(trace.written("order").contains("unknown ends\n"));
+    world.start(OnShutdown::StopPods).await;
+    for name in ["p", "unknown"] {
+        world.delete(name).await;
+        world.gone(name).await;
     }
     world.end().await;
 }
