@@ -8,7 +8,8 @@ use std::process::{Command, Stdio};
 use end_to_end::applications::{mariadb, postgres};
 use end_to_end::program::{mainstay, ok, refused, text};
 use end_to_end::stateful_set::web_with_claims;
-use end_to_end::{Instance, Kubectl, binary, example, wait_for, with_registry_of};
+use end_to_end::{Instance, Kubectl, binary, example, wait_for, with_images, with_registry_of};
+use serde_json::{Value, json};
 
 /// An instance that was restored, on a host of another name.
 struct Restored {
@@ -229,4 +230,86 @@ fn directories_are_copied_and_a_damaged_file_is_refused() {
     assert!(path.starts_with(text(&restored.data())), "{path}");
     let kept = fs::read_to_string(Path::new(&path).join("note"));
     assert_eq!(kept.expect("the note"), "kept");
+}
+
+/// findings U10: volumes of the class local are copied while pods run, on an explicit word, and volume
+/// snapshots on request; what is not in the backup is named.
+#[test]
+fn directories_are_copied_while_pods_run_and_snapshots_with_them() {
+    let (_registry, mut instance) = with_images();
+    let kubectl = instance.kubectl();
+    let data = instance.data();
+    for (name, class) in [("plain", "local"), ("kept", "local-cow")] {
+        kubectl.apply(&claim(name, class, &Value::Null).to_string());
+        kubectl.apply(&pod(name).to_string());
+    }
+    kubectl.wait_pods_ready(&["pod/plain", "pod/kept"]);
+    say(&kubectl, "plain", "live");
+    say(&kubectl, "kept", "before");
+    let snapshot = json!({"apiVersion": "snapshot.storage.k8s.io/v1", "kind": "VolumeSnapshot",
+        "metadata": {"name": "monday"}, "spec": {"source": {"persistentVolumeClaimName": "kept"}}});
+    kubectl.apply(&snapshot.to_string());
+    kubectl.ok(&[
+        "wait",
+        "volumesnapshot/monday",
+        "--for=jsonpath={.status.readyToUse}=true",
+        "--timeout=60s",
+    ]);
+    say(&kubectl, "kept", "after");
+
+    let folder = tempfile::tempdir().expect("a directory");
+    let file = folder.path().join("backup.tar.gz");
+    let backup = ["backup", text(&file), "--data-dir", text(&data)];
+    let said = ok(&backup);
+    assert!(
+        said.contains("NOT in it are these volume snapshots"),
+        "{said}"
+    );
+    assert!(said.contains("of VolumeSnapshot default/monday"), "{said}");
+    assert!(said.contains("of claim default/plain"), "{said}");
+    let error = refused(&[&backup[..], &["--volumes"]].concat());
+    assert!(error.contains("say --live"), "{error}");
+    let said = ok(&[&backup[..], &["--volumes", "--live", "--snapshots"]].concat());
+    let live = "of claim default/plain (copied while pods could write it)";
+    assert!(said.contains(live), "{said}");
+    assert!(said.contains("volume snapshots in it:"), "{said}");
+    assert!(!said.contains("NOT in it"), "{said}");
+    assert!(instance.interrupt().success(), "{}", instance.output());
+
+    let restored = Restored::start(&file);
+    let kubectl = restored.kubectl();
+    kubectl.wait_pods_ready(&["pod/plain", "pod/kept"]);
+    assert_eq!(word(&kubectl, "plain"), "live");
+    assert_eq!(word(&kubectl, "kept"), "after");
+    let source = json!({"apiGroup": "snapshot.storage.k8s.io", "kind": "VolumeSnapshot",
+        "name": "monday"});
+    kubectl.apply(&claim("again", "local-cow", &source).to_string());
+    kubectl.apply(&pod("again").to_string());
+    kubectl.wait_pods_ready(&["pod/again"]);
+    assert_eq!(word(&kubectl, "again"), "before");
+}
+
+fn claim(name: &str, class: &str, source: &Value) -> Value {
+    json!({"apiVersion": "v1", "kind": "PersistentVolumeClaim", "metadata": {"name": name},
+        "spec": {"storageClassName": class, "accessModes": ["ReadWriteOnce"], "dataSource": source,
+            "resources": {"requests": {"storage": "64Mi"}}}})
+}
+
+/// A pod on the claim of its name.
+fn pod(name: &str) -> Value {
+    json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": name}, "spec": {
+        "terminationGracePeriodSeconds": 1,
+        "containers": [{"name": "c", "image": "busybox:1", "imagePullPolicy": "IfNotPresent",
+            "command": ["sh", "-c", "trap 'exit 0' TERM; while true; do sleep 0.2; done"],
+            "volumeMounts": [{"name": "data", "mountPath": "/data"}]}],
+        "volumes": [{"name": "data", "persistentVolumeClaim": {"claimName": name}}]}})
+}
+
+fn say(kubectl: &Kubectl, pod: &str, word: &str) {
+    let command = format!("printf {word} > /data/word; sync");
+    kubectl.ok(&["exec", pod, "--", "sh", "-c", &command]);
+}
+
+fn word(kubectl: &Kubectl, pod: &str) -> String {
+    kubectl.ok(&["exec", pod, "--", "cat", "/data/word"])
 }

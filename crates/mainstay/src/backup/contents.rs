@@ -11,7 +11,7 @@ use std::sync::Arc;
 use anyhow::{Context, Result, bail};
 use mvcc_store::embedded::{EmbeddedOptions, EmbeddedStore};
 use mvcc_store::{KeyValue, Range, Store};
-use node_agent::provisioner::Storage;
+use node_agent::provisioner::{Class, Storage};
 use serde::{Deserialize, Serialize};
 
 use super::records;
@@ -19,7 +19,7 @@ pub use super::records::write as write_pair;
 
 /// The socket of a running server, in its data directory.
 pub const SOCKET: &str = "admin.sock";
-/// The only request there is.
+/// The first word of the only request there is.
 pub const REQUEST: &str = "backup";
 
 /// What comes first: what follows, and what is kept still meanwhile.
@@ -35,22 +35,72 @@ pub struct Summary {
     pub objects: u64,
     /// How many bytes they are.
     pub bytes: u64,
-    /// The volumes of the pool, as they are at one moment.
+    /// Volumes as they are at one moment.
     pub frozen: Vec<FrozenVolume>,
+    /// The snapshots that users have had made.
+    #[serde(default)]
+    pub snapshots: Vec<HeldSnapshot>,
     /// The files that the server was configured by.
     pub configured_by: Vec<PathBuf>,
 }
 
-/// A volume of the pool that is kept still.
+/// A volume that is kept still.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct FrozenVolume {
+    /// Its class.
+    pub class: Class,
     /// Its name.
     pub volume: String,
     /// Where its snapshot is.
     pub path: PathBuf,
     /// The most that it may hold, in bytes.
     pub bytes: u64,
+}
+
+/// A snapshot that a user has had made.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct HeldSnapshot {
+    /// The class of the volume that it was made of.
+    pub class: Class,
+    /// Its name.
+    pub name: String,
+    /// Where it is.
+    pub path: PathBuf,
+    /// What it holds, in bytes, where that is counted.
+    pub bytes: Option<u64>,
+}
+
+/// What is asked for: volumes of the pool are kept still, and on request those of `local` whose file
+/// system has snapshots.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Request {
+    /// Whether the volumes of the class `local` are wanted too.
+    pub local: bool,
+}
+
+impl Request {
+    /// The request as a line.
+    pub fn line(self) -> String {
+        match self.local {
+            true => format!("{REQUEST} {}", Class::Local.name()),
+            false => REQUEST.to_owned(),
+        }
+    }
+
+    /// Reads a line.
+    pub fn parse(line: &str) -> Option<Self> {
+        let both = [true, false].map(|local| Self { local });
+        both.into_iter().find(|request| request.line() == line)
+    }
+
+    fn classes(self) -> &'static [Class] {
+        match self.local {
+            true => &[Class::LocalCow, Class::Local],
+            false => &[Class::LocalCow],
+        }
+    }
 }
 
 /// What is read of a store and its volumes, for a backup.
@@ -63,7 +113,7 @@ pub struct Taken {
 
 /// Reads the store at one revision, and then freezes the volumes: a volume that was made in between
 /// is in the backup without its object, never an object without its volume.
-pub async fn take(store: &dyn Store, storage: Option<&Storage>) -> Result<Taken> {
+pub async fn take(store: &dyn Store, storage: &Storage, request: Request) -> Result<Taken> {
     let everything = Range {
         end: Some(vec![u8::MAX]),
         ..Range::default()
@@ -71,10 +121,9 @@ pub async fn take(store: &dyn Store, storage: Option<&Storage>) -> Result<Taken>
     let found = store.range(everything).await.context("read the store")?;
     let mut pairs = found.items;
     pairs.retain(|pair| pair.lease.is_none());
-    let frozen = match storage {
-        Some(storage) => storage.freeze().await.context("freeze the volumes")?,
-        None => Vec::new(),
-    };
+    let frozen = storage.freeze(request.classes()).await;
+    let frozen = frozen.context("freeze the volumes")?;
+    let snapshots = storage.held().await.context("list the snapshots")?;
     let summary = Summary {
         error: None,
         revision: found.revision.0,
@@ -83,9 +132,19 @@ pub async fn take(store: &dyn Store, storage: Option<&Storage>) -> Result<Taken>
         frozen: frozen
             .into_iter()
             .map(|frozen| FrozenVolume {
+                class: frozen.class,
                 volume: frozen.volume,
                 path: frozen.path,
                 bytes: frozen.bytes,
+            })
+            .collect(),
+        snapshots: snapshots
+            .into_iter()
+            .map(|held| HeldSnapshot {
+                class: held.class,
+                name: held.name,
+                path: held.path,
+                bytes: held.bytes,
             })
             .collect(),
         configured_by: Vec::new(),
@@ -104,17 +163,17 @@ pub enum Source {
 /// An instance that does not run.
 pub struct Files {
     store: Arc<EmbeddedStore>,
-    storage: Option<Storage>,
+    storage: Storage,
     pairs: std::vec::IntoIter<KeyValue>,
 }
 
 impl Source {
     /// Asks the server of the data directory.
-    pub fn server(data: &Path) -> Result<(Self, Summary)> {
+    pub fn server(data: &Path, request: Request) -> Result<(Self, Summary)> {
         let path = data.join(SOCKET);
         let doing = || format!("ask the server at {}", path.display());
         let mut stream = connect(data).with_context(doing)?;
-        writeln!(stream, "{REQUEST}").with_context(doing)?;
+        writeln!(stream, "{}", request.line()).with_context(doing)?;
         let mut reader = BufReader::new(stream);
         let mut line = String::new();
         reader.read_line(&mut line).with_context(doing)?;
@@ -126,17 +185,18 @@ impl Source {
     }
 
     /// Opens the files of an instance that does not run.
-    pub async fn files(data: &Path, configured_by: Vec<PathBuf>) -> Result<(Self, Summary)> {
+    pub async fn files(
+        data: &Path,
+        configured_by: Vec<PathBuf>,
+        request: Request,
+    ) -> Result<(Self, Summary)> {
         let options = EmbeddedOptions::new(data.join("store"));
         let store = tokio::task::spawn_blocking(move || EmbeddedStore::open(options))
             .await
             .context("open the store")?
             .context("open the store")?;
-        let storage = match data.join("pool/pool.btrfs").exists() {
-            true => Some(Storage::open(data).await.context("open the volumes")?),
-            false => None,
-        };
-        let taken = take(store.as_ref(), storage.as_ref()).await?;
+        let storage = Storage::open(data).await.context("open the volumes")?;
+        let taken = take(store.as_ref(), &storage, request).await?;
         let summary = Summary {
             configured_by,
             ..taken.summary
@@ -169,10 +229,9 @@ impl Source {
                     .context("let the volumes go")
             }
             Self::Files(files) => {
-                if let Some(storage) = files.storage {
-                    storage.thaw().await.context("let the volumes go")?;
-                    storage.close().await.context("close the volumes")?;
-                }
+                let storage = files.storage;
+                storage.thaw().await.context("let the volumes go")?;
+                storage.close().await.context("close the volumes")?;
                 files.store.close();
                 Ok(())
             }
@@ -227,5 +286,21 @@ impl Read for Objects<'_> {
         bytes[..count].copy_from_slice(&self.buffer[self.at..self.at + count]);
         self.at += count;
         Ok(count)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn requests_are_read_as_they_are_written() {
+        for local in [true, false] {
+            let request = Request { local };
+            assert_eq!(Request::parse(&request.line()), Some(request));
+        }
+        for line in ["", "restore", "backup pool", "backup local local"] {
+            assert_eq!(Request::parse(line), None, "{line}");
+        }
     }
 }

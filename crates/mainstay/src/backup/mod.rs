@@ -5,7 +5,7 @@ pub mod contents;
 mod records;
 mod restore;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
@@ -13,6 +13,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, bail};
 use jiff::Timestamp;
 use mvcc_store::KeyValue;
+use node_agent::provisioner::Class;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -21,8 +22,8 @@ use crate::down::left;
 use crate::output::say;
 use crate::process;
 use crate::settings::DataDirectory;
-use archive::Writer;
-use contents::{Objects, Source, Summary};
+use archive::{State, Writer};
+use contents::{Objects, Request, Source, Summary};
 pub use restore::{RestoreArguments, run as restore};
 
 /// The first entry of a backup.
@@ -31,15 +32,21 @@ const HEADER: &str = "backup.json";
 const OBJECTS: &str = "objects";
 /// The files that the server was configured by.
 const CONFIGURATION: &str = "configuration";
-/// Volumes of the pool, and of the class `local`.
-const POOL_VOLUMES: &str = "volumes/local-cow";
-const LOCAL_VOLUMES: &str = "volumes/local";
-/// The format that is written, and the newest that is read.
-const FORMAT: u32 = 1;
+/// Volumes, by class.
+const VOLUMES: &str = "volumes";
+/// Volume snapshots, by class.
+const SNAPSHOTS: &str = "snapshots";
+/// The newest format that is read.
+const FORMAT: u32 = 2;
+/// The format of a backup without volume snapshots, which earlier versions read too.
+const FORMAT_WITHOUT_SNAPSHOTS: u32 = 1;
 /// Certificates that are made anew from the authority's key, for the host where they are needed.
 const MADE_ANEW: [&str; 2] = ["server.crt", "server.key"];
-/// Where volumes are in the store.
-const VOLUME_KEYS: &[u8] = b"/registry/persistentvolumes/";
+/// Where volumes and the contents of volume snapshots are in the store.
+const VOLUME_KEYS: &str = "/registry/persistentvolumes/";
+const CONTENT_KEYS: &str = "/registry/snapshot.storage.k8s.io/volumesnapshotcontents/";
+/// So many changed files are named.
+const NAMED_MAX: usize = 20;
 
 /// Arguments of `mainstay backup`.
 #[derive(clap::Args, Debug)]
@@ -48,9 +55,17 @@ pub struct BackupArguments {
     /// The file to write; it holds secrets, and is readable by its owner alone
     #[arg(value_name = "FILE")]
     file: PathBuf,
-    /// Also copy the volumes of the class local; the instance has to be stopped, with its pods
+    /// Also copy the volumes of the class local: by snapshots where their file system has them, else
+    /// their files, for which the instance has to be stopped with its pods, or --live be given
     #[arg(long)]
     volumes: bool,
+    /// Copy files of volumes while pods write them: each file as it is at one moment, but not all at the
+    /// same, so that a database may not start from them. Files that change meanwhile are named
+    #[arg(long, requires = "volumes")]
+    live: bool,
+    /// Also copy volume snapshots, each in full
+    #[arg(long)]
+    snapshots: bool,
     #[command(flatten)]
     data: DataDirectory,
 }
@@ -59,10 +74,12 @@ const AFTER_HELP: &str = "\
 In the file are all objects as of one revision, the certificate authority, the key of the service
 account tokens, registries.yaml, seccomp profiles, the files that the server was configured by (with
 the keys of encrypted objects), and the volumes of the class local-cow, each as after a loss of power.
-Not in it are images, logs, emptyDirs, events and volume snapshots. A running server goes on meanwhile.
+Not in it are images, logs, emptyDirs and events; volumes of the class local and volume snapshots only on
+request, else they are named. A running server goes on meanwhile.
 
 Examples:
   mainstay backup /backups/monday.tar.gz
+  mainstay backup --volumes --live --snapshots /backups/all.tar.gz
   mainstay restore /backups/monday.tar.gz --data-dir /var/lib/mainstay";
 
 /// What the first entry says.
@@ -81,7 +98,70 @@ struct Header {
     /// Volumes of the class local that are in it, and that are not.
     local_volumes: Vec<String>,
     left_out: Vec<String>,
+    /// Volumes of the class local that pods may have written while they were copied.
+    #[serde(default)]
+    live_volumes: Vec<String>,
+    /// Volume snapshots that are in it, and that are not.
+    #[serde(default)]
+    snapshots: Vec<SnapshotHeader>,
+    #[serde(default)]
+    snapshots_left_out: Vec<String>,
     configured_by: Vec<PathBuf>,
+}
+
+/// A volume snapshot.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct SnapshotHeader {
+    class: Class,
+    name: String,
+    /// What it holds, in bytes, where that was counted.
+    bytes: Option<u64>,
+}
+
+/// Which volumes of the class local are in a backup, and how they get there.
+#[derive(Debug, Default, PartialEq)]
+struct LocalVolumes {
+    /// By a snapshot of their file system, or while nobody writes them.
+    still: Vec<String>,
+    /// While pods may write them.
+    live: Vec<String>,
+    left_out: Vec<String>,
+}
+
+impl LocalVolumes {
+    /// Decides for all there are; `frozen` are those that a snapshot was made of.
+    ///
+    /// # Errors
+    /// When files would be copied while pods write them, and nobody has asked for that.
+    fn choose(
+        all: Vec<String>,
+        frozen: &BTreeSet<&str>,
+        runs: bool,
+        arguments: &BackupArguments,
+    ) -> Result<Self> {
+        if !arguments.volumes {
+            return Ok(Self {
+                left_out: all,
+                ..Self::default()
+            });
+        }
+        let is_still = |volume: &String| !runs || frozen.contains(volume.as_str());
+        let (still, live): (Vec<_>, Vec<_>) = all.into_iter().partition(is_still);
+        if !live.is_empty() && !arguments.live {
+            bail!(
+                "--volumes would copy files while pods write them, because the file system of the volumes \
+                 has no snapshots. Stop the instance with its pods first (`mainstay down`), or say --live: \
+                 then each file is copied as it is at one moment, and a database may not start from that. \
+                 Without --volumes, volumes of the class local-cow are in the backup"
+            );
+        }
+        Ok(Self {
+            still,
+            live,
+            left_out: Vec::new(),
+        })
+    }
 }
 
 /// Writes a backup of the instance in the data directory, whether or not it runs.
@@ -96,79 +176,191 @@ pub async fn run(arguments: &BackupArguments) -> Result<()> {
         );
     };
     let runs = process::serving(&data).is_some() || !left::pods(&data).is_empty();
-    if arguments.volumes && runs {
-        bail!(
-            "--volumes copies files while nothing changes them: stop the instance with its pods first \
-             (`mainstay down`); without it volumes of the class local-cow are in the backup, and the \
-             server goes on"
-        );
-    }
     let target = std::path::absolute(&arguments.file)
         .with_context(|| format!("write {}", arguments.file.display()))?;
+    let request = Request {
+        local: arguments.volumes,
+    };
     let (mut source, summary) = match process::serving(&data) {
-        Some(_) => Source::server(&data)?,
+        Some(_) => Source::server(&data, request)?,
         None => {
             let config = arguments.data.configuration_path().map(Path::to_owned);
-            Source::files(&data, config.into_iter().collect()).await?
+            Source::files(&data, config.into_iter().collect(), request).await?
         }
     };
-    let written = write(arguments, &data, &marker, &target, &mut source, &summary);
+    let backup = Backup {
+        arguments,
+        data: &data,
+        marker: &marker,
+        runs,
+        target: &target,
+        summary: &summary,
+    };
+    let written = backup.write(&mut source);
     // The volumes are let go also when the file could not be written.
     source.close().await?;
     written
 }
 
-fn write(
-    arguments: &BackupArguments,
-    data: &Path,
-    marker: &Marker,
-    target: &Path,
-    source: &mut Source,
-    summary: &Summary,
-) -> Result<()> {
-    let local = volumes_in(&data.join("volumes"))?;
-    let (copied, left_out) = match arguments.volumes {
-        true => (local, Vec::new()),
-        false => (Vec::new(), local),
-    };
-    let header = Header {
-        format: FORMAT,
-        made_by: env!("CARGO_PKG_VERSION").to_owned(),
-        made_at: Timestamp::now(),
-        data_dir: data.to_owned(),
-        host: marker.host.clone(),
-        revision: summary.revision,
-        objects: summary.objects,
-        pool_volumes: summary
-            .frozen
-            .iter()
-            .map(|frozen| (frozen.volume.clone(), frozen.bytes))
-            .collect(),
-        local_volumes: copied,
-        left_out,
-        configured_by: summary.configured_by.clone(),
-    };
-    let unfinished = beside(target);
-    let file = File::options()
-        .write(true)
-        .create_new(true)
-        .mode(0o600)
-        .open(&unfinished)
-        .with_context(|| format!("write {}", unfinished.display()))?;
-    let mut claims = BTreeMap::new();
-    let written = fill(file, data, &header, source, summary, &mut claims).and_then(|()| {
-        let place = || format!("write {}", target.display());
-        fs::rename(&unfinished, target).with_context(place)?;
-        let directory = target.parent().unwrap_or(Path::new("/"));
-        let directory = File::open(directory).with_context(place)?;
-        directory.sync_all().with_context(place)
-    });
-    if written.is_err() {
-        fs::remove_file(&unfinished).ok();
-        return written;
+/// A backup that is to be written.
+struct Backup<'a> {
+    arguments: &'a BackupArguments,
+    data: &'a Path,
+    marker: &'a Marker,
+    /// Whether pods may run.
+    runs: bool,
+    target: &'a Path,
+    summary: &'a Summary,
+}
+
+impl Backup<'_> {
+    fn write(&self, source: &mut Source) -> Result<()> {
+        let header = self.header()?;
+        let target = self.target;
+        let unfinished = beside(target);
+        let file = File::options()
+            .write(true)
+            .create_new(true)
+            .mode(0o600)
+            .open(&unfinished)
+            .with_context(|| format!("write {}", unfinished.display()))?;
+        let mut names = Names::default();
+        let written = self.fill(file, &header, source, &mut names);
+        let written = written.and_then(|changed| {
+            let place = || format!("write {}", target.display());
+            fs::rename(&unfinished, target).with_context(place)?;
+            let directory = target.parent().unwrap_or(Path::new("/"));
+            let directory = File::open(directory).with_context(place)?;
+            directory.sync_all().with_context(place)?;
+            Ok(changed)
+        });
+        match written {
+            Ok(changed) => {
+                tell(target, &header, &names, &changed, self.data);
+                Ok(())
+            }
+            Err(error) => {
+                fs::remove_file(&unfinished).ok();
+                Err(error)
+            }
+        }
     }
-    tell(target, &header, &claims, data);
-    Ok(())
+
+    fn header(&self) -> Result<Header> {
+        let (data, summary) = (self.data, self.summary);
+        let of = |class: Class| summary.frozen.iter().filter(move |one| one.class == class);
+        let frozen = of(Class::Local).map(|one| one.volume.as_str()).collect();
+        let all = volumes_in(&data.join("volumes"))?;
+        let local = LocalVolumes::choose(all, &frozen, self.runs, self.arguments)?;
+        let held = summary.snapshots.iter();
+        let (snapshots, snapshots_left_out) = match self.arguments.snapshots {
+            true => {
+                let taken = held.map(|held| SnapshotHeader {
+                    class: held.class,
+                    name: held.name.clone(),
+                    bytes: held.bytes,
+                });
+                (taken.collect(), Vec::new())
+            }
+            false => (Vec::new(), held.map(|held| held.name.clone()).collect()),
+        };
+        let local_volumes = local.still.iter().chain(&local.live).cloned();
+        Ok(Header {
+            format: match snapshots.is_empty() {
+                true => FORMAT_WITHOUT_SNAPSHOTS,
+                false => FORMAT,
+            },
+            made_by: env!("CARGO_PKG_VERSION").to_owned(),
+            made_at: Timestamp::now(),
+            data_dir: data.to_owned(),
+            host: self.marker.host.clone(),
+            revision: summary.revision,
+            objects: summary.objects,
+            pool_volumes: of(Class::LocalCow)
+                .map(|frozen| (frozen.volume.clone(), frozen.bytes))
+                .collect(),
+            local_volumes: local_volumes.collect(),
+            left_out: local.left_out,
+            live_volumes: local.live,
+            snapshots,
+            snapshots_left_out,
+            configured_by: summary.configured_by.clone(),
+        })
+    }
+
+    /// Writes everything; returns the files that changed while they were copied.
+    fn fill(
+        &self,
+        file: File,
+        header: &Header,
+        source: &mut Source,
+        names: &mut Names,
+    ) -> Result<Vec<PathBuf>> {
+        let (data, summary) = (self.data, self.summary);
+        let mut writer = Writer::new(file);
+        let text = serde_json::to_string_pretty(header).context("encode the header")?;
+        writer.add_text(HEADER, &text)?;
+        let mut note = |pair: &KeyValue| names.note(pair);
+        let mut objects = Objects::new(source, summary.objects, &mut note);
+        writer.add_stream(OBJECTS, summary.bytes, &mut objects)?;
+        for name in [
+            "registries.yaml",
+            "seccomp",
+            MARKER_FILE,
+            "network/ranges.json",
+        ] {
+            writer.add_tree(Path::new(name), &data.join(name), State::Still)?;
+        }
+        let certificates = data.join("certificates");
+        for name in names_in(&certificates)? {
+            if !MADE_ANEW.contains(&name.as_str()) && !name.ends_with(".new") {
+                let path = Path::new("certificates").join(&name);
+                writer.add_tree(&path, &certificates.join(&name), State::Still)?;
+            }
+        }
+        for (number, path) in header.configured_by.iter().enumerate() {
+            writer.add_tree(&configuration(number, path), path, State::Still)?;
+        }
+        let mut frozen = BTreeSet::new();
+        for one in &summary.frozen {
+            let path = volume_path(one.class, &one.volume);
+            writer.add_tree(&path, &one.path, State::Still)?;
+            frozen.insert(path);
+        }
+        for volume in &header.local_volumes {
+            let path = volume_path(Class::Local, volume);
+            if !frozen.contains(&path) {
+                let state = match header.live_volumes.contains(volume) {
+                    true => State::Written,
+                    false => State::Still,
+                };
+                writer.add_tree(&path, &data.join("volumes").join(volume), state)?;
+            }
+        }
+        if self.arguments.snapshots {
+            for held in &summary.snapshots {
+                let path = snapshot_path(held.class, &held.name);
+                writer.add_tree(&path, &held.path, State::Still)?;
+                if !held.path.exists() {
+                    bail!(
+                        "the volume snapshot {} was deleted while it was copied; start again",
+                        held.name
+                    );
+                }
+            }
+        }
+        writer.finish()
+    }
+}
+
+/// Where a volume is in the backup.
+fn volume_path(class: Class, volume: &str) -> PathBuf {
+    [VOLUMES, class.name(), volume].iter().collect()
+}
+
+/// Where a volume snapshot is in the backup.
+fn snapshot_path(class: Class, snapshot: &str) -> PathBuf {
+    [SNAPSHOTS, class.name(), snapshot].iter().collect()
 }
 
 /// The name of a file that is not complete yet.
@@ -178,63 +370,57 @@ fn beside(target: &Path) -> PathBuf {
     PathBuf::from(name)
 }
 
-fn fill(
-    file: File,
-    data: &Path,
-    header: &Header,
-    source: &mut Source,
-    summary: &Summary,
-    claims: &mut BTreeMap<String, String>,
-) -> Result<()> {
-    let mut writer = Writer::new(file);
-    let text = serde_json::to_string_pretty(header).context("encode the header")?;
-    writer.add_text(HEADER, &text)?;
-    let mut note = |pair: &KeyValue| claims.extend(claim_of(pair));
-    let mut objects = Objects::new(source, summary.objects, &mut note);
-    writer.add_stream(OBJECTS, summary.bytes, &mut objects)?;
-    for name in [
-        "registries.yaml",
-        "seccomp",
-        MARKER_FILE,
-        "network/ranges.json",
-    ] {
-        writer.add_tree(Path::new(name), &data.join(name))?;
-    }
-    let certificates = data.join("certificates");
-    for name in names_in(&certificates)? {
-        if !MADE_ANEW.contains(&name.as_str()) && !name.ends_with(".new") {
-            let path = Path::new("certificates").join(&name);
-            writer.add_tree(&path, &certificates.join(&name))?;
-        }
-    }
-    for (number, path) in header.configured_by.iter().enumerate() {
-        writer.add_tree(&configuration(number, path), path)?;
-    }
-    for frozen in &summary.frozen {
-        let path = Path::new(POOL_VOLUMES).join(&frozen.volume);
-        writer.add_tree(&path, &frozen.path)?;
-    }
-    for volume in &header.local_volumes {
-        let path = Path::new(LOCAL_VOLUMES).join(volume);
-        writer.add_tree(&path, &data.join("volumes").join(volume))?;
-    }
-    writer.finish()
-}
-
 /// Where a file of the configuration is in the backup: two may have one name.
 fn configuration(number: usize, path: &Path) -> PathBuf {
     let name = path.file_name().unwrap_or_default().to_string_lossy();
     Path::new(CONFIGURATION).join(format!("{number}-{name}"))
 }
 
-/// Volume and claim, as far as that can be read (objects may be encrypted).
-fn claim_of(pair: &KeyValue) -> Option<(String, String)> {
-    pair.key.starts_with(VOLUME_KEYS).then_some(())?;
-    let object: Value = serde_json::from_slice(&pair.value).ok()?;
-    let claim = &object["spec"]["claimRef"];
-    let (namespace, name) = (claim["namespace"].as_str()?, claim["name"].as_str()?);
-    let volume = object["metadata"]["name"].as_str()?;
-    Some((volume.to_owned(), format!("{namespace}/{name}")))
+/// What users know volumes and snapshots by, as far as that can be read (objects may be encrypted).
+#[derive(Debug, Default, PartialEq)]
+struct Names {
+    /// Claims, by volume.
+    claims: BTreeMap<String, String>,
+    /// VolumeSnapshots, by the snapshot's name on disk.
+    snapshots: BTreeMap<String, String>,
+}
+
+impl Names {
+    fn note(&mut self, pair: &KeyValue) {
+        let is_volume = pair.key.starts_with(VOLUME_KEYS.as_bytes());
+        if !is_volume && !pair.key.starts_with(CONTENT_KEYS.as_bytes()) {
+            return;
+        }
+        let object: Value = serde_json::from_slice(&pair.value).unwrap_or_default();
+        let text = |pointer: &str| object.pointer(pointer).and_then(Value::as_str);
+        let user = |of: &str| {
+            let part = |name: &str| text(&format!("/spec/{of}/{name}"));
+            Some(format!("{}/{}", part("namespace")?, part("name")?))
+        };
+        if is_volume {
+            let named = text("/metadata/name").map(str::to_owned);
+            self.claims.extend(named.zip(user("claimRef")));
+        } else {
+            // NODE/SNAPSHOT.
+            let handle = text("/status/snapshotHandle").and_then(|handle| handle.split_once('/'));
+            let named = handle.map(|(_, name)| name.to_owned());
+            self.snapshots.extend(named.zip(user("volumeSnapshotRef")));
+        }
+    }
+
+    fn volume(&self, volume: &str) -> String {
+        match self.claims.get(volume) {
+            Some(claim) => format!("  {volume} of claim {claim}"),
+            None => format!("  {volume}"),
+        }
+    }
+
+    fn snapshot(&self, snapshot: &str) -> String {
+        match self.snapshots.get(snapshot) {
+            Some(user) => format!("  {snapshot} of VolumeSnapshot {user}"),
+            None => format!("  {snapshot}"),
+        }
+    }
 }
 
 fn names_in(directory: &Path) -> Result<Vec<String>> {
@@ -258,33 +444,131 @@ fn volumes_in(directory: &Path) -> Result<Vec<String>> {
     Ok(names)
 }
 
-fn tell(target: &Path, header: &Header, claims: &BTreeMap<String, String>, data: &Path) {
-    let named = |volume: &String| match claims.get(volume) {
-        Some(claim) => format!("  {volume} of claim {claim}"),
-        None => format!("  {volume}"),
-    };
+fn tell(target: &Path, header: &Header, names: &Names, changed: &[PathBuf], data: &Path) {
     say(&format!(
         "{}: {} objects at revision {}",
         target.display(),
         header.objects,
         header.revision
     ));
-    let included: Vec<String> = header
-        .pool_volumes
-        .keys()
-        .chain(&header.local_volumes)
-        .map(named)
+    let volumes = header.pool_volumes.keys().chain(&header.local_volumes);
+    let included: Vec<String> = volumes
+        .map(|volume| match header.live_volumes.contains(volume) {
+            true => format!(
+                "{} (copied while pods could write it)",
+                names.volume(volume)
+            ),
+            false => names.volume(volume),
+        })
         .collect();
     if !included.is_empty() {
         say(&format!("volumes in it:\n{}", included.join("\n")));
     }
+    if !changed.is_empty() {
+        let mut lines: Vec<String> = changed
+            .iter()
+            .take(NAMED_MAX)
+            .map(|path| format!("  {}", path.display()))
+            .collect();
+        if changed.len() > NAMED_MAX {
+            lines.push(format!("  and {} more", changed.len() - NAMED_MAX));
+        }
+        say(&format!(
+            "NOT as they were at one moment are these files, which changed while they were copied:\n{}",
+            lines.join("\n")
+        ));
+    }
+    let snapshot = |name: &str| names.snapshot(name);
+    let included: Vec<String> = header.snapshots.iter().map(|s| snapshot(&s.name)).collect();
+    if !included.is_empty() {
+        say(&format!("volume snapshots in it:\n{}", included.join("\n")));
+    }
     if !header.left_out.is_empty() {
-        let left_out: Vec<String> = header.left_out.iter().map(named).collect();
+        let left_out = header.left_out.iter().map(|volume| names.volume(volume));
         say(&format!(
             "NOT in it are the volumes of the class local; back up their directories in {}, or copy \
              them with --volumes:\n{}",
             data.join("volumes").display(),
-            left_out.join("\n")
+            left_out.collect::<Vec<_>>().join("\n")
         ));
+    }
+    if !header.snapshots_left_out.is_empty() {
+        let left_out = header.snapshots_left_out.iter().map(|name| snapshot(name));
+        say(&format!(
+            "NOT in it are these volume snapshots; copy them with --snapshots:\n{}",
+            left_out.collect::<Vec<_>>().join("\n")
+        ));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use bytes::Bytes;
+    use mvcc_store::Revision;
+    use serde_json::json;
+
+    use super::*;
+
+    fn arguments(flags: &[&str]) -> BackupArguments {
+        use clap::{Args, FromArgMatches};
+        let command = BackupArguments::augment_args(clap::Command::new("backup"));
+        let all = [&["backup", "FILE"], flags].concat();
+        BackupArguments::from_arg_matches(&command.get_matches_from(all)).unwrap()
+    }
+
+    /// findings U10: files that pods may write are copied on an explicit word alone.
+    #[test]
+    fn what_pods_may_write_is_copied_on_request() {
+        let all = || vec!["a".to_owned(), "b".to_owned()];
+        let choose = |flags: &[&str], runs: bool| {
+            LocalVolumes::choose(all(), &BTreeSet::from(["b"]), runs, &arguments(flags))
+        };
+        let chosen = |flags: &[&str], runs: bool| {
+            let found = choose(flags, runs).unwrap();
+            (found.still, found.live, found.left_out)
+        };
+        let none = Vec::new;
+        assert_eq!(chosen(&[], true), (none(), none(), all()));
+        assert_eq!(chosen(&["--volumes"], false), (all(), none(), none()));
+        let error = choose(&["--volumes"], true).unwrap_err().to_string();
+        assert!(error.contains("say --live"), "{error}");
+        let (one, other) = (vec!["b".to_owned()], vec!["a".to_owned()]);
+        let live = chosen(&["--volumes", "--live"], true);
+        assert_eq!(live, (one, other, none()));
+        let live = ["--volumes", "--live"];
+        assert_eq!(chosen(&live, false), (all(), none(), none()));
+    }
+
+    #[test]
+    fn volumes_and_snapshots_are_called_as_users_know_them() {
+        let mut names = Names::default();
+        let mut note = |key: String, object: Value| {
+            names.note(&KeyValue {
+                key: Arc::from(key.as_bytes()),
+                value: Bytes::from(object.to_string()),
+                create_revision: Revision(1),
+                mod_revision: Revision(1),
+                lease: None,
+            });
+        };
+        note(
+            format!("{VOLUME_KEYS}pvc-1"),
+            json!({"metadata": {"name": "pvc-1"},
+                "spec": {"claimRef": {"namespace": "a", "name": "data-0"}}}),
+        );
+        note(
+            format!("{CONTENT_KEYS}content-1"),
+            json!({"spec": {"volumeSnapshotRef": {"namespace": "a", "name": "monday"}},
+                "status": {"snapshotHandle": "node/snapshot-1"}}),
+        );
+        note("/registry/pods/a/b".to_owned(), json!({}));
+        assert_eq!(names.volume("pvc-1"), "  pvc-1 of claim a/data-0");
+        assert_eq!(names.volume("pvc-2"), "  pvc-2");
+        assert_eq!(
+            names.snapshot("snapshot-1"),
+            "  snapshot-1 of VolumeSnapshot a/monday"
+        );
     }
 }

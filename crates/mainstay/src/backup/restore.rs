@@ -14,7 +14,10 @@ use node_agent::provisioner::{Class, Storage};
 use tar::EntryType;
 
 use super::archive::{self, Item};
-use super::{CONFIGURATION, FORMAT, HEADER, Header, LOCAL_VOLUMES, OBJECTS, POOL_VOLUMES, records};
+use super::{
+    CONFIGURATION, FORMAT, HEADER, Header, OBJECTS, SnapshotHeader, records, snapshot_path,
+    volume_path,
+};
 use crate::data_directory;
 use crate::output::say;
 use crate::settings::DataDirectory;
@@ -44,16 +47,11 @@ pub async fn run(arguments: &RestoreArguments) -> Result<()> {
     let file = &arguments.file;
     let header = check(file)?;
     data_directory::make(&data)?;
-    let storage = match header.pool_volumes.is_empty() && header.local_volumes.is_empty() {
-        true => None,
-        false => Some(Storage::open(&data).await.context("open the volumes")?),
-    };
-    let filled = fill(file, &data, &header, storage.as_ref()).await;
-    if let Some(storage) = storage {
-        storage.close().await.context("close the volumes")?;
-    }
-    filled?;
-    tell(&data, &header);
+    let storage = Storage::open(&data).await.context("open the volumes")?;
+    let filled = fill(file, &data, &header, &storage).await;
+    storage.close().await.context("close the volumes")?;
+    let not_made = filled?;
+    tell(&data, &header, &not_made);
     Ok(())
 }
 
@@ -97,7 +95,8 @@ fn check(file: &Path) -> Result<Header> {
     serde_json::from_value(said).context("read the header")
 }
 
-async fn fill(file: &Path, data: &Path, header: &Header, storage: Option<&Storage>) -> Result<()> {
+/// Restores everything; returns the volume snapshots that the file system here cannot have.
+async fn fill(file: &Path, data: &Path, header: &Header, storage: &Storage) -> Result<Vec<String>> {
     let mut roots = Vec::new();
     let volumes = header
         .pool_volumes
@@ -108,14 +107,17 @@ async fn fill(file: &Path, data: &Path, header: &Header, storage: Option<&Storag
         .iter()
         .map(|name| (Class::Local, name, u64::MAX));
     for (class, volume, bytes) in volumes.chain(local) {
-        let storage = storage.context("the volumes are not open")?;
         let path = storage.make_empty(class, volume, bytes).await;
         let path = path.with_context(|| format!("make the volume {volume}"))?;
-        let below = match class {
-            Class::LocalCow => POOL_VOLUMES,
-            Class::Local => LOCAL_VOLUMES,
-        };
-        roots.push((Path::new(below).join(volume), path));
+        roots.push((volume_path(class, volume), path));
+    }
+    for snapshot in &header.snapshots {
+        let (class, name) = (snapshot.class, &snapshot.name);
+        let path = storage
+            .make_empty(class, &before(name), room_of(snapshot))
+            .await;
+        let path = path.with_context(|| format!("make the volume snapshot {name}"))?;
+        roots.push((snapshot_path(class, name), path));
     }
     let mut target = Target {
         data: data.to_owned(),
@@ -132,9 +134,34 @@ async fn fill(file: &Path, data: &Path, header: &Header, storage: Option<&Storag
             Some(OBJECTS) => target.import(item.content, objects, revision),
             _ => target.put(item),
         })?;
-        target.finish()
+        Ok::<_, anyhow::Error>(target)
     });
-    unpacked.await.context("unpack the backup")?
+    let target = unpacked.await.context("unpack the backup")??;
+    let mut not_made = Vec::new();
+    for snapshot in &header.snapshots {
+        let (class, name) = (snapshot.class, &snapshot.name);
+        let made = storage.turn_into_snapshot(class, &before(name), name).await;
+        if !made.with_context(|| format!("make the volume snapshot {name}"))? {
+            not_made.push(name.clone());
+        }
+    }
+    target.finish()?;
+    Ok(not_made)
+}
+
+/// The volume that a snapshot is made of.
+fn before(snapshot: &str) -> String {
+    format!("restored-{snapshot}")
+}
+
+/// The most that this volume may hold: a file system may need more for the same files than the one that
+/// they were on.
+fn room_of(snapshot: &SnapshotHeader) -> u64 {
+    const MORE: u64 = 64 << 20;
+    match snapshot.bytes {
+        Some(bytes) => bytes.saturating_mul(2).saturating_add(MORE),
+        None => u64::MAX,
+    }
 }
 
 /// Where the entries go.
@@ -282,12 +309,13 @@ impl Target {
     }
 }
 
-fn tell(data: &Path, header: &Header) {
+fn tell(data: &Path, header: &Header, not_made: &[String]) {
     say(&format!(
-        "{}: {} objects, {} volumes, of {} on {}, {}",
+        "{}: {} objects, {} volumes, {} volume snapshots, of {} on {}, {}",
         data.display(),
         header.objects,
         header.pool_volumes.len() + header.local_volumes.len(),
+        header.snapshots.len() - not_made.len(),
         header.data_dir.display(),
         header.host,
         header.made_at
@@ -298,6 +326,25 @@ fn tell(data: &Path, header: &Header) {
              directories into {} before you start:\n  {}",
             data.join("volumes").display(),
             header.left_out.join("\n  ")
+        ));
+    }
+    if !header.live_volumes.is_empty() {
+        say(&format!(
+            "copied while pods could write them, so perhaps not as at one moment, are the volumes\n  {}",
+            header.live_volumes.join("\n  ")
+        ));
+    }
+    if !header.snapshots_left_out.is_empty() {
+        say(&format!(
+            "NOT restored are these volume snapshots, which are not in the backup:\n  {}",
+            header.snapshots_left_out.join("\n  ")
+        ));
+    }
+    if !not_made.is_empty() {
+        say(&format!(
+            "NOT restored are these volume snapshots, because the file system of {} has none:\n  {}",
+            data.display(),
+            not_made.join("\n  ")
         ));
     }
     if !header.configured_by.is_empty() {

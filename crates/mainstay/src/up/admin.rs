@@ -17,7 +17,7 @@ use tokio::sync::Mutex;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use crate::backup::contents::{REQUEST, SOCKET, Summary, Taken, socket_below, take, write_pair};
+use crate::backup::contents::{Request, SOCKET, Summary, Taken, socket_below, take, write_pair};
 
 /// Longest request.
 const REQUEST_BYTES_MAX: u64 = 256;
@@ -89,11 +89,11 @@ async fn answer(admin: &Admin, stream: UnixStream, turn: &Mutex<()>) -> Result<(
     let read = tokio::time::timeout(REQUEST_TIMEOUT, reader.read_line(&mut request)).await;
     read.context("wait for the request")?
         .context("read the request")?;
-    if request.trim() != REQUEST {
+    let Some(request) = Request::parse(request.trim()) else {
         return send_summary(&mut writer, &refusal("no such request")).await;
-    }
+    };
     let _turn = turn.lock().await;
-    let taken = match take(admin.store.as_ref(), Some(&admin.storage)).await {
+    let taken = match take(admin.store.as_ref(), &admin.storage, request).await {
         Ok(taken) => taken,
         Err(error) => return send_summary(&mut writer, &refusal(&format!("{error:#}"))).await,
     };

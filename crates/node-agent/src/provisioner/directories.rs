@@ -85,6 +85,11 @@ impl Directories {
         Ok(own)
     }
 
+    /// The directory of all volumes, and that of all snapshots.
+    pub fn places(&self) -> (&Path, &Path) {
+        (&self.root, &self.snapshots)
+    }
+
     /// Where the named volume is.
     pub fn path(&self, volume: &str) -> Result<PathBuf, Error> {
         self.below(&self.root, volume)

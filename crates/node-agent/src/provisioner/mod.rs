@@ -37,7 +37,7 @@ use resource_kinds::snapshot::VolumeSnapshotContent;
 
 pub(crate) use decide::provisioned_by;
 use setbacks::Setbacks;
-pub use storage::{Class, Frozen, Storage};
+pub use storage::{Class, Frozen, Held, Storage};
 
 /// Volumes that are made or removed at once; removal can take long.
 const WORKERS: usize = 4;

@@ -12,7 +12,7 @@ use super::decide::Form;
 use super::directories::Directories;
 use super::pool::Pool;
 use super::subvolumes::{Content, Count};
-pub use backup::{Class, Frozen};
+pub use backup::{Class, Frozen, Held};
 
 /// The volumes of this node.
 #[derive(Clone, Debug)]

@@ -4,18 +4,21 @@
 use std::path::{Path, PathBuf};
 
 use resource_kinds::storage::Driver;
+use serde::{Deserialize, Serialize};
 
 use super::super::ProvisionerError as Error;
 use super::super::decide::Form;
-use super::super::directories::failed;
-use super::super::subvolumes::Content;
+use super::super::directories::{Directories, failed};
+use super::super::pool::Pool;
+use super::super::subvolumes::{self, Content};
 use super::Storage;
 
 /// What the names of the snapshots begin with that are only there for a backup.
 const PREFIX: &str = "backup-";
 
 /// The kinds of volumes, by the class that makes them.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum Class {
     /// Directories of the host's file system.
     Local,
@@ -24,6 +27,14 @@ pub enum Class {
 }
 
 impl Class {
+    /// Its name.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Local => "local",
+            Self::LocalCow => "local-cow",
+        }
+    }
+
     fn driver(self) -> Driver {
         match self {
             Self::Local => Driver::Local,
@@ -32,9 +43,11 @@ impl Class {
     }
 }
 
-/// A volume of the pool as it was at one moment.
+/// A volume as it was at one moment.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Frozen {
+    /// The class of the volume.
+    pub class: Class,
     /// The volume's name.
     pub volume: String,
     /// Where the snapshot is.
@@ -43,33 +56,50 @@ pub struct Frozen {
     pub bytes: u64,
 }
 
+/// A snapshot that users have had made.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Held {
+    /// The class of the volume that it was made of.
+    pub class: Class,
+    /// Its name.
+    pub name: String,
+    /// Where it is.
+    pub path: PathBuf,
+    /// What it holds, in bytes, where that is counted.
+    pub bytes: Option<u64>,
+}
+
 impl Storage {
-    /// Makes a snapshot of each volume of the pool, each as after a loss of power, until they are
-    /// [let go](Self::thaw).
+    /// Makes a snapshot of each volume of the classes that can have one, each as after a loss of power,
+    /// until they are [let go](Self::thaw).
     ///
     /// # Errors
     /// When the host's disk has no room for what they may come to hold.
-    pub async fn freeze(&self) -> Result<Vec<Frozen>, Error> {
+    pub async fn freeze(&self, classes: &[Class]) -> Result<Vec<Frozen>, Error> {
         self.thaw().await?;
-        if !self.is_used(Driver::LocalCow) {
-            return Ok(Vec::new());
-        }
-        let root = self.pool.pool.root();
-        // Mounts the pool where it is not.
-        self.on(Driver::LocalCow, |_, _| Ok(())).await?;
         let mut frozen = Vec::new();
-        for volume in names(&root.join("volumes"))? {
-            if volume.starts_with('.') {
-                continue; // being made or removed
+        for &class in classes {
+            let Some(place) = self.place(class).await? else {
+                continue;
+            };
+            for volume in names(&place.volumes)? {
+                if volume.starts_with('.') {
+                    continue; // being made or removed
+                }
+                let count = self.count(class.driver(), &volume).await?;
+                let snapshot = format!("{PREFIX}{volume}");
+                match self.snapshot(class.driver(), &volume, &snapshot).await {
+                    // Its file system has no snapshots.
+                    Err(Error::NoCopies { .. }) => continue,
+                    other => other?,
+                }
+                frozen.push(Frozen {
+                    class,
+                    path: place.snapshots.join(snapshot),
+                    bytes: count.and_then(|count| count.limit).unwrap_or(u64::MAX),
+                    volume,
+                });
             }
-            let count = self.count(Driver::LocalCow, &volume).await?;
-            let snapshot = format!("{PREFIX}{volume}");
-            self.snapshot(Driver::LocalCow, &volume, &snapshot).await?;
-            frozen.push(Frozen {
-                path: root.join("snapshots").join(snapshot),
-                bytes: count.and_then(|count| count.limit).unwrap_or(u64::MAX),
-                volume,
-            });
         }
         Ok(frozen)
     }
@@ -79,16 +109,89 @@ impl Storage {
     /// # Errors
     /// Of the kernel.
     pub async fn thaw(&self) -> Result<(), Error> {
-        if !self.is_used(Driver::LocalCow) {
-            return Ok(());
-        }
-        self.on(Driver::LocalCow, |_, _| Ok(())).await?;
-        for snapshot in names(&self.pool.pool.root().join("snapshots"))? {
-            if snapshot.starts_with(PREFIX) {
-                self.remove_snapshot(Driver::LocalCow, &snapshot).await?;
+        for (class, name, _) in self.all_snapshots().await? {
+            if name.starts_with(PREFIX) {
+                self.remove_snapshot(class.driver(), &name).await?;
             }
         }
         Ok(())
+    }
+
+    /// The snapshots that users have had made.
+    ///
+    /// # Errors
+    /// Of the kernel.
+    pub async fn held(&self) -> Result<Vec<Held>, Error> {
+        let mut held = Vec::new();
+        for (class, name, path) in self.all_snapshots().await? {
+            if name.starts_with(PREFIX) || name.starts_with('.') {
+                continue;
+            }
+            let count = subvolumes::count(&path).map_err(failed("count what is in", &path))?;
+            held.push(Held {
+                class,
+                name,
+                path,
+                bytes: count.map(|count| count.referenced),
+            });
+        }
+        Ok(held)
+    }
+
+    async fn all_snapshots(&self) -> Result<Vec<(Class, String, PathBuf)>, Error> {
+        let mut found = Vec::new();
+        for class in [Class::LocalCow, Class::Local] {
+            let Some(place) = self.place(class).await? else {
+                continue;
+            };
+            // Only a file system that can have any has the directory.
+            if place.snapshots.exists() {
+                let own = names(&place.snapshots)?.into_iter();
+                found.extend(own.map(|name| {
+                    let path = place.snapshots.join(&name);
+                    (class, name, path)
+                }));
+            }
+        }
+        Ok(found)
+    }
+
+    /// Where the volumes of a class are; `None` where there may be none. A pool is mounted where it is
+    /// not.
+    async fn place(&self, class: Class) -> Result<Option<Place>, Error> {
+        if !self.is_used(class.driver()) {
+            return Ok(None);
+        }
+        let place = |directories: &Directories, _: Option<&Pool>| {
+            let (volumes, snapshots) = directories.places();
+            Ok(Place {
+                volumes: volumes.to_owned(),
+                snapshots: snapshots.to_owned(),
+            })
+        };
+        self.on(class.driver(), place).await.map(Some)
+    }
+
+    /// Makes a snapshot of a volume and removes the volume. Says whether its file system can have
+    /// snapshots.
+    ///
+    /// # Errors
+    /// Of the kernel.
+    pub async fn turn_into_snapshot(
+        &self,
+        class: Class,
+        volume: &str,
+        snapshot: &str,
+    ) -> Result<bool, Error> {
+        let made = match self.snapshot(class.driver(), volume, snapshot).await {
+            Ok(()) => true,
+            Err(Error::NoCopies { .. }) => false,
+            Err(error) => return Err(error),
+        };
+        let volume = volume.to_owned();
+        let remove = move |directories: &Directories, _: Option<&Pool>| directories.remove(&volume);
+        self.on(class.driver(), remove).await?;
+        Ok(made)
     }
 
     /// Makes an empty volume to be filled from a backup, and says where it is.
@@ -105,6 +208,12 @@ impl Storage {
         self.make(class.driver(), volume, bytes, Content::Empty, form)
             .await
     }
+}
+
+/// Where the volumes of a class are, and their snapshots.
+struct Place {
+    volumes: PathBuf,
+    snapshots: PathBuf,
 }
 
 /// The names in a directory, in their order.

@@ -1,0 +1,334 @@
+//! Writing an archive: trees of files, which may change meanwhile.
+
+use std::collections::BTreeMap;
+use std::ffi::{CStr, OsStr, OsString};
+use std::fs::File;
+use std::io::{self, BufWriter, Read, Seek, SeekFrom};
+use std::os::fd::BorrowedFd;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result};
+use container_runtime::tree::{self, Entry, Handle, Mounts, Visitor};
+use flate2::Compression;
+use flate2::write::GzEncoder;
+use rustix::fs::{FileType, Stat};
+use sha2::{Digest, Sha256};
+use tar::{Builder, EntryType, Header};
+
+use super::{ATTRIBUTE_PREFIX, CHECKSUMS, Summing, hex, shown};
+
+/// Files up to this size are read again when they change meanwhile; larger ones are only named.
+const WHOLE_BYTES_MAX: u64 = 4 << 20;
+/// How often they are read.
+const TRIES_MAX: u32 = 3;
+
+/// An archive that is being written.
+pub struct Writer {
+    builder: Builder<GzEncoder<BufWriter<File>>>,
+    summing: Summing,
+    /// Where files with several names were written first.
+    links: BTreeMap<(u64, u64), PathBuf>,
+    /// Files that changed while they were read.
+    changed: Vec<PathBuf>,
+}
+
+/// Whether what is added may change meanwhile.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum State {
+    /// Nobody writes there.
+    Still,
+    /// Somebody may write there: each file is read so that it is whole, where that succeeds.
+    Written,
+}
+
+impl Writer {
+    /// Begins an archive in a new file.
+    pub fn new(file: File) -> Self {
+        let encoder = GzEncoder::new(BufWriter::new(file), Compression::fast());
+        Self {
+            builder: Builder::new(encoder),
+            summing: Summing::default(),
+            links: BTreeMap::new(),
+            changed: Vec::new(),
+        }
+    }
+
+    /// Adds a file with that content.
+    pub fn add_text(&mut self, path: &str, text: &str) -> Result<()> {
+        self.add_stream(path, text.len() as u64, &mut text.as_bytes())
+    }
+
+    /// Adds a private file with so many bytes of a stream.
+    pub fn add_stream(&mut self, path: &str, bytes: u64, from: &mut dyn Read) -> Result<()> {
+        let mut header = Header::new_gnu();
+        header.set_entry_type(EntryType::Regular);
+        header.set_mode(0o600);
+        header.set_uid(0);
+        header.set_gid(0);
+        header.set_mtime(0);
+        header.set_size(bytes);
+        self.add(&mut header, Path::new(path), from)
+            .with_context(|| format!("write {path}"))
+    }
+
+    fn add(&mut self, header: &mut Header, path: &Path, from: &mut dyn Read) -> io::Result<()> {
+        self.summing.note(header, path, None)?;
+        let mut exact = Exact {
+            from,
+            left: header.entry_size()?,
+            digest: Sha256::new(),
+        };
+        self.builder.append_data(header, path, &mut exact)?;
+        let sum = hex(exact.digest);
+        self.summing.files.insert(shown(path), sum);
+        Ok(())
+    }
+
+    /// Adds a file, or a directory with all that is in it. What is removed meanwhile is left out. Nothing
+    /// is reached by a path but `from` itself: containers may exchange what is in it at any moment.
+    pub fn add_tree(&mut self, path: &Path, from: &Path, state: State) -> Result<()> {
+        let doing = || format!("back up {}", from.display());
+        let root = match Handle::at(from) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+            other => other.with_context(doing)?,
+        };
+        self.add_one(path, &root, state).with_context(doing)?;
+        if root.file_type() == FileType::Directory {
+            let mut adder = Adder {
+                writer: self,
+                path: path.to_owned(),
+                state,
+            };
+            tree::walk(&root, Mounts::Skip, &mut adder).with_context(doing)?;
+        }
+        Ok(())
+    }
+
+    fn add_one(&mut self, path: &Path, handle: &Handle, state: State) -> io::Result<()> {
+        let mut header = header_of(handle.stat());
+        match handle.file_type() {
+            FileType::RegularFile => {
+                let place = (handle.stat().st_dev, handle.stat().st_ino);
+                if let Some(first) = self.links.get(&place).cloned() {
+                    header.set_entry_type(EntryType::Link);
+                    return self.add_link(&mut header, path, &first);
+                }
+                self.add_file(&mut header, path, handle.open()?, state)?;
+                if handle.stat().st_nlink > 1 {
+                    self.links.insert(place, path.to_owned());
+                }
+                Ok(())
+            }
+            FileType::Directory => {
+                header.set_entry_type(EntryType::Directory);
+                self.add_attributes(&handle.open()?)?;
+                self.add_empty(&mut header, path)
+            }
+            FileType::Symlink => {
+                header.set_entry_type(EntryType::Symlink);
+                let target = OsString::from_vec(handle.link_target()?.into_bytes());
+                self.add_link(&mut header, path, Path::new(&target))
+            }
+            FileType::Fifo => {
+                header.set_entry_type(EntryType::Fifo);
+                self.add_empty(&mut header, path)
+            }
+            // A socket is its server's, and a device is the host's.
+            _ => Ok(()),
+        }
+    }
+
+    fn add_empty(&mut self, header: &mut Header, path: &Path) -> io::Result<()> {
+        self.summing.note(header, path, None)?;
+        self.builder.append_data(header, path, io::empty())
+    }
+
+    fn add_file(
+        &mut self,
+        header: &mut Header,
+        path: &Path,
+        mut file: File,
+        state: State,
+    ) -> io::Result<()> {
+        self.add_attributes(&file)?;
+        let before = Stamp::of(&file)?;
+        let is_whole = if state == State::Written && before.length <= WHOLE_BYTES_MAX {
+            let (content, is_whole) = whole(&mut file)?;
+            header.set_size(content.len() as u64);
+            self.add(header, path, &mut content.as_slice())?;
+            is_whole
+        } else {
+            header.set_size(before.length);
+            self.add(header, path, &mut file)?;
+            state == State::Still || Stamp::of(&file)? == before
+        };
+        if !is_whole {
+            self.changed.push(path.to_owned());
+        }
+        Ok(())
+    }
+
+    fn add_link(&mut self, header: &mut Header, path: &Path, target: &Path) -> io::Result<()> {
+        self.summing.note(header, path, Some(target))?;
+        self.builder.append_link(header, path, target)
+    }
+
+    fn add_attributes(&mut self, from: &File) -> io::Result<()> {
+        let attributes = attributes(from)?;
+        if attributes.is_empty() {
+            return Ok(());
+        }
+        let named: Vec<(String, Vec<u8>)> = attributes
+            .into_iter()
+            .map(|(name, value)| (format!("{ATTRIBUTE_PREFIX}{name}"), value))
+            .collect();
+        let named = named
+            .iter()
+            .map(|(name, value)| (name.as_str(), value.as_slice()));
+        self.builder.append_pax_extensions(named)
+    }
+
+    /// Writes the checksums, and everything to the disk. Returns the files that changed while they were
+    /// read.
+    pub fn finish(mut self) -> Result<Vec<PathBuf>> {
+        let changed = std::mem::take(&mut self.changed);
+        let checksums = std::mem::take(&mut self.summing).finish();
+        let text = serde_json::to_string(&checksums).context("encode the checksums")?;
+        self.add_text(CHECKSUMS, &text)?;
+        let finish = || -> io::Result<()> {
+            let encoder = self.builder.into_inner()?;
+            let file = encoder.finish()?.into_inner().map_err(io::Error::other)?;
+            file.sync_all()
+        };
+        finish().context("finish the archive")?;
+        Ok(changed)
+    }
+}
+
+/// Adds what a walk comes by.
+struct Adder<'a> {
+    writer: &'a mut Writer,
+    /// Where the directory is in the archive that the walk is in.
+    path: PathBuf,
+    state: State,
+}
+
+impl Visitor for Adder<'_> {
+    fn entry(&mut self, entry: &Entry<'_>) -> io::Result<()> {
+        let path = self.path.join(name_of(entry.name()));
+        self.writer.add_one(&path, &entry.handle()?, self.state)
+    }
+
+    fn entered(&mut self, name: &CStr) {
+        self.path.push(name_of(name));
+    }
+
+    fn left(&mut self, _: BorrowedFd<'_>, _: &CStr) -> io::Result<()> {
+        self.path.pop();
+        Ok(())
+    }
+}
+
+fn name_of(name: &CStr) -> &Path {
+    Path::new(OsStr::from_bytes(name.to_bytes()))
+}
+
+fn header_of(stat: &Stat) -> Header {
+    let mut header = Header::new_gnu();
+    header.set_entry_type(EntryType::Regular);
+    header.set_mode(stat.st_mode & 0o7777);
+    header.set_uid(stat.st_uid.into());
+    header.set_gid(stat.st_gid.into());
+    header.set_mtime(u64::try_from(stat.st_mtime).unwrap_or(0));
+    header.set_size(0);
+    header
+}
+
+/// What tells that a file was written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Stamp {
+    length: u64,
+    modified: (i64, i64),
+    changed: (i64, i64),
+}
+
+impl Stamp {
+    fn of(file: &File) -> io::Result<Self> {
+        let found = file.metadata()?;
+        Ok(Self {
+            length: found.len(),
+            modified: (found.mtime(), found.mtime_nsec()),
+            changed: (found.ctime(), found.ctime_nsec()),
+        })
+    }
+}
+
+/// The content of a small file, and whether that is what it was at one moment.
+fn whole(file: &mut File) -> io::Result<(Vec<u8>, bool)> {
+    let mut content = Vec::new();
+    for _ in 0..TRIES_MAX {
+        content.clear();
+        let before = Stamp::of(file)?;
+        file.seek(SeekFrom::Start(0))?;
+        file.take(WHOLE_BYTES_MAX).read_to_end(&mut content)?;
+        if Stamp::of(file)? == before {
+            return Ok((content, true));
+        }
+    }
+    Ok((content, false))
+}
+
+/// The extended attributes of a file that are part of it. File systems without them have none.
+fn attributes(file: &File) -> io::Result<Vec<(String, Vec<u8>)>> {
+    let mut names = vec![0; 64 * 1024];
+    let length = match rustix::fs::flistxattr(file, names.as_mut_slice()) {
+        Ok(length) => length,
+        Err(rustix::io::Errno::OPNOTSUPP) => return Ok(Vec::new()),
+        Err(error) => return Err(error.into()),
+    };
+    names.truncate(length);
+    let mut found = Vec::new();
+    for name in names
+        .split(|byte| *byte == 0)
+        .filter(|name| !name.is_empty())
+    {
+        let Ok(name) = std::str::from_utf8(name) else {
+            continue;
+        };
+        let kept = ["user.", "security.capability", "system.posix_acl_"];
+        if !kept.iter().any(|prefix| name.starts_with(prefix)) {
+            continue;
+        }
+        let mut value = vec![0; 64 * 1024];
+        let length = rustix::fs::fgetxattr(file, name, value.as_mut_slice())?;
+        value.truncate(length);
+        found.push((name.to_owned(), value));
+    }
+    Ok(found)
+}
+
+/// Exactly so many bytes: a file that shrinks while it is read ends with zeros, one that grows is cut.
+struct Exact<'a> {
+    from: &'a mut dyn Read,
+    left: u64,
+    digest: Sha256,
+}
+
+impl Read for Exact<'_> {
+    fn read(&mut self, bytes: &mut [u8]) -> io::Result<usize> {
+        let count = bytes
+            .len()
+            .min(usize::try_from(self.left).unwrap_or(usize::MAX));
+        let bytes = &mut bytes[..count];
+        let mut read = self.from.read(bytes)?;
+        if read == 0 {
+            bytes.fill(0);
+            read = count;
+        }
+        self.left -= read as u64;
+        self.digest.update(&bytes[..read]);
+        Ok(read)
+    }
+}
