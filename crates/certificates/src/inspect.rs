@@ -3,6 +3,7 @@
 use std::{collections::BTreeSet, net::IpAddr, time::SystemTime};
 
 use ring::signature::{ECDSA_P256_SHA256_ASN1, UnparsedPublicKey};
+use rustls::pki_types::{CertificateDer, pem::PemObject as _};
 use time::{Duration, OffsetDateTime};
 use x509_parser::{certificate::X509Certificate, extensions::GeneralName, parse_x509_certificate};
 
@@ -63,6 +64,13 @@ fn fresh(certificate: &X509Certificate<'_>, now: OffsetDateTime) -> bool {
 /// When the certificate ends.
 pub(crate) fn ends(certificate: &X509Certificate<'_>) -> SystemTime {
     certificate.validity().not_after.to_datetime().into()
+}
+
+/// When the first certificate of a PEM text ends; `None` where that cannot be read.
+pub fn end_of_pem(pem: &str) -> Option<SystemTime> {
+    let certificate = CertificateDer::from_pem_slice(pem.as_bytes()).ok()?;
+    let (_, parsed) = parse_x509_certificate(&certificate).ok()?;
+    Some(ends(&parsed))
 }
 
 /// The alternative names; `None` if they cannot be read or have other forms.
@@ -127,6 +135,8 @@ mod tests {
                 now,
             )
         };
+        let end = now + Duration::days(30);
+        assert_eq!(end_of_pem(&certificate.pem()), Some(end.into()));
         assert!(usable_at(now));
         assert!(usable_at(now + Duration::days(19)));
         assert!(!usable_at(now + Duration::days(21)));

@@ -18,6 +18,7 @@ use std::path::PathBuf;
 
 pub use authority::Authority;
 pub use identity::Identity;
+pub use inspect::end_of_pem;
 pub use names::SubjectAltNames;
 pub use signing::{Approved, LIFE_MAX, Usage};
 pub use subject::{ClientSubject, SubjectError};

@@ -2,6 +2,7 @@
 //! answer.
 
 mod evidence;
+mod expiry;
 mod server;
 mod target;
 

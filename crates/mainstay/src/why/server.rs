@@ -4,9 +4,11 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow, bail};
+use jiff::Timestamp;
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::{Client, Config};
 
+use super::expiry;
 use crate::settings::DataDirectory;
 
 /// A server that has nothing to say within that time is not there.
@@ -20,6 +22,8 @@ pub struct Server {
     pub client: Client,
     url: String,
     source: String,
+    /// When the client certificate ended, if it has.
+    expired: Option<Timestamp>,
 }
 
 impl Server {
@@ -27,6 +31,7 @@ impl Server {
     pub async fn find(named: Option<&Path>, data: &DataDirectory) -> Result<Self> {
         let (kubeconfig, source) = kubeconfig(named, data)?;
         let context = || format!("use {source}");
+        let expired = expiry::expired(&kubeconfig, Timestamp::now());
         let options = KubeConfigOptions::default();
         let config = Config::from_custom_kubeconfig(kubeconfig, &options).await;
         let mut config = config.with_context(context)?;
@@ -39,6 +44,7 @@ impl Server {
             client,
             url,
             source,
+            expired,
         })
     }
 
@@ -49,6 +55,7 @@ impl Server {
             client,
             url: "in this process".to_owned(),
             source: "nothing".to_owned(),
+            expired: None,
         }
     }
 
@@ -61,11 +68,14 @@ impl Server {
     pub fn explain(&self, error: kube::Error) -> anyhow::Error {
         let (url, source) = (&self.url, &self.source);
         match error {
-            kube::Error::Api(status) if status.code == 401 => anyhow!(
-                "the server at {url} does not know the user of {source}: {}; with mainstay, \
-                 `mainstay kubeconfig` prints the administrator's",
-                status.message
-            ),
+            kube::Error::Api(status) if status.code == 401 => match self.expired {
+                Some(end) => anyhow!(expiry::remedy(url, source, end)),
+                None => anyhow!(
+                    "the server at {url} does not know the user of {source}: {}; with mainstay, \
+                     `mainstay kubeconfig` prints the administrator's",
+                    status.message
+                ),
+            },
             kube::Error::Api(status) => anyhow!("the server at {url} says: {}", status.message),
             other => anyhow::Error::new(other).context(format!(
                 "no answer from {url} (of {source}); is the server running? `mainstay up` starts \

@@ -1,0 +1,73 @@
+//! Client certificates in kubeconfigs end: the server renews that in its own kubeconfig, and not in those
+//! that it was merged or copied into.
+
+use std::fs;
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use jiff::Timestamp;
+use kube::config::Kubeconfig;
+
+/// When the client certificate of the current context's user ended, if it has.
+pub fn expired(kubeconfig: &Kubeconfig, now: Timestamp) -> Option<Timestamp> {
+    let current = kubeconfig.current_context.as_deref()?;
+    let contexts = kubeconfig.contexts.iter();
+    let context = contexts.filter(|context| context.name == current);
+    let user = context.filter_map(|context| context.context.as_ref()?.user.as_deref());
+    let user = user.last()?;
+    let named = kubeconfig
+        .auth_infos
+        .iter()
+        .find(|named| named.name == user)?;
+    let access = named.auth_info.as_ref()?;
+    let pem = match (&access.client_certificate_data, &access.client_certificate) {
+        (Some(data), _) => String::from_utf8(STANDARD.decode(data).ok()?).ok()?,
+        (None, Some(path)) => fs::read_to_string(path).ok()?,
+        (None, None) => return None,
+    };
+    let end = Timestamp::try_from(certificates::end_of_pem(&pem)?).ok()?;
+    (end <= now).then_some(end)
+}
+
+/// What to do about it.
+pub fn remedy(url: &str, source: &str, end: Timestamp) -> String {
+    format!(
+        "the server at {url} refuses the client certificate of {source}, which ended on {}; with \
+         mainstay, `mainstay kubeconfig --merge` puts the renewed one of the server's data directory in \
+         its place",
+        end.strftime("%Y-%m-%d %H:%M:%S UTC")
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use certificates::Authority;
+
+    use super::*;
+    use crate::kubeconfig::{Credentials, render};
+
+    /// findings R24: the copy of a kubeconfig ends though the server has renewed its own.
+    #[test]
+    fn an_end_is_seen_in_the_users_own_kubeconfig() {
+        let folder = tempfile::tempdir().unwrap();
+        let authority = Authority::open_or_create(folder.path()).unwrap();
+        let client = authority.client("admin", &["system:masters"]).unwrap();
+        let text = render(&Credentials {
+            server: "https://127.0.0.1:1",
+            ca: "ca",
+            certificate: client.certificate_pem(),
+            key: client.key_pem(),
+        });
+        let kubeconfig = Kubeconfig::from_yaml(&text).unwrap();
+        let now = Timestamp::now();
+        assert_eq!(expired(&kubeconfig, now), None);
+        let later = now + jiff::SignedDuration::from_hours(24 * 400);
+        let end = expired(&kubeconfig, later).unwrap();
+        assert!(now < end && end < later);
+        let said = remedy("https://127.0.0.1:1", "~/.kube/config", end);
+        assert!(said.contains("mainstay kubeconfig --merge"), "{said}");
+        let mut other = kubeconfig;
+        other.current_context = None;
+        assert_eq!(expired(&other, later), None);
+    }
+}
