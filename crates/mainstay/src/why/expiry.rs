@@ -11,10 +11,9 @@ use kube::config::Kubeconfig;
 /// When the client certificate of the current context's user ended, if it has.
 pub fn expired(kubeconfig: &Kubeconfig, now: Timestamp) -> Option<Timestamp> {
     let current = kubeconfig.current_context.as_deref()?;
-    let contexts = kubeconfig.contexts.iter();
-    let context = contexts.filter(|context| context.name == current);
-    let user = context.filter_map(|context| context.context.as_ref()?.user.as_deref());
-    let user = user.last()?;
+    let mut contexts = kubeconfig.contexts.iter();
+    let context = contexts.find(|context| context.name == current)?;
+    let user = context.context.as_ref()?.user.as_deref()?;
     let named = kubeconfig
         .auth_infos
         .iter()
