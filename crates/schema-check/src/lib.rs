@@ -1,5 +1,5 @@
-//! Checks objects against the OpenAPI document that a server publishes (`/openapi/v2`), as a client with
-//! strict types reads them: required fields are there, unknown fields are not, values have their type.
+//! Checks objects against an OpenAPI document that a server publishes (`/openapi/v2`, or one below
+//! `/openapi/v3`), as a client with strict types reads them: required fields are there, unknown fields are not, values have their type.
 //! For tests, whose harnesses check every object that they see.
 
 use std::collections::BTreeMap;
@@ -18,9 +18,14 @@ pub struct SchemaCheck {
 }
 
 impl SchemaCheck {
-    /// The check for a document of `/openapi/v2`. A kind that the document does not have is not checked.
+    /// The check for a document. A kind that the document does not have is not checked.
     pub fn new(mut document: Value) -> Self {
-        let definitions = match document.get_mut("definitions").map(Value::take) {
+        let places = ["/definitions", "/components/schemas"];
+        let mut found = places
+            .iter()
+            .filter(|place| document.pointer(place).is_some());
+        let found = found.next().and_then(|place| document.pointer_mut(place));
+        let definitions = match found.map(Value::take) {
             Some(Value::Object(definitions)) => definitions,
             _ => Map::new(),
         };
@@ -80,6 +85,10 @@ impl Walk<'_> {
         if let Some(reference) = schema["$ref"].as_str() {
             let name = reference.rsplit('/').next().unwrap_or_default();
             return self.definition(name, value);
+        }
+        // In version 3 a reference with a description or a default stands alone in a list.
+        if let Some([only]) = schema["allOf"].as_array().map(Vec::as_slice) {
+            return self.value(only, value);
         }
         let fits = match (schema["type"].as_str(), schema["format"].as_str()) {
             (Some("string"), Some("int-or-string")) => value.is_string() || value.is_i64(),
@@ -201,6 +210,29 @@ mod tests {
         assert!(violations(list).is_empty());
         let unknown = json!({"apiVersion": "v1", "kind": "Else", "x": 1});
         assert!(violations(unknown).is_empty());
+    }
+
+    /// A document of version 3 has its definitions elsewhere, and references in lists of one.
+    #[test]
+    fn documents_of_both_versions_are_read() {
+        let check = SchemaCheck::new(json!({"openapi": "3.0.0", "components": {"schemas": {
+            "Set": {
+                "type": "object",
+                "properties": {
+                    "apiVersion": {"type": "string"},
+                    "kind": {"type": "string"},
+                    "spec": {"allOf": [{"$ref": "#/components/schemas/Spec"}], "default": {}},
+                },
+                "x-kubernetes-group-version-kind": [{"group": "", "version": "v1", "kind": "Set"}],
+            },
+            "Spec": {"type": "object", "properties": {"replicas": {"type": "integer"}}},
+        }}}));
+        let set = json!({"apiVersion": "v1", "kind": "Set", "spec": {"replicas": "x"}});
+        let found = check.violations(&set);
+        assert_eq!(
+            found,
+            ["Set.spec.replicas: \"x\" is not of the type integer"]
+        );
     }
 
     /// findings C1: an absent required field, as strict clients report it.

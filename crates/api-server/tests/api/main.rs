@@ -33,6 +33,7 @@ mod network;
 mod nodes;
 mod pages;
 mod pod_parts;
+mod published;
 mod quotas;
 mod requests;
 mod resource_metrics;
