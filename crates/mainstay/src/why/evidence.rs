@@ -1,99 +1,330 @@
 //! Reads what an answer is found in. Who may not read all of it gets what can be said without.
 
+use std::collections::BTreeMap;
 use std::fmt::Debug;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::api::admissionregistration::v1::{
+    MutatingWebhookConfiguration, ValidatingWebhookConfiguration,
+};
+use k8s_openapi::api::core::v1::{Event, Pod};
+use k8s_openapi::{ClusterResourceScope, NamespaceResourceScope};
 use kube::api::ListParams;
 use kube::{Api, Client, Resource, ResourceExt};
-use planners::diagnosis::{Evidence, TargetKind};
+use planners::diagnosis::{Cluster, Evidence, TargetKind, Webhook};
+use resource_kinds::snapshot::VolumeSnapshotClass;
 use serde::de::DeserializeOwned;
 
 /// Names that are shown of what there is instead.
 const NAMES_MAX: usize = 10;
+/// Events of objects without a namespace are kept here.
+const EVENTS_OF_CLUSTER: &str = "default";
 
-/// Reads a namespace and what is around it; and says what could not be read.
-pub async fn read(
-    client: &Client,
-    namespace: &str,
-    now: Timestamp,
-) -> Result<(Evidence, Vec<String>), kube::Error> {
-    let mut evidence = Evidence::of(namespace, now);
-    let namespaced = || client.clone();
-    let mut unread = Vec::new();
-    let (sets, pods) = tokio::try_join!(
-        list(Api::namespaced(namespaced(), namespace)),
-        list(Api::namespaced(namespaced(), namespace)),
-    )?;
-    let pods: Vec<Arc<Pod>> = pods;
-    evidence.sets = sets;
-    evidence.pods = pods.iter().map(|pod| Arc::new((&**pod).into())).collect();
-    evidence.full_pods = pods;
-    let (revisions, claims, events, volumes, classes, nodes) = tokio::join!(
-        list(Api::namespaced(namespaced(), namespace)),
-        list(Api::namespaced(namespaced(), namespace)),
-        list(Api::namespaced(namespaced(), namespace)),
-        list(Api::all(client.clone())),
-        list(Api::all(client.clone())),
-        list(Api::all(client.clone())),
-    );
-    evidence.revisions = permitted(revisions, "revisions", &mut unread)?.unwrap_or_default();
-    evidence.claims = permitted(claims, "claims", &mut unread)?.unwrap_or_default();
-    evidence.events = permitted(events, "events", &mut unread)?.unwrap_or_default();
-    evidence.volumes = permitted(volumes, "volumes", &mut unread)?;
-    evidence.classes = permitted(classes, "storage classes", &mut unread)?;
-    evidence.nodes = permitted(nodes, "nodes", &mut unread)?;
-    Ok((evidence, unread))
+/// What the question is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Scope<'a> {
+    /// One object of that kind, which is in that namespace if the kind has any.
+    Object(TargetKind, &'a str),
+    /// All in one namespace.
+    Namespace(&'a str),
+    /// All there is.
+    All,
 }
 
-async fn list<K>(api: Api<K>) -> Result<Vec<Arc<K>>, kube::Error>
-where
-    K: Resource + Clone + Debug + DeserializeOwned,
-{
-    let list = api.list(&ListParams::default()).await?;
-    Ok(list.items.into_iter().map(Arc::new).collect())
+/// What was read.
+#[derive(Debug)]
+pub struct Found {
+    /// What is around the namespaces.
+    pub cluster: Arc<Cluster>,
+    /// The namespaces, by name.
+    pub namespaces: Vec<Evidence>,
+    /// What could not be read.
+    pub unread: Vec<String>,
 }
 
-/// What may not be read is not an error.
-fn permitted<T>(
-    found: Result<T, kube::Error>,
-    what: &str,
-    unread: &mut Vec<String>,
-) -> Result<Option<T>, kube::Error> {
-    match found {
-        Ok(found) => Ok(Some(found)),
-        Err(kube::Error::Api(status)) if status.code == 403 => {
-            unread.push(format!(
-                "nothing was concluded from {what}: {}",
-                status.message
-            ));
-            Ok(None)
+/// Reads all that the question needs. What may not be read is told, unless it is what was asked
+/// about.
+pub async fn read(client: &Client, scope: Scope<'_>, now: Timestamp) -> Result<Found, kube::Error> {
+    let reader = Reader {
+        client,
+        scope,
+        unread: Mutex::default(),
+    };
+    let (cluster, namespaces) = tokio::try_join!(reader.cluster(), reader.namespaces(now))?;
+    let cluster = Arc::new(cluster);
+    let mut namespaces: Vec<Evidence> = namespaces.0.into_values().collect();
+    for evidence in &mut namespaces {
+        evidence.cluster = Arc::clone(&cluster);
+    }
+    let unread = reader.unread.into_inner();
+    Ok(Found {
+        cluster,
+        namespaces,
+        unread: unread.unwrap_or_else(PoisonError::into_inner),
+    })
+}
+
+/// Lists of the server, each as far as it may be read.
+struct Reader<'a> {
+    client: &'a Client,
+    scope: Scope<'a>,
+    unread: Mutex<Vec<String>>,
+}
+
+/// Which answers a list is read for.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Need {
+    /// Nearly all.
+    Always,
+    /// Those about that kind.
+    For(TargetKind),
+    /// It only adds to some.
+    Hint,
+}
+
+/// By name.
+struct Namespaces(BTreeMap<String, Evidence>, Timestamp);
+
+impl Namespaces {
+    /// Puts each object to the others of its namespace.
+    fn add<K: ResourceExt>(
+        &mut self,
+        objects: Option<Vec<Arc<K>>>,
+        to: impl Fn(&mut Evidence) -> &mut Vec<Arc<K>>,
+    ) {
+        for object in objects.into_iter().flatten() {
+            let namespace = object.namespace().unwrap_or_default();
+            let now = self.1;
+            let evidence = self.0.entry(namespace);
+            let evidence = evidence.or_insert_with_key(|name| Evidence::of(name, now));
+            to(evidence).push(object);
         }
-        Err(error) => Err(error),
+    }
+}
+
+impl Reader<'_> {
+    async fn namespaces(&self, now: Timestamp) -> Result<Namespaces, kube::Error> {
+        use TargetKind as Kind;
+        let mut all = Namespaces(BTreeMap::new(), now);
+        if let Scope::Object(_, namespace) | Scope::Namespace(namespace) = self.scope {
+            let evidence = Evidence::of(namespace, now);
+            all.0.insert(namespace.to_owned(), evidence);
+        }
+        let (pods, sets, revisions, claims, events) = tokio::try_join!(
+            self.list(Need::Always, "pods"),
+            self.list(Need::Always, "StatefulSets"),
+            self.list(Need::Always, "revisions"),
+            self.list(Need::Always, "claims"),
+            self.list(Need::Always, "events"),
+        )?;
+        let pods: Option<Vec<Arc<Pod>>> = pods;
+        all.add(pods, |e| &mut e.full_pods);
+        for evidence in all.0.values_mut() {
+            let pods = evidence.full_pods.iter();
+            evidence.pods = pods.map(|pod| Arc::new((&**pod).into())).collect();
+        }
+        all.add(sets, |e| &mut e.sets);
+        all.add(revisions, |e| &mut e.revisions);
+        all.add(claims, |e| &mut e.claims);
+        all.add(events, |e| &mut e.events);
+        let (deployments, replica_sets, controllers, daemon_sets, jobs, cron_jobs) = tokio::try_join!(
+            self.list(Need::For(Kind::Deployment), "Deployments"),
+            self.list(Need::For(Kind::ReplicaSet), "ReplicaSets"),
+            self.list(
+                Need::For(Kind::ReplicationController),
+                "ReplicationControllers"
+            ),
+            self.list(Need::For(Kind::DaemonSet), "DaemonSets"),
+            self.list(Need::For(Kind::Job), "Jobs"),
+            self.list(Need::For(Kind::CronJob), "CronJobs"),
+        )?;
+        all.add(deployments, |e| &mut e.deployments);
+        all.add(replica_sets, |e| &mut e.replica_sets);
+        all.add(controllers, |e| &mut e.replication_controllers);
+        all.add(daemon_sets, |e| &mut e.daemon_sets);
+        all.add(jobs, |e| &mut e.jobs);
+        all.add(cron_jobs, |e| &mut e.cron_jobs);
+        let (services, slices, ingresses, autoscalers, budgets, snapshots) = tokio::try_join!(
+            self.list(Need::For(Kind::Service), "Services"),
+            self.list(Need::For(Kind::Service), "EndpointSlices"),
+            self.list(Need::For(Kind::Ingress), "Ingresses"),
+            self.list(Need::For(Kind::Autoscaler), "HorizontalPodAutoscalers"),
+            self.list(Need::For(Kind::Budget), "PodDisruptionBudgets"),
+            self.list(Need::For(Kind::Snapshot), "VolumeSnapshots"),
+        )?;
+        all.add(services, |e| &mut e.services);
+        all.add(slices, |e| &mut e.slices);
+        all.add(ingresses, |e| &mut e.ingresses);
+        all.add(autoscalers, |e| &mut e.autoscalers);
+        all.add(budgets, |e| &mut e.budgets);
+        all.add(snapshots, |e| &mut e.snapshots);
+        Ok(all)
+    }
+
+    async fn cluster(&self) -> Result<Cluster, kube::Error> {
+        use TargetKind as Kind;
+        let (nodes, volumes, classes, snapshot_classes, snapshot_contents) = tokio::try_join!(
+            self.list_all(Need::Always, "nodes"),
+            self.list_all(Need::Always, "volumes"),
+            self.list_all(Need::Always, "storage classes"),
+            self.list_all(Need::For(Kind::Snapshot), "snapshot classes"),
+            self.list_all(Need::For(Kind::Snapshot), "snapshot contents"),
+        )?;
+        let (namespaces, definitions, api_services, signing_requests, components) = tokio::try_join!(
+            self.list_all(Need::For(Kind::Namespace), "namespaces"),
+            self.list_all(Need::For(Kind::Definition), "definitions"),
+            self.list_all(Need::For(Kind::ApiService), "APIServices"),
+            self.list_all(Need::For(Kind::SigningRequest), "signing requests"),
+            self.list_all(Need::For(Kind::Component), "components"),
+        )?;
+        let snapshot_classes: Option<Vec<Arc<VolumeSnapshotClass>>> = snapshot_classes;
+        let owned = |all: Vec<Arc<_>>| all.into_iter().map(Arc::unwrap_or_clone).collect();
+        Ok(Cluster {
+            nodes,
+            volumes,
+            classes,
+            snapshot_classes: snapshot_classes.map(owned),
+            snapshot_contents,
+            namespaces,
+            definitions,
+            api_services,
+            signing_requests,
+            components,
+            webhooks: self.webhooks().await?,
+            events: self.cluster_events().await?,
+        })
+    }
+
+    async fn webhooks(&self) -> Result<Vec<Webhook>, kube::Error> {
+        let (validating, mutating) = tokio::try_join!(
+            self.list_all::<ValidatingWebhookConfiguration>(Need::Hint, "webhooks"),
+            self.list_all::<MutatingWebhookConfiguration>(Need::Hint, "webhooks"),
+        )?;
+        let mut webhooks = Vec::new();
+        for one in validating.into_iter().flatten() {
+            let configuration = format!("validatingwebhookconfiguration/{}", one.name_any());
+            let names = one.webhooks.iter().flatten().map(|webhook| &webhook.name);
+            webhooks.extend(names.map(|name| webhook(name, &configuration)));
+        }
+        for one in mutating.into_iter().flatten() {
+            let configuration = format!("mutatingwebhookconfiguration/{}", one.name_any());
+            let names = one.webhooks.iter().flatten().map(|webhook| &webhook.name);
+            webhooks.extend(names.map(|name| webhook(name, &configuration)));
+        }
+        Ok(webhooks)
+    }
+
+    /// Where they are read with the namespace, they are not read again.
+    async fn cluster_events(&self) -> Result<Vec<Arc<Event>>, kube::Error> {
+        let api: Api<Event> = Api::namespaced(self.client.clone(), EVENTS_OF_CLUSTER);
+        let events = self
+            .listed(api, Need::Hint, "events of the cluster")
+            .await?;
+        let events = events.into_iter().flatten();
+        let of_cluster = |event: &Arc<Event>| event.involved_object.namespace.is_none();
+        Ok(events.filter(of_cluster).collect())
+    }
+
+    async fn list<K>(&self, need: Need, what: &str) -> Result<Option<Vec<Arc<K>>>, kube::Error>
+    where
+        K: Resource<Scope = NamespaceResourceScope, DynamicType = ()>,
+        K: Clone + Debug + DeserializeOwned,
+    {
+        let client = self.client.clone();
+        let api = match self.scope {
+            Scope::Object(_, namespace) | Scope::Namespace(namespace) => {
+                Api::namespaced(client, namespace)
+            }
+            Scope::All => Api::all(client),
+        };
+        self.listed(api, need, what).await
+    }
+
+    async fn list_all<K>(&self, need: Need, what: &str) -> Result<Option<Vec<Arc<K>>>, kube::Error>
+    where
+        K: Resource<Scope = ClusterResourceScope, DynamicType = ()>,
+        K: Clone + Debug + DeserializeOwned,
+    {
+        // What belongs to no namespace waits by itself only where all is asked about.
+        let asked = match (self.scope, need) {
+            (Scope::Object(kind, _), Need::For(other)) => kind == other,
+            (Scope::Namespace(_), Need::For(other)) => other.is_namespaced(),
+            _ => true,
+        };
+        match asked {
+            true => {
+                let api = Api::all(self.client.clone());
+                self.listed(api, need, what).await
+            }
+            false => Ok(None),
+        }
+    }
+
+    /// What the server has; `None` if it does not know the kind, or the user may not see it.
+    async fn listed<K>(
+        &self,
+        api: Api<K>,
+        need: Need,
+        what: &str,
+    ) -> Result<Option<Vec<Arc<K>>>, kube::Error>
+    where
+        K: Resource + Clone + Debug + DeserializeOwned,
+    {
+        let status = match api.list(&ListParams::default()).await {
+            Ok(list) => return Ok(Some(list.items.into_iter().map(Arc::new).collect())),
+            Err(kube::Error::Api(status)) if [403, 404].contains(&status.code) => status,
+            Err(error) => return Err(error),
+        };
+        let asked_about = match (self.scope, need) {
+            (Scope::Object(kind, _), Need::For(other)) => kind == other,
+            (Scope::Object(TargetKind::Pod, _), Need::Always) => what == "pods",
+            (Scope::Object(TargetKind::Claim, _), Need::Always) => what == "claims",
+            (Scope::Object(TargetKind::StatefulSet, _), Need::Always) => what == "StatefulSets",
+            (Scope::Object(TargetKind::Node, _), Need::Always) => what == "nodes",
+            (Scope::Object(TargetKind::Volume, _), Need::Always) => what == "volumes",
+            (Scope::Object(TargetKind::StorageClass, _), Need::Always) => what == "storage classes",
+            (Scope::All, Need::Always) => what == "pods",
+            _ => false,
+        };
+        if asked_about && status.code == 403 {
+            return Err(kube::Error::Api(status));
+        }
+        let told = status.code == 403
+            && match (self.scope, need) {
+                (_, Need::Always) => true,
+                (Scope::Object(..), _) | (_, Need::Hint) => false,
+                (_, Need::For(_)) => true,
+            };
+        if told {
+            let note = format!("nothing was concluded from {what}: {}", status.message);
+            let mut unread = self.unread.lock().unwrap_or_else(PoisonError::into_inner);
+            unread.push(note);
+        }
+        Ok(None)
+    }
+}
+
+fn webhook(name: &str, configuration: &str) -> Webhook {
+    Webhook {
+        name: name.to_owned(),
+        configuration: configuration.to_owned(),
     }
 }
 
 /// The names of what there is of that kind, as a hint.
 pub fn names(evidence: &Evidence, kind: TargetKind) -> String {
-    fn all<K: ResourceExt>(objects: &[Arc<K>]) -> Vec<String> {
-        objects.iter().map(|object| object.name_any()).collect()
-    }
-    let names = match kind {
-        TargetKind::StatefulSet => all(&evidence.sets),
-        TargetKind::Pod => evidence
-            .pods
-            .iter()
-            .map(|pod| pod.name.to_string())
-            .collect(),
-        TargetKind::Claim => all(&evidence.claims),
+    let names = evidence.names(kind);
+    let elsewhere = match kind.is_namespaced() {
+        true => "; -n names another namespace",
+        false => "",
     };
     match names.len() {
-        0 => "there is none of its kind; -n names another namespace".to_owned(),
+        0 => format!("there is none of its kind{elsewhere}"),
         count if count > NAMES_MAX => {
             let (shown, more) = (names[..NAMES_MAX].join(", "), count - NAMES_MAX);
-            format!("there are {shown} and {more} more; -n names another namespace")
+            format!("there are {shown} and {more} more{elsewhere}")
         }
-        _ => format!("there are {}; -n names another namespace", names.join(", ")),
+        _ => format!("there are {}{elsewhere}", names.join(", ")),
     }
 }

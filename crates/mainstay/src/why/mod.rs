@@ -10,9 +10,10 @@ use std::path::PathBuf;
 
 use anyhow::{Context, Result, bail};
 use jiff::Timestamp;
-use planners::diagnosis::{Explanation, explain};
+use planners::diagnosis::{Explanation, Overview, explain};
 
 use crate::settings::DataDirectory;
+use evidence::Scope;
 pub use server::Server;
 use target::Target;
 
@@ -20,10 +21,11 @@ use target::Target;
 #[derive(clap::Args, Debug)]
 #[command(after_help = AFTER_HELP)]
 pub struct WhyArguments {
-    /// KIND/NAME or KIND NAME; kinds: statefulset (sts), pod (po), persistentvolumeclaim (pvc)
-    #[arg(required = true, num_args = 1..=2, value_name = "KIND/NAME")]
+    /// KIND/NAME or KIND NAME, as kubectl takes them; without it: all that waits
+    #[arg(num_args = 0..=2, value_name = "KIND/NAME")]
     target: Vec<String>,
-    /// Namespace [default: the context's, else default]
+    /// Namespace [default: of an object the context's, else default; for all that waits all
+    /// namespaces and the cluster]
     #[arg(short, long, value_name = "NS")]
     namespace: Option<String>,
     /// How to print the answer
@@ -41,9 +43,15 @@ const AFTER_HELP: &str = "\
 Exit status: 0 with an answer, be it that something waits or that nothing does (-o json: .state);
 1 if there is no such object or no answer from the server; 2 if the question was not understood.
 
+Kinds: sts, deploy, ds, rs, rc, job, cronjob, pod, pvc, pv, storageclass, volumesnapshot, svc, ing,
+hpa, pdb, node, ns, csr, crd, apiservice, cs; also by their long names.
+
 Examples:
+  mainstay why
+  mainstay why -n shop
   mainstay why sts/web
   mainstay why pod web-1 -n shop
+  mainstay why deploy/shop
   mainstay why pvc/www-web-0 -o json";
 
 #[derive(clap::ValueEnum, Clone, Copy, Debug, PartialEq, Eq)]
@@ -52,17 +60,30 @@ enum Form {
     Json,
 }
 
-/// Prints why the object waits, or that it does not.
+/// Prints why the object waits, or that it does not; or all that waits.
 pub async fn run(arguments: WhyArguments) -> Result<()> {
-    let target = Target::parse(&arguments.target)?;
+    let target = match arguments.target.as_slice() {
+        [] => None,
+        words => Some(Target::parse(words)?),
+    };
     let server = Server::find(arguments.kubeconfig.as_deref(), &arguments.data).await?;
     let namespace = arguments.namespace.as_deref();
-    let namespace = namespace.unwrap_or(server.namespace()).to_owned();
-    let answer = ask(&server, &target, &namespace, Timestamp::now()).await?;
+    let now = Timestamp::now();
+    let (text, json) = match target {
+        Some(target) => {
+            let namespace = namespace.unwrap_or(server.namespace()).to_owned();
+            let answer = ask(&server, &target, &namespace, now).await?;
+            (answer.text(now), answer.json())
+        }
+        None => {
+            let answer = ask_for_all(&server, namespace, now).await?;
+            (answer.text(now), answer.json())
+        }
+    };
     match arguments.output {
-        Form::Text => crate::output::show(&answer.text(Timestamp::now())),
+        Form::Text => crate::output::show(&text),
         Form::Json => {
-            let json = serde_json::to_string_pretty(&answer.json()).context("encode the answer")?;
+            let json = serde_json::to_string_pretty(&json).context("encode the answer")?;
             crate::output::say(&json);
         }
     }
@@ -75,16 +96,52 @@ async fn ask(
     namespace: &str,
     now: Timestamp,
 ) -> Result<Explanation> {
-    let read = evidence::read(&server.client, namespace, now).await;
-    let (evidence, unread) = read.map_err(|error| server.explain(error))?;
-    let Some(mut answer) = explain(target.kind, &target.name, &evidence) else {
+    let scope = Scope::Object(target.kind, namespace);
+    let read = evidence::read(&server.client, scope, now).await;
+    let found = read.map_err(|error| server.explain(error))?;
+    let evidence = found.namespaces.first().context("read the namespace")?;
+    let Some(mut answer) = explain(target.kind, &target.name, evidence) else {
         let kind = target.kind.kind();
         let name = &target.name;
-        let others = evidence::names(&evidence, target.kind);
-        bail!("{kind} {name:?} not found in namespace {namespace:?}: {others}");
+        let others = evidence::names(evidence, target.kind);
+        let place = match target.kind.is_namespaced() {
+            true => format!(" in namespace {namespace:?}"),
+            false => String::new(),
+        };
+        bail!("{kind} {name:?} not found{place}: {others}");
     };
-    answer.notes.extend(unread);
+    answer.notes.extend(found.unread);
     Ok(answer)
+}
+
+/// All that waits, in one namespace or all. Who may not list all gets the context's namespace.
+async fn ask_for_all(server: &Server, namespace: Option<&str>, now: Timestamp) -> Result<Overview> {
+    let scope = namespace.map_or(Scope::All, Scope::Namespace);
+    let read = evidence::read(&server.client, scope, now).await;
+    let found = match read {
+        Err(kube::Error::Api(status)) if status.code == 403 && scope == Scope::All => {
+            let own = Scope::Namespace(server.namespace());
+            let mut found = evidence::read(&server.client, own, now)
+                .await
+                .map_err(|error| server.explain(error))?;
+            found.unread.push(format!(
+                "this is about namespace {} alone: {}",
+                server.namespace(),
+                status.message
+            ));
+            found
+        }
+        read => read.map_err(|error| server.explain(error))?,
+    };
+    let mut all = Overview::default();
+    if namespace.is_none() {
+        all = Overview::of_cluster(&found.cluster, &found.namespaces, now);
+    }
+    for evidence in &found.namespaces {
+        all = all.and(Overview::of_namespace(evidence));
+    }
+    all.notes.extend(found.unread);
+    Ok(all)
 }
 
 #[cfg(test)]

@@ -12,25 +12,6 @@ pub struct Target {
     pub name: String,
 }
 
-/// The names of the kinds, the shortest first.
-const KINDS: [(TargetKind, &[&str]); 3] = [
-    (
-        TargetKind::StatefulSet,
-        &[
-            "sts",
-            "statefulset",
-            "statefulsets",
-            "statefulset.apps",
-            "statefulsets.apps",
-        ],
-    ),
-    (TargetKind::Pod, &["po", "pod", "pods"]),
-    (
-        TargetKind::Claim,
-        &["pvc", "persistentvolumeclaim", "persistentvolumeclaims"],
-    ),
-];
-
 impl Target {
     /// Reads one word with a slash, or two.
     ///
@@ -40,7 +21,8 @@ impl Target {
         let (kind, name) = match words {
             [one] => one.split_once('/').ok_or_else(|| {
                 mistake(format!(
-                    "{one:?} is not of the form KIND/NAME; for example: mainstay why sts/{one}"
+                    "{one:?} is not of the form KIND/NAME; for example: mainstay why sts/{one}; \
+                     mainstay why alone lists all that waits"
                 ))
             })?,
             [kind, name] => (kind.as_str(), name.as_str()),
@@ -63,12 +45,10 @@ impl Target {
 }
 
 fn find_kind(word: &str) -> Result<TargetKind, Error> {
-    let lower = word.to_lowercase();
-    let found = KINDS.iter().find(|(_, names)| names.contains(&&*lower));
-    found.map(|(kind, _)| *kind).ok_or_else(|| {
+    TargetKind::called(word).ok_or_else(|| {
+        let all = TargetKind::ALL.map(TargetKind::short).join(", ");
         mistake(format!(
-            "kind {word:?} cannot be asked about; allowed: sts (statefulset, statefulsets), \
-             po (pod, pods), pvc (persistentvolumeclaim, persistentvolumeclaims)"
+            "kind {word:?} cannot be asked about; allowed, also by their long names: {all}"
         ))
     })
 }

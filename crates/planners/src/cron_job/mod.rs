@@ -224,6 +224,19 @@ fn times(cron_job: &CronJob, spec: &CronJobSpec) -> Result<Times, Notice> {
     })
 }
 
+/// The last time that should have been a job's and is none, and the next one; nothing of a schedule
+/// that cannot be read, for which the reason is given.
+pub(crate) fn missed_and_next(
+    cron_job: &CronJob,
+    now: Timestamp,
+) -> Result<(Option<Timestamp>, Option<Timestamp>), String> {
+    let spec = cron_job.spec.clone();
+    let times = times(cron_job, &spec).map_err(|notice| notice.message)?;
+    let (due, _) = last_due(&times, times.since, now);
+    let next = times.schedule.next(now, &times.zone);
+    Ok((due, next))
+}
+
 /// Makes the job for the last time that has passed, and sees when the next comes.
 fn start(
     cron_job: &CronJob,

@@ -2,6 +2,7 @@
 
 use jiff::Timestamp;
 
+use super::kinds::TargetKind;
 use super::remedy::Remedy;
 
 /// An object, as far as an answer names it.
@@ -102,6 +103,28 @@ pub struct Explanation {
 }
 
 impl Explanation {
+    /// That all is as it should be.
+    pub(super) fn fine(object: Object, summary: impl Into<String>) -> Self {
+        Self {
+            object,
+            summary: summary.into(),
+            chains: Vec::new(),
+            notes: Vec::new(),
+        }
+    }
+
+    /// What holds the object up.
+    pub(super) fn waits(mut self, chains: impl IntoIterator<Item = Chain>) -> Self {
+        self.chains.extend(chains);
+        self
+    }
+
+    /// What is as somebody wants it.
+    pub(super) fn note(mut self, note: impl Into<String>) -> Self {
+        self.notes.push(note.into());
+        self
+    }
+
     /// Whether something is waiting.
     pub fn state(&self) -> State {
         if self.chains.is_empty() {
@@ -124,12 +147,32 @@ impl Object {
 
     /// `sts/web`, as kubectl and `mainstay why` take it.
     pub fn short(&self) -> String {
-        let kind = match self.kind {
-            "StatefulSet" => "sts".to_owned(),
-            "PersistentVolumeClaim" => "pvc".to_owned(),
-            "PersistentVolume" => "pv".to_owned(),
-            other => other.to_lowercase(),
-        };
+        let kind = TargetKind::of_kind(self.kind);
+        let kind = kind.map_or_else(|| self.kind.to_lowercase(), |kind| kind.short().to_owned());
         format!("{kind}/{}", self.name)
     }
+}
+
+/// Chains that end in the same words are one.
+pub(super) fn merged(chains: Vec<Chain>) -> Vec<Chain> {
+    let mut merged: Vec<Chain> = Vec::new();
+    for chain in chains {
+        let root = |chain: &Chain| {
+            let last = chain.links.last()?;
+            Some((last.object.kind, last.reason.clone(), last.message.clone()))
+        };
+        let pod = |chain: &Chain| {
+            let mut links = chain.links.iter();
+            let link = links.find(|link| link.object.kind == "Pod")?;
+            Some(link.object.name.clone())
+        };
+        let same = merged
+            .iter_mut()
+            .find(|other| root(other).is_some() && root(other) == root(&chain));
+        match (same, pod(&chain)) {
+            (Some(same), Some(pod)) => same.likewise.push(pod),
+            _ => merged.push(chain),
+        }
+    }
+    merged
 }

@@ -218,8 +218,8 @@ impl Trail<'_> {
         let unscheduled: Vec<String> = unscheduled.iter().map(|pod| pod.name.to_string()).collect();
         let view = ClaimView {
             claim,
-            volumes: self.evidence.volumes.as_deref()?,
-            classes: self.evidence.classes.as_deref()?,
+            volumes: self.evidence.cluster.volumes.as_deref()?,
+            classes: self.evidence.cluster.classes.as_deref()?,
             unscheduled_pods: &unscheduled,
         };
         let plan = plan_claim(&view, self.evidence.now);
@@ -236,7 +236,7 @@ impl Trail<'_> {
         };
         let class_object = Object::new("StorageClass", None, name);
         let Some(class) = self.evidence.class(name) else {
-            let classes = self.evidence.classes.iter().flatten();
+            let classes = self.evidence.cluster.classes.iter().flatten();
             let known = words::list(classes.map(|class| words::name(&class.metadata)));
             let known = if known.is_empty() {
                 "none".to_owned()

@@ -3,26 +3,106 @@
 use std::sync::Arc;
 
 use jiff::Timestamp;
-use k8s_openapi::api::apps::v1::{ControllerRevision, StatefulSet};
-use k8s_openapi::api::core::v1::{Event, Node, PersistentVolume, PersistentVolumeClaim, Pod};
+use k8s_openapi::Metadata;
+use k8s_openapi::api::apps::v1::{
+    ControllerRevision, DaemonSet, Deployment, ReplicaSet, StatefulSet,
+};
+use k8s_openapi::api::autoscaling::v2::HorizontalPodAutoscaler;
+use k8s_openapi::api::batch::v1::{CronJob, Job};
+use k8s_openapi::api::certificates::v1::CertificateSigningRequest;
+use k8s_openapi::api::core::v1::{
+    ComponentStatus, Event, Namespace, Node, PersistentVolume, PersistentVolumeClaim, Pod,
+    ReplicationController, Service,
+};
+use k8s_openapi::api::discovery::v1::EndpointSlice;
+use k8s_openapi::api::networking::v1::Ingress;
+use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use k8s_openapi::api::storage::v1::StorageClass;
+use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use k8s_openapi::kube_aggregator::pkg::apis::apiregistration::v1::APIService;
 use resource_kinds::pod_view::PodView;
+use resource_kinds::snapshot::{VolumeSnapshot, VolumeSnapshotClass, VolumeSnapshotContent};
 
 use super::chain::{Link, Log, Object, Seen};
+use super::kinds::TargetKind;
 use super::words;
 
-/// What was read of one namespace, and of the things around it.
+/// What was read of the cluster.
 ///
 /// What could not be read is `None`: then nothing is concluded from an absence.
+#[derive(Clone, Debug, Default)]
+pub struct Cluster {
+    /// All nodes.
+    pub nodes: Option<Vec<Arc<Node>>>,
+    /// All volumes.
+    pub volumes: Option<Vec<Arc<PersistentVolume>>>,
+    /// All classes.
+    pub classes: Option<Vec<Arc<StorageClass>>>,
+    /// All classes of snapshots.
+    pub snapshot_classes: Option<Vec<VolumeSnapshotClass>>,
+    /// All contents of snapshots.
+    pub snapshot_contents: Option<Vec<Arc<VolumeSnapshotContent>>>,
+    /// All namespaces.
+    pub namespaces: Option<Vec<Arc<Namespace>>>,
+    /// All definitions of custom kinds.
+    pub definitions: Option<Vec<Arc<CustomResourceDefinition>>>,
+    /// All parts of the API.
+    pub api_services: Option<Vec<Arc<APIService>>>,
+    /// All requests for certificates.
+    pub signing_requests: Option<Vec<Arc<CertificateSigningRequest>>>,
+    /// The parts of the control plane.
+    pub components: Option<Vec<Arc<ComponentStatus>>>,
+    /// The webhooks that are asked about writes.
+    pub webhooks: Vec<Webhook>,
+    /// Events about nodes and other objects without a namespace.
+    pub events: Vec<Arc<Event>>,
+}
+
+/// A webhook that is asked about writes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Webhook {
+    /// Its name.
+    pub name: String,
+    /// What it is part of: `validatingwebhookconfiguration/NAME`.
+    pub configuration: String,
+}
+
+/// What was read of one namespace, and of the cluster around it.
 #[derive(Clone, Debug)]
 pub struct Evidence {
     /// The namespace.
     pub namespace: String,
     /// The time.
     pub now: Timestamp,
+    /// What is around the namespace.
+    pub cluster: Arc<Cluster>,
     /// Sets of the namespace.
     pub sets: Vec<Arc<StatefulSet>>,
+    /// Deployments of the namespace.
+    pub deployments: Vec<Arc<Deployment>>,
+    /// ReplicaSets of the namespace.
+    pub replica_sets: Vec<Arc<ReplicaSet>>,
+    /// ReplicationControllers of the namespace.
+    pub replication_controllers: Vec<Arc<ReplicationController>>,
+    /// DaemonSets of the namespace.
+    pub daemon_sets: Vec<Arc<DaemonSet>>,
+    /// Jobs of the namespace.
+    pub jobs: Vec<Arc<Job>>,
+    /// CronJobs of the namespace.
+    pub cron_jobs: Vec<Arc<CronJob>>,
+    /// Services of the namespace.
+    pub services: Vec<Arc<Service>>,
+    /// Endpoints of those.
+    pub slices: Vec<Arc<EndpointSlice>>,
+    /// Ingresses of the namespace.
+    pub ingresses: Vec<Arc<Ingress>>,
+    /// Autoscalers of the namespace.
+    pub autoscalers: Vec<Arc<HorizontalPodAutoscaler>>,
+    /// Budgets of the namespace.
+    pub budgets: Vec<Arc<PodDisruptionBudget>>,
+    /// Snapshots of the namespace.
+    pub snapshots: Vec<Arc<VolumeSnapshot>>,
     /// Pods of the namespace.
     pub pods: Vec<Arc<PodView>>,
     /// The same pods in full.
@@ -31,22 +111,26 @@ pub struct Evidence {
     pub revisions: Vec<Arc<ControllerRevision>>,
     /// Claims of the namespace.
     pub claims: Vec<Arc<PersistentVolumeClaim>>,
-    /// All volumes.
-    pub volumes: Option<Vec<Arc<PersistentVolume>>>,
-    /// All classes.
-    pub classes: Option<Vec<Arc<StorageClass>>>,
-    /// All nodes.
-    pub nodes: Option<Vec<Arc<Node>>>,
     /// Events of the namespace.
     pub events: Vec<Arc<Event>>,
 }
 
-fn named<'e, T>(
+/// The object of that name.
+pub(super) fn named<'e, T: Metadata<Ty = ObjectMeta>>(
     all: &'e [Arc<T>],
-    meta: impl Fn(&T) -> &ObjectMeta,
     name: &str,
 ) -> Option<&'e Arc<T>> {
-    all.iter().find(|object| words::name(meta(object)) == name)
+    let mut all = all.iter();
+    all.find(|object| words::name(object.metadata()) == name)
+}
+
+fn names<T: Metadata<Ty = ObjectMeta>>(all: &[Arc<T>]) -> Vec<&str> {
+    let all = all.iter();
+    all.map(|object| words::name(object.metadata())).collect()
+}
+
+fn names_of<T: Metadata<Ty = ObjectMeta>>(all: Option<&Vec<Arc<T>>>) -> Vec<&str> {
+    all.map(|all| names(all)).unwrap_or_default()
 }
 
 impl Evidence {
@@ -55,20 +139,63 @@ impl Evidence {
         Self {
             namespace: namespace.to_owned(),
             now,
+            cluster: Arc::default(),
             sets: Vec::new(),
+            deployments: Vec::new(),
+            replica_sets: Vec::new(),
+            replication_controllers: Vec::new(),
+            daemon_sets: Vec::new(),
+            jobs: Vec::new(),
+            cron_jobs: Vec::new(),
+            services: Vec::new(),
+            slices: Vec::new(),
+            ingresses: Vec::new(),
+            autoscalers: Vec::new(),
+            budgets: Vec::new(),
+            snapshots: Vec::new(),
             pods: Vec::new(),
             full_pods: Vec::new(),
             revisions: Vec::new(),
             claims: Vec::new(),
-            volumes: None,
-            classes: None,
-            nodes: None,
             events: Vec::new(),
         }
     }
 
+    /// The names of what there is of a kind.
+    pub fn names(&self, kind: TargetKind) -> Vec<&str> {
+        let cluster = &self.cluster;
+        match kind {
+            TargetKind::Component => names_of(cluster.components.as_ref()),
+            TargetKind::Node => names_of(cluster.nodes.as_ref()),
+            TargetKind::Namespace => names_of(cluster.namespaces.as_ref()),
+            TargetKind::Definition => names_of(cluster.definitions.as_ref()),
+            TargetKind::ApiService => names_of(cluster.api_services.as_ref()),
+            TargetKind::SigningRequest => names_of(cluster.signing_requests.as_ref()),
+            TargetKind::StorageClass => names_of(cluster.classes.as_ref()),
+            TargetKind::Volume => names_of(cluster.volumes.as_ref()),
+            TargetKind::CronJob => names(&self.cron_jobs),
+            TargetKind::Deployment => names(&self.deployments),
+            TargetKind::StatefulSet => names(&self.sets),
+            TargetKind::DaemonSet => names(&self.daemon_sets),
+            TargetKind::Job => names(&self.jobs),
+            TargetKind::ReplicaSet => names(&self.replica_sets),
+            TargetKind::ReplicationController => names(&self.replication_controllers),
+            TargetKind::Pod => self.pods.iter().map(|pod| &*pod.name).collect(),
+            TargetKind::Claim => names(&self.claims),
+            TargetKind::Snapshot => {
+                let snapshots = self.snapshots.iter();
+                let names = snapshots.map(|snapshot| words::name(&snapshot.metadata));
+                names.collect()
+            }
+            TargetKind::Service => names(&self.services),
+            TargetKind::Ingress => names(&self.ingresses),
+            TargetKind::Autoscaler => names(&self.autoscalers),
+            TargetKind::Budget => names(&self.budgets),
+        }
+    }
+
     pub(super) fn set(&self, name: &str) -> Option<&Arc<StatefulSet>> {
-        named(&self.sets, |set| &set.metadata, name)
+        named(&self.sets, name)
     }
 
     pub(super) fn pod(&self, name: &str) -> Option<&Arc<PodView>> {
@@ -76,15 +203,19 @@ impl Evidence {
     }
 
     pub(super) fn claim(&self, name: &str) -> Option<&Arc<PersistentVolumeClaim>> {
-        named(&self.claims, |claim| &claim.metadata, name)
+        named(&self.claims, name)
     }
 
     pub(super) fn node(&self, name: &str) -> Option<&Arc<Node>> {
-        named(self.nodes.as_deref()?, |node| &node.metadata, name)
+        named(self.cluster.nodes.as_deref()?, name)
+    }
+
+    pub(super) fn volume(&self, name: &str) -> Option<&Arc<PersistentVolume>> {
+        named(self.cluster.volumes.as_deref()?, name)
     }
 
     pub(super) fn class(&self, name: &str) -> Option<&Arc<StorageClass>> {
-        named(self.classes.as_deref()?, |class| &class.metadata, name)
+        named(self.cluster.classes.as_deref()?, name)
     }
 
     /// The set that controls the pod.
@@ -97,6 +228,16 @@ impl Evidence {
     /// An object of the namespace.
     pub(super) fn object(&self, kind: &'static str, name: &str) -> Object {
         Object::new(kind, Some(&self.namespace), name)
+    }
+
+    /// The pods that an owner of that identity controls.
+    pub(super) fn controlled(&self, uid: Option<&str>) -> Vec<&PodView> {
+        let owned = |pod: &&PodView| {
+            let owner = pod.controller.as_ref();
+            owner.is_some_and(|owner| Some(&*owner.uid) == uid)
+        };
+        let pods = self.pods.iter().map(AsRef::as_ref);
+        pods.filter(owned).collect()
     }
 
     /// The newest event about the object that is wanted.
@@ -112,9 +253,11 @@ impl Evidence {
             let meant = on.uid.as_deref().unwrap_or_default();
             on.kind.as_deref() == Some(kind)
                 && on.name.as_deref() == Some(name)
-                && (meant.is_empty() || meant == uid)
+                && (meant.is_empty() || meant == uid || meant == name)
         };
-        let events = self.events.iter().map(AsRef::as_ref);
+        // Those of nodes have the node's name for its uid.
+        let events = self.events.iter().chain(&self.cluster.events);
+        let events = events.map(AsRef::as_ref);
         let events = events.filter(|event| about(event) && wanted(event));
         events.max_by_key(|event| last_seen(event))
     }

@@ -4,50 +4,87 @@ use resource_kinds::pod_view::PodView;
 use resource_kinds::reasons::pod_condition;
 
 use super::chain::{Chain, Explanation, Object};
-use super::evidence::Evidence;
+use super::evidence::{Evidence, named};
+use super::kinds::TargetKind;
 use super::pod::{Surroundings, pod_in};
+use super::reason::Reason;
 use super::trail::Trail;
-use super::{claims, sets, words};
+use super::{
+    api, claims, components, jobs, namespaces, nodes, scaling, services, sets, snapshots, volumes,
+    words, workloads,
+};
 
-/// What can be asked about.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum TargetKind {
-    /// A set.
-    StatefulSet,
-    /// A pod, also one that a set has yet to make.
-    Pod,
-    /// A claim, also one that a set has yet to make.
-    Claim,
-}
-
-impl TargetKind {
-    /// Kind, as in manifests.
-    pub fn kind(self) -> &'static str {
-        match self {
-            Self::StatefulSet => "StatefulSet",
-            Self::Pod => "Pod",
-            Self::Claim => "PersistentVolumeClaim",
-        }
-    }
-}
-
-/// Says why the object waits, or that it does not. None: there is no such object, nor is any set
+/// Says why the object waits, or that it does not. None: there is no such object, nor is anybody
 /// to make it.
 pub fn explain(kind: TargetKind, name: &str, evidence: &Evidence) -> Option<Explanation> {
-    let object = evidence.object(kind.kind(), name);
+    let namespace = kind.is_namespaced().then_some(&*evidence.namespace);
+    let object = Object::new(kind.kind(), namespace, name);
+    let e = evidence;
+    let cluster = &*e.cluster;
     match kind {
         TargetKind::StatefulSet => {
-            let set = evidence.set(name)?;
-            Some(sets::explain(evidence, set, object))
+            let set = e.set(name)?;
+            Some(sets::explain(e, set, object))
         }
-        TargetKind::Pod => match evidence.pod(name) {
-            Some(pod) => Some(of_pod(evidence, pod, object)),
-            None => sets::of_missing_pod(evidence, name, object),
+        TargetKind::Pod => match e.pod(name) {
+            Some(pod) => Some(of_pod(e, pod, object)),
+            None => sets::of_missing_pod(e, name, object.clone())
+                .or_else(|| workloads::of_missing_pod(e, name, object)),
         },
-        TargetKind::Claim => match evidence.claim(name) {
-            Some(claim) => Some(claims::explain(evidence, claim, object)),
-            None => sets::of_missing_claim(evidence, name, object),
+        TargetKind::Claim => match e.claim(name) {
+            Some(claim) => Some(claims::explain(e, claim, object)),
+            None => sets::of_missing_claim(e, name, object),
         },
+        TargetKind::Deployment => named(&e.deployments, name)
+            .map(|deployment| workloads::deployment(e, deployment, object)),
+        TargetKind::ReplicaSet => {
+            named(&e.replica_sets, name).map(|set| workloads::replica_set(e, set, object))
+        }
+        TargetKind::ReplicationController => named(&e.replication_controllers, name)
+            .map(|controller| workloads::replication_controller(e, controller, object)),
+        TargetKind::DaemonSet => {
+            named(&e.daemon_sets, name).map(|set| workloads::daemon_set(e, set, object))
+        }
+        TargetKind::Job => named(&e.jobs, name).map(|job| jobs::job(e, job, object)),
+        TargetKind::CronJob => {
+            named(&e.cron_jobs, name).map(|cron_job| jobs::cron_job(e, cron_job, object))
+        }
+        TargetKind::Service => {
+            named(&e.services, name).map(|service| services::explain(e, service, object))
+        }
+        TargetKind::Ingress => {
+            named(&e.ingresses, name).map(|ingress| services::ingress(e, ingress, object))
+        }
+        TargetKind::Snapshot => {
+            let mut snapshots = e.snapshots.iter();
+            snapshots
+                .find(|snapshot| words::name(&snapshot.metadata) == name)
+                .map(|snapshot| snapshots::explain(e, snapshot, object))
+        }
+        TargetKind::Autoscaler => {
+            named(&e.autoscalers, name).map(|scaler| scaling::autoscaler(e, scaler, object))
+        }
+        TargetKind::Budget => {
+            named(&e.budgets, name).map(|budget| scaling::budget(e, budget, object))
+        }
+        TargetKind::Node => match e.node(name) {
+            Some(node) => Some(nodes::explain(e, node, object)),
+            None => nodes::missing(e, object),
+        },
+        TargetKind::Volume => e
+            .volume(name)
+            .map(|volume| volumes::explain(e, volume, object)),
+        TargetKind::StorageClass => e.class(name).map(|class| volumes::class(e, class, object)),
+        TargetKind::Namespace => named(cluster.namespaces.as_deref()?, name)
+            .map(|namespace| namespaces::explain(e, namespace, object)),
+        TargetKind::SigningRequest => named(cluster.signing_requests.as_deref()?, name)
+            .map(|request| api::signing_request(e, request, object)),
+        TargetKind::Definition => named(cluster.definitions.as_deref()?, name)
+            .map(|definition| api::definition(e, definition, object)),
+        TargetKind::ApiService => named(cluster.api_services.as_deref()?, name)
+            .map(|service| api::api_service(e, service, object)),
+        TargetKind::Component => named(cluster.components.as_deref()?, name)
+            .map(|component| components::explain(e, component, object)),
     }
 }
 
@@ -57,13 +94,12 @@ fn of_pod(evidence: &Evidence, pod: &PodView, object: Object) -> Explanation {
         node: node.map(AsRef::as_ref),
         now: Some(evidence.now),
     };
-    let mut answer = Explanation {
-        object,
-        summary: String::new(),
-        chains: Vec::new(),
-        notes: Vec::new(),
-    };
+    let mut answer = Explanation::fine(object, "");
     match pod_in(pod, &around) {
+        Some(done) if done.reason == Reason::Completed => {
+            answer.summary = done.reason.to_string();
+            answer.notes.push(done.message);
+        }
         Some(_) => {
             let mut trail = Trail::of(evidence);
             trail.pod(pod);

@@ -168,7 +168,7 @@ impl Trail<'_> {
     /// Nodes that take no pods, where the scheduler found none that fits.
     fn closed_nodes(&mut self) {
         // One is enough to go on with.
-        let mut nodes = self.evidence.nodes.iter().flatten();
+        let mut nodes = self.evidence.cluster.nodes.iter().flatten();
         let found = nodes.find_map(|node| Some((words::name(&node.metadata), closed(node)?)));
         let Some((name, (reason, message, remedy))) = found else {
             return;
@@ -188,7 +188,7 @@ impl Trail<'_> {
 
     /// A node, if it is not well: then it is the cause.
     pub fn node(&mut self, name: &str) -> bool {
-        let Some(nodes) = &self.evidence.nodes else {
+        let Some(nodes) = &self.evidence.cluster.nodes else {
             return false;
         };
         let object = Object::new("Node", None, name);

@@ -139,21 +139,37 @@ pub(super) fn change(pod: &PodView, change: Value) -> Vec<String> {
             vec![format!("{patch} {again}")]
         }
         Maker::Job(name) => {
-            let labels = json!({
-                "batch.kubernetes.io/controller-uid": null,
-                "batch.kubernetes.io/job-name": null,
-                "controller-uid": null,
-                "job-name": null,
-            });
-            let template = json!({ "metadata": { "labels": labels }, "spec": change });
-            let spec = json!({ "spec": { "selector": null, "template": template } });
-            vec![format!(
-                "{} {again}",
-                patch(&format!("job {name}"), locally, spec)
-            )]
+            let template = json!({ "template": { "spec": change } });
+            vec![job_anew(&pod.namespace, &name, template)]
         }
         Maker::Other => Vec::new(),
     }
+}
+
+/// The command that makes a Job anew with `change` merged into its spec, most of which is
+/// immutable.
+pub(super) fn job_anew(namespace: &str, name: &str, change: Value) -> String {
+    let mut spec = json!({
+        "selector": null,
+        "template": { "metadata": { "labels": {
+            "batch.kubernetes.io/controller-uid": null,
+            "batch.kubernetes.io/job-name": null,
+            "controller-uid": null,
+            "job-name": null,
+        } } },
+    });
+    for (key, value) in change.as_object().into_iter().flatten() {
+        match (spec.get_mut(key).and_then(Value::as_object_mut), value) {
+            (Some(own), Value::Object(more)) => own.extend(more.clone()),
+            _ => spec[key] = value.clone(),
+        }
+    }
+    let patch = quoted(&json!({ "spec": spec }).to_string());
+    let patch = format!("patch job {name} --dry-run=client -o yaml -p {patch}");
+    format!(
+        "{} | kubectl replace --force -f -",
+        words::kubectl(namespace, &patch)
+    )
 }
 
 /// `kubectl delete pod NAME`

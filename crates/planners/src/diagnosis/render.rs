@@ -10,7 +10,20 @@ impl Explanation {
     /// Lines for people: what is asked about, then each chain, indented link by link, and after
     /// it what would unblock it.
     pub fn text(&self, now: Timestamp) -> String {
+        self.lines(self.object.short(), now)
+    }
+
+    /// The same as part of a list, where the namespace has to be said.
+    pub(super) fn block(&self, now: Timestamp) -> String {
         let object = self.object.short();
+        let object = match &self.object.namespace {
+            Some(namespace) => format!("{object} in namespace {namespace}"),
+            None => object,
+        };
+        self.lines(object, now)
+    }
+
+    fn lines(&self, object: String, now: Timestamp) -> String {
         let mut lines = vec![match self.state() {
             State::Fine => format!("{object}: nothing is waiting ({})", self.summary),
             State::Waiting => format!("{object} is waiting ({})", self.summary),

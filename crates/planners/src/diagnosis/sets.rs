@@ -4,18 +4,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use k8s_openapi::api::apps::v1::{StatefulSet, StatefulSetSpec};
-use k8s_openapi::api::core::v1::Event;
 use resource_kinds::pod_view::PodView;
 
-use super::chain::{Chain, Explanation, Object};
-use super::evidence::{self, Evidence};
+use super::chain::{Chain, Explanation, Object, merged};
+use super::evidence::Evidence;
 use super::trail::Trail;
 use super::{notes, words};
 use crate::stateful_set::{Action, Cause, Observed, Plan, Waiting, identity, plan};
-
-/// How long after its last report a failed write still counts as the reason why there is no pod.
-/// The controller tries again after 1000 seconds at the latest (`statefulset.md` 3.1).
-const FAILURE_COUNTS_FOR: jiff::SignedDuration = jiff::SignedDuration::from_mins(20);
 
 /// Says how the set is, and what holds it up.
 pub(super) fn explain(evidence: &Evidence, set: &Arc<StatefulSet>, object: Object) -> Explanation {
@@ -262,23 +257,10 @@ impl<'e> View<'e> {
             );
             trail.or(format!("or do it by hand: {delete}"));
         }
-        let failed = |event: &Event| {
-            let reason = event.reason.as_deref().unwrap_or_default();
-            let message = event.message.as_deref().unwrap_or_default();
-            let recent = evidence::last_seen(event)
-                .is_some_and(|last| self.evidence.now.duration_since(last) <= FAILURE_COUNTS_FOR);
-            reason.starts_with("Failed") && message.contains(&format!("Pod {pod} ")) && recent
-        };
-        let meta = &self.set.metadata;
-        let (kind, uid) = ("StatefulSet", meta.uid.as_deref().unwrap_or_default());
-        if let Some(event) = self.evidence.newest_event(kind, self.name, uid, failed) {
-            let edit = words::kubectl(words::namespace(meta), &format!("edit sts {}", self.name));
-            trail.event(event, self.object());
-            trail.remedy(format!(
-                "what the API server says has to be put right, in the template if it is invalid: \
-                 {edit}"
-            ));
-        }
+        let uid = self.set.metadata.uid.as_deref().unwrap_or_default();
+        let template = format!("sts/{}", self.name);
+        let about = format!("Pod {pod} ");
+        trail.refusal(&self.object(), uid, &about, &template, 1);
         Some(trail.chain())
     }
 
@@ -430,28 +412,4 @@ impl<'e> View<'e> {
             trail.remedy("nothing to do; the pods have to be available again first");
         }
     }
-}
-
-/// Chains that end in the same words are one.
-fn merged(chains: Vec<Chain>) -> Vec<Chain> {
-    let mut merged: Vec<Chain> = Vec::new();
-    for chain in chains {
-        let root = |chain: &Chain| {
-            let last = chain.links.last()?;
-            Some((last.object.kind, last.reason.clone(), last.message.clone()))
-        };
-        let pod = |chain: &Chain| {
-            let mut links = chain.links.iter();
-            let link = links.find(|link| link.object.kind == "Pod")?;
-            Some(link.object.name.clone())
-        };
-        let same = merged
-            .iter_mut()
-            .find(|other| root(other).is_some() && root(other) == root(&chain));
-        match (same, pod(&chain)) {
-            (Some(same), Some(pod)) => same.likewise.push(pod),
-            _ => merged.push(chain),
-        }
-    }
-    merged
 }

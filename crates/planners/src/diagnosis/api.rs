@@ -1,0 +1,159 @@
+//! Parts of the API: definitions of kinds, servers of other groups, requests for certificates.
+
+use k8s_openapi::api::certificates::v1::CertificateSigningRequest;
+use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
+use k8s_openapi::kube_aggregator::pkg::apis::apiregistration::v1::APIService;
+
+use super::chain::{Explanation, Object};
+use super::evidence::Evidence;
+use super::remedy::Remedy;
+use super::trail::Trail;
+use super::words;
+
+pub(super) fn signing_request(
+    evidence: &Evidence,
+    request: &CertificateSigningRequest,
+    object: Object,
+) -> Explanation {
+    let name = object.name.clone();
+    let status = request.status.clone().unwrap_or_default();
+    let find = |kind: &str| {
+        let mut conditions = status.conditions.iter().flatten();
+        conditions.find(|condition| condition.type_ == kind)
+    };
+    let signer = &request.spec.signer_name;
+    let created = request
+        .metadata
+        .creation_timestamp
+        .as_ref()
+        .map(|time| time.0);
+    let mut trail = Trail::of(evidence);
+    let delete = format!("kubectl delete csr {name}");
+    let summary = if let Some(end) = find("Denied").or_else(|| find("Failed")) {
+        let said = words::then(": ", end.message.as_deref().unwrap_or_default());
+        let what = match end.type_.as_str() {
+            "Denied" => "was denied",
+            _ => "could not be signed",
+        };
+        let since = end.last_update_time.as_ref().map(|time| time.0);
+        trail.link(object.clone(), &*end.type_, format!("{what}{said}"), since);
+        let text = "that stays so: put right what is said, and ask anew, after this";
+        trail.remedy(Remedy::new(text).with(delete));
+        "refused"
+    } else if status.certificate.is_some_and(|bytes| !bytes.0.is_empty()) {
+        return Explanation::fine(object, "signed");
+    } else if let Some(approved) = find("Approved") {
+        let since = approved.last_update_time.as_ref().map(|time| time.0);
+        let message = format!("is approved, and signer {signer} has not signed it");
+        trail.link(object.clone(), "NoSigner", message, since);
+        let text = if signer.starts_with("kubernetes.io/") {
+            "nothing to do; the controller is about to sign it; if it does not, give the request up"
+        } else {
+            "whoever signs for that name has to run, or the request be given up"
+        };
+        trail.remedy(Remedy::new(text).with(delete));
+        "approved"
+    } else {
+        let user = request.spec.username.as_deref().unwrap_or_default();
+        let message = format!("{user} asks for it, and nobody has approved or denied it");
+        trail.link(object.clone(), "PendingApproval", message, created);
+        let text =
+            format!("decide, if {user} may have it (kubectl certificate deny {name} if not)");
+        trail.remedy(Remedy::new(text).with(format!("kubectl certificate approve {name}")));
+        "pending"
+    };
+    Explanation::fine(object, summary).waits([trail.chain()])
+}
+
+pub(super) fn definition(
+    evidence: &Evidence,
+    definition: &CustomResourceDefinition,
+    object: Object,
+) -> Explanation {
+    let status = definition.status.clone().unwrap_or_default();
+    let name = &object.name;
+    let mut trail = Trail::of(evidence);
+    let find = |kind: &str, value: &str| {
+        let mut conditions = status.conditions.iter().flatten();
+        conditions.find(|condition| condition.type_ == kind && condition.status == value)
+    };
+    let said = |message: &Option<String>| words::line(message.as_deref().unwrap_or_default());
+    if let Some(since) = &definition.metadata.deletion_timestamp {
+        let terminating = find("Terminating", "True");
+        let text = terminating.map_or(String::new(), |one| said(&one.message));
+        let message = format!(
+            "being deleted: first all objects of the kind{}",
+            words::then(": ", &text)
+        );
+        trail.link(object.clone(), "Terminating", message, Some(since.0));
+        let plural = format!("{}.{}", definition.spec.names.plural, definition.spec.group);
+        trail.remedy(
+            Remedy::new(
+                "whoever set finalizers on objects of the kind has to remove them; this shows them",
+            )
+            .with(format!("kubectl get {plural} -A")),
+        );
+        return Explanation::fine(object, "being deleted").waits([trail.chain()]);
+    }
+    if let Some(refused) = find("NamesAccepted", "False") {
+        let message = format!("its names are not free: {}", said(&refused.message));
+        let reason = refused.reason.clone().unwrap_or_default();
+        let since = refused.last_transition_time.as_ref().map(|time| time.0);
+        trail.link(object.clone(), reason, message, since);
+        trail.remedy(
+            Remedy::new("another definition has that name: one of the two has to go")
+                .with(format!("kubectl delete crd {name}")),
+        );
+        return Explanation::fine(object, "not served").waits([trail.chain()]);
+    }
+    if find("NonStructuralSchema", "True").is_some() || find("Established", "True").is_none() {
+        let condition =
+            find("NonStructuralSchema", "True").or_else(|| find("Established", "False"));
+        let why = condition.map_or(String::new(), |one| said(&one.message));
+        let message = format!("is not served yet{}", words::then(": ", &why));
+        trail.link(object.clone(), "NotEstablished", message, None);
+        trail.remedy(
+            Remedy::new("nothing to do if it is new; otherwise correct what is said")
+                .with(format!("kubectl edit crd {name}")),
+        );
+        return Explanation::fine(object, "not served").waits([trail.chain()]);
+    }
+    Explanation::fine(object, "served")
+}
+
+pub(super) fn api_service(
+    evidence: &Evidence,
+    service: &APIService,
+    object: Object,
+) -> Explanation {
+    let status = service.status.clone().unwrap_or_default();
+    let mut conditions = status.conditions.into_iter().flatten();
+    let available = conditions.find(|condition| condition.type_ == "Available");
+    let Some(unavailable) = available.filter(|condition| condition.status != "True") else {
+        return Explanation::fine(object, "available");
+    };
+    let reason = unavailable.reason.unwrap_or_default();
+    let said = words::then(": ", unavailable.message.as_deref().unwrap_or_default());
+    let since = unavailable.last_transition_time.map(|time| time.0);
+    let mut trail = Trail::of(evidence);
+    trail.link(
+        object.clone(),
+        reason,
+        format!("is not available{said}"),
+        since,
+    );
+    let spec = service.spec.clone().unwrap_or_default();
+    let behind = spec.service.map(|service| {
+        let namespace = service.namespace.unwrap_or_default();
+        format!("{}/{}", namespace, service.name.unwrap_or_default())
+    });
+    let behind = behind.unwrap_or_else(|| "behind it".to_owned());
+    trail.remedy(
+        Remedy::new(format!(
+            "the Service {behind} has to answer; if its program is gone for good, this part of \
+             the API has to go"
+        ))
+        .with(format!("kubectl delete apiservice {}", object.name)),
+    );
+    Explanation::fine(object, "not available").waits([trail.chain()])
+}

@@ -1,0 +1,39 @@
+//! Parts of the control plane that are not well, as the server itself tells.
+
+use k8s_openapi::api::core::v1::ComponentStatus;
+
+use super::chain::{Explanation, Object};
+use super::evidence::Evidence;
+use super::remedy::Remedy;
+use super::trail::Trail;
+
+pub(super) fn explain(
+    evidence: &Evidence,
+    component: &ComponentStatus,
+    object: Object,
+) -> Explanation {
+    let conditions = component.conditions.iter().flatten();
+    let mut unwell = conditions.filter(|condition| condition.status != "True");
+    let Some(condition) = unwell.next() else {
+        return Explanation::fine(object, "healthy");
+    };
+    let said = [&condition.error, &condition.message];
+    let said = said.into_iter().flatten().find(|said| !said.is_empty());
+    let said = said.cloned().unwrap_or_default();
+    let is_store = object.name == "etcd-0";
+    let message = match is_store {
+        true => format!("the store cannot be written: {said}"),
+        false => format!("is not healthy: {said}"),
+    };
+    let mut trail = Trail::of(evidence);
+    trail.link(object.clone(), "Unhealthy", message, None);
+    let remedy = if is_store {
+        "free space on the file system of the data directory, or delete objects; deleting works \
+         all the time"
+    } else {
+        "the server's log says more"
+    };
+    let verbose = "kubectl get --raw '/readyz?verbose'";
+    trail.remedy(Remedy::new(remedy).with(verbose));
+    Explanation::fine(object, "not healthy").waits([trail.chain()])
+}

@@ -1,0 +1,50 @@
+//! Objects that are being deleted, and what keeps them.
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+
+use super::chain::{Chain, Object};
+use super::evidence::Evidence;
+use super::remedy::Remedy;
+use super::trail::Trail;
+use super::words;
+
+/// The finalizers that the garbage collector takes away by itself.
+const COLLECTORS: [&str; 2] = ["foregroundDeletion", "orphan"];
+
+/// What keeps an object that is being deleted; nothing of one that is not.
+pub(super) fn held(evidence: &Evidence, object: &Object, meta: &ObjectMeta) -> Option<Chain> {
+    let since = meta.deletion_timestamp.as_ref()?.0;
+    let mut trail = Trail::of(evidence);
+    let all = words::finalizers(meta.finalizers.iter().flatten());
+    let foreign: Vec<&str> = all
+        .iter()
+        .copied()
+        .filter(|name| !COLLECTORS.contains(name))
+        .collect();
+    let object = object.clone();
+    if let Some(list) = (!foreign.is_empty()).then(|| foreign.join(", ")) {
+        let patch = format!(
+            "patch {} {} --type merge -p '{{\"metadata\":{{\"finalizers\":null}}}}'",
+            object.kind.to_lowercase(),
+            object.name
+        );
+        let namespace = object.namespace.clone().unwrap_or_default();
+        let message = format!("being deleted: finalizers hold it: {list}");
+        trail.link(object, "HeldByFinalizer", message, Some(since));
+        let text = format!("whoever set {list} has to finish and remove it; by force");
+        trail.remedy(Remedy::new(text).with(words::kubectl(&namespace, &patch)));
+        return Some(trail.chain());
+    }
+    let dependents = evidence.controlled(meta.uid.as_deref());
+    let message = if all.is_empty() {
+        "being deleted"
+    } else {
+        "being deleted: what it owns goes first (foreground deletion)"
+    };
+    trail.link(object, "Terminating", message, Some(since));
+    trail.remedy("nothing to do; the garbage collector does the rest");
+    if let Some(pod) = dependents.first() {
+        trail.pod(pod);
+    }
+    Some(trail.chain())
+}

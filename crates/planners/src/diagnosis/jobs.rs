@@ -1,0 +1,315 @@
+//! Jobs and CronJobs: how they failed, and what keeps them from getting on.
+
+use jiff::SignedDuration;
+use k8s_openapi::api::batch::v1::{CronJob, Job, JobCondition};
+use k8s_openapi::api::core::v1::Event;
+use resource_kinds::pod_view::{Phase, PodView};
+use serde_json::{Value, json};
+
+use super::chain::{Chain, Explanation, Object, merged};
+use super::evidence::{self, Evidence};
+use super::held::held;
+use super::kinds::TargetKind;
+use super::remedy::{self, Remedy};
+use super::trail::Trail;
+use super::words;
+use super::workloads::{Work, controller};
+use crate::cron_job::missed_and_next;
+
+/// How long after its time a job may be made without that being told.
+const PUNCTUAL: SignedDuration = SignedDuration::from_secs(10);
+
+pub(super) fn job(evidence: &Evidence, job: &Job, object: Object) -> Explanation {
+    let meta = &job.metadata;
+    if let Some(chain) = held(evidence, &object, meta) {
+        return Explanation::fine(object, "being deleted").waits([chain]);
+    }
+    let summary = summary(job);
+    let answer = Explanation::fine(object.clone(), summary);
+    if let Some(failed) = condition(job, "Failed").or_else(|| condition(job, "FailureTarget")) {
+        return answer.waits([failure(evidence, job, &object, failed)]);
+    }
+    if condition(job, "Complete").is_some() {
+        return answer;
+    }
+    let spec = job.spec.clone().unwrap_or_default();
+    if spec.suspend == Some(true) {
+        let mut trail = Trail::of(evidence);
+        let since = condition(job, "Suspended");
+        let since = since.and_then(|one| one.last_transition_time.as_ref());
+        let message = "it is suspended: no pods are started";
+        trail.link(
+            object.clone(),
+            "Suspended",
+            message,
+            since.map(|time| time.0),
+        );
+        let patch = format!(
+            "patch job {} -p '{{\"spec\":{{\"suspend\":false}}}}'",
+            object.name
+        );
+        let patch = words::kubectl(&evidence.namespace, &patch);
+        trail.remedy(Remedy::new("go on with it").with(patch));
+        return answer.waits([trail.chain()]);
+    }
+    let status = job.status.clone().unwrap_or_default();
+    let left = spec
+        .completions
+        .map(|all| all - status.succeeded.unwrap_or_default());
+    let wanted = spec.parallelism.unwrap_or(1);
+    let wanted = left.map_or(wanted, |left| left.min(wanted));
+    let work = Work {
+        evidence,
+        object: object.clone(),
+        meta,
+        template: template(job),
+        wanted,
+    };
+    let mut chains = work.pods();
+    let last = last_failed(evidence, job);
+    match (chains.is_empty(), last) {
+        // What has failed is tried again.
+        (true, Some(pod)) => chains.push(retried(evidence, job, &object, pod)),
+        (true, None) if spec.completions.is_some() => chains.extend(work.missing()),
+        _ => {}
+    }
+    answer.waits(merged(chains))
+}
+
+/// What a refused pod's template can be changed in.
+fn template(job: &Job) -> String {
+    match controller(&job.metadata) {
+        Some(("CronJob", name)) => format!("cronjob/{name}"),
+        _ => format!("job/{}", words::name(&job.metadata)),
+    }
+}
+
+/// `1 of 3 completions, 2 pods failed`
+fn summary(job: &Job) -> String {
+    let status = job.status.clone().unwrap_or_default();
+    let done = status.succeeded.unwrap_or_default();
+    let completions = job.spec.as_ref().and_then(|spec| spec.completions);
+    let done = match completions {
+        Some(all) => format!("{done} of {all} completions"),
+        None => format!("{done} pods have succeeded"),
+    };
+    let running = match status.active.unwrap_or_default() {
+        0 => String::new(),
+        1 => ", 1 pod at work".to_owned(),
+        many => format!(", {many} pods at work"),
+    };
+    let failed = match status.failed.unwrap_or_default() {
+        0 => String::new(),
+        1 => ", 1 pod failed".to_owned(),
+        many => format!(", {many} pods failed"),
+    };
+    format!("{done}{running}{failed}")
+}
+
+fn condition<'j>(job: &'j Job, kind: &str) -> Option<&'j JobCondition> {
+    let mut conditions = job.status.as_ref()?.conditions.iter().flatten();
+    conditions.find(|condition| condition.type_ == kind && condition.status == "True")
+}
+
+fn last_failed<'e>(evidence: &'e Evidence, job: &Job) -> Option<&'e PodView> {
+    let pods = evidence.controlled(job.metadata.uid.as_deref());
+    let failed = pods.into_iter().filter(|pod| pod.phase == Phase::Failed);
+    failed.max_by_key(|pod| pod.created)
+}
+
+/// The job is over.
+fn failure(evidence: &Evidence, job: &Job, object: &Object, failed: &JobCondition) -> Chain {
+    let mut trail = Trail::of(evidence);
+    let since = failed.last_transition_time.as_ref().map(|time| time.0);
+    let reason = failed.reason.clone().unwrap_or_default();
+    let said = words::then(": ", failed.message.as_deref().unwrap_or_default());
+    trail.link(object.clone(), &*reason, format!("failed{said}"), since);
+    if let Some(pod) = last_failed(evidence, job) {
+        trail.pod(pod);
+    }
+    let name = &object.name;
+    let (text, change) = match &*reason {
+        "DeadlineExceeded" => (
+            "a Job that has failed is not begun again: make it anew, here without \
+             activeDeadlineSeconds",
+            json!({ "activeDeadlineSeconds": null }),
+        ),
+        _ => (
+            "a Job that has failed is not begun again, and its template cannot be changed: put \
+             right what made it fail, then make it anew",
+            json!({}),
+        ),
+    };
+    let remedy = match controller(&job.metadata) {
+        Some(("CronJob", owner)) => Remedy::new(format!(
+            "nothing to do; CronJob {owner} makes the next at its time; at once"
+        ))
+        .with(at_once(evidence, owner, name)),
+        _ => Remedy::new(text).with(remedy::job_anew(&evidence.namespace, name, change)),
+    };
+    trail.remedy(remedy);
+    trail.chain()
+}
+
+fn at_once(evidence: &Evidence, cron_job: &str, after: &str) -> String {
+    let create = format!("create job {after}-again --from=cronjob/{cron_job}");
+    words::kubectl(&evidence.namespace, &create)
+}
+
+/// A pod failed, and another is made after a while.
+fn retried(evidence: &Evidence, job: &Job, object: &Object, pod: &PodView) -> Chain {
+    let mut trail = Trail::of(evidence);
+    let spec = job.spec.clone().unwrap_or_default();
+    let failed = job.status.as_ref().and_then(|status| status.failed);
+    let (failed, limit) = (failed.unwrap_or_default(), spec.backoff_limit.unwrap_or(6));
+    let message = match spec.backoff_limit_per_index {
+        Some(limit) => format!(
+            "{failed} of its pods failed so far; each index is tried again {limit} times \
+             (backoffLimitPerIndex)"
+        ),
+        None => format!(
+            "{failed} of its pods failed so far; it is tried again {limit} times (backoffLimit)"
+        ),
+    };
+    trail.link(object.clone(), "Retrying", message, None);
+    trail.pod(pod);
+    trail.remedy(
+        Remedy::new(
+            "put right what makes it fail; if that is the template, make the Job anew with \
+             another, as a Job's template cannot be changed",
+        )
+        .with(remedy::job_anew(
+            &evidence.namespace,
+            &object.name,
+            json!({}),
+        )),
+    );
+    trail.chain()
+}
+
+pub(super) fn cron_job(evidence: &Evidence, cron_job: &CronJob, object: Object) -> Explanation {
+    let meta = &cron_job.metadata;
+    if let Some(chain) = held(evidence, &object, meta) {
+        return Explanation::fine(object, "being deleted").waits([chain]);
+    }
+    let name = object.name.clone();
+    let patch = |spec: Value| {
+        let patch = format!("patch cronjob {name} -p '{}'", json!({ "spec": spec }));
+        words::kubectl(&evidence.namespace, &patch)
+    };
+    let spec = &cron_job.spec;
+    let (missed, next) = match missed_and_next(cron_job, evidence.now) {
+        Ok(times) => times,
+        Err(why) => {
+            let mut trail = Trail::of(evidence);
+            trail.link(object.clone(), "UnparseableSchedule", why, None);
+            let text = "a schedule that can be read";
+            trail.remedy(Remedy::new(text).with(patch(json!({ "schedule": "*/5 * * * *" }))));
+            return Explanation::fine(object, "no times").waits([trail.chain()]);
+        }
+    };
+    if spec.suspend == Some(true) {
+        return Explanation::fine(object, "suspended").note(format!(
+            "it is suspended: no jobs are made; to go on: {}",
+            patch(json!({ "suspend": false }))
+        ));
+    }
+    let next = next.map_or_else(|| "never".to_owned(), |at| format!("at {at}"));
+    let mut answer = Explanation::fine(object.clone(), format!("its next job comes {next}"));
+    let jobs = jobs_of(evidence, cron_job);
+    let running = jobs.iter().rev().find(|job| !has_ended(job));
+    if let Some(running) = running
+        && spec.concurrency_policy.as_deref() == Some("Forbid")
+        && missed.is_some()
+    {
+        let chain = forbidden(
+            evidence,
+            &object,
+            running,
+            patch(json!({
+                "concurrencyPolicy": "Allow",
+            })),
+        );
+        return answer.waits([chain]);
+    }
+    let last = jobs
+        .last()
+        .filter(|job| condition(job, "Complete").is_none());
+    if let Some(last) = last {
+        let of_job = evidence.object("Job", words::name(&last.metadata));
+        answer = answer.waits(self::job(evidence, last, of_job).chains);
+    } else if let Some(missed) = missed.filter(|at| evidence.now.duration_since(*at) > PUNCTUAL) {
+        answer = not_begun(evidence, cron_job, answer, missed);
+    }
+    answer
+}
+
+/// The jobs of a CronJob, oldest first.
+fn jobs_of<'e>(evidence: &'e Evidence, cron_job: &CronJob) -> Vec<&'e Job> {
+    let name = words::name(&cron_job.metadata);
+    let jobs = evidence.jobs.iter().map(AsRef::as_ref);
+    let own = jobs.filter(|job: &&Job| controller(&job.metadata) == Some(("CronJob", name)));
+    let mut own: Vec<&Job> = own.collect();
+    own.sort_by_key(|job| job.metadata.creation_timestamp.as_ref().map(|time| time.0));
+    own
+}
+
+fn has_ended(job: &Job) -> bool {
+    condition(job, "Complete").is_some() || condition(job, "Failed").is_some()
+}
+
+/// The job before still runs, and no other may beside it.
+fn forbidden(evidence: &Evidence, object: &Object, running: &Job, allow: String) -> Chain {
+    let name = words::name(&running.metadata);
+    let mut trail = Trail::of(evidence);
+    let message =
+        format!("its next job waits for the end of job {name} (concurrencyPolicy: Forbid)");
+    trail.link(object.clone(), "JobAlreadyActive", message, None);
+    let of_job = evidence.object("Job", name);
+    let since = running
+        .metadata
+        .creation_timestamp
+        .as_ref()
+        .map(|time| time.0);
+    trail.link(of_job, "Running", summary(running), since);
+    let pods = evidence.controlled(running.metadata.uid.as_deref());
+    let mut unwell = pods.iter().filter(|pod| super::pod(pod).is_some());
+    if let Some(pod) = unwell.next() {
+        trail.pod(pod);
+    }
+    trail.remedy(Remedy::new("the job has to end; or let others run beside it").with(allow));
+    trail.chain()
+}
+
+/// A time has passed, and there is no job of it.
+fn not_begun(
+    evidence: &Evidence,
+    cron_job: &CronJob,
+    answer: Explanation,
+    missed: jiff::Timestamp,
+) -> Explanation {
+    let object = answer.object.clone();
+    let uid = cron_job.metadata.uid.as_deref().unwrap_or_default();
+    let refused = |event: &Event| {
+        event.reason.as_deref() == Some("FailedCreate") && evidence::last_seen(event) > Some(missed)
+    };
+    if evidence
+        .newest_event(object.kind, &object.name, uid, refused)
+        .is_some()
+    {
+        let mut trail = Trail::of(evidence);
+        let message = format!("the job of {missed} could not be made");
+        trail.link(object.clone(), "FailedCreate", message, None);
+        let template = format!("{}/{}", TargetKind::CronJob.short(), object.name);
+        trail.refusal(&object, uid, "", &template, 1);
+        return answer.waits([trail.chain()]);
+    }
+    let deadline = cron_job.spec.starting_deadline_seconds;
+    let late = deadline.map_or(String::new(), |seconds| {
+        format!(": nothing began it within {seconds} seconds (startingDeadlineSeconds)")
+    });
+    answer.note(format!(
+        "there is no job of {missed}{late}; to make one: {}",
+        at_once(evidence, &object.name, &object.name)
+    ))
+}

@@ -1,0 +1,181 @@
+//! The kinds that can be asked about, and what people call them.
+
+/// What can be asked about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum TargetKind {
+    /// A part of the control plane, as the server itself shows it.
+    Component,
+    /// A node.
+    Node,
+    /// A namespace.
+    Namespace,
+    /// A definition of a custom kind.
+    Definition,
+    /// A part of the API that another server answers for.
+    ApiService,
+    /// A request for a certificate.
+    SigningRequest,
+    /// A class of volumes.
+    StorageClass,
+    /// A volume.
+    Volume,
+    /// What makes jobs by the clock.
+    CronJob,
+    /// A deployment.
+    Deployment,
+    /// A set of pods with names of their own.
+    StatefulSet,
+    /// A pod on each node.
+    DaemonSet,
+    /// Pods that do something once.
+    Job,
+    /// A number of pods.
+    ReplicaSet,
+    /// A number of pods, as it was done before.
+    ReplicationController,
+    /// A pod, also one that its owner has yet to make.
+    Pod,
+    /// A claim, also one that a set has yet to make.
+    Claim,
+    /// A snapshot of a claim.
+    Snapshot,
+    /// A service.
+    Service,
+    /// A way from outside to services.
+    Ingress,
+    /// What changes a number of pods by their load.
+    Autoscaler,
+    /// How many pods may be missing.
+    Budget,
+}
+
+/// Kind, group, and kubectl's names: the shortest first.
+type Names = (&'static str, &'static str, &'static [&'static str]);
+
+impl TargetKind {
+    /// All of them; owners before what they own, and the cluster's before those of a namespace.
+    pub const ALL: [Self; 22] = [
+        Self::Component,
+        Self::Node,
+        Self::Namespace,
+        Self::Definition,
+        Self::ApiService,
+        Self::SigningRequest,
+        Self::StorageClass,
+        Self::Volume,
+        Self::CronJob,
+        Self::Deployment,
+        Self::StatefulSet,
+        Self::DaemonSet,
+        Self::Job,
+        Self::ReplicaSet,
+        Self::ReplicationController,
+        Self::Pod,
+        Self::Claim,
+        Self::Snapshot,
+        Self::Service,
+        Self::Ingress,
+        Self::Autoscaler,
+        Self::Budget,
+    ];
+
+    fn names(self) -> Names {
+        match self {
+            Self::Component => ("ComponentStatus", "", &["cs", "componentstatuses"]),
+            Self::Node => ("Node", "", &["node", "no", "nodes"]),
+            Self::Namespace => ("Namespace", "", &["ns", "namespaces"]),
+            Self::Definition => (
+                "CustomResourceDefinition",
+                "apiextensions.k8s.io",
+                &["crd", "crds", "customresourcedefinitions"],
+            ),
+            Self::ApiService => (
+                "APIService",
+                "apiregistration.k8s.io",
+                &["apiservice", "apiservices"],
+            ),
+            Self::SigningRequest => (
+                "CertificateSigningRequest",
+                "certificates.k8s.io",
+                &["csr", "certificatesigningrequests"],
+            ),
+            Self::StorageClass => (
+                "StorageClass",
+                "storage.k8s.io",
+                &["storageclass", "sc", "storageclasses"],
+            ),
+            Self::Volume => ("PersistentVolume", "", &["pv", "persistentvolumes"]),
+            Self::CronJob => ("CronJob", "batch", &["cronjob", "cj", "cronjobs"]),
+            Self::Deployment => ("Deployment", "apps", &["deploy", "deployments"]),
+            Self::StatefulSet => ("StatefulSet", "apps", &["sts", "statefulsets"]),
+            Self::DaemonSet => ("DaemonSet", "apps", &["ds", "daemonsets"]),
+            Self::Job => ("Job", "batch", &["job", "jobs"]),
+            Self::ReplicaSet => ("ReplicaSet", "apps", &["rs", "replicasets"]),
+            Self::ReplicationController => (
+                "ReplicationController",
+                "",
+                &["rc", "replicationcontrollers"],
+            ),
+            Self::Pod => ("Pod", "", &["pod", "po", "pods"]),
+            Self::Claim => (
+                "PersistentVolumeClaim",
+                "",
+                &["pvc", "persistentvolumeclaims"],
+            ),
+            Self::Snapshot => (
+                "VolumeSnapshot",
+                "snapshot.storage.k8s.io",
+                &["volumesnapshot", "vs", "volumesnapshots"],
+            ),
+            Self::Service => ("Service", "", &["svc", "services"]),
+            Self::Ingress => ("Ingress", "networking.k8s.io", &["ing", "ingresses"]),
+            Self::Autoscaler => (
+                "HorizontalPodAutoscaler",
+                "autoscaling",
+                &["hpa", "horizontalpodautoscalers"],
+            ),
+            Self::Budget => (
+                "PodDisruptionBudget",
+                "policy",
+                &["pdb", "poddisruptionbudgets"],
+            ),
+        }
+    }
+
+    /// Kind, as in manifests.
+    pub fn kind(self) -> &'static str {
+        self.names().0
+    }
+
+    /// The name that answers use.
+    pub fn short(self) -> &'static str {
+        self.names().2.first().copied().unwrap_or_default()
+    }
+
+    /// Whether its objects are in namespaces.
+    pub fn is_namespaced(self) -> bool {
+        self >= Self::CronJob
+    }
+
+    /// The kind that kubectl means by a word: `sts`, `StatefulSets`, `statefulset.apps`,
+    /// `statefulsets.v1.apps`.
+    pub fn called(word: &str) -> Option<Self> {
+        let word = word.to_lowercase();
+        let (name, rest) = word.split_once('.').unwrap_or((&word, ""));
+        Self::ALL.into_iter().find(|kind| {
+            let (kind, group, names) = kind.names();
+            let version = rest.strip_suffix(group);
+            let version = version.map(|version| version.trim_end_matches('.'));
+            let of_group = version.is_some_and(|version| {
+                version.is_empty() || (version.starts_with('v') && !version.contains('.'))
+            });
+            let named = names.contains(&name) || kind.eq_ignore_ascii_case(name);
+            named && of_group
+        })
+    }
+
+    /// The kind of manifests that say so.
+    pub(super) fn of_kind(kind: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|one| one.kind() == kind)
+    }
+}

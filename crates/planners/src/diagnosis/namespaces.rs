@@ -1,0 +1,70 @@
+//! Namespaces that are being deleted, and what is left in them.
+
+use k8s_openapi::api::core::v1::{Namespace, NamespaceCondition};
+
+use super::chain::{Explanation, Object};
+use super::evidence::Evidence;
+use super::remedy::Remedy;
+use super::trail::Trail;
+
+pub(super) fn explain(evidence: &Evidence, namespace: &Namespace, object: Object) -> Explanation {
+    let Some(since) = &namespace.metadata.deletion_timestamp else {
+        return Explanation::fine(object, "Active");
+    };
+    let holds = |kind: &str| -> Option<&NamespaceCondition> {
+        let mut conditions = namespace.status.as_ref()?.conditions.iter().flatten();
+        conditions.find(|condition| condition.type_ == kind && condition.status == "True")
+    };
+    let said = |condition: Option<&NamespaceCondition>| {
+        let message = condition.and_then(|condition| condition.message.clone());
+        message.unwrap_or_default()
+    };
+    let mut trail = Trail::of(evidence);
+    let message = "being deleted: first all that is in it";
+    trail.link(object.clone(), "Terminating", message, Some(since.0));
+    trail.remedy("nothing to do; it goes when all that is in it has gone");
+    let failed = [
+        "NamespaceDeletionDiscoveryFailure",
+        "NamespaceDeletionGroupVersionParsingFailure",
+        "NamespaceDeletionContentFailure",
+    ];
+    if let Some(failed) = failed.into_iter().find_map(&holds) {
+        let reason = failed.reason.clone().unwrap_or_default();
+        trail.link(object.clone(), reason, said(Some(failed)), None);
+        trail.remedy(
+            Remedy::new("a part of the API that does not answer has to answer again, or to go")
+                .with("kubectl get apiservices"),
+        );
+    }
+    let left = said(holds("NamespaceContentRemaining"));
+    if !left.is_empty() {
+        trail.link(object.clone(), "SomeResourcesRemain", &*left, None);
+    }
+    let finalizers = said(holds("NamespaceFinalizersRemaining"));
+    if !finalizers.is_empty() {
+        trail.link(object.clone(), "SomeFinalizersRemain", &*finalizers, None);
+        let name = &object.name;
+        let mut remedy =
+            Remedy::new("whoever set these finalizers has to finish and remove them; by force");
+        for resource in resources(&left) {
+            remedy = remedy.with(format!(
+                "kubectl -n {name} get {resource} -o name | xargs -r -n 1 kubectl -n {name} patch \
+                 --type merge -p '{{\"metadata\":{{\"finalizers\":null}}}}'"
+            ));
+        }
+        trail.remedy(remedy);
+    }
+    Explanation::fine(object, "Terminating").waits([trail.chain()])
+}
+
+/// The resources of `Some resources are remaining: pods. has 1 resource instances, …`.
+fn resources(left: &str) -> Vec<String> {
+    let (_, list) = left.split_once(": ").unwrap_or(("", left));
+    let words = list
+        .split(", ")
+        .filter_map(|part| part.split_whitespace().next());
+    words
+        .map(|resource| resource.trim_end_matches('.').to_owned())
+        .filter(|resource| !resource.is_empty())
+        .collect()
+}

@@ -1,0 +1,201 @@
+//! Nodes: whether they are heard from, what they are short of, and who keeps pods away from them.
+
+use k8s_openapi::api::core::v1::{Event, Node, NodeCondition};
+use resource_kinds::reasons::node_condition;
+
+use super::chain::{Chain, Explanation, Object, merged};
+use super::evidence::{self, Evidence};
+use super::held::held;
+use super::remedy::Remedy;
+use super::trail::Trail;
+use super::words;
+
+/// What a node can be short of, and what helps.
+const PRESSURES: [(&str, &str, &str); 3] = [
+    (
+        node_condition::DISK_PRESSURE,
+        "is short of disk space: pods are evicted, and it takes no new ones",
+        "free space on the file system of the data directory; mainstay image prune removes images \
+         that nothing uses",
+    ),
+    (
+        node_condition::MEMORY_PRESSURE,
+        "is short of memory: pods are evicted, and it takes no new ones of best effort",
+        "run less on it, or give pods limits",
+    ),
+    (
+        node_condition::PID_PRESSURE,
+        "is short of process ids: pods are evicted, and it takes no new ones",
+        "find what starts so many processes",
+    ),
+];
+/// An event of a node that still counts.
+const RECENT: jiff::SignedDuration = jiff::SignedDuration::from_mins(20);
+
+pub(super) fn explain(evidence: &Evidence, node: &Node, object: Object) -> Explanation {
+    let mut answer = Explanation::fine(object.clone(), "");
+    let mut chains: Vec<Chain> = held(evidence, &object, &node.metadata)
+        .into_iter()
+        .collect();
+    chains.extend(not_ready(evidence, node, &object));
+    for (kind, message, remedy) in PRESSURES {
+        let Some(condition) = condition(node, kind).filter(|one| one.status == "True") else {
+            continue;
+        };
+        let since = condition.last_transition_time.as_ref().map(|time| time.0);
+        let mut trail = Trail::of(evidence);
+        trail.link(object.clone(), kind, message, since);
+        trail.remedy(Remedy::new(remedy).with(usage(&object.name)));
+        chains.push(trail.chain());
+    }
+    chains.extend(cordoned(evidence, node, &object));
+    chains.extend(warning(evidence, &object));
+    let spec = node.spec.clone().unwrap_or_default();
+    let own = |key: &str| key.starts_with("node.kubernetes.io/");
+    for taint in spec
+        .taints
+        .iter()
+        .flatten()
+        .filter(|taint| !own(&taint.key))
+    {
+        let value = taint.value.as_deref().filter(|value| !value.is_empty());
+        let value = value.map_or(String::new(), |value| format!("={value}"));
+        answer = answer.note(format!(
+            "only pods that tolerate it go there: {}{value}:{}; to take it away: kubectl taint \
+             node {} {}:{}-",
+            taint.key, taint.effect, object.name, taint.key, taint.effect
+        ));
+    }
+    answer.summary = match (condition(node, node_condition::READY), chains.is_empty()) {
+        (None, _) => "its node agent has not reported yet".to_owned(),
+        (Some(ready), _) if ready.status != "True" => "not Ready".to_owned(),
+        (_, true) => "Ready".to_owned(),
+        (_, false) => "Ready, but not for everything".to_owned(),
+    };
+    answer.waits(merged(chains))
+}
+
+fn usage(node: &str) -> String {
+    format!("kubectl describe node {node}")
+}
+
+fn condition<'n>(node: &'n Node, kind: &str) -> Option<&'n NodeCondition> {
+    let mut conditions = node.status.as_ref()?.conditions.iter().flatten();
+    conditions.find(|condition| condition.type_ == kind)
+}
+
+fn not_ready(evidence: &Evidence, node: &Node, object: &Object) -> Option<Chain> {
+    let ready = condition(node, node_condition::READY);
+    let status = ready.map_or("Unknown", |ready| ready.status.as_str());
+    if status == "True" {
+        return None;
+    }
+    let since = ready.and_then(|ready| ready.last_transition_time.as_ref());
+    let since = since.map(|time| time.0);
+    let said = ready.and_then(|ready| ready.message.as_deref());
+    let said = words::then(": ", said.unwrap_or_default());
+    let mut trail = Trail::of(evidence);
+    if status == "Unknown" {
+        let message = format!("nothing is heard of it{said}");
+        trail.link(object.clone(), "NodeStatusUnknown", message, since);
+        trail.remedy(
+            Remedy::new(format!(
+                "see that its machine and mainstay run there; if it is gone for good, its pods \
+                 are given up with the node {}",
+                object.name
+            ))
+            .with(format!("kubectl delete node {}", object.name)),
+        );
+    } else {
+        let reason = ready.and_then(|ready| ready.reason.clone());
+        let message = format!("is not Ready{said}");
+        trail.link(object.clone(), reason.unwrap_or_default(), message, since);
+        trail.remedy(
+            Remedy::new("what the node says has to be put right").with(usage(&object.name)),
+        );
+    }
+    Some(trail.chain())
+}
+
+fn cordoned(evidence: &Evidence, node: &Node, object: &Object) -> Option<Chain> {
+    let spec = node.spec.as_ref()?;
+    (spec.unschedulable == Some(true)).then(|| {
+        let mut taints = spec.taints.iter().flatten();
+        let taint = taints.find(|taint| taint.key == resource_kinds::reasons::taint::UNSCHEDULABLE);
+        let since = taint.and_then(|taint| taint.time_added.as_ref());
+        let mut trail = Trail::of(evidence);
+        let message = "is cordoned: it takes no new pods";
+        trail.link(
+            object.clone(),
+            "Cordoned",
+            message,
+            since.map(|time| time.0),
+        );
+        let uncordon = format!("kubectl uncordon {}", object.name);
+        trail.remedy(Remedy::new("let it take pods again").with(uncordon));
+        trail.chain()
+    })
+}
+
+/// Trouble that a node has told of and that no condition has: a full store, images.
+fn warning(evidence: &Evidence, object: &Object) -> Option<Chain> {
+    let lasting = [
+        "StoreFull",
+        "ImageGCFailed",
+        "FreeDiskSpaceFailed",
+        "InvalidDiskCapacity",
+    ];
+    let wanted = |event: &Event| {
+        let reason = event.reason.as_deref().unwrap_or_default();
+        let recent = evidence::last_seen(event)
+            .is_some_and(|last| evidence.now.duration_since(last) <= RECENT);
+        lasting.contains(&reason) && recent
+    };
+    let event = evidence.newest_event("Node", &object.name, &object.name, wanted)?;
+    if event.reason.as_deref() == Some("StoreFull") && !store_is_full(evidence) {
+        return None;
+    }
+    let mut trail = Trail::of(evidence);
+    trail.event(event, object.clone());
+    trail.remedy(
+        Remedy::new("free space on the file system of the data directory, or delete objects")
+            .with(usage(&object.name)),
+    );
+    Some(trail.chain())
+}
+
+/// Whether the store takes nothing new now, or nobody can tell.
+fn store_is_full(evidence: &Evidence) -> bool {
+    let Some(components) = &evidence.cluster.components else {
+        return true;
+    };
+    components.iter().any(|component| {
+        let healthy = component.conditions.iter().flatten();
+        let unwell = healthy
+            .filter(|condition| condition.status != "True")
+            .count()
+            > 0;
+        words::name(&component.metadata) == "etcd-0" && unwell
+    })
+}
+
+/// A node that is not there, though pods say that they are on it.
+pub(super) fn missing(evidence: &Evidence, object: Object) -> Option<Explanation> {
+    let name = object.name.clone();
+    let on_it = |pod: &&std::sync::Arc<_>| {
+        let pod: &resource_kinds::pod_view::PodView = pod;
+        pod.node.as_deref() == Some(name.as_str())
+    };
+    let pods = evidence.pods.iter().filter(on_it).map(|pod| &*pod.name);
+    let pods = words::list(pods);
+    (!pods.is_empty()).then(|| {
+        let mut trail = Trail::of(evidence);
+        let message = format!("does not exist, and {pods} should run there");
+        trail.link(object.clone(), "NotFound", message, None);
+        trail.remedy(
+            "nothing to do; the mainstay of its machine makes it again; if it does not run there, \
+             start it: mainstay up",
+        );
+        Explanation::fine(object, "does not exist").waits([trail.chain()])
+    })
+}

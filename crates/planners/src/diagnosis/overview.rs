@@ -1,0 +1,195 @@
+//! All that waits: one answer for each root, which is not told again of what the root explains.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use jiff::Timestamp;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use serde_json::{Value, json};
+
+use super::chain::{Explanation, Object, State};
+use super::evidence::{Cluster, Evidence, named};
+use super::explain::explain;
+use super::kinds::TargetKind;
+use super::nodes;
+
+/// All that waits.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Overview {
+    /// What waits, the cluster's first, then by namespace; owners before what they own.
+    pub answers: Vec<Explanation>,
+    /// What else is to be known.
+    pub notes: Vec<String>,
+}
+
+impl Overview {
+    /// What waits of the cluster.
+    pub fn of_cluster(cluster: &Arc<Cluster>, namespaces: &[Evidence], now: Timestamp) -> Self {
+        let mut evidence = Evidence::of("", now);
+        evidence.cluster = Arc::clone(cluster);
+        let kinds = TargetKind::ALL.into_iter();
+        let kinds = kinds.filter(|kind| !kind.is_namespaced());
+        let answers = kinds.flat_map(|kind| {
+            let mut names = evidence.names(kind);
+            names.sort_unstable();
+            let answers = names
+                .into_iter()
+                .filter_map(|name| explain(kind, name, &evidence));
+            answers.collect::<Vec<_>>()
+        });
+        let mut answers: Vec<Explanation> = answers.filter(is_waiting).collect();
+        answers.extend(missing_nodes(cluster, namespaces));
+        Self {
+            answers,
+            notes: Vec::new(),
+        }
+    }
+
+    /// What waits in a namespace.
+    pub fn of_namespace(evidence: &Evidence) -> Self {
+        let mut told = Told::default();
+        let kinds = TargetKind::ALL.into_iter();
+        for kind in kinds.filter(|kind| kind.is_namespaced()) {
+            let mut names = evidence.names(kind);
+            names.sort_unstable();
+            for name in names {
+                told.look_at(evidence, kind, name);
+            }
+        }
+        Self {
+            answers: told.answers,
+            notes: Vec::new(),
+        }
+    }
+
+    /// Both together.
+    #[must_use]
+    pub fn and(mut self, other: Self) -> Self {
+        self.answers.extend(other.answers);
+        self.notes.extend(other.notes);
+        self
+    }
+
+    /// Whether anything is waiting.
+    pub fn state(&self) -> State {
+        if self.answers.is_empty() {
+            State::Fine
+        } else {
+            State::Waiting
+        }
+    }
+
+    /// Lines for people.
+    pub fn text(&self, now: Timestamp) -> String {
+        let mut blocks: Vec<String> = self.answers.iter().map(|one| one.block(now)).collect();
+        if blocks.is_empty() {
+            blocks.push("nothing is waiting\n".to_owned());
+        }
+        if !self.notes.is_empty() {
+            let notes = self.notes.iter().map(|note| format!("Note: {note}\n"));
+            blocks.push(notes.collect());
+        }
+        blocks.join("\n")
+    }
+
+    /// The same for programs.
+    pub fn json(&self) -> Value {
+        let answers: Vec<Value> = self.answers.iter().map(Explanation::json).collect();
+        json!({ "state": self.state().as_str(), "answers": answers, "notes": self.notes })
+    }
+}
+
+fn is_waiting(answer: &Explanation) -> bool {
+    answer.state() == State::Waiting
+}
+
+/// Nodes that pods are on and that do not exist.
+fn missing_nodes(cluster: &Cluster, namespaces: &[Evidence]) -> Vec<Explanation> {
+    let Some(nodes) = &cluster.nodes else {
+        return Vec::new();
+    };
+    let mut seen = BTreeSet::new();
+    let mut answers = Vec::new();
+    for evidence in namespaces {
+        for name in evidence.pods.iter().filter_map(|pod| pod.node.as_deref()) {
+            if named(nodes, name).is_none() && seen.insert(name) {
+                let object = Object::new("Node", None, name);
+                answers.extend(nodes::missing(evidence, object));
+            }
+        }
+    }
+    answers
+}
+
+/// What has been told, and what that explains.
+#[derive(Default)]
+struct Told {
+    answers: Vec<Explanation>,
+    /// Identities of the objects that wait and are told of, by themselves or by their owner.
+    owners: BTreeSet<String>,
+    objects: BTreeSet<Object>,
+}
+
+impl Told {
+    fn look_at(&mut self, evidence: &Evidence, kind: TargetKind, name: &str) {
+        let (uid, owner) = identity(evidence, kind, name);
+        let pod = evidence.pod(name).filter(|_| kind == TargetKind::Pod);
+        // Its owner has another by now.
+        if pod.is_some_and(|pod| pod.has_ended() && pod.controller.is_some()) {
+            return;
+        }
+        let Some(answer) = explain(kind, name, evidence).filter(is_waiting) else {
+            return;
+        };
+        let explained = owner.is_some_and(|owner| self.owners.contains(&owner))
+            || self.objects.contains(&answer.object)
+            || (kind >= TargetKind::Claim && self.explains(&answer));
+        self.owners.extend(uid);
+        self.objects.insert(answer.object.clone());
+        if explained {
+            return;
+        }
+        for chain in &answer.chains {
+            let linked = chain.links.iter().map(|link| link.object.clone());
+            let likewise = chain.likewise.iter().map(|pod| evidence.object("Pod", pod));
+            self.objects.extend(linked.chain(likewise));
+        }
+        self.answers.push(answer);
+    }
+
+    /// Whether each of the chains leads to something that has been told of.
+    fn explains(&self, answer: &Explanation) -> bool {
+        answer.chains.iter().all(|chain| {
+            let mut others = chain.links.iter().map(|link| &link.object);
+            others.any(|object| *object != answer.object && self.objects.contains(object))
+        })
+    }
+}
+
+/// The identity of an object, and that of its owner.
+fn identity(evidence: &Evidence, kind: TargetKind, name: &str) -> (Option<String>, Option<String>) {
+    let of = |meta: Option<&ObjectMeta>| {
+        let meta = meta?;
+        let mut owners = meta.owner_references.iter().flatten();
+        let owner = owners.find(|owner| owner.controller == Some(true));
+        Some((meta.uid.clone(), owner.map(|owner| owner.uid.clone())))
+    };
+    let e = evidence;
+    let found = match kind {
+        TargetKind::Pod => e.pod(name).map(|pod| {
+            let owner = pod.controller.as_ref().map(|owner| owner.uid.to_string());
+            (Some(pod.uid.to_string()), owner)
+        }),
+        TargetKind::CronJob => of(named(&e.cron_jobs, name).map(|one| &one.metadata)),
+        TargetKind::Deployment => of(named(&e.deployments, name).map(|one| &one.metadata)),
+        TargetKind::StatefulSet => of(named(&e.sets, name).map(|one| &one.metadata)),
+        TargetKind::DaemonSet => of(named(&e.daemon_sets, name).map(|one| &one.metadata)),
+        TargetKind::Job => of(named(&e.jobs, name).map(|one| &one.metadata)),
+        TargetKind::ReplicaSet => of(named(&e.replica_sets, name).map(|one| &one.metadata)),
+        TargetKind::ReplicationController => {
+            of(named(&e.replication_controllers, name).map(|one| &one.metadata))
+        }
+        _ => None,
+    };
+    found.unwrap_or_default()
+}

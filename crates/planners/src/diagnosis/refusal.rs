@@ -1,0 +1,208 @@
+//! What the API server says when it refuses to make a pod, and what would change its mind.
+
+use k8s_openapi::api::core::v1::Event;
+use object_model::Quantity;
+
+use super::chain::Object;
+use super::evidence::{self, Evidence};
+use super::remedy::Remedy;
+use super::trail::Trail;
+use super::words;
+
+/// How long after its last report a failed write still counts as the reason why there is no pod.
+/// Controllers try again after 1000 seconds at the latest (`statefulset.md` 3.1).
+const FAILURE_COUNTS_FOR: jiff::SignedDuration = jiff::SignedDuration::from_mins(20);
+/// So many more pods are counted in what a quota would have to allow.
+const MISSING_MAX: i32 = 1000;
+
+impl Trail<'_> {
+    /// That no pods are made for an owner, as its events tell, and what to do about it. `about`
+    /// chooses among the events.
+    pub fn refusal(
+        &mut self,
+        owner: &Object,
+        uid: &str,
+        about: &str,
+        template: &str,
+        missing: i32,
+    ) -> bool {
+        let now = self.evidence.now;
+        let recent = |event: &Event| {
+            let last = evidence::last_seen(event);
+            last.is_some_and(|last| now.duration_since(last) <= FAILURE_COUNTS_FOR)
+        };
+        let newest = |reason: &str| {
+            let wanted = |event: &Event| {
+                let message = event.message.as_deref().unwrap_or_default();
+                event.reason.as_deref() == Some(reason) && message.contains(about) && recent(event)
+            };
+            self.evidence
+                .newest_event(owner.kind, &owner.name, uid, wanted)
+        };
+        let Some(event) = newest("FailedCreate") else {
+            return false;
+        };
+        let created = newest("SuccessfulCreate").and_then(evidence::last_seen);
+        if created > evidence::last_seen(event) {
+            return false;
+        }
+        let message = event.message.clone().unwrap_or_default();
+        self.event(event, owner.clone());
+        let remedy = remedy(self.evidence, &message, template, missing);
+        self.remedy(remedy);
+        true
+    }
+}
+
+/// What would let the pod be made, `template` being what its template is in (`deploy/web`).
+pub(super) fn remedy(evidence: &Evidence, said: &str, template: &str, missing: i32) -> Remedy {
+    let refused = Refused {
+        evidence,
+        said,
+        template,
+    };
+    refused
+        .by_quota(missing)
+        .or_else(|| refused.for_account())
+        .or_else(|| refused.for_priority())
+        .or_else(|| refused.by_pod_security())
+        .or_else(|| refused.by_limits())
+        .or_else(|| refused.by_policy())
+        .or_else(|| refused.by_webhook())
+        .unwrap_or_else(|| {
+            Remedy::new(
+                "what the API server says has to be put right, in the template if it is invalid",
+            )
+            .with(refused.edit())
+        })
+}
+
+/// A refusal, and whose.
+struct Refused<'a> {
+    evidence: &'a Evidence,
+    said: &'a str,
+    template: &'a str,
+}
+
+impl Refused<'_> {
+    fn kubectl(&self, rest: &str) -> String {
+        words::kubectl(&self.evidence.namespace, rest)
+    }
+
+    fn edit(&self) -> String {
+        self.kubectl(&format!("edit {}", self.template))
+    }
+
+    /// `exceeded quota: q, requested: pods=1, used: pods=2, limited: pods=2`: the quota that lets
+    /// all missing pods be made.
+    fn by_quota(&self, missing: i32) -> Option<Remedy> {
+        let name = between(self.said, "exceeded quota: ", ", requested: ")?;
+        let requested = between(self.said, ", requested: ", ", used: ")?;
+        let used = between(self.said, ", used: ", ", limited: ")?;
+        let used = |resource: &str| -> Option<Quantity> {
+            let mut all = used.split(',').filter_map(|one| one.split_once('='));
+            let (_, amount) = all.find(|(name, _)| *name == resource)?;
+            amount.parse().ok()
+        };
+        let wanted: Option<Vec<String>> = requested
+            .split(',')
+            .map(|one| {
+                let (resource, amount) = one.split_once('=')?;
+                let amount: Quantity = amount.parse().ok()?;
+                let missing = missing.clamp(1, MISSING_MAX);
+                let sum = (0..missing).fold(used(resource)?, |sum, _| sum.plus(&amount));
+                Some(format!("\"{resource}\":\"{sum}\""))
+            })
+            .collect();
+        let hard = wanted?.join(",");
+        let patch =
+            format!("patch quota {name} --type merge -p '{{\"spec\":{{\"hard\":{{{hard}}}}}}}'");
+        Some(Remedy::new("a larger quota, or less of what it counts").with(self.kubectl(&patch)))
+    }
+
+    fn for_account(&self) -> Option<Remedy> {
+        let name = between(self.said, "serviceaccount \"", "\" not found")?;
+        let create = self.kubectl(&format!("create serviceaccount {name}"));
+        Some(Remedy::new("the account has to be there").with(create))
+    }
+
+    fn for_priority(&self) -> Option<Remedy> {
+        let name = between(self.said, "no PriorityClass with name ", " was found")?;
+        let create = format!("kubectl create priorityclass {name} --value=0");
+        Some(Remedy::new("the class has to be there").with(create))
+    }
+
+    fn by_pod_security(&self) -> Option<Remedy> {
+        let level = between(self.said, "violates PodSecurity \"", "\"")?;
+        let edit = self.edit();
+        let text = format!(
+            "correct the template as the standard {level} says ({edit}), or let the namespace \
+             have such pods"
+        );
+        Some(Remedy::new(text).with(format!(
+            "kubectl label --overwrite namespace {} \
+             pod-security.kubernetes.io/enforce=privileged",
+            self.evidence.namespace
+        )))
+    }
+
+    /// `maximum memory usage per Container is 32Mi, but limit is 64Mi`
+    fn by_limits(&self) -> Option<Remedy> {
+        let of = |bound: &str| {
+            let (_, rest) = self.said.split_once(bound)?;
+            let (resource, rest) = rest.split_once(" usage per Container is ")?;
+            let end = [", but ", ".  No "]
+                .iter()
+                .filter_map(|end| rest.find(end))
+                .min()?;
+            let amount = rest.get(..end)?;
+            (!resource.contains(' ')).then(|| format!("{resource}={amount}"))
+        };
+        let amount = of("maximum ").or_else(|| of("minimum "))?;
+        let set = format!(
+            "set resources {} --limits={amount} --requests={amount}",
+            self.template
+        );
+        Some(Remedy::new("ask for what the LimitRange allows").with(self.kubectl(&set)))
+    }
+
+    fn by_policy(&self) -> Option<Remedy> {
+        let binding = between(self.said, "with binding '", "' denied request")?;
+        let edit = self.edit();
+        let text = format!(
+            "correct the template as the policy says ({edit}), or take the policy's binding away"
+        );
+        Some(Remedy::new(text).with(format!(
+            "kubectl delete validatingadmissionpolicybinding {binding}"
+        )))
+    }
+
+    /// A webhook that refuses, or that does not answer.
+    fn by_webhook(&self) -> Option<Remedy> {
+        if let Some(name) = between(self.said, "admission webhook \"", "\" denied the request") {
+            let text = format!("correct the template as the webhook {name} says");
+            return Some(Remedy::new(text).with(self.edit()));
+        }
+        let name = between(self.said, "failed calling webhook \"", "\"")?;
+        let mut known = self.evidence.cluster.webhooks.iter();
+        let command = match known.find(|webhook| webhook.name == name) {
+            Some(webhook) => format!("kubectl delete {}", webhook.configuration),
+            None => "kubectl get validatingwebhookconfigurations,mutatingwebhookconfigurations"
+                .to_owned(),
+        };
+        Some(
+            Remedy::new(format!(
+                "the program behind the webhook {name} has to answer; if it is gone for good, its \
+                 configuration has to go"
+            ))
+            .with(command),
+        )
+    }
+}
+
+/// What is between two texts, for the first time.
+fn between<'t>(text: &'t str, before: &str, after: &str) -> Option<&'t str> {
+    let (_, rest) = text.split_once(before)?;
+    let (found, _) = rest.split_once(after)?;
+    (!found.is_empty()).then_some(found)
+}

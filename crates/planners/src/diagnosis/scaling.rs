@@ -1,0 +1,160 @@
+//! What changes the number of pods, or keeps it from falling.
+
+use k8s_openapi::api::autoscaling::v2::HorizontalPodAutoscaler;
+use k8s_openapi::api::policy::v1::PodDisruptionBudget;
+
+use super::chain::{Explanation, Object};
+use super::evidence::Evidence;
+use super::held::held;
+use super::remedy::Remedy;
+use super::trail::Trail;
+use super::words;
+use super::workloads::of_pods;
+use crate::disruption::selected;
+
+pub(super) fn autoscaler(
+    evidence: &Evidence,
+    scaler: &HorizontalPodAutoscaler,
+    object: Object,
+) -> Explanation {
+    if let Some(chain) = held(evidence, &object, &scaler.metadata) {
+        return Explanation::fine(object, "being deleted").waits([chain]);
+    }
+    let target = &scaler.spec.scale_target_ref;
+    let status = scaler.status.clone().unwrap_or_default();
+    let target_name = format!("{}/{}", target.kind.to_lowercase(), target.name);
+    let summary = format!(
+        "{} of {} pods of {target_name}",
+        status.current_replicas.unwrap_or_default(),
+        status.desired_replicas
+    );
+    let answer = Explanation::fine(object.clone(), summary);
+    let mut conditions = status.conditions.iter().flatten();
+    let failed = conditions.find(|condition| {
+        let able = ["AbleToScale", "ScalingActive"].contains(&condition.type_.as_str());
+        able && condition.status == "False"
+    });
+    let Some(failed) = failed else {
+        return match status.conditions.is_some() {
+            true => answer,
+            false => answer.note("the autoscaler's controller has yet to look at it"),
+        };
+    };
+    let reason = failed.reason.clone().unwrap_or_default();
+    let message = words::line(failed.message.as_deref().unwrap_or_default());
+    if reason == "ScalingDisabled" {
+        let scale = format!("scale {target_name} --replicas=1");
+        let scale = words::kubectl(&evidence.namespace, &scale);
+        return answer.note(format!("{message}; to begin again: {scale}"));
+    }
+    let since = failed.last_transition_time.as_ref().map(|time| time.0);
+    let mut trail = Trail::of(evidence);
+    trail.link(object.clone(), &*reason, &*message, since);
+    let namespace = &evidence.namespace;
+    let edit = words::kubectl(namespace, &format!("edit hpa {}", object.name));
+    let remedy = if reason == "FailedGetScale" {
+        Remedy::new(format!(
+            "{target_name} has to be there, or another target be named"
+        ))
+        .with(edit)
+    } else if message.contains("missing request for") {
+        let resource = message.split_once("missing request for ");
+        let resource = resource.and_then(|(_, rest)| rest.split_whitespace().next());
+        let resource = resource.unwrap_or("cpu");
+        let amount = if resource == "memory" { "64Mi" } else { "100m" };
+        let set = format!("set resources {target_name} --requests={resource}={amount}");
+        Remedy::new("its pods have to ask for what is measured, here with an amount to be adapted")
+            .with(words::kubectl(namespace, &set))
+    } else {
+        Remedy::new("metrics of its pods, which have to run for a minute; or another metric")
+            .with(edit)
+    };
+    trail.remedy(remedy);
+    let unwell: Vec<_> = evidence
+        .pods
+        .iter()
+        .filter(|pod| {
+            let owner = pod.controller.as_ref();
+            owner.is_some_and(|owner| {
+                owner.name.starts_with(target.name.as_str()) && !pod.has_ended()
+            })
+        })
+        .filter(|pod| super::pod(pod).is_some())
+        .collect();
+    if let Some(pod) = unwell.first() {
+        trail.pod(pod);
+    }
+    answer.waits([trail.chain()])
+}
+
+pub(super) fn budget(
+    evidence: &Evidence,
+    budget: &PodDisruptionBudget,
+    object: Object,
+) -> Explanation {
+    if let Some(chain) = held(evidence, &object, &budget.metadata) {
+        return Explanation::fine(object, "being deleted").waits([chain]);
+    }
+    let status = budget.status.clone().unwrap_or_default();
+    let number = |count: Option<i32>| count.unwrap_or_default();
+    let (healthy, desired) = (
+        number(status.current_healthy),
+        number(status.desired_healthy),
+    );
+    let (allowed, expected) = (
+        number(status.disruptions_allowed),
+        number(status.expected_pods),
+    );
+    let summary = format!("{healthy} of {expected} pods are healthy, {desired} have to be");
+    let answer = Explanation::fine(object.clone(), summary);
+    if allowed > 0 {
+        return answer;
+    }
+    if expected == 0 {
+        let mut conditions = status.conditions.into_iter().flatten();
+        let failed = conditions.find(|one| one.reason == "SyncFailed");
+        return match failed {
+            Some(failed) => {
+                let mut trail = Trail::of(evidence);
+                trail.link(
+                    object.clone(),
+                    "SyncFailed",
+                    words::line(&failed.message),
+                    None,
+                );
+                let edit = format!("edit pdb {}", object.name);
+                let edit = words::kubectl(&evidence.namespace, &edit);
+                trail.remedy(Remedy::new("a selector of pods that a controller scales").with(edit));
+                answer.waits([trail.chain()])
+            }
+            None => answer.note("no pod has the labels of its selector: it protects nothing"),
+        };
+    }
+    let allow = format!(
+        "patch pdb {} --type merge -p '{{\"spec\":{{\"minAvailable\":null,\
+         \"maxUnavailable\":1}}}}'",
+        object.name
+    );
+    let allow = words::kubectl(&evidence.namespace, &allow);
+    if healthy >= desired {
+        return answer.note(format!(
+            "no pod may be evicted as long as all {desired} have to be healthy; to allow one: \
+             {allow}"
+        ));
+    }
+    let pods = selected(budget, &evidence.pods).into_iter();
+    let chains = of_pods(evidence, pods.filter(|pod| !pod.has_ended()));
+    let waits = !chains.is_empty();
+    let chains = chains.into_iter().map(|mut chain| {
+        let mut trail = Trail::of(evidence);
+        let message = format!("no pod may be evicted: {healthy} are healthy, {desired} have to be");
+        trail.link(object.clone(), "InsufficientPods", message, None);
+        chain.links.splice(0..0, trail.chain().links);
+        chain
+    });
+    let answer = answer.waits(chains);
+    match waits {
+        true => answer,
+        false => answer.note(format!("no pod may be evicted; to allow one: {allow}")),
+    }
+}

@@ -1,0 +1,161 @@
+//! Snapshots that are not ready, and what stops them.
+
+use resource_kinds::snapshot::{DEFAULT_CLASS, VolumeSnapshot, VolumeSnapshotContent};
+
+use super::chain::{Chain, Explanation, Object};
+use super::evidence::Evidence;
+use super::held::held;
+use super::remedy::Remedy;
+use super::trail::Trail;
+use super::words;
+use crate::volume_snapshot::{View, plan_snapshot};
+
+pub(super) fn explain(
+    evidence: &Evidence,
+    snapshot: &VolumeSnapshot,
+    object: Object,
+) -> Explanation {
+    if let Some(chain) = held(evidence, &object, &snapshot.metadata) {
+        return Explanation::fine(object, "being deleted").waits([chain]);
+    }
+    let status = snapshot.status.clone().unwrap_or_default();
+    let content = content(evidence, snapshot);
+    let ready = status.ready_to_use == Some(true);
+    let bound = status.bound_volume_snapshot_content_name.as_deref();
+    if let (Some(bound), Some(_), None) = (bound, &evidence.cluster.snapshot_contents, content) {
+        let mut trail = Trail::of(evidence);
+        let message = format!("its content {bound} is gone, and with it what was kept");
+        trail.link(object.clone(), "SnapshotContentMissing", message, None);
+        let delete = delete(evidence, &object);
+        let text = "take another snapshot; this one cannot come back";
+        trail.remedy(Remedy::new(text).with(delete));
+        return Explanation::fine(object, "lost").waits([trail.chain()]);
+    }
+    if ready {
+        let taken = status.creation_time.map(|time| time.0.to_string());
+        let taken = taken.map_or(String::new(), |at| format!(", taken at {at}"));
+        return Explanation::fine(object, format!("ready to use{taken}"));
+    }
+    let chain = unready(evidence, snapshot, content, &object);
+    Explanation::fine(object, "not ready to use").waits([chain])
+}
+
+fn content<'e>(
+    evidence: &'e Evidence,
+    snapshot: &VolumeSnapshot,
+) -> Option<&'e VolumeSnapshotContent> {
+    let name = View::content_name(snapshot);
+    let mut contents = evidence.cluster.snapshot_contents.iter().flatten();
+    let content = contents.find(|content| words::name(&content.metadata) == name);
+    content.map(AsRef::as_ref)
+}
+
+fn delete(evidence: &Evidence, object: &Object) -> String {
+    words::kubectl(
+        &evidence.namespace,
+        &format!("delete volumesnapshot {}", object.name),
+    )
+}
+
+fn unready(
+    evidence: &Evidence,
+    snapshot: &VolumeSnapshot,
+    content: Option<&VolumeSnapshotContent>,
+    object: &Object,
+) -> Chain {
+    let source = snapshot.spec.source.persistent_volume_claim_name.as_deref();
+    let claim = source.and_then(|name| evidence.claim(name));
+    let volume = claim.and_then(|claim| claim.spec.as_ref()?.volume_name.as_deref());
+    let volume = volume.and_then(|name| evidence.volume(name));
+    let view = View {
+        snapshot,
+        content,
+        claim: claim.map(AsRef::as_ref),
+        volume: volume.map(AsRef::as_ref),
+        classes: evidence
+            .cluster
+            .snapshot_classes
+            .as_deref()
+            .unwrap_or_default(),
+        restoring: None,
+    };
+    let error = snapshot
+        .status
+        .as_ref()
+        .and_then(|status| status.error.clone());
+    let since = error.as_ref().and_then(|error| error.time.clone());
+    let since = since.or_else(|| snapshot.metadata.creation_timestamp.clone());
+    let told = error.and_then(|error| error.message);
+    // What can be seen now says more than what failed last, if it may be seen.
+    let seen = evidence.cluster.snapshot_classes.is_some() && evidence.cluster.volumes.is_some();
+    let planned = plan_snapshot(&view, evidence.now).waiting_on;
+    let planned = planned.filter(|_| seen && content.is_none());
+    let said = planned.or(told);
+    let said = said.unwrap_or_else(|| "it is about to be taken".to_owned());
+    let mut trail = Trail::of(evidence);
+    let message = format!("not ready to use: {}", words::line(&said));
+    trail.link(
+        object.clone(),
+        "NotReady",
+        message,
+        since.map(|time| time.0),
+    );
+    trail.remedy("nothing to do; the volume's node is about to take it");
+    let gone = claim.is_none() && source.is_some();
+    if let Some(name) = source.filter(|_| gone) {
+        let of_claim = evidence.object("PersistentVolumeClaim", name);
+        trail.link(of_claim, "NotFound", "does not exist", None);
+        let text = format!("a snapshot of a claim that is there ({name} is not)");
+        trail.remedy(Remedy::new(text).with(delete(evidence, object)));
+    } else if said.contains("is not yet bound") {
+        trail.claim(source.unwrap_or_default());
+    } else if let Some(remedy) = class_remedy(evidence, snapshot, object, &said) {
+        trail.remedy(remedy);
+    } else if said.contains("cannot make snapshots") || said.contains("was not made by") {
+        trail.remedy(
+            Remedy::new(
+                "this snapshot can never be ready: snapshots are made of volumes of a class that \
+                 can (local-cow, docs/running.md); copy the data into a claim of such a class",
+            )
+            .with(delete(evidence, object)),
+        );
+    } else if said.contains("failed") || said.contains("rror") || said.contains("missing") {
+        let text = "what the error says has to be put right, or the snapshot be given up";
+        trail.remedy(Remedy::new(text).with(delete(evidence, object)));
+    }
+    trail.chain()
+}
+
+/// Its class is missing, or not known.
+fn class_remedy(
+    evidence: &Evidence,
+    snapshot: &VolumeSnapshot,
+    object: &Object,
+    said: &str,
+) -> Option<Remedy> {
+    let classes = evidence.cluster.snapshot_classes.iter().flatten();
+    let names: Vec<&str> = classes.map(|class| words::name(&class.metadata)).collect();
+    let first = names.first().copied().unwrap_or("CLASS");
+    if said.contains("default snapshot class") {
+        let command = format!("kubectl annotate volumesnapshotclass {first} {DEFAULT_CLASS}=true");
+        return Some(Remedy::new("one class of its driver has to be the default").with(command));
+    }
+    let missing = said.contains("snapshot class with error") || said.contains("the class is of");
+    let name = snapshot.spec.volume_snapshot_class_name.as_deref();
+    name.filter(|_| missing).map(|name| {
+        let known = words::list(names.iter().copied());
+        let text = format!(
+            "a class that is there ({known}), as {name} is not; the snapshot has to be made anew \
+             with it"
+        );
+        let patch = format!(
+            "patch volumesnapshot {} --type merge --dry-run=client -o yaml -p \
+             '{{\"spec\":{{\"volumeSnapshotClassName\":\"{first}\"}}}}'",
+            object.name
+        );
+        Remedy::new(text).with(format!(
+            "{} | kubectl replace --force -f -",
+            words::kubectl(&evidence.namespace, &patch)
+        ))
+    })
+}

@@ -1,0 +1,130 @@
+//! Volumes and their classes.
+
+use k8s_openapi::api::core::v1::{Event, PersistentVolume};
+use k8s_openapi::api::storage::v1::StorageClass;
+
+use super::chain::{Chain, Explanation, Object};
+use super::evidence::Evidence;
+use super::remedy::Remedy;
+use super::trail::Trail;
+use super::words;
+
+pub(super) fn explain(
+    evidence: &Evidence,
+    volume: &PersistentVolume,
+    object: Object,
+) -> Explanation {
+    let spec = volume.spec.clone().unwrap_or_default();
+    let status = volume.status.clone().unwrap_or_default();
+    let phase = status.phase.as_deref().unwrap_or("Pending");
+    let claim = spec.claim_ref.as_ref().map(|claim| {
+        let namespace = claim.namespace.clone().unwrap_or_default();
+        (namespace, claim.name.clone().unwrap_or_default())
+    });
+    let answer = Explanation::fine(object.clone(), phase);
+    let since = status
+        .last_phase_transition_time
+        .as_ref()
+        .map(|time| time.0);
+    let said = status.message.as_deref().unwrap_or_default();
+    let mut trail = Trail::of(evidence);
+    let name = &object.name;
+    if let Some(deleted) = &volume.metadata.deletion_timestamp {
+        return deleting(evidence, volume, answer, deleted.0, claim);
+    }
+    match (phase, spec.persistent_volume_reclaim_policy.as_deref()) {
+        ("Failed", _) => {
+            let message = format!("could not be taken back{}", words::then(": ", said));
+            trail.link(object.clone(), "Failed", message, since);
+            let delete = format!("kubectl delete pv {name}");
+            let text = "its data has to be removed by hand; then the volume itself";
+            trail.remedy(Remedy::new(text).with(delete));
+            answer.waits([trail.chain()])
+        }
+        ("Released", Some("Delete")) => {
+            let message = "its claim is gone: its provisioner is to delete it";
+            trail.link(object.clone(), "Released", message, since);
+            trail.remedy("nothing to do; the provisioner of its class deletes it");
+            let uid = volume.metadata.uid.as_deref().unwrap_or_default();
+            let warns = |event: &Event| event.type_.as_deref() == Some("Warning");
+            if let Some(event) = evidence.newest_event(object.kind, name, uid, warns) {
+                trail.event(event, object.clone());
+                let text = "what the provisioner says has to be put right; by hand";
+                trail.remedy(Remedy::new(text).with(format!("kubectl delete pv {name}")));
+            }
+            answer.waits([trail.chain()])
+        }
+        ("Released", _) => {
+            let (namespace, claim) = claim.unwrap_or_default();
+            let message = format!(
+                "its claim {namespace}/{claim} is gone, and its data is kept (policy Retain): no \
+                 other claim gets it"
+            );
+            trail.link(object.clone(), "Released", message, since);
+            let patch = format!(
+                "kubectl patch pv {name} --type json -p \
+                 '[{{\"op\":\"remove\",\"path\":\"/spec/claimRef\"}}]'"
+            );
+            let text = format!(
+                "look whether its data is needed; to give it to a new claim (kubectl delete pv \
+                 {name} gives it up)"
+            );
+            trail.remedy(Remedy::new(text).with(patch));
+            answer.waits([trail.chain()])
+        }
+        ("Bound", _) => {
+            let (namespace, claim) = claim.unwrap_or_default();
+            Explanation::fine(object, format!("Bound to claim {namespace}/{claim}"))
+        }
+        _ => answer,
+    }
+}
+
+fn deleting(
+    evidence: &Evidence,
+    volume: &PersistentVolume,
+    answer: Explanation,
+    since: jiff::Timestamp,
+    claim: Option<(String, String)>,
+) -> Explanation {
+    let object = answer.object.clone();
+    let chain: Option<Chain> = claim.map(|(namespace, claim)| {
+        let mut trail = Trail::of(evidence);
+        let message = format!(
+            "being deleted, but kept while claim {namespace}/{claim} is bound to it \
+             (pv-protection)"
+        );
+        trail.link(object.clone(), "ProtectedByClaim", message, Some(since));
+        let delete = words::kubectl(&namespace, &format!("delete pvc {claim}"));
+        trail.remedy(Remedy::new("the claim has to go first").with(delete));
+        if namespace == evidence.namespace
+            && evidence
+                .claim(&claim)
+                .is_some_and(|claim| claim.metadata.deletion_timestamp.is_some())
+        {
+            trail.claim(&claim);
+        }
+        trail.chain()
+    });
+    let finalizers = words::finalizers(volume.metadata.finalizers.iter().flatten());
+    let held = super::held::held(evidence, &object, &volume.metadata);
+    match chain {
+        Some(chain) if finalizers.is_empty() => answer.waits([chain]),
+        _ => answer.waits(held),
+    }
+}
+
+pub(super) fn class(evidence: &Evidence, class: &StorageClass, object: Object) -> Explanation {
+    let used = evidence.claims.iter().filter(|claim| {
+        let spec = claim.spec.as_ref();
+        let name = spec.and_then(|spec| spec.storage_class_name.as_deref());
+        name == Some(object.name.as_str())
+    });
+    let summary = format!(
+        "its volumes are made by {}; {} claims of namespace {} are of it",
+        class.provisioner,
+        used.count(),
+        evidence.namespace
+    );
+    Explanation::fine(object, summary)
+}

@@ -1,0 +1,420 @@
+//! Owners of interchangeable pods: from the number that is missing to the pods' causes, or to the
+//! refusal to make them.
+
+use k8s_openapi::api::apps::v1::{DaemonSet, Deployment, ReplicaSet};
+use k8s_openapi::api::core::v1::{Node, PodTemplateSpec, ReplicationController};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use resource_kinds::labels::{CONTROLLER_REVISION_HASH, POD_TEMPLATE_HASH};
+use resource_kinds::pod_view::PodView;
+
+use super::chain::{Chain, Explanation, Object, merged};
+use super::evidence::Evidence;
+use super::held::held;
+use super::kinds::TargetKind;
+use super::pod::pod as diagnose;
+use super::remedy::Remedy;
+use super::trail::Trail;
+use super::words;
+use crate::replica_set::converted;
+
+/// How an owner of pods does.
+pub(super) struct Work<'e> {
+    pub evidence: &'e Evidence,
+    /// The owner.
+    pub object: Object,
+    pub meta: &'e ObjectMeta,
+    /// What the template is in: `deploy/web`.
+    pub template: String,
+    /// How many pods it wants.
+    pub wanted: i32,
+}
+
+impl Work<'_> {
+    fn uid(&self) -> &str {
+        self.meta.uid.as_deref().unwrap_or_default()
+    }
+
+    /// What is the matter with its pods; those that end or have ended aside.
+    pub fn pods(&self) -> Vec<Chain> {
+        let pods = self.evidence.controlled(self.meta.uid.as_deref());
+        let pods = pods.into_iter().filter(|pod| is_wanted(pod));
+        of_pods(self.evidence, pods)
+    }
+
+    /// That pods are missing, and why they are not made.
+    pub fn missing(&self) -> Option<Chain> {
+        let pods = self.evidence.controlled(self.meta.uid.as_deref());
+        let there = pods.into_iter().filter(|pod| is_wanted(pod)).count();
+        let missing = self.wanted - i32::try_from(there).unwrap_or(i32::MAX);
+        if missing <= 0 {
+            return None;
+        }
+        let mut trail = Trail::of(self.evidence);
+        let noun = if missing == 1 { "pod is" } else { "pods are" };
+        let message = format!("{missing} {noun} to be made");
+        trail.link(self.object.clone(), "Acting", message, None);
+        trail.remedy(format!(
+            "nothing to do; the {} controller is about to do it; if it stays so, see that the \
+             controller runs",
+            self.object.kind
+        ));
+        trail.refusal(&self.object, self.uid(), "", &self.template, missing);
+        Some(trail.chain())
+    }
+}
+
+/// Whether the pod counts for its owner.
+fn is_wanted(pod: &PodView) -> bool {
+    !pod.is_deleting() && !pod.has_ended()
+}
+
+/// What is the matter with each of these pods.
+pub(super) fn of_pods<'e>(
+    evidence: &'e Evidence,
+    pods: impl Iterator<Item = &'e PodView>,
+) -> Vec<Chain> {
+    let unwell = pods.filter(|pod| diagnose(pod).is_some());
+    let chains = unwell.map(|pod| {
+        let mut trail = Trail::of(evidence);
+        trail.pod(pod);
+        trail.chain()
+    });
+    merged(chains.collect())
+}
+
+/// `2 of 3 pods are available`
+fn counted(available: i32, wanted: i32) -> String {
+    match (available, wanted) {
+        (0, 0) => "no pods are wanted (replicas: 0)".to_owned(),
+        (available, wanted) => format!("{available} of {wanted} pods are available"),
+    }
+}
+
+fn template_owner(kind: TargetKind, meta: &ObjectMeta) -> String {
+    format!("{}/{}", kind.short(), words::name(meta))
+}
+
+pub(super) fn controller(meta: &ObjectMeta) -> Option<(&str, &str)> {
+    let mut owners = meta.owner_references.iter().flatten();
+    let owner = owners.find(|owner| owner.controller == Some(true))?;
+    Some((&owner.kind, &owner.name))
+}
+
+fn is_controlled_by(meta: &ObjectMeta, uid: Option<&str>) -> bool {
+    let mut owners = meta.owner_references.iter().flatten();
+    owners.any(|owner| owner.controller == Some(true) && Some(owner.uid.as_str()) == uid)
+}
+
+/// Not ready yet for as long as the owner asks for.
+fn only_young(evidence: &Evidence, object: &Object, min_ready: Option<i32>) -> Option<Chain> {
+    let seconds = min_ready.filter(|seconds| *seconds > 0)?;
+    let mut trail = Trail::of(evidence);
+    let message = format!(
+        "its pods are Ready, but count as available only {seconds} seconds later (minReadySeconds)"
+    );
+    trail.link(object.clone(), "NotAvailable", message, None);
+    trail.remedy("nothing to do as long as the pods stay Ready");
+    Some(trail.chain())
+}
+
+/// The controller has not done its part yet.
+fn not_done(evidence: &Evidence, object: &Object, what: &str) -> Chain {
+    let mut trail = Trail::of(evidence);
+    trail.link(object.clone(), "Acting", what, None);
+    trail.remedy(format!(
+        "nothing to do; the {} controller is about to do it; if it stays so, see that the \
+         controller runs",
+        object.kind
+    ));
+    trail.chain()
+}
+
+pub(super) fn deployment(
+    evidence: &Evidence,
+    deployment: &Deployment,
+    object: Object,
+) -> Explanation {
+    let meta = &deployment.metadata;
+    if let Some(chain) = held(evidence, &object, meta) {
+        return Explanation::fine(object, "being deleted").waits([chain]);
+    }
+    let spec = deployment.spec.clone().unwrap_or_default();
+    let status = deployment.status.clone().unwrap_or_default();
+    let wanted = spec.replicas.unwrap_or(1);
+    let number = |count: Option<i32>| count.unwrap_or_default();
+    let available = number(status.available_replicas);
+    let mut answer = Explanation::fine(object.clone(), counted(available, wanted));
+    let template = template_owner(TargetKind::Deployment, meta);
+    let sets = evidence.replica_sets.iter();
+    let sets = sets.filter(|set| is_controlled_by(&set.metadata, meta.uid.as_deref()));
+    let sets: Vec<&ReplicaSet> = sets.map(AsRef::as_ref).collect();
+    let mut chains = Vec::new();
+    for set in &sets {
+        let work = of_set(evidence, set, "ReplicaSet", template.clone());
+        chains.extend(work.missing());
+        chains.extend(work.pods());
+    }
+    let chains = merged(chains);
+    let current = sets.iter().find(|set| has_template(set, &spec.template));
+    let paused = spec.paused == Some(true);
+    let resume = words::kubectl(
+        words::namespace(meta),
+        &format!("rollout resume {template}"),
+    );
+    let updated = number(status.updated_replicas);
+    let complete = available >= wanted && updated >= wanted && number(status.replicas) == wanted;
+    let deadline = status.conditions.iter().flatten().any(|condition| {
+        condition.type_ == "Progressing"
+            && condition.reason.as_deref() == Some("ProgressDeadlineExceeded")
+    });
+    let unseen = status.observed_generation < meta.generation;
+    answer = answer.waits(chains);
+    if answer.chains.is_empty() && paused && current.is_none() {
+        let mut trail = Trail::of(evidence);
+        let message = "its rollout is paused: the changed template is not rolled out";
+        trail.link(object.clone(), "Paused", message, None);
+        trail.remedy(Remedy::new("go on with it").with(resume.clone()));
+        answer = answer.waits([trail.chain()]);
+    } else if answer.chains.is_empty() && !paused && !complete {
+        let chain = only_young(evidence, &object, spec.min_ready_seconds)
+            .unwrap_or_else(|| not_done(evidence, &object, "its pods are to be replaced or made"));
+        answer = answer.waits([chain]);
+    } else if answer.chains.is_empty() && unseen {
+        answer = answer.waits([not_done(evidence, &object, "its last change is to be seen")]);
+    } else if paused {
+        answer = answer.note(format!("its rollout is paused; to go on: {resume}"));
+    }
+    if deadline {
+        answer = answer.note("the progress deadline is exceeded");
+    }
+    if !complete && updated < wanted && current.is_some() && sets.len() > 1 {
+        let kept = number(status.replicas) - updated;
+        if kept > 0 && !paused {
+            answer = answer.note(format!(
+                "{kept} pods of the former template stay until new ones are available \
+                 (maxUnavailable); to go back: {}",
+                words::kubectl(words::namespace(meta), &format!("rollout undo {template}"))
+            ));
+        }
+    }
+    answer
+}
+
+fn has_template(set: &ReplicaSet, wanted: &PodTemplateSpec) -> bool {
+    let template = set.spec.as_ref().and_then(|spec| spec.template.clone());
+    let Some(mut template) = template else {
+        return false;
+    };
+    let labels = template
+        .metadata
+        .as_mut()
+        .and_then(|meta| meta.labels.as_mut());
+    if let Some(labels) = labels {
+        labels.remove(POD_TEMPLATE_HASH);
+    }
+    template == *wanted
+}
+
+fn of_set<'e>(
+    evidence: &'e Evidence,
+    set: &'e ReplicaSet,
+    kind: &'static str,
+    template: String,
+) -> Work<'e> {
+    let replicas = set.spec.as_ref().and_then(|spec| spec.replicas);
+    Work {
+        evidence,
+        object: evidence.object(kind, words::name(&set.metadata)),
+        meta: &set.metadata,
+        template,
+        wanted: replicas.unwrap_or(1),
+    }
+}
+
+pub(super) fn replica_set(evidence: &Evidence, set: &ReplicaSet, object: Object) -> Explanation {
+    numbered(evidence, set, "ReplicaSet", TargetKind::ReplicaSet, object)
+}
+
+pub(super) fn replication_controller(
+    evidence: &Evidence,
+    controller: &ReplicationController,
+    object: Object,
+) -> Explanation {
+    let kind = TargetKind::ReplicationController;
+    let set = converted(controller);
+    numbered(evidence, &set, "ReplicationController", kind, object)
+}
+
+fn numbered(
+    evidence: &Evidence,
+    set: &ReplicaSet,
+    name: &'static str,
+    kind: TargetKind,
+    object: Object,
+) -> Explanation {
+    let meta = &set.metadata;
+    if let Some(chain) = held(evidence, &object, meta) {
+        return Explanation::fine(object, "being deleted").waits([chain]);
+    }
+    // What a Deployment keeps is changed there.
+    let template = match controller(meta) {
+        Some(("Deployment", owner)) => format!("deploy/{owner}"),
+        _ => template_owner(kind, meta),
+    };
+    let work = of_set(evidence, set, name, template);
+    let available = set.status.as_ref().and_then(|s| s.available_replicas);
+    let available = available.unwrap_or_default();
+    let mut chains: Vec<Chain> = work.missing().into_iter().collect();
+    chains.extend(work.pods());
+    if chains.is_empty() && available < work.wanted {
+        let young = set.spec.as_ref().and_then(|spec| spec.min_ready_seconds);
+        chains.extend(only_young(evidence, &object, young));
+    }
+    Explanation::fine(object, counted(available, work.wanted)).waits(merged(chains))
+}
+
+pub(super) fn daemon_set(evidence: &Evidence, set: &DaemonSet, object: Object) -> Explanation {
+    let meta = &set.metadata;
+    if let Some(chain) = held(evidence, &object, meta) {
+        return Explanation::fine(object, "being deleted").waits([chain]);
+    }
+    let status = set.status.clone().unwrap_or_default();
+    let spec = set.spec.clone().unwrap_or_default();
+    let wanted = status.desired_number_scheduled;
+    let available = status.number_available.unwrap_or_default();
+    let work = Work {
+        evidence,
+        object: object.clone(),
+        meta,
+        template: template_owner(TargetKind::DaemonSet, meta),
+        wanted,
+    };
+    let mut chains: Vec<Chain> = work.missing().into_iter().collect();
+    chains.extend(work.pods());
+    let seen = status.observed_generation >= meta.generation;
+    if wanted == 0 && seen {
+        chains.extend(no_node(evidence, &object, &spec.template));
+    }
+    let outdated = wanted - status.updated_number_scheduled.unwrap_or_default();
+    let strategy = spec.update_strategy.and_then(|strategy| strategy.type_);
+    if chains.is_empty() && strategy.as_deref() == Some("OnDelete") && outdated > 0 && seen {
+        chains.push(on_delete(evidence, set, &object, outdated));
+    }
+    if chains.is_empty() && available < wanted {
+        chains.extend(only_young(evidence, &object, spec.min_ready_seconds));
+    }
+    let summary =
+        format!("{available} of {wanted} pods are available, one for each node that fits");
+    Explanation::fine(object, summary).waits(merged(chains))
+}
+
+/// No node takes a pod of the set.
+fn no_node(evidence: &Evidence, object: &Object, template: &PodTemplateSpec) -> Option<Chain> {
+    let nodes = evidence.cluster.nodes.as_ref()?;
+    let selector = template
+        .spec
+        .as_ref()
+        .and_then(|spec| spec.node_selector.as_ref());
+    let wanted: Vec<String> = selector
+        .into_iter()
+        .flatten()
+        .map(|(key, value)| format!("{key}={value}"))
+        .collect();
+    let mut trail = Trail::of(evidence);
+    let namespace = object.namespace.as_deref().unwrap_or_default();
+    let edit = words::kubectl(namespace, &format!("edit {}", object.short()));
+    match nodes.first() {
+        None => {
+            trail.link(object.clone(), "NoNode", "there is no node", None);
+            trail.remedy("a node: mainstay up makes that of its machine");
+        }
+        Some(node) if !wanted.is_empty() && !nodes.iter().any(|node| has_labels(node, &wanted)) => {
+            let message = format!("no node has the labels {}", wanted.join(", "));
+            trail.link(object.clone(), "NoNode", message, None);
+            let label = format!(
+                "kubectl label node {} {}",
+                words::name(&node.metadata),
+                wanted.join(" ")
+            );
+            let text = "a node with these labels, or another nodeSelector in the template";
+            trail.remedy(Remedy::new(text).with(label));
+        }
+        Some(_) => {
+            let message = "no node fits: its affinity, or taints that it does not tolerate";
+            trail.link(object.clone(), "NoNode", message, None);
+            trail.remedy(Remedy::new("correct its affinity and tolerations").with(edit));
+        }
+    }
+    Some(trail.chain())
+}
+
+fn has_labels(node: &Node, wanted: &[String]) -> bool {
+    let labels = node.metadata.labels.iter().flatten();
+    let labels: Vec<String> = labels
+        .map(|(key, value)| format!("{key}={value}"))
+        .collect();
+    wanted.iter().all(|one| labels.contains(one))
+}
+
+fn on_delete(evidence: &Evidence, set: &DaemonSet, object: &Object, outdated: i32) -> Chain {
+    let pods = evidence.controlled(set.metadata.uid.as_deref());
+    let mut hashes: Vec<(i64, &str)> = evidence
+        .revisions
+        .iter()
+        .filter(|revision| is_controlled_by(&revision.metadata, set.metadata.uid.as_deref()))
+        .filter_map(|revision| {
+            let labels = revision.metadata.labels.as_ref()?;
+            let hash = labels.get(CONTROLLER_REVISION_HASH)?;
+            Some((revision.revision, hash.as_str()))
+        })
+        .collect();
+    hashes.sort_unstable();
+    let newest = hashes.last().map(|(_, hash)| *hash);
+    let old = pods.iter().filter(|pod| {
+        let hash = pod.label(CONTROLLER_REVISION_HASH);
+        hash.is_some() && hash != newest
+    });
+    let names: Vec<&str> = old.map(|pod| &*pod.name).collect();
+    let mut trail = Trail::of(evidence);
+    let noun = if outdated == 1 { "pod is" } else { "pods are" };
+    let message =
+        format!("{outdated} {noun} of a former template and replaced only when deleted (OnDelete)");
+    trail.link(object.clone(), "OnDelete", message, None);
+    let delete = words::kubectl(
+        &evidence.namespace,
+        &format!("delete pod {}", names.join(" ")),
+    );
+    trail.remedy(Remedy::new("delete them when it suits").with(delete));
+    trail.chain()
+}
+
+/// A pod that is not there, but has the name of one that an owner makes: what holds that one up.
+pub(super) fn of_missing_pod(
+    evidence: &Evidence,
+    pod: &str,
+    object: Object,
+) -> Option<Explanation> {
+    let is_of = |name: &&str| {
+        let rest = pod.strip_prefix(*name);
+        rest.is_some_and(|rest| rest.starts_with('-'))
+    };
+    let kinds = [
+        TargetKind::ReplicaSet,
+        TargetKind::Deployment,
+        TargetKind::DaemonSet,
+        TargetKind::Job,
+        TargetKind::ReplicationController,
+    ];
+    let owners = kinds.into_iter().flat_map(|kind| {
+        let names = evidence.names(kind).into_iter().filter(is_of);
+        names.map(move |name| (name.len(), kind, name))
+    });
+    let (_, kind, name) = owners.max_by_key(|(length, ..)| *length)?;
+    let owner = super::explain(kind, name, evidence)?;
+    let summary = format!(
+        "does not exist; {} {name} makes pods of such names: {}",
+        kind.kind(),
+        owner.summary
+    );
+    Some(Explanation::fine(object, summary).waits(owner.chains))
+}
