@@ -211,6 +211,12 @@ fn the_object_is_named_in_one_word_or_two() {
         (["po/web", ""], TargetKind::Pod),
         (["pods", "web"], TargetKind::Pod),
         (["persistentvolumeclaim", "web"], TargetKind::Claim),
+        (["deploy/web", ""], TargetKind::Deployment),
+        (["deployments.v1.apps", "web"], TargetKind::Deployment),
+        (["svc/web", ""], TargetKind::Service),
+        (["no", "web"], TargetKind::Node),
+        (["horizontalpodautoscaler", "web"], TargetKind::Autoscaler),
+        (["csr/web", ""], TargetKind::SigningRequest),
     ] {
         let words: Vec<&str> = words.into_iter().filter(|word| !word.is_empty()).collect();
         assert_eq!(target(&words).unwrap(), wanted(kind, "web"), "{words:?}");
@@ -222,9 +228,10 @@ fn a_mistake_is_answered_with_what_is_allowed() {
     for (words, said) in [
         (&["web"][..], "for example: mainstay why sts/web"),
         (
-            &["deploy/web"],
-            "allowed: sts (statefulset, statefulsets), po (pod, pods), pvc",
+            &["secret/web"],
+            "allowed, also by their long names: cs, node,",
         ),
+        (&["deploy.batch/web"], "cannot be asked about"),
         (&["sts/"], "give KIND/NAME or KIND NAME"),
         (&["sts", "a/b"], "give KIND/NAME or KIND NAME"),
     ] {

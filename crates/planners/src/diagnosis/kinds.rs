@@ -166,9 +166,10 @@ impl TargetKind {
             let (kind, group, names) = kind.names();
             let version = rest.strip_suffix(group);
             let version = version.map(|version| version.trim_end_matches('.'));
-            let of_group = version.is_some_and(|version| {
-                version.is_empty() || (version.starts_with('v') && !version.contains('.'))
-            });
+            let of_group = rest.is_empty()
+                || version.is_some_and(|version| {
+                    version.is_empty() || (version.starts_with('v') && !version.contains('.'))
+                });
             let named = names.contains(&name) || kind.eq_ignore_ascii_case(name);
             named && of_group
         })

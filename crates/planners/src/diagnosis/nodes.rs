@@ -15,8 +15,8 @@ const PRESSURES: [(&str, &str, &str); 3] = [
     (
         node_condition::DISK_PRESSURE,
         "is short of disk space: pods are evicted, and it takes no new ones",
-        "free space on the file system of the data directory; mainstay image prune removes images \
-         that nothing uses",
+        "free space on the file system of the data directory; mainstay image ls and rm show and \
+         remove images",
     ),
     (
         node_condition::MEMORY_PRESSURE,

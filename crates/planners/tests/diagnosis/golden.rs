@@ -5,7 +5,8 @@
 use std::path::Path;
 
 use jiff::SignedDuration;
-use planners::diagnosis::{Evidence, Explanation, TargetKind, explain};
+use planners::diagnosis::{Evidence, Explanation, Overview, TargetKind, explain};
+use serde_json::Value;
 
 use crate::situation::{now, parse};
 
@@ -37,9 +38,9 @@ fn each_situation_has_an_answer_that_leads_to_its_cause() {
 #[test]
 fn the_answer_for_programs_is_the_same_a_second_later() {
     for given in situations() {
-        let (kind, name, _) = question(&given);
+        let question = question(&given);
         let mut evidence = parse(&given);
-        let json = |evidence: &Evidence| explain(kind, name, evidence).map(|answer| answer.json());
+        let json = |evidence: &Evidence| question.ask(evidence).json;
         let before = json(&evidence);
         evidence.now = evidence
             .now
@@ -59,10 +60,8 @@ fn any_part_may_be_missing() {
             let mut rest = lines.clone();
             let line = rest.remove(left_out);
             let evidence = parse(&rest.join("\n"));
-            let (kind, name, _) = question(&given);
-            if let Some(answer) = explain(kind, name, &evidence) {
-                check(&answer, &format!("{given}without {line}"));
-            }
+            let answer = question(&given).ask(&evidence);
+            check(&answer.answers, &format!("{given}without {line}"));
         }
     }
 }
@@ -76,22 +75,58 @@ fn situations() -> Vec<String> {
         .collect()
 }
 
-/// Kind, name, and whether the answer for programs is wanted, too.
-fn question(given: &str) -> (TargetKind, &str, bool) {
-    let question = given.lines().find_map(|line| line.strip_prefix("why "));
-    let mut words = question.unwrap().split_whitespace();
-    let (kind, name) = words.next().unwrap().split_once('/').unwrap();
-    let kind = match kind {
-        "sts" => TargetKind::StatefulSet,
-        "pod" => TargetKind::Pod,
-        "pvc" => TargetKind::Claim,
-        other => panic!("what is {other}?"),
-    };
-    (kind, name, words.next() == Some("json"))
+/// What is asked, and in which form.
+struct Question<'g> {
+    /// Of one object, or all that waits.
+    about: Option<(TargetKind, &'g str)>,
+    /// Whether the answer for programs is wanted, too.
+    json: bool,
 }
 
-fn check(answer: &Explanation, given: &str) {
-    for chain in &answer.chains {
+struct Answer {
+    answers: Vec<Explanation>,
+    text: String,
+    json: Option<Value>,
+}
+
+impl Question<'_> {
+    fn ask(&self, evidence: &Evidence) -> Answer {
+        let Some((kind, name)) = self.about else {
+            let namespaces = std::slice::from_ref(evidence);
+            let all = Overview::of_cluster(&evidence.cluster, namespaces, evidence.now)
+                .and(Overview::of_namespace(evidence));
+            return Answer {
+                text: all.text(now()),
+                json: Some(all.json()),
+                answers: all.answers,
+            };
+        };
+        let found = explain(kind, name, evidence);
+        let text = found.as_ref().map(|answer| answer.text(now()));
+        Answer {
+            text: text.unwrap_or_else(|| "not found\n".to_owned()),
+            json: found.as_ref().map(Explanation::json),
+            answers: found.into_iter().collect(),
+        }
+    }
+}
+
+fn question(given: &str) -> Question<'_> {
+    let question = given.lines().find_map(|line| line.strip_prefix("why "));
+    let mut words = question.unwrap().split_whitespace();
+    let about = match words.next().unwrap() {
+        "everything" => None,
+        one => {
+            let (kind, name) = one.split_once('/').unwrap();
+            Some((TargetKind::called(kind).unwrap(), name))
+        }
+    };
+    let json = words.next() == Some("json");
+    Question { about, json }
+}
+
+fn check(answers: &[Explanation], given: &str) {
+    for chain in answers.iter().flat_map(|answer| &answer.chains) {
         assert!(!chain.links.is_empty(), "a chain without links: {given}");
         assert!(
             !chain.remedy.text.is_empty(),
@@ -101,16 +136,14 @@ fn check(answer: &Explanation, given: &str) {
 }
 
 fn answer(given: &str) -> String {
-    let (kind, name, json) = question(given);
-    let Some(answer) = explain(kind, name, &parse(given)) else {
-        return "not found\n".to_owned();
-    };
-    check(&answer, given);
-    let text = answer.text(now());
-    if json {
-        let json = serde_json::to_string_pretty(&answer.json()).unwrap();
-        format!("{text}---\n{json}\n")
-    } else {
-        text
+    let question = question(given);
+    let answer = question.ask(&parse(given));
+    check(&answer.answers, given);
+    match answer.json.filter(|_| question.json) {
+        Some(json) => {
+            let json = serde_json::to_string_pretty(&json).unwrap();
+            format!("{}---\n{json}\n", answer.text)
+        }
+        None => answer.text,
     }
 }

@@ -10,7 +10,7 @@ use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::apps::v1::ControllerRevision;
 use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::serde::de::DeserializeOwned;
-use planners::diagnosis::Evidence;
+use planners::diagnosis::{Cluster, Evidence};
 use planners::stateful_set::{identity, revisions};
 use resource_kinds::pod_view::PodView;
 use serde_json::{Value, json};
@@ -59,12 +59,20 @@ fn object<T: DeserializeOwned>(value: Value) -> Arc<T> {
 /// Reads a situation; panics on what it does not know, as it is part of a test.
 pub fn parse(text: &str) -> Evidence {
     let mut evidence = Evidence::of("default", now());
-    evidence.nodes = Some(Vec::new());
-    evidence.volumes = Some(Vec::new());
-    evidence.classes = Some(Vec::new());
+    let mut cluster = Cluster {
+        nodes: Some(Vec::new()),
+        volumes: Some(Vec::new()),
+        classes: Some(Vec::new()),
+        ..Cluster::default()
+    };
     let lines = text.lines();
     for line in lines.filter(|line| !line.is_empty() && !line.starts_with('#')) {
         let (words, said) = line.split_once(" | ").unwrap_or((line, ""));
+        if line.starts_with('{') {
+            let value = serde_json::from_str(line).unwrap();
+            whole(value, &mut evidence, &mut cluster);
+            continue;
+        }
         let mut words = words.split_whitespace();
         let kind = words.next().unwrap();
         let name = words.next().unwrap();
@@ -88,22 +96,71 @@ pub fn parse(text: &str) -> Evidence {
             }
             "claim" => evidence.claims.push(object(claim(&line))),
             "event" => evidence.events.push(object(event(&line))),
-            "node" => evidence.nodes.as_mut().unwrap().push(object(node(&line))),
-            "class" => evidence
-                .classes
-                .as_mut()
-                .unwrap()
-                .push(object(class(&line))),
+            "node" => push(&mut cluster.nodes, node(&line)),
+            "class" => push(&mut cluster.classes, class(&line)),
             "forbidden" => {
-                evidence.nodes = None;
-                evidence.volumes = None;
-                evidence.classes = None;
+                cluster.nodes = None;
+                cluster.volumes = None;
+                cluster.classes = None;
             }
             "why" => {}
             other => panic!("what is {other}?"),
         }
     }
+    evidence.cluster = Arc::new(cluster);
     evidence
+}
+
+fn push<T: DeserializeOwned>(to: &mut Option<Vec<Arc<T>>>, value: Value) {
+    to.get_or_insert_default().push(object(value));
+}
+
+/// An object as the server has it.
+fn whole(mut value: Value, evidence: &mut Evidence, cluster: &mut Cluster) {
+    let kind = value.as_object_mut().unwrap().remove("kind").unwrap();
+    let meta = &mut value["metadata"];
+    let name = meta["name"].as_str().unwrap().to_owned();
+    if meta["uid"].is_null() {
+        meta["uid"] = format!("uid-{name}").into();
+    }
+    let kind = kind.as_str().unwrap();
+    if !["Node", "PersistentVolume", "Namespace"].contains(&kind) && meta["namespace"].is_null() {
+        meta["namespace"] = "default".into();
+    }
+    match kind {
+        "Deployment" => evidence.deployments.push(object(value)),
+        "ReplicaSet" => evidence.replica_sets.push(object(value)),
+        "ReplicationController" => evidence.replication_controllers.push(object(value)),
+        "DaemonSet" => evidence.daemon_sets.push(object(value)),
+        "Job" => evidence.jobs.push(object(value)),
+        "CronJob" => evidence.cron_jobs.push(object(value)),
+        "Pod" => {
+            let pod: Arc<Pod> = object(value);
+            evidence.pods.push(Arc::new(PodView::from(&*pod)));
+            evidence.full_pods.push(pod);
+        }
+        "PersistentVolumeClaim" => evidence.claims.push(object(value)),
+        "Service" => evidence.services.push(object(value)),
+        "EndpointSlice" => evidence.slices.push(object(value)),
+        "Ingress" => evidence.ingresses.push(object(value)),
+        "HorizontalPodAutoscaler" => evidence.autoscalers.push(object(value)),
+        "PodDisruptionBudget" => evidence.budgets.push(object(value)),
+        "VolumeSnapshot" => evidence.snapshots.push(object(value)),
+        "Event" => evidence.events.push(object(value)),
+        "Node" => push(&mut cluster.nodes, value),
+        "PersistentVolume" => push(&mut cluster.volumes, value),
+        "Namespace" => push(&mut cluster.namespaces, value),
+        "CustomResourceDefinition" => push(&mut cluster.definitions, value),
+        "APIService" => push(&mut cluster.api_services, value),
+        "CertificateSigningRequest" => push(&mut cluster.signing_requests, value),
+        "ComponentStatus" => push(&mut cluster.components, value),
+        "VolumeSnapshotContent" => push(&mut cluster.snapshot_contents, value),
+        "VolumeSnapshotClass" => {
+            let class = serde_json::from_value(value).unwrap();
+            cluster.snapshot_classes.get_or_insert_default().push(class);
+        }
+        other => panic!("what is {other}?"),
+    }
 }
 
 fn template(image: &str) -> Value {
