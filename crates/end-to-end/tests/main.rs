@@ -15,6 +15,7 @@ mod certificate_signing;
 mod clients;
 mod commands;
 mod debug_and_top;
+mod debug_images;
 mod disks;
 mod endings;
 mod first_run;

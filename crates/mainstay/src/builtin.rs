@@ -1,6 +1,7 @@
-//! The image `mainstay/hello`, made of this very program: the executable, and where it is linked
-//! dynamically the ELF interpreter and libraries that this process has mapped. So the first run
-//! needs no registry and no other file.
+//! The images `mainstay/hello` and `mainstay/debug`, made of this very program: the executable, where it
+//! is linked dynamically the ELF interpreter and libraries that this process has mapped, and in `/bin`
+//! the names of the shell and its tools, which lead to the executable. So the first run needs no registry
+//! and no other file.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -9,11 +10,45 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 
-/// The image's name.
-pub const REFERENCE: &str = "mainstay/hello";
+/// An image of this program.
+#[derive(Clone, Copy, Debug)]
+pub struct BuiltIn {
+    /// Its name.
+    pub reference: &'static str,
+    /// What runs where the pod says nothing else.
+    pub entrypoint: &'static [&'static str],
+    /// The arguments of that, which a pod may replace alone.
+    pub cmd: &'static [&'static str],
+}
 
-/// Where the program is in the image.
-pub const PROGRAM: &str = "/mainstay";
+/// All of them; they have one layer in common.
+pub const IMAGES: [BuiltIn; 2] = [
+    BuiltIn {
+        reference: "mainstay/hello",
+        entrypoint: &[PROGRAM, "hello"],
+        cmd: &[],
+    },
+    BuiltIn {
+        reference: "mainstay/debug",
+        entrypoint: &[],
+        cmd: &["/bin/sh"],
+    },
+];
+
+/// Where the program is in the images.
+const PROGRAM: &str = "/mainstay";
+
+/// Where its other names are.
+const LINKS: &str = "bin";
+
+/// Files that programs look for, and what is in them.
+const TEXTS: [(&str, &str); 2] = [
+    (
+        "etc/passwd",
+        "root:x:0:0:root:/:/bin/sh\nnobody:x:65534:65534:nobody:/:/bin/sh\n",
+    ),
+    ("etc/group", "root:x:0:\nnogroup:x:65534:\n"),
+];
 
 /// Bytes of the archive besides the files' own.
 const ROOM_FOR_HEADERS: u64 = 64 << 10;
@@ -53,9 +88,13 @@ pub fn layer(files: &[(PathBuf, PathBuf)]) -> Result<Vec<u8>> {
     for (inside, _) in files {
         directories.extend(inside.ancestors().skip(1).filter_map(relative));
     }
-    directories.extend(["data", "tmp", "etc", "proc", "sys", "dev"].map(PathBuf::from));
+    directories.extend(["data", "tmp", "etc", "proc", "sys", "dev", LINKS].map(PathBuf::from));
     for directory in &directories {
-        let mut header = header(tar::EntryType::Directory, 0o755, 0);
+        let mode = match directory.to_str() {
+            Some("tmp") => 0o1777,
+            _ => 0o755,
+        };
+        let mut header = header(tar::EntryType::Directory, mode, 0);
         archive
             .append_data(&mut header, directory, io::empty())
             .context("pack a directory")?;
@@ -73,10 +112,22 @@ pub fn layer(files: &[(PathBuf, PathBuf)]) -> Result<Vec<u8>> {
             .append_data(&mut header, name, file)
             .context("pack a file")?;
     }
+    for (name, text) in TEXTS {
+        let mut header = header(tar::EntryType::Regular, 0o644, text.len() as u64);
+        archive
+            .append_data(&mut header, name, text.as_bytes())
+            .context("pack a file")?;
+    }
+    for name in debug_tools::names() {
+        let mut header = header(tar::EntryType::Symlink, 0o777, 0);
+        archive
+            .append_link(&mut header, format!("{LINKS}/{name}"), PROGRAM)
+            .context("pack a link")?;
+    }
     archive.into_inner().context("finish the archive")
 }
 
-/// What identifies the program that the image was made of, cheaply: a rebuilt program differs.
+/// What identifies the program that the images were made of, cheaply: a rebuilt program differs.
 pub fn fingerprint() -> Result<String> {
     use std::os::unix::fs::MetadataExt;
     let program = std::env::current_exe().context("find this program's file")?;
@@ -168,7 +219,9 @@ mod tests {
             .unwrap()
             .map(|entry| entry.unwrap().path().unwrap().display().to_string())
             .collect();
-        assert!(names.contains(&"mainstay".to_owned()), "{names:?}");
+        for name in ["mainstay", "bin/sh", "bin/tar", "etc/passwd"] {
+            assert!(names.contains(&name.to_owned()), "{name} in {names:?}");
+        }
         assert_eq!(
             layer,
             super::layer(&files).unwrap(),

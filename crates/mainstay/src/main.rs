@@ -60,6 +60,10 @@ enum Command {
 }
 
 fn main() -> ExitCode {
+    // In the built-in images the program has many names.
+    if let Some(status) = debug_tools::run(std::env::args_os()) {
+        return status;
+    }
     // The shim must be alone in its process: nothing may start a thread before it.
     let mut arguments = std::env::args_os().skip(1);
     if arguments.next().is_some_and(|first| first == "shim") {

@@ -130,7 +130,7 @@ impl Cluster {
         // Takes its time on the first start only; meanwhile the API server starts.
         let images = crate::image::open(data_dir)?;
         let for_builtin = images.clone();
-        let builtin = tokio::task::spawn_blocking(move || node::put_builtin_image(&for_builtin));
+        let builtin = tokio::task::spawn_blocking(move || node::put_builtin_images(&for_builtin));
         let (network, ranges) = open_network(settings, &instance_id).await?;
         let on_top = async {
             check_ranges(settings, &ranges)?;
@@ -165,8 +165,8 @@ impl Cluster {
             server.serve_pods(node_address, &stop_serving).await?;
             builtin
                 .await
-                .context("make the built-in image")?
-                .context("make the built-in image")
+                .context("make the built-in images")?
+                .context("make the built-in images")
                 .or_else(unless_full)?;
             let parts = Parts {
                 data_dir,

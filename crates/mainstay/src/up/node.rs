@@ -381,18 +381,28 @@ pub fn dns_address(ranges: &Ranges) -> Result<Ipv4Addr> {
         .with_context(|| format!("Service range {range} is too small"))
 }
 
-/// Makes the image `mainstay/hello` of this program, unless it is there already.
-pub fn put_builtin_image(images: &ImageStore) -> Result<()> {
+/// Makes the built-in images of this program, unless they are there already.
+pub fn put_builtin_images(images: &ImageStore) -> Result<()> {
     let fingerprint = builtin::fingerprint()?;
-    if images.has_builtin(builtin::REFERENCE, &fingerprint)? {
+    let mut missing = Vec::new();
+    for image in builtin::IMAGES {
+        if !images.has_builtin(image.reference, &fingerprint)? {
+            missing.push(image);
+        }
+    }
+    if missing.is_empty() {
         return Ok(());
     }
-    let config = ImageConfig {
-        entrypoint: vec![builtin::PROGRAM.to_owned(), "hello".to_owned()],
-        env: vec!["PATH=/".to_owned()],
-        ..ImageConfig::default()
-    };
     let layer = builtin::layer(&builtin::files()?)?;
-    images.put_builtin(builtin::REFERENCE, &layer, &config, &fingerprint)?;
+    let owned = |words: &[&str]| words.iter().map(|word| (*word).to_owned()).collect();
+    for image in missing {
+        let config = ImageConfig {
+            entrypoint: owned(image.entrypoint),
+            cmd: owned(image.cmd),
+            env: vec!["PATH=/:/bin".to_owned()],
+            ..ImageConfig::default()
+        };
+        images.put_builtin(image.reference, &layer, &config, &fingerprint)?;
+    }
     Ok(())
 }

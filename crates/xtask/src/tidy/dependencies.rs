@@ -64,6 +64,7 @@ const LAYERS: &[(&str, u8)] = &[
     ("certificates", 5),
     ("pod-network", 5),
     ("spdy", 5),
+    ("debug-tools", 5),
     ("api-server", 6),
     ("controllers", 6),
     ("scheduler", 6),

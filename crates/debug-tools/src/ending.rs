@@ -1,0 +1,90 @@
+//! Signals. The first process of a container does not end by a signal that it has no handler for, and
+//! an interactive shell must outlive a Ctrl-C that is meant for what it runs.
+
+use std::io::{self, Write};
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use tokio::signal::unix::{Signal, SignalKind, signal};
+
+/// The exit status after a signal is this and the signal's number.
+const SIGNALLED: i32 = 128;
+
+/// Ends this process on SIGTERM, SIGINT and SIGHUP if it is the first of its container.
+pub fn follow_signals_if_first() {
+    if std::process::id() == 1 {
+        // Without handlers the tool works; it only takes longer to stop.
+        follow(None).ok();
+    }
+}
+
+/// A Ctrl-C that the shell has to see.
+#[derive(Clone, Debug)]
+pub struct Interrupts {
+    pending: Arc<AtomicBool>,
+}
+
+impl Interrupts {
+    /// From now on a SIGINT does not end the process, but is told here and through the pipe.
+    pub fn catch() -> io::Result<(Self, OwnedFd)> {
+        let pending = Arc::new(AtomicBool::new(false));
+        let (read, write) = io::pipe()?;
+        follow(Some((Arc::clone(&pending), write)))?;
+        Ok((Self { pending }, read.into()))
+    }
+
+    /// Interrupts that never come.
+    pub fn none() -> Self {
+        Self {
+            pending: Arc::default(),
+        }
+    }
+
+    /// Whether there was one that nobody has taken yet.
+    pub fn is_pending(&self) -> bool {
+        self.pending.load(Ordering::Relaxed)
+    }
+
+    /// Takes it.
+    pub fn take(&self) -> bool {
+        self.pending.swap(false, Ordering::Relaxed)
+    }
+}
+
+type Told = (Arc<AtomicBool>, io::PipeWriter);
+
+/// Follows the signals in a thread.
+fn follow(told: Option<Told>) -> io::Result<()> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
+    let handlers = {
+        let _entered = runtime.enter();
+        [
+            signal(SignalKind::interrupt())?,
+            signal(SignalKind::terminate())?,
+            signal(SignalKind::hangup())?,
+        ]
+    };
+    std::thread::Builder::new().spawn(move || runtime.block_on(wait(handlers, told)))?;
+    Ok(())
+}
+
+async fn wait(handlers: [Signal; 3], mut told: Option<Told>) {
+    let [mut interrupt, mut terminate, mut hangup] = handlers;
+    loop {
+        let kind = tokio::select! {
+            _ = interrupt.recv() => SignalKind::interrupt(),
+            _ = terminate.recv() => SignalKind::terminate(),
+            _ = hangup.recv() => SignalKind::hangup(),
+        };
+        match &mut told {
+            Some((pending, pipe)) if kind == SignalKind::interrupt() => {
+                pending.store(true, Ordering::Relaxed);
+                pipe.write_all(&[0]).ok();
+            }
+            _ => std::process::exit(SIGNALLED + kind.as_raw_value()),
+        }
+    }
+}

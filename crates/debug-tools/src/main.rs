@@ -1,0 +1,10 @@
+//! The tools as a program of their own, which the tests run: under a tool's name, or as
+//! `debug-tools NAME ARGUMENTS…`.
+
+use std::env::args_os;
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    let found = debug_tools::run(args_os()).or_else(|| debug_tools::run(args_os().skip(1)));
+    found.unwrap_or(ExitCode::from(127))
+}

@@ -1,0 +1,172 @@
+//! Options of tools: `-la`, `-n 5`, `-n5`, `--number=5`, mixed with operands, until `--`.
+
+use std::fmt;
+
+/// A mistake in the arguments, after which the usage is shown.
+#[derive(Debug)]
+pub struct Misuse(String);
+
+impl fmt::Display for Misuse {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for Misuse {}
+
+/// An error for a mistake in the arguments.
+pub fn misuse(text: impl Into<String>) -> anyhow::Error {
+    Misuse(text.into()).into()
+}
+
+/// Which options a tool has.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Known<'a> {
+    /// Letters without a value.
+    pub flags: &'a str,
+    /// Letters with one.
+    pub valued: &'a str,
+    /// Long names, and the letters that they stand for.
+    pub long: &'a [(&'a str, char)],
+    /// Whether the first operand ends the options.
+    pub ends_at_operand: bool,
+}
+
+/// The arguments of a tool, taken apart.
+#[derive(Debug, Default)]
+pub struct Options {
+    found: Vec<(char, String)>,
+    /// What is no option.
+    pub operands: Vec<String>,
+}
+
+impl Options {
+    /// Takes the arguments apart.
+    pub fn read(arguments: &[String], known: Known<'_>) -> anyhow::Result<Self> {
+        let mut options = Self::default();
+        let mut rest = arguments.iter();
+        while let Some(argument) = rest.next() {
+            if argument == "--" {
+                break;
+            }
+            if let Some(name) = argument.strip_prefix("--") {
+                let (name, value) = match name.split_once('=') {
+                    Some((name, value)) => (name, Some(value.to_owned())),
+                    None => (name, None),
+                };
+                let unknown = || misuse(format!("there is no option --{name}"));
+                let found = known.long.iter().find(|(long, _)| *long == name);
+                let letter = found.ok_or_else(unknown)?.1;
+                let value = match (known.valued.contains(letter), value) {
+                    (true, None) => rest.next().cloned(),
+                    (_, value) => Some(value.unwrap_or_default()),
+                };
+                let value = value.ok_or_else(|| misuse(format!("--{name} needs a value")))?;
+                options.found.push((letter, value));
+                continue;
+            }
+            let Some(letters) = argument.strip_prefix('-').filter(|rest| !rest.is_empty()) else {
+                options.operands.push(argument.clone());
+                if known.ends_at_operand {
+                    break;
+                }
+                continue;
+            };
+            let mut letters = letters.chars();
+            while let Some(letter) = letters.next() {
+                if known.flags.contains(letter) {
+                    options.found.push((letter, String::new()));
+                    continue;
+                }
+                if !known.valued.contains(letter) {
+                    return Err(misuse(format!("there is no option -{letter}")));
+                }
+                let attached = letters.as_str();
+                let value = match attached.is_empty() {
+                    true => rest.next().cloned(),
+                    false => Some(attached.to_owned()),
+                };
+                let value = value.ok_or_else(|| misuse(format!("-{letter} needs a value")))?;
+                options.found.push((letter, value));
+                break;
+            }
+        }
+        options.operands.extend(rest.cloned());
+        Ok(options)
+    }
+
+    /// Whether the option was given.
+    pub fn has(&self, letter: char) -> bool {
+        self.found.iter().any(|(found, _)| *found == letter)
+    }
+
+    /// The value that was given last.
+    pub fn value(&self, letter: char) -> Option<&str> {
+        self.values(letter).last()
+    }
+
+    /// All its values.
+    pub fn values(&self, letter: char) -> impl Iterator<Item = &str> {
+        let found = self.found.iter();
+        found
+            .filter(move |(found, _)| *found == letter)
+            .map(|(_, value)| value.as_str())
+    }
+
+    /// A value that is a number.
+    pub fn number<N: std::str::FromStr>(&self, letter: char) -> anyhow::Result<Option<N>> {
+        let Some(value) = self.value(letter) else {
+            return Ok(None);
+        };
+        let wrong = |_| misuse(format!("-{letter}: {value:?} is no such number"));
+        value.parse().map(Some).map_err(wrong)
+    }
+
+    /// At least one operand.
+    pub fn some_operands(&self) -> anyhow::Result<&[String]> {
+        match self.operands.is_empty() {
+            true => Err(misuse("an operand is missing")),
+            false => Ok(&self.operands),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const KNOWN: Known<'_> = Known {
+        flags: "la",
+        valued: "n",
+        long: &[("all", 'a'), ("number", 'n')],
+        ends_at_operand: false,
+    };
+
+    fn read(line: &str) -> anyhow::Result<Options> {
+        let words: Vec<String> = line.split_whitespace().map(str::to_owned).collect();
+        Options::read(&words, KNOWN)
+    }
+
+    #[test]
+    fn options_have_many_forms() {
+        let options = read("-la x -n5 --number=6 --number 7 - -- -l").unwrap();
+        assert!(options.has('l') && options.has('a'));
+        assert_eq!(options.values('n').collect::<Vec<_>>(), ["5", "6", "7"]);
+        assert_eq!(options.number('n').unwrap(), Some(7));
+        assert_eq!(options.operands, ["x", "-", "-l"]);
+    }
+
+    #[test]
+    fn mistakes_are_told() {
+        for (line, told) in [
+            ("-x", "-x"),
+            ("--other", "--other"),
+            ("-n", "needs a value"),
+        ] {
+            let error = read(line).unwrap_err();
+            assert!(error.is::<Misuse>());
+            assert!(error.to_string().contains(told), "{error}");
+        }
+        assert!(read("-n five").unwrap().number::<u32>('n').is_err());
+    }
+}

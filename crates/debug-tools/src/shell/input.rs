@@ -1,0 +1,121 @@
+//! Lines of standard input. They are read byte by byte: what follows may be for a program that the
+//! line starts.
+
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+
+use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+
+use super::run::Shell;
+
+/// Where a person or a script types.
+#[derive(Debug)]
+pub struct Input {
+    is_interactive: bool,
+    /// Readable after a Ctrl-C.
+    interrupts: Option<OwnedFd>,
+}
+
+/// What came.
+#[derive(Debug)]
+pub enum Line {
+    /// A line with its end.
+    Text(String),
+    /// A Ctrl-C instead of one.
+    Interrupted,
+    /// Nothing comes any more.
+    End,
+}
+
+impl Input {
+    /// Standard input.
+    pub fn new(is_interactive: bool, interrupts: Option<OwnedFd>) -> Self {
+        Self {
+            is_interactive,
+            interrupts,
+        }
+    }
+
+    /// Whether a person types.
+    pub fn is_interactive(&self) -> bool {
+        self.is_interactive
+    }
+
+    /// The next line, after a prompt for a person.
+    pub fn line(&self, shell: &Shell, goes_on: bool) -> Line {
+        self.forget_interrupts();
+        if self.is_interactive {
+            shell.files.write(2, prompt(shell, goes_on).as_bytes()).ok();
+        }
+        let mut line = Vec::new();
+        loop {
+            match self.wait() {
+                Ok(true) => {}
+                Ok(false) => {
+                    shell.files.write(2, b"\n").ok();
+                    return Line::Interrupted;
+                }
+                Err(_) => return Line::End,
+            }
+            match shell.files.read_byte() {
+                Ok(Some(byte)) => line.push(byte),
+                Ok(None) | Err(_) if line.is_empty() => return Line::End,
+                Ok(None) | Err(_) => line.push(b'\n'),
+            }
+            if line.ends_with(b"\n") {
+                return Line::Text(String::from_utf8_lossy(&line).into_owned());
+            }
+        }
+    }
+
+    /// Those were for what the line before has run.
+    fn forget_interrupts(&self) {
+        let Some(interrupts) = &self.interrupts else {
+            return;
+        };
+        let mut waited = [PollFd::new(interrupts.as_fd(), PollFlags::POLLIN)];
+        if poll(&mut waited, PollTimeout::ZERO).is_ok_and(|count| count > 0) {
+            rustix::io::read(interrupts, &mut [0; 16]).ok();
+        }
+    }
+
+    /// Waits for something to read. Returns whether it is text, not an interrupt.
+    fn wait(&self) -> io::Result<bool> {
+        let Some(interrupts) = &self.interrupts else {
+            return Ok(true);
+        };
+        let stdin = io::stdin();
+        loop {
+            let mut waited = [
+                PollFd::new(interrupts.as_fd(), PollFlags::POLLIN),
+                PollFd::new(stdin.as_fd(), PollFlags::POLLIN),
+            ];
+            match poll(&mut waited, PollTimeout::NONE) {
+                Ok(_) => {}
+                Err(Errno::EINTR) => continue,
+                Err(error) => return Err(error.into()),
+            }
+            let [interrupted, readable] = waited.map(|fd| fd.any().unwrap_or(true));
+            if interrupted {
+                rustix::io::read(interrupts, &mut [0; 16])?;
+                return Ok(false);
+            }
+            if readable {
+                return Ok(true);
+            }
+        }
+    }
+}
+
+fn prompt(shell: &Shell, goes_on: bool) -> String {
+    if goes_on {
+        return "> ".to_owned();
+    }
+    let sign = if rustix::process::geteuid().is_root() {
+        '#'
+    } else {
+        '$'
+    };
+    format!("{} {sign} ", shell.state.directory.display())
+}

@@ -1,0 +1,542 @@
+//! Runs what was read.
+
+use std::io;
+use std::os::unix::process::{CommandExt, ExitStatusExt};
+use std::path::{Path, PathBuf};
+use std::process::{Child, ExitStatus};
+use std::thread::JoinHandle;
+
+use super::builtins;
+use super::pattern;
+use super::state::{Files, State};
+use super::syntax::{Chain, Command, Compound, Item, Join, Pipeline, Redirect, Script, Word};
+use crate::ending::Interrupts;
+
+/// A shell that runs.
+#[derive(Debug)]
+pub struct Shell {
+    /// What it knows.
+    pub state: State,
+    /// The files of the command that is run.
+    pub files: Files,
+    interrupts: Interrupts,
+    /// How many functions and subshells it is in.
+    depth: u32,
+    /// Whether a failure is what somebody asks for (`if`, `&&`, `!`).
+    is_tested: bool,
+    background: Vec<JoinHandle<u8>>,
+}
+
+/// Why the commands that follow do not run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Leave {
+    /// `break`, out of so many loops.
+    Break(u32),
+    /// `continue`
+    Continue(u32),
+    /// `return`
+    Return,
+    /// `exit`
+    Exit,
+    /// A mistake that was told, or a Ctrl-C: an interactive shell goes on.
+    Line,
+}
+
+/// How deep functions and subshells may run in one another: each takes stack.
+const DEPTH_MAX: u32 = 100;
+
+/// The stack of threads: as much as the first one has, mostly.
+const STACK: usize = 8 << 20;
+
+/// Exit statuses.
+const NOT_FOUND: u8 = 127;
+const NOT_STARTED: u8 = 126;
+const FAILED: u8 = 2;
+const INTERRUPTED: u8 = 130;
+
+/// A result of commands, whose status is the shell's.
+pub type Run = Result<(), Leave>;
+
+impl Shell {
+    /// A shell with the process's files.
+    pub fn new(state: State, interrupts: Interrupts) -> io::Result<Self> {
+        Ok(Self {
+            state,
+            files: Files::of_process()?,
+            interrupts,
+            depth: 0,
+            is_tested: false,
+            background: Vec::new(),
+        })
+    }
+
+    /// A subshell.
+    pub fn copy(&self) -> Self {
+        Self {
+            state: self.state.clone(),
+            files: self.files.clone(),
+            interrupts: self.interrupts.clone(),
+            depth: self.depth + 1,
+            is_tested: self.is_tested,
+            background: Vec::new(),
+        }
+    }
+
+    /// Runs to the end of a subshell, whatever that is. Returns the status.
+    pub fn run_apart(&mut self, run: impl FnOnce(&mut Self) -> Run) -> u8 {
+        if self.depth > DEPTH_MAX {
+            self.complain("subshells are nested too deep");
+            return FAILED;
+        }
+        // The status says what else there is to know.
+        run(self).ok();
+        self.state.status
+    }
+
+    /// Says what went wrong.
+    pub fn complain(&self, text: &str) {
+        let line = format!("{}: {text}\n", self.state.name);
+        self.files.write(2, line.as_bytes()).ok();
+    }
+
+    /// Says what went wrong, and that the commands that follow make no sense.
+    pub fn failure(&mut self, text: &str) -> Leave {
+        self.complain(text);
+        self.state.status = FAILED;
+        Leave::Line
+    }
+
+    /// Runs commands.
+    pub fn script(&mut self, script: &Script) -> Run {
+        script.0.iter().try_for_each(|item| self.item(item))
+    }
+
+    fn item(&mut self, item: &Item) -> Run {
+        match item.in_background {
+            true => self.in_background(&item.chain),
+            false => self.chain(&item.chain),
+        }
+    }
+
+    fn in_background(&mut self, chain: &Chain) -> Run {
+        let mut shell = self.copy();
+        shell.files.close(0);
+        // A program alone can be named and killed.
+        let child = match (&chain.first.commands[..], &chain.rest[..]) {
+            (
+                [
+                    Command::Simple {
+                        assignments,
+                        words,
+                        redirects,
+                    },
+                ],
+                [],
+            ) if assignments.is_empty() => {
+                shell.redirect(redirects)?;
+                let arguments = shell.arguments_of(words)?;
+                match arguments.first() {
+                    Some(name) if !shell.is_own(name) => match shell.start(&arguments, &[]) {
+                        Ok(child) => Some(child),
+                        Err(status) => {
+                            self.state.status = status;
+                            return Ok(());
+                        }
+                    },
+                    _ => None,
+                }
+            }
+            _ => None,
+        };
+        self.state.background = child.as_ref().map(Child::id);
+        let chain = chain.clone();
+        let work = move || match child {
+            Some(mut child) => child.wait().map_or(FAILED, status_of),
+            None => shell.run_apart(|shell| shell.chain(&chain)),
+        };
+        let thread = std::thread::Builder::new().stack_size(STACK).spawn(work);
+        match thread {
+            Ok(thread) => self.background.push(thread),
+            Err(error) => return Err(self.failure(&error.to_string())),
+        }
+        self.state.status = 0;
+        Ok(())
+    }
+
+    /// Waits for all that runs in the background. Returns the status of the last.
+    pub fn wait_for_background(&mut self) -> u8 {
+        let mut status = 0;
+        for thread in self.background.drain(..) {
+            status = thread.join().unwrap_or(FAILED);
+        }
+        status
+    }
+
+    fn chain(&mut self, chain: &Chain) -> Run {
+        let last = chain.rest.len();
+        let all = chain
+            .rest
+            .iter()
+            .map(|(join, pipeline)| (Some(*join), pipeline));
+        let all = std::iter::once((None, &chain.first)).chain(all);
+        for (number, (join, pipeline)) in all.enumerate() {
+            let succeeded = self.state.status == 0;
+            match join {
+                Some(Join::AfterSuccess) if !succeeded => continue,
+                Some(Join::AfterFailure) if succeeded => continue,
+                _ => {}
+            }
+            let before = self.is_tested;
+            self.is_tested |= number < last || pipeline.is_negated;
+            let result = self.pipeline(pipeline);
+            let is_tested = std::mem::replace(&mut self.is_tested, before);
+            result?;
+            if self.state.options.exits_on_error && !is_tested && self.state.status != 0 {
+                return Err(Leave::Exit);
+            }
+        }
+        Ok(())
+    }
+
+    fn pipeline(&mut self, pipeline: &Pipeline) -> Run {
+        if self.interrupts.is_pending() {
+            self.state.status = INTERRUPTED;
+            return Err(Leave::Line);
+        }
+        match &pipeline.commands[..] {
+            [command] => self.command(command)?,
+            commands => self.piped(commands)?,
+        }
+        if pipeline.is_negated {
+            self.state.status = u8::from(self.state.status == 0);
+        }
+        Ok(())
+    }
+
+    fn piped(&mut self, commands: &[Command]) -> Run {
+        let mut threads = Vec::new();
+        let mut input = None;
+        for (number, command) in commands.iter().enumerate() {
+            let mut shell = self.copy();
+            if let Some(input) = input.take() {
+                shell.files.put(0, input);
+            }
+            if number + 1 == commands.len() {
+                self.state.status = shell.run_apart(|shell| shell.command(command));
+                break;
+            }
+            let (reader, writer) = io::pipe().map_err(|error| self.failure(&error.to_string()))?;
+            input = Some(reader.into());
+            shell.files.put(1, writer.into());
+            let command = command.clone();
+            let work = move || shell.run_apart(|shell| shell.command(&command));
+            let thread = std::thread::Builder::new().stack_size(STACK).spawn(work);
+            threads.push(thread.map_err(|error| self.failure(&error.to_string()))?);
+        }
+        for thread in threads {
+            // The status is that of the last command alone.
+            thread.join().ok();
+        }
+        Ok(())
+    }
+
+    fn command(&mut self, command: &Command) -> Run {
+        match command {
+            Command::Simple {
+                assignments,
+                words,
+                redirects,
+            } => {
+                let before = self.files.clone();
+                let mut keeps_files = false;
+                let result = self.simple(assignments, words, redirects, &mut keeps_files);
+                if !keeps_files {
+                    self.files = before;
+                }
+                result
+            }
+            Command::Compound { body, redirects } => {
+                let before = self.files.clone();
+                let result = match self.redirect(redirects) {
+                    Ok(()) => self.compound(body),
+                    Err(leave) => Err(leave),
+                };
+                self.files = before;
+                result
+            }
+            Command::Function { name, body } => {
+                self.state.functions.insert(name.clone(), body.clone());
+                self.state.status = 0;
+                Ok(())
+            }
+        }
+    }
+
+    fn simple(
+        &mut self,
+        assignments: &[(String, Word)],
+        words: &[Word],
+        redirects: &[Redirect],
+        keeps_files: &mut bool,
+    ) -> Run {
+        let before = self.state.status;
+        let arguments = self.arguments_of(words)?;
+        if arguments.is_empty() {
+            // The status is that of the last command whose output is used.
+            self.state.status = 0;
+        }
+        let mut values = Vec::new();
+        for (name, word) in assignments {
+            let value = self.text_of(word)?;
+            if arguments.is_empty() {
+                self.state.set(name, &value);
+            }
+            values.push((name.clone(), value));
+        }
+        self.trace(&values, &arguments);
+        if let Err(error) = self.try_redirect(redirects)? {
+            self.complain(&error);
+            self.state.status = 1;
+            return Ok(());
+        }
+        let Some(name) = arguments.first() else {
+            return Ok(());
+        };
+        if name == "exec" {
+            *keeps_files = arguments.len() == 1;
+        }
+        if !self.is_own(name) {
+            self.state.status = match self.start(&arguments, &values) {
+                Ok(mut child) => child.wait().map_or(FAILED, status_of),
+                Err(status) => status,
+            };
+            return Ok(());
+        }
+        let restored: Vec<(String, Option<String>)> = values
+            .iter()
+            .map(|(name, _)| (name.clone(), self.state.value(name)))
+            .collect();
+        for (name, value) in &values {
+            self.state.set(name, value);
+        }
+        self.state.status = before;
+        let result = self.own(&arguments);
+        for (name, value) in restored {
+            self.state.restore(&name, value);
+        }
+        result
+    }
+
+    fn trace(&self, values: &[(String, String)], arguments: &[String]) {
+        if self.state.options.traces {
+            let values = values.iter().map(|(name, value)| format!("{name}={value}"));
+            let words: Vec<String> = values.chain(arguments.iter().cloned()).collect();
+            let line = format!("+ {}\n", words.join(" "));
+            self.files.write(2, line.as_bytes()).ok();
+        }
+    }
+
+    /// Whether no program is needed.
+    pub fn is_own(&self, name: &str) -> bool {
+        self.state.functions.contains_key(name) || builtins::is_builtin(name)
+    }
+
+    fn own(&mut self, arguments: &[String]) -> Run {
+        let name = arguments.first().map_or("", String::as_str);
+        let Some(function) = self.state.functions.get(name).cloned() else {
+            return builtins::run(self, arguments);
+        };
+        if self.depth >= DEPTH_MAX {
+            return Err(self.failure("functions are nested too deep"));
+        }
+        let given = arguments.get(1..).unwrap_or_default().to_vec();
+        let before = std::mem::replace(&mut self.state.arguments, given);
+        self.depth += 1;
+        let result = self.command(&function);
+        self.depth -= 1;
+        self.state.arguments = before;
+        match result {
+            Err(Leave::Return) => Ok(()),
+            result => result,
+        }
+    }
+
+    /// The file of a program.
+    pub fn find(&self, name: &str) -> Option<PathBuf> {
+        if name.contains('/') {
+            return Some(self.state.directory.join(name));
+        }
+        let path = self.state.value("PATH").unwrap_or_default();
+        let mut places = path
+            .split(':')
+            .map(|place| self.state.directory.join(place).join(name));
+        places.find(|place| {
+            use std::os::unix::fs::PermissionsExt;
+            let facts = place.metadata();
+            facts.is_ok_and(|facts| facts.is_file() && facts.permissions().mode() & 0o111 != 0)
+        })
+    }
+
+    /// The command for a program.
+    pub fn program(
+        &self,
+        arguments: &[String],
+        values: &[(String, String)],
+    ) -> io::Result<std::process::Command> {
+        let not_found = || io::Error::new(io::ErrorKind::NotFound, "not found");
+        let name = arguments.first().ok_or_else(not_found)?;
+        let path = self.find(name).ok_or_else(not_found)?;
+        let mut program = std::process::Command::new(path);
+        program
+            .arg0(name)
+            .args(arguments.get(1..).unwrap_or_default())
+            .env_clear()
+            .envs(self.state.environment())
+            .envs(values.iter().cloned())
+            .current_dir(&self.state.directory)
+            .stdin(self.files.for_program(0)?)
+            .stdout(self.files.for_program(1)?)
+            .stderr(self.files.for_program(2)?);
+        Ok(program)
+    }
+
+    /// Starts a program, or says why not and returns the status.
+    fn start(&self, arguments: &[String], values: &[(String, String)]) -> Result<Child, u8> {
+        let started = self
+            .program(arguments, values)
+            .and_then(|mut program| program.spawn());
+        started.or_else(|error| {
+            if error.raw_os_error() == Some(rustix::io::Errno::NOEXEC.raw_os_error())
+                && let Some(path) = arguments.first().and_then(|name| self.find(name))
+            {
+                return self.start_script(&path, arguments, values);
+            }
+            Err(self.not_started(arguments, &error))
+        })
+    }
+
+    /// A file without `#!` is a script of this shell.
+    fn start_script(
+        &self,
+        path: &Path,
+        arguments: &[String],
+        values: &[(String, String)],
+    ) -> Result<Child, u8> {
+        let mut words = vec!["/proc/self/exe".to_owned(), path.display().to_string()];
+        words.extend_from_slice(arguments.get(1..).unwrap_or_default());
+        let started = self.program(&words, values).and_then(|mut program| {
+            program.arg0("sh");
+            program.spawn()
+        });
+        started.map_err(|error| self.not_started(arguments, &error))
+    }
+
+    /// Says why a program was not started, and returns the status for that.
+    pub fn not_started(&self, arguments: &[String], error: &io::Error) -> u8 {
+        let name = arguments.first().map_or("", String::as_str);
+        match error.kind() {
+            io::ErrorKind::NotFound => {
+                self.complain(&format!("{name}: not found"));
+                NOT_FOUND
+            }
+            _ => {
+                self.complain(&format!("{name}: {error}"));
+                NOT_STARTED
+            }
+        }
+    }
+
+    fn compound(&mut self, body: &Compound) -> Run {
+        match body {
+            Compound::Group(script) => self.script(script),
+            Compound::Subshell(script) => {
+                self.state.status = self.copy().run_apart(|shell| shell.script(script));
+                Ok(())
+            }
+            Compound::If {
+                branches,
+                otherwise,
+            } => {
+                for (condition, script) in branches {
+                    if self.holds(condition)? {
+                        return self.script(script);
+                    }
+                }
+                self.state.status = 0;
+                self.script(otherwise)
+            }
+            Compound::Loop {
+                until,
+                condition,
+                body,
+            } => {
+                let mut status = 0;
+                while self.holds(condition)? != *until {
+                    if !self.turn(body)? {
+                        break;
+                    }
+                    status = self.state.status;
+                }
+                self.state.status = status;
+                Ok(())
+            }
+            Compound::For { name, values, body } => {
+                let values = match values {
+                    Some(words) => self.arguments_of(words)?,
+                    None => self.state.arguments.clone(),
+                };
+                self.state.status = 0;
+                for value in values {
+                    self.state.set(name, &value);
+                    if !self.turn(body)? {
+                        break;
+                    }
+                }
+                Ok(())
+            }
+            Compound::Case { word, branches } => {
+                let text: Vec<char> = self.text_of(word)?.chars().collect();
+                self.state.status = 0;
+                for (patterns, script) in branches {
+                    for word in patterns {
+                        let signs = self.signs_of(word)?;
+                        if pattern::matches(&signs, &text) {
+                            return self.script(script);
+                        }
+                    }
+                }
+                Ok(())
+            }
+        }
+    }
+
+    fn holds(&mut self, condition: &Script) -> Result<bool, Leave> {
+        let before = std::mem::replace(&mut self.is_tested, true);
+        let result = self.script(condition);
+        self.is_tested = before;
+        result?;
+        Ok(self.state.status == 0)
+    }
+
+    /// Runs the body of a loop once. Returns whether the loop goes on.
+    fn turn(&mut self, body: &Script) -> Result<bool, Leave> {
+        if self.interrupts.is_pending() {
+            self.state.status = INTERRUPTED;
+            return Err(Leave::Line);
+        }
+        match self.script(body) {
+            Ok(()) | Err(Leave::Continue(0 | 1)) => Ok(true),
+            Err(Leave::Break(0 | 1)) => Ok(false),
+            Err(Leave::Break(loops)) => Err(Leave::Break(loops - 1)),
+            Err(Leave::Continue(loops)) => Err(Leave::Continue(loops - 1)),
+            Err(leave) => Err(leave),
+        }
+    }
+}
+
+/// The status of a program that has ended.
+pub fn status_of(status: ExitStatus) -> u8 {
+    let signalled = || status.signal().map(|signal| 128 + signal);
+    let code = status.code().or_else(signalled).unwrap_or_default();
+    u8::try_from(code & 0xff).unwrap_or(FAILED)
+}

@@ -1,0 +1,477 @@
+//! `wget` and `curl`: a page by HTTP or HTTPS.
+
+use std::fs::File;
+use std::io::{self, BufRead, BufReader, Read, Write};
+use std::net::TcpStream;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::crypto::{CryptoProvider, ring};
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
+use rustls::{
+    ClientConfig, ClientConnection, DigitallySignedStruct, RootCertStore, SignatureScheme,
+    StreamOwned,
+};
+
+use super::network::{CONNECT_TIMEOUT, connect};
+use crate::Outcome;
+use crate::options::{Known, Options, misuse};
+
+/// How often a page may say that it is elsewhere.
+const REDIRECTS_MAX: u32 = 10;
+/// How long a line of an answer's head may be, and how many lines.
+const LINE_MAX: u64 = 64 << 10;
+const LINES_MAX: usize = 200;
+
+/// What is asked.
+#[derive(Clone, Debug)]
+struct Request {
+    method: String,
+    headers: Vec<String>,
+    body: Vec<u8>,
+    timeout: Duration,
+    trust: Trust,
+}
+
+/// Whose certificates are good.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Trust {
+    /// Those that an authority of this file has signed.
+    File(String),
+    /// Anyone's.
+    Everybody,
+}
+
+/// What an address of a page says.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Url {
+    is_secure: bool,
+    host: String,
+    port: u16,
+    path: String,
+    user: Option<String>,
+}
+
+/// The head of an answer.
+#[derive(Debug)]
+struct Head {
+    status: u16,
+    lines: Vec<String>,
+}
+
+trait Stream: Read + Write {}
+impl<S: Read + Write> Stream for S {}
+
+/// `wget`
+pub fn wget(arguments: &[String], out: &mut dyn Write) -> Outcome {
+    let known = Known {
+        flags: "qSck",
+        valued: "OTHDtCU",
+        long: &[
+            ("header", 'H'),
+            ("post-data", 'D'),
+            ("timeout", 'T'),
+            ("output-document", 'O'),
+            ("quiet", 'q'),
+            ("ca-certificate", 'C'),
+            ("no-check-certificate", 'k'),
+        ],
+        ends_at_operand: false,
+    };
+    let options = Options::read(arguments, known)?;
+    let url = one_url(&options)?;
+    let request = request(&options, 'H', 'D', options.number('T')?);
+    let (head, mut body) = get(url, request, true)?;
+    if options.has('S') {
+        crate::complain(&head.lines.join("\n"));
+    }
+    if head.status >= 400 {
+        bail!("{}", head.lines.first().map_or("", String::as_str));
+    }
+    let name = url.split('?').next().unwrap_or(url).trim_end_matches('/');
+    let name = match name.rsplit('/').next() {
+        Some(name)
+            if name.len() < url.len() && !name.contains(':') && url.matches('/').count() > 2 =>
+        {
+            name
+        }
+        _ => "index.html",
+    };
+    match options.value('O') {
+        Some("-") => io::copy(&mut body, out)?,
+        name_given => {
+            let name = name_given.unwrap_or(name);
+            let mut file = File::create(name).with_context(|| name.to_owned())?;
+            io::copy(&mut body, &mut file)?
+        }
+    };
+    Ok(0)
+}
+
+/// `curl`
+pub fn curl(arguments: &[String], out: &mut dyn Write) -> Outcome {
+    let known = Known {
+        flags: "fiksSLvIN",
+        valued: "oHXdmCuw",
+        long: &[
+            ("header", 'H'),
+            ("request", 'X'),
+            ("data", 'd'),
+            ("max-time", 'm'),
+            ("connect-timeout", 'm'),
+            ("output", 'o'),
+            ("silent", 's'),
+            ("show-error", 'S'),
+            ("fail", 'f'),
+            ("include", 'i'),
+            ("head", 'I'),
+            ("insecure", 'k'),
+            ("location", 'L'),
+            ("cacert", 'C'),
+        ],
+        ends_at_operand: false,
+    };
+    let options = Options::read(arguments, known)?;
+    if options.has('u') || options.has('w') {
+        return Err(misuse("this one has no -u and no -w"));
+    }
+    let url = one_url(&options)?;
+    let mut request = request(&options, 'H', 'd', options.number('m')?);
+    if options.has('I') {
+        request.method = "HEAD".to_owned();
+    }
+    if let Some(method) = options.value('X') {
+        request.method = method.to_owned();
+    }
+    let (head, mut body) = get(url, request, options.has('L'))?;
+    if options.has('v') {
+        crate::complain(&head.lines.join("\n"));
+    }
+    if options.has('f') && head.status >= 400 {
+        crate::complain(&format!(
+            "curl: {}",
+            head.lines.first().map_or("", String::as_str)
+        ));
+        return Ok(22);
+    }
+    let mut file = match options.value('o') {
+        Some(name) if name != "-" => Some(File::create(name).with_context(|| name.to_owned())?),
+        _ => None,
+    };
+    let target: &mut dyn Write = match &mut file {
+        Some(file) => file,
+        None => out,
+    };
+    if options.has('i') || options.has('I') {
+        writeln!(target, "{}\n", head.lines.join("\n"))?;
+    }
+    io::copy(&mut body, target)?;
+    Ok(0)
+}
+
+fn one_url(options: &Options) -> Result<&str> {
+    match &options.operands[..] {
+        [url] => Ok(url),
+        _ => Err(misuse("one address is needed")),
+    }
+}
+
+fn request(options: &Options, headers: char, data: char, seconds: Option<u64>) -> Request {
+    let body: Vec<&str> = options.values(data).collect();
+    let mut headers: Vec<String> = options.values(headers).map(str::to_owned).collect();
+    let has_kind = headers.iter().any(|line| {
+        let name = line.split(':').next().unwrap_or_default();
+        name.eq_ignore_ascii_case("content-type")
+    });
+    if !body.is_empty() && !has_kind {
+        headers.push("Content-Type: application/x-www-form-urlencoded".to_owned());
+    }
+    Request {
+        method: if body.is_empty() { "GET" } else { "POST" }.to_owned(),
+        headers,
+        body: body.join("&").into_bytes(),
+        timeout: seconds.map_or(CONNECT_TIMEOUT, |seconds| {
+            Duration::from_secs(seconds.max(1))
+        }),
+        trust: match options.value('C') {
+            _ if options.has('k') => Trust::Everybody,
+            Some(file) => Trust::File(file.to_owned()),
+            None => Trust::File("/etc/ssl/certs/ca-certificates.crt".to_owned()),
+        },
+    }
+}
+
+impl Url {
+    fn parse(text: &str) -> Result<Self> {
+        let (is_secure, rest) = match text.split_once("://") {
+            Some(("http", rest)) => (false, rest),
+            Some(("https", rest)) => (true, rest),
+            Some((scheme, _)) => bail!("there is no {scheme} here, only http and https"),
+            None => (false, text),
+        };
+        let rest = rest.split('#').next().unwrap_or(rest);
+        let end = rest.find(['/', '?']).unwrap_or(rest.len());
+        let (authority, path) = rest.split_at(end);
+        let (user, place) = match authority.rsplit_once('@') {
+            Some((user, place)) => (Some(user.to_owned()), place),
+            None => (None, authority),
+        };
+        let usual = if is_secure { 443 } else { 80 };
+        let (host, port) = match place.rsplit_once(':') {
+            Some((host, port)) if !port.contains(']') => {
+                let port = port.parse().with_context(|| format!("the port {port:?}"))?;
+                (host, port)
+            }
+            _ => (place, usual),
+        };
+        if host.is_empty() || text.chars().any(char::is_whitespace) {
+            bail!("{text:?} is no address of a page");
+        }
+        let path = match path.starts_with('/') {
+            true => path.to_owned(),
+            false => format!("/{path}"),
+        };
+        Ok(Self {
+            is_secure,
+            host: host.to_owned(),
+            port,
+            path,
+            user,
+        })
+    }
+
+    /// The address that a page at this one names.
+    fn beside(&self, location: &str) -> Result<Self> {
+        if location.contains("://") {
+            return Self::parse(location);
+        }
+        let mut url = self.clone();
+        url.path = match location.starts_with('/') {
+            true => location.to_owned(),
+            false => {
+                let directory = self.path.rsplit_once('/').map_or("", |(start, _)| start);
+                format!("{directory}/{location}")
+            }
+        };
+        Ok(url)
+    }
+}
+
+/// Asks, and follows the answers that name another address.
+fn get(url: &str, mut request: Request, follows: bool) -> Result<(Head, Box<dyn Read>)> {
+    let mut url = Url::parse(url)?;
+    for _ in 0..REDIRECTS_MAX {
+        let (head, body) = ask(&url, &request)?;
+        let location = head.value("location").filter(|_| follows);
+        let Some(location) = location.filter(|_| (300..400).contains(&head.status)) else {
+            return Ok((head, body));
+        };
+        let next = url.beside(location)?;
+        if (&next.host, next.port) != (&url.host, url.port) {
+            // They are for the host that was named.
+            request.headers.clear();
+        }
+        url = next;
+    }
+    bail!("the page is always elsewhere")
+}
+
+fn ask(url: &Url, request: &Request) -> Result<(Head, Box<dyn Read>)> {
+    let stream = connect(&url.host, url.port, request.timeout)?;
+    stream.set_read_timeout(Some(request.timeout))?;
+    stream.set_write_timeout(Some(request.timeout))?;
+    let mut stream: Box<dyn Stream> = match url.is_secure {
+        true => Box::new(secured(url, &request.trust, stream)?),
+        false => Box::new(stream),
+    };
+    if url.user.is_some() {
+        bail!("a name and a password in an address are not sent: use a header");
+    }
+    // To an old question the answer comes in one piece, and the connection ends with it.
+    let mut text = format!("{} {} HTTP/1.0\r\n", request.method, url.path);
+    let is_given = |name: &str| {
+        let mut given = request
+            .headers
+            .iter()
+            .filter_map(|line| line.split(':').next());
+        given.any(|other| other.eq_ignore_ascii_case(name))
+    };
+    if !is_given("host") {
+        text.push_str(&format!("Host: {}:{}\r\n", url.host, url.port));
+    }
+    if !is_given("user-agent") {
+        text.push_str("User-Agent: mainstay-debug\r\n");
+    }
+    for header in &request.headers {
+        text.push_str(&format!("{}\r\n", header.replace(['\r', '\n'], " ")));
+    }
+    if !request.body.is_empty() {
+        text.push_str(&format!("Content-Length: {}\r\n", request.body.len()));
+    }
+    text.push_str("Connection: close\r\n\r\n");
+    let host = &url.host;
+    stream
+        .write_all(text.as_bytes())
+        .and_then(|()| stream.write_all(&request.body))
+        .and_then(|()| stream.flush())
+        .with_context(|| format!("ask {host}"))?;
+    let mut reader = BufReader::new(stream);
+    let head = Head::read(&mut reader).with_context(|| format!("the answer of {host}"))?;
+    let length: Option<u64> = head
+        .value("content-length")
+        .and_then(|value| value.parse().ok());
+    let has_none = request.method == "HEAD" || [204, 304].contains(&head.status);
+    let body: Box<dyn Read> = match length {
+        _ if has_none => Box::new(io::empty()),
+        Some(length) => Box::new(reader.take(length)),
+        None => Box::new(Closed(reader)),
+    };
+    Ok((head, body))
+}
+
+/// A body that ends with its connection, however that ends.
+struct Closed<R>(R);
+
+impl<R: Read> Read for Closed<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        match self.0.read(buffer) {
+            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => Ok(0),
+            result => result,
+        }
+    }
+}
+
+impl Head {
+    fn read(reader: &mut impl BufRead) -> Result<Self> {
+        let mut lines = Vec::new();
+        while lines.len() < LINES_MAX {
+            let mut line = Vec::new();
+            reader
+                .by_ref()
+                .take(LINE_MAX)
+                .read_until(b'\n', &mut line)?;
+            let line = String::from_utf8_lossy(&line).trim_end().to_owned();
+            if line.is_empty() {
+                break;
+            }
+            lines.push(line);
+        }
+        let first = lines.first().context("it is empty")?;
+        let status = first.split_whitespace().nth(1);
+        let status = status.filter(|_| first.starts_with("HTTP/"));
+        let status = status.and_then(|status| status.parse().ok());
+        let status = status.with_context(|| format!("it is no HTTP: {first:?}"))?;
+        Ok(Self { status, lines })
+    }
+
+    fn value(&self, name: &str) -> Option<&str> {
+        let mut headers = self.lines.iter().filter_map(|line| line.split_once(':'));
+        headers
+            .find(|(other, _)| other.eq_ignore_ascii_case(name))
+            .map(|(_, value)| value.trim())
+    }
+}
+
+fn secured(
+    url: &Url,
+    trust: &Trust,
+    stream: TcpStream,
+) -> Result<StreamOwned<ClientConnection, TcpStream>> {
+    let provider = Arc::new(ring::default_provider());
+    let config = ClientConfig::builder_with_provider(Arc::clone(&provider))
+        .with_safe_default_protocol_versions()?;
+    let config = match trust {
+        Trust::Everybody => config
+            .dangerous()
+            .with_custom_certificate_verifier(Arc::new(Anybody(provider))),
+        Trust::File(file) => {
+            let mut roots = RootCertStore::empty();
+            let found = CertificateDer::pem_file_iter(file).map_err(|error| {
+                anyhow::anyhow!("{file}: {error}; name the authority's file, or check nothing (-k)")
+            })?;
+            for certificate in found {
+                roots.add(certificate.map_err(|error| anyhow::anyhow!("{file}: {error}"))?)?;
+            }
+            config.with_root_certificates(roots)
+        }
+    };
+    let name = ServerName::try_from(url.host.clone()).context("the name of the server")?;
+    let connection = ClientConnection::new(Arc::new(config.with_no_client_auth()), name)?;
+    Ok(StreamOwned::new(connection, stream))
+}
+
+/// Takes every certificate; only that the server has its key is checked.
+#[derive(Debug)]
+struct Anybody(Arc<CryptoProvider>);
+
+impl ServerCertVerifier for Anybody {
+    fn verify_server_cert(
+        &self,
+        _: &CertificateDer<'_>,
+        _: &[CertificateDer<'_>],
+        _: &ServerName<'_>,
+        _: &[u8],
+        _: UnixTime,
+    ) -> Result<ServerCertVerified, rustls::Error> {
+        Ok(ServerCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        let algorithms = &self.0.signature_verification_algorithms;
+        rustls::crypto::verify_tls12_signature(message, certificate, signature, algorithms)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        let algorithms = &self.0.signature_verification_algorithms;
+        rustls::crypto::verify_tls13_signature(message, certificate, signature, algorithms)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.0.signature_verification_algorithms.supported_schemes()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses_are_taken_apart() {
+        let url = Url::parse("https://web-0.web:8443/a/b?c#d").unwrap();
+        assert!(url.is_secure);
+        assert_eq!((url.host.as_str(), url.port), ("web-0.web", 8443));
+        assert_eq!(url.path, "/a/b?c");
+        let plain = Url::parse("web").unwrap();
+        assert_eq!((plain.port, plain.path.as_str()), (80, "/"));
+        let six = Url::parse("http://[::1]:8080").unwrap();
+        assert_eq!((six.host.as_str(), six.port), ("[::1]", 8080));
+        assert_eq!(url.beside("x").unwrap().path, "/a/x");
+        assert_eq!(url.beside("http://other/").unwrap().host, "other");
+        for wrong in ["ftp://a", "http://", "http://a:x/", "http://a b/"] {
+            assert!(Url::parse(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn heads_are_read() {
+        let mut text = &b"HTTP/1.1 302 Found\r\nLocation: /there\r\n\r\nbody"[..];
+        let head = Head::read(&mut text).unwrap();
+        assert_eq!((head.status, head.value("LOCATION")), (302, Some("/there")));
+        for wrong in ["", "SSH-2.0-x\r\n", "HTTP/1.1 x\r\n"] {
+            assert!(Head::read(&mut wrong.as_bytes()).is_err(), "{wrong}");
+        }
+    }
+}

@@ -1,0 +1,160 @@
+//! The tools, one process each.
+
+mod archive;
+mod files;
+mod http;
+mod machine;
+mod network;
+pub mod printing;
+mod processes;
+mod search;
+mod text;
+
+use std::io::Write;
+
+use anyhow::{Context, Result};
+
+use crate::Outcome;
+use crate::options::Known;
+
+/// A tool.
+#[derive(Clone, Copy)]
+pub struct Tool {
+    /// Its name.
+    pub name: &'static str,
+    /// Its arguments.
+    pub usage: &'static str,
+    /// What it does with them.
+    pub run: fn(&[String], &mut dyn Write) -> Outcome,
+}
+
+const fn tool(
+    name: &'static str,
+    usage: &'static str,
+    run: fn(&[String], &mut dyn Write) -> Outcome,
+) -> Tool {
+    Tool { name, usage, run }
+}
+
+/// All tools.
+pub const TOOLS: &[Tool] = &[
+    tool("[", "CONDITION ]", |a, _| text::test("[", a)),
+    tool("basename", "PATH [SUFFIX]", files::basename),
+    tool("cat", "[FILE…]", text::cat),
+    tool("chmod", "[-R] OCTAL-MODE FILE…", files::chmod),
+    tool("cp", "[-r] FROM… TO", files::cp),
+    tool(
+        "curl",
+        "[-fiksLvI] [-o FILE] [-H HEADER] [-X METHOD] [-d DATA] [-m SECONDS] [--cacert FILE] URL",
+        http::curl,
+    ),
+    tool("cut", "(-d SIGN -f FIELDS | -c PLACES) [FILE…]", text::cut),
+    tool("date", "[-u] [+FORMAT]", machine::date),
+    tool("df", "[-hk] [PATH…]", machine::df),
+    tool("dirname", "PATH", files::dirname),
+    tool("du", "[-hsk] [PATH…]", files::du),
+    tool("echo", "[-ne] [WORD…]", printing::echo_tool),
+    tool(
+        "env",
+        "[-i] [NAME=VALUE…] [PROGRAM [ARGUMENT…]]",
+        processes::env,
+    ),
+    tool("false", "", |_, _| Ok(1)),
+    tool(
+        "find",
+        "[PATH…] [-name PATTERN] [-type f|d|l] [-maxdepth N]",
+        search::find,
+    ),
+    tool("free", "", machine::free),
+    tool("grep", "[-EFcilnqrv] PATTERN [FILE…]", search::grep),
+    tool("head", "[-n LINES | -c BYTES] [FILE…]", text::head),
+    tool("hostname", "[-f | -i]", machine::hostname),
+    tool("id", "[-u | -g]", processes::id),
+    tool("ip", "addr | route", network::ip),
+    tool("kill", "[-SIGNAL] ID…", processes::kill),
+    tool("ln", "[-s] [-f] TARGET NAME", files::ln),
+    tool("ls", "[-1adhlR] [PATH…]", files::ls),
+    tool("mkdir", "[-p] PATH…", files::mkdir),
+    tool("mount", "", machine::mount),
+    tool("mv", "FROM… TO", files::mv),
+    tool("nc", "[-z] [-l] [-w SECONDS] [HOST] PORT", network::nc),
+    tool("netstat", "[-tln]", network::netstat),
+    tool("nslookup", "NAME-OR-ADDRESS [SERVER]", network::nslookup),
+    tool("printenv", "[NAME…]", processes::printenv),
+    tool("printf", "FORMAT [WORD…]", printing::printf_tool),
+    tool("ps", "", processes::ps),
+    tool("pwd", "", files::pwd),
+    tool("readlink", "[-f] PATH", files::readlink),
+    tool("rm", "[-rf] PATH…", files::rm),
+    tool("rmdir", "PATH…", files::rmdir),
+    tool("seq", "[FIRST] LAST", text::seq),
+    tool("sha256sum", "[FILE…]", text::sha256sum),
+    tool("sleep", "SECONDS…", machine::sleep),
+    tool("sort", "[-nru] [FILE…]", text::sort),
+    tool("stat", "PATH…", files::stat),
+    tool("sync", "", machine::sync),
+    tool("tail", "[-n LINES | -c BYTES] [-f] [FILE…]", text::tail),
+    tool(
+        "tar",
+        "(-c | -x | -t) [-zvmh] [-f FILE] [-C DIRECTORY] [PATH…]",
+        archive::tar,
+    ),
+    tool("tee", "[-a] [FILE…]", text::tee),
+    tool("test", "CONDITION", |a, _| text::test("test", a)),
+    tool("touch", "FILE…", files::touch),
+    tool("tr", "[-d] SIGNS [SIGNS]", text::tr),
+    tool("true", "", |_, _| Ok(0)),
+    tool("uname", "[-amnrs]", machine::uname),
+    tool("uniq", "[-c] [FILE]", text::uniq),
+    tool("uptime", "", machine::uptime),
+    tool("wc", "[-clw] [FILE…]", text::wc),
+    tool(
+        "wget",
+        "[-qS] [-O FILE] [-T SECONDS] [--header HEADER] [--post-data DATA] [--ca-certificate FILE] URL",
+        http::wget,
+    ),
+    tool("which", "NAME…", processes::which),
+    tool("whoami", "", processes::whoami),
+    tool(
+        "xargs",
+        "[-n COUNT] [PROGRAM [ARGUMENT…]]",
+        processes::xargs,
+    ),
+];
+
+/// The tool of a name.
+pub fn find(name: &str) -> Option<&'static Tool> {
+    TOOLS.iter().find(|tool| tool.name == name)
+}
+
+/// Options of letters alone.
+const fn flags(flags: &'static str) -> Known<'static> {
+    with_values(flags, "")
+}
+
+/// Options of letters, some with values.
+const fn with_values(flags: &'static str, valued: &'static str) -> Known<'static> {
+    Known {
+        flags,
+        valued,
+        long: &[],
+        ends_at_operand: false,
+    }
+}
+
+/// Does something with each of several files, and goes on with the next where it fails.
+fn each(names: &[String], mut work: impl FnMut(&str) -> Result<()>) -> Outcome {
+    let mut status = 0;
+    for name in names {
+        if let Err(error) = work(name).with_context(|| name.clone()) {
+            // Nobody reads any more: the rest is for nobody, too.
+            let cause = error.root_cause().downcast_ref::<std::io::Error>();
+            if cause.is_some_and(|cause| cause.kind() == std::io::ErrorKind::BrokenPipe) {
+                return Err(error);
+            }
+            crate::complain_as_tool(&format!("{error:#}"));
+            status = 1;
+        }
+    }
+    Ok(status)
+}
