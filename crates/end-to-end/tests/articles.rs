@@ -4,7 +4,7 @@
 
 use end_to_end::applications::{nginx, old_busybox};
 use end_to_end::{
-    Instance, Page, Registry, Shell, example, text, wait_for, wait_for_text, with_registry_of,
+    Instance, Pasted, Registry, Shell, example, text, wait_for, wait_for_text, with_registry_of,
     words,
 };
 
@@ -270,67 +270,27 @@ fn a_labelled_node_and_a_directory(instance: &Instance, shell: &Shell) {
     shell.ok("kubectl delete pod mysql");
 }
 
-/// The page that goes with the manifests, in its own order; what it tells in another way than the
-/// articles above.
+/// findings U7: the page that goes with the manifests is pasted while the README's example runs, which has
+/// the same names.
 #[test]
 fn the_page_holds() {
     let (_registry, instance) = with_busybox("1.28.4");
     let kubectl = instance.kubectl();
-    let page = Page::open(&instance, "nginx");
-    // The tests of the articles have a terminal, watches, and what is refused.
-    page.otherwise(&[
-        "export KUBECONFIG=/var/lib/mainstay/kubeconfig",
-        "kubectl get pods -w -l app=nginx",
-        "kubectl run -i --tty --image busybox:1.28.4 dns-test --restart=Never --rm /bin/sh",
-        "nslookup web-0.nginx",
-    ]);
-    let page = page.in_directory("cd examples/nginx");
-    page.ok("kubectl create -f svc.yaml");
-    page.ok("kubectl create -f statefulset.yaml");
-    kubectl.wait_ready("web", 2);
-    let hostnames = "for i in 0 1; do kubectl exec web-$i -- sh -c 'hostname'; done";
-    assert_eq!(page.ok(hostnames), "web-0\nweb-1\n");
-    page.ok("kubectl delete -f statefulset.yaml -f svc.yaml");
-    page.ok("kubectl create -f with-claims/svc.yaml");
-    page.ok("kubectl rollout status sts/web");
-    let claims = page.ok("kubectl get pvc");
-    assert!(claims.contains("www-web-1"), "{claims}");
-    page.ok("for i in 0 1; do kubectl exec web-$i -- sh -c \
-         'echo hello $(hostname) > /usr/share/nginx/html/index.html'; done");
-    page.ok("kubectl delete pod -l app=nginx");
-    page.ok("kubectl rollout status sts/web");
-    let read = "curl http://$(kubectl get pod web-0 -o jsonpath={.status.podIP})/";
-    assert_eq!(page.ok(read), "hello web-0\n");
-    kubectl.ok(&["delete", "sts", "web"]);
-    kubectl.ok(&["delete", "svc", "nginx"]);
-    page.ok("kubectl delete pvc www-web-0");
-
-    page.ok("kubectl apply -f web.yaml");
-    wait_for("the failed pull", 60, || {
-        let pods = page.ok("kubectl get pods");
-        let failed = ["ErrImagePull", "ImagePullBackOff"];
-        let told = failed.iter().any(|state| pods.contains(state));
-        if told { Ok(()) } else { Err(pods) }
-    });
-    page.ok("kubectl set image sts/web nginx=nginx:1.9.1");
-    page.ok("kubectl scale sts web --replicas=5");
-    kubectl.wait_ready("web", 5);
-    page.ok(r#"kubectl patch sts web -p '{"spec":{"replicas":3}}'"#);
+    let tour = example("web.yaml");
+    let tour = tour.to_str().expect("a path in UTF-8");
+    kubectl.ok(&["apply", "--server-side", "-f", tour]);
     kubectl.wait_ready("web", 3);
-    page.ok(concat!(
-        "kubectl patch statefulset web -p ",
-        r#"'{"spec":{"updateStrategy":{"type":"RollingUpdate","rollingUpdate":{"partition":2}}}}'"#
-    ));
-    page.ok("kubectl rollout status sts/web");
-    let before = kubectl.pod_uid("web-0");
-    page.ok("kubectl delete statefulset web --cascade=orphan");
-    let left = page.ok("kubectl get pods -l app=nginx");
-    assert_eq!(left.matches(" Running ").count(), 3, "{left}");
-    page.ok("kubectl apply -f web.yaml");
-    wait_for("the pods to be taken over", 30, || {
-        let owner = kubectl.pod("web-0")["metadata"]["ownerReferences"][0]["name"].clone();
-        if owner == "web" { Ok(()) } else { Err(owner) }
-    });
-    assert_eq!(kubectl.pod_uid("web-0"), before);
-    page.finish();
+    let pasted = Pasted::beside(&instance);
+    let output = pasted.page("examples/nginx/README.md");
+    for shown in [
+        "web-0\nweb-1\n",
+        "Name:      web-0.nginx.default.svc.cluster.local",
+        "hello web-0\n",
+        "statefulset.apps/web created",
+    ] {
+        assert!(output.stdout.contains(shown), "{shown}: {output:#?}");
+    }
+    let claims = kubectl.ok(&["get", "pvc", "-o", "name"]);
+    assert!(!claims.contains("www-web"), "{claims}");
+    assert!(claims.contains("data-web-0"), "{claims}");
 }

@@ -19,6 +19,7 @@ mod debug_images;
 mod disks;
 mod endings;
 mod first_run;
+mod guides;
 mod harness;
 mod helm;
 mod helm_state;

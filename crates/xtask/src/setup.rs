@@ -40,6 +40,8 @@ const PROGRAMS: &[(&str, &str)] = &[
     ("bzip2", "bzip2"),
     ("mke2fs", "e2fsprogs"),
     ("mkfs.xfs", "xfsprogs"),
+    ("openssl", "openssl"),
+    ("skopeo", "skopeo"),
 ];
 
 /// Test images, with the Debian packages that they are made of.

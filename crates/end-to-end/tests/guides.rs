@@ -1,0 +1,111 @@
+//! The pages of `docs` and the README, pasted as they are by somebody who has only them (findings U7,
+//! U8, U11).
+
+use std::fs;
+
+use end_to_end::applications::redis;
+use end_to_end::{Instance, Pasted, Registry, example};
+
+/// findings U11: the figures, an account that may read them, and nothing more.
+#[test]
+fn the_monitoring_page_can_be_pasted() {
+    let instance = Instance::start(&[]);
+    let pasted = Pasted::beside(&instance);
+    let output = pasted.page("docs/monitoring.md");
+    for shown in [
+        "[+]",
+        "mainstay_store_bytes",
+        "node_cpu_usage_seconds_total",
+        "Ready",
+    ] {
+        assert!(output.stdout.contains(shown), "{shown}: {output:#?}");
+    }
+    let kubectl = instance.kubectl();
+    let account = "--as=system:serviceaccount:monitoring:prometheus";
+    for refused in [["get", "secrets"], ["create", "pods"]] {
+        let answer = kubectl.run(&[&["auth", "can-i"], &refused[..], &[account, "-A"]].concat());
+        assert_eq!(answer.stdout, "no\n", "{answer:?}");
+    }
+    // Every figure that the alerts name is served here, or is said to be another's.
+    let page = fs::read_to_string(example("../docs/monitoring.md")).expect("the page");
+    let figures = kubectl.ok(&["get", "--raw", "/metrics"]);
+    for name in [
+        "mainstay_store_full",
+        "apiserver_request_total",
+        "workqueue_depth",
+    ] {
+        assert!(page.contains(name), "{name}");
+        assert!(figures.contains(name), "{name}");
+    }
+}
+
+/// findings U11: a person with a certificate, a program with a token, each within a namespace.
+#[test]
+fn the_access_page_can_be_pasted() {
+    let instance = Instance::start(&[]);
+    let pasted = Pasted::beside(&instance);
+    let output = pasted.page("docs/access.md");
+    for shown in [
+        "jane",
+        "shop-team",
+        "\"PodList\"",
+        "system:masters",
+        "notAfter=",
+    ] {
+        assert!(output.stdout.contains(shown), "{shown}: {output:#?}");
+    }
+    assert!(output.stdout.contains("yes\n"), "{output:#?}");
+    assert!(output.stdout.contains("no\n"), "{output:#?}");
+    let jane = pasted.directory().join("jane.kubeconfig");
+    let kubectl = end_to_end::Kubectl::new(&jane);
+    let refused = kubectl.fails(&["get", "pods", "-n", "kube-system"]);
+    assert!(refused.contains("User \"jane\" cannot list"), "{refused}");
+}
+
+/// findings U1, U8: images from files, with no registry within reach, and those in the program.
+#[test]
+fn the_images_page_can_be_pasted() {
+    let registry = Registry::start();
+    registry.push("library/redis", "7", &redis());
+    let instance = Instance::start(&[]);
+    let here = format!(
+        "--src-tls-verify=false docker://{}/library/redis:7",
+        registry.address()
+    );
+    let pasted = Pasted::beside(&instance).with("docker://docker.io/library/redis:7", &here);
+    let output = pasted.page("docs/images.md");
+    for shown in [
+        "kubernetes.default.svc.cluster.local",
+        "PONG",
+        "docker.io/library/redis:7",
+    ] {
+        assert!(output.stdout.contains(shown), "{shown}: {output:#?}");
+    }
+    let copied = fs::read(pasted.directory().join("copy.md")).expect("the copied file");
+    assert_eq!(copied, fs::read(example("../README.md")).expect("the page"));
+}
+
+/// findings U7: the README's tour, beside the example that its first command starts.
+#[test]
+fn the_tour_can_be_pasted() {
+    let manifest = example("web.yaml");
+    let instance = Instance::start(&["-f", manifest.to_str().expect("a path in UTF-8")]);
+    let pasted = Pasted::beside(&instance);
+    let output = pasted.part("README.md", "In another shell", Some("Now Ctrl-C"));
+    for shown in ["Hello from web-1", "data-web-4", "rolled back", "sts/web"] {
+        assert!(output.stdout.contains(shown), "{shown}: {output:#?}");
+    }
+}
+
+/// findings U7: a snapshot is taken and restored on the class that can, whatever the disk is.
+#[test]
+fn the_snapshot_page_can_be_pasted() {
+    let instance = Instance::start(&[]);
+    let pasted = Pasted::beside(&instance);
+    let part = |from: &str, to: &str| pasted.part("docs/volumes.md", from, Some(to));
+    let output = part(
+        "## Snapshots and copies",
+        "VolumeSnapshot, VolumeSnapshotContent and",
+    );
+    assert!(output.stdout.contains("before\n"), "{output:#?}");
+}
