@@ -22,6 +22,7 @@ pub mod program;
 pub mod registry;
 pub mod runc;
 mod schema;
+pub mod screen;
 pub mod shell;
 pub mod stateful_set;
 pub mod wait;

@@ -18,6 +18,7 @@ mod debug_and_top;
 mod debug_images;
 mod disks;
 mod endings;
+mod first_hour;
 mod first_run;
 mod guides;
 mod harness;

@@ -10,18 +10,23 @@ mod data_directory;
 mod down;
 mod hello;
 mod image;
+mod install;
 mod kubeconfig;
 mod logs;
+mod manual;
 mod output;
+mod pod_row;
 mod process;
 mod settings;
+mod status;
+mod terminal;
 mod up;
 mod why;
 
 use std::process::ExitCode;
 
 use anyhow::{Context, Result};
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, Parser, Subcommand};
 
 /// Runs stateful applications: StatefulSets on real containers, in one program that speaks the
 /// Kubernetes API.
@@ -46,12 +51,23 @@ enum Command {
     Image(image::ImageArguments),
     /// Print the administrator's kubeconfig, or merge it into your own
     Kubeconfig(kubeconfig::KubeconfigArguments),
+    /// Show on one screen what there is: server, sets with their pods and volumes, other workloads
+    #[command(alias = "ps")]
+    Status(status::StatusArguments),
     /// Say what a StatefulSet, pod or claim waits for, and what would unblock it
     Why(why::WhyArguments),
     /// Print what all pods of a set or its like print, and follow it
     Logs(logs::LogsArguments),
     /// Measure an API server, this one's or another, or a disk
     Bench(bench::BenchArguments),
+    /// Install this program, its man pages, completions of shells and a service of systemd
+    Install(install::InstallArguments),
+    /// Remove what `mainstay install` has written; data stay
+    Uninstall(install::UninstallArguments),
+    /// Print completions for a shell
+    Completion(manual::CompletionArguments),
+    /// Print the man page, or write those of all commands
+    Man(manual::ManArguments),
     /// Print the version of this program and of the API it serves
     Version,
     /// The program of the built-in image mainstay/hello
@@ -95,7 +111,9 @@ fn advice(error: &anyhow::Error) -> &'static str {
         let kind = cause
             .downcast_ref::<std::io::Error>()
             .map(std::io::Error::kind);
+        let number = cause.downcast_ref::<nix::errno::Errno>();
         kind == Some(std::io::ErrorKind::PermissionDenied)
+            || number == Some(&nix::errno::Errno::EPERM)
     });
     match is_denied && !nix::unistd::geteuid().is_root() {
         true => {
@@ -139,6 +157,10 @@ fn run(command: Command) -> Result<()> {
             prepare("off");
             runtime(tokio::runtime::Builder::new_current_thread())?.block_on(why::run(arguments))
         }
+        Command::Status(arguments) => {
+            prepare("off");
+            runtime(tokio::runtime::Builder::new_current_thread())?.block_on(status::run(arguments))
+        }
         Command::Logs(arguments) => {
             prepare("off");
             runtime(tokio::runtime::Builder::new_current_thread())?.block_on(logs::run(arguments))
@@ -147,6 +169,13 @@ fn run(command: Command) -> Result<()> {
             prepare("warn");
             runtime(tokio::runtime::Builder::new_multi_thread())?.block_on(bench::run(arguments))
         }
+        Command::Install(arguments) => install::install(&arguments, &CommandLine::command()),
+        Command::Uninstall(arguments) => install::uninstall(&arguments),
+        Command::Completion(arguments) => {
+            manual::complete(&arguments, CommandLine::command());
+            Ok(())
+        }
+        Command::Man(arguments) => manual::man(&arguments, CommandLine::command()),
         Command::Version => {
             crate::output::say(&format!("mainstay {}", env!("CARGO_PKG_VERSION")));
             crate::output::say(&format!("Kubernetes API {}", api_server::git_version()));

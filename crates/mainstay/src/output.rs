@@ -2,24 +2,96 @@
 //! closed terminal): that is no reason to fail, least of all in the middle of a shutdown, so errors
 //! of standard output and standard error are ignored here. `print!` and its like panic on them; the
 //! crate denies them.
+//!
+//! On a terminal, some lines can stay at its foot: what is printed meanwhile, the log too, goes above
+//! them.
 
 use std::io::{self, IsTerminal, Write};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use tracing_subscriber::fmt::MakeWriter;
 
+use crate::terminal::{self, Size};
+
+/// What is at the foot of the terminal.
+static FOOT: Mutex<Foot> = Mutex::new(Foot {
+    lines: Vec::new(),
+    width: 0,
+});
+
 /// A line on standard output.
 pub fn say(text: &str) {
-    write(&mut io::stdout().lock(), &[text, "\n"]);
+    Foot::lock().above(&mut io::stdout().lock(), &[text, "\n"]);
 }
 
 /// Text on standard output, as it is.
 pub fn show(text: &str) {
-    write(&mut io::stdout().lock(), &[text]);
+    Foot::lock().above(&mut io::stdout().lock(), &[text]);
 }
 
 /// A line on standard error.
 pub fn warn(text: &str) {
-    write(&mut io::stderr().lock(), &[text, "\n"]);
+    Foot::lock().above_on_error(&[text, "\n"]);
+}
+
+/// Keeps these lines at the foot of the terminal, in place of those that were there; each fits into
+/// the terminal's width, and all into its height.
+pub fn keep_at_foot(size: Size, lines: Vec<String>) {
+    Foot::lock().exchange(&mut io::stdout().lock(), size, lines);
+}
+
+/// Lets what is at the foot of the terminal stand as it is: what follows goes below it.
+pub fn leave_foot() {
+    Foot::lock().lines = Vec::new();
+}
+
+/// Lines at the foot of the terminal.
+struct Foot {
+    lines: Vec<String>,
+    width: usize,
+}
+
+impl Foot {
+    fn lock() -> MutexGuard<'static, Self> {
+        FOOT.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn text(&self) -> String {
+        self.lines.iter().map(|line| format!("{line}\n")).collect()
+    }
+
+    fn above(&self, to: &mut dyn Write, parts: &[&str]) {
+        if self.lines.is_empty() {
+            return write(to, parts);
+        }
+        let text = parts.concat();
+        let end = if text.ends_with('\n') { "" } else { "\n" };
+        let erased = terminal::erase(self.lines.len());
+        write(to, &[&[&erased, &text, end, &self.text()].concat()]);
+    }
+
+    /// Standard error may be a file, or the same terminal.
+    fn above_on_error(&self, parts: &[&str]) {
+        if io::stderr().is_terminal() {
+            self.above(&mut io::stderr().lock(), parts);
+        } else {
+            write(&mut io::stderr().lock(), parts);
+        }
+    }
+
+    fn exchange(&mut self, to: &mut dyn Write, size: Size, lines: Vec<String>) {
+        // A narrower terminal may have broken the old lines, and nobody knows how many there are: the
+        // new ones start below.
+        let erased = match size.width < self.width {
+            true => String::new(),
+            false => terminal::erase(self.lines.len()),
+        };
+        *self = Self {
+            lines,
+            width: size.width,
+        };
+        write(to, &[&[erased, self.text()].concat()]);
+    }
 }
 
 fn write(to: &mut dyn Write, parts: &[&str]) {
@@ -42,12 +114,14 @@ impl Log {
 }
 
 impl Write for Log {
+    /// Takes a whole message: that is how `tracing-subscriber` writes.
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        Tolerant(io::stderr().lock()).write(bytes)
+        Foot::lock().above_on_error(&[&String::from_utf8_lossy(bytes)]);
+        Ok(bytes.len())
     }
 
     fn flush(&mut self) -> io::Result<()> {
-        Tolerant(io::stderr().lock()).flush()
+        Ok(())
     }
 }
 
@@ -56,21 +130,6 @@ impl<'a> MakeWriter<'a> for Log {
 
     fn make_writer(&'a self) -> Self {
         Self
-    }
-}
-
-/// A writer that takes everything, whatever becomes of it.
-struct Tolerant<W>(W);
-
-impl<W: Write> Write for Tolerant<W> {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.0.write_all(bytes).ok();
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        self.0.flush().ok();
-        Ok(())
     }
 }
 
@@ -96,8 +155,48 @@ mod tests {
     #[test]
     fn a_reader_that_has_ended_is_no_error() {
         write(&mut Closed, &["text", "\n"]);
-        let mut log = Tolerant(Closed);
-        assert!(matches!(log.write(b"text"), Ok(4)));
-        log.flush().unwrap();
+        assert!(matches!(Log.write(b"a line for the log\n"), Ok(19)));
+        Log.flush().unwrap();
+    }
+
+    /// Findings U4: the log and the table do not garble each other.
+    #[test]
+    fn what_is_printed_goes_above_what_stays_at_the_foot() {
+        let mut screen = Vec::new();
+        let wide = Size {
+            width: 80,
+            height: 24,
+        };
+        let narrow = Size {
+            width: 20,
+            height: 24,
+        };
+        let mut foot = Foot {
+            lines: Vec::new(),
+            width: 0,
+        };
+        let mut shown = |foot: &mut Foot, act: &dyn Fn(&mut Foot, &mut Vec<u8>)| {
+            act(foot, &mut screen);
+            String::from_utf8(std::mem::take(&mut screen)).unwrap()
+        };
+        let lines = || vec!["web: 0/1".to_owned(), "  web-0".to_owned()];
+        let text = shown(&mut foot, &|foot, screen| {
+            foot.above(screen, &["one", "\n"])
+        });
+        assert_eq!(text, "one\n");
+        let text = shown(&mut foot, &|foot, screen| {
+            foot.exchange(screen, wide, lines())
+        });
+        assert_eq!(text, "web: 0/1\n  web-0\n");
+        let text = shown(&mut foot, &|foot, screen| foot.above(screen, &["two"]));
+        assert_eq!(text, "\r\x1b[2A\x1b[Jtwo\nweb: 0/1\n  web-0\n");
+        let text = shown(&mut foot, &|foot, screen| {
+            foot.exchange(screen, wide, lines())
+        });
+        assert_eq!(text, "\r\x1b[2A\x1b[Jweb: 0/1\n  web-0\n");
+        let text = shown(&mut foot, &|foot, screen| {
+            foot.exchange(screen, narrow, lines())
+        });
+        assert_eq!(text, "web: 0/1\n  web-0\n");
     }
 }

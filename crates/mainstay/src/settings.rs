@@ -6,6 +6,13 @@ use anyhow::Result;
 
 use crate::up::ConfigurationFile;
 
+/// This program as it was called, for commands that are shown.
+pub fn program() -> String {
+    std::env::args()
+        .next()
+        .unwrap_or_else(|| "mainstay".to_owned())
+}
+
 /// Where everything is kept.
 #[derive(clap::Args, Debug, Clone, Default)]
 pub struct DataDirectory {
@@ -48,6 +55,19 @@ impl DataDirectory {
             Some(path) => ConfigurationFile::read(path),
             None => Ok(ConfigurationFile::default()),
         }
+    }
+
+    /// The options that name the same directory in another command, as they were typed.
+    pub fn options(&self) -> String {
+        let option = |name: &str, path: &Option<PathBuf>| {
+            let path = path.as_ref();
+            path.map(|path| format!(" {name} {}", path.display()))
+        };
+        let options = [
+            option("--data-dir", &self.data_dir),
+            option("--config", &self.config),
+        ];
+        options.into_iter().flatten().collect()
     }
 
     /// The configuration file, if one is given.

@@ -99,13 +99,17 @@ pub async fn run(arguments: &DownArguments) -> Result<()> {
 
 fn not_marked(data: &Path) -> String {
     let shown = data.display();
+    let of_root = match nix::unistd::geteuid().is_root() {
+        true => "",
+        false => ". What root has started, root stops: put sudo in front",
+    };
     if !data.exists() {
-        return format!("there is no directory {shown}");
+        return format!("there is no directory {shown}{of_root}");
     }
     format!(
         "{shown} is not marked as a data directory of mainstay (it has no readable file named \
          `{}`): nothing was stopped or deleted. One of mainstay 0.1.0 is marked by the next \
-         `mainstay up` on it",
+         `mainstay up` on it{of_root}",
         crate::data_directory::MARKER_FILE
     )
 }

@@ -20,11 +20,12 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Instant;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, anyhow, bail};
 use image_store::RegistriesConfig;
+use k8s_openapi::api::apps::v1::StatefulSet;
 use k8s_openapi::api::core::v1::Pod;
 use kube::Api;
-use kube::api::ListParams;
+use kube::api::{ListParams, PartialObjectMeta};
 use node_agent::OnShutdown;
 use pod_network::{PodNetwork, PodNetworkOptions, Ranges, Wanted};
 use tokio::net::TcpListener;
@@ -32,12 +33,15 @@ use tokio_util::sync::CancellationToken;
 
 use crate::data_directory::{self, Claim};
 use crate::down::left;
-use crate::output::{say, warn};
+use crate::output::{leave_foot, say, warn};
+use crate::pod_row::PodRows;
 use crate::process::NOT_APPLIED;
+use crate::settings::program;
+use crate::terminal;
 use host::Host;
 use manifests::Manifest;
 use node::{Parts, Running};
-use progress::{PodStates, Watched};
+use progress::{Watched, hints};
 use protection::Protection;
 use relocation::{Place, Relocation};
 use server::{LocalNode, Server, ServerConfig};
@@ -213,9 +217,13 @@ impl Cluster {
             self.server.address,
             kubeconfig.display()
         ));
-        let sets = self.apply(manifests).await?;
-        if !sets.is_empty() && self.show_progress(&sets, interrupted).await? {
-            self.show_hints(&sets, &kubeconfig).await;
+        let applied = self.apply(manifests).await?;
+        let sets = match manifests {
+            [] => self.from_before(&kubeconfig).await,
+            _ => applied,
+        };
+        if !sets.is_empty() {
+            self.show_progress(&sets, &kubeconfig, interrupted).await?;
         }
         tokio::select! {
             () = interrupted.cancelled() => Ok(()),
@@ -264,38 +272,67 @@ impl Cluster {
         Ok(sets)
     }
 
-    /// Whether all pods became ready.
+    /// The sets that are there without manifests; a terminal shows their progress. Elsewhere they are
+    /// named, once.
+    async fn from_before(&self, kubeconfig: &Path) -> Vec<Watched> {
+        let client = self.server.client("mainstay-admin", &["system:masters"]);
+        let all_sets: Api<StatefulSet> = Api::all(client.clone());
+        let all_pods: Api<Pod> = Api::all(client);
+        let every = ListParams::default();
+        let read = tokio::try_join!(all_sets.list(&every), all_pods.list_metadata(&every));
+        // What cannot be shown is left out.
+        let Ok((sets, pods)) = read else {
+            return Vec::new();
+        };
+        let is_of_set = |pod: &&PartialObjectMeta<Pod>| {
+            let owners = pod.metadata.owner_references.iter().flatten();
+            owners.into_iter().any(|owner| owner.kind == "StatefulSet")
+        };
+        let others = pods.items.iter().filter(|pod| !is_of_set(pod)).count();
+        let replicas = |set: &StatefulSet| {
+            set.spec
+                .as_ref()
+                .map_or(1, |spec| spec.replicas.unwrap_or(1))
+        };
+        let sets: Vec<(Watched, i32)> = sets
+            .iter()
+            .map(|set| {
+                let watched = Watched {
+                    namespace: set.metadata.namespace.clone().unwrap_or_default(),
+                    name: set.metadata.name.clone().unwrap_or_default(),
+                };
+                (watched, replicas(set))
+            })
+            .collect();
+        let named: Vec<(String, i32)> = sets
+            .iter()
+            .map(|(set, replicas)| (set.title(), *replicas))
+            .collect();
+        if terminal::size().is_some() && !sets.is_empty() {
+            return sets.into_iter().map(|(set, _)| set).collect();
+        }
+        say(&hints::earlier(&program(), kubeconfig, &named, others));
+        Vec::new()
+    }
+
     async fn show_progress(
         &self,
         sets: &[Watched],
+        kubeconfig: &Path,
         interrupted: &CancellationToken,
-    ) -> Result<bool> {
-        let pods = self
-            .server
-            .kinds
-            .iter()
-            .find(|kind| kind.info().kind == "Pod");
-        let states = pods.and_then(|kind| PodStates::new(kind.as_ref()));
-        let states = states.context("the Pod kind has no STATUS column")?;
+    ) -> Result<()> {
+        let mut kinds = self.server.kinds.iter();
+        let pods = kinds.find(|kind| kind.info().kind == "Pod");
+        let rows = pods.and_then(|kind| PodRows::new(kind.as_ref()));
+        let rows = rows.context("the Pod kind lacks a column")?;
         let client = self.server.client("mainstay-admin", &["system:masters"]);
-        tokio::select! {
-            ready = progress::show(client, sets, &states, interrupted) => Ok(ready),
-            () = self.running.failed.cancelled() => bail!("a part of the program has failed"),
-        }
-    }
-
-    async fn show_hints(&self, sets: &[Watched], kubeconfig: &Path) {
-        let mut text = format!(
-            "\nLook at it from another shell:\n  export KUBECONFIG={}\n  \
-             kubectl get sts,pods,pvc,svc -o wide\n",
-            kubeconfig.display()
-        );
-        let client = self.server.client("mainstay-admin", &["system:masters"]);
-        for address in progress::first_addresses(client, sets).await {
-            text.push_str(&format!("  curl http://{address}/\n"));
-        }
-        text.push_str("Ctrl-C stops the pods and keeps their data.");
-        say(&text);
+        let hints = |urls: &[String]| hints::text(&program(), kubeconfig, urls);
+        let shown = tokio::select! {
+            () = progress::show(client, sets, &rows, interrupted, hints) => Ok(()),
+            () = self.running.failed.cancelled() => Err(anyhow!("a part of the program has failed")),
+        };
+        leave_foot();
+        shown
     }
 
     async fn stop(self, pods: OnShutdown) -> Result<()> {

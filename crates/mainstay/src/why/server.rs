@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow, bail};
 use jiff::Timestamp;
-use kube::config::{KubeConfigOptions, Kubeconfig};
+use kube::config::{KubeConfigOptions, Kubeconfig, KubeconfigError};
 use kube::{Client, Config};
 
 use super::expiry;
@@ -15,6 +15,9 @@ use crate::settings::DataDirectory;
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// Lists of ten thousands of objects take a while.
 const READ_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// What is said of kubeconfigs that the variable names.
+const FROM_VARIABLE: &str = "$KUBECONFIG";
 
 /// A server to ask.
 pub struct Server {
@@ -64,6 +67,22 @@ impl Server {
         self.client.default_namespace()
     }
 
+    /// Its address.
+    pub fn url(&self) -> &str {
+        &self.url
+    }
+
+    /// Its data directory, if its kubeconfig is the one that is kept there.
+    pub fn data_directory(&self) -> Option<PathBuf> {
+        let path = match self.source.as_str() {
+            FROM_VARIABLE => PathBuf::from(std::env::var_os("KUBECONFIG")?),
+            path => PathBuf::from(path),
+        };
+        let directory = path.parent()?;
+        let is_marked = path.ends_with("kubeconfig") && directory.join("instance").is_file();
+        is_marked.then(|| directory.to_owned())
+    }
+
     /// An error with what to do about it.
     pub fn explain(&self, error: kube::Error) -> anyhow::Error {
         let (url, source) = (&self.url, &self.source);
@@ -77,12 +96,22 @@ impl Server {
                 ),
             },
             kube::Error::Api(status) => anyhow!("the server at {url} says: {}", status.message),
-            other => anyhow::Error::new(other).context(format!(
-                "no answer from {url} (of {source}); is the server running? `mainstay up` starts \
-                 one, --kubeconfig names another"
-            )),
+            other => anyhow!(
+                "no answer from {url} (of {source}): {}; is the server running? `mainstay up` starts \
+                 one, --kubeconfig names another",
+                first_cause(&other)
+            ),
         }
     }
+}
+
+/// What an error comes from in the end: what is around it names layers of the client.
+fn first_cause(error: &dyn std::error::Error) -> String {
+    let mut cause = error;
+    while let Some(deeper) = cause.source() {
+        cause = deeper;
+    }
+    cause.to_string()
 }
 
 fn kubeconfig(named: Option<&Path>, data: &DataDirectory) -> Result<(Kubeconfig, String)> {
@@ -93,17 +122,23 @@ fn kubeconfig(named: Option<&Path>, data: &DataDirectory) -> Result<(Kubeconfig,
         None => {
             let listed = Kubeconfig::from_env().context("read the files of $KUBECONFIG")?;
             if let Some(listed) = listed {
-                return Ok((listed, "$KUBECONFIG".to_owned()));
+                return Ok((listed, FROM_VARIABLE.to_owned()));
             }
             first_present(of_data)?
         }
     };
-    let kubeconfig = Kubeconfig::read_from(&path).with_context(|| {
-        format!(
-            "read {}; `mainstay up` writes one when it starts",
-            path.display()
-        )
-    })?;
+    let kubeconfig = match Kubeconfig::read_from(&path) {
+        Ok(kubeconfig) => kubeconfig,
+        Err(KubeconfigError::ReadConfig(error, _)) => {
+            return Err(error).with_context(|| {
+                format!(
+                    "read {}, which `mainstay up` writes when it starts",
+                    path.display()
+                )
+            });
+        }
+        Err(error) => return Err(error).with_context(|| format!("read {}", path.display())),
+    };
     Ok((kubeconfig, path.display().to_string()))
 }
 
@@ -115,9 +150,16 @@ fn first_present(of_data: PathBuf) -> Result<PathBuf> {
         return Ok(path.clone());
     }
     let places: Vec<String> = places.iter().map(|p| p.display().to_string()).collect();
+    let of_root = match nix::unistd::geteuid().is_root() {
+        true => "",
+        false => {
+            "; for a server that root has started put sudo in front, or keep what \
+             `sudo mainstay kubeconfig` prints"
+        }
+    };
     bail!(
         "no kubeconfig at {}: start a server with `mainstay up`, or name one with --kubeconfig, \
-         --data-dir or $KUBECONFIG",
+         --data-dir or $KUBECONFIG{of_root}",
         places.join(" or ")
     )
 }

@@ -1,0 +1,369 @@
+//! What a newcomer meets in the first hour: the table of `up`, `status`, completions and pages, and the
+//! sentences that say what to do.
+
+use std::fs;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+
+use end_to_end::program::{mainstay, ok, refused, text};
+use end_to_end::{Instance, Kubectl, binary, example, screen, wait_for, wait_for_text};
+use serde_json::Value;
+
+/// `mainstay up` in a terminal.
+struct Terminal {
+    directory: tempfile::TempDir,
+    size: (usize, usize),
+    child: Option<Child>,
+}
+
+impl Terminal {
+    fn of_size(columns: usize, rows: usize) -> Self {
+        Self {
+            directory: tempfile::tempdir().expect("a directory"),
+            size: (columns, rows),
+            child: None,
+        }
+    }
+
+    fn data(&self) -> PathBuf {
+        self.directory.path().join("data")
+    }
+
+    fn up(&mut self, arguments: &str) {
+        // That of the run before.
+        fs::remove_file(self.typescript()).ok();
+        let up = format!(
+            "{} up --data-dir {} --listen 127.0.0.1:0 {arguments}",
+            binary().display(),
+            self.data().display()
+        );
+        let mut script = screen::in_terminal(&up, self.size.0, self.size.1, &self.typescript());
+        script.env("MAINSTAY_LOG", "info");
+        self.child = Some(script.spawn().expect("start script"));
+    }
+
+    fn typescript(&self) -> PathBuf {
+        self.directory.path().join("typescript")
+    }
+
+    /// What somebody sees, from the first line on.
+    fn shown(&self) -> Vec<String> {
+        let written = fs::read(self.typescript()).unwrap_or_default();
+        let written = String::from_utf8_lossy(&written).into_owned();
+        // `script` has a line of its own before and after.
+        let own = written.split_once('\n').map_or("", |(_, rest)| rest);
+        screen::shown(own, self.size.0, self.size.1)
+    }
+
+    fn kubectl(&self) -> Kubectl {
+        Kubectl::new(&self.data().join("kubeconfig"))
+    }
+
+    /// Ends the program as Ctrl-C does.
+    #[track_caller]
+    fn interrupt(&mut self) {
+        let mut child = self.child.take().expect("it runs");
+        let input = child.stdin.as_mut().expect("its input");
+        input.write_all(b"\x03").expect("press Ctrl-C");
+        let status = wait_for("the end", 120, || match child.try_wait() {
+            Ok(Some(status)) => Ok(status),
+            _ => Err(self.shown()),
+        });
+        assert!(status.success(), "{status}: {:#?}", self.shown());
+    }
+}
+
+impl Drop for Terminal {
+    fn drop(&mut self) {
+        if let Some(mut child) = self.child.take() {
+            eprintln!("--- the terminal:\n{}", self.shown().join("\n"));
+            let data = self.data();
+            mainstay(&["down", "--data-dir", text(&data)]);
+            drop(child.kill());
+            drop(child.wait());
+        }
+    }
+}
+
+/// Findings U4: the table is not garbled in a small terminal and by log lines, goes on when all is ready,
+/// and is there without `-f`.
+#[test]
+fn the_table_stays_whole_in_a_small_terminal() {
+    let mut terminal = Terminal::of_size(34, 8);
+    terminal.up(&format!("-f {}", example("web.yaml").display()));
+    wait_for_text("Ctrl-C stops the pods", 60, || terminal.shown().join("\n"));
+    let shown = terminal.shown();
+    let table = foot(&shown);
+    assert_eq!(table[0], "statefulset web: 3/3 ready", "{shown:#?}");
+    assert!(table[1].starts_with("  ✓ web-0  1/1 Running"), "{table:?}");
+    assert_eq!(table.len(), 4, "{table:?}");
+    assert_eq!(tables(&shown), 1, "{shown:#?}");
+    assert!(shown.iter().any(|line| line.contains("INFO")), "{shown:#?}");
+
+    // All is ready, and yet it goes on.
+    terminal.kubectl().ok(&["scale", "sts/web", "--replicas=9"]);
+    let shown = wait_for("the table of nine", 120, || {
+        let shown = terminal.shown();
+        match foot(&shown).first() {
+            Some(first) if first == "statefulset web: 9/9 ready" => Ok(shown),
+            _ => Err(shown),
+        }
+    });
+    // They have no room, and are all ready.
+    assert_eq!(foot(&shown).len(), 1, "{shown:#?}");
+    assert_eq!(tables(&shown), 1, "{shown:#?}");
+    terminal.interrupt();
+
+    terminal.up("");
+    wait_for("the table of the sets from before", 120, || {
+        let shown = terminal.shown();
+        let is_ready = |line: &String| line == "statefulset web: 9/9 ready";
+        match shown.iter().any(is_ready) {
+            true => Ok(()),
+            false => Err(shown),
+        }
+    });
+    assert_eq!(tables(&terminal.shown()), 1);
+    terminal.interrupt();
+}
+
+/// The lines of the table, which are the last.
+fn foot(shown: &[String]) -> Vec<String> {
+    let start = shown
+        .iter()
+        .rposition(|line| line.starts_with("statefulset "));
+    let foot = shown[start.unwrap_or(shown.len())..].iter();
+    foot.filter(|line| !line.is_empty()).cloned().collect()
+}
+
+fn tables(shown: &[String]) -> usize {
+    let heads = shown.iter().filter(|line| line.starts_with("statefulset "));
+    heads.count()
+}
+
+/// A set that waits for its image, another set for nothing.
+const SETS: &str = "
+apiVersion: v1
+kind: Namespace
+metadata: {name: shop}
+---
+apiVersion: apps/v1
+kind: StatefulSet
+metadata: {name: db, namespace: shop}
+spec:
+  serviceName: db
+  selector: {matchLabels: {app: db}}
+  template:
+    metadata: {labels: {app: db}}
+    spec:
+      terminationGracePeriodSeconds: 1
+      containers:
+      - {name: main, image: 'mainstay/hello', ports: [{containerPort: 5432}]}
+  volumeClaimTemplates:
+  - metadata: {name: data}
+    spec: {accessModes: [ReadWriteOnce], resources: {requests: {storage: 16Mi}}}
+---
+apiVersion: apps/v1
+kind: StatefulSet
+metadata: {name: stuck, namespace: shop}
+spec:
+  serviceName: stuck
+  selector: {matchLabels: {app: stuck}}
+  template:
+    metadata: {labels: {app: stuck}}
+    spec:
+      terminationGracePeriodSeconds: 1
+      containers: [{name: main, image: 'nowhere:1', imagePullPolicy: Never}]
+---
+apiVersion: apps/v1
+kind: Deployment
+metadata: {name: front}
+spec:
+  selector: {matchLabels: {app: front}}
+  template:
+    metadata: {labels: {app: front}}
+    spec:
+      terminationGracePeriodSeconds: 1
+      containers: [{name: main, image: mainstay/hello}]
+";
+
+/// Findings U11: `status` shows sets, ordinals, volumes and what waits; to whoever may read a namespace
+/// only, that namespace. Findings U4: a pipe has a line per change, with the reason.
+#[test]
+fn status_shows_what_there_is() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let manifest = directory.path().join("sets.yaml");
+    fs::write(&manifest, SETS).expect("write");
+    let mut instance = Instance::start(&["-f", text(&manifest)]);
+    let kubectl = instance.kubectl();
+    let data = instance.data();
+    let status = |more: &[&str]| ok(&[&["status", "--data-dir", text(&data)], more].concat());
+    let shown = wait_for("all that runs", 90, || {
+        let shown = status(&[]);
+        let parts = [
+            "statefulset shop/db: 1/1 ready",
+            "deployment front: 1/1 ready",
+            "Never",
+        ];
+        match parts.iter().all(|part| shown.contains(part)) {
+            true => Ok(shown),
+            false => Err(shown),
+        }
+    });
+    for part in [
+        "mainstay 0.",
+        &format!("data {}", data.display()),
+        ": Ready; disk ",
+        "  db-0  1/1    Running",
+        "  data-db-0  Bound  16Mi",
+        "statefulset shop/stuck: 0/1 ready",
+        "  stuck-0  0/1    ErrImageNeverPull",
+        &format!("why sts/stuck -n shop --data-dir {}", data.display()),
+    ] {
+        assert!(shown.contains(part), "{part:?} is not in\n{shown}");
+    }
+    wait_for_text("shop/stuck-0: 0/1 ErrImageNeverPull (image", 30, || {
+        instance.output()
+    });
+
+    let json: Value = serde_json::from_str(&status(&["-o", "json"])).expect("JSON");
+    assert_eq!(json["sets"][0]["pods"][0]["ready"], true, "{json}");
+    assert_eq!(json["sets"][0]["claims"][0]["state"], "Bound", "{json}");
+    let one = ok(&["ps", "-n", "default", "--data-dir", text(&data)]);
+    assert!(
+        one.contains("deployment front") && !one.contains("shop/db"),
+        "{one}"
+    );
+
+    let reader = reader_of_shop(&kubectl, directory.path());
+    let shown = ok(&["status", "--kubeconfig", text(&reader)]);
+    assert!(shown.contains("statefulset shop/db: 1/1 ready"), "{shown}");
+    assert!(
+        shown.contains("Note: shown is namespace shop alone"),
+        "{shown}"
+    );
+    assert!(!shown.contains("deployment front"), "{shown}");
+    let error = refused(&["status", "-A", "--kubeconfig", text(&reader)]);
+    assert!(error.contains("forbidden"), "{error}");
+
+    // Nothing in it speaks HTTP, as far as anybody knows.
+    kubectl.ok(&["delete", "sts/stuck", "-n", "shop"]);
+    instance.interrupt();
+    let error = refused(&["status", "--data-dir", text(&data)]);
+    let next = "is the server running? `mainstay up` starts one";
+    assert!(
+        error.contains(next) && error.lines().count() == 1,
+        "{error}"
+    );
+    instance.start_again();
+    wait_for_text("mainstay: ready", 30, || instance.output());
+    assert!(!instance.output().contains("curl"), "{}", instance.output());
+}
+
+/// A kubeconfig of somebody who may read the namespace `shop`, and nothing else.
+fn reader_of_shop(kubectl: &Kubectl, directory: &Path) -> PathBuf {
+    kubectl.ok(&["create", "serviceaccount", "reader", "-n", "shop"]);
+    let role = [
+        "--clusterrole=view",
+        "--serviceaccount=shop:reader",
+        "-n",
+        "shop",
+    ];
+    kubectl.ok(&[&["create", "rolebinding", "reader"], &role[..]].concat());
+    let token = kubectl.ok(&["create", "token", "reader", "-n", "shop"]);
+    let mut config: Value = kubectl.json(&["config", "view", "--raw"]);
+    config["users"][0]["user"] = serde_json::json!({"token": token.trim()});
+    config["contexts"][0]["context"]["namespace"] = "shop".into();
+    let path = directory.join("reader.yaml");
+    fs::write(&path, config.to_string()).expect("write");
+    path
+}
+
+/// Findings U4: without `-f`, and without a terminal, what is there from before is named.
+#[test]
+fn a_start_without_manifests_names_what_there_is() {
+    let manifest = example("web.yaml");
+    let mut instance = Instance::start(&[]);
+    let output = wait_for_text("kubectl apply -f FILE", 10, || instance.output());
+    assert!(output.contains("Nothing is to run yet"), "{output}");
+    instance.kubectl().ok(&["apply", "-f", text(&manifest)]);
+    instance.kubectl().wait_ready("web", 3);
+    instance.interrupt();
+    instance.start_again();
+    let named = "There is from before: statefulset web (3 replicas)";
+    let output = wait_for_text(named, 10, || instance.output());
+    assert!(output.contains(" status"), "{output}");
+}
+
+/// Findings U11: completions and pages, installed and removed.
+#[test]
+fn install_and_uninstall() {
+    let root = tempfile::tempdir().expect("a directory");
+    let root = root.path();
+    let said = ok(&["install", "--root", text(root), "--data-dir", "/srv/state"]);
+    assert!(said.contains("bin/mainstay written"), "{said}");
+    assert!(said.contains("systemctl enable --now mainstay"), "{said}");
+    let program = root.join("usr/local/bin/mainstay");
+    let version = Command::new(&program).arg("version").output();
+    let version = version.expect("run the installed program");
+    assert!(version.status.success(), "{version:?}");
+    let unit = root.join("etc/systemd/system/mainstay.service");
+    let unit = fs::read_to_string(unit).expect("the unit");
+    assert!(
+        unit.contains("mainstay up --data-dir=/srv/state "),
+        "{unit}"
+    );
+    let bash = root.join("usr/local/share/bash-completion/completions/mainstay");
+    let complete = format!(
+        "source {}; COMP_WORDS=(mainstay stat); COMP_CWORD=1; _mainstay mainstay stat mainstay; \
+         echo ${{COMPREPLY[@]}}",
+        bash.display()
+    );
+    let completed = Command::new("bash").args(["-c", &complete]).output();
+    let completed = completed.expect("run bash");
+    let words = String::from_utf8_lossy(&completed.stdout);
+    assert_eq!(words.trim(), "status", "{completed:?}");
+
+    let again = ok(&["install", "--root", text(root), "--data-dir", "/srv/state"]);
+    assert!(!again.contains("written"), "{again}");
+    let said = ok(&["uninstall", "--root", text(root)]);
+    assert!(
+        said.contains("mainstay down --all --data-dir /srv/state"),
+        "{said}"
+    );
+    assert!(!root.join("usr").exists() && !root.join("etc").exists());
+}
+
+/// Each mistake has a sentence that says what to do.
+#[test]
+fn mistakes_are_answered_with_the_next_step() {
+    let typo = mainstay(&["stauts"]);
+    assert_eq!(typo.status.code(), Some(2));
+    let error = String::from_utf8_lossy(&typo.stderr);
+    assert!(
+        error.contains("a similar subcommand exists: 'status'"),
+        "{error}"
+    );
+    let typo = mainstay(&["up", "--data-dri", "/x"]);
+    let error = String::from_utf8_lossy(&typo.stderr);
+    assert!(error.contains("'--data-dir'"), "{error}");
+
+    let error = refused(&["status", "--data-dir", "/nonexistent"]);
+    let next = "which `mainstay up` writes when it starts";
+    assert!(
+        error.contains("/nonexistent/kubeconfig") && error.contains(next),
+        "{error}"
+    );
+
+    // A pipe whose reader has ended.
+    for command in ["--help", "help", "man", "version"] {
+        let (reader, writer) = std::io::pipe().expect("a pipe");
+        drop(reader);
+        let mut child = Command::new(binary());
+        child.arg(command).stdout(writer).stderr(Stdio::piped());
+        let output = child.output().expect("run mainstay");
+        let error = String::from_utf8_lossy(&output.stderr);
+        assert!(!error.contains("panicked"), "{command}: {error}");
+    }
+}

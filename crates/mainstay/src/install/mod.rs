@@ -1,0 +1,312 @@
+//! `mainstay install` and `mainstay uninstall`: the program, its man pages, the completions of shells
+//! and a service of systemd, where all users find them.
+//!
+//! What is written is recorded with its digest: files of others, and files that somebody has changed,
+//! are neither replaced nor removed. Data are never touched.
+
+mod plan;
+mod record;
+mod systemd;
+mod unit;
+
+use std::fs::{self, File};
+use std::io;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, bail, ensure};
+use clap::Command;
+
+use crate::manual::{self, Shell};
+use crate::output::{say, warn};
+use crate::settings::DataDirectory;
+use plan::Step;
+use record::Record;
+use systemd::Systemd;
+
+/// Arguments of `mainstay install`.
+#[derive(clap::Args, Debug)]
+#[command(after_help = INSTALL_HELP)]
+pub struct InstallArguments {
+    #[command(flatten)]
+    place: Place,
+    #[command(flatten)]
+    data: DataDirectory,
+}
+
+const INSTALL_HELP: &str = "\
+Written are /usr/local/bin/mainstay, pages in /usr/local/share/man/man1, completions of bash, zsh and fish
+in /usr/local/share, and on machines with systemd /etc/systemd/system/mainstay.service, which is enabled.
+To be repeated with each new version. `mainstay uninstall` removes it all.";
+
+/// Arguments of `mainstay uninstall`.
+#[derive(clap::Args, Debug)]
+#[command(after_help = UNINSTALL_HELP)]
+pub struct UninstallArguments {
+    #[command(flatten)]
+    place: Place,
+}
+
+const UNINSTALL_HELP: &str = "\
+Data stay: `mainstay down --all` deletes them, before the program is removed.";
+
+/// Where it happens, and whether.
+#[derive(clap::Args, Debug)]
+struct Place {
+    /// Only say what would be done
+    #[arg(long)]
+    dry_run: bool,
+    /// Directory in place of /, as for packages; nothing is enabled then
+    #[arg(long, value_name = "DIR", default_value = "/")]
+    root: PathBuf,
+}
+
+impl Place {
+    fn at(&self, path: &Path) -> PathBuf {
+        self.root.join(path.strip_prefix("/").unwrap_or(path))
+    }
+
+    fn require_root(&self, command: &str) -> Result<()> {
+        let is_system = self.root == Path::new("/") && !self.dry_run;
+        ensure!(
+            !is_system || nix::unistd::geteuid().is_root(),
+            "{command} changes /usr/local and /etc, which are root's: start it with sudo, or see with \
+             --dry-run what it would do"
+        );
+        Ok(())
+    }
+
+    fn systemd(&self) -> Systemd {
+        match self.root == Path::new("/") {
+            true => Systemd::of_this_machine(),
+            false => Systemd::OfAnotherRoot,
+        }
+    }
+}
+
+/// A file that is to be there.
+struct Wanted {
+    path: PathBuf,
+    content: Content,
+}
+
+enum Content {
+    /// This program.
+    Program,
+    Text(String),
+}
+
+/// This program's file, also if another has taken its name.
+const OWN_PROGRAM: &str = "/proc/self/exe";
+const PROGRAM: &str = "/usr/local/bin/mainstay";
+const PAGES: &str = "/usr/local/share/man/man1";
+const COMPLETIONS: [(Shell, &str); 3] = [
+    (
+        Shell::Bash,
+        "/usr/local/share/bash-completion/completions/mainstay",
+    ),
+    (Shell::Zsh, "/usr/local/share/zsh/site-functions/_mainstay"),
+    (
+        Shell::Fish,
+        "/usr/local/share/fish/vendor_completions.d/mainstay.fish",
+    ),
+];
+
+impl Content {
+    fn digest(&self) -> Result<String> {
+        match self {
+            Self::Program => {
+                let digest = record::digest_of_file(Path::new(OWN_PROGRAM))?;
+                digest.context("read this program's file")
+            }
+            Self::Text(text) => Ok(record::digest(text)),
+        }
+    }
+
+    /// Writes the file beside its place, and moves it there: a program that runs cannot be written to.
+    fn write(&self, path: &Path) -> Result<()> {
+        let mut name = path.file_name().unwrap_or_default().to_owned();
+        name.push(".new");
+        let fresh = path.with_file_name(name);
+        let mode = match self {
+            Self::Program => 0o755,
+            Self::Text(_) => 0o644,
+        };
+        let written = self.write_to(&fresh).and_then(|file| {
+            file.set_permissions(fs::Permissions::from_mode(mode))?;
+            file.sync_all()?;
+            fs::rename(&fresh, path)
+        });
+        if written.is_err() {
+            fs::remove_file(&fresh).ok();
+        }
+        written.with_context(|| format!("write {}", path.display()))
+    }
+
+    fn write_to(&self, path: &Path) -> io::Result<File> {
+        let mut file = File::create(path)?;
+        match self {
+            Self::Program => drop(io::copy(&mut File::open(OWN_PROGRAM)?, &mut file)?),
+            Self::Text(text) => io::Write::write_all(&mut file, text.as_bytes())?,
+        }
+        Ok(file)
+    }
+}
+
+/// Installs the program.
+pub fn install(arguments: &InstallArguments, command: &Command) -> Result<()> {
+    let place = &arguments.place;
+    place.require_root("install")?;
+    let systemd = place.systemd();
+    let data = match arguments.data.is_named()? {
+        true => std::path::absolute(arguments.data.path()?).context("the data directory")?,
+        false => unit::DEFAULT_DATA.into(),
+    };
+    let config = arguments.data.configuration_path();
+    let config = config.map(std::path::absolute).transpose();
+    let config = config.context("the configuration file")?;
+    let mut wanted = files(command);
+    if systemd.has_units() {
+        wanted.push(Wanted {
+            path: systemd::UNIT.into(),
+            content: Content::Text(unit::text(&data, config.as_deref())?),
+        });
+    }
+    let record_path = place.at(Path::new(record::PATH));
+    let before = Record::read(&record_path)?.unwrap_or_default();
+    let mut record = Record {
+        data_directory: data.clone(),
+        ..before.clone()
+    };
+    let mut steps = Vec::new();
+    let mut refusals = Vec::new();
+    for file in &wanted {
+        let digest = file.content.digest()?;
+        let present = record::digest_of_file(&place.at(&file.path))?;
+        match plan::step(&file.path, &digest, present.as_deref(), &before) {
+            Ok(step) => steps.push((file, step)),
+            Err(refusal) => refusals.push(refusal),
+        }
+        record.files.insert(file.path.clone(), digest);
+    }
+    ensure!(
+        refusals.is_empty(),
+        "nothing was installed: {}; move that away and start anew{}",
+        refusals.join("; "),
+        systemd.advice()
+    );
+    for (file, step) in steps {
+        let path = place.at(&file.path);
+        let said = match (step, place.dry_run) {
+            (Step::Keep, _) => "unchanged",
+            (Step::Write, true) => "would be written",
+            (Step::Write, false) => {
+                make_directories(place, &file.path, &mut record)?;
+                file.content.write(&path)?;
+                "written"
+            }
+        };
+        say(&format!("{} {said}", path.display()));
+    }
+    if !place.dry_run {
+        make_directories(place, Path::new(record::PATH), &mut record)?;
+        let text = record.text()?;
+        Content::Text(text).write(&record_path)?;
+        systemd.enable()?;
+    }
+    say(&systemd.next_step(&data));
+    Ok(())
+}
+
+/// All files but the unit.
+fn files(command: &Command) -> Vec<Wanted> {
+    let mut files = vec![Wanted {
+        path: PROGRAM.into(),
+        content: Content::Program,
+    }];
+    for (name, page) in manual::pages(command.clone()) {
+        files.push(Wanted {
+            path: Path::new(PAGES).join(name),
+            content: Content::Text(page),
+        });
+    }
+    for (shell, path) in COMPLETIONS {
+        files.push(Wanted {
+            path: path.into(),
+            content: Content::Text(manual::completion(shell, command.clone())),
+        });
+    }
+    files
+}
+
+/// Makes the directories above a file, and records those that were not there.
+fn make_directories(place: &Place, path: &Path, record: &mut Record) -> Result<()> {
+    let above: Vec<&Path> = path.ancestors().skip(1).collect();
+    for directory in above.into_iter().rev() {
+        let real = place.at(directory);
+        match fs::create_dir(&real) {
+            Ok(()) => drop(record.directories.insert(directory.to_owned())),
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+            Err(error) => return Err(error).with_context(|| format!("make {}", real.display())),
+        }
+    }
+    Ok(())
+}
+
+/// Removes what was installed.
+pub fn uninstall(arguments: &UninstallArguments) -> Result<()> {
+    let place = &arguments.place;
+    place.require_root("uninstall")?;
+    let record_path = place.at(Path::new(record::PATH));
+    let Some(record) = Record::read(&record_path)? else {
+        bail!(
+            "nothing is installed: there is no {}, which `mainstay install` writes",
+            record_path.display()
+        );
+    };
+    let systemd = place.systemd();
+    if !place.dry_run {
+        systemd.disable(&record.data_directory)?;
+    }
+    // A file that cannot be read is not the one that was written.
+    let present = |path: &Path| match record::digest_of_file(&place.at(path)) {
+        Ok(digest) => digest,
+        Err(_) => Some(String::new()),
+    };
+    let removal = plan::removal(&record, present);
+    for path in &removal.files {
+        let path = place.at(path);
+        match place.dry_run {
+            true => say(&format!("{} would be removed", path.display())),
+            false => {
+                fs::remove_file(&path).with_context(|| format!("remove {}", path.display()))?;
+                say(&format!("{} removed", path.display()));
+            }
+        }
+    }
+    for path in &removal.changed {
+        let path = place.at(path);
+        let path = path.display();
+        warn(&format!(
+            "{path} was changed after it was installed, and stays"
+        ));
+    }
+    if !place.dry_run {
+        fs::remove_file(&record_path)
+            .with_context(|| format!("remove {}", record_path.display()))?;
+        // The deepest first; those that hold something else stay.
+        for directory in record.directories.iter().rev() {
+            fs::remove_dir(place.at(directory)).ok();
+        }
+        systemd.reload()?;
+    }
+    let data = record.data_directory.display();
+    say(&format!(
+        "Data stay in {data}. `mainstay down --all --data-dir {data}`, by any copy of the program, deletes \
+         them."
+    ));
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests;

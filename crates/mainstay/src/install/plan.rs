@@ -1,0 +1,97 @@
+//! What is to be written or removed, given what is there and what was written before.
+
+use std::path::{Path, PathBuf};
+
+use super::record::Record;
+
+/// What becomes of a file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Step {
+    /// It is written.
+    Write,
+    /// It is there already.
+    Keep,
+}
+
+/// What to do about a file that is to be there, or why nothing can be done. `present` is the digest of
+/// what is there.
+pub fn step(
+    path: &Path,
+    wanted: &str,
+    present: Option<&str>,
+    before: &Record,
+) -> Result<Step, String> {
+    match present {
+        None => Ok(Step::Write),
+        Some(present) if present == wanted => Ok(Step::Keep),
+        Some(present) => match before.files.get(path) {
+            Some(written) if written == present => Ok(Step::Write),
+            Some(_) => Err(format!(
+                "{} was changed after it was installed",
+                path.display()
+            )),
+            None => Err(format!("{} is not of `mainstay install`", path.display())),
+        },
+    }
+}
+
+/// What `uninstall` does.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Removal {
+    /// Files that go.
+    pub files: Vec<PathBuf>,
+    /// Files that stay, since somebody has changed them.
+    pub changed: Vec<PathBuf>,
+}
+
+/// Sorts the recorded files by what is there now, as `present` tells.
+pub fn removal(record: &Record, present: impl Fn(&Path) -> Option<String>) -> Removal {
+    let mut removal = Removal::default();
+    for (path, written) in &record.files {
+        match present(path) {
+            Some(digest) if digest == *written => removal.files.push(path.clone()),
+            Some(_) => removal.changed.push(path.clone()),
+            None => {}
+        }
+    }
+    removal
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn record() -> Record {
+        let mut record = Record::default();
+        for (path, digest) in [("/a", "1"), ("/b", "2"), ("/c", "3")] {
+            record.files.insert(path.into(), digest.to_owned());
+        }
+        record
+    }
+
+    #[test]
+    fn only_what_was_installed_is_replaced() {
+        let record = record();
+        let at = |path: &str, present| step(Path::new(path), "9", present, &record);
+        assert_eq!(at("/a", None), Ok(Step::Write));
+        assert_eq!(at("/a", Some("9")), Ok(Step::Keep));
+        assert_eq!(at("/a", Some("1")), Ok(Step::Write));
+        let changed = at("/a", Some("8")).unwrap_err();
+        assert!(changed.contains("/a was changed"), "{changed}");
+        let strange = at("/z", Some("8")).unwrap_err();
+        assert!(strange.contains("/z is not of"), "{strange}");
+        // What is there as it would be written is taken over.
+        assert_eq!(at("/z", Some("9")), Ok(Step::Keep));
+    }
+
+    #[test]
+    fn only_what_was_installed_is_removed() {
+        let found = removal(&record(), |path| match path.to_str() {
+            Some("/a") => Some("1".to_owned()),
+            Some("/b") => Some("changed".to_owned()),
+            _ => None,
+        });
+        assert_eq!(found.files, [PathBuf::from("/a")]);
+        assert_eq!(found.changed, [PathBuf::from("/b")]);
+    }
+}

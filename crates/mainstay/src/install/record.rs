@@ -1,0 +1,80 @@
+//! What `install` has written, so that it replaces, and `uninstall` removes, nothing else.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs::{self, File};
+use std::io;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result};
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+
+/// Where the record is.
+pub const PATH: &str = "/usr/local/share/mainstay/installed.json";
+
+/// The record. Paths are those of the installed system, without the directory of `--root`.
+#[derive(Clone, Debug, Default, Deserialize, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Record {
+    /// The data directory of the service.
+    pub data_directory: PathBuf,
+    /// Files with the SHA-256 of their contents.
+    pub files: BTreeMap<PathBuf, String>,
+    /// Directories that were not there before.
+    pub directories: BTreeSet<PathBuf>,
+}
+
+impl Record {
+    /// Reads the record; nothing where nothing is installed.
+    pub fn read(path: &Path) -> Result<Option<Self>> {
+        let text = match fs::read_to_string(path) {
+            Ok(text) => text,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(error).with_context(|| format!("read {}", path.display())),
+        };
+        let record = serde_json::from_str(&text);
+        record.with_context(|| format!("read {}, the list of what is installed", path.display()))
+    }
+
+    /// As it is written.
+    pub fn text(&self) -> Result<String> {
+        let text = serde_json::to_string_pretty(self).context("encode the record")?;
+        Ok(text + "\n")
+    }
+}
+
+/// The SHA-256 of a file; nothing if there is none.
+pub fn digest_of_file(path: &Path) -> Result<Option<String>> {
+    let found = File::open(path).and_then(|mut file| {
+        let mut hash = Sha256::new();
+        io::copy(&mut file, &mut HashWriter(&mut hash))?;
+        Ok(hex(&hash.finalize()))
+    });
+    match found {
+        Ok(digest) => Ok(Some(digest)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error).with_context(|| format!("read {}", path.display())),
+    }
+}
+
+/// The SHA-256 of a text.
+pub fn digest(text: &str) -> String {
+    hex(&Sha256::digest(text))
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+struct HashWriter<'h>(&'h mut Sha256);
+
+impl io::Write for HashWriter<'_> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.update(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}

@@ -1,0 +1,107 @@
+//! The service manager of the machine.
+
+use std::path::Path;
+use std::process::Command;
+
+use anyhow::{Context, Result, bail};
+
+/// Where the unit is.
+pub const UNIT: &str = "/etc/systemd/system/mainstay.service";
+
+/// Whether systemd runs the machine.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Systemd {
+    /// It does.
+    Runs,
+    /// Something else does.
+    Absent,
+    /// What is installed is for another machine, or for a package.
+    OfAnotherRoot,
+}
+
+impl Systemd {
+    /// As `sd_booted(3)` finds it out.
+    pub fn of_this_machine() -> Self {
+        match Path::new("/run/systemd/system").is_dir() {
+            true => Self::Runs,
+            false => Self::Absent,
+        }
+    }
+
+    /// Whether a unit is of any use.
+    pub fn has_units(self) -> bool {
+        self != Self::Absent
+    }
+
+    /// Has the service started with the machine.
+    pub fn enable(self) -> Result<()> {
+        if self == Self::Runs {
+            systemctl(&["daemon-reload"])?;
+            systemctl(&["enable", "--quiet", "mainstay.service"])?;
+        }
+        Ok(())
+    }
+
+    /// Has the service not started any more. One that runs is not ended: it has pods.
+    pub fn disable(self, data: &Path) -> Result<()> {
+        if self != Self::Runs {
+            return Ok(());
+        }
+        if systemctl(&["is-active", "--quiet", "mainstay.service"]).is_ok() {
+            bail!(
+                "the service mainstay runs: end it and its pods first, with `mainstay down --data-dir {}`",
+                data.display()
+            );
+        }
+        // A unit that somebody has removed is not enabled either.
+        systemctl(&["disable", "--quiet", "mainstay.service"]).ok();
+        Ok(())
+    }
+
+    /// Has systemd forget a unit that is gone.
+    pub fn reload(self) -> Result<()> {
+        match self {
+            Self::Runs => systemctl(&["daemon-reload"]),
+            Self::Absent | Self::OfAnotherRoot => Ok(()),
+        }
+    }
+
+    /// What the user does now.
+    pub fn next_step(self, data: &Path) -> String {
+        let data = data.display();
+        match self {
+            Self::Runs => {
+                "The service starts with the machine; now: systemctl restart mainstay".to_owned()
+            }
+            Self::Absent => format!(
+                "This machine is not run by systemd: there is no service. To start in the background: \
+                 mainstay up --detach --data-dir {data}"
+            ),
+            Self::OfAnotherRoot => {
+                "Nothing was enabled, since --root is another system; there: systemctl \
+                                    enable --now mainstay"
+                    .to_owned()
+            }
+        }
+    }
+
+    /// What to do instead of changing the unit.
+    pub fn advice(self) -> &'static str {
+        match self.has_units() {
+            true => {
+                " (what is to be different in the unit has a place with `systemctl edit mainstay`)"
+            }
+            false => "",
+        }
+    }
+}
+
+fn systemctl(arguments: &[&str]) -> Result<()> {
+    let output = Command::new("systemctl").args(arguments).output();
+    let output = output.context("run systemctl")?;
+    if !output.status.success() {
+        let said = String::from_utf8_lossy(&output.stderr);
+        bail!("systemctl {}: {}", arguments.join(" "), said.trim());
+    }
+    Ok(())
+}

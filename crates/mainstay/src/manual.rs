@@ -1,0 +1,133 @@
+//! `mainstay completion` and `mainstay man`: what shells and `man` know of the command line, made from
+//! the command line itself.
+
+use std::fs;
+use std::path::PathBuf;
+
+use anyhow::{Context, Result};
+use clap::Command;
+pub use clap_complete::Shell;
+
+use crate::output::{say, show};
+
+/// Arguments of `mainstay completion`.
+#[derive(clap::Args, Debug)]
+#[command(after_help = COMPLETION_HELP)]
+pub struct CompletionArguments {
+    /// The shell
+    #[arg(value_enum)]
+    shell: Shell,
+}
+
+const COMPLETION_HELP: &str = "\
+`mainstay install` puts them in place for all users. For this shell alone:
+  bash:  source <(mainstay completion bash)
+  zsh:   source <(mainstay completion zsh)
+  fish:  mainstay completion fish | source";
+
+/// Arguments of `mainstay man`.
+#[derive(clap::Args, Debug)]
+#[command(after_help = MAN_HELP)]
+pub struct ManArguments {
+    /// Directory to write the pages of all commands to
+    #[arg(value_name = "DIR")]
+    directory: Option<PathBuf>,
+}
+
+const MAN_HELP: &str = "\
+`mainstay install` puts them in place: then `man mainstay-up` shows one. Without that:
+  mainstay man | man -l -";
+
+/// Prints what the shell has to know.
+pub fn complete(arguments: &CompletionArguments, command: Command) {
+    show(&completion(arguments.shell, command));
+}
+
+/// Prints the main page, or writes all pages.
+pub fn man(arguments: &ManArguments, command: Command) -> Result<()> {
+    let pages = pages(command);
+    let Some(directory) = &arguments.directory else {
+        if let Some((_, page)) = pages.first() {
+            show(page);
+        }
+        return Ok(());
+    };
+    fs::create_dir_all(directory).with_context(|| format!("make {}", directory.display()))?;
+    for (name, page) in &pages {
+        let path = directory.join(name);
+        fs::write(&path, page).with_context(|| format!("write {}", path.display()))?;
+    }
+    say(&format!("{} pages in {}", pages.len(), directory.display()));
+    Ok(())
+}
+
+/// The completions of a shell.
+pub fn completion(shell: Shell, mut command: Command) -> String {
+    let mut text = Vec::new();
+    clap_complete::generate(shell, &mut command, "mainstay", &mut text);
+    String::from_utf8_lossy(&text).into_owned()
+}
+
+/// All pages with their files' names; that of the program comes first.
+pub fn pages(command: Command) -> Vec<(String, String)> {
+    let mut command = command.disable_help_subcommand(true);
+    command.build();
+    let mut pages = Vec::new();
+    add_pages(&command, &mut pages);
+    pages
+}
+
+fn add_pages(command: &Command, pages: &mut Vec<(String, String)>) {
+    let page = clap_mangen::Man::new(command.clone());
+    let mut text = Vec::new();
+    // Writing to memory does not fail.
+    if page.render(&mut text).is_ok() {
+        let text = String::from_utf8_lossy(&text).into_owned();
+        pages.push((page.get_filename(), text));
+    }
+    let commands = command.get_subcommands();
+    for command in commands.filter(|command| !command.is_hide_set()) {
+        add_pages(command, pages);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    /// Findings U11: shells complete every command.
+    #[test]
+    fn every_shell_knows_every_command() {
+        for shell in [Shell::Bash, Shell::Zsh, Shell::Fish] {
+            let text = completion(shell, crate::CommandLine::command());
+            for word in ["status", "why", "uninstall", "data-dir", "on-stop"] {
+                assert!(text.contains(word), "{shell}: {word}");
+            }
+        }
+    }
+
+    /// Findings U11: each command has a page.
+    #[test]
+    fn every_command_has_a_page() {
+        let pages = pages(crate::CommandLine::command());
+        let (first, text) = &pages[0];
+        assert_eq!(first, "mainstay.1");
+        assert!(text.contains("mainstay\\-up(1)"), "{text}");
+        let names: Vec<&str> = pages.iter().map(|(name, _)| name.as_str()).collect();
+        for name in [
+            "mainstay-up.1",
+            "mainstay-image-import.1",
+            "mainstay-status.1",
+        ] {
+            assert!(names.contains(&name), "{names:?}");
+        }
+        assert!(!names.contains(&"mainstay-hello.1"), "{names:?}");
+        let (_, up) = pages
+            .iter()
+            .find(|(name, _)| name == "mainstay-up.1")
+            .unwrap();
+        assert!(up.contains("\\-\\-data\\-dir"), "{up}");
+    }
+}

@@ -1,0 +1,199 @@
+//! A pod as a row of a table: the columns of `kubectl get pods`, and why it is not ready.
+
+use jiff::Timestamp;
+use k8s_openapi::api::apps::v1::StatefulSet;
+use k8s_openapi::api::core::v1::Pod;
+use planners::diagnosis::{self, Reason};
+use resource_kinds::pod_view::PodView;
+use resource_kinds::{Cell, Kind, reasons};
+use serde::Serialize;
+
+/// What the column STATUS says already, or what is over within a moment.
+const TOLD: [Reason; 5] = [
+    Reason::Terminating,
+    Reason::Completed,
+    Reason::NotScheduled,
+    Reason::NotStarted,
+    Reason::ContainerStarting,
+];
+
+/// One pod as it is shown.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct PodRow {
+    /// Its name.
+    pub pod: String,
+    /// Whether it is ready.
+    pub ready: bool,
+    /// Containers that are ready, of all; empty where there is no pod yet.
+    pub containers: String,
+    /// What it does, in a word.
+    pub state: String,
+    /// How often its containers were started again.
+    pub restarts: String,
+    /// How old it is.
+    pub age: String,
+    /// Its address.
+    pub address: String,
+    /// Why it is not ready, in a line.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+}
+
+impl PodRow {
+    /// A pod that its set has yet to make.
+    pub fn missing(pod: String, set: Option<&StatefulSet>) -> Self {
+        let status = set.and_then(|set| set.status.as_ref());
+        let conditions = status.and_then(|status| status.conditions.as_deref());
+        let mut conditions = conditions.unwrap_or_default().iter();
+        let refused = conditions
+            .find(|found| found.reason.as_deref() == Some(reasons::stateful_set::FAILED_CREATE));
+        let state = match refused {
+            Some(_) => "cannot be made",
+            None => "waiting for its turn",
+        };
+        Self {
+            pod,
+            state: state.to_owned(),
+            reason: refused.and_then(|refused| refused.message.clone()),
+            ..Self::default()
+        }
+    }
+}
+
+/// A name, with its namespace where that is not the default one.
+pub fn in_namespace(namespace: &str, name: &str) -> String {
+    match namespace {
+        "default" | "" => name.to_owned(),
+        other => format!("{other}/{name}"),
+    }
+}
+
+/// How pods become rows: by the table of the Pod kind.
+pub struct PodRows<'a> {
+    kind: &'a dyn Kind,
+    columns: [usize; 5],
+}
+
+impl<'a> PodRows<'a> {
+    /// Rows by this kind's table. None if it lacks one of the columns.
+    pub fn new(kind: &'a dyn Kind) -> Option<Self> {
+        let column = |name: &str| {
+            let mut columns = kind.columns().iter();
+            columns.position(|column| column.name.eq_ignore_ascii_case(name))
+        };
+        Some(Self {
+            kind,
+            columns: [
+                column("Ready")?,
+                column("Status")?,
+                column("Restarts")?,
+                column("Age")?,
+                column("IP")?,
+            ],
+        })
+    }
+
+    /// A pod's row.
+    pub fn of(&self, pod: &Pod, now: Timestamp) -> PodRow {
+        let object = serde_json::to_value(pod).unwrap_or_default();
+        let cells = self.kind.row(&object, now);
+        let [containers, state, restarts, age, address] =
+            self.columns.map(|index| cells.get(index).map(text));
+        let view: PodView = pod.into();
+        let ready = view.ready().is_some_and(|ready| ready.holds()) && !view.is_deleting();
+        let found = diagnosis::pod(&view).filter(|found| !TOLD.contains(&found.reason));
+        PodRow {
+            pod: pod.metadata.name.clone().unwrap_or_default(),
+            ready,
+            containers: containers.unwrap_or_default(),
+            state: state.unwrap_or_default(),
+            restarts: restarts.unwrap_or_default(),
+            age: age.unwrap_or_default(),
+            address: address.filter(|text| text != "<none>").unwrap_or_default(),
+            reason: found.map(|found| found.message),
+        }
+    }
+}
+
+fn text(cell: &Cell) -> String {
+    cell.as_str()
+        .map_or_else(|| cell.to_string(), str::to_owned)
+}
+
+#[cfg(test)]
+mod tests {
+    use resource_kinds::ClusterConfig;
+    use serde_json::json;
+
+    use super::*;
+
+    fn row(status: serde_json::Value) -> PodRow {
+        let kinds = resource_kinds::all(&ClusterConfig::default());
+        let kind = kinds.iter().find(|kind| kind.info().kind == "Pod").unwrap();
+        let rows = PodRows::new(kind.as_ref()).unwrap();
+        let pod = serde_json::from_value(json!({
+            "metadata": {"name": "web-0", "namespace": "default",
+                "creationTimestamp": "2026-01-01T00:00:00Z"},
+            "spec": {"nodeName": "here", "containers": [{"name": "main", "image": "i"}]},
+            "status": status,
+        }));
+        rows.of(&pod.unwrap(), "2026-01-01T00:01:00Z".parse().unwrap())
+    }
+
+    /// Findings U4: no reason beside ErrImagePull.
+    #[test]
+    fn a_pod_that_cannot_have_its_image_says_why() {
+        let row = row(
+            json!({"phase": "Pending", "podIP": "10.0.0.7", "containerStatuses": [{
+            "name": "main", "image": "i", "imageID": "", "ready": false, "restartCount": 2,
+            "state": {"waiting": {"reason": "ErrImagePull", "message": "no such image"}}}]}),
+        );
+        assert_eq!(row.containers, "0/1");
+        assert_eq!(row.state, "ErrImagePull");
+        assert_eq!(row.address, "10.0.0.7");
+        assert_eq!(row.age, "60s");
+        assert!(!row.ready && row.restarts.starts_with('2'), "{row:?}");
+        let reason = row.reason.unwrap();
+        assert!(reason.contains("no such image"), "{reason}");
+    }
+
+    #[test]
+    fn a_pod_that_is_ready_has_no_reason() {
+        let row = row(json!({"phase": "Running", "podIP": "10.0.0.7",
+            "conditions": [{"type": "Ready", "status": "True"}],
+            "containerStatuses": [{"name": "main", "image": "i", "imageID": "", "ready": true,
+                "restartCount": 0, "state": {"running": {}}}]}));
+        assert!(row.ready);
+        assert_eq!(
+            (row.containers.as_str(), row.state.as_str()),
+            ("1/1", "Running")
+        );
+        assert_eq!(row.reason, None);
+    }
+
+    /// Findings U4: a set whose pods are refused says so.
+    #[test]
+    fn a_pod_that_is_refused_says_why() {
+        let set = |conditions: serde_json::Value| {
+            let set = json!({"metadata": {"name": "web"},
+                "spec": {"selector": {}, "template": {}, "serviceName": "web"},
+                "status": {"replicas": 0, "conditions": conditions}});
+            serde_json::from_value::<StatefulSet>(set).unwrap()
+        };
+        let waits = PodRow::missing("web-1".to_owned(), Some(&set(json!([]))));
+        assert_eq!(waits.state, "waiting for its turn");
+        assert_eq!(waits.reason, None);
+        let refused = set(json!([{"type": "Progressing", "status": "True",
+            "reason": "FailedCreate", "message": "exceeded quota: small"}]));
+        let refused = PodRow::missing("web-1".to_owned(), Some(&refused));
+        assert_eq!(refused.state, "cannot be made");
+        assert_eq!(refused.reason.as_deref(), Some("exceeded quota: small"));
+    }
+
+    #[test]
+    fn only_other_namespaces_are_named() {
+        assert_eq!(in_namespace("default", "web"), "web");
+        assert_eq!(in_namespace("shop", "web"), "shop/web");
+    }
+}

@@ -1,0 +1,324 @@
+//! What is shown, made from what was read: a pure function.
+
+use std::collections::BTreeSet;
+
+use jiff::Timestamp;
+use k8s_openapi::api::apps::v1::StatefulSet;
+use k8s_openapi::api::core::v1::{Node, PersistentVolumeClaim, Pod};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use planners::stateful_set::identity;
+use serde::Serialize;
+use serde_json::Value;
+
+use super::found::Found;
+use super::workloads;
+use crate::pod_row::{PodRow, PodRows};
+
+/// All that is shown.
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Status {
+    /// The server.
+    pub server: ServerStatus,
+    /// Nodes.
+    pub nodes: Vec<NodeStatus>,
+    /// The one namespace that is shown; all where it is missing.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub namespace: Option<String>,
+    /// StatefulSets.
+    pub sets: Vec<SetStatus>,
+    /// Other workloads, and pods that nothing keeps.
+    pub workloads: Vec<Workload>,
+    /// Claims that are not of a set.
+    pub claims: Vec<ClaimStatus>,
+    /// What could not be read.
+    pub notes: Vec<String>,
+}
+
+/// The server.
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ServerStatus {
+    /// Its address.
+    pub url: String,
+    /// Its version, as Kubernetes has it.
+    pub version: String,
+    /// Its data directory, if that is known here.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub data_directory: Option<String>,
+}
+
+/// A node.
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct NodeStatus {
+    /// Name.
+    pub name: String,
+    /// Address.
+    pub address: String,
+    /// `Ready`, or what it is not.
+    pub state: String,
+    /// How full its disk is, in bytes.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub disk: Option<Disk>,
+}
+
+/// A disk.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Disk {
+    /// What is taken.
+    pub used_bytes: i64,
+    /// What is still to be had.
+    pub available_bytes: i64,
+    /// How much there is in all.
+    pub capacity_bytes: i64,
+}
+
+/// A set.
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct SetStatus {
+    /// Namespace.
+    pub namespace: String,
+    /// Name.
+    pub name: String,
+    /// How many pods it is to have.
+    pub replicas: i32,
+    /// How many are ready.
+    pub ready: usize,
+    /// Its pods, by ordinal, those too that it has yet to make.
+    pub pods: Vec<PodRow>,
+    /// Its claims.
+    pub claims: Vec<ClaimStatus>,
+}
+
+/// A claim.
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ClaimStatus {
+    /// Namespace.
+    pub namespace: String,
+    /// Name.
+    pub name: String,
+    /// `Bound`, `Pending`, `Lost`, `Terminating`.
+    pub state: String,
+    /// How large it is, or is to be.
+    pub size: String,
+    /// What of it is used, if its volume has a file system of its own.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub used_bytes: Option<i64>,
+    /// Class.
+    pub class: String,
+}
+
+/// Something else that runs.
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Workload {
+    /// Kind, in small letters.
+    pub kind: String,
+    /// Namespace.
+    pub namespace: String,
+    /// Name.
+    pub name: String,
+    /// How it is.
+    pub state: String,
+    /// Whether it is as it should be.
+    pub fine: bool,
+    /// Why it is not, in a line.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+}
+
+/// What is shown of what was found.
+pub fn status(server: ServerStatus, found: &Found, rows: &PodRows<'_>, now: Timestamp) -> Status {
+    let sets: Vec<SetStatus> = found
+        .sets
+        .iter()
+        .map(|object| set(object, found, rows, now))
+        .collect();
+    let of_sets: BTreeSet<(&str, &str)> = sets
+        .iter()
+        .flat_map(|set| &set.claims)
+        .map(|claim| (claim.namespace.as_str(), claim.name.as_str()))
+        .collect();
+    let others = found
+        .claims
+        .iter()
+        .filter(|claim| !of_sets.contains(&key(&claim.metadata)));
+    Status {
+        server: ServerStatus {
+            version: found.version.clone(),
+            ..server
+        },
+        nodes: found
+            .nodes
+            .iter()
+            .map(|node| self::node(node, found))
+            .collect(),
+        namespace: found.namespace.clone(),
+        claims: others.map(|object| claim(object, found)).collect(),
+        workloads: workloads::all(found, rows, now),
+        sets,
+        notes: found.notes.clone(),
+    }
+}
+
+pub(super) fn name(meta: &ObjectMeta) -> String {
+    meta.name.clone().unwrap_or_default()
+}
+
+pub(super) fn namespace(meta: &ObjectMeta) -> String {
+    meta.namespace.clone().unwrap_or_default()
+}
+
+fn key(meta: &ObjectMeta) -> (&str, &str) {
+    (
+        meta.namespace.as_deref().unwrap_or_default(),
+        meta.name.as_deref().unwrap_or_default(),
+    )
+}
+
+fn set(object: &StatefulSet, found: &Found, rows: &PodRows<'_>, now: Timestamp) -> SetStatus {
+    let (namespace, name) = key(&object.metadata);
+    let spec = object.spec.as_ref();
+    let replicas = spec.map_or(1, |spec| spec.replicas.unwrap_or(1));
+    let start = spec
+        .and_then(|spec| spec.ordinals.as_ref()?.start)
+        .unwrap_or(0);
+    let start = i64::from(start);
+    let pods = found.pods.iter().filter(|pod| {
+        let owners = pod.metadata.owner_references.as_deref();
+        let mut owners = owners.unwrap_or_default().iter();
+        owners.any(|owner| {
+            owner.controller == Some(true) && Some(&owner.uid) == object.metadata.uid.as_ref()
+        })
+    });
+    let pods: Vec<(i64, &Pod)> = pods
+        .filter_map(|pod| {
+            let (_, pod_name) = key(&pod.metadata);
+            Some((identity::ordinal(name, pod_name)?, pod))
+        })
+        .collect();
+    let wanted = start..start.saturating_add(i64::from(replicas));
+    let mut ordinals: BTreeSet<i64> = wanted.collect();
+    ordinals.extend(pods.iter().map(|(ordinal, _)| ordinal));
+    let row = |ordinal: &i64| match pods.iter().find(|(of, _)| of == ordinal) {
+        Some((_, pod)) => rows.of(pod, now),
+        None => PodRow::missing(identity::pod_name(name, *ordinal), Some(object)),
+    };
+    let pods: Vec<PodRow> = ordinals.iter().map(row).collect();
+    let templates = spec.and_then(|spec| spec.volume_claim_templates.as_deref());
+    let templates = templates.unwrap_or_default();
+    let is_own = |claim: &&PersistentVolumeClaim| {
+        let (of, claim) = key(&claim.metadata);
+        of == namespace
+            && templates.iter().any(|template| {
+                let rest = claim.strip_prefix(&format!("{}-", self::name(&template.metadata)));
+                rest.is_some_and(|pod| identity::ordinal(name, pod).is_some())
+            })
+    };
+    let claims = found.claims.iter().filter(is_own);
+    SetStatus {
+        namespace: namespace.to_owned(),
+        name: name.to_owned(),
+        replicas,
+        ready: pods.iter().filter(|pod| pod.ready).count(),
+        pods,
+        claims: claims.map(|object| claim(object, found)).collect(),
+    }
+}
+
+fn claim(object: &PersistentVolumeClaim, found: &Found) -> ClaimStatus {
+    let status = object.status.as_ref();
+    let spec = object.spec.as_ref();
+    let phase = status.and_then(|status| status.phase.clone());
+    let has = status.and_then(|status| status.capacity.as_ref()?.get("storage"));
+    let wants = spec.and_then(|spec| spec.resources.as_ref()?.requests.as_ref()?.get("storage"));
+    let state = match object.metadata.deletion_timestamp {
+        Some(_) => "Terminating".to_owned(),
+        None => phase.unwrap_or_else(|| "Pending".to_owned()),
+    };
+    let size = has.or(wants);
+    ClaimStatus {
+        namespace: namespace(&object.metadata),
+        name: name(&object.metadata),
+        state,
+        size: size.map(|size| size.0.clone()).unwrap_or_default(),
+        used_bytes: used(object, found),
+        class: spec
+            .and_then(|spec| spec.storage_class_name.clone())
+            .unwrap_or_default(),
+    }
+}
+
+/// What is used of a volume. One in a directory of the node's disk has the disk's figures, which say
+/// nothing of it.
+fn used(claim: &PersistentVolumeClaim, found: &Found) -> Option<i64> {
+    let (namespace, name) = key(&claim.metadata);
+    found.figures.iter().find_map(|node| {
+        let disk = &node["node"]["fs"]["capacityBytes"];
+        let pods = node["pods"].as_array()?.iter();
+        let mut volumes = pods.flat_map(|pod| pod["volume"].as_array().into_iter().flatten());
+        let volume = volumes.find(|volume| {
+            volume["pvcRef"]["name"] == name && volume["pvcRef"]["namespace"] == namespace
+        })?;
+        (volume["capacityBytes"] != *disk).then(|| volume["usedBytes"].as_i64())?
+    })
+}
+
+fn node(object: &Node, found: &Found) -> NodeStatus {
+    let name = name(&object.metadata);
+    let status = object.status.as_ref();
+    let addresses = status.and_then(|status| status.addresses.as_deref());
+    let mut addresses = addresses.unwrap_or_default().iter();
+    let address = addresses.find(|address| address.type_ == "InternalIP");
+    let mut figures = found.figures.iter();
+    let figures = figures.find(|figures| figures["node"]["nodeName"] == *name);
+    NodeStatus {
+        address: address
+            .map(|address| address.address.clone())
+            .unwrap_or_default(),
+        state: node_state(object),
+        disk: figures.and_then(|figures| disk(&figures["node"]["fs"])),
+        name,
+    }
+}
+
+fn disk(figures: &Value) -> Option<Disk> {
+    Some(Disk {
+        used_bytes: figures["usedBytes"].as_i64()?,
+        available_bytes: figures["availableBytes"].as_i64()?,
+        capacity_bytes: figures["capacityBytes"].as_i64()?,
+    })
+}
+
+/// `Ready`, and what else it says of itself that is not as usual.
+fn node_state(node: &Node) -> String {
+    let status = node.status.as_ref();
+    let conditions = status.and_then(|status| status.conditions.as_deref());
+    let conditions = conditions.unwrap_or_default();
+    let ready = conditions
+        .iter()
+        .find(|condition| condition.type_ == "Ready");
+    let mut state = match ready {
+        Some(ready) if ready.status == "True" => "Ready".to_owned(),
+        Some(ready) => match ready.message.as_deref() {
+            Some(message) if !message.is_empty() => format!("not ready: {message}"),
+            _ => "not ready".to_owned(),
+        },
+        None => "has not said how it is".to_owned(),
+    };
+    let pressures = conditions
+        .iter()
+        .filter(|condition| condition.type_ != "Ready" && condition.status == "True");
+    for pressure in pressures {
+        state.push_str(&format!(", {}", pressure.type_));
+    }
+    let spec = node.spec.as_ref();
+    if spec.and_then(|spec| spec.unschedulable) == Some(true) {
+        state.push_str(", takes no new pods (kubectl uncordon)");
+    }
+    state
+}

@@ -1,0 +1,226 @@
+//! The status as lines: clipped to a terminal's width, or as long as they are.
+
+use object_model::quantity::Quantity;
+
+use super::model::{ClaimStatus, Disk, NodeStatus, ServerStatus, SetStatus, Status, Workload};
+use crate::pod_row::{PodRow, in_namespace};
+use crate::terminal::clip;
+
+/// Widest a column is made in a terminal.
+const COLUMN_MAX: usize = 40;
+
+/// How the program is asked for more.
+#[derive(Clone, Debug)]
+pub struct Call {
+    /// Its name, as it was called.
+    pub program: String,
+    /// The options that name the same server, each with a space before it.
+    pub options: String,
+}
+
+impl Call {
+    fn why(&self, kind: &str, namespace: &str, name: &str) -> String {
+        let namespace = in_option(namespace);
+        let Self { program, options } = self;
+        format!("Why it waits, and what to do: {program} why {kind}/{name}{namespace}{options}")
+    }
+}
+
+/// All lines; as wide as they may be. Commands are never clipped.
+pub fn lines(status: &Status, call: &Call, width: Option<usize>) -> Vec<String> {
+    let mut lines = vec![server(&status.server)];
+    if let Some(data) = &status.server.data_directory {
+        lines.push(format!("data {data}"));
+    }
+    lines.extend(status.nodes.iter().map(node));
+    if let Some(namespace) = &status.namespace {
+        lines.push(format!("namespace {namespace}"));
+    }
+    for set in &status.sets {
+        lines.push(String::new());
+        set_lines(set, &mut lines);
+    }
+    if !status.workloads.is_empty() {
+        lines.push(String::new());
+        lines.extend(status.workloads.iter().map(workload));
+    }
+    if !status.claims.is_empty() {
+        lines.push(String::new());
+        lines.extend(claims("OTHER CLAIMS", &status.claims, true));
+    }
+    if let Some(width) = width {
+        lines = lines.iter().map(|line| clip(line, width)).collect();
+    }
+    lines.push(String::new());
+    lines.push(closing(status, call));
+    lines.extend(status.notes.iter().map(|note| format!("Note: {note}")));
+    lines
+}
+
+fn server(server: &ServerStatus) -> String {
+    let ServerStatus { url, version, .. } = server;
+    match version.split_once("+mainstay.") {
+        Some((kubernetes, own)) => format!("mainstay {own} (Kubernetes {kubernetes}) at {url}"),
+        None => format!("Kubernetes {version} at {url}"),
+    }
+}
+
+fn node(node: &NodeStatus) -> String {
+    let NodeStatus {
+        name,
+        address,
+        state,
+        disk,
+    } = node;
+    let disk = disk.as_ref().map(disk_text).unwrap_or_default();
+    format!("node {name} {address}: {state}{disk}")
+}
+
+fn disk_text(disk: &Disk) -> String {
+    let percent = match disk.capacity_bytes {
+        0 => 0,
+        all => disk.used_bytes.saturating_mul(100) / all,
+    };
+    let free = bytes(disk.available_bytes);
+    format!("; disk {percent}% used, {free} free")
+}
+
+/// `12Gi`, `3.4Mi`: three digits at most.
+fn bytes(count: i64) -> String {
+    const UNITS: [&str; 6] = ["", "Ki", "Mi", "Gi", "Ti", "Pi"];
+    let mut rest = count as f64;
+    let mut unit = 0;
+    while rest >= 1000.0 && unit + 1 < UNITS.len() {
+        rest /= 1024.0;
+        unit += 1;
+    }
+    match rest < 10.0 && unit > 0 {
+        true => format!("{rest:.1}{}", UNITS[unit]),
+        false => format!("{rest:.0}{}", UNITS[unit]),
+    }
+}
+
+fn set_lines(set: &SetStatus, lines: &mut Vec<String>) {
+    let title = in_namespace(&set.namespace, &set.name);
+    lines.push(format!(
+        "statefulset {title}: {}/{} ready",
+        set.ready, set.replicas
+    ));
+    let head = ["POD", "READY", "STATE", "RESTARTS", "AGE", "IP"];
+    lines.extend(table(&head, set.pods.iter().map(pod)));
+    lines.extend(claims("CLAIM", &set.claims, false));
+}
+
+fn pod(pod: &PodRow) -> (Vec<String>, String) {
+    let cells = [
+        &pod.pod,
+        &pod.containers,
+        &pod.state,
+        &pod.restarts,
+        &pod.age,
+        &pod.address,
+    ];
+    let cells = cells.into_iter().cloned().collect();
+    (cells, pod.reason.clone().unwrap_or_default())
+}
+
+fn claims(title: &str, claims: &[ClaimStatus], with_namespace: bool) -> Vec<String> {
+    if claims.is_empty() {
+        return Vec::new();
+    }
+    let head = [title, "STATE", "SIZE", "USED", "CLASS"];
+    let row = |claim: &ClaimStatus| {
+        let name = match with_namespace {
+            true => in_namespace(&claim.namespace, &claim.name),
+            false => claim.name.clone(),
+        };
+        let cells = vec![
+            name,
+            claim.state.clone(),
+            size(&claim.size),
+            claim.used_bytes.map(bytes).unwrap_or_default(),
+            claim.class.clone(),
+        ];
+        (cells, String::new())
+    };
+    table(&head, claims.iter().map(row))
+}
+
+/// A size as a person reads it: claims may be of any number of bytes.
+fn size(text: &str) -> String {
+    match text.parse::<Quantity>() {
+        Ok(size) if text.chars().all(|c| c.is_ascii_digit()) => bytes(size.value()),
+        _ => text.to_owned(),
+    }
+}
+
+/// Rows below a head, in columns; after each row's cells its last text.
+fn table(head: &[&str], rows: impl Iterator<Item = (Vec<String>, String)>) -> Vec<String> {
+    let head = head.iter().map(|&text| text.to_owned()).collect();
+    let mut all: Vec<(Vec<String>, String)> = vec![(head, String::new())];
+    all.extend(rows);
+    let count = all.iter().map(|(cells, _)| cells.len()).max().unwrap_or(0);
+    let width = |column: usize| {
+        let cells = all.iter().filter_map(|(cells, _)| cells.get(column));
+        let widest = cells.map(|cell| cell.chars().count()).max();
+        widest.unwrap_or(0).min(COLUMN_MAX)
+    };
+    let widths: Vec<usize> = (0..count).map(width).collect();
+    all.iter()
+        .map(|(cells, last)| {
+            let mut line = String::new();
+            for (cell, width) in cells.iter().zip(&widths) {
+                line.push_str(&format!("  {cell:width$}"));
+            }
+            format!("{line}  {last}").trim_end().to_owned()
+        })
+        .collect()
+}
+
+fn workload(workload: &Workload) -> String {
+    let title = in_namespace(&workload.namespace, &workload.name);
+    let Workload { kind, state, .. } = workload;
+    let reason = workload.reason.as_deref();
+    let reason = reason
+        .map(|reason| format!(": {reason}"))
+        .unwrap_or_default();
+    format!("{kind} {title}: {state}{reason}")
+}
+
+/// What to do next.
+fn closing(status: &Status, call: &Call) -> String {
+    if status.sets.is_empty() && status.workloads.is_empty() && status.claims.is_empty() {
+        return "Nothing is to run yet: kubectl apply -f FILE".to_owned();
+    }
+    let set = status
+        .sets
+        .iter()
+        .find(|set| set.pods.iter().any(|pod| !pod.ready));
+    if let Some(set) = set {
+        return call.why("sts", &set.namespace, &set.name);
+    }
+    let claims = status
+        .sets
+        .iter()
+        .flat_map(|set| &set.claims)
+        .chain(&status.claims);
+    let claim = claims.into_iter().find(|claim| claim.state != "Bound");
+    if let Some(claim) = claim {
+        return call.why("pvc", &claim.namespace, &claim.name);
+    }
+    match status.workloads.iter().find(|workload| !workload.fine) {
+        Some(workload) => {
+            let namespace = in_option(&workload.namespace);
+            let Workload { kind, name, .. } = workload;
+            format!("Look closer: kubectl describe {kind} {name}{namespace}")
+        }
+        None => "Nothing is waiting.".to_owned(),
+    }
+}
+
+fn in_option(namespace: &str) -> String {
+    match namespace {
+        "default" | "" => String::new(),
+        other => format!(" -n {other}"),
+    }
+}

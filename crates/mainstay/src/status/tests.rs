@@ -1,0 +1,153 @@
+//! From what was read to the lines that are shown.
+
+use serde_json::{Value, json};
+
+use super::found::Found;
+use super::*;
+
+const NOW: &str = "2026-01-01T01:00:00Z";
+
+fn decoded<T: serde::de::DeserializeOwned>(object: Value) -> T {
+    serde_json::from_value(object).unwrap()
+}
+
+fn pod(name: &str, ready: bool, containers: Value) -> Value {
+    let ready = if ready { "True" } else { "False" };
+    json!({
+        "metadata": {"name": name, "namespace": "default",
+            "creationTimestamp": "2026-01-01T00:30:00Z",
+            "ownerReferences": [{"apiVersion": "apps/v1", "kind": "StatefulSet", "name": "web",
+                "uid": "w", "controller": true}]},
+        "spec": {"nodeName": "here", "containers": [{"name": "main", "image": "i"}]},
+        "status": {"phase": "Running", "podIP": "10.244.0.2", "containerStatuses": containers,
+            "conditions": [{"type": "Ready", "status": ready}]},
+    })
+}
+
+fn running() -> Value {
+    json!([{"name": "main", "image": "i", "imageID": "", "ready": true, "restartCount": 0,
+        "state": {"running": {}}}])
+}
+
+fn without_image() -> Value {
+    json!([{"name": "main", "image": "i", "imageID": "", "ready": false, "restartCount": 0,
+        "state": {"waiting": {"reason": "ErrImagePull", "message": "no such image"}}}])
+}
+
+fn claim(name: &str, class: &str) -> Value {
+    json!({"metadata": {"name": name, "namespace": "default"},
+        "spec": {"storageClassName": class, "resources": {"requests": {"storage": "64Mi"}}},
+        "status": {"phase": "Bound", "capacity": {"storage": "67108864"}}})
+}
+
+fn found() -> Found {
+    let volume = |claim: &str, capacity: i64| {
+        json!({"name": "data", "pvcRef": {"name": claim, "namespace": "default"},
+            "capacityBytes": capacity, "usedBytes": 3 << 20})
+    };
+    Found {
+        version: "v1.36.0+mainstay.0.1.0".to_owned(),
+        nodes: vec![decoded(json!({"metadata": {"name": "here"}, "status": {
+            "addresses": [{"type": "InternalIP", "address": "192.0.2.7"}],
+            "conditions": [{"type": "Ready", "status": "True"},
+                {"type": "DiskPressure", "status": "True"}]}}))],
+        figures: vec![json!({
+            "node": {"nodeName": "here", "fs": {"usedBytes": 30_i64 << 30,
+                "availableBytes": 10_i64 << 30, "capacityBytes": 40_i64 << 30}},
+            "pods": [{"volume": [volume("data-web-0", 64 << 20)]},
+                {"volume": [volume("data-web-1", 40 << 30)]}]})],
+        sets: vec![decoded(json!({
+            "metadata": {"name": "web", "namespace": "default", "uid": "w"},
+            "spec": {"replicas": 3, "selector": {}, "template": {}, "serviceName": "web",
+                "volumeClaimTemplates": [{"metadata": {"name": "data"}}]}}))],
+        pods: vec![
+            decoded(pod("web-0", true, running())),
+            decoded(pod("web-1", false, without_image())),
+        ],
+        claims: vec![
+            decoded(claim("data-web-0", "local-cow")),
+            decoded(claim("data-web-1", "local")),
+            decoded(claim("mine", "local")),
+        ],
+        deployments: vec![decoded(json!({
+            "metadata": {"name": "front", "namespace": "shop"},
+            "spec": {"replicas": 2, "selector": {"matchLabels": {"app": "front"}}, "template": {}},
+            "status": {"readyReplicas": 2}}))],
+        jobs: vec![decoded(json!({
+            "metadata": {"name": "move", "namespace": "default"},
+            "spec": {"template": {}},
+            "status": {"conditions": [{"type": "Failed", "status": "True",
+                "message": "Job has reached the specified backoff limit"}]}}))],
+        ..Found::default()
+    }
+}
+
+fn shown(found: &Found, width: Option<usize>) -> Vec<String> {
+    let kinds = resource_kinds::all(&ClusterConfig::default());
+    let kind = kinds.iter().find(|kind| kind.info().kind == "Pod").unwrap();
+    let rows = PodRows::new(kind.as_ref()).unwrap();
+    let server = ServerStatus {
+        url: "https://127.0.0.1:6443".to_owned(),
+        version: String::new(),
+        data_directory: Some("/var/lib/mainstay".to_owned()),
+    };
+    let status = status(server, found, &rows, NOW.parse().unwrap());
+    let call = Call {
+        program: "mainstay".to_owned(),
+        options: " --data-dir /d".to_owned(),
+    };
+    render::lines(&status, &call, width)
+}
+
+/// Findings U11: sets, ordinals, volumes and what waits, on one screen.
+#[test]
+fn one_screen_shows_what_there_is() {
+    let lines = shown(&found(), None);
+    let expected = [
+        "mainstay 0.1.0 (Kubernetes v1.36.0) at https://127.0.0.1:6443",
+        "data /var/lib/mainstay",
+        "node here 192.0.2.7: Ready, DiskPressure; disk 75% used, 10Gi free",
+        "",
+        "statefulset web: 1/3 ready",
+        "  POD    READY  STATE                 RESTARTS  AGE  IP",
+        "  web-0  1/1    Running               0         30m  10.244.0.2",
+    ];
+    assert_eq!(lines[..expected.len()], expected, "{lines:#?}");
+    let text = lines.join("\n");
+    for part in [
+        "  web-1  0/1    ErrImagePull          0         30m  10.244.0.2  ",
+        "no such image",
+        "  web-2         waiting for its turn",
+        "  CLAIM       STATE  SIZE  USED   CLASS",
+        "  data-web-0  Bound  64Mi  3.0Mi  local-cow",
+        // The volume is a directory of the node's disk: what that has in use is not the claim's.
+        "  data-web-1  Bound  64Mi         local",
+        "deployment shop/front: 2/2 ready",
+        "job move: failed: Job has reached the specified backoff limit",
+        "  mine          Bound  64Mi        local",
+        "Why it waits, and what to do: mainstay why sts/web --data-dir /d",
+    ] {
+        assert!(text.contains(part), "{part:?} is not in\n{text}");
+    }
+}
+
+#[test]
+fn lines_fit_into_the_terminal() {
+    for width in [1, 20, 80] {
+        let lines = shown(&found(), Some(width));
+        let mut clipped = lines.iter().rev().skip(1);
+        let wide = clipped.find(|line| line.chars().count() > width);
+        assert_eq!(wide, None, "{width}");
+        // The command can be pasted.
+        assert!(lines.last().unwrap().ends_with("--data-dir /d"));
+    }
+}
+
+#[test]
+fn an_empty_server_says_what_to_do() {
+    let lines = shown(&Found::default(), None);
+    assert_eq!(
+        lines.last().unwrap(),
+        "Nothing is to run yet: kubectl apply -f FILE"
+    );
+}

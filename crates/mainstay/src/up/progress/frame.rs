@@ -1,0 +1,195 @@
+//! The lines that are shown of sets: a table that fits into a terminal, or a line per change.
+
+use std::collections::BTreeMap;
+
+use super::view::View;
+use crate::pod_row::{PodRow, in_namespace};
+use crate::terminal::{Size, clip};
+
+/// Widest a column is made, so that one long text does not push the others away.
+const COLUMN_MAX: usize = 40;
+
+/// The table as it fits into a terminal; the last line is the cursor's. Where not all ordinals have
+/// room, those that are not ready are shown.
+pub fn frame(views: &[View], size: Size) -> Vec<String> {
+    let room = size.height.saturating_sub(1).max(1);
+    let all: usize = views.iter().map(|view| 1 + view.rows.len()).sum();
+    let is_shown = |row: &&PodRow| all <= room || !row.ready;
+    let shown = || views.iter().flat_map(|view| &view.rows).filter(is_shown);
+    let widths = [
+        column(shown().map(|row| &row.pod)),
+        column(shown().map(state).collect::<Vec<_>>().iter()),
+    ];
+    let mut lines = Vec::new();
+    for view in views {
+        lines.push(heading(view));
+        let rows = view.rows.iter().filter(is_shown);
+        lines.extend(rows.map(|row| line(row, widths)));
+    }
+    if lines.len() > room {
+        lines.truncate(room - 1);
+        let hidden = all - lines.len();
+        lines.push(format!("… and {hidden} more lines: mainstay status"));
+    }
+    lines.iter().map(|line| clip(line, size.width)).collect()
+}
+
+fn column<'t>(texts: impl Iterator<Item = &'t String>) -> usize {
+    let widest = texts.map(|text| text.chars().count()).max();
+    widest.unwrap_or(0).min(COLUMN_MAX)
+}
+
+fn heading(view: &View) -> String {
+    let ready = view.rows.iter().filter(|row| row.ready).count();
+    let (title, all) = (view.set.title(), view.rows.len());
+    format!("statefulset {title}: {ready}/{all} ready")
+}
+
+/// `0/1 Pending`, or that there is no pod yet.
+fn state(row: &PodRow) -> String {
+    let text = format!("{} {}", row.containers, row.state);
+    text.trim_start().to_owned()
+}
+
+fn line(row: &PodRow, [pod, wide]: [usize; 2]) -> String {
+    let mark = if row.ready { "✓" } else { "·" };
+    let more = row.reason.as_ref().unwrap_or(&row.address);
+    let line = format!("  {mark} {:pod$}  {:wide$}  {more}", row.pod, state(row));
+    line.trim_end().to_owned()
+}
+
+/// The lines for a pipe or a log: one for each ordinal whose state has changed.
+pub fn changes(shown: &mut BTreeMap<String, String>, views: &[View]) -> Vec<String> {
+    let mut lines = Vec::new();
+    for view in views {
+        for row in &view.rows {
+            let pod = in_namespace(&view.set.namespace, &row.pod);
+            let more = match (&row.reason, row.address.as_str()) {
+                (Some(reason), _) => format!(" ({reason})"),
+                (None, "") => String::new(),
+                (None, address) => format!(" {address}"),
+            };
+            let text = format!("{pod}: {}{more}", state(row));
+            if shown.get(&pod) != Some(&text) {
+                shown.insert(pod, text.clone());
+                lines.push(text);
+            }
+        }
+    }
+    lines
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::view::Watched;
+    use super::*;
+
+    fn row(pod: &str, state: &str, ready: bool) -> PodRow {
+        PodRow {
+            pod: pod.to_owned(),
+            containers: if ready { "1/1" } else { "0/1" }.to_owned(),
+            state: state.to_owned(),
+            ready,
+            ..PodRow::default()
+        }
+    }
+
+    fn set(name: &str, rows: Vec<PodRow>) -> View {
+        View {
+            set: Watched {
+                namespace: "default".to_owned(),
+                name: name.to_owned(),
+            },
+            rows,
+        }
+    }
+
+    fn refused() -> PodRow {
+        PodRow {
+            reason: Some("image \"no/such\" cannot be pulled: not found".to_owned()),
+            ..row("web-1", "ErrImagePull", false)
+        }
+    }
+
+    fn running() -> PodRow {
+        PodRow {
+            address: "10.244.0.2".to_owned(),
+            ..row("web-0", "Running", true)
+        }
+    }
+
+    fn size(width: usize, height: usize) -> Size {
+        Size { width, height }
+    }
+
+    /// Findings U4: the reason stands beside the state.
+    #[test]
+    fn the_table_counts_what_is_ready_and_says_why_the_rest_is_not() {
+        let views = [set("web", vec![running(), refused()])];
+        assert_eq!(
+            frame(&views, size(80, 24)),
+            [
+                "statefulset web: 1/2 ready",
+                "  ✓ web-0  1/1 Running       10.244.0.2",
+                "  · web-1  0/1 ErrImagePull  image \"no/such\" cannot be pulled: not found",
+            ]
+        );
+    }
+
+    /// Findings U4: garbled in small terminals.
+    #[test]
+    fn the_table_fits_into_any_terminal() {
+        let many = (0..30).map(|ordinal| row(&format!("db-{ordinal}"), "Running", ordinal != 7));
+        let views = [
+            set("web", vec![running(), refused()]),
+            set("db", many.collect()),
+        ];
+        for width in [1, 5, 20, 40, 200] {
+            for height in [1, 2, 3, 5, 10, 24, 100] {
+                let lines = frame(&views, size(width, height));
+                assert!(lines.len() <= height.saturating_sub(1).max(1), "{lines:?}");
+                let wide = lines.iter().find(|line| line.chars().count() > width);
+                assert_eq!(wide, None, "{width}");
+            }
+        }
+        assert_eq!(
+            frame(&views, size(34, 6)),
+            [
+                "statefulset web: 1/2 ready",
+                "  · web-1  0/1 ErrImagePull  imag…",
+                "statefulset db: 29/30 ready",
+                "  · db-7   0/1 Running",
+            ]
+        );
+        assert_eq!(
+            frame(&views, size(80, 4)),
+            [
+                "statefulset web: 1/2 ready",
+                "  · web-1  0/1 ErrImagePull  image \"no/such\" cannot be pulled: not found",
+                "… and 32 more lines: mainstay status",
+            ]
+        );
+    }
+
+    #[test]
+    fn a_log_line_appears_once_per_change() {
+        let mut shown = BTreeMap::new();
+        let pending = [set("web", vec![row("web-0", "Pending", false)])];
+        assert_eq!(changes(&mut shown, &pending), ["web-0: 0/1 Pending"]);
+        assert_eq!(changes(&mut shown, &pending), Vec::<String>::new());
+        let running = [set("web", vec![running()])];
+        assert_eq!(
+            changes(&mut shown, &running),
+            ["web-0: 1/1 Running 10.244.0.2"]
+        );
+        let refused = [set("web", vec![refused()])];
+        assert_eq!(
+            changes(&mut shown, &refused),
+            ["web-1: 0/1 ErrImagePull (image \"no/such\" cannot be pulled: not found)"]
+        );
+        // The same name in another namespace is another pod.
+        let mut elsewhere = [set("web", vec![row("web-0", "Pending", false)])];
+        elsewhere[0].set.namespace = "shop".to_owned();
+        assert_eq!(changes(&mut shown, &elsewhere), ["shop/web-0: 0/1 Pending"]);
+    }
+}

@@ -1,0 +1,135 @@
+//! The progress of each ordinal: `view` says what there is, `frame` puts it into lines, and a thin loop
+//! keeps them at the foot of a terminal, or prints a line per change elsewhere.
+
+mod frame;
+pub mod hints;
+mod view;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use jiff::Timestamp;
+use k8s_openapi::api::apps::v1::StatefulSet;
+use k8s_openapi::api::core::v1::Pod;
+use kube::{Api, Client};
+use reconcile::{Cache, WatchConfig};
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio_util::sync::CancellationToken;
+
+use crate::output::{keep_at_foot, say};
+use crate::pod_row::PodRows;
+use crate::terminal::{self, Size};
+use frame::{changes, frame};
+pub use view::Watched;
+use view::{View, view};
+
+/// Changes that come together are shown together.
+const SETTLE: Duration = Duration::from_millis(20);
+
+/// Shows the sets' progress. Once every ordinal is ready, prints what `hints` makes of where they answer
+/// HTTP; then a terminal shows on what changes until `stop`, and elsewhere that was all.
+pub async fn show(
+    client: Client,
+    sets: &[Watched],
+    rows: &PodRows<'_>,
+    stop: &CancellationToken,
+    hints: impl Fn(&[String]) -> String,
+) {
+    let watching = stop.child_token();
+    let all_sets: Api<StatefulSet> = Api::all(client.clone());
+    let all_pods: Api<Pod> = Api::all(client);
+    let sets_cache = Cache::spawn(all_sets, WatchConfig::default(), watching.clone());
+    let pods_cache = Cache::spawn(all_pods, WatchConfig::default(), watching.clone());
+    let mut set_changes = sets_cache.subscribe();
+    let mut pod_changes = pods_cache.subscribe();
+    let synced = async { sets_cache.wait_synced().await && pods_cache.wait_synced().await };
+    tokio::select! {
+        synced = synced => if !synced { return },
+        () = stop.cancelled() => return,
+    }
+    let mut resized = signal(SignalKind::window_change()).ok();
+    let mut screen = Screen::new();
+    let mut hinted = false;
+    loop {
+        let now = Timestamp::now();
+        let views: Vec<View> = sets
+            .iter()
+            .map(|set| {
+                let object = sets_cache.get(&set.namespace, &set.name);
+                let pods = pods_cache.list_in(&set.namespace);
+                view(set, object.as_deref(), &pods, rows, now)
+            })
+            .collect();
+        screen.draw(&views);
+        if !hinted && views.iter().all(View::is_ready) {
+            hinted = true;
+            let urls = views.iter().filter_map(|view| {
+                let pods = pods_cache.list_in(&view.set.namespace);
+                first_url(view, &pods)
+            });
+            say(&hints(&urls.collect::<Vec<_>>()));
+            if terminal::size().is_none() {
+                break;
+            }
+        }
+        tokio::select! {
+            change = set_changes.next() => if change.is_none() { break },
+            change = pod_changes.next() => if change.is_none() { break },
+            () = resize(resized.as_mut()) => {}
+            () = stop.cancelled() => break,
+        }
+        tokio::time::sleep(SETTLE).await;
+    }
+    watching.cancel();
+}
+
+/// Where the first pod of a set answers HTTP, if it is known to.
+fn first_url(view: &View, pods: &[Arc<Pod>]) -> Option<String> {
+    let first = view.rows.first()?;
+    let mut pods = pods.iter();
+    let pod = pods.find(|pod| pod.metadata.name.as_deref() == Some(&first.pod))?;
+    hints::http_url(pod)
+}
+
+/// Waits until the terminal has another size.
+async fn resize(signal: Option<&mut Signal>) {
+    match signal {
+        Some(signal) => drop(signal.recv().await),
+        None => std::future::pending().await,
+    }
+}
+
+/// Where the progress is shown.
+struct Screen {
+    started: Instant,
+    drawn: Option<(Size, Vec<String>)>,
+    shown: BTreeMap<String, String>,
+}
+
+impl Screen {
+    fn new() -> Self {
+        Self {
+            started: Instant::now(),
+            drawn: None,
+            shown: BTreeMap::new(),
+        }
+    }
+
+    fn draw(&mut self, views: &[View]) {
+        let Some(size) = terminal::size() else {
+            let elapsed = self.started.elapsed().as_secs_f32();
+            for line in changes(&mut self.shown, views) {
+                say(&format!("{elapsed:6.2}s {line}"));
+            }
+            return;
+        };
+        let drawn = Some((size, frame(views, size)));
+        if self.drawn != drawn {
+            self.drawn = drawn;
+            if let Some((size, lines)) = &self.drawn {
+                keep_at_foot(*size, lines.clone());
+            }
+        }
+    }
+}

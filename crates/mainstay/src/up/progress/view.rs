@@ -1,0 +1,89 @@
+//! What is shown of a set: its ordinals, whether they are ready, and why not.
+
+use std::sync::Arc;
+
+use jiff::Timestamp;
+use k8s_openapi::api::apps::v1::StatefulSet;
+use k8s_openapi::api::core::v1::Pod;
+
+use crate::pod_row::{PodRow, PodRows, in_namespace};
+
+/// A set that is shown.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Watched {
+    /// Namespace.
+    pub namespace: String,
+    /// Name.
+    pub name: String,
+}
+
+impl Watched {
+    /// `web`, or `shop/web` outside the default namespace.
+    pub fn title(&self) -> String {
+        in_namespace(&self.namespace, &self.name)
+    }
+}
+
+/// What is known of a set.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct View {
+    /// The set.
+    pub set: Watched,
+    /// Its ordinals, in order.
+    pub rows: Vec<PodRow>,
+}
+
+impl View {
+    /// Whether every ordinal is ready.
+    pub fn is_ready(&self) -> bool {
+        self.rows.iter().all(|row| row.ready)
+    }
+}
+
+/// A set with its pods, of all pods of its namespace.
+pub fn view(
+    set: &Watched,
+    object: Option<&StatefulSet>,
+    pods: &[Arc<Pod>],
+    rows: &PodRows<'_>,
+    now: Timestamp,
+) -> View {
+    let spec = object.and_then(|set| set.spec.as_ref());
+    let replicas = spec.map_or(0, |spec| spec.replicas.unwrap_or(1));
+    let start = spec
+        .and_then(|spec| spec.ordinals.as_ref())
+        .and_then(|ordinals| ordinals.start)
+        .unwrap_or(0);
+    let of_ordinal = |ordinal: i32| {
+        let name = format!("{}-{ordinal}", set.name);
+        let mut pods = pods.iter();
+        match pods.find(|pod| pod.metadata.name.as_deref() == Some(&name)) {
+            Some(pod) => rows.of(pod, now),
+            None => PodRow::missing(name, object),
+        }
+    };
+    View {
+        set: set.clone(),
+        rows: (start..start.saturating_add(replicas))
+            .map(of_ordinal)
+            .collect(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_set_of_none_is_ready() {
+        let set = Watched {
+            namespace: "default".to_owned(),
+            name: "web".to_owned(),
+        };
+        let view = View {
+            set,
+            rows: Vec::new(),
+        };
+        assert!(view.is_ready());
+    }
+}
