@@ -47,7 +47,7 @@ fn what_is_installed_is_removed_and_nothing_else() {
     fs::create_dir_all(other.parent().unwrap()).unwrap();
     fs::write(&other, "other").unwrap();
     installed(root, true).unwrap();
-    assert_eq!(below(root), [other.clone()]);
+    assert_eq!(below(root), [&*other]);
 
     installed(root, false).unwrap();
     let files = below(root);
@@ -87,7 +87,7 @@ fn what_is_of_others_stays() {
     fs::write(&unit, "[Unit]\n").unwrap();
     let error = installed(root, false).unwrap_err().to_string();
     assert!(error.contains("is not of `mainstay install`"), "{error}");
-    assert_eq!(below(root), [unit.clone()]);
+    assert_eq!(below(root), [&*unit]);
     fs::remove_file(&unit).unwrap();
 
     installed(root, false).unwrap();

@@ -218,12 +218,17 @@ impl Cluster {
             kubeconfig.display()
         ));
         let applied = self.apply(manifests).await?;
-        let sets = match manifests {
-            [] => self.from_before(&kubeconfig).await,
-            _ => applied,
-        };
-        if !sets.is_empty() {
-            self.show_progress(&sets, &kubeconfig, interrupted).await?;
+        let all_sets = manifests.is_empty();
+        if all_sets {
+            self.say_what_there_is(&kubeconfig).await;
+        }
+        // A pipe is not told for ever of sets that it did not ask about.
+        if all_sets && terminal::size().is_some() {
+            self.show_progress(None, &kubeconfig, interrupted).await?;
+        } else if !applied.is_empty() {
+            let applied = Some(applied.as_slice());
+            self.show_progress(applied, &kubeconfig, interrupted)
+                .await?;
         }
         tokio::select! {
             () = interrupted.cancelled() => Ok(()),
@@ -272,9 +277,8 @@ impl Cluster {
         Ok(sets)
     }
 
-    /// The sets that are there without manifests; a terminal shows their progress. Elsewhere they are
-    /// named, once.
-    async fn from_before(&self, kubeconfig: &Path) -> Vec<Watched> {
+    /// Names what is there without manifests, but for sets that a table is going to show.
+    async fn say_what_there_is(&self, kubeconfig: &Path) {
         let client = self.server.client("mainstay-admin", &["system:masters"]);
         let all_sets: Api<StatefulSet> = Api::all(client.clone());
         let all_pods: Api<Pod> = Api::all(client);
@@ -282,42 +286,27 @@ impl Cluster {
         let read = tokio::try_join!(all_sets.list(&every), all_pods.list_metadata(&every));
         // What cannot be shown is left out.
         let Ok((sets, pods)) = read else {
-            return Vec::new();
+            return;
         };
+        if terminal::size().is_some() && !sets.items.is_empty() {
+            return;
+        }
         let is_of_set = |pod: &&PartialObjectMeta<Pod>| {
             let owners = pod.metadata.owner_references.iter().flatten();
             owners.into_iter().any(|owner| owner.kind == "StatefulSet")
         };
         let others = pods.items.iter().filter(|pod| !is_of_set(pod)).count();
-        let replicas = |set: &StatefulSet| {
-            set.spec
-                .as_ref()
-                .map_or(1, |spec| spec.replicas.unwrap_or(1))
-        };
-        let sets: Vec<(Watched, i32)> = sets
-            .iter()
-            .map(|set| {
-                let watched = Watched {
-                    namespace: set.metadata.namespace.clone().unwrap_or_default(),
-                    name: set.metadata.name.clone().unwrap_or_default(),
-                };
-                (watched, replicas(set))
-            })
-            .collect();
-        let named: Vec<(String, i32)> = sets
-            .iter()
-            .map(|(set, replicas)| (set.title(), *replicas))
-            .collect();
-        if terminal::size().is_some() && !sets.is_empty() {
-            return sets.into_iter().map(|(set, _)| set).collect();
-        }
+        let named = sets.iter().map(|set| {
+            let replicas = set.spec.as_ref().and_then(|spec| spec.replicas);
+            (Watched::of(set).title(), replicas.unwrap_or(1))
+        });
+        let named: Vec<(String, i32)> = named.collect();
         say(&hints::earlier(&program(), kubeconfig, &named, others));
-        Vec::new()
     }
 
     async fn show_progress(
         &self,
-        sets: &[Watched],
+        sets: Option<&[Watched]>,
         kubeconfig: &Path,
         interrupted: &CancellationToken,
     ) -> Result<()> {

@@ -42,6 +42,9 @@ fn column<'t>(texts: impl Iterator<Item = &'t String>) -> usize {
 fn heading(view: &View) -> String {
     let ready = view.rows.iter().filter(|row| row.ready).count();
     let (title, all) = (view.set.title(), view.rows.len());
+    if !view.exists {
+        return format!("statefulset {title}: is not there");
+    }
     format!("statefulset {title}: {ready}/{all} ready")
 }
 
@@ -100,6 +103,7 @@ mod tests {
                 namespace: "default".to_owned(),
                 name: name.to_owned(),
             },
+            exists: true,
             rows,
         }
     }
@@ -169,6 +173,16 @@ mod tests {
                 "… and 32 more lines: mainstay status",
             ]
         );
+    }
+
+    #[test]
+    fn a_set_that_was_deleted_is_told_from_one_without_pods() {
+        let mut views = [set("web", Vec::new())];
+        let lines = frame(&views, size(80, 24));
+        assert_eq!(lines, ["statefulset web: 0/0 ready"]);
+        views[0].exists = false;
+        let lines = frame(&views, size(80, 24));
+        assert_eq!(lines, ["statefulset web: is not there"]);
     }
 
     #[test]

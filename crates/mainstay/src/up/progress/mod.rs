@@ -27,11 +27,11 @@ use view::{View, view};
 /// Changes that come together are shown together.
 const SETTLE: Duration = Duration::from_millis(20);
 
-/// Shows the sets' progress. Once every ordinal is ready, prints what `hints` makes of where they answer
+/// Shows the progress of these sets, or of all that there are at any time. Once every ordinal is ready, prints what `hints` makes of where they answer
 /// HTTP; then a terminal shows on what changes until `stop`, and elsewhere that was all.
 pub async fn show(
     client: Client,
-    sets: &[Watched],
+    sets: Option<&[Watched]>,
     rows: &PodRows<'_>,
     stop: &CancellationToken,
     hints: impl Fn(&[String]) -> String,
@@ -53,7 +53,8 @@ pub async fn show(
     let mut hinted = false;
     loop {
         let now = Timestamp::now();
-        let views: Vec<View> = sets
+        let watched = sets.map_or_else(|| all(&sets_cache), <[Watched]>::to_vec);
+        let views: Vec<View> = watched
             .iter()
             .map(|set| {
                 let object = sets_cache.get(&set.namespace, &set.name);
@@ -62,7 +63,7 @@ pub async fn show(
             })
             .collect();
         screen.draw(&views);
-        if !hinted && views.iter().all(View::is_ready) {
+        if !hinted && !views.is_empty() && views.iter().all(View::is_ready) {
             hinted = true;
             let urls = views.iter().filter_map(|view| {
                 let pods = pods_cache.list_in(&view.set.namespace);
@@ -82,6 +83,14 @@ pub async fn show(
         tokio::time::sleep(SETTLE).await;
     }
     watching.cancel();
+}
+
+/// All sets, by name.
+fn all(cache: &Cache<StatefulSet>) -> Vec<Watched> {
+    let sets = cache.list();
+    let mut all: Vec<Watched> = sets.iter().map(|set| Watched::of(set)).collect();
+    all.sort();
+    all
 }
 
 /// Where the first pod of a set answers HTTP, if it is known to.

@@ -18,6 +18,14 @@ pub struct Watched {
 }
 
 impl Watched {
+    /// That set.
+    pub fn of(set: &StatefulSet) -> Self {
+        Self {
+            namespace: set.metadata.namespace.clone().unwrap_or_default(),
+            name: set.metadata.name.clone().unwrap_or_default(),
+        }
+    }
+
     /// `web`, or `shop/web` outside the default namespace.
     pub fn title(&self) -> String {
         in_namespace(&self.namespace, &self.name)
@@ -29,6 +37,8 @@ impl Watched {
 pub struct View {
     /// The set.
     pub set: Watched,
+    /// Whether it is there; not before it is made, and after it was deleted.
+    pub exists: bool,
     /// Its ordinals, in order.
     pub rows: Vec<PodRow>,
 }
@@ -64,6 +74,7 @@ pub fn view(
     };
     View {
         set: set.clone(),
+        exists: object.is_some(),
         rows: (start..start.saturating_add(replicas))
             .map(of_ordinal)
             .collect(),
@@ -82,6 +93,7 @@ mod tests {
         };
         let view = View {
             set,
+            exists: true,
             rows: Vec::new(),
         };
         assert!(view.is_ready());
