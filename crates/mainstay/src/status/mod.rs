@@ -17,7 +17,7 @@ use crate::output::say;
 use crate::pod_row::PodRows;
 use crate::settings::{DataDirectory, program};
 use crate::terminal;
-use crate::why::Server;
+use crate::why::{Server, ask_for_all};
 use found::{Scope, read};
 use model::{ServerStatus, status};
 use render::Call;
@@ -71,7 +71,9 @@ pub async fn run(arguments: StatusArguments) -> Result<()> {
         None if arguments.all_namespaces => Scope::All,
         None => Scope::Readable,
     };
+    let now = Timestamp::now();
     let found = read(&server, &scope).await?;
+    let overview = ask_for_all(&server, found.namespace.as_deref(), now).await?;
     let kinds = resource_kinds::all(&ClusterConfig::default());
     let pods = kinds.iter().find(|kind| kind.info().kind == "Pod");
     let rows = pods.and_then(|kind| PodRows::new(kind.as_ref()));
@@ -83,7 +85,7 @@ pub async fn run(arguments: StatusArguments) -> Result<()> {
             .data_directory()
             .map(|path| path.display().to_string()),
     };
-    let status = status(about, &found, &rows, Timestamp::now());
+    let status = status(about, &found, &overview, &rows, now);
     match arguments.output {
         Form::Json => {
             let text = serde_json::to_string_pretty(&status).context("encode the status")?;

@@ -6,6 +6,7 @@ use jiff::Timestamp;
 use k8s_openapi::api::apps::v1::StatefulSet;
 use k8s_openapi::api::core::v1::{Node, PersistentVolumeClaim, Pod};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use planners::diagnosis::{Explanation, Overview};
 use planners::stateful_set::identity;
 use serde::Serialize;
 use serde_json::Value;
@@ -31,6 +32,8 @@ pub struct Status {
     pub workloads: Vec<Workload>,
     /// Claims that are not of a set.
     pub claims: Vec<ClaimStatus>,
+    /// What waits, by its root.
+    pub waiting: Vec<Waiting>,
     /// What could not be read.
     pub notes: Vec<String>,
 }
@@ -131,8 +134,43 @@ pub struct Workload {
     pub reason: Option<String>,
 }
 
-/// What is shown of what was found.
-pub fn status(server: ServerStatus, found: &Found, rows: &PodRows<'_>, now: Timestamp) -> Status {
+/// Something that waits.
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Waiting {
+    /// What, as `mainstay why` takes it.
+    pub object: String,
+    /// Its namespace, if it has one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub namespace: Option<String>,
+    /// For what, and the root cause.
+    pub cause: String,
+}
+
+impl Waiting {
+    fn of(answer: &Explanation) -> Self {
+        let links = answer.chains.first().map(|chain| chain.links.as_slice());
+        let cause = match links.unwrap_or_default() {
+            [] => answer.summary.clone(),
+            [only] => only.message.clone(),
+            [first, .., last] => format!("{} ← {}", first.message, last.message),
+        };
+        Self {
+            object: answer.object.short(),
+            namespace: answer.object.namespace.clone(),
+            cause,
+        }
+    }
+}
+
+/// What is shown of what was found, and of what waits.
+pub fn status(
+    server: ServerStatus,
+    found: &Found,
+    overview: &Overview,
+    rows: &PodRows<'_>,
+    now: Timestamp,
+) -> Status {
     let sets: Vec<SetStatus> = found
         .sets
         .iter()
@@ -161,6 +199,7 @@ pub fn status(server: ServerStatus, found: &Found, rows: &PodRows<'_>, now: Time
         claims: others.map(|object| claim(object, found)).collect(),
         workloads: workloads::all(found, rows, now),
         sets,
+        waiting: overview.answers.iter().map(Waiting::of).collect(),
         notes: found.notes.clone(),
     }
 }

@@ -2,7 +2,9 @@
 
 use object_model::quantity::Quantity;
 
-use super::model::{ClaimStatus, Disk, NodeStatus, ServerStatus, SetStatus, Status, Workload};
+use super::model::{
+    ClaimStatus, Disk, NodeStatus, ServerStatus, SetStatus, Status, Waiting, Workload,
+};
 use crate::pod_row::{PodRow, in_namespace};
 use crate::terminal::clip;
 
@@ -16,14 +18,6 @@ pub struct Call {
     pub program: String,
     /// The options that name the same server, each with a space before it.
     pub options: String,
-}
-
-impl Call {
-    fn why(&self, kind: &str, namespace: &str, name: &str) -> String {
-        let namespace = in_option(namespace);
-        let Self { program, options } = self;
-        format!("Why it waits, and what to do: {program} why {kind}/{name}{namespace}{options}")
-    }
 }
 
 /// All lines; as wide as they may be. Commands are never clipped.
@@ -47,6 +41,11 @@ pub fn lines(status: &Status, call: &Call, width: Option<usize>) -> Vec<String> 
     if !status.claims.is_empty() {
         lines.push(String::new());
         lines.extend(claims("OTHER CLAIMS", &status.claims, true));
+    }
+    if !status.waiting.is_empty() {
+        lines.push(String::new());
+        lines.push("Waiting:".to_owned());
+        lines.extend(status.waiting.iter().map(waiting));
     }
     if let Some(width) = width {
         lines = lines.iter().map(|line| clip(line, width)).collect();
@@ -187,34 +186,29 @@ fn workload(workload: &Workload) -> String {
     format!("{kind} {title}: {state}{reason}")
 }
 
+fn waiting(waiting: &Waiting) -> String {
+    let namespace = waiting.namespace.as_deref().unwrap_or_default();
+    let Waiting { object, cause, .. } = waiting;
+    format!("  {object}{}: {cause}", in_option(namespace))
+}
+
 /// What to do next.
 fn closing(status: &Status, call: &Call) -> String {
-    if status.sets.is_empty() && status.workloads.is_empty() && status.claims.is_empty() {
-        return "Nothing is to run yet: kubectl apply -f FILE".to_owned();
-    }
-    let set = status
-        .sets
-        .iter()
-        .find(|set| set.pods.iter().any(|pod| !pod.ready));
-    if let Some(set) = set {
-        return call.why("sts", &set.namespace, &set.name);
-    }
-    let claims = status
-        .sets
-        .iter()
-        .flat_map(|set| &set.claims)
-        .chain(&status.claims);
-    let claim = claims.into_iter().find(|claim| claim.state != "Bound");
-    if let Some(claim) = claim {
-        return call.why("pvc", &claim.namespace, &claim.name);
-    }
-    match status.workloads.iter().find(|workload| !workload.fine) {
-        Some(workload) => {
-            let namespace = in_option(&workload.namespace);
-            let Workload { kind, name, .. } = workload;
-            format!("Look closer: kubectl describe {kind} {name}{namespace}")
+    let Call { program, options } = call;
+    match status.waiting.as_slice() {
+        [] if status.sets.is_empty() && status.workloads.is_empty() => {
+            "Nothing is to run yet: kubectl apply -f FILE".to_owned()
         }
-        None => "Nothing is waiting.".to_owned(),
+        [] => "Nothing is waiting.".to_owned(),
+        [one] => {
+            let namespace = in_option(one.namespace.as_deref().unwrap_or_default());
+            let object = &one.object;
+            format!("Why, and what to do: {program} why {object}{namespace}{options}")
+        }
+        _ => {
+            let namespace = in_option(status.namespace.as_deref().unwrap_or_default());
+            format!("Why, and what to do: {program} why{namespace}{options}")
+        }
     }
 }
 

@@ -1,5 +1,8 @@
 //! From what was read to the lines that are shown.
 
+use std::sync::Arc;
+
+use planners::diagnosis::{Evidence, Overview};
 use serde_json::{Value, json};
 
 use super::found::Found;
@@ -14,7 +17,7 @@ fn decoded<T: serde::de::DeserializeOwned>(object: Value) -> T {
 fn pod(name: &str, ready: bool, containers: Value) -> Value {
     let ready = if ready { "True" } else { "False" };
     json!({
-        "metadata": {"name": name, "namespace": "default",
+        "metadata": {"name": name, "namespace": "default", "labels": {"app": "web"},
             "creationTimestamp": "2026-01-01T00:30:00Z",
             "ownerReferences": [{"apiVersion": "apps/v1", "kind": "StatefulSet", "name": "web",
                 "uid": "w", "controller": true}]},
@@ -58,7 +61,8 @@ fn found() -> Found {
                 {"volume": [volume("data-web-1", 40 << 30)]}]})],
         sets: vec![decoded(json!({
             "metadata": {"name": "web", "namespace": "default", "uid": "w"},
-            "spec": {"replicas": 3, "selector": {}, "template": {}, "serviceName": "web",
+            "spec": {"replicas": 3, "selector": {"matchLabels": {"app": "web"}},
+                "template": {"metadata": {"labels": {"app": "web"}}}, "serviceName": "web",
                 "volumeClaimTemplates": [{"metadata": {"name": "data"}}]}}))],
         pods: vec![
             decoded(pod("web-0", true, running())),
@@ -91,7 +95,14 @@ fn shown(found: &Found, width: Option<usize>) -> Vec<String> {
         version: String::new(),
         data_directory: Some("/var/lib/mainstay".to_owned()),
     };
-    let status = status(server, found, &rows, NOW.parse().unwrap());
+    let now = NOW.parse().unwrap();
+    // The same evidence as that of `mainstay why`.
+    let mut evidence = Evidence::of("default", now);
+    evidence.sets = found.sets.iter().cloned().map(Arc::new).collect();
+    let pods = found.pods.iter();
+    evidence.pods = pods.map(|pod| Arc::new(pod.into())).collect();
+    let overview = Overview::of_namespace(&evidence);
+    let status = status(server, found, &overview, &rows, now);
     let call = Call {
         program: "mainstay".to_owned(),
         options: " --data-dir /d".to_owned(),
@@ -125,7 +136,8 @@ fn one_screen_shows_what_there_is() {
         "deployment shop/front: 2/2 ready",
         "job move: failed: Job has reached the specified backoff limit",
         "  mine          Bound  64Mi        local",
-        "Why it waits, and what to do: mainstay why sts/web --data-dir /d",
+        "Waiting:\n  sts/web: ",
+        "Why, and what to do: mainstay why sts/web --data-dir /d",
     ] {
         assert!(text.contains(part), "{part:?} is not in\n{text}");
     }

@@ -115,7 +115,11 @@ async fn ask(
 }
 
 /// All that waits, in one namespace or all. Who may not list all gets the context's namespace.
-async fn ask_for_all(server: &Server, namespace: Option<&str>, now: Timestamp) -> Result<Overview> {
+pub async fn ask_for_all(
+    server: &Server,
+    namespace: Option<&str>,
+    now: Timestamp,
+) -> Result<Overview> {
     let scope = namespace.map_or(Scope::All, Scope::Namespace);
     let read = evidence::read(&server.client, scope, now).await;
     let found = match read {
