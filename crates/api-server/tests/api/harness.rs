@@ -224,10 +224,12 @@ impl Api {
 
     /// findings C1: nothing leaves the server that its own published schema refuses.
     async fn check(&self, object: &Value, asked: &str) {
-        let admin = self
-            .server
-            .local(UserInfo::new("admin", ["system:masters"]));
-        published::check(&admin, object, asked).await;
+        published::check(&self.admin(), object, asked).await;
+    }
+
+    fn admin(&self) -> LocalService {
+        let admin = UserInfo::new("admin", ["system:masters"]);
+        self.server.local(admin)
     }
 
     pub async fn get(&self, path: &str) -> (u16, Value) {
@@ -308,6 +310,8 @@ pub fn stateful_set(name: &str) -> Value {
 
 /// A watch under way: events as they come.
 pub struct Events {
+    admin: LocalService,
+    path: String,
     body: BoxBody,
     rest: Vec<u8>,
 }
@@ -317,6 +321,8 @@ impl Events {
         let response = api.respond("GET", path, &[], "").await;
         assert_eq!(response.status(), 200, "{path}");
         Self {
+            admin: api.admin(),
+            path: path.to_owned(),
             body: response.into_body(),
             rest: Vec::new(),
         }
@@ -327,7 +333,12 @@ impl Events {
         loop {
             if let Some(end) = self.rest.iter().position(|byte| *byte == b'\n') {
                 let line: Vec<u8> = self.rest.drain(..=end).collect();
-                return Some(serde_json::from_slice(&line).unwrap());
+                let event: Value = serde_json::from_slice(&line).unwrap();
+                // A bookmark has nothing but its version.
+                if event["type"] != "BOOKMARK" {
+                    published::check(&self.admin, &event["object"], &self.path).await;
+                }
+                return Some(event);
             }
             let frame = tokio::time::timeout(Duration::from_secs(5), self.body.frame());
             let frame = frame.await.expect("an event within five seconds");

@@ -48,7 +48,8 @@ pub struct Summary {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct FrozenVolume {
-    /// Its class.
+    /// Its class; a server of an earlier version only has those of the pool.
+    #[serde(default = "of_the_pool")]
     pub class: Class,
     /// Its name.
     pub volume: String,
@@ -56,6 +57,10 @@ pub struct FrozenVolume {
     pub path: PathBuf,
     /// The most that it may hold, in bytes.
     pub bytes: u64,
+}
+
+fn of_the_pool() -> Class {
+    Class::LocalCow
 }
 
 /// A snapshot that a user has had made.
@@ -292,6 +297,15 @@ impl Read for Objects<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_server_of_an_earlier_version_is_understood() {
+        let line = r#"{"revision": 7, "objects": 0, "bytes": 0, "configuredBy": [],
+            "frozen": [{"volume": "pvc-1", "path": "/p", "bytes": 1}]}"#;
+        let summary: Summary = serde_json::from_str(line).unwrap();
+        assert_eq!(summary.frozen[0].class, Class::LocalCow);
+        assert!(summary.snapshots.is_empty());
+    }
 
     #[test]
     fn requests_are_read_as_they_are_written() {

@@ -10,7 +10,7 @@ use resource_kinds::storage::Driver;
 
 use super::decide::Form;
 use super::subvolumes::Content;
-use super::{ProvisionerError as Error, Storage};
+use super::{Class, ProvisionerError as Error, Storage};
 
 const MIB: u64 = 1 << 20;
 const COW: Driver = Driver::LocalCow;
@@ -119,6 +119,67 @@ async fn snapshots_and_clones_show_one_moment() {
     assert!(!storage.has_snapshot(COW, "snapshot-1").await.unwrap());
     assert_eq!(fs::read(restored.join("file")).unwrap(), b"its own");
     storage.close().await.unwrap();
+}
+
+/// findings U10: where the host's own file system has snapshots, a backup keeps volumes of the class
+/// `local` still too; snapshots of users stay, and are made again from a backup.
+#[tokio::test]
+async fn a_backup_keeps_volumes_still_and_makes_snapshots_again() {
+    let data = Data::new();
+    let pool = data.open().await;
+    make(&pool, "pvc-any", 16, Content::Empty).await;
+    // A host whose file system is btrfs.
+    let host = data.mount_point().join("host");
+    fs::create_dir(&host).unwrap();
+    let storage = Storage::open(&host).await.unwrap();
+    let make_local = storage.make(
+        Driver::Local,
+        "pvc-1",
+        16 * MIB,
+        Content::Empty,
+        Form::Directory,
+    );
+    let volume = make_local.await.unwrap();
+    fs::write(volume.join("file"), "before").unwrap();
+    let snapshot = storage.snapshot(Driver::Local, "pvc-1", "snapshot-1");
+    snapshot.await.unwrap();
+    fs::write(volume.join("file"), "then").unwrap();
+    let frozen = storage.freeze(&[Class::LocalCow, Class::Local]).await;
+    let frozen = frozen.unwrap();
+    fs::write(volume.join("file"), "after").unwrap();
+    let [frozen] = &frozen[..] else {
+        panic!("{frozen:?}");
+    };
+    assert_eq!(
+        (frozen.class, frozen.volume.as_str()),
+        (Class::Local, "pvc-1")
+    );
+    assert_eq!(fs::read(frozen.path.join("file")).unwrap(), b"then");
+    let held = storage.held().await.unwrap();
+    let names: Vec<&str> = held.iter().map(|held| held.name.as_str()).collect();
+    assert_eq!(names, ["snapshot-1"]);
+    assert_eq!(fs::read(held[0].path.join("file")).unwrap(), b"before");
+    storage.thaw().await.unwrap();
+    assert!(!frozen.path.exists() && held[0].path.exists());
+
+    let made = storage.make_empty(Class::Local, "restored-a", 64 * MIB);
+    let made = made.await.unwrap();
+    fs::write(made.join("file"), "kept").unwrap();
+    let turn = storage.turn_into_snapshot(Class::Local, "restored-a", "a");
+    assert!(turn.await.unwrap());
+    assert!(!made.exists());
+    assert_eq!(fs::read(host.join("snapshots/a/file")).unwrap(), b"kept");
+    pool.close().await.unwrap();
+
+    // A file system without snapshots.
+    let plain = tempfile::tempdir().unwrap();
+    let storage = Storage::open(plain.path()).await.unwrap();
+    let made = storage.make_empty(Class::Local, "restored-a", 64 * MIB);
+    let made = made.await.unwrap();
+    assert_eq!(storage.freeze(&[Class::Local]).await.unwrap(), []);
+    let turn = storage.turn_into_snapshot(Class::Local, "restored-a", "a");
+    assert!(!turn.await.unwrap());
+    assert!(!made.exists());
 }
 
 #[tokio::test]
