@@ -453,6 +453,8 @@ pub enum StartErrorKind {
     UserNotFound,
     /// A mount's source is missing or cannot be mounted.
     Mount,
+    /// A path in a volume that is missing, leads out of it, or cannot be made.
+    SubPath,
     /// Anything else.
     Other,
 }

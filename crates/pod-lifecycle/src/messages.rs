@@ -89,6 +89,13 @@ pub fn crash_loop(pod: &Pod, container: &str, delay: SignedDuration) -> String {
     )
 }
 
+/// State and event of a mount whose path in the volume cannot be had.
+pub fn sub_path_failed(volume: &str, container: &str, why: &str) -> String {
+    format!(
+        "failed to prepare subPath for volumeMount \"{volume}\" of container \"{container}\": {why}"
+    )
+}
+
 /// `BackOff` event of a restart.
 pub fn restart_back_off(pod: &Pod, container: &str) -> String {
     format!(

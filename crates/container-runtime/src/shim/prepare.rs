@@ -35,15 +35,11 @@ fn prepare(
     place: &Place,
     users: Option<&UserNamespace>,
 ) -> Result<Account, StartError> {
-    let mount_error = |message: String| StartError {
-        kind: StartErrorKind::Mount,
-        message,
-    };
     rootfs::mount_overlay(&spec.rootfs, &place.root(), users)
         .map_err(|error| mount_error(error.to_string()))?;
     for (index, mount) in spec.mounts.iter().enumerate() {
         let target = place.staged().join(index.to_string());
-        prepare_mount(mount, &target, users).map_err(mount_error)?;
+        prepare_mount(mount, &target, users)?;
     }
     for device in spec.devices.iter().filter(|device| !oci::is_in_dev(device)) {
         make_device(device, &place.root(), users).map_err(mount_error)?;
@@ -94,17 +90,8 @@ fn prepare_mount(
     mount: &Mount,
     target: &Path,
     users: Option<&UserNamespace>,
-) -> Result<(), String> {
-    proc_guard::check_destination(mount)?;
-    if users.is_some() && is_bidirectional(&mount.source) {
-        // The kernel takes no mounts from namespaces with fewer rights.
-        let to = mount.destination.display();
-        return Err(format!(
-            "mount to {to}: mountPropagation Bidirectional needs the node's users \
-             (hostUsers: true)"
-        ));
-    }
-    check_travel(&mount.source)?;
+) -> Result<(), StartError> {
+    check_mount(mount, users).map_err(mount_error)?;
     match &mount.source {
         MountSource::Tmpfs { .. } => Ok(()),
         MountSource::Layers {
@@ -112,7 +99,8 @@ fn prepare_mount(
             sub_path,
         } => {
             let whole = target.with_extension("layers");
-            rootfs::mount_layers(lowerdirs, &whole, users).map_err(|error| error.to_string())?;
+            rootfs::mount_layers(lowerdirs, &whole, users)
+                .map_err(|error| mount_error(error.to_string()))?;
             let sub_path = sub_path.as_deref().unwrap_or(Path::new("."));
             // Its ids are mapped already.
             bind_sub_path(&whole, sub_path, target, None)
@@ -130,9 +118,30 @@ fn prepare_mount(
             };
             found.map_err(|error| {
                 let (path, to) = (path.display(), mount.destination.display());
-                format!("mount {path} to {to}: {error}")
+                mount_error(format!("mount {path} to {to}: {error}"))
             })
         }
+    }
+}
+
+/// Whether the mount may be where and as it is asked for.
+fn check_mount(mount: &Mount, users: Option<&UserNamespace>) -> Result<(), String> {
+    proc_guard::check_destination(mount)?;
+    if users.is_some() && is_bidirectional(&mount.source) {
+        // The kernel takes no mounts from namespaces with fewer rights.
+        let to = mount.destination.display();
+        return Err(format!(
+            "mount to {to}: mountPropagation Bidirectional needs the node's users \
+             (hostUsers: true)"
+        ));
+    }
+    check_travel(&mount.source)
+}
+
+fn mount_error(message: String) -> StartError {
+    StartError {
+        kind: StartErrorKind::Mount,
+        message,
     }
 }
 
@@ -171,10 +180,13 @@ fn bind_sub_path(
     sub_path: &Path,
     target: &Path,
     users: Option<&UserNamespace>,
-) -> Result<(), String> {
+) -> Result<(), StartError> {
     rootfs::bind_sub_path(volume, sub_path, target, users).map_err(|error| {
         let (volume, sub) = (volume.display(), sub_path.display());
-        format!("prepare subPath {sub} of {volume}: {error}")
+        StartError {
+            kind: StartErrorKind::SubPath,
+            message: format!("prepare subPath {sub} of {volume}: {error}"),
+        }
     })
 }
 

@@ -5,53 +5,186 @@ use super::situation::{End, Remedy, Situation, USUAL};
 pub const ENDINGS: &[Situation] = &[
     Situation {
         name: "pod-stops-slowly",
-        manifest: "
+        manifest: r#"
 apiVersion: v1
 kind: Pod
 metadata: {name: web}
 spec:
   terminationGracePeriodSeconds: 20
-  containers: [{name: main, image: 'busybox:1', command: [sh, -c, 'trap true TERM; while true; do sleep 1; done']}]
-",
+  containers:
+  - name: main
+    image: 'busybox:1'
+    command: [sh, -c, 'trap true TERM; while true; do sleep 1; done']
+"#,
         before: &[
-            "kubectl -n NAMESPACE wait --for=condition=Ready pod/web --timeout=60s",
-            "kubectl -n NAMESPACE delete pod web --wait=false",
+            r#"kubectl -n NAMESPACE wait --for=condition=Ready pod/web --timeout=60s"#,
+            r#"kubectl -n NAMESPACE delete pod web --wait=false"#,
         ],
-        cause: &["being deleted: its containers have 20s to stop"],
+        cause: &[r#"being deleted: its containers have 20s to stop"#],
+        remedy: Remedy::Patience,
+        end: End::Gone,
+        ..USUAL
+    },
+    Situation {
+        name: "pre-stop-hook-fails",
+        manifest: r#"
+apiVersion: v1
+kind: Pod
+metadata: {name: web}
+spec:
+  terminationGracePeriodSeconds: 20
+  containers:
+  - name: main
+    image: 'busybox:1'
+    command: [sh, -c, 'trap true TERM; while true; do sleep 1; done']
+    lifecycle: {preStop: {exec: {command: [sh, -c, 'exit 4']}}}
+"#,
+        before: &[
+            r#"kubectl -n NAMESPACE wait --for=condition=Ready pod/web --timeout=60s"#,
+            r#"kubectl -n NAMESPACE delete pod web --wait=false"#,
+        ],
+        cause: &[
+            r#"being deleted: its containers have 20s to stop"#,
+            r#"PreStopHook failed"#,
+        ],
         remedy: Remedy::Patience,
         end: End::Gone,
         ..USUAL
     },
     Situation {
         name: "pod-held-by-finalizer",
-        manifest: "
+        manifest: r#"
 apiVersion: v1
 kind: Pod
 metadata: {name: web, finalizers: [example.com/backup]}
 spec:
   terminationGracePeriodSeconds: 0
-  containers: [{name: main, image: 'busybox:1', command: [sleep, '1000']}]
-",
-        before: &["kubectl -n NAMESPACE delete pod web --wait=false"],
-        cause: &["being deleted: finalizers hold it: example.com/backup"],
+  containers:
+  - name: main
+    image: 'busybox:1'
+    command: [sleep, '1000']
+"#,
+        before: &[r#"kubectl -n NAMESPACE delete pod web --wait=false"#],
+        cause: &[r#"being deleted: finalizers hold it: example.com/backup"#],
         end: End::Gone,
         ..USUAL
     },
     Situation {
-        name: "pod-waits-for-scheduling-gate",
-        manifest: "
+        name: "shim-stopped",
+        manifest: r#"
 apiVersion: v1
 kind: Pod
 metadata: {name: web}
 spec:
   terminationGracePeriodSeconds: 0
-  schedulingGates: [{name: example.com/quota}]
-  containers: [{name: main, image: 'busybox:1', command: [sleep, '1000']}]
-",
-        cause: &["scheduling gates hold it back: example.com/quota"],
-        remedy: Remedy::Described(&[
-            "kubectl -n NAMESPACE patch pod web --type json -p '[{\"op\":\"remove\",\"path\":\"/spec/schedulingGates\"}]'",
-        ]),
+  containers:
+  - name: main
+    image: 'busybox:1'
+    command: [sleep, '1000']
+"#,
+        before: &[
+            r#"kubectl -n NAMESPACE wait --for=condition=Ready pod/web --timeout=60s"#,
+            r#"uid=$(kubectl -n NAMESPACE get pod web -o jsonpath={.metadata.uid}); for process in /proc/[0-9]*; do if tr "\0" " " < $process/cmdline 2>/dev/null | grep -q " shim DATA/.*$uid"; then kill -STOP ${process#/proc/}; fi; done"#,
+            r#"kubectl -n NAMESPACE delete pod web --wait=false"#,
+        ],
+        cause: &[r#"their shim) does not answer"#],
+        remedy: Remedy::Patience,
+        end: End::Gone,
+        ..USUAL
+    },
+    Situation {
+        name: "deadline-exceeded",
+        manifest: r#"
+apiVersion: v1
+kind: Pod
+metadata: {name: web}
+spec:
+  terminationGracePeriodSeconds: 0
+  activeDeadlineSeconds: 1
+  containers:
+  - name: main
+    image: 'busybox:1'
+    command: [sleep, '1000']
+"#,
+        cause: &[r#"failed (DeadlineExceeded)"#],
+        ..USUAL
+    },
+    Situation {
+        name: "pod-failed",
+        manifest: r#"
+apiVersion: v1
+kind: Pod
+metadata: {name: web}
+spec:
+  terminationGracePeriodSeconds: 0
+  restartPolicy: Never
+  containers:
+  - name: main
+    image: 'busybox:1'
+    command: [sh, -c, 'echo no database; exit 7']
+"#,
+        cause: &[
+            r#"failed: container main: exit code 7 (Error)"#,
+            r#"| no database"#,
+        ],
+        end: End::Gone,
+        ..USUAL
+    },
+    Situation {
+        name: "pod-completed",
+        manifest: r#"
+apiVersion: v1
+kind: Pod
+metadata: {name: web}
+spec:
+  terminationGracePeriodSeconds: 0
+  restartPolicy: Never
+  containers:
+  - name: main
+    image: 'busybox:1'
+    command: ['true']
+"#,
+        cause: &[r#"ended, all containers with exit code 0"#],
+        end: End::Gone,
+        ..USUAL
+    },
+    Situation {
+        name: "empty-dir-over-its-limit",
+        manifest: r#"
+apiVersion: v1
+kind: Pod
+metadata: {name: web}
+spec:
+  terminationGracePeriodSeconds: 0
+  volumes: [{name: data, emptyDir: {sizeLimit: 1Mi}}]
+  containers:
+  - name: main
+    image: 'busybox:1'
+    command: [sh, -c, 'head -c 3000000 /dev/zero > /data/file; sleep 1000']
+    volumeMounts: [{name: data, mountPath: /data}]
+"#,
+        cause: &[
+            r#"was evicted from its node: Usage of EmptyDir volume "data" exceeds the limit "1Mi""#,
+        ],
+        remedy: Remedy::Filled(&[("SIZE", r#"64Mi"#)]),
+        ..USUAL
+    },
+    Situation {
+        name: "ephemeral-storage-over-its-limit",
+        manifest: r#"
+apiVersion: v1
+kind: Pod
+metadata: {name: web}
+spec:
+  terminationGracePeriodSeconds: 0
+  containers:
+  - name: main
+    image: 'busybox:1'
+    command: [sh, -c, 'head -c 3000000 /dev/zero > /file; sleep 1000']
+    resources: {limits: {ephemeral-storage: 1Mi}}
+"#,
+        cause: &[r#"was evicted from its node"#, r#"ephemeral"#],
+        remedy: Remedy::Filled(&[("SIZE", r#"64Mi"#)]),
         ..USUAL
     },
 ];

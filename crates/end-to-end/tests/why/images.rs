@@ -5,7 +5,7 @@ use super::situation::{Remedy, Situation, USUAL};
 pub const IMAGES: &[Situation] = &[
     Situation {
         name: "image-not-found",
-        manifest: "
+        manifest: r#"
 apiVersion: apps/v1
 kind: StatefulSet
 metadata: {name: web}
@@ -17,41 +17,107 @@ spec:
     spec:
       terminationGracePeriodSeconds: 0
       containers: [{name: main, image: 'nowhere:1', command: [sleep, '1000']}]
-",
+"#,
         asked: "sts/web",
         cause: &[
-            "web-1 waits for web-0 to be Ready",
-            "image \"nowhere:1\" of container main cannot be pulled: ",
+            r#"web-1 waits for web-0 to be Ready"#,
+            r#"image "nowhere:1" of container main cannot be pulled: "#,
         ],
-        remedy: Remedy::Filled(&[("IMAGE", "busybox:1")]),
+        remedy: Remedy::Filled(&[("IMAGE", r#"busybox:1"#)]),
         ..USUAL
     },
     Situation {
         name: "image-name-invalid",
-        manifest: "
+        manifest: r#"
 apiVersion: v1
 kind: Pod
 metadata: {name: web}
 spec:
   terminationGracePeriodSeconds: 0
-  containers: [{name: main, image: 'Busy Box', command: [sleep, '1000']}]
-",
-        cause: &["\"Busy Box\" of container main is no image name"],
-        remedy: Remedy::Filled(&[("IMAGE", "busybox:1")]),
+  containers:
+  - name: main
+    image: 'Busy Box'
+    command: [sleep, '1000']
+"#,
+        cause: &[r#""Busy Box" of container main is no image name"#],
+        remedy: Remedy::Filled(&[("IMAGE", r#"busybox:1"#)]),
         ..USUAL
     },
     Situation {
         name: "image-never-pulled",
-        manifest: "
+        manifest: r#"
 apiVersion: v1
 kind: Pod
 metadata: {name: web}
 spec:
   terminationGracePeriodSeconds: 0
-  containers: [{name: main, image: 'nginx:2', imagePullPolicy: Never}]
-",
+  containers:
+  - name: main
+    image: 'nginx:2'
+    imagePullPolicy: Never
+"#,
         cause: &[
-            "image \"nginx:2\" of container main is not on the node, and imagePullPolicy is Never",
+            r#"image "nginx:2" of container main is not on the node, and imagePullPolicy is Never"#,
+        ],
+        ..USUAL
+    },
+    Situation {
+        name: "image-registry-unreachable",
+        manifest: r#"
+apiVersion: v1
+kind: Pod
+metadata: {name: web}
+spec:
+  terminationGracePeriodSeconds: 0
+  containers:
+  - name: main
+    image: '127.0.0.1:9/shop:1'
+    command: [sleep, '1000']
+"#,
+        cause: &[
+            r#"image "127.0.0.1:9/shop:1" of container main cannot be pulled"#,
+            r#"the registry 127.0.0.1:9 has to answer the node"#,
+        ],
+        remedy: Remedy::Filled(&[("IMAGE", r#"busybox:1"#)]),
+        ..USUAL
+    },
+    Situation {
+        name: "image-login-missing",
+        manifest: r#"
+apiVersion: v1
+kind: Pod
+metadata: {name: web}
+spec:
+  terminationGracePeriodSeconds: 0
+  containers:
+  - name: main
+    image: 'REGISTRY/library/busybox:1'
+    command: [sleep, '1000']
+"#,
+        cause: &[
+            r#"pull access denied at REGISTRY"#,
+            r#"its registry wants a login"#,
+        ],
+        remedy: Remedy::Filled(&[("USER", r#"somebody"#), ("PASSWORD", r#"secret"#)]),
+        ..USUAL
+    },
+    Situation {
+        name: "image-imported-policy-always",
+        manifest: r#"
+apiVersion: v1
+kind: Pod
+metadata: {name: web}
+spec:
+  terminationGracePeriodSeconds: 0
+  containers:
+  - name: main
+    image: 'localhost/shop'
+    command: [sleep, '1000']
+"#,
+        before: &[r#"MAINSTAY image import shop.tar --data-dir ."#],
+        cause: &[
+            r#"image "localhost/shop" of container main cannot be pulled"#,
+            r#"the image is on the node, but imagePullPolicy Always asks the registry"#,
         ],
         ..USUAL
     },

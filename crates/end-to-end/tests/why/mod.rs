@@ -2,17 +2,22 @@
 //!
 //! The table of stuck situations is in the modules; `docs/why.md` lists it.
 
+mod configuration;
+mod containers;
 mod endings;
 mod images;
+mod placement;
+mod sets;
 mod situation;
 
 use std::path::Path;
 use std::process::{Command, Output};
 
-use end_to_end::{Instance, binary, example, text, wait_for, with_images};
+use end_to_end::applications::busybox;
+use end_to_end::{Instance, Registry, binary, example, text, wait_for, with_images};
 use serde_json::Value;
 
-use situation::{Situation, resolve};
+use situation::{Situation, resolve, resolve_with};
 
 /// A set whose pods are not ready before somebody makes a file in them.
 const SETS: &str = "
@@ -124,13 +129,46 @@ fn wait_for_answer(instance: &Instance, arguments: &[&str], parts: &[&str]) -> S
 }
 
 /// All situations, as `docs/why.md` lists them.
-const TABLE: &[&[Situation]] = &[endings::ENDINGS, images::IMAGES];
+const TABLE: &[&[Situation]] = &[
+    images::IMAGES,
+    configuration::CONFIGURATION,
+    containers::CONTAINERS,
+    placement::PLACEMENT,
+    endings::ENDINGS,
+    sets::SETS,
+];
 
 /// findings U3
 #[test]
 fn images_that_cannot_be_had() {
     let (_registry, instance) = with_images();
-    resolve(&instance, images::IMAGES);
+    let closed = Registry::start_with_login();
+    closed.push("library/busybox", "1", &busybox());
+    let archive = instance.data().join("shop.tar");
+    busybox().write_archive(&archive, "localhost/shop:latest");
+    let words = [("REGISTRY", closed.address())];
+    resolve_with(&instance, &words, images::IMAGES);
+}
+
+/// findings U3, C13
+#[test]
+fn containers_that_cannot_be_made() {
+    let (_registry, instance) = with_images();
+    resolve(&instance, configuration::CONFIGURATION);
+}
+
+/// findings U3
+#[test]
+fn containers_that_end_or_are_not_ready() {
+    let (_registry, instance) = with_images();
+    resolve(&instance, containers::CONTAINERS);
+}
+
+/// findings U3
+#[test]
+fn pods_that_no_node_takes() {
+    let (_registry, instance) = with_images();
+    resolve(&instance, placement::PLACEMENT);
 }
 
 /// findings U3
@@ -138,6 +176,13 @@ fn images_that_cannot_be_had() {
 fn pods_that_end() {
     let (_registry, instance) = with_images();
     resolve(&instance, endings::ENDINGS);
+}
+
+/// findings U3
+#[test]
+fn sets_that_are_held_up() {
+    let (_registry, instance) = with_images();
+    resolve(&instance, sets::SETS);
 }
 
 /// findings U3: the page has a row for each situation, and none besides.

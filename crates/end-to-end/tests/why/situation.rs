@@ -2,14 +2,14 @@
 //! remedy as it is printed, and see that nothing waits any more.
 //!
 //! Each situation is in a namespace of its own, which has its name. In all texts `NAMESPACE` stands
-//! for that.
+//! for that, `DATA` for the data directory, `MAINSTAY` for the program.
 
 use std::collections::VecDeque;
 use std::sync::{Mutex, PoisonError};
 use std::thread::{scope, sleep};
 use std::time::{Duration, Instant};
 
-use end_to_end::{Instance, Shell};
+use end_to_end::{Instance, Shell, binary};
 use serde_json::Value;
 
 use super::run;
@@ -72,7 +72,18 @@ pub const USUAL: Situation = Situation {
 /// Makes all situations on the instance at once, then resolves them.
 #[track_caller]
 pub fn resolve(instance: &Instance, situations: &[Situation]) {
-    let walks: Vec<Walk<'_>> = situations.iter().map(|it| Walk::of(instance, it)).collect();
+    resolve_with(instance, &[], situations);
+}
+
+/// The same, with further words that stand for something in all texts.
+#[track_caller]
+pub fn resolve_with(instance: &Instance, words: &[(&str, String)], situations: &[Situation]) {
+    let data = instance.data().display().to_string();
+    let program = binary().display().to_string();
+    let own = [("DATA", data), ("MAINSTAY", program)];
+    let words: Vec<(&str, String)> = words.iter().cloned().chain(own).collect();
+    let walks = situations.iter();
+    let walks: Vec<Walk<'_>> = walks.map(|it| Walk::of(instance, &words, it)).collect();
     let made = in_parallel(&walks, Walk::make);
     let resolved = in_parallel(&walks, Walk::resolve);
     let failures: Vec<String> = made.into_iter().chain(resolved).collect();
@@ -116,6 +127,7 @@ fn in_parallel<'w, 'i>(
 /// One situation on an instance.
 struct Walk<'i> {
     instance: &'i Instance,
+    words: &'i [(&'i str, String)],
     situation: &'i Situation,
     shell: Shell,
 }
@@ -129,16 +141,23 @@ enum Answer {
 }
 
 impl<'i> Walk<'i> {
-    fn of(instance: &'i Instance, situation: &'i Situation) -> Self {
+    fn of(
+        instance: &'i Instance,
+        words: &'i [(&'i str, String)],
+        situation: &'i Situation,
+    ) -> Self {
         Self {
             instance,
+            words,
             situation,
             shell: Shell::new(instance, instance.data()),
         }
     }
 
     fn placed(&self, text: &str) -> String {
-        text.replace("NAMESPACE", self.situation.name)
+        let text = text.replace("NAMESPACE", self.situation.name);
+        let words = self.words.iter();
+        words.fold(text, |text, (word, by)| text.replace(word, by))
     }
 
     fn make(&self) -> Result<(), String> {

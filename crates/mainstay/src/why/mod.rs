@@ -3,6 +3,7 @@
 
 mod evidence;
 mod expiry;
+mod logs;
 mod server;
 mod target;
 
@@ -111,6 +112,8 @@ async fn ask(
         bail!("{kind} {name:?} not found{place}: {others}");
     };
     answer.notes.extend(found.unread);
+    let note = logs::attach(&server.client, std::slice::from_mut(&mut answer)).await;
+    answer.notes.extend(note);
     Ok(answer)
 }
 
@@ -145,6 +148,8 @@ pub async fn ask_for_all(
         all = all.and(Overview::of_namespace(evidence));
     }
     all.notes.extend(found.unread);
+    let note = logs::attach(&server.client, &mut all.answers).await;
+    all.notes.extend(note);
     Ok(all)
 }
 

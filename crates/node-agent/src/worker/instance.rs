@@ -5,7 +5,9 @@ use std::io::{self, Read, Seek, SeekFrom};
 use std::path::Path;
 use std::sync::Arc;
 
-use container_runtime::spec::{Exit as RuntimeExit, ResolvedUser, Resources};
+use container_runtime::spec::{
+    Exit as RuntimeExit, ResolvedUser, Resources, StartError, StartErrorKind,
+};
 use container_runtime::{RuntimeError, Sandbox, tree};
 use k8s_openapi::api::core::v1::{Container, Pod, ResourceRequirements};
 use pod_lifecycle::environment::{environment, files, references};
@@ -118,7 +120,8 @@ impl Start {
         }
         if let Err(error) = self.sandbox.create_container(spec.0).await {
             // A start error at this stage: a mount or user that cannot be had.
-            return self.refuse(messages::CREATE_CONTAINER_ERROR, error.to_string());
+            let (reason, message) = self.not_created(&error);
+            return self.refuse(reason, message);
         }
         drop(looks);
         self.events.normal("Created", "Container created");
@@ -140,6 +143,28 @@ impl Start {
                 StartResult::Failed(self.start_error(&image, error.to_string(), asked))
             }
         }
+    }
+
+    /// What is said of a container that cannot be made. A path in a volume is configuration, and
+    /// whose the volume is on the node is nobody's business.
+    fn not_created(&self, error: &RuntimeError) -> Refused {
+        let RuntimeError::Start(StartError {
+            kind: StartErrorKind::SubPath,
+            message,
+        }) = error
+        else {
+            return (messages::CREATE_CONTAINER_ERROR, error.to_string());
+        };
+        tracing::warn!(sandbox = self.sandbox.id(), message, "subPath not prepared");
+        let mut mounts = self.container.volume_mounts.iter().flatten();
+        let mount = mounts.find(|mount| {
+            let path = mount.sub_path.as_deref().filter(|path| !path.is_empty());
+            path.is_some_and(|path| message.contains(path)) || mount.sub_path_expr.is_some()
+        });
+        let volume = mount.map_or("", |mount| mount.name.as_str());
+        let why = message.rsplit(": ").next().unwrap_or_default();
+        let message = messages::sub_path_failed(volume, &self.container.name, why);
+        (messages::CREATE_CONTAINER_CONFIG_ERROR, message)
     }
 
     /// Whom the container runs as, after names were looked up in the image.

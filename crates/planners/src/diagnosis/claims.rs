@@ -9,6 +9,7 @@ use resource_kinds::volume_fit::requested_class;
 
 use super::chain::{Explanation, Object};
 use super::evidence::Evidence;
+use super::remedy::Remedy;
 use super::sets;
 use super::trail::Trail;
 use super::words;
@@ -172,9 +173,12 @@ impl Trail<'_> {
                 "patch pvc {name} --type merge -p '{{\"metadata\":{{\"finalizers\":null}}}}'"
             );
             let patch = words::kubectl(words::namespace(&claim.metadata), &patch);
-            self.remedy(format!(
-                "whoever set {list} has to finish and remove it; by force: {patch}"
-            ));
+            self.remedy(
+                Remedy::new(format!(
+                    "whoever set {list} has to finish and remove it; by force"
+                ))
+                .with(patch),
+            );
         }
     }
 

@@ -188,6 +188,17 @@ impl Subject<'_> {
                     self.kubectl(&format!("edit {owner}"))
                 ),
             ),
+            "PostStartHookError" => self.finding(
+                Reason::PostStartHook,
+                format!(
+                    "postStart hook of {title} fails{}",
+                    words::then(": ", message)
+                ),
+                format!(
+                    "the hook has to end well: {}",
+                    self.kubectl(&format!("edit {owner}"))
+                ),
+            ),
             "CrashLoopBackOff" => self.crashed(None),
             "" | "ContainerCreating" | "PodInitializing" => self.starting(),
             other => self.finding(

@@ -1,13 +1,13 @@
 //! Pods that are being deleted, and pods that have ended.
 
-use k8s_openapi::api::core::v1::Node;
+use k8s_openapi::api::core::v1::{ContainerStateTerminated, Node};
 use resource_kinds::pod_view::{Phase, PodView};
 use resource_kinds::reasons::{node_condition, taint};
 
 use super::pod::{Diagnosis, Surroundings};
 use super::reason::Reason;
 use super::remedy::Remedy;
-use super::words;
+use super::{exit, words};
 
 /// What a pod that is being deleted waits for.
 pub(super) fn terminating(pod: &PodView, around: &Surroundings<'_>) -> Diagnosis {
@@ -126,7 +126,7 @@ pub(super) fn ended(pod: &PodView) -> Diagnosis {
             "ended, all containers with exit code 0".to_owned(),
         ),
         (_, "Evicted") => (Reason::Evicted, "was evicted from its node".to_owned()),
-        (_, "") => (Reason::Failed, "failed".to_owned()),
+        (_, "") => (Reason::Failed, format!("failed{}", failure(pod))),
         (_, cause) => (Reason::Failed, format!("failed ({cause})")),
     };
     let remedy = match pod.controller.as_deref() {
@@ -139,6 +139,27 @@ pub(super) fn ended(pod: &PodView) -> Diagnosis {
             )
         }
     };
-    Diagnosis::new(reason, format!("{how}{said}"), remedy)
-        .since(words::changed_at(pod.condition("Ready")))
+    let mut diagnosis = Diagnosis::new(reason, format!("{how}{said}"), remedy)
+        .since(words::changed_at(pod.condition("Ready")));
+    if reason == Reason::Failed {
+        diagnosis.container = failed(pod).map(|(name, _)| name.to_owned());
+    }
+    diagnosis
+}
+
+/// The first container that ended badly.
+fn failed(pod: &PodView) -> Option<(&str, &ContainerStateTerminated)> {
+    let mut all = pod.init_containers.iter().chain(&pod.containers);
+    all.find_map(|status| {
+        let end = status.end().filter(|end| end.exit_code != 0)?;
+        Some((&*status.name, end))
+    })
+}
+
+fn failure(pod: &PodView) -> String {
+    failed(pod).map_or(String::new(), |(name, end)| {
+        let mut specs = pod.spec.containers.iter();
+        let spec = specs.find(|container| container.name == name);
+        format!(": container {name}: {}", exit::describe(end, spec))
+    })
 }

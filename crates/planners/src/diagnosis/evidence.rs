@@ -202,6 +202,17 @@ impl Evidence {
         self.pods.iter().find(|pod| *pod.name == *name)
     }
 
+    /// The pod with all that it asks for.
+    pub(super) fn in_full(&self, pod: &PodView) -> Option<&Arc<Pod>> {
+        let found = named(&self.full_pods, &pod.name);
+        found.filter(|found| found.metadata.uid.as_deref().unwrap_or_default() == &*pod.uid)
+    }
+
+    /// All nodes, as far as they may be read.
+    pub(super) fn nodes(&self) -> &[Arc<Node>] {
+        self.cluster.nodes.as_deref().unwrap_or_default()
+    }
+
     pub(super) fn claim(&self, name: &str) -> Option<&Arc<PersistentVolumeClaim>> {
         named(&self.claims, name)
     }

@@ -9,6 +9,8 @@ use super::chain::Object;
 use super::evidence;
 use super::pod::{Diagnosis, Surroundings, pod_in};
 use super::reason::Reason;
+use super::remedies::Case;
+use super::remedy::Remedy;
 use super::scheduling::claim_names;
 use super::trail::Trail;
 use super::words;
@@ -36,6 +38,7 @@ impl Trail<'_> {
             return;
         };
         let found = self.with_volumes(pod, found);
+        let found = self.killed(pod, found);
         self.link(
             object.clone(),
             found.reason.as_str(),
@@ -43,10 +46,11 @@ impl Trail<'_> {
             found.since,
         );
         self.in_container(found.container.clone());
-        if found.reason == Reason::ContainerCrashed {
+        if found.container.is_some() && tells_of_an_end(pod, &found) {
             self.wants_log(ran_again(pod, &found));
         }
-        self.remedy(&found.remedy);
+        let case = Case::of(self.evidence, pod, &found);
+        self.remedy(case.remedy().unwrap_or_else(|| found.remedy.clone()));
         self.behind(pod, &object, &found);
     }
 
@@ -70,25 +74,27 @@ impl Trail<'_> {
     }
 
     fn behind(&mut self, pod: &PodView, object: &Object, found: &Diagnosis) {
+        let case = |trail: &Self| Case::of(trail.evidence, pod, found);
         match found.reason {
             Reason::WaitingForClaim => self.first_open_claim(&found.claims),
             Reason::NotScheduled => self.first_open_claim(&claim_names(pod)),
-            Reason::Unschedulable => self.closed_nodes(),
+            Reason::Unschedulable if case(self).remedy().is_none() => self.closed_nodes(),
             Reason::NodeLost => self.node_of(pod),
             Reason::NotStarted => {
                 self.node_of(pod);
                 self.warning(pod, object, None);
             }
             Reason::ContainerStarting | Reason::ContainerWaiting => {
-                self.warning(pod, object, None);
+                if let Some(said) = self.warning(pod, object, None)
+                    && let Some(remedy) = case(self).mount(&said)
+                {
+                    self.remedy(remedy);
+                }
             }
-            Reason::Terminating => self.warning(pod, object, None),
-            Reason::StartupProbe => {
-                self.probe(pod, object, found, "Startup probe");
-            }
-            Reason::ReadinessProbe => {
-                self.probe(pod, object, found, "Readiness probe");
-            }
+            Reason::Terminating => self.stopping(pod, object),
+            Reason::LivenessProbe => self.probed(pod, object, found, "Liveness probe"),
+            Reason::StartupProbe => self.probed(pod, object, found, "Startup probe"),
+            Reason::ReadinessProbe => self.probed(pod, object, found, "Readiness probe"),
             Reason::ContainerCrashed if was_stopped(pod, found) => {
                 for kind in ["Liveness probe", "Startup probe"] {
                     if self.probe(pod, object, found, kind) {
@@ -106,8 +112,10 @@ impl Trail<'_> {
                     }
                 }
             }
-            Reason::PostStartHook | Reason::ContainerStartError => {
+            Reason::ContainerStartError => {
+                let remedy = self.proposed();
                 self.warning(pod, object, found.container.as_deref());
+                self.remedy(remedy);
             }
             _ => {}
         }
@@ -130,25 +138,65 @@ impl Trail<'_> {
         event.is_some()
     }
 
-    /// The last warning about the pod: mounts, sandbox, hooks.
-    fn warning(&mut self, pod: &PodView, object: &Object, container: Option<&str>) {
+    /// A probe of which the node told something: it says what would help.
+    fn probed(&mut self, pod: &PodView, object: &Object, found: &Diagnosis, kind: &str) {
+        if !self.probe(pod, object, found, kind) {
+            return;
+        }
+        let field = match found.reason {
+            Reason::LivenessProbe => "livenessProbe",
+            Reason::StartupProbe => "startupProbe",
+            _ => "readinessProbe",
+        };
+        let said = self.last_message().to_owned();
+        if let Some(remedy) = Case::of(self.evidence, pod, found).probe(field, &said) {
+            self.remedy(remedy);
+        }
+    }
+
+    /// What the node told of a pod that is being deleted and not gone.
+    fn stopping(&mut self, pod: &PodView, object: &Object) {
+        let remedy = self.proposed();
+        let Some(said) = self.warning(pod, object, None) else {
+            return;
+        };
+        if said.contains("the shim of sandbox") {
+            self.say(
+                "the process that looks after its containers (their shim) does not answer: it is \
+                 stopped, or waits for a disk",
+            );
+            self.remedy(
+                "nothing to do: the node kills the pod without its shim when the grace is over; if \
+                 it still stays, a disk does not answer",
+            );
+        } else if said.contains("PreStopHook") {
+            self.remedy(remedy);
+        }
+    }
+
+    /// The last warning about the pod: mounts, sandbox, hooks. Returns what it says.
+    fn warning(
+        &mut self,
+        pod: &PodView,
+        object: &Object,
+        container: Option<&str>,
+    ) -> Option<String> {
         let wanted = |event: &Event| {
             let other = container.is_some() && evidence::container(event) != container;
             event.type_.as_deref() == Some("Warning")
                 && event.reason.as_deref() != Some("FailedScheduling")
                 && !other
         };
-        if let Some(event) = self
+        let event = self
             .evidence
-            .newest_event("Pod", &pod.name, &pod.uid, wanted)
-        {
-            let describe = format!("describe pod {}", object.name);
-            let describe = words::kubectl(&pod.namespace, &describe);
-            self.event(event, object.clone());
-            self.remedy(format!(
-                "what that warning says has to be put right; more in {describe}"
-            ));
-        }
+            .newest_event("Pod", &pod.name, &pod.uid, wanted)?;
+        let describe = format!("describe pod {}", object.name);
+        let describe = words::kubectl(&pod.namespace, &describe);
+        self.event(event, object.clone());
+        self.remedy(format!(
+            "what that warning says has to be put right; more in {describe}"
+        ));
+        event.message.clone()
     }
 
     fn first_open_claim(&mut self, claims: &[String]) {
@@ -222,6 +270,18 @@ impl Trail<'_> {
     }
 }
 
+/// Whether it is about a process that ended, so that its last words help.
+fn tells_of_an_end(pod: &PodView, found: &Diagnosis) -> bool {
+    let all = pod.containers.iter().chain(&pod.init_containers);
+    let mut own = all.filter(|status| Some(&*status.name) == found.container.as_deref());
+    let ended = own.any(|status| status.end().is_some() || status.last_end.is_some());
+    match found.reason {
+        Reason::ContainerCrashed | Reason::Failed => true,
+        Reason::LivenessProbe | Reason::StartupProbe | Reason::PostStartHook => ended,
+        _ => false,
+    }
+}
+
 /// Whether the end that is told of is that of the run before the present one.
 fn ran_again(pod: &PodView, found: &Diagnosis) -> bool {
     let all = pod.containers.iter().chain(&pod.init_containers);
@@ -241,14 +301,14 @@ fn was_stopped(pod: &PodView, found: &Diagnosis) -> bool {
 }
 
 /// Why a node takes no new pods, and what would change that.
-fn closed(node: &Node) -> Option<(&'static str, String, String)> {
+fn closed(node: &Node) -> Option<(&'static str, String, Remedy)> {
     let name = words::name(&node.metadata);
     let spec = node.spec.as_ref()?;
     if spec.unschedulable == Some(true) {
         return Some((
             "Cordoned",
             "is cordoned: it takes no new pods".to_owned(),
-            format!("kubectl uncordon {name}"),
+            Remedy::new("let it take pods again").with(format!("kubectl uncordon {name}")),
         ));
     }
     let mut taints = spec.taints.iter().flatten();
@@ -257,6 +317,7 @@ fn closed(node: &Node) -> Option<(&'static str, String, String)> {
     Some((
         "Tainted",
         format!("has the taint {key}:{effect}, which pods have to tolerate"),
-        format!("a toleration in the pod, or kubectl taint node {name} {key}:{effect}-"),
+        Remedy::new("a toleration in the pod; or take the taint away")
+            .with(format!("kubectl taint node {name} {key}:{effect}-")),
     ))
 }

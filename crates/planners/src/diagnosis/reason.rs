@@ -40,6 +40,8 @@ pub enum Reason {
     ContainerStartError,
     /// A container ended and is started again after a while.
     ContainerCrashed,
+    /// A container is killed because its liveness probe fails.
+    LivenessProbe,
     /// A container waits for a reason of another kind.
     ContainerWaiting,
     /// Network, volumes, images: a container is being prepared.
@@ -79,6 +81,7 @@ impl Reason {
             Self::ContainerConfigError => "ContainerConfigError",
             Self::ContainerStartError => "ContainerStartError",
             Self::ContainerCrashed => "ContainerCrashed",
+            Self::LivenessProbe => "LivenessProbe",
             Self::ContainerWaiting => "ContainerWaiting",
             Self::ContainerStarting => "ContainerStarting",
             Self::InitContainerRunning => "InitContainerRunning",

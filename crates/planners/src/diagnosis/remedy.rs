@@ -115,7 +115,8 @@ pub(super) fn template(pod: &PodView) -> String {
 /// immutable is made anew.
 pub(super) fn change(pod: &PodView, change: Value) -> Vec<String> {
     let patch = |target: &str, options: &str, patch: Value| {
-        let patch = quoted(&patch.to_string());
+        // A number is to be filled in there.
+        let patch = quoted(&patch.to_string().replace("\"PORT\"", "PORT"));
         words::kubectl(
             &pod.namespace,
             &format!("patch {target}{options} -p {patch}"),

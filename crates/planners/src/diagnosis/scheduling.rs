@@ -5,6 +5,7 @@ use resource_kinds::reasons::pod_condition;
 
 use super::pod::Diagnosis;
 use super::reason::Reason;
+use super::remedies::is_held_by_another;
 use super::words;
 
 /// Why the pod has no node yet.
@@ -38,7 +39,7 @@ pub(super) fn without_node(pod: &PodView) -> Diagnosis {
     if message.is_empty() {
         return not_looked_at(pod);
     }
-    if is_about_claims(&message) {
+    if is_about_claims(&message) && !is_held_by_another(&message) {
         return about_claims(pod, message).since(since);
     }
     let remedy = format!(

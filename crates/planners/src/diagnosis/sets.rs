@@ -8,6 +8,7 @@ use resource_kinds::pod_view::PodView;
 
 use super::chain::{Chain, Explanation, Object, merged};
 use super::evidence::Evidence;
+use super::remedy::Remedy;
 use super::trail::Trail;
 use super::{notes, words};
 use crate::stateful_set::{Action, Cause, Observed, Plan, Waiting, identity, plan};
@@ -333,21 +334,20 @@ impl<'e> View<'e> {
                 format!(
                     "make the set anew with a selector that can be read; its pods stay: {}",
                     kubectl(format!("delete sts {name} --cascade=orphan"))
-                ),
+                )
+                .into(),
             ),
             Cause::RevisionUnreadable { revision } => (
                 "RevisionUnreadable",
                 format!(
                     "partition 0 makes all pods from the present template; or put right {}",
                     kubectl(format!("edit controllerrevision {revision}"))
-                ),
+                )
+                .into(),
             ),
             Cause::NameTaken { pod, .. } => (
                 "NameTaken",
-                format!(
-                    "the other pod has to go: {}",
-                    kubectl(format!("delete pod {pod}"))
-                ),
+                Remedy::new("the other pod has to go").with(kubectl(format!("delete pod {pod}"))),
             ),
             Cause::Unavailable { .. } => {
                 self.say(trail, "MaxUnavailable", waiting);
@@ -355,19 +355,19 @@ impl<'e> View<'e> {
             }
             Cause::OnDelete { .. } => {
                 let outdated = notes::outdated(self.evidence, self.set, &self.plan);
-                let first = outdated.first().copied().unwrap_or_default();
-                (
-                    "OnDelete",
-                    format!(
-                        "delete them one by one ({}): {}",
-                        words::list(outdated.iter().copied()),
-                        kubectl(format!("delete pod {first}"))
-                    ),
-                )
+                let list = words::list(outdated.iter().copied());
+                let delete = outdated
+                    .iter()
+                    .map(|pod| kubectl(format!("delete pod {pod}")));
+                let remedy = Remedy {
+                    text: format!("delete them one by one ({list})"),
+                    commands: delete.collect(),
+                };
+                ("OnDelete", remedy)
             }
             _ => (
                 "Waiting",
-                format!("look at {}", kubectl(format!("describe sts {name}"))),
+                format!("look at {}", kubectl(format!("describe sts {name}"))).into(),
             ),
         };
         self.say(trail, reason, waiting);

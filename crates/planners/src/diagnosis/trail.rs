@@ -81,6 +81,24 @@ impl<'e> Trail<'e> {
         self
     }
 
+    /// What would unblock it, as it stands.
+    pub fn proposed(&self) -> Remedy {
+        self.remedy.clone()
+    }
+
+    /// What the last link says.
+    pub fn last_message(&self) -> &str {
+        self.links.last().map_or("", |link| &link.message)
+    }
+
+    /// Puts the last link into other words.
+    pub fn say(&mut self, message: &str) -> &mut Self {
+        if let Some(last) = self.links.last_mut() {
+            last.message = message.to_owned();
+        }
+        self
+    }
+
     /// Another way out, besides the remedy.
     pub fn or(&mut self, other: String) {
         self.remedy.text = format!("{}; {other}", self.remedy.text);

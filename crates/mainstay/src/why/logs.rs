@@ -1,0 +1,84 @@
+//! The last lines of the logs that an answer asks for.
+
+use k8s_openapi::api::core::v1::Pod;
+use kube::api::LogParams;
+use kube::{Api, Client};
+use planners::diagnosis::{Explanation, Link, Log};
+
+/// Lines of a log that are shown.
+const LINES: i64 = 10;
+/// Bytes that are read of them at most.
+const BYTES: i64 = 64 * 1024;
+/// Characters of a line that are shown.
+const LINE_MAX: usize = 300;
+
+/// Reads the logs that the answers ask for. Who may not gets a note instead.
+pub async fn attach(client: &Client, answers: &mut [Explanation]) -> Option<String> {
+    let mut refused = None;
+    let chains = answers.iter_mut().flat_map(|answer| &mut answer.chains);
+    for link in chains.flat_map(|chain| &mut chain.links) {
+        let Log::Wanted { previous } = link.log else {
+            continue;
+        };
+        link.log = match read(client, link, previous).await {
+            Ok(lines) if lines.is_empty() => Log::NotWanted,
+            Ok(lines) => Log::Read(lines),
+            Err(kube::Error::Api(status)) if status.code == 403 => {
+                refused = Some(status.message);
+                Log::NotWanted
+            }
+            // The answer stands without it: the log may be gone with its container.
+            Err(error) => {
+                tracing::debug!(%error, "log not read");
+                Log::NotWanted
+            }
+        };
+    }
+    let message = refused?;
+    Some(format!(
+        "the last lines of the log were not read: {message}"
+    ))
+}
+
+async fn read(client: &Client, link: &Link, previous: bool) -> Result<Vec<String>, kube::Error> {
+    let namespace = link.object.namespace.as_deref().unwrap_or_default();
+    let pods: Api<Pod> = Api::namespaced(client.clone(), namespace);
+    let parameters = LogParams {
+        container: link.container.clone(),
+        previous,
+        tail_lines: Some(LINES),
+        limit_bytes: Some(BYTES),
+        ..LogParams::default()
+    };
+    let text = pods.logs(&link.object.name, &parameters).await?;
+    Ok(lines(&text))
+}
+
+/// What a terminal may show of them.
+fn lines(text: &str) -> Vec<String> {
+    let shown = |line: &str| {
+        let visible = line.chars().map(|c| match c {
+            '\t' => ' ',
+            c if c.is_control() => '\u{fffd}',
+            c => c,
+        });
+        visible.take(LINE_MAX).collect::<String>()
+    };
+    let lines = text.lines().map(str::trim_end);
+    lines.filter(|line| !line.is_empty()).map(shown).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// findings U3: what a program prints does not steer the terminal.
+    #[test]
+    fn lines_are_shown_without_control_characters() {
+        assert_eq!(
+            lines("a\n\n  b\tc\u{1b}[31m\r\n"),
+            ["a", "  b c\u{fffd}[31m"]
+        );
+        assert_eq!(lines(&"x".repeat(1000))[0].len(), LINE_MAX);
+    }
+}

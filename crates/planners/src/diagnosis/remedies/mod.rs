@@ -1,0 +1,125 @@
+//! What would unblock a pod, found with all that is known of it and around it.
+//!
+//! The cause is known already ([`Diagnosis`]); this is about commands that can be typed.
+
+mod configuration;
+mod endings;
+mod images;
+mod placement;
+mod probes;
+
+use k8s_openapi::api::core::v1::{Container, PodSpec};
+use resource_kinds::pod_view::PodView;
+use serde_json::{Value, json};
+
+use super::evidence::Evidence;
+use super::pod::Diagnosis;
+use super::reason::Reason;
+use super::remedy::{self, Remedy};
+use super::words;
+pub(super) use placement::is_held_by_another;
+
+/// A pod that waits, and why.
+pub(super) struct Case<'a> {
+    evidence: &'a Evidence,
+    pod: &'a PodView,
+    /// All that it asks for, if that is known.
+    spec: Option<&'a PodSpec>,
+    found: &'a Diagnosis,
+}
+
+impl<'a> Case<'a> {
+    pub fn of(evidence: &'a Evidence, pod: &'a PodView, found: &'a Diagnosis) -> Self {
+        Self {
+            evidence,
+            pod,
+            spec: evidence.in_full(pod).and_then(|pod| pod.spec.as_ref()),
+            found,
+        }
+    }
+
+    /// What helps, where more can be said than the pod alone tells.
+    pub fn remedy(&self) -> Option<Remedy> {
+        match self.found.reason {
+            Reason::ImagePullFailed => self.image(),
+            Reason::ContainerConfigError => self.configuration(),
+            Reason::ContainerStartError => Some(self.command()),
+            Reason::ContainerCrashed => self.crash(),
+            Reason::LivenessProbe => self.probe("livenessProbe", ""),
+            Reason::StartupProbe => self.probe("startupProbe", ""),
+            Reason::ReadinessProbe => self.probe("readinessProbe", ""),
+            Reason::PostStartHook => Some(self.hook()),
+            Reason::SchedulingGated => Some(self.gates()),
+            Reason::NotScheduled => self.scheduler(),
+            Reason::Unschedulable => self.place(),
+            Reason::ReadinessGate => Some(self.readiness_gates()),
+            Reason::Evicted | Reason::Failed | Reason::Completed => self.end(),
+            _ => None,
+        }
+    }
+
+    fn kubectl(&self, rest: &str) -> String {
+        words::kubectl(&self.pod.namespace, rest)
+    }
+
+    /// The commands that merge `change` into the pod's spec.
+    fn change(&self, change: Value) -> Vec<String> {
+        remedy::change(self.pod, change)
+    }
+
+    /// The same for the container that it is about.
+    fn change_container(&self, change: Value) -> Vec<String> {
+        let name = self.found.container.as_deref().unwrap_or_default();
+        self.change_of(name, change)
+    }
+
+    fn change_of(&self, container: &str, mut change: Value) -> Vec<String> {
+        change["name"] = container.into();
+        let mut init = self.pod.spec.init_containers.iter().flatten();
+        let list = match init.any(|other| other.name == container) {
+            true => "initContainers",
+            false => "containers",
+        };
+        self.change(json!({ list: [change] }))
+    }
+
+    /// All containers, with all that is known of them.
+    fn containers(&self) -> impl Iterator<Item = &'a Container> {
+        let spec = self.spec.unwrap_or(&self.pod.spec);
+        let init = spec.init_containers.iter().flatten();
+        spec.containers.iter().chain(init)
+    }
+
+    /// The container that it is about.
+    fn container(&self) -> Option<&'a Container> {
+        let name = self.found.container.as_deref()?;
+        self.containers().find(|container| container.name == name)
+    }
+
+    fn title(&self) -> String {
+        format!(
+            "container {}",
+            self.found.container.as_deref().unwrap_or_default()
+        )
+    }
+
+    fn logs(&self) -> String {
+        let container = self.found.container.as_deref().unwrap_or_default();
+        self.kubectl(&format!("logs {} -c {container}", self.pod.name))
+    }
+
+    /// A remedy with the commands that make it so.
+    fn by(&self, text: impl Into<String>, commands: Vec<String>) -> Remedy {
+        Remedy {
+            text: text.into(),
+            commands,
+        }
+    }
+}
+
+/// What is between two texts, for the first time.
+fn between<'t>(text: &'t str, before: &str, after: &str) -> Option<&'t str> {
+    let (_, rest) = text.split_once(before)?;
+    let (found, _) = rest.split_once(after)?;
+    (!found.is_empty()).then_some(found)
+}

@@ -1,0 +1,253 @@
+//! Pods that no node takes, or that somebody holds back.
+
+use k8s_openapi::api::core::v1::{Container, Node};
+use object_model::Quantity;
+use resource_kinds::pod_view::PodView;
+use serde_json::{Value, json};
+
+use super::{Case, between};
+use crate::diagnosis::remedy::{self, Remedy, quoted};
+use crate::diagnosis::words;
+
+/// Who places pods that do not say otherwise.
+const DEFAULT_SCHEDULER: &str = "default-scheduler";
+
+impl Case<'_> {
+    pub(super) fn gates(&self) -> Remedy {
+        let gates = self.pod.spec.scheduling_gates.iter().flatten();
+        let gates: Vec<&str> = gates.map(|gate| gate.name.as_str()).collect();
+        let patch =
+            quoted(&json!([{ "op": "remove", "path": "/spec/schedulingGates" }]).to_string());
+        let patch = format!("patch pod {} --type json -p {patch}", self.pod.name);
+        Remedy::new(format!(
+            "whoever set the scheduling gates {} has to remove them; by hand",
+            gates.join(", ")
+        ))
+        .with(self.kubectl(&patch))
+    }
+
+    pub(super) fn readiness_gates(&self) -> Remedy {
+        let gates = self.pod.spec.readiness_gates.iter().flatten();
+        let names: Vec<&str> = gates.map(|gate| gate.condition_type.as_str()).collect();
+        let closed = names.iter().filter(|name| {
+            let condition = self.pod.condition(name);
+            condition.is_none_or(|condition| !condition.holds())
+        });
+        let conditions: Vec<Value> = closed
+            .clone()
+            .map(|name| json!({ "type": name, "status": "True" }))
+            .collect();
+        let closed: Vec<&str> = closed.copied().collect();
+        let patch = quoted(&json!({ "status": { "conditions": conditions } }).to_string());
+        let patch = format!(
+            "patch pod {} --subresource status -p {patch}",
+            self.pod.name
+        );
+        Remedy::new(format!(
+            "whoever is to set the pod's condition {} has to set it to True; by hand",
+            closed.join(", ")
+        ))
+        .with(self.kubectl(&patch))
+    }
+
+    /// A scheduler of its own that does not run.
+    pub(super) fn scheduler(&self) -> Option<Remedy> {
+        let name = self.pod.spec.scheduler_name.as_deref()?;
+        if name.is_empty() || name == DEFAULT_SCHEDULER {
+            return None;
+        }
+        let text =
+            format!("start the scheduler {name}; or have the pod placed by {DEFAULT_SCHEDULER}");
+        let change = json!({ "schedulerName": DEFAULT_SCHEDULER });
+        Some(self.by(text, self.change(change)))
+    }
+
+    /// What would let a node take the pod, by what the scheduler says.
+    pub(super) fn place(&self) -> Option<Remedy> {
+        let said = &self.found.message;
+        let about = |text: &str| said.contains(text);
+        if self.pod.nominated.is_some() {
+            None
+        } else if about("node affinity/selector") {
+            Some(self.selector())
+        } else if about("existing pods anti-affinity") {
+            self.repelled()
+        } else if about("pod anti-affinity") {
+            let text = "another node, or pods that only prefer to be apart";
+            Some(self.by(text, self.change(without_required("podAntiAffinity"))))
+        } else if about("pod affinity") {
+            let text = "the pods that it wants to be with; or a pod that only prefers that";
+            Some(self.by(text, self.change(without_required("podAffinity"))))
+        } else if about("topology spread constraints") {
+            self.spread()
+        } else if about("free ports") {
+            self.port()
+        } else if about("Insufficient ") {
+            self.resources()
+        } else if about("ReadWriteOncePod") {
+            self.holder()
+        } else {
+            None
+        }
+    }
+
+    /// The node that is told of: pods of one machine have no choice.
+    fn a_node(&self) -> Option<&Node> {
+        let mut nodes = self.evidence.nodes().iter();
+        nodes.next().map(AsRef::as_ref)
+    }
+
+    fn selector(&self) -> Remedy {
+        let labels = |node: &Node, key: &str| -> Option<String> {
+            node.metadata.labels.as_ref()?.get(key).cloned()
+        };
+        let node = self.a_node();
+        let wanted = self.pod.spec.node_selector.iter().flatten();
+        let missing = wanted.filter(|(key, value)| {
+            node.is_none_or(|node| labels(node, key).as_ref() != Some(*value))
+        });
+        let missing: Vec<String> = missing
+            .map(|(key, value)| format!(" {key}={value}"))
+            .collect();
+        if missing.is_empty() {
+            let text = "a node as its nodeAffinity requires it; or a pod that only prefers that";
+            return self.by(text, self.change(without_required("nodeAffinity")));
+        }
+        let text = "a node with the labels of its nodeSelector; or another nodeSelector";
+        let name = node.map_or("NODE", |node| words::name(&node.metadata));
+        let missing = missing.concat();
+        Remedy::new(text).with(format!("kubectl label --overwrite node {name}{missing}"))
+    }
+
+    /// Pods that are there want to be without it.
+    fn repelled(&self) -> Option<Remedy> {
+        let mut pods = self.evidence.pods.iter();
+        let other = pods.find(|other| {
+            let affinity = other.spec.affinity.as_ref();
+            let apart = affinity.and_then(|affinity| affinity.pod_anti_affinity.as_ref());
+            let required = apart.and_then(|apart| {
+                apart
+                    .required_during_scheduling_ignored_during_execution
+                    .as_ref()
+            });
+            other.name != self.pod.name && other.node.is_some() && required.is_some()
+        })?;
+        let text = format!(
+            "pod {} keeps it away with its podAntiAffinity: let that only prefer it",
+            other.name
+        );
+        let commands = remedy::change(other, without_required("podAntiAffinity"));
+        Some(self.by(text, commands))
+    }
+
+    fn spread(&self) -> Option<Remedy> {
+        let constraints = self.pod.spec.topology_spread_constraints.iter().flatten();
+        let strict: Vec<_> = constraints
+            .filter(|constraint| constraint.when_unsatisfiable == "DoNotSchedule")
+            .collect();
+        let missing_label = self.found.message.contains("missing required label");
+        if let (Some(node), Some(first), true) = (self.a_node(), strict.first(), missing_label) {
+            let label = format!("{}=VALUE", first.topology_key);
+            let name = words::name(&node.metadata);
+            return Some(
+                Remedy::new("nodes with the label that the pods are spread by")
+                    .with(format!("kubectl label node {name} {label}")),
+            );
+        }
+        let loose: Result<Vec<Value>, _> = strict
+            .into_iter()
+            .map(|constraint| {
+                let mut loose = constraint.clone();
+                loose.when_unsatisfiable = "ScheduleAnyway".to_owned();
+                serde_json::to_value(loose)
+            })
+            .collect();
+        let change = json!({ "topologySpreadConstraints": loose.ok()? });
+        let text = "more nodes to spread over; or a spread that is only preferred";
+        Some(self.by(text, self.change(change)))
+    }
+
+    /// A port of the node that another pod has.
+    fn port(&self) -> Option<Remedy> {
+        let (container, port) = self.pod.spec.containers.iter().find_map(|container| {
+            let mut ports = container.ports.iter().flatten();
+            Some((container, ports.find(|port| port.host_port.is_some())?))
+        })?;
+        let taken = port.host_port?;
+        let mut pods = self.evidence.pods.iter();
+        let other = pods.find(|other| {
+            let ports = other.spec.containers.iter();
+            let mut ports = ports.flat_map(|container| container.ports.iter().flatten());
+            other.node.is_some()
+                && !other.has_ended()
+                && ports.any(|port| port.host_port == Some(taken))
+        });
+        let whose = other.map_or("another pod".to_owned(), |pod| format!("pod {}", pod.name));
+        let change = json!({ "ports": [
+            { "containerPort": port.container_port, "hostPort": "PORT" },
+        ] });
+        Some(self.by(
+            format!("port {taken} of the node is taken by {whose}: take another one"),
+            self.change_of(&container.name, change),
+        ))
+    }
+
+    /// Less of what nodes lack.
+    fn resources(&self) -> Option<Remedy> {
+        let said = &self.found.message;
+        let (_, rest) = said.split_once("Insufficient ")?;
+        let end = rest.find([',', ' ']).unwrap_or(rest.len());
+        let resource = rest.get(..end)?.trim_end_matches('.');
+        let containers = self.pod.spec.containers.iter();
+        let largest = containers.max_by_key(|container| amount(container, resource))?;
+        let mut resources = json!({ "requests": { resource: "AMOUNT" } });
+        let limits = largest.resources.as_ref();
+        let limits = limits.and_then(|resources| resources.limits.as_ref());
+        if limits.is_some_and(|limits| limits.contains_key(resource)) {
+            resources["limits"] = json!({ resource: "AMOUNT" });
+        }
+        let text = format!(
+            "ask for less {resource}, or make room (kubectl describe nodes shows what nodes have \
+             and who asks for it)"
+        );
+        let change = json!({ "resources": resources });
+        Some(self.by(text, self.change_of(&largest.name, change)))
+    }
+
+    /// Another pod has a claim that only one pod may use.
+    fn holder(&self) -> Option<Remedy> {
+        let uses = |other: &PodView, name: &str| other.claims.iter().any(|it| &*it.name == name);
+        let mut pods = self.evidence.pods.iter();
+        let other = pods.find(|other| {
+            let running = other.node.is_some() && !other.has_ended();
+            let mut claims = self.pod.claims.iter();
+            other.name != self.pod.name && running && claims.any(|it| uses(other, &it.name))
+        })?;
+        let text = format!(
+            "pod {} uses the claim, which is for one pod at a time (ReadWriteOncePod); to let go",
+            other.name
+        );
+        Some(Remedy::new(text).with(remedy::delete(other)))
+    }
+}
+
+/// Whether the scheduler says that another pod has a claim that is for one pod alone.
+pub(in crate::diagnosis) fn is_held_by_another(message: &str) -> bool {
+    between(message, "ReadWriteOncePod", "mode").is_some()
+}
+
+/// An affinity whose requirements are taken away.
+fn without_required(kind: &str) -> Value {
+    let required = "requiredDuringSchedulingIgnoredDuringExecution";
+    json!({ "affinity": { kind: { required: null } } })
+}
+
+fn amount(container: &Container, resource: &str) -> Option<Quantity> {
+    let resources = container.resources.as_ref()?;
+    let of = |list: &Option<std::collections::BTreeMap<String, _>>| {
+        list.as_ref()?.get(resource).cloned()
+    };
+    let found: k8s_openapi::apimachinery::pkg::api::resource::Quantity =
+        of(&resources.requests).or_else(|| of(&resources.limits))?;
+    found.0.parse().ok()
+}
