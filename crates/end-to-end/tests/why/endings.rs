@@ -76,7 +76,7 @@ apiVersion: v1
 kind: Pod
 metadata: {name: web}
 spec:
-  terminationGracePeriodSeconds: 0
+  terminationGracePeriodSeconds: 40
   containers:
   - name: main
     image: 'busybox:1'

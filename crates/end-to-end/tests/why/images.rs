@@ -112,7 +112,6 @@ spec:
   containers:
   - name: main
     image: 'localhost/shop'
-    command: [sleep, '1000']
 "#,
         before: &[r#"MAINSTAY image import shop.tar --data-dir ."#],
         cause: &[

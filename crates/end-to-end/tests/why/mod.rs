@@ -13,7 +13,7 @@ mod situation;
 use std::path::Path;
 use std::process::{Command, Output};
 
-use end_to_end::applications::busybox;
+use end_to_end::applications::{busybox, nginx};
 use end_to_end::{Instance, Registry, binary, example, text, wait_for, with_images};
 use serde_json::Value;
 
@@ -145,7 +145,7 @@ fn images_that_cannot_be_had() {
     let closed = Registry::start_with_login();
     closed.push("library/busybox", "1", &busybox());
     let archive = instance.data().join("shop.tar");
-    busybox().write_archive(&archive, "localhost/shop:latest");
+    nginx("9").write_archive(&archive, "localhost/shop:latest");
     let words = [("REGISTRY", closed.address())];
     resolve_with(&instance, &words, images::IMAGES);
 }

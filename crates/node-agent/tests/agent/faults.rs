@@ -1,5 +1,9 @@
 //! Containers that misbehave: they are told apart, and nobody else is harmed.
 
+use std::time::Duration;
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use serde_json::json;
 
 use crate::pods::SLEEP;
@@ -90,4 +94,36 @@ pub async fn who_forks_eats_or_talks_without_end_harms_nobody_else() {
     let quiet = world.ready("quiet").await;
     assert_eq!(state(&quiet, "c"), ("running".to_owned(), 0));
     world.end().await;
+}
+
+/// findings R12, U3
+pub async fn a_shim_that_is_stopped_is_named_and_keeps_nothing_alive() {
+    let world = World::started("stoppedshim").await;
+    let spec = json!({"terminationGracePeriodSeconds": 1,
+        "containers": [{"name": "c", "command": shell(SLEEP)}]});
+    let pod = world.pod("p", spec).await;
+    world.ready("p").await;
+    let shim = shim_of(&pod.metadata.uid.unwrap());
+    kill(shim, Signal::SIGSTOP).unwrap();
+    world.delete("p").await;
+    // An answer is waited for as long as one waits here, and a moment longer.
+    tokio::time::sleep(Duration::from_secs(10)).await;
+    world
+        .event("p", "Warning FailedKillPod the shim of sandbox")
+        .await;
+    world.gone("p").await;
+    assert!(kill(shim, None).is_err());
+    world.end().await;
+}
+
+/// The process that looks after the containers of that pod.
+fn shim_of(uid: &str) -> Pid {
+    let processes = std::fs::read_dir("/proc").unwrap().flatten();
+    let mut pids = processes.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
+    let found = pids.find(|pid: &i32| {
+        let line = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+        let mut words = line.split(|byte| *byte == 0);
+        words.any(|word| String::from_utf8_lossy(word).ends_with(&format!("/sandboxes/{uid}")))
+    });
+    Pid::from_raw(found.unwrap())
 }

@@ -29,6 +29,7 @@ impl Case<'_> {
         let set_image = self.kubectl(&format!("set image {template} {name}=IMAGE"));
         let unreachable = [
             "cannot be reached",
+            "does not answer",
             "connection refused",
             "no such host",
             "i/o timeout",

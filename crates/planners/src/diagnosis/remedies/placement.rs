@@ -154,12 +154,17 @@ impl Case<'_> {
                     .with(format!("kubectl label node {name} {label}")),
             );
         }
-        let loose: Result<Vec<Value>, _> = strict
+        let loose: Result<Vec<Value>, serde_json::Error> = strict
             .into_iter()
             .map(|constraint| {
                 let mut loose = constraint.clone();
                 loose.when_unsatisfiable = "ScheduleAnyway".to_owned();
-                serde_json::to_value(loose)
+                let mut loose = serde_json::to_value(loose)?;
+                // That goes with the strict form alone.
+                if constraint.min_domains.is_some() {
+                    loose["minDomains"] = Value::Null;
+                }
+                Ok(loose)
             })
             .collect();
         let change = json!({ "topologySpreadConstraints": loose.ok()? });
