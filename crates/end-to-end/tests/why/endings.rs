@@ -131,24 +131,6 @@ spec:
         ..USUAL
     },
     Situation {
-        name: "pod-completed",
-        manifest: r#"
-apiVersion: v1
-kind: Pod
-metadata: {name: web}
-spec:
-  terminationGracePeriodSeconds: 0
-  restartPolicy: Never
-  containers:
-  - name: main
-    image: 'busybox:1'
-    command: ['true']
-"#,
-        cause: &[r#"ended, all containers with exit code 0"#],
-        end: End::Gone,
-        ..USUAL
-    },
-    Situation {
         name: "empty-dir-over-its-limit",
         manifest: r#"
 apiVersion: v1

@@ -7,6 +7,7 @@ mod containers;
 mod endings;
 mod images;
 mod placement;
+mod refusals;
 mod sets;
 mod situation;
 
@@ -135,6 +136,7 @@ const TABLE: &[&[Situation]] = &[
     containers::CONTAINERS,
     placement::PLACEMENT,
     endings::ENDINGS,
+    refusals::REFUSALS,
     sets::SETS,
 ];
 
@@ -176,6 +178,13 @@ fn pods_that_no_node_takes() {
 fn pods_that_end() {
     let (_registry, instance) = with_images();
     resolve(&instance, endings::ENDINGS);
+}
+
+/// findings U3
+#[test]
+fn pods_that_may_not_be_made() {
+    let (_registry, instance) = with_images();
+    resolve(&instance, refusals::REFUSALS);
 }
 
 /// findings U3

@@ -6,7 +6,7 @@ use api_server::{ApiServer, Limits, NodeConnector, NodeService, UserInfo};
 use k8s_openapi::NamespaceResourceScope;
 use k8s_openapi::api::apps::v1::StatefulSet;
 use k8s_openapi::api::core::v1::Pod;
-use k8s_openapi::api::rbac::v1::RoleBinding;
+use k8s_openapi::api::rbac::v1::{Role, RoleBinding};
 use kube::api::{Patch, PatchParams, PostParams};
 use kube::{Api, Client, Resource};
 use mvcc_store::embedded::EmbeddedStore;
@@ -239,4 +239,45 @@ fn a_mistake_is_answered_with_what_is_allowed() {
         assert!(error.to_string().contains(said), "{words:?}: {error}");
         assert_eq!(error.exit_code(), 2);
     }
+}
+
+/// findings U3: the answer stands without the log.
+#[tokio::test]
+async fn who_may_not_read_logs_is_told_so() {
+    let server = server().await;
+    let admin = client(&server, "admin", "system:masters");
+    let set: StatefulSet = create(&admin, set(1)).await;
+    stuck_pod(&admin, &set).await;
+    let ended = json!({ "status": { "containerStatuses": [{ "name": "main", "image": "shop:1",
+        "imageID": "", "ready": false, "restartCount": 0,
+        "state": { "terminated": { "exitCode": 3, "reason": "Error" } } }] } });
+    let pods: Api<Pod> = Api::namespaced(admin.clone(), "default");
+    let params = PatchParams::default();
+    pods.patch_status("web-0", &params, &Patch::Merge(ended))
+        .await
+        .unwrap();
+    let role = json!({
+        "metadata": { "name": "looks", "namespace": "default" },
+        "rules": [{ "apiGroups": ["", "apps"], "resources": ["pods", "statefulsets"],
+            "verbs": ["list"] }],
+    });
+    let _: Role = create(&admin, role).await;
+    let binding = json!({
+        "metadata": { "name": "ann", "namespace": "default" },
+        "roleRef": { "apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": "looks" },
+        "subjects": [{ "apiGroup": "rbac.authorization.k8s.io", "kind": "User", "name": "ann" }],
+    });
+    let _: RoleBinding = create(&admin, binding).await;
+    let stranger = client(&server, "ann", "people");
+    let answer = ask_for(&stranger, &["pod/web-0"]).await.unwrap();
+    let last = answer.chains[0].links.last().unwrap();
+    assert_eq!(
+        last.message,
+        "container main does not keep running: exit code 3 (Error)"
+    );
+    let notes = answer.notes.join("\n");
+    assert!(
+        notes.contains("the last lines of the log were not read: pods \"web-0\" is forbidden"),
+        "{notes}"
+    );
 }

@@ -244,6 +244,27 @@ fn a_probe_that_takes_too_long_is_given_more_time() {
     );
 }
 
+/// findings U3: a program that is killed before it is up gets more of all.
+#[test]
+fn a_slow_start_is_given_more_time() {
+    let probe = json!({ "startupProbe": { "exec": { "command": ["x"] }, "failureThreshold": 4 } });
+    let pod = main(probe, json!({ "running": {} }));
+    for (said, more) in [
+        ("Startup probe failed: x", r#"{"failureThreshold":40}"#),
+        (
+            "Startup probe failed: command timed out: \"x\" timed out after 1s",
+            r#"{"timeoutSeconds":10,"failureThreshold":40}"#,
+        ),
+    ] {
+        let found = chain(
+            std::slice::from_ref(&pod),
+            &[event("Warning", "Unhealthy", said)],
+        );
+        let wanted = format!("{{\"startupProbe\":{more},\"name\":\"main\"}}");
+        assert!(found.remedy.commands[0].contains(&wanted), "{found:#?}");
+    }
+}
+
 /// findings U3
 #[test]
 fn memory_is_doubled() {

@@ -22,23 +22,23 @@ impl Case<'_> {
         }?;
         let logs = self.logs();
         let late = ["timed out", "deadline exceeded", "i/o timeout"];
-        if late.iter().any(|text| said.contains(text)) {
-            let seconds = probe.timeout_seconds.unwrap_or(1).saturating_mul(MORE);
-            let text = format!(
-                "the program has to answer the probe faster (its output: {logs}); to give it more \
-                 time"
-            );
-            let change = json!({ field: { "timeoutSeconds": seconds } });
-            return Some(self.by(text, self.change_container(change)));
-        }
-        if field == "startupProbe" {
-            let failures = probe.failure_threshold.unwrap_or(FAILURES);
-            let change = json!({ field: { "failureThreshold": failures.saturating_mul(MORE) } });
+        let late = late.iter().any(|text| said.contains(text));
+        let starts = field == "startupProbe";
+        if late || starts {
+            let mut more = json!({});
+            if late {
+                let seconds = probe.timeout_seconds.unwrap_or(1);
+                more["timeoutSeconds"] = seconds.saturating_mul(MORE).into();
+            }
+            if starts {
+                let failures = probe.failure_threshold.unwrap_or(FAILURES);
+                more["failureThreshold"] = failures.saturating_mul(MORE).into();
+            }
             let text = format!(
                 "the program has to answer the probe in time (its output: {logs}); to give it more \
                  time"
             );
-            return Some(self.by(text, self.change_container(change)));
+            return Some(self.by(text, self.change_container(json!({ field: more }))));
         }
         let text = format!(
             "the program has to answer the probe (its output: {logs}); or correct the probe"
