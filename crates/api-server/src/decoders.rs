@@ -1,15 +1,28 @@
 //! The decoders of what strangers send, for tests that send them anything. Nothing else uses this.
 
-use http::Method;
-use http::header::{ACCEPT, HeaderMap, HeaderValue};
-use mvcc_store::Revision;
-use serde_json::Value;
+use std::sync::Arc;
 
+use admission_rules::{Verdict, Webhook, verdict};
+use bytes::Bytes;
+use certificates::TokenSigner;
+use http::header::{ACCEPT, CONTENT_TYPE, HeaderMap, HeaderValue};
+use http::{Method, Request};
+use http_body_util::{BodyExt, Full};
+use mvcc_store::Revision;
+use mvcc_store::embedded::EmbeddedStore;
+use resource_kinds::ClusterConfig;
+use serde_json::Value;
+use tower::ServiceExt;
+
+use crate::dynamic_admission::{answers, call};
+use crate::identity::UserInfo;
 use crate::negotiate::Form;
+use crate::nodes::{NodeConnector, NodeService};
 use crate::query::Query;
 use crate::request_info::RequestInfo;
+use crate::subresources::proxy;
 use crate::verbs::list::Page;
-use crate::{decode, protobuf};
+use crate::{ApiServer, Config, LocalService, decode, protobuf};
 
 /// A body in JSON.
 pub fn json(bytes: &[u8]) -> Option<Value> {
@@ -42,4 +55,81 @@ pub fn request(target: &str, accept: &str) {
         let headers = HeaderMap::from_iter([(ACCEPT, accept)]);
         let _refused = (Form::of(&headers, true), Form::of_stream(&headers, false));
     }
+}
+
+/// The answer of a webhook, and the object as it is after it; `None` where the request is refused or
+/// the answer is none.
+pub fn webhook_answer(webhook: &Webhook, bytes: &[u8], object: Value) -> Option<Value> {
+    let review = answers::body(bytes).ok()?;
+    match verdict(webhook, "u", &review).ok()? {
+        Verdict::Allowed { patch: None, .. } => Some(object),
+        Verdict::Allowed { patch, .. } => answers::patched(object, &patch?).ok(),
+        Verdict::Denied { .. } => None,
+    }
+}
+
+struct NoNodes;
+
+impl NodeConnector for NoNodes {
+    fn connect(&self, _: &str) -> Option<NodeService> {
+        None
+    }
+}
+
+/// A whole server over an empty store in memory: what is decoded by several layers goes through all of
+/// them.
+pub struct Server(LocalService);
+
+impl Server {
+    /// Starts one; `None` where that fails.
+    pub async fn start() -> Option<Self> {
+        let cluster = ClusterConfig::default();
+        let server = ApiServer::new(Config {
+            store: EmbeddedStore::in_memory(),
+            kinds: resource_kinds::all(&cluster),
+            admission: resource_kinds::admission::plugins(),
+            default_objects: resource_kinds::bootstrap::default_objects(),
+            tls: None,
+            tokens: Some(Arc::new(TokenSigner::ephemeral().ok()?)),
+            token_audiences: Vec::new(),
+            service_ip: cluster.service_range.api().into(),
+            advertise: Vec::new(),
+            nodes: Arc::new(NoNodes),
+            limits: crate::Limits::default(),
+        })
+        .await
+        .ok()?;
+        let user = UserInfo::new("fuzzing", ["system:masters"]);
+        Some(Self(server.local(user)))
+    }
+
+    /// Sends a request; the status of the answer, once it has been read to its end.
+    pub async fn ask(&self, method: &str, path: &str, content_type: &str, body: &[u8]) -> u16 {
+        let request = Request::builder()
+            .method(method)
+            .uri(path)
+            .header(CONTENT_TYPE, content_type)
+            .body(Full::new(Bytes::copy_from_slice(body)));
+        let Ok(request) = request else {
+            return 400;
+        };
+        let Ok(response) = self.0.clone().oneshot(request).await else {
+            return 500;
+        };
+        let code = response.status().as_u16();
+        match response.into_body().collect().await {
+            Ok(_) => code,
+            Err(_) => 500,
+        }
+    }
+}
+
+/// Whether webhooks can be believed by a bundle of certificates, as a configuration has it.
+pub fn webhook_trust(bundle: &str) -> bool {
+    call::trust(bundle).is_ok()
+}
+
+/// Which port of what a request to a proxy goes to.
+pub fn proxied(text: &str) -> Option<(String, String)> {
+    proxy::place(text)
 }

@@ -1,12 +1,14 @@
 //! What reads the words of registries and archives, for those who feed it nonsense.
 
 use std::io::Read;
+use std::path::Path;
 
 use reqwest::header::{HeaderMap, HeaderValue, WWW_AUTHENTICATE};
 use tar::{EntryType, Header};
 
 use crate::manifest::{self, ConfigBlob};
 use crate::pull;
+use crate::store::ImageStore;
 use crate::unpack::entries;
 
 /// Of so many bytes of a file's contents no more are read.
@@ -84,4 +86,18 @@ pub fn challenge(text: &[u8]) -> bool {
 /// Whether a registry may send to a place.
 pub fn redirect(endpoint: &str, location: &str) -> bool {
     pull::may_send(endpoint, location)
+}
+
+/// Imports a whole archive into an empty store in `directory`; the names of its images.
+pub fn archive(directory: &Path, bytes: &[u8]) -> Option<Vec<String>> {
+    let file = directory.join("archive.tar");
+    std::fs::write(&file, bytes).ok()?;
+    let store = ImageStore::open(directory.join("images")).ok()?;
+    store.import(&file).ok()
+}
+
+/// What a registry says instead of what was asked for: a token, or what is wrong.
+pub fn answer(bytes: &[u8]) -> Option<String> {
+    let token = pull::token(bytes).ok().flatten();
+    token.or_else(|| Some(pull::said(bytes)))
 }

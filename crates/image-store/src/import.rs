@@ -24,6 +24,9 @@ const NAMES: [&str; 2] = [
     "org.opencontainers.image.ref.name",
 ];
 
+/// Indexes may name indexes, but no image is behind more of them than this.
+const INDEXES_DEEP: usize = 8;
+
 /// Why a file was not imported.
 #[derive(Debug, thiserror::Error)]
 pub enum ImportError {
@@ -205,7 +208,7 @@ impl Import<'_> {
                 ));
             };
             let name = normalize(name)?;
-            match self.layout_image(&entry, &name)? {
+            match self.layout_image(&entry, &name, INDEXES_DEEP)? {
                 Ok(()) => names.push(name),
                 Err(platforms) => other_platforms.extend(platforms),
             }
@@ -223,11 +226,18 @@ impl Import<'_> {
         &self,
         entry: &Descriptor,
         name: &str,
+        depth: usize,
     ) -> Result<Result<(), Vec<String>>, ImportError> {
+        let Some(depth) = depth.checked_sub(1) else {
+            let reason = format!("an index behind more than {INDEXES_DEEP} others");
+            return Err(self.malformed(reason));
+        };
         let bytes = self.blob(&entry.digest)?;
         match parse(&bytes).map_err(|reason| self.malformed(reason))? {
             Manifest::Index(entries) => match for_this_platform(&entries) {
-                Ok(entry) if *entry != Descriptor::default() => self.layout_image(entry, name),
+                Ok(entry) if *entry != Descriptor::default() => {
+                    self.layout_image(entry, name, depth)
+                }
                 Ok(_) => Err(self.malformed("an empty entry in an index")),
                 Err(platforms) => Ok(Err(platforms)),
             },

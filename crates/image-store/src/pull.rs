@@ -35,6 +35,7 @@ use crate::store::{ImageStore, StoreError, io_error, room_error};
 
 pub(crate) use challenge::meets;
 use client::{RegistryClient, RequestError};
+pub(crate) use client::{said, token};
 pub use error::PullError;
 pub(crate) use reach::may_send;
 

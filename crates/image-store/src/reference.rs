@@ -21,18 +21,30 @@ pub fn normalize(reference: &str) -> Result<String, InvalidReference> {
 }
 
 pub(crate) fn parse(reference: &str) -> Result<Reference, InvalidReference> {
-    reference
-        .trim()
-        .parse::<Reference>()
-        .map_err(|error| InvalidReference {
-            reference: reference.to_owned(),
-            reason: error.to_string(),
-        })
+    let invalid = |reason: String| InvalidReference {
+        reference: reference.to_owned(),
+        reason,
+    };
+    let parsed = reference.trim().parse::<Reference>();
+    let parsed = parsed.map_err(|error| invalid(error.to_string()))?;
+    // Of `Host/x` the first word is taken for a part of the name, which has no such letters.
+    if parsed.repository().chars().any(char::is_uppercase) {
+        return Err(invalid("repository name must be lowercase".to_owned()));
+    }
+    Ok(parsed)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// findings A6: the full form of a name is one that can be read again.
+    #[test]
+    fn names_are_in_lower_case() {
+        let refused = normalize("Host/x").unwrap_err();
+        assert!(refused.to_string().contains("lowercase"), "{refused}");
+        assert!(normalize("Host:5000/x").is_ok());
+    }
 
     #[test]
     fn names_are_completed() {

@@ -131,6 +131,37 @@ fn an_archive_of_docker_save_is_imported() {
     assert_eq!(hello(&store, "app:2"), "two");
 }
 
+/// findings A6: a chain of indexes, each rightly named, ends before the stack does.
+#[test]
+fn indexes_behind_indexes_are_bounded() {
+    let (directory, store) = store();
+    let built = build("deep", architecture());
+    let chain = |length: usize| {
+        let blob = |bytes: &[u8]| format!("blobs/{}", digest(bytes).replace(':', "/"));
+        let mut last = built.manifest.clone();
+        let mut blobs = vec![built.layer.clone(), built.config.clone(), last.clone()];
+        for _ in 0..length {
+            let entry = json!({"digest": digest(&last), "size": last.len(),
+                "platform": {"os": "linux", "architecture": architecture()}});
+            let index = json!({"schemaVersion": 2, "manifests": [entry]});
+            last = index.to_string().into_bytes();
+            blobs.push(last.clone());
+        }
+        let index = json!({"schemaVersion": 2, "manifests": [{"digest": digest(&last),
+            "size": last.len(), "annotations": {"org.opencontainers.image.ref.name": "deep:1"}}]});
+        let index = index.to_string().into_bytes();
+        let named: Vec<(String, &[u8])> = blobs.iter().map(|b| (blob(b), b.as_slice())).collect();
+        let entries = named.iter().map(|(name, bytes)| (name.as_str(), *bytes));
+        tar(&entries
+            .chain([("index.json", index.as_slice())])
+            .collect::<Vec<_>>())
+    };
+    let names = import(&store, directory.path(), &chain(7)).unwrap();
+    assert_eq!(names, ["docker.io/library/deep:1"]);
+    let refused = import(&store, directory.path(), &chain(3000)).unwrap_err();
+    assert!(refused.contains("behind more than 8 others"), "{refused}");
+}
+
 #[test]
 fn what_is_wrong_with_an_archive_is_said() {
     let (directory, store) = store();

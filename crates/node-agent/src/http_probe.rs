@@ -77,6 +77,20 @@ pub fn outcome(answer: &Answer) -> Outcome {
     }
 }
 
+/// Where a location leads from a page of `http://10.0.0.1:8080`, if it is followed.
+pub fn followed(location: &str) -> Option<String> {
+    let start = Target {
+        tls: false,
+        host: "10.0.0.1".to_owned(),
+        port: 8080,
+        path: "/a/b?c".to_owned(),
+    };
+    match start.redirected(location) {
+        Ok(Redirect::Here(target)) => Some(target.url()),
+        Ok(Redirect::Away) | Err(_) => None,
+    }
+}
+
 impl Target {
     fn address(&self) -> String {
         host_and_port(&self.host, self.port)

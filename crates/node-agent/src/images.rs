@@ -239,6 +239,21 @@ fn chain(error: &PullError) -> String {
     text
 }
 
+/// How many entries of a Docker configuration are for a registry.
+pub fn entries_for(config: &[u8], image: &str) -> usize {
+    [".dockerconfigjson", ".dockercfg"]
+        .into_iter()
+        .map(|key| {
+            let data = [(key.to_owned(), ByteString(config.to_vec()))];
+            let secret = Secret {
+                data: Some(data.into()),
+                ..Secret::default()
+            };
+            credentials_of(&secret, image).len()
+        })
+        .sum()
+}
+
 /// The entries of a Docker configuration that match the image's registry.
 fn credentials_of(secret: &Secret, image: &str) -> Vec<Credentials> {
     let data = |key: &str| {
@@ -250,7 +265,7 @@ fn credentials_of(secret: &Secret, image: &str) -> Vec<Credentials> {
     };
     let parsed = |bytes: Vec<u8>| serde_json::from_slice::<serde_json::Value>(&bytes).ok();
     let auths = match data(".dockerconfigjson").and_then(parsed) {
-        Some(mut config) => config["auths"].take(),
+        Some(config) => config.get("auths").cloned().unwrap_or_default(),
         None => data(".dockercfg").and_then(parsed).unwrap_or_default(),
     };
     let registry = registry_of(image);
@@ -298,6 +313,21 @@ fn host_of(entry: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// findings A6
+    #[test]
+    fn a_docker_configuration_that_is_no_map_has_no_entries() {
+        for config in [
+            "[]",
+            "\"x\"",
+            "1",
+            "null",
+            "{\"auths\":[1]}",
+            "{\"auths\":{\"docker.io\":1}}",
+        ] {
+            assert_eq!(entries_for(config.as_bytes(), "nginx"), 0, "{config}");
+        }
+    }
 
     #[test]
     fn policy_defaults_by_tag() {

@@ -129,7 +129,8 @@ impl Cluster {
     /// Starts the provisioner; it ends when the returned guard is dropped.
     fn start_provisioner(&self) -> DropGuard {
         let shutdown = self.shutdown.child_token();
-        let client = self.client_of(&format!("system:node:{NODE}"), "system:nodes");
+        let account = "system:serviceaccount:kube-system:mainstay-provisioner";
+        let client = self.client_of(account, "system:serviceaccounts");
         let (dir, end) = (self.disk.path().to_owned(), shutdown.clone());
         tokio::spawn(async move {
             let storage = Storage::open(&dir).await.unwrap();

@@ -101,6 +101,7 @@ impl Action {
             "resourceVersion",
             "resourceVersionMatch",
             "sendInitialEvents",
+            "shardSelector",
             "timeoutSeconds",
             "watch",
         ];
@@ -125,6 +126,7 @@ impl Action {
                 "propagationPolicy",
                 "resourceVersion",
                 "resourceVersionMatch",
+                "shardSelector",
                 "timeoutSeconds",
             ],
             Self::Get | Self::Connect | Self::Pass(_) => &[],

@@ -148,6 +148,11 @@ const PARAMETERS: &[Parameter] = &[
         "Starts a watch with all objects and a bookmark after them.",
     ),
     parameter(
+        "shardSelector",
+        "string",
+        "Restricts the list to a part of the hashes of uids. Alpha, and not looked at: all objects come.",
+    ),
+    parameter(
         "sinceSeconds",
         "integer",
         "Only what is not older than so many seconds.",

@@ -558,6 +558,23 @@ fn a_reserved_place_is_kept_while_it_fits() {
     );
 }
 
+/// findings C16
+#[test]
+fn pods_that_claim_devices_wait_and_say_why() {
+    let claims = json!([{"name": "gpu", "resourceClaimName": "x"}, {"name": "nic",
+        "resourceClaimTemplateName": "y"}]);
+    let spec = json!({"resourceClaims": claims});
+    match place(&pod(spec), &view(json!({"nodes": {"a": {}}})), None) {
+        Decision::Unschedulable(obstacle) => {
+            assert_eq!(obstacle.reason, "Unschedulable");
+            let words =
+                "cannot allocate the resource claims gpu, nic: resource.k8s.io is not served";
+            assert!(obstacle.message.starts_with(words), "{}", obstacle.message);
+        }
+        other => panic!("{other:?}"),
+    }
+}
+
 #[test]
 fn gated_pods_wait() {
     let spec = json!({"schedulingGates": [{"name": "x"}]});

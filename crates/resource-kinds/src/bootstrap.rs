@@ -171,6 +171,8 @@ mod tests {
         })
     }
 
+    const PROVISIONER: &str = "mainstay-provisioner";
+
     /// What the program's parts do: who, verbs, API group, resource.
     const WORK: &[(&str, &str, &str, &str)] = &[
         (
@@ -427,26 +429,49 @@ mod tests {
         ),
         ("system:nodes", "get list watch", "", "secrets"),
         ("system:nodes", "get list watch", "", "configmaps"),
+        ("system:nodes", "get", "", "persistentvolumes"),
+        ("system:nodes", "get", "", "persistentvolumeclaims"),
+        ("system:nodes", "create patch", "", "events"),
         (
-            "system:nodes",
-            "create patch delete list watch",
+            PROVISIONER,
+            "create patch delete get list watch",
             "",
             "persistentvolumes",
         ),
-        ("system:nodes", "patch", "", "persistentvolumes/status"),
+        (PROVISIONER, "patch", "", "persistentvolumes/status"),
         (
-            "system:nodes",
-            "patch list watch",
+            PROVISIONER,
+            "patch get list watch",
             "",
             "persistentvolumeclaims",
         ),
+        (PROVISIONER, "patch", "", "persistentvolumeclaims/status"),
         (
-            "system:nodes",
+            PROVISIONER,
             "list watch",
             "storage.k8s.io",
             "storageclasses",
         ),
-        ("system:nodes", "create patch", "", "events"),
+        (PROVISIONER, "list", "", "nodes"),
+        (
+            PROVISIONER,
+            "get",
+            "snapshot.storage.k8s.io",
+            "volumesnapshots",
+        ),
+        (
+            PROVISIONER,
+            "get list watch patch",
+            "snapshot.storage.k8s.io",
+            "volumesnapshotcontents",
+        ),
+        (
+            PROVISIONER,
+            "patch",
+            "snapshot.storage.k8s.io",
+            "volumesnapshotcontents/status",
+        ),
+        (PROVISIONER, "create patch", "", "events"),
         ("system:kube-proxy", "list watch", "", "services"),
         ("system:kube-proxy", "list watch", "", "namespaces"),
         (

@@ -1,4 +1,4 @@
-//! The Secrets and ConfigMaps that a pod names, wherever it may name them.
+//! The Secrets, ConfigMaps and claims that a pod names, wherever it may name them.
 
 use std::collections::BTreeSet;
 
@@ -39,6 +39,22 @@ pub fn names(spec: &Value, kind: Referenced) -> BTreeSet<&str> {
     found
 }
 
+/// The names of the claims that a pod uses, with those that are made for it alone.
+pub fn claims(pod: &Value) -> impl Iterator<Item = String> {
+    let own = pod["metadata"]["name"].as_str().unwrap_or_default();
+    let volumes = pod["spec"]["volumes"].as_array().into_iter().flatten();
+    volumes.filter_map(move |volume| {
+        let named = volume["persistentVolumeClaim"]["claimName"].as_str();
+        let made = || {
+            let name = volume["name"].as_str()?;
+            volume["ephemeral"]
+                .is_object()
+                .then(|| format!("{own}-{name}"))
+        };
+        named.map(str::to_owned).or_else(made)
+    })
+}
+
 fn collect<'v>(value: &'v Value, kind: Referenced, found: &mut BTreeSet<&'v str>) {
     match value {
         Value::Array(list) => list.iter().for_each(|item| collect(item, kind, found)),
@@ -61,6 +77,16 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+
+    #[test]
+    fn claims_are_named_or_made_for_the_pod() {
+        let pod = json!({"metadata": {"name": "p"}, "spec": {"volumes": [
+            {"name": "a", "persistentVolumeClaim": {"claimName": "data"}},
+            {"name": "b", "ephemeral": {"volumeClaimTemplate": {}}},
+            {"name": "c", "emptyDir": {}},
+        ]}});
+        assert_eq!(claims(&pod).collect::<Vec<_>>(), ["data", "p-b"]);
+    }
 
     #[test]
     fn what_a_pod_names_is_found_wherever_it_is() {

@@ -122,13 +122,21 @@ impl Cluster {
         tokio::spawn(scheduler::run(client, Default::default(), stop.clone()));
         for number in 0..NODES {
             let name = format!("n{number}");
-            let client = as_user(
-                &cluster.server,
-                &format!("system:node:{name}"),
-                "system:nodes",
-            );
+            let clients = node::Clients {
+                agent: as_user(
+                    &cluster.server,
+                    &format!("system:node:{name}"),
+                    "system:nodes",
+                ),
+                provisioner: as_user(&cluster.server, node::PROVISIONER, "system:serviceaccounts"),
+            };
             let settings = node::Settings::instant(name);
-            tokio::spawn(node::run(settings, Bodies::default(), client, stop.clone()));
+            tokio::spawn(node::run(
+                settings,
+                Bodies::default(),
+                clients,
+                stop.clone(),
+            ));
         }
         let accounts: Api<ServiceAccount> = Api::namespaced(cluster.admin(), "default");
         while accounts.get_opt("default").await?.is_none() {

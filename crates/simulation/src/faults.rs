@@ -64,7 +64,11 @@ impl Machine {
         let link = Link::new(name, user, address, conditions);
         let stop = CancellationToken::new();
         let (settings, bodies) = (self.settings.clone(), self.bodies.clone());
-        let work = node::run(settings, bodies, link.client(), stop.clone());
+        let clients = node::Clients {
+            agent: link.client(),
+            provisioner: link.of(provisioner()).client(),
+        };
+        let work = node::run(settings, bodies, clients, stop.clone());
         let work = tokio::spawn(work).abort_handle();
         *agent = Some(Agent { link, stop, work });
     }
@@ -84,6 +88,11 @@ impl Machine {
         self.crash_agent();
         self.bodies.end_all(&self.settings.name);
     }
+}
+
+/// As whom volumes are made.
+fn provisioner() -> UserInfo {
+    UserInfo::new(node::PROVISIONER, node::PROVISIONER_GROUPS)
 }
 
 /// How far faults go.

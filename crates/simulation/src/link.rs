@@ -155,6 +155,14 @@ impl Link {
         }
     }
 
+    /// The same way for somebody else of the same program.
+    pub fn of(&self, user: UserInfo) -> Self {
+        Self {
+            user,
+            ..self.clone()
+        }
+    }
+
     /// A client whose requests go this way.
     pub fn client(&self) -> Client {
         Client::new(self.clone(), "default")

@@ -32,6 +32,23 @@ const SAY_AGAIN: Duration = Duration::from_secs(300);
 /// How often pods are looked at although nothing is known to have happened to them.
 const LOOK_AGAIN: Duration = Duration::from_secs(5);
 
+/// As whom volumes are made.
+pub const PROVISIONER: &str = "system:serviceaccount:kube-system:mainstay-provisioner";
+/// Its groups.
+pub const PROVISIONER_GROUPS: [&str; 3] = [
+    "system:authenticated",
+    "system:serviceaccounts",
+    "system:serviceaccounts:kube-system",
+];
+
+/// As whom a node speaks.
+pub struct Clients {
+    /// For its pods.
+    pub agent: Client,
+    /// For the volumes that it makes.
+    pub provisioner: Client,
+}
+
 /// What a node is like.
 #[derive(Clone, Debug)]
 pub struct Settings {
@@ -65,15 +82,22 @@ impl Settings {
 
 /// Plays a node until `shutdown` is cancelled: registers it, keeps its lease, runs its pods.
 /// Refusals and lost connections are tried again.
-pub async fn run(settings: Settings, bodies: Bodies, client: Client, shutdown: CancellationToken) {
+pub async fn run(
+    settings: Settings,
+    bodies: Bodies,
+    clients: Clients,
+    shutdown: CancellationToken,
+) {
+    let (client, provisioner) = (clients.agent, clients.provisioner);
     let on_node = WatchConfig::default().fields(&format!("spec.nodeName={}", settings.name));
     let agent = Arc::new(Agent {
         pods: Cache::spawn(Api::all(client.clone()), on_node, shutdown.clone()),
-        claims: cache(&client, &shutdown),
-        volumes: cache(&client, &shutdown),
+        claims: cache(&provisioner, &shutdown),
+        volumes: cache(&provisioner, &shutdown),
         settings,
         bodies,
         client,
+        provisioner,
         written: Mutex::default(),
     });
     let stopped = shutdown.clone();
@@ -108,6 +132,7 @@ struct Agent {
     settings: Settings,
     bodies: Bodies,
     client: Client,
+    provisioner: Client,
     pods: Cache<Pod>,
     claims: Cache<PersistentVolumeClaim>,
     volumes: Cache<PersistentVolume>,
@@ -507,7 +532,7 @@ impl Agent {
         });
         let volume: PersistentVolume =
             serde_json::from_value(volume).map_err(kube::Error::SerdeError)?;
-        let api: Api<PersistentVolume> = Api::all(self.client.clone());
+        let api: Api<PersistentVolume> = Api::all(self.provisioner.clone());
         match api.create(&PostParams::default(), &volume).await {
             Err(error) if refusal(&error) != Refusal::AlreadyExists => Err(error),
             _ => Ok(()),
@@ -542,7 +567,7 @@ impl Agent {
         if !here || phase != Some("Released") {
             return Ok(());
         }
-        let api: Api<PersistentVolume> = Api::all(self.client.clone());
+        let api: Api<PersistentVolume> = Api::all(self.provisioner.clone());
         let uid = volume.metadata.uid.clone().unwrap_or_default();
         delete(&api, &key.name, Delete::of_uid(uid)).await.map(drop)
     }

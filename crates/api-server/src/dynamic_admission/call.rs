@@ -19,6 +19,7 @@ use serde_json::Value;
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 
+use super::answers;
 use crate::limits::WEBHOOK_ANSWER_BYTES_MAX;
 use crate::server::ApiServer;
 use crate::subresources::service_address;
@@ -139,7 +140,7 @@ async fn exchange(place: &Place, webhook: &Webhook, review: &Value) -> Result<Va
             return Err(format!("the server answered {status}"));
         }
         work::expect(body.len()).await;
-        serde_json::from_slice(&body).map_err(text)
+        answers::body(&body)
     }
     .await;
     work.abort();
@@ -147,7 +148,7 @@ async fn exchange(place: &Place, webhook: &Webhook, review: &Value) -> Result<Va
 }
 
 /// Whom to believe: those that the bundle names, or those that the machine trusts.
-fn trust(bundle: &str) -> Result<ClientConfig, String> {
+pub(crate) fn trust(bundle: &str) -> Result<ClientConfig, String> {
     let mut roots = RootCertStore::empty();
     if bundle.is_empty() {
         // Some of a machine's certificates may be unreadable; the others count.

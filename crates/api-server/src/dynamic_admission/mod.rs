@@ -4,7 +4,8 @@
 //! Their own objects are beyond them, so that a mistake in one can always be put right; so are the
 //! server's own writes at its start.
 
-mod call;
+pub(crate) mod answers;
+pub(crate) mod call;
 mod round;
 
 use std::sync::{Arc, PoisonError};

@@ -6,8 +6,6 @@ use admission_rules::{
     About, Cluster, MutatingPolicy, ObjectKind, Patch, Request, Scope, Seen, Subject, Target,
     Verdict, Webhook, verdict,
 };
-use base64::Engine;
-use base64::engine::general_purpose::STANDARD;
 use object_model::Status;
 use openapi_schema::Schema;
 use resource_kinds::Lookup;
@@ -15,7 +13,7 @@ use serde_json::{Value, json};
 use structured_merge::apply::overlay;
 use structured_merge::{PatchError, json_patch};
 
-use super::{Registrations, call};
+use super::{Registrations, answers, call};
 use crate::metadata;
 use crate::registry::Resource;
 use crate::served::Served;
@@ -248,13 +246,10 @@ impl<'a> Round<'a> {
         let Some((place, Some(patch))) = self.answer(webhook, object).await? else {
             return Ok(false);
         };
-        let patched = || -> Result<Value, String> {
-            let decoded = STANDARD.decode(patch).map_err(|error| error.to_string())?;
-            let patch: Value =
-                serde_json::from_slice(&decoded).map_err(|error| error.to_string())?;
-            json_patch(self.seen(place, object)?, &patch).map_err(|error| error.to_string())
-        };
-        let taken = patched().and_then(|made| self.take(place, made, object));
+        let made = self
+            .seen(place, object)
+            .and_then(|seen| answers::patched(seen, &patch));
+        let taken = made.and_then(|made| self.take(place, made, object));
         taken.map_err(|why| failed(webhook, &why))
     }
 

@@ -4,7 +4,7 @@ mod binding;
 mod eviction;
 mod finalize;
 mod forward;
-mod proxy;
+pub(crate) mod proxy;
 mod scale;
 pub(crate) mod token;
 

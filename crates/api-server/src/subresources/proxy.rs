@@ -140,6 +140,12 @@ struct Target {
     port: String,
 }
 
+/// The name and the port in the last part of a path.
+pub(crate) fn place(text: &str) -> Option<(String, String)> {
+    let target = Target::parse(text).ok()?;
+    Some((target.name, target.port))
+}
+
 impl Target {
     fn parse(text: &str) -> Result<Self, Status> {
         let text = decode(text, false);

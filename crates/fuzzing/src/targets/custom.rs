@@ -3,9 +3,9 @@
 use custom_resources::{
     Definition, Expression, JsonPath, Schema, Values, broken_rules, served_versions,
 };
-use resource_kinds::Kind;
-use serde_json::json;
-use structured_merge::apply::overlay;
+use resource_kinds::{ClusterConfig, Kind};
+use serde_json::{Map, Value, json};
+use structured_merge::apply::{self, Reach, Writer, overlay};
 use structured_merge::json_patch;
 
 use super::{Target, pair};
@@ -163,6 +163,49 @@ pub const SCHEMA: Target = Target {
             let info = version.kind.info();
             schema.unknown_fields(info.group, info.version, info.kind, &object);
             Schema::parse(&version.schema);
+        }
+    },
+};
+
+pub const ANNOTATIONS: Target = Target {
+    name: "annotations",
+    // What annotations have in JSON, for those who read them.
+    seeds: &[
+        br#"[{"type":"Pods","pods":{"metricName":"m","targetAverageValue":"1k","selector":{"matchLabels":{"a":"b"}}}}]"#,
+        br#"{"scaleUp":{"policies":[{"type":"Pods","value":4,"periodSeconds":15}],"selectPolicy":"Max"}}"#,
+        br#"{"apiVersion":"apps/v1","kind":"StatefulSet","metadata":{"name":"w"},"spec":{"replicas":2,"template":{"spec":{"containers":[{"name":"c","image":"i"}]}}}}"#,
+    ],
+    words: &["type", "Object", "Resource", "External", "metricName", "target", "spec", "containers", "name", "null"],
+    run: |bytes| {
+        let Ok(text) = std::str::from_utf8(bytes) else {
+            return;
+        };
+        let names = ["metrics", "current-metrics", "behavior", "conditions"];
+        let annotations: Map<String, Value> = names
+            .iter()
+            .map(|name| (format!("autoscaling.alpha.kubernetes.io/{name}"), text.into()))
+            .collect();
+        let scaler = json!({"apiVersion": "autoscaling/v1", "kind": "HorizontalPodAutoscaler",
+            "metadata": {"name": "h", "annotations": annotations},
+            "spec": {"maxReplicas": 3, "scaleTargetRef": {"kind": "StatefulSet", "name": "w"}}});
+        let kinds = resource_kinds::all(&ClusterConfig::default());
+        for kind in kinds.iter().filter(|kind| kind.info().kind == "HorizontalPodAutoscaler") {
+            let Ok(mut object) = kind.decode(scaler.clone()) else {
+                continue;
+            };
+            kind.default(&mut object);
+            kind.validate_create(&object);
+        }
+        let last = "kubectl.kubernetes.io/last-applied-configuration";
+        let live = json!({"apiVersion": "apps/v1", "kind": "StatefulSet",
+            "metadata": {"name": "w", "annotations": {last: text}}, "spec": {"replicas": 2}});
+        let config = json!({"apiVersion": "apps/v1", "kind": "StatefulSet",
+            "metadata": {"name": "w"}, "spec": {"replicas": 3}});
+        let set = openapi_schema::Schema::published().lookup("apps", "v1", "StatefulSet");
+        let writer = Writer { manager: "kubectl", api_version: "apps/v1", subresource: "",
+            now: "2026-01-01T00:00:00Z" };
+        if let Some(set) = set {
+            let _refused = apply::apply(Some(&live), &config, set, &writer, Reach::Everything, true).is_err();
         }
     },
 };

@@ -67,6 +67,44 @@ pub const CHALLENGE: Target = Target {
     },
 };
 
+pub const ANSWER: Target = Target {
+    name: "registry-answer",
+    seeds: &[
+        br#"{"token":"a.b.c","access_token":"x","expires_in":300,"issued_at":"2026-01-01T00:00:00Z"}"#,
+        br#"{"errors":[{"code":"DENIED","message":"no","detail":{"a":[1]}}]}"#,
+    ],
+    words: &["token", "access_token", "errors", "code", "message", "null"],
+    run: |bytes| drop(decoders::answer(bytes)),
+};
+
+pub const REFERENCE: Target = Target {
+    name: "image-reference",
+    seeds: &[
+        b"nginx:1.9.1",
+        b"registry.example:5000/a/b@sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855",
+        b"localhost/x",
+    ],
+    words: &["/", ":", "@", "sha256:", "..", "docker.io", "library", "_", "__", "-"],
+    run: |bytes| {
+        if let Some(name) = std::str::from_utf8(bytes).ok().and_then(|text| image_store::normalize(text).ok()) {
+            // The full form is its own full form.
+            assert_eq!(image_store::normalize(&name).as_ref(), Ok(&name));
+        }
+    },
+};
+
+pub const PULL_SECRET: Target = Target {
+    name: "pull-secret",
+    seeds: &[
+        br#"{"auths":{"https://registry.example/v1/":{"auth":"YTpi"},"x":{"username":"a","password":"b"}}}"#,
+        br#"{"registry.example":{"auth":"YTpi"}}"#,
+    ],
+    words: &["auths", "auth", "username", "password", "registry.example", "https://", "null"],
+    run: |bytes| {
+        node_agent::decoders::pull_secret(bytes);
+    },
+};
+
 pub const REDIRECT: Target = Target {
     name: "redirect",
     seeds: &[
@@ -94,6 +132,29 @@ pub const REDIRECT: Target = Target {
         let allowed = decoders::redirect("https://registry.example", location);
         let start = location.trim_start().to_ascii_lowercase();
         assert!(!allowed || !start.starts_with("file:"));
+    },
+};
+
+pub const PROBE_REDIRECT: Target = Target {
+    name: "probe-redirect",
+    seeds: &[
+        b"/x?y=z#f",
+        b"http://10.0.0.1:8080/../a/./b",
+        b"//10.0.0.1:99999/x",
+        b"https://user:pass@10.0.0.1/",
+    ],
+    words: &[
+        "http://", "//", "10.0.0.1", ":", "@", "..", "/./", "?", "#", "%2e", "[::1]",
+    ],
+    run: |bytes| {
+        let Ok(location) = std::str::from_utf8(bytes) else {
+            return;
+        };
+        if let Some(url) = node_agent::decoders::probe_redirect(location) {
+            // A container sends a probe nowhere but to itself.
+            let rest = url.split_once("://").map_or("", |(_, rest)| rest);
+            assert!(rest.starts_with("10.0.0.1:"), "{url}");
+        }
     },
 };
 

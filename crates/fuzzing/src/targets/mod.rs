@@ -1,9 +1,12 @@
 //! What is fed, with what, and what must hold whatever it is.
 
+mod answers;
+mod archives;
 mod bodies;
 mod custom;
 mod images;
 mod names;
+mod parts;
 mod patches;
 mod texts;
 mod wires;
@@ -46,6 +49,7 @@ pub const ALL: &[Target] = &[
     texts::QUANTITY,
     texts::SCHEDULE,
     texts::REQUEST,
+    texts::SNAPSHOT_HANDLE,
     texts::TOKEN,
     wires::SPDY,
     wires::WEB_SOCKET,
@@ -54,10 +58,21 @@ pub const ALL: &[Target] = &[
     images::TAR_HEADER,
     images::MANIFEST,
     images::CHALLENGE,
+    images::ANSWER,
+    images::REFERENCE,
+    images::PULL_SECRET,
     images::REDIRECT,
+    images::PROBE_REDIRECT,
     images::ENV_FILE,
+    archives::ARCHIVE,
+    answers::WEBHOOK,
+    answers::REQUEST,
+    answers::CERTIFICATE,
+    answers::BUNDLE,
+    parts::PART,
     custom::CEL,
     custom::CEL_OBJECTS,
     custom::SCHEMA,
+    custom::ANNOTATIONS,
     custom::JSON_PATH,
 ];

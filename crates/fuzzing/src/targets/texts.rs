@@ -9,6 +9,7 @@ use jiff::Timestamp;
 use jiff::tz::TimeZone;
 use object_model::cron::Schedule;
 use object_model::{FieldSelector, LabelSelector, Quantity};
+use planners::volume_snapshot::Handle;
 use serde_json::json;
 
 use super::Target;
@@ -129,6 +130,24 @@ pub const REQUEST: Target = Target {
         if let Some(text) = text(bytes) {
             let (target, accept) = text.split_once('\n').unwrap_or((text, ""));
             decoders::request(target, accept);
+            let (path, query) = target.split_once('?').unwrap_or((target, ""));
+            node_agent::decoders::request(path, query);
+            if let Some((name, port)) = decoders::proxied(path) {
+                assert!(!name.contains(':') && !port.contains(':'));
+            }
+        }
+    },
+};
+
+pub const SNAPSHOT_HANDLE: Target = Target {
+    name: "snapshot-handle",
+    seeds: &[b"node-1/snapshot-6f1c"],
+    words: &["/", "..", ".", "\0", "\n"],
+    run: |bytes| {
+        if let Some(text) = text(bytes)
+            && let Some(handle) = Handle::parse(text)
+        {
+            assert_eq!(handle.to_string(), text);
         }
     },
 };

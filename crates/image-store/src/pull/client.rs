@@ -321,9 +321,8 @@ impl RegistryClient {
                     _ => return Err(refusal(answer).await),
                 }
                 let bytes = whole(answer, "token", TOKEN_BYTES_MAX).await?;
-                let tokens: Tokens = serde_json::from_slice(&bytes)
+                let token = token(&bytes)
                     .map_err(|error| RequestError::Protocol(json_fault("token", &error)))?;
-                let token = tokens.token.or(tokens.access_token);
                 let token = token.filter(|token| !token.is_empty());
                 let missing = || RequestError::Protocol("it sent no token".to_owned());
                 bearer(&token.ok_or_else(missing)?).map(Some)
@@ -360,6 +359,12 @@ impl Answer {
             self.meter.check(now).map_err(RequestError::TooSlow)?;
         }
     }
+}
+
+/// The token in an answer of a registry, whichever it calls so.
+pub(crate) fn token(bytes: &[u8]) -> Result<Option<String>, serde_json::Error> {
+    let tokens: Tokens = serde_json::from_slice(bytes)?;
+    Ok(tokens.token.or(tokens.access_token))
 }
 
 #[derive(Deserialize)]
@@ -440,6 +445,11 @@ async fn refusal(mut answer: Answer) -> RequestError {
         }
     }
     meaning(status, &bytes)
+}
+
+/// What the body of a refusal says.
+pub(crate) fn said(body: &[u8]) -> String {
+    format!("{:?}", meaning(StatusCode::BAD_REQUEST, body))
 }
 
 fn meaning(status: StatusCode, body: &[u8]) -> RequestError {

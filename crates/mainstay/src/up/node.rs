@@ -32,6 +32,13 @@ use crate::output::warn;
 const DOMAIN: &str = "cluster.local";
 /// The account of the DNS server.
 const DNS_USER: &str = "system:serviceaccount:kube-system:mainstay-dns";
+/// The account of the provisioner of local volumes, which writes what no node may.
+const PROVISIONER_USER: &str = "system:serviceaccount:kube-system:mainstay-provisioner";
+/// The groups of both accounts.
+const ACCOUNT_GROUPS: [&str; 2] = [
+    "system:serviceaccounts",
+    "system:serviceaccounts:kube-system",
+];
 /// The port of DNS.
 const DNS_PORT: u16 = 53;
 /// Most pods on the node, as Kubernetes has it.
@@ -187,7 +194,7 @@ impl Running {
         self.run(Part::Network, "service proxy", |stop| {
             service_proxy::run(proxy_client, proxy, stop)
         });
-        let dns_client = server.client(DNS_USER, &["system:serviceaccounts"]);
+        let dns_client = server.client(DNS_USER, &ACCOUNT_GROUPS);
         let dns = dns_server::Config {
             domain: DOMAIN.to_owned(),
             listen: vec![SocketAddr::from((dns_ip, DNS_PORT))],
@@ -217,7 +224,7 @@ impl Running {
         let name = parts.host.name.clone();
         let provisioner = node_agent::provisioner::ProvisionerConfig::new(name, storage.clone());
         self.storage = Some(storage);
-        let provisioner_client = client.clone();
+        let provisioner_client = server.client(PROVISIONER_USER, &ACCOUNT_GROUPS);
         self.run(Part::Network, "provisioner", |stop| {
             node_agent::provisioner::run(provisioner_client, provisioner, stop)
         });

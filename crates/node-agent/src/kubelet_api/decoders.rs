@@ -5,6 +5,7 @@ use std::io::{self, Cursor, Read, Write};
 
 use tokio_tungstenite::tungstenite::protocol::{Role, WebSocket};
 
+use super::query;
 use super::streams::{Protocol, said};
 
 /// A client that has said all it will say, and does not read.
@@ -41,6 +42,21 @@ pub fn web_socket(bytes: &[u8]) -> usize {
         }
     }
     count
+}
+
+/// Where a probe is sent by an answer; `None` where it is not followed.
+pub fn probe_redirect(location: &str) -> Option<String> {
+    crate::http_probe::followed(location)
+}
+
+/// How many entries of a Docker configuration are for the registry of an image.
+pub fn pull_secret(config: &[u8]) -> usize {
+    crate::images::entries_for(config, "registry.example/app")
+}
+
+/// The path and the parameters of a request to the node, decoded.
+pub fn request(path: &str, query: &str) -> (Vec<u8>, Vec<(String, String)>) {
+    (query::decode_path(path), query::parameters(Some(query)))
 }
 
 #[cfg(test)]

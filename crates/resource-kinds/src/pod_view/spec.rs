@@ -42,6 +42,7 @@ fn shared(spec: PodSpec) -> PodSpec {
         preemption_policy: spec.preemption_policy.filter(|policy| policy == "Never"),
         priority: spec.priority,
         readiness_gates: spec.readiness_gates,
+        resource_claims: spec.resource_claims,
         resources: spec.resources,
         restart_policy: spec.restart_policy,
         scheduler_name: spec.scheduler_name,

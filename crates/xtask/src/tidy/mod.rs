@@ -3,6 +3,7 @@
 
 mod citations;
 mod clocks;
+mod decoders;
 mod dependencies;
 mod documents;
 mod modules;
@@ -69,6 +70,7 @@ fn findings(root: &Path) -> Result<Vec<Finding>> {
     findings.extend(modules::check(&files));
     findings.extend(clocks::check(&files));
     findings.extend(walks::check(&files));
+    findings.extend(decoders::check(&files));
     findings.sort();
     Ok(findings)
 }

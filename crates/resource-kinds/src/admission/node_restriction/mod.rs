@@ -2,12 +2,12 @@
 //! tokens and certificates for itself and them.
 //!
 //! The rules are those of Kubernetes' admission plug-in of the same name
-//! (<https://kubernetes.io/docs/reference/access-authn-authz/admission-controllers/#noderestriction>),
-//! with one difference: the volumes that this node makes for claims are written with its credential,
-//! so it may set annotations of claims.
+//! (<https://kubernetes.io/docs/reference/access-authn-authz/admission-controllers/#noderestriction>).
 
 mod labels;
 mod pods;
+#[cfg(test)]
+mod table;
 #[cfg(test)]
 mod tests;
 
@@ -175,32 +175,29 @@ fn own_node(write: &Write<'_>) -> Outcome {
     }
 }
 
-/// Of claims a node writes how far their volumes have grown, and annotations.
-fn claim(write: &Write<'_>, part: &str) -> Outcome {
-    let free: &[(&str, &[&str])] = match part {
-        "status" => &[
-            ("metadata", &["managedFields", "resourceVersion"]),
-            (
-                "status",
-                &[
-                    "allocatedResourceStatuses",
-                    "allocatedResources",
-                    "capacity",
-                    "conditions",
-                ],
-            ),
+/// What a node writes of a claim: how far its volume has grown.
+const OF_CLAIMS: [(&str, &[&str]); 2] = [
+    ("metadata", &["managedFields", "resourceVersion"]),
+    (
+        "status",
+        &[
+            "allocatedResourceStatuses",
+            "allocatedResources",
+            "capacity",
+            "conditions",
         ],
-        _ => &[(
-            "metadata",
-            &["annotations", "managedFields", "resourceVersion"],
-        )],
-    };
+    ),
+];
+
+fn claim(write: &Write<'_>, part: &str) -> Outcome {
+    require(part == "status", || "may only update PVC status".to_owned())?;
     if write.request.operation != Operation::Update {
-        return refuse("may only update PVC status");
+        let operation = write.operation();
+        return refuse(format!("unexpected operation {operation:?}"));
     }
     let rest = |claim: &Value| {
         let mut rest = claim.clone();
-        for (parent, fields) in free {
+        for (parent, fields) in OF_CLAIMS {
             if let Some(parent) = parts::entry(&mut rest, parent) {
                 fields.iter().for_each(|field| parts::remove(parent, field));
             }
@@ -209,7 +206,7 @@ fn claim(write: &Write<'_>, part: &str) -> Outcome {
     };
     require(rest(write.object) == rest(write.old()), || {
         format!(
-            "node {:?} is not allowed to update fields other than status.quantity and \
+            "node {:?} is not allowed to update fields other than status.capacity and \
              status.conditions",
             write.node
         )

@@ -1,0 +1,118 @@
+//! Every write of a node against a plain model: operation, kind, and whose the object is.
+//!
+//! The objects are such that nothing but their owner can be wrong with them; what else is refused is
+//! in the tests beside this.
+
+use serde_json::{Value, json};
+
+use super::super::testing::{Objects, request};
+use super::{Admission, AdmissionRequest, NodeRestriction, Operation};
+use crate::annotations::MIRROR_POD;
+
+const OPERATIONS: [Operation; 3] = [Operation::Create, Operation::Update, Operation::Delete];
+
+/// What a node may do.
+#[derive(Clone, Copy)]
+enum May {
+    /// These with what is its own.
+    Own(&'static [Operation]),
+    /// Whatever its roles say: the plug-in does not know the kind.
+    Unknown,
+}
+
+use Operation::{Create, Delete, Update};
+
+/// Group, resource, subresource, namespace.
+const TABLE: &[(&str, &str, &str, &str, May)] = &[
+    ("", "pods", "", "d", May::Own(&[Create, Delete])),
+    ("", "pods", "status", "d", May::Own(&[Update])),
+    // An eviction is a deletion to the plug-ins.
+    ("", "pods", "eviction", "d", May::Own(&OPERATIONS)),
+    ("", "pods", "binding", "d", May::Own(&[])),
+    ("", "pods", "ephemeralcontainers", "d", May::Own(&[])),
+    ("", "pods", "resize", "d", May::Own(&[])),
+    ("", "nodes", "", "", May::Own(&OPERATIONS)),
+    ("", "nodes", "status", "", May::Own(&OPERATIONS)),
+    ("", "persistentvolumeclaims", "", "d", May::Own(&[])),
+    (
+        "",
+        "persistentvolumeclaims",
+        "status",
+        "d",
+        May::Own(&[Update]),
+    ),
+    (
+        "coordination.k8s.io",
+        "leases",
+        "",
+        "kube-node-lease",
+        May::Own(&OPERATIONS),
+    ),
+    ("coordination.k8s.io", "leases", "", "d", May::Own(&[])),
+    ("storage.k8s.io", "csinodes", "", "", May::Own(&OPERATIONS)),
+    ("", "configmaps", "", "d", May::Unknown),
+    ("apps", "statefulsets", "", "d", May::Unknown),
+];
+
+/// An object of the node, in whose place a plug-in finds what it looks for.
+fn object(resource: &str, name: &str, node: &str) -> Value {
+    let mut object = json!({"metadata": {"name": name, "namespace": "d"}});
+    if resource == "pods" {
+        object["spec"] = json!({"nodeName": node});
+        object["metadata"]["annotations"] = json!({MIRROR_POD: "x"});
+        object["metadata"]["ownerReferences"] = json!([{"apiVersion": "v1", "kind": "Node",
+            "name": node, "uid": node, "controller": true}]);
+    }
+    object
+}
+
+fn is_admitted(
+    (group, resource, part, namespace): (&'static str, &'static str, &'static str, &'static str),
+    operation: Operation,
+    node: &'static str,
+) -> bool {
+    let of_nodes = matches!(resource, "nodes" | "leases" | "csinodes");
+    let name = if of_nodes { node } else { "x" };
+    let mut object = object(resource, name, node);
+    let old = object.clone();
+    let objects = ["n1", "n2"]
+        .into_iter()
+        .fold(Objects::default(), |objects, node| {
+            let own = json!({"metadata": {"name": node, "uid": node}});
+            objects.with("nodes", own)
+        })
+        .with("pods", old.clone());
+    let write = AdmissionRequest {
+        group,
+        subresource: part,
+        namespace,
+        name,
+        user: "system:node:n1",
+        old: (operation != Create).then_some(&old),
+        ..request(operation, resource)
+    };
+    NodeRestriction.admit(&write, &mut object, &objects).is_ok()
+}
+
+/// findings S10
+#[test]
+fn a_node_writes_what_the_table_says() {
+    let mut wrong = Vec::new();
+    for &(group, resource, part, namespace, may) in TABLE {
+        for operation in OPERATIONS {
+            for node in ["n1", "n2"] {
+                // A claim has no node; which ones a node may write is for the authoriser.
+                let own = node == "n1" || resource == "persistentvolumeclaims";
+                let expected = match may {
+                    May::Own(operations) => own && operations.contains(&operation),
+                    May::Unknown => true,
+                };
+                let at = (group, resource, part, namespace);
+                if is_admitted(at, operation, node) != expected {
+                    wrong.push(format!("{operation:?} {resource}/{part} of {node}"));
+                }
+            }
+        }
+    }
+    assert_eq!(wrong, [""; 0]);
+}

@@ -1,0 +1,427 @@
+//! Whatever decodes what strangers send has a target of the fuzzer.
+//!
+//! A decoder is known by the calls and the signatures in [`MARKS`]. Each file that has one says in
+//! [`TABLE`] which targets feed it, or whose words it reads instead of strangers'.
+
+use std::collections::BTreeSet;
+
+use super::{Finding, SourceFile};
+
+/// The parts of the program; the fuzzer and the tests around them are not.
+const OUTSIDE: &[&str] = &[
+    "end-to-end",
+    "fuzzing",
+    "model-check",
+    "schema-check",
+    "simulation",
+    "xtask",
+];
+
+/// What decodes bytes or texts.
+const MARKS: &[&str] = &[
+    "serde_json::from_slice",
+    "serde_json::from_str",
+    "serde_json::from_reader",
+    "serde_json::Deserializer::from",
+    "serde_saphyr::from",
+    "serde_saphyr::options",
+    "from_der(",
+    "from_pem(",
+    "pem_slice_iter(",
+    "parse_x509",
+    "Message::from_vec(",
+    "Archive::new(",
+    "GzDecoder::new(",
+    "StreamingDecoder::new",
+    "WebSocket::from_raw_socket(",
+    "STANDARD.decode(",
+    "NO_PAD.decode(",
+    "fn decode(bytes: &[u8]",
+    "fn decode(key: &",
+    "fn decode(part: &str",
+    "fn decode(text: &str",
+    "fn parse(bytes: &[u8]",
+    "fn parse(line: &[u8]",
+    "fn parse(mut bytes: Bytes",
+    "fn parse(pem: &[u8]",
+    "fn parse(reference: &str",
+    "fn parse(table: &[u8]",
+    "fn parse(text: &str",
+    "fn parse_pax(",
+    "fn read(bytes: &[u8]",
+    "fn read(source: &str",
+    "fn read_control(",
+];
+
+/// Who says what a file decodes.
+enum Said {
+    /// Strangers; these targets feed it.
+    ByStrangers(&'static [&'static str]),
+    /// Nobody else: why.
+    ByOurs(&'static str),
+}
+
+use Said::{ByOurs, ByStrangers};
+
+const ADMINISTRATOR: Said = ByOurs("a file or flag of the administrator");
+const OWN_FILE: Said = ByOurs("a file in the data directory, which only the program writes");
+const STORED: Said = ByOurs("what the program itself has stored");
+const SHIM: Said = ByOurs("messages between the program and its shims");
+
+const TABLE: &[(&str, Said)] = &[
+    (
+        "api-server/src/audit/mod.rs",
+        ByStrangers(&["sub-resources", "json"]),
+    ),
+    ("api-server/src/audit/policy.rs", ADMINISTRATOR),
+    (
+        "api-server/src/authorize/refresh.rs",
+        ByOurs("roles and bindings, validated before they were stored"),
+    ),
+    (
+        "api-server/src/decode/mod.rs",
+        ByStrangers(&["json", "yaml"]),
+    ),
+    (
+        "api-server/src/dynamic_admission/answers.rs",
+        ByStrangers(&["webhook-answer"]),
+    ),
+    (
+        "api-server/src/dynamic_admission/call.rs",
+        ByStrangers(&["certificate-bundle"]),
+    ),
+    ("api-server/src/encryption/config.rs", ADMINISTRATOR),
+    (
+        "api-server/src/openapi.rs",
+        ByOurs("the program's own document"),
+    ),
+    (
+        "api-server/src/protobuf/read.rs",
+        ByStrangers(&["protobuf"]),
+    ),
+    (
+        "api-server/src/protobuf/write.rs",
+        ByStrangers(&["protobuf"]),
+    ),
+    ("api-server/src/query.rs", ByStrangers(&["request"])),
+    ("api-server/src/reply.rs", ByOurs("the server's own answer")),
+    (
+        "api-server/src/resource_metrics/mod.rs",
+        ByOurs("figures of the program's own node agent"),
+    ),
+    ("api-server/src/rewrite.rs", STORED),
+    ("api-server/src/selection.rs", STORED),
+    ("api-server/src/storage/mod.rs", STORED),
+    (
+        "api-server/src/subresources/forward.rs",
+        ByOurs("answers of the program's own node agent"),
+    ),
+    (
+        "api-server/src/subresources/proxy.rs",
+        ByStrangers(&["request"]),
+    ),
+    ("api-server/src/tls.rs", ADMINISTRATOR),
+    ("api-server/src/verbs/list.rs", ByStrangers(&["request"])),
+    ("certificates/src/authority.rs", OWN_FILE),
+    ("certificates/src/identity.rs", OWN_FILE),
+    (
+        "certificates/src/inspect.rs",
+        ByStrangers(&["certificate-request"]),
+    ),
+    (
+        "certificates/src/signing.rs",
+        ByStrangers(&["certificate-request"]),
+    ),
+    (
+        "certificates/src/subject.rs",
+        ByStrangers(&["client-certificate"]),
+    ),
+    ("certificates/src/tokens.rs", ByStrangers(&["token"])),
+    ("container-runtime/src/client/connection.rs", SHIM),
+    ("container-runtime/src/client/session.rs", SHIM),
+    (
+        "container-runtime/src/mounts.rs",
+        ByOurs("the kernel's table of mounts"),
+    ),
+    ("container-runtime/src/shim/calls.rs", SHIM),
+    (
+        "container-runtime/src/shim/seccomp_profile.rs",
+        ADMINISTRATOR,
+    ),
+    ("container-runtime/src/shim/supervisor.rs", SHIM),
+    ("container-runtime/src/shim/worker.rs", SHIM),
+    ("container-runtime/src/state_dir.rs", OWN_FILE),
+    ("custom-resources/src/cel_library.rs", ByStrangers(&["cel"])),
+    ("custom-resources/src/expression.rs", ByStrangers(&["cel"])),
+    (
+        "custom-resources/src/json_path.rs",
+        ByStrangers(&["json-path"]),
+    ),
+    ("dns-server/src/decoders.rs", ByStrangers(&["dns"])),
+    ("dns-server/src/forward.rs", ByStrangers(&["dns"])),
+    ("dns-server/src/upstreams.rs", ADMINISTRATOR),
+    ("dns-server/src/wire.rs", ByStrangers(&["dns"])),
+    (
+        "image-store/src/compression.rs",
+        ByStrangers(&["image-archive"]),
+    ),
+    (
+        "image-store/src/decoders.rs",
+        ByStrangers(&["image-manifest"]),
+    ),
+    (
+        "image-store/src/digest.rs",
+        ByStrangers(&["image-manifest"]),
+    ),
+    ("image-store/src/import.rs", ByStrangers(&["image-archive"])),
+    ("image-store/src/index.rs", OWN_FILE),
+    (
+        "image-store/src/manifest.rs",
+        ByStrangers(&["image-manifest"]),
+    ),
+    ("image-store/src/pull.rs", ByStrangers(&["image-manifest"])),
+    (
+        "image-store/src/pull/client.rs",
+        ByStrangers(&["registry-answer"]),
+    ),
+    (
+        "image-store/src/reference.rs",
+        ByStrangers(&["image-reference"]),
+    ),
+    ("image-store/src/registries.rs", ADMINISTRATOR),
+    (
+        "image-store/src/unpack/entry.rs",
+        ByStrangers(&["pax", "tar-header"]),
+    ),
+    ("mainstay/src/backup/archive/reading.rs", ADMINISTRATOR),
+    ("mainstay/src/backup/contents.rs", ADMINISTRATOR),
+    ("mainstay/src/backup/mod.rs", STORED),
+    ("mainstay/src/backup/restore.rs", ADMINISTRATOR),
+    (
+        "mainstay/src/bench/call.rs",
+        ByOurs("the server's own answer"),
+    ),
+    ("mainstay/src/data_directory/marker.rs", OWN_FILE),
+    ("mainstay/src/down/leftovers.rs", OWN_FILE),
+    (
+        "mainstay/src/hello/peers.rs",
+        ByOurs("a program for trying out, in a container of its own"),
+    ),
+    ("mainstay/src/kubeconfig.rs", ADMINISTRATOR),
+    ("mainstay/src/why/expiry.rs", ADMINISTRATOR),
+    (
+        "mainstay/src/process.rs",
+        ByOurs("the kernel's words about a process"),
+    ),
+    (
+        "mainstay/src/up/apply.rs",
+        ByOurs("the server's own answer"),
+    ),
+    ("mainstay/src/up/manifests.rs", ADMINISTRATOR),
+    ("mainstay/src/up/settings.rs", ADMINISTRATOR),
+    ("mvcc-store/src/embedded/record.rs", OWN_FILE),
+    ("node-agent/src/clock.rs", OWN_FILE),
+    ("node-agent/src/images.rs", ByStrangers(&["pull-secret"])),
+    (
+        "node-agent/src/kubelet_api/decoders.rs",
+        ByStrangers(&["web-socket"]),
+    ),
+    (
+        "node-agent/src/kubelet_api/network.rs",
+        ByOurs("the kernel's table"),
+    ),
+    (
+        "node-agent/src/kubelet_api/query.rs",
+        ByStrangers(&["request"]),
+    ),
+    (
+        "node-agent/src/kubelet_api/streams.rs",
+        ByStrangers(&["web-socket"]),
+    ),
+    (
+        "node-agent/src/logs.rs",
+        ByOurs("lines that the shim writes; what containers print is their last part"),
+    ),
+    (
+        "node-agent/src/provisioner/image.rs",
+        ByOurs("part of the program"),
+    ),
+    ("node-agent/src/recovery.rs", OWN_FILE),
+    ("object-model/src/cron.rs", ByStrangers(&["schedule"])),
+    (
+        "object-model/src/selector/field.rs",
+        ByStrangers(&["field-selector"]),
+    ),
+    (
+        "object-model/src/selector/mod.rs",
+        ByStrangers(&["label-selector"]),
+    ),
+    (
+        "planners/src/volume_snapshot/on_node.rs",
+        ByStrangers(&["snapshot-handle"]),
+    ),
+    ("pod-lifecycle/src/resolv_conf.rs", ADMINISTRATOR),
+    ("pod-network/src/ranges.rs", OWN_FILE),
+    (
+        "resource-kinds/src/autoscaling/horizontal_pod_autoscaler/v1.rs",
+        ByStrangers(&["annotations"]),
+    ),
+    (
+        "resource-kinds/src/bootstrap.rs",
+        ByOurs("part of the program"),
+    ),
+    (
+        "resource-kinds/src/certificates/request.rs",
+        ByStrangers(&["certificate-request"]),
+    ),
+    (
+        "resource-kinds/src/snapshot.rs",
+        ByOurs("part of the program"),
+    ),
+    ("spdy/src/frame.rs", ByStrangers(&["spdy"])),
+    ("spdy/src/headers.rs", ByStrangers(&["spdy"])),
+    (
+        "structured-merge/src/apply/last_applied.rs",
+        ByStrangers(&["annotations"]),
+    ),
+    (
+        "structured-merge/src/apply/path.rs",
+        ByStrangers(&["managed-fields"]),
+    ),
+];
+
+/// Checks that the table is complete, and has nothing that is not there.
+pub fn check(files: &[SourceFile]) -> Vec<Finding> {
+    let targets = targets(files);
+    let mut findings = Vec::new();
+    let mut decoding = BTreeSet::new();
+    for file in files.iter().filter(|file| decodes(file)) {
+        let path = file.path.trim_start_matches("crates/");
+        decoding.insert(path);
+        if !TABLE.iter().any(|(known, _)| *known == path) {
+            findings.push(Finding {
+                file: file.path.clone(),
+                text: "it decodes something: name the targets of the fuzzer that feed it, or say \
+                       whose words it reads, in crates/xtask/src/tidy/decoders.rs"
+                    .to_owned(),
+            });
+        }
+    }
+    // A test of one file does not have the others.
+    if targets.is_empty() {
+        return findings;
+    }
+    for (path, said) in TABLE {
+        let broken = |text: String| Finding {
+            file: "crates/xtask/src/tidy/decoders.rs".to_owned(),
+            text,
+        };
+        if !decoding.contains(path) {
+            findings.push(broken(format!("{path} decodes nothing: take it out")));
+        }
+        match said {
+            ByOurs("") => {
+                findings.push(broken(format!("{path}: say why nobody else says it")));
+            }
+            ByOurs(_) => {}
+            ByStrangers(named) => {
+                let missing = named.iter().filter(|name| !targets.contains(**name));
+                findings.extend(
+                    missing.map(|name| broken(format!("{path}: the fuzzer has no target {name}"))),
+                );
+            }
+        }
+    }
+    findings
+}
+
+/// Whether a file of the program has a decoder, outside its tests.
+fn decodes(file: &SourceFile) -> bool {
+    let Some(rest) = file.path.strip_prefix("crates/") else {
+        return false;
+    };
+    let Some((part, place)) = rest.split_once('/') else {
+        return false;
+    };
+    let is_test = place.ends_with("/tests.rs") || place.contains("/tests/");
+    if OUTSIDE.contains(&part) || !place.starts_with("src/") || !place.ends_with(".rs") || is_test {
+        return false;
+    }
+    let code = file.text.split("#[cfg(test)]").next().unwrap_or_default();
+    code.lines()
+        .map(str::trim_start)
+        .filter(|line| !line.starts_with("//"))
+        .any(|line| MARKS.iter().any(|mark| line.contains(mark)))
+}
+
+/// The names of all targets that the fuzzer runs.
+fn targets(files: &[SourceFile]) -> BTreeSet<&str> {
+    let own = "crates/fuzzing/src/targets/";
+    let list = files
+        .iter()
+        .find(|file| file.path == format!("{own}mod.rs"))
+        .map_or("", |file| file.text.as_str());
+    let mut found = BTreeSet::new();
+    for file in files.iter().filter(|file| file.path.starts_with(own)) {
+        let module = file.path.trim_start_matches(own).trim_end_matches(".rs");
+        for part in file.text.split("pub const ").skip(1) {
+            let Some((name, rest)) = part.split_once(": Target = Target {") else {
+                continue;
+            };
+            let is_run = list.contains(&format!("{module}::{name},"));
+            let text = rest.split("name: \"").nth(1);
+            found.extend(
+                text.and_then(|text| text.split('"').next())
+                    .filter(|_| is_run),
+            );
+        }
+    }
+    found
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn file(path: &str, text: &str) -> SourceFile {
+        SourceFile {
+            path: path.to_owned(),
+            text: text.to_owned(),
+        }
+    }
+
+    /// findings A6
+    #[test]
+    fn a_decoder_that_nobody_feeds_is_found() {
+        let found = |path: &str, text: &str| check(&[file(path, text)]).len();
+        let decoder = "let value: Value = serde_json::from_slice(&bytes)?;";
+        assert_eq!(found("crates/api-server/src/new.rs", decoder), 1);
+        assert_eq!(found("crates/api-server/src/decode/mod.rs", decoder), 0);
+        assert_eq!(found("crates/api-server/tests/api/new.rs", decoder), 0);
+        assert_eq!(found("crates/end-to-end/src/new.rs", decoder), 0);
+        let in_tests = format!("fn a() {{}}\n#[cfg(test)]\nmod tests {{ {decoder} }}");
+        assert_eq!(found("crates/api-server/src/new.rs", &in_tests), 0);
+    }
+
+    #[test]
+    fn targets_are_those_that_run() {
+        let all = [
+            file(
+                "crates/fuzzing/src/targets/mod.rs",
+                "pub const ALL: &[Target] = &[a::ONE,];",
+            ),
+            file(
+                "crates/fuzzing/src/targets/a.rs",
+                "pub const ONE: Target = Target {\n name: \"one\",\n};\n\
+                 pub const TWO: Target = Target {\n name: \"two\",\n};",
+            ),
+        ];
+        assert_eq!(targets(&all), BTreeSet::from(["one"]));
+        let missing = check(&all);
+        assert!(
+            missing
+                .iter()
+                .any(|finding| finding.text.contains("no target dns"))
+        );
+    }
+}
