@@ -7,8 +7,10 @@ use std::collections::BTreeSet;
 
 use super::{Finding, SourceFile};
 
-/// The parts of the program; the fuzzer and the tests around them are not.
+/// What is no part of the server and the node: the fuzzer, the tests around them, and the tools that
+/// somebody runs in a container of their own.
 const OUTSIDE: &[&str] = &[
+    "debug-tools",
     "end-to-end",
     "fuzzing",
     "model-check",
