@@ -209,6 +209,7 @@ const TABLE: &[(&str, Said)] = &[
         "mainstay/src/hello/peers.rs",
         ByOurs("a program for trying out, in a container of its own"),
     ),
+    ("mainstay/src/install/record.rs", ADMINISTRATOR),
     ("mainstay/src/kubeconfig.rs", ADMINISTRATOR),
     ("mainstay/src/why/expiry.rs", ADMINISTRATOR),
     (
