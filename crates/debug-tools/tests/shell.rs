@@ -276,37 +276,6 @@ fn mistakes_are_told() {
     assert!(script(&open).contains("nested too deep"));
 }
 
-/// Texts that are no scripts, made from scripts, are refused or run, without a panic.
-#[test]
-fn no_text_is_too_wild() {
-    let whole = "if [ \"$1\" = 'a' ]; then x=${y:-$(echo `b` | c)}; cat <<E >f 2>&1 &\n$((1+$z))\nE\nfi; \
-         for i in *; do case $i in a|[!b]) :;; esac; done; g() { (h) || ! k; }";
-    let signs: Vec<char> = whole.chars().collect();
-    let mut texts = String::new();
-    for cut in 0..signs.len() {
-        let start: String = signs[..cut].iter().collect();
-        let end: String = signs[cut..].iter().collect();
-        for text in [start, end.clone(), format!("{}{end}", &whole[..cut / 2])] {
-            texts.push_str(&format!("sh -c '{}'\n", text.replace('\'', "'\\''")));
-        }
-    }
-    // Only read, not run: the names are no programs, and -n would be another way.
-    let directory = tempfile::tempdir().expect("a directory");
-    for chunk in texts
-        .split_inclusive("\nsh -c")
-        .collect::<Vec<_>>()
-        .chunks(200)
-    {
-        let mut shell = command("sh", directory.path());
-        shell
-            .env("PATH", "/nowhere")
-            .args(["-c", &format!("exit; {}", chunk.concat())]);
-        let output = run(shell, b"");
-        let errors = String::from_utf8_lossy(&output.stderr);
-        assert!(!errors.contains("panicked"), "{errors}");
-    }
-}
-
 /// What comes on standard input is run line by line; what the lines start gets the rest.
 #[test]
 fn a_script_may_come_on_standard_input() {

@@ -27,7 +27,8 @@ fn wait_answer(kubectl: &Kubectl, pod: &str, command: &str, wanted: &str) {
 
 const PODS: [&str; 3] = ["redis-0", "redis-1", "redis-2"];
 /// The second part of the page.
-const BY_HAND: [&str; 5] = [
+const BY_HAND: [&str; 6] = [
+    "kubectl delete --ignore-not-found -f examples/redis/redis.yaml",
     "kubectl apply -f examples/redis/by-hand",
     "kubectl rollout status sts/redis-sts",
     "kubectl rollout status sts/redis-pv-sts",
@@ -129,6 +130,9 @@ fn replication_by_hand() {
     let (_registry, instance) = with_registry_of(&[("library/redis", "5-alpine", &image)]);
     let kubectl = instance.kubectl();
     let shell = Shell::new(&instance, example("redis/by-hand"));
+    let page = Page::open(&instance, "redis");
+    let [before, again, first, second, replicaof, ping] = BY_HAND;
+    page.ok(before);
     for (file, made) in [
         ("redis-svc.yml", "service/redis-svc"),
         ("redis-sts.yml", "statefulset.apps/redis-sts"),
@@ -137,8 +141,6 @@ fn replication_by_hand() {
         let applied = shell.ok(&format!("kubectl apply -f {file}"));
         assert_eq!(applied, format!("{made} created\n"));
     }
-    let page = Page::open(&instance, "redis");
-    let [again, first, second, replicaof, ping] = BY_HAND;
     assert_eq!(page.ok(again).lines().count(), 3, "they are there already");
     for rolled_out in [first, second] {
         page.ok(rolled_out);

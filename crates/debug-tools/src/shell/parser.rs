@@ -517,3 +517,29 @@ impl Parser {
         }))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SCRIPT: &str = "if [ \"$1\" = 'a' ]; then x=${y:-$(echo `b` | c)}; cat <<E >f 2>&1 &\n$((1+$z))\nE\nfi; \
+        for i in *; do case $i in a|[!b]) :;; esac; done; g() { (h) || ! k; }; until ${#x} ${p%%\\*}; do ~; done\n";
+
+    /// Texts made of a script by cutting, joining and leaving out are read or refused, and nothing else.
+    #[test]
+    fn no_text_is_too_wild() {
+        assert!(parse(SCRIPT).is_ok(), "{:?}", parse(SCRIPT));
+        let signs: Vec<char> = SCRIPT.chars().collect();
+        let (mut read, mut refused) = (0, 0);
+        for start in 0..=signs.len() {
+            for end in start..=signs.len() {
+                let part = signs[..start].iter().chain(&signs[end..]);
+                match parse(&part.collect::<String>()) {
+                    Ok(_) => read += 1,
+                    Err(_) => refused += 1,
+                }
+            }
+        }
+        assert!(read > 100 && refused > 100, "{read} {refused}");
+    }
+}
