@@ -64,8 +64,10 @@ pub(crate) fn run(
     let about = (&method, &uri, work::cost_of(&parts));
     let request = Request::from_parts(parts, body);
     let (places, slow_polls) = (server.places.clone(), server.limits.slow_polls.clone());
+    let (watched, asked) = (slow_polls.clone(), (method.clone(), uri.clone()));
     let answer = async move {
         let response = respond(server, request, caller).await;
+        let response = response.map(|body| work::watched_body(watched.as_ref(), asked, body));
         // HTTP/2 takes a body for an error of the protocol, and drops the whole answer.
         if bare {
             response.map(|_| boxed(Segments::new(Vec::new())))

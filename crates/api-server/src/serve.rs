@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use hyper::body::Incoming;
 use hyper::service::service_fn;
-use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
@@ -23,6 +23,7 @@ use crate::identity::{Caller, Certificate};
 use crate::limits::PLAIN_BYTES_MAX;
 use crate::pipeline;
 use crate::server::ApiServer;
+use crate::work::{self, Tasks};
 
 /// Why a listener could not be served.
 #[derive(Debug, thiserror::Error)]
@@ -71,7 +72,8 @@ pub(crate) async fn serve(
             place = places.clone().acquire_owned() => place,
         };
         let (server, acceptor, stop) = (server.clone(), acceptor.clone(), shutdown.child_token());
-        tracker.spawn(async move {
+        let slow_polls = server.limits.slow_polls.clone();
+        tracker.spawn(work::watched(slow_polls, "a connection", async move {
             let ended = tokio::select! {
                 () = close.cancelled() => Ok(()),
                 ended = connection(server, acceptor, stream, (stop, close.clone()), &guest) => ended,
@@ -80,7 +82,7 @@ pub(crate) async fn serve(
                 tracing::debug!(%error, "connection ended");
             }
             drop((guest, place));
-        });
+        }));
     }
     drop(listener);
     tracker.close();
@@ -179,8 +181,8 @@ async fn refuse_plain_http(mut stream: TcpStream) -> std::io::Result<()> {
     Ok(())
 }
 
-fn builder(server: &ApiServer, h2: bool) -> auto::Builder<TokioExecutor> {
-    let mut builder = auto::Builder::new(TokioExecutor::new());
+fn builder(server: &ApiServer, h2: bool) -> auto::Builder<Tasks> {
+    let mut builder = auto::Builder::new(Tasks(server.limits.slow_polls.clone()));
     builder
         .http1()
         .timer(TokioTimer::new())

@@ -33,7 +33,7 @@ use crate::store_room;
 use crate::subresources::token::Tokens;
 use crate::tls::{Tls, TlsError};
 use crate::usage;
-use crate::work::Places;
+use crate::work::{self, Places};
 
 /// Why a server did not start.
 #[derive(Debug, thiserror::Error)]
@@ -155,14 +155,19 @@ impl ApiServer {
             sources,
             background,
         );
-        tokio::spawn(fresh);
-        tokio::spawn(following::run(Arc::downgrade(&server)));
-        tokio::spawn(store_room::watch(Arc::downgrade(&server)));
-        tokio::spawn(usage::keep_right(Arc::downgrade(&server)));
+        server.start("the index of roles", fresh);
+        server.start("following", following::run(Arc::downgrade(&server)));
+        server.start("room", store_room::watch(Arc::downgrade(&server)));
+        server.start("quotas", usage::keep_right(Arc::downgrade(&server)));
         server
             .bootstrapped
             .store(true, std::sync::atomic::Ordering::Release);
         Ok(server)
+    }
+
+    /// Starts a task of the server's own.
+    fn start(&self, what: &'static str, task: impl Future<Output = ()> + Send + 'static) {
+        tokio::spawn(work::watched(self.limits.slow_polls.clone(), what, task));
     }
 
     /// Serves HTTPS on a listener until `shutdown`; may be called for several listeners. Returns

@@ -8,22 +8,27 @@
 
 use std::cell::Cell;
 use std::fmt;
-use std::future::Future;
-use std::pin::Pin;
+use std::future::{Future, poll_fn};
+use std::pin::{Pin, pin};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
+use bytes::Bytes;
 use futures::future::BoxFuture;
 use http::header::CONTENT_TYPE;
 use http::request::Parts;
+use http::{Method, Uri};
+use http_body::{Body, Frame, SizeHint};
+use hyper::rt::Executor;
 use nix::sys::resource::{UsageWho, getrusage};
 use object_model::Status;
 use tokio::runtime::{Handle, RuntimeFlavor};
 use tokio::sync::Semaphore;
 use tokio_util::sync::PollSemaphore;
 
+use crate::body::{BoxBody, BoxError, boxed};
 use crate::fairness::Share;
 use crate::limits::{LIGHT_BYTES_MAX, YAML_COST};
 
@@ -104,7 +109,9 @@ pub(crate) fn at_once<R>(bytes: usize, work: impl FnOnce() -> R) -> R {
     }
 }
 
-fn beside<R>(work: impl FnOnce() -> R) -> R {
+/// Does something at once that takes long, or waits for the disk: the runtime goes on without this
+/// thread meanwhile.
+pub(crate) fn beside<R>(work: impl FnOnce() -> R) -> R {
     let timed = || {
         let (before, inner) = (spent(), BESIDE.get());
         let done = work();
@@ -185,6 +192,78 @@ impl fmt::Debug for SlowPolls {
     }
 }
 
+/// Notes slow polls of a task, if anybody wants to know of them.
+pub(crate) async fn watched<T>(
+    slow_polls: Option<Arc<SlowPolls>>,
+    what: &str,
+    work: impl Future<Output = T>,
+) -> T {
+    let Some(polls) = slow_polls else {
+        return work.await;
+    };
+    let mut work = pin!(work);
+    poll_fn(|cx| polls.watch(what, || work.as_mut().poll(cx))).await
+}
+
+/// A body whose polls are watched.
+struct WatchedBody {
+    body: BoxBody,
+    polls: Arc<SlowPolls>,
+    what: String,
+}
+
+impl Body for WatchedBody {
+    type Data = Bytes;
+    type Error = BoxError;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+        let this = self.get_mut();
+        let body = &mut this.body;
+        this.polls
+            .watch(&this.what, || Pin::new(body).poll_frame(cx))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
+
+/// The body of an answer, watched if anybody wants to know of slow polls.
+pub(crate) fn watched_body(
+    slow_polls: Option<&Arc<SlowPolls>>,
+    (method, uri): (Method, Uri),
+    body: BoxBody,
+) -> BoxBody {
+    match slow_polls {
+        Some(polls) => boxed(WatchedBody {
+            body,
+            polls: polls.clone(),
+            what: format!("the answer to {method} {uri}"),
+        }),
+        None => body,
+    }
+}
+
+/// Starts the tasks of a connection, watched if anybody wants to know of slow polls.
+#[derive(Clone)]
+pub(crate) struct Tasks(pub Option<Arc<SlowPolls>>);
+
+impl<F> Executor<F> for Tasks
+where
+    F: Future<Output: Send> + Send + 'static,
+{
+    fn execute(&self, task: F) {
+        tokio::spawn(watched(self.0.clone(), "a stream of a connection", task));
+    }
+}
+
 /// The work on one request, done where it belongs.
 pub(crate) struct Placed<T> {
     work: BoxFuture<'static, T>,
@@ -196,7 +275,7 @@ pub(crate) struct Placed<T> {
 impl<T> Placed<T> {
     pub(crate) fn new(
         work: BoxFuture<'static, T>,
-        parts: (&http::Method, &http::Uri, usize),
+        parts: (&Method, &Uri, usize),
         places: &Places,
         slow_polls: Option<&Arc<SlowPolls>>,
     ) -> Self {
@@ -254,7 +333,6 @@ impl<T> Future for Placed<T> {
 mod tests {
     use super::*;
     use futures::FutureExt;
-    use http::{Method, Uri};
 
     fn burn(longer_than: Duration) {
         let start = spent();
@@ -270,6 +348,34 @@ mod tests {
         let uri = Uri::from_static("/large");
         let about = (&Method::PUT, &uri, 1);
         Placed::new(work.boxed(), about, &Places::default(), Some(polls))
+    }
+
+    /// findings A9: so is that of bodies and of tasks beside requests.
+    #[tokio::test(flavor = "multi_thread")]
+    async fn long_polls_of_bodies_and_tasks_are_noted() {
+        let longest = Duration::from_millis(2);
+        let polls = SlowPolls::new(longest);
+        watched(Some(polls.clone()), "a task", async { burn(longest * 2) }).await;
+        Tasks(Some(polls.clone())).execute(async move { burn(longest * 2) });
+        let frames = futures::stream::once(async move {
+            burn(longest * 2);
+            Ok::<_, BoxError>(Frame::data(Bytes::new()))
+        });
+        let body = boxed(http_body_util::StreamBody::new(frames));
+        let asked = (Method::GET, Uri::from_static("/large"));
+        let body = watched_body(Some(&polls), asked, body);
+        http_body_util::BodyExt::collect(body).await.unwrap();
+        while polls.found().len() < 3 {
+            tokio::task::yield_now().await;
+        }
+        let found = polls.found().join("; ");
+        for what in [
+            "a task: ",
+            "the answer to GET /large: ",
+            "a stream of a connection: ",
+        ] {
+            assert!(found.contains(what), "{found}");
+        }
     }
 
     /// findings S13: long work on the runtime's threads is noticed, and only there.

@@ -7,7 +7,7 @@
 //! directory.
 //!
 //! Only this crate contains `unsafe` code: the shim side of it, and calls to the kernel that are safe to
-//! use, for volumes in [`btrfs`], [`loop_device`] and [`project_quota`], and in [`descriptors`].
+//! use, for volumes in [`btrfs`], [`loop_device`] and [`project_quota`], in [`descriptors`] and in [`memory`].
 
 pub mod btrfs;
 mod cgroup;
@@ -16,6 +16,7 @@ pub mod descriptors;
 mod error;
 mod id_range;
 pub mod loop_device;
+pub mod memory;
 mod mounts;
 pub mod project_quota;
 pub mod protocol;

@@ -32,6 +32,7 @@ mod kubectl_inventory;
 mod kubectl_streams;
 mod kubectl_write;
 mod mariadb;
+mod memory;
 mod names;
 mod node_pressure;
 mod operator;

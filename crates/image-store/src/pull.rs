@@ -7,8 +7,6 @@ mod error;
 mod reach;
 
 use std::collections::BTreeSet;
-use std::fs::File;
-use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
@@ -18,6 +16,7 @@ use futures::StreamExt;
 use futures::TryStreamExt;
 use oci_spec::distribution::Reference;
 use sha2::{Digest as _, Sha256};
+use tokio::io::AsyncWriteExt;
 
 use crate::access::{Accesses, PullSecret};
 use crate::compression::decompressed;
@@ -397,7 +396,7 @@ impl Pull<'_> {
         let path: PathBuf = scratch.join("blob");
         let failed = |error| self.store_error(io_error("write", &path)(error));
         let mut room = self.room.clone();
-        let mut file = File::create_new(&path).map_err(failed)?;
+        let mut file = tokio::fs::File::create_new(&path).await.map_err(failed)?;
         let mut hasher = Sha256::new();
         let answer = client.blob(blob.digest.as_str()).await;
         let mut download = answer.map_err(|error| self.remote(error))?;
@@ -410,13 +409,18 @@ impl Pull<'_> {
             hasher.update(&chunk);
             let fits = room.take(chunk.len() as u64, 0);
             fits.map_err(|error| self.store_error(room_error("write", &path)(error)))?;
-            file.write_all(&chunk).map_err(failed)?;
+            file.write_all(&chunk).await.map_err(failed)?;
         }
+        file.flush().await.map_err(failed)?;
         if Digest::finish(hasher) != blob.digest {
             return Err(self.mismatch(blob.digest.as_str()));
         }
         let (store, diff_id) = (self.store.clone(), diff_id.clone());
-        let file = File::open(&path).map_err(failed)?;
+        let file = tokio::fs::File::open(&path)
+            .await
+            .map_err(failed)?
+            .into_std()
+            .await;
         // Who no longer waits for the pull does not want the layer either.
         let observer = Observer::of(self.progress.clone());
         let _waiting = observer.go_on_drop();

@@ -15,6 +15,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::Error;
 use crate::admission::Admission;
+use crate::blocking::beside;
 use crate::clock::Clock;
 use crate::config::{Config, OnShutdown};
 use crate::eviction;
@@ -68,7 +69,7 @@ impl NodeAgent {
             path: pods.clone(),
             source,
         })?;
-        let found = recovery::found(&config.data_dir)
+        let found = beside(|| recovery::found(&config.data_dir))
             .map_err(|source| Error::Directory { path: pods, source })?;
         let runtime = Runtime::open(config.runtime.clone()).map_err(Error::Runtime)?;
         let sandboxes = runtime.sandboxes().await.map_err(Error::Runtime)?;
@@ -98,7 +99,7 @@ impl NodeAgent {
             component: "kubelet".to_owned(),
             host: Some(config.node_name.clone()),
         };
-        let resolver = std::fs::read_to_string("/etc/resolv.conf").unwrap_or_default();
+        let resolver = beside(|| std::fs::read_to_string("/etc/resolv.conf")).unwrap_or_default();
         let shared = Arc::new(Shared {
             recorder: Recorder::spawn(client.clone(), source, background.shutdown.clone()),
             sources: Sources::new(client.clone(), background.clone()),
@@ -393,7 +394,7 @@ impl Dispatcher {
     async fn begin_again(&mut self, name: &Name, uid: &str, pods: &Cache<Pod>) -> bool {
         // Whatever it was, it must not spin.
         tokio::time::sleep(WORKER_RESTART_DELAY).await;
-        let found = recovery::found(&self.shared.config.data_dir);
+        let found = beside(|| recovery::found(&self.shared.config.data_dir));
         let stored = found.ok().and_then(|mut found| found.remove(uid));
         let current = pods.get(&name.0, &name.1).filter(|pod| uid_of(pod) == uid);
         let removed = current.is_none();
@@ -523,7 +524,7 @@ impl Dispatcher {
             }
         }
         let images = &self.shared.config.images;
-        let image_id = |name: &str| Some(worker::image_id(&images.get(name).ok()??));
+        let image_id = |name: &str| Some(worker::image_id(&beside(|| images.get(name)).ok()??));
         let now = self.shared.clock.now();
         let stored = recovery::adopt(stored, &pod, &dir, state.as_ref(), &image_id, now);
         tracing::info!(

@@ -8,6 +8,7 @@
 
 mod admission;
 mod agent;
+mod blocking;
 mod clock;
 mod config;
 mod container_devices;

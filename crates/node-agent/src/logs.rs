@@ -309,7 +309,8 @@ impl Sender {
         loop {
             // Asked before the read: what was written before the end is then still read.
             let over = is_over();
-            let replaced = fs::symlink_metadata(path).map_or(true, |meta| meta.ino() != inode);
+            let now = tokio::fs::symlink_metadata(path).await;
+            let replaced = now.map_or(true, |meta| meta.ino() != inode);
             let mut grew = false;
             while let Ok(count) = reader.read_until(b'\n', &mut line).await
                 && count > 0

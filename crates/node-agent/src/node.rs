@@ -23,6 +23,7 @@ use tokio::time::{Instant, MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 
 use crate::Error;
+use crate::blocking::beside;
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::facts::{Machine, architecture};
@@ -132,7 +133,7 @@ impl NodeKeeper {
     }
 
     fn look(&self) -> Seen {
-        let images = self.config.images.list().unwrap_or_else(|error| {
+        let images = beside(|| self.config.images.list()).unwrap_or_else(|error| {
             tracing::warn!(%error, "images not listed");
             Vec::new()
         });

@@ -22,6 +22,7 @@ use crate::body::{BoxBody, BoxError, boxed};
 use crate::decode;
 use crate::identity::UserInfo;
 use crate::request_info::RequestInfo;
+use crate::work;
 use log::Log;
 use policy::{Level, Policy, Stage, Verdict};
 
@@ -100,7 +101,7 @@ impl Audit {
         let mut line = event.to_string().into_bytes();
         line.push(b'\n');
         let mut log = self.log.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Err(error) = log.append(&line) {
+        if let Err(error) = work::beside(|| log.append(&line)) {
             tracing::error!(%error, "the audit log is not written");
         }
     }

@@ -220,7 +220,11 @@ impl Watcher {
         };
         self.seen = after;
         self.told = after;
-        match self.server.store.watch(start, Revision(after.0 + 1)) {
+        match self
+            .server
+            .store
+            .watch(start, Revision(after.0.saturating_add(1)))
+        {
             Ok(changes) => self.changes = Some(changes),
             // The client gets the refusal as an event, which is where it looks for it. It names the
             // version that the client gave, not the first change that the store was asked for.

@@ -19,6 +19,7 @@ mod deletion;
 mod dynamic_admission;
 mod encryption;
 mod escalation;
+mod extreme_numbers;
 mod following;
 mod group_versions;
 mod harness;

@@ -33,7 +33,7 @@ impl Peer<'_> {
     pub async fn connect(&self) -> Result<UnixStream> {
         // The path of a socket has 108 bytes at most, a data directory may be longer: go
         // through a descriptor of the directory.
-        let dir = match std::fs::File::open(self.dir) {
+        let dir = match tokio::fs::File::open(self.dir).await {
             Ok(dir) => dir,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Err(self.dead()),
             Err(error) => return Err(RuntimeError::io("open", self.dir)(error)),

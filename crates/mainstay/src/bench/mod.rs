@@ -3,7 +3,7 @@
 mod call;
 mod disk;
 mod load;
-mod memory;
+pub mod memory;
 mod plan;
 mod pods;
 mod report;

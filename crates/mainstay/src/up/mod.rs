@@ -5,6 +5,7 @@ mod apply;
 mod credentials;
 mod host;
 mod manifests;
+mod memory;
 mod node;
 mod pods;
 mod progress;
@@ -185,6 +186,7 @@ impl Cluster {
             };
             let mut running = Running::start(parts, &server, &nodes).await?;
             running.start_admin(&server, settings)?;
+            running.keep_small(&server);
             Ok((server, running, ran_before))
         };
         match on_top.await {

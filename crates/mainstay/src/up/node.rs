@@ -22,6 +22,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::admin::{self, Admin};
 use super::host::{self, Host};
+use super::memory;
 use super::pods::PodSettings;
 use super::server::{LocalNode, Server};
 use super::settings::Settings;
@@ -274,6 +275,15 @@ impl Running {
             .tasks
             .spawn(watched("node agent", part, stop, self.failed.clone()));
         Ok(())
+    }
+
+    /// Gives the memory of deleted objects back to the machine.
+    pub fn keep_small(&mut self, server: &Server) {
+        let store = server.store();
+        self.run(Part::Network, "memory", |stop| async move {
+            memory::keep_small(store, stop.shutdown).await;
+            Ok::<(), Infallible>(())
+        });
     }
 
     /// Serves the administrator. A socket that cannot be made takes nothing else with it.

@@ -13,6 +13,7 @@ use pod_lifecycle::spec::{self, ProbeKind};
 use super::instance::stop_signal;
 use super::message::Message;
 use super::{Worker, tell};
+use crate::blocking::beside;
 use crate::hooks;
 use crate::layout::runtime_id;
 use crate::limits::{POST_START_MAX, REFRESH_RETRY};
@@ -407,7 +408,8 @@ impl Worker {
             .and_then(|c| c.lifecycle)
             .and_then(|l| l.stop_signal);
         let by_name = || {
-            let found = self.shared.config.images.get(&image).ok().flatten();
+            let found = beside(|| self.shared.config.images.get(&image));
+            let found = found.ok().flatten();
             found.map(|image| stop_signal(&image))
         };
         let signal = own.or(of_image).or_else(by_name);

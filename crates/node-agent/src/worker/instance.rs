@@ -18,6 +18,7 @@ use sha2::{Digest, Sha256};
 
 use super::message::{Message, StartResult};
 use super::{Shared, Worker, pod_sandbox, tell};
+use crate::blocking::beside;
 use crate::container_spec::{Ingredients, container_spec};
 use crate::events::PodEvents;
 use crate::layout::{PodDir, runtime_id, seccomp_dir};
@@ -187,14 +188,14 @@ impl Start {
                 tracing::warn!(sandbox = self.sandbox.id(), id, %error, "instance not removed");
             }
             let path = self.dir.termination_log(name, former);
-            if let Err(error) = fs::remove_file(&path)
+            if let Err(error) = beside(|| fs::remove_file(&path))
                 && error.kind() != std::io::ErrorKind::NotFound
             {
                 tracing::warn!(path = %path.display(), %error, "file not removed");
             }
         }
         if let Some(old) = self.restart_count.checked_sub(2) {
-            logs::remove(&self.dir.log(name, old));
+            beside(|| logs::remove(&self.dir.log(name, old)));
         }
     }
 
@@ -211,7 +212,7 @@ impl Start {
             }
         };
         let name = self.container.image.as_deref().unwrap_or_default();
-        let image = match self.shared.config.images.get(name) {
+        let image = match beside(|| self.shared.config.images.get(name)) {
             Ok(Some(image)) => image,
             Ok(None) => return Err(config_error(format!("image \"{name}\" is gone"))),
             Err(error) => return Err(config_error(error.to_string())),
@@ -225,7 +226,7 @@ impl Start {
             .await;
         let mut sources = sources.map_err(config_error)?;
         for (volume, path) in files(&self.container) {
-            let found = self.file(&volume, &path).map_err(config_error)?;
+            let found = beside(|| self.file(&volume, &path)).map_err(config_error)?;
             sources
                 .files
                 .extend(found.map(|text| ((volume, path), text)));
@@ -236,7 +237,7 @@ impl Start {
         let message_file = self
             .dir
             .termination_log(&self.container.name, self.restart_count);
-        make_message_file(&message_file).map_err(|error| {
+        beside(|| make_message_file(&message_file)).map_err(|error| {
             (
                 messages::CREATE_CONTAINER_ERROR,
                 format!("make the termination log: {error}"),

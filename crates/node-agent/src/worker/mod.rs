@@ -30,6 +30,7 @@ use tokio::sync::{Notify, RwLock, mpsc};
 use tokio::task::{AbortHandle, JoinSet};
 use tokio_util::sync::CancellationToken;
 
+use crate::blocking::beside;
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::events::PodEvents;
@@ -341,7 +342,8 @@ impl Worker {
         if self.stored.as_ref() == Some(&now) {
             return;
         }
-        match recovery::store(&self.dir, &self.pod, &now, self.stored.is_none()) {
+        let is_new = self.stored.is_none();
+        match beside(|| recovery::store(&self.dir, &self.pod, &now, is_new)) {
             Ok(()) => self.stored = Some(now),
             Err(error) => tracing::error!(pod = self.name(), %error, "pod record not kept"),
         }

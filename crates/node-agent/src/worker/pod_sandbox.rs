@@ -15,6 +15,7 @@ use tokio::sync::mpsc;
 
 use super::message::Message;
 use super::{Shared, Worker, tell};
+use crate::blocking::beside;
 use crate::container_security::{check_runtime, unmet_wishes};
 use crate::container_spec::sandbox_spec;
 use crate::events::PodEvents;
@@ -95,7 +96,7 @@ async fn create(
     let sandbox = made.map_err(|error| error.to_string())?;
     let connected = connect(shared, &sandbox, pod, &uid).await;
     let done = match connected {
-        Ok((ips, stream)) => write_files(shared, pod, dir, &names, &ips, events)
+        Ok((ips, stream)) => beside(|| write_files(shared, pod, dir, &names, &ips, events))
             .map(|()| (ips, stream))
             .map_err(|error| format!("write the pod's files: {error}")),
         Err(message) => Err(message),

@@ -1,6 +1,7 @@
 //! What a machine can check of the architecture and the house rules. Every finding names the
 //! file and the rule; all are reported, not just the first.
 
+mod blocking;
 mod citations;
 mod clocks;
 mod decoders;
@@ -68,6 +69,7 @@ fn findings(root: &Path) -> Result<Vec<Finding>> {
     findings.extend(documents::check(root, &files));
     findings.extend(citations::check(&files));
     findings.extend(modules::check(&files));
+    findings.extend(blocking::check(&files));
     findings.extend(clocks::check(&files));
     findings.extend(walks::check(&files));
     findings.extend(decoders::check(&files));

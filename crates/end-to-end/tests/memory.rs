@@ -1,0 +1,42 @@
+//! What the server's process takes of the machine's memory.
+
+use end_to_end::process::memory;
+use end_to_end::{Api, Instance, wait_for};
+use serde_json::json;
+
+const MAPS: &str = "/api/v1/namespaces/default/configmaps";
+const COUNT: usize = 200;
+/// What stays for minutes: the history of changes (16 MiB), and buffers.
+const REST_MIB: f64 = 64.0;
+
+/// findings R23: after much was stored and deleted, its memory goes back to the machine.
+#[test]
+fn memory_is_given_back_after_deletions() {
+    let instance = Instance::start(&[]);
+    let api = Api::new(&instance);
+    let before = memory(instance.pid()).own;
+    let text = "x".repeat(900_000);
+    let maps: Vec<_> = (0..COUNT)
+        .map(|number| {
+            json!({
+                "apiVersion": "v1",
+                "kind": "ConfigMap",
+                "metadata": {"name": format!("m{number}")},
+                "data": {"text": text},
+            })
+        })
+        .collect();
+    api.create_all(MAPS, &maps);
+    let stored = memory(instance.pid()).own;
+    assert!(stored - before > 150.0, "{before} MiB, then {stored}");
+    for number in 0..COUNT {
+        api.delete(&format!("{MAPS}/m{number}"));
+    }
+    wait_for("the memory to be given back", 180, || {
+        let now = memory(instance.pid()).own;
+        match now - before < REST_MIB {
+            true => Ok(()),
+            false => Err(format!("{before} MiB, then {stored}, now {now}")),
+        }
+    });
+}

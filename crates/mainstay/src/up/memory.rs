@@ -1,0 +1,94 @@
+//! Gives freed memory back to the machine.
+//!
+//! The allocator keeps what is freed for later. After many objects are deleted that is most of the
+//! process, for as long as it runs, while the pods could use it.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use mvcc_store::Store;
+use mvcc_store::embedded::EmbeddedStore;
+use tokio_util::sync::CancellationToken;
+
+use crate::bench::memory::Memory;
+
+/// How often it is looked.
+const INTERVAL: Duration = Duration::from_secs(30);
+/// Fewer bytes are not worth the work: the program itself takes some tens of MiB.
+const WORTH: u64 = 8 << 20;
+
+/// What was seen at the last looks.
+#[derive(Debug, Default)]
+struct Looks {
+    /// The most bytes that were stored since memory was given back.
+    stored_max: u64,
+    /// The memory of the process after that.
+    resident: u64,
+}
+
+impl Looks {
+    /// Whether much has been freed, or used for a while: the store holds less, or the process more.
+    fn is_due(&mut self, stored: u64, resident: u64) -> bool {
+        self.stored_max = self.stored_max.max(stored);
+        self.stored_max - stored >= WORTH || resident.saturating_sub(self.resident) >= WORTH
+    }
+
+    fn given_back(stored: u64, resident: u64) -> Self {
+        Self {
+            stored_max: stored,
+            resident,
+        }
+    }
+}
+
+/// Looks from time to time until `stop`.
+pub async fn keep_small(store: Arc<EmbeddedStore>, stop: CancellationToken) {
+    let mut looks = Looks::default();
+    let next = || stop.run_until_cancelled(tokio::time::sleep(INTERVAL));
+    while next().await.is_some() {
+        let stored = store.occupancy().live_bytes;
+        let Some(resident) = resident().await else {
+            continue;
+        };
+        if !looks.is_due(stored, resident) {
+            continue;
+        }
+        if let Err(error) = tokio::task::spawn_blocking(container_runtime::memory::give_back).await
+        {
+            tracing::warn!(%error, "memory is not given back");
+        }
+        let now = self::resident().await.unwrap_or(resident);
+        tracing::debug!(before = resident, after = now, "memory given back");
+        looks = Looks::given_back(stored, now);
+    }
+}
+
+/// What the process itself made, in bytes.
+async fn resident() -> Option<u64> {
+    let read = tokio::task::spawn_blocking(|| Memory::of(std::process::id()));
+    match read.await {
+        Ok(Ok(memory)) => Some(memory.anonymous),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// findings R23: memory is given back after much was freed, and not again and again.
+    #[test]
+    fn memory_is_given_back_when_much_was_freed() {
+        const MIB: u64 = 1 << 20;
+        let mut looks = Looks::given_back(10 * MIB, 50 * MIB);
+        assert!(!looks.is_due(10 * MIB, 50 * MIB));
+        assert!(!looks.is_due(14 * MIB, 57 * MIB));
+        // The store grew by much, and the process with it: that is looked at once.
+        assert!(looks.is_due(110 * MIB, 160 * MIB));
+        looks = Looks::given_back(110 * MIB, 160 * MIB);
+        assert!(!looks.is_due(110 * MIB, 160 * MIB));
+        assert!(looks.is_due(10 * MIB, 160 * MIB));
+        looks = Looks::given_back(10 * MIB, 51 * MIB);
+        assert!(!looks.is_due(10 * MIB, 52 * MIB));
+    }
+}

@@ -1,0 +1,31 @@
+//! Calls that wait for the disk, made from async code.
+
+use tokio::runtime::{Handle, RuntimeFlavor};
+
+/// Does short work that waits for the disk. The runtime goes on without this thread meanwhile: the API,
+/// leases and probes run on the same threads. A runtime with one thread (tests) has no other to go on
+/// with.
+pub fn beside<R>(work: impl FnOnce() -> R) -> R {
+    match Handle::try_current().map(|handle| handle.runtime_flavor()) {
+        Ok(RuntimeFlavor::MultiThread) => tokio::task::block_in_place(work),
+        _ => work(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc;
+
+    use super::*;
+
+    /// findings A9: what waits for the disk holds up no other task, even where there is one thread.
+    #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+    async fn others_go_on_meanwhile() {
+        let done = tokio::spawn(async {
+            let (tell, told) = mpsc::channel();
+            tokio::spawn(async move { tell.send(()) });
+            beside(|| told.recv())
+        });
+        assert_eq!(done.await.unwrap(), Ok(()));
+    }
+}
