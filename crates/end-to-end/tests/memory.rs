@@ -5,7 +5,7 @@ use end_to_end::{Api, Instance, wait_for};
 use serde_json::json;
 
 const MAPS: &str = "/api/v1/namespaces/default/configmaps";
-const COUNT: usize = 200;
+const COUNT: usize = 4000;
 /// What stays for minutes: the history of changes (16 MiB), and buffers.
 const REST_MIB: f64 = 64.0;
 
@@ -15,7 +15,8 @@ fn memory_is_given_back_after_deletions() {
     let instance = Instance::start(&[]);
     let api = Api::new(&instance);
     let before = memory(instance.pid()).own;
-    let text = "x".repeat(900_000);
+    // Of this size the allocator keeps what is freed; it gives back larger pieces by itself.
+    let text = "x".repeat(20_000);
     let maps: Vec<_> = (0..COUNT)
         .map(|number| {
             json!({
@@ -28,10 +29,8 @@ fn memory_is_given_back_after_deletions() {
         .collect();
     api.create_all(MAPS, &maps);
     let stored = memory(instance.pid()).own;
-    assert!(stored - before > 150.0, "{before} MiB, then {stored}");
-    for number in 0..COUNT {
-        api.delete(&format!("{MAPS}/m{number}"));
-    }
+    assert!(stored - before > REST_MIB, "{before} MiB, then {stored}");
+    api.delete(MAPS);
     wait_for("the memory to be given back", 180, || {
         let now = memory(instance.pid()).own;
         match now - before < REST_MIB {

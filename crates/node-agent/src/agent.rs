@@ -40,8 +40,7 @@ pub struct NodeAgent {
     task: JoinHandle<()>,
 }
 
-/// Runs a node agent until its part of the program is to end, and until its pods are stopped if they
-/// are to be.
+/// Runs a node agent until its part is to end, and until its pods are stopped if they are to be.
 ///
 /// # Errors
 /// When it cannot start.

@@ -162,6 +162,22 @@ mod tests {
         );
     }
 
+    /// findings S22: the hosts file and the like count against the pod's limit.
+    #[test]
+    fn files_of_the_node_count_against_the_limit_of_the_pod() {
+        let with = |files: i64| {
+            let usage = DiskUsage {
+                containers: [("a".to_owned(), 1 << 20)].into(),
+                volumes: [].into(),
+                files,
+            };
+            overrun(&spec(), &usage)
+        };
+        assert!(with(1 << 20).is_none());
+        let over = with((1 << 20) + 1).unwrap();
+        assert!(over.message.starts_with("Pod ephemeral"), "{over:?}");
+    }
+
     #[test]
     fn what_has_no_limit_is_not_looked_at() {
         assert!(is_limited(&spec()));

@@ -353,3 +353,30 @@ pub fn quiet(command: &mut Command) -> Result<()> {
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    /// findings A17: the tests of one commit always run with the same programs. Debian's packages have
+    /// the versions of a Debian release.
+    #[test]
+    fn every_package_of_a_registry_has_a_version() {
+        let text = include_str!("setup.rs");
+        let packages = text.lines().filter_map(|line| {
+            let (name, value) = line.strip_prefix("const ")?.split_once(": &str = ")?;
+            let fetched = name.ends_with("_PACKAGE") || name.ends_with("_CLIENT");
+            fetched.then(|| value.trim_matches(['"', ';']))
+        });
+        let mut count = 0;
+        for package in packages {
+            count += 1;
+            let version = package.rsplit(['@', '=']).next().unwrap_or_default();
+            let numbers: Vec<&str> = version.split('.').collect();
+            let are_digits = |part: &&str| part.parse::<u32>().is_ok();
+            assert!(
+                numbers.len() == 3 && numbers.iter().all(are_digits),
+                "{package} has no exact version"
+            );
+        }
+        assert_eq!(count, 4, "constants of packages end in _PACKAGE or _CLIENT");
+    }
+}

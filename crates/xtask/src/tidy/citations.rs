@@ -319,6 +319,7 @@ mod tests {
         assert_eq!(part("docs/a.md"), None);
     }
 
+    // findings A16
     #[test]
     fn what_does_not_resolve_and_what_nobody_cites_is_found() {
         let files = [
