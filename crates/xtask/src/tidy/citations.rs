@@ -82,7 +82,6 @@ const OPEN_FINDINGS: &[(&str, &str)] = &[
     ("A9", BEING_CLOSED),
     ("A16", BEING_CLOSED),
     ("A17", BEING_CLOSED),
-    ("C13", BEING_CLOSED),
     ("C22", "the node's own port comes with nodes that join"),
     ("R23", BEING_CLOSED),
     ("R25", BEING_CLOSED),
