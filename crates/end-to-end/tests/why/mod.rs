@@ -2,14 +2,18 @@
 //!
 //! The table of stuck situations is in the modules; `docs/why.md` lists it.
 
+mod cluster;
 mod configuration;
 mod containers;
 mod endings;
 mod images;
 mod placement;
 mod refusals;
+mod services;
 mod sets;
 mod situation;
+mod storage;
+mod workloads;
 
 use std::path::Path;
 use std::process::{Command, Output};
@@ -138,7 +142,68 @@ const TABLE: &[&[Situation]] = &[
     endings::ENDINGS,
     refusals::REFUSALS,
     sets::SETS,
+    cluster::CLUSTER,
+    services::SERVICES,
+    storage::STORAGE,
+    workloads::WORKLOADS,
 ];
+
+/// findings U3
+#[test]
+fn workloads_whose_pods_are_not_made() {
+    let (_registry, instance) = with_images();
+    resolve(&instance, workloads::WORKLOADS);
+}
+
+/// findings U3
+#[test]
+fn services_without_endpoints() {
+    let (_registry, instance) = with_images();
+    resolve(&instance, services::SERVICES);
+}
+
+/// findings U3
+#[test]
+fn volumes_claims_snapshots_and_parts_of_the_api() {
+    let (_registry, instance) = with_images();
+    resolve(&instance, storage::STORAGE);
+    resolve(&instance, cluster::CLUSTER);
+}
+
+/// findings U3: all that waits, one block for each root; and nothing once it is unblocked.
+#[test]
+fn all_that_waits_is_listed() {
+    let (_registry, instance) = with_images();
+    let kubectl = instance.kubectl();
+    wait_for_answer(&instance, &[], &["nothing is waiting"]);
+    kubectl.apply(STUCK);
+    let node = kubectl.ok(&["get", "nodes", "-o", "jsonpath={.items[0].metadata.name}"]);
+    kubectl.ok(&["cordon", &node]);
+    let answer = wait_for_answer(
+        &instance,
+        &[],
+        &[
+            &format!("node/{node} is waiting (Ready, but not for everything)"),
+            "is cordoned: it takes no new pods",
+            "sts/pull in namespace default is waiting",
+            "sts/disk in namespace default is waiting",
+        ],
+    );
+    assert!(!answer.contains("\npod/"), "{answer}");
+    let of_node = why(&instance, &[&format!("node/{node}")]);
+    assert!(
+        of_node.contains(&format!("kubectl uncordon {node}")),
+        "{of_node}"
+    );
+    let other = why(&instance, &["-n", "kube-system"]);
+    assert_eq!(other, "nothing is waiting\n");
+    kubectl.ok(&["uncordon", &node]);
+    kubectl.ok(&["delete", "sts", "pull", "disk"]);
+    kubectl.ok(&["delete", "pvc", "--all"]);
+    wait_for_answer(&instance, &[], &["nothing is waiting"]);
+    let json: Value = serde_json::from_str(&why(&instance, &["-o", "json"])).expect("JSON");
+    assert_eq!(text(&json, "/state"), "Fine");
+}
 
 /// findings U3
 #[test]

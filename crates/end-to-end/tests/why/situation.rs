@@ -178,7 +178,8 @@ impl<'i> Walk<'i> {
     }
 
     fn ask(&self) -> Answer {
-        let (name, asked) = (self.situation.name, self.situation.asked);
+        let (name, asked) = (self.situation.name, self.placed(self.situation.asked));
+        let asked = asked.as_str();
         let data = self.instance.data();
         let plain = run(&[asked, "-n", name], &data);
         let json = run(&[asked, "-n", name, "-o", "json"], &data);

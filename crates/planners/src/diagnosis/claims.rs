@@ -3,11 +3,13 @@
 use k8s_openapi::api::apps::v1::StatefulSet;
 use k8s_openapi::api::core::v1::{Event, PersistentVolumeClaim};
 use k8s_openapi::api::storage::v1::StorageClass;
+use object_model::Quantity;
 use resource_kinds::annotations;
 use resource_kinds::pod_view::PodView;
 use resource_kinds::volume_fit::requested_class;
+use serde_json::{Value, json};
 
-use super::chain::{Explanation, Object};
+use super::chain::{Chain, Explanation, Object};
 use super::evidence::Evidence;
 use super::remedy::Remedy;
 use super::sets;
@@ -38,12 +40,67 @@ pub(super) fn explain(
     if phase(claim) == "Bound" && !deleting {
         let volume = volume_name(claim).unwrap_or_default();
         answer.summary = format!("Bound to volume {volume}");
-        return answer;
+        let grows = growth(evidence, claim, &answer.object);
+        return answer.waits(grows);
     }
     let mut trail = Trail::of(evidence);
     trail.claim(words::name(&claim.metadata));
     answer.chains.push(trail.chain());
     answer
+}
+
+/// That the claim is to have more room than it has, and what keeps it from that.
+fn growth(evidence: &Evidence, claim: &PersistentVolumeClaim, object: &Object) -> Option<Chain> {
+    let status = claim.status.as_ref()?;
+    let has = status.capacity.as_ref()?.get("storage")?;
+    let requests = claim.spec.as_ref()?.resources.as_ref()?.requests.as_ref()?;
+    let wanted = requests.get("storage")?;
+    let amount = |text: &str| text.parse::<Quantity>().ok();
+    if amount(&wanted.0)? <= amount(&has.0)? {
+        return None;
+    }
+    let find = |kinds: &[&str]| {
+        let mut conditions = status.conditions.iter().flatten();
+        conditions.find(|one| kinds.contains(&one.type_.as_str()) && one.status == "True")
+    };
+    let mut trail = Trail::of(evidence);
+    let (has, wanted) = (&has.0, &wanted.0);
+    let failed = find(&["ControllerResizeError", "NodeResizeError"]);
+    if let Some(failed) = failed {
+        let said = words::then(": ", failed.message.as_deref().unwrap_or_default());
+        let since = failed.last_transition_time.as_ref().map(|time| time.0);
+        let message = format!("could not grow from {has} to {wanted}{said}");
+        trail.link(object.clone(), &*failed.type_, message, since);
+        let patch = format!(
+            "patch pvc {} -p '{{\"spec\":{{\"resources\":{{\"requests\":{{\"storage\":\"{has}\"}}}}}}}}'",
+            object.name
+        );
+        let patch = words::kubectl(&evidence.namespace, &patch);
+        let text = "room where its volume is, or the former size";
+        trail.remedy(Remedy::new(text).with(patch));
+        return Some(trail.chain());
+    }
+    let message = format!("is to grow from {has} to {wanted}");
+    trail.link(object.clone(), "Resizing", message, None);
+    if find(&["FileSystemResizePending"]).is_some() {
+        trail.remedy("a pod that uses it has to be started anew: the rest is done at its start");
+    } else {
+        trail.remedy("nothing to do; the provisioner of its class is about to do it");
+    }
+    Some(trail.chain())
+}
+
+/// The command that makes a claim anew with a change of what cannot be changed.
+fn anew(claim: &PersistentVolumeClaim, change: &Value) -> String {
+    let patch = format!(
+        "patch pvc {} --dry-run=client -o yaml -p '{}'",
+        words::name(&claim.metadata),
+        json!({ "spec": change })
+    );
+    format!(
+        "{} | kubectl replace --force -f -",
+        words::kubectl(words::namespace(&claim.metadata), &patch)
+    )
 }
 
 /// Who uses the claim, and when it will go.
@@ -156,9 +213,8 @@ impl Trail<'_> {
             self.link(object, "ProtectedByPods", message, since);
             let delete = format!("delete pod {}", first.name);
             let delete = words::kubectl(words::namespace(&claim.metadata), &delete);
-            self.remedy(format!(
-                "the pod has to go: {delete}; the data then goes as the volume's policy says"
-            ));
+            let text = "the pod has to go; the data then goes as the volume's policy says";
+            self.remedy(Remedy::new(text).with(delete));
             if first.is_deleting() {
                 self.pod(first);
             }
@@ -173,12 +229,8 @@ impl Trail<'_> {
                 "patch pvc {name} --type merge -p '{{\"metadata\":{{\"finalizers\":null}}}}'"
             );
             let patch = words::kubectl(words::namespace(&claim.metadata), &patch);
-            self.remedy(
-                Remedy::new(format!(
-                    "whoever set {list} has to finish and remove it; by force"
-                ))
-                .with(patch),
-            );
+            let text = format!("whoever set {list} has to finish and remove it; by force");
+            self.remedy(Remedy::new(text).with(patch));
         }
     }
 
@@ -202,10 +254,13 @@ impl Trail<'_> {
         self.link(object.clone(), phase(claim), text, since);
         if phase(claim) == "Lost" {
             let volume = volume_name(claim).unwrap_or("of the claim");
-            self.remedy(format!(
+            let delete = format!("delete pvc {}", object.name);
+            let delete = words::kubectl(words::namespace(&claim.metadata), &delete);
+            let text = format!(
                 "the PersistentVolume {volume} has to come back; its data is lost with it: to go \
-                 on with an empty volume, delete claim and pod"
-            ));
+                 on with an empty volume, delete the claim, and the pods that use it"
+            );
+            self.remedy(Remedy::new(text).with(delete));
         } else if let Some(volume) = volume_name(claim) {
             self.remedy(format!(
                 "a PersistentVolume {volume} that is free and fits the claim"
@@ -241,17 +296,21 @@ impl Trail<'_> {
         let class_object = Object::new("StorageClass", None, name);
         let Some(class) = self.evidence.class(name) else {
             let classes = self.evidence.cluster.classes.iter().flatten();
-            let known = words::list(classes.map(|class| words::name(&class.metadata)));
+            let classes: Vec<&str> = classes.map(|class| words::name(&class.metadata)).collect();
+            let known = words::list(classes.iter().copied());
             let known = if known.is_empty() {
                 "none".to_owned()
             } else {
                 known
             };
             self.link(class_object, "NotFound", "does not exist", None);
-            self.remedy(format!(
+            let first = classes.first().copied().unwrap_or("CLASS");
+            let text = format!(
                 "create StorageClass {name}, or make the claim anew with one that is there \
-                 ({known}): a claim's class cannot be changed"
-            ));
+                 ({known}), as a claim's class cannot be changed"
+            );
+            let anew = anew(claim, &json!({ "storageClassName": first }));
+            self.remedy(Remedy::new(text).with(anew));
             return;
         };
         let annotations = claim.metadata.annotations.as_ref();
@@ -318,9 +377,14 @@ impl Trail<'_> {
             ));
             return;
         }
-        self.claim_event(claim, object, |event| {
-            event.type_.as_deref() == Some("Warning")
-        });
+        let warning = |event: &Event| event.type_.as_deref() == Some("Warning");
+        let said = self.claim_event(claim, object, warning).unwrap_or_default();
+        if said.contains("access mode") {
+            let anew = anew(claim, &json!({ "accessModes": ["ReadWriteOnce"] }));
+            let text = "access modes that the provisioner offers; a claim's cannot be changed, so it \
+                has to be made anew";
+            self.remedy(Remedy::new(text).with(anew));
+        }
     }
 
     fn claim_event(
@@ -328,11 +392,11 @@ impl Trail<'_> {
         claim: &PersistentVolumeClaim,
         object: &Object,
         wanted: impl Fn(&Event) -> bool,
-    ) {
+    ) -> Option<String> {
         let (kind, name) = ("PersistentVolumeClaim", words::name(&claim.metadata));
         let uid = claim.metadata.uid.as_deref().unwrap_or_default();
-        if let Some(event) = self.evidence.newest_event(kind, name, uid, wanted) {
-            self.event(event, object.clone());
-        }
+        let event = self.evidence.newest_event(kind, name, uid, wanted)?;
+        self.event(event, object.clone());
+        event.message.clone()
     }
 }

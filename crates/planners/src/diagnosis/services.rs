@@ -40,6 +40,9 @@ pub(super) fn explain(evidence: &Evidence, service: &Service, object: Object) ->
         object: object.clone(),
     };
     let ready = view.endpoints();
+    if ready == 0 && view.is_of_cluster() {
+        return Explanation::fine(object, "the cluster itself answers, without endpoints");
+    }
     let mut answer = Explanation::fine(
         object,
         match ready {
@@ -102,6 +105,18 @@ impl<'e> View<'e> {
             conditions.and_then(|one| one.ready).unwrap_or(true)
         });
         ready.count()
+    }
+
+    /// Whether it is a part of the cluster that needs no pods: its DNS.
+    fn is_of_cluster(&self) -> bool {
+        let labels = self.service.metadata.labels.as_ref();
+        let marked = labels.and_then(|labels| labels.get("kubernetes.io/cluster-service"));
+        let selector = self
+            .service
+            .spec
+            .as_ref()
+            .and_then(|spec| spec.selector.as_ref());
+        marked.is_some_and(|marked| marked == "true") && selector.is_none()
     }
 
     fn without_selector(&self) -> Chain {

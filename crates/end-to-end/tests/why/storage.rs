@@ -1,0 +1,160 @@
+//! Volumes, claims and snapshots.
+
+use super::situation::{End, Remedy, Situation, USUAL};
+
+pub const STORAGE: &[Situation] = &[
+    Situation {
+        name: "volume-released",
+        manifest: "
+apiVersion: v1
+kind: PersistentVolume
+metadata: {name: why-released}
+spec:
+  capacity: {storage: 16Mi}
+  accessModes: [ReadWriteOnce]
+  persistentVolumeReclaimPolicy: Retain
+  storageClassName: why-released
+  hostPath: {path: /tmp/why-released, type: DirectoryOrCreate}
+---
+apiVersion: v1
+kind: PersistentVolumeClaim
+metadata: {name: data}
+spec:
+  accessModes: [ReadWriteOnce]
+  resources: {requests: {storage: 16Mi}}
+  storageClassName: why-released
+",
+        before: &["kubectl -n NAMESPACE wait --for=jsonpath={.status.phase}=Bound pvc/data --timeout=60s", "kubectl -n NAMESPACE delete pvc data"],
+        asked: "pv/why-released",
+        cause: &["its claim volume-released/data is gone"],
+        ..USUAL
+    },
+    Situation {
+        name: "volume-deleted-in-use",
+        manifest: "
+apiVersion: v1
+kind: PersistentVolume
+metadata: {name: why-in-use}
+spec:
+  capacity: {storage: 16Mi}
+  accessModes: [ReadWriteOnce]
+  persistentVolumeReclaimPolicy: Retain
+  storageClassName: why-in-use
+  hostPath: {path: /tmp/why-in-use, type: DirectoryOrCreate}
+---
+apiVersion: v1
+kind: PersistentVolumeClaim
+metadata: {name: data}
+spec:
+  accessModes: [ReadWriteOnce]
+  resources: {requests: {storage: 16Mi}}
+  storageClassName: why-in-use
+",
+        before: &["kubectl -n NAMESPACE wait --for=jsonpath={.status.phase}=Bound pvc/data --timeout=60s", "kubectl delete pv why-in-use --wait=false"],
+        asked: "pv/why-in-use",
+        cause: &["kept while claim volume-deleted-in-use/data is bound to it"],
+        end: End::Gone,
+        ..USUAL
+    },
+    Situation {
+        name: "claim-lost",
+        manifest: "
+apiVersion: v1
+kind: PersistentVolume
+metadata: {name: why-lost}
+spec:
+  capacity: {storage: 16Mi}
+  accessModes: [ReadWriteOnce]
+  persistentVolumeReclaimPolicy: Retain
+  storageClassName: why-lost
+  hostPath: {path: /tmp/why-lost, type: DirectoryOrCreate}
+---
+apiVersion: v1
+kind: PersistentVolumeClaim
+metadata: {name: data}
+spec:
+  accessModes: [ReadWriteOnce]
+  resources: {requests: {storage: 16Mi}}
+  storageClassName: why-lost
+",
+        before: &["kubectl -n NAMESPACE wait --for=jsonpath={.status.phase}=Bound pvc/data --timeout=60s", "kubectl delete pv why-lost --wait=false", "kubectl patch pv why-lost --type merge -p '{\"metadata\":{\"finalizers\":null}}'"],
+        asked: "pvc/data",
+        cause: &["Bound claim has lost its PersistentVolume"],
+        end: End::Gone,
+        ..USUAL
+    },
+    Situation {
+        name: "claim-class-missing",
+        manifest: "
+apiVersion: v1
+kind: PersistentVolumeClaim
+metadata: {name: data}
+spec:
+  accessModes: [ReadWriteOnce]
+  resources: {requests: {storage: 16Mi}}
+  storageClassName: why-none
+---
+apiVersion: v1
+kind: Pod
+metadata: {name: web}
+spec:
+  terminationGracePeriodSeconds: 0
+  containers: [{name: main, image: 'busybox:1', command: [sleep, '1000'], volumeMounts: [{name: data, mountPath: /data}]}]
+  volumes: [{name: data, persistentVolumeClaim: {claimName: data}}]
+",
+        asked: "pvc/data",
+        cause: &["\"why-none\" not found", "storageclass/why-none: does not exist"],
+        ..USUAL
+    },
+    Situation {
+        name: "claim-held-by-finalizer",
+        manifest: "
+apiVersion: v1
+kind: PersistentVolumeClaim
+metadata: {name: data, finalizers: [example.com/keep]}
+spec:
+  accessModes: [ReadWriteOnce]
+  resources: {requests: {storage: 16Mi}}
+",
+        before: &["kubectl -n NAMESPACE delete pvc data --wait=false"],
+        asked: "pvc/data",
+        cause: &["finalizers hold it: example.com/keep"],
+        end: End::Gone,
+        ..USUAL
+    },
+    Situation {
+        name: "snapshot-claim-missing",
+        manifest: "
+apiVersion: snapshot.storage.k8s.io/v1
+kind: VolumeSnapshot
+metadata: {name: before}
+spec: {source: {persistentVolumeClaimName: data}}
+",
+        asked: "volumesnapshot/before",
+        cause: &["persistentvolumeclaim \"data\" not found"],
+        end: End::Gone,
+        ..USUAL
+    },
+    Situation {
+        name: "snapshot-claim-not-bound",
+        manifest: "
+apiVersion: v1
+kind: PersistentVolumeClaim
+metadata: {name: data}
+spec:
+  accessModes: [ReadWriteOnce]
+  resources: {requests: {storage: 16Mi}}
+  storageClassName: why-late
+---
+apiVersion: snapshot.storage.k8s.io/v1
+kind: VolumeSnapshot
+metadata: {name: before}
+spec: {source: {persistentVolumeClaimName: data}}
+",
+        asked: "volumesnapshot/before",
+        cause: &["the PVC data is not yet bound", "storageclass/why-late: does not exist"],
+        remedy: Remedy::Described(&["kubectl -n NAMESPACE delete volumesnapshot before"]),
+        end: End::Gone,
+        ..USUAL
+    },
+];

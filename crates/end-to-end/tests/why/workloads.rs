@@ -1,0 +1,420 @@
+//! Workloads whose pods are not made or do not run.
+
+use super::situation::{End, Remedy, Situation, USUAL};
+
+pub const WORKLOADS: &[Situation] = &[
+    Situation {
+        name: "deployment-image",
+        manifest: "
+apiVersion: apps/v1
+kind: Deployment
+metadata: {name: web}
+spec:
+  replicas: 2
+  selector: {matchLabels: {app: web}}
+  template:
+    metadata: {labels: {app: web}}
+    spec:
+      terminationGracePeriodSeconds: 0
+      containers:
+      - name: main
+        image: 'nowhere:1'
+        command: [sleep, '1000']
+",
+        asked: "deploy/web",
+        cause: &["image \"nowhere:1\"", "the same: web-"],
+        remedy: Remedy::Filled(&[("IMAGE", "busybox:1")]),
+        ..USUAL
+    },
+    Situation {
+        name: "deployment-quota",
+        manifest: "
+apiVersion: v1
+kind: ResourceQuota
+metadata: {name: small}
+spec: {hard: {pods: '1'}}
+---
+apiVersion: apps/v1
+kind: Deployment
+metadata: {name: web}
+spec:
+  replicas: 3
+  selector: {matchLabels: {app: web}}
+  template:
+    metadata: {labels: {app: web}}
+    spec:
+      terminationGracePeriodSeconds: 0
+      containers:
+      - name: main
+        image: 'busybox:1'
+        command: [sleep, '1000']
+",
+        asked: "deploy/web",
+        cause: &["2 pods are to be made", "exceeded quota: small"],
+        ..USUAL
+    },
+    Situation {
+        name: "deployment-missing-account",
+        manifest: "
+apiVersion: apps/v1
+kind: Deployment
+metadata: {name: web}
+spec:
+  replicas: 1
+  selector: {matchLabels: {app: web}}
+  template:
+    metadata: {labels: {app: web}}
+    spec:
+      terminationGracePeriodSeconds: 0
+      serviceAccountName: robot
+      containers:
+      - name: main
+        image: 'busybox:1'
+        command: [sleep, '1000']
+",
+        asked: "deploy/web",
+        cause: &["serviceaccount \"robot\" not found"],
+        ..USUAL
+    },
+    Situation {
+        name: "deployment-pod-security",
+        manifest: "
+apiVersion: apps/v1
+kind: Deployment
+metadata: {name: web}
+spec:
+  replicas: 0
+  selector: {matchLabels: {app: web}}
+  template:
+    metadata: {labels: {app: web}}
+    spec:
+      terminationGracePeriodSeconds: 0
+      containers:
+      - name: main
+        image: 'busybox:1'
+        command: [sleep, '1000']
+",
+        before: &[
+            "kubectl label namespace NAMESPACE pod-security.kubernetes.io/enforce=restricted",
+            "kubectl -n NAMESPACE scale deploy web --replicas=1",
+        ],
+        asked: "deploy/web",
+        cause: &["violates PodSecurity \"restricted:latest\""],
+        ..USUAL
+    },
+    Situation {
+        name: "deployment-limit-range",
+        manifest: "
+apiVersion: v1
+kind: LimitRange
+metadata: {name: small}
+spec: {limits: [{type: Container, max: {memory: 32Mi}}]}
+---
+apiVersion: apps/v1
+kind: Deployment
+metadata: {name: web}
+spec:
+  replicas: 1
+  selector: {matchLabels: {app: web}}
+  template:
+    metadata: {labels: {app: web}}
+    spec:
+      terminationGracePeriodSeconds: 0
+      containers:
+      - name: main
+        image: 'busybox:1'
+        command: [sleep, '1000']
+        resources: {limits: {memory: 64Mi}}
+",
+        asked: "deploy/web",
+        cause: &["maximum memory usage per Container is 32Mi, but limit is 64Mi"],
+        ..USUAL
+    },
+    Situation {
+        name: "deployment-missing-priority",
+        manifest: "
+apiVersion: apps/v1
+kind: Deployment
+metadata: {name: web}
+spec:
+  replicas: 1
+  selector: {matchLabels: {app: web}}
+  template:
+    metadata: {labels: {app: web}}
+    spec:
+      terminationGracePeriodSeconds: 0
+      priorityClassName: why-missing-priority
+      containers:
+      - name: main
+        image: 'busybox:1'
+        command: [sleep, '1000']
+",
+        asked: "deploy/web",
+        cause: &["no PriorityClass with name why-missing-priority was found"],
+        ..USUAL
+    },
+    Situation {
+        name: "deployment-webhook-silent",
+        manifest: "
+apiVersion: admissionregistration.k8s.io/v1
+kind: ValidatingWebhookConfiguration
+metadata: {name: why-webhook-silent}
+webhooks:
+- name: pods.silent.example.com
+  clientConfig: {service: {namespace: NAMESPACE, name: nobody, path: /}}
+  rules: [{apiGroups: [''], apiVersions: [v1], resources: [pods], operations: [CREATE]}]
+  namespaceSelector: {matchLabels: {kubernetes.io/metadata.name: NAMESPACE}}
+  sideEffects: None
+  admissionReviewVersions: [v1]
+  timeoutSeconds: 2
+---
+apiVersion: apps/v1
+kind: Deployment
+metadata: {name: web}
+spec:
+  replicas: 1
+  selector: {matchLabels: {app: web}}
+  template:
+    metadata: {labels: {app: web}}
+    spec:
+      terminationGracePeriodSeconds: 0
+      containers:
+      - name: main
+        image: 'busybox:1'
+        command: [sleep, '1000']
+",
+        asked: "deploy/web",
+        cause: &["failed calling webhook \"pods.silent.example.com\""],
+        ..USUAL
+    },
+    Situation {
+        name: "deployment-policy-refuses",
+        manifest: "
+apiVersion: admissionregistration.k8s.io/v1
+kind: ValidatingAdmissionPolicy
+metadata: {name: why-policy-refuses}
+spec:
+  matchConstraints:
+    resourceRules: [{apiGroups: [''], apiVersions: [v1], resources: [pods], operations: [CREATE]}]
+  validations: [{expression: 'has(object.metadata.labels.team)', message: no team}]
+---
+apiVersion: admissionregistration.k8s.io/v1
+kind: ValidatingAdmissionPolicyBinding
+metadata: {name: why-policy-refuses}
+spec:
+  policyName: why-policy-refuses
+  validationActions: [Deny]
+  matchResources: {namespaceSelector: {matchLabels: {kubernetes.io/metadata.name: NAMESPACE}}}
+---
+apiVersion: apps/v1
+kind: Deployment
+metadata: {name: web}
+spec:
+  replicas: 0
+  selector: {matchLabels: {app: web}}
+  template:
+    metadata: {labels: {app: web}}
+    spec:
+      terminationGracePeriodSeconds: 0
+      containers:
+      - name: main
+        image: 'busybox:1'
+        command: [sleep, '1000']
+",
+        before: &[
+            "sleep 3",
+            "kubectl -n NAMESPACE scale deploy web --replicas=1",
+        ],
+        asked: "deploy/web",
+        cause: &["denied request: no team"],
+        ..USUAL
+    },
+    Situation {
+        name: "deployment-paused",
+        manifest: "
+apiVersion: apps/v1
+kind: Deployment
+metadata: {name: web}
+spec:
+  replicas: 1
+  selector: {matchLabels: {app: web}}
+  template:
+    metadata: {labels: {app: web}}
+    spec:
+      terminationGracePeriodSeconds: 0
+      containers:
+      - name: main
+        image: 'busybox:1'
+        command: [sleep, '1000']
+",
+        before: &[
+            "kubectl -n NAMESPACE rollout status deploy/web --timeout=60s",
+            "kubectl -n NAMESPACE rollout pause deploy/web",
+            "kubectl -n NAMESPACE set env deploy/web A=b",
+        ],
+        asked: "deploy/web",
+        cause: &["its rollout is paused"],
+        ..USUAL
+    },
+    Situation {
+        name: "deployment-held-by-finalizer",
+        manifest: "
+apiVersion: apps/v1
+kind: Deployment
+metadata: {name: web}
+spec:
+  replicas: 0
+  selector: {matchLabels: {app: web}}
+  template:
+    metadata: {labels: {app: web}}
+    spec:
+      terminationGracePeriodSeconds: 0
+      containers:
+      - name: main
+        image: 'busybox:1'
+        command: [sleep, '1000']
+",
+        before: &[
+            "kubectl -n NAMESPACE patch deploy web --type merge -p '{\"metadata\":{\"finalizers\":[\"example.com/keep\"]}}'",
+            "kubectl -n NAMESPACE delete deploy web --wait=false",
+        ],
+        asked: "deploy/web",
+        cause: &["finalizers hold it: example.com/keep"],
+        end: End::Gone,
+        ..USUAL
+    },
+    Situation {
+        name: "replica-set-quota",
+        manifest: "
+apiVersion: v1
+kind: ResourceQuota
+metadata: {name: small}
+spec: {hard: {pods: '0'}}
+---
+apiVersion: apps/v1
+kind: ReplicaSet
+metadata: {name: web}
+spec:
+  replicas: 2
+  selector: {matchLabels: {app: web}}
+  template:
+    metadata: {labels: {app: web}}
+    spec:
+      terminationGracePeriodSeconds: 0
+      containers:
+      - name: main
+        image: 'busybox:1'
+        command: [sleep, '1000']
+",
+        asked: "rs/web",
+        cause: &["2 pods are to be made", "exceeded quota: small"],
+        ..USUAL
+    },
+    Situation {
+        name: "daemon-set-no-node",
+        manifest: "
+apiVersion: apps/v1
+kind: DaemonSet
+metadata: {name: web}
+spec:
+  selector: {matchLabels: {app: web}}
+  template:
+    metadata: {labels: {app: web}}
+    spec:
+      terminationGracePeriodSeconds: 0
+      nodeSelector: {example.com/why: daemon-set}
+      containers:
+      - name: main
+        image: 'busybox:1'
+        command: [sleep, '1000']
+",
+        asked: "ds/web",
+        cause: &["no node has the labels example.com/why=daemon-set"],
+        ..USUAL
+    },
+    Situation {
+        name: "job-failed",
+        manifest: "
+apiVersion: v1
+kind: PersistentVolumeClaim
+metadata: {name: data}
+spec:
+  accessModes: [ReadWriteOnce]
+  resources: {requests: {storage: 16Mi}}
+---
+apiVersion: batch/v1
+kind: Job
+metadata: {name: load}
+spec:
+  backoffLimit: 0
+  template:
+    spec:
+      restartPolicy: Never
+      terminationGracePeriodSeconds: 0
+      containers:
+      - name: main
+        image: 'busybox:1'
+        command: [sh, -c, 'test -f /data/again || { touch /data/again; exit 3; }']
+        volumeMounts: [{name: data, mountPath: /data}]
+      volumes: [{name: data, persistentVolumeClaim: {claimName: data}}]
+",
+        asked: "job/load",
+        cause: &["failed: Job has reached the specified backoff limit"],
+        ..USUAL
+    },
+    Situation {
+        name: "job-deadline",
+        manifest: "
+apiVersion: batch/v1
+kind: Job
+metadata: {name: load}
+spec:
+  activeDeadlineSeconds: 2
+  template:
+    spec:
+      restartPolicy: Never
+      terminationGracePeriodSeconds: 0
+      containers: [{name: main, image: 'busybox:1', command: [sleep, '6']}]
+",
+        asked: "job/load",
+        cause: &["failed: Job was active longer than specified deadline"],
+        ..USUAL
+    },
+    Situation {
+        name: "job-suspended",
+        manifest: "
+apiVersion: batch/v1
+kind: Job
+metadata: {name: load}
+spec:
+  suspend: true
+  template:
+    spec:
+      restartPolicy: Never
+      terminationGracePeriodSeconds: 0
+      containers: [{name: main, image: 'busybox:1', command: ['true']}]
+",
+        asked: "job/load",
+        cause: &["it is suspended"],
+        ..USUAL
+    },
+    Situation {
+        name: "job-missing-account",
+        manifest: "
+apiVersion: batch/v1
+kind: Job
+metadata: {name: load}
+spec:
+  completions: 1
+  template:
+    spec:
+      restartPolicy: Never
+      terminationGracePeriodSeconds: 0
+      serviceAccountName: robot
+      containers: [{name: main, image: 'busybox:1', command: ['true']}]
+",
+        asked: "job/load",
+        cause: &["serviceaccount \"robot\" not found"],
+        ..USUAL
+    },
+];
