@@ -223,6 +223,8 @@ fn status_shows_what_there_is() {
     ] {
         assert!(shown.contains(part), "{part:?} is not in\n{shown}");
     }
+    // The cluster's DNS has no endpoints, and waits for none.
+    assert!(!shown.contains("kube-dns"), "{shown}");
     wait_for_text("shop/stuck-0: 0/1 ErrImageNeverPull (image", 30, || {
         instance.output()
     });

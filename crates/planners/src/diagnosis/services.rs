@@ -52,7 +52,9 @@ pub(super) fn explain(evidence: &Evidence, service: &Service, object: Object) ->
         },
     );
     answer = match spec.selector.filter(|selector| !selector.is_empty()) {
-        None if ready == 0 => answer.waits([view.without_selector()]),
+        None if ready == 0 && !is_answered_by_nodes(service) => {
+            answer.waits([view.without_selector()])
+        }
         None => answer,
         Some(selector) => view.with_selector(answer, &selector),
     };
@@ -63,6 +65,13 @@ pub(super) fn explain(evidence: &Evidence, service: &Service, object: Object) ->
         );
     }
     answer
+}
+
+/// The cluster's DNS, which each node answers itself, without endpoints.
+fn is_answered_by_nodes(service: &Service) -> bool {
+    let labels = service.metadata.labels.as_ref();
+    let name = labels.and_then(|labels| labels.get("kubernetes.io/name"));
+    name.is_some_and(|name| name == "mainstay-dns")
 }
 
 struct View<'e> {
