@@ -36,24 +36,18 @@ impl Pasted {
         let data = instance.data();
         let program = format!("{}/target/release/mainstay", directory.display());
         let shown = data.display().to_string();
+        // The server of a test is not where the program looks by itself.
+        let there = ["kubeconfig", "image", "why", "status", "logs"].map(|command| {
+            let here = format!("{program} {command} --data-dir {shown}");
+            (format!("mainstay {command}"), here)
+        });
+        let mut replaced = vec![
+            ("/var/lib/mainstay".to_owned(), shown.clone()),
+            ("target/release/mainstay".to_owned(), "mainstay".to_owned()),
+        ];
+        replaced.extend(there);
         Self {
-            replaced: vec![
-                ("/var/lib/mainstay".to_owned(), shown.clone()),
-                // The server of a test is not where the program looks by itself.
-                ("target/release/mainstay".to_owned(), "mainstay".to_owned()),
-                (
-                    "mainstay kubeconfig".to_owned(),
-                    format!("{program} kubeconfig --data-dir {shown}"),
-                ),
-                (
-                    "mainstay image".to_owned(),
-                    format!("{program} image --data-dir {shown}"),
-                ),
-                (
-                    "mainstay why".to_owned(),
-                    format!("{program} why --data-dir {shown}"),
-                ),
-            ],
+            replaced,
             directory,
             data,
         }

@@ -84,7 +84,7 @@ fn a_full_disk_holds_up_what_is_new() {
         "{refused}"
     );
     let ready = kubectl.fails(&["get", "--raw", "/readyz?verbose"]);
-    assert!(ready.contains("[-]store failed"), "{ready}");
+    assert!(ready.contains("[-]store-room failed"), "{ready}");
     kubectl.ok(&["get", "--raw", "/livez"]);
     assert_eq!(pod(&kubectl), before);
 

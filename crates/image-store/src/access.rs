@@ -85,8 +85,28 @@ impl Accesses {
         Self([(repository(reference).to_owned(), access)].into())
     }
 
+    /// What is known of an image that gets one more name, and what was known of it under its former
+    /// names: what no pull brought is for everybody under the names that it has.
+    pub fn joined(new: (&str, Self), former: (&[String], &Self)) -> Self {
+        let ((name, new), (former_names, former)) = (new, former);
+        if new.is_empty() && former.is_empty() {
+            return new;
+        }
+        let mut all = match new.is_empty() {
+            true => Self::pulled(name, None),
+            false => new,
+        };
+        if former.is_empty() {
+            for name in former_names {
+                all.merge(&Self::pulled(name, None));
+            }
+        }
+        all.merge(former);
+        all
+    }
+
     /// Adds what was known before.
-    pub fn merge(&mut self, former: &Self) {
+    fn merge(&mut self, former: &Self) {
         for (repository, known) in &former.0 {
             let own = self.0.entry(repository.clone()).or_default();
             own.everybody |= known.everybody;
@@ -155,23 +175,25 @@ impl crate::ImageStore {
     }
 }
 
+/// A secret for tests.
+#[cfg(test)]
+pub(crate) fn secret(namespace: &str, password: &str) -> PullSecret {
+    PullSecret {
+        credentials: Credentials::Basic {
+            username: "me".to_owned(),
+            password: password.to_owned(),
+        },
+        holder: SecretName {
+            namespace: namespace.to_owned(),
+            name: "pull".to_owned(),
+            uid: format!("uid-{namespace}"),
+        },
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn secret(namespace: &str, password: &str) -> PullSecret {
-        PullSecret {
-            credentials: Credentials::Basic {
-                username: "me".to_owned(),
-                password: password.to_owned(),
-            },
-            holder: SecretName {
-                namespace: namespace.to_owned(),
-                name: "pull".to_owned(),
-                uid: format!("uid-{namespace}"),
-            },
-        }
-    }
 
     /// findings S20
     #[test]

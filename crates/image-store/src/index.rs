@@ -88,7 +88,8 @@ impl Index {
         let others = self.names_of(digest).iter().any(|name| name != reference);
         record.pulled &= former.is_none_or(|former| former.pulled || !others);
         if let Some(former) = former {
-            record.access.merge(&former.access);
+            let access = (reference, std::mem::take(&mut record.access));
+            record.access = Accesses::joined(access, (&self.names_of(digest), &former.access));
         }
         self.images.insert(digest.to_owned(), record);
         self.references
@@ -201,6 +202,28 @@ mod tests {
         assert!(index.images["sha256:x"].pulled);
         index.insert("by-hand:1", "sha256:x", record("x"));
         assert!(!index.images["sha256:x"].pulled);
+    }
+
+    /// findings S20: what was imported is for everybody, also when a secret was needed to pull the
+    /// same image under another name.
+    #[test]
+    fn an_imported_name_is_for_everybody_and_a_pulled_one_is_not() {
+        let private = "registry.example/private:1";
+        let pulled = || Record {
+            access: Accesses::pulled(private, Some(&crate::access::secret("team", "p"))),
+            ..record("x")
+        };
+        let mut imported_last = Index::default();
+        imported_last.insert(private, "sha256:x", pulled());
+        imported_last.insert("docker.io/library/app:1", "sha256:x", record("x"));
+        let mut pulled_last = Index::default();
+        pulled_last.insert("docker.io/library/app:1", "sha256:x", record("x"));
+        pulled_last.insert(private, "sha256:x", pulled());
+        for index in [imported_last, pulled_last] {
+            let access = &index.images["sha256:x"].access;
+            assert!(access.allow("docker.io/library/app:1", &[]));
+            assert!(!access.allow(private, &[]));
+        }
     }
 
     #[test]

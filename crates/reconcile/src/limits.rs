@@ -31,5 +31,9 @@ pub const EVENT_SIMILAR_MAX: usize = 10;
 pub const EVENT_SIMILAR_WINDOW: Duration = Duration::from_secs(600);
 /// Attempts to write one event.
 pub const EVENT_ATTEMPTS_MAX: u32 = 5;
+/// Warnings that are kept while the server cannot store them; the oldest goes first.
+pub const EVENTS_POSTPONED_MAX: usize = 256;
+/// Time between attempts to write them.
+pub const EVENT_POSTPONED_RETRY: Duration = Duration::from_secs(10);
 /// Bytes of an event's message; the API refuses longer ones.
 pub const EVENT_MESSAGE_BYTES_MAX: usize = 1024;

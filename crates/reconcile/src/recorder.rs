@@ -1,6 +1,8 @@
 //! Writes `core/v1` Events, in the background: a caller never waits, and what cannot be kept is
-//! dropped and counted.
+//! dropped and counted. Warnings that the server cannot store, because its disk is full or it does
+//! not answer, are written later.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -12,9 +14,10 @@ use kube::api::{Api, Patch, PatchParams, PostParams};
 use kube::{Client, Resource};
 use serde_json::json;
 use tokio::sync::mpsc;
+use tokio::time::{MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 
-use crate::execute::{Refusal, refusal};
+use crate::execute::{Refusal, is_of_the_object, refusal};
 use crate::limits;
 use crate::similarity::{Memory, Topic, Verdict};
 
@@ -91,6 +94,7 @@ impl Recorder {
             client,
             source: source.into(),
             memory: Memory::default(),
+            postponed: VecDeque::new(),
         };
         tokio::spawn(writer.run(receiver, shutdown));
         Self {
@@ -151,37 +155,91 @@ struct Writer {
     client: Client,
     source: Source,
     memory: Memory,
+    postponed: VecDeque<Postponed>,
+}
+
+/// A warning that the server could not store.
+struct Postponed {
+    report: Report,
+    message: String,
 }
 
 impl Writer {
     async fn run(mut self, mut reports: mpsc::Receiver<Report>, shutdown: CancellationToken) {
+        let mut again = interval(limits::EVENT_POSTPONED_RETRY);
+        again.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             let report = tokio::select! {
                 () = shutdown.cancelled() => return,
-                report = reports.recv() => report,
+                report = reports.recv() => match report {
+                    Some(report) => Some(report),
+                    None => return,
+                },
+                _ = again.tick(), if !self.postponed.is_empty() => None,
             };
-            let Some(report) = report else { return };
+            let write = async {
+                match report {
+                    Some(report) => self.write(report).await,
+                    None => self.write_postponed().await,
+                }
+            };
             tokio::select! {
                 () = shutdown.cancelled() => return,
-                () = self.write(&report) => {}
+                () = write => {}
             }
         }
     }
 
-    async fn write(&mut self, report: &Report) {
-        let topic = topic(report);
+    async fn write(&mut self, report: Report) {
+        let topic = topic(&report);
         match self.memory.judge(&topic, &report.message, report.at) {
             Verdict::Silence => {}
-            Verdict::Create { message } => self.create(report, &topic, message).await,
+            Verdict::Create { message } => self.create(report, message).await,
             Verdict::Repeat {
                 name,
                 count,
                 message,
             } => {
-                if !self.repeat(report, &name, count, &message).await {
+                if !self.repeat(&report, &name, count, &message).await {
                     self.memory.forget(&topic, &message);
-                    self.create(report, &topic, message).await;
+                    self.create(report, message).await;
                 }
+            }
+        }
+    }
+
+    async fn create(&mut self, report: Report, message: String) {
+        match self.try_create(&report, &message).await {
+            Err(error) if report.event_type == EventType::Warning && !is_of_the_object(&error) => {
+                self.postpone(Postponed { report, message });
+            }
+            Ok(()) | Err(_) => {}
+        }
+    }
+
+    /// Keeps a warning, once however often it comes: with its first time.
+    fn postpone(&mut self, new: Postponed) {
+        let same = |known: &Postponed| {
+            topic(&known.report) == topic(&new.report) && known.message == new.message
+        };
+        if self.postponed.iter().any(same) {
+            return;
+        }
+        if self.postponed.len() >= limits::EVENTS_POSTPONED_MAX {
+            self.postponed.pop_front();
+        }
+        self.postponed.push_back(new);
+    }
+
+    /// Writes what was postponed, the oldest first, as far as the server stores it now.
+    async fn write_postponed(&mut self) {
+        while let Some(Postponed { report, message }) = self.postponed.pop_front() {
+            match self.try_create(&report, &message).await {
+                Err(error) if !is_of_the_object(&error) => {
+                    self.postponed.push_front(Postponed { report, message });
+                    return;
+                }
+                Ok(()) | Err(_) => {}
             }
         }
     }
@@ -190,15 +248,16 @@ impl Writer {
         Api::namespaced(self.client.clone(), &namespace(report))
     }
 
-    async fn create(&mut self, report: &Report, topic: &Topic, message: String) {
-        let event = self.event(report, message.clone());
+    async fn try_create(&mut self, report: &Report, message: &str) -> kube::Result<()> {
+        let event = self.event(report, message.to_owned());
         let name = event.metadata.name.clone().unwrap_or_default();
         let (api, params) = (self.api(report), PostParams::default());
         let written = attempts(|| async { api.create(&params, &event).await.map(|_| ()) }).await;
-        match written {
-            Ok(()) => self.memory.remember(topic, &message, name),
+        match &written {
+            Ok(()) => self.memory.remember(&topic(report), message, name),
             Err(error) => tracing::debug!(error = %error, "event not written"),
         }
+        written
     }
 
     /// Raises the count of an event; `false` when it is not there any more.
@@ -292,4 +351,83 @@ where
         delay *= 4;
     }
     write().await
+}
+
+#[cfg(test)]
+mod tests {
+    use std::convert::Infallible;
+    use std::sync::Mutex;
+
+    use http::{Request, Response};
+    use k8s_openapi::api::core::v1::Pod;
+    use kube::client::Body;
+
+    use super::*;
+
+    /// A server that stores events' reasons, unless its disk is full.
+    #[derive(Clone, Default)]
+    struct Server {
+        full: Arc<std::sync::atomic::AtomicBool>,
+        stored: Arc<Mutex<Vec<String>>>,
+    }
+
+    impl Server {
+        fn client(&self) -> Client {
+            let server = self.clone();
+            let answer = move |request: Request<Body>| {
+                let server = server.clone();
+                async move {
+                    let body = request.into_body().collect_bytes().await.expect("a body");
+                    let event: Event = serde_json::from_slice(&body).expect("an event");
+                    let (code, answer) = match server.full.load(Ordering::Relaxed) {
+                        true => {
+                            let status = json!({ "apiVersion": "v1", "kind": "Status",
+                                "status": "Failure", "reason": "InternalError",
+                                "message": "no space left on device", "code": 500 });
+                            (500, status)
+                        }
+                        false => {
+                            let reason = event.reason.clone().expect("a reason");
+                            server.stored.lock().expect("a lock").push(reason);
+                            (201, serde_json::to_value(&event).expect("JSON"))
+                        }
+                    };
+                    let answer = Body::from(answer.to_string().into_bytes());
+                    let response = Response::builder().status(code).body(answer);
+                    Ok::<_, Infallible>(response.expect("a response"))
+                }
+            };
+            Client::new(tower::service_fn(answer), "default")
+        }
+
+        fn stored(&self) -> Vec<String> {
+            self.stored.lock().expect("a lock").clone()
+        }
+    }
+
+    /// findings R25: what happens while the disk is full is told when there is room again.
+    #[tokio::test(start_paused = true)]
+    async fn warnings_that_cannot_be_stored_are_written_later() {
+        let server = Server::default();
+        server.full.store(true, Ordering::Relaxed);
+        let end = CancellationToken::new();
+        let recorder = Recorder::spawn(server.client(), "kubelet", end.clone());
+        let pod: Pod = serde_json::from_value(json!({ "metadata":
+            { "name": "web-0", "namespace": "default", "uid": "u" } }))
+        .expect("a pod");
+        for _ in 0..3 {
+            recorder.warning(&pod, "Evicted", "The node was low on resource");
+        }
+        recorder.normal(&pod, "Killing", "Stopping container main");
+        tokio::time::sleep(limits::EVENT_POSTPONED_RETRY * 5).await;
+        assert!(server.stored().is_empty());
+        server.full.store(false, Ordering::Relaxed);
+        tokio::time::sleep(limits::EVENT_POSTPONED_RETRY * 2).await;
+        assert_eq!(server.stored(), ["Evicted"]);
+        // What comes after it is written at once.
+        recorder.normal(&pod, "Scheduled", "to node a");
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        assert_eq!(server.stored(), ["Evicted", "Scheduled"]);
+        end.cancel();
+    }
 }
