@@ -42,7 +42,10 @@ pub struct Session {
 
 /// Write half of a session.
 #[derive(Debug)]
-pub struct SessionInput(DuplexStream);
+pub struct SessionInput {
+    stream: DuplexStream,
+    taken: watch::Receiver<bool>,
+}
 
 /// Read half of a session.
 #[derive(Debug)]
@@ -76,12 +79,19 @@ impl Session {
         let (stdout, stdout_sink) = tokio::io::duplex(BUFFER_BYTES);
         let (stderr, stderr_sink) = tokio::io::duplex(BUFFER_BYTES);
         let (stdin, stdin_source) = tokio::io::duplex(BUFFER_BYTES);
+        let (taken_sender, taken) = watch::channel(false);
         let (stdin, stdin_source) = match with_stdin {
-            true => (Some(SessionInput(stdin)), Some(stdin_source)),
+            true => {
+                let stdin = SessionInput {
+                    stream: stdin,
+                    taken,
+                };
+                (Some(stdin), Some(stdin_source))
+            }
             false => (None, None),
         };
         let output = tokio::spawn(pump_output(reader, stdout_sink, stderr_sink, exit_sender));
-        let input = tokio::spawn(pump_input(writer, stdin_source, resize_queue));
+        let input = tokio::spawn(pump_input(writer, stdin_source, resize_queue, taken_sender));
         Session {
             stdin,
             stdout: SessionOutput(stdout),
@@ -91,6 +101,17 @@ impl Session {
                 exit,
                 _pumps: Pumps(vec![output, input]),
             },
+        }
+    }
+}
+
+impl SessionInput {
+    /// Waits until the shim has all of an input that was shut down: what is on the way is lost when
+    /// the session is dropped.
+    pub async fn taken(mut self) {
+        // An error means that the shim is gone, and takes nothing more.
+        if self.taken.wait_for(|taken| *taken).await.is_err() {
+            tracing::debug!("the shim went before it had all of an input");
         }
     }
 }
@@ -152,6 +173,7 @@ async fn pump_input(
     mut writer: OwnedWriteHalf,
     mut stdin: Option<DuplexStream>,
     mut resizes: mpsc::Receiver<TerminalSize>,
+    taken: watch::Sender<bool>,
 ) {
     let mut buffer = vec![0; STREAM_BYTES_MAX];
     loop {
@@ -170,6 +192,7 @@ async fn pump_input(
                 }
                 if count == 0 {
                     stdin = None;
+                    taken.send_replace(true);
                 }
             }
         }
@@ -189,15 +212,15 @@ impl AsyncWrite for SessionInput {
         cx: &mut Context<'_>,
         buf: &[u8],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.0).poll_write(cx, buf)
+        Pin::new(&mut self.stream).poll_write(cx, buf)
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.0).poll_flush(cx)
+        Pin::new(&mut self.stream).poll_flush(cx)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.0).poll_shutdown(cx)
+        Pin::new(&mut self.stream).poll_shutdown(cx)
     }
 }
 

@@ -15,8 +15,8 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use super::streams::{
-    CHUNK_BYTES, OUTGOING_MAX, Wanted, close_input, end, failure, terminal_size, verdict,
-    write_input,
+    CHUNK_BYTES, OUTGOING_MAX, Wanted, all_taken, close_input, end, failure, terminal_size,
+    verdict, write_input,
 };
 
 /// The client opens its streams within this time (upstream's figure).
@@ -174,8 +174,9 @@ impl Parts {
                 let over = CancellationToken::new();
                 let input = async {
                     let typed = async {
-                        take_input(self.stdin, &mut stdin).await;
+                        let closed = take_input(self.stdin, &mut stdin).await;
                         if wanted.ends_with_input {
+                            all_taken(closed).await;
                             over.cancel();
                         }
                     };
@@ -213,12 +214,12 @@ fn told(version: Version, status: &Value) -> Option<String> {
 async fn take_input(
     from: Option<StreamReader>,
     stdin: &mut Option<container_runtime::SessionInput>,
-) {
-    let Some(mut from) = from else { return };
+) -> Option<container_runtime::SessionInput> {
+    let mut from = from?;
     while let Some(bytes) = from.read().await {
         write_input(stdin, &bytes).await;
     }
-    close_input(stdin).await;
+    close_input(stdin).await
 }
 
 /// Sizes come as JSON objects, one after the other, cut anywhere.

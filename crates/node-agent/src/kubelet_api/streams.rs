@@ -220,8 +220,9 @@ async fn take_input(
                 }
             }
             Some(Said::InputEnds) => {
-                close_input(&mut stdin).await;
+                let closed = close_input(&mut stdin).await;
                 if let Some(over) = over {
+                    all_taken(closed).await;
                     over.cancel();
                 }
             }
@@ -266,11 +267,19 @@ pub(super) async fn write_input(stdin: &mut Option<SessionInput>, bytes: &[u8]) 
     }
 }
 
-pub(super) async fn close_input(stdin: &mut Option<SessionInput>) {
-    if let Some(mut open) = stdin.take()
-        && let Err(error) = open.shutdown().await
-    {
+/// Ends the input, and hands over what tells when all of it has arrived.
+pub(super) async fn close_input(stdin: &mut Option<SessionInput>) -> Option<SessionInput> {
+    let mut open = stdin.take()?;
+    if let Err(error) = open.shutdown().await {
         tracing::debug!(%error, "input of a session not closed");
+    }
+    Some(open)
+}
+
+/// Waits until all of an input that has ended has arrived: it is not to be lost with the session.
+pub(super) async fn all_taken(closed: Option<SessionInput>) {
+    if let Some(closed) = closed {
+        closed.taken().await;
     }
 }
 
