@@ -80,7 +80,7 @@ pub async fn run(arguments: StatusArguments) -> Result<()> {
     let rows = rows.context("the Pod kind lacks a column")?;
     let about = ServerStatus {
         url: server.url().to_owned(),
-        version: String::new(),
+        version: found.version.clone(),
         data_directory: server
             .data_directory()
             .map(|path| path.display().to_string()),

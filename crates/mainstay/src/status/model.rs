@@ -6,7 +6,7 @@ use jiff::Timestamp;
 use k8s_openapi::api::apps::v1::StatefulSet;
 use k8s_openapi::api::core::v1::{Node, PersistentVolumeClaim, Pod};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
-use planners::diagnosis::{Explanation, Overview};
+use planners::diagnosis::{Explanation, Overview, claim_ordinal};
 use planners::stateful_set::identity;
 use serde::Serialize;
 use serde_json::Value;
@@ -186,10 +186,7 @@ pub fn status(
         .iter()
         .filter(|claim| !of_sets.contains(&key(&claim.metadata)));
     Status {
-        server: ServerStatus {
-            version: found.version.clone(),
-            ..server
-        },
+        server,
         nodes: found
             .nodes
             .iter()
@@ -248,15 +245,9 @@ fn set(object: &StatefulSet, found: &Found, rows: &PodRows<'_>, now: Timestamp) 
         None => PodRow::missing(identity::pod_name(name, *ordinal), Some(object)),
     };
     let pods: Vec<PodRow> = ordinals.iter().map(row).collect();
-    let templates = spec.and_then(|spec| spec.volume_claim_templates.as_deref());
-    let templates = templates.unwrap_or_default();
     let is_own = |claim: &&PersistentVolumeClaim| {
         let (of, claim) = key(&claim.metadata);
-        of == namespace
-            && templates.iter().any(|template| {
-                let rest = claim.strip_prefix(&format!("{}-", self::name(&template.metadata)));
-                rest.is_some_and(|pod| identity::ordinal(name, pod).is_some())
-            })
+        of == namespace && claim_ordinal(object, claim).is_some()
     };
     let claims = found.claims.iter().filter(is_own);
     SetStatus {

@@ -92,7 +92,7 @@ fn shown(found: &Found, width: Option<usize>) -> Vec<String> {
     let rows = PodRows::new(kind.as_ref()).unwrap();
     let server = ServerStatus {
         url: "https://127.0.0.1:6443".to_owned(),
-        version: String::new(),
+        version: found.version.clone(),
         data_directory: Some("/var/lib/mainstay".to_owned()),
     };
     let now = NOW.parse().unwrap();

@@ -57,3 +57,4 @@ pub use overview::Overview;
 pub use pod::{Diagnosis, Surroundings, pod, pod_in};
 pub use reason::Reason;
 pub use remedy::Remedy;
+pub use sets::claim_ordinal;

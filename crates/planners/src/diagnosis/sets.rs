@@ -96,7 +96,7 @@ pub(super) fn start(spec: &StatefulSetSpec) -> i64 {
 }
 
 /// The ordinal of a claim that is made from one of the set's templates.
-pub(super) fn claim_ordinal(set: &StatefulSet, claim: &str) -> Option<i64> {
+pub fn claim_ordinal(set: &StatefulSet, claim: &str) -> Option<i64> {
     let templates = set.spec.as_ref()?.volume_claim_templates.iter().flatten();
     templates.into_iter().find_map(|template| {
         let prefix = format!("{}-", words::name(&template.metadata));
