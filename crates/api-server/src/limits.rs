@@ -82,8 +82,9 @@ pub(crate) const GZIP_BYTES_MIN: usize = 128 * 1024;
 /// So much of a request without TLS is read after it has been refused.
 pub(crate) const PLAIN_BYTES_MAX: usize = 64 * 1024;
 
-/// How often a write without a resource version of its own is tried anew after a conflict.
-pub(crate) const WRITE_ATTEMPTS_MAX: usize = 16;
+/// How often a write without a resource version of its own is tried anew after a conflict. Objects
+/// that every write changes (quotas) conflict often.
+pub(crate) const WRITE_ATTEMPTS_MAX: usize = 200;
 
 /// Most pods that a disruption budget waits for to go (upstream's figure).
 pub(crate) const DISRUPTED_PODS_MAX: usize = 2000;

@@ -18,14 +18,11 @@ use object_model::Status;
 use resource_kinds::{Lookup, usage};
 use serde_json::Value;
 
-use crate::limits::QUOTA_RECOUNT_INTERVAL;
+use crate::limits::{QUOTA_RECOUNT_INTERVAL, WRITE_ATTEMPTS_MAX};
 use crate::registry::{Resource, end_of};
 use crate::server::ApiServer;
 use crate::storage::{self, encode, reading};
 use crate::work;
-
-/// Writes that are made anew because another one has changed a quota in between.
-pub(crate) const ATTEMPTS_MAX: usize = 200;
 
 /// An object as it is and as it is to be.
 #[derive(Clone, Copy)]
@@ -133,7 +130,7 @@ pub(crate) async fn settle(
     if !is_quota(resource) {
         return Ok(stored);
     }
-    for _ in 0..ATTEMPTS_MAX {
+    for _ in 0..WRITE_ATTEMPTS_MAX {
         if let Some(settled) = recount(server, resource, &stored).await? {
             return Ok(settled);
         }
@@ -142,6 +139,7 @@ pub(crate) async fn settle(
             Some(newer) => stored = newer,
             None => return Ok(stored),
         }
+        work::let_others_go_first().await;
     }
     // There is another count soon.
     Ok(stored)

@@ -54,6 +54,12 @@ thread_local! {
     static BESIDE: Cell<u64> = const { Cell::new(0) };
 }
 
+/// Ends this poll before a write is tried again after a conflict: attempts that never wait would
+/// otherwise hold the thread, and keep the writes away that they wait for.
+pub(crate) async fn let_others_go_first() {
+    tokio::task::yield_now().await;
+}
+
 /// Says that what comes next goes through so many bytes. It is to be awaited before that begins.
 pub(crate) async fn expect(bytes: usize) {
     if bytes <= LIGHT_BYTES_MAX {

@@ -20,7 +20,7 @@ use crate::storage::{self, reading};
 use crate::verbs::delete::{DeleteOptions, delete};
 use crate::verbs::update::{Part, update};
 use crate::writes::{Attempt, WriteOptions};
-use crate::{decode, dynamic_admission, metadata, output};
+use crate::{decode, dynamic_admission, metadata, output, work};
 
 const GROUP: &str = "policy";
 const BUDGETS: &str = "poddisruptionbudgets";
@@ -95,7 +95,9 @@ async fn evict(
         let done = remove(server, attempt, &options).await;
         options.preconditions = asked;
         match done {
-            Err(status) if status.reason == StatusReason::Conflict && guard.is_some() => {}
+            Err(status) if status.reason == StatusReason::Conflict && guard.is_some() => {
+                work::let_others_go_first().await;
+            }
             done => return done,
         }
     }

@@ -21,7 +21,7 @@ use crate::verbs::default_account;
 use crate::verbs::exclusive::take;
 use crate::verbs::update::{MODIFIED, Part};
 use crate::writes::{Attempt, WriteOptions, Written, accept, advise};
-use crate::{authorize, dynamic_admission, field_managers, metadata, output};
+use crate::{authorize, dynamic_admission, field_managers, metadata, output, work};
 
 /// Answers a POST to a collection.
 pub(crate) async fn answer(
@@ -127,7 +127,7 @@ async fn create_named(
             Outcome::Taken(taken) if asked.contains(&taken) => {
                 return Err(resource.invalid(&name, &[refused(&object, &taken)]));
             }
-            Outcome::Taken(_) => {}
+            Outcome::Taken(_) => work::let_others_go_first().await,
         }
     }
     Err(resource.conflict(
@@ -173,10 +173,11 @@ async fn store(
     object: &Value,
     wanted: &[Exclusive],
 ) -> Result<Outcome, Status> {
-    for _ in 0..usage::ATTEMPTS_MAX {
+    for _ in 0..WRITE_ATTEMPTS_MAX {
         if let Some(outcome) = try_store(server, attempt, object, wanted).await? {
             return Ok(outcome);
         }
+        work::let_others_go_first().await;
     }
     Err(attempt.resource.conflict(attempt.name, MODIFIED))
 }

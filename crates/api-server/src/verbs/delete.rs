@@ -277,6 +277,7 @@ pub(crate) async fn delete(
         if let Some(written) = done {
             return Ok(written);
         }
+        work::let_others_go_first().await;
     }
     Err(resource.conflict(attempt.name, MODIFIED))
 }

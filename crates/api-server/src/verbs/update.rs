@@ -131,6 +131,7 @@ pub(crate) async fn update(
         if let Some(written) = write(server, attempt, (&stored, &old), draft).await? {
             return Ok(written);
         }
+        work::let_others_go_first().await;
     }
     Err(resource.conflict(attempt.name, MODIFIED))
 }

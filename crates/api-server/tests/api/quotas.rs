@@ -218,7 +218,8 @@ async fn a_quota_that_comes_while_others_write_counts_exactly() {
         api.create(QUOTAS, quota(hard)).await;
         // Of which more is counted from now on.
         let more = json!({"spec": {"hard": {"count/configmaps": "1000"}}});
-        api.patch(&format!("{QUOTAS}/q"), "merge", more).await;
+        let (code, changed) = api.patch(&format!("{QUOTAS}/q"), "merge", more).await;
+        assert_eq!(code, 200, "{changed}");
         for writer in writers {
             writer.await.unwrap();
         }
