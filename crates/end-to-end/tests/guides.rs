@@ -102,7 +102,7 @@ fn the_tour_can_be_pasted() {
 fn the_snapshot_page_can_be_pasted() {
     let instance = Instance::start(&[]);
     let pasted = Pasted::beside(&instance);
-    let part = |from: &str, to: &str| pasted.part("docs/volumes.md", from, Some(to));
+    let part = |from: &str, to: &str| pasted.part("docs/storage.md", from, Some(to));
     let output = part(
         "## Snapshots and copies",
         "VolumeSnapshot, VolumeSnapshotContent and",
